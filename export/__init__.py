@@ -1,0 +1,1 @@
+"""Checkpoints in, artifacts out: readers of sources, folds, writers, bundles and verification."""

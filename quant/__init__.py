@@ -1,0 +1,1 @@
+"""Block formats, rounding, recipes and quality: arrays in, arrays out."""

@@ -1,0 +1,126 @@
+"""What a block format is: a fixed number of weights packed into a fixed number of bytes, one registered class each.
+
+A format is one small class::
+
+    class Q8_0(BlockFormat, ggml_type=8, file_type=7, block_size=32, block_bytes=2 + 32):
+        def quantize_blocks(self, blocks): ...      # (n, 32) float32 -> (n, 34) uint8
+        def dequantize_blocks(self, packed): ...    # (n, 34) uint8 -> (n, 32) float32
+
+The class statement registers it under its own name; :func:`get_format` and :func:`format_of_type` look it up.
+Numbers and layouts are ggml's (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from sprat.errors import FormatError, unknown_name
+
+__all__ = ["BlockFormat", "F32Array", "U8Array", "format_names", "format_of_type", "get_format"]
+
+F32Array = npt.NDArray[np.float32]
+U8Array = npt.NDArray[np.uint8]
+
+_BY_NAME: dict[str, BlockFormat] = {}
+_BY_TYPE: dict[int, BlockFormat] = {}
+
+
+class BlockFormat(ABC):
+    """One way to store weights; the single instance of each subclass is its format."""
+
+    name: ClassVar[str]
+    ggml_type: ClassVar[int]
+    file_type: ClassVar[int]  # general.file_type of a file that is mostly of this format
+    block_size: ClassVar[int]
+    block_bytes: ClassVar[int]
+    fallback: ClassVar[str]  # the format for rows that this one cannot divide
+
+    def __init_subclass__(
+        cls, *, ggml_type: int, file_type: int, block_size: int, block_bytes: int, fallback: str = "F16"
+    ) -> None:
+        super().__init_subclass__()
+        cls.name = cls.__name__
+        cls.ggml_type, cls.file_type = ggml_type, file_type
+        cls.block_size, cls.block_bytes, cls.fallback = block_size, block_bytes, fallback
+        assert ggml_type not in _BY_TYPE, f"{cls.name}: type {ggml_type} is taken by {_BY_TYPE[ggml_type].name}"
+        _BY_NAME[cls.name] = _BY_TYPE[ggml_type] = cls()
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits that one weight costs, scales included."""
+        return 8 * self.block_bytes / self.block_size
+
+    def divides(self, n_weights: int) -> bool:
+        """Whether a row of ``n_weights`` is a whole number of blocks."""
+        return n_weights % self.block_size == 0
+
+    def row_bytes(self, n_weights: int) -> int:
+        """Bytes of one row of ``n_weights`` weights.
+
+        Raises:
+            FormatError: the row is not a whole number of blocks.
+        """
+        if not self.divides(n_weights):
+            raise FormatError(
+                f"{self.name}: a row of {n_weights} weights is not a multiple of its block of {self.block_size}; "
+                f"use {self.fallback} for this tensor"
+            )
+        return n_weights // self.block_size * self.block_bytes
+
+    def quantize(self, rows: F32Array) -> U8Array:
+        """Pack ``(..., k)`` float32 weights into ``(..., row_bytes(k))`` bytes.
+
+        Raises:
+            FormatError: ``k`` is not a whole number of blocks.
+        """
+        row_bytes = self.row_bytes(rows.shape[-1])
+        blocks = np.ascontiguousarray(rows, dtype=np.float32).reshape(-1, self.block_size)
+        return self.quantize_blocks(blocks).reshape(*rows.shape[:-1], row_bytes)
+
+    def dequantize(self, packed: U8Array) -> F32Array:
+        """Unpack ``(..., row_bytes(k))`` bytes into ``(..., k)`` float32 weights."""
+        blocks = np.ascontiguousarray(packed).reshape(-1, self.block_bytes)
+        n_weights = packed.shape[-1] // self.block_bytes * self.block_size
+        return self.dequantize_blocks(blocks).reshape(*packed.shape[:-1], n_weights)
+
+    @abstractmethod
+    def quantize_blocks(self, blocks: F32Array) -> U8Array:
+        """Pack ``(n, block_size)`` weights into ``(n, block_bytes)`` bytes."""
+
+    @abstractmethod
+    def dequantize_blocks(self, packed: U8Array) -> F32Array:
+        """Unpack ``(n, block_bytes)`` bytes into ``(n, block_size)`` weights."""
+
+
+def format_names() -> list[str]:
+    """All registered formats, by name."""
+    return sorted(_BY_NAME)
+
+
+def get_format(name: str) -> BlockFormat:
+    """The format called ``name``, in any case.
+
+    Raises:
+        FormatError: no such format; the message names the nearest one.
+    """
+    try:
+        return _BY_NAME[name.upper()]
+    except KeyError:
+        raise FormatError(unknown_name("block format", name, _BY_NAME)) from None
+
+
+def format_of_type(ggml_type: int) -> BlockFormat:
+    """The format with ggml's type number.
+
+    Raises:
+        FormatError: no class for this number.
+    """
+    try:
+        return _BY_TYPE[ggml_type]
+    except KeyError:
+        known = ", ".join(f"{number} {found.name}" for number, found in sorted(_BY_TYPE.items()))
+        raise FormatError(f"ggml type {ggml_type} has no block format here. Known: {known}.") from None

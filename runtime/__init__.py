@@ -1,0 +1,1 @@
+"""Running a model: specs, readers, kernels, caches, engine, sessions and backends."""

@@ -1,0 +1,143 @@
+"""``ModelSpec``: what an architecture is, in numbers. One frozen record for every family that sprat knows.
+
+Readers: :mod:`sprat.runtime.hf_config` (a checkpoint's ``config.json``) and :mod:`sprat.runtime.gguf_metadata` (a GGUF's keys).
+Names are those of the reference implementations (DeepSeek-V2, arXiv 2405.04434; DeepSeek-V3, arXiv 2412.19437).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+__all__ = ["Architecture", "GroupScore", "Llama3Scaling", "MLASpec", "ModelSpec", "MoESpec", "RopeSpec", "Scoring", "YarnScaling"]
+
+
+class Architecture(enum.StrEnum):
+    """Families, under llama.cpp's ``general.architecture`` names."""
+
+    LLAMA = "llama"
+    QWEN2 = "qwen2"
+    DEEPSEEK2 = "deepseek2"  # V2, V2-Lite, V3 and R1 share one name there
+
+
+class Scoring(enum.StrEnum):
+    """How router logits become scores."""
+
+    SOFTMAX = "softmax"  # DeepSeek-V2
+    SIGMOID = "sigmoid"  # DeepSeek-V3, R1
+
+
+class GroupScore(enum.StrEnum):
+    """How a group of experts is scored when the choice is limited to some groups."""
+
+    MAX = "max"  # V2: group_limited_greedy
+    TOP2_SUM = "top2_sum"  # V3: noaux_tc
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class YarnScaling:
+    """YaRN (arXiv 2309.00071) as DeepSeek applies it.
+
+    cos and sin are multiplied by ``m(factor, mscale) / m(factor, mscale_all_dim)`` and, with MLA, attention scores by
+    ``m(factor, mscale_all_dim) ** 2``, where ``m(f, s) = 0.1 * s * ln(f) + 1``.
+    """
+
+    factor: float
+    original_max_position_embeddings: int
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    mscale: float = 1.0
+    mscale_all_dim: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Llama3Scaling:
+    """Llama 3.1's frequency-dependent scaling."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position_embeddings: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RopeSpec:
+    """Rotary position embedding over ``dim`` numbers per head.
+
+    ``interleaved`` pairs neighbours (2i, 2i+1), as GGUF's llama and deepseek2 files want it; otherwise halves (i, i+dim/2), as qwen2.
+    """
+
+    dim: int
+    theta: float
+    interleaved: bool
+    scaling: YarnScaling | Llama3Scaling | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MLASpec:
+    """Multi-head latent attention: the cache row of a token is ``kv_lora_rank + qk_rope_head_dim`` numbers."""
+
+    q_lora_rank: int | None
+    kv_lora_rank: int
+    qk_nope_head_dim: int
+    qk_rope_head_dim: int
+    v_head_dim: int
+
+    @property
+    def qk_head_dim(self) -> int:
+        """Numbers per head in a query or an expanded key."""
+        return self.qk_nope_head_dim + self.qk_rope_head_dim
+
+    @property
+    def latent_dim(self) -> int:
+        """Numbers per token and layer in the latent cache."""
+        return self.kv_lora_rank + self.qk_rope_head_dim
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoESpec:
+    """A DeepSeek mixture: which experts are chosen, and how their outputs are weighted."""
+
+    n_routed_experts: int
+    n_shared_experts: int  # one MLP of this many expert widths; 0 for none
+    n_experts_per_token: int
+    expert_width: int  # moe_intermediate_size
+    n_dense_layers: int  # first_k_dense_replace: layers before the first mixture
+    scoring: Scoring
+    normalize: bool  # divide the chosen scores by their sum
+    scaling: float  # routed_scaling_factor
+    n_groups: int = 1
+    n_groups_per_token: int = 1
+    group_score: GroupScore = GroupScore.MAX
+    correction_bias: bool = False  # added to the scores for the choice only
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """Everything that decides the mathematics of a model, and nothing about how it is stored."""
+
+    architecture: Architecture
+    vocab_size: int
+    hidden_size: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int  # of queries and keys without MLA
+    intermediate_size: int  # of dense MLPs
+    rms_norm_eps: float
+    max_context: int
+    rope: RopeSpec
+    tied_embeddings: bool
+    attention_bias: bool = False  # biases on q, k, v (Qwen2)
+    mla: MLASpec | None = None
+    moe: MoESpec | None = None
+
+    def is_mixture(self, layer: int) -> bool:
+        """Whether ``layer`` routes tokens to experts."""
+        return self.moe is not None and layer >= self.moe.n_dense_layers
+
+    @property
+    def cache_numbers_per_token(self) -> int:
+        """Numbers that one token adds to the cache, over all layers."""
+        per_layer = self.mla.latent_dim if self.mla else 2 * self.n_kv_heads * self.head_dim
+        return self.n_layers * per_layer

@@ -1,0 +1,11 @@
+// The table of contents of sprat._core: one bind function per room.
+#include <nanobind/nanobind.h>
+
+namespace nb = nanobind;
+
+void bind_cpu(nb::module_ &m);       // devices/native/cpu.cpp
+
+NB_MODULE(_core, m) {
+    m.doc() = "The native core of sprat; everything in it also exists in NumPy.";
+    bind_cpu(m);
+}
