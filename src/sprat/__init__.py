@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-
 from sprat.errors import SpratError
 
 __all__ = ["SpratError", "__version__"]
 
-try:
-    __version__ = version("sprat")
-except PackageNotFoundError:  # a checkout that is not installed
-    __version__ = "0+checkout"
+
+def __getattr__(name: str) -> str:
+    # The version is looked up when asked for: importlib.metadata costs more than all the rest of `import sprat`.
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("sprat")
+    raise AttributeError(f"module 'sprat' has no attribute {name!r}")

@@ -1,0 +1,92 @@
+"""What this processor can do: instruction sets, caches, page size; from the native core, or from Linux without it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+from sprat.native import core
+
+__all__ = ["CPU", "this_cpu"]
+
+# sprat's name of an instruction set -> the flags that /proc/cpuinfo prints for it; every one must be there.
+_X86_FLAGS = {
+    "avx2": ("avx2",),
+    "fma": ("fma",),
+    "f16c": ("f16c",),
+    "bmi2": ("bmi2",),
+    "avx_vnni": ("avx_vnni",),
+    "avx512": ("avx512f", "avx512bw", "avx512vl"),
+    "avx512_vbmi": ("avx512f", "avx512vbmi"),
+    "avx512_vnni": ("avx512f", "avx512_vnni"),
+    "avx512_bf16": ("avx512f", "avx512_bf16"),
+    "amx_int8": ("amx_int8",),
+    "amx_bf16": ("amx_bf16",),
+}
+_ARM_FLAGS = {
+    "neon": ("asimd",),
+    "fp16": ("asimdhp",),
+    "dotprod": ("asimddp",),
+    "sve": ("sve",),
+    "i8mm": ("i8mm",),
+    "bf16": ("bf16",),
+}
+_SYSFS_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CPU:
+    """One machine's processor, as far as kernels care."""
+
+    model: str
+    machine: str  # x86_64, aarch64, ...
+    n_cores: int  # usable by this process
+    features: dict[str, bool]
+    cache_bytes: dict[str, int]  # level -> bytes, 0 where unknown
+    page_bytes: int
+
+
+def this_cpu() -> CPU:
+    """The processor that this process runs on."""
+    text = _cpuinfo()
+    return CPU(
+        model=_field(text, "model name") or _field(text, "Model") or platform.processor() or "unknown",
+        machine=platform.machine(),
+        n_cores=len(os.sched_getaffinity(0)),
+        features=core.cpu_features() if core else features_from_cpuinfo(text),
+        cache_bytes=(core.cache_bytes() if core else {}) | _sysfs_cache_bytes(),
+        page_bytes=core.page_bytes() if core else os.sysconf("SC_PAGESIZE"),
+    )
+
+
+def features_from_cpuinfo(text: str) -> dict[str, bool]:
+    """Instruction sets read from the text of ``/proc/cpuinfo``: the native core's twin."""
+    on_arm = "CPU architecture" in text
+    present = set(_field(text, "Features" if on_arm else "flags").split())
+    table = _ARM_FLAGS if on_arm else _X86_FLAGS
+    return {name: present.issuperset(flags) for name, flags in table.items()}
+
+
+def _cpuinfo() -> str:
+    path = Path("/proc/cpuinfo")
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+
+def _field(cpuinfo: str, name: str) -> str:
+    for line in cpuinfo.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == name:
+            return value.strip()
+    return ""
+
+
+def _sysfs_cache_bytes() -> dict[str, int]:
+    """Data and unified caches of core 0; the C library does not know them on most ARM boards."""
+    found = {}
+    for index in sorted(_SYSFS_CACHES.glob("index*")):
+        size, level, kind = ((index / name).read_text().strip() for name in ("size", "level", "type"))
+        if kind != "Instruction":
+            found["l1d" if level == "1" else f"l{level}"] = int(size.removesuffix("K")) * 1024
+    return found

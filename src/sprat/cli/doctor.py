@@ -1,0 +1,43 @@
+"""``sprat doctor``."""
+
+from __future__ import annotations
+
+import click
+
+from sprat.cli.terminal import human_bytes, print_json
+from sprat.diagnosis import Diagnosis, diagnose
+
+__all__ = ["command"]
+
+
+@click.command(epilog="Example:  sprat doctor --json > machine.json")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(as_json: bool) -> None:
+    """Say what this machine can run, and what is missing."""
+    diagnosis = diagnose()
+    if as_json:
+        print_json(diagnosis)
+    else:
+        _print(diagnosis)
+
+
+def _print(diagnosis: Diagnosis) -> None:
+    cpu = diagnosis.cpu
+    native = "yes" if diagnosis.native_core else f"no, NumPy does the work: {diagnosis.native_missing_because}"
+    caches = ", ".join(
+        f"{level} {human_bytes(n_bytes)}" for level, n_bytes in sorted(cpu.cache_bytes.items()) if n_bytes
+    )
+    rows = {
+        "sprat": diagnosis.sprat,
+        "native core": native,
+        "processor": f"{cpu.model} ({cpu.machine}, {cpu.n_cores} cores usable)",
+        "has": " ".join(name for name, there in cpu.features.items() if there) or "nothing that sprat knows of",
+        "has not": " ".join(name for name, there in cpu.features.items() if not there) or "-",
+        "caches": caches or "unknown",
+        "page": human_bytes(cpu.page_bytes),
+    }
+    rows |= {
+        f"backend {state.name}": f"{'yes' if state.usable else 'no'}: {state.detail}" for state in diagnosis.backends
+    }
+    for name, value in rows.items():
+        click.echo(f"{name:<18} {value}")

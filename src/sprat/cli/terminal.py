@@ -1,0 +1,93 @@
+"""What the commands share on the screen: tables, byte counts, progress bars, JSON."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+__all__ = ["human_bytes", "print_json", "print_table", "progress_bar"]
+
+_PLAIN_STEP = 0.1  # without a terminal: one line per tenth
+
+
+def human_bytes(n_bytes: float) -> str:
+    """Bytes in the unit that leaves one to four digits: ``8.4 GiB``.
+
+    Example:
+        >>> human_bytes(1536)
+        '1.5 KiB'
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(n_bytes) < 1024:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:.1f} TiB"
+
+
+def print_json(record: Any) -> None:
+    """One line of JSON on standard output; msgspec records, dataclasses and paths are allowed."""
+    import msgspec
+
+    click.echo(msgspec.json.encode(record, enc_hook=str).decode())
+
+
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], title: str | None = None) -> None:
+    """A table: drawn on a terminal, markdown-like columns elsewhere."""
+    from rich.box import MARKDOWN, SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD if console.is_terminal else MARKDOWN)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console.print(table)
+
+
+@contextmanager
+def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Callable[[float, float, str], None]]:
+    """A function ``(done, total, what)`` that draws a bar on a terminal and prints a line per tenth elsewhere.
+
+    Everything goes to standard error, so that ``--json`` on standard output stays whole.
+    """
+    if quiet:
+        yield lambda _done, _total, _what: None
+    elif sys.stderr.isatty():
+        yield from _terminal_bar(label)
+    else:
+        yield _plain_lines(label)
+
+
+def _terminal_bar(label: str) -> Iterator[Callable[[float, float, str], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[what]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None, what="")
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, what=what)
+
+
+def _plain_lines(label: str) -> Callable[[float, float, str], None]:
+    printed = 0.0
+
+    def show(done: float, total: float, what: str) -> None:
+        nonlocal printed
+        share = done / total if total else 1.0
+        if share >= printed + _PLAIN_STEP or (share >= 1.0 > printed):
+            printed = share
+            click.echo(f"{label}: {share:.0%} {what}", err=True)
+
+    return show

@@ -1,0 +1,54 @@
+"""What ``sprat doctor`` says: the processor, the native core, and which backends would run here."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from sprat import __version__
+from sprat.devices.cpu import CPU, this_cpu
+from sprat.native import core, missing_because
+
+__all__ = ["BackendState", "Diagnosis", "diagnose"]
+
+
+@dataclass(frozen=True, slots=True)
+class BackendState:
+    """One backend: usable or not, and what to do about it."""
+
+    name: str
+    usable: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """A picture of this machine for a bug report."""
+
+    sprat: str
+    cpu: CPU
+    native_core: bool
+    native_missing_because: str
+    backends: tuple[BackendState, ...]
+
+
+def diagnose() -> Diagnosis:
+    """Look at this machine; nothing is loaded that could kill the interpreter."""
+    return Diagnosis(
+        sprat=__version__,
+        cpu=this_cpu(),
+        native_core=core is not None,
+        native_missing_because=missing_because,
+        backends=(BackendState("reference", True, "NumPy, always there"), _llamacpp_state()),
+    )
+
+
+def _llamacpp_state() -> BackendState:
+    if importlib.util.find_spec("llama_cpp") is None:
+        from sprat.runtime.backends.llamacpp_build import install_command
+
+        return BackendState("llamacpp", False, f"not installed; for this processor: {install_command()}")
+    return BackendState(
+        "llamacpp", True, f"llama-cpp-python {version('llama-cpp-python')}, tried in a child process at first load"
+    )
