@@ -3,5 +3,21 @@
 from __future__ import annotations
 
 from sprat.quant.formats.block import BlockFormat, format_names, format_of_type, get_format
+from sprat.quant.formats.floats import BF16, F16, F32
+from sprat.quant.formats.legacy import Q4_0, Q4_1, Q5_0, Q5_1
+from sprat.quant.formats.q8_0 import Q8_0
 
-__all__ = ["BlockFormat", "format_names", "format_of_type", "get_format"]
+__all__ = [
+    "BF16",
+    "F16",
+    "F32",
+    "Q4_0",
+    "Q4_1",
+    "Q5_0",
+    "Q5_1",
+    "Q8_0",
+    "BlockFormat",
+    "format_names",
+    "format_of_type",
+    "get_format",
+]

@@ -13,7 +13,8 @@ Numbers and layouts are ggml's (https://github.com/ggml-org/ggml/blob/master/doc
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,8 @@ __all__ = ["BlockFormat", "F32Array", "U8Array", "format_names", "format_of_type
 
 F32Array = npt.NDArray[np.float32]
 U8Array = npt.NDArray[np.uint8]
+
+_CHUNK_WEIGHTS = 1 << 18
 
 _BY_NAME: dict[str, BlockFormat] = {}
 _BY_TYPE: dict[int, BlockFormat] = {}
@@ -48,6 +51,9 @@ class BlockFormat(ABC):
         cls.block_size, cls.block_bytes, cls.fallback = block_size, block_bytes, fallback
         assert ggml_type not in _BY_TYPE, f"{cls.name}: type {ggml_type} is taken by {_BY_TYPE[ggml_type].name}"
         _BY_NAME[cls.name] = _BY_TYPE[ggml_type] = cls()
+
+    def __repr__(self) -> str:
+        return self.name
 
     @property
     def bits_per_weight(self) -> float:
@@ -79,13 +85,25 @@ class BlockFormat(ABC):
         """
         row_bytes = self.row_bytes(rows.shape[-1])
         blocks = np.ascontiguousarray(rows, dtype=np.float32).reshape(-1, self.block_size)
-        return self.quantize_blocks(blocks).reshape(*rows.shape[:-1], row_bytes)
+        packed = np.empty((len(blocks), self.block_bytes), np.uint8)
+        self._by_chunks(self.quantize_blocks, blocks, packed)
+        return packed.reshape(*rows.shape[:-1], row_bytes)
 
     def dequantize(self, packed: U8Array) -> F32Array:
         """Unpack ``(..., row_bytes(k))`` bytes into ``(..., k)`` float32 weights."""
         blocks = np.ascontiguousarray(packed).reshape(-1, self.block_bytes)
-        n_weights = packed.shape[-1] // self.block_bytes * self.block_size
-        return self.dequantize_blocks(blocks).reshape(*packed.shape[:-1], n_weights)
+        weights = np.empty((len(blocks), self.block_size), np.float32)
+        self._by_chunks(self.dequantize_blocks, blocks, weights)
+        return weights.reshape(*packed.shape[:-1], packed.shape[-1] // self.block_bytes * self.block_size)
+
+    def _by_chunks(
+        self, step: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], source: npt.NDArray[Any], out: npt.NDArray[Any]
+    ) -> None:
+        """Fill ``out`` block by block, with temporaries of a few MiB whatever the tensor's size."""
+        chunk = max(1, _CHUNK_WEIGHTS // self.block_size)
+        with np.errstate(all="ignore"):  # infinities and NaN take defined codes
+            for start in range(0, len(source), chunk):
+                out[start : start + chunk] = step(source[start : start + chunk])
 
     @abstractmethod
     def quantize_blocks(self, blocks: F32Array) -> U8Array:

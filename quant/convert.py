@@ -1,0 +1,39 @@
+"""From one block format to another, and the scan that comes before: bytes of a source in, bytes of a target out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sprat.quant.formats.block import BlockFormat, U8Array
+
+__all__ = ["first_nonfinite", "quantize_from"]
+
+_CHUNK_WEIGHTS = 1 << 22
+
+
+def quantize_from(packed: U8Array, source: BlockFormat, target: BlockFormat) -> U8Array:
+    """Repack ``(..., source.row_bytes(k))`` bytes as ``(..., target.row_bytes(k))``.
+
+    Nothing of the size of the tensor is made but the result.
+
+    Raises:
+        FormatError: ``k`` is not a whole number of the target's blocks.
+    """
+    rows = np.ascontiguousarray(packed).reshape(-1, packed.shape[-1])
+    n_weights = packed.shape[-1] // source.block_bytes * source.block_size
+    out = np.empty((len(rows), target.row_bytes(n_weights)), np.uint8)
+    chunk = max(1, _CHUNK_WEIGHTS // n_weights)
+    for start in range(0, len(rows), chunk):
+        out[start : start + chunk] = target.quantize(source.dequantize(rows[start : start + chunk]))
+    return out.reshape(*packed.shape[:-1], -1)
+
+
+def first_nonfinite(packed: U8Array, source: BlockFormat) -> int | None:
+    """Index, in C order, of the first weight that is NaN or infinite; ``None`` when all are finite."""
+    rows = np.ascontiguousarray(packed).reshape(-1, source.block_bytes)
+    chunk = max(1, _CHUNK_WEIGHTS // source.block_size)
+    for start in range(0, len(rows), chunk):
+        bad = ~np.isfinite(source.dequantize(rows[start : start + chunk]))
+        if bad.any():
+            return start * source.block_size + int(bad.argmax())
+    return None

@@ -1,0 +1,104 @@
+"""Q4_0, Q4_1, Q5_0, Q5_1: 32 codes of four or five bits, one scale, and in the ``_1`` forms a minimum.
+
+Each block is what ggml's reference quantizer makes of it, bit for bit: the scale comes from the block's extreme value,
+the codes from the float32 reciprocal of the scale *before* that is rounded to binary16, and rounding adds a half and
+truncates.
+"""
+# ruff: noqa: N801 - ggml's names
+
+from __future__ import annotations
+
+import numpy as np
+
+from sprat.quant.formats.block import BlockFormat, F32Array, U8Array
+from sprat.quant.formats.packing import (
+    f16_bytes,
+    f16_values,
+    pack_bits,
+    pack_nibbles,
+    reciprocal,
+    unpack_bits,
+    unpack_nibbles,
+)
+
+__all__ = ["Q4_0", "Q4_1", "Q5_0", "Q5_1"]
+
+
+class Q4_0(BlockFormat, ggml_type=2, file_type=2, block_size=32, block_bytes=2 + 16):
+    """``w = d * (qs - 8)``."""
+
+    def quantize_blocks(self, blocks: F32Array) -> U8Array:
+        """The value of largest magnitude becomes code 0, exactly ``-8 d``."""
+        d, codes = _symmetric(blocks, zero=8)
+        return np.concatenate([f16_bytes(d), pack_nibbles(codes)], axis=-1)
+
+    def dequantize_blocks(self, packed: U8Array) -> F32Array:
+        """``d * (qs - 8)``."""
+        return f16_values(packed[:, :2]) * (unpack_nibbles(packed[:, 2:]).astype(np.float32) - 8)
+
+
+class Q4_1(BlockFormat, ggml_type=3, file_type=3, block_size=32, block_bytes=2 + 2 + 16):
+    """``w = d * qs + m``."""
+
+    def quantize_blocks(self, blocks: F32Array) -> U8Array:
+        """Codes 0 .. 15 span the block from its minimum to its maximum."""
+        d, m, codes = _affine(blocks, steps=15)
+        return np.concatenate([f16_bytes(d), f16_bytes(m), pack_nibbles(codes)], axis=-1)
+
+    def dequantize_blocks(self, packed: U8Array) -> F32Array:
+        """``d * qs + m``."""
+        return f16_values(packed[:, :2]) * unpack_nibbles(packed[:, 4:]).astype(np.float32) + f16_values(packed[:, 2:4])
+
+
+class Q5_0(BlockFormat, ggml_type=6, file_type=8, block_size=32, block_bytes=2 + 4 + 16):
+    """``w = d * (qs - 16)``; ``qh`` holds the fifth bits."""
+
+    def quantize_blocks(self, blocks: F32Array) -> U8Array:
+        """The value of largest magnitude becomes code 0, exactly ``-16 d``."""
+        d, codes = _symmetric(blocks, zero=16)
+        return np.concatenate([f16_bytes(d), _pack_five(codes)], axis=-1)
+
+    def dequantize_blocks(self, packed: U8Array) -> F32Array:
+        """``d * (qs - 16)``."""
+        return f16_values(packed[:, :2]) * (_unpack_five(packed[:, 2:]).astype(np.float32) - 16)
+
+
+class Q5_1(BlockFormat, ggml_type=7, file_type=9, block_size=32, block_bytes=2 + 2 + 4 + 16):
+    """``w = d * qs + m``; ``qh`` holds the fifth bits."""
+
+    def quantize_blocks(self, blocks: F32Array) -> U8Array:
+        """Codes 0 .. 31 span the block from its minimum to its maximum."""
+        d, m, codes = _affine(blocks, steps=31)
+        return np.concatenate([f16_bytes(d), f16_bytes(m), _pack_five(codes)], axis=-1)
+
+    def dequantize_blocks(self, packed: U8Array) -> F32Array:
+        """``d * qs + m``."""
+        return f16_values(packed[:, :2]) * _unpack_five(packed[:, 4:]).astype(np.float32) + f16_values(packed[:, 2:4])
+
+
+def _symmetric(blocks: F32Array, *, zero: int) -> tuple[F32Array, U8Array]:
+    """Scale ``(n, 1)`` and codes ``(n, 32)``; the first value of largest magnitude decides the sign of the scale."""
+    extreme = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=-1, keepdims=True), axis=-1)
+    d = extreme / np.float32(-zero)
+    return d, _truncate(blocks * reciprocal(d) + np.float32(zero + 0.5), 2 * zero - 1)
+
+
+def _affine(blocks: F32Array, *, steps: int) -> tuple[F32Array, F32Array, U8Array]:
+    """Scale and minimum ``(n, 1)``, codes ``(n, 32)``."""
+    m = blocks.min(axis=-1, keepdims=True)
+    d = (blocks.max(axis=-1, keepdims=True) - m) / np.float32(steps)
+    return d, m, _truncate((blocks - m) * reciprocal(d) + np.float32(0.5), steps)
+
+
+def _truncate(values: F32Array, largest: int) -> U8Array:
+    """Codes of non-negative values; 0 for what is not finite, which a scale beyond binary16 makes of a block."""
+    finite = np.where(np.isfinite(values), values, np.float32(0))
+    return np.minimum(finite.astype(np.uint8), np.uint8(largest))
+
+
+def _pack_five(codes: U8Array) -> U8Array:
+    return np.concatenate([pack_bits(codes >> np.uint8(4)), pack_nibbles(codes & np.uint8(15))], axis=-1)
+
+
+def _unpack_five(packed: U8Array) -> U8Array:
+    return unpack_nibbles(packed[:, 4:]) | unpack_bits(packed[:, :4]) << np.uint8(4)

@@ -1,0 +1,45 @@
+"""The bit layouts that block formats share: half-precision fields, nibbles, and a plane of fifth bits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sprat.quant.formats.block import F32Array, U8Array
+
+__all__ = ["f16_bytes", "f16_values", "pack_bits", "pack_nibbles", "reciprocal", "unpack_bits", "unpack_nibbles"]
+
+
+def f16_bytes(values: F32Array) -> U8Array:
+    """``(n, f)`` float32 as ``(n, 2 f)`` bytes of binary16, rounded to nearest even."""
+    return np.ascontiguousarray(values).astype("<f2").view(np.uint8)
+
+
+def f16_values(packed: U8Array) -> F32Array:
+    """``(n, 2 f)`` bytes of binary16 as ``(n, f)`` float32."""
+    return np.ascontiguousarray(packed).view("<f2").astype(np.float32)
+
+
+def pack_nibbles(codes: U8Array) -> U8Array:
+    """``(..., 2 h)`` codes below 16 in ``(..., h)`` bytes: the first half low, the second half high."""
+    half = codes.shape[-1] // 2
+    return codes[..., :half] | codes[..., half:] << np.uint8(4)
+
+
+def unpack_nibbles(packed: U8Array) -> U8Array:
+    """Undo :func:`pack_nibbles`."""
+    return np.concatenate([packed & np.uint8(15), packed >> np.uint8(4)], axis=-1)
+
+
+def pack_bits(bits: U8Array) -> U8Array:
+    """``(n, 8 b)`` bits in ``(n, b)`` bytes, the first bit lowest."""
+    return np.packbits(bits, axis=-1, bitorder="little")
+
+
+def unpack_bits(packed: U8Array) -> U8Array:
+    """Undo :func:`pack_bits`."""
+    return np.unpackbits(packed, axis=-1, bitorder="little")
+
+
+def reciprocal(d: F32Array) -> F32Array:
+    """``1 / d`` in float32, and 0 where ``d`` is 0; infinite where ``d`` is so small that its reciprocal overflows."""
+    return np.where(d == 0, np.float32(0), np.float32(1) / d)

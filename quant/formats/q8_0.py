@@ -1,0 +1,29 @@
+"""Q8_0: 32 signed bytes and one scale; what int8 means in GGUF."""
+# ruff: noqa: N801 - ggml's names
+
+from __future__ import annotations
+
+import numpy as np
+
+from sprat.quant.formats.block import BlockFormat, F32Array, U8Array
+from sprat.quant.formats.packing import f16_bytes, f16_values, reciprocal
+
+__all__ = ["Q8_0"]
+
+
+class Q8_0(BlockFormat, ggml_type=8, file_type=7, block_size=32, block_bytes=2 + 32):
+    """``w = d * qs``: ``d`` binary16, ``qs`` int8 in -127 .. 127."""
+
+    def quantize_blocks(self, blocks: F32Array) -> U8Array:
+        """Scale the largest magnitude to 127 and round half away from zero, as ggml's reference does."""
+        d = np.abs(blocks).max(axis=-1, keepdims=True) / np.float32(127)
+        scaled = blocks * reciprocal(d)
+        magnitude = np.abs(scaled)
+        whole = np.floor(magnitude)
+        rounded = np.copysign(whole + (magnitude - whole >= np.float32(0.5)), scaled)
+        qs = np.where(np.isfinite(rounded), rounded, np.float32(0)).astype(np.int8)
+        return np.concatenate([f16_bytes(d), qs.view(np.uint8)], axis=-1)
+
+    def dequantize_blocks(self, packed: U8Array) -> F32Array:
+        """``d * qs``."""
+        return f16_values(packed[:, :2]) * packed[:, 2:].view(np.int8).astype(np.float32)

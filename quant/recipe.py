@@ -1,0 +1,157 @@
+"""Which block format every tensor of a model gets, decided from its canonical (GGUF) name and its shape.
+
+A recipe is a default format, the exceptions of its preset, and the user's own rules. For one tensor:
+
+1. One axis, a norm, a router or a bias: F32, whatever the rules say. llama.cpp quantizes none of them either, and
+   together they are small.
+2. The last of the user's rules whose pattern is found in the name.
+3. The first exception of the preset whose pattern is found in the name.
+4. The default format.
+
+A format that cannot divide the tensor's rows gives way to its named fallback, and :class:`Choice` says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from sprat.errors import FormatError, unknown_name
+from sprat.quant.formats import BlockFormat, format_names, get_format
+
+__all__ = ["Choice", "Recipe", "Rule", "recipe_names"]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The format of one tensor; ``wanted`` differs from it when the rows asked for a fallback."""
+
+    format: BlockFormat
+    wanted: BlockFormat
+
+    @property
+    def fell_back(self) -> bool:
+        """Whether the wanted format could not divide the rows."""
+        return self.format is not self.wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    r"""``PATTERN=FORMAT``: a regular expression searched in the canonical name, as llama-quantize's ``--tensor-type``.
+
+    Example:
+        >>> Rule.parse(r"blk\.[0-3]\.ffn_down=q8_0").matches("blk.2.ffn_down_exps.weight")
+        True
+    """
+
+    pattern: str
+    format: BlockFormat
+
+    @classmethod
+    def parse(cls, text: str) -> Rule:
+        """Read one rule; the format stands after the last ``=``.
+
+        Raises:
+            FormatError: no ``=``, no pattern, a pattern that is no regular expression, or an unknown format.
+        """
+        pattern, equals, name = text.rpartition("=")
+        if not (equals and pattern and name):
+            raise FormatError(f"tensor rule {text!r}: expected PATTERN=FORMAT, for example 'ffn_down_exps=q5_0'")
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise FormatError(f"tensor rule {text!r}: {pattern!r} is no regular expression ({error})") from error
+        return cls(pattern, get_format(name))
+
+    def matches(self, name: str) -> bool:
+        """Whether the pattern is found anywhere in the canonical name."""
+        return re.search(self.pattern, name) is not None
+
+    def __str__(self) -> str:
+        return f"{self.pattern}={self.format.name.lower()}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Preset:
+    """A default format, the head's, and exceptions by name."""
+
+    default: str
+    head: str
+    exceptions: tuple[tuple[str, str], ...] = ()
+
+
+_KEPT_F32 = re.compile(r"_norm\.|ffn_gate_inp\.|exp_probs_b\.|\.bias$")
+_PRESETS = {
+    "int8": _Preset("Q8_0", head="Q8_0"),
+    # Every token passes the latent projections and the head, an error in the latents stays in the cache, and Q8_0 costs
+    # few bytes there.
+    "int4": _Preset("Q4_0", head="Q8_0", exceptions=((r"attn_(kv_a_mqa|k_b|v_b)\.", "Q8_0"),)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Formats by tensor name; made by :meth:`named` and extended by :meth:`with_rules`."""
+
+    name: str
+    default: BlockFormat
+    exceptions: tuple[Rule, ...] = ()
+    rules: tuple[Rule, ...] = ()
+
+    @classmethod
+    def named(cls, name: str, *, tied_embeddings: bool = False) -> Recipe:
+        """A preset (``int8``, ``int4``) or a single block format, in any case.
+
+        A single format is llama-quantize's: all matrices in it, but the head in Q6_K where the format has fewer bits.
+        With ``tied_embeddings`` the token embedding is the head, and gets the head's format.
+
+        Raises:
+            FormatError: no such name; the message names the nearest one.
+        """
+        preset = _PRESETS.get(name.lower()) or _single_format(name)
+        head = r"^(output|token_embd)\.weight$" if tied_embeddings else r"^output\.weight$"
+        exceptions = (*preset.exceptions, (head, preset.head))
+        rules = tuple(Rule(pattern, get_format(found)) for pattern, found in exceptions)
+        return cls(name.lower(), get_format(preset.default), rules)
+
+    def with_rules(self, texts: Iterable[str]) -> Recipe:
+        """This recipe with more ``PATTERN=FORMAT`` rules; later ones win.
+
+        Raises:
+            FormatError: a text is no rule.
+        """
+        return replace(self, rules=(*self.rules, *(Rule.parse(text) for text in texts)))
+
+    def choose(self, name: str, shape: tuple[int, ...]) -> Choice:
+        """The format of the tensor called ``name``; the last axis of ``shape`` is the row."""
+        wanted = self._wanted(name, shape)
+        found = wanted
+        while not found.divides(shape[-1]):
+            found = get_format(found.fallback)
+        return Choice(found, wanted)
+
+    def unused_rules(self, names: Iterable[str]) -> list[str]:
+        """The user's rules that match none of ``names`` that may be quantized: most likely misspelt."""
+        names = [name for name in names if not _KEPT_F32.search(name)]
+        return [str(rule) for rule in self.rules if not any(map(rule.matches, names))]
+
+    def _wanted(self, name: str, shape: tuple[int, ...]) -> BlockFormat:
+        if len(shape) <= 1 or _KEPT_F32.search(name):
+            return get_format("F32")
+        for rule in (*reversed(self.rules), *self.exceptions):
+            if rule.matches(name):
+                return rule.format
+        return self.default
+
+
+def recipe_names() -> list[str]:
+    """All names that :meth:`Recipe.named` takes: presets first, then formats."""
+    return [*_PRESETS, *(name.lower() for name in format_names())]
+
+
+def _single_format(name: str) -> _Preset:
+    if name.lower() not in recipe_names():
+        raise FormatError(unknown_name("quantization", name, recipe_names()))
+    found, q6_k = get_format(name), "Q6_K"
+    return _Preset(found.name, head=found.name if found.bits_per_weight > get_format(q6_k).bits_per_weight else q6_k)
