@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sprat.errors import SpratError
 
-__all__ = ["SpratError", "__version__"]
+__all__ = ["SpratError"]
 
 
 def __getattr__(name: str) -> str:

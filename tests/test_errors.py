@@ -1,0 +1,45 @@
+"""The error tree: what is drawn is what is there, and a wrong name is met with the right one."""
+
+import inspect
+import re
+
+import pytest
+
+from sprat import errors
+
+
+def drawn_tree():
+    """Class name -> parent, read from the drawing in the module's docstring."""
+    stack, found = {}, {}
+    for line in errors.__doc__.splitlines():
+        match = re.match(r"^(\s*)([│├└─ ]*)(\w+(?:Error))\b", line)
+        if match:
+            depth = len(match[2])
+            stack[depth] = match[3]
+            found[match[3]] = stack.get(depth - 4)
+    return found
+
+
+def test_the_drawing_is_the_tree():
+    classes = {name: cls for name, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, Exception)}
+    assert drawn_tree() == {
+        name: None if cls is errors.SpratError else cls.__bases__[0].__name__ for name, cls in classes.items()
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in errors.__all__ if name.endswith("Error")])
+def test_every_error_is_caught_by_the_root(name):
+    assert issubclass(getattr(errors, name), errors.SpratError)
+
+
+def test_input_errors_are_value_errors():
+    assert issubclass(errors.ConfigError, ValueError)
+
+
+def test_unknown_name_proposes_the_nearest():
+    message = errors.unknown_name("block format", "q4-0", ["Q8_0", "q4_0"])
+    assert message == "unknown block format 'q4-0'; did you mean 'q4_0'? Known: Q8_0, q4_0."
+
+
+def test_unknown_name_without_a_near_one_lists_all():
+    assert errors.unknown_name("device", "zzz", ["b", "a"]) == "unknown device 'zzz'. Known: a, b."
