@@ -1,0 +1,283 @@
+"""The head of a GGUF file, read as if its author were an attacker.
+
+The layout (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), little-endian::
+
+    magic "GGUF" u32 | version u32 | n_tensors u64 | n_keys u64
+    n_keys    times: key string | value type u32 | value
+    n_tensors times: name string | n_dims u32 | dims u64 * n_dims | ggml type u32 | offset u64
+    padding to the alignment, then the data that the offsets count from
+
+A string is a u64 length and that many bytes of UTF-8; an array is an element type, a u64 count, and the elements.
+Every length is compared with the bytes that are left before anything of that length is made, so memory use is bounded
+by the size of the file. Whatever does not hold is a :class:`ModelFileError` with the byte where it stands.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import struct
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from sprat.errors import ModelFileError
+
+__all__ = ["DEFAULT_ALIGNMENT", "MAGIC", "Header", "TensorRecord", "ValueType", "read_header"]
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+DEFAULT_ALIGNMENT = 32
+MAX_DIMS = 4
+MAX_KEY_BYTES = 65_535
+MAX_KEYS = 1 << 16
+MAX_TENSORS = 1 << 20
+MAX_WEIGHTS = 1 << 63  # of one tensor; ggml counts them in an int64
+MAX_STRINGS = 1 << 24  # in one array; the largest published vocabularies have 2^18
+MIN_KEY_BYTES = 8 + 1 + 4 + 1  # length, one byte of key, type, the smallest value
+MIN_TENSOR_BYTES = 8 + 1 + 4 + 8 + 4 + 8  # length, one byte of name, n_dims, one dim, type, offset
+
+DAMAGED = "the file is damaged or incomplete: download or export it again"
+
+
+class ValueType(enum.IntEnum):
+    """Type numbers of metadata values."""
+
+    UINT8 = 0
+    INT8 = 1
+    UINT16 = 2
+    INT16 = 3
+    UINT32 = 4
+    INT32 = 5
+    FLOAT32 = 6
+    BOOL = 7
+    STRING = 8
+    ARRAY = 9
+    UINT64 = 10
+    INT64 = 11
+    FLOAT64 = 12
+
+
+_SCALARS: dict[ValueType, np.dtype[Any]] = {
+    ValueType.UINT8: np.dtype("<u1"),
+    ValueType.INT8: np.dtype("<i1"),
+    ValueType.UINT16: np.dtype("<u2"),
+    ValueType.INT16: np.dtype("<i2"),
+    ValueType.UINT32: np.dtype("<u4"),
+    ValueType.INT32: np.dtype("<i4"),
+    ValueType.FLOAT32: np.dtype("<f4"),
+    ValueType.BOOL: np.dtype("?"),
+    ValueType.UINT64: np.dtype("<u8"),
+    ValueType.INT64: np.dtype("<i8"),
+    ValueType.FLOAT64: np.dtype("<f8"),
+}
+_U32 = struct.Struct("<I")
+_U64 = struct.Struct("<Q")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRecord:
+    """A tensor as the file declares it; ``shape`` in C order, ``offset`` counted from the start of the data."""
+
+    name: str
+    shape: tuple[int, ...]
+    ggml_type: int
+    offset: int
+    at: int  # the byte of the declaration, for messages
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Everything before the tensor data."""
+
+    version: int
+    metadata: dict[str, Any]  # numbers, str, bool; arrays as list[str] or NumPy arrays
+    value_types: dict[str, tuple[ValueType, ...]]  # (type,) or (ARRAY, element type)
+    tensors: list[TensorRecord]
+    alignment: int
+    data_start: int
+
+
+class _Cursor:
+    """A position in the file that never passes its end."""
+
+    def __init__(self, data: memoryview, path: str) -> None:
+        self.data, self.path, self.at = data, path, 0
+
+    def fail(self, at: int, found: str, expected: str, remedy: str = DAMAGED) -> NoReturn:
+        raise ModelFileError(f"{self.path}: byte {at}: found {found}, expected {expected}; {remedy}")
+
+    @property
+    def left(self) -> int:
+        return len(self.data) - self.at
+
+    def take(self, n_bytes: int, what: str) -> memoryview:
+        """The next ``n_bytes``, which are ``what``."""
+        if n_bytes > self.left:
+            self.fail(self.at, f"{self.left} bytes to the end of the file", f"{n_bytes} bytes of {what}")
+        start, self.at = self.at, self.at + n_bytes
+        return self.data[start : self.at]
+
+    def u32(self, what: str) -> int:
+        return int(_U32.unpack(self.take(4, what))[0])
+
+    def u64(self, what: str) -> int:
+        return int(_U64.unpack(self.take(8, what))[0])
+
+    def count(self, what: str, *, least_bytes: int, at_most: int) -> int:
+        """A u64 that says how many ``what`` follow, each of ``least_bytes`` or more."""
+        at, found = self.at, self.u64(f"the number of {what}")
+        room = min(self.left // least_bytes, at_most)
+        if found > room:
+            self.fail(at, f"a declaration of {found} {what}", f"at most {room}, the room that is left in the file")
+        return found
+
+    def text(self, what: str) -> str:
+        at = self.at
+        raw = self.take(self.u64(f"the length of {what}"), what)
+        try:
+            return str(raw, "utf-8")
+        except UnicodeDecodeError as error:
+            self.fail(at, f"bytes in {what} that are not UTF-8 ({error.reason})", "UTF-8 text")
+
+    def key(self) -> str:
+        """A metadata key; an empty or endless one is damage, whatever follows it."""
+        at, found = self.at, self.u64("the length of a key")
+        if not 1 <= found <= MAX_KEY_BYTES:
+            self.fail(at, f"a key of {found} bytes", f"1 to {MAX_KEY_BYTES}")
+        self.at = at
+        return self.text("a key")
+
+    def value_type(self, what: str) -> ValueType:
+        at, found = self.at, self.u32(f"the type of {what}")
+        try:
+            return ValueType(found)
+        except ValueError:
+            self.fail(at, f"value type {found} for {what}", f"0 to {max(ValueType)}")
+
+
+def read_header(data: memoryview, path: str) -> Header:
+    """Parse and check everything before the tensor data of the GGUF bytes ``data``.
+
+    Args:
+        data: the whole file.
+        path: its name, for messages.
+
+    Raises:
+        ModelFileError: not a GGUF of version 2 or 3, truncated, or a declaration that cannot be true.
+    """
+    cursor = _Cursor(data, path)
+    version = _read_version(cursor)
+    n_tensors = cursor.count("tensors", least_bytes=MIN_TENSOR_BYTES, at_most=MAX_TENSORS)
+    n_keys = cursor.count("metadata keys", least_bytes=MIN_KEY_BYTES, at_most=MAX_KEYS)
+    metadata, value_types = _read_metadata(cursor, n_keys)
+    alignment = _alignment(metadata, path)
+    tensors = _read_tensors(cursor, n_tensors)
+    data_start = -(-cursor.at // alignment) * alignment
+    return Header(version, metadata, value_types, tensors, alignment, data_start)
+
+
+def _read_version(cursor: _Cursor) -> int:
+    magic = bytes(cursor.take(4, "the magic number"))
+    if magic != MAGIC:
+        cursor.fail(0, f"{magic!r}", f"{MAGIC!r}", "this is not a GGUF file")
+    version = cursor.u32("the version")
+    if version not in VERSIONS:
+        swapped = int.from_bytes(version.to_bytes(4, "little"), "big") in VERSIONS
+        remedy = "it is big-endian: export it again on a little-endian machine" if swapped else "export it again"
+        cursor.fail(4, f"GGUF version {version}", f"one of {VERSIONS}", remedy)
+    return version
+
+
+def _read_metadata(cursor: _Cursor, n_keys: int) -> tuple[dict[str, Any], dict[str, tuple[ValueType, ...]]]:
+    metadata: dict[str, Any] = {}
+    value_types: dict[str, tuple[ValueType, ...]] = {}
+    for _ in range(n_keys):
+        at, key = cursor.at, cursor.key()
+        if key in metadata:
+            cursor.fail(at, f"a second key {key!r}", "each key once")
+        kind = cursor.value_type(f"{key!r}")
+        if kind is ValueType.ARRAY:
+            element = cursor.value_type(f"the elements of {key!r}")
+            metadata[key], value_types[key] = _array(cursor, key, element), (kind, element)
+        else:
+            metadata[key], value_types[key] = _scalar(cursor, key, kind), (kind,)
+    return metadata, value_types
+
+
+def _scalar(cursor: _Cursor, key: str, kind: ValueType) -> Any:
+    if kind is ValueType.STRING:
+        return cursor.text(f"the value of {key!r}")
+    return _numbers(cursor, key, kind, 1)[0].item()
+
+
+def _array(cursor: _Cursor, key: str, kind: ValueType) -> Any:
+    what = f"elements of {key!r}"
+    if kind is ValueType.ARRAY:
+        cursor.fail(cursor.at, f"an array of arrays in {key!r}", "an array of numbers or strings")
+    if kind is ValueType.STRING:
+        return _strings(cursor, key, cursor.count(what, least_bytes=8, at_most=MAX_STRINGS))
+    n_elements = cursor.count(what, least_bytes=_SCALARS[kind].itemsize, at_most=len(cursor.data))
+    return _numbers(cursor, key, kind, n_elements)
+
+
+def _numbers(cursor: _Cursor, key: str, kind: ValueType, n_numbers: int) -> npt.NDArray[Any]:
+    at, dtype = cursor.at, _SCALARS[kind]
+    raw = np.frombuffer(cursor.take(n_numbers * dtype.itemsize, f"numbers of {key!r}"), np.uint8)
+    if kind is ValueType.BOOL and raw.size and raw.max() > 1:
+        cursor.fail(at, f"a boolean {raw.max()} in {key!r}", "0 or 1")
+    return raw.view(dtype).copy()  # a copy, so that no array keeps the file mapped
+
+
+def _strings(cursor: _Cursor, key: str, n_strings: int) -> list[str]:
+    """The elements of a string array; a vocabulary has 150,000, so this loop does without calls of the cursor."""
+    data, at, end, unpack = cursor.data, cursor.at, len(cursor.data), _U64.unpack_from
+    strings: list[str] = []
+    try:
+        for _ in range(n_strings):
+            start = at + 8
+            stop = start + unpack(data, at)[0]
+            if stop > end:
+                break
+            strings.append(str(data[start:stop], "utf-8"))
+            at = stop
+    except (struct.error, UnicodeDecodeError):
+        pass  # the slow way below names the string and the byte
+    cursor.at = at
+    strings.extend(cursor.text(f"string {number} of {key!r}") for number in range(len(strings), n_strings))
+    return strings
+
+
+def _alignment(metadata: dict[str, Any], path: str) -> int:
+    found = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
+    if type(found) is not int or found <= 0 or found & (found - 1):
+        raise ModelFileError(f"{path}: general.alignment is {found!r}, expected a power of two such as 32; {DAMAGED}")
+    return found
+
+
+def _read_tensors(cursor: _Cursor, n_tensors: int) -> list[TensorRecord]:
+    seen: set[str] = set()
+    tensors: list[TensorRecord] = []
+    for _ in range(n_tensors):
+        tensors.append(record := _read_tensor(cursor))
+        if record.name in seen:
+            cursor.fail(record.at, f"a second tensor {record.name!r}", "each tensor once")
+        seen.add(record.name)
+    return tensors
+
+
+def _read_tensor(cursor: _Cursor) -> TensorRecord:
+    at = cursor.at
+    name = cursor.text("the name of a tensor")
+    what = f"tensor {name!r}"
+    n_dims = cursor.u32(f"the number of dims of {what}")
+    if not 1 <= n_dims <= MAX_DIMS:
+        cursor.fail(at, f"{what} with {n_dims} dims", f"1 to {MAX_DIMS}")
+    dims = struct.unpack(f"<{n_dims}Q", cursor.take(8 * n_dims, f"the dims of {what}"))
+    if not 1 <= math.prod(dims) < MAX_WEIGHTS:
+        cursor.fail(at, f"{what} with dims {dims}", f"a product from 1 to {MAX_WEIGHTS - 1}")
+    ggml_type = cursor.u32(f"the type of {what}")
+    offset = cursor.u64(f"the offset of {what}")
+    return TensorRecord(name, dims[::-1], ggml_type, offset, at)

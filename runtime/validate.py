@@ -1,0 +1,120 @@
+"""What must hold between the declarations of a model file before any of its bytes is used.
+
+:func:`check_layout` compares tensors with the file (types, sizes, offsets, overlaps), :func:`check_shapes` compares them with
+what an architecture is made of. Each collects all it finds before anyone raises.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from sprat.errors import FormatError, ModelFileError
+from sprat.runtime.foreign import any_format
+from sprat.runtime.gguf_header import DAMAGED, Header, TensorRecord
+
+__all__ = ["TensorInfo", "check_layout", "check_shapes", "listing"]
+
+LISTED = 20  # problems of one kind that a message names; the rest is counted
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One tensor of a file.
+
+    Attributes:
+        name: as in the file.
+        shape: in C order, ``(out, in)``; the last axis is ggml's ``ne[0]``.
+        format_type: ggml's number of the block format.
+        offset: first byte, counted from the start of the file.
+        nbytes: bytes of all blocks.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    format_type: int
+    offset: int
+    nbytes: int
+
+    @property
+    def type_name(self) -> str:
+        """Name of the format in ggml: ``Q4_0``, ``IQ2_XS``."""
+        return any_format(self.format_type).name
+
+    @property
+    def n_weights(self) -> int:
+        """How many weights the tensor holds."""
+        return math.prod(self.shape)
+
+
+def listing(problems: Iterable[str]) -> str:
+    """``problems`` joined for a message: the first :data:`LISTED`, and how many more there are.
+
+    Example:
+        >>> listing(str(n) for n in range(22))[-32:]
+        '15; 16; 17; 18; 19; and 2 more'
+    """
+    found = list(problems)
+    shown = found[:LISTED]
+    if len(found) > LISTED:
+        shown.append(f"and {len(found) - LISTED} more")
+    return "; ".join(shown)
+
+
+def check_layout(header: Header, *, file_bytes: int, path: str) -> dict[str, TensorInfo]:
+    """The tensors of ``header`` with their place in a file of ``file_bytes``.
+
+    Raises:
+        ModelFileError: an unknown type, a row that is no whole number of blocks, a misaligned offset, a tensor that
+            reaches past the end of the file or into another one; the message names every such tensor.
+    """
+    problems: list[str] = []
+    infos: list[TensorInfo] = []
+    for record in header.tensors:
+        try:
+            infos.append(_placed(record, header))
+        except FormatError as error:
+            problems.append(f"byte {record.at}: {record.name!r}: {error}")
+    problems += _misplaced(infos, header, file_bytes)
+    problems += _overlaps(infos)
+    if problems:
+        raise ModelFileError(f"{path}: {listing(problems)}; {DAMAGED}")
+    return {info.name: info for info in infos}
+
+
+def _placed(record: TensorRecord, header: Header) -> TensorInfo:
+    row_bytes = any_format(record.ggml_type).row_bytes(record.shape[-1])
+    nbytes = math.prod(record.shape[:-1]) * row_bytes
+    return TensorInfo(record.name, record.shape, record.ggml_type, header.data_start + record.offset, nbytes)
+
+
+def _misplaced(infos: Iterable[TensorInfo], header: Header, file_bytes: int) -> Iterator[str]:
+    start, step = header.data_start, header.alignment
+    for info in infos:
+        if (info.offset - start) % step:
+            yield f"{info.name!r} starts at byte {info.offset}, expected a multiple of {step} from {start}"
+        if info.offset + info.nbytes > file_bytes:
+            yield f"{info.name!r} ends at byte {info.offset + info.nbytes}, but the file has {file_bytes} bytes"
+
+
+def _overlaps(infos: Iterable[TensorInfo]) -> Iterator[str]:
+    ordered = sorted(infos, key=lambda info: info.offset)
+    for left, right in itertools.pairwise(ordered):
+        if left.offset + left.nbytes > right.offset:
+            end = left.offset + left.nbytes
+            yield f"{right.name!r} at byte {right.offset} overlaps {left.name!r}, which ends at {end}"
+
+
+def check_shapes(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Every difference between two tables of name -> shape: one line each for missing, surplus and misshapen ones."""
+    missing = [repr(name) for name in expected if name not in found]
+    surplus = [repr(name) for name in found if name not in expected]
+    misshapen = [
+        f"{name!r} is {found[name]}, expected {shape}"
+        for name, shape in expected.items()
+        if name in found and found[name] != shape
+    ]
+    kinds = (("missing", missing), ("surplus", surplus), ("misshapen", misshapen))
+    return [f"{len(names)} {kind}: {listing(names)}" for kind, names in kinds if names]
