@@ -43,12 +43,21 @@ class BlockFormat(ABC):
     fallback: ClassVar[str]  # the format for rows that this one cannot divide
 
     def __init_subclass__(
-        cls, *, ggml_type: int, file_type: int, block_size: int, block_bytes: int, fallback: str = "F16"
+        cls,
+        *,
+        ggml_type: int,
+        file_type: int,
+        block_size: int,
+        block_bytes: int,
+        fallback: str = "F16",
+        register: bool = True,  # False for a format that sprat reads but never writes
     ) -> None:
         super().__init_subclass__()
         cls.name = cls.__name__
         cls.ggml_type, cls.file_type = ggml_type, file_type
         cls.block_size, cls.block_bytes, cls.fallback = block_size, block_bytes, fallback
+        if not register:
+            return
         assert ggml_type not in _BY_TYPE, f"{cls.name}: type {ggml_type} is taken by {_BY_TYPE[ggml_type].name}"
         _BY_NAME[cls.name] = _BY_TYPE[ggml_type] = cls()
 
