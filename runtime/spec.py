@@ -1,7 +1,8 @@
 """``ModelSpec``: what an architecture is, in numbers. One frozen record for every family that sprat knows.
 
-Readers: :mod:`sprat.runtime.hf_config` (a checkpoint's ``config.json``) and :mod:`sprat.runtime.gguf_metadata` (a GGUF's keys).
-Names are those of the reference implementations (DeepSeek-V2, arXiv 2405.04434; DeepSeek-V3, arXiv 2412.19437).
+Readers: :mod:`sprat.runtime.hf_config` (a checkpoint's ``config.json``) and :mod:`sprat.runtime.gguf_metadata` (a
+    GGUF's keys). Names are those of the reference implementations (DeepSeek-V2, arXiv 2405.04434; DeepSeek-V3, arXiv
+    2412.19437).
 """
 
 from __future__ import annotations
@@ -9,7 +10,17 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-__all__ = ["Architecture", "GroupScore", "Llama3Scaling", "MLASpec", "ModelSpec", "MoESpec", "RopeSpec", "Scoring", "YarnScaling"]
+__all__ = [
+    "Architecture",
+    "FrequencyFactors",
+    "GroupScore",
+    "MLASpec",
+    "MoESpec",
+    "ModelSpec",
+    "RopeSpec",
+    "Scoring",
+    "YarnScaling",
+]
 
 
 class Architecture(enum.StrEnum):
@@ -50,27 +61,28 @@ class YarnScaling:
     mscale_all_dim: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Llama3Scaling:
-    """Llama 3.1's frequency-dependent scaling."""
+@dataclass(frozen=True, slots=True)
+class FrequencyFactors:
+    """Divisors of the rotary frequencies, one per pair: Llama 3.1's scaling, as GGUF's ``rope_freqs.weight`` holds it.
 
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_max_position_embeddings: int
+    The numbers are exactly representable in float32, so that they survive the way through a file.
+    """
+
+    factors: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RopeSpec:
     """Rotary position embedding over ``dim`` numbers per head.
 
-    ``interleaved`` pairs neighbours (2i, 2i+1), as GGUF's llama and deepseek2 files want it; otherwise halves (i, i+dim/2), as qwen2.
+    ``interleaved`` pairs neighbours (2i, 2i+1), as GGUF's llama and deepseek2 files want it; otherwise halves (i,
+    i+dim/2), as qwen2.
     """
 
     dim: int
     theta: float
     interleaved: bool
-    scaling: YarnScaling | Llama3Scaling | None = None
+    scaling: YarnScaling | FrequencyFactors | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

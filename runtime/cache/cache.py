@@ -1,0 +1,146 @@
+"""What the caches share: how many tokens they hold, how many they can, and their way to bytes and back.
+
+A layer appends its rows for all new tokens before any other layer does; the tokens count only after
+:meth:`Cache.advance`, so a forward pass that fails half way leaves the cache as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from sprat.errors import ModelFileError, PromptError
+from sprat.quant.formats.block import F32Array
+
+__all__ = ["Cache", "Rows", "Storage"]
+
+Storage = Literal["f32", "f16"]
+Rows = npt.NDArray[np.float32 | np.float16]
+
+_DTYPES: dict[Storage, type[np.float32 | np.float16]] = {"f32": np.float32, "f16": np.float16}
+_MAGIC = b"SPRATKV1"
+
+
+class Cache:
+    """Rows of ``n_layers`` layers for up to ``capacity`` tokens.
+
+    Args:
+        n_layers: layers of the model.
+        capacity: tokens that fit.
+        planes: ``(heads, numbers)`` of each array that a layer keeps; rows of one head lie together, since attention
+            reads them so.
+        storage: what a number is kept as.
+    """
+
+    def __init__(self, n_layers: int, capacity: int, planes: tuple[tuple[int, int], ...], storage: Storage) -> None:
+        self._planes = [np.zeros((n_layers, heads, capacity, numbers), _DTYPES[storage]) for heads, numbers in planes]
+        self._storage = storage
+        self._capacity = capacity
+        self._length = 0
+
+    @property
+    def length(self) -> int:
+        """Tokens held."""
+        return self._length
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that fit."""
+        return self._capacity
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes reserved. The system hands out pages as tokens fill them, so a short sequence costs less."""
+        return sum(plane.nbytes for plane in self._planes)
+
+    def reserve(self, n_tokens: int) -> None:
+        """Check that ``n_tokens`` more fit.
+
+        Raises:
+            PromptError: they do not.
+        """
+        if self._length + n_tokens > self._capacity:
+            raise PromptError(
+                f"the cache holds {self._length} of {self._capacity} tokens and {n_tokens} more do not fit: "
+                "shorten the prompt or load the model with a larger context"
+            )
+
+    def advance(self, n_tokens: int) -> None:
+        """Count ``n_tokens`` that every layer has appended."""
+        self.reserve(n_tokens)
+        self._length += n_tokens
+
+    def truncate(self, length: int) -> None:
+        """Forget every token from position ``length`` on.
+
+        Raises:
+            PromptError: the cache holds fewer.
+        """
+        if not 0 <= length <= self._length:
+            raise PromptError(f"the cache holds {self._length} tokens and cannot be cut to {length}")
+        self._length = length
+
+    def _write(self, plane: int, layer: int, rows: F32Array) -> Rows:
+        """Store ``rows (heads, n, numbers)`` of new tokens; returns all rows, ``(heads, length + n, numbers)``."""
+        end = self._length + rows.shape[1]
+        self._planes[plane][layer, :, self._length : end] = rows
+        return self._planes[plane][layer, :, :end]
+
+    def save(self) -> bytes:
+        """The rows of the tokens held, behind a header that says what they are."""
+        header = json.dumps(self._geometry() | {"length": self._length}).encode()
+        rows = (np.ascontiguousarray(plane[:, :, : self._length]).tobytes() for plane in self._planes)
+        return b"".join((_MAGIC, struct.pack("<I", len(header)), header, *rows))
+
+    def restore(self, saved: bytes) -> None:
+        """Take over the tokens of another cache of the same model, from the bytes of its :meth:`save`.
+
+        Raises:
+            ModelFileError: the bytes are damaged, or come from a model or a storage of another geometry.
+            PromptError: the tokens do not fit.
+        """
+        header, payload = _split(saved)
+        length = header.pop("length", None)
+        if header != self._geometry():
+            raise ModelFileError(
+                f"saved cache: made for {header}, this model has {self._geometry()}; process the prompt again"
+            )
+        if not isinstance(length, int) or length < 0 or len(payload) != self._payload_bytes(length):
+            raise ModelFileError(
+                f"saved cache: {len(payload)} bytes do not hold {length} tokens; process the prompt again"
+            )
+        self._length = 0
+        self.reserve(length)
+        for plane in self._planes:
+            rows = np.frombuffer(payload, plane.dtype, plane[:, :, :length].size)
+            plane[:, :, :length] = rows.reshape(*plane.shape[:2], length, plane.shape[3])
+            payload = payload[rows.nbytes :]
+        self._length = length
+
+    def _geometry(self) -> dict[str, Any]:
+        planes = [[plane.shape[0], plane.shape[1], plane.shape[3]] for plane in self._planes]
+        return {"kind": type(self).__name__, "storage": self._storage, "planes": planes}
+
+    def _payload_bytes(self, length: int) -> int:
+        return sum(plane[:, :, :1].nbytes for plane in self._planes) * length
+
+
+def _split(saved: bytes) -> tuple[dict[str, Any], memoryview]:
+    """Header and payload of a saved cache."""
+    start = len(_MAGIC) + 4
+    if len(saved) < start or saved[: len(_MAGIC)] != _MAGIC:
+        raise ModelFileError("saved cache: does not begin with sprat's mark; it is something else, or damaged")
+    (size,) = struct.unpack_from("<I", saved, len(_MAGIC))
+    try:
+        header = json.loads(saved[start : start + size])
+    except ValueError as error:
+        raise ModelFileError(
+            f"saved cache: its header cannot be read ({error}); it is damaged, process the prompt again"
+        ) from error
+    if not isinstance(header, dict):
+        raise ModelFileError("saved cache: its header is not a record; it is damaged, process the prompt again")
+    return header, memoryview(saved)[start + size :]

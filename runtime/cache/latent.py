@@ -1,0 +1,26 @@
+"""``LatentCache``: what multi-head latent attention keeps of a token, instead of keys and values per head."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sprat.quant.formats.block import F32Array
+from sprat.runtime.cache.cache import Cache, Rows, Storage
+from sprat.runtime.spec import MLASpec
+
+__all__ = ["LatentCache"]
+
+
+class LatentCache(Cache):
+    """``kv_lora_rank + qk_rope_head_dim`` numbers per token and layer (512 + 64 in every published DeepSeek).
+
+    A row is the normalised latent, then the rotated key part that all heads share.
+    """
+
+    def __init__(self, mla: MLASpec, n_layers: int, capacity: int, storage: Storage = "f32") -> None:
+        super().__init__(n_layers, capacity, ((1, mla.latent_dim),), storage)
+
+    def append(self, layer: int, latents: F32Array, rope_keys: F32Array) -> Rows:
+        """Store ``(n, kv_lora_rank)`` and ``(n, qk_rope_head_dim)`` of new tokens; returns all, ``(t, latent_dim)``."""
+        rows: Rows = self._write(0, layer, np.concatenate([latents, rope_keys], axis=-1)[None])[0]
+        return rows

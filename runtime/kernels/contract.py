@@ -1,0 +1,99 @@
+"""The kernel contract: everything that a model's forward pass calls, one call per step of a layer.
+
+Activations are C-contiguous float32 of shape ``(n, ...)``, ``n`` tokens in a row; weights are
+:class:`~sprat.runtime.weights.Weight`, packed as in their file. A kernel returns new arrays (only
+:meth:`Kernels.rope` works in place) and keeps no state that changes a result.
+
+``reference.py`` is the definition. Others agree with it within a tolerance that their tests state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sprat.quant.formats.block import F32Array
+from sprat.runtime.cache import KVRows, Rows
+from sprat.runtime.rope import RopeAngles
+from sprat.runtime.spec import MoESpec
+from sprat.runtime.weights import Weight
+
+__all__ = ["MLP", "I32Array", "Kernels", "Routes"]
+
+I32Array = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MLP:
+    """A gated MLP, ``down(silu(gate(x)) * up(x))``; with a leading axis on each weight, one per expert."""
+
+    gate: Weight  # (width, hidden) or (n_experts, width, hidden)
+    up: Weight
+    down: Weight  # (hidden, width) or (n_experts, hidden, width)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Routes:
+    """Where each token goes: ``experts`` and ``weights`` are ``(n, n_experts_per_token)``, best first."""
+
+    experts: I32Array
+    weights: F32Array
+
+
+class Kernels(Protocol):
+    """One implementation of the arithmetic. A protocol: implementations share no code."""
+
+    def embed(self, table: Weight, tokens: I32Array) -> F32Array:
+        """Rows ``tokens`` of ``table``: ``(n, hidden)``."""
+
+    def rms_norm(self, x: F32Array, gain: F32Array, eps: float) -> F32Array:
+        """``x / sqrt(mean(x ** 2) + eps) * gain`` over the last axis (arXiv 1910.07467)."""
+
+    def linear(self, x: F32Array, weight: Weight, bias: F32Array | None = None) -> F32Array:
+        """``x @ weight.T + bias``: ``(n, in)`` to ``(n, out)``."""
+
+    def rope(self, x: F32Array, angles: RopeAngles) -> None:
+        """Rotate ``x (n, heads, dim)`` in place; it may be a slice of wider heads (arXiv 2104.09864)."""
+
+    def swiglu(self, x: F32Array, mlp: MLP) -> F32Array:
+        """A dense gated MLP (arXiv 2002.05202): ``(n, hidden)`` to ``(n, hidden)``."""
+
+    def route(self, logits: F32Array, moe: MoESpec, bias: F32Array | None = None) -> Routes:
+        """Choose experts from router logits ``(n, n_routed_experts)`` and weigh them, as ``moe`` says.
+
+        ``bias`` is added to the scores for the choice only (arXiv 2412.19437, eq. 16).
+        """
+
+    def experts(self, x: F32Array, routes: Routes, routed: MLP, shared: MLP | None = None) -> F32Array:
+        """Weighted sum of the chosen experts' MLPs, plus the shared ones': ``(n, hidden)`` to ``(n, hidden)``.
+
+        Each expert that was chosen is read once, whatever the number of its tokens.
+        """
+
+    def gqa_attention(self, q: F32Array, rows: KVRows, scale: float) -> F32Array:
+        """Causal attention of ``q (n, heads, dim)`` over ``rows``, whose last ``n`` are the queries' own.
+
+        Consecutive ``heads / kv_heads`` query heads share one key and value head (arXiv 2305.13245).
+        Returns ``(n, heads, dim)``.
+        """
+
+    def mla_expanded(self, q: F32Array, rows: Rows, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
+        """Multi-head latent attention with keys and values expanded per head: cheapest for many new tokens.
+
+        Args:
+            q: ``(n, heads, qk_nope_head_dim + qk_rope_head_dim)``, the rope part rotated.
+            rows: the latent cache ``(t, kv_lora_rank + qk_rope_head_dim)``, float32 or float16; the last ``n`` are
+                the queries' own.
+            k_b: ``(heads, kv_lora_rank, qk_nope_head_dim)``.
+            v_b: ``(heads, v_head_dim, kv_lora_rank)``.
+            scale: factor on the scores.
+
+        Returns:
+            ``(n, heads, v_head_dim)`` (arXiv 2405.04434, eq. 9 to 19).
+        """
+
+    def mla_absorbed(self, q: F32Array, rows: Rows, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
+        """The same as :meth:`mla_expanded`, with ``k_b`` absorbed into the query: all heads attend over the latents."""

@@ -1,0 +1,41 @@
+"""Float32 copies of packed weights, kept while they fit in a number of bytes."""
+
+from __future__ import annotations
+
+from sprat.quant.formats.block import F32Array
+from sprat.runtime.weights import Weight
+
+__all__ = ["DenseCache"]
+
+
+class DenseCache:
+    """Unpacks weights and keeps the first ones that fit.
+
+    Nothing is evicted: a model asks for its weights in the same order for every token, and the least recently used
+    copy would always be the one that is needed next.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._used_bytes = 0
+        self._kept: dict[tuple[Weight, int | None], F32Array] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the copies kept."""
+        return self._used_bytes
+
+    def find(self, weight: Weight, index: int | None = None) -> F32Array | None:
+        """A float32 copy of ``weight``, or of the expert ``index`` of a stacked one; ``None`` without room for it."""
+        key = (weight, index)
+        if (kept := self._kept.get(key)) is not None:
+            return kept
+        part = weight if index is None else weight[index]
+        if part.format.name == "F32":  # dequantizing is a view: nothing to keep
+            return part.dequantize()
+        size = 4 * part.packed[..., 0].size * part.shape[-1]
+        if self._used_bytes + size > self._limit_bytes:
+            return None
+        self._used_bytes += size
+        self._kept[key] = part.dequantize()
+        return self._kept[key]

@@ -1,0 +1,184 @@
+"""The kernel contract in NumPy: the definition of what is right, plain enough to be checked by reading.
+
+It is usable too: matrices stay unpacked while they fit in ``dense_bytes``, and BLAS multiplies them. What does not
+fit is unpacked again for every call, a panel at a time; of a mixture only the chosen experts are.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from sprat.quant.formats.block import F32Array
+from sprat.runtime.cache import KVRows, Rows
+from sprat.runtime.kernels.contract import MLP, I32Array, Routes
+from sprat.runtime.kernels.dense import DenseCache
+from sprat.runtime.rope import RopeAngles
+from sprat.runtime.spec import GroupScore, MoESpec, Scoring
+from sprat.runtime.weights import Weight
+
+__all__ = ["ReferenceKernels"]
+
+_PANEL_BYTES = 32 << 20  # of a temporary: scores of some queries, unpacked rows of a large matrix
+
+
+class ReferenceKernels:
+    """:class:`~sprat.runtime.kernels.contract.Kernels` in NumPy, all arithmetic in float32.
+
+    Args:
+        dense_bytes: bytes of unpacked weights that may stay in memory.
+    """
+
+    def __init__(self, dense_bytes: int = 1 << 30) -> None:
+        self._dense = DenseCache(dense_bytes)
+
+    def embed(self, table: Weight, tokens: I32Array) -> F32Array:
+        """Unpack the rows ``tokens``."""
+        return table.format.dequantize(table.packed[tokens])
+
+    def rms_norm(self, x: F32Array, gain: F32Array, eps: float) -> F32Array:
+        """``x / sqrt(mean(x ** 2) + eps) * gain``."""
+        mean_square = np.mean(np.square(x), axis=-1, keepdims=True)
+        return np.asarray(x / np.sqrt(mean_square + np.float32(eps)) * gain)
+
+    def linear(self, x: F32Array, weight: Weight, bias: F32Array | None = None) -> F32Array:
+        """``x @ weight.T + bias``."""
+        out = self._product(x, weight)
+        return out if bias is None else out + bias
+
+    def rope(self, x: F32Array, angles: RopeAngles) -> None:
+        """Rotate each pair ``(a, b)`` to ``(a cos - b sin, b cos + a sin)``."""
+        half = x.shape[-1] // 2
+        a, b = (x[..., 0::2], x[..., 1::2]) if angles.interleaved else (x[..., :half], x[..., half:])
+        cos, sin = angles.cos[:, None], angles.sin[:, None]
+        a[...], b[...] = a * cos - b * sin, b * cos + a * sin
+
+    def swiglu(self, x: F32Array, mlp: MLP) -> F32Array:
+        """``down(silu(gate(x)) * up(x))``."""
+        return self._mlp(x, mlp, None)
+
+    def route(self, logits: F32Array, moe: MoESpec, bias: F32Array | None = None) -> Routes:
+        """Score, limit to the best groups, take the best experts, weigh them."""
+        scores = _softmax(logits) if moe.scoring is Scoring.SOFTMAX else _sigmoid(logits)
+        choice = scores if bias is None else scores + bias
+        if moe.n_groups_per_token < moe.n_groups:
+            choice = _limit_to_groups(choice, moe)
+        experts = _best(choice, moe.n_experts_per_token)
+        weights = np.take_along_axis(scores, experts, axis=-1)
+        if moe.normalize:
+            weights = weights / (weights.sum(axis=-1, keepdims=True) + np.float32(1e-20))
+        return Routes(experts.astype(np.int32), weights * np.float32(moe.scaling))
+
+    def experts(self, x: F32Array, routes: Routes, routed: MLP, shared: MLP | None = None) -> F32Array:
+        """One expert after the other, each with all tokens that chose it."""
+        out = self.swiglu(x, shared) if shared else np.zeros_like(x)
+        for expert in np.unique(routes.experts):
+            tokens, places = np.nonzero(routes.experts == expert)
+            out[tokens] += self._mlp(x[tokens], routed, int(expert)) * routes.weights[tokens, places, None]
+        return out
+
+    def gqa_attention(self, q: F32Array, rows: KVRows, scale: float) -> F32Array:
+        """Query heads grouped by the key head that they share."""
+        n, n_heads, dim = q.shape
+        grouped = q.swapaxes(0, 1).reshape(len(rows.keys), -1, n, dim)
+        return _heads_last(_attend(grouped, rows.keys, rows.values, scale), n_heads)
+
+    def mla_expanded(self, q: F32Array, rows: Rows, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
+        """Every head gets keys ``[latent @ k_b, rope]`` and values ``latent @ v_b.T`` of its own."""
+        n_heads, rank, _ = k_b.shape
+        latent, rope = np.split(_widen(rows), [rank], axis=-1)
+        shared_rope = np.broadcast_to(rope, (n_heads, *rope.shape))
+        keys = np.concatenate([latent @ self._unpack(k_b), shared_rope], axis=-1)
+        values = latent @ self._unpack(v_b).swapaxes(1, 2)
+        return _heads_last(_attend(q.swapaxes(0, 1)[:, None], keys, values, scale), n_heads)
+
+    def mla_absorbed(self, q: F32Array, rows: Rows, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
+        """Queries ``[q_nope @ k_b.T, q_rope]`` over the rows themselves: one key head, whose values are the latents."""
+        n_heads, rank, nope = k_b.shape
+        q_nope, q_rope = np.split(q.swapaxes(0, 1), [nope], axis=-1)
+        absorbed = np.concatenate([q_nope @ self._unpack(k_b).swapaxes(1, 2), q_rope], axis=-1)
+        mixed = _attend(absorbed[None], rows[None], rows[None, :, :rank], scale)[0]
+        return _heads_last(mixed @ self._unpack(v_b).swapaxes(1, 2), n_heads)
+
+    def _mlp(self, x: F32Array, mlp: MLP, expert: int | None) -> F32Array:
+        gate = self._product(x, mlp.gate, expert)
+        return self._product(gate * _sigmoid(gate) * self._product(x, mlp.up, expert), mlp.down, expert)
+
+    def _product(self, x: F32Array, weight: Weight, expert: int | None = None) -> F32Array:
+        dense = self._dense.find(weight, expert)
+        if dense is not None:
+            return x @ dense.T
+        part = weight if expert is None else weight[expert]
+        n_rows = max(1, _PANEL_BYTES // (4 * part.shape[-1]))
+        panels = (part.packed[start : start + n_rows] for start in range(0, part.shape[0], n_rows))
+        return np.concatenate([x @ part.format.dequantize(panel).T for panel in panels], axis=-1)
+
+    def _unpack(self, weight: Weight) -> F32Array:
+        dense = self._dense.find(weight)
+        return weight.dequantize() if dense is None else dense
+
+
+def _attend(q: F32Array, keys: Rows, values: Rows, scale: float) -> F32Array:
+    """Causal attention, the one form that all others are brought to.
+
+    Args:
+        q: ``(kv_heads, group, n, dim)``.
+        keys: ``(kv_heads, t, dim)``; the last ``n`` rows belong to the queries.
+        values: ``(kv_heads, t, value_dim)``.
+        scale: factor on the scores.
+
+    Returns:
+        ``(kv_heads, group, n, value_dim)``.
+    """
+    kv_heads, group, n, dim = q.shape
+    keys, values = _widen(keys), _widen(values)
+    n_rows = keys.shape[1]
+    out = np.empty((kv_heads, group, n, values.shape[-1]), np.float32)
+    panel = max(1, _PANEL_BYTES // (4 * kv_heads * group * n_rows))
+    for start in range(0, n, panel):
+        stop = min(start + panel, n)
+        seen = n_rows - n + stop  # rows that the last query of this panel sees
+        queries = (q[:, :, start:stop] * np.float32(scale)).reshape(kv_heads, -1, dim)
+        scores = (queries @ keys[:, :seen].swapaxes(1, 2)).reshape(kv_heads, group, stop - start, seen)
+        if stop - start > 1:
+            scores[..., start - stop :] += np.triu(np.full((stop - start, stop - start), -np.inf, np.float32), 1)
+        mixed = _softmax(scores).reshape(kv_heads, -1, seen) @ values[:, :seen]
+        out[:, :, start:stop] = mixed.reshape(kv_heads, group, stop - start, -1)
+    return out
+
+
+def _widen(rows: Rows) -> F32Array:
+    return rows.astype(np.float32, copy=False)
+
+
+def _heads_last(x: F32Array, n_heads: int) -> F32Array:
+    """``(..., n, dim)`` with ``n_heads`` in front, to ``(n, n_heads, dim)``."""
+    return np.ascontiguousarray(x.reshape(n_heads, *x.shape[-2:]).swapaxes(0, 1))
+
+
+def _softmax(x: F32Array) -> F32Array:
+    weights = np.exp(x - x.max(axis=-1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
+
+
+def _sigmoid(x: F32Array) -> F32Array:
+    with np.errstate(over="ignore"):  # exp of a very negative number's opposite is infinite, and 1 / inf is the right 0
+        return np.asarray(1 / (1 + np.exp(-x)))
+
+
+def _best(scores: F32Array, n: int) -> npt.NDArray[np.intp]:
+    """Indices of the ``n`` largest in each row, best first; of equal ones the lower index."""
+    return np.argsort(-scores, axis=-1, kind="stable")[:, :n]
+
+
+def _limit_to_groups(choice: F32Array, moe: MoESpec) -> F32Array:
+    """Scores with every expert outside the best groups at minus infinity."""
+    groups = choice.reshape(len(choice), moe.n_groups, -1)
+    if moe.group_score is GroupScore.MAX:
+        group_scores = groups.max(axis=-1)
+    else:
+        group_scores = np.sort(groups, axis=-1)[..., -2:].sum(axis=-1)
+    limited = np.full_like(groups, -np.inf)
+    kept = _best(group_scores, moe.n_groups_per_token)[..., None]
+    np.put_along_axis(limited, kept, np.take_along_axis(groups, kept, axis=1), axis=1)
+    return limited.reshape(choice.shape)
