@@ -1,0 +1,201 @@
+"""The ``llamacpp`` backend: llama.cpp through llama-cpp-python's low-level functions.
+
+The low-level ones, because the ``Llama`` class hides ``use_extra_bufts``, the switch that keeps mixtures from aborting
+on processors with AMX. The file is opened in a child process first (:mod:`sprat.runtime.backends.probe`): an abort or
+an illegal instruction there is an error here.
+"""
+
+from __future__ import annotations
+
+import collections
+import ctypes
+import functools
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sprat.errors import BackendError, PromptError, SpratError
+from sprat.quant.formats.block import F32Array
+from sprat.runtime.backends.llamacpp_build import install_command
+from sprat.runtime.backends.probe import probe
+from sprat.runtime.backends.registry import BackendLoader, LoadRequest
+from sprat.runtime.memory import MemoryNeed
+
+__all__ = ["LlamaCppBackend", "LlamaCppStream"]
+
+_CACHE_BYTES_PER_NUMBER = 2  # F16
+_BATCH = 256  # tokens per llama_decode at most: larger prompts are cut
+_OWN_BYTES = 64 << 20  # graph, thread stacks and buffers that do not grow with the model
+_LOG_ERROR = 4  # GGML_LOG_LEVEL_ERROR
+
+
+class LlamaCppLoader(BackendLoader, name="llamacpp", preference=30):
+    """llama.cpp, where llama-cpp-python is installed and survives the file."""
+
+    def need(self, request: LoadRequest) -> MemoryNeed:
+        """Packed weights, an F16 cache, and logits for one batch."""
+        return MemoryNeed(
+            backend=self.name,
+            context=request.context,
+            weights_bytes=request.weights_bytes,
+            cache_bytes=request.context * request.spec.cache_numbers_per_token * _CACHE_BYTES_PER_NUMBER,
+            working_bytes=_BATCH * request.spec.vocab_size * 4 + _OWN_BYTES,
+        )
+
+    def obstacle(self, request: LoadRequest) -> SpratError | None:
+        """Not installed."""
+        if importlib.util.find_spec("llama_cpp") is None:
+            return BackendError(f"llama-cpp-python is not installed; for this processor: {install_command()}")
+        return None
+
+    def load(self, request: LoadRequest) -> LlamaCppBackend:
+        """Try the file in a child process, then load it here with what survived there.
+
+        Raises:
+            BackendError: llama.cpp died on the file, or refused it.
+        """
+        report = probe(request.file.path)
+        return LlamaCppBackend(request.file.path, n_threads=request.n_threads, use_extra_bufts=report.use_extra_bufts)
+
+
+class LlamaCppBackend:
+    """A model inside llama.cpp.
+
+    Args:
+        path: a GGUF file. n_threads: threads that compute. use_extra_bufts: let llama.cpp repack weights for this
+        processor (about twice the prefill speed; what AMX aborts on).
+    """
+
+    name = "llamacpp"
+
+    def __init__(self, path: Path, *, n_threads: int, use_extra_bufts: bool) -> None:
+        lib = _library()
+        params = lib.llama_model_default_params()
+        params.use_extra_bufts = use_extra_bufts
+        _recent_errors().clear()
+        self._model = lib.llama_model_load_from_file(str(path).encode(), params)
+        if not self._model:
+            raise BackendError(
+                f"{path}: llama.cpp cannot load this file{_why()}; sprat inspect says which runtimes can"
+            )
+        self._n_threads = n_threads
+        self.vocab_size: int = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self._model))
+        self.max_context: int = lib.llama_model_n_ctx_train(self._model)
+
+    def new_stream(self, capacity: int) -> LlamaCppStream:
+        """An empty sequence with a context of its own.
+
+        Raises:
+            BackendError: llama.cpp could not make the context, mostly for lack of memory.
+        """
+        return LlamaCppStream(self._model, capacity=capacity, vocab_size=self.vocab_size, n_threads=self._n_threads)
+
+    def close(self) -> None:
+        """Free the weights; streams must be closed before."""
+        if self._model:
+            _library().llama_model_free(self._model)
+            self._model = None
+
+
+class LlamaCppStream:
+    """One sequence in a llama.cpp context of its own."""
+
+    def __init__(self, model: Any, *, capacity: int, vocab_size: int, n_threads: int) -> None:
+        lib = _library()
+        params = lib.llama_context_default_params()
+        params.n_ctx = capacity
+        params.n_batch = params.n_ubatch = min(capacity, _BATCH)
+        params.n_threads = params.n_threads_batch = n_threads
+        _recent_errors().clear()
+        self._context = lib.llama_init_from_model(model, params)
+        if not self._context:
+            raise BackendError(f"llama.cpp cannot make a context of {capacity} tokens{_why()}; ask for a shorter one")
+        self._batch = lib.llama_batch_init(params.n_batch, 0, 1)
+        self._n_batch: int = params.n_batch
+        self._vocab_size = vocab_size
+        self.capacity = capacity
+        self.length = 0
+
+    def extend(self, tokens: Sequence[int]) -> F32Array:
+        """Append ``tokens`` and return the logits after the last one, ``(vocab_size,)``."""
+        for start in range(0, len(tokens), self._n_batch):
+            self._decode(tokens[start : start + self._n_batch], all_logits=False)
+        return self._logits(1)[0]
+
+    def extend_all(self, tokens: Sequence[int]) -> F32Array:
+        """Append ``tokens`` and return the logits after each, ``(n, vocab_size)``."""
+        rows = []
+        for start in range(0, len(tokens), self._n_batch):
+            part = tokens[start : start + self._n_batch]
+            self._decode(part, all_logits=True)
+            rows.append(self._logits(len(part)))
+        return np.concatenate(rows)
+
+    def truncate(self, length: int) -> None:
+        """Forget every token from position ``length`` on."""
+        lib = _library()
+        lib.llama_memory_seq_rm(lib.llama_get_memory(self._context), 0, length, -1)
+        self.length = min(self.length, length)
+
+    def close(self) -> None:
+        """Free the context and its cache."""
+        if self._context:
+            _library().llama_batch_free(self._batch)
+            _library().llama_free(self._context)
+            self._context = None
+
+    def _decode(self, tokens: Sequence[int], *, all_logits: bool) -> None:
+        if self.length + len(tokens) > self.capacity:
+            raise PromptError(
+                f"{len(tokens)} tokens do not fit behind {self.length} of {self.capacity}; load a longer context"
+            )
+        batch = self._batch
+        batch.n_tokens = len(tokens)
+        for index, token in enumerate(tokens):
+            batch.token[index] = token
+            batch.pos[index] = self.length + index
+            batch.n_seq_id[index] = 1
+            batch.seq_id[index][0] = 0
+            batch.logits[index] = all_logits or index == len(tokens) - 1
+        status = _library().llama_decode(self._context, batch)
+        if status != 0:
+            raise BackendError(f"llama.cpp failed at position {self.length} with status {status}{_why()}")
+        self.length += len(tokens)
+
+    def _logits(self, n_rows: int) -> F32Array:
+        """The last ``n_rows`` rows that were asked for, copied out of llama.cpp's buffer."""
+        pointer = _library().llama_get_logits(self._context)
+        return np.ctypeslib.as_array(pointer, (n_rows, self._vocab_size)).copy()
+
+
+@functools.cache
+def _library() -> Any:
+    """llama.cpp's functions, with its log kept from the screen."""
+    from llama_cpp import llama_cpp as lib
+
+    errors = _recent_errors()
+
+    def keep(level: int, text: bytes, _user_data: object) -> None:
+        if level == _LOG_ERROR:
+            errors.append(text.decode("utf-8", "replace").strip())
+
+    callback = lib.llama_log_callback(keep)
+    lib.llama_log_set(callback, ctypes.c_void_p(0))
+    lib.sprat_log_callback = (
+        callback  # ctypes frees a callback that nobody holds, and llama.cpp would call into nothing
+    )
+    return lib
+
+
+@functools.cache
+def _recent_errors() -> collections.deque[str]:
+    """What llama.cpp last complained about."""
+    return collections.deque(maxlen=4)
+
+
+def _why() -> str:
+    errors = _recent_errors()
+    return f" ({errors[0]})" if errors else ""

@@ -1,0 +1,107 @@
+"""The ``reference`` backend: sprat's own models over NumPy kernels. Any supported file, any machine; the oracle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from sprat.errors import SpratError
+from sprat.quant.formats.block import F32Array
+from sprat.runtime.backends.registry import BackendLoader, LoadRequest
+from sprat.runtime.kernels.reference import ReferenceKernels
+from sprat.runtime.memory import MemoryNeed
+from sprat.runtime.models import Model, RoutingObserver, load_model
+from sprat.runtime.spec import ModelSpec
+from sprat.runtime.weights import WeightSource
+
+__all__ = ["ReferenceBackend", "ReferenceStream"]
+
+_CACHE_BYTES_PER_NUMBER = 4  # float32
+_CHUNK = 256  # tokens whose activations are in memory at once
+_OWN_BYTES = 128 << 20  # attention panels, unpacked panels, NumPy's temporaries
+
+
+class ReferenceLoader(BackendLoader, name="reference", preference=20):
+    """NumPy is always there."""
+
+    def need(self, request: LoadRequest) -> MemoryNeed:
+        """Packed weights, a float32 cache, and one chunk's activations; unpacked weights only take what is left."""
+        spec = request.spec
+        widest = max(spec.intermediate_size, spec.hidden_size, spec.n_heads * spec.head_dim)
+        return MemoryNeed(
+            backend=self.name,
+            context=request.context,
+            weights_bytes=request.weights_bytes,
+            cache_bytes=request.context * spec.cache_numbers_per_token * _CACHE_BYTES_PER_NUMBER,
+            working_bytes=8 * _CHUNK * widest * 4 + 2 * spec.vocab_size * 4 + _OWN_BYTES,
+        )
+
+    def obstacle(self, request: LoadRequest) -> SpratError | None:
+        """None: there is always NumPy."""
+        return None
+
+    def load(self, request: LoadRequest) -> ReferenceBackend:
+        """Nothing is read before it is used; what the budget leaves may hold unpacked weights."""
+        if request.memory_bytes is None:
+            dense_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") // 2
+        else:
+            dense_bytes = request.memory_bytes - self.need(request).total_bytes
+        return ReferenceBackend(request.spec, request.file, dense_bytes=dense_bytes)
+
+
+class ReferenceBackend:
+    """A model in NumPy.
+
+    Args:
+        spec: the architecture.
+        weights: where its weights lie; they are read while the model runs.
+        dense_bytes: bytes of unpacked weights that may stay in memory.
+    """
+
+    name = "reference"
+
+    def __init__(self, spec: ModelSpec, weights: WeightSource, *, dense_bytes: int) -> None:
+        self._model = load_model(spec, weights, ReferenceKernels(dense_bytes))
+        self.vocab_size = spec.vocab_size
+        self.max_context = spec.max_context
+
+    def new_stream(self, capacity: int, observe: RoutingObserver | None = None) -> ReferenceStream:
+        """An empty sequence; ``observe`` sees the experts that its tokens choose."""
+        return ReferenceStream(self._model, capacity, observe)
+
+    def close(self) -> None:
+        """Nothing to free: memory goes with the last reference."""
+
+
+class ReferenceStream:
+    """One sequence: a cache, and the model that fills it."""
+
+    def __init__(self, model: Model, capacity: int, observe: RoutingObserver | None) -> None:
+        self._model = model
+        self._cache = model.new_cache(capacity)
+        self._observe = observe
+
+    @property
+    def length(self) -> int:
+        """Tokens in the cache."""
+        return self._cache.length
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that the cache can hold."""
+        return self._cache.capacity
+
+    def extend(self, tokens: Sequence[int]) -> F32Array:
+        """Append ``tokens`` and return the logits after the last one, ``(vocab_size,)``."""
+        return self._model.forward(tokens, self._cache, observe=self._observe)[0]
+
+    def extend_all(self, tokens: Sequence[int]) -> F32Array:
+        """Append ``tokens`` and return the logits after each, ``(n, vocab_size)``."""
+        return self._model.forward(tokens, self._cache, all_logits=True, observe=self._observe)
+
+    def truncate(self, length: int) -> None:
+        """Forget every token from position ``length`` on."""
+        self._cache.truncate(length)
+
+    def close(self) -> None:
+        """Nothing to free: memory goes with the last reference."""

@@ -1,0 +1,145 @@
+"""Which backends there are, and which one runs a given file.
+
+A backend is one file of this folder with a :class:`BackendLoader` in it::
+
+    class NativeLoader(BackendLoader, name="native", preference=10):
+        def need(self, request): ...
+        def obstacle(self, request): ...
+        def load(self, request): ...
+
+``"auto"`` walks them in the order of preference and takes the first one without an obstacle; what it passed over, and
+why, stays in :class:`BackendChoice`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sprat.errors import BackendError, DoesNotFitError, SpratError, unknown_name
+from sprat.runtime.backends.backend import Backend
+from sprat.runtime.gguf import GGUFFile
+from sprat.runtime.memory import MemoryNeed
+from sprat.runtime.spec import ModelSpec
+
+__all__ = ["BackendChoice", "BackendLoader", "LoadRequest", "backend_names", "choose", "open_backend"]
+
+_LOADERS: dict[str, BackendLoader] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LoadRequest:
+    """A model to run, and the limits that it must keep."""
+
+    file: GGUFFile
+    spec: ModelSpec
+    context: int  # tokens of the longest sequence that will be asked for
+    n_threads: int
+    memory_bytes: int | None = None  # hard budget; None for what the machine has
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of all tensors as they lie in the file."""
+        return sum(info.nbytes for info in self.file.tensors.values())
+
+
+class BackendLoader(ABC):
+    """How to get one backend; the single instance of each subclass is registered under its name."""
+
+    name: ClassVar[str]
+    preference: ClassVar[int]  # lower is tried first
+
+    def __init_subclass__(cls, *, name: str, preference: int) -> None:
+        super().__init_subclass__()
+        cls.name, cls.preference = name, preference
+        assert name not in _LOADERS, f"two backends are called {name!r}"
+        _LOADERS[name] = cls()
+
+    @abstractmethod
+    def need(self, request: LoadRequest) -> MemoryNeed:
+        """Bytes that it would take, from the header alone."""
+
+    @abstractmethod
+    def obstacle(self, request: LoadRequest) -> SpratError | None:
+        """Why this backend cannot run the file here, memory aside; ``None`` when it can."""
+
+    @abstractmethod
+    def load(self, request: LoadRequest) -> Backend:
+        """Load the weights.
+
+        Raises:
+            BackendError: it failed although there was no obstacle.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class BackendChoice:
+    """The backend that runs the model, and the reasons against those that were passed over."""
+
+    name: str
+    passed_over: tuple[tuple[str, str], ...] = ()
+
+    def text(self) -> str:
+        """One line for a person.
+
+        Example:
+            >>> BackendChoice("reference", (("native", "not built"),)).text()
+            'reference; not native (not built)'
+        """
+        return "; not ".join([self.name, *(f"{name} ({why})" for name, why in self.passed_over)])
+
+
+def backend_names() -> list[str]:
+    """All backends of this folder, the preferred one first."""
+    return [loader.name for loader in sorted(_loaders().values(), key=lambda loader: loader.preference)]
+
+
+def choose(name: str, request: LoadRequest) -> BackendChoice:
+    """The backend called ``name``, or for ``"auto"`` the first one without an obstacle.
+
+    Raises:
+        DoesNotFitError: the model needs more memory than the request allows.
+        BackendError: no such backend, or it cannot run the file here.
+    """
+    passed_over: dict[str, SpratError] = {}
+    for candidate in backend_names() if name == "auto" else [name]:
+        obstacle = _obstacle(_loader(candidate), request)
+        if obstacle is None:
+            return BackendChoice(candidate, tuple((other, str(why)) for other, why in passed_over.items()))
+        passed_over[candidate] = obstacle
+    if len(passed_over) == 1:
+        raise next(iter(passed_over.values()))
+    reasons = "; ".join(f"{other}: {why}" for other, why in passed_over.items())
+    does_not_fit = any(isinstance(why, DoesNotFitError) for why in passed_over.values())
+    raise (DoesNotFitError if does_not_fit else BackendError)(f"no backend can run {request.file.path}: {reasons}")
+
+
+def open_backend(choice: BackendChoice, request: LoadRequest) -> Backend:
+    """Load the weights into the chosen backend."""
+    return _loader(choice.name).load(request)
+
+
+def _obstacle(loader: BackendLoader, request: LoadRequest) -> SpratError | None:
+    if request.memory_bytes is not None:
+        refusal = loader.need(request).refusal(request.memory_bytes, str(request.file.path))
+        if refusal is not None:
+            return refusal
+    return loader.obstacle(request)
+
+
+def _loader(name: str) -> BackendLoader:
+    try:
+        return _loaders()[name]
+    except KeyError:
+        raise BackendError(unknown_name("backend", name, ["auto", *_loaders()])) from None
+
+
+def _loaders() -> dict[str, BackendLoader]:
+    """Import every module of this folder once, so that its loader is registered."""
+    package = importlib.import_module(__package__)
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{__package__}.{module.name}")
+    return _LOADERS
