@@ -1,7 +1,7 @@
 """What must hold between the declarations of a model file before any of its bytes is used.
 
-:func:`check_layout` compares tensors with the file (types, sizes, offsets, overlaps), :func:`check_shapes` compares them with
-what an architecture is made of. Each collects all it finds before anyone raises.
+:func:`check_layout` compares tensors with the file (types, sizes, offsets, overlaps), :func:`compare_shapes` compares
+them with what an architecture is made of. Each collects all it finds before anyone raises.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sprat.errors import FormatError, ModelFileError
 from sprat.runtime.foreign import any_format
 from sprat.runtime.gguf_header import DAMAGED, Header, TensorRecord
 
-__all__ = ["TensorInfo", "check_layout", "check_shapes", "listing"]
+__all__ = ["TensorInfo", "check_layout", "compare_shapes", "listing"]
 
 LISTED = 20  # problems of one kind that a message names; the rest is counted
 
@@ -107,7 +107,7 @@ def _overlaps(infos: Iterable[TensorInfo]) -> Iterator[str]:
             yield f"{right.name!r} at byte {right.offset} overlaps {left.name!r}, which ends at {end}"
 
 
-def check_shapes(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> list[str]:
+def compare_shapes(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Every difference between two tables of name -> shape: one line each for missing, surplus and misshapen ones."""
     missing = [repr(name) for name in expected if name not in found]
     surplus = [repr(name) for name in found if name not in expected]

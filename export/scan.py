@@ -1,0 +1,78 @@
+"""One pass over a source file: its SHA-256, and which of its tensors hold NaN or infinite weights.
+
+Both need every byte, and a checkpoint is larger than memory, so they share the reading.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from sprat.export.fp8 import F8_E4M3
+from sprat.export.stored import SourceFile, StoredTensor
+from sprat.quant.formats import BlockFormat
+from sprat.quant.formats.block import U8Array
+
+__all__ = ["FileScan", "all_finite", "scan_file"]
+
+CHUNK_BYTES = 1 << 20  # stays in the cache between hashing and looking
+
+# A float whose exponent is all ones is infinite or NaN. Shifted left by one, which drops the sign, such a number is not
+# below:
+_FIRST_NOT_FINITE: dict[str, np.unsignedinteger] = {
+    "F32": np.uint32(0xFF000000),
+    "F16": np.uint16(0xF800),
+    "BF16": np.uint16(0xFF00),
+    F8_E4M3.name: np.uint8(0xFE),  # one exponent of all ones with a mantissa below it is an ordinary number
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FileScan:
+    """What a pass over a file found."""
+
+    sha256: str
+    damaged: tuple[str, ...]  # names of tensors with NaN or infinite weights
+
+
+def all_finite(packed: U8Array, form: BlockFormat) -> bool:
+    """Whether no weight in ``packed``, whole blocks of ``form``, is NaN or infinite."""
+    limit = _FIRST_NOT_FINITE.get(form.name)
+    if limit is None:
+        return bool(np.isfinite(form.dequantize(packed.reshape(-1, form.block_bytes))).all())
+    bits = packed.view(limit.dtype)
+    return not bits.size or bool((bits << 1).max() < limit)
+
+
+def scan_file(file: SourceFile, tensors: Iterable[StoredTensor]) -> FileScan:
+    """Read ``file`` from end to end, and look at the weights of those ``tensors`` that lie in it."""
+    digest = hashlib.sha256()
+    damaged: list[str] = []
+    at = 0
+    for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
+        _hash(digest, file, at, tensor.offset)
+        if not _scan_tensor(digest, tensor):
+            damaged.append(tensor.name)
+        at = tensor.offset + tensor.nbytes
+    _hash(digest, file, at, file.nbytes)
+    return FileScan(digest.hexdigest(), tuple(damaged))
+
+
+def _scan_tensor(digest: hashlib._Hash, tensor: StoredTensor) -> bool:
+    """Whether all is finite; after the first chunk that is not, the rest is only hashed."""
+    finite = True
+    step = CHUNK_BYTES // tensor.format.block_bytes * tensor.format.block_bytes
+    end = tensor.offset + tensor.nbytes
+    for start in range(tensor.offset, end, step):
+        chunk = tensor.file.read(start, min(step, end - start))
+        digest.update(chunk.data)
+        finite = finite and all_finite(chunk, tensor.format)
+    return finite
+
+
+def _hash(digest: hashlib._Hash, file: SourceFile, start: int, stop: int) -> None:
+    for at in range(start, stop, CHUNK_BYTES):
+        digest.update(file.read(at, min(CHUNK_BYTES, stop - at)).data)

@@ -1,0 +1,83 @@
+"""One tensor of a checkpoint under its canonical name, whole or chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from sprat.export.rows import Rows
+from sprat.quant.formats import BlockFormat, get_format
+from sprat.quant.formats.block import F32Array, U8Array
+from sprat.runtime.weights import Weight
+
+__all__ = ["ComputedRow", "SourceTensor"]
+
+CHUNK_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTensor:
+    """A canonical tensor and the rows that it is made of; nothing is read before it is asked for.
+
+    Attributes:
+        name: canonical, ``blk.0.attn_q.weight``.
+        shape: in C order, ``(out, in)`` or ``(n_experts, out, in)``.
+        rows: the same weights as a matrix of ``(prod(shape[:-1]), shape[-1])``.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    rows: Rows
+
+    @property
+    def format(self) -> BlockFormat:
+        """What the chunks are packed in: the source's own format where it could be kept."""
+        return self.rows.format
+
+    def chunks(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[U8Array]:
+        """All rows in order, ``(n, row_bytes)`` at a time, each in memory of its own.
+
+        Args:
+            chunk_bytes: upper bound of a chunk; at least one row is yielded.
+        """
+        step = max(1, chunk_bytes // self.format.row_bytes(self.rows.n_columns))
+        for start in range(0, self.rows.n_rows, step):
+            yield self.rows.read(start, min(start + step, self.rows.n_rows))
+
+    def weight(self) -> Weight:
+        """The whole tensor in memory."""
+        row_bytes = self.format.row_bytes(self.rows.n_columns)
+        packed = np.empty((self.rows.n_rows, row_bytes), np.uint8)
+        done = 0
+        for chunk in self.chunks():
+            packed[done : done + len(chunk)] = chunk
+            done += len(chunk)
+        return Weight(self.name, self.format, self.shape, packed.reshape(*self.shape[:-1], row_bytes))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ComputedRow:
+    """A vector that no file holds: it follows from the config."""
+
+    values: F32Array
+
+    @property
+    def n_rows(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def n_columns(self) -> int:
+        """Length of the vector."""
+        return len(self.values)
+
+    @property
+    def format(self) -> BlockFormat:
+        """F32."""
+        return get_format("F32")
+
+    def read(self, start: int, stop: int) -> U8Array:
+        """The row, as float32 bytes."""
+        return self.values.view(np.uint8)[None][start:stop]

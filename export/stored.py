@@ -1,0 +1,126 @@
+"""Tensors as they lie in a source's files, read by position.
+
+A file is opened for each read and closed again. That costs microseconds beside a chunk of megabytes, and buys three
+things: no descriptor or map to look after for a checkpoint of 163 shards, a resident set of one chunk, and a look at
+the file's identity each time, so that a source that changes while it is exported is an error and not a silent mixture
+of two. (A memory map would also turn a file that shrinks into SIGBUS, which no Python code can catch.)
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from sprat.errors import CheckpointError, ExportError
+from sprat.quant.formats import BlockFormat
+from sprat.quant.formats.block import U8Array
+
+__all__ = ["SourceFile", "StoredTensor"]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A regular file, and what told it from any other when it was found.
+
+    Links are followed, as in a Hugging Face cache.
+    """
+
+    path: Path
+    nbytes: int
+    modified_ns: int
+    inode: int
+
+    @classmethod
+    def find(cls, path: Path) -> Self:
+        """Look at the file at ``path``.
+
+        Raises:
+            CheckpointError: there is none, or it is not a regular file.
+        """
+        try:
+            found = path.stat()
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read ({error.strerror}); complete the download") from error
+        if not stat.S_ISREG(found.st_mode):
+            raise CheckpointError(f"{path}: not a regular file")
+        return cls(path, found.st_size, found.st_mtime_ns, found.st_ino)
+
+    def read(self, offset: int, nbytes: int) -> U8Array:
+        """``nbytes`` bytes from ``offset`` on, in memory of their own.
+
+        Raises:
+            ExportError: the file is no longer what it was, or the disk failed.
+        """
+        buffer = np.empty(nbytes, np.uint8)
+        view = buffer.data
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                self._compare(os.fstat(descriptor))
+                while view:
+                    n_read = os.preadv(descriptor, [view], offset + nbytes - len(view))
+                    if not n_read:
+                        raise self._changed("it ends early")
+                    view = view[n_read:]
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise ExportError(f"{self.path}: cannot be read any more ({error.strerror}); start again") from error
+        return buffer
+
+    def check_unchanged(self) -> None:
+        """Compare the file with what was found first.
+
+        Raises:
+            ExportError: it changed, or is gone.
+        """
+        try:
+            self._compare(self.path.stat())
+        except OSError as error:
+            raise self._changed(str(error.strerror)) from error
+
+    def _compare(self, now: os.stat_result) -> None:
+        if (now.st_size, now.st_mtime_ns, now.st_ino) != (self.nbytes, self.modified_ns, self.inode):
+            raise self._changed(f"{self.nbytes} bytes before, {now.st_size} now")
+
+    def _changed(self, how: str) -> ExportError:
+        return ExportError(
+            f"{self.path}: the source changed while it was read ({how}); start again when it stands still"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A contiguous tensor of a file, as rows of packed blocks (the protocol :class:`~sprat.export.rows.Rows`)."""
+
+    name: str
+    shape: tuple[int, ...]
+    format: BlockFormat
+    file: SourceFile
+    offset: int
+
+    @property
+    def n_columns(self) -> int:
+        """Weights in a row."""
+        return self.shape[-1] if self.shape else 1
+
+    @property
+    def n_rows(self) -> int:
+        """Rows over all leading axes."""
+        return math.prod(self.shape[:-1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the file."""
+        return self.n_rows * self.format.row_bytes(self.n_columns)
+
+    def read(self, start: int, stop: int) -> U8Array:
+        """Rows ``start`` to ``stop``, ``(stop - start, row_bytes)``."""
+        row_bytes = self.format.row_bytes(self.n_columns)
+        return self.file.read(self.offset + start * row_bytes, (stop - start) * row_bytes).reshape(-1, row_bytes)

@@ -1,0 +1,151 @@
+"""How the tensors of a Hugging Face checkpoint become the canonical ones (GGUF's names and conventions).
+
+Most are renamed. The others:
+
+1. ``llama``: rows of q and k are reordered from halves to neighbouring pairs, since GGUF's llama rotates pairs (2i,
+   2i+1).
+2. ``deepseek2``: ``kv_b_proj`` holds, per head, ``qk_nope`` rows for keys and ``v_head_dim`` rows for values. The keys'
+   part becomes ``attn_k_b``, transposed per head to ``(n_heads, kv_lora_rank, qk_nope)``, so that it can be absorbed
+   into the query; the values' part becomes ``attn_v_b``, ``(n_heads, v_head_dim, kv_lora_rank)``.
+3. Experts, one tensor each in a checkpoint, are stacked to ``(n_experts, out, in)``.
+
+Some tensors are left out by rule: the layers of multi-token prediction (DeepSeek-V3, numbered from ``n_layers`` on),
+rotary frequencies that old checkpoints saved as buffers, and an output layer that is tied to the embeddings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass
+
+from sprat.export.rows import HeadRows, InterleavedHeads, Rows, Stacked, TransposedHeads, alike
+from sprat.runtime.spec import Architecture, MLASpec, ModelSpec
+from sprat.runtime.tensors import ROPE_FREQS, expected_tensors
+
+__all__ = ["Origin", "gguf_map", "left_out", "tensor_map"]
+
+_GLOBAL = {
+    "token_embd": "model.embed_tokens",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+}
+_IN_LAYER = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_q_a": "self_attn.q_a_proj",
+    "attn_q_a_norm": "self_attn.q_a_layernorm",
+    "attn_q_b": "self_attn.q_b_proj",
+    "attn_kv_a_mqa": "self_attn.kv_a_proj_with_mqa",
+    "attn_kv_a_norm": "self_attn.kv_a_layernorm",
+    "attn_k_b": "self_attn.kv_b_proj",
+    "attn_v_b": "self_attn.kv_b_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+    "ffn_gate_inp": "mlp.gate",
+    "ffn_gate_exps": "mlp.experts.{expert}.gate_proj",
+    "ffn_up_exps": "mlp.experts.{expert}.up_proj",
+    "ffn_down_exps": "mlp.experts.{expert}.down_proj",
+    "ffn_gate_shexp": "mlp.shared_experts.gate_proj",
+    "ffn_up_shexp": "mlp.shared_experts.up_proj",
+    "ffn_down_shexp": "mlp.shared_experts.down_proj",
+}
+_CORRECTION_BIAS = ("exp_probs_b.bias", "mlp.gate.e_score_correction_bias")
+_WHOLE_KV_B = re.compile(r"attn_[kv]_b")
+_BUFFER = re.compile(r".*\.rotary_emb\.inv_freq")
+_LAYER = re.compile(r"model\.layers\.(\d+)\..*")
+
+Build = Callable[[Sequence[Rows]], Rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a canonical tensor comes from.
+
+    Attributes:
+        shape: of the canonical tensor.
+        sources: names in the checkpoint; more than one for stacked experts.
+        source_shape: of each of them.
+        build: rows of the sources -> rows of the canonical tensor.
+    """
+
+    shape: tuple[int, ...]
+    sources: tuple[str, ...]
+    source_shape: tuple[int, ...]
+    build: Build
+
+
+def tensor_map(spec: ModelSpec) -> dict[str, Origin]:
+    """Canonical name -> origin, for every tensor that a checkpoint of ``spec`` must hold, in canonical order."""
+    expected = expected_tensors(spec)
+    expected.pop(ROPE_FREQS, None)  # computed from the config, never stored in a checkpoint
+    return {name: _origin(name, shape, spec) for name, shape in expected.items()}
+
+
+def gguf_map(spec: ModelSpec, present: Container[str]) -> dict[str, Origin]:
+    """Canonical name -> origin, for a GGUF that holds the tensors ``present``.
+
+    All keep their name but one: files made before llama.cpp absorbed MLA (early 2025) hold ``attn_kv_b`` in one piece.
+    """
+    origins: dict[str, Origin] = {}
+    for name, shape in expected_tensors(spec).items():
+        whole = _WHOLE_KV_B.sub("attn_kv_b", name)
+        if spec.mla and name not in present and whole in present:
+            origins[name] = _latent_origin(name.split(".")[-2], shape, whole, spec.n_heads, spec.mla)
+        else:
+            origins[name] = _renamed(name, shape)
+    return origins
+
+
+def left_out(name: str, spec: ModelSpec, config: Mapping[str, object]) -> bool:
+    """Whether the checkpoint's tensor ``name`` is left out by rule, rather than surplus."""
+    if _BUFFER.fullmatch(name) or (spec.tied_embeddings and name == "lm_head.weight"):
+        return True
+    layer = _LAYER.fullmatch(name)
+    n_predicting = config.get("num_nextn_predict_layers") or 0
+    assert isinstance(n_predicting, int)
+    return layer is not None and 0 <= int(layer[1]) - spec.n_layers < n_predicting
+
+
+def _origin(name: str, shape: tuple[int, ...], spec: ModelSpec) -> Origin:
+    source = _source_name(name)
+    if "{expert}" in source:
+        sources = tuple(source.format(expert=expert) for expert in range(shape[0]))
+        return Origin(shape, sources, shape[1:], lambda parts: Stacked(alike(parts)))
+    kind = name.split(".")[-2]
+    if spec.mla and kind in {"attn_k_b", "attn_v_b"}:
+        return _latent_origin(kind, shape, source, spec.n_heads, spec.mla)
+    if spec.architecture is Architecture.LLAMA and kind in {"attn_q", "attn_k"}:
+        n_heads = spec.n_heads if kind == "attn_q" else spec.n_kv_heads
+        return Origin(shape, (source,), shape, lambda parts: InterleavedHeads(parts[0], n_heads))
+    return _renamed(source, shape)
+
+
+def _renamed(source: str, shape: tuple[int, ...]) -> Origin:
+    return Origin(shape, (source,), shape, lambda parts: parts[0])
+
+
+def _latent_origin(kind: str, shape: tuple[int, ...], source: str, n_heads: int, mla: MLASpec) -> Origin:
+    source_shape = (n_heads * (mla.qk_nope_head_dim + mla.v_head_dim), mla.kv_lora_rank)
+
+    def keys(parts: Sequence[Rows]) -> Rows:
+        return TransposedHeads(alike(parts, splittable=True)[0], n_heads, mla.qk_nope_head_dim)
+
+    def values(parts: Sequence[Rows]) -> Rows:
+        return HeadRows(parts[0], n_heads, mla.qk_nope_head_dim, mla.v_head_dim)
+
+    return Origin(shape, (source,), source_shape, keys if kind == "attn_k_b" else values)
+
+
+def _source_name(name: str) -> str:
+    """The checkpoint's name of the canonical tensor ``name``, with ``{expert}`` where the experts' numbers stand."""
+    *layer, kind, suffix = name.split(".")  # blk.3.attn_q.weight, or output_norm.weight
+    if not layer:
+        return f"{_GLOBAL[kind]}.{suffix}"
+    here = _CORRECTION_BIAS[1] if f"{kind}.{suffix}" == _CORRECTION_BIAS[0] else f"{_IN_LAYER[kind]}.{suffix}"
+    return f"model.layers.{layer[1]}.{here}"
