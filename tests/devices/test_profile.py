@@ -1,0 +1,78 @@
+import pytest
+
+from sprat.devices.profile import Basis, load_profile, parse_profile, profile_names
+from sprat.errors import DeviceError
+
+PI5 = """
+name = "board"
+title = "A board"
+soc = "A chip"
+[[cores]]
+kind = "Cortex-A76"
+count = 4
+clock_ghz = { value = 2.4, basis = "published", source = "brief" }
+features = ["neon"]
+[memory]
+total_bytes = { value = 8e9, basis = "published", source = "brief" }
+system_bytes = { value = 1e9, basis = "assumed", source = "idle" }
+peak_gbps = { value = 17.1, basis = "published", source = "brief" }
+sustained_gbps = { value = 11.4, basis = "measured", source = "us" }
+[[storage]]
+kind = "microSD"
+sequential_mbps = { value = 90, basis = "assumed", source = "bus" }
+"""
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_profile_that_ships_is_whole_and_says_where_its_figures_come_from(name):
+    profile = load_profile(name)
+    assert profile.name == name
+    assert 0 < profile.usable_bytes < profile.memory.total_bytes.value
+    assert all(len(cores.clock_ghz.source) > 10 for cores in profile.cores)
+
+
+def test_a_raspberry_pi_5_is_what_its_maker_says():
+    pi = load_profile("rpi5-8gb")
+    assert (pi.n_cores, pi.cores[0].kind, pi.cores[0].clock_ghz.value) == (4, "Cortex-A76", 2.4)
+    assert pi.memory.total_bytes.value == 8 << 30
+    assert pi.memory.peak_gbps.value == pytest.approx(4.267 * 32 / 8, abs=0.05)
+    assert "dotprod" in pi.cores[0].features
+
+
+def test_an_unknown_device_names_the_nearest_one():
+    with pytest.raises(DeviceError, match="unknown device 'rpi5-8g': did you mean 'rpi5-8gb'"):
+        load_profile("rpi5-8g")
+
+
+def test_a_profile_is_found_by_name_only_never_by_path():
+    with pytest.raises(DeviceError, match="unknown device"):
+        load_profile("../profiles/rpi5-8gb")
+
+
+def test_bases_are_told_apart():
+    profile = parse_profile("board", PI5.encode())
+    assert profile.memory.system_bytes.basis is Basis.ASSUMED
+    assert profile.memory.sustained_gbps is not None
+    assert profile.memory.sustained_gbps.basis is Basis.MEASURED
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("soc =", "sock =", "unknown field `sock`|missing required field `soc`"),
+        ('title = "A board"\n', "", "missing required field `title`"),
+        ("value = 2.4", "value = 0", r"> 0.*cores\[0\].clock_ghz|> 0.*clock_ghz"),
+        ('basis = "measured"', 'basis = "guessed"', "Invalid enum value 'guessed'"),
+        ('source = "us"', 'source = ""', "length >= 1"),
+        ("count = 4", "count = 0", ">= 1"),
+        ("value = 1e9", "value = 9e9", "the system keeps 9,000,000,000 of 8,000,000,000 bytes"),
+        ("value = 11.4", "value = 20", "sustains 20.0 GB/s, more than its peak of 17.1"),
+        ('name = "board"', 'name = "bored"', "it calls itself 'bored'"),
+        ("[memory]", "[memory", "Invalid|Expected|expected"),
+    ],
+)
+def test_a_wrong_figure_is_named(old, new, complaint):
+    assert old in PI5
+    with pytest.raises(DeviceError, match=complaint) as caught:
+        parse_profile("board", PI5.replace(old, new).encode())
+    assert "'board'" in str(caught.value)
