@@ -1,0 +1,126 @@
+"""``Sampler``: from logits to the next token, in the order of llama.cpp's default chain.
+
+Repetition penalty, then (at temperature 0: the largest logit) top-k, top-p, min-p, temperature, one random number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sprat.errors import BackendError, InputError
+
+__all__ = ["Sampler", "SamplingParams"]
+
+_F64 = npt.NDArray[np.float64]
+_PENALTY_WINDOW = 64  # llama.cpp's repeat_last_n
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How the next token is chosen; the defaults are llama.cpp's.
+
+    Raises:
+        InputError: a number outside its range; all of them are named.
+    """
+
+    temperature: float = 0.8  # 0: always the likeliest token
+    top_k: int = 40  # 0: no limit
+    top_p: float = 0.95  # 1: no limit
+    min_p: float = 0.05  # 0: no limit
+    repeat_penalty: float = 1.0  # 1: none
+    seed: int | None = None  # None: different at each run
+
+    def __post_init__(self) -> None:
+        rules = [
+            ("temperature", 0 <= self.temperature < math.inf, "a finite number of at least 0"),
+            ("top_k", _is_whole(self.top_k), "a whole number of at least 0 (0: no limit)"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("min_p", 0 <= self.min_p <= 1, "between 0 and 1"),
+            ("repeat_penalty", 0 < self.repeat_penalty < math.inf, "a finite number above 0 (1: none)"),
+            ("seed", self.seed is None or _is_whole(self.seed), "a whole number of at least 0, or None"),
+        ]
+        wrong = [
+            f"{name} is {getattr(self, name)!r}, expected {expected}" for name, holds, expected in rules if not holds
+        ]
+        if wrong:
+            raise InputError(f"Sampling cannot use this: {'; '.join(wrong)}.")
+
+
+class Sampler:
+    """A stream of choices; under a seed, the same logits give the same tokens."""
+
+    def __init__(self, params: SamplingParams) -> None:
+        self.params = params
+        self._random = np.random.Generator(np.random.PCG64(params.seed))
+
+    def sample(self, logits: npt.ArrayLike, history: Sequence[int] = ()) -> tuple[int, float]:
+        """Choose the next token.
+
+        Args:
+            logits: ``(vocab_size,)``.
+            history: Tokens so far, prompt included; the last 64 are penalized.
+
+        Returns:
+            The token id, and its natural log-probability in the model's own distribution: softmax of ``logits`` as
+            they came, before penalty, truncation and temperature.
+
+        Raises:
+            BackendError: the logits hold NaN, or no finite number.
+        """
+        raw = np.asarray(logits, dtype=np.float64)
+        top = raw.max()
+        if not np.isfinite(top):
+            raise BackendError(
+                "The model returned logits without a finite maximum (NaN or infinity): its weights are damaged."
+            )
+        token = self._choose(self._penalize(raw, history))
+        return token, float(raw[token] - top - np.log(np.exp(raw - top).sum()))
+
+    def _choose(self, logits: _F64) -> int:
+        if self.params.temperature == 0:
+            return int(logits.argmax())
+        ids = self._candidates(logits)
+        cumulative = _softmax(logits[ids] / self.params.temperature).cumsum()
+        return int(ids[np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right")])
+
+    def _candidates(self, logits: _F64) -> npt.NDArray[np.intp]:
+        """Ids that may be chosen, likeliest first; at least one."""
+        ids = _largest(logits, self.params.top_k)
+        if self.params.top_p < 1:
+            before = _softmax(logits[ids]).cumsum()
+            ids = ids[: 1 + int(np.searchsorted(before, self.params.top_p))]
+        if self.params.min_p > 0:
+            ids = ids[logits[ids] >= logits[ids[0]] + math.log(self.params.min_p)]
+        return ids
+
+    def _penalize(self, logits: _F64, history: Sequence[int]) -> _F64:
+        penalty = self.params.repeat_penalty
+        if penalty == 1 or not history:
+            return logits
+        seen = np.unique(np.asarray(history[-_PENALTY_WINDOW:], dtype=np.intp))
+        out = logits.copy()
+        out[seen] = np.where(out[seen] <= 0, out[seen] * penalty, out[seen] / penalty)
+        return out
+
+
+def _largest(logits: _F64, count: int) -> npt.NDArray[np.intp]:
+    """Ids of the ``count`` largest logits (0: of all), largest first; only those are sorted."""
+    limited = 0 < count < logits.size
+    ids = np.sort(np.argpartition(-logits, count - 1)[:count]) if limited else np.arange(logits.size)
+    return ids[np.argsort(-logits[ids], kind="stable")]
+
+
+def _softmax(logits: _F64) -> _F64:
+    weights = np.exp(logits - logits.max())
+    total: Any = weights.sum()
+    return np.asarray(weights / total)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -1,0 +1,186 @@
+"""``Vocabulary``: the tokens of a model and what each is for, as GGUF's ``tokenizer.ggml.*`` keys record them.
+
+The neutral form between a tokenizer.json (:mod:`sprat.runtime.tokenizer_json`) and a GGUF (this module reads,
+:mod:`sprat.export.vocabulary` writes).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sprat.errors import TokenizerError
+
+__all__ = ["END_OF_GENERATION", "TokenType", "TokenizerModel", "Vocabulary", "looks_special"]
+
+# texts after which llama.cpp stops, whatever the keys say: many checkpoints name only one of their end tokens
+END_OF_GENERATION = frozenset({
+    "<｜end▁of▁sentence｜>",
+    "<|EOT|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "</s>",
+})  # fmt: skip
+
+
+class TokenizerModel(enum.StrEnum):
+    """Values of ``tokenizer.ggml.model`` that sprat knows."""
+
+    BYTE_LEVEL_BPE = "gpt2"
+    SENTENCEPIECE_BPE = "llama"
+    NONE = "none"  # a file without a tokenizer: token ids only
+
+
+class TokenType(enum.IntEnum):
+    """Values of ``tokenizer.ggml.token_type``."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3  # structure, never text that a user typed
+    USER_DEFINED = 4  # text that is always one token: ``<think>``
+    UNUSED = 5
+    BYTE = 6  # ``<0x0A>`` of SentencePiece
+
+
+def looks_special(text: str) -> bool:
+    """Whether a token is structure though its file does not say so (``<｜User｜>``), by llama.cpp's rule."""
+    return text == "<pad>" or (text.startswith(("<|", "<｜")) and text.endswith(("|>", "｜>")))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vocabulary:
+    """Every token by id, with its type, and the ids that mean something.
+
+    ``end_ids`` is the whole set after which generation stops; ``eos_id`` the one that the file names first.
+    """
+
+    model: TokenizerModel
+    tokens: list[str]
+    types: list[TokenType]
+    pre: str = ""
+    merges: list[str] = field(default_factory=list)  # "left right", spaces inside a part written as Ġ
+    scores: list[float] = field(default_factory=list)  # SentencePiece only
+    bos_id: int | None = None
+    eos_id: int | None = None
+    unk_id: int | None = None
+    pad_id: int | None = None
+    end_ids: frozenset[int] = frozenset()
+    add_bos: bool = False
+    add_space_prefix: bool = False
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def control_texts(self) -> list[str]:
+        """Texts of the tokens that no user may type, longest first."""
+        kinds = (TokenType.CONTROL, TokenType.UNKNOWN)
+        texts = (text for text, kind in zip(self.tokens, self.types, strict=True) if kind in kinds)
+        return sorted(texts, key=len, reverse=True)
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> Vocabulary:
+        """The vocabulary that a GGUF's metadata describes; a missing key means what it means to llama.cpp.
+
+        Raises:
+            TokenizerError: a tokenizer that sprat does not know, or keys that contradict each other.
+        """
+        from sprat.runtime.pretokenizers import get_pre_tokenizer
+
+        model = _model(metadata)
+        if model is TokenizerModel.NONE:
+            size = metadata.get(f"{metadata.get('general.architecture')}.vocab_size", metadata.get("vocab_size", 0))
+            return cls(model=model, tokens=[""] * int(size), types=[TokenType.UNUSED] * int(size))
+        tokens = [str(token) for token in _array(metadata, "tokens")]
+        types = [
+            _token_type(kind) for kind in metadata.get("tokenizer.ggml.token_type", [TokenType.NORMAL] * len(tokens))
+        ]
+        pre = str(metadata.get("tokenizer.ggml.pre") or "default") if model is TokenizerModel.BYTE_LEVEL_BPE else ""
+        is_spm = model is TokenizerModel.SENTENCEPIECE_BPE
+        vocabulary = cls(
+            model=model,
+            tokens=tokens,
+            types=types,
+            pre=pre,
+            merges=[] if is_spm else [str(merge) for merge in _array(metadata, "merges")],
+            scores=[float(score) for score in _array(metadata, "scores")] if is_spm else [],
+            bos_id=_id(metadata, "bos", len(tokens), 1 if is_spm else None),
+            eos_id=_id(metadata, "eos", len(tokens), 2 if is_spm else None),
+            unk_id=_id(metadata, "unknown", len(tokens), 0 if is_spm else None),
+            pad_id=_id(metadata, "padding", len(tokens), None),
+            end_ids=end_ids(tokens, types, [_id(metadata, kind, len(tokens), None) for kind in ("eos", "eot", "eom")]),
+            add_bos=bool(
+                metadata.get("tokenizer.ggml.add_bos_token", is_spm or (pre != "" and get_pre_tokenizer(pre).add_bos))
+            ),
+            add_space_prefix=bool(metadata.get("tokenizer.ggml.add_space_prefix", is_spm)),
+        )
+        vocabulary.check("GGUF metadata")
+        return vocabulary
+
+    def check(self, source: str) -> None:
+        """Find every contradiction.
+
+        Raises:
+            TokenizerError: all of them, in one message.
+        """
+        problems = []
+        if len(self.types) != len(self.tokens):
+            problems.append(f"{len(self.types)} token types for {len(self.tokens)} tokens")
+        if self.scores and len(self.scores) != len(self.tokens):
+            problems.append(f"{len(self.scores)} scores for {len(self.tokens)} tokens")
+        if len(set(self.tokens)) != len(self.tokens):
+            twice = [text for text, count in Counter(self.tokens).items() if count > 1]
+            problems.append(f"{len(twice)} tokens appear more than once: {', '.join(map(repr, twice[:5]))}")
+        if self.add_bos and self.bos_id is None:
+            problems.append("add_bos_token is true, but there is no bos_token_id")
+        if problems:
+            raise TokenizerError(
+                f"{source}: the vocabulary contradicts itself: {'; '.join(problems)}. Convert the model again."
+            )
+
+
+def end_ids(tokens: list[str], types: list[TokenType], named: Iterable[int | None]) -> frozenset[int]:
+    """The named ids, and every control token whose text is known to end a turn."""
+    known = {
+        index
+        for index, (text, kind) in enumerate(zip(tokens, types, strict=False))
+        if kind is TokenType.CONTROL and text in END_OF_GENERATION
+    }
+    return frozenset(known | {index for index in named if index is not None})
+
+
+def _model(metadata: Mapping[str, Any]) -> TokenizerModel:
+    name = metadata.get("tokenizer.ggml.model", "none")
+    try:
+        return TokenizerModel("none" if name == "no_vocab" else name)
+    except ValueError:
+        known = ", ".join(TokenizerModel)
+        raise TokenizerError(
+            f"tokenizer.ggml.model is {name!r}; sprat knows {known}. Pass token ids, or use a model of a known kind."
+        ) from None
+
+
+def _array(metadata: Mapping[str, Any], key: str) -> Any:
+    values = metadata.get(f"tokenizer.ggml.{key}")
+    if values is None or isinstance(values, (str, int, float)):
+        raise TokenizerError(f"tokenizer.ggml.{key} is missing or not a list: the vocabulary cannot be rebuilt.")
+    return values
+
+
+def _token_type(value: Any) -> TokenType:
+    try:
+        return TokenType(int(value))
+    except ValueError:
+        return TokenType.NORMAL
+
+
+def _id(metadata: Mapping[str, Any], kind: str, size: int, default: int | None) -> int | None:
+    value = metadata.get(f"tokenizer.ggml.{kind}_token_id", default)
+    return int(value) if value is not None and 0 <= int(value) < size else None
