@@ -106,7 +106,7 @@ def _nothing_found(folder: Path) -> str:
     pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
     if pickles:
         return (
-            f"{folder}: holds its weights as pickle ({listing(pickles)}), which can run any code when it is read, "
+            f"{folder}: holds its weights as pickle ({listing(pickles)}), which can run code when it is read, "
             "so sprat does not read it; convert it to safetensors where you trust it: AutoModel.from_pretrained(…).save_pretrained(…)"
         )
     return f"{folder}: no *.safetensors in it; expected a Hugging Face model directory or a GGUF file"

@@ -36,8 +36,8 @@ MAX_KEYS = 1 << 16
 MAX_TENSORS = 1 << 20
 MAX_WEIGHTS = 1 << 63  # of one tensor; ggml counts them in an int64
 MAX_STRINGS = 1 << 24  # in one array; the largest published vocabularies have 2^18
-MIN_KEY_BYTES = 8 + 1 + 4 + 1  # length, one byte of key, type, the smallest value
-MIN_TENSOR_BYTES = 8 + 1 + 4 + 8 + 4 + 8  # length, one byte of name, n_dims, one dim, type, offset
+MIN_KEY_BYTES = 8 + 4 + 1  # length, type, the smallest value
+MIN_TENSOR_BYTES = 8 + 4 + 8 + 4 + 8  # length, n_dims, one dim, type, offset
 
 DAMAGED = "the file is damaged or incomplete: download or export it again"
 
