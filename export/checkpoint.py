@@ -25,11 +25,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from sprat.runtime.gguf_metadata import spec_from_metadata
 
 from sprat.errors import CheckpointError
-from sprat.export.config_file import CONFIG, checkpoint_spec, fp8_block, read_config
-from sprat.export.fp8 import F8_E4M3, ScaledBlocks
+from sprat.export.config_file import CONFIG, checkpoint_spec, read_config
+from sprat.export.fp8 import F8_E4M3, ScaledBlocks, scale_shape
 from sprat.export.rows import Rows
 from sprat.export.scan import FileScan, scan_file
 from sprat.export.shards import read_shards, shard_paths
@@ -76,7 +75,6 @@ class Checkpoint:
     files: tuple[SourceFile, ...]
     _stored: Mapping[str, StoredTensor]  # under the source's names, without those left out by rule
     _origins: Mapping[str, Origin]
-    _fp8_block: tuple[int, int] = (128, 128)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
@@ -107,10 +105,12 @@ class Checkpoint:
         spec = checkpoint_spec(config, path)
         stored = {name: tensor for name, tensor in read_shards(shards).items() if not left_out(name, spec, config)}
         files = tuple(SourceFile.find(file) for file in (path / CONFIG, *shards))
-        return cls(path, spec, config, {}, files, stored, tensor_map(spec), fp8_block(config, path))
+        return cls(path, spec, config, {}, files, stored, tensor_map(spec))
 
     @classmethod
     def _open_gguf(cls, path: Path) -> Self:
+        from sprat.runtime.gguf_metadata import spec_from_metadata
+
         file = SourceFile.find(path)
         with GGUFFile.open(path) as gguf:
             shapes = {name: info.shape for name, info in gguf.tensors.items()}
@@ -229,7 +229,7 @@ class Checkpoint:
         scales = self._stored.get(source + _SCALE_SUFFIX)
         if stored.format is not F8_E4M3 or scales is None:
             return stored
-        return ScaledBlocks(stored, scales, self._fp8_block)
+        return ScaledBlocks(stored, scales)
 
     def _structure(self) -> list[str]:
         found = {name: tensor.shape for name, tensor in self._stored.items()}
@@ -240,5 +240,4 @@ class Checkpoint:
         for source in expected:
             stored = self._stored.get(source)
             if stored and stored.format is F8_E4M3:
-                shape = tuple(-(-size // step) for size, step in zip(stored.shape, self._fp8_block, strict=False))
-                yield source + _SCALE_SUFFIX, shape
+                yield source + _SCALE_SUFFIX, scale_shape(stored.shape)

@@ -1,7 +1,4 @@
-"""A checkpoint's ``config.json``: read as data, and what it says about how the weights are stored.
-
-What it says about the model's mathematics is :mod:`sprat.runtime.hf_config`.
-"""
+"""A checkpoint's ``config.json``, read as data and never as code; its meaning is :mod:`sprat.runtime.hf_config`."""
 
 from __future__ import annotations
 
@@ -10,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sprat.runtime.hf_config import spec_from_config
 
 from sprat.errors import CheckpointError, ConfigError
+from sprat.runtime.hf_config import spec_from_config
 from sprat.runtime.spec import ModelSpec
 
-__all__ = ["CONFIG", "checkpoint_spec", "fp8_block", "read_config"]
+__all__ = ["CONFIG", "checkpoint_spec", "read_config"]
 
 CONFIG = "config.json"
 MAX_CONFIG_BYTES = 16 << 20
@@ -56,30 +53,9 @@ def checkpoint_spec(config: Mapping[str, Any], folder: Path) -> ModelSpec:
     try:
         return spec_from_config(config)
     except ConfigError as error:
-        remote = (
-            " (its own code, named in auto_map, is not run: sprat refuses remote code)" if "auto_map" in config else ""
+        note = (
+            "; the Python files that auto_map names are not run: sprat refuses remote code"
+            if "auto_map" in config
+            else ""
         )
-        raise ConfigError(f"{folder / CONFIG}: {error}{remote}") from error
-
-
-def fp8_block(config: Mapping[str, Any], folder: Path) -> tuple[int, int]:
-    """Rows and columns of FP8 weights that share a scale; unused where no weight is FP8.
-
-    Raises:
-        ConfigError: the weights are quantized in a way that sprat does not read.
-    """
-    quantization = config.get("quantization_config")
-    if quantization is None:
-        return (128, 128)
-    if not isinstance(quantization, dict) or quantization.get("quant_method") != "fp8":
-        raise ConfigError(
-            f"{folder / CONFIG}: quantization_config is {quantization!r}, expected quant_method 'fp8'; "
-            "export from the unquantized checkpoint"
-        )
-    block = quantization.get("weight_block_size")
-    if not isinstance(block, list) or len(block) != 2 or not all(type(size) is int and size > 0 for size in block):
-        raise ConfigError(
-            f"{folder / CONFIG}: quantization_config.weight_block_size is {block!r}, "
-            "expected two sizes such as [128, 128]"
-        )
-    return (block[0], block[1])
+        raise ConfigError(f"{folder}: {error}{note}") from error

@@ -17,7 +17,9 @@ from sprat.export.rows import Rows
 from sprat.quant.formats import BlockFormat, get_format
 from sprat.quant.formats.block import F32Array, U8Array
 
-__all__ = ["F8_E4M3", "ScaledBlocks"]
+__all__ = ["F8_E4M3", "ScaledBlocks", "scale_shape"]
+
+BLOCK = 128  # rows, and columns, that share a scale
 
 
 def _values() -> F32Array:
@@ -47,16 +49,20 @@ _E4M3.name = "F8_E4M3"  # as safetensors calls it
 F8_E4M3 = _E4M3()
 
 
+def scale_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of the scales of FP8 weights of ``shape``: one for each block, also for one that is cut off at an edge."""
+    return tuple(-(-size // BLOCK) for size in shape)
+
+
 @dataclass(frozen=True, slots=True)
 class ScaledBlocks:
     """FP8 codes times their block scales, as rows of float32.
 
-    ``scales`` is ``(ceil(n_rows / block[0]), ceil(n_columns / block[1]))``.
+    ``scales`` has the shape that :func:`scale_shape` says.
     """
 
     codes: Rows
     scales: Rows
-    block: tuple[int, int]  # rows and columns that share a scale
 
     @property
     def n_rows(self) -> int:
@@ -75,12 +81,11 @@ class ScaledBlocks:
 
     def read(self, start: int, stop: int) -> U8Array:
         """Rows ``start`` to ``stop`` as float32 bytes."""
-        height, width = self.block
-        first = start // height
-        packed = self.scales.read(first, -(-stop // height))
-        of_row = np.arange(start, stop) // height - first
+        first = start // BLOCK
+        packed = self.scales.read(first, -(-stop // BLOCK))
+        of_row = np.arange(start, stop) // BLOCK - first
         scales = self.scales.format.dequantize(packed)[of_row]  # (stop - start, blocks in a row)
         weights = self.codes.format.dequantize(self.codes.read(start, stop))
         for block in range(scales.shape[1]):
-            weights[:, block * width : (block + 1) * width] *= scales[:, block, None]
+            weights[:, block * BLOCK : (block + 1) * BLOCK] *= scales[:, block, None]
         return weights.view(np.uint8)
