@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ import click
 
 __all__ = ["human_bytes", "print_json", "print_table", "progress_bar"]
 
+_PLAIN_WIDTH = 200
 _PLAIN_STEP = 0.1  # without a terminal: one line per tenth
 
 
@@ -35,18 +36,20 @@ def print_json(record: Any) -> None:
     click.echo(msgspec.json.encode(record, enc_hook=str).decode())
 
 
-def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], title: str | None = None) -> None:
-    """A table: drawn on a terminal, markdown-like columns elsewhere."""
+def print_table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    """A table, drawn on a terminal and in markdown elsewhere; columns of numbers are aligned to the right."""
     from rich.box import MARKDOWN, SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD if console.is_terminal else MARKDOWN)
+    cells = [[str(cell) for cell in row] for row in rows]
+    console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False)
+    table = Table(box=SIMPLE_HEAD if console.is_terminal else MARKDOWN)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        numbers = all(row[index][:1].isdigit() for row in cells)
+        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*row)
     console.print(table)
 
 

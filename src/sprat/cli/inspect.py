@@ -1,0 +1,45 @@
+"""``sprat inspect``."""
+
+from __future__ import annotations
+
+import click
+
+from sprat.cli.terminal import human_bytes, print_json, print_table
+from sprat.export.inspection import Inspection, inspect
+
+__all__ = ["command"]
+
+
+@click.command(epilog="Example:  sprat inspect SmolLM2-135M-Instruct.Q4_1.gguf")
+@click.argument("path")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(path: str, as_json: bool) -> None:
+    """Say what PATH is (a bundle, a GGUF or a checkpoint folder), and where its bytes go; no weight is read."""
+    inspection = inspect(path)
+    if as_json:
+        print_json(inspection)
+    else:
+        _print(inspection)
+
+
+def _print(found: Inspection) -> None:
+    size = f"{human_bytes(found.nbytes)}, {found.bits_per_weight:.2f} bits per weight"
+    click.echo(f"{found.kind}: {found.name}, {found.n_weights / 1e6:,.1f}M weights of {found.architecture}, {size}")
+    cache = f"{human_bytes(found.cache_bytes_per_token)} of {found.cache_kind} per token in f16"
+    click.echo(f"{found.n_layers} layers, context up to {found.max_context:,} tokens, {cache}")
+    rows = [
+        (
+            use.role,
+            use.format,
+            use.n_tensors,
+            f"{use.n_weights:,}",
+            human_bytes(use.nbytes),
+            f"{use.bits_per_weight:.2f}",
+        )
+        for use in found.tensors
+    ]
+    print_table(("tensors", "format", "number", "weights", "size", "bits/weight"), rows)
+    for runtime in found.runtimes:
+        click.echo(f"{'loads in' if runtime.loads else 'does not load in'} {runtime.name}: {runtime.why}")
+    for note in found.notes:
+        click.echo(f"note: {note}")

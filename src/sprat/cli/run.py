@@ -1,0 +1,77 @@
+"""``sprat run``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from sprat.cli.model_options import load_options, sampling_options
+from sprat.cli.reply import print_reply, show_timings
+from sprat.cli.terminal import print_json, progress_bar
+from sprat.runtime.completions import Message
+from sprat.runtime.engine import Engine
+
+__all__ = ["command"]
+
+_EXAMPLES = """\b
+Examples:
+  sprat run OUT "What is the capital of France?"
+  sprat run OUT "Once upon a time" --raw -n 64 --temp 0.7 --seed 1
+  sprat run OUT "lights off in the kitchen" --json
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("model")
+@click.argument("prompt")
+@click.option("--system", help="A system message before the prompt.")
+@click.option("--raw", is_flag=True, help="Continue the prompt as it is, without the chat template.")
+@load_options
+@sampling_options
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object in OpenAI's shape, with reasoning_content."
+)
+def command(
+    *,
+    model: str,
+    prompt: str,
+    system: str | None,
+    raw: bool,
+    load: dict[str, Any],
+    options: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """Answer one PROMPT with MODEL, a bundle or a GGUF file."""
+    with Engine.load(model, **load) as engine, progress_bar("reading the prompt", quiet=as_json) as bar:
+        options["on_prefill"] = lambda done, total: bar(done, total, f"{done} of {total} tokens")
+        if raw:
+            _continue(engine, prompt, options, as_json=as_json)
+        else:
+            _answer(engine, _messages(system, prompt), options, as_json=as_json)
+
+
+def _messages(system: str | None, prompt: str) -> list[Message]:
+    before = [Message(role="system", content=system)] if system else []
+    return [*before, Message(role="user", content=prompt)]
+
+
+def _answer(engine: Engine, messages: list[Message], options: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(engine.chat(messages, **options))
+    else:
+        show_timings(print_reply(engine.stream_chat(messages, **options)), engine)
+
+
+def _continue(engine: Engine, prompt: str, options: dict[str, Any], *, as_json: bool) -> None:
+    generation = engine.generate(prompt, **options)
+    if as_json:
+        text = generation.text()
+        print_json({"model": engine.name, "text": text, **asdict(generation.summary)})
+        return
+    click.echo(prompt, nl=False)
+    for piece in generation:
+        click.echo(piece.text, nl=False)
+    click.echo()
+    show_timings(asdict(generation.summary.timings), engine)
