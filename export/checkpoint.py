@@ -37,6 +37,7 @@ from sprat.export.stored import SourceFile, StoredTensor
 from sprat.export.tensor_map import Origin, gguf_map, left_out, tensor_map
 from sprat.runtime.foreign import any_format
 from sprat.runtime.gguf import GGUFFile
+from sprat.runtime.gguf_metadata import spec_from_metadata
 from sprat.runtime.spec import FrequencyFactors, ModelSpec
 from sprat.runtime.tensors import ROPE_FREQS
 from sprat.runtime.validate import compare_shapes, listing
@@ -109,17 +110,14 @@ class Checkpoint:
 
     @classmethod
     def _open_gguf(cls, path: Path) -> Self:
-        from sprat.runtime.gguf_metadata import spec_from_metadata
-
         file = SourceFile.find(path)
         with GGUFFile.open(path) as gguf:
-            shapes = {name: info.shape for name, info in gguf.tensors.items()}
             stored = {
                 name: StoredTensor(name, info.shape, any_format(info.format_type), file, info.offset)
                 for name, info in gguf.tensors.items()
             }
-            spec = spec_from_metadata(gguf.metadata, shapes)
-            return cls(path, spec, {}, gguf.metadata, (file,), stored, gguf_map(spec, shapes))
+            spec = spec_from_metadata(gguf.metadata, gguf)
+            return cls(path, spec, {}, gguf.metadata, (file,), stored, gguf_map(spec, stored))
 
     @functools.cached_property
     def tensors(self) -> dict[str, SourceTensor]:
@@ -221,7 +219,7 @@ class Checkpoint:
         def scan(file: SourceFile) -> FileScan:
             return scan_file(file, (tensor for tensor in self._stored.values() if tensor.file == file))
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:  # each scan keeps two cores busy
             return dict(zip(self.files, pool.map(scan, self.files), strict=True))
 
     def _rows(self, source: str) -> Rows:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from sprat.quant.formats.block import U8Array
 
 __all__ = ["FileScan", "all_finite", "scan_file"]
 
-CHUNK_BYTES = 1 << 20  # stays in the cache between hashing and looking
+CHUNK_BYTES = 1 << 20  # small enough to stay in the cache between reading, hashing and looking
 
 # A float whose exponent is all ones is infinite or NaN. Shifted left by one, which drops the sign, such a number is not
 # below:
@@ -49,30 +50,57 @@ def all_finite(packed: U8Array, form: BlockFormat) -> bool:
 
 def scan_file(file: SourceFile, tensors: Iterable[StoredTensor]) -> FileScan:
     """Read ``file`` from end to end, and look at the weights of those ``tensors`` that lie in it."""
-    digest = hashlib.sha256()
     damaged: list[str] = []
     at = 0
-    for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
-        _hash(digest, file, at, tensor.offset)
-        if not _scan_tensor(digest, tensor):
-            damaged.append(tensor.name)
-        at = tensor.offset + tensor.nbytes
-    _hash(digest, file, at, file.nbytes)
-    return FileScan(digest.hexdigest(), tuple(damaged))
+    with _BackgroundHash() as digest:
+        for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
+            _hash_gap(digest, file, at, tensor.offset)
+            if not _scan_tensor(digest, tensor):
+                damaged.append(tensor.name)
+            at = tensor.offset + tensor.nbytes
+        _hash_gap(digest, file, at, file.nbytes)
+        return FileScan(digest.hexdigest(), tuple(damaged))
 
 
-def _scan_tensor(digest: hashlib._Hash, tensor: StoredTensor) -> bool:
+def _scan_tensor(digest: _BackgroundHash, tensor: StoredTensor) -> bool:
     """Whether all is finite; after the first chunk that is not, the rest is only hashed."""
     finite = True
     step = CHUNK_BYTES // tensor.format.block_bytes * tensor.format.block_bytes
     end = tensor.offset + tensor.nbytes
     for start in range(tensor.offset, end, step):
         chunk = tensor.file.read(start, min(step, end - start))
-        digest.update(chunk.data)
+        digest.update(chunk)
         finite = finite and all_finite(chunk, tensor.format)
     return finite
 
 
-def _hash(digest: hashlib._Hash, file: SourceFile, start: int, stop: int) -> None:
+def _hash_gap(digest: _BackgroundHash, file: SourceFile, start: int, stop: int) -> None:
     for at in range(start, stop, CHUNK_BYTES):
-        digest.update(file.read(at, min(CHUNK_BYTES, stop - at)).data)
+        digest.update(file.read(at, min(CHUNK_BYTES, stop - at)))
+
+
+class _BackgroundHash:
+    """SHA-256 in a thread of its own, one chunk behind: hashing costs more than reading and looking together."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="source-hash")
+        self._last: Future[None] | None = None
+
+    def update(self, chunk: U8Array) -> None:
+        self._wait()
+        self._last = self._worker.submit(self._digest.update, chunk.data)
+
+    def hexdigest(self) -> str:
+        self._wait()
+        return self._digest.hexdigest()
+
+    def _wait(self) -> None:
+        if self._last:
+            self._last.result()
+
+    def __enter__(self) -> _BackgroundHash:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._worker.shutdown()
