@@ -86,7 +86,7 @@ def inspect(path: str | Path) -> Inspection:
 def _gguf(file_path: Path, path: Path, kind: str, warnings: Iterable[str]) -> Inspection:
     with GGUFFile.open(file_path) as file:
         shapes = {name: info.shape for name, info in file.tensors.items()}
-        spec = spec_from_metadata(file.metadata, shapes)
+        spec = spec_from_metadata(file.metadata, file)
         stored = [(name, info.type_name, info.n_weights, info.nbytes) for name, info in file.tensors.items()]
         runtimes = (_own_runtime(spec, shapes), *_llamacpp_runtimes(spec, shapes))
         name = str(file.metadata.get("general.name", file_path.stem))
@@ -163,7 +163,7 @@ def _own_runtime(spec: ModelSpec, shapes: dict[str, tuple[int, ...]]) -> Runtime
 
 def _llamacpp_runtimes(spec: ModelSpec, shapes: dict[str, tuple[int, ...]]) -> tuple[Runtime, Runtime]:
     """Stock llama.cpp and Ollama, which is built on it."""
-    loads, why = True, f"architecture {spec.architecture!r}"
+    loads, why = True, f"architecture '{spec.architecture}'"
     if spec.mla:
         loads = "blk.0.attn_k_b.weight" in shapes
         split = "MLA split into attn_k_b and attn_v_b, builds since April 2025"
