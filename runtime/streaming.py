@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Sequence
 
-__all__ = ["StopScanner", "StreamDecoder"]
+__all__ = ["StopScanner", "StreamDecoder", "longest_overlap"]
 
 
 class StreamDecoder:
@@ -56,7 +56,7 @@ class StopScanner:
             at, _, self.stopped = min(found)
             self._held = ""
             return text[:at]
-        kept = max((_overlap(text, stop) for stop in self._stops), default=0)
+        kept = max((longest_overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - kept :]
         return text[: len(text) - kept]
 
@@ -66,7 +66,7 @@ class StopScanner:
         return held
 
 
-def _overlap(text: str, stop: str) -> int:
+def longest_overlap(text: str, stop: str) -> int:
     """Length of the longest end of ``text`` that is a proper beginning of ``stop``."""
     longest = min(len(stop) - 1, len(text))
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
