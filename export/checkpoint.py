@@ -104,7 +104,7 @@ class Checkpoint:
         config = read_config(path)
         shards = shard_paths(path)
         spec = checkpoint_spec(config, path)
-        stored = {name: tensor for name, tensor in read_shards(shards).items() if not left_out(name, spec, config)}
+        stored = _wanted(read_shards(shards), spec, config.get("num_nextn_predict_layers"))
         files = tuple(SourceFile.find(file) for file in (path / CONFIG, *shards))
         return cls(path, spec, config, {}, files, stored, tensor_map(spec))
 
@@ -112,12 +112,13 @@ class Checkpoint:
     def _open_gguf(cls, path: Path) -> Self:
         file = SourceFile.find(path)
         with GGUFFile.open(path) as gguf:
-            stored = {
+            spec = spec_from_metadata(gguf.metadata, gguf)
+            tensors = {
                 name: StoredTensor(name, info.shape, any_format(info.format_type), file, info.offset)
                 for name, info in gguf.tensors.items()
             }
-            spec = spec_from_metadata(gguf.metadata, gguf)
-            return cls(path, spec, {}, gguf.metadata, (file,), stored, gguf_map(spec, stored))
+            stored = _wanted(tensors, spec, gguf.metadata.get(f"{spec.architecture}.nextn_predict_layers"))
+            return cls(path, spec, {}, gguf.metadata, (file,), stored, gguf_map(spec))
 
     @functools.cached_property
     def tensors(self) -> dict[str, SourceTensor]:
@@ -239,3 +240,7 @@ class Checkpoint:
             stored = self._stored.get(source)
             if stored and stored.format is F8_E4M3:
                 yield source + _SCALE_SUFFIX, scale_shape(stored.shape)
+
+
+def _wanted(tensors: Mapping[str, StoredTensor], spec: ModelSpec, n_predicting: object) -> dict[str, StoredTensor]:
+    return {name: tensor for name, tensor in tensors.items() if not left_out(name, spec, n_predicting)}

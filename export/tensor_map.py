@@ -16,7 +16,7 @@ rotary frequencies that old checkpoints saved as buffers, and an output layer th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sprat.export.rows import HeadRows, InterleavedHeads, Rows, Stacked, TransposedHeads, alike
@@ -56,9 +56,8 @@ _IN_LAYER = {
     "ffn_down_shexp": "mlp.shared_experts.down_proj",
 }
 _CORRECTION_BIAS = ("exp_probs_b.bias", "mlp.gate.e_score_correction_bias")
-_WHOLE_KV_B = re.compile(r"attn_[kv]_b")
 _BUFFER = re.compile(r".*\.rotary_emb\.inv_freq")
-_LAYER = re.compile(r"model\.layers\.(\d+)\..*")
+_LAYER = re.compile(r"(?:model\.layers|blk)\.(\d+)\.")
 
 Build = Callable[[Sequence[Rows]], Rows]
 
@@ -87,29 +86,24 @@ def tensor_map(spec: ModelSpec) -> dict[str, Origin]:
     return {name: _origin(name, shape, spec) for name, shape in expected.items()}
 
 
-def gguf_map(spec: ModelSpec, present: Container[str]) -> dict[str, Origin]:
-    """Canonical name -> origin, for a GGUF that holds the tensors ``present``.
+def gguf_map(spec: ModelSpec) -> dict[str, Origin]:
+    """Canonical name -> origin, for a GGUF of ``spec``: every tensor is what it is called."""
+    return {name: _renamed(name, shape) for name, shape in expected_tensors(spec).items()}
 
-    All keep their name but one: files made before llama.cpp absorbed MLA (early 2025) hold ``attn_kv_b`` in one piece.
+
+def left_out(name: str, spec: ModelSpec, n_predicting: object) -> bool:
+    """Whether a source's tensor is left out by rule, rather than surplus.
+
+    Args:
+        name: in the source.
+        spec: the architecture.
+        n_predicting: layers of multi-token prediction that the source declares, if it declares any.
     """
-    origins: dict[str, Origin] = {}
-    for name, shape in expected_tensors(spec).items():
-        whole = _WHOLE_KV_B.sub("attn_kv_b", name)
-        if spec.mla and name not in present and whole in present:
-            origins[name] = _latent_origin(name.split(".")[-2], shape, whole, spec.n_heads, spec.mla)
-        else:
-            origins[name] = _renamed(name, shape)
-    return origins
-
-
-def left_out(name: str, spec: ModelSpec, config: Mapping[str, object]) -> bool:
-    """Whether the checkpoint's tensor ``name`` is left out by rule, rather than surplus."""
     if _BUFFER.fullmatch(name) or (spec.tied_embeddings and name == "lm_head.weight"):
         return True
-    layer = _LAYER.fullmatch(name)
-    n_predicting = config.get("num_nextn_predict_layers") or 0
-    assert isinstance(n_predicting, int)
-    return layer is not None and 0 <= int(layer[1]) - spec.n_layers < n_predicting
+    layer = _LAYER.match(name)
+    beyond = int(layer[1]) - spec.n_layers if layer else -1
+    return isinstance(n_predicting, int) and 0 <= beyond < n_predicting
 
 
 def _origin(name: str, shape: tuple[int, ...], spec: ModelSpec) -> Origin:
