@@ -10,6 +10,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from sprat.errors import ConfigError
+
 __all__ = [
     "Architecture",
     "FrequencyFactors",
@@ -123,6 +125,20 @@ class MoESpec:
     group_score: GroupScore = GroupScore.MAX
     correction_bias: bool = False  # added to the scores for the choice only
 
+    def contradictions(self, n_layers: int) -> list[str]:
+        """What cannot be true of a mixture in a model of ``n_layers``."""
+        per_group = self.n_routed_experts // self.n_groups
+        wrong = {
+            f"{self.n_dense_layers} dense layers of {n_layers}": self.n_dense_layers > n_layers,
+            f"{self.n_routed_experts} experts in {self.n_groups} groups": self.n_routed_experts % self.n_groups > 0,
+            f"{self.n_groups_per_token} chosen groups of {self.n_groups}": self.n_groups_per_token > self.n_groups,
+            f"{self.n_experts_per_token} chosen experts in {self.n_groups_per_token} groups of {per_group}": (
+                self.n_experts_per_token > self.n_groups_per_token * per_group
+            ),
+            f"the best two of a group of {per_group}": self.group_score is GroupScore.TOP2_SUM and per_group < 2,
+        }
+        return [text for text, is_wrong in wrong.items() if is_wrong]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
@@ -144,6 +160,16 @@ class ModelSpec:
     mla: MLASpec | None = None
     moe: MoESpec | None = None
 
+    def validate(self) -> None:
+        """Check that the numbers fit together.
+
+        Raises:
+            ConfigError: they contradict each other; the message holds every contradiction.
+        """
+        problems = _contradictions(self) + (self.moe.contradictions(self.n_layers) if self.moe else [])
+        if problems:
+            raise ConfigError(f"numbers of this {self.architecture} model contradict each other: {'; '.join(problems)}")
+
     def is_mixture(self, layer: int) -> bool:
         """Whether ``layer`` routes tokens to experts."""
         return self.moe is not None and layer >= self.moe.n_dense_layers
@@ -153,3 +179,21 @@ class ModelSpec:
         """Numbers that one token adds to the cache, over all layers."""
         per_layer = self.mla.latent_dim if self.mla else 2 * self.n_kv_heads * self.head_dim
         return self.n_layers * per_layer
+
+
+_MOST_LAYERS = 1024  # ten times the deepest published model: a bound for loops over the layers of an untrusted file
+
+
+def _contradictions(spec: ModelSpec) -> list[str]:
+    factors = spec.rope.scaling.factors if isinstance(spec.rope.scaling, FrequencyFactors) else None
+    wrong = {
+        f"{spec.n_layers} layers, of at most {_MOST_LAYERS}": spec.n_layers > _MOST_LAYERS,
+        f"{spec.n_heads} query heads over {spec.n_kv_heads} key heads": spec.n_heads % spec.n_kv_heads > 0,
+        f"rope over {spec.rope.dim} numbers, an odd or empty set": spec.rope.dim % 2 > 0 or spec.rope.dim < 2,
+        f"rope theta {spec.rope.theta}, which must be over 1": spec.rope.theta <= 1,
+        f"rope factors for {len(factors or ())} pairs of {spec.rope.dim // 2}": (
+            factors is not None
+            and (len(factors) != spec.rope.dim // 2 or not all(0 < f < float("inf") for f in factors))
+        ),
+    }
+    return [text for text, is_wrong in wrong.items() if is_wrong]

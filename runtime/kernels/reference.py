@@ -138,8 +138,8 @@ def _attend(q: F32Array, keys: Rows, values: Rows, scale: float) -> F32Array:
     for start in range(0, n, panel):
         stop = min(start + panel, n)
         seen = n_rows - n + stop  # rows that the last query of this panel sees
-        queries = (q[:, :, start:stop] * np.float32(scale)).reshape(kv_heads, -1, dim)
-        scores = (queries @ keys[:, :seen].swapaxes(1, 2)).reshape(kv_heads, group, stop - start, seen)
+        queries: F32Array = q[:, :, start:stop].reshape(kv_heads, -1, dim) * np.float32(scale)
+        scores = (queries @ keys[:, :seen].swapaxes(1, 2)).reshape(kv_heads, group, -1, seen)
         if stop - start > 1:
             scores[..., start - stop :] += np.triu(np.full((stop - start, stop - start), -np.inf, np.float32), 1)
         mixed = _softmax(scores).reshape(kv_heads, -1, seen) @ values[:, :seen]
