@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from sprat.runtime.vocabulary import TokenizerModel, TokenType, Vocabulary, end_
 __all__ = ["TokenizerFiles", "build", "prepare", "read_vocabulary"]
 
 _Json = dict[str, Any]
+_SPECIAL = ("bos", "eos", "unk", "pad")
 _SPACE = "\u2581"  # SentencePiece's visible space
 
 
@@ -40,10 +41,10 @@ class TokenizerFiles:
             raise TokenizerError(f"{path}: holds a {type(value).__name__}, expected a JSON object.")
         return value
 
-    def special(self, kind: str) -> str | None:
-        """The text of ``bos``, ``eos``, ``unk`` or ``pad``; the config writes it plainly or as an AddedToken."""
+    def special(self, kind: str) -> str:
+        """The text of ``bos``, ``eos``, ``unk`` or ``pad``, or ""; the config writes it plainly or as an AddedToken."""
         entry = self.config.get(f"{kind}_token")
-        return entry.get("content") if isinstance(entry, dict) else entry
+        return str(entry.get("content") if isinstance(entry, dict) else entry or "")
 
 
 def prepare(document: _Json) -> _Json:
@@ -66,7 +67,8 @@ def read_vocabulary(files: TokenizerFiles) -> Vocabulary:
     texts, types = _tokens(files, model)
     ids = {text: index for index, text in enumerate(texts)}
     added = {token["content"] for token in document.get("added_tokens", [])}
-    special = {kind: ids.get(files.special(kind) or "") for kind in ("bos", "eos", "unk", "pad")}
+    special = {kind: ids.get(files.special(kind), files.model.get(f"{kind}_token_id")) for kind in _SPECIAL}
+    special["eos"] = next(iter(_id_list(special["eos"])), None)
     named = [
         special["eos"],
         *_id_list(files.generation.get("eos_token_id")),
@@ -211,7 +213,7 @@ def _scores(document: _Json, texts: list[str]) -> list[float]:
     return [-float(rank[text]) if text in rank else -float(len(rank)) - 1000.0 for text in texts]
 
 
-def _id_list(value: Any) -> Iterable[int]:
+def _id_list(value: Any) -> list[int]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
