@@ -6,7 +6,16 @@ import numpy as np
 
 from sprat.quant.formats.block import F32Array, U8Array
 
-__all__ = ["f16_bytes", "f16_values", "pack_bits", "pack_nibbles", "reciprocal", "unpack_bits", "unpack_nibbles"]
+__all__ = [
+    "f16_bytes",
+    "f16_values",
+    "pack_bits",
+    "pack_nibbles",
+    "reciprocal",
+    "saturate_f16",
+    "unpack_bits",
+    "unpack_nibbles",
+]
 
 
 def f16_bytes(values: F32Array) -> U8Array:
@@ -17,6 +26,11 @@ def f16_bytes(values: F32Array) -> U8Array:
 def f16_values(packed: U8Array) -> F32Array:
     """``(n, 2 f)`` bytes of binary16 as ``(n, f)`` float32."""
     return np.ascontiguousarray(packed).view("<f2").astype(np.float32)
+
+
+def saturate_f16(values: F32Array) -> F32Array:
+    """The nearest binary16 of each value, as float32; the largest finite one instead of infinity."""
+    return np.clip(values, -65504, 65504).astype(np.float16).astype(np.float32)
 
 
 def pack_nibbles(codes: U8Array) -> U8Array:

@@ -1,0 +1,38 @@
+"""IQ4_NL: four-bit codes of sixteen uneven levels, dense near zero, where weights are."""
+# ruff: noqa: N801 - ggml's names
+
+from __future__ import annotations
+
+import numpy as np
+
+from sprat.quant.formats.block import BlockFormat, F32Array, U8Array
+from sprat.quant.formats.fit import over, sanitize, scale_fit, to_lanes
+from sprat.quant.formats.packing import f16_bytes, f16_values, pack_nibbles, saturate_f16, unpack_nibbles
+
+__all__ = ["IQ4_NL"]
+
+# https://github.com/ggml-org/llama.cpp/pull/5590: the specification of the format
+_LEVELS = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
+# Middles between levels are multiples of a half, so the level nearest to y depends on ceil(2 y): its code, by that + 256.
+_CODE_OF = np.searchsorted(_LEVELS[1:] + _LEVELS[:-1], np.arange(-256, 256)).astype(np.uint8)
+_STARTS = tuple(end + 5 * k for end in (-127, 113) for k in range(-4, 5))
+
+
+class IQ4_NL(BlockFormat, ggml_type=20, file_type=25, block_size=32, block_bytes=2 + 16):
+    """``w = d * levels[qs]``."""
+
+    def quantize_blocks(self, blocks: F32Array) -> U8Array:
+        """Search the scale with the extreme value near either end of the levels, which are not symmetric."""
+        x = to_lanes(sanitize(blocks), 32)
+        d = saturate_f16(scale_fit(x, lambda scaled: _LEVELS[_codes(scaled)], _STARTS))
+        codes = _codes(x * over(np.float32(1), d)).T
+        return np.concatenate([f16_bytes(d[:, None]), pack_nibbles(codes)], axis=-1)
+
+    def dequantize_blocks(self, packed: U8Array) -> F32Array:
+        """``d * levels[qs]``."""
+        return f16_values(packed[:, :2]) * _LEVELS[unpack_nibbles(packed[:, 2:])]
+
+
+def _codes(scaled: F32Array) -> U8Array:
+    """The nearest level's code; the lower one half way."""
+    return _CODE_OF[np.ceil(np.clip(2 * scaled, -256, 255)).astype(np.int16) + 256]

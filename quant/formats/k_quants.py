@@ -1,0 +1,203 @@
+"""Q4_K, Q5_K, Q6_K: super-blocks of 256 weights, whose sub-blocks have quantized scales of their own.
+
+The search has two stages. Each sub-block first finds real scales by least squares. The super-block then turns them into
+whole numbers times one binary16 scale, and each sub-block tries the neighbours of its numbers, because rounding a scale
+moves the best minimum and the best codes with it.
+"""
+# ruff: noqa: N801 - ggml's names
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from sprat.quant.formats.block import BlockFormat, F32Array, U8Array
+from sprat.quant.formats.fit import (
+    affine_codes,
+    affine_fit,
+    column_sums,
+    extremes,
+    nearest_whole,
+    over,
+    residual,
+    sanitize,
+    scale_fit,
+    to_lanes,
+)
+from sprat.quant.formats.packing import (
+    f16_bytes,
+    f16_values,
+    pack_bits,
+    pack_nibbles,
+    saturate_f16,
+    unpack_bits,
+    unpack_nibbles,
+)
+
+__all__ = ["Q4_K", "Q5_K", "Q6_K"]
+
+_NEIGHBOURS = (0, -1, 1)
+_Q6_STARTS = tuple(-35 + k / 2 for k in range(13))
+
+
+class Q4_K(BlockFormat, ggml_type=12, file_type=14, block_size=256, block_bytes=2 + 2 + 12 + 128, fallback="Q5_0"):
+    """``w = d * sc * q - dmin * m``: eight sub-blocks of 32 four-bit codes; ``sc`` and ``m`` have six bits."""
+
+    def quantize_blocks(self, blocks: F32Array) -> U8Array:
+        """Search scales and minima of sub-blocks, then those of the super-block."""
+        fit = _fit_super_blocks(to_lanes(sanitize(blocks), 32), 15)
+        codes = fit.codes.reshape(-1, 4, 64)
+        return np.concatenate([fit.header(), pack_nibbles(codes).reshape(-1, 128)], axis=-1)
+
+    def dequantize_blocks(self, packed: U8Array) -> F32Array:
+        """``d * sc * q - dmin * m``."""
+        scale, minimum = _unpack_header(packed)
+        q = unpack_nibbles(packed[:, 16:].reshape(-1, 4, 32)).reshape(-1, 8, 32)
+        return (scale * q.astype(np.float32) - minimum).reshape(-1, 256)
+
+
+class Q5_K(BlockFormat, ggml_type=13, file_type=16, block_size=256, block_bytes=2 + 2 + 12 + 32 + 128, fallback="Q5_1"):
+    """``w = d * sc * q - dmin * m``: as Q4_K, with fifth bits: bit ``b`` of ``qh[i]`` is sub-block ``b``'s."""
+
+    def quantize_blocks(self, blocks: F32Array) -> U8Array:
+        """Search scales and minima of sub-blocks, then those of the super-block."""
+        fit = _fit_super_blocks(to_lanes(sanitize(blocks), 32), 31)
+        fifth = np.ascontiguousarray((fit.codes >> 4).transpose(0, 2, 1)).reshape(-1, 256)
+        low = pack_nibbles((fit.codes & np.uint8(15)).reshape(-1, 4, 64)).reshape(-1, 128)
+        return np.concatenate([fit.header(), pack_bits(fifth), low], axis=-1)
+
+    def dequantize_blocks(self, packed: U8Array) -> F32Array:
+        """``d * sc * q - dmin * m``."""
+        scale, minimum = _unpack_header(packed)
+        fifth = unpack_bits(packed[:, 16:48]).reshape(-1, 32, 8).transpose(0, 2, 1)
+        q = unpack_nibbles(packed[:, 48:].reshape(-1, 4, 32)).reshape(-1, 8, 32) | fifth << np.uint8(4)
+        return (scale * q.astype(np.float32) - minimum).reshape(-1, 256)
+
+
+class Q6_K(BlockFormat, ggml_type=14, file_type=18, block_size=256, block_bytes=128 + 64 + 16 + 2, fallback="Q8_0"):
+    """``w = d * sc * (q - 32)``: sixteen sub-blocks of 16 six-bit codes; ``sc`` is int8.
+
+    Each half of the block holds four runs of 32 codes, A B C D. ``ql`` has the low nibbles, A under C and then B under
+    D; a byte of ``qh`` has the upper bits ``DDCCBBAA``.
+    """
+
+    def quantize_blocks(self, blocks: F32Array) -> U8Array:
+        """Search scales of sub-blocks, then the super-block's."""
+        d, sc, codes = _fit_symmetric(to_lanes(sanitize(blocks), 16))
+        runs = codes.reshape(-1, 2, 4, 32)
+        ql = pack_nibbles((runs & np.uint8(15)).reshape(-1, 2, 128)).reshape(-1, 128)
+        qh = np.bitwise_or.reduce((runs >> 4) << np.array([[0], [2], [4], [6]], np.uint8), axis=2).reshape(-1, 64)
+        return np.concatenate([ql, qh, sc.view(np.uint8), f16_bytes(d)], axis=-1)
+
+    def dequantize_blocks(self, packed: U8Array) -> F32Array:
+        """``d * sc * (q - 32)``."""
+        low = unpack_nibbles(packed[:, :128].reshape(-1, 2, 64)).reshape(-1, 2, 4, 32)
+        high = packed[:, 128:192].reshape(-1, 2, 1, 32) >> np.array([[0], [2], [4], [6]], np.uint8) & np.uint8(3)
+        q = (low | high << np.uint8(4)).astype(np.float32) - 32
+        scale = f16_values(packed[:, 208:]) * packed[:, 192:208].view(np.int8).astype(np.float32)
+        return (scale[:, :, None] * q.reshape(-1, 16, 16)).reshape(-1, 256)
+
+
+@dataclass(frozen=True, slots=True)
+class _SuperBlocks:
+    """``n`` super-blocks: ``d`` and ``dmin`` ``(n, 1)``; ``sc`` and ``m`` ``(n, 8)``; ``codes`` ``(n, 8, 32)``."""
+
+    d: F32Array
+    dmin: F32Array
+    sc: U8Array
+    m: U8Array
+    codes: U8Array
+
+    def replaced(self, other: _SuperBlocks, where: npt.NDArray[np.bool_]) -> _SuperBlocks:
+        """``other`` for the super-blocks ``where`` says so, and this for the rest."""
+        pairs = ((getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
+        return _SuperBlocks(*(np.where(where.reshape(-1, *[1] * (mine.ndim - 1)), new, mine) for mine, new in pairs))
+
+    def header(self) -> U8Array:
+        """The first sixteen bytes: ``d``, ``dmin``, and six-bit numbers, the last four in what the others leave.
+
+        ::
+
+            byte j      sc[j] | upper two bits of sc[j + 4]      j = 0 .. 3
+            byte j + 4   m[j] | upper two bits of  m[j + 4]
+            byte j + 8  lower four bits of sc[j + 4] | lower four bits of m[j + 4]
+        """
+        sc, m = self.sc, self.m
+        upper = [v[:, :4] | v[:, 4:] >> np.uint8(4) << np.uint8(6) for v in (sc, m)]
+        lower = sc[:, 4:] & np.uint8(15) | m[:, 4:] << np.uint8(4)
+        return np.concatenate([f16_bytes(self.d), f16_bytes(self.dmin), *upper, lower], axis=-1)
+
+
+def _unpack_header(packed: U8Array) -> tuple[F32Array, F32Array]:
+    """Scales and minima of the sub-blocks, ``(n, 8, 1)``."""
+    sc, m, lower = (packed[:, start : start + 4] for start in (4, 8, 12))
+    sc = np.concatenate([sc & 63, lower & 15 | sc >> np.uint8(6) << np.uint8(4)], axis=-1)
+    m = np.concatenate([m & 63, lower >> np.uint8(4) | m >> np.uint8(6) << np.uint8(4)], axis=-1)
+    d, dmin = f16_values(packed[:, :2]), f16_values(packed[:, 2:4])
+    return (d * sc.astype(np.float32))[:, :, None], (dmin * m.astype(np.float32))[:, :, None]
+
+
+def _fit_super_blocks(x: F32Array, largest: int) -> _SuperBlocks:
+    """The better of two roundings of ``x`` ``(32, 8 n)``: ``d`` and ``dmin`` are fitted to the first's codes between."""
+    s, m = (values.reshape(-1, 8) for values in affine_fit(x, largest))
+    d, dmin = (saturate_f16(values.max(axis=1, keepdims=True) / np.float32(63)) for values in (s, m))
+    first, error = _round_scales(x, s, m, d, dmin, largest)
+    second, second_error = _round_scales(x, s, m, *_refit(x, first), largest)
+    return first.replaced(second, second_error < error)
+
+
+def _round_scales(
+    x: F32Array, s: F32Array, m: F32Array, d: F32Array, dmin: F32Array, largest: int
+) -> tuple[_SuperBlocks, F32Array]:
+    """The six-bit numbers near ``s / d`` and ``m / dmin`` with the smallest error, and that error ``(n,)``."""
+    centre_sc, centre_m = (nearest_whole(v * over(np.float32(1), unit), 0, 63) for v, unit in ((s, d), (m, dmin)))
+    sc, minimum, error = centre_sc.copy(), centre_m.copy(), np.full(x.shape[1], np.inf, np.float32)
+    for sc_step, m_step in itertools.product(_NEIGHBOURS, _NEIGHBOURS):
+        new_sc, new_m = (np.clip(v + np.float32(n), 0, 63) for v, n in ((centre_sc, sc_step), (centre_m, m_step)))
+        scale, offset = (d * new_sc).ravel(), (dmin * new_m).ravel()
+        new_error = residual(x, scale * affine_codes(x, scale, offset, largest) - offset)
+        better = new_error < error
+        np.copyto(error, new_error, where=better)
+        np.copyto(sc, new_sc, where=better.reshape(-1, 8))
+        np.copyto(minimum, new_m, where=better.reshape(-1, 8))
+    codes = affine_codes(x, (d * sc).ravel(), (dmin * minimum).ravel(), largest)
+    fit = _SuperBlocks(d, dmin, *(v.astype(np.uint8) for v in (sc, minimum, codes.T.reshape(-1, 8, 32))))
+    return fit, column_sums(error.reshape(-1, 8).T)
+
+
+def _refit(x: F32Array, fit: _SuperBlocks) -> tuple[F32Array, F32Array]:
+    """``d`` and ``dmin``, binary16 ``(n, 1)``, that minimise the squared error for the numbers and codes of ``fit``."""
+    sc, m = fit.sc.T.astype(np.float32), fit.m.T.astype(np.float32)
+    q = to_lanes(fit.codes.astype(np.float32), 32)
+    sum_q, sum_qq, sum_x, sum_xq = (column_sums(v).reshape(-1, 8).T for v in (q, q * q, x, x * q))
+    aa, ab, bb = column_sums(sc * sc * sum_qq), column_sums(sc * m * sum_q), column_sums(m * m * np.float32(32))
+    xa, xb = column_sums(sc * sum_xq), column_sums(m * sum_x)
+    determinant = aa * bb - ab * ab
+    d = over(xa * bb - xb * ab, determinant)
+    dmin = over(xa * ab - xb * aa, determinant)
+    d = np.where((determinant <= 0) | (dmin < 0), over(xa, aa), d)
+    return saturate_f16(np.maximum(d, np.float32(0)))[:, None], saturate_f16(np.maximum(dmin, np.float32(0)))[:, None]
+
+
+def _fit_symmetric(x: F32Array) -> tuple[F32Array, npt.NDArray[np.int8], U8Array]:
+    """``x`` ``(16, 16 n)`` as ``d`` ``(n, 1)``, ``sc`` ``(n, 16)``, and codes from 0 to 63 ``(n, 16, 16)``."""
+    s = scale_fit(x, _q6_levels, _Q6_STARTS).reshape(-1, 16)
+    d = saturate_f16(extremes(s, axis=1) / np.float32(-128))
+    centre = nearest_whole(s * over(np.float32(1), d), -128, 127)
+    sc, error = centre.copy(), np.full(x.shape[1], np.inf, np.float32)
+    for step in _NEIGHBOURS:
+        new_sc = np.clip(centre + np.float32(step), -128, 127)
+        scale = (d * new_sc).ravel()
+        new_error = residual(x, scale * _q6_levels(x * over(np.float32(1), scale)))
+        better = new_error < error
+        np.copyto(error, new_error, where=better)
+        np.copyto(sc, new_sc, where=better.reshape(-1, 16))
+    codes = _q6_levels(x * over(np.float32(1), (d * sc).ravel())) + np.float32(32)
+    return d, sc.astype(np.int8), codes.T.reshape(-1, 16, 16).astype(np.uint8)
+
+
+def _q6_levels(scaled: F32Array) -> F32Array:
+    return nearest_whole(scaled, -32, 31)
