@@ -12,8 +12,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-__all__ = ["ModelName", "model_id"]
+__all__ = ["ModelName", "model_card", "model_id"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -51,6 +52,24 @@ class ModelName:
             size_label=label or gguf.size_label(*counts),
             fine_tune=fine_tune,
             version=version,
+        )
+
+    @classmethod
+    def of(cls, path: Path, metadata: Mapping[str, Any], shapes: Shapes) -> ModelName:
+        """The name of the source at ``path``: what its own ``general.*`` keys say, or else what it is called.
+
+        Args:
+            path: a folder or a GGUF file.
+            metadata: the keys of a GGUF; empty for a folder.
+            shapes: canonical tensor names -> shapes.
+        """
+        parsed = cls.parse(metadata.get("general.name") or model_id(path), shapes)
+        return cls(
+            name=parsed.name,
+            base_name=metadata.get("general.basename", parsed.base_name),
+            size_label=metadata.get("general.size_label", parsed.size_label),
+            fine_tune=metadata.get("general.finetune", parsed.fine_tune),
+            version=metadata.get("general.version", parsed.version),
         )
 
     def file_name(self, encoding: str) -> str:
@@ -94,6 +113,15 @@ def model_id(path: Path) -> str:
         if found := _HUB_FOLDER.fullmatch(folder):
             return "/".join(filter(None, found.groups()))
     return path.stem if path.suffix == ".gguf" else path.name
+
+
+def model_card(path: Path) -> dict[str, str]:
+    """The licence that a folder's README.md declares in its front matter, as a ``general.*`` key."""
+    import gguf
+
+    card = gguf.Metadata.load_model_card(path) if path.is_dir() else {}
+    licence = card.get("license")
+    return {"general.license": licence} if isinstance(licence, str) else {}
 
 
 def _parameter_counts(shapes: Shapes) -> tuple[int, int, int, int]:

@@ -47,7 +47,7 @@ def test_a_refusal_says_by_how_many_bytes_and_which_context_would_fit():
 
 
 def test_a_model_that_no_context_helps_is_told_apart():
-    with pytest.raises(DoesNotFitError, match="int8 does not fit .* no context is short enough: use a smaller model"):
+    with pytest.raises(DoesNotFitError, match=r"int8 does not fit .* no context is short enough: use a smaller model"):
         choose_quant([INT8], PI5)
 
 

@@ -40,7 +40,7 @@ def test_a_raspberry_pi_5_is_what_its_maker_says():
 
 
 def test_an_unknown_device_names_the_nearest_one():
-    with pytest.raises(DeviceError, match="unknown device 'rpi5-8g': did you mean 'rpi5-8gb'"):
+    with pytest.raises(DeviceError, match="unknown device 'rpi5-8g'; did you mean 'rpi5-8gb'"):
         load_profile("rpi5-8g")
 
 

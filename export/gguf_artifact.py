@@ -1,0 +1,142 @@
+"""The GGUF of a checkpoint: its keys, the format of every tensor, and the weights streamed through the quantizer."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sprat.export.checkpoint import Checkpoint
+from sprat.export.gguf import ReportProgress, WrittenFile, write_gguf
+from sprat.export.gguf_layout import Layout, PlannedTensor, plan_layout
+from sprat.export.naming import ModelName, model_card
+from sprat.quant.convert import quantize_from
+from sprat.quant.formats import BlockFormat
+from sprat.quant.formats.block import U8Array
+from sprat.quant.recipe import Recipe
+from sprat.runtime.bundle import TensorGroup
+from sprat.runtime.gguf_header import DEFAULT_ALIGNMENT
+from sprat.runtime.gguf_metadata import metadata_from_spec
+
+__all__ = ["QUANTIZATION_VERSION", "GGUFArtifact", "group_tensors", "plan_gguf", "repack"]
+
+QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION: the layout of its blocks
+_PAGE = 4096
+
+# Keys of how a file is stored: a copy that is stored differently has its own.
+_OF_THE_ENCODING = {"general.alignment", "general.file_type", "general.quantization_version"}
+
+
+@dataclass(frozen=True, slots=True)
+class GGUFArtifact:
+    """A GGUF that is planned to its last byte."""
+
+    file_name: str
+    layout: Layout
+    groups: tuple[TensorGroup, ...]
+    checkpoint: Checkpoint
+
+    @property
+    def plan(self) -> str:
+        """Digest of everything that decides the file but the weights."""
+        return self.layout.fingerprint()
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the file."""
+        return self.layout.nbytes
+
+    def write(self, folder: Path, progress: ReportProgress) -> WrittenFile:
+        """Write it, or finish writing it; see :func:`~sprat.export.gguf.write_gguf`."""
+        return write_gguf(
+            folder / self.file_name,
+            self.layout,
+            self._pack,
+            source=self.checkpoint.hash(),
+            check_source=self.checkpoint.check_unchanged,
+            progress=progress,
+            keep_journal=True,
+        )
+
+    def _pack(self, planned: PlannedTensor) -> Iterator[U8Array]:
+        tensor = self.checkpoint.tensors[planned.name]
+        return (repack(chunk, tensor.format, planned.format) for chunk in tensor.chunks())
+
+
+def plan_gguf(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    *,
+    name: ModelName,
+    tokenizer: Mapping[str, Any],
+    align: int | None = None,
+) -> GGUFArtifact:
+    """Plan the GGUF of ``checkpoint``.
+
+    Args:
+        checkpoint: an opened source.
+        recipe: the format of every tensor.
+        name: the parts of the model's name.
+        tokenizer: the ``tokenizer.*`` keys.
+        align: bytes; by default a page for mixtures, so that every expert can be read on its own, and 32 otherwise.
+
+    Raises:
+        ConfigError: llama.cpp could not run the model.
+        ExportError: something that GGUF cannot hold.
+    """
+    shapes = {tensor.name: tensor.shape for tensor in checkpoint.tensors.values()}
+    planned = [PlannedTensor(name, shape, recipe.choose(name, shape).format) for name, shape in shapes.items()]
+    alignment = align or (_PAGE if checkpoint.spec.moe else DEFAULT_ALIGNMENT)
+    keys = {**_general_keys(checkpoint, recipe, name), **metadata_from_spec(checkpoint.spec), **tokenizer}
+    layout = plan_layout(keys, planned, alignment=alignment)
+    return GGUFArtifact(name.file_name(recipe.default.name), layout, group_tensors(recipe, shapes), checkpoint)
+
+
+def repack(packed: U8Array, source: BlockFormat, target: BlockFormat) -> U8Array:
+    """Rows in another format; the same bytes when they have it already."""
+    return packed if source is target else quantize_from(packed, source, target)
+
+
+def group_tensors(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> tuple[TensorGroup, ...]:
+    """Tensors by role and format, in file order: what a recipe came to."""
+    groups: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
+    for name, shape in shapes.items():
+        choice = recipe.choose(name, shape)
+        size = math.prod(shape[:-1]) * choice.format.row_bytes(shape[-1])
+        groups.setdefault((_role(name), choice.format.name, choice.wanted.name), []).append((math.prod(shape), size))
+    return tuple(
+        TensorGroup(
+            role=role,
+            format=format_name,
+            wanted=wanted,
+            n_tensors=len(sizes),
+            n_weights=sum(n_weights for n_weights, _ in sizes),
+            size_bytes=sum(size for _, size in sizes),
+        )
+        for (role, format_name, wanted), sizes in groups.items()
+    )
+
+
+def _role(name: str) -> str:
+    """``blk.3.ffn_down_exps.weight`` is a ``ffn_down_exps``."""
+    return re.sub(r"^blk\.\d+\.|\.weight$", "", name)
+
+
+def _general_keys(checkpoint: Checkpoint, recipe: Recipe, name: ModelName) -> dict[str, Any]:
+    of_the_source = {
+        key: value
+        for key, value in checkpoint.metadata.items()
+        if key.startswith("general.") and key not in _OF_THE_ENCODING
+    }
+    return {
+        "general.architecture": str(checkpoint.spec.architecture),
+        "general.type": "model",
+        **of_the_source,
+        **model_card(checkpoint.path),
+        **name.metadata(),
+        "general.file_type": recipe.default.file_type,
+        "general.quantization_version": QUANTIZATION_VERSION,
+    }

@@ -1,0 +1,233 @@
+"""From a checkpoint to a bundle, step by step.
+
+1. Open the source: its config and headers say what it is; nothing large is read.
+2. Choose the recipe: the one asked for, or the best preset that fits the device. What does not fit is refused here.
+3. Plan every artifact to its last byte.
+4. Read the source once: every weight there, of its shape and finite, and the hash of it all.
+5. Write the artifacts, then the tokenizer's files, then the manifest; the bundle appears with one rename.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from sprat import __version__
+from sprat.devices.plan import Plan, choose_quant
+from sprat.devices.profile import load_profile
+from sprat.errors import InputError, unknown_name
+from sprat.export.bundle import BundleFolder, existing_manifest
+from sprat.export.checkpoint import Checkpoint
+from sprat.export.gguf import Progress, ReportProgress, WrittenFile
+from sprat.export.gguf_artifact import plan_gguf
+from sprat.export.naming import ModelName, model_id
+from sprat.export.vocabulary import tokenizer_metadata
+from sprat.quant.recipe import Recipe
+from sprat.runtime.bundle import Artifact, Bundle, BundleFile, Manifest, Source, TensorGroup
+from sprat.runtime.footprint import planned_footprint
+from sprat.runtime.spec import ModelSpec
+
+__all__ = ["ExportResult", "PlannedArtifact", "Progress", "export"]
+
+_PRESETS = ("int8", "int4")  # best quality first: what a device chooses from
+_DEFAULT_QUANT = "int4"
+_RECORDED = ("numpy", "gguf", "safetensors", "tokenizers")  # whose versions a manifest names
+
+
+class PlannedArtifact(Protocol):
+    """One format's file, planned but not written."""
+
+    @property
+    def file_name(self) -> str:
+        """Its main file."""
+
+    @property
+    def plan(self) -> str:
+        """Digest of everything that decides the file but the weights."""
+
+    @property
+    def groups(self) -> tuple[TensorGroup, ...]:
+        """What the recipe came to."""
+
+    def write(self, folder: Path, progress: ReportProgress) -> WrittenFile:
+        """Write it, or finish writing it."""
+
+
+class PlanArtifact(Protocol):
+    """What plans one format; reads no weights."""
+
+    def __call__(
+        self,
+        checkpoint: Checkpoint,
+        recipe: Recipe,
+        *,
+        name: ModelName,
+        tokenizer: Mapping[str, Any],
+        align: int | None,
+    ) -> PlannedArtifact:
+        """Plan the artifact of ``checkpoint``."""
+
+
+WRITERS: dict[str, PlanArtifact] = {"gguf": plan_gguf}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportResult:
+    """What an export made."""
+
+    bundle: Bundle
+    plan: Plan | None  # for the device, when one was named
+    n_resumed: int  # tensors taken over from an interrupted run
+    notes: tuple[str, ...]
+
+    @property
+    def path(self) -> Path:
+        """The bundle's folder."""
+        return self.bundle.path
+
+    @property
+    def groups(self) -> tuple[TensorGroup, ...]:
+        """Formats and sizes by role."""
+        return self.bundle.manifest.tensor_groups
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Of all weights, scales included."""
+        return 8 * sum(group.size_bytes for group in self.groups) / sum(group.n_weights for group in self.groups)
+
+    @property
+    def fallbacks(self) -> tuple[TensorGroup, ...]:
+        """Groups whose rows the wanted format could not divide."""
+        return tuple(group for group in self.groups if group.format != group.wanted)
+
+
+def export(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    quant: str | None = None,
+    device: str | None = None,
+    formats: Sequence[str] = ("gguf",),
+    tensor_rules: Sequence[str] = (),
+    align: int | None = None,
+    context: int | None = None,
+    force: bool = False,
+    progress: ReportProgress = lambda _: None,
+) -> ExportResult:
+    """Turn a checkpoint into a bundle. Interrupted at any moment, the same call continues, and makes the same bytes.
+
+    Args:
+        source: a Hugging Face model folder, or a GGUF file.
+        out: the bundle's folder; it appears when everything is written.
+        quant: ``int4``, ``int8`` or a block format; by default what fits ``device`` best, without one ``int4``.
+        device: a profile's name; what does not fit its memory is refused before anything large is read.
+        formats: artifacts to make.
+        tensor_rules: formats for some tensors, ``"ffn_down_exps=q5_0"``; later ones win.
+        align: bytes to lay tensors on multiples of; by default a page for mixtures.
+        context: tokens to plan the cache for; the model's limit, at most 4096, unless given.
+        force: replace an older bundle at ``out``, and write what does not fit.
+        progress: called after each chunk.
+
+    Raises:
+        InputError: the source, the device, a format or a rule cannot be used, or the model does not fit.
+        ExportError: the output cannot be written, or the source changed meanwhile.
+    """
+    out = Path(out)
+    checkpoint = Checkpoint.open(source)
+    recipe, plan = _choose_recipe(checkpoint.spec, quant, device, tensor_rules, context, force)
+    tokenizer = _tokenizer_keys(checkpoint)
+    artifacts = _plan_artifacts(checkpoint, recipe, formats, tokenizer, align)
+    notes = [f"rule {rule} matches no tensor" for rule in recipe.unused_rules(checkpoint.names())]
+    checkpoint.verify_complete()
+    if not force and (bundle := _same_bundle(out, checkpoint, artifacts)):
+        return ExportResult(bundle=bundle, plan=plan, n_resumed=0, notes=(*notes, f"{out} was exported before"))
+    folder = BundleFolder.begin(out, force=force)
+    written = {form: artifact.write(folder.partial, progress) for form, artifact in artifacts.items()}
+    notes += filter(None, (file.note for file in written.values()))
+    manifest = Manifest(
+        name=str(checkpoint.path.name),
+        artifacts=tuple(Artifact(format=form, file=a.file_name, plan=a.plan) for form, a in artifacts.items()),
+        files=(*map(_describe, written.values()), *_add_texts(folder, checkpoint, tokenizer)),
+        source=_describe_source(checkpoint),
+        spec=msgspec.to_builtins(checkpoint.spec),
+        recipe=" ".join([recipe.name, *map(str, recipe.rules)]),
+        tensor_groups=next(iter(artifacts.values())).groups,
+        device=device,
+        versions={"sprat": __version__, **{name: version(name) for name in _RECORDED}},
+        warnings=(*checkpoint.warnings, *notes),
+    )
+    bundle = folder.finish(manifest)
+    return ExportResult(
+        bundle=bundle, plan=plan, n_resumed=sum(file.n_resumed for file in written.values()), notes=tuple(notes)
+    )
+
+
+def _choose_recipe(
+    spec: ModelSpec, quant: str | None, device: str | None, rules: Sequence[str], context: int | None, force: bool
+) -> tuple[Recipe, Plan | None]:
+    names = [quant] if quant else _PRESETS if device else [_DEFAULT_QUANT]
+    recipes = [Recipe.named(name, tied_embeddings=spec.tied_embeddings).with_rules(rules) for name in names]
+    if device is None:
+        return recipes[0], None
+    footprints = [planned_footprint(spec, recipe, context=context) for recipe in recipes]
+    plan = choose_quant(footprints, load_profile(device), force=force)
+    return recipes[footprints.index(plan.footprint)], plan
+
+
+def _tokenizer_keys(checkpoint: Checkpoint) -> dict[str, Any]:
+    """A folder's tokenizer as GGUF keys, or a GGUF's own keys."""
+    if checkpoint.path.is_dir():
+        return tokenizer_metadata(checkpoint.path)
+    return {key: value for key, value in checkpoint.metadata.items() if key.startswith("tokenizer.")}
+
+
+def _plan_artifacts(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    formats: Sequence[str],
+    tokenizer: Mapping[str, Any],
+    align: int | None,
+) -> dict[str, PlannedArtifact]:
+    if unknown := [form for form in formats if form not in WRITERS]:
+        raise InputError(unknown_name("artifact format", unknown[0], WRITERS))
+    if not formats:
+        raise InputError(f"no artifact format was named; known: {', '.join(WRITERS)}")
+    shapes = {tensor.name: tensor.shape for tensor in checkpoint.tensors.values()}
+    name = ModelName.of(checkpoint.path, checkpoint.metadata, shapes)
+    return {form: WRITERS[form](checkpoint, recipe, name=name, tokenizer=tokenizer, align=align) for form in formats}
+
+
+def _same_bundle(out: Path, checkpoint: Checkpoint, artifacts: Mapping[str, PlannedArtifact]) -> Bundle | None:
+    """The bundle at ``out``, when this very export made it."""
+    manifest = existing_manifest(out)
+    if manifest is None or manifest.source.hash != checkpoint.hash():
+        return None
+    made = {artifact.format: artifact.plan for artifact in manifest.artifacts}
+    return Bundle.open(out) if made == {form: artifact.plan for form, artifact in artifacts.items()} else None
+
+
+def _describe(file: WrittenFile) -> BundleFile:
+    return BundleFile(name=file.path.name, size_bytes=file.nbytes, sha256=file.sha256)
+
+
+def _describe_source(checkpoint: Checkpoint) -> Source:
+    return Source(
+        name=model_id(checkpoint.path.absolute()),
+        format="gguf" if checkpoint.metadata else "safetensors",
+        hash=checkpoint.hash(),
+        quantized=bool(checkpoint.warnings),
+    )
+
+
+def _add_texts(folder: BundleFolder, checkpoint: Checkpoint, tokenizer: Mapping[str, Any]) -> list[BundleFile]:
+    """The tokenizer's files as the checkpoint has them; from a GGUF, those that its keys hold."""
+    held = {"tokenizer.json": "tokenizer.huggingface.json", "chat_template.jinja": "tokenizer.chat_template"}
+    texts = {name: str(tokenizer[key]).encode() for name, key in held.items() if key in tokenizer}
+    texts |= {name: path.read_bytes() for name, path in checkpoint.tokenizer_files.items()}
+    return [folder.add(name, data) for name, data in sorted(texts.items())]
