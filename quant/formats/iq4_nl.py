@@ -13,7 +13,7 @@ __all__ = ["IQ4_NL"]
 
 # https://github.com/ggml-org/llama.cpp/pull/5590: the specification of the format
 _LEVELS = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
-# Middles between levels are multiples of a half, so the level nearest to y depends on ceil(2 y): its code, by that + 256.
+# Middles between levels are multiples of a half, so the level nearest to y depends on ceil(2 y): index that + 256.
 _CODE_OF = np.searchsorted(_LEVELS[1:] + _LEVELS[:-1], np.arange(-256, 256)).astype(np.uint8)
 _STARTS = tuple(end + 5 * k for end in (-127, 113) for k in range(-4, 5))
 

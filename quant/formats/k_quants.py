@@ -141,7 +141,7 @@ def _unpack_header(packed: U8Array) -> tuple[F32Array, F32Array]:
 
 
 def _fit_super_blocks(x: F32Array, largest: int) -> _SuperBlocks:
-    """The better of two roundings of ``x`` ``(32, 8 n)``: ``d`` and ``dmin`` are fitted to the first's codes between."""
+    """The better of two roundings of ``x`` ``(32, 8 n)``: ``d`` and ``dmin`` are fitted to the first's codes."""
     s, m = (values.reshape(-1, 8) for values in affine_fit(x, largest))
     d, dmin = (saturate_f16(values.max(axis=1, keepdims=True) / np.float32(63)) for values in (s, m))
     first, error = _round_scales(x, s, m, d, dmin, largest)
