@@ -1,0 +1,30 @@
+"""Safetensors files with any element type, written by the library itself."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors import TensorSpec, serialize_file
+
+_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "I64": "int64"}
+
+
+def bf16(array: np.ndarray) -> np.ndarray:
+    """The upper halves of float32 numbers, cut off."""
+    return (np.ascontiguousarray(array, np.float32).view(np.uint32) >> 16).astype(np.uint16)
+
+
+def save(path: Path, tensors: Mapping[str, np.ndarray], kinds: str | Mapping[str, str] = "F32") -> Path:
+    """Write ``tensors``; ``kinds`` says what their bits are, for all or for each name."""
+    kept = {name: np.ascontiguousarray(array) for name, array in tensors.items()}  # alive while the library reads them
+    specs = {
+        name: TensorSpec(
+            dtype=_NAMES[kinds if isinstance(kinds, str) else kinds[name]],
+            shape=array.shape,
+            data_ptr=array.ctypes.data,
+            data_len=array.nbytes,
+        )
+        for name, array in kept.items()
+    }
+    serialize_file(specs, path, {"format": "pt"})
+    return path
