@@ -8,6 +8,7 @@ import click
 
 from sprat.cli.model_options import load_options, sampling_options
 from sprat.cli.reply import print_reply, show_timings
+from sprat.places import open_engine
 from sprat.runtime.engine import Engine
 from sprat.runtime.session import Session
 
@@ -22,7 +23,7 @@ _HELP = "/reset forgets the conversation, /quit or Ctrl-D ends it, Ctrl-C stops 
 @sampling_options
 def command(*, model: str, load: dict[str, Any], options: dict[str, Any]) -> None:
     """Talk with MODEL, a bundle or a GGUF file; the cache stays between turns."""
-    with Engine.load(model, **load) as engine, engine.session() as session:
+    with open_engine(model, **load) as engine, engine.session() as session:
         click.echo(
             f"{engine.name} on {engine.backend_choice.text()}, context {engine.context} tokens. {_HELP}", err=True
         )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
+
+from sprat.cli.terminal import human_bytes, print_json, print_table, progress_bar
+from sprat.export.gguf import Progress
+from sprat.export.pipeline import ExportResult, export
+from sprat.places import find_source
 
 __all__ = ["command"]
 
@@ -18,29 +21,71 @@ Examples:
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("source")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out")
 @click.option("--device", help="Choose the quantization that fits this device (see: sprat devices).")
 @click.option("--quant", help="int8, int4, or any single block format such as q4_k.")
 @click.option("--format", "formats", default="gguf", show_default=True, help="Formats to write, separated by commas.")
 @click.option("--tensor", "tensor_rules", multiple=True, metavar="PATTERN=FORMAT", help="A format for some tensors.")
-@click.option("--align", type=int, help="Lay every tensor on a multiple of this many bytes; 4096 for mixtures.")
-@click.option("--force", is_flag=True, help="Replace an older bundle at OUT, and export what will not fit the device.")
+@click.option("--align", type=int, help="Lay tensors on multiples of this many bytes; 4096 by default for mixtures.")
+@click.option("--context", type=click.IntRange(min=1), help="Tokens to plan the cache for.")
+@click.option("--force", is_flag=True, help="Replace an older bundle at OUT, and write what does not fit the device.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
+    *,
     source: str,
-    out: Path,
+    out: str,
     device: str | None,
     quant: str | None,
     formats: str,
     tensor_rules: tuple[str, ...],
     align: int | None,
+    context: int | None,
     force: bool,
     as_json: bool,
 ) -> None:
-    """Turn SOURCE, a checkpoint folder or a GGUF, into a bundle at OUT.
+    """Turn SOURCE (a checkpoint folder, a GGUF, or `demo`) into a bundle at OUT.
 
-    The same command continues after an interruption. Memory stays near one tensor, whatever the model's size.
+    Interrupted at any moment, the same command continues. Memory stays near one tensor, whatever the model's size.
     """
-    from sprat.export.pipeline import export
+    with progress_bar("exporting", quiet=as_json) as bar:
 
-    print(export)
+        def report(progress: Progress) -> None:
+            bar(progress.done_bytes, progress.total_bytes, progress.tensor)
+
+        result = export(
+            find_source(source),
+            out,
+            quant=quant,
+            device=device,
+            formats=formats.split(","),
+            tensor_rules=tensor_rules,
+            align=align,
+            context=context,
+            force=force,
+            progress=report,
+        )
+    if as_json:
+        print_json({"path": result.path, "bits_per_weight": result.bits_per_weight, "manifest": result.bundle.manifest})
+    else:
+        _print(result, source)
+
+
+def _print(result: ExportResult, source: str) -> None:
+    manifest = result.bundle.manifest
+    size = sum(file.size_bytes for file in manifest.files)
+    click.echo(f"{result.path}: {human_bytes(size)}, {result.bits_per_weight:.2f} bits per weight, {manifest.recipe}")
+    if result.plan is not None:
+        click.echo(result.plan.verdict)
+    rows = [
+        (
+            group.role,
+            group.format if group.format == group.wanted else f"{group.format} (rows not divisible for {group.wanted})",
+            group.n_tensors,
+            human_bytes(group.size_bytes),
+        )
+        for group in manifest.tensor_groups
+    ]
+    print_table(("tensors", "format", "number", "size"), rows)
+    for note in (*manifest.warnings, *result.notes):
+        click.echo(f"note: {note}")
+    click.echo(f"next:  sprat verify {result.path} --source {source}   then:  sprat run {result.path} 'a prompt'")

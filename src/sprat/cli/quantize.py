@@ -1,0 +1,42 @@
+"""``sprat quantize``."""
+
+from __future__ import annotations
+
+import click
+
+from sprat.cli.terminal import human_bytes, print_json, progress_bar
+from sprat.export.gguf import Progress
+from sprat.export.requantize import quantize
+
+__all__ = ["command"]
+
+
+@click.command(epilog="Example:  sprat quantize model-F16.gguf model-Q4_K.gguf --quant q4_k --tensor 'ffn_down=q6_k'")
+@click.argument("source")
+@click.argument("out")
+@click.option("--quant", default="int4", show_default=True, help="int8, int4, or any single block format.")
+@click.option("--tensor", "tensor_rules", multiple=True, metavar="PATTERN=FORMAT", help="A format for some tensors.")
+@click.option("--align", type=int, help="Lay tensors on multiples of this many bytes; by default as in SOURCE.")
+@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(
+    *, source: str, out: str, quant: str, tensor_rules: tuple[str, ...], align: int | None, force: bool, as_json: bool
+) -> None:
+    """Quantize the GGUF file SOURCE into the GGUF file OUT."""
+    with progress_bar("quantizing", quiet=as_json) as bar:
+
+        def report(progress: Progress) -> None:
+            bar(progress.done_bytes, progress.total_bytes, progress.tensor)
+
+        result = quantize(
+            source, out, quant=quant, tensor_rules=tensor_rules, align=align, force=force, progress=report
+        )
+    if as_json:
+        print_json(result)
+        return
+    click.echo(f"{result.file.path}: {human_bytes(result.source_bytes)} became {human_bytes(result.file.nbytes)}")
+    for group in result.fallbacks:
+        click.echo(f"note: {group.role} is {group.format}: its rows are not divisible for {group.wanted}")
+    for note in result.notes:
+        click.echo(f"note: {note}")
+    click.echo(f"next:  sprat inspect {result.file.path}")

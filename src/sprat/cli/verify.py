@@ -1,0 +1,70 @@
+"""``sprat verify``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from sprat.cli.terminal import print_json, progress_bar
+from sprat.errors import InputError
+from sprat.export.verify import Verification, verify
+from sprat.places import find_source
+
+__all__ = ["command"]
+
+
+@click.command(epilog="Example:  sprat verify out --source DeepSeek-V2-Lite-Chat --max-kld 0.05")
+@click.argument("artifact")
+@click.option("--source", required=True, help="What it was made from: a checkpoint folder, a GGUF, or `demo`.")
+@click.option("--text", "text_file", help="A file of text for both to read; by default one of sprat's own.")
+@click.option("--backend", "backends", multiple=True, help="Run the artifact on this; by default on each there is.")
+@click.option("--max-kld", type=float, help="Exit 1 if the mean KL divergence (nats per token) is larger.")
+@click.option("--max-tokens", type=click.IntRange(min=2), help="Read only this much of the text.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(
+    *,
+    artifact: str,
+    source: str,
+    text_file: str | None,
+    backends: tuple[str, ...],
+    max_kld: float | None,
+    max_tokens: int | None,
+    as_json: bool,
+) -> None:
+    """Compare ARTIFACT, a bundle or a GGUF, with its source.
+
+    Prints perplexity, KL divergence and token probabilities as llama-perplexity does, scoring the second half of each
+    window, and for mixtures the share of chosen experts that both have in common.
+    """
+    with progress_bar("verifying", quiet=as_json) as bar:
+        verification = verify(
+            artifact,
+            find_source(source),
+            text=_read(text_file) if text_file else None,
+            backends=backends or None,
+            max_kld=max_kld,
+            max_tokens=max_tokens,
+            progress=bar,
+        )
+    if as_json:
+        print_json({"passed": verification.passed, "verification": verification})
+    else:
+        _print(verification)
+    if not verification.passed:
+        sys.exit(1)
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--text {path}: cannot be read as UTF-8 text ({error}); pass a text file") from error
+
+
+def _print(verification: Verification) -> None:
+    worst = max(found.mean_kld for found in verification.quality.values())
+    limit = "" if verification.max_kld is None else f", limit {verification.max_kld}"
+    click.echo(f"{'PASSED' if verification.passed else 'FAILED'}: mean KL divergence {worst:.6f}{limit}\n")
+    click.echo(verification.text())
