@@ -40,7 +40,7 @@ from sprat.runtime.gguf import GGUFFile
 from sprat.runtime.gguf_metadata import spec_from_metadata
 from sprat.runtime.spec import FrequencyFactors, ModelSpec
 from sprat.runtime.tensors import ROPE_FREQS
-from sprat.runtime.validate import compare_shapes, listing
+from sprat.runtime.validate import compare_shapes, listing, vocabulary_problems
 from sprat.runtime.weights import Weight
 
 __all__ = ["Checkpoint"]
@@ -233,7 +233,8 @@ class Checkpoint:
     def _structure(self) -> list[str]:
         found = {name: tensor.shape for name, tensor in self._stored.items()}
         expected = {source: origin.source_shape for origin in self._origins.values() for source in origin.sources}
-        return compare_shapes(found, expected | dict(self._expected_scales(expected)))
+        problems = compare_shapes(found, expected | dict(self._expected_scales(expected)))
+        return problems + list(vocabulary_problems(self.metadata, self.spec.vocab_size))
 
     def _expected_scales(self, expected: Iterable[str]) -> Iterator[tuple[str, tuple[int, ...]]]:
         for source in expected:

@@ -25,7 +25,8 @@ from sprat.errors import ModelFileError
 from sprat.quant.formats.block import U8Array
 from sprat.runtime.foreign import any_format
 from sprat.runtime.gguf_header import ValueType, read_header
-from sprat.runtime.validate import TensorInfo, check_layout
+from sprat.runtime.spec import ModelSpec
+from sprat.runtime.validate import TensorInfo, check_layout, check_model
 from sprat.runtime.weights import Weight
 
 __all__ = ["GGUFFile", "TensorInfo"]
@@ -95,6 +96,14 @@ class GGUFFile:
             raise ModelFileError(f"{self.path}: no tensor {name!r} among its {len(self.tensors)}") from None
         packed = self._bytes[info.offset : info.offset + info.nbytes].reshape(*info.shape[:-1], -1)
         return Weight(name, any_format(info.format_type), info.shape, packed)
+
+    def check(self, spec: ModelSpec) -> None:
+        """Compare tensors and vocabulary with the architecture; see :func:`~sprat.runtime.validate.check_model`.
+
+        Raises:
+            ModelFileError: tensors that are missing, surplus or misshapen, or a vocabulary of the wrong size.
+        """
+        check_model(spec, {name: info.shape for name, info in self.tensors.items()}, self.metadata, self.path)
 
     def close(self) -> None:
         """Nothing to do: the map goes when the last view of it goes. For symmetry with other sources."""

@@ -1,7 +1,7 @@
 """What must hold between the declarations of a model file before any of its bytes is used.
 
-:func:`check_layout` compares tensors with the file (types, sizes, offsets, overlaps), :func:`compare_shapes` compares
-them with what an architecture is made of. Each collects all it finds before anyone raises.
+:func:`check_layout` compares tensors with the file (types, sizes, offsets, overlaps), :func:`check_model` compares
+tensors and vocabulary with the architecture that the metadata describes. Each collects all it finds before it raises.
 """
 
 from __future__ import annotations
@@ -10,12 +10,18 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from sprat.errors import FormatError, ModelFileError
 from sprat.runtime.foreign import any_format
 from sprat.runtime.gguf_header import DAMAGED, Header, TensorRecord
+from sprat.runtime.spec import ModelSpec
+from sprat.runtime.tensors import expected_tensors
 
-__all__ = ["TensorInfo", "check_layout", "compare_shapes", "listing"]
+__all__ = ["TensorInfo", "check_layout", "check_model", "compare_shapes", "listing", "vocabulary_problems"]
 
 LISTED = 20  # problems of one kind that a message names; the rest is counted
 
@@ -118,3 +124,46 @@ def compare_shapes(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, 
     ]
     kinds = (("missing", missing), ("surplus", surplus), ("misshapen", misshapen))
     return [f"{len(names)} {kind}: {listing(names)}" for kind, names in kinds if names]
+
+
+def check_model(
+    spec: ModelSpec, shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, Any], path: str | Path
+) -> None:
+    """Compare a whole file with the architecture that its metadata describes.
+
+    Args:
+        spec: the architecture.
+        shapes: name -> shape of every tensor in the file.
+        metadata: its keys.
+        path: its name, for messages.
+
+    Raises:
+        ModelFileError: tensors that are missing, surplus or misshapen, or a vocabulary of another size than the
+            embeddings; all of them in one message.
+    """
+    found = {name: shape for name, shape in shapes.items() if not _is_beyond(name, spec.n_layers)}
+    problems = compare_shapes(found, expected_tensors(spec))
+    problems += vocabulary_problems(metadata, spec.vocab_size)
+    if problems:
+        raise ModelFileError(
+            f"{path}: not a whole {spec.architecture} model of {spec.n_layers} layers and {spec.vocab_size} tokens: "
+            f"{'. '.join(problems)}. {DAMAGED.capitalize()}"
+        )
+
+
+def _is_beyond(name: str, n_layers: int) -> bool:
+    """Whether a tensor belongs to a layer of multi-token prediction, which is not run."""
+    block, _, rest = name.partition(".")
+    number = rest.partition(".")[0]
+    return block == "blk" and number.isdecimal() and int(number) >= n_layers
+
+
+def vocabulary_problems(metadata: Mapping[str, Any], vocab_size: int) -> Iterator[str]:
+    """What in a file's tokenizer does not fit ``vocab_size`` rows of embeddings."""
+    for kind in ("tokens", "token_type", "scores"):
+        listed = metadata.get(f"tokenizer.ggml.{kind}")
+        if listed is not None and np.size(listed) != vocab_size:
+            yield f"tokenizer.ggml.{kind} has {np.size(listed)} entries, expected {vocab_size} as in token_embd.weight"
+    for key, value in metadata.items():
+        if key.startswith("tokenizer.ggml.") and key.endswith("_token_id") and value not in range(vocab_size):
+            yield f"{key} is {value!r}, expected a token id below {vocab_size}"

@@ -2,6 +2,7 @@
 
 import json
 
+import gguf as reference
 import numpy as np
 import pytest
 from deepseek_v3 import fp8_checkpoint
@@ -244,6 +245,23 @@ def test_a_tensor_in_two_shards(folder):
 def test_an_index_that_is_none(text, folder):
     (folder / INDEX).write_text(text, encoding="latin-1")
     assert f"{INDEX}: not an index of shards" in reason(folder)
+
+
+def test_a_gguf_whose_vocabulary_has_another_size(tmp_path):
+    writer = reference.GGUFWriter(tmp_path / "model.gguf", "llama")
+    for key in ("block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count"):
+        writer.add_uint32(f"llama.{key}", 2)
+    writer.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-6)
+    writer.add_array("tokenizer.ggml.tokens", ["a", "b"])
+    writer.add_tensor("token_embd.weight", np.full((3, 2), np.nan, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    message = reason(tmp_path / "model.gguf")
+    assert "19 missing: 'blk.0.attn_norm.weight'" in message
+    assert "tokenizer.ggml.tokens has 2 entries, expected 3" in message
+    assert "1 with NaN or infinite weights: 'token_embd.weight'" in message
 
 
 def test_a_gguf_without_tensors(tmp_path):
