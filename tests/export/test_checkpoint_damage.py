@@ -249,8 +249,9 @@ def test_an_index_that_is_none(text, folder):
 
 def test_a_gguf_whose_vocabulary_has_another_size(tmp_path):
     writer = reference.GGUFWriter(tmp_path / "model.gguf", "llama")
-    for key in ("block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count"):
-        writer.add_uint32(f"llama.{key}", 2)
+    for key in ("block_count", "context_length", "feed_forward_length", "attention.head_count"):
+        writer.add_uint32(f"llama.{key}", 1)
+    writer.add_uint32("llama.embedding_length", 2)
     writer.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-6)
     writer.add_array("tokenizer.ggml.tokens", ["a", "b"])
     writer.add_tensor("token_embd.weight", np.full((3, 2), np.nan, np.float32))
@@ -259,7 +260,7 @@ def test_a_gguf_whose_vocabulary_has_another_size(tmp_path):
     writer.write_tensors_to_file()
     writer.close()
     message = reason(tmp_path / "model.gguf")
-    assert "19 missing: 'blk.0.attn_norm.weight'" in message
+    assert "10 missing: 'blk.0.attn_norm.weight'" in message
     assert "tokenizer.ggml.tokens has 2 entries, expected 3" in message
     assert "1 with NaN or infinite weights: 'token_embd.weight'" in message
 
