@@ -14,8 +14,6 @@ from sprat.runtime.tokenizer import Tokenizer
 
 __all__ = ["load_source", "open_source"]
 
-_DEFAULT_CONTEXT = 4096
-
 
 def open_source(path: str | os.PathLike[str], *, dense_bytes: int) -> ReferenceBackend:
     """A checkpoint folder or a GGUF file in the reference backend, all arithmetic in float32.
@@ -51,6 +49,6 @@ def load_source(path: str | os.PathLike[str], *, memory: int | str | None = None
         open_source(path, dense_bytes=dense_bytes),
         tokenizer,
         template=find_template(metadata, tokenizer),
-        context=context or _DEFAULT_CONTEXT,
+        context=context,
         name=Path(path).resolve().name,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import threading
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -183,7 +183,8 @@ class Generation(Iterator[Piece]):
 
     def close(self) -> None:
         """End the answer now, from the thread that iterates; what was made so far stays in the session's cache."""
-        self._pieces.close()
+        if self._summary is None:
+            self._pieces.close()
         if self._summary is None:  # never started, so that the generator's own ending did not run
             self._finish()
 
@@ -204,7 +205,7 @@ class Generation(Iterator[Piece]):
             raise RuntimeError("the answer has not ended: iterate to its end, or call text() or close() first")
         return self._summary
 
-    def _run(self) -> Iterator[Piece]:
+    def _run(self) -> Generator[Piece]:
         try:
             logits = self._prefill()
             while not self._ended():

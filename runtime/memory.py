@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
-from dataclasses import dataclass
+from pathlib import Path
 
+from sprat.devices.footprint import Footprint
 from sprat.errors import DoesNotFitError, InputError
 
-__all__ = ["MemoryNeed", "parse_memory"]
+__all__ = ["available_bytes", "parse_memory", "refusal"]
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+_CONTEXT_STEP = 256  # a shorter context is proposed in steps of this many tokens
 
 
 def parse_memory(memory: int | str) -> int:
@@ -29,43 +32,38 @@ def parse_memory(memory: int | str) -> int:
     return n_bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryNeed:
-    """Bytes that a backend needs for one model and one sequence of ``context`` tokens."""
+def available_bytes() -> int:
+    """Memory that this machine could hand out now, its page cache included."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists() and (found := re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(), re.MULTILINE)):
+        return int(found[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
-    backend: str
-    context: int
-    weights_bytes: int  # as they are packed in the file
-    cache_bytes: int
-    working_bytes: int  # activations, logits and scratch, at most
 
-    @property
-    def total_bytes(self) -> int:
-        """All three."""
-        return self.weights_bytes + self.cache_bytes + self.working_bytes
+def refusal(footprint: Footprint, memory_bytes: int, subject: str) -> DoesNotFitError | None:
+    """The error for a model that needs more than ``memory_bytes``, with numbers and a remedy; ``None`` when it fits.
 
-    def refusal(self, memory_bytes: int, subject: str) -> DoesNotFitError | None:
-        """The error for a budget of ``memory_bytes``, or ``None`` when the model fits.
+    Args:
+        footprint: what it needs.
+        memory_bytes: what it may use.
+        subject: who needs it, for the message.
+    """
+    if footprint.total_bytes <= memory_bytes:
+        return None
+    return DoesNotFitError(
+        f"{subject} needs {_show(footprint.total_bytes)} (weights {_show(footprint.weight_bytes)}, cache for "
+        f"{footprint.context} tokens {_show(footprint.cache_bytes)}, buffers {_show(footprint.buffer_bytes)}) "
+        f"but may use {_show(memory_bytes)}; {_remedy(footprint, memory_bytes)}"
+    )
 
-        Args:
-            memory_bytes: what may be used.
-            subject: what does not fit, for the message.
-        """
-        if self.total_bytes <= memory_bytes:
-            return None
-        return DoesNotFitError(
-            f"{subject}: the {self.backend} backend needs {_show(self.total_bytes)} "
-            f"(weights {_show(self.weights_bytes)}, cache for {self.context} tokens {_show(self.cache_bytes)}, working "
-            f"memory {_show(self.working_bytes)}), but may use {_show(memory_bytes)}; {self._remedy(memory_bytes)}"
-        )
 
-    def _remedy(self, memory_bytes: int) -> str:
-        """A shorter context where that is enough, otherwise fewer bits."""
-        left = memory_bytes - self.weights_bytes - self.working_bytes
-        fits = max(0, left) * self.context // max(1, self.cache_bytes)
-        if fits >= 256:
-            return f"context={fits // 256 * 256} fits, or give it more memory"
-        return "give it more memory, or export the model with fewer bits (sprat quantize --quant int4)"
+def _remedy(footprint: Footprint, memory_bytes: int) -> str:
+    """A shorter context where that is enough, otherwise fewer bits."""
+    left = memory_bytes - footprint.weight_bytes - footprint.buffer_bytes
+    context = max(0, left) // footprint.cache_bytes_per_token // _CONTEXT_STEP * _CONTEXT_STEP
+    if context:
+        return f"load it with context={context}, or give it more memory"
+    return "give it more memory, or take fewer bits (sprat quantize --quant int4)"
 
 
 def _show(n_bytes: int) -> str:

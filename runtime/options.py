@@ -50,12 +50,20 @@ class Limits:
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
             object.__setattr__(self, "stop", (self.stop,))
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise InputError(
-                f"max_tokens: found {self.max_tokens}, expected at least 1 (or None for no limit but the context)"
-            )
-        if self.timeout is not None and self.timeout <= 0:
-            raise InputError(f"timeout: found {self.timeout}, expected seconds above 0 (or None for no limit)")
+        rules = [
+            (
+                "max_tokens",
+                self.max_tokens is None or self.max_tokens >= 1,
+                "at least 1, or None for what the context holds",
+            ),
+            ("stop", all(self.stop), "strings that are not empty"),
+            ("timeout", self.timeout is None or self.timeout > 0, "seconds above 0, or None"),
+        ]
+        wrong = [
+            f"{name} is {getattr(self, name)!r}, expected {expected}" for name, holds, expected in rules if not holds
+        ]
+        if wrong:
+            raise InputError(f"These limits cannot be kept: {'; '.join(wrong)}.")
 
 
 _LIMITS = frozenset(Limits.__dataclass_fields__)

@@ -11,22 +11,23 @@ import collections
 import ctypes
 import functools
 import importlib.util
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sprat.devices.footprint import Footprint
 from sprat.errors import BackendError, PromptError, SpratError
 from sprat.quant.formats.block import F32Array
 from sprat.runtime.backends.llamacpp_build import install_command
 from sprat.runtime.backends.probe import probe
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
-from sprat.runtime.memory import MemoryNeed
 
 __all__ = ["LlamaCppBackend", "LlamaCppStream"]
 
-_CACHE_BYTES_PER_NUMBER = 2  # F16
+_CACHE_NUMBER_BYTES = 2  # F16
 _BATCH = 256  # tokens per llama_decode at most: larger prompts are cut
 _OWN_BYTES = 64 << 20  # graph, thread stacks and buffers that do not grow with the model
 _LOG_ERROR = 4  # GGML_LOG_LEVEL_ERROR
@@ -35,15 +36,10 @@ _LOG_ERROR = 4  # GGML_LOG_LEVEL_ERROR
 class LlamaCppLoader(BackendLoader, name="llamacpp", preference=30):
     """llama.cpp, where llama-cpp-python is installed and survives the file."""
 
-    def need(self, request: LoadRequest) -> MemoryNeed:
-        """Packed weights, an F16 cache, and logits for one batch."""
-        return MemoryNeed(
-            backend=self.name,
-            context=request.context,
-            weights_bytes=request.weights_bytes,
-            cache_bytes=request.context * request.spec.cache_numbers_per_token * _CACHE_BYTES_PER_NUMBER,
-            working_bytes=_BATCH * request.spec.vocab_size * 4 + _OWN_BYTES,
-        )
+    def footprint(self, request: LoadRequest) -> Footprint:
+        """An F16 cache, and logits for one batch."""
+        buffer_bytes = _BATCH * request.spec.vocab_size * 4 + _OWN_BYTES
+        return request.footprint(cache_number_bytes=_CACHE_NUMBER_BYTES, buffer_bytes=buffer_bytes)
 
     def obstacle(self, request: LoadRequest) -> SpratError | None:
         """Not installed."""
@@ -82,6 +78,7 @@ class LlamaCppBackend:
                 f"{path}: llama.cpp cannot load this file{_why()}; sprat inspect says which runtimes can"
             )
         self._n_threads = n_threads
+        self._streams: weakref.WeakSet[LlamaCppStream] = weakref.WeakSet()
         self.vocab_size: int = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self._model))
         self.max_context: int = lib.llama_model_n_ctx_train(self._model)
 
@@ -91,10 +88,14 @@ class LlamaCppBackend:
         Raises:
             BackendError: llama.cpp could not make the context, mostly for lack of memory.
         """
-        return LlamaCppStream(self._model, capacity=capacity, vocab_size=self.vocab_size, n_threads=self._n_threads)
+        stream = LlamaCppStream(self._model, capacity=capacity, vocab_size=self.vocab_size, n_threads=self._n_threads)
+        self._streams.add(stream)
+        return stream
 
     def close(self) -> None:
-        """Free the weights; streams must be closed before."""
+        """Free the weights, and the streams that still use them."""
+        for stream in list(self._streams):
+            stream.close()
         if self._model:
             _library().llama_model_free(self._model)
             self._model = None
@@ -116,6 +117,7 @@ class LlamaCppStream:
         self._batch = lib.llama_batch_init(params.n_batch, 0, 1)
         self._n_batch: int = params.n_batch
         self._vocab_size = vocab_size
+        self._free = weakref.finalize(self, _free, self._context, self._batch)  # also when a session is just dropped
         self.capacity = capacity
         self.length = 0
 
@@ -123,7 +125,7 @@ class LlamaCppStream:
         """Append ``tokens`` and return the logits after the last one, ``(vocab_size,)``."""
         for start in range(0, len(tokens), self._n_batch):
             self._decode(tokens[start : start + self._n_batch], all_logits=False)
-        return self._logits(1)[0]
+        return self._logits(1).ravel()
 
     def extend_all(self, tokens: Sequence[int]) -> F32Array:
         """Append ``tokens`` and return the logits after each, ``(n, vocab_size)``."""
@@ -142,10 +144,7 @@ class LlamaCppStream:
 
     def close(self) -> None:
         """Free the context and its cache."""
-        if self._context:
-            _library().llama_batch_free(self._batch)
-            _library().llama_free(self._context)
-            self._context = None
+        self._free()
 
     def _decode(self, tokens: Sequence[int], *, all_logits: bool) -> None:
         if self.length + len(tokens) > self.capacity:
@@ -169,6 +168,11 @@ class LlamaCppStream:
         """The last ``n_rows`` rows that were asked for, copied out of llama.cpp's buffer."""
         pointer = _library().llama_get_logits(self._context)
         return np.ctypeslib.as_array(pointer, (n_rows, self._vocab_size)).copy()
+
+
+def _free(context: Any, batch: Any) -> None:
+    _library().llama_batch_free(batch)
+    _library().llama_free(context)
 
 
 @functools.cache

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
+from sprat.devices.footprint import Footprint
 from sprat.errors import SpratError
 from sprat.quant.formats.block import F32Array
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
 from sprat.runtime.kernels.reference import ReferenceKernels
-from sprat.runtime.memory import MemoryNeed
+from sprat.runtime.memory import available_bytes
 from sprat.runtime.models import Model, RoutingObserver, load_model
 from sprat.runtime.spec import ModelSpec
 from sprat.runtime.weights import WeightSource
 
 __all__ = ["ReferenceBackend", "ReferenceStream"]
 
-_CACHE_BYTES_PER_NUMBER = 4  # float32
+_CACHE_NUMBER_BYTES = 4  # float32
 _CHUNK = 256  # tokens whose activations are in memory at once
 _OWN_BYTES = 128 << 20  # attention panels, unpacked panels, NumPy's temporaries
 
@@ -24,17 +24,12 @@ _OWN_BYTES = 128 << 20  # attention panels, unpacked panels, NumPy's temporaries
 class ReferenceLoader(BackendLoader, name="reference", preference=20):
     """NumPy is always there."""
 
-    def need(self, request: LoadRequest) -> MemoryNeed:
-        """Packed weights, a float32 cache, and one chunk's activations; unpacked weights only take what is left."""
+    def footprint(self, request: LoadRequest) -> Footprint:
+        """A float32 cache, and one chunk's activations; unpacked weights only take what is left."""
         spec = request.spec
         widest = max(spec.intermediate_size, spec.hidden_size, spec.n_heads * spec.head_dim)
-        return MemoryNeed(
-            backend=self.name,
-            context=request.context,
-            weights_bytes=request.weights_bytes,
-            cache_bytes=request.context * spec.cache_numbers_per_token * _CACHE_BYTES_PER_NUMBER,
-            working_bytes=8 * _CHUNK * widest * 4 + 2 * spec.vocab_size * 4 + _OWN_BYTES,
-        )
+        buffer_bytes = 8 * _CHUNK * widest * 4 + 2 * spec.vocab_size * 4 + _OWN_BYTES
+        return request.footprint(cache_number_bytes=_CACHE_NUMBER_BYTES, buffer_bytes=buffer_bytes)
 
     def obstacle(self, request: LoadRequest) -> SpratError | None:
         """None: there is always NumPy."""
@@ -43,9 +38,9 @@ class ReferenceLoader(BackendLoader, name="reference", preference=20):
     def load(self, request: LoadRequest) -> ReferenceBackend:
         """Nothing is read before it is used; what the budget leaves may hold unpacked weights."""
         if request.memory_bytes is None:
-            dense_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") // 2
+            dense_bytes = available_bytes() // 2
         else:
-            dense_bytes = request.memory_bytes - self.need(request).total_bytes
+            dense_bytes = request.memory_bytes - self.footprint(request).total_bytes
         return ReferenceBackend(request.spec, request.file, dense_bytes=dense_bytes)
 
 
@@ -93,7 +88,7 @@ class ReferenceStream:
 
     def extend(self, tokens: Sequence[int]) -> F32Array:
         """Append ``tokens`` and return the logits after the last one, ``(vocab_size,)``."""
-        return self._model.forward(tokens, self._cache, observe=self._observe)[0]
+        return self._model.forward(tokens, self._cache, observe=self._observe).ravel()
 
     def extend_all(self, tokens: Sequence[int]) -> F32Array:
         """Append ``tokens`` and return the logits after each, ``(n, vocab_size)``."""

@@ -3,7 +3,7 @@
 A backend is one file of this folder with a :class:`BackendLoader` in it::
 
     class NativeLoader(BackendLoader, name="native", preference=10):
-        def need(self, request): ...
+        def footprint(self, request): ...
         def obstacle(self, request): ...
         def load(self, request): ...
 
@@ -19,10 +19,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+from sprat.devices.footprint import Footprint
 from sprat.errors import BackendError, DoesNotFitError, SpratError, unknown_name
 from sprat.runtime.backends.backend import Backend
 from sprat.runtime.gguf import GGUFFile
-from sprat.runtime.memory import MemoryNeed
+from sprat.runtime.memory import refusal
 from sprat.runtime.spec import ModelSpec
 
 __all__ = ["BackendChoice", "BackendLoader", "LoadRequest", "backend_names", "choose", "open_backend"]
@@ -40,10 +41,23 @@ class LoadRequest:
     n_threads: int
     memory_bytes: int | None = None  # hard budget; None for what the machine has
 
-    @property
-    def weights_bytes(self) -> int:
-        """Bytes of all tensors as they lie in the file."""
-        return sum(info.nbytes for info in self.file.tensors.values())
+    def footprint(self, *, cache_number_bytes: int, buffer_bytes: int) -> Footprint:
+        """The file's weights as they are packed, with a backend's cache and buffers.
+
+        Args:
+            cache_number_bytes: of one number in the cache.
+            buffer_bytes: everything else, at most.
+        """
+        sizes = {name: info.nbytes for name, info in self.file.tensors.items()}
+        routed_bytes = sum(size for name, size in sizes.items() if "_exps." in name)
+        return Footprint(
+            quant="as in the file",
+            resident_bytes=sum(sizes.values()) - routed_bytes,
+            routed_bytes=routed_bytes,
+            cache_bytes_per_token=self.spec.cache_numbers_per_token * cache_number_bytes,
+            context=self.context,
+            buffer_bytes=buffer_bytes,
+        )
 
 
 class BackendLoader(ABC):
@@ -59,7 +73,7 @@ class BackendLoader(ABC):
         _LOADERS[name] = cls()
 
     @abstractmethod
-    def need(self, request: LoadRequest) -> MemoryNeed:
+    def footprint(self, request: LoadRequest) -> Footprint:
         """Bytes that it would take, from the header alone."""
 
     @abstractmethod
@@ -124,9 +138,10 @@ def open_backend(choice: BackendChoice, request: LoadRequest) -> Backend:
 
 def _obstacle(loader: BackendLoader, request: LoadRequest) -> SpratError | None:
     if request.memory_bytes is not None:
-        refusal = loader.need(request).refusal(request.memory_bytes, str(request.file.path))
-        if refusal is not None:
-            return refusal
+        subject = f"{request.file.path}: the {loader.name} backend"
+        too_large = refusal(loader.footprint(request), request.memory_bytes, subject)
+        if too_large is not None:
+            return too_large
     return loader.obstacle(request)
 
 

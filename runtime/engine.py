@@ -1,0 +1,246 @@
+"""``Engine``: a model ready to answer. What an app author touches first.
+
+::
+
+    with Engine.load("student-int4", memory="3GB") as engine:
+        reply = engine.chat([{"role": "user", "content": "What is the capital of France?"}])
+        print(reply["choices"][0]["message"]["content"])
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, Unpack
+
+from sprat.devices.profile import DeviceProfile, load_profile
+from sprat.errors import InputError, PromptError, TemplateError
+from sprat.runtime.backends.backend import Backend
+from sprat.runtime.backends.registry import BackendChoice, LoadRequest, choose, open_backend
+from sprat.runtime.bundle import Bundle
+from sprat.runtime.chat import ChatTemplate
+from sprat.runtime.chat_prompt import ChatPrompt, chat_prompt
+from sprat.runtime.completions import ChatCompletion, ChatStream, Message
+from sprat.runtime.generation import Generation
+from sprat.runtime.gguf import GGUFFile
+from sprat.runtime.gguf_metadata import spec_from_metadata
+from sprat.runtime.memory import parse_memory
+from sprat.runtime.options import GenerateOptions
+from sprat.runtime.session import Session
+from sprat.runtime.tokenizer import Tokenizer
+
+__all__ = ["Engine", "find_model", "find_template"]
+
+_DEFAULT_CONTEXT = 4096  # many models were made for 163,840 tokens, whose cache no small device holds
+
+
+class Engine:
+    """A backend, a tokenizer and a chat template, and the sessions over them.
+
+    :meth:`load` reads them from a bundle or a GGUF file; the constructor takes parts that are there already.
+
+    Args:
+        backend: weights, ready to run; closed with the engine.
+        tokenizer: of the same model.
+        template: how a conversation becomes a prompt; without one there is no ``chat``.
+        context: tokens that prompt and answer may hold together; by default the model's own limit, at most 4096.
+        name: the model's name, for chat results.
+        backend_choice: why this backend.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        tokenizer: Tokenizer,
+        *,
+        template: ChatTemplate | None = None,
+        context: int | None = None,
+        name: str = "model",
+        backend_choice: BackendChoice | None = None,
+    ) -> None:
+        self.backend = backend
+        self.tokenizer = tokenizer
+        self.template = template
+        self.context = _checked_context(context, backend.max_context)
+        self.name = name
+        self.backend_choice = backend_choice or BackendChoice(backend.name)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        device: str | None = None,
+        memory: int | str | None = None,
+        backend: str = "auto",
+        context: int | None = None,
+    ) -> Self:
+        """Load a bundle or a GGUF file; it is refused before anything large is read if it does not fit.
+
+        Args:
+            path: a folder made by ``sprat export``, or a ``.gguf`` file.
+            device: a profile whose memory and cores are the limits (see ``sprat devices``).
+            memory: hard budget, in bytes or as ``"3GB"``; replaces the device's.
+            backend: a name that ``sprat doctor`` lists, or ``"auto"``; :attr:`backend_choice` explains what was taken.
+            context: tokens that prompt and answer may hold together; by default the model's own limit, at most 4096.
+
+        Raises:
+            InputError: the model, the device or a limit cannot be used; see :mod:`sprat.errors` for the kinds.
+            DoesNotFitError: the model needs more than the budget.
+            BackendError: no backend can run it here.
+        """
+        file = GGUFFile.open(find_model(path))
+        spec = spec_from_metadata(file.metadata, file)
+        file.check(spec)
+        profile = None if device is None else load_profile(device)
+        request = LoadRequest(
+            file=file,
+            spec=spec,
+            context=_checked_context(context, spec.max_context),
+            n_threads=_n_threads(profile),
+            memory_bytes=_budget(memory, profile),
+        )
+        choice = choose(backend, request)
+        tokenizer = Tokenizer.from_gguf(file.metadata)
+        return cls(
+            open_backend(choice, request),
+            tokenizer,
+            template=find_template(file.metadata, tokenizer),
+            context=request.context,
+            name=str(file.metadata.get("general.name", file.path.stem)),
+            backend_choice=choice,
+        )
+
+    def generate(self, prompt: str | Sequence[int], **options: Unpack[GenerateOptions]) -> Generation:
+        """Continue ``prompt``, piece by piece.
+
+        Args:
+            prompt: text, which gets the model's BOS token and in which special tokens stay text; or token ids, taken
+                as they are.
+            **options: how to sample (:class:`~sprat.runtime.sampling.SamplingParams`) and when to stop
+                (:class:`~sprat.runtime.options.Limits`).
+
+        Returns:
+            An iterator of pieces with ``text()``, ``cancel()`` and, after the end, ``summary``.
+
+        Raises:
+            PromptError: the prompt is empty, too long, or holds ids beyond the vocabulary.
+            InputError: an option is out of its range.
+        """
+        tokens = self.encode(prompt)
+        capacity = min(self.context, len(tokens) + (options.get("max_tokens") or self.context))
+        with self._session_for_one(capacity) as session:
+            return session.start(tokens, options, continues=True, on_end=session.close)
+
+    def chat(self, messages: Sequence[Message], **options: Unpack[GenerateOptions]) -> ChatCompletion:
+        """The whole reply to a conversation, in OpenAI's shape, with the thoughts apart in ``reasoning_content``.
+
+        Args:
+            messages: ``{"role": ..., "content": ...}`` each, oldest first.
+            **options: as for :meth:`generate`.
+
+        Raises:
+            TemplateError: the model has no chat template, or it fails on these messages.
+            PromptError: the conversation is longer than the context.
+        """
+        return self.stream_chat(messages, **options).completion()
+
+    def stream_chat(self, messages: Sequence[Message], **options: Unpack[GenerateOptions]) -> ChatStream:
+        """The reply to a conversation as it comes, in chunks of OpenAI's shape; otherwise like :meth:`chat`."""
+        with self._session_for_one(self.context) as session:
+            return session.start_chat(messages, options, on_end=session.close)
+
+    def session(self) -> Session:
+        """A conversation whose cache stays between turns. Close it, or use it in a ``with`` statement."""
+        return Session(self, self.backend.new_stream(self.context))
+
+    def encode(self, prompt: str | Sequence[int]) -> list[int]:
+        """Token ids of a prompt, checked.
+
+        Raises:
+            PromptError: the prompt is empty, or an id lies beyond the vocabulary.
+        """
+        tokens = self.tokenizer.encode(prompt, add_bos=True) if isinstance(prompt, str) else list(prompt)
+        if not tokens:
+            raise PromptError(
+                "the prompt is empty, and this model has no token that begins a text; give it at least one"
+            )
+        beyond = [token for token in tokens if not 0 <= token < self.backend.vocab_size]
+        if beyond:
+            raise PromptError(
+                f"the prompt holds token ids beyond the vocabulary: {beyond[:5]}, expected 0 to "
+                f"{self.backend.vocab_size - 1}; encode it with this model's tokenizer"
+            )
+        return tokens
+
+    def encode_chat(self, messages: Sequence[Message]) -> ChatPrompt:
+        """The prompt that the chat template makes of a conversation.
+
+        Raises:
+            TemplateError: the model has no chat template, or it fails on these messages.
+            PromptError: a message without text.
+        """
+        if self.template is None:
+            raise TemplateError(f"{self.name} has no chat template; use generate() with a prompt of your own")
+        return chat_prompt(self.template, self.tokenizer, messages)
+
+    def close(self) -> None:
+        """Free the weights."""
+        self.backend.close()
+
+    @contextlib.contextmanager
+    def _session_for_one(self, capacity: int) -> Iterator[Session]:
+        """A session for a single answer, which closes it when it ends; closed here if the answer cannot begin."""
+        session = Session(self, self.backend.new_stream(max(capacity, 1)))
+        with contextlib.ExitStack() as stack:
+            stack.callback(session.close)
+            yield session
+            stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def find_model(path: str | os.PathLike[str]) -> Path:
+    """The GGUF file behind what a user calls a model: itself, or the artifact of a bundle.
+
+    Raises:
+        BundleError: a folder that is no bundle, or one without a GGUF.
+    """
+    return Bundle.open(path).artifact("gguf") if Path(path).is_dir() else Path(path)
+
+
+def _checked_context(context: int | None, max_context: int) -> int:
+    if context is None:
+        return min(max_context, _DEFAULT_CONTEXT)
+    if not 0 < context <= max_context:
+        raise InputError(f"context is {context}, expected 1 to {max_context}, the longest that this model was made for")
+    return context
+
+
+def _budget(memory: int | str | None, profile: DeviceProfile | None) -> int | None:
+    if memory is not None:
+        return parse_memory(memory)
+    return None if profile is None else profile.usable_bytes
+
+
+def _n_threads(profile: DeviceProfile | None) -> int:
+    here = len(os.sched_getaffinity(0))
+    return here if profile is None else min(here, profile.n_cores)
+
+
+def find_template(metadata: Mapping[str, Any], tokenizer: Tokenizer) -> ChatTemplate | None:
+    """The chat template among a file's metadata, if it has one."""
+    source = metadata.get("tokenizer.chat_template")
+    if not source:
+        return None
+    vocabulary = tokenizer.vocabulary
+    bos, eos = (
+        "" if token is None else tokenizer.token_text(token) for token in (vocabulary.bos_id, vocabulary.eos_id)
+    )
+    return ChatTemplate(str(source), bos, eos)
