@@ -1,0 +1,182 @@
+"""The commands as a user types them: verdict first, JSON for programs, exit codes for scripts."""
+
+import json
+
+import pytest
+from tiny_checkpoint import write_checkpoint
+
+from sprat.cli import _COMMANDS, main
+
+
+def run(capsys, *arguments):
+    """Exit code, standard output and standard error of one command."""
+    try:
+        main(list(arguments))
+        code = 0
+    except SystemExit as exit_:
+        code = exit_.code
+    captured = capsys.readouterr()
+    return code or 0, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("source") / "tiny-moe", "deepseek2")
+
+
+@pytest.fixture(scope="module")
+def bundle(source, tmp_path_factory):
+    out = tmp_path_factory.mktemp("bundle") / "out"
+    main(["export", str(source), str(out), "--quant", "int8"])
+    return out
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_every_command_has_help_with_an_example(name, capsys):
+    code, out, _ = run(capsys, name, "--help")
+    assert code == 0
+    assert "Example" in out
+    assert f"sprat {name}" in out
+
+
+def test_help_lists_every_command(capsys):
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    assert [name for name in _COMMANDS if name not in out] == []
+
+
+def test_export_prints_the_size_then_the_formats_then_what_to_do_next(source, tmp_path, capsys):
+    code, out, _ = run(capsys, "export", str(source), str(tmp_path / "out"), "--quant", "int4")
+    lines = out.splitlines()
+    assert code == 0
+    assert "bits per weight, int4" in lines[0]
+    assert "ffn_down_exps" in out
+    assert lines[-1].startswith("next:  sprat verify")
+
+
+def test_export_in_json_is_one_object(source, tmp_path, capsys):
+    code, out, _ = run(capsys, "export", str(source), str(tmp_path / "out"), "--device", "rpi5-8gb", "--json")
+    record = json.loads(out)
+    assert code == 0
+    assert record["manifest"]["device"] == "rpi5-8gb"
+    assert record["manifest"]["recipe"].split()[0] in {"int8", "int4"}
+
+
+def test_a_rule_reaches_its_tensors(source, tmp_path, capsys):
+    code, out, _ = run(
+        capsys,
+        "export",
+        str(source),
+        str(tmp_path / "out"),
+        "--quant",
+        "int4",
+        "--tensor",
+        "ffn_down_exps=q5_0",
+        "--json",
+    )
+    groups = {group["role"]: group["format"] for group in json.loads(out)["manifest"]["tensor_groups"]}
+    assert code == 0
+    assert groups["ffn_down_exps"] == "Q5_0"
+    assert groups["ffn_up_exps"] == "Q4_0"
+
+
+def test_verify_passes_and_fails_by_its_limit(source, bundle, capsys):
+    arguments = ("verify", str(bundle), "--source", str(source), "--backend", "reference", "--max-tokens", "96")
+    code, out, _ = run(capsys, *arguments, "--max-kld", "0.5")
+    assert code == 0
+    assert out.startswith("PASSED: mean KL divergence")
+    assert "====== KL divergence statistics ======" in out
+    assert "====== Chosen experts in common ======" in out
+    code, out, _ = run(capsys, *arguments, "--max-kld", "1e-12")
+    assert code == 1
+    assert out.startswith("FAILED")
+
+
+def test_inspect_knows_a_bundle_and_its_source(source, bundle, capsys):
+    code, out, _ = run(capsys, "inspect", str(bundle), "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["kind"] == "bundle"
+    assert found["cache_kind"] == "latent"
+    assert found["cache_bytes_per_token"] == 2 * 4 * (64 + 16)
+    assert {runtime["name"]: runtime["loads"] for runtime in found["runtimes"]}["llama.cpp"]
+    code, out, _ = run(capsys, "inspect", str(source))
+    assert code == 0
+    assert out.startswith("checkpoint: tiny-moe")
+
+
+def test_run_continues_a_prompt_the_same_way_twice(bundle, capsys):
+    arguments = ("run", str(bundle), "The dog", "--raw", "-n", "5", "--temp", "1", "--seed", "3", "--json")
+    first, second = (json.loads(run(capsys, *arguments)[1]) for _ in range(2))
+    assert first["text"] == second["text"]
+    assert first["finish_reason"] == "length"
+    assert first["usage"]["completion_tokens"] == 5
+
+
+def test_run_answers_in_openai_shape(bundle, capsys):
+    code, out, _ = run(capsys, "run", str(bundle), "Hello", "-n", "3", "--temp", "0", "--json")
+    reply = json.loads(out)
+    assert code == 0
+    assert reply["object"] == "chat.completion"
+    assert set(reply["choices"][0]["message"]) >= {"role", "content"}
+
+
+def test_run_takes_a_checkpoint_as_it_is(source, capsys):
+    code, out, _ = run(capsys, "run", str(source), "The dog", "--raw", "-n", "2", "--temp", "0")
+    assert code == 0
+    assert out.startswith("The dog")
+
+
+def test_chat_keeps_talking_until_quit(bundle, capsys, monkeypatch):
+    lines = iter(["hello", "/reset", "again", "/quit"])
+    monkeypatch.setattr("builtins.input", lambda _prompt: next(lines))
+    code, _, err = run(capsys, "chat", str(bundle), "-n", "2", "--temp", "0")
+    assert code == 0
+    assert err.count("prompt tokens") == 2
+
+
+def test_quantize_then_inspect(bundle, tmp_path, capsys):
+    gguf = next(bundle.glob("*.gguf"))
+    out_path = tmp_path / "small.gguf"
+    code, out, _ = run(capsys, "quantize", str(gguf), str(out_path), "--quant", "q4_0")
+    assert code == 0
+    assert out.splitlines()[-1] == f"next:  sprat inspect {out_path}"
+    assert out_path.stat().st_size < gguf.stat().st_size
+
+
+def test_devices_lists_and_shows(capsys):
+    assert "rpi5-8gb" in run(capsys, "devices")[1]
+    code, out, _ = run(capsys, "devices", "show", "rpi5-8gb")
+    assert code == 0
+    assert "Cortex-A76" in out
+    assert "published" in out
+
+
+def test_doctor_names_the_processor_and_the_core(capsys):
+    code, out, _ = run(capsys, "doctor")
+    assert code == 0
+    assert "native core" in out
+    assert json.loads(run(capsys, "doctor", "--json")[1])["backends"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("run", "no-such-file.gguf", "hi"), "no-such-file.gguf"),
+        (("devices", "show", "rpi5-8g"), "did you mean 'rpi5-8gb'"),
+        (("export", "nowhere", "out"), "no such file or directory"),
+        (("run", ".", "hi"), "."),
+        (("verify", "nowhere", "--source", "nowhere"), "nowhere"),
+        (("inspect", "nowhere"), "nowhere"),
+        (("export",), "Missing argument"),
+        (("nonsense",), "No such command"),
+    ],
+)
+def test_a_users_error_is_one_line_and_exit_2(arguments, told, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, *arguments)
+    assert code == 2
+    assert out == ""
+    assert told in err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
