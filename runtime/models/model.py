@@ -134,13 +134,16 @@ class Model(ABC):
 
 
 def _check_tensors(spec: ModelSpec, weights: WeightSource) -> None:
-    """Every tensor of ``spec`` is there, with its shape.
+    """Every tensor of ``spec`` is there, with its shape, and no other: one that is not read is mathematics left out.
 
     Raises:
-        CheckpointError: all that are not, in one message.
+        CheckpointError: all that are missing, misshapen or surplus, in one message.
     """
-    problems = []
-    for name, shape in expected_tensors(spec).items():
+    expected = expected_tensors(spec)
+    problems = [
+        f"{name} is surplus" for name in weights.names() if name not in expected and not _is_predictor(name, spec)
+    ]
+    for name, shape in expected.items():
         if name == ROPE_FREQS:  # the spec holds its numbers
             continue
         if name not in weights:
@@ -149,3 +152,9 @@ def _check_tensors(spec: ModelSpec, weights: WeightSource) -> None:
             problems.append(f"{name} has shape {found}, expected {shape}")
     if problems:
         raise CheckpointError(f"{len(problems)} tensors do not make a {spec.architecture} model: {'; '.join(problems)}")
+
+
+def _is_predictor(name: str, spec: ModelSpec) -> bool:
+    """Whether a tensor belongs to V3's multi-token prediction: layers behind the last one, which are skipped."""
+    layer = name.removeprefix("blk.").partition(".")[0]
+    return layer.isdecimal() and int(layer) >= spec.n_layers
