@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sprat.errors import FormatError
-from sprat.export.rows import Rows
+from sprat.export.rows import Rows, read_rows
 from sprat.quant.formats import BlockFormat, get_format
 from sprat.quant.formats.block import F32Array, U8Array
 
@@ -79,13 +79,15 @@ class ScaledBlocks:
         """F32: a product of a code and a scale fits nothing smaller exactly."""
         return get_format("F32")
 
-    def read(self, start: int, stop: int) -> U8Array:
-        """Rows ``start`` to ``stop`` as float32 bytes."""
+    def read_into(self, start: int, out: U8Array) -> None:
+        """Rows from ``start`` on, as float32 bytes."""
+        stop = start + len(out)
         first = start // BLOCK
-        packed = self.scales.read(first, -(-stop // BLOCK))
         of_row = np.arange(start, stop) // BLOCK - first
-        scales = self.scales.format.dequantize(packed)[of_row]  # (stop - start, blocks in a row)
-        weights = self.codes.format.dequantize(self.codes.read(start, stop))
+        packed_scales = read_rows(self.scales, first, -(-stop // BLOCK))
+        scales = self.scales.format.dequantize(packed_scales)[of_row]  # (n, blocks in a row)
+        weights = self.codes.format.dequantize(read_rows(self.codes, start, stop))
+        scaled = out.view(np.float32)
         for block in range(scales.shape[1]):
-            weights[:, block * BLOCK : (block + 1) * BLOCK] *= scales[:, block, None]
-        return weights.view(np.uint8)
+            columns = slice(block * BLOCK, (block + 1) * BLOCK)
+            np.multiply(weights[:, columns], scales[:, block, None], out=scaled[:, columns])

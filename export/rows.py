@@ -1,12 +1,14 @@
 """Rows of packed weights that can be read a few at a time, and the rearrangements between two conventions.
 
-Each class is a view: nothing is read when it is made, and :meth:`Rows.read` touches only what the wanted rows need. So
-a stack of 256 experts or a transposed projection streams through a chunk of a few MiB.
+Each class is a view: nothing is read when it is made, and :meth:`Rows.read_into` touches only what the wanted rows
+need and puts them where the caller wants them. So a stack of 256 experts or a transposed projection streams through a
+chunk of a few MiB.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +17,7 @@ import numpy as np
 from sprat.quant.formats import BlockFormat, get_format
 from sprat.quant.formats.block import U8Array
 
-__all__ = ["AsFloat32", "HeadRows", "InterleavedHeads", "Rows", "Stacked", "TransposedHeads", "alike"]
+__all__ = ["AsFloat32", "HeadRows", "InterleavedHeads", "Rows", "Stacked", "TransposedHeads", "alike", "read_rows"]
 
 
 class Rows(Protocol):
@@ -33,8 +35,15 @@ class Rows(Protocol):
     def format(self) -> BlockFormat:
         """The format of every row."""
 
-    def read(self, start: int, stop: int) -> U8Array:
-        """Rows ``start`` to ``stop``, ``(stop - start, row_bytes)``."""
+    def read_into(self, start: int, out: U8Array) -> None:
+        """Fill ``out``, ``(n, row_bytes)`` and contiguous, with ``n`` rows from ``start`` on."""
+
+
+def read_rows(rows: Rows, start: int, stop: int) -> U8Array:
+    """Rows ``start`` to ``stop``, ``(stop - start, row_bytes)``, in memory of their own."""
+    out = np.empty((stop - start, rows.format.row_bytes(rows.n_columns)), np.uint8)
+    rows.read_into(start, out)
+    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +67,10 @@ class AsFloat32:
         """F32."""
         return get_format("F32")
 
-    def read(self, start: int, stop: int) -> U8Array:
-        """Rows ``start`` to ``stop`` as float32 bytes."""
-        return self.rows.format.dequantize(self.rows.read(start, stop)).view(np.uint8)
+    def read_into(self, start: int, out: U8Array) -> None:
+        """Rows from ``start`` on, as float32 bytes."""
+        packed = read_rows(self.rows, start, start + len(out))
+        out[...] = self.rows.format.dequantize(packed).view(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,66 +94,77 @@ class Stacked:
         """The format of all parts."""
         return self.parts[0].format
 
-    def read(self, start: int, stop: int) -> U8Array:
-        """Rows ``start`` to ``stop``, over as many parts as they span."""
+    def read_into(self, start: int, out: U8Array) -> None:
+        """Rows from ``start`` on, out of as many parts as they span."""
         height = self.parts[0].n_rows
-        spans = [
-            self.parts[part].read(max(start - part * height, 0), min(stop - part * height, height))
-            for part in range(start // height, -(-stop // height))
-        ]
-        return spans[0] if len(spans) == 1 else np.concatenate(spans)
+        while len(out):
+            part, first = divmod(start, height)
+            here = out[: height - first]
+            self.parts[part].read_into(first, here)
+            start, out = start + len(here), out[len(here) :]
 
 
 @dataclass(frozen=True, slots=True)
-class _PerHead:
-    """Base of the rearrangements inside one head: a whole number of heads is read, and the wanted rows cut out."""
+class _PerHead(ABC):
+    """Base of the rearrangements inside a head: a whole head is read, and the wanted rows cut out."""
 
     rows: Rows
     n_heads: int
 
     @property
-    def format(self) -> BlockFormat:
-        """As in the source."""
-        return self.rows.format
-
-    def _head(self, head: int, first: int, n_rows: int) -> U8Array:
-        """``n_rows`` rows of the source's ``head``, from its row ``first`` on."""
-        start = head * (self.rows.n_rows // self.n_heads) + first
-        return self.rows.read(start, start + n_rows)
-
-
-def _cut(heads: Iterator[U8Array], start: int, stop: int, height: int) -> U8Array:
-    """Rows ``start`` to ``stop`` of ``heads``, which begin with the one that holds row ``start``."""
-    skipped = start // height * height
-    return np.concatenate(list(heads))[start - skipped : stop - skipped]
-
-
-@dataclass(frozen=True, slots=True)
-class InterleavedHeads(_PerHead):
-    """Queries and keys for rotary pairs (2i, 2i+1), from rows stored for pairs (i, i + head_dim / 2).
-
-    Row ``2i + j`` of a head becomes row ``i + j * head_dim / 2`` of the source: llama.cpp's order for its llama
-    architecture.
-    """
-
-    @property
     def n_rows(self) -> int:
-        """As in the source."""
-        return self.rows.n_rows
+        """Rows of all heads."""
+        return self.n_heads * self.head_rows
 
     @property
     def n_columns(self) -> int:
         """As in the source."""
         return self.rows.n_columns
 
-    def read(self, start: int, stop: int) -> U8Array:
-        """Rows ``start`` to ``stop`` in the new order."""
-        height = self.n_rows // self.n_heads
-        heads = (
-            self._head(head, 0, height).reshape(2, height // 2, -1).swapaxes(0, 1).reshape(height, -1)
-            for head in range(start // height, -(-stop // height))
-        )
-        return _cut(heads, start, stop, height)
+    @property
+    def format(self) -> BlockFormat:
+        """As in the source."""
+        return self.rows.format
+
+    @property
+    @abstractmethod
+    def head_rows(self) -> int:
+        """Rows that a head has afterwards."""
+
+    @abstractmethod
+    def head(self, number: int) -> U8Array:
+        """One rearranged head, ``(head_rows, row_bytes)``."""
+
+    def read_into(self, start: int, out: U8Array) -> None:
+        """Rows from ``start`` on, out of as many heads as they span."""
+        while len(out):
+            number, first = divmod(start, self.head_rows)
+            here = self.head(number)[first : first + len(out)]
+            out[: len(here)] = here
+            start, out = start + len(here), out[len(here) :]
+
+    def _source(self, number: int, first: int, n_rows: int) -> U8Array:
+        """``n_rows`` rows of the source's head ``number``, from its row ``first`` on."""
+        start = number * (self.rows.n_rows // self.n_heads) + first
+        return read_rows(self.rows, start, start + n_rows)
+
+
+@dataclass(frozen=True, slots=True)
+class InterleavedHeads(_PerHead):
+    """Queries and keys for rotary pairs (2i, 2i+1), from rows stored for pairs (i, i + head_dim / 2).
+
+    Row ``2i + j`` of a head is row ``i + j * head_dim / 2`` of the source: llama.cpp's order for its llama models.
+    """
+
+    @property
+    def head_rows(self) -> int:
+        """As in the source: ``head_dim``."""
+        return self.rows.n_rows // self.n_heads
+
+    def head(self, number: int) -> U8Array:
+        """One head, its halves interleaved."""
+        halves = self._source(number, 0, self.head_rows).reshape(2, self.head_rows // 2, -1)
+        return halves.swapaxes(0, 1).reshape(self.head_rows, -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,20 +175,13 @@ class HeadRows(_PerHead):
     height: int
 
     @property
-    def n_rows(self) -> int:
-        """``n_heads * height``."""
-        return self.n_heads * self.height
+    def head_rows(self) -> int:
+        """``height``."""
+        return self.height
 
-    @property
-    def n_columns(self) -> int:
-        """As in the source."""
-        return self.rows.n_columns
-
-    def read(self, start: int, stop: int) -> U8Array:
-        """Rows ``start`` to ``stop`` of what is left."""
-        touched = range(start // self.height, -(-stop // self.height))
-        heads = (self._head(head, self.first, self.height) for head in touched)
-        return _cut(heads, start, stop, self.height)
+    def head(self, number: int) -> U8Array:
+        """The rows of one head."""
+        return self._source(number, self.first, self.height)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,23 +194,18 @@ class TransposedHeads(_PerHead):
     width: int
 
     @property
-    def n_rows(self) -> int:
-        """One row for each column of the source, in every head."""
-        return self.n_heads * self.rows.n_columns
-
-    @property
     def n_columns(self) -> int:
         """``width``."""
         return self.width
 
-    def read(self, start: int, stop: int) -> U8Array:
-        """Rows ``start`` to ``stop`` of the transposed heads."""
-        height = self.rows.n_columns
-        heads = (self._transposed(head) for head in range(start // height, -(-stop // height)))
-        return _cut(heads, start, stop, height)
+    @property
+    def head_rows(self) -> int:
+        """One row for each column of the source."""
+        return self.rows.n_columns
 
-    def _transposed(self, head: int) -> U8Array:
-        weights = self._head(head, 0, self.width).view(f"u{self.format.block_bytes}")  # (width, n_columns)
+    def head(self, number: int) -> U8Array:
+        """One head, transposed."""
+        weights = self._source(number, 0, self.width).view(f"u{self.format.block_bytes}")  # (width, n_columns)
         return np.ascontiguousarray(weights.T).view(np.uint8)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sprat.export.rows import Rows
+from sprat.export.rows import Rows, read_rows
 from sprat.quant.formats import BlockFormat, get_format
 from sprat.quant.formats.block import F32Array, U8Array
 from sprat.runtime.weights import Weight
@@ -44,17 +44,12 @@ class SourceTensor:
         """
         step = max(1, chunk_bytes // self.format.row_bytes(self.rows.n_columns))
         for start in range(0, self.rows.n_rows, step):
-            yield self.rows.read(start, min(start + step, self.rows.n_rows))
+            yield read_rows(self.rows, start, min(start + step, self.rows.n_rows))
 
     def weight(self) -> Weight:
         """The whole tensor in memory."""
-        row_bytes = self.format.row_bytes(self.rows.n_columns)
-        packed = np.empty((self.rows.n_rows, row_bytes), np.uint8)
-        done = 0
-        for chunk in self.chunks():
-            packed[done : done + len(chunk)] = chunk
-            done += len(chunk)
-        return Weight(self.name, self.format, self.shape, packed.reshape(*self.shape[:-1], row_bytes))
+        packed = read_rows(self.rows, 0, self.rows.n_rows)
+        return Weight(self.name, self.format, self.shape, packed.reshape(*self.shape[:-1], -1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,6 +73,6 @@ class ComputedRow:
         """F32."""
         return get_format("F32")
 
-    def read(self, start: int, stop: int) -> U8Array:
+    def read_into(self, start: int, out: U8Array) -> None:
         """The row, as float32 bytes."""
-        return self.values.view(np.uint8)[None][start:stop]
+        out[...] = self.values.view(np.uint8)

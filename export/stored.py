@@ -52,27 +52,32 @@ class SourceFile:
         return cls(path, found.st_size, found.st_mtime_ns, found.st_ino)
 
     def read(self, offset: int, nbytes: int) -> U8Array:
-        """``nbytes`` bytes from ``offset`` on, in memory of their own.
+        """``nbytes`` bytes from ``offset`` on, in memory of their own; raises as :meth:`read_into`."""
+        out = np.empty(nbytes, np.uint8)
+        self.read_into(offset, out)
+        return out
+
+    def read_into(self, offset: int, out: U8Array) -> None:
+        """Fill ``out``, which is contiguous, with the bytes from ``offset`` on.
 
         Raises:
             ExportError: the file is no longer what it was, or the disk failed.
         """
-        buffer = np.empty(nbytes, np.uint8)
-        view = buffer.data
+        left = out.data.cast("B")
+        end = offset + len(left)
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 self._compare(os.fstat(descriptor))
-                while view:
-                    n_read = os.preadv(descriptor, [view], offset + nbytes - len(view))
+                while left:
+                    n_read = os.preadv(descriptor, [left], end - len(left))
                     if not n_read:
                         raise self._changed("it ends early")
-                    view = view[n_read:]
+                    left = left[n_read:]
             finally:
                 os.close(descriptor)
         except OSError as error:
             raise ExportError(f"{self.path}: cannot be read any more ({error.strerror}); start again") from error
-        return buffer
 
     def check_unchanged(self) -> None:
         """Compare the file with what was found first.
@@ -120,7 +125,6 @@ class StoredTensor:
         """Bytes in the file."""
         return self.n_rows * self.format.row_bytes(self.n_columns)
 
-    def read(self, start: int, stop: int) -> U8Array:
-        """Rows ``start`` to ``stop``, ``(stop - start, row_bytes)``."""
-        row_bytes = self.format.row_bytes(self.n_columns)
-        return self.file.read(self.offset + start * row_bytes, (stop - start) * row_bytes).reshape(-1, row_bytes)
+    def read_into(self, start: int, out: U8Array) -> None:
+        """Fill ``out``, ``(n, row_bytes)``, with rows from ``start`` on."""
+        self.file.read_into(self.offset + start * self.format.row_bytes(self.n_columns), out)
