@@ -20,6 +20,7 @@ from sprat.quant.recipe import Recipe
 from sprat.runtime.bundle import TensorGroup
 from sprat.runtime.gguf_header import DEFAULT_ALIGNMENT
 from sprat.runtime.gguf_metadata import metadata_from_spec
+from sprat.runtime.tensors import expected_tensors
 
 __all__ = ["QUANTIZATION_VERSION", "GGUFArtifact", "group_tensors", "plan_gguf", "repack"]
 
@@ -87,7 +88,7 @@ def plan_gguf(
         ConfigError: llama.cpp could not run the model.
         ExportError: something that GGUF cannot hold.
     """
-    shapes = {tensor.name: tensor.shape for tensor in checkpoint.tensors.values()}
+    shapes = {name: shape for name, shape in expected_tensors(checkpoint.spec).items() if name in checkpoint}
     planned = [PlannedTensor(name, shape, recipe.choose(name, shape).format) for name, shape in shapes.items()]
     alignment = align or (_PAGE if checkpoint.spec.moe else DEFAULT_ALIGNMENT)
     keys = {**_general_keys(checkpoint, recipe, name), **metadata_from_spec(checkpoint.spec), **tokenizer}

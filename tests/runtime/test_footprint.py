@@ -1,0 +1,32 @@
+import dataclasses
+import json
+
+import pytest
+from tiny_checkpoint import CONFIGS, write_checkpoint
+
+from sprat.export.pipeline import export
+from sprat.quant.recipe import Recipe
+from sprat.runtime.footprint import planned_footprint
+from sprat.runtime.hf_config import spec_from_config
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+@pytest.mark.parametrize("quant", ["int4", "int8", "q4_k"])
+def test_planned_bytes_are_those_of_the_export(tmp_path, architecture, quant):
+    source = write_checkpoint(tmp_path / "source", architecture)
+    spec = spec_from_config(json.loads((source / "config.json").read_text()))
+    recipe = Recipe.named(quant, tied_embeddings=spec.tied_embeddings)
+    footprint = planned_footprint(spec, recipe)
+    groups = export(source, tmp_path / "out", quant=quant).groups
+    assert footprint.weight_bytes == sum(group.size_bytes for group in groups)
+    assert footprint.routed_bytes == sum(group.size_bytes for group in groups if group.role.endswith("_exps"))
+
+
+def test_the_cache_is_the_latent_one_and_no_longer_than_the_model_can_read():
+    spec = spec_from_config(CONFIGS["deepseek2"])
+    footprint = planned_footprint(spec, Recipe.named("int4"))
+    assert footprint.cache_bytes_per_token == 4 * (64 + 16) * 2  # layers, latent and rope, f16
+    assert footprint.context == spec.max_context == 512
+    longer = dataclasses.replace(spec, max_context=163_840)
+    assert planned_footprint(longer, Recipe.named("int4")).context == 4096
+    assert planned_footprint(longer, Recipe.named("int4"), context=10_000).context == 10_000
