@@ -14,6 +14,7 @@ LONGEST_VALUE = 1 << 21  # characters of one value, everything inside it counted
 _UNITS = 1 << 26  # characters made; each step of a loop and each call costs some, too
 _UNITS_PER_STEP = 512
 _SECONDS = 5.0
+_ENTRY = 16  # what an entry of a list or dict counts beside its own size
 _DEPTH = 64  # nested calls; nested data
 
 
@@ -100,8 +101,7 @@ def _size(value: Any, limit: int) -> int:
     elif isinstance(value, list | tuple):
         size = _sizes(value, limit)
     else:
-        size = value.bit_length() if isinstance(value, int) else 1
-        limit = min(limit, 64)
+        size = limit + 1 if isinstance(value, int) and value.bit_length() > 64 else 1
     if size > limit:
         raise too_large()
     return size
@@ -110,7 +110,7 @@ def _size(value: Any, limit: int) -> int:
 def _sizes(values: list[Any] | tuple[Any, ...], limit: int) -> int:
     size = 0
     for value in values:
-        size += 1 + _size(value, limit - size)
+        size += _ENTRY + _size(value, limit - size)
         if size > limit:
             raise too_large()
     return size
