@@ -6,9 +6,8 @@ A layer appends its rows for all new tokens before any other layer does; the tok
 
 from __future__ import annotations
 
-import json
 import struct
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +21,8 @@ Storage = Literal["f32", "f16"]
 Rows = npt.NDArray[np.float32 | np.float16]
 
 _DTYPES: dict[Storage, type[np.float32 | np.float16]] = {"f32": np.float32, "f16": np.float16}
-_MAGIC = b"SPRATKV1"
+_MARK = b"SPRATKV1"
+_HEADER = struct.Struct("<8sIQ")
 
 
 class Cache:
@@ -91,10 +91,15 @@ class Cache:
         return self._planes[plane][layer, :, :end]
 
     def save(self) -> bytes:
-        """The rows of the tokens held, behind a header that says what they are."""
-        header = json.dumps(self._geometry() | {"length": self._length}).encode()
+        """The rows of the tokens held, behind a header that says what they are.
+
+        ::
+
+            mark (8 bytes) | bytes of the geometry (u32) | tokens (u64) | geometry | rows of each plane
+        """
+        geometry = self._geometry()
         rows = (np.ascontiguousarray(plane[:, :, : self._length]).tobytes() for plane in self._planes)
-        return b"".join((_MAGIC, struct.pack("<I", len(header)), header, *rows))
+        return b"".join((_HEADER.pack(_MARK, len(geometry), self._length), geometry, *rows))
 
     def restore(self, saved: bytes) -> None:
         """Take over the tokens of another cache of the same model, from the bytes of its :meth:`save`.
@@ -103,16 +108,7 @@ class Cache:
             ModelFileError: the bytes are damaged, or come from a model or a storage of another geometry.
             PromptError: the tokens do not fit.
         """
-        header, payload = _split(saved)
-        length = header.pop("length", None)
-        if header != self._geometry():
-            raise ModelFileError(
-                f"saved cache: made for {header}, this model has {self._geometry()}; process the prompt again"
-            )
-        if not isinstance(length, int) or length < 0 or len(payload) != self._payload_bytes(length):
-            raise ModelFileError(
-                f"saved cache: {len(payload)} bytes do not hold {length} tokens; process the prompt again"
-            )
+        length, payload = self._opened(saved)
         self._length = 0
         self.reserve(length)
         for plane in self._planes:
@@ -121,26 +117,22 @@ class Cache:
             payload = payload[rows.nbytes :]
         self._length = length
 
-    def _geometry(self) -> dict[str, Any]:
-        planes = [[plane.shape[0], plane.shape[1], plane.shape[3]] for plane in self._planes]
-        return {"kind": type(self).__name__, "storage": self._storage, "planes": planes}
+    def _opened(self, saved: bytes) -> tuple[int, memoryview]:
+        """Number of tokens and rows of a saved cache that fits this one."""
+        if len(saved) < _HEADER.size or not saved.startswith(_MARK):
+            raise ModelFileError("saved cache: does not begin with sprat's mark; it is something else, or damaged")
+        _, size, length = _HEADER.unpack_from(saved)
+        geometry, payload = saved[_HEADER.size :][:size], memoryview(saved)[_HEADER.size + size :]
+        if geometry != self._geometry():
+            raise ModelFileError(
+                f"saved cache: made for {geometry[:100]!r}, this model has {self._geometry()!r}; process the prompt again"
+            )
+        if len(payload) != sum(plane[:, :, :1].nbytes for plane in self._planes) * length:
+            raise ModelFileError(
+                f"saved cache: {len(payload)} bytes do not hold {length} tokens; it is damaged, process the prompt again"
+            )
+        return length, payload
 
-    def _payload_bytes(self, length: int) -> int:
-        return sum(plane[:, :, :1].nbytes for plane in self._planes) * length
-
-
-def _split(saved: bytes) -> tuple[dict[str, Any], memoryview]:
-    """Header and payload of a saved cache."""
-    start = len(_MAGIC) + 4
-    if len(saved) < start or saved[: len(_MAGIC)] != _MAGIC:
-        raise ModelFileError("saved cache: does not begin with sprat's mark; it is something else, or damaged")
-    (size,) = struct.unpack_from("<I", saved, len(_MAGIC))
-    try:
-        header = json.loads(saved[start : start + size])
-    except ValueError as error:
-        raise ModelFileError(
-            f"saved cache: its header cannot be read ({error}); it is damaged, process the prompt again"
-        ) from error
-    if not isinstance(header, dict):
-        raise ModelFileError("saved cache: its header is not a record; it is damaged, process the prompt again")
-    return header, memoryview(saved)[start + size :]
+    def _geometry(self) -> bytes:
+        planes = (f"{plane.shape[0]}x{plane.shape[1]}x{plane.shape[3]}" for plane in self._planes)
+        return " ".join((type(self).__name__, self._storage, *planes)).encode()

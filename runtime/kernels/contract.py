@@ -50,7 +50,10 @@ class Kernels(Protocol):
         """Rows ``tokens`` of ``table``: ``(n, hidden)``."""
 
     def rms_norm(self, x: F32Array, gain: F32Array, eps: float) -> F32Array:
-        """``x / sqrt(mean(x ** 2) + eps) * gain`` over the last axis (arXiv 1910.07467)."""
+        """``x / sqrt(mean(x ** 2) + eps) * gain`` over the last axis (arXiv 1910.07467).
+
+        ``x`` may be a slice of wider rows.
+        """
 
     def linear(self, x: F32Array, weight: Weight, bias: F32Array | None = None) -> F32Array:
         """``x @ weight.T + bias``: ``(n, in)`` to ``(n, out)``."""

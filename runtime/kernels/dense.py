@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
 from sprat.quant.formats.block import F32Array
 from sprat.runtime.weights import Weight
 
@@ -31,9 +35,9 @@ class DenseCache:
         if (kept := self._kept.get(key)) is not None:
             return kept
         part = weight if index is None else weight[index]
-        if part.format.name == "F32":  # dequantizing is a view: nothing to keep
-            return part.dequantize()
-        size = 4 * part.packed[..., 0].size * part.shape[-1]
+        if part.format.name == "F32":
+            return part.packed.view(np.float32)  # as it lies in the file: nothing to keep
+        size = 4 * math.prod(part.shape)
         if self._used_bytes + size > self._limit_bytes:
             return None
         self._used_bytes += size

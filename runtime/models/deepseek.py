@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
-
 from sprat.quant.formats.block import F32Array
 from sprat.runtime.cache import Cache, LatentCache, Storage
 from sprat.runtime.kernels import MLP, Kernels
@@ -38,12 +36,13 @@ class Attention:
     ) -> F32Array:
         """Attend from ``x (n, hidden)`` to everything before it."""
         n, mla = len(x), self._mla
-        compressed = (
-            x if mla.q_lora_rank is None else kernels.rms_norm(kernels.linear(x, self._q_a), self._q_a_norm, self._eps)
-        )
+        compressed = x
+        if mla.q_lora_rank is not None:
+            compressed = kernels.rms_norm(kernels.linear(x, self._q_a), self._q_a_norm, self._eps)
         q = kernels.linear(compressed, self._q).reshape(n, -1, mla.qk_head_dim)  # (n, heads, nope + rope)
         kernels.rope(q[..., mla.qk_nope_head_dim :], angles)
-        latent, k_rope = np.split(kernels.linear(x, self._kv_a), [mla.kv_lora_rank], axis=-1)
+        kv = kernels.linear(x, self._kv_a)
+        latent, k_rope = kv[:, : mla.kv_lora_rank], kv[:, mla.kv_lora_rank :]
         kernels.rope(k_rope[:, None], angles)
         rows = cache.append(self._layer, kernels.rms_norm(latent, self._kv_a_norm, self._eps), k_rope)
         attend = kernels.mla_expanded if form == "expanded" else kernels.mla_absorbed

@@ -21,7 +21,7 @@ LITE, V2, QWEN = (spec_from_config(PUBLISHED[f"DeepSeek-{n}"]) for n in ("V2-Lit
 
 
 def file_of(spec):
-    """Metadata and tensors as a file of ``spec`` would hold them: numbers in binary32, and tensors that are only shapes."""
+    """Metadata and tensors as a file of ``spec`` would hold them: numbers in binary32, tensors that are shapes."""
     metadata = {key: float(np.float32(v)) if isinstance(v, float) else v for key, v in metadata_from_spec(spec).items()}
     weights = MemoryWeights.shaped_like(spec)
     if isinstance(spec.rope.scaling, FrequencyFactors):

@@ -108,7 +108,7 @@ def test_v3(name):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_form_of_transformers_5_means_the_same(name):
-    """It joins theta and scaling into ``rope_parameters``, renames torch_dtype, and adds fields that follow from others."""
+    """It joins theta and scaling in ``rope_parameters``, renames torch_dtype, adds fields that follow from others."""
     config = dict(PUBLISHED[name])
     scaling = config.pop("rope_scaling", {})
     kind = scaling.get("type", scaling.get("rope_type", "default"))

@@ -1,0 +1,202 @@
+"""Both caches: what they hold, refuse, forget, save and restore."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+from published_configs import PUBLISHED
+
+from sprat.errors import ModelFileError, PromptError
+from sprat.runtime.cache import KVCache, LatentCache
+from sprat.runtime.hf_config import spec_from_config
+from sprat.runtime.spec import Architecture, MLASpec, ModelSpec, RopeSpec
+
+N_LAYERS, MLA = 3, MLASpec(q_lora_rank=None, kv_lora_rank=6, qk_nope_head_dim=4, qk_rope_head_dim=2, v_head_dim=4)
+SPEC = ModelSpec(
+    architecture=Architecture.LLAMA,
+    vocab_size=10,
+    hidden_size=16,
+    n_layers=N_LAYERS,
+    n_heads=4,
+    n_kv_heads=2,
+    head_dim=4,
+    intermediate_size=8,
+    rms_norm_eps=1e-6,
+    max_context=64,
+    rope=RopeSpec(dim=4, theta=1e4, interleaved=True),
+    tied_embeddings=True,
+)
+
+
+def new_cache(kind, capacity=8, storage="f32"):
+    return KVCache(SPEC, capacity, storage) if kind == "kv" else LatentCache(MLA, N_LAYERS, capacity, storage)
+
+
+def fill(cache, n, seed=0):
+    """Append ``n`` tokens to every layer; returns what each layer answered."""
+    rng = np.random.default_rng(seed)
+    shapes = [(n, 2, 4)] * 2 if isinstance(cache, KVCache) else [(n, 6), (n, 2)]
+    answers = [
+        cache.append(layer, *(rng.normal(size=s).astype(np.float32) for s in shapes)) for layer in range(N_LAYERS)
+    ]
+    cache.advance(n)
+    return answers
+
+
+def rows_of(answer):
+    return np.concatenate([answer.keys, answer.values], axis=-1) if hasattr(answer, "keys") else answer[None]
+
+
+both = pytest.mark.parametrize("kind", ["kv", "latent"])
+
+
+def test_kv_rows_are_heads_first():
+    rng = np.random.default_rng(0)
+    keys, values = rng.normal(size=(2, 3, 2, 4)).astype(np.float32)
+    rows = new_cache("kv").append(1, keys, values)
+    np.testing.assert_array_equal(rows.keys, keys.swapaxes(0, 1))
+    np.testing.assert_array_equal(rows.values, values.swapaxes(0, 1))
+
+
+def test_a_latent_row_is_the_latent_then_the_rope_key():
+    latents, rope_keys = np.arange(18, dtype=np.float32).reshape(3, 6), np.full((3, 2), -1, np.float32)
+    rows = new_cache("latent").append(0, latents, rope_keys)
+    np.testing.assert_array_equal(rows, np.hstack([latents, rope_keys]))
+
+
+def test_a_token_of_v2_lite_costs_576_numbers_per_layer():
+    spec = spec_from_config(PUBLISHED["DeepSeek-V2-Lite"])
+    assert LatentCache(spec.mla, spec.n_layers, 10, "f16").nbytes == 10 * 27 * (512 + 64) * 2
+
+
+@both
+def test_rows_of_earlier_tokens_come_first(kind):
+    cache = new_cache(kind)
+    first, both_answers = fill(cache, 2, seed=1), fill(cache, 3, seed=2)
+    assert (cache.length, cache.capacity) == (5, 8)
+    for before, after in zip(first, both_answers, strict=True):
+        assert rows_of(after).shape[1] == 5
+        np.testing.assert_array_equal(rows_of(after)[:, :2], rows_of(before))
+
+
+@both
+def test_rows_that_were_not_counted_are_written_over(kind):
+    cache = new_cache(kind)
+    fill(cache, 2)
+    cache.append(0, *((np.ones((1, 2, 4), np.float32),) * 2 if kind == "kv" else (np.ones((1, 6)), np.ones((1, 2)))))
+    assert cache.length == 2  # a forward pass that failed half way
+    np.testing.assert_array_equal(
+        rows_of(fill(cache, 1, seed=3)[0])[:, 2:], rows_of(fill(new_cache(kind), 1, seed=3)[0])
+    )
+
+
+@both
+def test_truncated_tokens_are_gone_and_the_place_is_free(kind):
+    cache, straight = new_cache(kind), new_cache(kind)
+    fill(cache, 3, seed=1)
+    fill(cache, 4, seed=2)
+    cache.truncate(3)
+    fill(straight, 3, seed=1)
+    np.testing.assert_array_equal(rows_of(fill(cache, 2, seed=5)[2]), rows_of(fill(straight, 2, seed=5)[2]))
+
+
+@both
+@pytest.mark.parametrize("length", [-1, 3])
+def test_truncating_to_what_is_not_there_is_an_error(kind, length):
+    cache = new_cache(kind)
+    fill(cache, 2)
+    with pytest.raises(PromptError, match=f"holds 2 tokens and cannot be cut to {length}"):
+        cache.truncate(length)
+
+
+@both
+def test_a_full_cache_says_so(kind):
+    cache = new_cache(kind, capacity=4)
+    fill(cache, 3)
+    with pytest.raises(PromptError, match="holds 3 of 4 tokens and 2 more do not fit"):
+        cache.reserve(2)
+
+
+@both
+def test_f16_halves_the_bytes_and_rounds_to_nearest(kind):
+    wide, half = new_cache(kind), new_cache(kind, storage="f16")
+    assert half.nbytes * 2 == wide.nbytes
+    for exact, rounded in zip(fill(wide, 4), fill(half, 4), strict=True):
+        np.testing.assert_array_equal(rows_of(exact).astype(np.float16), rows_of(rounded))
+
+
+@both
+@pytest.mark.parametrize("storage", ["f32", "f16"])
+def test_saved_and_restored_tokens_are_the_same_bits_in_a_cache_of_any_capacity(kind, storage):
+    cache, other = new_cache(kind, storage=storage), new_cache(kind, capacity=20, storage=storage)
+    fill(cache, 5)
+    other.restore(cache.save())
+    assert other.length == 5
+    for straight, restored in zip(fill(cache, 1, seed=9), fill(other, 1, seed=9), strict=True):
+        np.testing.assert_array_equal(rows_of(straight), rows_of(restored))
+
+
+@both
+def test_saved_bytes_hold_only_the_tokens_there_are(kind):
+    empty, filled = new_cache(kind, capacity=1000), new_cache(kind, capacity=1000)
+    fill(filled, 2)
+    assert len(filled.save()) - len(empty.save()) == filled.nbytes // 1000 * 2
+
+
+@both
+def test_tokens_that_do_not_fit_are_not_restored(kind):
+    cache, small = new_cache(kind), new_cache(kind, capacity=4)
+    fill(cache, 5)
+    with pytest.raises(PromptError, match="5 more do not fit"):
+        small.restore(cache.save())
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (KVCache(SPEC, 8, "f16"), "f16"),
+        (LatentCache(MLA, N_LAYERS, 8), "LatentCache"),
+        (LatentCache(MLA, N_LAYERS + 1, 8), "LatentCache"),
+    ],
+)
+def test_the_cache_of_another_model_is_refused(other, named):
+    with pytest.raises(ModelFileError, match=named):
+        new_cache("kv").restore(other.save())
+
+
+def saved(kind="kv"):
+    cache = new_cache(kind)
+    fill(cache, 3)
+    return cache.save()
+
+
+def with_length(length):
+    whole = saved()
+    return whole[:12] + struct.pack("<Q", length) + whole[20:]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"",
+        b"SPRATKV1",
+        b"a pickle, or something else",
+        saved()[:-1],
+        saved() + b"\0",
+        saved()[:25],
+        saved()[:8] + struct.pack("<I", 2**32 - 1) + saved()[12:],
+        saved().replace(b"KVCache", b"KVCash!"),
+        with_length(0),
+        with_length(4),
+        with_length(2**64 - 1),
+    ],
+    ids=range(11),
+)
+def test_damaged_bytes_are_refused_and_the_cache_stays_as_it_was(damaged):
+    cache = new_cache("kv")
+    fill(cache, 2)
+    with pytest.raises(ModelFileError, match="saved cache"):
+        cache.restore(damaged)
+    assert cache.length == 2
