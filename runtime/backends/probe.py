@@ -7,6 +7,7 @@ AMX). What survived is remembered per file, llama-cpp-python and processor, so t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -112,12 +113,10 @@ def _recall(remembered: Path) -> ProbeReport | None:
 
 def _remember(remembered: Path, report: ProbeReport) -> None:
     partial = remembered.with_suffix(f".{os.getpid()}")
-    try:
+    with contextlib.suppress(OSError):  # a home that cannot be written: the next start probes again
         remembered.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(msgspec.json.encode(report))
         partial.replace(remembered)
-    except OSError:
-        partial.unlink(missing_ok=True)  # a home that cannot be written: the next start probes again
 
 
 def _child(path: str, use_extra_bufts: str) -> None:

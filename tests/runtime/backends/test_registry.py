@@ -1,0 +1,94 @@
+"""How a backend is chosen: by name, or the first one without an obstacle; every refusal keeps its reason."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from sprat.devices.footprint import Footprint
+from sprat.errors import BackendError, DoesNotFitError
+from sprat.runtime.backends import registry
+from sprat.runtime.backends.registry import BackendChoice, BackendLoader, backend_names, choose, open_backend
+
+
+@pytest.fixture
+def add(monkeypatch):
+    """Registers loaders in an empty registry."""
+    monkeypatch.setattr(registry, "_LOADERS", {})
+
+    def add_loader(name, preference, *, obstacle=None, n_bytes=1000):
+        class Loader(BackendLoader, name=name, preference=preference):
+            def footprint(self, request):
+                return Footprint(
+                    quant="", resident_bytes=n_bytes, routed_bytes=0, cache_bytes_per_token=1, context=1, buffer_bytes=0
+                )
+
+            def obstacle(self, request):
+                return obstacle
+
+            def load(self, request):
+                return f"{name} backend"
+
+    return add_loader
+
+
+def request(memory_bytes=None):
+    return SimpleNamespace(file=SimpleNamespace(path="x.gguf"), memory_bytes=memory_bytes)
+
+
+def test_every_file_of_the_folder_is_found():
+    assert backend_names() == ["reference", "llamacpp"]
+
+
+def test_auto_takes_the_preferred_one(add):
+    add("second", 2)
+    add("first", 1)
+    choice = choose("auto", request())
+    assert choice == BackendChoice("first")
+    assert open_backend(choice, request()) == "first backend"
+
+
+def test_auto_passes_over_obstacles_and_says_why(add):
+    add("native", 1, obstacle=BackendError("not built"))
+    add("large", 2, n_bytes=10**9)
+    add("reference", 3)
+    choice = choose("auto", request(memory_bytes=10**6))
+    assert choice.name == "reference"
+    assert [name for name, _ in choice.passed_over] == ["native", "large"]
+    assert choice.text().startswith(
+        "reference; not native (not built); not large (x.gguf: the large backend needs 1.00 GB"
+    )
+
+
+def test_a_backend_that_was_asked_for_refuses_with_its_own_reason(add):
+    add("native", 1, obstacle=BackendError("not built"))
+    add("reference", 2)
+    with pytest.raises(BackendError, match=r"^not built$"):
+        choose("native", request())
+
+
+def test_memory_is_checked_before_anything_else(add):
+    add("large", 1, n_bytes=10**9, obstacle=BackendError("not built"))
+    with pytest.raises(DoesNotFitError):
+        choose("large", request(memory_bytes=10**6))
+
+
+def test_when_none_is_left_all_reasons_are_given(add):
+    add("native", 1, obstacle=BackendError("not built"))
+    add("other", 2, obstacle=BackendError("not installed"))
+    with pytest.raises(BackendError, match=r"no backend can run x.gguf: native: not built; other: not installed"):
+        choose("auto", request())
+    add("large", 3, n_bytes=10**9)
+    with pytest.raises(DoesNotFitError, match=r"not built.*large: x.gguf: the large backend needs"):
+        choose("auto", request(memory_bytes=10**6))
+
+
+def test_an_unknown_name_is_answered_with_the_nearest(add):
+    add("reference", 1)
+    with pytest.raises(BackendError, match=r"unknown backend 'refernce'; did you mean 'reference'\? Known: auto, refe"):
+        choose("refernce", request())
+
+
+def test_two_backends_cannot_share_a_name(add):
+    add("native", 1)
+    with pytest.raises(AssertionError, match="two backends"):
+        add("native", 2)

@@ -1,0 +1,111 @@
+"""Loading from files: bundles and GGUFs of a tiny mixture, budgets, devices, backends."""
+
+import msgspec
+import numpy as np
+import pytest
+from tiny_checkpoint import write_checkpoint
+
+from sprat.devices.profile import load_profile
+from sprat.errors import BackendError, BundleError, DeviceError, DoesNotFitError, InputError, ModelFileError
+from sprat.export.pipeline import export
+from sprat.runtime.engine import Engine
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """The folder of a tiny DeepSeek-V2-Lite in Q8_0 that claims V2-Lite's context."""
+    folder = tmp_path_factory.mktemp("load")
+    source = write_checkpoint(folder / "tiny-Chat", max_position_embeddings=163_840)
+    return export(source, folder / "out", quant="int8").bundle
+
+
+def test_a_bundle_and_its_file_are_the_same_model(bundle):
+    with Engine.load(bundle.path) as from_bundle, Engine.load(bundle.artifact()) as from_file:
+        answers = [engine.generate("The dog", max_tokens=8, seed=1).text() for engine in (from_bundle, from_file)]
+        reply = from_bundle.chat([{"role": "user", "content": "The dog"}], max_tokens=4, seed=1)
+    assert answers[0] == answers[1] != ""
+    assert reply["usage"]["completion_tokens"] == 4
+
+
+def test_pieces_carry_the_model_s_own_log_probability(bundle):
+    with Engine.load(bundle.path) as engine:
+        prompt = engine.encode("The dog")
+        piece = next(engine.generate(prompt, seed=3))
+        logits = engine.backend.new_stream(20).extend(prompt).astype(np.float64)
+    log_softmax = logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
+    assert piece.logprob == pytest.approx(log_softmax[piece.token_id])
+
+
+def test_a_session_says_what_a_fresh_engine_says(bundle):
+    with Engine.load(bundle.path) as engine, engine.session() as session:
+        session.generate("The quick brown fox jumps", max_tokens=8, temperature=0).text()
+        cached = session.generate("The quick brown dog sleeps", max_tokens=8, temperature=0)
+        pieces = [piece.token_id for piece in cached]
+        fresh = engine.generate("The quick brown dog sleeps", max_tokens=8, temperature=0)
+        assert pieces == [piece.token_id for piece in fresh]
+    assert cached.summary.timings.cache_n > 1
+
+
+def test_the_default_context_is_capped(bundle):
+    with Engine.load(bundle.path) as engine:
+        assert (engine.context, engine.backend.max_context) == (4096, 163_840)
+    with Engine.load(bundle.path, context=10_000) as engine:
+        assert engine.context == 10_000
+
+
+def test_a_context_longer_than_the_model_s_is_refused(bundle):
+    with pytest.raises(InputError, match="context is 163841, expected 1 to 163840"):
+        Engine.load(bundle.path, context=163_841)
+
+
+def test_a_budget_that_is_too_small_is_refused_with_numbers(bundle):
+    with pytest.raises(DoesNotFitError, match=r"reference backend needs .*weights .*cache for 4096 tokens .*2.00 MB"):
+        Engine.load(bundle.path, memory="2MB", backend="reference")
+
+
+def test_the_refusal_proposes_a_context_that_fits(bundle):
+    with pytest.raises(DoesNotFitError, match="load it with context=") as refused:
+        Engine.load(bundle.path, memory="200MB", backend="reference", context=163_840)
+    context = int(str(refused.value).split("context=")[1].split(",")[0])
+    Engine.load(bundle.path, memory="200MB", backend="reference", context=context).close()
+    with pytest.raises(DoesNotFitError):
+        Engine.load(bundle.path, memory="200MB", backend="reference", context=context + 512)
+
+
+@pytest.mark.parametrize("memory", ["", "lots", "-1GB", 0, "3 parsecs"])
+def test_memory_that_is_no_amount_is_refused(bundle, memory):
+    with pytest.raises(InputError, match="memory: found"):
+        Engine.load(bundle.path, memory=memory)
+
+
+def test_a_device_gives_the_budget(bundle):
+    with Engine.load(bundle.path, device="rpi5-8gb") as engine:
+        assert engine.backend_choice.text() == "reference"
+
+
+def test_a_device_s_memory_is_enforced(bundle, monkeypatch):
+    zero = load_profile("rpi-zero-2w")
+    most = msgspec.structs.replace(zero.memory.system_bytes, value=zero.memory.total_bytes.value - 2e6)
+    small = msgspec.structs.replace(zero, memory=msgspec.structs.replace(zero.memory, system_bytes=most))
+    monkeypatch.setattr("sprat.runtime.engine.load_profile", lambda _name: small)
+    with pytest.raises(DoesNotFitError, match=r"may use 2.00 MB"):
+        Engine.load(bundle.path, device="rpi-zero-2w")
+    with Engine.load(bundle.path, device="rpi-zero-2w", memory="3GB") as engine:
+        assert engine.context == 4096
+
+
+def test_unknown_names_are_refused_with_the_nearest(bundle):
+    with pytest.raises(DeviceError, match="did you mean 'rpi5-8gb'"):
+        Engine.load(bundle.path, device="rpi5-8g")
+    with pytest.raises(BackendError, match="did you mean 'reference'"):
+        Engine.load(bundle.path, backend="refrence")
+
+
+def test_what_is_no_model_is_refused(tmp_path):
+    with pytest.raises(BundleError, match=r"sprat export"):
+        Engine.load(tmp_path)
+    (tmp_path / "x.gguf").write_bytes(b"GGUF" + bytes(33))
+    with pytest.raises(ModelFileError):
+        Engine.load(tmp_path / "x.gguf")
+    with pytest.raises(ModelFileError, match="cannot be opened"):
+        Engine.load(tmp_path / "none.gguf")

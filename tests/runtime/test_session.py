@@ -1,0 +1,108 @@
+"""Sessions keep their cache: a turn costs its new tokens, and says the same as without a cache."""
+
+import pytest
+from scripted_model import ASSISTANT, BOS, EOS, USER, random_logits, saying, scripted_engine
+
+from sprat.errors import PromptError
+
+
+def test_a_prompt_with_the_same_beginning_processes_only_the_rest():
+    engine = scripted_engine(random_logits)
+    with engine.session() as session:
+        session.generate("One two three:", max_tokens=4, temperature=0).text()
+        generation = session.generate("One two four:", max_tokens=4, temperature=0)
+        text = generation.text()
+    assert generation.summary.timings.cache_n == 1 + len("One two ")
+    assert generation.summary.timings.prompt_n == len("four:")
+    assert generation.summary.usage.prompt_tokens == 1 + len("One two four:")
+    assert text == engine.generate("One two four:", max_tokens=4, temperature=0).text()
+
+
+def test_what_the_model_said_is_in_the_cache_too():
+    with scripted_engine(random_logits).session() as session:
+        answer = list(session.generate("a:", max_tokens=4, temperature=0))
+        ids = [piece.token_id for piece in answer]
+        generation = session.generate([BOS, *b"a:", *ids, 7, 8], max_tokens=1)
+        generation.text()
+    assert generation.summary.timings.prompt_n == 3  # the last answer token was sampled, but never processed
+
+
+def test_the_same_prompt_again_processes_its_last_token_for_its_logits():
+    with scripted_engine(saying("Paris")).session() as session:
+        assert session.generate("Where:").text() == "Paris"
+        again = session.generate("Where:")
+        assert again.text() == "Paris"
+    assert (again.summary.timings.cache_n, again.summary.timings.prompt_n) == (6, 1)
+
+
+def test_a_shorter_prompt_forgets_the_rest():
+    with scripted_engine(saying("Paris")).session() as session:
+        session.generate("Where is it:").text()
+        assert session.generate("Where:").text() == "Paris"
+        assert session.tokens == (BOS, *b"Where:Paris")
+
+
+def test_a_new_answer_ends_the_one_that_runs():
+    with scripted_engine(saying("Paris")).session() as session:
+        first = session.generate("Where:")
+        assert next(first).text == "P"
+        assert session.generate("Where:").text() == "Paris"
+        assert list(first) == []
+    assert first.summary.finish_reason == "cancelled"
+
+
+def test_a_prompt_that_is_too_long_leaves_the_session_as_it_was():
+    with scripted_engine(saying("Paris"), context=20).session() as session:
+        session.generate("Where:").text()
+        before = session.tokens
+        with pytest.raises(PromptError, match="context holds 20"):
+            session.generate("a" * 30)
+        assert session.tokens == before
+
+
+def test_a_conversation_costs_only_its_new_tokens():
+    with scripted_engine(saying("Hi Ada.", "You are Ada.")).session() as session:
+        first = session.chat("I am Ada.")
+        second = session.chat("Who am I?")
+    assert second["choices"][0]["message"]["content"] == "You are Ada."
+    n_first = len([BOS, USER, *b"I am Ada.", ASSISTANT, *b"Hi Ada."])
+    assert first["timings"]["cache_n"] == 0
+    assert second["timings"]["cache_n"] == n_first
+    assert second["timings"]["prompt_n"] == len([EOS, USER, *b"Who am I?", ASSISTANT])
+    assert session.messages == [
+        {"role": "user", "content": "I am Ada."},
+        {"role": "assistant", "content": "Hi Ada."},
+        {"role": "user", "content": "Who am I?"},
+        {"role": "assistant", "content": "You are Ada."},
+    ]
+
+
+def test_thoughts_are_remembered_beside_the_reply():
+    with scripted_engine(saying("<think>Hm.</think>Yes.")).session() as session:
+        session.chat("Really?")
+        assert session.messages[-1] == {"role": "assistant", "content": "Yes.", "reasoning_content": "Hm."}
+
+
+def test_a_cancelled_reply_is_remembered_as_far_as_it_came():
+    with scripted_engine(saying("Hi Ada.", "Ada!")).session() as session:
+        stream = session.stream_chat("I am Ada.")
+        for chunk in stream:
+            if chunk["choices"][0]["delta"].get("content") == "i":
+                stream.cancel()
+        assert session.messages[-1]["content"] == "Hi"
+        assert session.chat("Who am I?")["choices"][0]["message"]["content"] == "Ada!"
+
+
+def test_reset_forgets_the_messages():
+    with scripted_engine(saying("Hi.")).session() as session:
+        session.chat("Hello")
+        session.reset()
+        assert session.messages == []
+        assert session.chat("Hello")["choices"][0]["message"]["content"] == "Hi."
+
+
+def test_closing_frees_the_cache_once():
+    engine = scripted_engine(saying("Paris"))
+    with engine.session() as session:
+        next(session.generate("Where:"))
+    assert [stream.closed for stream in engine.backend.streams] == [1]
