@@ -168,7 +168,8 @@ def routing_overlap(base_experts: IntArray, experts: IntArray) -> F64Array:
     if base_experts.shape != experts.shape:
         raise InputError(f"routings of shape {base_experts.shape} and {experts.shape} are not of the same tokens")
     common = (base_experts[:, :, None] == experts[:, None, :]).any(axis=2)
-    return common.mean(axis=1, dtype=np.float64)
+    overlap: F64Array = common.mean(axis=1, dtype=np.float64)
+    return overlap
 
 
 def _sum_up(nll: F64Array, nll_base: F64Array, kld: F64Array, delta_p: F64Array, same_top: F64Array) -> Quality:

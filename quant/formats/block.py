@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sprat.errors import FormatError, unknown_name
+from sprat.quant.formats import native
 
 __all__ = ["BlockFormat", "F32Array", "U8Array", "format_names", "format_of_type", "get_format"]
 
@@ -27,6 +28,7 @@ F32Array = npt.NDArray[np.float32]
 U8Array = npt.NDArray[np.uint8]
 
 _CHUNK_WEIGHTS = 1 << 18
+_F32_TYPE = 0
 
 _BY_NAME: dict[str, BlockFormat] = {}
 _BY_TYPE: dict[int, BlockFormat] = {}
@@ -87,7 +89,7 @@ class BlockFormat(ABC):
         return n_weights // self.block_size * self.block_bytes
 
     def quantize(self, rows: F32Array) -> U8Array:
-        """Pack ``(..., k)`` float32 weights into ``(..., row_bytes(k))`` bytes.
+        """Pack ``(..., k)`` finite float32 weights into ``(..., row_bytes(k))`` bytes.
 
         Raises:
             FormatError: ``k`` is not a whole number of blocks.
@@ -95,14 +97,16 @@ class BlockFormat(ABC):
         row_bytes = self.row_bytes(rows.shape[-1])
         blocks = np.ascontiguousarray(rows, dtype=np.float32).reshape(-1, self.block_size)
         packed = np.empty((len(blocks), self.block_bytes), np.uint8)
-        self._by_chunks(self.quantize_blocks, blocks, packed)
+        if not native.convert(_F32_TYPE, self.ggml_type, blocks, packed):
+            self._by_chunks(self.quantize_blocks, blocks, packed)
         return packed.reshape(*rows.shape[:-1], row_bytes)
 
     def dequantize(self, packed: U8Array) -> F32Array:
         """Unpack ``(..., row_bytes(k))`` bytes into ``(..., k)`` float32 weights."""
         blocks = np.ascontiguousarray(packed).reshape(-1, self.block_bytes)
         weights = np.empty((len(blocks), self.block_size), np.float32)
-        self._by_chunks(self.dequantize_blocks, blocks, weights)
+        if not native.convert(self.ggml_type, _F32_TYPE, blocks, weights):
+            self._by_chunks(self.dequantize_blocks, blocks, weights)
         return weights.reshape(*packed.shape[:-1], packed.shape[-1] // self.block_bytes * self.block_size)
 
     def _by_chunks(

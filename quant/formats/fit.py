@@ -29,7 +29,7 @@ __all__ = [
     "to_lanes",
 ]
 
-_LARGEST_INPUT = np.float32(2.0**30)  # beyond what any block can hold, and its square is far from float32's limit
+_SMALLEST_INPUT, _LARGEST_INPUT = np.float32(2.0**-60), np.float32(2.0**30)
 _AFFINE_STARTS = tuple(np.float32(k / 4) for k in range(-4, 5))
 
 
@@ -39,8 +39,12 @@ def to_lanes(blocks: F32Array, size: int) -> F32Array:
 
 
 def sanitize(blocks: F32Array) -> F32Array:
-    """NaN becomes 0 and what no block can hold is clipped, so that every comparison below is defined."""
-    return np.clip(np.where(np.isnan(blocks), np.float32(0), blocks), -_LARGEST_INPUT, _LARGEST_INPUT)
+    """NaN and what is too small for any block become 0, and what no block can hold is clipped.
+
+    Every number of the search then stays far from float32's limits, and every comparison is defined.
+    """
+    known = np.where(np.abs(blocks) >= _SMALLEST_INPUT, blocks, np.float32(0))
+    return np.clip(known, -_LARGEST_INPUT, _LARGEST_INPUT)
 
 
 def column_sums(values: F32Array) -> F32Array:

@@ -176,9 +176,9 @@ def _refit(x: F32Array, fit: _SuperBlocks) -> tuple[F32Array, F32Array]:
     aa, ab, bb = column_sums(sc * sc * sum_qq), column_sums(sc * m * sum_q), column_sums(m * m * np.float32(32))
     xa, xb = column_sums(sc * sum_xq), column_sums(m * sum_x)
     determinant = aa * bb - ab * ab
-    d = over(xa * bb - xb * ab, determinant)
-    dmin = over(xa * ab - xb * aa, determinant)
-    d = np.where((determinant <= 0) | (dmin < 0), over(xa, aa), d)
+    alone = np.where(aa > 0, np.float32(0), over(-xb, bb))  # one of the two is enough: they say the same
+    dmin = np.where(determinant > 0, over(xa * ab - xb * aa, determinant), alone)
+    d = np.where((determinant > 0) & ~(dmin < 0), over(xa * bb - xb * ab, determinant), over(xa, aa))
     return saturate_f16(np.maximum(d, np.float32(0)))[:, None], saturate_f16(np.maximum(dmin, np.float32(0)))[:, None]
 
 

@@ -79,14 +79,14 @@ class Q5_1(BlockFormat, ggml_type=7, file_type=9, block_size=32, block_bytes=2 +
 def _symmetric(blocks: F32Array, *, zero: int) -> tuple[F32Array, U8Array]:
     """Scale ``(n, 1)`` and codes ``(n, 32)``; the first value of largest magnitude decides the sign of the scale."""
     extreme = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=-1, keepdims=True), axis=-1)
-    d = extreme / np.float32(-zero)
+    d = (extreme + np.float32(0)) / np.float32(-zero)  # ggml's scale of nothing is -0
     return d, _truncate(blocks * reciprocal(d) + np.float32(zero + 0.5), 2 * zero - 1)
 
 
 def _affine(blocks: F32Array, *, steps: int) -> tuple[F32Array, F32Array, U8Array]:
-    """Scale and minimum ``(n, 1)``, codes ``(n, 32)``."""
-    m = blocks.min(axis=-1, keepdims=True)
-    d = (blocks.max(axis=-1, keepdims=True) - m) / np.float32(steps)
+    """Scale and minimum ``(n, 1)``, codes ``(n, 32)``; of two zeros, the first gives the minimum its sign."""
+    m = np.take_along_axis(blocks, blocks.argmin(axis=-1, keepdims=True), axis=-1)
+    d = (blocks.max(axis=-1, keepdims=True) - m + np.float32(0)) / np.float32(steps)  # +0 also for zeros of both signs
     return d, m, _truncate((blocks - m) * reciprocal(d) + np.float32(0.5), steps)
 
 

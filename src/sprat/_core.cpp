@@ -4,8 +4,10 @@
 namespace nb = nanobind;
 
 void bind_cpu(nb::module_ &m);       // devices/native/cpu.cpp
+void bind_quant(nb::module_ &m);     // quant/native/convert.cpp
 
 NB_MODULE(_core, m) {
     m.doc() = "The native core of sprat; everything in it also exists in NumPy.";
     bind_cpu(m);
+    bind_quant(m);
 }
