@@ -125,11 +125,11 @@ class Cache:
         geometry, payload = saved[_HEADER.size :][:size], memoryview(saved)[_HEADER.size + size :]
         if geometry != self._geometry():
             raise ModelFileError(
-                f"saved cache: made for {geometry[:100]!r}, this model has {self._geometry()!r}; process the prompt again"
+                f"saved cache: made for {geometry[:100]!r}, not for {self._geometry()!r}; process the prompt again"
             )
         if len(payload) != sum(plane[:, :, :1].nbytes for plane in self._planes) * length:
             raise ModelFileError(
-                f"saved cache: {len(payload)} bytes do not hold {length} tokens; it is damaged, process the prompt again"
+                f"saved cache: {len(payload)} bytes do not hold {length} tokens: damaged, process the prompt again"
             )
         return length, payload
 

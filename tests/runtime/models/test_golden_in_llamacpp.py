@@ -1,0 +1,69 @@
+"""The same tiny models in llama.cpp, in float32, from a file that gguf wrote: what our metadata means to it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from sprat.export.checkpoint import Checkpoint
+from sprat.runtime.gguf_metadata import metadata_from_spec
+from sprat.runtime.kernels import ReferenceKernels
+from sprat.runtime.models import load_model
+from sprat.runtime.spec import GroupScore
+
+TESTS = Path(__file__).parents[2]
+GOLDEN = TESTS / "golden"
+NAMES = sorted(path.parent.name for path in GOLDEN.glob("*/model.safetensors"))
+LIMITED = {"deepseek-v2", "deepseek-v2-odd"}
+
+pytestmark = pytest.mark.slow
+
+
+def write_gguf(path, checkpoint):
+    """All tensors in F32, no tokenizer."""
+    writer = gguf.GGUFWriter(path, str(checkpoint.spec.architecture))
+    writer.add_tokenizer_model("none")
+    add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
+    for key, value in metadata_from_spec(checkpoint.spec).items():
+        add[type(value)](key, value)
+    for name in checkpoint.names():
+        writer.add_tensor(name, checkpoint.weight(name).dequantize())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def llamacpp_logits(name, folder):
+    """What llama.cpp answers to the golden tokens."""
+    pytest.importorskip("llama_cpp")
+    model, tokens, logits = (str(folder / file) for file in ("model.gguf", "tokens.npy", "logits.npy"))
+    write_gguf(model, Checkpoint.open(GOLDEN / name))
+    np.save(tokens, load_file(GOLDEN / name / "expected.safetensors")["tokens"])
+    subprocess.run([sys.executable, TESTS / "support" / "llamacpp_logits.py", model, tokens, logits], check=True)
+    return np.load(logits)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in LIMITED])
+def test_llamacpp_gives_the_published_logits(name, tmp_path):
+    expected = load_file(GOLDEN / name / "expected.safetensors")["logits"]
+    logits = llamacpp_logits(name, tmp_path)
+    assert np.abs(logits - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", sorted(LIMITED))
+def test_llamacpp_limits_v2_to_the_groups_of_the_best_two(name, tmp_path):
+    """DeepSeek's own code takes the groups of the best one: here llama.cpp's file is right and its routing is not."""
+    checkpoint = Checkpoint.open(GOLDEN / name)
+    spec = replace(checkpoint.spec, moe=replace(checkpoint.spec.moe, group_score=GroupScore.TOP2_SUM))
+    model = load_model(spec, checkpoint.weights, ReferenceKernels())
+    tokens = load_file(GOLDEN / name / "expected.safetensors")["tokens"]
+    expected = model.forward(tokens, model.new_cache(len(tokens)), all_logits=True)
+    assert np.abs(llamacpp_logits(name, tmp_path) - expected).max() <= 1e-4 * np.abs(expected).max()
