@@ -46,7 +46,9 @@ class SourceFile:
         try:
             found = path.stat()
         except OSError as error:
-            raise CheckpointError(f"{path}: cannot be read ({error.strerror}); complete the download") from error
+            raise CheckpointError(
+                f"{path}: cannot be read ({error.strerror}); check the path, or complete the download"
+            ) from error
         if not stat.S_ISREG(found.st_mode):
             raise CheckpointError(f"{path}: not a regular file")
         return cls(path, found.st_size, found.st_mtime_ns, found.st_ino)

@@ -94,7 +94,7 @@ class GGUFFile:
             info = self.tensors[name]
         except KeyError:
             raise ModelFileError(f"{self.path}: no tensor {name!r} among its {len(self.tensors)}") from None
-        packed = self._bytes[info.offset : info.offset + info.nbytes].reshape(*info.shape[:-1], -1)
+        packed = self._bytes[info.offset : info.end].reshape(*info.shape[:-1], -1)
         return Weight(name, any_format(info.format_type), info.shape, packed)
 
     def check(self, spec: ModelSpec) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,11 @@ class TensorInfo:
     nbytes: int
 
     @property
+    def end(self) -> int:
+        """The byte after the last."""
+        return self.offset + self.nbytes
+
+    @property
     def type_name(self) -> str:
         """Name of the format in ggml: ``Q4_0``, ``IQ2_XS``."""
         return any_format(self.format_type).name
@@ -55,17 +60,17 @@ class TensorInfo:
         return math.prod(self.shape)
 
 
-def listing(problems: Iterable[str]) -> str:
-    """``problems`` joined for a message: the first :data:`LISTED`, and how many more there are.
+def listing(problems: Iterable[str], at_most: int = LISTED) -> str:
+    """``problems`` joined for a message: the first ``at_most``, and how many more there are.
 
     Example:
-        >>> listing(str(n) for n in range(22))[-32:]
-        '15; 16; 17; 18; 19; and 2 more'
+        >>> listing(map(str, range(5)), 3)
+        '0; 1; 2; and 2 more'
     """
     found = list(problems)
-    shown = found[:LISTED]
-    if len(found) > LISTED:
-        shown.append(f"and {len(found) - LISTED} more")
+    shown = found[:at_most]
+    if len(found) > at_most:
+        shown.append(f"and {len(found) - at_most} more")
     return "; ".join(shown)
 
 
@@ -96,21 +101,21 @@ def _placed(record: TensorRecord, header: Header) -> TensorInfo:
     return TensorInfo(record.name, record.shape, record.ggml_type, header.data_start + record.offset, nbytes)
 
 
-def _misplaced(infos: Iterable[TensorInfo], header: Header, file_bytes: int) -> Iterator[str]:
+def _misplaced(infos: Collection[TensorInfo], header: Header, file_bytes: int) -> Iterator[str]:
     start, step = header.data_start, header.alignment
     for info in infos:
         if (info.offset - start) % step:
             yield f"{info.name!r} starts at byte {info.offset}, expected a multiple of {step} from {start}"
-        if info.offset + info.nbytes > file_bytes:
-            yield f"{info.name!r} ends at byte {info.offset + info.nbytes}, but the file has {file_bytes} bytes"
+    beyond = [f"{info.name!r} to byte {info.end}" for info in infos if info.end > file_bytes]
+    if beyond:
+        yield f"{len(beyond)} of {len(infos)} tensors reach past the file's {file_bytes} bytes: {listing(beyond, 3)}"
 
 
 def _overlaps(infos: Iterable[TensorInfo]) -> Iterator[str]:
     ordered = sorted(infos, key=lambda info: info.offset)
     for left, right in itertools.pairwise(ordered):
-        if left.offset + left.nbytes > right.offset:
-            end = left.offset + left.nbytes
-            yield f"{right.name!r} at byte {right.offset} overlaps {left.name!r}, which ends at {end}"
+        if left.end > right.offset:
+            yield f"{right.name!r} at byte {right.offset} overlaps {left.name!r}, which ends at {left.end}"
 
 
 def compare_shapes(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> list[str]:

@@ -117,8 +117,11 @@ MALFORMED: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: _with_tensors(tensor("a", (16,)), tensor("b", (8,), offset=32)),
         "'b' at byte 192 overlaps 'a', which ends at 224",
     ),
-    "a tensor past the end": (lambda: _with_tensors(tensor("a", (8, 16))), "'a' ends at byte"),
-    "an offset of 2^60": (lambda: _with_tensors(tensor("a", (8,), offset=BIG)), "'a' ends at byte"),
+    "a tensor past the end": (
+        lambda: _with_tensors(tensor("a", (8, 16))),
+        "reach past the file's 256 bytes: 'a' to byte 640",
+    ),
+    "an offset of 2^60": (lambda: _with_tensors(tensor("a", (8,), offset=BIG)), "1 of 1 tensors reach past the file"),
     "one part of several": (
         lambda: gguf([key("split.count", 2, struct.pack("<H", 3))], alignment=1),
         "split into 3 files",
