@@ -17,10 +17,10 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-from sprat.quant.quality import Quality, QualityMeter, routing_overlap
 
 from sprat.errors import InputError
 from sprat.export.source import open_source
+from sprat.quant.quality import Quality, QualityMeter, routing_overlap
 from sprat.runtime.backends.backend import Backend, TokenStream
 from sprat.runtime.backends.reference import ReferenceBackend
 from sprat.runtime.engine import Engine, find_model
@@ -109,9 +109,10 @@ def verify(
         stack.callback(comparison.close)
         first = next(iter(engines.values()))
         windows = _windows(first, text or default_text(), window, max_tokens)
+        n_read = len(windows[0]) - 1  # a window's last token is predicted, not read
         for number, tokens in enumerate(windows):
             for n_done in comparison.read(tokens):
-                progress(number * window + n_done, len(windows) * window, f"window {number + 1} of {len(windows)}")
+                progress(number * n_read + n_done, len(windows) * n_read, f"window {number + 1} of {len(windows)}")
     return Verification(
         artifact=path,
         source=Path(source),
