@@ -1,6 +1,8 @@
 """A source that cannot be exported is refused before anything is written, with all that is wrong in one message."""
 
+import contextlib
 import json
+import random
 
 import gguf as reference
 import numpy as np
@@ -134,6 +136,19 @@ def test_offsets_that_lie(offsets, folder):
     header = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": offsets}}).encode()
     (folder / SHARD).write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
     assert f"{SHARD}: not a whole safetensors file" in reason(folder)
+
+
+def test_random_damage_of_a_header_never_raises_anything_else(folder):
+    whole = (folder / SHARD).read_bytes()
+    end = 8 + int.from_bytes(whole[:8], "little")
+    dice = random.Random(1)
+    for _ in range(150):
+        raw = bytearray(whole)
+        for _ in range(dice.randrange(1, 4)):
+            raw[dice.randrange(end)] = dice.choice([0, 34, 44, 48, 57, 91, 93, 123, 125, 255])
+        (folder / SHARD).write_bytes(raw)
+        with contextlib.suppress(CheckpointError):
+            Checkpoint.open(folder).verify_complete()
 
 
 def test_a_type_that_is_no_weight(folder):
