@@ -1,0 +1,64 @@
+"""What sprat writes, unmodified llama.cpp reads, and computes the same model from it."""
+
+import numpy as np
+import pytest
+from tiny_checkpoint import CONFIGS, write_checkpoint
+
+from sprat.export.pipeline import export
+from sprat.export.requantize import quantize
+from sprat.quant.quality import QualityMeter
+from sprat.runtime.engine import Engine
+
+pytestmark = pytest.mark.slow
+
+TOKENS = np.random.default_rng(5).integers(4, 400, 48).tolist()
+
+
+def logits(path, backend):
+    """Logits after each of ``TOKENS``."""
+    with Engine.load(path, backend=backend, context=64) as engine:
+        stream = engine.backend.new_stream(64)
+        try:
+            return np.array(stream.extend_all(TOKENS))
+        finally:
+            stream.close()
+
+
+def divergence(path):
+    """Mean KL divergence of llama.cpp from our reference on the same file."""
+    meter = QualityMeter()
+    meter.add(logits(path, "reference")[:-1], logits(path, "llamacpp")[:-1], np.array(TOKENS[1:]))
+    return meter.result().mean_kld
+
+
+# llama.cpp keeps its cache in f16, and rounds activations to 8 bits for products with quantized blocks.
+@pytest.mark.parametrize(("quant", "most"), [("f32", 1e-5), ("f16", 5e-4), ("int8", 2e-3), ("int4", 2e-3)])
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_llamacpp_computes_what_the_reference_computes(tmp_path, architecture, quant, most):
+    pytest.importorskip("llama_cpp")
+    source = write_checkpoint(tmp_path / "source", architecture)
+    path = export(source, tmp_path / "out", quant=quant).path
+    assert 0 <= divergence(path) < most
+
+
+@pytest.mark.parametrize("quant", ["q4_1", "q5_0", "q5_1", "iq4_nl", "q8_0"])
+def test_llamacpp_loads_every_format_that_quantize_writes(tmp_path, quant):
+    pytest.importorskip("llama_cpp")
+    source = write_checkpoint(tmp_path / "source")
+    half = export(source, tmp_path / "out", quant="f16").bundle.artifact()
+    assert 0 <= divergence(quantize(half, tmp_path / "out.gguf", quant=quant).file.path) < 2e-3
+
+
+@pytest.mark.parametrize("quant", ["q4_k", "q5_k", "q6_k"])
+def test_llamacpp_loads_k_quants_of_rows_of_256(tmp_path, quant):
+    pytest.importorskip("llama_cpp")
+    source = write_checkpoint(tmp_path / "source", "llama", hidden_size=256, intermediate_size=256)
+    result = export(source, tmp_path / "out", quant=quant)
+    assert result.fallbacks == ()
+    assert 0 <= divergence(result.path) < 2e-3
+
+
+def test_tensors_on_pages_load_too(tmp_path):
+    pytest.importorskip("llama_cpp")
+    source = write_checkpoint(tmp_path / "source", "qwen2")
+    assert 0 <= divergence(export(source, tmp_path / "out", quant="f16", align=4096).path) < 1e-5
