@@ -65,6 +65,13 @@ class Fields:
                 wanted = " or ".join(map(_short, values))
                 self.complain(name, f"is {_short(self._values[name])}; sprat supports only {wanted}")
 
+    def all_must_be(self, name: str, expected: Any) -> None:
+        """A list, when present, of nothing but ``expected``."""
+        self._taken.add(name)
+        value = self._values.get(name, [])
+        if not isinstance(value, list) or any(item != expected for item in value):
+            self.complain(name, f"is {_short(value)}; sprat supports only {expected!r} throughout")
+
     def ignore(self, *names: str) -> None:
         """Fields that do not matter here."""
         self._taken.update(names)
@@ -122,8 +129,8 @@ def _is_positive(value: Any) -> bool:
 
 
 def _in(value: Any, known: Collection[Any]) -> bool:
-    """Whether ``value`` is in ``known``, with ``True`` not taken for 1, and lists allowed."""
-    return any(type(value) is type(one) and value == one for one in known)
+    """Whether ``value`` is in ``known``; lists are allowed, 1 and 1.0 are the same, 1 and ``True`` are not."""
+    return any((type(value) is type(one) or {type(value), type(one)} == {int, float}) and value == one for one in known)
 
 
 def _short(value: Any) -> str:

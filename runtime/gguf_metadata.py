@@ -34,7 +34,7 @@ __all__ = ["metadata_from_spec", "spec_from_metadata"]
 _GATING = {1: Scoring.SOFTMAX, 2: Scoring.SIGMOID}  # expert_gating_func
 _GROUP_SCORES = {Scoring.SOFTMAX: GroupScore.MAX, Scoring.SIGMOID: GroupScore.TOP2_SUM}
 _LOG_MULTIPLIER = 0.1  # yarn_log_multiplier holds this times mscale_all_dim, for deepseek2 alone
-_HARMLESS = ("vocab_size", "rope.scaling.finetuned", "decoder_start_token_id", "tensor_data_layout")
+_HARMLESS = ("vocab_size", "rope.scaling.finetuned")
 
 
 def metadata_from_spec(spec: ModelSpec) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def spec_from_metadata(metadata: Mapping[str, Any], weights: WeightSource) -> Mo
     """
     known = {str(architecture): architecture for architecture in Architecture}
     name = metadata.get("general.architecture")
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise ConfigError(f"metadata: {unknown_name('general.architecture', str(name), known)}")
     prefix = f"{name}."
     keys = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
@@ -254,29 +254,30 @@ def _read_moe(fields: Fields, weights: WeightSource) -> MoESpec:
 
 
 def _read_rope(fields: Fields, dim: int, weights: WeightSource, *, interleaved: bool) -> RopeSpec:
-    fields.must_be(
-        {
-            "rope.dimension_count": [dim],
-            "rope.scale_linear": [1.0],
-            "rope.scaling.attn_factor": [1.0],
-            "rope.scaling.yarn_attn_factor": [1.0],
-            "rope.scaling.yarn_ext_factor": [1.0],
-        }
+    one = (
+        "rope.scale_linear",
+        "rope.scaling.attn_factor",
+        "rope.scaling.yarn_attn_factor",
+        "rope.scaling.yarn_ext_factor",
     )
-    is_yarn = fields.choice("rope.scaling.type", {"none": False, "linear": False, "yarn": True}, "none")
-    scaling: YarnScaling | FrequencyFactors | None = None
-    if is_yarn:
-        scaling = _read_yarn(fields)
-    elif ROPE_FREQS in weights:
-        scaling = FrequencyFactors(tuple(weights.weight(ROPE_FREQS).dequantize().ravel().tolist()))
-    if not is_yarn:
-        fields.must_be({"rope.scaling.factor": [1.0]})
-        fields.ignore("rope.scaling.original_context_length")
+    fields.must_be({"rope.dimension_count": [dim]} | {key: [1.0] for key in one})
+    read = fields.choice(
+        "rope.scaling.type", {"none": _read_factors, "linear": _read_factors, "yarn": _read_yarn}, "none"
+    )
     theta = _decimal(fields.number("rope.freq_base", 10000.0))
-    return RopeSpec(dim=dim, theta=theta, interleaved=interleaved, scaling=scaling)
+    return RopeSpec(dim=dim, theta=theta, interleaved=interleaved, scaling=read(fields, weights))
 
 
-def _read_yarn(fields: Fields) -> YarnScaling:
+def _read_factors(fields: Fields, weights: WeightSource) -> FrequencyFactors | None:
+    """Llama 3.1's scaling, or none."""
+    fields.must_be({"rope.scaling.factor": [1.0]})
+    fields.ignore("rope.scaling.original_context_length")
+    if ROPE_FREQS not in weights:
+        return None
+    return FrequencyFactors(tuple(weights.weight(ROPE_FREQS).dequantize().ravel().tolist()))
+
+
+def _read_yarn(fields: Fields, weights: WeightSource) -> YarnScaling:
     """As llama.cpp understands it: ``yarn_log_multiplier`` stands for both mscales; without it they are the paper's."""
     mscale: dict[str, float] = {}
     if "rope.scaling.yarn_log_multiplier" in fields:

@@ -35,8 +35,7 @@ _HARMLESS_GROUPS = {
         output_router_logits pretraining_tp problem_type resid_pdrop router_aux_loss_coef seq_aux""",
     "how another implementation runs it": """
         _attn_implementation attn_implementation chunk_size_feed_forward keys_to_ignore_at_inference output_attentions
-        output_hidden_states output_scores pruned_heads return_dict return_dict_in_generate torchscript use_bfloat16
-        use_cache""",
+        output_hidden_states output_scores return_dict return_dict_in_generate torchscript use_bfloat16 use_cache""",
     "tokens": """
         begin_suppress_tokens bos_token_id decoder_start_token_id eos_token_id forced_bos_token_id forced_eos_token_id
         pad_token_id prefix sep_token_id suppress_tokens tokenizer_class unk_token_id""",
@@ -45,12 +44,20 @@ _HARMLESS_GROUPS = {
         exponential_decay_length_penalty length_penalty max_length min_length no_repeat_ngram_size num_beam_groups
         num_beams num_return_sequences remove_invalid_values repetition_penalty temperature top_k top_p typical_p""",
     "other kinds of models, whose fields transformers once wrote into every file": """
-        add_cross_attention cross_attention_hidden_size finetuning_task id2label is_decoder is_encoder_decoder label2id
-        task_specific_params tf_legacy_loss tie_encoder_decoder""",
+        cross_attention_hidden_size finetuning_task id2label is_decoder label2id task_specific_params tf_legacy_loss
+        tie_encoder_decoder""",
+}
+_FIXED: dict[str, list[Any]] = {
+    "add_cross_attention": [False],
+    "attention_bias": [False],
+    "hidden_act": ["silu"],
+    "is_encoder_decoder": [False],
+    "mlp_bias": [False],
+    "pruned_heads": [{}],
 }
 _HARMLESS = frozenset(name for names in _HARMLESS_GROUPS.values() for name in names.split())
 _ROPE_HARMLESS = frozenset({"finetuned"})
-_MLA_EPS = 1e-6  # DeepSeek's latent norms always use it; GGUF has one epsilon for all norms
+_MLA_EPS = 1e-6  # transformers' latent norms use it whatever the config says, and GGUF has one epsilon for all
 
 _Builder = Callable[[Fields], ModelSpec]
 
@@ -62,13 +69,13 @@ def spec_from_config(config: Mapping[str, Any]) -> ModelSpec:
         config: the parsed ``config.json``.
 
     Raises:
-        ConfigError: the architecture is not supported, or fields are missing, unknown, out of range or have a value
-            that changes the
-            mathematics in a way that sprat does not implement. The message names every such field.
+        ConfigError: the architecture is not supported, or fields are missing, unknown, out of range or ask for
+            mathematics that sprat does not implement. The message names every such field.
     """
     fields = Fields("config.json", config)
     builder = _BUILDERS[_architecture(config)]
     spec = builder(fields)
+    fields.must_be(_FIXED)
     fields.finish(_HARMLESS)
     fields.raise_problems()
     spec.validate()
@@ -87,25 +94,17 @@ def _architecture(config: Mapping[str, Any]) -> str:
 
 
 def _llama(fields: Fields) -> ModelSpec:
-    fields.must_be({"attention_bias": [False], "mlp_bias": [False]})
     return _dense(fields, Architecture.LLAMA, interleaved=True)
 
 
 def _qwen2(fields: Fields) -> ModelSpec:
-    n_layers = fields.size("num_hidden_layers")
-    fields.must_be(
-        {
-            "use_sliding_window": [False],
-            "use_mrope": [False],
-            "layer_types": [["full_attention"] * n_layers],
-        }
-    )
+    fields.must_be({"use_sliding_window": [False], "use_mrope": [False]})
+    fields.all_must_be("layer_types", "full_attention")
     fields.ignore("sliding_window", "max_window_layers")  # of windows that are not used
     return _dense(fields, Architecture.QWEN2, interleaved=False)
 
 
 def _dense(fields: Fields, architecture: Architecture, *, interleaved: bool) -> ModelSpec:
-    fields.must_be({"hidden_act": ["silu"]})
     n_heads = fields.size("num_attention_heads")
     hidden_size = fields.size("hidden_size")
     head_dim = fields.size("head_dim", hidden_size // n_heads)
@@ -127,7 +126,8 @@ def _dense(fields: Fields, architecture: Architecture, *, interleaved: bool) -> 
 
 
 def _deepseek_v2(fields: Fields) -> ModelSpec:
-    fields.must_be({"scoring_func": ["softmax"], "norm_topk_prob": [False], "mlp_bias": [False]})
+    # norm_topk_prob: DeepSeek's code normalises instead of scaling, transformers' ignores it; no checkpoint has it
+    fields.must_be({"scoring_func": ["softmax"], "norm_topk_prob": [False]})
     limited = fields.choice("topk_method", {"greedy": False, "group_limited_greedy": True}, "greedy")
     n_groups, n_chosen = fields.size("n_group", 1), fields.size("topk_group", 1)
     moe = _moe(
@@ -163,10 +163,10 @@ def _moe(fields: Fields, *, n_groups: int, n_groups_per_token: int, **rules: Any
     is_limited = n_groups_per_token != n_groups  # choosing all groups is no limit
     return MoESpec(
         n_routed_experts=fields.size("n_routed_experts"),
-        n_shared_experts=fields.size("n_shared_experts", 0, least=0),
+        n_shared_experts=fields.size("n_shared_experts", least=0),
         n_experts_per_token=fields.size("num_experts_per_tok"),
         expert_width=fields.size("moe_intermediate_size"),
-        n_dense_layers=fields.size("first_k_dense_replace", 0, least=0),
+        n_dense_layers=fields.size("first_k_dense_replace", least=0),
         n_groups=n_groups if is_limited else 1,
         n_groups_per_token=n_groups_per_token if is_limited else 1,
         **rules,
@@ -184,8 +184,6 @@ def _deepseek(fields: Fields, moe: MoESpec) -> ModelSpec:
     )
     fields.must_be(
         {
-            "hidden_act": ["silu"],
-            "attention_bias": [False],
             "num_key_value_heads": [n_heads],
             "rms_norm_eps": [_MLA_EPS],
             "head_dim": [mla.qk_rope_head_dim],  # transformers 5 writes these two, which follow from others

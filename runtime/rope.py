@@ -35,19 +35,21 @@ class RopeTable:
         self._interleaved = spec.interleaved
         self._frequencies = _frequencies(spec)
         self._magnitude = _magnitude(spec)
-        self._cos = self._sin = np.empty((0, spec.dim // 2), np.float32)
+        self._table = self._computed(64)
 
     def angles(self, start: int, n: int) -> RopeAngles:
         """Angles of positions ``start`` to ``start + n - 1``."""
         end = start + n
-        if end > len(self._cos):
-            self._grow(max(end, 2 * len(self._cos), 64))
-        return RopeAngles(self._cos[start:end], self._sin[start:end], self._interleaved)
+        table = self._table
+        if end > len(table[0]):
+            table = self._table = self._computed(max(end, 2 * len(table[0])))
+        cos, sin = table
+        return RopeAngles(cos[start:end], sin[start:end], self._interleaved)
 
-    def _grow(self, n_positions: int) -> None:
+    def _computed(self, n_positions: int) -> tuple[F32Array, F32Array]:
         radians = np.arange(n_positions)[:, None] * self._frequencies
-        self._cos = (np.cos(radians) * self._magnitude).astype(np.float32)
-        self._sin = (np.sin(radians) * self._magnitude).astype(np.float32)
+        cos, sin = np.cos(radians) * self._magnitude, np.sin(radians) * self._magnitude
+        return cos.astype(np.float32), sin.astype(np.float32)
 
 
 def yarn_magnitude(factor: float, mscale: float) -> float:

@@ -129,6 +129,7 @@ class MoESpec:
         """What cannot be true of a mixture in a model of ``n_layers``."""
         per_group = self.n_routed_experts // self.n_groups
         wrong = {
+            f"{self.n_routed_experts} experts, of at most {_MOST_EXPERTS}": self.n_routed_experts > _MOST_EXPERTS,
             f"{self.n_dense_layers} dense layers of {n_layers}": self.n_dense_layers > n_layers,
             f"{self.n_routed_experts} experts in {self.n_groups} groups": self.n_routed_experts % self.n_groups > 0,
             f"{self.n_groups_per_token} chosen groups of {self.n_groups}": self.n_groups_per_token > self.n_groups,
@@ -181,13 +182,13 @@ class ModelSpec:
         return self.n_layers * per_layer
 
 
-_MOST_LAYERS = 1024  # ten times the deepest published model: a bound for loops over the layers of an untrusted file
+_MOST_LAYERS, _MOST_EXPERTS = 1024, 4096  # ten times what is published: bounds for loops over an untrusted file
 
 
 def _contradictions(spec: ModelSpec) -> list[str]:
     factors = spec.rope.scaling.factors if isinstance(spec.rope.scaling, FrequencyFactors) else None
     wrong = {
-        f"{spec.n_layers} layers, of at most {_MOST_LAYERS}": spec.n_layers > _MOST_LAYERS,
+        f"{spec.n_layers} layers, of 1 to {_MOST_LAYERS}": not 1 <= spec.n_layers <= _MOST_LAYERS,
         f"{spec.n_heads} query heads over {spec.n_kv_heads} key heads": spec.n_heads % spec.n_kv_heads > 0,
         f"rope over {spec.rope.dim} numbers, an odd or empty set": spec.rope.dim % 2 > 0 or spec.rope.dim < 2,
         f"rope theta {spec.rope.theta}, which must be over 1": spec.rope.theta <= 1,

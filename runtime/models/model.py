@@ -121,9 +121,9 @@ class Model(ABC):
         return self.kernels.linear(x, self._output)
 
     def _check(self, tokens: I32Array | Sequence[int]) -> I32Array:
-        ids = np.asarray(tokens, np.int64)
-        if ids.ndim != 1 or not ids.size:
-            raise PromptError(f"tokens have shape {ids.shape}; expected at least one token id in one dimension")
+        ids = np.asarray(tokens)
+        if ids.ndim != 1 or not ids.size or ids.dtype.kind not in "iu":
+            raise PromptError(f"tokens are {ids.dtype} of shape {ids.shape}; expected at least one token id in a row")
         outside = ids[(ids < 0) | (ids >= self.spec.vocab_size)]
         if outside.size:
             raise PromptError(

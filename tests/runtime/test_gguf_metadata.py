@@ -111,6 +111,8 @@ def test_the_layer_of_multi_token_prediction_is_not_counted():
         (LITE, {"deepseek2.attention.temperature_scale": 0.1}, "attention.temperature_scale"),
         (LITE, {"deepseek2.block_count": 2**40}, "block_count"),
         (LITE, {"deepseek2.expert_count": None}, "expert_count is missing"),
+        (LITE, {"deepseek2.nextn_predict_layers": 27}, "0 layers"),
+        (LITE, {"deepseek2.attention.value_length": np.array([512, 512])}, "attention.value_length"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -120,9 +122,10 @@ def test_a_key_that_changes_the_mathematics_is_an_error_that_names_it(spec, chan
         spec_from_metadata(metadata | changes, weights)
 
 
-def test_an_unknown_architecture_is_named():
-    with pytest.raises(ConfigError, match="'phi3'"):
-        spec_from_metadata({"general.architecture": "phi3"}, MemoryWeights({}))
+@pytest.mark.parametrize("name", ["phi3", 7, None, np.array([1, 2])])
+def test_an_unknown_architecture_is_named(name):
+    with pytest.raises(ConfigError, match=r"unknown general\.architecture"):
+        spec_from_metadata({"general.architecture": name}, MemoryWeights({}))
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,7 @@ def test_the_form_of_transformers_5_means_the_same(name):
         (QWEN, {"hidden_act": "gelu"}, "hidden_act"),
         (LLAMA, {"attention_bias": True}, "attention_bias"),
         (LLAMA, {"mlp_bias": True}, "mlp_bias"),
+        (LLAMA, {"pruned_heads": {"0": [1]}}, "pruned_heads"),
         (LLAMA, {"sliding_window": 4096}, "sliding_window"),
         (LLAMA, {"logit_scale": 0.5}, "logit_scale"),
         (LLAMA, {"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
@@ -175,6 +176,8 @@ def test_a_field_that_changes_the_mathematics_is_an_error_that_names_it(config, 
         ({"num_experts_per_tok": 65}, "65 chosen experts"),
         ({"first_k_dense_replace": 28}, "28 dense layers of 27"),
         ({"tie_word_embeddings": "no"}, "tie_word_embeddings is 'no'"),
+        ({"n_routed_experts": 2**30}, "1073741824 experts"),
+        ({"first_k_dense_replace": None}, "first_k_dense_replace is missing"),
     ],
 )
 def test_impossible_numbers_are_named(changes, problem):

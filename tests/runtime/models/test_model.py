@@ -58,6 +58,7 @@ def load(spec, format_name="F32"):
     [
         ([], "at least one"),
         ([[1, 2]], "at least one"),
+        ([1.5], "at least one"),
         ([5, 100], "token id 100"),
         ([-1], "token id -1"),
         ([2**40], "109951"),
