@@ -40,7 +40,7 @@ from sprat.runtime.gguf import GGUFFile
 from sprat.runtime.gguf_metadata import spec_from_metadata
 from sprat.runtime.spec import FrequencyFactors, ModelSpec
 from sprat.runtime.tensors import ROPE_FREQS
-from sprat.runtime.validate import compare_shapes, listing, vocabulary_problems
+from sprat.runtime.validate import check_size, compare_shapes, is_beyond, listing, vocabulary_problems
 from sprat.runtime.weights import Weight
 
 __all__ = ["Checkpoint"]
@@ -104,7 +104,8 @@ class Checkpoint:
         config = read_config(path)
         shards = shard_paths(path)
         spec = checkpoint_spec(config, path)
-        stored = _wanted(read_shards(shards), spec, config.get("num_nextn_predict_layers"))
+        check_size(spec, path)
+        stored = {name: tensor for name, tensor in read_shards(shards).items() if not left_out(name, spec, config)}
         files = tuple(SourceFile.find(file) for file in (path / CONFIG, *shards))
         return cls(path, spec, config, {}, files, stored, tensor_map(spec))
 
@@ -113,11 +114,12 @@ class Checkpoint:
         file = SourceFile.find(path)
         with GGUFFile.open(path) as gguf:
             spec = spec_from_metadata(gguf.metadata, gguf)
-            tensors = {
+            check_size(spec, path)
+            stored = {
                 name: StoredTensor(name, info.shape, any_format(info.format_type), file, info.offset)
                 for name, info in gguf.tensors.items()
+                if not is_beyond(name, spec.n_layers)
             }
-            stored = _wanted(tensors, spec, gguf.metadata.get(f"{spec.architecture}.nextn_predict_layers"))
             return cls(path, spec, {}, gguf.metadata, (file,), stored, gguf_map(spec))
 
     @functools.cached_property
@@ -241,7 +243,3 @@ class Checkpoint:
             stored = self._stored.get(source)
             if stored and stored.format is F8_E4M3:
                 yield source + _SCALE_SUFFIX, scale_shape(stored.shape)
-
-
-def _wanted(tensors: Mapping[str, StoredTensor], spec: ModelSpec, n_predicting: object) -> dict[str, StoredTensor]:
-    return {name: tensor for name, tensor in tensors.items() if not left_out(name, spec, n_predicting)}

@@ -16,8 +16,9 @@ rotary frequencies that old checkpoints saved as buffers, and an output layer th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sprat.export.rows import HeadRows, InterleavedHeads, Rows, Stacked, TransposedHeads, alike
 from sprat.runtime.spec import Architecture, MLASpec, ModelSpec
@@ -57,7 +58,7 @@ _IN_LAYER = {
 }
 _CORRECTION_BIAS = ("exp_probs_b.bias", "mlp.gate.e_score_correction_bias")
 _BUFFER = re.compile(r".*\.rotary_emb\.inv_freq")
-_LAYER = re.compile(r"(?:model\.layers|blk)\.(\d+)\.")
+_LAYER = re.compile(r"model\.layers\.(\d+)\.")
 
 Build = Callable[[Sequence[Rows]], Rows]
 
@@ -91,16 +92,17 @@ def gguf_map(spec: ModelSpec) -> dict[str, Origin]:
     return {name: _renamed(name, shape) for name, shape in expected_tensors(spec).items()}
 
 
-def left_out(name: str, spec: ModelSpec, n_predicting: object) -> bool:
-    """Whether a source's tensor is left out by rule, rather than surplus.
+def left_out(name: str, spec: ModelSpec, config: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's tensor is left out by rule, rather than surplus.
 
     Args:
-        name: in the source.
+        name: in the checkpoint.
         spec: the architecture.
-        n_predicting: layers of multi-token prediction that the source declares, if it declares any.
+        config: says how many layers of multi-token prediction follow the model's own.
     """
     if _BUFFER.fullmatch(name) or (spec.tied_embeddings and name == "lm_head.weight"):
         return True
+    n_predicting = config.get("num_nextn_predict_layers")
     layer = _LAYER.match(name)
     beyond = int(layer[1]) - spec.n_layers if layer else -1
     return isinstance(n_predicting, int) and 0 <= beyond < n_predicting

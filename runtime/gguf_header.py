@@ -35,7 +35,7 @@ MAX_KEY_BYTES = 65_535
 MAX_KEYS = 1 << 16
 MAX_TENSORS = 1 << 20
 MAX_WEIGHTS = 1 << 63  # of one tensor; ggml counts them in an int64
-MAX_STRINGS = 1 << 24  # in one array; the largest published vocabularies have 2^18
+MAX_ELEMENTS = 1 << 24  # of one array; the largest published vocabularies have 2^18
 MIN_KEY_BYTES = 8 + 4 + 1  # length, type, the smallest value
 MIN_TENSOR_BYTES = 8 + 4 + 8 + 4 + 8  # length, n_dims, one dim, type, offset
 
@@ -131,24 +131,25 @@ class _Cursor:
         at, found = self.at, self.u64(f"the number of {what}")
         room = min(self.left // least_bytes, at_most)
         if found > room:
-            self.fail(at, f"a declaration of {found} {what}", f"at most {room}, the room that is left in the file")
+            self.fail(at, f"a declaration of {found} {what}", f"at most {room} in the bytes that follow")
         return found
 
     def text(self, what: str) -> str:
-        at = self.at
-        raw = self.take(self.u64(f"the length of {what}"), what)
-        try:
-            return str(raw, "utf-8")
-        except UnicodeDecodeError as error:
-            self.fail(at, f"bytes in {what} that are not UTF-8 ({error.reason})", "UTF-8 text")
+        return self._text(self.u64(f"the length of {what}"), what)
 
     def key(self) -> str:
         """A metadata key; an empty or endless one is damage, whatever follows it."""
-        at, found = self.at, self.u64("the length of a key")
-        if not 1 <= found <= MAX_KEY_BYTES:
-            self.fail(at, f"a key of {found} bytes", f"1 to {MAX_KEY_BYTES}")
-        self.at = at
-        return self.text("a key")
+        at, n_bytes = self.at, self.u64("the length of a key")
+        if not 1 <= n_bytes <= MAX_KEY_BYTES:
+            self.fail(at, f"a key of {n_bytes} bytes", f"1 to {MAX_KEY_BYTES}")
+        return self._text(n_bytes, "a key")
+
+    def _text(self, n_bytes: int, what: str) -> str:
+        at = self.at
+        try:
+            return str(self.take(n_bytes, what), "utf-8")
+        except UnicodeDecodeError as error:
+            self.fail(at, f"bytes in {what} that are not UTF-8 ({error.reason})", "UTF-8 text")
 
     def value_type(self, what: str) -> ValueType:
         at, found = self.at, self.u32(f"the type of {what}")
@@ -218,8 +219,8 @@ def _array(cursor: _Cursor, key: str, kind: ValueType) -> Any:
     if kind is ValueType.ARRAY:
         cursor.fail(cursor.at, f"an array of arrays in {key!r}", "an array of numbers or strings")
     if kind is ValueType.STRING:
-        return _strings(cursor, key, cursor.count(what, least_bytes=8, at_most=MAX_STRINGS))
-    n_elements = cursor.count(what, least_bytes=_SCALARS[kind].itemsize, at_most=len(cursor.data))
+        return _strings(cursor, key, cursor.count(what, least_bytes=8, at_most=MAX_ELEMENTS))
+    n_elements = cursor.count(what, least_bytes=_SCALARS[kind].itemsize, at_most=MAX_ELEMENTS)
     return _numbers(cursor, key, kind, n_elements)
 
 

@@ -21,8 +21,18 @@ from sprat.runtime.gguf_header import DAMAGED, Header, TensorRecord
 from sprat.runtime.spec import ModelSpec
 from sprat.runtime.tensors import expected_tensors
 
-__all__ = ["TensorInfo", "check_layout", "check_model", "compare_shapes", "listing", "vocabulary_problems"]
+__all__ = [
+    "TensorInfo",
+    "check_layout",
+    "check_model",
+    "check_size",
+    "compare_shapes",
+    "is_beyond",
+    "listing",
+    "vocabulary_problems",
+]
 
+MAX_PARTS = 1 << 18  # experts in all layers together; DeepSeek-V3 has 2^14
 LISTED = 20  # problems of one kind that a message names; the rest is counted
 
 
@@ -131,6 +141,20 @@ def compare_shapes(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, 
     return [f"{len(names)} {kind}: {listing(names)}" for kind, names in kinds if names]
 
 
+def check_size(spec: ModelSpec, path: str | Path) -> None:
+    """Refuse an absurd number of layers and experts before a list of their tensors is made.
+
+    Raises:
+        ModelFileError: more than :data:`MAX_PARTS` of them.
+    """
+    n_experts = spec.moe.n_routed_experts if spec.moe else 1
+    if spec.n_layers * n_experts > MAX_PARTS:
+        raise ModelFileError(
+            f"{path}: declares {spec.n_layers} layers of {n_experts} experts, expected at most {MAX_PARTS} in all; "
+            f"{DAMAGED}"
+        )
+
+
 def check_model(
     spec: ModelSpec, shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, Any], path: str | Path
 ) -> None:
@@ -146,7 +170,8 @@ def check_model(
         ModelFileError: tensors that are missing, surplus or misshapen, or a vocabulary of another size than the
             embeddings; all of them in one message.
     """
-    found = {name: shape for name, shape in shapes.items() if not _is_beyond(name, spec.n_layers)}
+    check_size(spec, path)
+    found = {name: shape for name, shape in shapes.items() if not is_beyond(name, spec.n_layers)}
     problems = compare_shapes(found, expected_tensors(spec))
     problems += vocabulary_problems(metadata, spec.vocab_size)
     if problems:
@@ -156,7 +181,7 @@ def check_model(
         )
 
 
-def _is_beyond(name: str, n_layers: int) -> bool:
+def is_beyond(name: str, n_layers: int) -> bool:
     """Whether a tensor belongs to a layer of multi-token prediction, which is not run."""
     block, _, rest = name.partition(".")
     number = rest.partition(".")[0]

@@ -84,6 +84,7 @@ def test_not_a_model_directory(refused, tmp_path):
         ({"architectures": None}, "architectures is None"),
         ({"use_sliding_window": True}, "use_sliding_window is True; sprat supports only False"),
         ({"a_new_kind_of_attention": 1}, "a_new_kind_of_attention is 1, a field that sprat does not know"),
+        ({"num_hidden_layers": 1 << 30}, "1073741824"),
         ({"hidden_size": "64"}, "hidden_size is '64'; expected a size"),
     ],
 )
@@ -146,7 +147,9 @@ def test_a_truncated_gguf(number, refused, exported, tmp_path):
     refused("run", tmp_path / GGUF, "hello")
 
 
-@pytest.mark.parametrize(("name", "value"), [("block_count", 5), ("expert_count", 9), ("embedding_length", 128)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("block_count", 5), ("block_count", 1 << 31), ("expert_count", 9), ("embedding_length", 128)]
+)
 def test_a_gguf_whose_keys_and_tensors_disagree(name, value, refused, exported, tmp_path):
     raw = artifact(exported).read_bytes()
     at = raw.index(f"deepseek2.{name}".encode()) + len(f"deepseek2.{name}") + 4

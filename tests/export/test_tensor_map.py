@@ -46,7 +46,6 @@ def test_both_halves_of_kv_b_come_from_one_tensor():
     [
         ("model.layers.4.self_attn.o_proj.weight", True),
         ("model.layers.4.mlp.experts.0.up_proj.weight_scale_inv", True),
-        ("blk.4.attn_output.weight", True),
         ("model.layers.3.self_attn.o_proj.weight", False),
         ("model.layers.5.self_attn.o_proj.weight", False),
         ("model.layers.0.self_attn.rotary_emb.inv_freq", True),
@@ -55,17 +54,17 @@ def test_both_halves_of_kv_b_come_from_one_tensor():
     ],
 )
 def test_what_is_left_out_by_rule(name, expected):
-    assert left_out(name, spec_from_config(CONFIGS["deepseek2"]), 1) is expected
+    assert left_out(name, spec_from_config(CONFIGS["deepseek2"]), {"num_nextn_predict_layers": 1}) is expected
 
 
 def test_no_layer_is_left_out_unless_the_source_declares_it():
     spec = spec_from_config(CONFIGS["deepseek2"])
-    assert not left_out("model.layers.4.self_attn.o_proj.weight", spec, None)
-    assert not left_out("model.layers.4.self_attn.o_proj.weight", spec, "1")
+    assert not left_out("model.layers.4.self_attn.o_proj.weight", spec, {})
+    assert not left_out("model.layers.4.self_attn.o_proj.weight", spec, {"num_nextn_predict_layers": "1"})
 
 
 def test_an_output_layer_is_left_out_where_it_is_tied():
-    assert left_out("lm_head.weight", spec_from_config(CONFIGS["qwen2"]), None)
+    assert left_out("lm_head.weight", spec_from_config(CONFIGS["qwen2"]), {})
 
 
 def test_the_tensors_of_a_gguf_keep_their_names():
