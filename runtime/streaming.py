@@ -51,9 +51,9 @@ class StopScanner:
         if self.stopped is not None:
             return ""
         text = self._held + text
-        found = [(at, -len(stop), stop) for stop in self._stops if (at := text.find(stop)) >= 0]
-        if found:
-            at, _, self.stopped = min(found)
+        found = [(at + len(stop), at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
+        if found:  # the one that is complete first, so that it does not matter where the text was cut
+            _, at, self.stopped = min(found)
             self._held = ""
             return text[:at]
         kept = max((longest_overlap(text, stop) for stop in self._stops), default=0)
