@@ -40,7 +40,7 @@ from sprat.runtime.gguf import GGUFFile
 from sprat.runtime.gguf_metadata import spec_from_metadata
 from sprat.runtime.spec import FrequencyFactors, ModelSpec
 from sprat.runtime.tensors import ROPE_FREQS
-from sprat.runtime.validate import check_size, compare_shapes, is_beyond, listing, vocabulary_problems
+from sprat.runtime.validate import compare_shapes, is_beyond, listing, vocabulary_problems
 from sprat.runtime.weights import Weight
 
 __all__ = ["Checkpoint"]
@@ -104,7 +104,6 @@ class Checkpoint:
         config = read_config(path)
         shards = shard_paths(path)
         spec = checkpoint_spec(config, path)
-        check_size(spec, path)
         stored = {name: tensor for name, tensor in read_shards(shards).items() if not left_out(name, spec, config)}
         files = tuple(SourceFile.find(file) for file in (path / CONFIG, *shards))
         return cls(path, spec, config, {}, files, stored, tensor_map(spec))
@@ -114,7 +113,6 @@ class Checkpoint:
         file = SourceFile.find(path)
         with GGUFFile.open(path) as gguf:
             spec = spec_from_metadata(gguf.metadata, gguf)
-            check_size(spec, path)
             stored = {
                 name: StoredTensor(name, info.shape, any_format(info.format_type), file, info.offset)
                 for name, info in gguf.tensors.items()

@@ -57,6 +57,7 @@ _FIXED: dict[str, list[Any]] = {
 }
 _HARMLESS = frozenset(name for names in _HARMLESS_GROUPS.values() for name in names.split())
 _ROPE_HARMLESS = frozenset({"finetuned"})
+_MOST_HEAD_DIM = 1 << 16  # a hundred times what is published: there will be an array of this length
 _MLA_EPS = 1e-6  # transformers' latent norms use it whatever the config says, and GGUF has one epsilon for all
 
 _Builder = Callable[[Fields], ModelSpec]
@@ -251,6 +252,9 @@ def _llama3(scaling: Fields, dim: int, theta: float) -> FrequencyFactors:
     if not low < high:
         scaling.complain("high_freq_factor", f"is {high}; expected more than low_freq_factor, {low}")
         high = low + 1
+    if dim > _MOST_HEAD_DIM:
+        scaling.complain("rope_type", f"applies to {dim} numbers of a head; expected at most {_MOST_HEAD_DIM}")
+        dim = _MOST_HEAD_DIM
     return llama3_factors(
         dim,
         theta,

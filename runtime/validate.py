@@ -25,14 +25,12 @@ __all__ = [
     "TensorInfo",
     "check_layout",
     "check_model",
-    "check_size",
     "compare_shapes",
     "is_beyond",
     "listing",
     "vocabulary_problems",
 ]
 
-MAX_PARTS = 1 << 18  # experts in all layers together; DeepSeek-V3 has 2^14
 LISTED = 20  # problems of one kind that a message names; the rest is counted
 
 
@@ -141,20 +139,6 @@ def compare_shapes(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, 
     return [f"{len(names)} {kind}: {listing(names)}" for kind, names in kinds if names]
 
 
-def check_size(spec: ModelSpec, path: str | Path) -> None:
-    """Refuse an absurd number of layers and experts before a list of their tensors is made.
-
-    Raises:
-        ModelFileError: more than :data:`MAX_PARTS` of them.
-    """
-    n_experts = spec.moe.n_routed_experts if spec.moe else 1
-    if spec.n_layers * n_experts > MAX_PARTS:
-        raise ModelFileError(
-            f"{path}: declares {spec.n_layers} layers of {n_experts} experts, expected at most {MAX_PARTS} in all; "
-            f"{DAMAGED}"
-        )
-
-
 def check_model(
     spec: ModelSpec, shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, Any], path: str | Path
 ) -> None:
@@ -170,7 +154,6 @@ def check_model(
         ModelFileError: tensors that are missing, surplus or misshapen, or a vocabulary of another size than the
             embeddings; all of them in one message.
     """
-    check_size(spec, path)
     found = {name: shape for name, shape in shapes.items() if not is_beyond(name, spec.n_layers)}
     problems = compare_shapes(found, expected_tensors(spec))
     problems += vocabulary_problems(metadata, spec.vocab_size)

@@ -85,6 +85,10 @@ def test_not_a_model_directory(refused, tmp_path):
         ({"use_sliding_window": True}, "use_sliding_window is True; sprat supports only False"),
         ({"a_new_kind_of_attention": 1}, "a_new_kind_of_attention is 1, a field that sprat does not know"),
         ({"num_hidden_layers": 1 << 30}, "1073741824"),
+        (
+            {"head_dim": (1 << 31) - 2, "rope_scaling": CONFIGS["llama"]["rope_scaling"]},
+            "applies to 2147483646 numbers of a head",
+        ),
         ({"hidden_size": "64"}, "hidden_size is '64'; expected a size"),
     ],
 )
