@@ -1,9 +1,9 @@
 // A block format as the native core sees it: two functions between packed blocks and float32.
 //
 // Any format can be unpacked into a small buffer and packed from it, so one loop converts between any two, and
-// quantizing BF16 or dequantizing to F32 are just two of its cases. The functions are compiled for each vector length
-// of the processor family and chosen when the module loads. No variant may give other bytes than NumPy: quant/native is
-// compiled with -ffp-contract=off, sums are added in the order of quant/formats/fit.py, and nothing is reassociated.
+// quantizing BF16 or dequantizing to F32 are just two of its cases. The functions exist for each vector length of the
+// processor family. No variant may give other bytes than NumPy: quant/native is compiled with -ffp-contract=off, sums are
+// added in the order of quant/formats/fit.py, and nothing is reassociated.
 #pragma once
 
 #include <cstddef>
@@ -11,27 +11,29 @@
 
 namespace sprat {
 
+using Pack = void (*)(const float *weights, uint8_t *packed, size_t n_blocks);
+using Unpack = void (*)(const uint8_t *packed, float *weights, size_t n_blocks);
+
 struct Codec {
     int ggml_type;
-    size_t block_size;   // weights
+    size_t block_size;  // weights
     size_t block_bytes;
-    void (*pack)(const float *weights, uint8_t *packed, size_t n_blocks);
-    void (*unpack)(const uint8_t *packed, float *weights, size_t n_blocks);
+    Pack pack[3];       // for vectors of 4, 8 and 16 lanes
+    Unpack unpack[3];
 };
 
 #define SPRAT_INLINE static inline __attribute__((always_inline))
 
-#if defined(__x86_64__)
-#define SPRAT_AVX2 __attribute__((target("avx2,bmi2")))
-#define SPRAT_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,bmi2")))
-#endif
-
-// Format has ggml_type, block_size, block_bytes, and pack<W>, unpack<W> for one block size of W lanes, always inline.
+// Format has ggml_type, block_size, block_bytes, and pack<W>, unpack<W> for vectors of W lanes, always inline.
 template <class Format>
 struct Variants {
     static void pack(const float *weights, uint8_t *packed, size_t n) { Format::template pack<4>(weights, packed, n); }
     static void unpack(const uint8_t *packed, float *weights, size_t n) { Format::template unpack<4>(packed, weights, n); }
+
 #if defined(__x86_64__)
+#define SPRAT_AVX2 __attribute__((target("avx2,bmi2")))
+#define SPRAT_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,bmi2")))
+
     SPRAT_AVX2 static void pack_avx2(const float *weights, uint8_t *packed, size_t n) {
         Format::template pack<8>(weights, packed, n);
     }
@@ -44,21 +46,16 @@ struct Variants {
     SPRAT_AVX512 static void unpack_avx512(const uint8_t *packed, float *weights, size_t n) {
         Format::template unpack<16>(packed, weights, n);
     }
+#else
+    static constexpr Pack pack_avx2 = pack, pack_avx512 = pack;
+    static constexpr Unpack unpack_avx2 = unpack, unpack_avx512 = unpack;
 #endif
 
-    static Codec codec() {
-        Codec codec{Format::ggml_type, Format::block_size, Format::block_bytes, pack, unpack};
-#if defined(__x86_64__)
-        if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
-            codec.pack = pack_avx512;
-            codec.unpack = unpack_avx512;
-        } else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")) {
-            codec.pack = pack_avx2;
-            codec.unpack = unpack_avx2;
-        }
-#endif
-        return codec;
-    }
+    static constexpr Codec codec{Format::ggml_type,
+                                 Format::block_size,
+                                 Format::block_bytes,
+                                 {pack, pack_avx2, pack_avx512},
+                                 {unpack, unpack_avx2, unpack_avx512}};
 };
 
 // One per family; each file exports its own.

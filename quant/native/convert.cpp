@@ -41,6 +41,17 @@ size_t weights_in(const Codec &codec, size_t n_bytes) {
     return n_bytes / codec.block_bytes * codec.block_size;
 }
 
+// Index of the functions for the longest vectors that this processor has, of at most so many lanes.
+int variant(int max_lanes) {
+    int widest = 0;
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")) widest = 1;
+    if (widest && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        widest = 2;
+#endif
+    return std::min(widest, max_lanes >= 16 ? 2 : max_lanes >= 8 ? 1 : 0);
+}
+
 // Calls work(first weight, number of weights) for pieces of at most BUFFER weights.
 template <class Work>
 void for_pieces(size_t n_weights, const Work &work) {
@@ -50,8 +61,10 @@ void for_pieces(size_t n_weights, const Work &work) {
     });
 }
 
-void convert(int source_type, int target_type, Source source, Target target) {
+void convert(int source_type, int target_type, Source source, Target target, int max_lanes) {
     const Codec &from = codec_of(source_type), &to = codec_of(target_type);
+    const Unpack unpack = from.unpack[variant(max_lanes)];
+    const Pack pack = to.pack[variant(max_lanes)];
     const size_t n_weights = weights_in(from, source.size());
     if (n_weights % to.block_size || n_weights != weights_in(to, target.size()))
         throw std::invalid_argument("source and target do not hold the same number of weights");
@@ -60,8 +73,8 @@ void convert(int source_type, int target_type, Source source, Target target) {
     nb::gil_scoped_release released;
     for_pieces(n_weights, [&](size_t start, size_t n) {
         alignas(64) float weights[BUFFER];
-        from.unpack(in + start / from.block_size * from.block_bytes, weights, n / from.block_size);
-        to.pack(weights, out + start / to.block_size * to.block_bytes, n / to.block_size);
+        unpack(in + start / from.block_size * from.block_bytes, weights, n / from.block_size);
+        pack(weights, out + start / to.block_size * to.block_bytes, n / to.block_size);
     });
 }
 
@@ -69,6 +82,7 @@ bool is_finite(float value) { return (bits_of(value) & 0x7f800000) != 0x7f800000
 
 std::optional<size_t> first_nonfinite(int source_type, Source source) {
     const Codec &from = codec_of(source_type);
+    const Unpack unpack = from.unpack[variant(16)];
     const size_t n_weights = weights_in(from, source.size());
     const uint8_t *in = source.data();
     std::atomic<size_t> first{n_weights};
@@ -77,7 +91,7 @@ std::optional<size_t> first_nonfinite(int source_type, Source source) {
         for_pieces(n_weights, [&](size_t start, size_t n) {
             if (start > first.load(std::memory_order_relaxed)) return;
             alignas(64) float weights[BUFFER];
-            from.unpack(in + start / from.block_size * from.block_bytes, weights, n / from.block_size);
+            unpack(in + start / from.block_size * from.block_bytes, weights, n / from.block_size);
             uint32_t found = 0;
             for (size_t i = 0; i < n; ++i) found |= !is_finite(weights[i]);
             if (!found) return;
@@ -100,7 +114,7 @@ std::vector<int> types() {
 void bind_quant(nb::module_ &m) {
     m.def("block_types", &sprat::types, "ggml type numbers that convert knows.");
     m.def("convert", &sprat::convert, nb::arg("source_type"), nb::arg("target_type"), nb::arg("source"), nb::arg("target"),
-          "Repack the blocks of source as blocks of target.");
+          nb::arg("max_lanes") = 16, "Repack the blocks of source as blocks of target, with vectors of at most max_lanes floats.");
     m.def("first_nonfinite", &sprat::first_nonfinite, nb::arg("source_type"), nb::arg("source"),
           "Index of the first weight that is NaN or infinite.");
 }

@@ -2,7 +2,7 @@
 // so a sum over a block is a loop over rows, and W blocks are searched at once.
 #pragma once
 
-#include "quant/native/half.h"
+#include "quant/native/vector.h"
 
 #include <algorithm>
 
@@ -10,40 +10,11 @@ namespace sprat {
 
 constexpr int LANES = 16;  // blocks that are searched together: one super-block of Q6_K, two of Q4_K
 
-// W floats; the compiler turns the operators into instructions of the enclosing target.
-template <int W>
-struct Vector {
-    typedef float type __attribute__((vector_size(4 * W)));  // not an alias template: GCC drops the attribute there
-};
-template <int W>
-using Floats = typename Vector<W>::type;
-
 // The rows of LANES blocks: row j holds the j-th weight of each.
 template <int rows>
 struct alignas(64) LaneBlock {
     float row[rows][LANES];
 };
-
-template <int W> SPRAT_INLINE Floats<W> load(const float *from) {
-    Floats<W> value;
-    std::memcpy(&value, from, sizeof value);
-    return value;
-}
-template <int W> SPRAT_INLINE void store(float *to, Floats<W> value) { std::memcpy(to, &value, sizeof value); }
-template <int W> SPRAT_INLINE Floats<W> splat(float value) { return Floats<W>{} + value; }
-
-template <class F> SPRAT_INLINE F smaller(F a, F b) { return a < b ? a : b; }
-template <class F> SPRAT_INLINE F larger(F a, F b) { return a > b ? a : b; }
-template <class F> SPRAT_INLINE F magnitude(F a) { return a < 0.f ? -a : a; }
-template <class F> SPRAT_INLINE F over(F numerator, F denominator) { return denominator != 0.f ? numerator / denominator : F{}; }
-template <class F> SPRAT_INLINE F reciprocal(F value) { return over(F{} + 1.f, value); }
-SPRAT_INLINE float over1(float numerator, float denominator) { return denominator != 0.f ? numerator / denominator : 0.f; }
-
-// Whole numbers within the bounds, the even one half way: 1.5 * 2^23 leaves no bit for a fraction.
-template <class F> SPRAT_INLINE F nearest_whole(F value, float smallest, float largest) {
-    const F low = larger(value, F{} + smallest), within = smaller(low, F{} + largest);
-    return (within + 12582912.f) - 12582912.f;
-}
 
 // NaN and what is too small for any block become 0, and what no block can hold is clipped.
 SPRAT_INLINE float sanitize(float value) {

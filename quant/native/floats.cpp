@@ -31,8 +31,8 @@ struct Float16 {
 
 }  // namespace
 
-Codec f32_codec() { return Variants<F32>::codec(); }
-Codec f16_codec() { return Variants<Float16<1, half_of, float_of_half>>::codec(); }
-Codec bf16_codec() { return Variants<Float16<30, bfloat_of, float_of_bfloat>>::codec(); }
+Codec f32_codec() { return Variants<F32>::codec; }
+Codec f16_codec() { return Variants<Float16<1, half_of, float_of_half>>::codec; }
+Codec bf16_codec() { return Variants<Float16<30, bfloat_of, float_of_bfloat>>::codec; }
 
 }  // namespace sprat

@@ -61,6 +61,6 @@ struct IQ4_NL {
 
 }  // namespace
 
-Codec iq4_nl_codec() { return Variants<IQ4_NL>::codec(); }
+Codec iq4_nl_codec() { return Variants<IQ4_NL>::codec; }
 
 }  // namespace sprat

@@ -71,8 +71,8 @@ SPRAT_INLINE void refit(const SuperBlocks &fit, int first, float &d, float &dmin
         xb += m * fit.sum_x[i];
     }
     const float determinant = aa * bb - ab * ab;
-    dmin = determinant > 0 ? (xa * ab - xb * aa) / determinant : aa > 0 ? 0.f : over1(-xb, bb);
-    d = determinant > 0 && !(dmin < 0) ? (xa * bb - xb * ab) / determinant : over1(xa, aa);
+    dmin = determinant > 0 ? (xa * ab - xb * aa) / determinant : aa > 0 ? 0.f : over(-xb, bb);
+    d = determinant > 0 && !(dmin < 0) ? (xa * bb - xb * ab) / determinant : over(xa, aa);
     d = saturate_half(d > 0 ? d : 0.f);
     dmin = saturate_half(dmin > 0 ? dmin : 0.f);
 }
@@ -199,7 +199,7 @@ struct Q6_K {
         for (int lane = 0; lane < LANES; lane += W) store<W>(s + lane, scale_fit<W>(x, lane, 13, start, level));
         float extreme = s[0];
         for (float value : s)
-            if (magnitude_of(value) > magnitude_of(extreme)) extreme = value;
+            if (magnitude(value) > magnitude(extreme)) extreme = value;
         const float d = saturate_half(extreme / -128.f);
         for (int lane = 0; lane < LANES; lane += W) round_scales<W>(x, lane, d, s, sc, levels);
         store_block(levels, sc, d, packed);
@@ -229,8 +229,6 @@ struct Q6_K {
     }
 
     template <class F> SPRAT_INLINE F level_of(F scaled) { return nearest_whole(scaled, -32.f, 31.f); }
-
-    SPRAT_INLINE float magnitude_of(float value) { return value < 0 ? -value : value; }
 
     SPRAT_INLINE void store_block(const LaneBlock<16> &levels, const float *sc, float d, uint8_t *packed) {
         uint8_t codes[256];
@@ -265,8 +263,8 @@ struct Q6_K {
 
 }  // namespace
 
-Codec q4_k_codec() { return Variants<WithMinima<false>>::codec(); }
-Codec q5_k_codec() { return Variants<WithMinima<true>>::codec(); }
-Codec q6_k_codec() { return Variants<Q6_K>::codec(); }
+Codec q4_k_codec() { return Variants<WithMinima<false>>::codec; }
+Codec q5_k_codec() { return Variants<WithMinima<true>>::codec; }
+Codec q6_k_codec() { return Variants<Q6_K>::codec; }
 
 }  // namespace sprat
