@@ -31,7 +31,7 @@ from sprat.export.config_file import CONFIG, checkpoint_spec, read_config
 from sprat.export.fp8 import F8_E4M3, ScaledBlocks, scale_shape
 from sprat.export.rows import Rows
 from sprat.export.scan import FileScan, scan_file
-from sprat.export.shards import read_shards, shard_paths
+from sprat.export.shards import find_shards, read_shards
 from sprat.export.source_tensor import ComputedRow, SourceTensor
 from sprat.export.stored import SourceFile, StoredTensor
 from sprat.export.tensor_map import Origin, gguf_map, left_out, tensor_map
@@ -102,10 +102,10 @@ class Checkpoint:
     @classmethod
     def _open_folder(cls, path: Path) -> Self:
         config = read_config(path)
-        shards = shard_paths(path)
         spec = checkpoint_spec(config, path)
+        shards = find_shards(path)
         stored = {name: tensor for name, tensor in read_shards(shards).items() if not left_out(name, spec, config)}
-        files = tuple(SourceFile.find(file) for file in (path / CONFIG, *shards))
+        files = (SourceFile.find(path / CONFIG), *shards)
         return cls(path, spec, config, {}, files, stored, tensor_map(spec))
 
     @classmethod
@@ -132,11 +132,6 @@ class Checkpoint:
             factors = np.asarray(self.spec.rope.scaling.factors, np.float32)
             made[ROPE_FREQS] = SourceTensor(ROPE_FREQS, factors.shape, ComputedRow(factors))
         return made
-
-    @property
-    def weights(self) -> Self:
-        """The checkpoint itself: whole weights by name, for a run of the model."""
-        return self
 
     @property
     def warnings(self) -> list[str]:
@@ -217,11 +212,11 @@ class Checkpoint:
 
     @functools.cached_property
     def _scans(self) -> dict[SourceFile, FileScan]:
-        def scan(file: SourceFile) -> FileScan:
-            return scan_file(file, (tensor for tensor in self._stored.values() if tensor.file == file))
-
+        tensors: dict[SourceFile, list[StoredTensor]] = {file: [] for file in self.files}
+        for tensor in self._stored.values():
+            tensors[tensor.file].append(tensor)
         with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:  # each scan keeps two cores busy
-            return dict(zip(self.files, pool.map(scan, self.files), strict=True))
+            return dict(zip(tensors, pool.map(scan_file, tensors, tensors.values()), strict=True))
 
     def _rows(self, source: str) -> Rows:
         stored = self._stored[source]

@@ -21,7 +21,7 @@ from sprat.export.stored import SourceFile, StoredTensor
 from sprat.quant.formats import BlockFormat, get_format
 from sprat.runtime.validate import listing
 
-__all__ = ["read_shards", "shard_paths"]
+__all__ = ["find_shards", "read_shards"]
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -36,70 +36,68 @@ class _Index(msgspec.Struct):
     weight_map: dict[str, str]
 
 
-def shard_paths(folder: Path) -> dict[Path, set[str] | None]:
-    """The safetensors files of ``folder``, each with the names that the index promises in it.
-
-    Without an index nothing is promised: ``None``.
+def find_shards(folder: Path) -> dict[SourceFile, frozenset[str]]:
+    """The safetensors files of ``folder``, each with the names that the index promises in it (none without an index).
 
     Raises:
         CheckpointError: there are none, the index cannot be read, or it names a file outside the folder or one that is
             missing.
     """
-    index = folder / INDEX
-    if index.exists():
-        return _indexed(folder, index)
-    if (folder / SINGLE).exists():
-        return {folder / SINGLE: None}
-    found = sorted(folder.glob("*.safetensors"))
+    if (folder / INDEX).exists():
+        return _indexed(folder)
+    single = folder / SINGLE
+    found = [single] if single.exists() else sorted(folder.glob("*.safetensors"))
     if not found:
         raise CheckpointError(_nothing_found(folder))
-    return dict.fromkeys(found)
+    return {SourceFile.find(path): frozenset() for path in found}
 
 
-def read_shards(shards: Mapping[Path, set[str] | None]) -> dict[str, StoredTensor]:
+def read_shards(shards: Mapping[SourceFile, frozenset[str]]) -> dict[str, StoredTensor]:
     """Every tensor of ``shards``; only the headers are read.
 
     Raises:
-        CheckpointError: a damaged header, a truncated file, an unsupported type, or shards that contradict the index or
-            each other.
+        CheckpointError: a damaged header, a truncated file, an unsupported type, or shards that contradict the index
+            or each other.
     """
     tensors: dict[str, StoredTensor] = {}
     problems: list[str] = []
-    for path, promised in shards.items():
-        here = {tensor.name: tensor for tensor in _read_header(path)}
-        problems += [
-            f"{path.name} does not hold {name!r}, as {INDEX} says" for name in (promised or set()) - here.keys()
-        ]
-        problems += [
-            f"{name!r} is in {tensors[name].file.path.name} and in {path.name}" for name in here.keys() & tensors
-        ]
+    for file, promised in shards.items():
+        here = {tensor.name: tensor for tensor in _read_header(file)}
+        shard = file.path.name
+        problems += [f"{shard} does not hold {name!r}, as {INDEX} says" for name in promised - here.keys()]
+        problems += [f"{name!r} is in {tensors[name].file.path.name} and in {shard}" for name in here.keys() & tensors]
         tensors |= here
     if problems:
-        raise CheckpointError(f"{path.parent}: {listing(sorted(problems))}; complete the download")
+        raise CheckpointError(f"{file.path.parent}: {listing(sorted(problems))}; complete the download")
     return tensors
 
 
-def _indexed(folder: Path, index: Path) -> dict[Path, set[str] | None]:
+def _indexed(folder: Path) -> dict[SourceFile, frozenset[str]]:
+    index = folder / INDEX
     try:
         weight_map = msgspec.json.decode(index.read_bytes(), type=_Index).weight_map
     except (OSError, msgspec.MsgspecError) as error:
         raise CheckpointError(f"{index}: not an index of shards ({error}); download it again") from error
-    names = sorted(set(weight_map.values()))
-    outside = [repr(name) for name in names if Path(name).name != name or name in {"", ".", ".."} or "\0" in name]
+    promised: dict[str, set[str]] = {}
+    for name, shard in weight_map.items():
+        promised.setdefault(shard, set()).add(name)
+    shards = sorted(promised)
+    outside = [repr(shard) for shard in shards if not _is_plain(shard)]
     if outside:
-        raise CheckpointError(f"{index}: names files outside its folder: {listing(outside)}; expected plain file names")
-    foreign = [repr(name) for name in names if not name.endswith(".safetensors")]
-    if foreign:
-        raise CheckpointError(f"{index}: {listing(foreign)}: expected names that end in .safetensors")
-    missing = [repr(name) for name in names if not (folder / name).exists()]
+        raise CheckpointError(
+            f"{index}: names {listing(outside)}; expected names of .safetensors files in the same folder"
+        )
+    missing = [repr(shard) for shard in shards if not (folder / shard).exists()]
     if missing:
         raise CheckpointError(
-            f"{folder}: {len(missing)} of {len(names)} shards are missing: {listing(missing)}; complete the download"
+            f"{folder}: {len(missing)} of {len(shards)} shards are missing: {listing(missing)}; complete the download"
         )
-    promised: dict[Path, set[str] | None] = {}
-    for shard in names:
-        promised[folder / shard] = {name for name, place in weight_map.items() if place == shard}
-    return promised
+    return {SourceFile.find(folder / shard): frozenset(promised[shard]) for shard in shards}
+
+
+def _is_plain(shard: str) -> bool:
+    """Whether ``shard`` can only be a file in the index's own folder."""
+    return shard.endswith(".safetensors") and Path(shard).name == shard and "\0" not in shard
 
 
 def _nothing_found(folder: Path) -> str:
@@ -107,17 +105,16 @@ def _nothing_found(folder: Path) -> str:
     if pickles:
         return (
             f"{folder}: holds its weights as pickle ({listing(pickles)}), which can run code when it is read, "
-            "so sprat does not read it; convert it to safetensors where you trust it: AutoModel.from_pretrained(…).save_pretrained(…)"
+            "so sprat does not; convert it where you trust it: AutoModel.from_pretrained(…).save_pretrained(…)"
         )
     return f"{folder}: no *.safetensors in it; expected a Hugging Face model directory or a GGUF file"
 
 
-def _read_header(path: Path) -> Iterator[StoredTensor]:
-    file = SourceFile.find(path)
-    entries = _entries(path)
+def _read_header(file: SourceFile) -> Iterator[StoredTensor]:
+    entries = _entries(file.path)
     unknown = sorted({f"{dtype} ({name!r})" for name, dtype, _ in entries if dtype not in _FORMATS})
     if unknown:
-        raise CheckpointError(f"{path}: tensors of type {listing(unknown)}; sprat reads {', '.join(_FORMATS)}")
+        raise CheckpointError(f"{file.path}: tensors of type {listing(unknown)}; sprat reads {', '.join(_FORMATS)}")
     # The lengths are consistent with the file's, so what they do not explain is the header before them.
     sizes = [math.prod(shape) * _FORMATS[dtype].block_bytes for _, dtype, shape in entries]
     offset = file.nbytes - sum(sizes)
