@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ from sprat.errors import BackendError, InputError
 __all__ = ["Sampler", "SamplingParams"]
 
 _F64 = npt.NDArray[np.float64]
+_Ids = npt.NDArray[np.intp]
 _PENALTY_WINDOW = 64  # llama.cpp's repeat_last_n
 
 
@@ -79,17 +79,20 @@ class Sampler:
             raise BackendError(
                 "The model returned logits without a finite maximum (NaN or infinity): its weights are damaged."
             )
-        token = self._choose(self._penalize(raw, history))
+        ids, probabilities = self.distribution(raw, history)
+        chosen = probabilities.cumsum().searchsorted(self._random.random(), side="right") if ids.size > 1 else 0
+        token = int(ids[min(chosen, ids.size - 1)])  # the sum of all may end a little below 1
         return token, float(raw[token] - top - np.log(np.exp(raw - top).sum()))
 
-    def _choose(self, logits: _F64) -> int:
+    def distribution(self, logits: npt.ArrayLike, history: Sequence[int] = ()) -> tuple[_Ids, _F64]:
+        """Ids that may come next, likeliest first, and their probabilities; see :meth:`sample`."""
+        penalized = self._penalize(np.asarray(logits, dtype=np.float64), history)
         if self.params.temperature == 0:
-            return int(logits.argmax())
-        ids = self._candidates(logits)
-        cumulative = _softmax(logits[ids] / self.params.temperature).cumsum()
-        return int(ids[np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right")])
+            return np.array([penalized.argmax()]), np.ones(1)
+        ids = self._candidates(penalized)
+        return ids, _softmax(penalized[ids] / self.params.temperature)
 
-    def _candidates(self, logits: _F64) -> npt.NDArray[np.intp]:
+    def _candidates(self, logits: _F64) -> _Ids:
         """Ids that may be chosen, likeliest first; at least one."""
         ids = _largest(logits, self.params.top_k)
         if self.params.top_p < 1:
@@ -109,7 +112,7 @@ class Sampler:
         return out
 
 
-def _largest(logits: _F64, count: int) -> npt.NDArray[np.intp]:
+def _largest(logits: _F64, count: int) -> _Ids:
     """Ids of the ``count`` largest logits (0: of all), largest first; only those are sorted."""
     limited = 0 < count < logits.size
     ids = np.sort(np.argpartition(-logits, count - 1)[:count]) if limited else np.arange(logits.size)
@@ -117,9 +120,8 @@ def _largest(logits: _F64, count: int) -> npt.NDArray[np.intp]:
 
 
 def _softmax(logits: _F64) -> _F64:
-    weights = np.exp(logits - logits.max())
-    total: Any = weights.sum()
-    return np.asarray(weights / total)
+    weights: _F64 = np.exp(logits - logits.max())
+    return weights / float(weights.sum())
 
 
 def _is_whole(value: object) -> bool:
