@@ -105,7 +105,7 @@ def _nothing_found(folder: Path) -> str:
     if pickles:
         return (
             f"{folder}: holds its weights as pickle ({listing(pickles)}), which can run code when it is read, "
-            "so sprat does not; convert it where you trust it: AutoModel.from_pretrained(…).save_pretrained(…)"
+            "so sprat does not; where you trust it, convert it to safetensors with transformers' save_pretrained"
         )
     return f"{folder}: no *.safetensors in it; expected a Hugging Face model directory or a GGUF file"
 
