@@ -14,6 +14,7 @@ import numpy as np
 
 from sprat.export.fp8 import F8_E4M3
 from sprat.export.stored import SourceFile, StoredTensor
+from sprat.quant.convert import first_nonfinite
 from sprat.quant.formats import BlockFormat
 from sprat.quant.formats.block import U8Array
 
@@ -21,13 +22,12 @@ __all__ = ["FileScan", "all_finite", "scan_file"]
 
 CHUNK_BYTES = 1 << 20  # small enough to stay in the cache between reading, hashing and looking
 
-# A float whose exponent is all ones is infinite or NaN. Shifted left by one, which drops the sign, such a number is not
-# below:
+# A float whose exponent is all ones is NaN or infinite. Its bits, shifted left by one to drop the sign, are at least:
 _FIRST_NOT_FINITE: dict[str, np.unsignedinteger] = {
     "F32": np.uint32(0xFF000000),
     "F16": np.uint16(0xF800),
     "BF16": np.uint16(0xFF00),
-    F8_E4M3.name: np.uint8(0xFE),  # one exponent of all ones with a mantissa below it is an ordinary number
+    F8_E4M3.name: np.uint8(0xFE),  # FP8 has no infinity: only the mantissa of ones is NaN
 }
 
 
@@ -43,7 +43,7 @@ def all_finite(packed: U8Array, form: BlockFormat) -> bool:
     """Whether no weight in ``packed``, whole blocks of ``form``, is NaN or infinite."""
     limit = _FIRST_NOT_FINITE.get(form.name)
     if limit is None:
-        return bool(np.isfinite(form.dequantize(packed.reshape(-1, form.block_bytes))).all())
+        return first_nonfinite(packed, form) is None
     bits = packed.view(limit.dtype)
     return not bits.size or bool((bits << 1).max() < limit)
 
