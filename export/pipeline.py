@@ -18,7 +18,6 @@ from typing import Any, Protocol
 
 import msgspec
 
-from sprat import __version__
 from sprat.devices.plan import Plan, choose_quant
 from sprat.devices.profile import load_profile
 from sprat.errors import InputError, unknown_name
@@ -37,7 +36,7 @@ __all__ = ["ExportResult", "PlannedArtifact", "Progress", "export"]
 
 _PRESETS = ("int8", "int4")  # best quality first: what a device chooses from
 _DEFAULT_QUANT = "int4"
-_RECORDED = ("numpy", "gguf", "safetensors", "tokenizers")  # whose versions a manifest names
+_RECORDED = ("sprat", "numpy", "gguf", "safetensors", "tokenizers")  # whose versions a manifest names
 
 
 class PlannedArtifact(Protocol):
@@ -159,7 +158,7 @@ def export(
         recipe=" ".join([recipe.name, *map(str, recipe.rules)]),
         tensor_groups=next(iter(artifacts.values())).groups,
         device=device,
-        versions={"sprat": __version__, **{name: version(name) for name in _RECORDED}},
+        versions={name: version(name) for name in _RECORDED},
         warnings=(*checkpoint.warnings, *notes),
     )
     bundle = folder.finish(manifest)
