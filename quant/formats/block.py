@@ -141,7 +141,7 @@ def get_format(name: str) -> BlockFormat:
     try:
         return _BY_NAME[name.upper()]
     except KeyError:
-        raise FormatError(unknown_name("block format", name, _BY_NAME)) from None
+        raise FormatError(unknown_name("block format", name.upper(), _BY_NAME)) from None
 
 
 def format_of_type(ggml_type: int) -> BlockFormat:

@@ -29,8 +29,8 @@ def f16_values(packed: U8Array) -> F32Array:
 
 
 def saturate_f16(values: F32Array) -> F32Array:
-    """The nearest binary16 of each value, as float32; the largest finite one instead of infinity."""
-    return np.clip(values, -65504, 65504).astype(np.float16).astype(np.float32)
+    """The nearest binary16 of each value, as float32: the largest finite one instead of infinity, and no -0."""
+    return np.clip(values, -65504, 65504).astype(np.float16).astype(np.float32) + np.float32(0)
 
 
 def pack_nibbles(codes: U8Array) -> U8Array:

@@ -47,10 +47,10 @@ SPRAT_INLINE void store16(uint8_t *packed, uint16_t value) { std::memcpy(packed,
 SPRAT_INLINE float load_half(const uint8_t *packed) { return float_of_half(load16(packed)); }
 SPRAT_INLINE void store_half(uint8_t *packed, float value) { store16(packed, half_of(value)); }
 
-// The nearest binary16, as float32; the largest finite one instead of infinity.
+// The nearest binary16, as float32: the largest finite one instead of infinity, and no -0.
 SPRAT_INLINE float saturate_half(float value) {
     const float low = value < -65504.f ? -65504.f : value;
-    return float_of_half(half_of(low > 65504.f ? 65504.f : low));
+    return float_of_half(half_of(low > 65504.f ? 65504.f : low)) + 0.f;
 }
 
 }  // namespace sprat
