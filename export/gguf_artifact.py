@@ -13,8 +13,7 @@ from sprat.export.checkpoint import Checkpoint
 from sprat.export.gguf import ReportProgress, WrittenFile, write_gguf
 from sprat.export.gguf_layout import Layout, PlannedTensor, plan_layout
 from sprat.export.naming import ModelName, model_card
-from sprat.quant.convert import quantize_from
-from sprat.quant.formats import BlockFormat
+from sprat.export.repack import repack
 from sprat.quant.formats.block import U8Array
 from sprat.quant.recipe import Recipe
 from sprat.runtime.bundle import TensorGroup
@@ -22,7 +21,7 @@ from sprat.runtime.gguf_header import DEFAULT_ALIGNMENT
 from sprat.runtime.gguf_metadata import metadata_from_spec
 from sprat.runtime.tensors import expected_tensors
 
-__all__ = ["QUANTIZATION_VERSION", "GGUFArtifact", "group_tensors", "plan_gguf", "repack"]
+__all__ = ["QUANTIZATION_VERSION", "GGUFArtifact", "group_tensors", "plan_gguf"]
 
 QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION: the layout of its blocks
 _PAGE = 4096
@@ -63,8 +62,7 @@ class GGUFArtifact:
         )
 
     def _pack(self, planned: PlannedTensor) -> Iterator[U8Array]:
-        tensor = self.checkpoint.tensors[planned.name]
-        return (repack(chunk, tensor.format, planned.format) for chunk in tensor.chunks())
+        return repack(self.checkpoint.tensors[planned.name], planned.format)
 
 
 def plan_gguf(
@@ -94,11 +92,6 @@ def plan_gguf(
     keys = {**_general_keys(checkpoint, recipe, name), **metadata_from_spec(checkpoint.spec), **tokenizer}
     layout = plan_layout(keys, planned, alignment=alignment)
     return GGUFArtifact(name.file_name(recipe.default.name), layout, group_tensors(recipe, shapes), checkpoint)
-
-
-def repack(packed: U8Array, source: BlockFormat, target: BlockFormat) -> U8Array:
-    """Rows in another format; the same bytes when they have it already."""
-    return packed if source is target else quantize_from(packed, source, target)
 
 
 def group_tensors(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> tuple[TensorGroup, ...]:

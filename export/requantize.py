@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ import numpy as np
 
 from sprat.errors import ExportError
 from sprat.export.gguf import ReportProgress, WrittenFile, file_sha256, write_gguf
-from sprat.export.gguf_artifact import QUANTIZATION_VERSION, group_tensors, repack
+from sprat.export.gguf_artifact import QUANTIZATION_VERSION, group_tensors
 from sprat.export.gguf_layout import PlannedTensor, plan_layout
+from sprat.export.repack import repack
 from sprat.export.source_tensor import SourceTensor
 from sprat.export.stored import SourceFile, StoredTensor
-from sprat.quant.formats.block import U8Array
 from sprat.quant.recipe import Recipe
 from sprat.runtime.bundle import TensorGroup
 from sprat.runtime.foreign import any_format
@@ -89,12 +89,13 @@ def quantize(
         planned = [PlannedTensor(name, shape, recipe.choose(name, shape).format) for name, shape in shapes.items()]
         layout = plan_layout(_metadata(gguf, recipe), planned, alignment=align or gguf.alignment)
 
-    def pack(planned: PlannedTensor) -> Iterator[U8Array]:
-        tensor = tensors[planned.name]
-        return (repack(chunk, tensor.format, planned.format) for chunk in tensor.chunks())
-
     written = write_gguf(
-        out, layout, pack, source=file_sha256(source), check_source=file.check_unchanged, progress=progress
+        out,
+        layout,
+        lambda planned: repack(tensors[planned.name], planned.format),
+        source=file_sha256(source),
+        check_source=file.check_unchanged,
+        progress=progress,
     )
     notes = [written.note, *(f"rule {rule} matches no tensor" for rule in recipe.unused_rules(tensors))]
     return QuantizeResult(written, group_tensors(recipe, shapes), file.nbytes, tuple(filter(None, notes)))
