@@ -178,7 +178,10 @@ class Generation(Iterator[Piece]):
         return next(self._pieces)
 
     def cancel(self) -> None:
-        """End the answer at the next token or chunk of the prompt, from any thread."""
+        """End the answer at the next token or chunk of the prompt, from any thread.
+
+        Text that was held back, because a stop string or a character may have begun in it, is dropped.
+        """
         self._cancelled.set()
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from sprat.runtime.engine import Engine
 pytestmark = pytest.mark.slow
 pytest.importorskip("llama_cpp")
 
-# "What is the capital of France?" alone is a near tie here: 0.08 between the logits of "The" and "L" as the first token,
+# "What is the capital of France?" alone is a near tie here: 0.08 between the logits of "The" and "L" first,
 # and llama.cpp's 8-bit activations are enough to tip it. With the second sentence it is 1.5.
 QUESTION = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
 BACKENDS = ["reference", "llamacpp"]

@@ -86,8 +86,10 @@ class LlamaCppBackend:
         """An empty sequence with a context of its own.
 
         Raises:
-            BackendError: llama.cpp could not make the context, mostly for lack of memory.
+            BackendError: llama.cpp could not make the context, mostly for lack of memory; or the backend was closed.
         """
+        if not self._model:
+            raise BackendError("the engine was closed; load the model again")
         stream = LlamaCppStream(self._model, capacity=capacity, vocab_size=self.vocab_size, n_threads=self._n_threads)
         self._streams.add(stream)
         return stream
@@ -138,15 +140,22 @@ class LlamaCppStream:
 
     def truncate(self, length: int) -> None:
         """Forget every token from position ``length`` on."""
+        self._check_open()
         lib = _library()
-        lib.llama_memory_seq_rm(lib.llama_get_memory(self._context), 0, length, -1)
+        if not lib.llama_memory_seq_rm(lib.llama_get_memory(self._context), 0, length, -1):
+            raise BackendError(f"llama.cpp cannot cut the sequence to {length} tokens{_why()}; begin a new one")
         self.length = min(self.length, length)
 
     def close(self) -> None:
         """Free the context and its cache."""
         self._free()
 
+    def _check_open(self) -> None:
+        if not self._free.alive:
+            raise BackendError("the engine or the session was closed; load the model again")
+
     def _decode(self, tokens: Sequence[int], *, all_logits: bool) -> None:
+        self._check_open()
         if self.length + len(tokens) > self.capacity:
             raise PromptError(
                 f"{len(tokens)} tokens do not fit behind {self.length} of {self.capacity}; load a longer context"
@@ -188,9 +197,7 @@ def _library() -> Any:
 
     callback = lib.llama_log_callback(keep)
     lib.llama_log_set(callback, ctypes.c_void_p(0))
-    lib.sprat_log_callback = (
-        callback  # ctypes frees a callback that nobody holds, and llama.cpp would call into nothing
-    )
+    lib.sprat_log_callback = callback  # ctypes frees a callback that nobody holds
     return lib
 
 

@@ -84,6 +84,9 @@ def test_closing_twice_and_in_any_order_is_safe(artifact):
     stream.close()
     stream.close()
     backend.close()
+    for use in (lambda: stream.extend([1]), lambda: stream.truncate(0), lambda: backend.new_stream(8)):
+        with pytest.raises(BackendError, match=r"closed; load the model again"):
+            use()
 
 
 def test_a_file_that_is_no_model_is_an_error_with_llama_cpp_s_reason(tmp_path, capfd):

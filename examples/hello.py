@@ -1,0 +1,33 @@
+"""Ask a model from a program that cannot wait for ever: a budget of memory, a limit on time, the answer as it comes.
+
+::
+
+    python examples/hello.py student-int4 "Is it warmer in Oslo or in Rome?"
+"""
+
+from __future__ import annotations
+
+import sys
+
+from sprat.errors import SpratError
+from sprat.runtime.completions import Message
+from sprat.runtime.engine import Engine
+
+
+def main(model: str, question: str) -> None:
+    """Stream the answer to one question, then say how fast it was."""
+    with Engine.load(model, memory="3GB") as engine:
+        stream = engine.stream_chat([Message(role="user", content=question)], max_tokens=200, timeout=60)
+        for chunk in stream:
+            delta = chunk["choices"][0]["delta"]
+            print(delta.get("reasoning_content", ""), delta.get("content", ""), sep="", end="", flush=True)
+        completion = stream.completion()
+    speed = completion["timings"]["predicted_per_second"]
+    print(f"\n[{completion['choices'][0]['finish_reason']}, {speed:.1f} tokens/s]")
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:3])
+    except SpratError as error:
+        sys.exit(f"hello: {error}")
