@@ -1,4 +1,4 @@
-"""What a GGUF says about text: a checkpoint's tokenizer files as ``tokenizer.*`` metadata, proved by reading it back."""
+"""A checkpoint's tokenizer files as the ``tokenizer.*`` metadata of a GGUF, proved by reading it back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from sprat.errors import TokenizerError
 from sprat.runtime.tokenizer import Tokenizer
-from sprat.runtime.tokenizer_json import TokenizerFiles, prepare, read_vocabulary
+from sprat.runtime.tokenizer_files import TokenizerFiles
 from sprat.runtime.vocabulary import TokenizerModel, Vocabulary
 
 __all__ = ["chat_template", "tokenizer_metadata"]
@@ -32,24 +32,17 @@ def tokenizer_metadata(directory: str | Path) -> dict[str, Any]:
         TokenizerError: no tokenizer files; a tokenizer that llama.cpp has no name for; more tokens than embedding rows;
             or keys that, read back, give other ids than the checkpoint's own tokenizer.
     """
-    directory = Path(directory)
-    path = directory / "tokenizer.json"
-    if not path.is_file():
+    files = TokenizerFiles(directory)
+    tokenizer = Tokenizer.from_files(files)
+    if files.n_rows is not None and tokenizer.vocab_size > files.n_rows:
         raise TokenizerError(
-            f"{directory}: no tokenizer.json. Save the tokenizer in the fast format first "
-            "(AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) writes one)."
+            f"{files.path}: {tokenizer.vocab_size} tokens, but the model has embeddings for {files.n_rows} "
+            "(vocab_size in config.json). Resize the embeddings, or remove the added tokens."
         )
-    files = TokenizerFiles(path)
-    vocabulary = read_vocabulary(files)
-    rows = files.model.get("vocab_size")
-    if rows is not None and len(vocabulary) > rows:
-        raise TokenizerError(
-            f"{path}: {len(vocabulary)} tokens, but the model has embeddings for {rows} (vocab_size in config.json). "
-            "Resize the embeddings, or remove the added tokens."
-        )
-    metadata = metadata_from_vocabulary(vocabulary)
-    _verify(Tokenizer(vocabulary, prepare(files.tokenizer)), metadata, path)
-    metadata["tokenizer.huggingface.json"] = path.read_text(encoding="utf-8")
+    metadata = metadata_from_vocabulary(tokenizer.vocabulary)
+    if files.tokenizer:
+        _verify(tokenizer, metadata, files.path)
+        metadata["tokenizer.huggingface.json"] = files.path.read_text(encoding="utf-8")
     if template := chat_template(files):
         metadata["tokenizer.chat_template"] = template
     return metadata
@@ -108,6 +101,6 @@ def _verify(original: Tokenizer, metadata: dict[str, Any], path: Path) -> None:
         at = next(i for i, pair in enumerate(zip([*expected, -1], [*found, -1], strict=False)) if pair[0] != pair[1])
         raise TokenizerError(
             f"{path}: a GGUF cannot express this tokenizer: from token {at} on, a test text becomes "
-            f"{found[at : at + 3]}, expected {expected[at : at + 3]}. It may normalize text or add tokens in a way that "
-            "llama.cpp does not know; export a model of a supported family."
+            f"{found[at : at + 3]}, expected {expected[at : at + 3]}. It may normalize text or add tokens in a way "
+            "that llama.cpp does not know; export a model of a supported family."
         )

@@ -14,7 +14,8 @@ from typing import Any
 
 from sprat.errors import PromptError, TokenizerError
 from sprat.runtime.streaming import StreamDecoder
-from sprat.runtime.tokenizer_json import TokenizerFiles, build, prepare, read_vocabulary
+from sprat.runtime.tokenizer_files import TokenizerFiles, read_vocabulary
+from sprat.runtime.tokenizer_json import build, prefixes_first_word, prepare
 from sprat.runtime.vocabulary import TokenizerModel, TokenType, Vocabulary
 
 __all__ = ["Tokenizer"]
@@ -33,6 +34,7 @@ class Tokenizer:
 
     def __init__(self, vocabulary: Vocabulary, document: Mapping[str, Any] | None) -> None:
         self.vocabulary = vocabulary
+        self._space_first = False
         self._engine = None if document is None else _engine(document)
         self._ids = {text: index for index, text in enumerate(vocabulary.tokens)}
         texts = vocabulary.control_texts()
@@ -40,14 +42,22 @@ class Tokenizer:
 
     @classmethod
     def from_file(cls, path: str | Path) -> Tokenizer:
-        """From a tokenizer.json, or the directory that holds one; the configs beside it are read too.
+        """From a tokenizer.json or tokenizer.model, or the directory that holds one, and the configs beside it.
 
         Raises:
             TokenizerError: the file cannot be read, or is of a kind that sprat does not know.
         """
-        path = Path(path)
-        files = TokenizerFiles(path / "tokenizer.json" if path.is_dir() else path)
-        return cls(read_vocabulary(files), prepare(files.tokenizer))
+        return cls.from_files(TokenizerFiles(path))
+
+    @classmethod
+    def from_files(cls, files: TokenizerFiles) -> Tokenizer:
+        """From files that were read already; otherwise like :meth:`from_file`."""
+        vocabulary = read_vocabulary(files)
+        if not files.tokenizer:
+            return cls(vocabulary, build(vocabulary))
+        tokenizer = cls(vocabulary, prepare(files.tokenizer))
+        tokenizer._space_first = prefixes_first_word(files.tokenizer)
+        return tokenizer
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> Tokenizer:
@@ -117,9 +127,19 @@ class Tokenizer:
         Raises:
             TokenizerError: the file has no tokenizer.
         """
-        segments = self.split_special(text) if parse_special else [text]
-        ids = [token for part in segments for token in ([part] if isinstance(part, int) else self._encode_text(part))]
+        ids = self.encode_parts(self.split_special(text) if parse_special else [text])
         return self.with_bos(ids) if add_bos else ids
+
+    def encode_parts(self, parts: Iterable[str | int]) -> list[int]:
+        """Token ids of a text that was cut at special tokens, as :meth:`split_special` does; text in it stays text."""
+        ids: list[int] = []
+        for part in parts:
+            if isinstance(part, int):
+                ids.append(part)
+            elif part:
+                spaced = self._space_first and not ids and not part.startswith((" ", "\u2581"))
+                ids += self._encode_text(f" {part}" if spaced else part)
+        return ids
 
     def with_bos(self, ids: list[int]) -> list[int]:
         """``ids`` with exactly one BOS in front, if this model wants one."""

@@ -14,10 +14,10 @@ from typing import Any
 
 from sprat.errors import TokenizerError
 
-__all__ = ["END_OF_GENERATION", "TokenType", "TokenizerModel", "Vocabulary", "looks_special"]
+__all__ = ["TokenType", "TokenizerModel", "Vocabulary", "checked_size", "end_ids", "looks_special", "split_merge"]
 
 # texts after which llama.cpp stops, whatever the keys say: many checkpoints name only one of their end tokens
-END_OF_GENERATION = frozenset({
+_END_OF_GENERATION = frozenset({
     "<｜end▁of▁sentence｜>",
     "<|EOT|>",
     "<|im_end|>",
@@ -29,6 +29,8 @@ END_OF_GENERATION = frozenset({
     "<end_of_turn>",
     "</s>",
 })  # fmt: skip
+
+_LARGEST = 1 << 22  # tokens; the largest published vocabularies have 262,144
 
 
 class TokenizerModel(enum.StrEnum):
@@ -96,8 +98,9 @@ class Vocabulary:
 
         model = _model(metadata)
         if model is TokenizerModel.NONE:
-            size = metadata.get(f"{metadata.get('general.architecture')}.vocab_size", metadata.get("vocab_size", 0))
-            return cls(model=model, tokens=[""] * int(size), types=[TokenType.UNUSED] * int(size))
+            key = f"{metadata.get('general.architecture')}.vocab_size"
+            size = checked_size(int(metadata.get(key, metadata.get("vocab_size", 0))), "GGUF metadata")
+            return cls(model=model, tokens=[""] * size, types=[TokenType.UNUSED] * size)
         tokens = [str(token) for token in _array(metadata, "tokens")]
         types = [
             _token_type(kind) for kind in metadata.get("tokenizer.ggml.token_type", [TokenType.NORMAL] * len(tokens))
@@ -146,12 +149,29 @@ class Vocabulary:
             )
 
 
+def split_merge(merge: str) -> list[str]:
+    """The two parts of a merge: cut at its first space, but not at its first character, which may be one."""
+    at = merge.find(" ", 1)
+    return [merge[:at], merge[at + 1 :]]
+
+
+def checked_size(size: int, source: object) -> int:
+    """``size``, if it can be the size of a vocabulary.
+
+    Raises:
+        TokenizerError: it is far larger than any.
+    """
+    if not 0 <= size <= _LARGEST:
+        raise TokenizerError(f"{source}: a vocabulary of {size} tokens; expected at most {_LARGEST}.")
+    return size
+
+
 def end_ids(tokens: list[str], types: list[TokenType], named: Iterable[int | None]) -> frozenset[int]:
     """The named ids, and every control token whose text is known to end a turn."""
     known = {
         index
         for index, (text, kind) in enumerate(zip(tokens, types, strict=False))
-        if kind is TokenType.CONTROL and text in END_OF_GENERATION
+        if kind is TokenType.CONTROL and text in _END_OF_GENERATION
     }
     return frozenset(known | {index for index in named if index is not None})
 
