@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from sprat.export.rows import Rows, read_rows
+from sprat.export.rows import Rows, Stacked, read_rows
+from sprat.export.stored import StoredTensor
 from sprat.quant.formats import BlockFormat, get_format
 from sprat.quant.formats.block import F32Array, U8Array
 from sprat.runtime.weights import Weight
@@ -47,9 +48,40 @@ class SourceTensor:
             yield read_rows(self.rows, start, min(start + step, self.rows.n_rows))
 
     def weight(self) -> Weight:
-        """The whole tensor in memory."""
-        packed = read_rows(self.rows, 0, self.rows.n_rows)
-        return Weight(self.name, self.format, self.shape, packed.reshape(*self.shape[:-1], -1))
+        """The tensor for a run of the model: a view where it lies in its file in one piece, read now where it does not.
+
+        Of a stack of experts, each is read when it is asked for.
+        """
+        if isinstance(self.rows, Stacked):
+            parts = [SourceTensor(f"{self.name}[{i}]", self.shape[1:], part) for i, part in enumerate(self.rows.parts)]
+            return _StackedWeight(self, parts)
+        return Weight(self.name, self.format, self.shape, _whole(self.rows).reshape(*self.shape[:-1], -1))
+
+
+def _whole(rows: Rows) -> U8Array:
+    return rows.whole() if isinstance(rows, StoredTensor) else read_rows(rows, 0, rows.n_rows)
+
+
+class _StackedWeight(Weight):
+    """Experts that lie apart, as one weight; each is found when it is asked for."""
+
+    __slots__ = ("_experts",)
+    _experts: Sequence[SourceTensor]
+
+    def __init__(self, tensor: SourceTensor, experts: Sequence[SourceTensor]) -> None:
+        set_once = object.__setattr__  # the base is frozen, and its ``packed`` is none of the fields here
+        set_once(self, "name", tensor.name)
+        set_once(self, "format", tensor.format)
+        set_once(self, "shape", tensor.shape)
+        set_once(self, "_experts", experts)
+
+    @property
+    def packed(self) -> U8Array:
+        """All experts in memory of their own, read now."""
+        return np.stack([expert.weight().packed for expert in self._experts])
+
+    def __getitem__(self, index: int) -> Weight:
+        return self._experts[index].weight()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,19 +1,24 @@
-"""Tensors as they lie in a source's files, read by position.
+"""Tensors as they lie in a source's files: read by position for an export, mapped for a run of the model.
 
-A file is opened for each read and closed again. That costs microseconds beside a chunk of megabytes, and buys three
-things: no descriptor or map to look after for a checkpoint of 163 shards, a resident set of one chunk, and a look at
-the file's identity each time, so that a source that changes while it is exported is an error and not a silent mixture
-of two. (A memory map would also turn a file that shrinks into SIGBUS, which no Python code can catch.)
+For a read the file is opened and closed again. That costs microseconds beside a chunk of megabytes, and buys three
+things: no descriptor to look after for a checkpoint of 163 shards, a resident set of one chunk, and a look at the
+file's identity each time, so that a source that changes while it is exported is an error and not a silent mixture of
+two. (A memory map would turn a file that shrinks into SIGBUS, which no Python code can catch.)
+
+A model that runs asks for the same weights again and again, and they may be larger than memory: those are views of a
+map.
 """
 
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -81,6 +86,19 @@ class SourceFile:
         except OSError as error:
             raise ExportError(f"{self.path}: cannot be read any more ({error.strerror}); start again") from error
 
+    def map(self) -> U8Array:
+        """The whole file, read-only; mapped once, as long as any view of it lives.
+
+        Raises:
+            ExportError: the file is no longer what it was.
+        """
+        if (mapped := _MAPS.get(self)) is None:
+            self.check_unchanged()
+            with self.path.open("rb") as file:
+                mapped = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+            _MAPS[self] = mapped
+        return mapped
+
     def check_unchanged(self) -> None:
         """Compare the file with what was found first.
 
@@ -100,6 +118,9 @@ class SourceFile:
         return ExportError(
             f"{self.path}: the source changed while it was read ({how}); start again when it stands still"
         )
+
+
+_MAPS: WeakValueDictionary[SourceFile, U8Array] = WeakValueDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,3 +151,7 @@ class StoredTensor:
     def read_into(self, start: int, out: U8Array) -> None:
         """Fill ``out``, ``(n, row_bytes)``, with rows from ``start`` on."""
         self.file.read_into(self.offset + start * self.format.row_bytes(self.n_columns), out)
+
+    def whole(self) -> U8Array:
+        """All rows, as a view of the file's map."""
+        return self.file.map()[self.offset : self.offset + self.nbytes].reshape(self.n_rows, -1)

@@ -105,6 +105,18 @@ def test_streaming_a_stack_holds_one_chunk(tmp_path):
     assert peak < 4 * (64 << 10)
 
 
+def test_an_expert_is_found_without_reading_the_others(tmp_path):
+    checkpoint = Checkpoint.open(write(tmp_path))
+    stack = checkpoint.weight("blk.1.ffn_up_exps.weight")
+    expert = stack[3]
+    assert (stack.shape, expert.shape, expert.name) == ((8, 32, 64), (32, 64), "blk.1.ffn_up_exps.weight[3]")
+    theirs = weights(checkpoint.config)["model.layers.1.mlp.experts.3.up_proj.weight"]
+    np.testing.assert_array_equal(expert.dequantize(), theirs)
+    np.testing.assert_array_equal(stack.packed[3], expert.packed)
+    assert np.shares_memory(expert.packed, stack[3].packed)
+    assert not expert.packed.flags.writeable
+
+
 def test_llama3_factors_come_as_a_tensor(tmp_path):
     checkpoint = Checkpoint.open(write(tmp_path, "llama"))
     assert checkpoint.weight("rope_freqs.weight").dequantize().tolist() == list(checkpoint.spec.rope.scaling.factors)

@@ -94,7 +94,7 @@ VIEWS = _views()
 
 @pytest.mark.parametrize("name", VIEWS)
 @given(st.data())
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_any_part_is_the_part_of_the_whole(name, data):
     rows = VIEWS[name]
     start = data.draw(st.integers(0, rows.n_rows - 1))
