@@ -76,7 +76,7 @@ def _find(path: Path) -> Path:
         if file.is_file():
             return file
     raise TokenizerError(
-        f"{path}: no tokenizer.json and no tokenizer.model. Save the tokenizer in the fast format first "
+        f"{path}: no tokenizer.json there, and no tokenizer.model. Save the tokenizer in the fast format first "
         "(AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) writes one)."
     )
 

@@ -185,5 +185,5 @@ def test_a_file_that_is_no_known_tokenizer_is_refused(tmp_path, content, message
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(TokenizerError, match=message):
         Tokenizer.from_file(tmp_path)
-    with pytest.raises(TokenizerError, match="no tokenizer.json and no tokenizer.model"):
+    with pytest.raises(TokenizerError, match=r"no tokenizer\.json there"):
         Tokenizer.from_file(tmp_path / "nowhere")

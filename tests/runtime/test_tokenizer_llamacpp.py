@@ -1,6 +1,7 @@
 """The same ids as llama.cpp, which reads the same keys with code of its own."""
 
 import unicodedata
+from pathlib import Path
 
 import pytest
 from tiny_vocabulary import HARD_STRINGS, write_byte_level
@@ -29,6 +30,12 @@ def assert_same_ids(tokenizer, path, texts=HARD_STRINGS):
 def test_smollm2(smollm2_gguf):
     with GGUFFile.open(smollm2_gguf) as file:
         assert_same_ids(Tokenizer.from_gguf(file.metadata), smollm2_gguf)
+
+
+def test_sentencepiece(tmp_path):
+    folder = Path(__file__).parents[1] / "data" / "sentencepiece"
+    path = write_vocabulary(tmp_path / "vocabulary.gguf", tokenizer_metadata(folder))
+    assert_same_ids(Tokenizer.from_file(folder), path)
 
 
 @pytest.mark.parametrize("across_words", [False, True], ids=["trained as published", "merges across words"])
