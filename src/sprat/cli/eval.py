@@ -1,0 +1,63 @@
+"""``sprat eval``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from sprat.cli.model_options import load_options
+from sprat.cli.terminal import print_json, print_table, progress_bar
+from sprat.evaluate import TASKS, Evaluation, evaluate
+from sprat.places import open_engine
+
+__all__ = ["command"]
+
+_EXAMPLES = """\b
+Examples:
+  sprat eval demo --task arithmetic --n 200
+  sprat eval OUT --task home --json
+  sprat eval OUT --task home --split unseen --backend llamacpp
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("model")
+@click.option("--task", type=click.Choice(TASKS), required=True, help="What to score.")
+@click.option("--n", type=click.IntRange(min=1), default=1000, show_default=True, help="Problems (prose: texts).")
+@click.option("--seed", type=int, default=1, show_default=True, help="Other seeds ask other problems.")
+@click.option(
+    "--split",
+    type=click.Choice(["held_out", "unseen"]),
+    default="held_out",
+    show_default=True,
+    help="Known phrasings with new content, or phrasings never trained on.",
+)
+@load_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(*, model: str, task: str, n: int, seed: int, split: str, load: dict[str, Any], as_json: bool) -> None:
+    """Score MODEL (a bundle, a GGUF, a checkpoint folder or `demo`) on a task that the packaged student learnt."""
+    with open_engine(model, **load) as engine, progress_bar(f"eval {task}", quiet=as_json) as bar:
+        result = evaluate(engine, task, n=n, seed=seed, split=split, report=bar)
+    if as_json:
+        print_json(result)
+    else:
+        _print(result, model)
+
+
+def _print(result: Evaluation, model: str) -> None:
+    low, high = result.interval
+    what = "tokens foretold" if result.task == "prose" else "exactly right"
+    click.echo(f"{result.task}: {result.exact_match:.1%} {what} of {result.n} (95 %: {low:.1%} to {high:.1%})")
+    if result.valid_json is not None:
+        click.echo(f"valid JSON: {result.valid_json:.1%}")
+    if result.perplexity is not None:
+        click.echo(f"perplexity: {result.perplexity:.2f} per token")
+    if result.kinds:
+        print_table(("kind", "right", "asked"), ((kind, *counts) for kind, counts in result.kinds.items()))
+    if model == "demo":
+        click.echo(
+            f"next:  sprat export demo OUT --device rpi5-8gb --quant int4   then:  sprat eval OUT --task {result.task}"
+        )
+    else:
+        click.echo(f"next:  sprat verify {model} --source SOURCE")

@@ -1,0 +1,239 @@
+"""Reasoning in small steps: add, subtract, compare, and word problems of one or two steps, with numbers up to 999.
+
+The reasoning is one line per step, digit by digit from the right, each line a true equation, and it always ends in the
+answer: ``347+285`` is worked out as ::
+
+    347+285
+    7+5+0=12
+    4+8+1=13
+    3+2+1=06
+    632
+
+``532-347`` borrows by adding ten: ``2-7-0+10=5``, and the next line takes 1. Numbers are padded to three digits, so a
+step's digits stand at the same place every time. Comparisons go from the left until two digits differ.
+
+**Prompts** are one plain English question. **The answer** is a number, a name, or yes or no, and nothing else.
+
+A problem is held out by its numbers: if ``7 + 25`` is held out, no template is ever trained with it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+from sprat.demo.tasks import word_problems
+from sprat.demo.tasks.split import Problem, Split, split_of
+from sprat.demo.tasks.wording import phrases
+
+__all__ = ["is_correct", "problems"]
+
+_ADD = phrases("""
+    What is {a} + {b}? | {a} + {b} | {a}+{b}= | Calculate {a} + {b}. | What is {a} plus {b}? | Add {a} and {b}.
+    What is the sum of {a} and {b}? | Please add {b} to {a}. | How much is {a} plus {b}? | Work out {a} + {b}.
+    Compute {a}+{b}. | Can you add {a} and {b}? | What do you get when you add {a} and {b}?
+    {a} plus {b} is what? | What's {a} + {b}? | Solve {a} + {b}. | Tell me {a} plus {b}. | What is {a}+{b}?
+""")
+_ADD_UNSEEN = phrases("""
+    Find the total of {a} and {b}. | If I put {a} and {b} together, what do I get?
+    Give me the result of {a} + {b}.
+""")
+_SUBTRACT = phrases("""
+    What is {a} - {b}? | {a} - {b} | {a}-{b}= | Calculate {a} - {b}. | What is {a} minus {b}?
+    Subtract {b} from {a}. | What is the difference between {a} and {b}? | Please take {b} away from {a}.
+    How much is {a} minus {b}? | Work out {a} - {b}. | Compute {a}-{b}. | Can you subtract {b} from {a}?
+    What do you get when you take {b} from {a}? | {a} minus {b} is what? | What's {a} - {b}? | Solve {a} - {b}.
+    Tell me {a} minus {b}. | What is {a}-{b}?
+""")
+_SUBTRACT_UNSEEN = phrases("""
+    Find {a} less {b}. | If I remove {b} from {a}, what is left? | Give me the result of {a} - {b}.
+""")
+_LARGER = phrases("""
+    Which is larger, {a} or {b}? | Which number is bigger: {a} or {b}? | What is the larger of {a} and {b}?
+    Which is greater, {a} or {b}? | Name the bigger number: {a}, {b}. | Compare {a} and {b}. Which one is larger?
+    Of {a} and {b}, which is more? | Which number is higher, {a} or {b}? | Tell me the greater of {a} and {b}.
+    Is {a} or {b} the larger number?
+""")
+_SMALLER = phrases("""
+    Which is smaller, {a} or {b}? | Which number is less: {a} or {b}? | What is the smaller of {a} and {b}?
+    Which is lower, {a} or {b}? | Name the smaller number: {a}, {b}. | Compare {a} and {b}. Which one is smaller?
+    Of {a} and {b}, which is less? | Which number is lower, {a} or {b}? | Tell me the lesser of {a} and {b}.
+    Is {a} or {b} the smaller number?
+""")
+_IS_GREATER = phrases("""
+    Is {a} greater than {b}? | Is {a} larger than {b}? | Is {a} more than {b}? | Is {a} bigger than {b}?
+    Is it true that {a} > {b}? | Is {a} higher than {b}?
+""")
+_IS_LESS = phrases("""
+    Is {a} less than {b}? | Is {a} smaller than {b}? | Is {a} fewer than {b}? | Is it true that {a} < {b}?
+    Is {a} lower than {b}?
+""")
+_LARGER_UNSEEN = ("Pick the bigger one of {a} and {b}.", "Between {a} and {b}, which is the larger?")
+
+
+def problems(split: Split, *, seed: int = 0) -> Iterator[Problem]:
+    """An endless stream of problems of `split`; the same seed gives the same stream."""
+    rng = random.Random(f"arithmetic/{split.value}/{seed}")
+    kinds = _KINDS_UNSEEN if split is Split.UNSEEN else _KINDS
+    wanted = Split.TRAIN if split is Split.TRAIN else Split.HELD_OUT
+    while True:
+        kind = rng.choices(tuple(kinds), weights=[_WEIGHTS[kind] for kind in kinds])[0]
+        instance, problem = kinds[kind](rng)
+        if split_of(instance) is wanted:
+            yield problem
+
+
+def is_correct(problem: Problem, answer: str) -> bool:
+    """Whether `answer` (what follows the reasoning) is exactly right, but for surrounding space and a full stop."""
+    return answer.strip().rstrip(".") == problem.answer
+
+
+def _number(rng: random.Random) -> int:
+    """Up to 999, with small numbers more often than chance would have them."""
+    return rng.randint(0, 10 ** rng.choices((1, 2, 3), weights=(1, 2, 7))[0] - 1)
+
+
+def _near(rng: random.Random, a: int) -> int:
+    """A number to compare `a` with: often one that shares its first digits, where comparing takes thought."""
+    if rng.random() < 0.4:
+        return _number(rng)
+    step = rng.choice((1, 2, 5, 9, 10, 20, 50, 90))
+    return min(999, max(0, a + rng.choice((-1, 1)) * rng.randint(1, step)))
+
+
+def add_steps(a: int, b: int) -> list[str]:
+    """The lines that work out ``a + b``; the last is the sum.
+
+    >>> add_steps(58, 7)
+    ['058+007', '8+7+0=15', '5+0+1=06', '0+0+0=00', '65']
+    """
+    lines, carry = [f"{a:03}+{b:03}"], 0
+    for x, y in zip(reversed(f"{a:03}"), reversed(f"{b:03}"), strict=True):
+        total = int(x) + int(y) + carry
+        lines.append(f"{x}+{y}+{carry}={total:02}")
+        carry = total // 10
+    return [*lines, str(a + b)]
+
+
+def subtract_steps(a: int, b: int) -> list[str]:
+    """The lines that work out ``a - b`` for a >= b; the last is the difference.
+
+    >>> subtract_steps(52, 7)
+    ['052-007', '2-7-0+10=5', '5-0-1=4', '0-0-0=0', '45']
+    """
+    lines, borrow = [f"{a:03}-{b:03}"], 0
+    for x, y in zip(reversed(f"{a:03}"), reversed(f"{b:03}"), strict=True):
+        rest = int(x) - int(y) - borrow
+        lines.append(f"{x}-{y}-{borrow}+10={rest + 10}" if rest < 0 else f"{x}-{y}-{borrow}={rest}")
+        borrow = int(rest < 0)
+    return [*lines, str(a - b)]
+
+
+def compare_steps(a: int, b: int) -> list[str]:
+    """The lines that compare `a` with `b`; the last is ``a<b``, ``a>b`` or ``a=b``.
+
+    >>> compare_steps(417, 471)
+    ['417?471', '4=4', '1<7', '417<471']
+    """
+    lines = [f"{a:03}?{b:03}"]
+    for x, y in zip(f"{a:03}", f"{b:03}", strict=True):
+        lines.append(f"{x}{_sign(int(x), int(y))}{y}")
+        if x != y:
+            break
+    return [*lines, f"{a}{_sign(a, b)}{b}"]
+
+
+def _sign(a: int, b: int) -> str:
+    return "<" if a < b else ">" if a > b else "="
+
+
+def _solved(prompt: str, lines: list[str], answer: str, kind: str) -> Problem:
+    return Problem(prompt=prompt, reasoning="\n".join(lines), answer=answer, kind=kind)
+
+
+def _addition(templates: tuple[str, ...]) -> _Maker:
+    def make(rng: random.Random) -> tuple[str, Problem]:
+        a, b = _number(rng), _number(rng)
+        prompt = rng.choice(templates).format(a=a, b=b)
+        return f"{a}+{b}", _solved(prompt, add_steps(a, b), str(a + b), "add")
+
+    return make
+
+
+def _subtraction(templates: tuple[str, ...]) -> _Maker:
+    def make(rng: random.Random) -> tuple[str, Problem]:
+        b, a = sorted((_number(rng), _number(rng)))
+        prompt = rng.choice(templates).format(a=a, b=b)
+        return f"{a}-{b}", _solved(prompt, subtract_steps(a, b), str(a - b), "subtract")
+
+    return make
+
+
+def _choice(larger: tuple[str, ...], smaller: tuple[str, ...]) -> _Maker:
+    """Which of two numbers is larger, or smaller. The goal stands first in the reasoning."""
+
+    def make(rng: random.Random) -> tuple[str, Problem]:
+        a = _number(rng)
+        b = _near(rng, a)
+        if a == b:
+            b = (a + 1) % 1000
+        goal, templates = rng.choice([("larger", larger), ("smaller", smaller)] if smaller else [("larger", larger)])
+        answer = str(max(a, b) if goal == "larger" else min(a, b))
+        lines = [goal, *compare_steps(a, b), answer]
+        return f"{a}?{b}", _solved(rng.choice(templates).format(a=a, b=b), lines, answer, "compare")
+
+    return make
+
+
+def _yes_or_no(rng: random.Random) -> tuple[str, Problem]:
+    a = _number(rng)
+    b = a if rng.random() < 0.05 else _near(rng, a)
+    sign, templates = rng.choice(((">", _IS_GREATER), ("<", _IS_LESS)))
+    answer = "yes" if _sign(a, b) == sign else "no"
+    lines = [f"{a}{sign}{b}?", *compare_steps(a, b), answer]
+    return f"{a}?{b}", _solved(rng.choice(templates).format(a=a, b=b), lines, answer, "compare")
+
+
+def _story(rng: random.Random, *, unseen: bool, n_steps: int) -> tuple[str, Problem]:
+    story = word_problems.draw(rng, n_steps=n_steps, unseen=unseen)
+    lines: list[str] = []
+    value = story.start
+    for change in story.changes:
+        lines += add_steps(value, change) if change >= 0 else subtract_steps(value, -change)
+        value += change
+    instance = "".join([str(story.start), *(f"{change:+}" for change in story.changes)])
+    kind = "word problem, one step" if n_steps == 1 else "word problem, two steps"
+    return instance, _solved(story.text, lines, str(value), kind)
+
+
+def _story_compare(rng: random.Random) -> tuple[str, Problem]:
+    a = _number(rng)
+    b = _near(rng, a)
+    if a == b:
+        b = (a + 1) % 1000
+    story = word_problems.draw_comparison(rng, a, b)
+    winner = story.first if (a > b) == (story.goal == "more") else story.second
+    lines = [story.goal, f"{story.first} {a:03}", f"{story.second} {b:03}", *compare_steps(a, b), winner]
+    return f"{a}?{b}", _solved(story.text, lines, winner, "compare")
+
+
+_Maker = Callable[[random.Random], tuple[str, Problem]]
+"""Draws a problem, and the text of its numbers, which decides its split."""
+
+_WEIGHTS = {"add": 4, "subtract": 4, "choose": 3, "yes or no": 2, "who": 2, "one step": 5, "two steps": 6}
+_KINDS: dict[str, _Maker] = {
+    "add": _addition(_ADD),
+    "subtract": _subtraction(_SUBTRACT),
+    "choose": _choice(_LARGER, _SMALLER),
+    "yes or no": _yes_or_no,
+    "who": _story_compare,
+    "one step": lambda rng: _story(rng, unseen=False, n_steps=1),
+    "two steps": lambda rng: _story(rng, unseen=False, n_steps=2),
+}
+_KINDS_UNSEEN: dict[str, _Maker] = {
+    "add": _addition(_ADD_UNSEEN),
+    "subtract": _subtraction(_SUBTRACT_UNSEEN),
+    "choose": _choice(_LARGER_UNSEEN, ()),
+    "one step": lambda rng: _story(rng, unseen=True, n_steps=1),
+    "two steps": lambda rng: _story(rng, unseen=True, n_steps=2),
+}

@@ -1,0 +1,45 @@
+import json
+from itertools import islice
+
+import pytest
+
+from sprat.demo.tasks import Split
+from sprat.demo.tasks.home import Command, is_valid, problems
+from sprat.demo.tasks.home_intents import INTENTS
+from sprat.demo.tasks.home_phrases import DEVICES, ROOMS
+
+
+def test_a_command_is_spelled_in_one_way():
+    command = Command(device="light", room="bedroom", action="set", value=40, unit="percent", delay="10m")
+    expected = '{"device":"light","room":"bedroom","action":"set","value":40,"unit":"percent","delay":"10m"}'
+    assert command.to_json() == expected
+
+
+@pytest.mark.parametrize("split", Split)
+def test_answers_use_known_names_only(split):
+    for problem in islice(problems(split), 300):
+        fields = json.loads(problem.answer)
+        assert fields["device"] in DEVICES
+        assert fields["room"] is None or fields["room"] == "all" or fields["room"] in ROOMS
+        assert (fields["value"] is None) == (fields["unit"] is None)
+
+
+def test_every_intent_is_drawn_in_every_split():
+    for split in Split:
+        assert {problem.kind for problem in islice(problems(split), 2500)} == {intent.name for intent in INTENTS}
+
+
+def test_unseen_phrasings_are_not_among_the_training_ones():
+    for intent in INTENTS:
+        assert intent.unseen
+        assert not set(intent.unseen) & set(intent.templates)
+
+
+def test_every_word_for_a_device_means_one_device():
+    spoken = [word for words in DEVICES.values() for word in words]
+    assert len(spoken) == len(set(spoken))
+
+
+@pytest.mark.parametrize("answer", ["", "light on", "[]", '{"device":"light"}', '{"device":"light"'])
+def test_what_is_no_command_object_is_not_valid(answer):
+    assert not is_valid(answer)
