@@ -27,14 +27,13 @@ class BundleFolder:
     partial: Path
 
     @classmethod
-    def begin(cls, out: Path, *, force: bool = False) -> Self:
+    def begin(cls, out: Path) -> Self:
         """Make, or find again, the folder beside ``out`` in which the bundle grows.
 
         Raises:
-            ExportError: ``out`` is no bundle, or is one and ``force`` was not given, or the folder cannot be made.
+            ExportError: ``out`` is something that sprat did not make, or the folder cannot be made.
         """
-        if existing_manifest(out) is not None and not force:
-            raise ExportError(f"{out}: holds a bundle already; choose another name, or replace it with --force")
+        existing_manifest(out)
         partial = out.with_name(out.name + ".partial")
         with _plain_errors(partial):
             partial.mkdir(parents=True, exist_ok=True)

@@ -55,15 +55,15 @@ class ModelName:
         )
 
     @classmethod
-    def of(cls, path: Path, metadata: Mapping[str, Any], shapes: Shapes) -> ModelName:
-        """The name of the source at ``path``: what its own ``general.*`` keys say, or else what it is called.
+    def of(cls, identity: str, metadata: Mapping[str, Any], shapes: Shapes) -> ModelName:
+        """The name of a source: what its own ``general.*`` keys say, or else what it is called.
 
         Args:
-            path: a folder or a GGUF file.
+            identity: what it is called, ``owner/Name-7B-Chat``.
             metadata: the keys of a GGUF; empty for a folder.
             shapes: canonical tensor names -> shapes.
         """
-        parsed = cls.parse(metadata.get("general.name") or model_id(path), shapes)
+        parsed = cls.parse(metadata.get("general.name") or identity, shapes)
         return cls(
             name=parsed.name,
             base_name=metadata.get("general.basename", parsed.base_name),

@@ -20,7 +20,7 @@ import msgspec
 
 from sprat.devices.plan import Plan, choose_quant
 from sprat.devices.profile import load_profile
-from sprat.errors import InputError, unknown_name
+from sprat.errors import ExportError, InputError, unknown_name
 from sprat.export.bundle import BundleFolder, existing_manifest
 from sprat.export.checkpoint import Checkpoint
 from sprat.export.gguf import Progress, ReportProgress, WrittenFile
@@ -143,14 +143,15 @@ def export(
     tokenizer = _tokenizer_keys(checkpoint)
     artifacts = _plan_artifacts(checkpoint, recipe, formats, tokenizer, align)
     notes = [f"rule {rule} matches no tensor" for rule in recipe.unused_rules(checkpoint.names())]
-    checkpoint.verify_complete()
-    if not force and (bundle := _same_bundle(out, checkpoint, artifacts)):
+    if (made := existing_manifest(out)) and not force:
+        bundle = _same_bundle(out, made, checkpoint, artifacts)
         return ExportResult(bundle=bundle, plan=plan, n_resumed=0, notes=(*notes, f"{out} was exported before"))
-    folder = BundleFolder.begin(out, force=force)
+    checkpoint.verify_complete()
+    folder = BundleFolder.begin(out)
     written = {form: artifact.write(folder.partial, progress) for form, artifact in artifacts.items()}
     notes += filter(None, (file.note for file in written.values()))
     manifest = Manifest(
-        name=str(checkpoint.path.name),
+        name=_identity(checkpoint),
         artifacts=tuple(Artifact(format=form, file=a.file_name, plan=a.plan) for form, a in artifacts.items()),
         files=(*map(_describe, written.values()), *_add_texts(folder, checkpoint, tokenizer)),
         source=_describe_source(checkpoint),
@@ -161,10 +162,8 @@ def export(
         versions={name: version(name) for name in _RECORDED},
         warnings=(*checkpoint.warnings, *notes),
     )
-    bundle = folder.finish(manifest)
-    return ExportResult(
-        bundle=bundle, plan=plan, n_resumed=sum(file.n_resumed for file in written.values()), notes=tuple(notes)
-    )
+    n_resumed = sum(file.n_resumed for file in written.values())
+    return ExportResult(bundle=folder.finish(manifest), plan=plan, n_resumed=n_resumed, notes=tuple(notes))
 
 
 def _choose_recipe(
@@ -198,17 +197,23 @@ def _plan_artifacts(
     if not formats:
         raise InputError(f"no artifact format was named; known: {', '.join(WRITERS)}")
     shapes = {tensor.name: tensor.shape for tensor in checkpoint.tensors.values()}
-    name = ModelName.of(checkpoint.path, checkpoint.metadata, shapes)
+    name = ModelName.of(_identity(checkpoint), checkpoint.metadata, shapes)
     return {form: WRITERS[form](checkpoint, recipe, name=name, tokenizer=tokenizer, align=align) for form in formats}
 
 
-def _same_bundle(out: Path, checkpoint: Checkpoint, artifacts: Mapping[str, PlannedArtifact]) -> Bundle | None:
-    """The bundle at ``out``, when this very export made it."""
-    manifest = existing_manifest(out)
-    if manifest is None or manifest.source.hash != checkpoint.hash():
-        return None
+def _same_bundle(
+    out: Path, manifest: Manifest, checkpoint: Checkpoint, artifacts: Mapping[str, PlannedArtifact]
+) -> Bundle:
+    """The bundle at ``out``, if this very export made it."""
     made = {artifact.format: artifact.plan for artifact in manifest.artifacts}
-    return Bundle.open(out) if made == {form: artifact.plan for form, artifact in artifacts.items()} else None
+    wanted = {form: artifact.plan for form, artifact in artifacts.items()}
+    if made != wanted or manifest.source.hash != checkpoint.hash():
+        raise ExportError(f"{out}: holds another bundle already; choose another name, or replace it with --force")
+    return Bundle.open(out)
+
+
+def _identity(checkpoint: Checkpoint) -> str:
+    return model_id(checkpoint.path.absolute())
 
 
 def _describe(file: WrittenFile) -> BundleFile:
@@ -217,10 +222,10 @@ def _describe(file: WrittenFile) -> BundleFile:
 
 def _describe_source(checkpoint: Checkpoint) -> Source:
     return Source(
-        name=model_id(checkpoint.path.absolute()),
+        name=_identity(checkpoint),
         format="gguf" if checkpoint.metadata else "safetensors",
         hash=checkpoint.hash(),
-        quantized=bool(checkpoint.warnings),
+        quantized=any(tensor.format.block_size > 1 for tensor in checkpoint.tensors.values()),
     )
 
 

@@ -20,8 +20,8 @@ def manifest(*files, name="student"):
     )
 
 
-def build(out, *, force=False, data=b"weights", name="student"):
-    folder = BundleFolder.begin(out, force=force)
+def build(out, *, data=b"weights", name="student"):
+    folder = BundleFolder.begin(out)
     return folder.finish(manifest(folder.add("model.gguf", data), folder.add("tokenizer.json", b"{}"), name=name))
 
 
@@ -61,18 +61,17 @@ def test_work_of_an_interrupted_run_is_there_again_and_its_litter_is_not_kept(tm
     assert tree(tmp_path / "out") == ["manifest.json", "model.gguf", "tokenizer.json"]
 
 
-def test_a_bundle_is_replaced_only_by_force(tmp_path):
+def test_a_bundle_stands_until_its_successor_is_whole(tmp_path):
     build(tmp_path / "out")
-    with pytest.raises(ExportError, match=r"holds a bundle already.*--force"):
-        build(tmp_path / "out")
-    build(tmp_path / "out", force=True, data=b"newer", name="newer")
+    BundleFolder.begin(tmp_path / "out").add("model.gguf", b"newer")
+    Bundle.open(tmp_path / "out").check_hashes()
+    build(tmp_path / "out", data=b"newer", name="newer")
     assert Bundle.open(tmp_path / "out").manifest.name == "newer"
     assert tree(tmp_path) == ["out", "out/manifest.json", "out/model.gguf", "out/tokenizer.json"]
 
 
-@pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize("what", ["a file", "somebody's folder", "a folder with another manifest.json", "a link"])
-def test_what_sprat_did_not_make_is_never_touched(tmp_path, what, force):
+def test_what_sprat_did_not_make_is_never_touched(tmp_path, what):
     out, precious = tmp_path / "out", tmp_path / "precious"
     build(precious)
     if what == "a file":
@@ -84,7 +83,7 @@ def test_what_sprat_did_not_make_is_never_touched(tmp_path, what, force):
         (out / ("notes.txt" if what == "somebody's folder" else "manifest.json")).write_text('{"name": "mine"}')
     before = tree(tmp_path)
     with pytest.raises(ExportError, match=r"exists and is no bundle of sprat's; choose another name"):
-        BundleFolder.begin(out, force=force)
+        BundleFolder.begin(out)
     assert tree(tmp_path) == before
 
 

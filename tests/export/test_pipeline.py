@@ -147,7 +147,7 @@ def test_the_same_export_again_finds_its_bundle(source, tmp_path):
 
 def test_another_export_does_not_replace_a_bundle_without_force(source, tmp_path):
     export(source, tmp_path / "out")
-    with pytest.raises(ExportError, match=r"holds a bundle already.*--force"):
+    with pytest.raises(ExportError, match=r"holds another bundle already.*--force"):
         export(source, tmp_path / "out", quant="int8")
     assert export(source, tmp_path / "out", quant="int8", force=True).bundle.manifest.recipe == "int8"
 
