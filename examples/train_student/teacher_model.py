@@ -1,0 +1,144 @@
+"""The teacher: a Llama forward pass over a GGUF file, in bfloat16, for many texts at once.
+
+Why not llama.cpp: sampling is throughput work. One step here multiplies each weight with a few hundred texts'
+activations, which bfloat16 matrix units do well; the README compares the measured rates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import gguf
+import numpy as np
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - torch's own name for it
+
+__all__ = ["Teacher", "load_teacher"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    attn_norm: Tensor
+    qkv: Tensor
+    attn_output: Tensor
+    ffn_norm: Tensor
+    gate_up: Tensor
+    ffn_down: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Teacher:
+    """A Llama decoder: weights, its tokenizer and the few numbers that the forward pass needs."""
+
+    tokenizer: Tokenizer
+    embedding: Tensor
+    """(vocabulary, hidden); also the output head."""
+    layers: tuple[_Layer, ...]
+    output_norm: Tensor
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    rope_theta: float
+    rms_norm_eps: float
+
+    def new_cache(self, n_texts: int, length: int) -> Tensor:
+        """Keys and values of all layers: (layer, 2, text, kv head, position, head_dim)."""
+        return torch.zeros(len(self.layers), 2, n_texts, self.n_kv_heads, length, self.head_dim, dtype=torch.bfloat16)
+
+    def forward(self, tokens: Tensor, cache: Tensor, start: int) -> Tensor:
+        """Logits (text, vocabulary) after the last of `tokens` (text, n), which begin at position `start`."""
+        cos, sin = self._rotation(start, tokens.shape[1])
+        x = self.embedding[tokens]
+        for layer, kv in zip(self.layers, cache, strict=True):
+            x = x + self._attend(layer, self._norm(x, layer.attn_norm), kv, start, cos, sin)
+            gate, up = F.linear(self._norm(x, layer.ffn_norm), layer.gate_up).chunk(2, dim=-1)
+            x = x + F.linear(F.silu(gate) * up, layer.ffn_down)
+        return F.linear(self._norm(x[:, -1], self.output_norm), self.embedding)
+
+    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), weight, self.rms_norm_eps)
+
+    def _rotation(self, start: int, n: int) -> tuple[Tensor, Tensor]:
+        inverse = self.rope_theta ** (-torch.arange(0, self.head_dim, 2) / self.head_dim)
+        angle = torch.arange(start, start + n)[:, None] * inverse
+        return angle.cos().bfloat16(), angle.sin().bfloat16()
+
+    def _attend(self, layer: _Layer, x: Tensor, kv: Tensor, start: int, cos: Tensor, sin: Tensor) -> Tensor:
+        texts, n, _ = x.shape
+        heads = (self.n_heads, self.n_kv_heads, self.n_kv_heads)
+        parts = F.linear(x, layer.qkv).view(texts, n, -1, self.head_dim).transpose(1, 2).split(heads, dim=1)
+        end = start + n
+        kv[0][:, :, start:end] = _rotate(parts[1], cos, sin)
+        kv[1][:, :, start:end] = parts[2]
+        # Heads that share keys become more query rows of one head: no copy of the cache per head.
+        query = _rotate(parts[0], cos, sin).reshape(texts, self.n_kv_heads, -1, self.head_dim)
+        # Always the whole cache, masked: one matrix shape for all steps, since each new one costs a kernel build.
+        scores = query @ kv[0].transpose(-1, -2) * self.head_dim**-0.5
+        reach = torch.arange(start, end)[:, None] >= torch.arange(kv.shape[-2])
+        scores = scores.masked_fill(~reach.repeat(self.n_heads // self.n_kv_heads, 1), -torch.inf)
+        mixed = (scores.softmax(-1) @ kv[1]).reshape(texts, self.n_heads, n, self.head_dim)
+        return F.linear(mixed.transpose(1, 2).reshape(texts, n, -1), layer.attn_output)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding in GGUF's layout for Llama: neighbouring pairs."""
+    even, odd = x[..., 0::2], x[..., 1::2]
+    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
+
+
+def load_teacher(path: Path) -> Teacher:
+    """Read a Llama GGUF with a GPT-2-style tokenizer, dequantized to bfloat16."""
+    reader = gguf.GGUFReader(path)
+    weights = {tensor.name: _dequantize(tensor) for tensor in reader.tensors}
+
+    def number(key: str) -> float:
+        return float(reader.fields[f"llama.{key}"].contents())
+
+    n_heads = int(number("attention.head_count"))
+    return Teacher(
+        tokenizer=_tokenizer(reader),
+        embedding=weights["token_embd.weight"],
+        layers=tuple(_layer(weights, index) for index in range(int(number("block_count")))),
+        output_norm=weights["output_norm.weight"],
+        n_heads=n_heads,
+        n_kv_heads=int(number("attention.head_count_kv")),
+        head_dim=int(number("embedding_length")) // n_heads,
+        rope_theta=number("rope.freq_base"),
+        rms_norm_eps=number("attention.layer_norm_rms_epsilon"),
+    )
+
+
+def _dequantize(tensor: gguf.ReaderTensor) -> Tensor:
+    values = gguf.dequantize(tensor.data, tensor.tensor_type)
+    return torch.from_numpy(np.array(values)).bfloat16()
+
+
+def _layer(weights: dict[str, Tensor], index: int) -> _Layer:
+    def of(name: str) -> Tensor:
+        return weights[f"blk.{index}.{name}.weight"]
+
+    return _Layer(
+        attn_norm=of("attn_norm"),
+        qkv=torch.cat([of("attn_q"), of("attn_k"), of("attn_v")]),
+        attn_output=of("attn_output"),
+        ffn_norm=of("ffn_norm"),
+        gate_up=torch.cat([of("ffn_gate"), of("ffn_up")]),
+        ffn_down=of("ffn_down"),
+    )
+
+
+def _tokenizer(reader: gguf.GGUFReader) -> Tokenizer:
+    tokens: list[str] = reader.fields["tokenizer.ggml.tokens"].contents()
+    merges = [tuple(pair.split(" ")) for pair in reader.fields["tokenizer.ggml.merges"].contents()]
+    types: list[int] = reader.fields["tokenizer.ggml.token_type"].contents()
+    tokenizer = Tokenizer(models.BPE(vocab={token: index for index, token in enumerate(tokens)}, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    control = [token for token, kind in zip(tokens, types, strict=True) if kind == gguf.TokenType.CONTROL]
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in control])
+    return tokenizer

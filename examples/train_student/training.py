@@ -1,0 +1,144 @@
+"""The training loop: Muon for matrices, AdamW for the rest, linear decay, checkpoints to resume from."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from batches import TASKS, Batch
+from muon import Muon
+from student import Student
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - torch's own name for it
+
+__all__ = ["Progress", "TrainingConfig", "train"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingConfig:
+    """How long and how fast."""
+
+    steps: int
+    muon_lr: float = 0.02
+    adam_lr: float = 3e-3
+    warmup: float = 0.02
+    """Share of the steps in which the rate rises."""
+    decay: float = 0.55
+    """Share of the steps, the last ones, in which it falls to zero."""
+    balance: float = 0.01
+    """Weight of the auxiliary loss that keeps all experts in use."""
+    save_every: int = 100
+
+    def rate(self, step: int) -> float:
+        """Learning rate at `step`, as a share of the highest."""
+        done = (step + 1) / self.steps
+        return min(1.0, done / self.warmup, max(0.0, (1 - step / self.steps) / self.decay))
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What one step found: mean loss per task (nan where the batch had none), and time."""
+
+    step: int
+    losses: tuple[float, ...]
+    balance: float
+    busiest: float
+    """Share of the busiest expert, in multiples of an even share; the worst layer."""
+    seconds: float
+
+
+class _Optimizers:
+    """The two optimizers under one schedule."""
+
+    def __init__(self, student: Student, config: TrainingConfig) -> None:
+        named = dict(student.named_parameters())
+        lookup = {
+            name
+            for name, weight in named.items()
+            if weight.ndim < 2 or "embed" in name or "lm_head" in name or "router" in name
+        }
+        self._muon = Muon([weight for name, weight in named.items() if name not in lookup], lr=config.muon_lr)
+        self._adam = torch.optim.AdamW(
+            [named[name] for name in sorted(lookup)], lr=config.adam_lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True
+        )
+        self._rates = ((self._muon, config.muon_lr), (self._adam, config.adam_lr))
+
+    def step(self, rate: float) -> None:
+        for optimizer, highest in self._rates:
+            for group in optimizer.param_groups:
+                group["lr"] = highest * rate
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> list[dict[str, object]]:
+        return [optimizer.state_dict() for optimizer, _ in self._rates]
+
+    def restore(self, states: list[dict[str, object]]) -> None:
+        for (optimizer, _), state in zip(self._rates, states, strict=True):
+            optimizer.load_state_dict(state)
+
+
+def train(
+    student: Student,
+    batch_of: Callable[[int], Batch],
+    config: TrainingConfig,
+    folder: Path,
+    report: Callable[[Progress], None],
+) -> None:
+    """Train in place up to ``config.steps``, going on from ``folder/checkpoint.pt`` where there is one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / "checkpoint.pt"
+    optimizers = _Optimizers(student, config)
+    start = _restore(student, optimizers, checkpoint) if checkpoint.exists() else 0
+    student.train()
+    with (folder / "losses.csv").open("a", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        for step in range(start, config.steps):
+            progress = _step(student, optimizers, batch_of(step), config, step)
+            rows.writerow(
+                [
+                    step,
+                    *(f"{loss:.5f}" for loss in progress.losses),
+                    f"{progress.balance:.4f}",
+                    f"{progress.seconds:.3f}",
+                ]
+            )
+            report(progress)
+            if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+                file.flush()
+                _save(student, optimizers, checkpoint, step + 1)
+
+
+def _step(student: Student, optimizers: _Optimizers, batch: Batch, config: TrainingConfig, step: int) -> Progress:
+    began = time.monotonic()
+    logits = student(batch.tokens, batch.positions, batch.documents, batch.wanted)
+    losses = F.cross_entropy(logits.float(), batch.targets, reduction="none")
+    learnt = batch.tasks >= 0
+    mixtures = student.mixtures()
+    balance = torch.stack([mixture.balance_loss for mixture in mixtures]).mean()
+    ((losses * learnt).sum() / learnt.sum() + config.balance * balance).backward()
+    optimizers.step(config.rate(step))
+    busiest = max(float(mixture.load.max()) * len(mixture.load) for mixture in mixtures)
+    per_task = tuple(_mean(losses.detach(), batch.tasks == task) for task in range(len(TASKS)))
+    return Progress(step, per_task, float(balance.detach()), busiest, time.monotonic() - began)
+
+
+def _mean(values: Tensor, chosen: Tensor) -> float:
+    return float(values[chosen].mean())
+
+
+def _save(student: Student, optimizers: _Optimizers, path: Path, step: int) -> None:
+    partial = path.with_suffix(".partial")
+    torch.save({"step": step, "student": student.state_dict(), "optimizers": optimizers.state()}, partial)
+    partial.rename(path)
+
+
+def _restore(student: Student, optimizers: _Optimizers, path: Path) -> int:
+    saved = torch.load(path, weights_only=True)
+    student.load_state_dict(saved["student"])
+    optimizers.restore(saved["optimizers"])
+    return int(saved["step"])
