@@ -11,7 +11,7 @@ from sprat.native import core
 
 __all__ = ["convert", "scan"]
 
-_KNOWN = frozenset(getattr(core, "block_types", tuple)())
+_KNOWN = frozenset(core.block_types() if core is not None else ())
 
 
 def convert(source_type: int, target_type: int, source: npt.NDArray[Any], target: npt.NDArray[Any]) -> bool:

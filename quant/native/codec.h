@@ -2,8 +2,8 @@
 //
 // Any format can be unpacked into a small buffer and packed from it, so one loop converts between any two, and
 // quantizing BF16 or dequantizing to F32 are just two of its cases. The functions exist for each vector length of the
-// processor family. No variant may give other bytes than NumPy: quant/native is compiled with -ffp-contract=off, sums are
-// added in the order of quant/formats/fit.py, and nothing is reassociated.
+// processor family. No variant may give other bytes than NumPy: quant/native is compiled with -ffp-contract=off, sums
+// are added in the order of quant/formats/fit.py, and nothing is reassociated.
 #pragma once
 
 #include <cstddef>
@@ -22,13 +22,18 @@ struct Codec {
     Unpack unpack[3];
 };
 
-#define SPRAT_INLINE static inline __attribute__((always_inline))
+#define SPRAT_INLINED __attribute__((always_inline))  // into a caller that is compiled for longer vectors
+#define SPRAT_INLINE static inline SPRAT_INLINED
 
 // Format has ggml_type, block_size, block_bytes, and pack<W>, unpack<W> for vectors of W lanes, always inline.
 template <class Format>
 struct Variants {
-    static void pack(const float *weights, uint8_t *packed, size_t n) { Format::template pack<4>(weights, packed, n); }
-    static void unpack(const uint8_t *packed, float *weights, size_t n) { Format::template unpack<4>(packed, weights, n); }
+    static void pack(const float *weights, uint8_t *packed, size_t n) {
+        Format::template pack<4>(weights, packed, n);
+    }
+    static void unpack(const uint8_t *packed, float *weights, size_t n) {
+        Format::template unpack<4>(packed, weights, n);
+    }
 
 #if defined(__x86_64__)
 #define SPRAT_AVX2 __attribute__((target("avx2,bmi2")))

@@ -23,8 +23,10 @@ using Source = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device:
 using Target = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 const std::vector<Codec> &codecs() {
-    static const std::vector<Codec> all = {f32_codec(),  f16_codec(),  bf16_codec(),   q8_0_codec(), q4_0_codec(), q4_1_codec(),
-                                           q5_0_codec(), q5_1_codec(), iq4_nl_codec(), q4_k_codec(), q5_k_codec(), q6_k_codec()};
+    static const std::vector<Codec> all = {
+        f32_codec(),  f16_codec(),  bf16_codec(),   q8_0_codec(), q4_0_codec(), q4_1_codec(),
+        q5_0_codec(), q5_1_codec(), iq4_nl_codec(), q4_k_codec(), q5_k_codec(), q6_k_codec(),
+    };
     return all;
 }
 
@@ -46,7 +48,8 @@ int variant(int max_lanes) {
     int widest = 0;
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")) widest = 1;
-    if (widest && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+    if (widest && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         widest = 2;
 #endif
     return std::min(widest, max_lanes >= 16 ? 2 : max_lanes >= 8 ? 1 : 0);
@@ -113,8 +116,9 @@ std::vector<int> types() {
 
 void bind_quant(nb::module_ &m) {
     m.def("block_types", &sprat::types, "ggml type numbers that convert knows.");
-    m.def("convert", &sprat::convert, nb::arg("source_type"), nb::arg("target_type"), nb::arg("source"), nb::arg("target"),
-          nb::arg("max_lanes") = 16, "Repack the blocks of source as blocks of target, with vectors of at most max_lanes floats.");
+    m.def("convert", &sprat::convert, nb::arg("source_type"), nb::arg("target_type"), nb::arg("source"),
+          nb::arg("target"), nb::arg("max_lanes") = 16,
+          "Repack the blocks of source as blocks of target, with vectors of at most max_lanes floats.");
     m.def("first_nonfinite", &sprat::first_nonfinite, nb::arg("source_type"), nb::arg("source"),
           "Index of the first weight that is NaN or infinite.");
 }

@@ -1,5 +1,5 @@
-// The scale search of quant/formats/fit.py, with the same float32 operations in the same order: a block is a vector lane,
-// so a sum over a block is a loop over rows, and W blocks are searched at once.
+// The scale search of quant/formats/fit.py, with the same float32 operations in the same order: a block is a vector
+// lane, so a sum over a block is a loop over rows, and W blocks are searched at once.
 #pragma once
 
 #include "quant/native/vector.h"
@@ -40,7 +40,7 @@ struct Affine {
 template <int W>
 SPRAT_INLINE Affine<W> affine_fit(const LaneBlock<32> &x, int lane, float largest) {
     using F = Floats<W>;
-    const auto row = [&](int j) __attribute__((always_inline)) { return load<W>(&x.row[j][lane]); };
+    const auto row = [&](int j) SPRAT_INLINED { return load<W>(&x.row[j][lane]); };
     F low = row(0), high = low, total{};
     for (int j = 0; j < 32; ++j) {
         low = smaller(low, row(j));
@@ -53,7 +53,7 @@ SPRAT_INLINE Affine<W> affine_fit(const LaneBlock<32> &x, int lane, float larges
     F error = splat<W>(__builtin_inff());
     F q[32];
 
-    const auto keep_better = [&]() __attribute__((always_inline)) {
+    const auto keep_better = [&]() SPRAT_INLINED {
         F sum_q{}, sum_qq{}, sum_xq{}, new_error{};
         for (int j = 0; j < 32; ++j) {
             sum_q += q[j];
@@ -87,9 +87,9 @@ SPRAT_INLINE Affine<W> affine_fit(const LaneBlock<32> &x, int lane, float larges
 
 // scale_fit: s for the lanes from `lane` on, x ~ s * nearest(x / s); n starts, the k-th given by start(k).
 template <int W, int rows, class Start, class Nearest>
-SPRAT_INLINE Floats<W> scale_fit(const LaneBlock<rows> &x, int lane, int n, const Start &start, const Nearest &nearest) {
+SPRAT_INLINE Floats<W> scale_fit(const LaneBlock<rows> &x, int lane, int n, Start start, Nearest nearest) {
     using F = Floats<W>;
-    const auto row = [&](int j) __attribute__((always_inline)) { return load<W>(&x.row[j][lane]); };
+    const auto row = [&](int j) SPRAT_INLINED { return load<W>(&x.row[j][lane]); };
     F extreme{};
     for (int j = 0; j < rows; ++j) extreme = magnitude(row(j)) > magnitude(extreme) ? row(j) : extreme;
     const F inverse = reciprocal(extreme);

@@ -15,11 +15,12 @@ template <class F, class Added> SPRAT_INLINE F passed(F scaled, float first, con
 }
 
 template <class F> SPRAT_INLINE F nearest_level(F scaled) {
-    return passed(scaled, float(LEVELS[0]), [](int i) __attribute__((always_inline)) { return float(LEVELS[i + 1] - LEVELS[i]); });
+    const auto rise = [](int i) SPRAT_INLINED { return float(LEVELS[i + 1] - LEVELS[i]); };
+    return passed(scaled, float(LEVELS[0]), rise);
 }
 
 template <class F> SPRAT_INLINE F nearest_code(F scaled) {
-    return passed(scaled, 0.f, [](int) __attribute__((always_inline)) { return 1.f; });
+    return passed(scaled, 0.f, [](int) SPRAT_INLINED { return 1.f; });
 }
 
 struct IQ4_NL {
@@ -27,24 +28,27 @@ struct IQ4_NL {
     static constexpr size_t block_size = 32, block_bytes = 2 + 16;
 
     template <int W> SPRAT_INLINE void pack(const float *weights, uint8_t *packed, size_t n) {
-        for (size_t done = 0; done < n; done += LANES) pack_lanes<W>(weights + 32 * done, packed + block_bytes * done, int(std::min<size_t>(n - done, LANES)));
+        for (size_t done = 0; done < n; done += LANES)
+            pack_lanes<W>(weights + 32 * done, packed + block_bytes * done, int(std::min<size_t>(n - done, LANES)));
     }
 
     template <int W> SPRAT_INLINE void pack_lanes(const float *weights, uint8_t *packed, int n) {
         LaneBlock<32> x, codes;
         float d[LANES];
         to_lanes(weights, n, x);
-        const auto start = [](int k) __attribute__((always_inline)) { return float(k < 9 ? -127 + 5 * (k - 4) : 113 + 5 * (k - 13)); };
-        const auto level = [](Floats<W> scaled) __attribute__((always_inline)) { return nearest_level(scaled); };
+        const auto start = [](int k) SPRAT_INLINED { return k < 9 ? -127.f + 5 * (k - 4) : 113.f + 5 * (k - 13); };
+        const auto level = [](Floats<W> scaled) SPRAT_INLINED { return nearest_level(scaled); };
         for (int lane = 0; lane < LANES; lane += W) {
             store<W>(d + lane, scale_fit<W>(x, lane, 18, start, level));
             for (int i = lane; i < lane + W; ++i) d[i] = saturate_half(d[i]);
             const Floats<W> per_scale = reciprocal(load<W>(d + lane));
-            for (int j = 0; j < 32; ++j) store<W>(&codes.row[j][lane], nearest_code(load<W>(&x.row[j][lane]) * per_scale));
+            for (int j = 0; j < 32; ++j)
+                store<W>(&codes.row[j][lane], nearest_code(load<W>(&x.row[j][lane]) * per_scale));
         }
         for (int lane = 0; lane < n; ++lane, packed += block_bytes) {
             store_half(packed, d[lane]);
-            for (int j = 0; j < 16; ++j) packed[2 + j] = uint8_t(int(codes.row[j][lane]) | int(codes.row[j + 16][lane]) << 4);
+            for (int j = 0; j < 16; ++j)
+                packed[2 + j] = uint8_t(int(codes.row[j][lane]) | int(codes.row[j + 16][lane]) << 4);
         }
     }
 

@@ -9,21 +9,23 @@ constexpr int SUPER = 8;  // lanes of a super-block of Q4_K or Q5_K
 
 // Two super-blocks of eight sub-blocks each, lane by lane.
 struct SuperBlocks {
-    alignas(64) float d[LANES], dmin[LANES], sc[LANES], m[LANES];     // d and dmin are the same in all lanes of a super-block
+    alignas(64) float d[LANES], dmin[LANES];  // the same in all lanes of a super-block
+    alignas(64) float sc[LANES], m[LANES];
     alignas(64) float error[LANES], sum_q[LANES], sum_qq[LANES], sum_xq[LANES], sum_x[LANES];
     LaneBlock<32> codes;
 };
 
 // _round_scales: sc and m near s / d and m / dmin with the smallest error, and the sums that _refit needs.
 template <int W>
-SPRAT_INLINE void round_scales(const LaneBlock<32> &x, const float *s, const float *m, float largest, int lane, SuperBlocks &fit) {
+SPRAT_INLINE void round_scales(const LaneBlock<32> &x, const float *s, const float *m, float largest, int lane,
+                               SuperBlocks &fit) {
     using F = Floats<W>;
-    const auto row = [&](int j) __attribute__((always_inline)) { return load<W>(&x.row[j][lane]); };
+    const auto row = [&](int j) SPRAT_INLINED { return load<W>(&x.row[j][lane]); };
     const F d = load<W>(fit.d + lane), dmin = load<W>(fit.dmin + lane);
     const F centre_sc = nearest_whole(load<W>(s + lane) * reciprocal(d), 0.f, 63.f);
     const F centre_m = nearest_whole(load<W>(m + lane) * reciprocal(dmin), 0.f, 63.f);
     F best_sc = centre_sc, best_m = centre_m, error = splat<W>(__builtin_inff());
-    const auto code = [&](int j, F offset, F per_scale) __attribute__((always_inline)) {
+    const auto code = [&](int j, F offset, F per_scale) SPRAT_INLINED {
         return nearest_whole((row(j) + offset) * per_scale, 0.f, largest);
     };
     for (int sc_step : NEIGHBOURS)
@@ -142,7 +144,8 @@ struct WithMinima {  // Q4_K, Q5_K: d, dmin, twelve bytes of sc and m, qh of Q5_
     static constexpr size_t block_size = 256, qs = 16 + (five ? 32 : 0), block_bytes = qs + 128;
 
     template <int W> SPRAT_INLINE void pack(const float *weights, uint8_t *packed, size_t n) {
-        for (size_t done = 0; done < n; done += 2) pack_lanes<W>(weights + 256 * done, packed + block_bytes * done, n - done > 1 ? 2 : 1);
+        for (size_t done = 0; done < n; done += 2)
+            pack_lanes<W>(weights + 256 * done, packed + block_bytes * done, n - done > 1 ? 2 : 1);
     }
 
     template <int W> SPRAT_INLINE void pack_lanes(const float *weights, uint8_t *packed, int n) {
@@ -161,7 +164,8 @@ struct WithMinima {  // Q4_K, Q5_K: d, dmin, twelve bytes of sc and m, qh of Q5_
     // The codes of one row, from eight sub-blocks.
     SPRAT_INLINE void pack_row(const float *codes, uint8_t *packed) {
         for (int pair = 0; pair < 4; ++pair)
-            packed[qs + 32 * size_t(pair)] = uint8_t((int(codes[2 * pair]) & 15) | (int(codes[2 * pair + 1]) & 15) << 4);
+            packed[qs + 32 * size_t(pair)] =
+                uint8_t((int(codes[2 * pair]) & 15) | (int(codes[2 * pair + 1]) & 15) << 4);
         if constexpr (five) {
             int fifth = 0;
             for (int b = 0; b < SUPER; ++b) fifth |= int(codes[b]) >> 4 << b;
@@ -194,8 +198,8 @@ struct Q6_K {
         LaneBlock<16> x, levels;
         alignas(64) float s[LANES], sc[LANES];
         to_lanes(weights, LANES, x);
-        const auto start = [](int k) __attribute__((always_inline)) { return -35.f + float(k) / 2; };
-        const auto level = [](Floats<W> scaled) __attribute__((always_inline)) { return level_of(scaled); };
+        const auto start = [](int k) SPRAT_INLINED { return -35.f + float(k) / 2; };
+        const auto level = [](Floats<W> scaled) SPRAT_INLINED { return level_of(scaled); };
         for (int lane = 0; lane < LANES; lane += W) store<W>(s + lane, scale_fit<W>(x, lane, 13, start, level));
         float extreme = s[0];
         for (float value : s)
@@ -207,9 +211,10 @@ struct Q6_K {
 
     // The scales near s / d with the smallest error, and their levels.
     template <int W>
-    SPRAT_INLINE void round_scales(const LaneBlock<16> &x, int lane, float d, const float *s, float *sc, LaneBlock<16> &levels) {
+    SPRAT_INLINE void round_scales(const LaneBlock<16> &x, int lane, float d, const float *s, float *sc,
+                                   LaneBlock<16> &levels) {
         using F = Floats<W>;
-        const auto row = [&](int j) __attribute__((always_inline)) { return load<W>(&x.row[j][lane]); };
+        const auto row = [&](int j) SPRAT_INLINED { return load<W>(&x.row[j][lane]); };
         const F centre = nearest_whole(load<W>(s + lane) * reciprocal(splat<W>(d)), -128.f, 127.f);
         F best = centre, error = splat<W>(__builtin_inff());
         for (int step : NEIGHBOURS) {
@@ -238,7 +243,8 @@ struct Q6_K {
             const uint8_t *q = codes + 128 * half;
             for (int j = 0; j < 64; ++j) packed[64 * half + j] = uint8_t((q[j] & 15) | (q[j + 64] & 15) << 4);
             for (int j = 0; j < 32; ++j)
-                packed[128 + 32 * half + j] = uint8_t(q[j] >> 4 | q[j + 32] >> 4 << 2 | q[j + 64] >> 4 << 4 | q[j + 96] >> 4 << 6);
+                packed[128 + 32 * half + j] =
+                    uint8_t(q[j] >> 4 | q[j + 32] >> 4 << 2 | q[j + 64] >> 4 << 4 | q[j + 96] >> 4 << 6);
         }
         for (int i = 0; i < LANES; ++i) packed[192 + i] = uint8_t(int8_t(sc[i]));
         store_half(packed + 208, d);

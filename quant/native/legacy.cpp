@@ -13,9 +13,9 @@ struct Codes {
     Ints<W> part[parts];
 };
 
-constexpr auto minimum = [](auto a, auto b) __attribute__((always_inline)) { return a < b ? a : b; };
-constexpr auto maximum = [](auto a, auto b) __attribute__((always_inline)) { return a > b ? a : b; };
-constexpr auto both = [](auto a, auto b) __attribute__((always_inline)) { return a | b; };
+constexpr auto minimum = [](auto a, auto b) SPRAT_INLINED { return a < b ? a : b; };
+constexpr auto maximum = [](auto a, auto b) SPRAT_INLINED { return a > b ? a : b; };
+constexpr auto both = [](auto a, auto b) SPRAT_INLINED { return a | b; };
 
 // Float order as integer order, so that NaN and -0 have a place in it and the order of comparisons is free.
 template <class I> SPRAT_INLINE I ordered(I bits) { return bits ^ ((bits >> 31) & 0x7fffffff); }
@@ -29,7 +29,8 @@ template <int W> SPRAT_INLINE Range range_of(const float *x) {
         low = smaller(low, key);
         high = larger(high, key);
     }
-    return {std::bit_cast<float>(ordered(fold<W>(low, minimum))), std::bit_cast<float>(ordered(fold<W>(high, maximum)))};
+    const int32_t lowest = fold<W>(low, minimum), highest = fold<W>(high, maximum);
+    return {std::bit_cast<float>(ordered(lowest)), std::bit_cast<float>(ordered(highest))};
 }
 
 SPRAT_INLINE float first_equal(const float *x, float a, float b) {
@@ -83,7 +84,8 @@ template <int W> SPRAT_INLINE Codes<W> unpack_five(const uint8_t *packed) {
 
 // d * (code - zero) + m
 template <int W> SPRAT_INLINE void expand(const Codes<W> &codes, int zero, float d, float m, float *x) {
-    for (int i = 0; i < codes.parts; ++i) store<W>(x + W * i, d * __builtin_convertvector(codes.part[i] - zero, Floats<W>) + m);
+    for (int i = 0; i < codes.parts; ++i)
+        store<W>(x + W * i, d * __builtin_convertvector(codes.part[i] - zero, Floats<W>) + m);
 }
 
 struct Q8_0 {
@@ -133,8 +135,10 @@ struct Symmetric {  // Q4_0, Q5_0: d, qs
         }
     }
     template <int W> SPRAT_INLINE void unpack(const uint8_t *packed, float *x, size_t n) {
-        for (; n; --n, x += SIZE, packed += block_bytes)
-            expand<W>(five ? unpack_five<W>(packed + 2) : unpack_nibbles<W>(packed + 2), zero, load_half(packed), -0.f, x);
+        for (; n; --n, x += SIZE, packed += block_bytes) {
+            const Codes<W> codes = five ? unpack_five<W>(packed + 2) : unpack_nibbles<W>(packed + 2);
+            expand<W>(codes, zero, load_half(packed), -0.f, x);  // adding -0 changes nothing
+        }
     }
 };
 
@@ -154,8 +158,10 @@ struct WithMinimum {  // Q4_1, Q5_1: d, m, qs
         }
     }
     template <int W> SPRAT_INLINE void unpack(const uint8_t *packed, float *x, size_t n) {
-        for (; n; --n, x += SIZE, packed += block_bytes)
-            expand<W>(five ? unpack_five<W>(packed + 4) : unpack_nibbles<W>(packed + 4), 0, load_half(packed), load_half(packed + 2), x);
+        for (; n; --n, x += SIZE, packed += block_bytes) {
+            const Codes<W> codes = five ? unpack_five<W>(packed + 4) : unpack_nibbles<W>(packed + 4);
+            expand<W>(codes, 0, load_half(packed), load_half(packed + 2), x);
+        }
     }
 };
 

@@ -46,7 +46,9 @@ template <int W> SPRAT_INLINE Ints<W> counting() {
 template <class V> SPRAT_INLINE V smaller(V a, V b) { return a < b ? a : b; }
 template <class V> SPRAT_INLINE V larger(V a, V b) { return a > b ? a : b; }
 template <class F> SPRAT_INLINE F magnitude(F a) { return a < 0.f ? -a : a; }
-template <class F> SPRAT_INLINE F over(F numerator, F denominator) { return denominator != 0.f ? numerator / denominator : F{}; }
+template <class F> SPRAT_INLINE F over(F numerator, F denominator) {
+    return denominator != 0.f ? numerator / denominator : F{};
+}
 template <class F> SPRAT_INLINE F reciprocal(F value) { return over(F{} + 1.f, value); }
 
 // Whole numbers within the bounds, the even one half way: 1.5 * 2^23 leaves no bit for a fraction.

@@ -4,12 +4,12 @@ import ctypes
 import importlib.util
 from pathlib import Path
 
-import gguf
 import numpy as np
 import pytest
 from weights import hard_weights, ordinary_weights
 
 from sprat.quant.formats import get_format
+from sprat.runtime.gguf import GGUFFile
 
 pytestmark = pytest.mark.slow
 
@@ -45,8 +45,8 @@ def test_the_bytes_are_ggmls(ggml, name, kind):
 def model_weights(smollm2_gguf) -> dict[str, np.ndarray]:
     """Some of SmolLM2's: the embedding is stored in Q8_0, the others in Q4_1."""
     names = ("token_embd.weight", "blk.3.ffn_down.weight", "blk.7.attn_q.weight")
-    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(smollm2_gguf).tensors}
-    weights = {name: gguf.quants.dequantize(tensors[name].data, tensors[name].tensor_type) for name in names}
+    with GGUFFile.open(smollm2_gguf) as file:
+        weights = {name: file.weight(name).dequantize() for name in names}
     return {name: found.reshape(-1)[: 2**18].reshape(-1, 512) for name, found in weights.items()}
 
 
