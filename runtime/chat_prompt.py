@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sprat.errors import PromptError
 from sprat.runtime.chat import ChatTemplate
@@ -26,8 +27,10 @@ class ChatPrompt:
 def chat_prompt(template: ChatTemplate, tokenizer: Tokenizer, messages: Sequence[Message]) -> ChatPrompt:
     """Render ``messages`` and encode the prompt.
 
-    A special token inside a message is broken by a mark that nothing else holds, so that it is none when the rendered
-    text is cut at special tokens; the mark is taken out of the stretches between them.
+    Encoding content and template apart would give other ids than the model was trained on wherever a word spans both.
+    So they are rendered together, with a mark that nothing else holds inside each special token of a message (and after
+    a message that ends like the beginning of one): whatever the template does with the content, what is cut out of the
+    rendered text as a special token is the template's own. The mark is taken out of the stretches between.
 
     Raises:
         TemplateError: the template fails on these messages.
@@ -36,20 +39,27 @@ def chat_prompt(template: ChatTemplate, tokenizer: Tokenizer, messages: Sequence
     for number, message in enumerate(messages):
         if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
             raise PromptError(f"message {number} is {message!r}, expected a role and a content, both text")
-    everything = template.source + "".join(message["content"] for message in messages)
-    mark = next(chr(code) for code in _PRIVATE_USE if chr(code) not in everything)
-    shielded = [{**message, "content": _shield(message["content"], tokenizer, mark)} for message in messages]
-    rendered = template.render(shielded)
-    tokens: list[int] = []
-    for part in tokenizer.split_special(rendered):
-        tokens += [part] if isinstance(part, int) else tokenizer.encode(part.replace(mark, ""))
-    return ChatPrompt(rendered.replace(mark, ""), tokenizer.with_bos(tokens))
+    mark = _unused(template.source + str(messages))
+    rendered = template.render([_shield(message, tokenizer, mark) for message in messages])
+    parts = (p if isinstance(p, int) else p.replace(mark, "") for p in tokenizer.split_special(rendered))
+    return ChatPrompt(rendered.replace(mark, ""), tokenizer.with_bos(tokenizer.encode_parts(parts)))
 
 
-def _shield(content: str, tokenizer: Tokenizer, mark: str) -> str:
-    """``content`` with a mark inside each special token."""
-    parts = []
-    for part in tokenizer.split_special(content):
-        text = part if isinstance(part, str) else tokenizer.token_text(part)
-        parts.append(text if isinstance(part, str) else text[0] + mark + text[1:])
-    return "".join(parts)
+def _unused(text: str) -> str:
+    """A character of the private use area that ``text`` does not hold, as itself or escaped."""
+    return next(mark for mark in map(chr, _PRIVATE_USE) if mark not in text and f"{ord(mark):x}" not in text)
+
+
+def _shield(value: Any, tokenizer: Tokenizer, mark: str) -> Any:
+    """``value``, with a mark inside each special token of its strings and after what may become one."""
+    if isinstance(value, Mapping):
+        return {key: _shield(item, tokenizer, mark) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shield(item, tokenizer, mark) for item in value]
+    if not isinstance(value, str):
+        return value
+    parts = tokenizer.split_special(value)
+    texts = [part if isinstance(part, str) else tokenizer.token_text(part) for part in parts]
+    broken = "".join(t if isinstance(p, str) else t[0] + mark + t[1:] for p, t in zip(parts, texts, strict=True))
+    end = len(broken.rstrip())  # a template may trim
+    return broken[:end] + mark * tokenizer.may_become_special(broken[:end]) + broken[end:]

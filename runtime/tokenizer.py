@@ -38,6 +38,8 @@ class Tokenizer:
         self._engine = None if document is None else _engine(document)
         self._ids = {text: index for index, text in enumerate(vocabulary.tokens)}
         texts = vocabulary.control_texts()
+        self._longest = max(map(len, texts), default=0)
+        self._beginnings = {text[:n] for text in texts for n in range(1, len(text))}
         self._control = re.compile("|".join(map(re.escape, texts))) if texts else None
 
     @classmethod
@@ -158,6 +160,10 @@ class Tokenizer:
             parts += [text[end : match.start()], self._ids[match.group()]]
             end = match.end()
         return [part for part in [*parts, text[end:]] if part != ""]
+
+    def may_become_special(self, text: str) -> bool:
+        """Whether ``text`` ends like the beginning of a special token."""
+        return any(text[-n:] in self._beginnings for n in range(1, min(self._longest, len(text)) + 1))
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ``ids``; structure is left out, bytes that are no UTF-8 become U+FFFD.

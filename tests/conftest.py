@@ -5,7 +5,11 @@ import subprocess
 import sys
 import zipfile
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("sprat", deadline=None)  # no test asserts a time
+hypothesis.settings.load_profile("sprat")
 
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
