@@ -19,6 +19,8 @@ _COMMANDS = {
     "verify": "Compare a bundle with its source: perplexity, KL divergence, chosen experts.",
     "run": "Answer one prompt.",
     "chat": "Talk with a model.",
+    "eval": "Score a model on the tasks of the packaged student.",
+    "demo": "Show the whole way of a model to a small board, on the packaged student.",
     "devices": "List the device profiles, or show one.",
     "doctor": "Say what this machine can run, and what is missing.",
 }
