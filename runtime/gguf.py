@@ -26,7 +26,7 @@ from sprat.quant.formats.block import U8Array
 from sprat.runtime.foreign import any_format
 from sprat.runtime.gguf_header import ValueType, read_header
 from sprat.runtime.spec import ModelSpec
-from sprat.runtime.validate import TensorInfo, check_layout, check_model
+from sprat.runtime.validate import TensorInfo, check_layout, check_model, check_types
 from sprat.runtime.weights import Weight
 
 __all__ = ["GGUFFile", "TensorInfo"]
@@ -65,6 +65,7 @@ class GGUFFile:
         path = Path(path)
         data = _map(path)
         header = read_header(memoryview(data), str(path))
+        check_types(header.metadata, str(path))
         n_parts = header.metadata.get(SPLIT_COUNT, 1)
         if n_parts != 1:
             raise ModelFileError(

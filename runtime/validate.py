@@ -1,7 +1,8 @@
 """What must hold between the declarations of a model file before any of its bytes is used.
 
-:func:`check_layout` compares tensors with the file (types, sizes, offsets, overlaps), :func:`check_model` compares
-tensors and vocabulary with the architecture that the metadata describes. Each collects all it finds before it raises.
+:func:`check_types` looks at single keys, :func:`check_layout` compares tensors with the file (types, sizes, offsets,
+overlaps), :func:`check_model` compares tensors and vocabulary with the architecture that the metadata describes. Each
+collects all it finds before it raises.
 """
 
 from __future__ import annotations
@@ -25,12 +26,24 @@ __all__ = [
     "TensorInfo",
     "check_layout",
     "check_model",
+    "check_types",
     "compare_shapes",
     "is_beyond",
     "listing",
     "vocabulary_problems",
 ]
 
+_ONE_PER_TOKEN = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.ggml.scores")
+_KEY_TYPES: dict[type, str] = {
+    str: """
+        general.architecture general.basename general.finetune general.name general.size_label general.version
+        tokenizer.chat_template tokenizer.ggml.model tokenizer.ggml.pre tokenizer.huggingface.json""",
+    list: "tokenizer.ggml.merges tokenizer.ggml.tokens",
+    np.ndarray: "tokenizer.ggml.scores tokenizer.ggml.token_type",
+    bool: "tokenizer.ggml.add_bos_token tokenizer.ggml.add_eos_token tokenizer.ggml.add_space_prefix",
+    int: "split.count",
+}
+_TYPE_OF_KEY = {key: kind for kind, keys in _KEY_TYPES.items() for key in keys.split()}
 LISTED = 20  # problems of one kind that a message names; the rest is counted
 
 
@@ -80,6 +93,22 @@ def listing(problems: Iterable[str], at_most: int = LISTED) -> str:
     if len(found) > at_most:
         shown.append(f"and {len(found) - at_most} more")
     return "; ".join(shown)
+
+
+def check_types(metadata: Mapping[str, Any], path: str) -> None:
+    """Keys that everyone reads hold what everyone expects.
+
+    Raises:
+        ModelFileError: a list where a name belongs, and the like; the message names every such key.
+    """
+    kinds = {key: int if _is_token_id(key) else _TYPE_OF_KEY.get(key, object) for key in metadata}
+    wrong = [
+        f"{key} is of type {type(metadata[key]).__name__}, expected {kind.__name__}"
+        for key, kind in kinds.items()
+        if not isinstance(metadata[key], kind)
+    ]
+    if wrong:
+        raise ModelFileError(f"{path}: {listing(wrong)}; {DAMAGED}")
 
 
 def check_layout(header: Header, *, file_bytes: int, path: str) -> dict[str, TensorInfo]:
@@ -173,10 +202,14 @@ def is_beyond(name: str, n_layers: int) -> bool:
 
 def vocabulary_problems(metadata: Mapping[str, Any], vocab_size: int) -> Iterator[str]:
     """What in a file's tokenizer does not fit ``vocab_size`` rows of embeddings."""
-    for kind in ("tokens", "token_type", "scores"):
-        listed = metadata.get(f"tokenizer.ggml.{kind}")
-        if listed is not None and np.size(listed) != vocab_size:
-            yield f"tokenizer.ggml.{kind} has {np.size(listed)} entries, expected {vocab_size} as in token_embd.weight"
+    for key in _ONE_PER_TOKEN:
+        n_entries = len(metadata.get(key, range(vocab_size)))
+        if n_entries != vocab_size:
+            yield f"{key} has {n_entries} entries, expected {vocab_size} as in token_embd.weight"
     for key, value in metadata.items():
-        if key.startswith("tokenizer.ggml.") and key.endswith("_token_id") and value not in range(vocab_size):
-            yield f"{key} is {value!r}, expected a token id below {vocab_size}"
+        if _is_token_id(key) and not 0 <= value < vocab_size:
+            yield f"{key} is {value}, expected a token id below {vocab_size}"
+
+
+def _is_token_id(key: str) -> bool:
+    return key.startswith("tokenizer.ggml.") and key.endswith("_token_id")

@@ -3,11 +3,13 @@
 The files that lie are made byte by byte in ``tests/support/gguf_bytes.py``.
 """
 
+import itertools
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from gguf_bytes import MALFORMED
 from tiny_checkpoint import CONFIGS, write_checkpoint
@@ -161,6 +163,44 @@ def test_a_gguf_whose_keys_and_tensors_disagree(name, value, refused, exported, 
     refused("run", tmp_path / GGUF, "hello")
 
 
+ODD_VALUES = [
+    -1,
+    1 << 63,
+    1.5,
+    float("nan"),
+    "x",
+    True,
+    ["a"],
+    [""] * 512,
+    np.array([1, 2]),
+    np.full(512, -1, np.int32),
+]
+
+
+def test_any_value_under_any_key_is_taken_or_refused_but_never_crashes(exported, tmp_path):
+    """Every key of a good file, holding every odd value that the format can hold."""
+    from sprat.errors import SpratError
+    from sprat.export.gguf_layout import PlannedTensor, plan_layout
+    from sprat.runtime.engine import Engine
+    from sprat.runtime.gguf import GGUFFile
+
+    path = artifact(exported)
+    with GGUFFile.open(path) as file:
+        planned = [PlannedTensor(name, info.shape, file.weight(name).format) for name, info in file.tensors.items()]
+        data = path.read_bytes()[min(info.offset for info in file.tensors.values()) :]
+        metadata = {key: value for key, value in file.metadata.items() if key != "general.alignment"}
+    n_refused = 0
+    for key, value in itertools.product(metadata, ODD_VALUES):
+        header = plan_layout(metadata | {key: value}, planned, alignment=file.alignment).header
+        (tmp_path / GGUF).write_bytes(header + data)
+        try:
+            with Engine.load(tmp_path / GGUF, backend="reference") as engine:
+                engine.encode("hello")
+        except SpratError:
+            n_refused += 1
+    assert n_refused > len(metadata) * len(ODD_VALUES) // 2
+
+
 def test_a_token_beyond_the_vocabulary(exported):
     from sprat.errors import PromptError
     from sprat.runtime.engine import Engine
@@ -191,7 +231,7 @@ def test_a_prompt_longer_than_the_context(refused, exported):
     [
         ("--device", "rpi5-8g", "unknown device 'rpi5-8g'; did you mean 'rpi5-8gb'? Known: "),
         ("--quant", "q4_2", "unknown quantization 'q4_2'; did you mean 'q4_"),
-        ("--tensor", "ffn_down=q9", "unknown block format 'q9'"),
+        ("--tensor", "ffn_down=q4_2", "'; did you mean 'Q4_"),
         ("--format", "ggu", "unknown artifact format 'ggu'; did you mean 'gguf'?"),
         ("--align", "3", "3"),
     ],

@@ -9,7 +9,7 @@ from tiny_checkpoint import CONFIGS
 from sprat.errors import ModelFileError
 from sprat.runtime.hf_config import spec_from_config
 from sprat.runtime.tensors import expected_tensors
-from sprat.runtime.validate import check_model, compare_shapes, listing
+from sprat.runtime.validate import check_model, check_types, compare_shapes, listing
 
 SPEC = spec_from_config(CONFIGS["deepseek2"])
 SHAPES = expected_tensors(SPEC)
@@ -49,6 +49,26 @@ def test_a_vocabulary_of_another_size():
 def test_a_special_token_beyond_the_vocabulary():
     message = problems(metadata=METADATA | {"tokenizer.ggml.eos_token_id": 512})
     assert "tokenizer.ggml.eos_token_id is 512, expected a token id below 512" in message
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("general.name", "str"),
+        ("split.count", "int"),
+        ("tokenizer.chat_template", "str"),
+        ("tokenizer.ggml.add_bos_token", "bool"),
+        ("tokenizer.ggml.eos_token_id", "int"),
+        ("tokenizer.ggml.tokens", "list"),
+    ],
+)
+def test_an_array_where_something_else_belongs(key, expected):
+    with pytest.raises(ModelFileError, match=f"model.gguf: {key} is of type ndarray, expected {expected}"):
+        check_types(METADATA | {key: np.arange(512)}, "model.gguf")
+
+
+def test_unknown_keys_may_hold_anything():
+    check_types(METADATA | {"general.languages": ["en"], "tokenizer.ggml.other": np.arange(3)}, "model.gguf")
 
 
 def test_everything_wrong_is_told_at_once():
