@@ -1,3 +1,4 @@
+import functools
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ def tokenizer(tmp_path_factory):
     return Tokenizer.from_file(write_byte_level(tmp_path_factory.mktemp("deepseek-v3"), "deepseek-v3"))
 
 
+@functools.cache
 def template(name):
     return ChatTemplate((DATA / f"{name}.jinja").read_text(encoding="utf-8"), bos=BOS, eos=EOS)
 
