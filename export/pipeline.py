@@ -83,7 +83,7 @@ class ExportResult:
     bundle: Bundle
     plan: Plan | None  # for the device, when one was named
     n_resumed: int  # tensors taken over from an interrupted run
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # about this run; what a user of the bundle should know is in the manifest's warnings
 
     @property
     def path(self) -> Path:
@@ -142,14 +142,13 @@ def export(
     recipe, plan = _choose_recipe(checkpoint.spec, quant, device, tensor_rules, context, force)
     tokenizer = _tokenizer_keys(checkpoint)
     artifacts = _plan_artifacts(checkpoint, recipe, formats, tokenizer, align)
-    notes = [f"rule {rule} matches no tensor" for rule in recipe.unused_rules(checkpoint.names())]
     if (made := existing_manifest(out)) and not force:
         bundle = _same_bundle(out, made, checkpoint, artifacts)
-        return ExportResult(bundle=bundle, plan=plan, n_resumed=0, notes=(*notes, f"{out} was exported before"))
+        return ExportResult(bundle=bundle, plan=plan, n_resumed=0, notes=("this very export was made before",))
     checkpoint.verify_complete()
     folder = BundleFolder.begin(out)
     written = {form: artifact.write(folder.partial, progress) for form, artifact in artifacts.items()}
-    notes += filter(None, (file.note for file in written.values()))
+    unused = recipe.unused_rules(checkpoint.names())
     manifest = Manifest(
         name=_identity(checkpoint),
         artifacts=tuple(Artifact(format=form, file=a.file_name, plan=a.plan) for form, a in artifacts.items()),
@@ -160,10 +159,14 @@ def export(
         tensor_groups=next(iter(artifacts.values())).groups,
         device=device,
         versions={name: version(name) for name in _RECORDED},
-        warnings=(*checkpoint.warnings, *notes),
+        warnings=(*checkpoint.warnings, *(f"rule {rule} matches no tensor" for rule in unused)),
     )
-    n_resumed = sum(file.n_resumed for file in written.values())
-    return ExportResult(bundle=folder.finish(manifest), plan=plan, n_resumed=n_resumed, notes=tuple(notes))
+    return ExportResult(
+        bundle=folder.finish(manifest),
+        plan=plan,
+        n_resumed=sum(file.n_resumed for file in written.values()),
+        notes=tuple(file.note for file in written.values() if file.note),
+    )
 
 
 def _choose_recipe(
