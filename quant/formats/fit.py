@@ -13,16 +13,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import numpy as np
+import numpy.typing as npt
 
+from sprat.quant.formats.arithmetic import extremes, nearest_whole, over, reciprocal
 from sprat.quant.formats.block import F32Array
 
 __all__ = [
+    "adopt",
     "affine_codes",
     "affine_fit",
     "column_sums",
-    "extremes",
-    "nearest_whole",
-    "over",
     "residual",
     "sanitize",
     "scale_fit",
@@ -55,24 +55,15 @@ def column_sums(values: F32Array) -> F32Array:
     return total
 
 
-def over(numerator: F32Array | np.float32, denominator: F32Array) -> F32Array:
-    """``numerator / denominator``, and 0 where the denominator is 0."""
-    return np.where(denominator != 0, numerator / denominator, np.float32(0))
-
-
-def extremes(values: F32Array, axis: int) -> F32Array:
-    """The first value of largest magnitude along ``axis``, with its sign; the axis is kept."""
-    return np.take_along_axis(values, np.abs(values).argmax(axis, keepdims=True), axis)
-
-
-def nearest_whole(values: F32Array, smallest: float, largest: float) -> F32Array:
-    """Whole numbers within the bounds, the even one half way."""
-    return np.rint(np.clip(values, np.float32(smallest), np.float32(largest)))
+def adopt(better: npt.NDArray[np.bool_], *pairs: tuple[F32Array, F32Array]) -> None:
+    """Replace what was best so far by what is ``better``: in each pair, the first array by the second."""
+    for best, new in pairs:
+        np.copyto(best, new, where=better.reshape(best.shape))
 
 
 def affine_codes(x: F32Array, s: F32Array, m: F32Array, largest: int) -> F32Array:
     """Codes ``q`` in ``0 .. largest`` that bring ``s * q - m`` nearest to ``x``."""
-    return nearest_whole((x + m) * over(np.float32(1), s), 0, largest)
+    return nearest_whole((x + m) * reciprocal(s), 0, largest)
 
 
 def residual(x: F32Array, approximation: F32Array) -> F32Array:
@@ -89,16 +80,14 @@ def affine_fit(x: F32Array, largest: int) -> tuple[F32Array, F32Array]:
     3. The best of them once more, from the codes that it would itself choose.
     """
     low = np.minimum(x.min(axis=0), np.float32(0))
-    inverse = over(np.float32(1), x.max(axis=0) - low)
+    inverse = reciprocal(x.max(axis=0) - low)
     total = column_sums(x)
     s, m, error = np.zeros_like(low), np.zeros_like(low), np.full_like(low, np.inf)
 
     def keep_better(q: F32Array) -> None:
         new_s, new_m = _affine_least_squares(x, q, total)
         new_error = residual(x, new_s * q - new_m)
-        better = new_error < error
-        for kept, new in ((s, new_s), (m, new_m), (error, new_error)):
-            np.copyto(kept, new, where=better)
+        adopt(new_error < error, (s, new_s), (m, new_m), (error, new_error))
 
     for start in _AFFINE_STARTS:
         step = (np.float32(largest) + start) * inverse
@@ -112,16 +101,14 @@ def scale_fit(x: F32Array, nearest: Callable[[F32Array], F32Array], starts: Iter
 
     Each start is a level that the extreme value is mapped to; the scale is then fitted to the levels that follow.
     """
-    inverse = over(np.float32(1), extremes(x, axis=0)[0])
+    inverse = reciprocal(extremes(x, axis=0)[0])
     s, gain = np.zeros_like(inverse), np.zeros_like(inverse)
     for start in starts:
         q = nearest(x * (np.float32(start) * inverse))
         product = column_sums(x * q)
         new_s = over(product, column_sums(q * q))
         new_gain = product * new_s  # what the fit takes off the squared error
-        better = new_gain > gain
-        np.copyto(s, new_s, where=better)
-        np.copyto(gain, new_gain, where=better)
+        adopt(new_gain > gain, (s, new_s), (gain, new_gain))
     return s
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from sprat.quant.formats.arithmetic import reciprocal, saturate_f16
 from sprat.quant.formats.block import BlockFormat, F32Array, U8Array
-from sprat.quant.formats.fit import over, sanitize, scale_fit, to_lanes
-from sprat.quant.formats.packing import f16_bytes, f16_values, pack_nibbles, saturate_f16, unpack_nibbles
+from sprat.quant.formats.fit import sanitize, scale_fit, to_lanes
+from sprat.quant.formats.packing import f16_bytes, f16_values, pack_nibbles, unpack_nibbles
 
 __all__ = ["IQ4_NL"]
 
@@ -25,7 +26,7 @@ class IQ4_NL(BlockFormat, ggml_type=20, file_type=25, block_size=32, block_bytes
         """Search the scale with the extreme value near either end of the levels, which are not symmetric."""
         x = to_lanes(sanitize(blocks), 32)
         d = saturate_f16(scale_fit(x, lambda scaled: _LEVELS[_codes(scaled)], _STARTS))
-        codes = _codes(x * over(np.float32(1), d)).T
+        codes = _codes(x * reciprocal(d)).T
         return np.concatenate([f16_bytes(d[:, None]), pack_nibbles(codes)], axis=-1)
 
     def dequantize_blocks(self, packed: U8Array) -> F32Array:

@@ -14,28 +14,19 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
+from sprat.quant.formats.arithmetic import extremes, nearest_whole, over, reciprocal, saturate_f16
 from sprat.quant.formats.block import BlockFormat, F32Array, U8Array
 from sprat.quant.formats.fit import (
+    adopt,
     affine_codes,
     affine_fit,
     column_sums,
-    extremes,
-    nearest_whole,
-    over,
     residual,
     sanitize,
     scale_fit,
     to_lanes,
 )
-from sprat.quant.formats.packing import (
-    f16_bytes,
-    f16_values,
-    pack_bits,
-    pack_nibbles,
-    saturate_f16,
-    unpack_bits,
-    unpack_nibbles,
-)
+from sprat.quant.formats.packing import f16_bytes, f16_values, pack_bits, pack_nibbles, unpack_bits, unpack_nibbles
 
 __all__ = ["Q4_K", "Q5_K", "Q6_K"]
 
@@ -153,16 +144,13 @@ def _round_scales(
     x: F32Array, s: F32Array, m: F32Array, d: F32Array, dmin: F32Array, largest: int
 ) -> tuple[_SuperBlocks, F32Array]:
     """The six-bit numbers near ``s / d`` and ``m / dmin`` with the smallest error, and that error ``(n,)``."""
-    centre_sc, centre_m = (nearest_whole(v * over(np.float32(1), unit), 0, 63) for v, unit in ((s, d), (m, dmin)))
+    centre_sc, centre_m = (nearest_whole(v * reciprocal(unit), 0, 63) for v, unit in ((s, d), (m, dmin)))
     sc, minimum, error = centre_sc.copy(), centre_m.copy(), np.full(x.shape[1], np.inf, np.float32)
     for sc_step, m_step in itertools.product(_NEIGHBOURS, _NEIGHBOURS):
         new_sc, new_m = (np.clip(v + np.float32(n), 0, 63) for v, n in ((centre_sc, sc_step), (centre_m, m_step)))
         scale, offset = (d * new_sc).ravel(), (dmin * new_m).ravel()
         new_error = residual(x, scale * affine_codes(x, scale, offset, largest) - offset)
-        better = new_error < error
-        np.copyto(error, new_error, where=better)
-        np.copyto(sc, new_sc, where=better.reshape(-1, 8))
-        np.copyto(minimum, new_m, where=better.reshape(-1, 8))
+        adopt(new_error < error, (sc, new_sc), (minimum, new_m), (error, new_error))
     codes = affine_codes(x, (d * sc).ravel(), (dmin * minimum).ravel(), largest)
     fit = _SuperBlocks(d, dmin, *(v.astype(np.uint8) for v in (sc, minimum, codes.T.reshape(-1, 8, 32))))
     return fit, column_sums(error.reshape(-1, 8).T)
@@ -186,16 +174,14 @@ def _fit_symmetric(x: F32Array) -> tuple[F32Array, npt.NDArray[np.int8], U8Array
     """``x`` ``(16, 16 n)`` as ``d`` ``(n, 1)``, ``sc`` ``(n, 16)``, and codes from 0 to 63 ``(n, 16, 16)``."""
     s = scale_fit(x, _q6_levels, _Q6_STARTS).reshape(-1, 16)
     d = saturate_f16(extremes(s, axis=1) / np.float32(-128))
-    centre = nearest_whole(s * over(np.float32(1), d), -128, 127)
+    centre = nearest_whole(s * reciprocal(d), -128, 127)
     sc, error = centre.copy(), np.full(x.shape[1], np.inf, np.float32)
     for step in _NEIGHBOURS:
         new_sc = np.clip(centre + np.float32(step), -128, 127)
         scale = (d * new_sc).ravel()
-        new_error = residual(x, scale * _q6_levels(x * over(np.float32(1), scale)))
-        better = new_error < error
-        np.copyto(error, new_error, where=better)
-        np.copyto(sc, new_sc, where=better.reshape(-1, 16))
-    codes = _q6_levels(x * over(np.float32(1), (d * sc).ravel())) + np.float32(32)
+        new_error = residual(x, scale * _q6_levels(x * reciprocal(scale)))
+        adopt(new_error < error, (sc, new_sc), (error, new_error))
+    codes = _q6_levels(x * reciprocal((d * sc).ravel())) + np.float32(32)
     return d, sc.astype(np.int8), codes.T.reshape(-1, 16, 16).astype(np.uint8)
 
 

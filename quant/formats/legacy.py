@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from sprat.quant.formats.arithmetic import extremes, reciprocal
 from sprat.quant.formats.block import BlockFormat, F32Array, U8Array
 from sprat.quant.formats.packing import (
     f16_bytes,
     f16_values,
     pack_bits,
     pack_nibbles,
-    reciprocal,
     unpack_bits,
     unpack_nibbles,
 )
@@ -78,8 +78,7 @@ class Q5_1(BlockFormat, ggml_type=7, file_type=9, block_size=32, block_bytes=2 +
 
 def _symmetric(blocks: F32Array, *, zero: int) -> tuple[F32Array, U8Array]:
     """Scale ``(n, 1)`` and codes ``(n, 32)``; the first value of largest magnitude decides the sign of the scale."""
-    extreme = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=-1, keepdims=True), axis=-1)
-    d = (extreme + np.float32(0)) / np.float32(-zero)  # ggml's scale of nothing is -0
+    d = (extremes(blocks, axis=-1) + np.float32(0)) / np.float32(-zero)  # ggml's scale of nothing is -0
     return d, _truncate(blocks * reciprocal(d) + np.float32(zero + 0.5), 2 * zero - 1)
 
 
@@ -91,7 +90,7 @@ def _affine(blocks: F32Array, *, steps: int) -> tuple[F32Array, F32Array, U8Arra
 
 
 def _truncate(values: F32Array, largest: int) -> U8Array:
-    """Codes of non-negative values; 0 for what is not finite, which a scale beyond binary16 makes of a block."""
+    """Codes of non-negative values; 0 for what is not finite, where a range or a reciprocal overflowed."""
     finite = np.where(np.isfinite(values), values, np.float32(0))
     return np.minimum(finite.astype(np.uint8), np.uint8(largest))
 

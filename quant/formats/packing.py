@@ -6,16 +6,7 @@ import numpy as np
 
 from sprat.quant.formats.block import F32Array, U8Array
 
-__all__ = [
-    "f16_bytes",
-    "f16_values",
-    "pack_bits",
-    "pack_nibbles",
-    "reciprocal",
-    "saturate_f16",
-    "unpack_bits",
-    "unpack_nibbles",
-]
+__all__ = ["f16_bytes", "f16_values", "pack_bits", "pack_nibbles", "unpack_bits", "unpack_nibbles"]
 
 
 def f16_bytes(values: F32Array) -> U8Array:
@@ -26,11 +17,6 @@ def f16_bytes(values: F32Array) -> U8Array:
 def f16_values(packed: U8Array) -> F32Array:
     """``(n, 2 f)`` bytes of binary16 as ``(n, f)`` float32."""
     return np.ascontiguousarray(packed).view("<f2").astype(np.float32)
-
-
-def saturate_f16(values: F32Array) -> F32Array:
-    """The nearest binary16 of each value, as float32: the largest finite one instead of infinity, and no -0."""
-    return np.clip(values, -65504, 65504).astype(np.float16).astype(np.float32) + np.float32(0)
 
 
 def pack_nibbles(codes: U8Array) -> U8Array:
@@ -52,8 +38,3 @@ def pack_bits(bits: U8Array) -> U8Array:
 def unpack_bits(packed: U8Array) -> U8Array:
     """Undo :func:`pack_bits`."""
     return np.unpackbits(packed, axis=-1, bitorder="little")
-
-
-def reciprocal(d: F32Array) -> F32Array:
-    """``1 / d`` in float32, and 0 where ``d`` is 0; infinite where ``d`` is so small that its reciprocal overflows."""
-    return np.where(d == 0, np.float32(0), np.float32(1) / d)
