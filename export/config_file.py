@@ -26,13 +26,13 @@ def read_config(folder: Path) -> dict[str, Any]:
         ConfigError: it is not a JSON object.
     """
     path = folder / CONFIG
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: no {CONFIG} in it; expected a Hugging Face model directory or a GGUF file")
     try:
         with path.open("rb") as file:
             text = file.read(MAX_CONFIG_BYTES + 1)
     except OSError as error:
-        raise CheckpointError(
-            f"{folder}: no readable {CONFIG} ({error.strerror}); expected a Hugging Face model directory or a GGUF file"
-        ) from error
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); check its rights") from error
     if len(text) > MAX_CONFIG_BYTES:
         raise ConfigError(f"{path}: more than {MAX_CONFIG_BYTES} bytes; expected a model's configuration")
     try:

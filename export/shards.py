@@ -43,7 +43,7 @@ def find_shards(folder: Path) -> dict[SourceFile, frozenset[str]]:
         CheckpointError: there are none, the index cannot be read, or it names a file outside the folder or one that is
             missing.
     """
-    if (folder / INDEX).exists():
+    if (folder / INDEX).is_file():
         return _indexed(folder)
     single = folder / SINGLE
     found = [single] if single.exists() else sorted(folder.glob("*.safetensors"))

@@ -71,18 +71,15 @@ class SourceFile:
             ExportError: the file is no longer what it was, or the disk failed.
         """
         left = out.data.cast("B")
-        end = offset + len(left)
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                self._compare(os.fstat(descriptor))
+            with self.path.open("rb", buffering=0) as file:
+                self._compare(os.fstat(file.fileno()))
+                file.seek(offset)
                 while left:
-                    n_read = os.preadv(descriptor, [left], end - len(left))
+                    n_read = file.readinto(left)
                     if not n_read:
                         raise self._changed("it ends early")
                     left = left[n_read:]
-            finally:
-                os.close(descriptor)
         except OSError as error:
             raise ExportError(f"{self.path}: cannot be read any more ({error.strerror}); start again") from error
 

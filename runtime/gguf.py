@@ -119,15 +119,12 @@ class GGUFFile:
 def _map(path: Path) -> mmap.mmap:
     """The whole file, mapped read-only; links are followed, as in a Hugging Face cache."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot be opened ({error.strerror}); check the path and its rights") from error
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # before it is opened: a pipe would block
             raise ModelFileError(f"{path}: not a regular file; expected a GGUF file")
         if found.st_size == 0:
             raise ModelFileError(f"{path}: byte 0: found an empty file, expected a GGUF; download or export it again")
-        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
-    finally:
-        os.close(descriptor)
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be opened ({error.strerror}); check the path and its rights") from error

@@ -75,7 +75,7 @@ def test_nothing_at_that_path(command, refused, tmp_path):
 def test_not_a_model_directory(refused, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_bytes(b"\xff\xd8")
-    assert "no readable config.json" in refused("export", tmp_path / "photos", tmp_path / "out")
+    assert "no config.json in it" in refused("export", tmp_path / "photos", tmp_path / "out")
 
 
 @pytest.mark.parametrize(

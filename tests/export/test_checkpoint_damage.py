@@ -56,7 +56,7 @@ def test_no_such_path(tmp_path):
 
 
 def test_not_a_model_directory(tmp_path):
-    assert "no readable config.json" in reason(tmp_path)
+    assert "no config.json in it" in reason(tmp_path)
 
 
 def test_weights_without_their_folder(folder):
