@@ -1,9 +1,7 @@
 import pytest
-from tiny_checkpoint import write_checkpoint
 
 from sprat.errors import InputError
 from sprat.evaluate import evaluate, wilson_interval
-from sprat.places import open_engine
 
 
 @pytest.mark.parametrize(
