@@ -56,7 +56,7 @@ _IN_LAYER = {
     "ffn_up_shexp": "mlp.shared_experts.up_proj",
     "ffn_down_shexp": "mlp.shared_experts.down_proj",
 }
-_CORRECTION_BIAS = ("exp_probs_b.bias", "mlp.gate.e_score_correction_bias")
+_WITHOUT_SUFFIX = {"exp_probs_b.bias": "mlp.gate.e_score_correction_bias"}
 _BUFFER = re.compile(r".*\.rotary_emb\.inv_freq")
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")
 
@@ -143,5 +143,5 @@ def _source_name(name: str) -> str:
     *layer, kind, suffix = name.split(".")  # blk.3.attn_q.weight, or output_norm.weight
     if not layer:
         return f"{_GLOBAL[kind]}.{suffix}"
-    here = _CORRECTION_BIAS[1] if f"{kind}.{suffix}" == _CORRECTION_BIAS[0] else f"{_IN_LAYER[kind]}.{suffix}"
+    here = _WITHOUT_SUFFIX.get(f"{kind}.{suffix}") or f"{_IN_LAYER[kind]}.{suffix}"
     return f"model.layers.{layer[1]}.{here}"
