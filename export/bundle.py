@@ -27,17 +27,19 @@ class BundleFolder:
     partial: Path
 
     @classmethod
-    def begin(cls, out: Path) -> Self:
-        """Make, or find again, the folder beside ``out`` in which the bundle grows.
+    def beside(cls, out: Path) -> Self:
+        """The folder in which the bundle ``out`` will grow; nothing is made yet."""
+        return cls(out, out.with_name(out.name + ".partial"))
+
+    def make(self) -> None:
+        """Make the folder, or find it again.
 
         Raises:
             ExportError: ``out`` is something that sprat did not make, or the folder cannot be made.
         """
-        existing_manifest(out)
-        partial = out.with_name(out.name + ".partial")
-        with _plain_errors(partial):
-            partial.mkdir(parents=True, exist_ok=True)
-        return cls(out, partial)
+        existing_manifest(self.out)
+        with _plain_errors(self.partial):
+            self.partial.mkdir(parents=True, exist_ok=True)
 
     def add(self, name: str, data: bytes) -> BundleFile:
         """Write a small file.

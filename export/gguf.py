@@ -24,7 +24,16 @@ from sprat.export.gguf_layout import Layout, PlacedTensor, PlannedTensor
 from sprat.export.journal import FinishedTensor, Journal, JournalHead
 from sprat.quant.formats.block import U8Array
 
-__all__ = ["PackTensor", "Progress", "ReportProgress", "WrittenFile", "file_sha256", "sync_folder", "write_gguf"]
+__all__ = [
+    "PackTensor",
+    "Progress",
+    "ReportProgress",
+    "WrittenFile",
+    "check_room",
+    "file_sha256",
+    "sync_folder",
+    "write_gguf",
+]
 
 Buffer: TypeAlias = bytes | memoryview
 
@@ -74,8 +83,8 @@ def write_gguf(
         path: the final name; an existing file is replaced, at the very end.
         layout: header and places.
         pack: yields the bytes of one tensor; called in file order, and not for tensors that were taken over.
-        source: fingerprint of what ``pack`` reads; an interrupted file is continued only from the same.
-        check_source: raises when the source is no longer what ``source`` says; called after each tensor.
+        source: hash of what ``pack`` reads; an interrupted file is continued only from the same.
+        check_source: raises when the source is no longer what it was; called after each tensor.
         progress: called after each chunk.
         keep_journal: leave ``path.journal``, so that a caller with more to write may be killed and find this file done.
 
@@ -84,19 +93,40 @@ def write_gguf(
             stands under ``path`` then; what was written so far is kept for the next call.
     """
     head = JournalHead(plan=layout.fingerprint(), source=source)
-    partial = path.with_name(path.name + ".partial")
-    with _plain_errors(path), Journal.open(path.with_name(path.name + ".journal")) as journal:
+    check_room(path, layout)
+    with _plain_errors(path), Journal.open(_journal(path)) as journal:
         note = _why_afresh(journal, head)
         if journal.head != head:
             journal.restart(head)
-        done = _finished_before(path, partial, layout, journal)
-        if done is None:
-            with _GrowingFile.open(partial, layout, journal) as growing:
-                done = _fill(growing, path, layout, pack, check_source, progress)
-            _publish(partial, path)
+        if not _is_published(path, layout, journal):
+            with _GrowingFile.open(_partial(path), layout, journal) as growing:
+                n_resumed = len(journal.finished)
+                _fill(growing, layout.tensors[n_resumed:], layout.nbytes, pack, check_source, progress)
+                growing.finish()
+            _partial(path).replace(path)
+            sync_folder(path.parent)
+        else:
+            n_resumed = len(layout.tensors)
+        sha256 = journal.finished[-1].prefix
         if not keep_journal:
             journal.remove()
-    return WrittenFile(path, layout.nbytes, done.sha256, done.n_resumed, note)
+    return WrittenFile(path, layout.nbytes, sha256, n_resumed, note)
+
+
+def check_room(path: Path, layout: Layout) -> None:
+    """Make sure that what is still to be written fits on the disk of ``path``, whose folder need not exist.
+
+    Raises:
+        ExportError: it does not; the message says by how many bytes.
+    """
+    standing = _partial(path) if not _journal(path).exists() or _partial(path).exists() else path
+    needed_bytes = layout.nbytes - (standing.stat().st_size if standing.is_file() else 0)
+    free_bytes = _free_bytes(next(folder for folder in path.absolute().parents if folder.exists()))
+    if needed_bytes > free_bytes:
+        raise ExportError(
+            f"{path}: {needed_bytes:,} bytes are still to be written and {free_bytes:,} are free; "
+            f"free {needed_bytes - free_bytes:,} bytes and run the same command again"
+        )
 
 
 def file_sha256(path: Path) -> str:
@@ -114,61 +144,12 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-@dataclass(frozen=True, slots=True)
-class _Done:
-    sha256: str
-    n_resumed: int
+def _partial(path: Path) -> Path:
+    return path.with_name(path.name + ".partial")
 
 
-def _why_afresh(journal: Journal, head: JournalHead) -> str:
-    """Nothing when ``journal`` is new or of the same plan."""
-    if journal.head is None or journal.head == head:
-        return ""
-    if journal.head.plan == head.plan:
-        raise ExportError(
-            f"{journal.path}: the source changed after {len(journal.finished)} tensors were written from it; "
-            "delete this file to start from the source as it is now"
-        )
-    return "an unfinished file of another recipe was discarded"
-
-
-def _finished_before(path: Path, partial: Path, layout: Layout, journal: Journal) -> _Done | None:
-    """The whole file, when it was published but its journal still stands."""
-    if partial.exists() or not path.exists() or len(journal.finished) != len(layout.tensors):
-        return None
-    sha256 = file_sha256(path)
-    return _Done(sha256, len(layout.tensors)) if sha256 == journal.finished[-1].prefix else None
-
-
-def _fill(
-    growing: _GrowingFile,
-    path: Path,
-    layout: Layout,
-    pack: PackTensor,
-    check_source: Callable[[], None],
-    progress: ReportProgress,
-) -> _Done:
-    n_resumed = growing.n_finished
-    _check_room(path, layout.nbytes - growing.nbytes)
-    for placed in layout.tensors[n_resumed:]:
-        done = placed.begin
-        for chunk in pack(placed.tensor):
-            growing.append(chunk.data)
-            done += chunk.nbytes
-            progress(Progress(placed.tensor.name, done, layout.nbytes))
-        check_source()
-        assert done == placed.begin + placed.tensor.nbytes, f"{placed.tensor.name}: {done - placed.begin} bytes packed"
-        growing.finish_tensor(placed)
-    return _Done(growing.finish(), n_resumed)
-
-
-def _check_room(path: Path, needed_bytes: int) -> None:
-    free_bytes = _free_bytes(path.parent)
-    if needed_bytes > free_bytes:
-        raise ExportError(
-            f"{path}: {needed_bytes:,} bytes are still to be written and {free_bytes:,} are free; "
-            f"free {needed_bytes - free_bytes:,} bytes and run the same command again: it continues"
-        )
+def _journal(path: Path) -> Path:
+    return path.with_name(path.name + ".journal")
 
 
 def _free_bytes(folder: Path) -> int:
@@ -176,9 +157,37 @@ def _free_bytes(folder: Path) -> int:
     return room.f_bavail * room.f_frsize
 
 
-def _publish(partial: Path, path: Path) -> None:
-    partial.replace(path)
-    sync_folder(path.parent)
+def _why_afresh(journal: Journal, head: JournalHead) -> str:
+    """Nothing when ``journal`` is new or of the same plan."""
+    if journal.head is None or journal.head == head:
+        return ""
+    return f"an unfinished file of another {'source' if journal.head.plan == head.plan else 'recipe'} was discarded"
+
+
+def _is_published(path: Path, layout: Layout, journal: Journal) -> bool:
+    """Whether the whole file has its name already, though its journal still stands."""
+    if _partial(path).exists() or not path.exists() or len(journal.finished) != len(layout.tensors):
+        return False
+    return file_sha256(path) == journal.finished[-1].prefix
+
+
+def _fill(
+    growing: _GrowingFile,
+    tensors: Iterable[PlacedTensor],
+    total_bytes: int,
+    pack: PackTensor,
+    check_source: Callable[[], None],
+    progress: ReportProgress,
+) -> None:
+    for placed in tensors:
+        at = placed.begin
+        for chunk in pack(placed.tensor):
+            growing.append(chunk.data)
+            at += chunk.nbytes
+            progress(Progress(placed.tensor.name, at, total_bytes))
+        check_source()
+        assert at == placed.begin + placed.tensor.nbytes, f"{placed.tensor.name}: {at - placed.begin} bytes were packed"
+        growing.finish_tensor(placed)
 
 
 @contextmanager
@@ -195,31 +204,26 @@ def _plain_errors(path: Path) -> Iterator[None]:
 class _GrowingFile:
     """The unfinished file; one thread of its own hashes and writes what is appended."""
 
-    def __init__(self, descriptor: int, journal: Journal, nbytes: int, digest: hashlib._Hash) -> None:
-        self.nbytes = nbytes
+    def __init__(self, descriptor: int, journal: Journal, digest: hashlib._Hash) -> None:
         self._descriptor, self._journal, self._digest = descriptor, journal, digest
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="gguf-writer")
         self._in_flight: deque[Future[None]] = deque()
+        self._failed = False
 
     @classmethod
     def open(cls, path: Path, layout: Layout, journal: Journal) -> _GrowingFile:
         """Open ``path`` after the last tensor that ``journal`` vouches for and whose bytes are there."""
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        trusted, digest = _trusted_prefix(descriptor, layout, journal)
-        if trusted < len(journal.finished):
-            journal.keep(trusted)
-        nbytes = layout.tensors[trusted - 1].end if trusted else 0
+        n_trusted, digest = _trusted_prefix(descriptor, layout, journal)
+        if n_trusted < len(journal.finished):
+            journal.keep(n_trusted)
+        nbytes = layout.tensors[n_trusted - 1].end if n_trusted else 0
         os.ftruncate(descriptor, nbytes)
         os.lseek(descriptor, nbytes, os.SEEK_SET)
-        growing = cls(descriptor, journal, nbytes, digest)
-        if not trusted:
+        growing = cls(descriptor, journal, digest)
+        if not n_trusted:
             growing.append(layout.header)
         return growing
-
-    @property
-    def n_finished(self) -> int:
-        """Tensors that need not be packed again."""
-        return len(self._journal.finished)
 
     def append(self, data: Buffer) -> None:
         """Hand over bytes; waits while more than a few chunks are in flight, and raises what their writing raised."""
@@ -230,22 +234,28 @@ class _GrowingFile:
         self.append(placed.padding)
         self._submit(lambda: self._journal.add(FinishedTensor(placed.tensor.name, self._digest.hexdigest())))
 
-    def finish(self) -> str:
-        """Wait until all is on the disk; the SHA-256 of the file."""
+    def finish(self) -> None:
+        """Wait until all is on the disk."""
         self._drain(0)
         os.fsync(self._descriptor)
-        return self._digest.hexdigest()
 
     def __enter__(self) -> _GrowingFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._writer.shutdown(cancel_futures=True)
+        self._writer.shutdown()  # with what was handed over: an interruption loses as little as it can
         os.close(self._descriptor)
 
     def _submit(self, task: Callable[[], None]) -> None:
         self._drain(_CHUNKS_IN_FLIGHT - 1)
-        self._in_flight.append(self._writer.submit(task))
+        self._in_flight.append(self._writer.submit(self._run, task))
+
+    def _run(self, task: Callable[[], None]) -> None:
+        """Do ``task`` unless one before it failed: nothing may be written after a gap."""
+        if not self._failed:
+            self._failed = True
+            task()
+            self._failed = False
 
     def _drain(self, n_left: int) -> None:
         while len(self._in_flight) > n_left:

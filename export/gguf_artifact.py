@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sprat.export.checkpoint import Checkpoint
-from sprat.export.gguf import ReportProgress, WrittenFile, write_gguf
+from sprat.export.gguf import ReportProgress, WrittenFile, check_room, write_gguf
 from sprat.export.gguf_layout import Layout, PlannedTensor, plan_layout
 from sprat.export.naming import ModelName, model_card
 from sprat.export.repack import repack
@@ -44,10 +44,9 @@ class GGUFArtifact:
         """Digest of everything that decides the file but the weights."""
         return self.layout.fingerprint()
 
-    @property
-    def nbytes(self) -> int:
-        """Size of the file."""
-        return self.layout.nbytes
+    def check_room(self, folder: Path) -> None:
+        """Make sure that it fits on the disk; see :func:`~sprat.export.gguf.check_room`."""
+        check_room(folder / self.file_name, self.layout)
 
     def write(self, folder: Path, progress: ReportProgress) -> WrittenFile:
         """Write it, or finish writing it; see :func:`~sprat.export.gguf.write_gguf`."""

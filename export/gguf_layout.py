@@ -124,6 +124,8 @@ def plan_layout(
 
 def _check(metadata: Mapping[str, Any], tensors: Sequence[PlannedTensor], alignment: int) -> None:
     problems = [*_key_problems(metadata), *_name_problems(tensors)]
+    if not tensors:
+        problems.append("there is no tensor")
     if alignment < 8 or alignment & (alignment - 1):
         problems.append(f"alignment {alignment} is not a power of two of at least 8")
     if problems:

@@ -54,6 +54,9 @@ class PlannedArtifact(Protocol):
     def groups(self) -> tuple[TensorGroup, ...]:
         """What the recipe came to."""
 
+    def check_room(self, folder: Path) -> None:
+        """Raise ExportError when the disk cannot hold what is still to be written; ``folder`` need not exist."""
+
     def write(self, folder: Path, progress: ReportProgress) -> WrittenFile:
         """Write it, or finish writing it."""
 
@@ -145,8 +148,11 @@ def export(
     if (made := existing_manifest(out)) and not force:
         bundle = _same_bundle(out, made, checkpoint, artifacts)
         return ExportResult(bundle=bundle, plan=plan, n_resumed=0, notes=("this very export was made before",))
+    folder = BundleFolder.beside(out)
+    for artifact in artifacts.values():
+        artifact.check_room(folder.partial)
     checkpoint.verify_complete()
-    folder = BundleFolder.begin(out)
+    folder.make()
     written = {form: artifact.write(folder.partial, progress) for form, artifact in artifacts.items()}
     unused = recipe.unused_rules(checkpoint.names())
     manifest = Manifest(

@@ -20,8 +20,14 @@ def manifest(*files, name="student"):
     )
 
 
+def begin(out):
+    folder = BundleFolder.beside(out)
+    folder.make()
+    return folder
+
+
 def build(out, *, data=b"weights", name="student"):
-    folder = BundleFolder.begin(out)
+    folder = begin(out)
     return folder.finish(manifest(folder.add("model.gguf", data), folder.add("tokenizer.json", b"{}"), name=name))
 
 
@@ -31,7 +37,7 @@ def tree(folder):
 
 def test_a_bundle_appears_whole(tmp_path):
     out = tmp_path / "deep" / "out"
-    folder = BundleFolder.begin(out)
+    folder = begin(out)
     folder.add("model.gguf", b"weights")
     assert not out.exists()
     bundle = build(out)
@@ -52,10 +58,10 @@ def test_the_manifest_reads_well(tmp_path):
 
 
 def test_work_of_an_interrupted_run_is_there_again_and_its_litter_is_not_kept(tmp_path):
-    first = BundleFolder.begin(tmp_path / "out")
+    first = begin(tmp_path / "out")
     for name in ("model.gguf.partial", "model.gguf.journal", "other-recipe.gguf"):
         first.add(name, b"before")
-    second = BundleFolder.begin(tmp_path / "out")
+    second = begin(tmp_path / "out")
     assert (second.partial / "model.gguf.partial").read_bytes() == b"before"
     build(tmp_path / "out")
     assert tree(tmp_path / "out") == ["manifest.json", "model.gguf", "tokenizer.json"]
@@ -63,7 +69,7 @@ def test_work_of_an_interrupted_run_is_there_again_and_its_litter_is_not_kept(tm
 
 def test_a_bundle_stands_until_its_successor_is_whole(tmp_path):
     build(tmp_path / "out")
-    BundleFolder.begin(tmp_path / "out").add("model.gguf", b"newer")
+    begin(tmp_path / "out").add("model.gguf", b"newer")
     Bundle.open(tmp_path / "out").check_hashes()
     build(tmp_path / "out", data=b"newer", name="newer")
     assert Bundle.open(tmp_path / "out").manifest.name == "newer"
@@ -83,7 +89,7 @@ def test_what_sprat_did_not_make_is_never_touched(tmp_path, what):
         (out / ("notes.txt" if what == "somebody's folder" else "manifest.json")).write_text('{"name": "mine"}')
     before = tree(tmp_path)
     with pytest.raises(ExportError, match=r"exists and is no bundle of sprat's; choose another name"):
-        BundleFolder.begin(out)
+        begin(out)
     assert tree(tmp_path) == before
 
 
@@ -96,4 +102,4 @@ def test_an_empty_folder_may_become_the_bundle(tmp_path):
 def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ExportError, match=r"file/out\.partial: cannot be written \(Not a directory\)"):
-        BundleFolder.begin(tmp_path / "file" / "out")
+        begin(tmp_path / "file" / "out")

@@ -137,6 +137,7 @@ def test_progress_counts_bytes_up_to_the_whole_file(out):
         ({"a": {"b": 1}}, TENSORS, 32, "key 'a': dict cannot be stored"),
         ({"a": np.zeros((2, 2))}, TENSORS, 32, "key 'a': ndarray cannot be stored"),
         ({}, [TENSORS[0]] * 2, 32, "'token_embd.weight' occurs 2 times"),
+        ({}, [], 32, "there is no tensor"),
         ({}, [PlannedTensor("n" * 64, (4,), get_format("F32"))], 32, "has a name of over 63 bytes"),
     ],
 )
@@ -224,12 +225,11 @@ def test_another_recipe_starts_afresh_and_says_so(out):
     assert gguf.GGUFReader(out).alignment == 64
 
 
-def test_a_source_that_changed_between_two_runs_is_an_error(out):
+def test_a_source_that_changed_between_two_runs_starts_afresh_and_says_so(out):
     with pytest.raises(Killed):
         write_gguf(out, LAYOUT, interrupted_after(6), source="before")
-    with pytest.raises(ExportError, match=r"the source changed after 3 tensors were written.*delete this file"):
-        write_gguf(out, LAYOUT, pack, source="after")
-    assert not out.exists()
+    written = write_gguf(out, LAYOUT, pack, source="after")
+    assert (written.n_resumed, written.note) == (0, "an unfinished file of another source was discarded")
 
 
 def test_a_source_that_changes_meanwhile_leaves_nothing_under_the_name(out):
@@ -256,6 +256,17 @@ def test_a_disk_without_room_is_refused_before_anything_is_packed(out, monkeypat
     with pytest.raises(ExportError, match=rf"{LAYOUT.nbytes:,} bytes are still to be written and 1,000 are free"):
         write_gguf(out, LAYOUT, packed.append)
     assert packed == []
+    assert list(out.parent.iterdir()) == []
+
+
+def test_room_that_is_taken_already_is_not_asked_for_again(out, monkeypatch):
+    with pytest.raises(Killed):
+        write_gguf(out, LAYOUT, interrupted_after(6))
+    missing = LAYOUT.nbytes - out.with_name("model.gguf.partial").stat().st_size
+    monkeypatch.setattr(writer, "_free_bytes", lambda folder: missing)
+    write_gguf(out, LAYOUT, pack, keep_journal=True)
+    monkeypatch.setattr(writer, "_free_bytes", lambda folder: 0)
+    assert write_gguf(out, LAYOUT, pack).n_resumed == len(TENSORS)
 
 
 def test_a_disk_that_fills_meanwhile_is_a_clear_error_and_the_next_call_continues(out, monkeypatch):

@@ -231,8 +231,15 @@ def test_a_source_that_changes_while_it_is_read_is_an_error_and_makes_no_bundle(
     with pytest.raises(ExportError, match=r"model\.safetensors: the source changed while it was read"):
         export(source, tmp_path / "out", progress=swap)
     assert not (tmp_path / "out").exists()
-    with pytest.raises(ExportError, match=r"the source changed after .* tensors were written from it"):
-        export(source, tmp_path / "out")
+    assert export(source, tmp_path / "out").notes == ("an unfinished file of another source was discarded",)
+
+
+def test_a_disk_without_room_is_refused_before_the_source_is_read(source, tmp_path, monkeypatch):
+    monkeypatch.setattr("sprat.export.gguf._free_bytes", lambda folder: 1000)
+    monkeypatch.setattr("sprat.export.checkpoint.Checkpoint.verify_complete", lambda self: pytest.fail("was read"))
+    with pytest.raises(ExportError, match=r"bytes are still to be written and 1,000 are free; free [\d,]+ bytes"):
+        export(source, tmp_path / "new" / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_progress_reaches_the_whole_file(source, tmp_path):
