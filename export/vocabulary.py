@@ -74,7 +74,7 @@ def chat_template(files: TokenizerFiles) -> str | None:
     entry = files.config.get("chat_template")
     if isinstance(entry, list):
         return next((one["template"] for one in entry if one.get("name") == "default"), None)
-    return entry
+    return entry if isinstance(entry, str) else None
 
 
 def _special_ids(vocabulary: Vocabulary) -> dict[str, int]:

@@ -41,7 +41,7 @@ def chat_prompt(template: ChatTemplate, tokenizer: Tokenizer, messages: Sequence
             raise PromptError(f"message {number} is {message!r}, expected a role and a content, both text")
     mark = _unused(template.source + str(messages))
     rendered = template.render([_shield(message, tokenizer, mark) for message in messages])
-    parts = (p if isinstance(p, int) else p.replace(mark, "") for p in tokenizer.split_special(rendered))
+    parts = (p if isinstance(p, int) else p.replace(mark, "") for p in tokenizer.special.split(rendered))
     return ChatPrompt(rendered.replace(mark, ""), tokenizer.with_bos(tokenizer.encode_parts(parts)))
 
 
@@ -58,8 +58,8 @@ def _shield(value: Any, tokenizer: Tokenizer, mark: str) -> Any:
         return [_shield(item, tokenizer, mark) for item in value]
     if not isinstance(value, str):
         return value
-    parts = tokenizer.split_special(value)
+    parts = tokenizer.special.split(value)
     texts = [part if isinstance(part, str) else tokenizer.token_text(part) for part in parts]
     broken = "".join(t if isinstance(p, str) else t[0] + mark + t[1:] for p, t in zip(parts, texts, strict=True))
     end = len(broken.rstrip())  # a template may trim
-    return broken[:end] + mark * tokenizer.may_become_special(broken[:end]) + broken[end:]
+    return broken[:end] + mark * tokenizer.special.may_begin_in(broken[:end]) + broken[end:]

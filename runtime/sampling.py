@@ -38,16 +38,14 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         rules = [
-            ("temperature", 0 <= self.temperature < math.inf, "a finite number of at least 0"),
+            ("temperature", _is_number(self.temperature) and self.temperature >= 0, "a finite number of at least 0"),
             ("top_k", _is_whole(self.top_k), "a whole number of at least 0 (0: no limit)"),
-            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("min_p", 0 <= self.min_p <= 1, "between 0 and 1"),
-            ("repeat_penalty", 0 < self.repeat_penalty < math.inf, "a finite number above 0 (1: none)"),
+            ("top_p", _is_number(self.top_p) and 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("min_p", _is_number(self.min_p) and 0 <= self.min_p <= 1, "between 0 and 1"),
+            ("repeat_penalty", _is_number(self.repeat_penalty) and self.repeat_penalty > 0, "a finite number above 0"),
             ("seed", self.seed is None or _is_whole(self.seed), "a whole number of at least 0, or None"),
         ]
-        wrong = [
-            f"{name} is {getattr(self, name)!r}, expected {expected}" for name, holds, expected in rules if not holds
-        ]
+        wrong = [f"{name} is {getattr(self, name)!r}, expected {wanted}" for name, holds, wanted in rules if not holds]
         if wrong:
             raise InputError(f"Sampling cannot use this: {'; '.join(wrong)}.")
 
@@ -122,6 +120,10 @@ def _largest(logits: _F64, count: int) -> _Ids:
 def _softmax(logits: _F64) -> _F64:
     weights: _F64 = np.exp(logits - logits.max())
     return weights / float(weights.sum())
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_whole(value: object) -> bool:

@@ -1,18 +1,18 @@
 """``Tokenizer``: text to token ids and back, from a checkpoint's tokenizer.json or from a GGUF's metadata.
 
-The merging is done by Hugging Face's ``tokenizers``. Around it stand two rules: exactly one
-BOS, and special tokens that a user typed stay text.
+The merging is done by Hugging Face's ``tokenizers``. Around it stand two rules: exactly one BOS, and special tokens
+that a user typed stay text.
 """
 
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from sprat.errors import PromptError, TokenizerError
+from sprat.runtime.special_tokens import SpecialTokens
 from sprat.runtime.streaming import StreamDecoder
 from sprat.runtime.tokenizer_files import TokenizerFiles, read_vocabulary
 from sprat.runtime.tokenizer_json import build, prefixes_first_word, prepare
@@ -26,21 +26,25 @@ _VISIBLE = ("<think>", "</think>")  # shown in decoded text even where a checkpo
 class Tokenizer:
     """A vocabulary and the engine that merges bytes into its tokens.
 
+    Args:
+        vocabulary: Every token by id.
+        document: The tokenizer.json that the engine runs; None for ids only.
+
+    Attributes:
+        vocabulary: The same.
+        special: What is structure in a rendered template.
+
     Example:
         >>> tokenizer = Tokenizer.from_file("DeepSeek-V2-Lite-Chat/tokenizer.json")  # doctest: +SKIP
         >>> tokenizer.decode(tokenizer.encode("café", add_bos=True))  # doctest: +SKIP
         'café'
     """
 
-    def __init__(self, vocabulary: Vocabulary, document: Mapping[str, Any] | None) -> None:
+    def __init__(self, vocabulary: Vocabulary, document: dict[str, Any] | None) -> None:
         self.vocabulary = vocabulary
-        self._space_first = False
+        self.special = SpecialTokens(vocabulary.control_ids())
         self._engine = None if document is None else _engine(document)
-        self._ids = {text: index for index, text in enumerate(vocabulary.tokens)}
-        texts = vocabulary.control_texts()
-        self._longest = max(map(len, texts), default=0)
-        self._beginnings = {text[:n] for text in texts for n in range(1, len(text))}
-        self._control = re.compile("|".join(map(re.escape, texts))) if texts else None
+        self._space_first = document is not None and prefixes_first_word(document)
 
     @classmethod
     def from_file(cls, path: str | Path) -> Tokenizer:
@@ -55,11 +59,7 @@ class Tokenizer:
     def from_files(cls, files: TokenizerFiles) -> Tokenizer:
         """From files that were read already; otherwise like :meth:`from_file`."""
         vocabulary = read_vocabulary(files)
-        if not files.tokenizer:
-            return cls(vocabulary, build(vocabulary))
-        tokenizer = cls(vocabulary, prepare(files.tokenizer))
-        tokenizer._space_first = prefixes_first_word(files.tokenizer)
-        return tokenizer
+        return cls(vocabulary, files.tokenizer or build(vocabulary))
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> Tokenizer:
@@ -129,11 +129,11 @@ class Tokenizer:
         Raises:
             TokenizerError: the file has no tokenizer.
         """
-        ids = self.encode_parts(self.split_special(text) if parse_special else [text])
+        ids = self.encode_parts(self.special.split(text) if parse_special else [text])
         return self.with_bos(ids) if add_bos else ids
 
     def encode_parts(self, parts: Iterable[str | int]) -> list[int]:
-        """Token ids of a text that was cut at special tokens, as :meth:`split_special` does; text in it stays text."""
+        """Token ids of a text that was cut at special tokens by ``special.split``; what is text there stays text."""
         ids: list[int] = []
         for part in parts:
             if isinstance(part, int):
@@ -149,21 +149,6 @@ class Tokenizer:
         if bos is None or not self.vocabulary.add_bos or ids[:1] == [bos]:
             return ids
         return [bos, *ids]
-
-    def split_special(self, text: str) -> list[str | int]:
-        """``text`` cut at special tokens: their ids, and the stretches of plain text between them."""
-        if self._control is None:
-            return [text]
-        parts: list[str | int] = []
-        end = 0
-        for match in self._control.finditer(text):
-            parts += [text[end : match.start()], self._ids[match.group()]]
-            end = match.end()
-        return [part for part in [*parts, text[end:]] if part != ""]
-
-    def may_become_special(self, text: str) -> bool:
-        """Whether ``text`` ends like the beginning of a special token."""
-        return any(text[-n:] in self._beginnings for n in range(1, min(self._longest, len(text)) + 1))
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ``ids``; structure is left out, bytes that are no UTF-8 become U+FFFD.
@@ -195,13 +180,13 @@ class Tokenizer:
             raise PromptError(f"Token id {token_id} is beyond the vocabulary: expected 0 to {self.vocab_size - 1}.")
 
 
-def _engine(document: Mapping[str, Any]) -> Any:
+def _engine(document: dict[str, Any]) -> Any:
     """The ``tokenizers`` engine, set so that special tokens in a text stay text."""
     import msgspec
     import tokenizers
 
     try:
-        engine = tokenizers.Tokenizer.from_buffer(msgspec.json.encode(document))
+        engine = tokenizers.Tokenizer.from_buffer(msgspec.json.encode(prepare(document)))
     except Exception as error:  # the library raises no narrower class
         raise TokenizerError(f"The tokenizer cannot be built: {error}. Convert the model again.") from error
     engine.encode_special_tokens = True
@@ -216,16 +201,16 @@ def _travelling(text: str, vocabulary: Vocabulary) -> dict[str, Any]:
         document: dict[str, Any] = msgspec.json.decode(text)
         added = {token["content"]: token["id"] for token in document["added_tokens"]}
         ids: dict[str, int] = {**document["model"]["vocab"], **added}
+        wrong = [text for text, index in ids.items() if vocabulary.tokens[index : index + 1] != [text]]
     except (msgspec.DecodeError, KeyError, TypeError) as error:
         raise TokenizerError(f"tokenizer.huggingface.json in the GGUF is no tokenizer.json: {error!r}.") from error
-    wrong = [text for text, index in ids.items() if vocabulary.tokens[index : index + 1] != [text]]
     if wrong:
         sample = ", ".join(map(repr, wrong[:5]))
         raise TokenizerError(
             f"tokenizer.huggingface.json and tokenizer.ggml.tokens disagree on {len(wrong)} tokens ({sample}). "
             "Convert the model again."
         )
-    return prepare(document)
+    return document
 
 
 @functools.cache

@@ -1,18 +1,20 @@
 """``Vocabulary``: the tokens of a model and what each is for, as GGUF's ``tokenizer.ggml.*`` keys record them.
 
-The neutral form between a tokenizer.json (:mod:`sprat.runtime.tokenizer_json`) and a GGUF (this module reads,
+The neutral form between a checkpoint's files (:mod:`sprat.runtime.tokenizer_files`) and a GGUF (this module reads,
 :mod:`sprat.export.vocabulary` writes).
 """
 
 from __future__ import annotations
 
 import enum
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sprat.errors import TokenizerError
+from sprat.runtime.pretokenizers import get_pre_tokenizer
 
 __all__ = ["TokenType", "TokenizerModel", "Vocabulary", "checked_size", "end_ids", "looks_special", "split_merge"]
 
@@ -30,6 +32,8 @@ _END_OF_GENERATION = frozenset({
     "</s>",
 })  # fmt: skip
 
+_BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
+_LONGEST = 1024  # characters of a token; the longest published ones are runs of 128 spaces
 _LARGEST = 1 << 22  # tokens; the largest published vocabularies have 262,144
 
 
@@ -81,11 +85,11 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def control_texts(self) -> list[str]:
-        """Texts of the tokens that no user may type, longest first."""
+    def control_ids(self) -> dict[str, int]:
+        """Ids of the tokens that no user may type, by their texts."""
         kinds = (TokenType.CONTROL, TokenType.UNKNOWN)
-        texts = (text for text, kind in zip(self.tokens, self.types, strict=True) if kind in kinds)
-        return sorted(texts, key=len, reverse=True)
+        rows = zip(self.tokens, range(len(self)), self.types, strict=True)
+        return {text: index for text, index, kind in rows if kind in kinds}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> Vocabulary:
@@ -94,38 +98,44 @@ class Vocabulary:
         Raises:
             TokenizerError: a tokenizer that sprat does not know, or keys that contradict each other.
         """
-        from sprat.runtime.pretokenizers import get_pre_tokenizer
+        try:
+            vocabulary = cls._from_keys(metadata)
+        except TokenizerError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise TokenizerError(f"GGUF metadata: a tokenizer key has a value of the wrong type ({error}).") from error
+        vocabulary.check("GGUF metadata")
+        return vocabulary
 
+    @classmethod
+    def _from_keys(cls, metadata: Mapping[str, Any]) -> Vocabulary:
         model = _model(metadata)
         if model is TokenizerModel.NONE:
             key = f"{metadata.get('general.architecture')}.vocab_size"
             size = checked_size(int(metadata.get(key, metadata.get("vocab_size", 0))), "GGUF metadata")
-            return cls(model=model, tokens=[""] * size, types=[TokenType.UNUSED] * size)
-        tokens = [str(token) for token in _array(metadata, "tokens")]
-        types = [
-            _token_type(kind) for kind in metadata.get("tokenizer.ggml.token_type", [TokenType.NORMAL] * len(tokens))
-        ]
+            return cls(model=model, tokens=[f"[PAD{index}]" for index in range(size)], types=[TokenType.UNUSED] * size)
+        tokens = [str(token) or f"[EMPTY_{index}]" for index, token in enumerate(_array(metadata, "tokens"))]
+        kinds = metadata.get("tokenizer.ggml.token_type")
+        types = [TokenType.NORMAL] * len(tokens) if kinds is None else [_token_type(kind) for kind in kinds]
         pre = str(metadata.get("tokenizer.ggml.pre") or "default") if model is TokenizerModel.BYTE_LEVEL_BPE else ""
         is_spm = model is TokenizerModel.SENTENCEPIECE_BPE
-        vocabulary = cls(
+        bos_id = _id(metadata, "bos", len(tokens), 1 if is_spm else None)
+        adds_bos = is_spm or get_pre_tokenizer(pre).add_bos
+        return cls(
             model=model,
             tokens=tokens,
             types=types,
             pre=pre,
             merges=[] if is_spm else [str(merge) for merge in _array(metadata, "merges")],
             scores=[float(score) for score in _array(metadata, "scores")] if is_spm else [],
-            bos_id=_id(metadata, "bos", len(tokens), 1 if is_spm else None),
+            bos_id=bos_id,
             eos_id=_id(metadata, "eos", len(tokens), 2 if is_spm else None),
             unk_id=_id(metadata, "unknown", len(tokens), 0 if is_spm else None),
             pad_id=_id(metadata, "padding", len(tokens), None),
             end_ids=end_ids(tokens, types, [_id(metadata, kind, len(tokens), None) for kind in ("eos", "eot", "eom")]),
-            add_bos=bool(
-                metadata.get("tokenizer.ggml.add_bos_token", is_spm or (pre != "" and get_pre_tokenizer(pre).add_bos))
-            ),
+            add_bos=bool(metadata.get("tokenizer.ggml.add_bos_token", adds_bos and bos_id is not None)),
             add_space_prefix=bool(metadata.get("tokenizer.ggml.add_space_prefix", is_spm)),
         )
-        vocabulary.check("GGUF metadata")
-        return vocabulary
 
     def check(self, source: str) -> None:
         """Find every contradiction.
@@ -141,6 +151,13 @@ class Vocabulary:
         if len(set(self.tokens)) != len(self.tokens):
             twice = [text for text, count in Counter(self.tokens).items() if count > 1]
             problems.append(f"{len(twice)} tokens appear more than once: {', '.join(map(repr, twice[:5]))}")
+        longest = max(map(len, self.tokens), default=0)
+        if longest > _LONGEST:
+            problems.append(f"a token of {longest} characters, expected at most {_LONGEST}")
+        rows = zip(self.tokens, self.types, strict=False)
+        odd = [text for text, kind in rows if kind is TokenType.BYTE and not _BYTE.fullmatch(text)]
+        if odd:
+            problems.append(f"{len(odd)} byte tokens that are not written as <0x0A>: {', '.join(map(repr, odd[:5]))}")
         if self.add_bos and self.bos_id is None:
             problems.append("add_bos_token is true, but there is no bos_token_id")
         if problems:

@@ -133,8 +133,9 @@ def test_every_number_out_of_range_is_named_at_once():
         InputError, match=r"temperature is -1.*top_k is 1\.5.*top_p is 0.*min_p is 2.*repeat_penalty is 0.*seed is -3"
     ):
         SamplingParams(temperature=-1, top_k=1.5, top_p=0, min_p=2, repeat_penalty=0, seed=-3)
-    with pytest.raises(InputError, match="temperature is nan"):
-        SamplingParams(temperature=math.nan)
+    for bad in (math.nan, math.inf, "hot", None, True):
+        with pytest.raises(InputError, match=f"temperature is {bad!r}"):
+            SamplingParams(temperature=bad)
 
 
 def test_without_a_seed_two_samplers_differ():
