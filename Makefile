@@ -6,12 +6,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := $(wildcard */native/*.cpp */native/*.hpp) src/sprat/_core.cpp CMakeLists.txt
+NATIVE := $(wildcard */native/*.cpp */native/*.h */native/*.hpp */native/*/*) src/sprat/_core.cpp CMakeLists.txt
 
 .PHONY: demo test test-all lint clean
 
 demo: $(VENV)/.core
-	$(BIN)/python examples/demo.py
+	$(BIN)/sprat demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
