@@ -29,7 +29,7 @@ __all__ = ["LlamaCppBackend", "LlamaCppStream"]
 
 _CACHE_NUMBER_BYTES = 2  # F16
 _BATCH = 256  # tokens per llama_decode at most: larger prompts are cut
-_OWN_BYTES = 64 << 20  # graph, thread stacks and buffers that do not grow with the model
+_OWN_BYTES = 16 << 20  # graph, thread stacks and buffers that do not grow with the model
 _LOG_ERROR = 4  # GGML_LOG_LEVEL_ERROR
 
 
@@ -54,7 +54,12 @@ class LlamaCppLoader(BackendLoader, name="llamacpp", preference=30):
             BackendError: llama.cpp died on the file, or refused it.
         """
         report = probe(request.file.path)
-        return LlamaCppBackend(request.file.path, n_threads=request.n_threads, use_extra_bufts=report.use_extra_bufts)
+        footprint = self.footprint(request)
+        repacked_bytes = footprint.total_bytes + footprint.weight_bytes  # repacked weights are a second copy
+        has_room = request.memory_bytes is None or repacked_bytes <= request.memory_bytes
+        return LlamaCppBackend(
+            request.file.path, n_threads=request.n_threads, use_extra_bufts=report.use_extra_bufts and has_room
+        )
 
 
 class LlamaCppBackend:

@@ -8,6 +8,7 @@ from sprat.devices.footprint import Footprint
 from sprat.errors import SpratError
 from sprat.quant.formats.block import F32Array
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
+from sprat.runtime.cache import Storage
 from sprat.runtime.kernels.reference import ReferenceKernels
 from sprat.runtime.memory import available_bytes
 from sprat.runtime.models import Model, RoutingObserver, load_model
@@ -18,7 +19,8 @@ __all__ = ["ReferenceBackend", "ReferenceStream"]
 
 _CACHE_NUMBER_BYTES = 4  # float32
 _CHUNK = 256  # tokens whose activations are in memory at once
-_OWN_BYTES = 128 << 20  # attention panels, unpacked panels, NumPy's temporaries
+_PANEL_BYTES = 32 << 20  # of a kernel's temporary: attention scores, unpacked rows; less for a small context
+_N_PANELS = 6  # scores, their exponentials and sums, unpacked rows, and NumPy's copies of them
 
 
 class ReferenceLoader(BackendLoader, name="reference", preference=20):
@@ -28,7 +30,8 @@ class ReferenceLoader(BackendLoader, name="reference", preference=20):
         """A float32 cache, and one chunk's activations; unpacked weights only take what is left."""
         spec = request.spec
         widest = max(spec.intermediate_size, spec.hidden_size, spec.n_heads * spec.head_dim)
-        buffer_bytes = 8 * _CHUNK * widest * 4 + 2 * spec.vocab_size * 4 + _OWN_BYTES
+        panel_bytes = min(_PANEL_BYTES, 4 * spec.n_heads * _CHUNK * request.context)
+        buffer_bytes = 8 * _CHUNK * widest * 4 + 2 * spec.vocab_size * 4 + _N_PANELS * panel_bytes
         return request.footprint(cache_number_bytes=_CACHE_NUMBER_BYTES, buffer_bytes=buffer_bytes)
 
     def obstacle(self, request: LoadRequest) -> SpratError | None:
@@ -71,9 +74,9 @@ class ReferenceBackend:
 class ReferenceStream:
     """One sequence: a cache, and the model that fills it."""
 
-    def __init__(self, model: Model, capacity: int, observe: RoutingObserver | None) -> None:
+    def __init__(self, model: Model, capacity: int, observe: RoutingObserver | None, storage: Storage = "f32") -> None:
         self._model = model
-        self._cache = model.new_cache(capacity)
+        self._cache = model.new_cache(capacity, storage)
         self._observe = observe
 
     @property

@@ -28,6 +28,10 @@ from sprat.runtime.spec import ModelSpec
 
 __all__ = ["BackendChoice", "BackendLoader", "LoadRequest", "backend_names", "choose", "open_backend"]
 
+# Measured with a vocabulary of 49,152: Python, NumPy and sprat; and what metadata and tokenizer add.
+_PROGRAM_BYTES = 48 << 20
+_TOKENIZER_BYTES_PER_TOKEN = 1200
+
 _LOADERS: dict[str, BackendLoader] = {}
 
 
@@ -46,8 +50,9 @@ class LoadRequest:
 
         Args:
             cache_number_bytes: of one number in the cache.
-            buffer_bytes: everything else, at most.
+            buffer_bytes: of activations and scratch, at most; the program itself and its tokenizer are added.
         """
+        program_bytes = _PROGRAM_BYTES + self.spec.vocab_size * _TOKENIZER_BYTES_PER_TOKEN
         sizes = {name: info.nbytes for name, info in self.file.tensors.items()}
         routed_bytes = sum(size for name, size in sizes.items() if "_exps." in name)
         return Footprint(
@@ -56,7 +61,7 @@ class LoadRequest:
             routed_bytes=routed_bytes,
             cache_bytes_per_token=self.spec.cache_numbers_per_token * cache_number_bytes,
             context=self.context,
-            buffer_bytes=buffer_bytes,
+            buffer_bytes=buffer_bytes + program_bytes,
         )
 
 

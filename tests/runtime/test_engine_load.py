@@ -65,11 +65,11 @@ def test_a_budget_that_is_too_small_is_refused_with_numbers(bundle):
 
 def test_the_refusal_proposes_a_context_that_fits(bundle):
     with pytest.raises(DoesNotFitError, match="load it with context=") as refused:
-        Engine.load(bundle.path, memory="200MB", backend="reference", context=163_840)
+        Engine.load(bundle.path, memory="400MB", backend="reference", context=163_840)
     context = int(str(refused.value).split("context=")[1].split(",")[0])
-    Engine.load(bundle.path, memory="200MB", backend="reference", context=context).close()
+    Engine.load(bundle.path, memory="400MB", backend="reference", context=context).close()
     with pytest.raises(DoesNotFitError):
-        Engine.load(bundle.path, memory="200MB", backend="reference", context=context + 512)
+        Engine.load(bundle.path, memory="400MB", backend="reference", context=context + 512)
 
 
 @pytest.mark.parametrize("memory", ["", "lots", "-1GB", 0, "3 parsecs"])
@@ -79,7 +79,7 @@ def test_memory_that_is_no_amount_is_refused(bundle, memory):
 
 
 def test_a_device_gives_the_budget(bundle):
-    with Engine.load(bundle.path, device="rpi5-8gb") as engine:
+    with Engine.load(bundle.path, device="rpi5-8gb", backend="reference") as engine:
         assert engine.backend_choice.text() == "reference"
 
 

@@ -36,7 +36,8 @@ def request(memory_bytes=None):
 
 
 def test_every_file_of_the_folder_is_found():
-    assert backend_names() == ["reference", "llamacpp"]
+    names = backend_names()
+    assert names.index("reference") < names.index("llamacpp")
 
 
 def test_auto_takes_the_preferred_one(add):
