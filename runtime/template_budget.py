@@ -13,7 +13,7 @@ __all__ = ["LONGEST_VALUE", "Budget", "plain"]
 LONGEST_VALUE = 1 << 21  # characters of one value, everything inside it counted as often as it is reached
 _UNITS = 1 << 26  # characters made; each step of a loop and each call costs some, too
 _UNITS_PER_STEP = 512
-_SECONDS = 5.0
+_SECONDS = 5.0  # of this thread on a processor: a busy machine stops no template
 _ENTRY = 16  # what an entry of a list or dict counts beside its own size
 _DEPTH = 64  # nested calls; nested data
 
@@ -26,7 +26,7 @@ class Budget:
 
     def __init__(self) -> None:
         self._left = _UNITS
-        self._deadline = time.monotonic() + _SECONDS
+        self._deadline = time.thread_time() + _SECONDS
         self._depth = 0
 
     def charge(self, units: int) -> None:
@@ -36,7 +36,7 @@ class Budget:
             TemplateError: there are none left.
         """
         self._left -= units
-        if self._left < 0 or time.monotonic() > self._deadline:
+        if self._left < 0 or time.thread_time() > self._deadline:
             raise TemplateError(
                 "The chat template was stopped: it runs without end, or makes far more text than a prompt holds. "
                 "Use the template that the model's publisher wrote."
