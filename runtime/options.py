@@ -54,7 +54,7 @@ class Limits:
             (
                 "max_tokens",
                 self.max_tokens is None or self.max_tokens >= 1,
-                "at least 1, or None for what the context holds",
+                "at least 1, or None: what the context holds",
             ),
             ("stop", all(self.stop), "strings that are not empty"),
             ("timeout", self.timeout is None or self.timeout > 0, "seconds above 0, or None"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Self, Unpack
 
@@ -45,10 +46,8 @@ class Transcript:
 
     def rewind(self, prompt: Sequence[int]) -> None:
         """Keep what ``prompt`` begins with too, but never all of it: the logits after its last token are needed."""
-        pairs = enumerate(zip(self._tokens, prompt[:-1], strict=False))
-        common = next(
-            (index for index, (ours, theirs) in pairs if ours != theirs), min(len(self._tokens), len(prompt) - 1)
-        )
+        both = zip(self._tokens, prompt[:-1], strict=False)
+        common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], both))
         self._stream.truncate(common)
         del self._tokens[common:]
 
