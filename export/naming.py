@@ -20,6 +20,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 _HUB_FOLDER = re.compile(r"models--(?:(?P<owner>.+?)--)?(?P<name>.+)")
 _DEFAULT_VERSION = "v1.0"  # what the convention assumes of a model without one
+_SIZE_LABEL = re.compile(r"(\d+x)?(\d+\.)?\d+[A-Za-z](-[A-Za-z]+(\d+\.)?\d+[A-Za-z]+)?")  # of the convention
+_FRONT_MATTER_LICENCE = re.compile(r"---\n(?:(?!---).*\n)*?license: *([\w.+-]+) *\n")
 _NOT_IN_A_FILE_NAME = re.compile(r"[^A-Za-z0-9]+")
 
 
@@ -63,13 +65,15 @@ class ModelName:
             metadata: the keys of a GGUF; empty for a folder.
             shapes: canonical tensor names -> shapes.
         """
-        parsed = cls.parse(metadata.get("general.name") or identity, shapes)
+        said = {key: value for key, value in metadata.items() if isinstance(value, str) and value}
+        parsed = cls.parse(said.get("general.name", identity), shapes)
+        label = said.get("general.size_label", "")
         return cls(
             name=parsed.name,
-            base_name=metadata.get("general.basename", parsed.base_name),
-            size_label=metadata.get("general.size_label", parsed.size_label),
-            fine_tune=metadata.get("general.finetune", parsed.fine_tune),
-            version=metadata.get("general.version", parsed.version),
+            base_name=said.get("general.basename", parsed.base_name),
+            size_label=label if _SIZE_LABEL.fullmatch(label) else parsed.size_label,
+            fine_tune=said.get("general.finetune", parsed.fine_tune),
+            version=said.get("general.version", parsed.version),
         )
 
     def file_name(self, encoding: str) -> str:
@@ -117,11 +121,10 @@ def model_id(path: Path) -> str:
 
 def model_card(path: Path) -> dict[str, str]:
     """The licence that a folder's README.md declares in its front matter, as a ``general.*`` key."""
-    import gguf
-
-    card = gguf.Metadata.load_model_card(path) if path.is_dir() else {}
-    licence = card.get("license")
-    return {"general.license": licence} if isinstance(licence, str) else {}
+    card = path / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    found = _FRONT_MATTER_LICENCE.match(text)
+    return {"general.license": found[1]} if found else {}
 
 
 def _parameter_counts(shapes: Shapes) -> tuple[int, int, int, int]:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from sprat.export.naming import ModelName, model_id
+from sprat.export.naming import ModelName, model_card, model_id
 
 # From the specification, docs/gguf.md, with Python's spelling of named groups.
 SPECIFICATION = re.compile(
@@ -51,6 +51,36 @@ def test_parts_become_keys_and_missing_ones_none():
         "general.size_label": "64x1.4B",
         "general.finetune": "Chat",
     }
+
+
+def test_a_gguf_is_called_what_its_own_keys_say():
+    keys = {"general.name": "My Model", "general.basename": "mine", "general.size_label": "7B", "general.version": "v2"}
+    assert ModelName.of("other", keys, V2_LITE).file_name("Q8_0") == "mine-7B-v2-Q8_0.gguf"
+
+
+@pytest.mark.parametrize("value", ["../../etc/passwd", "/", "a\0b", "", 7, True, ["7B"], 1.5])
+@pytest.mark.parametrize("key", ["name", "basename", "size_label", "finetune", "version"])
+def test_keys_of_a_stranger_s_file_make_no_path(key, value):
+    name = ModelName.of("model", {f"general.{key}": value}, V2_LITE).file_name("Q8_0")
+    assert SPECIFICATION.match(name), name
+
+
+@pytest.mark.parametrize(
+    ("text", "licence"),
+    [
+        ("---\nlicense: mit\n---\n# A model", "mit"),
+        ("---\ntags:\n- moe\nlicense: apache-2.0 \nlanguage: en\n---\n", "apache-2.0"),
+        ("---\ntags: x\n---\nlicense: mit\n", None),
+        ("# license: mit\n", None),
+        ("---\nlicense: [a, {b: c}]\n---\n", None),
+        ("---\n: : :\n\t- [\n---\n", None),
+        ("---\n" * 1000, None),
+        ("", None),
+    ],
+)
+def test_the_licence_stands_in_the_front_matter(tmp_path, text, licence):
+    (tmp_path / "README.md").write_text(text)
+    assert model_card(tmp_path) == ({"general.license": licence} if licence else {})
 
 
 @pytest.mark.parametrize(
