@@ -85,7 +85,7 @@ def _read(path: Path) -> _Json:
     """The object in a file; of a config that is not there, an empty one."""
     import msgspec
 
-    if path.name != "tokenizer.json" and not path.is_file():
+    if not path.is_file():
         return {}
     try:
         value = msgspec.json.decode(path.read_bytes())
@@ -114,13 +114,10 @@ def _from_json(files: TokenizerFiles) -> Vocabulary:
     texts, types = _tokens(files, model)
     ids = {text: index for index, text in enumerate(texts)}
     added = {token["content"] for token in document.get("added_tokens", [])}
-    special = {kind: ids.get(files.special(kind), files.model.get(f"{kind}_token_id")) for kind in _SPECIAL}
-    special["eos"] = next(iter(_id_list(special["eos"])), None)
-    named = [
-        special["eos"],
-        *_id_list(files.generation.get("eos_token_id")),
-        *_id_list(files.model.get("eos_token_id")),
-    ]
+    named = {kind: _known_ids(files.model.get(f"{kind}_token_id"), texts) for kind in _SPECIAL}
+    special = {kind: ids.get(files.special(kind), next(iter(named[kind]), None)) for kind in _SPECIAL}
+    eos = special["eos"]
+    ends = [*_known_ids(eos, texts), *named["eos"], *_known_ids(files.generation.get("eos_token_id"), texts)]
     is_spm = model is TokenizerModel.SENTENCEPIECE_BPE
     return Vocabulary(
         model=model,
@@ -130,10 +127,10 @@ def _from_json(files: TokenizerFiles) -> Vocabulary:
         merges=[] if is_spm else [_merge(merge) for merge in document["model"]["merges"]],
         scores=_scores(document, texts) if is_spm else [],
         bos_id=special["bos"],
-        eos_id=special["eos"],
+        eos_id=eos,
         unk_id=special["unk"],
         pad_id=special["pad"],
-        end_ids=end_ids(texts, types, (index for index in named if index is not None and index < len(texts))),
+        end_ids=end_ids(texts, types, ends),
         add_bos=_adds_bos(files) and special["bos"] is not None,
         add_space_prefix=is_spm and _prefixes_space(document),
     )
@@ -188,8 +185,10 @@ def _scores(document: _Json, texts: list[str]) -> list[float]:
     return [-float(rank[text]) if text in rank else -float(len(rank)) - 1000.0 for text in texts]
 
 
-def _id_list(value: Any) -> list[int]:
-    return value if isinstance(value, list) else [] if value is None else [value]
+def _known_ids(value: Any, texts: list[str]) -> list[int]:
+    """An id or a list of ids, as configs write both; without those that are no tokens (-1 stands for none)."""
+    values = value if isinstance(value, list) else [value]
+    return [index for index in values if isinstance(index, int) and 0 <= index < len(texts)]
 
 
 def _adds_bos(files: TokenizerFiles) -> bool:

@@ -99,10 +99,14 @@ def test_further_end_tokens_take_the_keys_eot_and_eom(folder):
 
 def test_special_tokens_that_only_the_model_config_names(folder):
     edit(folder / "tokenizer_config.json", lambda config: (config.pop("bos_token"), config.pop("eos_token")))
-    edit(folder / "config.json", lambda config: config.update(bos_token_id=1200, eos_token_id=[1201, 1203]))
+    edit(
+        folder / "config.json",
+        lambda config: config.update(bos_token_id=1200, eos_token_id=[1201, 1203, 5000], pad_token_id=-1),
+    )
     metadata = tokenizer_metadata(folder)
     assert (metadata["tokenizer.ggml.bos_token_id"], metadata["tokenizer.ggml.eos_token_id"]) == (1200, 1201)
     assert metadata["tokenizer.ggml.eot_token_id"] == 1203
+    assert "tokenizer.ggml.padding_token_id" not in metadata
 
 
 @pytest.mark.parametrize("where", ["file", "config", "list"])
