@@ -109,3 +109,9 @@ def test_what_is_no_model_is_refused(tmp_path):
         Engine.load(tmp_path / "x.gguf")
     with pytest.raises(ModelFileError, match="cannot be opened"):
         Engine.load(tmp_path / "none.gguf")
+
+
+def test_a_backend_that_is_not_installed_says_how_to_install_it(bundle, monkeypatch):
+    monkeypatch.setattr("sprat.runtime.backends.llamacpp.importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(BackendError, match=r"llama-cpp-python is not installed.*CMAKE_ARGS='.*' pip install 'sprat\["):
+        Engine.load(bundle.path, backend="llamacpp")
