@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sprat.runtime.gguf_metadata import spec_from_metadata
-
 from sprat.export.checkpoint import Checkpoint
 from sprat.runtime.bundle import MANIFEST_NAME, Bundle
 from sprat.runtime.gguf import GGUFFile
+from sprat.runtime.gguf_metadata import spec_from_metadata
 from sprat.runtime.spec import ModelSpec
 from sprat.runtime.tensors import expected_tensors
 from sprat.runtime.validate import compare_shapes
