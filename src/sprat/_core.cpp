@@ -5,9 +5,11 @@ namespace nb = nanobind;
 
 void bind_cpu(nb::module_ &m);       // devices/native/cpu.cpp
 void bind_quant(nb::module_ &m);     // quant/native/convert.cpp
+void bind_kernels(nb::module_ &m);   // runtime/native/bind.cpp
 
 NB_MODULE(_core, m) {
     m.doc() = "The native core of sprat; everything in it also exists in NumPy.";
     bind_cpu(m);
     bind_quant(m);
+    bind_kernels(m);
 }

@@ -1,0 +1,66 @@
+"""The ``native`` backend: sprat's own models over C++ kernels, with weights left in the mapped file."""
+
+from __future__ import annotations
+
+from sprat.devices.footprint import Footprint
+from sprat.errors import BackendError, SpratError
+from sprat.runtime.backends.reference import ReferenceStream
+from sprat.runtime.backends.registry import BackendLoader, LoadRequest
+from sprat.runtime.kernels.native import NATIVE_FORMATS, NativeKernels, native_missing_because
+from sprat.runtime.models import RoutingObserver, load_model
+from sprat.runtime.spec import ModelSpec
+from sprat.runtime.weights import WeightSource
+
+__all__ = ["NativeBackend"]
+
+_CACHE_NUMBER_BYTES = 2  # float16
+_CHUNK = 512  # tokens whose activations are in memory at once
+_OWN_BYTES = 32 << 20  # panels and blocks that threads unpack
+
+
+class NativeLoader(BackendLoader, name="native", preference=25):
+    """The C++ kernels, for files whose formats they know."""
+
+    def footprint(self, request: LoadRequest) -> Footprint:
+        """A float16 cache, and one chunk's activations."""
+        spec = request.spec
+        widest = max(spec.intermediate_size, spec.hidden_size, spec.n_heads * spec.head_dim)
+        buffer_bytes = 8 * _CHUNK * widest * 4 + 2 * spec.vocab_size * 4 + _OWN_BYTES
+        return request.footprint(cache_number_bytes=_CACHE_NUMBER_BYTES, buffer_bytes=buffer_bytes)
+
+    def obstacle(self, request: LoadRequest) -> SpratError | None:
+        """No native core, or a format that it does not know."""
+        if why := native_missing_because():
+            return BackendError(f"the native kernels are missing: {why}")
+        formats = {request.file.weight(name).format.name for name in request.file.names()}
+        if unknown := sorted(formats - NATIVE_FORMATS):
+            return BackendError(f"{request.file.path}: no native kernels for {', '.join(unknown)}; requantize it")
+        return None
+
+    def load(self, request: LoadRequest) -> NativeBackend:
+        """Nothing is read before it is used."""
+        return NativeBackend(request.spec, request.file, NativeKernels(request.n_threads))
+
+
+class NativeBackend:
+    """A model over C++ kernels.
+
+    Args:
+        spec: the architecture.
+        weights: where its weights lie; they are read while the model runs.
+        kernels: the arithmetic, with its threads.
+    """
+
+    name = "native"
+
+    def __init__(self, spec: ModelSpec, weights: WeightSource, kernels: NativeKernels) -> None:
+        self._model = load_model(spec, weights, kernels)
+        self.vocab_size = spec.vocab_size
+        self.max_context = spec.max_context
+
+    def new_stream(self, capacity: int, observe: RoutingObserver | None = None) -> ReferenceStream:
+        """An empty sequence; ``observe`` sees the experts that its tokens choose."""
+        return ReferenceStream(self._model, capacity, observe, storage="f16")
+
+    def close(self) -> None:
+        """Nothing to free: memory and threads go with the last reference."""

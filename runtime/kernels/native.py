@@ -1,0 +1,173 @@
+"""The kernel contract in C++: runtime/native, over weights as they lie in the file.
+
+Block formats meet activations rounded to int8, 32 numbers to a scale, so results differ from the reference by that
+rounding: about 0.5 % of a product's typical size. Everything else is float32 and differs by the order of sums.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sprat.errors import BackendError, unknown_name
+from sprat.native import core, missing_because
+from sprat.quant.formats.block import F32Array
+from sprat.runtime.cache import KVRows, Rows
+from sprat.runtime.kernels.contract import MLP, I32Array, Routes
+from sprat.runtime.rope import RopeAngles
+from sprat.runtime.spec import GroupScore, MoESpec, Scoring
+from sprat.runtime.weights import Weight
+
+if TYPE_CHECKING:
+    from sprat._core import Matrix, MoE
+
+__all__ = ["NATIVE_FORMATS", "NativeKernels", "instruction_sets", "native_missing_because"]
+
+NATIVE_FORMATS = frozenset(
+    {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "Q4_K", "Q5_K", "Q6_K"}
+)
+
+
+def native_missing_because() -> str:
+    """Why there are no native kernels here; empty when there are."""
+    if core is None:
+        return missing_because
+    return "" if instruction_sets() else "the native core was built from an older checkout; reinstall sprat"
+
+
+def instruction_sets() -> list[str]:
+    """Those that this processor runs and that have kernels, best first; ``plain`` is always the last."""
+    return core.isa_names() if core is not None and hasattr(core, "isa_names") else []
+
+
+class NativeKernels:
+    """:class:`~sprat.runtime.kernels.contract.Kernels` in C++. Weights must be of :data:`NATIVE_FORMATS`.
+
+    Args:
+        n_threads: threads that compute, the caller's included; ``None`` for one per core.
+        isa: an instruction set of :func:`instruction_sets`; ``None`` for ``$SPRAT_ISA``, or else the best.
+        cores: cores to pin the threads after the first to; empty leaves them to the system.
+
+    Raises:
+        BackendError: the native core is not built, or the processor lacks the instruction set.
+    """
+
+    def __init__(self, n_threads: int | None = None, isa: str | None = None, cores: Sequence[int] = ()) -> None:
+        self._core = _loaded_core()
+        name = isa or os.environ.get("SPRAT_ISA", "") or instruction_sets()[0]
+        if name not in instruction_sets():
+            raise BackendError(unknown_name("instruction set", name, instruction_sets()))
+        self._set = self._core.KernelSet(name, n_threads or len(os.sched_getaffinity(0)), list(cores))
+        self._matrices: dict[Weight, Matrix] = {}
+        self._mixtures: dict[MoESpec, MoE] = {}
+
+    @property
+    def isa(self) -> str:
+        """The instruction set in use."""
+        return str(self._set.isa)
+
+    @property
+    def n_threads(self) -> int:
+        """Threads that compute."""
+        return int(self._set.n_threads)
+
+    def embed(self, table: Weight, tokens: I32Array) -> F32Array:
+        """Unpack the rows ``tokens``."""
+        out = np.empty((len(tokens), table.shape[-1]), np.float32)
+        self._set.embed(self._matrix(table), tokens, out)
+        return out
+
+    def rms_norm(self, x: F32Array, gain: F32Array, eps: float) -> F32Array:
+        """``x / sqrt(mean(x ** 2) + eps) * gain``."""
+        out = np.empty(x.shape, np.float32)
+        self._set.rms_norm(x, gain, eps, out)
+        return out
+
+    def linear(self, x: F32Array, weight: Weight, bias: F32Array | None = None) -> F32Array:
+        """``x @ weight.T + bias``."""
+        out = np.empty((len(x), weight.shape[0]), np.float32)
+        self._set.linear(self._matrix(weight), x, bias, out)
+        return out
+
+    def rope(self, x: F32Array, angles: RopeAngles) -> None:
+        """Rotate each pair in place."""
+        self._core.rope(x, angles.cos, angles.sin, angles.interleaved)
+
+    def swiglu(self, x: F32Array, mlp: MLP) -> F32Array:
+        """``down(silu(gate(x)) * up(x))``."""
+        out = np.empty((len(x), mlp.down.shape[0]), np.float32)
+        self._set.swiglu(*self._mlp(mlp), x, out)
+        return out
+
+    def route(self, logits: F32Array, moe: MoESpec, bias: F32Array | None = None) -> Routes:
+        """Score, limit to the best groups, take the best experts, weigh them."""
+        shape = (len(logits), moe.n_experts_per_token)
+        routes = Routes(np.empty(shape, np.int32), np.empty(shape, np.float32))
+        self._set.route(logits, bias, self._mixture(moe), routes.experts, routes.weights)
+        return routes
+
+    def experts(self, x: F32Array, routes: Routes, routed: MLP, shared: MLP | None = None) -> F32Array:
+        """Tokens sorted by expert; each chosen expert is read once."""
+        out = np.empty(x.shape, np.float32)
+        always = self._mlp(shared) if shared else (None, None, None)
+        self._set.experts(*self._mlp(routed), *always, x, routes.experts, routes.weights, out)
+        return out
+
+    def gqa_attention(self, q: F32Array, rows: KVRows, scale: float) -> F32Array:
+        """Flash attention; the heads of a group share one pass over their keys."""
+        out = np.empty(q.shape, np.float32)
+        self._set.gqa(q, rows.keys, rows.values, scale, out)
+        return out
+
+    def mla_expanded(self, q: F32Array, rows: Rows, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
+        """Each head expands the latents block by block, and attends with all queries."""
+        return self._mla(q, rows, k_b, v_b, scale, expanded=True)
+
+    def mla_absorbed(self, q: F32Array, rows: Rows, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
+        """All heads share one pass over the latents, split over threads by rows."""
+        return self._mla(q, rows, k_b, v_b, scale, expanded=False)
+
+    def _mla(self, q: F32Array, rows: Rows, k_b: Weight, v_b: Weight, scale: float, *, expanded: bool) -> F32Array:
+        out = np.empty((*q.shape[:2], v_b.shape[1]), np.float32)
+        self._set.mla(q, rows, self._matrix(k_b), self._matrix(v_b), scale, expanded, out)
+        return out
+
+    def _mlp(self, mlp: MLP) -> tuple[Matrix, Matrix, Matrix]:
+        return self._matrix(mlp.gate), self._matrix(mlp.up), self._matrix(mlp.down)
+
+    def _matrix(self, weight: Weight) -> Matrix:
+        """The C++ view of ``weight``, made at first use: a model asks for the same weights for every token."""
+        found = self._matrices.get(weight)
+        if found is None:
+            *slices, rows, cols = weight.shape
+            n_slices = slices[0] if slices else 1
+            found = self._core.Matrix(weight.packed, weight.format.name, n_slices, rows, cols)
+            self._matrices[weight] = found
+        return found
+
+    def _mixture(self, moe: MoESpec) -> MoE:
+        found = self._mixtures.get(moe)
+        if found is None:
+            found = self._core.MoE(
+                moe.n_routed_experts,
+                moe.n_experts_per_token,
+                moe.n_groups,
+                moe.n_groups_per_token,
+                moe.scoring is Scoring.SIGMOID,
+                moe.normalize,
+                moe.group_score is GroupScore.TOP2_SUM,
+                moe.scaling,
+            )
+            self._mixtures[moe] = found
+        return found
+
+
+def _loaded_core() -> ModuleType:
+    if why := native_missing_because():
+        raise BackendError(f"the native kernels are missing: {why}")
+    assert core is not None, "a core that is missing has a reason"
+    return core

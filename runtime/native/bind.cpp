@@ -1,0 +1,219 @@
+// runtime/kernels/native.py's view of the kernels: NumPy arrays in and out, shapes checked, the GIL released.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <map>
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+#include "runtime/native/kernels.hpp"
+
+namespace nb = nanobind;
+using nb::literals::operator""_a;
+
+namespace sprat {
+namespace {
+
+using Floats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+using Ints = nb::ndarray<const int32_t, nb::c_contig, nb::device::cpu>;
+using Bytes = nb::ndarray<const uint8_t, nb::c_contig, nb::device::cpu>;
+using Out = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
+using OutInts = nb::ndarray<int32_t, nb::c_contig, nb::device::cpu>;
+using Strided = nb::ndarray<float, nb::ndim<3>, nb::device::cpu>;
+using CacheRows = nb::ndarray<nb::ro, nb::device::cpu>;
+
+const std::map<std::string, Format> FORMATS = {
+    {"F32", F32},   {"F16", F16},   {"BF16", BF16}, {"Q4_0", Q4_0},     {"Q4_1", Q4_1}, {"Q5_0", Q5_0},
+    {"Q5_1", Q5_1}, {"Q8_0", Q8_0}, {"Q4_K", Q4_K}, {"IQ4_NL", IQ4_NL}, {"Q5_K", Q5_K}, {"Q6_K", Q6_K},
+};
+
+struct Numbers { int per_block, bytes_per_block; };
+constexpr Numbers BLOCKS[N_FORMATS] = {{1, 4},   {1, 2},   {1, 2},   {32, 18},   {32, 20},   {32, 22},
+                                       {32, 24}, {32, 34}, {32, 18}, {256, 144}, {256, 176}, {256, 210}};
+
+void expect(bool condition, const char *what) {
+    if (!condition) throw std::invalid_argument(what);
+}
+
+// Keeps the array, and with it the memory map, alive.
+struct PackedMatrix : Matrix {
+    Bytes packed;
+
+    PackedMatrix(Bytes bytes, const std::string &name, int64_t slices, int64_t rows, int64_t cols) : packed(bytes) {
+        const auto found = FORMATS.find(name);
+        expect(found != FORMATS.end(), "no native kernel for this format");
+        const Numbers block = BLOCKS[found->second];
+        expect(cols > 0 && cols % block.per_block == 0, "a row is not a whole number of blocks");
+        const size_t row_size = size_t(cols / block.per_block * block.bytes_per_block);
+        expect(bytes.size() == size_t(slices * rows) * row_size, "packed bytes do not match the shape");
+        static_cast<Matrix &>(*this) = {bytes.data(), found->second, slices, rows, cols, row_size};
+    }
+};
+
+Mlp mlp_of(const PackedMatrix &gate, const PackedMatrix &up, const PackedMatrix &down) {
+    expect(up.rows == gate.rows && up.cols == gate.cols && up.n_slices == gate.n_slices, "gate and up differ in shape");
+    expect(down.cols == gate.rows && down.n_slices == gate.n_slices, "down does not follow gate");
+    return {&gate, &up, &down};
+}
+
+Rows rows_of(const CacheRows &rows) {
+    const size_t last = rows.ndim() - 1;
+    const auto type = rows.dtype();
+    expect(rows.ndim() >= 2 && rows.stride(last) == 1, "cache rows are not contiguous");
+    expect(type.code == uint8_t(nb::dlpack::dtype_code::Float) && (type.bits == 16 || type.bits == 32),
+           "cache rows are neither float16 nor float32");
+    return {rows.data(), rows.stride(last - 1), type.bits == 16};
+}
+
+// Runs a kernel without the GIL, alone on its pool.
+template <class Body> void run(KernelSet &set, const Body &body) {
+    const nb::gil_scoped_release release;
+    const std::lock_guard lock(set.busy);
+    body();
+}
+
+void linear(KernelSet &set, const PackedMatrix &weight, const Floats &x, const std::optional<Floats> &bias, Out &out) {
+    const int64_t n = x.size() / weight.cols;
+    expect(x.size() == size_t(n * weight.cols) && out.size() == size_t(n * weight.rows), "shapes of a product differ");
+    expect(weight.n_slices == 1 && (!bias || bias->size() == size_t(weight.rows)), "bias does not match the weight");
+    run(set, [&] { set.linear(weight, x.data(), n, bias ? bias->data() : nullptr, out.data()); });
+}
+
+void embed(KernelSet &set, const PackedMatrix &table, const Ints &tokens, Out &out) {
+    expect(out.size() == tokens.size() * size_t(table.cols), "shapes of an embedding differ");
+    for (size_t i = 0; i < tokens.size(); ++i)
+        expect(tokens.data()[i] >= 0 && tokens.data()[i] < table.rows, "a token lies outside the table");
+    run(set, [&] { set.embed(table, tokens.data(), int64_t(tokens.size()), out.data()); });
+}
+
+void rms_norm(KernelSet &set, const Floats &x, const Floats &gain, float eps, Out &out) {
+    const int64_t k = int64_t(gain.size()), n = int64_t(x.size()) / k;
+    expect(x.size() == size_t(n * k) && out.size() == x.size(), "shapes of a norm differ");
+    run(set, [&] { set.rms_norm(x.data(), gain.data(), eps, n, k, out.data()); });
+}
+
+// In place, on a slice of wider heads: a and b are neighbours, or half a head apart.
+void rope(Strided &x, const Floats &cos, const Floats &sin, bool interleaved) {
+    const int64_t n = int64_t(x.shape(0)), heads = int64_t(x.shape(1)), half = int64_t(x.shape(2)) / 2;
+    expect(x.stride(2) == 1 && cos.size() == size_t(n * half) && sin.size() == cos.size(), "shapes of a rotation differ");
+    const int64_t apart = interleaved ? 1 : half, step = interleaved ? 2 : 1;
+    for (int64_t t = 0; t < n; ++t) {
+        const float *c = cos.data() + t * half, *s = sin.data() + t * half;
+        for (int64_t h = 0; h < heads; ++h) {
+            float *row = x.data() + t * x.stride(0) + h * x.stride(1);
+            for (int64_t i = 0; i < half; ++i) {
+                const float a = row[i * step], b = row[i * step + apart];
+                row[i * step] = a * c[i] - b * s[i];
+                row[i * step + apart] = b * c[i] + a * s[i];
+            }
+        }
+    }
+}
+
+void swiglu(KernelSet &set, const PackedMatrix &gate, const PackedMatrix &up, const PackedMatrix &down, const Floats &x, Out &out) {
+    const Mlp mlp = mlp_of(gate, up, down);
+    const int64_t n = int64_t(x.size()) / gate.cols;
+    expect(gate.n_slices == 1 && down.rows == gate.cols && out.size() == x.size(), "shapes of an MLP differ");
+    run(set, [&] { set.swiglu(mlp, x.data(), n, out.data()); });
+}
+
+void route(KernelSet &set, const Floats &logits, const std::optional<Floats> &bias, const MoE &moe, OutInts &choice, Out &weights) {
+    const int64_t n = int64_t(logits.size()) / moe.n_experts;
+    expect(choice.size() == size_t(n * moe.n_chosen) && weights.size() == choice.size(), "shapes of a choice differ");
+    expect(!bias || bias->size() == size_t(moe.n_experts), "the bias does not match the experts");
+    expect(moe.n_chosen <= moe.n_experts && moe.n_experts % moe.n_groups == 0, "experts do not fit their groups");
+    run(set, [&] { set.route(moe, logits.data(), bias ? bias->data() : nullptr, n, choice.data(), weights.data()); });
+}
+
+void experts(KernelSet &set, const PackedMatrix &gate, const PackedMatrix &up, const PackedMatrix &down,
+             const PackedMatrix *shared_gate, const PackedMatrix *shared_up, const PackedMatrix *shared_down, const Floats &x,
+             const Ints &choice, const Floats &weights, Out &out) {
+    const Mlp routed = mlp_of(gate, up, down);
+    Mlp shared{};
+    if (shared_gate) shared = mlp_of(*shared_gate, *shared_up, *shared_down);
+    const int64_t n = int64_t(x.size()) / gate.cols, n_chosen = n ? int64_t(choice.size()) / n : 0;
+    expect(down.rows == gate.cols && out.size() == x.size() && x.size() == size_t(n * gate.cols), "shapes of experts differ");
+    expect(!shared_gate || (shared_gate->cols == gate.cols && shared_down->rows == down.rows), "shared experts differ in shape");
+    expect(choice.size() == size_t(n * n_chosen) && weights.size() == choice.size(), "routes do not match the tokens");
+    for (size_t i = 0; i < choice.size(); ++i)
+        expect(choice.data()[i] >= 0 && choice.data()[i] < gate.n_slices, "a route leads to an expert that does not exist");
+    run(set, [&] {
+        set.experts(routed, shared_gate ? &shared : nullptr, x.data(), n, choice.data(), weights.data(), int(n_chosen), out.data());
+    });
+}
+
+void gqa(KernelSet &set, const Floats &q, const CacheRows &keys, const CacheRows &values, float scale, Out &out) {
+    expect(q.ndim() == 3 && keys.ndim() == 3 && values.ndim() == 3, "attention wants (n, heads, dim) and (kv_heads, t, dim)");
+    const int64_t n = int64_t(q.shape(0)), kv_heads = int64_t(keys.shape(0)), n_rows = int64_t(keys.shape(1));
+    expect(q.shape(2) == keys.shape(2) && q.shape(2) == values.shape(2) && values.shape(1) == keys.shape(1) &&
+           values.shape(0) == keys.shape(0) && q.shape(1) % keys.shape(0) == 0 && n <= n_rows && out.size() == q.size(),
+           "shapes of attention differ");
+    const KernelSet::Heads cache{rows_of(keys), rows_of(values), keys.stride(0), values.stride(0), int(kv_heads), n_rows};
+    run(set, [&] { set.gqa(q.data(), n, int(q.shape(1)), int(q.shape(2)), cache, scale, out.data()); });
+}
+
+void mla(KernelSet &set, const Floats &q, const CacheRows &rows, const PackedMatrix &k_b, const PackedMatrix &v_b, float scale,
+         bool expanded, Out &out) {
+    expect(q.ndim() == 3 && rows.ndim() == 2, "attention wants (n, heads, dim) and (t, latent)");
+    const int64_t n = int64_t(q.shape(0)), dim = int64_t(q.shape(2));
+    expect(k_b.n_slices == int64_t(q.shape(1)) && v_b.n_slices == k_b.n_slices && v_b.cols == k_b.rows && dim >= k_b.cols &&
+           int64_t(rows.shape(1)) == k_b.rows + dim - k_b.cols && n <= int64_t(rows.shape(0)) &&
+           int64_t(out.size()) == n * v_b.n_slices * v_b.rows,
+           "shapes of latent attention differ");
+    const KernelSet::Latents latents{rows_of(rows), int64_t(rows.shape(0)), &k_b, &v_b};
+    run(set, [&] {
+        if (expanded) set.mla_expanded(q.data(), n, int(dim), latents, scale, out.data());
+        else set.mla_absorbed(q.data(), n, int(dim), latents, scale, out.data());
+    });
+}
+
+std::vector<std::string> isa_names() {
+    int n = 0;
+    const Isa *const *isas = usable_isas(n);
+    std::vector<std::string> names;
+    for (int i = 0; i < n; ++i) names.emplace_back(isas[i]->name);
+    return names;
+}
+
+const Isa &isa_called(const std::string &name) {
+    const Isa *isa = find_isa(name.c_str());
+    expect(isa != nullptr, "this processor has no such instruction set");
+    return *isa;
+}
+
+}  // namespace
+}  // namespace sprat
+
+void bind_kernels(nb::module_ &m) {
+    using namespace sprat;
+    m.def("isa_names", &isa_names, "Instruction sets with kernels that this processor runs, best first.");
+    nb::class_<PackedMatrix>(m, "Matrix", "Packed rows of a weight, left where they lie.")
+        .def(nb::init<Bytes, const std::string &, int64_t, int64_t, int64_t>(), nb::arg("packed").noconvert(), "format"_a,
+             "n_slices"_a, "rows"_a, "cols"_a);
+    nb::class_<MoE>(m, "MoE", "How experts are chosen.")
+        .def(nb::init<int, int, int, int, bool, bool, bool, float>(), "n_experts"_a, "n_chosen"_a, "n_groups"_a,
+             "n_groups_chosen"_a, "sigmoid"_a, "normalize"_a, "top2_groups"_a, "scaling"_a);
+    const auto out = nb::arg("out").noconvert();
+    nb::class_<KernelSet>(m, "KernelSet", "The kernels of one instruction set over a thread pool of their own.")
+        .def("__init__",
+             [](KernelSet *at, const std::string &isa, int n_threads, const std::vector<int> &cores) {
+                 new (at) KernelSet(isa_called(isa), n_threads, cores);
+             },
+             "isa"_a, "n_threads"_a, "cores"_a)
+        .def_prop_ro("isa", [](const KernelSet &set) { return set.isa().name; })
+        .def_prop_ro("n_threads", &KernelSet::n_threads)
+        .def("linear", &linear, "weight"_a, "x"_a, "bias"_a.none(), out)
+        .def("embed", &embed, "table"_a, "tokens"_a, out)
+        .def("rms_norm", &rms_norm, "x"_a, "gain"_a, "eps"_a, out)
+        .def("swiglu", &swiglu, "gate"_a, "up"_a, "down"_a, "x"_a, out)
+        .def("route", &route, "logits"_a, "bias"_a.none(), "moe"_a, nb::arg("choice").noconvert(), nb::arg("weights").noconvert())
+        .def("experts", &experts, "gate"_a, "up"_a, "down"_a, "shared_gate"_a.none(), "shared_up"_a.none(),
+             "shared_down"_a.none(), "x"_a, "choice"_a, "weights"_a, out)
+        .def("gqa", &gqa, "q"_a, nb::arg("keys").noconvert(), nb::arg("values").noconvert(), "scale"_a, out)
+        .def("mla", &mla, "q"_a, nb::arg("rows").noconvert(), "k_b"_a, "v_b"_a, "scale"_a, "expanded"_a, out);
+    m.def("rope", &rope, nb::arg("x").noconvert(), "cos"_a, "sin"_a, "interleaved"_a);
+}

@@ -1,0 +1,120 @@
+// Gated MLPs: dense, or a mixture's. Tokens are sorted by expert, so that each expert's bytes are read once.
+//
+// Three passes: gate and up with SiLU, rounding to int8, down with the weighted sum. The first is split over
+// (expert, block of rows), so that no thread waits for an expert with many tokens; the last over blocks of output rows,
+// each with all experts in order, so that sums never meet and do not depend on the number of threads.
+#include <algorithm>
+#include <numeric>
+
+#include "runtime/native/kernels.hpp"
+
+namespace sprat {
+
+// One expert with its tokens; the shared MLP is one more job, with all of them.
+struct KernelSet::Job {
+    Mlp mlp;
+    int64_t slice;
+    const int32_t *tokens;  // nullptr for all
+    const float *weights;   // nullptr for 1
+    int64_t n_tokens;
+    float *hidden = nullptr;  // (n_tokens, width)
+    Input input{};            // hidden, rounded
+
+    int64_t width() const { return mlp.gate->rows; }
+};
+
+namespace {
+
+constexpr int64_t ROWS = 32;  // of a piece; of Q4_0 and width 2048: 36 KB
+
+struct Piece {
+    int64_t job, row;
+};
+
+}  // namespace
+
+void KernelSet::mix(std::vector<Job> &jobs, const float *x, int64_t n, float *out, int64_t hidden_size) {
+    int64_t n_numbers = 0;
+    bool quantized = false;
+    for (const Job &job : jobs) {
+        n_numbers += job.n_tokens * job.width();
+        quantized = quantized || wants_quantized(*job.mlp.gate) || wants_quantized(*job.mlp.up);
+    }
+    float *hidden = hidden_.get<float>(n_numbers);
+    for (Job &job : jobs) {
+        job.hidden = hidden;
+        hidden += job.n_tokens * job.width();
+    }
+    gate_and_up(jobs, prepare(inputs_, x, n, hidden_size, quantized));
+    round_hidden(jobs);
+    down(jobs, n, out, hidden_size);
+}
+
+void KernelSet::gate_and_up(const std::vector<Job> &jobs, const Input &input) {
+    std::vector<Piece> pieces;
+    for (size_t j = 0; j < jobs.size(); ++j)
+        for (int64_t row = 0; row < jobs[j].width(); row += ROWS) pieces.push_back({int64_t(j), row});
+    pool_.each(int64_t(pieces.size()), [&](int64_t i, int thread) {
+        const Job &job = jobs[pieces[i].job];
+        const int64_t row = pieces[i].row, n_rows = std::min(ROWS, job.width() - row);
+        float *up = staging_[thread].get<float>(job.n_tokens * ROWS);
+        float *gate = job.hidden + row;
+        product(*job.mlp.gate, job.slice, row, n_rows, input, job.tokens, job.n_tokens, gate, job.width(), thread);
+        product(*job.mlp.up, job.slice, row, n_rows, input, job.tokens, job.n_tokens, up, n_rows, thread);
+        for (int64_t t = 0; t < job.n_tokens; ++t, gate += job.width(), up += n_rows)
+            isa_.silu_mul(gate, up, n_rows, gate);
+    });
+}
+
+// Jobs of one width lie behind each other, the routed experts and then the shared MLP: two runs at most.
+void KernelSet::round_hidden(std::vector<Job> &jobs) {
+    Buffer *buffer = &routed_inputs_;
+    for (size_t first = 0, last = 0; first < jobs.size(); buffer = &shared_inputs_) {
+        int64_t n_rows = 0;
+        for (; last < jobs.size() && jobs[last].width() == jobs[first].width(); ++last) n_rows += jobs[last].n_tokens;
+        const Input all = prepare(*buffer, jobs[first].hidden, n_rows, jobs[first].width(), true);
+        for (int64_t row = 0; first < last; row += jobs[first++].n_tokens) jobs[first].input = all.from(row);
+    }
+}
+
+void KernelSet::down(const std::vector<Job> &jobs, int64_t n, float *out, int64_t hidden_size) {
+    pool_.each((hidden_size + ROWS - 1) / ROWS, [&](int64_t i, int thread) {
+        const int64_t row = i * ROWS, n_rows = std::min(ROWS, hidden_size - row);
+        for (int64_t t = 0; t < n; ++t) std::fill_n(out + t * hidden_size + row, n_rows, 0.0f);
+        for (const Job &job : jobs) {
+            float *part = staging_[thread].get<float>(job.n_tokens * ROWS);
+            product(*job.mlp.down, job.slice, row, n_rows, job.input, nullptr, job.n_tokens, part, n_rows, thread);
+            for (int64_t t = 0; t < job.n_tokens; ++t, part += n_rows) {
+                float *to = out + (job.tokens ? job.tokens[t] : t) * hidden_size + row;
+                const float weight = job.weights ? job.weights[t] : 1.0f;
+                for (int64_t r = 0; r < n_rows; ++r) to[r] += weight * part[r];
+            }
+        }
+    });
+}
+
+void KernelSet::swiglu(const Mlp &mlp, const float *x, int64_t n, float *out) {
+    std::vector<Job> jobs{{mlp, 0, nullptr, nullptr, n}};
+    mix(jobs, x, n, out, mlp.gate->cols);
+}
+
+void KernelSet::experts(const Mlp &routed, const Mlp *shared, const float *x, int64_t n, const int32_t *choice,
+                        const float *weights, int n_chosen, float *out) {
+    const int64_t n_slots = n * n_chosen;
+    std::vector<int32_t> order(n_slots), tokens(n_slots);
+    std::vector<float> sorted(n_slots);
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return choice[a] < choice[b]; });
+    std::vector<Job> jobs;
+    for (int64_t i = 0; i < n_slots; ++i) {
+        tokens[i] = order[i] / n_chosen;
+        sorted[i] = weights[order[i]];
+        if (i == 0 || choice[order[i]] != choice[order[i - 1]])
+            jobs.push_back({routed, choice[order[i]], &tokens[i], &sorted[i], 0});
+        ++jobs.back().n_tokens;
+    }
+    if (shared) jobs.push_back({*shared, 0, nullptr, nullptr, n});
+    mix(jobs, x, n, out, routed.gate->cols);
+}
+
+}  // namespace sprat

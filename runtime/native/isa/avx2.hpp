@@ -1,0 +1,105 @@
+// AVX2, FMA and F16C; with -mavxvnni, its 256-bit dot product.
+#pragma once
+
+#include <cstdint>
+
+namespace {
+constexpr int LANES = 8;
+}
+#include "runtime/native/isa/vectors.hpp"
+//
+#include "runtime/native/isa/bytes256.hpp"
+
+namespace {
+
+// Micro-kernels' tiles. 16 registers: 4 integer and 4 float sums, the weights, and room for a product.
+constexpr int PANEL_VECTORS = 1, PANEL_TOKENS = 4;
+constexpr int PANEL_FROM = 6;  // tokens: below, unpacking costs more than it saves
+constexpr int GEMM_ROWS = 6, GEMM_VECTORS = 2;
+
+typedef B32 Chunk;  // one block
+constexpr int CHUNK_BLOCKS = 1;
+
+INLINE float sum(F v) {
+    __m128 half = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+}
+
+INLINE F load_half(const uint16_t *p) {
+    return (F)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
+}
+INLINE F load_bf16(const uint16_t *p) {
+    const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p));
+    return (F)_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16);
+}
+
+#if defined(__AVXVNNI__)
+constexpr int SIGNED_BIAS = 128;  // vpdpbusd wants unsigned codes; sums of the activations take the 128 out again
+
+INLINE B32 as_unsigned(B32 codes) { return _mm256_xor_si256(codes, _mm256_set1_epi8(int8_t(128))); }
+// By hand: GCC 12 does not end compiling _mm256_dpbusd_avx_epi32 here.
+template <bool SIGNED> INLINE I dot4(I total, B32 codes, B32 x) {
+    __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(total) : "x"(codes), "xm"(x));
+    return total;
+}
+#else
+constexpr int SIGNED_BIAS = 0;
+
+INLINE B32 as_unsigned(B32 codes) { return codes; }
+
+// vpmaddubsw adds pairs in 16 bits and saturates there: |code| <= 128 times |x| <= 127, twice, is 32512.
+template <bool SIGNED> INLINE I dot4(I total, B32 codes, B32 x) {
+    if constexpr (SIGNED) {
+        x = _mm256_sign_epi8(x, codes);
+        codes = _mm256_abs_epi8(codes);
+    }
+    const __m256i pairs = _mm256_maddubs_epi16(codes, x);
+    return total + (I)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+#endif
+
+template <class D> INLINE Chunk chunk(const uint8_t *group, int c) { return D::codes(group, c); }
+
+// total + scale * (codes . x), with one scale per 32 codes or one per 16.
+template <bool SIGNED, bool HALVES> INLINE F step(F total, Chunk codes, const int8_t *x, const float *scale) {
+    if constexpr (SIGNED) codes = as_unsigned(codes);
+    const I dot = dot4<SIGNED>(I{}, codes, load32(reinterpret_cast<const uint8_t *>(x)));
+    if constexpr (HALVES) {
+        const __m128 low = _mm_set1_ps(scale[0]), high = _mm_set1_ps(scale[1]);
+        return total + to_float(dot) * (F)_mm256_set_m128(high, low);
+    } else {
+        return total + to_float(dot) * all(scale[0]);
+    }
+}
+
+INLINE I repeat4(const int8_t *x) {
+    int32_t four;
+    std::memcpy(&four, x, 4);
+    return I{} + four;
+}
+template <bool SIGNED> INLINE I panel_dot(I total, const uint8_t *codes, I x) {
+    return dot4<SIGNED>(total, load32(codes), (B32)x);
+}
+
+// LANES rows of LANES dwords, transposed in registers: three rounds of eight shuffles.
+INLINE void transpose(const uint8_t *in, int64_t stride, uint8_t *out, int64_t out_stride) {
+    __m256i a[8], b[8];
+    for (int i = 0; i < 8; ++i) a[i] = load32(in + i * stride);
+    for (int i = 0; i < 4; ++i) {
+        b[2 * i] = _mm256_unpacklo_epi32(a[2 * i], a[2 * i + 1]);
+        b[2 * i + 1] = _mm256_unpackhi_epi32(a[2 * i], a[2 * i + 1]);
+    }
+    for (int i = 0; i < 2; ++i) {
+        for (int j = 0; j < 2; ++j) {
+            a[4 * i + 2 * j] = _mm256_unpacklo_epi64(b[4 * i + j], b[4 * i + j + 2]);
+            a[4 * i + 2 * j + 1] = _mm256_unpackhi_epi64(b[4 * i + j], b[4 * i + j + 2]);
+        }
+    }
+    for (int i = 0; i < 4; ++i) {
+        store32(out + i * out_stride, _mm256_permute2x128_si256(a[i], a[i + 4], 0x20));
+        store32(out + (i + 4) * out_stride, _mm256_permute2x128_si256(a[i], a[i + 4], 0x31));
+    }
+}
+
+}  // namespace

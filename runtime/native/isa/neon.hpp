@@ -1,0 +1,109 @@
+// AArch64 with the dot product extension (Cortex-A76, the Raspberry Pi 5's, and later).
+#pragma once
+
+#include <arm_neon.h>
+
+#include <cstdint>
+
+namespace {
+constexpr int LANES = 4;
+}
+#include "runtime/native/isa/vectors.hpp"
+
+namespace {
+
+// 32 registers of 128 bits: 2 x 4 integer and 2 x 4 float sums for panels; 4 x 4 float sums for gemm.
+constexpr int PANEL_VECTORS = 2, PANEL_TOKENS = 4;
+constexpr int PANEL_FROM = 6;  // tokens: below, unpacking costs more than it saves
+constexpr int GEMM_ROWS = 4, GEMM_VECTORS = 4;
+
+struct B32 {
+    uint8x16_t low, high;
+};
+typedef B32 Chunk;
+constexpr int CHUNK_BLOCKS = 1;
+constexpr int SIGNED_BIAS = 0;  // codes stay below 128, so that both kinds pass for signed
+
+INLINE B32 load32(const uint8_t *p) { return {vld1q_u8(p), vld1q_u8(p + 16)}; }
+INLINE void store32(uint8_t *p, B32 v) {
+    vst1q_u8(p, v.low);
+    vst1q_u8(p + 16, v.high);
+}
+INLINE B32 low4(B32 v) { return {vandq_u8(v.low, vdupq_n_u8(15)), vandq_u8(v.high, vdupq_n_u8(15))}; }
+INLINE B32 high4(B32 v) { return {vshrq_n_u8(v.low, 4), vshrq_n_u8(v.high, 4)}; }
+INLINE B32 nibbles(const uint8_t *p) {
+    const uint8x16_t both = vld1q_u8(p);
+    return {vandq_u8(both, vdupq_n_u8(15)), vshrq_n_u8(both, 4)};
+}
+INLINE B32 fifth_bits(uint32_t bits) {
+    const uint8x8_t bit = vcreate_u8(0x8040201008040201);
+    const auto spread = [&](uint32_t two) {
+        const uint8x16_t bytes = vcombine_u8(vdup_n_u8(uint8_t(two)), vdup_n_u8(uint8_t(two >> 8)));
+        return vandq_u8(vtstq_u8(bytes, vcombine_u8(bit, bit)), vdupq_n_u8(16));
+    };
+    return {spread(bits), spread(bits >> 16)};
+}
+template <int SHIFT, int N_BITS> INLINE B32 upper_bits(B32 v) {
+    const uint8x16_t mask = vdupq_n_u8((1 << N_BITS) - 1);
+    const int8x16_t shift = vdupq_n_s8(-SHIFT);  // negative shifts right
+    return {vshlq_n_u8(vandq_u8(vshlq_u8(v.low, shift), mask), 4), vshlq_n_u8(vandq_u8(vshlq_u8(v.high, shift), mask), 4)};
+}
+INLINE B32 either(B32 a, B32 b) { return {vorrq_u8(a.low, b.low), vorrq_u8(a.high, b.high)}; }
+INLINE B32 look_up(B32 index, const int8_t *table16) {
+    const uint8x16_t table = vld1q_u8(reinterpret_cast<const uint8_t *>(table16));
+    return {vqtbl1q_u8(table, index.low), vqtbl1q_u8(table, index.high)};
+}
+INLINE B32 as_unsigned(B32 codes) { return codes; }
+
+INLINE F load_half(const uint16_t *p) { return (F)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+INLINE F load_bf16(const uint16_t *p) { return (F)vshll_n_u16(vld1_u16(p), 16); }
+INLINE float half_to_float(const uint8_t *p) {
+    __fp16 half;
+    std::memcpy(&half, p, 2);
+    return float(half);
+}
+INLINE F8 scales8(const uint8_t *p, int stride) {
+    uint16_t half[8];
+    for (int i = 0; i < 8; ++i) std::memcpy(&half[i], p + i * stride, 2);
+    const F parts[2] = {load_half(half), load_half(half + 4)};
+    return load<F8>(parts);
+}
+
+INLINE float sum(F v) { return vaddvq_f32((float32x4_t)v); }
+
+template <class D> INLINE Chunk chunk(const uint8_t *group, int c) { return D::codes(group, c); }
+
+INLINE I dot4(I total, uint8x16_t codes, int8x16_t x) {
+    return (I)vdotq_s32((int32x4_t)total, vreinterpretq_s8_u8(codes), x);
+}
+
+// total + scale * (codes . x), with one scale per 32 codes or one per 16.
+template <bool SIGNED, bool HALVES> INLINE F step(F total, Chunk codes, const int8_t *x, const float *scale) {
+    const I low = dot4(I{}, codes.low, vld1q_s8(x));
+    if constexpr (HALVES) {
+        total += to_float(low) * scale[0];
+        return total + to_float(dot4(I{}, codes.high, vld1q_s8(x + 16))) * scale[1];
+    } else {
+        return total + to_float(dot4(low, codes.high, vld1q_s8(x + 16))) * scale[0];
+    }
+}
+
+INLINE int8x16_t repeat4(const int8_t *x) { return vreinterpretq_s8_s32(vdupq_n_s32(load<int32_t>(x))); }
+template <bool SIGNED> INLINE I panel_dot(I total, const uint8_t *codes, int8x16_t x) {
+    return dot4(total, vld1q_u8(codes), x);
+}
+
+// LANES rows of LANES dwords, transposed in registers.
+INLINE void transpose(const uint8_t *in, int64_t stride, uint8_t *out, int64_t out_stride) {
+    const auto row = [&](int i) { return vreinterpretq_u32_u8(vld1q_u8(in + i * stride)); };
+    const uint32x4x2_t first = vtrnq_u32(row(0), row(1)), second = vtrnq_u32(row(2), row(3));
+    const auto put = [&](int i, uint32x2_t a, uint32x2_t b) {
+        vst1q_u8(out + i * out_stride, vreinterpretq_u8_u32(vcombine_u32(a, b)));
+    };
+    put(0, vget_low_u32(first.val[0]), vget_low_u32(second.val[0]));
+    put(1, vget_low_u32(first.val[1]), vget_low_u32(second.val[1]));
+    put(2, vget_high_u32(first.val[0]), vget_high_u32(second.val[0]));
+    put(3, vget_high_u32(first.val[1]), vget_high_u32(second.val[1]));
+}
+
+}  // namespace

@@ -1,0 +1,95 @@
+// C++ alone: any processor, and what the others are tested against. The compiler may use its baseline vectors.
+#pragma once
+
+#include <cstdint>
+
+namespace {
+constexpr int LANES = 4;
+}
+#include "runtime/native/isa/vectors.hpp"
+
+namespace {
+
+constexpr int PANEL_VECTORS = 2, PANEL_TOKENS = 2;
+constexpr int PANEL_FROM = 6;  // tokens: below, unpacking costs more than it saves
+constexpr int GEMM_ROWS = 4, GEMM_VECTORS = 2;
+
+struct B32 {
+    uint8_t at[32];
+};
+typedef B32 Chunk;
+constexpr int CHUNK_BLOCKS = 1;
+constexpr int SIGNED_BIAS = 0;
+
+template <class Function> INLINE B32 each(Function f) {
+    B32 out;
+    for (int i = 0; i < 32; ++i) out.at[i] = uint8_t(f(i));
+    return out;
+}
+INLINE B32 load32(const uint8_t *p) { return load<B32>(p); }
+INLINE void store32(uint8_t *p, const B32 &v) { store(p, v); }
+INLINE B32 low4(const B32 &v) { return each([&](int i) { return v.at[i] & 15; }); }
+INLINE B32 high4(const B32 &v) { return each([&](int i) { return v.at[i] >> 4; }); }
+INLINE B32 nibbles(const uint8_t *p) { return each([&](int i) { return i < 16 ? p[i] & 15 : p[i - 16] >> 4; }); }
+INLINE B32 fifth_bits(uint32_t bits) { return each([&](int i) { return (bits >> i & 1) << 4; }); }
+template <int SHIFT, int N_BITS> INLINE B32 upper_bits(const B32 &v) {
+    return each([&](int i) { return (v.at[i] >> SHIFT & ((1 << N_BITS) - 1)) << 4; });
+}
+INLINE B32 either(const B32 &a, const B32 &b) { return each([&](int i) { return a.at[i] | b.at[i]; }); }
+INLINE B32 look_up(const B32 &index, const int8_t *table16) { return each([&](int i) { return table16[index.at[i]]; }); }
+INLINE B32 as_unsigned(const B32 &codes) { return codes; }
+
+// binary16 by arithmetic: shift the fields into place, then 2^112 mends the exponent, subnormals included.
+INLINE float half_bits_to_float(uint16_t half) {
+    const uint32_t magnitude = uint32_t(half & 0x7fff) << 13;
+    float value;
+    if (magnitude >= 0x0f800000) {  // infinity and NaN keep all exponent bits
+        const uint32_t bits = magnitude | 0x7f800000;
+        std::memcpy(&value, &bits, 4);
+    } else {
+        std::memcpy(&value, &magnitude, 4);
+        value *= 0x1p112f;
+    }
+    return half & 0x8000 ? -value : value;
+}
+INLINE float half_to_float(const uint8_t *p) { return half_bits_to_float(load<uint16_t>(p)); }
+INLINE F8 scales8(const uint8_t *p, int stride) {
+    F8 out;
+    for (int i = 0; i < 8; ++i) out[i] = half_to_float(p + i * stride);
+    return out;
+}
+
+INLINE float sum(F v) { return (v[0] + v[1]) + (v[2] + v[3]); }
+INLINE F load_half(const uint16_t *p) {
+    return F{half_bits_to_float(p[0]), half_bits_to_float(p[1]), half_bits_to_float(p[2]), half_bits_to_float(p[3])};
+}
+INLINE F load_bf16(const uint16_t *p) { return (F)(I{p[0], p[1], p[2], p[3]} << 16); }
+
+template <class D> INLINE Chunk chunk(const uint8_t *group, int c) { return D::codes(group, c); }
+
+template <bool SIGNED> INLINE int32_t dot(const uint8_t *codes, const int8_t *x, int n) {
+    int32_t total = 0;
+    for (int i = 0; i < n; ++i) total += (SIGNED ? int32_t(int8_t(codes[i])) : int32_t(codes[i])) * x[i];
+    return total;
+}
+
+// total + scale * (codes . x), with one scale per 32 codes or one per 16.
+template <bool SIGNED, bool HALVES> INLINE F step(F total, const Chunk &codes, const int8_t *x, const float *scale) {
+    const float first = float(dot<SIGNED>(codes.at, x, 16)), second = float(dot<SIGNED>(codes.at + 16, x + 16, 16));
+    total[0] += scale[0] * first;
+    total[1] += scale[HALVES ? 1 : 0] * second;
+    return total;
+}
+
+INLINE const int8_t *repeat4(const int8_t *x) { return x; }
+template <bool SIGNED> INLINE I panel_dot(I total, const uint8_t *codes, const int8_t *x) {
+    for (int lane = 0; lane < LANES; ++lane) total[lane] += dot<SIGNED>(codes + 4 * lane, x, 4);
+    return total;
+}
+
+INLINE void transpose(const uint8_t *in, int64_t stride, uint8_t *out, int64_t out_stride) {
+    for (int i = 0; i < LANES; ++i)
+        for (int j = 0; j < LANES; ++j) std::memcpy(out + j * out_stride + 4 * i, in + i * stride + 4 * j, 4);
+}
+
+}  // namespace

@@ -1,0 +1,54 @@
+// What the compiler's own vectors give every instruction set alike. Included by each set's header after it has
+// defined LANES.
+//
+// Everything in these headers has internal linkage: each object that includes them is compiled for another processor.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace {
+
+typedef float F __attribute__((vector_size(4 * LANES)));    // one register of float32
+typedef int32_t I __attribute__((vector_size(4 * LANES)));
+typedef float F8 __attribute__((vector_size(32)));          // one number per block of a group, on every set
+typedef int32_t I8 __attribute__((vector_size(32)));
+typedef uint8_t U8x8 __attribute__((vector_size(8)));
+typedef int8_t S8x8 __attribute__((vector_size(8)));
+
+#define INLINE inline __attribute__((always_inline))
+
+template <class V, class T> INLINE V load(const T *p) {
+    V v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+template <class V, class T> INLINE void store(T *p, V v) { std::memcpy(p, &v, sizeof v); }
+
+INLINE F all(float x) { return F{} + x; }
+INLINE F to_float(I x) { return __builtin_convertvector(x, F); }
+INLINE F8 to_float8(I8 x) { return __builtin_convertvector(x, F8); }
+INLINE F max(F a, F b) { return a > b ? a : b; }
+INLINE float scalar_max(float a, float b) { return a > b ? a : b; }
+INLINE int least(int64_t a, int64_t b) { return int(a < b ? a : b); }
+
+// exp to 2 ulp: 2^n * exp(r) with |r| <= ln(2) / 2, Cephes' polynomial. 0 below -87, so that masked scores vanish.
+INLINE F exp(F x) {
+    const F magic = all(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+    const F top = all(88.0f);
+    const F clamped = x < top ? x : top;
+    const F n = (clamped * 1.44269504088896341f + magic) - magic;
+    const F r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
+    F p = all(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    const F safe = n > all(-126.0f) ? n : all(-126.0f);
+    const I exponent = (__builtin_convertvector(safe, I) + 127) << 23;
+    return x < all(-87.0f) ? F{} : p * (F)exponent;
+}
+
+}  // namespace

@@ -1,0 +1,79 @@
+// Products of one weight with all tokens, split over threads by rows; and what is done per token.
+#include <algorithm>
+
+#include "runtime/native/kernels.hpp"
+
+namespace sprat {
+namespace {
+
+// Rows per piece of work: about 48 KB, long enough to stream and short enough to balance; a multiple of 16, a panel.
+int64_t rows_per_piece(const Matrix &m, int64_t n_rows, int n_threads) {
+    const int64_t by_bytes = pad_to(std::max<int64_t>(1, 48 * 1024 / int64_t(m.row_bytes)), 16);
+    const int64_t by_balance = pad_to(std::max<int64_t>(1, n_rows / (4 * n_threads)), 16);
+    return std::min(by_bytes, by_balance);
+}
+
+}  // namespace
+
+uint8_t *Buffer::bytes(size_t n) {
+    if (data_.size() < n + 64) data_ = std::vector<uint8_t>(n + n / 8 + 64);
+    return data_.data() + (64 - reinterpret_cast<uintptr_t>(data_.data()) % 64);
+}
+
+Input Input::from(int64_t first) const {
+    const int64_t at = first * quantized.k_padded;
+    const Quantized &all = quantized;
+    return {x + first * k, k, {all.q + at, all.d + at / 32, all.sum32 + at / 32, all.sum16 + at / 16, all.k_padded}};
+}
+
+Input KernelSet::prepare(Buffer &buffer, const float *x, int64_t n, int64_t k, bool quantized) {
+    if (!quantized) return {x, k, {}};
+    const int64_t k_padded = pad_to(k, 256), n_blocks = n * k_padded / 32;
+    float *at = buffer.get<float>(n_blocks * (1 + 1 + 2 + 8));
+    int32_t *sums = reinterpret_cast<int32_t *>(at + n_blocks);
+    const Quantized q{reinterpret_cast<int8_t *>(at + 4 * n_blocks), at, sums, sums + n_blocks, k_padded};
+    // One token takes about a microsecond: not worth waking the others.
+    const int64_t per_piece = std::max<int64_t>(1, 16384 / k);
+    pool_.each((n + per_piece - 1) / per_piece, [&](int64_t i, int) {
+        for (int64_t t = i * per_piece; t < std::min(n, (i + 1) * per_piece); ++t) isa_.quantize(x + t * k, k, q, t);
+    });
+    return {x, k, q};
+}
+
+void KernelSet::product(const Matrix &weight, int64_t slice, int64_t row, int64_t n_rows, const Input &input,
+                        const int32_t *tokens, int64_t n_tokens, float *out, int64_t out_stride, int thread) {
+    Product p{};
+    p.weights = weight.data + (slice * weight.rows + row) * weight.row_bytes;
+    p.row_bytes = weight.row_bytes;
+    p.n_rows = int(n_rows);
+    p.input = &input;
+    p.tokens = tokens;
+    p.n_tokens = int(n_tokens);
+    p.out = out;
+    p.out_stride = out_stride;
+    p.scratch = pool_.scratch(thread, product_scratch_bytes(input.k));
+    isa_.product[weight.format](p);
+}
+
+void KernelSet::linear(const Matrix &weight, const float *x, int64_t n, const float *bias, float *out) {
+    const Input input = prepare(inputs_, x, n, weight.cols, wants_quantized(weight));
+    const int64_t step = rows_per_piece(weight, weight.rows, n_threads());
+    pool_.each((weight.rows + step - 1) / step, [&](int64_t i, int thread) {
+        const int64_t row = i * step, n_rows = std::min(step, weight.rows - row);
+        product(weight, 0, row, n_rows, input, nullptr, n, out + row, weight.rows, thread);
+        if (!bias) return;
+        for (int64_t t = 0; t < n; ++t)
+            for (int64_t r = row; r < row + n_rows; ++r) out[t * weight.rows + r] += bias[r];
+    });
+}
+
+void KernelSet::embed(const Matrix &table, const int32_t *tokens, int64_t n, float *out) {
+    for (int64_t t = 0; t < n; ++t)
+        isa_.dequantize[table.format](table.data + tokens[t] * table.row_bytes, table.cols, out + t * table.cols);
+}
+
+void KernelSet::rms_norm(const float *x, const float *gain, float eps, int64_t n, int64_t k, float *out) {
+    for (int64_t t = 0; t < n; ++t) isa_.rms_norm(x + t * k, gain, eps, k, out + t * k);
+}
+
+}  // namespace sprat

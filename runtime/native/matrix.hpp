@@ -1,0 +1,79 @@
+// What kernels read: packed weights as they lie in the file, and activations in the forms that products want.
+//
+// Plain data only. Objects for several instruction sets include this file, and an inline function that one of them
+// compiled with its own instructions could be the copy that the linker keeps for all.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace sprat {
+
+// Index into the tables of formats; bind.cpp knows ggml's numbers.
+enum Format : int { F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, Q4_K, Q5_K, Q6_K, N_FORMATS };
+
+struct Matrix {
+    const uint8_t *data;
+    Format format;
+    int64_t n_slices;  // experts or heads stacked; 1 for a plain matrix
+    int64_t rows, cols;
+    size_t row_bytes;
+};
+
+// Activations rounded to int8, 32 numbers to a scale: x = d * q. Rows are padded with zeros to whole groups of 256.
+// The sums are those of q: products fold a format's zero point or minimum through them, once per block.
+struct Quantized {
+    int8_t *q;       // (n, k_padded)
+    float *d;        // (n, k_padded / 32)
+    int32_t *sum32;  // (n, k_padded / 32)
+    int32_t *sum16;  // (n, k_padded / 16)
+    int64_t k_padded;
+};
+
+struct Input {
+    const float *x;  // (n, k)
+    int64_t k;
+    Quantized quantized;  // empty when only float weights meet this input
+
+    // The same from token `first` on.
+    Input from(int64_t first) const;
+};
+
+// Some rows of a weight, times some tokens: out[i * out_stride + r] = row r . token tokens[i].
+struct Product {
+    const uint8_t *weights;
+    size_t row_bytes;
+    int n_rows;
+    const Input *input;
+    const int32_t *tokens;  // nullptr for 0, 1, 2, ...
+    int n_tokens;
+    float *out;
+    int64_t out_stride;
+    uint8_t *scratch;  // product_scratch_bytes(k), 64-byte aligned, of one thread
+};
+
+// Flash attention of packed queries over cache rows; see attend.hpp.
+struct Rows {
+    const void *data;
+    int64_t stride;  // numbers from row to row
+    bool half;       // binary16, else float32
+};
+
+struct Attention {
+    const float *q;         // (n_queries, dim), scaled; token-major, so that what they see grows
+    int n_queries, dim, value_dim;
+    int queries_per_token;  // consecutive queries that share a token
+    int64_t first_seen;     // rows that the first token sees; each later token sees one more
+    int64_t begin, end;     // cache rows to attend to
+    Rows keys, values;
+    // Expanded latent attention only: keys [k_b . latent, rope], values v_b . latent.
+    const float *k_bt = nullptr;  // (nope, rank)
+    const float *v_bt = nullptr;  // (rank, value_stride)
+    int rank = 0, nope = 0;        // rank 0: keys and values lie in the cache as they are
+    // Results: unnormalised sums (n_queries, value_stride), and each query's largest score and sum of weights.
+    float *out, *largest, *total;
+    int value_stride;
+    uint8_t *scratch;  // attention_scratch_bytes(*this)
+};
+
+}  // namespace sprat

@@ -1,0 +1,98 @@
+#include "runtime/native/pool.hpp"
+
+#include <cstdlib>
+#include <new>
+#include <pthread.h>
+#include <sched.h>
+
+namespace sprat {
+namespace {
+
+constexpr int SPINS = 4000;    // about 50 us: the Python between two kernels of a layer takes 5 to 20
+constexpr int YIELDS = 200;    // then let others run, still awake
+
+void pause_cpu() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+void pin(std::thread &thread, int core) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(core, &set);
+    pthread_setaffinity_np(thread.native_handle(), sizeof set, &set);  // a core that we may not use: stay unpinned
+}
+
+}  // namespace
+
+Pool::Pool(int n_threads, const std::vector<int> &cores) : buffers_(n_threads) {
+    for (int thread = 1; thread < n_threads; ++thread) {
+        workers_.emplace_back([this, thread] { work(thread); });
+        if (size_t(thread) <= cores.size()) pin(workers_.back(), cores[thread - 1]);
+    }
+}
+
+Pool::~Pool() {
+    stop_.store(true);
+    generation_.fetch_add(1);
+    generation_.notify_all();
+    for (auto &worker : workers_) worker.join();
+}
+
+// Nobody waits for a worker that has not joined: on a busy machine it may be asleep for longer than the work takes.
+// A worker enters, and only then looks whether the generation is odd; the caller makes it even, and only then looks
+// whether anyone is inside. So either the worker sees the end, or the caller sees the worker.
+void Pool::run(int64_t n, Call call, const void *body) {
+    call_ = call, body_ = body, n_ = n;
+    next_.store(0, std::memory_order_relaxed);
+    generation_.fetch_add(1);
+    generation_.notify_all();
+    take(0);
+    generation_.fetch_add(1);
+    for (int spins = 0; inside_.load() != 0; ++spins) {
+        if (spins < SPINS) pause_cpu();
+        else sched_yield();
+    }
+}
+
+void Pool::take(int thread) {
+    for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < n_;) call_(body_, i, thread);
+}
+
+void Pool::work(int thread) {
+    for (uint64_t seen = 0; await(seen);) {
+        inside_.fetch_add(1);
+        if (generation_.load() % 2) take(thread);
+        inside_.fetch_sub(1);
+    }
+}
+
+// Waits for another odd generation than the one seen; false when the pool ends.
+bool Pool::await(uint64_t &seen) {
+    for (int spins = 0;; ++spins) {
+        const uint64_t now = generation_.load();
+        if (stop_.load()) return false;
+        if (now != seen && now % 2) return seen = now, true;
+        if (spins < SPINS) pause_cpu();
+        else if (spins < SPINS + YIELDS) sched_yield();
+        else generation_.wait(now);
+    }
+}
+
+void Pool::Free::operator()(uint8_t *p) const { std::free(p); }
+
+uint8_t *Pool::scratch(int thread, size_t bytes) {
+    Buffer &buffer = buffers_[thread];
+    if (buffer.bytes < bytes) {
+        const size_t rounded = (bytes + 4095) / 4096 * 4096;
+        buffer.data.reset(static_cast<uint8_t *>(std::aligned_alloc(64, rounded)));
+        if (!buffer.data) throw std::bad_alloc();
+        buffer.bytes = rounded;
+    }
+    return buffer.data.get();
+}
+
+}  // namespace sprat

@@ -1,0 +1,99 @@
+"""Native attention and rotation against the reference, on every instruction set."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from native_kernels import every_isa, kernels_of, needs_native, random_weight
+
+from sprat.runtime.cache import KVRows
+from sprat.runtime.kernels import ReferenceKernels
+from sprat.runtime.rope import RopeTable
+from sprat.runtime.spec import RopeSpec
+
+pytestmark = needs_native
+few = settings(deadline=None, max_examples=15)
+both_storages = pytest.mark.parametrize("storage", [np.float32, np.float16])
+tokens, past = st.integers(1, 33), st.integers(0, 300)
+
+
+@every_isa
+@both_storages
+@given(n=tokens, past=past, kv_heads=st.integers(1, 3), group=st.integers(1, 7), dim=st.integers(1, 70))
+@few
+def test_gqa_of_any_shape(isa, storage, n, past, kv_heads, group, dim):
+    rng = np.random.default_rng(n + past)
+    q = rng.normal(size=(n, kv_heads * group, dim)).astype(np.float32)
+    # Rows of a longer cache, as a model's are.
+    keys, values = (rng.normal(size=(kv_heads, past + n + 3, dim)).astype(storage)[:, : past + n] for _ in range(2))
+    rows = KVRows(keys, values)
+    found = kernels_of(isa).gqa_attention(q, rows, 0.3)
+    np.testing.assert_allclose(found, ReferenceKernels().gqa_attention(q, rows, 0.3), atol=2e-5)
+
+
+@every_isa
+@both_storages
+@given(
+    n=tokens,
+    past=past,
+    heads=st.integers(1, 5),
+    rank=st.integers(1, 70),
+    nope=st.integers(1, 40),
+    v_dim=st.integers(1, 40),
+)
+@few
+def test_both_forms_of_latent_attention(isa, storage, n, past, heads, rank, nope, v_dim):
+    rng, rope = np.random.default_rng(n + past), 6
+    q = rng.normal(size=(n, heads, nope + rope)).astype(np.float32)
+    rows = rng.normal(size=(past + n, rank + rope)).astype(storage)
+    k_b = random_weight(rng, (heads, rank, nope), "F32")
+    v_b = random_weight(rng, (heads, v_dim, rank), "F32")
+    expected = ReferenceKernels().mla_absorbed(q, rows, k_b, v_b, 0.4)
+    np.testing.assert_allclose(kernels_of(isa).mla_absorbed(q, rows, k_b, v_b, 0.4), expected, atol=5e-5)
+    np.testing.assert_allclose(kernels_of(isa).mla_expanded(q, rows, k_b, v_b, 0.4), expected, atol=5e-5)
+
+
+@every_isa
+@pytest.mark.parametrize("format_name", ["Q4_0", "Q8_0", "F16"])
+def test_latent_attention_with_packed_projections(isa, format_name):
+    rng = np.random.default_rng(2)
+    q = rng.normal(size=(5, 4, 64 + 16)).astype(np.float32)
+    rows = rng.normal(size=(150, 128 + 16)).astype(np.float16)
+    k_b, v_b = random_weight(rng, (4, 128, 64), format_name), random_weight(rng, (4, 64, 128), format_name)
+    expected = ReferenceKernels().mla_expanded(q, rows, k_b, v_b, 0.1)
+    np.testing.assert_allclose(kernels_of(isa).mla_expanded(q, rows, k_b, v_b, 0.1), expected, atol=2e-5)
+    # The absorbed form rounds queries and sums to int8 where the projection is in blocks.
+    np.testing.assert_allclose(kernels_of(isa).mla_absorbed(q, rows, k_b, v_b, 0.1), expected, atol=0.02)
+
+
+@every_isa
+def test_scores_far_apart_do_not_overflow(isa):
+    rng = np.random.default_rng(3)
+    q = rng.normal(size=(3, 2, 16)).astype(np.float32) * 100
+    keys = rng.normal(size=(1, 200, 16)).astype(np.float32) * 10
+    values = rng.normal(size=(1, 200, 16)).astype(np.float32)
+    rows = KVRows(keys, values)
+    found = kernels_of(isa).gqa_attention(q, rows, 1.0)
+    np.testing.assert_allclose(found, ReferenceKernels().gqa_attention(q, rows, 1.0), atol=1e-3)
+
+
+@every_isa
+def test_the_number_of_threads_changes_only_roundings(isa):
+    rng = np.random.default_rng(4)
+    q = rng.normal(size=(1, 4, 32)).astype(np.float32)
+    rows = KVRows(*(rng.normal(size=(1, 900, 32)).astype(np.float16) for _ in range(2)))
+    one = kernels_of(isa, 1).gqa_attention(q, rows, 0.2)
+    for n_threads in (2, 3, 5):
+        np.testing.assert_allclose(kernels_of(isa, n_threads).gqa_attention(q, rows, 0.2), one, atol=1e-6)
+
+
+@pytest.mark.parametrize("interleaved", [True, False])
+def test_rotation_of_a_slice_of_wider_heads(interleaved):
+    angles = RopeTable(RopeSpec(dim=8, theta=1e4, interleaved=interleaved)).angles(3, 5)
+    x = np.random.default_rng(0).normal(size=(5, 3, 20)).astype(np.float32)
+    expected = x.copy()
+    kernels_of("plain").rope(x[..., 12:], angles)
+    ReferenceKernels().rope(expected[..., 12:], angles)
+    np.testing.assert_allclose(x, expected, atol=1e-6)
