@@ -18,7 +18,7 @@ _CHUNK = 512  # tokens whose activations are in memory at once
 _OWN_BYTES = 32 << 20  # panels and blocks that threads unpack
 
 
-class NativeLoader(BackendLoader, name="native", preference=25):
+class NativeLoader(BackendLoader, name="native", preference=10):
     """The C++ kernels, for files whose formats they know."""
 
     def footprint(self, request: LoadRequest) -> Footprint:

@@ -40,7 +40,17 @@ def diagnose() -> Diagnosis:
         cpu=this_cpu(),
         native_core=core is not None,
         native_missing_because=missing_because,
-        backends=(BackendState("reference", True, "NumPy, always there"), _llamacpp_state()),
+        backends=(_native_state(), BackendState("reference", True, "NumPy, always there"), _llamacpp_state()),
+    )
+
+
+def _native_state() -> BackendState:
+    from sprat.runtime.kernels.native import instruction_sets, native_missing_because
+
+    if why := native_missing_because():
+        return BackendState("native", False, why)
+    return BackendState(
+        "native", True, f"C++ kernels on {instruction_sets()[0]}; taken first where it knows a file's formats"
     )
 
 
