@@ -26,7 +26,7 @@ def load(name, kernels):
     """Model, tokens and expected logits of one folder."""
     checkpoint = Checkpoint.open(GOLDEN / name)
     expected = load_file(GOLDEN / name / "expected.safetensors")
-    return load_model(checkpoint.spec, checkpoint.weights, kernels), expected["tokens"], expected["logits"]
+    return load_model(checkpoint.spec, checkpoint, kernels), expected["tokens"], expected["logits"]
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,7 @@ def test_llamacpp_limits_v2_to_the_groups_of_the_best_two(name, tmp_path):
     """DeepSeek's own code takes the groups of the best one: here llama.cpp's file is right and its routing is not."""
     checkpoint = Checkpoint.open(GOLDEN / name)
     spec = replace(checkpoint.spec, moe=replace(checkpoint.spec.moe, group_score=GroupScore.TOP2_SUM))
-    model = load_model(spec, checkpoint.weights, ReferenceKernels())
+    model = load_model(spec, checkpoint, ReferenceKernels())
     tokens = load_file(GOLDEN / name / "expected.safetensors")["tokens"]
     expected = model.forward(tokens, model.new_cache(len(tokens)), all_logits=True)
     assert np.abs(llamacpp_logits(name, tmp_path) - expected).max() <= 1e-4 * np.abs(expected).max()
