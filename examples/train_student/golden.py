@@ -1,6 +1,6 @@
 """Write ``tests/demo/golden.npz``: transformers' logits of the packaged student, for a test that needs no torch.
 
-python examples/train_student/golden.py
+python examples/train_student/golden.py     # with sprat installed
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ PROMPTS = (
     "Tom has 347 apples and buys 285 more. How many apples does he have now?",
     "Could you dim the bedroom light to 40 percent in ten minutes?",
 )
+LAST = 6
+"""Positions whose logits are kept: all the tokens before had to be right for these."""
 TARGET = Path(__file__).parents[2] / "tests" / "demo" / "golden.npz"
 
 
@@ -33,7 +35,7 @@ def main() -> None:
         with torch.inference_mode():
             logits = model(ids).logits[0]
         arrays |= {f"prompt_{index}": np.array(prompt), f"tokens_{index}": ids[0].numpy().astype(np.int32)}
-        arrays[f"logits_{index}"] = logits.numpy()
+        arrays[f"logits_{index}"] = logits[-LAST:].numpy()
     np.savez_compressed(TARGET, transformers=np.array(transformers.__version__), **arrays)
     print(f"{TARGET}: {TARGET.stat().st_size / 1e3:.0f} kB")
 

@@ -52,7 +52,7 @@ def main() -> None:
     training, held_out = _texts(folder / "teacher")
     tokenizer = _tokenizer(folder / "tokenizer.json", training)
     checkpoint = folder / "checkpoint"
-    _train(tokenizer, training, folder, checkpoint, options.steps)
+    _train(tokenizer, training, folder, checkpoint, TrainingConfig(steps=options.steps, finish=options.finish))
     _evaluate(checkpoint, held_out, folder / "scores.json", options.n)
     write_card(checkpoint, folder / "scores.json", folder / "losses.csv")
     if options.install:
@@ -70,7 +70,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--texts", type=int, default=4000, help="answers that the teacher writes (default: %(default)s)"
     )
-    parser.add_argument("--steps", type=int, default=4500, help="training steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=2600, help="training steps (default: %(default)s)")
+    parser.add_argument("--finish", type=int, default=600, help="of them, finishing steps (default: %(default)s)")
     parser.add_argument("--n", type=int, default=1000, help="held-out problems per task (default: %(default)s)")
     parser.add_argument("--install", action="store_true", help="copy the result into the package, as the new demo")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
@@ -126,14 +127,14 @@ def _tokenizer(path: Path, texts: list[Problem]) -> Tokenizer:
     return Tokenizer.from_file(str(path))
 
 
-def _train(tokenizer: Tokenizer, texts: list[Problem], folder: Path, checkpoint: Path, steps: int) -> None:
+def _train(tokenizer: Tokenizer, texts: list[Problem], folder: Path, checkpoint: Path, config: TrainingConfig) -> None:
     if (checkpoint / "model.safetensors").exists():
         return
     torch.manual_seed(0)
     student = Student(StudentConfig(vocab_size=VOCAB_SIZE))
     with _bar() as bar:
-        task = bar.add_task("student learns", total=steps, note="")
-        train(student, BatchMaker(tokenizer, texts), TrainingConfig(steps=steps), folder, _reporter(bar, task))
+        task = bar.add_task("student learns", total=config.steps, note="")
+        train(student, BatchMaker(tokenizer, texts, config.steps - config.finish), config, folder, _reporter(bar, task))
     draw_losses(folder / "losses.csv", folder / "losses.png")
     write_checkpoint(student, tokenizer, checkpoint)
 

@@ -23,20 +23,27 @@ class TrainingConfig:
     """How long and how fast."""
 
     steps: int
+    """All steps, the finishing ones included."""
+    finish: int
+    """The last steps: mostly exact answers (see `batches.py`), at a lower rate that falls to zero once more."""
     muon_lr: float = 0.02
     adam_lr: float = 3e-3
     warmup: float = 0.02
     """Share of the steps in which the rate rises."""
     decay: float = 0.55
-    """Share of the steps, the last ones, in which it falls to zero."""
+    """Share of the steps before the finish, the last of them, in which it falls to zero."""
+    finish_rate: float = 0.4
+    """Where the rate begins in the finish, as a share of the highest."""
     balance: float = 0.01
     """Weight of the auxiliary loss that keeps all experts in use."""
     save_every: int = 100
 
     def rate(self, step: int) -> float:
         """Learning rate at `step`, as a share of the highest."""
-        done = (step + 1) / self.steps
-        return min(1.0, done / self.warmup, max(0.0, (1 - step / self.steps) / self.decay))
+        main = self.steps - self.finish
+        if step >= main:
+            return self.finish_rate * (self.steps - step) / self.finish
+        return min(1.0, (step + 1) / main / self.warmup, (1 - step / main) / self.decay)
 
 
 @dataclass(frozen=True, slots=True)
