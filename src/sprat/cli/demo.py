@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ import click
 import numpy as np
 
 from sprat.cli.terminal import human_bytes, progress_bar
-from sprat.demo.tasks import GENERATED, Split
+from sprat.demo.tasks import prose
 from sprat.export.pipeline import ExportResult, export
 from sprat.export.verify import Verification, verify
 from sprat.places import find_source
@@ -32,6 +31,7 @@ STORY = "Mia has 347 stamps. A friend gives Mia 285 more. Then Mia sells 96 of t
 COMMAND = "Could you dim the bedroom light to 40 percent in ten minutes?"
 
 _VERIFY_TOKENS = 512
+_MAX_KLD = 0.25  # int4 costs a model of 13 million weights about half of this
 _SHADES = " ░▒▓█"
 
 
@@ -57,7 +57,7 @@ def command(*, out: Path) -> None:
         f'sprat run {out} "Which is larger, 417 or 471?"',
         f"sprat eval {out} --task home --n 200",
         f"sprat inspect {out}",
-        f"sprat devices {DEVICE}",
+        f"sprat devices show {DEVICE}",
     ):
         click.echo(f"  {line}")
 
@@ -106,14 +106,17 @@ def _print_export(result: ExportResult) -> None:
 
 
 def _verify(out: Path) -> Verification:
-    """Verify on what the student is for: problems that it was not trained on."""
-    problems = itertools.chain.from_iterable(
-        itertools.islice(task.problems(Split.HELD_OUT), 12) for task in GENERATED.values()
-    )
-    text = "\n".join(f"{problem.prompt}\n{problem.reasoning}\n{problem.answer}" for problem in problems)
+    """Verify on texts that the student was not trained on. Not on its problems: it never learnt to predict a question."""
+    text = "\n\n".join(problem.answer for problem in prose.held_out_texts(limit=8))
     with progress_bar("verifying") as bar:
         return verify(
-            out, find_source("demo"), text=text, backends=("reference",), max_tokens=_VERIFY_TOKENS, progress=bar
+            out,
+            find_source("demo"),
+            text=text,
+            backends=("reference",),
+            max_kld=_MAX_KLD,
+            max_tokens=_VERIFY_TOKENS,
+            progress=bar,
         )
 
 
