@@ -91,7 +91,8 @@ def verify(
         artifact: what was made: a bundle, or a GGUF file.
         source: what it was made from: a checkpoint folder, or a GGUF file.
         text: what both read; by default :func:`default_text`.
-        backends: those that run the artifact; by default ``reference``, and ``llamacpp`` where it is installed.
+        backends: those that run the artifact; by default ``reference``, the one that ``Engine.load`` takes, and
+            ``llamacpp`` where it is installed.
         max_kld: the largest mean KL divergence (in nats) that passes.
         max_tokens: read only this much of the text.
         progress: called with (tokens done, tokens to do, what is being done).
@@ -103,7 +104,9 @@ def verify(
     path = find_model(artifact)
     with contextlib.ExitStack() as stack:
         base = open_source(source, dense_bytes=available_bytes() // 4)
-        engines = {name: stack.enter_context(Engine.load(path, backend=name)) for name in backends or _backends()}
+        engines = {
+            name: stack.enter_context(Engine.load(path, backend=name)) for name in backends or _default_backends(path)
+        }
         window = min(_WINDOW, base.max_context, *(engine.context for engine in engines.values()))
         comparison = _Comparison(base, {name: engine.backend for name, engine in engines.items()}, window)
         stack.callback(comparison.close)
@@ -206,5 +209,9 @@ def _windows(engine: Engine, text: str, window: int, max_tokens: int | None) -> 
     return windows
 
 
-def _backends() -> list[str]:
-    return ["reference"] + ["llamacpp"] * (importlib.util.find_spec("llama_cpp") is not None)
+def _default_backends(path: Path) -> list[str]:
+    """The oracle, what the file will run on here, and llama.cpp where it is installed."""
+    with Engine.load(path) as engine:
+        chosen = engine.backend_choice.name
+    installed = ["llamacpp"] if importlib.util.find_spec("llama_cpp") else []
+    return list(dict.fromkeys(["reference", chosen, *installed]))

@@ -133,3 +133,11 @@ def test_a_checkpoint_runs_as_it_is(source):
         assert reply["model"] == source.name
         assert reply["usage"]["completion_tokens"] == 3
         assert engine.context == 64
+
+
+def test_by_default_the_oracle_and_what_will_run_the_file_are_checked(mixture, tmp_path, monkeypatch):
+    monkeypatch.setattr("sprat.export.verify.importlib.util.find_spec", lambda _name: None)
+    bundle = export(mixture, tmp_path / "out", quant="int8").bundle
+    found = verify(bundle.path, mixture, text=TEXT, max_tokens=64)
+    with Engine.load(bundle.path) as engine:
+        assert list(found.quality) == list(dict.fromkeys(["reference", engine.backend_choice.name]))
