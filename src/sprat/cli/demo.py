@@ -106,7 +106,7 @@ def _print_export(result: ExportResult) -> None:
 
 
 def _verify(out: Path) -> Verification:
-    """Verify on texts that the student was not trained on. Not on its problems: it never learnt to predict a question."""
+    """Verify on prose that the student was not trained on; not on its problems, whose questions it never learnt."""
     text = "\n\n".join(problem.answer for problem in prose.held_out_texts(limit=8))
     with progress_bar("verifying") as bar:
         return verify(
