@@ -23,6 +23,7 @@ from sprat.errors import ExportError
 from sprat.export.gguf_layout import Layout, PlacedTensor, PlannedTensor
 from sprat.export.journal import FinishedTensor, Journal, JournalHead
 from sprat.quant.formats.block import U8Array
+from sprat.runtime.bundle import file_sha256
 
 __all__ = [
     "PackTensor",
@@ -30,7 +31,6 @@ __all__ = [
     "ReportProgress",
     "WrittenFile",
     "check_room",
-    "file_sha256",
     "sync_folder",
     "write_gguf",
 ]
@@ -127,12 +127,6 @@ def check_room(path: Path, layout: Layout) -> None:
             f"{path}: {needed_bytes:,} bytes are still to be written and {free_bytes:,} are free; "
             f"free {needed_bytes - free_bytes:,} bytes and run the same command again"
         )
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_folder(folder: Path) -> None:

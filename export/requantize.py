@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from sprat.errors import ExportError
-from sprat.export.gguf import ReportProgress, WrittenFile, file_sha256, write_gguf
+from sprat.export.gguf import ReportProgress, WrittenFile, write_gguf
 from sprat.export.gguf_artifact import QUANTIZATION_VERSION, group_tensors
 from sprat.export.gguf_layout import PlannedTensor, plan_layout
 from sprat.export.repack import repack
 from sprat.export.source_tensor import SourceTensor
 from sprat.export.stored import SourceFile, StoredTensor
 from sprat.quant.recipe import Recipe
-from sprat.runtime.bundle import TensorGroup
+from sprat.runtime.bundle import TensorGroup, file_sha256
 from sprat.runtime.foreign import any_format
 from sprat.runtime.gguf import GGUFFile
 from sprat.runtime.gguf_header import ValueType

@@ -36,6 +36,7 @@ __all__ = [
     "Manifest",
     "Source",
     "TensorGroup",
+    "file_sha256",
     "read_manifest",
 ]
 
@@ -148,7 +149,7 @@ class Bundle:
         problems = [
             f"{file.name!r} has SHA-256 {found}, the manifest says {file.sha256}"
             for file in self.manifest.files
-            if (found := _sha256(self.path / file.name)) != file.sha256
+            if (found := file_sha256(self.path / file.name)) != file.sha256
         ]
         _raise_all(self.path, problems, "copy the bundle again")
 
@@ -228,7 +229,8 @@ def _file_problems(folder: Path, file: BundleFile) -> Iterator[str]:
         yield f"{file.name!r} has {path.stat().st_size} bytes, the manifest says {file.size_bytes}"
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -13,9 +13,10 @@ import pytest
 
 from sprat.errors import ExportError
 from sprat.export import gguf as writer
-from sprat.export.gguf import Progress, file_sha256, write_gguf
+from sprat.export.gguf import Progress, write_gguf
 from sprat.export.gguf_layout import PlannedTensor, plan_layout
 from sprat.quant.formats import get_format
+from sprat.runtime.bundle import file_sha256
 from sprat.runtime.gguf import GGUFFile
 
 METADATA = {

@@ -7,8 +7,8 @@ import pytest
 from tiny_checkpoint import CONFIGS, TEMPLATE, shapes, weights, write_checkpoint, write_weights
 
 from sprat.errors import CheckpointError, DeviceError, DoesNotFitError, ExportError, FormatError, InputError
-from sprat.export.gguf import file_sha256
 from sprat.export.pipeline import export
+from sprat.runtime.bundle import file_sha256
 from sprat.runtime.gguf import GGUFFile
 from sprat.runtime.gguf_metadata import spec_from_metadata
 from sprat.runtime.hf_config import spec_from_config

@@ -4,11 +4,12 @@ import pytest
 from tiny_checkpoint import CONFIGS, write_checkpoint
 
 from sprat.errors import ExportError, FormatError, ModelFileError
-from sprat.export.gguf import file_sha256, write_gguf
+from sprat.export.gguf import write_gguf
 from sprat.export.gguf_layout import PlannedTensor, plan_layout
 from sprat.export.pipeline import export
 from sprat.export.requantize import quantize
 from sprat.quant.formats import get_format
+from sprat.runtime.bundle import file_sha256
 
 
 @pytest.fixture(scope="module")
