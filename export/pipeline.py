@@ -154,11 +154,29 @@ def export(
     checkpoint.verify_complete()
     folder.make()
     written = {form: artifact.write(folder.partial, progress) for form, artifact in artifacts.items()}
+    files = (*map(_describe, written.values()), *_add_texts(folder, checkpoint, tokenizer))
+    manifest = _manifest(checkpoint, recipe, artifacts, files, device)
+    return ExportResult(
+        bundle=folder.finish(manifest),
+        plan=plan,
+        n_resumed=sum(file.n_resumed for file in written.values()),
+        notes=tuple(file.note for file in written.values() if file.note),
+    )
+
+
+def _manifest(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    artifacts: Mapping[str, Any],
+    files: tuple[BundleFile, ...],
+    device: str | None,
+) -> Manifest:
+    """Everything known about the bundle, from what was planned and written."""
     unused = recipe.unused_rules(checkpoint.names())
-    manifest = Manifest(
+    return Manifest(
         name=_identity(checkpoint),
         artifacts=tuple(Artifact(format=form, file=a.file_name, plan=a.plan) for form, a in artifacts.items()),
-        files=(*map(_describe, written.values()), *_add_texts(folder, checkpoint, tokenizer)),
+        files=files,
         source=_describe_source(checkpoint),
         spec=msgspec.to_builtins(checkpoint.spec),
         recipe=" ".join([recipe.name, *map(str, recipe.rules)]),
@@ -166,12 +184,6 @@ def export(
         device=device,
         versions={name: version(name) for name in _RECORDED},
         warnings=(*checkpoint.warnings, *(f"rule {rule} matches no tensor" for rule in unused)),
-    )
-    return ExportResult(
-        bundle=folder.finish(manifest),
-        plan=plan,
-        n_resumed=sum(file.n_resumed for file in written.values()),
-        notes=tuple(file.note for file in written.values() if file.note),
     )
 
 

@@ -1,5 +1,6 @@
 """Fixtures that several rooms share."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,9 @@ import zipfile
 
 import hypothesis
 import pytest
+
+# Before NumPy loads: on busy cores OpenBLAS's threads wait for each other, and the tests' matrices are small.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 hypothesis.settings.register_profile("sprat", deadline=None)  # no test asserts a time
 hypothesis.settings.load_profile("sprat")
