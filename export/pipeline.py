@@ -167,7 +167,7 @@ def export(
 def _manifest(
     checkpoint: Checkpoint,
     recipe: Recipe,
-    artifacts: Mapping[str, Any],
+    artifacts: Mapping[str, PlannedArtifact],
     files: tuple[BundleFile, ...],
     device: str | None,
 ) -> Manifest:
