@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from phases import phase_at
 from tokenizers import Tokenizer
 from torch import Tensor
 from vocabulary import PAD, chat_prompt, completion
@@ -21,11 +22,6 @@ from sprat.demo.tasks.split import Problem, Split
 __all__ = ["TASKS", "Batch", "BatchMaker", "Document"]
 
 TASKS = ("arithmetic", "home", "prose")
-SHARES = (0.42, 0.38, 0.20)
-"""Of all problems. Prose is the longest, home the shortest, so shares of tokens differ."""
-FINISH_SHARES = (0.54, 0.40, 0.06)
-"""The same in the finishing steps: exact answers need the most practice, and prose has been read several times."""
-
 ROWS, ROW_LENGTH = 16, 256
 _POOL = 48
 _HEAD_ROWS = 512
@@ -56,10 +52,9 @@ class Batch:
 class BatchMaker:
     """Draws problems, encodes and packs them."""
 
-    def __init__(self, tokenizer: Tokenizer, texts: list[Problem], finish_at: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, texts: list[Problem]) -> None:
         self._tokenizer = tokenizer
         self._texts = texts
-        self._finish_at = finish_at
         self._pad: int = tokenizer.token_to_id(PAD)
 
     def __call__(self, step: int) -> Batch:
@@ -80,11 +75,15 @@ class BatchMaker:
 
     def _documents(self, step: int) -> Iterator[Document]:
         rng = random.Random(step)
-        shares = FINISH_SHARES if step >= self._finish_at else SHARES
+        phase, _ = phase_at(step)
         prose = iter(lambda: rng.choice(self._texts), None)
-        streams = (arithmetic.problems(Split.TRAIN, seed=step), home.problems(Split.TRAIN, seed=step), prose)
+        streams = (
+            arithmetic.problems(Split.TRAIN, seed=step),
+            home.problems(Split.TRAIN, seed=step),
+            prose,
+        )
         while True:
-            task = rng.choices(range(len(TASKS)), weights=shares)[0]
+            task = rng.choices(range(len(TASKS)), weights=phase.shares)[0]
             yield self.encode(next(streams[task]), task)
 
     def _collate(self, rows: list[list[Document]]) -> Batch:

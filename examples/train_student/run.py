@@ -24,6 +24,7 @@ from curve import draw_losses
 from distill import plan_batches, read_texts, write_texts
 from evaluation import answers, load, perplexity, score
 from hf_checkpoint import write_checkpoint
+from phases import PHASES
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -52,7 +53,7 @@ def main() -> None:
     training, held_out = _texts(folder / "teacher")
     tokenizer = _tokenizer(folder / "tokenizer.json", training)
     checkpoint = folder / "checkpoint"
-    _train(tokenizer, training, folder, checkpoint, TrainingConfig(steps=options.steps, finish=options.finish))
+    _train(tokenizer, training, folder, checkpoint)
     _evaluate(checkpoint, held_out, folder / "scores.json", options.n)
     write_card(checkpoint, folder / "scores.json", folder / "losses.csv")
     if options.install:
@@ -70,8 +71,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--texts", type=int, default=4000, help="answers that the teacher writes (default: %(default)s)"
     )
-    parser.add_argument("--steps", type=int, default=2600, help="training steps (default: %(default)s)")
-    parser.add_argument("--finish", type=int, default=600, help="of them, finishing steps (default: %(default)s)")
     parser.add_argument("--n", type=int, default=1000, help="held-out problems per task (default: %(default)s)")
     parser.add_argument("--install", action="store_true", help="copy the result into the package, as the new demo")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
@@ -133,8 +132,8 @@ def _train(tokenizer: Tokenizer, texts: list[Problem], folder: Path, checkpoint:
     torch.manual_seed(0)
     student = Student(StudentConfig(vocab_size=VOCAB_SIZE))
     with _bar() as bar:
-        task = bar.add_task("student learns", total=config.steps, note="")
-        train(student, BatchMaker(tokenizer, texts, config.steps - config.finish), config, folder, _reporter(bar, task))
+        task = bar.add_task("student learns", total=sum(phase.steps for phase in PHASES), note="")
+        train(student, BatchMaker(tokenizer, texts), TrainingConfig(), folder, _reporter(bar, task))
     draw_losses(folder / "losses.csv", folder / "losses.png")
     write_checkpoint(student, tokenizer, checkpoint)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from batches import TASKS, Batch
 from muon import Muon
+from phases import PHASES, phase_at
 from student import Student
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
@@ -20,30 +21,21 @@ __all__ = ["Progress", "TrainingConfig", "train"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig:
-    """How long and how fast."""
+    """How fast; how long is said in `phases.py`."""
 
-    steps: int
-    """All steps, the finishing ones included."""
-    finish: int
-    """The last steps: mostly exact answers (see `batches.py`), at a lower rate that falls to zero once more."""
     muon_lr: float = 0.02
     adam_lr: float = 3e-3
-    warmup: float = 0.02
-    """Share of the steps in which the rate rises."""
-    decay: float = 0.55
-    """Share of the steps before the finish, the last of them, in which it falls to zero."""
-    finish_rate: float = 0.4
-    """Where the rate begins in the finish, as a share of the highest."""
+    warmup: int = 40
+    """Steps in which the rate rises at the very beginning."""
     balance: float = 0.01
     """Weight of the auxiliary loss that keeps all experts in use."""
     save_every: int = 100
 
     def rate(self, step: int) -> float:
         """Learning rate at `step`, as a share of the highest."""
-        main = self.steps - self.finish
-        if step >= main:
-            return self.finish_rate * (self.steps - step) / self.finish
-        return min(1.0, (step + 1) / main / self.warmup, (1 - step / main) / self.decay)
+        phase, within = phase_at(step)
+        falling = (1 - within / phase.steps) / phase.decay
+        return min(1.0, (step + 1) / self.warmup, phase.rate * min(1.0, falling))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +88,16 @@ def train(
     folder: Path,
     report: Callable[[Progress], None],
 ) -> None:
-    """Train in place up to ``config.steps``, going on from ``folder/checkpoint.pt`` where there is one."""
+    """Train in place through `PHASES`, going on from ``folder/checkpoint.pt`` where there is one."""
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.pt"
     optimizers = _Optimizers(student, config)
+    n_steps = sum(phase.steps for phase in PHASES)
     start = _restore(student, optimizers, checkpoint) if checkpoint.exists() else 0
     student.train()
     with (folder / "losses.csv").open("a", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
-        for step in range(start, config.steps):
+        for step in range(start, n_steps):
             progress = _step(student, optimizers, batch_of(step), config, step)
             rows.writerow(
                 [
@@ -115,7 +108,7 @@ def train(
                 ]
             )
             report(progress)
-            if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+            if (step + 1) % config.save_every == 0 or step + 1 == n_steps:
                 file.flush()
                 _save(student, optimizers, checkpoint, step + 1)
 
