@@ -9,9 +9,12 @@ from sprat.runtime.engine import Engine
 pytestmark = pytest.mark.slow
 pytest.importorskip("llama_cpp")
 
-# "What is the capital of France?" alone is a near tie here: 0.08 between the logits of "The" and "L" first,
-# and llama.cpp's 8-bit activations are enough to tip it. With the second sentence it is 1.5.
-QUESTION = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
+# The system message matters: under the model's own one, the first token is a near tie (0.08 between the logits of "The"
+# and "L"), and 8-bit activations are enough to tip it.
+QUESTION = [
+    {"role": "system", "content": "Answer in English."},
+    {"role": "user", "content": "What is the capital of France?"},
+]
 BACKENDS = ["reference", "llamacpp"]
 
 
@@ -27,17 +30,11 @@ def answer(model, backend):
         return engine.chat(QUESTION, temperature=0, max_tokens=24)["choices"][0]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", [*BACKENDS, "native"])
 def test_it_knows_the_capital_of_france(smollm2_gguf, backend):
     choice = answer(smollm2_gguf, backend)
     assert choice["message"]["content"] == "The capital of France is Paris."
     assert choice["finish_reason"] == "stop"
-
-
-def test_the_reference_answers_the_bare_question_too(smollm2_gguf):
-    with Engine.load(smollm2_gguf, backend="reference") as engine:
-        reply = engine.chat([{"role": "user", "content": "What is the capital of France?"}], temperature=0)
-    assert "Paris" in reply["choices"][0]["message"]["content"]
 
 
 def test_its_exports_know_it_in_llama_cpp(bundles):
