@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from memory_weights import MemoryWeights
-from native_kernels import every_isa, kernels_of, needs_native
+from native_kernels import BLOCK_FORMATS, every_isa, kernels_of, needs_native, rounded
 from published_configs import PUBLISHED
 
 from sprat.runtime.gguf import GGUFFile
@@ -85,11 +85,22 @@ def test_logits_do_not_depend_on_the_number_of_threads(family):
     np.testing.assert_allclose(three, one, atol=1e-5)
 
 
+class RoundedReference(ReferenceKernels):
+    """The reference with what native products do on purpose: activations in int8 where weights are in blocks."""
+
+    def _product(self, x, weight, expert=None):
+        return super()._product(rounded(x) if weight.format.name in BLOCK_FORMATS else x, weight, expert)
+
+
 @pytest.mark.slow
 @every_isa
-def test_a_real_model_diverges_less_than_a_ten_thousandth(isa, smollm2_gguf):
+def test_a_real_model_diverges_as_far_as_activations_in_int8_make_it(isa, smollm2_gguf):
     with GGUFFile.open(smollm2_gguf) as file:
         spec = spec_from_metadata(file.metadata, file)
-        native, reference = (load_model(spec, file, k) for k in (kernels_of(isa), ReferenceKernels()))
-        tokens = np.random.default_rng(3).integers(0, 10_000, 64)
-        assert mean_kld(all_logits(reference, tokens), all_logits(native, tokens, storage="f16")) < 1e-4
+        tokens = np.random.default_rng(3).integers(0, 10_000, 24)
+        exact, also_rounded, native = (
+            all_logits(load_model(spec, file, kernels), tokens)
+            for kernels in (ReferenceKernels(), RoundedReference(), kernels_of(isa))
+        )
+    # The two round at other places as soon as one number falls to the other side, so they are compared in size.
+    assert mean_kld(exact, native) < 1.5 * mean_kld(exact, also_rounded) < 1.5e-2

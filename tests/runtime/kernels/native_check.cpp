@@ -1,0 +1,117 @@
+// Every instruction set against plain C++, without Python: what `make test-arm` runs under qemu, and the sanitizers.
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "runtime/native/isa.hpp"
+
+using namespace sprat;
+
+namespace {
+
+struct Layout { const char *name; int weights, bytes; std::vector<int> halves; };
+
+// In the order of Format: where a block's binary16 fields lie, which must stay finite.
+const Layout LAYOUTS[N_FORMATS] = {
+    {"F32", 1, 4, {}},         {"F16", 1, 2, {0}},        {"BF16", 1, 2, {}},        {"Q4_0", 32, 18, {0}},
+    {"Q4_1", 32, 20, {0, 2}},  {"Q5_0", 32, 22, {0}},     {"Q5_1", 32, 24, {0, 2}},  {"Q8_0", 32, 34, {0}},
+    {"IQ4_NL", 32, 18, {0}},   {"Q4_K", 256, 144, {0, 2}}, {"Q5_K", 256, 176, {0, 2}}, {"Q6_K", 256, 210, {208}},
+};
+
+std::mt19937 generator(1);
+int failures = 0;
+
+std::vector<float> numbers(size_t n) {
+    std::normal_distribution<float> normal;
+    std::vector<float> out(n);
+    for (float &x : out) x = normal(generator);
+    return out;
+}
+
+std::vector<uint8_t> blocks(Format format, int64_t rows, int64_t k) {
+    const Layout &layout = LAYOUTS[format];
+    std::vector<uint8_t> out(size_t(rows * k / layout.weights * layout.bytes));
+    for (uint8_t &byte : out) byte = uint8_t(generator());
+    for (size_t at = 0; at < out.size(); at += layout.bytes) {
+        const float number = float(generator() % 1000) / 500 - 1;
+        const uint16_t half = uint16_t(0x2800 | (generator() & 0x83ff));  // +-0.03 to 0.06
+        if (format == F32) std::memcpy(&out[at], &number, 4);
+        if (format == BF16) std::memcpy(&out[at], reinterpret_cast<const char *>(&number) + 2, 2);
+        for (int field : layout.halves) std::memcpy(&out[at + field], &half, 2);
+    }
+    return out;
+}
+
+void compare(const char *what, const Isa &isa, const std::vector<float> &found, const std::vector<float> &expected) {
+    float size = 0, error = 0;
+    for (size_t i = 0; i < found.size(); ++i) {
+        size = std::fmax(size, std::fabs(expected[i]));
+        error = std::isfinite(found[i]) ? std::fmax(error, std::fabs(found[i] - expected[i])) : INFINITY;
+    }
+    const bool good = error <= 2e-5f * size;
+    failures += !good;
+    if (!good) std::printf("%s on %s: error %g of %g\n", what, isa.name, double(error), double(size));
+}
+
+std::vector<float> product(const Isa &isa, const Isa &rounding, Format format, const std::vector<uint8_t> &weights,
+                           const std::vector<float> &x, int rows, int64_t k, int n) {
+    const int64_t padded = pad_to(k, 256);
+    std::vector<int8_t> q(n * padded);
+    std::vector<float> d(n * padded / 32), out(size_t(n) * rows);
+    std::vector<int32_t> sum32(n * padded / 32), sum16(n * padded / 16);
+    const Input input{x.data(), k, {q.data(), d.data(), sum32.data(), sum16.data(), padded}};
+    for (int t = 0; t < n; ++t) rounding.quantize(x.data() + t * k, k, input.quantized, t);
+    std::vector<uint8_t> scratch(product_scratch_bytes(k) + 64);
+    Product p{};
+    p.weights = weights.data(), p.row_bytes = weights.size() / rows, p.n_rows = rows, p.input = &input;
+    p.n_tokens = n, p.out = out.data(), p.out_stride = rows;
+    p.scratch = scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64);
+    isa.product[format](p);
+    return out;
+}
+
+std::vector<float> attention(const Isa &isa, const std::vector<float> &q, const std::vector<float> &rows, int n, int dim,
+                             int value_dim, int n_rows) {
+    const int stride = int(pad_to(value_dim, 16));
+    std::vector<float> out(size_t(n) * stride), largest(n), total(n);
+    Attention a{};
+    a.q = q.data(), a.n_queries = n, a.dim = dim, a.value_dim = value_dim, a.queries_per_token = 1;
+    a.first_seen = n_rows - n + 1, a.end = n_rows;
+    a.keys = a.values = {rows.data(), dim, false};
+    a.out = out.data(), a.largest = largest.data(), a.total = total.data(), a.value_stride = stride;
+    std::vector<uint8_t> scratch(isa.attention_scratch_bytes(a) + 64);
+    a.scratch = scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64);
+    isa.attend(a);
+    for (int i = 0; i < n; ++i)
+        for (int j = 0; j < stride; ++j) out[i * stride + j] /= total[i];
+    return out;
+}
+
+}  // namespace
+
+int main() {
+    int n_isas = 0;
+    const Isa *const *isas = usable_isas(n_isas);
+    const Isa &plain = *isas[n_isas - 1];
+    for (int i = 0; i < n_isas; ++i) {
+        for (int f = 0; f < N_FORMATS; ++f) {
+            const int64_t k = LAYOUTS[f].weights == 256 ? 768 : 736;
+            for (int rows : {1, 2, 19, 32}) {
+                const auto weights = blocks(Format(f), rows, k);
+                for (int n : {1, 4, 6, 15}) {
+                    const auto x = numbers(size_t(n * k));
+                    compare(LAYOUTS[f].name, *isas[i], product(*isas[i], plain, Format(f), weights, x, rows, k, n),
+                            product(plain, plain, Format(f), weights, x, rows, k, n));
+                }
+            }
+        }
+        for (int n : {1, 7, 40}) {
+            const auto q = numbers(size_t(n) * 70), rows = numbers(200 * 70);
+            compare("attention", *isas[i], attention(*isas[i], q, rows, n, 70, 33, 200), attention(plain, q, rows, n, 70, 33, 200));
+        }
+        std::printf("%s: checked\n", isas[i]->name);
+    }
+    return failures != 0;
+}
