@@ -126,7 +126,7 @@ def _tokenizer(path: Path, texts: list[Problem]) -> Tokenizer:
     return Tokenizer.from_file(str(path))
 
 
-def _train(tokenizer: Tokenizer, texts: list[Problem], folder: Path, checkpoint: Path, config: TrainingConfig) -> None:
+def _train(tokenizer: Tokenizer, texts: list[Problem], folder: Path, checkpoint: Path) -> None:
     if (checkpoint / "model.safetensors").exists():
         return
     torch.manual_seed(0)
