@@ -1,5 +1,6 @@
 # make demo   export a model, verify it, answer a prompt with it
 # make test   the fast tests (no network, under three minutes)
+# make test-arm   the kernels of 64-bit ARM, cross-compiled and run under qemu
 # make lint   ruff, mypy and the import-direction test
 # Each makes .venv and installs what it needs. PYTHON chooses the interpreter: make test PYTHON=python3.12
 
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(wildcard */native/*.cpp */native/*.h */native/*.hpp */native/*/*) src/sprat/_core.cpp CMakeLists.txt
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all test-arm lint clean
 
 demo: $(VENV)/.core
 	$(BIN)/sprat demo
@@ -33,8 +34,9 @@ $(VENV)/.core: $(BIN)/python pyproject.toml $(NATIVE)
 	$(BIN)/pip install --quiet -e .
 	touch $@
 
+# By name and not as extras of sprat, which would compile it once more.
 $(VENV)/.test: $(VENV)/.core
-	$(BIN)/pip install --quiet -e ".[test]"
+	$(BIN)/pip install --quiet "pytest>=8.2" "hypothesis>=6.100"
 	touch $@
 
 $(VENV)/.lint: $(BIN)/python pyproject.toml
@@ -43,8 +45,21 @@ $(VENV)/.lint: $(BIN)/python pyproject.toml
 
 # llama.cpp is compiled for this processor; the flags have one home (see its module for why).
 $(VENV)/.llamacpp: $(VENV)/.core
-	CMAKE_ARGS="$$($(BIN)/python -m sprat.runtime.backends.llamacpp_build)" $(BIN)/pip install --quiet -e ".[llamacpp]"
+	CMAKE_ARGS="$$($(BIN)/python -m sprat.runtime.backends.llamacpp_build)" $(BIN)/pip install --quiet "llama-cpp-python>=0.3.16"
 	touch $@
+
+# Debian: apt install g++-aarch64-linux-gnu qemu-user. Static, so that qemu needs no ARM libraries.
+ARM_CXX ?= aarch64-linux-gnu-g++
+ARM_RUN ?= qemu-aarch64 -cpu max
+ARM_FLAGS := -std=gnu++20 -O2 -Wall -Wextra -Wno-psabi -I.
+ARM_ISA = -DSPRAT_ISA_TABLE=isa_$(1) -DSPRAT_ISA_NAME='"$(1)"' -DSPRAT_ISA_HEADER='"runtime/native/isa/$(1).hpp"'
+
+test-arm:
+	mkdir -p build/arm
+	$(ARM_CXX) $(ARM_FLAGS) $(call ARM_ISA,plain) -c runtime/native/isa/table.cpp -o build/arm/plain.o
+	$(ARM_CXX) $(ARM_FLAGS) $(call ARM_ISA,neon) -march=armv8.2-a+dotprod -c runtime/native/isa/table.cpp -o build/arm/neon.o
+	$(ARM_CXX) $(ARM_FLAGS) -static -o build/arm/check tests/runtime/kernels/native_check.cpp runtime/native/isa.cpp build/arm/*.o
+	$(ARM_RUN) build/arm/check
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache

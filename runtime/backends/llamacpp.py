@@ -76,7 +76,7 @@ class LlamaCppBackend:
         lib = _library()
         params = lib.llama_model_default_params()
         params.use_extra_bufts = use_extra_bufts
-        _recent_errors().clear()
+        _keep_log()
         self._model = lib.llama_model_load_from_file(str(path).encode(), params)
         if not self._model:
             raise BackendError(
@@ -117,7 +117,7 @@ class LlamaCppStream:
         params.n_ctx = capacity
         params.n_batch = params.n_ubatch = min(capacity, _BATCH)
         params.n_threads = params.n_threads_batch = n_threads
-        _recent_errors().clear()
+        _keep_log()
         self._context = lib.llama_init_from_model(model, params)
         if not self._context:
             raise BackendError(f"llama.cpp cannot make a context of {capacity} tokens{_why()}; ask for a shorter one")
@@ -189,21 +189,28 @@ def _free(context: Any, batch: Any) -> None:
     _library().llama_free(context)
 
 
-@functools.cache
 def _library() -> Any:
-    """llama.cpp's functions, with its log kept from the screen."""
+    """llama.cpp's functions."""
     from llama_cpp import llama_cpp as lib
 
+    return lib
+
+
+def _keep_log() -> None:
+    """Keep the log from the screen and begin it anew; other users of the library may have turned it on meanwhile."""
+    _library().llama_log_set(_log_callback(), ctypes.c_void_p(0))
+    _recent_errors().clear()
+
+
+@functools.cache  # ctypes frees a callback that nobody holds
+def _log_callback() -> Any:
     errors = _recent_errors()
 
     def keep(level: int, text: bytes, _user_data: object) -> None:
         if level == _LOG_ERROR:
             errors.append(text.decode("utf-8", "replace").strip())
 
-    callback = lib.llama_log_callback(keep)
-    lib.llama_log_set(callback, ctypes.c_void_p(0))
-    lib.sprat_log_callback = callback  # ctypes frees a callback that nobody holds
-    return lib
+    return _library().llama_log_callback(keep)
 
 
 @functools.cache
