@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from sprat.quant.recipe import Recipe
 from sprat.runtime.bundle import TensorGroup
 from sprat.runtime.gguf_header import DEFAULT_ALIGNMENT
 from sprat.runtime.gguf_metadata import metadata_from_spec
-from sprat.runtime.tensors import expected_tensors
+from sprat.runtime.tensors import expected_tensors, tensor_role
 
 __all__ = ["QUANTIZATION_VERSION", "GGUFArtifact", "group_tensors", "plan_gguf"]
 
@@ -99,7 +98,9 @@ def group_tensors(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> tupl
     for name, shape in shapes.items():
         choice = recipe.choose(name, shape)
         size = math.prod(shape[:-1]) * choice.format.row_bytes(shape[-1])
-        groups.setdefault((_role(name), choice.format.name, choice.wanted.name), []).append((math.prod(shape), size))
+        groups.setdefault((tensor_role(name), choice.format.name, choice.wanted.name), []).append(
+            (math.prod(shape), size)
+        )
     return tuple(
         TensorGroup(
             role=role,
@@ -111,11 +112,6 @@ def group_tensors(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> tupl
         )
         for (role, format_name, wanted), sizes in groups.items()
     )
-
-
-def _role(name: str) -> str:
-    """``blk.3.ffn_down_exps.weight`` is a ``ffn_down_exps``."""
-    return re.sub(r"^blk\.\d+\.|\.weight$", "", name)
 
 
 def _general_keys(checkpoint: Checkpoint, recipe: Recipe, name: ModelName) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from sprat.runtime.bundle import MANIFEST_NAME, Bundle
 from sprat.runtime.gguf import GGUFFile
 from sprat.runtime.gguf_metadata import spec_from_metadata
 from sprat.runtime.spec import ModelSpec
-from sprat.runtime.tensors import expected_tensors
+from sprat.runtime.tensors import expected_tensors, tensor_role
 from sprat.runtime.validate import compare_shapes
 
 __all__ = ["Inspection", "Runtime", "TensorUse", "inspect"]
@@ -136,7 +135,7 @@ def _group(stored: Iterable[tuple[str, str, int, int]]) -> tuple[TensorUse, ...]
     """Tensors by role and format, the largest group first."""
     groups: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for name, format_name, n_weights, nbytes in stored:
-        groups.setdefault((_role(name), format_name), []).append((n_weights, nbytes))
+        groups.setdefault((tensor_role(name), format_name), []).append((n_weights, nbytes))
     uses = [
         TensorUse(
             role=role,
@@ -148,11 +147,6 @@ def _group(stored: Iterable[tuple[str, str, int, int]]) -> tuple[TensorUse, ...]
         for (role, format_name), sizes in groups.items()
     ]
     return tuple(sorted(uses, key=lambda use: -use.nbytes))
-
-
-def _role(name: str) -> str:
-    """``blk.3.ffn_down_exps.weight`` is a ``ffn_down_exps``."""
-    return re.sub(r"^blk\.\d+\.|\.weight$", "", name)
 
 
 def _own_runtime(spec: ModelSpec, shapes: dict[str, tuple[int, ...]]) -> Runtime:

@@ -5,11 +5,12 @@ The names are GGUF's (llama.cpp's ``LLM_TENSOR_NAMES``); shapes are in C order, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from sprat.runtime.spec import FrequencyFactors, MLASpec, ModelSpec, MoESpec
 
-__all__ = ["ROPE_FREQS", "expected_tensors"]
+__all__ = ["ROPE_FREQS", "expected_tensors", "tensor_role"]
 
 ROPE_FREQS = "rope_freqs.weight"  # divisors of the rotary frequencies; a checkpoint computes it from its config
 
@@ -32,6 +33,16 @@ def expected_tensors(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
     if not spec.tied_embeddings:
         tensors["output.weight"] = (spec.vocab_size, spec.hidden_size)
     return tensors
+
+
+def tensor_role(name: str) -> str:
+    """What a tensor is in any layer.
+
+    Example:
+        >>> tensor_role("blk.3.ffn_down_exps.weight")
+        'ffn_down_exps'
+    """
+    return re.sub(r"^blk\.\d+\.|\.weight$", "", name)
 
 
 def _layer(spec: ModelSpec, layer: int) -> Iterator[Named]:
