@@ -10,11 +10,13 @@
     │   ├── BundleError                  a bundle whose manifest and files disagree
     │   ├── FormatError                  an unknown block format, or a row that it cannot divide
     │   ├── DeviceError                  an unknown device, or a profile with a wrong figure
+    │   ├── ResultsError                 a results file of another version, damaged, or of other work
     │   ├── DoesNotFitError              a model larger than the memory that it may use
     │   ├── TokenizerError               a vocabulary that cannot be read or rebuilt
     │   ├── TemplateError                a chat template that fails, loops or reaches for what it must not
     │   └── PromptError                  a token beyond the vocabulary, a prompt longer than the context
     ├── BackendError (RuntimeError)      a backend that is not installed or died
+    ├── EmulationError (RuntimeError)    the limits of a device could not be set, or killed what ran under them
     └── ExportError (RuntimeError)       the output could not be written: disk, rights, a source that changed
 
 A message names the thing, what was found, what was expected, and the remedy.
@@ -31,11 +33,13 @@ __all__ = [
     "ConfigError",
     "DeviceError",
     "DoesNotFitError",
+    "EmulationError",
     "ExportError",
     "FormatError",
     "InputError",
     "ModelFileError",
     "PromptError",
+    "ResultsError",
     "SpratError",
     "TemplateError",
     "TokenizerError",
@@ -75,6 +79,10 @@ class DeviceError(InputError):
     """A device profile is unknown or impossible."""
 
 
+class ResultsError(InputError):
+    """A results file is of another version, damaged, or holds other work than it is compared with."""
+
+
 class DoesNotFitError(InputError):
     """The model needs more memory than it may use."""
 
@@ -93,6 +101,10 @@ class PromptError(InputError):
 
 class BackendError(SpratError, RuntimeError):
     """A backend is not installed, or died while it was probed or used."""
+
+
+class EmulationError(SpratError, RuntimeError):
+    """A device's limits cannot be set on this machine, or what ran under them was killed by them."""
 
 
 class ExportError(SpratError, RuntimeError):
