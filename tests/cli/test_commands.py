@@ -1,11 +1,14 @@
 """The commands as a user types them: verdict first, JSON for programs, exit codes for scripts."""
 
 import json
+import signal
 
 import pytest
 from tiny_checkpoint import write_checkpoint
 
 from sprat.cli import _COMMANDS, main
+from sprat.cli.reply import print_reply
+from sprat.runtime.session import Session
 
 
 def run(capsys, *arguments):
@@ -90,6 +93,9 @@ def test_verify_passes_and_fails_by_its_limit(source, bundle, capsys):
     code, out, _ = run(capsys, *arguments, "--max-kld", "1e-12")
     assert code == 1
     assert out.startswith("FAILED")
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0
+    assert out.startswith("MEASURED: mean KL divergence")
 
 
 def test_inspect_knows_a_bundle_and_its_source(source, bundle, capsys):
@@ -125,6 +131,27 @@ def test_run_takes_a_checkpoint_as_it_is(source, capsys):
     code, out, _ = run(capsys, "run", str(source), "The dog", "--raw", "-n", "2", "--temp", "0")
     assert code == 0
     assert out.startswith("The dog")
+
+
+def test_ctrl_c_stops_the_answer_and_keeps_the_turn(bundle, capsys, monkeypatch):
+    conversations = []
+
+    def interrupted(stream):
+        signal.raise_signal(signal.SIGINT)
+        return print_reply(stream)
+
+    def close(session, *, closed=Session.close):
+        conversations.append(session.messages)
+        closed(session)
+
+    answers = iter(["hello", "/quit"])
+    monkeypatch.setattr("builtins.input", lambda _prompt: next(answers))
+    monkeypatch.setattr("sprat.cli.chat.print_reply", interrupted)
+    monkeypatch.setattr(Session, "close", close)
+    code, _, _ = run(capsys, "chat", str(bundle), "-n", "5", "--temp", "0")
+    assert code == 0
+    assert [message["role"] for message in conversations[0]] == ["user", "assistant"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_chat_keeps_talking_until_quit(bundle, capsys, monkeypatch):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -49,9 +52,16 @@ def _turn(engine: Engine, session: Session, text: str, options: dict[str, Any]) 
         session.reset()
         return
     stream = session.stream_chat(text, **options)
+    with _ctrl_c_calls(stream.cancel):
+        timings = print_reply(stream)
+    show_timings(timings, engine)
+
+
+@contextlib.contextmanager
+def _ctrl_c_calls(stop: Callable[[], None]) -> Iterator[None]:
+    """Let Ctrl-C end the answer at its next token; what was said until then stays in the conversation."""
+    before = signal.signal(signal.SIGINT, lambda *_: stop())
     try:
-        show_timings(print_reply(stream), engine)
-    except KeyboardInterrupt:
-        stream.cancel()
-        stream.completion()
-        click.echo("\n[stopped]", err=True)
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
