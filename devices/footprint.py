@@ -1,10 +1,69 @@
-"""What a model asks of a device's memory, in bytes. Computed elsewhere: this room knows no models."""
+"""What a model asks of a device: bytes of memory, and the work of a forward pass. Computed elsewhere from a spec or a
+file: this room knows no models."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Footprint"]
+__all__ = ["AttentionForm", "Footprint", "Work"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionForm:
+    """Operations of one way to attend, over all layers, from ``n`` new tokens to ``rows`` of the cache::
+
+    n * per_token + rows * per_row + n * (rows seen by a token on average) * per_pair
+    """
+
+    name: str  # "grouped", "expanded", "absorbed"
+    per_token: int
+    per_row: int
+    per_pair: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What a forward pass reads and computes. A product costs two operations per weight and token.
+
+    Attributes:
+        dense_bytes: packed matrices that every pass reads whole: all but experts and embedding rows.
+        dense_weights: their numbers that meet every token, so without the head.
+        head_weights: of the last product, which only the last token of a pass needs.
+        expert_bytes: packed, of one expert.
+        expert_weights: numbers of one expert.
+        n_mixtures: layers with experts.
+        n_experts: of one such layer.
+        n_experts_per_token: chosen in one such layer.
+        attention: ways to attend; the runtime takes the cheapest.
+        cache_bytes_per_token: what the cache holds of a token.
+        n_calls: kernel calls of a pass.
+    """
+
+    dense_bytes: int
+    dense_weights: int
+    head_weights: int
+    attention: tuple[AttentionForm, ...]
+    cache_bytes_per_token: int
+    n_calls: int
+    expert_bytes: int = 0
+    expert_weights: int = 0
+    n_mixtures: int = 0
+    n_experts: int = 0
+    n_experts_per_token: int = 0
+
+    def experts_read(self, n_tokens: int) -> float:
+        """Experts of all layers that ``n_tokens`` choose, each counted once, if all are equally likely."""
+        if not self.n_experts:
+            return 0.0
+        missed = (1 - self.n_experts_per_token / self.n_experts) ** n_tokens
+        return self.n_mixtures * self.n_experts * (1 - missed)
+
+    def attention_ops(self, n_tokens: int, past: int) -> float:
+        """Operations of attention for ``n_tokens`` behind ``past`` others, in the cheapest form."""
+        rows, seen = past + n_tokens, past + (n_tokens + 1) / 2
+        return min(
+            n_tokens * form.per_token + rows * form.per_row + n_tokens * seen * form.per_pair for form in self.attention
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +76,7 @@ class Footprint:
     cache_bytes_per_token: int
     context: int  # tokens
     buffer_bytes: int  # activations, logits, tokenizer, the program itself
+    work: Work | None = None  # of a pass; without it nothing is predicted
 
     @property
     def weight_bytes(self) -> int:
@@ -32,3 +92,9 @@ class Footprint:
     def total_bytes(self) -> int:
         """Everything."""
         return self.weight_bytes + self.cache_bytes + self.buffer_bytes
+
+    @property
+    def least_bytes(self) -> int:
+        """What must be in memory when experts come from storage: all else, and the experts of one layer's choice."""
+        chosen = self.work.n_experts_per_token * self.work.expert_bytes if self.work else self.routed_bytes
+        return self.total_bytes - self.routed_bytes + min(chosen, self.routed_bytes)

@@ -1,15 +1,33 @@
-"""Whether a model fits a device, what goes where in its memory, and which quantization is the best that fits."""
+"""Whether a model fits a device, what goes where in its memory, how fast it will be, and the best quantization.
+
+:class:`Plan` is the verdict on one footprint and one device; :class:`PlanSummary` is the same as plain numbers, for
+``sprat plan --json`` and for reports. Its field names are stable.
+"""
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+from sprat.devices.calibration import load_calibration
 from sprat.devices.footprint import Footprint
-from sprat.devices.profile import DeviceProfile
+from sprat.devices.predict import PassTime, Predictor, device_rates
+from sprat.devices.profile import DeviceProfile, Storage
 from sprat.errors import DoesNotFitError
 
-__all__ = ["MemoryPart", "Plan", "choose_quant"]
+__all__ = ["MemoryPart", "Plan", "PlanSummary", "Prediction", "Verdict", "best_plan", "choose_quant"]
+
+DEFAULT_PROMPT = 512  # tokens, as llama-bench's pp512
+
+
+class Verdict(enum.StrEnum):
+    """Whether a model runs on a device."""
+
+    FITS = "fits"
+    STREAMED = "fits with experts streamed"
+    TOO_LARGE = "does not fit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,47 +38,210 @@ class MemoryPart:
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """How fast it will be; predicted, never measured. Each figure may be off by ``relative_error`` either way.
+
+    Attributes:
+        prompt_tokens: of the prompt that the first token waits for.
+        ttft_s: seconds to the first token, weights in memory.
+        load_s: seconds to read the weights from storage, which the first answer after a start waits for as well.
+        prefill_tokens_per_s: of that prompt.
+        decode_tokens_per_s: behind an empty context.
+        decode_tokens_per_s_at_context: behind a full one.
+        relative_error: 0.3 for 30 %.
+        prefill_limit: what the prompt waits for.
+        decode_limit: what a token waits for.
+    """
+
+    prompt_tokens: int
+    ttft_s: float
+    load_s: float
+    prefill_tokens_per_s: float
+    decode_tokens_per_s: float
+    decode_tokens_per_s_at_context: float
+    relative_error: float
+    prefill_limit: str
+    decode_limit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanSummary:
+    """A plan as plain numbers: one line of ``sprat plan --json``. All speeds are predicted."""
+
+    model: str
+    device: str
+    title: str  # the device's
+    quant: str
+    verdict: Verdict
+    context: int
+    usable_bytes: int
+    needed_bytes: int
+    missing_bytes: int  # 0 when it fits
+    held_experts_share: float  # of the experts' bytes, in memory
+    memory_map: tuple[MemoryPart, ...]
+    prediction: Prediction | None
+
+
+@dataclass(frozen=True)
 class Plan:
-    """One footprint on one device."""
+    """One footprint on one device.
+
+    Args:
+        profile: the device.
+        footprint: of the model.
+        usable_bytes: memory that it may take.
+        prompt_tokens: of the prompt that the predicted first token waits for.
+    """
 
     profile: DeviceProfile
     footprint: Footprint
     usable_bytes: int
+    prompt_tokens: int = DEFAULT_PROMPT
 
     @property
     def spare_bytes(self) -> int:
-        """What is left when everything is loaded; negative when it does not fit."""
+        """What is left when everything is loaded; negative when it does not fit whole."""
         return self.usable_bytes - self.footprint.total_bytes
 
     @property
     def fits(self) -> bool:
         """Whether weights, a full cache and buffers fit together."""
-        return self.spare_bytes >= 0
+        return self.verdict is Verdict.FITS
 
     @property
-    def verdict(self) -> str:
+    def runs(self) -> bool:
+        """Whether it fits, whole or with experts streamed."""
+        return self.verdict is not Verdict.TOO_LARGE
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether it fits."""
+        if self.missing_bytes:
+            return Verdict.TOO_LARGE
+        return Verdict.FITS if self.spare_bytes >= 0 else Verdict.STREAMED
+
+    @property
+    def missing_bytes(self) -> int:
+        """By how much it does not fit: memory with experts streamed, or storage, whichever lacks more; 0 when it does."""
+        lacking = self.footprint.least_bytes - self.usable_bytes
+        if self.storage is None:
+            roomiest = max(medium.capacity_bytes.value for medium in self.profile.storage if medium.capacity_bytes)
+            lacking = max(lacking, self.footprint.weight_bytes - int(roomiest))
+        return max(lacking, 0)
+
+    @property
+    def storage(self) -> Storage | None:
+        """The fastest medium with room for the weights; ``None`` when no medium has."""
+        media = [
+            medium
+            for medium in self.profile.storage
+            if not medium.capacity_bytes or medium.capacity_bytes.value >= self.footprint.weight_bytes
+        ]
+        return max(media, key=lambda medium: medium.sequential_mbps.value, default=None)
+
+    @property
+    def held_experts_bytes(self) -> int:
+        """Bytes of experts that stay in memory."""
+        routed_bytes = self.footprint.routed_bytes
+        return max(0, min(routed_bytes, self.spare_bytes + routed_bytes))
+
+    @property
+    def headline(self) -> str:
         """One line: fits or not, and by how much."""
-        relation = f"fits {self.profile.name}" if self.fits else f"does not fit {self.profile.name}"
-        margin = f"{abs(self.spare_bytes):,} bytes {'to spare' if self.fits else 'too large'}"
-        return f"{self.footprint.quant} {relation}: {margin} at a context of {self.footprint.context:,} tokens"
+        footprint = self.footprint
+        relation = f"{footprint.quant} {self.verdict.replace('fit', 'fit', 1)} on {self.profile.name}"
+        return f"{relation}: {self._margin()} at a context of {footprint.context:,} tokens"
+
+    def _margin(self) -> str:
+        match self.verdict:
+            case Verdict.FITS:
+                return f"{self.spare_bytes:,} bytes to spare"
+            case Verdict.STREAMED:
+                held = 100 * self.held_experts_bytes / self.footprint.routed_bytes
+                return f"{held:.0f} % of the experts in memory, {-self.spare_bytes:,} bytes too large to hold all"
+        return f"{self.missing_bytes:,} bytes too large"
 
     def memory_map(self) -> tuple[MemoryPart, ...]:
         """All of the device's memory, part by part; an overcommitted one has no spare part."""
         footprint = self.footprint
+        experts = self.held_experts_bytes if self.runs else footprint.routed_bytes
         parts = (
             MemoryPart("resident weights", footprint.resident_bytes),
-            MemoryPart("experts", footprint.routed_bytes),
+            MemoryPart("experts", experts),
             MemoryPart("cache", footprint.cache_bytes),
             MemoryPart("buffers", footprint.buffer_bytes),
-            MemoryPart("system", int(self.profile.memory.total_bytes.value) - self.usable_bytes),
+            MemoryPart("reserve", int(self.profile.memory.total_bytes.value) - self.usable_bytes),
             MemoryPart("spare", max(self.spare_bytes, 0)),
         )
-        return tuple(part for part in parts if part.size_bytes)
+        return tuple(part for part in parts if part.size_bytes > 0)
+
+    @cached_property
+    def prediction(self) -> Prediction | None:
+        """How fast it will be; ``None`` when it does not fit, or its work is not known."""
+        if self.footprint.work is None or not self.runs or self.storage is None:
+            return None
+        calibration = load_calibration()
+        rates = device_rates(self.profile, calibration, self.storage)
+        held = self.held_experts_bytes / self.footprint.routed_bytes if self.footprint.routed_bytes else 1.0
+        predictor = Predictor(self.footprint.work, rates, calibration, held)
+        prompt_tokens = min(self.prompt_tokens, self.footprint.context)
+        prefill, decode = predictor.prefill(prompt_tokens), predictor.decode(0)
+        return Prediction(
+            prompt_tokens=prompt_tokens,
+            ttft_s=prefill.total_s,
+            load_s=(self.footprint.resident_bytes + self.held_experts_bytes) / rates.storage_bytes,
+            prefill_tokens_per_s=prompt_tokens / prefill.total_s,
+            decode_tokens_per_s=_per_second(decode),
+            decode_tokens_per_s_at_context=_per_second(predictor.decode(self.footprint.context)),
+            relative_error=calibration.errors.of(rates.basis),
+            prefill_limit=prefill.limit,
+            decode_limit=decode.limit,
+        )
+
+    def summary(self, model: str) -> PlanSummary:
+        """The plan as plain numbers; ``model`` is what the user calls it."""
+        footprint = self.footprint
+        return PlanSummary(
+            model=model,
+            device=self.profile.name,
+            title=self.profile.title,
+            quant=footprint.quant,
+            verdict=self.verdict,
+            context=footprint.context,
+            usable_bytes=self.usable_bytes,
+            needed_bytes=footprint.total_bytes,
+            missing_bytes=self.missing_bytes,
+            held_experts_share=self.held_experts_bytes / footprint.routed_bytes if footprint.routed_bytes else 1.0,
+            memory_map=self.memory_map(),
+            prediction=self.prediction,
+        )
+
+
+def best_plan(
+    footprints: Sequence[Footprint],
+    profile: DeviceProfile,
+    *,
+    usable_bytes: int | None = None,
+    prompt_tokens: int = DEFAULT_PROMPT,
+) -> Plan:
+    """The first of ``footprints``, best quality first, that fits ``profile`` whole.
+
+    When none does, the smallest: it streams the fewest experts, or lacks the fewest bytes.
+
+    Args:
+        footprints: of one model, at least one.
+        profile: the device.
+        usable_bytes: memory that the model may take; by default what the device's system leaves.
+        prompt_tokens: of the prompt that the predicted first token waits for.
+    """
+    usable_bytes = profile.usable_bytes if usable_bytes is None else usable_bytes
+    plans = [Plan(profile, footprint, usable_bytes, prompt_tokens) for footprint in footprints]
+    return next((plan for plan in plans if plan.fits), max(plans, key=lambda plan: plan.spare_bytes))
 
 
 def choose_quant(footprints: Sequence[Footprint], profile: DeviceProfile, *, force: bool = False) -> Plan:
-    """The first of ``footprints``, best quality first, that fits ``profile``.
+    """:func:`best_plan`, refused when nothing fits.
 
     Args:
         footprints: of one model, at least one.
@@ -70,25 +251,31 @@ def choose_quant(footprints: Sequence[Footprint], profile: DeviceProfile, *, for
     Raises:
         DoesNotFitError: none fits; the message says what is missing, and what a smaller context would change.
     """
-    plans = [Plan(profile, footprint, profile.usable_bytes) for footprint in footprints]
-    for plan in plans:
-        if plan.fits:
-            return plan
-    smallest = max(plans, key=lambda plan: plan.spare_bytes)
-    if force:
-        return smallest
-    raise DoesNotFitError(_refusal(smallest))
+    plan = best_plan(footprints, profile)
+    if plan.runs or force:
+        return plan
+    raise DoesNotFitError(_refusal(plan))
 
 
 def _refusal(plan: Plan) -> str:
     footprint = plan.footprint
-    without_cache = plan.spare_bytes + footprint.cache_bytes
-    shorter = max(without_cache, 0) // max(footprint.cache_bytes_per_token, 1)
-    remedy = (
+    return (
+        f"{plan.headline}: it needs {footprint.total_bytes:,} bytes ({footprint.weight_bytes:,} of weights, "
+        f"{footprint.cache_bytes:,} of cache, {footprint.buffer_bytes:,} of buffers), and {plan.usable_bytes:,} of "
+        f"{int(plan.profile.memory.total_bytes.value):,} are usable; {_remedy(plan)}, or go on with --force and let it swap"
+    )
+
+
+def _remedy(plan: Plan) -> str:
+    footprint = plan.footprint
+    if plan.storage is None:
+        return "no storage of it holds the weights: use a smaller model"
+    left = plan.usable_bytes - footprint.least_bytes + footprint.cache_bytes
+    shorter = max(left, 0) // max(footprint.cache_bytes_per_token, 1)
+    return (
         f"a context of {shorter:,} tokens would fit" if shorter else "no context is short enough: use a smaller model"
     )
-    return (
-        f"{plan.verdict}: it needs {footprint.total_bytes:,} bytes ({footprint.weight_bytes:,} of weights, "
-        f"{footprint.cache_bytes:,} of cache, {footprint.buffer_bytes:,} of buffers), and {plan.usable_bytes:,} of "
-        f"{int(plan.profile.memory.total_bytes.value):,} are usable; {remedy}, or go on with --force and let it swap"
-    )
+
+
+def _per_second(time: PassTime) -> float:
+    return 1 / time.total_s

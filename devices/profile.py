@@ -1,6 +1,8 @@
-"""What a device is, in figures that say where they come from. One device, one TOML file in ``devices/profiles/``.
+"""What a device is, in figures that say where they come from. One device, one TOML file.
 
-A file names the device and lists its parts; every number is a table of value, basis and source::
+Profiles that come with sprat lie in ``devices/profiles/``; those of the user, which ``sprat devices probe --save``
+writes, in ``$XDG_CONFIG_HOME/sprat/devices/``. A file names the device and lists its parts; every number is a table of
+value, basis and source::
 
     name = "rpi5-8gb"
     title = "Raspberry Pi 5, 8 GB"
@@ -10,86 +12,48 @@ A file names the device and lists its parts; every number is a table of value, b
     total_bytes = { value = 8_589_934_592, basis = "published", source = "product page: 8GB" }
     system_bytes = { value = 1_073_741_824, basis = "assumed", source = "a desktop that idles, and some air" }
 
-Unknown keys are refused, so a misspelt figure cannot be left out unnoticed.
+:mod:`sprat.devices.parts` lists all keys. Unknown ones are refused.
 """
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Iterator
+import os
+import re
 from importlib import resources
-from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
+from sprat.devices.contradictions import contradictions
+from sprat.devices.parts import Accelerator, Basis, Compute, Cores, Figure, Memory, Power, Storage, Thermal
 from sprat.errors import DeviceError, unknown_name
 
 __all__ = [
     "Accelerator",
     "Basis",
+    "Compute",
     "Cores",
     "DeviceProfile",
     "Figure",
     "Memory",
+    "Power",
     "Storage",
+    "Thermal",
     "load_profile",
     "parse_profile",
     "profile_names",
+    "save_profile",
+    "user_folder",
 ]
 
-
-class Basis(enum.StrEnum):
-    """How a figure became known."""
-
-    MEASURED = "measured"  # by us, on the device
-    PUBLISHED = "published"  # by its maker, or by someone who measured it
-    ASSUMED = "assumed"
+_NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
+_SLOWEST_SHARE = (
+    0.4  # of the fastest kind's speed: the middle cores of phones help (0.41), little ones do not (0.15 to 0.38)
+)
 
 
-class Figure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A number and why to believe it."""
-
-    value: Annotated[float, msgspec.Meta(gt=0)]
-    basis: Basis
-    source: Annotated[str, msgspec.Meta(min_length=1)]
-
-
-class Cores(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Cores of one kind."""
-
-    kind: str  # "Cortex-A76"
-    count: Annotated[int, msgspec.Meta(ge=1)]
-    clock_ghz: Figure
-    features: tuple[str, ...]  # instruction sets, under the names that ``sprat doctor`` prints
-
-
-class Memory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """RAM: how much, how much of it the system keeps, and how fast it is read."""
-
-    total_bytes: Figure
-    system_bytes: Figure
-    peak_gbps: Figure  # 10^9 bytes per second, of the interface
-    sustained_gbps: Figure | None = None  # what programs get
-
-
-class Storage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A medium that a model can be read from."""
-
-    kind: str  # "microSD", "NVMe"
-    sequential_mbps: Figure  # 10^6 bytes per second
-
-
-class Accelerator(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A GPU or the like with memory of its own."""
-
-    name: str
-    api: str  # "cuda", "vulkan"
-    memory_bytes: Figure
-    peak_gbps: Figure
-
-
-class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One device."""
 
     name: str  # "rpi5-8gb", also the file's
@@ -98,7 +62,10 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     cores: Annotated[tuple[Cores, ...], msgspec.Meta(min_length=1)]
     memory: Memory
     storage: Annotated[tuple[Storage, ...], msgspec.Meta(min_length=1)]
+    compute: Compute | None = None
     accelerator: Accelerator | None = None
+    power: Power | None = None
+    thermal: Thermal | None = None
 
     @property
     def usable_bytes(self) -> int:
@@ -110,10 +77,25 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         """Cores of all kinds."""
         return sum(cores.count for cores in self.cores)
 
+    @property
+    def fast_cores(self) -> tuple[Cores, ...]:
+        """The kinds that are worth a thread: not much slower than the fastest."""
+
+        def speed(cores: Cores) -> float:
+            return (cores.int8_gops or cores.clock_ghz.value * cores.count) / cores.count
+
+        fastest = max(map(speed, self.cores))
+        return tuple(cores for cores in self.cores if speed(cores) >= _SLOWEST_SHARE * fastest)
+
+    @property
+    def n_threads(self) -> int:
+        """Threads that a model should run with."""
+        return sum(cores.count for cores in self.fast_cores)
+
 
 def profile_names() -> list[str]:
-    """All profiles that come with sprat."""
-    return sorted(entry.name.removesuffix(".toml") for entry in _folder().iterdir() if entry.name.endswith(".toml"))
+    """All profiles: those that come with sprat, and the user's."""
+    return sorted({*_shipped(), *_saved()})
 
 
 def load_profile(name: str) -> DeviceProfile:
@@ -122,10 +104,13 @@ def load_profile(name: str) -> DeviceProfile:
     Raises:
         DeviceError: there is none, with the nearest name; or a figure of it is missing, misspelt or impossible.
     """
-    names = profile_names()
-    if name not in names:
-        raise DeviceError(unknown_name("device", name, names))
-    return parse_profile(name, (_folder() / f"{name}.toml").read_bytes())
+    files = _saved() | _shipped()
+    if name not in files:
+        raise DeviceError(unknown_name("device", name, files))
+    try:
+        return parse_profile(name, files[name].read_bytes())
+    except OSError as error:
+        raise DeviceError(f"device profile {name!r}: {files[name]} cannot be read ({error.strerror})") from error
 
 
 def parse_profile(name: str, toml: bytes) -> DeviceProfile:
@@ -138,21 +123,58 @@ def parse_profile(name: str, toml: bytes) -> DeviceProfile:
         profile = msgspec.toml.decode(toml, type=DeviceProfile)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DeviceError(f"device profile {name!r}: {error}; compare it with rpi5-8gb.toml") from error
-    problems = list(_contradictions(name, profile))
-    if problems:
-        raise DeviceError(f"device profile {name!r}: {'; '.join(problems)}; correct its figures")
+    _check(name, profile)
     return profile
 
 
-def _contradictions(name: str, profile: DeviceProfile) -> Iterator[str]:
-    memory = profile.memory
-    if profile.name != name:
-        yield f"it calls itself {profile.name!r}"
-    if profile.usable_bytes <= 0:
-        yield f"the system keeps {memory.system_bytes.value:,.0f} of {memory.total_bytes.value:,.0f} bytes of memory"
-    if memory.sustained_gbps and memory.sustained_gbps.value > memory.peak_gbps.value:
-        yield f"memory sustains {memory.sustained_gbps.value} GB/s, more than its peak of {memory.peak_gbps.value}"
+def save_profile(profile: DeviceProfile) -> Path:
+    """Write ``profile`` to the user's folder, replacing an older one of its name.
+
+    Raises:
+        DeviceError: the name is no plain one or belongs to a profile that comes with sprat, a figure is impossible,
+            or the folder cannot be written.
+    """
+    if not _NAME.fullmatch(profile.name) or profile.name in _shipped():
+        raise DeviceError(
+            f"device profile {profile.name!r}: expected a name of small letters, digits and dashes that none of "
+            f"sprat's own profiles has; for example 'my-{_plain(profile.name)}'"
+        )
+    _check(profile.name, profile)
+    path = user_folder() / f"{profile.name}.toml"
+    partial = path.with_suffix(".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(msgspec.toml.encode(profile))
+        partial.replace(path)
+    except OSError as error:
+        raise DeviceError(f"device profile {profile.name!r}: {path} cannot be written ({error.strerror})") from error
+    return path
 
 
-def _folder() -> Traversable:
-    return resources.files("sprat.devices") / "profiles"
+def user_folder() -> Path:
+    """Where the user's profiles lie; need not exist."""
+    config = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(config) / "sprat" / "devices"
+
+
+def _check(name: str, profile: DeviceProfile) -> None:
+    problems = [f"it calls itself {profile.name!r}"] if profile.name != name else []
+    problems += contradictions(profile)
+    if problems:
+        raise DeviceError(f"device profile {name!r}: {'; '.join(problems)}; correct its figures")
+
+
+def _shipped() -> dict[str, Path]:
+    return _profiles_in(Path(str(resources.files("sprat.devices") / "profiles")))
+
+
+def _saved() -> dict[str, Path]:
+    return _profiles_in(user_folder())
+
+
+def _profiles_in(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in folder.glob("*.toml")}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "device"

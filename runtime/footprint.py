@@ -1,25 +1,28 @@
-"""What a model would weigh in a quantization that nobody made yet: bytes from its spec and a recipe alone."""
+"""What a model asks of a device, from its spec and the sizes of its tensors: bytes, and the work of a forward pass."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
-from sprat.devices.footprint import Footprint
+from sprat.devices.footprint import AttentionForm, Footprint, Work
 from sprat.quant.recipe import Recipe
-from sprat.runtime.spec import ModelSpec
-from sprat.runtime.tensors import expected_tensors
+from sprat.runtime.spec import MLASpec, ModelSpec
+from sprat.runtime.tensors import expected_tensors, tensor_role
 
-__all__ = ["DEFAULT_CONTEXT", "planned_footprint"]
+__all__ = ["DEFAULT_CONTEXT", "footprint_of_sizes", "planned_footprint", "work_of"]
 
 DEFAULT_CONTEXT = 4096  # tokens; many models were made for 163,840, whose cache no small device holds
 
 _CACHE_NUMBER_BYTES = 2  # f16
 _PREFILL_TOKENS = 512  # whose logits and activations are in memory at once
 _PROGRAM_BYTES = 128 << 20  # interpreter, libraries, tokenizer
+_LATENT_PROJECTIONS = frozenset({"attn_k_b", "attn_v_b"})  # which attention multiplies with, in one form or the other
+_CALLS = {"grouped": 8, "latent": 9, "dense": 1, "mixture": 3, "model": 3}  # kernel calls of a layer's parts
 
 
 def planned_footprint(spec: ModelSpec, recipe: Recipe, *, context: int | None = None) -> Footprint:
-    """The footprint of ``spec`` quantized by ``recipe``, with a cache in f16.
+    """The footprint of ``spec`` quantized by ``recipe``, which nobody did yet, with a cache in f16.
 
     Args:
         spec: the model.
@@ -27,16 +30,85 @@ def planned_footprint(spec: ModelSpec, recipe: Recipe, *, context: int | None = 
         context: tokens; the model's own limit, at most :data:`DEFAULT_CONTEXT`, unless given.
     """
     sizes = {name: _tensor_bytes(recipe, name, shape) for name, shape in expected_tensors(spec).items()}
+    return footprint_of_sizes(spec, sizes, quant=recipe.name, context=context)
+
+
+def footprint_of_sizes(
+    spec: ModelSpec, sizes: Mapping[str, int], *, quant: str, context: int | None = None
+) -> Footprint:
+    """The footprint of a model whose tensors take ``sizes`` bytes, with a cache in f16.
+
+    Args:
+        spec: the model.
+        sizes: canonical name -> packed bytes.
+        quant: what to call the quantization.
+        context: as for :func:`planned_footprint`.
+    """
     routed_bytes = sum(size for name, size in sizes.items() if "_exps." in name)
     return Footprint(
-        quant=recipe.name,
+        quant=quant,
         resident_bytes=sum(sizes.values()) - routed_bytes,
         routed_bytes=routed_bytes,
         cache_bytes_per_token=_CACHE_NUMBER_BYTES * spec.cache_numbers_per_token,
         context=min(context or DEFAULT_CONTEXT, spec.max_context),
         buffer_bytes=_PROGRAM_BYTES + 4 * _PREFILL_TOKENS * (spec.vocab_size + 4 * spec.hidden_size),
+        work=work_of(spec, sizes),
+    )
+
+
+def work_of(spec: ModelSpec, sizes: Mapping[str, int]) -> Work:
+    """The work of a forward pass over tensors that take ``sizes`` bytes (canonical name -> packed bytes)."""
+    moe = spec.moe
+    n_mixtures = spec.n_layers - moe.n_dense_layers if moe else 0
+    n_experts = n_mixtures * moe.n_routed_experts if moe else 0
+    routed_bytes = sum(size for name, size in sizes.items() if "_exps." in name)
+    read_whole = sum(size for name, size in sizes.items() if "_exps." not in name)
+    return Work(
+        dense_bytes=read_whole - (0 if spec.tied_embeddings else sizes["token_embd.weight"]),
+        dense_weights=_dense_weights(spec),
+        head_weights=spec.vocab_size * spec.hidden_size,
+        attention=_latent_forms(spec, spec.mla) if spec.mla else (_grouped_form(spec),),
+        cache_bytes_per_token=_CACHE_NUMBER_BYTES * spec.cache_numbers_per_token,
+        n_calls=_n_calls(spec, n_mixtures),
+        expert_bytes=routed_bytes // n_experts if n_experts else 0,
+        expert_weights=3 * moe.expert_width * spec.hidden_size if moe and n_mixtures else 0,
+        n_mixtures=n_mixtures,
+        n_experts=moe.n_routed_experts if moe else 0,
+        n_experts_per_token=moe.n_experts_per_token if moe else 0,
     )
 
 
 def _tensor_bytes(recipe: Recipe, name: str, shape: tuple[int, ...]) -> int:
     return math.prod(shape[:-1]) * recipe.choose(name, shape).format.row_bytes(shape[-1])
+
+
+def _dense_weights(spec: ModelSpec) -> int:
+    apart = {"token_embd", "output", *_LATENT_PROJECTIONS}
+    return sum(
+        math.prod(shape)
+        for name, shape in expected_tensors(spec).items()
+        if len(shape) > 1 and "_exps." not in name and tensor_role(name) not in apart
+    )
+
+
+def _grouped_form(spec: ModelSpec) -> AttentionForm:
+    """Scores and mixtures of values: two products of ``head_dim`` per pair of tokens and query head."""
+    per_pair = 2 * 2 * spec.head_dim * spec.n_heads * spec.n_layers
+    return AttentionForm(name="grouped", per_token=0, per_row=0, per_pair=per_pair)
+
+
+def _latent_forms(spec: ModelSpec, mla: MLASpec) -> tuple[AttentionForm, ...]:
+    """The two of :func:`sprat.runtime.models.deepseek.cheaper_form`: expand every row, or absorb into every query."""
+    heads = 2 * spec.n_heads * spec.n_layers
+    projection = heads * mla.kv_lora_rank * (mla.qk_nope_head_dim + mla.v_head_dim)
+    expanded, absorbed = mla.qk_head_dim + mla.v_head_dim, mla.latent_dim + mla.kv_lora_rank
+    return (
+        AttentionForm(name="expanded", per_token=0, per_row=projection, per_pair=heads * expanded),
+        AttentionForm(name="absorbed", per_token=projection, per_row=0, per_pair=heads * absorbed),
+    )
+
+
+def _n_calls(spec: ModelSpec, n_mixtures: int) -> int:
+    attention = _CALLS["latent" if spec.mla else "grouped"]
+    n_dense = spec.n_layers - n_mixtures
+    return _CALLS["model"] + spec.n_layers * attention + n_dense * _CALLS["dense"] + n_mixtures * _CALLS["mixture"]

@@ -32,7 +32,7 @@ def test_the_first_that_fits_is_taken():
 def test_a_memory_map_accounts_for_every_byte_of_the_device():
     plan = choose_quant([INT4], PI5)
     sizes = {part.name: part.size_bytes for part in plan.memory_map()}
-    assert list(sizes) == ["resident weights", "experts", "cache", "buffers", "system", "spare"]
+    assert list(sizes) == ["resident weights", "experts", "cache", "buffers", "reserve", "spare"]
     assert sum(sizes.values()) == PI5.memory.total_bytes.value
 
 
@@ -42,7 +42,7 @@ def test_a_refusal_says_by_how_many_bytes_and_which_context_would_fit():
     with pytest.raises(DoesNotFitError) as caught:
         choose_quant([tight], PI5)
     missing = tight.total_bytes - PI5.usable_bytes
-    assert f"int4 does not fit rpi5-8gb: {missing:,} bytes too large at a context of 50,000 tokens" in str(caught.value)
+    assert f"int4 does not fit on rpi5-8gb: {missing:,} bytes too large at a context of 50,000 tokens" in str(caught.value)
     assert "a context of 1,000 tokens would fit" in str(caught.value)
 
 
@@ -56,5 +56,5 @@ def test_force_takes_the_smallest_and_still_says_that_it_does_not_fit():
     plan = choose_quant([INT8, INT4], device, force=True)
     assert plan.footprint is INT4
     assert not plan.fits
-    assert "does not fit rpi-zero-2w" in plan.verdict
+    assert "does not fit on rpi-zero-2w" in plan.headline
     assert "spare" not in {part.name for part in plan.memory_map()}

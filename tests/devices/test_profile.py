@@ -12,6 +12,8 @@ kind = "Cortex-A76"
 count = 4
 clock_ghz = { value = 2.4, basis = "published", source = "brief" }
 features = ["neon"]
+int8_ops_per_cycle = { value = 64, basis = "published", source = "guide" }
+f32_ops_per_cycle = { value = 16, basis = "published", source = "guide" }
 [memory]
 total_bytes = { value = 8e9, basis = "published", source = "brief" }
 system_bytes = { value = 1e9, basis = "assumed", source = "idle" }
@@ -66,7 +68,7 @@ def test_bases_are_told_apart():
         ('source = "us"', 'source = ""', "length >= 1"),
         ("count = 4", "count = 0", ">= 1"),
         ("value = 1e9", "value = 9e9", "the system keeps 9,000,000,000 of 8,000,000,000 bytes"),
-        ("value = 11.4", "value = 20", "sustains 20.0 GB/s, more than its peak of 17.1"),
+        ("value = 11.4", "value = 20", r"memory sustains 20 GB/s, more than its peak \(17.1\)"),
         ('name = "board"', 'name = "bored"', "it calls itself 'bored'"),
         ("[memory]", "[memory", "Invalid|Expected|expected"),
     ],

@@ -102,7 +102,7 @@ def _print_export(result: ExportResult) -> None:
     size = sum(file.size_bytes for file in result.bundle.manifest.files)
     click.echo(f"{result.path}: {human_bytes(size)}, {result.bits_per_weight:.2f} bits per weight")
     if result.plan is not None:
-        click.echo(result.plan.verdict)
+        click.echo(result.plan.headline)
 
 
 def _verify(out: Path) -> Verification:

@@ -75,7 +75,7 @@ def _print(result: ExportResult, source: str) -> None:
     size = sum(file.size_bytes for file in manifest.files)
     click.echo(f"{result.path}: {human_bytes(size)}, {result.bits_per_weight:.2f} bits per weight, {manifest.recipe}")
     if result.plan is not None:
-        click.echo(result.plan.verdict)
+        click.echo(result.plan.headline)
     rows = [
         (
             group.role,

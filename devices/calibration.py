@@ -1,0 +1,103 @@
+"""Efficiency factors: which share of a device's rates sprat's engine reaches, and how far off a prediction may be.
+
+They are fitted to measurements by ``python benchmarks/prediction.py --fit``, which writes ``devices/calibration.toml``
+with the machine, the cases and the errors that were left. Prefill and decode have factors of their own.
+"""
+
+from __future__ import annotations
+
+import functools
+from importlib import resources
+from typing import Annotated
+
+import msgspec
+
+from sprat.devices.parts import Basis, Figure
+from sprat.errors import DeviceError
+
+__all__ = ["Calibration", "Efficiency", "Errors", "Peaks", "Provenance", "load_calibration", "parse_calibration"]
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the file; unknown keys are errors."""
+
+
+class Provenance(_Table):
+    """Where the factors come from."""
+
+    machine: str
+    date: str
+    sprat: str  # version
+    cases: tuple[str, ...]
+    median_error: float  # of the fitted cases, relative
+    worst_error: float
+
+
+class Efficiency(_Table):
+    """Shares of the device's rates, for one kind of pass.
+
+    Attributes:
+        memory: of the read rate, when packed weights stream through the products.
+        compute: of the kernels' int8 rate, in dense products.
+        experts: of what dense products reach, in the products of experts.
+        attention: of the kernels' float32 rate.
+    """
+
+    memory: Positive
+    compute: Positive
+    experts: Positive
+    attention: Positive
+
+
+class Peaks(_Table):
+    """From a device's peaks to the rates of sprat's kernels, where nobody measured them."""
+
+    int8_share: Figure  # of the cores' int8 peak that a product of 512 tokens reaches
+    one_token_share: Figure  # of the cores' int8 peak that a product of one token reaches, weights in the cache
+    f32_share: Figure  # of the cores' float32 peak that attention reaches
+    memory_share: Figure  # of the memory's peak that programs read
+
+
+class Errors(_Table):
+    """The relative error that a prediction states, by the basis of the figure that decides it."""
+
+    measured: Figure
+    published: Figure
+    assumed: Figure
+
+    def of(self, basis: Basis) -> float:
+        """For a prediction that rests on a figure of ``basis``."""
+        figure: Figure = getattr(self, basis.value)
+        return figure.value
+
+
+class Calibration(_Table):
+    """All factors."""
+
+    provenance: Provenance
+    decode: Efficiency
+    prefill: Efficiency
+    call_us: Figure  # of one kernel call beside its work: Python, waking threads
+    call_clock_ghz: Figure  # of the core on which that was measured; it scales with the clock
+    peaks: Peaks
+    errors: Errors
+
+
+@functools.cache
+def load_calibration() -> Calibration:
+    """The factors that ship with sprat."""
+    return parse_calibration((resources.files("sprat.devices") / "calibration.toml").read_bytes())
+
+
+def parse_calibration(toml: bytes) -> Calibration:
+    """Factors from a file's bytes.
+
+    Raises:
+        DeviceError: a key is missing, unknown or out of range.
+    """
+    try:
+        return msgspec.toml.decode(toml, type=Calibration)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise DeviceError(f"calibration: {error}; make it anew with benchmarks/prediction.py --fit") from error
