@@ -1,10 +1,18 @@
+import itertools
 import re
 from itertools import islice
 
 import pytest
 
 from sprat.demo.tasks import Split
-from sprat.demo.tasks.arithmetic import add_steps, compare_steps, problems, subtract_steps
+from sprat.demo.tasks.arithmetic import (
+    add_steps,
+    choose_steps,
+    compare_steps,
+    judge_steps,
+    problems,
+    subtract_steps,
+)
 
 _EQUATION = re.compile(r"[\d+-]+=\d+")
 
@@ -21,9 +29,29 @@ def test_subtraction_borrows_by_adding_ten():
     assert subtract_steps(532, 347) == ["532-347", "2-7-0+10=5", "3-4-1+10=8", "5-3-1=1", "185"]
 
 
-@pytest.mark.parametrize(("a", "b", "last"), [(5, 40, "5<40"), (40, 5, "40>5"), (7, 7, "7=7")])
+@pytest.mark.parametrize(("a", "b", "last"), [(5, 40, "A<B"), (40, 5, "A>B"), (7, 7, "A=B")])
 def test_comparison_ends_in_the_relation(a, b, last):
     assert compare_steps(a, b)[-1] == last
+
+
+def test_choice_states_its_goal_first_and_ends_in_what_the_chosen_letter_stands_for():
+    steps = choose_steps("min", 87, 92, ("Tom", "Ann"))
+    assert steps == ["min", "A=Tom", "B=Ann", "087?092", "0=0", "8<9", "A<B", "min=A", "Tom"]
+
+
+@pytest.mark.parametrize(("goal", "a", "b"), [*itertools.product(("less", "greater"), (3, 40, 41), (3, 40, 41))])
+def test_judgement_ends_in_the_truth(goal, a, b):
+    assert judge_steps(goal, a, b)[-1] == ("yes" if (a < b if goal == "less" else a > b) else "no")
+
+
+@pytest.mark.parametrize("split", Split)
+def test_every_comparison_is_answered_by_the_winner(split):
+    comparisons = (problem for problem in problems(split) if problem.reasoning.startswith(("min", "max")))
+    for problem in islice(comparisons, 100):
+        a, b = (int(number) for number in re.findall(r"\d+", problem.prompt))
+        named = dict(re.findall(r"^([AB])=(.+)$", problem.reasoning, re.MULTILINE))
+        goal = max if problem.reasoning.startswith("max") else min
+        assert problem.answer == named["AB"[goal(a, b) == b]]
 
 
 @pytest.mark.parametrize("split", Split)

@@ -40,6 +40,12 @@ def test_every_word_for_a_device_means_one_device():
     assert len(spoken) == len(set(spoken))
 
 
+def test_a_room_in_front_of_a_device_never_spells_another_device():
+    for problem in islice(problems(Split.TRAIN), 5_000):
+        if "garage door" in problem.prompt.lower():
+            assert json.loads(problem.answer)["device"] == "garage door", problem.prompt
+
+
 @pytest.mark.parametrize("answer", ["", "light on", "[]", '{"device":"light"}', '{"device":"light"'])
 def test_what_is_no_command_object_is_not_valid(answer):
     assert not is_valid(answer)

@@ -10,7 +10,21 @@ answer: ``347+285`` is worked out as ::
     632
 
 ``532-347`` borrows by adding ten: ``2-7-0+10=5``, and the next line takes 1. Numbers are padded to three digits, so a
-step's digits stand at the same place every time. Comparisons go from the left until two digits differ.
+step's digits stand at the same place every time.
+
+A comparison names its goal first (min, max, less, greater), gives each possible answer a letter, goes through the
+digits from the left until two differ, and decides: which letter, and what that letter stands for. "Is 87 or 92 the
+smaller number?" is worked out as ::
+
+    min
+    A=87
+    B=92
+    087?092
+    0=0
+    8<9
+    A<B
+    min=A
+    87
 
 **Prompts** are one plain English question. **The answer** is a number, a name, or yes or no, and nothing else.
 
@@ -33,6 +47,9 @@ _ADD = phrases("""
     What is the sum of {a} and {b}? | Please add {b} to {a}. | How much is {a} plus {b}? | Work out {a} + {b}.
     Compute {a}+{b}. | Can you add {a} and {b}? | What do you get when you add {a} and {b}?
     {a} plus {b} is what? | What's {a} + {b}? | Solve {a} + {b}. | Tell me {a} plus {b}. | What is {a}+{b}?
+    What is the total of {a} and {b}? | Give me {a} + {b}. | Find {a} plus {b}. | I need the sum of {a} and {b}.
+    If I add {a} to {b}, what do I get? | What is the result of {a} + {b}? | How much are {a} and {b} together?
+    Sum up {a} and {b}. | Take {a} and add {b}. What is the result?
 """)
 _ADD_UNSEEN = phrases("""
     Find the total of {a} and {b}. | If I put {a} and {b} together, what do I get?
@@ -43,7 +60,10 @@ _SUBTRACT = phrases("""
     Subtract {b} from {a}. | What is the difference between {a} and {b}? | Please take {b} away from {a}.
     How much is {a} minus {b}? | Work out {a} - {b}. | Compute {a}-{b}. | Can you subtract {b} from {a}?
     What do you get when you take {b} from {a}? | {a} minus {b} is what? | What's {a} - {b}? | Solve {a} - {b}.
-    Tell me {a} minus {b}. | What is {a}-{b}?
+    Tell me {a} minus {b}. | What is {a}-{b}? | What is {a} less {b}? | Give me {a} - {b}. | Find {a} minus {b}.
+    I need the difference of {a} and {b}. | If I take {b} away from {a}, what remains?
+    What is the result of {a} - {b}? | What is left of {a} without {b}? | Remove {b} from {a}.
+    Take {a} and subtract {b}. What is the result?
 """)
 _SUBTRACT_UNSEEN = phrases("""
     Find {a} less {b}. | If I remove {b} from {a}, what is left? | Give me the result of {a} - {b}.
@@ -52,13 +72,17 @@ _LARGER = phrases("""
     Which is larger, {a} or {b}? | Which number is bigger: {a} or {b}? | What is the larger of {a} and {b}?
     Which is greater, {a} or {b}? | Name the bigger number: {a}, {b}. | Compare {a} and {b}. Which one is larger?
     Of {a} and {b}, which is more? | Which number is higher, {a} or {b}? | Tell me the greater of {a} and {b}.
-    Is {a} or {b} the larger number?
+    Is {a} or {b} the larger number? | Give me the larger one of {a} and {b}. | Choose the bigger of {a} and {b}.
+    What is the maximum of {a} and {b}? | Out of {a} and {b}, which is the bigger one?
+    There are {a} and {b}. Which is the greater one? | Find the larger number: {a} or {b}.
 """)
 _SMALLER = phrases("""
     Which is smaller, {a} or {b}? | Which number is less: {a} or {b}? | What is the smaller of {a} and {b}?
     Which is lower, {a} or {b}? | Name the smaller number: {a}, {b}. | Compare {a} and {b}. Which one is smaller?
     Of {a} and {b}, which is less? | Which number is lower, {a} or {b}? | Tell me the lesser of {a} and {b}.
-    Is {a} or {b} the smaller number?
+    Is {a} or {b} the smaller number? | Give me the smaller one of {a} and {b}. | Choose the lower of {a} and {b}.
+    What is the minimum of {a} and {b}? | Out of {a} and {b}, which is the smaller one?
+    There are {a} and {b}. Which is the lesser one? | Find the smaller number: {a} or {b}.
 """)
 _IS_GREATER = phrases("""
     Is {a} greater than {b}? | Is {a} larger than {b}? | Is {a} more than {b}? | Is {a} bigger than {b}?
@@ -101,6 +125,12 @@ def _near(rng: random.Random, a: int) -> int:
     return min(999, max(0, a + rng.choice((-1, 1)) * rng.randint(1, step)))
 
 
+def _different(rng: random.Random) -> tuple[int, int]:
+    a = _number(rng)
+    b = _near(rng, a)
+    return a, (a + 1) % 1000 if a == b else b
+
+
 def add_steps(a: int, b: int) -> list[str]:
     """The lines that work out ``a + b``; the last is the sum.
 
@@ -130,32 +160,53 @@ def subtract_steps(a: int, b: int) -> list[str]:
 
 
 def compare_steps(a: int, b: int) -> list[str]:
-    """The lines that compare `a` with `b`; the last is ``a<b``, ``a>b`` or ``a=b``.
+    """The lines that compare `a`, called A, with `b`, called B; the last is ``A<B``, ``A>B`` or ``A=B``.
 
     >>> compare_steps(417, 471)
-    ['417?471', '4=4', '1<7', '417<471']
+    ['417?471', '4=4', '1<7', 'A<B']
     """
     lines = [f"{a:03}?{b:03}"]
     for x, y in zip(f"{a:03}", f"{b:03}", strict=True):
         lines.append(f"{x}{_sign(int(x), int(y))}{y}")
         if x != y:
             break
-    return [*lines, f"{a}{_sign(a, b)}{b}"]
+    return [*lines, f"A{_sign(a, b)}B"]
+
+
+def choose_steps(goal: str, a: int, b: int, named: tuple[str, str]) -> list[str]:
+    """The lines that choose the ``min`` or ``max`` of `a` and `b`, whose answers are `named`; the last is the answer.
+
+    >>> choose_steps("max", 7, 45, ("Tom", "Ann"))
+    ['max', 'A=Tom', 'B=Ann', '007?045', '0=0', '0<4', 'A<B', 'max=B', 'Ann']
+    """
+    second = (b > a) == (goal == "max")
+    decision = [f"{goal}={'AB'[second]}", named[second]]
+    return [goal, f"A={named[0]}", f"B={named[1]}", *compare_steps(a, b), *decision]
+
+
+def judge_steps(goal: str, a: int, b: int) -> list[str]:
+    """The lines that judge whether `a` is ``less`` or ``greater`` than `b`; the last is yes or no.
+
+    >>> judge_steps("less", 7, 45)
+    ['less', '007?045', '0=0', '0<4', 'A<B', 'less=yes', 'yes']
+    """
+    answer = "yes" if _sign(a, b) == {"less": "<", "greater": ">"}[goal] else "no"
+    return [goal, *compare_steps(a, b), f"{goal}={answer}", answer]
 
 
 def _sign(a: int, b: int) -> str:
     return "<" if a < b else ">" if a > b else "="
 
 
-def _solved(prompt: str, lines: list[str], answer: str, kind: str) -> Problem:
-    return Problem(prompt=prompt, reasoning="\n".join(lines), answer=answer, kind=kind)
+def _solved(prompt: str, lines: list[str], kind: str) -> Problem:
+    return Problem(prompt=prompt, reasoning="\n".join(lines), answer=lines[-1], kind=kind)
 
 
 def _addition(templates: tuple[str, ...]) -> _Maker:
     def make(rng: random.Random) -> tuple[str, Problem]:
         a, b = _number(rng), _number(rng)
         prompt = rng.choice(templates).format(a=a, b=b)
-        return f"{a}+{b}", _solved(prompt, add_steps(a, b), str(a + b), "add")
+        return f"{a}+{b}", _solved(prompt, add_steps(a, b), "add")
 
     return make
 
@@ -164,23 +215,19 @@ def _subtraction(templates: tuple[str, ...]) -> _Maker:
     def make(rng: random.Random) -> tuple[str, Problem]:
         b, a = sorted((_number(rng), _number(rng)))
         prompt = rng.choice(templates).format(a=a, b=b)
-        return f"{a}-{b}", _solved(prompt, subtract_steps(a, b), str(a - b), "subtract")
+        return f"{a}-{b}", _solved(prompt, subtract_steps(a, b), "subtract")
 
     return make
 
 
 def _choice(larger: tuple[str, ...], smaller: tuple[str, ...]) -> _Maker:
-    """Which of two numbers is larger, or smaller. The goal stands first in the reasoning."""
+    """Which of two numbers is larger, or smaller."""
 
     def make(rng: random.Random) -> tuple[str, Problem]:
-        a = _number(rng)
-        b = _near(rng, a)
-        if a == b:
-            b = (a + 1) % 1000
-        goal, templates = rng.choice([("larger", larger), ("smaller", smaller)] if smaller else [("larger", larger)])
-        answer = str(max(a, b) if goal == "larger" else min(a, b))
-        lines = [goal, *compare_steps(a, b), answer]
-        return f"{a}?{b}", _solved(rng.choice(templates).format(a=a, b=b), lines, answer, "compare")
+        a, b = _different(rng)
+        goal, templates = rng.choice([("max", larger), ("min", smaller)] if smaller else [("max", larger)])
+        lines = choose_steps(goal, a, b, (str(a), str(b)))
+        return f"{a}?{b}", _solved(rng.choice(templates).format(a=a, b=b), lines, "compare")
 
     return make
 
@@ -188,10 +235,8 @@ def _choice(larger: tuple[str, ...], smaller: tuple[str, ...]) -> _Maker:
 def _yes_or_no(rng: random.Random) -> tuple[str, Problem]:
     a = _number(rng)
     b = a if rng.random() < 0.05 else _near(rng, a)
-    sign, templates = rng.choice(((">", _IS_GREATER), ("<", _IS_LESS)))
-    answer = "yes" if _sign(a, b) == sign else "no"
-    lines = [f"{a}{sign}{b}?", *compare_steps(a, b), answer]
-    return f"{a}?{b}", _solved(rng.choice(templates).format(a=a, b=b), lines, answer, "compare")
+    goal, templates = rng.choice((("greater", _IS_GREATER), ("less", _IS_LESS)))
+    return f"{a}?{b}", _solved(rng.choice(templates).format(a=a, b=b), judge_steps(goal, a, b), "compare")
 
 
 def _story(rng: random.Random, *, unseen: bool, n_steps: int) -> tuple[str, Problem]:
@@ -203,24 +248,20 @@ def _story(rng: random.Random, *, unseen: bool, n_steps: int) -> tuple[str, Prob
         value += change
     instance = "".join([str(story.start), *(f"{change:+}" for change in story.changes)])
     kind = "word problem, one step" if n_steps == 1 else "word problem, two steps"
-    return instance, _solved(story.text, lines, str(value), kind)
+    return instance, _solved(story.text, lines, kind)
 
 
 def _story_compare(rng: random.Random) -> tuple[str, Problem]:
-    a = _number(rng)
-    b = _near(rng, a)
-    if a == b:
-        b = (a + 1) % 1000
+    a, b = _different(rng)
     story = word_problems.draw_comparison(rng, a, b)
-    winner = story.first if (a > b) == (story.goal == "more") else story.second
-    lines = [story.goal, f"{story.first} {a:03}", f"{story.second} {b:03}", *compare_steps(a, b), winner]
-    return f"{a}?{b}", _solved(story.text, lines, winner, "compare")
+    lines = choose_steps("max" if story.goal == "more" else "min", a, b, (story.first, story.second))
+    return f"{a}?{b}", _solved(story.text, lines, "compare")
 
 
 _Maker = Callable[[random.Random], tuple[str, Problem]]
 """Draws a problem, and the text of its numbers, which decides its split."""
 
-_WEIGHTS = {"add": 4, "subtract": 4, "choose": 3, "yes or no": 2, "who": 2, "one step": 5, "two steps": 6}
+_WEIGHTS = {"add": 4, "subtract": 4, "choose": 4, "yes or no": 3, "who": 4, "one step": 5, "two steps": 6}
 _KINDS: dict[str, _Maker] = {
     "add": _addition(_ADD),
     "subtract": _subtraction(_SUBTRACT),

@@ -117,7 +117,8 @@ def _name(rng: random.Random, device: str, room: str | None, place: str) -> str:
     noun = rng.choice(home_phrases.DEVICES[device])
     if room == "all":
         return f"the {noun}"
-    if room is not None and rng.random() < 0.4:
+    # A door in the garage is not "the garage door", which is a device of its own.
+    if room is not None and f"{place} {noun}" not in home_phrases.DEVICES and rng.random() < 0.4:
         return f"the {place} {noun}"
     pointer = "those" if noun.endswith("s") else "that"
     return rng.choice(("the", "the", "the", "my", "our", pointer)) + f" {noun}"

@@ -216,7 +216,7 @@ def draw_value(rng: random.Random, intent: Intent) -> tuple[int | str | None, st
     value = rng.randrange(low, high + 1, step if rng.random() < 0.7 else 1)
     unit = rng.choice(_UNITS[intent.unit])
     if (unit.isascii() and unit.isalpha()) or " " in unit:
-        spoken = _WORDS[value] if value in _WORDS and rng.random() < 0.25 else str(value)
+        spoken = _WORDS[value] if value in _WORDS and rng.random() < 0.35 else str(value)
         return value, f"{spoken} {unit if value != 1 else unit.replace('degrees', 'degree')}"
     return value, f"{value}{unit}"
 

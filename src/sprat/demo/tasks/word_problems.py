@@ -56,13 +56,17 @@ _GAINS = phrases("""
     {name} buys {n} more. | {name} gets {n} more. | {name} finds {n} more. | A friend gives {name} {n} more.
     Then {name} buys {n} {items}. | {name} receives {n} {items}. | {name} picks up another {n}.
     {other} gives {name} {n} {items}. | Then {n} more are added. | {name} wins {n} {items}.
-    {name} adds {n} to them. | {other} brings {n} more {items}.
+    {name} adds {n} to them. | {other} brings {n} more {items}. | Later {name} gets {n} more {items}.
+    Then {name} is given {n} {items}. | {name}'s mother gives {name} {n} {items}. | {name} makes {n} more.
+    {name}'s sister brings {n} more. | Luckily {name} finds {n} {items}. | {n} {items} arrive in the mail.
 """)
 _LOSSES = phrases("""
     {name} gives away {n}. | {name} loses {n}. | {name} sells {n} of them. | {name} gives {n} to {other}.
     Then {name} uses {n} {items}. | {other} takes {n} of them. | {name} throws away {n}. | {n} of them are lost.
     {name} lends {n} {items} to {other}. | Then {n} are taken away. | {name} drops {n} of the {items}.
-    {name} donates {n} {items}.
+    {name} donates {n} {items}. | Later {name} loses {n} of the {items}. | {name}'s sister takes {n}.
+    Sadly {n} of them get lost. | {name} must return {n} of them. | {other} borrows {n} {items}.
+    Then {n} of the {items} break. | {name} leaves {n} at home.
 """)
 _QUESTIONS = phrases("""
     How many {items} does {name} have now? | How many {items} are there now?
@@ -94,6 +98,9 @@ _TOGETHER = phrases("""
     {name} picked {a} {items} on Monday and {b} on Tuesday. How many {items} is that altogether?
     A {place} sold {a} {items} in the morning and {b} in the afternoon. How many were sold in total?
     {name} read {a} pages and then {b} pages. How many pages did {name} read?
+    {name} has {a} {items} and {other} has {b} {items}. What is the total?
+    In the {place} there are {a} large {items} and {b} small ones. How many {items} are there in all?
+    {name} earned {a} coins and {other} earned {b} coins. How many coins is that in all?
     A ticket costs {a} cents and a drink costs {b} cents. How many cents is that together?
 """)
 _DIFFERENCE = phrases("""
@@ -105,6 +112,8 @@ _DIFFERENCE = phrases("""
     {name} needs {a} {items} and already has {b}. How many are missing?
     A room has {a} seats and {b} are taken. How many seats are free?
     There were {a} {items} in the {place}. Now {b} have been sold. How many are left?
+    {name} made {a} {items} and gave away {b} of them. How many are left over?
+    Of {a} {items}, {b} are red. How many are not red? | Out of {a} {items}, {b} are lost. How many are not lost?
 """)
 
 _TOGETHER_UNSEEN = (
