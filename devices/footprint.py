@@ -1,5 +1,4 @@
-"""What a model asks of a device: bytes of memory, and the work of a forward pass. Computed elsewhere from a spec or a
-file: this room knows no models."""
+"""What a model asks of a device: bytes, and the work of a pass. Computed elsewhere: this room knows no models."""
 
 from __future__ import annotations
 
@@ -10,9 +9,11 @@ __all__ = ["AttentionForm", "Footprint", "Work"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionForm:
-    """Operations of one way to attend, over all layers, from ``n`` new tokens to ``rows`` of the cache::
+    """Operations of one way to attend, over all layers.
 
-    n * per_token + rows * per_row + n * (rows seen by a token on average) * per_pair
+    From ``n`` new tokens to a cache that holds ``rows`` with them::
+
+        n * per_token + rows * per_row + n * (rows that a token sees on average) * per_pair
     """
 
     name: str  # "grouped", "expanded", "absorbed"

@@ -1,4 +1,4 @@
-"""The parts of a device and their figures, each of which says how it became known. Read by :mod:`sprat.devices.profile`."""
+"""The parts of a device and their figures; each figure says how it became known."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Storage(_Part):
 
 
 class Accelerator(_Part):
-    """A GPU or the like. One with ``shared_memory`` lives in the device's RAM, of which it may take ``memory_bytes``."""
+    """A GPU or the like; one with ``shared_memory`` may take ``memory_bytes`` of the device's RAM."""
 
     name: str
     api: str  # "cuda", "vulkan"

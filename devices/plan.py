@@ -123,7 +123,7 @@ class Plan:
 
     @property
     def missing_bytes(self) -> int:
-        """By how much it does not fit: memory with experts streamed, or storage, whichever lacks more; 0 when it does."""
+        """By how much it does not fit, in memory (experts streamed) or on storage; 0 when it does."""
         lacking = self.footprint.least_bytes - self.usable_bytes
         if self.storage is None:
             roomiest = max(medium.capacity_bytes.value for medium in self.profile.storage if medium.capacity_bytes)
@@ -158,9 +158,31 @@ class Plan:
             case Verdict.FITS:
                 return f"{self.spare_bytes:,} bytes to spare"
             case Verdict.STREAMED:
-                held = 100 * self.held_experts_bytes / self.footprint.routed_bytes
-                return f"{held:.0f} % of the experts in memory, {-self.spare_bytes:,} bytes too large to hold all"
+                held = f"{100 * self.held_experts_share:.0f} % of the experts in memory"
+                return f"{held}, {-self.spare_bytes:,} bytes too large to hold all"
         return f"{self.missing_bytes:,} bytes too large"
+
+    @property
+    def held_experts_share(self) -> float:
+        """Share of the experts' bytes that stay in memory."""
+        routed_bytes = self.footprint.routed_bytes
+        return self.held_experts_bytes / routed_bytes if routed_bytes else 1.0
+
+    def notes(self) -> list[str]:
+        """What the verdict leaves out: graphics memory, heat, storage too small."""
+        notes = []
+        accelerator, thermal = self.profile.accelerator, self.profile.thermal
+        if accelerator and accelerator.memory_bytes.value >= self.footprint.total_bytes:
+            notes.append(
+                f"{accelerator.name} could hold all of it; sprat's own engine computes on the processor, and a "
+                f"llama-cpp-python built for {accelerator.api} would use it"
+            )
+        if self.runs and thermal and thermal.sustained_share and thermal.sustained_share.value < 1:
+            share = thermal.sustained_share
+            notes.append(f"after some minutes heat leaves about {100 * share.value:.0f} % of the speed ({share.basis})")
+        if self.storage is None:
+            notes.append(f"no storage in the profile holds the {self.footprint.weight_bytes:,} bytes of weights")
+        return notes
 
     def memory_map(self) -> tuple[MemoryPart, ...]:
         """All of the device's memory, part by part; an overcommitted one has no spare part."""
@@ -183,8 +205,7 @@ class Plan:
             return None
         calibration = load_calibration()
         rates = device_rates(self.profile, calibration, self.storage)
-        held = self.held_experts_bytes / self.footprint.routed_bytes if self.footprint.routed_bytes else 1.0
-        predictor = Predictor(self.footprint.work, rates, calibration, held)
+        predictor = Predictor(self.footprint.work, rates, calibration, self.held_experts_share)
         prompt_tokens = min(self.prompt_tokens, self.footprint.context)
         prefill, decode = predictor.prefill(prompt_tokens), predictor.decode(0)
         return Prediction(
@@ -212,7 +233,7 @@ class Plan:
             usable_bytes=self.usable_bytes,
             needed_bytes=footprint.total_bytes,
             missing_bytes=self.missing_bytes,
-            held_experts_share=self.held_experts_bytes / footprint.routed_bytes if footprint.routed_bytes else 1.0,
+            held_experts_share=self.held_experts_share,
             memory_map=self.memory_map(),
             prediction=self.prediction,
         )
@@ -262,7 +283,8 @@ def _refusal(plan: Plan) -> str:
     return (
         f"{plan.headline}: it needs {footprint.total_bytes:,} bytes ({footprint.weight_bytes:,} of weights, "
         f"{footprint.cache_bytes:,} of cache, {footprint.buffer_bytes:,} of buffers), and {plan.usable_bytes:,} of "
-        f"{int(plan.profile.memory.total_bytes.value):,} are usable; {_remedy(plan)}, or go on with --force and let it swap"
+        f"{int(plan.profile.memory.total_bytes.value):,} are usable; "
+        f"{_remedy(plan)}, or go on with --force and let it swap"
     )
 
 

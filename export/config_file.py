@@ -18,16 +18,16 @@ CONFIG = "config.json"
 MAX_CONFIG_BYTES = 16 << 20
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The object in ``folder/config.json``.
+def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
+    """The object in ``folder/config.json``, or in another file of that kind.
 
     Raises:
         CheckpointError: there is none.
         ConfigError: it is not a JSON object.
     """
-    path = folder / CONFIG
+    path = folder / name
     if not path.is_file():
-        raise CheckpointError(f"{folder}: no {CONFIG} in it; expected a Hugging Face model directory or a GGUF file")
+        raise CheckpointError(f"{folder}: no {name} in it; expected a Hugging Face model directory or a GGUF file")
     try:
         with path.open("rb") as file:
             text = file.read(MAX_CONFIG_BYTES + 1)

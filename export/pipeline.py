@@ -29,12 +29,11 @@ from sprat.export.naming import ModelName, model_id
 from sprat.export.vocabulary import tokenizer_metadata
 from sprat.quant.recipe import Recipe
 from sprat.runtime.bundle import Artifact, Bundle, BundleFile, Manifest, Source, TensorGroup
-from sprat.runtime.footprint import planned_footprint
+from sprat.runtime.footprint import planned_footprint, planned_recipes
 from sprat.runtime.spec import ModelSpec
 
 __all__ = ["ExportResult", "PlannedArtifact", "Progress", "export"]
 
-_PRESETS = ("int8", "int4")  # best quality first: what a device chooses from
 _DEFAULT_QUANT = "int4"
 _RECORDED = ("sprat", "numpy", "gguf", "safetensors", "tokenizers")  # whose versions a manifest names
 
@@ -190,8 +189,7 @@ def _manifest(
 def _choose_recipe(
     spec: ModelSpec, quant: str | None, device: str | None, rules: Sequence[str], context: int | None, force: bool
 ) -> tuple[Recipe, Plan | None]:
-    names = [quant] if quant else _PRESETS if device else [_DEFAULT_QUANT]
-    recipes = [Recipe.named(name, tied_embeddings=spec.tied_embeddings).with_rules(rules) for name in names]
+    recipes = planned_recipes(spec, quant or (None if device else _DEFAULT_QUANT), rules)
     if device is None:
         return recipes[0], None
     footprints = [planned_footprint(spec, recipe, context=context) for recipe in recipes]

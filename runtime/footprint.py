@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sprat.devices.footprint import AttentionForm, Footprint, Work
 from sprat.quant.recipe import Recipe
+from sprat.runtime.gguf import GGUFFile
 from sprat.runtime.spec import MLASpec, ModelSpec
 from sprat.runtime.tensors import expected_tensors, tensor_role
 
-__all__ = ["DEFAULT_CONTEXT", "footprint_of_sizes", "planned_footprint", "work_of"]
+__all__ = [
+    "DEFAULT_CONTEXT",
+    "PRESETS",
+    "file_footprint",
+    "footprint_of_sizes",
+    "planned_footprint",
+    "planned_recipes",
+    "work_of",
+]
+
+PRESETS = ("int8", "int4")  # best quality first: what a device chooses from
 
 DEFAULT_CONTEXT = 4096  # tokens; many models were made for 163,840, whose cache no small device holds
 
@@ -31,6 +42,22 @@ def planned_footprint(spec: ModelSpec, recipe: Recipe, *, context: int | None = 
     """
     sizes = {name: _tensor_bytes(recipe, name, shape) for name, shape in expected_tensors(spec).items()}
     return footprint_of_sizes(spec, sizes, quant=recipe.name, context=context)
+
+
+def planned_recipes(spec: ModelSpec, quant: str | None = None, rules: Sequence[str] = ()) -> tuple[Recipe, ...]:
+    """The recipes that a device chooses from, best quality first: the one asked for, or all :data:`PRESETS`.
+
+    Raises:
+        FormatError: no such quantization, or a rule that is none.
+    """
+    names = PRESETS if quant is None else (quant,)
+    return tuple(Recipe.named(name, tied_embeddings=spec.tied_embeddings).with_rules(rules) for name in names)
+
+
+def file_footprint(spec: ModelSpec, file: GGUFFile, *, context: int | None = None) -> Footprint:
+    """The footprint of a file as it is, with a cache in f16; :func:`planned_footprint` says what ``context`` is."""
+    sizes = {name: info.nbytes for name, info in file.tensors.items()}
+    return footprint_of_sizes(spec, sizes, quant="as it is", context=context)
 
 
 def footprint_of_sizes(

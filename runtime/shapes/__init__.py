@@ -1,5 +1,7 @@
-"""Published models by name, as far as their ``config.json`` decides their shape: for plans before any download, and for
-files of random weights. One model, one JSON file in this folder, with the fields that the published one has."""
+"""Published models by name: plans before any download, files of random weights.
+
+One model, one JSON file in this folder: the fields of its ``config.json`` that decide the shape.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,8 @@ _COMMANDS = {
     "chat": "Talk with a model.",
     "eval": "Score a model on the tasks of the packaged student.",
     "demo": "Show the whole way of a model to a small board, on the packaged student.",
-    "devices": "List the device profiles, or show one.",
+    "plan": "Say whether a model fits a device, and how fast it would be, before any download.",
+    "devices": "List the device profiles, show one, or measure this machine.",
     "doctor": "Say what this machine can run, and what is missing.",
 }
 

@@ -1,0 +1,133 @@
+"""``sprat plan``."""
+
+from __future__ import annotations
+
+import click
+
+from sprat.cli.terminal import human_bytes, print_json, print_table
+from sprat.devices.plan import DEFAULT_PROMPT, Plan, Verdict
+from sprat.planning import plan_model
+
+__all__ = ["command"]
+
+_EXAMPLES = """\b
+Examples:
+  sprat plan deepseek-v2-lite --all
+  sprat plan r1-distill-qwen-1.5b --device home-4c-8gb-4gpu
+  sprat plan model.gguf --device rpi5-8gb --context 16384 --memory 6GB
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("model")
+@click.option("--device", "devices", multiple=True, help="A profile (see: sprat devices); may be given several times.")
+@click.option("--all", "every", is_flag=True, help="All devices; the same as no --device.")
+@click.option("-c", "--context", type=click.IntRange(min=1), help="Tokens to keep room for; by default at most 4096.")
+@click.option("--quant", help="Only this quantization: int8, int4 or a block format such as q4_k.")
+@click.option("--memory", help="What the model may take, for example 3GB; by default what each system leaves.")
+@click.option("-p", "--prompt", type=click.IntRange(min=1), default=DEFAULT_PROMPT, show_default=True,
+              help="Tokens of the prompt that the first token waits for.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object per device.")
+def command(
+    *,
+    model: str,
+    devices: tuple[str, ...],
+    every: bool,
+    context: int | None,
+    quant: str | None,
+    memory: str | None,
+    prompt: int,
+    as_json: bool,
+) -> None:
+    """Say whether MODEL fits devices, what goes where in memory, and how fast it would be; no weight is read.
+
+    MODEL is a bundle, a GGUF file, a checkpoint folder, a config.json, or the name of a published model, such as
+    deepseek-v2-lite or r1-distill-qwen-7b.
+    """
+    if devices and every:
+        raise click.UsageError("--all and --device exclude each other: name devices, or take all of them")
+    plans = plan_model(model, devices=devices, context=context, quant=quant, memory=memory, prompt_tokens=prompt)
+    if as_json:
+        for plan in plans:
+            print_json(plan.summary(model))
+    elif len(plans) == 1:
+        _print_one(model, plans[0])
+    else:
+        _print_many(model, plans)
+
+
+def _print_one(model: str, plan: Plan) -> None:
+    click.echo(f"{model}: {plan.headline}")
+    total = plan.profile.memory.total_bytes.value
+    rows = [
+        (part.name, f"{part.size_bytes:,}", human_bytes(part.size_bytes), f"{100 * part.size_bytes / total:.1f} %")
+        for part in plan.memory_map()
+    ]
+    print_table(("memory", "bytes", "", "of the device"), rows)
+    if plan.prediction is not None:
+        print_table(("predicted", "value", "limited by"), _predicted(plan))
+        error = 100 * plan.prediction.relative_error
+        click.echo(f"predicted from the profile's figures, give or take {error:.0f} %; nothing was measured")
+    for note in plan.notes():
+        click.echo(f"note: {note}")
+    click.echo(f"next:  {_next(model, plan)}")
+
+
+def _predicted(plan: Plan) -> list[tuple[str, str, str]]:
+    found = plan.prediction
+    assert found is not None, "the caller checked"
+    context = f"{plan.footprint.context:,}"
+    return [
+        (f"first token of a prompt of {found.prompt_tokens:,}", _seconds(found.ttft_s), found.prefill_limit),
+        ("reading the weights once, at the start", _seconds(found.load_s), "storage"),
+        ("prompt", f"{found.prefill_tokens_per_s:.3g} tokens/s", found.prefill_limit),
+        ("answer, empty context", f"{found.decode_tokens_per_s:.3g} tokens/s", found.decode_limit),
+        (f"answer, context of {context}", f"{found.decode_tokens_per_s_at_context:.3g} tokens/s", found.decode_limit),
+    ]
+
+
+def _print_many(model: str, plans: list[Plan]) -> None:
+    count = sum(plan.runs for plan in plans)
+    streamed = sum(plan.verdict is Verdict.STREAMED for plan in plans)
+    click.echo(f"{model}: runs on {count} of {len(plans)} devices, on {streamed} of them with experts streamed")
+    columns = ("device", "quant", "verdict", "needs", "may use", "first token", "tokens/s", "± %", "limited by")
+    print_table(columns, [_row(plan) for plan in plans])
+    footprint = plans[0].footprint
+    click.echo(
+        f"speeds are predicted: a prompt of {plans[0].prompt_tokens:,} tokens, an answer behind an empty context, room "
+        f"for {footprint.context:,} tokens"
+    )
+    click.echo(f"next:  sprat plan {model} --device {plans[0].profile.name}")
+
+
+def _row(plan: Plan) -> tuple[str, ...]:
+    by = {
+        Verdict.FITS: "",
+        Verdict.STREAMED: f", {100 * plan.held_experts_share:.0f} % held",
+        Verdict.TOO_LARGE: f" by {human_bytes(plan.missing_bytes)}",
+    }
+    found = plan.prediction
+    return (
+        plan.profile.name,
+        plan.footprint.quant,
+        f"{plan.verdict}{by[plan.verdict]}",
+        human_bytes(plan.footprint.total_bytes),
+        human_bytes(plan.usable_bytes),
+        _seconds(found.ttft_s) if found else "-",
+        f"{found.decode_tokens_per_s:.3g}" if found else "-",
+        f"{100 * found.relative_error:.0f}" if found else "-",
+        found.decode_limit if found else "-",
+    )
+
+
+def _seconds(seconds: float) -> str:
+    return (
+        f"{1e3 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    )
+
+
+def _next(model: str, plan: Plan) -> str:
+    device = plan.profile.name
+    if plan.runs:
+        return f"sprat export SOURCE OUT --device {device}   then:  sprat run OUT 'a prompt' --device {device}"
+    return f"sprat plan {model} --all   then: a device that it fits"
