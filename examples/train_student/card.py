@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from statistics import median
 from string import Template
 from typing import Any
 
+from evaluation import QUANTS
 from safetensors import safe_open
 
 __all__ = ["write_card"]
@@ -31,12 +33,12 @@ def write_card(checkpoint: Path, scores: Path, losses: Path) -> None:
         "scores": _score_table(measured),
         "kinds": _kind_table(measured),
         "perplexity": f"{measured['prose']['perplexity']:.1f}",
-        "perplexity_tokens": f"{measured['prose']['tokens']:,}",
-        "perplexity_texts": measured["prose"]["texts"],
+        "perplexity_tokens": f"{measured['prose']['n']:,}",
         "samples": "\n".join(f"> **{sample['prompt']}** {sample['answer']}\n" for sample in measured["samples"]),
         "routing": _routing_table(measured["routing"]),
         "steps": f"{len(rows):,}",
-        "minutes": f"{sum(float(row[-1]) for row in rows.values()) / 60:.0f}",
+        # The median, since a run that was suspended has logged the pause as part of a step.
+        "minutes": f"{median(float(row[-1]) for row in rows.values()) * len(rows) / 60:.0f}",
     }
     card = Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(fields)
     (checkpoint / "README.md").write_text(card, encoding="utf-8")
@@ -59,18 +61,22 @@ def _parameters(weights: Path, config: dict[str, Any]) -> tuple[int, int]:
 
 
 def _score_table(measured: dict[str, Any]) -> str:
-    names = {"held_out": "known phrasings, new content", "unseen": "phrasings never trained on"}
-    lines = ["| task | held-out problems | n | exact match | valid JSON |", "|---|---|---|---|---|"]
-    for task in ("arithmetic", "home"):
-        for split, meaning in names.items():
-            score = measured[f"{task} {split}"]
-            valid = f"{score['valid']:.1%}" if task == "home" else ""
-            lines.append(f"| {task} | {meaning} | {score['n']:,} | {score['exact_match']:.1%} | {valid} |")
+    phrasings = {"held_out": "known, new content", "unseen": "never trained on"}
+    lines = [
+        "| task | phrasings | weights | n | exact match | 95 % interval | valid JSON |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for quant in QUANTS:
+        for score in measured[quant].values():
+            low, high = score["interval"]
+            valid = "" if score["valid_json"] is None else f"{score['valid_json']:.1%}"
+            cells = (score["task"], phrasings[score["split"]], quant, f"{score['n']:,}", f"{score['exact_match']:.1%}")
+            lines.append(f"| {' | '.join(cells)} | {low:.1%} to {high:.1%} | {valid} |")
     return "\n".join(lines)
 
 
 def _kind_table(measured: dict[str, Any]) -> str:
-    kinds = measured["arithmetic held_out"]["kinds"]
+    kinds = measured[QUANTS[0]]["arithmetic held_out"]["kinds"]
     rows = (f"| {kind} | {right} of {asked} |" for kind, (right, asked) in sorted(kinds.items()))
     return "\n".join(["| kind | right |", "|---|---|", *rows])
 

@@ -26,7 +26,7 @@ def draw_losses(table: Path, picture: Path) -> None:
         known = np.isfinite(losses)
         smooth = np.convolve(losses[known], np.ones(_WINDOW) / _WINDOW, mode="valid")
         axes.plot(rows[known, 0][_WINDOW - 1 :], smooth, label=name)
-    minutes = rows[:, -1].sum() / 60
+    minutes = np.median(rows[:, -1]) * len(rows) / 60
     axes.set(
         yscale="log",
         xlabel="step",

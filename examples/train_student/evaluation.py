@@ -1,101 +1,76 @@
-"""Scores of an exported checkpoint, by unmodified transformers: exact match on held-out problems, perplexity on texts.
-
-The checkpoint is judged as users get it (BF16 weights, its own tokenizer and chat template), not the model in training.
-"""
+"""Scores of a checkpoint as users get it: exported by sprat in BF16, int8 and int4, asked by `sprat.evaluate`."""
 
 from __future__ import annotations
 
 import itertools
-import math
-from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+import json
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from routing import count_routing
 
-from sprat.demo.tasks import arithmetic, home
-from sprat.demo.tasks.split import Problem, Split
+from sprat.demo.tasks import GENERATED, Problem, Split, prose
+from sprat.evaluate import Evaluation, evaluate
+from sprat.export.pipeline import export
+from sprat.runtime.completions import Message
+from sprat.runtime.engine import Engine
 
-__all__ = ["Score", "answers", "load", "perplexity", "score"]
+__all__ = ["QUANTS", "judge"]
 
-_TASKS = {"arithmetic": arithmetic, "home": home}
-_TEXTS_PER_BATCH = 125
+QUANTS = ("bf16", "int8", "int4")
+"""The first is the checkpoint itself in another container; it alone is asked everything."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
-    """Exact match over `n` problems, also per kind of problem; `valid`: share of answers that are valid JSON (home)."""
-
-    n: int
-    exact_match: float
-    valid: float
-    kinds: dict[str, tuple[int, int]]
-    """Kind: (right, asked)."""
-    misses: tuple[tuple[str, str, str], ...]
-    """Some (prompt, what was said, what was expected)."""
+_SAMPLES = 3
+_ROUTED = 100
 
 
-def load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The checkpoint in float32: the same weights, without a second rounding."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    return model, AutoTokenizer.from_pretrained(folder, padding_side="left")
+def judge(checkpoint: Path, folder: Path, n: int, report: Callable[[str], None]) -> dict[str, Any]:
+    """Ask `n` problems per task and export; the exports lie in `folder` afterwards.
+
+    Returns:
+        For every quantization the evaluations by task and split; for the first also ``samples`` and ``routing``.
+    """
+    n_experts = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))["n_routed_experts"]
+    scores: dict[str, Any] = {}
+    for quant in QUANTS:
+        export(checkpoint, folder / quant, quant=quant, force=True)
+        with Engine.load(folder / quant) as engine:
+            scores[quant] = _score(engine, n, Split.HELD_OUT, quant, report)
+            if quant == QUANTS[0]:
+                scores[quant] |= _score(engine, n, Split.UNSEEN, quant, report)
+                scores["prose"] = asdict(evaluate(engine, "prose", n=n))
+                scores["samples"] = _samples(engine)
+                scores["routing"] = [asdict(layer) for layer in count_routing(engine, _chats(), n_experts)]
+    return scores
 
 
-def score(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: str, split: Split, n: int, seed: int = 1
-) -> Score:
-    """Exact match of greedy answers to `n` problems of `split`."""
-    room = _TASKS[task]
-    problems = list(itertools.islice(room.problems(split, seed=seed), n))
-    said = list(answers(model, tokenizer, problems))
-    right = [room.is_correct(problem, answer) for problem, (_, answer) in zip(problems, said, strict=True)]
-    kinds: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
-    for problem, correct in zip(problems, right, strict=True):
-        kinds[problem.kind] = (kinds[problem.kind][0] + correct, kinds[problem.kind][1] + 1)
-    misses = [
-        (problem.prompt, f"{thought} => {answer}", problem.answer)
-        for problem, (thought, answer), correct in zip(problems, said, right, strict=True)
-        if not correct
-    ]
-    valid = sum(home.is_valid(answer) for _, answer in said) / n if task == "home" else math.nan
-    return Score(n=n, exact_match=sum(right) / n, valid=valid, kinds=dict(kinds), misses=tuple(misses[:20]))
+def _score(engine: Engine, n: int, split: Split, quant: str, report: Callable[[str], None]) -> dict[str, Any]:
+    scores = {}
+    for task in GENERATED:
+        result = evaluate(engine, task, n=n, split=split.value)
+        report(f"{quant}: {task}, {split.value}: {_line(result)}")
+        scores[f"{task} {split.value}"] = asdict(result)
+    return scores
 
 
-def answers(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, problems: list[Problem]
-) -> Iterator[tuple[str, str]]:
-    """(reasoning, answer) to each problem, greedy."""
-    for start in range(0, len(problems), _TEXTS_PER_BATCH):
-        prompts = [_chat(tokenizer, problem.prompt) for problem in problems[start : start + _TEXTS_PER_BATCH]]
-        inputs = tokenizer(
-            prompts, return_tensors="pt", padding=True, add_special_tokens=False, return_token_type_ids=False
-        )
-        with torch.inference_mode():
-            output = model.generate(**inputs, max_new_tokens=160, do_sample=False, pad_token_id=tokenizer.pad_token_id)
-        for row in output[:, inputs["input_ids"].shape[1] :]:
-            text = tokenizer.decode(row, skip_special_tokens=True)
-            thought, _, answer = text.rpartition("</think>")
-            yield thought.strip(), answer.strip()
+def _line(result: Evaluation) -> str:
+    low, high = result.interval
+    return f"{result.exact_match:.1%} of {result.n} ({low:.1%} to {high:.1%})"
 
 
-def perplexity(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[Problem]) -> tuple[float, int]:
-    """Per token of the answers, given the questions; and the number of tokens."""
-    total, count = 0.0, 0
-    for text in texts:
-        prompt = tokenizer(_chat(tokenizer, text.prompt) + "</think>\n\n", add_special_tokens=False).input_ids
-        answer = [*tokenizer(text.answer, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
-        with torch.inference_mode():
-            logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
-        total += float(torch.nn.functional.cross_entropy(logits, torch.tensor(answer), reduction="sum"))
-        count += len(answer)
-    return math.exp(total / count), count
+def _samples(engine: Engine) -> list[dict[str, str]]:
+    """Greedy answers to the first held-out questions."""
+    samples = []
+    for text in prose.held_out_texts(limit=_SAMPLES):
+        reply = engine.chat([Message(role="user", content=text.prompt)], temperature=0.0, max_tokens=160)
+        samples.append({"prompt": text.prompt, "answer": reply["choices"][0]["message"]["content"]})
+    return samples
 
 
-def _chat(tokenizer: PreTrainedTokenizerBase, message: str) -> str:
-    return str(
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True
-        )
-    )
+def _chats() -> list[Problem]:
+    """Some held-out chats of every task."""
+    streams = (task.problems(Split.HELD_OUT) for task in GENERATED.values())
+    asked = itertools.chain.from_iterable(itertools.islice(stream, _ROUTED) for stream in streams)
+    return [*asked, *prose.held_out_texts(limit=_ROUTED)]

