@@ -42,13 +42,17 @@ class Efficiency(_Table):
         memory: of the read rate, when packed weights stream through the products.
         compute: of the kernels' int8 rate, in dense products.
         experts: of what dense products reach, in the products of experts.
-        attention: of the kernels' float32 rate.
+        grouped: of the kernels' float32 rate, in grouped-query attention.
+        latent: of the same, in latent attention.
+        calls: what a call costs beside its work, in calls that have none.
     """
 
     memory: Positive
     compute: Positive
     experts: Positive
-    attention: Positive
+    grouped: Positive
+    latent: Positive
+    calls: Positive
 
 
 class Peaks(_Table):
@@ -58,6 +62,7 @@ class Peaks(_Table):
     one_token_share: Figure  # of the cores' int8 peak that a product of one token reaches, weights in the cache
     f32_share: Figure  # of the cores' float32 peak that attention reaches
     memory_share: Figure  # of the memory's peak that programs read
+    call_cycles: Figure  # of a kernel call that has next to nothing to do: Python, waking threads
 
 
 class Errors(_Table):
@@ -79,8 +84,6 @@ class Calibration(_Table):
     provenance: Provenance
     decode: Efficiency
     prefill: Efficiency
-    call_us: Figure  # of one kernel call beside its work: Python, waking threads
-    call_clock_ghz: Figure  # of the core on which that was measured; it scales with the clock
     peaks: Peaks
     errors: Errors
 

@@ -52,6 +52,11 @@ class Work:
     n_experts: int = 0
     n_experts_per_token: int = 0
 
+    @property
+    def is_latent(self) -> bool:
+        """Whether attention has more than one form, as over latents."""
+        return len(self.attention) > 1
+
     def experts_read(self, n_tokens: int) -> float:
         """Experts of all layers that ``n_tokens`` choose, each counted once, if all are equally likely."""
         if not self.n_experts:

@@ -57,6 +57,7 @@ class Compute(_Part):
     int8_gops: Figure  # products of int4 blocks with 512 tokens
     one_token_gops: Figure  # the same with one token, weights in the cache
     f32_gflops: Figure  # attention of 512 tokens
+    call_us: Figure  # a call with next to nothing to do
 
 
 class Memory(_Part):

@@ -81,7 +81,7 @@ def device_rates(profile: DeviceProfile, calibration: Calibration, storage: Stor
         many_tokens_ops=1e9 * many,
         one_token_ops=1e9 * one,
         attention_ops=1e9 * attention,
-        call_s=1e-6 * calibration.call_us.value * calibration.call_clock_ghz.value / clock_ghz,
+        call_s=1e-6 * profile.compute.call_us.value if profile.compute else peaks.call_cycles.value / (1e9 * clock_ghz),
         storage_bytes=1e6 * storage.sequential_mbps.value,
         random_bytes=1e6 * (storage.random_1mib_mbps or storage.sequential_mbps).value,
         basis=_weakest(profile),
@@ -148,7 +148,8 @@ class Predictor:
         read = rates.read_bytes * share.memory
         compute = int8_ops * share.compute
         times = PassTime(
-            storage_s=expert_bytes * (1 - in_memory) / rates.random_bytes, calls_s=work.n_calls * rates.call_s
+            storage_s=expert_bytes * (1 - in_memory) / rates.random_bytes,
+            calls_s=work.n_calls * rates.call_s * share.calls,
         )
         times += self._product(work.dense_bytes, dense_ops, read, compute)
         times += self._product(
@@ -162,7 +163,8 @@ class Predictor:
         return PassTime(memory_s=memory_s) if memory_s > compute_s else PassTime(compute_s=compute_s)
 
     def _attention(self, n_tokens: int, past: int, share: Efficiency) -> PassTime:
-        compute_s = self.work.attention_ops(n_tokens, past) / (self.rates.attention_ops * share.attention)
+        reached = share.latent if self.work.is_latent else share.grouped
+        compute_s = self.work.attention_ops(n_tokens, past) / (self.rates.attention_ops * reached)
         memory_s = self.work.cache_bytes_per_token * past / (self.rates.read_bytes * share.memory)
         return PassTime(memory_s=memory_s) if memory_s > compute_s else PassTime(compute_s=compute_s)
 

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from sprat.cli.terminal import human_bytes, print_json, print_table
-from sprat.devices.profile import DeviceProfile, load_profile, profile_names
+from sprat.devices.profile import DeviceProfile, load_profile, profile_names, save_profile
+
+if TYPE_CHECKING:
+    from sprat.devices.probe import Probe
 
 __all__ = ["command"]
 
+_EXAMPLES = """\b
+Examples:
+  sprat devices
+  sprat devices show rpi5-8gb
+  sprat devices probe --save my-board
+"""
 
-@click.group(invoke_without_command=True, epilog="Example:  sprat devices show rpi5-8gb")
+
+@click.group(invoke_without_command=True, epilog=_EXAMPLES)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
-    """List the device profiles, or show one."""
+    """List the device profiles, show one, or measure this machine."""
     if context.invoked_subcommand is None:
         profiles = [load_profile(name) for name in profile_names()]
         if as_json:
@@ -38,6 +49,63 @@ def show(name: str, as_json: bool) -> None:
         return
     click.echo(f"{profile.title} ({profile.soc})")
     print_table(("figure", "value", "basis", "source"), _figures(msgspec.to_builtins(profile)))
+
+
+@command.command()
+@click.option("--save", "name", help="Keep it under this name, as a profile of your own.")
+@click.option(
+    "--folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=".",
+    show_default=True,
+    help="Where models will lie: the medium to measure. 256 MB are written and removed.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def probe(name: str | None, folder: Path, as_json: bool) -> None:
+    """Measure this machine in under a minute: memory, sprat's kernels, storage, temperature."""
+    from sprat.devices.probe import probe as measure
+    from sprat.runtime.kernels.rates import measure_rates
+
+    found = measure(
+        name or "this-machine", folder, measure_rates, lambda step: click.echo(f"measuring {step}", err=True)
+    )
+    path = save_profile(found.profile) if name else None
+    if as_json:
+        print_json(found)
+        return
+    _print_probe(found)
+    if path:
+        click.echo(f"saved as {path}; next:  sprat plan MODEL --device {name}")
+    else:
+        click.echo("next:  sprat devices probe --save NAME   then:  sprat plan MODEL --device NAME")
+
+
+def _print_probe(found: Probe) -> None:
+    kernels = found.kernels
+    click.echo(f"measured: {found.profile.title}")
+    rows = [(f"memory, {n} threads", f"{rate / 1e9:.3g} GB/s") for n, rate in found.read_bytes_per_s.items()]
+    rows += [
+        (f"{kernels.name} kernels, int4 x 512 tokens", f"{kernels.int8_ops_per_s / 1e9:.3g} GOP/s"),
+        (f"{kernels.name} kernels, int4 x 1 token, in cache", f"{kernels.one_token_ops_per_s / 1e9:.3g} GOP/s"),
+        (f"{kernels.name} kernels, attention in f32", f"{kernels.f32_ops_per_s / 1e9:.3g} GFLOP/s"),
+        (f"{kernels.name} kernels, an empty call", f"{kernels.call_s * 1e6:.3g} us"),
+        ("temperature, before and after", f"{_celsius(found.celsius_before)}, {_celsius(found.celsius_after)}"),
+    ]
+    print_table(("measured", "value"), rows)
+    media = [
+        (
+            human_bytes(rate.block_bytes),
+            f"{rate.sequential_bytes_per_s / 1e6:.4g}",
+            f"{rate.random_bytes_per_s / 1e6:.4g}",
+            f"{rate.cached_bytes_per_s / 1e6:.4g}",
+        )
+        for rate in found.storage
+    ]
+    print_table(("one read", "in sequence MB/s", "at random MB/s", "at random, page cache MB/s"), media)
+
+
+def _celsius(value: float | None) -> str:
+    return "no sensor" if value is None else f"{value:.1f} °C"
 
 
 def _list(profiles: list[DeviceProfile]) -> None:
