@@ -22,6 +22,7 @@ _COMMANDS = {
     "eval": "Score a model on the tasks of the packaged student.",
     "demo": "Show the whole way of a model to a small board, on the packaged student.",
     "plan": "Say whether a model fits a device, and how fast it would be, before any download.",
+    "bench": "Measure how fast a model runs here, or under the limits of a device.",
     "devices": "List the device profiles, show one, or measure this machine.",
     "doctor": "Say what this machine can run, and what is missing.",
 }

@@ -1,0 +1,189 @@
+"""Control groups of Linux, versions 1 and 2: where they are, and which files hold which limit.
+
+Version 1 has a tree per controller, version 2 one for all::
+
+    version 1, below OWN/sprat-PID                                version 2, below PARENT/sprat-PID
+    memory/.../memory.limit_in_bytes                              memory.max
+    cpuset/.../cpuset.cpus, cpuset.mems                           cpuset.cpus
+    cpu/.../cpu.cfs_quota_us, cpu.cfs_period_us                   cpu.max
+    blkio/.../blkio.throttle.read_bps_device                      io.max
+
+where OWN is the group of this process. In version 2 a group that hands controllers to children must hold no process
+itself, so PARENT is the nearest ancestor of OWN that may: often the root of the tree, which is exempt from that rule.
+
+Source: Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst of the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sprat.errors import EmulationError
+
+__all__ = ["ControlGroup", "Limits", "Tree", "find_tree", "plan_groups"]
+
+_PERIOD_US = 100_000  # of the processor quota; the kernel's default
+_CONTROLLERS_V1 = ("memory", "cpuset", "cpu", "blkio")
+_CONTROLLERS_V2 = ("memory", "cpuset", "cpu", "io")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a group of processes may use."""
+
+    memory_bytes: int  # page cache included
+    cores: tuple[int, ...]
+    cpu_share: float  # of each of these cores' time, 0 to 1
+    disk: str | None = None  # "major:minor"
+    read_bytes_per_second: int | None = None  # from that disk
+
+
+@dataclass(frozen=True, slots=True)
+class ControlGroup:
+    """A group to be made: its folder, and the files to write, in order."""
+
+    folder: Path
+    files: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """The control groups of this machine: version, and controller -> folder of this process's own group."""
+
+    version: int
+    own: Mapping[str, Path]
+    root: Path | None = None  # version 2: where the tree is mounted
+
+
+def find_tree(proc: Path = Path("/proc/self")) -> Tree:
+    """The tree that has all controllers.
+
+    Raises:
+        EmulationError: neither version does; the message names what is missing.
+    """
+    mounts = list(_mounts((proc / "mountinfo").read_text(encoding="utf-8")))
+    groups = list(_groups((proc / "cgroup").read_text(encoding="utf-8")))
+    legacy = {
+        controller: mount / path.lstrip("/")
+        for controllers, path in groups
+        for controller in controllers
+        for kind, options, mount in mounts
+        if kind == "cgroup" and controller in options
+    }
+    if not (missing := [name for name in _CONTROLLERS_V1 if name not in legacy]):
+        return Tree(1, {name: legacy[name] for name in _CONTROLLERS_V1})
+    for kind, _, mount in mounts:
+        if kind == "cgroup2" and not (
+            absent := set(_CONTROLLERS_V2) - set(_read(mount / "cgroup.controllers").split())
+        ):
+            own = mount / next(path for controllers, path in groups if not controllers).lstrip("/")
+            return Tree(2, dict.fromkeys(_CONTROLLERS_V2, own), mount)
+        if kind == "cgroup2":
+            missing = sorted(absent)
+    raise EmulationError(
+        f"control groups: this kernel offers no {', '.join(missing)}; emulation needs Linux with "
+        f"{', '.join(_CONTROLLERS_V2)} (on a Raspberry Pi add cgroup_enable=memory to cmdline.txt)"
+    )
+
+
+def plan_groups(tree: Tree, limits: Limits, name: str) -> list[ControlGroup]:
+    """The groups called ``name`` that hold a process to ``limits``; joining all of them applies all limits.
+
+    Raises:
+        EmulationError: version 2 only: no ancestor of this process's group can have children with limits.
+    """
+    return _plan_v1(tree, limits, name) if tree.version == 1 else [_plan_v2(tree, limits, name)]
+
+
+def _plan_v1(tree: Tree, limits: Limits, name: str) -> list[ControlGroup]:
+    quota = int(limits.cpu_share * len(limits.cores) * _PERIOD_US)
+    files: dict[str, tuple[tuple[str, str], ...]] = {
+        "memory": (("memory.limit_in_bytes", str(limits.memory_bytes)), ("memory.swappiness", "0")),
+        "cpuset": (
+            ("cpuset.cpus", _list(limits.cores)),
+            (
+                "cpuset.mems",
+                _read(tree.own["cpuset"] / "cpuset.mems").strip(),
+            ),  # empty in a new group: no process joins
+        ),
+        "cpu": (("cpu.cfs_period_us", str(_PERIOD_US)), ("cpu.cfs_quota_us", str(quota))),
+    }
+    if limits.disk and limits.read_bytes_per_second:
+        files["blkio"] = (("blkio.throttle.read_bps_device", f"{limits.disk} {limits.read_bytes_per_second}"),)
+    by_folder: dict[Path, tuple[tuple[str, str], ...]] = {}
+    for controller, entries in files.items():  # some systems mount two controllers as one tree
+        folder = tree.own[controller] / name
+        by_folder[folder] = by_folder.get(folder, ()) + entries
+    return [ControlGroup(folder, entries) for folder, entries in by_folder.items()]
+
+
+def _plan_v2(tree: Tree, limits: Limits, name: str) -> ControlGroup:
+    quota = int(limits.cpu_share * len(limits.cores) * _PERIOD_US)
+    files = [
+        ("memory.max", str(limits.memory_bytes)),
+        ("memory.swap.max", "0"),
+        ("cpuset.cpus", _list(limits.cores)),
+        ("cpu.max", f"{quota} {_PERIOD_US}"),
+    ]
+    if limits.disk and limits.read_bytes_per_second:
+        files.append(("io.max", f"{limits.disk} rbps={limits.read_bytes_per_second}"))
+    return ControlGroup(_parent(tree) / name, tuple(files))
+
+
+def _parent(tree: Tree) -> Path:
+    """The nearest ancestor of our group that hands all controllers to its children, or can be told to."""
+    assert tree.root is not None, "version 2 has a root"
+    own = tree.own["memory"]
+    for folder in (own, *own.parents):
+        if folder != tree.root and _read(folder / "cgroup.procs").split():
+            continue  # it holds processes, so its children can have no limits
+        wanted = set(_CONTROLLERS_V2) - set(_read(folder / "cgroup.subtree_control").split())
+        if not wanted:
+            return folder
+        if wanted <= set(_read(folder / "cgroup.controllers").split()) and _enable(folder, wanted):
+            return folder
+        if folder == tree.root:
+            break
+    raise EmulationError(
+        f"control groups: this process may not limit children anywhere between {own} and {tree.root}; run as root, "
+        "or under `systemd-run --user --scope -p Delegate=yes`"
+    )
+
+
+def _enable(folder: Path, controllers: set[str]) -> bool:
+    try:
+        (folder / "cgroup.subtree_control").write_text(
+            " ".join(f"+{name}" for name in sorted(controllers)), encoding="ascii"
+        )
+    except OSError:
+        return False
+    return True
+
+
+def _mounts(mountinfo: str) -> Iterator[tuple[str, list[str], Path]]:
+    """Kind, controllers and place of every mounted tree: ``36 35 98:0 /root /place opts ... - kind source opts``."""
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        kind, _, options = (*after.split(), "", "", "")[:3]
+        if kind.startswith("cgroup"):
+            yield kind, options.split(","), Path(before.split()[4])
+
+
+def _groups(cgroup: str) -> Iterator[tuple[list[str], str]]:
+    """Controllers (none in version 2) and path of every group of a process: ``4:memory:/path``."""
+    for line in cgroup.splitlines():
+        _, controllers, path = line.split(":", 2)
+        yield [name for name in controllers.split(",") if name], path
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except OSError:
+        return ""
+
+
+def _list(cores: tuple[int, ...]) -> str:
+    return ",".join(map(str, cores))

@@ -1,0 +1,128 @@
+"""The child of a benchmark: loads the model, runs the tests, reports. ``python -m sprat.bench.worker`` reads its job.
+
+A process of its own, so that peak memory is the model's and not the command line's, so that limits of a device hold for
+nothing else, and so that a backend that dies takes nobody with it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import math
+import os
+import platform
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from sprat.bench.messages import Failure, Job, Message, Progress, Result
+from sprat.bench.subject import CHUNK, StreamSubject
+from sprat.devices.bench import Bench, Procedure, Setup
+from sprat.devices.results import Label, MeasuredModel
+from sprat.errors import SpratError
+from sprat.runtime.backends.registry import LoadRequest, choose, open_backend
+from sprat.runtime.footprint import file_footprint
+from sprat.runtime.foreign import any_format
+from sprat.runtime.gguf import GGUFFile
+from sprat.runtime.gguf_metadata import spec_from_metadata
+from sprat.runtime.spec import ModelSpec
+
+__all__ = ["run_job"]
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+_LIBRARIES = {"llamacpp": "llama-cpp-python", "onnx": "onnxruntime"}
+
+
+def run_job(job: Job, out: BinaryIO) -> None:
+    """Run every test of ``job`` and write a message per line to ``out``."""
+    try:
+        _run(job, out)
+    except SpratError as error:
+        _tell(out, Failure(type(error).__name__, str(error)))
+
+
+def _run(job: Job, out: BinaryIO) -> None:
+    _tell(out, Progress(0, len(job.works), "loading"))
+    started = time.perf_counter()
+    file = GGUFFile.open(job.path)
+    spec = spec_from_metadata(file.metadata, file)
+    capacity = max(work.depth + work.n_tokens for work in job.works)
+    request = LoadRequest(file=file, spec=spec, context=capacity, n_threads=job.threads)
+    choice = choose(job.backend, request)
+    backend = open_backend(choice, request)
+    subject = StreamSubject(backend.new_stream(capacity), backend.vocab_size)
+    load_ms = 1e3 * (time.perf_counter() - started)
+    setup = _setup(job, file, spec, choice.name, capacity, load_ms)
+    bench = Bench(subject, setup, Procedure(repetitions=job.repetitions, sustained_s=job.sustained_s))
+    for done, work in enumerate(job.works):
+        _tell(out, Progress(done, len(job.works), work.test))
+        _tell(out, Result(bench.measure(work)))
+    _tell(out, Progress(len(job.works), len(job.works), "done"))
+
+
+def _setup(job: Job, file: GGUFFile, spec: ModelSpec, backend: str, capacity: int, load_ms: float) -> Setup:
+    return Setup(
+        model=_model(file, job),
+        backend=backend,
+        threads=job.threads,
+        path=Path(job.path),
+        label=Label.EMULATED if job.emulation else Label.MEASURED,
+        device=job.device,
+        versions=_versions(backend),
+        settings={"chunk": CHUNK, "context": capacity, "repetitions": job.repetitions} | job.settings,
+        memory_map=_memory_map(file, spec, capacity),
+        load_ms=load_ms,
+        emulation=job.emulation,
+    )
+
+
+def _model(file: GGUFFile, job: Job) -> MeasuredModel:
+    sizes: Counter[str] = Counter()
+    for info in file.tensors.values():
+        sizes[any_format(info.format_type).name] += info.nbytes
+    return MeasuredModel(
+        name=str(file.metadata.get("general.name", file.path.stem)),
+        quant=sizes.most_common(1)[0][0],
+        size_bytes=sizes.total(),
+        n_params=sum(math.prod(info.shape) for info in file.tensors.values()),
+        digest=job.digest,
+        random_weights=job.random_weights,
+    )
+
+
+def _memory_map(file: GGUFFile, spec: ModelSpec, context: int) -> dict[str, int]:
+    footprint = file_footprint(spec, file, context=min(context, spec.max_context))
+    parts = {
+        "resident weights": footprint.resident_bytes,
+        "experts": footprint.routed_bytes,
+        "cache": footprint.cache_bytes,
+        "buffers": footprint.buffer_bytes,
+    }
+    return {name: size for name, size in parts.items() if size}
+
+
+def _versions(backend: str) -> dict[str, str]:
+    packages = ["sprat", "numpy", *([_LIBRARIES[backend]] if backend in _LIBRARIES else [])]
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
+
+
+def _tell(out: BinaryIO, message: Message) -> None:
+    out.write(msgspec.json.encode(message) + b"\n")
+    out.flush()
+
+
+def _main() -> None:
+    """Take the job from standard input; standard output is for messages alone, whatever a library prints."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # do not outlive the one who asked
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    run_job(msgspec.json.decode(sys.stdin.buffer.readline(), type=Job), out)
+
+
+if __name__ == "__main__":
+    _main()

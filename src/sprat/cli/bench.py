@@ -1,0 +1,88 @@
+"""``sprat bench``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sprat.bench import BenchOptions, bench
+from sprat.cli.bench_tables import csv_text, print_details, print_speeds
+from sprat.cli.terminal import print_json, progress_bar
+from sprat.devices.results import Measurement, write_results
+
+__all__ = ["command"]
+
+_EXAMPLES = """\b
+Examples:
+  sprat bench OUT -p 512 -n 128 -d 0,4096
+  sprat bench --shape deepseek-v2-lite --layers 6 --device rpi5-8gb --emulate --json
+  sprat bench OUT --sustained 300 -o results.jsonl
+  sprat bench --compare before.jsonl after.jsonl
+"""
+
+
+def _counts(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, ...]:
+    """Numbers separated by commas, as llama-bench takes them."""
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise click.BadParameter(f"{text!r}: expected numbers of tokens separated by commas, for example 0,4096")
+    return tuple(int(part) for part in parts)
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("model", required=False)
+@click.option("--shape", help="Measure a published model's shape with random weights; written to a cache at first.")
+@click.option(
+    "--quant", default="Q4_0", show_default=True, help="Of --shape: a block format, or a recipe such as int4."
+)
+@click.option("--layers", type=click.IntRange(min=1), help="Of --shape: only this many layers.")
+@click.option(
+    "-p", "--n-prompt", callback=_counts, default="512", show_default=True, help="Prompts to process; 0: none."
+)
+@click.option("-n", "--n-gen", callback=_counts, default="128", show_default=True, help="Tokens to generate; 0: none.")
+@click.option("-d", "--depths", callback=_counts, default="0", show_default=True, help="Tokens in the cache before.")
+@click.option("-r", "--repetitions", type=click.IntRange(min=1), default=5, show_default=True, help="Samples per test.")
+@click.option("-t", "--threads", type=click.IntRange(min=1), help="All usable cores by default.")
+@click.option("--backend", default="auto", show_default=True, help="auto, or one that `sprat doctor` lists.")
+@click.option("--device", help="The profile that this machine is, or with --emulate shall behave like.")
+@click.option("--emulate", is_flag=True, help="Run under the device's cores, memory and storage speed. Needs root.")
+@click.option("--storage", help="Of the device, where the model lies; its first one by default.")
+@click.option("--sustained", "sustained_s", type=float, default=0.0, help="Keep each test running for these seconds.")
+@click.option("--json", "form", flag_value="json", help="Print one JSON object per test.")
+@click.option("--markdown", "form", flag_value="markdown", help="Print markdown tables, on a terminal too.")
+@click.option("--csv", "form", flag_value="csv", help="Print CSV.")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Also write JSON lines to a file."
+)
+def command(*, form: str | None, output: Path | None, **options: Any) -> None:
+    """Measure how fast MODEL (a bundle or a GGUF) runs here, or under the limits of a device.
+
+    Each test is warmed up until it is stable and then repeated. Every figure says whether it was measured on this
+    machine or emulated.
+    """
+    with progress_bar("bench", quiet=form == "json") as bar:
+        records = list(bench(BenchOptions(**options), progress=bar))
+    if output:
+        write_results(output, records)
+    match form:
+        case "json":
+            for record in records:
+                print_json(record)
+        case "csv":
+            click.echo(csv_text(records), nl=False)
+        case _:
+            _print(records)
+
+
+def _print(records: Sequence[Measurement]) -> None:
+    print_speeds(records)
+    print_details(records)
+    for note in dict.fromkeys(f"{record.work.test}: {note}" for record in records for note in record.notes):
+        click.echo(f"note: {note}")
+    if emulation := records[0].emulation:
+        for sentence in emulation.not_emulated:
+            click.echo(f"not emulated: {sentence}")
+    click.echo("next:  sprat bench … -o a.jsonl   then:  sprat bench --compare a.jsonl b.jsonl")

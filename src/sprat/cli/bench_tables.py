@@ -1,0 +1,141 @@
+"""Results of ``sprat bench`` as tables and CSV: llama-bench's columns first, then latency, memory, storage and heat."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Sequence
+
+from sprat.cli.terminal import human_bytes, print_table
+from sprat.devices.results import Measurement, Moment, Percentiles
+
+__all__ = ["csv_text", "print_details", "print_speeds"]
+
+_NONE = "-"  # the machine cannot tell
+
+
+def print_speeds(records: Sequence[Measurement]) -> None:
+    """llama-bench's table; one column of speeds per label."""
+    labels = list(dict.fromkeys(record.label_text for record in records))
+    rows = [
+        (
+            f"{record.model.name} {record.model.quant}",
+            human_bytes(record.model.size_bytes),
+            _params(record.model.n_params),
+            record.backend,
+            record.threads,
+            record.work.test,
+            *(_speed(record) if record.label_text == label else _NONE for label in labels),
+        )
+        for record in records
+    ]
+    columns = ("model", "size", "params", "backend", "threads", "test")
+    print_table((*columns, *(f"t/s, {label}" for label in labels)), rows)
+
+
+def print_details(records: Sequence[Measurement]) -> None:
+    """What llama-bench does not print; columns that nobody could fill are left out."""
+    columns = (
+        "test",
+        "first token, ms (p50 / p99)",
+        "between tokens, ms (p50 / p99 / worst)",
+        "peak RSS",
+        "page cache",
+        "read from storage",
+        "°C",
+        "GHz",
+        "throttled",
+        "J/token",
+        "t/s, first -> sustained",
+    )
+    rows = [_details(record) for record in records]
+    told = [index for index in range(len(columns)) if any(row[index] != _NONE for row in rows)]
+    print_table([columns[index] for index in told], [[row[index] for index in told] for row in rows])
+
+
+def csv_text(records: Sequence[Measurement]) -> str:
+    """One line per record, numbers in plain units; empty where the machine cannot tell."""
+    out = io.StringIO()
+    rows = [_csv_row(record) for record in records]
+    writer = csv.DictWriter(out, rows[0].keys())
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _csv_row(record: Measurement) -> dict[str, object]:
+    ttft, between, sustained = record.ttft_ms, record.inter_token_ms, record.sustained
+    return {
+        "model": record.model.name,
+        "quant": record.model.quant,
+        "size_bytes": record.model.size_bytes,
+        "n_params": record.model.n_params,
+        "backend": record.backend,
+        "threads": record.threads,
+        "test": record.work.test,
+        "label": record.label,
+        "device": record.device,
+        "mean_tps": record.mean_tps,
+        "stdev_tps": _stdev(record),
+        "ttft_p50_ms": ttft and ttft.p50,
+        "ttft_p99_ms": ttft and ttft.p99,
+        "inter_token_p50_ms": between and between.p50,
+        "inter_token_p99_ms": between and between.p99,
+        "inter_token_worst_ms": between and between.worst,
+        "peak_rss_bytes": record.peak_rss_bytes,
+        "page_cache_bytes": record.page_cache_bytes,
+        "storage_read_bytes": record.storage_read_bytes,
+        "temperature_before_c": record.before and record.before.temperature_c,
+        "temperature_after_c": record.after and record.after.temperature_c,
+        "throttled": record.throttled,
+        "joules_per_token": record.joules_per_token,
+        "first_tps": sustained and sustained.first_tps,
+        "sustained_tps": sustained and sustained.sustained_tps,
+        "notes": "; ".join(record.notes),
+    }
+
+
+def _details(record: Measurement) -> tuple[str, ...]:
+    sustained = record.sustained
+    return (
+        record.work.test,
+        _times(record.ttft_ms, "p50", "p99"),
+        _times(record.inter_token_ms, "p50", "p99", "worst"),
+        _bytes(record.peak_rss_bytes),
+        _bytes(record.page_cache_bytes),
+        _bytes(record.storage_read_bytes),
+        _change(record.before, record.after, "temperature_c", ".0f"),
+        _change(record.before, record.after, "clock_ghz", ".2f"),
+        _NONE if record.throttled is None else ("yes" if record.throttled else "no"),
+        _NONE if record.joules_per_token is None else f"{record.joules_per_token:.3g}",
+        f"{sustained.first_tps:.2f} -> {sustained.sustained_tps:.2f}" if sustained else _NONE,
+    )
+
+
+def _speed(record: Measurement) -> str:
+    if record.error_share is not None:
+        return f"{record.mean_tps:.2f} ± {record.mean_tps * record.error_share:.2f}"
+    return f"{record.mean_tps:.2f} ± {_stdev(record):.2f}"
+
+
+def _stdev(record: Measurement) -> float:
+    return statistics.stdev(record.samples_tps) if len(record.samples_tps) > 1 else 0.0
+
+
+def _params(n_params: int) -> str:
+    return f"{n_params / 1e9:.2f} B" if n_params >= 1e9 else f"{n_params / 1e6:.2f} M"
+
+
+def _times(times: Percentiles | None, *names: str) -> str:
+    return " / ".join(f"{getattr(times, name):.1f}" for name in names) if times else _NONE
+
+
+def _bytes(n_bytes: int | None) -> str:
+    return _NONE if n_bytes is None else human_bytes(n_bytes)
+
+
+def _change(before: Moment | None, after: Moment | None, name: str, spec: str) -> str:
+    values = [getattr(moment, name) for moment in (before, after) if moment is not None]
+    known = [format(value, spec) for value in values if value is not None]
+    return " -> ".join(dict.fromkeys(known)) or _NONE
