@@ -40,6 +40,7 @@ __all__ = [
     "Power",
     "Storage",
     "Thermal",
+    "check_new_name",
     "load_profile",
     "parse_profile",
     "profile_names",
@@ -134,11 +135,7 @@ def save_profile(profile: DeviceProfile) -> Path:
         DeviceError: the name is no plain one or belongs to a profile that comes with sprat, a figure is impossible,
             or the folder cannot be written.
     """
-    if not _NAME.fullmatch(profile.name) or profile.name in _shipped():
-        raise DeviceError(
-            f"device profile {profile.name!r}: expected a name of small letters, digits and dashes that none of "
-            f"sprat's own profiles has; for example 'my-{_plain(profile.name)}'"
-        )
+    check_new_name(profile.name)
     _check(profile.name, profile)
     path = user_folder() / f"{profile.name}.toml"
     partial = path.with_suffix(".partial")
@@ -149,6 +146,19 @@ def save_profile(profile: DeviceProfile) -> Path:
     except OSError as error:
         raise DeviceError(f"device profile {profile.name!r}: {path} cannot be written ({error.strerror})") from error
     return path
+
+
+def check_new_name(name: str) -> None:
+    """Check that a profile of the user may be called ``name``.
+
+    Raises:
+        DeviceError: it is no plain name, or that of a profile that comes with sprat.
+    """
+    if not _NAME.fullmatch(name) or name in _shipped():
+        raise DeviceError(
+            f"device profile {name!r}: expected a name of small letters, digits and dashes that none of sprat's own "
+            f"profiles has; for example 'my-{_plain(name)}'"
+        )
 
 
 def user_folder() -> Path:

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from sprat.cli.terminal import human_bytes, print_json, print_table
-from sprat.devices.profile import DeviceProfile, load_profile, profile_names, save_profile
+from sprat.devices.profile import DeviceProfile, check_new_name, load_profile, profile_names, save_profile
 
 if TYPE_CHECKING:
     from sprat.devices.probe import Probe
@@ -66,6 +66,8 @@ def probe(name: str | None, folder: Path, as_json: bool) -> None:
     from sprat.devices.probe import probe as measure
     from sprat.runtime.kernels.rates import measure_rates
 
+    if name:
+        check_new_name(name)
     found = measure(
         name or "this-machine", folder, measure_rates, lambda step: click.echo(f"measuring {step}", err=True)
     )
@@ -126,7 +128,7 @@ def _list(profiles: list[DeviceProfile]) -> None:
 def _figures(record: Any, path: str = "") -> Iterator[tuple[str, str, str, str]]:
     """Every leaf of a profile as a row: figures with basis and source, plain values without."""
     if isinstance(record, dict) and "basis" in record:
-        yield path, f"{record['value']:,.10g}", record["basis"], record["source"]
+        yield path, f"{record['value']:,.14g}", record["basis"], record["source"]
     elif isinstance(record, dict):
         for key, value in record.items():
             yield from _figures(value, f"{path}.{key}" if path else key)
