@@ -9,7 +9,7 @@ import numpy as np
 
 from sprat.errors import TokenizerError
 from sprat.runtime.tokenizer import Tokenizer
-from sprat.runtime.tokenizer_files import TokenizerFiles
+from sprat.runtime.tokenizer_files import TokenizerFiles, chat_template
 from sprat.runtime.vocabulary import TokenizerModel, Vocabulary
 
 __all__ = ["chat_template", "tokenizer_metadata"]
@@ -64,17 +64,6 @@ def metadata_from_vocabulary(vocabulary: Vocabulary) -> dict[str, Any]:
     metadata["tokenizer.ggml.add_bos_token"] = vocabulary.add_bos
     metadata["tokenizer.ggml.add_space_prefix"] = vocabulary.add_space_prefix
     return metadata
-
-
-def chat_template(files: TokenizerFiles) -> str | None:
-    """The checkpoint's template: chat_template.jinja, or the config's entry (of several, the one named ``default``)."""
-    beside = files.path.with_name("chat_template.jinja")
-    if beside.is_file():
-        return beside.read_text(encoding="utf-8")
-    entry = files.config.get("chat_template")
-    if isinstance(entry, list):
-        return next((one["template"] for one in entry if one.get("name") == "default"), None)
-    return entry if isinstance(entry, str) else None
 
 
 def _special_ids(vocabulary: Vocabulary) -> dict[str, int]:

@@ -11,22 +11,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Self, Unpack
+from collections.abc import Iterator, Sequence
+from typing import Self, Unpack
 
 from sprat.devices.profile import DeviceProfile, load_profile
 from sprat.errors import InputError, PromptError, TemplateError
 from sprat.runtime.backends.backend import Backend
 from sprat.runtime.backends.registry import BackendChoice, LoadRequest, choose, open_backend
-from sprat.runtime.bundle import Bundle
 from sprat.runtime.chat import ChatTemplate
 from sprat.runtime.chat_prompt import ChatPrompt, chat_prompt
 from sprat.runtime.completions import ChatCompletion, ChatStream, Message
 from sprat.runtime.generation import Generation
-from sprat.runtime.gguf import GGUFFile
-from sprat.runtime.gguf_metadata import spec_from_metadata
 from sprat.runtime.memory import parse_memory
+from sprat.runtime.model_files import find_model, find_template, open_model
 from sprat.runtime.options import GenerateOptions
 from sprat.runtime.session import Session
 from sprat.runtime.tokenizer import Tokenizer
@@ -39,7 +36,7 @@ _DEFAULT_CONTEXT = 4096  # many models were made for 163,840 tokens, whose cache
 class Engine:
     """A backend, a tokenizer and a chat template, and the sessions over them.
 
-    :meth:`load` reads them from a bundle or a GGUF file; the constructor takes parts that are there already.
+    :meth:`load` reads them from a bundle or a model file; the constructor takes parts that are there already.
 
     Args:
         backend: weights, ready to run; closed with the engine.
@@ -77,10 +74,10 @@ class Engine:
         backend: str = "auto",
         context: int | None = None,
     ) -> Self:
-        """Load a bundle or a GGUF file; it is refused before anything large is read if it does not fit.
+        """Load a bundle, a GGUF or an ONNX model; it is refused before anything large is read if it does not fit.
 
         Args:
-            path: a folder made by ``sprat export``, or a ``.gguf`` file.
+            path: a folder made by ``sprat export``, a ``.gguf`` file, or a ``.onnx`` file that sprat wrote.
             device: a profile whose memory and cores are the limits (see ``sprat devices``).
             memory: hard budget, in bytes or as ``"3GB"``; replaces the device's.
             backend: a name that ``sprat doctor`` lists, or ``"auto"``; :attr:`backend_choice` explains what was taken.
@@ -91,25 +88,23 @@ class Engine:
             DoesNotFitError: the model needs more than the budget.
             BackendError: no backend can run it here.
         """
-        file = GGUFFile.open(find_model(path))
-        spec = spec_from_metadata(file.metadata, file)
-        file.check(spec)
+        model = open_model(path, backend)
         profile = None if device is None else load_profile(device)
         request = LoadRequest(
-            file=file,
-            spec=spec,
-            context=_checked_context(context, spec.max_context),
+            file=model.file,
+            spec=model.spec,
+            context=_checked_context(context, model.spec.max_context),
             n_threads=_n_threads(profile),
             memory_bytes=_budget(memory, profile),
         )
         choice = choose(backend, request)
-        tokenizer = Tokenizer.from_gguf(file.metadata)
+        tokenizer = model.tokenizer()
         return cls(
             open_backend(choice, request),
             tokenizer,
-            template=find_template(file.metadata, tokenizer),
+            template=model.template(tokenizer),
             context=request.context,
-            name=str(file.metadata.get("general.name", file.path.stem)),
+            name=model.name,
             backend_choice=choice,
         )
 
@@ -206,15 +201,6 @@ class Engine:
         self.close()
 
 
-def find_model(path: str | os.PathLike[str]) -> Path:
-    """The GGUF file behind what a user calls a model: itself, or the artifact of a bundle.
-
-    Raises:
-        BundleError: a folder that is no bundle, or one without a GGUF.
-    """
-    return Bundle.open(path).artifact("gguf") if Path(path).is_dir() else Path(path)
-
-
 def _checked_context(context: int | None, max_context: int) -> int:
     if context is None:
         return min(max_context, _DEFAULT_CONTEXT)
@@ -232,15 +218,3 @@ def _budget(memory: int | str | None, profile: DeviceProfile | None) -> int | No
 def _n_threads(profile: DeviceProfile | None) -> int:
     here = len(os.sched_getaffinity(0))
     return here if profile is None else min(here, profile.n_cores)
-
-
-def find_template(metadata: Mapping[str, Any], tokenizer: Tokenizer) -> ChatTemplate | None:
-    """The chat template among a file's metadata, if it has one."""
-    source = metadata.get("tokenizer.chat_template")
-    if not source:
-        return None
-    vocabulary = tokenizer.vocabulary
-    bos, eos = (
-        "" if token is None else tokenizer.token_text(token) for token in (vocabulary.bos_id, vocabulary.eos_id)
-    )
-    return ChatTemplate(str(source), bos, eos)

@@ -17,7 +17,7 @@ import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -46,6 +46,8 @@ class GGUFFile:
         tensors: name -> :class:`TensorInfo`, in file order.
         alignment: every tensor starts at a multiple of this many bytes after the data start.
     """
+
+    format: ClassVar[str] = "gguf"
 
     path: Path
     version: int

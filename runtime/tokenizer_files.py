@@ -20,7 +20,7 @@ from sprat.runtime.vocabulary import (
     split_merge,
 )
 
-__all__ = ["TokenizerFiles", "read_vocabulary"]
+__all__ = ["TokenizerFiles", "chat_template", "read_vocabulary"]
 
 _Json = dict[str, Any]
 _SPECIAL = ("bos", "eos", "unk", "pad")
@@ -68,6 +68,17 @@ def read_vocabulary(files: TokenizerFiles) -> Vocabulary:
         raise TokenizerError(f"{files.path}: not laid out as a tokenizer ({error!r}). Save it again.") from error
     vocabulary.check(str(files.path))
     return vocabulary
+
+
+def chat_template(files: TokenizerFiles) -> str | None:
+    """The checkpoint's template: chat_template.jinja, or the config's entry (of several, the one named ``default``)."""
+    beside = files.path.with_name("chat_template.jinja")
+    if beside.is_file():
+        return beside.read_text(encoding="utf-8")
+    entry = files.config.get("chat_template")
+    if isinstance(entry, list):
+        return next((one["template"] for one in entry if one.get("name") == "default"), None)
+    return entry if isinstance(entry, str) else None
 
 
 def _find(path: Path) -> Path:

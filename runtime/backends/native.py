@@ -32,14 +32,14 @@ class NativeLoader(BackendLoader, name="native", preference=10):
         """No native core, or a format that it does not know."""
         if why := native_missing_because():
             return BackendError(f"the native kernels are missing: {why}")
-        formats = {request.file.weight(name).format.name for name in request.file.names()}
+        formats = {request.gguf.weight(name).format.name for name in request.gguf.names()}
         if unknown := sorted(formats - NATIVE_FORMATS):
             return BackendError(f"{request.file.path}: no native kernels for {', '.join(unknown)}; requantize it")
         return None
 
     def load(self, request: LoadRequest) -> NativeBackend:
         """Nothing is read before it is used."""
-        return NativeBackend(request.spec, request.file, NativeKernels(request.n_threads))
+        return NativeBackend(request.spec, request.gguf, NativeKernels(request.n_threads))
 
 
 class NativeBackend:

@@ -44,7 +44,7 @@ class ReferenceLoader(BackendLoader, name="reference", preference=20):
             dense_bytes = available_bytes() // 2
         else:
             dense_bytes = request.memory_bytes - self.footprint(request).total_bytes
-        return ReferenceBackend(request.spec, request.file, dense_bytes=dense_bytes)
+        return ReferenceBackend(request.spec, request.gguf, dense_bytes=dense_bytes)
 
 
 class ReferenceBackend:

@@ -24,6 +24,7 @@ from sprat.errors import BackendError, DoesNotFitError, SpratError, unknown_name
 from sprat.runtime.backends.backend import Backend
 from sprat.runtime.gguf import GGUFFile
 from sprat.runtime.memory import refusal
+from sprat.runtime.model_files import ModelFile
 from sprat.runtime.spec import ModelSpec
 
 __all__ = ["BackendChoice", "BackendLoader", "LoadRequest", "backend_names", "choose", "open_backend"]
@@ -39,11 +40,17 @@ _LOADERS: dict[str, BackendLoader] = {}
 class LoadRequest:
     """A model to run, and the limits that it must keep."""
 
-    file: GGUFFile
+    file: ModelFile
     spec: ModelSpec
     context: int  # tokens of the longest sequence that will be asked for
     n_threads: int
     memory_bytes: int | None = None  # hard budget; None for what the machine has
+
+    @property
+    def gguf(self) -> GGUFFile:
+        """The file, for a backend that reads only this format."""
+        assert isinstance(self.file, GGUFFile), f"{self.file.path} is no GGUF"
+        return self.file
 
     def footprint(self, *, cache_number_bytes: int, buffer_bytes: int) -> Footprint:
         """The file's weights as they are packed, with a backend's cache and buffers.
@@ -70,10 +77,11 @@ class BackendLoader(ABC):
 
     name: ClassVar[str]
     preference: ClassVar[int]  # lower is tried first
+    reads: ClassVar[str]  # the format of its files
 
-    def __init_subclass__(cls, *, name: str, preference: int) -> None:
+    def __init_subclass__(cls, *, name: str, preference: int, reads: str = "gguf") -> None:
         super().__init_subclass__()
-        cls.name, cls.preference = name, preference
+        cls.name, cls.preference, cls.reads = name, preference, reads
         assert name not in _LOADERS, f"two backends are called {name!r}"
         _LOADERS[name] = cls()
 
@@ -113,7 +121,7 @@ class BackendChoice:
 
 def backend_names() -> list[str]:
     """All backends of this folder, the preferred one first."""
-    return [loader.name for loader in sorted(_loaders().values(), key=lambda loader: loader.preference)]
+    return [loader.name for loader in _by_preference()]
 
 
 def choose(name: str, request: LoadRequest) -> BackendChoice:
@@ -124,11 +132,11 @@ def choose(name: str, request: LoadRequest) -> BackendChoice:
         BackendError: no such backend, or it cannot run the file here.
     """
     passed_over: dict[str, SpratError] = {}
-    for candidate in backend_names() if name == "auto" else [name]:
-        obstacle = _obstacle(_loader(candidate), request)
+    for candidate in _candidates(request) if name == "auto" else [_loader(name)]:
+        obstacle = _obstacle(candidate, request)
         if obstacle is None:
-            return BackendChoice(candidate, tuple((other, str(why)) for other, why in passed_over.items()))
-        passed_over[candidate] = obstacle
+            return BackendChoice(candidate.name, tuple((other, str(why)) for other, why in passed_over.items()))
+        passed_over[candidate.name] = obstacle
     if len(passed_over) == 1:
         raise next(iter(passed_over.values()))
     reasons = "; ".join(f"{other}: {why}" for other, why in passed_over.items())
@@ -141,7 +149,21 @@ def open_backend(choice: BackendChoice, request: LoadRequest) -> Backend:
     return _loader(choice.name).load(request)
 
 
+def _by_preference() -> list[BackendLoader]:
+    return sorted(_loaders().values(), key=lambda loader: loader.preference)
+
+
+def _candidates(request: LoadRequest) -> list[BackendLoader]:
+    """Backends that read files of this format, the preferred one first."""
+    return [loader for loader in _by_preference() if loader.reads == request.file.format]
+
+
 def _obstacle(loader: BackendLoader, request: LoadRequest) -> SpratError | None:
+    if loader.reads != request.file.format:
+        return BackendError(
+            f"{request.file.path}: the {loader.name} backend reads {loader.reads}, not {request.file.format}; "
+            f"export the model with --format {loader.reads}"
+        )
     if request.memory_bytes is not None:
         subject = f"{request.file.path}: the {loader.name} backend"
         too_large = refusal(loader.footprint(request), request.memory_bytes, subject)

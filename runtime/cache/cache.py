@@ -57,6 +57,10 @@ class Cache:
         """Bytes reserved. The system hands out pages as tokens fill them, so a short sequence costs less."""
         return sum(plane.nbytes for plane in self._planes)
 
+    def plane(self, index: int) -> Rows:
+        """One array of all layers, ``(n_layers, heads, capacity, numbers)``, for code that writes rows by itself."""
+        return self._planes[index]
+
     def reserve(self, n_tokens: int) -> None:
         """Check that ``n_tokens`` more fit.
 

@@ -32,7 +32,7 @@ def add(monkeypatch):
 
 
 def request(memory_bytes=None):
-    return SimpleNamespace(file=SimpleNamespace(path="x.gguf"), memory_bytes=memory_bytes)
+    return SimpleNamespace(file=SimpleNamespace(path="x.gguf", format="gguf"), memory_bytes=memory_bytes)
 
 
 def test_every_file_of_the_folder_is_found():

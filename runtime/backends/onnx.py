@@ -1,0 +1,175 @@
+"""The ``onnx`` backend: a graph that sprat wrote (docs/onnx.md), run by onnxruntime on the CPU.
+
+The caches lie here and not in onnxruntime, in the same records as those of sprat's own models. Each call binds views of
+them, so that no row is ever copied, where the graph's form allows it (:class:`~sprat.runtime.onnx_file.CacheForm`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sprat.devices.footprint import Footprint
+from sprat.errors import BackendError, PromptError, SpratError
+from sprat.quant.formats.block import F32Array
+from sprat.runtime.backends.registry import BackendLoader, LoadRequest
+from sprat.runtime.onnx_cache import bind_cache, ort_value
+from sprat.runtime.onnx_file import ONNXFile
+from sprat.runtime.onnx_session import missing_because, open_session, ort_errors
+
+__all__ = ["ONNXBackend", "ONNXStream"]
+
+I64Array = npt.NDArray[np.int64]
+
+_CACHE_NUMBER_BYTES = 4  # float32
+_CHUNK = 128  # tokens whose activations are in memory at once
+_LIBRARY_BYTES = 64 << 20  # onnxruntime itself, onnx, and their threads
+
+
+class ONNXLoader(BackendLoader, name="onnx", preference=40, reads="onnx"):
+    """onnxruntime, where it is installed."""
+
+    def footprint(self, request: LoadRequest) -> Footprint:
+        """A float32 cache, one chunk's activations, and attention scores over the whole context."""
+        spec = request.spec
+        widest = max(spec.intermediate_size, spec.hidden_size, spec.n_heads * spec.head_dim)
+        scores_bytes = 3 * 4 * spec.n_heads * _CHUNK * request.context
+        buffer_bytes = 8 * _CHUNK * widest * 4 + _CHUNK * spec.vocab_size * 4 + scores_bytes + _LIBRARY_BYTES
+        return request.footprint(cache_number_bytes=_CACHE_NUMBER_BYTES, buffer_bytes=buffer_bytes)
+
+    def obstacle(self, request: LoadRequest) -> SpratError | None:
+        """Not installed."""
+        why = missing_because()
+        return BackendError(why) if why else None
+
+    def load(self, request: LoadRequest) -> ONNXBackend:
+        """Load the weights; onnxruntime packs matrices for this processor.
+
+        Raises:
+            BackendError: onnxruntime refuses the model.
+        """
+        assert isinstance(request.file, ONNXFile)
+        return ONNXBackend(request.file, n_threads=request.n_threads)
+
+
+class ONNXBackend:
+    """A model inside onnxruntime.
+
+    Args:
+        file: a checked model.
+        n_threads: threads that compute.
+    """
+
+    name = "onnx"
+
+    def __init__(self, file: ONNXFile, *, n_threads: int) -> None:
+        self._file = file
+        self._session = open_session(file.path, n_threads=n_threads)
+        self.vocab_size = file.spec.vocab_size
+        self.max_context = file.spec.max_context
+
+    def new_stream(self, capacity: int) -> ONNXStream:
+        """An empty sequence.
+
+        Raises:
+            BackendError: the backend was closed.
+        """
+        if self._session is None:
+            raise BackendError("the engine was closed; load the model again")
+        return ONNXStream(self._session, self._file, capacity)
+
+    def close(self) -> None:
+        """Free the weights once the last stream is closed, too."""
+        self._session = None
+
+
+class ONNXStream:
+    """One sequence: a cache, and the session that fills it.
+
+    Args:
+        session: an ``InferenceSession``.
+        file: the model that it runs.
+        capacity: tokens that the cache can hold.
+    """
+
+    def __init__(self, session: Any, file: ONNXFile, capacity: int) -> None:
+        self._session = session
+        self._file = file
+        self._binding = bind_cache(file, capacity)
+        self._ones = np.ones((1, capacity), np.int64)
+
+    @property
+    def length(self) -> int:
+        """Tokens in the cache."""
+        return self._binding.cache.length
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that the cache can hold."""
+        return self._binding.cache.capacity
+
+    def extend(self, tokens: Sequence[int]) -> F32Array:
+        """Append ``tokens`` and return the logits after the last one, ``(vocab_size,)``."""
+        rows = [self._run(part, n_logits=1) for part in self._chunks(tokens)]
+        return rows[-1].ravel()
+
+    def extend_all(self, tokens: Sequence[int]) -> F32Array:
+        """Append ``tokens`` and return the logits after each, ``(n, vocab_size)``."""
+        return np.concatenate([self._run(part, n_logits=len(part)) for part in self._chunks(tokens)])
+
+    def truncate(self, length: int) -> None:
+        """Forget every token from position ``length`` on."""
+        self._binding.cache.truncate(length)
+
+    def save(self) -> bytes:
+        """The cache as bytes; see :meth:`sprat.runtime.cache.Cache.save`."""
+        return self._binding.cache.save()
+
+    def restore(self, saved: bytes) -> None:
+        """Take over a saved cache; see :meth:`sprat.runtime.cache.Cache.restore`."""
+        self._binding.cache.restore(saved)
+
+    def close(self) -> None:
+        """Let the session go; memory goes with the last reference."""
+        self._session = None
+
+    def _chunks(self, tokens: Sequence[int]) -> list[I64Array]:
+        """The tokens in parts whose activations are small, once it is known that all of them fit."""
+        ids = np.asarray(tokens, np.int64)
+        if not ids.size or ids.min() < 0 or ids.max() >= self._file.spec.vocab_size:
+            raise PromptError(f"expected at least one token id, each of 0 to {self._file.spec.vocab_size - 1}")
+        self._binding.cache.reserve(len(ids))
+        return [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]
+
+    def _run(self, tokens: I64Array, *, n_logits: int) -> F32Array:
+        """One call of the graph: logits ``(n_logits, vocab_size)``."""
+        if self._session is None:
+            raise BackendError("the engine or the session was closed; load the model again")
+        n, cache = len(tokens), self._binding.cache
+        n_rows = n_logits if "n_logits" in self._file.inputs else n
+        logits = np.empty((1, n_rows, self._file.spec.vocab_size), np.float32)
+        with ort_errors(f"{self._file.path}: onnxruntime failed at position {cache.length}"):
+            io = self._session.io_binding()
+            kept = [*self._bind_tokens(io, tokens, n_logits, cache.length + n), *self._binding.bind(io, n)]
+            kept.append(ort_value(logits))
+            io.bind_ortvalue_output("logits", kept[-1])
+            self._session.run_with_iobinding(io)
+        self._binding.finish(n)
+        cache.advance(n)
+        rows: F32Array = logits[0, -n_logits:]
+        return rows
+
+    def _bind_tokens(self, io: Any, tokens: I64Array, n_logits: int, total: int) -> list[Any]:
+        """Bind the inputs that are no cache; of these, a graph has those that it needs."""
+        feeds = {
+            "input_ids": tokens[None],
+            "attention_mask": self._ones[:, :total],
+            "n_logits": np.array([n_logits], np.int64),
+        }
+        values = {name: ort_value(array) for name, array in feeds.items() if name in self._file.inputs}
+        for name, value in values.items():
+            io.bind_ortvalue_input(name, value)
+        return list(values.values())

@@ -1,0 +1,229 @@
+"""Is an ONNX model safe to hand to onnxruntime? Checked when sprat saves one, and before it loads one.
+
+A model may come from anywhere, and onnxruntime opens whatever files its tensors name. So, before that:
+
+- only onnx's own operators and onnxruntime's (``com.microsoft``): nothing that would need a library of custom ones, and
+  none that names a file (``EPContext``);
+- every file of external data lies in the model's folder: no absolute path, no ``..``, no symbolic link that leads out,
+  no hard link to a file that lies elsewhere too; and each tensor lies inside its file, as long as its shape says.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from sprat.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+
+__all__ = ["ALLOWED_DOMAINS", "check_onnx", "external_fields", "tensor_nbytes", "tensors_of", "type_name"]
+
+ALLOWED_DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
+_FORBIDDEN_OPERATORS = frozenset({"EPContext", "PythonOp", "PythonOpGrad"})  # they open files or call programs
+_EXTERNAL_KEYS = frozenset({"location", "offset", "length", "checksum"})
+_MAX_GRAPH_BYTES = 1 << 31  # protobuf's own limit
+_MAX_DEPTH = 16  # of graphs in graphs
+_MAX_SHOWN = 8  # problems in one message
+_SMALL_BITS = {
+    "UNDEFINED": 0,
+    "STRING": 0,
+    "INT4": 4,
+    "UINT4": 4,
+    "FLOAT4E2M1": 4,
+    "INT2": 2,
+    "UINT2": 2,
+    "FLOAT6E2M3": 6,
+    "FLOAT6E3M2": 6,
+}
+
+
+def check_onnx(path: str | os.PathLike[str]) -> ModelProto:
+    """Read the graph at ``path`` without its external weights, and check all that the module's head says.
+
+    Returns:
+        The model; tensors with external data hold only where it lies.
+
+    Raises:
+        ModelFileError: it cannot be read, is no ONNX model, or breaks a rule; the message holds what was found.
+    """
+    path = Path(path)
+    model = _parse(path)
+    problems = [*_operator_problems(model), *_external_problems(model, path.parent)]
+    if problems:
+        more = f"; and {len(problems) - _MAX_SHOWN} more" if len(problems) > _MAX_SHOWN else ""
+        raise ModelFileError(
+            f"{path}: {'; '.join(problems[:_MAX_SHOWN])}{more}; get the model again, or export it again"
+        )
+    return model
+
+
+def tensors_of(model: ModelProto) -> Iterator[TensorProto]:
+    """Every tensor of a model, also those in attributes, in graphs within graphs, and in functions."""
+    for graph in _graphs(model):
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+    for node in _nodes(model):
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+
+
+def external_fields(tensor: TensorProto) -> dict[str, str]:
+    """Where a tensor's external data lies: ``location``, ``offset``, ``length``; empty for one inside the model."""
+    from onnx import TensorProto
+
+    is_external = tensor.data_location == TensorProto.EXTERNAL
+    return {entry.key: entry.value for entry in tensor.external_data} if is_external else {}
+
+
+def tensor_nbytes(tensor: TensorProto) -> int:
+    """Bytes that a tensor's shape and type come to, strings aside; small types are packed."""
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    name = type_name(tensor)
+    itemsize = 0 if name in _SMALL_BITS else int(tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    n_bits = int(math.prod(tensor.dims)) * _SMALL_BITS.get(name, 8 * itemsize)
+    return (n_bits + 7) // 8
+
+
+def type_name(tensor: TensorProto) -> str:
+    """``FLOAT``, ``UINT8``, ...; ``UNDEFINED`` for a number that onnx does not know."""
+    from onnx import TensorProto
+
+    known: dict[int, str] = {number: name for name, number in TensorProto.DataType.items()}
+    return known.get(tensor.data_type, "UNDEFINED")
+
+
+def _parse(path: Path) -> ModelProto:
+    import onnx
+    from google.protobuf.message import DecodeError  # onnx depends on it
+
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # before it is opened: a pipe would block
+            raise ModelFileError(f"{path}: not a regular file; expected an ONNX model")
+        if found.st_size > _MAX_GRAPH_BYTES:
+            raise ModelFileError(
+                f"{path}: {found.st_size:,} bytes; an ONNX model holds at most 2 GiB, weights lie beside it"
+            )
+        model: ModelProto = onnx.load_model_from_string(path.read_bytes())
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be opened ({error.strerror}); check the path and its rights") from error
+    except DecodeError as error:
+        raise ModelFileError(f"{path}: no ONNX model, or a damaged one ({error}); get or export it again") from error
+    if not model.graph.node or not model.graph.output:
+        raise ModelFileError(f"{path}: an ONNX model without a graph; get or export it again")
+    return model
+
+
+def _operator_problems(model: ModelProto) -> Iterator[str]:
+    domains = {entry.domain for entry in model.opset_import} | {function.domain for function in model.functions}
+    nodes = list(_nodes(model))
+    for domain in sorted((domains | {node.domain for node in nodes}) - ALLOWED_DOMAINS):
+        yield f"operators of the domain {domain!r}, which need a library that sprat does not load"
+    for operator in sorted({node.op_type for node in nodes} & _FORBIDDEN_OPERATORS):
+        yield f"the operator {operator}, which opens other files"
+
+
+def _external_problems(model: ModelProto, folder: Path) -> Iterator[str]:
+    n_bytes: dict[str, int] = {}  # location -> size, each file looked at once
+    bad: set[str] = set()
+    for tensor in tensors_of(model):
+        fields = external_fields(tensor)
+        if not fields and tensor.data_location == 0:
+            continue
+        location = fields.get("location", "")
+        if location not in n_bytes and location not in bad:
+            if problem := file_problem(folder, location):
+                bad.add(location)
+                yield problem
+                continue
+            n_bytes[location] = (folder / location).stat().st_size
+        if location in n_bytes and (problem := _extent_problem(tensor, fields, n_bytes[location])):
+            yield f"tensor {tensor.name!r} {problem}"
+
+
+def file_problem(folder: Path, location: str) -> str:
+    """Why ``location`` must not be opened as a file of ``folder``, or nothing."""
+    parts = PurePosixPath(location).parts
+    if (
+        not parts
+        or parts[0] == "/"
+        or ".." in parts
+        or "\\" in location
+        or ":" in location
+        or not location.isprintable()
+    ):
+        return f"external data in {location[:100]!r}, expected a plain path inside the model's folder"
+    path = folder / location
+    if not path.resolve().is_relative_to(folder.resolve()):
+        return f"external data in {location!r}, a link that leaves the folder"
+    if not path.is_file():
+        return f"external data in {location!r}, which is missing"
+    if path.stat().st_nlink > _links_inside(folder, path):
+        return f"external data in {location!r}, which is a hard link to a file outside of the folder"
+    return ""
+
+
+def _links_inside(folder: Path, path: Path) -> int:
+    """Names that the file at ``path`` has within the folder."""
+    if path.stat().st_nlink == 1:
+        return 1
+    return sum(other.samefile(path) for other in folder.rglob("*") if other.is_file() and not other.is_symlink())
+
+
+def _extent_problem(tensor: TensorProto, fields: dict[str, str], file_bytes: int) -> str:
+    """Why the tensor's bytes cannot be where it says, or nothing."""
+    if unknown := fields.keys() - _EXTERNAL_KEYS:
+        return f"has external data with the unknown keys {sorted(unknown)}"
+    offset, length = fields.get("offset", "0"), fields.get("length", "")
+    if not (offset.isdecimal() and (length.isdecimal() or not length)):
+        return f"lies at {offset!r} with {length!r} bytes, which are no numbers"
+    if any(size < 0 for size in tensor.dims) or type_name(tensor) in {"UNDEFINED", "STRING"}:
+        return f"has the shape {tuple(tensor.dims)} and the type {type_name(tensor)}, which no external data has"
+    expected = tensor_nbytes(tensor)
+    if int(length or expected) != expected:
+        return f"has {int(length):,} bytes, its shape {tuple(tensor.dims)} asks for {expected:,}"
+    end = int(offset) + expected
+    return f"ends at byte {end:,} of a file of {file_bytes:,}" if end > file_bytes else ""
+
+
+def _graphs(model: ModelProto) -> Iterator[GraphProto]:
+    yield from _graphs_in([model.graph], 0)
+    for function in model.functions:
+        yield from _graphs_in(_subgraphs(function.node), 1)
+    for training in model.training_info:
+        yield from _graphs_in([training.initialization, training.algorithm], 0)
+
+
+def _graphs_in(graphs: Iterable[GraphProto], depth: int) -> Iterator[GraphProto]:
+    for graph in graphs:
+        if depth > _MAX_DEPTH:
+            raise ModelFileError(
+                f"an ONNX model with over {_MAX_DEPTH} graphs within graphs; no language model is built so"
+            )
+        yield graph
+        yield from _graphs_in(_subgraphs(graph.node), depth + 1)
+
+
+def _subgraphs(nodes: Any) -> Iterator[GraphProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield attribute.g
+            yield from attribute.graphs
+
+
+def _nodes(model: ModelProto) -> Iterator[NodeProto]:
+    for graph in _graphs(model):
+        yield from graph.node
+    for function in model.functions:
+        yield from function.node
