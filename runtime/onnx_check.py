@@ -119,8 +119,8 @@ def _parse(path: Path) -> ModelProto:
         raise ModelFileError(f"{path}: cannot be opened ({error.strerror}); check the path and its rights") from error
     except DecodeError as error:
         raise ModelFileError(f"{path}: no ONNX model, or a damaged one ({error}); get or export it again") from error
-    if not model.graph.node or not model.graph.output:
-        raise ModelFileError(f"{path}: an ONNX model without a graph; get or export it again")
+    if not (model.graph.node and model.graph.output and model.opset_import):
+        raise ModelFileError(f"{path}: an ONNX model without a graph or its opsets: cut off, get or export it again")
     return model
 
 
