@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from sprat.devices.cpu import this_cpu
 from sprat.devices.parts import Basis, Compute, Figure, Memory, Storage
 from sprat.devices.probe.machine import cache_bytes, cores_by_kind, memory_bytes
@@ -20,7 +22,7 @@ from sprat.devices.probe.storage import StorageRate, medium_of, storage_rates
 from sprat.devices.profile import DeviceProfile
 from sprat.devices.sensors import Sensors
 
-__all__ = ["KernelRates", "Probe", "StorageRate", "probe"]
+__all__ = ["KernelRates", "Probe", "StorageRate", "measure_again", "probe"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,14 @@ def probe(
         celsius_before=celsius_before,
         celsius_after=sensors.temperature_c(),
     )
+
+
+def measure_again(profile: DeviceProfile, measure_kernels: Callable[[int], KernelRates]) -> DeviceProfile:
+    """A probed profile with memory and kernels measured anew: on a shared machine they drift within minutes."""
+    cpu = this_cpu()
+    total_bytes, available_bytes = memory_bytes()
+    memory = _memory(read_rates(cpu.n_cores, available_bytes), total_bytes, available_bytes, cache_bytes(cpu))
+    return msgspec.structs.replace(profile, memory=memory, compute=_compute(measure_kernels(cpu.n_cores)))
 
 
 def _memory(reading: dict[int, float], total_bytes: int, available_bytes: int, cache: int) -> Memory:

@@ -1,0 +1,142 @@
+"""Fit the efficiency factors of ``devices/calibration.toml`` to measured passes; ``prediction.py --fit`` calls it."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from sprat.devices.calibration import Calibration, Efficiency, Errors, Peaks, Provenance
+from sprat.devices.parts import Basis, Figure
+from sprat.devices.predict import Limit
+from sprat.devices.profile import DeviceProfile
+
+__all__ = ["fit", "write_calibration"]
+
+_PATH = Path(__file__).parent.parent / "devices" / "calibration.toml"
+_PHASES = ("decode", "prefill")
+_BOUNDS = (0.02, 50.0)
+_FIRST_STEP, _LAST_STEP = 0.5, 0.005
+_WORST_WEIGHT = 0.3  # of the worst case in what is minimized, beside the mean
+# int8 and float32 operations per cycle and core of the widest instructions, best set first.
+_OPS_PER_CYCLE = {
+    "avx512_vnni": (256, 64),
+    "avx512": (128, 64),
+    "avx_vnni": (128, 32),
+    "avx2": (64, 32),
+    "dotprod": (64, 16),
+    "neon": (16, 8),
+}
+
+
+class MeasuredPass(Protocol):
+    """What ``prediction.py`` measures."""
+
+    @property
+    def case(self) -> str:
+        """Its name."""
+
+    @property
+    def phase(self) -> str:
+        """``decode`` or ``prefill``."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+
+    @property
+    def profile(self) -> DeviceProfile:
+        """The machine, probed just before."""
+
+    def predicted(self, calibration: Calibration) -> tuple[float, Limit]:
+        """Seconds that ``calibration`` expects."""
+
+
+def fit(measured: Sequence[MeasuredPass], start: Calibration) -> Calibration:
+    """The factors with the smallest squared logarithmic error, each phase for itself; peaks from the last probe."""
+    found = start
+    for phase in _PHASES:
+        passes = [one for one in measured if one.phase == phase]
+        found = _descend(passes, found, phase)
+    errors = sorted(abs(one.predicted(found)[0] / one.seconds - 1) for one in measured)
+    profile = measured[-1].profile
+    return msgspec.structs.replace(
+        found,
+        provenance=Provenance(
+            machine=profile.title,
+            date=str(_today()),
+            sprat=version("sprat"),
+            cases=tuple(one.case for one in measured),
+            median_error=round(errors[len(errors) // 2], 3),
+            worst_error=round(errors[-1], 3),
+        ),
+        peaks=_peaks(profile, start.peaks),
+        errors=_errors(errors[-1], start.errors),
+    )
+
+
+def write_calibration(calibration: Calibration) -> None:
+    """Replace the file that ships with sprat."""
+    partial = _PATH.with_suffix(".partial")
+    partial.write_bytes(msgspec.toml.encode(calibration))
+    partial.replace(_PATH)
+
+
+def _descend(passes: Sequence[MeasuredPass], start: Calibration, phase: str) -> Calibration:
+    """Coordinate descent on the logarithms of the factors: each in turn up or down, with ever smaller steps."""
+    best, least, step = start, _loss(passes, start), _FIRST_STEP
+    while step > _LAST_STEP:
+        improved = False
+        for name in Efficiency.__struct_fields__:
+            for factor in (math.exp(step), math.exp(-step)):
+                tried = _scaled(best, phase, name, factor)
+                if (loss := _loss(passes, tried)) < least:
+                    best, least, improved = tried, loss, True
+        step = step if improved else step / 2
+    return best
+
+
+def _scaled(calibration: Calibration, phase: str, name: str, factor: float) -> Calibration:
+    efficiency: Efficiency = getattr(calibration, phase)
+    value = min(max(getattr(efficiency, name) * factor, _BOUNDS[0]), _BOUNDS[1])
+    changed = msgspec.structs.replace(efficiency, **{name: float(f"{value:.4g}")})
+    return msgspec.structs.replace(calibration, **{phase: changed})
+
+
+def _loss(passes: Sequence[MeasuredPass], calibration: Calibration) -> float:
+    squares = [math.log(one.predicted(calibration)[0] / one.seconds) ** 2 for one in passes]
+    return sum(squares) / len(squares) + _WORST_WEIGHT * max(squares)
+
+
+def _peaks(profile: DeviceProfile, before: Peaks) -> Peaks:
+    """What the probed rates are of the processor's peaks."""
+    cores, compute = profile.cores[0], profile.compute
+    assert compute is not None, "a probed profile has measured rates"
+    int8_ops, f32_ops = next(ops for name, ops in _OPS_PER_CYCLE.items() if name in cores.features)
+    cycles = profile.n_cores * cores.clock_ghz.value
+    return Peaks(
+        int8_share=_measured(compute.int8_gops.value / (cycles * int8_ops), "rate of the probe over the peak"),
+        one_token_share=_measured(
+            compute.one_token_gops.value / (cycles * int8_ops), "rate of the probe over the peak"
+        ),
+        f32_share=_measured(compute.f32_gflops.value / (cycles * f32_ops), "rate of the probe over the peak"),
+        memory_share=before.memory_share,
+        call_cycles=_measured(compute.call_us.value * 1e3 * cores.clock_ghz.value, "time of the probe in cycles"),
+    )
+
+
+def _errors(worst: float, before: Errors) -> Errors:
+    return msgspec.structs.replace(before, measured=_measured(max(worst, 0.1), "the worst of the fitted cases"))
+
+
+def _measured(value: float, source: str) -> Figure:
+    return Figure(value=float(f"{value:.3g}"), basis=Basis.MEASURED, source=f"{_today()}: {source}")
+
+
+def _today() -> datetime.date:
+    return datetime.datetime.now(tz=datetime.UTC).date()
