@@ -23,9 +23,10 @@ from sprat.export.source import open_source
 from sprat.quant.quality import Quality, QualityMeter, routing_overlap
 from sprat.runtime.backends.backend import Backend, TokenStream
 from sprat.runtime.backends.reference import ReferenceBackend
-from sprat.runtime.engine import Engine, find_model
+from sprat.runtime.engine import Engine
 from sprat.runtime.kernels import I32Array
 from sprat.runtime.memory import available_bytes
+from sprat.runtime.model_files import held_formats
 
 __all__ = ["Verification", "default_text", "verify"]
 
@@ -41,7 +42,7 @@ class Verification:
     """An artifact against its source.
 
     Attributes:
-        artifact: the file that was checked. source: what it was made from. quality: backend -> figures, the source's
+        artifact: what was checked. source: what it was made from. quality: backend -> figures, the source's
         logits being the base. routing: layer -> mean share of its chosen experts that source and artifact have in
         common; empty without a mixture. max_kld: the limit on the mean KL divergence, if there was one. window: tokens
         per window.
@@ -88,11 +89,11 @@ def verify(
     """Compare the logits of a bundle or GGUF file with those of its source.
 
     Args:
-        artifact: what was made: a bundle, or a GGUF file.
+        artifact: what was made: a bundle, a GGUF or an ONNX model.
         source: what it was made from: a checkpoint folder, or a GGUF file.
         text: what both read; by default :func:`default_text`.
-        backends: those that run the artifact; by default ``reference``, the one that ``Engine.load`` takes, and
-            ``llamacpp`` where it is installed.
+        backends: those that run the artifact; by default, of a GGUF, ``reference``, the one that ``Engine.load``
+            takes, and ``llamacpp`` where it is installed; of an ONNX model, ``onnx``; of a bundle with both, all.
         max_kld: the largest mean KL divergence (in nats) that passes.
         max_tokens: read only this much of the text.
         progress: called with (tokens done, tokens to do, what is being done).
@@ -101,11 +102,11 @@ def verify(
         InputError: one of the two cannot be read, they have different vocabularies, or the text is too short.
         BackendError: a backend cannot run the artifact.
     """
-    path = find_model(artifact)
     with contextlib.ExitStack() as stack:
         base = open_source(source, dense_bytes=available_bytes() // 4)
         engines = {
-            name: stack.enter_context(Engine.load(path, backend=name)) for name in backends or _default_backends(path)
+            name: stack.enter_context(Engine.load(artifact, backend=name))
+            for name in backends or _default_backends(artifact)
         }
         window = min(_WINDOW, base.max_context, *(engine.context for engine in engines.values()))
         comparison = _Comparison(base, {name: engine.backend for name, engine in engines.items()}, window)
@@ -117,7 +118,7 @@ def verify(
             for n_done in comparison.read(tokens):
                 progress(number * n_read + n_done, len(windows) * n_read, f"window {number + 1} of {len(windows)}")
     return Verification(
-        artifact=path,
+        artifact=Path(artifact),
         source=Path(source),
         quality={name: meter.result() for name, meter in comparison.meters.items()},
         routing=comparison.mean_overlap(),
@@ -209,9 +210,12 @@ def _windows(engine: Engine, text: str, window: int, max_tokens: int | None) -> 
     return windows
 
 
-def _default_backends(path: Path) -> list[str]:
-    """The oracle, what the file will run on here, and llama.cpp where it is installed."""
-    with Engine.load(path) as engine:
-        chosen = engine.backend_choice.name
-    installed = ["llamacpp"] if importlib.util.find_spec("llama_cpp") else []
-    return list(dict.fromkeys(["reference", chosen, *installed]))
+def _default_backends(artifact: str | os.PathLike[str]) -> list[str]:
+    """The oracle, what a GGUF will run on here, and llama.cpp where it is installed; onnxruntime for ONNX."""
+    formats = held_formats(artifact)
+    names = []
+    if "gguf" in formats:
+        with Engine.load(artifact) as engine:
+            chosen = engine.backend_choice.name
+        names = ["reference", chosen, *(["llamacpp"] if importlib.util.find_spec("llama_cpp") else [])]
+    return list(dict.fromkeys([*names, *(["onnx"] if "onnx" in formats else [])]))

@@ -20,7 +20,16 @@ from sprat.runtime.spec import ModelSpec
 from sprat.runtime.tokenizer import Tokenizer
 from sprat.runtime.tokenizer_files import TokenizerFiles, chat_template
 
-__all__ = ["GGUFModel", "ModelFile", "ONNXModel", "OpenModel", "find_model", "find_template", "open_model"]
+__all__ = [
+    "GGUFModel",
+    "ModelFile",
+    "ONNXModel",
+    "OpenModel",
+    "find_model",
+    "find_template",
+    "held_formats",
+    "open_model",
+]
 
 ModelFile = GGUFFile | ONNXFile
 
@@ -120,7 +129,7 @@ def open_model(path: str | os.PathLike[str], backend: str = "auto") -> OpenModel
         InputError: it cannot be read, or is damaged; see :mod:`sprat.errors` for the kinds.
     """
     found = find_model(path, backend)
-    return _READERS["onnx" if found.suffix == ".onnx" else "gguf"](found)
+    return _READERS[held_formats(found)[0]](found)
 
 
 def find_model(path: str | os.PathLike[str], backend: str = "auto") -> Path:
@@ -131,10 +140,20 @@ def find_model(path: str | os.PathLike[str], backend: str = "auto") -> Path:
     """
     if not Path(path).is_dir():
         return Path(path)
-    bundle = Bundle.open(path)
-    held = [artifact.format for artifact in bundle.manifest.artifacts]
+    held = held_formats(path)
     wanted = "onnx" if backend == "onnx" or (backend == "auto" and "gguf" not in held) else "gguf"
-    return bundle.artifact(wanted)
+    return Bundle.open(path).artifact(wanted)
+
+
+def held_formats(path: str | os.PathLike[str]) -> list[str]:
+    """The formats of what a user calls a model: several for a bundle, otherwise one.
+
+    Raises:
+        BundleError: a folder that is no bundle.
+    """
+    if Path(path).is_dir():
+        return [artifact.format for artifact in Bundle.open(path).manifest.artifacts]
+    return ["onnx" if Path(path).suffix == ".onnx" else "gguf"]
 
 
 def find_template(metadata: Mapping[str, Any], tokenizer: Tokenizer) -> ChatTemplate | None:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from sprat.errors import ModelFileError
-from sprat.runtime.onnx_check import check_onnx, tensor_nbytes, type_name
+from sprat.runtime.onnx_check import check_onnx, external_fields, tensor_nbytes, type_name
 from sprat.runtime.spec import ModelSpec
 from sprat.runtime.spec_json import spec_from_json
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, ValueInfoProto
+    from onnx import ModelProto, TensorProto, ValueInfoProto
 
 __all__ = ["CacheForm", "CachePort", "ONNXFile", "StoredTensor"]
 
@@ -45,6 +45,8 @@ class StoredTensor:
     type_name: str  # "UINT8"
     shape: tuple[int, ...]
     nbytes: int
+    location: str  # the file beside the model that holds it; "" for the model itself
+    offset: int  # in that file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -86,10 +88,7 @@ class ONNXFile:
             spec=spec_from_json(metadata["sprat.spec"], str(path)),
             cache=CacheForm(metadata["sprat.cache"]),
             metadata=metadata,
-            tensors={
-                tensor.name: StoredTensor(type_name(tensor), tuple(tensor.dims), tensor_nbytes(tensor))
-                for tensor in model.graph.initializer
-            },
+            tensors={tensor.name: _stored(tensor) for tensor in model.graph.initializer},
             inputs=frozenset(value.name for value in model.graph.input),
         )
         file._check_ports(model)
@@ -148,6 +147,17 @@ def _check_written_by_sprat(metadata: Mapping[str, str], path: Path) -> None:
             f"{path}: sprat.cache is {metadata['sprat.cache'][:40]!r}, expected {', '.join(CacheForm)}; "
             "use the sprat that wrote it"
         )
+
+
+def _stored(tensor: TensorProto) -> StoredTensor:
+    fields = external_fields(tensor)
+    return StoredTensor(
+        type_name=type_name(tensor),
+        shape=tuple(tensor.dims),
+        nbytes=tensor_nbytes(tensor),
+        location=fields.get("location", ""),
+        offset=int(fields.get("offset", "0")),
+    )
 
 
 def _last_size(value: ValueInfoProto) -> int | str:

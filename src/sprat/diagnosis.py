@@ -40,7 +40,12 @@ def diagnose() -> Diagnosis:
         cpu=this_cpu(),
         native_core=core is not None,
         native_missing_because=missing_because,
-        backends=(_native_state(), BackendState("reference", True, "NumPy, always there"), _llamacpp_state()),
+        backends=(
+            _native_state(),
+            BackendState("reference", True, "NumPy, always there"),
+            _llamacpp_state(),
+            _onnx_state(),
+        ),
     )
 
 
@@ -62,3 +67,11 @@ def _llamacpp_state() -> BackendState:
     return BackendState(
         "llamacpp", True, f"llama-cpp-python {version('llama-cpp-python')}, tried in a child process at first load"
     )
+
+
+def _onnx_state() -> BackendState:
+    from sprat.runtime.onnx_session import missing_because as onnx_missing_because
+
+    if why := onnx_missing_because():
+        return BackendState("onnx", False, why)
+    return BackendState("onnx", True, f"onnxruntime {version('onnxruntime')}, for ONNX models; telemetry off")
