@@ -100,8 +100,9 @@ def problems(split: Split, *, seed: int = 0) -> Iterator[Problem]:
     rng = random.Random(f"arithmetic/{split.value}/{seed}")
     kinds = _KINDS_UNSEEN if split is Split.UNSEEN else _KINDS
     wanted = Split.TRAIN if split is Split.TRAIN else Split.HELD_OUT
+    weights = _WEIGHTS | (_PRACTICE if split is Split.TRAIN else {})
     while True:
-        kind = rng.choices(tuple(kinds), weights=[_WEIGHTS[kind] for kind in kinds])[0]
+        kind = rng.choices(tuple(kinds), weights=[weights[kind] for kind in kinds])[0]
         instance, problem = kinds[kind](rng)
         if split_of(instance) is wanted:
             yield problem
@@ -262,6 +263,8 @@ _Maker = Callable[[random.Random], tuple[str, Problem]]
 """Draws a problem, and the text of its numbers, which decides its split."""
 
 _WEIGHTS = {"add": 4, "subtract": 4, "choose": 4, "yes or no": 3, "who": 4, "one step": 5, "two steps": 6}
+_PRACTICE = {"who": 10}
+"""Instead of these weights, in training: names are harder to copy than numbers."""
 _KINDS: dict[str, _Maker] = {
     "add": _addition(_ADD),
     "subtract": _subtraction(_SUBTRACT),

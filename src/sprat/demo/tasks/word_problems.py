@@ -33,10 +33,8 @@ class Comparison:
     second: str
 
 
-_NAMES = phrases("""
-    Tom | Ann | Mia | Leo | Sam | Eva | Ben | Zoe | Max | Lily | Omar | Nina | Ravi | Sara | Paul | Emma | Hugo
-    Ivy | Jack | Kate | Luis | Maya | Noah | Olga | Yuki | Wei | Amir | Clara | David | Ella | Farid | Grace
-""")
+_NAMES = phrases("Tom | Ann | Mia | Leo | Sam | Eva | Ben | Zoe | Max | Lily | Omar | Nina")
+"""Few, because copying a name is learnt name by name: with 32 of them, 500 steps of training were not a beginning."""
 _ITEMS = phrases("""
     apples | books | stamps | coins | marbles | cards | pencils | stickers | eggs | oranges | shells | buttons
     cookies | stones | balloons | photos | seeds | nuts | toys | candles | flowers | bottles | tickets | bricks
