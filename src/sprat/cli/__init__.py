@@ -23,6 +23,7 @@ _COMMANDS = {
     "demo": "Show the whole way of a model to a small board, on the packaged student.",
     "plan": "Say whether a model fits a device, and how fast it would be, before any download.",
     "bench": "Measure how fast a model runs here, or under the limits of a device.",
+    "report": "Draw results and plans as one page: speed, first token, context, memory, accuracy, heat.",
     "devices": "List the device profiles, show one, or measure this machine.",
     "doctor": "Say what this machine can run, and what is missing.",
 }

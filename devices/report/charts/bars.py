@@ -1,0 +1,126 @@
+"""Sorted bars: one row per device, up to one bar per label in it, every bar with its number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from xml.etree.ElementTree import Element
+
+from sprat.devices.report.charts.marks import bar
+from sprat.devices.report.charts.scale import format_number
+from sprat.devices.report.charts.svg import NAME_SHARE, NARROW, Panel, label, node, text_width
+from sprat.devices.results import Label
+
+__all__ = ["Bar", "BarRow", "Mark", "draw_bars"]
+
+_THICK = 16
+_GAP = 4
+_ROW_GAP = 10
+_MARK_SHARE = 0.03  # of the scale; a mark nearer to zero says nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One figure with the interval that it lies in."""
+
+    kind: Label
+    value: float
+    low: float
+    high: float
+    tip: str = ""
+    remark: str = ""  # beside the number
+
+
+@dataclass(frozen=True, slots=True)
+class BarRow:
+    """The figures of one device."""
+
+    name: str
+    bars: tuple[Bar, ...]
+    remark: str = ""  # instead of bars: why there are none
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A value to compare with."""
+
+    value: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """Where names end and bars begin and end, in pixels."""
+
+    names: float
+    left: float
+    right: float
+    high: float
+
+    def x(self, value: float) -> float:
+        return self.left + value / self.high * (self.right - self.left)
+
+
+def draw_bars(rows: Sequence[BarRow], width: int, *, mark: Mark | None = None) -> Panel:
+    """``rows`` from top to bottom as given; bars begin at zero. ``mark`` is drawn where the bars reach that far."""
+    frame = _frame(rows, width)
+    shown = mark if mark and _MARK_SHARE * frame.high < mark.value < frame.high else None
+    y = 24.0 if shown else 0.0
+    elements: list[Element] = []
+    for row in rows:
+        drawn, y = _row(row, y, frame, width)
+        elements += drawn
+    if shown:
+        elements = _mark(shown, frame, y - _ROW_GAP, width) + elements
+    return Panel(y - _ROW_GAP + 2, tuple(elements))
+
+
+def _frame(rows: Sequence[BarRow], width: int) -> _Frame:
+    figures = [each for row in rows for each in row.bars]
+    high = max((each.high for each in figures), default=1.0)
+    numbers = max((_number_width(each) for each in figures), default=0.0) + 10
+    names = NAME_SHARE * width if width >= NARROW else 0.0
+    return _Frame(names, names + 12 if names else 0.0, width - numbers, high)
+
+
+def _row(row: BarRow, y: float, frame: _Frame, width: int) -> tuple[list[Element], float]:
+    elements: list[Element] = []
+    height = max(len(row.bars), 1) * (_THICK + _GAP) - _GAP
+    if frame.names:
+        elements.append(label(0, y + height / 2 + 4.5, row.name, room=frame.names))
+    else:
+        elements.append(label(0, y + 10, row.name, room=width))
+        y += 16
+    if not row.bars:
+        room = width - frame.left
+        elements.append(label(frame.left, y + 12.5, row.remark, room=room, class_="bad"))
+    for index, each in enumerate(row.bars):
+        elements += _bar(each, y + index * (_THICK + _GAP), frame)
+    return elements, y + height + _ROW_GAP
+
+
+def _bar(each: Bar, y: float, frame: _Frame) -> list[Element]:
+    end, middle = frame.x(each.value), y + _THICK / 2
+    elements = [bar(each.kind, frame.left, y, end - frame.left, _THICK, tip=each.tip)]
+    if each.high > each.low:
+        low, high = frame.x(max(each.low, 0.0)), frame.x(each.high)
+        caps = f"M{low:.1f} {middle - 4:.1f}v8M{high:.1f} {middle - 4:.1f}v8M{low:.1f} {middle:.1f}H{high:.1f}"
+        elements.append(node("path", d=caps, class_="whisker"))
+        end = max(end, high)
+    elements.append(label(end + 6, middle + 5, format_number(each.value), size=14, class_=f"number {each.kind}"))
+    if each.remark:
+        after = end + 14 + text_width(format_number(each.value), 14)
+        elements.append(label(after, middle + 4.5, each.remark, size=12, class_="muted"))
+    return elements
+
+
+def _number_width(each: Bar) -> float:
+    return text_width(format_number(each.value), 14) + (text_width(each.remark, 12) + 8 if each.remark else 0)
+
+
+def _mark(mark: Mark, frame: _Frame, bottom: float, width: int) -> list[Element]:
+    x = frame.x(mark.value)
+    line = node("path", d=f"M{x:.1f} 16V{bottom:.1f}", class_="mark")
+    before = x + text_width(mark.text, 12) > width
+    anchor = "end" if before else "start"
+    return [label(x, 10, mark.text, size=12, class_="muted", anchor=anchor), line]

@@ -1,0 +1,85 @@
+"""From numbers to pixels, and which numbers to write beside an axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+__all__ = ["Scale", "format_number", "linear", "logarithmic", "spread_out", "thin_out"]
+
+_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)  # what people count in
+_FEW_DECADES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """``low`` to ``high`` lie on ``start`` to ``stop`` (pixels), evenly after ``transform``."""
+
+    low: float
+    high: float
+    start: float
+    stop: float
+    ticks: tuple[float, ...]
+    transform: Callable[[float], float] = float
+
+    def __call__(self, value: float) -> float:
+        """The pixel of ``value``."""
+        low, high = self.transform(self.low), self.transform(self.high)
+        return self.start + (self.transform(value) - low) / (high - low) * (self.stop - self.start)
+
+
+def linear(low: float, high: float, start: float, stop: float, *, n_ticks: int = 5) -> Scale:
+    """An even scale that begins at or below ``low`` and ends at or above ``high``, on round numbers."""
+    step = _round_step((high - low) / n_ticks if high > low else max(abs(high), 1.0) / n_ticks)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    last = max(last, first + 1)
+    ticks = tuple(step * index for index in range(first, last + 1))
+    return Scale(ticks[0], ticks[-1], start, stop, ticks)
+
+
+def logarithmic(low: float, high: float, start: float, stop: float) -> Scale:
+    """A scale of equal ratios between round numbers (1, 2, 5 of each decade; 1 alone where decades are many)."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 2)
+    rounds = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
+    below = max(value for value in rounds if value <= low)
+    above = min(value for value in rounds if value >= high and value > below)
+    inside = [value for value in rounds if below <= value <= above]
+    tens = [value for value in inside if value in {10.0**decade for decade in decades}]
+    return Scale(below, above, start, stop, tuple(tens if len(tens) > _FEW_DECADES else inside), math.log10)
+
+
+def thin_out(values: Iterable[float], scale: Callable[[float], float], gap: float) -> list[float]:
+    """``values`` in order, without those that would stand closer than ``gap`` pixels to the one before."""
+    kept: list[float] = []
+    for value in sorted(set(values)):
+        if not kept or abs(scale(value) - scale(kept[-1])) >= gap:
+            kept.append(value)
+    return kept
+
+
+def format_number(value: float) -> str:
+    """Two or three digits that matter: ``0.042``, ``8.1``, ``23``, ``1,240``."""
+    if value >= 20:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
+def spread_out(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Positions as near as possible to ``wanted``, in its order from top to bottom, at least ``gap`` apart."""
+    order = sorted(range(len(wanted)), key=lambda index: wanted[index])
+    placed = dict.fromkeys(order, 0.0)
+    edge = low
+    for index in order:  # push down
+        placed[index] = max(wanted[index], edge)
+        edge = placed[index] + gap
+    edge = high
+    for index in reversed(order):  # and back up from the lower edge
+        placed[index] = min(placed[index], edge)
+        edge = placed[index] - gap
+    return [placed[index] for index in range(len(wanted))]
+
+
+def _round_step(step: float) -> float:
+    decade = 10.0 ** math.floor(math.log10(step))
+    return next(decade * digit for digit in _STEPS if decade * digit >= step * (1 - 1e-9))

@@ -1,0 +1,132 @@
+"""Memory maps: what lies in a device's memory as one bar, the memory itself as the box that it should stay in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from xml.etree.ElementTree import Element
+
+from sprat.devices.report.charts.marks import hatching
+from sprat.devices.report.charts.svg import NAME_SHARE, NARROW, Panel, label, node, text_width
+from sprat.devices.results import Label
+
+__all__ = ["MemoryRow", "draw_memory", "gibibytes", "part_names", "parts_legend"]
+
+_THICK = 22
+_ROW_GAP = 14
+_N_COLOURS = 6
+_ORDER = ("resident weights", "experts", "cache", "buffers", "reserve")
+_SPARE = "spare"  # drawn as what it is: the empty end of the box
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRow:
+    """One device with one model in it; ``total_bytes`` is its memory, ``None`` where unknown."""
+
+    name: str
+    kind: Label
+    parts: tuple[tuple[str, int], ...]
+    total_bytes: int | None
+
+    @property
+    def used_bytes(self) -> int:
+        """Of all parts but the spare one."""
+        return sum(size for name, size in self.parts if name != _SPARE)
+
+    @property
+    def missing_bytes(self) -> int:
+        """How much larger the parts are than the memory; 0 where they fit or nobody knows."""
+        return max(self.used_bytes - self.total_bytes, 0) if self.total_bytes else 0
+
+
+def draw_memory(rows: Sequence[MemoryRow], names: Sequence[str], width: int) -> Panel:
+    """``rows`` on one scale of bytes, so that the same model has the same length on every device.
+
+    Args:
+        rows: from top to bottom.
+        names: of all parts that the legend names, in the order of their colours.
+        width: pixels.
+    """
+    titles = NAME_SHARE * width + 12 if width >= NARROW else 0.0
+    verdicts = max(text_width(_verdict(row)) for row in rows) + 10 if titles else 2
+    high = max(_end(row) for row in rows) or 1
+    per_byte = (width - titles - verdicts) / high
+    y, elements = 0.0, []
+    for row in rows:
+        if titles:
+            elements.append(label(0, y + 15.5, row.name, room=titles - 12))
+            elements.append(_verdict_label(row, titles + _end(row) * per_byte + 8, y + 15.5))
+        else:
+            elements.append(label(0, y + 10, row.name, room=width - text_width(_verdict(row)) - 8))
+            elements.append(_verdict_label(row, width, y + 10, anchor="end"))
+            y += 18
+        elements += _bar(row, titles, y, per_byte, names)
+        y += _THICK + _ROW_GAP
+    return Panel(y - _ROW_GAP + 2, tuple(elements))
+
+
+def part_names(rows: Iterable[MemoryRow]) -> list[str]:
+    """Every part that occurs, those of a plan in its order, then others in order of appearance."""
+    found = list(dict.fromkeys(name for row in rows for name, _ in row.parts if name != _SPARE))
+    return [name for name in _ORDER if name in found] + [name for name in found if name not in _ORDER]
+
+
+def gibibytes(n_bytes: float) -> str:
+    """``0.52 GiB``, ``8.0 GiB``, ``404 GiB``; small ones in MiB."""
+    if n_bytes < 1 << 28:
+        return f"{n_bytes / (1 << 20):,.0f} MiB"
+    value = n_bytes / (1 << 30)
+    return f"{value:,.0f} GiB" if value >= 100 else f"{value:.1f} GiB"
+
+
+def _end(row: MemoryRow) -> int:
+    return max(row.used_bytes, row.total_bytes or 0)
+
+
+def _verdict(row: MemoryRow) -> str:
+    if row.missing_bytes:
+        return f"{gibibytes(row.missing_bytes)} too large"
+    if row.total_bytes is None:
+        return gibibytes(row.used_bytes)
+    return f"{gibibytes(row.used_bytes)} of {gibibytes(row.total_bytes)}"
+
+
+def _verdict_label(row: MemoryRow, x: float, y: float, anchor: str = "start") -> Element:
+    return label(x, y, _verdict(row), class_="bad" if row.missing_bytes else "number", anchor=anchor)
+
+
+def _bar(row: MemoryRow, left: float, y: float, per_byte: float, names: Sequence[str]) -> list[Element]:
+    elements = []
+    if row.total_bytes:
+        room = row.total_bytes * per_byte
+        elements.append(node("rect", x=left, y=y, width=room, height=float(_THICK), class_=f"box {row.kind}"))
+    x, inner = left, _THICK - 4.0
+    for name, size in row.parts:
+        if name != _SPARE:
+            tip = f"{row.name}, {name}: {gibibytes(size)} ({row.kind})"
+            colour = _colour(names.index(name))
+            elements.append(node("rect", x=x, y=y + 2, width=size * per_byte, height=inner, class_=colour, tip=tip))
+            x += size * per_byte
+    if row.missing_bytes and row.total_bytes:
+        edge = left + row.total_bytes * per_byte
+        elements.append(hatching(edge, y + 2, x - edge, inner, class_="beyond"))
+        elements.append(node("path", d=f"M{edge:.1f} {y - 3:.1f}v{_THICK + 6}", class_="edge"))
+    return elements
+
+
+def _colour(index: int) -> str:
+    return f"part{index % _N_COLOURS}"
+
+
+def parts_legend(names: Sequence[str], width: int) -> Panel:
+    """The parts and their colours, side by side as far as ``width`` allows."""
+    elements: list[Element] = []
+    x = y = 0.0
+    for index, name in enumerate(names):
+        needed = 18 + text_width(name) + 16
+        if x and x + needed > width:
+            x, y = 0.0, y + 20
+        elements.append(node("rect", x=x, y=y + 1, width=12.0, height=12.0, class_=_colour(index)))
+        elements.append(label(x + 18, y + 11.5, name, class_="muted"))
+        x += needed
+    return Panel(y + 20, tuple(elements))

@@ -1,0 +1,142 @@
+"""SVG elements and what text needs to fit into them; every string is escaped by the XML writer, none by us."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
+
+__all__ = [
+    "NAME_SHARE",
+    "NARROW",
+    "Panel",
+    "clean",
+    "document",
+    "fit_text",
+    "label",
+    "node",
+    "stack",
+    "text_width",
+    "wrap_text",
+]
+
+NARROW = 520
+"""Pixels; in charts below, names stand over their bars instead of beside them."""
+NAME_SHARE = 0.32
+"""Of a wide chart's width, for the names: the same in all panels, so that their bars begin on one line."""
+
+_EM_WIDTH = 0.6  # of DejaVu Sans, the widest face that a browser falls back to
+_WIDE = frozenset("WF")  # East Asian widths that take a whole em
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A part of a chart that is ``height`` pixels tall, drawn from y = 0 on."""
+
+    height: float
+    elements: tuple[Element, ...]
+
+
+def node(tag: str, *children: Element, tip: str = "", **attributes: str | float) -> Element:
+    """An element. ``class_`` becomes ``class``, other underscores hyphens; ``tip`` is what a pointer sees over it."""
+    element = Element(tag)
+    for name, value in attributes.items():
+        written = f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else str(value)
+        element.set(name.rstrip("_").replace("_", "-"), clean(written))
+    if tip:
+        element.append(_with_text("title", tip))
+    element.extend(children)
+    return element
+
+
+def label(
+    x: float,
+    y: float,
+    text: str,
+    *,
+    class_: str = "",
+    size: int = 13,
+    room: float | None = None,
+    anchor: str = "start",
+) -> Element:
+    """Text whose baseline begins (or ends) at (x, y), cut to ``room`` pixels; what was cut a pointer still sees."""
+    shown = text if room is None else fit_text(text, room, size)
+    element = node("text", x=float(x), y=float(y), font_size=size, class_=class_, text_anchor=anchor)
+    element.text = clean(shown)
+    if shown != text:
+        element.append(_with_text("title", text))
+    return element
+
+
+def document(panel: Panel, width: int, *, title: str, description: str, name: str) -> str:
+    """``panel`` as an SVG of ``width`` pixels with a title and a description for those who hear it.
+
+    Args:
+        panel: the drawing.
+        width: pixels; the page shows them one to one, so that text keeps its size.
+        title: what the chart is.
+        description: what it shows, in a sentence or two.
+        name: unique in the page.
+    """
+    heading, words = _with_text("title", title), _with_text("desc", description)
+    heading.set("id", f"{name}-title")
+    words.set("id", f"{name}-desc")
+    root = node("svg", heading, words, xmlns="http://www.w3.org/2000/svg", role="img", class_="chart")
+    root.set("viewBox", f"0 0 {width} {panel.height:.0f}")
+    root.set("width", str(width))
+    root.set("height", f"{panel.height:.0f}")
+    root.set("aria-labelledby", f"{name}-title {name}-desc")
+    root.extend(panel.elements)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def stack(panels: Iterable[Panel], gap: float = 0) -> Panel:
+    """Panels one under the other."""
+    top, groups = 0.0, []
+    for panel in panels:
+        groups.append(node("g", *panel.elements, transform=f"translate(0 {top:.1f})"))
+        top += panel.height + gap
+    return Panel(max(top - gap, 0), tuple(groups))
+
+
+def text_width(text: str, size: int = 13) -> float:
+    """An upper bound of the width of ``text`` in pixels, for usual text in usual faces."""
+    return size * sum(1.0 if unicodedata.east_asian_width(letter) in _WIDE else _EM_WIDTH for letter in text)
+
+
+def fit_text(text: str, room: float, size: int = 13) -> str:
+    """``text``, or as much of its beginning as fits into ``room`` pixels, with an ellipsis."""
+    if text_width(text, size) <= room:
+        return text
+    while text and text_width(text + "…", size) > room:
+        text = text[:-1]
+    return text.rstrip(" ,·") + "…"
+
+
+def wrap_text(text: str, room: float, size: int = 13) -> list[str]:
+    """``text`` in lines that fit into ``room`` pixels, broken between words; a longer word is cut."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and text_width(longer, size) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(fit_text(word, room, size))
+    return lines
+
+
+def clean(text: str) -> str:
+    """``text`` without the characters that XML cannot hold: controls, lone surrogates, non-characters."""
+    return "".join(letter if _allowed(letter) else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def _allowed(letter: str) -> bool:
+    return letter in "\t\n" or (letter >= " " and unicodedata.category(letter) not in {"Cc", "Cs", "Cn"})
+
+
+def _with_text(tag: str, text: str) -> Element:
+    element = Element(tag)
+    element.text = clean(text)
+    return element

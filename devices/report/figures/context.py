@@ -1,0 +1,64 @@
+"""Speed against context: how much slower it gets while a conversation grows."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from sprat.devices.report.charts.lines import Axis
+from sprat.devices.report.charts.scale import format_number
+from sprat.devices.report.figures.curves import curve_panels
+from sprat.devices.report.figures.figure import Figure, Table
+from sprat.devices.report.runs import Evidence, Run, headline
+from sprat.devices.results import Label
+
+__all__ = ["context_figure"]
+
+_QUESTION = "Speed of writing, by tokens already in the context"
+
+
+def context_figure(evidence: Evidence) -> Figure:
+    """Decode speed at every depth, for the series that have more than one."""
+    curves = _curves(evidence.runs)
+    if not curves:
+        finding = "No run wrote at more than one context: `sprat bench -d 0,4096` adds some."
+        return Figure(slug="context", question=_QUESTION, finding=finding)
+    shown = [run for curve in curves for run in curve]
+    draw = curve_panels(
+        shown,
+        point=lambda run: (float(_depth(run)), run.speed),
+        x_title="tokens in the context before the first one is written",
+        y=Axis("tokens per second", "{:g}".format, from_zero=True),
+        logarithmic=False,
+    )
+    note = "Higher is better; a flat line is best."
+    finding = _finding(curves)
+    return Figure(slug="context", question=_QUESTION, finding=finding, note=note, draw=draw, table=_table(shown))
+
+
+def _curves(runs: Sequence[Run]) -> list[list[Run]]:
+    """For each model, series and label with several depths: the longest run at each, from shallow to deep."""
+    groups: dict[tuple[str, str, Label], dict[int, Run]] = defaultdict(dict)
+    for run in sorted(runs, key=lambda run: run.record.work.n_gen):
+        if run.record.work.n_gen:
+            groups[run.model, run.series, run.label][_depth(run)] = run
+    return [sorted(group.values(), key=_depth) for group in groups.values() if len(group) > 1]
+
+
+def _depth(run: Run) -> int:
+    return run.record.work.depth
+
+
+def _finding(curves: Sequence[Sequence[Run]]) -> str:
+    ends = headline([curve[-1] for curve in curves])
+    curve = max((curve for curve in curves if curve[-1] in ends), key=lambda curve: _depth(curve[-1]))
+    first, last = curve[0], curve[-1]
+    kept = last.record.mean_tps / first.record.mean_tps
+    return (
+        f"Behind {_depth(last):,} tokens, {last.model} keeps {kept:.0%} of its speed on {last.series} ({last.label})."
+    )
+
+
+def _table(runs: Sequence[Run]) -> Table:
+    rows = tuple((run.model, run.series, run.label.value, f"{_depth(run):,}", format_number(run.speed)) for run in runs)
+    return Table(("model", "device", "label", "context", "tokens/s"), rows)

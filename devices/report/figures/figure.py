@@ -1,0 +1,53 @@
+"""What every figure of a report is: a finding in words, a drawing for any width, and the same figures as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from sprat.devices.report.charts.svg import Panel, label, stack, wrap_text
+
+__all__ = ["Draw", "Figure", "Table", "titled"]
+
+Draw = Callable[[int], Panel]
+_PANEL_GAP = 24
+_TITLE_SIZE = 14
+_BOLD_SHARE = 0.9  # of a line that bold text may take, since it runs wider
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The figures behind a chart, for who reads or hears rather than looks."""
+
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One figure; without ``draw`` it is empty, and ``finding`` says why."""
+
+    slug: str  # names its picture file: "speed"
+    question: str  # what is drawn, with the unit
+    finding: str  # what it shows, in a sentence
+    note: str = ""  # how to read it
+    draw: Draw | None = None
+    table: Table = field(default_factory=Table)
+
+
+def titled(panels: Iterable[tuple[str, Draw]]) -> Draw:
+    """Drawings one under the other, each under its title; one alone needs none when its title is empty."""
+    parts = list(panels)
+
+    def draw(width: int) -> Panel:
+        return stack((_under_title(title, part(width), width) for title, part in parts), gap=_PANEL_GAP)
+
+    return draw
+
+
+def _under_title(title: str, panel: Panel, width: int) -> Panel:
+    if not title:
+        return panel
+    lines = wrap_text(title, _BOLD_SHARE * width, _TITLE_SIZE)
+    words = (label(0, 13 + 19 * index, line, size=_TITLE_SIZE, class_="heading") for index, line in enumerate(lines))
+    return stack([Panel(19 * len(lines) + 7, tuple(words)), panel])

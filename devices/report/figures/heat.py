@@ -1,0 +1,113 @@
+"""Temperature over time: whether the speed lasts, or the device gets hot and slows down."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+
+from sprat.devices.report.charts.lines import Axis, Line, draw_lines
+from sprat.devices.report.charts.marks import legend
+from sprat.devices.report.figures.figure import Draw, Figure, Table, titled
+from sprat.devices.report.runs import Evidence, Run
+from sprat.devices.results import Label
+from sprat.errors import ResultsError
+
+__all__ = ["heat_figure"]
+
+_QUESTION = "Temperature while it ran"
+_MINUTES = Axis("minutes since the first test began", lambda minutes: f"{minutes:g}")
+_LONGEST_GAP = 1.0  # minutes between two readings that one line may join
+
+
+def heat_figure(evidence: Evidence) -> Figure:
+    """The hottest sensor of every device over all of its tests, and the speed of sustained runs over time."""
+    ran = [run for run in evidence.runs if run.label is not Label.PREDICTED]
+    heat = _temperatures(ran)
+    speed = [_sustained(run) for run in ran if run.record.sustained]
+    panels: list[tuple[str, Draw]] = []
+    if heat:
+        panels.append(("", partial(draw_lines, heat, _MINUTES, Axis("°C, hottest sensor", "{:g}".format))))
+    if speed:
+        y = Axis("tokens per second", "{:g}".format, from_zero=True)
+        panels.append(("Speed of a sustained run", partial(draw_lines, speed, _MINUTES, y)))
+    if not panels:
+        return Figure(slug="heat", question=_QUESTION, finding=_nothing(ran))
+    kinds = {line.kind for line in (*heat, *speed)}
+    return Figure(
+        slug="heat",
+        question=_QUESTION,
+        finding=_finding(ran, heat),
+        note="A device that heats up slows itself down; a board without a fan does so within minutes.",
+        draw=titled([("", partial(legend, kinds, points=True)), *panels]),
+        table=_table(ran),
+    )
+
+
+def _temperatures(runs: Iterable[Run]) -> list[Line]:
+    groups: dict[tuple[str, Label], list[tuple[float, float]]] = defaultdict(list)
+    for run in runs:
+        start = _start(run).timestamp()
+        groups[run.device, run.label] += [
+            ((start + moment.seconds) / 60, moment.temperature_c)
+            for moment in run.record.sensors
+            if moment.temperature_c is not None
+        ]
+    return [_from_first(name, kind, sorted(points)) for (name, kind), points in groups.items() if points]
+
+
+def _from_first(name: str, kind: Label, points: Sequence[tuple[float, float]]) -> Line:
+    first = points[0][0]
+    return Line(name, kind, tuple((minute - first, value) for minute, value in points), gap=_LONGEST_GAP)
+
+
+def _sustained(run: Run) -> Line:
+    assert run.record.sustained is not None  # the figure takes no others
+    points = tuple((seconds / 60, speed) for seconds, speed in run.record.sustained.series)
+    return Line(f"{run.series}, {run.model}", run.label, points)
+
+
+def _start(run: Run) -> datetime:
+    try:
+        start = datetime.fromisoformat(run.record.started)
+    except ValueError as error:
+        raise ResultsError(
+            f"{run.model}, {run.record.work.test}: started {run.record.started!r} is no ISO 8601 time; "
+            "make the results again with `sprat bench -o`"
+        ) from error
+    return start if start.tzinfo else start.replace(tzinfo=UTC)
+
+
+def _nothing(ran: Sequence[Run]) -> str:
+    if not ran:
+        return "Nothing ran: predictions have no temperature."
+    places = " or ".join(dict.fromkeys(run.device for run in ran))
+    return f"No temperature sensor on {places}."
+
+
+def _finding(ran: Sequence[Run], heat: Sequence[Line]) -> str:
+    if not heat:
+        return _nothing(ran)
+    hottest = max(heat, key=lambda line: max(value for _, value in line.points))
+    highest = max(value for _, value in hottest.points)
+    slowed = [run.device for run in ran if run.record.throttled]
+    throttled = f"{' and '.join(dict.fromkeys(slowed))} slowed down for it" if slowed else "nothing was throttled"
+    return f"{hottest.name} reached {highest:.0f} °C; {throttled}."
+
+
+def _table(ran: Sequence[Run]) -> Table:
+    rows = tuple(
+        (run.model, run.series, run.label.value, run.record.work.test, *_readings(run))
+        for run in ran
+        if run.record.after
+    )
+    return Table(("model", "device", "label", "test", "before", "after", "throttled"), rows)
+
+
+def _readings(run: Run) -> tuple[str, str, str]:
+    before, after = (
+        "unknown" if moment is None or moment.temperature_c is None else f"{moment.temperature_c:.0f} °C"
+        for moment in (run.record.before, run.record.after)
+    )
+    return before, after, {True: "yes", False: "no", None: "unknown"}[run.record.throttled]

@@ -1,0 +1,93 @@
+"""What ``sprat report`` reads: results of ``sprat bench``, and plans of ``sprat plan --json`` as predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from sprat.devices.plan import PlanSummary, Prediction, Verdict
+from sprat.devices.report.names import weight_bytes
+from sprat.devices.results import Label, MeasuredModel, Measurement, Percentiles, Work, read_results
+from sprat.errors import ResultsError
+
+__all__ = ["Inputs", "plan_records", "read_inputs"]
+
+_DECODED = 128  # tokens, as llama-bench's tg128; a prediction holds for any number
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Records, and the plans that say that a model does not fit."""
+
+    records: tuple[Measurement, ...]
+    refused: tuple[PlanSummary, ...]
+
+
+def read_inputs(paths: Iterable[Path]) -> Inputs:
+    """All that the files hold.
+
+    Raises:
+        ResultsError: a file is missing, empty, damaged, of another version, or neither results nor plans.
+    """
+    records: list[Measurement] = []
+    refused: list[PlanSummary] = []
+    for path in paths:
+        plans = _plans(path)
+        if plans is None:
+            records += read_results(path)
+        else:
+            records += [record for plan in plans for record in plan_records(plan)]
+            refused += [plan for plan in plans if plan.verdict is Verdict.TOO_LARGE]
+    return Inputs(tuple(records), tuple(refused))
+
+
+def plan_records(plan: PlanSummary) -> Iterator[Measurement]:
+    """The predictions of a plan as records: the prompt, and decoding behind an empty and a full context."""
+    found = plan.prediction
+    if found is None:
+        return
+    yield _record(plan, found, Work.prefill(found.prompt_tokens), found.prefill_tokens_per_s)
+    yield _record(plan, found, Work.decode(_DECODED), found.decode_tokens_per_s)
+    if plan.context:
+        yield _record(plan, found, Work.decode(_DECODED, plan.context), found.decode_tokens_per_s_at_context)
+
+
+def _record(plan: PlanSummary, found: Prediction, work: Work, speed: float) -> Measurement:
+    parts = {part.name: part.size_bytes for part in plan.memory_map}
+    wait_ms = 1000 * found.ttft_s
+    return Measurement(
+        label=Label.PREDICTED,
+        device=plan.device,
+        started="",
+        machine=None,
+        versions={},
+        model=MeasuredModel(name=plan.model, quant=plan.quant, size_bytes=weight_bytes(plan), n_params=0),
+        backend="native",
+        threads=1,
+        settings={},
+        work=work,
+        samples_tps=(speed,),
+        error_share=found.relative_error,
+        ttft_ms=Percentiles(n=1, p50=wait_ms, p99=wait_ms, worst=wait_ms) if work.n_prompt else None,
+        memory_map=parts,
+        notes=() if plan.verdict is Verdict.FITS else (f"{plan.held_experts_share:.0%} of the experts in memory",),
+    )
+
+
+def _plans(path: Path) -> list[PlanSummary] | None:
+    """The plans in a file, one object a line or all of them in one list; ``None`` where it holds something else."""
+    try:
+        lines = [line for line in path.read_bytes().splitlines() if line.strip()]
+        values = [msgspec.json.decode(line) for line in lines]
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return None  # the reader of results says what is wrong
+    flat = [each for value in values for each in (value if isinstance(value, list) else [value])]
+    if not flat or not all(isinstance(each, dict) and "verdict" in each for each in flat):
+        return None
+    try:
+        return msgspec.convert(flat, list[PlanSummary])
+    except msgspec.ValidationError as error:
+        raise ResultsError(f"{path}: no plans of this sprat ({error}); make them with `sprat plan --json`") from error

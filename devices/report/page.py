@@ -1,0 +1,135 @@
+"""The page: figures, a headline for each model, and where all of it comes from, in one file that needs no other."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+from sprat.devices.report.charts.scale import format_number
+from sprat.devices.report.charts.stacks import gibibytes
+from sprat.devices.report.charts.svg import document
+from sprat.devices.report.figures.figure import Figure
+from sprat.devices.report.palette import css_variables
+from sprat.devices.report.runs import Evidence, Misfit, Run, by_model
+from sprat.devices.results import Label
+
+__all__ = ["render_page"]
+
+WIDTHS = {"wide": 720, "narrow": 360}  # pixels; the page shows the one that fits
+_MAX_TILES = 6
+_DIGEST = 19  # letters of a hash: "sha256:" and twelve digits
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    """The headline of one model: its best figure of the most trustworthy label."""
+
+    kind: Label
+    model: str
+    number: str
+    where: str
+
+
+def render_page(evidence: Evidence, figures: Iterable[Figure], *, files: Sequence[str], version: str) -> str:
+    """The report as HTML; every string out of the results is escaped by the template engine or the SVG writer."""
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+    charted = [
+        {
+            "charts": [{"width_name": name, "svg": Markup(chart_svg(figure, name))} for name in WIDTHS if figure.draw],
+            "slug": figure.slug,
+            "question": figure.question,
+            "finding": figure.finding,
+            "note": figure.note,
+            "table": figure.table,
+        }
+        for figure in figures
+    ]
+    template = Environment(autoescape=True).from_string(_asset("page.html"))
+    return template.render(
+        title=_title(evidence),
+        subtitle=_subtitle(evidence),
+        style=Markup(f"{css_variables()}\n{_asset('style.css')}\n{_asset('chart.css')}"),
+        tiles=list(_tiles(evidence.runs)),
+        figures=charted,
+        origins=_origins(evidence.runs),
+        files=", ".join(files),
+        version=version,
+    )
+
+
+def chart_svg(figure: Figure, width_name: str) -> str:
+    """The figure's drawing in one of :data:`WIDTHS`, as SVG."""
+    assert figure.draw is not None
+    width = WIDTHS[width_name]
+    return document(
+        figure.draw(width),
+        width,
+        title=figure.question,
+        description=figure.finding,
+        name=f"{figure.slug}-{width_name}",
+    )
+
+
+def _title(evidence: Evidence) -> str:
+    everything: list[Run | Misfit] = [*evidence.runs, *evidence.misfits]
+    models, devices = _names(each.model for each in everything), _names(each.device for each in everything)
+    what = models[0] if len(models) == 1 else f"{len(models)} models"
+    return f"{what} on {devices[0] if len(devices) == 1 else f'{len(devices)} devices'}"
+
+
+def _subtitle(evidence: Evidence) -> str:
+    """How many figures of each label there are."""
+    counts = Counter(run.label for run in evidence.runs)
+    return "Figures: " + ", ".join(f"{counts[label]} {label}" for label in Label if counts[label]) + "."
+
+
+def _tiles(runs: Sequence[Run]) -> Iterable[_Tile]:
+    models = by_model([run for run in runs if run.record.work.n_gen])
+    for model, group in list(models.items())[:_MAX_TILES]:
+        label = min((run.label for run in group), key=list(Label).index)
+        best = max((run for run in group if run.label is label), key=lambda run: run.speed)
+        where = f"{label} {'for' if label is Label.PREDICTED else 'on'} {best.device}"
+        yield _Tile(label, model, format_number(best.speed), where)
+
+
+def _origins(runs: Sequence[Run]) -> list[dict[str, str]]:
+    """One block per label, machine and set of versions, the measured ones first: what ran there."""
+    blocks: dict[tuple[str, ...], dict[str, str]] = {}
+    models: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for run in sorted(runs, key=lambda run: list(Label).index(run.label)):
+        block = _origin(run)
+        identity = tuple(block.values())
+        blocks[identity] = block
+        models[identity].append(_file(run))
+    return [block | {"models": "; ".join(_names(models[identity]))} for identity, block in blocks.items()]
+
+
+def _origin(run: Run) -> dict[str, str]:
+    record, machine = run.record, run.record.machine
+    block = {"figures": str(run.label), "date": record.started[:10]}
+    if machine:
+        block["machine"] = f"{machine.processor}, {machine.n_cores} cores, {gibibytes(machine.memory_bytes)}"
+        block["system"] = f"{machine.system}, {machine.architecture}"
+    if record.emulation:
+        block["not emulated"] = "; ".join(record.emulation.not_emulated)
+    block["versions"] = ", ".join(f"{name} {version}" for name, version in record.versions.items())
+    block["notes"] = "; ".join(record.notes)
+    return {name: value for name, value in block.items() if value}
+
+
+def _file(run: Run) -> str:
+    model = run.record.model
+    weights = " with random weights" if model.random_weights else ""
+    return f"{run.model}{weights}" + (f" ({model.digest[:_DIGEST]}…)" if model.digest else "")
+
+
+def _names(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def _asset(name: str) -> str:
+    return (resources.files("sprat.devices.report") / name).read_text(encoding="utf-8")

@@ -1,0 +1,69 @@
+"""The charts as PNG files, each with its finding above and its note below: for slides and messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+
+from sprat.devices.report.charts.svg import Panel, document, label, node, stack, wrap_text
+from sprat.devices.report.figures.figure import Figure
+from sprat.devices.report.files import write_whole
+from sprat.devices.report.palette import LIGHT, resolve
+from sprat.errors import BackendError
+
+__all__ = ["write_pngs"]
+
+_WIDTH = 720
+_MARGIN = 28
+_ZOOM = 2
+_NO_FONT = "no font on this machine, so a picture would have no words: apt install fonts-dejavu-core"
+
+
+def write_pngs(figures: Iterable[Figure], folder: Path) -> list[Path]:
+    """One PNG per figure that is not empty, named by its slug.
+
+    Raises:
+        BackendError: resvg_py is not installed, or the machine has no font.
+        ExportError: a file cannot be written.
+    """
+    written = []
+    for figure in figures:
+        if figure.draw:
+            written.append(folder / f"{figure.slug}.png")
+            write_whole(written[-1], _render(_poster(figure)))
+    return written
+
+
+def _poster(figure: Figure) -> str:
+    """The figure as an SVG of its own, margins, title and note included."""
+    assert figure.draw is not None
+    parts = [
+        _paragraph(figure.question, 13, "muted"),
+        _paragraph(figure.finding, 19, "heading"),
+        Panel(8, ()),
+        figure.draw(_WIDTH),
+        Panel(8, ()),
+        _paragraph(figure.note, 12, "muted"),
+    ]
+    content = stack(parts, gap=4)
+    height = content.height + 2 * _MARGIN
+    width = _WIDTH + 2 * _MARGIN
+    moved = node("g", *content.elements, transform=f"translate({_MARGIN} {_MARGIN})")
+    return document(Panel(height, (moved,)), width, title=figure.question, description=figure.finding, name=figure.slug)
+
+
+def _paragraph(text: str, size: int, class_: str) -> Panel:
+    lines = wrap_text(text, _WIDTH, size)
+    line_height = round(size * 1.35)
+    words = [label(0, size + index * line_height, line, size=size, class_=class_) for index, line in enumerate(lines)]
+    return Panel(line_height * len(lines), tuple(words))
+
+
+def _render(svg: str) -> bytes:
+    try:
+        import resvg_py
+    except ImportError as error:
+        raise BackendError("pictures need resvg_py, which is not installed: pip install 'sprat[report]'") from error
+    style = resolve((resources.files("sprat.devices.report") / "chart.css").read_text(encoding="utf-8"), LIGHT)
+    return bytes(resvg_py.svg_to_bytes(svg_string=svg, style_sheet=style, background=LIGHT["paper"], zoom=_ZOOM))

@@ -1,0 +1,46 @@
+"""``sprat report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sprat.cli.terminal import print_json
+
+__all__ = ["command"]
+
+_EXAMPLES = """\b
+Examples:
+  sprat bench OUT -p 128,512,2048 -n 128 -d 0,4096 -o results.jsonl
+  sprat report results.jsonl -o report.html
+  sprat plan OUT --all --json > plans.jsonl
+  sprat report results.jsonl plans.jsonl -o report.html --png pictures
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), default=Path("report.html"),
+              show_default=True, help="The page.")  # fmt: skip
+@click.option("--png", "png_folder", type=click.Path(file_okay=False, path_type=Path),
+              help="A folder for the same charts as PNG; needs sprat[report].")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: the files, and what each chart found.")
+def command(*, results: tuple[Path, ...], output: Path, png_folder: Path | None, as_json: bool) -> None:
+    """Draw RESULTS, files of `sprat bench -o` and of `sprat plan --json`, as one page that needs no network.
+
+    Speed by device, time to first token, speed against context, memory, predicted against measured, temperature.
+    Measured, emulated and predicted figures look different everywhere and never share a series.
+    """
+    from sprat.devices.report.build import make_report
+
+    report = make_report(results, output, png_folder=png_folder)
+    findings = {figure.slug: figure.finding for figure in report.figures}
+    if as_json:
+        print_json({"page": report.page, "pictures": report.pictures, "findings": findings})
+        return
+    for finding in findings.values():
+        click.echo(finding)
+    for path in (report.page, *report.pictures):
+        click.echo(f"written: {path}")
+    click.echo(f"next:  open {output} in a browser")
