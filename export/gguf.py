@@ -12,15 +12,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from sprat.errors import ExportError
-from sprat.export.gguf_layout import Layout, PlacedTensor, PlannedTensor
+from sprat.export.gguf_layout import PlacedTensor, Tensor
 from sprat.export.journal import FinishedTensor, Journal, JournalHead
 from sprat.quant.formats.block import U8Array
 from sprat.runtime.bundle import file_sha256
@@ -40,8 +40,27 @@ Buffer: TypeAlias = bytes | memoryview
 _CHUNKS_IN_FLIGHT = 3
 _READ_BACK_BYTES = 1 << 20
 
-PackTensor = Callable[[PlannedTensor], Iterable[U8Array]]
+PackTensor: TypeAlias = Callable[[Tensor], Iterable[U8Array]]
 """Yields the packed bytes of a tensor in order; their maker does not touch them afterwards."""
+
+
+class FileLayout(Protocol[Tensor]):
+    """A whole file but for the bytes of its tensors; a GGUF's is :class:`~sprat.export.gguf_layout.Layout`."""
+
+    @property
+    def header(self) -> bytes:
+        """What stands before the first tensor."""
+
+    @property
+    def tensors(self) -> Sequence[PlacedTensor[Tensor]]:
+        """In file order, without gaps."""
+
+    @property
+    def nbytes(self) -> int:
+        """Of the whole file."""
+
+    def fingerprint(self) -> str:
+        """Digest of everything that decides the file but the tensors' bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +88,8 @@ class WrittenFile:
 
 def write_gguf(
     path: Path,
-    layout: Layout,
-    pack: PackTensor,
+    layout: FileLayout[Tensor],
+    pack: PackTensor[Tensor],
     *,
     source: str = "",
     check_source: Callable[[], None] = lambda: None,
@@ -113,7 +132,7 @@ def write_gguf(
     return WrittenFile(path, layout.nbytes, sha256, n_resumed, note)
 
 
-def check_room(path: Path, layout: Layout) -> None:
+def check_room(path: Path, layout: FileLayout[Tensor]) -> None:
     """Make sure that what is still to be written fits on the disk of ``path``, whose folder need not exist.
 
     Raises:
@@ -158,7 +177,7 @@ def _why_afresh(journal: Journal, head: JournalHead) -> str:
     return f"an unfinished file of another {'source' if journal.head.plan == head.plan else 'recipe'} was discarded"
 
 
-def _is_published(path: Path, layout: Layout, journal: Journal) -> bool:
+def _is_published(path: Path, layout: FileLayout[Tensor], journal: Journal) -> bool:
     """Whether the whole file has its name already, though its journal still stands."""
     if _partial(path).exists() or not path.exists() or len(journal.finished) != len(layout.tensors):
         return False
@@ -167,9 +186,9 @@ def _is_published(path: Path, layout: Layout, journal: Journal) -> bool:
 
 def _fill(
     growing: _GrowingFile,
-    tensors: Iterable[PlacedTensor],
+    tensors: Iterable[PlacedTensor[Tensor]],
     total_bytes: int,
-    pack: PackTensor,
+    pack: PackTensor[Tensor],
     check_source: Callable[[], None],
     progress: ReportProgress,
 ) -> None:
@@ -205,7 +224,7 @@ class _GrowingFile:
         self._failed = False
 
     @classmethod
-    def open(cls, path: Path, layout: Layout, journal: Journal) -> _GrowingFile:
+    def open(cls, path: Path, layout: FileLayout[Tensor], journal: Journal) -> _GrowingFile:
         """Open ``path`` after the last tensor that ``journal`` vouches for and whose bytes are there."""
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         n_trusted, digest = _trusted_prefix(descriptor, layout, journal)
@@ -223,7 +242,7 @@ class _GrowingFile:
         """Hand over bytes; waits while more than a few chunks are in flight, and raises what their writing raised."""
         self._submit(lambda: self._write(memoryview(data).cast("B")))
 
-    def finish_tensor(self, placed: PlacedTensor) -> None:
+    def finish_tensor(self, placed: PlacedTensor[Tensor]) -> None:
         """Pad the tensor whose bytes were appended, and note it in the journal."""
         self.append(placed.padding)
         self._submit(lambda: self._journal.add(FinishedTensor(placed.tensor.name, self._digest.hexdigest())))
@@ -261,7 +280,7 @@ class _GrowingFile:
             data = data[os.write(self._descriptor, data) :]
 
 
-def _trusted_prefix(descriptor: int, layout: Layout, journal: Journal) -> tuple[int, hashlib._Hash]:
+def _trusted_prefix(descriptor: int, layout: FileLayout[Tensor], journal: Journal) -> tuple[int, hashlib._Hash]:
     """How many finished tensors have the bytes that the journal noted, and the digest up to there."""
     running, trusted = hashlib.sha256(), hashlib.sha256()
     at = 0

@@ -47,9 +47,9 @@ class GGUFArtifact:
         """Make sure that it fits on the disk; see :func:`~sprat.export.gguf.check_room`."""
         check_room(folder / self.file_name, self.layout)
 
-    def write(self, folder: Path, progress: ReportProgress) -> WrittenFile:
+    def write(self, folder: Path, progress: ReportProgress) -> tuple[WrittenFile, ...]:
         """Write it, or finish writing it; see :func:`~sprat.export.gguf.write_gguf`."""
-        return write_gguf(
+        file = write_gguf(
             folder / self.file_name,
             self.layout,
             self._pack,
@@ -58,6 +58,7 @@ class GGUFArtifact:
             progress=progress,
             keep_journal=True,
         )
+        return (file,)
 
     def _pack(self, planned: PlannedTensor) -> Iterator[U8Array]:
         return repack(self.checkpoint.tensors[planned.name], planned.format)

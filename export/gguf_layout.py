@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from sprat.errors import ExportError
 from sprat.quant.formats import BlockFormat
 from sprat.runtime.gguf_header import DEFAULT_ALIGNMENT, MAGIC, ValueType
 
-__all__ = ["Layout", "PlacedTensor", "PlannedTensor", "plan_layout"]
+__all__ = ["Layout", "PlacedTensor", "PlannedTensor", "Sized", "Tensor", "plan_layout"]
 
 _ALIGNMENT_KEY = "general.alignment"
 _MAX_KEY_BYTES = 65_535  # of the specification
@@ -62,11 +62,26 @@ class PlannedTensor:
         return math.prod(self.shape[:-1]) * self.format.row_bytes(self.shape[-1])
 
 
-@dataclass(frozen=True, slots=True)
-class PlacedTensor:
-    """A planned tensor and the bytes from its first to the end of its padding, counted from the start of the file."""
+class Sized(Protocol):
+    """What is written as one piece: a tensor, known by its name and its bytes without padding."""
 
-    tensor: PlannedTensor
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def nbytes(self) -> int:
+        """Its bytes."""
+
+
+Tensor = TypeVar("Tensor", bound=Sized)
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedTensor(Generic[Tensor]):
+    """A tensor and the bytes from its first to the end of its padding, counted from the start of the file."""
+
+    tensor: Tensor
     begin: int
     end: int
 
@@ -81,7 +96,7 @@ class Layout:
     """A whole file but for the weights."""
 
     header: bytes  # up to the first tensor, padding included
-    tensors: tuple[PlacedTensor, ...]
+    tensors: tuple[PlacedTensor[PlannedTensor], ...]
     alignment: int
 
     @property

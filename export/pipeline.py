@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ from sprat.export.checkpoint import Checkpoint
 from sprat.export.gguf import Progress, ReportProgress, WrittenFile
 from sprat.export.gguf_artifact import plan_gguf
 from sprat.export.naming import ModelName, model_id
+from sprat.export.onnx import OnnxOptions, plan_onnx
 from sprat.export.vocabulary import tokenizer_metadata
 from sprat.quant.recipe import Recipe
 from sprat.runtime.bundle import Artifact, Bundle, BundleFile, Manifest, Source, TensorGroup
@@ -56,8 +58,8 @@ class PlannedArtifact(Protocol):
     def check_room(self, folder: Path) -> None:
         """Raise ExportError when the disk cannot hold what is still to be written; ``folder`` need not exist."""
 
-    def write(self, folder: Path, progress: ReportProgress) -> WrittenFile:
-        """Write it, or finish writing it."""
+    def write(self, folder: Path, progress: ReportProgress) -> Sequence[WrittenFile]:
+        """Write its files, or finish writing them."""
 
 
 class PlanArtifact(Protocol):
@@ -70,12 +72,13 @@ class PlanArtifact(Protocol):
         *,
         name: ModelName,
         tokenizer: Mapping[str, Any],
-        align: int | None,
     ) -> PlannedArtifact:
         """Plan the artifact of ``checkpoint``."""
 
 
-WRITERS: dict[str, PlanArtifact] = {"gguf": plan_gguf}
+def writers(*, align: int | None, onnx: OnnxOptions) -> dict[str, PlanArtifact]:
+    """Every artifact format, and what plans it with the options that concern it."""
+    return {"gguf": partial(plan_gguf, align=align), "onnx": partial(plan_onnx, options=onnx)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +120,7 @@ def export(
     formats: Sequence[str] = ("gguf",),
     tensor_rules: Sequence[str] = (),
     align: int | None = None,
+    onnx: OnnxOptions = OnnxOptions(),
     context: int | None = None,
     force: bool = False,
     progress: ReportProgress = lambda _: None,
@@ -130,7 +134,8 @@ def export(
         device: a profile's name; what does not fit its memory is refused before anything large is read.
         formats: artifacts to make.
         tensor_rules: formats for some tensors, ``"ffn_down_exps=q5_0"``; later ones win.
-        align: bytes to lay tensors on multiples of; by default a page for mixtures.
+        align: bytes to lay a GGUF's tensors on multiples of; by default a page for mixtures.
+        onnx: how an ONNX graph is made.
         context: tokens to plan the cache for; the model's limit, at most 4096, unless given.
         force: replace an older bundle at ``out``, and write what does not fit.
         progress: called after each chunk.
@@ -143,7 +148,8 @@ def export(
     checkpoint = Checkpoint.open(source)
     recipe, plan = _choose_recipe(checkpoint.spec, quant, device, tensor_rules, context, force)
     tokenizer = _tokenizer_keys(checkpoint)
-    artifacts = _plan_artifacts(checkpoint, recipe, formats, tokenizer, align)
+    known = writers(align=align, onnx=onnx)
+    artifacts = _plan_artifacts(checkpoint, recipe, formats, tokenizer, known)
     if (made := existing_manifest(out)) and not force:
         bundle = _same_bundle(out, made, checkpoint, artifacts)
         return ExportResult(bundle=bundle, plan=plan, n_resumed=0, notes=("this very export was made before",))
@@ -152,14 +158,14 @@ def export(
         artifact.check_room(folder.partial)
     checkpoint.verify_complete()
     folder.make()
-    written = {form: artifact.write(folder.partial, progress) for form, artifact in artifacts.items()}
-    files = (*map(_describe, written.values()), *_add_texts(folder, checkpoint, tokenizer))
+    written = [file for artifact in artifacts.values() for file in artifact.write(folder.partial, progress)]
+    files = (*map(_describe, written), *_add_texts(folder, checkpoint, tokenizer))
     manifest = _manifest(checkpoint, recipe, artifacts, files, device)
     return ExportResult(
         bundle=folder.finish(manifest),
         plan=plan,
-        n_resumed=sum(file.n_resumed for file in written.values()),
-        notes=tuple(file.note for file in written.values() if file.note),
+        n_resumed=sum(file.n_resumed for file in written),
+        notes=tuple(file.note for file in written if file.note),
     )
 
 
@@ -209,15 +215,15 @@ def _plan_artifacts(
     recipe: Recipe,
     formats: Sequence[str],
     tokenizer: Mapping[str, Any],
-    align: int | None,
+    known: Mapping[str, PlanArtifact],
 ) -> dict[str, PlannedArtifact]:
-    if unknown := [form for form in formats if form not in WRITERS]:
-        raise InputError(unknown_name("artifact format", unknown[0], WRITERS))
+    if unknown := [form for form in formats if form not in known]:
+        raise InputError(unknown_name("artifact format", unknown[0], known))
     if not formats:
-        raise InputError(f"no artifact format was named; known: {', '.join(WRITERS)}")
+        raise InputError(f"no artifact format was named; known: {', '.join(known)}")
     shapes = {tensor.name: tensor.shape for tensor in checkpoint.tensors.values()}
     name = ModelName.of(_identity(checkpoint), checkpoint.metadata, shapes)
-    return {form: WRITERS[form](checkpoint, recipe, name=name, tokenizer=tokenizer, align=align) for form in formats}
+    return {form: known[form](checkpoint, recipe, name=name, tokenizer=tokenizer) for form in formats}
 
 
 def _same_bundle(

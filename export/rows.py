@@ -17,7 +17,17 @@ import numpy as np
 from sprat.quant.formats import BlockFormat, get_format
 from sprat.quant.formats.block import U8Array
 
-__all__ = ["AsFloat32", "HeadRows", "InterleavedHeads", "Rows", "Stacked", "TransposedHeads", "alike", "read_rows"]
+__all__ = [
+    "Alternating",
+    "AsFloat32",
+    "HeadRows",
+    "InterleavedHeads",
+    "Rows",
+    "Stacked",
+    "TransposedHeads",
+    "alike",
+    "read_rows",
+]
 
 
 class Rows(Protocol):
@@ -102,6 +112,35 @@ class Stacked:
             here = out[: height - first]
             self.parts[part].read_into(first, here)
             start, out = start + len(here), out[len(here) :]
+
+
+@dataclass(frozen=True, slots=True)
+class Alternating:
+    """The first rows of all parts, then their second rows, and so on: an expert's gate and up, as ``QMoE`` has them."""
+
+    parts: Sequence[Rows]
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all parts."""
+        return len(self.parts) * self.parts[0].n_rows
+
+    @property
+    def n_columns(self) -> int:
+        """Weights in a row."""
+        return self.parts[0].n_columns
+
+    @property
+    def format(self) -> BlockFormat:
+        """The format of all parts."""
+        return self.parts[0].format
+
+    def read_into(self, start: int, out: U8Array) -> None:
+        """Rows from ``start`` on, out of all parts by turns."""
+        n_parts, stop = len(self.parts), start + len(out)
+        for number, part in enumerate(self.parts):
+            first, end = ((place + n_parts - 1 - number) // n_parts for place in (start, stop))
+            out[(number - start) % n_parts :: n_parts] = read_rows(part, first, end)
 
 
 @dataclass(frozen=True, slots=True)

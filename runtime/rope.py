@@ -14,7 +14,7 @@ import numpy.typing as npt
 from sprat.quant.formats.block import F32Array
 from sprat.runtime.spec import FrequencyFactors, RopeSpec, YarnScaling
 
-__all__ = ["RopeAngles", "RopeTable", "llama3_factors", "yarn_magnitude"]
+__all__ = ["RopeAngles", "RopeTable", "llama3_factors", "rope_frequencies", "rope_magnitude", "yarn_magnitude"]
 
 F64Array = npt.NDArray[np.float64]
 
@@ -33,8 +33,8 @@ class RopeTable:
 
     def __init__(self, spec: RopeSpec) -> None:
         self._interleaved = spec.interleaved
-        self._frequencies = _frequencies(spec)
-        self._magnitude = _magnitude(spec)
+        self._frequencies = rope_frequencies(spec)
+        self._magnitude = rope_magnitude(spec)
         self._table = self._computed(64)
 
     def angles(self, start: int, n: int) -> RopeAngles:
@@ -76,7 +76,8 @@ def _base_frequencies(dim: int, theta: float) -> F64Array:
     return np.asarray(theta ** (-np.arange(0, dim, 2, dtype=np.float64) / dim))
 
 
-def _frequencies(spec: RopeSpec) -> F64Array:
+def rope_frequencies(spec: RopeSpec) -> F64Array:
+    """Radians per position of each pair, the scaling folded in; float64 ``(dim / 2,)``."""
     base = _base_frequencies(spec.dim, spec.theta)
     match spec.scaling:
         case None:
@@ -100,7 +101,8 @@ def _yarn_ramp(spec: RopeSpec, yarn: YarnScaling) -> F64Array:
     return np.clip((np.arange(spec.dim // 2) - low) / max(high - low, 0.001), 0.0, 1.0)
 
 
-def _magnitude(spec: RopeSpec) -> float:
+def rope_magnitude(spec: RopeSpec) -> float:
+    """Factor on all cosines and sines: 1 without YaRN."""
     if not isinstance(spec.scaling, YarnScaling):
         return 1.0
     yarn = spec.scaling

@@ -1,0 +1,69 @@
+"""``genai_config.json``: what onnxruntime-genai wants to know of a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from sprat.runtime.spec import Architecture, ModelSpec
+
+__all__ = ["genai_config"]
+
+_TYPES = {Architecture.LLAMA: "llama", Architecture.QWEN2: "qwen2"}
+
+
+def genai_config(spec: ModelSpec, tokenizer: Mapping[str, Any], file_name: str) -> bytes | None:
+    """The config's text, or ``None`` for a model that onnxruntime-genai has no driver for: those with MLA.
+
+    Args:
+        spec: the architecture.
+        tokenizer: ``tokenizer.*`` keys of a GGUF.
+        file_name: of the graph.
+    """
+    if spec.architecture not in _TYPES:
+        return None
+    config = {
+        "model": {
+            "type": _TYPES[spec.architecture],
+            "vocab_size": spec.vocab_size,
+            "context_length": spec.max_context,
+            **_special_tokens(tokenizer),
+            "decoder": _decoder(spec, file_name),
+        },
+        "search": {"max_length": spec.max_context, "past_present_share_buffer": True, "do_sample": False},
+    }
+    return msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n"
+
+
+def _decoder(spec: ModelSpec, file_name: str) -> dict[str, Any]:
+    return {
+        "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
+        "filename": file_name,
+        "head_size": spec.head_dim,
+        "hidden_size": spec.hidden_size,
+        "num_attention_heads": spec.n_heads,
+        "num_hidden_layers": spec.n_layers,
+        "num_key_value_heads": spec.n_kv_heads,
+        "inputs": {
+            "input_ids": "input_ids",
+            "attention_mask": "attention_mask",
+            "past_key_names": "past_key_values.%d.key",
+            "past_value_names": "past_key_values.%d.value",
+        },
+        "outputs": {
+            "logits": "logits",
+            "present_key_names": "present.%d.key",
+            "present_value_names": "present.%d.value",
+        },
+    }
+
+
+def _special_tokens(tokenizer: Mapping[str, Any]) -> dict[str, int]:
+    """Ids of the first and the last token of a text, and of padding; the last one where none is known."""
+    ids = {part: tokenizer.get(f"tokenizer.ggml.{part}_token_id") for part in ("bos", "eos", "padding")}
+    last = int(ids["eos"] if ids["eos"] is not None else 0)
+    padding = int(ids["padding"] if ids["padding"] is not None else last)
+    first = int(ids["bos"] if ids["bos"] is not None else last)
+    return {"bos_token_id": first, "eos_token_id": last, "pad_token_id": padding}

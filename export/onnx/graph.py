@@ -1,0 +1,128 @@
+"""Building an ONNX graph node by node: scoped names that read well in Netron, small constants, inputs and outputs.
+
+::
+
+    graph = GraphBuilder("student", opset=23)
+    with graph.scope("blk.0"):
+        y = graph.op("RMSNormalization", x, gain, epsilon=1e-6, axis=-1)     # node blk.0/RMSNormalization
+
+A value is an :class:`onnx_ir.Value`; none of them holds a weight.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+__all__ = ["CONTRIB", "Dim", "GraphBuilder", "Value"]
+
+CONTRIB = "com.microsoft"
+
+Value: TypeAlias = ir.Value
+Dim: TypeAlias = int | str  # a symbolic size has a name
+
+
+class GraphBuilder:
+    """A growing graph.
+
+    Args:
+        name: of the graph.
+        within: the graph that this one is a branch of; names stay unique over both, constants are shared.
+    """
+
+    def __init__(self, name: str, within: GraphBuilder | None = None) -> None:
+        self._name = name
+        self._nodes: list[ir.Node] = []
+        self._inputs: list[Value] = []
+        self._outputs: list[Value] = []
+        self._initializers: list[Value] = [] if within is None else within._initializers
+        self._constants: dict[tuple[bytes, str, tuple[int, ...]], Value] = {} if within is None else within._constants
+        self._names: Counter[str] = Counter() if within is None else within._names
+        self._scope = "" if within is None else within._scope
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Put ``name/`` before the names of all nodes made within."""
+        outer = self._scope
+        self._scope = f"{outer}{name}/"
+        try:
+            yield
+        finally:
+            self._scope = outer
+
+    def op(self, kind: str, *inputs: Value | None, name: str = "", domain: str = "", **attributes: Any) -> Value:
+        """Add a node with one output."""
+        return self.ops(kind, *inputs, n_outputs=1, name=name, domain=domain, **attributes)[0]
+
+    def ops(
+        self, kind: str, *inputs: Value | None, n_outputs: int, name: str = "", domain: str = "", **attributes: Any
+    ) -> Sequence[Value]:
+        """Add a node with several outputs."""
+        name = self.unique(self._scope + (name or kind))
+        outputs = [ir.Value(name=name if i == 0 else f"{name}:{i}") for i in range(n_outputs)]
+        self._nodes.append(ir.node(kind, inputs, attributes, domain=domain, outputs=outputs, name=name))
+        return outputs
+
+    def constant(self, array: npt.ArrayLike, dtype: npt.DTypeLike = np.int64) -> Value:
+        """A small constant; equal ones are one."""
+        array = np.asarray(array, dtype)
+        key = (array.tobytes(), str(array.dtype), array.shape)
+        if key not in self._constants:
+            text = np.array2string(array, threshold=8, edgeitems=2, separator=",").replace(" ", "").replace("\n", "")
+            self._constants[key] = self.initializer(ir.tensor(array, name=self.unique(f"{array.dtype}{text}")))
+        return self._constants[key]
+
+    def initializer(self, tensor: ir.TensorProtocol) -> Value:
+        """A named tensor: a constant, or the place of a weight in another file."""
+        value = ir.Value(
+            name=tensor.name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
+        self._initializers.append(value)
+        return value
+
+    def input(self, name: str, dtype: ir.DataType, shape: Sequence[Dim]) -> Value:
+        """An input of the whole graph."""
+        value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
+        self._inputs.append(value)
+        return value
+
+    def optional_input(self, name: str, default: npt.NDArray[Any]) -> Value:
+        """An input that has the value ``default`` when it is not fed."""
+        value = self.initializer(ir.tensor(default, name=name))
+        self._inputs.append(value)
+        return value
+
+    def output(self, name: str, value: Value, dtype: ir.DataType, shape: Sequence[Dim]) -> None:
+        """Make ``value`` an output of the whole graph, under ``name``."""
+        value.name, value.shape, value.type = name, ir.Shape(shape), ir.TensorType(dtype)
+        self._outputs.append(value)
+
+    def branch(self, name: str) -> GraphBuilder:
+        """A graph for a branch of ``If``, which sees all values of this one."""
+        return GraphBuilder(self.unique(self._scope + name), within=self)
+
+    def finish_branch(self, result: Value) -> ir.Graph:
+        """The branch, whose only output is ``result``."""
+        return ir.Graph([], [result], nodes=self._nodes, name=self._name)
+
+    def finish(self, opsets: dict[str, int]) -> ir.Graph:
+        """The whole graph."""
+        return ir.Graph(
+            self._inputs,
+            self._outputs,
+            nodes=self._nodes,
+            initializers=self._initializers,
+            opset_imports=opsets,
+            name=self._name,
+        )
+
+    def unique(self, name: str) -> str:
+        """``name``, or with a number where it is taken."""
+        self._names[name] += 1
+        return name if self._names[name] == 1 else f"{name}_{self._names[name]}"

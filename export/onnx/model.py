@@ -1,0 +1,175 @@
+"""A whole model as a graph, from a config and the tensors that stand behind its weights: nothing is traced or read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from sprat.export.onnx.data import DataFile
+from sprat.export.onnx.dense_attention import Batch, KVValues, dense_attention, shares_cache
+from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
+from sprat.export.onnx.latent_attention import latent_attention
+from sprat.export.onnx.mixture import mixture
+from sprat.export.onnx.mlp import mlp
+from sprat.export.onnx.norms import add_and_norm, rms_norm
+from sprat.export.onnx.positions import causal_mask, positions, rotary_angles
+from sprat.export.onnx.options import OnnxOptions
+from sprat.export.onnx.weights import GraphWeights
+from sprat.export.source_tensor import SourceTensor
+from sprat.quant.recipe import Recipe
+from sprat.runtime.spec import ModelSpec
+
+__all__ = ["BuiltModel", "build_model"]
+
+_OPSET, _PORTABLE_OPSET, _CONTRIB_OPSET = 23, 21, 1
+_IR_VERSION = 10
+_FLOAT, _INT32, _INT64 = ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64
+
+Attend = Callable[[int, Value], Value]  # layer, normed hidden states -> what is added to them
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltModel:
+    """A graph, and where its weights will lie."""
+
+    model: ir.Model
+    data: DataFile
+    cache: str  # how the cache is fed: "append", "shared" or "concat"; see docs/onnx.md
+
+
+def build_model(
+    spec: ModelSpec, tensors: Mapping[str, SourceTensor], recipe: Recipe, options: OnnxOptions, *, name: str
+) -> BuiltModel:
+    """Build the graph of ``spec``.
+
+    Args:
+        spec: the architecture.
+        tensors: canonical name -> weight; only shapes and names are looked at.
+        recipe: which weights are quantized, and how finely.
+        options: how.
+        name: of the graph.
+    """
+    graph = GraphBuilder(name)
+    weights = GraphWeights(graph, tensors, recipe, options)
+    if spec.mla:
+        cache = "append"
+        _latent_model(graph, weights, spec)
+    else:
+        cache = "shared" if shares_cache(spec, portable=options.portable) else "concat"
+        _dense_model(graph, weights, spec)
+    opsets = {"": _PORTABLE_OPSET} if options.portable else {"": _OPSET, CONTRIB: _CONTRIB_OPSET}
+    model = ir.Model(graph.finish(opsets), ir_version=_IR_VERSION, producer_name="sprat")
+    return BuiltModel(model, weights.data, cache)
+
+
+def _latent_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec) -> None:
+    """A ``deepseek2`` model over a cache of latents, of one sequence."""
+    assert spec.mla is not None, "a deepseek2 spec has MLA"
+    latent_dim = spec.mla.latent_dim
+    input_ids = graph.input("input_ids", _INT64, (1, "n"))
+    tokens = graph.op("Reshape", input_ids, graph.constant([-1]))
+    n_logits = graph.optional_input("n_logits", np.zeros(1, np.int64))
+    pasts = [graph.input(f"past_latent.{i}", _FLOAT, ("past", latent_dim)) for i in range(spec.n_layers)]
+    at = positions(graph, graph.op("Shape", pasts[0], end=1), graph.op("Shape", tokens))
+    angles = rotary_angles(graph, spec.rope, at, portable=weights.options.portable)
+    keys, queries = (graph.op("Unsqueeze", at, graph.constant(axes)) for axes in ([1, 2], [0, 2]))
+    mask = causal_mask(graph, keys, queries)
+    rows: list[Value] = []
+
+    def attend(layer: int, x: Value) -> Value:
+        out, new = latent_attention(graph, weights, spec, layer, x, pasts[layer], angles, mask)
+        rows.append(new)
+        return out
+
+    x = _layers(graph, weights, spec, weights.embedding(graph, tokens), attend)
+    logits = _head(graph, weights, spec, x, graph.op("Shape", input_ids), n_logits)
+    graph.output("logits", logits, _FLOAT, (1, "n_out", spec.vocab_size))
+    for layer, new in enumerate(rows):
+        graph.output(f"new_latent.{layer}", new, _FLOAT, ("n", latent_dim))
+
+
+def _dense_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec) -> None:
+    """A ``llama`` or ``qwen2`` model with the inputs and outputs of onnxruntime-genai."""
+    input_ids = graph.input("input_ids", _INT64, ("batch", "n"))
+    batch = _batch(graph, weights, spec, input_ids)
+    n_logits = graph.optional_input("n_logits", np.zeros(1, np.int64))
+    shape = ("batch", spec.n_kv_heads, "past", spec.head_dim)
+    pasts = [
+        KVValues(*(graph.input(f"past_key_values.{i}.{part}", _FLOAT, shape) for part in ("key", "value")))
+        for i in range(spec.n_layers)
+    ]
+    presents: list[KVValues] = []
+
+    def attend(layer: int, x: Value) -> Value:
+        out, present = dense_attention(graph, weights, spec, layer, x, pasts[layer], batch)
+        presents.append(present)
+        return out
+
+    tokens = graph.op("Reshape", input_ids, graph.constant([-1]))
+    x = _layers(graph, weights, spec, weights.embedding(graph, tokens), attend)
+    logits = _head(graph, weights, spec, x, batch.shape, n_logits)
+    graph.output("logits", logits, _FLOAT, ("batch", "n_out", spec.vocab_size))
+    shape = ("batch", spec.n_kv_heads, "present", spec.head_dim)
+    for layer, present in enumerate(presents):
+        graph.output(f"present.{layer}.key", present.keys, _FLOAT, shape)
+        graph.output(f"present.{layer}.value", present.values, _FLOAT, shape)
+
+
+def _batch(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, input_ids: Value) -> Batch:
+    """What a dense model's layers share; the number of tokens so far is how much longer the mask is."""
+    attention_mask = graph.input("attention_mask", _INT64, ("batch", "total"))
+    shape, portable = graph.op("Shape", input_ids), weights.options.portable
+    n, total = graph.op("Shape", input_ids, start=1), graph.op("Shape", attention_mask, start=1)
+    start = graph.op("Sub", total, n)
+    at = positions(graph, start, n)
+    mask = None
+    if not shares_cache(spec, portable=portable):
+        keys = positions(graph, graph.constant([0]), total)
+        mask = causal_mask(graph, keys, graph.op("Unsqueeze", at, graph.constant([1])))
+    lengths = graph.op("ReduceSum", attention_mask, graph.constant([1]), keepdims=0)
+    last = graph.op("Cast", graph.op("Sub", lengths, graph.constant([1])), to=_INT32)
+    longest = graph.op("Cast", graph.op("Squeeze", total), to=_INT32)
+    return Batch(shape, last, longest, mask, rotary_angles(graph, spec.rope, at, portable=portable))
+
+
+def _layers(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, x: Value, attend: Attend) -> Value:
+    """All layers and the last norm: ``x += attention(norm(x)); x += mlp(norm(x))``."""
+    eps, portable = spec.rms_norm_eps, weights.options.portable
+    delta: Value | None = None  # what the layer before adds; the sum is taken together with the next norm
+
+    def norm(gain: str) -> Value:
+        nonlocal x
+        if delta is None:
+            return rms_norm(graph, x, weights.vector(gain), eps, portable=portable)
+        normed, x = add_and_norm(graph, x, delta, weights.vector(gain), eps, portable=portable)
+        return normed
+
+    for layer in range(spec.n_layers):
+        with graph.scope(f"blk.{layer}"):
+            delta = attend(layer, norm(f"blk.{layer}.attn_norm.weight"))
+            delta = _feed_forward(graph, weights, spec, layer, norm(f"blk.{layer}.ffn_norm.weight"))
+    return norm("output_norm.weight")
+
+
+def _feed_forward(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, layer: int, x: Value) -> Value:
+    if spec.moe and spec.is_mixture(layer):
+        return mixture(graph, weights, spec.moe, layer, x)
+    return mlp(graph, weights, layer, x)
+
+
+def _head(
+    graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, x: Value, shape: Value, n_logits: Value
+) -> Value:
+    """Logits ``[batch, "n_out", vocab_size]`` of the last ``n_logits`` tokens of each sequence, or of all."""
+    with graph.scope("head"):
+        by_sequence = graph.op("Concat", shape, graph.constant([spec.hidden_size]), axis=0)
+        end = graph.constant([np.iinfo(np.int64).max])
+        start = graph.op("Neg", n_logits)
+        last = graph.op("Slice", graph.op("Reshape", x, by_sequence), start, end, graph.constant([1]))
+        flat = graph.op("Reshape", last, graph.constant([-1, spec.hidden_size]))
+        logits = weights.linear(graph, flat, "token_embd" if spec.tied_embeddings else "output")
+        batch = graph.op("Shape", last, end=2)
+        return graph.op("Reshape", logits, graph.op("Concat", batch, graph.constant([spec.vocab_size]), axis=0))

@@ -1,0 +1,251 @@
+"""The weights of a graph: which format each gets, where it lies, and the operator that multiplies with it.
+
+Blocks of the model ask for ``linear(x, "blk.0.attn_q")`` and never see a format:
+
+- a group format is multiplied by ``MatMulNBits``; with standard operators alone, by ``DequantizeLinear`` and ``Gemm``;
+- floats are multiplied by ``Gemm``; halves are widened by a ``Cast``, which onnxruntime does once, when it loads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from sprat.export.onnx.data import DataFile, Region, StoredWeight
+from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
+from sprat.export.onnx.options import OnnxOptions
+from sprat.export.rows import Alternating, AsFloat32, TransposedHeads, alike
+from sprat.export.source_tensor import SourceTensor
+from sprat.quant.formats import BlockFormat, get_format
+from sprat.quant.formats.groups import GROUP_SIZES, GroupFormat, group_format
+from sprat.quant.recipe import Recipe
+
+__all__ = ["DATA_NAME", "GraphWeights", "onnx_format"]
+
+DATA_NAME = "model.onnx.data"
+_FLOATS = {"F32": ir.DataType.FLOAT, "F16": ir.DataType.FLOAT16, "BF16": ir.DataType.BFLOAT16}
+_FLOAT = ir.DataType.FLOAT
+_SIGNED = {4: ir.DataType.INT4, 8: ir.DataType.INT8}
+_UNSIGNED = {4: ir.DataType.UINT4, 8: ir.DataType.UINT8}
+_ASYMMETRIC = {"Q4_1", "Q4_K"}  # of ggml's formats with a minimum, those that become four bits
+_MOST_BITS_OF_INT4 = 5  # bits per weight, scales included
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arrays:
+    """The arrays of a weight in a group format."""
+
+    codes: Value
+    scales: Value
+    zeros: Value | None = None
+
+
+class GraphWeights:
+    """Weights by canonical name; each is stored when the graph first asks for it."""
+
+    def __init__(
+        self, graph: GraphBuilder, tensors: Mapping[str, SourceTensor], recipe: Recipe, options: OnnxOptions
+    ) -> None:
+        self.options, self.data = options, DataFile()
+        self._root, self._tensors, self._recipe = graph, tensors, recipe
+        self._regions: dict[str, tuple[Region, ...]] = {}
+        self._initializers: dict[str, Value] = {}
+        self._floats: dict[str, Value] = {}
+
+    def vector(self, name: str) -> Value:
+        """A gain or a bias: float32."""
+        return self._float(StoredWeight(self._tensors[name], get_format("F32")))
+
+    def matrix(self, source: SourceTensor) -> Value:
+        """Any weight as float32; ``source`` may rearrange what the recipe calls by its name."""
+        wanted = self._recipe.choose(source.name, source.shape).wanted
+        return self._float(StoredWeight(source, wanted if wanted.name in _FLOATS else get_format("F16")))
+
+    def linear(self, graph: GraphBuilder, x: Value, name: str, bias: str | None = None) -> Value:
+        """``x @ weight.T + bias``: ``["n", in]`` to ``["n", out]``."""
+        source = self._tensors[f"{name}.weight"]
+        return self.product(graph, x, self.stored([source]), None if bias is None else self.vector(bias))
+
+    def stored(self, sources: Sequence[SourceTensor]) -> StoredWeight:
+        """The first of ``sources`` in the most precise format that the recipe wants for one of them."""
+        format = onnx_format(self._finest(*sources), sources[0].shape[-1], self.options.block_size)
+        return StoredWeight(sources[0], format, signed=self.options.portable)
+
+    def _finest(self, *sources: SourceTensor) -> BlockFormat:
+        wanted = [self._recipe.choose(source.name, source.shape).wanted for source in sources]
+        return max(wanted, key=lambda found: found.bits_per_weight)
+
+    def product(
+        self, graph: GraphBuilder, x: Value, weight: StoredWeight, bias: Value | None = None, expert: int | None = None
+    ) -> Value:
+        """``x @ weight.T + bias`` with a stored matrix, or with that of one expert."""
+        format, (n_out, n_in) = weight.format, weight.source.shape[-2:]
+        if not isinstance(format, GroupFormat):
+            return graph.op("Gemm", x, self._float(weight, expert), bias, transB=1)
+        if self.options.portable:
+            return graph.op("Gemm", x, self._dequantized(graph, weight, expert), bias, transB=1)
+        arrays = self._blocks(weight, expert)
+        attributes = {"K": n_in, "N": n_out, "bits": format.bits, "block_size": format.block_size}
+        return graph.op(
+            "MatMulNBits",
+            *(x, arrays.codes, self._widened(arrays.scales), arrays.zeros, None, bias),
+            domain=CONTRIB,
+            accuracy_level=self.options.accuracy_level,
+            **attributes,
+        )
+
+    def experts(self, layer: int, part: str) -> StoredWeight:
+        """One matrix of all experts, ``(n_experts, out, in)``."""
+        return self.stored([self._tensors[f"blk.{layer}.ffn_{part}_exps.weight"]])
+
+    def fused_experts(self, layer: int) -> tuple[StoredWeight, StoredWeight] | None:
+        """Gate and up row by row in turns, and down, in blocks of one size; ``None`` where ``QMoE`` cannot be used."""
+        gate, up, down = (self._tensors[f"blk.{layer}.ffn_{part}_exps.weight"] for part in ("gate", "up", "down"))
+        n_experts, width, hidden = gate.shape
+        name = f"blk.{layer}.ffn_gate_up_exps.weight"
+        rows = Alternating(alike([gate.rows, up.rows]))
+        fused = SourceTensor(name, (n_experts, 2 * width, hidden), rows)
+        finest = [self._finest(gate, up), self._finest(down)]
+        formats = [onnx_format(wanted, math.gcd(width, hidden), self.options.block_size) for wanted in finest]
+        if self.options.portable or not all(isinstance(format, GroupFormat) for format in formats):
+            return None
+        return StoredWeight(fused, formats[0]), StoredWeight(down, formats[1])
+
+    def heads(self, name: str) -> Value:
+        """A matrix for each head, transposed: ``(n_heads, in, out)`` of ``(n_heads, out, in)``."""
+        source = self._tensors[name]
+        n_heads, n_out, n_in = source.shape
+        rows = TransposedHeads(AsFloat32(source.rows), n_heads, n_out)
+        return self.matrix(SourceTensor(name, (n_heads, n_in, n_out), rows))
+
+    def embedding(self, graph: GraphBuilder, tokens: Value) -> Value:
+        """Rows of the token embedding: ``["n"]`` to ``["n", hidden]``."""
+        weight = self.stored([self._tensors["token_embd.weight"]])
+        if not isinstance(weight.format, GroupFormat):
+            return graph.op("Gather", self._float(weight), tokens)
+        if self.options.portable:
+            return self._unpacked_rows(graph, weight, tokens)
+        arrays, format = self.rows(weight), weight.format
+        found = graph.op(
+            "GatherBlockQuantized",
+            *(arrays.codes, tokens, arrays.scales, arrays.zeros),
+            domain=CONTRIB,
+            bits=format.bits,
+            block_size=format.block_size,
+            gather_axis=0,
+            quantize_axis=1,
+        )
+        return graph.op("Cast", found, to=ir.DataType.FLOAT)
+
+    def _unpacked_rows(self, graph: GraphBuilder, weight: StoredWeight, tokens: Value) -> Value:
+        """Rows of a group format with standard operators: gathered as bytes, then unpacked and scaled."""
+        format, hidden = weight.format, weight.source.shape[-1]
+        assert isinstance(format, GroupFormat), f"{weight.name}: {format} has no groups"
+        arrays = self.rows(weight)
+        codes, scales = (graph.op("Gather", value, tokens) for value in (arrays.codes, arrays.scales))
+        if format.bits == 4:
+            codes = _nibbles(graph, codes)
+        levels = graph.op("Cast", graph.op("Reshape", codes, graph.constant([0, -1, format.block_size])), to=_FLOAT)
+        if arrays.zeros is None:
+            zero = graph.constant(format.half_range, np.float32)
+        else:
+            zeros = graph.op("Gather", arrays.zeros, tokens)
+            zero = graph.op("Cast", _nibbles(graph, zeros) if format.bits == 4 else zeros, to=_FLOAT)
+            zero = graph.op("Unsqueeze", zero, graph.constant([2]))
+        scale = graph.op("Unsqueeze", graph.op("Cast", scales, to=_FLOAT), graph.constant([2]))
+        blocks = graph.op("Mul", graph.op("Sub", levels, zero), scale)
+        return graph.op("Reshape", blocks, graph.constant([-1, hidden]))
+
+    def rows(self, weight: StoredWeight) -> Arrays:
+        """A weight as ``QMoE`` and ``GatherBlockQuantized`` have it: codes ``(..., bytes)``."""
+        *outer, n_in = weight.source.shape
+        n_blocks = n_in // weight.group_size
+        types = (ir.DataType.UINT8, ir.DataType.FLOAT16, ir.DataType.UINT8)
+        bits = weight.group_bits
+        widths = (n_in * bits // 8, n_blocks, -(-n_blocks * bits // 8))
+        return self._arrays(weight, "rows", types, [(*outer, width) for width in widths])
+
+    def _blocks(self, weight: StoredWeight, expert: int | None) -> Arrays:
+        """A matrix as ``MatMulNBits`` has it: codes ``(out, blocks, bytes)``."""
+        *outer, n_in = weight.source.shape
+        n_blocks, bits = n_in // weight.group_size, weight.group_bits
+        types = (ir.DataType.UINT8, ir.DataType.FLOAT16, ir.DataType.UINT8)
+        widths = ((n_blocks, weight.group_size * bits // 8), (n_blocks,), (-(-n_blocks * bits // 8),))
+        return self._arrays(weight, "blocks", types, [(*outer, *width) for width in widths], expert)
+
+    def _arrays(
+        self,
+        weight: StoredWeight,
+        kind: str,
+        types: Sequence[ir.DataType],
+        shapes: Sequence[tuple[int, ...]],
+        expert: int | None = None,
+    ) -> Arrays:
+        """Codes, scales and perhaps zero points, whole or of one expert."""
+        regions, names = self._place(weight), [f"{weight.name}.{part}" for part in (kind, "scales", "zeros")]
+        if expert is not None:
+            regions = tuple(region.part(expert, shapes[0][0]) for region in regions)
+            shapes, names = [shape[1:] for shape in shapes], [f"{name}.{expert}" for name in names]
+        found = [self._initializer(*one) for one in zip(names, regions, types, shapes, strict=False)]
+        return Arrays(*found)
+
+    def _dequantized(self, graph: GraphBuilder, weight: StoredWeight, expert: int | None = None) -> Value:
+        """The whole matrix as float32, with a standard operator: codes are signed, or have zero points."""
+        shape, format = weight.source.shape, weight.format
+        assert isinstance(format, GroupFormat), f"{weight.name}: {format} has no groups"
+        blocks = (*shape[:-1], shape[-1] // format.block_size)
+        code = (_SIGNED if format.symmetric else _UNSIGNED)[format.bits]
+        types = (code, ir.DataType.FLOAT16, code)
+        arrays = self._arrays(weight, "codes", types, [shape, blocks, blocks], expert)
+        scales = self._widened(arrays.scales)
+        return graph.op("DequantizeLinear", arrays.codes, scales, arrays.zeros, axis=-1, block_size=format.block_size)
+
+    def _float(self, weight: StoredWeight, expert: int | None = None) -> Value:
+        (region,), name, shape = self._place(weight), weight.name, weight.source.shape
+        dtype = _FLOATS[weight.format.name]
+        if expert is not None:
+            region, name, shape = region.part(expert, shape[0]), f"{name}.{expert}", shape[1:]
+        value = self._initializer(name, region, dtype, shape)
+        return value if dtype is ir.DataType.FLOAT else self._widened(value)
+
+    def _widened(self, value: Value) -> Value:
+        """``value`` as float32; onnxruntime does it once, when it loads the model."""
+        assert value.name, "an initializer has a name"
+        if value.name not in self._floats:
+            self._floats[value.name] = self._root.op("Cast", value, name=f"{value.name}.f32", to=ir.DataType.FLOAT)
+        return self._floats[value.name]
+
+    def _place(self, weight: StoredWeight) -> tuple[Region, ...]:
+        if weight.name not in self._regions:
+            self._regions[weight.name] = self.data.place(weight)
+        return self._regions[weight.name]
+
+    def _initializer(self, name: str, region: Region, dtype: ir.DataType, shape: tuple[int, ...]) -> Value:
+        if name not in self._initializers:
+            tensor = ir.ExternalTensor(DATA_NAME, region.begin, region.nbytes, dtype, shape=ir.Shape(shape), name=name)
+            self._initializers[name] = self._root.initializer(tensor)
+        return self._initializers[name]
+
+
+def _nibbles(graph: GraphBuilder, packed: Value) -> Value:
+    """``["n", h]`` bytes as ``["n", 2 h]`` codes, the lower half of each byte first."""
+    low = graph.op("BitwiseAnd", packed, graph.constant(15, np.uint8))
+    high = graph.op("BitShift", packed, graph.constant(4, np.uint8), direction="RIGHT")
+    pairs = graph.op("Concat", *(graph.op("Unsqueeze", half, graph.constant([2])) for half in (low, high)), axis=2)
+    return graph.op("Reshape", pairs, graph.constant([0, -1]))
+
+
+def onnx_format(wanted: BlockFormat, row: int, block_size: int) -> BlockFormat:
+    """What comes nearest to ``wanted`` in ONNX for rows of ``row`` weights: the same floats, four bits, or eight.
+
+    Blocks have at most ``block_size`` weights; rows that no block divides are halves.
+    """
+    if wanted.name in _FLOATS:
+        return wanted
+    bits = 4 if wanted.bits_per_weight < _MOST_BITS_OF_INT4 + 1e-9 else 8
+    sizes = [size for size in reversed(GROUP_SIZES) if size <= block_size and row % size == 0]
+    return group_format(bits, sizes[0], symmetric=wanted.name not in _ASYMMETRIC) if sizes else get_format("F16")

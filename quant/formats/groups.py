@@ -1,0 +1,122 @@
+"""The group formats of ONNX: blocks of 32, 64 or 128 codes of four or eight bits, a scale, and perhaps a zero point.
+
+``w = d * (q - z)`` with unsigned codes ``q``; without a zero point ``z`` is half the range. A block as it is packed::
+
+    symmetric    d: binary16 | codes
+    asymmetric   d: binary16 | z: one byte | codes        two codes of four bits share a byte, the first of them low
+
+A writer takes these fields apart: ``MatMulNBits``, ``QMoE``, ``GatherBlockQuantized`` and ``DequantizeLinear`` want them
+as tensors of their own, the codes in just this order
+(https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md).
+
+In symmetric blocks of 32 lie the codes and scales of Q4_0 and Q8_0: what is done for their rounding reaches ONNX too.
+"""
+
+from __future__ import annotations
+
+import itertools
+import types
+from typing import ClassVar
+
+import numpy as np
+
+from sprat.quant.formats.arithmetic import nearest_whole, over, reciprocal, saturate_f16
+from sprat.quant.formats.block import BlockFormat, F32Array, U8Array
+from sprat.quant.formats.fit import affine_fit, column_sums, sanitize, scale_fit, to_lanes
+from sprat.quant.formats.legacy import Q4_0
+from sprat.quant.formats.packing import f16_bytes, f16_values, unpack_nibbles
+from sprat.quant.formats.q8_0 import Q8_0
+
+__all__ = ["GROUP_SIZES", "GroupFormat", "group_format"]
+
+GROUP_SIZES = (32, 64, 128)
+
+_SCALE_BYTES = 2
+_FORMATS: dict[tuple[int, int, bool], GroupFormat] = {}
+_Q4_0, _Q8_0 = Q4_0(), Q8_0()
+_STARTS = {4: (-8.5, -8.0, -7.5, -7.0, 7.0, 7.5), 8: (-128.0, -127.5, 127.0, 127.5)}  # levels of the extreme value
+
+
+def group_format(bits: int, block_size: int, *, symmetric: bool = True) -> GroupFormat:
+    """The format of 4 or 8 ``bits`` in blocks of 32, 64 or 128."""
+    return _FORMATS[bits, block_size, symmetric]
+
+
+class GroupFormat(BlockFormat, ggml_type=-1, file_type=-1, block_size=1, block_bytes=1, register=False):
+    """Base of the group formats, which no GGUF holds; :func:`group_format` finds them."""
+
+    bits: ClassVar[int]
+    symmetric: ClassVar[bool]
+
+    def __init_subclass__(cls, *, bits: int, block_size: int, symmetric: bool) -> None:
+        block_bytes = _SCALE_BYTES + (not symmetric) + block_size * bits // 8
+        super().__init_subclass__(
+            ggml_type=-1, file_type=-1, block_size=block_size, block_bytes=block_bytes, register=False
+        )
+        cls.bits, cls.symmetric = bits, symmetric
+        _FORMATS[bits, block_size, symmetric] = cls()
+
+    @property
+    def codes_start(self) -> int:
+        """Where the codes begin in a block."""
+        return _SCALE_BYTES + (not self.symmetric)
+
+    @property
+    def half_range(self) -> int:
+        """The zero point of a symmetric block."""
+        return 1 << (self.bits - 1)
+
+    def quantize_blocks(self, blocks: F32Array) -> U8Array:
+        """Blocks of 32 as ggml rounds them; otherwise the scale, and the zero point, of least squares."""
+        if not self.symmetric:
+            return self._fit_affine(blocks)
+        return self._as_ggml(blocks) if self.block_size == _Q4_0.block_size else self._fit_scale(blocks)
+
+    def dequantize_blocks(self, packed: U8Array) -> F32Array:
+        """``d * (q - z)``."""
+        zero = np.float32(self.half_range) if self.symmetric else packed[:, 2:3].astype(np.float32)
+        return f16_values(packed[:, :2]) * (self._codes(packed) - zero)
+
+    def _as_ggml(self, blocks: F32Array) -> U8Array:
+        if self.bits == 4:
+            packed = _Q4_0.quantize(blocks)
+            return np.concatenate([packed[:, :2], _in_pairs(unpack_nibbles(packed[:, 2:]))], axis=-1)
+        packed = _Q8_0.quantize(blocks)
+        packed[:, _SCALE_BYTES:] ^= np.uint8(128)  # two's complement to an offset of 128
+        return packed
+
+    def _fit_scale(self, blocks: F32Array) -> U8Array:
+        x, half = to_lanes(sanitize(blocks), self.block_size), self.half_range
+        d = saturate_f16(scale_fit(x, lambda scaled: nearest_whole(scaled, -half, half - 1), _STARTS[self.bits]))
+        return self._pack(d, nearest_whole(x * reciprocal(d), -half, half - 1) + np.float32(half))
+
+    def _fit_affine(self, blocks: F32Array) -> U8Array:
+        """The best scale and minimum, the minimum rounded to a zero point, and the scale fitted once more."""
+        x, largest = to_lanes(sanitize(blocks), self.block_size), 2 * self.half_range - 1
+        d, m = affine_fit(x, largest)
+        zero = nearest_whole(m * reciprocal(d), 0, largest)
+        levels = nearest_whole(x * reciprocal(d), -zero, largest - zero)
+        d = saturate_f16(over(column_sums(x * levels), column_sums(levels * levels)))
+        return self._pack(d, nearest_whole(x * reciprocal(d), -zero, largest - zero) + zero, zero)
+
+    def _codes(self, packed: U8Array) -> F32Array:
+        stored = packed[:, self.codes_start :]
+        if self.bits == 4:
+            stored = np.stack([stored & np.uint8(15), stored >> np.uint8(4)], axis=-1).reshape(len(stored), -1)
+        return stored.astype(np.float32)
+
+    def _pack(self, d: F32Array, codes: F32Array, *zero: F32Array) -> U8Array:
+        """Blocks of scales ``(n,)``, codes ``(block_size, n)`` and perhaps zero points ``(n,)``."""
+        stored = codes.T.astype(np.uint8)
+        fields = [f16_bytes(d[:, None]), *(z[:, None].astype(np.uint8) for z in zero)]
+        return np.concatenate([*fields, _in_pairs(stored) if self.bits == 4 else stored], axis=-1)
+
+
+def _in_pairs(codes: U8Array) -> U8Array:
+    """``(n, 2 h)`` codes below 16 in ``(n, h)`` bytes, neighbours together."""
+    return codes[:, 0::2] | codes[:, 1::2] << np.uint8(4)
+
+
+for _bits, _size, _symmetric in itertools.product((4, 8), GROUP_SIZES, (True, False)):
+    _name = f"INT{_bits}_G{_size}{'' if _symmetric else 'A'}"
+    types.new_class(_name, (GroupFormat,), {"bits": _bits, "block_size": _size, "symmetric": _symmetric})
