@@ -201,11 +201,12 @@ def _collect(arguments: argparse.Namespace) -> list[Measured]:
     with tempfile.TemporaryDirectory() as folder:
         machine = probe("this-machine", Path(folder), measure_rates).profile
         for model in _chosen(arguments.only):
-            measured += measure(model, machine, Path(folder))
+            found = list(measure(model, machine, Path(folder)))
+            if arguments.save:
+                with arguments.save.open("ab") as file:
+                    file.writelines(msgspec.json.encode(one) + b"\n" for one in found)
+            measured += found
             print(f"measured {model}", file=sys.stderr)
-    if arguments.save:
-        with arguments.save.open("ab") as file:
-            file.writelines(msgspec.json.encode(one) + b"\n" for one in measured)
     return measured
 
 

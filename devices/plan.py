@@ -13,8 +13,9 @@ from functools import cached_property
 
 from sprat.devices.calibration import load_calibration
 from sprat.devices.footprint import Footprint
-from sprat.devices.predict import PassTime, Predictor, device_rates
+from sprat.devices.predict import PREFILL_CHUNK, PassTime, Predictor, device_rates
 from sprat.devices.profile import DeviceProfile, Storage
+from sprat.devices.settings import RunSettings, prefill_batch
 from sprat.errors import DoesNotFitError
 
 __all__ = ["MemoryPart", "Plan", "PlanSummary", "Prediction", "Verdict", "best_plan", "choose_quant"]
@@ -81,6 +82,7 @@ class PlanSummary:
     held_experts_share: float  # of the experts' bytes, in memory
     memory_map: tuple[MemoryPart, ...]
     prediction: Prediction | None
+    settings: RunSettings
 
 
 @dataclass(frozen=True)
@@ -199,15 +201,32 @@ class Plan:
         return tuple(part for part in parts if part.size_bytes > 0)
 
     @cached_property
-    def prediction(self) -> Prediction | None:
-        """How fast it will be; ``None`` when it does not fit, or its work is not known."""
+    def predictor(self) -> Predictor | None:
+        """Times of single passes; ``None`` when it does not fit, or its work is not known."""
         if self.footprint.work is None or not self.runs or self.storage is None:
             return None
         calibration = load_calibration()
         rates = device_rates(self.profile, calibration, self.storage)
-        predictor = Predictor(self.footprint.work, rates, calibration, self.held_experts_share)
+        return Predictor(self.footprint.work, rates, calibration, self.held_experts_share)
+
+    @property
+    def settings(self) -> RunSettings:
+        """How to run it."""
+        return RunSettings(
+            n_threads=self.profile.n_threads,
+            context=self.footprint.context,
+            batch=prefill_batch(self.predictor) if self.predictor else PREFILL_CHUNK,
+        )
+
+    @cached_property
+    def prediction(self) -> Prediction | None:
+        """How fast it will be; ``None`` when it does not fit, or its work is not known."""
+        predictor = self.predictor
+        if predictor is None:
+            return None
+        calibration, rates = predictor.calibration, predictor.rates
         prompt_tokens = min(self.prompt_tokens, self.footprint.context)
-        prefill, decode = predictor.prefill(prompt_tokens), predictor.decode(0)
+        prefill, decode = predictor.prefill(prompt_tokens, batch=self.settings.batch), predictor.decode(0)
         return Prediction(
             prompt_tokens=prompt_tokens,
             ttft_s=prefill.total_s,
@@ -236,6 +255,7 @@ class Plan:
             held_experts_share=self.held_experts_share,
             memory_map=self.memory_map(),
             prediction=self.prediction,
+            settings=self.settings,
         )
 
 
@@ -261,18 +281,25 @@ def best_plan(
     return next((plan for plan in plans if plan.fits), max(plans, key=lambda plan: plan.spare_bytes))
 
 
-def choose_quant(footprints: Sequence[Footprint], profile: DeviceProfile, *, force: bool = False) -> Plan:
+def choose_quant(
+    footprints: Sequence[Footprint],
+    profile: DeviceProfile,
+    *,
+    usable_bytes: int | None = None,
+    force: bool = False,
+) -> Plan:
     """:func:`best_plan`, refused when nothing fits.
 
     Args:
         footprints: of one model, at least one.
         profile: the device.
+        usable_bytes: as for :func:`best_plan`.
         force: take the smallest when none fits, instead of raising.
 
     Raises:
         DoesNotFitError: none fits; the message says what is missing, and what a smaller context would change.
     """
-    plan = best_plan(footprints, profile)
+    plan = best_plan(footprints, profile, usable_bytes=usable_bytes)
     if plan.runs or force:
         return plan
     raise DoesNotFitError(_refusal(plan))

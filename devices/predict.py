@@ -17,7 +17,7 @@ from sprat.devices.profile import DeviceProfile, Storage
 
 __all__ = ["PREFILL_CHUNK", "Limit", "PassTime", "Predictor", "Rates", "device_rates"]
 
-PREFILL_CHUNK = 512  # tokens that the engine passes at once
+PREFILL_CHUNK = 512  # tokens that the engine passes at once, where that does not take too long
 
 
 class Limit(enum.StrEnum):
@@ -131,12 +131,12 @@ class Predictor:
         """One token behind ``past`` others."""
         return self._pass(1, past, self.calibration.decode, self.rates.one_token_ops, self._hit_share())
 
-    def prefill(self, n_tokens: int, past: int = 0) -> PassTime:
-        """A prompt of ``n_tokens`` behind ``past`` others, in the engine's chunks, first logits included."""
+    def prefill(self, n_tokens: int, past: int = 0, batch: int = PREFILL_CHUNK) -> PassTime:
+        """A prompt of ``n_tokens`` behind ``past`` others, ``batch`` tokens in a pass, first logits included."""
         total = PassTime()
-        for start in range(0, n_tokens, PREFILL_CHUNK):
-            n_new = min(PREFILL_CHUNK, n_tokens - start)
-            # A long chunk asks for nearly every expert, whatever the last one left in memory.
+        for start in range(0, n_tokens, batch):
+            n_new = min(batch, n_tokens - start)
+            # A long pass asks for nearly every expert, whatever the last one left in memory.
             total += self._pass(n_new, past + start, self.calibration.prefill, self.rates.many_tokens_ops, self.held)
         return total
 

@@ -14,23 +14,20 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Self, Unpack
 
-from sprat.devices.profile import DeviceProfile, load_profile
-from sprat.errors import InputError, PromptError, TemplateError
+from sprat.errors import PromptError, TemplateError
 from sprat.runtime.backends.backend import Backend
 from sprat.runtime.backends.registry import BackendChoice, LoadRequest, choose, open_backend
 from sprat.runtime.chat import ChatTemplate
 from sprat.runtime.chat_prompt import ChatPrompt, chat_prompt
 from sprat.runtime.completions import ChatCompletion, ChatStream, Message
-from sprat.runtime.generation import Generation
-from sprat.runtime.memory import parse_memory
+from sprat.runtime.generation import DEFAULT_BATCH, Generation
+from sprat.runtime.load_limits import checked_context, load_limits
 from sprat.runtime.model_files import find_model, find_template, open_model
 from sprat.runtime.options import GenerateOptions
 from sprat.runtime.session import Session
 from sprat.runtime.tokenizer import Tokenizer
 
 __all__ = ["Engine", "find_model", "find_template"]
-
-_DEFAULT_CONTEXT = 4096  # many models were made for 163,840 tokens, whose cache no small device holds
 
 
 class Engine:
@@ -43,6 +40,7 @@ class Engine:
         tokenizer: of the same model.
         template: how a conversation becomes a prompt; without one there is no ``chat``.
         context: tokens that prompt and answer may hold together; by default the model's own limit, at most 4096.
+        batch: tokens of a prompt in one pass.
         name: the model's name, for chat results.
         backend_choice: why this backend.
     """
@@ -54,13 +52,15 @@ class Engine:
         *,
         template: ChatTemplate | None = None,
         context: int | None = None,
+        batch: int = DEFAULT_BATCH,
         name: str = "model",
         backend_choice: BackendChoice | None = None,
     ) -> None:
         self.backend = backend
         self.tokenizer = tokenizer
         self.template = template
-        self.context = _checked_context(context, backend.max_context)
+        self.context = checked_context(context, backend.max_context)
+        self.batch = batch
         self.name = name
         self.backend_choice = backend_choice or BackendChoice(backend.name)
 
@@ -73,15 +73,19 @@ class Engine:
         memory: int | str | None = None,
         backend: str = "auto",
         context: int | None = None,
+        force: bool = False,
     ) -> Self:
         """Load a bundle, a GGUF or an ONNX model; it is refused before anything large is read if it does not fit.
 
         Args:
             path: a folder made by ``sprat export``, a ``.gguf`` file, or a ``.onnx`` file that sprat wrote.
-            device: a profile whose memory and cores are the limits (see ``sprat devices``).
+            device: a profile (see ``sprat devices``) whose plan chooses threads, context and batch; the model must fit
+                it, whole or with experts read as they are needed.
             memory: hard budget, in bytes or as ``"3GB"``; replaces the device's.
             backend: a name that ``sprat doctor`` lists, or ``"auto"``; :attr:`backend_choice` explains what was taken.
-            context: tokens that prompt and answer may hold together; by default the model's own limit, at most 4096.
+            context: tokens that prompt and answer may hold together; by default the model's own limit, at most 4096,
+                and on a device what fits.
+            force: load what does not fit; the system then reads weights from storage again for every token.
 
         Raises:
             InputError: the model, the device or a limit cannot be used; see :mod:`sprat.errors` for the kinds.
@@ -89,13 +93,13 @@ class Engine:
             BackendError: no backend can run it here.
         """
         model = open_model(path, backend)
-        profile = None if device is None else load_profile(device)
+        limits = load_limits(model, device=device, memory=memory, context=context, force=force)
         request = LoadRequest(
             file=model.file,
             spec=model.spec,
-            context=_checked_context(context, model.spec.max_context),
-            n_threads=_n_threads(profile),
-            memory_bytes=_budget(memory, profile),
+            context=limits.context,
+            n_threads=limits.n_threads,
+            memory_bytes=limits.memory_bytes,
         )
         choice = choose(backend, request)
         tokenizer = model.tokenizer()
@@ -103,7 +107,8 @@ class Engine:
             open_backend(choice, request),
             tokenizer,
             template=model.template(tokenizer),
-            context=request.context,
+            context=limits.context,
+            batch=limits.batch,
             name=model.name,
             backend_choice=choice,
         )
@@ -199,22 +204,3 @@ class Engine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _checked_context(context: int | None, max_context: int) -> int:
-    if context is None:
-        return min(max_context, _DEFAULT_CONTEXT)
-    if not 0 < context <= max_context:
-        raise InputError(f"context is {context}, expected 1 to {max_context}, the longest that this model was made for")
-    return context
-
-
-def _budget(memory: int | str | None, profile: DeviceProfile | None) -> int | None:
-    if memory is not None:
-        return parse_memory(memory)
-    return None if profile is None else profile.usable_bytes
-
-
-def _n_threads(profile: DeviceProfile | None) -> int:
-    here = len(os.sched_getaffinity(0))
-    return here if profile is None else min(here, profile.n_cores)

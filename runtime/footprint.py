@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from sprat.devices.footprint import AttentionForm, Footprint, Work
 from sprat.quant.recipe import Recipe
-from sprat.runtime.gguf import GGUFFile
+from sprat.runtime.model_files import ModelFile
 from sprat.runtime.spec import MLASpec, ModelSpec
 from sprat.runtime.tensors import expected_tensors, tensor_role
 
@@ -16,8 +16,10 @@ __all__ = [
     "PRESETS",
     "file_footprint",
     "footprint_of_sizes",
+    "native_buffer_bytes",
     "planned_footprint",
     "planned_recipes",
+    "program_bytes",
     "work_of",
 ]
 
@@ -26,8 +28,12 @@ PRESETS = ("int8", "int4")  # best quality first: what a device chooses from
 DEFAULT_CONTEXT = 4096  # tokens; many models were made for 163,840, whose cache no small device holds
 
 _CACHE_NUMBER_BYTES = 2  # f16
-_PREFILL_TOKENS = 512  # whose logits and activations are in memory at once
-_PROGRAM_BYTES = 128 << 20  # interpreter, libraries, tokenizer
+_PREFILL_TOKENS = 512  # whose activations are in memory at once
+_N_ACTIVATIONS = 8  # of the widest kind, alive at once
+_KERNEL_BYTES = 32 << 20  # panels and blocks that threads unpack
+# Measured with a vocabulary of 49,152: Python, NumPy and sprat; and what metadata and tokenizer add.
+_PROGRAM_BYTES = 48 << 20
+_TOKENIZER_BYTES_PER_TOKEN = 1200
 _LATENT_PROJECTIONS = frozenset({"attn_k_b", "attn_v_b"})  # which attention multiplies with, in one form or the other
 _CALLS = {"grouped": 8, "latent": 9, "dense": 1, "mixture": 3, "model": 3}  # kernel calls of a layer's parts
 
@@ -54,7 +60,7 @@ def planned_recipes(spec: ModelSpec, quant: str | None = None, rules: Sequence[s
     return tuple(Recipe.named(name, tied_embeddings=spec.tied_embeddings).with_rules(rules) for name in names)
 
 
-def file_footprint(spec: ModelSpec, file: GGUFFile, *, context: int | None = None) -> Footprint:
+def file_footprint(spec: ModelSpec, file: ModelFile, *, context: int | None = None) -> Footprint:
     """The footprint of a file as it is, with a cache in f16; :func:`planned_footprint` says what ``context`` is."""
     sizes = {name: info.nbytes for name, info in file.tensors.items()}
     return footprint_of_sizes(spec, sizes, quant="as it is", context=context)
@@ -78,9 +84,20 @@ def footprint_of_sizes(
         routed_bytes=routed_bytes,
         cache_bytes_per_token=_CACHE_NUMBER_BYTES * spec.cache_numbers_per_token,
         context=min(context or DEFAULT_CONTEXT, spec.max_context),
-        buffer_bytes=_PROGRAM_BYTES + 4 * _PREFILL_TOKENS * (spec.vocab_size + 4 * spec.hidden_size),
+        buffer_bytes=native_buffer_bytes(spec) + program_bytes(spec.vocab_size),
         work=work_of(spec, sizes),
     )
+
+
+def native_buffer_bytes(spec: ModelSpec) -> int:
+    """What the native engine needs beside weights and cache, at most: activations, two rows of logits, scratch."""
+    widest = max(spec.intermediate_size, spec.hidden_size, spec.n_heads * spec.head_dim)
+    return 4 * (_N_ACTIVATIONS * _PREFILL_TOKENS * widest + 2 * spec.vocab_size) + _KERNEL_BYTES
+
+
+def program_bytes(vocab_size: int) -> int:
+    """The program itself and its tokenizer."""
+    return _PROGRAM_BYTES + vocab_size * _TOKENIZER_BYTES_PER_TOKEN
 
 
 def work_of(spec: ModelSpec, sizes: Mapping[str, int]) -> Work:

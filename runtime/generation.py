@@ -16,6 +16,7 @@ from sprat.runtime.options import Limits
 from sprat.runtime.streaming import StopScanner
 
 __all__ = [
+    "DEFAULT_BATCH",
     "FinishReason",
     "Generation",
     "Piece",
@@ -27,7 +28,7 @@ __all__ = [
     "Usage",
 ]
 
-_PREFILL_CHUNK = 256  # tokens between two looks at cancel and timeout
+DEFAULT_BATCH = 256  # tokens of a prompt in one pass: between two looks at cancel and timeout
 
 
 class FinishReason(enum.StrEnum):
@@ -151,6 +152,7 @@ class Generation(Iterator[Piece]):
         decoder: TextDecoder,
         end_ids: Container[int],
         limits: Limits,
+        batch: int = DEFAULT_BATCH,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self._transcript = transcript
@@ -159,6 +161,7 @@ class Generation(Iterator[Piece]):
         self._decoder = decoder
         self._end_ids = end_ids
         self._limits = limits
+        self._batch = batch
         self._on_end = on_end
         self._stops = StopScanner(limits.stop)
         self._cancelled = threading.Event()
@@ -224,10 +227,10 @@ class Generation(Iterator[Piece]):
     def _prefill(self) -> F32Array:
         """Process the prompt in chunks and return the logits after it (nothing of use where that was interrupted)."""
         logits = np.empty(0, np.float32)
-        for start in range(self._n_cached, len(self._prompt), _PREFILL_CHUNK):
+        for start in range(self._n_cached, len(self._prompt), self._batch):
             if self._ended():
                 break
-            chunk = self._prompt[start : start + _PREFILL_CHUNK]
+            chunk = self._prompt[start : start + self._batch]
             with self._prefill_clock:
                 logits = self._transcript.extend(chunk)
             self._n_prefilled += len(chunk)

@@ -138,6 +138,7 @@ class Session:
             decoder=self._engine.tokenizer.stream_decoder(continues=continues),
             end_ids=self._engine.tokenizer.eos_ids,
             limits=limits,
+            batch=self._engine.batch,
             on_end=on_end,
         )
         return self._running

@@ -6,6 +6,7 @@ from sprat.devices.footprint import Footprint
 from sprat.errors import BackendError, SpratError
 from sprat.runtime.backends.reference import ReferenceStream
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
+from sprat.runtime.footprint import native_buffer_bytes
 from sprat.runtime.kernels.native import NATIVE_FORMATS, NativeKernels, native_missing_because
 from sprat.runtime.models import RoutingObserver, load_model
 from sprat.runtime.spec import ModelSpec
@@ -14,8 +15,6 @@ from sprat.runtime.weights import WeightSource
 __all__ = ["NativeBackend"]
 
 _CACHE_NUMBER_BYTES = 2  # float16
-_CHUNK = 512  # tokens whose activations are in memory at once
-_OWN_BYTES = 32 << 20  # panels and blocks that threads unpack
 
 
 class NativeLoader(BackendLoader, name="native", preference=10):
@@ -23,10 +22,9 @@ class NativeLoader(BackendLoader, name="native", preference=10):
 
     def footprint(self, request: LoadRequest) -> Footprint:
         """A float16 cache, and one chunk's activations."""
-        spec = request.spec
-        widest = max(spec.intermediate_size, spec.hidden_size, spec.n_heads * spec.head_dim)
-        buffer_bytes = 8 * _CHUNK * widest * 4 + 2 * spec.vocab_size * 4 + _OWN_BYTES
-        return request.footprint(cache_number_bytes=_CACHE_NUMBER_BYTES, buffer_bytes=buffer_bytes)
+        return request.footprint(
+            cache_number_bytes=_CACHE_NUMBER_BYTES, buffer_bytes=native_buffer_bytes(request.spec)
+        )
 
     def obstacle(self, request: LoadRequest) -> SpratError | None:
         """No native core, or a format that it does not know."""

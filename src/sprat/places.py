@@ -29,6 +29,7 @@ def open_engine(
     memory: int | str | None = None,
     backend: str = "auto",
     context: int | None = None,
+    force: bool = False,
 ) -> Engine:
     """``Engine.load`` for a bundle or a GGUF; a checkpoint folder or ``demo`` runs unquantized, in NumPy.
 
@@ -37,7 +38,7 @@ def open_engine(
     """
     path = find_source(name)
     if not path.is_dir() or (path / MANIFEST_NAME).exists():
-        return Engine.load(path, device=device, memory=memory, backend=backend, context=context)
+        return Engine.load(path, device=device, memory=memory, backend=backend, context=context, force=force)
     if backend not in {"auto", "reference"} or device is not None:
         raise InputError(
             f"{path}: a checkpoint runs as it is, in NumPy; `sprat export` it for a device or another backend"

@@ -1,14 +1,29 @@
 import dataclasses
 
+import msgspec
 import pytest
 
-from sprat.devices.footprint import Footprint
-from sprat.devices.plan import choose_quant
+from sprat.devices.footprint import AttentionForm, Footprint, Work
+from sprat.devices.plan import Plan, PlanSummary, Verdict, best_plan, choose_quant
 from sprat.devices.profile import load_profile
 from sprat.errors import DoesNotFitError
 
 PI5 = load_profile("rpi5-8gb")
+ZERO = load_profile("rpi-zero-2w")
 GB = 10**9
+WORK = Work(
+    dense_bytes=GB,
+    dense_weights=2 * GB,
+    head_weights=GB // 10,
+    attention=(AttentionForm(name="grouped", per_token=0, per_row=0, per_pair=100_000),),
+    cache_bytes_per_token=31_104,
+    n_calls=300,
+    expert_bytes=5_000_000,
+    expert_weights=10_000_000,
+    n_mixtures=25,
+    n_experts=40,
+    n_experts_per_token=4,
+)
 INT8 = Footprint(
     quant="int8",
     resident_bytes=3 * GB,
@@ -17,7 +32,7 @@ INT8 = Footprint(
     context=4096,
     buffer_bytes=GB // 4,
 )
-INT4 = dataclasses.replace(INT8, quant="int4", resident_bytes=1 * GB, routed_bytes=5 * GB)
+INT4 = dataclasses.replace(INT8, quant="int4", resident_bytes=1 * GB, routed_bytes=5 * GB, work=WORK)
 
 
 def test_the_first_that_fits_is_taken():
@@ -36,9 +51,36 @@ def test_a_memory_map_accounts_for_every_byte_of_the_device():
     assert sum(sizes.values()) == PI5.memory.total_bytes.value
 
 
+def test_experts_that_do_not_fit_are_streamed_as_far_as_memory_goes():
+    plan = best_plan([INT4], load_profile("rpi5-4gb"))
+    assert plan.verdict is Verdict.STREAMED
+    assert plan.held_experts_bytes == plan.usable_bytes - (INT4.total_bytes - INT4.routed_bytes)
+    assert plan.held_experts_share == pytest.approx(plan.held_experts_bytes / (5 * GB))
+    assert plan.missing_bytes == 0
+    assert "fits with experts streamed on rpi5-4gb" in plan.headline
+    parts = plan.memory_map()
+    assert sum(part.size_bytes for part in parts) == 4 << 30
+    assert "spare" not in {part.name for part in parts}
+
+
+def test_streaming_costs_time_and_storage_is_named_as_the_limit():
+    whole, streamed = (best_plan([INT4], load_profile(name)).prediction for name in ("rpi5-8gb", "rpi5-4gb"))
+    assert whole is not None
+    assert streamed is not None
+    assert streamed.decode_tokens_per_s < whole.decode_tokens_per_s / 2
+    assert streamed.decode_limit == "storage"
+    assert whole.decode_limit == "memory speed"
+
+
+def test_a_whole_model_is_preferred_to_a_better_one_that_streams():
+    streams = dataclasses.replace(INT8, work=WORK)
+    assert best_plan([streams, INT4], PI5).footprint is INT4
+
+
 def test_a_refusal_says_by_how_many_bytes_and_which_context_would_fit():
     exact = PI5.usable_bytes - INT4.weight_bytes - INT4.buffer_bytes - 1000 * INT4.cache_bytes_per_token
-    tight = dataclasses.replace(INT4, context=50_000, resident_bytes=INT4.resident_bytes + exact)
+    resident = INT4.weight_bytes + exact  # a model without experts, with room for a cache of 1000 tokens
+    tight = dataclasses.replace(INT4, context=50_000, resident_bytes=resident, routed_bytes=0, work=None)
     with pytest.raises(DoesNotFitError) as caught:
         choose_quant([tight], PI5)
     missing = tight.total_bytes - PI5.usable_bytes
@@ -52,9 +94,49 @@ def test_a_model_that_no_context_helps_is_told_apart():
 
 
 def test_force_takes_the_smallest_and_still_says_that_it_does_not_fit():
-    device = load_profile("rpi-zero-2w")
-    plan = choose_quant([INT8, INT4], device, force=True)
+    plan = choose_quant([INT8, INT4], ZERO, force=True)
     assert plan.footprint is INT4
-    assert not plan.fits
+    assert not plan.runs
     assert "does not fit on rpi-zero-2w" in plan.headline
-    assert "spare" not in {part.name for part in plan.memory_map()}
+    assert plan.prediction is None
+
+
+def test_a_model_larger_than_every_storage_is_refused_by_the_bytes_that_it_lacks():
+    huge = dataclasses.replace(INT4, routed_bytes=400 * GB)
+    plan = best_plan([huge], PI5)
+    assert plan.storage is None
+    assert plan.missing_bytes == 401 * GB - 256 * GB  # of weights; the largest medium of the profile
+    with pytest.raises(DoesNotFitError, match="no storage of it holds the weights"):
+        choose_quant([huge], PI5)
+
+
+def test_storage_is_the_fastest_with_room():
+    assert Plan(PI5, INT4, PI5.usable_bytes).storage.kind == "NVMe"
+    card_only = msgspec.structs.replace(PI5, storage=PI5.storage[:1])
+    assert Plan(card_only, INT4, PI5.usable_bytes).storage.kind == "microSD"
+
+
+def test_a_budget_replaces_what_the_system_leaves():
+    assert best_plan([INT4], PI5, usable_bytes=7 * GB).verdict is Verdict.FITS
+    assert best_plan([INT4], PI5, usable_bytes=5 * GB).verdict is Verdict.STREAMED
+    assert best_plan([INT4], PI5, usable_bytes=GB).missing_bytes == INT4.least_bytes - GB
+
+
+def test_a_summary_holds_plain_numbers_and_survives_json():
+    summary = best_plan([INT4], PI5).summary("a-model")
+    decoded = msgspec.json.decode(msgspec.json.encode(summary), type=PlanSummary)
+    assert decoded == summary
+    assert decoded.settings.n_threads == 4
+    assert decoded.needed_bytes == INT4.total_bytes
+
+
+def test_a_prompt_is_passed_in_batches_that_end_before_patience_does():
+    fast, slow = (best_plan([INT4], load_profile(name)).settings for name in ("home-20gb-12gpu", "rpi4-8gb"))
+    assert fast.batch > slow.batch >= 32
+
+
+def test_notes_name_a_graphics_card_that_could_hold_the_model_and_what_heat_takes():
+    small = dataclasses.replace(INT4, resident_bytes=GB, routed_bytes=0)
+    notes = " ".join(best_plan([small], load_profile("home-4c-8gb-4gpu")).notes())
+    assert "GTX 1650 could hold all of it" in notes
+    assert "heat leaves about 55 % of the speed" in " ".join(best_plan([small], load_profile("pixel-8")).notes())

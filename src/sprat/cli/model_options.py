@@ -15,6 +15,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _LOAD = (
     click.option("--device", help="Take memory, threads and context from this profile (see: sprat devices)."),
     click.option("--memory", help="Hard memory budget, for example 3GB; refused before loading if it is too small."),
+    click.option("--force", is_flag=True, help="Load what does not fit; every token then waits for storage."),
     click.option("--backend", default="auto", show_default=True, help="auto, or one that `sprat doctor` lists."),
     click.option(
         "-c", "--context", type=click.IntRange(min=1), help="Tokens that prompt and answer may hold together."
