@@ -84,7 +84,9 @@ def test_a_refusal_says_by_how_many_bytes_and_which_context_would_fit():
     with pytest.raises(DoesNotFitError) as caught:
         choose_quant([tight], PI5)
     missing = tight.total_bytes - PI5.usable_bytes
-    assert f"int4 does not fit on rpi5-8gb: {missing:,} bytes too large at a context of 50,000 tokens" in str(caught.value)
+    assert f"int4 does not fit on rpi5-8gb: {missing:,} bytes too large at a context of 50,000 tokens" in str(
+        caught.value
+    )
     assert "a context of 1,000 tokens would fit" in str(caught.value)
 
 

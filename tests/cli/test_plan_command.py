@@ -1,0 +1,66 @@
+import json
+
+import pytest
+
+from sprat.cli import main
+
+
+def run(capsys, *arguments):
+    try:
+        main(list(arguments))
+    except SystemExit as end:
+        return end.code, *capsys.readouterr()
+    return 0, *capsys.readouterr()
+
+
+def test_all_devices_are_a_table_that_begins_with_the_verdict(capsys):
+    status, out, _ = run(capsys, "plan", "deepseek-v2-lite", "--all")
+    assert status == 0
+    assert out.startswith("deepseek-v2-lite: runs on ")
+    assert "| rpi5-8gb" in out
+    assert "fits with experts streamed" in out
+    assert "predicted" in out
+    assert "next:  sprat plan deepseek-v2-lite --device" in out
+
+
+def test_one_device_shows_its_memory_and_its_times(capsys):
+    _, out, _ = run(capsys, "plan", "r1-distill-qwen-1.5b", "--device", "home-4c-8gb-4gpu")
+    first = out.splitlines()[0]
+    assert first.startswith("r1-distill-qwen-1.5b: int8 fits on home-4c-8gb-4gpu: ")
+    for part in ("resident weights", "cache", "buffers", "reserve", "spare"):
+        assert part in out
+    assert "give or take" in out
+    assert "nothing was measured" in out
+
+
+def test_what_does_not_fit_says_by_how_much_and_exits_with_0(capsys):
+    status, out, _ = run(capsys, "plan", "r1-distill-qwen-1.5b", "--device", "rpi-zero-2w")
+    assert status == 0
+    assert "does not fit on rpi-zero-2w: " in out.splitlines()[0]
+    assert "bytes too large" in out.splitlines()[0]
+    assert "tokens/s" not in out
+
+
+def test_json_is_one_object_per_device(capsys):
+    _, out, _ = run(capsys, "plan", "demo", "--device", "rpi5-8gb", "--device", "rpi4-4gb", "--json")
+    plans = [json.loads(line) for line in out.splitlines()]
+    assert [plan["device"] for plan in plans] == ["rpi5-8gb", "rpi4-4gb"]
+    assert plans[0]["verdict"] == "fits"
+    assert plans[0]["prediction"]["decode_tokens_per_s"] > 0
+    assert sum(part["size_bytes"] for part in plans[0]["memory_map"]) == 8 << 30
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("deepseek-v2-lit",), "did you mean 'deepseek-v2-lite'"),
+        (("demo", "--device", "rpi5"), "did you mean 'rpi5-8gb'"),
+        (("demo", "--memory", "much"), "expected bytes above 0"),
+        (("demo", "--device", "rpi5-8gb", "--all"), "exclude each other"),
+        (("demo", "--context", "999999"), "expected 1 to"),
+    ],
+)
+def test_a_user_s_error_is_one_line_and_status_2(capsys, arguments, complaint):
+    status, out, err = run(capsys, "plan", *arguments)
+    assert (status, out) == (2, "")
+    assert complaint in err

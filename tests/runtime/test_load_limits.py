@@ -1,0 +1,77 @@
+"""What a device's plan decides about a load, from headers alone."""
+
+import msgspec
+import pytest
+
+from sprat.devices.profile import load_profile
+from sprat.errors import DoesNotFitError, InputError
+from sprat.export.random_shape import write_shape
+from sprat.runtime.footprint import file_footprint
+from sprat.runtime.load_limits import load_limits
+from sprat.runtime.model_files import open_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("shapes") / "small.gguf"
+    write_shape(path, "smollm2-135m", "int4", layers=2)
+    return open_model(path)
+
+
+@pytest.fixture
+def board(monkeypatch):
+    """Makes every device one whose system leaves this many bytes."""
+
+    def leave(usable_bytes):
+        found = load_profile("rpi5-8gb")
+        kept = msgspec.structs.replace(found.memory.system_bytes, value=found.memory.total_bytes.value - usable_bytes)
+        small = msgspec.structs.replace(found, memory=msgspec.structs.replace(found.memory, system_bytes=kept))
+        monkeypatch.setattr("sprat.runtime.load_limits.load_profile", lambda _name: small)
+
+    return leave
+
+
+def test_without_a_device_the_machine_and_the_user_decide(model):
+    limits = load_limits(model, memory="3GB", context=1000)
+    assert (limits.context, limits.batch, limits.memory_bytes) == (1000, 256, 3 * 10**9)
+    assert load_limits(model).memory_bytes is None
+
+
+def test_a_device_gives_threads_batch_and_budget(model):
+    limits = load_limits(model, device="rpi-zero-2w")
+    assert 1 <= limits.n_threads <= 4
+    assert limits.context == 4096
+    assert limits.batch in {32, 64, 128, 256, 512}
+    assert limits.memory_bytes == load_profile("rpi-zero-2w").usable_bytes
+
+
+def test_a_tight_device_caps_the_context_to_what_fits(model, board):
+    whole = file_footprint(model.spec, model.file, context=4096)
+    board(whole.total_bytes - 1000 * whole.cache_bytes_per_token)
+    assert load_limits(model, device="tight").context == 3072  # 3096 in steps of 256
+    with pytest.raises(DoesNotFitError, match=r"a context of 3,096 tokens would fit"):
+        load_limits(model, device="tight", context=4096)
+
+
+def test_what_a_device_cannot_hold_is_refused_and_force_goes_on(model, board):
+    board(10**6)
+    with pytest.raises(DoesNotFitError, match=r"does not fit on rpi5-8gb: [\d,]+ bytes too large .* --force"):
+        load_limits(model, device="tiny")
+    assert load_limits(model, device="tiny", force=True).memory_bytes is None
+    assert load_limits(model, device="tiny", memory="3GB").memory_bytes == 3 * 10**9
+
+
+def test_a_mixture_that_streams_has_no_hard_budget(tmp_path, board):
+    path = tmp_path / "mixture.gguf"
+    write_shape(path, "deepseek-v2-lite", "int4", layers=2)
+    model = open_model(path)
+    whole = file_footprint(model.spec, model.file)
+    board(whole.total_bytes - whole.routed_bytes // 2)
+    assert load_limits(model, device="small", context=4096).memory_bytes is None
+    board(whole.total_bytes)
+    assert load_limits(model, device="enough", context=4096).memory_bytes == whole.total_bytes
+
+
+def test_a_context_beyond_the_model_is_refused(model):
+    with pytest.raises(InputError, match="expected 1 to 8192"):
+        load_limits(model, context=8193)
