@@ -66,7 +66,7 @@ def _record(plan: PlanSummary, found: Prediction, work: Work, speed: float) -> M
         versions={},
         model=MeasuredModel(name=plan.model, quant=plan.quant, size_bytes=weight_bytes(plan), n_params=0),
         backend="native",
-        threads=1,
+        threads=plan.settings.n_threads,
         settings={},
         work=work,
         samples_tps=(speed,),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from sprat.devices.plan import PlanSummary
 from sprat.devices.profile import DeviceProfile, load_profile
 from sprat.devices.results import Label, Measurement
 from sprat.errors import DeviceError
 
-__all__ = ["ModelNames", "device_titles", "known_profile", "place_of", "weight_bytes", "write_tokens"]
+__all__ = ["ModelName", "ModelNames", "device_titles", "known_profile", "place_of", "weight_bytes", "write_tokens"]
 
 _AS_IT_IS = "as it is"  # what a plan calls the quantization of a file
 _UNNAMED = "this machine"
@@ -19,21 +20,46 @@ _LONG_TITLE = 30  # letters; longer ones give way to the profile's name
 _TRADEMARKS = re.compile(r"\((?:R|TM)\)|\bCPU\b|@ .*$", re.IGNORECASE)
 
 
+@dataclass(frozen=True, slots=True)
+class ModelName:
+    """A model and its quantization: ``deepseek-v2-lite``, ``int4``."""
+
+    name: str
+    quant: str
+
+
 class ModelNames:
-    """Names of models: a prediction takes that of the model that ran with just as many bytes of weights."""
+    """Names of models: a prediction takes that of the model that ran with just as many bytes of weights.
 
-    def __init__(self, records: Iterable[Measurement]) -> None:
-        ran = [record.model for record in records if record.label is not Label.PREDICTED]
-        self._ran = {model.size_bytes: _full_name(model.name, model.quant) for model in ran}
+    Where a report holds one quantization of a model, it belongs to the title; where it holds several, to each row.
+    """
 
-    def of_record(self, record: Measurement) -> str:
-        """The name of what the record is about."""
-        own = _full_name(record.model.name, record.model.quant)
-        return self._ran.get(record.model.size_bytes, own) if record.label is Label.PREDICTED else own
+    def __init__(self, records: Iterable[Measurement], plans: Iterable[PlanSummary]) -> None:
+        records, plans = list(records), list(plans)
+        self._ran = {each.model.size_bytes: each.model for each in records if each.label is not Label.PREDICTED}
+        self._quants: dict[str, set[str]] = defaultdict(set)
+        for found in [*map(self.of_record, records), *map(self.of_plan, plans)]:
+            self._quants[found.name].add(found.quant)
 
-    def of_plan(self, plan: PlanSummary) -> str:
-        """The name of what the plan is about."""
-        return self._ran.get(weight_bytes(plan), _full_name(plan.model, plan.quant))
+    def of_record(self, record: Measurement) -> ModelName:
+        """What the record is about."""
+        ran = self._ran.get(record.model.size_bytes) if record.label is Label.PREDICTED else None
+        model = ran or record.model
+        return _model_name(model.name, model.quant)
+
+    def of_plan(self, plan: PlanSummary) -> ModelName:
+        """What the plan is about."""
+        ran = self._ran.get(weight_bytes(plan))
+        return _model_name(ran.name, ran.quant) if ran else _model_name(plan.model, plan.quant)
+
+    def title(self, model: ModelName) -> str:
+        """What stands over a chart of ``model``."""
+        alone = len(self._quants[model.name]) == 1 and model.quant and model.quant.lower() not in model.name.lower()
+        return f"{model.name} {model.quant}" if alone else model.name
+
+    def row(self, device: str, model: ModelName) -> str:
+        """What stands beside a bar of ``model`` on ``device``."""
+        return f"{device}, {model.quant}" if len(self._quants[model.name]) > 1 and model.quant else device
 
 
 def weight_bytes(plan: PlanSummary) -> int:
@@ -67,10 +93,10 @@ def write_tokens(count: float) -> str:
     return f"{count / 1024:g}k" if count >= 1024 and count % 512 == 0 else f"{count:,.0f}"
 
 
-def _full_name(name: str, quant: str) -> str:
-    """The name, without folders, and the quantization, unless it is in the name."""
+def _model_name(name: str, quant: str) -> ModelName:
+    """The name without folders, and the quantization unless it is the file's own."""
     name = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1] or name
-    return name if quant == _AS_IT_IS or quant.lower() in name.lower() else f"{name} {quant}"
+    return ModelName(name, "" if quant == _AS_IT_IS else quant)
 
 
 def _title(place: str) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from sprat.devices.plan import PlanSummary
-from sprat.devices.report.names import ModelNames, device_titles, place_of, write_tokens
+from sprat.devices.report.names import ModelName, ModelNames, device_titles, place_of, write_tokens
 from sprat.devices.results import Label, Measurement
 
 __all__ = ["Evidence", "Misfit", "Run", "by_model", "gather", "headline", "work_words"]
@@ -21,7 +21,8 @@ class Run:
     record: Measurement
     model: str
     device: str
-    series: str  # the device, and what tells this run from others on it
+    row: str  # the device, and the quantization where the report holds several
+    series: str  # the row, and what tells this run from others in it
 
     @property
     def label(self) -> Label:
@@ -48,6 +49,7 @@ class Misfit:
 
     model: str
     device: str
+    row: str
     plan: PlanSummary
 
     @property
@@ -69,18 +71,19 @@ class Evidence:
 
 def gather(records: Sequence[Measurement], refused: Sequence[PlanSummary] = ()) -> Evidence:
     """Name everything; of the same work done twice in the same way on the same device, the later record counts."""
-    names = ModelNames(records)
-    families: dict[object, dict[object, Measurement]] = defaultdict(dict)
+    names = ModelNames(records, refused)
+    titles = device_titles({place_of(record) for record in records} | {plan.device for plan in refused})
+    families: dict[tuple[ModelName, str, Label], dict[object, Measurement]] = defaultdict(dict)
     for record in sorted(records, key=lambda record: record.started):
         way = (record.work, *sorted(_circumstances(record).items()))
-        families[names.of_record(record), place_of(record), record.label][way] = record
-    titles = device_titles({place_of(record) for record in records} | {plan.device for plan in refused})
-    runs = [
-        _run(record, names.of_record(record), titles[place_of(record)], family.values())
-        for family in families.values()
-        for record in family.values()
-    ]
-    return Evidence(tuple(runs), tuple(Misfit(names.of_plan(plan), titles[plan.device], plan) for plan in refused))
+        families[names.of_record(record), titles[place_of(record)], record.label][way] = record
+    runs = []
+    for (model, device, _), family in families.items():
+        row, ways = names.row(device, model), [_circumstances(record) for record in family.values()]
+        for record in family.values():
+            series = ", ".join([row, *_differing(_circumstances(record), ways)])
+            runs.append(Run(record, names.title(model), device, row, series))
+    return Evidence(tuple(runs), tuple(_misfit(plan, names, titles[plan.device]) for plan in refused))
 
 
 def by_model(things: Iterable[_Thing]) -> dict[str, list[_Thing]]:
@@ -107,11 +110,14 @@ def work_words(run: Run) -> str:
     return f"{verb} at {write_tokens(work.depth)}" if work.depth else verb
 
 
-def _run(record: Measurement, model: str, title: str, family: Iterable[Measurement]) -> Run:
-    others = [_circumstances(other) for other in family]
-    mine = _circumstances(record)
-    differing = [text for name, text in mine.items() if any(other.get(name) != text for other in others)]
-    return Run(record, model, title, ", ".join([title, *differing]))
+def _misfit(plan: PlanSummary, names: ModelNames, device: str) -> Misfit:
+    model = names.of_plan(plan)
+    return Misfit(names.title(model), device, names.row(device, model), plan)
+
+
+def _differing(mine: Mapping[str, str], others: Iterable[Mapping[str, str]]) -> list[str]:
+    """What tells this way of running from the others."""
+    return [text for name, text in mine.items() if any(other.get(name) != text for other in others)]
 
 
 def _circumstances(record: Measurement) -> dict[str, str]:

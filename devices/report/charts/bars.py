@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
@@ -56,14 +56,17 @@ class _Frame:
     left: float
     right: float
     high: float
+    write: Callable[[float], str]
 
     def x(self, value: float) -> float:
         return self.left + value / self.high * (self.right - self.left)
 
 
-def draw_bars(rows: Sequence[BarRow], width: int, *, mark: Mark | None = None) -> Panel:
+def draw_bars(
+    rows: Sequence[BarRow], width: int, *, mark: Mark | None = None, write: Callable[[float], str] = format_number
+) -> Panel:
     """``rows`` from top to bottom as given; bars begin at zero. ``mark`` is drawn where the bars reach that far."""
-    frame = _frame(rows, width)
+    frame = _frame(rows, width, write)
     shown = mark if mark and _MARK_SHARE * frame.high < mark.value < frame.high else None
     y = 24.0 if shown else 0.0
     elements: list[Element] = []
@@ -75,12 +78,12 @@ def draw_bars(rows: Sequence[BarRow], width: int, *, mark: Mark | None = None) -
     return Panel(y - _ROW_GAP + 2, tuple(elements))
 
 
-def _frame(rows: Sequence[BarRow], width: int) -> _Frame:
+def _frame(rows: Sequence[BarRow], width: int, write: Callable[[float], str]) -> _Frame:
     figures = [each for row in rows for each in row.bars]
     high = max((each.high for each in figures), default=1.0)
-    numbers = max((_number_width(each) for each in figures), default=0.0) + 10
+    numbers = max((_number_width(each, write) for each in figures), default=0.0) + 10
     names = NAME_SHARE * width if width >= NARROW else 0.0
-    return _Frame(names, names + 12 if names else 0.0, width - numbers, high)
+    return _Frame(names, names + 12 if names else 0.0, width - numbers, high, write)
 
 
 def _row(row: BarRow, y: float, frame: _Frame, width: int) -> tuple[list[Element], float]:
@@ -107,15 +110,15 @@ def _bar(each: Bar, y: float, frame: _Frame) -> list[Element]:
         caps = f"M{low:.1f} {middle - 4:.1f}v8M{high:.1f} {middle - 4:.1f}v8M{low:.1f} {middle:.1f}H{high:.1f}"
         elements.append(node("path", d=caps, class_="whisker"))
         end = max(end, high)
-    elements.append(label(end + 6, middle + 5, format_number(each.value), size=14, class_=f"number {each.kind}"))
+    elements.append(label(end + 6, middle + 5, frame.write(each.value), size=14, class_=f"number {each.kind}"))
     if each.remark:
-        after = end + 14 + text_width(format_number(each.value), 14)
+        after = end + 14 + text_width(frame.write(each.value), 14)
         elements.append(label(after, middle + 4.5, each.remark, size=12, class_="muted"))
     return elements
 
 
-def _number_width(each: Bar) -> float:
-    return text_width(format_number(each.value), 14) + (text_width(each.remark, 12) + 8 if each.remark else 0)
+def _number_width(each: Bar, write: Callable[[float], str]) -> float:
+    return text_width(write(each.value), 14) + (text_width(each.remark, 12) + 8 if each.remark else 0)
 
 
 def _mark(mark: Mark, frame: _Frame, bottom: float, width: int) -> list[Element]:

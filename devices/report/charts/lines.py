@@ -124,7 +124,9 @@ def _level(limit: Limit, plot: _Plot) -> Element:
 
 def _level_name(limit: Limit, plot: _Plot) -> Element:
     room = plot.right - plot.left - 4
-    return label(plot.left + 4, plot.y(limit.value) - 5, limit.text, size=12, room=room, class_="muted")
+    y = plot.y(limit.value)
+    y += 14 if y - _TOP < _NAME_HEIGHT else -5
+    return label(plot.left + 4, y, limit.text, size=12, room=room, class_="muted")
 
 
 def _line(line: Line, plot: _Plot, x: Axis, y: Axis) -> list[Element]:

@@ -27,6 +27,7 @@ class MemoryRow:
     kind: Label
     parts: tuple[tuple[str, int], ...]
     total_bytes: int | None
+    refused_bytes: int = 0  # what it lacks even when experts are streamed, as its plan says
 
     @property
     def used_bytes(self) -> int:
@@ -34,9 +35,14 @@ class MemoryRow:
         return sum(size for name, size in self.parts if name != _SPARE)
 
     @property
-    def missing_bytes(self) -> int:
+    def beyond_bytes(self) -> int:
         """How much larger the parts are than the memory; 0 where they fit or nobody knows."""
         return max(self.used_bytes - self.total_bytes, 0) if self.total_bytes else 0
+
+    @property
+    def missing_bytes(self) -> int:
+        """What it lacks."""
+        return self.refused_bytes or self.beyond_bytes
 
 
 def draw_memory(rows: Sequence[MemoryRow], names: Sequence[str], width: int) -> Panel:
@@ -85,7 +91,8 @@ def _end(row: MemoryRow) -> int:
 
 def _verdict(row: MemoryRow) -> str:
     if row.missing_bytes:
-        return f"{gibibytes(row.missing_bytes)} too large"
+        streamed = ", streamed" if 0 < row.refused_bytes < row.beyond_bytes else ""
+        return f"{gibibytes(row.missing_bytes)} too large{streamed}"
     if row.total_bytes is None:
         return gibibytes(row.used_bytes)
     return f"{gibibytes(row.used_bytes)} of {gibibytes(row.total_bytes)}"
@@ -107,7 +114,7 @@ def _bar(row: MemoryRow, left: float, y: float, per_byte: float, names: Sequence
             colour = _colour(names.index(name))
             elements.append(node("rect", x=x, y=y + 2, width=size * per_byte, height=inner, class_=colour, tip=tip))
             x += size * per_byte
-    if row.missing_bytes and row.total_bytes:
+    if row.beyond_bytes and row.total_bytes:
         edge = left + row.total_bytes * per_byte
         elements.append(hatching(edge, y + 2, x - edge, inner, class_="beyond"))
         elements.append(node("path", d=f"M{edge:.1f} {y - 3:.1f}v{_THICK + 6}", class_="edge"))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 
 from sprat.devices.report.charts.lines import Axis
+from sprat.devices.report.charts.marks import legend
 from sprat.devices.report.charts.scale import format_number
 from sprat.devices.report.figures.curves import curve_panels
-from sprat.devices.report.figures.figure import Figure, Table
+from sprat.devices.report.figures.figure import Figure, Table, titled
 from sprat.devices.report.runs import Evidence, Run, headline
 from sprat.devices.results import Label
 
@@ -24,16 +26,22 @@ def context_figure(evidence: Evidence) -> Figure:
         finding = "No run wrote at more than one context: `sprat bench -d 0,4096` adds some."
         return Figure(slug="context", question=_QUESTION, finding=finding)
     shown = [run for curve in curves for run in curve]
-    draw = curve_panels(
+    panels = curve_panels(
         shown,
         point=lambda run: (float(_depth(run)), run.speed),
         x_title="tokens in the context before the first one is written",
         y=Axis("tokens per second", "{:g}".format, from_zero=True),
         logarithmic=False,
     )
-    note = "Higher is better; a flat line is best."
-    finding = _finding(curves)
-    return Figure(slug="context", question=_QUESTION, finding=finding, note=note, draw=draw, table=_table(shown))
+    key = partial(legend, {run.label for run in shown}, points=True)
+    return Figure(
+        slug="context",
+        question=_QUESTION,
+        finding=_finding(curves),
+        note="Higher is better; a flat line is best.",
+        draw=titled([("", key), *panels]),
+        table=_table(shown),
+    )
 
 
 def _curves(runs: Sequence[Run]) -> list[list[Run]]:

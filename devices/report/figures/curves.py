@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from sprat.devices.report.charts.lines import Axis, Limit, Line, draw_lines
-from sprat.devices.report.charts.marks import legend
-from sprat.devices.report.figures.figure import Draw, titled
+from sprat.devices.report.figures.figure import Draw
 from sprat.devices.report.names import write_tokens
 from sprat.devices.report.runs import Run, by_model
 from sprat.devices.results import Label
@@ -26,18 +26,29 @@ def curve_panels(
     y: Axis,
     logarithmic: bool,
     limits: Sequence[Limit] = (),
-) -> Draw:
+) -> list[tuple[str, Draw]]:
     """One panel per model; in it one line per series and label, through ``point`` of each of its runs."""
-    panels: list[tuple[str, Draw]] = [("", partial(legend, {run.label for run in runs}, points=True))]
+    panels: list[tuple[str, Draw]] = []
     for model, group in by_model(runs).items():
         ticks = tuple(sorted({point(run)[0] for run in group}))
         x = Axis(x_title, write_tokens, logarithmic=logarithmic, ticks=ticks)
         panels.append((model, partial(draw_lines, _lines(group, point), x, y, limits=limits)))
-    return titled(panels)
+    return panels
 
 
 def _lines(runs: Iterable[Run], point: Callable[[Run], Point]) -> list[Line]:
     groups: dict[tuple[str, Label], list[Point]] = defaultdict(list)
     for run in runs:
         groups[run.series, run.label].append(point(run))
-    return [Line(name, kind, tuple(sorted(points))) for (name, kind), points in groups.items()]
+    return _merged(Line(name, kind, tuple(sorted(points))) for (name, kind), points in groups.items())
+
+
+def _merged(lines: Iterable[Line]) -> list[Line]:
+    """Lines that would lie on each other become one, which says how many it stands for."""
+    same: dict[object, list[Line]] = defaultdict(list)
+    for line in lines:
+        same[line.kind, line.points].append(line)
+    return [
+        replace(group[0], name=group[0].name + (f" and {len(group) - 1} more" if len(group) > 1 else ""))
+        for group in same.values()
+    ]

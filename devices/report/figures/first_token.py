@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
+from sprat.devices.report.charts.bars import Bar, BarRow, draw_bars
 from sprat.devices.report.charts.lines import Axis, Limit
+from sprat.devices.report.charts.marks import legend
 from sprat.devices.report.charts.scale import format_number
 from sprat.devices.report.figures.curves import curve_panels
-from sprat.devices.report.figures.figure import Figure, Table
-from sprat.devices.report.runs import Evidence, Run, headline
+from sprat.devices.report.figures.figure import Draw, Figure, Table, titled
+from sprat.devices.report.names import write_tokens
+from sprat.devices.report.runs import Evidence, Run, by_model, headline
+from sprat.devices.results import Label
 
 __all__ = ["first_token_figure"]
 
 _QUESTION = "Time to first token, by length of the prompt"
 # J. Nielsen, Response Times: The 3 Important Limits (1993), after R. Miller 1968.
 _LIMITS = (Limit(1.0, "1 s keeps the flow"), Limit(10.0, "10 s loses attention"))
+_NOTE = "Lower is better. Both axes count in ratios. Dashed: limits of patience (Nielsen 1993)."
 
 
 def first_token_figure(evidence: Evidence) -> Figure:
@@ -23,22 +29,40 @@ def first_token_figure(evidence: Evidence) -> Figure:
     if not shown:
         finding = "No run read a prompt: `sprat bench -p 128,512,2048` adds some."
         return Figure(slug="first-token", question=_QUESTION, finding=finding)
-    draw = curve_panels(
-        shown,
+    groups = by_model(shown)
+    several = [run for run in shown if len({_point(other)[0] for other in groups[run.model]}) > 1]
+    curves = curve_panels(
+        several,
         point=_point,
         x_title="tokens of prompt",
         y=Axis("time to first token", _tick, logarithmic=True),
         logarithmic=True,
         limits=_LIMITS,
     )
+    bars = [_bar_panel(model, group) for model, group in groups.items() if group[0] not in several]
+    kinds = {run.label for run in shown}
     return Figure(
         slug="first-token",
         question=_QUESTION,
         finding=_finding(shown),
-        note="Lower is better. Both axes count in ratios. Dashed: limits of patience (Nielsen 1993).",
-        draw=draw,
+        note=_NOTE if curves else "Shorter is better.",
+        draw=titled([("", partial(legend, kinds, points=bool(curves))), *curves, *bars]),
         table=_table(shown),
     )
+
+
+def _bar_panel(model: str, runs: Sequence[Run]) -> tuple[str, Draw]:
+    """Where one length of prompt was tried, there is no curve to draw: one bar per series and label, fastest first."""
+    rows = [BarRow(run.series, (_bar(run),)) for run in sorted(runs, key=lambda run: _point(run)[1])]
+    length = write_tokens(_point(runs[0])[0])
+    return f"{model}, a prompt of {length} tokens", partial(draw_bars, rows, write=_write_seconds)
+
+
+def _bar(run: Run) -> Bar:
+    times, seconds, error = run.record.ttft_ms, _point(run)[1], run.record.error_share or 0.0
+    assert times is not None
+    high = times.p99 / 1000 if run.label is not Label.PREDICTED else seconds * (1 + error)
+    return Bar(run.label, seconds, seconds * max(1 - error, 0), high, tip=f"{run.series}: {_write_seconds(seconds)}")
 
 
 def _from_empty(run: Run) -> bool:

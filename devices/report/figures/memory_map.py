@@ -54,13 +54,13 @@ def _by_size(row: MemoryRow) -> tuple[int, int]:
 def _ran(runs: Iterable[Run]) -> Iterator[tuple[str, MemoryRow]]:
     for run in runs:
         if run.record.memory_map:
-            yield run.model, MemoryRow(run.device, run.label, tuple(run.record.memory_map.items()), _total(run))
+            yield run.model, MemoryRow(run.row, run.label, tuple(run.record.memory_map.items()), _total(run))
 
 
 def _refused(misfits: Iterable[Misfit]) -> Iterator[tuple[str, MemoryRow]]:
     for misfit in misfits:
         parts = tuple((part.name, part.size_bytes) for part in misfit.plan.memory_map)
-        yield misfit.model, MemoryRow(misfit.device, Label.PREDICTED, parts, misfit.total_bytes)
+        yield misfit.model, MemoryRow(misfit.row, Label.PREDICTED, parts, misfit.total_bytes, misfit.plan.missing_bytes)
 
 
 def _total(run: Run) -> int | None:
@@ -75,7 +75,8 @@ def _finding(rows: Sequence[MemoryRow]) -> str:
     misfits = [row for row in rows if row.missing_bytes]
     if misfits:
         worst = max(misfits, key=lambda row: row.missing_bytes)
-        return f"{len(misfits)} of {len(rows)} do not fit; {worst.name} lacks {gibibytes(worst.missing_bytes)}."
+        lack = f"{worst.name} lacks {gibibytes(worst.missing_bytes)}"
+        return f"{len(rows) - len(misfits)} of {len(rows)} fit; {lack}."
     tightest = max(rows, key=lambda row: row.used_bytes / row.total_bytes if row.total_bytes else 0)
     if tightest.total_bytes is None:
         return f"The largest takes {gibibytes(max(row.used_bytes for row in rows))}."

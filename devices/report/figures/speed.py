@@ -74,7 +74,7 @@ def _rows(runs: Sequence[Run]) -> list[BarRow]:
 def _refused_rows(misfits: Iterable[Misfit]) -> list[BarRow]:
     """The devices that are too small, the least too small first."""
     return [
-        BarRow(misfit.device, (), remark=f"does not fit: {gibibytes(misfit.plan.missing_bytes)} too large")
+        BarRow(misfit.row, (), remark=f"does not fit: {gibibytes(misfit.plan.missing_bytes)} too large")
         for misfit in sorted(misfits, key=lambda misfit: misfit.plan.missing_bytes)
     ]
 
