@@ -1,4 +1,4 @@
-"""What a file is and where its bytes go: a bundle, a GGUF or a checkpoint, from headers alone."""
+"""What a file is and where its bytes go: a bundle, a GGUF, an ONNX model or a checkpoint, from headers alone."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from sprat.export.checkpoint import Checkpoint
+from sprat.export.onnx_weights import stored_weights
 from sprat.runtime.bundle import MANIFEST_NAME, Bundle
 from sprat.runtime.gguf import GGUFFile
 from sprat.runtime.gguf_metadata import spec_from_metadata
+from sprat.runtime.onnx_file import ONNXFile
 from sprat.runtime.spec import ModelSpec
 from sprat.runtime.tensors import expected_tensors, tensor_role
 from sprat.runtime.validate import compare_shapes
@@ -51,7 +53,7 @@ class Inspection:
     """The answer of :func:`inspect`; sizes in bytes, the cache in f16."""
 
     path: Path
-    kind: str  # "bundle", "gguf" or "checkpoint"
+    kind: str  # "bundle", "gguf", "onnx" or "checkpoint"
     name: str
     architecture: str
     n_layers: int
@@ -67,18 +69,29 @@ class Inspection:
 
 
 def inspect(path: str | Path) -> Inspection:
-    """Look at a bundle, a GGUF file or a checkpoint folder; no weight is read.
+    """Look at a bundle, a GGUF file, an ONNX model or a checkpoint folder; no weight is read.
+
+    Of a bundle that holds both formats, the GGUF is shown, and a note names the ONNX model.
 
     Raises:
         InputError: it is none of them, or damaged.
     """
     path = Path(path)
     if (path / MANIFEST_NAME).is_file():
-        bundle = Bundle.open(path)
-        return _gguf(bundle.artifact(), path, "bundle", bundle.manifest.warnings)
+        return _bundle(Bundle.open(path))
     if path.is_dir():
         return _checkpoint(path)
-    return _gguf(path, path, "gguf", ())
+    return _onnx(path, path, "onnx", ()) if path.suffix == ".onnx" else _gguf(path, path, "gguf", ())
+
+
+def _bundle(bundle: Bundle) -> Inspection:
+    main, *others = sorted(artifact.format for artifact in bundle.manifest.artifacts)  # the GGUF first
+    notes = [
+        *bundle.manifest.warnings,
+        *(f"also holds {form}: sprat inspect {bundle.artifact(form)}" for form in others),
+    ]
+    look = _onnx if main == "onnx" else _gguf
+    return look(bundle.artifact(main), bundle.path, "bundle", notes)
 
 
 def _gguf(file_path: Path, path: Path, kind: str, warnings: Iterable[str]) -> Inspection:
@@ -90,6 +103,11 @@ def _gguf(file_path: Path, path: Path, kind: str, warnings: Iterable[str]) -> In
         name = str(file.metadata.get("general.name", file_path.stem))
         notes = (*warnings, *_tokenizer_notes(file.metadata))
     return _inspection(path, kind, name, spec, stored, runtimes, notes)
+
+
+def _onnx(file_path: Path, path: Path, kind: str, warnings: Iterable[str]) -> Inspection:
+    file = ONNXFile.open(file_path)
+    return _inspection(path, kind, file.name, file.spec, list(stored_weights(file)), _onnx_runtimes(file), warnings)
 
 
 def _checkpoint(path: Path) -> Inspection:
@@ -162,6 +180,16 @@ def _llamacpp_runtimes(spec: ModelSpec, shapes: dict[str, tuple[int, ...]]) -> t
         split = "MLA split into attn_k_b and attn_v_b, builds since April 2025"
         why += f", {split}" if loads else ", but the old unsplit attn_kv_b: export it again for current builds"
     return Runtime("llama.cpp", loads, why), Runtime("Ollama", loads, why)
+
+
+def _onnx_runtimes(file: ONNXFile) -> tuple[Runtime, Runtime]:
+    """What sprat writes runs in onnxruntime; in onnxruntime-genai only what its own file describes."""
+    described = (file.path.parent / "genai_config.json").is_file()
+    operators = file.metadata.get("sprat.operators", "contrib")
+    return (
+        Runtime("onnxruntime", True, f"{operators} operators, cache of the form '{file.cache}'"),
+        Runtime("onnxruntime-genai", described, "genai_config.json is there" if described else "no genai_config.json"),
+    )
 
 
 def _tokenizer_notes(metadata: dict[str, Any]) -> list[str]:
