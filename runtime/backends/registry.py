@@ -27,7 +27,15 @@ from sprat.runtime.memory import refusal
 from sprat.runtime.model_files import ModelFile
 from sprat.runtime.spec import ModelSpec
 
-__all__ = ["BackendChoice", "BackendLoader", "LoadRequest", "backend_names", "choose", "open_backend"]
+__all__ = [
+    "BackendChoice",
+    "BackendLoader",
+    "LoadRequest",
+    "backend_names",
+    "choose",
+    "chosen_footprint",
+    "open_backend",
+]
 
 # Measured with a vocabulary of 49,152: Python, NumPy and sprat; and what metadata and tokenizer add.
 _PROGRAM_BYTES = 48 << 20
@@ -142,6 +150,11 @@ def choose(name: str, request: LoadRequest) -> BackendChoice:
     reasons = "; ".join(f"{other}: {why}" for other, why in passed_over.items())
     does_not_fit = any(isinstance(why, DoesNotFitError) for why in passed_over.values())
     raise (DoesNotFitError if does_not_fit else BackendError)(f"no backend can run {request.file.path}: {reasons}")
+
+
+def chosen_footprint(choice: BackendChoice, request: LoadRequest) -> Footprint:
+    """Bytes that the chosen backend would take."""
+    return _loader(choice.name).footprint(request)
 
 
 def open_backend(choice: BackendChoice, request: LoadRequest) -> Backend:

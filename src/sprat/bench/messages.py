@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from sprat.bench.trace import TraceReport
 from sprat.devices.results import Emulation, Measurement, Setting, Work
 
-__all__ = ["Failure", "Job", "Message", "Progress", "Result"]
+__all__ = ["Failure", "Job", "Message", "Progress", "Result", "Traced"]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +41,12 @@ class Result(msgspec.Struct, frozen=True, tag="result"):
     measurement: Measurement
 
 
+class Traced(msgspec.Struct, frozen=True, tag="traced"):
+    """One test was traced."""
+
+    report: TraceReport
+
+
 class Failure(msgspec.Struct, frozen=True, tag="failure"):
     """An error of sprat's own tree, by class name."""
 
@@ -47,4 +54,4 @@ class Failure(msgspec.Struct, frozen=True, tag="failure"):
     text: str
 
 
-Message = Progress | Result | Failure
+Message = Progress | Result | Traced | Failure

@@ -15,7 +15,8 @@ from typing import IO
 import msgspec
 
 from sprat import errors
-from sprat.bench.messages import Failure, Job, Message, Progress, Result
+from sprat.bench.messages import Failure, Job, Message, Progress, Result, Traced
+from sprat.bench.trace import TraceReport
 from sprat.devices.cpu import this_cpu
 from sprat.devices.emulate import Emulator, choose_storage, plan_emulation
 from sprat.devices.fingerprint import fingerprint
@@ -24,7 +25,7 @@ from sprat.devices.resources import drop_cached
 from sprat.devices.results import Measurement, Setting, Work
 from sprat.errors import BackendError, DeviceError, EmulationError, InputError
 from sprat.places import find_source
-from sprat.runtime.engine import find_model
+from sprat.runtime.model_files import find_model
 
 __all__ = ["BenchOptions", "bench"]
 
@@ -72,8 +73,8 @@ class BenchOptions:
 
 def bench(
     options: BenchOptions, *, progress: ReportProgress = lambda _done, _total, _what: None
-) -> Iterator[Measurement]:
-    """Run the tests and yield each record as it is made.
+) -> Iterator[Measurement | TraceReport]:
+    """Run the tests and yield each record as it is made, and with ``trace`` a report for each test after them.
 
     Args:
         options: what to measure and how.
@@ -119,7 +120,7 @@ def _file(options: BenchOptions, progress: ReportProgress) -> Path:
     if (options.model is None) == (options.shape is None):
         raise InputError("give either a MODEL (a bundle or a GGUF) or --shape NAME (random weights; see: sprat plan)")
     if options.model is not None:
-        return find_model(find_source(options.model))
+        return find_model(find_source(options.model), options.backend)
     from sprat.export.random_shape import cached_shape
 
     assert options.shape is not None, "one of the two is given"
@@ -150,7 +151,7 @@ def _job(options: BenchOptions, works: tuple[Work, ...], path: Path, emulator: E
     )
 
 
-def _run_child(job: Job, emulator: Emulator | None, progress: ReportProgress) -> Iterator[Measurement]:
+def _run_child(job: Job, emulator: Emulator | None, progress: ReportProgress) -> Iterator[Measurement | TraceReport]:
     command = [sys.executable, "-m", "sprat.bench.worker"]
     with contextlib.ExitStack() as stack:
         if emulator is not None:
@@ -168,13 +169,15 @@ def _run_child(job: Job, emulator: Emulator | None, progress: ReportProgress) ->
         _check_ending(child.wait(), emulator)
 
 
-def _records(lines: IO[bytes], progress: ReportProgress) -> Iterator[Measurement]:
+def _records(lines: IO[bytes], progress: ReportProgress) -> Iterator[Measurement | TraceReport]:
     for line in lines:
         match msgspec.json.decode(line, type=Message):
             case Progress(done, total, what):
                 progress(done, total, what)
             case Result(measurement):
                 yield measurement
+            case Traced(report):
+                yield report
             case Failure(kind, text):
                 raise getattr(errors, kind)(text)
 

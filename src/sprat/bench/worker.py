@@ -15,22 +15,20 @@ import signal
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
-from sprat.bench.messages import Failure, Job, Message, Progress, Result
+from sprat.bench.messages import Failure, Job, Message, Progress, Result, Traced
 from sprat.bench.subject import CHUNK, StreamSubject
+from sprat.bench.trace import Tracer
 from sprat.devices.bench import Bench, Procedure, Setup
+from sprat.devices.footprint import Footprint
 from sprat.devices.results import Label, MeasuredModel
 from sprat.errors import SpratError
-from sprat.runtime.backends.registry import LoadRequest, choose, open_backend
-from sprat.runtime.footprint import file_footprint
-from sprat.runtime.foreign import any_format
-from sprat.runtime.gguf import GGUFFile
-from sprat.runtime.gguf_metadata import spec_from_metadata
-from sprat.runtime.spec import ModelSpec
+from sprat.runtime.backends.registry import LoadRequest, choose, chosen_footprint, open_backend
+from sprat.runtime.model_files import OpenModel, open_model
+from sprat.runtime.tensors import expected_tensors
 
 __all__ = ["run_job"]
 
@@ -49,61 +47,60 @@ def run_job(job: Job, out: BinaryIO) -> None:
 def _run(job: Job, out: BinaryIO) -> None:
     _tell(out, Progress(0, len(job.works), "loading"))
     started = time.perf_counter()
-    file = GGUFFile.open(job.path)
-    spec = spec_from_metadata(file.metadata, file)
+    model = open_model(job.path, job.backend)
     capacity = max(work.depth + work.n_tokens for work in job.works)
-    request = LoadRequest(file=file, spec=spec, context=capacity, n_threads=job.threads)
+    request = LoadRequest(file=model.file, spec=model.spec, context=capacity, n_threads=job.threads)
     choice = choose(job.backend, request)
     backend = open_backend(choice, request)
     subject = StreamSubject(backend.new_stream(capacity), backend.vocab_size)
     load_ms = 1e3 * (time.perf_counter() - started)
-    setup = _setup(job, file, spec, choice.name, capacity, load_ms)
+    setup = _setup(job, model, chosen_footprint(choice, request), choice.name, load_ms)
     bench = Bench(subject, setup, Procedure(repetitions=job.repetitions, sustained_s=job.sustained_s))
     for done, work in enumerate(job.works):
         _tell(out, Progress(done, len(job.works), work.test))
         _tell(out, Result(bench.measure(work)))
+    if job.trace:
+        tracer = Tracer(request, choice.name)
+        for work in job.works:
+            _tell(out, Traced(tracer.trace(work, setup.label)))
     _tell(out, Progress(len(job.works), len(job.works), "done"))
 
 
-def _setup(job: Job, file: GGUFFile, spec: ModelSpec, backend: str, capacity: int, load_ms: float) -> Setup:
-    return Setup(
-        model=_model(file, job),
-        backend=backend,
-        threads=job.threads,
-        path=Path(job.path),
-        label=Label.EMULATED if job.emulation else Label.MEASURED,
-        device=job.device,
-        versions=_versions(backend),
-        settings={"chunk": CHUNK, "context": capacity, "repetitions": job.repetitions} | job.settings,
-        memory_map=_memory_map(file, spec, capacity),
-        load_ms=load_ms,
-        emulation=job.emulation,
-    )
-
-
-def _model(file: GGUFFile, job: Job) -> MeasuredModel:
-    sizes: Counter[str] = Counter()
-    for info in file.tensors.values():
-        sizes[any_format(info.format_type).name] += info.nbytes
-    return MeasuredModel(
-        name=str(file.metadata.get("general.name", file.path.stem)),
-        quant=sizes.most_common(1)[0][0],
-        size_bytes=sizes.total(),
-        n_params=sum(math.prod(info.shape) for info in file.tensors.values()),
-        digest=job.digest,
-        random_weights=job.random_weights,
-    )
-
-
-def _memory_map(file: GGUFFile, spec: ModelSpec, context: int) -> dict[str, int]:
-    footprint = file_footprint(spec, file, context=min(context, spec.max_context))
+def _setup(job: Job, model: OpenModel, footprint: Footprint, backend: str, load_ms: float) -> Setup:
     parts = {
         "resident weights": footprint.resident_bytes,
         "experts": footprint.routed_bytes,
         "cache": footprint.cache_bytes,
         "buffers": footprint.buffer_bytes,
     }
-    return {name: size for name, size in parts.items() if size}
+    return Setup(
+        model=_measured_model(job, model),
+        backend=backend,
+        threads=job.threads,
+        path=model.file.path,
+        label=Label.EMULATED if job.emulation else Label.MEASURED,
+        device=job.device,
+        versions=_versions(backend),
+        settings={"chunk": CHUNK, "context": footprint.context, "repetitions": job.repetitions} | job.settings,
+        memory_map={name: size for name, size in parts.items() if size},
+        load_ms=load_ms,
+        emulation=job.emulation,
+    )
+
+
+def _measured_model(job: Job, model: OpenModel) -> MeasuredModel:
+    """``quant`` is the format that holds the most bytes."""
+    sizes: Counter[str] = Counter()
+    for tensor in model.file.tensors.values():
+        sizes[tensor.type_name] += tensor.nbytes
+    return MeasuredModel(
+        name=model.name,
+        quant=sizes.most_common(1)[0][0],
+        size_bytes=sizes.total(),
+        n_params=sum(map(math.prod, expected_tensors(model.spec).values())),
+        digest=job.digest,
+        random_weights=job.random_weights,
+    )
 
 
 def _versions(backend: str) -> dict[str, str]:

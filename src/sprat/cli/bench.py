@@ -9,12 +9,15 @@ from typing import Any
 import click
 
 from sprat.bench import BenchOptions, bench
-from sprat.cli.bench_tables import csv_text, print_details, print_speeds
+from sprat.bench.trace import TraceReport
+from sprat.cli.bench_tables import csv_text, print_comparison, print_details, print_speeds, print_trace
 from sprat.cli.terminal import print_json, progress_bar
-from sprat.devices.results import Measurement, write_results
+from sprat.devices.compare import compare, differences
+from sprat.devices.results import Measurement, read_results, write_results
 
 __all__ = ["command"]
 
+_CONFIDENCE = 0.95
 _EXAMPLES = """\b
 Examples:
   sprat bench OUT -p 512 -n 128 -d 0,4096
@@ -51,38 +54,64 @@ def _counts(_context: click.Context, _option: click.Parameter, text: str) -> tup
 @click.option("--emulate", is_flag=True, help="Run under the device's cores, memory and storage speed. Needs root.")
 @click.option("--storage", help="Of the device, where the model lies; its first one by default.")
 @click.option("--sustained", "sustained_s", type=float, default=0.0, help="Keep each test running for these seconds.")
+@click.option("--trace", is_flag=True, help="Also show where the time goes, kernel by kernel and layer by layer.")
+@click.option(
+    "--compare",
+    "files",
+    nargs=2,
+    type=click.Path(path_type=Path),
+    metavar="A B",
+    help="Measure nothing: hold the results in file B against those in A.",
+)
 @click.option("--json", "form", flag_value="json", help="Print one JSON object per test.")
 @click.option("--markdown", "form", flag_value="markdown", help="Print markdown tables, on a terminal too.")
 @click.option("--csv", "form", flag_value="csv", help="Print CSV.")
-@click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Also write JSON lines to a file."
-)
-def command(*, form: str | None, output: Path | None, **options: Any) -> None:
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Also write JSON lines to this file.")
+def command(*, form: str | None, output: Path | None, files: tuple[Path, Path] | None, **options: Any) -> None:
     """Measure how fast MODEL (a bundle or a GGUF) runs here, or under the limits of a device.
 
     Each test is warmed up until it is stable and then repeated. Every figure says whether it was measured on this
     machine or emulated.
     """
+    if files:
+        _compare(*files, as_json=form == "json")
+        return
     with progress_bar("bench", quiet=form == "json") as bar:
-        records = list(bench(BenchOptions(**options), progress=bar))
+        made = list(bench(BenchOptions(**options), progress=bar))
+    records = [record for record in made if isinstance(record, Measurement)]
+    traces = [report for report in made if isinstance(report, TraceReport)]
     if output:
         write_results(output, records)
     match form:
         case "json":
-            for record in records:
+            for record in made:
                 print_json(record)
         case "csv":
             click.echo(csv_text(records), nl=False)
         case _:
-            _print(records)
+            _print(records, traces)
 
 
-def _print(records: Sequence[Measurement]) -> None:
+def _print(records: Sequence[Measurement], traces: Sequence[TraceReport]) -> None:
     print_speeds(records)
     print_details(records)
+    for report in traces:
+        print_trace(report)
     for note in dict.fromkeys(f"{record.work.test}: {note}" for record in records for note in record.notes):
         click.echo(f"note: {note}")
     if emulation := records[0].emulation:
         for sentence in emulation.not_emulated:
             click.echo(f"not emulated: {sentence}")
     click.echo("next:  sprat bench … -o a.jsonl   then:  sprat bench --compare a.jsonl b.jsonl")
+
+
+def _compare(before: Path, after: Path, *, as_json: bool) -> None:
+    comparisons = compare(read_results(before), read_results(after), _CONFIDENCE)
+    if as_json:
+        for pair in comparisons:
+            print_json({"test": pair.before.work.test, "verdict": pair.verdict, "ratio": pair.ratio})
+        return
+    print_comparison(comparisons, _CONFIDENCE)
+    for difference in differences(comparisons[0].before, comparisons[0].after):
+        click.echo(f"differs: {difference}")
+    click.echo(f"next:  sprat report {before} {after} -o report.html")

@@ -7,10 +7,15 @@ import io
 import statistics
 from collections.abc import Sequence
 
-from sprat.cli.terminal import human_bytes, print_table
-from sprat.devices.results import Measurement, Moment, Percentiles
+import click
 
-__all__ = ["csv_text", "print_details", "print_speeds"]
+from sprat.bench.trace import TraceReport, TraceRow, by_kernel, by_layer
+from sprat.cli.terminal import human_bytes, print_table
+from sprat.devices.compare import Comparison
+from sprat.devices.results import Measurement, Moment, Percentiles
+from sprat.runtime.trace import NO_LAYER
+
+__all__ = ["csv_text", "print_comparison", "print_details", "print_speeds", "print_trace"]
 
 _NONE = "-"  # the machine cannot tell
 
@@ -54,6 +59,45 @@ def print_details(records: Sequence[Measurement]) -> None:
     print_table([columns[index] for index in told], [[row[index] for index in told] for row in rows])
 
 
+def print_comparison(comparisons: Sequence[Comparison], confidence: float) -> None:
+    """Both speeds, how many times faster the second is, and what that is worth."""
+    label = comparisons[0].before.label
+    rows = [
+        (
+            pair.before.work.test,
+            _speed(pair.before),
+            _speed(pair.after),
+            f"{pair.ratio.value:.3f}",
+            f"{pair.ratio.low:.3f} to {pair.ratio.high:.3f}",
+            pair.verdict,
+        )
+        for pair in comparisons
+    ]
+    interval = f"{confidence:.0%} interval"
+    print_table(("test", f"first, t/s {label}", f"second, t/s {label}", "ratio", interval, "second is"), rows)
+
+
+def print_trace(report: TraceReport) -> None:
+    """Milliseconds per kernel and per layer, and how close each came to what holds it back."""
+    kernels_ms = sum(row.ms for row in report.rows)
+    click.echo(
+        f"{report.trace.test}, {report.label}: {report.wall_ms:.2f} ms per pass, {kernels_ms:.2f} in kernels; 100 % is "
+        f"{report.read_gbps:.1f} GB/s of memory, {report.int8_gops:.0f} GOP/s int8 and {report.f32_gflops:.0f} GFLOP/s "
+        "float32, the best of these kernels here"
+    )
+    print_table(
+        ("kernel", "weights", "calls", "ms", "of the time", "MB read", "GB/s", "GOP/s", "reached"),
+        [(row.kernel, row.what or _NONE, f"{row.calls:.0f}", *_trace_cells(report, row)) for row in by_kernel(report)],
+    )
+    print_table(
+        ("layer", "calls", "ms", "of the time", "MB read", "GB/s", "GOP/s", "reached"),
+        [
+            ("ends" if row.layer == NO_LAYER else str(row.layer), f"{row.calls:.0f}", *_trace_cells(report, row))
+            for row in by_layer(report)
+        ],
+    )
+
+
 def csv_text(records: Sequence[Measurement]) -> str:
     """One line per record, numbers in plain units; empty where the machine cannot tell."""
     out = io.StringIO()
@@ -62,6 +106,19 @@ def csv_text(records: Sequence[Measurement]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()
+
+
+def _trace_cells(report: TraceReport, row: TraceRow) -> tuple[str, ...]:
+    seconds = max(row.ms, 1e-9) / 1e3
+    share, limit = report.share(row)
+    return (
+        f"{row.ms:.3f}",
+        f"{row.ms / report.wall_ms:.1%}",
+        f"{row.n_bytes / 1e6:.2f}",
+        f"{row.n_bytes / 1e9 / seconds:.1f}",
+        f"{row.n_ops / 1e9 / seconds:.0f}",
+        f"{share:.0%} {limit}" if row.n_bytes else _NONE,
+    )
 
 
 def _csv_row(record: Measurement) -> dict[str, object]:

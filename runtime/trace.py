@@ -1,0 +1,155 @@
+"""Where the time goes: any kernels, with a clock around every call.
+
+::
+
+    traced = TracedKernels(NativeKernels(2))
+    model = load_model(spec, weights, traced)
+    ...
+    for row in traced.calls: ...
+
+A call is charged to the layer whose weights it reads; one that reads no weights (a norm, a rotation, grouped attention,
+the choice of experts) comes before one that does, and is charged to the same layer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, cast
+
+import numpy as np
+
+from sprat.runtime.kernels import MLP, Kernels, Routes
+from sprat.runtime.weights import Weight
+
+__all__ = ["NO_LAYER", "KernelCall", "TracedKernels", "traced"]
+
+NO_LAYER = -1  # embeddings and the head
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class KernelCall:
+    """One call: ``n_bytes`` of weights and cache read, ``n_ops`` of products (two per multiplication and addition)."""
+
+    kernel: str  # "linear"
+    what: str  # "attn_output"; empty where no weight is read
+    layer: int
+    seconds: float
+    n_bytes: int
+    n_ops: int
+
+
+class TracedKernels:
+    """Kernels that note every call in :attr:`calls`; everything else is the wrapped ones'.
+
+    A wrapper by name and not by inheritance, so that a kernel that joins the contract is timed at once.
+    """
+
+    def __init__(self, kernels: Kernels) -> None:
+        self.calls: list[KernelCall] = []
+        self._kernels = kernels
+        self._waiting: list[KernelCall] = []  # of a layer that is not known yet
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._kernels, name)
+        if callable(found) and hasattr(Kernels, name):
+            found = self._timed(name, found)
+            setattr(self, name, found)  # looked up once: a small model makes a call every few microseconds
+        return found
+
+    def _timed(self, name: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            start = time.perf_counter()
+            result = kernel(*arguments, **named)
+            self._note(name, time.perf_counter() - start, (*arguments, *named.values()))
+            return result
+
+        return call
+
+    def _note(self, name: str, seconds: float, arguments: tuple[Any, ...]) -> None:
+        weights = list(_weights(arguments))
+        n_bytes, n_ops = _cost(name, arguments)
+        layer, what = _place(weights[0].name) if weights else (NO_LAYER, "")
+        self._waiting.append(KernelCall(name, what, layer, seconds, n_bytes, n_ops))
+        if weights:
+            self.calls += (dataclasses.replace(waiting, layer=layer) for waiting in self._waiting)
+            self._waiting.clear()
+
+
+def traced(kernels: TracedKernels) -> Kernels:
+    """The same object under the type that models ask for: its methods come into being by name."""
+    return cast("Kernels", kernels)
+
+
+def _cost(name: str, arguments: tuple[Any, ...]) -> tuple[int, int]:
+    """Bytes read and operations done; activations are left out: they come from the cache."""
+    if name == "embed":
+        table, tokens = arguments[:2]
+        return len(tokens) * table.nbytes // table.shape[0], 0
+    if name == "experts":
+        return _experts_cost(*arguments)
+    if name.startswith("mla"):
+        return _latent_cost(*arguments[:4], expanded=name == "mla_expanded")
+    if name == "gqa_attention":
+        return _grouped_cost(*arguments[:2])
+    n_tokens, weights = len(arguments[0]), list(_weights(arguments))
+    return sum(weight.nbytes for weight in weights), 2 * n_tokens * sum(math.prod(weight.shape) for weight in weights)
+
+
+def _experts_cost(x: Any, routes: Routes, routed: MLP, shared: MLP | None = None) -> tuple[int, int]:
+    """Each chosen expert is read once, and computes for each of its tokens."""
+    matrices = (routed.gate, routed.up, routed.down)
+    chosen = len(np.unique(routes.experts))
+    n_bytes = sum(weight.nbytes // weight.shape[0] for weight in matrices) * chosen
+    n_ops = 2 * routes.experts.size * sum(math.prod(weight.shape[1:]) for weight in matrices)
+    for weight in (shared.gate, shared.up, shared.down) if shared else ():
+        n_bytes += weight.nbytes
+        n_ops += 2 * len(x) * math.prod(weight.shape)
+    return n_bytes, n_ops
+
+
+def _latent_cost(q: Any, rows: Any, k_b: Weight, v_b: Weight, *, expanded: bool) -> tuple[int, int]:
+    """Keys and values expanded once per row, or queries absorbed once per token; then scores and sums, causally."""
+    n_tokens, heads, head_dim = q.shape
+    n_bytes, n_rows = _rows_read(rows)
+    _, latent_dim, nope_dim = k_b.shape
+    projected = n_rows if expanded else n_tokens
+    per_pair = head_dim + v_b.shape[1] if expanded else latent_dim + head_dim - nope_dim + latent_dim
+    n_ops = projected * (math.prod(k_b.shape) + math.prod(v_b.shape)) + _pairs(n_tokens, n_rows) * heads * per_pair
+    return k_b.nbytes + v_b.nbytes + n_bytes, 2 * n_ops
+
+
+def _grouped_cost(q: Any, rows: Any) -> tuple[int, int]:
+    n_tokens, heads, head_dim = q.shape
+    n_bytes, n_rows = _rows_read(rows)
+    return n_bytes, 2 * _pairs(n_tokens, n_rows) * heads * 2 * head_dim
+
+
+def _pairs(n_tokens: int, n_rows: int) -> int:
+    """Pairs of a query and a row that it sees: the last ``n_tokens`` rows are the queries' own."""
+    return n_tokens * (n_rows - n_tokens) + n_tokens * (n_tokens + 1) // 2
+
+
+def _rows_read(rows: Any) -> tuple[int, int]:
+    """Bytes and tokens of a layer's cache: an array ``(..., tokens, numbers)``, or a record of several."""
+    arrays = (
+        [rows] if isinstance(rows, np.ndarray) else [getattr(rows, field.name) for field in dataclasses.fields(rows)]
+    )
+    return sum(array.nbytes for array in arrays), arrays[0].shape[-2]
+
+
+def _weights(arguments: Iterable[Any]) -> Iterator[Weight]:
+    """All weights among a kernel's arguments."""
+    for argument in arguments:
+        if isinstance(argument, Weight):
+            yield argument
+        elif isinstance(argument, MLP):
+            yield from (argument.gate, argument.up, argument.down)
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Layer and role of a weight: ``blk.3.attn_q.weight`` is ``(3, "attn_q")``."""
+    parts = name.removesuffix(".weight").split(".")
+    return (int(parts[1]), parts[2]) if parts[0] == "blk" else (NO_LAYER, parts[0])
