@@ -120,7 +120,7 @@ def export(
     formats: Sequence[str] = ("gguf",),
     tensor_rules: Sequence[str] = (),
     align: int | None = None,
-    onnx: OnnxOptions = OnnxOptions(),
+    onnx: OnnxOptions | None = None,
     context: int | None = None,
     force: bool = False,
     progress: ReportProgress = lambda _: None,
@@ -148,7 +148,7 @@ def export(
     checkpoint = Checkpoint.open(source)
     recipe, plan = _choose_recipe(checkpoint.spec, quant, device, tensor_rules, context, force)
     tokenizer = _tokenizer_keys(checkpoint)
-    known = writers(align=align, onnx=onnx)
+    known = writers(align=align, onnx=onnx or OnnxOptions())
     artifacts = _plan_artifacts(checkpoint, recipe, formats, tokenizer, known)
     if (made := existing_manifest(out)) and not force:
         bundle = _same_bundle(out, made, checkpoint, artifacts)

@@ -2,7 +2,7 @@
 
 ::
 
-    graph = GraphBuilder("student", opset=23)
+    graph = GraphBuilder("student")
     with graph.scope("blk.0"):
         y = graph.op("RMSNormalization", x, gain, epsilon=1e-6, axis=-1)     # node blk.0/RMSNormalization
 
@@ -11,8 +11,9 @@ A value is an :class:`onnx_ir.Value`; none of them holds a weight.
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -33,18 +34,16 @@ class GraphBuilder:
 
     Args:
         name: of the graph.
-        within: the graph that this one is a branch of; names stay unique over both, constants are shared.
     """
 
-    def __init__(self, name: str, within: GraphBuilder | None = None) -> None:
-        self._name = name
+    def __init__(self, name: str) -> None:
+        self._name, self._scope = name, ""
         self._nodes: list[ir.Node] = []
         self._inputs: list[Value] = []
         self._outputs: list[Value] = []
-        self._initializers: list[Value] = [] if within is None else within._initializers
-        self._constants: dict[tuple[bytes, str, tuple[int, ...]], Value] = {} if within is None else within._constants
-        self._names: Counter[str] = Counter() if within is None else within._names
-        self._scope = "" if within is None else within._scope
+        self._initializers: list[Value] = []
+        self._constants: dict[tuple[bytes, str, tuple[int, ...]], Value] = {}
+        self._names: Counter[str] = Counter()
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
@@ -81,7 +80,7 @@ class GraphBuilder:
     def initializer(self, tensor: ir.TensorProtocol) -> Value:
         """A named tensor: a constant, or the place of a weight in another file."""
         value = ir.Value(
-            name=tensor.name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+            name=tensor.name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
         )
         self._initializers.append(value)
         return value
@@ -103,13 +102,13 @@ class GraphBuilder:
         value.name, value.shape, value.type = name, ir.Shape(shape), ir.TensorType(dtype)
         self._outputs.append(value)
 
-    def branch(self, name: str) -> GraphBuilder:
-        """A graph for a branch of ``If``, which sees all values of this one."""
-        return GraphBuilder(self.unique(self._scope + name), within=self)
-
-    def finish_branch(self, result: Value) -> ir.Graph:
-        """The branch, whose only output is ``result``."""
-        return ir.Graph([], [result], nodes=self._nodes, name=self._name)
+    def branch(self, name: str, build: Callable[[GraphBuilder], Value]) -> ir.Graph:
+        """A graph for a branch of ``If``, with one output, which ``build`` returns; it sees all values of this one."""
+        inner = copy.copy(self)  # names stay unique over both, and weights and constants are this graph's
+        inner._nodes = []
+        with inner.scope(name):
+            result = build(inner)
+        return ir.Graph([], [result], nodes=inner._nodes, name=self._scope + name)
 
     def finish(self, opsets: dict[str, int]) -> ir.Graph:
         """The whole graph."""

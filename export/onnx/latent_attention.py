@@ -17,8 +17,8 @@ from sprat.export.onnx.graph import GraphBuilder, Value
 from sprat.export.onnx.norms import rms_norm
 from sprat.export.onnx.positions import Angles
 from sprat.export.onnx.weights import GraphWeights
-from sprat.runtime.spec import MLASpec, ModelSpec
 from sprat.runtime.models.deepseek import attention_scale
+from sprat.runtime.spec import MLASpec, ModelSpec
 
 __all__ = ["latent_attention"]
 

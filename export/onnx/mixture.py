@@ -1,8 +1,8 @@
-"""A mixture of experts: the router, DeepSeek's ways of choosing, and the experts, of which only the chosen are computed.
+"""A mixture of experts: the router, DeepSeek's choice, and the experts, of which only the chosen are computed.
 
 With contributed operators ``QMoE`` chooses by one matrix and mixes by another, which is what DeepSeek needs: V2-Lite's
-scores are not normalised, and V3's bias counts for the choice alone. Float experts, and those of a portable graph, stand
-one by one in an ``If`` each, so that those without a token cost nothing.
+scores are not normalised, and V3's bias counts for the choice alone. Experts of floats, and all of a portable graph,
+stand in an ``If`` each, so that those without a token cost nothing.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from sprat.export.onnx.data import StoredWeight
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
 from sprat.export.onnx.mlp import gated, mlp
-from sprat.export.onnx.data import StoredWeight
 from sprat.export.onnx.weights import GraphWeights
 from sprat.runtime.spec import GroupScore, MoESpec, Scoring
 
@@ -136,13 +136,15 @@ def _branches(
     out: Value,
 ) -> tuple[ir.Graph, ir.Graph]:
     """The sum with the expert's part, and the sum as it is."""
-    then, otherwise = graph.branch("chosen"), graph.branch("idle")
-    number = then.constant(expert)
-    tokens = then.op("NonZero", then.op("Gather", is_chosen, number, axis=1))
-    places = then.op("Transpose", tokens, perm=[1, 0])  # (m, 1)
-    rows = then.op("GatherND", x, places)
-    gate, up = (weights.product(then, rows, part, expert=expert) for part in parts[:2])
-    result = weights.product(then, gated(then, gate, up), parts[2], expert=expert)
-    share = then.op("GatherND", then.op("Gather", shares, then.constant([expert]), axis=1), places)  # (m, 1)
-    added = then.op("ScatterND", out, places, then.op("Mul", result, share), reduction="add")
-    return then.finish_branch(added), otherwise.finish_branch(otherwise.op("Identity", out))
+
+    def add(then: GraphBuilder) -> Value:
+        number = then.constant([expert])
+        tokens = then.op("NonZero", then.op("Gather", is_chosen, then.constant(expert), axis=1))
+        places = then.op("Transpose", tokens, perm=[1, 0])  # (m, 1)
+        rows = then.op("GatherND", x, places)
+        gate, up = (weights.product(then, rows, part, expert=expert) for part in parts[:2])
+        result = weights.product(then, gated(then, gate, up), parts[2], expert=expert)
+        share = then.op("GatherND", then.op("Gather", shares, number, axis=1), places)  # (m, 1)
+        return then.op("ScatterND", out, places, then.op("Mul", result, share), reduction="add")
+
+    return graph.branch("chosen", add), graph.branch("idle", lambda otherwise: otherwise.op("Identity", out))

@@ -15,8 +15,8 @@ from sprat.export.onnx.latent_attention import latent_attention
 from sprat.export.onnx.mixture import mixture
 from sprat.export.onnx.mlp import mlp
 from sprat.export.onnx.norms import add_and_norm, rms_norm
-from sprat.export.onnx.positions import causal_mask, positions, rotary_angles
 from sprat.export.onnx.options import OnnxOptions
+from sprat.export.onnx.positions import causal_mask, positions, rotary_angles
 from sprat.export.onnx.weights import GraphWeights
 from sprat.export.source_tensor import SourceTensor
 from sprat.quant.recipe import Recipe

@@ -89,13 +89,15 @@ class GraphWeights:
         if self.options.portable:
             return graph.op("Gemm", x, self._dequantized(graph, weight, expert), bias, transB=1)
         arrays = self._blocks(weight, expert)
-        attributes = {"K": n_in, "N": n_out, "bits": format.bits, "block_size": format.block_size}
         return graph.op(
             "MatMulNBits",
             *(x, arrays.codes, self._widened(arrays.scales), arrays.zeros, None, bias),
             domain=CONTRIB,
+            K=n_in,
+            N=n_out,
+            bits=format.bits,
+            block_size=format.block_size,
             accuracy_level=self.options.accuracy_level,
-            **attributes,
         )
 
     def experts(self, layer: int, part: str) -> StoredWeight:
@@ -149,6 +151,8 @@ class GraphWeights:
         codes, scales = (graph.op("Gather", value, tokens) for value in (arrays.codes, arrays.scales))
         if format.bits == 4:
             codes = _nibbles(graph, codes)
+        if format.symmetric:  # from two's complement
+            codes = graph.op("BitwiseXor", codes, graph.constant(format.half_range, np.uint8))
         levels = graph.op("Cast", graph.op("Reshape", codes, graph.constant([0, -1, format.block_size])), to=_FLOAT)
         if arrays.zeros is None:
             zero = graph.constant(format.half_range, np.float32)

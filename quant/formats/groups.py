@@ -5,8 +5,8 @@
     symmetric    d: binary16 | codes
     asymmetric   d: binary16 | z: one byte | codes        two codes of four bits share a byte, the first of them low
 
-A writer takes these fields apart: ``MatMulNBits``, ``QMoE``, ``GatherBlockQuantized`` and ``DequantizeLinear`` want them
-as tensors of their own, the codes in just this order
+A writer takes these fields apart: ``MatMulNBits``, ``QMoE``, ``GatherBlockQuantized`` and ``DequantizeLinear`` want
+tensors of each, the codes in just this order
 (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md).
 
 In symmetric blocks of 32 lie the codes and scales of Q4_0 and Q8_0: what is done for their rounding reaches ONNX too.
@@ -95,9 +95,9 @@ class GroupFormat(BlockFormat, ggml_type=-1, file_type=-1, block_size=1, block_b
         x, largest = to_lanes(sanitize(blocks), self.block_size), 2 * self.half_range - 1
         d, m = affine_fit(x, largest)
         zero = nearest_whole(m * reciprocal(d), 0, largest)
-        levels = nearest_whole(x * reciprocal(d), -zero, largest - zero)
+        levels = nearest_whole(x * reciprocal(d) + zero, 0, largest) - zero
         d = saturate_f16(over(column_sums(x * levels), column_sums(levels * levels)))
-        return self._pack(d, nearest_whole(x * reciprocal(d), -zero, largest - zero) + zero, zero)
+        return self._pack(d, nearest_whole(x * reciprocal(d) + zero, 0, largest), zero)
 
     def _codes(self, packed: U8Array) -> F32Array:
         stored = packed[:, self.codes_start :]

@@ -6,6 +6,7 @@ import click
 
 from sprat.cli.terminal import human_bytes, print_json, print_table, progress_bar
 from sprat.export.gguf import Progress
+from sprat.export.onnx import OnnxOptions
 from sprat.export.pipeline import ExportResult, export
 from sprat.places import find_source
 
@@ -16,6 +17,7 @@ Examples:
   sprat export DeepSeek-V2-Lite-Chat v2-lite --device rpi5-8gb
   sprat export model.gguf out --quant int8
   sprat export demo out --quant int4 --tensor 'ffn_down_exps=q5_0'
+  sprat export demo out --format onnx,gguf --quant int4
 """
 
 
@@ -24,9 +26,12 @@ Examples:
 @click.argument("out")
 @click.option("--device", help="Choose the quantization that fits this device (see: sprat devices).")
 @click.option("--quant", help="int8, int4, or any single block format such as q4_k.")
-@click.option("--format", "formats", default="gguf", show_default=True, help="Formats to write, separated by commas.")
+@click.option("--format", "formats", default="gguf", show_default=True, help="gguf, onnx, or both with a comma.")
 @click.option("--tensor", "tensor_rules", multiple=True, metavar="PATTERN=FORMAT", help="A format for some tensors.")
-@click.option("--align", type=int, help="Lay tensors on multiples of this many bytes; 4096 by default for mixtures.")
+@click.option("--align", type=int, help="GGUF: lay tensors on multiples of this many bytes; 4096 for mixtures.")
+@click.option("--block-size", type=click.Choice(["32", "64", "128"]), default="32", help="ONNX: weights in a group.")
+@click.option("--accuracy-level", type=click.Choice(["0", "4"]), default="4", help="ONNX: 0 for float32 activations.")
+@click.option("--portable", is_flag=True, help="ONNX: standard operators only, for other runtimes than onnxruntime.")
 @click.option("--context", type=click.IntRange(min=1), help="Tokens to plan the cache for.")
 @click.option("--force", is_flag=True, help="Replace an older bundle at OUT, and write what does not fit the device.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -39,6 +44,9 @@ def command(
     formats: str,
     tensor_rules: tuple[str, ...],
     align: int | None,
+    block_size: str,
+    accuracy_level: str,
+    portable: bool,
     context: int | None,
     force: bool,
     as_json: bool,
@@ -60,6 +68,7 @@ def command(
             formats=formats.split(","),
             tensor_rules=tensor_rules,
             align=align,
+            onnx=OnnxOptions(block_size=int(block_size), accuracy_level=int(accuracy_level), portable=portable),
             context=context,
             force=force,
             progress=report,
