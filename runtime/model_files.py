@@ -108,7 +108,7 @@ class ONNXModel:
 
     def tokenizer(self) -> Tokenizer:
         """From tokenizer.json and the configs in the folder."""
-        return Tokenizer.from_file(self.file.path.parent)
+        return Tokenizer.from_files(TokenizerFiles(self.file.path.parent, self.spec.vocab_size))
 
     def template(self, tokenizer: Tokenizer) -> ChatTemplate | None:
         """chat_template.jinja, or what tokenizer_config.json says."""

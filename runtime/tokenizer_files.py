@@ -31,17 +31,18 @@ class TokenizerFiles:
 
     Args:
         path: The file, or the directory that holds it.
+        n_rows: Rows of the embedding, where no config.json says so.
 
     Raises:
         TokenizerError: there is none, or one of them is no JSON object.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, n_rows: int | None = None) -> None:
         self.path = _find(Path(path))
         self.tokenizer = _read(self.path) if self.path.suffix == ".json" else {}  # empty for a tokenizer.model
         self.config = _read(self.path.with_name("tokenizer_config.json"))
         self.generation = _read(self.path.with_name("generation_config.json"))
-        self.model = _read(self.path.with_name("config.json"))
+        self.model = {"vocab_size": n_rows, **_read(self.path.with_name("config.json"))}
 
     @property
     def n_rows(self) -> int | None:

@@ -1,0 +1,250 @@
+"""ONNX models through the engine: the same sessions, caches and answers as the NumPy reference gives."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tiny_checkpoint import CONFIGS, write_checkpoint
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from sprat.errors import BackendError, BundleError, ConfigError, DoesNotFitError, ModelFileError, PromptError  # noqa: E402
+from sprat.export.inspection import inspect  # noqa: E402
+from sprat.export.onnx.options import OnnxOptions  # noqa: E402
+from sprat.export.pipeline import export  # noqa: E402
+from sprat.export.verify import verify  # noqa: E402
+from sprat.runtime.engine import Engine  # noqa: E402
+from sprat.runtime.onnx_file import ONNXFile  # noqa: E402
+
+TOKENS = [0, *(int(token) for token in np.random.default_rng(1).integers(2, 512, 40))]
+FORMS = [*((name, False) for name in CONFIGS), *((name, True) for name in CONFIGS)]
+
+
+@pytest.fixture(scope="module", params=FORMS, ids=lambda form: f"{form[0]}-{'portable' if form[1] else 'contrib'}")
+def bundle(request, tmp_path_factory):
+    """A bundle with the same float32 weights as GGUF and as ONNX: every form of cache is among them."""
+    name, portable = request.param
+    folder = tmp_path_factory.mktemp("onnx")
+    source = write_checkpoint(folder / f"tiny-{name}", name)
+    options = OnnxOptions(portable=portable)
+    return export(source, folder / "out", quant="f32", formats=["gguf", "onnx"], onnx=options).bundle
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """One bundle of ONNX alone, for what does not depend on the architecture."""
+    folder = tmp_path_factory.mktemp("onnx")
+    return export(write_checkpoint(folder / "tiny"), folder / "out", quant="int8", formats=["onnx"]).bundle
+
+
+@pytest.fixture
+def engine(bundle):
+    with Engine.load(bundle.path, backend="onnx") as loaded:
+        yield loaded
+
+
+@pytest.fixture
+def expected(bundle):
+    """Logits after each of `TOKENS`, from NumPy."""
+    with Engine.load(bundle.path, backend="reference") as reference:
+        return reference.backend.new_stream(64).extend_all(TOKENS)
+
+
+def test_logits_are_those_of_the_reference(engine, expected):
+    found = engine.backend.new_stream(64).extend_all(TOKENS)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("cuts", [[1, 2, 3, 20], list(range(1, 41))], ids=["chunks", "token by token"])
+def test_a_cache_in_parts_is_the_cache_of_the_whole(engine, expected, cuts):
+    stream = engine.backend.new_stream(64)
+    parts = [TOKENS[start:end] for start, end in zip([0, *cuts], [*cuts, None], strict=True)]
+    last = [stream.extend(part) for part in parts]
+    assert stream.length == len(TOKENS)
+    np.testing.assert_allclose(last, expected[[*(cut - 1 for cut in cuts), -1]], atol=1e-4)
+
+
+def test_a_prompt_longer_than_a_chunk_is_cut(engine, expected, monkeypatch):
+    monkeypatch.setattr("sprat.runtime.backends.onnx._CHUNK", 7)
+    assert np.allclose(engine.backend.new_stream(64).extend_all(TOKENS), expected, atol=1e-4)
+    assert np.allclose(engine.backend.new_stream(64).extend(TOKENS), expected[-1], atol=1e-4)
+
+
+def test_the_cache_can_be_full_to_its_last_row(engine, expected):
+    stream = engine.backend.new_stream(len(TOKENS))
+    np.testing.assert_allclose(stream.extend(TOKENS), expected[-1], atol=1e-4)
+    with pytest.raises(PromptError, match="1 more do not fit"):
+        stream.extend([5])
+    assert stream.length == stream.capacity == len(TOKENS)
+
+
+def test_a_truncated_cache_goes_on_as_if_nothing_had_followed(engine, expected):
+    stream = engine.backend.new_stream(64)
+    stream.extend(TOKENS[:20])
+    stream.extend([7, 8, 9])
+    stream.truncate(20)
+    np.testing.assert_allclose(stream.extend(TOKENS[20:]), expected[-1], atol=1e-4)
+
+
+def test_a_saved_cache_goes_on_in_another_stream(engine, expected):
+    first, second = (engine.backend.new_stream(64) for _ in range(2))
+    first.extend(TOKENS[:30])
+    second.restore(first.save())
+    assert second.length == 30
+    np.testing.assert_allclose(second.extend(TOKENS[30:]), expected[-1], atol=1e-4)
+    with pytest.raises(ModelFileError, match="damaged"):
+        second.restore(first.save()[:-1])
+
+
+def test_two_streams_do_not_disturb_each_other(engine, expected):
+    streams = [engine.backend.new_stream(64) for _ in range(2)]
+    for stream, start in zip(streams, (3, 0), strict=True):
+        stream.extend(TOKENS[start:20])
+    np.testing.assert_allclose(streams[1].extend(TOKENS[20:]), expected[-1], atol=1e-4)
+
+
+def test_generation_and_chat_are_the_reference_s(bundle, engine):
+    with Engine.load(bundle.path, backend="reference") as reference:
+        answers = [one.generate("The dog", max_tokens=12, temperature=0).text() for one in (engine, reference)]
+        replies = [
+            one.chat([{"role": "user", "content": "The fox"}], max_tokens=12, temperature=0)["choices"]
+            for one in (engine, reference)
+        ]
+    assert answers[0] == answers[1] != ""
+    assert replies[0] == replies[1]
+    assert engine.backend_choice.name == "onnx"
+
+
+def test_verify_compares_both_artifacts_of_a_bundle(bundle):
+    source = bundle.path.parent / bundle.manifest.source.name
+    found = verify(bundle.path, source, text="The quick brown fox. " * 20, backends=["reference", "onnx"])
+    assert found.quality["onnx"].mean_kld < 1e-6
+    assert found.quality["onnx"].n_tokens == found.quality["reference"].n_tokens
+
+
+def test_of_both_artifacts_inspect_shows_the_same_weights(bundle):
+    gguf, model = inspect(bundle.path), inspect(bundle.artifact("onnx"))
+    assert model.kind == "onnx"
+    assert (model.architecture, model.n_layers) == (gguf.architecture, gguf.n_layers)
+    assert model.n_weights == sum(use.n_weights for use in gguf.tensors if use.role != "rope_freqs")
+    assert any("also holds onnx: sprat inspect" in note for note in gguf.notes)
+
+
+def test_a_bundle_of_onnx_alone_is_loaded_without_being_asked(small):
+    with Engine.load(small.path) as engine, Engine.load(small.artifact("onnx")) as from_file:
+        answers = [one.generate("The dog", max_tokens=8, seed=1).text() for one in (engine, from_file)]
+        assert engine.backend_choice.name == "onnx"
+        assert engine.name == "tiny"
+    assert answers[0] == answers[1] != ""
+    assert inspect(small.path).kind == "bundle"
+
+
+def test_other_backends_refuse_it_in_one_line(small):
+    with pytest.raises(BundleError, match="holds no 'gguf' artifact, only onnx"):
+        Engine.load(small.path, backend="reference")
+    with pytest.raises(BackendError, match="the reference backend reads gguf, not onnx"):
+        Engine.load(small.artifact("onnx"), backend="reference")
+
+
+def test_a_budget_that_is_too_small_is_refused(small):
+    with pytest.raises(DoesNotFitError, match="the onnx backend needs"):
+        Engine.load(small.path, memory="2MB")
+
+
+def test_a_closed_engine_says_so(small):
+    engine = Engine.load(small.path)
+    stream = engine.backend.new_stream(8)
+    engine.close()
+    stream.close()
+    with pytest.raises(BackendError, match="closed"):
+        stream.extend([1])
+    with pytest.raises(BackendError, match="closed"):
+        engine.backend.new_stream(8)
+
+
+def test_token_ids_beyond_the_vocabulary_never_reach_the_graph(small):
+    with Engine.load(small.path) as engine:
+        stream = engine.backend.new_stream(8)
+        for tokens in ([512], [-1], []):
+            with pytest.raises(PromptError, match="expected at least one token id, each of 0 to 511"):
+                stream.extend(tokens)
+
+
+@pytest.fixture
+def changed(small, tmp_path):
+    """Saves the model again in a copy of its folder after ``change(model)``; returns its path."""
+
+    def save(change):
+        model = onnx.load(small.artifact("onnx"), load_external_data=False)
+        change(model)
+        path = shutil.copytree(small.path, tmp_path / "copy") / "model.onnx"
+        path.write_bytes(model.SerializeToString())
+        return path
+
+    return save
+
+
+def record(model, key, value):
+    for entry in model.metadata_props:
+        if entry.key == key:
+            entry.value = value
+
+
+def test_a_cache_of_an_unknown_form_is_refused(changed):
+    with pytest.raises(ModelFileError, match=r"sprat\.cache is 'ring', expected append, shared, concat"):
+        ONNXFile.open(changed(lambda model: record(model, "sprat.cache", "ring")))
+
+
+def test_a_cache_that_is_not_the_architecture_s_is_refused(changed):
+    with pytest.raises(ModelFileError, match="a cache of the form shared for deepseek2"):
+        ONNXFile.open(changed(lambda model: record(model, "sprat.cache", "shared")))
+
+
+def test_a_model_that_sprat_did_not_write_is_refused(changed):
+    with pytest.raises(ModelFileError, match=r"without sprat\.spec and sprat\.cache in its metadata"):
+        ONNXFile.open(changed(lambda model: model.ClearField("metadata_props")))
+
+
+def test_a_graph_that_does_not_fit_its_spec_is_refused(changed, small):
+    spec = {**small.manifest.spec, "n_layers": 5, "vocab_size": 500}
+    with pytest.raises(ModelFileError, match=r"logits is 512, expected 500; past_latent\.4 is missing, expected 80"):
+        ONNXFile.open(changed(lambda model: record(model, "sprat.spec", json.dumps(spec))))
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"rope": 3}', "[" * 100_000])
+def test_a_spec_that_cannot_be_read_is_a_typed_error(changed, text):
+    with pytest.raises(ConfigError, match="its architecture cannot be read"):
+        ONNXFile.open(changed(lambda model: record(model, "sprat.spec", text)))
+
+
+def test_what_onnxruntime_refuses_is_a_typed_error(changed):
+    def break_it(model):
+        model.graph.node[5].op_type = "NoSuchOperator"
+
+    with pytest.raises(BackendError, match="onnxruntime cannot load this model"):
+        Engine.load(changed(break_it), backend="onnx")
+
+
+def test_telemetry_is_off_before_onnxruntime_is_imported(small):
+    program = f"""
+import builtins, os, sys
+real = builtins.__import__
+def watch(name, *args, **kwargs):
+    if name == "onnxruntime" and "onnxruntime" not in sys.modules:
+        print("at import:", os.environ.get("ORT_DISABLE_TELEMETRY"))
+    return real(name, *args, **kwargs)
+builtins.__import__ = watch
+from sprat.runtime.engine import Engine
+assert "onnxruntime" not in sys.modules and "onnx" not in sys.modules
+Engine.load({str(small.path)!r}).close()
+"""
+    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment, timeout=60
+    )
+    assert run.stdout.splitlines() == ["at import: 1"]
