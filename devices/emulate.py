@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from sprat.devices.cgroups import ControlGroup, Limits, find_tree, plan_groups
 from sprat.devices.cpu import this_cpu
+from sprat.devices.probe.machine import cores_by_kind, memory_bytes
 from sprat.devices.profile import DeviceProfile, Storage
 from sprat.devices.results import Emulation
 from sprat.errors import DeviceError, EmulationError, unknown_name
@@ -74,11 +74,10 @@ def plan_emulation(profile: DeviceProfile, storage: Storage, file: Path) -> Emul
     tree = find_tree()
     here = sorted(os.sched_getaffinity(0))
     disk = _disk_of(file)
-    clock_ghz = max(cores.clock_ghz.value for cores in profile.cores)
     limits = Limits(
-        memory_bytes=min(profile.usable_bytes, _memory_bytes()),
-        cores=tuple(here[: profile.n_cores]),
-        cpu_share=min(1.0, clock_ghz / (_clock_ghz() or clock_ghz)),
+        memory_bytes=min(profile.usable_bytes, memory_bytes()[0]),
+        cores=tuple(here[: profile.n_threads]),
+        cpu_share=min(1.0, profile.fast_cores[0].clock_ghz.value / cores_by_kind(this_cpu())[0].clock_ghz.value),
         disk=disk,
         read_bytes_per_second=int(storage.sequential_mbps.value * 1e6) if disk else None,
     )
@@ -104,23 +103,23 @@ def choose_storage(profile: DeviceProfile, kind: str | None) -> Storage:
     if kind is None:
         return profile.storage[0]
     if kind.lower() not in by_kind:
-        raise DeviceError(unknown_name(f"storage of {profile.name}", kind, by_kind))
+        raise DeviceError(unknown_name(f"storage of {profile.name}", kind.lower(), by_kind))
     return by_kind[kind.lower()]
 
 
 def _not_emulated(profile: DeviceProfile, limits: Limits) -> Iterator[str]:
-    cpu, memory = this_cpu(), profile.memory.sustained_gbps or profile.memory.peak_gbps
+    cpu, memory = this_cpu(), profile.memory.read_gbps
     kinds = ", ".join(dict.fromkeys(cores.kind for cores in profile.cores))
     features = " ".join(sorted({name for cores in profile.cores for name in cores.features}))
     ours = " ".join(name for name, there in cpu.features.items() if there)
     yield f"memory bandwidth: {profile.name} reads {memory.value:g} GB/s, this machine reads at its own speed"
     yield f"instructions: {kinds} has {features or 'no fast ones'}, this machine computes with {ours or 'plain code'}"
-    if len(limits.cores) < profile.n_cores:
-        yield f"cores: {profile.name} has {profile.n_cores}, this machine only {len(limits.cores)}"
+    if len(limits.cores) < profile.n_threads:
+        yield f"cores: {profile.name} has {profile.n_threads} fast ones, this machine only {len(limits.cores)}"
     if limits.memory_bytes < profile.usable_bytes:
         yield f"memory: {profile.name} has {profile.usable_bytes:,} bytes for a model, this machine less"
     if limits.cpu_share == 1.0:
-        yield "clock: not lowered, since this machine's is not known to be higher"
+        yield "clock: this machine's is not known to be higher, so its cores' time is not cut"
     if limits.disk is None:
         yield "storage speed: the file lies on no disk that a control group can slow down"
 
@@ -146,17 +145,3 @@ def _disk_of(file: Path) -> str | None:
     node = node.resolve()
     whole = node.parent if (node / "partition").exists() else node
     return (whole / "dev").read_text(encoding="ascii").strip()
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _clock_ghz() -> float | None:
-    """The highest clock of this machine's cores, where the kernel tells."""
-    highest = [
-        float(path.read_text()) / 1e6
-        for path in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/cpuinfo_max_freq")
-    ]
-    told = re.findall(r"^cpu MHz\s*: ([\d.]+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-    return max(highest, default=None) or max((float(mhz) / 1e3 for mhz in told), default=None)

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from sprat.devices.cpu import this_cpu
+from sprat.devices.probe.machine import memory_bytes
 from sprat.devices.results import Machine
 
 __all__ = ["BusyMeter", "cached_bytes", "drop_cached", "peak_rss_bytes", "storage_read_bytes", "this_machine"]
@@ -27,7 +28,7 @@ def this_machine(busy_share: float | None = None) -> Machine:
         processor=cpu.model,
         architecture=cpu.machine,
         n_cores=cpu.n_cores,
-        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        memory_bytes=memory_bytes()[0],
         system=f"{platform.system()} {platform.release()}",
         busy_share=busy_share,
     )

@@ -20,6 +20,7 @@ from sprat.bench.trace import TraceReport
 from sprat.devices.cpu import this_cpu
 from sprat.devices.emulate import Emulator, choose_storage, plan_emulation
 from sprat.devices.fingerprint import fingerprint
+from sprat.devices.probe.machine import memory_bytes
 from sprat.devices.profile import DeviceProfile, load_profile
 from sprat.devices.resources import drop_cached
 from sprat.devices.results import Measurement, Setting, Work
@@ -204,14 +205,13 @@ def _check_is_this_machine(profile: DeviceProfile) -> None:
     """
     cpu = this_cpu()
     features = {name for cores in profile.cores for name in cores.features}
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     differences = []
     if cpu.n_cores != profile.n_cores:
         differences.append(f"{cpu.n_cores} cores usable, not {profile.n_cores}")
     if lacking := sorted(name for name in features if not cpu.features.get(name, False)):
         differences.append(f"no {' '.join(lacking)}")
-    if not 0.8 <= memory_bytes / profile.memory.total_bytes.value <= 1.0:
-        differences.append(f"{memory_bytes:,} bytes of memory, not {profile.memory.total_bytes.value:,.0f}")
+    if not 0.8 <= memory_bytes()[0] / profile.memory.total_bytes.value <= 1.0:
+        differences.append(f"{memory_bytes()[0]:,} bytes of memory, not {profile.memory.total_bytes.value:,.0f}")
     if differences:
         raise DeviceError(
             f"this machine is no {profile.name} ({'; '.join(differences)}): add --emulate to run under its limits, "
