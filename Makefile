@@ -17,7 +17,7 @@ demo: $(VENV)/.core
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
 
-test-all: $(VENV)/.test $(VENV)/.llamacpp
+test-all: $(VENV)/.test $(VENV)/.llamacpp $(VENV)/.browser
 	$(BIN)/python -m pytest -m "slow or not slow"
 
 lint: $(VENV)/.test $(VENV)/.lint
@@ -46,6 +46,11 @@ $(VENV)/.lint: $(BIN)/python pyproject.toml
 # llama.cpp is compiled for this processor; the flags have one home (see its module for why).
 $(VENV)/.llamacpp: $(VENV)/.core
 	CMAKE_ARGS="$$($(BIN)/python -m sprat.runtime.backends.llamacpp_build)" $(BIN)/pip install --quiet "llama-cpp-python>=0.3.16"
+	touch $@
+
+# To open the report in Chromium: apt install chromium. Without it those tests are skipped.
+$(VENV)/.browser: $(BIN)/python
+	$(BIN)/pip install --quiet "playwright>=1.50" "resvg-py>=0.5"
 	touch $@
 
 # Debian: apt install g++-aarch64-linux-gnu qemu-user. Static, so that qemu needs no ARM libraries.

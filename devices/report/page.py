@@ -9,7 +9,7 @@ from importlib import resources
 
 from sprat.devices.report.charts.scale import format_number
 from sprat.devices.report.charts.stacks import gibibytes
-from sprat.devices.report.charts.svg import document
+from sprat.devices.report.charts.svg import clean, document
 from sprat.devices.report.figures.figure import Figure
 from sprat.devices.report.palette import css_variables
 from sprat.devices.report.runs import Evidence, Misfit, Run, by_model
@@ -48,7 +48,7 @@ def render_page(evidence: Evidence, figures: Iterable[Figure], *, files: Sequenc
         }
         for figure in figures
     ]
-    template = Environment(autoescape=True).from_string(_asset("page.html"))
+    template = Environment(autoescape=True, finalize=_cleaned).from_string(_asset("page.html"))
     return template.render(
         title=_title(evidence),
         subtitle=_subtitle(evidence),
@@ -74,6 +74,11 @@ def chart_svg(figure: Figure, width_name: str) -> str:
     )
 
 
+def _cleaned(value: object) -> object:
+    """Control characters out of results have no place in HTML either."""
+    return clean(value) if type(value) is str else value  # Markup is made here, of cleaned strings
+
+
 def _title(evidence: Evidence) -> str:
     everything: list[Run | Misfit] = [*evidence.runs, *evidence.misfits]
     models, devices = _names(each.model for each in everything), _names(each.device for each in everything)
@@ -84,7 +89,8 @@ def _title(evidence: Evidence) -> str:
 def _subtitle(evidence: Evidence) -> str:
     """How many figures of each label there are."""
     counts = Counter(run.label for run in evidence.runs)
-    return "Figures: " + ", ".join(f"{counts[label]} {label}" for label in Label if counts[label]) + "."
+    parts = [f"{counts[label]} {label}" for label in Label if counts[label]]
+    return f"Figures: {', '.join(parts)}." if parts else "No figures: it does not fit."
 
 
 def _tiles(runs: Sequence[Run]) -> Iterable[_Tile]:

@@ -19,7 +19,7 @@ LIGHT = {
     "part1": "#4f9bd9",
     "part2": "#8e3a80",
     "part3": "#d9a514",
-    "part4": "#9aa3ad",
+    "part4": "#cbd1d8",
     "part5": "#2f6b4f",
 }
 DARK = {

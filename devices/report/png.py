@@ -17,7 +17,7 @@ __all__ = ["write_pngs"]
 _WIDTH = 720
 _MARGIN = 28
 _ZOOM = 2
-_NO_FONT = "no font on this machine, so a picture would have no words: apt install fonts-dejavu-core"
+_LETTER = '<svg xmlns="http://www.w3.org/2000/svg" class="chart" width="20" height="20"><text y="16">M</text></svg>'
 
 
 def write_pngs(figures: Iterable[Figure], folder: Path) -> list[Path]:
@@ -27,12 +27,19 @@ def write_pngs(figures: Iterable[Figure], folder: Path) -> list[Path]:
         BackendError: resvg_py is not installed, or the machine has no font.
         ExportError: a file cannot be written.
     """
+    _check_font()
     written = []
     for figure in figures:
         if figure.draw:
             written.append(folder / f"{figure.slug}.png")
             write_whole(written[-1], _render(_poster(figure)))
     return written
+
+
+def _check_font() -> None:
+    """Without a font the renderer leaves words out in silence."""
+    if _render(_LETTER) == _render(_LETTER.replace(">M<", "><")):
+        raise BackendError("no font on this machine, so a picture would have no words: apt install fonts-dejavu-core")
 
 
 def _poster(figure: Figure) -> str:

@@ -68,7 +68,7 @@ class _Plot:
 
 def draw_lines(lines: Sequence[Line], x: Axis, y: Axis, width: int, *, limits: Sequence[Limit] = ()) -> Panel:
     """``lines``, at least one, with their names at the right end."""
-    most = (0.34 if width >= NARROW else 0.4) * width
+    most = (0.38 if width >= NARROW else 0.4) * width
     names = min(max(text_width(line.name, _NAME_SIZE) for line in lines) + 16, most)
     height = max(250.0, _name_height(width) * len(lines) + 20) + _TOP
     plot = _plot(lines, x, y, width, right=width - names, bottom=height)
