@@ -20,7 +20,15 @@ __all__ = ["fit", "write_calibration"]
 
 _PATH = Path(__file__).parent.parent / "devices" / "calibration.toml"
 _PHASES = ("decode", "prefill")
-_BOUNDS = (0.02, 50.0)
+_BOUNDS = {  # what is physically plausible; a share over 1 means that the probe's matrix was less favourable
+    "memory": (0.3, 1.1),
+    "compute": (0.3, 2.0),
+    "row": (1.0, 20_000.0),
+    "experts": (0.5, 1.5),
+    "grouped": (0.05, 3.0),
+    "latent": (0.05, 3.0),
+    "calls": (0.5, 4.0),
+}
 _FIRST_STEP, _LAST_STEP = 0.5, 0.005
 _WORST_WEIGHT = 0.3  # of the worst case in what is minimized, beside the mean
 # int8 and float32 operations per cycle and core of the widest instructions, best set first.
@@ -103,7 +111,8 @@ def _descend(passes: Sequence[MeasuredPass], start: Calibration, phase: str) -> 
 
 def _scaled(calibration: Calibration, phase: str, name: str, factor: float) -> Calibration:
     efficiency: Efficiency = getattr(calibration, phase)
-    value = min(max(getattr(efficiency, name) * factor, _BOUNDS[0]), _BOUNDS[1])
+    least, most = _BOUNDS[name]
+    value = min(max(getattr(efficiency, name) * factor, least), most)
     changed = msgspec.structs.replace(efficiency, **{name: float(f"{value:.4g}")})
     return msgspec.structs.replace(calibration, **{phase: changed})
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,11 +26,14 @@ import msgspec
 import numpy as np
 
 from sprat.devices.calibration import Calibration, load_calibration
+from sprat.devices.cgroups import Limits, find_tree, plan_groups
+from sprat.devices.emulate import Emulator
 from sprat.devices.footprint import Footprint
 from sprat.devices.plan import Plan
 from sprat.devices.predict import PREFILL_CHUNK, Limit, Predictor, device_rates
 from sprat.devices.probe import measure_again, probe
-from sprat.devices.profile import DeviceProfile
+from sprat.devices.profile import DeviceProfile, load_profile
+from sprat.devices.results import Emulation
 from sprat.export.pipeline import export
 from sprat.export.random_shape import cached_shape
 from sprat.places import find_source
@@ -38,12 +43,13 @@ from sprat.runtime.footprint import file_footprint
 from sprat.runtime.gguf import GGUFFile
 from sprat.runtime.gguf_metadata import spec_from_metadata
 from sprat.runtime.kernels.rates import measure_rates
+from sprat.runtime.memory import parse_memory
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fit import fit, write_calibration
 
 _DEPTHS = (0, 2048)
-_DECODED = 24
+_DECODED = 16
 _REPEATS = 3
 
 
@@ -72,6 +78,7 @@ MODELS = (
     Model("r1-distill-qwen-1.5b", "int8", layers=8),
     Model("r1-distill-llama-8b", "int4", layers=4),
     Model("r1-distill-llama-8b", "int8", layers=3),
+    Model("deepseek-v2-lite", "int4", layers=5, memory="1300MB"),
 )
 
 
@@ -122,9 +129,55 @@ def measure(model: Model, machine: DeviceProfile, folder: Path) -> Iterator[Meas
         for depth in _DEPTHS:
             for phase, seconds in _time(stream, depth, tokens):
                 yield Measured(
-                    model=str(model), phase=phase, depth=depth, seconds=seconds, profile=profile, footprint=footprint
+                    model=str(model),
+                    phase=phase,
+                    depth=depth,
+                    seconds=seconds,
+                    profile=profile,
+                    footprint=footprint,
+                    memory_bytes=parse_memory(model.memory) if model.memory else None,
                 )
         backend.close()
+
+
+def measure_limited(model: Model, machine: DeviceProfile, folder: Path) -> list[Measured]:
+    """The same in a child process that a control group keeps below the model's budget, page cache included."""
+    assert model.memory is not None, "a budget was given"
+    _forget(_file(model, folder))
+    cores = tuple(sorted(os.sched_getaffinity(0)))
+    limits = Limits(memory_bytes=parse_memory(model.memory), cores=cores, cpu_share=1.0)
+    groups = tuple(plan_groups(find_tree(), limits, f"sprat-prediction-{os.getpid()}"))
+    description = msgspec.json.encode(machine)
+    with Emulator(limits, _described(limits), groups).limited() as prefix:
+        command = [*prefix, sys.executable, __file__, "--worker", str(model)]
+        child = subprocess.run(command, input=description, stdout=subprocess.PIPE, check=True)
+    return [msgspec.json.decode(line, type=Measured) for line in child.stdout.splitlines()]
+
+
+def _described(limits: Limits) -> Emulation:
+    return Emulation(
+        cgroup_version=find_tree().version,
+        memory_bytes=limits.memory_bytes,
+        n_cores=len(limits.cores),
+        cpu_share=limits.cpu_share,
+        read_bytes_per_second=None,
+        storage="this machine's",
+        not_emulated=(),
+    )
+
+
+def _forget(path: Path) -> None:
+    """Drop the file's pages: those that somebody else read would not count against the group's limit."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _serve(model: Model) -> None:
+    """The child's side: the machine on standard input, a line per figure on standard output."""
+    machine = msgspec.json.decode(sys.stdin.buffer.read(), type=DeviceProfile)
+    for one in measure(model, machine, Path()):
+        sys.stdout.buffer.write(msgspec.json.encode(one) + b"\n")
 
 
 def _time(stream: TokenStream, depth: int, tokens: list[int]) -> Iterator[tuple[str, float]]:
@@ -199,9 +252,11 @@ def _collect(arguments: argparse.Namespace) -> list[Measured]:
         return [msgspec.json.decode(line, type=Measured) for line in lines]
     measured: list[Measured] = []
     with tempfile.TemporaryDirectory() as folder:
-        machine = probe("this-machine", Path(folder), measure_rates).profile
+        known = load_profile(arguments.machine) if arguments.machine else None
+        machine = known or probe("this-machine", Path(folder), measure_rates).profile
         for model in _chosen(arguments.only):
-            found = list(measure(model, machine, Path(folder)))
+            take = measure_limited if model.memory else measure
+            found = list(take(model, machine, Path(folder)))
             if arguments.save:
                 with arguments.save.open("ab") as file:
                     file.writelines(msgspec.json.encode(one) + b"\n" for one in found)
@@ -217,12 +272,17 @@ def _chosen(only: Iterable[str]) -> list[Model]:
 def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=[], help="models whose names contain one of these")
+    parser.add_argument("--machine", help="a profile of `sprat devices probe --save`, to spare that minute")
     parser.add_argument("--save", type=Path, help="append the measurements to this file")
     parser.add_argument("--load", type=Path, help="take them from there instead of measuring")
     parser.add_argument("--fit", action="store_true", help="refit devices/calibration.toml to them")
     parser.add_argument("--plot", type=Path, default=Path("prediction.png"), help="where the scatter plot goes")
     parser.add_argument("--json", action="store_true", help="no plot, only table and JSON line")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.worker:
+        _serve(next(model for model in MODELS if str(model) == arguments.worker))
+        return
     measured = _collect(arguments)
     calibration = load_calibration()
     if arguments.fit:

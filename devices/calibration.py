@@ -41,6 +41,7 @@ class Efficiency(_Table):
     Attributes:
         memory: of the read rate, when packed weights stream through the products.
         compute: of the kernels' int8 rate, in dense products.
+        row: what a row of a product costs beside its weights, in operations of that rate.
         experts: of what dense products reach, in the products of experts.
         grouped: of the kernels' float32 rate, in grouped-query attention.
         latent: of the same, in latent attention.
@@ -49,6 +50,7 @@ class Efficiency(_Table):
 
     memory: Positive
     compute: Positive
+    row: Positive
     experts: Positive
     grouped: Positive
     latent: Positive

@@ -29,9 +29,12 @@ class Work:
     Attributes:
         dense_bytes: packed matrices that every pass reads whole: all but experts and embedding rows.
         dense_weights: their numbers that meet every token, so without the head.
+        dense_rows: rows of these matrices; each is one number of a product.
         head_weights: of the last product, which only the last token of a pass needs.
+        head_rows: the vocabulary.
         expert_bytes: packed, of one expert.
         expert_weights: numbers of one expert.
+        expert_rows: rows of its three matrices.
         n_mixtures: layers with experts.
         n_experts: of one such layer.
         n_experts_per_token: chosen in one such layer.
@@ -42,12 +45,15 @@ class Work:
 
     dense_bytes: int
     dense_weights: int
+    dense_rows: int
     head_weights: int
+    head_rows: int
     attention: tuple[AttentionForm, ...]
     cache_bytes_per_token: int
     n_calls: int
     expert_bytes: int = 0
     expert_weights: int = 0
+    expert_rows: int = 0
     n_mixtures: int = 0
     n_experts: int = 0
     n_experts_per_token: int = 0

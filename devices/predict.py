@@ -147,7 +147,9 @@ class Predictor:
         dense_ops = 2 * (n_tokens * work.dense_weights + work.head_weights)
         read = rates.read_bytes * share.memory
         compute = int8_ops * share.compute
+        rows = n_tokens * work.dense_rows + work.head_rows + chosen * work.expert_rows
         times = PassTime(
+            compute_s=rows * share.row / compute,
             storage_s=expert_bytes * (1 - in_memory) / rates.random_bytes,
             calls_s=work.n_calls * rates.call_s * share.calls,
         )

@@ -30,5 +30,10 @@ class RunSettings:
 
 
 def prefill_batch(predictor: Predictor) -> int:
-    """The most tokens of a prompt whose pass is predicted to end before a user who cancels loses patience."""
+    """The most tokens of a prompt whose pass is predicted to end before a user who cancels loses patience.
+
+    Where experts come from storage, every pass reads nearly all of them, so that only few and long ones make sense.
+    """
+    if predictor.held < 1:
+        return _BATCHES[0]
     return next((size for size in _BATCHES if predictor.prefill(size).total_s <= _PATIENCE_S), _BATCHES[-1])

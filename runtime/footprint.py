@@ -105,17 +105,21 @@ def work_of(spec: ModelSpec, sizes: Mapping[str, int]) -> Work:
     moe = spec.moe
     n_mixtures = spec.n_layers - moe.n_dense_layers if moe else 0
     n_experts = n_mixtures * moe.n_routed_experts if moe else 0
+    dense = _dense_matrices(spec)
     routed_bytes = sum(size for name, size in sizes.items() if "_exps." in name)
     read_whole = sum(size for name, size in sizes.items() if "_exps." not in name)
     return Work(
         dense_bytes=read_whole - (0 if spec.tied_embeddings else sizes["token_embd.weight"]),
-        dense_weights=_dense_weights(spec),
+        dense_weights=sum(map(math.prod, dense)),
+        dense_rows=sum(math.prod(shape[:-1]) for shape in dense),
         head_weights=spec.vocab_size * spec.hidden_size,
+        head_rows=spec.vocab_size,
         attention=_latent_forms(spec, spec.mla) if spec.mla else (_grouped_form(spec),),
         cache_bytes_per_token=_CACHE_NUMBER_BYTES * spec.cache_numbers_per_token,
         n_calls=_n_calls(spec, n_mixtures),
         expert_bytes=routed_bytes // n_experts if n_experts else 0,
-        expert_weights=3 * moe.expert_width * spec.hidden_size if moe and n_mixtures else 0,
+        expert_weights=3 * moe.expert_width * spec.hidden_size if moe else 0,
+        expert_rows=2 * moe.expert_width + spec.hidden_size if moe else 0,
         n_mixtures=n_mixtures,
         n_experts=moe.n_routed_experts if moe else 0,
         n_experts_per_token=moe.n_experts_per_token if moe else 0,
@@ -126,13 +130,14 @@ def _tensor_bytes(recipe: Recipe, name: str, shape: tuple[int, ...]) -> int:
     return math.prod(shape[:-1]) * recipe.choose(name, shape).format.row_bytes(shape[-1])
 
 
-def _dense_weights(spec: ModelSpec) -> int:
+def _dense_matrices(spec: ModelSpec) -> list[tuple[int, ...]]:
+    """Shapes of the matrices that every token is multiplied with."""
     apart = {"token_embd", "output", *_LATENT_PROJECTIONS}
-    return sum(
-        math.prod(shape)
+    return [
+        shape
         for name, shape in expected_tensors(spec).items()
         if len(shape) > 1 and "_exps." not in name and tensor_role(name) not in apart
-    )
+    ]
 
 
 def _grouped_form(spec: ModelSpec) -> AttentionForm:

@@ -7,6 +7,9 @@ from sprat.devices.footprint import AttentionForm, Footprint, Work
 from sprat.devices.plan import Plan, PlanSummary, Verdict, best_plan, choose_quant
 from sprat.devices.profile import load_profile
 from sprat.errors import DoesNotFitError
+from sprat.quant.recipe import Recipe
+from sprat.runtime.footprint import planned_footprint
+from sprat.runtime.shapes import shape_spec
 
 PI5 = load_profile("rpi5-8gb")
 ZERO = load_profile("rpi-zero-2w")
@@ -14,12 +17,15 @@ GB = 10**9
 WORK = Work(
     dense_bytes=GB,
     dense_weights=2 * GB,
+    dense_rows=10**6,
     head_weights=GB // 10,
+    head_rows=10**5,
     attention=(AttentionForm(name="grouped", per_token=0, per_row=0, per_pair=100_000),),
     cache_bytes_per_token=31_104,
     n_calls=300,
     expert_bytes=5_000_000,
     expert_weights=10_000_000,
+    expert_rows=5000,
     n_mixtures=25,
     n_experts=40,
     n_experts_per_token=4,
@@ -135,6 +141,16 @@ def test_a_summary_holds_plain_numbers_and_survives_json():
 def test_a_prompt_is_passed_in_batches_that_end_before_patience_does():
     fast, slow = (best_plan([INT4], load_profile(name)).settings for name in ("home-20gb-12gpu", "rpi4-8gb"))
     assert fast.batch > slow.batch >= 32
+
+
+@pytest.mark.parametrize(("model", "tokens_per_s"), [("r1-distill-llama-8b", 2.17), ("r1-distill-qwen-14b", 1.20)])
+def test_a_raspberry_pi_5_is_predicted_as_others_measured_it(model, tokens_per_s):
+    """Llama 8B and R1-distill 14B in 4 bits with Ollama on a Pi 5 16 GB: J. Geerling, ai-benchmarks."""
+    spec = shape_spec(model)
+    footprint = planned_footprint(spec, Recipe.named("int4", tied_embeddings=spec.tied_embeddings))
+    found = best_plan([footprint], load_profile("rpi5-16gb")).prediction
+    assert found is not None
+    assert found.decode_tokens_per_s == pytest.approx(tokens_per_s, rel=found.relative_error)
 
 
 def test_notes_name_a_graphics_card_that_could_hold_the_model_and_what_heat_takes():

@@ -24,7 +24,9 @@ RATES = Rates(
 DENSE = Work(
     dense_bytes=10**8,
     dense_weights=2 * 10**8,
+    dense_rows=0,
     head_weights=0,
+    head_rows=0,
     attention=(AttentionForm(name="grouped", per_token=0, per_row=0, per_pair=1000),),
     cache_bytes_per_token=1000,
     n_calls=100,
@@ -38,7 +40,7 @@ def reaching_everything():
     """A calibration whose engine reaches every rate."""
     calibration = load_calibration()
     ones = msgspec.structs.replace(
-        calibration.decode, **dict.fromkeys(("memory", "compute", "experts", "grouped", "latent", "calls"), 1.0)
+        calibration.decode, **dict.fromkeys(("memory", "compute", "row", "experts", "grouped", "latent", "calls"), 1.0)
     )
     return msgspec.structs.replace(calibration, decode=ones, prefill=ones)
 
@@ -58,6 +60,14 @@ def test_a_slow_processor_makes_the_same_token_wait_for_compute():
     time = predictor(DENSE, one_token_ops=1e9).decode(0)
     assert time.compute_s == pytest.approx(0.4, rel=1e-3)  # two operations for each of 2 * 10^8 weights
     assert time.limit is Limit.COMPUTE
+
+
+def test_rows_cost_beside_their_weights():
+    calibration = reaching_everything()
+    dear = msgspec.structs.replace(calibration.decode, row=1000.0)
+    tall = dataclasses.replace(DENSE, dense_rows=10**6, head_rows=10**6)
+    time = Predictor(tall, RATES, msgspec.structs.replace(calibration, decode=dear)).decode(0)
+    assert time.compute_s == pytest.approx(2e6 * 1000 / 1e12)
 
 
 def test_what_a_cache_holds_is_not_waited_for():
