@@ -91,7 +91,7 @@ def _end(row: MemoryRow) -> int:
 
 def _verdict(row: MemoryRow) -> str:
     if row.missing_bytes:
-        streamed = ", streamed" if 0 < row.refused_bytes < row.beyond_bytes else ""
+        streamed = ", even streamed" if 0 < row.refused_bytes < row.beyond_bytes else ""
         return f"{gibibytes(row.missing_bytes)} too large{streamed}"
     if row.total_bytes is None:
         return gibibytes(row.used_bytes)

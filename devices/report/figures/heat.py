@@ -39,7 +39,7 @@ def heat_figure(evidence: Evidence) -> Figure:
         slug="heat",
         question=_QUESTION,
         finding=_finding(ran, heat),
-        note="A device that heats up slows itself down; a board without a fan does so within minutes.",
+        note="Lower is better: a device that gets too hot slows itself down. Gaps: nobody looked.",
         draw=titled([("", partial(legend, kinds, points=True)), *panels]),
         table=_table(ran),
     )
@@ -91,9 +91,14 @@ def _finding(ran: Sequence[Run], heat: Sequence[Line]) -> str:
         return _nothing(ran)
     hottest = max(heat, key=lambda line: max(value for _, value in line.points))
     highest = max(value for _, value in hottest.points)
-    slowed = [run.device for run in ran if run.record.throttled]
-    throttled = f"{' and '.join(dict.fromkeys(slowed))} slowed down for it" if slowed else "nothing was throttled"
-    return f"{hottest.name} reached {highest:.0f} °C; {throttled}."
+    slowed = " and ".join(dict.fromkeys(run.device for run in ran if run.record.throttled))
+    if slowed:
+        end = f"{slowed} slowed down for it"
+    elif all(run.record.throttled is None for run in ran):
+        end = "whether it was slowed down for it, no sensor tells"
+    else:
+        end = "nothing was slowed down for it"
+    return f"{hottest.name} reached {highest:.0f} °C; {end}."
 
 
 def _table(ran: Sequence[Run]) -> Table:

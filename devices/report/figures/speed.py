@@ -19,6 +19,7 @@ __all__ = ["speed_figure"]
 # Silent reading of English: 238 words per minute (M. Brysbaert 2019, Journal of Memory and Language 109), each taken as
 # 4/3 tokens.
 _READING = Mark(238 / 60 * 4 / 3, "as fast as one reads")
+_MAX_MISFITS = 3  # to be named in a sentence
 _QUESTION = "Speed of writing, by device, in tokens per second"
 
 
@@ -28,8 +29,7 @@ def speed_figure(evidence: Evidence) -> Figure:
     refused = by_model(evidence.misfits)
     shown = [run for group in models.values() for run in group]
     if not shown:
-        finding = "No run generated tokens: `sprat bench -n 128` adds one."
-        return Figure(slug="speed", question=_QUESTION, finding=finding)
+        return Figure(slug="speed", question=_QUESTION, finding=_nothing(evidence.misfits))
     panels: list[tuple[str, Draw]] = [("", partial(legend, {run.label for run in shown}))]
     for model in dict.fromkeys([*models, *refused]):
         rows = [*_rows(models.get(model, ())), *_refused_rows(refused.get(model, ()))]
@@ -45,6 +45,13 @@ def speed_figure(evidence: Evidence) -> Figure:
         draw=titled(panels),
         table=_table(shown),
     )
+
+
+def _nothing(misfits: Sequence[Misfit]) -> str:
+    if not misfits:
+        return "No run generated tokens: `sprat bench -n 128` adds one."
+    pairs = "; ".join(f"{misfit.model} on {misfit.device}" for misfit in misfits[:_MAX_MISFITS])
+    return f"Nothing that fits, so no speed: {pairs}."
 
 
 def _decoding(runs: Iterable[Run]) -> list[Run]:

@@ -1,0 +1,130 @@
+"""Writes docs/devices.md: what ``sprat plan`` predicts for all models and devices, and what was measured where.
+
+sprat bench OUT -p 512 -n 128 -d 0,4096 -o measured.jsonl
+python benchmarks/devices_table.py docs/devices.md --measured measured.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from sprat.devices.plan import Plan, Verdict
+from sprat.devices.report.charts.scale import format_number
+from sprat.devices.report.charts.stacks import gibibytes
+from sprat.devices.report.files import write_whole
+from sprat.devices.results import Label, Measurement, read_results
+from sprat.planning import plan_model
+from sprat.runtime.shapes import shape_names
+
+_STUDENT = "demo"
+_INTRO = """\
+# Devices
+
+Whether a model fits a device, and how fast it is there. Made by `python benchmarks/devices_table.py docs/devices.md`; do
+not edit. Every column holds figures of one kind: **predicted** (a roofline over the profile's figures, see `sprat devices
+show NAME`; nothing ran), **measured** (on the machine that the row names) or **emulated** (on another machine, under the
+device's limits). For your own model or context: `sprat plan MODEL --all`, and `sprat report` draws it.
+
+## Tokens per second, predicted
+
+Writing behind an empty context, with the best quantization (int8, else int4) that fits with room for {context:,} tokens;
+the fastest device for the smallest model first. `~`: experts that do not fit are read from storage meanwhile. `-`: does not
+fit. `{student}` is the packaged student.
+"""
+_DETAILS = ("device", "quant", "verdict", "needs", "first token, predicted", "tokens/s, predicted", "± %", "limited by")
+_RUNS = ("model", "machine", "backend", "threads", "test", "tokens/s, {0}", "first token p50, {0}", "peak memory, {0}")
+
+
+def document(plans: dict[str, list[Plan]], results: Sequence[Measurement]) -> Iterator[str]:
+    """The lines of docs/devices.md.
+
+    Args:
+        plans: of each model, one per device, the devices in the same order.
+        results: what ran; predictions among them are left out.
+    """
+    somewhere = {model: rows for model, rows in plans.items() if any(plan.runs for plan in rows)}
+    yield from _INTRO.format(context=next(iter(plans.values()))[0].footprint.context, student=_STUDENT).splitlines()
+    yield ""
+    yield from _markdown(("device", *somewhere), list(_overview(somewhere)))
+    for model in sorted(plans.keys() - somewhere.keys()):
+        nearest = min(plans[model], key=lambda plan: plan.missing_bytes)
+        yield f"\n`{model}` fits none of them; {nearest.profile.name} comes nearest and lacks {gibibytes(nearest.missing_bytes)}."
+    for label in (Label.MEASURED, Label.EMULATED):
+        ran = [record for record in results if record.label is label]
+        if ran:
+            yield f"\n## {label.capitalize()}\n"
+            columns = tuple(column.format(label) for column in _RUNS)
+            yield from _markdown(columns, [_run_row(record) for record in ran])
+    for model, rows in somewhere.items():
+        yield f"\n## {model}, predicted\n"
+        yield from _markdown(_DETAILS, [_plan_row(plan) for plan in rows])
+
+
+def _overview(plans: dict[str, list[Plan]]) -> Iterator[tuple[str, ...]]:
+    for row in sorted(zip(*plans.values(), strict=True), key=lambda row: -_decode(row[0])):
+        yield f"{row[0].profile.title} (`{row[0].profile.name}`)", *(_speed(plan) for plan in row)
+
+
+def _decode(plan: Plan) -> float:
+    return plan.prediction.decode_tokens_per_s if plan.prediction else 0.0
+
+
+def _speed(plan: Plan) -> str:
+    if plan.prediction is None:
+        return "-"
+    mark = "~" if plan.verdict is Verdict.STREAMED else ""
+    return f"{mark}{format_number(plan.prediction.decode_tokens_per_s)}"
+
+
+def _plan_row(plan: Plan) -> tuple[str, ...]:
+    found = plan.prediction
+    lack = f" by {gibibytes(plan.missing_bytes)}" if plan.missing_bytes else ""
+    common = (plan.profile.name, plan.footprint.quant, f"{plan.verdict}{lack}", gibibytes(plan.footprint.total_bytes))
+    if found is None:
+        return (*common, "-", "-", "-", "-")
+    speed, error = format_number(found.decode_tokens_per_s), f"{100 * found.relative_error:.0f}"
+    return (*common, f"{format_number(found.ttft_s)} s", speed, error, found.decode_limit)
+
+
+def _run_row(record: Measurement) -> tuple[str, ...]:
+    machine, samples = record.machine, record.samples_tps
+    place = f"{record.device or 'this machine'} ({machine.processor if machine else 'unknown'})"
+    spread = f" ± {format_number(statistics.stdev(samples))}" if len(samples) > 1 else ""
+    return (
+        f"{record.model.name} {record.model.quant}" + (", random weights" if record.model.random_weights else ""),
+        place,
+        record.backend,
+        str(record.threads),
+        record.work.test,
+        f"{format_number(record.mean_tps)}{spread}",
+        f"{format_number(record.ttft_ms.p50)} ms" if record.ttft_ms else "-",
+        gibibytes(record.peak_rss_bytes) if record.peak_rss_bytes else "-",
+    )
+
+
+def _markdown(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
+    heads = list(columns)
+    yield f"| {' | '.join(heads)} |"
+    yield f"|{'---|' * len(heads)}"
+    for row in rows:
+        yield f"| {' | '.join(cell.replace('|', '¦') for cell in row)} |"
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--measured", type=Path, nargs="*", default=[], help="files of `sprat bench -o`")
+    arguments = parser.parse_args()
+    plans = {model: plan_model(model) for model in (_STUDENT, *shape_names())}
+    order = sorted(plans, key=lambda model: plans[model][0].footprint.weight_bytes)
+    results = [record for path in arguments.measured for record in read_results(path)]
+    text = "\n".join(document({model: plans[model] for model in order}, results))
+    write_whole(arguments.path, f"{text}\n".encode())
+    print(f"{arguments.path}: {len(plans)} models on {len(plans[_STUDENT])} devices, {len(results)} results")
+
+
+if __name__ == "__main__":
+    _main()
