@@ -73,12 +73,12 @@ def dense_attention(
         attend = _attend if batch.mask else _group_query_attention
         mixed, present = attend(graph, spec, q, k, v, past, batch)
         flat = graph.op("Reshape", mixed, graph.constant([-1, spec.n_heads * spec.head_dim]))
-        return weights.linear(graph, flat, f"blk.{layer}.attn_output"), present
+        return weights.linear(flat, f"blk.{layer}.attn_output"), present
 
 
 def _project(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, name: str, x: Value, batch: Batch) -> Value:
     """``[batch, n, heads * head_dim]``."""
-    flat = weights.linear(graph, x, name, f"{name}.bias" if spec.attention_bias else None)
+    flat = weights.linear(x, name, f"{name}.bias" if spec.attention_bias else None)
     return graph.op("Reshape", flat, graph.op("Concat", batch.shape, graph.constant([-1]), axis=0))
 
 

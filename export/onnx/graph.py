@@ -11,7 +11,6 @@ A value is an :class:`onnx_ir.Value`; none of them holds a weight.
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +37,7 @@ class GraphBuilder:
 
     def __init__(self, name: str) -> None:
         self._name, self._scope = name, ""
+        self._widened: dict[str, ir.Node] = {}
         self._nodes: list[ir.Node] = []
         self._inputs: list[Value] = []
         self._outputs: list[Value] = []
@@ -63,10 +63,17 @@ class GraphBuilder:
         self, kind: str, *inputs: Value | None, n_outputs: int, name: str = "", domain: str = "", **attributes: Any
     ) -> Sequence[Value]:
         """Add a node with several outputs."""
-        name = self.unique(self._scope + (name or kind))
-        outputs = [ir.Value(name=name if i == 0 else f"{name}:{i}") for i in range(n_outputs)]
-        self._nodes.append(ir.node(kind, inputs, attributes, domain=domain, outputs=outputs, name=name))
-        return outputs
+        node = self._node(kind, inputs, n_outputs, self._scope + (name or kind), domain, attributes)
+        self._nodes.append(node)
+        return node.outputs
+
+    def widened(self, value: Value) -> Value:
+        """An initializer as float32: a node before all others, which onnxruntime computes once, when it loads."""
+        assert value.name, "an initializer has a name"
+        if value.name not in self._widened:
+            attributes = {"to": ir.DataType.FLOAT}
+            self._widened[value.name] = self._node("Cast", [value], 1, f"{value.name}.f32", "", attributes)
+        return self._widened[value.name].outputs[0]
 
     def constant(self, array: npt.ArrayLike, dtype: npt.DTypeLike = np.int64) -> Value:
         """A small constant; equal ones are one."""
@@ -74,7 +81,7 @@ class GraphBuilder:
         key = (array.tobytes(), str(array.dtype), array.shape)
         if key not in self._constants:
             text = np.array2string(array, threshold=8, edgeitems=2, separator=",").replace(" ", "").replace("\n", "")
-            self._constants[key] = self.initializer(ir.tensor(array, name=self.unique(f"{array.dtype}{text}")))
+            self._constants[key] = self.initializer(ir.tensor(array, name=self._unique(f"{array.dtype}{text}")))
         return self._constants[key]
 
     def initializer(self, tensor: ir.TensorProtocol) -> Value:
@@ -102,26 +109,41 @@ class GraphBuilder:
         value.name, value.shape, value.type = name, ir.Shape(shape), ir.TensorType(dtype)
         self._outputs.append(value)
 
-    def branch(self, name: str, build: Callable[[GraphBuilder], Value]) -> ir.Graph:
-        """A graph for a branch of ``If``, with one output, which ``build`` returns; it sees all values of this one."""
-        inner = copy.copy(self)  # names stay unique over both, and weights and constants are this graph's
-        inner._nodes = []
-        with inner.scope(name):
-            result = build(inner)
-        return ir.Graph([], [result], nodes=inner._nodes, name=self._scope + name)
+    def branch(self, name: str, build: Callable[[], Value]) -> ir.Graph:
+        """What ``build`` adds, as a branch of ``If`` with one output, which it returns; it sees all values so far."""
+        outer, self._nodes = self._nodes, []
+        try:
+            with self.scope(name):
+                result = build()
+            return ir.Graph([], [result], nodes=self._nodes, name=self._scope + name)
+        finally:
+            self._nodes = outer
 
     def finish(self, opsets: dict[str, int]) -> ir.Graph:
         """The whole graph."""
         return ir.Graph(
             self._inputs,
             self._outputs,
-            nodes=self._nodes,
+            nodes=[*self._widened.values(), *self._nodes],
             initializers=self._initializers,
             opset_imports=opsets,
             name=self._name,
         )
 
-    def unique(self, name: str) -> str:
+    def _node(
+        self,
+        kind: str,
+        inputs: Sequence[Value | None],
+        n_outputs: int,
+        name: str,
+        domain: str,
+        attributes: dict[str, Any],
+    ) -> ir.Node:
+        name = self._unique(name)
+        outputs = [ir.Value(name=name if i == 0 else f"{name}:{i}") for i in range(n_outputs)]
+        return ir.node(kind, inputs, attributes, domain=domain, outputs=outputs, name=name)
+
+    def _unique(self, name: str) -> str:
         """``name``, or with a number where it is taken."""
         self._names[name] += 1
         return name if self._names[name] == 1 else f"{name}_{self._names[name]}"

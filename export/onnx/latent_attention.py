@@ -56,14 +56,14 @@ def latent_attention(
         values = graph.op("MatMul", mixed, weights.heads(f"blk.{layer}.attn_v_b.weight"))
         flat = graph.op("Transpose", values, perm=[1, 0, 2])
         flat = graph.op("Reshape", flat, graph.constant([0, spec.n_heads * spec.mla.v_head_dim]))
-        return weights.linear(graph, flat, f"blk.{layer}.attn_output"), rows
+        return weights.linear(flat, f"blk.{layer}.attn_output"), rows
 
 
 def _new_rows(
     graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, mla: MLASpec, layer: int, x: Value, angles: Angles
 ) -> Value:
     """``[norm(latent), rotated key]`` of the new tokens."""
-    kv = weights.linear(graph, x, f"blk.{layer}.attn_kv_a_mqa")
+    kv = weights.linear(x, f"blk.{layer}.attn_kv_a_mqa")
     sizes = graph.constant([mla.kv_lora_rank, mla.qk_rope_head_dim])
     latent, key = graph.ops("Split", kv, sizes, n_outputs=2, axis=1)
     gain = weights.vector(f"blk.{layer}.attn_kv_a_norm.weight")
@@ -77,11 +77,11 @@ def _absorbed_query(
     """Queries against rows of the cache, scaled: ``[latent_dim, "n" * heads]``."""
     name = f"blk.{layer}.attn_q"
     if mla.q_lora_rank is not None:
-        compressed = weights.linear(graph, x, f"{name}_a")
+        compressed = weights.linear(x, f"{name}_a")
         gain = weights.vector(f"{name}_a_norm.weight")
         x = rms_norm(graph, compressed, gain, spec.rms_norm_eps, portable=weights.options.portable)
         name = f"{name}_b"
-    q = graph.op("Reshape", weights.linear(graph, x, name), graph.constant([0, spec.n_heads, mla.qk_head_dim]))
+    q = graph.op("Reshape", weights.linear(x, name), graph.constant([0, spec.n_heads, mla.qk_head_dim]))
     q = graph.op("Mul", q, graph.constant(attention_scale(spec, mla), np.float32))
     sizes = graph.constant([mla.qk_nope_head_dim, mla.qk_rope_head_dim])
     nope, rope = graph.ops("Split", q, sizes, n_outputs=2, axis=2)

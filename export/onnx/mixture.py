@@ -137,14 +137,14 @@ def _branches(
 ) -> tuple[ir.Graph, ir.Graph]:
     """The sum with the expert's part, and the sum as it is."""
 
-    def add(then: GraphBuilder) -> Value:
-        number = then.constant([expert])
-        tokens = then.op("NonZero", then.op("Gather", is_chosen, then.constant(expert), axis=1))
-        places = then.op("Transpose", tokens, perm=[1, 0])  # (m, 1)
-        rows = then.op("GatherND", x, places)
-        gate, up = (weights.product(then, rows, part, expert=expert) for part in parts[:2])
-        result = weights.product(then, gated(then, gate, up), parts[2], expert=expert)
-        share = then.op("GatherND", then.op("Gather", shares, number, axis=1), places)  # (m, 1)
-        return then.op("ScatterND", out, places, then.op("Mul", result, share), reduction="add")
+    def add() -> Value:
+        number = graph.constant([expert])
+        tokens = graph.op("NonZero", graph.op("Gather", is_chosen, graph.constant(expert), axis=1))
+        places = graph.op("Transpose", tokens, perm=[1, 0])  # (m, 1)
+        rows = graph.op("GatherND", x, places)
+        gate, up = (weights.product(rows, part, expert=expert) for part in parts[:2])
+        result = weights.product(gated(graph, gate, up), parts[2], expert=expert)
+        share = graph.op("GatherND", graph.op("Gather", shares, number, axis=1), places)  # (m, 1)
+        return graph.op("ScatterND", out, places, graph.op("Mul", result, share), reduction="add")
 
-    return graph.branch("chosen", add), graph.branch("idle", lambda otherwise: otherwise.op("Identity", out))
+    return graph.branch("chosen", add), graph.branch("idle", lambda: graph.op("Identity", out))

@@ -11,8 +11,8 @@ __all__ = ["gated", "mlp"]
 def mlp(graph: GraphBuilder, weights: GraphWeights, layer: int, x: Value, suffix: str = "") -> Value:
     """The MLP of ``x`` ``["n", hidden]``; ``suffix`` is ``_shexp`` for shared experts."""
     with graph.scope(f"mlp{suffix}"):
-        gate, up = (weights.linear(graph, x, f"blk.{layer}.ffn_{part}{suffix}") for part in ("gate", "up"))
-        return weights.linear(graph, gated(graph, gate, up), f"blk.{layer}.ffn_down{suffix}")
+        gate, up = (weights.linear(x, f"blk.{layer}.ffn_{part}{suffix}") for part in ("gate", "up"))
+        return weights.linear(gated(graph, gate, up), f"blk.{layer}.ffn_down{suffix}")
 
 
 def gated(graph: GraphBuilder, gate: Value, up: Value) -> Value:

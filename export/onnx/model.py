@@ -84,7 +84,7 @@ def _latent_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec) -
         rows.append(new)
         return out
 
-    x = _layers(graph, weights, spec, weights.embedding(graph, tokens), attend)
+    x = _layers(graph, weights, spec, weights.embedding(tokens), attend)
     logits = _head(graph, weights, spec, x, graph.op("Shape", input_ids), n_logits)
     graph.output("logits", logits, _FLOAT, (1, "n_out", spec.vocab_size))
     for layer, new in enumerate(rows):
@@ -109,7 +109,7 @@ def _dense_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec) ->
         return out
 
     tokens = graph.op("Reshape", input_ids, graph.constant([-1]))
-    x = _layers(graph, weights, spec, weights.embedding(graph, tokens), attend)
+    x = _layers(graph, weights, spec, weights.embedding(tokens), attend)
     logits = _head(graph, weights, spec, x, batch.shape, n_logits)
     graph.output("logits", logits, _FLOAT, ("batch", "n_out", spec.vocab_size))
     shape = ("batch", spec.n_kv_heads, "present", spec.head_dim)
@@ -170,6 +170,6 @@ def _head(
         start = graph.op("Neg", n_logits)
         last = graph.op("Slice", graph.op("Reshape", x, by_sequence), start, end, graph.constant([1]))
         flat = graph.op("Reshape", last, graph.constant([-1, spec.hidden_size]))
-        logits = weights.linear(graph, flat, "token_embd" if spec.tied_embeddings else "output")
+        logits = weights.linear(flat, "token_embd" if spec.tied_embeddings else "output")
         batch = graph.op("Shape", last, end=2)
         return graph.op("Reshape", logits, graph.op("Concat", batch, graph.constant([spec.vocab_size]), axis=0))

@@ -51,10 +51,9 @@ class GraphWeights:
         self, graph: GraphBuilder, tensors: Mapping[str, SourceTensor], recipe: Recipe, options: OnnxOptions
     ) -> None:
         self.options, self.data = options, DataFile()
-        self._root, self._tensors, self._recipe = graph, tensors, recipe
+        self._graph, self._tensors, self._recipe = graph, tensors, recipe
         self._regions: dict[str, tuple[Region, ...]] = {}
         self._initializers: dict[str, Value] = {}
-        self._floats: dict[str, Value] = {}
 
     def vector(self, name: str) -> Value:
         """A gain or a bias: float32."""
@@ -65,10 +64,10 @@ class GraphWeights:
         wanted = self._recipe.choose(source.name, source.shape).wanted
         return self._float(StoredWeight(source, wanted if wanted.name in _FLOATS else get_format("F16")))
 
-    def linear(self, graph: GraphBuilder, x: Value, name: str, bias: str | None = None) -> Value:
+    def linear(self, x: Value, name: str, bias: str | None = None) -> Value:
         """``x @ weight.T + bias``: ``["n", in]`` to ``["n", out]``."""
         source = self._tensors[f"{name}.weight"]
-        return self.product(graph, x, self.stored([source]), None if bias is None else self.vector(bias))
+        return self.product(x, self.stored([source]), None if bias is None else self.vector(bias))
 
     def stored(self, sources: Sequence[SourceTensor]) -> StoredWeight:
         """The first of ``sources`` in the most precise format that the recipe wants for one of them."""
@@ -79,19 +78,17 @@ class GraphWeights:
         wanted = [self._recipe.choose(source.name, source.shape).wanted for source in sources]
         return max(wanted, key=lambda found: found.bits_per_weight)
 
-    def product(
-        self, graph: GraphBuilder, x: Value, weight: StoredWeight, bias: Value | None = None, expert: int | None = None
-    ) -> Value:
+    def product(self, x: Value, weight: StoredWeight, bias: Value | None = None, expert: int | None = None) -> Value:
         """``x @ weight.T + bias`` with a stored matrix, or with that of one expert."""
         format, (n_out, n_in) = weight.format, weight.source.shape[-2:]
         if not isinstance(format, GroupFormat):
-            return graph.op("Gemm", x, self._float(weight, expert), bias, transB=1)
+            return self._graph.op("Gemm", x, self._float(weight, expert), bias, transB=1)
         if self.options.portable:
-            return graph.op("Gemm", x, self._dequantized(graph, weight, expert), bias, transB=1)
+            return self._graph.op("Gemm", x, self._dequantized(weight, expert), bias, transB=1)
         arrays = self._blocks(weight, expert)
-        return graph.op(
+        return self._graph.op(
             "MatMulNBits",
-            *(x, arrays.codes, self._widened(arrays.scales), arrays.zeros, None, bias),
+            *(x, arrays.codes, self._graph.widened(arrays.scales), arrays.zeros, None, bias),
             domain=CONTRIB,
             K=n_in,
             N=n_out,
@@ -124,15 +121,15 @@ class GraphWeights:
         rows = TransposedHeads(AsFloat32(source.rows), n_heads, n_out)
         return self.matrix(SourceTensor(name, (n_heads, n_in, n_out), rows))
 
-    def embedding(self, graph: GraphBuilder, tokens: Value) -> Value:
+    def embedding(self, tokens: Value) -> Value:
         """Rows of the token embedding: ``["n"]`` to ``["n", hidden]``."""
         weight = self.stored([self._tensors["token_embd.weight"]])
         if not isinstance(weight.format, GroupFormat):
-            return graph.op("Gather", self._float(weight), tokens)
+            return self._graph.op("Cast", self._graph.op("Gather", self._floats(weight), tokens), to=_FLOAT)
         if self.options.portable:
-            return self._unpacked_rows(graph, weight, tokens)
+            return self._unpacked_rows(weight, tokens)
         arrays, format = self.rows(weight), weight.format
-        found = graph.op(
+        found = self._graph.op(
             "GatherBlockQuantized",
             *(arrays.codes, tokens, arrays.scales, arrays.zeros),
             domain=CONTRIB,
@@ -141,28 +138,30 @@ class GraphWeights:
             gather_axis=0,
             quantize_axis=1,
         )
-        return graph.op("Cast", found, to=ir.DataType.FLOAT)
+        return self._graph.op("Cast", found, to=ir.DataType.FLOAT)
 
-    def _unpacked_rows(self, graph: GraphBuilder, weight: StoredWeight, tokens: Value) -> Value:
+    def _unpacked_rows(self, weight: StoredWeight, tokens: Value) -> Value:
         """Rows of a group format with standard operators: gathered as bytes, then unpacked and scaled."""
         format, hidden = weight.format, weight.source.shape[-1]
         assert isinstance(format, GroupFormat), f"{weight.name}: {format} has no groups"
         arrays = self.rows(weight)
-        codes, scales = (graph.op("Gather", value, tokens) for value in (arrays.codes, arrays.scales))
+        codes, scales = (self._graph.op("Gather", value, tokens) for value in (arrays.codes, arrays.scales))
         if format.bits == 4:
-            codes = _nibbles(graph, codes)
+            codes = _nibbles(self._graph, codes)
         if format.symmetric:  # from two's complement
-            codes = graph.op("BitwiseXor", codes, graph.constant(format.half_range, np.uint8))
-        levels = graph.op("Cast", graph.op("Reshape", codes, graph.constant([0, -1, format.block_size])), to=_FLOAT)
+            codes = self._graph.op("BitwiseXor", codes, self._graph.constant(format.half_range, np.uint8))
+        levels = self._graph.op(
+            "Cast", self._graph.op("Reshape", codes, self._graph.constant([0, -1, format.block_size])), to=_FLOAT
+        )
         if arrays.zeros is None:
-            zero = graph.constant(format.half_range, np.float32)
+            zero = self._graph.constant(format.half_range, np.float32)
         else:
-            zeros = graph.op("Gather", arrays.zeros, tokens)
-            zero = graph.op("Cast", _nibbles(graph, zeros) if format.bits == 4 else zeros, to=_FLOAT)
-            zero = graph.op("Unsqueeze", zero, graph.constant([2]))
-        scale = graph.op("Unsqueeze", graph.op("Cast", scales, to=_FLOAT), graph.constant([2]))
-        blocks = graph.op("Mul", graph.op("Sub", levels, zero), scale)
-        return graph.op("Reshape", blocks, graph.constant([-1, hidden]))
+            zeros = self._graph.op("Gather", arrays.zeros, tokens)
+            zero = self._graph.op("Cast", _nibbles(self._graph, zeros) if format.bits == 4 else zeros, to=_FLOAT)
+            zero = self._graph.op("Unsqueeze", zero, self._graph.constant([2]))
+        scale = self._graph.op("Unsqueeze", self._graph.op("Cast", scales, to=_FLOAT), self._graph.constant([2]))
+        blocks = self._graph.op("Mul", self._graph.op("Sub", levels, zero), scale)
+        return self._graph.op("Reshape", blocks, self._graph.constant([-1, hidden]))
 
     def rows(self, weight: StoredWeight) -> Arrays:
         """A weight as ``QMoE`` and ``GatherBlockQuantized`` have it: codes ``(..., bytes)``."""
@@ -197,7 +196,7 @@ class GraphWeights:
         found = [self._initializer(*one) for one in zip(names, regions, types, shapes, strict=False)]
         return Arrays(*found)
 
-    def _dequantized(self, graph: GraphBuilder, weight: StoredWeight, expert: int | None = None) -> Value:
+    def _dequantized(self, weight: StoredWeight, expert: int | None = None) -> Value:
         """The whole matrix as float32, with a standard operator: codes are signed, or have zero points."""
         shape, format = weight.source.shape, weight.format
         assert isinstance(format, GroupFormat), f"{weight.name}: {format} has no groups"
@@ -205,23 +204,21 @@ class GraphWeights:
         code = (_SIGNED if format.symmetric else _UNSIGNED)[format.bits]
         types = (code, ir.DataType.FLOAT16, code)
         arrays = self._arrays(weight, "codes", types, [shape, blocks, blocks], expert)
-        scales = self._widened(arrays.scales)
-        return graph.op("DequantizeLinear", arrays.codes, scales, arrays.zeros, axis=-1, block_size=format.block_size)
+        scales = self._graph.widened(arrays.scales)
+        return self._graph.op(
+            "DequantizeLinear", arrays.codes, scales, arrays.zeros, axis=-1, block_size=format.block_size
+        )
 
     def _float(self, weight: StoredWeight, expert: int | None = None) -> Value:
+        value = self._floats(weight, expert)
+        return value if weight.format.name == "F32" else self._graph.widened(value)
+
+    def _floats(self, weight: StoredWeight, expert: int | None = None) -> Value:
+        """As they are stored."""
         (region,), name, shape = self._place(weight), weight.name, weight.source.shape
-        dtype = _FLOATS[weight.format.name]
         if expert is not None:
             region, name, shape = region.part(expert, shape[0]), f"{name}.{expert}", shape[1:]
-        value = self._initializer(name, region, dtype, shape)
-        return value if dtype is ir.DataType.FLOAT else self._widened(value)
-
-    def _widened(self, value: Value) -> Value:
-        """``value`` as float32; onnxruntime does it once, when it loads the model."""
-        assert value.name, "an initializer has a name"
-        if value.name not in self._floats:
-            self._floats[value.name] = self._root.op("Cast", value, name=f"{value.name}.f32", to=ir.DataType.FLOAT)
-        return self._floats[value.name]
+        return self._initializer(name, region, _FLOATS[weight.format.name], shape)
 
     def _place(self, weight: StoredWeight) -> tuple[Region, ...]:
         if weight.name not in self._regions:
@@ -231,7 +228,7 @@ class GraphWeights:
     def _initializer(self, name: str, region: Region, dtype: ir.DataType, shape: tuple[int, ...]) -> Value:
         if name not in self._initializers:
             tensor = ir.ExternalTensor(DATA_NAME, region.begin, region.nbytes, dtype, shape=ir.Shape(shape), name=name)
-            self._initializers[name] = self._root.initializer(tensor)
+            self._initializers[name] = self._graph.initializer(tensor)
         return self._initializers[name]
 
 

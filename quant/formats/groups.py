@@ -22,7 +22,7 @@ import numpy as np
 
 from sprat.quant.formats.arithmetic import nearest_whole, over, reciprocal, saturate_f16
 from sprat.quant.formats.block import BlockFormat, F32Array, U8Array
-from sprat.quant.formats.fit import affine_fit, column_sums, sanitize, scale_fit, to_lanes
+from sprat.quant.formats.fit import adopt, column_sums, residual, sanitize, scale_fit, to_lanes
 from sprat.quant.formats.legacy import Q4_0
 from sprat.quant.formats.packing import f16_bytes, f16_values, unpack_nibbles
 from sprat.quant.formats.q8_0 import Q8_0
@@ -34,6 +34,7 @@ GROUP_SIZES = (32, 64, 128)
 _SCALE_BYTES = 2
 _FORMATS: dict[tuple[int, int, bool], GroupFormat] = {}
 _Q4_0, _Q8_0 = Q4_0(), Q8_0()
+_AFFINE_STARTS = tuple(np.float32(k / 4) for k in range(-4, 5))
 _STARTS = {4: (-8.5, -8.0, -7.5, -7.0, 7.0, 7.5), 8: (-128.0, -127.5, 127.0, 127.5)}  # levels of the extreme value
 
 
@@ -91,12 +92,18 @@ class GroupFormat(BlockFormat, ggml_type=-1, file_type=-1, block_size=1, block_b
         return self._pack(d, nearest_whole(x * reciprocal(d), -half, half - 1) + np.float32(half))
 
     def _fit_affine(self, blocks: F32Array) -> U8Array:
-        """The best scale and minimum, the minimum rounded to a zero point, and the scale fitted once more."""
+        """Of nine ways to divide the range, 0 within, into steps: the one that leaves the smallest squared error."""
         x, largest = to_lanes(sanitize(blocks), self.block_size), 2 * self.half_range - 1
-        d, m = affine_fit(x, largest)
-        zero = nearest_whole(m * reciprocal(d), 0, largest)
-        levels = nearest_whole(x * reciprocal(d) + zero, 0, largest) - zero
-        d = saturate_f16(over(column_sums(x * levels), column_sums(levels * levels)))
+        low = np.minimum(x.min(axis=0), np.float32(0))
+        inverse = reciprocal(np.maximum(x.max(axis=0), np.float32(0)) - low)
+        d, zero, error = np.zeros_like(low), np.zeros_like(low), np.full_like(low, np.inf)
+        for start in _AFFINE_STARTS:
+            step = (np.float32(largest) + start) * inverse
+            new_zero = nearest_whole(-low * step, 0, largest)
+            levels = nearest_whole(x * step + new_zero, 0, largest) - new_zero
+            new_d = saturate_f16(over(column_sums(x * levels), column_sums(levels * levels)))
+            new_error = residual(x, new_d * levels)
+            adopt(new_error < error, (d, new_d), (zero, new_zero), (error, new_error))
         return self._pack(d, nearest_whole(x * reciprocal(d) + zero, 0, largest), zero)
 
     def _codes(self, packed: U8Array) -> F32Array:

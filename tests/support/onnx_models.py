@@ -1,0 +1,67 @@
+"""ONNX models made of checkpoints, and run by onnxruntime alone: names and shapes as docs/onnx.md gives them."""
+
+from itertools import pairwise
+
+import numpy as np
+import onnxruntime
+
+from sprat.export.checkpoint import Checkpoint
+from sprat.export.naming import ModelName
+from sprat.export.onnx import OnnxOptions, plan_onnx
+from sprat.quant.recipe import Recipe
+from sprat.runtime.spec import ModelSpec
+
+TOKENIZER = {"tokenizer.ggml.bos_token_id": 0, "tokenizer.ggml.eos_token_id": 1}
+
+
+def plan(checkpoint: Checkpoint, quant: str = "f32", **options):
+    """The artifact of ``checkpoint``, planned."""
+    shapes = {tensor.name: tensor.shape for tensor in checkpoint.tensors.values()}
+    recipe = Recipe.named(quant, tied_embeddings=checkpoint.spec.tied_embeddings)
+    name = ModelName.parse("tiny", shapes)
+    return plan_onnx(checkpoint, recipe, name=name, tokenizer=TOKENIZER, options=OnnxOptions(**options))
+
+
+def write(folder, checkpoint: Checkpoint, quant: str = "f32", **options):
+    """``folder``, made, with the model of ``checkpoint``."""
+    folder.mkdir()
+    plan(checkpoint, quant, **options).write(folder, lambda _: None)
+    return folder
+
+
+class Runner:
+    """A sequence in onnxruntime: a session, and caches that this class carries from call to call."""
+
+    def __init__(self, folder, spec: ModelSpec, **settings) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = 1, 3
+        self._session = onnxruntime.InferenceSession(folder / "model.onnx", options, **settings)
+        self._spec = spec
+        self.reset()
+
+    def reset(self, batch: int = 1) -> None:
+        """Forget all tokens."""
+        spec, self._length = self._spec, 0
+        if spec.mla:
+            empty = np.zeros((0, spec.mla.latent_dim), np.float32)
+            self.cache = {f"past_latent.{layer}": empty for layer in range(spec.n_layers)}
+        else:
+            empty = np.zeros((batch, spec.n_kv_heads, 0, spec.head_dim), np.float32)
+            parts = [f"{layer}.{part}" for layer in range(spec.n_layers) for part in ("key", "value")]
+            self.cache = {f"past_key_values.{part}": empty for part in parts}
+
+    def __call__(self, tokens, **feeds) -> np.ndarray:
+        """Logits ``(batch, n, vocab)`` of tokens ``(batch, n)``."""
+        tokens = np.asarray(tokens, np.int64)
+        self._length += tokens.shape[1]
+        if not self._spec.mla:
+            feeds["attention_mask"] = np.ones((len(tokens), self._length), np.int64)
+        logits, *rows = self._session.run(None, {"input_ids": tokens, **self.cache, **feeds})
+        for name, row in zip(self.cache, rows, strict=True):
+            self.cache[name] = np.concatenate([self.cache[name], row]) if self._spec.mla else row
+        return logits
+
+    def in_chunks(self, tokens, *ends) -> np.ndarray:
+        """Logits ``(n, vocab)`` after every token of a new sequence, given in pieces that end at ``ends``."""
+        self.reset()
+        return np.concatenate([self([tokens[a:b]])[0] for a, b in pairwise((0, *ends, len(tokens)))])
