@@ -23,16 +23,17 @@ _STUDENT = "demo"
 _INTRO = """\
 # Devices
 
-Whether a model fits a device, and how fast it is there. Made by `python benchmarks/devices_table.py docs/devices.md`; do
-not edit. Every column holds figures of one kind: **predicted** (a roofline over the profile's figures, see `sprat devices
-show NAME`; nothing ran), **measured** (on the machine that the row names) or **emulated** (on another machine, under the
-device's limits). For your own model or context: `sprat plan MODEL --all`, and `sprat report` draws it.
+Whether a model fits a device, and how fast it is there. Made by `python benchmarks/devices_table.py
+docs/devices.md`; do not edit. Every column holds figures of one kind: **predicted** (a roofline over the
+profile's figures, see `sprat devices show NAME`; nothing ran), **measured** (on the machine that the row names)
+or **emulated** (on another machine, under the device's limits). For your own model or context: `sprat plan MODEL
+--all`, and `sprat report` draws it.
 
 ## Tokens per second, predicted
 
-Writing behind an empty context, with the best quantization (int8, else int4) that fits with room for {context:,} tokens;
-the fastest device for the smallest model first. `~`: experts that do not fit are read from storage meanwhile. `-`: does not
-fit. `{student}` is the packaged student.
+Writing behind an empty context, with the best quantization (int8, else int4) that fits with room for {context:,}
+tokens; the fastest device for the smallest model first. `~`: experts that do not fit are read from storage
+meanwhile. `-`: does not fit. `{student}` is the packaged student.
 """
 _DETAILS = ("device", "quant", "verdict", "needs", "first token, predicted", "tokens/s, predicted", "± %", "limited by")
 _RUNS = ("model", "machine", "backend", "threads", "test", "tokens/s, {0}", "first token p50, {0}", "peak memory, {0}")
@@ -51,7 +52,8 @@ def document(plans: dict[str, list[Plan]], results: Sequence[Measurement]) -> It
     yield from _markdown(("device", *somewhere), list(_overview(somewhere)))
     for model in sorted(plans.keys() - somewhere.keys()):
         nearest = min(plans[model], key=lambda plan: plan.missing_bytes)
-        yield f"\n`{model}` fits none of them; {nearest.profile.name} comes nearest and lacks {gibibytes(nearest.missing_bytes)}."
+        lack = gibibytes(nearest.missing_bytes)
+        yield f"\n`{model}` fits none of them; {nearest.profile.name} comes nearest and lacks {lack}."
     for label in (Label.MEASURED, Label.EMULATED):
         ran = [record for record in results if record.label is label]
         if ran:
