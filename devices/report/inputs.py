@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,13 @@ from sprat.devices.report.names import weight_bytes
 from sprat.devices.results import Label, MeasuredModel, Measurement, Percentiles, Work, read_results
 from sprat.errors import ResultsError
 
-__all__ = ["Inputs", "plan_records", "read_inputs"]
+__all__ = ["EXPERTS", "STREAMED", "Inputs", "plan_records", "read_inputs"]
 
+EXPERTS, STREAMED = "experts", "streamed"
+"""The setting of a prediction that reads experts from storage."""
+
+_SLOWEST, _FASTEST = 1e-6, 1e9  # tokens per second
+_MOST_ERROR = 100.0
 _DECODED = 128  # tokens, as llama-bench's tg128; a prediction holds for any number
 
 
@@ -37,7 +43,7 @@ def read_inputs(paths: Iterable[Path]) -> Inputs:
     for path in paths:
         plans = _plans(path)
         if plans is None:
-            records += read_results(path)
+            records += _plausible(read_results(path), path)
         else:
             records += [record for plan in plans for record in plan_records(plan)]
             refused += [plan for plan in plans if plan.verdict is Verdict.TOO_LARGE]
@@ -67,14 +73,31 @@ def _record(plan: PlanSummary, found: Prediction, work: Work, speed: float) -> M
         model=MeasuredModel(name=plan.model, quant=plan.quant, size_bytes=weight_bytes(plan), n_params=0),
         backend="native",
         threads=plan.settings.n_threads,
-        settings={},
+        settings={} if plan.verdict is Verdict.FITS else {EXPERTS: STREAMED},
         work=work,
         samples_tps=(speed,),
         error_share=found.relative_error,
         ttft_ms=Percentiles(n=1, p50=wait_ms, p99=wait_ms, worst=wait_ms) if work.n_prompt else None,
         memory_map=parts,
-        notes=() if plan.verdict is Verdict.FITS else (f"{plan.held_experts_share:.0%} of the experts in memory",),
     )
+
+
+def _plausible(records: list[Measurement], path: Path) -> list[Measurement]:
+    """``records``, whose figures can be drawn."""
+    problems = [f"{record.work.test}: {problem}" for record in records for problem in _problems(record)]
+    if problems:
+        raise ResultsError(f"{path}: {'; '.join(problems)}; no machine measures that: make it again with `sprat bench`")
+    return records
+
+
+def _problems(record: Measurement) -> Iterator[str]:
+    low, high = min(record.samples_tps), max(record.samples_tps)
+    if not _SLOWEST <= low <= high <= _FASTEST:
+        yield f"{low:g} to {high:g} tokens per second, expected {_SLOWEST:g} to {_FASTEST:g}"
+    if record.ttft_ms and not 0 < record.ttft_ms.p50 <= record.ttft_ms.p99 < math.inf:
+        yield f"first token after {record.ttft_ms.p50:g} ms (p50) and {record.ttft_ms.p99:g} ms (p99)"
+    if record.error_share is not None and not 0 <= record.error_share <= _MOST_ERROR:
+        yield f"an error of {record.error_share:g}, expected a share from 0 to {_MOST_ERROR:g}"
 
 
 def _plans(path: Path) -> list[PlanSummary] | None:

@@ -98,7 +98,7 @@ def _tiles(runs: Sequence[Run]) -> Iterable[_Tile]:
     for model, group in list(models.items())[:_MAX_TILES]:
         label = min((run.label for run in group), key=list(Label).index)
         best = max((run for run in group if run.label is label), key=lambda run: run.speed)
-        where = f"{label} {'for' if label is Label.PREDICTED else 'on'} {best.device}"
+        where = f"{label} {'for' if label is Label.PREDICTED else 'on'} {best.row}"
         yield _Tile(label, model, format_number(best.speed), where)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from sprat.devices.plan import PlanSummary
+from sprat.devices.report.charts.stacks import gibibytes
 from sprat.devices.report.names import ModelName, ModelNames, device_titles, place_of, write_tokens
 from sprat.devices.results import Label, Measurement
 
@@ -121,6 +122,8 @@ def _differing(mine: Mapping[str, str], others: Iterable[Mapping[str, str]]) -> 
 
 
 def _circumstances(record: Measurement) -> dict[str, str]:
-    """Everything that may differ between two runs of the same work on the same device."""
-    settings = {name: f"{name} {value}" for name, value in record.settings.items()}
-    return {"backend": record.backend, "threads": f"{record.threads} threads"} | settings
+    """Everything that may differ between two runs of the same work on devices of the same name."""
+    ways = {"backend": record.backend, "threads": f"{record.threads} threads"}
+    if record.machine:
+        ways |= {"cores": f"{record.machine.n_cores} cores", "memory": gibibytes(record.machine.memory_bytes)}
+    return ways | {name: f"{name} {value}" for name, value in record.settings.items()}

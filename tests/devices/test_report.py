@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import msgspec
 import pytest
-from bench_records import MODEL, measurement
+from bench_records import MACHINE, MODEL, measurement
 from report_page import Page, records, write_report
 
 from sprat.devices.results import Label, Machine, Moment, Percentiles, Work
@@ -128,6 +128,12 @@ def test_runs_in_different_ways_are_told_apart_and_a_repeated_one_counts_once(tm
     _, report = write_report(tmp_path, found)
     rows = {row[1]: row[4] for row in report.figures[0].table.rows}
     assert rows == {"Cortex-A76, 2 threads": "5.0", "Cortex-A76, 4 threads": "9.0"}
+
+
+def test_two_machines_with_one_processor_are_told_apart(tmp_path):
+    machines = [msgspec.structs.replace(MACHINE, memory_bytes=size << 30) for size in (4, 8)]
+    _, report = write_report(tmp_path, [measurement(machine=machine) for machine in machines])
+    assert {row[1] for row in report.figures[0].table.rows} == {"Cortex-A76, 4.0 GiB", "Cortex-A76, 8.0 GiB"}
 
 
 def test_two_devices_of_one_title_keep_their_own_names(tmp_path):

@@ -11,7 +11,7 @@ from sprat.devices.plan import best_plan
 from sprat.devices.profile import load_profile
 from sprat.devices.report.build import make_report
 from sprat.devices.report.inputs import read_inputs
-from sprat.devices.results import Label, Work, write_results
+from sprat.devices.results import Label, Percentiles, Work, write_results
 from sprat.errors import ResultsError
 from sprat.planning import plan_model
 
@@ -89,6 +89,23 @@ def test_what_is_neither_results_nor_plans_is_refused_with_its_place(content, to
         read_inputs([path])
     assert told in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"samples_tps": (1e308, 1e308)}, "1e+308 to 1e+308 tokens per second"),
+        ({"samples_tps": (1e-300,)}, "1e-300 to 1e-300 tokens per second"),
+        ({"ttft_ms": Percentiles(n=1, p50=0.0, p99=1.0, worst=1.0)}, "first token after 0 ms"),
+        ({"label": Label.PREDICTED, "device": "rpi5-8gb", "error_share": -1.0}, "an error of -1"),
+    ],
+)
+def test_figures_that_nothing_measures_are_refused_all_at_once(changed, told, tmp_path):
+    path = tmp_path / "results.jsonl"
+    write_results(path, [measurement(), measurement(**changed), measurement(**changed)])
+    with pytest.raises(ResultsError) as caught:
+        read_inputs([path])
+    assert str(caught.value).count(told) == 2
 
 
 def test_a_missing_file_is_refused(tmp_path):

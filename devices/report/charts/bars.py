@@ -15,7 +15,7 @@ __all__ = ["Bar", "BarRow", "Mark", "draw_bars"]
 
 _THICK = 16
 _GAP = 4
-_ROW_GAP = 10
+_ROW_GAP, _ROW_GAP_NARROW = 10, 14
 _MARK_SHARE = 0.03  # of the scale; a mark nearer to zero says nothing
 
 
@@ -56,6 +56,7 @@ class _Frame:
     left: float
     right: float
     high: float
+    gap: float
     write: Callable[[float], str]
 
     def x(self, value: float) -> float:
@@ -74,16 +75,18 @@ def draw_bars(
         drawn, y = _row(row, y, frame, width)
         elements += drawn
     if shown:
-        elements = _mark(shown, frame, y - _ROW_GAP, width) + elements
-    return Panel(y - _ROW_GAP + 2, tuple(elements))
+        elements = _mark(shown, frame, y - frame.gap, width) + elements
+    return Panel(y - frame.gap + 2, tuple(elements))
 
 
 def _frame(rows: Sequence[BarRow], width: int, write: Callable[[float], str]) -> _Frame:
     figures = [each for row in rows for each in row.bars]
     high = max((each.high for each in figures), default=1.0)
     numbers = max((_number_width(each, write) for each in figures), default=0.0) + 10
-    names = NAME_SHARE * width if width >= NARROW else 0.0
-    return _Frame(names, names + 12 if names else 0.0, width - numbers, high, write)
+    right = width - numbers
+    if width < NARROW:
+        return _Frame(0.0, 0.0, right, high, _ROW_GAP_NARROW, write)
+    return _Frame(NAME_SHARE * width, NAME_SHARE * width + 12, right, high, _ROW_GAP, write)
 
 
 def _row(row: BarRow, y: float, frame: _Frame, width: int) -> tuple[list[Element], float]:
@@ -99,7 +102,7 @@ def _row(row: BarRow, y: float, frame: _Frame, width: int) -> tuple[list[Element
         elements.append(label(frame.left, y + 12.5, row.remark, room=room, class_="bad"))
     for index, each in enumerate(row.bars):
         elements += _bar(each, y + index * (_THICK + _GAP), frame)
-    return elements, y + height + _ROW_GAP
+    return elements, y + height + frame.gap
 
 
 def _bar(each: Bar, y: float, frame: _Frame) -> list[Element]:

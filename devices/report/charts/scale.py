@@ -40,7 +40,7 @@ def linear(low: float, high: float, start: float, stop: float, *, n_ticks: int =
 
 def logarithmic(low: float, high: float, start: float, stop: float) -> Scale:
     """A scale of equal ratios between round numbers (1, 2, 5 of each decade; 1 alone where decades are many)."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 2)
+    decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)  # one more: rounding
     rounds = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
     below = max(value for value in rounds if value <= low)
     above = min(value for value in rounds if value >= high and value > below)

@@ -52,7 +52,7 @@ def _groups(runs: Sequence[Run]) -> dict[str, list[Pair]]:
 
 def _work(run: Run) -> object:
     work = run.record.work
-    return run.model, run.record.device, work.n_prompt, bool(work.n_gen), work.depth
+    return run.model, run.row, work.n_prompt, bool(work.n_gen), work.depth
 
 
 def _finding(pairs: Sequence[Pair]) -> str:

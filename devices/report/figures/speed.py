@@ -11,6 +11,7 @@ from sprat.devices.report.charts.marks import legend
 from sprat.devices.report.charts.scale import format_number
 from sprat.devices.report.charts.stacks import gibibytes
 from sprat.devices.report.figures.figure import Draw, Figure, Table, titled
+from sprat.devices.report.inputs import EXPERTS, STREAMED
 from sprat.devices.report.runs import Evidence, Misfit, Run, by_model, headline
 from sprat.devices.results import Label
 
@@ -89,7 +90,7 @@ def _refused_rows(misfits: Iterable[Misfit]) -> list[BarRow]:
 def _bar(run: Run) -> Bar:
     low, high = run.spread
     words = f"{run.series}: {format_number(run.speed)} tokens per second, {run.label} ({run.record.work.test})"
-    remark = "experts streamed" if run.label is Label.PREDICTED and run.record.notes else ""
+    remark = "experts streamed" if run.record.settings.get(EXPERTS) == STREAMED else ""
     return Bar(run.label, run.speed, low, high, tip=words, remark=remark)
 
 
@@ -97,7 +98,7 @@ def _finding(runs: Sequence[Run], misfits: Sequence[Misfit]) -> str:
     """Where the largest model keeps up with a reader, and how fast it is where it is fastest."""
     best = max(headline(runs), key=lambda run: run.speed)
     group = [run for run in runs if run.model == best.model]
-    speed = f"{best.model} writes {format_number(best.speed)} tokens per second on {best.device}, {best.label}"
+    speed = f"{best.model} writes {format_number(best.speed)} tokens per second on {best.row}, {best.label}"
     devices = {run.device for run in group} | {misfit.device for misfit in misfits if misfit.model == best.model}
     if len(devices) == 1:
         return f"{speed}."
