@@ -24,6 +24,7 @@ smaller number?" is worked out as ::
     8<9
     A<B
     min=A
+    A=87
     87
 
 **Prompts** are one plain English question. **The answer** is a number, a name, or yes or no, and nothing else.
@@ -174,15 +175,15 @@ def compare_steps(a: int, b: int) -> list[str]:
     return [*lines, f"A{_sign(a, b)}B"]
 
 
-def choose_steps(goal: str, a: int, b: int, named: tuple[str, str]) -> list[str]:
+def choose_steps(goal: str, a: int, b: int, named: tuple[str, str], link: str = "=") -> list[str]:
     """The lines that choose the ``min`` or ``max`` of `a` and `b`, whose answers are `named`; the last is the answer.
 
-    >>> choose_steps("max", 7, 45, ("Tom", "Ann"))
-    ['max', 'A=Tom', 'B=Ann', '007?045', '0=0', '0<4', 'A<B', 'max=B', 'Ann']
+    >>> choose_steps("max", 7, 45, ("Tom", "Ann"), link=" is ")
+    ['max', 'A is Tom', 'B is Ann', '007?045', '0=0', '0<4', 'A<B', 'max=B', 'B is Ann', 'Ann']
     """
-    second = (b > a) == (goal == "max")
-    decision = [f"{goal}={'AB'[second]}", named[second]]
-    return [goal, f"A={named[0]}", f"B={named[1]}", *compare_steps(a, b), *decision]
+    facts = [f"{letter}{link}{name}" for letter, name in zip("AB", named, strict=True)]
+    chosen = int((b > a) == (goal == "max"))
+    return [goal, *facts, *compare_steps(a, b), f"{goal}={'AB'[chosen]}", facts[chosen], named[chosen]]
 
 
 def judge_steps(goal: str, a: int, b: int) -> list[str]:
@@ -255,7 +256,7 @@ def _story(rng: random.Random, *, unseen: bool, n_steps: int) -> tuple[str, Prob
 def _story_compare(rng: random.Random) -> tuple[str, Problem]:
     a, b = _different(rng)
     story = word_problems.draw_comparison(rng, a, b)
-    lines = choose_steps("max" if story.goal == "more" else "min", a, b, (story.first, story.second))
+    lines = choose_steps("max" if story.goal == "more" else "min", a, b, (story.first, story.second), link=" is ")
     return f"{a}?{b}", _solved(story.text, lines, "compare")
 
 
