@@ -121,7 +121,7 @@ def measure(model: Model, machine: DeviceProfile, folder: Path) -> Iterator[Meas
             spec=spec,
             context=max(_DEPTHS) + 2 * PREFILL_CHUNK,
             n_threads=profile.n_threads,
-            memory_bytes=None,
+            streams=model.memory is not None,
         )
         backend = open_backend(choose("native", request), request)
         stream = backend.new_stream(request.context)

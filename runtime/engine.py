@@ -100,6 +100,7 @@ class Engine:
             context=limits.context,
             n_threads=limits.n_threads,
             memory_bytes=limits.memory_bytes,
+            streams=limits.streams,
         )
         choice = choose(backend, request)
         tokenizer = model.tokenizer()

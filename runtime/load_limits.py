@@ -29,12 +29,14 @@ class LoadLimits:
         n_threads: of the backend.
         batch: tokens of a prompt in one pass.
         memory_bytes: hard budget; ``None`` where weights may come and go with the mapped file.
+        streams: whether they will: the plan keeps only a part of the experts in memory.
     """
 
     context: int
     n_threads: int
     batch: int
     memory_bytes: int | None
+    streams: bool = False
 
 
 def load_limits(
@@ -81,6 +83,7 @@ def _from_plan(plan: Plan, here: int) -> LoadLimits:
         n_threads=min(here, settings.n_threads),
         batch=settings.batch,
         memory_bytes=plan.usable_bytes if plan.fits else None,
+        streams=not plan.fits,
     )
 
 

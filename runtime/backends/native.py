@@ -6,7 +6,9 @@ from sprat.devices.footprint import Footprint
 from sprat.errors import BackendError, SpratError
 from sprat.runtime.backends.reference import ReferenceStream
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
+from sprat.runtime.expert_readahead import ExpertReadahead
 from sprat.runtime.footprint import native_buffer_bytes
+from sprat.runtime.kernels import I32Array
 from sprat.runtime.kernels.native import NATIVE_FORMATS, NativeKernels, native_missing_because
 from sprat.runtime.models import RoutingObserver, load_model
 from sprat.runtime.spec import ModelSpec
@@ -22,9 +24,7 @@ class NativeLoader(BackendLoader, name="native", preference=10):
 
     def footprint(self, request: LoadRequest) -> Footprint:
         """A float16 cache, and one chunk's activations."""
-        return request.footprint(
-            cache_number_bytes=_CACHE_NUMBER_BYTES, buffer_bytes=native_buffer_bytes(request.spec)
-        )
+        return request.footprint(cache_number_bytes=_CACHE_NUMBER_BYTES, buffer_bytes=native_buffer_bytes(request.spec))
 
     def obstacle(self, request: LoadRequest) -> SpratError | None:
         """No native core, or a format that it does not know."""
@@ -37,7 +37,8 @@ class NativeLoader(BackendLoader, name="native", preference=10):
 
     def load(self, request: LoadRequest) -> NativeBackend:
         """Nothing is read before it is used."""
-        return NativeBackend(request.spec, request.gguf, NativeKernels(request.n_threads))
+        readahead = ExpertReadahead(request.gguf) if request.streams and request.spec.moe else None
+        return NativeBackend(request.spec, request.gguf, NativeKernels(request.n_threads), readahead)
 
 
 class NativeBackend:
@@ -47,18 +48,40 @@ class NativeBackend:
         spec: the architecture.
         weights: where its weights lie; they are read while the model runs.
         kernels: the arithmetic, with its threads.
+        readahead: asks for experts as soon as they are chosen, where memory does not hold them all.
     """
 
     name = "native"
 
-    def __init__(self, spec: ModelSpec, weights: WeightSource, kernels: NativeKernels) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        weights: WeightSource,
+        kernels: NativeKernels,
+        readahead: ExpertReadahead | None = None,
+    ) -> None:
         self._model = load_model(spec, weights, kernels)
         self.vocab_size = spec.vocab_size
         self.max_context = spec.max_context
+        self._readahead = readahead
 
     def new_stream(self, capacity: int, observe: RoutingObserver | None = None) -> ReferenceStream:
         """An empty sequence; ``observe`` sees the experts that its tokens choose."""
-        return ReferenceStream(self._model, capacity, observe, storage="f16")
+        return ReferenceStream(self._model, capacity, _both(self._readahead, observe), storage="f16")
 
     def close(self) -> None:
-        """Nothing to free: memory and threads go with the last reference."""
+        """Memory and threads go with the last reference."""
+        if self._readahead is not None:
+            self._readahead.close()
+
+
+def _both(first: RoutingObserver | None, second: RoutingObserver | None) -> RoutingObserver | None:
+    """One observer that calls both, or the one that there is."""
+    if first is None or second is None:
+        return first or second
+
+    def observe(layer: int, experts: I32Array) -> None:
+        first(layer, experts)
+        second(layer, experts)
+
+    return observe

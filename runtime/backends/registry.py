@@ -22,6 +22,7 @@ from typing import ClassVar
 from sprat.devices.footprint import Footprint
 from sprat.errors import BackendError, DoesNotFitError, SpratError, unknown_name
 from sprat.runtime.backends.backend import Backend
+from sprat.runtime.footprint import program_bytes
 from sprat.runtime.gguf import GGUFFile
 from sprat.runtime.memory import refusal
 from sprat.runtime.model_files import ModelFile
@@ -37,10 +38,6 @@ __all__ = [
     "open_backend",
 ]
 
-# Measured with a vocabulary of 49,152: Python, NumPy and sprat; and what metadata and tokenizer add.
-_PROGRAM_BYTES = 48 << 20
-_TOKENIZER_BYTES_PER_TOKEN = 1200
-
 _LOADERS: dict[str, BackendLoader] = {}
 
 
@@ -53,6 +50,7 @@ class LoadRequest:
     context: int  # tokens of the longest sequence that will be asked for
     n_threads: int
     memory_bytes: int | None = None  # hard budget; None for what the machine has
+    streams: bool = False  # the experts are larger than memory, and come and go with the mapped file
 
     @property
     def gguf(self) -> GGUFFile:
@@ -67,7 +65,6 @@ class LoadRequest:
             cache_number_bytes: of one number in the cache.
             buffer_bytes: of activations and scratch, at most; the program itself and its tokenizer are added.
         """
-        program_bytes = _PROGRAM_BYTES + self.spec.vocab_size * _TOKENIZER_BYTES_PER_TOKEN
         sizes = {name: info.nbytes for name, info in self.file.tensors.items()}
         routed_bytes = sum(size for name, size in sizes.items() if "_exps." in name)
         return Footprint(
@@ -76,7 +73,7 @@ class LoadRequest:
             routed_bytes=routed_bytes,
             cache_bytes_per_token=self.spec.cache_numbers_per_token * cache_number_bytes,
             context=self.context,
-            buffer_bytes=buffer_bytes + program_bytes,
+            buffer_bytes=buffer_bytes + program_bytes(self.spec.vocab_size),
         )
 
 

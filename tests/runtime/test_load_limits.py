@@ -67,9 +67,13 @@ def test_a_mixture_that_streams_has_no_hard_budget(tmp_path, board):
     model = open_model(path)
     whole = file_footprint(model.spec, model.file)
     board(whole.total_bytes - whole.routed_bytes // 2)
-    assert load_limits(model, device="small", context=4096).memory_bytes is None
+    streamed = load_limits(model, device="small", context=4096)
+    assert streamed.streams
+    assert streamed.memory_bytes is None
     board(whole.total_bytes)
-    assert load_limits(model, device="enough", context=4096).memory_bytes == whole.total_bytes
+    enough = load_limits(model, device="enough", context=4096)
+    assert not enough.streams
+    assert enough.memory_bytes == whole.total_bytes
 
 
 def test_a_context_beyond_the_model_is_refused(model):
