@@ -42,6 +42,7 @@ def compare(before: Sequence[Measurement], after: Sequence[Measurement], confide
         ResultsError: the files hold different work, figures of different labels, or too few samples; the message names
             every difference.
     """
+    before, after = _ran("first", before), _ran("second", after)
     problems = [*_repeated("first", before), *_repeated("second", after)]
     first, second = ({record.work.test: record for record in side} for side in (before, after))
     problems += [f"only the first file has {test}" for test in first if test not in second]
@@ -76,6 +77,14 @@ def _circumstances(record: Measurement) -> dict[str, object]:
     }
 
 
+def _ran(which: str, records: Sequence[Measurement]) -> list[Measurement]:
+    """Records of what ran; predictions stand beside emulated figures, and have no samples to compare."""
+    ran = [record for record in records if record.label is not Label.PREDICTED]
+    if not ran:
+        raise ResultsError(f"the {which} file holds predictions alone, and no samples to compare; run `sprat bench -o`")
+    return ran
+
+
 def _repeated(which: str, records: Sequence[Measurement]) -> Iterator[str]:
     tests = [record.work.test for record in records]
     yield from (f"the {which} file has {test} more than once" for test in dict.fromkeys(tests) if tests.count(test) > 1)
@@ -91,7 +100,5 @@ def _obstacles(before: Measurement, after: Measurement) -> Iterator[str]:
         yield "the model's files differ (digest)"
     if before.label is not after.label:
         yield f"the first is {before.label}, the second {after.label}"
-    if Label.PREDICTED in {before.label, after.label}:
-        yield "predictions have no samples to compare"
-    elif min(len(before.samples_tps), len(after.samples_tps)) < _FEWEST_SAMPLES:
+    if min(len(before.samples_tps), len(after.samples_tps)) < _FEWEST_SAMPLES:
         yield f"{before.work.test} has a single sample (run with -r {_FEWEST_SAMPLES} or more)"

@@ -94,14 +94,14 @@ def plan_emulation(profile: DeviceProfile, storage: Storage, file: Path) -> Emul
 
 
 def choose_storage(profile: DeviceProfile, kind: str | None) -> Storage:
-    """The device's storage of this kind; the first one by default.
+    """The device's storage of this kind; the fastest by default, as plans assume.
 
     Raises:
         DeviceError: it has no such storage.
     """
     by_kind = {storage.kind.lower(): storage for storage in profile.storage}
     if kind is None:
-        return profile.storage[0]
+        return max(profile.storage, key=lambda storage: storage.sequential_mbps.value)
     if kind.lower() not in by_kind:
         raise DeviceError(unknown_name(f"storage of {profile.name}", kind.lower(), by_kind))
     return by_kind[kind.lower()]

@@ -1,7 +1,7 @@
 """Comparing two results files: only the same work, with an interval, and every difference named."""
 
 import pytest
-from bench_records import MODEL, measurement
+from bench_records import LIMITS, MODEL, measurement
 
 from sprat.devices.compare import compare, differences
 from sprat.devices.results import Label, Work
@@ -24,6 +24,11 @@ def test_tests_are_paired_by_name_and_judged_by_their_interval():
     assert compare(after, before)[1].verdict == "slower"
 
 
+def test_predictions_beside_the_figures_are_left_out():
+    predicted = measurement(label=Label.PREDICTED, device="x", machine=None, samples_tps=(1.0,))
+    assert len(compare([measurement(), predicted], [measurement(), predicted])) == 1
+
+
 def test_what_differs_beside_the_work_is_listed():
     before = measurement(versions={"sprat": "0.1.0"}, settings={"chunk": 512})
     after = measurement(versions={"sprat": "0.2.0"}, settings={"chunk": 512}, backend="llamacpp", device="rpi5-8gb")
@@ -41,7 +46,8 @@ def test_what_differs_beside_the_work_is_listed():
         ({}, {"work": Work.decode(64)}, "only the first file has tg128; only the second file has tg64"),
         ({}, {"model": vary(quant="Q8_0")}, "quant is Q4_0 in the first and Q8_0 in the second"),
         ({}, {"model": vary(digest="sha256:ff")}, "files differ"),
-        ({}, {"label": Label.PREDICTED, "device": "x"}, "the first is measured, the second predicted"),
+        ({}, {"label": Label.EMULATED, "device": "x", "emulation": LIMITS}, "first is measured, the second emulated"),
+        ({}, {"label": Label.PREDICTED, "device": "x"}, "the second file holds predictions alone"),
         ({"samples_tps": (1.0,)}, {}, "single sample"),
     ],
 )

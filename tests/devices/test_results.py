@@ -6,24 +6,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from bench_records import measurement
+from bench_records import LIMITS, measurement
 
 from sprat.devices import results
-from sprat.devices.results import Emulation, Label, Measurement, Work, read_results, write_results
+from sprat.devices.results import Label, Measurement, Work, read_results, write_results
 from sprat.errors import ResultsError
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "bench-results.md"
 EXPORTED = [getattr(results, name) for name in results.__all__]
 RECORDS = [found for found in EXPORTED if isinstance(found, type) and issubclass(found, msgspec.Struct)]
-LIMITS = Emulation(
-    cgroup_version=1,
-    memory_bytes=7 << 30,
-    n_cores=4,
-    cpu_share=1.0,
-    read_bytes_per_second=90_000_000,
-    storage="microSD",
-    not_emulated=("memory is as fast as this machine's",),
-)
 
 
 def test_records_come_back_as_they_were(tmp_path):

@@ -16,6 +16,7 @@ import msgspec
 
 from sprat import errors
 from sprat.bench.messages import Failure, Job, Message, Progress, Result, Traced
+from sprat.bench.predicted import predictions
 from sprat.bench.trace import TraceReport
 from sprat.devices.cpu import this_cpu
 from sprat.devices.emulate import Emulator, choose_storage, plan_emulation
@@ -50,7 +51,7 @@ class BenchOptions:
         backend: ``"auto"`` or one that ``sprat doctor`` lists.
         device: the profile that this machine is, or that it shall emulate.
         emulate: run under the device's limits.
-        storage: of the device, where the model lies; its first one by default.
+        storage: of the device, where the model lies; its fastest by default.
         sustained_s: keep each test running for this long and compare its speed at first with that at last.
         trace: also time every kernel.
     """
@@ -94,10 +95,25 @@ def bench(
     elif profile is None and options.emulate:
         raise InputError("--emulate: no device was named; add --device NAME (see: sprat devices)")
     path = _file(options, progress)
-    emulator = None
-    if profile is not None and options.emulate:
-        emulator = plan_emulation(profile, choose_storage(profile, options.storage), path)
-    yield from _run_child(_job(options, works, path, emulator), emulator, progress)
+    if profile is None or not options.emulate:
+        yield from _run_child(_job(options, works, path, None), None, progress)
+    else:
+        yield from _emulated(options, works, path, profile, progress)
+
+
+def _emulated(
+    options: BenchOptions, works: tuple[Work, ...], path: Path, profile: DeviceProfile, progress: ReportProgress
+) -> Iterator[Measurement | TraceReport]:
+    """Records made under the limits, then what the planner predicts for the same tests."""
+    storage = choose_storage(profile, options.storage)
+    emulator = plan_emulation(profile, storage, path)
+    made = []
+    for record in _run_child(_job(options, works, path, emulator), emulator, progress):
+        made.append(record)
+        yield record
+    emulated = [record for record in made if isinstance(record, Measurement)]
+    if emulated and emulated[0].backend == "native":  # what predictions are fitted to
+        yield from predictions(emulated, str(path), profile, storage)
 
 
 def _works(options: BenchOptions) -> tuple[Work, ...]:

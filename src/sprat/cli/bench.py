@@ -52,7 +52,7 @@ def _counts(_context: click.Context, _option: click.Parameter, text: str) -> tup
 @click.option("--backend", default="auto", show_default=True, help="auto, or one that `sprat doctor` lists.")
 @click.option("--device", help="The profile that this machine is, or with --emulate shall behave like.")
 @click.option("--emulate", is_flag=True, help="Run under the device's cores, memory and storage speed. Needs root.")
-@click.option("--storage", help="Of the device, where the model lies; its first one by default.")
+@click.option("--storage", help="Of the device, where the model lies; its fastest by default.")
 @click.option("--sustained", "sustained_s", type=float, default=0.0, help="Keep each test running for these seconds.")
 @click.option("--trace", is_flag=True, help="Also show where the time goes, kernel by kernel and layer by layer.")
 @click.option(

@@ -12,7 +12,7 @@ import click
 from sprat.bench.trace import TraceReport, TraceRow, by_kernel, by_layer
 from sprat.cli.terminal import human_bytes, print_table
 from sprat.devices.compare import Comparison
-from sprat.devices.results import Measurement, Moment, Percentiles
+from sprat.devices.results import Label, Measurement, Moment, Percentiles
 from sprat.runtime.trace import NO_LAYER
 
 __all__ = ["csv_text", "print_comparison", "print_details", "print_speeds", "print_trace"]
@@ -23,20 +23,19 @@ _NONE = "-"  # the machine cannot tell
 def print_speeds(records: Sequence[Measurement]) -> None:
     """llama-bench's table; one column of speeds per label."""
     labels = list(dict.fromkeys(record.label_text for record in records))
-    rows = [
-        (
+    tests: dict[tuple[object, ...], dict[str, str]] = {}
+    for record in records:
+        row = (
             f"{record.model.name} {record.model.quant}",
             human_bytes(record.model.size_bytes),
             _params(record.model.n_params),
             record.backend,
             record.threads,
             record.work.test,
-            *(_speed(record) if record.label_text == label else _NONE for label in labels),
         )
-        for record in records
-    ]
-    columns = ("model", "size", "params", "backend", "threads", "test")
-    print_table((*columns, *(f"t/s, {label}" for label in labels)), rows)
+        tests.setdefault(row, {})[record.label_text] = _speed(record)
+    columns = ("model", "size", "params", "backend", "threads", "test", *(f"t/s, {label}" for label in labels))
+    print_table(columns, [(*row, *(speeds.get(label, _NONE) for label in labels)) for row, speeds in tests.items()])
 
 
 def print_details(records: Sequence[Measurement]) -> None:
@@ -54,7 +53,7 @@ def print_details(records: Sequence[Measurement]) -> None:
         "J/token",
         "t/s, first -> sustained",
     )
-    rows = [_details(record) for record in records]
+    rows = [_details(record) for record in records if record.label is not Label.PREDICTED]
     told = [index for index in range(len(columns)) if any(row[index] != _NONE for row in rows)]
     print_table([columns[index] for index in told], [[row[index] for index in told] for row in rows])
 
