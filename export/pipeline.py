@@ -28,6 +28,7 @@ from sprat.export.gguf import Progress, ReportProgress, WrittenFile
 from sprat.export.gguf_artifact import plan_gguf
 from sprat.export.naming import ModelName, model_id
 from sprat.export.onnx import OnnxOptions, plan_onnx
+from sprat.export.tokenizer_texts import tokenizer_texts
 from sprat.export.vocabulary import tokenizer_metadata
 from sprat.quant.recipe import Recipe
 from sprat.runtime.bundle import Artifact, Bundle, BundleFile, Manifest, Source, TensorGroup
@@ -159,7 +160,8 @@ def export(
     checkpoint.verify_complete()
     folder.make()
     written = [file for artifact in artifacts.values() for file in artifact.write(folder.partial, progress)]
-    files = (*map(_describe, written), *_add_texts(folder, checkpoint, tokenizer))
+    texts = tokenizer_texts(checkpoint, tokenizer, complete="onnx" in artifacts)
+    files = (*map(_describe, written), *(folder.add(name, text) for name, text in sorted(texts.items())))
     manifest = _manifest(checkpoint, recipe, artifacts, files, device)
     return ExportResult(
         bundle=folder.finish(manifest),
@@ -252,11 +254,3 @@ def _describe_source(checkpoint: Checkpoint) -> Source:
         hash=checkpoint.hash(),
         quantized=any(tensor.format.block_size > 1 for tensor in checkpoint.tensors.values()),
     )
-
-
-def _add_texts(folder: BundleFolder, checkpoint: Checkpoint, tokenizer: Mapping[str, Any]) -> list[BundleFile]:
-    """The tokenizer's files as the checkpoint has them; from a GGUF, those that its keys hold."""
-    held = {"tokenizer.json": "tokenizer.huggingface.json", "chat_template.jinja": "tokenizer.chat_template"}
-    texts = {name: str(tokenizer[key]).encode() for name, key in held.items() if key in tokenizer}
-    texts |= {name: path.read_bytes() for name, path in checkpoint.tokenizer_files.items()}
-    return [folder.add(name, data) for name, data in sorted(texts.items())]

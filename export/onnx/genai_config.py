@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from sprat.runtime.spec import Architecture, ModelSpec
+from sprat.runtime.vocabulary import TokenizerModel, Vocabulary
 
 __all__ = ["genai_config"]
 
@@ -60,10 +61,12 @@ def _decoder(spec: ModelSpec, file_name: str) -> dict[str, Any]:
     }
 
 
-def _special_tokens(tokenizer: Mapping[str, Any]) -> dict[str, int]:
-    """Ids of the first and the last token of a text, and of padding; the last one where none is known."""
-    ids = {part: tokenizer.get(f"tokenizer.ggml.{part}_token_id") for part in ("bos", "eos", "padding")}
-    last = int(ids["eos"] if ids["eos"] is not None else 0)
-    padding = int(ids["padding"] if ids["padding"] is not None else last)
-    first = int(ids["bos"] if ids["bos"] is not None else last)
-    return {"bos_token_id": first, "eos_token_id": last, "pad_token_id": padding}
+def _special_tokens(tokenizer: Mapping[str, Any]) -> dict[str, int | list[int]]:
+    """Ids of the token that begins a text, of those that end one, and of padding, each by default the last."""
+    if tokenizer.get("tokenizer.ggml.model", TokenizerModel.NONE) == TokenizerModel.NONE:
+        return {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    vocabulary = Vocabulary.from_metadata(tokenizer)
+    ends = sorted(vocabulary.end_ids) or [0]
+    last = ends[0] if vocabulary.eos_id is None else vocabulary.eos_id
+    first, padding = (last if index is None else index for index in (vocabulary.bos_id, vocabulary.pad_id))
+    return {"bos_token_id": first, "eos_token_id": ends if len(ends) > 1 else last, "pad_token_id": padding}

@@ -53,9 +53,8 @@ def latent_attention(
         rows = _new_rows(graph, weights, spec, spec.mla, layer, x, angles)
         query = _absorbed_query(graph, weights, spec, spec.mla, layer, x, angles)
         mixed = _attend(graph, spec, spec.mla, query, past, rows, mask)
-        values = graph.op("MatMul", mixed, weights.heads(f"blk.{layer}.attn_v_b.weight"))
-        flat = graph.op("Transpose", values, perm=[1, 0, 2])
-        flat = graph.op("Reshape", flat, graph.constant([0, spec.n_heads * spec.mla.v_head_dim]))
+        values = weights.per_head(mixed, f"blk.{layer}.attn_v_b")
+        flat = graph.op("Reshape", values, graph.constant([0, spec.n_heads * spec.mla.v_head_dim]))
         return weights.linear(flat, f"blk.{layer}.attn_output"), rows
 
 
@@ -85,23 +84,18 @@ def _absorbed_query(
     q = graph.op("Mul", q, graph.constant(attention_scale(spec, mla), np.float32))
     sizes = graph.constant([mla.qk_nope_head_dim, mla.qk_rope_head_dim])
     nope, rope = graph.ops("Split", q, sizes, n_outputs=2, axis=2)
-    per_head = graph.op("Transpose", nope, perm=[1, 0, 2])
-    absorbed = graph.op("MatMul", per_head, weights.heads(f"blk.{layer}.attn_k_b.weight"))  # (heads, n, rank)
+    absorbed = weights.per_head(nope, f"blk.{layer}.attn_k_b")
     rope = _rotate(graph, mla, rope, spec.n_heads, angles)
     rope = graph.op("Reshape", rope, graph.constant([0, spec.n_heads, mla.qk_rope_head_dim]))
-    columns = graph.op(
-        "Concat",
-        graph.op("Transpose", absorbed, perm=[2, 1, 0]),
-        graph.op("Transpose", rope, perm=[2, 0, 1]),
-        axis=0,
-    )  # (latent_dim, n, heads)
-    return graph.op("Reshape", columns, graph.constant([mla.latent_dim, -1]), name="query")
+    rows = graph.op("Concat", absorbed, rope, axis=2)
+    rows = graph.op("Reshape", rows, graph.constant([-1, mla.latent_dim]))
+    return graph.op("Transpose", rows, perm=[1, 0], name="query")
 
 
 def _attend(
     graph: GraphBuilder, spec: ModelSpec, mla: MLASpec, query: Value, past: Value, rows: Value, mask: Value
 ) -> Value:
-    """Latents mixed for every head and query: ``[heads, "n", kv_lora_rank]``."""
+    """Latents mixed for every query and head: ``["n", heads, kv_lora_rank]``."""
     old = graph.op("MatMul", past, query, name="past_scores")
     new = graph.op("MatMul", rows, query, name="new_scores")
     n = graph.op("Shape", rows, end=1)
@@ -116,7 +110,7 @@ def _attend(
     )
     latents = graph.op("Slice", mixed, graph.constant([0]), graph.constant([mla.kv_lora_rank]))
     latents = graph.op("Reshape", latents, graph.constant([mla.kv_lora_rank, -1, spec.n_heads]))
-    return graph.op("Transpose", latents, perm=[2, 1, 0])
+    return graph.op("Transpose", latents, perm=[1, 2, 0])
 
 
 def _rotate(graph: GraphBuilder, mla: MLASpec, x: Value, heads: int, angles: Angles) -> Value:

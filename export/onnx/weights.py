@@ -59,11 +59,6 @@ class GraphWeights:
         """A gain or a bias: float32."""
         return self._float(StoredWeight(self._tensors[name], get_format("F32")))
 
-    def matrix(self, source: SourceTensor) -> Value:
-        """Any weight as float32; ``source`` may rearrange what the recipe calls by its name."""
-        wanted = self._recipe.choose(source.name, source.shape).wanted
-        return self._float(StoredWeight(source, wanted if wanted.name in _FLOATS else get_format("F16")))
-
     def linear(self, x: Value, name: str, bias: str | None = None) -> Value:
         """``x @ weight.T + bias``: ``["n", in]`` to ``["n", out]``."""
         source = self._tensors[f"{name}.weight"]
@@ -114,12 +109,25 @@ class GraphWeights:
             return None
         return StoredWeight(fused, formats[0]), StoredWeight(down, formats[1])
 
-    def heads(self, name: str) -> Value:
-        """A matrix for each head, transposed: ``(n_heads, in, out)`` of ``(n_heads, out, in)``."""
-        source = self._tensors[name]
+    def per_head(self, x: Value, name: str) -> Value:
+        """Each head's part of ``x`` ``["n", heads, in]`` times a matrix of its own: ``["n", heads, out]``."""
+        source = self._tensors[f"{name}.weight"]
+        weight = self.stored([source])
+        if self.options.portable or not isinstance(weight.format, GroupFormat):
+            return self._per_head_float(x, source)
+        n_heads = source.shape[0]
+        parts = self._graph.ops("Split", x, n_outputs=n_heads, axis=1, num_outputs=n_heads)
+        products = [self.product(part, weight, expert=head) for head, part in enumerate(parts)]
+        return self._graph.op("Concat", *products, axis=1)
+
+    def _per_head_float(self, x: Value, source: SourceTensor) -> Value:
         n_heads, n_out, n_in = source.shape
         rows = TransposedHeads(AsFloat32(source.rows), n_heads, n_out)
-        return self.matrix(SourceTensor(name, (n_heads, n_in, n_out), rows))
+        wanted = self._recipe.choose(source.name, source.shape).wanted
+        format = wanted if wanted.name in _FLOATS else get_format("F16")
+        matrix = self._float(StoredWeight(SourceTensor(source.name, (n_heads, n_in, n_out), rows), format))
+        swapped = self._graph.op("MatMul", self._graph.op("Transpose", x, perm=[1, 0, 2]), matrix)
+        return self._graph.op("Transpose", swapped, perm=[1, 0, 2])
 
     def embedding(self, tokens: Value) -> Value:
         """Rows of the token embedding: ``["n"]`` to ``["n", hidden]``."""

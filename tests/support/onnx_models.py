@@ -11,7 +11,7 @@ from sprat.export.onnx import OnnxOptions, plan_onnx
 from sprat.quant.recipe import Recipe
 from sprat.runtime.spec import ModelSpec
 
-TOKENIZER = {"tokenizer.ggml.bos_token_id": 0, "tokenizer.ggml.eos_token_id": 1}
+TOKENIZER = {"tokenizer.ggml.model": "none"}
 
 
 def plan(checkpoint: Checkpoint, quant: str = "f32", **options):
