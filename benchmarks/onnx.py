@@ -1,0 +1,150 @@
+"""ONNX models against onnxruntime-genai's own, against a loop over all experts, and against the native backend.
+
+Three questions, each answered by child processes that take turns; every figure is the median of the pairs, and the last
+line is JSON (``--json`` prints nothing else). All figures are measured on this machine.
+
+1. SmolLM2 in int4: tokens per second of sprat's ONNX model in sprat's backend, over those of the model that
+   onnxruntime-genai's builder makes of the same weights, in onnxruntime-genai (``smollm2_decode_ratio_vs_genai``).
+   The builder needs torch and transformers; ``--builder`` names a Python that has them, and onnxruntime-genai.
+2. DeepSeek-V2-Lite's shape with ``--layers`` layers of random weights: the same model with every expert computed
+   (``sparse_vs_dense_decode_ratio``), and behind 2048 tokens (``context_2048_share``).
+3. Memory: the most that loading and running took, over the model's files (``peak_over_file``).
+
+    python benchmarks/onnx.py --gguf SmolLM2-135M-Instruct.Q4_1.gguf --builder venv/bin/python --json
+"""
+
+# ruff: noqa: E402 (imports stand behind the line that makes them find the right package)
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# This file's own folder must not be searched: it would be found for the package onnx.
+sys.path[0] = str(Path(__file__).parent / "onnx_rivals")
+
+from dense_loop import write_dense_loop
+from hf_folder import write_hf_folder
+from worker import Worker
+
+from sprat.export.onnx.options import OnnxOptions
+from sprat.export.pipeline import export
+from sprat.export.random_shape import write_shape
+from sprat.runtime.bundle import Bundle
+
+_LONG = 2048
+_DECODED = 24
+
+
+def smollm2(gguf: Path, builder: str | None, folder: Path, settings: argparse.Namespace) -> dict[str, float]:
+    """Question 1, and what SmolLM2 takes of memory."""
+    source = folder / "SmolLM2-135M-Instruct"
+    write_hf_folder(gguf, source)
+    bundle = _export(source, folder / "smollm2", settings, formats=("gguf", "onnx"))
+    figures: dict[str, float] = {}
+    with _worker("onnx", bundle.artifact("onnx"), settings) as ours:
+        with _worker("native", bundle.artifact("gguf"), settings) as native:
+            figures |= _compare("smollm2_decode_ratio_vs_native", ours, native, settings.pairs)
+        if builder:
+            built = _build(builder, source, folder / "genai")
+            with _worker("genai", built, settings) as genai:
+                figures |= _compare("smollm2_decode_ratio_vs_genai", ours, genai, settings.pairs)
+                long = _compare("smollm2_decode_2048_ratio_vs_genai", ours, genai, settings.pairs, past=_LONG)
+                figures |= {name: value for name, value in long.items() if name.endswith("genai")}
+            figures["smollm2_file_bytes_genai"] = _model_bytes(built / "model.onnx")
+        figures["smollm2_context_2048_share"] = _share(ours, settings.pairs)
+        figures["smollm2_peak_over_file"] = ours.peak_bytes() / _model_bytes(bundle.artifact("onnx"))
+        figures["smollm2_file_bytes"] = _model_bytes(bundle.artifact("onnx"))
+    return figures
+
+
+def v2_lite(folder: Path, settings: argparse.Namespace) -> dict[str, float]:
+    """Questions 2 and 3."""
+    source = settings.shape_file or folder / "v2-lite.gguf"
+    if not source.exists():
+        write_shape(source, "deepseek-v2-lite", "Q4_0", settings.layers)
+    sparse = _export(source, folder / "v2-lite", settings, formats=("onnx",)).artifact("onnx")
+    figures: dict[str, float] = {}
+    with _worker("onnx", sparse, settings) as ours:
+        figures["context_2048_share"] = _share(ours, settings.pairs)
+        figures["v2_lite_tokens_per_second"] = 1 / ours.decode(0, _DECODED)
+        figures["peak_over_file"] = ours.peak_bytes() / _model_bytes(sparse)
+        figures["v2_lite_file_bytes"] = _model_bytes(sparse)
+        with _worker("onnx", write_dense_loop(sparse), settings) as dense:
+            figures |= _compare("sparse_vs_dense_decode_ratio", ours, dense, settings.pairs)
+    return figures
+
+
+def _worker(engine: str, path: Path, settings: argparse.Namespace) -> Worker:
+    return Worker(engine, path, settings.threads)
+
+
+def _export(source: Path, out: Path, settings: argparse.Namespace, formats: tuple[str, ...]) -> Bundle:
+    options = OnnxOptions(block_size=settings.block_size, accuracy_level=settings.accuracy_level)
+    return export(source, out, quant="int4", formats=formats, onnx=options, force=True).bundle
+
+
+def _build(python: str, source: Path, out: Path) -> Path:
+    """The folder that onnxruntime-genai's builder makes of ``source``, offline."""
+    command = [python, "-m", "onnxruntime_genai.models.builder", "-m", str(source), "-o", str(out)]
+    command += ["-p", "int4", "-e", "cpu", "-c", str(out.with_name("builder-cache"))]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "ORT_DISABLE_TELEMETRY": "1"}
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+    return out
+
+
+def _compare(name: str, ours: Worker, theirs: Worker, n_pairs: int, past: int = 0) -> dict[str, float]:
+    """Theirs over ours, in seconds per token; and both speeds."""
+    pairs = [(ours.decode(past, _DECODED), theirs.decode(past, _DECODED)) for _ in range(n_pairs)]
+    return {
+        name: statistics.median(other / own for own, other in pairs),
+        f"{name}:ours_tokens_per_second": 1 / statistics.median(own for own, _ in pairs),
+        f"{name}:theirs_tokens_per_second": 1 / statistics.median(other for _, other in pairs),
+    }
+
+
+def _share(ours: Worker, n_pairs: int) -> float:
+    """Speed behind a long context, over that of an empty one."""
+    return statistics.median(ours.decode(0, _DECODED) / ours.decode(_LONG, _DECODED) for _ in range(n_pairs))
+
+
+def _model_bytes(path: Path) -> int:
+    """Of the graph and its weights."""
+    return path.stat().st_size + path.with_name(path.name + ".data").stat().st_size
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gguf", type=Path, help="SmolLM2-135M-Instruct; without it, only the shape is measured")
+    parser.add_argument("--builder", help="a Python with onnxruntime-genai, torch and transformers")
+    parser.add_argument("--layers", type=int, default=6, help="of V2-Lite's 27")
+    parser.add_argument("--shape-file", type=Path, help="a GGUF of V2-Lite's shape that is there already")
+    parser.add_argument("--block-size", type=int, choices=(32, 64, 128), default=32)
+    parser.add_argument("--accuracy-level", type=int, choices=(0, 4), default=4)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--folder", type=Path, help="keep what is made here")
+    parser.add_argument("--json", action="store_true", help="print the last line alone")
+    settings = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = settings.folder or Path(scratch)
+        figures: dict[str, Any] = {"basis": "measured", "threads": settings.threads, "layers": settings.layers}
+        parts: list[Callable[[], dict[str, float]]] = [lambda: v2_lite(folder, settings)]
+        if settings.gguf:
+            parts.insert(0, lambda: smollm2(settings.gguf, settings.builder, folder, settings))
+        for part in parts:
+            figures |= part()
+            if not settings.json:
+                print("\n".join(f"{name:<60} {value}" for name, value in figures.items()))
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    _main()

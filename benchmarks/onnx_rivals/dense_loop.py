@@ -1,0 +1,115 @@
+"""The same ONNX model with every expert computed for every token, as exporters write it that trace a loop over experts.
+
+Weights stay where they are: each expert's matrices are parts of the stacks that ``QMoE`` reads, and the output of an
+expert that was not chosen is multiplied with zero. Only the work differs from the sparse model's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+__all__ = ["write_dense_loop"]
+
+_CONTRIB = "com.microsoft"
+
+
+def write_dense_loop(sparse: Path) -> Path:
+    """Write ``dense.onnx`` beside ``sparse``, over the same external data; returns its path."""
+    model = onnx.load(sparse, load_external_data=False)
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    nodes: list[NodeProto] = []
+    for node in model.graph.node:
+        nodes += _Loop(node, tensors).nodes if node.op_type == "QMoE" else [node]
+    used = {name for node in nodes for name in node.input} | {value.name for value in model.graph.input}
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(tensor for name, tensor in tensors.items() if name in used)
+    path = sparse.with_name("dense.onnx")
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+class _Loop:
+    """The nodes that stand for one ``QMoE``; tensors of single experts are added to ``tensors``."""
+
+    def __init__(self, moe: NodeProto, tensors: dict[str, TensorProto]) -> None:
+        self.nodes: list[NodeProto] = []
+        self._prefix, self._tensors = moe.name, tensors
+        self._attributes = {entry.name: helper.get_attribute_value(entry) for entry in moe.attribute}
+        x, shares = moe.input[0], self._mask(moe.input[1], moe.input[14])
+        width = tensors[moe.input[2]].dims[1] // 2
+        outputs = [
+            self._weighted(self._expert(x, moe, width, expert), shares, expert)
+            for expert in range(tensors[moe.input[2]].dims[0])
+        ]
+        self.nodes.append(helper.make_node("Sum", outputs, [moe.output[0]]))
+
+    def _mask(self, choice: str, shares: str) -> str:
+        """The shares of the chosen experts, and zero for the others."""
+        _, chosen = self._add("TopK", [choice, self._constant([self._attributes["k"]])], n_outputs=2)
+        (kept,) = self._add("GatherElements", [shares, chosen], axis=1)
+        (zeros,) = self._add("Mul", [shares, self._constant(np.float32(0))])
+        return self._add("ScatterElements", [zeros, chosen, kept], axis=1)[0]
+
+    def _expert(self, x: str, moe: NodeProto, width: int, expert: int) -> str:
+        """``down(silu(gate(x)) * up(x))``; rows of gate and up alternate."""
+        (both,) = self._product(x, moe.input[2], moe.input[3], expert, self._attributes["expert_weight_bits"])
+        (pairs,) = self._add("Reshape", [both, self._constant([0, width, 2])])
+        gate, up = (self._add("Gather", [pairs, self._constant(half)], axis=2)[0] for half in (0, 1))
+        (sigmoid,) = self._add("Sigmoid", [gate])
+        (silu,) = self._add("Mul", [gate, sigmoid])
+        (hidden,) = self._add("Mul", [silu, up])
+        return self._product(hidden, moe.input[5], moe.input[6], expert, self._attributes["fc2_expert_weight_bits"])[0]
+
+    def _weighted(self, output: str, shares: str, expert: int) -> str:
+        (share,) = self._add("Gather", [shares, self._constant([expert])], axis=1)
+        return self._add("Mul", [output, share])[0]
+
+    def _product(self, x: str, codes: str, scales: str, expert: int, bits: int) -> list[str]:
+        _, n_out, row_bytes = self._tensors[codes].dims
+        n_in, block_size = 8 * row_bytes // bits, self._attributes["block_size"]
+        n_blocks = n_in // block_size
+        part = self._part(codes, expert, (n_out, n_blocks, block_size * bits // 8))
+        (widened,) = self._add("Cast", [self._part(scales, expert, (n_out, n_blocks))], to=TensorProto.FLOAT)
+        return self._add(
+            "MatMulNBits",
+            [x, part, widened],
+            domain=_CONTRIB,
+            K=n_in,
+            N=n_out,
+            bits=bits,
+            block_size=block_size,
+            accuracy_level=self._attributes["accuracy_level"],
+        )
+
+    def _part(self, stack: str, expert: int, shape: tuple[int, ...]) -> str:
+        """One expert's bytes of a stack, in ``shape``."""
+        whole, name = self._tensors[stack], f"{stack}.{expert}"
+        place = {entry.key: entry.value for entry in whole.external_data}
+        n_bytes = int(place["length"]) // whole.dims[0]
+        part = TensorProto(name=name, data_type=whole.data_type, dims=shape, data_location=TensorProto.EXTERNAL)
+        place |= {"offset": str(int(place["offset"]) + expert * n_bytes), "length": str(n_bytes)}
+        for key, value in place.items():
+            part.external_data.add(key=key, value=value)
+        self._tensors[name] = part
+        return name
+
+    def _constant(self, value: npt.ArrayLike) -> str:
+        array = np.asarray(value)
+        name = f"{self._prefix}/constant.{len(self._tensors)}"
+        self._tensors[name] = numpy_helper.from_array(array, name)
+        return name
+
+    def _add(
+        self, kind: str, inputs: list[str], *, n_outputs: int = 1, domain: str = "", **attributes: Any
+    ) -> list[str]:
+        name = f"{self._prefix}/{kind}.{len(self.nodes)}"
+        outputs = [f"{name}:{index}" for index in range(n_outputs)]
+        self.nodes.append(helper.make_node(kind, inputs, outputs, name=name, domain=domain, **attributes))
+        return outputs

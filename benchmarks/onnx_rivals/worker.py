@@ -1,0 +1,153 @@
+"""The child processes of ``benchmarks/onnx.py``: one engine each, timed on request; one JSON line in, one out.
+
+onnxruntime-genai is driven through its own generator, greedily, as its examples do.
+
+    python benchmarks/onnx_rivals/worker.py {native,onnx,genai} PATH THREADS
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Worker"]
+
+_CAPACITY = 2304
+_WARM_UP = 3
+
+
+class Worker:
+    """A child process with one engine, seen from the parent.
+
+    Args:
+        engine: ``native``, ``onnx`` or ``genai``.
+        path: a GGUF, a ``model.onnx``, or a folder of onnxruntime-genai's.
+        n_threads: threads that compute; genai takes its own number, which is that of the cores.
+    """
+
+    def __init__(self, engine: str, path: Path, n_threads: int) -> None:
+        self._child = subprocess.Popen(
+            [sys.executable, __file__, engine, str(path), str(n_threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._child.stdin is not None
+        self._child.stdin.close()
+        self._child.wait()
+
+    def decode(self, past: int, n: int) -> float:
+        """Seconds for one token, the mean of ``n`` behind ``past`` others."""
+        return float(self._ask(do="decode", past=past, n=n)["seconds"])
+
+    def peak_bytes(self) -> int:
+        """Most memory that loading and running took so far, over what the libraries alone take."""
+        return int(self._ask(do="memory")["peak_bytes"])
+
+    def _ask(self, **request: Any) -> dict[str, Any]:
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        self._child.stdin.write(json.dumps(request) + "\n")
+        self._child.stdin.flush()
+        line = self._child.stdout.readline()
+        if not line:
+            raise SystemExit(f"{' '.join(map(str, self._child.args))} ended with status {self._child.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+class _Sprat:
+    """A backend of sprat's, without tokenizer and engine."""
+
+    def __init__(self, path: str, n_threads: int, loader: str) -> None:
+        from sprat.runtime.backends.registry import LoadRequest, choose, open_backend
+        from sprat.runtime.model_files import open_model
+
+        model = open_model(path)
+        request = LoadRequest(file=model.file, spec=model.spec, context=_CAPACITY, n_threads=n_threads)
+        self._stream = open_backend(choose(loader, request), request).new_stream(_CAPACITY)
+
+    def fill(self, past: list[int]) -> None:
+        self._stream.truncate(0)
+        self._stream.extend(past)
+
+    def step(self, token: int) -> None:
+        self._stream.extend([token])
+
+
+class _GenAI:
+    """onnxruntime-genai."""
+
+    def __init__(self, path: str) -> None:
+        import onnxruntime_genai as genai
+
+        self._genai, self._model = genai, genai.Model(path)
+
+    def fill(self, past: list[int]) -> None:
+        params = self._genai.GeneratorParams(self._model)
+        params.set_search_options(max_length=_CAPACITY, min_length=_CAPACITY, do_sample=False)
+        self._generator = self._genai.Generator(self._model, params)
+        self._generator.append_tokens(np.array(past, np.int32))
+
+    def step(self, _token: int) -> None:
+        self._generator.generate_next_token()
+
+
+def _serve(engine: str, path: str, n_threads: int) -> None:
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    _import_libraries(engine)
+    before = _status("VmRSS")
+    model = _GenAI(path) if engine == "genai" else _Sprat(path, n_threads, engine)
+    tokens: list[int] = np.random.default_rng(0).integers(0, 1000, _CAPACITY).tolist()
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["do"] == "memory":
+            answer = {"peak_bytes": _status("VmHWM") - before}
+        else:
+            answer = {"seconds": _decode(model, tokens, request["past"], request["n"])}
+        print(json.dumps(answer), flush=True)
+
+
+def _import_libraries(engine: str) -> None:
+    if engine == "genai":
+        import onnxruntime_genai  # noqa: F401
+    else:
+        import sprat.runtime.model_files  # noqa: F401
+    if engine == "onnx":
+        import onnx  # noqa: F401
+
+        from sprat.runtime.onnx_session import onnxruntime
+
+        onnxruntime()
+
+
+def _decode(model: _Sprat | _GenAI, tokens: list[int], past: int, n: int) -> float:
+    model.fill(tokens[: max(past, 1)])
+    for token in tokens[past : past + _WARM_UP]:
+        model.step(token)
+    start = time.perf_counter()
+    for token in tokens[past + _WARM_UP : past + _WARM_UP + n]:
+        model.step(token)
+    return (time.perf_counter() - start) / n
+
+
+def _status(key: str) -> int:
+    """Bytes of an entry in /proc/self/status."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:")) * 1024
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1], sys.argv[2], int(sys.argv[3]))
