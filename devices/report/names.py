@@ -12,7 +12,16 @@ from sprat.devices.profile import DeviceProfile, load_profile
 from sprat.devices.results import Label, Measurement
 from sprat.errors import DeviceError
 
-__all__ = ["ModelName", "ModelNames", "device_titles", "known_profile", "place_of", "weight_bytes", "write_tokens"]
+__all__ = [
+    "ModelName",
+    "ModelNames",
+    "device_titles",
+    "known_profile",
+    "machine_title",
+    "place_of",
+    "weight_bytes",
+    "write_tokens",
+]
 
 _AS_IT_IS = "as it is"  # what a plan calls the quantization of a file
 _UNNAMED = "this machine"
@@ -75,6 +84,11 @@ def device_titles(places: Iterable[str]) -> dict[str, str]:
     return {place: title if counts[title] == 1 else place for place, title in titles.items()}
 
 
+def machine_title(processor: str) -> str:
+    """A processor's name without trademarks and clock: ``Intel Xeon Platinum 8481C``."""
+    return " ".join(_TRADEMARKS.sub("", processor).split()) or processor
+
+
 def place_of(record: Measurement) -> str:
     """What tells devices apart: the profile's name, else the processor."""
     return record.device or (record.machine.processor if record.machine else _UNNAMED)
@@ -102,6 +116,6 @@ def _model_name(name: str, quant: str) -> ModelName:
 def _title(place: str) -> str:
     profile = known_profile(place)
     if profile is None:
-        return " ".join(_TRADEMARKS.sub("", place).split()) or place
+        return machine_title(place)
     title = re.split(r": | \(", profile.title)[0]
     return title if len(title) <= _LONG_TITLE else profile.name

@@ -94,37 +94,47 @@ def _subtitle(evidence: Evidence) -> str:
 
 
 def _tiles(runs: Sequence[Run]) -> Iterable[_Tile]:
-    models = by_model([run for run in runs if run.record.work.n_gen])
-    for model, group in list(models.items())[:_MAX_TILES]:
-        label = min((run.label for run in group), key=list(Label).index)
-        best = max((run for run in group if run.label is label), key=lambda run: run.speed)
-        where = f"{label} {'for' if label is Label.PREDICTED else 'on'} {best.row}"
-        yield _Tile(label, model, format_number(best.speed), where)
+    for model, group in list(by_model([run for run in runs if run.record.work.n_gen]).items())[:_MAX_TILES]:
+        first = min(_rank(run) for run in group)
+        best = max((run for run in group if _rank(run) == first), key=lambda run: run.speed)
+        where = f"{best.label} {'for' if best.label is Label.PREDICTED else 'on'} {best.row}"
+        yield _Tile(best.label, model, format_number(best.speed), where)
+
+
+def _rank(run: Run) -> tuple[int, int]:
+    """The most trustworthy label first, then the shortest context."""
+    return list(Label).index(run.label), run.record.work.depth
 
 
 def _origins(runs: Sequence[Run]) -> list[dict[str, str]]:
     """One block per label, machine and set of versions, the measured ones first: what ran there."""
-    blocks: dict[tuple[str, ...], dict[str, str]] = {}
-    models: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    groups: dict[tuple[tuple[str, str], ...], list[Run]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: list(Label).index(run.label)):
-        block = _origin(run)
-        identity = tuple(block.values())
-        blocks[identity] = block
-        models[identity].append(_file(run))
-    return [block | {"models": "; ".join(_names(models[identity]))} for identity, block in blocks.items()]
+        groups[tuple(_origin(run).items())].append(run)
+    return [
+        dict(block)
+        | {"models": "; ".join(_names(map(_file, group)))}
+        | _told("notes", [note for run in group for note in run.record.notes])
+        for block, group in groups.items()
+    ]
 
 
 def _origin(run: Run) -> dict[str, str]:
     record, machine = run.record, run.record.machine
-    block = {"figures": str(run.label), "date": record.started[:10]}
+    block = {"figures": str(run.label)} | _told("date", [record.started[:10]])
     if machine:
-        block["machine"] = f"{machine.processor}, {machine.n_cores} cores, {gibibytes(machine.memory_bytes)}"
+        cores = "1 core" if machine.n_cores == 1 else f"{machine.n_cores} cores"
+        block["machine"] = f"{machine.processor}, {cores}, {gibibytes(machine.memory_bytes)}"
         block["system"] = f"{machine.system}, {machine.architecture}"
     if record.emulation:
-        block["not emulated"] = "; ".join(record.emulation.not_emulated)
-    block["versions"] = ", ".join(f"{name} {version}" for name, version in record.versions.items())
-    block["notes"] = "; ".join(record.notes)
-    return {name: value for name, value in block.items() if value}
+        block |= _told("not emulated", record.emulation.not_emulated)
+    return block | _told("versions", [f"{name} {version}" for name, version in record.versions.items()])
+
+
+def _told(name: str, values: Iterable[str]) -> dict[str, str]:
+    """``values``, each once, under ``name``; nothing where there are none."""
+    kept = [value for value in _names(values) if value]
+    return {name: "; ".join(kept)} if kept else {}
 
 
 def _file(run: Run) -> str:

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 from bench_records import MACHINE, MODEL, measurement
-from report_page import Page, records, write_report
+from report_page import LIMITS, Page, records, write_report
 
 from sprat.devices.results import Label, Machine, Moment, Percentiles, Work
 from sprat.errors import ResultsError
@@ -52,7 +52,10 @@ def test_findings_are_the_numbers_of_the_results(tmp_path):
     assert "Behind 4,096 tokens, deepseek-v2-lite Q4_0 keeps 67% of its speed" in found["context"]
     assert found["memory"] == "0 of 2 fit; Raspberry Pi 4 Model B, 4 GB lacks 5.3 GiB."
     assert found["accuracy"] == "In 12 cases, predictions miss by 22% in the median and 33% at worst."
-    assert found["heat"] == "Raspberry Pi 5, 8 GB reached 70 °C; whether it was slowed down for it, no sensor tells."
+    assert found["heat"] == (
+        "Raspberry Pi 5, 8 GB reached 70 °C; whether it was slowed down for it, no sensor tells. "
+        "After 300 s, student Q4_0 keeps 76% of its first speed (measured)."
+    )
 
 
 def test_measured_emulated_and_predicted_never_share_a_mark(tmp_path):
@@ -117,6 +120,11 @@ def test_what_was_not_run_is_said_and_not_drawn(tmp_path):
     assert empty["heat"] == "No temperature sensor on Cortex-A76."
     assert "sprat bench -p" in empty["first-token"]
     assert page.count('class="empty"') == 5
+
+
+def test_an_emulated_device_has_no_sensors_of_its_own(tmp_path):
+    _, report = write_report(tmp_path, [measurement(label=Label.EMULATED, device="rpi5-8gb", emulation=LIMITS)])
+    assert report.figures[-1].finding == "No temperature sensor on Cortex-A76."
 
 
 def test_runs_in_different_ways_are_told_apart_and_a_repeated_one_counts_once(tmp_path):

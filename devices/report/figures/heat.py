@@ -10,6 +10,7 @@ from functools import partial
 from sprat.devices.report.charts.lines import Axis, Line, draw_lines
 from sprat.devices.report.charts.marks import legend
 from sprat.devices.report.figures.figure import Draw, Figure, Table, titled
+from sprat.devices.report.names import machine_title
 from sprat.devices.report.runs import Evidence, Run
 from sprat.devices.results import Label
 from sprat.errors import ResultsError
@@ -24,22 +25,21 @@ _LONGEST_GAP = 1.0  # minutes between two readings that one line may join
 def heat_figure(evidence: Evidence) -> Figure:
     """The hottest sensor of every device over all of its tests, and the speed of sustained runs over time."""
     ran = [run for run in evidence.runs if run.label is not Label.PREDICTED]
-    heat = _temperatures(ran)
-    speed = [_sustained(run) for run in ran if run.record.sustained]
+    heat, lasting = _temperatures(ran), _longest_running(ran)
     panels: list[tuple[str, Draw]] = []
     if heat:
         panels.append(("", partial(draw_lines, heat, _MINUTES, Axis("°C, hottest sensor", "{:g}".format))))
-    if speed:
-        y = Axis("tokens per second", "{:g}".format, from_zero=True)
-        panels.append(("Speed of a sustained run", partial(draw_lines, speed, _MINUTES, y)))
+    if lasting:
+        y = Axis("tokens per second, written", "{:g}".format, from_zero=True)
+        panels.append(("Speed meanwhile", partial(draw_lines, [_speed_line(run) for run in lasting], _MINUTES, y)))
     if not panels:
         return Figure(slug="heat", question=_QUESTION, finding=_nothing(ran))
-    kinds = {line.kind for line in (*heat, *speed)}
+    kinds = {line.kind for line in heat} | {run.label for run in lasting}
     return Figure(
         slug="heat",
         question=_QUESTION,
-        finding=_finding(ran, heat),
-        note="Lower is better: a device that gets too hot slows itself down. Gaps: nobody looked.",
+        finding=" ".join([_finding(ran, heat), *(_lasting_finding(run) for run in lasting[:1])]),
+        note="A device that gets too hot slows itself down. Where a line has a gap, nobody looked.",
         draw=titled([("", partial(legend, kinds, points=True)), *panels]),
         table=_table(ran),
     )
@@ -49,7 +49,7 @@ def _temperatures(runs: Iterable[Run]) -> list[Line]:
     groups: dict[tuple[str, Label], list[tuple[float, float]]] = defaultdict(list)
     for run in runs:
         start = _start(run).timestamp()
-        groups[run.device, run.label] += [
+        groups[_place(run), run.label] += [
             ((start + moment.seconds) / 60, moment.temperature_c)
             for moment in run.record.sensors
             if moment.temperature_c is not None
@@ -62,10 +62,36 @@ def _from_first(name: str, kind: Label, points: Sequence[tuple[float, float]]) -
     return Line(name, kind, tuple((minute - first, value) for minute, value in points), gap=_LONGEST_GAP)
 
 
-def _sustained(run: Run) -> Line:
+def _longest_running(runs: Sequence[Run]) -> list[Run]:
+    """Of each model, series and label the sustained run behind the fewest tokens; the largest model first."""
+    found: dict[object, Run] = {}
+    for run in sorted(runs, key=lambda run: run.record.work.depth):
+        if run.record.sustained and run.record.work.n_gen:
+            found.setdefault((run.model, run.series, run.label), run)
+    return sorted(found.values(), key=lambda run: -run.record.model.size_bytes)
+
+
+def _speed_line(run: Run) -> Line:
     assert run.record.sustained is not None  # the figure takes no others
     points = tuple((seconds / 60, speed) for seconds, speed in run.record.sustained.series)
     return Line(f"{run.series}, {run.model}", run.label, points)
+
+
+def _lasting_finding(run: Run) -> str:
+    lasting = run.record.sustained
+    assert lasting is not None
+    kept = lasting.sustained_tps / lasting.first_tps
+    return f"After {lasting.seconds:.0f} s, {run.model} keeps {kept:.0%} of its first speed ({run.label})."
+
+
+def _machine(run: Run) -> str:
+    """Whose heat it is: under an emulation, that of the machine that emulates."""
+    machine = run.record.machine
+    return machine_title(machine.processor) if run.label is Label.EMULATED and machine else run.device
+
+
+def _place(run: Run) -> str:
+    return f"{_machine(run)} as {run.device}" if run.label is Label.EMULATED else run.device
 
 
 def _start(run: Run) -> datetime:
@@ -82,7 +108,7 @@ def _start(run: Run) -> datetime:
 def _nothing(ran: Sequence[Run]) -> str:
     if not ran:
         return "Nothing ran: predictions have no temperature."
-    places = " or ".join(dict.fromkeys(run.device for run in ran))
+    places = " or ".join(dict.fromkeys(_machine(run) for run in ran))
     return f"No temperature sensor on {places}."
 
 
@@ -91,7 +117,7 @@ def _finding(ran: Sequence[Run], heat: Sequence[Line]) -> str:
         return _nothing(ran)
     hottest = max(heat, key=lambda line: max(value for _, value in line.points))
     highest = max(value for _, value in hottest.points)
-    slowed = " and ".join(dict.fromkeys(run.device for run in ran if run.record.throttled))
+    slowed = " and ".join(dict.fromkeys(_place(run) for run in ran if run.record.throttled))
     if slowed:
         end = f"{slowed} slowed down for it"
     elif all(run.record.throttled is None for run in ran):
