@@ -1,40 +1,35 @@
 // What happens to activations between products: rounding to int8, SiLU, the norm.
 #pragma once
 
-#include "runtime/native/matrix.hpp"
+#include "runtime/native/activations.hpp"
 
 namespace {
 
-using sprat::Quantized;
-
 // 32 numbers share the scale max|x| / 127. Adding 1.5 * 2^23 rounds to an integer, and leaves it in the low bits.
-INLINE void quantize_block(const float *x, int n, int8_t *q, float *d, int32_t *sum32, int32_t *sum16) {
-    float padded[32] = {};
-    std::memcpy(padded, x, n * sizeof(float));
-    float largest = 0;
-    for (int i = 0; i < 32; ++i) largest = scalar_max(largest, __builtin_fabsf(padded[i]));
+INLINE void quantize_block(const float *x, const Token &to, int64_t block) {
+    constexpr int N = 32 / LANES;
+    F top{}, half[2] = {};
+    for (int i = 0; i < N; ++i) top = max(top, absolute(load<F>(x + i * LANES)));
+    const float largest = max_of(top);
     const bool usable = largest > 1e-30f && largest < __builtin_inff();  // else 127 / largest overflows, or is 0
-    *d = largest > 1e-30f ? largest / 127.0f : 0.0f;                      // infinity stays, and makes the result NaN
     const float inverse = usable ? 127.0f / largest : 0.0f;
-    int32_t rounded[32], total[2] = {};
-    for (int i = 0; i < 32; ++i) {
-        const float shifted = padded[i] * inverse + 12582912.0f;
-        std::memcpy(&rounded[i], &shifted, 4);
-        rounded[i] -= 0x4b400000;
+    for (int i = 0; i < N; ++i) {
+        const I rounded = (I)(load<F>(x + i * LANES) * inverse + 12582912.0f) - 0x4b400000;
+        store(to.q + 32 * block + i * LANES, __builtin_convertvector(rounded, Bytes));
+        half[i / (N / 2)] += to_float(rounded);
     }
-    for (int half = 0; half < 2; ++half)
-        for (int i = 0; i < 16; ++i) total[half] += rounded[16 * half + i];
-    for (int i = 0; i < 32; ++i) q[i] = int8_t(rounded[i]);
-    sum16[0] = total[0], sum16[1] = total[1];
-    *sum32 = total[0] + total[1];
+    to.d[block] = largest > 1e-30f ? largest / 127.0f : 0.0f;  // infinity stays, and makes the result NaN
+    to.sum16[2 * block] = int32_t(sum(half[0]));
+    to.sum16[2 * block + 1] = int32_t(sum(half[1]));
+    to.sum32[block] = to.sum16[2 * block] + to.sum16[2 * block + 1];
 }
 
 void quantize(const float *x, int64_t k, const Quantized &into, int64_t token) {
-    const int64_t n_blocks = into.k_padded / 32, first = token * n_blocks;
-    for (int64_t b = 0; b < n_blocks; ++b) {
-        const int64_t at = first + b, left = k - 32 * b;
-        const int n = left <= 0 ? 0 : least(left, 32);
-        quantize_block(x + (n ? 32 * b : 0), n, into.q + 32 * at, into.d + at, into.sum32 + at, into.sum16 + 2 * at);
+    const Token to = token_of(into, token);
+    for (int64_t b = 0; b < into.k_padded / 32; ++b) {
+        float rest[32] = {};
+        if (32 * (b + 1) > k && 32 * b < k) std::memcpy(rest, x + 32 * b, (k - 32 * b) * sizeof(float));
+        quantize_block(32 * (b + 1) > k ? rest : x + 32 * b, to, b);
     }
 }
 

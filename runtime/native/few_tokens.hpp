@@ -1,105 +1,93 @@
 // Products with few tokens: rows stream past once, and every token takes its dot product from the codes in registers.
 //
-// Two rows at a time give the memory two streams and hide the latency of the dot product; more lose to the copies of
-// their scales. Scales of eight blocks are converted together: one by one they cost as much as the codes.
+// FEW_ROWS rows at a time, a quarter of the piece apart: one stream of reads per thread gets 20 GB/s of this memory's
+// 32, four that lie in different pages get it all. Eight blocks' scales are converted, multiplied and folded together:
+// one by one they cost as much as the codes.
 #pragma once
 
-#include "runtime/native/matrix.hpp"
+#include "runtime/native/activations.hpp"
 
 namespace {
 
 using sprat::Product;
-using sprat::Quantized;
+
+constexpr int FEW_ROWS = 4;
 
 template <class D> constexpr int BIAS = D::bias + (D::is_signed ? SIGNED_BIAS : 0);
 template <class D> constexpr int N_SCALES = D::halves ? 16 : 8;
 
-INLINE F8 sums(const int32_t *q, F8 d) { return to_float8(load<I8>(q)) * d; }
+// What bias and minimum add to the dot product: -bias * (sum of scale * q) + sum of min * q.
+template <int BIAS_OF> struct Folded {
+    F8 biased{}, least{};
 
-// Scales of a row's group times those of a token's activations; returns what bias and minimum add to the dot product.
-template <class D> INLINE F8 fold(const F8 *scale, F8 min, const Quantized &x, int64_t block, float *product) {
-    const F8 d = load<F8>(x.d + block);
-    if constexpr (D::halves) {
-        const F8 low = scale[0] * __builtin_shufflevector(d, d, 0, 0, 1, 1, 2, 2, 3, 3);
-        const F8 high = scale[1] * __builtin_shufflevector(d, d, 4, 4, 5, 5, 6, 6, 7, 7);
-        store(product, low);
-        store(product + 8, high);
-        return (sums(x.sum16 + 2 * block, low) + sums(x.sum16 + 2 * block + 8, high)) * float(-BIAS<D>);
-    } else {
-        store(product, scale[0] * d);
-        F8 folded{};
-        if constexpr (BIAS<D> != 0) folded += sums(x.sum32 + block, scale[0] * d) * float(-BIAS<D>);
-        if constexpr (D::has_min) folded += sums(x.sum32 + block, d) * min;
-        return folded;
-    }
-}
-
-template <int T> struct Totals {
-    F dot[2][T] = {};
-    F8 folded[2][T] = {};
+    INLINE float sum() const { return sum8(least + biased * float(-BIAS_OF)); }
 };
 
-// Adds one group of two rows, for T tokens whose activations of that group begin at block[t].
-template <class D, int T>
-INLINE void add_group(Totals<T> &totals, const uint8_t *const (&g)[2], const Quantized &x, const int64_t (&block)[T]) {
-    alignas(64) float scale[2][T][N_SCALES<D>];
-    for (int r = 0; r < 2; ++r) {
-        F8 s[2], min{};
-        D::scale(g[r], s);
-        if constexpr (D::has_min) min = D::min(g[r]);
-        for (int t = 0; t < T; ++t) totals.folded[r][t] += fold<D>(s, min, x, block[t], scale[r][t]);
-    }
-#pragma GCC unroll 8
-    for (int c = 0; c < 8 / CHUNK_BLOCKS; ++c) {
-        for (int r = 0; r < 2; ++r) {
-            const Chunk codes = chunk<D>(g[r], c);
-            for (int t = 0; t < T; ++t) {
-                const int8_t *q = x.q + 32 * (block[t] + c * CHUNK_BLOCKS);
-                const float *at = scale[r][t] + c * CHUNK_BLOCKS * (N_SCALES<D> / 8);
-                totals.dot[r][t] = step<D::is_signed, D::halves>(totals.dot[r][t], codes, q, at);
-            }
-        }
+INLINE F8 integers(const int32_t *q) { return to_float8(load<I8>(q)); }
+
+// Scales of a row's group times those of a token's activations.
+template <class D> INLINE void fold(const F8 *scale, F8 min, const Token &x, int64_t block, F8 *product, Folded<BIAS<D>> &folded) {
+    const F8 d = load<F8>(x.d + block);
+    if constexpr (D::halves) {
+        product[0] = scale[0] * __builtin_shufflevector(d, d, 0, 0, 1, 1, 2, 2, 3, 3);
+        product[1] = scale[1] * __builtin_shufflevector(d, d, 4, 4, 5, 5, 6, 6, 7, 7);
+        folded.biased += integers(x.sum16 + 2 * block) * product[0] + integers(x.sum16 + 2 * block + 8) * product[1];
+    } else {
+        product[0] = scale[0] * d;
+        if constexpr (BIAS<D> != 0) folded.biased += integers(x.sum32 + block) * product[0];
+        if constexpr (D::has_min) folded.least += integers(x.sum32 + block) * d * min;
     }
 }
 
-// Rows `row` and, `stride` bytes on, the one that is stored behind it.
-template <class D, int T> void few_tokens_tile(const Product &p, int row, size_t stride, int first) {
-    const Quantized &x = p.input->quantized;
-    const uint8_t *w = p.weights + row * p.row_bytes;
-    const size_t n_full = p.row_bytes / D::group_bytes, rest = p.row_bytes % D::group_bytes;
-    Totals<T> totals;
-    int64_t block[T];
-    for (int t = 0; t < T; ++t) block[t] = (p.tokens ? p.tokens[first + t] : first + t) * (x.k_padded / 32);
-    for (size_t i = 0; i < n_full; ++i, w += D::group_bytes) {
-        // The rows after these two: 2 to 12 KB ahead. The hardware's own prefetch ends at each page.
-        for (int line = 0; line < D::group_bytes; line += 64) {
-            __builtin_prefetch(w + 2 * stride + line);
-            __builtin_prefetch(w + 3 * stride + line);
-        }
-        add_group<D>(totals, {w, w + stride}, x, block);
-        for (int t = 0; t < T; ++t) block[t] += 8;
+// Adds one group of a row, for T tokens.
+template <class D, int T>
+INLINE void add_group(F (&dot)[T], Folded<BIAS<D>> (&folded)[T], const uint8_t *g, const Token (&x)[T], int64_t block) {
+    F8 scale[2], min{}, product[T][2];
+    D::scale(g, scale);
+    if constexpr (D::has_min) min = D::min(g);
+    for (int t = 0; t < T; ++t) fold<D>(scale, min, x[t], block, product[t], folded[t]);
+#pragma GCC unroll 8
+    for (int c = 0; c < 8 / CHUNK_BLOCKS; ++c) {
+        const Chunk codes = chunk<D>(g, c);
+        for (int t = 0; t < T; ++t)
+            dot[t] = step<D::is_signed, D::halves>(dot[t], codes, x[t].q + 32 * (block + c * CHUNK_BLOCKS), product[t], c);
+    }
+}
+
+// Row `row` of each quarter; quarters that end early repeat the last row.
+template <class D, int T> void few_tokens_tile(const Product &p, int row, int quarter, int first) {
+    const int64_t n_groups = p.row_bytes / D::group_bytes, rest = p.row_bytes % D::group_bytes;
+    const uint8_t *w[FEW_ROWS];
+    Token x[T];
+    F dot[FEW_ROWS][T] = {};
+    Folded<BIAS<D>> folded[FEW_ROWS][T];
+    for (int r = 0; r < FEW_ROWS; ++r) w[r] = p.weights + least(row + r * quarter, p.n_rows - 1) * p.row_bytes;
+    for (int t = 0; t < T; ++t) x[t] = token_of(p.input->quantized, p.tokens ? p.tokens[first + t] : first + t);
+    for (int64_t i = 0; i < n_groups; ++i) {
+#pragma GCC unroll 4
+        for (int r = 0; r < FEW_ROWS; ++r) add_group<D>(dot[r], folded[r], w[r] + i * D::group_bytes, x, 8 * i);
     }
     if (rest) {  // a row that ends within a group: a copy of it with zeros behind, since decoders read whole groups
-        uint8_t copy[2][D::group_bytes] = {};
-        for (int r = 0; r < 2; ++r) std::memcpy(copy[r], w + r * stride, rest);
-        add_group<D>(totals, {copy[0], copy[1]}, x, block);
-    }
-    for (int r = 0; r < 2; ++r) {
-        for (int t = 0; t < T; ++t) {
-            float folded = 0;
-            for (int i = 0; i < 8; ++i) folded += totals.folded[r][t][i];
-            p.out[(first + t) * p.out_stride + row + (stride ? r : 0)] = sum(totals.dot[r][t]) + folded;
+#pragma GCC unroll 4
+        for (int r = 0; r < FEW_ROWS; ++r) {
+            uint8_t copy[D::group_bytes] = {};
+            std::memcpy(copy, w[r] + n_groups * D::group_bytes, rest);
+            add_group<D>(dot[r], folded[r], copy, x, 8 * n_groups);
         }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < FEW_ROWS; ++r) {
+        float *out = p.out + first * p.out_stride + least(row + r * quarter, p.n_rows - 1);
+        for (int t = 0; t < T; ++t) out[t * p.out_stride] = sum(dot[r][t]) + folded[r][t].sum();
     }
 }
 
 template <class D> void few_tokens(const Product &p) {
-    const size_t stride = p.n_rows > 1 ? p.row_bytes : 0;  // a single row is its own neighbour
-    for (int row = 0; row < p.n_rows; row += 2) {
-        const int pair = row > 0 && row + 2 > p.n_rows ? row - 1 : row;  // an odd last row takes the one before along
+    const int quarter = (p.n_rows + FEW_ROWS - 1) / FEW_ROWS;
+    for (int row = 0; row < quarter; ++row) {
         int t = 0;
-        for (; t + 4 <= p.n_tokens; t += 4) few_tokens_tile<D, 4>(p, pair, stride, t);
-        for (; t < p.n_tokens; ++t) few_tokens_tile<D, 1>(p, pair, stride, t);
+        for (; t + 2 <= p.n_tokens; t += 2) few_tokens_tile<D, 2>(p, row, quarter, t);
+        if (t < p.n_tokens) few_tokens_tile<D, 1>(p, row, quarter, t);
     }
 }
 

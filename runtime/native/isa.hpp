@@ -25,7 +25,7 @@ const Isa *find_isa(const char *name);
 
 static inline int64_t pad_to(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-// A panel of 16 rows: one byte per weight, and at most 4 bytes of scale per 16 weights; and room to unpack a group.
-static inline size_t product_scratch_bytes(int64_t k) { return 16 * (pad_to(k, 256) * 3 / 2 + 1024); }
+// A panel of at most 32 rows and 512 columns, with room to unpack it, and the sums of all tokens; see many_tokens.hpp.
+static inline size_t product_scratch_bytes(int64_t n_tokens) { return 64 * 1024 + n_tokens * 32 * sizeof(float); }
 
 }  // namespace sprat

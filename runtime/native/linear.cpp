@@ -21,17 +21,13 @@ uint8_t *Buffer::bytes(size_t n) {
 }
 
 Input Input::from(int64_t first) const {
-    const int64_t at = first * quantized.k_padded;
-    const Quantized &all = quantized;
-    return {x + first * k, k, {all.q + at, all.d + at / 32, all.sum32 + at / 32, all.sum16 + at / 16, all.k_padded}};
+    return {x + first * k, k, {quantized.records + first * quantized.k_padded * 3 / 2, quantized.k_padded}};
 }
 
 Input KernelSet::prepare(Buffer &buffer, const float *x, int64_t n, int64_t k, bool quantized) {
     if (!quantized) return {x, k, {}};
-    const int64_t k_padded = pad_to(k, 256), n_blocks = n * k_padded / 32;
-    float *at = buffer.get<float>(n_blocks * (1 + 1 + 2 + 8));
-    int32_t *sums = reinterpret_cast<int32_t *>(at + n_blocks);
-    const Quantized q{reinterpret_cast<int8_t *>(at + 4 * n_blocks), at, sums, sums + n_blocks, k_padded};
+    const int64_t k_padded = pad_to(k, 256);
+    const Quantized q{buffer.get<uint8_t>(n * k_padded * 3 / 2), k_padded};
     // One token takes about a microsecond: not worth waking the others.
     const int64_t per_piece = std::max<int64_t>(1, 16384 / k);
     pool_.each((n + per_piece - 1) / per_piece, [&](int64_t i, int) {
@@ -51,7 +47,7 @@ void KernelSet::product(const Matrix &weight, int64_t slice, int64_t row, int64_
     p.n_tokens = int(n_tokens);
     p.out = out;
     p.out_stride = out_stride;
-    p.scratch = pool_.scratch(thread, product_scratch_bytes(input.k));
+    p.scratch = pool_.scratch(thread, product_scratch_bytes(n_tokens));
     isa_.product[weight.format](p);
 }
 

@@ -1,129 +1,136 @@
 // Products with many tokens: a panel of rows is unpacked once, and every token takes its dot products from there.
 //
 // One register holds four codes of each of LANES rows, so a dot product needs no sum across lanes, and scales are
-// applied to LANES rows at once. 16 rows of 2048 weights are 32 KB of codes: they stay in L1 or L2, while a tile of
-// PANEL_TOKENS tokens (12 x 2 KB) passes.
+// applied to LANES rows at once. A panel is PANEL_ROWS x PANEL_COLUMNS: on AVX-512 32 x 512 codes, 16 KB with 2 KB of
+// scales, which stay in L1 while all tokens pass, 6 x 512 bytes at a time. Their sums (128 bytes each) wait in L2.
 #pragma once
+
+#include <type_traits>
 
 #include "runtime/native/few_tokens.hpp"
 
 namespace {
 
-constexpr int PANEL_ROWS = PANEL_VECTORS * LANES;
+constexpr int PANEL_ROWS = PANEL_VECTORS * LANES, PANEL_COLUMNS = 512;
 
+// Of one thread; sprat::product_scratch_bytes has room for it and PANEL_ROWS sums per token.
 struct Panel {
-    uint8_t *codes;  // (k_padded / 4, PANEL_ROWS, 4)
-    float *scale;    // (number of scales, PANEL_ROWS)
-    float *min;      // the same, for formats that have minima
+    uint8_t codes[PANEL_COLUMNS / 4][PANEL_ROWS][4];
+    float scale[PANEL_COLUMNS / 16][PANEL_ROWS];  // every 16 columns, or every 32
+    float min[PANEL_COLUMNS / 32][PANEL_ROWS];
+    uint8_t by_row[PANEL_ROWS][256];
 };
 
-template <class D> Panel lay_out(const Product &p, uint8_t *at) {
-    const int64_t k_padded = p.input->quantized.k_padded;
-    float *scale = reinterpret_cast<float *>(at + PANEL_ROWS * k_padded);
-    return {at, scale, scale + PANEL_ROWS * (k_padded / 256) * N_SCALES<D>};
-}
-
-// Codes of one group of PANEL_ROWS rows: row by row first, then transposed LANES x LANES dwords at a time.
-template <class D> void unpack_group(const uint8_t *const *g, uint8_t *codes, float *scale, float *min) {
-    alignas(64) uint8_t by_row[PANEL_ROWS][256];
+// One group of PANEL_ROWS rows, row by row first, then transposed LANES x LANES dwords at a time.
+template <class D> void unpack_group(const uint8_t *const *g, Panel &panel, int group) {
     for (int r = 0; r < PANEL_ROWS; ++r) {
         F8 s[2];
         D::scale(g[r], s);
-        for (int i = 0; i < N_SCALES<D>; ++i) scale[i * PANEL_ROWS + r] = s[i / 8][i % 8];
+        for (int i = 0; i < N_SCALES<D>; ++i) panel.scale[group * N_SCALES<D> + i][r] = s[i / 8][i % 8];
         if constexpr (D::has_min) {
             const F8 m = D::min(g[r]);
-            for (int i = 0; i < 8; ++i) min[i * PANEL_ROWS + r] = m[i];
+            for (int i = 0; i < 8; ++i) panel.min[group * 8 + i][r] = m[i];
         }
 #pragma GCC unroll 8
-        for (int b = 0; b < 8; ++b) {
-            const B32 block = D::codes(g[r], b);
-            store32(by_row[r] + 32 * b, D::is_signed ? as_unsigned(block) : block);
-        }
+        for (int c = 0; c < 8 / CHUNK_BLOCKS; ++c)
+            store(panel.by_row[r] + 32 * CHUNK_BLOCKS * c, as_unsigned<D::is_signed>(chunk<D>(g[r], c)));
     }
     for (int column = 0; column < 64; column += LANES)
         for (int r = 0; r < PANEL_ROWS; r += LANES)
-            transpose(by_row[r] + 4 * column, 256, codes + 4 * (column * PANEL_ROWS + r), 4 * PANEL_ROWS);
+            transpose(panel.by_row[r] + 4 * column, 256, panel.codes[group * 64 + column][r], 4 * PANEL_ROWS);
 }
 
-// Rows beyond the last repeat it; their results are not stored.
-template <class D> void unpack(const Product &p, int row, const Panel &panel) {
-    const size_t group_bytes = D::group_bytes;
+// The columns from group `first` on. Rows beyond the last repeat it; their results are not stored.
+template <class D> void unpack(const Product &p, int row, int64_t first, Panel &panel) {
+    const size_t end = least(p.row_bytes, (first + PANEL_COLUMNS / 256) * D::group_bytes);
     uint8_t copy[PANEL_ROWS][D::group_bytes];
-    for (size_t at = 0, i = 0; at < p.row_bytes; at += group_bytes, ++i) {
-        const size_t rest = p.row_bytes - at;
+    int group = 0;
+    for (size_t at = first * D::group_bytes; at < end; at += D::group_bytes, ++group) {
         const uint8_t *g[PANEL_ROWS];
         for (int r = 0; r < PANEL_ROWS; ++r) {
             g[r] = p.weights + size_t(least(row + r, p.n_rows - 1)) * p.row_bytes + at;
-            if (rest >= group_bytes) continue;
-            std::memcpy(copy[r], g[r], rest);
-            std::memset(copy[r] + rest, 0, group_bytes - rest);
+            if (at + D::group_bytes <= end) continue;
+            std::memcpy(copy[r], g[r], end - at);
+            std::memset(copy[r] + (end - at), 0, at + D::group_bytes - end);
             g[r] = copy[r];
         }
-        const int64_t scales = i * N_SCALES<D> * PANEL_ROWS;
-        unpack_group<D>(g, panel.codes + i * 256 * PANEL_ROWS, panel.scale + scales, panel.min + scales);
+        unpack_group<D>(g, panel, group);
     }
 }
 
-// STEPS dwords of codes share a scale: 8, or 4 in formats with halves. The sums start at -bias * sum(q), so that the
-// zero point costs nothing.
-template <bool SIGNED, bool MIN, int STEPS, int T>
-void panel_tile(const Product &p, const Panel &panel, int bias, int row, int first) {
-    constexpr int V = PANEL_VECTORS;
-    const Quantized &x = p.input->quantized;
-    const int n_blocks = int(p.input->k / 32 * (8 / STEPS));
-    const int8_t *q[T];
-    const float *d[T];
-    const int32_t *sum[T];
+// Adds the panel's products with T tokens to their sums (T, PANEL_ROWS). Dot products start at -bias * sum(q), so that
+// the zero point costs nothing. STEPS dwords of codes share a scale: 8, or 4 in formats with halves.
+template <class D, int T>
+void panel_tile(const Product &p, const Panel &panel, int first_column, int n_columns, int first, float *sums) {
+    constexpr int V = PANEL_VECTORS, STEPS = D::halves ? 4 : 8;
+    const int64_t k = p.input->quantized.k_padded;
+    const uint8_t *record[T];
+    F total[T][V];
     for (int t = 0; t < T; ++t) {
-        const int64_t token = p.tokens ? p.tokens[first + t] : first + t;
-        q[t] = x.q + token * x.k_padded;
-        d[t] = x.d + token * (x.k_padded / 32);
-        sum[t] = STEPS == 8 ? x.sum32 + token * (x.k_padded / 32) : x.sum16 + token * (x.k_padded / 16);
+        record[t] = p.input->quantized.records + (p.tokens ? p.tokens[first + t] : first + t) * k * 3 / 2;
+        for (int v = 0; v < V; ++v) total[t][v] = load<F>(sums + t * PANEL_ROWS + v * LANES);
     }
-    F total[T][V] = {};
-    for (int b = 0; b < n_blocks; ++b) {
+    const uint8_t *codes = panel.codes[0][0];
+    const float *scale = panel.scale[0], *min = panel.min[0];
+    int64_t q = first_column, d = k + first_column / 8, sum = D::halves ? k * 5 / 4 + first_column / 4 : k * 9 / 8 + first_column / 8;
+    for (int b = 0; b < n_columns / (4 * STEPS); ++b) {
         I dot[T][V];
-        for (int t = 0; t < T; ++t)
-            for (int v = 0; v < V; ++v) dot[t][v] = I{} - bias * sum[t][b];
+#pragma GCC unroll 16
+        for (int t = 0; t < T; ++t) {
+            const I start = (I{} + load<int32_t>(record[t] + sum)) * -BIAS<D>;
+            for (int v = 0; v < V; ++v) dot[t][v] = start;
+        }
 #pragma GCC unroll 8
         for (int j = 0; j < STEPS; ++j) {
-            const uint8_t *codes = panel.codes + int64_t(b * STEPS + j) * 4 * PANEL_ROWS;
+#pragma GCC unroll 16
             for (int t = 0; t < T; ++t) {
-                const auto four = repeat4(q[t] + 4 * (b * STEPS + j));
-                for (int v = 0; v < V; ++v) dot[t][v] = panel_dot<SIGNED>(dot[t][v], codes + 4 * LANES * v, four);
+                const auto four = repeat4(reinterpret_cast<const int8_t *>(record[t] + q + 4 * j));
+#pragma GCC unroll 4
+                for (int v = 0; v < V; ++v)
+                    dot[t][v] = panel_dot<D::is_signed>(dot[t][v], codes + 4 * (j * PANEL_ROWS + v * LANES), four);
             }
         }
+#pragma GCC unroll 4
         for (int v = 0; v < V; ++v) {
-            const F scale = load<F>(panel.scale + b * PANEL_ROWS + v * LANES);
-            for (int t = 0; t < T; ++t) total[t][v] += to_float(dot[t][v]) * (scale * d[t][b * STEPS / 8]);
-            if constexpr (MIN) {
-                const F min = load<F>(panel.min + b * PANEL_ROWS + v * LANES);
-                for (int t = 0; t < T; ++t) total[t][v] += min * (d[t][b] * float(sum[t][b]));
+            const F of_row = load<F>(scale + v * LANES);
+#pragma GCC unroll 16
+            for (int t = 0; t < T; ++t) total[t][v] += to_float(dot[t][v]) * (of_row * load<float>(record[t] + d));
+            if constexpr (D::has_min) {
+                const F least = load<F>(min + v * LANES);
+                for (int t = 0; t < T; ++t) total[t][v] += least * (load<float>(record[t] + d) * float(load<int32_t>(record[t] + sum)));
             }
         }
+        codes += 4 * STEPS * PANEL_ROWS, scale += PANEL_ROWS, min += PANEL_ROWS;
+        q += 4 * STEPS, sum += 4;
+        if (STEPS == 8 || b % 2) d += 4;
     }
-    const int n_rows = least(p.n_rows - row, PANEL_ROWS);
-    for (int t = 0; t < T; ++t) {
-        std::memcpy(p.out + (first + t) * p.out_stride + row, total[t], n_rows * sizeof(float));
-    }
+    for (int t = 0; t < T; ++t)
+        for (int v = 0; v < V; ++v) store(sums + t * PANEL_ROWS + v * LANES, total[t][v]);
 }
 
-template <bool SIGNED, bool MIN, int STEPS, int T>
-int panel_tiles(const Product &p, const Panel &panel, int bias, int row, int first) {
-    for (; first + T <= p.n_tokens; first += T) panel_tile<SIGNED, MIN, STEPS, T>(p, panel, bias, row, first);
-    return first;
+template <class D> void panel_tiles(const Product &p, const Panel &panel, int column, float *sums) {
+    const int n_columns = least(p.input->k - column, PANEL_COLUMNS);
+    int t = 0;
+    const auto take = [&]<int T>(std::integral_constant<int, T>) {
+        for (; t + T <= p.n_tokens; t += T) panel_tile<D, T>(p, panel, column, n_columns, t, sums + t * PANEL_ROWS);
+    };
+    take(std::integral_constant<int, PANEL_TOKENS>());
+    take(std::integral_constant<int, PANEL_TOKENS / 2>());
+    take(std::integral_constant<int, 1>());
 }
 
 template <class D> void many_tokens(const Product &p) {
-    constexpr bool SIGNED = D::is_signed, MIN = D::has_min;
-    constexpr int STEPS = D::halves ? 4 : 8;
-    const Panel panel = lay_out<D>(p, p.scratch);
+    Panel &panel = *reinterpret_cast<Panel *>(p.scratch);
+    float *sums = reinterpret_cast<float *>(p.scratch + (sizeof(Panel) + 63) / 64 * 64);
     for (int row = 0; row < p.n_rows; row += PANEL_ROWS) {
-        unpack<D>(p, row, panel);
-        int t = panel_tiles<SIGNED, MIN, STEPS, PANEL_TOKENS>(p, panel, BIAS<D>, row, 0);
-        t = panel_tiles<SIGNED, MIN, STEPS, PANEL_TOKENS / 2>(p, panel, BIAS<D>, row, t);
-        if constexpr (PANEL_TOKENS > 4) t = panel_tiles<SIGNED, MIN, STEPS, 3>(p, panel, BIAS<D>, row, t);
-        panel_tiles<SIGNED, MIN, STEPS, 1>(p, panel, BIAS<D>, row, t);
+        std::memset(sums, 0, size_t(p.n_tokens) * PANEL_ROWS * sizeof(float));
+        for (int column = 0; column < p.input->k; column += PANEL_COLUMNS) {
+            unpack<D>(p, row, column / 256, panel);
+            panel_tiles<D>(p, panel, column, sums);
+        }
+        const int n_rows = least(p.n_rows - row, PANEL_ROWS);
+        for (int t = 0; t < p.n_tokens; ++t)
+            std::memcpy(p.out + t * p.out_stride + row, sums + t * PANEL_ROWS, n_rows * sizeof(float));
     }
 }
 

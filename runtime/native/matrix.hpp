@@ -20,14 +20,13 @@ struct Matrix {
     size_t row_bytes;
 };
 
-// Activations rounded to int8, 32 numbers to a scale: x = d * q. Rows are padded with zeros to whole groups of 256.
+// Activations rounded to int8, 32 numbers to a scale: x = d * q. One record per token, so that a tile of tokens needs
+// one pointer for each; rows are padded with zeros to whole groups of 256:
+//   q int8 (k_padded) | d float (k_padded / 32) | sum32 int32 (k_padded / 32) | sum16 int32 (k_padded / 16)
 // The sums are those of q: products fold a format's zero point or minimum through them, once per block.
 struct Quantized {
-    int8_t *q;       // (n, k_padded)
-    float *d;        // (n, k_padded / 32)
-    int32_t *sum32;  // (n, k_padded / 32)
-    int32_t *sum16;  // (n, k_padded / 16)
-    int64_t k_padded;
+    uint8_t *records;
+    int64_t k_padded;  // a record takes 1.5 times as many bytes
 };
 
 struct Input {
@@ -49,7 +48,7 @@ struct Product {
     int n_tokens;
     float *out;
     int64_t out_stride;
-    uint8_t *scratch;  // product_scratch_bytes(k), 64-byte aligned, of one thread
+    uint8_t *scratch;  // product_scratch_bytes(n_tokens), 64-byte aligned, of one thread
 };
 
 // Flash attention of packed queries over cache rows; see attend.hpp.

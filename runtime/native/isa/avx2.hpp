@@ -20,6 +20,11 @@ constexpr int GEMM_ROWS = 6, GEMM_VECTORS = 2;
 typedef B32 Chunk;  // one block
 constexpr int CHUNK_BLOCKS = 1;
 
+INLINE float max_of(F v) {
+    __m128 half = _mm_max_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+    half = _mm_max_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
+}
 INLINE float sum(F v) {
     __m128 half = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
     half = _mm_add_ps(half, _mm_movehl_ps(half, half));
@@ -37,7 +42,9 @@ INLINE F load_bf16(const uint16_t *p) {
 #if defined(__AVXVNNI__)
 constexpr int SIGNED_BIAS = 128;  // vpdpbusd wants unsigned codes; sums of the activations take the 128 out again
 
-INLINE B32 as_unsigned(B32 codes) { return _mm256_xor_si256(codes, _mm256_set1_epi8(int8_t(128))); }
+template <bool SIGNED> INLINE B32 as_unsigned(B32 codes) {
+    return SIGNED ? _mm256_xor_si256(codes, _mm256_set1_epi8(int8_t(128))) : codes;
+}
 // By hand: GCC 12 does not end compiling _mm256_dpbusd_avx_epi32 here.
 template <bool SIGNED> INLINE I dot4(I total, B32 codes, B32 x) {
     __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(total) : "x"(codes), "xm"(x));
@@ -46,7 +53,7 @@ template <bool SIGNED> INLINE I dot4(I total, B32 codes, B32 x) {
 #else
 constexpr int SIGNED_BIAS = 0;
 
-INLINE B32 as_unsigned(B32 codes) { return codes; }
+template <bool SIGNED> INLINE B32 as_unsigned(B32 codes) { return codes; }
 
 // vpmaddubsw adds pairs in 16 bits and saturates there: |code| <= 128 times |x| <= 127, twice, is 32512.
 template <bool SIGNED> INLINE I dot4(I total, B32 codes, B32 x) {
@@ -61,16 +68,12 @@ template <bool SIGNED> INLINE I dot4(I total, B32 codes, B32 x) {
 
 template <class D> INLINE Chunk chunk(const uint8_t *group, int c) { return D::codes(group, c); }
 
-// total + scale * (codes . x), with one scale per 32 codes or one per 16.
-template <bool SIGNED, bool HALVES> INLINE F step(F total, Chunk codes, const int8_t *x, const float *scale) {
-    if constexpr (SIGNED) codes = as_unsigned(codes);
-    const I dot = dot4<SIGNED>(I{}, codes, load32(reinterpret_cast<const uint8_t *>(x)));
-    if constexpr (HALVES) {
-        const __m128 low = _mm_set1_ps(scale[0]), high = _mm_set1_ps(scale[1]);
-        return total + to_float(dot) * (F)_mm256_set_m128(high, low);
-    } else {
-        return total + to_float(dot) * all(scale[0]);
-    }
+// total + scale * (codes . x) of chunk c, with one scale per 32 codes or one per 16; scale holds those of the group.
+template <bool SIGNED, bool HALVES> INLINE F step(F total, Chunk codes, const int8_t *x, const F8 *scale, int c) {
+    const I dot = dot4<SIGNED>(I{}, as_unsigned<SIGNED>(codes), load32(reinterpret_cast<const uint8_t *>(x)));
+    const __m256i first = HALVES ? _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1) : _mm256_setzero_si256();
+    const __m256i order = _mm256_add_epi32(first, _mm256_set1_epi32(HALVES ? c % 4 * 2 : c));
+    return total + to_float(dot) * (F)_mm256_permutevar8x32_ps((__m256)scale[HALVES ? c / 4 : 0], order);
 }
 
 INLINE I repeat4(const int8_t *x) {

@@ -13,7 +13,7 @@ constexpr int LANES = 16;
 namespace {
 
 // 32 registers: 12 integer and 12 float sums hide vpdpbusd's latency of 5 on two ports; 6 x 4 float sums for gemm.
-constexpr int PANEL_VECTORS = 1, PANEL_TOKENS = 12;
+constexpr int PANEL_VECTORS = 2, PANEL_TOKENS = 6;
 constexpr int PANEL_FROM = 6;  // tokens: below, unpacking costs more than it saves
 constexpr int GEMM_ROWS = 6, GEMM_VECTORS = 4;
 
@@ -21,6 +21,7 @@ typedef __m512i Chunk;
 constexpr int CHUNK_BLOCKS = 2;
 constexpr int SIGNED_BIAS = 128;  // vpdpbusd wants unsigned codes; sums of the activations take the 128 out again
 
+INLINE float max_of(F v) { return _mm512_reduce_max_ps((__m512)v); }
 INLINE float sum(F v) { return _mm512_reduce_add_ps((__m512)v); }
 
 INLINE F load_half(const uint16_t *p) {
@@ -54,16 +55,18 @@ template <class D> INLINE Chunk chunk(const uint8_t *group, int c) {
     else return join(D::codes(group, 2 * c), D::codes(group, 2 * c + 1));
 }
 
-INLINE B32 as_unsigned(B32 codes) { return _mm256_xor_si256(codes, _mm256_set1_epi8(int8_t(128))); }
+template <bool SIGNED> INLINE Chunk as_unsigned(Chunk codes) {
+    return SIGNED ? _mm512_xor_si512(codes, _mm512_set1_epi8(int8_t(128))) : codes;
+}
 
-// total + scale * (codes . x), with one scale per 32 codes or one per 16.
-template <bool SIGNED, bool HALVES> INLINE F step(F total, Chunk codes, const int8_t *x, const float *scale) {
-    if constexpr (SIGNED) codes = _mm512_xor_si512(codes, _mm512_set1_epi8(int8_t(128)));
-    const I dot = (I)_mm512_dpbusd_epi32(_mm512_setzero_si512(), codes, _mm512_loadu_si512(x));
-    const __m512i order = HALVES ? _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3)
+// total + scale * (codes . x) of chunk c, with one scale per 32 codes or one per 16; scale holds those of the group.
+template <bool SIGNED, bool HALVES> INLINE F step(F total, Chunk codes, const int8_t *x, const F8 *scale, int c) {
+    const I dot = (I)_mm512_dpbusd_epi32(_mm512_setzero_si512(), as_unsigned<SIGNED>(codes), _mm512_loadu_si512(x));
+    const __m512i first = HALVES ? _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3)
                                  : _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
-    const __m128 scales = HALVES ? _mm_loadu_ps(scale) : _mm_castpd_ps(_mm_set_sd(load<double>(scale)));
-    return total + to_float(dot) * (F)_mm512_permutexvar_ps(order, _mm512_castps128_ps512(scales));
+    const __m512i order = _mm512_add_epi32(first, _mm512_set1_epi32(HALVES ? c % 2 * 4 : c * 2));
+    const __m512 scales = _mm512_castps256_ps512((__m256)scale[HALVES ? c / 2 : 0]);
+    return total + to_float(dot) * (F)_mm512_permutexvar_ps(order, scales);
 }
 
 INLINE I repeat4(const int8_t *x) {

@@ -53,7 +53,7 @@ INLINE B32 look_up(B32 index, const int8_t *table16) {
     const uint8x16_t table = vld1q_u8(reinterpret_cast<const uint8_t *>(table16));
     return {vqtbl1q_u8(table, index.low), vqtbl1q_u8(table, index.high)};
 }
-INLINE B32 as_unsigned(B32 codes) { return codes; }
+template <bool SIGNED> INLINE Chunk as_unsigned(const Chunk &codes) { return codes; }
 
 INLINE F load_half(const uint16_t *p) { return (F)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 INLINE F load_bf16(const uint16_t *p) { return (F)vshll_n_u16(vld1_u16(p), 16); }
@@ -69,6 +69,7 @@ INLINE F8 scales8(const uint8_t *p, int stride) {
     return load<F8>(parts);
 }
 
+INLINE float max_of(F v) { return vmaxvq_f32((float32x4_t)v); }
 INLINE float sum(F v) { return vaddvq_f32((float32x4_t)v); }
 
 template <class D> INLINE Chunk chunk(const uint8_t *group, int c) { return D::codes(group, c); }
@@ -77,14 +78,14 @@ INLINE I dot4(I total, uint8x16_t codes, int8x16_t x) {
     return (I)vdotq_s32((int32x4_t)total, vreinterpretq_s8_u8(codes), x);
 }
 
-// total + scale * (codes . x), with one scale per 32 codes or one per 16.
-template <bool SIGNED, bool HALVES> INLINE F step(F total, Chunk codes, const int8_t *x, const float *scale) {
+// total + scale * (codes . x) of chunk c, with one scale per 32 codes or one per 16; scale holds those of the group.
+template <bool SIGNED, bool HALVES> INLINE F step(F total, Chunk codes, const int8_t *x, const F8 *scale, int c) {
     const I low = dot4(I{}, codes.low, vld1q_s8(x));
     if constexpr (HALVES) {
-        total += to_float(low) * scale[0];
-        return total + to_float(dot4(I{}, codes.high, vld1q_s8(x + 16))) * scale[1];
+        total += to_float(low) * scale[c / 4][c % 4 * 2];
+        return total + to_float(dot4(I{}, codes.high, vld1q_s8(x + 16))) * scale[c / 4][c % 4 * 2 + 1];
     } else {
-        return total + to_float(dot4(low, codes.high, vld1q_s8(x + 16))) * scale[0];
+        return total + to_float(dot4(low, codes.high, vld1q_s8(x + 16))) * scale[0][c];
     }
 }
 

@@ -37,7 +37,7 @@ template <int SHIFT, int N_BITS> INLINE B32 upper_bits(const B32 &v) {
 }
 INLINE B32 either(const B32 &a, const B32 &b) { return each([&](int i) { return a.at[i] | b.at[i]; }); }
 INLINE B32 look_up(const B32 &index, const int8_t *table16) { return each([&](int i) { return table16[index.at[i]]; }); }
-INLINE B32 as_unsigned(const B32 &codes) { return codes; }
+template <bool SIGNED> INLINE Chunk as_unsigned(const Chunk &codes) { return codes; }
 
 // binary16 by arithmetic: shift the fields into place, then 2^112 mends the exponent, subnormals included.
 INLINE float half_bits_to_float(uint16_t half) {
@@ -59,6 +59,7 @@ INLINE F8 scales8(const uint8_t *p, int stride) {
     return out;
 }
 
+INLINE float max_of(F v) { return scalar_max(scalar_max(v[0], v[1]), scalar_max(v[2], v[3])); }
 INLINE float sum(F v) { return (v[0] + v[1]) + (v[2] + v[3]); }
 INLINE F load_half(const uint16_t *p) {
     return F{half_bits_to_float(p[0]), half_bits_to_float(p[1]), half_bits_to_float(p[2]), half_bits_to_float(p[3])};
@@ -73,11 +74,11 @@ template <bool SIGNED> INLINE int32_t dot(const uint8_t *codes, const int8_t *x,
     return total;
 }
 
-// total + scale * (codes . x), with one scale per 32 codes or one per 16.
-template <bool SIGNED, bool HALVES> INLINE F step(F total, const Chunk &codes, const int8_t *x, const float *scale) {
+// total + scale * (codes . x) of chunk c, with one scale per 32 codes or one per 16; scale holds those of the group.
+template <bool SIGNED, bool HALVES> INLINE F step(F total, const Chunk &codes, const int8_t *x, const F8 *scale, int c) {
     const float first = float(dot<SIGNED>(codes.at, x, 16)), second = float(dot<SIGNED>(codes.at + 16, x + 16, 16));
-    total[0] += scale[0] * first;
-    total[1] += scale[HALVES ? 1 : 0] * second;
+    total[0] += HALVES ? scale[c / 4][c % 4 * 2] * first : scale[0][c] * first;
+    total[1] += HALVES ? scale[c / 4][c % 4 * 2 + 1] * second : scale[0][c] * second;
     return total;
 }
 

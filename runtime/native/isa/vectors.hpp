@@ -11,6 +11,7 @@ namespace {
 
 typedef float F __attribute__((vector_size(4 * LANES)));    // one register of float32
 typedef int32_t I __attribute__((vector_size(4 * LANES)));
+typedef int8_t Bytes __attribute__((vector_size(LANES)));    // a register of I, narrowed
 typedef float F8 __attribute__((vector_size(32)));          // one number per block of a group, on every set
 typedef int32_t I8 __attribute__((vector_size(32)));
 typedef uint8_t U8x8 __attribute__((vector_size(8)));
@@ -28,7 +29,9 @@ template <class V, class T> INLINE void store(T *p, V v) { std::memcpy(p, &v, si
 INLINE F all(float x) { return F{} + x; }
 INLINE F to_float(I x) { return __builtin_convertvector(x, F); }
 INLINE F8 to_float8(I8 x) { return __builtin_convertvector(x, F8); }
+INLINE F absolute(F x) { return (F)((I)x & 0x7fffffff); }
 INLINE F max(F a, F b) { return a > b ? a : b; }
+INLINE float sum8(F8 v) { return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7])); }
 INLINE float scalar_max(float a, float b) { return a > b ? a : b; }
 INLINE int least(int64_t a, int64_t b) { return int(a < b ? a : b); }
 

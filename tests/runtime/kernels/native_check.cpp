@@ -58,12 +58,10 @@ void compare(const char *what, const Isa &isa, const std::vector<float> &found, 
 std::vector<float> product(const Isa &isa, const Isa &rounding, Format format, const std::vector<uint8_t> &weights,
                            const std::vector<float> &x, int rows, int64_t k, int n) {
     const int64_t padded = pad_to(k, 256);
-    std::vector<int8_t> q(n * padded);
-    std::vector<float> d(n * padded / 32), out(size_t(n) * rows);
-    std::vector<int32_t> sum32(n * padded / 32), sum16(n * padded / 16);
-    const Input input{x.data(), k, {q.data(), d.data(), sum32.data(), sum16.data(), padded}};
+    std::vector<uint8_t> records(n * padded * 3 / 2), scratch(product_scratch_bytes(n) + 64);
+    std::vector<float> out(size_t(n) * rows);
+    const Input input{x.data(), k, {records.data(), padded}};
     for (int t = 0; t < n; ++t) rounding.quantize(x.data() + t * k, k, input.quantized, t);
-    std::vector<uint8_t> scratch(product_scratch_bytes(k) + 64);
     Product p{};
     p.weights = weights.data(), p.row_bytes = weights.size() / rows, p.n_rows = rows, p.input = &input;
     p.n_tokens = n, p.out = out.data(), p.out_stride = rows;
