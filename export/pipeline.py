@@ -189,7 +189,7 @@ def _manifest(
         recipe=" ".join([recipe.name, *map(str, recipe.rules)]),
         tensor_groups=next(iter(artifacts.values())).groups,
         device=device,
-        versions={name: version(name) for name in _RECORDED},
+        versions={name: version(name) for name in (*_RECORDED, *(["onnx-ir"] if "onnx" in artifacts else []))},
         warnings=(*checkpoint.warnings, *(f"rule {rule} matches no tensor" for rule in unused)),
     )
 

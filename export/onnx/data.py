@@ -105,17 +105,19 @@ class StoredWeight:
         return gapless if self.signed else n_rows * -(-n_blocks * bits // 8)
 
     def _fields(self, packed: Iterable[U8Array], format: GroupFormat) -> Iterator[U8Array]:
-        held: list[list[U8Array]] = [[], []]
+        n_rows, n_blocks = self.source.rows.n_rows, self.source.rows.n_columns // format.block_size
+        scales, zeros = np.empty((n_rows, n_blocks, 2), np.uint8), np.empty((n_rows, n_blocks), np.uint8)
+        row = 0
         for chunk in packed:
-            blocks = chunk.reshape(len(chunk), -1, format.block_bytes)
+            blocks = chunk.reshape(len(chunk), n_blocks, format.block_bytes)
             yield self._codes(blocks[..., format.codes_start :], format)
-            for field_, part in zip(held, (blocks[..., :2], blocks[..., 2 : format.codes_start]), strict=True):
-                field_.append(part.copy())
-        scales, zeros = (np.concatenate(parts) for parts in held)
+            scales[row : row + len(chunk)] = blocks[..., :2]
+            zeros[row : row + len(chunk)] = blocks[..., 2]  # of a symmetric format not used
+            row += len(chunk)
         regions = self.regions
         yield from _after_a_gap(regions[0], regions[1], scales)
         if not format.symmetric:
-            yield from _after_a_gap(regions[1], regions[2], self._packed_zeros(zeros[..., 0], format.bits))
+            yield from _after_a_gap(regions[1], regions[2], self._packed_zeros(zeros, format.bits))
 
     def _codes(self, codes: U8Array, format: GroupFormat) -> U8Array:
         flip = {4: 0x88, 8: 0x80}[format.bits] if self.signed and format.symmetric else 0
