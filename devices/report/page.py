@@ -87,10 +87,12 @@ def _title(evidence: Evidence) -> str:
 
 
 def _subtitle(evidence: Evidence) -> str:
-    """How many figures of each label there are."""
+    """How many figures of each label there are, and whether something speaks against them."""
     counts = Counter(run.label for run in evidence.runs)
     parts = [f"{counts[label]} {label}" for label in Label if counts[label]]
-    return f"Figures: {', '.join(parts)}." if parts else "No figures: it does not fit."
+    noted = sum(bool(run.record.notes) for run in evidence.runs)
+    warning = f" {noted} of them with reservations: see the notes at the end." if noted else ""
+    return f"Figures: {', '.join(parts)}.{warning}" if parts else "No figures: it does not fit."
 
 
 def _tiles(runs: Sequence[Run]) -> Iterable[_Tile]:
@@ -113,7 +115,7 @@ def _origins(runs: Sequence[Run]) -> list[dict[str, str]]:
         groups[tuple(_origin(run).items())].append(run)
     return [
         dict(block)
-        | {"models": "; ".join(_names(map(_file, group)))}
+        | _told("models", map(_file, group))
         | _told("notes", [note for run in group for note in run.record.notes])
         for block, group in groups.items()
     ]
@@ -128,13 +130,13 @@ def _origin(run: Run) -> dict[str, str]:
         block["system"] = f"{machine.system}, {machine.architecture}"
     if record.emulation:
         block |= _told("not emulated", record.emulation.not_emulated)
-    return block | _told("versions", [f"{name} {version}" for name, version in record.versions.items()])
+    return block | _told("versions", [", ".join(f"{name} {version}" for name, version in record.versions.items())])
 
 
 def _told(name: str, values: Iterable[str]) -> dict[str, str]:
-    """``values``, each once, under ``name``; nothing where there are none."""
+    """``values``, each once and on a line of its own, under ``name``; nothing where there are none."""
     kept = [value for value in _names(values) if value]
-    return {name: "; ".join(kept)} if kept else {}
+    return {name: "\n".join(kept)} if kept else {}
 
 
 def _file(run: Run) -> str:

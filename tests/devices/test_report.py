@@ -162,6 +162,13 @@ def test_the_same_results_give_the_same_page(tmp_path):
     assert first == second
 
 
+def test_reservations_are_told_at_the_top_and_in_full_at_the_end(tmp_path):
+    page, _ = write_report(tmp_path, [measurement(notes=("other programs used 40% of the cores meanwhile",))])
+    text = Page(page).text
+    assert "Figures: 1 measured. 1 of them with reservations" in text
+    assert "other programs used 40% of the cores meanwhile" in text
+
+
 def test_machine_versions_and_file_stand_at_the_end(tmp_path):
     page, _ = write_report(tmp_path, [measurement()])
     text = Page(page).text

@@ -18,7 +18,8 @@ from sprat.errors import ResultsError
 __all__ = ["heat_figure"]
 
 _QUESTION = "Temperature while it ran"
-_MINUTES = Axis("minutes since the first test began", lambda minutes: f"{minutes:g}")
+_INTO_RUN = Axis("minutes into the run", "{:g}".format)
+_MINUTES = Axis("minutes since the first test began", "{:g}".format)
 _LONGEST_GAP = 1.0  # minutes between two readings that one line may join
 
 
@@ -31,7 +32,7 @@ def heat_figure(evidence: Evidence) -> Figure:
         panels.append(("", partial(draw_lines, heat, _MINUTES, Axis("°C, hottest sensor", "{:g}".format))))
     if lasting:
         y = Axis("tokens per second, written", "{:g}".format, from_zero=True)
-        panels.append(("Speed meanwhile", partial(draw_lines, [_speed_line(run) for run in lasting], _MINUTES, y)))
+        panels.append(("Speed meanwhile", partial(draw_lines, [_speed_line(run) for run in lasting], _INTO_RUN, y)))
     if not panels:
         return Figure(slug="heat", question=_QUESTION, finding=_nothing(ran))
     kinds = {line.kind for line in heat} | {run.label for run in lasting}
