@@ -78,7 +78,9 @@ def cached_shape(
 
 
 def _layout(spec: ModelSpec, shape: str, quant: str) -> Layout:
-    recipe = Recipe(quant, get_format(quant)) if quant.upper() in format_names() else Recipe.named(quant)
+    tied = spec.tied_embeddings
+    single = quant.upper() in format_names()
+    recipe = Recipe(quant, get_format(quant)) if single else Recipe.named(quant, tied_embeddings=tied)
     planned = [
         PlannedTensor(name, size, recipe.choose(name, size).format) for name, size in expected_tensors(spec).items()
     ]

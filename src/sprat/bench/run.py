@@ -27,7 +27,7 @@ from sprat.devices.resources import drop_cached
 from sprat.devices.results import Measurement, Setting, Work
 from sprat.errors import BackendError, DeviceError, EmulationError, InputError
 from sprat.places import find_source
-from sprat.runtime.model_files import find_model
+from sprat.runtime.model_files import open_model
 
 __all__ = ["BenchOptions", "bench"]
 
@@ -137,7 +137,7 @@ def _file(options: BenchOptions, progress: ReportProgress) -> Path:
     if (options.model is None) == (options.shape is None):
         raise InputError("give either a MODEL (a bundle or a GGUF) or --shape NAME (random weights; see: sprat plan)")
     if options.model is not None:
-        return find_model(find_source(options.model), options.backend)
+        return open_model(find_source(options.model), options.backend).file.path  # checked before a child is started
     from sprat.export.random_shape import cached_shape
 
     assert options.shape is not None, "one of the two is given"

@@ -1,0 +1,181 @@
+"""``sprat bench`` as a user types it, on a tiny model: tables, JSON, files, labels, comparisons, emulation."""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+from bench_records import measurement
+from tiny_checkpoint import write_checkpoint
+
+from sprat.cli import main
+from sprat.devices.emulate import plan_emulation
+from sprat.devices.profile import load_profile
+from sprat.devices.results import Label, read_results, write_results
+from sprat.errors import EmulationError
+
+QUICK = ("-p", "8", "-n", "4", "-r", "2", "-t", "1")
+
+
+def run(capsys, *arguments):
+    """Exit code, standard output and standard error of one command."""
+    try:
+        main(["bench", *map(str, arguments)])
+        code = 0
+    except SystemExit as exit_:
+        code = exit_.code
+    captured = capsys.readouterr()
+    return code or 0, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench")
+    main(["export", str(write_checkpoint(folder / "tiny-moe", "deepseek2")), str(folder / "out"), "--quant", "int8"])
+    return folder / "out"
+
+
+def test_the_first_table_is_llama_benchs(bundle, capsys):
+    code, out, _ = run(capsys, bundle, *QUICK, "-d", "0,16")
+    table = [line for line in out.splitlines() if line.startswith("|")]
+    assert code == 0
+    assert [cell.strip() for cell in table[0].split("|")[1:-1]] == [
+        *("model", "size", "params", "backend", "threads", "test"),
+        "t/s, measured",
+    ]
+    tests = [line.split("|")[6].strip() for line in table[2:6]]
+    assert tests == ["pp8", "tg4", "pp8 @ d16", "tg4 @ d16"]
+    assert all(re.search(r"\d+\.\d\d ± \d+\.\d\d", line) for line in table[2:6])
+    assert "first token, ms (p50 / p99)" in out
+    assert out.splitlines()[-1].startswith("next:")
+
+
+def test_json_prints_one_record_per_test_and_a_file_holds_the_same(bundle, tmp_path, capsys):
+    path = tmp_path / "results.jsonl"
+    code, out, err = run(capsys, bundle, *QUICK, "--json", "-o", path)
+    records = [json.loads(line) for line in out.splitlines()]
+    assert (code, err) == (0, "")
+    assert [record["work"]["test"] for record in records] == ["pp8", "tg4"]
+    assert [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] == records
+    prefill, decode = read_results(path)
+    assert prefill.label is Label.MEASURED
+    assert prefill.ttft_ms.n == 2
+    assert decode.inter_token_ms.n == 8
+    assert decode.model.quant == "Q8_0"
+    assert decode.model.digest.startswith("sha256:")
+    assert decode.peak_rss_bytes > 10 << 20
+    assert set(decode.memory_map) == {"resident weights", "experts", "cache", "buffers"}
+    assert set(decode.versions) >= {"sprat", "python", "numpy"}
+
+
+def test_csv_has_a_line_per_test(bundle, capsys):
+    code, out, _ = run(capsys, bundle, *QUICK, "--csv", "--backend", "reference")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert code == 0
+    assert [(row["test"], row["backend"], row["label"]) for row in rows] == [
+        ("pp8", "reference", "measured"),
+        ("tg4", "reference", "measured"),
+    ]
+    assert all(float(row["mean_tps"]) > 0 for row in rows)
+
+
+def test_a_trace_shows_kernels_and_layers(bundle, capsys):
+    code, out, _ = run(capsys, bundle, *QUICK, "-p", "0", "--trace", "--json", "--backend", "reference")
+    measured, trace = (json.loads(line) for line in out.splitlines())
+    rows = trace["rows"]
+    assert code == 0
+    assert measured["label"] == trace["label"] == "measured"
+    assert {row["layer"] for row in rows} == {-1, 0, 1, 2, 3}
+    assert {"embed", "linear", "experts", "route", "rms_norm", "rope"} <= {row["kernel"] for row in rows}
+    assert sum(row["ms"] for row in rows) <= trace["wall_ms"]
+    assert "measured" in run(capsys, bundle, *QUICK, "-n", "0", "--trace", "--backend", "reference")[1]
+
+
+def test_a_shape_needs_no_weights_and_is_written_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    arguments = ("--shape", "smollm2-135m", "--layers", "1", "--quant", "q8_0", *QUICK)
+    code, out, err = run(capsys, *arguments, "--json")
+    (file,) = (tmp_path / "sprat" / "shapes").iterdir()
+    written = file.stat().st_mtime_ns
+    record = json.loads(out.splitlines()[0])
+    assert (code, err) == (0, "")
+    assert record["model"]["random_weights"]
+    assert record["settings"]["shape"] == "smollm2-135m"
+    code, out, err = run(capsys, *arguments)
+    assert code == 0
+    assert file.stat().st_mtime_ns == written
+    assert "random weights" in out
+
+
+def test_results_are_compared_side_by_side(tmp_path, capsys):
+    write_results(tmp_path / "a.jsonl", [measurement(samples_tps=(10.0, 10.1, 9.9))])
+    write_results(tmp_path / "b.jsonl", [measurement(samples_tps=(12.0, 12.1, 11.9), backend="llamacpp")])
+    code, out, _ = run(capsys, "--compare", tmp_path / "a.jsonl", tmp_path / "b.jsonl")
+    assert code == 0
+    assert "1.200" in out
+    assert "faster" in out
+    assert "differs: backend: native -> llamacpp" in out
+    code, out, _ = run(capsys, "--compare", tmp_path / "b.jsonl", tmp_path / "a.jsonl", "--json")
+    record = json.loads(out)
+    assert record["verdict"] == "slower"
+    assert record["ratio"]["low"] < 1 / 1.2 < record["ratio"]["high"] < 1
+
+
+def test_an_emulated_device_stands_in_a_column_of_its_own(bundle, tmp_path, capsys):
+    profile = load_profile("rpi5-8gb")
+    try:
+        with plan_emulation(profile, profile.storage[0], tmp_path).limited():
+            pass
+    except EmulationError as error:
+        pytest.skip(str(error))
+    path = tmp_path / "results.jsonl"
+    code, out, _ = run(capsys, bundle, *QUICK, "--device", "rpi5-8gb", "--emulate", "-o", path)
+    records = read_results(path)
+    assert code == 0
+    assert {record.label_text for record in records} <= {"emulated on rpi5-8gb", "predicted for rpi5-8gb"}
+    assert records[0].emulation.memory_bytes <= profile.usable_bytes
+    assert "t/s, emulated on rpi5-8gb" in out
+    assert "not emulated: memory bandwidth" in out
+    assert not list(Path("/sys/fs/cgroup").glob("**/sprat-*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "give either a MODEL"),
+        (("model.gguf", "--shape", "deepseek-v2-lite"), "give either a MODEL"),
+        (("model.gguf", "-p", "0", "-n", "0"), "nothing to measure"),
+        (("model.gguf", "-p", "many"), "separated by commas"),
+        (("model.gguf", "--emulate"), "no device was named"),
+        (("model.gguf", "--device", "rpi5-8g", "--emulate"), "did you mean 'rpi5-8gb'"),
+        (("model.gguf", "--device", "rpi-zero-2w"), "this machine is no rpi-zero-2w"),
+        (("no-such-file.gguf",), "no-such-file.gguf"),
+        (("--shape", "deepseek-v2-light"), "did you mean 'deepseek-v2-lite'"),
+        (("--shape", "smollm2-135m", "--layers", "31"), "expected 1 to 30"),
+        (("--shape", "smollm2-135m", "--quant", "q4_9"), "unknown"),
+        (("--compare", "a.jsonl", "b.jsonl"), "a.jsonl: cannot be read"),
+    ],
+)
+def test_a_users_error_is_one_line_and_exit_2(arguments, told, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert told in err
+
+
+def test_an_unknown_backend_is_the_childs_error_and_the_parents_exit(bundle, capsys):
+    code, out, err = run(capsys, bundle, *QUICK, "--backend", "nativ")
+    assert (code, out) == (2, "")
+    assert "did you mean 'native'" in err
+
+
+def test_a_shape_larger_than_the_disk_is_refused_before_writing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("sprat.export.gguf._free_bytes", lambda _folder: 1 << 30)
+    code, _, err = run(capsys, "--shape", "deepseek-r1")
+    assert code == 2
+    assert "are free" in err
+    assert [path.name for path in (tmp_path / "sprat" / "shapes").iterdir()] == []
