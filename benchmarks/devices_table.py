@@ -112,7 +112,12 @@ def _markdown(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator
     yield f"| {' | '.join(heads)} |"
     yield f"|{'---|' * len(heads)}"
     for row in rows:
-        yield f"| {' | '.join(cell.replace('|', '¦') for cell in row)} |"
+        yield f"| {' | '.join(_cell(text) for text in row)} |"
+
+
+def _cell(text: str) -> str:
+    """``text`` on one line, without what ends a cell or begins a tag."""
+    return " ".join(text.replace("|", "¦").replace("<", "‹").split())
 
 
 def _main() -> None:
