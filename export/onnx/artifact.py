@@ -14,11 +14,11 @@ from typing import Any, Self
 from sprat.export.checkpoint import Checkpoint
 from sprat.export.gguf import ReportProgress, WrittenFile, check_room, write_gguf
 from sprat.export.naming import ModelName
+from sprat.export.onnx.arrays import DATA_NAME
 from sprat.export.onnx.data import StoredWeight
 from sprat.export.onnx.genai_config import genai_config
 from sprat.export.onnx.model import BuiltModel, build_model
 from sprat.export.onnx.options import OnnxOptions
-from sprat.export.onnx.weights import DATA_NAME
 from sprat.quant.formats.block import U8Array
 from sprat.quant.recipe import Recipe
 from sprat.runtime.bundle import TensorGroup

@@ -63,15 +63,9 @@ class StoredWeight:
         return self.source.name
 
     @property
-    def group_bits(self) -> int:
-        """Bits of a code; the format is a group format."""
-        assert isinstance(self.format, GroupFormat), f"{self.name}: {self.format} has no groups"
-        return self.format.bits
-
-    @property
-    def group_size(self) -> int:
-        """Weights that share a scale; the format is a group format."""
-        return self.format.block_size
+    def bits(self) -> int:
+        """Of one weight, without its share of a scale."""
+        return self.format.bits if isinstance(self.format, GroupFormat) else 8 * self.format.block_bytes
 
     @property
     def regions(self) -> tuple[Region, ...]:
@@ -120,8 +114,10 @@ class StoredWeight:
             yield from _after_a_gap(regions[1], regions[2], self._packed_zeros(zeros, format.bits))
 
     def _codes(self, codes: U8Array, format: GroupFormat) -> U8Array:
-        flip = {4: 0x88, 8: 0x80}[format.bits] if self.signed and format.symmetric else 0
-        return np.ascontiguousarray(codes) ^ np.uint8(flip)
+        own = codes.copy()
+        if self.signed and format.symmetric:
+            own ^= np.uint8({4: 0x88, 8: 0x80}[format.bits])
+        return own
 
     def _packed_zeros(self, zeros: U8Array, bits: int) -> U8Array:
         """Zero points ``(rows, blocks)``, two of four bits in a byte."""

@@ -88,8 +88,7 @@ def _fused(
     down: StoredWeight,
 ) -> Value:
     """All experts in one ``QMoE``; rows of gate and up alternate."""
-    fc1, fc2 = weights.rows(gate_up), weights.rows(down)
-    bits = [weight.group_bits for weight in (gate_up, down)]
+    fc1, fc2 = weights.arrays.rows(gate_up), weights.arrays.rows(down)
     return graph.op(
         "QMoE",
         *(x, routes.choice, fc1.codes, fc1.scales, None, fc2.codes, fc2.scales, None),
@@ -101,9 +100,9 @@ def _fused(
         activation_alpha=1.0,
         activation_beta=0.0,
         normalize_routing_weights=0,
-        block_size=gate_up.group_size,
-        expert_weight_bits=bits[0],
-        fc2_expert_weight_bits=bits[1],
+        block_size=gate_up.format.block_size,
+        expert_weight_bits=gate_up.bits,
+        fc2_expert_weight_bits=down.bits,
         accuracy_level=weights.options.accuracy_level,
     )
 
@@ -142,8 +141,8 @@ def _branches(
         tokens = graph.op("NonZero", graph.op("Gather", is_chosen, graph.constant(expert), axis=1))
         places = graph.op("Transpose", tokens, perm=[1, 0])  # (m, 1)
         rows = graph.op("GatherND", x, places)
-        gate, up = (weights.product(rows, part, expert=expert) for part in parts[:2])
-        result = weights.product(gated(graph, gate, up), parts[2], expert=expert)
+        gate, up = (weights.product(rows, part, part=expert) for part in parts[:2])
+        result = weights.product(gated(graph, gate, up), parts[2], part=expert)
         share = graph.op("GatherND", graph.op("Gather", shares, number, axis=1), places)  # (m, 1)
         return graph.op("ScatterND", out, places, graph.op("Mul", result, share), reduction="add")
 

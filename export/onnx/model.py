@@ -62,7 +62,7 @@ def build_model(
         _dense_model(graph, weights, spec)
     opsets = {"": _PORTABLE_OPSET} if options.portable else {"": _OPSET, CONTRIB: _CONTRIB_OPSET}
     model = ir.Model(graph.finish(opsets), ir_version=_IR_VERSION, producer_name="sprat")
-    return BuiltModel(model, weights.data, cache)
+    return BuiltModel(model, weights.arrays.data, cache)
 
 
 def _latent_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec) -> None:

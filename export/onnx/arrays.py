@@ -1,0 +1,101 @@
+"""The arrays of stored weights as initializers of a graph, in the types and shapes that its operators want.
+
+The bytes are the same for all of them; :mod:`sprat.export.onnx.data` says where they lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from sprat.export.onnx.data import DataFile, Region, StoredWeight
+from sprat.export.onnx.graph import GraphBuilder, Value
+
+__all__ = ["DATA_NAME", "Arrays", "GroupArrays"]
+
+DATA_NAME = "model.onnx.data"
+
+_UINT8, _FLOAT16 = ir.DataType.UINT8, ir.DataType.FLOAT16
+_FLOATS = {"F32": ir.DataType.FLOAT, "F16": _FLOAT16, "BF16": ir.DataType.BFLOAT16}
+_SIGNED = {4: ir.DataType.INT4, 8: ir.DataType.INT8}
+_UNSIGNED = {4: ir.DataType.UINT4, 8: ir.DataType.UINT8}
+
+_Array = tuple[str, ir.DataType, tuple[int, ...]]  # what follows the weight's name, type, shape
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GroupArrays:
+    """The arrays of a weight in a group format; scales are binary16."""
+
+    codes: Value
+    scales: Value
+    zeros: Value | None = None
+
+
+class Arrays:
+    """Initializers of ``graph``; each weight is placed in ``data`` when it is first asked for.
+
+    Of a stack, ``part`` asks for the matrix of one expert or head alone.
+    """
+
+    def __init__(self, graph: GraphBuilder) -> None:
+        self.data = DataFile()
+        self._graph = graph
+        self._regions: dict[str, tuple[Region, ...]] = {}
+        self._made: dict[str, Value] = {}
+
+    def floats(self, weight: StoredWeight, part: int | None = None) -> Value:
+        """A weight of floats, as it is stored."""
+        (value,) = self._values(weight, [("", _FLOATS[weight.format.name], weight.source.shape)], part)
+        return value
+
+    def float32(self, weight: StoredWeight, part: int | None = None) -> Value:
+        """A weight of floats, widened if it is not stored so."""
+        value = self.floats(weight, part)
+        return value if weight.format.name == "F32" else self._graph.widened(value)
+
+    def rows(self, weight: StoredWeight) -> GroupArrays:
+        """As ``QMoE`` and ``GatherBlockQuantized`` have it: codes ``(..., bytes)``."""
+        *outer, n_in = weight.source.shape
+        return self._bytes(weight, ".rows", (*outer, n_in * weight.bits // 8), None)
+
+    def blocks(self, weight: StoredWeight, part: int | None = None) -> GroupArrays:
+        """As ``MatMulNBits`` has it: codes ``(..., blocks, bytes)``."""
+        (*outer, n_in), size = weight.source.shape, weight.format.block_size
+        return self._bytes(weight, ".blocks", (*outer, n_in // size, size * weight.bits // 8), part)
+
+    def standard(self, weight: StoredWeight, part: int | None = None) -> GroupArrays:
+        """As ``DequantizeLinear`` has it: codes and zero points of ONNX's own types."""
+        (*outer, n_in), bits = weight.source.shape, weight.bits
+        code = (_SIGNED if len(weight.regions) == 2 else _UNSIGNED)[bits]  # with zero points codes are unsigned
+        blocks = (*outer, n_in // weight.format.block_size)
+        arrays = [(".codes", code, (*outer, n_in)), (".scales", _FLOAT16, blocks), (".zeros", code, blocks)]
+        return GroupArrays(*self._values(weight, arrays, part))
+
+    def _bytes(self, weight: StoredWeight, name: str, codes: tuple[int, ...], part: int | None) -> GroupArrays:
+        (*outer, n_in), size = weight.source.shape, weight.format.block_size
+        n_blocks = n_in // size
+        zeros = (*outer, -(-n_blocks * weight.bits // 8))
+        arrays = [(name, _UINT8, codes), (".scales", _FLOAT16, (*outer, n_blocks)), (".zeros", _UINT8, zeros)]
+        return GroupArrays(*self._values(weight, arrays, part))
+
+    def _values(self, weight: StoredWeight, arrays: Sequence[_Array], part: int | None) -> list[Value]:
+        """As many of ``arrays`` as the weight has."""
+        if weight.name not in self._regions:
+            self._regions[weight.name] = self.data.place(weight)
+        found = []
+        for region, (suffix, dtype, shape) in zip(self._regions[weight.name], arrays, strict=False):
+            if part is None:
+                found.append(self._initializer(weight.name + suffix, region, dtype, shape))
+            else:
+                own = region.part(part, shape[0])
+                found.append(self._initializer(f"{weight.name}{suffix}.{part}", own, dtype, shape[1:]))
+        return found
+
+    def _initializer(self, name: str, region: Region, dtype: ir.DataType, shape: tuple[int, ...]) -> Value:
+        if name not in self._made:
+            tensor = ir.ExternalTensor(DATA_NAME, region.begin, region.nbytes, dtype, shape=ir.Shape(shape), name=name)
+            self._made[name] = self._graph.initializer(tensor)
+        return self._made[name]
