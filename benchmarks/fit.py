@@ -27,6 +27,7 @@ _BOUNDS = {  # what is physically plausible; a share over 1 means that the probe
     "experts": (0.5, 1.5),
     "grouped": (0.05, 3.0),
     "latent": (0.05, 3.0),
+    "storage": (0.1, 2.0),
     "calls": (0.5, 4.0),
 }
 _FIRST_STEP, _LAST_STEP = 0.5, 0.005

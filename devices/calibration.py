@@ -45,6 +45,7 @@ class Efficiency(_Table):
         experts: of what dense products reach, in the products of experts.
         grouped: of the kernels' float32 rate, in grouped-query attention.
         latent: of the same, in latent attention.
+        storage: of the medium's rate at random, when experts come from there.
         calls: what a call costs beside its work, in calls that have none.
     """
 
@@ -54,6 +55,7 @@ class Efficiency(_Table):
     experts: Positive
     grouped: Positive
     latent: Positive
+    storage: Positive
     calls: Positive
 
 

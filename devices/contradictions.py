@@ -33,7 +33,8 @@ _MOST = {
 
 def contradictions(profile: DeviceProfile) -> list[str]:
     """Everything that is impossible in ``profile``, as clauses of one message."""
-    return [*_out_of_range(profile), *_of_memory(profile), *_of_storage(profile.storage), *_of_power(profile)]
+    alone = [*_out_of_range(profile)]
+    return alone or [*_of_memory(profile), *_of_storage(profile.storage), *_of_cores_and_power(profile)]
 
 
 def _out_of_range(profile: DeviceProfile) -> Iterator[str]:
@@ -59,7 +60,7 @@ def _of_storage(media: tuple[Storage, ...]) -> Iterator[str]:
             yield from _not_over(what, rate, "MB/s", medium.sequential_mbps, "in sequence")
 
 
-def _of_power(profile: DeviceProfile) -> Iterator[str]:
+def _of_cores_and_power(profile: DeviceProfile) -> Iterator[str]:
     if profile.power and profile.power.load_watts:
         yield from _not_over("it idles at", profile.power.idle_watts, "W", profile.power.load_watts, "under load")
     if profile.compute is None and not all(cores.int8_gops and cores.f32_gflops for cores in profile.cores):

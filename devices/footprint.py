@@ -70,6 +70,11 @@ class Work:
         missed = (1 - self.n_experts_per_token / self.n_experts) ** n_tokens
         return self.n_mixtures * self.n_experts * (1 - missed)
 
+    @property
+    def bytes_per_token(self) -> float:
+        """Packed weights that one token reads."""
+        return self.dense_bytes + self.experts_read(1) * self.expert_bytes
+
     def attention_ops(self, n_tokens: int, past: int) -> float:
         """Operations of attention for ``n_tokens`` behind ``past`` others, in the cheapest form."""
         rows, seen = past + n_tokens, past + (n_tokens + 1) / 2

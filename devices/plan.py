@@ -171,7 +171,7 @@ class Plan:
         return self.held_experts_bytes / routed_bytes if routed_bytes else 1.0
 
     def notes(self) -> list[str]:
-        """What the verdict leaves out: graphics memory, heat, storage too small."""
+        """What the verdict leaves out: graphics memory, heat, what --force would do, storage too small."""
         notes = []
         accelerator, thermal = self.profile.accelerator, self.profile.thermal
         if accelerator and accelerator.memory_bytes.value >= self.footprint.total_bytes:
@@ -182,6 +182,12 @@ class Plan:
         if self.runs and thermal and thermal.sustained_share and thermal.sustained_share.value < 1:
             share = thermal.sustained_share
             notes.append(f"after some minutes heat leaves about {100 * share.value:.0f} % of the speed ({share.basis})")
+        if not self.runs and self.storage and self.footprint.work:
+            seconds = self.footprint.work.bytes_per_token / (1e6 * self.storage.sequential_mbps.value)
+            notes.append(
+                f"with --force the system reads weights from {self.storage.kind} again and again: up to {seconds:,.1f} "
+                "s for a token, and other programs slow down with it"
+            )
         if self.storage is None:
             notes.append(f"no storage in the profile holds the {self.footprint.weight_bytes:,} bytes of weights")
         return notes

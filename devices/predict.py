@@ -150,7 +150,7 @@ class Predictor:
         rows = n_tokens * work.dense_rows + work.head_rows + chosen * work.expert_rows
         times = PassTime(
             compute_s=rows * share.row / compute,
-            storage_s=expert_bytes * (1 - in_memory) / rates.random_bytes,
+            storage_s=expert_bytes * (1 - in_memory) / (rates.random_bytes * share.storage),
             calls_s=work.n_calls * rates.call_s * share.calls,
         )
         times += self._product(work.dense_bytes, dense_ops, read, compute)

@@ -107,6 +107,7 @@ def test_force_takes_the_smallest_and_still_says_that_it_does_not_fit():
     assert not plan.runs
     assert "does not fit on rpi-zero-2w" in plan.headline
     assert plan.prediction is None
+    assert "with --force the system reads weights from microSD again and again" in " ".join(plan.notes())
 
 
 def test_a_model_larger_than_every_storage_is_refused_by_the_bytes_that_it_lacks():

@@ -40,7 +40,8 @@ def reaching_everything():
     """A calibration whose engine reaches every rate."""
     calibration = load_calibration()
     ones = msgspec.structs.replace(
-        calibration.decode, **dict.fromkeys(("memory", "compute", "row", "experts", "grouped", "latent", "calls"), 1.0)
+        calibration.decode,
+        **dict.fromkeys(("memory", "compute", "row", "experts", "grouped", "latent", "storage", "calls"), 1.0),
     )
     return msgspec.structs.replace(calibration, decode=ones, prefill=ones)
 

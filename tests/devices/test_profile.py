@@ -33,6 +33,28 @@ def test_every_profile_that_ships_is_whole_and_says_where_its_figures_come_from(
     assert all(len(cores.clock_ghz.source) > 10 for cores in profile.cores)
 
 
+def test_the_devices_that_were_promised_are_there():
+    boards = {"rpi4-4gb", "rpi4-8gb", "rpi5-4gb", "rpi5-8gb", "rpi5-16gb", "rpi-zero-2w", "orange-pi-5-16gb"}
+    others = {"jetson-orin-nano-8gb", "jetson-orin-nx-16gb", "pixel-8", "galaxy-s24", "n100-mini-16gb", "laptop-8gb"}
+    homes = {"home-4c-8gb-4gpu", "home-8c-16gb-8gpu", "home-20gb-12gpu"}
+    assert set(profile_names()) >= boards | others | homes
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_profile_knows_what_plans_and_reports_ask_for(name):
+    profile = load_profile(name)
+    assert profile.memory.sustained_gbps
+    assert profile.memory.cache_bytes
+    assert profile.power
+    assert profile.thermal
+    for medium in profile.storage:
+        assert medium.capacity_bytes
+        assert medium.random_4kib_mbps
+        assert medium.random_1mib_mbps
+    for cores in profile.cores:
+        assert cores.int8_gops > cores.f32_gflops > 0
+
+
 def test_a_raspberry_pi_5_is_what_its_maker_says():
     pi = load_profile("rpi5-8gb")
     assert (pi.n_cores, pi.cores[0].kind, pi.cores[0].clock_ghz.value) == (4, "Cortex-A76", 2.4)
@@ -68,6 +90,20 @@ def test_bases_are_told_apart():
         ('source = "us"', 'source = ""', "length >= 1"),
         ("count = 4", "count = 0", ">= 1"),
         ("value = 1e9", "value = 9e9", "the system keeps 9,000,000,000 of 8,000,000,000 bytes"),
+        ("value = 8e9", "value = inf", "memory.total_bytes is inf, expected at most"),
+        ("value = 8e9", "value = nan", "memory.total_bytes is nan|Expected `float` > 0"),
+        ("value = 8e9", "value = -1", "> 0"),
+        ("value = 2.4", "value = 2400", r"cores\[0\].clock_ghz is 2,400, expected at most 20"),
+        (
+            "int8_ops_per_cycle =",
+            "# int8_ops_per_cycle =",
+            "no int8_ops_per_cycle or no f32_ops_per_cycle, and no compute",
+        ),
+        (
+            'source = "bus" }',
+            'source = "bus" }\nrandom_4kib_mbps = { value = 91, basis = "assumed", source = "?" }',
+            r"microSD reads 4 KiB at random with 91 MB/s, more than in sequence \(90\)",
+        ),
         ("value = 11.4", "value = 20", r"memory sustains 20 GB/s, more than its peak \(17.1\)"),
         ('name = "board"', 'name = "bored"', "it calls itself 'bored'"),
         ("[memory]", "[memory", "Invalid|Expected|expected"),

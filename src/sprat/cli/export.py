@@ -85,6 +85,8 @@ def _print(result: ExportResult, source: str) -> None:
     click.echo(f"{result.path}: {human_bytes(size)}, {result.bits_per_weight:.2f} bits per weight, {manifest.recipe}")
     if result.plan is not None:
         click.echo(result.plan.headline)
+        for note in result.plan.notes() if not result.plan.runs else ():
+            click.echo(f"note: {note}")
     rows = [
         (
             group.role,
