@@ -23,7 +23,7 @@ class Phase:
 PHASES = (
     Phase(steps=1700, rate=1.0, decay=0.55, shares=(0.42, 0.44, 0.14)),
     # Prose has been read several times by now; exact answers need more practice.
-    Phase(steps=500, rate=0.4, decay=1.0, shares=(0.46, 0.48, 0.06)),
+    Phase(steps=750, rate=0.4, decay=1.0, shares=(0.57, 0.38, 0.05)),
 )
 
 

@@ -264,8 +264,8 @@ _Maker = Callable[[random.Random], tuple[str, Problem]]
 """Draws a problem, and the text of its numbers, which decides its split."""
 
 _WEIGHTS = {"add": 4, "subtract": 4, "choose": 4, "yes or no": 3, "who": 4, "one step": 5, "two steps": 6}
-_PRACTICE = {"who": 10}
-"""Instead of these weights, in training: names are harder to copy than numbers."""
+_PRACTICE = {"who": 8, "one step": 7, "two steps": 12}
+"""In training: names are harder to copy than numbers, and stories harder to read than sums."""
 _KINDS: dict[str, _Maker] = {
     "add": _addition(_ADD),
     "subtract": _subtraction(_SUBTRACT),
