@@ -4,6 +4,8 @@ The whole header is known before the first weight is read (:mod:`sprat.export.gg
 appended to ``NAME.gguf.partial`` in chunks, and each finished one is noted in ``NAME.gguf.journal``
 (:mod:`sprat.export.journal`). The final name appears with one rename, when every byte is on the disk.
 
+The weights of an ONNX model (:mod:`sprat.export.onnx.data`) are written the same way: a file without a header.
+
 The caller's thread reads and quantizes the next chunk while a second thread hashes and writes the last one.
 """
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
+from sprat.export.onnx.layer import Layer
 from sprat.export.onnx.positions import Angles
-from sprat.export.onnx.weights import GraphWeights
 from sprat.runtime.spec import ModelSpec
 
 __all__ = ["Batch", "KVValues", "dense_attention", "shares_cache"]
@@ -49,16 +49,11 @@ def shares_cache(spec: ModelSpec, *, portable: bool) -> bool:
     return not portable and spec.head_dim % 8 == 0
 
 
-def dense_attention(
-    graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, layer: int, x: Value, past: KVValues, batch: Batch
-) -> tuple[Value, KVValues]:
+def dense_attention(layer: Layer, x: Value, past: KVValues, batch: Batch) -> tuple[Value, KVValues]:
     """One layer's attention.
 
     Args:
-        graph: where to.
-        weights: of the model.
-        spec: without MLA.
-        layer: its number.
+        layer: of a model without MLA.
         x: normed hidden states ``["batch * n", hidden]``.
         past: the cache before.
         batch: what all layers share.
@@ -66,20 +61,22 @@ def dense_attention(
     Returns:
         What is added to the hidden states, and the cache afterwards.
     """
+    graph, spec = layer.graph, layer.spec
     with graph.scope("attn"):
-        q, k, v = (_project(graph, weights, spec, f"blk.{layer}.attn_{part}", x, batch) for part in "qkv")
+        q, k, v = (_project(layer, f"attn_{part}", x, batch) for part in "qkv")
         q = batch.angles.rotate(graph, q, spec.n_heads, spec.head_dim)
         k = batch.angles.rotate(graph, k, spec.n_kv_heads, spec.head_dim)
-        attend = _attend if batch.mask else _group_query_attention
+        attend = _group_query_attention if batch.mask is None else _attend
         mixed, present = attend(graph, spec, q, k, v, past, batch)
         flat = graph.op("Reshape", mixed, graph.constant([-1, spec.n_heads * spec.head_dim]))
-        return weights.linear(flat, f"blk.{layer}.attn_output"), present
+        return layer.linear(flat, "attn_output"), present
 
 
-def _project(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, name: str, x: Value, batch: Batch) -> Value:
+def _project(layer: Layer, name: str, x: Value, batch: Batch) -> Value:
     """``[batch, n, heads * head_dim]``."""
-    flat = weights.linear(x, name, f"{name}.bias" if spec.attention_bias else None)
-    return graph.op("Reshape", flat, graph.op("Concat", batch.shape, graph.constant([-1]), axis=0))
+    flat = layer.linear(x, name, bias=layer.spec.attention_bias)
+    shape = layer.graph.op("Concat", batch.shape, layer.graph.constant([-1]), axis=0)
+    return layer.graph.op("Reshape", flat, shape)
 
 
 def _group_query_attention(

@@ -14,32 +14,19 @@ from __future__ import annotations
 import numpy as np
 
 from sprat.export.onnx.graph import GraphBuilder, Value
-from sprat.export.onnx.norms import rms_norm
+from sprat.export.onnx.layer import Layer
 from sprat.export.onnx.positions import Angles
-from sprat.export.onnx.weights import GraphWeights
 from sprat.runtime.models.deepseek import attention_scale
-from sprat.runtime.spec import MLASpec, ModelSpec
+from sprat.runtime.spec import MLASpec
 
 __all__ = ["latent_attention"]
 
 
-def latent_attention(
-    graph: GraphBuilder,
-    weights: GraphWeights,
-    spec: ModelSpec,
-    layer: int,
-    x: Value,
-    past: Value,
-    angles: Angles,
-    mask: Value,
-) -> tuple[Value, Value]:
+def latent_attention(layer: Layer, x: Value, past: Value, angles: Angles, mask: Value) -> tuple[Value, Value]:
     """One layer's attention.
 
     Args:
-        graph: where to.
-        weights: of the model.
-        spec: with MLA.
-        layer: its number.
+        layer: of a model with MLA.
         x: normed hidden states ``["n", hidden]``.
         past: rows of the cache ``["past", latent_dim]``.
         angles: of the new tokens.
@@ -48,68 +35,61 @@ def latent_attention(
     Returns:
         What is added to the hidden states ``["n", hidden]``, and the cache's new rows ``["n", latent_dim]``.
     """
-    assert spec.mla is not None, "a deepseek2 spec has MLA"
+    graph, spec, mla = layer.graph, layer.spec, layer.spec.mla
+    assert mla is not None, "a deepseek2 spec has MLA"
     with graph.scope("attn"):
-        rows = _new_rows(graph, weights, spec, spec.mla, layer, x, angles)
-        query = _absorbed_query(graph, weights, spec, spec.mla, layer, x, angles)
-        mixed = _attend(graph, spec, spec.mla, query, past, rows, mask)
-        values = weights.per_head(mixed, f"blk.{layer}.attn_v_b")
-        flat = graph.op("Reshape", values, graph.constant([0, spec.n_heads * spec.mla.v_head_dim]))
-        return weights.linear(flat, f"blk.{layer}.attn_output"), rows
+        rows = _new_rows(layer, mla, x, angles)
+        query = _absorbed_query(layer, mla, x, angles)
+        mixed = _attend(layer, mla, query, past, rows, mask)
+        values = layer.per_head(mixed, "attn_v_b")
+        flat = graph.op("Reshape", values, graph.constant([0, spec.n_heads * mla.v_head_dim]))
+        return layer.linear(flat, "attn_output"), rows
 
 
-def _new_rows(
-    graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, mla: MLASpec, layer: int, x: Value, angles: Angles
-) -> Value:
+def _new_rows(layer: Layer, mla: MLASpec, x: Value, angles: Angles) -> Value:
     """``[norm(latent), rotated key]`` of the new tokens."""
-    kv = weights.linear(x, f"blk.{layer}.attn_kv_a_mqa")
+    graph = layer.graph
     sizes = graph.constant([mla.kv_lora_rank, mla.qk_rope_head_dim])
-    latent, key = graph.ops("Split", kv, sizes, n_outputs=2, axis=1)
-    gain = weights.vector(f"blk.{layer}.attn_kv_a_norm.weight")
-    latent = rms_norm(graph, latent, gain, spec.rms_norm_eps, portable=weights.options.portable)
-    return graph.op("Concat", latent, _rotate(graph, mla, key, 1, angles), axis=1, name="new_rows")
+    latent, key = graph.ops("Split", layer.linear(x, "attn_kv_a_mqa"), sizes, n_outputs=2, axis=1)
+    rotated = _rotate(graph, mla, key, 1, angles)
+    return graph.op("Concat", layer.norm(latent, "attn_kv_a_norm"), rotated, axis=1, name="new_rows")
 
 
-def _absorbed_query(
-    graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, mla: MLASpec, layer: int, x: Value, angles: Angles
-) -> Value:
+def _absorbed_query(layer: Layer, mla: MLASpec, x: Value, angles: Angles) -> Value:
     """Queries against rows of the cache, scaled: ``[latent_dim, "n" * heads]``."""
-    name = f"blk.{layer}.attn_q"
-    if mla.q_lora_rank is not None:
-        compressed = weights.linear(x, f"{name}_a")
-        gain = weights.vector(f"{name}_a_norm.weight")
-        x = rms_norm(graph, compressed, gain, spec.rms_norm_eps, portable=weights.options.portable)
-        name = f"{name}_b"
-    q = graph.op("Reshape", weights.linear(x, name), graph.constant([0, spec.n_heads, mla.qk_head_dim]))
-    q = graph.op("Mul", q, graph.constant(attention_scale(spec, mla), np.float32))
+    graph, heads = layer.graph, layer.spec.n_heads
+    if mla.q_lora_rank is None:
+        q = layer.linear(x, "attn_q")
+    else:
+        q = layer.linear(layer.norm(layer.linear(x, "attn_q_a"), "attn_q_a_norm"), "attn_q_b")
+    q = graph.op("Mul", q, graph.constant(attention_scale(layer.spec, mla), np.float32))
+    q = graph.op("Reshape", q, graph.constant([0, heads, mla.qk_head_dim]))
     sizes = graph.constant([mla.qk_nope_head_dim, mla.qk_rope_head_dim])
     nope, rope = graph.ops("Split", q, sizes, n_outputs=2, axis=2)
-    absorbed = weights.per_head(nope, f"blk.{layer}.attn_k_b")
-    rope = _rotate(graph, mla, rope, spec.n_heads, angles)
-    rope = graph.op("Reshape", rope, graph.constant([0, spec.n_heads, mla.qk_rope_head_dim]))
-    rows = graph.op("Concat", absorbed, rope, axis=2)
+    rope = _rotate(graph, mla, rope, heads, angles)
+    rope = graph.op("Reshape", rope, graph.constant([0, heads, mla.qk_rope_head_dim]))
+    rows = graph.op("Concat", layer.per_head(nope, "attn_k_b"), rope, axis=2)
     rows = graph.op("Reshape", rows, graph.constant([-1, mla.latent_dim]))
     return graph.op("Transpose", rows, perm=[1, 0], name="query")
 
 
-def _attend(
-    graph: GraphBuilder, spec: ModelSpec, mla: MLASpec, query: Value, past: Value, rows: Value, mask: Value
-) -> Value:
+def _attend(layer: Layer, mla: MLASpec, query: Value, past: Value, rows: Value, mask: Value) -> Value:
     """Latents mixed for every query and head: ``["n", heads, kv_lora_rank]``."""
+    graph, heads = layer.graph, layer.spec.n_heads
     old = graph.op("MatMul", past, query, name="past_scores")
     new = graph.op("MatMul", rows, query, name="new_scores")
     n = graph.op("Shape", rows, end=1)
-    by_query = graph.op("Concat", n, n, graph.constant([spec.n_heads]), axis=0)
-    new = graph.op("Add", graph.op("Reshape", new, by_query), mask)
-    new = graph.op("Reshape", new, graph.op("Concat", n, graph.constant([-1]), axis=0))
+    by_query = graph.op("Concat", n, n, graph.constant([heads]), axis=0)
+    masked = graph.op("Add", graph.op("Reshape", new, by_query), mask)
+    new = graph.op("Reshape", masked, graph.op("Shape", new))
     shares = graph.op("Softmax", graph.op("Concat", old, new, axis=0), axis=0)
     n_rows = graph.op("Concat", graph.op("Shape", past, end=1), n, axis=0)
     old, new = graph.ops("Split", shares, n_rows, n_outputs=2, axis=0)
-    mixed = graph.op(
-        "Add", graph.op("Gemm", past, old, transA=1, name="past_mix"), graph.op("Gemm", rows, new, transA=1)
-    )
+    of_past = graph.op("Gemm", past, old, transA=1, name="past_mix")
+    of_new = graph.op("Gemm", rows, new, transA=1, name="new_mix")
+    mixed = graph.op("Add", of_past, of_new)  # (latent_dim, n * heads)
     latents = graph.op("Slice", mixed, graph.constant([0]), graph.constant([mla.kv_lora_rank]))
-    latents = graph.op("Reshape", latents, graph.constant([mla.kv_lora_rank, -1, spec.n_heads]))
+    latents = graph.op("Reshape", latents, graph.constant([mla.kv_lora_rank, -1, heads]))
     return graph.op("Transpose", latents, perm=[1, 2, 0])
 
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
 
 from sprat.export.onnx.data import StoredWeight
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
+from sprat.export.onnx.layer import Layer
 from sprat.export.onnx.mlp import gated, mlp
-from sprat.export.onnx.weights import GraphWeights
 from sprat.runtime.spec import GroupScore, MoESpec, Scoring
 
 __all__ = ["mixture"]
@@ -31,23 +32,22 @@ class Routes:
     chosen: Value
 
 
-def mixture(graph: GraphBuilder, weights: GraphWeights, moe: MoESpec, layer: int, x: Value) -> Value:
+def mixture(layer: Layer, moe: MoESpec, x: Value) -> Value:
     """Weighted sum of the chosen experts' MLPs, plus the shared ones': ``["n", hidden]`` to ``["n", hidden]``."""
-    with graph.scope("moe"):
-        routes = _route(graph, weights, moe, layer, x)
-        fused = weights.fused_experts(layer)
-        out = _fused(graph, weights, moe, x, routes, *fused) if fused else _one_by_one(graph, weights, layer, x, routes)
+    with layer.graph.scope("moe"):
+        routes = _route(layer, moe, x)
+        fused = layer.fused_experts()
+        out = _fused(layer, moe, x, routes, *fused) if fused else _one_by_one(layer, x, routes)
     if not moe.n_shared_experts:
         return out
-    return graph.op("Add", out, mlp(graph, weights, layer, x, "_shexp"))
+    return layer.graph.op("Add", out, mlp(layer, x, "_shexp"))
 
 
-def _route(graph: GraphBuilder, weights: GraphWeights, moe: MoESpec, layer: int, x: Value) -> Routes:
-    logits = graph.op("Gemm", x, weights.vector(f"blk.{layer}.ffn_gate_inp.weight"), transB=1, name="router")
-    scores = graph.op("Softmax", logits) if moe.scoring is Scoring.SOFTMAX else graph.op("Sigmoid", logits)
-    choice = scores
-    if moe.correction_bias:
-        choice = graph.op("Add", scores, weights.vector(f"blk.{layer}.exp_probs_b.bias"))
+def _route(layer: Layer, moe: MoESpec, x: Value) -> Routes:
+    graph = layer.graph
+    logits = graph.op("Gemm", x, layer.vector("ffn_gate_inp.weight"), transB=1, name="router")
+    scores = graph.op("Softmax" if moe.scoring is Scoring.SOFTMAX else "Sigmoid", logits)
+    choice = graph.op("Add", scores, layer.vector("exp_probs_b.bias")) if moe.correction_bias else scores
     if moe.n_groups_per_token < moe.n_groups:
         choice = _limit_to_groups(graph, moe, choice)
     _, chosen = graph.ops("TopK", choice, graph.constant([moe.n_experts_per_token]), n_outputs=2)
@@ -78,18 +78,10 @@ def _shares(graph: GraphBuilder, moe: MoESpec, scores: Value, chosen: Value) -> 
     return scores if moe.scaling == 1.0 else graph.op("Mul", scores, graph.constant(moe.scaling, np.float32))
 
 
-def _fused(
-    graph: GraphBuilder,
-    weights: GraphWeights,
-    moe: MoESpec,
-    x: Value,
-    routes: Routes,
-    gate_up: StoredWeight,
-    down: StoredWeight,
-) -> Value:
+def _fused(layer: Layer, moe: MoESpec, x: Value, routes: Routes, gate_up: StoredWeight, down: StoredWeight) -> Value:
     """All experts in one ``QMoE``; rows of gate and up alternate."""
-    fc1, fc2 = weights.arrays.rows(gate_up), weights.arrays.rows(down)
-    return graph.op(
+    fc1, fc2 = (layer.weights.arrays.rows(weight) for weight in (gate_up, down))
+    return layer.graph.op(
         "QMoE",
         *(x, routes.choice, fc1.codes, fc1.scales, None, fc2.codes, fc2.scales, None),
         *(None, None, None, fc1.zeros, fc2.zeros, None, routes.shares),
@@ -103,47 +95,43 @@ def _fused(
         block_size=gate_up.format.block_size,
         expert_weight_bits=gate_up.bits,
         fc2_expert_weight_bits=down.bits,
-        accuracy_level=weights.options.accuracy_level,
+        accuracy_level=layer.weights.options.accuracy_level,
     )
 
 
-def _one_by_one(graph: GraphBuilder, weights: GraphWeights, layer: int, x: Value, routes: Routes) -> Value:
+def _one_by_one(layer: Layer, x: Value, routes: Routes) -> Value:
     """Every expert in an ``If`` of its own, which adds its tokens' outputs to the sum."""
+    graph = layer.graph
     out = graph.op("Mul", x, graph.constant(0, np.float32))
-    nothing = graph.op("Mul", routes.shares, graph.constant(0, np.float32))
+    nobody = graph.op("Mul", routes.shares, graph.constant(0, np.float32))
     ones = graph.op("Expand", graph.constant(1, np.float32), graph.op("Shape", routes.chosen))
-    is_chosen = graph.op("ScatterElements", nothing, routes.chosen, ones, axis=1)
+    is_chosen = graph.op("ScatterElements", nobody, routes.chosen, ones, axis=1)
     n_tokens = graph.op("ReduceSum", is_chosen, graph.constant([0]), keepdims=0)
-    parts = [weights.experts(layer, part) for part in ("gate", "up", "down")]
-    for expert in range(parts[0].source.shape[0]):
-        with graph.scope(f"expert.{expert}"):
-            number = graph.constant(expert)
-            has_tokens = graph.op("Cast", graph.op("Gather", n_tokens, number), to=ir.DataType.BOOL)
-            branches = _branches(graph, weights, parts, expert, x, is_chosen, routes.shares, out)
-            out = graph.op("If", has_tokens, then_branch=branches[0], else_branch=branches[1])
+    experts = [layer.experts(matrix) for matrix in ("gate", "up", "down")]
+    for number in range(experts[0].source.shape[0]):
+        with graph.scope(f"expert.{number}"):
+            has_tokens = graph.op("Cast", graph.op("Gather", n_tokens, graph.constant(number)), to=ir.DataType.BOOL)
+            then = graph.branch("chosen", partial(_added, layer, experts, number, x, is_chosen, routes.shares, out))
+            otherwise = graph.branch("idle", partial(graph.op, "Identity", out))
+            out = graph.op("If", has_tokens, then_branch=then, else_branch=otherwise)
     return out
 
 
-def _branches(
-    graph: GraphBuilder,
-    weights: GraphWeights,
-    parts: Sequence[StoredWeight],
-    expert: int,
+def _added(
+    layer: Layer,
+    experts: Sequence[StoredWeight],
+    number: int,
     x: Value,
     is_chosen: Value,
     shares: Value,
     out: Value,
-) -> tuple[ir.Graph, ir.Graph]:
-    """The sum with the expert's part, and the sum as it is."""
-
-    def add() -> Value:
-        number = graph.constant([expert])
-        tokens = graph.op("NonZero", graph.op("Gather", is_chosen, graph.constant(expert), axis=1))
-        places = graph.op("Transpose", tokens, perm=[1, 0])  # (m, 1)
-        rows = graph.op("GatherND", x, places)
-        gate, up = (weights.product(rows, part, part=expert) for part in parts[:2])
-        result = weights.product(gated(graph, gate, up), parts[2], part=expert)
-        share = graph.op("GatherND", graph.op("Gather", shares, number, axis=1), places)  # (m, 1)
-        return graph.op("ScatterND", out, places, graph.op("Mul", result, share), reduction="add")
-
-    return graph.branch("chosen", add), graph.branch("idle", lambda: graph.op("Identity", out))
+) -> Value:
+    """``out`` plus what one expert makes of the tokens that chose it."""
+    graph, weights = layer.graph, layer.weights
+    tokens = graph.op("NonZero", graph.op("Gather", is_chosen, graph.constant(number), axis=1))
+    places = graph.op("Transpose", tokens, perm=[1, 0])  # (m, 1)
+    rows = graph.op("GatherND", x, places)
+    gate, up = (weights.product(rows, matrix, part=number) for matrix in experts[:2])
+    result = weights.product(gated(graph, gate, up), experts[2], part=number)
+    share = graph.op("GatherND", graph.op("Gather", shares, graph.constant([number]), axis=1), places)  # (m, 1)
+    return graph.op("ScatterND", out, places, graph.op("Mul", result, share), reduction="add")

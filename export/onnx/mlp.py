@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from sprat.export.onnx.graph import GraphBuilder, Value
-from sprat.export.onnx.weights import GraphWeights
+from sprat.export.onnx.layer import Layer
 
 __all__ = ["gated", "mlp"]
 
 
-def mlp(graph: GraphBuilder, weights: GraphWeights, layer: int, x: Value, suffix: str = "") -> Value:
+def mlp(layer: Layer, x: Value, suffix: str = "") -> Value:
     """The MLP of ``x`` ``["n", hidden]``; ``suffix`` is ``_shexp`` for shared experts."""
-    with graph.scope(f"mlp{suffix}"):
-        gate, up = (weights.linear(x, f"blk.{layer}.ffn_{part}{suffix}") for part in ("gate", "up"))
-        return weights.linear(gated(graph, gate, up), f"blk.{layer}.ffn_down{suffix}")
+    with layer.graph.scope(f"mlp{suffix}"):
+        gate, up = (layer.linear(x, f"ffn_{part}{suffix}") for part in ("gate", "up"))
+        return layer.linear(gated(layer.graph, gate, up), f"ffn_down{suffix}")
 
 
 def gated(graph: GraphBuilder, gate: Value, up: Value) -> Value:

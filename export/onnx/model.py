@@ -12,6 +12,7 @@ from sprat.export.onnx.data import DataFile
 from sprat.export.onnx.dense_attention import Batch, KVValues, dense_attention, shares_cache
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
 from sprat.export.onnx.latent_attention import latent_attention
+from sprat.export.onnx.layer import Layer
 from sprat.export.onnx.mixture import mixture
 from sprat.export.onnx.mlp import mlp
 from sprat.export.onnx.norms import add_and_norm, rms_norm
@@ -28,7 +29,7 @@ _OPSET, _PORTABLE_OPSET, _CONTRIB_OPSET = 23, 21, 1
 _IR_VERSION = 10
 _FLOAT, _INT32, _INT64 = ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64
 
-Attend = Callable[[int, Value], Value]  # layer, normed hidden states -> what is added to them
+Attend = Callable[[Layer, Value], Value]  # a layer, normed hidden states -> what is added to them
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +80,8 @@ def _latent_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec) -
     mask = causal_mask(graph, keys, queries)
     rows: list[Value] = []
 
-    def attend(layer: int, x: Value) -> Value:
-        out, new = latent_attention(graph, weights, spec, layer, x, pasts[layer], angles, mask)
+    def attend(layer: Layer, x: Value) -> Value:
+        out, new = latent_attention(layer, x, pasts[layer.number], angles, mask)
         rows.append(new)
         return out
 
@@ -103,8 +104,8 @@ def _dense_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec) ->
     ]
     presents: list[KVValues] = []
 
-    def attend(layer: int, x: Value) -> Value:
-        out, present = dense_attention(graph, weights, spec, layer, x, pasts[layer], batch)
+    def attend(layer: Layer, x: Value) -> Value:
+        out, present = dense_attention(layer, x, pasts[layer.number], batch)
         presents.append(present)
         return out
 
@@ -140,24 +141,21 @@ def _layers(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, x: Valu
     eps, portable = spec.rms_norm_eps, weights.options.portable
     delta: Value | None = None  # what the layer before adds; the sum is taken together with the next norm
 
-    def norm(gain: str) -> Value:
+    def norm(name: str) -> Value:
         nonlocal x
+        gain = weights.vector(f"{name}.weight")
         if delta is None:
-            return rms_norm(graph, x, weights.vector(gain), eps, portable=portable)
-        normed, x = add_and_norm(graph, x, delta, weights.vector(gain), eps, portable=portable)
+            return rms_norm(graph, x, gain, eps, portable=portable)
+        normed, x = add_and_norm(graph, x, delta, gain, eps, portable=portable)
         return normed
 
-    for layer in range(spec.n_layers):
-        with graph.scope(f"blk.{layer}"):
-            delta = attend(layer, norm(f"blk.{layer}.attn_norm.weight"))
-            delta = _feed_forward(graph, weights, spec, layer, norm(f"blk.{layer}.ffn_norm.weight"))
-    return norm("output_norm.weight")
-
-
-def _feed_forward(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, layer: int, x: Value) -> Value:
-    if spec.moe and spec.is_mixture(layer):
-        return mixture(graph, weights, spec.moe, layer, x)
-    return mlp(graph, weights, layer, x)
+    for layer in (Layer(graph, weights, spec, number) for number in range(spec.n_layers)):
+        with graph.scope(f"blk.{layer.number}"):
+            delta = attend(layer, norm(f"blk.{layer.number}.attn_norm"))
+            normed = norm(f"blk.{layer.number}.ffn_norm")
+            routed = spec.moe if spec.is_mixture(layer.number) else None
+            delta = mixture(layer, routed, normed) if routed else mlp(layer, normed)
+    return norm("output_norm")
 
 
 def _head(

@@ -1,0 +1,56 @@
+"""One layer of the model under construction: its weights under their short names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sprat.export.onnx.data import StoredWeight
+from sprat.export.onnx.graph import GraphBuilder, Value
+from sprat.export.onnx.norms import rms_norm
+from sprat.export.onnx.weights import GraphWeights
+from sprat.runtime.spec import ModelSpec
+
+__all__ = ["Layer"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """What the blocks of a layer build with."""
+
+    graph: GraphBuilder
+    weights: GraphWeights
+    spec: ModelSpec
+    number: int
+
+    @property
+    def portable(self) -> bool:
+        """Whether standard operators must do."""
+        return self.weights.options.portable
+
+    def linear(self, x: Value, name: str, *, bias: bool = False) -> Value:
+        """``x`` ``["n", in]`` times a matrix: ``["n", out]``."""
+        return self.weights.linear(x, self._full(name), f"{self._full(name)}.bias" if bias else None)
+
+    def per_head(self, x: Value, name: str) -> Value:
+        """Each head's part of ``x`` ``["n", heads, in]`` times its own matrix: ``["n", heads, out]``."""
+        return self.weights.per_head(x, self._full(name))
+
+    def vector(self, name: str) -> Value:
+        """A bias, or the router, as float32."""
+        return self.weights.vector(self._full(name))
+
+    def norm(self, x: Value, name: str) -> Value:
+        """The RMS norm of ``x`` with the gain called ``name``."""
+        gain = self.vector(f"{name}.weight")
+        return rms_norm(self.graph, x, gain, self.spec.rms_norm_eps, portable=self.portable)
+
+    def experts(self, matrix: str) -> StoredWeight:
+        """``gate``, ``up`` or ``down`` of all experts."""
+        return self.weights.experts(self.number, matrix)
+
+    def fused_experts(self) -> tuple[StoredWeight, StoredWeight] | None:
+        """Gate and up in one, and down, where ``QMoE`` can be used."""
+        return self.weights.fused_experts(self.number)
+
+    def _full(self, name: str) -> str:
+        return f"blk.{self.number}.{name}"
