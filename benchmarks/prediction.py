@@ -50,7 +50,7 @@ from fit import fit, write_calibration
 
 _DEPTHS = (0, 2048)
 _DECODED = 16
-_REPEATS = 3
+_REPEATS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +74,10 @@ MODELS = (
     Model("smollm2-135m", "int8"),
     Model("deepseek-v2-lite", "int4", layers=5),
     Model("deepseek-v2-lite", "int8", layers=4),
-    Model("r1-distill-qwen-1.5b", "int4", layers=10),
-    Model("r1-distill-qwen-1.5b", "int8", layers=8),
-    Model("r1-distill-llama-8b", "int4", layers=4),
-    Model("r1-distill-llama-8b", "int8", layers=3),
+    Model("r1-distill-qwen-1.5b", "int4", layers=8),
+    Model("r1-distill-qwen-1.5b", "int8", layers=6),
+    Model("r1-distill-llama-8b", "int4", layers=3),
+    Model("r1-distill-llama-8b", "int8", layers=2),
     Model("deepseek-v2-lite", "int4", layers=5, memory="1300MB"),
 )
 
