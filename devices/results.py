@@ -105,7 +105,7 @@ class Percentiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class Moment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The sensors at one moment."""
 
-    seconds: float  # since the test began, its warm-up included
+    seconds: float  # since the first repetition began
     temperature_c: float | None = None  # the hottest zone
     clock_ghz: float | None = None  # the fastest core
     power_w: float | None = None
@@ -155,7 +155,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     peak_rss_bytes: Count | None = None
     page_cache_bytes: Count | None = None  # of the model's file, after the test
-    storage_read_bytes: Count | None = None  # while the test ran, warm-up included
+    storage_read_bytes: Count | None = None  # while the repetitions ran
     memory_map: dict[str, Count] = msgspec.field(default_factory=dict)  # part -> bytes, as in a plan
 
     before: Moment | None = None

@@ -18,6 +18,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     works: tuple[Work, ...]  # by depth, so that a long context is built once
     backend: str
     threads: int
+    batch: int | None  # tokens of a prompt that are processed at once; None for the engine's own choice
     repetitions: int
     sustained_s: float
     trace: bool

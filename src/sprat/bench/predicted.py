@@ -48,14 +48,14 @@ def predictions(
             threads=profile.n_threads,
             settings=record.settings,
             work=record.work,
-            samples_tps=(record.work.n_tokens / _seconds(predictor, record.work),),
+            samples_tps=(record.work.n_tokens / _seconds(predictor, record.work, plan.settings.batch),),
             error_share=calibration.errors.of(rates.basis),
             memory_map={part.name: part.size_bytes for part in plan.memory_map()},
         )
 
 
-def _seconds(predictor: Predictor, work: Work) -> float:
+def _seconds(predictor: Predictor, work: Work, batch: int) -> float:
     """Of the whole test; a generated token is predicted in the middle of its answer."""
     if work.n_prompt:
-        return predictor.prefill(work.n_prompt, work.depth).total_s
+        return predictor.prefill(work.n_prompt, work.depth, batch).total_s
     return work.n_gen * predictor.decode(work.depth + work.n_gen // 2).total_s

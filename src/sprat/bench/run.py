@@ -48,6 +48,7 @@ class BenchOptions:
         depths: tokens in the cache before each test.
         repetitions: samples of each test.
         threads: all usable cores by default; of an emulated device, as many as it has.
+        batch: tokens of a prompt that are processed at once; by default as the engine would.
         backend: ``"auto"`` or one that ``sprat doctor`` lists.
         device: the profile that this machine is, or that it shall emulate.
         emulate: run under the device's limits.
@@ -65,6 +66,7 @@ class BenchOptions:
     depths: tuple[int, ...] = (0,)
     repetitions: int = 5
     threads: int | None = None
+    batch: int | None = None
     backend: str = "auto"
     device: str | None = None
     emulate: bool = False
@@ -158,6 +160,7 @@ def _job(options: BenchOptions, works: tuple[Work, ...], path: Path, emulator: E
         works=works,
         backend=options.backend,
         threads=options.threads or n_cores,
+        batch=options.batch,
         repetitions=options.repetitions,
         sustained_s=options.sustained_s,
         trace=options.trace,

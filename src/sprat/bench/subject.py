@@ -9,9 +9,8 @@ import numpy as np
 from sprat.quant.formats.block import F32Array
 from sprat.runtime.backends.backend import TokenStream
 
-__all__ = ["CHUNK", "StreamSubject"]
+__all__ = ["StreamSubject"]
 
-CHUNK = 512  # tokens of a prompt that are processed at once
 _SEED = 0
 
 
@@ -21,9 +20,11 @@ class StreamSubject:
     Args:
         stream: an empty sequence.
         vocab_size: tokens to draw from.
+        batch: tokens of a prompt that are processed at once.
     """
 
-    def __init__(self, stream: TokenStream, vocab_size: int) -> None:
+    def __init__(self, stream: TokenStream, vocab_size: int, batch: int) -> None:
+        self._batch = batch
         self._stream = stream
         self._tokens: Sequence[int] = np.random.default_rng(_SEED).integers(0, vocab_size, stream.capacity).tolist()
 
@@ -45,6 +46,6 @@ class StreamSubject:
         """Logits after the last of the next ``n_tokens``; nothing of use after none."""
         logits = np.zeros(1, np.float32)
         start = self._stream.length
-        for at in range(start, start + n_tokens, CHUNK):
-            logits = self._stream.extend(self._tokens[at : min(at + CHUNK, start + n_tokens)])
+        for at in range(start, start + n_tokens, self._batch):
+            logits = self._stream.extend(self._tokens[at : min(at + self._batch, start + n_tokens)])
         return logits

@@ -74,19 +74,20 @@ class Tracer:
     Args:
         request: the model that was measured.
         backend: the backend that ran it.
+        batch: tokens of a prompt that are processed at once.
 
     Raises:
         BackendError: the backend's kernels are not sprat's.
     """
 
-    def __init__(self, request: LoadRequest, backend: str) -> None:
+    def __init__(self, request: LoadRequest, backend: str, batch: int) -> None:
         kernels = _kernels(request, backend)
         rates = read_rates(request.n_threads, memory_bytes()[1])
         self._rates = _Rates(rates[max(rates)], kernel_rates(kernels, backend))
         self._kernels = TracedKernels(kernels)
         model = load_model(request.spec, request.gguf, traced(self._kernels))
         stream = ReferenceStream(model, request.context, None, storage="f16")
-        self._subject = StreamSubject(stream, request.spec.vocab_size)
+        self._subject = StreamSubject(stream, request.spec.vocab_size, batch)
 
     def trace(self, work: Work, label: str) -> TraceReport:
         """Run one pass to warm up and one to measure."""

@@ -20,13 +20,14 @@ from typing import BinaryIO
 import msgspec
 
 from sprat.bench.messages import Failure, Job, Message, Progress, Result, Traced
-from sprat.bench.subject import CHUNK, StreamSubject
+from sprat.bench.subject import StreamSubject
 from sprat.bench.trace import Tracer
 from sprat.devices.bench import Bench, Procedure, Setup
 from sprat.devices.footprint import Footprint
 from sprat.devices.results import Label, MeasuredModel
 from sprat.errors import SpratError
 from sprat.runtime.backends.registry import LoadRequest, choose, chosen_footprint, open_backend
+from sprat.runtime.load_limits import load_limits
 from sprat.runtime.model_files import OpenModel, open_model
 from sprat.runtime.tensors import expected_tensors
 
@@ -49,24 +50,28 @@ def _run(job: Job, out: BinaryIO) -> None:
     started = time.perf_counter()
     model = open_model(job.path, job.backend)
     capacity = max(work.depth + work.n_tokens for work in job.works)
-    request = LoadRequest(file=model.file, spec=model.spec, context=capacity, n_threads=job.threads)
-    choice = choose(job.backend, request)
+    device = job.device if job.emulation else None
+    limits = load_limits(model, device=device, context=capacity, force=True)  # how the engine would run it there
+    request = LoadRequest(
+        file=model.file, spec=model.spec, context=capacity, n_threads=job.threads, streams=limits.streams
+    )
+    choice, batch = choose(job.backend, request), job.batch or limits.batch
     backend = open_backend(choice, request)
-    subject = StreamSubject(backend.new_stream(capacity), backend.vocab_size)
+    subject = StreamSubject(backend.new_stream(capacity), backend.vocab_size, batch)
     load_ms = 1e3 * (time.perf_counter() - started)
-    setup = _setup(job, model, chosen_footprint(choice, request), choice.name, load_ms)
+    setup = _setup(job, model, chosen_footprint(choice, request), choice.name, batch, load_ms)
     bench = Bench(subject, setup, Procedure(repetitions=job.repetitions, sustained_s=job.sustained_s))
     for done, work in enumerate(job.works):
         _tell(out, Progress(done, len(job.works), work.test))
         _tell(out, Result(bench.measure(work)))
     if job.trace:
-        tracer = Tracer(request, choice.name)
+        tracer = Tracer(request, choice.name, batch)
         for work in job.works:
             _tell(out, Traced(tracer.trace(work, setup.label)))
     _tell(out, Progress(len(job.works), len(job.works), "done"))
 
 
-def _setup(job: Job, model: OpenModel, footprint: Footprint, backend: str, load_ms: float) -> Setup:
+def _setup(job: Job, model: OpenModel, footprint: Footprint, backend: str, batch: int, load_ms: float) -> Setup:
     parts = {
         "resident weights": footprint.resident_bytes,
         "experts": footprint.routed_bytes,
@@ -81,7 +86,7 @@ def _setup(job: Job, model: OpenModel, footprint: Footprint, backend: str, load_
         label=Label.EMULATED if job.emulation else Label.MEASURED,
         device=job.device,
         versions=_versions(backend),
-        settings={"chunk": CHUNK, "context": footprint.context, "repetitions": job.repetitions} | job.settings,
+        settings={"batch": batch, "context": footprint.context, "repetitions": job.repetitions} | job.settings,
         memory_map={name: size for name, size in parts.items() if size},
         load_ms=load_ms,
         emulation=job.emulation,
