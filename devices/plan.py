@@ -6,29 +6,22 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from sprat.devices.calibration import load_calibration
 from sprat.devices.footprint import Footprint
+from sprat.devices.plan_text import headline, notes, refusal
 from sprat.devices.predict import PREFILL_CHUNK, PassTime, Predictor, device_rates
 from sprat.devices.profile import DeviceProfile, Storage
 from sprat.devices.settings import RunSettings, prefill_batch
+from sprat.devices.verdict import Verdict
 from sprat.errors import DoesNotFitError
 
 __all__ = ["MemoryPart", "Plan", "PlanSummary", "Prediction", "Verdict", "best_plan", "choose_quant"]
 
 DEFAULT_PROMPT = 512  # tokens, as llama-bench's pp512
-
-
-class Verdict(enum.StrEnum):
-    """Whether a model runs on a device."""
-
-    FITS = "fits"
-    STREAMED = "fits with experts streamed"
-    TOO_LARGE = "does not fit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,46 +144,17 @@ class Plan:
     @property
     def headline(self) -> str:
         """One line: fits or not, and by how much."""
-        footprint = self.footprint
-        relation = f"{footprint.quant} {self.verdict.replace('fit', 'fit', 1)} on {self.profile.name}"
-        return f"{relation}: {self._margin()} at a context of {footprint.context:,} tokens"
+        return headline(self)
 
-    def _margin(self) -> str:
-        match self.verdict:
-            case Verdict.FITS:
-                return f"{self.spare_bytes:,} bytes to spare"
-            case Verdict.STREAMED:
-                held = f"{100 * self.held_experts_share:.0f} % of the experts in memory"
-                return f"{held}, {-self.spare_bytes:,} bytes too large to hold all"
-        return f"{self.missing_bytes:,} bytes too large"
+    def notes(self) -> list[str]:
+        """What the verdict leaves out: graphics memory, heat, what --force would do, storage too small."""
+        return notes(self)
 
     @property
     def held_experts_share(self) -> float:
         """Share of the experts' bytes that stay in memory."""
         routed_bytes = self.footprint.routed_bytes
         return self.held_experts_bytes / routed_bytes if routed_bytes else 1.0
-
-    def notes(self) -> list[str]:
-        """What the verdict leaves out: graphics memory, heat, what --force would do, storage too small."""
-        notes = []
-        accelerator, thermal = self.profile.accelerator, self.profile.thermal
-        if accelerator and accelerator.memory_bytes.value >= self.footprint.total_bytes:
-            notes.append(
-                f"{accelerator.name} could hold all of it; sprat's own engine computes on the processor, and a "
-                f"llama-cpp-python built for {accelerator.api} would use it"
-            )
-        if self.runs and thermal and thermal.sustained_share and thermal.sustained_share.value < 1:
-            share = thermal.sustained_share
-            notes.append(f"after some minutes heat leaves about {100 * share.value:.0f} % of the speed ({share.basis})")
-        if not self.runs and self.storage and self.footprint.work:
-            seconds = self.footprint.work.bytes_per_token / (1e6 * self.storage.sequential_mbps.value)
-            notes.append(
-                f"with --force the system reads weights from {self.storage.kind} again and again: up to {seconds:,.1f} "
-                "s for a token, and other programs slow down with it"
-            )
-        if self.storage is None:
-            notes.append(f"no storage in the profile holds the {self.footprint.weight_bytes:,} bytes of weights")
-        return notes
 
     def memory_map(self) -> tuple[MemoryPart, ...]:
         """All of the device's memory, part by part; an overcommitted one has no spare part."""
@@ -308,28 +272,7 @@ def choose_quant(
     plan = best_plan(footprints, profile, usable_bytes=usable_bytes)
     if plan.runs or force:
         return plan
-    raise DoesNotFitError(_refusal(plan))
-
-
-def _refusal(plan: Plan) -> str:
-    footprint = plan.footprint
-    return (
-        f"{plan.headline}: it needs {footprint.total_bytes:,} bytes ({footprint.weight_bytes:,} of weights, "
-        f"{footprint.cache_bytes:,} of cache, {footprint.buffer_bytes:,} of buffers), and {plan.usable_bytes:,} of "
-        f"{int(plan.profile.memory.total_bytes.value):,} are usable; "
-        f"{_remedy(plan)}, or go on with --force and let it swap"
-    )
-
-
-def _remedy(plan: Plan) -> str:
-    footprint = plan.footprint
-    if plan.storage is None:
-        return "no storage of it holds the weights: use a smaller model"
-    left = plan.usable_bytes - footprint.least_bytes + footprint.cache_bytes
-    shorter = max(left, 0) // max(footprint.cache_bytes_per_token, 1)
-    return (
-        f"a context of {shorter:,} tokens would fit" if shorter else "no context is short enough: use a smaller model"
-    )
+    raise DoesNotFitError(refusal(plan))
 
 
 def _per_second(time: PassTime) -> float:
