@@ -27,6 +27,7 @@ __all__ = [
     "Percentiles",
     "Sustained",
     "Work",
+    "check_place",
     "read_results",
     "write_results",
 ]
@@ -184,6 +185,17 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """The label as every table and axis prints it: ``measured``, ``emulated on rpi5-8gb``."""
         on = {Label.MEASURED: "on", Label.EMULATED: "on", Label.PREDICTED: "for"}[self.label]
         return f"{self.label} {on} {self.device}" if self.device else str(self.label)
+
+
+def check_place(path: str | os.PathLike[str]) -> None:
+    """Make sure, before anything is measured, that a results file can be made at ``path``.
+
+    Raises:
+        ResultsError: its folder does not exist or may not be written, or it is a folder itself.
+    """
+    path = Path(path)
+    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
+        raise ResultsError(f"{path}: cannot be written; choose a file in a folder that exists and is yours")
 
 
 def write_results(path: str | os.PathLike[str], records: Iterable[Measurement]) -> None:

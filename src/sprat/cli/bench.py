@@ -13,7 +13,7 @@ from sprat.bench.trace import TraceReport
 from sprat.cli.bench_tables import csv_text, print_comparison, print_details, print_speeds, print_trace
 from sprat.cli.terminal import print_json, progress_bar
 from sprat.devices.compare import compare, differences
-from sprat.devices.results import Measurement, read_results, write_results
+from sprat.devices.results import Measurement, check_place, read_results, write_results
 
 __all__ = ["command"]
 
@@ -77,6 +77,8 @@ def command(*, form: str | None, output: Path | None, files: tuple[Path, Path] |
     if files:
         _compare(*files, as_json=form == "json")
         return
+    if output:
+        check_place(output)
     with progress_bar("bench", quiet=form == "json") as bar:
         made = list(bench(BenchOptions(**options), progress=bar))
     records = [record for record in made if isinstance(record, Measurement)]
@@ -90,20 +92,22 @@ def command(*, form: str | None, output: Path | None, files: tuple[Path, Path] |
         case "csv":
             click.echo(csv_text(records), nl=False)
         case _:
-            _print(records, traces)
+            _print(records, traces, markdown=form == "markdown")
+            saved = output or "results.jsonl"
+            before = "" if output else f"the same with -o {saved}   then:  "
+            click.echo(f"next:  {before}sprat report {saved} -o report.html")
 
 
-def _print(records: Sequence[Measurement], traces: Sequence[TraceReport]) -> None:
-    print_speeds(records)
-    print_details(records)
+def _print(records: Sequence[Measurement], traces: Sequence[TraceReport], *, markdown: bool) -> None:
+    print_speeds(records, markdown=markdown)
+    print_details(records, markdown=markdown)
     for report in traces:
-        print_trace(report)
+        print_trace(report, markdown=markdown)
     for note in dict.fromkeys(f"{record.work.test}: {note}" for record in records for note in record.notes):
         click.echo(f"note: {note}")
     if emulation := records[0].emulation:
         for sentence in emulation.not_emulated:
             click.echo(f"not emulated: {sentence}")
-    click.echo("next:  sprat bench … -o a.jsonl   then:  sprat bench --compare a.jsonl b.jsonl")
 
 
 def _compare(before: Path, after: Path, *, as_json: bool) -> None:

@@ -20,7 +20,7 @@ __all__ = ["csv_text", "print_comparison", "print_details", "print_speeds", "pri
 _NONE = "-"  # the machine cannot tell
 
 
-def print_speeds(records: Sequence[Measurement]) -> None:
+def print_speeds(records: Sequence[Measurement], *, markdown: bool = False) -> None:
     """llama-bench's table; one column of speeds per label."""
     labels = list(dict.fromkeys(record.label_text for record in records))
     tests: dict[tuple[object, ...], dict[str, str]] = {}
@@ -35,10 +35,14 @@ def print_speeds(records: Sequence[Measurement]) -> None:
         )
         tests.setdefault(row, {})[record.label_text] = _speed(record)
     columns = ("model", "size", "params", "backend", "threads", "test", *(f"t/s, {label}" for label in labels))
-    print_table(columns, [(*row, *(speeds.get(label, _NONE) for label in labels)) for row, speeds in tests.items()])
+    print_table(
+        columns,
+        [(*row, *(speeds.get(label, _NONE) for label in labels)) for row, speeds in tests.items()],
+        markdown=markdown,
+    )
 
 
-def print_details(records: Sequence[Measurement]) -> None:
+def print_details(records: Sequence[Measurement], *, markdown: bool = False) -> None:
     """What llama-bench does not print; columns that nobody could fill are left out."""
     columns = (
         "test",
@@ -55,7 +59,7 @@ def print_details(records: Sequence[Measurement]) -> None:
     )
     rows = [_details(record) for record in records if record.label is not Label.PREDICTED]
     told = [index for index in range(len(columns)) if any(row[index] != _NONE for row in rows)]
-    print_table([columns[index] for index in told], [[row[index] for index in told] for row in rows])
+    print_table([columns[index] for index in told], [[row[index] for index in told] for row in rows], markdown=markdown)
 
 
 def print_comparison(comparisons: Sequence[Comparison], confidence: float) -> None:
@@ -76,7 +80,7 @@ def print_comparison(comparisons: Sequence[Comparison], confidence: float) -> No
     print_table(("test", f"first, t/s {label}", f"second, t/s {label}", "ratio", interval, "second is"), rows)
 
 
-def print_trace(report: TraceReport) -> None:
+def print_trace(report: TraceReport, *, markdown: bool = False) -> None:
     """Milliseconds per kernel and per layer, and how close each came to what holds it back."""
     kernels_ms = sum(row.ms for row in report.rows)
     click.echo(
@@ -94,6 +98,7 @@ def print_trace(report: TraceReport) -> None:
             ("ends" if row.layer == NO_LAYER else str(row.layer), f"{row.calls:.0f}", *_trace_cells(report, row))
             for row in by_layer(report)
         ],
+        markdown=markdown,
     )
 
 

@@ -36,15 +36,18 @@ def print_json(record: Any) -> None:
     click.echo(msgspec.json.encode(record, enc_hook=str).decode())
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
-    """A table, drawn on a terminal and in markdown elsewhere; columns of numbers are aligned to the right."""
+def print_table(columns: Sequence[str], rows: Iterable[Iterable[object]], *, markdown: bool = False) -> None:
+    """A table, drawn on a terminal unless ``markdown`` is wanted, and in markdown elsewhere.
+
+    Columns of numbers are aligned to the right.
+    """
     from rich.box import MARKDOWN, SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     cells = [[str(cell) for cell in row] for row in rows]
     console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False)
-    table = Table(box=SIMPLE_HEAD if console.is_terminal else MARKDOWN)
+    table = Table(box=SIMPLE_HEAD if console.is_terminal and not markdown else MARKDOWN)
     for index, column in enumerate(columns):
         numbers = all(row[index][:1].isdigit() for row in cells)
         table.add_column(column, justify="right" if numbers else "left", overflow="fold")
