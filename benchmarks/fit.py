@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
@@ -31,6 +32,7 @@ _BOUNDS = {  # what is physically plausible; a share over 1 means that the probe
     "calls": (0.5, 4.0),
 }
 _FIRST_STEP, _LAST_STEP = 0.5, 0.005
+_N_RANDOM = 60  # directions for each step
 _WORST_WEIGHT = 0.3  # of the worst case in what is minimized, beside the mean
 # int8 and float32 operations per cycle and core of the widest instructions, best set first.
 _OPS_PER_CYCLE = {
@@ -97,25 +99,38 @@ def write_calibration(calibration: Calibration) -> None:
 
 
 def _descend(passes: Sequence[MeasuredPass], start: Calibration, phase: str) -> Calibration:
-    """Coordinate descent on the logarithms of the factors: each in turn up or down, with ever smaller steps."""
+    """Pattern search on the logarithms of the factors, with ever smaller steps.
+
+    Each factor alone goes up and down, and all together into random directions: factors that can stand in for each
+    other, such as the costs of rows and of calls, make narrow valleys.
+    """
     best, least, step = start, _loss(passes, start), _FIRST_STEP
+    choose = random.Random(0)
     while step > _LAST_STEP:
         improved = False
-        for name in Efficiency.__struct_fields__:
-            for factor in (math.exp(step), math.exp(-step)):
-                tried = _scaled(best, phase, name, factor)
-                if (loss := _loss(passes, tried)) < least:
-                    best, least, improved = tried, loss, True
+        for direction in _directions(choose):
+            tried = _moved(best, phase, {name: math.exp(step * part) for name, part in direction.items()})
+            if (loss := _loss(passes, tried)) < least:
+                best, least, improved = tried, loss, True
         step = step if improved else step / 2
     return best
 
 
-def _scaled(calibration: Calibration, phase: str, name: str, factor: float) -> Calibration:
+def _directions(choose: random.Random) -> Iterator[dict[str, float]]:
+    names = Efficiency.__struct_fields__
+    for name in names:
+        yield from ({name: 1.0}, {name: -1.0})
+    for _ in range(_N_RANDOM):
+        yield {name: choose.gauss(0, 1) for name in names}
+
+
+def _moved(calibration: Calibration, phase: str, factors: Mapping[str, float]) -> Calibration:
     efficiency: Efficiency = getattr(calibration, phase)
-    least, most = _BOUNDS[name]
-    value = min(max(getattr(efficiency, name) * factor, least), most)
-    changed = msgspec.structs.replace(efficiency, **{name: float(f"{value:.4g}")})
-    return msgspec.structs.replace(calibration, **{phase: changed})
+    changed = {}
+    for name, factor in factors.items():
+        least, most = _BOUNDS[name]
+        changed[name] = float(f"{min(max(getattr(efficiency, name) * factor, least), most):.4g}")
+    return msgspec.structs.replace(calibration, **{phase: msgspec.structs.replace(efficiency, **changed)})
 
 
 def _loss(passes: Sequence[MeasuredPass], calibration: Calibration) -> float:

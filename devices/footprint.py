@@ -71,6 +71,11 @@ class Work:
         return self.n_mixtures * self.n_experts * (1 - missed)
 
     @property
+    def matrix_bytes(self) -> int:
+        """All packed matrices but embedding rows."""
+        return self.dense_bytes + self.n_mixtures * self.n_experts * self.expert_bytes
+
+    @property
     def bytes_per_token(self) -> float:
         """Packed weights that one token reads."""
         return self.dense_bytes + self.experts_read(1) * self.expert_bytes

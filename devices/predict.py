@@ -160,7 +160,7 @@ class Predictor:
         return times + self._attention(n_tokens, past, share)
 
     def _product(self, n_bytes: float, ops: float, bytes_per_s: float, ops_per_s: float) -> PassTime:
-        fits_cache = self.work.dense_bytes <= self.rates.cache_bytes
+        fits_cache = self.work.matrix_bytes <= self.rates.cache_bytes
         memory_s, compute_s = 0.0 if fits_cache else n_bytes / bytes_per_s, ops / ops_per_s
         return PassTime(memory_s=memory_s) if memory_s > compute_s else PassTime(compute_s=compute_s)
 

@@ -1,0 +1,73 @@
+"""The fit of the calibration: it finds factors that explain what was measured, from figures made with known ones."""
+
+import dataclasses
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sprat.devices.calibration import Calibration, load_calibration
+from sprat.devices.parts import Basis, Compute, Figure
+from sprat.devices.predict import Predictor, device_rates
+from sprat.devices.profile import DeviceProfile, load_profile
+from sprat.quant.recipe import Recipe
+from sprat.runtime.footprint import planned_footprint
+from sprat.runtime.shapes import shape_spec
+
+SPEC = importlib.util.spec_from_file_location("fit", Path(__file__).parents[2] / "benchmarks" / "fit.py")
+fit = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(fit)
+
+
+def measured(value):
+    return Figure(value=value, basis=Basis.MEASURED, source="a test")
+
+
+MACHINE = msgspec.structs.replace(
+    load_profile("laptop-8gb"),
+    compute=Compute(
+        int8_gops=measured(200), one_token_gops=measured(50), f32_gflops=measured(100), call_us=measured(10)
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Pass:
+    case: str
+    phase: str
+    depth: int
+    predictor: Predictor
+    profile: DeviceProfile
+    seconds: float = 0.0
+
+    def predicted(self, calibration: Calibration):
+        predictor = dataclasses.replace(self.predictor, calibration=calibration)
+        time = predictor.decode(self.depth) if self.phase == "decode" else predictor.prefill(512, self.depth)
+        return time.total_s, time.limit
+
+
+def passes(truth):
+    for name in ("smollm2-135m", "r1-distill-qwen-1.5b", "deepseek-v2-lite"):
+        footprint = planned_footprint(shape_spec(name), Recipe.named("int4"))
+        predictor = Predictor(footprint.work, device_rates(MACHINE, truth, MACHINE.storage[0]), truth)
+        for phase in ("decode", "prefill"):
+            for depth in (0, 2048):
+                one = Pass(f"{name} {phase} {depth}", phase, depth, predictor, MACHINE)
+                yield dataclasses.replace(one, seconds=one.predicted(truth)[0])
+
+
+def test_factors_that_made_the_figures_are_found_up_to_what_they_explain():
+    shipped = load_calibration()
+    truth = msgspec.structs.replace(
+        shipped,
+        decode=msgspec.structs.replace(shipped.decode, memory=0.7, row=900.0, calls=1.5),
+        prefill=msgspec.structs.replace(shipped.prefill, compute=0.8, row=400.0),
+    )
+    found = fit.fit(list(passes(truth)), shipped)
+    assert found.provenance.worst_error < 0.06
+    assert found.provenance.cases[0] == "smollm2-135m decode 0"
+    assert found.peaks.int8_share.value == pytest.approx(200 / (4 * 2.4 * 64), rel=0.01)
+    assert found.errors.measured.value == 0.1  # never promised to be better than that
+    assert found.errors.published == shipped.errors.published
