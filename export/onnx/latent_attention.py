@@ -75,22 +75,23 @@ def _absorbed_query(layer: Layer, mla: MLASpec, x: Value, angles: Angles) -> Val
 
 def _attend(layer: Layer, mla: MLASpec, query: Value, past: Value, rows: Value, mask: Value) -> Value:
     """Latents mixed for every query and head: ``["n", heads, kv_lora_rank]``."""
-    graph, heads = layer.graph, layer.spec.n_heads
+    graph, heads, rank = layer.graph, layer.spec.n_heads, mla.kv_lora_rank
     old = graph.op("MatMul", past, query, name="past_scores")
     new = graph.op("MatMul", rows, query, name="new_scores")
     n = graph.op("Shape", rows, end=1)
     by_query = graph.op("Concat", n, n, graph.constant([heads]), axis=0)
     masked = graph.op("Add", graph.op("Reshape", new, by_query), mask)
     new = graph.op("Reshape", masked, graph.op("Shape", new))
-    shares = graph.op("Softmax", graph.op("Concat", old, new, axis=0), axis=0)
+    scores = graph.op("Concat", old, new, axis=0)
+    above = graph.op("Sub", scores, graph.op("ReduceMax", scores, graph.constant([0]), keepdims=1))
+    shares = graph.op("Exp", above)  # a softmax over the rows, but for its divisor
     n_rows = graph.op("Concat", graph.op("Shape", past, end=1), n, axis=0)
     old, new = graph.ops("Split", shares, n_rows, n_outputs=2, axis=0)
     of_past = graph.op("Gemm", past, old, transA=1, name="past_mix")
     of_new = graph.op("Gemm", rows, new, transA=1, name="new_mix")
-    mixed = graph.op("Add", of_past, of_new)  # (latent_dim, n * heads)
-    latents = graph.op("Slice", mixed, graph.constant([0]), graph.constant([mla.kv_lora_rank]))
-    latents = graph.op("Reshape", latents, graph.constant([mla.kv_lora_rank, -1, heads]))
-    return graph.op("Transpose", latents, perm=[1, 2, 0])
+    latents = graph.op("Slice", graph.op("Add", of_past, of_new), graph.constant([0]), graph.constant([rank]))
+    latents = graph.op("Div", latents, graph.op("ReduceSum", shares, graph.constant([0]), keepdims=1))
+    return graph.op("Transpose", graph.op("Reshape", latents, graph.constant([rank, -1, heads])), perm=[1, 2, 0])
 
 
 def _rotate(graph: GraphBuilder, mla: MLASpec, x: Value, heads: int, angles: Angles) -> Value:
