@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from sprat.runtime.cache.cache import Cache, Rows, Storage
+from sprat.runtime.cache.cache import Cache
 from sprat.runtime.cache.kv import KVCache, KVRows
 from sprat.runtime.cache.latent import LatentCache
+from sprat.runtime.cache.rows import STORAGES, FloatRows, Int8Rows, RowLayout, Rows, Storage, widen
 
-__all__ = ["Cache", "KVCache", "KVRows", "LatentCache", "Rows", "Storage"]
+__all__ = [
+    "STORAGES",
+    "Cache",
+    "FloatRows",
+    "Int8Rows",
+    "KVCache",
+    "KVRows",
+    "LatentCache",
+    "RowLayout",
+    "Rows",
+    "Storage",
+    "widen",
+]

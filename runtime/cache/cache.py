@@ -7,22 +7,27 @@ A layer appends its rows for all new tokens before any other layer does; the tok
 from __future__ import annotations
 
 import struct
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from sprat.errors import ModelFileError, PromptError
 from sprat.quant.formats.block import F32Array
+from sprat.runtime.cache.rows import RowLayout, Rows
 
-__all__ = ["Cache", "Rows", "Storage"]
+__all__ = ["Cache", "Plane"]
 
-Storage = Literal["f32", "f16"]
-Rows = npt.NDArray[np.float32 | np.float16]
-
-_DTYPES: dict[Storage, type[np.float32 | np.float16]] = {"f32": np.float32, "f16": np.float16}
 _MARK = b"SPRATKV1"
 _HEADER = struct.Struct("<8sIQ")
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """One array that every layer keeps: ``n_heads`` rows per token, and what a row is stored as."""
+
+    n_heads: int
+    layout: RowLayout
 
 
 class Cache:
@@ -31,14 +36,14 @@ class Cache:
     Args:
         n_layers: layers of the model.
         capacity: tokens that fit.
-        planes: ``(heads, numbers)`` of each array that a layer keeps; rows of one head lie together, since attention
-            reads them so.
-        storage: what a number is kept as.
+        planes: what a layer keeps; rows of one head lie together, since attention reads them so.
     """
 
-    def __init__(self, n_layers: int, capacity: int, planes: tuple[tuple[int, int], ...], storage: Storage) -> None:
-        self._planes = [np.zeros((n_layers, heads, capacity, numbers), _DTYPES[storage]) for heads, numbers in planes]
-        self._storage = storage
+    def __init__(self, n_layers: int, capacity: int, planes: Sequence[Plane]) -> None:
+        self._layouts = [plane.layout for plane in planes]
+        self._planes = [
+            np.zeros((n_layers, plane.n_heads, capacity, plane.layout.width), plane.layout.dtype) for plane in planes
+        ]
         self._capacity = capacity
         self._length = 0
 
@@ -91,8 +96,9 @@ class Cache:
     def _write(self, plane: int, layer: int, rows: F32Array) -> Rows:
         """Store ``rows (heads, n, numbers)`` of new tokens; returns all rows, ``(heads, length + n, numbers)``."""
         end = self._length + rows.shape[1]
-        self._planes[plane][layer, :, self._length : end] = rows
-        return self._planes[plane][layer, :, :end]
+        layout, stored = self._layouts[plane], self._planes[plane][layer]
+        stored[:, self._length : end] = layout.store(rows)
+        return layout.view(stored[:, :end])
 
     def save(self) -> bytes:
         """The rows of the tokens held, behind a header that says what they are.
@@ -139,4 +145,4 @@ class Cache:
 
     def _geometry(self) -> bytes:
         planes = (f"{plane.shape[0]}x{plane.shape[1]}x{plane.shape[3]}" for plane in self._planes)
-        return " ".join((type(self).__name__, self._storage, *planes)).encode()
+        return " ".join((type(self).__name__, self._layouts[0].storage, *planes)).encode()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sprat.quant.formats.block import F32Array
-from sprat.runtime.cache.cache import Cache, Rows, Storage
+from sprat.runtime.cache.cache import Cache, Plane
+from sprat.runtime.cache.rows import RowLayout, Rows, Storage
 from sprat.runtime.spec import ModelSpec
 
 __all__ = ["KVCache", "KVRows"]
@@ -13,7 +14,7 @@ __all__ = ["KVCache", "KVRows"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KVRows:
-    """One layer's filled rows, views of the cache: ``(kv_heads, t, head_dim)`` each, float32 or float16."""
+    """One layer's filled rows, views of the cache: ``(kv_heads, t, head_dim)`` each."""
 
     keys: Rows
     values: Rows
@@ -23,8 +24,8 @@ class KVCache(Cache):
     """``2 * n_kv_heads * head_dim`` numbers per token and layer."""
 
     def __init__(self, spec: ModelSpec, capacity: int, storage: Storage = "f32") -> None:
-        plane = (spec.n_kv_heads, spec.head_dim)
-        super().__init__(spec.n_layers, capacity, (plane, plane), storage)
+        plane = Plane(spec.n_kv_heads, RowLayout(storage, spec.head_dim))
+        super().__init__(spec.n_layers, capacity, (plane, plane))
 
     def append(self, layer: int, keys: F32Array, values: F32Array) -> KVRows:
         """Store rotated keys and values ``(n, kv_heads, head_dim)`` of new tokens; returns all rows of the layer."""

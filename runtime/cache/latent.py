@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from sprat.quant.formats.block import F32Array
-from sprat.runtime.cache.cache import Cache, Rows, Storage
+from sprat.runtime.cache.cache import Cache, Plane
+from sprat.runtime.cache.rows import RowLayout, Rows, Storage
 from sprat.runtime.spec import MLASpec
 
 __all__ = ["LatentCache"]
@@ -14,13 +15,14 @@ __all__ = ["LatentCache"]
 class LatentCache(Cache):
     """``kv_lora_rank + qk_rope_head_dim`` numbers per token and layer (512 + 64 in every published DeepSeek).
 
-    A row is the normalised latent, then the rotated key part that all heads share.
+    A row is the normalised latent, then the rotated key part that all heads share, which int8 leaves in float16: its
+    few numbers are larger than the latent's, and every head's scores hang on them.
     """
 
     def __init__(self, mla: MLASpec, n_layers: int, capacity: int, storage: Storage = "f32") -> None:
-        super().__init__(n_layers, capacity, ((1, mla.latent_dim),), storage)
+        layout = RowLayout(storage, mla.latent_dim, n_exact=mla.qk_rope_head_dim)
+        super().__init__(n_layers, capacity, (Plane(1, layout),))
 
     def append(self, layer: int, latents: F32Array, rope_keys: F32Array) -> Rows:
         """Store ``(n, kv_lora_rank)`` and ``(n, qk_rope_head_dim)`` of new tokens; returns all, ``(t, latent_dim)``."""
-        rows: Rows = self._write(0, layer, np.concatenate([latents, rope_keys], axis=-1)[None])[0]
-        return rows
+        return self._write(0, layer, np.concatenate([latents, rope_keys], axis=-1)[None])[0]

@@ -88,8 +88,7 @@ class Kernels(Protocol):
 
         Args:
             q: ``(n, heads, qk_nope_head_dim + qk_rope_head_dim)``, the rope part rotated.
-            rows: the latent cache ``(t, kv_lora_rank + qk_rope_head_dim)``, float32 or float16; the last ``n`` are
-                the queries' own.
+            rows: the latent cache ``(t, kv_lora_rank + qk_rope_head_dim)``; the last ``n`` are the queries' own.
             k_b: ``(heads, kv_lora_rank, qk_nope_head_dim)``.
             v_b: ``(heads, v_head_dim, kv_lora_rank)``.
             scale: factor on the scores.

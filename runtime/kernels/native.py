@@ -15,8 +15,8 @@ import numpy as np
 
 from sprat.errors import BackendError, unknown_name
 from sprat.native import core, missing_because
-from sprat.quant.formats.block import F32Array
-from sprat.runtime.cache import KVRows, Rows
+from sprat.quant.formats.block import F32Array, U8Array
+from sprat.runtime.cache import FloatRows, Int8Rows, KVRows, Rows
 from sprat.runtime.kernels.contract import MLP, I32Array, Routes
 from sprat.runtime.rope import RopeAngles
 from sprat.runtime.spec import GroupScore, MoESpec, Scoring
@@ -120,7 +120,7 @@ class NativeKernels:
     def gqa_attention(self, q: F32Array, rows: KVRows, scale: float) -> F32Array:
         """Flash attention; the heads of a group share one pass over their keys."""
         out = np.empty(q.shape, np.float32)
-        self._set.gqa(q, rows.keys, rows.values, scale, out)
+        self._set.gqa(q, _stored(rows.keys), _stored(rows.values), scale, out)
         return out
 
     def mla_expanded(self, q: F32Array, rows: Rows, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
@@ -133,7 +133,7 @@ class NativeKernels:
 
     def _mla(self, q: F32Array, rows: Rows, k_b: Weight, v_b: Weight, scale: float, *, expanded: bool) -> F32Array:
         out = np.empty((*q.shape[:2], v_b.shape[1]), np.float32)
-        self._set.mla(q, rows, self._matrix(k_b), self._matrix(v_b), scale, expanded, out)
+        self._set.mla(q, _stored(rows), self._matrix(k_b), self._matrix(v_b), scale, expanded, out)
         return out
 
     def _mlp(self, mlp: MLP) -> tuple[Matrix, Matrix, Matrix]:
@@ -164,6 +164,10 @@ class NativeKernels:
             )
             self._mixtures[moe] = found
         return found
+
+
+def _stored(rows: Rows) -> FloatRows | U8Array:
+    return rows.packed if isinstance(rows, Int8Rows) else rows
 
 
 def _loaded_core() -> ModuleType:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sprat.quant.formats.block import F32Array
-from sprat.runtime.cache import KVRows, Rows
+from sprat.runtime.cache import KVRows, Rows, widen
 from sprat.runtime.kernels.contract import MLP, I32Array, Routes
 from sprat.runtime.kernels.dense import DenseCache
 from sprat.runtime.rope import RopeAngles
@@ -80,13 +80,14 @@ class ReferenceKernels:
     def gqa_attention(self, q: F32Array, rows: KVRows, scale: float) -> F32Array:
         """Query heads grouped by the key head that they share."""
         n, n_heads, dim = q.shape
-        grouped = q.swapaxes(0, 1).reshape(len(rows.keys), -1, n, dim)
-        return _heads_last(_attend(grouped, rows.keys, rows.values, scale), n_heads)
+        keys, values = widen(rows.keys), widen(rows.values)
+        grouped = q.swapaxes(0, 1).reshape(len(keys), -1, n, dim)
+        return _heads_last(_attend(grouped, keys, values, scale), n_heads)
 
     def mla_expanded(self, q: F32Array, rows: Rows, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
         """Every head gets keys ``[latent @ k_b, rope]`` and values ``latent @ v_b.T`` of its own."""
         n_heads, rank, _ = k_b.shape
-        latent, rope = np.split(_widen(rows), [rank], axis=-1)
+        latent, rope = np.split(widen(rows), [rank], axis=-1)
         shared_rope = np.broadcast_to(rope, (n_heads, *rope.shape))
         keys = np.concatenate([latent @ self._unpack(k_b), shared_rope], axis=-1)
         values = latent @ self._unpack(v_b).swapaxes(1, 2)
@@ -97,7 +98,8 @@ class ReferenceKernels:
         n_heads, rank, nope = k_b.shape
         q_nope, q_rope = np.split(q.swapaxes(0, 1), [nope], axis=-1)
         absorbed = np.concatenate([q_nope @ self._unpack(k_b).swapaxes(1, 2), q_rope], axis=-1)
-        mixed = _attend(absorbed[None], rows[None], rows[None, :, :rank], scale)[0]
+        keys = widen(rows)[None]
+        mixed = _attend(absorbed[None], keys, keys[..., :rank], scale)[0]
         return _heads_last(mixed @ self._unpack(v_b).swapaxes(1, 2), n_heads)
 
     def _mlp(self, x: F32Array, mlp: MLP, expert: int | None) -> F32Array:
@@ -118,7 +120,7 @@ class ReferenceKernels:
         return weight.dequantize() if dense is None else dense
 
 
-def _attend(q: F32Array, keys: Rows, values: Rows, scale: float) -> F32Array:
+def _attend(q: F32Array, keys: F32Array, values: F32Array, scale: float) -> F32Array:
     """Causal attention, the one form that all others are brought to.
 
     Args:
@@ -131,7 +133,6 @@ def _attend(q: F32Array, keys: Rows, values: Rows, scale: float) -> F32Array:
         ``(kv_heads, group, n, value_dim)``.
     """
     kv_heads, group, n, dim = q.shape
-    keys, values = _widen(keys), _widen(values)
     n_rows = keys.shape[1]
     out = np.empty((kv_heads, group, n, values.shape[-1]), np.float32)
     panel = max(1, _PANEL_BYTES // (4 * kv_heads * group * n_rows))
@@ -145,10 +146,6 @@ def _attend(q: F32Array, keys: Rows, values: Rows, scale: float) -> F32Array:
         mixed = _softmax(scores).reshape(kv_heads, -1, seen) @ values[:, :seen]
         out[:, :, start:stop] = mixed.reshape(kv_heads, group, stop - start, -1)
     return out
-
-
-def _widen(rows: Rows) -> F32Array:
-    return rows.astype(np.float32, copy=False)
 
 
 def _heads_last(x: F32Array, n_heads: int) -> F32Array:

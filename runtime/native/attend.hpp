@@ -1,154 +1,232 @@
 // Attention over a range of cache rows, flash style (arXiv 2205.14135): scores live only as long as their block.
 //
-// All queries of a task share each block of rows: it is widened to float32 once, its keys transposed, and two matrix
-// products do the rest. For absorbed latent attention those are all heads of a token (one pass over the latents), for
-// grouped-query attention the heads that share a key head.
+// All queries of a task share each block of rows: it is packed to words once, and two products do the rest. For absorbed
+// latent attention the queries are all heads of a token (one pass over the latents), for grouped-query attention the
+// heads that share a key head. Queries lie along the lanes, so that softmax needs no sum across them.
 #pragma once
 
+#include "runtime/native/cache_rows.hpp"
 #include "runtime/native/gemm.hpp"
-#include "runtime/native/matrix.hpp"
 
 namespace {
 
 using sprat::Attention;
-using sprat::Rows;
 
-constexpr int BLOCK_ROWS = 64;    // keys of 576 numbers and values of 512: 280 KB, in L2
-constexpr int QUERY_ROWS = 24;    // scores of 24 queries and 64 rows: 6 KB, in L1
+constexpr int BLOCK_ROWS = 64;    // keys of 576 numbers and values of 512, in int16: 140 KB, in L2
 constexpr float MASKED = -1e30f;  // exp gives 0; infinity would make NaN of a block that is masked throughout
 
-// The buffers of one task, one after the other in its scratch.
-struct Buffers {
-    float *keys;    // (dim, BLOCK_ROWS): transposed
-    float *values;  // (BLOCK_ROWS, value_stride)
-    float *rows;    // (BLOCK_ROWS, dim or rank + rope): widened
-    float *latent;  // (rank + rope, BLOCK_ROWS): transposed, for expanded attention
-    float *scores;  // (QUERY_ROWS, BLOCK_ROWS)
-    int row_stride;
+INLINE int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+// Hands out the parts of a scratch, 64 bytes aligned each.
+struct Arena {
+    uint8_t *base;
+    size_t used = 0;
+
+    template <class T> T *take(int64_t n) {
+        T *at = reinterpret_cast<T *>(base + used);
+        used += (size_t(n) * sizeof(T) + 63) / 64 * 64;
+        return at;
+    }
 };
 
-int round_up(int n) { return (n + 15) / 16 * 16; }
-int row_dim(const Attention &a) { return a.rank ? a.rank + a.dim - a.nope : a.dim; }
+// One task: the queries of `a` over its rows.
+template <class W> class Flash {
+  public:
+    typedef typename W::Word Word;
 
-Buffers lay_out(const Attention &a) {
-    const int row_stride = round_up(row_dim(a));
-    Buffers b{};
-    b.row_stride = row_stride;
-    float *at = reinterpret_cast<float *>(a.scratch);
-    const auto take = [&](int64_t n) { return at += n, at - n; };
-    b.keys = take(int64_t(round_up(a.dim)) * BLOCK_ROWS);
-    b.values = take(int64_t(BLOCK_ROWS) * a.value_stride);
-    b.rows = take(int64_t(BLOCK_ROWS) * row_stride);
-    b.latent = take(a.rank ? int64_t(row_stride) * BLOCK_ROWS : 0);
-    b.scores = take(QUERY_ROWS * BLOCK_ROWS);
-    return b;
-}
+    Flash(const Attention &task, uint8_t *scratch) : a(task), arena{scratch} {
+        n_words = round_up(a.dim, LANES * W::NUMBERS) / W::NUMBERS;
+        row_stride = round_up(a.rank ? a.rank + a.dim - a.nope : a.dim, LANES * W::NUMBERS);
+        queries = take_columns(a.n_queries, a.dim);
+        largest = arena.take<float>(queries.columns), total = arena.take<float>(queries.columns);
+        seen = arena.take<int32_t>(queries.columns);
+        keys = arena.take<Word>(int64_t(BLOCK_ROWS) * n_words);
+        values = arena.take<Word>(int64_t(BLOCK_ROWS) * a.value_stride / W::NUMBERS);
+        scores = arena.take<float>(BLOCK_ROWS * GEMM_COLUMNS);
+        weights = arena.take<Word>(BLOCK_ROWS * GEMM_COLUMNS / W::NUMBERS);
+        row = arena.take<float>(2 * W::NUMBERS * row_stride);
+        if (a.rank) lay_out_expansion();
+    }
+
+    size_t scratch_bytes() const { return arena.used; }
+
+    void run() {
+        begin();
+        const int64_t last_seen = a.first_seen + (a.n_queries - 1) / a.queries_per_token;
+        const int64_t end = a.end < last_seen ? a.end : last_seen;
+        for (int64_t first = a.begin; first < end; first += BLOCK_ROWS) {
+            const int n = least(end - first, BLOCK_ROWS);
+            if (a.rank) expand(first, n);
+            pack_block(first, n);
+            attend_block(first, n);
+        }
+        std::memcpy(a.largest, largest, a.n_queries * sizeof(float));
+        std::memcpy(a.total, total, a.n_queries * sizeof(float));
+    }
+
+  private:
+    Columns<W> take_columns(int n, int dim) {
+        const int columns = round_up(n, LANES), words = round_up(dim, LANES * W::NUMBERS) / W::NUMBERS;
+        return {arena.take<Word>(int64_t(columns) * words), arena.take<float>(columns), columns, words};
+    }
+
+    void lay_out_expansion() {
+        k_b = take_columns(a.nope, a.rank), v_b = take_columns(a.value_dim, a.rank);
+        latents = arena.take<Word>(int64_t(BLOCK_ROWS) * k_b.n_words);
+        key_rows = arena.take<float>(int64_t(BLOCK_ROWS) * n_words * W::NUMBERS);
+        value_rows = arena.take<float>(int64_t(BLOCK_ROWS) * a.value_stride);
+    }
+
+    void begin() {
+        for (int i = 0; i < queries.columns; ++i) {
+            largest[i] = MASKED, total[i] = 0;
+            seen[i] = int32_t(a.first_seen + least(i, a.n_queries - 1) / a.queries_per_token - a.begin);
+        }
+        std::memset(a.out, 0, int64_t(a.n_queries) * a.value_stride * sizeof(float));
+        std::memset(row, 0, 2 * W::NUMBERS * row_stride * sizeof(float));
+        queries.pack(a.q, a.n_queries, a.dim, row, keys);  // LANES <= BLOCK_ROWS rows of words
+        if (a.rank) {
+            k_b.pack(a.k_bt, a.nope, a.rank, row, latents);
+            v_b.pack(a.v_b, a.value_dim, a.rank, row, latents);
+        }
+    }
+
+    // This head's keys [k_b . latent, rope] and values v_b . latent, in float32.
+    void expand(int64_t first, int n) {
+        const int rope = a.dim - a.nope, key_stride = n_words * W::NUMBERS;
+        float scale[BLOCK_ROWS];
+        for (int r = 0; r < n; ++r) {
+            float *to = key_rows + int64_t(r) * key_stride;
+            widen(a.keys, first + r, a.rank + rope, row, row_stride);
+            std::memcpy(to + a.nope, row + a.rank, rope * sizeof(float));
+            std::memset(to + a.dim, 0, (key_stride - a.dim) * sizeof(float));
+            std::memset(row + a.rank, 0, (row_stride - a.rank) * sizeof(float));
+            scale[r] = pack_row<W>(row, k_b.n_words * W::NUMBERS, CODE_LIMIT, latents + int64_t(r) * k_b.n_words);
+        }
+        const Left<W> left{latents, k_b.n_words, 1};
+        gemm<W>(n, k_b.n_words, left, k_b.from(0), [&](int r, int c, F x) {
+            const F numbers = x * (load<F>(k_b.scale + c) * scale[r]);
+            std::memcpy(key_rows + int64_t(r) * key_stride + c, &numbers, least(a.nope - c, LANES) * sizeof(float));
+        });
+        gemm<W>(n, v_b.n_words, left, v_b.from(0), [&](int r, int c, F x) {
+            store(value_rows + int64_t(r) * a.value_stride + c, x * (load<F>(v_b.scale + c) * scale[r]));
+        });
+    }
+
+    // Row `r` of the block as float32, the j-th of its word.
+    const float *key_row(int64_t first, int r, int j) {
+        if (a.rank) return key_rows + int64_t(r) * n_words * W::NUMBERS;
+        widen(a.keys, first + r, a.dim, row + j * row_stride, row_stride);
+        return row + j * row_stride;
+    }
+    const float *value_row(int64_t first, int r, int j) {
+        if (a.rank) return value_rows + int64_t(r) * a.value_stride;
+        float *to = row + (W::NUMBERS + j) * row_stride;
+        widen(a.values, first + r, a.value_dim, to, a.value_stride);
+        return to;
+    }
+
+    void pack_block(int64_t first, int n) {
+        const bool shared = !a.rank && a.values.data == a.keys.data;
+        for (int r = 0; r < n; r += W::NUMBERS) {
+            const float *value[W::NUMBERS];
+            float inverse[W::NUMBERS];
+            for (int j = 0; j < W::NUMBERS; ++j) {
+                const int at = least(r + j, n - 1);  // an odd last row meets itself, with weight 0
+                const float *key = key_row(first, at, j);
+                key_scale[at] = pack_row<W>(key, n_words * W::NUMBERS, CODE_LIMIT, keys + int64_t(at) * n_words);
+                value[j] = shared ? key : value_row(first, at, j);
+                value_scale[at] = shared ? key_scale[at] : W::scale(value[j], a.value_stride, CODE_LIMIT);
+                inverse[j] = inverse_of(value_scale[at]);
+            }
+            for (int c = 0; c < a.value_stride; c += LANES)
+                store(values + in_panels(r / W::NUMBERS, c, BLOCK_ROWS / W::NUMBERS, a.value_stride), pack_across<W>(value, inverse, c));
+        }
+    }
+
+    void attend_block(int64_t first, int n) {
+        // Queries whose token sees none of the block come first: skip them.
+        const int64_t unseen = (first - a.first_seen + 1) * a.queries_per_token;
+        const int start = unseen > 0 ? least(unseen, a.n_queries) / GEMM_COLUMNS * GEMM_COLUMNS : 0;
+        const Left<W> key{keys, n_words, 1, a.keys.data + (first + BLOCK_ROWS) * a.keys.stride}, weight{weights, 1, GEMM_COLUMNS};
+        const Right<W> value{values, BLOCK_ROWS / W::NUMBERS, a.value_stride};
+        for (int query = start; query < a.n_queries; query += GEMM_COLUMNS) {
+            Right<W> some = queries.from(query);
+            some.columns = least(some.columns, GEMM_COLUMNS);
+            gemm<W>(n, n_words, key, some, [&](int r, int c, F x) {
+                store(scores + r * GEMM_COLUMNS + c, x * (load<F>(queries.scale + query + c) * key_scale[r]));
+            });
+            for (int c = 0; c < some.columns; c += LANES) soften(first, n, query + c, c);
+            gemm<W>(least(a.n_queries - query, GEMM_COLUMNS), (n + W::NUMBERS - 1) / W::NUMBERS, weight, value, [&](int r, int c, F x) {
+                float *to = a.out + int64_t(query + r) * a.value_stride + c;
+                store(to, load<F>(to) * shrink[r] + x * weight_scale[r]);
+            });
+        }
+    }
+
+    // Scores of LANES queries to weights exp(score - largest), packed; what came before shrinks where the largest grew.
+    void soften(int64_t first, int n, int query, int column) {
+        float *score = scores + column;
+        const F before = load<F>(largest + query);
+        F top = before, sum{}, heaviest{};
+        if (first + n > a.first_seen) mask(first, n, query, score);
+        for (int r = 0; r < n; ++r) top = max(top, load<F>(score + r * GEMM_COLUMNS));
+        for (int r = 0; r < n; ++r) {
+            const F weight = exp(load<F>(score + r * GEMM_COLUMNS) - top), scaled = weight * value_scale[r];
+            sum += weight;
+            heaviest = max(heaviest, scaled);
+            store(score + r * GEMM_COLUMNS, scaled);
+        }
+        const F less = exp(before - top), scale = W::scale(heaviest, code_limit(BLOCK_ROWS));
+        const F inverse = scale > all(1e-30f) ? 1.0f / scale : F{};
+        store(largest + query, top);
+        store(total + query, load<F>(total + query) * less + sum);
+        store(shrink + column, less);
+        store(weight_scale + column, scale);
+        for (int r = 0; r < n; r += W::NUMBERS) {
+            F numbers[W::NUMBERS];
+            for (int j = 0; j < W::NUMBERS; ++j)
+                numbers[j] = r + j < n ? load<F>(score + (r + j) * GEMM_COLUMNS) * inverse : F{};
+            store(weights + r / W::NUMBERS * GEMM_COLUMNS + column, W::pack(numbers));
+        }
+    }
+
+    void mask(int64_t first, int n, int query, float *score) const {
+        const I rows = load<I>(seen + query) - int32_t(first - a.begin);
+        for (int r = 0; r < n; ++r) {
+            const F x = load<F>(score + r * GEMM_COLUMNS);
+            store(score + r * GEMM_COLUMNS, rows > r ? x : all(MASKED));
+        }
+    }
+
+    const Attention &a;
+    Arena arena;
+    int n_words, row_stride;           // of a key, and of a row of the cache
+    Columns<W> queries, k_b, v_b;      // the latter two of expanded attention only
+    float *largest, *total;            // (n_queries)
+    int32_t *seen;                     // (n_queries): rows from `begin` on
+    Word *keys;                        // (BLOCK_ROWS, n_words)
+    Word *values;                      // (BLOCK_ROWS / NUMBERS, value_stride)
+    float *scores;                     // (BLOCK_ROWS, GEMM_COLUMNS)
+    Word *weights;                     // (BLOCK_ROWS / NUMBERS, GEMM_COLUMNS)
+    float *row;                        // (2, NUMBERS, row_stride): widened keys, widened values
+    Word *latents = nullptr;           // (BLOCK_ROWS, k_b.n_words)
+    float *key_rows = nullptr;         // (BLOCK_ROWS, n_words * NUMBERS)
+    float *value_rows = nullptr;       // (BLOCK_ROWS, value_stride)
+    float key_scale[BLOCK_ROWS], value_scale[BLOCK_ROWS];
+    float shrink[GEMM_COLUMNS], weight_scale[GEMM_COLUMNS];
+};
+
+typedef PairWords HalfWords;
 
 size_t attention_scratch_bytes(const Attention &a) {
-    const int64_t n = round_up(a.dim) + a.value_stride + (a.rank ? 2 : 1) * round_up(row_dim(a)) + QUERY_ROWS;
-    return size_t(n) * BLOCK_ROWS * sizeof(float);
-}
-
-// Rows [first, first + n) as float32, `stride` apart, zeros up to the stride and up to BLOCK_ROWS.
-void widen(const Rows &from, int64_t first, int n, int dim, float *out, int stride) {
-    for (int r = 0; r < BLOCK_ROWS; ++r) {
-        float *to = out + int64_t(r) * stride;
-        int i = 0;
-        if (r < n && from.half) {
-            const uint16_t *row = static_cast<const uint16_t *>(from.data) + (first + r) * from.stride;
-            for (; i + LANES <= dim; i += LANES) store(to + i, load_half(row + i));
-            if (i < dim) {
-                uint16_t rest[LANES] = {};
-                std::memcpy(rest, row + i, (dim - i) * sizeof(uint16_t));
-                const F numbers = load_half(rest);
-                std::memcpy(to + i, &numbers, (dim - i) * sizeof(float));
-                i = dim;
-            }
-        } else if (r < n) {
-            std::memcpy(to, static_cast<const float *>(from.data) + (first + r) * from.stride, dim * sizeof(float));
-            i = dim;
-        }
-        std::memset(to + i, 0, (stride - i) * sizeof(float));
-    }
-}
-
-// (BLOCK_ROWS, stride) to (stride, BLOCK_ROWS); stride is a multiple of 16.
-void transpose_block(const float *rows, int stride, float *out) {
-    for (int r = 0; r < BLOCK_ROWS; r += LANES)
-        for (int i = 0; i < stride; i += LANES)
-            transpose(reinterpret_cast<const uint8_t *>(rows + int64_t(r) * stride + i), 4 * int64_t(stride),
-                      reinterpret_cast<uint8_t *>(out + int64_t(i) * BLOCK_ROWS + r), 4 * BLOCK_ROWS);
-}
-
-// Keys and values of one block: copies of the cache's rows, or their expansion for one head.
-void fill(const Attention &a, const Buffers &b, int64_t first, int n) {
-    widen(a.keys, first, n, row_dim(a), b.rows, b.row_stride);
-    if (!a.rank) {
-        transpose_block(b.rows, b.row_stride, b.keys);
-        widen(a.values, first, n, a.value_dim, b.values, a.value_stride);
-        return;
-    }
-    transpose_block(b.rows, b.row_stride, b.latent);
-    const int64_t expanded = int64_t(a.nope) * BLOCK_ROWS, rope = int64_t(a.dim - a.nope) * BLOCK_ROWS;
-    std::memset(b.keys, 0, expanded * sizeof(float));
-    gemm(a.nope, BLOCK_ROWS, a.rank, a.k_bt, a.rank, b.latent, BLOCK_ROWS, b.keys, BLOCK_ROWS);
-    std::memcpy(b.keys + expanded, b.latent + int64_t(a.rank) * BLOCK_ROWS, rope * sizeof(float));
-    std::memset(b.values, 0, int64_t(BLOCK_ROWS) * a.value_stride * sizeof(float));
-    gemm(BLOCK_ROWS, a.value_stride, a.rank, b.rows, b.row_stride, a.v_bt, a.value_stride, b.values, a.value_stride);
-}
-
-// Scores to weights exp(score - largest); what came before shrinks where the largest grew.
-INLINE void soften(const Attention &a, int query, float *scores, int n_seen) {
-    float block_largest = MASKED;
-    for (int i = n_seen; i < BLOCK_ROWS; ++i) scores[i] = MASKED;
-    F top = all(MASKED);
-    for (int i = 0; i < BLOCK_ROWS; i += LANES) top = max(top, load<F>(scores + i));
-    for (int lane = 0; lane < LANES; ++lane) block_largest = scalar_max(block_largest, top[lane]);
-    const float before = a.largest[query], after = scalar_max(before, block_largest);
-    F total{};
-    for (int i = 0; i < BLOCK_ROWS; i += LANES) {
-        const F weight = exp(load<F>(scores + i) - after);
-        store(scores + i, weight);
-        total += weight;
-    }
-    a.largest[query] = after;
-    if (after > before) {
-        const float shrink = exp(all(before - after))[0];
-        a.total[query] *= shrink;
-        float *out = a.out + int64_t(query) * a.value_stride;
-        for (int i = 0; i < a.value_stride; i += LANES) store(out + i, load<F>(out + i) * shrink);
-    }
-    a.total[query] += sum(total);
-}
-
-void attend_block(const Attention &a, const Buffers &b, int64_t first, int n) {
-    // Queries whose token sees none of the block come first: skip them.
-    const int64_t unseen_tokens = first - a.first_seen + 1;
-    const int start = unseen_tokens > 0 ? least(unseen_tokens * a.queries_per_token, a.n_queries) : 0;
-    for (int query = start; query < a.n_queries; query += QUERY_ROWS) {
-        const int m = least(a.n_queries - query, QUERY_ROWS);
-        std::memset(b.scores, 0, m * BLOCK_ROWS * sizeof(float));
-        gemm(m, BLOCK_ROWS, a.dim, a.q + int64_t(query) * a.dim, a.dim, b.keys, BLOCK_ROWS, b.scores, BLOCK_ROWS);
-        for (int i = 0; i < m; ++i) {
-            const int64_t seen = a.first_seen + (query + i) / a.queries_per_token;
-            soften(a, query + i, b.scores + i * BLOCK_ROWS, least(seen - first, n));
-        }
-        gemm(m, a.value_stride, n, b.scores, BLOCK_ROWS, b.values, a.value_stride,
-             a.out + int64_t(query) * a.value_stride, a.value_stride);
-    }
+    if (a.keys.floats) return Flash<FloatWords>(a, nullptr).scratch_bytes();
+    return Flash<HalfWords>(a, nullptr).scratch_bytes();
 }
 
 void attend(const Attention &a) {
-    const Buffers b = lay_out(a);
-    for (int i = 0; i < a.n_queries; ++i) a.largest[i] = MASKED, a.total[i] = 0;
-    std::memset(a.out, 0, int64_t(a.n_queries) * a.value_stride * sizeof(float));
-    const int64_t last_seen = a.first_seen + (a.n_queries - 1) / a.queries_per_token;
-    const int64_t end = a.end < last_seen ? a.end : last_seen;
-    for (int64_t first = a.begin; first < end; first += BLOCK_ROWS) {
-        const int n = least(end - first, BLOCK_ROWS);
-        fill(a, b, first, n);
-        attend_block(a, b, first, n);
-    }
+    if (a.keys.floats) Flash<FloatWords>(a, a.scratch).run();
+    else Flash<HalfWords>(a, a.scratch).run();
 }
 
 }  // namespace

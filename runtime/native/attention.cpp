@@ -1,5 +1,6 @@
 // Attention split over threads: by key head and by queries where there are enough of them, and by cache rows where
-// there are not (one token at a long context). The parts of one query are merged by their largest scores.
+// there are not (one token at a long context). The parts of one query are merged by their largest scores. How the work
+// is split depends on its shape alone, so that results have the same bits with any number of threads.
 #include <algorithm>
 #include <cmath>
 
@@ -19,9 +20,10 @@ namespace {
 
 constexpr int64_t QUERIES = 192;     // of one piece: their sums (192 x 128 numbers, 96 KB) stay in L2
 constexpr int64_t LEAST_ROWS = 128;  // of one piece: shorter ones cost more to merge than they save
+constexpr int64_t PIECES = 8;        // at least, where there are as many rows: for the cores of a phone
 
-Rows from(Rows rows, int64_t numbers) {
-    rows.data = static_cast<const uint8_t *>(rows.data) + numbers * (rows.half ? 2 : 4);
+Rows from(Rows rows, int64_t bytes) {
+    rows.data += bytes;
     return rows;
 }
 
@@ -53,7 +55,7 @@ void KernelSet::attend(const Pass &pass, float *mixed) {
     const int64_t n_queries = pass.n * pass.group, stride = pad_to(pass.value_dim, isa_.value_lanes);
     const int64_t step = std::max<int64_t>(1, QUERIES / pass.group) * pass.group;
     const int64_t n_chunks = (n_queries + step - 1) / step, n_pieces = n_chunks * pass.cache.kv_heads;
-    const int64_t wanted = (2 * n_threads() + n_pieces - 1) / n_pieces;
+    const int64_t wanted = (PIECES + n_pieces - 1) / n_pieces;
     const int64_t n_parts = std::clamp<int64_t>(pass.cache.n_rows / LEAST_ROWS, 1, wanted);
     const int64_t part_rows = pad_to((pass.cache.n_rows + n_parts - 1) / n_parts, 64);
     const int64_t all_queries = pass.cache.kv_heads * n_queries;
@@ -132,17 +134,14 @@ void KernelSet::mla_expanded(const float *q, int64_t n, int dim, const Latents &
     float *packed = queries_.get<float>(n * heads * dim);
     pack_queries(q, n, int(heads), 1, dim, scale, packed);
     pool_.each(heads, [&](int64_t h, int thread) {
-        float *k_bt = staging_[thread].get<float>(nope * rank + rank * stride + rank + n * (stride + 2) + nope);
-        float *v_bt = k_bt + nope * rank, *row = v_bt + rank * stride, *sums = row + std::max(rank, nope);
-        std::fill_n(v_bt, rank * stride, 0.0f);
+        float *k_bt = staging_[thread].get<float>(nope * rank + value_dim * rank + nope + n * (stride + 2));
+        float *v = k_bt + nope * rank, *row = v + value_dim * rank, *sums = row + nope;
         for (int64_t r = 0; r < rank; ++r) {
             isa_.dequantize[k_b.format](k_b.data + (h * rank + r) * k_b.row_bytes, nope, row);
             for (int64_t i = 0; i < nope; ++i) k_bt[i * rank + r] = row[i];
         }
-        for (int64_t v = 0; v < value_dim; ++v) {
-            isa_.dequantize[v_b.format](v_b.data + (h * value_dim + v) * v_b.row_bytes, rank, row);
-            for (int64_t r = 0; r < rank; ++r) v_bt[r * stride + v] = row[r];
-        }
+        for (int64_t r = 0; r < value_dim; ++r)
+            isa_.dequantize[v_b.format](v_b.data + (h * value_dim + r) * v_b.row_bytes, rank, v + r * rank);
         Attention a{};
         a.q = packed + h * n * dim;
         a.n_queries = int(n), a.dim = dim, a.value_dim = int(value_dim);
@@ -150,7 +149,7 @@ void KernelSet::mla_expanded(const float *q, int64_t n, int dim, const Latents &
         a.first_seen = latents.n_rows - n + 1;
         a.end = latents.n_rows;
         a.keys = a.values = latents.rows;
-        a.k_bt = k_bt, a.v_bt = v_bt, a.rank = int(rank), a.nope = int(nope);
+        a.k_bt = k_bt, a.v_b = v, a.rank = int(rank), a.nope = int(nope);
         a.out = sums, a.largest = sums + n * stride, a.total = a.largest + n;
         a.value_stride = int(stride);
         a.scratch = pool_.scratch(thread, isa_.attention_scratch_bytes(a));

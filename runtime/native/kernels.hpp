@@ -47,7 +47,7 @@ class KernelSet {
     // Weighted sum over the experts of each token, plus the shared MLP; shared may be nullptr.
     void experts(const Mlp &routed, const Mlp *shared, const float *x, int64_t n, const int32_t *choice,
                  const float *weights, int n_chosen, float *out);
-    // q (n, heads, dim) over keys (kv_heads, t, dim) and values, whose heads lie key_head / value_head numbers apart
+    // q (n, heads, dim) over keys (kv_heads, t, dim) and values, whose heads lie key_head / value_head bytes apart
     struct Heads {
         Rows keys, values;
         int64_t key_head, value_head;

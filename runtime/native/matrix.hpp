@@ -53,9 +53,10 @@ struct Product {
 
 // Flash attention of packed queries over cache rows; see attend.hpp.
 struct Rows {
-    const void *data;
-    int64_t stride;  // numbers from row to row
-    bool half;       // binary16, else float32
+    const uint8_t *data;
+    int64_t stride;  // bytes from row to row
+    bool floats;     // float32; else n_int8 numbers in blocks of Q8_0, and binary16 behind them
+    int n_int8;
 };
 
 struct Attention {
@@ -67,7 +68,7 @@ struct Attention {
     Rows keys, values;
     // Expanded latent attention only: keys [k_b . latent, rope], values v_b . latent.
     const float *k_bt = nullptr;  // (nope, rank)
-    const float *v_bt = nullptr;  // (rank, value_stride)
+    const float *v_b = nullptr;   // (value_dim, rank)
     int rank = 0, nope = 0;        // rank 0: keys and values lie in the cache as they are
     // Results: unnormalised sums (n_queries, value_stride), and each query's largest score and sum of weights.
     float *out, *largest, *total;

@@ -31,6 +31,12 @@ INLINE float sum(F v) {
     return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
 }
 
+INLINE int32_t largest_lane(I v) {
+    __m128i half = _mm_max_epi32(_mm256_castsi256_si128((__m256i)v), _mm256_extracti128_si256((__m256i)v, 1));
+    half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0x4e));
+    return _mm_cvtsi128_si32(_mm_max_epi32(half, _mm_shuffle_epi32(half, 0xb1)));
+}
+
 INLINE F load_half(const uint16_t *p) {
     return (F)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
 }
@@ -65,6 +71,16 @@ template <bool SIGNED> INLINE I dot4(I total, B32 codes, B32 x) {
     return total + (I)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
 #endif
+
+// total + both products of two int16, for attention.
+INLINE I dot2(I total, I a, I b) {
+#if defined(__AVXVNNI__)
+    __asm__("%{vex%} vpdpwssd %2, %1, %0" : "+x"(total) : "x"(a), "xm"(b));
+    return total;
+#else
+    return total + (I)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#endif
+}
 
 template <class D> INLINE Chunk chunk(const uint8_t *group, int c) { return D::codes(group, c); }
 

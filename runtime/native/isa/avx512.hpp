@@ -24,6 +24,8 @@ constexpr int SIGNED_BIAS = 128;  // vpdpbusd wants unsigned codes; sums of the 
 INLINE float max_of(F v) { return _mm512_reduce_max_ps((__m512)v); }
 INLINE float sum(F v) { return _mm512_reduce_add_ps((__m512)v); }
 
+INLINE int32_t largest_lane(I v) { return _mm512_reduce_max_epi32((__m512i)v); }
+
 INLINE F load_half(const uint16_t *p) {
     return (F)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
 }
@@ -77,6 +79,9 @@ INLINE I repeat4(const int8_t *x) {
 template <bool SIGNED> INLINE I panel_dot(I total, const uint8_t *codes, I x) {
     return (I)_mm512_dpbusd_epi32((__m512i)total, _mm512_loadu_si512(codes), (__m512i)x);
 }
+
+// total + both products of two int16, for attention.
+INLINE I dot2(I total, I a, I b) { return (I)_mm512_dpwssd_epi32((__m512i)total, (__m512i)a, (__m512i)b); }
 
 // LANES rows of LANES dwords, transposed in registers: four rounds of sixteen shuffles.
 INLINE void transpose(const uint8_t *in, int64_t stride, uint8_t *out, int64_t out_stride) {

@@ -72,6 +72,8 @@ INLINE F8 scales8(const uint8_t *p, int stride) {
 INLINE float max_of(F v) { return vmaxvq_f32((float32x4_t)v); }
 INLINE float sum(F v) { return vaddvq_f32((float32x4_t)v); }
 
+INLINE int32_t largest_lane(I v) { return vmaxvq_s32((int32x4_t)v); }
+
 template <class D> INLINE Chunk chunk(const uint8_t *group, int c) { return D::codes(group, c); }
 
 INLINE I dot4(I total, uint8x16_t codes, int8x16_t x) {
@@ -92,6 +94,12 @@ template <bool SIGNED, bool HALVES> INLINE F step(F total, Chunk codes, const in
 INLINE int8x16_t repeat4(const int8_t *x) { return vreinterpretq_s8_s32(vdupq_n_s32(load<int32_t>(x))); }
 template <bool SIGNED> INLINE I panel_dot(I total, const uint8_t *codes, int8x16_t x) {
     return dot4(total, vld1q_u8(codes), x);
+}
+
+// total + both products of two int16, for attention.
+INLINE I dot2(I total, I a, I b) {
+    const int16x8_t x = (int16x8_t)a, y = (int16x8_t)b;
+    return total + (I)vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(y)), vmull_high_s16(x, y));
 }
 
 // LANES rows of LANES dwords, transposed in registers.

@@ -61,6 +61,10 @@ INLINE F8 scales8(const uint8_t *p, int stride) {
 
 INLINE float max_of(F v) { return scalar_max(scalar_max(v[0], v[1]), scalar_max(v[2], v[3])); }
 INLINE float sum(F v) { return (v[0] + v[1]) + (v[2] + v[3]); }
+INLINE int32_t largest_lane(I v) {
+    const int32_t a = v[0] > v[1] ? v[0] : v[1], b = v[2] > v[3] ? v[2] : v[3];
+    return a > b ? a : b;
+}
 INLINE F load_half(const uint16_t *p) {
     return F{half_bits_to_float(p[0]), half_bits_to_float(p[1]), half_bits_to_float(p[2]), half_bits_to_float(p[3])};
 }
@@ -87,6 +91,9 @@ template <bool SIGNED> INLINE I panel_dot(I total, const uint8_t *codes, const i
     for (int lane = 0; lane < LANES; ++lane) total[lane] += dot<SIGNED>(codes + 4 * lane, x, 4);
     return total;
 }
+
+// total + both products of two int16, for attention.
+INLINE I dot2(I total, I a, I b) { return total + (a << 16 >> 16) * (b << 16 >> 16) + (a >> 16) * (b >> 16); }
 
 INLINE void transpose(const uint8_t *in, int64_t stride, uint8_t *out, int64_t out_stride) {
     for (int i = 0; i < LANES; ++i)

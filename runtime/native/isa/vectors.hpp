@@ -39,7 +39,7 @@ INLINE int least(int64_t a, int64_t b) { return int(a < b ? a : b); }
 INLINE F exp(F x) {
     const F magic = all(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
     const F top = all(88.0f);
-    const F clamped = x < top ? x : top;
+    const F clamped = x > top ? top : x;  // NaN stays NaN
     const F n = (clamped * 1.44269504088896341f + magic) - magic;
     const F r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
     F p = all(1.9875691500e-4f);

@@ -9,7 +9,8 @@ import pytest
 from published_configs import PUBLISHED
 
 from sprat.errors import ModelFileError, PromptError
-from sprat.runtime.cache import KVCache, LatentCache
+from sprat.quant.formats import get_format
+from sprat.runtime.cache import KVCache, LatentCache, widen
 from sprat.runtime.hf_config import spec_from_config
 from sprat.runtime.spec import Architecture, MLASpec, ModelSpec, RopeSpec
 
@@ -46,7 +47,9 @@ def fill(cache, n, seed=0):
 
 
 def rows_of(answer):
-    return np.concatenate([answer.keys, answer.values], axis=-1) if hasattr(answer, "keys") else answer[None]
+    if hasattr(answer, "keys"):
+        return np.concatenate([widen(answer.keys), widen(answer.values)], axis=-1)
+    return widen(answer)[None]
 
 
 both = pytest.mark.parametrize("kind", ["kv", "latent"])
@@ -127,8 +130,26 @@ def test_f16_halves_the_bytes_and_rounds_to_nearest(kind):
         np.testing.assert_array_equal(rows_of(exact).astype(np.float16), rows_of(rounded))
 
 
+def test_int8_latents_are_blocks_of_q8_0_and_their_rope_keys_float16():
+    spec = spec_from_config(PUBLISHED["DeepSeek-V2-Lite"])
+    cache = LatentCache(spec.mla, 1, 4, "int8")
+    assert cache.nbytes == 4 * (512 // 32 * 34 + 64 * 2)  # 672 bytes a token and layer, of 1152 in f16
+    rng = np.random.default_rng(0)
+    latents, rope_keys = (rng.normal(size=(3, n)).astype(np.float32) for n in (512, 64))
+    rows = widen(cache.append(0, latents, rope_keys))
+    q8_0 = get_format("Q8_0")
+    np.testing.assert_array_equal(rows[:, :512], q8_0.dequantize(q8_0.quantize(latents)))
+    np.testing.assert_array_equal(rows[:, 512:], rope_keys.astype(np.float16))
+
+
 @both
-@pytest.mark.parametrize("storage", ["f32", "f16"])
+def test_int8_rounds_to_a_127th_of_the_largest_of_32_numbers(kind):
+    for exact, rounded in zip(fill(new_cache(kind), 4), fill(new_cache(kind, storage="int8"), 4), strict=True):
+        np.testing.assert_allclose(rows_of(rounded), rows_of(exact), atol=np.abs(rows_of(exact)).max() / 200)
+
+
+@both
+@pytest.mark.parametrize("storage", ["f32", "f16", "int8"])
 def test_saved_and_restored_tokens_are_the_same_bits_in_a_cache_of_any_capacity(kind, storage):
     cache, other = new_cache(kind, storage=storage), new_cache(kind, capacity=20, storage=storage)
     fill(cache, 5)
