@@ -1,0 +1,59 @@
+import json
+
+import pytest
+
+from sprat.cli import main
+from sprat.devices.probe import KernelRates
+from sprat.devices.probe import memory as probe_memory
+from sprat.devices.probe import storage as probe_storage
+
+RATES = KernelRates(name="pretended", int8_ops_per_s=2e11, one_token_ops_per_s=5e10, f32_ops_per_s=1e11, call_s=1e-5)
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch, tmp_path):
+    """A probe of milliseconds, and a config folder of its own."""
+    monkeypatch.setattr(probe_memory, "_MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(probe_memory, "_LEAST_BYTES", 1 << 20)
+    monkeypatch.setattr(probe_memory, "_SECONDS", 0.01)
+    monkeypatch.setattr(probe_storage, "_FILE_BYTES", 16 << 20)
+    monkeypatch.setattr(probe_storage, "_READ_SECONDS", 0.01)
+    monkeypatch.setattr("sprat.runtime.kernels.rates.measure_rates", lambda _n_threads: RATES)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+def run(capsys, *arguments):
+    code = 0
+    try:
+        main(list(arguments))
+    except SystemExit as end:
+        code = end.code
+    return code, *capsys.readouterr()
+
+
+def test_a_saved_probe_is_listed_shown_and_planned_with(capsys, tmp_path):
+    code, out, err = run(capsys, "devices", "probe", "--save", "my-board", "--folder", str(tmp_path))
+    assert code == 0
+    assert out.startswith("measured: ")
+    assert "pretended kernels, int4 x 512 tokens" in out
+    assert "200 GOP/s" in out
+    assert "8.0 MiB" in out
+    assert "measuring storage" in err
+    assert "| my-board" in run(capsys, "devices")[1]
+    assert "sprat devices probe, " in run(capsys, "devices", "show", "my-board")[1]
+    assert "fits on my-board" in run(capsys, "plan", "demo", "--device", "my-board")[1]
+
+
+def test_a_probe_for_programs_is_one_object(capsys, tmp_path):
+    _, out, _ = run(capsys, "devices", "probe", "--folder", str(tmp_path), "--json")
+    found = json.loads(out)
+    assert found["profile"]["name"] == "this-machine"
+    assert len(found["storage"]) == 6
+    assert not (tmp_path / "config").exists()
+
+
+def test_a_name_that_is_taken_is_refused_before_anything_is_measured(capsys, tmp_path):
+    code, out, err = run(capsys, "devices", "probe", "--save", "rpi5-8gb", "--folder", str(tmp_path))
+    assert (code, out) == (2, "")
+    assert "for example 'my-rpi5-8gb'" in err
+    assert "measuring" not in err
