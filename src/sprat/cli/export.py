@@ -32,6 +32,12 @@ Examples:
 @click.option("--block-size", type=click.Choice(["32", "64", "128"]), default="32", help="ONNX: weights in a group.")
 @click.option("--accuracy-level", type=click.Choice(["0", "4"]), default="4", help="ONNX: 0 for float32 activations.")
 @click.option("--portable", is_flag=True, help="ONNX: standard operators only, for other runtimes than onnxruntime.")
+@click.option(
+    "--exporter",
+    type=click.Choice(["sprat", "optimum"]),
+    default="sprat",
+    help="optimum: ONNX of architectures that sprat has no writer for.",
+)
 @click.option("--context", type=click.IntRange(min=1), help="Tokens to plan the cache for.")
 @click.option("--force", is_flag=True, help="Replace an older bundle at OUT, and write what does not fit the device.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -47,6 +53,7 @@ def command(
     block_size: str,
     accuracy_level: str,
     portable: bool,
+    exporter: str,
     context: int | None,
     force: bool,
     as_json: bool,
@@ -55,6 +62,10 @@ def command(
 
     Interrupted at any moment, the same command continues. Memory stays near one tensor, whatever the model's size.
     """
+    onnx = OnnxOptions(block_size=int(block_size), accuracy_level=int(accuracy_level), portable=portable)
+    if exporter == "optimum":
+        _with_optimum(source, out, quant or "int4", onnx, as_json=as_json)
+        return
     with progress_bar("exporting", quiet=as_json) as bar:
 
         def report(progress: Progress) -> None:
@@ -68,7 +79,7 @@ def command(
             formats=formats.split(","),
             tensor_rules=tensor_rules,
             align=align,
-            onnx=OnnxOptions(block_size=int(block_size), accuracy_level=int(accuracy_level), portable=portable),
+            onnx=onnx,
             context=context,
             force=force,
             progress=report,
@@ -77,6 +88,18 @@ def command(
         print_json({"path": result.path, "bits_per_weight": result.bits_per_weight, "manifest": result.bundle.manifest})
     else:
         _print(result, source)
+
+
+def _with_optimum(source: str, out: str, quant: str, onnx: OnnxOptions, *, as_json: bool) -> None:
+    from sprat.export.optimum import export_with_optimum
+
+    made = export_with_optimum(find_source(source), out, quant=quant, options=onnx)
+    if as_json:
+        print_json(made)
+        return
+    click.echo(f"{made.path}: {made.n_quantized} products in {quant}, {made.n_left} left in floats")
+    click.echo(f"against the float graph:\n{made.quality.text()}")
+    click.echo(f"next:  python -c 'import onnxruntime as ort; ort.InferenceSession(\"{made.path}/model.onnx\")'")
 
 
 def _print(result: ExportResult, source: str) -> None:
