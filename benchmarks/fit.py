@@ -32,6 +32,7 @@ _BOUNDS = {  # what is physically plausible; a share over 1 means that the probe
     "calls": (0.5, 4.0),
 }
 _FIRST_STEP, _LAST_STEP = 0.5, 0.005
+_LEAST_ERROR = 0.2  # the fit knows its own cases best
 _N_RANDOM = 60  # directions for each step
 _WORST_WEIGHT = 0.3  # of the worst case in what is minimized, beside the mean
 # int8 and float32 operations per cycle and core of the widest instructions, best set first.
@@ -106,9 +107,10 @@ def _descend(passes: Sequence[MeasuredPass], start: Calibration, phase: str) -> 
     """
     best, least, step = start, _loss(passes, start), _FIRST_STEP
     choose = random.Random(0)
+    names = [name for name in Efficiency.__struct_fields__ if _matters(passes, start, phase, name)]
     while step > _LAST_STEP:
         improved = False
-        for direction in _directions(choose):
+        for direction in _directions(names, choose):
             tried = _moved(best, phase, {name: math.exp(step * part) for name, part in direction.items()})
             if (loss := _loss(passes, tried)) < least:
                 best, least, improved = tried, loss, True
@@ -116,8 +118,13 @@ def _descend(passes: Sequence[MeasuredPass], start: Calibration, phase: str) -> 
     return best
 
 
-def _directions(choose: random.Random) -> Iterator[dict[str, float]]:
-    names = Efficiency.__struct_fields__
+def _matters(passes: Sequence[MeasuredPass], start: Calibration, phase: str, name: str) -> bool:
+    """Whether any pass depends on a factor; one that nothing was measured of stays as it was."""
+    halved = _moved(start, phase, {name: 0.5})
+    return any(one.predicted(halved)[0] != one.predicted(start)[0] for one in passes)
+
+
+def _directions(names: Sequence[str], choose: random.Random) -> Iterator[dict[str, float]]:
     for name in names:
         yield from ({name: 1.0}, {name: -1.0})
     for _ in range(_N_RANDOM):
@@ -156,7 +163,13 @@ def _peaks(profile: DeviceProfile, before: Peaks) -> Peaks:
 
 
 def _errors(worst: float, before: Errors) -> Errors:
-    return msgspec.structs.replace(before, measured=_measured(max(worst, 0.1), "the worst of the fitted cases"))
+    return msgspec.structs.replace(
+        before,
+        measured=_measured(
+            max(worst, _LEAST_ERROR),
+            f"the worst of the fitted cases, {worst:.0%}, but no promise below {_LEAST_ERROR:.0%}",
+        ),
+    )
 
 
 def _measured(value: float, source: str) -> Figure:

@@ -69,5 +69,6 @@ def test_factors_that_made_the_figures_are_found_up_to_what_they_explain():
     assert found.provenance.worst_error < 0.06
     assert found.provenance.cases[0] == "smollm2-135m decode 0"
     assert found.peaks.int8_share.value == pytest.approx(200 / (4 * 2.4 * 64), rel=0.01)
-    assert found.errors.measured.value == 0.1  # never promised to be better than that
+    assert found.errors.measured.value == 0.2  # never promised to be better than that
+    assert found.decode.storage == shipped.decode.storage  # nothing was measured of it
     assert found.errors.published == shipped.errors.published
