@@ -14,7 +14,7 @@ import numpy as np
 
 from sprat.errors import ModelFileError, PromptError
 from sprat.quant.formats.block import F32Array
-from sprat.runtime.cache.rows import RowLayout, Rows
+from sprat.runtime.cache.rows import RowLayout, Rows, Stored
 
 __all__ = ["Cache", "Plane"]
 
@@ -62,7 +62,7 @@ class Cache:
         """Bytes reserved. The system hands out pages as tokens fill them, so a short sequence costs less."""
         return sum(plane.nbytes for plane in self._planes)
 
-    def plane(self, index: int) -> Rows:
+    def plane(self, index: int) -> Stored:
         """One array of all layers, ``(n_layers, heads, capacity, numbers)``, for code that writes rows by itself."""
         return self._planes[index]
 

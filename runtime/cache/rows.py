@@ -9,7 +9,7 @@ the last one filled up with zeros), and behind them, in float16, the numbers tha
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +17,19 @@ import numpy.typing as npt
 from sprat.quant.formats import get_format
 from sprat.quant.formats.block import F32Array, U8Array
 
-__all__ = ["STORAGES", "FloatRows", "Int8Rows", "RowLayout", "Rows", "Storage", "widen"]
+__all__ = ["STORAGES", "FloatRows", "Int8Rows", "RowLayout", "Rows", "Storage", "Stored", "widen"]
 
 Storage = Literal["f32", "f16", "int8"]
 STORAGES: tuple[Storage, ...] = ("f32", "f16", "int8")
 
 FloatRows: TypeAlias = npt.NDArray[np.float32 | np.float16]
+Stored: TypeAlias = npt.NDArray[Any]  # of RowLayout.dtype
 _Q8_0 = get_format("Q8_0")
-_DTYPES = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16), "int8": np.dtype(np.uint8)}
+_DTYPES: dict[Storage, np.dtype[Any]] = {
+    "f32": np.dtype(np.float32),
+    "f16": np.dtype(np.float16),
+    "int8": np.dtype(np.uint8),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,7 @@ class RowLayout:
     n_exact: int = 0
 
     @property
-    def dtype(self) -> np.dtype[np.float32 | np.float16 | np.uint8]:
+    def dtype(self) -> np.dtype[Any]:
         """Of the array that keeps rows."""
         return _DTYPES[self.storage]
 
@@ -64,7 +69,7 @@ class RowLayout:
     def _n_padded(self) -> int:
         return -(-self._n_int8 // _Q8_0.block_size) * _Q8_0.block_size
 
-    def store(self, rows: F32Array) -> npt.NDArray[np.float32 | np.float16 | np.uint8]:
+    def store(self, rows: F32Array) -> Stored:
         """``rows (..., n)`` as they are kept, ``(..., width)``."""
         if self.storage != "int8":
             return rows.astype(self.dtype)
@@ -73,9 +78,9 @@ class RowLayout:
         exact = np.ascontiguousarray(rows[..., self._n_int8 :], np.float16).view(np.uint8)
         return np.concatenate([codes, exact], axis=-1)
 
-    def view(self, stored: npt.NDArray[np.float32 | np.float16 | np.uint8]) -> Rows:
+    def view(self, stored: Stored) -> Rows:
         """Stored rows as kernels take them; no copy."""
-        return stored if self.storage != "int8" else Int8Rows(stored, self)  # type: ignore[return-value, arg-type]
+        return stored if self.storage != "int8" else Int8Rows(stored, self)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
