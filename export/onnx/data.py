@@ -83,8 +83,11 @@ class StoredWeight:
 
     def chunks(self) -> Iterator[U8Array]:
         """All bytes in order; scales and zero points are held until the codes are through."""
-        packed = repack(self.source, self.format)
-        return self._fields(packed, self.format) if isinstance(self.format, GroupFormat) else packed
+        if not isinstance(self.format, GroupFormat):
+            return repack(self.source, self.format)
+        if self.format.twin is None:
+            return self._fields(repack(self.source, self.format), self.format)
+        return self._fields(map(self.format.from_twin, repack(self.source, self.format.twin)), self.format)
 
     def _sizes(self) -> list[int]:
         n_rows, n_columns = self.source.rows.n_rows, self.source.rows.n_columns
@@ -100,18 +103,17 @@ class StoredWeight:
 
     def _fields(self, packed: Iterable[U8Array], format: GroupFormat) -> Iterator[U8Array]:
         n_rows, n_blocks = self.source.rows.n_rows, self.source.rows.n_columns // format.block_size
-        scales, zeros = np.empty((n_rows, n_blocks, 2), np.uint8), np.empty((n_rows, n_blocks), np.uint8)
+        held = np.empty((n_rows, n_blocks, format.codes_start), np.uint8)  # scales, and perhaps zero points
         row = 0
         for chunk in packed:
             blocks = chunk.reshape(len(chunk), n_blocks, format.block_bytes)
             yield self._codes(blocks[..., format.codes_start :], format)
-            scales[row : row + len(chunk)] = blocks[..., :2]
-            zeros[row : row + len(chunk)] = blocks[..., 2]  # of a symmetric format not used
+            held[row : row + len(chunk)] = blocks[..., : format.codes_start]
             row += len(chunk)
         regions = self.regions
-        yield from _after_a_gap(regions[0], regions[1], scales)
+        yield from _after_a_gap(regions[0], regions[1], held[..., :2])
         if not format.symmetric:
-            yield from _after_a_gap(regions[1], regions[2], self._packed_zeros(zeros, format.bits))
+            yield from _after_a_gap(regions[1], regions[2], self._packed_zeros(held[..., 2], format.bits))
 
     def _codes(self, codes: U8Array, format: GroupFormat) -> U8Array:
         own = codes.copy()

@@ -9,7 +9,7 @@ A writer takes these fields apart: ``MatMulNBits``, ``QMoE``, ``GatherBlockQuant
 tensors of each, the codes in just this order
 (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md).
 
-In symmetric blocks of 32 lie the codes and scales of Q4_0 and Q8_0: what is done for their rounding reaches ONNX too.
+Symmetric blocks of 32 hold the codes and scales of Q4_0 and Q8_0: what is done for their rounding reaches ONNX too.
 """
 
 from __future__ import annotations
@@ -67,24 +67,31 @@ class GroupFormat(BlockFormat, ggml_type=-1, file_type=-1, block_size=1, block_b
         """The zero point of a symmetric block."""
         return 1 << (self.bits - 1)
 
+    @property
+    def twin(self) -> BlockFormat | None:
+        """The format of ggml's that holds the same numbers in as many bytes, where there is one."""
+        if not self.symmetric or self.block_size != _Q4_0.block_size:
+            return None
+        return _Q4_0 if self.bits == 4 else _Q8_0
+
+    def from_twin(self, packed: U8Array) -> U8Array:
+        """Reorder ``(..., row_bytes)`` bytes of the twin."""
+        blocks = packed.reshape(-1, self.block_bytes)
+        scales, codes = blocks[:, :_SCALE_BYTES], blocks[:, _SCALE_BYTES:]
+        # neighbours in a byte; or two's complement as an offset
+        ordered = _in_pairs(unpack_nibbles(codes)) if self.bits == 4 else codes ^ np.uint8(self.half_range)
+        return np.concatenate([scales, ordered], axis=-1).reshape(packed.shape)
+
     def quantize_blocks(self, blocks: F32Array) -> U8Array:
-        """Blocks of 32 as ggml rounds them; otherwise the scale, and the zero point, of least squares."""
-        if not self.symmetric:
-            return self._fit_affine(blocks)
-        return self._as_ggml(blocks) if self.block_size == _Q4_0.block_size else self._fit_scale(blocks)
+        """As the twin rounds them; otherwise the scale, and the zero point, of least squares."""
+        if self.twin:
+            return self.from_twin(self.twin.quantize(blocks))
+        return self._fit_scale(blocks) if self.symmetric else self._fit_affine(blocks)
 
     def dequantize_blocks(self, packed: U8Array) -> F32Array:
         """``d * (q - z)``."""
         zero = np.float32(self.half_range) if self.symmetric else packed[:, 2:3].astype(np.float32)
         return f16_values(packed[:, :2]) * (self._codes(packed) - zero)
-
-    def _as_ggml(self, blocks: F32Array) -> U8Array:
-        if self.bits == 4:
-            packed = _Q4_0.quantize(blocks)
-            return np.concatenate([packed[:, :2], _in_pairs(unpack_nibbles(packed[:, 2:]))], axis=-1)
-        packed = _Q8_0.quantize(blocks)
-        packed[:, _SCALE_BYTES:] ^= np.uint8(128)  # two's complement to an offset of 128
-        return packed
 
     def _fit_scale(self, blocks: F32Array) -> U8Array:
         x, half = to_lanes(sanitize(blocks), self.block_size), self.half_range
