@@ -27,6 +27,7 @@ __all__ = ["Emulator", "choose_storage", "plan_emulation"]
 _JOIN = (
     'n=$1; shift; while [ "$n" -gt 0 ]; do echo $$ > "$1/cgroup.procs" || exit 97; shift; n=$((n-1)); done; exec "$@"'
 )
+_WITH_SWAP = ("memory.swappiness", "memory.swap.max")  # a kernel that cannot swap has no such files
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Emulator:
 
 
 def plan_emulation(profile: DeviceProfile, storage: Storage, file: Path) -> Emulator:
-    """The limits of ``profile`` for a program that reads ``file``; nothing is changed yet.
+    """The limits of ``profile`` for a program that reads ``file``; no group is made yet.
 
     Args:
         profile: the device.
@@ -128,7 +129,8 @@ def _make(group: ControlGroup) -> None:
     try:
         group.folder.mkdir()
         for name, value in group.files:
-            (group.folder / name).write_text(value, encoding="ascii")
+            if name not in _WITH_SWAP or (group.folder / name).exists():
+                (group.folder / name).write_text(value, encoding="ascii")
     except OSError as error:
         raise EmulationError(
             f"control group {group.folder}: cannot be set up ({error.strerror}: {error.filename}); emulation needs "
