@@ -20,15 +20,17 @@ from typing import BinaryIO
 import msgspec
 
 from sprat.bench.messages import Failure, Job, Message, Progress, Result, Traced
+from sprat.bench.routing import RoutingEntropy, watched_stream
 from sprat.bench.subject import StreamSubject
 from sprat.bench.trace import Tracer
 from sprat.devices.bench import Bench, Procedure, Setup
 from sprat.devices.footprint import Footprint
-from sprat.devices.results import Label, MeasuredModel
+from sprat.devices.results import Label, MeasuredModel, Measurement
 from sprat.errors import SpratError
 from sprat.runtime.backends.registry import LoadRequest, choose, chosen_footprint, open_backend
 from sprat.runtime.load_limits import load_limits
 from sprat.runtime.model_files import OpenModel, open_model
+from sprat.runtime.spec import ModelSpec
 from sprat.runtime.tensors import expected_tensors
 
 __all__ = ["run_job"]
@@ -57,18 +59,29 @@ def _run(job: Job, out: BinaryIO) -> None:
     )
     choice, batch = choose(job.backend, request), job.batch or limits.batch
     backend = open_backend(choice, request)
-    subject = StreamSubject(backend.new_stream(capacity), backend.vocab_size, batch)
+    routing = RoutingEntropy()
+    watched = job.random_weights and model.spec.moe is not None
+    stream = watched_stream(backend, capacity, routing) if watched else backend.new_stream(capacity)
+    subject = StreamSubject(stream, backend.vocab_size, batch)
     load_ms = 1e3 * (time.perf_counter() - started)
     setup = _setup(job, model, chosen_footprint(choice, request), choice.name, batch, load_ms)
     bench = Bench(subject, setup, Procedure(repetitions=job.repetitions, sustained_s=job.sustained_s))
     for done, work in enumerate(job.works):
         _tell(out, Progress(done, len(job.works), work.test))
-        _tell(out, Result(bench.measure(work)))
+        _tell(out, Result(_with_routing(bench.measure(work), routing, model.spec)))
     if job.trace:
         tracer = Tracer(request, choice.name, batch)
         for work in job.works:
             _tell(out, Traced(tracer.trace(work, setup.label)))
     _tell(out, Progress(len(job.works), len(job.works), "done"))
+
+
+def _with_routing(record: Measurement, routing: RoutingEntropy, spec: ModelSpec) -> Measurement:
+    share = routing.share(spec.moe.n_routed_experts) if spec.moe else None
+    if share is None:
+        return record
+    note = f"random weights: so far experts were chosen with {share:.0%} of the entropy of even choices"
+    return msgspec.structs.replace(record, notes=(*record.notes, note))
 
 
 def _setup(job: Job, model: OpenModel, footprint: Footprint, backend: str, batch: int, load_ms: float) -> Setup:
