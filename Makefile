@@ -1,6 +1,7 @@
 # make demo   export a model, verify it, answer a prompt with it
 # make test   the fast tests (no network, under three minutes)
 # make test-arm   the kernels of 64-bit ARM, cross-compiled and run under qemu
+# make test-sanitized   the kernels under the address and undefined-behaviour sanitizers
 # make lint   ruff, mypy and the import-direction test
 # Each makes .venv and installs what it needs. PYTHON chooses the interpreter: make test PYTHON=python3.12
 
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(wildcard */native/*.cpp */native/*.h */native/*.hpp */native/*/*) src/sprat/_core.cpp CMakeLists.txt
 
-.PHONY: demo test test-all test-arm lint clean
+.PHONY: demo test test-all test-arm test-sanitized lint clean
 
 demo: $(VENV)/.core
 	$(BIN)/sprat demo
@@ -53,18 +54,33 @@ $(VENV)/.browser: $(BIN)/python
 	$(BIN)/pip install --quiet "playwright>=1.50" "resvg-py>=0.5"
 	touch $@
 
+# The kernels without Python: every instruction set against plain C++.
+CHECK := tests/runtime/kernels/native_check.cpp $(addprefix runtime/native/,isa.cpp attention.cpp experts.cpp linear.cpp pool.cpp route.cpp)
+CHECK_FLAGS := -std=gnu++20 -Wall -Wextra -Wno-psabi -Wno-maybe-uninitialized -I.
+ISA = -DSPRAT_ISA_TABLE=isa_$(1) -DSPRAT_ISA_NAME='"$(1)"' -DSPRAT_ISA_HEADER='"runtime/native/isa/$(2).hpp"' -c runtime/native/isa/table.cpp
+
 # Debian: apt install g++-aarch64-linux-gnu qemu-user. Static, so that qemu needs no ARM libraries.
 ARM_CXX ?= aarch64-linux-gnu-g++
 ARM_RUN ?= qemu-aarch64 -cpu max
-ARM_FLAGS := -std=gnu++20 -O2 -Wall -Wextra -Wno-psabi -I.
-ARM_ISA = -DSPRAT_ISA_TABLE=isa_$(1) -DSPRAT_ISA_NAME='"$(1)"' -DSPRAT_ISA_HEADER='"runtime/native/isa/$(1).hpp"'
-
 test-arm:
 	mkdir -p build/arm
-	$(ARM_CXX) $(ARM_FLAGS) $(call ARM_ISA,plain) -c runtime/native/isa/table.cpp -o build/arm/plain.o
-	$(ARM_CXX) $(ARM_FLAGS) $(call ARM_ISA,neon) -march=armv8.2-a+dotprod -c runtime/native/isa/table.cpp -o build/arm/neon.o
-	$(ARM_CXX) $(ARM_FLAGS) -static -o build/arm/check tests/runtime/kernels/native_check.cpp runtime/native/isa.cpp build/arm/*.o
+	$(ARM_CXX) -O2 $(CHECK_FLAGS) $(call ISA,plain,plain) -o build/arm/plain.o
+	$(ARM_CXX) -O2 $(CHECK_FLAGS) $(call ISA,neon,neon) -march=armv8.2-a+dotprod -o build/arm/neon.o
+	$(ARM_CXX) -O2 $(CHECK_FLAGS) -static -pthread -o build/arm/check $(CHECK) build/arm/plain.o build/arm/neon.o
 	$(ARM_RUN) build/arm/check
+
+# The same on this machine under the address and undefined-behaviour sanitizers; x86-64 only, its four sets.
+SANITIZE := -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all
+AVX2 := -mavx2 -mfma -mf16c
+AVX512 := $(addprefix -mavx512,f bw dq vl vbmi vnni)
+test-sanitized:
+	mkdir -p build/sanitized
+	$(CXX) $(SANITIZE) $(CHECK_FLAGS) $(call ISA,plain,plain) -o build/sanitized/plain.o
+	$(CXX) $(SANITIZE) $(CHECK_FLAGS) $(AVX2) $(call ISA,avx2,avx2) -o build/sanitized/avx2.o
+	$(CXX) $(SANITIZE) $(CHECK_FLAGS) $(AVX2) -mavxvnni $(call ISA,avxvnni,avx2) -o build/sanitized/avxvnni.o
+	$(CXX) $(SANITIZE) $(CHECK_FLAGS) $(AVX2) $(AVX512) $(call ISA,avx512,avx512) -o build/sanitized/avx512.o
+	$(CXX) $(SANITIZE) $(CHECK_FLAGS) -pthread -o build/sanitized/check $(CHECK) build/sanitized/*.o
+	build/sanitized/check
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache

@@ -17,13 +17,13 @@ constexpr float MASKED = -1e30f;  // exp gives 0; infinity would make NaN of a b
 
 INLINE int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-// Hands out the parts of a scratch, 64 bytes aligned each.
+// Hands out the parts of a scratch, 64 bytes aligned each; without one it only counts.
 struct Arena {
     uint8_t *base;
     size_t used = 0;
 
     template <class T> T *take(int64_t n) {
-        T *at = reinterpret_cast<T *>(base + used);
+        T *at = base ? reinterpret_cast<T *>(base + used) : nullptr;
         used += (size_t(n) * sizeof(T) + 63) / 64 * 64;
         return at;
     }

@@ -39,7 +39,7 @@ INLINE void gemm_tile(int first, int column, int k, Left<W> a, const typename W:
             for (int v = 0; v < V; ++v) total[r][v] = W::dot(total[r][v], typename W::V{} + left[r * a.row], row[v]);
         if constexpr (V == 1) {  // rows of A pass only once, faster than they come: fetch as many for the next tile
             __builtin_prefetch(a.at + (first + R) * a.row + i * R);
-            __builtin_prefetch(a.ahead + 4 * (int64_t(first) * k + i * R));
+            if (a.ahead) __builtin_prefetch(a.ahead + 4 * (int64_t(first) * k + i * R));
         }
     }
 #pragma GCC unroll 16

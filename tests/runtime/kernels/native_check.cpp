@@ -5,7 +5,7 @@
 #include <random>
 #include <vector>
 
-#include "runtime/native/isa.hpp"
+#include "runtime/native/kernels.hpp"
 
 using namespace sprat;
 
@@ -87,6 +87,43 @@ std::vector<float> attention(const Isa &isa, const std::vector<float> &q, const 
     return out;
 }
 
+Matrix matrix(const std::vector<uint8_t> &bytes, Format format, int64_t slices, int64_t rows, int64_t cols) {
+    return {bytes.data(), format, slices, rows, cols, bytes.size() / size_t(slices * rows)};
+}
+
+// What threads share: latent and grouped attention in both forms, routing, experts. Everything again on plain C++.
+void check_set(const Isa &isa, const Isa &plain, int n_threads) {
+    KernelSet set(isa, n_threads, {}), one(plain, 1, {});
+    const int64_t heads = 3, rank = 64, nope = 32, rope = 6, value = 40, n = 5, n_rows = 300;
+    const auto k_b_bytes = blocks(Q8_0, heads * rank, nope), v_b_bytes = blocks(Q8_0, heads * value, rank);
+    const Matrix k_b = matrix(k_b_bytes, Q8_0, heads, rank, nope), v_b = matrix(v_b_bytes, Q8_0, heads, value, rank);
+    const auto q = numbers(size_t(n * heads * (nope + rope))), floats = numbers(size_t(n_rows * (rank + rope)));
+    const Rows rows{reinterpret_cast<const uint8_t *>(floats.data()), 4 * (rank + rope), true, 0};
+    const KernelSet::Latents latents{rows, n_rows, &k_b, &v_b};
+    const auto both = [&](const char *what, size_t size, const auto &kernel) {
+        std::vector<float> found(size), expected(size);
+        kernel(set, found.data()), kernel(one, expected.data());
+        compare(what, isa, found, expected, 1e-2f);  // codes of int8 on the edge may fall to either side
+    };
+    both("absorbed", size_t(n * heads * value), [&](KernelSet &k, float *out) { k.mla_absorbed(q.data(), n, nope + rope, latents, 0.1f, out); });
+    both("expanded", size_t(n * heads * value), [&](KernelSet &k, float *out) { k.mla_expanded(q.data(), n, nope + rope, latents, 0.1f, out); });
+    const KernelSet::Heads cache{rows, rows, 4 * 35, 4 * 35, 2, n_rows};  // two key heads of 35 numbers in each row
+    const auto grouped = numbers(size_t(n) * 6 * 35);
+    both("grouped", size_t(n) * 6 * 35, [&](KernelSet &k, float *out) { k.gqa(grouped.data(), n, 6, 35, cache, 0.2f, out); });
+
+    const int64_t hidden = 64, width = 96, n_experts = 8;
+    const auto gate = blocks(Q4_0, n_experts * width, hidden), down = blocks(Q4_0, n_experts * hidden, width);
+    const Matrix gates = matrix(gate, Q4_0, n_experts, width, hidden), downs = matrix(down, Q4_0, n_experts, hidden, width);
+    const auto x = numbers(size_t(n * hidden)), logits = numbers(size_t(n * n_experts));
+    const MoE moe{int(n_experts), 3, 4, 2, true, true, true, 2.5f};
+    both("experts", size_t(n * hidden), [&](KernelSet &k, float *out) {
+        std::vector<int32_t> choice(n * 3);
+        std::vector<float> weights(n * 3);
+        k.route(moe, logits.data(), nullptr, n, choice.data(), weights.data());
+        k.experts({&gates, &gates, &downs}, nullptr, x.data(), n, choice.data(), weights.data(), 3, out);
+    });
+}
+
 }  // namespace
 
 int main() {
@@ -106,7 +143,8 @@ int main() {
             }
         }
         for (int n : {1, 7, 40}) {
-            const auto q = numbers(size_t(n) * 70), floats = numbers(200 * 70);
+            auto q = numbers(size_t(n) * 70), floats = numbers(200 * 70);
+            for (float &x : q) x *= 0.1f;  // scores as a model's: larger ones would blow up each rounding
             const auto halves = blocks(F16, 200, 70);
             auto int8 = blocks(Q8_0, 200, 96);  // 102 bytes, of which rows of 64 numbers in int8 and 6 in binary16 take 80
             for (int r = 0; r < 200; ++r) std::memcpy(&int8[r * 102 + 68], &halves[r * 140], 12);
@@ -115,6 +153,7 @@ int main() {
                 compare("attention", *isas[i], attention(*isas[i], q, rows, n, 70, 33, 200),
                         attention(plain, q, rows, n, 70, 33, 200), rows.floats ? 2e-5f : 2e-3f);
         }
+        for (int n_threads : {1, 3}) check_set(*isas[i], plain, n_threads);
         std::printf("%s: checked\n", isas[i]->name);
     }
     return failures != 0;
