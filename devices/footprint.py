@@ -99,6 +99,7 @@ class Footprint:
     context: int  # tokens
     buffer_bytes: int  # activations, logits, tokenizer, the program itself
     work: Work | None = None  # of a pass; without it nothing is predicted
+    cache: str = "f16"  # what a number of the cache is kept as
 
     @property
     def weight_bytes(self) -> int:

@@ -186,6 +186,7 @@ class Plan:
             n_threads=self.profile.n_threads,
             context=self.footprint.context,
             batch=prefill_batch(self.predictor) if self.predictor else PREFILL_CHUNK,
+            cache=self.footprint.cache,
         )
 
     @cached_property

@@ -26,7 +26,7 @@ class RunSettings:
     n_threads: int
     context: int
     batch: int
-    cache: str = "f16"
+    cache: str
 
 
 def prefill_batch(predictor: Predictor) -> int:

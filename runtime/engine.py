@@ -101,6 +101,7 @@ class Engine:
             n_threads=limits.n_threads,
             memory_bytes=limits.memory_bytes,
             streams=limits.streams,
+            cache=limits.cache,
         )
         choice = choose(backend, request)
         tokenizer = model.tokenizer()

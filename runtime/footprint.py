@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from sprat.devices.footprint import AttentionForm, Footprint, Work
 from sprat.quant.recipe import Recipe
+from sprat.runtime.cache.rows import RowLayout, Storage
 from sprat.runtime.model_files import ModelFile
 from sprat.runtime.spec import MLASpec, ModelSpec
 from sprat.runtime.tensors import expected_tensors, tensor_role
@@ -14,6 +15,7 @@ from sprat.runtime.tensors import expected_tensors, tensor_role
 __all__ = [
     "DEFAULT_CONTEXT",
     "PRESETS",
+    "cache_bytes_per_token",
     "file_footprint",
     "footprint_of_sizes",
     "native_buffer_bytes",
@@ -60,32 +62,36 @@ def planned_recipes(spec: ModelSpec, quant: str | None = None, rules: Sequence[s
     return tuple(Recipe.named(name, tied_embeddings=spec.tied_embeddings).with_rules(rules) for name in names)
 
 
-def file_footprint(spec: ModelSpec, file: ModelFile, *, context: int | None = None) -> Footprint:
-    """The footprint of a file as it is, with a cache in f16; :func:`planned_footprint` says what ``context`` is."""
+def file_footprint(
+    spec: ModelSpec, file: ModelFile, *, context: int | None = None, cache: Storage = "f16"
+) -> Footprint:
+    """The footprint of a file as it is; :func:`planned_footprint` says what ``context`` is."""
     sizes = {name: info.nbytes for name, info in file.tensors.items()}
-    return footprint_of_sizes(spec, sizes, quant="as it is", context=context)
+    return footprint_of_sizes(spec, sizes, quant="as it is", context=context, cache=cache)
 
 
 def footprint_of_sizes(
-    spec: ModelSpec, sizes: Mapping[str, int], *, quant: str, context: int | None = None
+    spec: ModelSpec, sizes: Mapping[str, int], *, quant: str, context: int | None = None, cache: Storage = "f16"
 ) -> Footprint:
-    """The footprint of a model whose tensors take ``sizes`` bytes, with a cache in f16.
+    """The footprint of a model whose tensors take ``sizes`` bytes.
 
     Args:
         spec: the model.
         sizes: canonical name -> packed bytes.
         quant: what to call the quantization.
         context: as for :func:`planned_footprint`.
+        cache: what a number of the cache is kept as.
     """
     routed_bytes = sum(size for name, size in sizes.items() if "_exps." in name)
     return Footprint(
         quant=quant,
         resident_bytes=sum(sizes.values()) - routed_bytes,
         routed_bytes=routed_bytes,
-        cache_bytes_per_token=_CACHE_NUMBER_BYTES * spec.cache_numbers_per_token,
+        cache_bytes_per_token=cache_bytes_per_token(spec, cache),
         context=min(context or DEFAULT_CONTEXT, spec.max_context),
         buffer_bytes=native_buffer_bytes(spec) + program_bytes(spec.vocab_size),
         work=work_of(spec, sizes),
+        cache=cache,
     )
 
 
@@ -98,6 +104,13 @@ def native_buffer_bytes(spec: ModelSpec) -> int:
 def program_bytes(vocab_size: int) -> int:
     """The program itself and its tokenizer."""
     return _PROGRAM_BYTES + vocab_size * _TOKENIZER_BYTES_PER_TOKEN
+
+
+def cache_bytes_per_token(spec: ModelSpec, cache: Storage) -> int:
+    """What all layers keep of a token."""
+    if spec.mla:
+        return spec.n_layers * RowLayout(cache, spec.mla.latent_dim, spec.mla.qk_rope_head_dim).nbytes
+    return spec.n_layers * 2 * spec.n_kv_heads * RowLayout(cache, spec.head_dim).nbytes
 
 
 def work_of(spec: ModelSpec, sizes: Mapping[str, int]) -> Work:

@@ -9,6 +9,7 @@ from sprat.devices.footprint import Footprint
 from sprat.devices.plan import Plan, choose_quant
 from sprat.devices.profile import load_profile
 from sprat.errors import InputError
+from sprat.runtime.cache import Storage
 from sprat.runtime.footprint import DEFAULT_CONTEXT, file_footprint
 from sprat.runtime.generation import DEFAULT_BATCH
 from sprat.runtime.memory import parse_memory
@@ -16,6 +17,7 @@ from sprat.runtime.model_files import OpenModel
 
 __all__ = ["LoadLimits", "checked_context", "load_limits"]
 
+_CACHES: tuple[Storage, ...] = ("f16", "int8")  # the better one first
 _CONTEXT_STEP = 256  # a device's context is capped to a multiple of this
 _LEAST_CONTEXT = 512
 
@@ -29,6 +31,7 @@ class LoadLimits:
         n_threads: of the backend.
         batch: tokens of a prompt in one pass.
         memory_bytes: hard budget; ``None`` where weights may come and go with the mapped file.
+        cache: what a number of the cache is kept as, where the backend has the choice.
         streams: whether they will: the plan keeps only a part of the experts in memory.
     """
 
@@ -36,6 +39,7 @@ class LoadLimits:
     n_threads: int
     batch: int
     memory_bytes: int | None
+    cache: Storage = "f16"
     streams: bool = False
 
 
@@ -69,10 +73,10 @@ def load_limits(
         )
     profile = load_profile(device)
     usable_bytes = profile.usable_bytes if usable_bytes is None else usable_bytes
-    footprint = file_footprint(model.spec, model.file, context=wanted)
+    footprints = [file_footprint(model.spec, model.file, context=wanted, cache=cache) for cache in _CACHES]
     if context is None:
-        footprint = _capped(footprint, usable_bytes)
-    plan = choose_quant([footprint], profile, usable_bytes=usable_bytes, force=force)
+        footprints.append(_capped(footprints[-1], usable_bytes))
+    plan = choose_quant(footprints, profile, usable_bytes=usable_bytes, force=force)
     return _from_plan(plan, here)
 
 
@@ -83,6 +87,7 @@ def _from_plan(plan: Plan, here: int) -> LoadLimits:
         n_threads=min(here, settings.n_threads),
         batch=settings.batch,
         memory_bytes=plan.usable_bytes if plan.fits else None,
+        cache="int8" if settings.cache == "int8" else "f16",
         streams=not plan.fits,
     )
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sprat.devices.footprint import Footprint
 from sprat.errors import BackendError, SpratError
 from sprat.runtime.backends.reference import ReferenceStream
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
+from sprat.runtime.cache import Storage
 from sprat.runtime.expert_readahead import ExpertReadahead
-from sprat.runtime.footprint import native_buffer_bytes
+from sprat.runtime.footprint import cache_bytes_per_token, native_buffer_bytes
 from sprat.runtime.kernels import I32Array
 from sprat.runtime.kernels.native import NATIVE_FORMATS, NativeKernels, native_missing_because
 from sprat.runtime.models import RoutingObserver, load_model
@@ -23,8 +26,11 @@ class NativeLoader(BackendLoader, name="native", preference=10):
     """The C++ kernels, for files whose formats they know."""
 
     def footprint(self, request: LoadRequest) -> Footprint:
-        """A float16 cache, and one chunk's activations."""
-        return request.footprint(cache_number_bytes=_CACHE_NUMBER_BYTES, buffer_bytes=native_buffer_bytes(request.spec))
+        """The cache that was asked for, and one chunk's activations."""
+        whole = request.footprint(
+            cache_number_bytes=_CACHE_NUMBER_BYTES, buffer_bytes=native_buffer_bytes(request.spec)
+        )
+        return replace(whole, cache_bytes_per_token=cache_bytes_per_token(request.spec, request.cache))
 
     def obstacle(self, request: LoadRequest) -> SpratError | None:
         """No native core, or a format that it does not know."""
@@ -38,7 +44,7 @@ class NativeLoader(BackendLoader, name="native", preference=10):
     def load(self, request: LoadRequest) -> NativeBackend:
         """Nothing is read before it is used."""
         readahead = ExpertReadahead(request.gguf) if request.streams and request.spec.moe else None
-        return NativeBackend(request.spec, request.gguf, NativeKernels(request.n_threads), readahead)
+        return NativeBackend(request.spec, request.gguf, NativeKernels(request.n_threads), readahead, request.cache)
 
 
 class NativeBackend:
@@ -48,6 +54,7 @@ class NativeBackend:
         spec: the architecture.
         weights: where its weights lie; they are read while the model runs.
         kernels: the arithmetic, with its threads.
+        cache: what a number of the cache is kept as.
         readahead: asks for experts as soon as they are chosen, where memory does not hold them all.
     """
 
@@ -59,15 +66,17 @@ class NativeBackend:
         weights: WeightSource,
         kernels: NativeKernels,
         readahead: ExpertReadahead | None = None,
+        cache: Storage = "f16",
     ) -> None:
         self._model = load_model(spec, weights, kernels)
         self.vocab_size = spec.vocab_size
         self.max_context = spec.max_context
         self._readahead = readahead
+        self._cache = cache
 
     def new_stream(self, capacity: int, observe: RoutingObserver | None = None) -> ReferenceStream:
         """An empty sequence; ``observe`` sees the experts that its tokens choose."""
-        return ReferenceStream(self._model, capacity, _both(self._readahead, observe), storage="f16")
+        return ReferenceStream(self._model, capacity, _both(self._readahead, observe), storage=self._cache)
 
     def close(self) -> None:
         """Memory and threads go with the last reference."""

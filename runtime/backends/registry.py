@@ -22,6 +22,7 @@ from typing import ClassVar
 from sprat.devices.footprint import Footprint
 from sprat.errors import BackendError, DoesNotFitError, SpratError, unknown_name
 from sprat.runtime.backends.backend import Backend
+from sprat.runtime.cache.rows import Storage
 from sprat.runtime.footprint import program_bytes
 from sprat.runtime.gguf import GGUFFile
 from sprat.runtime.memory import refusal
@@ -50,6 +51,7 @@ class LoadRequest:
     context: int  # tokens of the longest sequence that will be asked for
     n_threads: int
     memory_bytes: int | None = None  # hard budget; None for what the machine has
+    cache: Storage = "f16"  # what the cache keeps, where a backend has the choice
     streams: bool = False  # the experts are larger than memory, and come and go with the mapped file
 
     @property

@@ -4,10 +4,13 @@ import json
 import pytest
 from tiny_checkpoint import CONFIGS, write_checkpoint
 
+from sprat.export.checkpoint import Checkpoint
 from sprat.export.pipeline import export
 from sprat.quant.recipe import Recipe
-from sprat.runtime.footprint import planned_footprint
+from sprat.runtime.footprint import cache_bytes_per_token, planned_footprint
 from sprat.runtime.hf_config import spec_from_config
+from sprat.runtime.kernels.reference import ReferenceKernels
+from sprat.runtime.models import load_model
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
@@ -30,3 +33,12 @@ def test_the_cache_is_the_latent_one_and_no_longer_than_the_model_can_read():
     longer = dataclasses.replace(spec, max_context=163_840)
     assert planned_footprint(longer, Recipe.named("int4")).context == 4096
     assert planned_footprint(longer, Recipe.named("int4"), context=10_000).context == 10_000
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+@pytest.mark.parametrize("cache", ["f16", "int8"])
+def test_planned_cache_bytes_are_those_of_the_cache(architecture, cache, tmp_path):
+    source = write_checkpoint(tmp_path / "source", architecture)
+    spec = spec_from_config(json.loads((source / "config.json").read_text()))
+    model = load_model(spec, Checkpoint.open(source), ReferenceKernels())
+    assert 7 * cache_bytes_per_token(spec, cache) == model.new_cache(7, cache).nbytes

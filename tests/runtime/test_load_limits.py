@@ -45,12 +45,18 @@ def test_a_device_gives_threads_batch_and_budget(model):
     assert limits.memory_bytes == load_profile("rpi-zero-2w").usable_bytes
 
 
-def test_a_tight_device_caps_the_context_to_what_fits(model, board):
+def test_a_tight_device_keeps_the_cache_in_int8_and_a_tighter_one_caps_the_context(model, board):
     whole = file_footprint(model.spec, model.file, context=4096)
+    small = file_footprint(model.spec, model.file, context=4096, cache="int8")
+    assert load_limits(model, device="rpi5-8gb").cache == "f16"
     board(whole.total_bytes - 1000 * whole.cache_bytes_per_token)
-    assert load_limits(model, device="tight").context == 3072  # 3096 in steps of 256
-    with pytest.raises(DoesNotFitError, match=r"a context of 3,096 tokens would fit"):
-        load_limits(model, device="tight", context=4096)
+    tight = load_limits(model, device="tight")
+    assert (tight.cache, tight.context) == ("int8", 4096)
+    board(small.total_bytes - small.cache_bytes + 2000 * small.cache_bytes_per_token)
+    tighter = load_limits(model, device="tighter")
+    assert (tighter.cache, tighter.context) == ("int8", 1792)  # 2000 in steps of 256
+    with pytest.raises(DoesNotFitError, match=r"a context of 2,000 tokens would fit"):
+        load_limits(model, device="tighter", context=4096)
 
 
 def test_what_a_device_cannot_hold_is_refused_and_force_goes_on(model, board):
