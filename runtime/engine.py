@@ -79,8 +79,8 @@ class Engine:
 
         Args:
             path: a folder made by ``sprat export``, a ``.gguf`` file, or a ``.onnx`` file that sprat wrote.
-            device: a profile (see ``sprat devices``) whose plan chooses threads, context and batch; the model must fit
-                it, whole or with experts read as they are needed.
+            device: a profile (see ``sprat devices``) whose plan chooses threads, context, batch and cache; the model must
+                fit it, whole or with experts read as they are needed.
             memory: hard budget, in bytes or as ``"3GB"``; replaces the device's.
             backend: a name that ``sprat doctor`` lists, or ``"auto"``; :attr:`backend_choice` explains what was taken.
             context: tokens that prompt and answer may hold together; by default the model's own limit, at most 4096,
