@@ -142,7 +142,7 @@ def _external_problems(model: ModelProto, folder: Path) -> Iterator[str]:
             continue
         location = fields.get("location", "")
         if location not in n_bytes and location not in bad:
-            if problem := file_problem(folder, location):
+            if problem := _file_problem(folder, location):
                 bad.add(location)
                 yield problem
                 continue
@@ -151,7 +151,7 @@ def _external_problems(model: ModelProto, folder: Path) -> Iterator[str]:
             yield f"tensor {tensor.name!r} {problem}"
 
 
-def file_problem(folder: Path, location: str) -> str:
+def _file_problem(folder: Path, location: str) -> str:
     """Why ``location`` must not be opened as a file of ``folder``, or nothing."""
     parts = PurePosixPath(location).parts
     if (

@@ -21,8 +21,8 @@ __all__ = ["INSTALL", "missing_because", "onnxruntime", "open_session", "ort_err
 INSTALL = "pip install 'sprat[onnx]'"
 _LOG_ERRORS = 3
 _CONFIG = {
-    "session.intra_op.allow_spinning": "1",  # half the time of a token is waiting for the other thread otherwise
-    "session.force_spinning_stop": "1",
+    "session.intra_op.allow_spinning": "1",  # a token is hundreds of short kernels: no time to wake a thread for each
+    "session.force_spinning_stop": "1",  # but not after the last of them
     "session.set_denormal_as_zero": "1",
 }
 
