@@ -24,7 +24,7 @@ from sprat.quant.formats.arithmetic import nearest_whole, over, reciprocal, satu
 from sprat.quant.formats.block import BlockFormat, F32Array, U8Array
 from sprat.quant.formats.fit import adopt, column_sums, residual, sanitize, scale_fit, to_lanes
 from sprat.quant.formats.legacy import Q4_0
-from sprat.quant.formats.packing import f16_bytes, f16_values, unpack_nibbles
+from sprat.quant.formats.packing import f16_bytes, f16_values
 from sprat.quant.formats.q8_0 import Q8_0
 
 __all__ = ["GROUP_SIZES", "GroupFormat", "group_format"]
@@ -78,8 +78,7 @@ class GroupFormat(BlockFormat, ggml_type=-1, file_type=-1, block_size=1, block_b
         """Reorder ``(..., row_bytes)`` bytes of the twin."""
         blocks = packed.reshape(-1, self.block_bytes)
         scales, codes = blocks[:, :_SCALE_BYTES], blocks[:, _SCALE_BYTES:]
-        # neighbours in a byte; or two's complement as an offset
-        ordered = _in_pairs(unpack_nibbles(codes)) if self.bits == 4 else codes ^ np.uint8(self.half_range)
+        ordered = _neighbours(codes) if self.bits == 4 else codes ^ np.uint8(self.half_range)  # an offset for a sign
         return np.concatenate([scales, ordered], axis=-1).reshape(packed.shape)
 
     def quantize_blocks(self, blocks: F32Array) -> U8Array:
@@ -124,6 +123,13 @@ class GroupFormat(BlockFormat, ggml_type=-1, file_type=-1, block_size=1, block_b
         stored = codes.T.astype(np.uint8)
         fields = [f16_bytes(d[:, None]), *(z[:, None].astype(np.uint8) for z in zero)]
         return np.concatenate([*fields, _in_pairs(stored) if self.bits == 4 else stored], axis=-1)
+
+
+def _neighbours(packed: U8Array) -> U8Array:
+    """Bytes of codes ``i`` and ``i + h`` as bytes of codes ``2 i`` and ``2 i + 1``."""
+    even, odd = packed[:, 0::2], packed[:, 1::2]
+    low, high = np.uint8(0x0F), np.uint8(0xF0)
+    return np.concatenate([even & low | odd << np.uint8(4), even >> np.uint8(4) | odd & high], axis=-1)
 
 
 def _in_pairs(codes: U8Array) -> U8Array:
