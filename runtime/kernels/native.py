@@ -63,7 +63,8 @@ class NativeKernels:
             raise BackendError(unknown_name("instruction set", name, instruction_sets()))
         self._set = self._core.KernelSet(name, n_threads or len(os.sched_getaffinity(0)), list(cores))
         self._matrices: dict[Weight, Matrix] = {}
-        self._mixtures: dict[MoESpec, MoE] = {}
+        # By identity, as weights are: hashing a spec takes longer than routing a token.
+        self._mixtures: dict[int, tuple[MoESpec, MoE]] = {}
 
     @property
     def isa(self) -> str:
@@ -74,6 +75,10 @@ class NativeKernels:
     def n_threads(self) -> int:
         """Threads that compute."""
         return int(self._set.n_threads)
+
+    def read(self, packed: U8Array) -> None:
+        """Read every byte with all threads and do nothing else: what memory allows, for benchmarks and traces."""
+        self._set.read(packed)
 
     def embed(self, table: Weight, tokens: I32Array) -> F32Array:
         """Unpack the rows ``tokens``."""
@@ -150,9 +155,8 @@ class NativeKernels:
         return found
 
     def _mixture(self, moe: MoESpec) -> MoE:
-        found = self._mixtures.get(moe)
-        if found is None:
-            found = self._core.MoE(
+        if id(moe) not in self._mixtures:
+            made = self._core.MoE(
                 moe.n_routed_experts,
                 moe.n_experts_per_token,
                 moe.n_groups,
@@ -162,8 +166,8 @@ class NativeKernels:
                 moe.group_score is GroupScore.TOP2_SUM,
                 moe.scaling,
             )
-            self._mixtures[moe] = found
-        return found
+            self._mixtures[id(moe)] = moe, made
+        return self._mixtures[id(moe)][1]
 
 
 def _stored(rows: Rows) -> FloatRows | U8Array:

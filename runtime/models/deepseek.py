@@ -99,9 +99,10 @@ class Block:
         form: MLAForm,
         observe: RoutingObserver | None,
     ) -> F32Array:
-        """Hidden states after the layer, ``(n, hidden)``."""
-        x = x + self._attention(kernels.rms_norm(x, self._attention_norm, self._eps), angles, cache, kernels, form)
-        return x + self._mlp(kernels.rms_norm(x, self._mlp_norm, self._eps), kernels, observe)
+        """Hidden states after the layer, ``(n, hidden)``: ``x`` itself, so that nothing of its size is made anew."""
+        x += self._attention(kernels.rms_norm(x, self._attention_norm, self._eps), angles, cache, kernels, form)
+        x += self._mlp(kernels.rms_norm(x, self._mlp_norm, self._eps), kernels, observe)
+        return x
 
 
 class DeepSeek(Model, architecture=Architecture.DEEPSEEK2):

@@ -50,9 +50,10 @@ class Block:
         self._mlp = MLP(weights.matrix("ffn_gate"), weights.matrix("ffn_up"), weights.matrix("ffn_down"))
 
     def __call__(self, x: F32Array, angles: RopeAngles, cache: KVCache, kernels: Kernels) -> F32Array:
-        """Hidden states after the layer, ``(n, hidden)``."""
-        x = x + self._attention(kernels.rms_norm(x, self._attention_norm, self._eps), angles, cache, kernels)
-        return x + kernels.swiglu(kernels.rms_norm(x, self._mlp_norm, self._eps), self._mlp)
+        """Hidden states after the layer, ``(n, hidden)``: ``x`` itself, so that nothing of its size is made anew."""
+        x += self._attention(kernels.rms_norm(x, self._attention_norm, self._eps), angles, cache, kernels)
+        x += kernels.swiglu(kernels.rms_norm(x, self._mlp_norm, self._eps), self._mlp)
+        return x
 
 
 class Llama(Model, architecture=Architecture.LLAMA):

@@ -176,6 +176,10 @@ void mla(KernelSet &set, const Floats &q, const CacheRows &rows, const PackedMat
     });
 }
 
+void read_all(KernelSet &set, const Bytes &bytes) {
+    run(set, [&] { set.read(bytes.data(), int64_t(bytes.size())); });
+}
+
 std::vector<std::string> isa_names() {
     int n = 0;
     const Isa *const *isas = usable_isas(n);
@@ -211,6 +215,7 @@ void bind_kernels(nb::module_ &m) {
              "isa"_a, "n_threads"_a, "cores"_a)
         .def_prop_ro("isa", [](const KernelSet &set) { return set.isa().name; })
         .def_prop_ro("n_threads", &KernelSet::n_threads)
+        .def("read", &read_all, "packed"_a)
         .def("linear", &linear, "weight"_a, "x"_a, "bias"_a.none(), out)
         .def("embed", &embed, "table"_a, "tokens"_a, out)
         .def("rms_norm", &rms_norm, "x"_a, "gain"_a, "eps"_a, out)

@@ -33,15 +33,17 @@ void quantize(const float *x, int64_t k, const Quantized &into, int64_t token) {
     }
 }
 
+INLINE F silu_mul(F gate, F up) { return gate / (exp(-gate) + 1.0f) * up; }
+
 void silu_mul(const float *gate, const float *up, int64_t n, float *out) {
-    for (int64_t i = 0; i < n; i += LANES) {
-        float g[LANES] = {}, u[LANES] = {};
-        const int m = least(n - i, LANES);
-        std::memcpy(g, gate + i, m * sizeof(float));
-        std::memcpy(u, up + i, m * sizeof(float));
-        const F x = load<F>(g), y = x / (exp(-x) + 1.0f) * load<F>(u);
-        std::memcpy(out + i, &y, m * sizeof(float));
-    }
+    const int64_t whole = n / LANES * LANES;
+    for (int64_t i = 0; i < whole; i += LANES) store(out + i, silu_mul(load<F>(gate + i), load<F>(up + i)));
+    if (whole == n) return;
+    float rest[2][LANES] = {};
+    std::memcpy(rest[0], gate + whole, (n - whole) * sizeof(float));
+    std::memcpy(rest[1], up + whole, (n - whole) * sizeof(float));
+    const F last = silu_mul(load<F>(rest[0]), load<F>(rest[1]));
+    std::memcpy(out + whole, &last, (n - whole) * sizeof(float));
 }
 
 void rms_norm(const float *x, const float *gain, float eps, int64_t k, float *out) {

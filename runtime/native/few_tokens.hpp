@@ -1,8 +1,8 @@
 // Products with few tokens: rows stream past once, and every token takes its dot product from the codes in registers.
 //
-// FEW_ROWS rows at a time, a quarter of the piece apart: one stream of reads per thread gets 20 GB/s of this memory's
-// 32, four that lie in different pages get it all. Eight blocks' scales are converted, multiplied and folded together:
-// one by one they cost as much as the codes.
+// FEW_ROWS rows at a time, as far apart as the piece allows: where one stream of reads per thread gets 20 GB/s, four
+// that lie in different pages get 32. Eight blocks' scales are converted, multiplied and folded together: one by one
+// they cost as much as the codes.
 #pragma once
 
 #include "runtime/native/activations.hpp"
@@ -10,8 +10,6 @@
 namespace {
 
 using sprat::Product;
-
-constexpr int FEW_ROWS = 4;
 
 template <class D> constexpr int BIAS = D::bias + (D::is_signed ? SIGNED_BIAS : 0);
 template <class D> constexpr int N_SCALES = D::halves ? 16 : 8;
@@ -26,7 +24,8 @@ template <int BIAS_OF> struct Folded {
 INLINE F8 integers(const int32_t *q) { return to_float8(load<I8>(q)); }
 
 // Scales of a row's group times those of a token's activations.
-template <class D> INLINE void fold(const F8 *scale, F8 min, const Token &x, int64_t block, F8 *product, Folded<BIAS<D>> &folded) {
+template <class D>
+INLINE void fold(const F8 *scale, F8 min, const Token &x, int64_t block, F8 *product, Folded<BIAS<D>> &folded) {
     const F8 d = load<F8>(x.d + block);
     if constexpr (D::halves) {
         product[0] = scale[0] * __builtin_shufflevector(d, d, 0, 0, 1, 1, 2, 2, 3, 3);
@@ -50,44 +49,54 @@ INLINE void add_group(F (&dot)[T], Folded<BIAS<D>> (&folded)[T], const uint8_t *
     for (int c = 0; c < 8 / CHUNK_BLOCKS; ++c) {
         const Chunk codes = chunk<D>(g, c);
         for (int t = 0; t < T; ++t)
-            dot[t] = step<D::is_signed, D::halves>(dot[t], codes, x[t].q + 32 * (block + c * CHUNK_BLOCKS), product[t], c);
+            dot[t] =
+                step<D::is_signed, D::halves>(dot[t], codes, x[t].q + 32 * (block + c * CHUNK_BLOCKS), product[t], c);
     }
 }
 
-// Row `row` of each quarter; quarters that end early repeat the last row.
-template <class D, int T> void few_tokens_tile(const Product &p, int row, int quarter, int first) {
+// Decoders read whole groups. Behind a row that ends within one lies the next row, which meets zeros or is not used;
+// behind the last row may lie nothing, so that its end is copied.
+template <class D> INLINE const uint8_t *whole_group(const Product &p, const uint8_t *g, size_t rest, uint8_t *copy) {
+    if (g + D::group_bytes <= p.weights + p.n_rows * p.row_bytes) return g;
+    std::memset(copy, 0, D::group_bytes);
+    std::memcpy(copy, g, rest);
+    return copy;
+}
+
+// Rows `row`, `row + apart`, ...; where there is none, the last row once more.
+template <class D, int T> void few_tokens_tile(const Product &p, int row, int apart, int first) {
     const int64_t n_groups = p.row_bytes / D::group_bytes, rest = p.row_bytes % D::group_bytes;
     const uint8_t *w[FEW_ROWS];
     Token x[T];
     F dot[FEW_ROWS][T] = {};
     Folded<BIAS<D>> folded[FEW_ROWS][T];
-    for (int r = 0; r < FEW_ROWS; ++r) w[r] = p.weights + least(row + r * quarter, p.n_rows - 1) * p.row_bytes;
+    for (int r = 0; r < FEW_ROWS; ++r) w[r] = p.weights + least(row + r * apart, p.n_rows - 1) * p.row_bytes;
     for (int t = 0; t < T; ++t) x[t] = token_of(p.input->quantized, p.tokens ? p.tokens[first + t] : first + t);
     for (int64_t i = 0; i < n_groups; ++i) {
 #pragma GCC unroll 4
         for (int r = 0; r < FEW_ROWS; ++r) add_group<D>(dot[r], folded[r], w[r] + i * D::group_bytes, x, 8 * i);
     }
-    if (rest) {  // a row that ends within a group: a copy of it with zeros behind, since decoders read whole groups
+    if (rest) {
 #pragma GCC unroll 4
         for (int r = 0; r < FEW_ROWS; ++r) {
-            uint8_t copy[D::group_bytes] = {};
-            std::memcpy(copy, w[r] + n_groups * D::group_bytes, rest);
-            add_group<D>(dot[r], folded[r], copy, x, 8 * n_groups);
+            uint8_t copy[D::group_bytes];
+            const uint8_t *last = whole_group<D>(p, w[r] + n_groups * D::group_bytes, rest, copy);
+            add_group<D>(dot[r], folded[r], last, x, 8 * n_groups);
         }
     }
 #pragma GCC unroll 4
     for (int r = 0; r < FEW_ROWS; ++r) {
-        float *out = p.out + first * p.out_stride + least(row + r * quarter, p.n_rows - 1);
+        float *out = p.out + first * p.out_stride + least(row + r * apart, p.n_rows - 1);
         for (int t = 0; t < T; ++t) out[t * p.out_stride] = sum(dot[r][t]) + folded[r][t].sum();
     }
 }
 
 template <class D> void few_tokens(const Product &p) {
-    const int quarter = (p.n_rows + FEW_ROWS - 1) / FEW_ROWS;
-    for (int row = 0; row < quarter; ++row) {
+    const int apart = (p.n_rows + FEW_ROWS - 1) / FEW_ROWS;
+    for (int row = 0; row < apart; ++row) {
         int t = 0;
-        for (; t + 2 <= p.n_tokens; t += 2) few_tokens_tile<D, 2>(p, row, quarter, t);
-        if (t < p.n_tokens) few_tokens_tile<D, 1>(p, row, quarter, t);
+        for (; t + 2 <= p.n_tokens; t += 2) few_tokens_tile<D, 2>(p, row, apart, t);
+        if (t < p.n_tokens) few_tokens_tile<D, 1>(p, row, apart, t);
     }
 }
 

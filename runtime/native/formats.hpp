@@ -6,7 +6,6 @@
 //   min(g)       eight minima, for formats that have them:  weight = scale * code + min
 //   codes(g, b)  32 codes of block b
 // and bias, what to take off each code: weight = scale * (code - bias). Layouts are ggml's (ggml-common.h).
-// A set may add pair(g, c), 64 codes of blocks 2c and 2c + 1, where it knows a shorter way.
 #pragma once
 
 namespace {
@@ -25,7 +24,6 @@ struct DecodeQ4_0 : Symmetric {  // d, qs[16]
         const __m512i words = _mm512_permutex2var_epi16(_mm512_loadu_si512(g), order, _mm512_loadu_si512(g + 64));
         s[0] = (F8)_mm256_cvtph_ps(_mm512_castsi512_si128(words));
     }
-    static INLINE Chunk pair(const uint8_t *g, int c) { return nibbles2<2, block_bytes>(g + 2 * c * block_bytes); }
 #else
     static INLINE void scale(const uint8_t *g, F8 *s) { s[0] = scales8(g, block_bytes); }
 #endif
@@ -155,3 +153,7 @@ struct DecodeBF16 {
 };
 
 }  // namespace
+
+#if defined(__AVX512VBMI__)
+#include "runtime/native/isa/pairs512.hpp"
+#endif

@@ -1,6 +1,7 @@
 // A kernel set: the functions of one instruction set, spread over the threads of one pool.
 #pragma once
 
+#include <algorithm>
 #include <mutex>
 #include <vector>
 
@@ -64,6 +65,9 @@ class KernelSet {
     void mla_expanded(const float *q, int64_t n, int dim, const Latents &latents, float scale, float *out);
     void mla_absorbed(const float *q, int64_t n, int dim, const Latents &latents, float scale, float *out);
 
+    // Every byte once, with all threads: how fast the memory is. Returns something of them, so that they are read.
+    uint64_t read(const uint8_t *data, int64_t n_bytes);
+
     std::mutex busy;  // two Python threads may share a model: whoever calls holds this
 
   private:
@@ -71,6 +75,13 @@ class KernelSet {
     struct Pass;
 
     bool wants_quantized(const Matrix &m) const { return m.format > BF16; }
+    // body(token) for each of n tokens of k numbers. One takes about a microsecond: not worth waking the others.
+    template <class Body> void each_token(int64_t n, int64_t k, const Body &body) {
+        const int64_t per_piece = std::max<int64_t>(1, 16384 / k);
+        pool_.each((n + per_piece - 1) / per_piece, [&](int64_t i, int) {
+            for (int64_t t = i * per_piece; t < std::min(n, (i + 1) * per_piece); ++t) body(t);
+        });
+    }
     Input prepare(Buffer &buffer, const float *x, int64_t n, int64_t k, bool quantized);
     void product(const Matrix &weight, int64_t slice, int64_t row, int64_t n_rows, const Input &input,
                  const int32_t *tokens, int64_t n_tokens, float *out, int64_t out_stride, int thread);

@@ -6,10 +6,10 @@
 namespace sprat {
 namespace {
 
-// Rows per piece of work: about 48 KB, long enough to stream and short enough to balance; a multiple of 16, a panel.
+// Rows per piece of work: about 48 KB, long enough to stream and short enough to balance; whole panels.
 int64_t rows_per_piece(const Matrix &m, int64_t n_rows, int n_threads) {
-    const int64_t by_bytes = pad_to(std::max<int64_t>(1, 48 * 1024 / int64_t(m.row_bytes)), 16);
-    const int64_t by_balance = pad_to(std::max<int64_t>(1, n_rows / (4 * n_threads)), 16);
+    const int64_t by_bytes = pad_to(std::max<int64_t>(1, 48 * 1024 / int64_t(m.row_bytes)), LARGEST_PANEL);
+    const int64_t by_balance = pad_to(std::max<int64_t>(1, n_rows / (4 * n_threads)), LARGEST_PANEL);
     return std::min(by_bytes, by_balance);
 }
 
@@ -28,11 +28,7 @@ Input KernelSet::prepare(Buffer &buffer, const float *x, int64_t n, int64_t k, b
     if (!quantized) return {x, k, {}};
     const int64_t k_padded = pad_to(k, 256);
     const Quantized q{buffer.get<uint8_t>(n * k_padded * 3 / 2), k_padded};
-    // One token takes about a microsecond: not worth waking the others.
-    const int64_t per_piece = std::max<int64_t>(1, 16384 / k);
-    pool_.each((n + per_piece - 1) / per_piece, [&](int64_t i, int) {
-        for (int64_t t = i * per_piece; t < std::min(n, (i + 1) * per_piece); ++t) isa_.quantize(x + t * k, k, q, t);
-    });
+    each_token(n, k, [&](int64_t t) { isa_.quantize(x + t * k, k, q, t); });
     return {x, k, q};
 }
 
@@ -64,12 +60,13 @@ void KernelSet::linear(const Matrix &weight, const float *x, int64_t n, const fl
 }
 
 void KernelSet::embed(const Matrix &table, const int32_t *tokens, int64_t n, float *out) {
-    for (int64_t t = 0; t < n; ++t)
+    each_token(n, table.cols, [&](int64_t t) {
         isa_.dequantize[table.format](table.data + tokens[t] * table.row_bytes, table.cols, out + t * table.cols);
+    });
 }
 
 void KernelSet::rms_norm(const float *x, const float *gain, float eps, int64_t n, int64_t k, float *out) {
-    for (int64_t t = 0; t < n; ++t) isa_.rms_norm(x + t * k, gain, eps, k, out + t * k);
+    each_token(n, k, [&](int64_t t) { isa_.rms_norm(x + t * k, gain, eps, k, out + t * k); });
 }
 
 }  // namespace sprat

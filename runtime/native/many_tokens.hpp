@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "runtime/native/few_tokens.hpp"
+#include "runtime/native/isa.hpp"
 
 namespace {
 
@@ -20,6 +21,7 @@ struct Panel {
     float min[PANEL_COLUMNS / 32][PANEL_ROWS];
     uint8_t by_row[PANEL_ROWS][256];
 };
+static_assert(sizeof(Panel) <= 64 * 1024 && PANEL_ROWS <= sprat::LARGEST_PANEL, "product_scratch_bytes is too small");
 
 // One group of PANEL_ROWS rows, row by row first, then transposed LANES x LANES dwords at a time.
 template <class D> void unpack_group(const uint8_t *const *g, Panel &panel, int group) {
@@ -49,20 +51,18 @@ template <class D> void unpack(const Product &p, int row, int64_t first, Panel &
         const uint8_t *g[PANEL_ROWS];
         for (int r = 0; r < PANEL_ROWS; ++r) {
             g[r] = p.weights + size_t(least(row + r, p.n_rows - 1)) * p.row_bytes + at;
-            if (at + D::group_bytes <= end) continue;
-            std::memcpy(copy[r], g[r], end - at);
-            std::memset(copy[r] + (end - at), 0, at + D::group_bytes - end);
-            g[r] = copy[r];
+            if (at + D::group_bytes > end) g[r] = whole_group<D>(p, g[r], end - at, copy[r]);
         }
         unpack_group<D>(g, panel, group);
     }
 }
 
 // Adds the panel's products with T tokens to their sums (T, PANEL_ROWS). Dot products start at -bias * sum(q), so that
-// the zero point costs nothing. STEPS dwords of codes share a scale: 8, or 4 in formats with halves.
-template <class D, int T>
+// the zero point costs nothing. STEPS dwords of codes share a scale: 8, or 4 in formats with halves. Compiled for five
+// kinds of format and not for each of nine.
+template <bool SIGNED, bool MIN, int STEPS, int BIAS_OF, int T>
 void panel_tile(const Product &p, const Panel &panel, int first_column, int n_columns, int first, float *sums) {
-    constexpr int V = PANEL_VECTORS, STEPS = D::halves ? 4 : 8;
+    constexpr int V = PANEL_VECTORS;
     const int64_t k = p.input->quantized.k_padded;
     const uint8_t *record[T];
     F total[T][V];
@@ -72,12 +72,13 @@ void panel_tile(const Product &p, const Panel &panel, int first_column, int n_co
     }
     const uint8_t *codes = panel.codes[0][0];
     const float *scale = panel.scale[0], *min = panel.min[0];
-    int64_t q = first_column, d = k + first_column / 8, sum = D::halves ? k * 5 / 4 + first_column / 4 : k * 9 / 8 + first_column / 8;
+    int64_t q = first_column, d = k + first_column / 8;  // places in a record
+    int64_t sum = STEPS == 4 ? k * 5 / 4 + first_column / 4 : k * 9 / 8 + first_column / 8;
     for (int b = 0; b < n_columns / (4 * STEPS); ++b) {
         I dot[T][V];
 #pragma GCC unroll 16
         for (int t = 0; t < T; ++t) {
-            const I start = (I{} + load<int32_t>(record[t] + sum)) * -BIAS<D>;
+            const I start = (I{} + load<int32_t>(record[t] + sum)) * -BIAS_OF;
             for (int v = 0; v < V; ++v) dot[t][v] = start;
         }
 #pragma GCC unroll 8
@@ -87,7 +88,7 @@ void panel_tile(const Product &p, const Panel &panel, int first_column, int n_co
                 const auto four = repeat4(reinterpret_cast<const int8_t *>(record[t] + q + 4 * j));
 #pragma GCC unroll 4
                 for (int v = 0; v < V; ++v)
-                    dot[t][v] = panel_dot<D::is_signed>(dot[t][v], codes + 4 * (j * PANEL_ROWS + v * LANES), four);
+                    dot[t][v] = panel_dot<SIGNED>(dot[t][v], codes + 4 * (j * PANEL_ROWS + v * LANES), four);
             }
         }
 #pragma GCC unroll 4
@@ -95,9 +96,10 @@ void panel_tile(const Product &p, const Panel &panel, int first_column, int n_co
             const F of_row = load<F>(scale + v * LANES);
 #pragma GCC unroll 16
             for (int t = 0; t < T; ++t) total[t][v] += to_float(dot[t][v]) * (of_row * load<float>(record[t] + d));
-            if constexpr (D::has_min) {
-                const F least = load<F>(min + v * LANES);
-                for (int t = 0; t < T; ++t) total[t][v] += least * (load<float>(record[t] + d) * float(load<int32_t>(record[t] + sum)));
+            if constexpr (MIN) {
+                const F of_row_min = load<F>(min + v * LANES);
+                for (int t = 0; t < T; ++t)
+                    total[t][v] += of_row_min * (load<float>(record[t] + d) * float(load<int32_t>(record[t] + sum)));
             }
         }
         codes += 4 * STEPS * PANEL_ROWS, scale += PANEL_ROWS, min += PANEL_ROWS;
@@ -108,11 +110,25 @@ void panel_tile(const Product &p, const Panel &panel, int first_column, int n_co
         for (int v = 0; v < V; ++v) store(sums + t * PANEL_ROWS + v * LANES, total[t][v]);
 }
 
-template <class D> void panel_tiles(const Product &p, const Panel &panel, int column, float *sums) {
+// The columns of the panel that comes next are fetched while tokens pass over this one, a few rows per tile: what the
+// hardware fetches ahead ends with each row's 288 bytes.
+template <class D> void prefetch(const Product &p, int row, int column, int begin, int end) {
+    if (column >= p.input->k) row += PANEL_ROWS, column = 0;
+    for (int r = row + begin; r < least(row + end, p.n_rows); ++r) {
+        const uint8_t *w = p.weights + r * p.row_bytes + column / 256 * D::group_bytes;
+        for (int at = 0; at < PANEL_COLUMNS / 256 * D::group_bytes; at += 64) __builtin_prefetch(w + at, 0, 2);
+    }
+}
+
+template <class D> void panel_tiles(const Product &p, const Panel &panel, int row, int column, float *sums) {
     const int n_columns = least(p.input->k - column, PANEL_COLUMNS);
     int t = 0;
     const auto take = [&]<int T>(std::integral_constant<int, T>) {
-        for (; t + T <= p.n_tokens; t += T) panel_tile<D, T>(p, panel, column, n_columns, t, sums + t * PANEL_ROWS);
+        for (; t + T <= p.n_tokens; t += T) {
+            prefetch<D>(p, row, column + PANEL_COLUMNS, t * PANEL_ROWS / p.n_tokens, (t + T) * PANEL_ROWS / p.n_tokens);
+            panel_tile<D::is_signed, D::has_min, D::halves ? 4 : 8, BIAS<D>, T>(p, panel, column, n_columns, t,
+                                                                                sums + t * PANEL_ROWS);
+        }
     };
     take(std::integral_constant<int, PANEL_TOKENS>());
     take(std::integral_constant<int, PANEL_TOKENS / 2>());
@@ -126,7 +142,7 @@ template <class D> void many_tokens(const Product &p) {
         std::memset(sums, 0, size_t(p.n_tokens) * PANEL_ROWS * sizeof(float));
         for (int column = 0; column < p.input->k; column += PANEL_COLUMNS) {
             unpack<D>(p, row, column / 256, panel);
-            panel_tiles<D>(p, panel, column, sums);
+            panel_tiles<D>(p, panel, row, column, sums);
         }
         const int n_rows = least(p.n_rows - row, PANEL_ROWS);
         for (int t = 0; t < p.n_tokens; ++t)

@@ -14,6 +14,7 @@ namespace {
 
 // Micro-kernels' tiles. 16 registers: 4 integer and 4 float sums, the weights, and room for a product.
 constexpr int PANEL_VECTORS = 1, PANEL_TOKENS = 4;
+constexpr int FEW_ROWS = 4;    // streams of reads per thread; few_tokens.hpp
 constexpr int PANEL_FROM = 6;  // tokens: below, unpacking costs more than it saves
 constexpr int GEMM_ROWS = 6, GEMM_VECTORS = 2;
 

@@ -14,6 +14,7 @@ namespace {
 
 // 32 registers: 12 integer and 12 float sums hide vpdpbusd's latency of 5 on two ports; 6 x 4 float sums for gemm.
 constexpr int PANEL_VECTORS = 2, PANEL_TOKENS = 6;
+constexpr int FEW_ROWS = 4;    // streams of reads per thread; few_tokens.hpp
 constexpr int PANEL_FROM = 6;  // tokens: below, unpacking costs more than it saves
 constexpr int GEMM_ROWS = 6, GEMM_VECTORS = 4;
 
@@ -51,9 +52,11 @@ template <int FIRST, int STRIDE> INLINE Chunk nibbles2(const uint8_t *p) {
     return _mm512_and_si512(_mm512_srlv_epi64(both, shift), _mm512_set1_epi8(15));
 }
 
-// A format that can do better than joining two blocks has pair(group, c).
+// pairs512.hpp specialises it for formats that can do better than joining two blocks.
+template <class D> struct Pair {};
+
 template <class D> INLINE Chunk chunk(const uint8_t *group, int c) {
-    if constexpr (requires { D::pair(group, c); }) return D::pair(group, c);
+    if constexpr (requires { Pair<D>::codes(group, c); }) return Pair<D>::codes(group, c);
     else return join(D::codes(group, 2 * c), D::codes(group, 2 * c + 1));
 }
 

@@ -14,6 +14,7 @@ namespace {
 
 // 32 registers of 128 bits: 2 x 4 integer and 2 x 4 float sums for panels; 4 x 4 float sums for gemm.
 constexpr int PANEL_VECTORS = 2, PANEL_TOKENS = 4;
+constexpr int FEW_ROWS = 2;    // streams of reads per thread; few_tokens.hpp
 constexpr int PANEL_FROM = 6;  // tokens: below, unpacking costs more than it saves
 constexpr int GEMM_ROWS = 4, GEMM_VECTORS = 4;
 
