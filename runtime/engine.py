@@ -17,6 +17,7 @@ from typing import Self, Unpack
 from sprat.errors import PromptError, TemplateError
 from sprat.runtime.backends.backend import Backend
 from sprat.runtime.backends.registry import BackendChoice, LoadRequest, choose, open_backend
+from sprat.runtime.cache import Storage
 from sprat.runtime.chat import ChatTemplate
 from sprat.runtime.chat_prompt import ChatPrompt, chat_prompt
 from sprat.runtime.completions import ChatCompletion, ChatStream, Message
@@ -74,18 +75,24 @@ class Engine:
         backend: str = "auto",
         context: int | None = None,
         force: bool = False,
+        cache: Storage | None = None,
+        deterministic: bool = False,
     ) -> Self:
         """Load a bundle, a GGUF or an ONNX model; it is refused before anything large is read if it does not fit.
 
         Args:
             path: a folder made by ``sprat export``, a ``.gguf`` file, or a ``.onnx`` file that sprat wrote.
-            device: a profile (see ``sprat devices``) whose plan chooses threads, context, batch and cache; the model must
-                fit it, whole or with experts read as they are needed.
+            device: a profile (see ``sprat devices``) whose plan chooses threads, context, batch and cache; the model
+                must fit it, whole or with experts read as they are needed.
             memory: hard budget, in bytes or as ``"3GB"``; replaces the device's.
             backend: a name that ``sprat doctor`` lists, or ``"auto"``; :attr:`backend_choice` explains what was taken.
             context: tokens that prompt and answer may hold together; by default the model's own limit, at most 4096,
                 and on a device what fits.
             force: load what does not fit; the system then reads weights from storage again for every token.
+            cache: what the native backend's cache keeps numbers as, ``"f16"`` or ``"int8"`` (about half of the bytes);
+                replaces the device's.
+            deterministic: only a backend that gives the same bits for the same tokens at every run. The native one
+                always does, with any number of threads; a prompt that is cut otherwise differs by roundings.
 
         Raises:
             InputError: the model, the device or a limit cannot be used; see :mod:`sprat.errors` for the kinds.
@@ -101,7 +108,8 @@ class Engine:
             n_threads=limits.n_threads,
             memory_bytes=limits.memory_bytes,
             streams=limits.streams,
-            cache=limits.cache,
+            cache=cache or limits.cache,
+            deterministic=deterministic,
         )
         choice = choose(backend, request)
         tokenizer = model.tokenizer()

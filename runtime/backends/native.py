@@ -25,6 +25,8 @@ _CACHE_NUMBER_BYTES = 2  # float16
 class NativeLoader(BackendLoader, name="native", preference=10):
     """The C++ kernels, for files whose formats they know."""
 
+    deterministic = True  # how kernels split their work depends on its shape alone
+
     def footprint(self, request: LoadRequest) -> Footprint:
         """The cache that was asked for, and one chunk's activations."""
         whole = request.footprint(

@@ -26,6 +26,8 @@ _N_PANELS = 6  # scores, their exponentials and sums, unpacked rows, and NumPy's
 class ReferenceLoader(BackendLoader, name="reference", preference=20):
     """NumPy is always there."""
 
+    deterministic = True
+
     def footprint(self, request: LoadRequest) -> Footprint:
         """A float32 cache, and one chunk's activations; unpacked weights only take what is left."""
         spec = request.spec

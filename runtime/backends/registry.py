@@ -52,6 +52,7 @@ class LoadRequest:
     n_threads: int
     memory_bytes: int | None = None  # hard budget; None for what the machine has
     cache: Storage = "f16"  # what the cache keeps, where a backend has the choice
+    deterministic: bool = False  # only a backend that gives the same bits at every run
     streams: bool = False  # the experts are larger than memory, and come and go with the mapped file
 
     @property
@@ -85,6 +86,7 @@ class BackendLoader(ABC):
     name: ClassVar[str]
     preference: ClassVar[int]  # lower is tried first
     reads: ClassVar[str]  # the format of its files
+    deterministic: ClassVar[bool] = False  # whether the same tokens give the same bits at every run
 
     def __init_subclass__(cls, *, name: str, preference: int, reads: str = "gguf") -> None:
         super().__init_subclass__()
@@ -175,6 +177,11 @@ def _obstacle(loader: BackendLoader, request: LoadRequest) -> SpratError | None:
         return BackendError(
             f"{request.file.path}: the {loader.name} backend reads {loader.reads}, not {request.file.format}; "
             f"export the model with --format {loader.reads}"
+        )
+    if request.deterministic and not loader.deterministic:
+        return BackendError(
+            f"{request.file.path}: the {loader.name} backend does not promise the same bits at every run; "
+            "take the native one, or leave deterministic out"
         )
     if request.memory_bytes is not None:
         subject = f"{request.file.path}: the {loader.name} backend"

@@ -3,6 +3,7 @@
 import msgspec
 import numpy as np
 import pytest
+from native_kernels import needs_native
 from tiny_checkpoint import write_checkpoint
 
 from sprat.devices.profile import load_profile
@@ -115,3 +116,25 @@ def test_a_backend_that_is_not_installed_says_how_to_install_it(bundle, monkeypa
     monkeypatch.setattr("sprat.runtime.backends.llamacpp.importlib.util.find_spec", lambda _name: None)
     with pytest.raises(BackendError, match=r"llama-cpp-python is not installed.*CMAKE_ARGS='.*' pip install 'sprat\["):
         Engine.load(bundle.path, backend="llamacpp")
+
+
+def logits_of(path, **options):
+    """Logits after a prompt, of an engine loaded anew."""
+    with Engine.load(path, **options) as engine:
+        return engine.backend.new_stream(40).extend(engine.encode("The quick brown fox jumps over the lazy dog"))
+
+
+def test_every_run_gives_the_same_bits(bundle):
+    once, again = (logits_of(bundle.path, deterministic=True) for _ in range(2))
+    np.testing.assert_array_equal(once, again)
+
+
+def test_a_backend_that_does_not_promise_the_same_bits_is_refused(bundle):
+    with pytest.raises(BackendError, match="llamacpp backend does not promise the same bits"):
+        Engine.load(bundle.path, backend="llamacpp", deterministic=True)
+
+
+@needs_native
+def test_a_cache_in_int8_changes_little(bundle):
+    wide, narrow = (logits_of(bundle.path, backend="native", cache=cache) for cache in ("f16", "int8"))
+    assert 0 < np.abs(wide - narrow).max() < 0.05 * np.abs(wide).max()
