@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ class Worker:
 
 
 class _Sprat:
-    """A backend of sprat's, without tokenizer and engine."""
+    """A backend of sprat's, without tokenizer and engine; one stream for each number of tokens before."""
 
     def __init__(self, path: str, n_threads: int, loader: str) -> None:
         from sprat.runtime.backends.registry import LoadRequest, choose, open_backend
@@ -77,32 +78,38 @@ class _Sprat:
 
         model = open_model(path)
         request = LoadRequest(file=model.file, spec=model.spec, context=_CAPACITY, n_threads=n_threads)
-        self._stream = open_backend(choose(loader, request), request).new_stream(_CAPACITY)
+        self._backend = open_backend(choose(loader, request), request)
+        self._streams: dict[int, Any] = {}
 
-    def fill(self, past: list[int]) -> None:
-        self._stream.truncate(0)
-        self._stream.extend(past)
-
-    def step(self, token: int) -> None:
-        self._stream.extend([token])
+    def after(self, past: list[int]) -> Callable[[int], None]:
+        """What appends one token to a sequence that holds ``past``."""
+        if len(past) not in self._streams:
+            self._streams[len(past)] = self._backend.new_stream(_CAPACITY)
+            self._streams[len(past)].extend(past)
+        stream = self._streams[len(past)]
+        stream.truncate(len(past))
+        return lambda token: stream.extend([token])
 
 
 class _GenAI:
-    """onnxruntime-genai."""
+    """onnxruntime-genai; one generator for each number of tokens before."""
 
     def __init__(self, path: str) -> None:
         import onnxruntime_genai as genai
 
         self._genai, self._model = genai, genai.Model(path)
+        self._generators: dict[int, Any] = {}
 
-    def fill(self, past: list[int]) -> None:
-        params = self._genai.GeneratorParams(self._model)
-        params.set_search_options(max_length=_CAPACITY, min_length=_CAPACITY, do_sample=False)
-        self._generator = self._genai.Generator(self._model, params)
-        self._generator.append_tokens(np.array(past, np.int32))
-
-    def step(self, _token: int) -> None:
-        self._generator.generate_next_token()
+    def after(self, past: list[int]) -> Callable[[int], None]:
+        """What appends one token, of genai's choice, to a sequence that holds ``past``."""
+        if len(past) not in self._generators:
+            params = self._genai.GeneratorParams(self._model)
+            params.set_search_options(max_length=_CAPACITY, min_length=_CAPACITY, do_sample=False)
+            self._generators[len(past)] = self._genai.Generator(self._model, params)
+            self._generators[len(past)].append_tokens(np.array(past, np.int32))
+        generator = self._generators[len(past)]
+        generator.rewind_to(len(past))
+        return lambda _token: generator.generate_next_token()
 
 
 def _serve(engine: str, path: str, n_threads: int) -> None:
@@ -134,12 +141,12 @@ def _import_libraries(engine: str) -> None:
 
 
 def _decode(model: _Sprat | _GenAI, tokens: list[int], past: int, n: int) -> float:
-    model.fill(tokens[: max(past, 1)])
+    append = model.after(tokens[:past])
     for token in tokens[past : past + _WARM_UP]:
-        model.step(token)
+        append(token)
     start = time.perf_counter()
     for token in tokens[past + _WARM_UP : past + _WARM_UP + n]:
-        model.step(token)
+        append(token)
     return (time.perf_counter() - start) / n
 
 
