@@ -112,9 +112,12 @@ class Sampler:
 
 def _largest(logits: _F64, count: int) -> _Ids:
     """Ids of the ``count`` largest logits (0: of all), largest first; only those are sorted."""
-    limited = 0 < count < logits.size
-    ids = np.sort(np.argpartition(-logits, count - 1)[:count]) if limited else np.arange(logits.size)
-    return ids[np.argsort(-logits[ids], kind="stable")]
+    if not 0 < count < logits.size:
+        return np.argsort(-logits, kind="stable")
+    # Values are partitioned faster than ids, and float32 faster than float64; rounding to it keeps the order.
+    narrow = logits.astype(np.float32)
+    ids = np.flatnonzero(narrow >= np.partition(narrow, -count)[-count])
+    return ids[np.argsort(-logits[ids], kind="stable")][:count]
 
 
 def _softmax(logits: _F64) -> _F64:
