@@ -1,8 +1,11 @@
 """The native backend against llama.cpp on the same file: speed, share of the memory's speed, memory, start.
 
-Both run in child processes of their own and take turns, so that a neighbour's load meets both; every figure is the
-median of the pairs. llama.cpp runs with and without repacking (where the processor survives it), and the faster one
-counts for each kind of work. The last line is JSON; ratios above 1 mean that sprat is faster.
+Both run in child processes of their own. A first round finds which of llama.cpp's ways is fastest for each kind of
+work (weights repacked or not, flash attention on or off); then ours and that one take turns, so that a neighbour's load
+meets both, and every figure is the median of the pairs. Ratios above 1 mean that sprat is faster.
+
+The last line is JSON. ``read_bandwidth`` is what all threads together read of the file from the page cache, in four
+streams each and doing nothing else, measured beside each decode: NumPy's and the C library's single streams get less.
 
     python benchmarks/vs_llamacpp.py --shape deepseek-v2-lite --layers 6
 """
@@ -11,154 +14,146 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import mmap
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sprat.runtime.backends.backend import TokenStream
 from sprat.runtime.gguf import GGUFFile
 from sprat.runtime.gguf_metadata import spec_from_metadata
+from sprat.runtime.kernels.native import NativeKernels
 
 sys.path.insert(0, str(Path(__file__).parent))
+from rivals import RivalDiedError, Worker
 from shapes import SHAPES, write_shape
 
 _DECODED = 16
-_CONTEXT = 4096
-_RIVALS = ("llamacpp", "llamacpp-plain")
+_PREFILL = 512
+_READ_BYTES = 1 << 30
 
 
-class Worker:
-    """A child process with one backend."""
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """llama.cpp in one of its ways."""
 
-    def __init__(self, backend: str, path: Path, n_threads: int) -> None:
-        command = [sys.executable, __file__, "--worker", backend, "--file", str(path), "--threads", str(n_threads)]
-        self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.started = self._read()
+    worker: Worker
+    flash: bool
 
-    def ask(self, **request: Any) -> dict[str, Any]:
-        """Send one request and wait for its answer."""
-        assert self._child.stdin is not None
-        self._child.stdin.write(json.dumps(request) + "\n")
-        self._child.stdin.flush()
-        return self._read()
-
-    def close(self) -> None:
-        """End the process."""
-        assert self._child.stdin is not None
-        self._child.stdin.close()
-        self._child.wait()
-
-    def _read(self) -> dict[str, Any]:
-        assert self._child.stdout is not None
-        line = self._child.stdout.readline()
-        if not line:
-            raise SystemExit(f"a worker died with status {self._child.wait()}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+    def __str__(self) -> str:
+        return f"{self.worker.backend}, flash attention {'on' if self.flash else 'off'}"
 
 
-def serve(backend: str, path: Path, n_threads: int) -> None:
-    """The child's side: time what is asked for."""
-    tokens = np.random.default_rng(0).integers(0, 1000, 8192).tolist()
-    start = time.perf_counter()
-    loaded, chosen = _load(backend, path, n_threads)
-    stream: TokenStream = loaded.new_stream(1024)
-    stream.extend(tokens[:64])
-    _answer(ttft=time.perf_counter() - start)
-    stream.close()
-    for line in sys.stdin:
-        request = json.loads(line)
-        match request["do"]:
-            case "context":
-                stream = loaded.new_stream(request["length"] + 1024)
-                for at in range(0, request["length"], 512):
-                    stream.extend(tokens[at : at + 512])
-                _answer()
-            case "decode":
-                _answer(seconds=_decode(stream, request["past"], tokens))
-            case "prefill":
-                stream.truncate(request["past"])
-                start = time.perf_counter()
-                stream.extend(tokens[: request["n"]])
-                _answer(seconds=time.perf_counter() - start)
-            case "rss":
-                _answer(bytes=_own_bytes(), peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-            case "entropy":
-                _answer(**_routing(chosen, tokens))
+@dataclass(slots=True)
+class Match:
+    """Both sides, and what was measured."""
+
+    path: Path
+    native: Worker
+    rivals: list[Rival]
+    n_threads: int
+    n_pairs: int
+    context: int
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Every kind of work, at an empty context and behind a long one."""
+        self.figures["threads"] = self.n_threads
+        decode = self._compare("decode", 0, _DECODED, beside=reader(self.path, self.n_threads))
+        self.figures["decode_limit_share"] = statistics.median(
+            bytes_per_token(self.path) / seconds / read for seconds, _, read in decode
+        )
+        self.figures["read_bandwidth"] = statistics.median(read for *_, read in decode)
+        self._compare("prefill", 0, _PREFILL)
+        self._compare("decode", self.context, _DECODED)
+        self._compare("prefill", self.context, _PREFILL)
+        empty, full = (self.figures[f"{_name('decode', past)}_tokens_per_second"] for past in (0, self.context))
+        self.figures[f"decode_{self.context}_share_of_empty"] = full / empty
+        ours, theirs = self.native.ask("memory"), [rival.worker.ask("memory") for rival in self.rivals]
+        self.figures["rss_extra_bytes"] = ours["anonymous"]
+        self.figures["rss_extra_bytes_llamacpp"] = min(memory["anonymous"] for memory in theirs)
+        self.figures["rss_peak_bytes"] = ours["peak"]
+        self.figures["rss_peak_bytes_llamacpp"] = min(memory["peak"] for memory in theirs)
+        self.figures["routing_entropy"] = self.native.ask("routing")["entropy"]
+
+    def time_first_tokens(self) -> None:
+        """Seconds from nothing to the first token of a 64-token prompt; each pair starts both anew."""
+        quickest = min(self.rivals, key=lambda rival: rival.worker.first_token_seconds).worker.backend
+        pairs = [(_start(self, "native"), _start(self, quickest)) for _ in range(self.n_pairs)]
+        self.figures["ttft_ratio"] = statistics.median(theirs / ours for ours, theirs in pairs)
+        self.figures["ttft_seconds"] = statistics.median(ours for ours, _ in pairs)
+
+    def _compare(
+        self, work: str, past: int, n: int, beside: Callable[[], float] = float
+    ) -> list[tuple[float, float, float]]:
+        """Seconds of ours, of the best rival, and what ``beside`` measured, for each pair."""
+        name = _name(work, past)
+        if work == "decode":
+            self._fill(past)
+        best = self._best(work, past)
+        log(f"{name}: llama.cpp is fastest with {best}")
+        pairs = []
+        for _ in range(self.n_pairs):
+            ours = self.native.ask(work, past=past, flash=True, n=n)["seconds"]
+            pairs.append((ours, best.worker.ask(work, past=past, flash=best.flash, n=n)["seconds"], beside()))
+        n_timed = 1 if work == "decode" else n
+        self.figures[f"{name}_ratio"] = statistics.median(theirs / ours for ours, theirs, _ in pairs)
+        for side, seconds in zip(("", "_llamacpp"), zip(*(pair[:2] for pair in pairs), strict=True), strict=True):
+            self.figures[f"{name}_tokens_per_second{side}"] = n_timed / statistics.median(seconds)
+        self.figures[f"{name}_llamacpp"] = str(best)
+        return pairs
+
+    def _fill(self, past: int) -> None:
+        """New contexts for all; behind a long one only the ways of handling weights that won at an empty context."""
+        if past:
+            winners = {self.figures[f"{name}_llamacpp"].split(",")[0] for name in ("decode", "prefill_512")}
+            self.rivals = [rival for rival in self.rivals if rival.worker.backend in winners]
+        self.native.ask("fill", past=past, flash=True)
+        for rival in self.rivals:
+            rival.worker.ask("fill", past=past, flash=rival.flash)
+            log(f"{past} tokens of context: {rival}")
+
+    def _best(self, work: str, past: int) -> Rival:
+        """The rival that is fastest in one short try."""
+        if len(self.rivals) == 1:
+            return self.rivals[0]
+        n = 2 if work == "decode" else _PREFILL
+        return min(self.rivals, key=lambda rival: rival.worker.ask(work, past=past, flash=rival.flash, n=n)["seconds"])
 
 
-def _decode(stream: TokenStream, past: int, tokens: list[int]) -> float:
-    stream.truncate(past)
-    stream.extend(tokens[:1])
-    start = time.perf_counter()
-    for token in tokens[1 : _DECODED + 1]:
-        stream.extend([token])
-    return (time.perf_counter() - start) / _DECODED
+def _name(work: str, past: int) -> str:
+    """The key of a figure: ``decode``, ``decode_4096``, ``prefill_512``, ``prefill_512_at_4096``."""
+    if not past:
+        return {"decode": "decode", "prefill": f"prefill_{_PREFILL}"}[work]
+    return {"decode": f"decode_{past}", "prefill": f"prefill_{_PREFILL}_at_{past}"}[work]
 
 
-def _load(backend: str, path: Path, n_threads: int) -> tuple[Any, Any]:
-    file = GGUFFile.open(path)
-    spec = spec_from_metadata(file.metadata, file)
-    if backend == "native":
-        from sprat.runtime.backends.native import NativeBackend
-        from sprat.runtime.kernels.native import NativeKernels
-
-        native = NativeBackend(spec, file, NativeKernels(n_threads))
-        return native, native
-    from sprat.runtime.backends.llamacpp import LlamaCppBackend
-    from sprat.runtime.backends.probe import probe
-
-    repack = backend == "llamacpp" and probe(path).use_extra_bufts
-    return LlamaCppBackend(path, n_threads=n_threads, use_extra_bufts=repack), None
+def _start(match: Match, backend: str) -> float:
+    worker = Worker(backend, match.path, match.n_threads)
+    worker.close()
+    return worker.first_token_seconds
 
 
-def _routing(backend: Any, tokens: list[int]) -> dict[str, float]:
-    """Entropy of the experts chosen for 256 tokens, as a share of the even one, averaged over layers."""
-    chosen: dict[int, Counter[int]] = {}
-    stream = backend.new_stream(256, lambda layer, experts: chosen.setdefault(layer, Counter()).update(experts.ravel()))
-    stream.extend(tokens[:256])
-    shares = []
-    for counts in chosen.values():
-        p = np.array(list(counts.values())) / counts.total()
-        shares.append(float(-(p * np.log(p)).sum()) / math.log(64))
-    return {"entropy": statistics.mean(shares) if shares else 1.0}
+def reader(path: Path, n_threads: int) -> Callable[[], float]:
+    """A function that measures bytes per second read by all threads, the best of three passes over one GiB."""
+    words = np.memmap(path, np.uint8, "r")[:_READ_BYTES]
+    kernels = NativeKernels(n_threads)
 
-
-def _own_bytes() -> int:
-    """Resident bytes that are not the mapped file."""
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(fields["RssAnon"].split()[0]) * 1024
-
-
-def _answer(**fields: Any) -> None:
-    print(json.dumps(fields), flush=True)
-
-
-def read_bandwidth(path: Path, n_threads: int) -> float:
-    """Bytes per second that all threads together read from the file in the page cache, the best of three."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        words = np.frombuffer(mapped, np.uint64, min(len(mapped), 2 << 30) // 8)
-        parts = np.array_split(words, n_threads * 16)
+    def read() -> float:
         seconds = []
-        with ThreadPoolExecutor(n_threads) as pool:
-            for _ in range(3):
-                start = time.perf_counter()
-                list(pool.map(np.max, parts))
-                seconds.append(time.perf_counter() - start)
-        total = words.nbytes
-        del words, parts
-    return total / min(seconds)
+        for _ in range(3):
+            start = time.perf_counter()
+            kernels.read(words)
+            seconds.append(time.perf_counter() - start)
+        return words.nbytes / min(seconds)
+
+    read()  # map the pages
+    return read
 
 
 def bytes_per_token(path: Path) -> int:
@@ -166,42 +161,45 @@ def bytes_per_token(path: Path) -> int:
     with GGUFFile.open(path) as file:
         spec = spec_from_metadata(file.metadata, file)
         share = spec.moe.n_experts_per_token / spec.moe.n_routed_experts if spec.moe else 1.0
-        sizes = {name: info.nbytes for name, info in file.tensors.items() if name != "token_embd.weight"}
+        unread = () if spec.tied_embeddings else ("token_embd.weight",)
+        sizes = {name: info.nbytes for name, info in file.tensors.items() if name not in unread}
     return int(sum(size * (share if "_exps." in name else 1.0) for name, size in sizes.items()))
 
 
-def compare(workers: dict[str, Worker], pairs: int, **request: Any) -> tuple[float, float]:
-    """Median seconds of ours, and the median ratio of the best rival's to ours."""
-    ours, ratios = [], []
-    for _ in range(pairs):
-        seconds = {name: worker.ask(**request)["seconds"] for name, worker in workers.items()}
-        ours.append(seconds["native"])
-        ratios.append(min(value for name, value in seconds.items() if name != "native") / seconds["native"])
-    return statistics.median(ours), statistics.median(ratios)
-
-
-def measure(path: Path, n_threads: int, pairs: int) -> dict[str, float]:
+def measure(path: Path, n_threads: int, n_pairs: int, context: int) -> dict[str, Any]:
     """All figures for one file."""
-    bandwidth = read_bandwidth(path, n_threads)
-    workers = {name: Worker(name, path, n_threads) for name in ("native", *_RIVALS)}
-    ttft = min(workers[name].started["ttft"] for name in _RIVALS) / workers["native"].started["ttft"]
-    out = {"read_bandwidth": bandwidth, "ttft_ratio": ttft, "ttft_seconds": workers["native"].started["ttft"]}
-    for past, suffix in ((0, ""), (_CONTEXT, "_4096")):
-        for worker in workers.values():
-            worker.ask(do="context", length=past)
-        seconds, out[f"decode{suffix}_ratio"] = compare(workers, pairs, do="decode", past=past)
-        out[f"decode{suffix}_tokens_per_second"] = 1 / seconds
-        name = "prefill_512" + ("_at_4096" if past else "")
-        seconds, out[f"{name}_ratio"] = compare(workers, pairs, do="prefill", past=past, n=512)
-        out[f"{name}_tokens_per_second"] = 512 / seconds
-    out["decode_limit_share"] = out["decode_tokens_per_second"] * bytes_per_token(path) / bandwidth
-    out["decode_4096_share_of_empty"] = out["decode_4096_tokens_per_second"] / out["decode_tokens_per_second"]
-    out["rss_extra_bytes"] = workers["native"].ask(do="rss")["bytes"]
-    out["rss_extra_bytes_llamacpp"] = min(workers[name].ask(do="rss")["bytes"] for name in _RIVALS)
-    out["routing_entropy"] = workers["native"].ask(do="entropy")["entropy"]
-    for worker in workers.values():
+    workers = []
+    for backend in ("repacked", "plain"):
+        try:
+            workers.append(Worker(backend, path, n_threads))
+        except RivalDiedError as error:
+            log(f"llama.cpp left out: {error}")
+    if not workers:
+        raise SystemExit("llama.cpp does not run this file here: nothing to compare with")
+    rivals = [Rival(worker, flash) for worker in workers for flash in (True, False)]
+    match = Match(path, Worker("native", path, n_threads), rivals, n_threads, n_pairs, context)
+    match.time_first_tokens()
+    match.run()
+    for worker in (match.native, *workers):
         worker.close()
-    return out
+    return match.figures
+
+
+def log(text: str) -> None:
+    """Progress, apart from the results."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def print_table(figures: dict[str, Any]) -> None:
+    """The ratios a person looks for, then everything else."""
+    print(f"{'work':24} {'sprat, t/s':>12} {'llama.cpp, t/s':>15} {'ratio':>6}   llama.cpp's best")
+    for name in (key.removesuffix("_ratio") for key in figures if key.endswith("_ratio") and key != "ttft_ratio"):
+        ours, theirs = figures[f"{name}_tokens_per_second"], figures[f"{name}_tokens_per_second_llamacpp"]
+        print(f"{name:24} {ours:12.1f} {theirs:15.1f} {figures[f'{name}_ratio']:6.2f}   {figures[f'{name}_llamacpp']}")
+    for name in ("ttft_ratio", *(key for key in figures if "share" in key), "routing_entropy", "threads"):
+        print(f"{name:40} {figures[name]:12.3g}")
+    for name in ("read_bandwidth", *(name for name in figures if name.startswith("rss_"))):
+        print(f"{name:40} {figures[name] / 1e6:12.0f} MB{'/s' * (name == 'read_bandwidth')}")
 
 
 def _main() -> None:
@@ -211,21 +209,17 @@ def _main() -> None:
     parser.add_argument("--layers", type=int)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--context", type=int, default=4096, help="tokens of the long context")
     parser.add_argument("--file", type=Path, help="measure this GGUF instead of a random one")
     parser.add_argument("--json", action="store_true", help="only the JSON line")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.worker:
-        serve(arguments.worker, arguments.file, arguments.threads)
-        return
     with tempfile.TemporaryDirectory(dir=".") as folder:
         path = arguments.file or Path(folder) / "shape.gguf"
         if not arguments.file:
             write_shape(path, arguments.shape, arguments.quant, arguments.layers)
-        figures = measure(path, arguments.threads, arguments.pairs)
+        figures = measure(path, arguments.threads, arguments.pairs, arguments.context)
     if not arguments.json:
-        for name, value in figures.items():
-            print(f"{name:32} {value:16.4g}")
+        print_table(figures)
     print(json.dumps(figures))
 
 

@@ -1,0 +1,222 @@
+"""The child processes of ``vs_llamacpp.py``: one backend each, timed on request; one JSON line in, one out.
+
+llama.cpp is driven here through its own functions and not through sprat's backend, so that nothing of sprat slows it:
+512 tokens to a batch (its default), flash attention on or off per context, no copy of the logits.
+
+    python benchmarks/rivals.py {native,repacked,plain} FILE THREADS
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from sprat.runtime.gguf import GGUFFile
+from sprat.runtime.gguf_metadata import spec_from_metadata
+
+__all__ = ["RivalDiedError", "Worker"]
+
+_CHUNK = 512
+_FIRST_PROMPT = 64
+
+
+class RivalDiedError(Exception):
+    """A child process ended before it answered."""
+
+
+class Worker:
+    """A child process with one backend, seen from the parent.
+
+    Args:
+        backend: ``native``; ``repacked`` or ``plain`` for llama.cpp with and without its repacked weights.
+        path: the GGUF file.
+        n_threads: threads that compute.
+
+    Raises:
+        RivalDiedError: the backend aborts on the file, as llama.cpp does on some processors.
+    """
+
+    def __init__(self, backend: str, path: Path, n_threads: int) -> None:
+        command = [sys.executable, __file__, backend, str(path), str(n_threads)]
+        self.backend = backend
+        self._child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        self.first_token_seconds: float = self._read()["seconds"]
+
+    def ask(self, do: str, **request: Any) -> dict[str, Any]:
+        """Send one request and wait for its answer."""
+        assert self._child.stdin is not None
+        self._child.stdin.write(json.dumps({"do": do, **request}) + "\n")
+        self._child.stdin.flush()
+        return self._read()
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._child.stdin is not None
+        self._child.stdin.close()
+        self._child.wait()
+
+    def _read(self) -> dict[str, Any]:
+        assert self._child.stdout is not None
+        line = self._child.stdout.readline()
+        if not line:
+            raise RivalDiedError(f"{self.backend} ended with status {self._child.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+class _Stream(Protocol):
+    """A sequence: a sprat stream, or llama.cpp's."""
+
+    def extend(self, tokens: Sequence[int]) -> Any: ...
+    def truncate(self, length: int) -> None: ...
+
+
+class _LlamaCpp:
+    """A model in llama.cpp."""
+
+    def __init__(self, path: Path, n_threads: int, *, repack: bool) -> None:
+        import llama_cpp.llama_cpp as lib
+
+        self._lib, self._n_threads = lib, n_threads
+        params = lib.llama_model_default_params()
+        params.use_extra_bufts = repack
+        self._model = lib.llama_model_load_from_file(str(path).encode(), params)
+
+    def new_stream(self, capacity: int, *, flash: bool) -> _LlamaCppStream:
+        """A context; ``flash`` switches flash attention."""
+        params = self._lib.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch = capacity, _CHUNK, _CHUNK
+        params.n_threads = params.n_threads_batch = self._n_threads
+        params.flash_attn_type = int(flash)
+        return _LlamaCppStream(self._lib, self._lib.llama_init_from_model(self._model, params))
+
+
+class _LlamaCppStream:
+    """A context of llama.cpp; positions are its own affair."""
+
+    def __init__(self, lib: Any, context: Any) -> None:
+        self._lib, self._context = lib, context
+
+    def extend(self, tokens: Sequence[int]) -> None:
+        """Decode, and wait for the logits after the last token."""
+        ids = (self._lib.llama_token * len(tokens))(*tokens)  # a batch only points to them
+        if self._lib.llama_decode(self._context, self._lib.llama_batch_get_one(ids, len(tokens))):
+            raise SystemExit("llama_decode failed")
+        self._lib.llama_get_logits(self._context)
+
+    def truncate(self, length: int) -> None:
+        """Forget every token from position ``length`` on."""
+        self._lib.llama_memory_seq_rm(self._lib.llama_get_memory(self._context), 0, length, -1)
+
+
+class _Native:
+    """A model in sprat."""
+
+    def __init__(self, path: Path, n_threads: int) -> None:
+        from sprat.runtime.backends.native import NativeBackend
+        from sprat.runtime.kernels.native import NativeKernels
+
+        file = GGUFFile.open(path)
+        self.spec = spec_from_metadata(file.metadata, file)
+        self.backend = NativeBackend(self.spec, file, NativeKernels(n_threads))
+
+    def new_stream(self, capacity: int, *, flash: bool) -> _Stream:
+        """A stream; its attention is always of the flash kind."""
+        return self.backend.new_stream(capacity)
+
+
+class _Server:
+    """Answers the parent's requests about one backend."""
+
+    def __init__(self, backend: str, path: Path, n_threads: int) -> None:
+        self._tokens: list[int] = np.random.default_rng(0).integers(0, 1000, 8192).tolist()
+        self._streams: dict[bool, _Stream] = {}
+        _import(backend)
+        start = time.perf_counter()
+        self._model = (
+            _Native(path, n_threads)
+            if backend == "native"
+            else _LlamaCpp(path, n_threads, repack=backend == "repacked")
+        )
+        self._model.new_stream(1024, flash=True).extend(self._tokens[:_FIRST_PROMPT])
+        self.first_token_seconds = time.perf_counter() - start
+
+    def fill(self, past: int, flash: bool) -> dict[str, float]:
+        """A new sequence with ``past`` tokens; the seconds of its last 512."""
+        self._streams.pop(flash, None)
+        stream = self._streams[flash] = self._model.new_stream(past + 2 * _CHUNK, flash=flash)
+        seconds = math.inf
+        for at in range(0, past, _CHUNK):
+            seconds = _timed(stream, self._tokens[at : at + _CHUNK])
+        return {"seconds": seconds}
+
+    def decode(self, past: int, flash: bool, n: int) -> dict[str, float]:
+        """Seconds per token of ``n`` tokens behind ``past``."""
+        stream = self._streams[flash]
+        stream.truncate(past)
+        stream.extend(self._tokens[:1])
+        return {"seconds": sum(_timed(stream, [token]) for token in self._tokens[1 : n + 1]) / n}
+
+    def prefill(self, past: int, flash: bool, n: int) -> dict[str, float]:
+        """Seconds of ``n`` tokens at once behind ``past``."""
+        self._streams[flash].truncate(past)
+        return {"seconds": _timed(self._streams[flash], self._tokens[-n:])}
+
+    def memory(self) -> dict[str, int]:
+        """Resident bytes that are not the mapped file, and the most that was ever resident."""
+        fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return {"anonymous": int(fields["RssAnon"].split()[0]) * 1024, "peak": peak_kib * 1024}
+
+    def routing(self) -> dict[str, float]:
+        """Entropy of the experts of 256 tokens, as a share of the even one, averaged over layers; 1 if dense."""
+        assert isinstance(self._model, _Native)
+        if self._model.spec.moe is None:
+            return {"entropy": 1.0}
+        chosen: dict[int, Counter[int]] = {}
+        observe = lambda layer, experts: chosen.setdefault(layer, Counter()).update(experts.ravel().tolist())  # noqa: E731
+        self._model.backend.new_stream(256, observe).extend(self._tokens[:256])
+        even = math.log(self._model.spec.moe.n_routed_experts)
+        return {"entropy": statistics.mean(_entropy(counts) / even for counts in chosen.values())}
+
+
+def _import(backend: str) -> None:
+    """What is loaded before the clock starts: the code, but nothing of the model."""
+    importlib.import_module("sprat.runtime.backends.native" if backend == "native" else "llama_cpp.llama_cpp")
+
+
+def _timed(stream: _Stream, tokens: Sequence[int]) -> float:
+    start = time.perf_counter()
+    stream.extend(tokens)
+    return time.perf_counter() - start
+
+
+def _entropy(counts: Counter[int]) -> float:
+    p = np.array(list(counts.values())) / counts.total()
+    return float(-(p * np.log(p)).sum())
+
+
+def _serve(backend: str, path: str, n_threads: str) -> None:
+    server = _Server(backend, Path(path), int(n_threads))
+    print(json.dumps({"seconds": server.first_token_seconds}), flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        print(json.dumps(getattr(server, request.pop("do"))(**request)), flush=True)
+
+
+if __name__ == "__main__":
+    _serve(*sys.argv[1:])
