@@ -18,7 +18,7 @@ demo: $(VENV)/.core
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
 
-test-all: $(VENV)/.test $(VENV)/.llamacpp $(VENV)/.browser
+test-all: $(VENV)/.test $(VENV)/.llamacpp $(VENV)/.onnx $(VENV)/.browser
 	$(BIN)/python -m pytest -m "slow or not slow"
 
 lint: $(VENV)/.test $(VENV)/.lint
@@ -47,6 +47,10 @@ $(VENV)/.lint: $(BIN)/python pyproject.toml
 # llama.cpp is compiled for this processor; the flags have one home (see its module for why).
 $(VENV)/.llamacpp: $(VENV)/.core
 	CMAKE_ARGS="$$($(BIN)/python -m sprat.runtime.backends.llamacpp_build)" $(BIN)/pip install --quiet "llama-cpp-python>=0.3.16"
+	touch $@
+
+$(VENV)/.onnx: $(BIN)/python pyproject.toml
+	$(BIN)/pip install --quiet "onnx>=1.21" "onnx-ir>=0.1.12" "onnxruntime>=1.24" "onnxruntime-genai>=0.9"
 	touch $@
 
 # To open the report in Chromium: apt install chromium. Without it those tests are skipped.
