@@ -22,6 +22,7 @@ from sprat.export.onnx.options import OnnxOptions
 from sprat.quant.formats.block import U8Array
 from sprat.quant.recipe import Recipe
 from sprat.runtime.bundle import TensorGroup
+from sprat.runtime.onnx_check import check_onnx
 from sprat.runtime.spec_json import spec_to_json
 from sprat.runtime.tensors import tensor_role
 
@@ -108,7 +109,9 @@ class OnnxArtifact:
         texts = {_MODEL_NAME: self._graph({**self.metadata, "sprat.source": self.checkpoint.hash()})}
         if self.genai is not None:
             texts[_GENAI_NAME] = self.genai
-        return (data, *(_write_whole(folder / name, text) for name, text in texts.items()))
+        written = (data, *(_write_whole(folder / name, text) for name, text in texts.items()))
+        check_onnx(folder / _MODEL_NAME)  # what we write must be what we would load
+        return written
 
     def _pack(self, weight: StoredWeight) -> Iterator[U8Array]:
         return weight.chunks()
