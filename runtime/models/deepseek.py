@@ -17,6 +17,8 @@ __all__ = ["DeepSeek", "MLAForm", "cheaper_form"]
 
 MLAForm = Literal["expanded", "absorbed"]
 
+_UNPACKED_ROWS = 340  # unpacking k_b and v_b takes as long as expanding so many rows: measured for V2-Lite in Q4_0
+
 
 class Attention:
     """Queries per head; keys and values come from one latent per token, which is all that the cache keeps."""
@@ -144,10 +146,11 @@ def attention_scale(spec: ModelSpec, mla: MLASpec) -> float:
 def cheaper_form(mla: MLASpec, n_new: int, n_rows: int) -> MLAForm:
     """The form with fewer multiplications per head, for ``n_new`` queries over ``n_rows`` rows of the cache.
 
-    Expanding costs once per row and makes scores cheap; absorbing costs once per query and makes scores dear.
+    Expanding costs once per row, and once for the matrices, and makes scores cheap; absorbing costs once per query
+    and makes scores dear.
     """
     projection = mla.kv_lora_rank * (mla.qk_nope_head_dim + mla.v_head_dim)
-    expanded = n_rows * projection + n_new * n_rows * (mla.qk_head_dim + mla.v_head_dim)
+    expanded = (n_rows + _UNPACKED_ROWS) * projection + n_new * n_rows * (mla.qk_head_dim + mla.v_head_dim)
     absorbed = n_new * projection + n_new * n_rows * (mla.latent_dim + mla.kv_lora_rank)
     return "expanded" if expanded < absorbed else "absorbed"
 
