@@ -24,7 +24,7 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A table of the file; unknown keys are errors."""
 
 
-class Provenance(_Table):
+class Provenance(_Table, frozen=True):
     """Where the factors come from."""
 
     machine: str
@@ -35,7 +35,7 @@ class Provenance(_Table):
     worst_error: float
 
 
-class Efficiency(_Table):
+class Efficiency(_Table, frozen=True):
     """Shares of the device's rates, for one kind of pass.
 
     Attributes:
@@ -59,7 +59,7 @@ class Efficiency(_Table):
     calls: Positive
 
 
-class Peaks(_Table):
+class Peaks(_Table, frozen=True):
     """From a device's peaks to the rates of sprat's kernels, where nobody measured them."""
 
     int8_share: Figure  # of the cores' int8 peak that a product of 512 tokens reaches
@@ -69,7 +69,7 @@ class Peaks(_Table):
     call_cycles: Figure  # of a kernel call that has next to nothing to do: Python, waking threads
 
 
-class Errors(_Table):
+class Errors(_Table, frozen=True):
     """The relative error that a prediction states, by the basis of the figure that decides it."""
 
     measured: Figure
@@ -82,7 +82,7 @@ class Errors(_Table):
         return figure.value
 
 
-class Calibration(_Table):
+class Calibration(_Table, frozen=True):
     """All factors."""
 
     provenance: Provenance

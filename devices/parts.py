@@ -22,7 +22,7 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A table of a profile: unknown keys are errors, so that a misspelt figure cannot be left out unnoticed."""
 
 
-class Figure(_Part):
+class Figure(_Part, frozen=True):
     """A number and why to believe it."""
 
     value: Annotated[float, msgspec.Meta(gt=0)]
@@ -30,7 +30,7 @@ class Figure(_Part):
     source: Annotated[str, msgspec.Meta(min_length=1)]
 
 
-class Cores(_Part):
+class Cores(_Part, frozen=True):
     """Cores of one kind. Operations count multiplications and additions, of the widest instructions that sprat uses."""
 
     kind: str  # "Cortex-A76"
@@ -51,7 +51,7 @@ class Cores(_Part):
         return self.count * self.clock_ghz.value * (self.f32_ops_per_cycle.value if self.f32_ops_per_cycle else 0)
 
 
-class Compute(_Part):
+class Compute(_Part, frozen=True):
     """What sprat's own kernels reach with all cores, where that was measured; peaks of the cores stand in elsewhere."""
 
     int8_gops: Figure  # products of int4 blocks with 512 tokens
@@ -60,7 +60,7 @@ class Compute(_Part):
     call_us: Figure  # a call with next to nothing to do
 
 
-class Memory(_Part):
+class Memory(_Part, frozen=True):
     """RAM: how much, how much of it the system keeps, and how fast it is read."""
 
     total_bytes: Figure
@@ -76,7 +76,7 @@ class Memory(_Part):
         return self.sustained_gbps or self.peak_gbps
 
 
-class Storage(_Part):
+class Storage(_Part, frozen=True):
     """A medium that a model can be read from; rates in 10^6 bytes per second, the page cache aside."""
 
     kind: str  # "microSD", "NVMe"
@@ -86,7 +86,7 @@ class Storage(_Part):
     random_1mib_mbps: Figure | None = None  # about an expert's size
 
 
-class Accelerator(_Part):
+class Accelerator(_Part, frozen=True):
     """A GPU or the like; one with ``shared_memory`` may take ``memory_bytes`` of the device's RAM."""
 
     name: str
@@ -96,14 +96,14 @@ class Accelerator(_Part):
     shared_memory: bool = False
 
 
-class Power(_Part):
+class Power(_Part, frozen=True):
     """Power of the whole device."""
 
     idle_watts: Figure | None = None
     load_watts: Figure | None = None
 
 
-class Thermal(_Part):
+class Thermal(_Part, frozen=True):
     """What heat does to it."""
 
     cooling: str  # "passive", "fan"
