@@ -20,13 +20,11 @@ INLINE void widen_halves(const uint8_t *from, int n, float *to) {
 
 // Blocks of Q8_0: a binary16 scale and 32 codes. The last one may be padded.
 INLINE void widen_int8(const uint8_t *from, int n, float *to) {
-    typedef int8_t S __attribute__((vector_size(LANES)));
     for (int i = 0; i < n; i += 32, from += 34) {
-        float numbers[32];
+        float rest[32], *into = n - i < 32 ? rest : to + i;
         const float scale = half_to_float(from);
-        for (int j = 0; j < 32; j += LANES)
-            store(numbers + j, to_float(__builtin_convertvector(load<S>(from + 2 + j), I)) * scale);
-        std::memcpy(to + i, numbers, least(n - i, 32) * sizeof(float));
+        for (int j = 0; j < 32; j += LANES) store(into + j, load_int8(from + 2 + j) * scale);
+        if (into == rest) std::memcpy(to + i, rest, (n - i) * sizeof(float));
     }
 }
 

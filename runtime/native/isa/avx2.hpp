@@ -38,6 +38,9 @@ INLINE int32_t largest_lane(I v) {
     return _mm_cvtsi128_si32(_mm_max_epi32(half, _mm_shuffle_epi32(half, 0xb1)));
 }
 
+INLINE F load_int8(const uint8_t *p) {
+    return to_float((I)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p))));
+}
 INLINE F load_half(const uint16_t *p) {
     return (F)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
 }

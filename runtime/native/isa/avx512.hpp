@@ -27,6 +27,9 @@ INLINE float sum(F v) { return _mm512_reduce_add_ps((__m512)v); }
 
 INLINE int32_t largest_lane(I v) { return _mm512_reduce_max_epi32((__m512i)v); }
 
+INLINE F load_int8(const uint8_t *p) {
+    return to_float((I)_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))));
+}
 INLINE F load_half(const uint16_t *p) {
     return (F)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
 }

@@ -56,6 +56,10 @@ INLINE B32 look_up(B32 index, const int8_t *table16) {
 }
 template <bool SIGNED> INLINE Chunk as_unsigned(const Chunk &codes) { return codes; }
 
+INLINE F load_int8(const uint8_t *p) {
+    const int8x8_t codes = vreinterpret_s8_u32(vdup_n_u32(load<uint32_t>(p)));
+    return (F)vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(codes))));
+}
 INLINE F load_half(const uint16_t *p) { return (F)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 INLINE F load_bf16(const uint16_t *p) { return (F)vshll_n_u16(vld1_u16(p), 16); }
 INLINE float half_to_float(const uint8_t *p) {

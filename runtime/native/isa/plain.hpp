@@ -66,6 +66,9 @@ INLINE int32_t largest_lane(I v) {
     const int32_t a = v[0] > v[1] ? v[0] : v[1], b = v[2] > v[3] ? v[2] : v[3];
     return a > b ? a : b;
 }
+INLINE F load_int8(const uint8_t *p) {
+    return F{float(int8_t(p[0])), float(int8_t(p[1])), float(int8_t(p[2])), float(int8_t(p[3]))};
+}
 INLINE F load_half(const uint16_t *p) {
     return F{half_bits_to_float(p[0]), half_bits_to_float(p[1]), half_bits_to_float(p[2]), half_bits_to_float(p[3])};
 }
