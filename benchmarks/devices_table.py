@@ -15,6 +15,7 @@ from sprat.devices.plan import Plan, Verdict
 from sprat.devices.report.charts.scale import format_number
 from sprat.devices.report.charts.stacks import gibibytes
 from sprat.devices.report.files import write_whole
+from sprat.devices.report.names import ModelNames
 from sprat.devices.results import Label, Measurement, read_results
 from sprat.planning import plan_model
 from sprat.runtime.shapes import shape_names
@@ -60,6 +61,7 @@ def document(plans: dict[str, list[Plan]], results: Sequence[Measurement]) -> It
             yield f"\n## {label.capitalize()}\n"
             columns = tuple(column.format(label) for column in _RUNS)
             yield from _markdown(columns, [_run_row(record) for record in ran])
+            yield from _reservations(ran)
     for model, rows in somewhere.items():
         yield f"\n## {model}, predicted\n"
         yield from _markdown(_DETAILS, [_plan_row(plan) for plan in rows])
@@ -91,12 +93,16 @@ def _plan_row(plan: Plan) -> tuple[str, ...]:
     return (*common, f"{format_number(found.ttft_s)} s", speed, error, found.decode_limit)
 
 
+def _name(record: Measurement) -> str:
+    return ModelNames([record], []).of_record(record).title
+
+
 def _run_row(record: Measurement) -> tuple[str, ...]:
     machine, samples = record.machine, record.samples_tps
     place = f"{record.device or 'this machine'} ({machine.processor if machine else 'unknown'})"
     spread = f" ± {format_number(statistics.stdev(samples))}" if len(samples) > 1 else ""
     return (
-        f"{record.model.name} {record.model.quant}" + (", random weights" if record.model.random_weights else ""),
+        _name(record),
         place,
         record.backend,
         str(record.threads),
@@ -105,6 +111,15 @@ def _run_row(record: Measurement) -> tuple[str, ...]:
         f"{format_number(record.ttft_ms.p50)} ms" if record.ttft_ms else "-",
         gibibytes(record.peak_rss_bytes) if record.peak_rss_bytes else "-",
     )
+
+
+def _reservations(ran: Sequence[Measurement]) -> Iterator[str]:
+    """What speaks against the figures: a busy machine, samples that spread, limits that could not be set."""
+    notes = [f"- {_cell(f'{_name(record)}, {record.work.test}: {note}')}" for record in ran for note in record.notes]
+    unset = [sentence for record in ran if record.emulation for sentence in record.emulation.not_emulated]
+    notes += [f"- not emulated: {_cell(sentence)}" for sentence in dict.fromkeys(unset)]
+    if notes:
+        yield from ("", "With reservations:", "", *notes)
 
 
 def _markdown(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:

@@ -36,6 +36,11 @@ class ModelName:
     name: str
     quant: str
 
+    @property
+    def title(self) -> str:
+        """Both, unless the name holds the quantization already: ``deepseek-v2-lite int4``."""
+        return f"{self.name} {self.quant}" if self.quant and self.quant.lower() not in self.name.lower() else self.name
+
 
 class ModelNames:
     """Names of models: a prediction takes that of the model that ran with just as many bytes of weights.
@@ -45,7 +50,8 @@ class ModelNames:
 
     def __init__(self, records: Iterable[Measurement], plans: Iterable[PlanSummary]) -> None:
         records, plans = list(records), list(plans)
-        self._ran = {each.model.size_bytes: each.model for each in records if each.label is not Label.PREDICTED}
+        ran = [each for each in records if each.label is not Label.PREDICTED]
+        self._ran = {each.model.size_bytes: _own_name(each) for each in ran}
         self._quants: dict[str, set[str]] = defaultdict(set)
         for found in [*map(self.of_record, records), *map(self.of_plan, plans)]:
             self._quants[found.name].add(found.quant)
@@ -53,18 +59,15 @@ class ModelNames:
     def of_record(self, record: Measurement) -> ModelName:
         """What the record is about."""
         ran = self._ran.get(record.model.size_bytes) if record.label is Label.PREDICTED else None
-        model = ran or record.model
-        return _model_name(model.name, model.quant)
+        return ran or _own_name(record)
 
     def of_plan(self, plan: PlanSummary) -> ModelName:
         """What the plan is about."""
-        ran = self._ran.get(weight_bytes(plan))
-        return _model_name(ran.name, ran.quant) if ran else _model_name(plan.model, plan.quant)
+        return self._ran.get(weight_bytes(plan)) or _model_name(plan.model, plan.quant)
 
     def title(self, model: ModelName) -> str:
         """What stands over a chart of ``model``."""
-        alone = len(self._quants[model.name]) == 1 and model.quant and model.quant.lower() not in model.name.lower()
-        return f"{model.name} {model.quant}" if alone else model.name
+        return model.title if len(self._quants[model.name]) == 1 else model.name
 
     def row(self, device: str, model: ModelName) -> str:
         """What stands beside a bar of ``model`` on ``device``."""
@@ -105,6 +108,12 @@ def known_profile(name: str | None) -> DeviceProfile | None:
 def write_tokens(count: float) -> str:
     """A number of tokens as people in the field write it: ``512``, ``4k``, ``128k``."""
     return f"{count / 1024:g}k" if count >= 1024 and count % 512 == 0 else f"{count:,.0f}"
+
+
+def _own_name(record: Measurement) -> ModelName:
+    """A shape that was cut to some layers says so: it is much faster than the whole."""
+    layers = record.settings.get("layers")
+    return _model_name(record.model.name + (f", {layers} layers" if layers else ""), record.model.quant)
 
 
 def _model_name(name: str, quant: str) -> ModelName:

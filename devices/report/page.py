@@ -141,7 +141,7 @@ def _told(name: str, values: Iterable[str]) -> dict[str, str]:
 
 def _file(run: Run) -> str:
     model = run.record.model
-    weights = " with random weights" if model.random_weights else ""
+    weights = " with random weights" if model.random_weights and "random weights" not in run.model else ""
     return f"{run.model}{weights}" + (f" ({model.digest[:_DIGEST]}…)" if model.digest else "")
 
 

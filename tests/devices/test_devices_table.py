@@ -22,7 +22,7 @@ def document():
     plans = {model: plan_model(model) for model in ("demo", "deepseek-v2-lite", "r1-distill-llama-70b")}
     hostile = msgspec.structs.replace(MODEL, name="a|b\n<script>")
     results = [
-        measurement(model=hostile),
+        measurement(model=hostile, notes=("other programs used 40% of the cores",)),
         measurement(label=Label.EMULATED, device="rpi5-8gb", emulation=LIMITS),
         measurement(label=Label.PREDICTED, device="rpi5-8gb"),
     ]
@@ -51,6 +51,10 @@ def test_labels_stand_in_columns_of_their_own_and_predictions_of_a_file_are_left
         labels = {label for label in Label if any(label in title for title in header)}
         assert len(labels) <= 1
     assert document.count("| native |") == 2
+
+
+def test_what_speaks_against_a_figure_stands_below_it(document):
+    assert "With reservations:\n\n- a¦b ‹script> Q4_0, tg128: other programs used 40% of the cores" in document
 
 
 def test_what_fits_nowhere_is_a_sentence(document):

@@ -138,6 +138,12 @@ def test_runs_in_different_ways_are_told_apart_and_a_repeated_one_counts_once(tm
     assert rows == {"Cortex-A76, 2 threads": "5.0", "Cortex-A76, 4 threads": "9.0"}
 
 
+def test_a_shape_cut_to_some_layers_says_so(tmp_path):
+    page, report = write_report(tmp_path, [measurement(), measurement(settings={"layers": 6})])
+    assert {row[0] for row in report.figures[0].table.rows} == {"student Q4_0", "student, 6 layers Q4_0"}
+    assert "student, 6 layers Q4_0" in Page(page).text
+
+
 def test_two_machines_with_one_processor_are_told_apart(tmp_path):
     machines = [msgspec.structs.replace(MACHINE, memory_bytes=size << 30) for size in (4, 8)]
     _, report = write_report(tmp_path, [measurement(machine=machine) for machine in machines])
