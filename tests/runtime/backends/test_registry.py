@@ -32,7 +32,9 @@ def add(monkeypatch):
 
 
 def request(memory_bytes=None):
-    return SimpleNamespace(file=SimpleNamespace(path="x.gguf", format="gguf"), memory_bytes=memory_bytes)
+    return SimpleNamespace(
+        file=SimpleNamespace(path="x.gguf", format="gguf"), memory_bytes=memory_bytes, deterministic=False
+    )
 
 
 def test_every_file_of_the_folder_is_found():
