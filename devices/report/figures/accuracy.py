@@ -33,7 +33,10 @@ def accuracy_figure(evidence: Evidence) -> Figure:
         slug="accuracy",
         question=_QUESTION,
         finding=_finding(everything),
-        note="Right of the middle: the prediction was too fast; left: too slow. Shaded: within 35 %.",
+        note=(
+            "Right of the middle: the prediction was too fast; left: too slow. Shaded: within 35 %. The end of the page "
+            "says what an emulation leaves as it is."
+        ),
         draw=titled(panels),
         table=_table(groups),
     )
@@ -56,11 +59,15 @@ def _work(run: Run) -> object:
 
 
 def _finding(pairs: Sequence[Pair]) -> str:
-    errors = [abs(pair.error_share) for pair in pairs]
-    cases = "1 case" if len(pairs) == 1 else f"{len(pairs)} cases"
-    return (
-        f"In {cases}, predictions miss by {statistics.median(errors):.0%} in the median and {max(errors):.0%} at worst."
-    )
+    """A sentence per label: an emulation keeps some of its machine's speed, so that it judges predictions less."""
+    return " ".join(_sentence(label, pairs) for label in Label if any(pair.kind is label for pair in pairs))
+
+
+def _sentence(label: Label, pairs: Sequence[Pair]) -> str:
+    errors = [abs(pair.error_share) for pair in pairs if pair.kind is label]
+    cases = "1 case" if len(errors) == 1 else f"{len(errors)} cases"
+    median, worst = statistics.median(errors), max(errors)
+    return f"In {cases}, predictions miss what was {label} by {median:.0%} in the median and {worst:.0%} at worst."
 
 
 def _table(groups: Mapping[str, Sequence[Pair]]) -> Table:
