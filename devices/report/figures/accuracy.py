@@ -34,7 +34,7 @@ def accuracy_figure(evidence: Evidence) -> Figure:
         question=_QUESTION,
         finding=_finding(everything),
         note=(
-            "Right of the middle: the prediction was too fast; left: too slow. Shaded: within 35 %. The end of the page "
+            "Right of the middle: the prediction was too fast; left: too slow. Shaded: within 35 %. The page's end "
             "says what an emulation leaves as it is."
         ),
         draw=titled(panels),
