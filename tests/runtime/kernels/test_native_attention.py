@@ -15,8 +15,9 @@ from sprat.runtime.spec import RopeSpec
 
 pytestmark = needs_native
 few = settings(deadline=None, max_examples=15)
-# Rows that are not float32 meet the queries as int16, of 11 bits for the largest number of a row.
-TOLERANCE = {"f32": 5e-5, "f16": 8e-3, "int8": 8e-3}
+# Rows that are not float32 meet the queries as int16, of 11 bits for the largest number of a row. Typical errors are
+# below 0.001; random rows have the sharpest softmax, and one number of thousands may be off by 0.01.
+TOLERANCE = {"f32": 5e-5, "f16": 2e-2, "int8": 2e-2}
 every_storage = pytest.mark.parametrize("storage", TOLERANCE)
 tokens, past = st.integers(1, 33), st.integers(0, 300)
 
