@@ -31,7 +31,7 @@ STORY = "Mia has 347 stamps. A friend gives Mia 285 more. Then Mia sells 96 of t
 COMMAND = "Could you dim the bedroom light to 40 percent in ten minutes?"
 
 _VERIFY_TOKENS = 512
-_MAX_KLD = 0.25  # int4 costs a model of 13 million weights about half of this
+_MAX_KLD = 0.25  # int4 costs the student 0.07 here; a broken tensor costs far more
 _SHADES = " ░▒▓█"
 
 
