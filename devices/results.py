@@ -6,6 +6,7 @@ memory, storage, heat, energy). ``None`` stands for what this machine cannot tel
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 from collections.abc import Iterable
@@ -210,7 +211,8 @@ def write_results(path: str | os.PathLike[str], records: Iterable[Measurement]) 
         partial.write_bytes(b"".join(msgspec.json.encode(record) + b"\n" for record in records))
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # then there is none
+            partial.unlink()
         raise ResultsError(f"{path}: cannot be written ({error.strerror}); choose another folder with -o") from error
 
 

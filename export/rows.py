@@ -84,8 +84,8 @@ class AsFloat32:
 
 
 @dataclass(frozen=True, slots=True)
-class Stacked:
-    """Matrices of one shape and format, one below the other: the experts of a layer."""
+class _Parts:
+    """Matrices of one shape and format as one; in which order their rows come, a subclass says."""
 
     parts: Sequence[Rows]
 
@@ -103,6 +103,11 @@ class Stacked:
     def format(self) -> BlockFormat:
         """The format of all parts."""
         return self.parts[0].format
+
+
+@dataclass(frozen=True, slots=True)
+class Stacked(_Parts):
+    """Matrices of one shape and format, one below the other: the experts of a layer."""
 
     def read_into(self, start: int, out: U8Array) -> None:
         """Rows from ``start`` on, out of as many parts as they span."""
@@ -115,25 +120,8 @@ class Stacked:
 
 
 @dataclass(frozen=True, slots=True)
-class Alternating:
+class Alternating(_Parts):
     """The first rows of all parts, then their second rows, and so on: an expert's gate and up, as ``QMoE`` has them."""
-
-    parts: Sequence[Rows]
-
-    @property
-    def n_rows(self) -> int:
-        """Rows of all parts."""
-        return len(self.parts) * self.parts[0].n_rows
-
-    @property
-    def n_columns(self) -> int:
-        """Weights in a row."""
-        return self.parts[0].n_columns
-
-    @property
-    def format(self) -> BlockFormat:
-        """The format of all parts."""
-        return self.parts[0].format
 
     def read_into(self, start: int, out: U8Array) -> None:
         """Rows from ``start`` on, out of all parts by turns."""

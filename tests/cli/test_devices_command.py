@@ -1,25 +1,16 @@
 import json
 
 import pytest
+from quick_probe import RATES, shorten_probe
 
 from sprat.cli import main
-from sprat.devices.probe import KernelRates
-from sprat.devices.probe import memory as probe_memory
-from sprat.devices.probe import storage as probe_storage
-
-RATES = KernelRates(name="pretended", int8_ops_per_s=2e11, one_token_ops_per_s=5e10, f32_ops_per_s=1e11, call_s=1e-5)
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch, tmp_path):
     """A probe of milliseconds, and a config folder of its own."""
-    monkeypatch.setattr(probe_memory, "_MOST_BYTES", 1 << 20)
-    monkeypatch.setattr(probe_memory, "_LEAST_BYTES", 1 << 20)
-    monkeypatch.setattr(probe_memory, "_SECONDS", 0.01)
-    monkeypatch.setattr(probe_storage, "_FILE_BYTES", 16 << 20)
-    monkeypatch.setattr(probe_storage, "_READ_SECONDS", 0.01)
     monkeypatch.setattr("sprat.runtime.kernels.rates.measure_rates", lambda _n_threads: RATES)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    shorten_probe(monkeypatch, tmp_path / "config")
 
 
 def run(capsys, *arguments):

@@ -4,11 +4,11 @@ import os
 
 import msgspec
 import pytest
+from quick_probe import RATES, shorten_probe
 
 from sprat.devices.contradictions import contradictions
 from sprat.devices.parts import Basis
 from sprat.devices.probe import KernelRates, measure_again, probe
-from sprat.devices.probe import memory as probe_memory
 from sprat.devices.probe import storage as probe_storage
 from sprat.devices.probe.storage import storage_rates
 from sprat.devices.profile import load_profile, parse_profile, profile_names, save_profile, user_folder
@@ -16,18 +16,11 @@ from sprat.errors import DeviceError
 from sprat.runtime.kernels.rates import kernel_rates
 from sprat.runtime.kernels.reference import ReferenceKernels
 
-RATES = KernelRates(name="pretended", int8_ops_per_s=2e11, one_token_ops_per_s=5e10, f32_ops_per_s=1e11, call_s=1e-5)
-
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch, tmp_path):
     """Less memory, a smaller file, and hundredths of seconds."""
-    monkeypatch.setattr(probe_memory, "_MOST_BYTES", 1 << 20)
-    monkeypatch.setattr(probe_memory, "_LEAST_BYTES", 1 << 20)
-    monkeypatch.setattr(probe_memory, "_SECONDS", 0.01)
-    monkeypatch.setattr(probe_storage, "_FILE_BYTES", 16 << 20)
-    monkeypatch.setattr(probe_storage, "_READ_SECONDS", 0.01)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    shorten_probe(monkeypatch, tmp_path / "config")
 
 
 def pretend(_n_threads):

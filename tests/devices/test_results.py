@@ -95,6 +95,12 @@ def test_what_is_no_results_file_is_refused(content, told, tmp_path):
         read_results(path)
 
 
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ResultsError, match="cannot be written"):
+        write_results(tmp_path / "file" / "out.jsonl", [])
+
+
 def test_a_missing_file_and_a_missing_folder_are_refused(tmp_path):
     with pytest.raises(ResultsError, match="cannot be read"):
         read_results(tmp_path / "none.jsonl")

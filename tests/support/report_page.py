@@ -3,20 +3,14 @@
 import html.parser
 import math
 
+import bench_records
+import msgspec
 from bench_records import MACHINE, MODEL, measurement
 
 from sprat.devices.report.build import make_report
-from sprat.devices.results import Emulation, Label, MeasuredModel, Moment, Percentiles, Sustained, Work, write_results
+from sprat.devices.results import Label, MeasuredModel, Moment, Percentiles, Sustained, Work, write_results
 
-LIMITS = Emulation(
-    cgroup_version=2,
-    memory_bytes=4 << 30,
-    n_cores=4,
-    cpu_share=0.5,
-    read_bytes_per_second=90_000_000,
-    storage="microSD",
-    not_emulated=("memory is as fast as this machine's",),
-)
+LIMITS = msgspec.structs.replace(bench_records.LIMITS, cgroup_version=2, memory_bytes=4 << 30, cpu_share=0.5)
 LARGE = MeasuredModel(name="deepseek-v2-lite", quant="Q4_0", size_bytes=8_800_000_000, n_params=15_700_000_000)
 MAP = {"resident weights": 900 << 20, "experts": 7 << 30, "cache": 120 << 20, "buffers": 340 << 20, "reserve": 1 << 30}
 
