@@ -21,7 +21,8 @@ test: $(VENV)/.test
 test-all: $(VENV)/.test $(VENV)/.llamacpp $(VENV)/.onnx $(VENV)/.browser
 	$(BIN)/python -m pytest -m "slow or not slow"
 
-lint: $(VENV)/.test $(VENV)/.lint
+# mypy reads the types of onnx and onnx-ir, so they are installed too.
+lint: $(VENV)/.test $(VENV)/.lint $(VENV)/.onnx
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
