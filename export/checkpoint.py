@@ -19,8 +19,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,8 +28,9 @@ import numpy as np
 from sprat.errors import CheckpointError
 from sprat.export.config_file import CONFIG, checkpoint_spec, read_config
 from sprat.export.fp8 import F8_E4M3, ScaledBlocks, scale_shape
+from sprat.export.gguf import ReportProgress
 from sprat.export.rows import Rows
-from sprat.export.scan import FileScan, scan_file
+from sprat.export.scan import FileScan, scan_files
 from sprat.export.shards import find_shards, read_shards
 from sprat.export.source_tensor import ComputedRow, SourceTensor
 from sprat.export.stored import SourceFile, StoredTensor
@@ -76,6 +76,7 @@ class Checkpoint:
     files: tuple[SourceFile, ...]
     _stored: Mapping[str, StoredTensor]  # under the source's names, without those left out by rule
     _origins: Mapping[str, Origin]
+    _scans: dict[SourceFile, FileScan] = field(init=False, default_factory=dict)  # of all files, or none yet
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
@@ -167,15 +168,18 @@ class Checkpoint:
             raise CheckpointError(f"{self.path}: no tensor {name!r} can be made from what it holds")
         return self.tensors[name].weight()
 
-    def verify_complete(self) -> None:
+    def verify_complete(self, progress: ReportProgress = lambda _: None) -> None:
         """Read everything once and make sure that an export cannot fail half-way because of it.
+
+        Args:
+            progress: called after each chunk; see :func:`~sprat.export.scan.scan_files`.
 
         Raises:
             CheckpointError: weights that are missing, surplus, misshapen, NaN or infinite; all of them in one message.
             ExportError: the source changed since it was opened.
         """
         problems = self._structure()
-        damaged = [repr(name) for scan in self._scans.values() for name in scan.damaged]
+        damaged = [repr(name) for scan in self._scan(progress).values() for name in scan.damaged]
         if damaged:
             problems.append(f"{len(damaged)} with NaN or infinite weights: {listing(damaged)}")
         if problems:
@@ -195,10 +199,10 @@ class Checkpoint:
         For a GGUF that of its bytes; for a folder that of what ``sha256sum`` prints for config and shards in the order
         of their names. Shares its pass over the files with :meth:`verify_complete`.
         """
-        digests = [scan.sha256 for scan in self._scans.values()]
+        digests = [scan.sha256 for scan in self._scan().values()]
         if len(digests) == 1:
             return digests[0]
-        lines = sorted((file.path.name, scan.sha256) for file, scan in self._scans.items())
+        lines = sorted((file.path.name, scan.sha256) for file, scan in self._scan().items())
         return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in lines).encode()).hexdigest()
 
     def check_unchanged(self) -> None:
@@ -210,13 +214,14 @@ class Checkpoint:
         for file in self.files:
             file.check_unchanged()
 
-    @functools.cached_property
-    def _scans(self) -> dict[SourceFile, FileScan]:
-        tensors: dict[SourceFile, list[StoredTensor]] = {file: [] for file in self.files}
-        for tensor in self._stored.values():
-            tensors[tensor.file].append(tensor)
-        with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:  # each scan keeps two cores busy
-            return dict(zip(tensors, pool.map(scan_file, tensors, tensors.values()), strict=True))
+    def _scan(self, progress: ReportProgress = lambda _: None) -> Mapping[SourceFile, FileScan]:
+        """The pass over the files, made once."""
+        if not self._scans:
+            tensors: dict[SourceFile, list[StoredTensor]] = {file: [] for file in self.files}
+            for tensor in self._stored.values():
+                tensors[tensor.file].append(tensor)
+            self._scans.update(scan_files(tensors, progress))
+        return self._scans
 
     def _rows(self, source: str) -> Rows:
         stored = self._stored[source]

@@ -69,7 +69,7 @@ class FileLayout(Protocol[Tensor]):
 class Progress:
     """How far a file is."""
 
-    tensor: str
+    tensor: str  # or what is done before the first
     done_bytes: int
     total_bytes: int
 

@@ -139,7 +139,7 @@ def export(
         onnx: how an ONNX graph is made.
         context: tokens to plan the cache for; the model's limit, at most 4096, unless given.
         force: replace an older bundle at ``out``, and write what does not fit.
-        progress: called after each chunk.
+        progress: called after each chunk that is read or written.
 
     Raises:
         InputError: the source, the device, a format or a rule cannot be used, or the model does not fit.
@@ -157,7 +157,7 @@ def export(
     folder = BundleFolder.beside(out)
     for artifact in artifacts.values():
         artifact.check_room(folder.partial)
-    checkpoint.verify_complete()
+    checkpoint.verify_complete(progress)
     folder.make()
     written = [file for artifact in artifacts.values() for file in artifact.write(folder.partial, progress)]
     texts = tokenizer_texts(checkpoint, tokenizer, complete="onnx" in artifacts)

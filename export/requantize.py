@@ -15,10 +15,11 @@ from sprat.export.gguf import ReportProgress, WrittenFile, write_gguf
 from sprat.export.gguf_artifact import QUANTIZATION_VERSION, group_tensors
 from sprat.export.gguf_layout import PlannedTensor, plan_layout
 from sprat.export.repack import repack
+from sprat.export.scan import scan_files
 from sprat.export.source_tensor import SourceTensor
 from sprat.export.stored import SourceFile, StoredTensor
 from sprat.quant.recipe import Recipe
-from sprat.runtime.bundle import TensorGroup, file_sha256
+from sprat.runtime.bundle import TensorGroup
 from sprat.runtime.foreign import any_format
 from sprat.runtime.gguf import GGUFFile
 from sprat.runtime.gguf_header import ValueType
@@ -73,7 +74,7 @@ def quantize(
         tensor_rules: formats for some tensors, ``"ffn_down_exps=q5_0"``; later ones win.
         align: bytes to lay tensors on multiples of; by default as in ``source``.
         force: replace ``out`` if it exists.
-        progress: called after each chunk.
+        progress: called after each chunk that is read or written.
 
     Raises:
         InputError: the source cannot be trusted or read, or a format or rule is unknown.
@@ -93,7 +94,7 @@ def quantize(
         out,
         layout,
         lambda planned: repack(tensors[planned.name], planned.format),
-        source=file_sha256(source),
+        source=scan_files({file: ()}, progress)[file].sha256,
         check_source=file.check_unchanged,
         progress=progress,
     )

@@ -1,4 +1,4 @@
-"""One pass over a source file: its SHA-256, and which of its tensors hold NaN or infinite weights.
+"""One pass over source files: their SHA-256, and which of their tensors hold NaN or infinite weights.
 
 Both need every byte, and a checkpoint is larger than memory, so they share the reading.
 """
@@ -6,19 +6,23 @@ Both need every byte, and a checkpoint is larger than memory, so they share the 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from sprat.export.fp8 import F8_E4M3
+from sprat.export.gguf import Progress, ReportProgress
 from sprat.export.stored import SourceFile, StoredTensor
 from sprat.quant.convert import first_nonfinite
 from sprat.quant.formats import BlockFormat
 from sprat.quant.formats.block import U8Array
 
-__all__ = ["FileScan", "all_finite", "scan_file"]
+__all__ = ["FileScan", "all_finite", "scan_files"]
 
 CHUNK_BYTES = 1 << 20  # small enough to stay in the cache between reading, hashing and looking
 
@@ -48,11 +52,35 @@ def all_finite(packed: U8Array, form: BlockFormat) -> bool:
     return not bits.size or bool((bits << 1).max() < limit)
 
 
-def scan_file(file: SourceFile, tensors: Iterable[StoredTensor]) -> FileScan:
-    """Read ``file`` from end to end, and look at the weights of those ``tensors`` that lie in it."""
+def scan_files(
+    files: Mapping[SourceFile, Iterable[StoredTensor]], progress: ReportProgress = lambda _: None
+) -> dict[SourceFile, FileScan]:
+    """Read every file from end to end, and look at the weights of those of its tensors that are named.
+
+    Args:
+        files: each with the tensors to look at.
+        progress: called after each chunk, from any thread but never from two at once.
+
+    Raises:
+        ExportError: a file changed since it was found.
+    """
+    total = sum(file.nbytes for file in files)
+    done, lock = 0, threading.Lock()
+
+    def count(n_bytes: int) -> None:
+        nonlocal done
+        with lock:
+            done += n_bytes
+            progress(Progress("reading the source", done, total))
+
+    with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:  # each scan keeps two cores busy
+        return dict(zip(files, pool.map(partial(_scan_file, count), files, files.values()), strict=True))
+
+
+def _scan_file(count: Callable[[int], None], file: SourceFile, tensors: Iterable[StoredTensor]) -> FileScan:
     damaged: list[str] = []
     at = 0
-    with _BackgroundHash() as digest:
+    with _BackgroundHash(count) as digest:
         for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
             _hash_gap(digest, file, at, tensor.offset)
             if not _scan_tensor(digest, tensor):
@@ -82,7 +110,8 @@ def _hash_gap(digest: _BackgroundHash, file: SourceFile, start: int, stop: int) 
 class _BackgroundHash:
     """SHA-256 in a thread of its own, one chunk behind: hashing costs more than reading and looking together."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: Callable[[int], None]) -> None:
+        self._count = count  # told of every chunk's bytes
         self._digest = hashlib.sha256()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="source-hash")
         self._last: Future[None] | None = None
@@ -90,6 +119,7 @@ class _BackgroundHash:
     def update(self, chunk: U8Array) -> None:
         self._wait()
         self._last = self._worker.submit(self._digest.update, chunk.data)
+        self._count(chunk.nbytes)
 
     def hexdigest(self) -> str:
         self._wait()

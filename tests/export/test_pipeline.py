@@ -236,17 +236,23 @@ def test_a_source_that_changes_while_it_is_read_is_an_error_and_makes_no_bundle(
 
 def test_a_disk_without_room_is_refused_before_the_source_is_read(source, tmp_path, monkeypatch):
     monkeypatch.setattr("sprat.export.gguf._free_bytes", lambda folder: 1000)
-    monkeypatch.setattr("sprat.export.checkpoint.Checkpoint.verify_complete", lambda self: pytest.fail("was read"))
+    monkeypatch.setattr("sprat.export.checkpoint.Checkpoint.verify_complete", lambda *_: pytest.fail("was read"))
     with pytest.raises(ExportError, match=r"bytes are still to be written and 1,000 are free; free [\d,]+ bytes"):
         export(source, tmp_path / "new" / "out")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_progress_reaches_the_whole_file(source, tmp_path):
+def test_progress_goes_through_the_whole_source_and_then_the_whole_file(source, tmp_path):
     seen = []
     bundle = export(source, tmp_path / "out", progress=seen.append).bundle
-    assert seen[-1].total_bytes == bundle.artifact().stat().st_size
-    assert len({event.tensor for event in seen}) == len(gguf.GGUFReader(bundle.artifact()).tensors)
+    reading = [event for event in seen if event.tensor == "reading the source"]
+    writing = seen[len(reading) :]
+    source_bytes = sum((source / name).stat().st_size for name in ("config.json", "model.safetensors"))
+    assert {event.total_bytes for event in reading} == {source_bytes}
+    assert [event.done_bytes for event in reading] == sorted(event.done_bytes for event in reading)
+    assert reading[-1].done_bytes == source_bytes
+    assert writing[-1].total_bytes == bundle.artifact().stat().st_size
+    assert len({event.tensor for event in writing}) == len(gguf.GGUFReader(bundle.artifact()).tensors)
 
 
 def test_the_manifest_knows_the_file(source, tmp_path):

@@ -12,7 +12,7 @@ import click
 __all__ = ["human_bytes", "print_json", "print_table", "progress_bar"]
 
 _PLAIN_WIDTH = 200
-_PLAIN_STEP = 0.1  # without a terminal: one line per tenth
+_PLAIN_LINES = 10  # without a terminal: one per tenth
 
 
 def human_bytes(n_bytes: float) -> str:
@@ -87,13 +87,13 @@ def _terminal_bar(label: str) -> Iterator[Callable[[float, float, str], None]]:
 
 
 def _plain_lines(label: str) -> Callable[[float, float, str], None]:
-    printed = 0.0
+    shown = 0
 
     def show(done: float, total: float, what: str) -> None:
-        nonlocal printed
-        share = done / total if total else 1.0
-        if share >= printed + _PLAIN_STEP or (share >= 1.0 > printed):
-            printed = share
-            click.echo(f"{label}: {share:.0%} {what}", err=True)
+        nonlocal shown
+        reached = int(_PLAIN_LINES * done / total) if total else _PLAIN_LINES
+        if reached > shown:
+            click.echo(f"{label}: {reached / _PLAIN_LINES:.0%} {what}", err=True)
+        shown = reached  # less than before: the next file began
 
     return show
