@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sprat.errors import ExportError
 from sprat.export.gguf import ReportProgress, write_gguf
 from sprat.export.gguf_layout import Layout, PlannedTensor, plan_layout
 from sprat.quant.formats import format_names, get_format
@@ -25,7 +26,7 @@ from sprat.runtime.shapes import shape_spec
 from sprat.runtime.spec import FrequencyFactors, ModelSpec
 from sprat.runtime.tensors import ROPE_FREQS, expected_tensors
 
-__all__ = ["cached_shape", "write_shape"]
+__all__ = ["cached_shape", "clear_cache", "shape_cache", "write_shape"]
 
 _PAGE = 4096  # mixtures are laid on pages, as `sprat export` does
 _POOL_BLOCKS = 65_521  # a prime: the same blocks meet a row at another place each time they come around
@@ -70,11 +71,33 @@ def cached_shape(
     """
     spec = shape_spec(shape, layers=layers)
     layout = _layout(spec, shape, quant)
-    path = _cache_folder() / f"{shape}-{spec.n_layers}-layers-{quant.upper()}.gguf"
+    path = shape_cache() / f"{shape}-{spec.n_layers}-layers-{quant.upper()}.gguf"
     if not _holds(path, layout):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_gguf(path, layout, functools.partial(_pack, spec), progress=progress)
     return path
+
+
+def shape_cache() -> Path:
+    """Where :func:`cached_shape` keeps its files; need not exist."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sprat" / "shapes"
+
+
+def clear_cache() -> int:
+    """Remove all files of :func:`cached_shape`, unfinished ones too; returns their bytes.
+
+    Raises:
+        ExportError: one cannot be removed.
+    """
+    freed = 0
+    for path in shape_cache().glob("*"):
+        try:
+            size = path.stat().st_size
+            path.unlink()
+        except OSError as error:
+            raise ExportError(f"{path}: cannot be removed ({error.strerror}); {freed:,} bytes were freed") from error
+        freed += size
+    return freed
 
 
 def _layout(spec: ModelSpec, shape: str, quant: str) -> Layout:
@@ -99,10 +122,6 @@ def _holds(path: Path, layout: Layout) -> bool:
         return False
     with path.open("rb") as file:
         return file.read(len(layout.header)) == layout.header
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sprat" / "shapes"
 
 
 def _pack(spec: ModelSpec, tensor: PlannedTensor) -> Iterator[U8Array]:

@@ -106,7 +106,12 @@ def test_a_shape_needs_no_weights_and_is_written_once(tmp_path, capsys, monkeypa
     code, out, err = run(capsys, *arguments)
     assert code == 0
     assert file.stat().st_mtime_ns == written
-    assert "random weights" in out
+    assert f" of random weights stay in {file.parent}; remove: sprat bench --clear-cache" in out
+    size = file.stat().st_size
+    code, out, _ = run(capsys, "--clear-cache", "--json")
+    assert (code, json.loads(out)) == (0, {"folder": str(file.parent), "freed_bytes": size})
+    assert not file.exists()
+    assert run(capsys, "--clear-cache")[1] == f"0 B of random weights removed from {file.parent}\n"
 
 
 def test_results_are_compared_side_by_side(tmp_path, capsys):

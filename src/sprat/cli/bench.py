@@ -11,7 +11,7 @@ import click
 from sprat.bench import BenchOptions, bench
 from sprat.bench.trace import TraceReport
 from sprat.cli.bench_tables import csv_text, print_comparison, print_details, print_speeds, print_trace
-from sprat.cli.terminal import print_json, progress_bar
+from sprat.cli.terminal import human_bytes, print_json, progress_bar
 from sprat.devices.compare import compare, differences
 from sprat.devices.results import Measurement, check_place, read_results, write_results
 
@@ -64,11 +64,14 @@ def _counts(_context: click.Context, _option: click.Parameter, text: str) -> tup
     metavar="A B",
     help="Measure nothing: hold the results in file B against those in A.",
 )
+@click.option("--clear-cache", is_flag=True, help="Measure nothing: remove the files that --shape wrote.")
 @click.option("--json", "form", flag_value="json", help="Print one JSON object per test.")
 @click.option("--markdown", "form", flag_value="markdown", help="Print markdown tables, on a terminal too.")
 @click.option("--csv", "form", flag_value="csv", help="Print CSV.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Also write JSON lines to this file.")
-def command(*, form: str | None, output: Path | None, files: tuple[Path, Path] | None, **options: Any) -> None:
+def command(
+    *, form: str | None, output: Path | None, files: tuple[Path, Path] | None, clear_cache: bool, **options: Any
+) -> None:
     """Measure how fast MODEL (a bundle or a GGUF) runs here, or under the limits of a device.
 
     Each test is warmed up until it is stable and then repeated. Every figure says whether it was measured on this
@@ -76,6 +79,9 @@ def command(*, form: str | None, output: Path | None, files: tuple[Path, Path] |
     """
     if files:
         _compare(*files, as_json=form == "json")
+        return
+    if clear_cache:
+        _clear_cache(as_json=form == "json")
         return
     if output:
         check_place(output)
@@ -105,9 +111,29 @@ def _print(records: Sequence[Measurement], traces: Sequence[TraceReport], *, mar
         print_trace(report, markdown=markdown)
     for note in dict.fromkeys(f"{record.work.test}: {note}" for record in records for note in record.notes):
         click.echo(f"note: {note}")
+    if records[0].model.random_weights:
+        _print_cache()
     if emulation := records[0].emulation:
         for sentence in emulation.not_emulated:
             click.echo(f"not emulated: {sentence}")
+
+
+def _print_cache() -> None:
+    from sprat.export.random_shape import shape_cache
+
+    folder = shape_cache()
+    size = human_bytes(sum(path.stat().st_size for path in folder.glob("*")))
+    click.echo(f"note: {size} of random weights stay in {folder}; remove: sprat bench --clear-cache")
+
+
+def _clear_cache(*, as_json: bool) -> None:
+    from sprat.export.random_shape import clear_cache, shape_cache
+
+    freed, folder = clear_cache(), shape_cache()
+    if as_json:
+        print_json({"folder": folder, "freed_bytes": freed})
+    else:
+        click.echo(f"{human_bytes(freed)} of random weights removed from {folder}")
 
 
 def _compare(before: Path, after: Path, *, as_json: bool) -> None:
