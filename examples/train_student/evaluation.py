@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from routing import count_routing
 
-from sprat.demo.tasks import GENERATED, Problem, Split, prose
-from sprat.evaluate import Evaluation, evaluate
+from sprat.demo.tasks import GENERATED, Problem, Split
+from sprat.evaluate import Evaluation, evaluate, evaluate_prose
 from sprat.export.pipeline import export
 from sprat.runtime.completions import Message
 from sprat.runtime.engine import Engine
@@ -26,8 +26,10 @@ _SAMPLES = 3
 _ROUTED = 100
 
 
-def judge(checkpoint: Path, folder: Path, n: int, report: Callable[[str], None]) -> dict[str, Any]:
-    """Ask `n` problems per task and export; the exports lie in `folder` afterwards.
+def judge(
+    checkpoint: Path, folder: Path, n: int, texts: Sequence[Problem], report: Callable[[str], None]
+) -> dict[str, Any]:
+    """Ask `n` problems per task and export, and for the held-out prose `texts`; the exports lie in `folder` afterwards.
 
     Returns:
         For every quantization the evaluations by task and split; for the first also ``samples`` and ``routing``.
@@ -40,9 +42,9 @@ def judge(checkpoint: Path, folder: Path, n: int, report: Callable[[str], None])
             scores[quant] = _score(engine, n, Split.HELD_OUT, quant, report)
             if quant == QUANTS[0]:
                 scores[quant] |= _score(engine, n, Split.UNSEEN, quant, report)
-                scores["prose"] = asdict(evaluate(engine, "prose", n=n))
-                scores["samples"] = _samples(engine)
-                scores["routing"] = [asdict(layer) for layer in count_routing(engine, _chats(), n_experts)]
+                scores["prose"] = asdict(evaluate_prose(engine, texts))
+                scores["samples"] = _samples(engine, texts[:_SAMPLES])
+                scores["routing"] = [asdict(layer) for layer in count_routing(engine, _chats(texts), n_experts)]
     return scores
 
 
@@ -60,17 +62,17 @@ def _line(result: Evaluation) -> str:
     return f"{result.exact_match:.1%} of {result.n} ({low:.1%} to {high:.1%})"
 
 
-def _samples(engine: Engine) -> list[dict[str, str]]:
-    """Greedy answers to the first held-out questions."""
+def _samples(engine: Engine, texts: Sequence[Problem]) -> list[dict[str, str]]:
+    """Greedy answers to the questions of `texts`."""
     samples = []
-    for text in prose.held_out_texts(limit=_SAMPLES):
+    for text in texts:
         reply = engine.chat([Message(role="user", content=text.prompt)], temperature=0.0, max_tokens=160)
         samples.append({"prompt": text.prompt, "answer": reply["choices"][0]["message"]["content"]})
     return samples
 
 
-def _chats() -> list[Problem]:
+def _chats(texts: Sequence[Problem]) -> list[Problem]:
     """Some held-out chats of every task."""
     streams = (task.problems(Split.HELD_OUT) for task in GENERATED.values())
     asked = itertools.chain.from_iterable(itertools.islice(stream, _ROUTED) for stream in streams)
-    return [*asked, *prose.held_out_texts(limit=_ROUTED)]
+    return [*asked, *texts[:_ROUTED]]

@@ -52,7 +52,7 @@ def main() -> None:
     tokenizer = _tokenizer(folder / "tokenizer.json", training)
     checkpoint = folder / "checkpoint"
     _train(tokenizer, training, folder, checkpoint)
-    _evaluate(checkpoint, folder, options.n)
+    _evaluate(checkpoint, folder, options.n, held_out)
     write_card(checkpoint, folder / "scores.json", folder / "losses.csv")
     if options.install:
         _install(checkpoint, held_out)
@@ -105,12 +105,11 @@ def _packaged_teacher() -> Path:
 
 
 def _texts(folder: Path) -> tuple[list[Problem], list[Problem]]:
-    """The teacher's texts: those to learn from, and those to held-out questions."""
+    """The teacher's texts: those to learn from, and some to held-out questions, which judge and go into the package."""
     questions = {problem.prompt for problem in prose.problems(Split.HELD_OUT)}
     texts = read_texts(folder)
-    return [text for text in texts if text.prompt not in questions], [
-        text for text in texts if text.prompt in questions
-    ]
+    held_out = [text for text in texts if text.prompt in questions]
+    return [text for text in texts if text.prompt not in questions], held_out[:PACKAGED_TEXTS]
 
 
 def _tokenizer(path: Path, texts: list[Problem]) -> Tokenizer:
@@ -151,10 +150,10 @@ def _reporter(bar: Bar, task: TaskID) -> Callable[[Progress], None]:
     return report
 
 
-def _evaluate(checkpoint: Path, folder: Path, n: int) -> None:
+def _evaluate(checkpoint: Path, folder: Path, n: int, held_out: list[Problem]) -> None:
     path = folder / "scores.json"
     if not path.exists():
-        scores = judge(checkpoint, folder / "exports", n, console.print)
+        scores = judge(checkpoint, folder / "exports", n, held_out, console.print)
         path.write_text(json.dumps(scores, indent=2), encoding="utf-8")
 
 
@@ -162,7 +161,7 @@ def _install(checkpoint: Path, held_out: list[Problem]) -> None:
     """Copy the checkpoint into the package, with the held-out texts by which `sprat eval` judges prose."""
     for file in checkpoint.iterdir():
         shutil.copyfile(file, demo.path() / file.name)
-    rows = [json.dumps({"prompt": text.prompt, "answer": text.answer}) for text in held_out[:PACKAGED_TEXTS]]
+    rows = [json.dumps({"prompt": text.prompt, "answer": text.answer}) for text in held_out]
     prose.HELD_OUT_FILE.write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 

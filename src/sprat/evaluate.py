@@ -14,7 +14,7 @@ from sprat.errors import InputError, unknown_name
 from sprat.runtime.completions import Message
 from sprat.runtime.engine import Engine
 
-__all__ = ["TASKS", "Evaluation", "evaluate", "wilson_interval"]
+__all__ = ["TASKS", "Evaluation", "evaluate", "evaluate_prose", "wilson_interval"]
 
 TASKS = (*GENERATED, "prose")
 
@@ -82,9 +82,40 @@ def evaluate(
     if n < 1:
         raise InputError(f"n is {n}, expected at least 1 problem")
     if task == "prose":
-        return _evaluate_prose(engine, prose.held_out_texts(limit=n), seed, report)
+        return evaluate_prose(engine, prose.held_out_texts(limit=n), seed=seed, report=report)
     problems = list(itertools.islice(generated(task).problems(splits[split], seed=seed), n))
     return _evaluate_generated(engine, task, problems, split, seed, report)
+
+
+def evaluate_prose(
+    engine: Engine, texts: Sequence[Problem], *, seed: int = 1, report: Report = lambda _done, _total, _what: None
+) -> Evaluation:
+    """Perplexity of `engine` on the answers of `texts`, of which each is given its question.
+
+    Args:
+        engine: a loaded model with a chat template and logits for every token.
+        texts: at least one, as `sprat.demo.tasks.prose.held_out_texts` returns them.
+        seed: only recorded: nothing is drawn.
+        report: called with done, total and the perplexity so far.
+    """
+    n_tokens = n_right = 0
+    total_nats = 0.0
+    for done, text in enumerate(texts, start=1):
+        losses, foretold = _teacher_forced(engine, text)
+        n_tokens += len(losses)
+        n_right += int(foretold.sum())
+        total_nats += float(losses.sum())
+        report(done, len(texts), f"perplexity {math.exp(total_nats / n_tokens):.2f}")
+    return Evaluation(
+        task="prose",
+        n=n_tokens,
+        exact_match=n_right / n_tokens,
+        interval=wilson_interval(n_right, n_tokens),
+        split=Split.HELD_OUT.value,
+        seed=seed,
+        perplexity=math.exp(total_nats / n_tokens),
+        kinds={},
+    )
 
 
 def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -131,27 +162,6 @@ def _answer(engine: Engine, prompt: str) -> str:
     messages = [Message(role="user", content=prompt)]
     reply = engine.chat(messages, temperature=0.0, max_tokens=_MAX_TOKENS)
     return reply["choices"][0]["message"]["content"]
-
-
-def _evaluate_prose(engine: Engine, texts: Sequence[Problem], seed: int, report: Report) -> Evaluation:
-    n_tokens = n_right = 0
-    total_nats = 0.0
-    for done, text in enumerate(texts, start=1):
-        losses, foretold = _teacher_forced(engine, text)
-        n_tokens += len(losses)
-        n_right += int(foretold.sum())
-        total_nats += float(losses.sum())
-        report(done, len(texts), f"perplexity {math.exp(total_nats / n_tokens):.2f}")
-    return Evaluation(
-        task="prose",
-        n=n_tokens,
-        exact_match=n_right / n_tokens,
-        interval=wilson_interval(n_right, n_tokens),
-        split=Split.HELD_OUT.value,
-        seed=seed,
-        perplexity=math.exp(total_nats / n_tokens),
-        kinds={},
-    )
 
 
 def _teacher_forced(engine: Engine, text: Problem) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from tiny_checkpoint import write_checkpoint
 
+from sprat.demo.tasks import prose
+
 RECIPE = Path(__file__).parents[2] / "examples" / "train_student"
 
 
@@ -27,7 +29,7 @@ def test_every_export_is_scored_and_the_card_holds_the_scores(source, tmp_path, 
 
     monkeypatch.setattr(evaluation, "_ROUTED", 1)
     said = []
-    scores = judge(source, tmp_path / "exports", 1, said.append)
+    scores = judge(source, tmp_path / "exports", 1, prose.held_out_texts(limit=3), said.append)
     assert set(QUANTS) < set(scores)
     assert all(result["exact_match"] == 0 for quant in QUANTS for result in scores[quant].values())
     assert len(said) == sum(len(scores[quant]) for quant in QUANTS)

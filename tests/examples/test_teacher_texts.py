@@ -1,0 +1,63 @@
+"""Which of the teacher's answers the student learns from."""
+
+from pathlib import Path
+
+import pytest
+
+from sprat.demo.tasks import Problem, Split, prose
+
+RECIPE = Path(__file__).parents[2] / "examples" / "train_student"
+GOOD = "A lamp gives light in the evening. It stands on a table or hangs on a wall."
+
+
+@pytest.fixture(autouse=True)
+def recipe(monkeypatch):
+    monkeypatch.syspath_prepend(RECIPE)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [
+        (GOOD, GOOD),
+        (f"{GOOD} It is very", GOOD),
+        (f"{GOOD} A lamp gives light in the morning.", GOOD),
+        (GOOD.replace("It stands", "It\n\nstands"), GOOD),
+    ],
+    ids=["whole", "cut sentence", "begins like an earlier one", "line breaks"],
+)
+def test_an_answer_is_cut_to_its_whole_sentences(answer, kept):
+    from plain_style import clean
+
+    assert clean(answer) == kept
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "A lamp.",
+        "As an AI, " + GOOD,
+        GOOD + " Ça va bien.",
+        "A lamp " + "that is old and " * 8 + "gives light. " + GOOD,
+    ],
+    ids=["short", "about itself", "other letters", "long sentence"],
+)
+def test_what_is_not_plain_is_dropped(answer):
+    from plain_style import clean
+
+    assert clean(answer) is None
+
+
+def test_a_text_with_a_rare_word_is_dropped():
+    from plain_style import COMMON, in_common_words
+
+    plain = [Problem(prompt="?", answer=GOOD, kind="prose")] * COMMON
+    assert in_common_words([*plain, Problem(prompt="?", answer="A lamp gives antimony.", kind="prose")]) == plain
+
+
+def test_what_the_teacher_is_shown_is_plain_itself_and_about_nothing_that_is_asked():
+    from plain_style import SHOWN, clean
+
+    asked = {problem.prompt for split in (Split.TRAIN, Split.HELD_OUT) for problem in prose.problems(split)}
+    for question, answer in SHOWN:
+        assert clean(answer) == answer
+        assert question not in asked
