@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sprat.errors import BackendError
+from sprat.runtime.float_mode import subnormals_as_zero
 
 __all__ = ["INSTALL", "missing_because", "onnxruntime", "open_session", "ort_errors"]
 
@@ -23,7 +24,7 @@ _LOG_ERRORS = 3
 _CONFIG = {
     "session.intra_op.allow_spinning": "1",  # a token is hundreds of short kernels: no time to wake a thread for each
     "session.force_spinning_stop": "1",  # but not after the last of them
-    "session.set_denormal_as_zero": "1",
+    "session.set_denormal_as_zero": "1",  # in its own threads; for ours see sprat.runtime.float_mode
 }
 
 
@@ -64,7 +65,7 @@ def open_session(path: Path, *, n_threads: int) -> Any:
     options.enable_mem_pattern = False  # sizes change from call to call
     for key, value in _CONFIG.items():
         options.add_session_config_entry(key, value)
-    with ort_errors(f"{path}: onnxruntime cannot load this model"):
+    with ort_errors(f"{path}: onnxruntime cannot load this model"), subnormals_as_zero():
         return ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
 
 

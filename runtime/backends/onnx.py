@@ -17,6 +17,7 @@ from sprat.devices.footprint import Footprint
 from sprat.errors import BackendError, PromptError, SpratError
 from sprat.quant.formats.block import F32Array
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
+from sprat.runtime.float_mode import subnormals_as_zero
 from sprat.runtime.onnx_cache import bind_cache, ort_value
 from sprat.runtime.onnx_file import ONNXFile
 from sprat.runtime.onnx_session import missing_because, open_session, ort_errors
@@ -167,7 +168,8 @@ class ONNXStream:
             kept = [*self._bind_tokens(io, tokens, n_logits, cache.length + n), *self._binding.bind(io, n)]
             kept.append(ort_value(logits))
             io.bind_ortvalue_output("logits", kept[-1])
-            self._session.run_with_iobinding(io)
+            with subnormals_as_zero():
+                self._session.run_with_iobinding(io)
         self._binding.finish(n)
         cache.advance(n)
         rows: F32Array = logits[0, -n_logits:]

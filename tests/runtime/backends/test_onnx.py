@@ -55,6 +55,12 @@ def expected(bundle):
         return reference.backend.new_stream(64).extend_all(TOKENS)
 
 
+def test_numpy_computes_with_subnormal_numbers_as_before(small):
+    with Engine.load(small.path) as engine:
+        engine.backend.new_stream(8).extend(TOKENS[:4])
+    assert np.array([1e-40], np.float32) * np.float32(1) > 0
+
+
 def test_logits_are_those_of_the_reference(engine, expected):
     found = engine.backend.new_stream(64).extend_all(TOKENS)
     np.testing.assert_allclose(found, expected, atol=1e-4)
