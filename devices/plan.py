@@ -12,6 +12,7 @@ from functools import cached_property
 
 from sprat.devices.calibration import load_calibration
 from sprat.devices.footprint import Footprint
+from sprat.devices.graphics import GraphicsFit, fit_graphics
 from sprat.devices.plan_text import headline, notes, refusal
 from sprat.devices.predict import PREFILL_CHUNK, PassTime, Predictor, device_rates
 from sprat.devices.profile import DeviceProfile, Storage
@@ -19,9 +20,21 @@ from sprat.devices.settings import RunSettings, prefill_batch
 from sprat.devices.verdict import Verdict
 from sprat.errors import DoesNotFitError
 
-__all__ = ["MemoryPart", "Plan", "PlanSummary", "Prediction", "Verdict", "best_plan", "choose_quant"]
+__all__ = [
+    "DEFAULT_PROMPT",
+    "PLAN_SCHEMA",
+    "MemoryPart",
+    "Plan",
+    "PlanSummary",
+    "Prediction",
+    "Verdict",
+    "best_plan",
+    "choose_quant",
+]
 
 DEFAULT_PROMPT = 512  # tokens, as llama-bench's pp512
+PLAN_SCHEMA = 1
+"""Version of :class:`PlanSummary`; a file of another version is refused, not guessed at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +76,7 @@ class Prediction:
 class PlanSummary:
     """A plan as plain numbers: one line of ``sprat plan --json``. All speeds are predicted."""
 
+    schema: int = PLAN_SCHEMA
     model: str
     device: str
     title: str  # the device's
@@ -75,6 +89,7 @@ class PlanSummary:
     held_experts_share: float  # of the experts' bytes, in memory
     memory_map: tuple[MemoryPart, ...]
     prediction: Prediction | None
+    graphics: GraphicsFit | None
     settings: RunSettings
 
 
@@ -180,6 +195,12 @@ class Plan:
         return Predictor(self.footprint.work, rates, calibration, self.held_experts_share)
 
     @property
+    def graphics(self) -> GraphicsFit | None:
+        """What the device's graphics processor could do; ``None`` where it has none."""
+        accelerator = self.profile.accelerator
+        return fit_graphics(accelerator, self.footprint) if accelerator else None
+
+    @property
     def settings(self) -> RunSettings:
         """How to run it."""
         return RunSettings(
@@ -226,6 +247,7 @@ class Plan:
             held_experts_share=self.held_experts_share,
             memory_map=self.memory_map(),
             prediction=self.prediction,
+            graphics=self.graphics,
             settings=self.settings,
         )
 

@@ -22,7 +22,7 @@ def headline(plan: Plan) -> str:
 
 def notes(plan: Plan) -> list[str]:
     """What the verdict leaves out."""
-    return [*_about_accelerator(plan), *(_about_heat(plan) if plan.runs else _about_force(plan))]
+    return [*_about_graphics(plan), *(_about_heat(plan) if plan.runs else _about_force(plan))]
 
 
 def refusal(plan: Plan) -> str:
@@ -57,13 +57,23 @@ def _remedy(plan: Plan) -> str:
     )
 
 
-def _about_accelerator(plan: Plan) -> Iterator[str]:
-    accelerator = plan.profile.accelerator
-    if accelerator and accelerator.memory_bytes.value >= plan.footprint.total_bytes:
-        yield (
-            f"{accelerator.name} could hold all of it; sprat's own engine computes on the processor, and a "
-            f"llama-cpp-python built for {accelerator.api} would use it"
+def _about_graphics(plan: Plan) -> Iterator[str]:
+    found = plan.graphics
+    if found is None:
+        return
+    if found.spare_bytes < 0:
+        fit = f"lacks {-found.spare_bytes:,} bytes to hold all of it in {plan.footprint.quant}"
+    elif found.most_tokens_per_s is None:
+        fit = f"would hold all of it with {found.spare_bytes:,} bytes to spare"
+    else:
+        fit = (
+            f"would hold all of it with {found.spare_bytes:,} bytes to spare, and give at most "
+            f"{found.most_tokens_per_s:.3g} tokens/s (assumed: its peak, and weights are all that a token reads)"
         )
+    yield (
+        f"{found.name} {fit}; sprat's own engine computes on the processor, and a llama-cpp-python built for "
+        f"{found.api} would use it"
+    )
 
 
 def _about_heat(plan: Plan) -> Iterator[str]:

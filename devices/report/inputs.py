@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from sprat.devices.plan import PlanSummary, Prediction, Verdict
+from sprat.devices.plan import PLAN_SCHEMA, PlanSummary, Prediction, Verdict
 from sprat.devices.report.names import weight_bytes
 from sprat.devices.results import Label, MeasuredModel, Measurement, Percentiles, Work, read_results
 from sprat.errors import ResultsError
@@ -110,6 +110,10 @@ def _plans(path: Path) -> list[PlanSummary] | None:
     flat = [each for value in values for each in (value if isinstance(value, list) else [value])]
     if not flat or not all(isinstance(each, dict) and "verdict" in each for each in flat):
         return None
+    if others := [each.get("schema", "none") for each in flat if each.get("schema") != PLAN_SCHEMA]:
+        raise ResultsError(
+            f"{path}: plans of version {others[0]}, expected {PLAN_SCHEMA}; make them again with `sprat plan --json`"
+        )
     try:
         return msgspec.convert(flat, list[PlanSummary])
     except msgspec.ValidationError as error:

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from sprat.devices.footprint import AttentionForm, Footprint, Work
-from sprat.devices.plan import Plan, PlanSummary, Verdict, best_plan, choose_quant
+from sprat.devices.plan import PLAN_SCHEMA, Plan, PlanSummary, Verdict, best_plan, choose_quant
 from sprat.devices.profile import load_profile
 from sprat.errors import DoesNotFitError
 from sprat.quant.recipe import Recipe
@@ -135,6 +135,7 @@ def test_a_summary_holds_plain_numbers_and_survives_json():
     summary = best_plan([INT4], PI5).summary("a-model")
     decoded = msgspec.json.decode(msgspec.json.encode(summary), type=PlanSummary)
     assert decoded == summary
+    assert (decoded.schema, decoded.graphics) == (PLAN_SCHEMA, None)
     assert decoded.settings.n_threads == 4
     assert decoded.needed_bytes == INT4.total_bytes
 
@@ -154,8 +155,25 @@ def test_a_raspberry_pi_5_is_predicted_as_others_measured_it(model, tokens_per_s
     assert found.decode_tokens_per_s == pytest.approx(tokens_per_s, rel=found.relative_error)
 
 
-def test_notes_name_a_graphics_card_that_could_hold_the_model_and_what_heat_takes():
+def test_notes_say_what_heat_takes():
     small = dataclasses.replace(INT4, resident_bytes=GB, routed_bytes=0)
-    notes = " ".join(best_plan([small], load_profile("home-4c-8gb-4gpu")).notes())
-    assert "GTX 1650 could hold all of it" in notes
     assert "heat leaves about 55 % of the speed" in " ".join(best_plan([small], load_profile("pixel-8")).notes())
+
+
+def test_a_graphics_card_that_holds_everything_has_an_upper_limit_and_no_prediction():
+    dense = dataclasses.replace(WORK, dense_bytes=2 * GB, n_mixtures=0, n_experts=0)
+    plan = best_plan(
+        [dataclasses.replace(INT4, resident_bytes=2 * GB, routed_bytes=0, work=dense)],
+        load_profile("home-4c-8gb-4gpu"),
+    )
+    assert plan.graphics.spare_bytes == (4 << 30) - plan.footprint.total_bytes
+    assert plan.graphics.most_tokens_per_s == pytest.approx(128 / 2)  # GB/s over GB
+    assert plan.graphics.most_tokens_per_s > plan.prediction.decode_tokens_per_s
+    assert "GTX 1650 would hold all of it with " in plan.notes()[0]
+    assert "at most 64 tokens/s (assumed: its peak, and weights are all that a token reads)" in plan.notes()[0]
+
+
+def test_a_graphics_card_that_is_too_small_says_by_how_much():
+    plan = best_plan([INT4], load_profile("home-4c-8gb-4gpu"))
+    assert plan.graphics.most_tokens_per_s is None
+    assert f"GTX 1650 lacks {INT4.total_bytes - (4 << 30):,} bytes to hold all of it in int4" in plan.notes()[0]
