@@ -145,6 +145,14 @@ def test_a_prompt_is_passed_in_batches_that_end_before_patience_does():
     assert fast.batch > slow.batch >= 32
 
 
+def test_a_mixture_s_prompt_is_not_cut_so_short_that_it_takes_much_longer():
+    footprint = planned_footprint(shape_spec("deepseek-v2-lite"), Recipe.named("int4"))
+    plan = best_plan([footprint], load_profile("rpi5-16gb"))
+    passes = {batch: plan.predictor.prefill(512, batch=batch).total_s for batch in (512, plan.settings.batch, 32)}
+    assert passes[32] > 2 * passes[512]  # every pass reads nearly all experts
+    assert plan.prediction.ttft_s == passes[plan.settings.batch] <= 1.3 * passes[512]
+
+
 @pytest.mark.parametrize(("model", "tokens_per_s"), [("r1-distill-llama-8b", 2.17), ("r1-distill-qwen-14b", 1.20)])
 def test_a_raspberry_pi_5_is_predicted_as_others_measured_it(model, tokens_per_s):
     """Llama 8B and R1-distill 14B in 4 bits with Ollama on a Pi 5 16 GB: J. Geerling, ai-benchmarks."""
