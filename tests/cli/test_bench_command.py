@@ -157,6 +157,7 @@ def test_an_emulated_device_stands_in_a_column_of_its_own(bundle, tmp_path, caps
         (("model.gguf", "--device", "rpi5-8g", "--emulate"), "did you mean 'rpi5-8gb'"),
         (("model.gguf", "--device", "rpi-zero-2w"), "this machine is no rpi-zero-2w"),
         (("no-such-file.gguf",), "no-such-file.gguf"),
+        (("demo",), "demo: is no bundle; make one:  sprat export demo OUT"),
         (("model.gguf", "-o", "none/results.jsonl"), "none/results.jsonl: cannot be written"),
         (("--shape", "deepseek-v2-light"), "did you mean 'deepseek-v2-lite'"),
         (("--shape", "smollm2-135m", "--layers", "31"), "expected 1 to 30"),

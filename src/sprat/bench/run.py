@@ -27,6 +27,7 @@ from sprat.devices.resources import drop_cached
 from sprat.devices.results import Measurement, Setting, Work
 from sprat.errors import BackendError, DeviceError, EmulationError, InputError
 from sprat.places import find_source
+from sprat.runtime.bundle import MANIFEST_NAME
 from sprat.runtime.model_files import open_model
 
 __all__ = ["BenchOptions", "bench"]
@@ -139,7 +140,10 @@ def _file(options: BenchOptions, progress: ReportProgress) -> Path:
     if (options.model is None) == (options.shape is None):
         raise InputError("give either a MODEL (a bundle or a GGUF) or --shape NAME (random weights; see: sprat plan)")
     if options.model is not None:
-        return open_model(find_source(options.model), options.backend).file.path  # checked before a child is started
+        path = find_source(options.model)
+        if path.is_dir() and not (path / MANIFEST_NAME).exists():
+            raise InputError(f"{options.model}: is no bundle; make one:  sprat export {options.model} OUT")
+        return open_model(path, options.backend).file.path  # checked before a child is started
     from sprat.export.random_shape import cached_shape
 
     assert options.shape is not None, "one of the two is given"
