@@ -3,10 +3,11 @@
 The caller owns the rows of the past; the graph returns those of the new tokens. Scores and mixtures are computed for
 the two apart, and meet in one softmax::
 
-    scores = [past; new] @ q'      q' (latent_dim, n * heads): the query, k_b absorbed
-    mixed  = past.T @ p_past + new.T @ p_new
+    scores = [past @ q.T; new @ q.T].T      q (n * heads, latent_dim): the query, k_b absorbed
+    mixed  = past.T @ p_past.T + new.T @ p_new.T
 
-Queries stand in columns: the cache is the left operand both times, which onnxruntime reads where it lies.
+The cache is the left operand both times, which onnxruntime reads where it lies; the few numbers between are turned so
+that the softmax runs along rows (behind 2048 rows, a fifth of what it takes along columns).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def latent_attention(layer: Layer, x: Value, past: Value, angles: Angles, mask: 
         x: normed hidden states ``["n", hidden]``.
         past: rows of the cache ``["past", latent_dim]``.
         angles: of the new tokens.
-        mask: among the new tokens, ``["n" keys, "n" queries, 1]``.
+        mask: among the new tokens, ``["n" queries, 1, "n" keys]``.
 
     Returns:
         What is added to the hidden states ``["n", hidden]``, and the cache's new rows ``["n", latent_dim]``.
@@ -56,7 +57,7 @@ def _new_rows(layer: Layer, mla: MLASpec, x: Value, angles: Angles) -> Value:
 
 
 def _absorbed_query(layer: Layer, mla: MLASpec, x: Value, angles: Angles) -> Value:
-    """Queries against rows of the cache, scaled: ``[latent_dim, "n" * heads]``."""
+    """Queries against rows of the cache, scaled: ``["n" * heads, latent_dim]``."""
     graph, heads = layer.graph, layer.spec.n_heads
     if mla.q_lora_rank is None:
         q = layer.linear(x, "attn_q")
@@ -69,28 +70,25 @@ def _absorbed_query(layer: Layer, mla: MLASpec, x: Value, angles: Angles) -> Val
     rope = _rotate(graph, mla, rope, heads, angles)
     rope = graph.op("Reshape", rope, graph.constant([0, heads, mla.qk_rope_head_dim]))
     rows = graph.op("Concat", layer.per_head(nope, "attn_k_b"), rope, axis=2)
-    rows = graph.op("Reshape", rows, graph.constant([-1, mla.latent_dim]))
-    return graph.op("Transpose", rows, perm=[1, 0], name="query")
+    return graph.op("Reshape", rows, graph.constant([-1, mla.latent_dim]), name="query")
 
 
 def _attend(layer: Layer, mla: MLASpec, query: Value, past: Value, rows: Value, mask: Value) -> Value:
     """Latents mixed for every query and head: ``["n", heads, kv_lora_rank]``."""
     graph, heads, rank = layer.graph, layer.spec.n_heads, mla.kv_lora_rank
-    old = graph.op("MatMul", past, query, name="past_scores")
-    new = graph.op("MatMul", rows, query, name="new_scores")
+    old = graph.op("Gemm", past, query, transB=1, name="past_scores")
+    old = graph.op("Transpose", old, perm=[1, 0])
+    new = graph.op("Gemm", query, rows, transB=1, name="new_scores")
     n = graph.op("Shape", rows, end=1)
-    by_query = graph.op("Concat", n, n, graph.constant([heads]), axis=0)
+    by_query = graph.op("Concat", n, graph.constant([heads]), n, axis=0)
     masked = graph.op("Add", graph.op("Reshape", new, by_query), mask)
     new = graph.op("Reshape", masked, graph.op("Shape", new))
-    scores = graph.op("Concat", old, new, axis=0)
-    above = graph.op("Sub", scores, graph.op("ReduceMax", scores, graph.constant([0]), keepdims=1))
-    shares = graph.op("Exp", above)  # a softmax over the rows, but for its divisor
+    shares = graph.op("Softmax", graph.op("Concat", old, new, axis=1))
     n_rows = graph.op("Concat", graph.op("Shape", past, end=1), n, axis=0)
-    old, new = graph.ops("Split", shares, n_rows, n_outputs=2, axis=0)
-    of_past = graph.op("Gemm", past, old, transA=1, name="past_mix")
-    of_new = graph.op("Gemm", rows, new, transA=1, name="new_mix")
+    old, new = graph.ops("Split", shares, n_rows, n_outputs=2, axis=1)
+    of_past = graph.op("Gemm", past, old, transA=1, transB=1, name="past_mix")
+    of_new = graph.op("Gemm", rows, new, transA=1, transB=1, name="new_mix")
     latents = graph.op("Slice", graph.op("Add", of_past, of_new), graph.constant([0]), graph.constant([rank]))
-    latents = graph.op("Div", latents, graph.op("ReduceSum", shares, graph.constant([0]), keepdims=1))
     return graph.op("Transpose", graph.op("Reshape", latents, graph.constant([rank, -1, heads])), perm=[1, 2, 0])
 
 

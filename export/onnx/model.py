@@ -76,7 +76,7 @@ def _latent_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec) -
     pasts = [graph.input(f"past_latent.{i}", _FLOAT, ("past", latent_dim)) for i in range(spec.n_layers)]
     at = positions(graph, graph.op("Shape", pasts[0], end=1), graph.op("Shape", tokens))
     angles = rotary_angles(graph, spec.rope, at, portable=weights.options.portable)
-    keys, queries = (graph.op("Unsqueeze", at, graph.constant(axes)) for axes in ([1, 2], [0, 2]))
+    keys, queries = (graph.op("Unsqueeze", at, graph.constant(axes)) for axes in ([0, 1], [1, 2]))
     mask = causal_mask(graph, keys, queries)
     rows: list[Value] = []
 
