@@ -70,17 +70,15 @@ def student_t_quantile(probability: float, freedom: float) -> float:
     """The value that Student's t with ``freedom`` degrees stays below with ``probability``, at least one half.
 
     With ``t = sqrt(freedom) * tan(angle)`` the density is a constant times ``cos(angle) ** (freedom - 1)``
-    (Abramowitz and Stegun 26.7): smooth over a finite range, so that Simpson's rule and bisection are enough.
+    (Abramowitz and Stegun 26.7). It falls from angle 0 on, so that Newton's method from there never goes too far.
     """
     scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
-    low, high = 0.0, math.pi / 2
-    for _ in range(60):
-        angle = (low + high) / 2
-        if 0.5 + scale * _cosine_power_integral(angle, freedom - 1) < probability:
-            low = angle
-        else:
-            high = angle
-    return math.sqrt(freedom) * math.tan(low)
+    angle, step = 0.0, 1.0
+    while step > 1e-9:
+        missing = probability - 0.5 - scale * _cosine_power_integral(angle, freedom - 1)
+        step = missing / (scale * math.cos(angle) ** (freedom - 1))
+        angle += step
+    return math.sqrt(freedom) * math.tan(angle)
 
 
 def _cosine_power_integral(angle: float, power: float, n_steps: int = 400) -> float:

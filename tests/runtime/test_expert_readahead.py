@@ -5,7 +5,6 @@ import os
 import numpy as np
 import pytest
 
-from sprat.export.random_shape import write_shape
 from sprat.runtime.backends.native import NativeBackend
 from sprat.runtime.expert_readahead import ExpertReadahead
 from sprat.runtime.gguf import GGUFFile
@@ -14,10 +13,8 @@ from sprat.runtime.kernels.native import NativeKernels, native_missing_because
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("shapes") / "mixture.gguf"
-    write_shape(path, "deepseek-v2-lite", "int4", layers=2)
-    return GGUFFile.open(path)
+def file(v2_lite_gguf):
+    return GGUFFile.open(v2_lite_gguf)
 
 
 def test_whole_experts_of_all_three_matrices_are_asked_for(file, monkeypatch):

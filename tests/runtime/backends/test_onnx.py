@@ -42,13 +42,13 @@ def small(tmp_path_factory):
     return export(write_checkpoint(folder / "tiny"), folder / "out", quant="int8", formats=["onnx"]).bundle
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def engine(bundle):
     with Engine.load(bundle.path, backend="onnx") as loaded:
         yield loaded
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def expected(bundle):
     """Logits after each of `TOKENS`, from NumPy."""
     with Engine.load(bundle.path, backend="reference") as reference:

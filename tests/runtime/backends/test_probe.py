@@ -54,12 +54,8 @@ def test_a_child_that_dies_becomes_an_error_with_a_remedy(llama_cpp, tmp_path, n
         probe(tmp_path / "x.gguf")
     remedy = "lack of memory" if name == "SIGKILL" else "CMAKE_ARGS="
     assert remedy in str(died.value)
-
-
-def test_the_failed_assertion_is_quoted_without_its_backtrace(llama_cpp, tmp_path):
-    llama_cpp(DIES["SIGABRT"])
-    with pytest.raises(BackendError, match=r"\(SIGABRT: ggml-backend.cpp:898: GGML_ASSERT\(\*id != -1\) failed\)"):
-        probe(tmp_path / "x.gguf")
+    if name == "SIGABRT":  # the failed assertion is quoted, without its backtrace
+        assert "(SIGABRT: ggml-backend.cpp:898: GGML_ASSERT(*id != -1) failed)" in str(died.value)
 
 
 def test_without_repacked_buffers_it_may_live(llama_cpp, tmp_path):

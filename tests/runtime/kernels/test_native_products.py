@@ -114,7 +114,7 @@ def test_norms_of_any_width(isa, n, width):
 
 @every_isa
 @given(n=tokens, hidden=blocks, width=blocks)
-@few
+@settings(deadline=None, max_examples=6)
 def test_gated_mlps_of_any_shape(isa, n, hidden, width):
     rng = np.random.default_rng(n)
     shapes = ((32 * width, 32 * hidden), (32 * width, 32 * hidden), (32 * hidden, 32 * width))
