@@ -21,9 +21,9 @@ class Phase:
 
 
 PHASES = (
-    Phase(steps=1700, rate=1.0, decay=0.55, shares=(0.42, 0.44, 0.14)),
+    Phase(steps=1700, rate=1.0, decay=0.55, shares=(0.46, 0.40, 0.14)),
     # Prose has been read several times by now; exact answers need more practice.
-    Phase(steps=750, rate=0.4, decay=1.0, shares=(0.57, 0.38, 0.05)),
+    Phase(steps=800, rate=0.4, decay=1.0, shares=(0.60, 0.34, 0.06)),
 )
 
 

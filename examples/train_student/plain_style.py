@@ -6,8 +6,10 @@ too seldom to learn. Shown a few short answers, it writes like them.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
+from dataclasses import replace
 
 from sprat.demo.tasks.split import Problem
 
@@ -48,7 +50,7 @@ SHOWN = (
 """Questions about things that are no topics of `sprat.demo.tasks.prose`, and the answers we would like."""
 
 MIN_WORDS, MAX_SENTENCES, MAX_SENTENCE_WORDS = 12, 6, 24
-COMMON = 5
+COMMON = 3
 """Answers in which a word occurs must be at least so many, or the student could not learn it."""
 
 _SENTENCE = re.compile(r".+?[.!?](?=\s|$)", re.DOTALL)
@@ -86,7 +88,17 @@ def _before_repetition(sentences: list[str]) -> list[str]:
 
 
 def in_common_words(texts: list[Problem]) -> list[Problem]:
-    """Those of `texts` all of whose words occur in at least `COMMON` of their answers."""
-    words = [set(_WORD.findall(text.answer.lower())) for text in texts]
-    answers_with = Counter(word for some in words for word in some)
-    return [text for text, some in zip(texts, words, strict=True) if all(answers_with[word] >= COMMON for word in some)]
+    """`texts`, each up to its first sentence with a word that fewer than `COMMON` of them use, where enough is left."""
+    answers_with = Counter(word for text in texts for word in set(_words(text.answer)))
+    kept = []
+    for text in texts:
+        sentences = _SENTENCE.findall(text.answer)
+        common = itertools.takewhile(lambda one: all(answers_with[word] >= COMMON for word in _words(one)), sentences)
+        answer = "".join(common).strip()
+        if len(answer.split()) >= MIN_WORDS:
+            kept.append(replace(text, answer=answer))
+    return kept
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())

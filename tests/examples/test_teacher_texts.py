@@ -1,5 +1,6 @@
 """Which of the teacher's answers the student learns from."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,11 +48,12 @@ def test_what_is_not_plain_is_dropped(answer):
     assert clean(answer) is None
 
 
-def test_a_text_with_a_rare_word_is_dropped():
+def test_a_text_ends_before_its_first_rare_word():
     from plain_style import COMMON, in_common_words
 
-    plain = [Problem(prompt="?", answer=GOOD, kind="prose")] * COMMON
-    assert in_common_words([*plain, Problem(prompt="?", answer="A lamp gives antimony.", kind="prose")]) == plain
+    plain = Problem(prompt="?", answer=GOOD, kind="prose")
+    rare = [replace(plain, answer=f"{GOOD} It holds antimony."), replace(plain, answer="A lamp gives antimony.")]
+    assert in_common_words([plain] * COMMON + rare) == [plain] * (COMMON + 1)
 
 
 def test_what_the_teacher_is_shown_is_plain_itself_and_about_nothing_that_is_asked():
