@@ -27,6 +27,8 @@ struct DecodeQ4_0 : Symmetric {  // d, qs[16]
 #else
     static INLINE void scale(const uint8_t *g, F8 *s) { s[0] = scales8(g, block_bytes); }
 #endif
+    static constexpr int packed_blocks = 1;
+    static constexpr int packed(int i) { return i * block_bytes + 2; }
     static INLINE B32 codes(const uint8_t *g, int b) { return nibbles(g + b * block_bytes + 2); }
 };
 
@@ -35,6 +37,8 @@ struct DecodeQ4_1 : Symmetric {  // d, m, qs[16]
     static constexpr bool has_min = true;
     static INLINE void scale(const uint8_t *g, F8 *s) { s[0] = scales8(g, block_bytes); }
     static INLINE F8 min(const uint8_t *g) { return scales8(g + 2, block_bytes); }
+    static constexpr int packed_blocks = 1;
+    static constexpr int packed(int i) { return i * block_bytes + 4; }
     static INLINE B32 codes(const uint8_t *g, int b) { return nibbles(g + b * block_bytes + 4); }
 };
 
@@ -91,7 +95,8 @@ struct KQuant : Symmetric {  // d, dmin, scales[12]: eight scales and eight mini
 };
 
 struct DecodeQ4_K : KQuant {  // header, qs[4][32]: low nibbles are block 2i, high ones block 2i + 1
-    static constexpr int group_bytes = 144;
+    static constexpr int group_bytes = 144, packed_blocks = 2;
+    static constexpr int packed(int i) { return 16 + 16 * i; }
     static INLINE B32 codes(const uint8_t *g, int b) {
         const B32 both = load32(g + 16 + b / 2 * 32);
         return b % 2 ? high4(both) : low4(both);

@@ -92,10 +92,11 @@ template <class W> struct Columns {
                 std::memset(row + kept, 0, (padded - kept) * sizeof(float));
                 scale[first + r] = pack_row<W>(row, padded, code_limit(padded), space + int64_t(r) * n_words);
             }
-            const int64_t stride = in_panels(1, first, n_words, columns) - in_panels(0, first, n_words, columns);
-            for (int i = 0; i < n_words; i += LANES)
-                transpose(reinterpret_cast<const uint8_t *>(space + i), 4 * int64_t(n_words),
-                          reinterpret_cast<uint8_t *>(words + in_panels(i, first, n_words, columns)), 4 * stride);
+            for (int i = 0; i < n_words; i += 4) {
+                I four[4];
+                columns4(reinterpret_cast<const uint8_t *>(space + i), 4 * int64_t(n_words), four);
+                for (int j = 0; j < 4; ++j) store(words + in_panels(i + j, first, n_words, columns), four[j]);
+            }
         }
     }
 };

@@ -5,8 +5,6 @@
 // scales, which stay in L1 while all tokens pass, 6 x 512 bytes at a time. Their sums (128 bytes each) wait in L2.
 #pragma once
 
-#include <type_traits>
-
 #include "runtime/native/few_tokens.hpp"
 #include "runtime/native/isa.hpp"
 
@@ -19,42 +17,90 @@ struct Panel {
     uint8_t codes[PANEL_COLUMNS / 4][PANEL_ROWS][4];
     float scale[PANEL_COLUMNS / 16][PANEL_ROWS];  // every 16 columns, or every 32
     float min[PANEL_COLUMNS / 32][PANEL_ROWS];
-    uint8_t by_row[PANEL_ROWS][256];
 };
 static_assert(sizeof(Panel) <= 64 * 1024 && PANEL_ROWS <= sprat::LARGEST_PANEL, "product_scratch_bytes is too small");
 
-// One group of PANEL_ROWS rows, row by row first, then transposed LANES x LANES dwords at a time.
-template <class D> void unpack_group(const uint8_t *const *g, Panel &panel, int group) {
-    for (int r = 0; r < PANEL_ROWS; ++r) {
-        F8 s[2];
-        D::scale(g[r], s);
-        for (int i = 0; i < N_SCALES<D>; ++i) panel.scale[group * N_SCALES<D> + i][r] = s[i / 8][i % 8];
-        if constexpr (D::has_min) {
-            const F8 m = D::min(g[r]);
-            for (int i = 0; i < 8; ++i) panel.min[group * 8 + i][r] = m[i];
-        }
-#pragma GCC unroll 8
-        for (int c = 0; c < 8 / CHUNK_BLOCKS; ++c)
-            store(panel.by_row[r] + 32 * CHUNK_BLOCKS * c, as_unsigned<D::is_signed>(chunk<D>(g[r], c)));
+// A group of each of LANES rows.
+struct Groups {
+    const uint8_t *first;
+    size_t stride;
+
+    const uint8_t *operator[](int row) const { return first + row * stride; }
+};
+
+// Eight numbers of each row to LANES numbers of each of eight blocks.
+INLINE void across(const F8 *numbers, size_t stride, float *out) {
+    for (int i = 0; i < 8; i += 4) {
+        I four[4];
+        columns4(reinterpret_cast<const uint8_t *>(numbers) + 4 * i, stride, four);
+        for (int j = 0; j < 4; ++j) store(out + (i + j) * PANEL_ROWS, four[j]);
     }
-    for (int column = 0; column < 64; column += LANES)
-        for (int r = 0; r < PANEL_ROWS; r += LANES)
-            transpose(panel.by_row[r] + 4 * column, 256, panel.codes[group * 64 + column][r], 4 * PANEL_ROWS);
 }
 
-// The columns from group `first` on. Rows beyond the last repeat it; their results are not stored.
+template <class D> void unpack_scales(Groups g, int group, int row, Panel &panel) {
+    F8 scale[LANES][2], min[LANES];
+    for (int r = 0; r < LANES; ++r) {
+        D::scale(g[r], scale[r]);
+        if constexpr (D::has_min) min[r] = D::min(g[r]);
+    }
+    float *to = panel.scale[group * N_SCALES<D>] + row;
+    for (int i = 0; i < N_SCALES<D>; i += 8) across(scale[0] + i / 8, sizeof scale[0], to + i * PANEL_ROWS);
+    if constexpr (D::has_min) across(min, sizeof min[0], panel.min[group * 8] + row);
+}
+
+// Packed nibbles are brought across before they are taken apart: half as many to move.
+template <class D> void unpack_nibbles(Groups g, int group, int row, Panel &panel) {
+    constexpr int SPAN = D::packed_blocks;
+    for (int i = 0; i < 8; ++i) {
+        I four[4];
+        columns4(g.first + D::packed(i), g.stride, four);
+        const int low = group * 64 + i / SPAN * 8 * SPAN + i % SPAN * 4, high = low + 4 * SPAN;
+        for (int j = 0; j < 4; ++j) {
+            store(panel.codes[low + j][row], four[j] & 0x0f0f0f0f);
+            store(panel.codes[high + j][row], four[j] >> 4 & 0x0f0f0f0f);
+        }
+    }
+}
+
+template <class D> void unpack_chunks(Groups g, int group, int row, Panel &panel) {
+    uint8_t codes[LANES][256];
+    for (int r = 0; r < LANES; ++r)
+#pragma GCC unroll 8
+        for (int c = 0; c < 8 / CHUNK_BLOCKS; ++c)
+            store(codes[r] + 32 * CHUNK_BLOCKS * c, as_unsigned<D::is_signed>(chunk<D>(g[r], c)));
+    for (int column = 0; column < 64; column += 4) {
+        I four[4];
+        columns4(codes[0] + 4 * column, 256, four);
+        for (int j = 0; j < 4; ++j) store(panel.codes[group * 64 + column + j][row], four[j]);
+    }
+}
+
+// The columns from group `first` on. Decoders read whole groups of all rows: where the weights end before, a copy.
 template <class D> void unpack(const Product &p, int row, int64_t first, Panel &panel) {
     const size_t end = least(p.row_bytes, (first + PANEL_COLUMNS / 256) * D::group_bytes);
     uint8_t copy[PANEL_ROWS][D::group_bytes];
     int group = 0;
     for (size_t at = first * D::group_bytes; at < end; at += D::group_bytes, ++group) {
-        const uint8_t *g[PANEL_ROWS];
-        for (int r = 0; r < PANEL_ROWS; ++r) {
-            g[r] = p.weights + size_t(least(row + r, p.n_rows - 1)) * p.row_bytes + at;
-            if (at + D::group_bytes > end) g[r] = whole_group<D>(p, g[r], end - at, copy[r]);
+        Groups g{p.weights + row * p.row_bytes + at, p.row_bytes};
+        if (g[PANEL_ROWS - 1] + D::group_bytes > p.weights + p.n_rows * p.row_bytes) {
+            std::memset(copy, 0, sizeof copy);
+            const size_t n_bytes = least(end - at, D::group_bytes);
+            for (int r = 0; r < least(PANEL_ROWS, p.n_rows - row); ++r) std::memcpy(copy[r], g[r], n_bytes);
+            g = {copy[0], D::group_bytes};
         }
-        unpack_group<D>(g, panel, group);
+        for (int r = 0; r < PANEL_ROWS; r += LANES) {
+            const Groups some{g[r], g.stride};
+            unpack_scales<D>(some, group, r, panel);
+            if constexpr (requires { D::packed(0); }) unpack_nibbles<D>(some, group, r, panel);
+            else unpack_chunks<D>(some, group, r, panel);
+        }
     }
+}
+
+// Beyond the last token: the last one.
+INLINE Token token_at(const Product &p, int i) {
+    const int kept = least(i, p.n_tokens - 1);
+    return token_of(p.input->quantized, p.tokens ? p.tokens[kept] : kept);
 }
 
 // Adds the panel's products with T tokens to their sums (T, PANEL_ROWS). Dot products start at -bias * sum(q), so that
@@ -62,30 +108,38 @@ template <class D> void unpack(const Product &p, int row, int64_t first, Panel &
 // kinds of format and not for each of nine.
 template <bool SIGNED, bool MIN, int STEPS, int BIAS_OF, int T>
 void panel_tile(const Product &p, const Panel &panel, int first_column, int n_columns, int first, float *sums) {
-    constexpr int V = PANEL_VECTORS;
-    const int64_t k = p.input->quantized.k_padded;
-    const uint8_t *record[T];
+    constexpr int V = PANEL_VECTORS, BLOCKS = PANEL_COLUMNS / (4 * STEPS);
+    const int n_blocks = n_columns / (4 * STEPS);
+    const int8_t *q[T], *next[T];
+    const float *d[T];
+    int32_t start[T][BLOCKS];
+    float least_of[T][MIN ? BLOCKS : 1];
     F total[T][V];
     for (int t = 0; t < T; ++t) {
-        record[t] = p.input->quantized.records + (p.tokens ? p.tokens[first + t] : first + t) * k * 3 / 2;
+        const Token x = token_at(p, first + t);
+        const int32_t *sum = (STEPS == 4 ? x.sum16 : x.sum32) + first_column / (4 * STEPS);
+        q[t] = x.q + first_column, d[t] = x.d + first_column / 32;
+        next[t] = token_at(p, first + T + t).q + first_column;
+        for (int b = 0; b < n_blocks; b += LANES) {
+            store(start[t] + b, load<I>(sum + b) * -BIAS_OF + DOT_START);
+            if constexpr (MIN) store(least_of[t] + b, to_float(load<I>(sum + b)) * load<F>(d[t] + b));
+        }
         for (int v = 0; v < V; ++v) total[t][v] = load<F>(sums + t * PANEL_ROWS + v * LANES);
     }
     const uint8_t *codes = panel.codes[0][0];
     const float *scale = panel.scale[0], *min = panel.min[0];
-    int64_t q = first_column, d = k + first_column / 8;  // places in a record
-    int64_t sum = STEPS == 4 ? k * 5 / 4 + first_column / 4 : k * 9 / 8 + first_column / 8;
-    for (int b = 0; b < n_columns / (4 * STEPS); ++b) {
+    for (int b = 0; b < n_blocks; ++b) {
         I dot[T][V];
 #pragma GCC unroll 16
         for (int t = 0; t < T; ++t) {
-            const I start = (I{} + load<int32_t>(record[t] + sum)) * -BIAS_OF;
-            for (int v = 0; v < V; ++v) dot[t][v] = start;
+            __builtin_prefetch(next[t] + 4 * STEPS * b);
+            for (int v = 0; v < V; ++v) dot[t][v] = I{} + start[t][b];
         }
 #pragma GCC unroll 8
         for (int j = 0; j < STEPS; ++j) {
 #pragma GCC unroll 16
             for (int t = 0; t < T; ++t) {
-                const auto four = repeat4(reinterpret_cast<const int8_t *>(record[t] + q + 4 * j));
+                const auto four = repeat4(q[t] + 4 * (b * STEPS + j));
 #pragma GCC unroll 4
                 for (int v = 0; v < V; ++v)
                     dot[t][v] = panel_dot<SIGNED>(dot[t][v], codes + 4 * (j * PANEL_ROWS + v * LANES), four);
@@ -95,16 +149,13 @@ void panel_tile(const Product &p, const Panel &panel, int first_column, int n_co
         for (int v = 0; v < V; ++v) {
             const F of_row = load<F>(scale + v * LANES);
 #pragma GCC unroll 16
-            for (int t = 0; t < T; ++t) total[t][v] += to_float(dot[t][v]) * (of_row * load<float>(record[t] + d));
+            for (int t = 0; t < T; ++t) total[t][v] += scaled(dot[t][v], of_row) * d[t][b * STEPS / 8];
             if constexpr (MIN) {
                 const F of_row_min = load<F>(min + v * LANES);
-                for (int t = 0; t < T; ++t)
-                    total[t][v] += of_row_min * (load<float>(record[t] + d) * float(load<int32_t>(record[t] + sum)));
+                for (int t = 0; t < T; ++t) total[t][v] += of_row_min * least_of[t][b];
             }
         }
         codes += 4 * STEPS * PANEL_ROWS, scale += PANEL_ROWS, min += PANEL_ROWS;
-        q += 4 * STEPS, sum += 4;
-        if (STEPS == 8 || b % 2) d += 4;
     }
     for (int t = 0; t < T; ++t)
         for (int v = 0; v < V; ++v) store(sums + t * PANEL_ROWS + v * LANES, total[t][v]);
@@ -120,31 +171,26 @@ template <class D> void prefetch(const Product &p, int row, int column, int begi
     }
 }
 
-template <class D> void panel_tiles(const Product &p, const Panel &panel, int row, int column, float *sums) {
+// Tiles of T tokens, then narrower ones. The last may hold a token twice: its second sums are not stored.
+template <class D, int T> void panel_tiles(const Product &p, const Panel &panel, int row, int column, float *sums, int t) {
     const int n_columns = least(p.input->k - column, PANEL_COLUMNS);
-    int t = 0;
-    const auto take = [&]<int T>(std::integral_constant<int, T>) {
-        for (; t + T <= p.n_tokens; t += T) {
-            if (column + PANEL_COLUMNS >= p.input->k)  // results are about to be stored, each to a page of its own
-                for (int i = t; i < t + T; ++i) __builtin_prefetch(p.out + i * p.out_stride + row, 1);
-            prefetch<D>(p, row, column + PANEL_COLUMNS, t * PANEL_ROWS / p.n_tokens, (t + T) * PANEL_ROWS / p.n_tokens);
-            panel_tile<D::is_signed, D::has_min, D::halves ? 4 : 8, BIAS<D>, T>(p, panel, column, n_columns, t,
-                                                                                sums + t * PANEL_ROWS);
-        }
-    };
-    take(std::integral_constant<int, PANEL_TOKENS>());
-    take(std::integral_constant<int, PANEL_TOKENS / 2>());
-    take(std::integral_constant<int, 1>());
+    for (; t < p.n_tokens - (T > 2 ? T - 2 : 0); t += T) {
+        if (column + PANEL_COLUMNS >= p.input->k)  // results are about to be stored, each to a page of its own
+            for (int i = t; i < least(t + T, p.n_tokens); ++i) __builtin_prefetch(p.out + i * p.out_stride + row, 1);
+        prefetch<D>(p, row, column + PANEL_COLUMNS, t * PANEL_ROWS / p.n_tokens, (t + T) * PANEL_ROWS / p.n_tokens);
+        panel_tile<D::is_signed, D::has_min, D::halves ? 4 : 8, BIAS<D>, T>(p, panel, column, n_columns, t, sums + t * PANEL_ROWS);
+    }
+    if constexpr (T > 2) panel_tiles<D, T - 2>(p, panel, row, column, sums, t);
 }
 
 template <class D> void many_tokens(const Product &p) {
     Panel &panel = *reinterpret_cast<Panel *>(p.scratch);
     float *sums = reinterpret_cast<float *>(p.scratch + (sizeof(Panel) + 63) / 64 * 64);
     for (int row = 0; row < p.n_rows; row += PANEL_ROWS) {
-        std::memset(sums, 0, size_t(p.n_tokens) * PANEL_ROWS * sizeof(float));
+        std::memset(sums, 0, size_t(p.n_tokens + PANEL_TOKENS) * PANEL_ROWS * sizeof(float));
         for (int column = 0; column < p.input->k; column += PANEL_COLUMNS) {
             unpack<D>(p, row, column / 256, panel);
-            panel_tiles<D>(p, panel, row, column, sums);
+            panel_tiles<D, PANEL_TOKENS>(p, panel, row, column, sums, 0);
         }
         const int n_rows = least(p.n_rows - row, PANEL_ROWS);
         for (int t = 0; t < p.n_tokens; ++t)

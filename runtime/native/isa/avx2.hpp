@@ -76,6 +76,11 @@ template <bool SIGNED> INLINE I dot4(I total, B32 codes, B32 x) {
 }
 #endif
 
+// Dot products of a panel start at DOT_START + x, so that their bits are the float 1.5 * 2^23 + x, and one instruction
+// takes that off and scales. Exact but for its rounding: |x| < 2^22, and a scale has at most 20 bits.
+constexpr int32_t DOT_START = 0x4b400000;
+INLINE F scaled(I dot, F scale) { return (F)_mm256_fmadd_ps((__m256)dot, (__m256)scale, (__m256)(scale * -12582912.0f)); }
+
 // total + both products of two int16, for attention.
 INLINE I dot2(I total, I a, I b) {
 #if defined(__AVXVNNI__)
@@ -105,24 +110,17 @@ template <bool SIGNED> INLINE I panel_dot(I total, const uint8_t *codes, I x) {
     return dot4<SIGNED>(total, load32(codes), (B32)x);
 }
 
-// LANES rows of LANES dwords, transposed in registers: three rounds of eight shuffles.
-INLINE void transpose(const uint8_t *in, int64_t stride, uint8_t *out, int64_t out_stride) {
-    __m256i a[8], b[8];
-    for (int i = 0; i < 8; ++i) a[i] = load32(in + i * stride);
-    for (int i = 0; i < 4; ++i) {
-        b[2 * i] = _mm256_unpacklo_epi32(a[2 * i], a[2 * i + 1]);
-        b[2 * i + 1] = _mm256_unpackhi_epi32(a[2 * i], a[2 * i + 1]);
+// Dwords 0 to 3 of LANES rows: rows a and 4 + a fill the halves of a register, which are transposed apart.
+INLINE void columns4(const uint8_t *in, int64_t stride, I *out) {
+    __m256i x[4];
+    for (int a = 0; a < 4; ++a) {
+        const auto row = [&](int l) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(in + (4 * l + a) * stride)); };
+        x[a] = _mm256_inserti128_si256(_mm256_castsi128_si256(row(0)), row(1), 1);
     }
-    for (int i = 0; i < 2; ++i) {
-        for (int j = 0; j < 2; ++j) {
-            a[4 * i + 2 * j] = _mm256_unpacklo_epi64(b[4 * i + j], b[4 * i + j + 2]);
-            a[4 * i + 2 * j + 1] = _mm256_unpackhi_epi64(b[4 * i + j], b[4 * i + j + 2]);
-        }
-    }
-    for (int i = 0; i < 4; ++i) {
-        store32(out + i * out_stride, _mm256_permute2x128_si256(a[i], a[i + 4], 0x20));
-        store32(out + (i + 4) * out_stride, _mm256_permute2x128_si256(a[i], a[i + 4], 0x31));
-    }
+    const __m256i first = _mm256_unpacklo_epi32(x[0], x[1]), second = _mm256_unpacklo_epi32(x[2], x[3]);
+    const __m256i third = _mm256_unpackhi_epi32(x[0], x[1]), fourth = _mm256_unpackhi_epi32(x[2], x[3]);
+    out[0] = (I)_mm256_unpacklo_epi64(first, second), out[1] = (I)_mm256_unpackhi_epi64(first, second);
+    out[2] = (I)_mm256_unpacklo_epi64(third, fourth), out[3] = (I)_mm256_unpackhi_epi64(third, fourth);
 }
 
 }  // namespace

@@ -86,32 +86,28 @@ template <bool SIGNED> INLINE I panel_dot(I total, const uint8_t *codes, I x) {
     return (I)_mm512_dpbusd_epi32((__m512i)total, _mm512_loadu_si512(codes), (__m512i)x);
 }
 
+// Dot products of a panel start at DOT_START + x, so that their bits are the float 1.5 * 2^23 + x, and one instruction
+// takes that off and scales. Exact but for its rounding: |x| < 2^22, and a scale has at most 20 bits.
+constexpr int32_t DOT_START = 0x4b400000;
+INLINE F scaled(I dot, F scale) { return (F)_mm512_fmadd_ps((__m512)dot, (__m512)scale, (__m512)(scale * -12582912.0f)); }
+
 // total + both products of two int16, for attention.
 INLINE I dot2(I total, I a, I b) { return (I)_mm512_dpwssd_epi32((__m512i)total, (__m512i)a, (__m512i)b); }
 
-// LANES rows of LANES dwords, transposed in registers: four rounds of sixteen shuffles.
-INLINE void transpose(const uint8_t *in, int64_t stride, uint8_t *out, int64_t out_stride) {
-    __m512i a[16], b[16];
-    for (int i = 0; i < 16; ++i) a[i] = _mm512_loadu_si512(in + i * stride);
-    for (int i = 0; i < 8; ++i) {
-        b[2 * i] = _mm512_unpacklo_epi32(a[2 * i], a[2 * i + 1]);
-        b[2 * i + 1] = _mm512_unpackhi_epi32(a[2 * i], a[2 * i + 1]);
+// Dwords 0 to 3 of LANES rows: rows 4 l + a, of l = 0 .. 3, fill the lanes of a register, which are transposed apart.
+INLINE void columns4(const uint8_t *in, int64_t stride, I *out) {
+    __m512i x[4];
+    for (int a = 0; a < 4; ++a) {
+        const auto row = [&](int l) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(in + (4 * l + a) * stride)); };
+        x[a] = _mm512_castsi128_si512(row(0));
+        x[a] = _mm512_mask_broadcast_i32x4(x[a], 0x00f0, row(1));
+        x[a] = _mm512_mask_broadcast_i32x4(x[a], 0x0f00, row(2));
+        x[a] = _mm512_mask_broadcast_i32x4(x[a], 0xf000, row(3));
     }
-    for (int i = 0; i < 4; ++i) {
-        for (int j = 0; j < 2; ++j) {
-            a[4 * i + 2 * j] = _mm512_unpacklo_epi64(b[4 * i + j], b[4 * i + j + 2]);
-            a[4 * i + 2 * j + 1] = _mm512_unpackhi_epi64(b[4 * i + j], b[4 * i + j + 2]);
-        }
-    }
-    for (int i = 0; i < 4; ++i) {  // now a[4 r + i] holds columns i, i + 4, i + 8, i + 12 of rows 4 r .. 4 r + 3
-        const __m512i low = _mm512_shuffle_i32x4(a[i], a[4 + i], 0x88), high = _mm512_shuffle_i32x4(a[i], a[4 + i], 0xdd);
-        const __m512i low2 = _mm512_shuffle_i32x4(a[8 + i], a[12 + i], 0x88);
-        const __m512i high2 = _mm512_shuffle_i32x4(a[8 + i], a[12 + i], 0xdd);
-        _mm512_storeu_si512(out + i * out_stride, _mm512_shuffle_i32x4(low, low2, 0x88));
-        _mm512_storeu_si512(out + (i + 4) * out_stride, _mm512_shuffle_i32x4(high, high2, 0x88));
-        _mm512_storeu_si512(out + (i + 8) * out_stride, _mm512_shuffle_i32x4(low, low2, 0xdd));
-        _mm512_storeu_si512(out + (i + 12) * out_stride, _mm512_shuffle_i32x4(high, high2, 0xdd));
-    }
+    const __m512i first = _mm512_unpacklo_epi32(x[0], x[1]), second = _mm512_unpacklo_epi32(x[2], x[3]);
+    const __m512i third = _mm512_unpackhi_epi32(x[0], x[1]), fourth = _mm512_unpackhi_epi32(x[2], x[3]);
+    out[0] = (I)_mm512_unpacklo_epi64(first, second), out[1] = (I)_mm512_unpackhi_epi64(first, second);
+    out[2] = (I)_mm512_unpacklo_epi64(third, fourth), out[3] = (I)_mm512_unpackhi_epi64(third, fourth);
 }
 
 }  // namespace

@@ -101,23 +101,23 @@ template <bool SIGNED> INLINE I panel_dot(I total, const uint8_t *codes, int8x16
     return dot4(total, vld1q_u8(codes), x);
 }
 
+constexpr int32_t DOT_START = 0;  // where dot products of a panel start
+INLINE F scaled(I dot, F scale) { return to_float(dot) * scale; }
+
 // total + both products of two int16, for attention.
 INLINE I dot2(I total, I a, I b) {
     const int16x8_t x = (int16x8_t)a, y = (int16x8_t)b;
     return total + (I)vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(y)), vmull_high_s16(x, y));
 }
 
-// LANES rows of LANES dwords, transposed in registers.
-INLINE void transpose(const uint8_t *in, int64_t stride, uint8_t *out, int64_t out_stride) {
+// Dwords 0 to 3 of LANES rows.
+INLINE void columns4(const uint8_t *in, int64_t stride, I *out) {
     const auto row = [&](int i) { return vreinterpretq_u32_u8(vld1q_u8(in + i * stride)); };
     const uint32x4x2_t first = vtrnq_u32(row(0), row(1)), second = vtrnq_u32(row(2), row(3));
-    const auto put = [&](int i, uint32x2_t a, uint32x2_t b) {
-        vst1q_u8(out + i * out_stride, vreinterpretq_u8_u32(vcombine_u32(a, b)));
-    };
-    put(0, vget_low_u32(first.val[0]), vget_low_u32(second.val[0]));
-    put(1, vget_low_u32(first.val[1]), vget_low_u32(second.val[1]));
-    put(2, vget_high_u32(first.val[0]), vget_high_u32(second.val[0]));
-    put(3, vget_high_u32(first.val[1]), vget_high_u32(second.val[1]));
+    out[0] = (I)vcombine_u32(vget_low_u32(first.val[0]), vget_low_u32(second.val[0]));
+    out[1] = (I)vcombine_u32(vget_low_u32(first.val[1]), vget_low_u32(second.val[1]));
+    out[2] = (I)vcombine_u32(vget_high_u32(first.val[0]), vget_high_u32(second.val[0]));
+    out[3] = (I)vcombine_u32(vget_high_u32(first.val[1]), vget_high_u32(second.val[1]));
 }
 
 }  // namespace

@@ -96,12 +96,16 @@ template <bool SIGNED> INLINE I panel_dot(I total, const uint8_t *codes, const i
     return total;
 }
 
+constexpr int32_t DOT_START = 0;  // where dot products of a panel start
+INLINE F scaled(I dot, F scale) { return to_float(dot) * scale; }
+
 // total + both products of two int16, for attention.
 INLINE I dot2(I total, I a, I b) { return total + (a << 16 >> 16) * (b << 16 >> 16) + (a >> 16) * (b >> 16); }
 
-INLINE void transpose(const uint8_t *in, int64_t stride, uint8_t *out, int64_t out_stride) {
-    for (int i = 0; i < LANES; ++i)
-        for (int j = 0; j < LANES; ++j) std::memcpy(out + j * out_stride + 4 * i, in + i * stride + 4 * j, 4);
+// Dwords 0 to 3 of LANES rows.
+INLINE void columns4(const uint8_t *in, int64_t stride, I *out) {
+    for (int j = 0; j < 4; ++j)
+        for (int i = 0; i < LANES; ++i) out[j][i] = load<int32_t>(in + i * stride + 4 * j);
 }
 
 }  // namespace
