@@ -7,7 +7,10 @@
     ...
     for row in traced.calls: ...
 
-A call is charged to the layer whose weights it reads; one that reads no weights (a norm, a rotation, grouped attention,
+Calls for half a layer are run step by step, so that every step is seen; without a clock they may be one call, which
+for a small model is faster than the steps together.
+
+A step is charged to the layer whose weights it reads; one that reads no weights (a norm, a rotation, grouped attention,
 the choice of experts) comes before one that does, and is charged to the same layer.
 """
 
@@ -17,11 +20,13 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from types import MethodType
 from typing import Any, cast
 
 import numpy as np
 
 from sprat.runtime.kernels import MLP, Kernels, Routes
+from sprat.runtime.kernels.steps import StepByStep
 from sprat.runtime.weights import Weight
 
 __all__ = ["NO_LAYER", "KernelCall", "TracedKernels", "traced"]
@@ -53,6 +58,8 @@ class TracedKernels:
         self._waiting: list[KernelCall] = []  # of a layer that is not known yet
 
     def __getattr__(self, name: str) -> Any:
+        if hasattr(StepByStep, name):
+            return MethodType(getattr(StepByStep, name), self)
         found = getattr(self._kernels, name)
         if callable(found) and hasattr(Kernels, name):
             found = self._timed(name, found)

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from sprat.runtime.kernels.contract import MLP, I32Array, Kernels, Routes
+from sprat.runtime.kernels.contract import ChoiceObserver, I32Array, Kernels, MLAForm, Routes
+from sprat.runtime.kernels.layers import MLP, GatedMLP, GroupedAttention, Head, LatentAttention, Mixture
 from sprat.runtime.kernels.reference import ReferenceKernels
 
-__all__ = ["MLP", "I32Array", "Kernels", "ReferenceKernels", "Routes"]
+__all__ = [
+    "MLP",
+    "ChoiceObserver",
+    "GatedMLP",
+    "GroupedAttention",
+    "Head",
+    "I32Array",
+    "Kernels",
+    "LatentAttention",
+    "MLAForm",
+    "Mixture",
+    "ReferenceKernels",
+    "Routes",
+]

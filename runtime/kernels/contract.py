@@ -1,38 +1,39 @@
-"""The kernel contract: everything that a model's forward pass calls, one call per step of a layer.
+"""The kernel contract: what a model's forward pass calls, and the steps that those calls consist of.
+
+A model calls :meth:`Kernels.embed`, then for each layer one method for its attention and one for its MLP, then
+:meth:`Kernels.logits`. What they compute is written down step by step in ``steps.py``; an implementation may do it in
+one go. Each method for half a layer adds to the hidden states in place, as the residual stream wants it.
 
 Activations are C-contiguous float32 of shape ``(n, ...)``, ``n`` tokens in a row; weights are
-:class:`~sprat.runtime.weights.Weight`, packed as in their file. A kernel returns new arrays (only
-:meth:`Kernels.rope` works in place) and keeps no state that changes a result.
+:class:`~sprat.runtime.weights.Weight`, packed as in their file. A step returns new arrays (only
+:meth:`Kernels.rope` works in place). No kernel keeps a state that changes a result.
 
 ``reference.py`` is the definition. Others agree with it within a tolerance that their tests state.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from sprat.quant.formats.block import F32Array
-from sprat.runtime.cache import KVRows, Rows
+from sprat.runtime.cache import KVCache, KVRows, LatentCache, Rows
+from sprat.runtime.kernels.layers import MLP, GatedMLP, GroupedAttention, Head, LatentAttention, Mixture
 from sprat.runtime.rope import RopeAngles
 from sprat.runtime.spec import MoESpec
 from sprat.runtime.weights import Weight
 
-__all__ = ["MLP", "I32Array", "Kernels", "Routes"]
+__all__ = ["ChoiceObserver", "I32Array", "Kernels", "MLAForm", "Routes"]
 
 I32Array = npt.NDArray[np.int32]
+MLAForm = Literal["expanded", "absorbed"]
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class MLP:
-    """A gated MLP, ``down(silu(gate(x)) * up(x))``; with a leading axis on each weight, one per expert."""
-
-    gate: Weight  # (width, hidden) or (n_experts, width, hidden)
-    up: Weight
-    down: Weight  # (hidden, width) or (n_experts, hidden, width)
+ChoiceObserver = Callable[[I32Array], None]
+"""Called with the experts ``(n, n_experts_per_token)`` that tokens chose, before any of them is read."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +45,7 @@ class Routes:
 
 
 class Kernels(Protocol):
-    """One implementation of the arithmetic. A protocol: implementations share no code."""
+    """One implementation of the arithmetic. A protocol: implementations share no arithmetic."""
 
     def embed(self, table: Weight, tokens: I32Array) -> F32Array:
         """Rows ``tokens`` of ``table``: ``(n, hidden)``."""
@@ -99,3 +100,32 @@ class Kernels(Protocol):
 
     def mla_absorbed(self, q: F32Array, rows: Rows, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
         """The same as :meth:`mla_expanded`, with ``k_b`` absorbed into the query: all heads attend over the latents."""
+
+    def latent_attention(
+        self,
+        x: F32Array,
+        layer: LatentAttention,
+        angles: RopeAngles,
+        cache: LatentCache,
+        index: int,
+        form: MLAForm,
+    ) -> None:
+        """``x += attention(norm(x))`` in place, ``x (n, hidden)``, over everything in ``cache`` and the new tokens.
+
+        The new tokens' rows are written to layer ``index`` of ``cache``, behind those that count; they count only when
+        the cache is advanced.
+        """
+
+    def grouped_attention(
+        self, x: F32Array, layer: GroupedAttention, angles: RopeAngles, cache: KVCache, index: int
+    ) -> None:
+        """The same with keys and values per group of heads."""
+
+    def gated_mlp(self, x: F32Array, layer: GatedMLP) -> None:
+        """``x += mlp(norm(x))`` in place, ``x (n, hidden)``."""
+
+    def mixture(self, x: F32Array, layer: Mixture, observe: ChoiceObserver | None = None) -> None:
+        """``x += experts(norm(x))`` in place; ``observe`` sees the choice before any expert is read."""
+
+    def logits(self, x: F32Array, head: Head) -> F32Array:
+        """``output(norm(x))``: ``(n, hidden)`` to ``(n, vocabulary)``."""

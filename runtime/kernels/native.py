@@ -9,21 +9,22 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sprat.errors import BackendError, unknown_name
 from sprat.native import core, missing_because
 from sprat.quant.formats.block import F32Array, U8Array
-from sprat.runtime.cache import FloatRows, Int8Rows, KVRows, Rows
-from sprat.runtime.kernels.contract import MLP, I32Array, Routes
+from sprat.runtime.cache import FloatRows, Int8Rows, KVCache, KVRows, LatentCache, Rows
+from sprat.runtime.kernels.contract import ChoiceObserver, I32Array, MLAForm, Routes
+from sprat.runtime.kernels.layers import MLP, GatedMLP, GroupedAttention, Head, LatentAttention, Layer, Mixture
 from sprat.runtime.rope import RopeAngles
 from sprat.runtime.spec import GroupScore, MoESpec, Scoring
 from sprat.runtime.weights import Weight
 
 if TYPE_CHECKING:
-    from sprat._core import Matrix, MoE
+    from sprat._core import Angles, Matrix, MoE
 
 __all__ = ["NATIVE_FORMATS", "NativeKernels", "instruction_sets", "native_missing_because"]
 
@@ -41,7 +42,7 @@ def native_missing_because() -> str:
 
 def instruction_sets() -> list[str]:
     """Those that this processor runs and that have kernels, best first; ``plain`` is always the last."""
-    return core.isa_names() if core is not None and hasattr(core, "isa_names") else []
+    return core.isa_names() if core is not None and hasattr(core, "LatentAttention") else []
 
 
 class NativeKernels:
@@ -63,6 +64,8 @@ class NativeKernels:
             raise BackendError(unknown_name("instruction set", name, instruction_sets()))
         self._set = self._core.KernelSet(name, n_threads or len(os.sched_getaffinity(0)), list(cores))
         self._matrices: dict[Weight, Matrix] = {}
+        self._layers: dict[Layer, Any] = {}
+        self._angles: tuple[RopeAngles, Angles] | None = None
         # By identity, as weights are: hashing a spec takes longer than routing a token.
         self._mixtures: dict[int, tuple[MoESpec, MoE]] = {}
 
@@ -136,6 +139,50 @@ class NativeKernels:
         """All heads share one pass over the latents, split over threads by rows."""
         return self._mla(q, rows, k_b, v_b, scale, expanded=False)
 
+    def latent_attention(
+        self,
+        x: F32Array,
+        layer: LatentAttention,
+        angles: RopeAngles,
+        cache: LatentCache,
+        index: int,
+        form: MLAForm,
+    ) -> None:
+        """All of it in one call; the input of several projections is rounded once."""
+        bound = self._layers.get(layer) or self._bind_latent(layer)
+        rows = cache.plane(0)
+        self._set.latent_attention(bound, x, self._bound(angles), rows, index, cache.length, form == "expanded")
+
+    def grouped_attention(
+        self, x: F32Array, layer: GroupedAttention, angles: RopeAngles, cache: KVCache, index: int
+    ) -> None:
+        """All of it in one call; the input of the projections is rounded once."""
+        bound = self._layers.get(layer) or self._bind_grouped(layer)
+        keys, values = cache.plane(0), cache.plane(1)
+        self._set.grouped_attention(bound, x, self._bound(angles), keys, values, index, cache.length)
+
+    def gated_mlp(self, x: F32Array, layer: GatedMLP) -> None:
+        """All of it in one call."""
+        self._set.gated_mlp(self._layers.get(layer) or self._bind_mlp(layer), x)
+
+    def mixture(self, x: F32Array, layer: Mixture, observe: ChoiceObserver | None = None) -> None:
+        """All of it in one call, or in two around ``observe``."""
+        bound = self._layers.get(layer) or self._bind_mixture(layer)
+        if observe is None:
+            self._set.mixture(bound, x)
+            return
+        shape = (len(x), layer.moe.n_experts_per_token)
+        experts, weights = np.empty(shape, np.int32), np.empty(shape, np.float32)
+        self._set.choose(bound, x, experts, weights)
+        observe(experts)
+        self._set.mix_chosen(bound, x, experts, weights)
+
+    def logits(self, x: F32Array, head: Head) -> F32Array:
+        """Norm and product in one call."""
+        out = np.empty((len(x), head.output.shape[0]), np.float32)
+        self._set.head(self._layers.get(head) or self._bind_head(head), x, out)
+        return out
+
     def _mla(self, q: F32Array, rows: Rows, k_b: Weight, v_b: Weight, scale: float, *, expanded: bool) -> F32Array:
         out = np.empty((*q.shape[:2], v_b.shape[1]), np.float32)
         self._set.mla(q, _stored(rows), self._matrix(k_b), self._matrix(v_b), scale, expanded, out)
@@ -153,6 +200,45 @@ class NativeKernels:
             found = self._core.Matrix(weight.packed, weight.format.name, n_slices, rows, cols)
             self._matrices[weight] = found
         return found
+
+    def _bound(self, angles: RopeAngles) -> Angles:
+        """The C++ view of ``angles``, which all layers of a pass share."""
+        if self._angles is None or self._angles[0] is not angles:
+            self._angles = angles, self._core.Angles(angles.cos, angles.sin, angles.interleaved)
+        return self._angles[1]
+
+    def _bind_latent(self, layer: LatentAttention) -> Any:
+        q_a = None if layer.q_a is None else self._matrix(layer.q_a)
+        matrices = map(self._matrix, (layer.k_b, layer.v_b, layer.output))
+        q, kv_a = self._matrix(layer.q), self._matrix(layer.kv_a)
+        self._layers[layer] = self._core.LatentAttention(
+            layer.norm, q_a, layer.q_a_norm, q, kv_a, layer.kv_a_norm, *matrices, layer.eps, layer.scale
+        )
+        return self._layers[layer]
+
+    def _bind_grouped(self, layer: GroupedAttention) -> Any:
+        matrices = map(self._matrix, (layer.q, layer.k, layer.v, layer.output))
+        biases = layer.q_bias, layer.k_bias, layer.v_bias
+        self._layers[layer] = self._core.GroupedAttention(
+            layer.norm, *matrices, *biases, layer.head_dim, layer.eps, layer.scale
+        )
+        return self._layers[layer]
+
+    def _bind_mlp(self, layer: GatedMLP) -> Any:
+        self._layers[layer] = self._core.GatedMLP(layer.norm, *self._mlp(layer.mlp), layer.eps)
+        return self._layers[layer]
+
+    def _bind_mixture(self, layer: Mixture) -> Any:
+        shared = self._mlp(layer.shared) if layer.shared else (None, None, None)
+        router, moe = self._matrix(layer.router), self._mixture(layer.moe)
+        self._layers[layer] = self._core.Mixture(
+            layer.norm, router, layer.bias, moe, *self._mlp(layer.routed), *shared, layer.eps
+        )
+        return self._layers[layer]
+
+    def _bind_head(self, head: Head) -> Any:
+        self._layers[head] = self._core.Head(head.norm, self._matrix(head.output), head.eps)
+        return self._layers[head]
 
     def _mixture(self, moe: MoESpec) -> MoE:
         if id(moe) not in self._mixtures:

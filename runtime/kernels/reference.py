@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 from sprat.quant.formats.block import F32Array
 from sprat.runtime.cache import KVRows, Rows, widen
-from sprat.runtime.kernels.contract import MLP, I32Array, Routes
+from sprat.runtime.kernels.contract import I32Array, Routes
 from sprat.runtime.kernels.dense import DenseCache
+from sprat.runtime.kernels.layers import MLP
+from sprat.runtime.kernels.steps import StepByStep
 from sprat.runtime.rope import RopeAngles
 from sprat.runtime.spec import GroupScore, MoESpec, Scoring
 from sprat.runtime.weights import Weight
@@ -22,8 +24,8 @@ __all__ = ["ReferenceKernels"]
 _PANEL_BYTES = 32 << 20  # of a temporary: scores of some queries, unpacked rows of a large matrix
 
 
-class ReferenceKernels:
-    """:class:`~sprat.runtime.kernels.contract.Kernels` in NumPy, all arithmetic in float32.
+class ReferenceKernels(StepByStep):
+    """:class:`~sprat.runtime.kernels.contract.Kernels` in NumPy, all arithmetic in float32; layers step by step.
 
     Args:
         dense_bytes: bytes of unpacked weights that may stay in memory.

@@ -11,13 +11,13 @@ import numpy as np
 from sprat.errors import CheckpointError, PromptError
 from sprat.quant.formats.block import F32Array
 from sprat.runtime.cache import Cache, Storage
-from sprat.runtime.kernels import I32Array, Kernels
+from sprat.runtime.kernels import MLP, GatedMLP, Head, I32Array, Kernels
 from sprat.runtime.rope import RopeAngles, RopeTable
 from sprat.runtime.spec import Architecture, ModelSpec
 from sprat.runtime.tensors import ROPE_FREQS, expected_tensors
 from sprat.runtime.weights import Weight, WeightSource
 
-__all__ = ["LayerWeights", "Model", "RoutingObserver", "model_class"]
+__all__ = ["LayerWeights", "Model", "RoutingObserver", "gated_mlp", "model_class"]
 
 RoutingObserver = Callable[[int, I32Array], None]
 """Called with a layer's number and the experts ``(n, n_experts_per_token)`` that its tokens chose."""
@@ -49,6 +49,15 @@ class LayerWeights:
         """A bias, unpacked."""
         return self._weights.weight(f"{self._prefix}{name}.bias").dequantize()
 
+    def mlp(self, suffix: str = "") -> MLP:
+        """The MLP whose names end so: ``""``, ``"_exps"``, ``"_shexp"``."""
+        return MLP(*(self.matrix(f"ffn_{part}{suffix}") for part in ("gate", "up", "down")))
+
+
+def gated_mlp(spec: ModelSpec, weights: LayerWeights) -> GatedMLP:
+    """A layer's dense MLP."""
+    return GatedMLP(norm=weights.gain("ffn_norm"), mlp=weights.mlp(), eps=spec.rms_norm_eps)
+
 
 class Model(ABC):
     """A forward pass over weights that stay where they are.
@@ -74,8 +83,11 @@ class Model(ABC):
         self.kernels = kernels
         self._rope = RopeTable(spec.rope)
         self._embedding = weights.weight("token_embd.weight")
-        self._output_norm = weights.weight("output_norm.weight").dequantize()
-        self._output = self._embedding if spec.tied_embeddings else weights.weight("output.weight")
+        self._head = Head(
+            norm=weights.weight("output_norm.weight").dequantize(),
+            output=self._embedding if spec.tied_embeddings else weights.weight("output.weight"),
+            eps=spec.rms_norm_eps,
+        )
         self._load_layers([LayerWeights(weights, layer) for layer in range(spec.n_layers)])
 
     @abstractmethod
@@ -87,8 +99,8 @@ class Model(ABC):
         """Take the weights of every layer."""
 
     @abstractmethod
-    def _run_layers(self, x: F32Array, angles: RopeAngles, cache: Cache, observe: RoutingObserver | None) -> F32Array:
-        """Hidden states ``(n, hidden)`` through all layers, which append their rows to ``cache``."""
+    def _run_layers(self, x: F32Array, angles: RopeAngles, cache: Cache, observe: RoutingObserver | None) -> None:
+        """Add all layers to the hidden states ``x (n, hidden)``; each appends its rows to ``cache``."""
 
     def forward(
         self,
@@ -115,10 +127,9 @@ class Model(ABC):
         ids = self._check(tokens)
         cache.reserve(len(ids))
         x = self.kernels.embed(self._embedding, ids)
-        x = self._run_layers(x, self._rope.angles(cache.length, len(ids)), cache, observe)
+        self._run_layers(x, self._rope.angles(cache.length, len(ids)), cache, observe)
         cache.advance(len(ids))
-        x = self.kernels.rms_norm(x if all_logits else x[-1:], self._output_norm, self.spec.rms_norm_eps)
-        return self.kernels.linear(x, self._output)
+        return self.kernels.logits(x if all_logits else x[-1:], self._head)
 
     def _check(self, tokens: I32Array | Sequence[int]) -> I32Array:
         ids = np.asarray(tokens)

@@ -1,30 +1,18 @@
 // runtime/kernels/native.py's view of the kernels: NumPy arrays in and out, shapes checked, the GIL released.
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <map>
 #include <optional>
-#include <stdexcept>
-#include <string>
 
-#include "runtime/native/kernels.hpp"
+#include "runtime/native/bind.hpp"
+#include "runtime/native/rope.hpp"
 
-namespace nb = nanobind;
 using nb::literals::operator""_a;
 
 namespace sprat {
 namespace {
-
-using Floats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
-using Ints = nb::ndarray<const int32_t, nb::c_contig, nb::device::cpu>;
-using Bytes = nb::ndarray<const uint8_t, nb::c_contig, nb::device::cpu>;
-using Out = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
-using OutInts = nb::ndarray<int32_t, nb::c_contig, nb::device::cpu>;
-using Strided = nb::ndarray<float, nb::ndim<3>, nb::device::cpu>;
-using CacheRows = nb::ndarray<nb::ro, nb::device::cpu>;
 
 const std::map<std::string, Format> FORMATS = {
     {"F32", F32},   {"F16", F16},   {"BF16", BF16}, {"Q4_0", Q4_0},     {"Q4_1", Q4_1}, {"Q5_0", Q5_0},
@@ -35,24 +23,17 @@ struct Numbers { int per_block, bytes_per_block; };
 constexpr Numbers BLOCKS[N_FORMATS] = {{1, 4},   {1, 2},   {1, 2},   {32, 18},   {32, 20},   {32, 22},
                                        {32, 24}, {32, 34}, {32, 18}, {256, 144}, {256, 176}, {256, 210}};
 
-void expect(bool condition, const char *what) {
-    if (!condition) throw std::invalid_argument(what);
+}  // namespace
+
+PackedMatrix::PackedMatrix(Bytes bytes, const std::string &name, int64_t slices, int64_t rows, int64_t cols) : packed(bytes) {
+    const auto found = FORMATS.find(name);
+    expect(found != FORMATS.end(), "no native kernel for this format");
+    const Numbers block = BLOCKS[found->second];
+    expect(cols > 0 && cols % block.per_block == 0, "a row is not a whole number of blocks");
+    const size_t row_size = size_t(cols / block.per_block * block.bytes_per_block);
+    expect(bytes.size() == size_t(slices * rows) * row_size, "packed bytes do not match the shape");
+    static_cast<Matrix &>(*this) = {bytes.data(), found->second, slices, rows, cols, row_size};
 }
-
-// Keeps the array, and with it the memory map, alive.
-struct PackedMatrix : Matrix {
-    Bytes packed;
-
-    PackedMatrix(Bytes bytes, const std::string &name, int64_t slices, int64_t rows, int64_t cols) : packed(bytes) {
-        const auto found = FORMATS.find(name);
-        expect(found != FORMATS.end(), "no native kernel for this format");
-        const Numbers block = BLOCKS[found->second];
-        expect(cols > 0 && cols % block.per_block == 0, "a row is not a whole number of blocks");
-        const size_t row_size = size_t(cols / block.per_block * block.bytes_per_block);
-        expect(bytes.size() == size_t(slices * rows) * row_size, "packed bytes do not match the shape");
-        static_cast<Matrix &>(*this) = {bytes.data(), found->second, slices, rows, cols, row_size};
-    }
-};
 
 Mlp mlp_of(const PackedMatrix &gate, const PackedMatrix &up, const PackedMatrix &down) {
     expect(up.rows == gate.rows && up.cols == gate.cols && up.n_slices == gate.n_slices, "gate and up differ in shape");
@@ -62,7 +43,6 @@ Mlp mlp_of(const PackedMatrix &gate, const PackedMatrix &up, const PackedMatrix 
 
 int64_t bytes_of(const CacheRows &rows, size_t axis) { return rows.stride(axis) * int64_t(rows.itemsize()); }
 
-// The last axis holds `n` numbers in float32 or float16, or bytes: n_int8 of the numbers in Q8_0, the rest in float16.
 Rows rows_of(const CacheRows &rows, int64_t n, int64_t n_int8) {
     const size_t last = rows.ndim() - 1;
     const auto type = rows.dtype();
@@ -74,12 +54,7 @@ Rows rows_of(const CacheRows &rows, int64_t n, int64_t n_int8) {
     return {static_cast<const uint8_t *>(rows.data()), bytes_of(rows, last - 1), type.bits == 32, int(is_bytes ? n_int8 : 0)};
 }
 
-// Runs a kernel without the GIL, alone on its pool.
-template <class Body> void run(KernelSet &set, const Body &body) {
-    const nb::gil_scoped_release release;
-    const std::lock_guard lock(set.busy);
-    body();
-}
+namespace {
 
 void linear(KernelSet &set, const PackedMatrix &weight, const Floats &x, const std::optional<Floats> &bias, Out &out) {
     const int64_t n = x.size() / weight.cols;
@@ -101,22 +76,12 @@ void rms_norm(KernelSet &set, const Floats &x, const Floats &gain, float eps, Ou
     run(set, [&] { set.rms_norm(x.data(), gain.data(), eps, n, k, out.data()); });
 }
 
-// In place, on a slice of wider heads: a and b are neighbours, or half a head apart.
+// In place, on a slice of wider heads.
 void rope(Strided &x, const Floats &cos, const Floats &sin, bool interleaved) {
     const int64_t n = int64_t(x.shape(0)), heads = int64_t(x.shape(1)), half = int64_t(x.shape(2)) / 2;
     expect(x.stride(2) == 1 && cos.size() == size_t(n * half) && sin.size() == cos.size(), "shapes of a rotation differ");
-    const int64_t apart = interleaved ? 1 : half, step = interleaved ? 2 : 1;
-    for (int64_t t = 0; t < n; ++t) {
-        const float *c = cos.data() + t * half, *s = sin.data() + t * half;
-        for (int64_t h = 0; h < heads; ++h) {
-            float *row = x.data() + t * x.stride(0) + h * x.stride(1);
-            for (int64_t i = 0; i < half; ++i) {
-                const float a = row[i * step], b = row[i * step + apart];
-                row[i * step] = a * c[i] - b * s[i];
-                row[i * step + apart] = b * c[i] + a * s[i];
-            }
-        }
-    }
+    for (int64_t t = 0; t < n; ++t)
+        rotate(x.data() + t * x.stride(0), heads, x.stride(1), half, cos.data() + t * half, sin.data() + t * half, interleaved);
 }
 
 void swiglu(KernelSet &set, const PackedMatrix &gate, const PackedMatrix &up, const PackedMatrix &down, const Floats &x, Out &out) {
@@ -207,8 +172,8 @@ void bind_kernels(nb::module_ &m) {
         .def(nb::init<int, int, int, int, bool, bool, bool, float>(), "n_experts"_a, "n_chosen"_a, "n_groups"_a,
              "n_groups_chosen"_a, "sigmoid"_a, "normalize"_a, "top2_groups"_a, "scaling"_a);
     const auto out = nb::arg("out").noconvert();
-    nb::class_<KernelSet>(m, "KernelSet", "The kernels of one instruction set over a thread pool of their own.")
-        .def("__init__",
+    nb::class_<KernelSet> kernels(m, "KernelSet", "The kernels of one instruction set over a thread pool of their own.");
+    kernels.def("__init__",
              [](KernelSet *at, const std::string &isa, int n_threads, const std::vector<int> &cores) {
                  new (at) KernelSet(isa_called(isa), n_threads, cores);
              },
@@ -225,5 +190,6 @@ void bind_kernels(nb::module_ &m) {
              "shared_down"_a.none(), "x"_a, "choice"_a, "weights"_a, out)
         .def("gqa", &gqa, "q"_a, nb::arg("keys").noconvert(), nb::arg("values").noconvert(), "scale"_a, out)
         .def("mla", &mla, "q"_a, nb::arg("rows").noconvert(), "k_b"_a, "v_b"_a, "scale"_a, "expanded"_a, out);
+    bind_layers(m, kernels);
     m.def("rope", &rope, nb::arg("x").noconvert(), "cos"_a, "sin"_a, "interleaved"_a);
 }

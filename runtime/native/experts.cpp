@@ -33,21 +33,18 @@ struct Piece {
 
 }  // namespace
 
-void KernelSet::mix(std::vector<Job> &jobs, const float *x, int64_t n, float *out, int64_t hidden_size) {
+// out (n, hidden) is the sum over all jobs, or gets it added.
+void KernelSet::mix(std::vector<Job> &jobs, const Input &input, int64_t n, float *out, bool add) {
     int64_t n_numbers = 0;
-    bool quantized = false;
-    for (const Job &job : jobs) {
-        n_numbers += job.n_tokens * job.width();
-        quantized = quantized || wants_quantized(*job.mlp.gate) || wants_quantized(*job.mlp.up);
-    }
+    for (const Job &job : jobs) n_numbers += job.n_tokens * job.width();
     float *hidden = hidden_.get<float>(n_numbers);
     for (Job &job : jobs) {
         job.hidden = hidden;
         hidden += job.n_tokens * job.width();
     }
-    gate_and_up(jobs, prepare(inputs_, x, n, hidden_size, quantized));
+    gate_and_up(jobs, input);
     round_hidden(jobs);
-    down(jobs, n, out, hidden_size);
+    down(jobs, n, out, input.k, add);
 }
 
 void KernelSet::gate_and_up(const std::vector<Job> &jobs, const Input &input) {
@@ -77,44 +74,98 @@ void KernelSet::round_hidden(std::vector<Job> &jobs) {
     }
 }
 
-void KernelSet::down(const std::vector<Job> &jobs, int64_t n, float *out, int64_t hidden_size) {
+void KernelSet::down(const std::vector<Job> &jobs, int64_t n, float *out, int64_t hidden_size, bool add) {
     pool_.each((hidden_size + ROWS - 1) / ROWS, [&](int64_t i, int thread) {
         const int64_t row = i * ROWS, n_rows = std::min(ROWS, hidden_size - row);
-        for (int64_t t = 0; t < n; ++t) std::fill_n(out + t * hidden_size + row, n_rows, 0.0f);
+        float *sums = staging_[thread].get<float>(2 * n * ROWS), *part = sums + n * ROWS;
+        std::fill_n(sums, n * n_rows, 0.0f);
         for (const Job &job : jobs) {
-            float *part = staging_[thread].get<float>(job.n_tokens * ROWS);
             product(*job.mlp.down, job.slice, row, n_rows, job.input, nullptr, job.n_tokens, part, n_rows, thread);
-            for (int64_t t = 0; t < job.n_tokens; ++t, part += n_rows) {
-                float *to = out + (job.tokens ? job.tokens[t] : t) * hidden_size + row;
+            for (int64_t t = 0; t < job.n_tokens; ++t) {
+                float *to = sums + (job.tokens ? job.tokens[t] : t) * n_rows;
                 const float weight = job.weights ? job.weights[t] : 1.0f;
-                for (int64_t r = 0; r < n_rows; ++r) to[r] += weight * part[r];
+                for (int64_t r = 0; r < n_rows; ++r) to[r] += weight * part[t * n_rows + r];
             }
         }
+        for (int64_t t = 0; t < n; ++t)
+            for (int64_t r = 0; r < n_rows; ++r) {
+                float &to = out[t * hidden_size + row + r];
+                to = add ? to + sums[t * n_rows + r] : sums[t * n_rows + r];
+            }
     });
 }
 
 void KernelSet::swiglu(const Mlp &mlp, const float *x, int64_t n, float *out) {
     std::vector<Job> jobs{{mlp, 0, nullptr, nullptr, n}};
-    mix(jobs, x, n, out, mlp.gate->cols);
+    mix(jobs, prepare(inputs_, x, n, mlp.gate->cols, wants_quantized(mlp)), n, out, false);
 }
+
+void KernelSet::gated_mlp(const GatedMlp &layer, float *x, int64_t n) {
+    std::vector<Job> jobs{{layer.mlp, 0, nullptr, nullptr, n}};
+    mix(jobs, normed(layer.norm, x, n, layer.mlp.gate->cols, wants_quantized(layer.mlp)), n, x, true);
+}
+
+// Jobs of a choice (n, n_chosen): tokens and weights sorted by expert, and one job for each of those.
+struct KernelSet::Sorted {
+    std::vector<int32_t> tokens;
+    std::vector<float> weights;
+    std::vector<Job> jobs;
+
+    Sorted(const Mlp &routed, const Mlp *shared, int64_t n, const int32_t *choice, const float *unsorted, int n_chosen)
+        : tokens(n * n_chosen), weights(n * n_chosen) {
+        std::vector<int32_t> order(n * n_chosen);
+        std::iota(order.begin(), order.end(), 0);
+        std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return choice[a] < choice[b]; });
+        for (size_t i = 0; i < order.size(); ++i) {
+            tokens[i] = order[i] / n_chosen;
+            weights[i] = unsorted[order[i]];
+            if (i == 0 || choice[order[i]] != choice[order[i - 1]])
+                jobs.push_back({routed, choice[order[i]], &tokens[i], &weights[i], 0});
+            ++jobs.back().n_tokens;
+        }
+        if (shared) jobs.push_back({*shared, 0, nullptr, nullptr, n});
+    }
+};
 
 void KernelSet::experts(const Mlp &routed, const Mlp *shared, const float *x, int64_t n, const int32_t *choice,
                         const float *weights, int n_chosen, float *out) {
-    const int64_t n_slots = n * n_chosen;
-    std::vector<int32_t> order(n_slots), tokens(n_slots);
-    std::vector<float> sorted(n_slots);
-    std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return choice[a] < choice[b]; });
-    std::vector<Job> jobs;
-    for (int64_t i = 0; i < n_slots; ++i) {
-        tokens[i] = order[i] / n_chosen;
-        sorted[i] = weights[order[i]];
-        if (i == 0 || choice[order[i]] != choice[order[i - 1]])
-            jobs.push_back({routed, choice[order[i]], &tokens[i], &sorted[i], 0});
-        ++jobs.back().n_tokens;
-    }
-    if (shared) jobs.push_back({*shared, 0, nullptr, nullptr, n});
-    mix(jobs, x, n, out, routed.gate->cols);
+    Sorted sorted(routed, shared, n, choice, weights, n_chosen);
+    const bool quantized = wants_quantized(routed) || (shared && wants_quantized(*shared));
+    mix(sorted.jobs, prepare(inputs_, x, n, routed.gate->cols, quantized), n, out, false);
+}
+
+Input KernelSet::normed(const Mixture &layer, const float *x, int64_t n) {
+    const bool shared = layer.shared.gate && wants_quantized(layer.shared);
+    const bool quantized = shared || wants_quantized(layer.routed) || wants_quantized(*layer.router);
+    return normed(layer.norm, x, n, layer.router->cols, quantized);
+}
+
+void KernelSet::mixture(const Mixture &layer, float *x, int64_t n) {
+    const Input input = normed(layer, x, n);
+    int32_t *choice = choice_.get<int32_t>(n * layer.moe.n_chosen);
+    float *weights = weights_.get<float>(n * layer.moe.n_chosen);
+    choose(layer, input, n, choice, weights);
+    add_experts(layer, input, x, n, choice, weights);
+}
+
+void KernelSet::choose(const Mixture &layer, const float *x, int64_t n, int32_t *choice, float *weights) {
+    choose(layer, normed(layer, x, n), n, choice, weights);
+}
+
+void KernelSet::mix_chosen(const Mixture &layer, float *x, int64_t n, const int32_t *choice, const float *weights) {
+    add_experts(layer, normed(layer, x, n), x, n, choice, weights);
+}
+
+void KernelSet::choose(const Mixture &layer, const Input &input, int64_t n, int32_t *choice, float *weights) {
+    float *logits = scores_.get<float>(n * layer.router->rows);
+    project({{layer.router, nullptr, logits}}, input, n);
+    route(layer.moe, logits, layer.bias, n, choice, weights);
+}
+
+void KernelSet::add_experts(const Mixture &layer, const Input &input, float *x, int64_t n, const int32_t *choice,
+                            const float *weights) {
+    Sorted sorted(layer.routed, layer.shared.gate ? &layer.shared : nullptr, n, choice, weights, layer.moe.n_chosen);
+    mix(sorted.jobs, input, n, x, true);
 }
 
 }  // namespace sprat

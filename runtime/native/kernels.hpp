@@ -2,23 +2,15 @@
 #pragma once
 
 #include <algorithm>
+#include <initializer_list>
 #include <mutex>
 #include <vector>
 
 #include "runtime/native/isa.hpp"
+#include "runtime/native/layers.hpp"
 #include "runtime/native/pool.hpp"
 
 namespace sprat {
-
-struct Mlp {
-    const Matrix *gate, *up, *down;
-};
-
-struct MoE {  // runtime/spec.py: MoESpec
-    int n_experts, n_chosen, n_groups, n_groups_chosen;
-    bool sigmoid, normalize, top2_groups;
-    float scaling;
-};
 
 // Memory that a kernel needs until it returns, kept for the next one.
 class Buffer {
@@ -65,6 +57,19 @@ class KernelSet {
     void mla_expanded(const float *q, int64_t n, int dim, const Latents &latents, float scale, float *out);
     void mla_absorbed(const float *q, int64_t n, int dim, const Latents &latents, float scale, float *out);
 
+    // Halves of a layer (layers.hpp), each added to x (n, hidden) in place; n new tokens.
+    void latent_attention(const LatentAttention &layer, float *x, int64_t n, const Angles &angles, const CachePlane &plane,
+                          bool expanded);
+    void grouped_attention(const GroupedAttention &layer, float *x, int64_t n, const Angles &angles,
+                           const CachePlane &keys, const CachePlane &values);
+    void gated_mlp(const GatedMlp &layer, float *x, int64_t n);
+    void mixture(const Mixture &layer, float *x, int64_t n);
+    // The mixture in two steps, for who wants to know the choice (n, n_chosen) before experts are read.
+    void choose(const Mixture &layer, const float *x, int64_t n, int32_t *choice, float *weights);
+    void mix_chosen(const Mixture &layer, float *x, int64_t n, const int32_t *choice, const float *weights);
+    // out (n, vocabulary) = norm(x) . output
+    void head(const Head &layer, const float *x, int64_t n, float *out);
+
     // Every byte once, with all threads: how fast the memory is. Returns something of them, so that they are read.
     uint64_t read(const uint8_t *data, int64_t n_bytes);
 
@@ -73,8 +78,16 @@ class KernelSet {
   private:
     struct Job;
     struct Pass;
+    struct Sorted;
+    struct Part {  // one product among several of the same input: out (n, rows), or added to what is there
+        const Matrix *weight;
+        const float *bias;  // nullptr for none
+        float *out;
+        bool add = false;
+    };
 
     bool wants_quantized(const Matrix &m) const { return m.format > BF16; }
+    bool wants_quantized(const Mlp &mlp) const { return wants_quantized(*mlp.gate) || wants_quantized(*mlp.up); }
     // body(token) for each of n tokens of k numbers. One takes about a microsecond: not worth waking the others.
     template <class Body> void each_token(int64_t n, int64_t k, const Body &body) {
         const int64_t per_piece = std::max<int64_t>(1, 16384 / k);
@@ -83,17 +96,29 @@ class KernelSet {
         });
     }
     Input prepare(Buffer &buffer, const float *x, int64_t n, int64_t k, bool quantized);
+    // Rows of x, normalised; rounded too if wanted.
+    Input normed(const Norm &norm, const float *x, int64_t n, int64_t k, bool quantized);
+    Input normed(const Mixture &layer, const float *x, int64_t n);
+    // Several products of one input, split over threads as one.
+    void project(std::initializer_list<Part> parts, const Input &input, int64_t n);
+    void project_rows(const Part &part, int64_t row, int64_t n_rows, const Input &input, int64_t n, int thread);
+    // x (n, rows) += y (n, cols) . weight
+    void add_product(const Matrix &weight, const float *y, int64_t n, float *x);
+    void project_latents(const LatentAttention &layer, const float *x, int64_t n, float *q, float *kv);
+    void choose(const Mixture &layer, const Input &input, int64_t n, int32_t *choice, float *weights);
+    void add_experts(const Mixture &layer, const Input &input, float *x, int64_t n, const int32_t *choice, const float *weights);
     void product(const Matrix &weight, int64_t slice, int64_t row, int64_t n_rows, const Input &input,
                  const int32_t *tokens, int64_t n_tokens, float *out, int64_t out_stride, int thread);
-    void mix(std::vector<Job> &jobs, const float *x, int64_t n, float *out, int64_t hidden_size);
+    void mix(std::vector<Job> &jobs, const Input &input, int64_t n, float *out, bool add);
     void gate_and_up(const std::vector<Job> &jobs, const Input &input);
     void round_hidden(std::vector<Job> &jobs);
-    void down(const std::vector<Job> &jobs, int64_t n, float *out, int64_t hidden_size);
+    void down(const std::vector<Job> &jobs, int64_t n, float *out, int64_t hidden_size, bool add);
     void attend(const Pass &pass, float *mixed);
 
     const Isa &isa_;
     Pool pool_;
     Buffer inputs_, hidden_, routed_inputs_, shared_inputs_, queries_, partial_, mixed_;
+    Buffer normed_, projected_, attended_, scores_, choice_, weights_;  // between the steps of a layer
     std::vector<Buffer> staging_{size_t(pool_.n_threads())};
 };
 

@@ -1,4 +1,4 @@
-// Products of one weight with all tokens, split over threads by rows; and what is done per token.
+// Products of weights with all tokens, split over threads by rows; and what is done per token.
 #include <algorithm>
 
 #include "runtime/native/kernels.hpp"
@@ -7,10 +7,15 @@ namespace sprat {
 namespace {
 
 // Rows per piece of work: about 48 KB, long enough to stream and short enough to balance; whole panels.
-int64_t rows_per_piece(const Matrix &m, int64_t n_rows, int n_threads) {
+int64_t rows_per_piece(const Matrix &m, int n_threads) {
     const int64_t by_bytes = pad_to(std::max<int64_t>(1, 48 * 1024 / int64_t(m.row_bytes)), LARGEST_PANEL);
-    const int64_t by_balance = pad_to(std::max<int64_t>(1, n_rows / (4 * n_threads)), LARGEST_PANEL);
+    const int64_t by_balance = pad_to(std::max<int64_t>(1, m.rows / (4 * n_threads)), LARGEST_PANEL);
     return std::min(by_bytes, by_balance);
+}
+
+int64_t pieces_of(const Matrix &m, int n_threads) {
+    const int64_t step = rows_per_piece(m, n_threads);
+    return (m.rows + step - 1) / step;
 }
 
 }  // namespace
@@ -47,16 +52,39 @@ void KernelSet::product(const Matrix &weight, int64_t slice, int64_t row, int64_
     isa_.product[weight.format](p);
 }
 
-void KernelSet::linear(const Matrix &weight, const float *x, int64_t n, const float *bias, float *out) {
-    const Input input = prepare(inputs_, x, n, weight.cols, wants_quantized(weight));
-    const int64_t step = rows_per_piece(weight, weight.rows, n_threads());
-    pool_.each((weight.rows + step - 1) / step, [&](int64_t i, int thread) {
-        const int64_t row = i * step, n_rows = std::min(step, weight.rows - row);
-        product(weight, 0, row, n_rows, input, nullptr, n, out + row, weight.rows, thread);
-        if (!bias) return;
-        for (int64_t t = 0; t < n; ++t)
-            for (int64_t r = row; r < row + n_rows; ++r) out[t * weight.rows + r] += bias[r];
+void KernelSet::project(std::initializer_list<Part> parts, const Input &input, int64_t n) {
+    int64_t n_pieces = 0;
+    for (const Part &part : parts) n_pieces += pieces_of(*part.weight, n_threads());
+    pool_.each(n_pieces, [&](int64_t i, int thread) {
+        const Part *part = parts.begin();
+        for (int64_t here; i >= (here = pieces_of(*part->weight, n_threads())); i -= here) ++part;
+        const int64_t step = rows_per_piece(*part->weight, n_threads());
+        project_rows(*part, i * step, std::min(step, part->weight->rows - i * step), input, n, thread);
     });
+}
+
+void KernelSet::project_rows(const Part &part, int64_t row, int64_t n_rows, const Input &input, int64_t n, int thread) {
+    const int64_t stride = part.weight->rows;
+    float *out = part.out + row;
+    float *to = part.add ? staging_[thread].get<float>(n * n_rows) : out;
+    const int64_t to_stride = part.add ? n_rows : stride;
+    product(*part.weight, 0, row, n_rows, input, nullptr, n, to, to_stride, thread);
+    for (int64_t t = 0; part.bias && t < n; ++t)
+        for (int64_t r = 0; r < n_rows; ++r) to[t * to_stride + r] += part.bias[row + r];
+    for (int64_t t = 0; part.add && t < n; ++t)
+        for (int64_t r = 0; r < n_rows; ++r) out[t * stride + r] += to[t * n_rows + r];
+}
+
+void KernelSet::linear(const Matrix &weight, const float *x, int64_t n, const float *bias, float *out) {
+    project({{&weight, bias, out}}, prepare(inputs_, x, n, weight.cols, wants_quantized(weight)), n);
+}
+
+void KernelSet::add_product(const Matrix &weight, const float *y, int64_t n, float *x) {
+    project({{&weight, nullptr, x, true}}, prepare(inputs_, y, n, weight.cols, wants_quantized(weight)), n);
+}
+
+void KernelSet::head(const Head &layer, const float *x, int64_t n, float *out) {
+    project({{layer.output, nullptr, out}}, normed(layer.norm, x, n, layer.output->cols, wants_quantized(*layer.output)), n);
 }
 
 void KernelSet::embed(const Matrix &table, const int32_t *tokens, int64_t n, float *out) {
@@ -67,6 +95,17 @@ void KernelSet::embed(const Matrix &table, const int32_t *tokens, int64_t n, flo
 
 void KernelSet::rms_norm(const float *x, const float *gain, float eps, int64_t n, int64_t k, float *out) {
     each_token(n, k, [&](int64_t t) { isa_.rms_norm(x + t * k, gain, eps, k, out + t * k); });
+}
+
+Input KernelSet::normed(const Norm &norm, const float *x, int64_t n, int64_t k, bool quantized) {
+    const int64_t k_padded = pad_to(k, 256);
+    float *to = normed_.get<float>(n * k);
+    const Quantized q{quantized ? inputs_.get<uint8_t>(n * k_padded * 3 / 2) : nullptr, k_padded};
+    each_token(n, k, [&](int64_t t) {
+        isa_.rms_norm(x + t * k, norm.gain, norm.eps, k, to + t * k);
+        if (quantized) isa_.quantize(to + t * k, k, q, t);
+    });
+    return {to, k, q};
 }
 
 }  // namespace sprat

@@ -1,0 +1,91 @@
+"""The halves of a layer as records: all that one call of a kernel needs but the activations.
+
+A kernel set may bind one to whatever it makes of the weights, once; a record never changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sprat.quant.formats.block import F32Array
+from sprat.runtime.spec import MoESpec
+from sprat.runtime.weights import Weight
+
+__all__ = ["MLP", "GatedMLP", "GroupedAttention", "Head", "LatentAttention", "Layer", "Mixture"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MLP:
+    """A gated MLP, ``down(silu(gate(x)) * up(x))``; with a leading axis on each weight, one per expert."""
+
+    gate: Weight  # (width, hidden) or (n_experts, width, hidden)
+    up: Weight
+    down: Weight  # (hidden, width) or (n_experts, hidden, width)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class LatentAttention:
+    """DeepSeek's attention (arXiv 2405.04434): keys and values come from one latent per token."""
+
+    norm: F32Array  # (hidden,)
+    q_a: Weight | None  # (q_lora_rank, hidden); None where queries are not compressed
+    q_a_norm: F32Array | None  # (q_lora_rank,)
+    q: Weight  # (heads * head_dim, q_lora_rank or hidden)
+    kv_a: Weight  # (kv_lora_rank + qk_rope_head_dim, hidden)
+    kv_a_norm: F32Array  # (kv_lora_rank,)
+    k_b: Weight  # (heads, kv_lora_rank, qk_nope_head_dim)
+    v_b: Weight  # (heads, v_head_dim, kv_lora_rank)
+    output: Weight  # (hidden, heads * v_head_dim)
+    eps: float  # of all three norms
+    scale: float  # factor on the scores
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class GroupedAttention:
+    """Attention in which each group of query heads shares a key and value head (arXiv 2305.13245)."""
+
+    norm: F32Array  # (hidden,)
+    q: Weight  # (heads * head_dim, hidden)
+    k: Weight  # (kv_heads * head_dim, hidden)
+    v: Weight
+    q_bias: F32Array | None
+    k_bias: F32Array | None
+    v_bias: F32Array | None
+    output: Weight  # (hidden, heads * head_dim)
+    head_dim: int
+    eps: float
+    scale: float  # factor on the scores
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class GatedMLP:
+    """A dense MLP behind its norm."""
+
+    norm: F32Array  # (hidden,)
+    mlp: MLP
+    eps: float
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Mixture:
+    """A router that sends each token to a few experts; the shared experts see every token (arXiv 2401.06066)."""
+
+    norm: F32Array  # (hidden,)
+    router: Weight  # (n_routed_experts, hidden)
+    bias: F32Array | None  # (n_routed_experts,), added to the scores for the choice only
+    moe: MoESpec
+    routed: MLP
+    shared: MLP | None
+    eps: float
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Head:
+    """What turns hidden states into logits."""
+
+    norm: F32Array  # (hidden,)
+    output: Weight  # (vocabulary, hidden)
+    eps: float
+
+
+Layer = LatentAttention | GroupedAttention | GatedMLP | Mixture | Head

@@ -1,0 +1,74 @@
+"""What the calls for half a layer compute, step by step: the forward pass that a reader of the papers expects.
+
+Kernels that are fast at single steps take these methods as they are; others do the same in one call. A trace runs them
+over any kernels, so that every step is seen.
+"""
+
+from __future__ import annotations
+
+from sprat.quant.formats.block import F32Array
+from sprat.runtime.cache import KVCache, LatentCache
+from sprat.runtime.kernels.contract import ChoiceObserver, Kernels, MLAForm
+from sprat.runtime.kernels.layers import GatedMLP, GroupedAttention, Head, LatentAttention, Mixture
+from sprat.runtime.rope import RopeAngles
+
+__all__ = ["StepByStep"]
+
+
+class StepByStep:
+    """Halves of a layer out of the steps of :class:`~sprat.runtime.kernels.contract.Kernels`; see there."""
+
+    def latent_attention(
+        self: Kernels,
+        x: F32Array,
+        layer: LatentAttention,
+        angles: RopeAngles,
+        cache: LatentCache,
+        index: int,
+        form: MLAForm,
+    ) -> None:
+        """Queries per head, one latent per token for all of them, attention in one of its two forms."""
+        heads, rank, nope_dim = layer.k_b.shape
+        normed = self.rms_norm(x, layer.norm, layer.eps)
+        compressed = normed
+        if layer.q_a is not None and layer.q_a_norm is not None:
+            compressed = self.rms_norm(self.linear(normed, layer.q_a), layer.q_a_norm, layer.eps)
+        q = self.linear(compressed, layer.q).reshape(len(x), heads, -1)  # (n, heads, nope + rope)
+        self.rope(q[..., nope_dim:], angles)
+        kv = self.linear(normed, layer.kv_a)
+        latent, k_rope = kv[:, :rank], kv[:, rank:]
+        self.rope(k_rope[:, None], angles)
+        rows = cache.append(index, self.rms_norm(latent, layer.kv_a_norm, layer.eps), k_rope)
+        attend = self.mla_expanded if form == "expanded" else self.mla_absorbed
+        mixed = attend(q, rows, layer.k_b, layer.v_b, layer.scale)  # (n, heads, v_head_dim)
+        x += self.linear(mixed.reshape(len(x), -1), layer.output)
+
+    def grouped_attention(
+        self: Kernels, x: F32Array, layer: GroupedAttention, angles: RopeAngles, cache: KVCache, index: int
+    ) -> None:
+        """Queries, keys and values per head; each group of query heads shares one of the others."""
+        shape = (len(x), -1, layer.head_dim)
+        normed = self.rms_norm(x, layer.norm, layer.eps)
+        q = self.linear(normed, layer.q, layer.q_bias).reshape(shape)  # (n, heads, head_dim)
+        k = self.linear(normed, layer.k, layer.k_bias).reshape(shape)  # (n, kv_heads, head_dim)
+        v = self.linear(normed, layer.v, layer.v_bias).reshape(shape)
+        self.rope(q, angles)
+        self.rope(k, angles)
+        mixed = self.gqa_attention(q, cache.append(index, k, v), layer.scale)
+        x += self.linear(mixed.reshape(len(x), -1), layer.output)
+
+    def gated_mlp(self: Kernels, x: F32Array, layer: GatedMLP) -> None:
+        """Norm, MLP, residual sum."""
+        x += self.swiglu(self.rms_norm(x, layer.norm, layer.eps), layer.mlp)
+
+    def mixture(self: Kernels, x: F32Array, layer: Mixture, observe: ChoiceObserver | None = None) -> None:
+        """Norm, router, choice, experts, residual sum."""
+        normed = self.rms_norm(x, layer.norm, layer.eps)
+        routes = self.route(self.linear(normed, layer.router), layer.moe, layer.bias)
+        if observe:
+            observe(routes.experts)
+        x += self.experts(normed, routes, layer.routed, layer.shared)
+
+    def logits(self: Kernels, x: F32Array, head: Head) -> F32Array:
+        """Norm and output."""
+        return self.linear(self.rms_norm(x, head.norm, head.eps), head.output)
