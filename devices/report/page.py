@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
+from sprat.devices.notes import gather_notes
 from sprat.devices.report.charts.scale import format_number
 from sprat.devices.report.charts.stacks import gibibytes
 from sprat.devices.report.charts.svg import clean, document
@@ -114,9 +115,7 @@ def _origins(runs: Sequence[Run]) -> list[dict[str, str]]:
     for run in sorted(runs, key=lambda run: list(Label).index(run.label)):
         groups[tuple(_origin(run).items())].append(run)
     return [
-        dict(block)
-        | _told("models", map(_file, group))
-        | _told("notes", [note for run in group for note in run.record.notes])
+        dict(block) | _told("models", map(_file, group)) | _told("notes", gather_notes(run.record for run in group))
         for block, group in groups.items()
     ]
 

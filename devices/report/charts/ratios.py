@@ -17,6 +17,7 @@ __all__ = ["Pair", "draw_ratios"]
 _NAME_SHARE_NARROW = 0.34  # of a narrow chart
 _ROW = 26
 _TOP = 34
+_SMALL = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +58,13 @@ def draw_ratios(pairs: Sequence[Pair], width: int, *, band: float) -> Panel:
 def _frame(across: Callable[[float], float], band: float, bottom: float) -> list[Element]:
     low, middle, high = across(-band), across(0), across(band)
     top = _TOP - 8.0
+    words = {low: f"−{band:.0%}", middle: "exact", high: f"+{band:.0%}"}
+    if high - middle < text_width("+35% exact", _SMALL) / 2:  # the narrower side; the note names the band, too
+        words = {middle: "exact"}
     return [
         node("rect", x=low, y=top, width=high - low, height=bottom - top, class_="tolerance"),
         node("path", d=f"M{middle:.1f} {top}V{bottom:.1f}", class_="axis"),
-        label(low, 18, f"−{band:.0%}", size=12, class_="muted", anchor="middle"),
-        label(middle, 18, "exact", size=12, class_="muted", anchor="middle"),
-        label(high, 18, f"+{band:.0%}", size=12, class_="muted", anchor="middle"),
+        *(label(x, 18, text, size=_SMALL, class_="muted", anchor="middle") for x, text in words.items()),
     ]
 
 

@@ -24,7 +24,7 @@ __all__ = [
 
 NARROW = 520
 """Pixels; in charts below, names stand over their bars instead of beside them."""
-NAME_SHARE = 0.36
+NAME_SHARE = 0.38
 """Of a wide chart's width, for the names: the same in all panels, so that their bars begin on one line."""
 
 _EM_WIDTH = 0.6  # of DejaVu Sans, the widest face that a browser falls back to

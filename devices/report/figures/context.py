@@ -29,7 +29,7 @@ def context_figure(evidence: Evidence) -> Figure:
     panels = curve_panels(
         shown,
         point=lambda run: (float(_depth(run)), run.speed),
-        x_title="tokens in the context before the first one is written",
+        x_title="tokens already in the context",
         y=Axis("tokens per second", "{:g}".format, from_zero=True),
         logarithmic=False,
     )

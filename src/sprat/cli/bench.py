@@ -13,11 +13,13 @@ from sprat.bench.trace import TraceReport
 from sprat.cli.bench_tables import csv_text, print_comparison, print_details, print_speeds, print_trace
 from sprat.cli.terminal import human_bytes, print_json, progress_bar
 from sprat.devices.compare import compare, differences
+from sprat.devices.notes import gather_notes
 from sprat.devices.results import Measurement, check_place, read_results, write_results
 
 __all__ = ["command"]
 
 _CONFIDENCE = 0.95
+_MOST_NAMED = 4  # tests before a note
 _EXAMPLES = """\b
 Examples:
   sprat bench OUT -p 512 -n 128 -d 0,4096
@@ -109,8 +111,8 @@ def _print(records: Sequence[Measurement], traces: Sequence[TraceReport], *, mar
     print_details(records, markdown=markdown)
     for report in traces:
         print_trace(report, markdown=markdown)
-    for note in dict.fromkeys(f"{record.work.test}: {note}" for record in records for note in record.notes):
-        click.echo(f"note: {note}")
+    for note, tests in gather_notes(records).items():
+        click.echo(f"note: {', '.join(tests) if len(tests) <= _MOST_NAMED else f'{len(tests)} tests'}: {note}")
     if records[0].model.random_weights:
         _print_cache()
     if emulation := records[0].emulation:
