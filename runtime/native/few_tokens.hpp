@@ -5,6 +5,8 @@
 // they cost as much as the codes.
 #pragma once
 
+#include <type_traits>
+
 #include "runtime/native/activations.hpp"
 
 namespace {
@@ -15,6 +17,27 @@ constexpr int AHEAD = 1024;  // bytes: 5 to 10 % faster than without, and no slo
 
 template <class D> constexpr int BIAS = D::bias + (D::is_signed ? SIGNED_BIAS : 0);
 template <class D> constexpr int N_SCALES = D::halves ? 16 : 8;
+
+// How codes meet activations: in N steps per group, each with BLOCKS blocks. BIAS_LEFT is what a step leaves of the bias.
+template <class D> struct Steps {
+    static constexpr int N = 8 / CHUNK_BLOCKS, BLOCKS = CHUNK_BLOCKS, BIAS_LEFT = BIAS<D>;
+    typedef Chunk Codes;
+    typedef const int8_t *Input;
+
+    static INLINE Codes codes(const uint8_t *g, int c) { return chunk<D>(g, c); }
+    static INLINE Input input(const int8_t *q) { return q; }
+    static INLINE F add(F total, const Codes &codes, Input x, const F8 *scale, int c) {
+        return step<D::is_signed, D::halves>(total, codes, x, scale, c);
+    }
+};
+
+}  // namespace
+
+#if defined(__AVX512VBMI__)
+#include "runtime/native/isa/quads512.hpp"
+#endif
+
+namespace {
 
 // What bias and minimum add to the dot product: -bias * (sum of scale * q) + sum of min * q.
 template <int BIAS_OF> struct Folded {
@@ -27,7 +50,7 @@ INLINE F8 integers(const int32_t *q) { return to_float8(load<I8>(q)); }
 
 // Scales of a row's group times those of a token's activations.
 template <class D>
-INLINE void fold(const F8 *scale, F8 min, const Token &x, int64_t block, F8 *product, Folded<BIAS<D>> &folded) {
+INLINE void fold(const F8 *scale, F8 min, const Token &x, int64_t block, F8 *product, Folded<Steps<D>::BIAS_LEFT> &folded) {
     const F8 d = load<F8>(x.d + block);
     if constexpr (D::halves) {
         product[0] = scale[0] * __builtin_shufflevector(d, d, 0, 0, 1, 1, 2, 2, 3, 3);
@@ -35,24 +58,33 @@ INLINE void fold(const F8 *scale, F8 min, const Token &x, int64_t block, F8 *pro
         folded.biased += integers(x.sum16 + 2 * block) * product[0] + integers(x.sum16 + 2 * block + 8) * product[1];
     } else {
         product[0] = scale[0] * d;
-        if constexpr (BIAS<D> != 0) folded.biased += integers(x.sum32 + block) * product[0];
+        if constexpr (Steps<D>::BIAS_LEFT != 0) folded.biased += integers(x.sum32 + block) * product[0];
         if constexpr (D::has_min) folded.least += integers(x.sum32 + block) * d * min;
     }
 }
 
-// Adds one group of a row, for T tokens.
-template <class D, int T>
-INLINE void add_group(F (&dot)[T], Folded<BIAS<D>> (&folded)[T], const uint8_t *g, const Token (&x)[T], int64_t block) {
+// A token's activations for the first N steps of a group, in the form that these want: once for all rows.
+template <class D, int N> struct Inputs {
+    typename Steps<D>::Input at[N];
+
+    INLINE void take(const int8_t *q) {
+#pragma GCC unroll 8
+        for (int c = 0; c < N; ++c) at[c] = Steps<D>::input(q + 32 * Steps<D>::BLOCKS * c);
+    }
+};
+
+// Adds the first N steps of one group of a row, for T tokens.
+template <class D, int T, int N>
+INLINE void add_group(F (&dot)[T], Folded<Steps<D>::BIAS_LEFT> (&folded)[T], const uint8_t *g, const Token (&x)[T],
+                      const Inputs<D, N> (&q)[T], int64_t block) {
     F8 scale[2], min{}, product[T][2];
     D::scale(g, scale);
     if constexpr (D::has_min) min = D::min(g);
     for (int t = 0; t < T; ++t) fold<D>(scale, min, x[t], block, product[t], folded[t]);
 #pragma GCC unroll 8
-    for (int c = 0; c < 8 / CHUNK_BLOCKS; ++c) {
-        const Chunk codes = chunk<D>(g, c);
-        for (int t = 0; t < T; ++t)
-            dot[t] =
-                step<D::is_signed, D::halves>(dot[t], codes, x[t].q + 32 * (block + c * CHUNK_BLOCKS), product[t], c);
+    for (int c = 0; c < N; ++c) {
+        const auto codes = Steps<D>::codes(g, c);
+        for (int t = 0; t < T; ++t) dot[t] = Steps<D>::add(dot[t], codes, q[t].at[c], product[t], c);
     }
 }
 
@@ -65,35 +97,47 @@ template <class D> INLINE const uint8_t *whole_group(const Product &p, const uin
     return copy;
 }
 
+template <int N> INLINE void sum_rows(const F (&v)[N], float *to) {
+    for (int r = 0; r < N; ++r) to[r] = sum(v[r]);
+}
+
 // Rows `row`, `row + apart`, ...; where there is none, the last row once more.
 template <class D, int T> void few_tokens_tile(const Product &p, int row, int apart, int first) {
     const int64_t n_groups = p.row_bytes / D::group_bytes, rest = p.row_bytes % D::group_bytes;
-    const uint8_t *w[FEW_ROWS];
+    const uint8_t *g[FEW_ROWS];
     Token x[T];
     F dot[FEW_ROWS][T] = {};
-    Folded<BIAS<D>> folded[FEW_ROWS][T];
-    for (int r = 0; r < FEW_ROWS; ++r) w[r] = p.weights + least(row + r * apart, p.n_rows - 1) * p.row_bytes;
+    Folded<Steps<D>::BIAS_LEFT> folded[FEW_ROWS][T];
+    for (int r = 0; r < FEW_ROWS; ++r) g[r] = p.weights + least(row + r * apart, p.n_rows - 1) * p.row_bytes;
     for (int t = 0; t < T; ++t) x[t] = token_of(p.input->quantized, p.tokens ? p.tokens[first + t] : first + t);
+    const auto add = [&]<int N>(std::integral_constant<int, N>, int64_t i) {
+        Inputs<D, N> q[T];
+        for (int t = 0; t < T; ++t) q[t].take(x[t].q + 256 * i);
+#pragma GCC unroll 4
+        for (int r = 0; r < FEW_ROWS; ++r) add_group<D>(dot[r], folded[r], g[r], x, q, 8 * i);
+    };
     for (int64_t i = 0; i < n_groups; ++i) {
 #pragma GCC unroll 4
-        for (int r = 0; r < FEW_ROWS; ++r) {
-            const uint8_t *g = w[r] + i * D::group_bytes;
-            for (int line = 0; line < D::group_bytes; line += 64) __builtin_prefetch(g + AHEAD + line);
-            add_group<D>(dot[r], folded[r], g, x, 8 * i);
-        }
+        for (int r = 0; r < FEW_ROWS; ++r)
+            for (int line = 0; line < D::group_bytes; line += 64) __builtin_prefetch(g[r] + AHEAD + line);
+        add(std::integral_constant<int, Steps<D>::N>(), i);
+#pragma GCC unroll 4
+        for (int r = 0; r < FEW_ROWS; ++r) g[r] += D::group_bytes;
     }
     if (rest) {
-#pragma GCC unroll 4
-        for (int r = 0; r < FEW_ROWS; ++r) {
-            uint8_t copy[D::group_bytes];
-            const uint8_t *last = whole_group<D>(p, w[r] + n_groups * D::group_bytes, rest, copy);
-            add_group<D>(dot[r], folded[r], last, x, 8 * n_groups);
-        }
+        uint8_t copy[FEW_ROWS][D::group_bytes];
+        for (int r = 0; r < FEW_ROWS; ++r) g[r] = whole_group<D>(p, g[r], rest, copy[r]);
+        if (rest <= D::group_bytes / 2) add(std::integral_constant<int, Steps<D>::N / 2>(), n_groups);
+        else add(std::integral_constant<int, Steps<D>::N>(), n_groups);
     }
+    for (int t = 0; t < T; ++t) {
+        F column[FEW_ROWS];
+        float sums[FEW_ROWS], *out = p.out + (first + t) * p.out_stride;
 #pragma GCC unroll 4
-    for (int r = 0; r < FEW_ROWS; ++r) {
-        float *out = p.out + first * p.out_stride + least(row + r * apart, p.n_rows - 1);
-        for (int t = 0; t < T; ++t) out[t * p.out_stride] = sum(dot[r][t]) + folded[r][t].sum();
+        for (int r = 0; r < FEW_ROWS; ++r) column[r] = dot[r][t];
+        sum_rows(column, sums);
+#pragma GCC unroll 4
+        for (int r = 0; r < FEW_ROWS; ++r) out[least(row + r * apart, p.n_rows - 1)] = sums[r] + folded[r][t].sum();
     }
 }
 
