@@ -6,8 +6,11 @@ A layer appends its rows for all new tokens before any other layer does; the tok
 
 from __future__ import annotations
 
+import math
+import mmap
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +23,7 @@ __all__ = ["Cache", "Plane"]
 
 _MARK = b"SPRATKV1"
 _HEADER = struct.Struct("<8sIQ")
+_HUGE_PAGE_BYTES = 2 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ class Cache:
     def __init__(self, n_layers: int, capacity: int, planes: Sequence[Plane]) -> None:
         self._layouts = [plane.layout for plane in planes]
         self._planes = [
-            np.zeros((n_layers, plane.n_heads, capacity, plane.layout.width), plane.layout.dtype) for plane in planes
+            _unwritten((n_layers, plane.n_heads, capacity, plane.layout.width), plane.layout) for plane in planes
         ]
         self._capacity = capacity
         self._length = 0
@@ -146,3 +150,18 @@ class Cache:
     def _geometry(self) -> bytes:
         planes = (f"{plane.shape[0]}x{plane.shape[1]}x{plane.shape[3]}" for plane in self._planes)
         return " ".join((type(self).__name__, self._layouts[0].storage, *planes)).encode()
+
+
+def _unwritten(shape: tuple[int, ...], layout: RowLayout) -> Stored:
+    """Zeros that take memory as rows are written.
+
+    NumPy asks for huge pages. Where a head's rows are smaller than one, the first token, which writes a row of every
+    head, would take the whole cache; so small pages are asked for there.
+    """
+    n_bytes = math.prod(shape) * layout.dtype.itemsize
+    if shape[-2] * layout.nbytes >= _HUGE_PAGE_BYTES or not n_bytes:
+        return np.zeros(shape, layout.dtype)
+    pages = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(AttributeError, OSError):  # not Linux, or a kernel without huge pages
+        pages.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(pages, layout.dtype).reshape(shape)

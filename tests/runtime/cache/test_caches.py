@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,6 +53,11 @@ def rows_of(answer):
     if hasattr(answer, "keys"):
         return np.concatenate([widen(answer.keys), widen(answer.values)], axis=-1)
     return widen(answer)[None]
+
+
+def resident_bytes():
+    n_pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return n_pages * os.sysconf("SC_PAGE_SIZE")
 
 
 both = pytest.mark.parametrize("kind", ["kv", "latent"])
@@ -112,6 +120,14 @@ def test_truncating_to_what_is_not_there_is_an_error(kind, length):
     fill(cache, 2)
     with pytest.raises(PromptError, match=f"holds 2 tokens and cannot be cut to {length}"):
         cache.truncate(length)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's own account of a process's memory")
+def test_the_first_token_takes_a_page_of_every_head_not_the_whole_cache():
+    cache = new_cache("kv", capacity=1 << 16)  # a head's rows take 1 MiB, 12 MiB in all
+    before = resident_bytes()
+    fill(cache, 1)
+    assert resident_bytes() - before < cache.nbytes // 8
 
 
 @both
