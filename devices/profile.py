@@ -108,10 +108,13 @@ def load_profile(name: str) -> DeviceProfile:
     files = _saved() | _shipped()
     if name not in files:
         raise DeviceError(unknown_name("device", name, files))
+    path = files[name]
     try:
-        return parse_profile(name, files[name].read_bytes())
+        return parse_profile(name, path.read_bytes())
     except OSError as error:
-        raise DeviceError(f"device profile {name!r}: {files[name]} cannot be read ({error.strerror})") from error
+        raise DeviceError(f"device profile {name!r}: {path} cannot be read ({error.strerror})") from error
+    except DeviceError as error:
+        raise DeviceError(f"{path}: {error}") from error
 
 
 def parse_profile(name: str, toml: bytes) -> DeviceProfile:

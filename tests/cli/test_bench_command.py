@@ -160,6 +160,8 @@ def test_an_emulated_device_stands_in_a_column_of_its_own(bundle, tmp_path, caps
         (("model.gguf", "--shape", "deepseek-v2-lite"), "give either a MODEL"),
         (("model.gguf", "-p", "0", "-n", "0"), "nothing to measure"),
         (("model.gguf", "-p", "many"), "separated by commas"),
+        (("model.gguf", "--sustained", "nan"), "'nan' is not a valid integer"),
+        (("model.gguf", "-t", "100000"), "1<=x<=1024"),
         (("model.gguf", "--emulate"), "no device was named"),
         (("model.gguf", "--device", "rpi5-8g", "--emulate"), "did you mean 'rpi5-8gb'"),
         (("model.gguf", "--device", "rpi-zero-2w"), "this machine is no rpi-zero-2w"),

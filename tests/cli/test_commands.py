@@ -195,8 +195,9 @@ def test_doctor_names_the_processor_and_the_core(capsys):
         (("run", ".", "hi"), "."),
         (("verify", "nowhere", "--source", "nowhere"), "nowhere"),
         (("inspect", "nowhere"), "nowhere"),
-        (("export",), "Missing argument"),
-        (("nonsense",), "No such command"),
+        (("export",), "Missing argument 'SOURCE'; see sprat export --help"),
+        (("nonsense",), "No such command 'nonsense'"),
+        (("plan", "demo", "--context", "0"), "Invalid value for '-c' / '--context': 0"),
     ],
 )
 def test_a_users_error_is_one_line_and_exit_2(arguments, told, capsys, tmp_path, monkeypatch):
@@ -205,5 +206,6 @@ def test_a_users_error_is_one_line_and_exit_2(arguments, told, capsys, tmp_path,
     assert code == 2
     assert out == ""
     assert told in err
-    assert "Traceback" not in err
+    assert err.startswith("sprat: ")
+    assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []

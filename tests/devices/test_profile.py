@@ -114,3 +114,12 @@ def test_a_wrong_figure_is_named(old, new, complaint):
     with pytest.raises(DeviceError, match=complaint) as caught:
         parse_profile("board", PI5.replace(old, new).encode())
     assert "'board'" in str(caught.value)
+
+
+def test_a_wrong_profile_of_the_user_s_is_named_by_its_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    path = tmp_path / "sprat" / "devices" / "mine.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text(PI5)
+    with pytest.raises(DeviceError, match=r"mine\.toml: device profile 'mine': it calls itself 'board'"):
+        load_profile("mine")

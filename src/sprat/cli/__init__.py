@@ -65,8 +65,17 @@ def main(args: list[str] | None = None) -> None:
         click.echo(f"sprat: {error}", err=True)
         sys.exit(2)
     except click.ClickException as error:
-        error.show()
+        _show(error)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("sprat: interrupted", err=True)
         sys.exit(130)
+
+
+def _show(error: click.ClickException) -> None:
+    """Print one line, as for every error of the user's; ``sprat`` alone is help, of many lines."""
+    message, context = error.format_message(), getattr(error, "ctx", None)
+    if "\n" in message or context is None:
+        error.show()
+    else:
+        click.echo(f"sprat: {message.rstrip('.')}; see {context.command_path} --help", err=True)

@@ -50,13 +50,14 @@ def _counts(_context: click.Context, _option: click.Parameter, text: str) -> tup
 @click.option("-n", "--n-gen", callback=_counts, default="128", show_default=True, help="Tokens to generate; 0: none.")
 @click.option("-d", "--depths", callback=_counts, default="0", show_default=True, help="Tokens in the cache before.")
 @click.option("-r", "--repetitions", type=click.IntRange(min=1), default=5, show_default=True, help="Samples per test.")
-@click.option("-t", "--threads", type=click.IntRange(min=1), help="All usable cores by default.")
+@click.option("-t", "--threads", type=click.IntRange(1, 1024), help="All usable cores by default.")
 @click.option("-b", "--batch", type=click.IntRange(min=1), help="Tokens of a prompt at once; as the engine by default.")
 @click.option("--backend", default="auto", show_default=True, help="auto, or one that `sprat doctor` lists.")
 @click.option("--device", help="The profile that this machine is, or with --emulate shall behave like.")
 @click.option("--emulate", is_flag=True, help="Run under the device's cores, memory and storage speed. Needs root.")
 @click.option("--storage", help="Of the device, where the model lies; its fastest by default.")
-@click.option("--sustained", "sustained_s", type=float, default=0.0, help="Keep each test running for these seconds.")
+@click.option("--sustained", "sustained_s", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Then keep each test running for these seconds.")  # fmt: skip
 @click.option("--trace", is_flag=True, help="Also show where the time goes, kernel by kernel and layer by layer.")
 @click.option(
     "--compare",
