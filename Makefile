@@ -64,15 +64,18 @@ CHECK := tests/runtime/kernels/native_check.cpp $(addprefix runtime/native/,isa.
 CHECK_FLAGS := -std=gnu++20 -Wall -Wextra -Wno-psabi -Wno-maybe-uninitialized -I.
 ISA = -DSPRAT_ISA_TABLE=isa_$(1) -DSPRAT_ISA_NAME='"$(1)"' -DSPRAT_ISA_HEADER='"runtime/native/isa/$(2).hpp"' -c runtime/native/isa/table.cpp
 
-# Debian: apt install g++-aarch64-linux-gnu qemu-user. Static, so that qemu needs no ARM libraries.
+# Debian: apt install g++-aarch64-linux-gnu qemu-user. Static, so that qemu needs no ARM libraries. Once as a processor
+# with i8mm and once as one without.
 ARM_CXX ?= aarch64-linux-gnu-g++
-ARM_RUN ?= qemu-aarch64 -cpu max
+ARM_RUN ?= qemu-aarch64
 test-arm:
 	mkdir -p build/arm
 	$(ARM_CXX) -O2 $(CHECK_FLAGS) $(call ISA,plain,plain) -o build/arm/plain.o
 	$(ARM_CXX) -O2 $(CHECK_FLAGS) $(call ISA,neon,neon) -march=armv8.2-a+dotprod -o build/arm/neon.o
-	$(ARM_CXX) -O2 $(CHECK_FLAGS) -static -pthread -o build/arm/check $(CHECK) build/arm/plain.o build/arm/neon.o
-	$(ARM_RUN) build/arm/check
+	$(ARM_CXX) -O2 $(CHECK_FLAGS) $(call ISA,i8mm,neon) -march=armv8.2-a+dotprod+i8mm -o build/arm/i8mm.o
+	$(ARM_CXX) -O2 $(CHECK_FLAGS) -static -pthread -o build/arm/check $(CHECK) $(addprefix build/arm/,plain.o neon.o i8mm.o)
+	$(ARM_RUN) -cpu max build/arm/check
+	$(ARM_RUN) -cpu neoverse-n1 build/arm/check
 
 # The same on this machine under the address and undefined-behaviour sanitizers; x86-64 only, its four sets.
 SANITIZE := -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all

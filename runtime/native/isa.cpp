@@ -14,7 +14,7 @@ extern const Isa isa_plain;
 #if defined(__x86_64__)
 extern const Isa isa_avx2, isa_avxvnni, isa_avx512;
 #elif defined(__aarch64__)
-extern const Isa isa_neon;
+extern const Isa isa_neon, isa_i8mm;
 #endif
 
 namespace {
@@ -36,6 +36,7 @@ bool runs_avx512() {
 }
 #elif defined(__aarch64__)
 bool runs_neon() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
+bool runs_i8mm() { return runs_neon() && getauxval(AT_HWCAP2) & HWCAP2_I8MM; }
 #endif
 
 struct Choice {
@@ -49,6 +50,7 @@ struct Choice {
         if (runs_avxvnni()) isas[n++] = &isa_avxvnni;
         if (runs_avx2()) isas[n++] = &isa_avx2;
 #elif defined(__aarch64__)
+        if (runs_i8mm()) isas[n++] = &isa_i8mm;
         if (runs_neon()) isas[n++] = &isa_neon;
 #endif
         isas[n++] = &isa_plain;

@@ -54,6 +54,7 @@ template <class D> void unpack_nibbles(Groups g, int group, int row, Panel &pane
     for (int i = 0; i < 8; ++i) {
         I four[4];
         columns4(g.first + D::packed(i), g.stride, four);
+        abreast(four);
         const int low = group * 64 + i / SPAN * 8 * SPAN + i % SPAN * 4, high = low + 4 * SPAN;
         for (int j = 0; j < 4; ++j) {
             store(panel.codes[low + j][row], four[j] & 0x0f0f0f0f);
@@ -71,6 +72,7 @@ template <class D> void unpack_chunks(Groups g, int group, int row, Panel &panel
     for (int column = 0; column < 64; column += 4) {
         I four[4];
         columns4(codes[0] + 4 * column, 256, four);
+        abreast(four);
         for (int j = 0; j < 4; ++j) store(panel.codes[group * 64 + column + j][row], four[j]);
     }
 }
@@ -103,62 +105,72 @@ INLINE Token token_at(const Product &p, int i) {
     return token_of(p.input->quantized, p.tokens ? p.tokens[kept] : kept);
 }
 
-// Adds the panel's products with T tokens to their sums (T, PANEL_ROWS). Dot products start at -bias * sum(q), so that
-// the zero point costs nothing. STEPS dwords of codes share a scale: 8, or 4 in formats with halves. Compiled for five
-// kinds of format and not for each of nine.
+// A token's numbers, each beside those of the tokens that share its register.
+template <class V, class Number> INLINE void spread(V numbers, Number *to) {
+    if constexpr (ABREAST == 1) store(to, numbers);
+    else
+        for (int i = 0; i < LANES; ++i) to[i * ABREAST] = numbers[i];
+}
+
+// Adds the panel's products with T tokens to their sums (T / ABREAST, PANEL_ROWS, ABREAST). Dot products start at
+// -bias * sum(q), so that the zero point costs nothing. STEPS dwords of codes share a scale: 8, or 4 in formats with
+// halves. Compiled for five kinds of format and not for each of nine.
 template <bool SIGNED, bool MIN, int STEPS, int BIAS_OF, int T>
 void panel_tile(const Product &p, const Panel &panel, int first_column, int n_columns, int first, float *sums) {
-    constexpr int V = PANEL_VECTORS, BLOCKS = PANEL_COLUMNS / (4 * STEPS);
+    constexpr int G = ABREAST, N = T / G, V = PANEL_VECTORS * G, BLOCKS = PANEL_COLUMNS / (4 * STEPS);
     const int n_blocks = n_columns / (4 * STEPS);
     const int8_t *q[T], *next[T];
-    const float *d[T];
-    int32_t start[T][BLOCKS];
-    float least_of[T][MIN ? BLOCKS : 1];
-    F total[T][V];
+    int32_t start[N][BLOCKS][G];
+    float scale_of[N][BLOCKS][G], least_of[N][MIN ? BLOCKS : 1][G];
     for (int t = 0; t < T; ++t) {
         const Token x = token_at(p, first + t);
         const int32_t *sum = (STEPS == 4 ? x.sum16 : x.sum32) + first_column / (4 * STEPS);
-        q[t] = x.q + first_column, d[t] = x.d + first_column / 32;
+        q[t] = x.q + first_column;
         next[t] = token_at(p, first + T + t).q + first_column;
-        for (int b = 0; b < n_blocks; b += LANES) {
-            store(start[t] + b, load<I>(sum + b) * -BIAS_OF + DOT_START);
-            if constexpr (MIN) store(least_of[t] + b, to_float(load<I>(sum + b)) * load<F>(d[t] + b));
+        for (int b = 0; b < n_blocks; b += LANES) {  // may read on into the record's next field
+            const I sums_of_q = load<I>(sum + b);
+            const F d = load<F>(x.d + first_column / 32 + b);
+            spread(sums_of_q * -BIAS_OF + DOT_START, &start[t / G][b][t % G]);
+            spread(d, &scale_of[t / G][b][t % G]);  // with halves, of twice as many columns as there are
+            if constexpr (MIN) spread(to_float(sums_of_q) * d, &least_of[t / G][b][t % G]);
         }
-        for (int v = 0; v < V; ++v) total[t][v] = load<F>(sums + t * PANEL_ROWS + v * LANES);
     }
+    F total[N][V];
+    for (int t = 0; t < N; ++t)
+        for (int v = 0; v < V; ++v) total[t][v] = load<F>(sums + (t * V + v) * LANES);
     const uint8_t *codes = panel.codes[0][0];
     const float *scale = panel.scale[0], *min = panel.min[0];
     for (int b = 0; b < n_blocks; ++b) {
-        I dot[T][V];
+        I dot[N][V];
 #pragma GCC unroll 16
-        for (int t = 0; t < T; ++t) {
-            __builtin_prefetch(next[t] + 4 * STEPS * b);
-            for (int v = 0; v < V; ++v) dot[t][v] = I{} + start[t][b];
+        for (int t = 0; t < N; ++t) {
+            for (int i = 0; i < G; ++i) __builtin_prefetch(next[G * t + i] + 4 * STEPS * b);
+            for (int v = 0; v < V; ++v) dot[t][v] = of_tokens<I>(start[t][b]);
         }
 #pragma GCC unroll 8
-        for (int j = 0; j < STEPS; ++j) {
+        for (int j = 0; j < STEPS; j += G) {
 #pragma GCC unroll 16
-            for (int t = 0; t < T; ++t) {
-                const auto four = repeat4(q[t] + 4 * (b * STEPS + j));
+            for (int t = 0; t < N; ++t) {
+                const auto x = activations(q + G * t, 4 * (b * STEPS + j));
 #pragma GCC unroll 4
                 for (int v = 0; v < V; ++v)
-                    dot[t][v] = panel_dot<SIGNED>(dot[t][v], codes + 4 * (j * PANEL_ROWS + v * LANES), four);
+                    dot[t][v] = panel_dot<SIGNED>(dot[t][v], codes + 4 * ((j + v % G) * PANEL_ROWS + v / G * LANES), x);
             }
         }
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) {
-            const F of_row = load<F>(scale + v * LANES);
+            const F of_row = of_rows(scale + v / G * LANES, v % G);
 #pragma GCC unroll 16
-            for (int t = 0; t < T; ++t) total[t][v] += scaled(dot[t][v], of_row) * d[t][b * STEPS / 8];
+            for (int t = 0; t < N; ++t) total[t][v] += scaled(dot[t][v], of_row) * of_tokens<F>(scale_of[t][b * STEPS / 8]);
             if constexpr (MIN) {
-                const F of_row_min = load<F>(min + v * LANES);
-                for (int t = 0; t < T; ++t) total[t][v] += of_row_min * least_of[t][b];
+                const F of_row_min = of_rows(min + v / G * LANES, v % G);
+                for (int t = 0; t < N; ++t) total[t][v] += of_row_min * of_tokens<F>(least_of[t][b]);
             }
         }
         codes += 4 * STEPS * PANEL_ROWS, scale += PANEL_ROWS, min += PANEL_ROWS;
     }
-    for (int t = 0; t < T; ++t)
-        for (int v = 0; v < V; ++v) store(sums + t * PANEL_ROWS + v * LANES, total[t][v]);
+    for (int t = 0; t < N; ++t)
+        for (int v = 0; v < V; ++v) store(sums + (t * V + v) * LANES, total[t][v]);
 }
 
 // The columns of the panel that comes next are fetched while tokens pass over this one, a few rows per tile: what the
@@ -193,8 +205,10 @@ template <class D> void many_tokens(const Product &p) {
             panel_tiles<D, PANEL_TOKENS>(p, panel, row, column, sums, 0);
         }
         const int n_rows = least(p.n_rows - row, PANEL_ROWS);
-        for (int t = 0; t < p.n_tokens; ++t)
-            std::memcpy(p.out + t * p.out_stride + row, sums + t * PANEL_ROWS, n_rows * sizeof(float));
+        for (int t = 0; t < p.n_tokens; ++t) {
+            const float *sum = sums + t / ABREAST * ABREAST * PANEL_ROWS + t % ABREAST;
+            for (int r = 0; r < n_rows; ++r) p.out[t * p.out_stride + row + r] = sum[r * ABREAST];
+        }
     }
 }
 

@@ -122,3 +122,5 @@ INLINE void columns4(const uint8_t *in, int64_t stride, I *out) {
 }
 
 }  // namespace
+
+#include "runtime/native/isa/rows_abreast.hpp"

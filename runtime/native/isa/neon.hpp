@@ -1,4 +1,4 @@
-// AArch64 with the dot product extension (Cortex-A76, the Raspberry Pi 5's, and later).
+// AArch64 with the dot product extension (Cortex-A76, the Raspberry Pi 5's, and later); with i8mm, its matrix product.
 #pragma once
 
 #include <arm_neon.h>
@@ -96,11 +96,33 @@ template <bool SIGNED, bool HALVES> INLINE F step(F total, Chunk codes, const in
     }
 }
 
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+// Tiles whose registers hold the dot products of two rows with two tokens, as smmla makes them: r0 t0, r0 t1, r1 t0, r1 t1.
+// It takes eight numbers of each, twice as many as sdot.
+constexpr int ABREAST = 2;  // tokens of a register
+
+// Two columns of four rows to eight bytes of rows 0 and 1, and of rows 2 and 3.
+INLINE void abreast(I *four) {
+    for (int i = 0; i < 4; i += 2) {
+        const int32x4_t first = (int32x4_t)four[i], second = (int32x4_t)four[i + 1];
+        four[i] = (I)vzip1q_s32(first, second), four[i + 1] = (I)vzip2q_s32(first, second);
+    }
+}
+INLINE int8x16_t activations(const int8_t *const *q, int at) { return vcombine_s8(vld1_s8(q[0] + at), vld1_s8(q[1] + at)); }
+template <class V, class T> INLINE V of_tokens(const T *x) { return (V)vdupq_n_s64(load<int64_t>(x)); }
+INLINE F of_rows(const float *x, int pair) {
+    const float32x4_t four = vld1q_f32(x);
+    return (F)(pair ? vzip2q_f32(four, four) : vzip1q_f32(four, four));
+}
+template <bool SIGNED> INLINE I panel_dot(I total, const uint8_t *codes, int8x16_t x) {
+    return (I)vmmlaq_s32((int32x4_t)total, vreinterpretq_s8_u8(vld1q_u8(codes)), x);
+}
+#else
 INLINE int8x16_t repeat4(const int8_t *x) { return vreinterpretq_s8_s32(vdupq_n_s32(load<int32_t>(x))); }
 template <bool SIGNED> INLINE I panel_dot(I total, const uint8_t *codes, int8x16_t x) {
     return dot4(total, vld1q_u8(codes), x);
 }
-
+#endif
 constexpr int32_t DOT_START = 0;  // where dot products of a panel start
 INLINE F scaled(I dot, F scale) { return to_float(dot) * scale; }
 
@@ -121,3 +143,7 @@ INLINE void columns4(const uint8_t *in, int64_t stride, I *out) {
 }
 
 }  // namespace
+
+#if !defined(__ARM_FEATURE_MATMUL_INT8)
+#include "runtime/native/isa/rows_abreast.hpp"
+#endif
