@@ -78,6 +78,7 @@ def test_v2_lite_keys():
     }
 
 
+@pytest.mark.slow
 def test_smollm2(smollm2_gguf):
     with GGUFFile.open(smollm2_gguf) as file:
         spec = spec_from_metadata(file.metadata, file)

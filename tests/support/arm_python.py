@@ -4,6 +4,7 @@ Everything lies in one folder; the system and its package lists are left as they
 """
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -25,12 +26,15 @@ CPU part\t: 0xd0b
 CPU revision\t: 1
 
 """
+RELEASE = "bookworm"
 TOOLS = ("qemu-aarch64", "apt-get", "dpkg-deb")
 SOURCES = Path(__file__).parents[2] / "src"
 
 
 def missing_tools():
-    return [tool for tool in TOOLS if shutil.which(tool) is None]
+    """Tools that this machine lacks; another release than that of the packages above has others."""
+    release = platform.freedesktop_os_release().get("VERSION_CODENAME") if Path("/etc/os-release").exists() else None
+    return [tool for tool in TOOLS if shutil.which(tool) is None] + [RELEASE] * (release != RELEASE)
 
 
 class ArmPython:
