@@ -34,8 +34,9 @@ class Worker:
     """
 
     def __init__(self, engine: str, path: Path, n_threads: int) -> None:
+        self._command = [sys.executable, __file__, engine, str(path), str(n_threads)]
         self._child = subprocess.Popen(
-            [sys.executable, __file__, engine, str(path), str(n_threads)],
+            self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -51,21 +52,21 @@ class Worker:
 
     def decode(self, past: int, n: int) -> float:
         """Seconds for one token, the mean of ``n`` behind ``past`` others."""
-        return float(self._ask(do="decode", past=past, n=n)["seconds"])
+        return self._ask(do="decode", past=past, n=n)["seconds"]
 
     def peak_bytes(self) -> int:
         """Most memory that loading and running took so far, over what the libraries alone take."""
         return int(self._ask(do="memory")["peak_bytes"])
 
-    def _ask(self, **request: Any) -> dict[str, Any]:
+    def _ask(self, **request: Any) -> dict[str, float]:
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         self._child.stdin.write(json.dumps(request) + "\n")
         self._child.stdin.flush()
         line = self._child.stdout.readline()
         if not line:
-            raise SystemExit(f"{' '.join(map(str, self._child.args))} ended with status {self._child.wait()}")
-        answer: dict[str, Any] = json.loads(line)
+            raise SystemExit(f"{' '.join(self._command)} ended with status {self._child.wait()}")
+        answer: dict[str, float] = json.loads(line)
         return answer
 
 
@@ -121,7 +122,7 @@ def _serve(engine: str, path: str, n_threads: int) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         if request["do"] == "memory":
-            answer = {"peak_bytes": _status("VmHWM") - before}
+            answer: dict[str, float] = {"peak_bytes": _status("VmHWM") - before}
         else:
             answer = {"seconds": _decode(model, tokens, request["past"], request["n"])}
         print(json.dumps(answer), flush=True)

@@ -76,7 +76,8 @@ def _absorbed_query(layer: Layer, mla: MLASpec, x: Value, angles: Angles) -> Val
 def _attend(layer: Layer, mla: MLASpec, query: Value, past: Value, rows: Value, mask: Value) -> Value:
     """Latents mixed for every query and head: ``["n", heads, kv_lora_rank]``."""
     graph, heads, rank = layer.graph, layer.spec.n_heads, mla.kv_lora_rank
-    old = graph.op("Gemm", past, query, transB=1, name="past_scores")
+    # MatMul: of a Gemm with a Transpose onnxruntime makes query @ past.T, and copies the cache to do that
+    old = graph.op("MatMul", past, graph.op("Transpose", query, perm=[1, 0]), name="past_scores")
     old = graph.op("Transpose", old, perm=[1, 0])
     new = graph.op("Gemm", query, rows, transB=1, name="new_scores")
     n = graph.op("Shape", rows, end=1)
@@ -88,8 +89,9 @@ def _attend(layer: Layer, mla: MLASpec, query: Value, past: Value, rows: Value, 
     old, new = graph.ops("Split", shares, n_rows, n_outputs=2, axis=1)
     of_past = graph.op("Gemm", past, old, transA=1, transB=1, name="past_mix")
     of_new = graph.op("Gemm", rows, new, transA=1, transB=1, name="new_mix")
-    latents = graph.op("Slice", graph.op("Add", of_past, of_new), graph.constant([0]), graph.constant([rank]))
-    return graph.op("Transpose", graph.op("Reshape", latents, graph.constant([rank, -1, heads])), perm=[1, 2, 0])
+    mixed = graph.op("Transpose", graph.op("Add", of_past, of_new), perm=[1, 0])
+    latents = graph.op("Slice", mixed, graph.constant([0]), graph.constant([rank]), graph.constant([1]))
+    return graph.op("Reshape", latents, graph.constant([-1, heads, rank]))
 
 
 def _rotate(graph: GraphBuilder, mla: MLASpec, x: Value, heads: int, angles: Angles) -> Value:
