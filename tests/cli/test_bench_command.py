@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import command_line
 import msgspec
 import pytest
 from bench_records import measurement
@@ -23,14 +24,8 @@ QUICK = ("-p", "8", "-n", "4", "-r", "2", "-t", "1")
 
 
 def run(capsys, *arguments):
-    """Exit code, standard output and standard error of one command."""
-    try:
-        main(["bench", *map(str, arguments)])
-        code = 0
-    except SystemExit as exit_:
-        code = exit_.code
-    captured = capsys.readouterr()
-    return code or 0, captured.out, captured.err
+    """Exit code, standard output and standard error of ``sprat bench ARGUMENTS``."""
+    return command_line.run(capsys, "bench", *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -4,22 +4,12 @@ import json
 import signal
 
 import pytest
+from command_line import run
 from tiny_checkpoint import write_checkpoint
 
 from sprat.cli import _COMMANDS, main
 from sprat.cli.reply import print_reply
 from sprat.runtime.session import Session
-
-
-def run(capsys, *arguments):
-    """Exit code, standard output and standard error of one command."""
-    try:
-        main(list(arguments))
-        code = 0
-    except SystemExit as exit_:
-        code = exit_.code
-    captured = capsys.readouterr()
-    return code or 0, captured.out, captured.err
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,8 @@
 import json
 
 import pytest
+from command_line import run
 from quick_probe import RATES, shorten_probe
-
-from sprat.cli import main
 
 
 @pytest.fixture(autouse=True)
@@ -11,15 +10,6 @@ def short(monkeypatch, tmp_path):
     """A probe of milliseconds, and a config folder of its own."""
     monkeypatch.setattr("sprat.runtime.kernels.rates.measure_rates", lambda _n_threads: RATES)
     shorten_probe(monkeypatch, tmp_path / "config")
-
-
-def run(capsys, *arguments):
-    code = 0
-    try:
-        main(list(arguments))
-    except SystemExit as end:
-        code = end.code
-    return code, *capsys.readouterr()
 
 
 def test_a_saved_probe_is_listed_shown_and_planned_with(capsys, tmp_path):

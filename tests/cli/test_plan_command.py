@@ -1,16 +1,7 @@
 import json
 
 import pytest
-
-from sprat.cli import main
-
-
-def run(capsys, *arguments):
-    try:
-        main(list(arguments))
-    except SystemExit as end:
-        return end.code, *capsys.readouterr()
-    return 0, *capsys.readouterr()
+from command_line import run
 
 
 def test_all_devices_are_a_table_that_begins_with_the_verdict(capsys):

@@ -2,18 +2,10 @@ import json
 
 import pytest
 from bench_records import measurement
+from command_line import run
 from report_page import records
 
-from sprat.cli import main
 from sprat.devices.results import write_results
-
-
-def run(capsys, *arguments):
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as end:
-        return end.code, *capsys.readouterr()
-    return 0, *capsys.readouterr()
 
 
 @pytest.fixture
