@@ -108,6 +108,7 @@ class Engine:
             n_threads=limits.n_threads,
             memory_bytes=limits.memory_bytes,
             streams=limits.streams,
+            cores=limits.cores,
             cache=cache or limits.cache,
             deterministic=deterministic,
         )

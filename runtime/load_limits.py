@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
+from sprat.devices.affinity import fast_core_ids
 from sprat.devices.footprint import Footprint
 from sprat.devices.plan import Plan, choose_quant
-from sprat.devices.profile import load_profile
+from sprat.devices.profile import DeviceProfile, load_profile
 from sprat.errors import InputError
 from sprat.runtime.cache import Storage
 from sprat.runtime.footprint import DEFAULT_CONTEXT, file_footprint
@@ -33,6 +34,7 @@ class LoadLimits:
         memory_bytes: hard budget; ``None`` where weights may come and go with the mapped file.
         cache: what a number of the cache is kept as, where the backend has the choice.
         streams: whether they will: the plan keeps only a part of the experts in memory.
+        cores: to keep threads on, where this machine is a device with little cores.
     """
 
     context: int
@@ -41,6 +43,7 @@ class LoadLimits:
     memory_bytes: int | None
     cache: Storage = "f16"
     streams: bool = False
+    cores: tuple[int, ...] = ()
 
 
 def load_limits(
@@ -77,10 +80,16 @@ def load_limits(
     if context is None:
         footprints.append(_capped(footprints[-1], usable_bytes))
     plan = choose_quant(footprints, profile, usable_bytes=usable_bytes, force=force)
-    return _from_plan(plan, here)
+    return _from_plan(plan, here, _cores(profile))
 
 
-def _from_plan(plan: Plan, here: int) -> LoadLimits:
+def _cores(profile: DeviceProfile) -> tuple[int, ...]:
+    from sprat.devices.probe.machine import core_clocks
+
+    return fast_core_ids(profile, core_clocks())
+
+
+def _from_plan(plan: Plan, here: int, cores: tuple[int, ...]) -> LoadLimits:
     settings = plan.settings
     return LoadLimits(
         context=settings.context,
@@ -89,6 +98,7 @@ def _from_plan(plan: Plan, here: int) -> LoadLimits:
         memory_bytes=plan.usable_bytes if plan.fits else None,
         cache="int8" if settings.cache == "int8" else "f16",
         streams=not plan.fits,
+        cores=cores,
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from sprat.devices.cpu import CPU
 from sprat.devices.parts import Basis, Cores, Figure
 
-__all__ = ["cache_bytes", "cores_by_kind", "memory_bytes"]
+__all__ = ["cache_bytes", "core_clocks", "cores_by_kind", "memory_bytes"]
 
 _CLOCK_WITHOUT_WORD_GHZ = 2.0
 _CACHE_SHARE_BYTES = 4 << 20  # per core, of a last cache that other programs or guests use as well
@@ -24,6 +24,11 @@ def cores_by_kind(cpu: CPU) -> tuple[Cores, ...]:
         Cores(kind=cpu.model, count=count, clock_ghz=clock, features=features)
         for clock, count in sorted(clocks.items(), key=lambda item: -item[0].value)
     )
+
+
+def core_clocks() -> dict[int, float]:
+    """Highest clock in GHz of each core that this process may use."""
+    return {core: _clock_ghz(core).value for core in sorted(os.sched_getaffinity(0))}
 
 
 def memory_bytes() -> tuple[int, int]:

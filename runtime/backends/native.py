@@ -46,7 +46,8 @@ class NativeLoader(BackendLoader, name="native", preference=10):
     def load(self, request: LoadRequest) -> NativeBackend:
         """Nothing is read before it is used."""
         readahead = ExpertReadahead(request.gguf) if request.streams and request.spec.moe else None
-        return NativeBackend(request.spec, request.gguf, NativeKernels(request.n_threads), readahead, request.cache)
+        kernels = NativeKernels(request.n_threads, cores=request.cores[1:])  # the caller stays unpinned
+        return NativeBackend(request.spec, request.gguf, kernels, readahead, request.cache)
 
 
 class NativeBackend:

@@ -6,7 +6,10 @@ import pytest
 from sprat.devices.profile import load_profile
 from sprat.errors import DoesNotFitError, InputError
 from sprat.export.random_shape import write_shape
+from sprat.runtime.backends.native import NativeLoader
+from sprat.runtime.backends.registry import LoadRequest
 from sprat.runtime.footprint import file_footprint
+from sprat.runtime.kernels import ReferenceKernels
 from sprat.runtime.load_limits import load_limits
 from sprat.runtime.model_files import open_model
 
@@ -83,3 +86,24 @@ def test_a_mixture_that_streams_has_no_hard_budget(v2_lite_gguf, board):
 def test_a_context_beyond_the_model_is_refused(model):
     with pytest.raises(InputError, match="expected 1 to 8192"):
         load_limits(model, context=8193)
+
+
+def test_threads_keep_to_the_fast_cores_of_a_device_with_little_ones(model, monkeypatch):
+    phone = dict(enumerate([1.7] * 4 + [2.37] * 4 + [2.91]))
+    monkeypatch.setattr("sprat.devices.probe.machine.core_clocks", lambda: phone)
+    assert load_limits(model, device="pixel-8", force=True).cores == (8, 4, 5, 6, 7)
+    assert load_limits(model, device="rpi5-8gb").cores == ()
+    assert load_limits(model).cores == ()
+
+
+def test_the_native_backend_pins_the_threads_that_it_starts(model, monkeypatch):
+    pinned = []
+
+    def kernels(n_threads, *, cores):
+        pinned.append((n_threads, cores))
+        return ReferenceKernels()
+
+    monkeypatch.setattr("sprat.runtime.backends.native.NativeKernels", kernels)
+    request = LoadRequest(file=model.file, spec=model.spec, context=16, n_threads=5, cores=(8, 4, 5, 6, 7))
+    NativeLoader().load(request)
+    assert pinned == [(5, (4, 5, 6, 7))]
