@@ -13,6 +13,7 @@ namespace {
 using sprat::Attention;
 
 constexpr int BLOCK_ROWS = 64;    // keys of 576 numbers and values of 512, in int16: 140 KB, in L2
+constexpr int KEY_ROWS = 16;      // with one panel of queries: keys packed and scored before the next, 18 KB, in L1
 constexpr float MASKED = -1e30f;  // exp gives 0; infinity would make NaN of a block that is masked throughout
 
 INLINE int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
@@ -37,14 +38,17 @@ template <class W> class Flash {
     Flash(const Attention &task, uint8_t *scratch) : a(task), arena{scratch} {
         n_words = round_up(a.dim, LANES * W::NUMBERS) / W::NUMBERS;
         row_stride = round_up(a.rank ? a.rank + a.dim - a.nope : a.dim, LANES * W::NUMBERS);
+        value_width = round_up(a.value_stride, LANES * W::NUMBERS);
         queries = take_columns(a.n_queries, a.dim);
+        step = one_panel() ? KEY_ROWS : BLOCK_ROWS;
         largest = arena.take<float>(queries.columns), total = arena.take<float>(queries.columns);
         seen = arena.take<int32_t>(queries.columns);
-        keys = arena.take<Word>(int64_t(BLOCK_ROWS) * n_words);
+        keys = arena.take<Word>(int64_t(step) * n_words);
         values = arena.take<Word>(int64_t(BLOCK_ROWS) * a.value_stride / W::NUMBERS);
         scores = arena.take<float>(BLOCK_ROWS * GEMM_COLUMNS);
         weights = arena.take<Word>(BLOCK_ROWS * GEMM_COLUMNS / W::NUMBERS);
-        row = arena.take<float>(2 * W::NUMBERS * row_stride);
+        value_words = arena.take<Word>(value_width);
+        row = arena.take<float>(row_stride + n_words * W::NUMBERS + value_width);
         if (a.rank) lay_out_expansion();
     }
 
@@ -57,7 +61,10 @@ template <class W> class Flash {
         for (int64_t first = a.begin; first < end; first += BLOCK_ROWS) {
             const int n = least(end - first, BLOCK_ROWS);
             if (a.rank) expand(first, n);
-            pack_block(first, n);
+            for (int r = 0; r < n; r += step) {
+                pack_rows(first, r, least(n - r, step));
+                if (one_panel()) score(first, r, least(n - r, step), 0);
+            }
             attend_block(first, n);
         }
         std::memcpy(a.largest, largest, a.n_queries * sizeof(float));
@@ -65,6 +72,8 @@ template <class W> class Flash {
     }
 
   private:
+    bool one_panel() const { return queries.columns <= GEMM_COLUMNS; }
+
     Columns<W> take_columns(int n, int dim) {
         const int columns = round_up(n, LANES), words = round_up(dim, LANES * W::NUMBERS) / W::NUMBERS;
         return {arena.take<Word>(int64_t(columns) * words), arena.take<float>(columns), columns, words};
@@ -74,7 +83,7 @@ template <class W> class Flash {
         k_b = take_columns(a.nope, a.rank), v_b = take_columns(a.value_dim, a.rank);
         latents = arena.take<Word>(int64_t(BLOCK_ROWS) * k_b.n_words);
         key_rows = arena.take<float>(int64_t(BLOCK_ROWS) * n_words * W::NUMBERS);
-        value_rows = arena.take<float>(int64_t(BLOCK_ROWS) * a.value_stride);
+        value_rows = arena.take<float>(int64_t(BLOCK_ROWS) * value_width);
     }
 
     void begin() {
@@ -83,9 +92,9 @@ template <class W> class Flash {
             seen[i] = int32_t(a.first_seen + least(i, a.n_queries - 1) / a.queries_per_token - a.begin);
         }
         std::memset(a.out, 0, int64_t(a.n_queries) * a.value_stride * sizeof(float));
-        std::memset(row, 0, 2 * W::NUMBERS * row_stride * sizeof(float));
-        queries.pack(a.q, a.n_queries, a.dim, row, keys);  // LANES <= BLOCK_ROWS rows of words
+        queries.pack(a.q, a.n_queries, a.dim, row, keys);  // LANES <= KEY_ROWS rows of words
         if (a.rank) {
+            std::memset(value_rows, 0, int64_t(BLOCK_ROWS) * value_width * sizeof(float));
             k_b.pack(a.k_bt, a.nope, a.rank, row, latents);
             v_b.pack(a.v_b, a.value_dim, a.rank, row, latents);
         }
@@ -109,54 +118,70 @@ template <class W> class Flash {
             std::memcpy(key_rows + int64_t(r) * key_stride + c, &numbers, least(a.nope - c, LANES) * sizeof(float));
         });
         gemm<W>(n, v_b.n_words, left, v_b.from(0), [&](int r, int c, F x) {
-            store(value_rows + int64_t(r) * a.value_stride + c, x * (load<F>(v_b.scale + c) * scale[r]));
+            store(value_rows + int64_t(r) * value_width + c, x * (load<F>(v_b.scale + c) * scale[r]));
         });
     }
 
-    // Row `r` of the block as float32, the j-th of its word.
-    const float *key_row(int64_t first, int r, int j) {
-        if (a.rank) return key_rows + int64_t(r) * n_words * W::NUMBERS;
-        widen(a.keys, first + r, a.dim, row + j * row_stride, row_stride);
-        return row + j * row_stride;
+    // Row `r` of the block as words; returns its scale.
+    float pack_key(int64_t first, int r, Word *to) {
+        const int padded = n_words * W::NUMBERS;
+        if (a.rank) return pack_row<W>(key_rows + int64_t(r) * padded, padded, CODE_LIMIT, to);
+        return pack_stored<W>(a.keys, first + r, a.dim, padded, row, to);
     }
-    const float *value_row(int64_t first, int r, int j) {
-        if (a.rank) return value_rows + int64_t(r) * a.value_stride;
-        float *to = row + (W::NUMBERS + j) * row_stride;
-        widen(a.values, first + r, a.value_dim, to, a.value_stride);
-        return to;
+    float pack_value(int64_t first, int r, Word *to) {
+        if (a.rank) return pack_row<W>(value_rows + int64_t(r) * value_width, value_width, CODE_LIMIT, to);
+        return pack_stored<W>(a.values, first + r, a.value_dim, value_width, row, to);
     }
 
-    void pack_block(int64_t first, int n) {
+    // Rows `start` .. `start + n` of the block.
+    void pack_rows(int64_t first, int start, int n) {
         const bool shared = !a.rank && a.values.data == a.keys.data;
-        for (int r = 0; r < n; r += W::NUMBERS) {
-            const float *value[W::NUMBERS];
-            float inverse[W::NUMBERS];
+        for (int r = start; r < start + n; r += W::NUMBERS) {
+            const Word *value[W::NUMBERS];
             for (int j = 0; j < W::NUMBERS; ++j) {
-                const int at = least(r + j, n - 1);  // an odd last row meets itself, with weight 0
-                const float *key = key_row(first, at, j);
-                key_scale[at] = pack_row<W>(key, n_words * W::NUMBERS, CODE_LIMIT, keys + int64_t(at) * n_words);
-                value[j] = shared ? key : value_row(first, at, j);
-                value_scale[at] = shared ? key_scale[at] : W::scale(value[j], a.value_stride, CODE_LIMIT);
-                inverse[j] = inverse_of(value_scale[at]);
+                const int at = least(r + j, start + n - 1);  // an odd last row meets itself, with weight 0
+                Word *key = keys + int64_t(at - start) * n_words, *to = value_words + j * value_width / W::NUMBERS;
+                key_scale[at] = pack_key(first, at, key);
+                value_scale[at] = shared ? key_scale[at] : pack_value(first, at, to);
+                value[j] = shared ? key : to;
             }
-            for (int c = 0; c < a.value_stride; c += LANES)
-                store(values + in_panels(r / W::NUMBERS, c, BLOCK_ROWS / W::NUMBERS, a.value_stride), pack_across<W>(value, inverse, c));
+            put_values(value, r / W::NUMBERS);
         }
+    }
+
+    // NUMBERS packed rows to where the second product reads them: a word to each column.
+    void put_values(const Word *const *rows, int word) {
+        for (int c = 0; c < a.value_stride; c += GEMM_COLUMNS) {
+            const Word *from[W::NUMBERS];
+            for (int j = 0; j < W::NUMBERS; ++j) from[j] = rows[j] + c / W::NUMBERS;
+            Word *to = values + in_panels(word, c, BLOCK_ROWS / W::NUMBERS, a.value_stride);
+            const int width = a.value_stride - c;
+#pragma GCC unroll 4
+            for (int v = 0; v < GEMM_COLUMNS; v += LANES)
+                if (v < width) store(to + v, W::across(from, v));
+        }
+    }
+
+    // Queries of a panel from `query` on, with rows `start` .. `start + n` of the block.
+    void score(int64_t first, int start, int n, int query) {
+        const Left<W> key{keys, n_words, 1, a.keys.data + (first + start + BLOCK_ROWS) * a.keys.stride};
+        Right<W> some = queries.from(query);
+        some.columns = least(some.columns, GEMM_COLUMNS);
+        gemm<W>(n, n_words, key, some, [&](int r, int c, F x) {
+            store(scores + (start + r) * GEMM_COLUMNS + c, x * (load<F>(queries.scale + query + c) * key_scale[start + r]));
+        });
     }
 
     void attend_block(int64_t first, int n) {
         // Queries whose token sees none of the block come first: skip them.
         const int64_t unseen = (first - a.first_seen + 1) * a.queries_per_token;
         const int start = unseen > 0 ? least(unseen, a.n_queries) / GEMM_COLUMNS * GEMM_COLUMNS : 0;
-        const Left<W> key{keys, n_words, 1, a.keys.data + (first + BLOCK_ROWS) * a.keys.stride}, weight{weights, 1, GEMM_COLUMNS};
+        const Left<W> weight{weights, 1, GEMM_COLUMNS};
         const Right<W> value{values, BLOCK_ROWS / W::NUMBERS, a.value_stride};
         for (int query = start; query < a.n_queries; query += GEMM_COLUMNS) {
-            Right<W> some = queries.from(query);
-            some.columns = least(some.columns, GEMM_COLUMNS);
-            gemm<W>(n, n_words, key, some, [&](int r, int c, F x) {
-                store(scores + r * GEMM_COLUMNS + c, x * (load<F>(queries.scale + query + c) * key_scale[r]));
-            });
-            for (int c = 0; c < some.columns; c += LANES) soften(first, n, query + c, c);
+            if (!one_panel()) score(first, 0, n, query);
+            const int columns = least(queries.columns - query, GEMM_COLUMNS);
+            for (int c = 0; c < columns; c += LANES) soften(first, n, query + c, c);
             gemm<W>(least(a.n_queries - query, GEMM_COLUMNS), (n + W::NUMBERS - 1) / W::NUMBERS, weight, value, [&](int r, int c, F x) {
                 float *to = a.out + int64_t(query + r) * a.value_stride + c;
                 store(to, load<F>(to) * shrink[r] + x * weight_scale[r]);
@@ -202,17 +227,20 @@ template <class W> class Flash {
     const Attention &a;
     Arena arena;
     int n_words, row_stride;           // of a key, and of a row of the cache
+    int step;                          // rows that are packed at a time
+    int value_width;                   // value_stride in whole registers of words
     Columns<W> queries, k_b, v_b;      // the latter two of expanded attention only
     float *largest, *total;            // (n_queries)
     int32_t *seen;                     // (n_queries): rows from `begin` on
-    Word *keys;                        // (BLOCK_ROWS, n_words)
+    Word *keys;                        // (step, n_words)
     Word *values;                      // (BLOCK_ROWS / NUMBERS, value_stride)
     float *scores;                     // (BLOCK_ROWS, GEMM_COLUMNS)
     Word *weights;                     // (BLOCK_ROWS / NUMBERS, GEMM_COLUMNS)
-    float *row;                        // (2, NUMBERS, row_stride): widened keys, widened values
+    Word *value_words;                 // (NUMBERS, value_width / NUMBERS)
+    float *row;                        // one widened row, of keys or of values
     Word *latents = nullptr;           // (BLOCK_ROWS, k_b.n_words)
     float *key_rows = nullptr;         // (BLOCK_ROWS, n_words * NUMBERS)
-    float *value_rows = nullptr;       // (BLOCK_ROWS, value_stride)
+    float *value_rows = nullptr;       // (BLOCK_ROWS, value_width)
     float key_scale[BLOCK_ROWS], value_scale[BLOCK_ROWS];
     float shrink[GEMM_COLUMNS], weight_scale[GEMM_COLUMNS];
 };

@@ -2,7 +2,8 @@
 // crosses lanes.
 //
 // Tiles of GEMM_ROWS x GEMM_VECTORS registers (AVX-512: 6 x 4): each step of k loads 4 registers of B and broadcasts 6
-// words of A for 24 multiply-adds, which is what two multiply-add and two load ports balance.
+// words of A for 24 multiply-adds, which is what two multiply-add and two load ports balance. Of B's last columns, or where
+// there are no more, one register at a time: GEMM_TALL rows, whose sums hide the latency.
 #pragma once
 
 #include "runtime/native/words.hpp"
@@ -37,10 +38,9 @@ INLINE void gemm_tile(int first, int column, int k, Left<W> a, const typename W:
         for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
             for (int v = 0; v < V; ++v) total[r][v] = W::dot(total[r][v], typename W::V{} + left[r * a.row], row[v]);
-        if constexpr (V == 1) {  // rows of A pass only once, faster than they come: fetch as many for the next tile
-            __builtin_prefetch(a.at + (first + R) * a.row + i * R);
-            if (a.ahead) __builtin_prefetch(a.ahead + 4 * (int64_t(first) * k + i * R));
-        }
+        // With few queries rows pass faster than they come: fetch as many, into L2 because they are wanted only later.
+        if constexpr (V == 1)
+            if (a.ahead) __builtin_prefetch(a.ahead + 4 * (int64_t(first) * k + i * R), 0, 2);
     }
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
@@ -50,7 +50,7 @@ INLINE void gemm_tile(int first, int column, int k, Left<W> a, const typename W:
 
 template <class W, int V, class Sink>
 void gemm_columns(int m, int column, int k, Left<W> a, const typename W::Word *b, int b_stride, const Sink &sink) {
-    constexpr int R = V == 1 ? 2 * GEMM_ROWS : GEMM_ROWS;
+    constexpr int R = V == 1 ? GEMM_TALL : GEMM_ROWS;
     int r = 0;
     for (; r + R <= m; r += R) gemm_tile<W, R, V>(r, column, k, a, b, b_stride, sink);
     for (; r + 4 <= m; r += 4) gemm_tile<W, 4, V>(r, column, k, a, b, b_stride, sink);

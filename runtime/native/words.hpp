@@ -23,6 +23,7 @@ struct FloatWords {
     static INLINE F pack(const F *x) { return x[0]; }
     static INLINE float scale(const float *, int, float) { return 1; }
     static INLINE F scale(F, float) { return all(1); }
+    static INLINE F across(const float *const *rows, int column) { return load<F>(rows[0] + column); }
 };
 
 // Twice as fast as float32 where an instruction adds two products of int16.
@@ -31,11 +32,17 @@ struct PairWords {
     typedef I V;
     static constexpr int NUMBERS = 2;
 
+    // The low half of each word of one, the high half of the other's.
+    static INLINE I halves(I low, I high) {
+        typedef int16_t Half __attribute__((vector_size(4 * LANES)));
+        const Half upper = (Half)(I{} + int32_t(0xffff0000));
+        return (I)(upper ? (Half)high : (Half)low);
+    }
     static INLINE I dot(I total, I a, I b) { return dot2(total, a, b); }
     static INLINE F number(I total) { return to_float(total); }
     static INLINE I pack(const F *x) {
         const F magic = all(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer, and leaves it in the low bits
-        return ((I)(x[0] + magic) & 0xffff) | (I)(x[1] + magic) << 16;
+        return halves((I)(x[0] + magic), (I)(x[1] + magic) << 16);
     }
     // Of codes up to `limit` for x[0 .. n). By the bits, as of integers: so that infinity and NaN stay what they are.
     static INLINE float scale(const float *x, int n, float limit) {
@@ -50,6 +57,12 @@ struct PairWords {
         return size / limit;
     }
     static INLINE F scale(F largest, float limit) { return largest / limit; }
+    // Of two packed rows the numbers of LANES columns, a word to each column.
+    static INLINE I across(const int32_t *const *rows, int column) {
+        const int at = column / (2 * LANES) * LANES;
+        const I a = load<I>(rows[0] + at), b = load<I>(rows[1] + at);
+        return column / LANES % 2 ? halves(a >> 16, b) : halves(a, b << 16);
+    }
 };
 
 INLINE float inverse_of(float scale) { return scale > 1e-30f ? 1.0f / scale : 0.0f; }
@@ -63,13 +76,6 @@ template <class W> INLINE float pack_row(const float *x, int n, float limit, typ
         store(out, W::pack(numbers));
     }
     return scale;
-}
-
-// The words of LANES columns of NUMBERS rows, whose numbers share a word.
-template <class W> INLINE typename W::V pack_across(const float *const *x, const float *inverse, int column) {
-    F numbers[W::NUMBERS];
-    for (int j = 0; j < W::NUMBERS; ++j) numbers[j] = load<F>(x[j] + column) * inverse[j];
-    return W::pack(numbers);
 }
 
 }  // namespace

@@ -16,7 +16,7 @@ namespace {
 constexpr int PANEL_VECTORS = 2, PANEL_TOKENS = 6;
 constexpr int FEW_ROWS = 4;    // streams of reads per thread; few_tokens.hpp
 constexpr int PANEL_FROM = 6;  // tokens: below, unpacking costs more than it saves
-constexpr int GEMM_ROWS = 6, GEMM_VECTORS = 4;
+constexpr int GEMM_ROWS = 6, GEMM_VECTORS = 4, GEMM_TALL = 16;
 
 typedef __m512i Chunk;
 constexpr int CHUNK_BLOCKS = 2;

@@ -13,7 +13,7 @@ namespace {
 constexpr int PANEL_VECTORS = 2, PANEL_TOKENS = 2;
 constexpr int FEW_ROWS = 1;    // streams of reads per thread; few_tokens.hpp
 constexpr int PANEL_FROM = 6;  // tokens: below, unpacking costs more than it saves
-constexpr int GEMM_ROWS = 4, GEMM_VECTORS = 2;
+constexpr int GEMM_ROWS = 4, GEMM_VECTORS = 2, GEMM_TALL = 8;
 
 struct B32 {
     uint8_t at[32];
