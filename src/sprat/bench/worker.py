@@ -66,8 +66,9 @@ def _run(job: Job, out: BinaryIO) -> None:
     load_ms = 1e3 * (time.perf_counter() - started)
     setup = _setup(job, model, chosen_footprint(choice, request), choice.name, batch, load_ms)
     bench = Bench(subject, setup, Procedure(repetitions=job.repetitions, sustained_s=job.sustained_s))
+    lasting = f", then {job.sustained_s:.0f} s of it" if job.sustained_s else ""
     for done, work in enumerate(job.works):
-        _tell(out, Progress(done, len(job.works), work.test))
+        _tell(out, Progress(done, len(job.works), work.test + lasting))
         _tell(out, Result(_with_routing(bench.measure(work), routing, model.spec)))
     if job.trace:
         tracer = Tracer(request, choice.name, batch)
