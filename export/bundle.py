@@ -13,7 +13,7 @@ from typing import Self
 import msgspec
 
 from sprat.errors import BundleError, ExportError
-from sprat.export.gguf import sync_folder
+from sprat.export.writer import sync_folder
 from sprat.runtime.bundle import MANIFEST_NAME, Bundle, BundleFile, Manifest, file_sha256, read_manifest
 
 __all__ = ["BundleFolder", "existing_manifest"]

@@ -28,13 +28,13 @@ import numpy as np
 from sprat.errors import CheckpointError
 from sprat.export.config_file import CONFIG, checkpoint_spec, read_config
 from sprat.export.fp8 import F8_E4M3, ScaledBlocks, scale_shape
-from sprat.export.gguf import ReportProgress
 from sprat.export.rows import Rows
 from sprat.export.scan import FileScan, scan_files
 from sprat.export.shards import find_shards, read_shards
 from sprat.export.source_tensor import ComputedRow, SourceTensor
 from sprat.export.stored import SourceFile, StoredTensor
 from sprat.export.tensor_map import Origin, gguf_map, left_out, tensor_map
+from sprat.export.writer import ReportProgress
 from sprat.runtime.foreign import any_format
 from sprat.runtime.gguf import GGUFFile
 from sprat.runtime.gguf_metadata import spec_from_metadata

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from sprat.export.checkpoint import Checkpoint
-from sprat.export.gguf import ReportProgress, WrittenFile, check_room, write_gguf
 from sprat.export.gguf_layout import Layout, PlannedTensor, plan_layout
 from sprat.export.naming import ModelName, model_card
 from sprat.export.repack import repack
+from sprat.export.writer import ReportProgress, WrittenFile, check_room, write_file
 from sprat.quant.formats.block import U8Array
 from sprat.quant.recipe import Recipe
 from sprat.runtime.bundle import TensorGroup
@@ -44,12 +44,12 @@ class GGUFArtifact:
         return self.layout.fingerprint()
 
     def check_room(self, folder: Path) -> None:
-        """Make sure that it fits on the disk; see :func:`~sprat.export.gguf.check_room`."""
+        """Make sure that it fits on the disk; see :func:`~sprat.export.writer.check_room`."""
         check_room(folder / self.file_name, self.layout)
 
     def write(self, folder: Path, progress: ReportProgress) -> tuple[WrittenFile, ...]:
-        """Write it, or finish writing it; see :func:`~sprat.export.gguf.write_gguf`."""
-        file = write_gguf(
+        """Write it, or finish writing it; see :func:`~sprat.export.writer.write_file`."""
+        file = write_file(
             folder / self.file_name,
             self.layout,
             self._pack,

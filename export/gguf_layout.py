@@ -8,7 +8,7 @@
     zeros up to a multiple of the alignment
     tensor, zeros; tensor, zeros; …               each begins on a multiple of the alignment
 
-Specification: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The writer itself is :mod:`sprat.export.gguf`.
+Specification: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The writer is :mod:`sprat.export.writer`.
 """
 
 from __future__ import annotations

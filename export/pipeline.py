@@ -24,12 +24,12 @@ from sprat.devices.profile import load_profile
 from sprat.errors import ExportError, InputError, unknown_name
 from sprat.export.bundle import BundleFolder, existing_manifest
 from sprat.export.checkpoint import Checkpoint
-from sprat.export.gguf import Progress, ReportProgress, WrittenFile
 from sprat.export.gguf_artifact import plan_gguf
 from sprat.export.naming import ModelName, model_id
 from sprat.export.onnx import OnnxOptions, plan_onnx
 from sprat.export.tokenizer_texts import tokenizer_texts
 from sprat.export.vocabulary import tokenizer_metadata
+from sprat.export.writer import Progress, ReportProgress, WrittenFile
 from sprat.quant.recipe import Recipe
 from sprat.runtime.bundle import Artifact, Bundle, BundleFile, Manifest, Source, TensorGroup
 from sprat.runtime.footprint import planned_footprint, planned_recipes

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from sprat.errors import ExportError
-from sprat.export.gguf import ReportProgress, write_gguf
 from sprat.export.gguf_layout import Layout, PlannedTensor, plan_layout
+from sprat.export.writer import ReportProgress, write_file
 from sprat.quant.formats import format_names, get_format
 from sprat.quant.formats.block import F32Array, U8Array
 from sprat.quant.recipe import Recipe
@@ -56,7 +56,7 @@ def write_shape(
         ExportError: no room for it on the disk, which is said before anything is written, or no rights.
     """
     spec = shape_spec(shape, layers=layers)
-    write_gguf(path, _layout(spec, shape, quant), functools.partial(_pack, spec), progress=progress)
+    write_file(path, _layout(spec, shape, quant), functools.partial(_pack, spec), progress=progress)
     return spec
 
 
@@ -74,7 +74,7 @@ def cached_shape(
     path = shape_cache() / f"{shape}-{spec.n_layers}-layers-{quant.upper()}.gguf"
     if not _holds(path, layout):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_gguf(path, layout, functools.partial(_pack, spec), progress=progress)
+        write_file(path, layout, functools.partial(_pack, spec), progress=progress)
     return path
 
 

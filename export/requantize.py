@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from sprat.errors import ExportError
-from sprat.export.gguf import ReportProgress, WrittenFile, write_gguf
 from sprat.export.gguf_artifact import QUANTIZATION_VERSION, group_tensors
 from sprat.export.gguf_layout import PlannedTensor, plan_layout
 from sprat.export.repack import repack
 from sprat.export.scan import scan_files
 from sprat.export.source_tensor import SourceTensor
 from sprat.export.stored import SourceFile, StoredTensor
+from sprat.export.writer import ReportProgress, WrittenFile, write_file
 from sprat.quant.recipe import Recipe
 from sprat.runtime.bundle import TensorGroup
 from sprat.runtime.foreign import any_format
@@ -90,7 +90,7 @@ def quantize(
         planned = [PlannedTensor(name, shape, recipe.choose(name, shape).format) for name, shape in shapes.items()]
         layout = plan_layout(_metadata(gguf, recipe), planned, alignment=align or gguf.alignment)
 
-    written = write_gguf(
+    written = write_file(
         out,
         layout,
         lambda planned: repack(tensors[planned.name], planned.format),

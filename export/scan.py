@@ -16,8 +16,8 @@ from functools import partial
 import numpy as np
 
 from sprat.export.fp8 import F8_E4M3
-from sprat.export.gguf import Progress, ReportProgress
 from sprat.export.stored import SourceFile, StoredTensor
+from sprat.export.writer import Progress, ReportProgress
 from sprat.quant.convert import first_nonfinite
 from sprat.quant.formats import BlockFormat
 from sprat.quant.formats.block import U8Array

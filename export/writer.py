@@ -1,10 +1,9 @@
-"""Writing a GGUF file of any size within a small memory, so that it can be killed at any moment and continued.
+"""Writing a file of weights of any size within a small memory, so that it can be killed at any moment and continued.
 
-The whole header is known before the first weight is read (:mod:`sprat.export.gguf_layout`); then tensor after tensor is
-appended to ``NAME.gguf.partial`` in chunks, and each finished one is noted in ``NAME.gguf.journal``
-(:mod:`sprat.export.journal`). The final name appears with one rename, when every byte is on the disk.
-
-The weights of an ONNX model (:mod:`sprat.export.onnx.data`) are written the same way: a file without a header.
+The layout is known before the first weight is read: a GGUF's is :mod:`sprat.export.gguf_layout`, that of the weights
+beside an ONNX graph, which have no header, :mod:`sprat.export.onnx.data`. Then tensor after tensor is appended to
+``NAME.partial`` in chunks, and each finished one is noted in ``NAME.journal`` (:mod:`sprat.export.journal`). The final
+name appears with one rename, when every byte is on the disk.
 
 The caller's thread reads and quantizes the next chunk while a second thread hashes and writes the last one.
 """
@@ -34,7 +33,7 @@ __all__ = [
     "WrittenFile",
     "check_room",
     "sync_folder",
-    "write_gguf",
+    "write_file",
 ]
 
 Buffer: TypeAlias = bytes | memoryview
@@ -88,7 +87,7 @@ class WrittenFile:
     note: str = ""  # why an interrupted run was not continued
 
 
-def write_gguf(
+def write_file(
     path: Path,
     layout: FileLayout[Tensor],
     pack: PackTensor[Tensor],
@@ -221,7 +220,7 @@ class _GrowingFile:
 
     def __init__(self, descriptor: int, journal: Journal, digest: hashlib._Hash) -> None:
         self._descriptor, self._journal, self._digest = descriptor, journal, digest
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="gguf-writer")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="file-writer")
         self._in_flight: deque[Future[None]] = deque()
         self._failed = False
 

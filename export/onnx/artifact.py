@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from sprat.export.checkpoint import Checkpoint
-from sprat.export.gguf import ReportProgress, WrittenFile, check_room, write_gguf
 from sprat.export.naming import ModelName
 from sprat.export.onnx.arrays import DATA_NAME
 from sprat.export.onnx.data import StoredWeight
 from sprat.export.onnx.genai_config import genai_config
 from sprat.export.onnx.model import BuiltModel, build_model
 from sprat.export.onnx.options import OnnxOptions
+from sprat.export.writer import ReportProgress, WrittenFile, check_room, write_file
 from sprat.quant.formats.block import U8Array
 from sprat.quant.recipe import Recipe
 from sprat.runtime.bundle import TensorGroup
@@ -92,12 +92,12 @@ class OnnxArtifact:
         )
 
     def check_room(self, folder: Path) -> None:
-        """Make sure that the weights fit on the disk; see :func:`~sprat.export.gguf.check_room`."""
+        """Make sure that the weights fit on the disk; see :func:`~sprat.export.writer.check_room`."""
         check_room(folder / DATA_NAME, self.built.data)
 
     def write(self, folder: Path, progress: ReportProgress) -> tuple[WrittenFile, ...]:
-        """Write the files, or finish writing them; see :func:`~sprat.export.gguf.write_gguf`."""
-        data = write_gguf(
+        """Write the files, or finish writing them; see :func:`~sprat.export.writer.write_file`."""
+        data = write_file(
             folder / DATA_NAME,
             self.built.data,
             self._pack,

@@ -185,7 +185,7 @@ def test_an_unknown_backend_is_the_childs_error_and_the_parents_exit(bundle, cap
 
 def test_a_shape_larger_than_the_disk_is_refused_before_writing(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("sprat.export.gguf._free_bytes", lambda _folder: 1 << 30)
+    monkeypatch.setattr("sprat.export.writer._free_bytes", lambda _folder: 1 << 30)
     code, _, err = run(capsys, "--shape", "deepseek-r1")
     assert code == 2
     assert "are free" in err

@@ -235,7 +235,7 @@ def test_a_source_that_changes_while_it_is_read_is_an_error_and_makes_no_bundle(
 
 
 def test_a_disk_without_room_is_refused_before_the_source_is_read(source, tmp_path, monkeypatch):
-    monkeypatch.setattr("sprat.export.gguf._free_bytes", lambda folder: 1000)
+    monkeypatch.setattr("sprat.export.writer._free_bytes", lambda folder: 1000)
     monkeypatch.setattr("sprat.export.checkpoint.Checkpoint.verify_complete", lambda *_: pytest.fail("was read"))
     with pytest.raises(ExportError, match=r"bytes are still to be written and 1,000 are free; free [\d,]+ bytes"):
         export(source, tmp_path / "new" / "out")

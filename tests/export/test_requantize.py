@@ -4,10 +4,10 @@ import pytest
 from tiny_checkpoint import CONFIGS, write_checkpoint
 
 from sprat.errors import ExportError, FormatError, ModelFileError
-from sprat.export.gguf import write_gguf
 from sprat.export.gguf_layout import PlannedTensor, plan_layout
 from sprat.export.pipeline import export
 from sprat.export.requantize import quantize
+from sprat.export.writer import write_file
 from sprat.quant.formats import get_format
 from sprat.runtime.bundle import file_sha256
 
@@ -59,7 +59,7 @@ def test_every_key_keeps_value_and_type_whatever_it_means(tmp_path):
     }
     planned = PlannedTensor("some.weight", (4, 64), get_format("F32"))
     rows = np.random.default_rng(0).standard_normal((4, 64)).astype(np.float32)
-    write_gguf(tmp_path / "in.gguf", plan_layout(keys, [planned]), lambda _: [rows.view(np.uint8)])
+    write_file(tmp_path / "in.gguf", plan_layout(keys, [planned]), lambda _: [rows.view(np.uint8)])
     quantize(tmp_path / "in.gguf", tmp_path / "out.gguf", quant="q8_0")
     before, after = (gguf.GGUFReader(tmp_path / name).fields for name in ("in.gguf", "out.gguf"))
     for key in keys:

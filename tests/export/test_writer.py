@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from sprat.errors import ExportError
-from sprat.export import gguf as writer
-from sprat.export.gguf import Progress, write_gguf
+from sprat.export import writer
 from sprat.export.gguf_layout import PlannedTensor, plan_layout
+from sprat.export.writer import Progress, write_file
 from sprat.quant.formats import get_format
 from sprat.runtime.bundle import file_sha256
 from sprat.runtime.gguf import GGUFFile
@@ -63,7 +63,7 @@ def out(tmp_path):
 
 
 def test_the_package_gguf_reads_what_was_written(out):
-    write_gguf(out, LAYOUT, pack)
+    write_file(out, LAYOUT, pack)
     reader = gguf.GGUFReader(out)
     found = {key: field.contents() for key, field in reader.fields.items() if not key.startswith("GGUF.")}
     assert found == {key: value for key, value in METADATA.items() if key not in {"a.float32", "a.uint8s"}} | {
@@ -82,7 +82,7 @@ def test_the_package_gguf_reads_what_was_written(out):
 
 
 def test_our_reader_reads_what_was_written(out):
-    write_gguf(out, LAYOUT, pack)
+    write_file(out, LAYOUT, pack)
     with GGUFFile.open(out) as file:
         assert file.metadata["a.text"] == "Zürich ☃"
         for planned in TENSORS:
@@ -94,7 +94,7 @@ def test_our_reader_reads_what_was_written(out):
 @pytest.mark.parametrize("alignment", [8, 32, 256, 4096])
 def test_every_tensor_lies_on_a_multiple_of_the_alignment(out, alignment):
     layout = plan_layout(METADATA, TENSORS, alignment=alignment)
-    written = write_gguf(out, layout, pack)
+    written = write_file(out, layout, pack)
     reader = gguf.GGUFReader(out)
     assert reader.alignment == alignment
     assert [tensor.data_offset % alignment for tensor in reader.tensors] == [0] * len(TENSORS)
@@ -105,21 +105,21 @@ def test_every_tensor_lies_on_a_multiple_of_the_alignment(out, alignment):
 
 def test_the_bytes_between_tensors_are_zero(out):
     layout = plan_layout(METADATA, TENSORS, alignment=4096)
-    write_gguf(out, layout, pack)
+    write_file(out, layout, pack)
     data = out.read_bytes()
     for placed in layout.tensors:
         assert not any(data[placed.begin + placed.tensor.nbytes : placed.end])
 
 
 def test_nothing_but_the_file_is_left_and_its_hash_is_told(out):
-    written = write_gguf(out, LAYOUT, pack)
+    written = write_file(out, LAYOUT, pack)
     assert [path.name for path in out.parent.iterdir()] == ["model.gguf"]
     assert written.sha256 == hashlib.sha256(out.read_bytes()).hexdigest() == file_sha256(out)
 
 
 def test_progress_counts_bytes_up_to_the_whole_file(out):
     seen = []
-    write_gguf(out, LAYOUT, pack, progress=seen.append)
+    write_file(out, LAYOUT, pack, progress=seen.append)
     assert [event.tensor for event in seen] == [tensor.name for tensor in TENSORS for _ in range(2)]
     assert all(a.done_bytes < b.done_bytes for a, b in itertools.pairwise(seen))
     assert seen[-1] == Progress("output.weight", LAYOUT.tensors[-1].begin + TENSORS[-1].nbytes, LAYOUT.nbytes)
@@ -173,11 +173,11 @@ def interrupted_after(n_chunks):
 
 @pytest.mark.parametrize("n_chunks", range(8))
 def test_after_an_interruption_the_same_call_continues_to_the_same_bytes(out, tmp_path, n_chunks):
-    whole = write_gguf(tmp_path / "whole.gguf", LAYOUT, pack)
+    whole = write_file(tmp_path / "whole.gguf", LAYOUT, pack)
     with pytest.raises(Killed):
-        write_gguf(out, LAYOUT, interrupted_after(n_chunks), source="s")
+        write_file(out, LAYOUT, interrupted_after(n_chunks), source="s")
     assert not out.exists()
-    again = write_gguf(out, LAYOUT, pack, source="s")
+    again = write_file(out, LAYOUT, pack, source="s")
     assert again.sha256 == whole.sha256 == file_sha256(out)
     assert again.n_resumed == n_chunks // 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.gguf", "whole.gguf"]
@@ -185,17 +185,17 @@ def test_after_an_interruption_the_same_call_continues_to_the_same_bytes(out, tm
 
 def test_finished_tensors_are_not_packed_again(out):
     with pytest.raises(Killed):
-        write_gguf(out, LAYOUT, interrupted_after(5))
+        write_file(out, LAYOUT, interrupted_after(5))
     packed = []
-    write_gguf(out, LAYOUT, lambda planned: packed.append(planned.name) or pack(planned))
+    write_file(out, LAYOUT, lambda planned: packed.append(planned.name) or pack(planned))
     assert packed == [tensor.name for tensor in TENSORS[2:]]
 
 
 @pytest.mark.parametrize("damage", ["flip a bit", "cut the end", "flip a bit of the header", "empty", "remove"])
 def test_bytes_that_a_power_cut_lost_are_written_again(out, tmp_path, damage):
-    whole = write_gguf(tmp_path / "whole.gguf", LAYOUT, pack)
+    whole = write_file(tmp_path / "whole.gguf", LAYOUT, pack)
     with pytest.raises(Killed):
-        write_gguf(out, LAYOUT, interrupted_after(6))
+        write_file(out, LAYOUT, interrupted_after(6))
     partial = out.with_name("model.gguf.partial")
     data = bytearray(partial.read_bytes())
     at = {"flip a bit": LAYOUT.tensors[1].begin, "flip a bit of the header": 9}.get(damage)
@@ -204,32 +204,32 @@ def test_bytes_that_a_power_cut_lost_are_written_again(out, tmp_path, damage):
     partial.write_bytes({"cut the end": data[: LAYOUT.tensors[2].begin + 1], "empty": b""}.get(damage, data))
     if damage == "remove":
         partial.unlink()
-    again = write_gguf(out, LAYOUT, pack)
+    again = write_file(out, LAYOUT, pack)
     assert again.sha256 == whole.sha256 == file_sha256(out)
     assert again.n_resumed == {"flip a bit": 1, "cut the end": 2}.get(damage, 0)
 
 
 def test_killed_between_the_rename_and_the_end_it_is_found_done(out):
-    whole = write_gguf(out, LAYOUT, pack, source="s", keep_journal=True)
+    whole = write_file(out, LAYOUT, pack, source="s", keep_journal=True)
     packed = []
-    again = write_gguf(out, LAYOUT, packed.append, source="s")
+    again = write_file(out, LAYOUT, packed.append, source="s")
     assert (packed, again.sha256, again.n_resumed) == ([], whole.sha256, len(TENSORS))
     assert [path.name for path in out.parent.iterdir()] == ["model.gguf"]
 
 
 def test_another_recipe_starts_afresh_and_says_so(out):
     with pytest.raises(Killed):
-        write_gguf(out, LAYOUT, interrupted_after(6), source="s")
+        write_file(out, LAYOUT, interrupted_after(6), source="s")
     other = plan_layout(METADATA, TENSORS, alignment=64)
-    written = write_gguf(out, other, pack, source="t")
+    written = write_file(out, other, pack, source="t")
     assert (written.n_resumed, written.note) == (0, "an unfinished file of another recipe was discarded")
     assert gguf.GGUFReader(out).alignment == 64
 
 
 def test_a_source_that_changed_between_two_runs_starts_afresh_and_says_so(out):
     with pytest.raises(Killed):
-        write_gguf(out, LAYOUT, interrupted_after(6), source="before")
-    written = write_gguf(out, LAYOUT, pack, source="after")
+        write_file(out, LAYOUT, interrupted_after(6), source="before")
+    written = write_file(out, LAYOUT, pack, source="after")
     assert (written.n_resumed, written.note) == (0, "an unfinished file of another source was discarded")
 
 
@@ -238,16 +238,16 @@ def test_a_source_that_changes_meanwhile_leaves_nothing_under_the_name(out):
         raise ExportError("the source changed while it was read")
 
     with pytest.raises(ExportError, match="the source changed while it was read"):
-        write_gguf(out, LAYOUT, pack, check_source=changed)
+        write_file(out, LAYOUT, pack, check_source=changed)
     assert not out.exists()
 
 
 def test_an_older_file_stands_until_the_new_one_is_whole(out):
     out.write_bytes(b"older")
     with pytest.raises(Killed):
-        write_gguf(out, LAYOUT, interrupted_after(6))
+        write_file(out, LAYOUT, interrupted_after(6))
     assert out.read_bytes() == b"older"
-    write_gguf(out, LAYOUT, pack)
+    write_file(out, LAYOUT, pack)
     assert GGUFFile.open(out).metadata["a.uint32"] == 5
 
 
@@ -255,19 +255,19 @@ def test_a_disk_without_room_is_refused_before_anything_is_packed(out, monkeypat
     monkeypatch.setattr(writer, "_free_bytes", lambda folder: 1000)
     packed = []
     with pytest.raises(ExportError, match=rf"{LAYOUT.nbytes:,} bytes are still to be written and 1,000 are free"):
-        write_gguf(out, LAYOUT, packed.append)
+        write_file(out, LAYOUT, packed.append)
     assert packed == []
     assert list(out.parent.iterdir()) == []
 
 
 def test_room_that_is_taken_already_is_not_asked_for_again(out, monkeypatch):
     with pytest.raises(Killed):
-        write_gguf(out, LAYOUT, interrupted_after(6))
+        write_file(out, LAYOUT, interrupted_after(6))
     missing = LAYOUT.nbytes - out.with_name("model.gguf.partial").stat().st_size
     monkeypatch.setattr(writer, "_free_bytes", lambda folder: missing)
-    write_gguf(out, LAYOUT, pack, keep_journal=True)
+    write_file(out, LAYOUT, pack, keep_journal=True)
     monkeypatch.setattr(writer, "_free_bytes", lambda folder: 0)
-    assert write_gguf(out, LAYOUT, pack).n_resumed == len(TENSORS)
+    assert write_file(out, LAYOUT, pack).n_resumed == len(TENSORS)
 
 
 def test_a_disk_that_fills_meanwhile_is_a_clear_error_and_the_next_call_continues(out, monkeypatch):
@@ -285,18 +285,18 @@ def test_a_disk_that_fills_meanwhile_is_a_clear_error_and_the_next_call_continue
     with monkeypatch.context() as patched:
         patched.setattr(writer.os, "write", filling)
         with pytest.raises(ExportError, match=r"No space left on device.*run the same command again, it continues"):
-            write_gguf(out, LAYOUT, pack)
+            write_file(out, LAYOUT, pack)
     assert not out.exists()
-    assert write_gguf(out, LAYOUT, pack).n_resumed <= 2
+    assert write_file(out, LAYOUT, pack).n_resumed <= 2
     assert GGUFFile.open(out).metadata["a.uint32"] == 5
 
 
 def test_a_limit_of_the_operating_system_is_met_in_earnest(out):
     script = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
-        "import pathlib, test_gguf_writer as test\n"
+        "import pathlib, test_writer as test\n"
         "from sprat.errors import ExportError\n"
-        "try: test.write_gguf(pathlib.Path(sys.argv[1]), test.LAYOUT, test.pack)\n"
+        "try: test.write_file(pathlib.Path(sys.argv[1]), test.LAYOUT, test.pack)\n"
         "except ExportError as error: print(error)\n"
     )
     limit = LAYOUT.tensors[2].begin + 20
@@ -309,7 +309,7 @@ def test_a_limit_of_the_operating_system_is_met_in_earnest(out):
     )
     assert "File too large" in ended.stdout
     assert not out.exists()
-    assert write_gguf(out, LAYOUT, pack).sha256 == file_sha256(out)
+    assert write_file(out, LAYOUT, pack).sha256 == file_sha256(out)
 
 
 @pytest.mark.parametrize("kind", ["a file", "a missing folder", "a folder at the name"])
@@ -318,13 +318,13 @@ def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path, kind):
     (tmp_path / "taken.gguf").mkdir()
     places = {"a file": "file/x.gguf", "a missing folder": "no/x.gguf", "a folder at the name": "taken.gguf"}
     with pytest.raises(ExportError, match="cannot be written"):
-        write_gguf(tmp_path / places[kind], LAYOUT, pack)
+        write_file(tmp_path / places[kind], LAYOUT, pack)
 
 
 def test_two_writers_of_one_file_do_not_mix(out):
     def meddling(planned):
         with pytest.raises(ExportError, match="another process is writing this output"):
-            write_gguf(out, LAYOUT, pack)
+            write_file(out, LAYOUT, pack)
         return pack(planned)
 
-    assert write_gguf(out, LAYOUT, meddling).sha256 == file_sha256(out)
+    assert write_file(out, LAYOUT, meddling).sha256 == file_sha256(out)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from sprat.cli.terminal import human_bytes, print_json, print_table, progress_bar
-from sprat.export.gguf import Progress
 from sprat.export.onnx import OnnxOptions
 from sprat.export.pipeline import ExportResult, export
+from sprat.export.writer import Progress
 from sprat.places import find_source
 
 __all__ = ["command"]

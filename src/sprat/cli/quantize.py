@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from sprat.cli.terminal import human_bytes, print_json, progress_bar
-from sprat.export.gguf import Progress
 from sprat.export.requantize import quantize
+from sprat.export.writer import Progress
 
 __all__ = ["command"]
 
