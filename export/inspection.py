@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sprat.errors import InputError
 from sprat.export.checkpoint import Checkpoint
 from sprat.export.onnx_weights import stored_weights
+from sprat.runtime.block_check import check_blocks
 from sprat.runtime.bundle import MANIFEST_NAME, Bundle
 from sprat.runtime.gguf import GGUFFile
 from sprat.runtime.gguf_metadata import spec_from_metadata
@@ -68,20 +70,41 @@ class Inspection:
     notes: tuple[str, ...]
 
 
-def inspect(path: str | Path) -> Inspection:
-    """Look at a bundle, a GGUF file, an ONNX model or a checkpoint folder; no weight is read.
+def inspect(path: str | Path, *, check: bool = False) -> Inspection:
+    """Look at a bundle, a GGUF file, an ONNX model or a checkpoint folder; no weight is read without ``check``.
 
     Of a bundle that holds both formats, the GGUF is shown, and a note names the ONNX model.
 
+    Args:
+        path: what to look at.
+        check: read every block of a GGUF, and refuse one that holds weights which are no numbers.
+
     Raises:
-        InputError: it is none of them, or damaged.
+        InputError: it is none of them, or damaged; or ``check`` of what is no GGUF.
     """
     path = Path(path)
+    found = _look(path)
+    return _checked(found, path) if check else found
+
+
+def _look(path: Path) -> Inspection:
     if (path / MANIFEST_NAME).is_file():
         return _bundle(Bundle.open(path))
     if path.is_dir():
         return _checkpoint(path)
     return _onnx(path, path, "onnx", ()) if path.suffix == ".onnx" else _gguf(path, path, "gguf", ())
+
+
+def _checked(found: Inspection, path: Path) -> Inspection:
+    if found.kind == "bundle":
+        path = Bundle.open(path).artifact("gguf")
+    elif found.kind != "gguf":
+        raise InputError(
+            f"{path}: found a model of kind {found.kind}, expected a GGUF to check; `sprat verify` runs others"
+        )
+    with GGUFFile.open(path) as file:
+        check_blocks(file, every=True)
+    return replace(found, notes=(*found.notes, "checked: every weight is a finite number"))
 
 
 def _bundle(bundle: Bundle) -> Inspection:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from sprat.runtime.block_check import check_blocks
 from sprat.runtime.bundle import Bundle
 from sprat.runtime.chat import ChatTemplate
 from sprat.runtime.gguf import GGUFFile
@@ -69,6 +70,7 @@ class GGUFModel:
         file = GGUFFile.open(path)
         spec = spec_from_metadata(file.metadata, file)
         file.check(spec)
+        check_blocks(file)
         return cls(file, spec)
 
     @property

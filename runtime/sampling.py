@@ -75,7 +75,8 @@ class Sampler:
         top = raw.max()
         if not np.isfinite(top):
             raise BackendError(
-                "The model returned logits without a finite maximum (NaN or infinity): its weights are damaged."
+                "The model returned logits without a finite maximum (NaN or infinity): its weights are damaged; "
+                "`sprat inspect --check` says where."
             )
         ids, probabilities = self.distribution(raw, history)
         chosen = probabilities.cumsum().searchsorted(self._random.random(), side="right") if ids.size > 1 else 0

@@ -12,10 +12,11 @@ __all__ = ["command"]
 
 @click.command(epilog="Example:  sprat inspect SmolLM2-135M-Instruct.Q4_1.gguf")
 @click.argument("path")
+@click.option("--check", is_flag=True, help="Read every block of a GGUF, and refuse weights that are no numbers.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(path: str, as_json: bool) -> None:
-    """Say what PATH is (a bundle, a GGUF or a checkpoint folder), and where its bytes go; no weight is read."""
-    inspection = inspect(path)
+def command(path: str, check: bool, as_json: bool) -> None:
+    """Say what PATH is (a bundle, a GGUF or a checkpoint), and where its bytes go. Only --check reads weights."""
+    inspection = inspect(path, check=check)
     if as_json:
         print_json(inspection)
     else:
