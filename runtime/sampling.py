@@ -17,8 +17,10 @@ from sprat.errors import BackendError, InputError
 __all__ = ["Sampler", "SamplingParams"]
 
 _F64 = npt.NDArray[np.float64]
+_Floats = npt.NDArray[np.float32 | np.float64]
 _Ids = npt.NDArray[np.intp]
 _PENALTY_WINDOW = 64  # llama.cpp's repeat_last_n
+_GROUP = 64  # logits that are represented by their largest while the best ones are looked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +73,7 @@ class Sampler:
         Raises:
             BackendError: the logits hold NaN, or no finite number.
         """
-        raw = np.asarray(logits, dtype=np.float64)
+        raw = _floats(logits)
         top = raw.max()
         if not np.isfinite(top):
             raise BackendError(
@@ -81,44 +83,60 @@ class Sampler:
         ids, probabilities = self.distribution(raw, history)
         chosen = probabilities.cumsum().searchsorted(self._random.random(), side="right") if ids.size > 1 else 0
         token = int(ids[min(chosen, ids.size - 1)])  # the sum of all may end a little below 1
-        return token, float(raw[token] - top - np.log(np.exp(raw - top).sum()))
+        return token, float(raw[token]) - float(top) - math.log(np.exp(raw - top).sum())
 
     def distribution(self, logits: npt.ArrayLike, history: Sequence[int] = ()) -> tuple[_Ids, _F64]:
         """Ids that may come next, likeliest first, and their probabilities; see :meth:`sample`."""
-        penalized = self._penalize(np.asarray(logits, dtype=np.float64), history)
+        penalized = self._penalize(_floats(logits), history)
         if self.params.temperature == 0:
             return np.array([penalized.argmax()]), np.ones(1)
-        ids = self._candidates(penalized)
-        return ids, _softmax(penalized[ids] / self.params.temperature)
+        ids = _largest(penalized, self.params.top_k)
+        kept = penalized[ids].astype(np.float64)
+        kept = kept[: self._n_kept(kept)]
+        return ids[: kept.size], _softmax(kept / self.params.temperature)
 
-    def _candidates(self, logits: _F64) -> _Ids:
-        """Ids that may be chosen, likeliest first; at least one."""
-        ids = _largest(logits, self.params.top_k)
+    def _n_kept(self, logits: _F64) -> int:
+        """How many of the likeliest logits, largest first, top-p and min-p leave; at least one."""
+        count = logits.size
         if self.params.top_p < 1:
-            before = _softmax(logits[ids]).cumsum()
-            ids = ids[: 1 + int(np.searchsorted(before, self.params.top_p))]
+            count = min(count, 1 + int(np.searchsorted(_softmax(logits).cumsum(), self.params.top_p)))
         if self.params.min_p > 0:
-            ids = ids[logits[ids] >= logits[ids[0]] + math.log(self.params.min_p)]
-        return ids
+            count = min(count, int(np.count_nonzero(logits >= logits[0] + math.log(self.params.min_p))))
+        return count
 
-    def _penalize(self, logits: _F64, history: Sequence[int]) -> _F64:
+    def _penalize(self, logits: _Floats, history: Sequence[int]) -> _Floats:
         penalty = self.params.repeat_penalty
         if penalty == 1 or not history:
             return logits
         seen = np.unique(np.asarray(history[-_PENALTY_WINDOW:], dtype=np.intp))
-        out = logits.copy()
+        out = logits.astype(np.float64)
         out[seen] = np.where(out[seen] <= 0, out[seen] * penalty, out[seen] / penalty)
         return out
 
 
-def _largest(logits: _F64, count: int) -> _Ids:
+def _floats(logits: npt.ArrayLike) -> _Floats:
+    """Float32 as it is, and anything else as float64: a vocabulary of 150,000 is worth not copying."""
+    found = np.asarray(logits)
+    return found if found.dtype == np.float32 else found.astype(np.float64)
+
+
+def _largest(logits: _Floats, count: int) -> _Ids:
     """Ids of the ``count`` largest logits (0: of all), largest first; only those are sorted."""
     if not 0 < count < logits.size:
         return np.argsort(-logits, kind="stable")
-    # Values are partitioned faster than ids, and float32 faster than float64; rounding to it keeps the order.
-    narrow = logits.astype(np.float32)
-    ids = np.flatnonzero(narrow >= np.partition(narrow, -count)[-count])
+    ids = np.flatnonzero(logits >= _bound(logits, count))
     return ids[np.argsort(-logits[ids], kind="stable")][:count]
+
+
+def _bound(logits: _Floats, count: int) -> float:
+    """A number that at least ``count`` logits reach, and few more.
+
+    The largest of each group reach it, of ``count`` groups: those are partitioned faster than all logits.
+    """
+    n_groups = logits.size // _GROUP
+    if n_groups > count:
+        logits = logits[: n_groups * _GROUP].reshape(_GROUP, n_groups).max(axis=0)
+    return float(np.partition(logits, -count)[-count])
 
 
 def _softmax(logits: _F64) -> _F64:
