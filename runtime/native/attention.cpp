@@ -112,7 +112,7 @@ void KernelSet::mla_absorbed(const float *q, int64_t n, int dim, const Latents &
         }
     for (int64_t i = 0; i < heads * n * nope; ++i) by_head[i] *= scale;
     const Input nopes = prepare(inputs_, by_head, heads * n, nope, wants_quantized(k_b));
-    pool_.each(heads, [&](int64_t h, int thread) {
+    pool_.each(heads, n * heads * rank * int64_t(k_b.row_bytes), [&](int64_t h, int thread) {
         product(k_b, h, 0, rank, nopes.from(h * n), nullptr, n, packed + h * row, heads * row, thread);
     });
     Heads cache{latents.rows, latents.rows, 0, 0, 1, latents.n_rows};
@@ -121,7 +121,7 @@ void KernelSet::mla_absorbed(const float *q, int64_t n, int dim, const Latents &
     for (int64_t h = 0; h < heads; ++h)
         for (int64_t t = 0; t < n; ++t) std::copy_n(mixed + (t * heads + h) * rank, rank, by_head + (h * n + t) * rank);
     const Input sums = prepare(inputs_, by_head, heads * n, rank, wants_quantized(v_b));
-    pool_.each(heads, [&](int64_t h, int thread) {
+    pool_.each(heads, n * heads * v_b.rows * int64_t(v_b.row_bytes), [&](int64_t h, int thread) {
         product(v_b, h, 0, v_b.rows, sums.from(h * n), nullptr, n, out + h * v_b.rows, heads * v_b.rows, thread);
     });
 }

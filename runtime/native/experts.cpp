@@ -49,9 +49,12 @@ void KernelSet::mix(std::vector<Job> &jobs, const Input &input, int64_t n, float
 
 void KernelSet::gate_and_up(const std::vector<Job> &jobs, const Input &input) {
     std::vector<Piece> pieces;
-    for (size_t j = 0; j < jobs.size(); ++j)
+    int64_t n_bytes = 0;
+    for (size_t j = 0; j < jobs.size(); ++j) {
         for (int64_t row = 0; row < jobs[j].width(); row += ROWS) pieces.push_back({int64_t(j), row});
-    pool_.each(int64_t(pieces.size()), [&](int64_t i, int thread) {
+        n_bytes += 2 * jobs[j].n_tokens * jobs[j].width() * int64_t(jobs[j].mlp.gate->row_bytes);
+    }
+    pool_.each(int64_t(pieces.size()), n_bytes, [&](int64_t i, int thread) {
         const Job &job = jobs[pieces[i].job];
         const int64_t row = pieces[i].row, n_rows = std::min(ROWS, job.width() - row);
         float *up = staging_[thread].get<float>(job.n_tokens * ROWS);
@@ -75,7 +78,9 @@ void KernelSet::round_hidden(std::vector<Job> &jobs) {
 }
 
 void KernelSet::down(const std::vector<Job> &jobs, int64_t n, float *out, int64_t hidden_size, bool add) {
-    pool_.each((hidden_size + ROWS - 1) / ROWS, [&](int64_t i, int thread) {
+    int64_t n_bytes = 0;
+    for (const Job &job : jobs) n_bytes += job.n_tokens * hidden_size * int64_t(job.mlp.down->row_bytes);
+    pool_.each((hidden_size + ROWS - 1) / ROWS, n_bytes, [&](int64_t i, int thread) {
         const int64_t row = i * ROWS, n_rows = std::min(ROWS, hidden_size - row);
         float *sums = staging_[thread].get<float>(2 * n * ROWS), *part = sums + n * ROWS;
         std::fill_n(sums, n * n_rows, 0.0f);

@@ -53,9 +53,12 @@ void KernelSet::product(const Matrix &weight, int64_t slice, int64_t row, int64_
 }
 
 void KernelSet::project(std::initializer_list<Part> parts, const Input &input, int64_t n) {
-    int64_t n_pieces = 0;
-    for (const Part &part : parts) n_pieces += pieces_of(*part.weight, n_threads());
-    pool_.each(n_pieces, [&](int64_t i, int thread) {
+    int64_t n_pieces = 0, n_bytes = 0;
+    for (const Part &part : parts) {
+        n_pieces += pieces_of(*part.weight, n_threads());
+        n_bytes += part.weight->rows * int64_t(part.weight->row_bytes);
+    }
+    pool_.each(n_pieces, n * n_bytes, [&](int64_t i, int thread) {
         const Part *part = parts.begin();
         for (int64_t here; i >= (here = pieces_of(*part->weight, n_threads())); i -= here) ++part;
         const int64_t step = rows_per_piece(*part->weight, n_threads());

@@ -28,7 +28,7 @@ void pin(std::thread &thread, int core) {
 
 }  // namespace
 
-Pool::Pool(int n_threads, const std::vector<int> &cores) : buffers_(n_threads) {
+Pool::Pool(int n_threads, const std::vector<int> &cores) : shares_(n_threads), buffers_(n_threads) {
     for (int thread = 1; thread < n_threads; ++thread) {
         workers_.emplace_back([this, thread] { work(thread); });
         if (size_t(thread) <= cores.size()) pin(workers_.back(), cores[thread - 1]);
@@ -46,8 +46,11 @@ Pool::~Pool() {
 // A worker enters, and only then looks whether the generation is odd; the caller makes it even, and only then looks
 // whether anyone is inside. So either the worker sees the end, or the caller sees the worker.
 void Pool::run(int64_t n, Call call, const void *body) {
-    call_ = call, body_ = body, n_ = n;
-    next_.store(0, std::memory_order_relaxed);
+    call_ = call, body_ = body;
+    for (int64_t t = 0; t < n_threads(); ++t) {
+        shares_[t].next.store(n * t / n_threads(), std::memory_order_relaxed);
+        shares_[t].end = n * (t + 1) / n_threads();
+    }
     generation_.fetch_add(1);
     generation_.notify_all();
     take(0);
@@ -59,7 +62,10 @@ void Pool::run(int64_t n, Call call, const void *body) {
 }
 
 void Pool::take(int thread) {
-    for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < n_;) call_(body_, i, thread);
+    for (int t = 0; t < n_threads(); ++t) {
+        Share &share = shares_[(thread + t) % n_threads()];
+        for (int64_t i; (i = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) call_(body_, i, thread);
+    }
 }
 
 void Pool::work(int thread) {
