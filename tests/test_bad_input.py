@@ -30,12 +30,14 @@ def refused(tmp_path, capsys):
         with pytest.raises(SystemExit) as caught:
             main([str(argument) for argument in args])
         printed = capsys.readouterr()
+        progress, prompt, error = printed.err.rpartition("sprat: ")
         assert caught.value.code == 2
         assert printed.out == ""
-        assert printed.err.startswith("sprat: ")
-        assert printed.err.count("\n") == 1
+        assert prompt
+        assert error.count("\n") == 1
+        assert all("% reading the source" in line for line in progress.splitlines())
         assert contents(tmp_path) == before
-        return printed.err
+        return error
 
     return run
 

@@ -28,12 +28,18 @@ def contents(folder):
 
 
 def export_and_kill(source, out, n_chunks, delay=0.0):
-    """Export in a child that is killed ``delay`` seconds after chunk ``n_chunks``; whether it was still alive."""
+    """Export in a child that is killed ``delay`` seconds after it wrote ``n_chunks``; whether it was still alive."""
     reading, writing = os.pipe()
+
+    def tell(progress):
+        if progress.tensor != "reading the source":
+            os.write(writing, b".")
+            time.sleep(0.001)
+
     child = os.fork()
     if child == 0:
         try:
-            export(source, out, quant="int4", progress=lambda _: (os.write(writing, b"."), time.sleep(0.001)))
+            export(source, out, quant="int4", progress=tell)
         finally:
             os._exit(0)
     os.close(writing)
