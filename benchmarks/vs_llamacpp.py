@@ -8,6 +8,7 @@ The last line is JSON. ``read_bandwidth`` is what all threads together read of t
 streams each and doing nothing else, measured beside each decode: NumPy's and the C library's single streams get less.
 
     python benchmarks/vs_llamacpp.py --shape deepseek-v2-lite --layers 6
+    python benchmarks/vs_llamacpp.py --shape demo    # the packaged student in int4
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from sprat import demo
+from sprat.export.pipeline import export
 from sprat.runtime.gguf import GGUFFile
 from sprat.runtime.gguf_metadata import spec_from_metadata
 from sprat.runtime.kernels.native import NativeKernels
@@ -34,8 +37,11 @@ from rivals import RivalDiedError, Worker
 from shapes import SHAPES, write_shape
 
 _DECODED = 16
+_DECODED_SMALL = 128  # of a model below 100 MB: sixteen tokens of half a millisecond are too short to measure
 _PREFILL = 512
+_PAUSE_S = 0.1  # before each turn: llama.cpp's threads spin for some 20 ms after their last product
 _READ_BYTES = 1 << 30
+_STUDENT = "demo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +70,14 @@ class Match:
     def run(self) -> None:
         """Every kind of work, at an empty context and behind a long one."""
         self.figures["threads"] = self.n_threads
-        decode = self._compare("decode", 0, _DECODED, beside=reader(self.path, self.n_threads))
+        n_decoded = _DECODED if self.path.stat().st_size > 100e6 else _DECODED_SMALL
+        decode = self._compare("decode", 0, n_decoded, beside=reader(self.path, self.n_threads))
         self.figures["decode_limit_share"] = statistics.median(
             bytes_per_token(self.path) / seconds / read for seconds, _, read in decode
         )
         self.figures["read_bandwidth"] = statistics.median(read for *_, read in decode)
         self._compare("prefill", 0, _PREFILL)
-        self._compare("decode", self.context, _DECODED)
+        self._compare("decode", self.context, n_decoded)
         self._compare("prefill", self.context, _PREFILL)
         empty, full = (self.figures[f"{_name('decode', past)}_tokens_per_second"] for past in (0, self.context))
         self.figures[f"decode_{self.context}_share_of_empty"] = full / empty
@@ -99,8 +106,8 @@ class Match:
         log(f"{name}: llama.cpp is fastest with {best}")
         pairs = []
         for _ in range(self.n_pairs):
-            ours = self.native.ask(work, past=past, flash=True, n=n)["seconds"]
-            pairs.append((ours, best.worker.ask(work, past=past, flash=best.flash, n=n)["seconds"], beside()))
+            ours = _turn(self.native, work, past, n, flash=True)
+            pairs.append((ours, _turn(best.worker, work, past, n, flash=best.flash), beside()))
         n_timed = 1 if work == "decode" else n
         self.figures[f"{name}_ratio"] = statistics.median(theirs / ours for ours, theirs, _ in pairs)
         for side, seconds in zip(("", "_llamacpp"), zip(*(pair[:2] for pair in pairs), strict=True), strict=True):
@@ -123,7 +130,7 @@ class Match:
         if len(self.rivals) == 1:
             return self.rivals[0]
         n = 2 if work == "decode" else _PREFILL
-        return min(self.rivals, key=lambda rival: rival.worker.ask(work, past=past, flash=rival.flash, n=n)["seconds"])
+        return min(self.rivals, key=lambda rival: _turn(rival.worker, work, past, n, flash=rival.flash))
 
 
 def _name(work: str, past: int) -> str:
@@ -131,6 +138,13 @@ def _name(work: str, past: int) -> str:
     if not past:
         return {"decode": "decode", "prefill": f"prefill_{_PREFILL}"}[work]
     return {"decode": f"decode_{past}", "prefill": f"prefill_{_PREFILL}_at_{past}"}[work]
+
+
+def _turn(worker: Worker, work: str, past: int, n: int, *, flash: bool) -> float:
+    """Seconds of one side, once nobody's threads are awake any more."""
+    time.sleep(_PAUSE_S)
+    seconds: float = worker.ask(work, past=past, flash=flash, n=n)["seconds"]
+    return seconds
 
 
 def _start(match: Match, backend: str) -> float:
@@ -202,9 +216,24 @@ def print_table(figures: dict[str, Any]) -> None:
         print(f"{name:40} {figures[name] / 1e6:12.0f} MB{'/s' * (name == 'read_bandwidth')}")
 
 
+def _written(folder: Path, shape: str, quant: str, n_layers: int | None) -> Path:
+    """A GGUF of random weights, or of the packaged student's, which are what they are: int4, all layers."""
+    if shape == _STUDENT:
+        return export(demo.path(), folder / "student", quant="int4").bundle.artifact("gguf")
+    path = folder / "shape.gguf"
+    write_shape(path, shape, quant, n_layers)
+    return path
+
+
+def _longest_context(path: Path) -> int:
+    """Tokens behind which the model still has room for what is measured there."""
+    with GGUFFile.open(path) as file:
+        return spec_from_metadata(file.metadata, file).max_context - 2 * _PREFILL
+
+
 def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=sorted(SHAPES), default="deepseek-v2-lite")
+    parser.add_argument("--shape", choices=[_STUDENT, *sorted(SHAPES)], default="deepseek-v2-lite")
     parser.add_argument("--quant", default="Q4_0")
     parser.add_argument("--layers", type=int)
     parser.add_argument("--threads", type=int, default=2)
@@ -214,10 +243,8 @@ def _main() -> None:
     parser.add_argument("--json", action="store_true", help="only the JSON line")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=".") as folder:
-        path = arguments.file or Path(folder) / "shape.gguf"
-        if not arguments.file:
-            write_shape(path, arguments.shape, arguments.quant, arguments.layers)
-        figures = measure(path, arguments.threads, arguments.pairs, arguments.context)
+        path = arguments.file or _written(Path(folder), arguments.shape, arguments.quant, arguments.layers)
+        figures = measure(path, arguments.threads, arguments.pairs, min(arguments.context, _longest_context(path)))
     if not arguments.json:
         print_table(figures)
     print(json.dumps(figures))
