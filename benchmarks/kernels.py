@@ -1,4 +1,4 @@
-"""The native products by themselves: GB/s with one token, GOP/s with many, a mixture with both.
+"""The native products by themselves: GB/s with one token, GOP/s with many, a mixture with both; and latent attention.
 
 Weights are larger than the caches, so that one token measures the memory; ``read`` is what the same threads get when
 they only read. Times are the best of many calls: a shared machine only ever adds.
@@ -17,12 +17,14 @@ import numpy as np
 
 from sprat.quant.formats import get_format
 from sprat.quant.formats.block import F32Array
+from sprat.runtime.cache import STORAGES, RowLayout, Storage
 from sprat.runtime.kernels import MLP, Routes
 from sprat.runtime.kernels.native import NATIVE_FORMATS, NativeKernels
 from sprat.runtime.weights import Weight
 
 _HIDDEN, _ROWS = 2048, 65_536
 _N_EXPERTS, _N_CHOSEN, _WIDTH = 64, 6, 1408  # DeepSeek-V2-Lite
+_HEADS, _HEAD, _ROPE, _RANK, _CONTEXT = 16, 128, 64, 512, 4096
 _N_TOKENS = (2, 4, 8, 48, 512)
 _SECONDS = 0.3
 
@@ -83,6 +85,17 @@ def mixture(kernels: NativeKernels, n: int, format_name: str) -> str:
     return f"experts, {n:3} tokens: {seconds * 1e3:8.2f} ms {rates}"
 
 
+def attention(kernels: NativeKernels, storage: Storage) -> str:
+    """One token of DeepSeek-V2-Lite over a long context."""
+    rng, layout = np.random.default_rng(0), RowLayout(storage, _RANK + _ROPE, n_exact=_ROPE)
+    rows = layout.view(layout.store(rng.normal(size=(_CONTEXT, layout.n)).astype(np.float32)))
+    k_b, v_b = random_weight((_HEADS, _RANK, _HEAD), "Q4_0"), random_weight((_HEADS, _HEAD, _RANK), "Q4_0")
+    q = activations(_HEADS, _HEAD + _ROPE)[None]
+    seconds = best_seconds(lambda: kernels.mla_absorbed(q, rows, k_b, v_b, 0.07))
+    rates = f"{_CONTEXT * layout.nbytes / seconds / 1e9:8.1f} GB/s {seconds / _CONTEXT * 1e9:6.0f} ns a row"
+    return f"latent attention, {_CONTEXT} rows in {storage}: {seconds * 1e3:8.2f} ms {rates}"
+
+
 def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--formats", default=",".join(sorted(NATIVE_FORMATS)))
@@ -96,6 +109,8 @@ def _main() -> None:
         print(products(kernels, format_name), flush=True)
     for n in (1, 8, 512):
         print(mixture(kernels, n, arguments.formats.split(",")[0]), flush=True)
+    for storage in STORAGES:
+        print(attention(kernels, storage), flush=True)
 
 
 if __name__ == "__main__":
