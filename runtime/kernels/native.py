@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,14 +16,12 @@ from sprat.errors import BackendError, unknown_name
 from sprat.native import core, missing_because
 from sprat.quant.formats.block import F32Array, U8Array
 from sprat.runtime.cache import FloatRows, Int8Rows, KVCache, KVRows, LatentCache, Rows
+from sprat.runtime.kernels.bindings import Bindings
 from sprat.runtime.kernels.contract import ChoiceObserver, I32Array, MLAForm, Routes
-from sprat.runtime.kernels.layers import MLP, GatedMLP, GroupedAttention, Head, LatentAttention, Layer, Mixture
+from sprat.runtime.kernels.layers import MLP, GatedMLP, GroupedAttention, Head, LatentAttention, Mixture
 from sprat.runtime.rope import RopeAngles
-from sprat.runtime.spec import GroupScore, MoESpec, Scoring
+from sprat.runtime.spec import MoESpec
 from sprat.runtime.weights import Weight
-
-if TYPE_CHECKING:
-    from sprat._core import Angles, Matrix, MoE
 
 __all__ = ["NATIVE_FORMATS", "NativeKernels", "instruction_sets", "native_missing_because"]
 
@@ -63,11 +60,7 @@ class NativeKernels:
         if name not in instruction_sets():
             raise BackendError(unknown_name("instruction set", name, instruction_sets()))
         self._set = self._core.KernelSet(name, n_threads or len(os.sched_getaffinity(0)), list(cores))
-        self._matrices: dict[Weight, Matrix] = {}
-        self._layers: dict[Layer, Any] = {}
-        self._angles: tuple[RopeAngles, Angles] | None = None
-        # By identity, as weights are: hashing a spec takes longer than routing a token.
-        self._mixtures: dict[int, tuple[MoESpec, MoE]] = {}
+        self._bound = Bindings(self._core)
 
     @property
     def isa(self) -> str:
@@ -86,7 +79,7 @@ class NativeKernels:
     def embed(self, table: Weight, tokens: I32Array) -> F32Array:
         """Unpack the rows ``tokens``."""
         out = np.empty((len(tokens), table.shape[-1]), np.float32)
-        self._set.embed(self._matrix(table), tokens, out)
+        self._set.embed(self._bound.matrix(table), tokens, out)
         return out
 
     def rms_norm(self, x: F32Array, gain: F32Array, eps: float) -> F32Array:
@@ -98,7 +91,7 @@ class NativeKernels:
     def linear(self, x: F32Array, weight: Weight, bias: F32Array | None = None) -> F32Array:
         """``x @ weight.T + bias``."""
         out = np.empty((len(x), weight.shape[0]), np.float32)
-        self._set.linear(self._matrix(weight), x, bias, out)
+        self._set.linear(self._bound.matrix(weight), x, bias, out)
         return out
 
     def rope(self, x: F32Array, angles: RopeAngles) -> None:
@@ -108,21 +101,21 @@ class NativeKernels:
     def swiglu(self, x: F32Array, mlp: MLP) -> F32Array:
         """``down(silu(gate(x)) * up(x))``."""
         out = np.empty((len(x), mlp.down.shape[0]), np.float32)
-        self._set.swiglu(*self._mlp(mlp), x, out)
+        self._set.swiglu(*self._bound.mlp(mlp), x, out)
         return out
 
     def route(self, logits: F32Array, moe: MoESpec, bias: F32Array | None = None) -> Routes:
         """Score, limit to the best groups, take the best experts, weigh them."""
         shape = (len(logits), moe.n_experts_per_token)
         routes = Routes(np.empty(shape, np.int32), np.empty(shape, np.float32))
-        self._set.route(logits, bias, self._mixture(moe), routes.experts, routes.weights)
+        self._set.route(logits, bias, self._bound.choice(moe), routes.experts, routes.weights)
         return routes
 
     def experts(self, x: F32Array, routes: Routes, routed: MLP, shared: MLP | None = None) -> F32Array:
         """Tokens sorted by expert; each chosen expert is read once."""
         out = np.empty(x.shape, np.float32)
-        always = self._mlp(shared) if shared else (None, None, None)
-        self._set.experts(*self._mlp(routed), *always, x, routes.experts, routes.weights, out)
+        always = self._bound.mlp(shared) if shared else (None, None, None)
+        self._set.experts(*self._bound.mlp(routed), *always, x, routes.experts, routes.weights, out)
         return out
 
     def gqa_attention(self, q: F32Array, rows: KVRows, scale: float) -> F32Array:
@@ -149,25 +142,25 @@ class NativeKernels:
         form: MLAForm,
     ) -> None:
         """All of it in one call; the input of several projections is rounded once."""
-        bound = self._layers.get(layer) or self._bind_latent(layer)
+        bound = self._bound.layer(layer)
         rows = cache.plane(0)
-        self._set.latent_attention(bound, x, self._bound(angles), rows, index, cache.length, form == "expanded")
+        self._set.latent_attention(bound, x, self._bound.angles(angles), rows, index, cache.length, form == "expanded")
 
     def grouped_attention(
         self, x: F32Array, layer: GroupedAttention, angles: RopeAngles, cache: KVCache, index: int
     ) -> None:
         """All of it in one call; the input of the projections is rounded once."""
-        bound = self._layers.get(layer) or self._bind_grouped(layer)
+        bound = self._bound.layer(layer)
         keys, values = cache.plane(0), cache.plane(1)
-        self._set.grouped_attention(bound, x, self._bound(angles), keys, values, index, cache.length)
+        self._set.grouped_attention(bound, x, self._bound.angles(angles), keys, values, index, cache.length)
 
     def gated_mlp(self, x: F32Array, layer: GatedMLP) -> None:
         """All of it in one call."""
-        self._set.gated_mlp(self._layers.get(layer) or self._bind_mlp(layer), x)
+        self._set.gated_mlp(self._bound.layer(layer), x)
 
     def mixture(self, x: F32Array, layer: Mixture, observe: ChoiceObserver | None = None) -> None:
         """All of it in one call, or in two around ``observe``."""
-        bound = self._layers.get(layer) or self._bind_mixture(layer)
+        bound = self._bound.layer(layer)
         if observe is None:
             self._set.mixture(bound, x)
             return
@@ -180,80 +173,13 @@ class NativeKernels:
     def logits(self, x: F32Array, head: Head) -> F32Array:
         """Norm and product in one call."""
         out = np.empty((len(x), head.output.shape[0]), np.float32)
-        self._set.head(self._layers.get(head) or self._bind_head(head), x, out)
+        self._set.head(self._bound.layer(head), x, out)
         return out
 
     def _mla(self, q: F32Array, rows: Rows, k_b: Weight, v_b: Weight, scale: float, *, expanded: bool) -> F32Array:
         out = np.empty((*q.shape[:2], v_b.shape[1]), np.float32)
-        self._set.mla(q, _stored(rows), self._matrix(k_b), self._matrix(v_b), scale, expanded, out)
+        self._set.mla(q, _stored(rows), self._bound.matrix(k_b), self._bound.matrix(v_b), scale, expanded, out)
         return out
-
-    def _mlp(self, mlp: MLP) -> tuple[Matrix, Matrix, Matrix]:
-        return self._matrix(mlp.gate), self._matrix(mlp.up), self._matrix(mlp.down)
-
-    def _matrix(self, weight: Weight) -> Matrix:
-        """The C++ view of ``weight``, made at first use: a model asks for the same weights for every token."""
-        found = self._matrices.get(weight)
-        if found is None:
-            *slices, rows, cols = weight.shape
-            n_slices = slices[0] if slices else 1
-            found = self._core.Matrix(weight.packed, weight.format.name, n_slices, rows, cols)
-            self._matrices[weight] = found
-        return found
-
-    def _bound(self, angles: RopeAngles) -> Angles:
-        """The C++ view of ``angles``, which all layers of a pass share."""
-        if self._angles is None or self._angles[0] is not angles:
-            self._angles = angles, self._core.Angles(angles.cos, angles.sin, angles.interleaved)
-        return self._angles[1]
-
-    def _bind_latent(self, layer: LatentAttention) -> Any:
-        q_a = None if layer.q_a is None else self._matrix(layer.q_a)
-        matrices = map(self._matrix, (layer.k_b, layer.v_b, layer.output))
-        q, kv_a = self._matrix(layer.q), self._matrix(layer.kv_a)
-        self._layers[layer] = self._core.LatentAttention(
-            layer.norm, q_a, layer.q_a_norm, q, kv_a, layer.kv_a_norm, *matrices, layer.eps, layer.scale
-        )
-        return self._layers[layer]
-
-    def _bind_grouped(self, layer: GroupedAttention) -> Any:
-        matrices = map(self._matrix, (layer.q, layer.k, layer.v, layer.output))
-        biases = layer.q_bias, layer.k_bias, layer.v_bias
-        self._layers[layer] = self._core.GroupedAttention(
-            layer.norm, *matrices, *biases, layer.head_dim, layer.eps, layer.scale
-        )
-        return self._layers[layer]
-
-    def _bind_mlp(self, layer: GatedMLP) -> Any:
-        self._layers[layer] = self._core.GatedMLP(layer.norm, *self._mlp(layer.mlp), layer.eps)
-        return self._layers[layer]
-
-    def _bind_mixture(self, layer: Mixture) -> Any:
-        shared = self._mlp(layer.shared) if layer.shared else (None, None, None)
-        router, moe = self._matrix(layer.router), self._mixture(layer.moe)
-        self._layers[layer] = self._core.Mixture(
-            layer.norm, router, layer.bias, moe, *self._mlp(layer.routed), *shared, layer.eps
-        )
-        return self._layers[layer]
-
-    def _bind_head(self, head: Head) -> Any:
-        self._layers[head] = self._core.Head(head.norm, self._matrix(head.output), head.eps)
-        return self._layers[head]
-
-    def _mixture(self, moe: MoESpec) -> MoE:
-        if id(moe) not in self._mixtures:
-            made = self._core.MoE(
-                moe.n_routed_experts,
-                moe.n_experts_per_token,
-                moe.n_groups,
-                moe.n_groups_per_token,
-                moe.scoring is Scoring.SIGMOID,
-                moe.normalize,
-                moe.group_score is GroupScore.TOP2_SUM,
-                moe.scaling,
-            )
-            self._mixtures[id(moe)] = moe, made
-        return self._mixtures[id(moe)][1]
 
 
 def _stored(rows: Rows) -> FloatRows | U8Array:

@@ -135,12 +135,12 @@ class Model(ABC):
         ids = np.asarray(tokens)
         if ids.ndim != 1 or not ids.size or ids.dtype.kind not in "iu":
             raise PromptError(f"tokens are {ids.dtype} of shape {ids.shape}; expected at least one token id in a row")
-        outside = ids[(ids < 0) | (ids >= self.spec.vocab_size)]
-        if outside.size:
-            raise PromptError(
-                f"token id {outside[0]} is outside the vocabulary of {self.spec.vocab_size} tokens: "
-                "the prompt was encoded with another model's tokenizer"
-            )
+        for token in (ids.min(), ids.max()) if ids.size > 1 else ids.tolist():
+            if not 0 <= token < self.spec.vocab_size:
+                raise PromptError(
+                    f"token id {token} is outside the vocabulary of {self.spec.vocab_size} tokens: "
+                    "the prompt was encoded with another model's tokenizer"
+                )
         return ids.astype(np.int32)
 
 
