@@ -37,7 +37,8 @@ _KERNEL_BYTES = 32 << 20  # panels and blocks that threads unpack
 _PROGRAM_BYTES = 48 << 20
 _TOKENIZER_BYTES_PER_TOKEN = 1200
 _LATENT_PROJECTIONS = frozenset({"attn_k_b", "attn_v_b"})  # which attention multiplies with, in one form or the other
-_CALLS = {"grouped": 8, "latent": 9, "dense": 1, "mixture": 3, "model": 3}  # steps of a layer's parts; one call may do several
+# Steps of a layer's parts; one call of a kernel may do several.
+_CALLS = {"grouped": 8, "latent": 9, "dense": 1, "mixture": 3, "model": 3}
 
 
 def planned_footprint(spec: ModelSpec, recipe: Recipe, *, context: int | None = None) -> Footprint:

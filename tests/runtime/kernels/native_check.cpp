@@ -1,4 +1,5 @@
 // Every instruction set against plain C++, without Python: what `make test-arm` runs under qemu, and the sanitizers.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -124,6 +125,50 @@ void check_set(const Isa &isa, const Isa &plain, int n_threads) {
     });
 }
 
+// Half a layer per call, five tokens behind thirty others, with a cache in float32, binary16 and int8.
+void check_layers(const Isa &isa, const Isa &plain, int n_threads) {
+    KernelSet set(isa, n_threads, {}), one(plain, 1, {});
+    const int64_t hidden = 96, heads = 2, rank = 64, nope = 32, rope = 6, value = 32, n = 5, past = 30;
+    const auto weight = [](int64_t slices, int64_t rows, int64_t cols, std::vector<uint8_t> &bytes) {
+        bytes = blocks(Q8_0, slices * rows, cols);
+        return matrix(bytes, Q8_0, slices, rows, cols);
+    };
+    std::vector<uint8_t> kept[8];
+    const Matrix q = weight(1, heads * (nope + rope), hidden, kept[0]), kv_a = weight(1, rank + rope, hidden, kept[1]);
+    const Matrix k_b = weight(heads, rank, nope, kept[2]), v_b = weight(heads, value, rank, kept[3]);
+    const Matrix output = weight(1, hidden, heads * value, kept[4]), kv = weight(1, 32, hidden, kept[5]);
+    const auto gain = numbers(hidden), x = numbers(size_t(n * hidden)), cos = numbers(n * 16), sin = numbers(n * 16);
+    const LatentAttention latent{{gain.data(), 1e-6f}, nullptr, {}, &q, &kv_a, {gain.data(), 1e-6f}, &k_b, &v_b, &output, 0.1f};
+    const Matrix grouped_q = matrix(kept[0], Q8_0, 1, 64, hidden);
+    const GroupedAttention grouped{{gain.data(), 1e-6f}, &grouped_q, &kv, &kv, &output, nullptr, gain.data(), nullptr, 32, 0.2f};
+    struct Storage { int64_t stride; bool floats; int n_int8; };
+    for (const Storage &storage : {Storage{4 * 70, true, 0}, Storage{2 * 70, false, 0}, Storage{80, false, 64}}) {
+        const auto both = [&](const char *what, const auto &kernel) {
+            std::vector<float> found(x), expected(x);
+            std::vector<uint8_t> first(2 * (past + n) * 4 * 70), second(first);
+            const Rows rows{nullptr, storage.stride, storage.floats, storage.n_int8};
+            kernel(set, found.data(), rows, first.data()), kernel(one, expected.data(), rows, second.data());
+            compare(what, isa, found, expected, 1e-2f);
+        };
+        both("latent layer", [&](KernelSet &k, float *out, Rows rows, uint8_t *cache) {
+            rows.data = cache;
+            k.latent_attention(latent, out, n, {cos.data(), sin.data(), true}, {rows, 0, past}, false);
+        });
+        both("grouped layer", [&](KernelSet &k, float *out, Rows rows, uint8_t *cache) {
+            rows.data = cache, rows.n_int8 = std::min(rows.n_int8, 32);
+            Rows values = rows;
+            values.data += (past + n) * rows.stride;
+            k.grouped_attention(grouped, out, n, {cos.data(), sin.data(), false}, {rows, 0, past}, {values, 0, past});
+        });
+    }
+    std::vector<uint8_t> experts[3];
+    const Matrix router = weight(1, 8, hidden, kept[6]), gate = weight(8, 160, hidden, experts[0]), down = weight(8, hidden, 160, experts[1]);
+    const Mixture mixture{{gain.data(), 1e-6f}, &router, nullptr, {8, 8, 1, 1, true, true, false, 1.5f}, {&gate, &gate, &down}, {}};
+    std::vector<float> found(x), expected(x);  // all experts are chosen: a rounding cannot change which
+    set.mixture(mixture, found.data(), n), one.mixture(mixture, expected.data(), n);
+    compare("mixture layer", isa, found, expected, 1e-2f);
+}
+
 }  // namespace
 
 int main() {
@@ -153,7 +198,10 @@ int main() {
                 compare("attention", *isas[i], attention(*isas[i], q, rows, n, 70, 33, 200),
                         attention(plain, q, rows, n, 70, 33, 200), rows.floats ? 2e-5f : 2e-3f);
         }
-        for (int n_threads : {1, 3}) check_set(*isas[i], plain, n_threads);
+        for (int n_threads : {1, 3}) {
+            check_set(*isas[i], plain, n_threads);
+            check_layers(*isas[i], plain, n_threads);
+        }
         std::printf("%s: checked\n", isas[i]->name);
     }
     return failures != 0;
