@@ -20,6 +20,7 @@ namespace {
 
 constexpr int64_t QUERIES = 192;     // of one piece: their sums (192 x 128 numbers, 96 KB) stay in L2
 constexpr int64_t LEAST_ROWS = 128;  // of one piece: shorter ones cost more to merge than they save
+constexpr int64_t TRANSPOSED = 16;   // rows of k_b: a line of its transposed rows
 constexpr int64_t PIECES = 8;        // at least, where there are as many rows: for the cores of a phone
 
 Rows from(Rows rows, int64_t bytes) {
@@ -134,11 +135,14 @@ void KernelSet::mla_expanded(const float *q, int64_t n, int dim, const Latents &
     float *packed = queries_.get<float>(n * heads * dim);
     pack_queries(q, n, int(heads), 1, dim, scale, packed);
     pool_.each(heads, [&](int64_t h, int thread) {
-        float *k_bt = staging_[thread].get<float>(nope * rank + value_dim * rank + nope + n * (stride + 2));
-        float *v = k_bt + nope * rank, *row = v + value_dim * rank, *sums = row + nope;
-        for (int64_t r = 0; r < rank; ++r) {
-            isa_.dequantize[k_b.format](k_b.data + (h * rank + r) * k_b.row_bytes, nope, row);
-            for (int64_t i = 0; i < nope; ++i) k_bt[i * rank + r] = row[i];
+        float *k_bt = staging_[thread].get<float>((nope + value_dim) * rank + TRANSPOSED * nope + n * (stride + 2));
+        float *v = k_bt + nope * rank, *rows = v + value_dim * rank, *sums = rows + TRANSPOSED * nope;
+        for (int64_t r = 0; r < rank; r += TRANSPOSED) {
+            const int64_t n_rows = std::min(TRANSPOSED, rank - r);
+            for (int64_t j = 0; j < n_rows; ++j)
+                isa_.dequantize[k_b.format](k_b.data + (h * rank + r + j) * k_b.row_bytes, nope, rows + j * nope);
+            for (int64_t i = 0; i < nope; ++i)
+                for (int64_t j = 0; j < n_rows; ++j) k_bt[i * rank + r + j] = rows[j * nope + i];
         }
         for (int64_t r = 0; r < value_dim; ++r)
             isa_.dequantize[v_b.format](v_b.data + (h * value_dim + r) * v_b.row_bytes, rank, v + r * rank);

@@ -217,20 +217,25 @@ template <class D> void blocks_product(const Product &p) {
     else many_tokens<D>(p);
 }
 
+// One block; `scale` and `min` are those of its group. Codes are below 128, so that both kinds pass for signed.
+template <class D> INLINE void dequantize_block(const uint8_t *codes, int block, const F8 *scale, F8 min, float *out) {
+    for (int i = 0; i < 32; i += LANES) {
+        const int s = D::halves ? 2 * block + i / 16 : block;
+        store(out + i, (load_int8(codes + i) - float(D::bias)) * scale[s / 8][s % 8] + min[block]);
+    }
+}
+
 template <class D> void blocks_dequantize(const uint8_t *row, int64_t k, float *out) {
-    uint8_t codes[32];
     for (int64_t at = 0; at < k; at += 256, row += D::group_bytes) {
         const int n = least(k - at, 256);
-        uint8_t copy[D::group_bytes] = {};
+        uint8_t copy[D::group_bytes] = {}, codes[32];
         std::memcpy(copy, row, size_t(n) * D::group_bytes / 256);
         F8 s[2], min{};
         D::scale(copy, s);
         if constexpr (D::has_min) min = D::min(copy);
-        for (int i = 0; i < n; ++i) {
-            if (i % 32 == 0) store32(codes, D::codes(copy, i / 32));
-            const int code = D::is_signed ? int(int8_t(codes[i % 32])) : int(codes[i % 32]);
-            const int scale = D::halves ? i / 16 : i / 32;
-            out[at + i] = s[scale / 8][scale % 8] * float(code - D::bias) + min[i / 32];
+        for (int b = 0; b < n / 32; ++b) {
+            store32(codes, D::codes(copy, b));
+            dequantize_block<D>(codes, b, s, min, out + at + 32 * b);
         }
     }
 }
