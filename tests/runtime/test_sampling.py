@@ -53,6 +53,19 @@ def test_the_distribution_is_that_of_the_plain_chain(seed, **params):
     assert list(probabilities) == sorted(probabilities, reverse=True)
 
 
+@given(
+    seed=st.integers(0, 1000),
+    size=st.integers(1, 4000),
+    top_k=st.integers(1, 60),
+    distinct=st.sampled_from([2, 30, 10**6]),
+    single=st.booleans(),
+)
+def test_the_best_of_many_logits_are_those_of_a_full_sort(seed, size, top_k, distinct, single):
+    logits = np.random.default_rng(seed).integers(0, distinct, size).astype(np.float32 if single else np.float64)
+    ids, _ = sampler(top_k=top_k).distribution(logits)
+    np.testing.assert_array_equal(ids, np.argsort(-logits, kind="stable")[:top_k])
+
+
 def test_tokens_come_as_often_as_their_probabilities_say():
     logits = np.log([0.5, 0.25, 0.125, 0.0625, 0.0625])
     draw = sampler(seed=7)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from native_kernels import kernels_of, needs_native
 from tiny_checkpoint import write_checkpoint
 
 from sprat.export.checkpoint import Checkpoint
@@ -34,6 +35,14 @@ def test_numbers_are_the_same_and_every_layer_is_there(checkpoint):
     norms = [call.layer for call in kernels.calls if call.kernel == "rms_norm"]
     per_pass = [layer for layer in range(spec.n_layers) for _ in range(3 if spec.mla else 2)] + [NO_LAYER]
     assert norms == per_pass * 2
+
+
+@needs_native
+def test_the_steps_of_native_kernels_have_the_bits_of_their_calls_for_half_a_layer(checkpoint):
+    kernels = TracedKernels(kernels_of(""))
+    for found, expected in zip(run(checkpoint, traced(kernels)), run(checkpoint, kernels_of("")), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert {call.layer for call in kernels.calls} == {NO_LAYER, *range(checkpoint.spec.n_layers)}
 
 
 def test_a_token_reads_every_matrix_once(checkpoint):
