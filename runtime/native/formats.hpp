@@ -5,7 +5,9 @@
 //   scale(g, s)  eight scales, one per 32 codes; with halves sixteen, one per 16
 //   min(g)       eight minima, for formats that have them:  weight = scale * code + min
 //   codes(g, b)  32 codes of block b
-// and bias, what to take off each code: weight = scale * (code - bias). Layouts are ggml's (ggml-common.h).
+// and bias, what to take off each code: weight = scale * (code - bias). Layouts are ggml's (ggml-common.h). Where codes
+// are nibbles and nothing else, panels want to know where: packed(i) is the i-th 16 bytes of them, and the low nibbles of
+// packed_blocks times 16 bytes come before the high ones.
 #pragma once
 
 namespace {
