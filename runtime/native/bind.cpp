@@ -29,6 +29,7 @@ PackedMatrix::PackedMatrix(Bytes bytes, const std::string &name, int64_t slices,
     const auto found = FORMATS.find(name);
     expect(found != FORMATS.end(), "no native kernel for this format");
     const Numbers block = BLOCKS[found->second];
+    expect(slices > 0 && rows > 0, "a weight has no rows");
     expect(cols > 0 && cols % block.per_block == 0, "a row is not a whole number of blocks");
     const size_t row_size = size_t(cols / block.per_block * block.bytes_per_block);
     expect(bytes.size() == size_t(slices * rows) * row_size, "packed bytes do not match the shape");
