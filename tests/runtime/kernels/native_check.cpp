@@ -139,7 +139,7 @@ void check_layers(const Isa &isa, const Isa &plain, int n_threads) {
     const Matrix output = weight(1, hidden, heads * value, kept[4]), kv = weight(1, 32, hidden, kept[5]);
     const auto gain = numbers(hidden), x = numbers(size_t(n * hidden)), cos = numbers(n * 16), sin = numbers(n * 16);
     const LatentAttention latent{{gain.data(), 1e-6f}, nullptr, {}, &q, &kv_a, {gain.data(), 1e-6f}, &k_b, &v_b, &output, 0.1f};
-    const Matrix grouped_q = matrix(kept[0], Q8_0, 1, 64, hidden);
+    const Matrix grouped_q = weight(1, 64, hidden, kept[7]);
     const GroupedAttention grouped{{gain.data(), 1e-6f}, &grouped_q, &kv, &kv, &output, nullptr, gain.data(), nullptr, 32, 0.2f};
     struct Storage { int64_t stride; bool floats; int n_int8; };
     for (const Storage &storage : {Storage{4 * 70, true, 0}, Storage{2 * 70, false, 0}, Storage{80, false, 64}}) {
