@@ -21,16 +21,16 @@ class Phase:
 
 
 PHASES = (
-    Phase(steps=1450, rate=1.0, decay=0.55, shares=(0.46, 0.40, 0.14)),
+    Phase(steps=1700, rate=1.0, decay=0.55, shares=(0.42, 0.44, 0.14)),
     # Prose has been read several times by now; exact answers need more practice.
-    Phase(steps=650, rate=0.4, decay=1.0, shares=(0.60, 0.34, 0.06)),
+    Phase(steps=750, rate=0.4, decay=1.0, shares=(0.57, 0.38, 0.05)),
 )
 
 
 def phase_at(step: int) -> tuple[Phase, int]:
     """The phase of `step`, and the number of the step within it.
 
-    >>> phase_at(1450)[1]
+    >>> phase_at(1700)[1]
     0
     """
     for phase in PHASES:

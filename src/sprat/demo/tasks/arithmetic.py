@@ -27,14 +27,6 @@ smaller number?" is worked out as ::
     A=87
     87
 
-A story is first read: the number that it starts with, then each change and whether it was added or taken. "Tom has 347
-apples. He buys 285 more and gives away 96. How many has he now?" begins with ::
-
-    347
-    285 added
-    96 taken
-    347+285
-
 **Prompts** are one plain English question. **The answer** is a number, a name, or yes or no, and nothing else.
 
 A problem is held out by its numbers: if ``7 + 25`` is held out, no template is ever trained with it.
@@ -43,7 +35,7 @@ A problem is held out by its numbers: if ``7 + 25`` is held out, no template is 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from sprat.demo.tasks import word_problems
 from sprat.demo.tasks.split import Problem, Split, split_of
@@ -204,22 +196,6 @@ def judge_steps(goal: str, a: int, b: int) -> list[str]:
     return [goal, *compare_steps(a, b), f"{goal}={answer}", answer]
 
 
-def story_steps(start: int, changes: Sequence[int]) -> list[str]:
-    """The lines that read a story, and then work it out; the last is the number of things in the end.
-
-    Each change is copied before its sign is decided, so that the sign is looked up beside that number.
-
-    >>> story_steps(58, [7, -65])[:4]
-    ['58', '7 added', '65 taken', '058+007']
-    """
-    lines = [str(start), *(f"{abs(change)} {'added' if change >= 0 else 'taken'}" for change in changes)]
-    value = start
-    for change in changes:
-        lines += add_steps(value, change) if change >= 0 else subtract_steps(value, -change)
-        value += change
-    return lines
-
-
 def _sign(a: int, b: int) -> str:
     return "<" if a < b else ">" if a > b else "="
 
@@ -267,9 +243,14 @@ def _yes_or_no(rng: random.Random) -> tuple[str, Problem]:
 
 def _story(rng: random.Random, *, unseen: bool, n_steps: int) -> tuple[str, Problem]:
     story = word_problems.draw(rng, n_steps=n_steps, unseen=unseen)
+    lines: list[str] = []
+    value = story.start
+    for change in story.changes:
+        lines += add_steps(value, change) if change >= 0 else subtract_steps(value, -change)
+        value += change
     instance = "".join([str(story.start), *(f"{change:+}" for change in story.changes)])
     kind = "word problem, one step" if n_steps == 1 else "word problem, two steps"
-    return instance, _solved(story.text, story_steps(story.start, story.changes), kind)
+    return instance, _solved(story.text, lines, kind)
 
 
 def _story_compare(rng: random.Random) -> tuple[str, Problem]:
