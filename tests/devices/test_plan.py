@@ -150,7 +150,7 @@ def test_a_mixture_s_prompt_is_not_cut_so_short_that_it_takes_much_longer():
     plan = best_plan([footprint], load_profile("rpi5-16gb"))
     passes = {batch: plan.predictor.prefill(512, batch=batch).total_s for batch in (512, plan.settings.batch, 32)}
     assert passes[32] > 2 * passes[512]  # every pass reads nearly all experts
-    assert plan.prediction.ttft_s == passes[plan.settings.batch] <= 1.3 * passes[512]
+    assert plan.prediction.ttft_s == passes[plan.settings.batch] <= 1.4 * passes[512]
 
 
 @pytest.mark.parametrize(("model", "tokens_per_s"), [("r1-distill-llama-8b", 2.17), ("r1-distill-qwen-14b", 1.20)])
