@@ -40,6 +40,8 @@ few = settings(deadline=None, max_examples=8)
 formats = pytest.mark.parametrize("format_name", ["F32", "Q4_0", "Q8_0", "Q5_1"])
 # Of the size of what is added. Activations in int8 cost about half a percent per product.
 TOLERANCE = {"F32": 1e-3, "Q4_0": 0.05, "Q8_0": 0.05, "Q5_1": 0.05}
+# Narrow caches are attended to in int16; 1.2e-3 was the most that was found.
+ATTENTION_TOLERANCE = {"f32": 1e-3, "f16": 3e-3, "int8": 3e-3}
 
 
 def gain(rng, n):
@@ -118,7 +120,7 @@ def hidden_states(rng, n):
     return (rng.normal(size=(n, HIDDEN)) * 3).astype(np.float32)
 
 
-def check(apply, x, isa, format_name):
+def check(apply, x, isa, format_name, storage="f32"):
     """``apply(kernels, x)`` in one call has the bits of its steps, and is near to the reference."""
     fused, steps, reference = x.copy(), x.copy(), x.copy()
     apply(kernels_of(isa), fused)
@@ -126,7 +128,8 @@ def check(apply, x, isa, format_name):
     np.testing.assert_array_equal(fused, steps)
     apply(ReferenceKernels(), reference)
     added = np.linalg.norm(reference - x)
-    assert np.linalg.norm(fused - reference) < TOLERANCE[format_name] * added
+    tolerance = max(TOLERANCE[format_name], ATTENTION_TOLERANCE[storage])
+    assert np.linalg.norm(fused - reference) < tolerance * added
 
 
 def attend_twice(layer, new_cache, angles, n_past, n, attend):
@@ -158,7 +161,7 @@ def test_latent_attention(isa, format_name, storage, n, n_past, compressed, abso
         kernels.latent_attention(x, layer, angles, cache, 1, form)
 
     apply = attend_twice(layer, lambda: LatentCache(MLA, 2, 128, storage), angles, n_past, n, attend)
-    check(apply, hidden_states(rng, n), isa, format_name)
+    check(apply, hidden_states(rng, n), isa, format_name, storage)
 
 
 def grouped_spec():
@@ -193,7 +196,7 @@ def test_grouped_attention(isa, format_name, storage, n, n_past, biased, interle
         kernels.grouped_attention(x, layer, angles, cache, 1)
 
     apply = attend_twice(layer, lambda: KVCache(grouped_spec(), 128, storage), angles, n_past, n, attend)
-    check(apply, hidden_states(rng, n), isa, format_name)
+    check(apply, hidden_states(rng, n), isa, format_name, storage)
 
 
 @every_isa
