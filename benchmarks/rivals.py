@@ -12,11 +12,9 @@ import importlib
 import json
 import math
 import resource
-import statistics
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -187,11 +185,13 @@ class _Server:
         assert isinstance(self._model, _Native)
         if self._model.spec.moe is None:
             return {"entropy": 1.0}
-        chosen: dict[int, Counter[int]] = {}
-        observe = lambda layer, experts: chosen.setdefault(layer, Counter()).update(experts.ravel().tolist())  # noqa: E731
-        self._model.backend.new_stream(256, observe).extend(self._tokens[:256])
-        even = math.log(self._model.spec.moe.n_routed_experts)
-        return {"entropy": statistics.mean(_entropy(counts) / even for counts in chosen.values())}
+        from sprat.bench.routing import RoutingEntropy  # not where llama.cpp's memory is measured
+
+        routing = RoutingEntropy()
+        self._model.backend.new_stream(256, routing).extend(self._tokens[:256])
+        share = routing.share(self._model.spec.moe.n_routed_experts)
+        assert share is not None, "every mixture layer chose experts"
+        return {"entropy": share}
 
 
 def _import(backend: str) -> None:
@@ -203,11 +203,6 @@ def _timed(stream: _Stream, tokens: Sequence[int]) -> float:
     start = time.perf_counter()
     stream.extend(tokens)
     return time.perf_counter() - start
-
-
-def _entropy(counts: Counter[int]) -> float:
-    p = np.array(list(counts.values())) / counts.total()
-    return float(-(p * np.log(p)).sum())
 
 
 def _serve(backend: str, path: str, n_threads: str) -> None:

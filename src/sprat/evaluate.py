@@ -24,6 +24,10 @@ _MAX_TOKENS = 200
 Report = Callable[[int, int, str], None]
 
 
+def _unheard(_done: int, _total: int, _what: str) -> None:
+    """Report to nobody."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """What a model scored.
@@ -58,7 +62,7 @@ def evaluate(
     n: int = 1000,
     seed: int = 1,
     split: str = "held_out",
-    report: Report = lambda _done, _total, _what: None,
+    report: Report = _unheard,
 ) -> Evaluation:
     """Ask `engine` `n` problems of `task`, greedily, and count the exactly right answers.
 
@@ -87,9 +91,7 @@ def evaluate(
     return _evaluate_generated(engine, task, problems, split, seed, report)
 
 
-def evaluate_prose(
-    engine: Engine, texts: Sequence[Problem], *, seed: int = 1, report: Report = lambda _done, _total, _what: None
-) -> Evaluation:
+def evaluate_prose(engine: Engine, texts: Sequence[Problem], *, seed: int = 1, report: Report = _unheard) -> Evaluation:
     """Perplexity of `engine` on the answers of `texts`, of which each is given its question.
 
     Args:
