@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Annotated
@@ -42,6 +43,7 @@ __all__ = [
     "Thermal",
     "check_new_name",
     "load_profile",
+    "load_profiles",
     "parse_profile",
     "profile_names",
     "save_profile",
@@ -97,6 +99,21 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 def profile_names() -> list[str]:
     """All profiles: those that come with sprat, and the user's."""
     return sorted({*_shipped(), *_saved()})
+
+
+def load_profiles(on_broken: Callable[[DeviceError], None]) -> list[DeviceProfile]:
+    """All profiles that can be read: one broken file of the user's does not hide the other devices.
+
+    Args:
+        on_broken: called with the error of each profile that is left out.
+    """
+    found = []
+    for name in profile_names():
+        try:
+            found.append(load_profile(name))
+        except DeviceError as error:
+            on_broken(error)
+    return found
 
 
 def load_profile(name: str) -> DeviceProfile:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sprat.devices.footprint import Footprint
 from sprat.devices.plan import DEFAULT_PROMPT, Plan, best_plan
-from sprat.devices.profile import load_profile, profile_names
-from sprat.errors import InputError, unknown_name
+from sprat.devices.profile import load_profile, load_profiles
+from sprat.errors import DeviceError, InputError, unknown_name
 from sprat.export.config_file import CONFIG, checkpoint_spec, read_config
 from sprat.places import find_source
 from sprat.runtime.bundle import MANIFEST_NAME
@@ -41,6 +41,7 @@ def plan_model(
     quant: str | None = None,
     memory: int | str | None = None,
     prompt_tokens: int = DEFAULT_PROMPT,
+    on_broken: Callable[[DeviceError], None] | None = None,
 ) -> list[Plan]:
     """Plans of ``model``, one per device, each with the best quantization that fits it.
 
@@ -51,11 +52,13 @@ def plan_model(
         quant: the only quantization to consider; by default a file as it is, and what presets would make of it.
         memory: what the model may take, in bytes or as ``"3GB"``; by default what each device's system leaves.
         prompt_tokens: of the prompt that the predicted first token waits for.
+        on_broken: called with the error of each profile that cannot be read where all devices are planned for; without
+            it, the first one is raised.
 
     Raises:
         InputError: the model, a device, the quantization or the memory cannot be used.
     """
-    profiles = [load_profile(name) for name in devices or profile_names()]
+    profiles = [load_profile(name) for name in devices] if devices else load_profiles(on_broken or _refuse)
     usable_bytes = None if memory is None else parse_memory(memory)
     footprints = read_model(model, context=context, quant=quant).footprints
     return [
@@ -85,6 +88,10 @@ def read_model(model: str, *, context: int | None = None, quant: str | None = No
     if as_it_is:  # quantizing again gains nothing but room
         planned = [footprint for footprint in planned if footprint.weight_bytes < as_it_is[0].weight_bytes]
     return PlannedModel(model, spec, (*as_it_is, *planned))
+
+
+def _refuse(error: DeviceError) -> None:
+    raise error
 
 
 def _published(model: str) -> ModelSpec:

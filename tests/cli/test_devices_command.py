@@ -38,3 +38,20 @@ def test_a_name_that_is_taken_is_refused_before_anything_is_measured(capsys, tmp
     assert (code, out) == (2, "")
     assert "for example 'my-rpi5-8gb'" in err
     assert "measuring" not in err
+
+
+def test_a_broken_profile_of_the_user_hides_no_other_device(capsys, tmp_path):
+    folder = tmp_path / "config" / "sprat" / "devices"
+    folder.mkdir(parents=True)
+    (folder / "my-board.toml").write_text('name = "my-board"\nsoc = "?"\n')
+    for arguments in (("devices",), ("devices", "--json"), ("plan", "demo"), ("plan", "demo", "--all", "--json")):
+        code, out, err = run(capsys, *arguments)
+        assert (code, err.count("\n")) == (0, 1)
+        assert err.startswith("sprat: left out: ")
+        assert "my-board.toml" in err
+        assert "rpi5-8gb" in out
+        assert "rpi-zero-2w" in out
+    for arguments in (("devices", "show", "my-board"), ("plan", "demo", "--device", "my-board")):
+        code, out, err = run(capsys, *arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "my-board.toml" in err

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from sprat.cli.terminal import human_bytes, print_json, print_table
-from sprat.devices.profile import DeviceProfile, check_new_name, load_profile, profile_names, save_profile
+from sprat.cli.terminal import human_bytes, print_json, print_table, warn_left_out
+from sprat.devices.profile import DeviceProfile, check_new_name, load_profile, load_profiles, save_profile
 
 if TYPE_CHECKING:
     from sprat.devices.probe import Probe
@@ -31,7 +31,7 @@ Examples:
 def command(context: click.Context, as_json: bool) -> None:
     """List the device profiles, show one, or measure this machine."""
     if context.invoked_subcommand is None:
-        profiles = [load_profile(name) for name in profile_names()]
+        profiles = load_profiles(warn_left_out)
         if as_json:
             print_json(profiles)
         else:

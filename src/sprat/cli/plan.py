@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from sprat.cli.terminal import human_bytes, print_json, print_table
+from sprat.cli.terminal import human_bytes, print_json, print_table, warn_left_out
 from sprat.devices.plan import DEFAULT_PROMPT, Plan, Verdict
 from sprat.planning import plan_model
 
@@ -46,7 +46,15 @@ def command(
     """
     if devices and every:
         raise click.UsageError("--all and --device exclude each other: name devices, or take all of them")
-    plans = plan_model(model, devices=devices, context=context, quant=quant, memory=memory, prompt_tokens=prompt)
+    plans = plan_model(
+        model,
+        devices=devices,
+        context=context,
+        quant=quant,
+        memory=memory,
+        prompt_tokens=prompt,
+        on_broken=warn_left_out,
+    )
     if as_json:
         for plan in plans:
             print_json(plan.summary(model))

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-__all__ = ["human_bytes", "print_json", "print_table", "progress_bar"]
+__all__ = ["human_bytes", "print_json", "print_table", "progress_bar", "warn_left_out"]
 
 _PLAIN_WIDTH = 200
 _PLAIN_LINES = 10  # without a terminal: one per tenth
@@ -27,6 +27,11 @@ def human_bytes(n_bytes: float) -> str:
             return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
         n_bytes /= 1024
     return f"{n_bytes:.1f} TiB"
+
+
+def warn_left_out(error: Exception) -> None:
+    """One line on standard error about something that the answer leaves out."""
+    click.echo(f"sprat: left out: {error}", err=True)
 
 
 def print_json(record: Any) -> None:
