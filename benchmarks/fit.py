@@ -15,23 +15,23 @@ import msgspec
 
 from sprat.devices.calibration import Calibration, Efficiency, Errors, Peaks, Provenance
 from sprat.devices.parts import Basis, Figure
-from sprat.devices.predict import Limit
 from sprat.devices.profile import DeviceProfile
 
 __all__ = ["fit", "write_calibration"]
 
 _PATH = Path(__file__).parent.parent / "devices" / "calibration.toml"
-_PHASES = ("decode", "prefill")
-_BOUNDS = {  # what is physically plausible; a share over 1 means that the probe's matrix was less favourable
-    "memory": (0.3, 1.1),
-    "compute": (0.3, 2.0),
-    "row": (1.0, 20_000.0),
-    "experts": (0.5, 2.5),
-    "grouped": (0.05, 3.0),
-    "latent": (0.05, 3.0),
-    "storage": (0.1, 2.0),
-    "calls": (0.5, 4.0),
-}
+_EXPECTED = Efficiency(  # before anything is measured: kernels reach in a model what they reach in the probe
+    memory=0.9,
+    compute=1.0,
+    row=300.0,
+    experts=0.9,
+    grouped=1.0,
+    latent=1.0,
+    queries=500.0,
+    storage=1.0,
+    calls=5.0,  # half a layer shares its work among threads about five times
+)
+_BELIEF = 1e-3  # loss of a factor that is e times what is expected: of two that explain the same, neither goes astray
 _FIRST_STEP, _LAST_STEP = 0.5, 0.005
 _LEAST_ERROR = 0.2  # the fit knows its own cases best
 _N_RANDOM = 60  # directions for each step
@@ -59,24 +59,24 @@ class MeasuredPass(Protocol):
         """``decode`` or ``prefill``."""
 
     @property
-    def seconds(self) -> float:
-        """How long it took."""
-
-    @property
     def profile(self) -> DeviceProfile:
         """The machine, probed just before."""
 
-    def predicted(self, calibration: Calibration) -> tuple[float, Limit]:
-        """Seconds that ``calibration`` expects."""
+    def error(self, calibration: Calibration) -> float:
+        """By how much ``calibration`` expects it to take longer than it did, relative."""
 
 
 def fit(measured: Sequence[MeasuredPass], start: Calibration) -> Calibration:
-    """The factors with the smallest squared relative error, as it is reported; peaks from the last probe."""
-    found = start
-    for phase in _PHASES:
-        passes = [one for one in measured if one.phase == phase]
-        found = _descend(passes, found, phase)
-    errors = sorted(abs(one.predicted(found)[0] / one.seconds - 1) for one in measured)
+    """The factors with the smallest squared relative error, as it is reported; peaks from the last probe.
+
+    A call costs the same in a long pass, where nothing can be seen of it, as in a short one.
+    """
+    found = _descend(measured, start, "decode", Efficiency.__struct_fields__)
+    calls = msgspec.structs.replace(found.prefill, calls=found.decode.calls)
+    found = msgspec.structs.replace(found, prefill=calls)
+    others = [name for name in Efficiency.__struct_fields__ if name != "calls"]
+    found = _descend(measured, found, "prefill", others)
+    errors = sorted(abs(one.error(found)) for one in measured)
     profile = measured[-1].profile
     return msgspec.structs.replace(
         found,
@@ -100,20 +100,21 @@ def write_calibration(calibration: Calibration) -> None:
     partial.replace(_PATH)
 
 
-def _descend(passes: Sequence[MeasuredPass], start: Calibration, phase: str) -> Calibration:
-    """Pattern search on the logarithms of the factors, with ever smaller steps.
+def _descend(measured: Sequence[MeasuredPass], start: Calibration, phase: str, names: Sequence[str]) -> Calibration:
+    """Pattern search on the logarithms of the factors of a phase, with ever smaller steps, from what is expected.
 
     Each factor alone goes up and down, and all together into random directions: factors that can stand in for each
     other, such as the costs of rows and of calls, make narrow valleys.
     """
-    best, least, step = start, _loss(passes, start), _FIRST_STEP
-    choose = random.Random(0)
-    names = [name for name in Efficiency.__struct_fields__ if _matters(passes, start, phase, name)]
+    passes = [one for one in measured if one.phase == phase]
+    names = [name for name in names if _matters(passes, start, phase, name)]
+    best = _changed(start, phase, {name: getattr(_EXPECTED, name) for name in names})
+    least, step, choose = _loss(passes, best, phase, names), _FIRST_STEP, random.Random(0)
     while step > _LAST_STEP:
         improved = False
         for direction in _directions(names, choose):
             tried = _moved(best, phase, {name: math.exp(step * part) for name, part in direction.items()})
-            if (loss := _loss(passes, tried)) < least:
+            if (loss := _loss(passes, tried, phase, names)) < least:
                 best, least, improved = tried, loss, True
         step = step if improved else step / 2
     return best
@@ -122,7 +123,7 @@ def _descend(passes: Sequence[MeasuredPass], start: Calibration, phase: str) -> 
 def _matters(passes: Sequence[MeasuredPass], start: Calibration, phase: str, name: str) -> bool:
     """Whether any pass depends on a factor; one that nothing was measured of stays as it was."""
     halved = _moved(start, phase, {name: 0.5})
-    return any(one.predicted(halved)[0] != one.predicted(start)[0] for one in passes)
+    return any(one.error(halved) != one.error(start) for one in passes)
 
 
 def _directions(names: Sequence[str], choose: random.Random) -> Iterator[dict[str, float]]:
@@ -134,16 +135,20 @@ def _directions(names: Sequence[str], choose: random.Random) -> Iterator[dict[st
 
 def _moved(calibration: Calibration, phase: str, factors: Mapping[str, float]) -> Calibration:
     efficiency: Efficiency = getattr(calibration, phase)
-    changed = {}
-    for name, factor in factors.items():
-        least, most = _BOUNDS[name]
-        changed[name] = float(f"{min(max(getattr(efficiency, name) * factor, least), most):.4g}")
-    return msgspec.structs.replace(calibration, **{phase: msgspec.structs.replace(efficiency, **changed)})
+    return _changed(calibration, phase, {name: getattr(efficiency, name) * by for name, by in factors.items()})
 
 
-def _loss(passes: Sequence[MeasuredPass], calibration: Calibration) -> float:
-    squares = [(one.predicted(calibration)[0] / one.seconds - 1) ** 2 for one in passes]
-    return sum(squares) / len(squares) + _WORST_WEIGHT * max(squares)
+def _changed(calibration: Calibration, phase: str, values: Mapping[str, float]) -> Calibration:
+    rounded = {name: float(f"{value:.4g}") for name, value in values.items()}
+    efficiency = msgspec.structs.replace(getattr(calibration, phase), **rounded)
+    return msgspec.structs.replace(calibration, **{phase: efficiency})
+
+
+def _loss(passes: Sequence[MeasuredPass], calibration: Calibration, phase: str, names: Sequence[str]) -> float:
+    """Of the errors, the worst one once more, and of factors that nobody would expect."""
+    squares = [one.error(calibration) ** 2 for one in passes]
+    strange = (math.log(getattr(getattr(calibration, phase), name) / getattr(_EXPECTED, name)) ** 2 for name in names)
+    return sum(squares) / len(squares) + _WORST_WEIGHT * max(squares) + _BELIEF * sum(strange)
 
 
 def _peaks(profile: DeviceProfile, before: Peaks) -> Peaks:

@@ -45,6 +45,8 @@ class Efficiency(_Table, frozen=True):
         experts: of what dense products reach, in the products of experts.
         grouped: of the kernels' float32 rate, in grouped-query attention.
         latent: of the same, in latent attention.
+        queries: what a number of a token's queries, or of what attention gives back, costs to lay out, in operations of
+            that rate.
         storage: of the medium's rate at random, when experts come from there.
         calls: what a call costs beside its work, in calls that have none.
     """
@@ -55,6 +57,7 @@ class Efficiency(_Table, frozen=True):
     experts: Positive
     grouped: Positive
     latent: Positive
+    queries: Positive
     storage: Positive
     calls: Positive
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 __all__ = ["AttentionForm", "Footprint", "Work"]
+
+_BLOCK = 64  # rows and queries that attention computes together, seen or not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,12 +17,23 @@ class AttentionForm:
     From ``n`` new tokens to a cache that holds ``rows`` with them::
 
         n * per_token + rows * per_row + n * (rows that a token sees on average) * per_pair
+
+    Queries that share a row lie along the lanes of vector registers: fewer than there are lanes cost as much as those.
     """
 
     name: str  # "grouped", "expanded", "absorbed"
     per_token: int
     per_row: int
     per_pair: int
+    queries_per_row: int  # of one token
+
+    def ops(self, n_tokens: int, past: int, n_lanes: int = 1) -> float:
+        """Operations for ``n_tokens`` behind ``past`` others."""
+        unseen = min((n_tokens - 1) / 2, _BLOCK)  # computed with the others of a block, and thrown away
+        seen = past + (n_tokens + 1) / 2 + unseen
+        n_queries = n_tokens * self.queries_per_row
+        filled = n_queries / (math.ceil(n_queries / n_lanes) * n_lanes)
+        return n_tokens * self.per_token + (past + n_tokens) * self.per_row + n_tokens * seen * self.per_pair / filled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +41,11 @@ class Work:
     """What a forward pass reads and computes. A product costs two operations per weight and token.
 
     Attributes:
-        dense_bytes: packed matrices that every pass reads whole: all but experts and embedding rows.
-        dense_weights: their numbers that meet every token, so without the head.
-        dense_rows: rows of these matrices; each is one number of a product.
-        head_weights: of the last product, which only the last token of a pass needs.
+        dense_bytes: packed matrices that meet every token: all but experts, embedding rows and the head.
+        dense_weights: their numbers.
+        dense_rows: their rows; each is one number of a product.
+        head_bytes: packed, of the last product, which only the last token of a pass needs.
+        head_weights: its numbers.
         head_rows: the vocabulary.
         expert_bytes: packed, of one expert.
         expert_weights: numbers of one expert.
@@ -39,6 +54,7 @@ class Work:
         n_experts: of one such layer.
         n_experts_per_token: chosen in one such layer.
         attention: ways to attend; the runtime takes the cheapest.
+        attention_numbers: of a token's queries and of what it gets back, in all layers.
         cache_bytes_per_token: what the cache holds of a token.
         n_calls: kernel calls of a pass.
     """
@@ -46,9 +62,11 @@ class Work:
     dense_bytes: int
     dense_weights: int
     dense_rows: int
+    head_bytes: int
     head_weights: int
     head_rows: int
     attention: tuple[AttentionForm, ...]
+    attention_numbers: int
     cache_bytes_per_token: int
     n_calls: int
     expert_bytes: int = 0
@@ -73,19 +91,22 @@ class Work:
     @property
     def matrix_bytes(self) -> int:
         """All packed matrices but embedding rows."""
-        return self.dense_bytes + self.n_mixtures * self.n_experts * self.expert_bytes
+        return self.dense_bytes + self.head_bytes + self.n_mixtures * self.n_experts * self.expert_bytes
 
     @property
     def bytes_per_token(self) -> float:
         """Packed weights that one token reads."""
-        return self.dense_bytes + self.experts_read(1) * self.expert_bytes
+        return self.dense_bytes + self.head_bytes + self.experts_read(1) * self.expert_bytes
 
-    def attention_ops(self, n_tokens: int, past: int) -> float:
-        """Operations of attention for ``n_tokens`` behind ``past`` others, in the cheapest form."""
-        rows, seen = past + n_tokens, past + (n_tokens + 1) / 2
-        return min(
-            n_tokens * form.per_token + rows * form.per_row + n_tokens * seen * form.per_pair for form in self.attention
-        )
+    def attention_ops(self, n_tokens: int, past: int, n_lanes: int = 1) -> float:
+        """Operations of attention for ``n_tokens`` behind ``past`` others, in the cheapest form.
+
+        Args:
+            n_tokens: of the pass.
+            past: tokens before them.
+            n_lanes: numbers of a vector register.
+        """
+        return min(form.ops(n_tokens, past, n_lanes) for form in self.attention)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

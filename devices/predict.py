@@ -1,7 +1,8 @@
 """How long a forward pass takes on a device: a roofline over its work.
 
-Products cost the larger of reading their weights and computing with them; attention its operations; every kernel call
-a constant; experts that are not in memory the time to read them from storage. These follow one another, so they add up.
+Products cost the larger of reading their weights and computing with them; attention its operations and reading the
+cache; every kernel call a constant; experts that are not in memory the time to read them from storage. These follow one
+another, so they add up.
 (The roofline: Williams, Waterman and Patterson, CACM 52(4), 2009.)
 """
 
@@ -18,6 +19,8 @@ from sprat.devices.profile import DeviceProfile, Storage
 __all__ = ["PREFILL_CHUNK", "Limit", "PassTime", "Predictor", "Rates", "device_rates"]
 
 PREFILL_CHUNK = 512  # tokens that the engine passes at once, where that does not take too long
+_LANES = {"avx512": 16, "avx2": 8}  # float32 numbers of a vector register; four everywhere else
+_OUT_OF_CACHE = 3  # times the cache, read in a circle: nothing is found again
 
 
 class Limit(enum.StrEnum):
@@ -59,7 +62,8 @@ class Rates:
     """What sprat's kernels get from a device, per second, and the weakest basis of these figures."""
 
     read_bytes: float
-    cache_bytes: int  # a model that needs no more is read from the cache, without waiting for memory
+    cache_bytes: int  # what needs no more is read from the cache, without waiting for memory
+    n_lanes: int  # float32 numbers of a vector register
     many_tokens_ops: float  # int8
     one_token_ops: float  # int8
     attention_ops: float  # float32
@@ -68,16 +72,24 @@ class Rates:
     random_bytes: float  # an expert here, an expert there
     basis: Basis
 
+    def missed_share(self, n_bytes: float) -> float:
+        """Of ``n_bytes`` that every pass reads, the share that comes from memory: more and more beyond the cache."""
+        if not self.cache_bytes:
+            return 1.0
+        return min(max(n_bytes / self.cache_bytes - 1, 0.0) / (_OUT_OF_CACHE - 1), 1.0)
+
 
 def device_rates(profile: DeviceProfile, calibration: Calibration, storage: Storage) -> Rates:
     """The rates of ``profile`` with weights on ``storage``: measured ones, else its peaks times the usual shares."""
     memory, peaks = profile.memory, calibration.peaks
     read_gbps = memory.read_gbps.value * (1 if memory.sustained_gbps else peaks.memory_share.value)
     clock_ghz = max(cores.clock_ghz.value for cores in profile.fast_cores)
+    features = {name for cores in profile.fast_cores for name in cores.features}
     many, one, attention = _kernel_gops(profile, calibration)
     return Rates(
         read_bytes=1e9 * read_gbps,
         cache_bytes=int(memory.cache_bytes.value) if memory.cache_bytes else 0,
+        n_lanes=next((count for name, count in _LANES.items() if name in features), 4),
         many_tokens_ops=1e9 * many,
         one_token_ops=1e9 * one,
         attention_ops=1e9 * attention,
@@ -112,6 +124,15 @@ def _weakest(profile: DeviceProfile) -> Basis:
 
 
 @dataclass(frozen=True, slots=True)
+class _Product:
+    """What a product of matrices asks for."""
+
+    n_bytes: float  # out of memory
+    ops: float
+    rows: float  # numbers of its result
+
+
+@dataclass(frozen=True, slots=True)
 class Predictor:
     """Times of one model on one device.
 
@@ -142,33 +163,38 @@ class Predictor:
 
     def _pass(self, n_tokens: int, past: int, share: Efficiency, int8_ops: float, in_memory: float) -> PassTime:
         work, rates = self.work, self.rates
-        expert_bytes = work.experts_read(n_tokens) * work.expert_bytes
+        missed = rates.missed_share(work.matrix_bytes + work.cache_bytes_per_token * past)
+        dense = _Product(work.dense_bytes * missed, 2 * n_tokens * work.dense_weights, n_tokens * work.dense_rows)
+        times = self._product(dense, share, int8_ops)
+        times += self._experts(n_tokens, share, int8_ops, missed, in_memory)
+        times += self._attention(n_tokens, past, share, missed)
+        # Whatever the pass, only its last token meets the head.
+        head = _Product(work.head_bytes * missed, 2 * work.head_weights, work.head_rows)
+        times += self._product(head, self.calibration.decode, rates.one_token_ops)
+        return times + PassTime(calls_s=work.n_calls * rates.call_s * share.calls)
+
+    def _product(self, product: _Product, share: Efficiency, int8_ops: float, reached: float = 1.0) -> PassTime:
+        memory_s = product.n_bytes / (self.rates.read_bytes * share.memory * reached)
+        compute_s = product.ops / (int8_ops * share.compute * reached)
+        rows = PassTime(compute_s=product.rows * share.row / (int8_ops * share.compute))
+        return rows + (PassTime(memory_s=memory_s) if memory_s > compute_s else PassTime(compute_s=compute_s))
+
+    def _experts(self, n_tokens: int, share: Efficiency, int8_ops: float, missed: float, in_memory: float) -> PassTime:
+        work = self.work
+        n_bytes = work.experts_read(n_tokens) * work.expert_bytes
         chosen = n_tokens * work.n_mixtures * work.n_experts_per_token
-        dense_ops = 2 * (n_tokens * work.dense_weights + work.head_weights)
-        read = rates.read_bytes * share.memory
-        compute = int8_ops * share.compute
-        rows = n_tokens * work.dense_rows + work.head_rows + chosen * work.expert_rows
-        times = PassTime(
-            compute_s=rows * share.row / compute,
-            storage_s=expert_bytes * (1 - in_memory) / (rates.random_bytes * share.storage),
-            calls_s=work.n_calls * rates.call_s * share.calls,
-        )
-        times += self._product(work.dense_bytes, dense_ops, read, compute)
-        times += self._product(
-            expert_bytes, 2 * chosen * work.expert_weights, read * share.experts, compute * share.experts
-        )
-        return times + self._attention(n_tokens, past, share)
+        product = _Product(n_bytes * missed, 2 * chosen * work.expert_weights, chosen * work.expert_rows)
+        storage_s = n_bytes * (1 - in_memory) / (self.rates.random_bytes * share.storage)
+        return self._product(product, share, int8_ops, share.experts) + PassTime(storage_s=storage_s)
 
-    def _product(self, n_bytes: float, ops: float, bytes_per_s: float, ops_per_s: float) -> PassTime:
-        fits_cache = self.work.matrix_bytes <= self.rates.cache_bytes
-        memory_s, compute_s = 0.0 if fits_cache else n_bytes / bytes_per_s, ops / ops_per_s
-        return PassTime(memory_s=memory_s) if memory_s > compute_s else PassTime(compute_s=compute_s)
-
-    def _attention(self, n_tokens: int, past: int, share: Efficiency) -> PassTime:
-        reached = share.latent if self.work.is_latent else share.grouped
-        compute_s = self.work.attention_ops(n_tokens, past) / (self.rates.attention_ops * reached)
-        memory_s = self.work.cache_bytes_per_token * past / (self.rates.read_bytes * share.memory)
-        return PassTime(memory_s=memory_s) if memory_s > compute_s else PassTime(compute_s=compute_s)
+    def _attention(self, n_tokens: int, past: int, share: Efficiency, missed: float) -> PassTime:
+        work, rates = self.work, self.rates
+        reached = share.latent if work.is_latent else share.grouped
+        ops = work.attention_ops(n_tokens, past, rates.n_lanes) + n_tokens * work.attention_numbers * share.queries
+        return PassTime(
+            memory_s=work.cache_bytes_per_token * past * missed / (rates.read_bytes * share.memory),
+            compute_s=ops / (rates.attention_ops * reached),
+        )
 
     def _hit_share(self) -> float:
         """Of the experts that a token chooses, the share found in memory: what is held, if all are equally likely.

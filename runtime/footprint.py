@@ -37,8 +37,8 @@ _KERNEL_BYTES = 32 << 20  # panels and blocks that threads unpack
 _PROGRAM_BYTES = 48 << 20
 _TOKENIZER_BYTES_PER_TOKEN = 1200
 _LATENT_PROJECTIONS = frozenset({"attn_k_b", "attn_v_b"})  # which attention multiplies with, in one form or the other
-# Steps of a layer's parts; one call of a kernel may do several.
-_CALLS = {"grouped": 8, "latent": 9, "dense": 1, "mixture": 3, "model": 3}
+_CALLS_OF_LAYER = 2  # of the kernel contract: attention, and MLP or mixture
+_CALLS_OF_MODEL = 2  # embeddings and logits
 
 
 def planned_footprint(spec: ModelSpec, recipe: Recipe, *, context: int | None = None) -> Footprint:
@@ -121,16 +121,19 @@ def work_of(spec: ModelSpec, sizes: Mapping[str, int]) -> Work:
     n_experts = n_mixtures * moe.n_routed_experts if moe else 0
     dense = _dense_matrices(spec)
     routed_bytes = sum(size for name, size in sizes.items() if "_exps." in name)
-    read_whole = sum(size for name, size in sizes.items() if "_exps." not in name)
+    head_bytes = sizes["token_embd.weight" if spec.tied_embeddings else "output.weight"]
+    apart_bytes = routed_bytes + head_bytes + (0 if spec.tied_embeddings else sizes["token_embd.weight"])
     return Work(
-        dense_bytes=read_whole - (0 if spec.tied_embeddings else sizes["token_embd.weight"]),
+        dense_bytes=sum(sizes.values()) - apart_bytes,
         dense_weights=sum(map(math.prod, dense)),
         dense_rows=sum(math.prod(shape[:-1]) for shape in dense),
+        head_bytes=head_bytes,
         head_weights=spec.vocab_size * spec.hidden_size,
         head_rows=spec.vocab_size,
         attention=_latent_forms(spec, spec.mla) if spec.mla else (_grouped_form(spec),),
+        attention_numbers=spec.n_layers * spec.n_heads * _head_numbers(spec),
         cache_bytes_per_token=_CACHE_NUMBER_BYTES * spec.cache_numbers_per_token,
-        n_calls=_n_calls(spec, n_mixtures),
+        n_calls=_CALLS_OF_MODEL + _CALLS_OF_LAYER * spec.n_layers,
         expert_bytes=routed_bytes // n_experts if n_experts else 0,
         expert_weights=3 * moe.expert_width * spec.hidden_size if moe else 0,
         expert_rows=2 * moe.expert_width + spec.hidden_size if moe else 0,
@@ -157,7 +160,8 @@ def _dense_matrices(spec: ModelSpec) -> list[tuple[int, ...]]:
 def _grouped_form(spec: ModelSpec) -> AttentionForm:
     """Scores and mixtures of values: two products of ``head_dim`` per pair of tokens and query head."""
     per_pair = 2 * 2 * spec.head_dim * spec.n_heads * spec.n_layers
-    return AttentionForm(name="grouped", per_token=0, per_row=0, per_pair=per_pair)
+    group = spec.n_heads // spec.n_kv_heads
+    return AttentionForm(name="grouped", per_token=0, per_row=0, per_pair=per_pair, queries_per_row=group)
 
 
 def _latent_forms(spec: ModelSpec, mla: MLASpec) -> tuple[AttentionForm, ...]:
@@ -166,12 +170,17 @@ def _latent_forms(spec: ModelSpec, mla: MLASpec) -> tuple[AttentionForm, ...]:
     projection = heads * mla.kv_lora_rank * (mla.qk_nope_head_dim + mla.v_head_dim)
     expanded, absorbed = mla.qk_head_dim + mla.v_head_dim, mla.latent_dim + mla.kv_lora_rank
     return (
-        AttentionForm(name="expanded", per_token=0, per_row=projection, per_pair=heads * expanded),
-        AttentionForm(name="absorbed", per_token=projection, per_row=0, per_pair=heads * absorbed),
+        AttentionForm(name="expanded", per_token=0, per_row=projection, per_pair=heads * expanded, queries_per_row=1),
+        AttentionForm(
+            name="absorbed",
+            per_token=projection,
+            per_row=0,
+            per_pair=heads * absorbed,
+            queries_per_row=spec.n_heads,
+        ),
     )
 
 
-def _n_calls(spec: ModelSpec, n_mixtures: int) -> int:
-    attention = _CALLS["latent" if spec.mla else "grouped"]
-    n_dense = spec.n_layers - n_mixtures
-    return _CALLS["model"] + spec.n_layers * attention + n_dense * _CALLS["dense"] + n_mixtures * _CALLS["mixture"]
+def _head_numbers(spec: ModelSpec) -> int:
+    """Of one query head: its query, and the value that comes back."""
+    return spec.mla.qk_head_dim + spec.mla.v_head_dim if spec.mla else 2 * spec.head_dim

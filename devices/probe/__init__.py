@@ -24,6 +24,9 @@ from sprat.devices.sensors import Sensors
 
 __all__ = ["KernelRates", "Probe", "StorageRate", "measure_again", "probe"]
 
+_AGAIN_SECONDS = 0.2
+_AGAIN_BYTES = 192 << 20  # several times any cache
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelRates:
@@ -94,10 +97,14 @@ def probe(
 
 
 def measure_again(profile: DeviceProfile, measure_kernels: Callable[[int], KernelRates]) -> DeviceProfile:
-    """A probed profile with memory and kernels measured anew: on a shared machine they drift within minutes."""
+    """A probed profile with memory and kernels measured anew: on a shared machine they drift within minutes.
+
+    Memory is looked at for a fifth of a second per number of threads.
+    """
     cpu = this_cpu()
     total_bytes, available_bytes = memory_bytes()
-    memory = _memory(read_rates(cpu.n_cores, available_bytes), total_bytes, available_bytes, cache_bytes(cpu))
+    reading = read_rates(cpu.n_cores, available_bytes, seconds=_AGAIN_SECONDS, most_bytes=_AGAIN_BYTES)
+    memory = _memory(reading, total_bytes, available_bytes, cache_bytes(cpu))
     return msgspec.structs.replace(profile, memory=memory, compute=_compute(measure_kernels(cpu.n_cores)))
 
 
@@ -106,7 +113,9 @@ def _memory(reading: dict[int, float], total_bytes: int, available_bytes: int, c
     return Memory(
         total_bytes=_told(total_bytes, "/proc/meminfo"),
         system_bytes=_measured(max(total_bytes - available_bytes, 1), "in use when this was measured"),
-        peak_gbps=_measured(reading[best] / 1e9, f"the best reading, with {best} threads; the interface is not known"),
+        peak_gbps=_measured(
+            reading[best] / 1e9, f"as much as was read, with {best} threads; the interface is not known"
+        ),
         sustained_gbps=_measured(reading[best] / 1e9, f"{best} threads"),
         one_core_gbps=_measured(min(reading[1], reading[best]) / 1e9, "one thread"),
         cache_bytes=_told(cache, "the processor's caches, of a shared one 4 MiB per core"),

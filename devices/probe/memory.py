@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,20 +24,24 @@ _Bytes = npt.NDArray[np.uint8]
 _Reader = Callable[[_Bytes], None]
 
 
-def read_rates(n_threads: int, available_bytes: int) -> dict[int, float]:
-    """Bytes per second that 1, 2, ... ``n_threads`` threads read together, the best pass of each.
+def read_rates(
+    n_threads: int, available_bytes: int, *, seconds: float | None = None, most_bytes: int | None = None
+) -> dict[int, float]:
+    """Bytes per second that 1, 2, ... ``n_threads`` threads read together, the median pass of each.
 
     The native core reads as its products do, several streams per thread; without it NumPy looks for the largest number.
 
     Args:
         n_threads: the most threads; beyond four, only powers of two and the most are measured.
         available_bytes: free memory, of which at most an eighth is used.
+        seconds: for each number of threads; less than the usual ones for a second look.
+        most_bytes: to read, for the same.
     """
-    size = min(_MOST_BYTES, max(_LEAST_BYTES, available_bytes // 8)) // 4096 * 4096
+    size = min(most_bytes or _MOST_BYTES, max(_LEAST_BYTES, available_bytes // 8)) // 4096 * 4096
     with mmap.mmap(-1, size) as memory:
         content = np.frombuffer(memory, np.uint8)
         content[:] = 1
-        rates = {count: _read_rate(content, _reader(count)) for count in _thread_counts(n_threads)}
+        rates = {count: _read_rate(content, _reader(count), seconds or _SECONDS) for count in _thread_counts(n_threads)}
         del content  # the map cannot be closed while an array looks at it
     return rates
 
@@ -46,12 +51,13 @@ def _thread_counts(n_threads: int) -> list[int]:
     return sorted({*range(1, min(n_threads, 4) + 1), *doubling, n_threads})
 
 
-def _read_rate(content: _Bytes, read: _Reader) -> float:
-    best, end = float("inf"), time.perf_counter() + _SECONDS
-    while (start := time.perf_counter()) < end:
+def _read_rate(content: _Bytes, read: _Reader, seconds: float) -> float:
+    taken: list[float] = []
+    end = time.perf_counter() + seconds
+    while (start := time.perf_counter()) < end or not taken:
         read(content)
-        best = min(best, time.perf_counter() - start)
-    return content.nbytes / best
+        taken.append(time.perf_counter() - start)
+    return content.nbytes / statistics.median(taken)
 
 
 def _reader(n_threads: int) -> _Reader:

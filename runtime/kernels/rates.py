@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -20,52 +21,67 @@ __all__ = ["kernel_rates", "measure_rates"]
 _SECONDS = 0.5  # for each rate
 _N_TOKENS = 512
 _ROWS, _COLUMNS = 1024, 2048  # 1.2 MB in int4: the caches of a small board hold it
+_MANY_ROWS = 4 * _ROWS  # as many as a layer's: fewer were up to a quarter slower where a neighbour shares the caches
+_RANDOM_ROWS = 256
 _N_HEADS, _N_KV_HEADS, _HEAD_DIM = 16, 4, 128
 
 
-def measure_rates(n_threads: int) -> KernelRates:
-    """The rates of the kernels that sprat would take on this machine."""
+def measure_rates(n_threads: int, seconds: float | None = None) -> KernelRates:
+    """The rates of the kernels that sprat would take on this machine; see :func:`kernel_rates`."""
     if native_missing_because():
-        return kernel_rates(ReferenceKernels(dense_bytes=_ROWS * _COLUMNS * 8), "reference")
-    return kernel_rates(NativeKernels(n_threads), f"native {instruction_sets()[0]}")
+        return kernel_rates(ReferenceKernels(dense_bytes=_MANY_ROWS * _COLUMNS * 8), "reference", seconds)
+    return kernel_rates(NativeKernels(n_threads), f"native {instruction_sets()[0]}", seconds)
 
 
-def kernel_rates(kernels: Kernels, name: str) -> KernelRates:
-    """Run each kind of product until its time is known."""
+def kernel_rates(kernels: Kernels, name: str, seconds: float | None = None) -> KernelRates:
+    """Run each kind of product until its time is known.
+
+    Args:
+        kernels: whose.
+        name: to call them by.
+        seconds: for each rate; less than the usual ones for a second look.
+    """
+    lasting = _SECONDS if seconds is None else seconds
     rng = np.random.default_rng(0)
-    matrix, small = _weight("matrix", _ROWS), _weight("small", 1)
+    large, matrix, small = _weight("large", _MANY_ROWS), _weight("matrix", _ROWS), _weight("small", 1)
     many = rng.normal(size=(_N_TOKENS, _COLUMNS)).astype(np.float32)
-    call_s = _seconds(lambda: kernels.linear(many[:1], small))
-    ops_per_token = 2 * _ROWS * _COLUMNS
-    one_s = _seconds(lambda: kernels.linear(many[:1], matrix))
+    call_s = _seconds(lambda: kernels.linear(many[:1], small), lasting)
+    one_s = _seconds(lambda: kernels.linear(many[:1], matrix), lasting)
     return KernelRates(
         name=name,
-        int8_ops_per_s=_N_TOKENS * ops_per_token / _seconds(lambda: kernels.linear(many, matrix)),
-        one_token_ops_per_s=ops_per_token / max(one_s - call_s, one_s / 10),
-        f32_ops_per_s=_attention_rate(kernels, rng),
+        int8_ops_per_s=_N_TOKENS * _ops(large) / _seconds(lambda: kernels.linear(many, large), lasting),
+        one_token_ops_per_s=_ops(matrix) / max(one_s - call_s, one_s / 10),
+        f32_ops_per_s=_attention_rate(kernels, rng, lasting),
         call_s=call_s,
     )
 
 
-def _attention_rate(kernels: Kernels, rng: np.random.Generator) -> float:
+def _attention_rate(kernels: Kernels, rng: np.random.Generator, lasting: float) -> float:
     queries = rng.normal(size=(_N_TOKENS, _N_HEADS, _HEAD_DIM)).astype(np.float32)
     rows = rng.normal(size=(_N_KV_HEADS, 2 * _N_TOKENS, _HEAD_DIM)).astype(np.float16)
     seen = 2 * _N_TOKENS - (_N_TOKENS - 1) / 2  # by a token on average: the last ones see all rows
-    seconds = _seconds(lambda: kernels.gqa_attention(queries, KVRows(rows, rows), _HEAD_DIM**-0.5))
+    seconds = _seconds(lambda: kernels.gqa_attention(queries, KVRows(rows, rows), _HEAD_DIM**-0.5), lasting)
     return 2 * 2 * _N_TOKENS * seen * _N_HEADS * _HEAD_DIM / seconds
 
 
 def _weight(name: str, n_rows: int) -> Weight:
+    """Some random rows, again and again."""
     stored = get_format("Q4_0")
-    numbers = np.random.default_rng(1).normal(size=(n_rows, _COLUMNS)).astype(np.float32)
-    return Weight(name, stored, numbers.shape, stored.quantize(numbers).reshape(n_rows, -1))
+    numbers = np.random.default_rng(1).normal(size=(min(n_rows, _RANDOM_ROWS), _COLUMNS)).astype(np.float32)
+    packed = stored.quantize(numbers).reshape(len(numbers), -1)
+    return Weight(name, stored, (n_rows, _COLUMNS), np.resize(packed, (n_rows, packed.shape[1])))
 
 
-def _seconds(call: Callable[[], object]) -> float:
+def _ops(weight: Weight) -> int:
+    """Of a product with one token."""
+    return 2 * math.prod(weight.shape)
+
+
+def _seconds(call: Callable[[], object], lasting: float) -> float:
     """Median seconds of a call, over as many as fit the time, the first one aside."""
     call()
     taken: list[float] = []
-    end = time.perf_counter() + _SECONDS
+    end = time.perf_counter() + lasting
     while (start := time.perf_counter()) < end or not taken:
         call()
         taken.append(time.perf_counter() - start)

@@ -15,12 +15,14 @@ PI5 = load_profile("rpi5-8gb")
 ZERO = load_profile("rpi-zero-2w")
 GB = 10**9
 WORK = Work(
-    dense_bytes=GB,
+    dense_bytes=GB - GB // 20,
     dense_weights=2 * GB,
     dense_rows=10**6,
+    head_bytes=GB // 20,
     head_weights=GB // 10,
     head_rows=10**5,
-    attention=(AttentionForm(name="grouped", per_token=0, per_row=0, per_pair=100_000),),
+    attention=(AttentionForm(name="grouped", per_token=0, per_row=0, per_pair=100_000, queries_per_row=4),),
+    attention_numbers=10**5,
     cache_bytes_per_token=31_104,
     n_calls=300,
     expert_bytes=5_000_000,
@@ -149,7 +151,7 @@ def test_a_mixture_s_prompt_is_not_cut_so_short_that_it_takes_much_longer():
     footprint = planned_footprint(shape_spec("deepseek-v2-lite"), Recipe.named("int4"))
     plan = best_plan([footprint], load_profile("rpi5-16gb"))
     passes = {batch: plan.predictor.prefill(512, batch=batch).total_s for batch in (512, plan.settings.batch, 32)}
-    assert passes[32] > 2 * passes[512]  # every pass reads nearly all experts
+    assert passes[32] > 1.5 * passes[512]  # every pass reads nearly all experts
     assert plan.prediction.ttft_s == passes[plan.settings.batch] <= 1.4 * passes[512]
 
 
@@ -169,7 +171,7 @@ def test_notes_say_what_heat_takes():
 
 
 def test_a_graphics_card_that_holds_everything_has_an_upper_limit_and_no_prediction():
-    dense = dataclasses.replace(WORK, dense_bytes=2 * GB, n_mixtures=0, n_experts=0)
+    dense = dataclasses.replace(WORK, dense_bytes=2 * GB - WORK.head_bytes, n_mixtures=0, n_experts=0)
     plan = best_plan(
         [dataclasses.replace(INT4, resident_bytes=2 * GB, routed_bytes=0, work=dense)],
         load_profile("home-4c-8gb-4gpu"),

@@ -13,6 +13,7 @@ from sprat.devices.profile import Basis, load_profile
 RATES = Rates(
     read_bytes=1e9,
     cache_bytes=0,
+    n_lanes=1,
     many_tokens_ops=1e12,
     one_token_ops=1e12,
     attention_ops=1e12,
@@ -25,9 +26,11 @@ DENSE = Work(
     dense_bytes=10**8,
     dense_weights=2 * 10**8,
     dense_rows=0,
+    head_bytes=0,
     head_weights=0,
     head_rows=0,
-    attention=(AttentionForm(name="grouped", per_token=0, per_row=0, per_pair=1000),),
+    attention=(AttentionForm(name="grouped", per_token=0, per_row=0, per_pair=1000, queries_per_row=4),),
+    attention_numbers=0,
     cache_bytes_per_token=1000,
     n_calls=100,
 )
@@ -41,7 +44,9 @@ def reaching_everything():
     calibration = load_calibration()
     ones = msgspec.structs.replace(
         calibration.decode,
-        **dict.fromkeys(("memory", "compute", "row", "experts", "grouped", "latent", "storage", "calls"), 1.0),
+        **dict.fromkeys(
+            ("memory", "compute", "row", "experts", "grouped", "latent", "queries", "storage", "calls"), 1.0
+        ),
     )
     return msgspec.structs.replace(calibration, decode=ones, prefill=ones)
 
@@ -71,18 +76,40 @@ def test_rows_cost_beside_their_weights():
     assert time.compute_s == pytest.approx(2e6 * 1000 / 1e12)
 
 
-def test_what_a_cache_holds_is_not_waited_for():
-    assert predictor(DENSE, cache_bytes=10**9).decode(0).memory_s == 0
+def test_what_a_cache_holds_is_not_waited_for_and_less_of_what_it_nearly_holds():
+    assert predictor(DENSE, cache_bytes=10**8).decode(0).memory_s == 0
+    assert predictor(DENSE, cache_bytes=10**8 // 2).decode(0).memory_s == pytest.approx(0.05)
+    assert predictor(DENSE, cache_bytes=10**8 // 3).decode(0).memory_s == pytest.approx(0.1)
 
 
-def test_a_longer_context_reads_more_of_the_cache():
-    assert predictor(DENSE).decode(10**6).memory_s == pytest.approx(0.1 + 1.0)
+def test_a_longer_context_reads_more_rows_and_computes_with_them():
+    time = predictor(DENSE).decode(10**6)
+    assert time.memory_s == pytest.approx(0.1 + 1.0)
+    assert time.compute_s == pytest.approx((10**6 + 1) * 1000 / 1e12)
+
+
+def test_the_head_meets_one_token_however_long_the_pass():
+    headed = dataclasses.replace(DENSE, head_bytes=10**8, head_weights=2 * 10**8)
+    for passed in ("decode", "prefill"):
+        with_head, without = (getattr(predictor(work), passed)(512) for work in (headed, DENSE))
+        assert with_head.memory_s - without.memory_s == pytest.approx(0.1)
+
+
+def test_queries_are_laid_out_one_after_the_other():
+    laid = dataclasses.replace(DENSE, attention_numbers=10**6)
+    assert predictor(laid).prefill(512).compute_s - predictor(DENSE).prefill(512).compute_s == pytest.approx(512e-6)
+
+
+def test_fewer_queries_than_lanes_cost_as_much_as_those():
+    form = DENSE.attention[0]
+    assert form.ops(1, 99, 16) == 4 * form.ops(1, 99)
+    assert form.ops(512, 99, 16) == form.ops(512, 99)
 
 
 def test_a_prompt_is_computed_in_batches_and_sees_what_came_before():
     fast_memory = predictor(DENSE, read_bytes=1e13)
     one, two = fast_memory.prefill(512), fast_memory.prefill(1024)
-    attention = 1000 * 512 * (513 / 2) / 1e12
+    attention = 1000 * 512 * (513 / 2 + 64) / 1e12  # and the rest of a block
     assert one.compute_s == pytest.approx(2 * 2e8 * 512 / 1e12 + attention)
     assert two.compute_s == pytest.approx(2 * one.compute_s + 1000 * 512 * 512 / 1e12)
     assert one.limit is Limit.COMPUTE
@@ -106,11 +133,11 @@ def test_a_store_smaller_than_one_token_s_choice_finds_nothing_again():
 
 
 def test_attention_takes_the_cheaper_of_two_forms():
-    expanded = AttentionForm(name="expanded", per_token=0, per_row=1000, per_pair=10)
-    absorbed = AttentionForm(name="absorbed", per_token=1000, per_row=0, per_pair=34)
+    expanded = AttentionForm(name="expanded", per_token=0, per_row=1000, per_pair=10, queries_per_row=1)
+    absorbed = AttentionForm(name="absorbed", per_token=1000, per_row=0, per_pair=34, queries_per_row=16)
     work = dataclasses.replace(DENSE, attention=(expanded, absorbed))
     assert work.attention_ops(1, 4095) == 1000 + 4096 * 34  # one query: absorbing it beats expanding 4096 rows
-    assert work.attention_ops(512, 0) == 512 * 1000 + 512 * (513 / 2) * 10
+    assert work.attention_ops(512, 0) == 512 * 1000 + 512 * (513 / 2 + 64) * 10
     assert work.is_latent
     assert not DENSE.is_latent
 
@@ -123,6 +150,7 @@ def test_a_measured_profile_is_believed_and_another_gets_shares_of_its_peaks():
     assert rates.many_tokens_ops == pytest.approx(peak * calibration.peaks.int8_share.value)
     assert rates.read_bytes == 11.4e9
     assert rates.storage_bytes == 450e6
+    assert rates.n_lanes == 4
     assert rates.basis is Basis.PUBLISHED
     assert device_rates(load_profile("laptop-8gb"), calibration, board.storage[1]).basis is Basis.ASSUMED
 

@@ -42,3 +42,25 @@ def test_planned_cache_bytes_are_those_of_the_cache(architecture, cache, tmp_pat
     spec = spec_from_config(json.loads((source / "config.json").read_text()))
     model = load_model(spec, Checkpoint.open(source), ReferenceKernels())
     assert 7 * cache_bytes_per_token(spec, cache) == model.new_cache(7, cache).nbytes
+
+
+class CountingKernels:
+    """Whatever a model calls of its kernels, counted."""
+
+    def __init__(self):
+        self._kernels, self.n_calls = ReferenceKernels(), 0
+
+    def __getattr__(self, name):
+        self.n_calls += 1
+        return getattr(self._kernels, name)
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_the_calls_of_a_pass_are_those_that_the_model_makes(architecture, tmp_path):
+    source = write_checkpoint(tmp_path / "source", architecture)
+    spec = spec_from_config(json.loads((source / "config.json").read_text()))
+    kernels = CountingKernels()
+    model = load_model(spec, Checkpoint.open(source), kernels)
+    kernels.n_calls = 0
+    model.forward([1], model.new_cache(1))
+    assert planned_footprint(spec, Recipe.named("int4")).work.n_calls == kernels.n_calls

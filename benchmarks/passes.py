@@ -1,0 +1,265 @@
+"""Passes of models that are timed beside a probe of the machine: what ``prediction.py`` compares and fits to.
+
+The machine of these figures is shared: within seconds it reads memory faster and computes slower, or is half as fast
+altogether. So every pass is timed right after a probe of its own and predicted from that one; of several such pairs the
+median error counts.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from sprat.devices.calibration import Calibration
+from sprat.devices.cgroups import Limits, find_tree, plan_groups
+from sprat.devices.emulate import Emulator
+from sprat.devices.footprint import Footprint
+from sprat.devices.plan import Plan
+from sprat.devices.predict import PREFILL_CHUNK, PassTime, Predictor, device_rates
+from sprat.devices.probe import measure_again
+from sprat.devices.profile import DeviceProfile
+from sprat.devices.results import Emulation
+from sprat.export.pipeline import export
+from sprat.export.random_shape import cached_shape
+from sprat.places import find_source
+from sprat.runtime.backends.backend import TokenStream
+from sprat.runtime.backends.registry import LoadRequest, choose, open_backend
+from sprat.runtime.footprint import file_footprint
+from sprat.runtime.gguf import GGUFFile
+from sprat.runtime.gguf_metadata import spec_from_metadata
+from sprat.runtime.kernels.rates import measure_rates
+from sprat.runtime.memory import parse_memory
+
+__all__ = ["MODELS", "Measured", "Model", "Pair", "measure"]
+
+_DEPTHS = (0, 2048)
+_DECODED = 16
+_PAIRS = 5
+_RATE_SECONDS = 0.12  # for each rate of a probe
+_READ_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A file to measure: the packaged student, or some layers of a published shape with random weights."""
+
+    name: str  # "demo", or a shape
+    quant: str
+    layers: int | None = None
+    memory: str | None = None  # a budget too small to hold all experts
+
+    def __str__(self) -> str:
+        layers = f" {self.layers} layers" if self.layers else ""
+        return f"{self.name}{layers} {self.quant}{f' in {self.memory}' if self.memory else ''}"
+
+
+MODELS = (
+    Model("demo", "int4"),
+    Model("demo", "int8"),
+    Model("smollm2-135m", "int4"),
+    Model("smollm2-135m", "int8"),
+    Model("deepseek-v2-lite", "int4", layers=5),
+    Model("deepseek-v2-lite", "int8", layers=4),
+    Model("r1-distill-qwen-1.5b", "int4", layers=8),
+    Model("r1-distill-qwen-1.5b", "int8", layers=6),
+    Model("r1-distill-llama-8b", "int4", layers=3),
+    Model("r1-distill-llama-8b", "int8", layers=2),
+    Model("deepseek-v2-lite", "int4", layers=5, memory="1300MB"),
+)
+
+
+class Pair(msgspec.Struct, frozen=True):
+    """A pass and the machine, as it was probed just before."""
+
+    seconds: float
+    profile: DeviceProfile
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind of pass of one model, timed several times."""
+
+    model: str
+    phase: str  # "decode" or "prefill"
+    depth: int  # tokens in the cache before
+    footprint: Footprint
+    pairs: tuple[Pair, ...]
+    memory_bytes: int | None = None
+
+    @property
+    def case(self) -> str:
+        """Its name in tables."""
+        return f"{self.model}, {self.phase} @ {self.depth}"
+
+    @property
+    def seconds(self) -> float:
+        """The median time."""
+        return statistics.median(pair.seconds for pair in self.pairs)
+
+    @property
+    def profile(self) -> DeviceProfile:
+        """The machine, as it was at last."""
+        return self.pairs[-1].profile
+
+    def error(self, calibration: Calibration) -> float:
+        """By how much ``calibration`` expects a pass to take longer than it did, relative: the median of the pairs."""
+        return statistics.median(
+            self.predicted(calibration, pair.profile).total_s / pair.seconds - 1 for pair in self.pairs
+        )
+
+    def predicted(self, calibration: Calibration, profile: DeviceProfile) -> PassTime:
+        """What ``calibration`` expects on ``profile``."""
+        plan = Plan(profile, self.footprint, self.memory_bytes or profile.usable_bytes)
+        rates = device_rates(profile, calibration, profile.storage[0])
+        assert self.footprint.work is not None, "footprints of files have it"
+        predictor = Predictor(self.footprint.work, rates, calibration, plan.held_experts_share)
+        return predictor.decode(self.depth) if self.phase == "decode" else predictor.prefill(PREFILL_CHUNK, self.depth)
+
+
+def measure(model: Model, machine: DeviceProfile, folder: Path) -> list[Measured]:
+    """Time tokens and prompts of a model at each depth, each beside a probe.
+
+    Args:
+        model: which; a file of a shape is written first if need be.
+        machine: a profile of this one; memory and kernels are measured anew.
+        folder: for the files of the packaged student.
+    """
+    return _limited(model, machine, folder) if model.memory else list(_run(model, machine, folder))
+
+
+def _run(model: Model, machine: DeviceProfile, folder: Path) -> Iterator[Measured]:
+    path = _file(model, folder)
+    memory_bytes = parse_memory(model.memory) if model.memory else None
+    with GGUFFile.open(path) as file:
+        spec = spec_from_metadata(file.metadata, file)
+        request = LoadRequest(
+            file=file,
+            spec=spec,
+            context=max(_DEPTHS) + 2 * PREFILL_CHUNK,
+            n_threads=machine.n_threads,
+            streams=model.memory is not None,
+        )
+        probe_again = functools.partial(measure_again, machine, _quick_rates)
+        if memory_bytes:  # a probe between the passes would take the place of experts
+            probe_again = functools.partial(_same, probe_again())
+        else:
+            _read(path)
+        backend = open_backend(choose("native", request), request)
+        timer = _Timer(backend.new_stream(request.context), spec.vocab_size, probe_again)
+        for depth in _DEPTHS[:1] if memory_bytes else _DEPTHS:  # minutes of reading from storage otherwise
+            for phase, pairs in timer.time(depth).items():
+                yield Measured(
+                    model=str(model),
+                    phase=phase,
+                    depth=depth,
+                    footprint=file_footprint(spec, file),
+                    pairs=tuple(pairs),
+                    memory_bytes=memory_bytes,
+                )
+        backend.close()
+
+
+class _Timer:
+    def __init__(self, stream: TokenStream, vocab_size: int, probe: functools.partial[DeviceProfile]) -> None:
+        self._stream, self._probe = stream, probe
+        some = np.random.default_rng(0).integers(0, min(vocab_size, 1000), max(_DEPTHS) + 2 * PREFILL_CHUNK)
+        self._tokens: list[int] = some.tolist()
+
+    def time(self, depth: int) -> dict[str, list[Pair]]:
+        """Pairs by phase behind ``depth`` tokens, without the first passes, which may wait for pages."""
+        stream, tokens = self._stream, self._tokens
+        while stream.length < depth:
+            stream.extend(tokens[stream.length :][: min(PREFILL_CHUNK, depth - stream.length)])
+        pairs: dict[str, list[Pair]] = {"decode": [], "prefill": []}
+        for index in range(_PAIRS + 1):
+            profile = self._probe()
+            prompt_s = self._seconds([tokens[:PREFILL_CHUNK]])
+            stream.truncate(depth)
+            stream.extend(tokens[-1:])
+            chosen = tokens[index * _DECODED :][:_DECODED]  # others each time, for whom a mixture reads other experts
+            token_s = self._seconds([[token] for token in chosen]) / _DECODED
+            stream.truncate(depth)
+            if index:
+                pairs["decode"].append(Pair(token_s, profile))
+                pairs["prefill"].append(Pair(prompt_s, profile))
+        return pairs
+
+    def _seconds(self, passes: list[list[int]]) -> float:
+        start = time.perf_counter()
+        for tokens in passes:
+            self._stream.extend(tokens)
+        return time.perf_counter() - start
+
+
+def _same(profile: DeviceProfile) -> DeviceProfile:
+    return profile
+
+
+_quick_rates = functools.partial(measure_rates, seconds=_RATE_SECONDS)
+
+
+def _read(path: Path) -> None:
+    """Bring a file into the page cache."""
+    with path.open("rb", buffering=0) as file:
+        while file.read(_READ_BYTES):
+            pass
+
+
+def _limited(model: Model, machine: DeviceProfile, folder: Path) -> list[Measured]:
+    """In a child process that a control group keeps below the model's budget, page cache included."""
+    assert model.memory is not None, "a budget was given"
+    _forget(_file(model, folder))
+    cores = tuple(sorted(os.sched_getaffinity(0)))
+    limits = Limits(memory_bytes=parse_memory(model.memory), cores=cores, cpu_share=1.0)
+    groups = tuple(plan_groups(find_tree(), limits, f"sprat-prediction-{os.getpid()}"))
+    description = msgspec.json.encode(machine)
+    with Emulator(limits, _described(limits), groups).limited() as prefix:
+        command = [*prefix, sys.executable, __file__, str(model)]
+        child = subprocess.run(command, input=description, stdout=subprocess.PIPE, check=True)
+    return [msgspec.json.decode(line, type=Measured) for line in child.stdout.splitlines()]
+
+
+def _described(limits: Limits) -> Emulation:
+    return Emulation(
+        cgroup_version=find_tree().version,
+        memory_bytes=limits.memory_bytes,
+        n_cores=len(limits.cores),
+        cpu_share=limits.cpu_share,
+        read_bytes_per_second=None,
+        storage="this machine's",
+        not_emulated=(),
+    )
+
+
+def _forget(path: Path) -> None:
+    """Drop the file's pages: those that somebody else read would not count against the group's limit."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _file(model: Model, folder: Path) -> Path:
+    if model.name == "demo":
+        return export(find_source("demo"), folder / model.quant, quant=model.quant).bundle.artifact("gguf")
+    return cached_shape(model.name, model.quant, model.layers)
+
+
+def _serve() -> None:
+    """The child's side: the model's name, the machine on standard input, a line per kind of pass on standard output."""
+    model = next(model for model in MODELS if str(model) == sys.argv[1])
+    machine = msgspec.json.decode(sys.stdin.buffer.read(), type=DeviceProfile)
+    for one in _run(model, machine, Path()):
+        sys.stdout.buffer.write(msgspec.json.encode(one) + b"\n")
+
+
+if __name__ == "__main__":
+    _serve()
