@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from sprat.devices.calibration import Provenance, load_calibration
 from sprat.devices.plan import Plan, Verdict
 from sprat.devices.report.charts.scale import format_number
 from sprat.devices.report.charts.stacks import gibibytes
@@ -30,6 +32,8 @@ profile's figures, see `sprat devices show NAME`; nothing ran), **measured** (on
 or **emulated** (on another machine, under the device's limits). For your own model or context: `sprat plan MODEL
 --all`, and `sprat report` draws it.
 
+{accuracy}
+
 ## Tokens per second, predicted
 
 Writing behind an empty context, with the best quantization (int8, else int4) that fits with room for {context:,}
@@ -48,7 +52,9 @@ def document(plans: dict[str, list[Plan]], results: Sequence[Measurement]) -> It
         results: what ran; predictions among them are left out.
     """
     somewhere = {model: rows for model, rows in plans.items() if any(plan.runs for plan in rows)}
-    yield from _INTRO.format(context=next(iter(plans.values()))[0].footprint.context, student=_STUDENT).splitlines()
+    context = next(iter(plans.values()))[0].footprint.context
+    accuracy = _accuracy(load_calibration().provenance)
+    yield from _INTRO.format(context=context, student=_STUDENT, accuracy=accuracy).splitlines()
     yield ""
     yield from _markdown(("device", *somewhere), list(_overview(somewhere)))
     for model in sorted(plans.keys() - somewhere.keys()):
@@ -65,6 +71,24 @@ def document(plans: dict[str, list[Plan]], results: Sequence[Measurement]) -> It
     for model, rows in somewhere.items():
         yield f"\n## {model}, predicted\n"
         yield from _markdown(_DETAILS, [_plan_row(plan) for plan in rows])
+
+
+def _accuracy(provenance: Provenance) -> str:
+    """How far predictions were off where that is known."""
+    fitted = (
+        f"The factors behind predictions were fitted on {provenance.date} to {len(provenance.cases)} kinds of passes "
+        f"on {provenance.machine}; of these they miss the median by {provenance.median_error:.1%}, the worst by "
+        f"{provenance.worst_error:.1%}."
+    )
+    check = provenance.check
+    later = (
+        f" Of {check.cases} passes in a later run, which they were not fitted to, they miss the median by "
+        f"{check.median_error:.1%}, the worst by {check.worst_error:.1%}."
+        if check
+        else ""
+    )
+    others = " On other machines nobody has checked them: each prediction states the error to expect there."
+    return "\n".join(textwrap.wrap(fitted + later + others, 115))
 
 
 def _overview(plans: dict[str, list[Plan]]) -> Iterator[tuple[str, ...]]:

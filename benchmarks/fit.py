@@ -13,11 +13,11 @@ from typing import Protocol
 
 import msgspec
 
-from sprat.devices.calibration import Calibration, Efficiency, Errors, Peaks, Provenance
+from sprat.devices.calibration import Calibration, Check, Efficiency, Errors, Peaks, Provenance
 from sprat.devices.parts import Basis, Figure
 from sprat.devices.profile import DeviceProfile
 
-__all__ = ["fit", "write_calibration"]
+__all__ = ["fit", "record_check", "write_calibration"]
 
 _PATH = Path(__file__).parent.parent / "devices" / "calibration.toml"
 _EXPECTED = Efficiency(  # before anything is measured: kernels reach in a model what they reach in the probe
@@ -33,7 +33,7 @@ _EXPECTED = Efficiency(  # before anything is measured: kernels reach in a model
 )
 _BELIEF = 1e-3  # loss of a factor that is e times what is expected: of two that explain the same, neither goes astray
 _FIRST_STEP, _LAST_STEP = 0.5, 0.005
-_LEAST_ERROR = 0.2  # the fit knows its own cases best
+_LEAST_ERROR = 0.2  # cases are few, and machines differ
 _N_RANDOM = 60  # directions for each step
 _WORST_WEIGHT = 0.15  # of the worst case in what is minimized, beside the mean
 # int8 and float32 operations per cycle and core of the widest instructions, best set first.
@@ -89,7 +89,23 @@ def fit(measured: Sequence[MeasuredPass], start: Calibration) -> Calibration:
             worst_error=round(errors[-1], 3),
         ),
         peaks=_peaks(profile, start.peaks),
-        errors=_errors(errors[-1], start.errors),
+        errors=_errors(errors[-1], "fitted", start.errors),
+    )
+
+
+def record_check(measured: Sequence[MeasuredPass], calibration: Calibration) -> Calibration:
+    """The same factors with their errors on passes other than the fit's; predictions promise no less than the worst."""
+    errors = sorted(abs(one.error(calibration)) for one in measured)
+    check = Check(
+        date=str(_today()),
+        cases=len(errors),
+        median_error=round(statistics.median(errors), 3),
+        worst_error=round(errors[-1], 3),
+    )
+    return msgspec.structs.replace(
+        calibration,
+        provenance=msgspec.structs.replace(calibration.provenance, check=check),
+        errors=_errors(errors[-1], "later", calibration.errors),
     )
 
 
@@ -168,12 +184,12 @@ def _peaks(profile: DeviceProfile, before: Peaks) -> Peaks:
     )
 
 
-def _errors(worst: float, before: Errors) -> Errors:
+def _errors(worst: float, which: str, before: Errors) -> Errors:
     return msgspec.structs.replace(
         before,
         measured=_measured(
             max(worst, _LEAST_ERROR),
-            f"the worst of the fitted cases, {worst:.0%}, but no promise below {_LEAST_ERROR:.0%}",
+            f"the worst of the {which} cases, {worst:.0%}, but no promise below {_LEAST_ERROR:.0%}",
         ),
     )
 

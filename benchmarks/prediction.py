@@ -4,8 +4,9 @@ Every pass is timed right after a probe of memory and kernels, and predicted fro
 speed drifts is compared with itself (``passes.py``). Figures are seconds: of one token behind a context, and of a
 prompt of 512. Errors count on passes that the factors were not fitted to: the check is a run of its own after the fit.
 
-    python benchmarks/prediction.py --save fitted.jsonl --fit    # refit devices/calibration.toml: five quiet minutes
-    python benchmarks/prediction.py --json                       # and check it: as many
+    python benchmarks/prediction.py --json                       # how it does now: five quiet minutes
+    python benchmarks/prediction.py --save fitted.jsonl --fit    # refit devices/calibration.toml
+    python benchmarks/prediction.py --json --record              # then check it, and write down what was found
     python benchmarks/prediction.py --load fitted.jsonl          # how it does on what it was fitted to
 """
 
@@ -28,7 +29,7 @@ from sprat.devices.profile import load_profile
 from sprat.runtime.kernels.rates import measure_rates
 
 sys.path.insert(0, str(Path(__file__).parent))
-from fit import fit, write_calibration
+from fit import fit, record_check, write_calibration
 from passes import MODELS, Measured, Model, measure
 
 
@@ -111,7 +112,11 @@ def _main() -> None:
     parser.add_argument("--machine", help="a profile of `sprat devices probe --save`, to spare that minute")
     parser.add_argument("--save", type=Path, help="append the measurements to this file")
     parser.add_argument("--load", type=Path, help="take them from there instead of measuring")
-    parser.add_argument("--fit", action="store_true", help="refit devices/calibration.toml to them")
+    purpose = parser.add_mutually_exclusive_group()
+    purpose.add_argument("--fit", action="store_true", help="refit devices/calibration.toml to them")
+    purpose.add_argument(
+        "--record", action="store_true", help="note their errors there: those of passes that it was not fitted to"
+    )
     parser.add_argument("--plot", type=Path, default=Path("prediction.png"), help="where the scatter plot goes")
     parser.add_argument("--json", action="store_true", help="no plot, only table and JSON line")
     arguments = parser.parse_args()
@@ -120,6 +125,8 @@ def _main() -> None:
     if arguments.fit:
         calibration = fit(measured, calibration)
         write_calibration(calibration)
+    elif arguments.record:
+        write_calibration(record_check(measured, calibration))
     found = report(measured, calibration, None if arguments.json else arguments.plot)
     print(json.dumps(found))
 

@@ -1,7 +1,8 @@
 """Efficiency factors: which share of a device's rates sprat's engine reaches, and how far off a prediction may be.
 
 They are fitted to measurements by ``python benchmarks/prediction.py --fit``, which writes ``devices/calibration.toml``
-with the machine, the cases and the errors that were left. Prefill and decode have factors of their own.
+with the machine, the cases and the errors that were left; ``--record`` adds the errors of a later run. Prefill and
+decode have factors of their own.
 """
 
 from __future__ import annotations
@@ -15,7 +16,16 @@ import msgspec
 from sprat.devices.parts import Basis, Figure
 from sprat.errors import DeviceError
 
-__all__ = ["Calibration", "Efficiency", "Errors", "Peaks", "Provenance", "load_calibration", "parse_calibration"]
+__all__ = [
+    "Calibration",
+    "Check",
+    "Efficiency",
+    "Errors",
+    "Peaks",
+    "Provenance",
+    "load_calibration",
+    "parse_calibration",
+]
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 
@@ -24,8 +34,17 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A table of the file; unknown keys are errors."""
 
 
+class Check(_Table, frozen=True):
+    """Errors on passes that the factors were not fitted to."""
+
+    date: str
+    cases: int
+    median_error: float  # relative
+    worst_error: float
+
+
 class Provenance(_Table, frozen=True):
-    """Where the factors come from."""
+    """Where the factors come from, and how they did afterwards."""
 
     machine: str
     date: str
@@ -33,6 +52,7 @@ class Provenance(_Table, frozen=True):
     cases: tuple[str, ...]
     median_error: float  # of the fitted cases, relative
     worst_error: float
+    check: Check | None = None  # none since the fit
 
 
 class Efficiency(_Table, frozen=True):

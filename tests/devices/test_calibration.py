@@ -17,6 +17,13 @@ def test_the_shipped_factors_say_where_they_come_from():
     assert all(len(case) > 5 for case in calibration.provenance.cases)
 
 
+def test_they_were_checked_on_passes_that_they_had_not_seen():
+    check = load_calibration().provenance.check
+    assert check.cases >= 8
+    assert check.median_error <= 0.15
+    assert check.worst_error <= 0.35
+
+
 def test_a_prediction_states_a_larger_error_the_less_is_known():
     errors = load_calibration().errors
     assert errors.of(Basis.MEASURED) < errors.of(Basis.PUBLISHED) < errors.of(Basis.ASSUMED) < 1

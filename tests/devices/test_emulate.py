@@ -19,7 +19,8 @@ from sprat.errors import DeviceError, EmulationError
 
 PROFILE = load_profile("rpi5-8gb")
 HOLDS = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell started in the background
 from pathlib import Path
 from sprat.devices.emulate import plan_emulation
 from sprat.devices.profile import load_profile

@@ -83,6 +83,16 @@ def test_factors_that_made_the_figures_are_found_up_to_what_they_explain():
     assert found.errors.published == shipped.errors.published
 
 
+def test_a_later_run_is_noted_and_what_it_missed_is_promised():
+    shipped = load_calibration()
+    later = [dataclasses.replace(one, seconds=1.3 * one.seconds) for one in passes(shipped)]
+    noted = fit.record_check(later, shipped)
+    assert noted.provenance.check.cases == len(later)
+    assert noted.provenance.check.median_error == pytest.approx(1 - 1 / 1.3, abs=1e-3)
+    assert noted.errors.measured.value == pytest.approx(1 - 1 / 1.3, abs=1e-3)
+    assert (noted.decode, noted.prefill) == (shipped.decode, shipped.prefill)
+
+
 def test_of_several_pairs_the_median_error_counts_each_with_its_own_probe():
     shipped, halved = load_calibration(), msgspec.structs.replace(MACHINE.memory, sustained_gbps=measured(1e-3))
     footprint = planned_footprint(shape_spec("smollm2-135m"), Recipe.named("int4"))
