@@ -90,7 +90,7 @@ class Engine:
                 and on a device what fits.
             force: load what does not fit; the system then reads weights from storage again for every token.
             cache: what the native backend's cache keeps numbers as, ``"f16"`` or ``"int8"`` (about half of the bytes);
-                replaces the device's.
+                replaces the device's. By default keys and values are kept in f16 and latents in int8.
             deterministic: only a backend that gives the same bits for the same tokens at every run. The native one
                 always does, with any number of threads; a prompt that is cut otherwise differs by roundings.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from sprat.devices.footprint import AttentionForm, Footprint, Work
 from sprat.quant.recipe import Recipe
-from sprat.runtime.cache.rows import RowLayout, Storage
+from sprat.runtime.cache import RowLayout, Storage, latent_layout, storages
 from sprat.runtime.model_files import ModelFile
 from sprat.runtime.spec import MLASpec, ModelSpec
 from sprat.runtime.tensors import expected_tensors, tensor_role
@@ -29,7 +29,6 @@ PRESETS = ("int8", "int4")  # best quality first: what a device chooses from
 
 DEFAULT_CONTEXT = 4096  # tokens; many models were made for 163,840, whose cache no small device holds
 
-_CACHE_NUMBER_BYTES = 2  # f16
 _PREFILL_TOKENS = 512  # whose activations are in memory at once
 _N_ACTIVATIONS = 8  # of the widest kind, alive at once
 _KERNEL_BYTES = 32 << 20  # panels and blocks that threads unpack
@@ -42,7 +41,7 @@ _CALLS_OF_MODEL = 2  # embeddings and logits
 
 
 def planned_footprint(spec: ModelSpec, recipe: Recipe, *, context: int | None = None) -> Footprint:
-    """The footprint of ``spec`` quantized by ``recipe``, which nobody did yet, with a cache in f16.
+    """The footprint of ``spec`` quantized by ``recipe``, which nobody did yet.
 
     Args:
         spec: the model.
@@ -64,7 +63,7 @@ def planned_recipes(spec: ModelSpec, quant: str | None = None, rules: Sequence[s
 
 
 def file_footprint(
-    spec: ModelSpec, file: ModelFile, *, context: int | None = None, cache: Storage = "f16"
+    spec: ModelSpec, file: ModelFile, *, context: int | None = None, cache: Storage | None = None
 ) -> Footprint:
     """The footprint of a file as it is; :func:`planned_footprint` says what ``context`` is."""
     sizes = {name: info.nbytes for name, info in file.tensors.items()}
@@ -72,7 +71,7 @@ def file_footprint(
 
 
 def footprint_of_sizes(
-    spec: ModelSpec, sizes: Mapping[str, int], *, quant: str, context: int | None = None, cache: Storage = "f16"
+    spec: ModelSpec, sizes: Mapping[str, int], *, quant: str, context: int | None = None, cache: Storage | None = None
 ) -> Footprint:
     """The footprint of a model whose tensors take ``sizes`` bytes.
 
@@ -81,8 +80,9 @@ def footprint_of_sizes(
         sizes: canonical name -> packed bytes.
         quant: what to call the quantization.
         context: as for :func:`planned_footprint`.
-        cache: what a number of the cache is kept as.
+        cache: what a number of the cache is kept as; the native backend's usual storage unless given.
     """
+    cache = cache or storages(spec)[0]
     routed_bytes = sum(size for name, size in sizes.items() if "_exps." in name)
     return Footprint(
         quant=quant,
@@ -91,7 +91,7 @@ def footprint_of_sizes(
         cache_bytes_per_token=cache_bytes_per_token(spec, cache),
         context=min(context or DEFAULT_CONTEXT, spec.max_context),
         buffer_bytes=native_buffer_bytes(spec) + program_bytes(spec.vocab_size),
-        work=work_of(spec, sizes),
+        work=work_of(spec, sizes, cache),
         cache=cache,
     )
 
@@ -110,12 +110,12 @@ def program_bytes(vocab_size: int) -> int:
 def cache_bytes_per_token(spec: ModelSpec, cache: Storage) -> int:
     """What all layers keep of a token."""
     if spec.mla:
-        return spec.n_layers * RowLayout(cache, spec.mla.latent_dim, spec.mla.qk_rope_head_dim).nbytes
+        return spec.n_layers * latent_layout(spec.mla, cache).nbytes
     return spec.n_layers * 2 * spec.n_kv_heads * RowLayout(cache, spec.head_dim).nbytes
 
 
-def work_of(spec: ModelSpec, sizes: Mapping[str, int]) -> Work:
-    """The work of a forward pass over tensors that take ``sizes`` bytes (canonical name -> packed bytes)."""
+def work_of(spec: ModelSpec, sizes: Mapping[str, int], cache: Storage) -> Work:
+    """The work of a forward pass over tensors of ``sizes`` (canonical name -> packed bytes), with its cache."""
     moe = spec.moe
     n_mixtures = spec.n_layers - moe.n_dense_layers if moe else 0
     n_experts = n_mixtures * moe.n_routed_experts if moe else 0
@@ -132,7 +132,7 @@ def work_of(spec: ModelSpec, sizes: Mapping[str, int]) -> Work:
         head_rows=spec.vocab_size,
         attention=_latent_forms(spec, spec.mla) if spec.mla else (_grouped_form(spec),),
         attention_numbers=spec.n_layers * spec.n_heads * _head_numbers(spec),
-        cache_bytes_per_token=_CACHE_NUMBER_BYTES * spec.cache_numbers_per_token,
+        cache_bytes_per_token=cache_bytes_per_token(spec, cache),
         n_calls=_CALLS_OF_MODEL + _CALLS_OF_LAYER * spec.n_layers,
         expert_bytes=routed_bytes // n_experts if n_experts else 0,
         expert_weights=3 * moe.expert_width * spec.hidden_size if moe else 0,

@@ -10,7 +10,7 @@ from sprat.devices.footprint import Footprint
 from sprat.devices.plan import Plan, choose_quant
 from sprat.devices.profile import DeviceProfile, load_profile
 from sprat.errors import InputError
-from sprat.runtime.cache import Storage
+from sprat.runtime.cache import Storage, storages
 from sprat.runtime.footprint import DEFAULT_CONTEXT, file_footprint
 from sprat.runtime.generation import DEFAULT_BATCH
 from sprat.runtime.memory import parse_memory
@@ -18,7 +18,6 @@ from sprat.runtime.model_files import OpenModel
 
 __all__ = ["LoadLimits", "checked_context", "load_limits"]
 
-_CACHES: tuple[Storage, ...] = ("f16", "int8")  # the better one first
 _CONTEXT_STEP = 256  # a device's context is capped to a multiple of this
 _LEAST_CONTEXT = 512
 
@@ -32,7 +31,7 @@ class LoadLimits:
         n_threads: of the backend.
         batch: tokens of a prompt in one pass.
         memory_bytes: hard budget; ``None`` where weights may come and go with the mapped file.
-        cache: what a number of the cache is kept as, where the backend has the choice.
+        cache: what a number of the cache is kept as, where the backend has the choice; ``None`` leaves it to it.
         streams: whether they will: the plan keeps only a part of the experts in memory.
         cores: to keep threads on, where this machine is a device with little cores.
     """
@@ -41,7 +40,7 @@ class LoadLimits:
     n_threads: int
     batch: int
     memory_bytes: int | None
-    cache: Storage = "f16"
+    cache: Storage | None = None
     streams: bool = False
     cores: tuple[int, ...] = ()
 
@@ -76,7 +75,7 @@ def load_limits(
         )
     profile = load_profile(device)
     usable_bytes = profile.usable_bytes if usable_bytes is None else usable_bytes
-    footprints = [file_footprint(model.spec, model.file, context=wanted, cache=cache) for cache in _CACHES]
+    footprints = [file_footprint(model.spec, model.file, context=wanted, cache=cache) for cache in storages(model.spec)]
     if context is None:
         footprints.append(_capped(footprints[-1], usable_bytes))
     plan = choose_quant(footprints, profile, usable_bytes=usable_bytes, force=force)

@@ -8,7 +8,7 @@ from sprat.devices.footprint import Footprint
 from sprat.errors import BackendError, SpratError
 from sprat.runtime.backends.reference import ReferenceStream
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
-from sprat.runtime.cache import Storage
+from sprat.runtime.cache import Storage, storages
 from sprat.runtime.expert_readahead import ExpertReadahead
 from sprat.runtime.footprint import cache_bytes_per_token, native_buffer_bytes
 from sprat.runtime.kernels import I32Array
@@ -19,8 +19,6 @@ from sprat.runtime.weights import WeightSource
 
 __all__ = ["NativeBackend"]
 
-_CACHE_NUMBER_BYTES = 2  # float16
-
 
 class NativeLoader(BackendLoader, name="native", preference=10):
     """The C++ kernels, for files whose formats they know."""
@@ -29,10 +27,10 @@ class NativeLoader(BackendLoader, name="native", preference=10):
 
     def footprint(self, request: LoadRequest) -> Footprint:
         """The cache that was asked for, and one chunk's activations."""
-        whole = request.footprint(
-            cache_number_bytes=_CACHE_NUMBER_BYTES, buffer_bytes=native_buffer_bytes(request.spec)
-        )
-        return replace(whole, cache_bytes_per_token=cache_bytes_per_token(request.spec, request.cache))
+        spec = request.spec
+        cache = request.cache or storages(spec)[0]
+        whole = request.footprint(cache_number_bytes=0, buffer_bytes=native_buffer_bytes(spec))
+        return replace(whole, cache_bytes_per_token=cache_bytes_per_token(spec, cache))
 
     def obstacle(self, request: LoadRequest) -> SpratError | None:
         """No native core, or a format that it does not know."""
@@ -57,7 +55,7 @@ class NativeBackend:
         spec: the architecture.
         weights: where its weights lie; they are read while the model runs.
         kernels: the arithmetic, with its threads.
-        cache: what a number of the cache is kept as.
+        cache: what a number of the cache is kept as; the usual storage unless given.
         readahead: asks for experts as soon as they are chosen, where memory does not hold them all.
     """
 
@@ -69,13 +67,13 @@ class NativeBackend:
         weights: WeightSource,
         kernels: NativeKernels,
         readahead: ExpertReadahead | None = None,
-        cache: Storage = "f16",
+        cache: Storage | None = None,
     ) -> None:
         self._model = load_model(spec, weights, kernels)
         self.vocab_size = spec.vocab_size
         self.max_context = spec.max_context
         self._readahead = readahead
-        self._cache = cache
+        self._cache = cache or storages(spec)[0]
 
     def new_stream(self, capacity: int, observe: RoutingObserver | None = None) -> ReferenceStream:
         """An empty sequence; ``observe`` sees the experts that its tokens choose."""

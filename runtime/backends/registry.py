@@ -51,7 +51,7 @@ class LoadRequest:
     context: int  # tokens of the longest sequence that will be asked for
     n_threads: int
     memory_bytes: int | None = None  # hard budget; None for what the machine has
-    cache: Storage = "f16"  # what the cache keeps, where a backend has the choice
+    cache: Storage | None = None  # what the cache keeps, where a backend has the choice; None for its own
     deterministic: bool = False  # only a backend that gives the same bits at every run
     cores: tuple[int, ...] = ()  # to keep threads on; none leaves them to the system
     streams: bool = False  # the experts are larger than memory, and come and go with the mapped file

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from sprat.runtime.cache.cache import Cache
 from sprat.runtime.cache.kv import KVCache, KVRows
-from sprat.runtime.cache.latent import LatentCache
+from sprat.runtime.cache.latent import LatentCache, latent_layout
 from sprat.runtime.cache.rows import STORAGES, FloatRows, Int8Rows, RowLayout, Rows, Storage, widen
+from sprat.runtime.cache.storages import storages
 
 __all__ = [
     "STORAGES",
@@ -18,5 +19,7 @@ __all__ = [
     "RowLayout",
     "Rows",
     "Storage",
+    "latent_layout",
+    "storages",
     "widen",
 ]

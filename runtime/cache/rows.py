@@ -1,9 +1,10 @@
 """What a cache keeps a row of numbers as, and the way there and back.
 
-``f32`` and ``f16`` are arrays of that type. An ``int8`` row is bytes: blocks of Q8_0 (32 numbers to a float16 scale,
-the last one filled up with zeros), and behind them, in float16, the numbers that int8 would spoil::
+``f32`` and ``f16`` are arrays of that type. An ``int8`` row is bytes: codes in groups that share a scale, the last one
+filled up with zeros; the scales; each group's sum of codes, which products of bytes want because one of their factors
+has no sign; and in float16 the numbers that int8 would spoil::
 
-    d (f16) | 32 codes (int8) | d | 32 codes | ... | exact numbers (f16)
+    codes (int8) | d (f16 per group) | sums (int16 per group) | exact numbers (f16)
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from sprat.quant.formats import get_format
 from sprat.quant.formats.block import F32Array, U8Array
 
 __all__ = ["STORAGES", "FloatRows", "Int8Rows", "RowLayout", "Rows", "Storage", "Stored", "widen"]
@@ -24,7 +24,7 @@ STORAGES: tuple[Storage, ...] = ("f32", "f16", "int8")
 
 FloatRows: TypeAlias = npt.NDArray[np.float32 | np.float16]
 Stored: TypeAlias = npt.NDArray[Any]  # of RowLayout.dtype
-_Q8_0 = get_format("Q8_0")
+_LARGEST = np.float32(127)
 _DTYPES: dict[Storage, np.dtype[Any]] = {
     "f32": np.dtype(np.float32),
     "f16": np.dtype(np.float16),
@@ -40,11 +40,13 @@ class RowLayout:
         storage: what a number is kept as.
         n: numbers of a row.
         n_exact: how many of them, the last ones, stay in float16 where the others are int8.
+        group: codes that share a scale.
     """
 
     storage: Storage
     n: int
     n_exact: int = 0
+    group: int = 32
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -54,7 +56,7 @@ class RowLayout:
     @property
     def width(self) -> int:
         """Elements of a stored row."""
-        return self.n if self.storage != "int8" else _Q8_0.row_bytes(self._n_padded) + 2 * self.n_exact
+        return self.n if self.storage != "int8" else self.n_groups * (self.group + 4) + 2 * self.n_exact
 
     @property
     def nbytes(self) -> int:
@@ -62,21 +64,29 @@ class RowLayout:
         return self.width * self.dtype.itemsize
 
     @property
-    def _n_int8(self) -> int:
+    def n_int8(self) -> int:
+        """Numbers of a row that int8 keeps as codes."""
         return self.n - self.n_exact
 
     @property
-    def _n_padded(self) -> int:
-        return -(-self._n_int8 // _Q8_0.block_size) * _Q8_0.block_size
+    def n_groups(self) -> int:
+        """Scales of a row in int8."""
+        return -(-self.n_int8 // self.group)
 
     def store(self, rows: F32Array) -> Stored:
         """``rows (..., n)`` as they are kept, ``(..., width)``."""
         if self.storage != "int8":
             return rows.astype(self.dtype)
-        padding = [(0, 0)] * (rows.ndim - 1) + [(0, self._n_padded - self._n_int8)]
-        codes = _Q8_0.quantize(np.pad(rows[..., : self._n_int8], padding))
-        exact = np.ascontiguousarray(rows[..., self._n_int8 :], np.float16).view(np.uint8)
-        return np.concatenate([codes, exact], axis=-1)
+        padding = [(0, 0)] * (rows.ndim - 1) + [(0, self.n_groups * self.group - self.n_int8)]
+        groups = np.pad(rows[..., : self.n_int8], padding).reshape(*rows.shape[:-1], self.n_groups, self.group)
+        scales = np.abs(groups).max(axis=-1, initial=0) / _LARGEST
+        inverse = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales > 0)
+        with np.errstate(invalid="ignore"):  # what is no number stays one in the scale
+            codes = np.nan_to_num(np.rint(groups * inverse[..., None])).astype(np.int8)
+        sums = codes.sum(axis=-1, dtype=np.int16)
+        exact = rows[..., self.n_int8 :].astype(np.float16)
+        parts = codes.reshape(*rows.shape[:-1], -1), scales.astype(np.float16), sums, exact
+        return np.concatenate([np.ascontiguousarray(part).view(np.uint8) for part in parts], axis=-1)
 
     def view(self, stored: Stored) -> Rows:
         """Stored rows as kernels take them; no copy."""
@@ -96,10 +106,13 @@ class Int8Rows:
 
     def widen(self) -> F32Array:
         """The numbers, ``(..., layout.n)``."""
-        layout, split = self.layout, self.layout.width - 2 * self.layout.n_exact
-        codes = _Q8_0.dequantize(np.ascontiguousarray(self.packed[..., :split]))[..., : layout.n - layout.n_exact]
-        exact = np.ascontiguousarray(self.packed[..., split:]).view(np.float16)
-        return np.concatenate([codes, exact.astype(np.float32)], axis=-1)
+        layout, shape = self.layout, self.packed.shape[:-1]
+        at, end = layout.n_groups * layout.group, layout.width - 2 * layout.n_exact
+        codes = self.packed[..., :at].view(np.int8).reshape(*shape, layout.n_groups, layout.group)
+        scales = np.ascontiguousarray(self.packed[..., at : at + 2 * layout.n_groups]).view(np.float16)
+        numbers = (codes * scales[..., None].astype(np.float32)).reshape(*shape, -1)[..., : layout.n_int8]
+        exact = np.ascontiguousarray(self.packed[..., end:]).view(np.float16)
+        return np.concatenate([numbers, exact.astype(np.float32)], axis=-1)
 
 
 Rows: TypeAlias = FloatRows | Int8Rows

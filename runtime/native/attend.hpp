@@ -6,46 +6,27 @@
 #pragma once
 
 #include "runtime/native/cache_rows.hpp"
-#include "runtime/native/gemm.hpp"
+#include "runtime/native/softmax.hpp"
 
 namespace {
 
-using sprat::Attention;
-
 constexpr int BLOCK_ROWS = 64;    // keys of 576 numbers and values of 512, in int16: 140 KB, in L2
 constexpr int KEY_ROWS = 16;      // with one panel of queries: keys packed and scored before the next, 18 KB, in L1
-constexpr float MASKED = -1e30f;  // exp gives 0; infinity would make NaN of a block that is masked throughout
-
-INLINE int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
-
-// Hands out the parts of a scratch, 64 bytes aligned each; without one it only counts.
-struct Arena {
-    uint8_t *base;
-    size_t used = 0;
-
-    template <class T> T *take(int64_t n) {
-        T *at = base ? reinterpret_cast<T *>(base + used) : nullptr;
-        used += (size_t(n) * sizeof(T) + 63) / 64 * 64;
-        return at;
-    }
-};
 
 // One task: the queries of `a` over its rows.
 template <class W> class Flash {
   public:
     typedef typename W::Word Word;
 
-    Flash(const Attention &task, uint8_t *scratch) : a(task), arena{scratch} {
+    Flash(const Attention &task, uint8_t *scratch)
+        : a(task), arena{scratch}, softmax(arena.softmax(task, round_up(task.n_queries, LANES), BLOCK_ROWS)) {
         n_words = round_up(a.dim, LANES * W::NUMBERS) / W::NUMBERS;
         row_stride = round_up(a.rank ? a.rank + a.dim - a.nope : a.dim, LANES * W::NUMBERS);
         value_width = round_up(a.value_stride, LANES * W::NUMBERS);
-        queries = take_columns(a.n_queries, a.dim);
+        queries = arena.columns<W>(a.n_queries, a.dim);
         step = one_panel() ? KEY_ROWS : BLOCK_ROWS;
-        largest = arena.take<float>(queries.columns), total = arena.take<float>(queries.columns);
-        seen = arena.take<int32_t>(queries.columns);
         keys = arena.take<Word>(int64_t(step) * n_words);
         values = arena.take<Word>(int64_t(BLOCK_ROWS) * a.value_stride / W::NUMBERS);
-        scores = arena.take<float>(BLOCK_ROWS * GEMM_COLUMNS);
         weights = arena.take<Word>(BLOCK_ROWS * GEMM_COLUMNS / W::NUMBERS);
         value_words = arena.take<Word>(value_width);
         row = arena.take<float>(row_stride + n_words * W::NUMBERS + value_width);
@@ -67,36 +48,27 @@ template <class W> class Flash {
             }
             attend_block(first, n);
         }
-        std::memcpy(a.largest, largest, a.n_queries * sizeof(float));
-        std::memcpy(a.total, total, a.n_queries * sizeof(float));
+        softmax.finish();
     }
 
   private:
     bool one_panel() const { return queries.columns <= GEMM_COLUMNS; }
 
-    Columns<W> take_columns(int n, int dim) {
-        const int columns = round_up(n, LANES), words = round_up(dim, LANES * W::NUMBERS) / W::NUMBERS;
-        return {arena.take<Word>(int64_t(columns) * words), arena.take<float>(columns), columns, words};
-    }
-
     void lay_out_expansion() {
-        k_b = take_columns(a.nope, a.rank), v_b = take_columns(a.value_dim, a.rank);
+        k_b = arena.columns<W>(a.nope, a.rank), v_b = arena.columns<W>(a.value_dim, a.rank);
         latents = arena.take<Word>(int64_t(BLOCK_ROWS) * k_b.n_words);
         key_rows = arena.take<float>(int64_t(BLOCK_ROWS) * n_words * W::NUMBERS);
         value_rows = arena.take<float>(int64_t(BLOCK_ROWS) * value_width);
     }
 
     void begin() {
-        for (int i = 0; i < queries.columns; ++i) {
-            largest[i] = MASKED, total[i] = 0;
-            seen[i] = int32_t(a.first_seen + least(i, a.n_queries - 1) / a.queries_per_token - a.begin);
-        }
+        softmax.begin(queries.columns);
         std::memset(a.out, 0, int64_t(a.n_queries) * a.value_stride * sizeof(float));
-        queries.pack(a.q, a.n_queries, a.dim, row, keys);  // LANES <= KEY_ROWS rows of words
+        queries.pack(a.q, a.n_queries, a.dim, a.dim, row, keys);  // LANES <= KEY_ROWS rows of words
         if (a.rank) {
             std::memset(value_rows, 0, int64_t(BLOCK_ROWS) * value_width * sizeof(float));
-            k_b.pack(a.k_bt, a.nope, a.rank, row, latents);
-            v_b.pack(a.v_b, a.value_dim, a.rank, row, latents);
+            k_b.pack(a.k_bt, a.nope, a.rank, a.rank, row, latents);
+            v_b.pack(a.v_b, a.value_dim, a.rank, a.rank, row, latents);
         }
     }
 
@@ -164,77 +136,51 @@ template <class W> class Flash {
 
     // Queries of a panel from `query` on, with rows `start` .. `start + n` of the block.
     void score(int64_t first, int start, int n, int query) {
-        const Left<W> key{keys, n_words, 1, a.keys.data + (first + start + BLOCK_ROWS) * a.keys.stride};
+        const Left<W> key{keys, n_words, 1, a.keys.data + (first + start + BLOCK_ROWS) * a.keys.stride,
+                          4 * n_words};
         Right<W> some = queries.from(query);
         some.columns = least(some.columns, GEMM_COLUMNS);
         gemm<W>(n, n_words, key, some, [&](int r, int c, F x) {
-            store(scores + (start + r) * GEMM_COLUMNS + c, x * (load<F>(queries.scale + query + c) * key_scale[start + r]));
+            store(softmax.scores + (start + r) * GEMM_COLUMNS + c, x * (load<F>(queries.scale + query + c) * key_scale[start + r]));
         });
     }
 
     void attend_block(int64_t first, int n) {
-        // Queries whose token sees none of the block come first: skip them.
-        const int64_t unseen = (first - a.first_seen + 1) * a.queries_per_token;
-        const int start = unseen > 0 ? least(unseen, a.n_queries) / GEMM_COLUMNS * GEMM_COLUMNS : 0;
         const Left<W> weight{weights, 1, GEMM_COLUMNS};
         const Right<W> value{values, BLOCK_ROWS / W::NUMBERS, a.value_stride};
-        for (int query = start; query < a.n_queries; query += GEMM_COLUMNS) {
+        for (int query = softmax.first_panel(first); query < a.n_queries; query += GEMM_COLUMNS) {
             if (!one_panel()) score(first, 0, n, query);
             const int columns = least(queries.columns - query, GEMM_COLUMNS);
             for (int c = 0; c < columns; c += LANES) soften(first, n, query + c, c);
             gemm<W>(least(a.n_queries - query, GEMM_COLUMNS), (n + W::NUMBERS - 1) / W::NUMBERS, weight, value, [&](int r, int c, F x) {
                 float *to = a.out + int64_t(query + r) * a.value_stride + c;
-                store(to, load<F>(to) * shrink[r] + x * weight_scale[r]);
+                store(to, load<F>(to) * softmax.shrink[r] + x * weight_scale[r]);
             });
         }
     }
 
-    // Scores of LANES queries to weights exp(score - largest), packed; what came before shrinks where the largest grew.
+    // Weights of LANES queries, packed; the scales of values are part of them.
     void soften(int64_t first, int n, int query, int column) {
-        float *score = scores + column;
-        const F before = load<F>(largest + query);
-        F top = before, sum{}, heaviest{};
-        if (first + n > a.first_seen) mask(first, n, query, score);
-        for (int r = 0; r < n; ++r) top = max(top, load<F>(score + r * GEMM_COLUMNS));
-        for (int r = 0; r < n; ++r) {
-            const F weight = exp(load<F>(score + r * GEMM_COLUMNS) - top), scaled = weight * value_scale[r];
-            sum += weight;
-            heaviest = max(heaviest, scaled);
-            store(score + r * GEMM_COLUMNS, scaled);
-        }
-        const F less = exp(before - top), scale = W::scale(heaviest, code_limit(BLOCK_ROWS));
-        const F inverse = scale > all(1e-30f) ? 1.0f / scale : F{};
-        store(largest + query, top);
-        store(total + query, load<F>(total + query) * less + sum);
-        store(shrink + column, less);
+        const F heaviest = softmax.soften(first, n, query, column, value_scale);
+        const F scale = W::scale(heaviest, code_limit(BLOCK_ROWS)), inverse = scale > all(1e-30f) ? 1.0f / scale : F{};
         store(weight_scale + column, scale);
         for (int r = 0; r < n; r += W::NUMBERS) {
             F numbers[W::NUMBERS];
             for (int j = 0; j < W::NUMBERS; ++j)
-                numbers[j] = r + j < n ? load<F>(score + (r + j) * GEMM_COLUMNS) * inverse : F{};
+                numbers[j] = r + j < n ? load<F>(softmax.scores + (r + j) * GEMM_COLUMNS + column) * inverse : F{};
             store(weights + r / W::NUMBERS * GEMM_COLUMNS + column, W::pack(numbers));
-        }
-    }
-
-    void mask(int64_t first, int n, int query, float *score) const {
-        const I rows = load<I>(seen + query) - int32_t(first - a.begin);
-        for (int r = 0; r < n; ++r) {
-            const F x = load<F>(score + r * GEMM_COLUMNS);
-            store(score + r * GEMM_COLUMNS, rows > r ? x : all(MASKED));
         }
     }
 
     const Attention &a;
     Arena arena;
+    Softmax softmax;
     int n_words, row_stride;           // of a key, and of a row of the cache
     int step;                          // rows that are packed at a time
     int value_width;                   // value_stride in whole registers of words
     Columns<W> queries, k_b, v_b;      // the latter two of expanded attention only
-    float *largest, *total;            // (n_queries)
-    int32_t *seen;                     // (n_queries): rows from `begin` on
     Word *keys;                        // (step, n_words)
     Word *values;                      // (BLOCK_ROWS / NUMBERS, value_stride)
-    float *scores;                     // (BLOCK_ROWS, GEMM_COLUMNS)
     Word *weights;                     // (BLOCK_ROWS / NUMBERS, GEMM_COLUMNS)
     Word *value_words;                 // (NUMBERS, value_width / NUMBERS)
     float *row;                        // one widened row, of keys or of values
@@ -242,19 +188,7 @@ template <class W> class Flash {
     float *key_rows = nullptr;         // (BLOCK_ROWS, n_words * NUMBERS)
     float *value_rows = nullptr;       // (BLOCK_ROWS, value_width)
     float key_scale[BLOCK_ROWS], value_scale[BLOCK_ROWS];
-    float shrink[GEMM_COLUMNS], weight_scale[GEMM_COLUMNS];
+    float weight_scale[GEMM_COLUMNS];
 };
-
-typedef PairWords HalfWords;
-
-size_t attention_scratch_bytes(const Attention &a) {
-    if (a.keys.floats) return Flash<FloatWords>(a, nullptr).scratch_bytes();
-    return Flash<HalfWords>(a, nullptr).scratch_bytes();
-}
-
-void attend(const Attention &a) {
-    if (a.keys.floats) Flash<FloatWords>(a, a.scratch).run();
-    else Flash<HalfWords>(a, a.scratch).run();
-}
 
 }  // namespace

@@ -44,15 +44,17 @@ Mlp mlp_of(const PackedMatrix &gate, const PackedMatrix &up, const PackedMatrix 
 
 int64_t bytes_of(const CacheRows &rows, size_t axis) { return rows.stride(axis) * int64_t(rows.itemsize()); }
 
-Rows rows_of(const CacheRows &rows, int64_t n, int64_t n_int8) {
+Rows rows_of(const CacheRows &rows, int64_t n, int64_t n_int8, int group) {
     const size_t last = rows.ndim() - 1;
     const auto type = rows.dtype();
     const bool is_float = type.code == uint8_t(nb::dlpack::dtype_code::Float);
     const bool is_bytes = type.code == uint8_t(nb::dlpack::dtype_code::UInt) && type.bits == 8;
     expect(rows.ndim() >= 2 && rows.stride(last) == 1, "cache rows are not contiguous");
     expect((is_float && (type.bits == 16 || type.bits == 32)) || is_bytes, "cache rows are neither float16, float32 nor bytes");
-    expect(int64_t(rows.shape(last)) == (is_bytes ? (n_int8 + 31) / 32 * 34 + 2 * (n - n_int8) : n), "cache rows differ in length");
-    return {static_cast<const uint8_t *>(rows.data()), bytes_of(rows, last - 1), type.bits == 32, int(is_bytes ? n_int8 : 0)};
+    const Rows found{static_cast<const uint8_t *>(rows.data()), bytes_of(rows, last - 1), type.bits == 32,
+                     int(is_bytes ? n_int8 : 0), group};
+    expect(int64_t(rows.shape(last)) == (is_bytes ? found.halves_at() + 2 * (n - n_int8) : n), "cache rows differ in length");
+    return found;
 }
 
 namespace {
@@ -123,7 +125,7 @@ void gqa(KernelSet &set, const Floats &q, const CacheRows &keys, const CacheRows
     const int64_t kv_heads = int64_t(keys.shape(0)), n_rows = int64_t(keys.shape(1));
     expect(values.shape(1) == keys.shape(1) && values.shape(0) == keys.shape(0) && q.shape(1) % keys.shape(0) == 0 && n <= n_rows && out.size() == q.size(),
            "shapes of attention differ");
-    const KernelSet::Heads cache{rows_of(keys, dim, dim), rows_of(values, dim, dim), bytes_of(keys, 0), bytes_of(values, 0), int(kv_heads), n_rows};
+    const KernelSet::Heads cache{rows_of(keys, dim, dim, HEAD_GROUP), rows_of(values, dim, dim, HEAD_GROUP), bytes_of(keys, 0), bytes_of(values, 0), int(kv_heads), n_rows};
     run(set, [&] { set.gqa(q.data(), n, int(q.shape(1)), int(q.shape(2)), cache, scale, out.data()); });
 }
 
@@ -135,7 +137,7 @@ void mla(KernelSet &set, const Floats &q, const CacheRows &rows, const PackedMat
            n <= int64_t(rows.shape(0)) &&
            int64_t(out.size()) == n * v_b.n_slices * v_b.rows,
            "shapes of latent attention differ");
-    const KernelSet::Latents latents{rows_of(rows, k_b.rows + dim - k_b.cols, k_b.rows), int64_t(rows.shape(0)), &k_b, &v_b};
+    const KernelSet::Latents latents{rows_of(rows, k_b.rows + dim - k_b.cols, k_b.rows, latent_group(k_b.rows)), int64_t(rows.shape(0)), &k_b, &v_b};
     run(set, [&] {
         if (expanded) set.mla_expanded(q.data(), n, int(dim), latents, scale, out.data());
         else set.mla_absorbed(q.data(), n, int(dim), latents, scale, out.data());

@@ -37,8 +37,12 @@ Mlp mlp_of(const PackedMatrix &gate, const PackedMatrix &up, const PackedMatrix 
 
 int64_t bytes_of(const CacheRows &rows, size_t axis);
 
-// The last axis holds `n` numbers in float32 or float16, or bytes: n_int8 of the numbers in Q8_0, the rest in float16.
-Rows rows_of(const CacheRows &rows, int64_t n, int64_t n_int8);
+// Codes that share a scale, as runtime/cache has it: of a head, and of a latent of `rank` numbers.
+constexpr int HEAD_GROUP = 32;
+constexpr int latent_group(int64_t rank) { return rank % 128 ? 32 : 128; }
+
+// The last axis holds `n` numbers in float32 or float16, or bytes: n_int8 of the numbers as codes, the rest in float16.
+Rows rows_of(const CacheRows &rows, int64_t n, int64_t n_int8, int group);
 
 // Runs a kernel without the GIL, alone on its pool.
 template <class Body> void run(KernelSet &set, const Body &body) {

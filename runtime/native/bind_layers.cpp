@@ -119,13 +119,13 @@ int64_t tokens_in(const Out &x, int64_t hidden) {
 }
 
 // Layer `index` of a plane of `heads` rows of n numbers per token, with room for n_new tokens behind `past`.
-CachePlane plane_of(const Plane &plane, int64_t index, int64_t heads, int64_t n, int64_t n_int8, int64_t past,
+CachePlane plane_of(const Plane &plane, int64_t index, int64_t heads, int64_t n, int64_t n_int8, int group, int64_t past,
                     int64_t n_new) {
     const CacheRows all(plane);
     expect(index >= 0 && index < int64_t(plane.shape(0)), "the cache is another model's: it has fewer layers");
     expect(int64_t(plane.shape(1)) == heads, "the cache is another model's: it has other heads");
     expect(past >= 0 && past + n_new <= int64_t(plane.shape(2)), "the cache is full");
-    CachePlane found{rows_of(all, n, n_int8), bytes_of(all, 1), past};
+    CachePlane found{rows_of(all, n, n_int8, group), bytes_of(all, 1), past};
     found.rows.data += index * bytes_of(all, 0);
     return found;
 }
@@ -134,7 +134,8 @@ void latent_attention(KernelSet &set, const BoundLatent &layer, Out &x, const Bo
                       int64_t index, int64_t past, bool expanded) {
     const int64_t n = tokens_in(x, layer.output->rows);
     angles.expect_shape(n, layer.rope());
-    const CachePlane rows = plane_of(plane, index, 1, layer.rank() + layer.rope(), layer.rank(), past, n);
+    const int64_t rank = layer.rank();
+    const CachePlane rows = plane_of(plane, index, 1, rank + layer.rope(), rank, latent_group(rank), past, n);
     run(set, [&] { set.latent_attention(layer, x.data(), n, angles, rows, expanded); });
 }
 
@@ -142,8 +143,8 @@ void grouped_attention(KernelSet &set, const BoundGrouped &layer, Out &x, const 
                        const Plane &values, int64_t index, int64_t past) {
     const int64_t n = tokens_in(x, layer.output->rows), dim = layer.head_dim;
     angles.expect_shape(n, dim);
-    const CachePlane key_rows = plane_of(keys, index, layer.kv_heads(), dim, dim, past, n);
-    const CachePlane value_rows = plane_of(values, index, layer.kv_heads(), dim, dim, past, n);
+    const CachePlane key_rows = plane_of(keys, index, layer.kv_heads(), dim, dim, HEAD_GROUP, past, n);
+    const CachePlane value_rows = plane_of(values, index, layer.kv_heads(), dim, dim, HEAD_GROUP, past, n);
     run(set, [&] { set.grouped_attention(layer, x.data(), n, angles, key_rows, value_rows); });
 }
 

@@ -19,13 +19,17 @@ INLINE void widen_halves(const uint8_t *from, int n, float *to) {
     }
 }
 
-// Blocks of Q8_0: a binary16 scale and 32 codes. The last one may be padded.
-INLINE void widen_int8(const uint8_t *from, int n, float *to) {
-    for (int i = 0; i < n; i += 32, from += 34) {
-        float rest[32], *into = n - i < 32 ? rest : to + i;
-        const float scale = half_to_float(from);
-        for (int j = 0; j < 32; j += LANES) store(into + j, load_int8(from + 2 + j) * scale);
-        if (into == rest) std::memcpy(to + i, rest, (n - i) * sizeof(float));
+INLINE float half_at(const uint8_t *halves, int i) { return half_to_float(halves + 2 * i); }
+
+// The numbers that a row keeps as codes.
+INLINE void widen_int8(const Rows &rows, const uint8_t *row, float *to) {
+    for (int g = 0; g < rows.n_groups(); ++g) {
+        const float scale = half_at(row + rows.scales_at(), g);
+        const int at = g * rows.group, n = least(rows.n_int8 - at, rows.group);
+        for (int i = 0; i < n; i += LANES) {
+            const F numbers = load_int8(row + at + i) * scale;
+            std::memcpy(to + at + i, &numbers, least(n - i, LANES) * sizeof(float));
+        }
     }
 }
 
@@ -35,8 +39,8 @@ INLINE void widen(const Rows &rows, int64_t r, int dim, float *to, int padded) {
     if (rows.floats) {
         std::memcpy(to, from, dim * sizeof(float));
     } else {
-        widen_int8(from, rows.n_int8, to);
-        widen_halves(from + (rows.n_int8 + 31) / 32 * 34, dim - rows.n_int8, to + rows.n_int8);
+        widen_int8(rows, from, to);
+        widen_halves(from + rows.halves_at(), dim - rows.n_int8, to + rows.n_int8);
     }
     for (int i = dim; i < padded; ++i) to[i] = 0;
 }
@@ -58,13 +62,13 @@ INLINE float largest_half(const uint16_t *from, int n) {
     return half_to_float(reinterpret_cast<const uint8_t *>(&half));
 }
 
-INLINE float largest_int8(const uint8_t *from, int n_blocks) {
+INLINE float largest_int8(const uint8_t *scales, int n_groups) {
     uint16_t largest = 0;
-    for (int b = 0; b < n_blocks; ++b) {
-        const uint16_t scale = load<uint16_t>(from + 34 * b) & 0x7fff;
+    for (int g = 0; g < n_groups; ++g) {
+        const uint16_t scale = load<uint16_t>(scales + 2 * g) & 0x7fff;
         largest = scale > largest ? scale : largest;
     }
-    return 128 * half_to_float(reinterpret_cast<const uint8_t *>(&largest));
+    return 128 * half_at(reinterpret_cast<const uint8_t *>(&largest), 0);
 }
 
 // n halves as words, and zeros up to `padded`.
@@ -82,12 +86,12 @@ INLINE void pack_halves(const uint16_t *from, int n, int padded, float inverse, 
     for (i += 2 * LANES; i < padded; i += 2 * LANES) store(out + i / 2, I{});
 }
 
-// Blocks of Q8_0 as words; the scale of a word is its block's.
-INLINE void pack_int8(const uint8_t *from, int n, float inverse, int32_t *out) {
-    for (int i = 0; i < n; i += 32, from += 34) {
-        const float scale = half_to_float(from) * inverse;
-        for (int j = 0; j < 32; j += 2 * LANES, out += LANES) {
-            const F numbers[2] = {load_int8(from + 2 + j) * scale, load_int8(from + 2 + j + LANES) * scale};
+// Whole groups of codes as words.
+INLINE void pack_int8(const Rows &rows, const uint8_t *row, float inverse, int32_t *out) {
+    for (int g = 0; g < rows.n_groups(); ++g) {
+        const float scale = half_at(row + rows.scales_at(), g) * inverse;
+        for (const uint8_t *at = row + g * rows.group, *end = at + rows.group; at < end; at += 2 * LANES, out += LANES) {
+            const F numbers[2] = {load_int8(at) * scale, load_int8(at + LANES) * scale};
             store(out, PairWords::pack(numbers));
         }
     }
@@ -97,14 +101,14 @@ INLINE void pack_int8(const uint8_t *from, int n, float inverse, int32_t *out) {
 template <class W>
 INLINE float pack_stored(const Rows &rows, int64_t r, int dim, int padded, float *space, typename W::Word *out) {
     if constexpr (W::NUMBERS == 2) {
-        if (!rows.floats && rows.n_int8 % 32 == 0) {
-            const int n_blocks = rows.n_int8 / 32, n_halves = dim - rows.n_int8;
+        if (!rows.floats && rows.n_int8 % rows.group == 0) {
+            const int n_halves = dim - rows.n_int8;
             const uint8_t *from = rows.data + r * rows.stride;
-            const uint16_t *halves = reinterpret_cast<const uint16_t *>(from + 34 * n_blocks);
-            const float size = largest_half(halves, n_halves), of_blocks = largest_int8(from, n_blocks);
-            const float scale = (of_blocks <= size || size != size ? size : of_blocks) / CODE_LIMIT;
+            const uint16_t *halves = reinterpret_cast<const uint16_t *>(from + rows.halves_at());
+            const float size = largest_half(halves, n_halves), of_codes = largest_int8(from + rows.scales_at(), rows.n_groups());
+            const float scale = (of_codes <= size || size != size ? size : of_codes) / CODE_LIMIT;
             const float inverse = inverse_of(scale);
-            pack_int8(from, rows.n_int8, inverse, out);
+            pack_int8(rows, from, inverse, out);
             pack_halves(halves, n_halves, padded - rows.n_int8, inverse, out + rows.n_int8 / 2);
             return scale;
         }

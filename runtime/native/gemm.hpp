@@ -12,11 +12,13 @@ namespace {
 
 constexpr int GEMM_COLUMNS = GEMM_VECTORS * LANES;
 
-// Word i of row r lies at `at + r * row + i * step`. What lies at `ahead` is wanted after this product.
+// Word i of row r lies at `at + r * row + i * step`. What lies at `ahead`, so many bytes for each row, is wanted after this
+// product.
 template <class W> struct Left {
     const typename W::Word *at;
     int64_t row, step;
     const uint8_t *ahead = nullptr;
+    int64_t ahead_row = 0;
 };
 
 // Panels of GEMM_COLUMNS columns and `depth` words, one after the other; the last one may be narrower.
@@ -40,7 +42,7 @@ INLINE void gemm_tile(int first, int column, int k, Left<W> a, const typename W:
             for (int v = 0; v < V; ++v) total[r][v] = W::dot(total[r][v], typename W::V{} + left[r * a.row], row[v]);
         // With few queries rows pass faster than they come: fetch as many, into L2 because they are wanted only later.
         if constexpr (V == 1)
-            if (a.ahead) __builtin_prefetch(a.ahead + 4 * (int64_t(first) * k + i * R), 0, 2);
+            if (a.ahead) __builtin_prefetch(a.ahead + first * a.ahead_row + 4 * i * R);
     }
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
@@ -68,13 +70,15 @@ template <class W, class Sink> void gemm(int m, int k, Left<W> a, Right<W> b, co
     }
 }
 
+INLINE int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
+
 // Where word `i` of column `c` lies in panels; columns up to the next multiple of LANES follow it.
 INLINE int64_t in_panels(int i, int c, int64_t depth, int columns) {
     const int panel = c / GEMM_COLUMNS * GEMM_COLUMNS;
     return panel * depth + int64_t(i) * least(columns - panel, GEMM_COLUMNS) + c - panel;
 }
 
-// The rows x (n, dim), packed and transposed: (n_words, columns), zeros where there is no row.
+// n rows of `dim` numbers, `stride` apart, packed and transposed: (n_words, columns), zeros where there is no row.
 template <class W> struct Columns {
     typename W::Word *words;
     float *scale;
@@ -83,12 +87,12 @@ template <class W> struct Columns {
     Right<W> from(int first) const { return {words + int64_t(first) * n_words, n_words, columns - first}; }
 
     // `row` holds one row of numbers, `space` LANES rows of words.
-    void pack(const float *x, int n, int dim, float *row, typename W::Word *space) const {
+    void pack(const float *x, int n, int dim, int64_t stride, float *row, typename W::Word *space) const {
         const int padded = n_words * W::NUMBERS;
         for (int first = 0; first < columns; first += LANES) {
             for (int r = 0; r < LANES; ++r) {
                 const int kept = first + r < n ? dim : 0;
-                if (kept) std::memcpy(row, x + int64_t(first + r) * dim, kept * sizeof(float));
+                if (kept) std::memcpy(row, x + (first + r) * stride, kept * sizeof(float));
                 std::memset(row + kept, 0, (padded - kept) * sizeof(float));
                 scale[first + r] = pack_row<W>(row, padded, code_limit(padded), space + int64_t(r) * n_words);
             }

@@ -55,8 +55,15 @@ struct Product {
 struct Rows {
     const uint8_t *data;
     int64_t stride;  // bytes from row to row
-    bool floats;     // float32; else n_int8 numbers in blocks of Q8_0, and binary16 behind them
+    bool floats;     // float32; else n_int8 numbers as codes, and binary16 behind them
     int n_int8;
+    int group = 32;  // codes that share a scale
+
+    // Of a row: codes | a scale (binary16) per group | the sum of its codes (int16) per group | binary16.
+    int n_groups() const { return (n_int8 + group - 1) / group; }
+    int scales_at() const { return n_groups() * group; }
+    int sums_at() const { return n_groups() * (group + 2); }
+    int halves_at() const { return n_groups() * (group + 4); }
 };
 
 struct Attention {

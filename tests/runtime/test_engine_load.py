@@ -38,7 +38,8 @@ def test_pieces_carry_the_model_s_own_log_probability(bundle):
 
 
 def test_a_session_says_what_a_fresh_engine_says(bundle):
-    with Engine.load(bundle.path) as engine, engine.session() as session:
+    # In f16: of random weights, likely tokens are near ties, which int8 decides otherwise for a prompt cut otherwise.
+    with Engine.load(bundle.path, cache="f16") as engine, engine.session() as session:
         session.generate("The quick brown fox jumps", max_tokens=8, temperature=0).text()
         cached = session.generate("The quick brown dog sleeps", max_tokens=8, temperature=0)
         pieces = [piece.token_id for piece in cached]

@@ -28,7 +28,7 @@ def test_planned_bytes_are_those_of_the_export(tmp_path, architecture, quant):
 def test_the_cache_is_the_latent_one_and_no_longer_than_the_model_can_read():
     spec = spec_from_config(CONFIGS["deepseek2"])
     footprint = planned_footprint(spec, Recipe.named("int4"))
-    assert footprint.cache_bytes_per_token == 4 * (64 + 16) * 2  # layers, latent and rope, f16
+    assert footprint.cache_bytes_per_token == 4 * (64 + 2 * (2 + 2) + 2 * 16)  # layers; codes, scales and sums, rope
     assert footprint.context == spec.max_context == 512
     longer = dataclasses.replace(spec, max_context=163_840)
     assert planned_footprint(longer, Recipe.named("int4")).context == 4096

@@ -121,6 +121,23 @@ INLINE void columns4(const uint8_t *in, int64_t stride, I *out) {
     out[2] = (I)_mm512_unpacklo_epi64(third, fourth), out[3] = (I)_mm512_unpackhi_epi64(third, fourth);
 }
 
+// Products of four bytes without a sign and four with one, in each lane; for latent attention.
+struct ByteDots {
+    static constexpr int ZERO = 128, LARGEST = 255;  // of the bytes without a sign: what stands for 0, and the largest
+
+    static INLINE I dot(I total, I codes, I x) { return (I)_mm512_dpbusd_epi32((__m512i)total, (__m512i)codes, (__m512i)x); }
+
+    // A byte of each of four rows to a lane: of 64 columns, in the order of COLUMN_OF.
+    static INLINE void across(const uint8_t *const (&rows)[4], I *out) {
+        const __m512i a = _mm512_loadu_si512(rows[0]), b = _mm512_loadu_si512(rows[1]);
+        const __m512i c = _mm512_loadu_si512(rows[2]), d = _mm512_loadu_si512(rows[3]);
+        const __m512i ab = _mm512_unpacklo_epi8(a, b), cd = _mm512_unpacklo_epi8(c, d);
+        const __m512i ab_high = _mm512_unpackhi_epi8(a, b), cd_high = _mm512_unpackhi_epi8(c, d);
+        out[0] = (I)_mm512_unpacklo_epi16(ab, cd), out[1] = (I)_mm512_unpackhi_epi16(ab, cd);
+        out[2] = (I)_mm512_unpacklo_epi16(ab_high, cd_high), out[3] = (I)_mm512_unpackhi_epi16(ab_high, cd_high);
+    }
+};
+
 }  // namespace
 
 #include "runtime/native/isa/rows_abreast.hpp"

@@ -142,6 +142,22 @@ INLINE void columns4(const uint8_t *in, int64_t stride, I *out) {
     out[3] = (I)vcombine_u32(vget_high_u32(first.val[1]), vget_high_u32(second.val[1]));
 }
 
+// Products of four bytes and four others, in each lane; both have a sign. For latent attention.
+struct ByteDots {
+    static constexpr int ZERO = 0, LARGEST = 127;
+
+    static INLINE I dot(I total, I codes, I x) { return dot4(total, (uint8x16_t)codes, (int8x16_t)x); }
+
+    // A byte of each of four rows to a lane: of 16 columns.
+    static INLINE void across(const uint8_t *const (&rows)[4], I *out) {
+        const uint8x16x2_t ab = vzipq_u8(vld1q_u8(rows[0]), vld1q_u8(rows[1])), cd = vzipq_u8(vld1q_u8(rows[2]), vld1q_u8(rows[3]));
+        for (int i = 0; i < 2; ++i) {
+            const uint16x8x2_t both = vzipq_u16(vreinterpretq_u16_u8(ab.val[i]), vreinterpretq_u16_u8(cd.val[i]));
+            out[2 * i] = (I)both.val[0], out[2 * i + 1] = (I)both.val[1];
+        }
+    }
+};
+
 }  // namespace
 
 #if !defined(__ARM_FEATURE_MATMUL_INT8)

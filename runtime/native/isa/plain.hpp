@@ -108,6 +108,8 @@ INLINE void columns4(const uint8_t *in, int64_t stride, I *out) {
         for (int i = 0; i < LANES; ++i) out[j][i] = load<int32_t>(in + i * stride + 4 * j);
 }
 
+typedef void ByteDots;  // words do
+
 }  // namespace
 
 #include "runtime/native/isa/rows_abreast.hpp"

@@ -6,7 +6,7 @@
 
 #include "runtime/native/formats.hpp"
 //
-#include "runtime/native/attend.hpp"
+#include "runtime/native/attend_forms.hpp"
 #include "runtime/native/elementwise.hpp"
 #include "runtime/native/float_weights.hpp"
 #include "runtime/native/isa.hpp"

@@ -17,6 +17,7 @@ from sprat.devices.results import Work
 from sprat.errors import BackendError
 from sprat.runtime.backends.reference import ReferenceStream
 from sprat.runtime.backends.registry import LoadRequest
+from sprat.runtime.cache import storages
 from sprat.runtime.kernels import Kernels, ReferenceKernels
 from sprat.runtime.kernels.native import NativeKernels
 from sprat.runtime.kernels.rates import kernel_rates
@@ -86,7 +87,7 @@ class Tracer:
         self._rates = _Rates(rates[max(rates)], kernel_rates(kernels, backend))
         self._kernels = TracedKernels(kernels)
         model = load_model(request.spec, request.gguf, traced(self._kernels))
-        stream = ReferenceStream(model, request.context, None, storage="f16")
+        stream = ReferenceStream(model, request.context, None, storage=storages(request.spec)[0])
         self._subject = StreamSubject(stream, request.spec.vocab_size, batch)
 
     def trace(self, work: Work, label: str) -> TraceReport:

@@ -12,8 +12,7 @@ import pytest
 from published_configs import PUBLISHED
 
 from sprat.errors import ModelFileError, PromptError
-from sprat.quant.formats import get_format
-from sprat.runtime.cache import KVCache, LatentCache, widen
+from sprat.runtime.cache import KVCache, LatentCache, RowLayout, widen
 from sprat.runtime.hf_config import spec_from_config
 from sprat.runtime.spec import Architecture, MLASpec, ModelSpec, RopeSpec
 
@@ -146,16 +145,24 @@ def test_f16_halves_the_bytes_and_rounds_to_nearest(kind):
         np.testing.assert_array_equal(rows_of(exact).astype(np.float16), rows_of(rounded))
 
 
-def test_int8_latents_are_blocks_of_q8_0_and_their_rope_keys_float16():
+def test_int8_latents_share_scales_of_128_and_their_rope_keys_are_float16():
     spec = spec_from_config(PUBLISHED["DeepSeek-V2-Lite"])
     cache = LatentCache(spec.mla, 1, 4, "int8")
-    assert cache.nbytes == 4 * (512 // 32 * 34 + 64 * 2)  # 672 bytes a token and layer, of 1152 in f16
+    assert cache.nbytes == 4 * (512 + 4 * (2 + 2) + 64 * 2)  # 656 bytes a token and layer, of 1152 in f16
     rng = np.random.default_rng(0)
     latents, rope_keys = (rng.normal(size=(3, n)).astype(np.float32) for n in (512, 64))
     rows = widen(cache.append(0, latents, rope_keys))
-    q8_0 = get_format("Q8_0")
-    np.testing.assert_array_equal(rows[:, :512], q8_0.dequantize(q8_0.quantize(latents)))
+    steps = np.abs(latents.reshape(3, 4, 128)).max(axis=-1, keepdims=True) / 127
+    errors = (rows[:, :512] - latents).reshape(3, 4, 128)
+    assert (np.abs(errors) <= 0.5 * steps + 127 * steps * 2**-11).all()  # a code, and the scale in binary16
     np.testing.assert_array_equal(rows[:, 512:], rope_keys.astype(np.float16))
+
+
+def test_a_row_in_int8_holds_the_sums_of_its_codes():
+    layout = RowLayout("int8", 70, n_exact=6, group=32)
+    stored = layout.store(np.random.default_rng(0).normal(size=(5, 70)).astype(np.float32))
+    codes, sums = stored[:, :64].view(np.int8).reshape(5, 2, 32), np.ascontiguousarray(stored[:, 68:72]).view(np.int16)
+    np.testing.assert_array_equal(codes.sum(axis=-1, dtype=np.int16), sums)
 
 
 @both

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "runtime/native/kernels.hpp"
+#include "runtime/native/store_rows.hpp"
 
 using namespace sprat;
 
@@ -142,7 +143,7 @@ void check_layers(const Isa &isa, const Isa &plain, int n_threads) {
     const Matrix grouped_q = weight(1, 64, hidden, kept[7]);
     const GroupedAttention grouped{{gain.data(), 1e-6f}, &grouped_q, &kv, &kv, &output, nullptr, gain.data(), nullptr, 32, 0.2f};
     struct Storage { int64_t stride; bool floats; int n_int8; };
-    for (const Storage &storage : {Storage{4 * 70, true, 0}, Storage{2 * 70, false, 0}, Storage{80, false, 64}}) {
+    for (const Storage &storage : {Storage{4 * 70, true, 0}, Storage{2 * 70, false, 0}, Storage{84, false, 64}}) {
         const auto both = [&](const char *what, const auto &kernel) {
             std::vector<float> found(x), expected(x);
             std::vector<uint8_t> first(2 * (past + n) * 4 * 70), second(first);
@@ -191,12 +192,21 @@ int main() {
             auto q = numbers(size_t(n) * 70), floats = numbers(200 * 70);
             for (float &x : q) x *= 0.1f;  // scores as a model's: larger ones would blow up each rounding
             const auto halves = blocks(F16, 200, 70);
-            auto int8 = blocks(Q8_0, 200, 96);  // 102 bytes, of which rows of 64 numbers in int8 and 6 in binary16 take 80
-            for (int r = 0; r < 200; ++r) std::memcpy(&int8[r * 102 + 68], &halves[r * 140], 12);
+            std::vector<uint8_t> int8(200 * 84);  // 64 codes, two scales and sums, 6 numbers in binary16
+            const Rows int8_rows{int8.data(), 84, false, 64};
+            for (int r = 0; r < 200; ++r) store_row(int8_rows, r, &floats[r * 70], 70);
             const Rows floats_rows{reinterpret_cast<const uint8_t *>(floats.data()), 4 * 70, true, 0};
-            for (const Rows &rows : {floats_rows, Rows{halves.data(), 2 * 70, false, 0}, Rows{int8.data(), 102, false, 64}})
+            for (const Rows &rows : {floats_rows, Rows{halves.data(), 2 * 70, false, 0}, int8_rows})
                 compare("attention", *isas[i], attention(*isas[i], q, rows, n, 70, 33, 200),
                         attention(plain, q, rows, n, 70, 33, 200), rows.floats ? 2e-5f : 2e-3f);
+        }
+        for (int n : {1, 7, 40}) {  // latents of 256 numbers, in groups of 128, and 6 that rotate
+            auto q = numbers(size_t(n) * 262), floats = numbers(200 * 262);
+            for (float &x : q) x *= 0.05f;
+            std::vector<uint8_t> latents(200 * 276);
+            const Rows rows{latents.data(), 276, false, 256, 128};
+            for (int r = 0; r < 200; ++r) store_row(rows, r, &floats[r * 262], 262);
+            compare("latents", *isas[i], attention(*isas[i], q, rows, n, 262, 256, 199), attention(plain, q, rows, n, 262, 256, 199), 2e-2f);
         }
         for (int n_threads : {1, 3}) {
             check_set(*isas[i], plain, n_threads);

@@ -22,9 +22,9 @@ every_storage = pytest.mark.parametrize("storage", TOLERANCE)
 tokens, past = st.integers(1, 33), st.integers(0, 300)
 
 
-def stored(rows, storage, n_tokens, n_exact=0):
+def stored(rows, storage, n_tokens, n_exact=0, group=32):
     """Rows as a cache keeps them, and of those the first ``n_tokens``."""
-    layout = RowLayout(storage, rows.shape[-1], n_exact)
+    layout = RowLayout(storage, rows.shape[-1], n_exact, group)
     return layout.view(layout.store(rows.astype(np.float32))[..., :n_tokens, :])
 
 
@@ -61,6 +61,29 @@ def test_both_forms_of_latent_attention(isa, storage, n, past, heads, rank, nope
     expected = ReferenceKernels().mla_absorbed(q, rows, k_b, v_b, 0.4)
     for form in (kernels_of(isa).mla_absorbed, kernels_of(isa).mla_expanded):
         np.testing.assert_allclose(form(q, rows, k_b, v_b, 0.4), expected, atol=TOLERANCE[storage])
+
+
+@every_isa
+@given(
+    n=tokens,
+    past=past,
+    heads=st.integers(1, 20),
+    n_groups=st.integers(1, 4),
+    rope=st.integers(1, 40),
+    scale=st.sampled_from([0.01, 0.2, 1.0]),
+)
+@few
+def test_latents_in_groups_of_128_meet_queries_of_8_bits(isa, n, past, heads, n_groups, rope, scale):
+    rng, rank = np.random.default_rng(n + past), 128 * n_groups
+    q = rng.normal(size=(n, heads, 64 + 2 * rope)).astype(np.float32)
+    x = rng.normal(size=(past + n + 1, rank + 2 * rope)) * np.exp(rng.normal(size=(past + n + 1, 1)))
+    rows = stored(x, "int8", past + n, n_exact=2 * rope, group=128)
+    k_b = random_weight(rng, (heads, rank, 64), "F32")
+    v_b = random_weight(rng, (heads, 32, rank), "F32")
+    expected = ReferenceKernels().mla_absorbed(q, rows, k_b, v_b, scale / (64 + 2 * rope) ** 0.5)
+    found = kernels_of(isa).mla_absorbed(q, rows, k_b, v_b, scale / (64 + 2 * rope) ** 0.5)
+    # 8 bits of queries and weights. 0.017 was the most that was found, and 0.039 of the sharpest softmax here.
+    assert np.linalg.norm(found - expected) < (0.03 if scale < 1 else 0.08) * np.linalg.norm(expected)
 
 
 @every_isa
