@@ -59,8 +59,12 @@ void KernelSet::gate_and_up(const std::vector<Job> &jobs, const Input &input) {
         const int64_t row = pieces[i].row, n_rows = std::min(ROWS, job.width() - row);
         float *up = staging_[thread].get<float>(job.n_tokens * ROWS);
         float *gate = job.hidden + row;
-        product(*job.mlp.gate, job.slice, row, n_rows, input, job.tokens, job.n_tokens, gate, job.width(), thread);
-        product(*job.mlp.up, job.slice, row, n_rows, input, job.tokens, job.n_tokens, up, n_rows, thread);
+        const uint8_t *ups = job.mlp.up->at(job.slice, row);
+        const Piece &then = pieces[std::min(i + 1, int64_t(pieces.size()) - 1)];
+        const Job &next = jobs[then.job];
+        product(*job.mlp.gate, job.slice, row, n_rows, input, job.tokens, job.n_tokens, gate, job.width(), thread, ups);
+        product(*job.mlp.up, job.slice, row, n_rows, input, job.tokens, job.n_tokens, up, n_rows, thread,
+                next.mlp.gate->at(next.slice, then.row));
         for (int64_t t = 0; t < job.n_tokens; ++t, gate += job.width(), up += n_rows)
             isa_.silu_mul(gate, up, n_rows, gate);
     });
@@ -85,7 +89,10 @@ void KernelSet::down(const std::vector<Job> &jobs, int64_t n, float *out, int64_
         float *sums = staging_[thread].get<float>(2 * n * ROWS), *part = sums + n * ROWS;
         std::fill_n(sums, n * n_rows, 0.0f);
         for (const Job &job : jobs) {
-            product(*job.mlp.down, job.slice, row, n_rows, job.input, nullptr, job.n_tokens, part, n_rows, thread);
+            const Job &next = &job == &jobs.back() ? jobs.front() : *(&job + 1);
+            const int64_t then = &job == &jobs.back() ? row + ROWS : row;
+            product(*job.mlp.down, job.slice, row, n_rows, job.input, nullptr, job.n_tokens, part, n_rows, thread,
+                    next.mlp.down->at(next.slice, then));
             for (int64_t t = 0; t < job.n_tokens; ++t) {
                 float *to = sums + (job.tokens ? job.tokens[t] : t) * n_rows;
                 const float weight = job.weights ? job.weights[t] : 1.0f;

@@ -107,8 +107,11 @@ class KernelSet {
     void project_latents(const LatentAttention &layer, const float *x, int64_t n, float *q, float *kv);
     void choose(const Mixture &layer, const Input &input, int64_t n, int32_t *choice, float *weights);
     void add_experts(const Mixture &layer, const Input &input, float *x, int64_t n, const int32_t *choice, const float *weights);
+    // Some rows of a weight times some tokens; `next` are the rows that the thread wants afterwards, nullptr for the
+    // following ones.
     void product(const Matrix &weight, int64_t slice, int64_t row, int64_t n_rows, const Input &input,
-                 const int32_t *tokens, int64_t n_tokens, float *out, int64_t out_stride, int thread);
+                 const int32_t *tokens, int64_t n_tokens, float *out, int64_t out_stride, int thread,
+                 const uint8_t *next = nullptr);
     void mix(std::vector<Job> &jobs, const Input &input, int64_t n, float *out, bool add);
     void gate_and_up(const std::vector<Job> &jobs, const Input &input);
     void round_hidden(std::vector<Job> &jobs);

@@ -38,9 +38,11 @@ Input KernelSet::prepare(Buffer &buffer, const float *x, int64_t n, int64_t k, b
 }
 
 void KernelSet::product(const Matrix &weight, int64_t slice, int64_t row, int64_t n_rows, const Input &input,
-                        const int32_t *tokens, int64_t n_tokens, float *out, int64_t out_stride, int thread) {
+                        const int32_t *tokens, int64_t n_tokens, float *out, int64_t out_stride, int thread,
+                        const uint8_t *next) {
     Product p{};
-    p.weights = weight.data + (slice * weight.rows + row) * weight.row_bytes;
+    p.weights = weight.at(slice, row);
+    p.next = next ? next : p.weights + n_rows * weight.row_bytes;
     p.row_bytes = weight.row_bytes;
     p.n_rows = int(n_rows);
     p.input = &input;

@@ -112,11 +112,53 @@ template <class V, class Number> INLINE void spread(V numbers, Number *to) {
         for (int i = 0; i < LANES; ++i) to[i * ABREAST] = numbers[i];
 }
 
+// The panel that comes next, fetched line by line while tokens pass over this one: of many lines at once most are dropped,
+// and what the hardware fetches ahead ends with each row's 288 bytes.
+struct NextPanel {
+    const uint8_t *at;
+    size_t row_bytes;
+    int row_lines;
+};
+
+// The share of a tile of tokens first .. last - 1, spread over its blocks.
+class Fetcher {
+  public:
+    Fetcher(const NextPanel &panel, int first, int last, int n_tokens, int n_blocks)
+        : row_lines(panel.row_lines), skipped(panel.row_bytes - panel.row_lines * 64) {
+        const int n_lines = PANEL_ROWS * row_lines, line = first * n_lines / n_tokens;
+        left = last * n_lines / n_tokens - line;
+        per_block = (left + n_blocks - 1) / n_blocks;
+        at = panel.at + line / row_lines * panel.row_bytes + line % row_lines * 64;
+        in_row = row_lines - line % row_lines;
+    }
+
+    INLINE void step() {
+        for (int i = least(per_block, left); i > 0; --i, --left, at += 64) {
+            __builtin_prefetch(at);
+            if (--in_row == 0) at += skipped, in_row = row_lines;
+        }
+    }
+
+  private:
+    const uint8_t *at;
+    int row_lines, in_row, left, per_block;
+    int64_t skipped;
+};
+
+// Behind the last panel of a product comes the first of the one that the thread does next.
+template <class D> NextPanel next_panel(const Product &p, int row, int column) {
+    column += PANEL_COLUMNS;
+    if (column >= p.input->k) row += PANEL_ROWS, column = 0;
+    const uint8_t *rows = row < p.n_rows ? p.weights + row * p.row_bytes : p.next;
+    return {rows + column / 256 * D::group_bytes, p.row_bytes, (PANEL_COLUMNS / 256 * D::group_bytes + 63) / 64};
+}
+
 // Adds the panel's products with T tokens to their sums (T / ABREAST, PANEL_ROWS, ABREAST). Dot products start at
 // -bias * sum(q), so that the zero point costs nothing. STEPS dwords of codes share a scale: 8, or 4 in formats with
 // halves. Compiled for five kinds of format and not for each of nine.
 template <bool SIGNED, bool MIN, int STEPS, int BIAS_OF, int T>
-void panel_tile(const Product &p, const Panel &panel, int first_column, int n_columns, int first, float *sums) {
+void panel_tile(const Product &p, const Panel &panel, int first_column, int n_columns, int first, const NextPanel &ahead,
+                float *sums) {
     constexpr int G = ABREAST, N = T / G, V = PANEL_VECTORS * G, BLOCKS = PANEL_COLUMNS / (4 * STEPS);
     const int n_blocks = n_columns / (4 * STEPS);
     const int8_t *q[T], *next[T];
@@ -140,7 +182,9 @@ void panel_tile(const Product &p, const Panel &panel, int first_column, int n_co
         for (int v = 0; v < V; ++v) total[t][v] = load<F>(sums + (t * V + v) * LANES);
     const uint8_t *codes = panel.codes[0][0];
     const float *scale = panel.scale[0], *min = panel.min[0];
+    Fetcher fetcher(ahead, first, least(first + T, p.n_tokens), p.n_tokens, n_blocks);
     for (int b = 0; b < n_blocks; ++b) {
+        fetcher.step();
         I dot[N][V];
 #pragma GCC unroll 16
         for (int t = 0; t < N; ++t) {
@@ -173,24 +217,14 @@ void panel_tile(const Product &p, const Panel &panel, int first_column, int n_co
         for (int v = 0; v < V; ++v) store(sums + (t * V + v) * LANES, total[t][v]);
 }
 
-// The columns of the panel that comes next are fetched while tokens pass over this one, a few rows per tile: what the
-// hardware fetches ahead ends with each row's 288 bytes.
-template <class D> void prefetch(const Product &p, int row, int column, int begin, int end) {
-    if (column >= p.input->k) row += PANEL_ROWS, column = 0;
-    for (int r = row + begin; r < least(row + end, p.n_rows); ++r) {
-        const uint8_t *w = p.weights + r * p.row_bytes + column / 256 * D::group_bytes;
-        for (int at = 0; at < PANEL_COLUMNS / 256 * D::group_bytes; at += 64) __builtin_prefetch(w + at, 0, 2);
-    }
-}
-
 // Tiles of T tokens, then narrower ones. The last may hold a token twice: its second sums are not stored.
 template <class D, int T> void panel_tiles(const Product &p, const Panel &panel, int row, int column, float *sums, int t) {
     const int n_columns = least(p.input->k - column, PANEL_COLUMNS);
+    const NextPanel ahead = next_panel<D>(p, row, column);
     for (; t < p.n_tokens - (T > 2 ? T - 2 : 0); t += T) {
         if (column + PANEL_COLUMNS >= p.input->k)  // results are about to be stored, each to a page of its own
             for (int i = t; i < least(t + T, p.n_tokens); ++i) __builtin_prefetch(p.out + i * p.out_stride + row, 1);
-        prefetch<D>(p, row, column + PANEL_COLUMNS, t * PANEL_ROWS / p.n_tokens, (t + T) * PANEL_ROWS / p.n_tokens);
-        panel_tile<D::is_signed, D::has_min, D::halves ? 4 : 8, BIAS<D>, T>(p, panel, column, n_columns, t, sums + t * PANEL_ROWS);
+        panel_tile<D::is_signed, D::has_min, D::halves ? 4 : 8, BIAS<D>, T>(p, panel, column, n_columns, t, ahead, sums + t * PANEL_ROWS);
     }
     if constexpr (T > 2) panel_tiles<D, T - 2>(p, panel, row, column, sums, t);
 }

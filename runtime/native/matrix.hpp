@@ -18,6 +18,8 @@ struct Matrix {
     int64_t n_slices;  // experts or heads stacked; 1 for a plain matrix
     int64_t rows, cols;
     size_t row_bytes;
+
+    const uint8_t *at(int64_t slice, int64_t row) const { return data + (slice * rows + row) * row_bytes; }
 };
 
 // Activations rounded to int8, 32 numbers to a scale: x = d * q. One record per token, so that a tile of tokens needs
@@ -41,6 +43,7 @@ struct Input {
 // Some rows of a weight, times some tokens: out[i * out_stride + r] = row r . token tokens[i].
 struct Product {
     const uint8_t *weights;
+    const uint8_t *next;  // the rows that this thread wants afterwards: fetched meanwhile, never read here
     size_t row_bytes;
     int n_rows;
     const Input *input;

@@ -66,7 +66,7 @@ std::vector<float> product(const Isa &isa, const Isa &rounding, Format format, c
     const Input input{x.data(), k, {records.data(), padded}};
     for (int t = 0; t < n; ++t) rounding.quantize(x.data() + t * k, k, input.quantized, t);
     Product p{};
-    p.weights = weights.data(), p.row_bytes = weights.size() / rows, p.n_rows = rows, p.input = &input;
+    p.weights = p.next = weights.data(), p.row_bytes = weights.size() / rows, p.n_rows = rows, p.input = &input;
     p.n_tokens = n, p.out = out.data(), p.out_stride = rows;
     p.scratch = scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64);
     isa.product[format](p);
