@@ -27,7 +27,7 @@ static inline int64_t pad_to(int64_t n, int64_t multiple) { return (n + multiple
 
 constexpr int LARGEST_PANEL = 32;  // rows; many_tokens.hpp
 
-// A panel of 512 columns, with room to unpack it, and the sums of all tokens; see many_tokens.hpp.
+// A panel of 1024 columns, with room to unpack it, and the sums of all tokens; see many_tokens.hpp.
 static inline size_t product_scratch_bytes(int64_t n_tokens) { return 64 * 1024 + (n_tokens + 8) * LARGEST_PANEL * sizeof(float); }
 
 }  // namespace sprat
