@@ -77,6 +77,7 @@ class Engine:
         force: bool = False,
         cache: Storage | None = None,
         deterministic: bool = False,
+        exact: bool = False,
     ) -> Self:
         """Load a bundle, a GGUF or an ONNX model; it is refused before anything large is read if it does not fit.
 
@@ -93,6 +94,8 @@ class Engine:
                 replaces the device's. By default keys and values are kept in f16 and latents in int8.
             deterministic: only a backend that gives the same bits for the same tokens at every run. The native one
                 always does, with any number of threads; a prompt that is cut otherwise differs by roundings.
+            exact: let the native backend round nothing on the way: activations in two digits of int8 instead of one, a
+                cache in float32. Prompts take about twice as long, and the cache twice the bytes or more.
 
         Raises:
             InputError: the model, the device or a limit cannot be used; see :mod:`sprat.errors` for the kinds.
@@ -109,8 +112,9 @@ class Engine:
             memory_bytes=limits.memory_bytes,
             streams=limits.streams,
             cores=limits.cores,
-            cache=cache or limits.cache,
+            cache=cache or (None if exact else limits.cache),
             deterministic=deterministic,
+            exact=exact,
         )
         choice = choose(backend, request)
         tokenizer = model.tokenizer()

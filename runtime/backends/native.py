@@ -28,9 +28,8 @@ class NativeLoader(BackendLoader, name="native", preference=10):
     def footprint(self, request: LoadRequest) -> Footprint:
         """The cache that was asked for, and one chunk's activations."""
         spec = request.spec
-        cache = request.cache or storages(spec)[0]
         whole = request.footprint(cache_number_bytes=0, buffer_bytes=native_buffer_bytes(spec))
-        return replace(whole, cache_bytes_per_token=cache_bytes_per_token(spec, cache))
+        return replace(whole, cache_bytes_per_token=cache_bytes_per_token(spec, _cache(request)))
 
     def obstacle(self, request: LoadRequest) -> SpratError | None:
         """No native core, or a format that it does not know."""
@@ -44,8 +43,13 @@ class NativeLoader(BackendLoader, name="native", preference=10):
     def load(self, request: LoadRequest) -> NativeBackend:
         """Nothing is read before it is used."""
         readahead = ExpertReadahead(request.gguf) if request.streams and request.spec.moe else None
-        kernels = NativeKernels(request.n_threads, cores=request.cores[1:])  # the caller stays unpinned
-        return NativeBackend(request.spec, request.gguf, kernels, readahead, request.cache)
+        # The caller stays unpinned.
+        kernels = NativeKernels(request.n_threads, cores=request.cores[1:], exact=request.exact)
+        return NativeBackend(request.spec, request.gguf, kernels, readahead, _cache(request))
+
+
+def _cache(request: LoadRequest) -> Storage:
+    return request.cache or ("f32" if request.exact else storages(request.spec)[0])
 
 
 class NativeBackend:

@@ -53,6 +53,7 @@ class LoadRequest:
     memory_bytes: int | None = None  # hard budget; None for what the machine has
     cache: Storage | None = None  # what the cache keeps, where a backend has the choice; None for its own
     deterministic: bool = False  # only a backend that gives the same bits at every run
+    exact: bool = False  # activations and caches at full precision, where a backend has the choice
     cores: tuple[int, ...] = ()  # to keep threads on; none leaves them to the system
     streams: bool = False  # the experts are larger than memory, and come and go with the mapped file
 

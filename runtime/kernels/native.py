@@ -49,17 +49,27 @@ class NativeKernels:
         n_threads: threads that compute, the caller's included; ``None`` for one per core.
         isa: an instruction set of :func:`instruction_sets`; ``None`` for ``$SPRAT_ISA``, or else the best.
         cores: cores to pin the threads after the first to; empty leaves them to the system.
+        exact: products with block formats take activations in two digits of int8 instead of one. Twice the arithmetic,
+            and what is left of the rounding is what float32 leaves.
 
     Raises:
         BackendError: the native core is not built, or the processor lacks the instruction set.
     """
 
-    def __init__(self, n_threads: int | None = None, isa: str | None = None, cores: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        n_threads: int | None = None,
+        isa: str | None = None,
+        cores: Sequence[int] = (),
+        *,
+        exact: bool = False,
+    ) -> None:
         self._core = _loaded_core()
         name = isa or os.environ.get("SPRAT_ISA", "") or instruction_sets()[0]
         if name not in instruction_sets():
             raise BackendError(unknown_name("instruction set", name, instruction_sets()))
-        self._set = self._core.KernelSet(name, n_threads or len(os.sched_getaffinity(0)), list(cores))
+        n_digits = 2 if exact else 1
+        self._set = self._core.KernelSet(name, n_threads or len(os.sched_getaffinity(0)), list(cores), n_digits)
         self._bound = Bindings(self._core)
 
     @property

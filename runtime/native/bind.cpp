@@ -177,10 +177,10 @@ void bind_kernels(nb::module_ &m) {
     const auto out = nb::arg("out").noconvert();
     nb::class_<KernelSet> kernels(m, "KernelSet", "The kernels of one instruction set over a thread pool of their own.");
     kernels.def("__init__",
-             [](KernelSet *at, const std::string &isa, int n_threads, const std::vector<int> &cores) {
-                 new (at) KernelSet(isa_called(isa), n_threads, cores);
+             [](KernelSet *at, const std::string &isa, int n_threads, const std::vector<int> &cores, int n_digits) {
+                 new (at) KernelSet(isa_called(isa), n_threads, cores, n_digits);
              },
-             "isa"_a, "n_threads"_a, "cores"_a)
+             "isa"_a, "n_threads"_a, "cores"_a, "n_digits"_a)
         .def_prop_ro("isa", [](const KernelSet &set) { return set.isa().name; })
         .def_prop_ro("n_threads", &KernelSet::n_threads)
         .def("read", &read_all, "packed"_a)

@@ -25,7 +25,9 @@ class Buffer {
 
 class KernelSet {
   public:
-    KernelSet(const Isa &isa, int n_threads, const std::vector<int> &cores) : isa_(isa), pool_(n_threads, cores) {}
+    // With two digits, products take activations in int8 and then what that left of them: 15 bits in all, twice the work.
+    KernelSet(const Isa &isa, int n_threads, const std::vector<int> &cores, int n_digits = 1)
+        : isa_(isa), pool_(n_threads, cores), n_digits_(n_digits) {}
 
     const Isa &isa() const { return isa_; }
     int n_threads() const { return pool_.n_threads(); }
@@ -96,6 +98,9 @@ class KernelSet {
         });
     }
     Input prepare(Buffer &buffer, const float *x, int64_t n, int64_t k, bool quantized);
+    // Room for n tokens' records, and the rounding of one.
+    Input records(Buffer &buffer, const float *x, int64_t n, int64_t k);
+    void round(const Input &input, int64_t t);
     // Rows of x, normalised; rounded too if wanted.
     Input normed(const Norm &norm, const float *x, int64_t n, int64_t k, bool quantized);
     Input normed(const Mixture &layer, const float *x, int64_t n);
@@ -120,9 +125,11 @@ class KernelSet {
 
     const Isa &isa_;
     Pool pool_;
+    const int n_digits_;
     Buffer inputs_, hidden_, routed_inputs_, shared_inputs_, queries_, partial_, mixed_;
     Buffer normed_, projected_, attended_, scores_, choice_, weights_;  // between the steps of a layer
-    std::vector<Buffer> staging_{size_t(pool_.n_threads())};
+    Buffer left_;  // of activations, by their first digits
+    std::vector<Buffer> staging_{size_t(pool_.n_threads())}, second_sums_{size_t(pool_.n_threads())};
 };
 
 }  // namespace sprat

@@ -26,15 +26,33 @@ uint8_t *Buffer::bytes(size_t n) {
 }
 
 Input Input::from(int64_t first) const {
-    return {x + first * k, k, {quantized.records + first * quantized.k_padded * 3 / 2, quantized.k_padded}};
+    return {x + first * k, k, {quantized.records + first * quantized.k_padded * 3 / 2, quantized.k_padded}, second};
+}
+
+Input KernelSet::records(Buffer &buffer, const float *x, int64_t n, int64_t k) {
+    const int64_t k_padded = pad_to(k, 256);
+    if (n_digits_ > 1) left_.get<float>(n * k);
+    return {x, k, {buffer.get<uint8_t>(n_digits_ * n * k_padded * 3 / 2), k_padded}, n_digits_ > 1 ? n : 0};
+}
+
+void KernelSet::round(const Input &input, int64_t t) {
+    const int64_t k = input.k, k_padded = input.quantized.k_padded;
+    const float *x = input.x + t * k;
+    isa_.quantize(x, k, input.quantized, t);
+    if (!input.second) return;
+    const uint8_t *record = input.quantized.records + t * k_padded * 3 / 2;
+    const int8_t *q = reinterpret_cast<const int8_t *>(record);
+    const float *d = reinterpret_cast<const float *>(record + k_padded);
+    float *left = left_.get<float>(input.second * k) + t * k;
+    for (int64_t i = 0; i < k; ++i) left[i] = x[i] - d[i / 32] * float(q[i]);
+    isa_.quantize(left, k, input.quantized, t + input.second);
 }
 
 Input KernelSet::prepare(Buffer &buffer, const float *x, int64_t n, int64_t k, bool quantized) {
     if (!quantized) return {x, k, {}};
-    const int64_t k_padded = pad_to(k, 256);
-    const Quantized q{buffer.get<uint8_t>(n * k_padded * 3 / 2), k_padded};
-    each_token(n, k, [&](int64_t t) { isa_.quantize(x + t * k, k, q, t); });
-    return {x, k, q};
+    const Input input = records(buffer, x, n, k);
+    each_token(n, k, [&](int64_t t) { round(input, t); });
+    return input;
 }
 
 void KernelSet::product(const Matrix &weight, int64_t slice, int64_t row, int64_t n_rows, const Input &input,
@@ -52,6 +70,12 @@ void KernelSet::product(const Matrix &weight, int64_t slice, int64_t row, int64_
     p.out_stride = out_stride;
     p.scratch = pool_.scratch(thread, product_scratch_bytes(n_tokens));
     isa_.product[weight.format](p);
+    if (!input.second || !wants_quantized(weight)) return;
+    const Input second = input.from(input.second);
+    p.input = &second, p.out = second_sums_[thread].get<float>(n_tokens * n_rows), p.out_stride = n_rows;
+    isa_.product[weight.format](p);
+    for (int64_t t = 0; t < n_tokens; ++t)
+        for (int64_t r = 0; r < n_rows; ++r) out[t * out_stride + r] += p.out[t * n_rows + r];
 }
 
 void KernelSet::project(std::initializer_list<Part> parts, const Input &input, int64_t n) {
@@ -103,14 +127,13 @@ void KernelSet::rms_norm(const float *x, const float *gain, float eps, int64_t n
 }
 
 Input KernelSet::normed(const Norm &norm, const float *x, int64_t n, int64_t k, bool quantized) {
-    const int64_t k_padded = pad_to(k, 256);
     float *to = normed_.get<float>(n * k);
-    const Quantized q{quantized ? inputs_.get<uint8_t>(n * k_padded * 3 / 2) : nullptr, k_padded};
+    const Input input = quantized ? records(inputs_, to, n, k) : Input{to, k, {}};
     each_token(n, k, [&](int64_t t) {
         isa_.rms_norm(x + t * k, norm.gain, norm.eps, k, to + t * k);
-        if (quantized) isa_.quantize(to + t * k, k, q, t);
+        if (quantized) round(input, t);
     });
-    return {to, k, q};
+    return input;
 }
 
 }  // namespace sprat

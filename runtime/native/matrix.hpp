@@ -35,6 +35,7 @@ struct Input {
     const float *x;  // (n, k)
     int64_t k;
     Quantized quantized;  // empty when only float weights meet this input
+    int64_t second = 0;   // records from a token's own to that of its second digits, what the first ones left; 0 for none
 
     // The same from token `first` on.
     Input from(int64_t first) const;

@@ -12,6 +12,7 @@ from sprat.runtime.gguf import GGUFFile
 from sprat.runtime.gguf_metadata import spec_from_metadata
 from sprat.runtime.hf_config import spec_from_config
 from sprat.runtime.kernels import ReferenceKernels
+from sprat.runtime.kernels.native import NativeKernels
 from sprat.runtime.models import load_model
 
 pytestmark = needs_native
@@ -85,6 +86,18 @@ def test_logits_do_not_depend_on_the_number_of_threads(family):
     np.testing.assert_allclose(three, one, atol=1e-5)
 
 
+@every_isa
+@every_spec
+@pytest.mark.parametrize("format_name", ["Q8_0", "Q4_0"])
+def test_exact_kernels_round_nothing_that_float32_keeps(isa, family, format_name):
+    weights = MemoryWeights.random(SPECS[family], format_name)
+    exact = load_model(SPECS[family], weights, NativeKernels(2, isa, exact=True))
+    reference = load_model(SPECS[family], weights, ReferenceKernels())
+    tokens = np.random.default_rng(0).integers(0, 200, 40)
+    for steps in (None, [1] * 40):
+        assert mean_kld(all_logits(reference, tokens), all_logits(exact, tokens, steps)) < 1e-7
+
+
 class RoundedReference(ReferenceKernels):
     """The reference with what native products do on purpose: activations in int8 where weights are in blocks."""
 
@@ -102,5 +115,7 @@ def test_a_real_model_diverges_as_far_as_activations_in_int8_make_it(isa, smollm
             all_logits(load_model(spec, file, kernels), tokens)
             for kernels in (ReferenceKernels(), RoundedReference(), kernels_of(isa))
         )
+        in_two_digits = all_logits(load_model(spec, file, NativeKernels(2, isa, exact=True)), tokens)
     # The two round at other places as soon as one number falls to the other side, so they are compared in size.
     assert mean_kld(exact, native) < 1.5 * mean_kld(exact, also_rounded) < 1.5e-2
+    assert mean_kld(exact, in_two_digits) < 1e-6
