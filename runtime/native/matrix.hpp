@@ -55,7 +55,7 @@ struct Product {
     uint8_t *scratch;  // product_scratch_bytes(n_tokens), 64-byte aligned, of one thread
 };
 
-// Flash attention of packed queries over cache rows; see attend.hpp.
+// Flash attention of packed queries over cache rows; see attend_forms.hpp.
 struct Rows {
     const uint8_t *data;
     int64_t stride;  // bytes from row to row

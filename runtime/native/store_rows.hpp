@@ -1,4 +1,4 @@
-// Writing what attend.hpp reads: rows of a cache, as runtime/cache/rows.py keeps them.
+// Writing what attention reads: rows of a cache, as runtime/cache/rows.py keeps them.
 #pragma once
 
 #include "runtime/native/matrix.hpp"
