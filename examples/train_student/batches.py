@@ -23,14 +23,14 @@ __all__ = ["TASKS", "Batch", "BatchMaker", "Document"]
 
 TASKS = ("arithmetic", "home", "prose")
 ROWS, ROW_LENGTH = 16, 256
+NO_TARGET = -100
+"""The target where there is none; torch's cross entropy passes over it."""
 _POOL = 48
-_HEAD_ROWS = 512
-"""The output head's rows are rounded up to a multiple of this: few matrix shapes, see `grouped.py`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One exchange in tokens; only those from `answer_at` on are learnt."""
+    """One exchange in tokens; the answer, reasoning included, begins at `answer_at`."""
 
     tokens: list[int]
     answer_at: int
@@ -39,12 +39,14 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`tokens`, `positions`, `documents`: (rows, n). `wanted`, `targets`, `tasks`: (m,), task -1 for padding."""
+    """All (rows, n). `documents` is -1 in padding; `tasks` is the task of tokens that foretell an answer, else -1.
+
+    The question's tokens are targets too: who foretells a story's next word has understood the words before it.
+    """
 
     tokens: Tensor
     positions: Tensor
     documents: Tensor
-    wanted: Tensor
     targets: Tensor
     tasks: Tensor
 
@@ -53,7 +55,7 @@ class BatchMaker:
     """Draws problems, encodes and packs them."""
 
     def __init__(self, tokenizer: Tokenizer, texts: list[Problem]) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._texts = texts
         self._pad: int = tokenizer.token_to_id(PAD)
 
@@ -69,8 +71,8 @@ class BatchMaker:
 
     def encode(self, problem: Problem, task: int) -> Document:
         """One problem as the chat template and the model's answer spell it."""
-        prompt = self._tokenizer.encode(chat_prompt(problem.prompt), add_special_tokens=False).ids
-        answer = self._tokenizer.encode(completion(problem.reasoning, problem.answer), add_special_tokens=False).ids
+        prompt = self.tokenizer.encode(chat_prompt(problem.prompt), add_special_tokens=False).ids
+        answer = self.tokenizer.encode(completion(problem.reasoning, problem.answer), add_special_tokens=False).ids
         return Document((prompt + answer)[: ROW_LENGTH + 1], len(prompt), task)
 
     def _documents(self, step: int) -> Iterator[Document]:
@@ -90,9 +92,8 @@ class BatchMaker:
         tokens = torch.full((len(rows), ROW_LENGTH), self._pad)
         positions = torch.zeros_like(tokens)
         documents = torch.full_like(tokens, -1)
-        wanted: list[int] = []
-        targets: list[int] = []
-        tasks: list[int] = []
+        targets = torch.full_like(tokens, NO_TARGET)
+        tasks = torch.full_like(tokens, -1)
         for r, row in enumerate(rows):
             at = 0
             for d, document in enumerate(row):
@@ -100,20 +101,10 @@ class BatchMaker:
                 tokens[r, at : at + n] = torch.tensor(document.tokens[:-1])
                 positions[r, at : at + n] = torch.arange(n)
                 documents[r, at : at + n] = d
-                learnt = range(document.answer_at, n + 1)
-                wanted += [r * ROW_LENGTH + at + i - 1 for i in learnt]
-                targets += [document.tokens[i] for i in learnt]
-                tasks += [document.task] * len(learnt)
+                targets[r, at : at + n] = torch.tensor(document.tokens[1:])
+                tasks[r, at + document.answer_at - 1 : at + n] = document.task
                 at += n
-        missing = -len(wanted) % _HEAD_ROWS
-        return Batch(
-            tokens,
-            positions,
-            documents,
-            torch.tensor(wanted + [0] * missing),
-            torch.tensor(targets + [0] * missing),
-            torch.tensor(tasks + [-1] * missing),
-        )
+        return Batch(tokens, positions, documents, targets, tasks)
 
 
 def _take_row(pool: list[Document]) -> list[Document]:

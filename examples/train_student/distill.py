@@ -9,12 +9,12 @@ from __future__ import annotations
 import itertools
 import json
 import random
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from plain_style import SHOWN, clean, in_common_words
 from teacher_model import Teacher
 from torch import Tensor
 
@@ -24,20 +24,16 @@ from sprat.demo.tasks.split import Problem, Split
 __all__ = ["plan_batches", "read_texts", "write_texts"]
 
 TEXTS_PER_BATCH = 256
-MAX_NEW_TOKENS = 112
+MAX_NEW_TOKENS = 64
 MAX_QUESTION_TOKENS = 48
-TEMPERATURE = 0.8
-MIN_P = 0.05
+TEMPERATURE = 0.7
+MIN_P = 0.1
 """Tokens less likely than this share of the likeliest are never drawn."""
 
 _CHAT = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 _END = "<|im_end|>"
-_SENTENCE = re.compile(r".+?[.!?](?=\s|$)", re.DOTALL)
-_PLAIN = re.compile(r"[A-Za-z0-9 ,.;:!?'()%\"-]+")
-_MODEL_TALK = re.compile(
-    r"\bAI\b|[Ll]anguage model|\bAs an\b|I'm sorry|I cannot|[Hh]ere('s| is| are)\b|^Sure\b|\b[Pp]aragraph|\bsentences"
-)
-_SPELLING = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": "-", "é": "e", "è": "e", "*": ""})
+_BEGINNING = "".join(f"{_CHAT.format(question)}{answer}{_END}\n" for question, answer in SHOWN)
+"""The same before every question, so the teacher reads it once."""
 
 
 def plan_batches(teacher: Teacher, n_texts: int) -> list[list[str]]:
@@ -70,10 +66,11 @@ def _question_tokens(teacher: Teacher, question: str) -> list[int]:
 def write_texts(teacher: Teacher, batches: list[list[str]], folder: Path, report: Callable[[int, int], None]) -> None:
     """Sample every batch that `folder` does not hold yet; `report(done, total)` after each."""
     folder.mkdir(parents=True, exist_ok=True)
+    beginning = _read_beginning(teacher)
     for index, questions in enumerate(batches):
         path = folder / f"{index:04d}.jsonl"
         if not path.exists():
-            answers = _sample(teacher, questions, seed=index)
+            answers = _sample(teacher, beginning, questions, seed=index)
             rows = [json.dumps({"prompt": q, "answer": a}) for q, a in zip(questions, answers, strict=True)]
             partial = path.with_suffix(".partial")
             partial.write_text("\n".join(rows) + "\n", encoding="utf-8")
@@ -82,7 +79,16 @@ def write_texts(teacher: Teacher, batches: list[list[str]], folder: Path, report
 
 
 @torch.inference_mode()
-def _sample(teacher: Teacher, questions: list[str], seed: int) -> list[str]:
+def _read_beginning(teacher: Teacher) -> Tensor:
+    """The cache after `_BEGINNING`, of one text."""
+    tokens = torch.tensor([teacher.tokenizer.encode(_BEGINNING).ids])
+    cache = teacher.new_cache(1, tokens.shape[1])
+    teacher.forward(tokens, cache, 0, beginning=teacher.new_cache(1, 0))
+    return cache
+
+
+@torch.inference_mode()
+def _sample(teacher: Teacher, beginning: Tensor, questions: list[str], seed: int) -> list[str]:
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.tensor([_question_tokens(teacher, question) for question in questions])
     cache = teacher.new_cache(len(questions), MAX_QUESTION_TOKENS + MAX_NEW_TOKENS)
@@ -90,7 +96,7 @@ def _sample(teacher: Teacher, questions: list[str], seed: int) -> list[str]:
     ended = torch.zeros(len(questions), dtype=torch.bool)
     position, drawn = 0, []
     for _ in range(MAX_NEW_TOKENS):
-        logits = teacher.forward(tokens, cache, position)
+        logits = teacher.forward(tokens, cache, position, beginning)
         position += tokens.shape[1]
         tokens = _draw(logits.float(), generator)[:, None]
         drawn.append(tokens)
@@ -118,7 +124,7 @@ def _until(end: int, row: list[int], teacher: Teacher) -> str:
 
 
 def read_texts(folder: Path) -> list[Problem]:
-    """The usable answers of all batches in `folder`, each cut to whole sentences."""
+    """The usable answers of all batches in `folder`, each cut to whole sentences in common words."""
     texts = []
     for path in sorted(folder.glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -126,28 +132,4 @@ def read_texts(folder: Path) -> list[Problem]:
             answer = clean(row["answer"])
             if answer is not None:
                 texts.append(Problem(prompt=row["prompt"], answer=answer, kind="prose"))
-    return texts
-
-
-def clean(answer: str) -> str | None:
-    """One paragraph of up to six whole sentences in plain characters, or None when `answer` is no such thing.
-
-    >>> clean('A lamp gives light. It stands on a table. It is')
-    'A lamp gives light. It stands on a table.'
-    """
-    paragraph = " ".join(answer.translate(_SPELLING).split())
-    sentences = _before_repetition([found.strip() for found in _SENTENCE.findall(paragraph)][:6])
-    text = " ".join(sentences)
-    usable = len(text.split()) >= 10 and _PLAIN.fullmatch(text) and not _MODEL_TALK.search(text)
-    return text if usable else None
-
-
-def _before_repetition(sentences: list[str]) -> list[str]:
-    """The sentences before the first that begins like an earlier one: there the teacher starts to loop."""
-    openings: set[str] = set()
-    for n, sentence in enumerate(sentences):
-        opening = " ".join(sentence.split()[:4])
-        if opening in openings:
-            return sentences[:n]
-        openings.add(opening)
-    return sentences
+    return in_common_words(texts)

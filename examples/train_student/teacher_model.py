@@ -45,15 +45,18 @@ class Teacher:
     rms_norm_eps: float
 
     def new_cache(self, n_texts: int, length: int) -> Tensor:
-        """Keys and values of all layers: (layer, 2, text, kv head, position, head_dim)."""
-        return torch.zeros(len(self.layers), 2, n_texts, self.n_kv_heads, length, self.head_dim, dtype=torch.bfloat16)
+        """Keys and values of all layers: (layer, 2, kv head, text, position, head_dim)."""
+        return torch.zeros(len(self.layers), 2, self.n_kv_heads, n_texts, length, self.head_dim, dtype=torch.bfloat16)
 
-    def forward(self, tokens: Tensor, cache: Tensor, start: int) -> Tensor:
-        """Logits (text, vocabulary) after the last of `tokens` (text, n), which begin at position `start`."""
-        cos, sin = self._rotation(start, tokens.shape[1])
+    def forward(self, tokens: Tensor, cache: Tensor, start: int, beginning: Tensor) -> Tensor:
+        """Logits (text, vocabulary) after the last of `tokens` (text, n), which go to row `start` of `cache`.
+
+        `beginning` is the full cache of one text that all texts begin with, maybe of no token.
+        """
+        cos, sin = self._rotation(beginning.shape[-2] + start, tokens.shape[1])
         x = self.embedding[tokens]
-        for layer, kv in zip(self.layers, cache, strict=True):
-            x = x + self._attend(layer, self._norm(x, layer.attn_norm), kv, start, cos, sin)
+        for layer, kv, shared in zip(self.layers, cache, beginning, strict=True):
+            x = x + self._attend(layer, self._norm(x, layer.attn_norm), kv, shared, start, cos, sin)
             gate, up = F.linear(self._norm(x, layer.ffn_norm), layer.gate_up).chunk(2, dim=-1)
             x = x + F.linear(F.silu(gate) * up, layer.ffn_down)
         return F.linear(self._norm(x[:, -1], self.output_norm), self.embedding)
@@ -66,21 +69,33 @@ class Teacher:
         angle = torch.arange(start, start + n)[:, None] * inverse
         return angle.cos().bfloat16(), angle.sin().bfloat16()
 
-    def _attend(self, layer: _Layer, x: Tensor, kv: Tensor, start: int, cos: Tensor, sin: Tensor) -> Tensor:
+    def _attend(
+        self, layer: _Layer, x: Tensor, kv: Tensor, shared: Tensor, start: int, cos: Tensor, sin: Tensor
+    ) -> Tensor:
         texts, n, _ = x.shape
         heads = (self.n_heads, self.n_kv_heads, self.n_kv_heads)
-        parts = F.linear(x, layer.qkv).view(texts, n, -1, self.head_dim).transpose(1, 2).split(heads, dim=1)
+        parts = F.linear(x, layer.qkv).view(texts, n, -1, self.head_dim).permute(2, 0, 1, 3).split(heads)
         end = start + n
         kv[0][:, :, start:end] = _rotate(parts[1], cos, sin)
         kv[1][:, :, start:end] = parts[2]
-        # Heads that share keys become more query rows of one head: no copy of the cache per head.
-        query = _rotate(parts[0], cos, sin).reshape(texts, self.n_kv_heads, -1, self.head_dim)
+        # (kv head, text, heads that share it and their tokens, head_dim): no copy of the cache per head.
+        query = _rotate(parts[0], cos, sin).unflatten(0, (self.n_kv_heads, -1)).transpose(1, 2).flatten(2, 3)
         # Always the whole cache, masked: one matrix shape for all steps, since each new one costs a kernel build.
-        scores = query @ kv[0].transpose(-1, -2) * self.head_dim**-0.5
+        own = query @ kv[0].transpose(-1, -2)
         reach = torch.arange(start, end)[:, None] >= torch.arange(kv.shape[-2])
-        scores = scores.masked_fill(~reach.repeat(self.n_heads // self.n_kv_heads, 1), -torch.inf)
-        mixed = (scores.softmax(-1) @ kv[1]).reshape(texts, self.n_heads, n, self.head_dim)
-        return F.linear(mixed.transpose(1, 2).reshape(texts, n, -1), layer.attn_output)
+        own = own.masked_fill(~reach.repeat(self.n_heads // self.n_kv_heads, 1), -torch.inf)
+        # What all texts share is one product for all of them, read once.
+        first = _for_all_texts(query, shared[0].transpose(-1, -2))
+        weights = (torch.cat((first, own), dim=-1) * self.head_dim**-0.5).softmax(-1)
+        n_shared = first.shape[-1]
+        mixed = weights[..., n_shared:] @ kv[1] + _for_all_texts(weights[..., :n_shared], shared[1])
+        mixed = mixed.unflatten(2, (-1, n)).permute(1, 3, 0, 2, 4)  # (text, n, kv head, heads that share it, head_dim)
+        return F.linear(mixed.reshape(texts, n, -1), layer.attn_output)
+
+
+def _for_all_texts(x: Tensor, shared: Tensor) -> Tensor:
+    """``x (kv head, text, rows, k)`` times ``shared (kv head, 1, k, m)``, as one product per head."""
+    return (x.flatten(1, 2) @ shared[:, 0]).unflatten(1, x.shape[1:3])
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from batches import TASKS, Batch
+from batches import NO_TARGET, TASKS, Batch
 from muon import Muon
 from phases import PHASES, phase_at
 from student import Student
@@ -40,7 +40,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What one step found: mean loss per task (nan where the batch had none), and time."""
+    """What one step found: mean loss per task, of answers alone (nan where the batch had none), and time."""
 
     step: int
     losses: tuple[float, ...]
@@ -115,15 +115,15 @@ def train(
 
 def _step(student: Student, optimizers: _Optimizers, batch: Batch, config: TrainingConfig, step: int) -> Progress:
     began = time.monotonic()
-    logits = student(batch.tokens, batch.positions, batch.documents, batch.wanted)
-    losses = F.cross_entropy(logits.float(), batch.targets, reduction="none")
-    learnt = batch.tasks >= 0
+    logits = student(batch.tokens, batch.positions, batch.documents).flatten(0, 1)
+    targets, tasks = batch.targets.flatten(), batch.tasks.flatten()
+    losses = F.cross_entropy(logits.float(), targets, ignore_index=NO_TARGET, reduction="none")
     mixtures = student.mixtures()
     balance = torch.stack([mixture.balance_loss for mixture in mixtures]).mean()
-    ((losses * learnt).sum() / learnt.sum() + config.balance * balance).backward()
+    (losses.sum() / (targets != NO_TARGET).sum() + config.balance * balance).backward()
     optimizers.step(config.rate(step))
     busiest = max(float(mixture.load.max()) * len(mixture.load) for mixture in mixtures)
-    per_task = tuple(_mean(losses.detach(), batch.tasks == task) for task in range(len(TASKS)))
+    per_task = tuple(_mean(losses.detach(), tasks == task) for task in range(len(TASKS)))
     return Progress(step, per_task, float(balance.detach()), busiest, time.monotonic() - began)
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from sprat import demo
-from sprat.demo.tasks import prose
+from sprat.demo.tasks import Split, arithmetic, prose
 
 torch = pytest.importorskip("torch")
+F = pytest.importorskip("torch.nn.functional")
 RECIPE = Path(__file__).parents[2] / "examples" / "train_student"
 
 pytestmark = pytest.mark.slow
@@ -31,13 +32,35 @@ def test_a_step_always_gives_the_same_batch(batches):
     assert not torch.equal(first.tokens, batches(8).tokens)
 
 
-def test_every_target_follows_its_token_within_one_document(batches):
+def test_every_token_foretells_the_next_of_its_document(batches):
+    from batches import NO_TARGET
+
     batch = batches(0)
-    learnt = batch.tasks >= 0
-    wanted, targets = batch.wanted[learnt], batch.targets[learnt]
-    tokens, documents, positions = batch.tokens.flatten(), batch.documents.flatten(), batch.positions.flatten()
-    inside = (wanted + 1 < len(tokens)) & (documents[wanted] == documents.roll(-1)[wanted])
-    inside &= positions.roll(-1)[wanted] == positions[wanted] + 1
-    assert torch.equal(tokens[wanted[inside] + 1], targets[inside])
-    assert (~inside).sum() == sum(len(row.unique()) - int((row < 0).any()) for row in batch.documents)
-    assert set(batch.tasks.tolist()) == {-1, 0, 1, 2}
+    inside = _inside(batch)
+    assert torch.equal(batch.targets[:, :-1][inside], batch.tokens[:, 1:][inside])
+    assert torch.equal(batch.targets != NO_TARGET, batch.documents >= 0)
+    assert (batch.positions[:, 1:] == batch.positions[:, :-1] + 1)[inside].all()
+
+
+def test_an_answer_goes_on_to_the_end_of_its_document(batches):
+    batch = batches(0)
+    answer = batch.tasks >= 0
+    ends = (batch.documents >= 0) & ~F.pad(_inside(batch), (0, 1))
+    assert answer[ends].all()
+    assert answer[:, 1:][_inside(batch) & answer[:, :-1]].all()
+    assert set(batch.tasks.unique().tolist()) == {-1, 0, 1, 2}
+
+
+def test_a_document_is_the_prompt_and_then_the_answer(batches):
+    from vocabulary import chat_prompt, completion
+
+    problem = next(arithmetic.problems(Split.TRAIN))
+    document = batches.encode(problem, 0)
+    halves = document.tokens[: document.answer_at], document.tokens[document.answer_at :]
+    expected = chat_prompt(problem.prompt), completion(problem.reasoning, problem.answer)
+    assert tuple(batches.tokenizer.decode(half, skip_special_tokens=False) for half in halves) == expected
+
+
+def _inside(batch):
+    """(rows, n - 1): whether the next token belongs to the same document."""
+    return (batch.documents[:, 1:] == batch.documents[:, :-1]) & (batch.documents[:, 1:] >= 0)
