@@ -22,7 +22,8 @@ __all__ = ["QUANTS", "judge"]
 QUANTS = ("bf16", "int8", "int4")
 """The first is the checkpoint itself in another container; it alone is asked everything."""
 
-_SAMPLES = 3
+_SAMPLES = 5
+"""Held-out questions whose answers are shown: evenly spaced, since neighbours are often alike."""
 _ROUTED = 100
 
 
@@ -43,7 +44,7 @@ def judge(
             if quant == QUANTS[0]:
                 scores[quant] |= _score(engine, n, Split.UNSEEN, quant, report)
                 scores["prose"] = asdict(evaluate_prose(engine, texts))
-                scores["samples"] = _samples(engine, texts[:_SAMPLES])
+                scores["samples"] = _samples(engine, texts[:: -(-len(texts) // _SAMPLES)])
                 scores["routing"] = [asdict(layer) for layer in count_routing(engine, _chats(texts), n_experts)]
     return scores
 

@@ -67,3 +67,11 @@ def test_every_line_of_reasoning_is_a_true_equation_and_the_last_is_the_answer(s
 def test_numbers_in_prompts_stay_within_999():
     for problem in islice(problems(Split.TRAIN), 500):
         assert all(int(number) <= 999 for number in re.findall(r"\d+", problem.prompt)), problem.prompt
+
+
+def test_training_has_more_short_numbers_than_judging():
+    def share(split):
+        drawn = [problem.prompt for problem in islice(problems(split), 600)]
+        return sum(bool(re.search(r"\b\d{1,2}\b", prompt)) for prompt in drawn) / len(drawn)
+
+    assert share(Split.TRAIN) > share(Split.HELD_OUT) + 0.1

@@ -271,7 +271,7 @@ _PRACTICE = {"who": 8, "one step": 7, "two steps": 12}
 """In training: names are harder to copy than numbers, and stories harder to read than sums."""
 _SHORT = re.compile(r"\b\d{1,2}\b")
 _PASSED_OVER = 0.5
-"""Share of the problems without a number below 100 that training leaves out: to fill up short numbers is learnt last."""
+"""Share of the problems without a number below 100 that training leaves out: filling up short ones is learnt last."""
 _KINDS: dict[str, _Maker] = {
     "add": _addition(_ADD),
     "subtract": _subtraction(_SUBTRACT),
