@@ -134,7 +134,9 @@ def _pack(spec: ModelSpec, tensor: PlannedTensor) -> Iterator[U8Array]:
     if "ffn_gate_inp" in tensor.name:  # routers that agree would send a token to the same experts in every layer
         yield _normal(tensor, scale, seed=zlib.crc32(tensor.name.encode()))
         return
+    # No two tensors may be alike: onnxruntime finds such out, and keeps one of them in memory.
     pool = _pool(tensor.format.name, scale)
+    pool = np.roll(pool, zlib.crc32(tensor.name.encode()) % _POOL_BLOCKS * tensor.format.block_bytes)
     for start in range(0, tensor.nbytes, pool.size):
         yield pool[: tensor.nbytes - start]
 

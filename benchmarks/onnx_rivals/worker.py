@@ -2,7 +2,7 @@
 
 onnxruntime-genai is driven through its own generator, greedily, as its examples do.
 
-    python benchmarks/onnx_rivals/worker.py {native,onnx,genai} PATH THREADS
+    python benchmarks/onnx_rivals/worker.py {native,onnx,genai} PATH THREADS [MEMORY_BYTES]
 """
 
 from __future__ import annotations
@@ -31,10 +31,12 @@ class Worker:
         engine: ``native``, ``onnx`` or ``genai``.
         path: a GGUF, a ``model.onnx``, or a folder of onnxruntime-genai's.
         n_threads: threads that compute; genai takes its own number, which is that of the cores.
+        memory_bytes: what one of sprat's backends may use.
     """
 
-    def __init__(self, engine: str, path: Path, n_threads: int) -> None:
-        self._command = [sys.executable, __file__, engine, str(path), str(n_threads)]
+    def __init__(self, engine: str, path: Path, n_threads: int, memory_bytes: int | None = None) -> None:
+        budget = [] if memory_bytes is None else [str(memory_bytes)]
+        self._command = [sys.executable, __file__, engine, str(path), str(n_threads), *budget]
         self._child = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
@@ -73,12 +75,14 @@ class Worker:
 class _Sprat:
     """A backend of sprat's, without tokenizer and engine; one stream for each number of tokens before."""
 
-    def __init__(self, path: str, n_threads: int, loader: str) -> None:
+    def __init__(self, path: str, n_threads: int, loader: str, memory_bytes: int | None) -> None:
         from sprat.runtime.backends.registry import LoadRequest, choose, open_backend
         from sprat.runtime.model_files import open_model
 
         model = open_model(path)
-        request = LoadRequest(file=model.file, spec=model.spec, context=_CAPACITY, n_threads=n_threads)
+        request = LoadRequest(
+            file=model.file, spec=model.spec, context=_CAPACITY, n_threads=n_threads, memory_bytes=memory_bytes
+        )
         self._backend = open_backend(choose(loader, request), request)
         self._streams: dict[int, Any] = {}
 
@@ -113,11 +117,11 @@ class _GenAI:
         return lambda _token: generator.generate_next_token()
 
 
-def _serve(engine: str, path: str, n_threads: int) -> None:
+def _serve(engine: str, path: str, n_threads: int, memory_bytes: int | None = None) -> None:
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     _import_libraries(engine)
     before = _status("VmRSS")
-    model = _GenAI(path) if engine == "genai" else _Sprat(path, n_threads, engine)
+    model = _GenAI(path) if engine == "genai" else _Sprat(path, n_threads, engine, memory_bytes)
     tokens: list[int] = np.random.default_rng(0).integers(0, 1000, _CAPACITY).tolist()
     for line in sys.stdin:
         request = json.loads(line)
@@ -158,4 +162,4 @@ def _status(key: str) -> int:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    _serve(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))

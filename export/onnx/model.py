@@ -168,6 +168,6 @@ def _head(
         start = graph.op("Neg", n_logits)
         last = graph.op("Slice", graph.op("Reshape", x, by_sequence), start, end, graph.constant([1]))
         flat = graph.op("Reshape", last, graph.constant([-1, spec.hidden_size]))
-        logits = weights.linear(flat, "token_embd" if spec.tied_embeddings else "output")
+        logits = weights.head(flat, "token_embd" if spec.tied_embeddings else "output")
         batch = graph.op("Shape", last, end=2)
         return graph.op("Reshape", logits, graph.op("Concat", batch, graph.constant([spec.vocab_size]), axis=0))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -31,6 +32,7 @@ _FLOAT = ir.DataType.FLOAT
 _FLOAT_FORMATS = {"F32", "F16", "BF16"}
 _ASYMMETRIC = {"Q4_1", "Q4_K"}  # of ggml's formats with a minimum, those that become four bits
 _MOST_BITS_OF_INT4 = 5.0  # bits per weight, scales included
+_MOST_PART_BYTES, _MOST_PARTS = 16 << 20, 32  # of the head
 
 
 class GraphWeights:
@@ -70,6 +72,16 @@ class GraphWeights:
             block_size=format.block_size,
             accuracy_level=self.options.accuracy_level,
         )
+
+    def head(self, x: Value, name: str) -> Value:
+        """Logits ``["n", vocab_size]``, by parts of the matrix: while onnxruntime packs one, it is in memory twice."""
+        weight = self._stored(f"{name}.weight")
+        n_rows, n_in = weight.source.shape
+        n_parts = _n_parts(n_rows, weight.regions[0].nbytes)
+        if n_parts == 1 or self.options.portable or not isinstance(weight.format, GroupFormat):
+            return self.product(x, weight)
+        stack = replace(weight, source=replace(weight.source, shape=(n_parts, n_rows // n_parts, n_in)))
+        return self._graph.op("Concat", *(self.product(x, stack, part=i) for i in range(n_parts)), axis=1)
 
     def experts(self, layer: int, matrix: str) -> StoredWeight:
         """One matrix of all experts, ``(n_experts, out, in)``."""
@@ -163,6 +175,12 @@ class GraphWeights:
         scale = graph.op("Unsqueeze", graph.op("Cast", scales, to=_FLOAT), graph.constant([2]))
         blocks = graph.op("Mul", graph.op("Sub", levels, zero), scale)
         return graph.op("Reshape", blocks, graph.constant([0, -1]))
+
+
+def _n_parts(n_rows: int, nbytes: int) -> int:
+    """The least number of equal parts of at most ``_MOST_PART_BYTES``; as many as possible where none are so small."""
+    divisors = [number for number in range(1, _MOST_PARTS + 1) if n_rows % number == 0]
+    return next((number for number in divisors if nbytes <= number * _MOST_PART_BYTES), divisors[-1])
 
 
 def _nibbles(graph: GraphBuilder, packed: Value) -> Value:

@@ -27,23 +27,18 @@ __all__ = ["ONNXBackend", "ONNXStream"]
 I64Array = npt.NDArray[np.int64]
 
 _CACHE_NUMBER_BYTES = 4  # float32
-_CHUNK = 128  # tokens whose activations are in memory at once
+_CHUNK, _SMALL_CHUNK = 128, 64  # tokens whose activations are in memory at once
 _LIBRARY_BYTES = 64 << 20  # onnxruntime itself, onnx, and their threads
 _PACKED_BLOCK_BYTES = 10  # scale and sum in float32, and the scale once more, instead of a binary16: measured
+_PACKED_EXPERT_BLOCK_BYTES = 8  # scale and sum in float32, unless activations are: measured
 
 
 class ONNXLoader(BackendLoader, name="onnx", preference=40, reads="onnx"):
     """onnxruntime, where it is installed."""
 
     def footprint(self, request: LoadRequest) -> Footprint:
-        """A float32 cache, one chunk's activations, and attention scores over the whole context."""
-        spec = request.spec
-        widest = max(spec.intermediate_size, spec.hidden_size, spec.n_heads * spec.head_dim)
-        scores_bytes = 3 * 4 * spec.n_heads * _CHUNK * request.context
-        buffer_bytes = 8 * _CHUNK * widest * 4 + _CHUNK * spec.vocab_size * 4 + scores_bytes + _LIBRARY_BYTES
-        return request.footprint(
-            cache_number_bytes=_CACHE_NUMBER_BYTES, buffer_bytes=buffer_bytes + _packing_bytes(request)
-        )
+        """A float32 cache, one chunk's activations, attention scores over the whole context, and what packing adds."""
+        return _footprint(request, frugal=_is_frugal(request))
 
     def obstacle(self, request: LoadRequest) -> SpratError | None:
         """Not installed."""
@@ -57,14 +52,35 @@ class ONNXLoader(BackendLoader, name="onnx", preference=40, reads="onnx"):
             BackendError: onnxruntime refuses the model.
         """
         assert isinstance(request.file, ONNXFile)
-        return ONNXBackend(request.file, n_threads=request.n_threads)
+        return ONNXBackend(request.file, n_threads=request.n_threads, frugal=_is_frugal(request))
 
 
-def _packing_bytes(request: LoadRequest) -> int:
-    """What packed products take beyond the file's bytes; experts are read as they lie in the file."""
-    tensors = request.file.tensors.items()
-    scales = (info.shape for name, info in tensors if name.endswith(".scales") and "_exps." not in name)
-    return _PACKED_BLOCK_BYTES * sum(math.prod(shape) for shape in scales)
+def _is_frugal(request: LoadRequest) -> bool:
+    """Whether the budget asks for less memory and more time: other products with experts, and short chunks."""
+    if request.memory_bytes is None:
+        return False
+    return _footprint(request, frugal=False).total_bytes > request.memory_bytes
+
+
+def _footprint(request: LoadRequest, *, frugal: bool) -> Footprint:
+    spec = request.spec
+    widest = max(spec.intermediate_size, spec.hidden_size, spec.n_heads * spec.head_dim)
+    scores_bytes = 3 * 4 * spec.n_heads * request.context
+    chunk_bytes = _chunk(frugal) * (8 * widest * 4 + spec.vocab_size * 4 + scores_bytes)
+    buffer_bytes = chunk_bytes + _packing_bytes(request, small_experts=frugal) + _LIBRARY_BYTES
+    return request.footprint(cache_number_bytes=_CACHE_NUMBER_BYTES, buffer_bytes=buffer_bytes)
+
+
+def _chunk(frugal: bool) -> int:
+    return _SMALL_CHUNK if frugal else _CHUNK
+
+
+def _packing_bytes(request: LoadRequest, *, small_experts: bool) -> int:
+    """What packed products take beyond the file's bytes."""
+    blocks = {name: math.prod(info.shape) for name, info in request.file.tensors.items() if name.endswith(".scales")}
+    routed = sum(n for name, n in blocks.items() if "_exps." in name)
+    others = _PACKED_BLOCK_BYTES * (sum(blocks.values()) - routed)
+    return others if small_experts else others + _PACKED_EXPERT_BLOCK_BYTES * routed
 
 
 class ONNXBackend:
@@ -73,13 +89,15 @@ class ONNXBackend:
     Args:
         file: a checked model.
         n_threads: threads that compute.
+        frugal: take less memory and more time: short chunks, and experts as ``small_experts`` of
+            :func:`~sprat.runtime.onnx_session.open_session` has them.
     """
 
     name = "onnx"
 
-    def __init__(self, file: ONNXFile, *, n_threads: int) -> None:
-        self._file = file
-        self._session = open_session(file.path, n_threads=n_threads)
+    def __init__(self, file: ONNXFile, *, n_threads: int, frugal: bool = False) -> None:
+        self._file, self._chunk = file, _chunk(frugal)
+        self._session = open_session(file.path, n_threads=n_threads, small_experts=frugal)
         self.vocab_size = file.spec.vocab_size
         self.max_context = file.spec.max_context
 
@@ -91,7 +109,7 @@ class ONNXBackend:
         """
         if self._session is None:
             raise BackendError("the engine was closed; load the model again")
-        return ONNXStream(self._session, self._file, capacity)
+        return ONNXStream(self._session, self._file, capacity, chunk=self._chunk)
 
     def close(self) -> None:
         """Free the weights once the last stream is closed, too."""
@@ -105,10 +123,11 @@ class ONNXStream:
         session: an ``InferenceSession``.
         file: the model that it runs.
         capacity: tokens that the cache can hold.
+        chunk: most tokens in one call of the graph.
     """
 
-    def __init__(self, session: Any, file: ONNXFile, capacity: int) -> None:
-        self._session = session
+    def __init__(self, session: Any, file: ONNXFile, capacity: int, *, chunk: int = _CHUNK) -> None:
+        self._session, self._chunk = session, chunk
         self._file = file
         self._binding = bind_cache(file, capacity)
         self._ones = np.ones((1, capacity), np.int64)
@@ -154,7 +173,7 @@ class ONNXStream:
         if not ids.size or ids.min() < 0 or ids.max() >= self._file.spec.vocab_size:
             raise PromptError(f"expected at least one token id, each of 0 to {self._file.spec.vocab_size - 1}")
         self._binding.cache.reserve(len(ids))
-        return [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]
+        return [ids[start : start + self._chunk] for start in range(0, len(ids), self._chunk)]
 
     def _run(self, tokens: I64Array, *, n_logits: int) -> F32Array:
         """One call of the graph: logits ``(n_logits, vocab_size)``."""

@@ -10,6 +10,7 @@ pytest.importorskip("onnxruntime")
 from onnx_models import Runner, plan, write
 
 from sprat.export.checkpoint import Checkpoint
+from sprat.export.onnx import weights
 from sprat.quant.formats import get_format
 from sprat.runtime.kernels import ReferenceKernels
 from sprat.runtime.models import load_model
@@ -95,3 +96,21 @@ def test_rows_that_no_group_divides_stay_halves(tmp_path):
     formats = stored_formats(odd, "int4", block_size=128)
     assert formats["blk.0.ffn_down.weight"].name == "F16"
     assert formats["blk.0.ffn_up.weight"].name == "INT4_G64"
+
+
+@pytest.mark.parametrize("quant", ["int4", "int8"])
+def test_a_head_in_parts_gives_the_same_logits(checkpoint, tmp_path, monkeypatch, quant):
+    whole = Runner(write(tmp_path / "whole", checkpoint, quant), checkpoint.spec)
+    monkeypatch.setattr(weights, "_MOST_PART_BYTES", 10_000)
+    folder = write(tmp_path / "parts", checkpoint, quant)
+    parts = Runner(folder, checkpoint.spec)
+    assert (folder / "model.onnx").stat().st_size > (tmp_path / "whole" / "model.onnx").stat().st_size
+    assert (folder / "model.onnx.data").read_bytes() == (tmp_path / "whole" / "model.onnx.data").read_bytes()
+    np.testing.assert_allclose(parts([TOKENS]), whole([TOKENS]), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "nbytes", "parts"), [(49_152, 28 << 20, 2), (151_936, 233 << 20, 16), (97, 1 << 30, 1)]
+)
+def test_parts_are_equal_and_as_few_as_may_be(rows, nbytes, parts):
+    assert weights._n_parts(rows, nbytes) == parts

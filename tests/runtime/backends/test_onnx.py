@@ -18,7 +18,10 @@ from sprat.export.inspection import inspect  # noqa: E402
 from sprat.export.onnx.options import OnnxOptions  # noqa: E402
 from sprat.export.pipeline import export  # noqa: E402
 from sprat.export.verify import verify  # noqa: E402
+from sprat.runtime.backends import onnx as onnx_backend  # noqa: E402
+from sprat.runtime.backends.registry import LoadRequest, choose, chosen_footprint, open_backend  # noqa: E402
 from sprat.runtime.engine import Engine  # noqa: E402
+from sprat.runtime.model_files import open_model  # noqa: E402
 from sprat.runtime.onnx_file import ONNXFile  # noqa: E402
 
 TOKENS = [0, *(int(token) for token in np.random.default_rng(1).integers(2, 512, 40))]
@@ -160,6 +163,43 @@ def test_other_backends_refuse_it_in_one_line(small):
 def test_a_budget_that_is_too_small_is_refused(small):
     with pytest.raises(DoesNotFitError, match="the onnx backend needs"):
         Engine.load(small.path, memory="2MB")
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory):
+    """A mixture whose experts are in int4."""
+    folder = tmp_path_factory.mktemp("onnx")
+    sizes = {"hidden_size": 128, "intermediate_size": 128, "moe_intermediate_size": 64}
+    source = write_checkpoint(folder / "tiny", "deepseek2", **sizes)
+    return open_model(export(source, folder / "out", quant="int4", formats=["onnx"]).bundle.artifact("onnx"))
+
+
+def load_request(model, memory_bytes=None):
+    return LoadRequest(file=model.file, spec=model.spec, context=64, n_threads=1, memory_bytes=memory_bytes)
+
+
+def test_a_small_budget_takes_the_frugal_form(mixture, monkeypatch):
+    opened = []
+    original = onnx_backend.open_session
+    monkeypatch.setattr(
+        onnx_backend, "open_session", lambda *a, **k: opened.append(k["small_experts"]) or original(*a, **k)
+    )
+    fast = load_request(mixture)
+    needed = chosen_footprint(choose("onnx", fast), fast).total_bytes
+    frugal = load_request(mixture, needed - 1)
+    assert chosen_footprint(choose("onnx", frugal), frugal).total_bytes < needed
+    answers = [open_backend(choose("onnx", one), one).new_stream(64).extend_all(TOKENS) for one in (fast, frugal)]
+    assert opened == [False, True]
+    assert "ORT_QMOE_CPU_QNBIT_GEMM" not in os.environ
+    assert not np.array_equal(*answers)  # activations of experts are no longer rounded
+    assert float(np.abs(answers[0] - answers[1]).mean()) < 0.03  # here and there one chooses another expert
+
+
+def test_short_chunks_give_the_same_logits(small):
+    file = open_model(small.artifact("onnx")).file
+    session = onnx_backend.open_session(file.path, n_threads=1)
+    long, short = (onnx_backend.ONNXStream(session, file, 64, chunk=chunk) for chunk in (64, 3))
+    np.testing.assert_allclose(short.extend_all(TOKENS), long.extend_all(TOKENS), atol=1e-4)
 
 
 def test_a_closed_engine_says_so(small):
