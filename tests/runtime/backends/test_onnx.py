@@ -199,7 +199,7 @@ def test_short_chunks_give_the_same_logits(small):
     file = open_model(small.artifact("onnx")).file
     session = onnx_backend.open_session(file.path, n_threads=1)
     long, short = (onnx_backend.ONNXStream(session, file, 64, chunk=chunk) for chunk in (64, 3))
-    np.testing.assert_allclose(short.extend_all(TOKENS), long.extend_all(TOKENS), atol=1e-4)
+    np.testing.assert_allclose(short.extend_all(TOKENS), long.extend_all(TOKENS), atol=5e-3)  # activations are int8
 
 
 def test_a_closed_engine_says_so(small):
