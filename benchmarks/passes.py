@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +47,10 @@ _DECODED = 16
 _PAIRS = 5
 _RATE_SECONDS = 0.12  # for each rate of a probe
 _READ_BYTES = 16 << 20
+_ASKS = b"probe\n"  # a child, for one
+
+Probe = Callable[[], DeviceProfile]
+"""Measures the machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +137,11 @@ def measure(model: Model, machine: DeviceProfile, folder: Path) -> list[Measured
         machine: a profile of this one; memory and kernels are measured anew.
         folder: for the files of the packaged student.
     """
-    return _limited(model, machine, folder) if model.memory else list(_run(model, machine, folder))
+    probe = functools.partial(measure_again, machine, functools.partial(measure_rates, seconds=_RATE_SECONDS))
+    return _limited(model, probe, folder) if model.memory else list(_run(model, probe, folder))
 
 
-def _run(model: Model, machine: DeviceProfile, folder: Path) -> Iterator[Measured]:
+def _run(model: Model, probe: Probe, folder: Path) -> Iterator[Measured]:
     path = _file(model, folder)
     memory_bytes = parse_memory(model.memory) if model.memory else None
     with GGUFFile.open(path) as file:
@@ -145,16 +150,13 @@ def _run(model: Model, machine: DeviceProfile, folder: Path) -> Iterator[Measure
             file=file,
             spec=spec,
             context=max(_DEPTHS) + 2 * PREFILL_CHUNK,
-            n_threads=machine.n_threads,
+            n_threads=probe().n_threads,
             streams=model.memory is not None,
         )
-        probe_again = functools.partial(measure_again, machine, _quick_rates)
-        if memory_bytes:  # a probe between the passes would take the place of experts
-            probe_again = functools.partial(_same, probe_again())
-        else:
+        if not memory_bytes:
             _read(path)
         backend = open_backend(choose("native", request), request)
-        timer = _Timer(backend.new_stream(request.context), spec.vocab_size, probe_again)
+        timer = _Timer(backend.new_stream(request.context), spec.vocab_size, probe)
         for depth in _DEPTHS[:1] if memory_bytes else _DEPTHS:  # minutes of reading from storage otherwise
             for phase, pairs in timer.time(depth).items():
                 yield Measured(
@@ -169,7 +171,7 @@ def _run(model: Model, machine: DeviceProfile, folder: Path) -> Iterator[Measure
 
 
 class _Timer:
-    def __init__(self, stream: TokenStream, vocab_size: int, probe: functools.partial[DeviceProfile]) -> None:
+    def __init__(self, stream: TokenStream, vocab_size: int, probe: Probe) -> None:
         self._stream, self._probe = stream, probe
         some = np.random.default_rng(0).integers(0, min(vocab_size, 1000), max(_DEPTHS) + 2 * PREFILL_CHUNK)
         self._tokens: list[int] = some.tolist()
@@ -200,13 +202,6 @@ class _Timer:
         return time.perf_counter() - start
 
 
-def _same(profile: DeviceProfile) -> DeviceProfile:
-    return profile
-
-
-_quick_rates = functools.partial(measure_rates, seconds=_RATE_SECONDS)
-
-
 def _read(path: Path) -> None:
     """Bring a file into the page cache."""
     with path.open("rb", buffering=0) as file:
@@ -214,18 +209,34 @@ def _read(path: Path) -> None:
             pass
 
 
-def _limited(model: Model, machine: DeviceProfile, folder: Path) -> list[Measured]:
-    """In a child process that a control group keeps below the model's budget, page cache included."""
+def _limited(model: Model, probe: Probe, folder: Path) -> list[Measured]:
+    """In a child process that a control group keeps below the model's budget, page cache included.
+
+    The child asks for each probe, which this process makes: in the group it would take the place of experts.
+    """
     assert model.memory is not None, "a budget was given"
     _forget(_file(model, folder))
     cores = tuple(sorted(os.sched_getaffinity(0)))
     limits = Limits(memory_bytes=parse_memory(model.memory), cores=cores, cpu_share=1.0)
     groups = tuple(plan_groups(find_tree(), limits, f"sprat-prediction-{os.getpid()}"))
-    description = msgspec.json.encode(machine)
-    with Emulator(limits, _described(limits), groups).limited() as prefix:
-        command = [*prefix, sys.executable, __file__, str(model)]
-        child = subprocess.run(command, input=description, stdout=subprocess.PIPE, check=True)
-    return [msgspec.json.decode(line, type=Measured) for line in child.stdout.splitlines()]
+    found: list[Measured] = []
+    with (
+        Emulator(limits, _described(limits), groups).limited() as prefix,
+        subprocess.Popen(
+            [*prefix, sys.executable, __file__, str(model)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as child,
+    ):
+        assert child.stdin is not None, "it is a pipe"
+        assert child.stdout is not None, "it is a pipe"
+        for line in child.stdout:
+            if line == _ASKS:
+                child.stdin.write(msgspec.json.encode(probe()) + b"\n")
+                child.stdin.flush()
+            else:
+                found.append(msgspec.json.decode(line, type=Measured))
+    if child.returncode:
+        raise SystemExit(f"{model}: the process under its memory limit ended with {child.returncode}")
+    return found
 
 
 def _described(limits: Limits) -> Emulation:
@@ -253,12 +264,22 @@ def _file(model: Model, folder: Path) -> Path:
     return cached_shape(model.name, model.quant, model.layers)
 
 
+def _ask() -> DeviceProfile:
+    """The child's side of a probe."""
+    _tell(_ASKS)
+    return msgspec.json.decode(sys.stdin.buffer.readline(), type=DeviceProfile)
+
+
+def _tell(line: bytes) -> None:
+    sys.stdout.buffer.write(line)
+    sys.stdout.buffer.flush()
+
+
 def _serve() -> None:
-    """The child's side: the model's name, the machine on standard input, a line per kind of pass on standard output."""
+    """The child: the model's name as its argument, a line per kind of pass on standard output."""
     model = next(model for model in MODELS if str(model) == sys.argv[1])
-    machine = msgspec.json.decode(sys.stdin.buffer.read(), type=DeviceProfile)
-    for one in _run(model, machine, Path()):
-        sys.stdout.buffer.write(msgspec.json.encode(one) + b"\n")
+    for one in _run(model, _ask, Path()):
+        _tell(msgspec.json.encode(one) + b"\n")
 
 
 if __name__ == "__main__":

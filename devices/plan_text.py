@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from sprat.devices.report.charts.scale import format_number
 from sprat.devices.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def _about_graphics(plan: Plan) -> Iterator[str]:
     else:
         fit = (
             f"would hold all of it with {found.spare_bytes:,} bytes to spare, and give at most "
-            f"{found.most_tokens_per_s:.3g} tokens/s (assumed: its peak, and weights are all that a token reads)"
+            f"{format_number(found.most_tokens_per_s)} tokens/s (assumed: its peak, and a token reads weights alone)"
         )
     yield (
         f"{found.name} {fit}; sprat's own engine computes on the processor, and a llama-cpp-python built for "

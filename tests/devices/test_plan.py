@@ -180,7 +180,7 @@ def test_a_graphics_card_that_holds_everything_has_an_upper_limit_and_no_predict
     assert plan.graphics.most_tokens_per_s == pytest.approx(128 / 2)  # GB/s over GB
     assert plan.graphics.most_tokens_per_s > plan.prediction.decode_tokens_per_s
     assert "GTX 1650 would hold all of it with " in plan.notes()[0]
-    assert "at most 64 tokens/s (assumed: its peak, and weights are all that a token reads)" in plan.notes()[0]
+    assert "at most 64 tokens/s (assumed: its peak, and a token reads weights alone)" in plan.notes()[0]
 
 
 def test_a_graphics_card_that_is_too_small_says_by_how_much():

@@ -11,6 +11,7 @@ import msgspec
 
 from sprat.cli.terminal import human_bytes, print_json, print_table, warn_left_out
 from sprat.devices.profile import DeviceProfile, check_new_name, load_profile, load_profiles, save_profile
+from sprat.devices.report.charts.scale import format_number
 
 if TYPE_CHECKING:
     from sprat.devices.probe import Probe
@@ -87,9 +88,12 @@ def _print_probe(found: Probe) -> None:
     click.echo(f"measured: {found.profile.title}")
     rows = [(f"memory, {n} threads", f"{rate / 1e9:.3g} GB/s") for n, rate in found.read_bytes_per_s.items()]
     rows += [
-        (f"{kernels.name} kernels, int4 x 512 tokens", f"{kernels.int8_ops_per_s / 1e9:.3g} GOP/s"),
-        (f"{kernels.name} kernels, int4 x 1 token, in cache", f"{kernels.one_token_ops_per_s / 1e9:.3g} GOP/s"),
-        (f"{kernels.name} kernels, attention in f32", f"{kernels.f32_ops_per_s / 1e9:.3g} GFLOP/s"),
+        (f"{kernels.name} kernels, int4 x 512 tokens", f"{format_number(kernels.int8_ops_per_s / 1e9)} GOP/s"),
+        (
+            f"{kernels.name} kernels, int4 x 1 token, in cache",
+            f"{format_number(kernels.one_token_ops_per_s / 1e9)} GOP/s",
+        ),
+        (f"{kernels.name} kernels, attention in f32", f"{format_number(kernels.f32_ops_per_s / 1e9)} GFLOP/s"),
         (f"{kernels.name} kernels, an empty call", f"{kernels.call_s * 1e6:.3g} us"),
         ("temperature, before and after", f"{_celsius(found.celsius_before)}, {_celsius(found.celsius_after)}"),
     ]
@@ -97,9 +101,9 @@ def _print_probe(found: Probe) -> None:
     media = [
         (
             human_bytes(rate.block_bytes),
-            f"{rate.sequential_bytes_per_s / 1e6:.4g}",
-            f"{rate.random_bytes_per_s / 1e6:.4g}",
-            f"{rate.cached_bytes_per_s / 1e6:.4g}",
+            format_number(rate.sequential_bytes_per_s / 1e6),
+            format_number(rate.random_bytes_per_s / 1e6),
+            format_number(rate.cached_bytes_per_s / 1e6),
         )
         for rate in found.storage
     ]

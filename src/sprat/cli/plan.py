@@ -6,6 +6,7 @@ import click
 
 from sprat.cli.terminal import human_bytes, print_json, print_table, warn_left_out
 from sprat.devices.plan import DEFAULT_PROMPT, Plan, Verdict
+from sprat.devices.report.charts.scale import format_number
 from sprat.planning import plan_model
 
 __all__ = ["command"]
@@ -85,12 +86,19 @@ def _predicted(plan: Plan) -> list[tuple[str, str, str]]:
     found = plan.prediction
     assert found is not None, "the caller checked"
     context = f"{plan.footprint.context:,}"
+    prompt, empty, full = map(
+        format_number, (found.prefill_tokens_per_s, found.decode_tokens_per_s, found.decode_tokens_per_s_at_context)
+    )
     return [
         (f"first token of a prompt of {found.prompt_tokens:,}", _seconds(found.ttft_s), found.prefill_limit),
         ("reading the weights once, at the start", _seconds(found.load_s), "storage"),
-        ("prompt", f"{found.prefill_tokens_per_s:.3g} tokens/s", found.prefill_limit),
-        ("answer, empty context", f"{found.decode_tokens_per_s:.3g} tokens/s", found.decode_limit),
-        (f"answer, context of {context}", f"{found.decode_tokens_per_s_at_context:.3g} tokens/s", found.decode_limit),
+        ("prompt", f"{prompt} tokens/s", found.prefill_limit),
+        ("answer, empty context", f"{empty} tokens/s", found.decode_limit),
+        (
+            f"answer, context of {context}",
+            f"{full} tokens/s",
+            found.decode_limit,
+        ),
     ]
 
 
@@ -122,7 +130,7 @@ def _row(plan: Plan) -> tuple[str, ...]:
         human_bytes(plan.footprint.total_bytes),
         human_bytes(plan.usable_bytes),
         _seconds(found.ttft_s) if found else "-",
-        f"{found.decode_tokens_per_s:.3g}" if found else "-",
+        format_number(found.decode_tokens_per_s) if found else "-",
         f"{100 * found.relative_error:.0f}" if found else "-",
         found.decode_limit if found else "-",
     )
