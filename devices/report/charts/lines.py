@@ -17,7 +17,8 @@ __all__ = ["Axis", "Limit", "Line", "draw_lines"]
 _TOP, _BOTTOM = 26, 40
 _NAME_SIZE = 12
 _NAME_HEIGHT = 16
-_MOST_LINES = 2
+_NAME_GAP = 12  # between the plot and names
+_MOST_LINES = 3
 _INSET = 10
 _DENSE = 40  # points on a line from which on they are not drawn one by one
 
@@ -30,6 +31,11 @@ class Line:
     kind: Label
     points: tuple[tuple[float, float], ...]
     gap: float = math.inf  # points farther apart than this are not joined: nobody looked in between
+
+    @property
+    def is_bold(self) -> bool:
+        """Whether its name is."""
+        return self.kind is Label.MEASURED
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +74,10 @@ class _Plot:
 
 def draw_lines(lines: Sequence[Line], x: Axis, y: Axis, width: int, *, limits: Sequence[Limit] = ()) -> Panel:
     """``lines``, at least one, with their names at the right end."""
-    most = (0.38 if width >= NARROW else 0.4) * width
-    names = min(max(text_width(line.name, _NAME_SIZE) for line in lines) + 16, most)
-    height = max(250.0, _name_height(width) * len(lines) + 20) + _TOP
+    most = (0.42 if width >= NARROW else 0.4) * width
+    names = min(max(text_width(line.name, _NAME_SIZE, bold=line.is_bold) for line in lines) + 16, most)
+    name_height = _name_height(lines, width, names - _NAME_GAP)
+    height = max(250.0, name_height * len(lines) + 20) + _TOP
     plot = _plot(lines, x, y, width, right=width - names, bottom=height)
     shown = [limit for limit in limits if plot.y.low <= limit.value <= plot.y.high]
     elements = [
@@ -78,7 +85,7 @@ def draw_lines(lines: Sequence[Line], x: Axis, y: Axis, width: int, *, limits: S
         *(_level(limit, plot) for limit in shown),
         *(each for line in lines for each in _line(line, plot, x, y)),
         *(_level_name(limit, plot) for limit in shown),
-        *_names(lines, plot),
+        *_names(lines, plot, name_height),
     ]
     return Panel(height + _BOTTOM, tuple(elements))
 
@@ -149,10 +156,10 @@ def _path(line: Line, places: Sequence[tuple[float, float]]) -> str:
     return "M" + "".join(steps)[1:]
 
 
-def _names(lines: Sequence[Line], plot: _Plot) -> list[Element]:
+def _names(lines: Sequence[Line], plot: _Plot, name_height: int) -> list[Element]:
     ends = [(plot.x(line.points[-1][0]), plot.y(line.points[-1][1])) for line in lines]
-    heights = spread_out([up for _, up in ends], _name_height(plot.width), _TOP, plot.bottom)
-    left, elements = plot.right + 12, []
+    heights = spread_out([up for _, up in ends], name_height, _TOP, plot.bottom)
+    left, elements = plot.right + _NAME_GAP, []
     for line, (across, up), height in zip(lines, ends, heights, strict=True):
         if left - across > 20 or abs(height - up) > _NAME_HEIGHT / 2:
             d = f"M{across + 6:.1f} {up:.1f}L{left - 3:.1f} {height:.1f}"
@@ -162,18 +169,30 @@ def _names(lines: Sequence[Line], plot: _Plot) -> list[Element]:
 
 
 def _name(line: Line, left: float, y: float, width: int) -> list[Element]:
-    """On a narrow chart in two lines."""
+    """On a narrow chart in several lines."""
     room = width - left
-    words = [line.name] if width >= NARROW else wrap_text(line.name, room, _NAME_SIZE)
+    words = [line.name] if width >= NARROW else wrap_text(line.name, room, _NAME_SIZE, bold=line.is_bold)
     if len(words) > _MOST_LINES:
         words[_MOST_LINES - 1] += "…"
     shown = words[:_MOST_LINES]
     top = y + 4 - (len(shown) - 1) * _NAME_SIZE / 2
     return [
-        label(left, top + index * (_NAME_SIZE + 1), text, size=_NAME_SIZE, room=room, class_=f"name {line.kind}")
+        label(
+            left,
+            top + index * (_NAME_SIZE + 1),
+            text,
+            size=_NAME_SIZE,
+            room=room,
+            class_=f"name {line.kind}",
+            bold=line.is_bold,
+        )
         for index, text in enumerate(shown)
     ]
 
 
-def _name_height(width: int) -> int:
-    return _NAME_HEIGHT if width >= NARROW else _MOST_LINES * _NAME_SIZE + 4
+def _name_height(lines: Sequence[Line], width: int, room: float) -> int:
+    """Of the name with the most lines of text."""
+    if width >= NARROW:
+        return _NAME_HEIGHT
+    most = max(len(wrap_text(line.name, room, _NAME_SIZE, bold=line.is_bold)) for line in lines)
+    return min(most, _MOST_LINES) * (_NAME_SIZE + 1) + 3

@@ -28,6 +28,7 @@ NAME_SHARE = 0.38
 """Of a wide chart's width, for the names: the same in all panels, so that their bars begin on one line."""
 
 _EM_WIDTH = 0.6  # of DejaVu Sans, the widest face that a browser falls back to
+_EM_WIDTH_BOLD = 0.7
 _WIDE = frozenset("WF")  # East Asian widths that take a whole em
 
 
@@ -60,9 +61,13 @@ def label(
     size: int = 13,
     room: float | None = None,
     anchor: str = "start",
+    bold: bool = False,
 ) -> Element:
-    """Text whose baseline begins (or ends) at (x, y), cut to ``room`` pixels; what was cut a pointer still sees."""
-    shown = text if room is None else fit_text(text, room, size)
+    """Text whose baseline begins (or ends) at (x, y), cut to ``room`` pixels; what was cut a pointer still sees.
+
+    ``bold`` says that ``class_`` makes it so.
+    """
+    shown = text if room is None else fit_text(text, room, size, bold=bold)
     element = node("text", x=float(x), y=float(y), font_size=size, class_=class_, text_anchor=anchor)
     element.text = clean(shown)
     if shown != text:
@@ -101,29 +106,30 @@ def stack(panels: Iterable[Panel], gap: float = 0) -> Panel:
     return Panel(max(top - gap, 0), tuple(groups))
 
 
-def text_width(text: str, size: int = 13) -> float:
+def text_width(text: str, size: int = 13, *, bold: bool = False) -> float:
     """An upper bound of the width of ``text`` in pixels, for usual text in usual faces."""
-    return size * sum(1.0 if unicodedata.east_asian_width(letter) in _WIDE else _EM_WIDTH for letter in text)
+    usual = _EM_WIDTH_BOLD if bold else _EM_WIDTH
+    return size * sum(1.0 if unicodedata.east_asian_width(letter) in _WIDE else usual for letter in text)
 
 
-def fit_text(text: str, room: float, size: int = 13) -> str:
+def fit_text(text: str, room: float, size: int = 13, *, bold: bool = False) -> str:
     """``text``, or as much of its beginning as fits into ``room`` pixels, with an ellipsis."""
-    if text_width(text, size) <= room:
+    if text_width(text, size, bold=bold) <= room:
         return text
-    while text and text_width(text + "…", size) > room:
+    while text and text_width(text + "…", size, bold=bold) > room:
         text = text[:-1]
     return text.rstrip(" ,·") + "…"
 
 
-def wrap_text(text: str, room: float, size: int = 13) -> list[str]:
+def wrap_text(text: str, room: float, size: int = 13, *, bold: bool = False) -> list[str]:
     """``text`` in lines that fit into ``room`` pixels, broken between words; a longer word is cut."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and text_width(longer, size) <= room:
+        if lines and text_width(longer, size, bold=bold) <= room:
             lines[-1] = longer
         else:
-            lines.append(fit_text(word, room, size))
+            lines.append(fit_text(word, room, size, bold=bold))
     return lines
 
 
