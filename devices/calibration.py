@@ -30,7 +30,7 @@ __all__ = [
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 
-class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A table of the file; unknown keys are errors."""
 
 

@@ -8,6 +8,7 @@ import pytest
 from bench_records import MODEL, measurement
 from report_page import LIMITS
 
+from sprat.devices.calibration import load_calibration
 from sprat.devices.results import Label
 from sprat.planning import plan_model
 
@@ -55,6 +56,13 @@ def test_labels_stand_in_columns_of_their_own_and_predictions_of_a_file_are_left
 
 def test_what_speaks_against_a_figure_stands_below_it(document):
     assert "With reservations:\n\n- a¦b ‹script> Q4_0, tg128: other programs used 40% of the cores" in document
+
+
+def test_it_says_how_far_predictions_were_off_in_a_run_after_the_fit(document):
+    provenance = load_calibration().provenance
+    text = " ".join(document.split())
+    assert f"fitted on {provenance.date} to {len(provenance.cases)} kinds of passes" in text
+    assert f"the worst by {provenance.check.worst_error:.1%}. On other machines nobody has checked" in text
 
 
 def test_what_fits_nowhere_is_a_sentence(document):

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sprat.devices.calibration import Calibration, load_calibration
+from sprat.devices.calibration import Calibration, load_calibration, parse_calibration
 from sprat.devices.parts import Basis, Compute, Figure
 from sprat.devices.predict import Predictor, device_rates
 from sprat.devices.profile import DeviceProfile, load_profile
@@ -81,6 +81,8 @@ def test_factors_that_made_the_figures_are_found_up_to_what_they_explain():
     assert found.errors.measured.value == 0.2  # never promised to be better than that
     assert found.decode.storage == shipped.decode.storage  # nothing was measured of it
     assert found.errors.published == shipped.errors.published
+    assert found.provenance.check is None  # of these factors nothing is known yet
+    assert parse_calibration(msgspec.toml.encode(found)) == found
 
 
 def test_a_later_run_is_noted_and_what_it_missed_is_promised():
