@@ -24,9 +24,11 @@ from sprat.devices.calibration import Calibration
 from sprat.devices.cgroups import Limits, find_tree, plan_groups
 from sprat.devices.emulate import Emulator
 from sprat.devices.footprint import Footprint
+from sprat.devices.parts import Basis, Figure
 from sprat.devices.plan import Plan
 from sprat.devices.predict import PREFILL_CHUNK, PassTime, Predictor, device_rates
 from sprat.devices.probe import measure_again
+from sprat.devices.probe.storage import random_rate
 from sprat.devices.profile import DeviceProfile
 from sprat.devices.results import Emulation
 from sprat.export.pipeline import export
@@ -138,7 +140,9 @@ def measure(model: Model, machine: DeviceProfile, folder: Path) -> list[Measured
         folder: for the files of the packaged student.
     """
     probe = functools.partial(measure_again, machine, functools.partial(measure_rates, seconds=_RATE_SECONDS))
-    return _limited(model, probe, folder) if model.memory else list(_run(model, probe, folder))
+    if not model.memory:
+        return list(_run(model, probe, folder))
+    return _limited(model, functools.partial(_with_storage, probe, _file(model, folder)), folder)
 
 
 def _run(model: Model, probe: Probe, folder: Path) -> Iterator[Measured]:
@@ -237,6 +241,15 @@ def _limited(model: Model, probe: Probe, folder: Path) -> list[Measured]:
     if child.returncode:
         raise SystemExit(f"{model}: the process under its memory limit ended with {child.returncode}")
     return found
+
+
+def _with_storage(probe: Probe, path: Path) -> DeviceProfile:
+    """The machine, and how fast experts come from where the file lies: that changes within minutes, too."""
+    profile = probe()
+    rate = random_rate(path, 1 << 20)
+    figure = Figure(value=rate / 1e6, basis=Basis.MEASURED, source="reads of 1 MiB from the model's file")
+    medium = msgspec.structs.replace(profile.storage[0], random_1mib_mbps=figure)
+    return msgspec.structs.replace(profile, storage=(medium,))
 
 
 def _described(limits: Limits) -> Emulation:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from sprat.errors import DeviceError
 
-__all__ = ["StorageRate", "medium_of", "storage_rates"]
+__all__ = ["StorageRate", "medium_of", "random_rate", "storage_rates"]
 
 _BLOCK_SIZES = (4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 8 << 20)
 _FILE_BYTES = 256 << 20
@@ -58,6 +58,17 @@ def storage_rates(folder: Path) -> tuple[StorageRate, ...]:
             for block in _BLOCK_SIZES
             if block <= size
         )
+
+
+def random_rate(path: Path, block_bytes: int) -> float:
+    """Bytes per second of reads at random from a file that exists, past the page cache, one at a time.
+
+    Args:
+        path: the file.
+        block_bytes: of a read; the file has as many.
+    """
+    with _opened_past_cache(path) as direct:
+        return _rate(direct, path.stat().st_size, block_bytes, at_random=True)
 
 
 def medium_of(folder: Path) -> str:

@@ -10,7 +10,7 @@ from sprat.devices.contradictions import contradictions
 from sprat.devices.parts import Basis
 from sprat.devices.probe import KernelRates, measure_again, probe
 from sprat.devices.probe import storage as probe_storage
-from sprat.devices.probe.storage import storage_rates
+from sprat.devices.probe.storage import random_rate, storage_rates
 from sprat.devices.profile import load_profile, parse_profile, profile_names, save_profile, user_folder
 from sprat.errors import DeviceError
 from sprat.runtime.kernels.rates import kernel_rates
@@ -69,6 +69,12 @@ def test_storage_is_measured_at_six_sizes_in_both_orders_and_out_of_the_cache(tm
     rates = storage_rates(tmp_path)
     assert [rate.block_bytes for rate in rates] == [4096, 16384, 65536, 262144, 1 << 20, 8 << 20]
     assert all(min(rate.random_bytes_per_s, rate.sequential_bytes_per_s, rate.cached_bytes_per_s) > 0 for rate in rates)
+
+
+def test_a_file_that_exists_is_read_at_random(tmp_path):
+    path = tmp_path / "model"
+    path.write_bytes(bytes(3 << 20))
+    assert random_rate(path, 1 << 20) > 0
 
 
 def test_a_full_or_missing_folder_is_refused(tmp_path, monkeypatch):
