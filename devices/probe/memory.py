@@ -64,7 +64,7 @@ def _reader(n_threads: int) -> _Reader:
     kernels = getattr(core, "KernelSet", None)
     if core is None or not hasattr(kernels, "read"):  # none, or one that was built from an older checkout
         return _numpy_reader(n_threads)
-    read: _Reader = core.KernelSet(core.isa_names()[0], n_threads, []).read
+    read: _Reader = core.KernelSet(core.isa_names()[0], n_threads, cores=[], n_digits=1).read
     return read
 
 

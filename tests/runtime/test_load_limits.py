@@ -99,7 +99,8 @@ def test_threads_keep_to_the_fast_cores_of_a_device_with_little_ones(model, monk
 def test_the_native_backend_pins_the_threads_that_it_starts(model, monkeypatch):
     pinned = []
 
-    def kernels(n_threads, *, cores):
+    def kernels(n_threads, *, cores, exact):
+        assert not exact
         pinned.append((n_threads, cores))
         return ReferenceKernels()
 
