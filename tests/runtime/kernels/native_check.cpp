@@ -206,7 +206,8 @@ int main() {
             std::vector<uint8_t> latents(200 * 276);
             const Rows rows{latents.data(), 276, false, 256, 128};
             for (int r = 0; r < 200; ++r) store_row(rows, r, &floats[r * 262], 262);
-            compare("latents", *isas[i], attention(*isas[i], q, rows, n, 262, 256, 199), attention(plain, q, rows, n, 262, 256, 199), 2e-2f);
+            // Queries and weights in 8 bits, or 7 where both factors have a sign: 0.0215 was the most that was found, on NEON.
+            compare("latents", *isas[i], attention(*isas[i], q, rows, n, 262, 256, 199), attention(plain, q, rows, n, 262, 256, 199), 4e-2f);
         }
         for (int n_threads : {1, 3}) {
             check_set(*isas[i], plain, n_threads);
