@@ -94,7 +94,7 @@ class Engine:
                 replaces the device's. By default keys and values are kept in f16 and latents in int8.
             deterministic: only a backend that gives the same bits for the same tokens at every run. The native one
                 always does, with any number of threads; a prompt that is cut otherwise differs by roundings.
-            exact: let the native backend round nothing: activations in two digits of int8, the cache in float32.
+            exact: only a backend that rounds nothing; the native one takes two digits of int8 and a float32 cache.
 
         Raises:
             InputError: the model, the device or a limit cannot be used; see :mod:`sprat.errors` for the kinds.

@@ -24,6 +24,7 @@ class NativeLoader(BackendLoader, name="native", preference=10):
     """The C++ kernels, for files whose formats they know."""
 
     deterministic = True  # how kernels split their work depends on its shape alone
+    exact = True
 
     def footprint(self, request: LoadRequest) -> Footprint:
         """The cache that was asked for, and one chunk's activations."""

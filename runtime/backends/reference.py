@@ -27,6 +27,7 @@ class ReferenceLoader(BackendLoader, name="reference", preference=20):
     """NumPy is always there."""
 
     deterministic = True
+    exact = True
 
     def footprint(self, request: LoadRequest) -> Footprint:
         """A float32 cache, and one chunk's activations; unpacked weights only take what is left."""

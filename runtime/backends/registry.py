@@ -53,7 +53,7 @@ class LoadRequest:
     memory_bytes: int | None = None  # hard budget; None for what the machine has
     cache: Storage | None = None  # what the cache keeps, where a backend has the choice; None for its own
     deterministic: bool = False  # only a backend that gives the same bits at every run
-    exact: bool = False  # activations and caches at full precision, where a backend has the choice
+    exact: bool = False  # only a backend that can leave activations and caches unrounded
     cores: tuple[int, ...] = ()  # to keep threads on; none leaves them to the system
     streams: bool = False  # the experts are larger than memory, and come and go with the mapped file
 
@@ -89,6 +89,7 @@ class BackendLoader(ABC):
     preference: ClassVar[int]  # lower is tried first
     reads: ClassVar[str]  # the format of its files
     deterministic: ClassVar[bool] = False  # whether the same tokens give the same bits at every run
+    exact: ClassVar[bool] = False  # whether it can leave activations and caches unrounded
 
     def __init_subclass__(cls, *, name: str, preference: int, reads: str = "gguf") -> None:
         super().__init_subclass__()
@@ -184,6 +185,11 @@ def _obstacle(loader: BackendLoader, request: LoadRequest) -> SpratError | None:
         return BackendError(
             f"{request.file.path}: the {loader.name} backend does not promise the same bits at every run; "
             "take the native one, or leave deterministic out"
+        )
+    if request.exact and not loader.exact:
+        return BackendError(
+            f"{request.file.path}: the {loader.name} backend rounds activations or its cache as it likes; "
+            "take the native one, or leave exact out"
         )
     if request.memory_bytes is not None:
         subject = f"{request.file.path}: the {loader.name} backend"

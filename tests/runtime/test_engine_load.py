@@ -136,6 +136,17 @@ def test_a_backend_that_does_not_promise_the_same_bits_is_refused(bundle):
 
 
 @needs_native
+def test_an_exact_engine_gives_the_logits_of_the_reference(bundle):
+    exact, reference = logits_of(bundle.path, exact=True), logits_of(bundle.path, backend="reference")
+    np.testing.assert_allclose(exact, reference, atol=5e-4 * np.abs(reference).max())  # 1.1e-4 was found
+
+
+def test_a_backend_that_rounds_as_it_likes_is_refused_where_exactness_was_asked_for(bundle):
+    with pytest.raises(BackendError, match="llamacpp backend rounds activations"):
+        Engine.load(bundle.path, backend="llamacpp", exact=True)
+
+
+@needs_native
 def test_a_cache_in_int8_changes_little(bundle):
     wide, narrow = (logits_of(bundle.path, backend="native", cache=cache) for cache in ("f16", "int8"))
     assert 0 < np.abs(wide - narrow).max() < 0.05 * np.abs(wide).max()

@@ -33,7 +33,7 @@ def add(monkeypatch):
 
 def request(memory_bytes=None):
     return SimpleNamespace(
-        file=SimpleNamespace(path="x.gguf", format="gguf"), memory_bytes=memory_bytes, deterministic=False
+        file=SimpleNamespace(path="x.gguf", format="gguf"), memory_bytes=memory_bytes, deterministic=False, exact=False
     )
 
 
