@@ -20,8 +20,10 @@ _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 class Muon(torch.optim.Optimizer):
     """For matrices (out, in) and stacks of them (experts, out, in); everything else belongs to AdamW."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
-        super().__init__(parameters, {"lr": lr, "momentum": momentum})
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -35,6 +37,7 @@ class Muon(torch.optim.Optimizer):
                 direction = parameter.grad.lerp(buffer, group["momentum"])
                 # A tall matrix has more rows than singular values; keep the size of its outputs' change.
                 scale = max(1.0, parameter.shape[-2] / parameter.shape[-1]) ** 0.5
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(orthogonalize(direction).float(), alpha=-group["lr"] * scale)
 
 

@@ -24,6 +24,8 @@ class TrainingConfig:
     """How fast; how long is said in `phases.py`."""
 
     muon_lr: float = 0.02
+    muon_decay: float = 0.5
+    """Weight decay of the matrices: at the highest rate they lose 1 % a step."""
     adam_lr: float = 3e-3
     warmup: int = 40
     """Steps in which the rate rises at the very beginning."""
@@ -60,7 +62,8 @@ class _Optimizers:
             for name, weight in named.items()
             if weight.ndim < 2 or "embed" in name or "lm_head" in name or "router" in name
         }
-        self._muon = Muon([weight for name, weight in named.items() if name not in lookup], lr=config.muon_lr)
+        matrices = [weight for name, weight in named.items() if name not in lookup]
+        self._muon = Muon(matrices, lr=config.muon_lr, weight_decay=config.muon_decay)
         self._adam = torch.optim.AdamW(
             [named[name] for name in sorted(lookup)], lr=config.adam_lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True
         )
