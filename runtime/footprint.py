@@ -161,7 +161,9 @@ def _grouped_form(spec: ModelSpec) -> AttentionForm:
     """Scores and mixtures of values: two products of ``head_dim`` per pair of tokens and query head."""
     per_pair = 2 * 2 * spec.head_dim * spec.n_heads * spec.n_layers
     group = spec.n_heads // spec.n_kv_heads
-    return AttentionForm(name="grouped", per_token=0, per_row=0, per_pair=per_pair, queries_per_row=group)
+    return AttentionForm(
+        name="grouped", per_token=0, per_row=0, per_pair=per_pair, queries_per_row=group, few_queries=True
+    )
 
 
 def _latent_forms(spec: ModelSpec, mla: MLASpec) -> tuple[AttentionForm, ...]:

@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "runtime/native/attend.hpp"
+#include "runtime/native/attend_few.hpp"
 #include "runtime/native/attend_latents.hpp"
 
 namespace {
@@ -15,6 +16,10 @@ template <class D, class Use> auto with_form(const Attention &a, uint8_t *scratc
             LatentFlash<D> form(a, scratch);
             return use(form);
         }
+    }
+    if (FewFlash::takes(a)) {
+        FewFlash form(a, scratch);
+        return use(form);
     }
     if (a.keys.floats) {
         Flash<FloatWords> form(a, scratch);

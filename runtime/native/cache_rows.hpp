@@ -21,19 +21,16 @@ INLINE void widen_halves(const uint8_t *from, int n, float *to) {
 
 INLINE float half_at(const uint8_t *halves, int i) { return half_to_float(halves + 2 * i); }
 
-// The numbers that a row keeps as codes.
+// The numbers that a row keeps as codes, and zeros up to a whole register.
 INLINE void widen_int8(const Rows &rows, const uint8_t *row, float *to) {
     for (int g = 0; g < rows.n_groups(); ++g) {
         const float scale = half_at(row + rows.scales_at(), g);
         const int at = g * rows.group, n = least(rows.n_int8 - at, rows.group);
-        for (int i = 0; i < n; i += LANES) {
-            const F numbers = load_int8(row + at + i) * scale;
-            std::memcpy(to + at + i, &numbers, least(n - i, LANES) * sizeof(float));
-        }
+        for (int i = 0; i < n; i += LANES) store(to + at + i, load_int8(row + at + i) * scale);
     }
 }
 
-// Row `r` of `dim` numbers, and zeros up to `padded`.
+// Row `r` of `dim` numbers, and zeros up to `padded`, a multiple of LANES.
 INLINE void widen(const Rows &rows, int64_t r, int dim, float *to, int padded) {
     const uint8_t *from = rows.data + r * rows.stride;
     if (rows.floats) {

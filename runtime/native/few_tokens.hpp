@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "runtime/native/activations.hpp"
+#include "runtime/native/sums.hpp"
 
 namespace {
 
@@ -95,10 +96,6 @@ template <class D> INLINE const uint8_t *whole_group(const Product &p, const uin
     std::memset(copy, 0, D::group_bytes);
     std::memcpy(copy, g, rest);
     return copy;
-}
-
-template <int N> INLINE void sum_rows(const F (&v)[N], float *to) {
-    for (int r = 0; r < N; ++r) to[r] = sum(v[r]);
 }
 
 // Rows `row`, `row + apart`, ...; where there is none, the last row once more.

@@ -106,6 +106,13 @@ def test_fewer_queries_than_lanes_cost_as_much_as_those():
     assert form.ops(512, 99, 16) == form.ops(512, 99)
 
 
+def test_few_queries_of_one_token_cost_what_they_are_where_rows_lie_along_the_lanes():
+    form = dataclasses.replace(DENSE.attention[0], few_queries=True)
+    assert form.ops(1, 99, 16) == form.ops(1, 99)
+    assert form.ops(1, 99, 4) == form.ops(1, 99)  # four fill four lanes
+    assert form.ops(3, 99, 16) > form.ops(3, 99)
+
+
 def test_a_prompt_is_computed_in_batches_and_sees_what_came_before():
     fast_memory = predictor(DENSE, read_bytes=1e13)
     one, two = fast_memory.prefill(512), fast_memory.prefill(1024)

@@ -73,13 +73,15 @@ std::vector<float> product(const Isa &isa, const Isa &rounding, Format format, c
     return out;
 }
 
-std::vector<float> attention(const Isa &isa, const std::vector<float> &q, const Rows &rows, int n, int dim, int value_dim, int n_rows) {
+// n queries of as many tokens, or of one token: with values in rows of their own.
+std::vector<float> attention(const Isa &isa, const std::vector<float> &q, const Rows &rows, int n, int dim, int value_dim, int n_rows,
+                             const Rows *values = nullptr) {
     const int stride = int(pad_to(value_dim, 16));
     std::vector<float> out(size_t(n) * stride), largest(n), total(n);
     Attention a{};
-    a.q = q.data(), a.n_queries = n, a.dim = dim, a.value_dim = value_dim, a.queries_per_token = 1;
-    a.first_seen = n_rows - n + 1, a.end = n_rows;
-    a.keys = a.values = rows;
+    a.q = q.data(), a.n_queries = n, a.dim = dim, a.value_dim = value_dim, a.queries_per_token = values ? n : 1;
+    a.first_seen = values ? n_rows : n_rows - n + 1, a.end = n_rows;
+    a.keys = rows, a.values = values ? *values : rows;
     a.out = out.data(), a.largest = largest.data(), a.total = total.data(), a.value_stride = stride;
     std::vector<uint8_t> scratch(isa.attention_scratch_bytes(a) + 64);
     a.scratch = scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64);
@@ -197,8 +199,9 @@ int main() {
             for (int r = 0; r < 200; ++r) store_row(int8_rows, r, &floats[r * 70], 70);
             const Rows floats_rows{reinterpret_cast<const uint8_t *>(floats.data()), 4 * 70, true, 0};
             for (const Rows &rows : {floats_rows, Rows{halves.data(), 2 * 70, false, 0}, int8_rows})
-                compare("attention", *isas[i], attention(*isas[i], q, rows, n, 70, 33, 200),
-                        attention(plain, q, rows, n, 70, 33, 200), rows.floats ? 2e-5f : 2e-3f);
+                for (const Rows *values : {(const Rows *)nullptr, &floats_rows})
+                    compare("attention", *isas[i], attention(*isas[i], q, rows, n, 70, 33, 200, values),
+                            attention(plain, q, rows, n, 70, 33, 200, values), rows.floats ? 2e-5f : 2e-3f);
         }
         for (int n : {1, 7, 40}) {  // latents of 256 numbers, in groups of 128, and 6 that rotate
             auto q = numbers(size_t(n) * 262), floats = numbers(200 * 262);

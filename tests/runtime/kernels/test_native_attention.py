@@ -43,6 +43,18 @@ def test_gqa_of_any_shape(isa, storage, n, past, kv_heads, group, dim):
 
 @every_isa
 @every_storage
+@given(past=past, kv_heads=st.integers(1, 3), group=st.integers(1, 9), dim=st.integers(1, 140))
+@few
+def test_gqa_of_one_token(isa, storage, past, kv_heads, group, dim):
+    rng = np.random.default_rng(past)
+    q = rng.normal(size=(1, kv_heads * group, dim)).astype(np.float32)
+    rows = KVRows(*(stored(rng.normal(size=(kv_heads, past + 4, dim)), storage, past + 1) for _ in range(2)))
+    found = kernels_of(isa).gqa_attention(q, rows, 0.3)
+    np.testing.assert_allclose(found, ReferenceKernels().gqa_attention(q, rows, 0.3), atol=TOLERANCE[storage])
+
+
+@every_isa
+@every_storage
 @given(
     n=tokens,
     past=past,
