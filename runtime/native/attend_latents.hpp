@@ -49,6 +49,7 @@ template <class D> class LatentFlash {
         weights = arena.take<int32_t>(ROW_WORDS * GEMM_COLUMNS * n_groups);
         weight_scale = arena.take<float>(GEMM_COLUMNS * n_groups);
         row_scale = arena.take<float>(LATENT_ROWS * n_groups), row_zero = arena.take<float>(LATENT_ROWS * n_groups);
+        largest_scale = arena.take<float>(n_groups);
         space = arena.take<uint8_t>(LANES * a.value_dim + 4 * 2 * ropes.n_words);
     }
 
@@ -111,12 +112,16 @@ template <class D> class LatentFlash {
 
     // Scales of the block's rows, and what a query's zero adds to their products.
     void take_scales(int n) {
-        for (int r = 0; r < n; ++r)
-            for (int g = 0; g < n_groups; ++g) {
+        for (int g = 0; g < n_groups; ++g) {
+            float *scale = row_scale + g * LATENT_ROWS, *zero = row_zero + g * LATENT_ROWS, &most = largest_scale[g];
+            most = 0;
+            for (int r = 0; r < n; ++r) {
                 const uint8_t *row = rows + r * a.keys.stride;
-                row_scale[g * LATENT_ROWS + r] = half_at(row + a.keys.scales_at(), g);
-                row_zero[g * LATENT_ROWS + r] = float(D::ZERO * load<int16_t>(row + a.keys.sums_at() + 2 * g));
+                scale[r] = half_at(row + a.keys.scales_at(), g);
+                zero[r] = float(D::ZERO * load<int16_t>(row + a.keys.sums_at() + 2 * g));
+                most = scalar_max(most, scale[r]);
             }
+        }
     }
 
     void take_ropes(int n) {
@@ -173,13 +178,12 @@ template <class D> class LatentFlash {
     void soften(int64_t first, int n, int query, int column) {
         const F heaviest = softmax.soften(first, n, query, column, ones);
         for (int g = 0; g < n_groups; ++g) {
-            const float *of_row = row_scale + g * LATENT_ROWS;
-            float largest = 0;
-            for (int r = 0; r < n; ++r) largest = scalar_max(largest, of_row[r]);
-            const F scale = heaviest * (largest / float(D::LARGEST)), inverse = scale > all(1e-30f) ? 1.0f / scale : F{};
+            const F scale = heaviest * (largest_scale[g] / float(D::LARGEST));
+            const F inverse = scale > all(1e-30f) ? 1.0f / scale : F{};
             store(weight_scale + g * GEMM_COLUMNS + column, scale);
             int32_t *to = weights + g * ROW_WORDS * GEMM_COLUMNS + column;
-            for (int r = 0; r < n; r += 4, to += GEMM_COLUMNS) store(to, four_weights(r, n, column, of_row, inverse));
+            for (int r = 0; r < n; r += 4, to += GEMM_COLUMNS)
+                store(to, four_weights(r, n, column, row_scale + g * LATENT_ROWS, inverse));
         }
     }
 
@@ -226,6 +230,7 @@ template <class D> class LatentFlash {
     float *query_scale;                // (n_groups, columns)
     const uint8_t *rows;               // of the block
     float *row_scale, *row_zero;       // (n_groups, LATENT_ROWS)
+    float *largest_scale;              // (n_groups): of a block's rows
     int32_t *rope_keys;                // (LATENT_ROWS, ropes.n_words)
     int32_t *values;                   // (n_groups, ROW_WORDS, LATENT_GROUP)
     int32_t *weights;                  // (n_groups, ROW_WORDS, GEMM_COLUMNS)
