@@ -188,11 +188,11 @@ class _Timer:
         pairs: dict[str, list[Pair]] = {"decode": [], "prefill": []}
         for index in range(_PAIRS + 1):
             profile = self._probe()
-            prompt_s = self._seconds([tokens[:PREFILL_CHUNK]])
-            stream.truncate(depth)
             stream.extend(tokens[-1:])
             chosen = tokens[index * _DECODED :][:_DECODED]  # others each time, for whom a mixture reads other experts
             token_s = self._seconds([[token] for token in chosen]) / _DECODED
+            stream.truncate(depth)
+            prompt_s = self._seconds([tokens[:PREFILL_CHUNK]])
             stream.truncate(depth)
             if index:
                 pairs["decode"].append(Pair(token_s, profile))

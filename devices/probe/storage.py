@@ -118,7 +118,7 @@ def _opened_past_cache(path: Path) -> Iterator[int]:
 def _rate(descriptor: int, size: int, block: int, *, at_random: bool) -> float:
     """Bytes per second of reads into one aligned buffer."""
     n_blocks = size // block
-    choose = random.Random(block)
+    choose = random.Random()  # others each time: a host or a controller remembers those it read before
     with mmap.mmap(-1, max(block, 4096)) as buffer:
         view = memoryview(buffer)[:block]
         n_read, start = 0, time.perf_counter()
