@@ -19,7 +19,7 @@ class AttentionForm:
         n * per_token + rows * per_row + n * (rows that a token sees on average) * per_pair
 
     Queries that share a row lie along the lanes of vector registers: fewer than there are lanes cost as much as those.
-    Not so one token's few, where rows can be read along the lanes instead (``few_queries``).
+    Not so one token's few, each with ``lanes_to_query`` of them to itself: there rows are read along the lanes.
     """
 
     name: str  # "grouped", "expanded", "absorbed"
@@ -27,14 +27,14 @@ class AttentionForm:
     per_row: int
     per_pair: int
     queries_per_row: int  # of one token
-    few_queries: bool = False
+    lanes_to_query: int = 0  # at least, for one token's queries to be few; 0 for never
 
     def ops(self, n_tokens: int, past: int, n_lanes: int = 1) -> float:
         """Operations for ``n_tokens`` behind ``past`` others."""
         unseen = min((n_tokens - 1) / 2, _BLOCK)  # computed with the others of a block, and thrown away
         seen = past + (n_tokens + 1) / 2 + unseen
         n_queries = n_tokens * self.queries_per_row
-        along_rows = self.few_queries and n_tokens == 1 and n_queries <= n_lanes / 2
+        along_rows = n_tokens == 1 and 0 < n_queries * self.lanes_to_query <= n_lanes
         filled = 1.0 if along_rows else n_queries / (math.ceil(n_queries / n_lanes) * n_lanes)
         return n_tokens * self.per_token + (past + n_tokens) * self.per_row + n_tokens * seen * self.per_pair / filled
 

@@ -162,7 +162,7 @@ def _grouped_form(spec: ModelSpec) -> AttentionForm:
     per_pair = 2 * 2 * spec.head_dim * spec.n_heads * spec.n_layers
     group = spec.n_heads // spec.n_kv_heads
     return AttentionForm(
-        name="grouped", per_token=0, per_row=0, per_pair=per_pair, queries_per_row=group, few_queries=True
+        name="grouped", per_token=0, per_row=0, per_pair=per_pair, queries_per_row=group, lanes_to_query=2
     )
 
 
@@ -179,6 +179,7 @@ def _latent_forms(spec: ModelSpec, mla: MLASpec) -> tuple[AttentionForm, ...]:
             per_row=0,
             per_pair=heads * absorbed,
             queries_per_row=spec.n_heads,
+            lanes_to_query=4,
         ),
     )
 

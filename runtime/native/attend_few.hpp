@@ -19,7 +19,7 @@ constexpr int FEW_TILE = GEMM_VECTORS;  // four rows' sums each fit beside rows 
 
 class FewFlash {
   public:
-    // Beyond these, queries fill enough lanes; other forms read rows that are keys and values at once.
+    // Beyond these, queries fill enough lanes; with rows that are keys and values at once, earlier.
     static bool takes(const Attention &a) {
         const int most = a.values.data == a.keys.data ? LANES / 4 : LANES / 2;
         return !a.rank && a.n_queries == a.queries_per_token && a.n_queries <= most;

@@ -11,15 +11,15 @@ namespace {
 
 // use(form): of the class that fits the task. `D` is void where an instruction set has no products of bytes.
 template <class D, class Use> auto with_form(const Attention &a, uint8_t *scratch, const Use &use) {
+    if (FewFlash::takes(a)) {
+        FewFlash form(a, scratch);
+        return use(form);
+    }
     if constexpr (!std::is_void_v<D>) {
         if (LatentFlash<D>::takes(a)) {
             LatentFlash<D> form(a, scratch);
             return use(form);
         }
-    }
-    if (FewFlash::takes(a)) {
-        FewFlash form(a, scratch);
-        return use(form);
     }
     if (a.keys.floats) {
         Flash<FloatWords> form(a, scratch);

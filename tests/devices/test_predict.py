@@ -107,9 +107,9 @@ def test_fewer_queries_than_lanes_cost_as_much_as_those():
 
 
 def test_few_queries_of_one_token_cost_what_they_are_where_rows_lie_along_the_lanes():
-    form = dataclasses.replace(DENSE.attention[0], few_queries=True)
+    form = dataclasses.replace(DENSE.attention[0], lanes_to_query=4)  # with four queries
     assert form.ops(1, 99, 16) == form.ops(1, 99)
-    assert form.ops(1, 99, 4) == form.ops(1, 99)  # four fill four lanes
+    assert form.ops(1, 99, 8) == 2 * form.ops(1, 99)
     assert form.ops(3, 99, 16) > form.ops(3, 99)
 
 
