@@ -10,7 +10,8 @@ JSON (``--json`` prints nothing else). All figures are measured on this machine.
 2. DeepSeek-V2-Lite's shape with ``--layers`` layers of random weights: the same model with every expert computed
    (``sparse_vs_dense_decode_ratio``), and behind 2048 tokens (``context_2048_share``).
 3. Memory: the most that loading and running took, over the model's files. ``peak_over_file``: V2-Lite's shape behind
-   512 tokens, loaded with so small a budget that the backend takes its frugal form; ``frugal_...``: the same behind
+   512 tokens, loaded with so small a budget that in blocks of 32 the backend takes its frugal form (larger blocks fit
+   as they are); ``frugal_...``: the same behind
    2048 tokens, and that form's own speed and share; ``fast_peak_over_file``: without a budget, as in question 2, behind
    2048. ``smollm2_peak_over_file``: behind few tokens, since its cache of 2048 takes more than its files do.
 
@@ -46,7 +47,7 @@ from sprat.runtime.bundle import Bundle
 _SHORT, _PROMPT, _LONG = 8, 512, 2048  # tokens before those that are timed
 _DECODED = 16
 _WARM_UPS = 2
-_FRUGAL = 1.35  # a budget over V2-Lite's file in which, counted in advance, only the frugal form fits
+_FRUGAL = 1.35  # a budget over V2-Lite's file in which, counted in advance, blocks of 32 fit in the frugal form only
 
 
 def smollm2(gguf: Path, builder: str | None, folder: Path, settings: argparse.Namespace) -> dict[str, float]:

@@ -56,8 +56,7 @@ void KernelSet::attend(const Pass &pass, float *mixed) {
     const int64_t n_queries = pass.n * pass.group, stride = pad_to(pass.value_dim, isa_.value_lanes);
     const int64_t step = std::max<int64_t>(1, QUERIES / pass.group) * pass.group;
     const int64_t n_chunks = (n_queries + step - 1) / step, n_pieces = n_chunks * pass.cache.kv_heads;
-    int64_t wanted = (PIECES + n_pieces - 1) / n_pieces;
-    if (wanted > 1) wanted += wanted % 2;  // three key heads times four: as many pieces for each of two or four threads
+    const int64_t wanted = (PIECES + n_pieces - 1) / n_pieces;
     const int64_t n_parts = std::clamp<int64_t>(pass.cache.n_rows / LEAST_ROWS, 1, wanted);
     const int64_t part_rows = pad_to((pass.cache.n_rows + n_parts - 1) / n_parts, 64);
     const int64_t all_queries = pass.cache.kv_heads * n_queries;

@@ -77,6 +77,18 @@ def test_a_file_that_exists_is_read_at_random(tmp_path):
     assert random_rate(path, 1 << 20) > 0
 
 
+def test_a_second_probe_reads_other_places(tmp_path, monkeypatch):
+    """The same ones again would come from a cache of the host's."""
+    path, places = tmp_path / "model", []
+    path.write_bytes(bytes(8 << 20))
+    read = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, views, at: places[-1].append(at) or read(fd, views, at))
+    for _ in range(2):
+        places.append([])
+        random_rate(path, 4 << 10)
+    assert places[0][:20] != places[1][:20]
+
+
 def test_a_full_or_missing_folder_is_refused(tmp_path, monkeypatch):
     with pytest.raises(DeviceError, match="cannot be measured"):
         storage_rates(tmp_path / "none")

@@ -1,7 +1,5 @@
 """Packed training rows: every target is the token after the one that foretells it, within its own document."""
 
-from pathlib import Path
-
 import pytest
 
 from sprat import demo
@@ -9,18 +7,15 @@ from sprat.demo.tasks import Split, arithmetic, prose
 
 torch = pytest.importorskip("torch")
 F = pytest.importorskip("torch.nn.functional")
-RECIPE = Path(__file__).parents[2] / "examples" / "train_student"
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def batches():
+    from batches import BatchMaker
     from tokenizers import Tokenizer
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(RECIPE)
-        from batches import BatchMaker
     tokenizer = Tokenizer.from_file(str(demo.path() / "tokenizer.json"))
     return BatchMaker(tokenizer, prose.held_out_texts())
 

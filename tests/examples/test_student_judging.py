@@ -1,20 +1,12 @@
 """The recipe's last stages, on a model that knows nothing: scores of every export, and a card without a gap."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from tiny_checkpoint import write_checkpoint
 
 from sprat.demo.tasks import prose
-
-RECIPE = Path(__file__).parents[2] / "examples" / "train_student"
-
-
-@pytest.fixture(autouse=True)
-def recipe(monkeypatch):
-    monkeypatch.syspath_prepend(RECIPE)
 
 
 @pytest.fixture(scope="module")

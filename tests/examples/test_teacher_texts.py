@@ -1,19 +1,12 @@
 """Which of the teacher's answers the student learns from."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from sprat.demo.tasks import Problem, Split, prose
 
-RECIPE = Path(__file__).parents[2] / "examples" / "train_student"
 GOOD = "A lamp gives light in the evening. It stands on a table or hangs on a wall."
-
-
-@pytest.fixture(autouse=True)
-def recipe(monkeypatch):
-    monkeypatch.syspath_prepend(RECIPE)
 
 
 @pytest.mark.parametrize(
