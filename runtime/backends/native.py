@@ -13,6 +13,7 @@ from sprat.runtime.expert_readahead import ExpertReadahead
 from sprat.runtime.footprint import cache_bytes_per_token, native_buffer_bytes
 from sprat.runtime.kernels import I32Array
 from sprat.runtime.kernels.native import NATIVE_FORMATS, NativeKernels, native_missing_because
+from sprat.runtime.memory import available_bytes
 from sprat.runtime.models import RoutingObserver, load_model
 from sprat.runtime.spec import ModelSpec
 from sprat.runtime.weights import WeightSource
@@ -43,6 +44,8 @@ class NativeLoader(BackendLoader, name="native", preference=10):
 
     def load(self, request: LoadRequest) -> NativeBackend:
         """Nothing is read before it is used."""
+        if not request.streams and request.file.path.stat().st_size < available_bytes():
+            request.gguf.ask_for_huge_pages()
         readahead = ExpertReadahead(request.gguf) if request.streams and request.spec.moe else None
         # The caller stays unpinned.
         kernels = NativeKernels(request.n_threads, cores=request.cores[1:], exact=request.exact)

@@ -44,7 +44,7 @@ namespace {
 template <int BIAS_OF> struct Folded {
     F8 biased{}, least{};
 
-    INLINE float sum() const { return sum8(least + biased * float(-BIAS_OF)); }
+    INLINE F8 of_blocks() const { return least + biased * float(-BIAS_OF); }
 };
 
 INLINE F8 integers(const int32_t *q) { return to_float8(load<I8>(q)); }
@@ -98,20 +98,42 @@ template <class D> INLINE const uint8_t *whole_group(const Product &p, const uin
     return copy;
 }
 
-// Rows `row`, `row + apart`, ...; where there is none, the last row once more.
+INLINE const uint8_t *row_of(const Product &p, int row) { return p.weights + least(row, p.n_rows - 1) * p.row_bytes; }
+
+// Of rows `row`, `row + apart`, ...; where there is none, the last row's once more.
+template <class D, int T> struct Sums {
+    F dot[FEW_ROWS][T] = {};
+    Folded<Steps<D>::BIAS_LEFT> folded[FEW_ROWS][T];
+
+    INLINE void store_for(const Product &p, int row, int apart, int first) const {
+        for (int t = 0; t < T; ++t) {
+            F column[FEW_ROWS];
+            float sums[FEW_ROWS], *out = p.out + (first + t) * p.out_stride;
+#pragma GCC unroll 4
+            for (int r = 0; r < FEW_ROWS; ++r) column[r] = dot[r][t] + in_lanes(folded[r][t].of_blocks());
+            sum_rows(column, sums);
+#pragma GCC unroll 4
+            for (int r = 0; r < FEW_ROWS; ++r) out[least(row + r * apart, p.n_rows - 1)] = sums[r];
+        }
+    }
+};
+
+template <int T> INLINE void take_tokens(const Product &p, int first, Token (&x)[T]) {
+    for (int t = 0; t < T; ++t) x[t] = token_of(p.input->quantized, p.tokens ? p.tokens[first + t] : first + t);
+}
+
 template <class D, int T> void few_tokens_tile(const Product &p, int row, int apart, int first) {
     const int64_t n_groups = p.row_bytes / D::group_bytes, rest = p.row_bytes % D::group_bytes;
     const uint8_t *g[FEW_ROWS];
     Token x[T];
-    F dot[FEW_ROWS][T] = {};
-    Folded<Steps<D>::BIAS_LEFT> folded[FEW_ROWS][T];
-    for (int r = 0; r < FEW_ROWS; ++r) g[r] = p.weights + least(row + r * apart, p.n_rows - 1) * p.row_bytes;
-    for (int t = 0; t < T; ++t) x[t] = token_of(p.input->quantized, p.tokens ? p.tokens[first + t] : first + t);
+    Sums<D, T> sums;
+    for (int r = 0; r < FEW_ROWS; ++r) g[r] = row_of(p, row + r * apart);
+    take_tokens(p, first, x);
     const auto add = [&]<int N>(std::integral_constant<int, N>, int64_t i) {
         Inputs<D, N> q[T];
         for (int t = 0; t < T; ++t) q[t].take(x[t].q + 256 * i);
 #pragma GCC unroll 4
-        for (int r = 0; r < FEW_ROWS; ++r) add_group<D>(dot[r], folded[r], g[r], x, q, 8 * i);
+        for (int r = 0; r < FEW_ROWS; ++r) add_group<D>(sums.dot[r], sums.folded[r], g[r], x, q, 8 * i);
     };
     for (int64_t i = 0; i < n_groups; ++i) {
 #pragma GCC unroll 4
@@ -127,24 +149,7 @@ template <class D, int T> void few_tokens_tile(const Product &p, int row, int ap
         if (rest <= D::group_bytes / 2) add(std::integral_constant<int, Steps<D>::N / 2>(), n_groups);
         else add(std::integral_constant<int, Steps<D>::N>(), n_groups);
     }
-    for (int t = 0; t < T; ++t) {
-        F column[FEW_ROWS];
-        float sums[FEW_ROWS], *out = p.out + (first + t) * p.out_stride;
-#pragma GCC unroll 4
-        for (int r = 0; r < FEW_ROWS; ++r) column[r] = dot[r][t];
-        sum_rows(column, sums);
-#pragma GCC unroll 4
-        for (int r = 0; r < FEW_ROWS; ++r) out[least(row + r * apart, p.n_rows - 1)] = sums[r] + folded[r][t].sum();
-    }
-}
-
-template <class D> void few_tokens(const Product &p) {
-    const int apart = (p.n_rows + FEW_ROWS - 1) / FEW_ROWS;
-    for (int row = 0; row < apart; ++row) {
-        int t = 0;
-        for (; t + 2 <= p.n_tokens; t += 2) few_tokens_tile<D, 2>(p, row, apart, t);
-        if (t < p.n_tokens) few_tokens_tile<D, 1>(p, row, apart, t);
-    }
+    sums.store_for(p, row, apart, first);
 }
 
 }  // namespace

@@ -6,8 +6,8 @@
 // half of its 32 blocks, so half as wide a panel was 4 % slower. Tokens' sums (128 bytes each) wait in L2.
 #pragma once
 
-#include "runtime/native/few_tokens.hpp"
 #include "runtime/native/isa.hpp"
+#include "runtime/native/short_rows.hpp"
 
 namespace {
 

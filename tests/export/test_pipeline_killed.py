@@ -8,6 +8,7 @@ import time
 import pytest
 from tiny_checkpoint import write_checkpoint
 
+from sprat.export import writer
 from sprat.export.pipeline import export
 from sprat.runtime.bundle import Bundle
 
@@ -15,6 +16,12 @@ from sprat.runtime.bundle import Bundle
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     return write_checkpoint(tmp_path_factory.mktemp("source") / "student")
+
+
+@pytest.fixture(autouse=True)
+def small_pages(monkeypatch):
+    """Of a file of two huge pages hardly anything would be on the disk before its end."""
+    monkeypatch.setattr(writer, "_HUGE_PAGE_BYTES", 4096)
 
 
 @pytest.fixture(scope="module")

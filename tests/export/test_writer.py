@@ -183,6 +183,28 @@ def test_after_an_interruption_the_same_call_continues_to_the_same_bytes(out, tm
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.gguf", "whole.gguf"]
 
 
+@pytest.mark.parametrize("n_chunks", range(8))
+def test_a_file_grows_by_whole_huge_pages_also_where_it_is_continued(out, monkeypatch, n_chunks):
+    monkeypatch.setattr(writer, "_HUGE_PAGE_BYTES", 64)
+    write, begins, ends = os.write, [], []
+
+    def watched(descriptor, data):
+        if pathlib.Path(f"/proc/self/fd/{descriptor}").readlink().endswith(".partial"):
+            begins.append(os.lseek(descriptor, 0, os.SEEK_CUR))
+            ends.append(begins[-1] + len(data))
+        return write(descriptor, data)
+
+    with pytest.raises(Killed):
+        write_file(out, LAYOUT, interrupted_after(n_chunks))
+    with monkeypatch.context() as patched:
+        patched.setattr(writer.os, "write", watched)
+        write_file(out, LAYOUT, pack)
+    assert begins[0] == (LAYOUT.tensors[n_chunks // 2 - 1].end if n_chunks > 1 else 0)
+    assert begins[1:] == ends[:-1]
+    assert ends[-1] == LAYOUT.nbytes
+    assert not any(begin % 64 for begin in begins[1:])
+
+
 def test_finished_tensors_are_not_packed_again(out):
     with pytest.raises(Killed):
         write_file(out, LAYOUT, interrupted_after(5))

@@ -31,7 +31,12 @@ INLINE F to_float(I x) { return __builtin_convertvector(x, F); }
 INLINE F8 to_float8(I8 x) { return __builtin_convertvector(x, F8); }
 INLINE F absolute(F x) { return (F)((I)x & 0x7fffffff); }
 INLINE F max(F a, F b) { return a > b ? a : b; }
-INLINE float sum8(F8 v) { return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7])); }
+// Eight numbers in a register whose lanes are summed later: behind them zeros, or two to a lane.
+template <class V = F> INLINE V in_lanes(F8 v) {
+    if constexpr (LANES == 16) return __builtin_shufflevector(v, F8{}, 0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 8, 8, 8, 8, 8, 8);
+    else if constexpr (LANES == 8) return v;
+    else return __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
+}
 INLINE float scalar_max(float a, float b) { return a > b ? a : b; }
 INLINE int least(int64_t a, int64_t b) { return int(a < b ? a : b); }
 

@@ -46,6 +46,8 @@ std::vector<uint8_t> blocks(Format format, int64_t rows, int64_t k) {
     return out;
 }
 
+void append(std::vector<float> &to, const std::vector<float> &more) { to.insert(to.end(), more.begin(), more.end()); }
+
 void compare(const char *what, const Isa &isa, const std::vector<float> &found, const std::vector<float> &expected,
              float tolerance = 2e-5f) {
     float size = 0, error = 0;
@@ -180,14 +182,18 @@ int main() {
     const Isa &plain = *isas[n_isas - 1];
     for (int i = 0; i < n_isas; ++i) {
         for (int f = 0; f < N_FORMATS; ++f) {
-            const int64_t k = LAYOUTS[f].weights == 256 ? 768 : 736;
-            for (int rows : {1, 2, 19, 32}) {
-                const auto weights = blocks(Format(f), rows, k);
-                for (int n : {1, 4, 6, 15}) {
-                    const auto x = numbers(size_t(n * k));
-                    compare(LAYOUTS[f].name, *isas[i], product(*isas[i], plain, Format(f), weights, x, rows, k, n),
-                            product(plain, plain, Format(f), weights, x, rows, k, n));
+            for (int k : {32, 64, 96, 128, 256, 736, 768}) {  // several rows to a group, one, and several groups to a row
+                if (k % LAYOUTS[f].weights) continue;
+                std::vector<float> found, expected;
+                for (int rows : {1, 2, 19, 32}) {
+                    const auto weights = blocks(Format(f), rows, k);
+                    for (int n : {1, 4, 6, 15}) {
+                        const auto x = numbers(size_t(n * k));
+                        append(found, product(*isas[i], plain, Format(f), weights, x, rows, k, n));
+                        append(expected, product(plain, plain, Format(f), weights, x, rows, k, n));
+                    }
                 }
+                compare(LAYOUTS[f].name, *isas[i], found, expected);
             }
         }
         for (int n : {1, 7, 40}) {

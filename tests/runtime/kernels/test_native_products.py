@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -38,6 +40,18 @@ def test_products_of_any_shape(isa, format_name, n, n_rows, n_blocks):
     weight = random_weight(rng, (n_rows, row_length(format_name, n_blocks)), format_name)
     x = exact_activations(rng, n, weight.shape[1])
     assert_close(kernels_of(isa).linear(x, weight), ReferenceKernels().linear(x, weight), x, weight)
+
+
+@every_isa
+@every_format
+@pytest.mark.parametrize("n_blocks", [1, 2, 3, 4, 8])
+def test_products_of_short_rows(isa, format_name, n_blocks):
+    """Of several rows to a group of 256 numbers, or one; behind the last row nothing may be read."""
+    for n_rows, n in itertools.product((1, 3, 4, 8, 13, 64), (1, 2, 5)):
+        rng = np.random.default_rng(n_rows)
+        weight = random_weight(rng, (n_rows, row_length(format_name, n_blocks)), format_name)
+        x = exact_activations(rng, n, weight.shape[1])
+        assert_close(kernels_of(isa).linear(x, weight), ReferenceKernels().linear(x, weight), x, weight)
 
 
 @every_isa
