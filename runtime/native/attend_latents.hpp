@@ -112,14 +112,14 @@ template <class D> class LatentFlash {
 
     // Scales of the block's rows, and what a query's zero adds to their products.
     void take_scales(int n) {
-        for (int g = 0; g < n_groups; ++g) {
-            float *scale = row_scale + g * LATENT_ROWS, *zero = row_zero + g * LATENT_ROWS, &most = largest_scale[g];
-            most = 0;
-            for (int r = 0; r < n; ++r) {
-                const uint8_t *row = rows + r * a.keys.stride;
-                scale[r] = half_at(row + a.keys.scales_at(), g);
-                zero[r] = float(D::ZERO * load<int16_t>(row + a.keys.sums_at() + 2 * g));
-                most = scalar_max(most, scale[r]);
+        std::memset(largest_scale, 0, n_groups * sizeof(float));
+        for (int r = 0; r < n; ++r) {
+            const uint8_t *row = rows + r * a.keys.stride;
+            for (int g = 0; g < n_groups; ++g) {
+                const float scale = half_at(row + a.keys.scales_at(), g);
+                row_scale[g * LATENT_ROWS + r] = scale;
+                row_zero[g * LATENT_ROWS + r] = float(D::ZERO * load<int16_t>(row + a.keys.sums_at() + 2 * g));
+                largest_scale[g] = scalar_max(largest_scale[g], scale);
             }
         }
     }

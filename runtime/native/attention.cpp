@@ -22,6 +22,7 @@ constexpr int64_t QUERIES = 192;     // of one piece: their sums (192 x 128 numb
 constexpr int64_t LEAST_ROWS = 128;  // of one piece: shorter ones cost more to merge than they save
 constexpr int64_t TRANSPOSED = 16;   // rows of k_b: a line of its transposed rows
 constexpr int64_t PIECES = 8;        // at least, where there are as many rows: for the cores of a phone
+constexpr int64_t MERGED = 4;        // queries whose parts a thread merges in a row
 
 Rows from(Rows rows, int64_t bytes) {
     rows.data += bytes;
@@ -79,10 +80,8 @@ void KernelSet::attend(const Pass &pass, float *mixed) {
         a.scratch = pool_.scratch(thread, isa_.attention_scratch_bytes(a));
         isa_.attend(a);
     });
-    pool_.each(pass.cache.kv_heads * n_chunks, [&](int64_t i, int) {
-        const int64_t first = i / n_chunks * n_queries + i % n_chunks * step;
-        const int64_t last = std::min(first + step, (i / n_chunks + 1) * n_queries);
-        for (int64_t query = first; query < last; ++query)
+    pool_.each((all_queries + MERGED - 1) / MERGED, n_parts * all_queries * stride * int64_t(sizeof(float)), [&](int64_t i, int) {
+        for (int64_t query = i * MERGED; query < std::min(all_queries, (i + 1) * MERGED); ++query)
             merge(sums + query * stride, largest + query, total + query, n_parts, all_queries * stride, all_queries,
                   pass.value_dim, mixed + query * pass.value_dim);
     });

@@ -1,5 +1,9 @@
 """Loading from files: bundles and GGUFs of a tiny mixture, budgets, devices, backends."""
 
+import os
+import re
+from pathlib import Path
+
 import msgspec
 import numpy as np
 import pytest
@@ -150,3 +154,18 @@ def test_a_backend_that_rounds_as_it_likes_is_refused_where_exactness_was_asked_
 def test_a_cache_in_int8_changes_little(bundle):
     wide, narrow = (logits_of(bundle.path, backend="native", cache=cache) for cache in ("f16", "int8"))
     assert 0 < np.abs(wide - narrow).max() < 0.05 * np.abs(wide).max()
+
+
+def asks_for_huge_pages(path):
+    """Whether this process maps the file with that advice (``hg`` in smaps, proc(5))."""
+    maps = Path("/proc/self/smaps").read_text().split("\nVmFlags:")
+    return any(f"{path}\n" in here and re.search(r"\bhg\b", flags) for here, flags in zip(maps, maps[1:], strict=False))
+
+
+@needs_native
+@pytest.mark.skipif(not os.path.exists("/sys/kernel/mm/transparent_hugepage"), reason="a kernel without huge pages")
+@pytest.mark.parametrize("free_bytes", [1 << 40, 0])
+def test_huge_pages_are_asked_for_where_the_file_fits_into_memory(bundle, monkeypatch, free_bytes):
+    monkeypatch.setattr("sprat.runtime.backends.native.available_bytes", lambda: free_bytes)
+    with Engine.load(bundle.path, backend="native"):
+        assert asks_for_huge_pages(bundle.artifact("gguf")) == bool(free_bytes)
