@@ -1,6 +1,6 @@
 """Loading from files: bundles and GGUFs of a tiny mixture, budgets, devices, backends."""
 
-import os
+import itertools
 import re
 from pathlib import Path
 
@@ -159,11 +159,11 @@ def test_a_cache_in_int8_changes_little(bundle):
 def asks_for_huge_pages(path):
     """Whether this process maps the file with that advice (``hg`` in smaps, proc(5))."""
     maps = Path("/proc/self/smaps").read_text().split("\nVmFlags:")
-    return any(f"{path}\n" in here and re.search(r"\bhg\b", flags) for here, flags in zip(maps, maps[1:], strict=False))
+    return any(f"{path}\n" in here and re.search(r"\bhg\b", flags) for here, flags in itertools.pairwise(maps))
 
 
 @needs_native
-@pytest.mark.skipif(not os.path.exists("/sys/kernel/mm/transparent_hugepage"), reason="a kernel without huge pages")
+@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="a kernel without huge pages")
 @pytest.mark.parametrize("free_bytes", [1 << 40, 0])
 def test_huge_pages_are_asked_for_where_the_file_fits_into_memory(bundle, monkeypatch, free_bytes):
     monkeypatch.setattr("sprat.runtime.backends.native.available_bytes", lambda: free_bytes)
