@@ -142,7 +142,7 @@ class _Server:
 
     def __init__(self, backend: str, path: Path, n_threads: int) -> None:
         self._tokens: list[int] = np.random.default_rng(0).integers(0, 1000, 8192).tolist()
-        self._streams: dict[bool, _Stream] = {}
+        self._streams: dict[tuple[int, bool], _Stream] = {}
         _import(backend)
         start = time.perf_counter()
         self._model = (
@@ -153,10 +153,11 @@ class _Server:
         self._model.new_stream(1024, flash=True).extend(self._tokens[:_FIRST_PROMPT])
         self.first_token_seconds = time.perf_counter() - start
 
-    def fill(self, past: int, flash: bool) -> dict[str, float]:
-        """A new sequence with ``past`` tokens; the seconds of its last 512."""
-        self._streams.pop(flash, None)
-        stream = self._streams[flash] = self._model.new_stream(past + 2 * _CHUNK, flash=flash)
+    def fill(self, past: int, flash: bool, keep: bool = False) -> dict[str, float]:
+        """A new sequence with ``past`` tokens, instead of earlier ones or beside them; the seconds of its last 512."""
+        if not keep:
+            self._streams = {key: stream for key, stream in self._streams.items() if key[1] != flash}
+        stream = self._streams[past, flash] = self._model.new_stream(past + 2 * _CHUNK, flash=flash)
         seconds = math.inf
         for at in range(0, past, _CHUNK):
             seconds = _timed(stream, self._tokens[at : at + _CHUNK])
@@ -164,15 +165,15 @@ class _Server:
 
     def decode(self, past: int, flash: bool, n: int) -> dict[str, float]:
         """Seconds per token of ``n`` tokens behind ``past``."""
-        stream = self._streams[flash]
+        stream = self._streams[past, flash]
         stream.truncate(past)
         stream.extend(self._tokens[:1])
         return {"seconds": sum(_timed(stream, [token]) for token in self._tokens[1 : n + 1]) / n}
 
     def prefill(self, past: int, flash: bool, n: int) -> dict[str, float]:
         """Seconds of ``n`` tokens at once behind ``past``."""
-        self._streams[flash].truncate(past)
-        return {"seconds": _timed(self._streams[flash], self._tokens[-n:])}
+        self._streams[past, flash].truncate(past)
+        return {"seconds": _timed(self._streams[past, flash], self._tokens[-n:])}
 
     def memory(self) -> dict[str, int]:
         """Resident bytes that are not the mapped file, and the most that was ever resident."""
