@@ -122,6 +122,23 @@ template <int T> INLINE void take_tokens(const Product &p, int first, Token (&x)
     for (int t = 0; t < T; ++t) x[t] = token_of(p.input->quantized, p.tokens ? p.tokens[first + t] : first + t);
 }
 
+// How far before its use a line of a stream is fetched. Beyond the end of a stream lies one that was read already: there the
+// same stream of the product that this thread does next.
+class Distance {
+  public:
+    Distance(const Product &p, int row, int apart)
+        : left((apart - row) * int64_t(p.row_bytes)), jump(p.next - p.weights - apart * int64_t(p.row_bytes)) {}
+
+    INLINE int64_t step(int bytes) {
+        const int64_t distance = left > AHEAD ? AHEAD : AHEAD + jump;
+        left -= bytes;
+        return distance;
+    }
+
+  private:
+    int64_t left, jump;
+};
+
 template <class D, int T> void few_tokens_tile(const Product &p, int row, int apart, int first) {
     const int64_t n_groups = p.row_bytes / D::group_bytes, rest = p.row_bytes % D::group_bytes;
     const uint8_t *g[FEW_ROWS];
@@ -135,10 +152,12 @@ template <class D, int T> void few_tokens_tile(const Product &p, int row, int ap
 #pragma GCC unroll 4
         for (int r = 0; r < FEW_ROWS; ++r) add_group<D>(sums.dot[r], sums.folded[r], g[r], x, q, 8 * i);
     };
+    Distance distance(p, row, apart);
     for (int64_t i = 0; i < n_groups; ++i) {
+        const int64_t ahead = distance.step(D::group_bytes);
 #pragma GCC unroll 4
         for (int r = 0; r < FEW_ROWS; ++r)
-            for (int line = 0; line < D::group_bytes; line += 64) __builtin_prefetch(g[r] + AHEAD + line);
+            for (int line = 0; line < D::group_bytes; line += 64) __builtin_prefetch(g[r] + ahead + line);
         add(std::integral_constant<int, Steps<D>::N>(), i);
 #pragma GCC unroll 4
         for (int r = 0; r < FEW_ROWS; ++r) g[r] += D::group_bytes;
