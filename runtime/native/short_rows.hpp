@@ -1,5 +1,5 @@
-// Few tokens and rows of a group or less: what tokens bring stays in registers while all rows pass. Read anew for every
-// four rows, it costs twice what the codes of 128 numbers do.
+// Few tokens and rows of a group or less: what tokens bring stays in registers while all rows pass. Taken anew for every
+// four rows it made the packaged student's token a fifth slower.
 #pragma once
 
 #include "runtime/native/few_tokens.hpp"
