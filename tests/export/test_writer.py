@@ -189,7 +189,7 @@ def test_a_file_grows_by_whole_huge_pages_also_where_it_is_continued(out, monkey
     write, begins, ends = os.write, [], []
 
     def watched(descriptor, data):
-        if pathlib.Path(f"/proc/self/fd/{descriptor}").readlink().endswith(".partial"):
+        if pathlib.Path(f"/proc/self/fd/{descriptor}").readlink().suffix == ".partial":
             begins.append(os.lseek(descriptor, 0, os.SEEK_CUR))
             ends.append(begins[-1] + len(data))
         return write(descriptor, data)
