@@ -46,8 +46,6 @@ std::vector<uint8_t> blocks(Format format, int64_t rows, int64_t k) {
     return out;
 }
 
-void append(std::vector<float> &to, const std::vector<float> &more) { to.insert(to.end(), more.begin(), more.end()); }
-
 void compare(const char *what, const Isa &isa, const std::vector<float> &found, const std::vector<float> &expected,
              float tolerance = 2e-5f) {
     float size = 0, error = 0;
@@ -174,6 +172,27 @@ void check_layers(const Isa &isa, const Isa &plain, int n_threads) {
     compare("mixture layer", isa, found, expected, 1e-2f);
 }
 
+// Rows that share a group of 256 numbers, or fill it. A single short one's result may be near 0, so that those of a length are
+// held against the largest of them.
+void check_short_rows(const Isa &isa, const Isa &plain) {
+    for (int f = 0; f < N_FORMATS; ++f)
+        for (int k : {32, 64, 96, 128, 256}) {
+            if (k % LAYOUTS[f].weights) continue;
+            std::vector<float> found, expected;
+            for (int rows : {1, 2, 19, 32}) {
+                const auto weights = blocks(Format(f), rows, k);
+                for (int n : {1, 4, 6, 15}) {
+                    const auto x = numbers(size_t(n * k));
+                    const auto here = product(isa, plain, Format(f), weights, x, rows, k, n);
+                    const auto there = product(plain, plain, Format(f), weights, x, rows, k, n);
+                    found.insert(found.end(), here.begin(), here.end());
+                    expected.insert(expected.end(), there.begin(), there.end());
+                }
+            }
+            compare(LAYOUTS[f].name, isa, found, expected);
+        }
+}
+
 }  // namespace
 
 int main() {
@@ -182,18 +201,14 @@ int main() {
     const Isa &plain = *isas[n_isas - 1];
     for (int i = 0; i < n_isas; ++i) {
         for (int f = 0; f < N_FORMATS; ++f) {
-            for (int k : {32, 64, 96, 128, 256, 736, 768}) {  // several rows to a group, one, and several groups to a row
-                if (k % LAYOUTS[f].weights) continue;
-                std::vector<float> found, expected;
-                for (int rows : {1, 2, 19, 32}) {
-                    const auto weights = blocks(Format(f), rows, k);
-                    for (int n : {1, 4, 6, 15}) {
-                        const auto x = numbers(size_t(n * k));
-                        append(found, product(*isas[i], plain, Format(f), weights, x, rows, k, n));
-                        append(expected, product(plain, plain, Format(f), weights, x, rows, k, n));
-                    }
+            const int64_t k = LAYOUTS[f].weights == 256 ? 768 : 736;
+            for (int rows : {1, 2, 19, 32}) {
+                const auto weights = blocks(Format(f), rows, k);
+                for (int n : {1, 4, 6, 15}) {
+                    const auto x = numbers(size_t(n * k));
+                    compare(LAYOUTS[f].name, *isas[i], product(*isas[i], plain, Format(f), weights, x, rows, k, n),
+                            product(plain, plain, Format(f), weights, x, rows, k, n));
                 }
-                compare(LAYOUTS[f].name, *isas[i], found, expected);
             }
         }
         for (int n : {1, 7, 40}) {
@@ -224,5 +239,6 @@ int main() {
         }
         std::printf("%s: checked\n", isas[i]->name);
     }
+    for (int i = 0; i < n_isas; ++i) check_short_rows(*isas[i], plain);
     return failures != 0;
 }
