@@ -29,8 +29,8 @@ I64Array = npt.NDArray[np.int64]
 _CACHE_NUMBER_BYTES = 4  # float32
 _CHUNK, _SMALL_CHUNK = 128, 64  # tokens whose activations are in memory at once
 _LIBRARY_BYTES = 64 << 20  # onnxruntime itself, onnx, and their threads
-_PACKED_BLOCK_BYTES = 10  # scale and sum in float32, and the scale once more, instead of a binary16: measured
-_PACKED_EXPERT_BLOCK_BYTES = 8  # scale and sum in float32, unless activations are: measured
+_PACKED_BLOCK_BYTES = 10  # two scales and a sum in float32 instead of one scale in binary16: measured
+_FRUGAL_EXPERT_BLOCK_BYTES = 2  # one scale in float32, where activations are, too: measured
 
 
 class ONNXLoader(BackendLoader, name="onnx", preference=40, reads="onnx"):
@@ -67,7 +67,7 @@ def _footprint(request: LoadRequest, *, frugal: bool) -> Footprint:
     widest = max(spec.intermediate_size, spec.hidden_size, spec.n_heads * spec.head_dim)
     scores_bytes = 3 * 4 * spec.n_heads * request.context
     chunk_bytes = _chunk(frugal) * (8 * widest * 4 + spec.vocab_size * 4 + scores_bytes)
-    buffer_bytes = chunk_bytes + _packing_bytes(request, small_experts=frugal) + _LIBRARY_BYTES
+    buffer_bytes = chunk_bytes + _packing_bytes(request, frugal=frugal) + _LIBRARY_BYTES
     return request.footprint(cache_number_bytes=_CACHE_NUMBER_BYTES, buffer_bytes=buffer_bytes)
 
 
@@ -75,12 +75,12 @@ def _chunk(frugal: bool) -> int:
     return _SMALL_CHUNK if frugal else _CHUNK
 
 
-def _packing_bytes(request: LoadRequest, *, small_experts: bool) -> int:
+def _packing_bytes(request: LoadRequest, *, frugal: bool) -> int:
     """What packed products take beyond the file's bytes."""
     blocks = {name: math.prod(info.shape) for name, info in request.file.tensors.items() if name.endswith(".scales")}
     routed = sum(n for name, n in blocks.items() if "_exps." in name)
-    others = _PACKED_BLOCK_BYTES * (sum(blocks.values()) - routed)
-    return others if small_experts else others + _PACKED_EXPERT_BLOCK_BYTES * routed
+    of_expert = _FRUGAL_EXPERT_BLOCK_BYTES if frugal else _PACKED_BLOCK_BYTES
+    return _PACKED_BLOCK_BYTES * (sum(blocks.values()) - routed) + of_expert * routed
 
 
 class ONNXBackend:
@@ -89,15 +89,16 @@ class ONNXBackend:
     Args:
         file: a checked model.
         n_threads: threads that compute.
-        frugal: take less memory and more time: short chunks, and experts as ``small_experts`` of
-            :func:`~sprat.runtime.onnx_session.open_session` has them.
+        frugal: take less memory and more time: short chunks, and the session as
+            :func:`~sprat.runtime.onnx_session.open_session` has it then.
     """
 
     name = "onnx"
 
     def __init__(self, file: ONNXFile, *, n_threads: int, frugal: bool = False) -> None:
+        self.frugal = frugal
         self._file, self._chunk = file, _chunk(frugal)
-        self._session = open_session(file.path, n_threads=n_threads, small_experts=frugal)
+        self._session = open_session(file.path, n_threads=n_threads, frugal=frugal)
         self.vocab_size = file.spec.vocab_size
         self.max_context = file.spec.max_context
 
@@ -144,8 +145,10 @@ class ONNXStream:
 
     def extend(self, tokens: Sequence[int]) -> F32Array:
         """Append ``tokens`` and return the logits after the last one, ``(vocab_size,)``."""
-        rows = [self._run(part, n_logits=1) for part in self._chunks(tokens)]
-        return rows[-1].ravel()
+        *parts, last = self._chunks(tokens)
+        for part in parts:
+            self._run(part, n_logits=1)
+        return self._run(last, n_logits=1).ravel()
 
     def extend_all(self, tokens: Sequence[int]) -> F32Array:
         """Append ``tokens`` and return the logits after each, ``(n, vocab_size)``."""

@@ -1,0 +1,55 @@
+"""What onnxruntime takes for packed weights of V2-Lite's shape is what the backend counts on before it loads them."""
+
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from sprat.export.pipeline import export
+from sprat.runtime.backends import onnx as onnx_backend
+from sprat.runtime.backends.registry import LoadRequest
+from sprat.runtime.model_files import open_model
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="counts pages in /proc")]
+
+CHILD = """
+import sys
+from pathlib import Path
+
+import onnx
+
+from sprat.runtime.backends.onnx import ONNXBackend
+from sprat.runtime.onnx_file import ONNXFile
+from sprat.runtime.onnx_session import onnxruntime
+
+onnxruntime()
+file = ONNXFile.open(sys.argv[1])
+
+def pages():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) << 10
+
+before = pages()
+backend = ONNXBackend(file, n_threads=1, frugal=sys.argv[2] == "frugal")
+print(pages() - before)
+"""
+
+
+@pytest.fixture(scope="module")
+def model(v2_lite_gguf, tmp_path_factory):
+    """Two layers in int4, in blocks of 32."""
+    out = tmp_path_factory.mktemp("onnx") / "out"
+    return open_model(export(v2_lite_gguf, out, quant="int4", formats=["onnx"]).bundle.artifact("onnx"))
+
+
+@pytest.mark.parametrize("form", ["fast", "frugal"])
+def test_packed_weights_take_what_was_counted(model, form):
+    command = [sys.executable, "-c", CHILD, model.file.path, form]
+    taken = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    request = LoadRequest(file=model.file, spec=model.spec, context=64, n_threads=1)
+    added = onnx_backend._packing_bytes(request, frugal=form == "frugal")
+    packed = sum(tensor.nbytes for name, tensor in model.file.tensors.items() if not name.startswith("token_embd."))
+    assert taken == pytest.approx(packed + added, rel=0.02)
