@@ -7,13 +7,13 @@ JSON (``--json`` prints nothing else). All figures are measured on this machine.
 1. SmolLM2 in int4: tokens per second of sprat's ONNX model in sprat's backend, over those of the model that
    onnxruntime-genai's builder makes of the same weights, in onnxruntime-genai (``smollm2_decode_ratio_vs_genai``).
    The builder needs torch and transformers; ``--builder`` names a Python that has them, and onnxruntime-genai.
-2. DeepSeek-V2-Lite's shape with ``--layers`` layers of random weights: the same model with every expert computed
-   (``sparse_vs_dense_decode_ratio``), and behind 2048 tokens (``context_2048_share``).
-3. Memory: the most that loading and running took, over the model's files. ``peak_over_file``: V2-Lite's shape behind
-   512 tokens, loaded with so small a budget that in blocks of 32 the backend takes its frugal form (larger blocks fit
-   as they are); ``frugal_...``: the same behind
-   2048 tokens, and that form's own speed and share; ``fast_peak_over_file``: without a budget, as in question 2, behind
-   2048. ``smollm2_peak_over_file``: behind few tokens, since its cache of 2048 takes more than its files do.
+2. DeepSeek-V2-Lite's shape with ``--layers`` layers of random weights, in the form that the backend takes in a budget
+   of ``--budget`` times the file: the same model, in the same form, with every expert computed
+   (``sparse_vs_dense_decode_ratio``), behind 2048 tokens (``context_2048_share``), and the most that loading it and
+   running 2048 tokens took, over the model's files (``peak_over_file``). By default that is the frugal form.
+3. The same three without a budget (``fast_...``), and the frugal form against every expert computed in the fast one
+   (``sparse_vs_fast_dense_decode_ratio``). ``smollm2_peak_over_file``: behind few tokens, since its cache of 2048 takes
+   more than its files do.
 
     python benchmarks/onnx.py --gguf SmolLM2-135M-Instruct.Q4_1.gguf --builder venv/bin/python --json
 """
@@ -44,10 +44,9 @@ from sprat.export.pipeline import export
 from sprat.export.random_shape import write_shape
 from sprat.runtime.bundle import Bundle
 
-_SHORT, _PROMPT, _LONG = 8, 512, 2048  # tokens before those that are timed
+_SHORT, _LONG = 8, 2048  # tokens before those that are timed
 _DECODED = 16
 _WARM_UPS = 2
-_FRUGAL = 1.35  # a budget over V2-Lite's file in which, counted in advance, blocks of 32 fit in the frugal form only
 
 
 def smollm2(gguf: Path, builder: str | None, folder: Path, settings: argparse.Namespace) -> dict[str, float]:
@@ -79,21 +78,30 @@ def v2_lite(folder: Path, settings: argparse.Namespace) -> dict[str, float]:
     if not source.exists():
         write_shape(source, "deepseek-v2-lite", "Q4_0", settings.layers)
     sparse = _export(source, folder / "v2-lite", settings, formats=("onnx",)).artifact("onnx")
+    fast_dense, float_dense = write_dense_loop(sparse), write_dense_loop(sparse, float_experts=True)
     n_bytes = _model_bytes(sparse)
-    figures: dict[str, float] = {"v2_lite_file_bytes": n_bytes}
-    with _worker("onnx", sparse, settings) as ours:
-        figures["context_2048_share"] = _share(ours, settings.pairs)
-        figures["v2_lite_tokens_per_second"] = 1 / ours.decode(_SHORT, _DECODED)
-        figures["fast_peak_over_file"] = ours.peak_bytes() / n_bytes
-        with _worker("onnx", write_dense_loop(sparse), settings) as dense:
+    budget = int(settings.budget * n_bytes)
+    figures: dict[str, float] = {"v2_lite_file_bytes": n_bytes, "budget_over_file": settings.budget}
+    figures |= _memory_and_share("", sparse, settings, budget) | _memory_and_share("fast_", sparse, settings, None)
+    with _worker("onnx", sparse, settings, budget) as ours:
+        with _worker("onnx", float_dense if ours.is_frugal() else fast_dense, settings) as dense:
             figures |= _compare("sparse_vs_dense_decode_ratio", ours, dense, settings.pairs)
-    with _worker("onnx", sparse, settings, memory_bytes=int(_FRUGAL * n_bytes)) as frugal:
-        _warm_up(frugal, _PROMPT)
-        figures["peak_over_file"] = frugal.peak_bytes() / n_bytes
-        figures["frugal_context_2048_share"] = _share(frugal, settings.pairs)
-        figures["frugal_tokens_per_second"] = 1 / frugal.decode(_SHORT, _DECODED)
-        figures["frugal_peak_over_file_2048"] = frugal.peak_bytes() / n_bytes
+        with _worker("onnx", fast_dense, settings) as dense:
+            figures |= _compare("sparse_vs_fast_dense_decode_ratio", ours, dense, settings.pairs)
+            with _worker("onnx", sparse, settings) as fast:
+                figures |= _compare("fast_sparse_vs_dense_decode_ratio", fast, dense, settings.pairs)
     return figures
+
+
+def _memory_and_share(
+    prefix: str, path: Path, settings: argparse.Namespace, memory_bytes: int | None
+) -> dict[str, float]:
+    """What one sequence of 2048 tokens takes, and what those tokens cost the next."""
+    with _worker("onnx", path, settings, memory_bytes) as ours:
+        ours.decode(_LONG, _DECODED)
+        peak = ours.peak_bytes() / _model_bytes(path)
+        share = _share(ours, settings.pairs)
+    return {f"{prefix}peak_over_file": peak, f"{prefix}context_2048_share": share}
 
 
 def _worker(engine: str, path: Path, settings: argparse.Namespace, memory_bytes: int | None = None) -> Worker:
@@ -153,6 +161,7 @@ def _main() -> None:
     parser.add_argument("--shape-file", type=Path, help="a GGUF of V2-Lite's shape that is there already")
     parser.add_argument("--block-size", type=int, choices=(32, 64, 128), default=32)
     parser.add_argument("--accuracy-level", type=int, choices=(0, 4), default=4)
+    parser.add_argument("--budget", type=float, default=1.35, help="of memory, times the file: small ones are frugal")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="keep what is made here")

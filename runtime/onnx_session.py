@@ -1,7 +1,6 @@
 """onnxruntime as sprat uses it: telemetry off before it is imported, the CPU alone, its errors as sprat's.
 
-What a session keeps in memory is chosen for small devices: no arena that grows and never shrinks, and threads that stop
-spinning when an answer is complete. Where that is still too much there is a frugal form, at a price.
+What a session keeps in memory is chosen for small devices, and threads stop spinning when an answer is complete.
 """
 
 from __future__ import annotations
@@ -52,16 +51,17 @@ def onnxruntime() -> Any:
     return ort
 
 
-def open_session(path: Path, *, n_threads: int, frugal: bool = False) -> Any:
+def open_session(path: Path, *, n_threads: int, arena: bool = False, small_experts: bool = False) -> Any:
     """An ``InferenceSession`` on the CPU over a checked model.
 
     Args:
         path: the model.
         n_threads: threads that compute.
-        frugal: less memory, more time. Products with experts keep activations in float32: a block's binary16 scale
-            then becomes a float32, where int8 products keep 8 bytes more, on top of 18 for 32 weights in int4. And
-            activations lie in onnxruntime's arena: one that the first long prompt has stretched is smaller than what
-            the system's allocator keeps, but a dense model's long contexts were up to 7 % slower in it (measured).
+        arena: activations lie in onnxruntime's arena. Once the first long prompt has stretched it, it is smaller than
+            what the system's allocator keeps; but grouped-query attention over long contexts was up to 7 % slower in
+            it, where latent attention was not (measured).
+        small_experts: less memory, more time: products with experts keep activations in float32. A block's binary16
+            scale then becomes a float32, where int8 products keep 8 bytes more, on top of 18 for 32 weights in int4.
 
     Raises:
         BackendError: onnxruntime refuses the model.
@@ -70,11 +70,11 @@ def open_session(path: Path, *, n_threads: int, frugal: bool = False) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = n_threads
     options.inter_op_num_threads = 1
-    options.enable_cpu_mem_arena = frugal
+    options.enable_cpu_mem_arena = arena
     options.enable_mem_pattern = False  # sizes change from call to call
     for key, value in _CONFIG.items():
         options.add_session_config_entry(key, value)
-    experts = {_EXPERT_PRODUCTS: "fp32"} if frugal else {}
+    experts = {_EXPERT_PRODUCTS: "fp32"} if small_experts else {}
     with ort_errors(f"{path}: onnxruntime cannot load this model"), subnormals_as_zero(), _environment(experts):
         return ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
 

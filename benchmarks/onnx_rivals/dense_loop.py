@@ -1,7 +1,8 @@
 """The same ONNX model with every expert computed for every token, as exporters write it that trace a loop over experts.
 
 Weights stay where they are: each expert's matrices are parts of the stacks that ``QMoE`` reads, and the output of an
-expert that was not chosen is multiplied with zero. Only the work differs from the sparse model's.
+expert that was not chosen is multiplied with zero. Only the work differs from the sparse model's. With experts in float
+it is what the sparse model is in its frugal form, whose experts keep activations in float32.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ __all__ = ["write_dense_loop"]
 _CONTRIB = "com.microsoft"
 
 
-def write_dense_loop(sparse: Path) -> Path:
-    """Write ``dense.onnx`` beside ``sparse``, over the same external data; returns its path."""
+def write_dense_loop(sparse: Path, *, float_experts: bool = False) -> Path:
+    """Write such a model beside ``sparse``, over the same external data; returns its path."""
     model = onnx.load(sparse, load_external_data=False)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes: list[NodeProto] = []
     for node in model.graph.node:
-        nodes += _Loop(node, tensors).nodes if node.op_type == "QMoE" else [node]
+        nodes += _Loop(node, tensors, float_experts).nodes if node.op_type == "QMoE" else [node]
     used = {name for node in nodes for name in node.input} | {value.name for value in model.graph.input}
     del model.graph.node[:], model.graph.initializer[:]
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(tensor for name, tensor in tensors.items() if name in used)
-    path = sparse.with_name("dense.onnx")
+    path = sparse.with_name("dense-float.onnx" if float_experts else "dense.onnx")
     path.write_bytes(model.SerializeToString())
     return path
 
@@ -38,10 +39,11 @@ def write_dense_loop(sparse: Path) -> Path:
 class _Loop:
     """The nodes that stand for one ``QMoE``; tensors of single experts are added to ``tensors``."""
 
-    def __init__(self, moe: NodeProto, tensors: dict[str, TensorProto]) -> None:
+    def __init__(self, moe: NodeProto, tensors: dict[str, TensorProto], float_experts: bool) -> None:
         self.nodes: list[NodeProto] = []
         self._prefix, self._tensors = moe.name, tensors
         self._attributes = {entry.name: helper.get_attribute_value(entry) for entry in moe.attribute}
+        self._accuracy_level = 0 if float_experts else self._attributes["accuracy_level"]
         x, shares = moe.input[0], self._mask(moe.input[1], moe.input[14])
         width = tensors[moe.input[2]].dims[1] // 2
         outputs = [
@@ -85,7 +87,7 @@ class _Loop:
             N=n_out,
             bits=bits,
             block_size=block_size,
-            accuracy_level=self._attributes["accuracy_level"],
+            accuracy_level=self._accuracy_level,
         )
 
     def _part(self, stack: str, expert: int, shape: tuple[int, ...]) -> str:

@@ -60,6 +60,10 @@ class Worker:
         """Most memory that loading and running took so far, over what the libraries alone take."""
         return int(self._ask(do="memory")["peak_bytes"])
 
+    def is_frugal(self) -> bool:
+        """Whether the backend took the form that needs less memory and more time."""
+        return bool(self._ask(do="form")["frugal"])
+
     def _ask(self, **request: Any) -> dict[str, float]:
         assert self._child.stdin is not None
         assert self._child.stdout is not None
@@ -85,6 +89,11 @@ class _Sprat:
         )
         self._backend = open_backend(choose(loader, request), request)
         self._streams: dict[int, Any] = {}
+
+    @property
+    def is_frugal(self) -> bool:
+        """Whether the backend has such a form, and took it."""
+        return bool(getattr(self._backend, "frugal", False))
 
     def after(self, past: list[int]) -> Callable[[int], None]:
         """What appends one token to a sequence that holds ``past``."""
@@ -127,6 +136,8 @@ def _serve(engine: str, path: str, n_threads: int, memory_bytes: int | None = No
         request = json.loads(line)
         if request["do"] == "memory":
             answer: dict[str, float] = {"peak_bytes": _status("VmHWM") - before}
+        elif request["do"] == "form":
+            answer = {"frugal": isinstance(model, _Sprat) and model.is_frugal}
         else:
             answer = {"seconds": _decode(model, tokens, request["past"], request["n"])}
         print(json.dumps(answer), flush=True)

@@ -89,8 +89,8 @@ class ONNXBackend:
     Args:
         file: a checked model.
         n_threads: threads that compute.
-        frugal: take less memory and more time: short chunks, and the session as
-            :func:`~sprat.runtime.onnx_session.open_session` has it then.
+        frugal: take less memory and more time: short chunks, and the arena and ``small_experts`` of
+            :func:`~sprat.runtime.onnx_session.open_session`.
     """
 
     name = "onnx"
@@ -98,7 +98,8 @@ class ONNXBackend:
     def __init__(self, file: ONNXFile, *, n_threads: int, frugal: bool = False) -> None:
         self.frugal = frugal
         self._file, self._chunk = file, _chunk(frugal)
-        self._session = open_session(file.path, n_threads=n_threads, frugal=frugal)
+        arena = frugal or file.spec.mla is not None
+        self._session = open_session(file.path, n_threads=n_threads, arena=arena, small_experts=frugal)
         self.vocab_size = file.spec.vocab_size
         self.max_context = file.spec.max_context
 

@@ -181,7 +181,9 @@ def load_request(model, memory_bytes=None):
 def test_a_small_budget_takes_the_frugal_form(mixture, monkeypatch):
     opened = []
     original = onnx_backend.open_session
-    monkeypatch.setattr(onnx_backend, "open_session", lambda *a, **k: opened.append(k["frugal"]) or original(*a, **k))
+    monkeypatch.setattr(
+        onnx_backend, "open_session", lambda *a, **k: opened.append(k["small_experts"]) or original(*a, **k)
+    )
     fast = load_request(mixture)
     needed = chosen_footprint(choose("onnx", fast), fast).total_bytes
     frugal = load_request(mixture, needed - 1)
