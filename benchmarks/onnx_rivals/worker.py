@@ -89,11 +89,7 @@ class _Sprat:
         )
         self._backend = open_backend(choose(loader, request), request)
         self._streams: dict[int, Any] = {}
-
-    @property
-    def is_frugal(self) -> bool:
-        """Whether the backend has such a form, and took it."""
-        return bool(getattr(self._backend, "frugal", False))
+        self.is_frugal = bool(getattr(self._backend, "frugal", False))  # the onnx backend alone has such a form
 
     def after(self, past: list[int]) -> Callable[[int], None]:
         """What appends one token to a sequence that holds ``past``."""
@@ -107,6 +103,8 @@ class _Sprat:
 
 class _GenAI:
     """onnxruntime-genai; one generator for each number of tokens before."""
+
+    is_frugal = False
 
     def __init__(self, path: str) -> None:
         import onnxruntime_genai as genai
@@ -137,7 +135,7 @@ def _serve(engine: str, path: str, n_threads: int, memory_bytes: int | None = No
         if request["do"] == "memory":
             answer: dict[str, float] = {"peak_bytes": _status("VmHWM") - before}
         elif request["do"] == "form":
-            answer = {"frugal": isinstance(model, _Sprat) and model.is_frugal}
+            answer = {"frugal": model.is_frugal}
         else:
             answer = {"seconds": _decode(model, tokens, request["past"], request["n"])}
         print(json.dumps(answer), flush=True)

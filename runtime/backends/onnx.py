@@ -76,11 +76,12 @@ def _chunk(frugal: bool) -> int:
 
 
 def _packing_bytes(request: LoadRequest, *, frugal: bool) -> int:
-    """What packed products take beyond the file's bytes."""
-    blocks = {name: math.prod(info.shape) for name, info in request.file.tensors.items() if name.endswith(".scales")}
-    routed = sum(n for name, n in blocks.items() if "_exps." in name)
+    """What packed products take beyond the file's bytes: ``MatMulNBits`` in ``.blocks``, ``QMoE`` in stacks of rows."""
+    shapes = {name: info.shape for name, info in request.file.tensors.items()}
+    routed = sum(math.prod(shape) for name, shape in shapes.items() if name.endswith("_exps.weight.scales"))
+    others = sum(math.prod(shape[:-1]) for name, shape in shapes.items() if ".blocks" in name)
     of_expert = _FRUGAL_EXPERT_BLOCK_BYTES if frugal else _PACKED_BLOCK_BYTES
-    return _PACKED_BLOCK_BYTES * (sum(blocks.values()) - routed) + of_expert * routed
+    return _PACKED_BLOCK_BYTES * others + of_expert * routed
 
 
 class ONNXBackend:
