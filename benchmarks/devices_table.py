@@ -12,15 +12,15 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from sprat.devices.calibration import Provenance, load_calibration
-from sprat.devices.plan import Plan, Verdict
+from sprat.app.plan import plan_model
+from sprat.devices.bench.results import Label, Measurement, read_results
+from sprat.devices.plan.efficiency import Provenance, load_calibration
+from sprat.devices.plan.plan import Plan, Verdict
 from sprat.devices.report.charts.scale import format_number
 from sprat.devices.report.charts.stacks import gibibytes
 from sprat.devices.report.files import write_whole
 from sprat.devices.report.names import ModelNames
-from sprat.devices.results import Label, Measurement, read_results
-from sprat.planning import plan_model
-from sprat.runtime.shapes import shape_names
+from sprat.runtime.arch.presets import shape_names
 
 _STUDENT = "demo"
 _INTRO = """\

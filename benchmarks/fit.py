@@ -1,4 +1,4 @@
-"""Fit the efficiency factors of ``devices/calibration.toml`` to measured passes; ``prediction.py --fit`` calls it."""
+"""Fit the efficiency factors of ``devices/plan/efficiency.toml`` to measured passes; called by ``prediction.py --fit``."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Protocol
 
 import msgspec
 
-from sprat.devices.calibration import Calibration, Check, Efficiency, Errors, Peaks, Provenance
 from sprat.devices.parts import Basis, Figure
+from sprat.devices.plan.efficiency import Calibration, Check, Efficiency, Errors, Peaks, Provenance
 from sprat.devices.profile import DeviceProfile
 
 __all__ = ["fit", "record_check", "write_calibration"]
 
-_PATH = Path(__file__).parent.parent / "devices" / "calibration.toml"
+_PATH = Path(__file__).parent.parent / "devices" / "plan" / "efficiency.toml"
 _EXPECTED = Efficiency(  # before anything is measured: kernels reach in a model what they reach in the probe
     memory=0.9,
     compute=1.0,

@@ -19,21 +19,21 @@ from typing import Any, Protocol
 
 import msgspec
 
-from sprat.devices.plan import Plan, choose_quant
+from sprat.devices.plan.plan import Plan, choose_quant
 from sprat.devices.profile import load_profile
 from sprat.errors import ExportError, InputError, unknown_name
-from sprat.export.bundle import BundleFolder, existing_manifest
-from sprat.export.checkpoint import Checkpoint
-from sprat.export.gguf_artifact import plan_gguf
-from sprat.export.naming import ModelName, model_id
+from sprat.export.gguf.artifact import plan_gguf
+from sprat.export.gguf.naming import ModelName, model_id
+from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
 from sprat.export.onnx import OnnxOptions, plan_onnx
-from sprat.export.tokenizer_texts import tokenizer_texts
-from sprat.export.vocabulary import tokenizer_metadata
-from sprat.export.writer import Progress, ReportProgress, WrittenFile
+from sprat.export.source.checkpoint import Checkpoint
+from sprat.export.write.bundle import BundleFolder, existing_manifest
+from sprat.export.write.tokenizer_files import tokenizer_texts
+from sprat.export.write.writer import Progress, ReportProgress, WrittenFile
 from sprat.quant.recipe import Recipe
-from sprat.runtime.bundle import Artifact, Bundle, BundleFile, Manifest, Source, TensorGroup
+from sprat.runtime.arch.spec import ModelSpec
+from sprat.runtime.files.bundle import Artifact, Bundle, BundleFile, Manifest, Source, TensorGroup
 from sprat.runtime.footprint import planned_footprint, planned_recipes
-from sprat.runtime.spec import ModelSpec
 
 __all__ = ["ExportResult", "PlannedArtifact", "Progress", "export"]
 

@@ -15,18 +15,18 @@ from collections.abc import Iterator, Sequence
 from typing import Self, Unpack
 
 from sprat.errors import PromptError, TemplateError
-from sprat.runtime.backends.backend import Backend
+from sprat.runtime.backends.protocol import Backend
 from sprat.runtime.backends.registry import BackendChoice, LoadRequest, choose, open_backend
 from sprat.runtime.cache import Storage
-from sprat.runtime.chat import ChatTemplate
-from sprat.runtime.chat_prompt import ChatPrompt, chat_prompt
-from sprat.runtime.completions import ChatCompletion, ChatStream, Message
-from sprat.runtime.generation import DEFAULT_BATCH, Generation
-from sprat.runtime.load_limits import checked_context, load_limits
-from sprat.runtime.model_files import find_model, find_template, open_model
-from sprat.runtime.options import GenerateOptions
+from sprat.runtime.chat.completions import ChatCompletion, ChatStream, Message
+from sprat.runtime.chat.prompt import ChatPrompt, chat_prompt
+from sprat.runtime.chat.template import ChatTemplate
+from sprat.runtime.generate.generation import DEFAULT_BATCH, Generation
+from sprat.runtime.generate.options import GenerateOptions
+from sprat.runtime.limits import checked_context, load_limits
+from sprat.runtime.open_model import find_model, find_template, open_model
 from sprat.runtime.session import Session
-from sprat.runtime.tokenizer import Tokenizer
+from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["Engine", "find_model", "find_template"]
 
@@ -133,8 +133,8 @@ class Engine:
         Args:
             prompt: text, which gets the model's BOS token and in which special tokens stay text; or token ids, taken
                 as they are.
-            **options: how to sample (:class:`~sprat.runtime.sampling.SamplingParams`) and when to stop
-                (:class:`~sprat.runtime.options.Limits`).
+            **options: how to sample (:class:`~sprat.runtime.generate.sampling.SamplingParams`) and when to stop
+                (:class:`~sprat.runtime.generate.options.Limits`).
 
         Returns:
             An iterator of pieces with ``text()``, ``cancel()`` and, after the end, ``summary``.

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Self, Unpack
 
 from sprat.errors import PromptError
 from sprat.quant.formats.block import F32Array
-from sprat.runtime.backends.backend import TokenStream
-from sprat.runtime.completions import ChatCompletion, ChatStream, Message
-from sprat.runtime.generation import Generation
-from sprat.runtime.options import GenerateOptions, split_options
-from sprat.runtime.reasoning import ReasoningSplitter
-from sprat.runtime.sampling import Sampler
+from sprat.runtime.backends.protocol import TokenStream
+from sprat.runtime.chat.completions import ChatCompletion, ChatStream, Message
+from sprat.runtime.chat.reasoning import ReasoningSplitter
+from sprat.runtime.generate.generation import Generation
+from sprat.runtime.generate.options import GenerateOptions, split_options
+from sprat.runtime.generate.sampling import Sampler
 
 if TYPE_CHECKING:
     from sprat.runtime.engine import Engine

@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sprat.quant.formats.block import F32Array
+from sprat.runtime.arch.rope import RopeAngles
+from sprat.runtime.arch.spec import MoESpec
 from sprat.runtime.cache import KVCache, KVRows, LatentCache, Rows
 from sprat.runtime.kernels.layers import MLP, GatedMLP, GroupedAttention, Head, LatentAttention, Mixture
-from sprat.runtime.rope import RopeAngles
-from sprat.runtime.spec import MoESpec
 from sprat.runtime.weights import Weight
 
 __all__ = ["ChoiceObserver", "I32Array", "Kernels", "MLAForm", "Routes"]

@@ -8,12 +8,12 @@ from tiny_checkpoint import CONFIGS, TEMPLATE, shapes, weights, write_checkpoint
 
 from sprat.errors import CheckpointError, DeviceError, DoesNotFitError, ExportError, FormatError, InputError
 from sprat.export.pipeline import export
-from sprat.runtime.bundle import file_sha256
-from sprat.runtime.gguf import GGUFFile
-from sprat.runtime.gguf_metadata import spec_from_metadata
-from sprat.runtime.hf_config import spec_from_config
-from sprat.runtime.tensors import expected_tensors
-from sprat.runtime.tokenizer import Tokenizer
+from sprat.runtime.arch.gguf_keys import spec_from_metadata
+from sprat.runtime.arch.hf_config import spec_from_config
+from sprat.runtime.arch.tensors import expected_tensors
+from sprat.runtime.files.bundle import file_sha256
+from sprat.runtime.files.gguf import GGUFFile
+from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -235,8 +235,8 @@ def test_a_source_that_changes_while_it_is_read_is_an_error_and_makes_no_bundle(
 
 
 def test_a_disk_without_room_is_refused_before_the_source_is_read(source, tmp_path, monkeypatch):
-    monkeypatch.setattr("sprat.export.writer._free_bytes", lambda folder: 1000)
-    monkeypatch.setattr("sprat.export.checkpoint.Checkpoint.verify_complete", lambda *_: pytest.fail("was read"))
+    monkeypatch.setattr("sprat.export.write.writer._free_bytes", lambda folder: 1000)
+    monkeypatch.setattr("sprat.export.source.checkpoint.Checkpoint.verify_complete", lambda *_: pytest.fail("was read"))
     with pytest.raises(ExportError, match=r"bytes are still to be written and 1,000 are free; free [\d,]+ bytes"):
         export(source, tmp_path / "new" / "out")
     assert list(tmp_path.iterdir()) == []

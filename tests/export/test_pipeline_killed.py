@@ -8,9 +8,9 @@ import time
 import pytest
 from tiny_checkpoint import write_checkpoint
 
-from sprat.export import writer
 from sprat.export.pipeline import export
-from sprat.runtime.bundle import Bundle
+from sprat.export.write import writer
+from sprat.runtime.files.bundle import Bundle
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from sprat.devices.bench.results import Label
 from sprat.devices.report.charts.bars import Bar, BarRow, draw_bars
 from sprat.devices.report.charts.lines import Axis, Limit
 from sprat.devices.report.charts.marks import legend
@@ -13,7 +14,6 @@ from sprat.devices.report.figures.curves import curve_panels
 from sprat.devices.report.figures.figure import Draw, Figure, Table, titled
 from sprat.devices.report.names import write_tokens
 from sprat.devices.report.runs import Evidence, Run, by_model, headline
-from sprat.devices.results import Label
 
 __all__ = ["first_token_figure"]
 

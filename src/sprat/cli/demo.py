@@ -10,19 +10,19 @@ from pathlib import Path
 import click
 import numpy as np
 
+from sprat.app.model_reference import find_source
 from sprat.cli.terminal import human_bytes, progress_bar
 from sprat.demo.tasks import prose
 from sprat.export.pipeline import ExportResult, export
-from sprat.export.verify import Verification, verify
-from sprat.places import find_source
+from sprat.export.verify.verify import Verification, verify
+from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.backends.reference import ReferenceBackend
-from sprat.runtime.chat_prompt import chat_prompt
-from sprat.runtime.completions import Message
+from sprat.runtime.chat.completions import Message
+from sprat.runtime.chat.prompt import chat_prompt
 from sprat.runtime.engine import Engine, find_model, find_template
-from sprat.runtime.gguf import GGUFFile
-from sprat.runtime.gguf_metadata import spec_from_metadata
+from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.kernels.contract import I32Array
-from sprat.runtime.tokenizer import Tokenizer
+from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["command", "routing_picture"]
 

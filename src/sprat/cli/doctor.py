@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from sprat.app.doctor import Diagnosis, diagnose
 from sprat.cli.terminal import human_bytes, print_json
-from sprat.diagnosis import Diagnosis, diagnose
 
 __all__ = ["command"]
 

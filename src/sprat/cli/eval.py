@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
+from sprat.app.evaluate import TASKS, Evaluation, evaluate
+from sprat.app.model_reference import open_engine
 from sprat.cli.model_options import load_options
 from sprat.cli.terminal import print_json, print_table, progress_bar
-from sprat.evaluate import TASKS, Evaluation, evaluate
-from sprat.places import open_engine
 
 __all__ = ["command"]
 

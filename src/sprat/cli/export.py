@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
+from sprat.app.model_reference import find_source
 from sprat.cli.terminal import human_bytes, print_json, print_table, progress_bar
 from sprat.export.onnx import OnnxOptions
 from sprat.export.pipeline import ExportResult, export
-from sprat.export.writer import Progress
-from sprat.places import find_source
+from sprat.export.write.writer import Progress
 
 __all__ = ["command"]
 
@@ -91,7 +91,7 @@ def command(
 
 
 def _with_optimum(source: str, out: str, quant: str, onnx: OnnxOptions, *, as_json: bool) -> None:
-    from sprat.export.optimum import export_with_optimum
+    from sprat.export.onnx.optimum import export_with_optimum
 
     made = export_with_optimum(find_source(source), out, quant=quant, options=onnx)
     if as_json:

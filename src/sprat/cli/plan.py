@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
+from sprat.app.plan import plan_model
 from sprat.cli.terminal import human_bytes, print_json, print_table, warn_left_out
-from sprat.devices.plan import DEFAULT_PROMPT, Plan, Verdict
+from sprat.devices.plan.plan import DEFAULT_PROMPT, Plan, Verdict
 from sprat.devices.report.charts.scale import format_number
-from sprat.planning import plan_model
 
 __all__ = ["command"]
 

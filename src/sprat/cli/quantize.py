@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from sprat.cli.terminal import human_bytes, print_json, progress_bar
-from sprat.export.requantize import quantize
-from sprat.export.writer import Progress
+from sprat.export.gguf.quantize import quantize
+from sprat.export.write.writer import Progress
 
 __all__ = ["command"]
 
