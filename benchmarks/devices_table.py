@@ -16,11 +16,11 @@ from sprat.app.plan import plan_model
 from sprat.devices.bench.results import Label, Measurement, read_results
 from sprat.devices.plan.efficiency import Provenance, load_calibration
 from sprat.devices.plan.plan import Plan, Verdict
-from sprat.devices.report.charts.scale import format_number
 from sprat.devices.report.charts.stacks import gibibytes
 from sprat.devices.report.files import write_whole
 from sprat.devices.report.names import ModelNames
 from sprat.runtime.arch.presets import shape_names
+from sprat.text import format_number
 
 _STUDENT = "demo"
 _INTRO = """\

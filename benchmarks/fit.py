@@ -1,4 +1,4 @@
-"""Fit the efficiency factors of ``devices/plan/efficiency.toml`` to measured passes; called by ``prediction.py --fit``."""
+"""Fits the factors in ``devices/plan/efficiency.toml`` to measured passes; used by ``prediction.py --fit``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import msgspec
 from sprat.devices.parts import Basis, Figure
 from sprat.devices.plan.efficiency import Calibration, Check, Efficiency, Errors, Peaks, Provenance
 from sprat.devices.profile import DeviceProfile
+from sprat.files import atomic_write
 
 __all__ = ["fit", "record_check", "write_calibration"]
 
@@ -111,9 +112,7 @@ def record_check(measured: Sequence[MeasuredPass], calibration: Calibration) -> 
 
 def write_calibration(calibration: Calibration) -> None:
     """Replace the file that ships with sprat."""
-    partial = _PATH.with_suffix(".partial")
-    partial.write_bytes(msgspec.toml.encode(calibration))
-    partial.replace(_PATH)
+    atomic_write(_PATH, msgspec.toml.encode(calibration))
 
 
 def _descend(measured: Sequence[MeasuredPass], start: Calibration, phase: str, names: Sequence[str]) -> Calibration:

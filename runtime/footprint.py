@@ -10,7 +10,7 @@ from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.spec import MLASpec, ModelSpec
 from sprat.runtime.arch.tensors import expected_tensors, tensor_role
 from sprat.runtime.cache import RowLayout, Storage, latent_layout, storages
-from sprat.runtime.open_model import ModelFile
+from sprat.runtime.files.model_file import ModelFile
 
 __all__ = [
     "DEFAULT_CONTEXT",

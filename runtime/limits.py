@@ -6,8 +6,9 @@ import os
 from dataclasses import dataclass, replace
 
 from sprat.devices.affinity import fast_core_ids
+from sprat.devices.plan.choose import choose_quant
 from sprat.devices.plan.footprint import Footprint
-from sprat.devices.plan.plan import Plan, choose_quant
+from sprat.devices.plan.plan import Plan
 from sprat.devices.profile import DeviceProfile, load_profile
 from sprat.errors import InputError
 from sprat.runtime.cache import Storage, storages
@@ -83,7 +84,7 @@ def load_limits(
 
 
 def _cores(profile: DeviceProfile) -> tuple[int, ...]:
-    from sprat.devices.probe.machine import core_clocks
+    from sprat.devices.machine import core_clocks
 
     return fast_core_ids(profile, core_clocks())
 

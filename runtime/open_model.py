@@ -14,25 +14,20 @@ from typing import Any, Protocol
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.chat.template import ChatTemplate
-from sprat.runtime.files.bundle import Bundle
 from sprat.runtime.files.finite_check import check_blocks
 from sprat.runtime.files.gguf import GGUFFile
+from sprat.runtime.files.model_file import ModelFile, find_model, held_formats
 from sprat.runtime.files.onnx import ONNXFile
 from sprat.runtime.tokenizer.hf_files import TokenizerFiles, chat_template
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 __all__ = [
     "GGUFModel",
-    "ModelFile",
     "ONNXModel",
     "OpenModel",
-    "find_model",
     "find_template",
-    "held_formats",
     "open_model",
 ]
-
-ModelFile = GGUFFile | ONNXFile
 
 
 class OpenModel(Protocol):
@@ -132,30 +127,6 @@ def open_model(path: str | os.PathLike[str], backend: str = "auto") -> OpenModel
     """
     found = find_model(path, backend)
     return _READERS[held_formats(found)[0]](found)
-
-
-def find_model(path: str | os.PathLike[str], backend: str = "auto") -> Path:
-    """The file behind what a user calls a model: itself, or an artifact of a bundle.
-
-    Raises:
-        BundleError: a folder that is no bundle, or one without a file that ``backend`` runs.
-    """
-    if not Path(path).is_dir():
-        return Path(path)
-    held = held_formats(path)
-    wanted = "onnx" if backend == "onnx" or (backend == "auto" and "gguf" not in held) else "gguf"
-    return Bundle.open(path).artifact(wanted)
-
-
-def held_formats(path: str | os.PathLike[str]) -> list[str]:
-    """The formats of what a user calls a model: several for a bundle, otherwise one.
-
-    Raises:
-        BundleError: a folder that is no bundle.
-    """
-    if Path(path).is_dir():
-        return [artifact.format for artifact in Bundle.open(path).manifest.artifacts]
-    return ["onnx" if Path(path).suffix == ".onnx" else "gguf"]
 
 
 def find_template(metadata: Mapping[str, Any], tokenizer: Tokenizer) -> ChatTemplate | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sprat.devices.bench.results import Machine
 from sprat.devices.cpu import this_cpu
-from sprat.devices.probe.machine import memory_bytes
+from sprat.devices.machine import memory_bytes
 
 __all__ = ["BusyMeter", "cached_bytes", "drop_cached", "peak_rss_bytes", "storage_read_bytes", "this_machine"]
 

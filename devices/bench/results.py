@@ -6,7 +6,6 @@ memory, storage, heat, energy). ``None`` stands for what this machine cannot tel
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import os
 from collections.abc import Iterable
@@ -16,6 +15,7 @@ from typing import Annotated
 import msgspec
 
 from sprat.errors import ResultsError
+from sprat.files import atomic_write
 
 __all__ = [
     "SCHEMA",
@@ -206,13 +206,9 @@ def write_results(path: str | os.PathLike[str], records: Iterable[Measurement]) 
         ResultsError: it cannot be written.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        partial.write_bytes(b"".join(msgspec.json.encode(record) + b"\n" for record in records))
-        partial.replace(path)
+        atomic_write(path, b"".join(msgspec.json.encode(record) + b"\n" for record in records))
     except OSError as error:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # then there is none
-            partial.unlink()
         raise ResultsError(f"{path}: cannot be written ({error.strerror}); choose another folder with -o") from error
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from sprat.devices.bench.results import Emulation
 from sprat.devices.cpu import this_cpu
 from sprat.devices.emulate.cgroups import ControlGroup, Limits, find_tree, plan_groups
-from sprat.devices.probe.machine import cores_by_kind, memory_bytes
+from sprat.devices.machine import cores_by_kind, memory_bytes
 from sprat.devices.profile import DeviceProfile, Storage
 from sprat.errors import DeviceError, EmulationError, unknown_name
 

@@ -1,4 +1,4 @@
-"""Whether a model fits a device, what goes where in its memory, how fast it will be, and the best quantization.
+"""Whether a model fits a device, what goes where in its memory, and how fast it will be.
 
 :class:`Plan` is the verdict on one footprint and one device; :class:`PlanSummary` is the same as plain numbers, for
 ``sprat plan --json`` and for reports. Its field names are stable.
@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import enum
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,11 +14,7 @@ from sprat.devices.plan.efficiency import load_calibration
 from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.gpu import GraphicsFit, fit_graphics
 from sprat.devices.plan.predict import PREFILL_CHUNK, PassTime, Predictor, device_rates
-from sprat.devices.plan.settings import RunSettings, prefill_batch
-from sprat.devices.plan.text import headline, notes, refusal
-from sprat.devices.plan.verdict import Verdict
 from sprat.devices.profile import DeviceProfile, Storage
-from sprat.errors import DoesNotFitError
 
 __all__ = [
     "DEFAULT_PROMPT",
@@ -27,14 +23,43 @@ __all__ = [
     "Plan",
     "PlanSummary",
     "Prediction",
+    "RunSettings",
     "Verdict",
-    "best_plan",
-    "choose_quant",
 ]
 
 DEFAULT_PROMPT = 512  # tokens, as llama-bench's pp512
 PLAN_SCHEMA = 1
 """Version of :class:`PlanSummary`; a file of another version is refused, not guessed at."""
+
+
+_BATCHES = (512, 256, 128, 64, 32)  # mixtures gain most from many tokens: each expert is read once for all of them
+_PATIENCE_S = 2.0  # for a pass: cancel and timeout take effect between passes
+_MOST_SLOWER = 1.25  # a prompt in such passes, against its fastest way
+
+
+class Verdict(enum.StrEnum):
+    """Whether a model runs on a device."""
+
+    FITS = "fits"
+    STREAMED = "fits with experts streamed"
+    TOO_LARGE = "does not fit"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """What the engine may choose.
+
+    Attributes:
+        n_threads: one per core that is worth it.
+        context: tokens that prompt and answer may hold together.
+        batch: tokens of a prompt in one pass.
+        cache: what a number of the cache is kept as.
+    """
+
+    n_threads: int
+    context: int
+    batch: int
+    cache: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,15 +182,6 @@ class Plan:
         return max(0, min(routed_bytes, self.spare_bytes + routed_bytes))
 
     @property
-    def headline(self) -> str:
-        """One line: fits or not, and by how much."""
-        return headline(self)
-
-    def notes(self) -> list[str]:
-        """What the verdict leaves out: graphics memory, heat, what --force would do, storage too small."""
-        return notes(self)
-
-    @property
     def held_experts_share(self) -> float:
         """Share of the experts' bytes that stay in memory."""
         routed_bytes = self.footprint.routed_bytes
@@ -206,7 +222,7 @@ class Plan:
         return RunSettings(
             n_threads=self.profile.n_threads,
             context=self.footprint.context,
-            batch=prefill_batch(self.predictor) if self.predictor else PREFILL_CHUNK,
+            batch=_prefill_batch(self.predictor) if self.predictor else PREFILL_CHUNK,
             cache=self.footprint.cache,
         )
 
@@ -252,51 +268,19 @@ class Plan:
         )
 
 
-def best_plan(
-    footprints: Sequence[Footprint],
-    profile: DeviceProfile,
-    *,
-    usable_bytes: int | None = None,
-    prompt_tokens: int = DEFAULT_PROMPT,
-) -> Plan:
-    """The first of ``footprints``, best quality first, that fits ``profile`` whole.
-
-    When none does, the smallest: it streams the fewest experts, or lacks the fewest bytes.
-
-    Args:
-        footprints: of one model, at least one.
-        profile: the device.
-        usable_bytes: memory that the model may take; by default what the device's system leaves.
-        prompt_tokens: of the prompt that the predicted first token waits for.
-    """
-    usable_bytes = profile.usable_bytes if usable_bytes is None else usable_bytes
-    plans = [Plan(profile, footprint, usable_bytes, prompt_tokens) for footprint in footprints]
-    return next((plan for plan in plans if plan.fits), max(plans, key=lambda plan: plan.spare_bytes))
-
-
-def choose_quant(
-    footprints: Sequence[Footprint],
-    profile: DeviceProfile,
-    *,
-    usable_bytes: int | None = None,
-    force: bool = False,
-) -> Plan:
-    """:func:`best_plan`, refused when nothing fits.
-
-    Args:
-        footprints: of one model, at least one.
-        profile: the device.
-        usable_bytes: as for :func:`best_plan`.
-        force: take the smallest when none fits, instead of raising.
-
-    Raises:
-        DoesNotFitError: none fits; the message says what is missing, and what a smaller context would change.
-    """
-    plan = best_plan(footprints, profile, usable_bytes=usable_bytes)
-    if plan.runs or force:
-        return plan
-    raise DoesNotFitError(refusal(plan))
-
-
 def _per_second(time: PassTime) -> float:
     return 1 / time.total_s
+
+
+def _prefill_batch(predictor: Predictor) -> int:
+    """Tokens of a prompt whose pass is predicted to end before a user who cancels loses patience.
+
+    Where experts come from storage, every pass reads nearly all of them, so that only few and long ones make sense.
+    Elsewhere, too, passes are not cut so short that the whole prompt takes much longer.
+    """
+    if predictor.held < 1:
+        return _BATCHES[0]
+    times = {size: predictor.prefill(size).total_s for size in _BATCHES}
+    fastest = min(seconds / size for size, seconds in times.items())
+    bearable = [size for size, seconds in times.items() if seconds / size <= _MOST_SLOWER * fastest]
+    return next((size for size in bearable if times[size] <= _PATIENCE_S), bearable[-1])

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from sprat.devices.plan.verdict import Verdict
-from sprat.devices.report.charts.scale import format_number
-
-if TYPE_CHECKING:
-    from sprat.devices.plan.plan import Plan
+from sprat.devices.plan.plan import Plan, Verdict
+from sprat.text import format_number
 
 __all__ = ["headline", "notes", "refusal"]
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sprat.arrays import U8Array
 from sprat.export.gguf.layout import Layout, PlannedTensor, plan_layout
-from sprat.export.gguf.naming import ModelName, model_card
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.source.repack import repack
-from sprat.export.write.writer import ReportProgress, WrittenFile, check_room, write_file
-from sprat.quant.formats.block import U8Array
+from sprat.export.write.naming import ModelName, model_card
+from sprat.export.write.writer import WrittenFile, check_room, write_file
+from sprat.progress import ReportProgress
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.gguf_keys import metadata_from_spec
 from sprat.runtime.arch.tensors import expected_tensors, tensor_role

@@ -20,15 +20,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 
 from sprat.errors import ExportError
+from sprat.export.write.layout import PlacedTensor
 from sprat.quant.formats import BlockFormat
 from sprat.runtime.files.gguf_header import DEFAULT_ALIGNMENT, MAGIC, ValueType
 
-__all__ = ["Layout", "PlacedTensor", "PlannedTensor", "Sized", "Tensor", "plan_layout"]
+__all__ = ["Layout", "PlannedTensor", "plan_layout"]
 
 _ALIGNMENT_KEY = "general.alignment"
 _MAX_KEY_BYTES = 65_535  # of the specification
@@ -60,35 +61,6 @@ class PlannedTensor:
     def nbytes(self) -> int:
         """Bytes of all blocks."""
         return math.prod(self.shape[:-1]) * self.format.row_bytes(self.shape[-1])
-
-
-class Sized(Protocol):
-    """What is written as one piece: a tensor, known by its name and its bytes without padding."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-
-    @property
-    def nbytes(self) -> int:
-        """Its bytes."""
-
-
-Tensor = TypeVar("Tensor", bound=Sized)
-
-
-@dataclass(frozen=True, slots=True)
-class PlacedTensor(Generic[Tensor]):
-    """A tensor and the bytes from its first to the end of its padding, counted from the start of the file."""
-
-    tensor: Tensor
-    begin: int
-    end: int
-
-    @property
-    def padding(self) -> bytes:
-        """Zeros between this tensor and the next."""
-        return bytes(self.end - self.begin - self.tensor.nbytes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from sprat.export.source.repack import repack
 from sprat.export.source.scan import scan_files
 from sprat.export.source.stored import SourceFile, StoredTensor
 from sprat.export.source.tensor import SourceTensor
-from sprat.export.write.writer import ReportProgress, WrittenFile, write_file
+from sprat.export.write.writer import WrittenFile, write_file
+from sprat.progress import ReportProgress, no_progress
 from sprat.quant.formats.read_only import any_format
 from sprat.quant.recipe import Recipe
 from sprat.runtime.files.bundle import TensorGroup
@@ -63,7 +64,7 @@ def quantize(
     tensor_rules: Sequence[str] = (),
     align: int | None = None,
     force: bool = False,
-    progress: ReportProgress = lambda _: None,
+    progress: ReportProgress = no_progress,
 ) -> QuantizeResult:
     """Write the GGUF ``source`` again with the formats of a recipe. Every key is kept but those about encoding.
 

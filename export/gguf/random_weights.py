@@ -8,18 +8,19 @@ experts.
 from __future__ import annotations
 
 import functools
-import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from sprat.arrays import F32Array, U8Array
 from sprat.errors import ExportError
 from sprat.export.gguf.layout import Layout, PlannedTensor, plan_layout
-from sprat.export.write.writer import ReportProgress, write_file
+from sprat.export.write.writer import write_file
+from sprat.files import cache_folder
+from sprat.progress import ReportProgress, no_progress
 from sprat.quant.formats import format_names, get_format
-from sprat.quant.formats.block import F32Array, U8Array
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.gguf_keys import metadata_from_spec
 from sprat.runtime.arch.presets import shape_spec
@@ -40,7 +41,7 @@ def write_shape(
     quant: str = "Q4_0",
     layers: int | None = None,
     *,
-    progress: ReportProgress = lambda _: None,
+    progress: ReportProgress = no_progress,
 ) -> ModelSpec:
     """Write a file of ``shape``, or finish writing it.
 
@@ -61,7 +62,7 @@ def write_shape(
 
 
 def cached_shape(
-    shape: str, quant: str = "Q4_0", layers: int | None = None, *, progress: ReportProgress = lambda _: None
+    shape: str, quant: str = "Q4_0", layers: int | None = None, *, progress: ReportProgress = no_progress
 ) -> Path:
     """The file of ``shape`` in the user's cache folder, written at its first use; otherwise like :func:`write_shape`.
 
@@ -80,7 +81,7 @@ def cached_shape(
 
 def shape_cache() -> Path:
     """Where :func:`cached_shape` keeps its files; need not exist."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sprat" / "shapes"
+    return cache_folder() / "shapes"
 
 
 def clear_cache() -> int:

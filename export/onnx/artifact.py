@@ -11,15 +11,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
-from sprat.export.gguf.naming import ModelName
+from sprat.arrays import U8Array
 from sprat.export.onnx.arrays import DATA_NAME
 from sprat.export.onnx.data import StoredWeight
 from sprat.export.onnx.genai_config import genai_config
 from sprat.export.onnx.model import BuiltModel, build_model
 from sprat.export.onnx.options import OnnxOptions
 from sprat.export.source.checkpoint import Checkpoint
-from sprat.export.write.writer import ReportProgress, WrittenFile, check_room, write_file
-from sprat.quant.formats.block import U8Array
+from sprat.export.write.naming import ModelName
+from sprat.export.write.writer import WrittenFile, check_room, write_file
+from sprat.progress import ReportProgress
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.spec_json import spec_to_json
 from sprat.runtime.arch.tensors import tensor_role

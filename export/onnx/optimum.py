@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sprat.arrays import F32Array
 from sprat.errors import BackendError, ExportError, InputError
 from sprat.export.onnx.options import OnnxOptions
-from sprat.export.verify.verify import default_text
-from sprat.quant.formats.block import F32Array
+from sprat.export.texts import evaluation_text
 from sprat.quant.formats.groups import GROUP_SIZES, group_format
 from sprat.quant.quality import Quality, QualityMeter
 from sprat.runtime.backends.onnx_session import open_session, ort_errors
@@ -176,7 +176,7 @@ class _Product:
 def _token_ids(source: Path) -> list[int]:
     from tokenizers import Tokenizer
 
-    ids: list[int] = Tokenizer.from_file(str(source / "tokenizer.json")).encode(default_text()).ids
+    ids: list[int] = Tokenizer.from_file(str(source / "tokenizer.json")).encode(evaluation_text()).ids
     return ids[: _WINDOW + 1]
 
 

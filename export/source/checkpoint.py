@@ -34,7 +34,7 @@ from sprat.export.source.shards import find_shards, read_shards
 from sprat.export.source.stored import SourceFile, StoredTensor
 from sprat.export.source.tensor import ComputedRow, SourceTensor
 from sprat.export.source.tensor_map import Origin, gguf_map, left_out, tensor_map
-from sprat.export.write.writer import ReportProgress
+from sprat.progress import ReportProgress, no_progress
 from sprat.quant.formats.read_only import any_format
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.spec import FrequencyFactors, ModelSpec
@@ -168,7 +168,7 @@ class Checkpoint:
             raise CheckpointError(f"{self.path}: no tensor {name!r} can be made from what it holds")
         return self.tensors[name].weight()
 
-    def verify_complete(self, progress: ReportProgress = lambda _: None) -> None:
+    def verify_complete(self, progress: ReportProgress = no_progress) -> None:
         """Read everything once and make sure that an export cannot fail half-way because of it.
 
         Args:
@@ -214,7 +214,7 @@ class Checkpoint:
         for file in self.files:
             file.check_unchanged()
 
-    def _scan(self, progress: ReportProgress = lambda _: None) -> Mapping[SourceFile, FileScan]:
+    def _scan(self, progress: ReportProgress = no_progress) -> Mapping[SourceFile, FileScan]:
         """The pass over the files, made once."""
         if not self._scans:
             tensors: dict[SourceFile, list[StoredTensor]] = {file: [] for file in self.files}

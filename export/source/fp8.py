@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sprat.arrays import F32Array, U8Array
 from sprat.errors import FormatError
 from sprat.export.source.rows import Rows, read_rows
 from sprat.quant.formats import BlockFormat, get_format
-from sprat.quant.formats.block import F32Array, U8Array
 
 __all__ = ["F8_E4M3", "ScaledBlocks", "scale_shape"]
 

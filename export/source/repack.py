@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+from sprat.arrays import U8Array
 from sprat.export.source.tensor import SourceTensor
 from sprat.quant.convert import quantize_from
 from sprat.quant.formats import BlockFormat
-from sprat.quant.formats.block import U8Array
 
 __all__ = ["repack"]
 

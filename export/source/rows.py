@@ -14,8 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
+from sprat.arrays import U8Array
 from sprat.quant.formats import BlockFormat, get_format
-from sprat.quant.formats.block import U8Array
 
 __all__ = [
     "Alternating",

@@ -15,12 +15,12 @@ from functools import partial
 
 import numpy as np
 
+from sprat.arrays import U8Array
 from sprat.export.source.fp8 import F8_E4M3
 from sprat.export.source.stored import SourceFile, StoredTensor
-from sprat.export.write.writer import Progress, ReportProgress
+from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.quant.convert import first_nonfinite
 from sprat.quant.formats import BlockFormat
-from sprat.quant.formats.block import U8Array
 
 __all__ = ["FileScan", "all_finite", "scan_files"]
 
@@ -53,7 +53,7 @@ def all_finite(packed: U8Array, form: BlockFormat) -> bool:
 
 
 def scan_files(
-    files: Mapping[SourceFile, Iterable[StoredTensor]], progress: ReportProgress = lambda _: None
+    files: Mapping[SourceFile, Iterable[StoredTensor]], progress: ReportProgress = no_progress
 ) -> dict[SourceFile, FileScan]:
     """Read every file from end to end, and look at the weights of those of its tensors that are named.
 
@@ -71,7 +71,7 @@ def scan_files(
         nonlocal done
         with lock:
             done += n_bytes
-            progress(Progress("reading the source", done, total))
+            progress(Progress(done, total, "reading the source"))
 
     with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:  # each scan keeps two cores busy
         return dict(zip(files, pool.map(partial(_scan_file, count), files, files.values()), strict=True))

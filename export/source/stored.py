@@ -22,9 +22,9 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from sprat.arrays import U8Array
 from sprat.errors import CheckpointError, ExportError
 from sprat.quant.formats import BlockFormat
-from sprat.quant.formats.block import U8Array
 
 __all__ = ["SourceFile", "StoredTensor"]
 

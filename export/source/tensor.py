@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sprat.arrays import F32Array, U8Array
 from sprat.export.source.rows import Rows, Stacked, read_rows
 from sprat.export.source.stored import StoredTensor
 from sprat.quant.formats import BlockFormat, get_format
-from sprat.quant.formats.block import F32Array, U8Array
 from sprat.runtime.weights import Weight
 
 __all__ = ["ComputedRow", "SourceTensor"]

@@ -8,8 +8,9 @@ from pathlib import Path
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.runtime.backends.reference import ReferenceBackend
-from sprat.runtime.engine import Engine, find_template
+from sprat.runtime.engine import Engine
 from sprat.runtime.memory import available_bytes, parse_memory
+from sprat.runtime.open_model import find_template
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["load_source", "open_source"]

@@ -11,30 +11,29 @@ import contextlib
 import importlib.util
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
 
+from sprat.arrays import I32Array
 from sprat.errors import InputError
+from sprat.export.texts import evaluation_text
 from sprat.export.verify.source_model import open_source
+from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.quant.quality import Quality, QualityMeter, routing_overlap
 from sprat.runtime.backends.protocol import Backend, TokenStream
 from sprat.runtime.backends.reference import ReferenceBackend
 from sprat.runtime.engine import Engine
-from sprat.runtime.kernels import I32Array
+from sprat.runtime.files.model_file import held_formats
 from sprat.runtime.memory import available_bytes
-from sprat.runtime.open_model import held_formats
 
-__all__ = ["Verification", "default_text", "verify"]
+__all__ = ["Verification", "verify"]
 
 _WINDOW = 512  # tokens, llama-perplexity's default
 _MIN_TOKENS = 16  # below that there is nothing to average
 _CHUNK = 64  # rows of logits at once: 33 MB for a vocabulary of 128k
-
-Progress = Callable[[float, float, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +70,6 @@ class Verification:
         return "\n\n".join(blocks)
 
 
-def default_text() -> str:
-    """The text that comes with sprat: prose, code, tables, reasoning, some languages; written for this purpose."""
-    return (resources.files("sprat.export.verify") / "default_text.txt").read_text(encoding="utf-8")
-
-
 def verify(
     artifact: str | os.PathLike[str],
     source: str | os.PathLike[str],
@@ -84,19 +78,19 @@ def verify(
     backends: Sequence[str] | None = None,
     max_kld: float | None = None,
     max_tokens: int | None = None,
-    progress: Progress = lambda _done, _total, _what: None,
+    progress: ReportProgress = no_progress,
 ) -> Verification:
     """Compare the logits of a bundle or GGUF file with those of its source.
 
     Args:
         artifact: what was made: a bundle, a GGUF or an ONNX model.
         source: what it was made from: a checkpoint folder, or a GGUF file.
-        text: what both read; by default :func:`default_text`.
+        text: what both read; by default :func:`sprat.export.texts.evaluation_text`.
         backends: those that run the artifact; by default, of a GGUF, ``reference``, the one that ``Engine.load``
             takes, and ``llamacpp`` where it is installed; of an ONNX model, ``onnx``; of a bundle with both, all.
         max_kld: the largest mean KL divergence (in nats) that passes.
         max_tokens: read only this much of the text.
-        progress: called with (tokens done, tokens to do, what is being done).
+        progress: called after each chunk, in tokens.
 
     Raises:
         InputError: one of the two cannot be read, they have different vocabularies, or the text is too short.
@@ -112,11 +106,13 @@ def verify(
         comparison = _Comparison(base, {name: engine.backend for name, engine in engines.items()}, window)
         stack.callback(comparison.close)
         first = next(iter(engines.values()))
-        windows = _windows(first, text or default_text(), window, max_tokens)
+        windows = _windows(first, text or evaluation_text(), window, max_tokens)
         n_read = len(windows[0]) - 1  # a window's last token is predicted, not read
         for number, tokens in enumerate(windows):
             for n_done in comparison.read(tokens):
-                progress(number * n_read + n_done, len(windows) * n_read, f"window {number + 1} of {len(windows)}")
+                progress(
+                    Progress(number * n_read + n_done, len(windows) * n_read, f"window {number + 1} of {len(windows)}")
+                )
     return Verification(
         artifact=Path(artifact),
         source=Path(source),

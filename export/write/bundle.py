@@ -13,8 +13,8 @@ from typing import Self
 import msgspec
 
 from sprat.errors import BundleError, ExportError
-from sprat.export.write.writer import sync_folder
-from sprat.runtime.files.bundle import MANIFEST_NAME, Bundle, BundleFile, Manifest, file_sha256, read_manifest
+from sprat.files import file_sha256, sync_folder
+from sprat.runtime.files.bundle import MANIFEST_NAME, Bundle, BundleFile, Manifest, read_manifest
 
 __all__ = ["BundleFolder", "existing_manifest"]
 

@@ -16,26 +16,24 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
+from sprat.arrays import U8Array
 from sprat.errors import ExportError
-from sprat.export.gguf.layout import PlacedTensor, Tensor
 from sprat.export.write.journal import FinishedTensor, Journal, JournalHead
-from sprat.quant.formats.block import U8Array
-from sprat.runtime.files.bundle import file_sha256
+from sprat.export.write.layout import FileLayout, PlacedTensor, Tensor
+from sprat.files import file_sha256, sync_folder
+from sprat.progress import Progress, ReportProgress, no_progress
 
 __all__ = [
     "PackTensor",
-    "Progress",
-    "ReportProgress",
     "WrittenFile",
     "check_room",
-    "sync_folder",
     "write_file",
 ]
 
@@ -47,37 +45,6 @@ _HUGE_PAGE_BYTES = 2 << 20
 
 PackTensor: TypeAlias = Callable[[Tensor], Iterable[U8Array]]
 """Yields the packed bytes of a tensor in order; their maker does not touch them afterwards."""
-
-
-class FileLayout(Protocol[Tensor]):
-    """A whole file but for the bytes of its tensors; a GGUF's is :class:`~sprat.export.gguf.layout.Layout`."""
-
-    @property
-    def header(self) -> bytes:
-        """What stands before the first tensor."""
-
-    @property
-    def tensors(self) -> Sequence[PlacedTensor[Tensor]]:
-        """In file order, without gaps."""
-
-    @property
-    def nbytes(self) -> int:
-        """Of the whole file."""
-
-    def fingerprint(self) -> str:
-        """Digest of everything that decides the file but the tensors' bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a file is."""
-
-    tensor: str  # or what is done before the first
-    done_bytes: int
-    total_bytes: int
-
-
-ReportProgress = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +65,7 @@ def write_file(
     *,
     source: str = "",
     check_source: Callable[[], None] = lambda: None,
-    progress: ReportProgress = lambda _: None,
+    progress: ReportProgress = no_progress,
     keep_journal: bool = False,
 ) -> WrittenFile:
     """Write ``layout`` to ``path``, or continue what an interrupted call left there.
@@ -153,15 +120,6 @@ def check_room(path: Path, layout: FileLayout[Tensor]) -> None:
         )
 
 
-def sync_folder(folder: Path) -> None:
-    """Make names that were just created or renamed in ``folder`` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _partial(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 
@@ -202,7 +160,7 @@ def _fill(
         for chunk in pack(placed.tensor):
             growing.append(chunk.data)
             at += chunk.nbytes
-            progress(Progress(placed.tensor.name, at, total_bytes))
+            progress(Progress(at, total_bytes, placed.tensor.name))
         check_source()
         assert at == placed.begin + placed.tensor.nbytes, f"{placed.tensor.name}: {at - placed.begin} bytes were packed"
         growing.finish_tensor(placed)

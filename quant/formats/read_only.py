@@ -10,9 +10,9 @@ import functools
 
 import numpy as np
 
+from sprat.arrays import F32Array, U8Array
 from sprat.errors import FormatError
 from sprat.quant.formats import BlockFormat, format_of_type
-from sprat.quant.formats.block import F32Array, U8Array
 
 __all__ = ["any_format"]
 

@@ -9,14 +9,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from sprat.quant.formats.block import F32Array
+from sprat.arrays import F32Array, F64Array
 from sprat.runtime.arch.spec import FrequencyFactors, RopeSpec, YarnScaling
 
 __all__ = ["RopeAngles", "RopeTable", "llama3_factors", "rope_frequencies", "rope_magnitude", "yarn_magnitude"]
-
-F64Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,9 +11,9 @@ import os
 
 import numpy as np
 
+from sprat.arrays import I32Array
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.gguf_checks import TensorInfo
-from sprat.runtime.kernels import I32Array
 
 __all__ = ["ExpertReadahead"]
 

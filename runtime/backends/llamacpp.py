@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from sprat.arrays import F32Array
 from sprat.devices.plan.footprint import Footprint
 from sprat.errors import BackendError, PromptError, SpratError
-from sprat.quant.formats.block import F32Array
 from sprat.runtime.backends.llamacpp_build import install_command
 from sprat.runtime.backends.llamacpp_probe import probe
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest

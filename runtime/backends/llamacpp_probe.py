@@ -1,15 +1,14 @@
 """Trying llama.cpp on a file in a child process, because an abort or an illegal instruction cannot be caught.
 
-``python -m sprat.runtime.backends.llamacpp_probe FILE 1`` is the child: it loads the file, decodes three tokens and
-exits with 0. The parent tries with llama.cpp's repacked buffers first (fast), then without (what mixtures need on processors with
-AMX). What survived is remembered per file, llama-cpp-python and processor, so that later starts do not pay for it.
+The child is :mod:`sprat.runtime.backends.llamacpp_child`. It is tried with llama.cpp's repacked buffers first (fast),
+then without (what MoE models need on processors with AMX). The result is cached per file, llama-cpp-python version and
+processor.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import signal
 import subprocess
 import sys
@@ -20,12 +19,13 @@ from pathlib import Path
 import msgspec
 
 from sprat.devices.cpu import this_cpu
-from sprat.errors import BackendError, SpratError
+from sprat.errors import BackendError
+from sprat.files import atomic_write, cache_folder
 
 __all__ = ["ProbeReport", "probe"]
 
 _TIMEOUT_SECONDS = 600  # reading a large file from an SD card takes minutes
-_PROBE_TOKENS = (1, 2, 3)  # every vocabulary has them
+_CHILD = "sprat.runtime.backends.llamacpp_child"
 
 
 class ProbeReport(msgspec.Struct, frozen=True):
@@ -70,7 +70,7 @@ def probe(path: Path) -> ProbeReport:
 
 
 def _try(path: Path, *, use_extra_bufts: bool) -> _Outcome:
-    command = [sys.executable, "-m", __name__, str(path), str(int(use_extra_bufts))]
+    command = [sys.executable, "-m", _CHILD, str(path), str(int(use_extra_bufts))]
     try:
         child = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_SECONDS, check=False)
     except subprocess.TimeoutExpired:
@@ -100,8 +100,7 @@ def _memory_of(path: Path) -> Path:
     features = sorted(name for name, there in cpu.features.items() if there)
     identity = [str(path.resolve()), found.st_size, found.st_mtime_ns, version("llama-cpp-python"), cpu.model, features]
     digest = hashlib.sha256(msgspec.json.encode(identity)).hexdigest()[:32]
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "sprat" / "probes" / f"{digest}.json"
+    return cache_folder() / "probes" / f"{digest}.json"
 
 
 def _recall(remembered: Path) -> ProbeReport | None:
@@ -112,28 +111,6 @@ def _recall(remembered: Path) -> ProbeReport | None:
 
 
 def _remember(remembered: Path, report: ProbeReport) -> None:
-    partial = remembered.with_suffix(f".{os.getpid()}")
     with contextlib.suppress(OSError):  # a home that cannot be written: the next start probes again
         remembered.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(msgspec.json.encode(report))
-        partial.replace(remembered)
-
-
-def _child(path: str, use_extra_bufts: str) -> None:
-    """Load the file, decode a prompt and one more token; the only code that runs in the child."""
-    import resource
-
-    from sprat.runtime.backends.llamacpp import LlamaCppBackend
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # an abort is expected: leave no core file
-    try:
-        backend = LlamaCppBackend(Path(path), n_threads=1, use_extra_bufts=use_extra_bufts == "1")
-        stream = backend.new_stream(capacity=32)
-        stream.extend(_PROBE_TOKENS[:2])
-        stream.extend(_PROBE_TOKENS[2:])
-    except SpratError as error:
-        sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    _child(*sys.argv[1:])
+        atomic_write(remembered, msgspec.json.encode(report))

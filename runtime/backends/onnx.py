@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from sprat.arrays import F32Array, I64Array
 from sprat.devices.plan.footprint import Footprint
 from sprat.errors import BackendError, PromptError, SpratError
-from sprat.quant.formats.block import F32Array
 from sprat.runtime.backends.flush_denormals import subnormals_as_zero
 from sprat.runtime.backends.onnx_cache import bind_cache, ort_value
 from sprat.runtime.backends.onnx_session import missing_because, open_session, ort_errors
@@ -24,7 +23,6 @@ from sprat.runtime.files.onnx import ONNXFile
 
 __all__ = ["ONNXBackend", "ONNXStream"]
 
-I64Array = npt.NDArray[np.int64]
 
 _CACHE_NUMBER_BYTES = 4  # float32
 _CHUNK, _SMALL_CHUNK = 128, 64  # tokens whose activations are in memory at once

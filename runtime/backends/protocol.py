@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from sprat.quant.formats.block import F32Array
+from sprat.arrays import F32Array
 
 __all__ = ["Backend", "TokenStream"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sprat.arrays import F32Array
 from sprat.devices.plan.footprint import Footprint
 from sprat.errors import SpratError
-from sprat.quant.formats.block import F32Array
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
 from sprat.runtime.cache import Storage

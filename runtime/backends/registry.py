@@ -25,9 +25,9 @@ from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.backends.protocol import Backend
 from sprat.runtime.cache.rows import Storage
 from sprat.runtime.files.gguf import GGUFFile
+from sprat.runtime.files.model_file import ModelFile
 from sprat.runtime.footprint import program_bytes
 from sprat.runtime.memory import refusal
-from sprat.runtime.open_model import ModelFile
 
 __all__ = [
     "BackendChoice",

@@ -14,7 +14,6 @@ Bundles are written by :mod:`sprat.export.write.bundle`.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import unicodedata
 from collections import Counter
@@ -26,6 +25,7 @@ from typing import Annotated, Any, Self
 import msgspec
 
 from sprat.errors import BundleError
+from sprat.files import file_sha256
 
 __all__ = [
     "MANIFEST_NAME",
@@ -36,7 +36,6 @@ __all__ = [
     "Manifest",
     "Source",
     "TensorGroup",
-    "file_sha256",
     "read_manifest",
 ]
 
@@ -227,12 +226,6 @@ def _file_problems(folder: Path, file: BundleFile) -> Iterator[str]:
         yield f"{file.name!r} is missing"
     elif path.stat().st_size != file.size_bytes:
         yield f"{file.name!r} has {path.stat().st_size} bytes, the manifest says {file.size_bytes}"
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _raise_all(path: Path, problems: Iterable[str], remedy: str) -> None:

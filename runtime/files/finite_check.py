@@ -8,9 +8,9 @@ it.
 
 from __future__ import annotations
 
+from sprat.arrays import U8Array
 from sprat.errors import ModelFileError
 from sprat.quant.convert import first_nonfinite
-from sprat.quant.formats.block import U8Array
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.weights import Weight
 

@@ -23,8 +23,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from sprat.arrays import U8Array
 from sprat.errors import ModelFileError
-from sprat.quant.formats.block import U8Array
 from sprat.quant.formats.read_only import any_format
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.files.gguf_checks import TensorInfo, check_layout, check_model, check_types

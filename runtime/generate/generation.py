@@ -11,9 +11,11 @@ from typing import Protocol
 
 import numpy as np
 
-from sprat.quant.formats.block import F32Array
+from sprat.arrays import F32Array
+from sprat.progress import Progress
 from sprat.runtime.generate.options import Limits
 from sprat.runtime.generate.stop import StopScanner
+from sprat.runtime.generate.transcript import Transcript
 
 __all__ = [
     "DEFAULT_BATCH",
@@ -24,7 +26,6 @@ __all__ = [
     "TextDecoder",
     "Timings",
     "TokenSampler",
-    "Transcript",
     "Usage",
 ]
 
@@ -100,21 +101,6 @@ class TextDecoder(Protocol):
 
     def flush(self) -> str:
         """What is left of an incomplete character."""
-
-
-class Transcript(Protocol):
-    """A token stream that remembers its tokens; :class:`sprat.runtime.session.Transcript` is one."""
-
-    @property
-    def tokens(self) -> Sequence[int]:
-        """Tokens in the cache."""
-
-    @property
-    def capacity(self) -> int:
-        """Tokens that the cache can hold."""
-
-    def extend(self, tokens: Sequence[int], /) -> F32Array:
-        """Append tokens and return the logits after the last, ``(vocab_size,)``."""
 
 
 class _Clock:
@@ -234,7 +220,8 @@ class Generation(Iterator[Piece]):
             with self._prefill_clock:
                 logits = self._transcript.extend(chunk)
             self._n_prefilled += len(chunk)
-            self._limits.on_prefill(self._n_prefilled, len(self._prompt) - self._n_cached)
+            n_new = len(self._prompt) - self._n_cached
+            self._limits.on_prefill(Progress(self._n_prefilled, n_new, f"{self._n_prefilled} of {n_new} tokens"))
         return logits
 
     def _sample(self, logits: F32Array) -> Piece:

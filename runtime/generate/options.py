@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypedDict
 
 from sprat.errors import InputError
+from sprat.progress import ReportProgress, no_progress
 from sprat.runtime.generate.sampling import SamplingParams
 
 __all__ = ["GenerateOptions", "Limits", "split_options"]
@@ -24,11 +25,7 @@ class GenerateOptions(TypedDict, total=False):
     max_tokens: int | None
     stop: str | Sequence[str]
     timeout: float | None
-    on_prefill: Callable[[int, int], None]
-
-
-def _no_report(_done: int, _total: int) -> None:
-    """Nobody watches the prefill."""
+    on_prefill: ReportProgress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +36,13 @@ class Limits:
         max_tokens: sampled tokens at most; ``None`` for as many as the context holds.
         stop: text that ends the answer and is not part of it.
         timeout: seconds from the call on; checked after every token and every chunk of the prompt.
-        on_prefill: called with (tokens done, tokens to do) after every chunk of the prompt.
+        on_prefill: called after every chunk of the prompt, in tokens.
     """
 
     max_tokens: int | None = None
     stop: Sequence[str] = ()
     timeout: float | None = None
-    on_prefill: Callable[[int, int], None] = field(default=_no_report)
+    on_prefill: ReportProgress = no_progress
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):

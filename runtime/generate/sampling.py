@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sprat.arrays import F64Array
 from sprat.errors import BackendError, InputError
 
 __all__ = ["Sampler", "SamplingParams"]
 
-_F64 = npt.NDArray[np.float64]
 _Floats = npt.NDArray[np.float32 | np.float64]
 _Ids = npt.NDArray[np.intp]
 _PENALTY_WINDOW = 64  # llama.cpp's repeat_last_n
@@ -85,7 +85,7 @@ class Sampler:
         token = int(ids[min(chosen, ids.size - 1)])  # the sum of all may end a little below 1
         return token, float(raw[token]) - float(top) - math.log(np.exp(raw - top).sum())
 
-    def distribution(self, logits: npt.ArrayLike, history: Sequence[int] = ()) -> tuple[_Ids, _F64]:
+    def distribution(self, logits: npt.ArrayLike, history: Sequence[int] = ()) -> tuple[_Ids, F64Array]:
         """Ids that may come next, likeliest first, and their probabilities; see :meth:`sample`."""
         penalized = self._penalize(_floats(logits), history)
         if self.params.temperature == 0:
@@ -95,7 +95,7 @@ class Sampler:
         kept = kept[: self._n_kept(kept)]
         return ids[: kept.size], _softmax(kept / self.params.temperature)
 
-    def _n_kept(self, logits: _F64) -> int:
+    def _n_kept(self, logits: F64Array) -> int:
         """How many of the likeliest logits, largest first, top-p and min-p leave; at least one."""
         count = logits.size
         if self.params.top_p < 1:
@@ -139,8 +139,8 @@ def _bound(logits: _Floats, count: int) -> float:
     return float(np.partition(logits, -count)[-count])
 
 
-def _softmax(logits: _F64) -> _F64:
-    weights: _F64 = np.exp(logits - logits.max())
+def _softmax(logits: F64Array) -> F64Array:
+    weights: F64Array = np.exp(logits - logits.max())
     return weights / float(weights.sum())
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sprat.quant.formats.block import F32Array
+from sprat.arrays import F32Array
 from sprat.runtime.arch.spec import MoESpec
 from sprat.runtime.weights import Weight
 

@@ -6,7 +6,7 @@ over any kernels, so that every step is seen.
 
 from __future__ import annotations
 
-from sprat.quant.formats.block import F32Array
+from sprat.arrays import F32Array
 from sprat.runtime.arch.rope import RopeAngles
 from sprat.runtime.cache import KVCache, LatentCache
 from sprat.runtime.kernels.contract import ChoiceObserver, Kernels, MLAForm

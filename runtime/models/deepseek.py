@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
-from sprat.quant.formats.block import F32Array
+from sprat.arrays import F32Array
 from sprat.runtime.arch.rope import RopeAngles, yarn_magnitude
 from sprat.runtime.arch.spec import Architecture, MLASpec, ModelSpec, MoESpec, YarnScaling
 from sprat.runtime.cache import Cache, LatentCache, Storage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sprat.quant.formats.block import F32Array
+from sprat.arrays import F32Array
 from sprat.runtime.arch.rope import RopeAngles
 from sprat.runtime.arch.spec import Architecture, ModelSpec
 from sprat.runtime.cache import Cache, KVCache, Storage

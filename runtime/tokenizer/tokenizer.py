@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from sprat.errors import PromptError, TokenizerError
-from sprat.runtime.generate.stop import StreamDecoder
 from sprat.runtime.tokenizer.hf_files import TokenizerFiles, read_vocabulary
 from sprat.runtime.tokenizer.hf_json import build, prefixes_first_word, prepare
 from sprat.runtime.tokenizer.special_tokens import SpecialTokens
+from sprat.runtime.tokenizer.stream_decoder import StreamDecoder
 from sprat.runtime.tokenizer.vocabulary import TokenizerModel, TokenType, Vocabulary
 
 __all__ = ["Tokenizer"]

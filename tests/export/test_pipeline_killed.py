@@ -39,7 +39,7 @@ def export_and_kill(source, out, n_chunks, delay=0.0):
     reading, writing = os.pipe()
 
     def tell(progress):
-        if progress.tensor != "reading the source":
+        if progress.what != "reading the source":
             os.write(writing, b".")
             time.sleep(0.001)
 

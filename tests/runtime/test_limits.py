@@ -90,7 +90,7 @@ def test_a_context_beyond_the_model_is_refused(model):
 
 def test_threads_keep_to_the_fast_cores_of_a_device_with_little_ones(model, monkeypatch):
     phone = dict(enumerate([1.7] * 4 + [2.37] * 4 + [2.91]))
-    monkeypatch.setattr("sprat.devices.probe.machine.core_clocks", lambda: phone)
+    monkeypatch.setattr("sprat.devices.machine.core_clocks", lambda: phone)
     assert load_limits(model, device="pixel-8", force=True).cores == (8, 4, 5, 6, 7)
     assert load_limits(model, device="rpi5-8gb").cores == ()
     assert load_limits(model).cores == ()

@@ -5,9 +5,9 @@ from itertools import pairwise
 import numpy as np
 import onnxruntime
 
-from sprat.export.gguf.naming import ModelName
 from sprat.export.onnx import OnnxOptions, plan_onnx
 from sprat.export.source.checkpoint import Checkpoint
+from sprat.export.write.naming import ModelName
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.spec import ModelSpec
 

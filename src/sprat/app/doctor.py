@@ -6,7 +6,6 @@ import importlib.util
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from sprat import __version__
 from sprat.devices.cpu import CPU, this_cpu
 from sprat.native import core, missing_because
 
@@ -36,7 +35,7 @@ class Diagnosis:
 def diagnose() -> Diagnosis:
     """Look at this machine; nothing is loaded that could kill the interpreter."""
     return Diagnosis(
-        sprat=__version__,
+        sprat=version("sprat"),
         cpu=this_cpu(),
         native_core=core is not None,
         native_missing_because=missing_because,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from sprat.demo.tasks import GENERATED, Problem, Split, generated, home, prose
 from sprat.errors import InputError, unknown_name
+from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.runtime.chat.completions import Message
 from sprat.runtime.engine import Engine
 
@@ -20,12 +21,6 @@ TASKS = (*GENERATED, "prose")
 
 _MAX_TOKENS = 200
 """Longer than any right answer; a model that rambles is cut and wrong."""
-
-Report = Callable[[int, int, str], None]
-
-
-def _unheard(_done: int, _total: int, _what: str) -> None:
-    """Report to nobody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +57,7 @@ def evaluate(
     n: int = 1000,
     seed: int = 1,
     split: str = "held_out",
-    report: Report = _unheard,
+    progress: ReportProgress = no_progress,
 ) -> Evaluation:
     """Ask `engine` `n` problems of `task`, greedily, and count the exactly right answers.
 
@@ -73,7 +68,7 @@ def evaluate(
         n: problems, or texts.
         seed: other seeds give other problems.
         split: ``held_out`` (known phrasings, new content) or ``unseen`` (new phrasings); prose has the first only.
-        report: called with done, total and the score so far.
+        progress: called after each problem, with the score so far.
 
     Raises:
         InputError: an unknown task or split, or `n` below 1.
@@ -86,19 +81,21 @@ def evaluate(
     if n < 1:
         raise InputError(f"n is {n}, expected at least 1 problem")
     if task == "prose":
-        return evaluate_prose(engine, prose.held_out_texts(limit=n), seed=seed, report=report)
+        return evaluate_prose(engine, prose.held_out_texts(limit=n), seed=seed, progress=progress)
     problems = list(itertools.islice(generated(task).problems(splits[split], seed=seed), n))
-    return _evaluate_generated(engine, task, problems, split, seed, report)
+    return _evaluate_generated(engine, task, problems, split, seed, progress)
 
 
-def evaluate_prose(engine: Engine, texts: Sequence[Problem], *, seed: int = 1, report: Report = _unheard) -> Evaluation:
+def evaluate_prose(
+    engine: Engine, texts: Sequence[Problem], *, seed: int = 1, progress: ReportProgress = no_progress
+) -> Evaluation:
     """Perplexity of `engine` on the answers of `texts`, of which each is given its question.
 
     Args:
         engine: a loaded model with a chat template and logits for every token.
         texts: at least one, as `sprat.demo.tasks.prose.held_out_texts` returns them.
         seed: only recorded: nothing is drawn.
-        report: called with done, total and the perplexity so far.
+        progress: called after each text, with the perplexity so far.
     """
     n_tokens = n_right = 0
     total_nats = 0.0
@@ -107,7 +104,7 @@ def evaluate_prose(engine: Engine, texts: Sequence[Problem], *, seed: int = 1, r
         n_tokens += len(losses)
         n_right += int(foretold.sum())
         total_nats += float(losses.sum())
-        report(done, len(texts), f"perplexity {math.exp(total_nats / n_tokens):.2f}")
+        progress(Progress(done, len(texts), f"perplexity {math.exp(total_nats / n_tokens):.2f}"))
     return Evaluation(
         task="prose",
         n=n_tokens,
@@ -135,7 +132,7 @@ def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, flo
 
 
 def _evaluate_generated(
-    engine: Engine, task: str, problems: Sequence[Problem], split: str, seed: int, report: Report
+    engine: Engine, task: str, problems: Sequence[Problem], split: str, seed: int, progress: ReportProgress
 ) -> Evaluation:
     is_correct = generated(task).is_correct
     kinds: dict[str, tuple[int, int]] = {}
@@ -147,7 +144,7 @@ def _evaluate_generated(
         n_valid += task == "home" and home.is_valid(answer)
         right, asked = kinds.get(problem.kind, (0, 0))
         kinds[problem.kind] = (right + correct, asked + 1)
-        report(done, len(problems), f"{n_right} of {done} right")
+        progress(Progress(done, len(problems), f"{n_right} of {done} right"))
     return Evaluation(
         task=task,
         n=len(problems),

@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sprat.app.model_reference import find_source
+from sprat.devices.plan.choose import best_plan
 from sprat.devices.plan.footprint import Footprint
-from sprat.devices.plan.plan import DEFAULT_PROMPT, Plan, best_plan
+from sprat.devices.plan.plan import DEFAULT_PROMPT, Plan
 from sprat.devices.profile import load_profile, load_profiles
 from sprat.errors import DeviceError, InputError, unknown_name
 from sprat.export.source.config_file import CONFIG, checkpoint_spec, read_config
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.presets import find_shape, shape_names, shape_spec
 from sprat.runtime.arch.spec import ModelSpec
-from sprat.runtime.engine import find_model
 from sprat.runtime.files.bundle import MANIFEST_NAME
 from sprat.runtime.files.gguf import GGUFFile
+from sprat.runtime.files.model_file import find_model
 from sprat.runtime.footprint import file_footprint, planned_footprint, planned_recipes
 from sprat.runtime.memory import parse_memory
 

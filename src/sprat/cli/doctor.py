@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from sprat.app.doctor import Diagnosis, diagnose
-from sprat.cli.terminal import human_bytes, print_json
+from sprat.cli.terminal import print_json
+from sprat.text import human_bytes
 
 __all__ = ["command"]
 

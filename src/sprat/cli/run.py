@@ -46,7 +46,7 @@ def command(
 ) -> None:
     """Answer one PROMPT with MODEL, a bundle or a GGUF file."""
     with open_engine(model, **load) as engine, progress_bar("reading the prompt", quiet=as_json) as bar:
-        options["on_prefill"] = lambda done, total: bar(done, total, f"{done} of {total} tokens")
+        options["on_prefill"] = bar
         if raw:
             _continue(engine, prompt, options, as_json=as_json)
         else:

@@ -3,8 +3,10 @@ import dataclasses
 import msgspec
 import pytest
 
+from sprat.devices.plan.choose import best_plan, choose_quant
 from sprat.devices.plan.footprint import AttentionForm, Footprint, Work
-from sprat.devices.plan.plan import PLAN_SCHEMA, Plan, PlanSummary, Verdict, best_plan, choose_quant
+from sprat.devices.plan.plan import PLAN_SCHEMA, Plan, PlanSummary, Verdict
+from sprat.devices.plan.text import headline, notes
 from sprat.devices.profile import load_profile
 from sprat.errors import DoesNotFitError
 from sprat.quant.recipe import Recipe
@@ -65,7 +67,7 @@ def test_experts_that_do_not_fit_are_streamed_as_far_as_memory_goes():
     assert plan.held_experts_bytes == plan.usable_bytes - (INT4.total_bytes - INT4.routed_bytes)
     assert plan.held_experts_share == pytest.approx(plan.held_experts_bytes / (5 * GB))
     assert plan.missing_bytes == 0
-    assert "fits with experts streamed on rpi5-4gb" in plan.headline
+    assert "fits with experts streamed on rpi5-4gb" in headline(plan)
     parts = plan.memory_map()
     assert sum(part.size_bytes for part in parts) == 4 << 30
     assert "spare" not in {part.name for part in parts}
@@ -107,9 +109,9 @@ def test_force_takes_the_smallest_and_still_says_that_it_does_not_fit():
     plan = choose_quant([INT8, INT4], ZERO, force=True)
     assert plan.footprint is INT4
     assert not plan.runs
-    assert "does not fit on rpi-zero-2w" in plan.headline
+    assert "does not fit on rpi-zero-2w" in headline(plan)
     assert plan.prediction is None
-    assert "with --force the system reads weights from microSD again and again" in " ".join(plan.notes())
+    assert "with --force the system reads weights from microSD again and again" in " ".join(notes(plan))
 
 
 def test_a_model_larger_than_every_storage_is_refused_by_the_bytes_that_it_lacks():
@@ -167,7 +169,7 @@ def test_a_raspberry_pi_5_is_predicted_as_others_measured_it(model, tokens_per_s
 
 def test_notes_say_what_heat_takes():
     small = dataclasses.replace(INT4, resident_bytes=GB, routed_bytes=0)
-    assert "heat leaves about 55 % of the speed" in " ".join(best_plan([small], load_profile("pixel-8")).notes())
+    assert "heat leaves about 55 % of the speed" in " ".join(notes(best_plan([small], load_profile("pixel-8"))))
 
 
 def test_a_graphics_card_that_holds_everything_has_an_upper_limit_and_no_prediction():
@@ -179,11 +181,11 @@ def test_a_graphics_card_that_holds_everything_has_an_upper_limit_and_no_predict
     assert plan.graphics.spare_bytes == (4 << 30) - plan.footprint.total_bytes
     assert plan.graphics.most_tokens_per_s == pytest.approx(128 / 2)  # GB/s over GB
     assert plan.graphics.most_tokens_per_s > plan.prediction.decode_tokens_per_s
-    assert "GTX 1650 would hold all of it with " in plan.notes()[0]
-    assert "at most 64 tokens/s (assumed: its peak, and a token reads weights alone)" in plan.notes()[0]
+    assert "GTX 1650 would hold all of it with " in notes(plan)[0]
+    assert "at most 64 tokens/s (assumed: its peak, and a token reads weights alone)" in notes(plan)[0]
 
 
 def test_a_graphics_card_that_is_too_small_says_by_how_much():
     plan = best_plan([INT4], load_profile("home-4c-8gb-4gpu"))
     assert plan.graphics.most_tokens_per_s is None
-    assert f"GTX 1650 lacks {INT4.total_bytes - (4 << 30):,} bytes to hold all of it in int4" in plan.notes()[0]
+    assert f"GTX 1650 lacks {INT4.total_bytes - (4 << 30):,} bytes to hold all of it in int4" in notes(plan)[0]

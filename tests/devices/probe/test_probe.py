@@ -6,12 +6,11 @@ import msgspec
 import pytest
 from quick_probe import RATES, shorten_probe
 
-from sprat.devices.contradictions import contradictions
 from sprat.devices.parts import Basis
 from sprat.devices.probe import KernelRates, measure_again, probe
 from sprat.devices.probe import storage as probe_storage
 from sprat.devices.probe.storage import random_rate, storage_rates
-from sprat.devices.profile import load_profile, parse_profile, profile_names, save_profile, user_folder
+from sprat.devices.profile import contradictions, load_profile, parse_profile, profile_names, save_profile, user_folder
 from sprat.errors import DeviceError
 from sprat.runtime.kernels.rates import kernel_rates
 from sprat.runtime.kernels.reference import ReferenceKernels

@@ -11,10 +11,11 @@ from sprat.devices.bench.results import Label
 from sprat.devices.report.charts.bars import Bar, BarRow, Mark, draw_bars
 from sprat.devices.report.charts.lines import Axis, Line, draw_lines
 from sprat.devices.report.charts.ratios import Pair, draw_ratios
-from sprat.devices.report.charts.scale import format_number, linear, logarithmic, spread_out, thin_out
+from sprat.devices.report.charts.scale import linear, logarithmic, spread_out, thin_out
 from sprat.devices.report.charts.stacks import MemoryRow, draw_memory, gibibytes
 from sprat.devices.report.charts.svg import document, fit_text, text_width, wrap_text
 from sprat.devices.report.palette import DARK, LIGHT
+from sprat.text import format_number
 
 POSITIVE = strategies.floats(1e-6, 1e9)
 

@@ -9,7 +9,7 @@ from report_page import LARGE
 
 from sprat.app.plan import plan_model
 from sprat.devices.bench.results import Label, Percentiles, Work, write_results
-from sprat.devices.plan.plan import best_plan
+from sprat.devices.plan.choose import best_plan
 from sprat.devices.profile import load_profile
 from sprat.devices.report.build import make_report
 from sprat.devices.report.inputs import read_inputs

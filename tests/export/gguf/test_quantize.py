@@ -8,8 +8,8 @@ from sprat.export.gguf.layout import PlannedTensor, plan_layout
 from sprat.export.gguf.quantize import quantize
 from sprat.export.pipeline import export
 from sprat.export.write.writer import write_file
+from sprat.files import file_sha256
 from sprat.quant.formats import get_format
-from sprat.runtime.files.bundle import file_sha256
 
 
 @pytest.fixture(scope="module")

@@ -161,7 +161,7 @@ def test_an_interrupted_export_continues_and_makes_the_same_bytes(source, tmp_pa
     whole = export(source, tmp_path / "whole", quant="int4", formats=("onnx",)).bundle
 
     def stop(progress):
-        if progress.tensor.startswith("blk.2."):
+        if progress.what.startswith("blk.2."):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -6,8 +6,9 @@ from tiny_checkpoint import CONFIGS, write_checkpoint
 
 from sprat.errors import InputError
 from sprat.export.pipeline import export
+from sprat.export.texts import evaluation_text
 from sprat.export.verify.source_model import load_source, open_source
-from sprat.export.verify.verify import default_text, verify
+from sprat.export.verify.verify import verify
 from sprat.runtime.engine import Engine
 
 TEXT = "The quick brown fox jumps over the lazy dog, and the dog sleeps on. If there are 12 apples, 7 are left. " * 12
@@ -102,10 +103,10 @@ def test_a_short_text_is_one_short_window(mixture, tmp_path):
 def test_progress_reaches_its_end(mixture, tmp_path):
     bundle = export(mixture, tmp_path / "out", quant="int8").bundle
     seen = []
-    verify(bundle.path, mixture, text=TEXT, backends=["reference"], progress=lambda *step: seen.append(step))
-    done = [step[0] for step in seen]
+    verify(bundle.path, mixture, text=TEXT, backends=["reference"], progress=seen.append)
+    done = [step.done for step in seen]
     assert done == sorted(done)
-    assert seen[-1][0] == seen[-1][1]
+    assert seen[-1].done == seen[-1].total
 
 
 def test_another_model_is_no_source(mixture, tmp_path):
@@ -122,7 +123,7 @@ def test_a_quantized_gguf_is_its_own_baseline(mixture, tmp_path):
 
 
 def test_the_default_text_fills_windows_of_the_default_size():
-    text = default_text()
+    text = evaluation_text()
     assert 6000 < len(text.encode()) < 10_000
     assert "<think>" in text
 

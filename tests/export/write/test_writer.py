@@ -14,9 +14,10 @@ import pytest
 from sprat.errors import ExportError
 from sprat.export.gguf.layout import PlannedTensor, plan_layout
 from sprat.export.write import writer
-from sprat.export.write.writer import Progress, write_file
+from sprat.export.write.writer import write_file
+from sprat.files import file_sha256
+from sprat.progress import Progress
 from sprat.quant.formats import get_format
-from sprat.runtime.files.bundle import file_sha256
 from sprat.runtime.files.gguf import GGUFFile
 
 METADATA = {
@@ -120,9 +121,9 @@ def test_nothing_but_the_file_is_left_and_its_hash_is_told(out):
 def test_progress_counts_bytes_up_to_the_whole_file(out):
     seen = []
     write_file(out, LAYOUT, pack, progress=seen.append)
-    assert [event.tensor for event in seen] == [tensor.name for tensor in TENSORS for _ in range(2)]
-    assert all(a.done_bytes < b.done_bytes for a, b in itertools.pairwise(seen))
-    assert seen[-1] == Progress("output.weight", LAYOUT.tensors[-1].begin + TENSORS[-1].nbytes, LAYOUT.nbytes)
+    assert [event.what for event in seen] == [tensor.name for tensor in TENSORS for _ in range(2)]
+    assert all(a.done < b.done for a, b in itertools.pairwise(seen))
+    assert seen[-1] == Progress(LAYOUT.tensors[-1].begin + TENSORS[-1].nbytes, LAYOUT.nbytes, "output.weight")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from sprat.errors import InputError
 from sprat.runtime.generate.generation import FinishReason, Generation
 from sprat.runtime.generate.options import Limits, split_options
-from sprat.runtime.generate.stop import StreamDecoder
+from sprat.runtime.tokenizer.stream_decoder import StreamDecoder
 
 END = 256  # ids below it are bytes
 
@@ -101,7 +101,7 @@ def test_a_character_that_the_limit_cuts_off_becomes_a_replacement_character():
 
 def test_a_long_prompt_is_processed_in_chunks_and_reported():
     script, seen = Script("x"), []
-    generate(script, prompt=[7] * 600, on_prefill=lambda done, total: seen.append((done, total))).text()
+    generate(script, prompt=[7] * 600, on_prefill=lambda state: seen.append((state.done, state.total))).text()
     assert script.calls[:3] == [256, 256, 88]
     assert seen == [(256, 600), (512, 600), (600, 600)]
 

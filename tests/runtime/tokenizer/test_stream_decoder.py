@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted_model import byte_tokenizer
 
-from sprat.runtime.generate.stop import StopScanner, StreamDecoder
+from sprat.runtime.generate.stop import StopScanner
+from sprat.runtime.tokenizer.stream_decoder import StreamDecoder
 
 TOKENS = byte_tokenizer()  # ids 0 to 255 are bytes
 

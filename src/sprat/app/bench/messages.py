@@ -7,7 +7,7 @@ import msgspec
 from sprat.app.bench.trace import TraceReport
 from sprat.devices.bench.results import Emulation, Measurement, Setting, Work
 
-__all__ = ["Failure", "Job", "Message", "Progress", "Result", "Traced"]
+__all__ = ["Failure", "Job", "Message", "Result", "Traced", "Working"]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,7 +28,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Setting]
 
 
-class Progress(msgspec.Struct, frozen=True, tag="progress"):
+class Working(msgspec.Struct, frozen=True, tag="progress"):
     """What the child does now."""
 
     done: int
@@ -55,4 +55,4 @@ class Failure(msgspec.Struct, frozen=True, tag="failure"):
     text: str
 
 
-Message = Progress | Result | Traced | Failure
+Message = Working | Result | Traced | Failure

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 
+from sprat.arrays import I32Array
 from sprat.runtime.backends.native import NativeBackend
 from sprat.runtime.backends.protocol import Backend, TokenStream
 from sprat.runtime.backends.reference import ReferenceBackend
-from sprat.runtime.kernels import I32Array
 
 __all__ = ["RoutingEntropy", "watched_stream"]
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 import msgspec
 
 from sprat import errors
-from sprat.app.bench.messages import Failure, Job, Message, Progress, Result, Traced
+from sprat.app.bench.messages import Failure, Job, Message, Result, Traced, Working
 from sprat.app.bench.predicted import predictions
 from sprat.app.bench.trace import TraceReport
 from sprat.app.model_reference import find_source
@@ -24,18 +24,17 @@ from sprat.devices.bench.resources import drop_cached
 from sprat.devices.bench.results import Measurement, Setting, Work
 from sprat.devices.cpu import this_cpu
 from sprat.devices.emulate.emulate import Emulator, choose_storage, plan_emulation
-from sprat.devices.probe.machine import memory_bytes
+from sprat.devices.machine import memory_bytes
 from sprat.devices.profile import DeviceProfile, load_profile
 from sprat.errors import BackendError, DeviceError, EmulationError, InputError
+from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.runtime.files.bundle import MANIFEST_NAME
 from sprat.runtime.open_model import open_model
 
 __all__ = ["BenchOptions", "bench"]
 
-ReportProgress = Callable[[float, float, str], None]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class BenchOptions:
     """What to measure and how; the options of ``sprat bench``.
 
@@ -76,9 +75,7 @@ class BenchOptions:
     trace: bool = False
 
 
-def bench(
-    options: BenchOptions, *, progress: ReportProgress = lambda _done, _total, _what: None
-) -> Iterator[Measurement | TraceReport]:
+def bench(options: BenchOptions, *, progress: ReportProgress = no_progress) -> Iterator[Measurement | TraceReport]:
     """Run the tests and yield each record as it is made, and with ``trace`` a report for each test after them.
 
     Args:
@@ -151,7 +148,7 @@ def _file(options: BenchOptions, progress: ReportProgress) -> Path:
         options.shape,
         options.quant,
         options.layers,
-        progress=lambda state: progress(state.done_bytes, state.total_bytes, f"writing random weights: {state.tensor}"),
+        progress=lambda state: progress(dataclasses.replace(state, what=f"writing random weights: {state.what}")),
     )
 
 
@@ -196,8 +193,8 @@ def _run_child(job: Job, emulator: Emulator | None, progress: ReportProgress) ->
 def _records(lines: IO[bytes], progress: ReportProgress) -> Iterator[Measurement | TraceReport]:
     for line in lines:
         match msgspec.json.decode(line, type=Message):
-            case Progress(done, total, what):
-                progress(done, total, what)
+            case Working(done, total, what):
+                progress(Progress(done, total, what))
             case Result(measurement):
                 yield measurement
             case Traced(report):

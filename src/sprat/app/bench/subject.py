@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sprat.quant.formats.block import F32Array
+from sprat.arrays import F32Array
 from sprat.runtime.backends.protocol import TokenStream
 
 __all__ = ["StreamSubject"]

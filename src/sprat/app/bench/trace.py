@@ -11,8 +11,8 @@ import msgspec
 
 from sprat.app.bench.subject import StreamSubject
 from sprat.devices.bench.results import Work
+from sprat.devices.machine import memory_bytes
 from sprat.devices.probe import KernelRates
-from sprat.devices.probe.machine import memory_bytes
 from sprat.devices.probe.memory import read_rates
 from sprat.errors import BackendError
 from sprat.runtime.backends.reference import ReferenceStream

@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from sprat.app.bench.messages import Failure, Job, Message, Progress, Result, Traced
+from sprat.app.bench.messages import Failure, Job, Message, Result, Traced, Working
 from sprat.app.bench.routing import RoutingEntropy, watched_stream
 from sprat.app.bench.subject import StreamSubject
 from sprat.app.bench.trace import Tracer
@@ -50,7 +50,7 @@ def run_job(job: Job, out: BinaryIO) -> None:
 
 
 def _run(job: Job, out: BinaryIO) -> None:
-    _tell(out, Progress(0, len(job.works), "loading"))
+    _tell(out, Working(0, len(job.works), "loading"))
     started = time.perf_counter()
     model = open_model(job.path, job.backend)
     capacity = max(work.depth + work.n_tokens for work in job.works)
@@ -70,13 +70,13 @@ def _run(job: Job, out: BinaryIO) -> None:
     bench = Bench(subject, setup, Procedure(repetitions=job.repetitions, sustained_s=job.sustained_s))
     lasting = f", then {job.sustained_s:.0f} s of it" if job.sustained_s else ""
     for done, work in enumerate(job.works):
-        _tell(out, Progress(done, len(job.works), work.test + lasting))
+        _tell(out, Working(done, len(job.works), work.test + lasting))
         _tell(out, Result(_with_routing(bench.measure(work), routing, model.spec)))
     if job.trace:
         tracer = Tracer(request, choice.name, batch)
         for work in job.works:
             _tell(out, Traced(tracer.trace(work, setup.label)))
-    _tell(out, Progress(len(job.works), len(job.works), "done"))
+    _tell(out, Working(len(job.works), len(job.works), "done"))
 
 
 def _with_routing(record: Measurement, routing: RoutingEntropy, spec: ModelSpec) -> Measurement:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from sprat.export.gguf.naming import ModelName, model_card, model_id
+from sprat.export.write.naming import ModelName, model_card, model_id
 
 # From the specification, docs/gguf.md, with Python's spelling of named groups.
 SPECIFICATION = re.compile(
