@@ -126,8 +126,8 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
         """What ``calibration`` expects on ``profile``."""
         plan = Plan(profile, self.footprint, self.memory_bytes or profile.usable_bytes)
         rates = device_rates(profile, calibration, profile.storage[0])
-        assert self.footprint.work is not None, "footprints of files have it"
-        predictor = Predictor(self.footprint.work, rates, calibration, plan.held_experts_share)
+        assert self.footprint.pass_cost is not None, "footprints of files have it"
+        predictor = Predictor(self.footprint.pass_cost, rates, calibration, plan.held_experts_share)
         return predictor.decode(self.depth) if self.phase == "decode" else predictor.prefill(PREFILL_CHUNK, self.depth)
 
 

@@ -60,7 +60,7 @@ class Pass:
 def passes(truth):
     for name in ("smollm2-135m", "r1-distill-qwen-1.5b", "deepseek-v2-lite"):
         footprint = planned_footprint(shape_spec(name), Recipe.named("int4"))
-        predictor = Predictor(footprint.work, device_rates(MACHINE, truth, MACHINE.storage[0]), truth)
+        predictor = Predictor(footprint.pass_cost, device_rates(MACHINE, truth, MACHINE.storage[0]), truth)
         for phase in ("decode", "prefill"):
             for depth in (0, 2048):
                 one = Pass(f"{name} {phase} {depth}", phase, depth, predictor, MACHINE)

@@ -31,11 +31,11 @@ def predictions(
     context = max(record.work.depth + record.work.n_tokens for record in emulated)
     footprint = file_footprint(model.spec, model.file, context=context)
     plan = Plan(profile, footprint, profile.usable_bytes)
-    if footprint.work is None or not plan.runs:
+    if footprint.pass_cost is None or not plan.runs:
         return
     calibration = load_calibration()
     rates = device_rates(profile, calibration, storage)
-    predictor = Predictor(footprint.work, rates, calibration, plan.held_experts_share)
+    predictor = Predictor(footprint.pass_cost, rates, calibration, plan.held_experts_share)
     for record in emulated:
         yield Measurement(
             label=Label.PREDICTED,
