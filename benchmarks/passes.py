@@ -24,7 +24,7 @@ from sprat.app.model_reference import find_source
 from sprat.devices.bench.results import Emulation
 from sprat.devices.emulate.cgroups import Limits, find_tree, plan_groups
 from sprat.devices.emulate.emulate import Emulator
-from sprat.devices.parts import Basis, Figure
+from sprat.devices.parts import Basis, Sourced
 from sprat.devices.plan.efficiency import Calibration
 from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.plan import Plan
@@ -247,7 +247,7 @@ def _with_storage(probe: Probe, path: Path) -> DeviceProfile:
     """The machine, and how fast experts come from where the file lies: that changes within minutes, too."""
     profile = probe()
     rate = random_rate(path, 1 << 20)
-    figure = Figure(value=rate / 1e6, basis=Basis.MEASURED, source="reads of 1 MiB from the model's file")
+    figure = Sourced(value=rate / 1e6, basis=Basis.MEASURED, source="reads of 1 MiB from the model's file")
     medium = msgspec.structs.replace(profile.storage[0], random_1mib_mbps=figure)
     return msgspec.structs.replace(profile, storage=(medium,))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sprat.devices.parts import Basis, Compute, Figure
+from sprat.devices.parts import Basis, Compute, Sourced
 from sprat.devices.plan.efficiency import Calibration, load_calibration, parse_calibration
 from sprat.devices.plan.predict import Predictor, device_rates
 from sprat.devices.profile import DeviceProfile, load_profile
@@ -29,7 +29,7 @@ fit, timed = benchmark("fit"), benchmark("passes")
 
 
 def measured(value):
-    return Figure(value=value, basis=Basis.MEASURED, source="a test")
+    return Sourced(value=value, basis=Basis.MEASURED, source="a test")
 
 
 MACHINE = msgspec.structs.replace(
