@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sprat.runtime.kernels.contract import ChoiceObserver, I32Array, Kernels, MLAForm, Routes
-from sprat.runtime.kernels.layers import MLP, GatedMLP, GroupedAttention, Head, LatentAttention, Mixture
+from sprat.runtime.kernels.layers import MLP, GatedMLP, GroupedAttention, Head, LatentAttention, MoE
 from sprat.runtime.kernels.reference import ReferenceKernels
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "Kernels",
     "LatentAttention",
     "MLAForm",
-    "Mixture",
+    "MoE",
     "ReferenceKernels",
     "Routes",
 ]

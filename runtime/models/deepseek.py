@@ -8,7 +8,7 @@ from functools import partial
 
 from sprat.quant.formats.block import F32Array
 from sprat.runtime.cache import Cache, LatentCache, Storage
-from sprat.runtime.kernels import Kernels, LatentAttention, Mixture, MLAForm
+from sprat.runtime.kernels import Kernels, LatentAttention, MLAForm, MoE
 from sprat.runtime.models.model import LayerWeights, Model, RoutingObserver, gated_mlp
 from sprat.runtime.rope import RopeAngles, yarn_magnitude
 from sprat.runtime.spec import Architecture, MLASpec, ModelSpec, MoESpec, YarnScaling
@@ -25,7 +25,7 @@ class Block:
         self._index = index
         self._attention = _attention(spec, mla, weights)
         self._mlp = (
-            _mixture(spec, spec.moe, weights) if spec.moe and spec.is_mixture(index) else gated_mlp(spec, weights)
+            _moe(spec, spec.moe, weights) if spec.moe and spec.is_mixture(index) else gated_mlp(spec, weights)
         )
 
     def __call__(
@@ -39,8 +39,8 @@ class Block:
     ) -> None:
         """Add the layer to the hidden states ``x (n, hidden)``."""
         kernels.latent_attention(x, self._attention, angles, cache, self._index, form)
-        if isinstance(self._mlp, Mixture):
-            kernels.mixture(x, self._mlp, partial(observe, self._index) if observe else None)
+        if isinstance(self._mlp, MoE):
+            kernels.moe(x, self._mlp, partial(observe, self._index) if observe else None)
         else:  # the first layers have no experts
             kernels.gated_mlp(x, self._mlp)
 
@@ -109,8 +109,8 @@ def _attention(spec: ModelSpec, mla: MLASpec, weights: LayerWeights) -> LatentAt
     )
 
 
-def _mixture(spec: ModelSpec, moe: MoESpec, weights: LayerWeights) -> Mixture:
-    return Mixture(
+def _moe(spec: ModelSpec, moe: MoESpec, weights: LayerWeights) -> MoE:
+    return MoE(
         norm=weights.gain("ffn_norm"),
         router=weights.matrix("ffn_gate_inp"),
         bias=weights.bias("exp_probs_b") if moe.correction_bias else None,
