@@ -25,9 +25,8 @@ from sprat.runtime.weights import Weight
 
 __all__ = ["NATIVE_FORMATS", "NativeKernels", "instruction_sets", "native_missing_because"]
 
-NATIVE_FORMATS = frozenset(
-    {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "Q4_K", "Q5_K", "Q6_K"}
-)
+NATIVE_FORMATS: frozenset[str] = frozenset(core.kernel_formats() if hasattr(core, "kernel_formats") else ())
+"""Formats of weights that the kernels multiply; none without the native core."""
 
 
 def native_missing_because() -> str:
@@ -39,7 +38,7 @@ def native_missing_because() -> str:
 
 def instruction_sets() -> list[str]:
     """Those that this processor runs and that have kernels, best first; ``plain`` is always the last."""
-    return core.isa_names() if core is not None and hasattr(core, "MoESpec") else []
+    return core.isa_names() if core is not None and hasattr(core, "kernel_formats") else []
 
 
 class NativeKernels:

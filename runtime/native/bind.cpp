@@ -3,7 +3,6 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <map>
 #include <optional>
 
 #include "runtime/native/bind.hpp"
@@ -14,32 +13,28 @@ using nb::literals::operator""_a;
 namespace sprat {
 namespace {
 
-const std::map<std::string, Format> FORMATS = {
-    {"F32", F32},   {"F16", F16},   {"BF16", BF16}, {"Q4_0", Q4_0},     {"Q4_1", Q4_1}, {"Q5_0", Q5_0},
-    {"Q5_1", Q5_1}, {"Q8_0", Q8_0}, {"Q4_K", Q4_K}, {"IQ4_NL", IQ4_NL}, {"Q5_K", Q5_K}, {"Q6_K", Q6_K},
-};
-
-struct Numbers { int per_block, bytes_per_block; };
-constexpr Numbers BLOCKS[N_FORMATS] = {{1, 4},   {1, 2},   {1, 2},   {32, 18},   {32, 20},   {32, 22},
-                                       {32, 24}, {32, 34}, {32, 18}, {256, 144}, {256, 176}, {256, 210}};
+Format format_called(const std::string &name) {
+    for (int f = 0; f < N_FORMATS; ++f)
+        if (name == LAYOUTS[f].name) return Format(f);
+    throw std::invalid_argument("no native kernel for " + name);
+}
 
 }  // namespace
 
 // Reads `packed`, `format.name` and `shape` of runtime/weights.py's Weight.
 BoundWeight::BoundWeight(nb::object weight) : Matrix{}, owner(std::move(weight)) {
     const auto shape = nb::cast<std::vector<int64_t>>(owner.attr("shape"));
-    const auto found = FORMATS.find(nb::cast<std::string>(owner.attr("format").attr("name")));
-    expect(found != FORMATS.end(), "no native kernel for this format");
+    const Format format = format_called(nb::cast<std::string>(owner.attr("format").attr("name")));
     expect(shape.size() == 2 || shape.size() == 3, "a weight is neither a matrix nor a stack of matrices");
     Bytes bytes;
     expect(nb::try_cast(owner.attr("packed"), bytes, false), "packed rows are not contiguous bytes");
-    const Numbers block = BLOCKS[found->second];
+    const BlockLayout &layout = LAYOUTS[format];
     const int64_t slices = shape.size() == 3 ? shape[0] : 1, rows = shape.end()[-2], cols = shape.back();
     expect(slices > 0 && rows > 0, "a weight has no rows");
-    expect(cols > 0 && cols % block.per_block == 0, "a row is not a whole number of blocks");
-    const size_t row_size = size_t(cols / block.per_block * block.bytes_per_block);
+    expect(cols > 0 && cols % int64_t(layout.block_size) == 0, "a row is not a whole number of blocks");
+    const size_t row_size = size_t(cols) / layout.block_size * layout.block_bytes;
     expect(bytes.size() == size_t(slices * rows) * row_size, "packed bytes do not match the shape");
-    static_cast<Matrix &>(*this) = {bytes.data(), found->second, slices, rows, cols, row_size};
+    static_cast<Matrix &>(*this) = {bytes.data(), format, slices, rows, cols, row_size};
 }
 
 BoundMlp::BoundMlp(nb::object mlp) : owner(std::make_shared<PythonRecord>(std::move(mlp))) {
@@ -166,6 +161,12 @@ std::vector<std::string> isa_names() {
     return names;
 }
 
+std::vector<std::string> kernel_formats() {
+    std::vector<std::string> names;
+    for (const BlockLayout &layout : LAYOUTS) names.emplace_back(layout.name);
+    return names;
+}
+
 const Isa &isa_called(const std::string &name) {
     const Isa *isa = find_isa(name.c_str());
     expect(isa != nullptr, "this processor has no such instruction set");
@@ -178,6 +179,7 @@ const Isa &isa_called(const std::string &name) {
 void bind_kernels(nb::module_ &m) {
     using namespace sprat;
     m.def("isa_names", &isa_names, "Instruction sets with kernels that this processor runs, best first.");
+    m.def("kernel_formats", &kernel_formats, "Formats of weights that the kernels multiply.");
     nb::class_<BoundWeight>(m, "Weight", "Packed rows of a weight, read in place.")
         .def(nb::init<nb::object>(), "record"_a);
     nb::class_<BoundMlp>(m, "MLP").def(nb::init<nb::object>(), "record"_a);
