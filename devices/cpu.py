@@ -18,7 +18,7 @@ _X86_FLAGS = {
     "f16c": ("f16c",),
     "bmi2": ("bmi2",),
     "avx_vnni": ("avx_vnni",),
-    "avx512": ("avx512f", "avx512bw", "avx512vl"),
+    "avx512": ("avx512f", "avx512bw", "avx512dq", "avx512vl"),
     "avx512_vbmi": ("avx512f", "avx512vbmi"),
     "avx512_vnni": ("avx512f", "avx512_vnni"),
     "avx512_bf16": ("avx512f", "avx512_bf16"),
