@@ -209,7 +209,7 @@ def test_a_token_beyond_the_vocabulary(exported):
 
     with (
         Engine.load(exported, backend="reference") as engine,
-        pytest.raises(PromptError, match=r"beyond the vocabulary: \[512\]"),
+        pytest.raises(PromptError, match=r"outside the vocabulary: \[512\]"),
     ):
         list(engine.generate([1, 512], max_tokens=1))
 
@@ -231,7 +231,7 @@ def test_a_prompt_longer_than_the_context(refused, exported):
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--device", "rpi5-8g", "unknown device 'rpi5-8g'; did you mean 'rpi5-8gb'? Known: "),
+        ("--device", "rpi5-8g", "unknown device 'rpi5-8g'; did you mean 'rpi5-8gb'? (known: "),
         ("--quant", "q4_2", "unknown quantization 'q4_2'; did you mean 'q4_"),
         ("--tensor", "ffn_down=q4_2", "'; did you mean 'Q4_"),
         ("--format", "ggu", "unknown artifact format 'ggu'; did you mean 'gguf'?"),

@@ -1,7 +1,7 @@
 """The ``onnx`` backend: a graph that sprat wrote (docs/onnx.md), run by onnxruntime on the CPU.
 
 The caches lie here and not in onnxruntime, in the same records as those of sprat's own models. Each call binds views of
-them, so that no row is ever copied, where the graph's form allows it (:class:`~sprat.runtime.files.onnx.CacheForm`).
+them, so that no row is ever copied, where the graph's form allows it (:class:`~sprat.runtime.files.onnx.CacheUpdate`).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sprat.runtime.backends.onnx_session import onnxruntime
 from sprat.runtime.cache import Cache, KVCache, LatentCache
-from sprat.runtime.files.onnx import CacheForm, ONNXFile
+from sprat.runtime.files.onnx import CacheUpdate, ONNXFile
 
 __all__ = ["CacheBinding", "bind_cache", "ort_value"]
 
@@ -110,8 +110,8 @@ class ConcatBinding:
             self.cache.plane(port.plane)[port.layer, :, length : length + n] = rows
 
 
-_FORMS: dict[CacheForm, type[AppendBinding | SharedBinding | ConcatBinding]] = {
-    CacheForm.APPEND: AppendBinding,
-    CacheForm.SHARED: SharedBinding,
-    CacheForm.CONCAT: ConcatBinding,
+_FORMS: dict[CacheUpdate, type[AppendBinding | SharedBinding | ConcatBinding]] = {
+    CacheUpdate.APPEND: AppendBinding,
+    CacheUpdate.SHARED: SharedBinding,
+    CacheUpdate.CONCAT: ConcatBinding,
 }

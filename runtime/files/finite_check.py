@@ -14,12 +14,12 @@ from sprat.quant.convert import first_nonfinite
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.weights import Weight
 
-__all__ = ["check_blocks"]
+__all__ = ["check_finite"]
 
 _CHUNK_BYTES = 1 << 24
 
 
-def check_blocks(file: GGUFFile, *, every: bool = False) -> None:
+def check_finite(file: GGUFFile, *, every: bool = False) -> None:
     """Look for weights that are not finite.
 
     Args:

@@ -19,17 +19,14 @@ import numpy as np
 from sprat.errors import FormatError, ModelFileError
 from sprat.quant.formats.read_only import any_format
 from sprat.runtime.arch.spec import ModelSpec
-from sprat.runtime.arch.tensors import expected_tensors
 from sprat.runtime.files.gguf_header import DAMAGED, Header, TensorRecord
+from sprat.runtime.files.shape_checks import Shapes, compare_with_spec, summarize
 
 __all__ = [
     "TensorInfo",
     "check_layout",
     "check_model",
     "check_types",
-    "compare_shapes",
-    "is_beyond",
-    "listing",
     "vocabulary_problems",
 ]
 
@@ -44,7 +41,6 @@ _KEY_TYPES: dict[type, str] = {
     int: "split.count",
 }
 _TYPE_OF_KEY = {key: kind for kind, keys in _KEY_TYPES.items() for key in keys.split()}
-LISTED = 20  # problems of one kind that a message names; the rest is counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +77,6 @@ class TensorInfo:
         return math.prod(self.shape)
 
 
-def listing(problems: Iterable[str], at_most: int = LISTED) -> str:
-    """``problems`` joined for a message: the first ``at_most``, and how many more there are.
-
-    Example:
-        >>> listing(map(str, range(5)), 3)
-        '0; 1; 2; and 2 more'
-    """
-    found = list(problems)
-    shown = found[:at_most]
-    if len(found) > at_most:
-        shown.append(f"and {len(found) - at_most} more")
-    return "; ".join(shown)
-
-
 def check_types(metadata: Mapping[str, Any], path: str) -> None:
     """Keys that everyone reads hold what everyone expects.
 
@@ -108,7 +90,7 @@ def check_types(metadata: Mapping[str, Any], path: str) -> None:
         if not isinstance(metadata[key], kind)
     ]
     if wrong:
-        raise ModelFileError(f"{path}: {listing(wrong)}; {DAMAGED}")
+        raise ModelFileError(f"{path}: {summarize(wrong)}; {DAMAGED}")
 
 
 def check_layout(header: Header, *, file_bytes: int, path: str) -> dict[str, TensorInfo]:
@@ -128,7 +110,7 @@ def check_layout(header: Header, *, file_bytes: int, path: str) -> dict[str, Ten
     problems += _misplaced(infos, header, file_bytes)
     problems += _overlaps(infos)
     if problems:
-        raise ModelFileError(f"{path}: {listing(problems)}; {DAMAGED}")
+        raise ModelFileError(f"{path}: {summarize(problems)}; {DAMAGED}")
     return {info.name: info for info in infos}
 
 
@@ -145,7 +127,7 @@ def _misplaced(infos: Collection[TensorInfo], header: Header, file_bytes: int) -
             yield f"{info.name!r} starts at byte {info.offset}, expected a multiple of {step} from {start}"
     beyond = [f"{info.name!r} to byte {info.end}" for info in infos if info.end > file_bytes]
     if beyond:
-        yield f"{len(beyond)} of {len(infos)} tensors reach past the file's {file_bytes} bytes: {listing(beyond, 3)}"
+        yield f"{len(beyond)} of {len(infos)} tensors reach past the file's {file_bytes} bytes: {summarize(beyond, 3)}"
 
 
 def _overlaps(infos: Iterable[TensorInfo]) -> Iterator[str]:
@@ -155,22 +137,7 @@ def _overlaps(infos: Iterable[TensorInfo]) -> Iterator[str]:
             yield f"{right.name!r} at byte {right.offset} overlaps {left.name!r}, which ends at {left.end}"
 
 
-def compare_shapes(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Every difference between two tables of name -> shape: one line each for missing, surplus and misshapen ones."""
-    missing = [repr(name) for name in expected if name not in found]
-    surplus = [repr(name) for name in found if name not in expected]
-    misshapen = [
-        f"{name!r} is {found[name]}, expected {shape}"
-        for name, shape in expected.items()
-        if name in found and found[name] != shape
-    ]
-    kinds = (("missing", missing), ("surplus", surplus), ("misshapen", misshapen))
-    return [f"{len(names)} {kind}: {listing(names)}" for kind, names in kinds if names]
-
-
-def check_model(
-    spec: ModelSpec, shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, Any], path: str | Path
-) -> None:
+def check_model(spec: ModelSpec, shapes: Shapes, metadata: Mapping[str, Any], path: str | Path) -> None:
     """Compare a whole file with the architecture that its metadata describes.
 
     Args:
@@ -180,24 +147,16 @@ def check_model(
         path: its name, for messages.
 
     Raises:
-        ModelFileError: tensors that are missing, surplus or misshapen, or a vocabulary of another size than the
+        ModelFileError: missing or unexpected tensors, size mismatches, or a vocabulary of another size than the
             embeddings; all of them in one message.
     """
-    found = {name: shape for name, shape in shapes.items() if not is_beyond(name, spec.n_layers)}
-    problems = compare_shapes(found, expected_tensors(spec))
+    problems = compare_with_spec(spec, shapes)
     problems += vocabulary_problems(metadata, spec.vocab_size)
     if problems:
         raise ModelFileError(
-            f"{path}: not a whole {spec.architecture} model of {spec.n_layers} layers and {spec.vocab_size} tokens: "
-            f"{'. '.join(problems)}. {DAMAGED.capitalize()}"
+            f"{path}: not a complete {spec.architecture} model of {spec.n_layers} layers and {spec.vocab_size} tokens: "
+            f"{'; '.join(problems)}; {DAMAGED}"
         )
-
-
-def is_beyond(name: str, n_layers: int) -> bool:
-    """Whether a tensor belongs to a layer of multi-token prediction, which is not run."""
-    block, _, rest = name.partition(".")
-    number = rest.partition(".")[0]
-    return block == "blk" and number.isdecimal() and int(number) >= n_layers
 
 
 def vocabulary_problems(metadata: Mapping[str, Any], vocab_size: int) -> Iterator[str]:

@@ -10,7 +10,7 @@ from sprat.runtime.files.bundle import Bundle
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.onnx import ONNXFile
 
-__all__ = ["ModelFile", "find_model", "held_formats"]
+__all__ = ["ModelFile", "find_model", "model_formats"]
 
 ModelFile: TypeAlias = GGUFFile | ONNXFile
 
@@ -23,12 +23,12 @@ def find_model(path: str | os.PathLike[str], backend: str = "auto") -> Path:
     """
     if not Path(path).is_dir():
         return Path(path)
-    held = held_formats(path)
+    held = model_formats(path)
     wanted = "onnx" if backend == "onnx" or (backend == "auto" and "gguf" not in held) else "gguf"
     return Bundle.open(path).artifact(wanted)
 
 
-def held_formats(path: str | os.PathLike[str]) -> list[str]:
+def model_formats(path: str | os.PathLike[str]) -> list[str]:
     """The formats of what a user calls a model: several for a bundle, otherwise one.
 
     Raises:

@@ -17,10 +17,10 @@ from sprat.runtime.files.onnx_checks import check_onnx, external_fields, tensor_
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto, ValueInfoProto
 
-__all__ = ["CacheForm", "CachePort", "ONNXFile", "StoredTensor"]
+__all__ = ["CachePort", "CacheUpdate", "ONNXFile", "StoredTensor"]
 
 
-class CacheForm(enum.StrEnum):
+class CacheUpdate(enum.StrEnum):
     """Who writes the rows of new tokens, and where (docs/onnx.md)."""
 
     APPEND = "append"  # latents: the graph reads the rows so far and returns the new ones
@@ -66,7 +66,7 @@ class ONNXFile:
 
     path: Path
     spec: ModelSpec
-    cache: CacheForm
+    cache: CacheUpdate
     metadata: Mapping[str, str]
     tensors: Mapping[str, StoredTensor]
     inputs: frozenset[str]
@@ -86,7 +86,7 @@ class ONNXFile:
         file = cls(
             path=path,
             spec=spec_from_json(metadata["sprat.spec"], str(path)),
-            cache=CacheForm(metadata["sprat.cache"]),
+            cache=CacheUpdate(metadata["sprat.cache"]),
             metadata=metadata,
             tensors={tensor.name: _stored(tensor) for tensor in model.graph.initializer},
             inputs=frozenset(value.name for value in model.graph.input),
@@ -103,7 +103,7 @@ class ONNXFile:
     def ports(self) -> Iterator[CachePort]:
         """The ways in and out of the cache, layer by layer."""
         for layer in range(self.spec.n_layers):
-            if self.cache is CacheForm.APPEND:
+            if self.cache is CacheUpdate.APPEND:
                 yield CachePort(layer, 0, f"past_latent.{layer}", f"new_latent.{layer}")
             else:
                 for plane, part in enumerate(("key", "value")):
@@ -115,7 +115,7 @@ class ONNXFile:
         Raises:
             ModelFileError: all that are not.
         """
-        latent = self.cache is CacheForm.APPEND
+        latent = self.cache is CacheUpdate.APPEND
         if latent != (self.spec.mla is not None):
             raise ModelFileError(
                 f"{self.path}: a cache of the form {self.cache} for {self.spec.architecture}; export it again"
@@ -142,9 +142,9 @@ def _check_written_by_sprat(metadata: Mapping[str, str], path: Path) -> None:
             f"{path}: an ONNX model without {' and '.join(missing)} in its metadata; sprat runs those that "
             "`sprat export --format onnx` wrote"
         )
-    if metadata["sprat.cache"] not in set(map(str, CacheForm)):
+    if metadata["sprat.cache"] not in set(map(str, CacheUpdate)):
         raise ModelFileError(
-            f"{path}: sprat.cache is {metadata['sprat.cache'][:40]!r}, expected {', '.join(CacheForm)}; "
+            f"{path}: sprat.cache is {metadata['sprat.cache'][:40]!r}, expected {', '.join(CacheUpdate)}; "
             "use the sprat that wrote it"
         )
 

@@ -11,7 +11,7 @@ from native_kernels import BLOCK_FORMATS, every_isa, kernels_of, needs_native, r
 
 from sprat.errors import ModelFileError
 from sprat.export.gguf.random_weights import write_shape
-from sprat.runtime.files.finite_check import check_blocks
+from sprat.runtime.files.finite_check import check_finite
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.open_model import open_model
 from sprat.runtime.weights import Weight
@@ -47,8 +47,8 @@ def spoilt(whole, tmp_path):
 
 def test_a_whole_file_passes(whole):
     with GGUFFile.open(whole) as file:
-        check_blocks(file)
-        check_blocks(file, every=True)
+        check_finite(file)
+        check_finite(file, every=True)
 
 
 @pytest.mark.parametrize("block", [0, -1])
@@ -61,7 +61,7 @@ def test_what_lies_within_is_found_by_a_full_check_alone(spoilt):
     path = spoilt(1234)
     open_model(path, "native")
     with GGUFFile.open(path) as file, pytest.raises(ModelFileError, match="block 1234 of"):
-        check_blocks(file, every=True)
+        check_finite(file, every=True)
 
 
 def test_inspect_checks_on_request(whole, spoilt, capsys):
