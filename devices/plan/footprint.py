@@ -12,14 +12,14 @@ _BLOCK = 64  # rows and queries that attention computes together, seen or not
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionForm:
-    """Operations of one way to attend, over all layers.
+    """Operations of one way to compute a layer's attention.
 
-    From ``n`` new tokens to a cache that holds ``rows`` with them::
+    For ``n`` new tokens over a cache that holds ``rows`` KV entries with theirs::
 
-        n * per_token + rows * per_row + n * (rows that a token sees on average) * per_pair
+        n * per_token + (rows + setup_rows) * per_row + n * (rows that a token sees on average) * per_pair
 
-    Queries that share a row lie along the lanes of vector registers: fewer than there are lanes cost as much as those.
-    Not so one token's few, each with ``lanes_to_query`` of them to itself: there rows are read along the lanes.
+    Queries that share a KV row are vectorised across lanes; a partly filled register costs as much as a full one. With
+    few queries per KV row the kernel vectorises along the row instead.
     """
 
     name: str  # "grouped", "expanded", "absorbed"
@@ -27,7 +27,12 @@ class AttentionForm:
     per_row: int
     per_pair: int
     queries_per_row: int  # of one token
-    lanes_to_query: int = 0  # at least, for one token's queries to be few; 0 for never
+    lanes_to_query: int = 0  # lanes per query from which one token's queries count as few; 0 for never
+    setup_rows: int = 0  # rows whose expansion takes as long as preparing the matrices, once per call
+
+    def products(self, n_tokens: int, n_rows: int, n_pairs: int) -> int:
+        """Operations for ``n_tokens`` queries per head, ``n_rows`` expanded rows and ``n_pairs`` of query and row."""
+        return n_tokens * self.per_token + n_rows * self.per_row + n_pairs * self.per_pair
 
     def ops(self, n_tokens: int, past: int, n_lanes: int = 1) -> float:
         """Operations for ``n_tokens`` behind ``past`` others."""
@@ -36,7 +41,8 @@ class AttentionForm:
         n_queries = n_tokens * self.queries_per_row
         along_rows = n_tokens == 1 and 0 < n_queries * self.lanes_to_query <= n_lanes
         filled = 1.0 if along_rows else n_queries / (math.ceil(n_queries / n_lanes) * n_lanes)
-        return n_tokens * self.per_token + (past + n_tokens) * self.per_row + n_tokens * seen * self.per_pair / filled
+        expanded = past + n_tokens + self.setup_rows
+        return n_tokens * self.per_token + expanded * self.per_row + n_tokens * seen * self.per_pair / filled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +62,8 @@ class Work:
         n_mixtures: layers with experts.
         n_experts: of one such layer.
         n_experts_per_token: chosen in one such layer.
-        attention: ways to attend; the runtime takes the cheapest.
+        n_layers: layers of the model.
+        attention: ways to compute one layer's attention; the runtime takes the cheapest.
         attention_numbers: of a token's queries and of what it gets back, in all layers.
         cache_bytes_per_token: what the cache holds of a token.
         n_calls: kernel calls of a pass.
@@ -68,6 +75,7 @@ class Work:
     head_bytes: int
     head_weights: int
     head_rows: int
+    n_layers: int
     attention: tuple[AttentionForm, ...]
     attention_numbers: int
     cache_bytes_per_token: int
@@ -109,7 +117,7 @@ class Work:
             past: tokens before them.
             n_lanes: numbers of a vector register.
         """
-        return min(form.ops(n_tokens, past, n_lanes) for form in self.attention)
+        return self.n_layers * min(form.ops(n_tokens, past, n_lanes) for form in self.attention)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ WORK = Work(
     head_bytes=GB // 20,
     head_weights=GB // 10,
     head_rows=10**5,
+    n_layers=1,
     attention=(AttentionForm(name="grouped", per_token=0, per_row=0, per_pair=100_000, queries_per_row=4),),
     attention_numbers=10**5,
     cache_bytes_per_token=31_104,

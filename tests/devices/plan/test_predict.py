@@ -29,6 +29,7 @@ DENSE = Work(
     head_bytes=0,
     head_weights=0,
     head_rows=0,
+    n_layers=1,
     attention=(AttentionForm(name="grouped", per_token=0, per_row=0, per_pair=1000, queries_per_row=4),),
     attention_numbers=0,
     cache_bytes_per_token=1000,
