@@ -1,11 +1,11 @@
-"""What a model asks of a device, from its spec and the sizes of its tensors: bytes, and the work of a forward pass."""
+"""What a model asks of a device, from its spec and the sizes of its tensors: bytes, and the cost of a forward pass."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
-from sprat.devices.plan.footprint import Footprint, Work
+from sprat.devices.plan.footprint import Footprint, PassCost
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.attention import Storage
 from sprat.runtime.arch.spec import ModelSpec
@@ -20,10 +20,10 @@ __all__ = [
     "file_footprint",
     "footprint_of_sizes",
     "native_buffer_bytes",
+    "pass_cost",
     "planned_footprint",
     "planned_recipes",
     "program_bytes",
-    "work_of",
 ]
 
 PRESETS = ("int8", "int4")  # best quality first: what a device chooses from
@@ -92,7 +92,7 @@ def footprint_of_sizes(
         cache_bytes_per_token=cache_bytes_per_token(spec, cache),
         context=min(context or DEFAULT_CONTEXT, spec.max_context),
         buffer_bytes=native_buffer_bytes(spec) + program_bytes(spec.vocab_size),
-        work=work_of(spec, sizes, cache),
+        pass_cost=pass_cost(spec, sizes, cache),
         cache=cache,
     )
 
@@ -113,16 +113,16 @@ def cache_bytes_per_token(spec: ModelSpec, cache: Storage) -> int:
     return spec.n_layers * sum(plane.n_heads * row_layout(plane, cache).nbytes for plane in spec.attention.planes)
 
 
-def work_of(spec: ModelSpec, sizes: Mapping[str, int], cache: Storage) -> Work:
-    """The work of a forward pass over tensors of ``sizes`` (canonical name -> packed bytes), with its cache."""
+def pass_cost(spec: ModelSpec, sizes: Mapping[str, int], cache: Storage) -> PassCost:
+    """The cost of a forward pass over tensors of ``sizes`` (canonical name -> packed bytes), with its cache."""
     moe = spec.moe
-    n_mixtures = spec.n_layers - moe.n_dense_layers if moe else 0
-    n_experts = n_mixtures * moe.n_routed_experts if moe else 0
+    n_moe_layers = spec.n_layers - moe.n_dense_layers if moe else 0
+    n_experts = n_moe_layers * moe.n_routed_experts if moe else 0
     dense = _dense_matrices(spec)
     routed_bytes = sum(size for name, size in sizes.items() if "_exps." in name)
     head_bytes = sizes["token_embd.weight" if spec.tied_embeddings else "output.weight"]
     apart_bytes = routed_bytes + head_bytes + (0 if spec.tied_embeddings else sizes["token_embd.weight"])
-    return Work(
+    return PassCost(
         dense_bytes=sum(sizes.values()) - apart_bytes,
         dense_weights=sum(map(math.prod, dense)),
         dense_rows=sum(math.prod(shape[:-1]) for shape in dense),
@@ -130,14 +130,14 @@ def work_of(spec: ModelSpec, sizes: Mapping[str, int], cache: Storage) -> Work:
         head_weights=spec.vocab_size * spec.hidden_size,
         head_rows=spec.vocab_size,
         n_layers=spec.n_layers,
-        attention=spec.attention.cost_forms(),
-        attention_numbers=spec.n_layers * (spec.attention.q_width + spec.attention.output_width),
+        attention=spec.attention.costs(),
+        attention_values=spec.n_layers * (spec.attention.q_width + spec.attention.output_width),
         cache_bytes_per_token=cache_bytes_per_token(spec, cache),
         n_calls=_CALLS_OF_MODEL + _CALLS_OF_LAYER * spec.n_layers,
         expert_bytes=routed_bytes // n_experts if n_experts else 0,
         expert_weights=3 * moe.expert_width * spec.hidden_size if moe else 0,
         expert_rows=2 * moe.expert_width + spec.hidden_size if moe else 0,
-        n_mixtures=n_mixtures,
+        n_moe_layers=n_moe_layers,
         n_experts=moe.n_routed_experts if moe else 0,
         n_experts_per_token=moe.n_experts_per_token if moe else 0,
     )

@@ -143,7 +143,7 @@ def _grouped_cost(q: Any, rows: Any) -> tuple[int, int]:
 def _attention_cost(attention: AttentionSpec, name: str, n_tokens: int, rows: Any) -> tuple[int, int]:
     """Bytes of the cache, and the products of the form called ``name`` over causal pairs."""
     n_bytes, n_rows = _rows_read(rows)
-    form = next(form for form in attention.cost_forms() if form.name == name)
+    form = next(form for form in attention.costs() if form.name == name)
     return n_bytes, form.products(n_tokens, n_rows, _pairs(n_tokens, n_rows))
 
 

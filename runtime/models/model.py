@@ -82,7 +82,7 @@ class Model:
         cache.reserve(len(ids))
         x = self.kernels.embed(self._embedding, ids)
         angles = self._rope.angles(cache.length, len(ids))
-        form = self.form or cast("MLAForm", self.spec.attention.cheapest_form(len(ids), cache.length).name)
+        form = self.form or cast("MLAForm", self.spec.attention.cheapest(len(ids), cache.length).name)
         for block in self._blocks:
             block(x, angles, cache, self.kernels, form, observe)
         cache.advance(len(ids))

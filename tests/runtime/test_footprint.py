@@ -63,4 +63,4 @@ def test_the_calls_of_a_pass_are_those_that_the_model_makes(architecture, tmp_pa
     model = Model(spec, Checkpoint.open(source), kernels)
     kernels.n_calls = 0
     model.forward([1], model.new_cache(1))
-    assert planned_footprint(spec, Recipe.named("int4")).work.n_calls == kernels.n_calls
+    assert planned_footprint(spec, Recipe.named("int4")).pass_cost.n_calls == kernels.n_calls

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from sprat.devices.plan.footprint import AttentionForm
+from sprat.devices.plan.footprint import AttentionCost
 from sprat.runtime.arch.attention.spec import AttentionSpec, CachePlane, NamedShape, Storage
 from sprat.runtime.arch.fields import Fields
 from sprat.runtime.arch.rope import RopeSpec, YarnScaling
@@ -62,16 +62,16 @@ class GroupedAttentionSpec(AttentionSpec):
         """``head_dim ** -0.5``."""
         return float(self.head_dim**-0.5)
 
-    def cost_forms(self) -> tuple[AttentionForm, ...]:
+    def costs(self) -> tuple[AttentionCost, ...]:
         """Scores, and sums of values: two products of ``head_dim`` per query head and KV entry."""
         return (
-            AttentionForm(
+            AttentionCost(
                 name="grouped",
                 per_token=0,
-                per_row=0,
+                per_entry=0,
                 per_pair=2 * 2 * self.head_dim * self.n_heads,
-                queries_per_row=self.n_heads // self.n_kv_heads,
-                lanes_to_query=2,
+                queries_per_entry=self.n_heads // self.n_kv_heads,
+                lanes_per_query=2,
             ),
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from sprat.devices.plan.footprint import AttentionForm
+from sprat.devices.plan.footprint import AttentionCost
 from sprat.runtime.arch.attention.spec import AttentionSpec, CachePlane, NamedShape, Storage
 from sprat.runtime.arch.fields import Fields
 from sprat.runtime.arch.rope import RopeSpec, YarnScaling, yarn_magnitude
@@ -15,7 +15,7 @@ from sprat.runtime.arch.rope import RopeSpec, YarnScaling, yarn_magnitude
 __all__ = ["LatentAttentionSpec"]
 
 _GGUF_LOG_MULTIPLIER = 0.1  # yarn_log_multiplier holds this times mscale_all_dim, with latent attention alone
-_SETUP_ROWS = 105  # dequantizing k_b and v_b takes as long as expanding so many rows: measured for V2-Lite in Q4_0
+_SETUP_ENTRIES = 105  # dequantizing k_b and v_b takes as long as expanding so many rows: measured for V2-Lite in Q4_0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ class LatentAttentionSpec(AttentionSpec):
         magnitude = yarn_magnitude(yarn.factor, yarn.mscale_all_dim) if isinstance(yarn, YarnScaling) else 1.0
         return magnitude**2 / math.sqrt(self.qk_head_dim)
 
-    def cost_forms(self) -> tuple[AttentionForm, ...]:
+    def costs(self) -> tuple[AttentionCost, ...]:
         """The absorbed form, then the expanded one.
 
         Absorbed: one up-projection per query, scores and sums over the latent. Expanded: one up-projection per cache
@@ -97,21 +97,21 @@ class LatentAttentionSpec(AttentionSpec):
         heads = 2 * self.n_heads
         projection = heads * self.kv_lora_rank * (self.qk_nope_head_dim + self.v_head_dim)
         return (
-            AttentionForm(
+            AttentionCost(
                 name="absorbed",
                 per_token=projection,
-                per_row=0,
+                per_entry=0,
                 per_pair=heads * (self.latent_dim + self.kv_lora_rank),
-                queries_per_row=self.n_heads,
-                lanes_to_query=4,
+                queries_per_entry=self.n_heads,
+                lanes_per_query=4,
             ),
-            AttentionForm(
+            AttentionCost(
                 name="expanded",
                 per_token=0,
-                per_row=projection,
+                per_entry=projection,
                 per_pair=heads * (self.qk_head_dim + self.v_head_dim),
-                queries_per_row=1,
-                setup_rows=_SETUP_ROWS,
+                queries_per_entry=1,
+                setup_entries=_SETUP_ENTRIES,
             ),
         )
 

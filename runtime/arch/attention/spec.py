@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, TypeAlias
 
-from sprat.devices.plan.footprint import AttentionForm
+from sprat.devices.plan.footprint import AttentionCost
 from sprat.runtime.arch.fields import Fields
 from sprat.runtime.arch.rope import RopeSpec, YarnScaling
 
@@ -76,13 +76,13 @@ class AttentionSpec(ABC):
         """Factor on the scores before the softmax."""
 
     @abstractmethod
-    def cost_forms(self) -> tuple[AttentionForm, ...]:
+    def costs(self) -> tuple[AttentionCost, ...]:
         """The ways to compute one layer, of which a forward pass takes the cheapest."""
 
-    def cheapest_form(self, n_new: int, n_past: int) -> AttentionForm:
+    def cheapest(self, n_new: int, n_past: int) -> AttentionCost:
         """The form with the fewest operations for ``n_new`` tokens at depth ``n_past``; the first of equals."""
         n_rows = n_past + n_new
-        return min(self.cost_forms(), key=lambda form: form.products(n_new, n_rows + form.setup_rows, n_new * n_rows))
+        return min(self.costs(), key=lambda form: form.products(n_new, n_rows + form.setup_entries, n_new * n_rows))
 
     @abstractmethod
     def contradictions(self) -> list[str]:

@@ -123,10 +123,10 @@ def test_a_cache_in_float16_gives_nearly_the_same_logits(spec):
 
 def test_one_new_token_is_absorbed_and_a_prompt_is_expanded():
     attention = spec_from_config(PUBLISHED["DeepSeek-V2-Lite"]).attention
-    assert attention.cheapest_form(1, 1).name == "absorbed"
-    assert attention.cheapest_form(1, 4095).name == "absorbed"
-    assert attention.cheapest_form(512, 0).name == "expanded"
-    assert attention.cheapest_form(512, 3584).name == "expanded"
+    assert attention.cheapest(1, 1).name == "absorbed"
+    assert attention.cheapest(1, 4095).name == "absorbed"
+    assert attention.cheapest(512, 0).name == "expanded"
+    assert attention.cheapest(512, 3584).name == "expanded"
 
 
 def test_attention_scale_of_v2_lite_includes_yarn_twice():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import msgspec
 
 from sprat.app.bench.subject import StreamSubject
-from sprat.devices.bench.results import Work
+from sprat.devices.bench.results import BenchTest
 from sprat.devices.machine import memory_bytes
 from sprat.devices.probe import KernelRates
 from sprat.devices.probe.memory import read_rates
@@ -44,7 +44,7 @@ class TraceRow(msgspec.Struct, frozen=True, kw_only=True):
 class TraceReport(msgspec.Struct, frozen=True, kw_only=True):
     """Where the time of one test goes, and the rates to hold it against."""
 
-    trace: Work
+    trace: BenchTest
     label: str
     wall_ms: float  # of a pass; more than the rows together by what Python and NumPy do between the kernels
     read_gbps: float  # memory, all threads
@@ -89,7 +89,7 @@ class Tracer:
         stream = ReferenceStream(model, request.context, None, storage=request.spec.attention.storages[0])
         self._subject = StreamSubject(stream, request.spec.vocab_size, batch)
 
-    def trace(self, work: Work, label: str) -> TraceReport:
+    def trace(self, work: BenchTest, label: str) -> TraceReport:
         """Run one pass to warm up and one to measure."""
         n_passes = min(work.n_gen, _DECODED) or 1
         self._run(work, n_passes)
@@ -107,7 +107,7 @@ class Tracer:
             rows=_rows(self._kernels.calls, n_passes),
         )
 
-    def _run(self, work: Work, n_passes: int) -> None:
+    def _run(self, work: BenchTest, n_passes: int) -> None:
         self._subject.rewind(work.depth)
         for _ in range(n_passes):
             if work.n_prompt:
