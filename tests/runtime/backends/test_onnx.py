@@ -247,7 +247,7 @@ def test_a_cache_of_an_unknown_form_is_refused(changed):
 
 
 def test_a_cache_that_is_not_the_architecture_s_is_refused(changed):
-    with pytest.raises(ModelFileError, match="sprat.cache is shared, but the model is deepseek2"):
+    with pytest.raises(ModelFileError, match=r"sprat\.cache is shared, but the model is deepseek2"):
         ONNXFile.open(changed(lambda model: record(model, "sprat.cache", "shared")))
 
 
