@@ -65,7 +65,7 @@ def load_limits(
         force: continue when the model does not fit; its pages are then read from storage repeatedly.
 
     Raises:
-        InputError: the context is longer than the model's, the device is unknown, or ``memory`` is no amount.
+        InputError: the context is longer than the model's, the device is unknown, or ``memory`` is not an amount.
         DoesNotFitError: the model does not fit on the device.
     """
     checked = checked_context(context, model.spec.max_context)
