@@ -33,7 +33,7 @@ def write_hf_folder(gguf: Path, folder: Path) -> None:
         "config.json": _config(model.spec, vocabulary),
         "tokenizer.json": build(vocabulary),
         "tokenizer_config.json": {**_tokenizer_config(vocabulary), "chat_template": template},
-        "generation_config.json": {"bos_token_id": vocabulary.bos_id, "eos_token_id": sorted(vocabulary.end_ids)},
+        "generation_config.json": {"bos_token_id": vocabulary.bos_id, "eos_token_id": sorted(vocabulary.eog_ids)},
     }
     for name, value in texts.items():
         (folder / name).write_text(json.dumps(value), encoding="utf-8")

@@ -26,7 +26,7 @@ from sprat.quant.quality import Quality, QualityMeter, routing_overlap
 from sprat.runtime.backends.protocol import Backend, TokenStream
 from sprat.runtime.backends.reference import ReferenceBackend
 from sprat.runtime.engine import Engine
-from sprat.runtime.files.model_file import held_formats
+from sprat.runtime.files.model_file import model_formats
 from sprat.runtime.memory import available_bytes
 
 __all__ = ["Verification", "verify"]
@@ -208,7 +208,7 @@ def _windows(engine: Engine, text: str, window: int, max_tokens: int | None) -> 
 
 def _default_backends(artifact: str | os.PathLike[str]) -> list[str]:
     """The oracle, what a GGUF will run on here, and llama.cpp where it is installed; onnxruntime for ONNX."""
-    formats = held_formats(artifact)
+    formats = model_formats(artifact)
     names = []
     if "gguf" in formats:
         with Engine.load(artifact) as engine:

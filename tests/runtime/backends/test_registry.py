@@ -87,7 +87,7 @@ def test_when_none_is_left_all_reasons_are_given(add):
 
 def test_an_unknown_name_is_answered_with_the_nearest(add):
     add("reference", 1)
-    with pytest.raises(BackendError, match=r"unknown backend 'refernce'; did you mean 'reference'\? Known: auto, refe"):
+    with pytest.raises(BackendError, match=r"unknown backend 'refernce'; did you mean 'reference'\? \(known: auto, r"):
         choose("refernce", request())
 
 
