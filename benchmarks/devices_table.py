@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sprat.app.plan import plan_model
 from sprat.devices.bench.results import Label, Measurement, read_results
-from sprat.devices.plan.efficiency import Provenance, load_calibration
+from sprat.devices.plan.efficiency import Provenance, load_efficiency
 from sprat.devices.plan.plan import Plan, Verdict
 from sprat.devices.report.charts.stacks import gibibytes
 from sprat.devices.report.files import write_whole
@@ -53,7 +53,7 @@ def document(plans: dict[str, list[Plan]], results: Sequence[Measurement]) -> It
     """
     somewhere = {model: rows for model, rows in plans.items() if any(plan.runs for plan in rows)}
     context = next(iter(plans.values()))[0].footprint.context
-    accuracy = _accuracy(load_calibration().provenance)
+    accuracy = _accuracy(load_efficiency().provenance)
     yield from _INTRO.format(context=context, student=_STUDENT, accuracy=accuracy).splitlines()
     yield ""
     yield from _markdown(("device", *somewhere), list(_overview(somewhere)))

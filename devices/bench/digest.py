@@ -10,14 +10,14 @@ import hashlib
 import os
 from pathlib import Path
 
-__all__ = ["fingerprint"]
+__all__ = ["file_digest"]
 
 _WHOLE_BYTES = 256 << 20
 _BLOCK_BYTES = 1 << 20
 _N_BLOCKS = 64
 
 
-def fingerprint(path: str | os.PathLike[str], whole_bytes: int = _WHOLE_BYTES) -> str:
+def file_digest(path: str | os.PathLike[str], whole_bytes: int = _WHOLE_BYTES) -> str:
     """``sha256:`` and the hash of the file, or ``sampled:`` and that of a sample.
 
     Args:

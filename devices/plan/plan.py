@@ -10,7 +10,7 @@ import enum
 from dataclasses import dataclass
 from functools import cached_property
 
-from sprat.devices.plan.efficiency import load_calibration
+from sprat.devices.plan.efficiency import load_efficiency
 from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.gpu import GraphicsFit, fit_graphics
 from sprat.devices.plan.predict import PREFILL_CHUNK, PassTime, Predictor, device_rates
@@ -206,9 +206,9 @@ class Plan:
         """Times of single passes; ``None`` when it does not fit, or its work is not known."""
         if self.footprint.pass_cost is None or not self.runs or self.storage is None:
             return None
-        calibration = load_calibration()
-        rates = device_rates(self.profile, calibration, self.storage)
-        return Predictor(self.footprint.pass_cost, rates, calibration, self.held_experts_share)
+        efficiency = load_efficiency()
+        rates = device_rates(self.profile, efficiency, self.storage)
+        return Predictor(self.footprint.pass_cost, rates, efficiency, self.held_experts_share)
 
     @property
     def graphics(self) -> GraphicsFit | None:
@@ -232,7 +232,7 @@ class Plan:
         predictor = self.predictor
         if predictor is None:
             return None
-        calibration, rates = predictor.calibration, predictor.rates
+        efficiency, rates = predictor.efficiency, predictor.rates
         prompt_tokens = min(self.prompt_tokens, self.footprint.context)
         prefill, decode = predictor.prefill(prompt_tokens, batch=self.settings.batch), predictor.decode(0)
         return Prediction(
@@ -242,7 +242,7 @@ class Plan:
             prefill_tokens_per_s=prompt_tokens / prefill.total_s,
             decode_tokens_per_s=_per_second(decode),
             decode_tokens_per_s_at_context=_per_second(predictor.decode(self.footprint.context)),
-            relative_error=calibration.errors.of(rates.basis),
+            relative_error=efficiency.errors.of(rates.basis),
             prefill_limit=prefill.limit,
             decode_limit=decode.limit,
         )

@@ -12,7 +12,7 @@ import enum
 from dataclasses import dataclass, fields
 
 from sprat.devices.parts import Basis
-from sprat.devices.plan.efficiency import Calibration, Efficiency
+from sprat.devices.plan.efficiency import Efficiency, Factors
 from sprat.devices.plan.footprint import PassCost
 from sprat.devices.profile import DeviceProfile, Storage
 
@@ -79,13 +79,13 @@ class Rates:
         return min(max(n_bytes / self.cache_bytes - 1, 0.0) / (_OUT_OF_CACHE - 1), 1.0)
 
 
-def device_rates(profile: DeviceProfile, calibration: Calibration, storage: Storage) -> Rates:
+def device_rates(profile: DeviceProfile, efficiency: Efficiency, storage: Storage) -> Rates:
     """The rates of ``profile`` with weights on ``storage``: measured ones, else its peaks times the usual shares."""
-    memory, peaks = profile.memory, calibration.peaks
+    memory, peaks = profile.memory, efficiency.peaks
     read_gbps = memory.read_gbps.value * (1 if memory.sustained_gbps else peaks.memory_share.value)
     clock_ghz = max(cores.clock_ghz.value for cores in profile.fast_cores)
     features = {name for cores in profile.fast_cores for name in cores.features}
-    many, one, attention = _kernel_gops(profile, calibration)
+    many, one, attention = _kernel_gops(profile, efficiency)
     return Rates(
         read_bytes=1e9 * read_gbps,
         cache_bytes=int(memory.cache_bytes.value) if memory.cache_bytes else 0,
@@ -100,12 +100,12 @@ def device_rates(profile: DeviceProfile, calibration: Calibration, storage: Stor
     )
 
 
-def _kernel_gops(profile: DeviceProfile, calibration: Calibration) -> tuple[float, float, float]:
+def _kernel_gops(profile: DeviceProfile, efficiency: Efficiency) -> tuple[float, float, float]:
     """Int8 with many tokens, int8 with one token, float32: 10^9 operations per second."""
     if profile.compute:
         measured = profile.compute
         return measured.int8_gops.value, measured.one_token_gops.value, measured.f32_gflops.value
-    peaks = calibration.peaks
+    peaks = efficiency.peaks
     int8_peak = sum(cores.int8_gops for cores in profile.fast_cores)
     f32_peak = sum(cores.f32_gflops for cores in profile.fast_cores)
     return (
@@ -139,18 +139,18 @@ class Predictor:
     Args:
         cost: of the model.
         rates: of the device.
-        calibration: what share of them the engine reaches.
+        efficiency: what share of them the engine reaches.
         held: share of the experts' bytes that stay in memory.
     """
 
     cost: PassCost
     rates: Rates
-    calibration: Calibration
+    efficiency: Efficiency
     held: float = 1.0
 
     def decode(self, past: int) -> PassTime:
         """One token behind ``past`` others."""
-        return self._pass(1, past, self.calibration.decode, self.rates.one_token_ops, self._hit_share())
+        return self._pass(1, past, self.efficiency.decode, self.rates.one_token_ops, self._hit_share())
 
     def prefill(self, n_tokens: int, past: int = 0, batch: int = PREFILL_CHUNK) -> PassTime:
         """A prompt of ``n_tokens`` behind ``past`` others, ``batch`` tokens in a pass, first logits included."""
@@ -158,10 +158,10 @@ class Predictor:
         for start in range(0, n_tokens, batch):
             n_new = min(batch, n_tokens - start)
             # A long pass asks for nearly every expert, whatever the last one left in memory.
-            total += self._pass(n_new, past + start, self.calibration.prefill, self.rates.many_tokens_ops, self.held)
+            total += self._pass(n_new, past + start, self.efficiency.prefill, self.rates.many_tokens_ops, self.held)
         return total
 
-    def _pass(self, n_tokens: int, past: int, share: Efficiency, int8_ops: float, in_memory: float) -> PassTime:
+    def _pass(self, n_tokens: int, past: int, share: Factors, int8_ops: float, in_memory: float) -> PassTime:
         cost, rates = self.cost, self.rates
         missed = rates.missed_share(cost.matrix_bytes + cost.cache_bytes_per_token * past)
         dense = _Product(cost.dense_bytes * missed, 2 * n_tokens * cost.dense_weights, n_tokens * cost.dense_rows)
@@ -170,16 +170,16 @@ class Predictor:
         times += self._attention(n_tokens, past, share, missed)
         # Whatever the pass, only its last token meets the head.
         head = _Product(cost.head_bytes * missed, 2 * cost.head_weights, cost.head_rows)
-        times += self._product(head, self.calibration.decode, rates.one_token_ops)
+        times += self._product(head, self.efficiency.decode, rates.one_token_ops)
         return times + PassTime(calls_s=cost.n_calls * rates.call_s * share.calls)
 
-    def _product(self, product: _Product, share: Efficiency, int8_ops: float, reached: float = 1.0) -> PassTime:
+    def _product(self, product: _Product, share: Factors, int8_ops: float, reached: float = 1.0) -> PassTime:
         memory_s = product.n_bytes / (self.rates.read_bytes * share.memory * reached)
         compute_s = product.ops / (int8_ops * share.compute * reached)
         rows = PassTime(compute_s=product.rows * share.row / (int8_ops * share.compute))
         return rows + (PassTime(memory_s=memory_s) if memory_s > compute_s else PassTime(compute_s=compute_s))
 
-    def _experts(self, n_tokens: int, share: Efficiency, int8_ops: float, missed: float, in_memory: float) -> PassTime:
+    def _experts(self, n_tokens: int, share: Factors, int8_ops: float, missed: float, in_memory: float) -> PassTime:
         cost = self.cost
         n_bytes = cost.experts_read(n_tokens) * cost.expert_bytes
         chosen = n_tokens * cost.n_moe_layers * cost.n_experts_per_token
@@ -187,7 +187,7 @@ class Predictor:
         storage_s = n_bytes * (1 - in_memory) / (self.rates.random_bytes * share.storage)
         return self._product(product, share, int8_ops, share.experts) + PassTime(storage_s=storage_s)
 
-    def _attention(self, n_tokens: int, past: int, share: Efficiency, missed: float) -> PassTime:
+    def _attention(self, n_tokens: int, past: int, share: Factors, missed: float) -> PassTime:
         cost, rates = self.cost, self.rates
         reached = share.latent if cost.is_mla else share.grouped
         ops = cost.attention_ops(n_tokens, past, rates.n_lanes) + n_tokens * cost.attention_values * share.queries

@@ -10,7 +10,7 @@ from report_page import LIMITS
 
 from sprat.app.plan import plan_model
 from sprat.devices.bench.results import Label
-from sprat.devices.plan.efficiency import load_calibration
+from sprat.devices.plan.efficiency import load_efficiency
 
 COMMAND = Path(__file__).parents[2] / "benchmarks" / "devices_table.py"
 
@@ -59,7 +59,7 @@ def test_what_speaks_against_a_figure_stands_below_it(document):
 
 
 def test_it_says_how_far_predictions_were_off_in_a_run_after_the_fit(document):
-    provenance = load_calibration().provenance
+    provenance = load_efficiency().provenance
     text = " ".join(document.split())
     assert f"fitted on {provenance.date} to {len(provenance.cases)} kinds of passes" in text
     assert f"the worst {provenance.check.worst_error:.1%}. They are not checked on other machines" in text

@@ -6,7 +6,7 @@ import pytest
 from bench_records import MODEL
 
 from sprat.devices.bench import procedure
-from sprat.devices.bench.digest import fingerprint
+from sprat.devices.bench.digest import file_digest
 from sprat.devices.bench.procedure import Bench, Procedure, Setup
 from sprat.devices.bench.resources import BusyMeter, cached_bytes, drop_cached, peak_rss_bytes, this_machine
 from sprat.devices.bench.results import BenchTest, Label
@@ -146,13 +146,13 @@ def test_this_machine_and_process_are_known():
 def test_a_large_file_is_known_by_a_sample(tmp_path):
     path = tmp_path / "large"
     path.write_bytes(bytes(range(256)) * 4096 * 70)  # 70 MiB
-    whole, sample = fingerprint(path), fingerprint(path, whole_bytes=1)
+    whole, sample = file_digest(path), file_digest(path, whole_bytes=1)
     assert whole.startswith("sha256:")
     assert sample.startswith("sampled:")
     with path.open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"!")
-    assert fingerprint(path, whole_bytes=1) != sample
+    assert file_digest(path, whole_bytes=1) != sample
     with path.open("ab") as file:
         file.write(b"!")
-    assert len({fingerprint(path, whole_bytes=1), sample, whole}) == 3
+    assert len({file_digest(path, whole_bytes=1), sample, whole}) == 3

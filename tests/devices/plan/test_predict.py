@@ -5,7 +5,7 @@ import dataclasses
 import msgspec
 import pytest
 
-from sprat.devices.plan.efficiency import load_calibration
+from sprat.devices.plan.efficiency import load_efficiency
 from sprat.devices.plan.footprint import AttentionCost, PassCost
 from sprat.devices.plan.predict import Limit, Predictor, Rates, device_rates
 from sprat.devices.profile import Basis, load_profile
@@ -40,15 +40,15 @@ SPARSE = dataclasses.replace(
 
 
 def reaching_everything():
-    """A calibration whose engine reaches every rate."""
-    calibration = load_calibration()
+    """A efficiency whose engine reaches every rate."""
+    efficiency = load_efficiency()
     ones = msgspec.structs.replace(
-        calibration.decode,
+        efficiency.decode,
         **dict.fromkeys(
             ("memory", "compute", "row", "experts", "grouped", "latent", "queries", "storage", "calls"), 1.0
         ),
     )
-    return msgspec.structs.replace(calibration, decode=ones, prefill=ones)
+    return msgspec.structs.replace(efficiency, decode=ones, prefill=ones)
 
 
 def predictor(cost, held=1.0, **changes):
@@ -69,10 +69,10 @@ def test_a_slow_processor_makes_the_same_token_wait_for_compute():
 
 
 def test_rows_cost_beside_their_weights():
-    calibration = reaching_everything()
-    dear = msgspec.structs.replace(calibration.decode, row=1000.0)
+    efficiency = reaching_everything()
+    dear = msgspec.structs.replace(efficiency.decode, row=1000.0)
     tall = dataclasses.replace(DENSE, dense_rows=10**6, head_rows=10**6)
-    time = Predictor(tall, RATES, msgspec.structs.replace(calibration, decode=dear)).decode(0)
+    time = Predictor(tall, RATES, msgspec.structs.replace(efficiency, decode=dear)).decode(0)
     assert time.compute_s == pytest.approx(2e6 * 1000 / 1e12)
 
 
@@ -150,16 +150,16 @@ def test_attention_takes_the_cheaper_of_two_forms():
 
 
 def test_a_measured_profile_is_believed_and_another_gets_shares_of_its_peaks():
-    calibration = load_calibration()
+    efficiency = load_efficiency()
     board = load_profile("rpi5-8gb")
-    rates = device_rates(board, calibration, board.storage[1])
+    rates = device_rates(board, efficiency, board.storage[1])
     peak = 4 * 2.4e9 * 64  # cores, cycles, operations of two SDOT
-    assert rates.many_tokens_ops == pytest.approx(peak * calibration.peaks.int8_share.value)
+    assert rates.many_tokens_ops == pytest.approx(peak * efficiency.peaks.int8_share.value)
     assert rates.read_bytes == 11.4e9
     assert rates.storage_bytes == 450e6
     assert rates.n_lanes == 4
     assert rates.basis is Basis.PUBLISHED
-    assert device_rates(load_profile("laptop-8gb"), calibration, board.storage[1]).basis is Basis.ASSUMED
+    assert device_rates(load_profile("laptop-8gb"), efficiency, board.storage[1]).basis is Basis.ASSUMED
 
 
 def test_big_cores_count_and_little_ones_do_not():

@@ -19,7 +19,7 @@ from sprat.app.bench.messages import Failure, Job, Message, Result, Traced, Work
 from sprat.app.bench.predicted import predictions
 from sprat.app.bench.trace import TraceReport
 from sprat.app.model_reference import find_source
-from sprat.devices.bench.digest import fingerprint
+from sprat.devices.bench.digest import file_digest
 from sprat.devices.bench.resources import drop_cached
 from sprat.devices.bench.results import BenchTest, Measurement, Setting
 from sprat.devices.cpu import this_cpu
@@ -157,7 +157,7 @@ def _job(options: BenchOptions, works: tuple[BenchTest, ...], path: Path, emulat
     settings: dict[str, Setting] = {"shape": options.shape, "layers": options.layers} if options.shape else {}
     return Job(
         path=str(path),
-        digest=fingerprint(path),
+        digest=file_digest(path),
         works=works,
         backend=options.backend,
         threads=options.threads or n_cores,
