@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import enum
 import os
+import re
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +31,7 @@ __all__ = [
     "Percentiles",
     "Sustained",
     "check_place",
+    "gather_notes",
     "read_results",
     "write_results",
 ]
@@ -38,6 +41,7 @@ SCHEMA = 1
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
+_PERCENTAGE = re.compile(r"\d+(?=%)")
 Setting = str | int | float | bool | None
 
 
@@ -226,6 +230,22 @@ def read_results(path: str | os.PathLike[str]) -> list[Measurement]:
     if not records:
         raise ResultsError(f"{path}: holds no results; make some with `sprat bench -o {path}`")
     return records
+
+
+def gather_notes(records: Iterable[Measurement]) -> dict[str, list[str]]:
+    """Every note, with the tests that have it; notes that differ only in one percentage are merged into its range."""
+    groups: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for record in records:
+        for note in record.notes:
+            groups[_PERCENTAGE.sub("#", note, count=1)].append((note, record.work.test))
+    return {_merged([note for note, _ in group]): [test for _, test in group] for group in groups.values()}
+
+
+def _merged(notes: list[str]) -> str:
+    percentages = [int(found[0]) for note in notes if (found := _PERCENTAGE.search(note))]
+    if not percentages or min(percentages) == max(percentages):
+        return notes[0]
+    return _PERCENTAGE.sub(f"{min(percentages)} to {max(percentages)}", notes[0], count=1)
 
 
 class _Version(msgspec.Struct):

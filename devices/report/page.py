@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from sprat.devices.bench.notes import gather_notes
-from sprat.devices.bench.results import Label
+from sprat.devices.bench.results import Label, gather_notes
 from sprat.devices.report.charts.stacks import gibibytes
 from sprat.devices.report.charts.svg import clean, document
 from sprat.devices.report.figures.figure import Figure

@@ -9,7 +9,7 @@ import pytest
 from bench_records import LIMITS, measurement
 
 from sprat.devices.bench import results
-from sprat.devices.bench.results import BenchTest, Label, Measurement, read_results, write_results
+from sprat.devices.bench.results import BenchTest, Label, Measurement, gather_notes, read_results, write_results
 from sprat.errors import ResultsError
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "bench-results.md"
@@ -117,3 +117,21 @@ def test_the_document_names_every_key(record):
 def test_the_document_names_the_version():
     assert f"| `schema` | version of the record, {results.SCHEMA} |" in DOCUMENT.read_text(encoding="utf-8")
     assert Measurement.__struct_fields__[0] == "schema"
+
+
+def test_notes_that_differ_only_in_a_percentage_are_merged_into_its_range():
+    busy = "other programs used {}% of the cores meanwhile: close them and run again"
+    records = [
+        measurement(work=BenchTest.prefill(64), notes=("the sensor x disappeared", busy.format(88))),
+        measurement(work=BenchTest.prefill(512), notes=(busy.format(9),)),
+        measurement(work=BenchTest.decode(16), notes=(busy.format(90), "the sensor x disappeared")),
+        measurement(),
+    ]
+    assert gather_notes(records) == {
+        "the sensor x disappeared": ["pp64", "tg16"],
+        busy.format("9 to 90"): ["pp64", "pp512", "tg16"],
+    }
+
+
+def test_a_single_note_is_not_changed():
+    assert gather_notes([measurement(notes=("17% of 40% is little",))]) == {"17% of 40% is little": ["tg128"]}
