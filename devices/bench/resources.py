@@ -28,7 +28,7 @@ def this_machine(busy_share: float | None = None) -> Machine:
         processor=cpu.model,
         architecture=cpu.machine,
         n_cores=cpu.n_cores,
-        memory_bytes=memory_bytes()[0],
+        memory_bytes=memory_bytes(),
         system=f"{platform.system()} {platform.release()}",
         busy_share=busy_share,
     )

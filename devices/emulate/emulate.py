@@ -78,7 +78,7 @@ def plan_emulation(profile: DeviceProfile, storage: Storage, file: Path) -> Emul
     here = sorted(os.sched_getaffinity(0))
     disk = _disk_of(file)
     limits = Limits(
-        memory_bytes=min(profile.usable_bytes, memory_bytes()[0]),
+        memory_bytes=min(profile.usable_bytes, memory_bytes()),
         cores=tuple(here[: profile.n_threads]),
         cpu_share=min(1.0, profile.fast_cores[0].clock_ghz.value / cores_by_kind(this_cpu())[0].clock_ghz.value),
         disk=disk,

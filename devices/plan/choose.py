@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.plan import DEFAULT_PROMPT, Plan
-from sprat.devices.plan.text import refusal
+from sprat.devices.plan.refusal import refusal
 from sprat.devices.profile import DeviceProfile
 from sprat.errors import DoesNotFitError
+from sprat.text import human_bytes
 
 __all__ = ["best_plan", "choose_quant"]
 
@@ -51,9 +52,20 @@ def choose_quant(
         force: take the smallest when none fits, instead of raising.
 
     Raises:
-        DoesNotFitError: none fits; the message says what is missing, and what a smaller context would change.
+        DoesNotFitError: none fits; the message names what it needs, what it may use, and a context that fits.
     """
     plan = best_plan(footprints, profile, usable_bytes=usable_bytes)
     if plan.runs or force:
         return plan
-    raise DoesNotFitError(refusal(plan))
+    raise DoesNotFitError(f"{_why_not(plan)}; --force goes on anyway, and every token then reads weights from storage")
+
+
+def _why_not(plan: Plan) -> str:
+    subject = f"the model ({plan.footprint.quant}) on {plan.profile.name}"
+    if plan.storage is None:
+        return (
+            f"{subject} does not fit: its weights take {human_bytes(plan.footprint.weight_bytes)}, "
+            f"{human_bytes(plan.missing_bytes)} more than any storage device of the profile holds; use fewer bits per "
+            "weight or a smaller model"
+        )
+    return str(refusal(plan.footprint, plan.usable_bytes, subject, streams=True))

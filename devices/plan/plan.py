@@ -12,7 +12,7 @@ from functools import cached_property
 
 from sprat.devices.plan.efficiency import load_efficiency
 from sprat.devices.plan.footprint import Footprint
-from sprat.devices.plan.gpu import GraphicsFit, fit_graphics
+from sprat.devices.plan.gpu import GPUFit, fit_gpu
 from sprat.devices.plan.predict import PREFILL_CHUNK, PassTime, Predictor, device_rates
 from sprat.devices.profile import DeviceProfile, Storage
 
@@ -114,7 +114,7 @@ class PlanSummary:
     held_experts_share: float  # of the experts' bytes, in memory
     memory_map: tuple[MemoryPart, ...]
     prediction: Prediction | None
-    graphics: GraphicsFit | None
+    graphics: GPUFit | None
     settings: RunSettings
 
 
@@ -211,10 +211,10 @@ class Plan:
         return Predictor(self.footprint.pass_cost, rates, efficiency, self.held_experts_share)
 
     @property
-    def graphics(self) -> GraphicsFit | None:
+    def graphics(self) -> GPUFit | None:
         """What the device's graphics processor could do; ``None`` where it has none."""
         accelerator = self.profile.accelerator
-        return fit_graphics(accelerator, self.footprint) if accelerator else None
+        return fit_gpu(accelerator, self.footprint) if accelerator else None
 
     @property
     def settings(self) -> RunSettings:

@@ -16,7 +16,7 @@ import msgspec
 
 from sprat.devices.bench.sensors import Sensors
 from sprat.devices.cpu import this_cpu
-from sprat.devices.machine import cache_bytes, cores_by_kind, memory_bytes
+from sprat.devices.machine import available_bytes, cache_bytes, cores_by_kind, memory_bytes
 from sprat.devices.parts import Basis, Compute, Memory, Sourced, Storage
 from sprat.devices.probe.memory import read_rates
 from sprat.devices.probe.storage import StorageRate, medium_of, storage_rates
@@ -70,19 +70,19 @@ def probe(
     """
     cpu, sensors = this_cpu(), Sensors()
     celsius_before = sensors.temperature_c()
-    total_bytes, available_bytes = memory_bytes()
+    total, available = memory_bytes(), available_bytes()
     report("memory")
-    reading = read_rates(cpu.n_cores, available_bytes)
+    reading = read_rates(cpu.n_cores, available)
     report("kernels")
     kernels = measure_kernels(cpu.n_cores)
     report("storage")
     media = storage_rates(folder)
     profile = DeviceProfile(
         name=name,
-        title=f"{cpu.model}, {cpu.n_cores} cores, {total_bytes / 2**30:.0f} GiB",
+        title=f"{cpu.model}, {cpu.n_cores} cores, {total / 2**30:.0f} GiB",
         soc=cpu.model,
         cores=cores_by_kind(cpu),
-        memory=_memory(reading, total_bytes, available_bytes, cache_bytes(cpu)),
+        memory=_memory(reading, total, available, cache_bytes(cpu)),
         storage=(_storage(folder, media),),
         compute=_compute(kernels),
     )
@@ -102,17 +102,17 @@ def measure_again(profile: DeviceProfile, measure_kernels: Callable[[int], Kerne
     Memory is looked at for a fifth of a second per number of threads.
     """
     cpu = this_cpu()
-    total_bytes, available_bytes = memory_bytes()
-    reading = read_rates(cpu.n_cores, available_bytes, seconds=_AGAIN_SECONDS, most_bytes=_AGAIN_BYTES)
-    memory = _memory(reading, total_bytes, available_bytes, cache_bytes(cpu))
+    total, available = memory_bytes(), available_bytes()
+    reading = read_rates(cpu.n_cores, available, seconds=_AGAIN_SECONDS, most_bytes=_AGAIN_BYTES)
+    memory = _memory(reading, total, available, cache_bytes(cpu))
     return msgspec.structs.replace(profile, memory=memory, compute=_compute(measure_kernels(cpu.n_cores)))
 
 
-def _memory(reading: dict[int, float], total_bytes: int, available_bytes: int, cache: int) -> Memory:
+def _memory(reading: dict[int, float], total: int, available: int, cache: int) -> Memory:
     best = max(reading, key=reading.__getitem__)
     return Memory(
-        total_bytes=_told(total_bytes, "/proc/meminfo"),
-        system_bytes=_measured(max(total_bytes - available_bytes, 1), "in use when this was measured"),
+        total_bytes=_told(total, "/proc/meminfo"),
+        system_bytes=_measured(max(total - available, 1), "in use when this was measured"),
         peak_gbps=_measured(
             reading[best] / 1e9, f"as much as was read, with {best} threads; the interface is not known"
         ),

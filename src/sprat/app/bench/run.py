@@ -230,8 +230,8 @@ def _check_is_this_machine(profile: DeviceProfile) -> None:
         differences.append(f"{cpu.n_cores} cores usable, not {profile.n_cores}")
     if lacking := sorted(name for name in features if not cpu.features.get(name, False)):
         differences.append(f"no {' '.join(lacking)}")
-    if not 0.8 <= memory_bytes()[0] / profile.memory.total_bytes.value <= 1.0:
-        differences.append(f"{memory_bytes()[0]:,} bytes of memory, not {profile.memory.total_bytes.value:,.0f}")
+    if not 0.8 <= memory_bytes() / profile.memory.total_bytes.value <= 1.0:
+        differences.append(f"{memory_bytes():,} bytes of memory, not {profile.memory.total_bytes.value:,.0f}")
     if differences:
         raise DeviceError(
             f"this machine is no {profile.name} ({'; '.join(differences)}): add --emulate to run under its limits, "
