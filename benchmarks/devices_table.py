@@ -16,11 +16,10 @@ from sprat.app.plan import plan_model
 from sprat.devices.bench.results import Label, Measurement, read_results
 from sprat.devices.plan.efficiency import Provenance, load_efficiency
 from sprat.devices.plan.plan import Plan, Verdict
-from sprat.devices.report.charts.stacks import gibibytes
 from sprat.devices.report.files import write_whole
 from sprat.devices.report.names import ModelNames
 from sprat.runtime.arch.presets import shape_names
-from sprat.text import format_number
+from sprat.text import format_number, human_bytes
 
 _STUDENT = "demo"
 _INTRO = """\
@@ -59,7 +58,7 @@ def document(plans: dict[str, list[Plan]], results: Sequence[Measurement]) -> It
     yield from _markdown(("device", *somewhere), list(_overview(somewhere)))
     for model in sorted(plans.keys() - somewhere.keys()):
         nearest = min(plans[model], key=lambda plan: plan.missing_bytes)
-        lack = gibibytes(nearest.missing_bytes)
+        lack = human_bytes(nearest.missing_bytes)
         yield f"\n`{model}` fits none of them; {nearest.profile.name} comes nearest and lacks {lack}."
     for label in (Label.MEASURED, Label.EMULATED):
         ran = [record for record in results if record.label is label]
@@ -109,8 +108,8 @@ def _speed(plan: Plan) -> str:
 
 def _plan_row(plan: Plan) -> tuple[str, ...]:
     found = plan.prediction
-    lack = f" by {gibibytes(plan.missing_bytes)}" if plan.missing_bytes else ""
-    common = (plan.profile.name, plan.footprint.quant, f"{plan.verdict}{lack}", gibibytes(plan.footprint.total_bytes))
+    lack = f" by {human_bytes(plan.missing_bytes)}" if plan.missing_bytes else ""
+    common = (plan.profile.name, plan.footprint.quant, f"{plan.verdict}{lack}", human_bytes(plan.footprint.total_bytes))
     if found is None:
         return (*common, "-", "-", "-", "-")
     speed, error = format_number(found.decode_tokens_per_s), f"{100 * found.relative_error:.0f}"
@@ -133,7 +132,7 @@ def _run_row(record: Measurement) -> tuple[str, ...]:
         record.work.test,
         f"{format_number(record.mean_tps)}{spread}",
         f"{format_number(record.ttft_ms.p50)} ms" if record.ttft_ms else "-",
-        gibibytes(record.peak_rss_bytes) if record.peak_rss_bytes else "-",
+        human_bytes(record.peak_rss_bytes) if record.peak_rss_bytes else "-",
     )
 
 

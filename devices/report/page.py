@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from importlib import resources
 
 from sprat.devices.bench.results import Label, gather_notes
-from sprat.devices.report.charts.stacks import gibibytes
 from sprat.devices.report.charts.svg import clean, document
 from sprat.devices.report.figures.figure import Figure
 from sprat.devices.report.palette import css_variables
 from sprat.devices.report.runs import Evidence, Misfit, Run, by_model
-from sprat.text import format_number
+from sprat.text import format_number, human_bytes
 
 __all__ = ["render_page"]
 
@@ -124,7 +123,7 @@ def _origin(run: Run) -> dict[str, str]:
     block = {"figures": str(run.label)} | _told("date", [record.started[:10]])
     if machine:
         cores = "1 core" if machine.n_cores == 1 else f"{machine.n_cores} cores"
-        block["machine"] = f"{machine.processor}, {cores}, {gibibytes(machine.memory_bytes)}"
+        block["machine"] = f"{machine.processor}, {cores}, {human_bytes(machine.memory_bytes)}"
         block["system"] = f"{machine.system}, {machine.architecture}"
     if record.emulation:
         block |= _told("not emulated", record.emulation.not_emulated)

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from sprat.devices.bench.results import Label, Measurement
 from sprat.devices.plan.plan import PlanSummary
-from sprat.devices.report.charts.stacks import gibibytes
 from sprat.devices.report.names import ModelName, ModelNames, device_titles, place_of, write_tokens
+from sprat.text import human_bytes
 
 __all__ = ["Evidence", "Misfit", "Run", "by_model", "gather", "headline", "work_words"]
 
@@ -125,5 +125,5 @@ def _circumstances(record: Measurement) -> dict[str, str]:
     """Everything that may differ between two runs of the same work on devices of the same name."""
     ways = {"backend": record.backend, "threads": f"{record.threads} threads"}
     if record.machine:
-        ways |= {"cores": f"{record.machine.n_cores} cores", "memory": gibibytes(record.machine.memory_bytes)}
+        ways |= {"cores": f"{record.machine.n_cores} cores", "memory": human_bytes(record.machine.memory_bytes)}
     return ways | {name: f"{name} {value}" for name, value in record.settings.items()}

@@ -9,8 +9,9 @@ from xml.etree.ElementTree import Element
 from sprat.devices.bench.results import Label
 from sprat.devices.report.charts.marks import hatching
 from sprat.devices.report.charts.svg import NAME_SHARE, NARROW, Panel, label, node, text_width
+from sprat.text import human_bytes
 
-__all__ = ["MemoryRow", "draw_memory", "gibibytes", "part_names", "parts_legend"]
+__all__ = ["MemoryRow", "draw_memory", "part_names", "parts_legend"]
 
 _THICK = 22
 _ROW_GAP = 14
@@ -77,14 +78,6 @@ def part_names(rows: Iterable[MemoryRow]) -> list[str]:
     return [name for name in _ORDER if name in found] + [name for name in found if name not in _ORDER]
 
 
-def gibibytes(n_bytes: float) -> str:
-    """``0.52 GiB``, ``8.0 GiB``, ``404 GiB``; small ones in MiB."""
-    if n_bytes < 1 << 28:
-        return f"{n_bytes / (1 << 20):,.0f} MiB"
-    value = n_bytes / (1 << 30)
-    return f"{value:,.0f} GiB" if value >= 100 else f"{value:.1f} GiB"
-
-
 def _end(row: MemoryRow) -> int:
     return max(row.used_bytes, row.total_bytes or 0)
 
@@ -92,10 +85,10 @@ def _end(row: MemoryRow) -> int:
 def _verdict(row: MemoryRow) -> str:
     if row.missing_bytes:
         streamed = ", even streamed" if 0 < row.refused_bytes < row.beyond_bytes else ""
-        return f"{gibibytes(row.missing_bytes)} too large{streamed}"
+        return f"{human_bytes(row.missing_bytes)} too large{streamed}"
     if row.total_bytes is None:
-        return gibibytes(row.used_bytes)
-    return f"{gibibytes(row.used_bytes)} of {gibibytes(row.total_bytes)}"
+        return human_bytes(row.used_bytes)
+    return f"{human_bytes(row.used_bytes)} of {human_bytes(row.total_bytes)}"
 
 
 def _verdict_label(row: MemoryRow, x: float, y: float, anchor: str = "start") -> Element:
@@ -110,7 +103,7 @@ def _bar(row: MemoryRow, left: float, y: float, per_byte: float, names: Sequence
     x, inner = left, _THICK - 4.0
     for name, size in row.parts:
         if name != _SPARE:
-            tip = f"{row.name}, {name}: {gibibytes(size)} ({row.kind})"
+            tip = f"{row.name}, {name}: {human_bytes(size)} ({row.kind})"
             colour = _colour(names.index(name))
             elements.append(node("rect", x=x, y=y + 2, width=size * per_byte, height=inner, class_=colour, tip=tip))
             x += size * per_byte

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from sprat.devices.bench.results import Label
-from sprat.devices.report.charts.stacks import MemoryRow, draw_memory, gibibytes, part_names, parts_legend
+from sprat.devices.report.charts.stacks import MemoryRow, draw_memory, part_names, parts_legend
 from sprat.devices.report.figures.figure import Draw, Figure, Table, titled
 from sprat.devices.report.names import known_profile
 from sprat.devices.report.runs import Evidence, Misfit, Run
+from sprat.text import human_bytes
 
 __all__ = ["memory_figure"]
 
@@ -75,12 +76,12 @@ def _finding(rows: Sequence[MemoryRow]) -> str:
     misfits = [row for row in rows if row.missing_bytes]
     if misfits:
         worst = max(misfits, key=lambda row: row.missing_bytes)
-        lack = f"{worst.name} lacks {gibibytes(worst.missing_bytes)}"
+        lack = f"{worst.name} lacks {human_bytes(worst.missing_bytes)}"
         return f"{len(rows) - len(misfits)} of {len(rows)} fit; {lack}."
     tightest = max(rows, key=lambda row: row.used_bytes / row.total_bytes if row.total_bytes else 0)
     if tightest.total_bytes is None:
-        return f"The largest takes {gibibytes(max(row.used_bytes for row in rows))}."
-    spare = gibibytes(tightest.total_bytes - tightest.used_bytes)
+        return f"The largest takes {human_bytes(max(row.used_bytes for row in rows))}."
+    spare = human_bytes(tightest.total_bytes - tightest.used_bytes)
     return f"Everything fits; the tightest is {tightest.name}, which has {spare} to spare."
 
 
@@ -94,4 +95,4 @@ def _table(panels: Mapping[str, Sequence[MemoryRow]], names: Sequence[str]) -> T
 
 
 def _size(n_bytes: int | None) -> str:
-    return "unknown" if n_bytes is None else gibibytes(n_bytes)
+    return "unknown" if n_bytes is None else human_bytes(n_bytes)

@@ -9,11 +9,10 @@ from functools import partial
 from sprat.devices.bench.results import Label
 from sprat.devices.report.charts.bars import Bar, BarRow, Mark, draw_bars
 from sprat.devices.report.charts.marks import legend
-from sprat.devices.report.charts.stacks import gibibytes
 from sprat.devices.report.figures.figure import Draw, Figure, Table, titled
 from sprat.devices.report.inputs import EXPERTS, STREAMED
 from sprat.devices.report.runs import Evidence, Misfit, Run, by_model, headline
-from sprat.text import format_number
+from sprat.text import format_number, human_bytes
 
 __all__ = ["speed_figure"]
 
@@ -82,7 +81,7 @@ def _rows(runs: Sequence[Run]) -> list[BarRow]:
 def _refused_rows(misfits: Iterable[Misfit]) -> list[BarRow]:
     """The devices that are too small, the least too small first."""
     return [
-        BarRow(misfit.row, (), remark=f"does not fit: {gibibytes(misfit.plan.missing_bytes)} too large")
+        BarRow(misfit.row, (), remark=f"does not fit: {human_bytes(misfit.plan.missing_bytes)} too large")
         for misfit in sorted(misfits, key=lambda misfit: misfit.plan.missing_bytes)
     ]
 
