@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from sprat.devices.plan.footprint import AttentionCost, Footprint, PassCost
+from sprat.devices.plan.footprint import Footprint, PassCost
 from sprat.quant.recipe import Recipe
-from sprat.runtime.arch.spec import MLASpec, ModelSpec
+from sprat.runtime.arch.attention import Storage
+from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import expected_tensors, tensor_role
-from sprat.runtime.cache import RowLayout, Storage, latent_layout, storages
+from sprat.runtime.cache import row_layout
 from sprat.runtime.files.model_file import ModelFile
 
 __all__ = [
@@ -82,7 +83,7 @@ def footprint_of_sizes(
         context: as for :func:`planned_footprint`.
         cache: what a number of the cache is kept as; the native backend's usual storage unless given.
     """
-    cache = cache or storages(spec)[0]
+    cache = cache or spec.attention.storages[0]
     routed_bytes = sum(size for name, size in sizes.items() if "_exps." in name)
     return Footprint(
         quant=quant,
@@ -98,7 +99,7 @@ def footprint_of_sizes(
 
 def native_buffer_bytes(spec: ModelSpec) -> int:
     """What the native engine needs beside weights and cache, at most: activations, two rows of logits, scratch."""
-    widest = max(spec.intermediate_size, spec.hidden_size, spec.n_heads * spec.head_dim)
+    widest = max(spec.intermediate_size, spec.hidden_size, spec.attention.q_width)
     return 4 * (_N_ACTIVATIONS * _PREFILL_TOKENS * widest + 2 * spec.vocab_size) + _KERNEL_BYTES
 
 
@@ -109,9 +110,7 @@ def program_bytes(vocab_size: int) -> int:
 
 def cache_bytes_per_token(spec: ModelSpec, cache: Storage) -> int:
     """What all layers keep of a token."""
-    if spec.mla:
-        return spec.n_layers * latent_layout(spec.mla, cache).nbytes
-    return spec.n_layers * 2 * spec.n_kv_heads * RowLayout(cache, spec.head_dim).nbytes
+    return spec.n_layers * sum(plane.n_heads * row_layout(plane, cache).nbytes for plane in spec.attention.planes)
 
 
 def pass_cost(spec: ModelSpec, sizes: Mapping[str, int], cache: Storage) -> PassCost:
@@ -130,8 +129,9 @@ def pass_cost(spec: ModelSpec, sizes: Mapping[str, int], cache: Storage) -> Pass
         head_bytes=head_bytes,
         head_weights=spec.vocab_size * spec.hidden_size,
         head_rows=spec.vocab_size,
-        attention=_latent_forms(spec, spec.mla) if spec.mla else (_grouped_form(spec),),
-        attention_values=spec.n_layers * spec.n_heads * _head_numbers(spec),
+        n_layers=spec.n_layers,
+        attention=spec.attention.costs(),
+        attention_values=spec.n_layers * (spec.attention.q_width + spec.attention.output_width),
         cache_bytes_per_token=cache_bytes_per_token(spec, cache),
         n_calls=_CALLS_OF_MODEL + _CALLS_OF_LAYER * spec.n_layers,
         expert_bytes=routed_bytes // n_experts if n_experts else 0,
@@ -155,37 +155,3 @@ def _dense_matrices(spec: ModelSpec) -> list[tuple[int, ...]]:
         for name, shape in expected_tensors(spec).items()
         if len(shape) > 1 and "_exps." not in name and tensor_role(name) not in apart
     ]
-
-
-def _grouped_form(spec: ModelSpec) -> AttentionCost:
-    """Scores and mixtures of values: two products of ``head_dim`` per pair of tokens and query head."""
-    per_pair = 2 * 2 * spec.head_dim * spec.n_heads * spec.n_layers
-    group = spec.n_heads // spec.n_kv_heads
-    return AttentionCost(
-        name="grouped", per_token=0, per_entry=0, per_pair=per_pair, queries_per_entry=group, lanes_per_query=2
-    )
-
-
-def _latent_forms(spec: ModelSpec, mla: MLASpec) -> tuple[AttentionCost, ...]:
-    """The two of :func:`sprat.runtime.models.deepseek.cheaper_form`: expand every row, or absorb into every query."""
-    heads = 2 * spec.n_heads * spec.n_layers
-    projection = heads * mla.kv_lora_rank * (mla.qk_nope_head_dim + mla.v_head_dim)
-    expanded, absorbed = mla.qk_head_dim + mla.v_head_dim, mla.latent_dim + mla.kv_lora_rank
-    return (
-        AttentionCost(
-            name="expanded", per_token=0, per_entry=projection, per_pair=heads * expanded, queries_per_entry=1
-        ),
-        AttentionCost(
-            name="absorbed",
-            per_token=projection,
-            per_entry=0,
-            per_pair=heads * absorbed,
-            queries_per_entry=spec.n_heads,
-            lanes_per_query=4,
-        ),
-    )
-
-
-def _head_numbers(spec: ModelSpec) -> int:
-    """Of one query head: its query, and the value that comes back."""
-    return spec.mla.qk_head_dim + spec.mla.v_head_dim if spec.mla else 2 * spec.head_dim

@@ -15,11 +15,11 @@ _BLOCK = 64  # KV entries and queries that the kernels process together, masked 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionCost:
-    """Operations of one way to compute attention, over all layers.
+    """Operations of one way to compute a layer's attention.
 
     For ``n`` new tokens and a cache of ``n_entries`` KV entries, the new ones included::
 
-        n * per_token + n_entries * per_entry + n * (entries that a token attends to, on average) * per_pair
+        n * per_token + (n_entries + setup_entries) * per_entry + n * (mean entries attended to per token) * per_pair
 
     Queries that share a KV entry are vectorized across lanes; a partly filled register costs a full one. With few
     queries per entry, at decode, the kernel vectorizes along head_dim instead, where every lane is used.
@@ -32,6 +32,7 @@ class AttentionCost:
         queries_per_entry: queries of one token that share a KV entry.
         lanes_per_query: at decode the kernel vectorizes along head_dim if a register has at least this many lanes per
             query; 0 for never.
+        setup_entries: KV entries whose expansion takes as long as dequantizing the matrices, once per call.
     """
 
     name: str
@@ -40,6 +41,11 @@ class AttentionCost:
     per_pair: int
     queries_per_entry: int
     lanes_per_query: int = 0
+    setup_entries: int = 0
+
+    def products(self, n_tokens: int, n_entries: int, n_pairs: int) -> int:
+        """Operations for ``n_tokens`` new tokens, ``n_entries`` expanded KV entries and ``n_pairs`` of both."""
+        return n_tokens * self.per_token + n_entries * self.per_entry + n_pairs * self.per_pair
 
     def ops(self, n_tokens: int, past: int, n_lanes: int = 1) -> float:
         """Operations for ``n_tokens`` new tokens at depth ``past``."""
@@ -48,8 +54,8 @@ class AttentionCost:
         n_queries = n_tokens * self.queries_per_entry
         along_head_dim = n_tokens == 1 and 0 < n_queries * self.lanes_per_query <= n_lanes
         filled = 1.0 if along_head_dim else n_queries / (math.ceil(n_queries / n_lanes) * n_lanes)
-        pairs = n_tokens * attended
-        return n_tokens * self.per_token + (past + n_tokens) * self.per_entry + pairs * self.per_pair / filled
+        expanded = past + n_tokens + self.setup_entries
+        return n_tokens * self.per_token + expanded * self.per_entry + n_tokens * attended * self.per_pair / filled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +75,8 @@ class PassCost:
         n_moe_layers: layers with an MoE sublayer.
         n_experts: routed experts of one such layer.
         n_experts_per_token: experts that the router selects per token and layer.
-        attention: ways to compute attention; the runtime takes the cheapest.
+        n_layers: layers of the model.
+        attention: ways to compute one layer's attention; the runtime takes the cheapest.
         attention_values: query values plus attention output values of a token, in all layers.
         cache_bytes_per_token: KV entries of a token, in all layers.
         n_calls: kernel calls of a pass.
@@ -81,6 +88,7 @@ class PassCost:
     head_bytes: int
     head_weights: int
     head_rows: int
+    n_layers: int
     attention: tuple[AttentionCost, ...]
     attention_values: int
     cache_bytes_per_token: int
@@ -122,7 +130,7 @@ class PassCost:
             past: tokens in the cache before them.
             n_lanes: float32 lanes of a vector register.
         """
-        return min(cost.ops(n_tokens, past, n_lanes) for cost in self.attention)
+        return self.n_layers * min(cost.ops(n_tokens, past, n_lanes) for cost in self.attention)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

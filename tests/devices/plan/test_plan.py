@@ -24,6 +24,7 @@ COST = PassCost(
     head_bytes=GB // 20,
     head_weights=GB // 10,
     head_rows=10**5,
+    n_layers=1,
     attention=(AttentionCost(name="grouped", per_token=0, per_entry=0, per_pair=100_000, queries_per_entry=4),),
     attention_values=10**5,
     cache_bytes_per_token=31_104,

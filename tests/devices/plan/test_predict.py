@@ -29,6 +29,7 @@ DENSE = PassCost(
     head_bytes=0,
     head_weights=0,
     head_rows=0,
+    n_layers=1,
     attention=(AttentionCost(name="grouped", per_token=0, per_entry=0, per_pair=1000, queries_per_entry=4),),
     attention_values=0,
     cache_bytes_per_token=1000,

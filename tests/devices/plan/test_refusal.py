@@ -39,6 +39,7 @@ def test_experts_that_are_streamed_need_not_fit():
     sizes = dict.fromkeys(("dense_bytes", "dense_weights", "dense_rows", "head_bytes", "head_weights", "head_rows"), 0)
     cost = PassCost(
         **sizes,
+        n_layers=0,
         attention=(),
         attention_values=0,
         cache_bytes_per_token=0,

@@ -17,12 +17,11 @@ from sprat.devices.probe.memory import read_rates
 from sprat.errors import BackendError
 from sprat.runtime.backends.reference import ReferenceStream
 from sprat.runtime.backends.registry import LoadRequest
-from sprat.runtime.cache import storages
 from sprat.runtime.kernels import Kernels, ReferenceKernels
 from sprat.runtime.kernels.native import NativeKernels
 from sprat.runtime.kernels.rates import kernel_rates
 from sprat.runtime.kernels.trace import KernelCall, TracedKernels, traced
-from sprat.runtime.models import load_model
+from sprat.runtime.models import Model
 
 __all__ = ["TraceReport", "TraceRow", "Tracer", "by_kernel", "by_layer"]
 
@@ -86,8 +85,8 @@ class Tracer:
         rates = read_rates(request.n_threads, available_bytes())
         self._rates = _Rates(rates[max(rates)], kernel_rates(kernels, backend))
         self._kernels = TracedKernels(kernels)
-        model = load_model(request.spec, request.gguf, traced(self._kernels))
-        stream = ReferenceStream(model, request.context, None, storage=storages(request.spec)[0])
+        model = Model(request.spec, request.gguf, traced(self._kernels))
+        stream = ReferenceStream(model, request.context, None, storage=request.spec.attention.storages[0])
         self._subject = StreamSubject(stream, request.spec.vocab_size, batch)
 
     def trace(self, work: BenchTest, label: str) -> TraceReport:
