@@ -49,7 +49,7 @@ def test_pictures_without_resvg_name_the_extra(results, tmp_path, capsys, monkey
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [(b"", "holds no results"), (b"{", "no result of sprat bench"), (b'{"schema": 2}', "version 2, expected 1")],
+    [(b"", "has no results"), (b"{", "not a result of sprat bench"), (b'{"schema": 2}', "version 2, expected 1")],
 )
 def test_a_wrong_file_is_one_line_and_exit_2(content, told, tmp_path, capsys):
     path = tmp_path / "odd.jsonl"

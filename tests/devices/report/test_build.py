@@ -172,10 +172,10 @@ def test_the_same_results_give_the_same_page(tmp_path):
 
 
 def test_reservations_are_told_at_the_top_and_in_full_at_the_end(tmp_path):
-    page, _ = write_report(tmp_path, [measurement(notes=("other programs used 40% of the cores meanwhile",))])
+    page, _ = write_report(tmp_path, [measurement(notes=("other programs used 40% of the CPU during the test",))])
     text = Page(page).text
     assert "Figures: 1 measured. 1 of them with reservations" in text
-    assert "other programs used 40% of the cores meanwhile" in text
+    assert "other programs used 40% of the CPU during the test" in text
 
 
 def test_machine_versions_and_file_stand_at_the_end(tmp_path):

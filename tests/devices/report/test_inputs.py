@@ -74,7 +74,7 @@ def test_a_prediction_meets_the_run_of_the_same_bytes_under_its_name(tmp_path):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("", "holds no results"),
+        ("", "has no results"),
         ("{", "line 1"),
         ('{"schema": 99}', "version 99, expected 1"),
         ('{"schema": 1}', "missing required field"),
