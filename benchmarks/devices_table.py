@@ -16,7 +16,7 @@ from sprat.app.plan import plan_model
 from sprat.devices.bench.results import Label, Measurement, read_results
 from sprat.devices.plan.efficiency import Provenance, load_efficiency
 from sprat.devices.plan.plan import Plan, Verdict
-from sprat.devices.report.files import write_whole
+from sprat.devices.report.files import write_report_file
 from sprat.devices.report.names import ModelNames
 from sprat.runtime.arch.presets import shape_names
 from sprat.text import format_number, human_bytes
@@ -167,7 +167,7 @@ def _main() -> None:
     order = sorted(plans, key=lambda model: plans[model][0].footprint.weight_bytes)
     results = [record for path in arguments.measured for record in read_results(path)]
     text = "\n".join(document({model: plans[model] for model in order}, results))
-    write_whole(arguments.path, f"{text}\n".encode())
+    write_report_file(arguments.path, f"{text}\n".encode())
     print(f"{arguments.path}: {len(plans)} models on {len(plans[_STUDENT])} devices, {len(results)} results")
 
 

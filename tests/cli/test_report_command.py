@@ -19,7 +19,7 @@ def test_the_findings_come_first_then_the_file_then_what_to_do(results, tmp_path
     code, out, _ = run(capsys, "report", results, "-o", page)
     lines = out.splitlines()
     assert code == 0
-    assert lines[0].startswith("deepseek-v2-lite Q4_0 writes 8.0 tokens per second")
+    assert lines[0].startswith("deepseek-v2-lite Q4_0 decodes 8.0 tokens per second")
     assert lines[-2:] == [f"written: {page}", f"next:  open {page} in a browser"]
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert [path.name for path in page.parent.iterdir()] == ["report.html"]

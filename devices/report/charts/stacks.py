@@ -1,4 +1,4 @@
-"""Memory maps: what lies in a device's memory as one bar, the memory itself as the box that it should stay in."""
+"""Memory maps: the parts of a device's memory as a stacked bar, the memory itself as an outline."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ _THICK = 22
 _ROW_GAP = 14
 _N_COLOURS = 6
 _ORDER = ("resident weights", "experts", "cache", "buffers", "reserve")
-_SPARE = "spare"  # drawn as what it is: the empty end of the box
+_SPARE = "spare"  # the empty end of the outline
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryRow:
-    """One device with one model in it; ``total_bytes`` is its memory, ``None`` where unknown."""
+    """One model on one device; ``total_bytes`` is the device's memory, ``None`` if unknown."""
 
     name: str
     kind: Label
     parts: tuple[tuple[str, int], ...]
     total_bytes: int | None
-    refused_bytes: int = 0  # what it lacks even when experts are streamed, as its plan says
+    refused_bytes: int = 0  # missing bytes of its plan, with experts streamed
 
     @property
     def used_bytes(self) -> int:
-        """Of all parts but the spare one."""
+        """Bytes of all parts except the spare one."""
         return sum(size for name, size in self.parts if name != _SPARE)
 
     @property
     def beyond_bytes(self) -> int:
-        """How much larger the parts are than the memory; 0 where they fit or nobody knows."""
+        """Bytes of the parts beyond the memory; 0 if they fit or the memory is unknown."""
         return max(self.used_bytes - self.total_bytes, 0) if self.total_bytes else 0
 
     @property
     def missing_bytes(self) -> int:
-        """What it lacks."""
+        """Missing bytes."""
         return self.refused_bytes or self.beyond_bytes
 
 
 def draw_memory(rows: Sequence[MemoryRow], names: Sequence[str], width: int) -> Panel:
-    """``rows`` on one scale of bytes, so that the same model has the same length on every device.
+    """``rows`` on one scale, so that a model has the same length on every device.
 
     Args:
         rows: from top to bottom.
-        names: of all parts that the legend names, in the order of their colours.
+        names: parts of the legend, in the order of their colours.
         width: pixels.
     """
     titles = NAME_SHARE * width + 12 if width >= NARROW else 0.0
@@ -73,7 +73,7 @@ def draw_memory(rows: Sequence[MemoryRow], names: Sequence[str], width: int) -> 
 
 
 def part_names(rows: Iterable[MemoryRow]) -> list[str]:
-    """Every part that occurs, those of a plan in its order, then others in order of appearance."""
+    """All parts of ``rows``: those of a plan in its order, then others in order of appearance."""
     found = list(dict.fromkeys(name for row in rows for name, _ in row.parts if name != _SPARE))
     return [name for name in _ORDER if name in found] + [name for name in found if name not in _ORDER]
 
@@ -84,7 +84,7 @@ def _end(row: MemoryRow) -> int:
 
 def _verdict(row: MemoryRow) -> str:
     if row.missing_bytes:
-        streamed = ", even streamed" if 0 < row.refused_bytes < row.beyond_bytes else ""
+        streamed = " with experts streamed" if 0 < row.refused_bytes < row.beyond_bytes else ""
         return f"{human_bytes(row.missing_bytes)} too large{streamed}"
     if row.total_bytes is None:
         return human_bytes(row.used_bytes)
