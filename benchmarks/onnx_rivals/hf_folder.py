@@ -1,4 +1,4 @@
-"""A GGUF of a Llama as a Hugging Face folder in half precision: what onnxruntime-genai's model builder reads."""
+"""Writes a Llama GGUF as a Hugging Face folder in float16, for onnxruntime-genai's model builder."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def write_hf_folder(gguf: Path, folder: Path) -> None:
 
 
 def _as_published(file: GGUFFile, name: str, spec: ModelSpec) -> npt.NDArray[np.float16]:
-    """A weight in halves; rows of q and k, which GGUF pairs as neighbours, in halves of a head again."""
+    """A weight in float16; rows of q and k in Hugging Face's order (two halves of a head, not interleaved pairs)."""
     weight = file.weight(name).dequantize()
     for kind, n_heads in ((".attn_q.", spec.attention.n_heads), (".attn_k.", spec.attention.n_kv_heads)):
         if kind in name:

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from sprat.arrays import I32Array
+from sprat.devices.machine import available_bytes
 from sprat.errors import InputError
 from sprat.export.texts import evaluation_text
 from sprat.export.verify.source_model import open_source
@@ -27,7 +28,6 @@ from sprat.runtime.backends.protocol import Backend, TokenStream
 from sprat.runtime.backends.reference import ReferenceBackend
 from sprat.runtime.engine import Engine
 from sprat.runtime.files.model_file import model_formats
-from sprat.runtime.memory import available_bytes
 
 __all__ = ["Verification", "verify"]
 

@@ -58,7 +58,7 @@ def test_auto_passes_over_obstacles_and_says_why(add):
     assert choice.name == "reference"
     assert [name for name, _ in choice.passed_over] == ["native", "large"]
     assert choice.text().startswith(
-        "reference; not native (not built); not large (x.gguf: the large backend needs 1.00 GB"
+        "reference; not native (not built); not large (x.gguf: the large backend needs 953.7 MiB"
     )
 
 
