@@ -11,9 +11,10 @@ from typing import Any
 from sprat.errors import InputError
 from sprat.export.onnx.stored_weights import stored_weights
 from sprat.export.source.checkpoint import Checkpoint
+from sprat.export.write.tensor_groups import TensorSize, group_tensors
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.spec import ModelSpec
-from sprat.runtime.arch.tensors import expected_tensors, tensor_role
+from sprat.runtime.arch.tensors import expected_tensors
 from sprat.runtime.files.bundle import MANIFEST_NAME, Bundle
 from sprat.runtime.files.finite_check import check_blocks
 from sprat.runtime.files.gguf import GGUFFile
@@ -121,26 +122,26 @@ def _gguf(file_path: Path, path: Path, kind: str, warnings: Iterable[str]) -> In
     with GGUFFile.open(file_path) as file:
         shapes = {name: info.shape for name, info in file.tensors.items()}
         spec = spec_from_metadata(file.metadata, file)
-        stored = [(name, info.type_name, info.n_weights, info.nbytes) for name, info in file.tensors.items()]
+        tensors = [TensorSize(name, info.type_name, info.n_weights, info.nbytes) for name, info in file.tensors.items()]
         runtimes = (_own_runtime(spec, shapes), *_llamacpp_runtimes(spec, shapes))
         name = str(file.metadata.get("general.name", file_path.stem))
         notes = (*warnings, *_tokenizer_notes(file.metadata))
-    return _inspection(path, kind, name, spec, stored, runtimes, notes)
+    return _inspection(path, kind, name, spec, tensors, runtimes, notes)
 
 
 def _onnx(file_path: Path, path: Path, kind: str, warnings: Iterable[str]) -> Inspection:
     file = ONNXFile.open(file_path)
-    return _inspection(path, kind, file.name, file.spec, list(stored_weights(file)), _onnx_runtimes(file), warnings)
+    return _inspection(path, kind, file.name, file.spec, stored_weights(file), _onnx_runtimes(file), warnings)
 
 
 def _checkpoint(path: Path) -> Inspection:
     checkpoint = Checkpoint.open(path)
-    stored = []
+    tensors = []
     for name, tensor in checkpoint.tensors.items():
         nbytes = tensor.rows.n_rows * tensor.format.row_bytes(tensor.rows.n_columns)
-        stored.append((name, tensor.format.name, math.prod(tensor.shape), nbytes))
+        tensors.append(TensorSize(name, tensor.format.name, math.prod(tensor.shape), nbytes))
     runtimes = (Runtime("sprat export", True, "a source; export it before running it"),)
-    return _inspection(path, "checkpoint", path.resolve().name, checkpoint.spec, stored, runtimes, checkpoint.warnings)
+    return _inspection(path, "checkpoint", path.resolve().name, checkpoint.spec, tensors, runtimes, checkpoint.warnings)
 
 
 def _inspection(
@@ -148,11 +149,11 @@ def _inspection(
     kind: str,
     name: str,
     spec: ModelSpec,
-    stored: list[tuple[str, str, int, int]],
+    tensors: Iterable[TensorSize],
     runtimes: Iterable[Runtime],
     notes: Iterable[str],
 ) -> Inspection:
-    uses = _group(stored)
+    uses = _tensor_uses(tensors)
     n_weights, nbytes = sum(use.n_weights for use in uses), sum(use.nbytes for use in uses)
     return Inspection(
         path=path,
@@ -172,20 +173,17 @@ def _inspection(
     )
 
 
-def _group(stored: Iterable[tuple[str, str, int, int]]) -> tuple[TensorUse, ...]:
+def _tensor_uses(tensors: Iterable[TensorSize]) -> tuple[TensorUse, ...]:
     """Tensors by role and format, the largest group first."""
-    groups: dict[tuple[str, str], list[tuple[int, int]]] = {}
-    for name, format_name, n_weights, nbytes in stored:
-        groups.setdefault((tensor_role(name), format_name), []).append((n_weights, nbytes))
     uses = [
         TensorUse(
-            role=role,
-            format=format_name,
-            n_tensors=len(sizes),
-            n_weights=sum(n_weights for n_weights, _ in sizes),
-            nbytes=sum(nbytes for _, nbytes in sizes),
+            role=group.role,
+            format=group.format,
+            n_tensors=group.n_tensors,
+            n_weights=group.n_weights,
+            nbytes=group.size_bytes,
         )
-        for (role, format_name), sizes in groups.items()
+        for group in group_tensors(tensors)
     ]
     return tuple(sorted(uses, key=lambda use: -use.nbytes))
 

@@ -23,9 +23,9 @@ from sprat.devices.plan.choose import choose_quant
 from sprat.devices.plan.plan import Plan
 from sprat.devices.profile import load_profile
 from sprat.errors import ExportError, InputError, unknown_name
-from sprat.export.gguf.artifact import plan_gguf
+from sprat.export.gguf.artifact import gguf_artifact
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
-from sprat.export.onnx import OnnxOptions, plan_onnx
+from sprat.export.onnx import OnnxOptions, onnx_artifact
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.write.bundle import BundleFolder, existing_manifest
 from sprat.export.write.naming import ModelName, model_id
@@ -37,13 +37,13 @@ from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.files.bundle import Artifact, Bundle, BundleFile, Manifest, Source, TensorGroup
 from sprat.runtime.footprint import planned_footprint, planned_recipes
 
-__all__ = ["ExportResult", "PlannedArtifact", "export"]
+__all__ = ["ArtifactWriter", "ExportResult", "export"]
 
 _DEFAULT_QUANT = "int4"
 _RECORDED = ("sprat", "numpy", "gguf", "safetensors", "tokenizers")  # whose versions a manifest names
 
 
-class PlannedArtifact(Protocol):
+class ArtifactWriter(Protocol):
     """One format's file, planned but not written."""
 
     @property
@@ -51,21 +51,21 @@ class PlannedArtifact(Protocol):
         """Its main file."""
 
     @property
-    def plan(self) -> str:
+    def layout_digest(self) -> str:
         """Digest of everything that decides the file but the weights."""
 
     @property
     def groups(self) -> tuple[TensorGroup, ...]:
         """What the recipe came to."""
 
-    def check_room(self, folder: Path) -> None:
+    def check_free_space(self, folder: Path) -> None:
         """Raise ExportError when the disk cannot hold what is still to be written; ``folder`` need not exist."""
 
     def write(self, folder: Path, progress: ReportProgress) -> Sequence[WrittenFile]:
         """Write its files, or finish writing them."""
 
 
-class PlanArtifact(Protocol):
+class ArtifactFactory(Protocol):
     """What plans one format; reads no weights."""
 
     def __call__(
@@ -75,13 +75,13 @@ class PlanArtifact(Protocol):
         *,
         name: ModelName,
         tokenizer: Mapping[str, Any],
-    ) -> PlannedArtifact:
+    ) -> ArtifactWriter:
         """Plan the artifact of ``checkpoint``."""
 
 
-def writers(*, align: int | None, onnx: OnnxOptions) -> dict[str, PlanArtifact]:
+def writers(*, align: int | None, onnx: OnnxOptions) -> dict[str, ArtifactFactory]:
     """Every artifact format, and what plans it with the options that concern it."""
-    return {"gguf": partial(plan_gguf, align=align), "onnx": partial(plan_onnx, options=onnx)}
+    return {"gguf": partial(gguf_artifact, align=align), "onnx": partial(onnx_artifact, options=onnx)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +158,7 @@ def export(
         return ExportResult(bundle=bundle, plan=plan, n_resumed=0, notes=("this very export was made before",))
     folder = BundleFolder.beside(out)
     for artifact in artifacts.values():
-        artifact.check_room(folder.partial)
+        artifact.check_free_space(folder.partial)
     checkpoint.verify_complete(progress)
     folder.make()
     written = [file for artifact in artifacts.values() for file in artifact.write(folder.partial, progress)]
@@ -176,7 +176,7 @@ def export(
 def _manifest(
     checkpoint: Checkpoint,
     recipe: Recipe,
-    artifacts: Mapping[str, PlannedArtifact],
+    artifacts: Mapping[str, ArtifactWriter],
     files: tuple[BundleFile, ...],
     device: str | None,
 ) -> Manifest:
@@ -184,7 +184,9 @@ def _manifest(
     unused = recipe.unused_rules(checkpoint.names())
     return Manifest(
         name=_identity(checkpoint),
-        artifacts=tuple(Artifact(format=form, file=a.file_name, plan=a.plan) for form, a in artifacts.items()),
+        artifacts=tuple(
+            Artifact(format=name, file=a.file_name, layout_digest=a.layout_digest) for name, a in artifacts.items()
+        ),
         files=files,
         source=_describe_source(checkpoint),
         spec=msgspec.to_builtins(checkpoint.spec),
@@ -219,9 +221,9 @@ def _plan_artifacts(
     recipe: Recipe,
     formats: Sequence[str],
     tokenizer: Mapping[str, Any],
-    known: Mapping[str, PlanArtifact],
-) -> dict[str, PlannedArtifact]:
-    if unknown := [form for form in formats if form not in known]:
+    known: Mapping[str, ArtifactFactory],
+) -> dict[str, ArtifactWriter]:
+    if unknown := [name for name in formats if name not in known]:
         raise InputError(unknown_name("artifact format", unknown[0], known))
     if not formats:
         raise InputError(f"no artifact format was named; known: {', '.join(known)}")
@@ -231,11 +233,11 @@ def _plan_artifacts(
 
 
 def _same_bundle(
-    out: Path, manifest: Manifest, checkpoint: Checkpoint, artifacts: Mapping[str, PlannedArtifact]
+    out: Path, manifest: Manifest, checkpoint: Checkpoint, artifacts: Mapping[str, ArtifactWriter]
 ) -> Bundle:
     """The bundle at ``out``, if this very export made it."""
-    made = {artifact.format: artifact.plan for artifact in manifest.artifacts}
-    wanted = {form: artifact.plan for form, artifact in artifacts.items()}
+    made = {artifact.format: artifact.layout_digest for artifact in manifest.artifacts}
+    wanted = {name: artifact.layout_digest for name, artifact in artifacts.items()}
     if made != wanted or manifest.source.hash != checkpoint.hash():
         raise ExportError(f"{out}: holds another bundle already; choose another name, or replace it with --force")
     return Bundle.open(out)

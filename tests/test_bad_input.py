@@ -182,18 +182,18 @@ ODD_VALUES = [
 def test_any_value_under_any_key_is_taken_or_refused_but_never_crashes(exported, tmp_path):
     """Every key of a good file, holding every odd value that the format can hold."""
     from sprat.errors import SpratError
-    from sprat.export.gguf.layout import PlannedTensor, plan_layout
+    from sprat.export.gguf.layout import TensorEntry, gguf_layout
     from sprat.runtime.engine import Engine
     from sprat.runtime.files.gguf import GGUFFile
 
     path = artifact(exported)
     with GGUFFile.open(path) as file:
-        planned = [PlannedTensor(name, info.shape, file.weight(name).format) for name, info in file.tensors.items()]
+        planned = [TensorEntry(name, info.shape, file.weight(name).format) for name, info in file.tensors.items()]
         data = path.read_bytes()[min(info.offset for info in file.tensors.values()) :]
         metadata = {key: value for key, value in file.metadata.items() if key != "general.alignment"}
     n_refused = 0
     for key, value in itertools.product(metadata, ODD_VALUES):
-        header = plan_layout(metadata | {key: value}, planned, alignment=file.alignment).header
+        header = gguf_layout(metadata | {key: value}, planned, alignment=file.alignment).header
         (tmp_path / GGUF).write_bytes(header + data)
         try:
             with Engine.load(tmp_path / GGUF, backend="reference") as engine:

@@ -16,7 +16,8 @@ import numpy as np
 
 from sprat.arrays import F32Array, U8Array
 from sprat.errors import ExportError
-from sprat.export.gguf.layout import Layout, PlannedTensor, plan_layout
+from sprat.export.gguf.artifact import default_alignment
+from sprat.export.gguf.layout import GGUFLayout, TensorEntry, gguf_layout
 from sprat.export.write.writer import write_file
 from sprat.files import cache_folder
 from sprat.progress import ReportProgress, no_progress
@@ -29,7 +30,6 @@ from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors
 
 __all__ = ["cached_shape", "clear_cache", "shape_cache", "write_shape"]
 
-_PAGE = 4096  # mixtures are laid on pages, as `sprat export` does
 _POOL_BLOCKS = 65_521  # a prime: the same blocks meet a row at another place each time they come around
 _INTO_RESIDUAL = ("attn_output", "ffn_down")
 _INTO_RESIDUAL_SCALE = 0.02
@@ -101,12 +101,12 @@ def clear_cache() -> int:
     return freed
 
 
-def _layout(spec: ModelSpec, shape: str, quant: str) -> Layout:
+def _layout(spec: ModelSpec, shape: str, quant: str) -> GGUFLayout:
     tied = spec.tied_embeddings
     single = quant.upper() in format_names()
     recipe = Recipe(quant, get_format(quant)) if single else Recipe.named(quant, tied_embeddings=tied)
-    planned = [
-        PlannedTensor(name, size, recipe.choose(name, size).format) for name, size in expected_tensors(spec).items()
+    entries = [
+        TensorEntry(name, size, recipe.choose(name, size).format) for name, size in expected_tensors(spec).items()
     ]
     keys = {
         "general.architecture": str(spec.architecture),
@@ -114,10 +114,10 @@ def _layout(spec: ModelSpec, shape: str, quant: str) -> Layout:
         "tokenizer.ggml.model": "none",
         **metadata_from_spec(spec),
     }
-    return plan_layout(keys, planned, **({"alignment": _PAGE} if spec.moe else {}))
+    return gguf_layout(keys, entries, alignment=default_alignment(spec))
 
 
-def _holds(path: Path, layout: Layout) -> bool:
+def _holds(path: Path, layout: GGUFLayout) -> bool:
     """Whether the file is there and has this very header: its weights depend on nothing else."""
     if not path.is_file() or path.stat().st_size != layout.nbytes:
         return False
@@ -125,7 +125,7 @@ def _holds(path: Path, layout: Layout) -> bool:
         return file.read(len(layout.header)) == layout.header
 
 
-def _pack(spec: ModelSpec, tensor: PlannedTensor) -> Iterator[U8Array]:
+def _pack(spec: ModelSpec, tensor: TensorEntry) -> Iterator[U8Array]:
     if len(tensor.shape) == 1:
         yield tensor.format.quantize(_vector(spec, tensor)).ravel()
         return
@@ -142,14 +142,14 @@ def _pack(spec: ModelSpec, tensor: PlannedTensor) -> Iterator[U8Array]:
         yield pool[: tensor.nbytes - start]
 
 
-def _vector(spec: ModelSpec, tensor: PlannedTensor) -> F32Array:
+def _vector(spec: ModelSpec, tensor: TensorEntry) -> F32Array:
     """Norms change nothing, biases add nothing; the divisors of rope are the model's own."""
     if tensor.name == ROPE_FREQS and isinstance(spec.rope.scaling, FrequencyFactors):
         return np.array(spec.rope.scaling.factors, np.float32)
     return np.full(tensor.shape, 1.0 if "norm" in tensor.name else 0.0, np.float32)
 
 
-def _normal(tensor: PlannedTensor, scale: float, seed: int) -> U8Array:
+def _normal(tensor: TensorEntry, scale: float, seed: int) -> U8Array:
     numbers = np.random.default_rng(seed).normal(size=tensor.shape) * scale
     return tensor.format.quantize(numbers.astype(np.float32)).ravel()
 

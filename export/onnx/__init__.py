@@ -1,7 +1,7 @@
 """The ONNX writer: graphs for onnxruntime, built from a config and the tensors behind its weights (docs/onnx.md).
 
-``model.py`` puts a model together from blocks, one file each; ``weights.py`` decides how a weight is stored and
-multiplied with; ``data.py`` is the file that the weights stream into; ``artifact.py`` is what :func:`plan_onnx` calls.
+``model.py`` builds a model from blocks, one file each; ``weights.py`` decides how a weight is stored and multiplied;
+``data.py`` is the file that the weights are streamed to; ``artifact.py`` is what :func:`onnx_artifact` returns.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from sprat.quant.recipe import Recipe
 if TYPE_CHECKING:
     from sprat.export.onnx.artifact import OnnxArtifact
 
-__all__ = ["OnnxOptions", "plan_onnx"]
+__all__ = ["OnnxOptions", "onnx_artifact"]
 
 
-def plan_onnx(
+def onnx_artifact(
     checkpoint: Checkpoint,
     recipe: Recipe,
     *,

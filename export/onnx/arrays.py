@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from sprat.export.onnx.data import DataFile, Region, StoredWeight
+from sprat.alignment import ceil_div
+from sprat.export.onnx.data import DataFile, OnnxWeight, Region
 from sprat.export.onnx.graph import GraphBuilder, Value
 
 __all__ = ["DATA_NAME", "Arrays", "GroupArrays"]
@@ -46,27 +47,27 @@ class Arrays:
         self._regions: dict[str, tuple[Region, ...]] = {}
         self._made: dict[str, Value] = {}
 
-    def floats(self, weight: StoredWeight, part: int | None = None) -> Value:
+    def floats(self, weight: OnnxWeight, part: int | None = None) -> Value:
         """A weight of floats, as it is stored."""
         (value,) = self._values(weight, [("", _FLOATS[weight.format.name], weight.source.shape)], part)
         return value
 
-    def float32(self, weight: StoredWeight, part: int | None = None) -> Value:
+    def float32(self, weight: OnnxWeight, part: int | None = None) -> Value:
         """A weight of floats, widened if it is not stored so."""
         value = self.floats(weight, part)
         return value if weight.format.name == "F32" else self._graph.widened(value)
 
-    def rows(self, weight: StoredWeight) -> GroupArrays:
+    def rows(self, weight: OnnxWeight) -> GroupArrays:
         """As ``QMoE`` and ``GatherBlockQuantized`` have it: codes ``(..., bytes)``."""
         *outer, n_in = weight.source.shape
         return self._bytes(weight, ".rows", (*outer, n_in * weight.bits // 8), None)
 
-    def blocks(self, weight: StoredWeight, part: int | None = None) -> GroupArrays:
+    def blocks(self, weight: OnnxWeight, part: int | None = None) -> GroupArrays:
         """As ``MatMulNBits`` has it: codes ``(..., blocks, bytes)``."""
         (*outer, n_in), size = weight.source.shape, weight.format.block_size
         return self._bytes(weight, ".blocks", (*outer, n_in // size, size * weight.bits // 8), part)
 
-    def standard(self, weight: StoredWeight, part: int | None = None) -> GroupArrays:
+    def standard(self, weight: OnnxWeight, part: int | None = None) -> GroupArrays:
         """As ``DequantizeLinear`` has it: codes and zero points of ONNX's own types."""
         (*outer, n_in), bits = weight.source.shape, weight.bits
         code = (_SIGNED if len(weight.regions) == 2 else _UNSIGNED)[bits]  # with zero points codes are unsigned
@@ -74,14 +75,14 @@ class Arrays:
         arrays = [(".codes", code, (*outer, n_in)), (".scales", _FLOAT16, blocks), (".zeros", code, blocks)]
         return GroupArrays(*self._values(weight, arrays, part))
 
-    def _bytes(self, weight: StoredWeight, name: str, codes: tuple[int, ...], part: int | None) -> GroupArrays:
+    def _bytes(self, weight: OnnxWeight, name: str, codes: tuple[int, ...], part: int | None) -> GroupArrays:
         (*outer, n_in), size = weight.source.shape, weight.format.block_size
         n_blocks = n_in // size
-        zeros = (*outer, -(-n_blocks * weight.bits // 8))
+        zeros = (*outer, ceil_div(n_blocks * weight.bits, 8))
         arrays = [(name, _UINT8, codes), (".scales", _FLOAT16, (*outer, n_blocks)), (".zeros", _UINT8, zeros)]
         return GroupArrays(*self._values(weight, arrays, part))
 
-    def _values(self, weight: StoredWeight, arrays: Sequence[_Array], part: int | None) -> list[Value]:
+    def _values(self, weight: OnnxWeight, arrays: Sequence[_Array], part: int | None) -> list[Value]:
         """As many of ``arrays`` as the weight has."""
         if weight.name not in self._regions:
             self._regions[weight.name] = self.data.place(weight)

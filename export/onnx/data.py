@@ -14,16 +14,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sprat.alignment import ceil_div, round_up
 from sprat.arrays import U8Array
 from sprat.export.source.repack import repack
 from sprat.export.source.tensor import SourceTensor
-from sprat.export.write.layout import PlacedTensor
+from sprat.export.write.layout import PAGE_BYTES, PlacedTensor
 from sprat.quant.formats import BlockFormat
 from sprat.quant.formats.groups import GroupFormat
 
-__all__ = ["DataFile", "Region", "StoredWeight"]
-
-_PAGE = 4096
+__all__ = ["DataFile", "OnnxWeight", "Region"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StoredWeight:
+class OnnxWeight:
     """A weight and what it is stored as.
 
     Attributes:
@@ -72,7 +71,7 @@ class StoredWeight:
         """Floats; or codes, scales and perhaps zero points. Each begins on a page."""
         found: list[Region] = []
         for nbytes in self._sizes():
-            found.append(Region(found[-1].begin + _whole_pages(found[-1].nbytes) if found else 0, nbytes))
+            found.append(Region(found[-1].begin + round_up(found[-1].nbytes, PAGE_BYTES) if found else 0, nbytes))
         return tuple(found)
 
     @property
@@ -98,8 +97,7 @@ class StoredWeight:
         return sizes if self.format.symmetric else [*sizes, self._zeros_bytes(n_rows, n_blocks, self.format.bits)]
 
     def _zeros_bytes(self, n_rows: int, n_blocks: int, bits: int) -> int:
-        gapless = -(-n_rows * n_blocks * bits // 8)
-        return gapless if self.signed else n_rows * -(-n_blocks * bits // 8)
+        return ceil_div(n_rows * n_blocks * bits, 8) if self.signed else n_rows * ceil_div(n_blocks * bits, 8)
 
     def _fields(self, packed: Iterable[U8Array], format: GroupFormat) -> Iterator[U8Array]:
         n_rows, n_blocks = self.source.rows.n_rows, self.source.rows.n_columns // format.block_size
@@ -134,7 +132,7 @@ class StoredWeight:
 class DataFile:
     """``model.onnx.data`` while the graph that refers to it is built; afterwards what the writer follows."""
 
-    tensors: list[PlacedTensor[StoredWeight]] = field(default_factory=list)
+    tensors: list[PlacedTensor[OnnxWeight]] = field(default_factory=list)
     header: bytes = b""
 
     @property
@@ -142,13 +140,13 @@ class DataFile:
         """Bytes of the file."""
         return self.tensors[-1].end if self.tensors else 0
 
-    def place(self, weight: StoredWeight) -> tuple[Region, ...]:
+    def place(self, weight: OnnxWeight) -> tuple[Region, ...]:
         """Put ``weight`` behind what is there; its arrays' places in the file."""
         begin = self.nbytes
-        self.tensors.append(PlacedTensor(weight, begin, begin + _whole_pages(weight.nbytes)))
+        self.tensors.append(PlacedTensor(weight, begin, begin + round_up(weight.nbytes, PAGE_BYTES)))
         return tuple(region.moved(begin) for region in weight.regions)
 
-    def fingerprint(self) -> str:
+    def digest(self) -> str:
         """SHA-256 of names, formats and places."""
         lines = [f"{placed.tensor.name} {placed.tensor.format} {placed.begin} {placed.end}" for placed in self.tensors]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
@@ -157,7 +155,3 @@ class DataFile:
 def _after_a_gap(before: Region, region: Region, array: U8Array) -> Iterator[U8Array]:
     yield np.zeros(region.begin - before.begin - before.nbytes, np.uint8)
     yield np.ascontiguousarray(array).reshape(-1)
-
-
-def _whole_pages(nbytes: int) -> int:
-    return -(-nbytes // _PAGE) * _PAGE

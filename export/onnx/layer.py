@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sprat.export.onnx.data import StoredWeight
+from sprat.export.onnx.data import OnnxWeight
 from sprat.export.onnx.graph import GraphBuilder, Value
 from sprat.export.onnx.norms import rms_norm
 from sprat.export.onnx.weights import GraphWeights
@@ -44,11 +44,11 @@ class Layer:
         gain = self.vector(f"{name}.weight")
         return rms_norm(self.graph, x, gain, self.spec.rms_norm_eps, portable=self.portable)
 
-    def experts(self, matrix: str) -> StoredWeight:
+    def experts(self, matrix: str) -> OnnxWeight:
         """``gate``, ``up`` or ``down`` of all experts."""
         return self.weights.experts(self.number, matrix)
 
-    def fused_experts(self) -> tuple[StoredWeight, StoredWeight] | None:
+    def fused_experts(self) -> tuple[OnnxWeight, OnnxWeight] | None:
         """Gate and up in one, and down, where ``QMoE`` can be used."""
         return self.weights.fused_experts(self.number)
 

@@ -9,12 +9,12 @@ import numpy as np
 import onnx_ir as ir
 
 from sprat.export.onnx.data import DataFile
-from sprat.export.onnx.dense_attention import Batch, KVValues, dense_attention, shares_cache
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
+from sprat.export.onnx.grouped_attention import Batch, KVValues, grouped_attention, shares_cache
 from sprat.export.onnx.latent_attention import latent_attention
 from sprat.export.onnx.layer import Layer
-from sprat.export.onnx.mixture import mixture
 from sprat.export.onnx.mlp import mlp
+from sprat.export.onnx.moe import moe_mlp
 from sprat.export.onnx.norms import add_and_norm, rms_norm
 from sprat.export.onnx.options import OnnxOptions
 from sprat.export.onnx.positions import causal_mask, positions, rotary_angles
@@ -60,7 +60,7 @@ def build_model(
         _latent_model(graph, weights, spec)
     else:
         cache = "shared" if shares_cache(spec, portable=options.portable) else "concat"
-        _dense_model(graph, weights, spec)
+        _grouped_model(graph, weights, spec)
     opsets = {"": _PORTABLE_OPSET} if options.portable else {"": _OPSET, CONTRIB: _CONTRIB_OPSET}
     model = ir.Model(graph.finish(opsets), ir_version=_IR_VERSION, producer_name="sprat")
     return BuiltModel(model, weights.arrays.data, cache)
@@ -92,7 +92,7 @@ def _latent_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec) -
         graph.output(f"new_latent.{layer}", new, _FLOAT, ("n", latent_dim))
 
 
-def _dense_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec) -> None:
+def _grouped_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec) -> None:
     """A ``llama`` or ``qwen2`` model with the inputs and outputs of onnxruntime-genai."""
     input_ids = graph.input("input_ids", _INT64, ("batch", "n"))
     batch = _batch(graph, weights, spec, input_ids)
@@ -105,7 +105,7 @@ def _dense_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec) ->
     presents: list[KVValues] = []
 
     def attend(layer: Layer, x: Value) -> Value:
-        out, present = dense_attention(layer, x, pasts[layer.number], batch)
+        out, present = grouped_attention(layer, x, pasts[layer.number], batch)
         presents.append(present)
         return out
 
@@ -154,7 +154,7 @@ def _layers(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, x: Valu
             delta = attend(layer, norm(f"blk.{layer.number}.attn_norm"))
             normed = norm(f"blk.{layer.number}.ffn_norm")
             routed = spec.moe if spec.is_mixture(layer.number) else None
-            delta = mixture(layer, routed, normed) if routed else mlp(layer, normed)
+            delta = moe_mlp(layer, routed, normed) if routed else mlp(layer, normed)
     return norm("output_norm")
 
 

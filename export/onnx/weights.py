@@ -16,10 +16,10 @@ import numpy as np
 import onnx_ir as ir
 
 from sprat.export.onnx.arrays import Arrays, GroupArrays
-from sprat.export.onnx.data import StoredWeight
+from sprat.export.onnx.data import OnnxWeight
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
 from sprat.export.onnx.options import OnnxOptions
-from sprat.export.source.rows import Alternating, AsFloat32, TransposedHeads, alike
+from sprat.export.source.rows import AlternatingRows, AsFloat32, TransposedHeads, in_one_format
 from sprat.export.source.tensor import SourceTensor
 from sprat.quant.formats import BlockFormat, get_format
 from sprat.quant.formats.groups import GROUP_SIZES, GroupFormat, group_format
@@ -46,13 +46,13 @@ class GraphWeights:
 
     def vector(self, name: str) -> Value:
         """A gain, a bias or a router: float32."""
-        return self.arrays.float32(StoredWeight(self._tensors[name], get_format("F32")))
+        return self.arrays.float32(OnnxWeight(self._tensors[name], get_format("F32")))
 
     def linear(self, x: Value, name: str, bias: str | None = None) -> Value:
         """``x @ weight.T + bias``: ``["n", in]`` to ``["n", out]``."""
         return self.product(x, self._stored(f"{name}.weight"), bias=None if bias is None else self.vector(bias))
 
-    def product(self, x: Value, weight: StoredWeight, *, part: int | None = None, bias: Value | None = None) -> Value:
+    def product(self, x: Value, weight: OnnxWeight, *, part: int | None = None, bias: Value | None = None) -> Value:
         """``x @ weight.T + bias`` with a stored matrix, or with one part of a stack of them."""
         format, (n_out, n_in) = weight.format, weight.source.shape[-2:]
         name = tensor_role(weight.name) + ("" if part is None else f".{part}")
@@ -83,21 +83,21 @@ class GraphWeights:
         stack = replace(weight, source=replace(weight.source, shape=(n_parts, n_rows // n_parts, n_in)))
         return self._graph.op("Concat", *(self.product(x, stack, part=i) for i in range(n_parts)), axis=1)
 
-    def experts(self, layer: int, matrix: str) -> StoredWeight:
+    def experts(self, layer: int, matrix: str) -> OnnxWeight:
         """One matrix of all experts, ``(n_experts, out, in)``."""
         return self._stored(f"blk.{layer}.ffn_{matrix}_exps.weight")
 
-    def fused_experts(self, layer: int) -> tuple[StoredWeight, StoredWeight] | None:
+    def fused_experts(self, layer: int) -> tuple[OnnxWeight, OnnxWeight] | None:
         """Gate and up row by row in turns, and down, in blocks of one size; ``None`` where ``QMoE`` cannot be used."""
         gate, up, down = (self._tensors[f"blk.{layer}.ffn_{matrix}_exps.weight"] for matrix in ("gate", "up", "down"))
         n_experts, width, hidden = gate.shape
-        rows = Alternating(alike([gate.rows, up.rows]))
+        rows = AlternatingRows(in_one_format([gate.rows, up.rows]))
         fused = SourceTensor(f"blk.{layer}.ffn_gate_up_exps.weight", (n_experts, 2 * width, hidden), rows)
         finest = max(self._wanted(gate), self._wanted(up), key=lambda found: found.bits_per_weight)
         formats = [self._format(wanted, math.gcd(width, hidden)) for wanted in (finest, self._wanted(down))]
         if self.options.portable or not all(isinstance(format, GroupFormat) for format in formats):
             return None
-        return StoredWeight(fused, formats[0]), StoredWeight(down, formats[1])
+        return OnnxWeight(fused, formats[0]), OnnxWeight(down, formats[1])
 
     def per_head(self, x: Value, name: str) -> Value:
         """Each head's part of ``x`` ``["n", heads, in]`` times a matrix of its own: ``["n", heads, out]``."""
@@ -128,9 +128,9 @@ class GraphWeights:
             )
         return self._graph.op("Cast", rows, to=_FLOAT)
 
-    def _stored(self, name: str) -> StoredWeight:
+    def _stored(self, name: str) -> OnnxWeight:
         source = self._tensors[name]
-        return StoredWeight(source, self._format(self._wanted(source), source.shape[-1]), signed=self.options.portable)
+        return OnnxWeight(source, self._format(self._wanted(source), source.shape[-1]), signed=self.options.portable)
 
     def _wanted(self, source: SourceTensor) -> BlockFormat:
         return self._recipe.choose(source.name, source.shape).wanted
@@ -138,7 +138,7 @@ class GraphWeights:
     def _format(self, wanted: BlockFormat, row: int) -> BlockFormat:
         return onnx_format(wanted, row, self.options.block_size)
 
-    def _dequantized(self, weight: StoredWeight, part: int | None) -> Value:
+    def _dequantized(self, weight: OnnxWeight, part: int | None) -> Value:
         """The whole matrix as float32."""
         arrays = self.arrays.standard(weight, part)
         inputs = (arrays.codes, self._graph.widened(arrays.scales), arrays.zeros)
@@ -150,7 +150,7 @@ class GraphWeights:
         rows = TransposedHeads(AsFloat32(source.rows), n_heads, n_out)
         wanted = self._wanted(source)
         format = wanted if wanted.name in _FLOAT_FORMATS else get_format("F16")
-        matrix = StoredWeight(SourceTensor(source.name, (n_heads, n_in, n_out), rows), format)
+        matrix = OnnxWeight(SourceTensor(source.name, (n_heads, n_in, n_out), rows), format)
         heads_first = self._graph.op("Transpose", x, perm=[1, 0, 2])
         name = tensor_role(source.name)
         return self._graph.op(

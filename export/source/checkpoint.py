@@ -27,11 +27,11 @@ import numpy as np
 
 from sprat.errors import CheckpointError
 from sprat.export.source.config_file import CONFIG, checkpoint_spec, read_config
+from sprat.export.source.file import FileTensor, SourceFile
 from sprat.export.source.fp8 import F8_E4M3, ScaledBlocks, scale_shape
-from sprat.export.source.rows import Rows
+from sprat.export.source.rows import RowSource
 from sprat.export.source.scan import FileScan, scan_files
 from sprat.export.source.shards import find_shards, read_shards
-from sprat.export.source.stored import SourceFile, StoredTensor
 from sprat.export.source.tensor import ComputedRow, SourceTensor
 from sprat.export.source.tensor_map import Origin, gguf_map, left_out, tensor_map
 from sprat.progress import ReportProgress, no_progress
@@ -74,7 +74,7 @@ class Checkpoint:
     config: Mapping[str, Any]
     metadata: Mapping[str, Any]
     files: tuple[SourceFile, ...]
-    _stored: Mapping[str, StoredTensor]  # under the source's names, without those left out by rule
+    _stored: Mapping[str, FileTensor]  # under the source's names, without those left out by rule
     _origins: Mapping[str, Origin]
     _scans: dict[SourceFile, FileScan] = field(init=False, default_factory=dict)  # of all files, or none yet
 
@@ -115,7 +115,7 @@ class Checkpoint:
         with GGUFFile.open(path) as gguf:
             spec = spec_from_metadata(gguf.metadata, gguf)
             stored = {
-                name: StoredTensor(name, info.shape, any_format(info.format_type), file, info.offset)
+                name: FileTensor(name, info.shape, any_format(info.format_type), file, info.offset)
                 for name, info in gguf.tensors.items()
                 if not is_beyond(name, spec.n_layers)
             }
@@ -217,13 +217,13 @@ class Checkpoint:
     def _scan(self, progress: ReportProgress = no_progress) -> Mapping[SourceFile, FileScan]:
         """The pass over the files, made once."""
         if not self._scans:
-            tensors: dict[SourceFile, list[StoredTensor]] = {file: [] for file in self.files}
+            tensors: dict[SourceFile, list[FileTensor]] = {file: [] for file in self.files}
             for tensor in self._stored.values():
                 tensors[tensor.file].append(tensor)
             self._scans.update(scan_files(tensors, progress))
         return self._scans
 
-    def _rows(self, source: str) -> Rows:
+    def _rows(self, source: str) -> RowSource:
         stored = self._stored[source]
         scales = self._stored.get(source + _SCALE_SUFFIX)
         if stored.format is not F8_E4M3 or scales is None:

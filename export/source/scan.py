@@ -16,8 +16,8 @@ from functools import partial
 import numpy as np
 
 from sprat.arrays import U8Array
+from sprat.export.source.file import FileTensor, SourceFile
 from sprat.export.source.fp8 import F8_E4M3
-from sprat.export.source.stored import SourceFile, StoredTensor
 from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.quant.convert import first_nonfinite
 from sprat.quant.formats import BlockFormat
@@ -53,7 +53,7 @@ def all_finite(packed: U8Array, form: BlockFormat) -> bool:
 
 
 def scan_files(
-    files: Mapping[SourceFile, Iterable[StoredTensor]], progress: ReportProgress = no_progress
+    files: Mapping[SourceFile, Iterable[FileTensor]], progress: ReportProgress = no_progress
 ) -> dict[SourceFile, FileScan]:
     """Read every file from end to end, and look at the weights of those of its tensors that are named.
 
@@ -77,7 +77,7 @@ def scan_files(
         return dict(zip(files, pool.map(partial(_scan_file, count), files, files.values()), strict=True))
 
 
-def _scan_file(count: Callable[[int], None], file: SourceFile, tensors: Iterable[StoredTensor]) -> FileScan:
+def _scan_file(count: Callable[[int], None], file: SourceFile, tensors: Iterable[FileTensor]) -> FileScan:
     damaged: list[str] = []
     at = 0
     with _BackgroundHash(count) as digest:
@@ -90,7 +90,7 @@ def _scan_file(count: Callable[[int], None], file: SourceFile, tensors: Iterable
         return FileScan(digest.hexdigest(), tuple(damaged))
 
 
-def _scan_tensor(digest: _BackgroundHash, tensor: StoredTensor) -> bool:
+def _scan_tensor(digest: _BackgroundHash, tensor: FileTensor) -> bool:
     """Whether all is finite; after the first chunk that is not, the rest is only hashed."""
     finite = True
     step = CHUNK_BYTES // tensor.format.block_bytes * tensor.format.block_bytes

@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 
 from sprat.errors import CheckpointError
+from sprat.export.source.file import FileTensor, SourceFile
 from sprat.export.source.fp8 import F8_E4M3
-from sprat.export.source.stored import SourceFile, StoredTensor
 from sprat.quant.formats import BlockFormat, get_format
 from sprat.runtime.files.gguf_checks import listing
 
@@ -52,14 +52,14 @@ def find_shards(folder: Path) -> dict[SourceFile, frozenset[str]]:
     return {SourceFile.find(path): frozenset() for path in found}
 
 
-def read_shards(shards: Mapping[SourceFile, frozenset[str]]) -> dict[str, StoredTensor]:
+def read_shards(shards: Mapping[SourceFile, frozenset[str]]) -> dict[str, FileTensor]:
     """Every tensor of ``shards``; only the headers are read.
 
     Raises:
         CheckpointError: a damaged header, a truncated file, an unsupported type, or shards that contradict the index
             or each other.
     """
-    tensors: dict[str, StoredTensor] = {}
+    tensors: dict[str, FileTensor] = {}
     problems: list[str] = []
     for file, promised in shards.items():
         here = {tensor.name: tensor for tensor in _read_header(file)}
@@ -110,7 +110,7 @@ def _nothing_found(folder: Path) -> str:
     return f"{folder}: no *.safetensors in it; expected a Hugging Face model directory or a GGUF file"
 
 
-def _read_header(file: SourceFile) -> Iterator[StoredTensor]:
+def _read_header(file: SourceFile) -> Iterator[FileTensor]:
     entries = _entries(file.path)
     unknown = sorted({f"{dtype} ({name!r})" for name, dtype, _ in entries if dtype not in _FORMATS})
     if unknown:
@@ -119,7 +119,7 @@ def _read_header(file: SourceFile) -> Iterator[StoredTensor]:
     sizes = [math.prod(shape) * _FORMATS[dtype].block_bytes for _, dtype, shape in entries]
     offset = file.nbytes - sum(sizes)
     for (name, dtype, shape), nbytes in zip(entries, sizes, strict=True):
-        yield StoredTensor(name, tuple(shape), _FORMATS[dtype], file, offset)
+        yield FileTensor(name, tuple(shape), _FORMATS[dtype], file, offset)
         offset += nbytes
     file.check_unchanged()
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sprat.arrays import F32Array, U8Array
-from sprat.export.source.rows import Rows, Stacked, read_rows
-from sprat.export.source.stored import StoredTensor
+from sprat.export.source.file import FileTensor
+from sprat.export.source.rows import RowSource, Stacked, read_rows
 from sprat.quant.formats import BlockFormat, get_format
 from sprat.runtime.weights import Weight
 
@@ -30,7 +30,7 @@ class SourceTensor:
 
     name: str
     shape: tuple[int, ...]
-    rows: Rows
+    rows: RowSource
 
     @property
     def format(self) -> BlockFormat:
@@ -58,8 +58,8 @@ class SourceTensor:
         return Weight(self.name, self.format, self.shape, _whole(self.rows).reshape(*self.shape[:-1], -1))
 
 
-def _whole(rows: Rows) -> U8Array:
-    return rows.whole() if isinstance(rows, StoredTensor) else read_rows(rows, 0, rows.n_rows)
+def _whole(rows: RowSource) -> U8Array:
+    return rows.whole() if isinstance(rows, FileTensor) else read_rows(rows, 0, rows.n_rows)
 
 
 class _StackedWeight(Weight):

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sprat.export.source.rows import HeadRows, InterleavedHeads, Rows, Stacked, TransposedHeads, alike
+from sprat.export.source.rows import HeadRows, InterleavedHeads, RowSource, Stacked, TransposedHeads, in_one_format
 from sprat.runtime.arch.spec import Architecture, MLASpec, ModelSpec
 from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors
 
@@ -60,7 +60,7 @@ _WITHOUT_SUFFIX = {"exp_probs_b.bias": "mlp.gate.e_score_correction_bias"}
 _BUFFER = re.compile(r".*\.rotary_emb\.inv_freq")
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")
 
-Build = Callable[[Sequence[Rows]], Rows]
+Build = Callable[[Sequence[RowSource]], RowSource]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def _origin(name: str, shape: tuple[int, ...], spec: ModelSpec) -> Origin:
     source = _source_name(name)
     if "{expert}" in source:
         sources = tuple(source.format(expert=expert) for expert in range(shape[0]))
-        return Origin(shape, sources, shape[1:], lambda parts: Stacked(alike(parts)))
+        return Origin(shape, sources, shape[1:], lambda parts: Stacked(in_one_format(parts)))
     kind = name.split(".")[-2]
     if spec.mla and kind in {"attn_k_b", "attn_v_b"}:
         return _latent_origin(kind, shape, source, spec.n_heads, spec.mla)
@@ -129,10 +129,10 @@ def _renamed(source: str, shape: tuple[int, ...]) -> Origin:
 def _latent_origin(kind: str, shape: tuple[int, ...], source: str, n_heads: int, mla: MLASpec) -> Origin:
     source_shape = (n_heads * (mla.qk_nope_head_dim + mla.v_head_dim), mla.kv_lora_rank)
 
-    def keys(parts: Sequence[Rows]) -> Rows:
-        return TransposedHeads(alike(parts, splittable=True)[0], n_heads, mla.qk_nope_head_dim)
+    def keys(parts: Sequence[RowSource]) -> RowSource:
+        return TransposedHeads(in_one_format(parts, elementwise=True)[0], n_heads, mla.qk_nope_head_dim)
 
-    def values(parts: Sequence[Rows]) -> Rows:
+    def values(parts: Sequence[RowSource]) -> RowSource:
         return HeadRows(parts[0], n_heads, mla.qk_nope_head_dim, mla.v_head_dim)
 
     return Origin(shape, (source,), source_shape, keys if kind == "attn_k_b" else values)

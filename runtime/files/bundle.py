@@ -60,7 +60,7 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     format: str  # "gguf"
     file: str  # the name of its main file
-    plan: _Sha256  # of all that decides its bytes but the weights: same plan, same source, same file
+    layout_digest: _Sha256 = msgspec.field(name="plan")  # with the same layout digest and source, the same bytes
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -17,7 +17,7 @@ from sprat.runtime.files.onnx_checks import check_onnx, external_fields, tensor_
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto, ValueInfoProto
 
-__all__ = ["CacheForm", "CachePort", "ONNXFile", "StoredTensor"]
+__all__ = ["CacheForm", "CachePort", "Initializer", "ONNXFile"]
 
 
 class CacheForm(enum.StrEnum):
@@ -39,7 +39,7 @@ class CachePort:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredTensor:
+class Initializer:
     """A weight, or a part of one, as the model stores it."""
 
     type_name: str  # "UINT8"
@@ -58,7 +58,7 @@ class ONNXFile:
         spec: the architecture.
         cache: the form of its caches.
         metadata: what the writer recorded, ``sprat.*``.
-        tensors: name -> :class:`StoredTensor`, in the model's order.
+        tensors: name -> :class:`Initializer`, in the model's order.
         inputs: names of the graph's inputs.
     """
 
@@ -68,7 +68,7 @@ class ONNXFile:
     spec: ModelSpec
     cache: CacheForm
     metadata: Mapping[str, str]
-    tensors: Mapping[str, StoredTensor]
+    tensors: Mapping[str, Initializer]
     inputs: frozenset[str]
 
     @classmethod
@@ -149,9 +149,9 @@ def _check_written_by_sprat(metadata: Mapping[str, str], path: Path) -> None:
         )
 
 
-def _stored(tensor: TensorProto) -> StoredTensor:
+def _stored(tensor: TensorProto) -> Initializer:
     fields = external_fields(tensor)
-    return StoredTensor(
+    return Initializer(
         type_name=type_name(tensor),
         shape=tuple(tensor.dims),
         nbytes=tensor_nbytes(tensor),

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import onnxruntime
 
-from sprat.export.onnx import OnnxOptions, plan_onnx
+from sprat.export.onnx import OnnxOptions, onnx_artifact
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.write.naming import ModelName
 from sprat.quant.recipe import Recipe
@@ -19,7 +19,7 @@ def plan(checkpoint: Checkpoint, quant: str = "f32", **options):
     shapes = {tensor.name: tensor.shape for tensor in checkpoint.tensors.values()}
     recipe = Recipe.named(quant, tied_embeddings=checkpoint.spec.tied_embeddings)
     name = ModelName.parse("tiny", shapes)
-    return plan_onnx(checkpoint, recipe, name=name, tokenizer=TOKENIZER, options=OnnxOptions(**options))
+    return onnx_artifact(checkpoint, recipe, name=name, tokenizer=TOKENIZER, options=OnnxOptions(**options))
 
 
 def write(folder, checkpoint: Checkpoint, quant: str = "f32", **options):

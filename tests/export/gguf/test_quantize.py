@@ -4,7 +4,7 @@ import pytest
 from tiny_checkpoint import CONFIGS, write_checkpoint
 
 from sprat.errors import ExportError, FormatError, ModelFileError
-from sprat.export.gguf.layout import PlannedTensor, plan_layout
+from sprat.export.gguf.layout import TensorEntry, gguf_layout
 from sprat.export.gguf.quantize import quantize
 from sprat.export.pipeline import export
 from sprat.export.write.writer import write_file
@@ -57,9 +57,9 @@ def test_every_key_keeps_value_and_type_whatever_it_means(tmp_path):
         "u64s": np.array([1 << 63], np.uint64),
         "flags": [True, False],
     }
-    planned = PlannedTensor("some.weight", (4, 64), get_format("F32"))
+    planned = TensorEntry("some.weight", (4, 64), get_format("F32"))
     rows = np.random.default_rng(0).standard_normal((4, 64)).astype(np.float32)
-    write_file(tmp_path / "in.gguf", plan_layout(keys, [planned]), lambda _: [rows.view(np.uint8)])
+    write_file(tmp_path / "in.gguf", gguf_layout(keys, [planned]), lambda _: [rows.view(np.uint8)])
     quantize(tmp_path / "in.gguf", tmp_path / "out.gguf", quant="q8_0")
     before, after = (gguf.GGUFReader(tmp_path / name).fields for name in ("in.gguf", "out.gguf"))
     for key in keys:

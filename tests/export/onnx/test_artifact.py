@@ -176,13 +176,13 @@ def test_an_interrupted_export_continues_and_makes_the_same_bytes(source, tmp_pa
 def test_other_options_are_another_plan(source):
     checkpoint = Checkpoint.open(source)
     plans = {
-        plan(checkpoint, "int4").plan,
-        plan(checkpoint, "int8").plan,
-        plan(checkpoint, "int4", portable=True).plan,
-        plan(checkpoint, "int4", accuracy_level=0).plan,
+        plan(checkpoint, "int4").layout_digest,
+        plan(checkpoint, "int8").layout_digest,
+        plan(checkpoint, "int4", portable=True).layout_digest,
+        plan(checkpoint, "int4", accuracy_level=0).layout_digest,
     }
     assert len(plans) == 4
-    assert plan(checkpoint, "int4").plan in plans
+    assert plan(checkpoint, "int4").layout_digest in plans
 
 
 def test_a_bundle_of_a_gguf_has_a_tokenizer_and_the_same_graph(sources, tmp_path):

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sprat.export.source.rows import AsFloat32, HeadRows, InterleavedHeads, Stacked, TransposedHeads, alike, read_rows
+from sprat.export.source.rows import (
+    AsFloat32,
+    HeadRows,
+    InterleavedHeads,
+    Stacked,
+    TransposedHeads,
+    in_one_format,
+    read_rows,
+)
 from sprat.quant.formats import get_format
 
 RNG = np.random.default_rng(0)
@@ -104,15 +112,15 @@ def test_any_part_is_the_part_of_the_whole(name, data):
 
 def test_parts_of_one_format_stay_as_they_are():
     parts = [Matrix(np.ones((2, 32)), "BF16"), Matrix(np.ones((2, 32)), "BF16")]
-    assert alike(parts) == parts
+    assert in_one_format(parts) == parts
 
 
 def test_parts_of_several_formats_become_float32():
     parts = [Matrix(np.ones((2, 32)), "BF16"), Matrix(np.ones((2, 32)), "F16")]
-    assert {part.format.name for part in alike(parts)} == {"F32"}
+    assert {part.format.name for part in in_one_format(parts)} == {"F32"}
 
 
 def test_blocks_become_float32_before_weights_change_places():
-    (part,) = alike([Matrix(np.ones((2, 32)), "Q8_0")], splittable=True)
+    (part,) = in_one_format([Matrix(np.ones((2, 32)), "Q8_0")], elementwise=True)
     assert part.format.name == "F32"
     assert (part.n_rows, part.n_columns) == (2, 32)

@@ -9,7 +9,7 @@ from sprat.runtime.files.bundle import Artifact, Bundle, Manifest, Source
 def manifest(*files, name="student"):
     return Manifest(
         name=name,
-        artifacts=(Artifact(format="gguf", file="model.gguf", plan="0" * 64),),
+        artifacts=(Artifact(format="gguf", file="model.gguf", layout_digest="0" * 64),),
         files=files,
         source=Source(name="s", format="safetensors", hash="h", quantized=False),
         spec={},

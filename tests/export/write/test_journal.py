@@ -5,7 +5,7 @@ import pytest
 from sprat.errors import ExportError
 from sprat.export.write.journal import FinishedTensor, Journal, JournalHead
 
-HEAD = JournalHead(plan="p" * 64, source="s" * 64)
+HEAD = JournalHead(layout="p" * 64, source="s" * 64)
 FIRST, SECOND = FinishedTensor("a.weight", "1" * 64), FinishedTensor("b.weight", "2" * 64)
 
 
@@ -47,7 +47,7 @@ def test_a_foreign_line_ends_what_is_believed(path, line):
 
 
 @pytest.mark.parametrize(
-    "head", [b"", b"no json", b'{"plan":"p","source":"s","journal":99}', b'{"plan":1,"source":"s"}']
+    "head", [b"", b"no json", b'{"layout":"p","source":"s","journal":99}', b'{"layout":1,"source":"s"}']
 )
 def test_without_a_head_of_this_version_it_is_empty(path, head):
     path.write_bytes(head + b"\n" + path.read_bytes().split(b"\n", 1)[1])
@@ -78,5 +78,5 @@ def test_a_link_is_not_followed(path, tmp_path):
 
 def test_a_folder_that_is_a_file_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(ExportError, match=r"Not a directory.*choose a folder that can"):
+    with pytest.raises(ExportError, match=r"Not a directory.*choose a writable folder"):
         Journal.open(tmp_path / "file" / "x.journal")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sprat.errors import ExportError
-from sprat.export.gguf.layout import PlannedTensor, plan_layout
+from sprat.export.gguf.layout import TensorEntry, gguf_layout
 from sprat.export.write import writer
 from sprat.export.write.writer import write_file
 from sprat.files import file_sha256
@@ -39,12 +39,12 @@ METADATA = {
     "a.nothing": [],
 }
 TENSORS = [
-    PlannedTensor("token_embd.weight", (6, 64), get_format("Q4_0")),
-    PlannedTensor("output_norm.weight", (7,), get_format("F32")),
-    PlannedTensor("blk.0.ffn_up_exps.weight", (3, 5, 32), get_format("Q8_0")),
-    PlannedTensor("output.weight", (6, 64), get_format("F16")),
+    TensorEntry("token_embd.weight", (6, 64), get_format("Q4_0")),
+    TensorEntry("output_norm.weight", (7,), get_format("F32")),
+    TensorEntry("blk.0.ffn_up_exps.weight", (3, 5, 32), get_format("Q8_0")),
+    TensorEntry("output.weight", (6, 64), get_format("F16")),
 ]
-LAYOUT = plan_layout(METADATA, TENSORS)
+LAYOUT = gguf_layout(METADATA, TENSORS)
 
 
 def blocks(planned):
@@ -94,7 +94,7 @@ def test_our_reader_reads_what_was_written(out):
 
 @pytest.mark.parametrize("alignment", [8, 32, 256, 4096])
 def test_every_tensor_lies_on_a_multiple_of_the_alignment(out, alignment):
-    layout = plan_layout(METADATA, TENSORS, alignment=alignment)
+    layout = gguf_layout(METADATA, TENSORS, alignment=alignment)
     written = write_file(out, layout, pack)
     reader = gguf.GGUFReader(out)
     assert reader.alignment == alignment
@@ -105,7 +105,7 @@ def test_every_tensor_lies_on_a_multiple_of_the_alignment(out, alignment):
 
 
 def test_the_bytes_between_tensors_are_zero(out):
-    layout = plan_layout(METADATA, TENSORS, alignment=4096)
+    layout = gguf_layout(METADATA, TENSORS, alignment=4096)
     write_file(out, layout, pack)
     data = out.read_bytes()
     for placed in layout.tensors:
@@ -140,17 +140,17 @@ def test_progress_counts_bytes_up_to_the_whole_file(out):
         ({"a": np.zeros((2, 2))}, TENSORS, 32, "key 'a': ndarray cannot be stored"),
         ({}, [TENSORS[0]] * 2, 32, "'token_embd.weight' occurs 2 times"),
         ({}, [], 32, "there is no tensor"),
-        ({}, [PlannedTensor("n" * 64, (4,), get_format("F32"))], 32, "has a name of over 63 bytes"),
+        ({}, [TensorEntry("n" * 64, (4,), get_format("F32"))], 32, "has a name of over 63 bytes"),
     ],
 )
 def test_what_the_format_does_not_allow_is_refused(metadata, tensors, alignment, complaint):
     with pytest.raises(ExportError, match=complaint):
-        plan_layout(metadata, tensors, alignment=alignment)
+        gguf_layout(metadata, tensors, alignment=alignment)
 
 
 def test_all_problems_are_named_at_once():
     with pytest.raises(ExportError, match=r"key 'a'.*key 'b'.*occurs 2 times.*alignment 3"):
-        plan_layout({"a": None, "b": None}, [TENSORS[0]] * 2, alignment=3)
+        gguf_layout({"a": None, "b": None}, [TENSORS[0]] * 2, alignment=3)
 
 
 class Killed(BaseException):
@@ -243,7 +243,7 @@ def test_killed_between_the_rename_and_the_end_it_is_found_done(out):
 def test_another_recipe_starts_afresh_and_says_so(out):
     with pytest.raises(Killed):
         write_file(out, LAYOUT, interrupted_after(6), source="s")
-    other = plan_layout(METADATA, TENSORS, alignment=64)
+    other = gguf_layout(METADATA, TENSORS, alignment=64)
     written = write_file(out, other, pack, source="t")
     assert (written.n_resumed, written.note) == (0, "an unfinished file of another recipe was discarded")
     assert gguf.GGUFReader(out).alignment == 64

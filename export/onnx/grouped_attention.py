@@ -11,7 +11,7 @@ from sprat.export.onnx.layer import Layer
 from sprat.export.onnx.positions import Angles
 from sprat.runtime.arch.spec import ModelSpec
 
-__all__ = ["Batch", "KVValues", "dense_attention", "shares_cache"]
+__all__ = ["Batch", "KVValues", "grouped_attention", "shares_cache"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +49,7 @@ def shares_cache(spec: ModelSpec, *, portable: bool) -> bool:
     return not portable and spec.head_dim % 8 == 0
 
 
-def dense_attention(layer: Layer, x: Value, past: KVValues, batch: Batch) -> tuple[Value, KVValues]:
+def grouped_attention(layer: Layer, x: Value, past: KVValues, batch: Batch) -> tuple[Value, KVValues]:
     """One layer's attention.
 
     Args:

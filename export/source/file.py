@@ -26,7 +26,7 @@ from sprat.arrays import U8Array
 from sprat.errors import CheckpointError, ExportError
 from sprat.quant.formats import BlockFormat
 
-__all__ = ["SourceFile", "StoredTensor"]
+__all__ = ["FileTensor", "SourceFile"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +121,8 @@ _MAPS: WeakValueDictionary[SourceFile, U8Array] = WeakValueDictionary()
 
 
 @dataclass(frozen=True, slots=True)
-class StoredTensor:
-    """A contiguous tensor of a file, as rows of packed blocks (:class:`~sprat.export.source.rows.Rows`)."""
+class FileTensor:
+    """A contiguous tensor of a file, as rows of packed blocks (:class:`~sprat.export.source.rows.RowSource`)."""
 
     name: str
     shape: tuple[int, ...]

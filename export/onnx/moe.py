@@ -14,13 +14,13 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
-from sprat.export.onnx.data import StoredWeight
+from sprat.export.onnx.data import OnnxWeight
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
 from sprat.export.onnx.layer import Layer
 from sprat.export.onnx.mlp import gated, mlp
 from sprat.runtime.arch.spec import GroupScore, MoESpec, Scoring
 
-__all__ = ["mixture"]
+__all__ = ["moe_mlp"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +32,7 @@ class Routes:
     chosen: Value
 
 
-def mixture(layer: Layer, moe: MoESpec, x: Value) -> Value:
+def moe_mlp(layer: Layer, moe: MoESpec, x: Value) -> Value:
     """Weighted sum of the chosen experts' MLPs, plus the shared ones': ``["n", hidden]`` to ``["n", hidden]``."""
     with layer.graph.scope("moe"):
         routes = _route(layer, moe, x)
@@ -78,7 +78,7 @@ def _shares(graph: GraphBuilder, moe: MoESpec, scores: Value, chosen: Value) -> 
     return scores if moe.scaling == 1.0 else graph.op("Mul", scores, graph.constant(moe.scaling, np.float32))
 
 
-def _fused(layer: Layer, moe: MoESpec, x: Value, routes: Routes, gate_up: StoredWeight, down: StoredWeight) -> Value:
+def _fused(layer: Layer, moe: MoESpec, x: Value, routes: Routes, gate_up: OnnxWeight, down: OnnxWeight) -> Value:
     """All experts in one ``QMoE``; rows of gate and up alternate."""
     fc1, fc2 = (layer.weights.arrays.rows(weight) for weight in (gate_up, down))
     return layer.graph.op(
@@ -119,7 +119,7 @@ def _one_by_one(layer: Layer, x: Value, routes: Routes) -> Value:
 
 def _added(
     layer: Layer,
-    experts: Sequence[StoredWeight],
+    experts: Sequence[OnnxWeight],
     number: int,
     x: Value,
     is_chosen: Value,
