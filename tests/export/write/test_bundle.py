@@ -88,7 +88,7 @@ def test_what_sprat_did_not_make_is_never_touched(tmp_path, what):
         out.mkdir()
         (out / ("notes.txt" if what == "somebody's folder" else "manifest.json")).write_text('{"name": "mine"}')
     before = tree(tmp_path)
-    with pytest.raises(ExportError, match=r"exists and is no bundle of sprat's; choose another name"):
+    with pytest.raises(ExportError, match=r"exists and is not a sprat bundle; choose another name"):
         begin(out)
     assert tree(tmp_path) == before
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from sprat.app.bench.trace import TraceReport
-from sprat.devices.bench.results import Emulation, Measurement, Setting, Work
+from sprat.devices.bench.results import BenchTest, Emulation, Measurement, Setting
 
 __all__ = ["Failure", "Job", "Message", "Result", "Traced", "Working"]
 
@@ -15,7 +15,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     path: str  # a GGUF file
     digest: str  # of it; made outside, because reading a file under limits takes long and fills the page cache
-    works: tuple[Work, ...]  # by depth, so that a long context is built once
+    works: tuple[BenchTest, ...]  # by depth, so that a long context is built once
     backend: str
     threads: int
     batch: int | None  # tokens of a prompt that are processed at once; None for the engine's own choice

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from sprat.devices.bench.results import Label, Measurement, Work
+from sprat.devices.bench.results import BenchTest, Label, Measurement
 from sprat.devices.plan.efficiency import load_calibration
 from sprat.devices.plan.plan import Plan
 from sprat.devices.plan.predict import Predictor, device_rates
@@ -31,11 +31,11 @@ def predictions(
     context = max(record.work.depth + record.work.n_tokens for record in emulated)
     footprint = file_footprint(model.spec, model.file, context=context)
     plan = Plan(profile, footprint, profile.usable_bytes)
-    if footprint.work is None or not plan.runs:
+    if footprint.pass_cost is None or not plan.runs:
         return
     calibration = load_calibration()
     rates = device_rates(profile, calibration, storage)
-    predictor = Predictor(footprint.work, rates, calibration, plan.held_experts_share)
+    predictor = Predictor(footprint.pass_cost, rates, calibration, plan.held_experts_share)
     for record in emulated:
         yield Measurement(
             label=Label.PREDICTED,
@@ -54,7 +54,7 @@ def predictions(
         )
 
 
-def _seconds(predictor: Predictor, work: Work, batch: int) -> float:
+def _seconds(predictor: Predictor, work: BenchTest, batch: int) -> float:
     """Of the whole test; a generated token is predicted in the middle of its answer."""
     if work.n_prompt:
         return predictor.prefill(work.n_prompt, work.depth, batch).total_s

@@ -21,7 +21,7 @@ from sprat.app.bench.trace import TraceReport
 from sprat.app.model_reference import find_source
 from sprat.devices.bench.digest import fingerprint
 from sprat.devices.bench.resources import drop_cached
-from sprat.devices.bench.results import Measurement, Setting, Work
+from sprat.devices.bench.results import BenchTest, Measurement, Setting
 from sprat.devices.cpu import this_cpu
 from sprat.devices.emulate.emulate import Emulator, choose_storage, plan_emulation
 from sprat.devices.machine import memory_bytes
@@ -102,7 +102,7 @@ def bench(options: BenchOptions, *, progress: ReportProgress = no_progress) -> I
 
 
 def _emulated(
-    options: BenchOptions, works: tuple[Work, ...], path: Path, profile: DeviceProfile, progress: ReportProgress
+    options: BenchOptions, works: tuple[BenchTest, ...], path: Path, profile: DeviceProfile, progress: ReportProgress
 ) -> Iterator[Measurement | TraceReport]:
     """Records made under the limits, then what the planner predicts for the same tests."""
     storage = choose_storage(profile, options.storage)
@@ -116,7 +116,7 @@ def _emulated(
         yield from predictions(emulated, str(path), profile, storage)
 
 
-def _works(options: BenchOptions) -> tuple[Work, ...]:
+def _works(options: BenchOptions) -> tuple[BenchTest, ...]:
     """llama-bench's order: all prompts, then all generations, for each depth."""
     sizes = {"-p": options.n_prompt, "-n": options.n_gen, "-d": options.depths}
     if wrong := [f"{name} {size}" for name, values in sizes.items() for size in values if size < 0]:
@@ -124,7 +124,7 @@ def _works(options: BenchOptions) -> tuple[Work, ...]:
     works = [
         make(size, depth)
         for depth in sorted(options.depths)
-        for make, values in ((Work.prefill, options.n_prompt), (Work.decode, options.n_gen))
+        for make, values in ((BenchTest.prefill, options.n_prompt), (BenchTest.decode, options.n_gen))
         for size in values
         if size
     ]
@@ -152,7 +152,7 @@ def _file(options: BenchOptions, progress: ReportProgress) -> Path:
     )
 
 
-def _job(options: BenchOptions, works: tuple[Work, ...], path: Path, emulator: Emulator | None) -> Job:
+def _job(options: BenchOptions, works: tuple[BenchTest, ...], path: Path, emulator: Emulator | None) -> Job:
     n_cores = len(emulator.limits.cores) if emulator else len(os.sched_getaffinity(0))
     settings: dict[str, Setting] = {"shape": options.shape, "layers": options.layers} if options.shape else {}
     return Job(

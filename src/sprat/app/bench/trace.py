@@ -10,19 +10,18 @@ from dataclasses import dataclass
 import msgspec
 
 from sprat.app.bench.subject import StreamSubject
-from sprat.devices.bench.results import Work
+from sprat.devices.bench.results import BenchTest
 from sprat.devices.machine import memory_bytes
 from sprat.devices.probe import KernelRates
 from sprat.devices.probe.memory import read_rates
 from sprat.errors import BackendError
 from sprat.runtime.backends.reference import ReferenceStream
 from sprat.runtime.backends.registry import LoadRequest
-from sprat.runtime.cache import storages
 from sprat.runtime.kernels import Kernels, ReferenceKernels
 from sprat.runtime.kernels.native import NativeKernels
 from sprat.runtime.kernels.rates import kernel_rates
 from sprat.runtime.kernels.trace import KernelCall, TracedKernels, traced
-from sprat.runtime.models import load_model
+from sprat.runtime.models import Model
 
 __all__ = ["TraceReport", "TraceRow", "Tracer", "by_kernel", "by_layer"]
 
@@ -45,7 +44,7 @@ class TraceRow(msgspec.Struct, frozen=True, kw_only=True):
 class TraceReport(msgspec.Struct, frozen=True, kw_only=True):
     """Where the time of one test goes, and the rates to hold it against."""
 
-    trace: Work
+    trace: BenchTest
     label: str
     wall_ms: float  # of a pass; more than the rows together by what Python and NumPy do between the kernels
     read_gbps: float  # memory, all threads
@@ -86,11 +85,11 @@ class Tracer:
         rates = read_rates(request.n_threads, memory_bytes()[1])
         self._rates = _Rates(rates[max(rates)], kernel_rates(kernels, backend))
         self._kernels = TracedKernels(kernels)
-        model = load_model(request.spec, request.gguf, traced(self._kernels))
-        stream = ReferenceStream(model, request.context, None, storage=storages(request.spec)[0])
+        model = Model(request.spec, request.gguf, traced(self._kernels))
+        stream = ReferenceStream(model, request.context, None, storage=request.spec.attention.storages[0])
         self._subject = StreamSubject(stream, request.spec.vocab_size, batch)
 
-    def trace(self, work: Work, label: str) -> TraceReport:
+    def trace(self, work: BenchTest, label: str) -> TraceReport:
         """Run one pass to warm up and one to measure."""
         n_passes = min(work.n_gen, _DECODED) or 1
         self._run(work, n_passes)
@@ -108,7 +107,7 @@ class Tracer:
             rows=_rows(self._kernels.calls, n_passes),
         )
 
-    def _run(self, work: Work, n_passes: int) -> None:
+    def _run(self, work: BenchTest, n_passes: int) -> None:
         self._subject.rewind(work.depth)
         for _ in range(n_passes):
             if work.n_prompt:
