@@ -1,1 +1,1 @@
-"""Export: read a checkpoint, write GGUF and ONNX artifacts in a bundle, inspect them, verify them against the source."""
+"""Export: read a checkpoint, write GGUF and ONNX artifacts in a bundle, inspect and verify them."""

@@ -77,7 +77,7 @@ def test_nothing_at_that_path(command, refused, tmp_path):
 def test_not_a_model_directory(refused, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_bytes(b"\xff\xd8")
-    assert "no config.json in it" in refused("export", tmp_path / "photos", tmp_path / "out")
+    assert "contains no config.json" in refused("export", tmp_path / "photos", tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_not_a_model_directory(refused, tmp_path):
         ({"num_hidden_layers": 1 << 30}, "1073741824"),
         (
             {"head_dim": (1 << 31) - 2, "rope_scaling": CONFIGS["llama"]["rope_scaling"]},
-            "applies to 2147483646 numbers of a head",
+            "applies to 2147483646 elements of a head",
         ),
         ({"hidden_size": "64"}, "hidden_size is '64'; expected a size"),
     ],
@@ -108,7 +108,7 @@ def test_a_config_that_is_not_json(refused, checkpoint, tmp_path):
 
 def test_pickled_weights(refused, checkpoint, tmp_path):
     (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
-    assert "pickle (pytorch_model.bin), which can run code" in refused("export", checkpoint, tmp_path / "out")
+    assert "pickled (pytorch_model.bin); loading pickle can run code" in refused("export", checkpoint, tmp_path / "out")
 
 
 def test_a_shard_that_is_missing(refused, checkpoint, tmp_path):
@@ -121,7 +121,7 @@ def test_a_shard_that_is_missing(refused, checkpoint, tmp_path):
 def test_a_truncated_safetensors_file(length, refused, checkpoint, tmp_path):
     path = checkpoint / "model.safetensors"
     path.write_bytes(path.read_bytes()[:length])
-    assert "model.safetensors: not a whole safetensors file" in refused("export", checkpoint, tmp_path / "out")
+    assert "model.safetensors: not a complete safetensors file" in refused("export", checkpoint, tmp_path / "out")
 
 
 def test_weights_that_are_not_finite(refused, checkpoint, tmp_path):

@@ -44,8 +44,8 @@ def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
 def checkpoint_spec(config: Mapping[str, Any], folder: Path) -> ModelSpec:
     """The architecture that ``config`` describes.
 
-    Published DeepSeek configs name Python files in ``auto_map``. sprat never runs them: a supported architecture does not
-    need them, and an unsupported one is an error that mentions them.
+    Published DeepSeek configs name Python files in ``auto_map``. sprat never runs them: a supported architecture does
+    not need them, and an unsupported one is an error that mentions them.
 
     Raises:
         ConfigError: the architecture or a field is not supported.

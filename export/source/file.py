@@ -80,7 +80,9 @@ class SourceFile:
                         raise self._changed("unexpected end of file")
                     left = left[n_read:]
         except OSError as error:
-            raise ExportError(f"{self.path}: cannot be read any more ({error.strerror}); check the disk and run the command again") from error
+            raise ExportError(
+                f"{self.path}: cannot be read any more ({error.strerror}); check the disk and run the command again"
+            ) from error
 
     def map(self) -> U8Array:
         """The whole file, read-only; it stays mapped while any view of it exists.
@@ -112,7 +114,8 @@ class SourceFile:
 
     def _changed(self, how: str) -> ExportError:
         return ExportError(
-            f"{self.path}: the source changed while it was read ({how}); run the command again when nothing else writes to it"
+            f"{self.path}: the source changed while it was read ({how}); "
+            "run the command again when nothing else writes to it"
         )
 
 

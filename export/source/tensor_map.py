@@ -9,8 +9,8 @@ Most tensors are only renamed. The exceptions:
    absorbed into the query; the values' part becomes ``attn_v_b``, ``(n_heads, v_head_dim, kv_lora_rank)``.
 3. Experts, one tensor each in a checkpoint, are stacked to ``(n_experts, out, in)``.
 
-Some tensors are left out by rule: the layers of multi-token prediction (DeepSeek-V3, numbered from ``n_layers`` on),
-rotary frequencies that old checkpoints saved as buffers, and an output layer that is tied to the embeddings.
+Ignored are the MTP layers (DeepSeek-V3, numbered from ``n_layers`` on), RoPE frequencies that old checkpoints saved as
+buffers, and an output head that is tied to the embeddings.
 """
 
 from __future__ import annotations
@@ -67,13 +67,13 @@ Build = Callable[[Sequence[RowSource]], RowSource]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a canonical tensor comes from.
+    """The source of a canonical tensor.
 
     Attributes:
         shape: of the canonical tensor.
         sources: names in the checkpoint; more than one for stacked experts.
-        source_shape: of each of them.
-        build: rows of the sources -> rows of the canonical tensor.
+        source_shape: of each source.
+        build: the sources' rows -> the canonical tensor's rows.
     """
 
     shape: tuple[int, ...]
@@ -83,31 +83,31 @@ class Origin:
 
 
 def tensor_map(spec: ModelSpec) -> dict[str, Origin]:
-    """Canonical name -> origin, for every tensor that a checkpoint of ``spec`` must hold, in canonical order."""
+    """Canonical name -> origin, for every tensor that a checkpoint of ``spec`` must have, in canonical order."""
     expected = expected_tensors(spec)
     expected.pop(ROPE_FREQS, None)  # computed from the config, never stored in a checkpoint
     return {name: _origin(name, shape, spec) for name, shape in expected.items()}
 
 
 def gguf_map(spec: ModelSpec) -> dict[str, Origin]:
-    """Canonical name -> origin, for a GGUF of ``spec``: every tensor is what it is called."""
+    """Canonical name -> origin, for a GGUF of ``spec``, whose names are canonical already."""
     return {name: _renamed(name, shape) for name, shape in expected_tensors(spec).items()}
 
 
 def is_ignored(name: str, spec: ModelSpec, config: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint's tensor is left out by rule, rather than surplus.
+    """Whether a checkpoint's tensor is ignored rather than unexpected.
 
     Args:
-        name: in the checkpoint.
+        name: the name in the checkpoint.
         spec: the architecture.
-        config: says how many layers of multi-token prediction follow the model's own.
+        config: ``num_nextn_predict_layers`` is the number of MTP layers after the model's own.
     """
     if _BUFFER.fullmatch(name) or (spec.tied_embeddings and name == "lm_head.weight"):
         return True
-    n_predicting = config.get("num_nextn_predict_layers")
+    n_mtp_layers = config.get("num_nextn_predict_layers")
     layer = _LAYER.match(name)
     beyond = int(layer[1]) - spec.n_layers if layer else -1
-    return isinstance(n_predicting, int) and 0 <= beyond < n_predicting
+    return isinstance(n_mtp_layers, int) and 0 <= beyond < n_mtp_layers
 
 
 def _origin(name: str, shape: tuple[int, ...], spec: ModelSpec) -> Origin:
@@ -143,7 +143,7 @@ def _latent_origin(kind: str, shape: tuple[int, ...], source: str, attention: La
 
 
 def _source_name(name: str, renamed: Mapping[str, str]) -> str:
-    """The checkpoint's name of the canonical tensor ``name``, with ``{expert}`` where the experts' numbers stand."""
+    """The checkpoint's name of the canonical tensor ``name``, with ``{expert}`` for the index of an expert."""
     *layer, kind, suffix = name.split(".")  # blk.3.attn_q.weight, or output_norm.weight
     if not layer:
         return f"{_GLOBAL[kind]}.{suffix}"

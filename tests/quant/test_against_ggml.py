@@ -51,7 +51,7 @@ def model_weights(smollm2_gguf) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", ["IQ4_NL", "Q4_K", "Q5_K", "Q6_K"])
-def test_the_error_is_below_ggmls(ggml, model_weights, name):
+def test_the_error_is_smaller_than_ggmls(ggml, model_weights, name):
     for kind, weights in (ordinary_weights() | model_weights).items():
         found = get_format(name)
         ours, ggmls = (

@@ -17,7 +17,7 @@ HEADER = bytes(
 )
 
 
-def test_the_header_is_the_one_written_out_by_hand():
+def test_the_expected_header_has_the_literal_bytes():
     assert HEADER.hex() == "bf01d161" + "c27f00df" + "0805 9c26".replace(" ", "")
 
 
@@ -27,7 +27,7 @@ def on_the_grid(largest: int) -> np.ndarray:
     return (SC[:, None] * codes / 8 - M[:, None] / 4).astype(np.float32).reshape(1, 256)
 
 
-def test_q4_k_finds_a_super_block_on_its_grid():
+def test_q4_k_represents_a_superblock_on_its_grid_exactly():
     weights = on_the_grid(15)
     packed = get_format("Q4_K").quantize(weights)
     nibbles = bytes(j % 16 * 17 for j in range(32)) * 4
@@ -35,7 +35,7 @@ def test_q4_k_finds_a_super_block_on_its_grid():
     np.testing.assert_array_equal(get_format("Q4_K").dequantize(packed), weights)
 
 
-def test_q5_k_finds_a_super_block_on_its_grid():
+def test_q5_k_represents_a_superblock_on_its_grid_exactly():
     weights = on_the_grid(31)
     packed = get_format("Q5_K").quantize(weights)
     fifth = bytes(16) + b"\xff" * 16
@@ -44,7 +44,7 @@ def test_q5_k_finds_a_super_block_on_its_grid():
     np.testing.assert_array_equal(get_format("Q5_K").dequantize(packed), weights)
 
 
-def test_q6_k_finds_a_super_block_on_its_grid():
+def test_q6_k_represents_a_superblock_on_its_grid_exactly():
     scales = np.array([-128, 100, 64, 3, -90, 127, 33, 77, 1, -5, 50, 111, -64, 20, 8, 99])
     codes = np.array([-32, 31, 0, 1, -1, 15, 16, -16, -17, 7, 30, -31, 9, -20, 3, 25])
     weights = (scales[:, None] * codes / 16).astype(np.float32).reshape(1, 256)
@@ -60,13 +60,13 @@ def test_q6_k_finds_a_super_block_on_its_grid():
 
 @pytest.mark.parametrize("name", ["Q4_K", "Q5_K"])
 @pytest.mark.parametrize("value", [0.0, 2.0, -2.0])
-def test_a_constant_super_block_is_exact(name, value):
+def test_a_constant_superblock_is_exact(name, value):
     weights = np.full((1, 256), value, np.float32)
     np.testing.assert_allclose(get_format(name).dequantize(get_format(name).quantize(weights)), weights, rtol=2e-3)
 
 
 @pytest.mark.parametrize("name", ["IQ4_NL", "Q4_K", "Q5_K", "Q6_K"])
-def test_nan_counts_as_zero_and_infinity_as_the_largest_that_fits(name):
+def test_nan_becomes_zero_and_infinity_the_largest_value(name):
     weights = np.zeros((1, 256), np.float32)
     weights[0, :4] = [np.nan, np.inf, -np.inf, np.nan]
     found = get_format(name)

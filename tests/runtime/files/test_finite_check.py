@@ -67,7 +67,7 @@ def test_what_lies_within_is_found_by_a_full_check_alone(spoilt):
 def test_inspect_checks_on_request(whole, spoilt, capsys):
     code, out, _ = run(capsys, "inspect", str(whole), "--check", "--json")
     assert code == 0
-    assert "checked: every weight is a finite number" in json.loads(out)["notes"]
+    assert "checked: all weights are finite" in json.loads(out)["notes"]
     code, _, error = run(capsys, "inspect", str(spoilt(7)), "--check")
     assert code == 2
     assert "block 7 of" in error
