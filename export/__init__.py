@@ -1,1 +1,1 @@
-"""Checkpoints in, artifacts out: readers of sources, folds, writers, bundles and verification."""
+"""Export: read a checkpoint, write GGUF and ONNX artifacts in a bundle, inspect and verify them."""
