@@ -6,7 +6,8 @@ import pytest
 from published_configs import PUBLISHED
 from tiny_checkpoint import write_checkpoint
 
-from sprat.app.plan import plan_model, read_model
+import sprat
+from sprat.app.plan import read_model
 from sprat.devices.plan.plan import Verdict
 from sprat.devices.plan.text import headline
 from sprat.devices.profile import profile_names
@@ -15,7 +16,7 @@ from sprat.export.pipeline import export
 
 
 def one(model, device, **options):
-    return plan_model(model, devices=[device], **options)[0]
+    return sprat.plan(model, devices=[device], **options)[0]
 
 
 def test_the_smallest_distilled_model_fits_the_computer_that_guides_name_for_it():
@@ -39,7 +40,7 @@ def test_the_other_home_computers_run_what_guides_name_them_for(model, device):
 
 
 def test_v2_lite_in_int4_fits_16_gb_and_streams_on_8():
-    verdicts = {plan.profile.name: plan.verdict for plan in plan_model("deepseek-v2-lite")}
+    verdicts = {plan.profile.name: plan.verdict for plan in sprat.plan("deepseek-v2-lite")}
     assert set(verdicts) == set(profile_names())
     assert verdicts["rpi5-16gb"] is Verdict.FITS
     assert verdicts["rpi5-8gb"] is Verdict.STREAMED
@@ -48,7 +49,7 @@ def test_v2_lite_in_int4_fits_16_gb_and_streams_on_8():
 
 @pytest.mark.parametrize("size", ["r1-distill-qwen-14b", "r1-distill-qwen-32b", "r1-distill-llama-70b", "deepseek-r1"])
 def test_the_large_ones_get_a_verdict_everywhere(size):
-    plans = plan_model(size)
+    plans = sprat.plan(size)
     assert len(plans) == len(profile_names())
     assert any(plan.verdict is Verdict.TOO_LARGE for plan in plans)
 
@@ -83,9 +84,9 @@ def test_a_longer_context_takes_more_and_a_budget_replaces_the_device_s():
 
 def test_what_names_no_model_is_refused_with_the_nearest(tmp_path):
     with pytest.raises(InputError, match="did you mean 'deepseek-v2-lite'"):
-        plan_model("deepseek-v2-lit")
-    with pytest.raises(InputError, match=r"GGUF file, a checkpoint folder or a config\.json that exists"):
-        plan_model(str(tmp_path / "none.gguf"))
+        sprat.plan("deepseek-v2-lit")
+    with pytest.raises(InputError, match=r"existing bundle, GGUF file, checkpoint folder or config"):
+        sprat.plan(str(tmp_path / "none.gguf"))
     with pytest.raises(DeviceError, match="did you mean 'rpi5-8gb'"):
         one("demo", "rpi5-8g")
     with pytest.raises(FormatError, match="int4"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sprat import demo
-from sprat.app.model_reference import open_engine
+from sprat.app.load import load
 
 GOLDEN = Path(__file__).with_name("golden.npz")
 TOLERANCE = 2e-4  # of logits between about -20 and 30, float32 on both sides
@@ -15,7 +15,7 @@ TOLERANCE = 2e-4  # of logits between about -20 and 30, float32 on both sides
 
 @pytest.fixture(scope="module")
 def engine():
-    with open_engine("demo") as engine:
+    with load("demo") as engine:
         yield engine
 
 

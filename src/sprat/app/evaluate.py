@@ -1,4 +1,4 @@
-"""Score a model on the packaged student's tasks: one judge for quantization, routing shortcuts and devices."""
+"""``sprat eval``: exact match and perplexity of a model on the tasks of the packaged student."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ __all__ = ["TASKS", "Evaluation", "evaluate", "evaluate_prose", "wilson_interval
 TASKS = (*GENERATED, "prose")
 
 _MAX_TOKENS = 200
-"""Longer than any right answer; a model that rambles is cut and wrong."""
+"""Longer than any correct answer; an answer that is cut off here counts as wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What a model scored.
+    """The score of a model on one task.
 
     Attributes:
-        task: one of `TASKS`.
-        n: problems asked; for prose, tokens that had to be foretold.
-        exact_match: share of them that were exactly right.
+        task: ``arithmetic``, ``home`` or ``prose``.
+        n: problems; for prose, scored tokens.
+        exact_match: share of problems that were answered exactly right; for prose, next-token accuracy.
         interval: 95 % Wilson interval of that share.
-        split: which problems: ``held_out`` or ``unseen``.
-        seed: of the problems.
-        valid_json: share of answers that are JSON with all keys (home).
-        perplexity: per token (prose).
-        kinds: kind of problem: right and asked.
+        split: ``held_out`` or ``unseen`` problems.
+        seed: seed of the problem generator.
+        valid_json: share of answers that are JSON with all keys (home only).
+        perplexity: of the scored tokens (prose only).
+        kinds: kind of problem: (right, asked).
     """
 
     task: str
@@ -59,19 +59,20 @@ def evaluate(
     split: str = "held_out",
     progress: ReportProgress = no_progress,
 ) -> Evaluation:
-    """Ask `engine` `n` problems of `task`, greedily, and count the exactly right answers.
+    """Score a model on a task: it answers ``n`` problems greedily, and the share of exact matches is the score.
 
     Args:
         engine: a loaded model with a chat template.
-        task: ``arithmetic``, ``home`` or ``prose``. Prose has no right answers: there the model is given texts, `n` at
-            most, and counted is how many of their tokens it would have written itself.
-        n: problems, or texts.
-        seed: other seeds give other problems.
-        split: ``held_out`` (known phrasings, new content) or ``unseen`` (new phrasings); prose has the first only.
+        task: ``"arithmetic"``, ``"home"`` or ``"prose"``. Prose is scored by perplexity and next-token accuracy on
+            reference answers, since it has no single right answer.
+        n: number of problems; for prose, the largest number of texts.
+        seed: seed of the problem generator.
+        split: ``"held_out"`` (phrasings of the training set, new content) or ``"unseen"`` (new phrasings); prose is
+            ``"held_out"`` only.
         progress: called after each problem, with the score so far.
 
     Raises:
-        InputError: an unknown task or split, or `n` below 1.
+        InputError: an unknown task or split, or ``n`` below 1.
     """
     if task not in TASKS:
         raise InputError(unknown_name("task", task, TASKS))
@@ -89,46 +90,46 @@ def evaluate(
 def evaluate_prose(
     engine: Engine, texts: Sequence[Problem], *, seed: int = 1, progress: ReportProgress = no_progress
 ) -> Evaluation:
-    """Perplexity of `engine` on the answers of `texts`, of which each is given its question.
+    """Perplexity of a model on the answers of ``texts``, each given its question.
 
     Args:
         engine: a loaded model with a chat template and logits for every token.
-        texts: at least one, as `sprat.demo.tasks.prose.held_out_texts` returns them.
-        seed: only recorded: nothing is drawn.
+        texts: at least one, as :func:`sprat.demo.tasks.prose.held_out_texts` returns them.
+        seed: recorded in the result; nothing is sampled.
         progress: called after each text, with the perplexity so far.
     """
-    n_tokens = n_right = 0
-    total_nats = 0.0
+    n_tokens = n_correct = 0
+    sum_nats = 0.0
     for done, text in enumerate(texts, start=1):
-        losses, foretold = _teacher_forced(engine, text)
-        n_tokens += len(losses)
-        n_right += int(foretold.sum())
-        total_nats += float(losses.sum())
-        progress(Progress(done, len(texts), f"perplexity {math.exp(total_nats / n_tokens):.2f}"))
+        nats, correct = _teacher_forced(engine, text)
+        n_tokens += len(nats)
+        n_correct += int(correct.sum())
+        sum_nats += float(nats.sum())
+        progress(Progress(done, len(texts), f"perplexity {math.exp(sum_nats / n_tokens):.2f}"))
     return Evaluation(
         task="prose",
         n=n_tokens,
-        exact_match=n_right / n_tokens,
-        interval=wilson_interval(n_right, n_tokens),
+        exact_match=n_correct / n_tokens,
+        interval=wilson_interval(n_correct, n_tokens),
         split=Split.HELD_OUT.value,
         seed=seed,
-        perplexity=math.exp(total_nats / n_tokens),
+        perplexity=math.exp(sum_nats / n_tokens),
         kinds={},
     )
 
 
 def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """The interval in which the true share lies with 95 % confidence (Wilson 1927); sane at 0 % and 100 %.
+    """The 95 % confidence interval of a share (Wilson 1927); inside [0, 1] also when none or all of ``n`` are right.
 
     Example:
         >>> tuple(round(bound, 3) for bound in wilson_interval(95, 100))
         (0.888, 0.978)
     """
     share = right / n
-    middle = share + z * z / (2 * n)
-    spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    whole = 1 + z * z / n
-    return max(0.0, (middle - spread) / whole), min(1.0, (middle + spread) / whole)
+    center = share + z * z / (2 * n)
+    half_width = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return max(0.0, (center - half_width) / scale), min(1.0, (center + half_width) / scale)
 
 
 def _evaluate_generated(
@@ -164,7 +165,10 @@ def _answer(engine: Engine, prompt: str) -> str:
 
 
 def _teacher_forced(engine: Engine, text: Problem) -> tuple[np.ndarray, np.ndarray]:
-    """Loss in nats at each token of the answer, and whether it was the likeliest; the thought is closed beforehand."""
+    """For each token of the answer: its loss in nats, and whether it has the highest logit.
+
+    The prompt ends with ``</think>``, so that the model does not reason first.
+    """
     chat = engine.encode_chat([Message(role="user", content=text.prompt)])
     prompt = [*chat.tokens, *engine.tokenizer.encode("</think>\n\n", add_bos=False, parse_special=True)]
     answer = [*engine.tokenizer.encode(text.answer, add_bos=False), *sorted(engine.tokenizer.eos_ids)[:1]]

@@ -7,7 +7,7 @@ import pytest
 from bench_records import measurement
 from report_page import LARGE
 
-from sprat.app.plan import plan_model
+import sprat
 from sprat.devices.bench.results import Label, Percentiles, Work, write_results
 from sprat.devices.plan.choose import best_plan
 from sprat.devices.profile import load_profile
@@ -19,7 +19,7 @@ from sprat.errors import ResultsError
 @pytest.fixture(scope="module")
 def plans():
     """All devices with DeepSeek-V2-Lite, as ``sprat plan --all --json`` prints them."""
-    return [plan.summary("deepseek-v2-lite") for plan in plan_model("deepseek-v2-lite")]
+    return [plan.summary("deepseek-v2-lite") for plan in sprat.plan("deepseek-v2-lite")]
 
 
 def write_plans(path, plans):
@@ -55,7 +55,7 @@ def test_what_does_not_fit_has_no_speed_but_a_row_that_says_so(plans, tmp_path):
 
 def test_a_prediction_meets_the_run_of_the_same_bytes_under_its_name(tmp_path):
     device = load_profile("rpi5-16gb")
-    footprint = plan_model("deepseek-v2-lite", devices=["rpi5-16gb"], quant="int4")[0].footprint
+    footprint = sprat.plan("deepseek-v2-lite", devices=["rpi5-16gb"], quant="int4")[0].footprint
     plan = best_plan([footprint], device).summary("folder/whatever.gguf")
     weights = plan.needed_bytes - footprint.cache_bytes - footprint.buffer_bytes
     assert weights == footprint.weight_bytes
