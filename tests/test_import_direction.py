@@ -60,7 +60,7 @@ PARTS = {
 """Parts of each room in levels, lowest first; a part imports parts of earlier levels, and itself."""
 
 EXCEPTIONS = {("sprat.export", "sprat.app.export")}
-"""The package sprat.export is callable, as the public function sprat.export, which is in app; it imports it when called."""
+"""The package sprat.export is callable and forwards to the public function of the same name, which is in app."""
 
 
 def modules(room):

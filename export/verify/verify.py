@@ -41,10 +41,12 @@ class Verification:
     """An artifact against its source.
 
     Attributes:
-        artifact: what was checked. source: what it was made from. quality: backend -> figures, the source's
-        logits being the base. routing: layer -> mean share of its chosen experts that source and artifact have in
-        common; empty without a mixture. max_kld: the limit on the mean KL divergence, if there was one. window: tokens
-        per window.
+        artifact: what was verified.
+        source: what it was exported from.
+        quality: backend: statistics of its logits, compared with those of the source.
+        routing: MoE layer: mean routing overlap, the share of experts that source and artifact both selected.
+        max_kld: the limit on the mean KL divergence, in nats per token; ``None`` without a limit.
+        window: tokens per window.
     """
 
     artifact: Path

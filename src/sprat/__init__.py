@@ -15,8 +15,7 @@ loads no NumPy.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
 
 from sprat.errors import (
     BackendError,
@@ -37,6 +36,7 @@ from sprat.errors import (
     TokenizerError,
 )
 
+TYPE_CHECKING = False  # type checkers take it as true; `typing` takes longer to import than the rest
 if TYPE_CHECKING:
     from sprat.app.bench import bench
     from sprat.app.evaluate import evaluate
@@ -98,16 +98,18 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(importlib.import_module(_MODULES[name]), name)
-    if name == "export":
-        return importlib.import_module("sprat.export")
-    if name == "__version__":
-        from importlib.metadata import version  # costs more than the rest of `import sprat`
+if not TYPE_CHECKING:  # type checkers would take it as a promise of every name
 
-        return version("sprat")
-    raise AttributeError(f"module 'sprat' has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        if name in _MODULES:
+            return getattr(import_module(_MODULES[name]), name)
+        if name == "export":
+            return import_module("sprat.export")
+        if name == "__version__":
+            from importlib.metadata import version  # costs more than the rest of `import sprat`
+
+            return version("sprat")
+        raise AttributeError(f"module 'sprat' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

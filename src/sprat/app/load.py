@@ -48,7 +48,7 @@ def load(
         An engine. Close it, or use it in a ``with`` statement.
 
     Raises:
-        InputError: the model, the device or a limit cannot be used; see :mod:`sprat.errors` for the kinds.
+        InputError: the model, the device or a limit cannot be used; its subclasses name the kinds.
         DoesNotFitError: the model needs more than the budget.
         BackendError: no backend can run it here.
     """
