@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from sprat.devices.parts import Basis, Figure
+from sprat.devices.parts import Basis, Sourced
 from sprat.devices.plan.efficiency import Calibration, Check, Efficiency, Errors, Peaks, Provenance
 from sprat.devices.profile import DeviceProfile
 from sprat.files import atomic_write
@@ -193,8 +193,8 @@ def _errors(worst: float, which: str, before: Errors) -> Errors:
     )
 
 
-def _measured(value: float, source: str) -> Figure:
-    return Figure(value=float(f"{value:.3g}"), basis=Basis.MEASURED, source=f"{_today()}: {source}")
+def _measured(value: float, source: str) -> Sourced:
+    return Sourced(value=float(f"{value:.3g}"), basis=Basis.MEASURED, source=f"{_today()}: {source}")
 
 
 def _today() -> datetime.date:

@@ -24,7 +24,7 @@ from sprat.app.model_reference import find_source
 from sprat.devices.bench.results import Emulation
 from sprat.devices.emulate.cgroups import Limits, find_tree, plan_groups
 from sprat.devices.emulate.emulate import Emulator
-from sprat.devices.parts import Basis, Figure
+from sprat.devices.parts import Basis, Sourced
 from sprat.devices.plan.efficiency import Calibration
 from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.plan import Plan
@@ -126,8 +126,8 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
         """What ``calibration`` expects on ``profile``."""
         plan = Plan(profile, self.footprint, self.memory_bytes or profile.usable_bytes)
         rates = device_rates(profile, calibration, profile.storage[0])
-        assert self.footprint.work is not None, "footprints of files have it"
-        predictor = Predictor(self.footprint.work, rates, calibration, plan.held_experts_share)
+        assert self.footprint.pass_cost is not None, "footprints of files have it"
+        predictor = Predictor(self.footprint.pass_cost, rates, calibration, plan.held_experts_share)
         return predictor.decode(self.depth) if self.phase == "decode" else predictor.prefill(PREFILL_CHUNK, self.depth)
 
 
@@ -247,7 +247,7 @@ def _with_storage(probe: Probe, path: Path) -> DeviceProfile:
     """The machine, and how fast experts come from where the file lies: that changes within minutes, too."""
     profile = probe()
     rate = random_rate(path, 1 << 20)
-    figure = Figure(value=rate / 1e6, basis=Basis.MEASURED, source="reads of 1 MiB from the model's file")
+    figure = Sourced(value=rate / 1e6, basis=Basis.MEASURED, source="reads of 1 MiB from the model's file")
     medium = msgspec.structs.replace(profile.storage[0], random_1mib_mbps=figure)
     return msgspec.structs.replace(profile, storage=(medium,))
 

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from sprat.devices.cpu import CPU
-from sprat.devices.parts import Basis, Cores, Figure
+from sprat.devices.parts import Basis, Cores, Sourced
 
 __all__ = ["cache_bytes", "core_clocks", "cores_by_kind", "memory_bytes"]
 
@@ -47,11 +47,11 @@ def cache_bytes(cpu: CPU) -> int:
     return max(own, min(cpu.cache_bytes.get("l3", 0), _CACHE_SHARE_BYTES * cpu.n_cores), cpu.cache_bytes["l1d"])
 
 
-def _clock_ghz(core: int) -> Figure:
+def _clock_ghz(core: int) -> Sourced:
     limit = Path(f"/sys/devices/system/cpu/cpu{core}/cpufreq/cpuinfo_max_freq")
     if limit.exists():
-        return Figure(value=int(limit.read_text()) / 1e6, basis=Basis.PUBLISHED, source="the driver's highest clock")
+        return Sourced(value=int(limit.read_text()) / 1e6, basis=Basis.PUBLISHED, source="the driver's highest clock")
     told = re.search(r"^cpu MHz\s*:\s*([\d.]+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     if told:
-        return Figure(value=round(float(told[1]) / 1e3, 2), basis=Basis.MEASURED, source="/proc/cpuinfo")
-    return Figure(value=_CLOCK_WITHOUT_WORD_GHZ, basis=Basis.ASSUMED, source="this system tells no clock")
+        return Sourced(value=round(float(told[1]) / 1e3, 2), basis=Basis.MEASURED, source="/proc/cpuinfo")
+    return Sourced(value=_CLOCK_WITHOUT_WORD_GHZ, basis=Basis.ASSUMED, source="this system tells no clock")

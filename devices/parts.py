@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-__all__ = ["Accelerator", "Basis", "Compute", "Cores", "Figure", "Memory", "Power", "Storage", "Thermal"]
+__all__ = ["Accelerator", "Basis", "Compute", "Cores", "Memory", "Power", "Sourced", "Storage", "Thermal"]
 
 
 class Basis(enum.StrEnum):
@@ -22,7 +22,7 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A table of a profile: unknown keys are errors, so that a misspelt figure cannot be left out unnoticed."""
 
 
-class Figure(_Part, frozen=True):
+class Sourced(_Part, frozen=True):
     """A number and why to believe it."""
 
     value: Annotated[float, msgspec.Meta(gt=0)]
@@ -35,10 +35,10 @@ class Cores(_Part, frozen=True):
 
     kind: str  # "Cortex-A76"
     count: Annotated[int, msgspec.Meta(ge=1)]
-    clock_ghz: Figure
+    clock_ghz: Sourced
     features: tuple[str, ...]  # instruction sets, under the names that ``sprat doctor`` prints
-    int8_ops_per_cycle: Figure | None = None  # one core's peak
-    f32_ops_per_cycle: Figure | None = None
+    int8_ops_per_cycle: Sourced | None = None  # one core's peak
+    f32_ops_per_cycle: Sourced | None = None
 
     @property
     def int8_gops(self) -> float:
@@ -54,24 +54,24 @@ class Cores(_Part, frozen=True):
 class Compute(_Part, frozen=True):
     """What sprat's own kernels reach with all cores, where that was measured; peaks of the cores stand in elsewhere."""
 
-    int8_gops: Figure  # products of int4 blocks with 512 tokens
-    one_token_gops: Figure  # the same with one token, weights in the cache
-    f32_gflops: Figure  # attention of 512 tokens
-    call_us: Figure  # a call with next to nothing to do
+    int8_gops: Sourced  # products of int4 blocks with 512 tokens
+    one_token_gops: Sourced  # the same with one token, weights in the cache
+    f32_gflops: Sourced  # attention of 512 tokens
+    call_us: Sourced  # a call with next to nothing to do
 
 
 class Memory(_Part, frozen=True):
     """RAM: how much, how much of it the system keeps, and how fast it is read."""
 
-    total_bytes: Figure
-    system_bytes: Figure
-    peak_gbps: Figure  # 10^9 bytes per second, of the interface
-    sustained_gbps: Figure | None = None  # what programs get, all cores reading
-    one_core_gbps: Figure | None = None
-    cache_bytes: Figure | None = None  # the largest cache that one program can count on
+    total_bytes: Sourced
+    system_bytes: Sourced
+    peak_gbps: Sourced  # 10^9 bytes per second, of the interface
+    sustained_gbps: Sourced | None = None  # what programs get, all cores reading
+    one_core_gbps: Sourced | None = None
+    cache_bytes: Sourced | None = None  # the largest cache that one program can count on
 
     @property
-    def read_gbps(self) -> Figure:
+    def read_gbps(self) -> Sourced:
         """The best known figure for reading."""
         return self.sustained_gbps or self.peak_gbps
 
@@ -80,10 +80,10 @@ class Storage(_Part, frozen=True):
     """A medium that a model can be read from; rates in 10^6 bytes per second, the page cache aside."""
 
     kind: str  # "microSD", "NVMe"
-    sequential_mbps: Figure
-    capacity_bytes: Figure | None = None
-    random_4kib_mbps: Figure | None = None
-    random_1mib_mbps: Figure | None = None  # about an expert's size
+    sequential_mbps: Sourced
+    capacity_bytes: Sourced | None = None
+    random_4kib_mbps: Sourced | None = None
+    random_1mib_mbps: Sourced | None = None  # about an expert's size
 
 
 class Accelerator(_Part, frozen=True):
@@ -91,21 +91,21 @@ class Accelerator(_Part, frozen=True):
 
     name: str
     api: str  # "cuda", "vulkan"
-    memory_bytes: Figure
-    peak_gbps: Figure
+    memory_bytes: Sourced
+    peak_gbps: Sourced
     shared_memory: bool = False
 
 
 class Power(_Part, frozen=True):
     """Power of the whole device."""
 
-    idle_watts: Figure | None = None
-    load_watts: Figure | None = None
+    idle_watts: Sourced | None = None
+    load_watts: Sourced | None = None
 
 
 class Thermal(_Part, frozen=True):
     """What heat does to it."""
 
     cooling: str  # "passive", "fan"
-    throttle_celsius: Figure | None = None
-    sustained_share: Figure | None = None  # of the first minute's speed that is left after five
+    throttle_celsius: Sourced | None = None
+    sustained_share: Sourced | None = None  # of the first minute's speed that is left after five

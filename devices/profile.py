@@ -26,7 +26,7 @@ from typing import Annotated
 
 import msgspec
 
-from sprat.devices.parts import Accelerator, Basis, Compute, Cores, Figure, Memory, Power, Storage, Thermal
+from sprat.devices.parts import Accelerator, Basis, Compute, Cores, Memory, Power, Sourced, Storage, Thermal
 from sprat.errors import DeviceError, unknown_name
 from sprat.files import atomic_write, config_folder
 
@@ -36,9 +36,9 @@ __all__ = [
     "Compute",
     "Cores",
     "DeviceProfile",
-    "Figure",
     "Memory",
     "Power",
+    "Sourced",
     "Storage",
     "Thermal",
     "check_new_name",
@@ -259,14 +259,14 @@ def _of_cores_and_power(profile: DeviceProfile) -> Iterator[str]:
         yield "its cores have no int8_ops_per_cycle or no f32_ops_per_cycle, and no compute was measured"
 
 
-def _not_over(what: str, figure: Figure | None, unit: str, limit: Figure, of: str) -> Iterator[str]:
+def _not_over(what: str, figure: Sourced | None, unit: str, limit: Sourced, of: str) -> Iterator[str]:
     if figure is not None and figure.value > limit.value:
         yield f"{what} {figure.value:,.10g} {unit}, more than {of} ({limit.value:,.10g})"
 
 
-def _figures(part: object, path: str) -> Iterator[tuple[str, Figure]]:
+def _figures(part: object, path: str) -> Iterator[tuple[str, Sourced]]:
     """Every figure of a profile under its dotted name."""
-    if isinstance(part, Figure):
+    if isinstance(part, Sourced):
         yield path, part
     elif isinstance(part, tuple):
         for index, each in enumerate(part):

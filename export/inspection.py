@@ -11,6 +11,7 @@ from typing import Any
 from sprat.errors import InputError
 from sprat.export.onnx.stored_weights import stored_weights
 from sprat.export.source.checkpoint import Checkpoint
+from sprat.runtime.arch.attention import LatentAttentionSpec
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import expected_tensors, tensor_role
@@ -164,8 +165,8 @@ def _inspection(
         nbytes=nbytes,
         bits_per_weight=8 * nbytes / n_weights,
         max_context=spec.max_context,
-        cache_kind="latent" if spec.mla else "keys and values",
-        cache_bytes_per_token=_LATENT_F16_BYTES * spec.cache_numbers_per_token,
+        cache_kind=spec.attention.cache_kind,
+        cache_bytes_per_token=_LATENT_F16_BYTES * spec.cache_elements_per_token,
         tensors=uses,
         runtimes=tuple(runtimes),
         notes=tuple(notes),
@@ -198,7 +199,7 @@ def _own_runtime(spec: ModelSpec, shapes: dict[str, tuple[int, ...]]) -> Runtime
 def _llamacpp_runtimes(spec: ModelSpec, shapes: dict[str, tuple[int, ...]]) -> tuple[Runtime, Runtime]:
     """Stock llama.cpp and Ollama, which is built on it."""
     loads, why = True, f"architecture '{spec.architecture}'"
-    if spec.mla:
+    if isinstance(spec.attention, LatentAttentionSpec):
         loads = "blk.0.attn_k_b.weight" in shapes
         split = "MLA split into attn_k_b and attn_v_b, builds since April 2025"
         why += f", {split}" if loads else ", but the old unsplit attn_kv_b: export it again for current builds"

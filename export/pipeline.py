@@ -17,8 +17,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-import msgspec
-
 from sprat.devices.plan.choose import choose_quant
 from sprat.devices.plan.plan import Plan
 from sprat.devices.profile import load_profile
@@ -34,6 +32,7 @@ from sprat.export.write.writer import WrittenFile
 from sprat.progress import ReportProgress, no_progress
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.spec import ModelSpec
+from sprat.runtime.arch.spec_json import spec_fields
 from sprat.runtime.files.bundle import Artifact, Bundle, BundleFile, Manifest, Source, TensorGroup
 from sprat.runtime.footprint import planned_footprint, planned_recipes
 
@@ -187,7 +186,7 @@ def _manifest(
         artifacts=tuple(Artifact(format=form, file=a.file_name, plan=a.plan) for form, a in artifacts.items()),
         files=files,
         source=_describe_source(checkpoint),
-        spec=msgspec.to_builtins(checkpoint.spec),
+        spec=spec_fields(checkpoint.spec),
         recipe=" ".join([recipe.name, *map(str, recipe.rules)]),
         tensor_groups=next(iter(artifacts.values())).groups,
         device=device,

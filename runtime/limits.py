@@ -11,7 +11,7 @@ from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.plan import Plan
 from sprat.devices.profile import DeviceProfile, load_profile
 from sprat.errors import InputError
-from sprat.runtime.cache import Storage, storages
+from sprat.runtime.cache import Storage
 from sprat.runtime.footprint import DEFAULT_CONTEXT, file_footprint
 from sprat.runtime.generate.generation import DEFAULT_BATCH
 from sprat.runtime.memory import parse_memory
@@ -76,7 +76,9 @@ def load_limits(
         )
     profile = load_profile(device)
     usable_bytes = profile.usable_bytes if usable_bytes is None else usable_bytes
-    footprints = [file_footprint(model.spec, model.file, context=wanted, cache=cache) for cache in storages(model.spec)]
+    footprints = [
+        file_footprint(model.spec, model.file, context=wanted, cache=cache) for cache in model.spec.attention.storages
+    ]
     if context is None:
         footprints.append(_capped(footprints[-1], usable_bytes))
     plan = choose_quant(footprints, profile, usable_bytes=usable_bytes, force=force)

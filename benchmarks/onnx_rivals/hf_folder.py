@@ -42,7 +42,7 @@ def write_hf_folder(gguf: Path, folder: Path) -> None:
 def _as_published(file: GGUFFile, name: str, spec: ModelSpec) -> npt.NDArray[np.float16]:
     """A weight in halves; rows of q and k, which GGUF pairs as neighbours, in halves of a head again."""
     weight = file.weight(name).dequantize()
-    for kind, n_heads in ((".attn_q.", spec.n_heads), (".attn_k.", spec.n_kv_heads)):
+    for kind, n_heads in ((".attn_q.", spec.attention.n_heads), (".attn_k.", spec.attention.n_kv_heads)):
         if kind in name:
             weight = weight.reshape(n_heads, -1, 2, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
     return np.ascontiguousarray(weight.astype(np.float16))
@@ -55,9 +55,9 @@ def _config(spec: ModelSpec, vocabulary: Vocabulary) -> dict[str, Any]:
         "vocab_size": spec.vocab_size,
         "hidden_size": spec.hidden_size,
         "num_hidden_layers": spec.n_layers,
-        "num_attention_heads": spec.n_heads,
-        "num_key_value_heads": spec.n_kv_heads,
-        "head_dim": spec.head_dim,
+        "num_attention_heads": spec.attention.n_heads,
+        "num_key_value_heads": spec.attention.n_kv_heads,
+        "head_dim": spec.attention.head_dim,
         "intermediate_size": spec.intermediate_size,
         "rms_norm_eps": spec.rms_norm_eps,
         "rope_theta": spec.rope.theta,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sprat.devices.bench.resources import BusyMeter, cached_bytes, peak_rss_bytes, storage_read_bytes, this_machine
-from sprat.devices.bench.results import Emulation, Label, MeasuredModel, Measurement, Setting, Sustained, Work
+from sprat.devices.bench.results import BenchTest, Emulation, Label, MeasuredModel, Measurement, Setting, Sustained
 from sprat.devices.bench.sensor_log import SensorLog
 from sprat.devices.bench.sensors import Sensors
 from sprat.devices.bench.statistics import percentiles, spread
@@ -89,7 +89,7 @@ class Bench:
         self._sensors = sensors or Sensors()
         self._cool = self._sensors.temperature_c()
 
-    def measure(self, work: Work) -> Measurement:
+    def measure(self, work: BenchTest) -> Measurement:
         """Run one test: cool down, warm up, repeat, and keep on where that was asked for."""
         self._cool_down()
         started = datetime.now(UTC).isoformat(timespec="seconds")
@@ -134,16 +134,16 @@ class Bench:
             notes=tuple(notes),
         )
 
-    def _run(self, work: Work) -> list[float]:
+    def _run(self, work: BenchTest) -> list[float]:
         """Seconds of every step of one repetition: one of a prompt, one per generated token."""
         subject = self._subject
         subject.rewind(work.depth)
         seconds = [_time(lambda: subject.prefill(work.n_prompt))] if work.n_prompt else []
         return seconds + [_time(subject.decode) for _ in range(work.n_gen)]
 
-    def _warm_up(self, work: Work) -> bool:
+    def _warm_up(self, work: BenchTest) -> bool:
         """Run until two runs in a row agree; whether they did."""
-        short = Work.decode(min(work.n_gen, _WARM_UP_TOKENS), work.depth) if work.n_gen else work
+        short = BenchTest.decode(min(work.n_gen, _WARM_UP_TOKENS), work.depth) if work.n_gen else work
         self._subject.rewind(work.depth)  # a long context is built once, and is no part of the warm-up
         end = time.monotonic() + _WARM_UP_SECONDS
         last = math.inf
@@ -163,7 +163,7 @@ class Bench:
                 return
             time.sleep(1.0)
 
-    def _sustain(self, work: Work) -> Sustained:
+    def _sustain(self, work: BenchTest) -> Sustained:
         """Run on and on."""
         start = time.monotonic()
         series: list[tuple[float, float]] = []

@@ -19,6 +19,7 @@ from sprat.files import atomic_write
 
 __all__ = [
     "SCHEMA",
+    "BenchTest",
     "Emulation",
     "Label",
     "Machine",
@@ -27,7 +28,6 @@ __all__ = [
     "Moment",
     "Percentiles",
     "Sustained",
-    "Work",
     "check_place",
     "read_results",
     "write_results",
@@ -71,7 +71,7 @@ class MeasuredModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     random_weights: bool = False  # a shape: exact sizes, no knowledge
 
 
-class Work(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BenchTest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What was timed: a prompt of ``n_prompt`` tokens, or ``n_gen`` tokens one by one, behind ``depth`` others."""
 
     test: str  # llama-bench's name: "pp512", "tg128 @ d4096"
@@ -80,12 +80,12 @@ class Work(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     depth: Count
 
     @classmethod
-    def prefill(cls, n_tokens: int, depth: int = 0) -> Work:
+    def prefill(cls, n_tokens: int, depth: int = 0) -> BenchTest:
         """A prompt of ``n_tokens`` behind ``depth`` tokens in the cache."""
         return cls(test=_at(f"pp{n_tokens}", depth), n_prompt=n_tokens, n_gen=0, depth=depth)
 
     @classmethod
-    def decode(cls, n_tokens: int, depth: int = 0) -> Work:
+    def decode(cls, n_tokens: int, depth: int = 0) -> BenchTest:
         """``n_tokens`` generated one by one behind ``depth`` tokens in the cache."""
         return cls(test=_at(f"tg{n_tokens}", depth), n_prompt=0, n_gen=n_tokens, depth=depth)
 
@@ -147,7 +147,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     backend: str
     threads: Annotated[int, msgspec.Meta(ge=1)]
     settings: dict[str, Setting]  # everything else that changes the work or its speed
-    work: Work
+    work: BenchTest
 
     samples_tps: Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1)]  # tokens per second, in order
     error_share: float | None = None  # of a prediction: 0.15 is plus or minus 15 %

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import msgspec
 
-from sprat.devices.parts import Basis, Figure
+from sprat.devices.parts import Basis, Sourced
 from sprat.errors import DeviceError
 
 __all__ = [
@@ -85,23 +85,23 @@ class Efficiency(_Table, frozen=True):
 class Peaks(_Table, frozen=True):
     """From a device's peaks to the rates of sprat's kernels, where nobody measured them."""
 
-    int8_share: Figure  # of the cores' int8 peak that a product of 512 tokens reaches
-    one_token_share: Figure  # of the cores' int8 peak that a product of one token reaches, weights in the cache
-    f32_share: Figure  # of the cores' float32 peak that attention reaches
-    memory_share: Figure  # of the memory's peak that programs read
-    call_cycles: Figure  # of a kernel call that has next to nothing to do: Python, waking threads
+    int8_share: Sourced  # of the cores' int8 peak that a product of 512 tokens reaches
+    one_token_share: Sourced  # of the cores' int8 peak that a product of one token reaches, weights in the cache
+    f32_share: Sourced  # of the cores' float32 peak that attention reaches
+    memory_share: Sourced  # of the memory's peak that programs read
+    call_cycles: Sourced  # of a kernel call that has next to nothing to do: Python, waking threads
 
 
 class Errors(_Table, frozen=True):
     """The relative error that a prediction states, by the basis of the figure that decides it."""
 
-    measured: Figure
-    published: Figure
-    assumed: Figure
+    measured: Sourced
+    published: Sourced
+    assumed: Sourced
 
     def of(self, basis: Basis) -> float:
         """For a prediction that rests on a figure of ``basis``."""
-        figure: Figure = getattr(self, basis.value)
+        figure: Sourced = getattr(self, basis.value)
         return figure.value
 
 

@@ -37,7 +37,7 @@ def fit_graphics(accelerator: Accelerator, footprint: Footprint) -> GraphicsFit:
     """``footprint`` on ``accelerator``."""
     memory_bytes = int(accelerator.memory_bytes.value)
     spare_bytes = memory_bytes - footprint.total_bytes
-    limited = footprint.work if spare_bytes >= 0 else None
+    limited = footprint.pass_cost if spare_bytes >= 0 else None
     return GraphicsFit(
         name=accelerator.name,
         api=accelerator.api,

@@ -204,11 +204,11 @@ class Plan:
     @cached_property
     def predictor(self) -> Predictor | None:
         """Times of single passes; ``None`` when it does not fit, or its work is not known."""
-        if self.footprint.work is None or not self.runs or self.storage is None:
+        if self.footprint.pass_cost is None or not self.runs or self.storage is None:
             return None
         calibration = load_calibration()
         rates = device_rates(self.profile, calibration, self.storage)
-        return Predictor(self.footprint.work, rates, calibration, self.held_experts_share)
+        return Predictor(self.footprint.pass_cost, rates, calibration, self.held_experts_share)
 
     @property
     def graphics(self) -> GraphicsFit | None:

@@ -1,4 +1,4 @@
-"""How long a forward pass takes on a device: a roofline over its work.
+"""How long a forward pass takes on a device: a roofline over its cost.
 
 Products cost the larger of reading their weights and computing with them; attention its operations and reading the
 cache; every kernel call a constant; experts that are not in memory the time to read them from storage. These follow one
@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 
 from sprat.devices.parts import Basis
 from sprat.devices.plan.efficiency import Calibration, Efficiency
-from sprat.devices.plan.footprint import Work
+from sprat.devices.plan.footprint import PassCost
 from sprat.devices.profile import DeviceProfile, Storage
 
 __all__ = ["PREFILL_CHUNK", "Limit", "PassTime", "Predictor", "Rates", "device_rates"]
@@ -137,13 +137,13 @@ class Predictor:
     """Times of one model on one device.
 
     Args:
-        work: of the model.
+        cost: of the model.
         rates: of the device.
         calibration: what share of them the engine reaches.
         held: share of the experts' bytes that stay in memory.
     """
 
-    work: Work
+    cost: PassCost
     rates: Rates
     calibration: Calibration
     held: float = 1.0
@@ -162,16 +162,16 @@ class Predictor:
         return total
 
     def _pass(self, n_tokens: int, past: int, share: Efficiency, int8_ops: float, in_memory: float) -> PassTime:
-        work, rates = self.work, self.rates
-        missed = rates.missed_share(work.matrix_bytes + work.cache_bytes_per_token * past)
-        dense = _Product(work.dense_bytes * missed, 2 * n_tokens * work.dense_weights, n_tokens * work.dense_rows)
+        cost, rates = self.cost, self.rates
+        missed = rates.missed_share(cost.matrix_bytes + cost.cache_bytes_per_token * past)
+        dense = _Product(cost.dense_bytes * missed, 2 * n_tokens * cost.dense_weights, n_tokens * cost.dense_rows)
         times = self._product(dense, share, int8_ops)
         times += self._experts(n_tokens, share, int8_ops, missed, in_memory)
         times += self._attention(n_tokens, past, share, missed)
         # Whatever the pass, only its last token meets the head.
-        head = _Product(work.head_bytes * missed, 2 * work.head_weights, work.head_rows)
+        head = _Product(cost.head_bytes * missed, 2 * cost.head_weights, cost.head_rows)
         times += self._product(head, self.calibration.decode, rates.one_token_ops)
-        return times + PassTime(calls_s=work.n_calls * rates.call_s * share.calls)
+        return times + PassTime(calls_s=cost.n_calls * rates.call_s * share.calls)
 
     def _product(self, product: _Product, share: Efficiency, int8_ops: float, reached: float = 1.0) -> PassTime:
         memory_s = product.n_bytes / (self.rates.read_bytes * share.memory * reached)
@@ -180,19 +180,19 @@ class Predictor:
         return rows + (PassTime(memory_s=memory_s) if memory_s > compute_s else PassTime(compute_s=compute_s))
 
     def _experts(self, n_tokens: int, share: Efficiency, int8_ops: float, missed: float, in_memory: float) -> PassTime:
-        work = self.work
-        n_bytes = work.experts_read(n_tokens) * work.expert_bytes
-        chosen = n_tokens * work.n_mixtures * work.n_experts_per_token
-        product = _Product(n_bytes * missed, 2 * chosen * work.expert_weights, chosen * work.expert_rows)
+        cost = self.cost
+        n_bytes = cost.experts_read(n_tokens) * cost.expert_bytes
+        chosen = n_tokens * cost.n_moe_layers * cost.n_experts_per_token
+        product = _Product(n_bytes * missed, 2 * chosen * cost.expert_weights, chosen * cost.expert_rows)
         storage_s = n_bytes * (1 - in_memory) / (self.rates.random_bytes * share.storage)
         return self._product(product, share, int8_ops, share.experts) + PassTime(storage_s=storage_s)
 
     def _attention(self, n_tokens: int, past: int, share: Efficiency, missed: float) -> PassTime:
-        work, rates = self.work, self.rates
-        reached = share.latent if work.is_latent else share.grouped
-        ops = work.attention_ops(n_tokens, past, rates.n_lanes) + n_tokens * work.attention_numbers * share.queries
+        cost, rates = self.cost, self.rates
+        reached = share.latent if cost.is_mla else share.grouped
+        ops = cost.attention_ops(n_tokens, past, rates.n_lanes) + n_tokens * cost.attention_values * share.queries
         return PassTime(
-            memory_s=work.cache_bytes_per_token * past * missed / (rates.read_bytes * share.memory),
+            memory_s=cost.cache_bytes_per_token * past * missed / (rates.read_bytes * share.memory),
             compute_s=ops / (rates.attention_ops * reached),
         )
 
@@ -201,5 +201,5 @@ class Predictor:
 
         A store that replaces the least recently used finds none when it holds less than one token chooses.
         """
-        per_token = self.work.n_experts_per_token / self.work.n_experts if self.work.n_experts else 0.0
+        per_token = self.cost.n_experts_per_token / self.cost.n_experts if self.cost.n_experts else 0.0
         return self.held if self.held >= per_token else 0.0

@@ -82,8 +82,8 @@ def _about_heat(plan: Plan) -> Iterator[str]:
 def _about_force(plan: Plan) -> Iterator[str]:
     if plan.storage is None:
         yield f"no storage in the profile holds the {plan.footprint.weight_bytes:,} bytes of weights"
-    elif plan.footprint.work:
-        seconds = plan.footprint.work.bytes_per_token / (1e6 * plan.storage.sequential_mbps.value)
+    elif plan.footprint.pass_cost:
+        seconds = plan.footprint.pass_cost.bytes_per_token / (1e6 * plan.storage.sequential_mbps.value)
         yield (
             f"with --force the system reads weights from {plan.storage.kind} again and again: up to {seconds:,.1f} s "
             "for a token, and other programs slow down with it"

@@ -17,7 +17,7 @@ import msgspec
 from sprat.devices.bench.sensors import Sensors
 from sprat.devices.cpu import this_cpu
 from sprat.devices.machine import cache_bytes, cores_by_kind, memory_bytes
-from sprat.devices.parts import Basis, Compute, Figure, Memory, Storage
+from sprat.devices.parts import Basis, Compute, Memory, Sourced, Storage
 from sprat.devices.probe.memory import read_rates
 from sprat.devices.probe.storage import StorageRate, medium_of, storage_rates
 from sprat.devices.profile import DeviceProfile
@@ -144,10 +144,10 @@ def _compute(kernels: KernelRates) -> Compute:
     )
 
 
-def _measured(value: float, how: str) -> Figure:
+def _measured(value: float, how: str) -> Sourced:
     today = datetime.datetime.now(tz=datetime.UTC).date()
-    return Figure(value=float(f"{value:.4g}"), basis=Basis.MEASURED, source=f"sprat devices probe, {today}: {how}")
+    return Sourced(value=float(f"{value:.4g}"), basis=Basis.MEASURED, source=f"sprat devices probe, {today}: {how}")
 
 
-def _told(value: int, source: str) -> Figure:
-    return Figure(value=value, basis=Basis.MEASURED, source=source)
+def _told(value: int, source: str) -> Sourced:
+    return Sourced(value=value, basis=Basis.MEASURED, source=source)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from sprat.devices.bench.results import Label, MeasuredModel, Measurement, Percentiles, Work, read_results
+from sprat.devices.bench.results import BenchTest, Label, MeasuredModel, Measurement, Percentiles, read_results
 from sprat.devices.plan.plan import PLAN_SCHEMA, PlanSummary, Prediction, Verdict
 from sprat.devices.report.names import weight_bytes
 from sprat.errors import ResultsError
@@ -55,13 +55,13 @@ def plan_records(plan: PlanSummary) -> Iterator[Measurement]:
     found = plan.prediction
     if found is None:
         return
-    yield _record(plan, found, Work.prefill(found.prompt_tokens), found.prefill_tokens_per_s)
-    yield _record(plan, found, Work.decode(_DECODED), found.decode_tokens_per_s)
+    yield _record(plan, found, BenchTest.prefill(found.prompt_tokens), found.prefill_tokens_per_s)
+    yield _record(plan, found, BenchTest.decode(_DECODED), found.decode_tokens_per_s)
     if plan.context:
-        yield _record(plan, found, Work.decode(_DECODED, plan.context), found.decode_tokens_per_s_at_context)
+        yield _record(plan, found, BenchTest.decode(_DECODED, plan.context), found.decode_tokens_per_s_at_context)
 
 
-def _record(plan: PlanSummary, found: Prediction, work: Work, speed: float) -> Measurement:
+def _record(plan: PlanSummary, found: Prediction, work: BenchTest, speed: float) -> Measurement:
     parts = {part.name: part.size_bytes for part in plan.memory_map}
     wait_ms = 1000 * found.ttft_s
     return Measurement(

@@ -24,7 +24,8 @@ from sprat.quant.formats import format_names, get_format
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.gguf_keys import metadata_from_spec
 from sprat.runtime.arch.presets import shape_spec
-from sprat.runtime.arch.spec import FrequencyFactors, ModelSpec
+from sprat.runtime.arch.rope import FrequencyFactors
+from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors
 
 __all__ = ["cached_shape", "clear_cache", "shape_cache", "write_shape"]

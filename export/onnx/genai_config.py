@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 
-from sprat.runtime.arch.spec import Architecture, ModelSpec
+from sprat.runtime.arch.architecture import architectures
+from sprat.runtime.arch.attention import GroupedAttentionSpec
+from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.tokenizer.vocabulary import TokenizerModel, Vocabulary
 
 __all__ = ["genai_config"]
-
-_TYPES = {Architecture.LLAMA: "llama", Architecture.QWEN2: "qwen2"}
 
 
 def genai_config(spec: ModelSpec, tokenizer: Mapping[str, Any], file_name: str) -> bytes | None:
@@ -23,30 +23,31 @@ def genai_config(spec: ModelSpec, tokenizer: Mapping[str, Any], file_name: str) 
         tokenizer: ``tokenizer.*`` keys of a GGUF.
         file_name: of the graph.
     """
-    if spec.architecture not in _TYPES:
+    model_type = architectures()[spec.architecture].genai_type
+    if model_type is None or not isinstance(spec.attention, GroupedAttentionSpec):
         return None
     config = {
         "model": {
-            "type": _TYPES[spec.architecture],
+            "type": model_type,
             "vocab_size": spec.vocab_size,
             "context_length": spec.max_context,
             **_special_tokens(tokenizer),
-            "decoder": _decoder(spec, file_name),
+            "decoder": _decoder(spec, spec.attention, file_name),
         },
         "search": {"max_length": spec.max_context, "past_present_share_buffer": True, "do_sample": False},
     }
     return msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n"
 
 
-def _decoder(spec: ModelSpec, file_name: str) -> dict[str, Any]:
+def _decoder(spec: ModelSpec, attention: GroupedAttentionSpec, file_name: str) -> dict[str, Any]:
     return {
         "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
         "filename": file_name,
-        "head_size": spec.head_dim,
+        "head_size": attention.head_dim,
         "hidden_size": spec.hidden_size,
-        "num_attention_heads": spec.n_heads,
+        "num_attention_heads": attention.n_heads,
         "num_hidden_layers": spec.n_layers,
-        "num_key_value_heads": spec.n_kv_heads,
+        "num_key_value_heads": attention.n_kv_heads,
         "inputs": {
             "input_ids": "input_ids",
             "attention_mask": "attention_mask",

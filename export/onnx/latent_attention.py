@@ -19,17 +19,19 @@ import numpy as np
 from sprat.export.onnx.graph import GraphBuilder, Value
 from sprat.export.onnx.layer import Layer
 from sprat.export.onnx.positions import Angles
-from sprat.runtime.arch.spec import MLASpec
-from sprat.runtime.models.deepseek import attention_scale
+from sprat.runtime.arch.attention import LatentAttentionSpec
 
 __all__ = ["latent_attention"]
 
 
-def latent_attention(layer: Layer, x: Value, past: Value, angles: Angles, mask: Value) -> tuple[Value, Value]:
+def latent_attention(
+    layer: Layer, mla: LatentAttentionSpec, x: Value, past: Value, angles: Angles, mask: Value
+) -> tuple[Value, Value]:
     """One layer's attention.
 
     Args:
-        layer: of a model with MLA.
+        layer: the layer.
+        mla: its attention.
         x: normed hidden states ``["n", hidden]``.
         past: rows of the cache ``["past", latent_dim]``.
         angles: of the new tokens.
@@ -38,18 +40,17 @@ def latent_attention(layer: Layer, x: Value, past: Value, angles: Angles, mask: 
     Returns:
         What is added to the hidden states ``["n", hidden]``, and the cache's new rows ``["n", latent_dim]``.
     """
-    graph, spec, mla = layer.graph, layer.spec, layer.spec.mla
-    assert mla is not None, "a deepseek2 spec has MLA"
+    graph = layer.graph
     with graph.scope("attn"):
         rows = _new_rows(layer, mla, x, angles)
         query = _absorbed_query(layer, mla, x, angles)
         mixed = _attend(layer, mla, query, past, rows, mask)
         values = layer.per_head(mixed, "attn_v_b")
-        flat = graph.op("Reshape", values, graph.constant([0, spec.n_heads * mla.v_head_dim]))
+        flat = graph.op("Reshape", values, graph.constant([0, mla.output_width]))
         return layer.linear(flat, "attn_output"), rows
 
 
-def _new_rows(layer: Layer, mla: MLASpec, x: Value, angles: Angles) -> Value:
+def _new_rows(layer: Layer, mla: LatentAttentionSpec, x: Value, angles: Angles) -> Value:
     """``[norm(latent), rotated key]`` of the new tokens."""
     graph = layer.graph
     sizes = graph.constant([mla.kv_lora_rank, mla.qk_rope_head_dim])
@@ -58,14 +59,14 @@ def _new_rows(layer: Layer, mla: MLASpec, x: Value, angles: Angles) -> Value:
     return graph.op("Concat", layer.norm(latent, "attn_kv_a_norm"), rotated, axis=1, name="new_rows")
 
 
-def _absorbed_query(layer: Layer, mla: MLASpec, x: Value, angles: Angles) -> Value:
+def _absorbed_query(layer: Layer, mla: LatentAttentionSpec, x: Value, angles: Angles) -> Value:
     """Queries against rows of the cache, scaled: ``["n" * heads, latent_dim]``."""
-    graph, heads = layer.graph, layer.spec.n_heads
+    graph, heads = layer.graph, mla.n_heads
     if mla.q_lora_rank is None:
         q = layer.linear(x, "attn_q")
     else:
         q = layer.linear(layer.norm(layer.linear(x, "attn_q_a"), "attn_q_a_norm"), "attn_q_b")
-    q = graph.op("Mul", q, graph.constant(attention_scale(layer.spec, mla), np.float32))
+    q = graph.op("Mul", q, graph.constant(mla.scale(layer.spec.rope), np.float32))
     q = graph.op("Reshape", q, graph.constant([0, heads, mla.qk_head_dim]))
     sizes = graph.constant([mla.qk_nope_head_dim, mla.qk_rope_head_dim])
     nope, rope = graph.ops("Split", q, sizes, n_outputs=2, axis=2)
@@ -75,9 +76,9 @@ def _absorbed_query(layer: Layer, mla: MLASpec, x: Value, angles: Angles) -> Val
     return graph.op("Reshape", rows, graph.constant([-1, mla.latent_dim]), name="query")
 
 
-def _attend(layer: Layer, mla: MLASpec, query: Value, past: Value, rows: Value, mask: Value) -> Value:
+def _attend(layer: Layer, mla: LatentAttentionSpec, query: Value, past: Value, rows: Value, mask: Value) -> Value:
     """Latents mixed for every query and head: ``["n", heads, kv_lora_rank]``."""
-    graph, heads, rank = layer.graph, layer.spec.n_heads, mla.kv_lora_rank
+    graph, heads, rank = layer.graph, mla.n_heads, mla.kv_lora_rank
     # MatMul: of a Gemm with a Transpose onnxruntime makes query @ past.T, and copies the cache to do that
     old = graph.op("MatMul", past, graph.op("Transpose", query, perm=[1, 0]), name="past_scores")
     old = graph.op("Transpose", old, perm=[1, 0])
@@ -96,7 +97,7 @@ def _attend(layer: Layer, mla: MLASpec, query: Value, past: Value, rows: Value, 
     return graph.op("Reshape", latents, graph.constant([-1, heads, rank]))
 
 
-def _rotate(graph: GraphBuilder, mla: MLASpec, x: Value, heads: int, angles: Angles) -> Value:
+def _rotate(graph: GraphBuilder, mla: LatentAttentionSpec, x: Value, heads: int, angles: Angles) -> Value:
     """``["n", heads * qk_rope_head_dim]``, rotated; ``x`` may have the heads on an axis of their own."""
     width = heads * mla.qk_rope_head_dim
     batch = graph.op("Reshape", x, graph.constant([1, -1, width]))

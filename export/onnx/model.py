@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from sprat.errors import ExportError
 from sprat.export.onnx.data import DataFile
 from sprat.export.onnx.dense_attention import Batch, KVValues, dense_attention, shares_cache
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
@@ -21,6 +22,7 @@ from sprat.export.onnx.positions import causal_mask, positions, rotary_angles
 from sprat.export.onnx.weights import GraphWeights
 from sprat.export.source.tensor import SourceTensor
 from sprat.quant.recipe import Recipe
+from sprat.runtime.arch.attention import GroupedAttentionSpec, LatentAttentionSpec
 from sprat.runtime.arch.spec import ModelSpec
 
 __all__ = ["BuiltModel", "build_model"]
@@ -55,21 +57,23 @@ def build_model(
     """
     graph = GraphBuilder(name)
     weights = GraphWeights(graph, tensors, recipe, options)
-    if spec.mla:
-        cache = "append"
-        _latent_model(graph, weights, spec)
-    else:
-        cache = "shared" if shares_cache(spec, portable=options.portable) else "concat"
-        _dense_model(graph, weights, spec)
+    match spec.attention:
+        case LatentAttentionSpec() as attention:
+            cache = "append"
+            _latent_model(graph, weights, spec, attention)
+        case GroupedAttentionSpec() as attention:
+            cache = "shared" if shares_cache(attention, portable=options.portable) else "concat"
+            _dense_model(graph, weights, spec, attention)
+        case attention:
+            raise ExportError(f"{name}: no ONNX graph for {type(attention).__name__}; export it with --format gguf")
     opsets = {"": _PORTABLE_OPSET} if options.portable else {"": _OPSET, CONTRIB: _CONTRIB_OPSET}
     model = ir.Model(graph.finish(opsets), ir_version=_IR_VERSION, producer_name="sprat")
     return BuiltModel(model, weights.arrays.data, cache)
 
 
-def _latent_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec) -> None:
-    """A ``deepseek2`` model over a cache of latents, of one sequence."""
-    assert spec.mla is not None, "a deepseek2 spec has MLA"
-    latent_dim = spec.mla.latent_dim
+def _latent_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, attention: LatentAttentionSpec) -> None:
+    """A model of latent attention over a cache of latents, of one sequence."""
+    latent_dim = attention.latent_dim
     input_ids = graph.input("input_ids", _INT64, (1, "n"))
     tokens = graph.op("Reshape", input_ids, graph.constant([-1]))
     n_logits = graph.optional_input("n_logits", np.zeros(1, np.int64))
@@ -81,7 +85,7 @@ def _latent_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec) -
     rows: list[Value] = []
 
     def attend(layer: Layer, x: Value) -> Value:
-        out, new = latent_attention(layer, x, pasts[layer.number], angles, mask)
+        out, new = latent_attention(layer, attention, x, pasts[layer.number], angles, mask)
         rows.append(new)
         return out
 
@@ -92,12 +96,12 @@ def _latent_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec) -
         graph.output(f"new_latent.{layer}", new, _FLOAT, ("n", latent_dim))
 
 
-def _dense_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec) -> None:
-    """A ``llama`` or ``qwen2`` model with the inputs and outputs of onnxruntime-genai."""
+def _dense_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, attention: GroupedAttentionSpec) -> None:
+    """A model of grouped attention with the inputs and outputs of onnxruntime-genai."""
     input_ids = graph.input("input_ids", _INT64, ("batch", "n"))
-    batch = _batch(graph, weights, spec, input_ids)
+    batch = _batch(graph, weights, spec, attention, input_ids)
     n_logits = graph.optional_input("n_logits", np.zeros(1, np.int64))
-    shape = ("batch", spec.n_kv_heads, "past", spec.head_dim)
+    shape = ("batch", attention.n_kv_heads, "past", attention.head_dim)
     pasts = [
         KVValues(*(graph.input(f"past_key_values.{i}.{part}", _FLOAT, shape) for part in ("key", "value")))
         for i in range(spec.n_layers)
@@ -105,7 +109,7 @@ def _dense_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec) ->
     presents: list[KVValues] = []
 
     def attend(layer: Layer, x: Value) -> Value:
-        out, present = dense_attention(layer, x, pasts[layer.number], batch)
+        out, present = dense_attention(layer, attention, x, pasts[layer.number], batch)
         presents.append(present)
         return out
 
@@ -113,13 +117,15 @@ def _dense_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec) ->
     x = _layers(graph, weights, spec, weights.embedding(tokens), attend)
     logits = _head(graph, weights, spec, x, batch.shape, n_logits)
     graph.output("logits", logits, _FLOAT, ("batch", "n_out", spec.vocab_size))
-    shape = ("batch", spec.n_kv_heads, "present", spec.head_dim)
+    shape = ("batch", attention.n_kv_heads, "present", attention.head_dim)
     for layer, present in enumerate(presents):
         graph.output(f"present.{layer}.key", present.keys, _FLOAT, shape)
         graph.output(f"present.{layer}.value", present.values, _FLOAT, shape)
 
 
-def _batch(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, input_ids: Value) -> Batch:
+def _batch(
+    graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, attention: GroupedAttentionSpec, input_ids: Value
+) -> Batch:
     """What a dense model's layers share; the number of tokens so far is how much longer the mask is."""
     attention_mask = graph.input("attention_mask", _INT64, ("batch", "total"))
     shape, portable = graph.op("Shape", input_ids), weights.options.portable
@@ -127,7 +133,7 @@ def _batch(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, input_id
     start = graph.op("Sub", total, n)
     at = positions(graph, start, n)
     mask = None
-    if not shares_cache(spec, portable=portable):
+    if not shares_cache(attention, portable=portable):
         keys = positions(graph, graph.constant([0]), total)
         mask = causal_mask(graph, keys, graph.op("Unsqueeze", at, graph.constant([1])))
     lengths = graph.op("ReduceSum", attention_mask, graph.constant([1]), keepdims=0)
@@ -153,7 +159,7 @@ def _layers(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, x: Valu
         with graph.scope(f"blk.{layer.number}"):
             delta = attend(layer, norm(f"blk.{layer.number}.attn_norm"))
             normed = norm(f"blk.{layer.number}.ffn_norm")
-            routed = spec.moe if spec.is_mixture(layer.number) else None
+            routed = spec.moe if spec.is_moe_layer(layer.number) else None
             delta = mixture(layer, routed, normed) if routed else mlp(layer, normed)
     return norm("output_norm")
 

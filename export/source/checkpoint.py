@@ -37,7 +37,8 @@ from sprat.export.source.tensor_map import Origin, gguf_map, left_out, tensor_ma
 from sprat.progress import ReportProgress, no_progress
 from sprat.quant.formats.read_only import any_format
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
-from sprat.runtime.arch.spec import FrequencyFactors, ModelSpec
+from sprat.runtime.arch.rope import FrequencyFactors
+from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import ROPE_FREQS
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.gguf_checks import compare_shapes, is_beyond, listing, vocabulary_problems

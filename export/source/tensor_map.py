@@ -2,11 +2,11 @@
 
 Most are renamed. The others:
 
-1. ``llama``: rows of q and k are reordered from halves to neighbouring pairs, since GGUF's llama rotates pairs (2i,
-   2i+1).
-2. ``deepseek2``: ``kv_b_proj`` holds, per head, ``qk_nope`` rows for keys and ``v_head_dim`` rows for values. The keys'
-   part becomes ``attn_k_b``, transposed per head to ``(n_heads, kv_lora_rank, qk_nope)``, so that it can be absorbed
-   into the query; the values' part becomes ``attn_v_b``, ``(n_heads, v_head_dim, kv_lora_rank)``.
+1. Grouped attention with interleaved RoPE (``llama``): rows of q and k are reordered from halves to pairs, since GGUF's
+   llama rotates pairs (2i, 2i+1).
+2. Latent attention: ``kv_b_proj`` holds, per head, ``qk_nope`` rows for keys and ``v_head_dim`` rows for values. The
+   keys' part becomes ``attn_k_b``, transposed per head to ``(n_heads, kv_lora_rank, qk_nope)``, so that it can be
+   absorbed into the query; the values' part becomes ``attn_v_b``, ``(n_heads, v_head_dim, kv_lora_rank)``.
 3. Experts, one tensor each in a checkpoint, are stacked to ``(n_experts, out, in)``.
 
 Some tensors are left out by rule: the layers of multi-token prediction (DeepSeek-V3, numbered from ``n_layers`` on),
@@ -21,7 +21,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sprat.export.source.rows import HeadRows, InterleavedHeads, Rows, Stacked, TransposedHeads, alike
-from sprat.runtime.arch.spec import Architecture, MLASpec, ModelSpec
+from sprat.runtime.arch.architecture import architectures
+from sprat.runtime.arch.attention import GroupedAttentionSpec, LatentAttentionSpec
+from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors
 
 __all__ = ["Origin", "gguf_map", "left_out", "tensor_map"]
@@ -109,16 +111,17 @@ def left_out(name: str, spec: ModelSpec, config: Mapping[str, Any]) -> bool:
 
 
 def _origin(name: str, shape: tuple[int, ...], spec: ModelSpec) -> Origin:
-    source = _source_name(name)
+    source = _source_name(name, architectures()[spec.architecture].hf_tensors)
     if "{expert}" in source:
         sources = tuple(source.format(expert=expert) for expert in range(shape[0]))
         return Origin(shape, sources, shape[1:], lambda parts: Stacked(alike(parts)))
     kind = name.split(".")[-2]
-    if spec.mla and kind in {"attn_k_b", "attn_v_b"}:
-        return _latent_origin(kind, shape, source, spec.n_heads, spec.mla)
-    if spec.architecture is Architecture.LLAMA and kind in {"attn_q", "attn_k"}:
-        n_heads = spec.n_heads if kind == "attn_q" else spec.n_kv_heads
-        return Origin(shape, (source,), shape, lambda parts: InterleavedHeads(parts[0], n_heads))
+    match spec.attention:
+        case LatentAttentionSpec() as attention if kind in {"attn_k_b", "attn_v_b"}:
+            return _latent_origin(kind, shape, source, attention)
+        case GroupedAttentionSpec() as attention if spec.rope.interleaved and kind in {"attn_q", "attn_k"}:
+            n_heads = attention.n_heads if kind == "attn_q" else attention.n_kv_heads
+            return Origin(shape, (source,), shape, lambda parts: InterleavedHeads(parts[0], n_heads))
     return _renamed(source, shape)
 
 
@@ -126,22 +129,23 @@ def _renamed(source: str, shape: tuple[int, ...]) -> Origin:
     return Origin(shape, (source,), shape, lambda parts: parts[0])
 
 
-def _latent_origin(kind: str, shape: tuple[int, ...], source: str, n_heads: int, mla: MLASpec) -> Origin:
-    source_shape = (n_heads * (mla.qk_nope_head_dim + mla.v_head_dim), mla.kv_lora_rank)
+def _latent_origin(kind: str, shape: tuple[int, ...], source: str, attention: LatentAttentionSpec) -> Origin:
+    n_heads, nope, value = attention.n_heads, attention.qk_nope_head_dim, attention.v_head_dim
+    source_shape = (n_heads * (nope + value), attention.kv_lora_rank)
 
     def keys(parts: Sequence[Rows]) -> Rows:
-        return TransposedHeads(alike(parts, splittable=True)[0], n_heads, mla.qk_nope_head_dim)
+        return TransposedHeads(alike(parts, splittable=True)[0], n_heads, nope)
 
     def values(parts: Sequence[Rows]) -> Rows:
-        return HeadRows(parts[0], n_heads, mla.qk_nope_head_dim, mla.v_head_dim)
+        return HeadRows(parts[0], n_heads, nope, value)
 
     return Origin(shape, (source,), source_shape, keys if kind == "attn_k_b" else values)
 
 
-def _source_name(name: str) -> str:
+def _source_name(name: str, renamed: Mapping[str, str]) -> str:
     """The checkpoint's name of the canonical tensor ``name``, with ``{expert}`` where the experts' numbers stand."""
     *layer, kind, suffix = name.split(".")  # blk.3.attn_q.weight, or output_norm.weight
     if not layer:
         return f"{_GLOBAL[kind]}.{suffix}"
-    here = _WITHOUT_SUFFIX.get(f"{kind}.{suffix}") or f"{_IN_LAYER[kind]}.{suffix}"
+    here = _WITHOUT_SUFFIX.get(f"{kind}.{suffix}") or f"{renamed.get(kind) or _IN_LAYER[kind]}.{suffix}"
     return f"model.layers.{layer[1]}.{here}"

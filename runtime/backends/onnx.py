@@ -19,7 +19,7 @@ from sprat.runtime.backends.flush_denormals import subnormals_as_zero
 from sprat.runtime.backends.onnx_cache import bind_cache, ort_value
 from sprat.runtime.backends.onnx_session import missing_because, open_session, ort_errors
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
-from sprat.runtime.files.onnx import ONNXFile
+from sprat.runtime.files.onnx import CacheForm, ONNXFile
 
 __all__ = ["ONNXBackend", "ONNXStream"]
 
@@ -62,8 +62,8 @@ def _is_frugal(request: LoadRequest) -> bool:
 
 def _footprint(request: LoadRequest, *, frugal: bool) -> Footprint:
     spec = request.spec
-    widest = max(spec.intermediate_size, spec.hidden_size, spec.n_heads * spec.head_dim)
-    scores_bytes = 3 * 4 * spec.n_heads * request.context
+    widest = max(spec.intermediate_size, spec.hidden_size, spec.attention.q_width)
+    scores_bytes = 3 * 4 * spec.attention.n_heads * request.context
     chunk_bytes = _chunk(frugal) * (8 * widest * 4 + spec.vocab_size * 4 + scores_bytes)
     buffer_bytes = chunk_bytes + _packing_bytes(request, frugal=frugal) + _LIBRARY_BYTES
     return request.footprint(cache_number_bytes=_CACHE_NUMBER_BYTES, buffer_bytes=buffer_bytes)
@@ -97,7 +97,7 @@ class ONNXBackend:
     def __init__(self, file: ONNXFile, *, n_threads: int, frugal: bool = False) -> None:
         self.frugal = frugal
         self._file, self._chunk = file, _chunk(frugal)
-        arena = frugal or file.spec.mla is not None
+        arena = frugal or file.cache is CacheForm.APPEND
         self._session = open_session(file.path, n_threads=n_threads, arena=arena, small_experts=frugal)
         self.vocab_size = file.spec.vocab_size
         self.max_context = file.spec.max_context

@@ -76,7 +76,7 @@ class LoadRequest:
             quant="as in the file",
             resident_bytes=sum(sizes.values()) - routed_bytes,
             routed_bytes=routed_bytes,
-            cache_bytes_per_token=self.spec.cache_numbers_per_token * cache_number_bytes,
+            cache_bytes_per_token=self.spec.cache_elements_per_token * cache_number_bytes,
             context=self.context,
             buffer_bytes=buffer_bytes + program_bytes(self.spec.vocab_size),
         )

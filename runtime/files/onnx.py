@@ -115,15 +115,14 @@ class ONNXFile:
         Raises:
             ModelFileError: all that are not.
         """
-        latent = self.cache is CacheForm.APPEND
-        if latent != (self.spec.mla is not None):
+        planes = self.spec.attention.planes
+        if (self.cache is CacheForm.APPEND) != (len(planes) == 1):
             raise ModelFileError(
                 f"{self.path}: a cache of the form {self.cache} for {self.spec.architecture}; export it again"
             )
-        width = self.spec.mla.latent_dim if self.spec.mla else self.spec.head_dim
         found = {value.name: _last_size(value) for value in (*model.graph.input, *model.graph.output)}
         wanted = {"input_ids": None, "logits": self.spec.vocab_size}
-        wanted |= {name: width for port in self.ports for name in (port.past, port.present)}
+        wanted |= {name: planes[port.plane].width for port in self.ports for name in (port.past, port.present)}
         wrong = [
             f"{name} is {found.get(name, 'missing')}, expected {size}"
             for name, size in wanted.items()

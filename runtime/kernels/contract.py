@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from sprat.arrays import F32Array, I32Array
+from sprat.runtime.arch.moe import MoESpec
 from sprat.runtime.arch.rope import RopeAngles
-from sprat.runtime.arch.spec import MoESpec
 from sprat.runtime.cache import KVCache, KVRows, LatentCache, Rows
 from sprat.runtime.kernels.layers import MLP, GatedMLP, GroupedAttention, Head, LatentAttention, Mixture
 from sprat.runtime.weights import Weight

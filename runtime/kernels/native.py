@@ -15,8 +15,8 @@ import numpy as np
 from sprat.arrays import F32Array, I32Array, U8Array
 from sprat.errors import BackendError, unknown_name
 from sprat.native import core, missing_because
+from sprat.runtime.arch.moe import MoESpec
 from sprat.runtime.arch.rope import RopeAngles
-from sprat.runtime.arch.spec import MoESpec
 from sprat.runtime.cache import FloatRows, Int8Rows, KVCache, KVRows, LatentCache, Rows
 from sprat.runtime.kernels.bindings import Bindings
 from sprat.runtime.kernels.contract import ChoiceObserver, MLAForm, Routes

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sprat.devices.parts import Basis, Compute, Figure
+from sprat.devices.parts import Basis, Compute, Sourced
 from sprat.devices.plan.efficiency import Calibration, load_calibration, parse_calibration
 from sprat.devices.plan.predict import Predictor, device_rates
 from sprat.devices.profile import DeviceProfile, load_profile
@@ -29,7 +29,7 @@ fit, timed = benchmark("fit"), benchmark("passes")
 
 
 def measured(value):
-    return Figure(value=value, basis=Basis.MEASURED, source="a test")
+    return Sourced(value=value, basis=Basis.MEASURED, source="a test")
 
 
 MACHINE = msgspec.structs.replace(
@@ -60,7 +60,7 @@ class Pass:
 def passes(truth):
     for name in ("smollm2-135m", "r1-distill-qwen-1.5b", "deepseek-v2-lite"):
         footprint = planned_footprint(shape_spec(name), Recipe.named("int4"))
-        predictor = Predictor(footprint.work, device_rates(MACHINE, truth, MACHINE.storage[0]), truth)
+        predictor = Predictor(footprint.pass_cost, device_rates(MACHINE, truth, MACHINE.storage[0]), truth)
         for phase in ("decode", "prefill"):
             for depth in (0, 2048):
                 one = Pass(f"{name} {phase} {depth}", phase, depth, predictor, MACHINE)

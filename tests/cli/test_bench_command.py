@@ -15,7 +15,7 @@ from tiny_checkpoint import write_checkpoint
 from sprat.app.bench.trace import TraceReport
 from sprat.cli import main
 from sprat.cli.bench_tables import print_trace
-from sprat.devices.bench.results import Label, Work, read_results, write_results
+from sprat.devices.bench.results import BenchTest, Label, read_results, write_results
 from sprat.devices.emulate.emulate import plan_emulation
 from sprat.devices.profile import load_profile
 from sprat.errors import EmulationError
@@ -69,7 +69,7 @@ def test_json_prints_one_record_per_test_and_a_file_holds_the_same(bundle, tmp_p
 
 
 def test_csv_has_a_line_per_test(capsys, monkeypatch):
-    records = [measurement(work=Work.prefill(8)), measurement()]
+    records = [measurement(work=BenchTest.prefill(8)), measurement()]
     monkeypatch.setattr("sprat.cli.bench.bench", lambda *_, **__: records)
     code, out, _ = run(capsys, "bundle", "--csv")
     rows = list(csv.DictReader(io.StringIO(out)))

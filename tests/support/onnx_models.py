@@ -9,6 +9,7 @@ from sprat.export.onnx import OnnxOptions, plan_onnx
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.write.naming import ModelName
 from sprat.quant.recipe import Recipe
+from sprat.runtime.arch.attention import LatentAttentionSpec
 from sprat.runtime.arch.spec import ModelSpec
 
 TOKENIZER = {"tokenizer.ggml.model": "none"}
@@ -36,17 +37,17 @@ class Runner:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 3
         self._session = onnxruntime.InferenceSession(folder / "model.onnx", options, **settings)
-        self._spec = spec
+        self._spec, self._is_latent = spec, isinstance(spec.attention, LatentAttentionSpec)
         self.reset()
 
     def reset(self, batch: int = 1) -> None:
         """Forget all tokens."""
         spec, self._length = self._spec, 0
-        if spec.mla:
-            empty = np.zeros((0, spec.mla.latent_dim), np.float32)
+        if self._is_latent:
+            empty = np.zeros((0, spec.attention.latent_dim), np.float32)
             self.cache = {f"past_latent.{layer}": empty for layer in range(spec.n_layers)}
         else:
-            empty = np.zeros((batch, spec.n_kv_heads, 0, spec.head_dim), np.float32)
+            empty = np.zeros((batch, spec.attention.n_kv_heads, 0, spec.attention.head_dim), np.float32)
             parts = [f"{layer}.{part}" for layer in range(spec.n_layers) for part in ("key", "value")]
             self.cache = {f"past_key_values.{part}": empty for part in parts}
 
@@ -54,11 +55,11 @@ class Runner:
         """Logits ``(batch, n, vocab)`` of tokens ``(batch, n)``."""
         tokens = np.asarray(tokens, np.int64)
         self._length += tokens.shape[1]
-        if not self._spec.mla:
+        if not self._is_latent:
             feeds["attention_mask"] = np.ones((len(tokens), self._length), np.int64)
         logits, *rows = self._session.run(None, {"input_ids": tokens, **self.cache, **feeds})
         for name, row in zip(self.cache, rows, strict=True):
-            self.cache[name] = np.concatenate([self.cache[name], row]) if self._spec.mla else row
+            self.cache[name] = np.concatenate([self.cache[name], row]) if self._is_latent else row
         return logits
 
     def in_chunks(self, tokens, *ends) -> np.ndarray:

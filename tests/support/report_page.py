@@ -7,7 +7,7 @@ import bench_records
 import msgspec
 from bench_records import MACHINE, MODEL, measurement
 
-from sprat.devices.bench.results import Label, MeasuredModel, Moment, Percentiles, Sustained, Work, write_results
+from sprat.devices.bench.results import BenchTest, Label, MeasuredModel, Moment, Percentiles, Sustained, write_results
 from sprat.devices.report.build import make_report
 
 LIMITS = msgspec.structs.replace(bench_records.LIMITS, cgroup_version=2, memory_bytes=4 << 30, cpu_share=0.5)
@@ -42,11 +42,11 @@ def _device(label, device, model, speed, *, sensors=(), sustained=None, **fields
         tps = speed / (1 + depth / 8192)
         samples = (tps,) if label is Label.PREDICTED else (0.95 * tps, tps, 1.05 * tps)
         extra = {"sensors": sensors, "sustained": sustained} if not depth else {}
-        yield measurement(work=Work.decode(128, depth), samples_tps=samples, **common | extra)
+        yield measurement(work=BenchTest.decode(128, depth), samples_tps=samples, **common | extra)
     for length in (128, 512, 2048):
         wait = 1000 * length / (10 * speed)
         times = Percentiles(n=3, p50=wait, p99=1.1 * wait, worst=1.2 * wait)
-        yield measurement(work=Work.prefill(length), samples_tps=(10 * speed,), ttft_ms=times, **common)
+        yield measurement(work=BenchTest.prefill(length), samples_tps=(10 * speed,), ttft_ms=times, **common)
 
 
 def write_report(folder, found=None):

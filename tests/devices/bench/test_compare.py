@@ -4,7 +4,7 @@ import pytest
 from bench_records import LIMITS, MODEL, measurement
 
 from sprat.devices.bench.compare import compare, differences
-from sprat.devices.bench.results import Label, Work
+from sprat.devices.bench.results import BenchTest, Label
 from sprat.errors import ResultsError
 
 
@@ -14,10 +14,10 @@ def vary(**changed):
 
 
 def test_tests_are_paired_by_name_and_judged_by_their_interval():
-    before = [measurement(samples_tps=(10.0, 10.1, 9.9)), measurement(work=Work.prefill(512))]
-    after = [measurement(work=Work.prefill(512)), measurement(samples_tps=(12.0, 12.1, 11.9))]
+    before = [measurement(samples_tps=(10.0, 10.1, 9.9)), measurement(work=BenchTest.prefill(512))]
+    after = [measurement(work=BenchTest.prefill(512)), measurement(samples_tps=(12.0, 12.1, 11.9))]
     decode, prefill = compare(before, after)
-    assert decode.before.work == decode.after.work == Work.decode(128)
+    assert decode.before.work == decode.after.work == BenchTest.decode(128)
     assert decode.ratio.value == pytest.approx(1.2, rel=1e-3)
     assert decode.verdict == "faster"
     assert prefill.verdict == "no difference"
@@ -43,7 +43,7 @@ def test_what_differs_beside_the_work_is_listed():
 @pytest.mark.parametrize(
     ("before", "after", "told"),
     [
-        ({}, {"work": Work.decode(64)}, "only the first file has tg128; only the second file has tg64"),
+        ({}, {"work": BenchTest.decode(64)}, "only the first file has tg128; only the second file has tg64"),
         ({}, {"model": vary(quant="Q8_0")}, "quant is Q4_0 in the first and Q8_0 in the second"),
         ({}, {"model": vary(digest="sha256:ff")}, "files differ"),
         ({}, {"label": Label.EMULATED, "device": "x", "emulation": LIMITS}, "first is measured, the second emulated"),

@@ -1,15 +1,15 @@
 from bench_records import measurement
 
 from sprat.devices.bench.notes import gather_notes
-from sprat.devices.bench.results import Work
+from sprat.devices.bench.results import BenchTest
 
 
 def test_notes_that_differ_in_a_percentage_are_one_with_its_range():
     busy = "other programs used {}% of the cores meanwhile: close them and run again"
     records = [
-        measurement(work=Work.prefill(64), notes=("the sensor x disappeared", busy.format(88))),
-        measurement(work=Work.prefill(512), notes=(busy.format(9),)),
-        measurement(work=Work.decode(16), notes=(busy.format(90), "the sensor x disappeared")),
+        measurement(work=BenchTest.prefill(64), notes=("the sensor x disappeared", busy.format(88))),
+        measurement(work=BenchTest.prefill(512), notes=(busy.format(9),)),
+        measurement(work=BenchTest.decode(16), notes=(busy.format(90), "the sensor x disappeared")),
         measurement(),
     ]
     assert gather_notes(records) == {

@@ -9,7 +9,7 @@ from sprat.devices.bench import procedure
 from sprat.devices.bench.digest import fingerprint
 from sprat.devices.bench.procedure import Bench, Procedure, Setup
 from sprat.devices.bench.resources import BusyMeter, cached_bytes, drop_cached, peak_rss_bytes, this_machine
-from sprat.devices.bench.results import Label, Work
+from sprat.devices.bench.results import BenchTest, Label
 
 SETUP = Setup(model=MODEL, backend="native", threads=2)
 
@@ -51,7 +51,7 @@ def clock(monkeypatch):
 
 def test_a_prompt_is_warmed_up_until_stable_and_then_repeated(clock):
     subject = Diary(clock, [2.0, 1.0, 1.01, 0.5, 0.25, 0.5])
-    record = Bench(subject, SETUP, Procedure(repetitions=3)).measure(Work.prefill(64, depth=8))
+    record = Bench(subject, SETUP, Procedure(repetitions=3)).measure(BenchTest.prefill(64, depth=8))
     assert subject.done.count("prefill 64") == 3 + 3
     assert subject.done[:3] == ["rewind 8", "rewind 8", "prefill 64"]
     assert record.samples_tps == pytest.approx((128.0, 256.0, 128.0))
@@ -62,7 +62,7 @@ def test_a_prompt_is_warmed_up_until_stable_and_then_repeated(clock):
 
 def test_generated_tokens_are_timed_one_by_one(clock):
     subject = Diary(clock, [0.1] * 32 + [0.1, 0.1, 0.1, 0.7] + [0.1])
-    record = Bench(subject, SETUP, Procedure(repetitions=1)).measure(Work.decode(20))
+    record = Bench(subject, SETUP, Procedure(repetitions=1)).measure(BenchTest.decode(20))
     times = record.inter_token_ms
     assert times.n == 20
     assert (times.p50, times.p99, times.worst) == pytest.approx((100.0, 700.0, 700.0))
@@ -72,19 +72,19 @@ def test_generated_tokens_are_timed_one_by_one(clock):
 
 def test_a_spread_over_ten_percent_is_said(clock):
     subject = Diary(clock, [1.0, 1.0, 1.0, 1.5, 1.0])
-    record = Bench(subject, SETUP, Procedure(repetitions=3)).measure(Work.prefill(8))
+    record = Bench(subject, SETUP, Procedure(repetitions=3)).measure(BenchTest.prefill(8))
     assert any("spread by" in note for note in record.notes)
 
 
 def test_a_subject_that_never_settles_is_said(clock):
     subject = Diary(clock, [1.0, 2.0, 4.0, 8.0, 16.0, 1.0])
-    record = Bench(subject, SETUP, Procedure(repetitions=2)).measure(Work.prefill(8))
+    record = Bench(subject, SETUP, Procedure(repetitions=2)).measure(BenchTest.prefill(8))
     assert "still not stable after 5 runs of warm-up" in record.notes
 
 
 def test_sustained_speed_stands_apart_from_the_first(clock):
     subject = Diary(clock, [1.0] * 2 + [1.0] * 2 + [1.0] * 10 + [2.0])
-    record = Bench(subject, SETUP, Procedure(repetitions=2, sustained_s=100)).measure(Work.prefill(8))
+    record = Bench(subject, SETUP, Procedure(repetitions=2, sustained_s=100)).measure(BenchTest.prefill(8))
     assert record.samples_tps == (8.0, 8.0)
     assert (record.sustained.first_tps, record.sustained.sustained_tps) == (8.0, 4.0)
     assert record.sustained.seconds == pytest.approx(100.0)
@@ -108,7 +108,7 @@ def test_the_next_test_waits_until_the_machine_is_cool(clock, monkeypatch):
         clock.now += seconds
 
     monkeypatch.setattr(procedure.time, "sleep", sleep)
-    record = Bench(Diary(clock), SETUP, Procedure(repetitions=1), Cooling()).measure(Work.prefill(8))
+    record = Bench(Diary(clock), SETUP, Procedure(repetitions=1), Cooling()).measure(BenchTest.prefill(8))
     assert clock.now == pytest.approx(2.0 + 3 * 0.1)  # two seconds of waiting, two of warm-up, one sample
     assert record.before.temperature_c == 41.0
 

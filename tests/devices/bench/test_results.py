@@ -9,7 +9,7 @@ import pytest
 from bench_records import LIMITS, measurement
 
 from sprat.devices.bench import results
-from sprat.devices.bench.results import Label, Measurement, Work, read_results, write_results
+from sprat.devices.bench.results import BenchTest, Label, Measurement, read_results, write_results
 from sprat.errors import ResultsError
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "bench-results.md"
@@ -29,7 +29,7 @@ def test_records_come_back_as_they_were(tmp_path):
 
 
 def test_a_line_is_plain_json(tmp_path):
-    write_results(tmp_path / "results.jsonl", [measurement(work=Work.decode(128, depth=4096))])
+    write_results(tmp_path / "results.jsonl", [measurement(work=BenchTest.decode(128, depth=4096))])
     record = json.loads((tmp_path / "results.jsonl").read_text(encoding="utf-8"))
     assert record["schema"] == 1
     assert record["label"] == "measured"
@@ -39,9 +39,9 @@ def test_a_line_is_plain_json(tmp_path):
 
 
 def test_tests_have_the_names_of_llama_bench():
-    assert Work.prefill(512).test == "pp512"
-    assert Work.decode(128).test == "tg128"
-    assert Work.prefill(512, depth=4096).test == "pp512 @ d4096"
+    assert BenchTest.prefill(512).test == "pp512"
+    assert BenchTest.decode(128).test == "tg128"
+    assert BenchTest.prefill(512, depth=4096).test == "pp512 @ d4096"
 
 
 def test_a_label_names_its_device():

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from sprat.devices.plan.choose import best_plan, choose_quant
-from sprat.devices.plan.footprint import AttentionForm, Footprint, Work
+from sprat.devices.plan.footprint import AttentionCost, Footprint, PassCost
 from sprat.devices.plan.plan import PLAN_SCHEMA, Plan, PlanSummary, Verdict
 from sprat.devices.plan.text import headline, notes
 from sprat.devices.profile import load_profile
@@ -16,21 +16,22 @@ from sprat.runtime.footprint import planned_footprint
 PI5 = load_profile("rpi5-8gb")
 ZERO = load_profile("rpi-zero-2w")
 GB = 10**9
-WORK = Work(
+COST = PassCost(
     dense_bytes=GB - GB // 20,
     dense_weights=2 * GB,
     dense_rows=10**6,
     head_bytes=GB // 20,
     head_weights=GB // 10,
     head_rows=10**5,
-    attention=(AttentionForm(name="grouped", per_token=0, per_row=0, per_pair=100_000, queries_per_row=4),),
-    attention_numbers=10**5,
+    n_layers=1,
+    attention=(AttentionCost(name="grouped", per_token=0, per_entry=0, per_pair=100_000, queries_per_entry=4),),
+    attention_values=10**5,
     cache_bytes_per_token=31_104,
     n_calls=300,
     expert_bytes=5_000_000,
     expert_weights=10_000_000,
     expert_rows=5000,
-    n_mixtures=25,
+    n_moe_layers=25,
     n_experts=40,
     n_experts_per_token=4,
 )
@@ -42,7 +43,7 @@ INT8 = Footprint(
     context=4096,
     buffer_bytes=GB // 4,
 )
-INT4 = dataclasses.replace(INT8, quant="int4", resident_bytes=1 * GB, routed_bytes=5 * GB, work=WORK)
+INT4 = dataclasses.replace(INT8, quant="int4", resident_bytes=1 * GB, routed_bytes=5 * GB, pass_cost=COST)
 
 
 def test_the_first_that_fits_is_taken():
@@ -83,14 +84,14 @@ def test_streaming_costs_time_and_storage_is_named_as_the_limit():
 
 
 def test_a_whole_model_is_preferred_to_a_better_one_that_streams():
-    streams = dataclasses.replace(INT8, work=WORK)
+    streams = dataclasses.replace(INT8, pass_cost=COST)
     assert best_plan([streams, INT4], PI5).footprint is INT4
 
 
 def test_a_refusal_says_by_how_many_bytes_and_which_context_would_fit():
     exact = PI5.usable_bytes - INT4.weight_bytes - INT4.buffer_bytes - 1000 * INT4.cache_bytes_per_token
     resident = INT4.weight_bytes + exact  # a model without experts, with room for a cache of 1000 tokens
-    tight = dataclasses.replace(INT4, context=50_000, resident_bytes=resident, routed_bytes=0, work=None)
+    tight = dataclasses.replace(INT4, context=50_000, resident_bytes=resident, routed_bytes=0, pass_cost=None)
     with pytest.raises(DoesNotFitError) as caught:
         choose_quant([tight], PI5)
     missing = tight.total_bytes - PI5.usable_bytes
@@ -173,9 +174,9 @@ def test_notes_say_what_heat_takes():
 
 
 def test_a_graphics_card_that_holds_everything_has_an_upper_limit_and_no_prediction():
-    dense = dataclasses.replace(WORK, dense_bytes=2 * GB - WORK.head_bytes, n_mixtures=0, n_experts=0)
+    dense = dataclasses.replace(COST, dense_bytes=2 * GB - COST.head_bytes, n_moe_layers=0, n_experts=0)
     plan = best_plan(
-        [dataclasses.replace(INT4, resident_bytes=2 * GB, routed_bytes=0, work=dense)],
+        [dataclasses.replace(INT4, resident_bytes=2 * GB, routed_bytes=0, pass_cost=dense)],
         load_profile("home-4c-8gb-4gpu"),
     )
     assert plan.graphics.spare_bytes == (4 << 30) - plan.footprint.total_bytes

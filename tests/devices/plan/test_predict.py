@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from sprat.devices.plan.efficiency import load_calibration
-from sprat.devices.plan.footprint import AttentionForm, Work
+from sprat.devices.plan.footprint import AttentionCost, PassCost
 from sprat.devices.plan.predict import Limit, Predictor, Rates, device_rates
 from sprat.devices.profile import Basis, load_profile
 
@@ -22,20 +22,21 @@ RATES = Rates(
     random_bytes=5e7,
     basis=Basis.MEASURED,
 )
-DENSE = Work(
+DENSE = PassCost(
     dense_bytes=10**8,
     dense_weights=2 * 10**8,
     dense_rows=0,
     head_bytes=0,
     head_weights=0,
     head_rows=0,
-    attention=(AttentionForm(name="grouped", per_token=0, per_row=0, per_pair=1000, queries_per_row=4),),
-    attention_numbers=0,
+    n_layers=1,
+    attention=(AttentionCost(name="grouped", per_token=0, per_entry=0, per_pair=1000, queries_per_entry=4),),
+    attention_values=0,
     cache_bytes_per_token=1000,
     n_calls=100,
 )
 SPARSE = dataclasses.replace(
-    DENSE, expert_bytes=10**6, expert_weights=2 * 10**6, n_mixtures=10, n_experts=64, n_experts_per_token=6
+    DENSE, expert_bytes=10**6, expert_weights=2 * 10**6, n_moe_layers=10, n_experts=64, n_experts_per_token=6
 )
 
 
@@ -51,8 +52,8 @@ def reaching_everything():
     return msgspec.structs.replace(calibration, decode=ones, prefill=ones)
 
 
-def predictor(work, held=1.0, **changes):
-    return Predictor(work, dataclasses.replace(RATES, **changes), reaching_everything(), held)
+def predictor(cost, held=1.0, **changes):
+    return Predictor(cost, dataclasses.replace(RATES, **changes), reaching_everything(), held)
 
 
 def test_a_token_waits_for_its_weights_and_for_the_calls():
@@ -91,12 +92,12 @@ def test_a_longer_context_reads_more_rows_and_computes_with_them():
 def test_the_head_meets_one_token_however_long_the_pass():
     headed = dataclasses.replace(DENSE, head_bytes=10**8, head_weights=2 * 10**8)
     for passed in ("decode", "prefill"):
-        with_head, without = (getattr(predictor(work), passed)(512) for work in (headed, DENSE))
+        with_head, without = (getattr(predictor(cost), passed)(512) for cost in (headed, DENSE))
         assert with_head.memory_s - without.memory_s == pytest.approx(0.1)
 
 
 def test_queries_are_laid_out_one_after_the_other():
-    laid = dataclasses.replace(DENSE, attention_numbers=10**6)
+    laid = dataclasses.replace(DENSE, attention_values=10**6)
     assert predictor(laid).prefill(512).compute_s - predictor(DENSE).prefill(512).compute_s == pytest.approx(512e-6)
 
 
@@ -107,7 +108,7 @@ def test_fewer_queries_than_lanes_cost_as_much_as_those():
 
 
 def test_few_queries_of_one_token_cost_what_they_are_where_rows_lie_along_the_lanes():
-    form = dataclasses.replace(DENSE.attention[0], lanes_to_query=4)  # with four queries
+    form = dataclasses.replace(DENSE.attention[0], lanes_per_query=4)  # with four queries
     assert form.ops(1, 99, 16) == form.ops(1, 99)
     assert form.ops(1, 99, 8) == 2 * form.ops(1, 99)
     assert form.ops(3, 99, 16) > form.ops(3, 99)
@@ -140,13 +141,13 @@ def test_a_store_smaller_than_one_token_s_choice_finds_nothing_again():
 
 
 def test_attention_takes_the_cheaper_of_two_forms():
-    expanded = AttentionForm(name="expanded", per_token=0, per_row=1000, per_pair=10, queries_per_row=1)
-    absorbed = AttentionForm(name="absorbed", per_token=1000, per_row=0, per_pair=34, queries_per_row=16)
-    work = dataclasses.replace(DENSE, attention=(expanded, absorbed))
-    assert work.attention_ops(1, 4095) == 1000 + 4096 * 34  # one query: absorbing it beats expanding 4096 rows
-    assert work.attention_ops(512, 0) == 512 * 1000 + 512 * (513 / 2 + 64) * 10
-    assert work.is_latent
-    assert not DENSE.is_latent
+    expanded = AttentionCost(name="expanded", per_token=0, per_entry=1000, per_pair=10, queries_per_entry=1)
+    absorbed = AttentionCost(name="absorbed", per_token=1000, per_entry=0, per_pair=34, queries_per_entry=16)
+    cost = dataclasses.replace(DENSE, attention=(expanded, absorbed))
+    assert cost.attention_ops(1, 4095) == 1000 + 4096 * 34  # one query: absorbing it beats expanding 4096 rows
+    assert cost.attention_ops(512, 0) == 512 * 1000 + 512 * (513 / 2 + 64) * 10
+    assert cost.is_mla
+    assert not DENSE.is_mla
 
 
 def test_a_measured_profile_is_believed_and_another_gets_shares_of_its_peaks():

@@ -8,7 +8,7 @@ import pytest
 from bench_records import MACHINE, MODEL, measurement
 from report_page import LIMITS, Page, records, write_report
 
-from sprat.devices.bench.results import Label, Machine, Moment, Percentiles, Work
+from sprat.devices.bench.results import BenchTest, Label, Machine, Moment, Percentiles
 from sprat.errors import ResultsError
 
 HOSTILE = "</title></svg><script>alert(1)</script><img src=x onerror=alert(1)>\"'&\x00\x1b[31m"
@@ -100,9 +100,9 @@ def test_hostile_names_are_shown_and_never_run(tmp_path):
     fields = {"model": model, "machine": machine, "versions": {HOSTILE: HOSTILE}, "settings": {HOSTILE: HOSTILE}}
     fields |= {"notes": (HOSTILE,), "memory_map": {HOSTILE: 1}, "backend": HOSTILE}
     found = [
-        measurement(work=Work(test=HOSTILE, n_prompt=0, n_gen=1, depth=0), **fields),
-        measurement(work=Work(test=HOSTILE, n_prompt=4, n_gen=0, depth=0), ttft_ms=wait, **fields),
-        measurement(label=Label.PREDICTED, device=HOSTILE, work=Work.decode(2), **fields),
+        measurement(work=BenchTest(test=HOSTILE, n_prompt=0, n_gen=1, depth=0), **fields),
+        measurement(work=BenchTest(test=HOSTILE, n_prompt=4, n_gen=0, depth=0), ttft_ms=wait, **fields),
+        measurement(label=Label.PREDICTED, device=HOSTILE, work=BenchTest.decode(2), **fields),
     ]
     page, _ = write_report(tmp_path, found)
     parsed = Page(page)

@@ -8,7 +8,7 @@ from bench_records import measurement
 from report_page import LARGE
 
 import sprat
-from sprat.devices.bench.results import Label, Percentiles, Work, write_results
+from sprat.devices.bench.results import BenchTest, Label, Percentiles, write_results
 from sprat.devices.plan.choose import best_plan
 from sprat.devices.profile import load_profile
 from sprat.devices.report.build import make_report
@@ -61,7 +61,9 @@ def test_a_prediction_meets_the_run_of_the_same_bytes_under_its_name(tmp_path):
     assert weights == footprint.weight_bytes
     model = msgspec.structs.replace(LARGE, size_bytes=weights)
     results = tmp_path / "results.jsonl"
-    write_results(results, [measurement(device="rpi5-16gb", model=model, work=Work.decode(32), samples_tps=(5.0,))])
+    write_results(
+        results, [measurement(device="rpi5-16gb", model=model, work=BenchTest.decode(32), samples_tps=(5.0,))]
+    )
     report = make_report([results, write_plans(tmp_path / "plans.jsonl", [plan])], tmp_path / "report.html")
     accuracy = next(figure for figure in report.figures if figure.slug == "accuracy")
     [row] = accuracy.table.rows

@@ -74,7 +74,7 @@ def test_every_weight_lies_on_a_page_of_its_own(checkpoint, tmp_path, quant):
     size = (folder / "model.onnx.data").stat().st_size
     assert size % PAGE == 0
     assert all(begin + length <= size for begin, length in spans)
-    if not checkpoint.spec.mla:  # single experts and heads are parts of a stack
+    if checkpoint.spec.moe is None:  # single experts and heads are parts of a stack
         assert whole == spans
     ends = [begin + length for begin, length in whole]
     assert all(end <= begin for end, (begin, _) in zip(ends, whole[1:], strict=False))
@@ -129,7 +129,7 @@ def test_metadata_says_what_the_model_is(checkpoint, tmp_path):
     assert file.metadata["sprat.recipe"] == "int4"
     assert file.metadata["sprat.source"] == checkpoint.hash()
     assert file.metadata["sprat.operators"] == "contrib"
-    assert file.cache == ("append" if checkpoint.spec.mla else "shared")
+    assert file.cache == ("append" if checkpoint.spec.moe else "shared")
 
 
 def test_groups_count_every_weight(checkpoint):

@@ -9,7 +9,7 @@ genai = pytest.importorskip("onnxruntime_genai")
 from sprat.export.pipeline import export  # noqa: E402
 from sprat.export.source.checkpoint import Checkpoint  # noqa: E402
 from sprat.runtime.kernels import ReferenceKernels  # noqa: E402
-from sprat.runtime.models import load_model  # noqa: E402
+from sprat.runtime.models import Model  # noqa: E402
 
 PROMPT = [17, 230, 41, 99, 300, 7, 8]
 N_NEW = 12
@@ -24,7 +24,7 @@ def made(request, tmp_path_factory):
 
 
 def greedy(checkpoint):
-    model = load_model(checkpoint.spec, checkpoint, ReferenceKernels())
+    model = Model(checkpoint.spec, checkpoint, ReferenceKernels())
     cache, tokens = model.new_cache(64), list(PROMPT)
     logits = model.forward(PROMPT, cache)
     for _ in range(N_NEW):
@@ -48,7 +48,7 @@ def test_it_generates_the_reference_models_tokens(made):
 
 def test_a_conversation_goes_on_from_its_cache(made):
     checkpoint, folder = made
-    model = load_model(checkpoint.spec, checkpoint, ReferenceKernels())
+    model = Model(checkpoint.spec, checkpoint, ReferenceKernels())
     expected = model.forward([*PROMPT, *PROMPT], model.new_cache(64))[-1]
     loaded = genai.Model(str(folder))
     params = genai.GeneratorParams(loaded)

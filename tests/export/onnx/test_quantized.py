@@ -13,7 +13,7 @@ from sprat.export.onnx import weights
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.quant.formats import get_format
 from sprat.runtime.kernels import ReferenceKernels
-from sprat.runtime.models import load_model
+from sprat.runtime.models import Model
 from sprat.runtime.weights import Weight
 
 TOKENS = np.random.default_rng(3).integers(0, 512, 40)
@@ -73,7 +73,7 @@ def test_logits_are_those_of_the_rounded_weights(checkpoint, tmp_path, quant, bl
     options = {"block_size": block_size, "accuracy_level": 0, "portable": portable}
     formats = stored_formats(checkpoint, quant, **options)
     assert formats["blk.0.attn_output.weight"].name == name
-    model = load_model(checkpoint.spec, Rounded(checkpoint, formats), ReferenceKernels())
+    model = Model(checkpoint.spec, Rounded(checkpoint, formats), ReferenceKernels())
     expected = model.forward(TOKENS, model.new_cache(len(TOKENS)), all_logits=True)
     found = Runner(write(tmp_path / "out", checkpoint, quant, **options), checkpoint.spec).in_chunks(TOKENS, 17)
     contrib = ROUTED_INT8 if checkpoint.spec.moe and name.startswith("INT8") else ROUNDED_ROWS

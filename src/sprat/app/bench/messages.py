@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from sprat.app.bench.trace import TraceReport
-from sprat.devices.bench.results import Emulation, Measurement, Setting, Work
+from sprat.devices.bench.results import BenchTest, Emulation, Measurement, Setting
 
 __all__ = ["Failure", "Job", "Message", "Result", "Traced", "Working"]
 
@@ -15,7 +15,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     path: str  # of the model file
     digest: str  # of the file; computed by the parent, because reading it under limits is slow and fills the page cache
-    works: tuple[Work, ...]  # ordered by depth, so that a long context is built once
+    tests: tuple[BenchTest, ...]  # ordered by depth, so that a long context is built once
     backend: str
     threads: int
     batch: int | None  # prompt tokens per forward pass; None for the engine's choice

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from sprat.devices.bench.results import Label, Measurement, Work
+from sprat.devices.bench.results import BenchTest, Label, Measurement
 from sprat.devices.plan.efficiency import load_calibration
 from sprat.devices.plan.plan import Plan
 from sprat.devices.plan.predict import Predictor, device_rates
@@ -31,11 +31,11 @@ def predictions(
     context = max(record.work.depth + record.work.n_tokens for record in emulated)
     footprint = file_footprint(model.spec, model.file, context=context)
     plan = Plan(profile, footprint, profile.usable_bytes)
-    if footprint.work is None or not plan.runs:
+    if footprint.pass_cost is None or not plan.runs:
         return
     calibration = load_calibration()
     rates = device_rates(profile, calibration, storage)
-    predictor = Predictor(footprint.work, rates, calibration, plan.held_experts_share)
+    predictor = Predictor(footprint.pass_cost, rates, calibration, plan.held_experts_share)
     for record in emulated:
         yield Measurement(
             label=Label.PREDICTED,
@@ -54,8 +54,8 @@ def predictions(
         )
 
 
-def _seconds(predictor: Predictor, work: Work, batch: int) -> float:
+def _seconds(predictor: Predictor, test: BenchTest, batch: int) -> float:
     """Predicted time of a whole test; decode is predicted at the depth in the middle of the test."""
-    if work.n_prompt:
-        return predictor.prefill(work.n_prompt, work.depth, batch).total_s
-    return work.n_gen * predictor.decode(work.depth + work.n_gen // 2).total_s
+    if test.n_prompt:
+        return predictor.prefill(test.n_prompt, test.depth, batch).total_s
+    return test.n_gen * predictor.decode(test.depth + test.n_gen // 2).total_s

@@ -21,7 +21,7 @@ from sprat.app.bench.trace import TraceReport
 from sprat.app.model_reference import find_source
 from sprat.devices.bench.digest import fingerprint
 from sprat.devices.bench.resources import drop_cached
-from sprat.devices.bench.results import Measurement, Setting, Work
+from sprat.devices.bench.results import BenchTest, Measurement, Setting
 from sprat.devices.cpu import this_cpu
 from sprat.devices.emulate.emulate import Emulator, choose_storage, plan_emulation
 from sprat.devices.machine import memory_bytes
@@ -122,7 +122,7 @@ def bench(
         sustained_s=sustained_s,
         trace=trace,
     )
-    works = _works(options)
+    tests = _tests(options)
     profile = load_profile(device) if device else None
     if profile is not None and not emulate:
         _check_is_this_machine(profile)
@@ -130,18 +130,18 @@ def bench(
         raise InputError("--emulate: no device was named; add --device NAME (see: sprat devices)")
     path = _file(options, progress)
     if profile is None or not emulate:
-        return _run_child(_job(options, works, path, device, None), None, progress)
-    return _emulated(options, works, path, profile, progress)
+        return _run_child(_job(options, tests, path, device, None), None, progress)
+    return _emulated(options, tests, path, profile, progress)
 
 
 def _emulated(
-    options: _Options, works: tuple[Work, ...], path: Path, profile: DeviceProfile, progress: ReportProgress
+    options: _Options, tests: tuple[BenchTest, ...], path: Path, profile: DeviceProfile, progress: ReportProgress
 ) -> Iterator[Measurement | TraceReport]:
     """Records measured under the device's limits, then the planner's predictions for the same tests."""
     storage = choose_storage(profile, options.storage)
     emulator = plan_emulation(profile, storage, path)
     records = []
-    for record in _run_child(_job(options, works, path, profile.name, emulator), emulator, progress):
+    for record in _run_child(_job(options, tests, path, profile.name, emulator), emulator, progress):
         records.append(record)
         yield record
     emulated = [record for record in records if isinstance(record, Measurement)]
@@ -149,21 +149,21 @@ def _emulated(
         yield from predictions(emulated, str(path), profile, storage)
 
 
-def _works(options: _Options) -> tuple[Work, ...]:
+def _tests(options: _Options) -> tuple[BenchTest, ...]:
     """llama-bench's order: all prompts, then all generations, for each depth."""
     sizes = {"-p": options.n_prompt, "-n": options.n_gen, "-d": options.depths}
     if wrong := [f"{name} {size}" for name, values in sizes.items() for size in values if size < 0]:
         raise InputError(f"{', '.join(wrong)}: expected numbers of tokens of at least 0")
-    works = [
+    tests = [
         make(size, depth)
         for depth in sorted(options.depths)
-        for make, values in ((Work.prefill, options.n_prompt), (Work.decode, options.n_gen))
+        for make, values in ((BenchTest.prefill, options.n_prompt), (BenchTest.decode, options.n_gen))
         for size in values
         if size
     ]
-    if not works:
+    if not tests:
         raise InputError("no test to run: give -p or -n a number of tokens above 0, and -d at least one depth")
-    return tuple(works)
+    return tuple(tests)
 
 
 def _file(options: _Options, progress: ReportProgress) -> Path:
@@ -185,13 +185,15 @@ def _file(options: _Options, progress: ReportProgress) -> Path:
     )
 
 
-def _job(options: _Options, works: tuple[Work, ...], path: Path, device: str | None, emulator: Emulator | None) -> Job:
+def _job(
+    options: _Options, tests: tuple[BenchTest, ...], path: Path, device: str | None, emulator: Emulator | None
+) -> Job:
     n_cores = len(emulator.limits.cores) if emulator else len(os.sched_getaffinity(0))
     settings: dict[str, Setting] = {"shape": options.preset, "layers": options.layers} if options.preset else {}
     return Job(
         path=str(path),
         digest=fingerprint(path),
-        works=works,
+        tests=tests,
         backend=options.backend,
         threads=options.threads or n_cores,
         batch=options.batch,

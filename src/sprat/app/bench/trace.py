@@ -10,19 +10,18 @@ from dataclasses import dataclass
 import msgspec
 
 from sprat.app.bench.subject import StreamSubject
-from sprat.devices.bench.results import Work
+from sprat.devices.bench.results import BenchTest
 from sprat.devices.machine import memory_bytes
 from sprat.devices.probe import KernelRates
 from sprat.devices.probe.memory import read_rates
 from sprat.errors import BackendError
 from sprat.runtime.backends.reference import ReferenceStream
 from sprat.runtime.backends.registry import LoadRequest
-from sprat.runtime.cache import storages
 from sprat.runtime.kernels import Kernels, ReferenceKernels
 from sprat.runtime.kernels.native import NativeKernels
 from sprat.runtime.kernels.rates import kernel_rates
 from sprat.runtime.kernels.trace import KernelCall, TracedKernels, traced
-from sprat.runtime.models import load_model
+from sprat.runtime.models import Model
 
 __all__ = ["TraceReport", "TraceRow", "Tracer", "by_kernel", "by_layer"]
 
@@ -45,7 +44,7 @@ class TraceRow(msgspec.Struct, frozen=True, kw_only=True):
 class TraceReport(msgspec.Struct, frozen=True, kw_only=True):
     """The time of one test by kernel and layer, and the peak rates to compare with."""
 
-    trace: Work
+    trace: BenchTest
     label: str
     wall_ms: float  # of a pass: the sum of the rows, plus Python and NumPy between the kernels
     read_gbps: float  # memory bandwidth, all threads
@@ -86,20 +85,20 @@ class Tracer:
         rates = read_rates(request.n_threads, memory_bytes()[1])
         self._rates = _Rates(rates[max(rates)], kernel_rates(kernels, backend))
         self._kernels = TracedKernels(kernels)
-        model = load_model(request.spec, request.gguf, traced(self._kernels))
-        stream = ReferenceStream(model, request.context, None, storage=storages(request.spec)[0])
+        model = Model(request.spec, request.gguf, traced(self._kernels))
+        stream = ReferenceStream(model, request.context, None, storage=request.spec.attention.storages[0])
         self._subject = StreamSubject(stream, request.spec.vocab_size, batch)
 
-    def trace(self, work: Work, label: str) -> TraceReport:
+    def trace(self, test: BenchTest, label: str) -> TraceReport:
         """Run the test once to warm up and once to measure."""
-        n_passes = min(work.n_gen, _DECODED) or 1
-        self._run(work, n_passes)
+        n_passes = min(test.n_gen, _DECODED) or 1
+        self._run(test, n_passes)
         self._kernels.calls.clear()
         start = time.perf_counter()
-        self._run(work, n_passes)
+        self._run(test, n_passes)
         wall_ms = 1e3 * (time.perf_counter() - start) / n_passes
         return TraceReport(
-            trace=work,
+            trace=test,
             label=label,
             wall_ms=wall_ms,
             read_gbps=self._rates.read_bytes_per_s / 1e9,
@@ -108,11 +107,11 @@ class Tracer:
             rows=_rows(self._kernels.calls, n_passes),
         )
 
-    def _run(self, work: Work, n_passes: int) -> None:
-        self._subject.rewind(work.depth)
+    def _run(self, test: BenchTest, n_passes: int) -> None:
+        self._subject.rewind(test.depth)
         for _ in range(n_passes):
-            if work.n_prompt:
-                self._subject.prefill(work.n_prompt)
+            if test.n_prompt:
+                self._subject.prefill(test.n_prompt)
             else:
                 self._subject.decode()
 

@@ -50,10 +50,10 @@ def run_job(job: Job, out: BinaryIO) -> None:
 
 
 def _run(job: Job, out: BinaryIO) -> None:
-    _send(out, Working(0, len(job.works), "loading"))
+    _send(out, Working(0, len(job.tests), "loading"))
     started = time.perf_counter()
     model = open_model(job.path, job.backend)
-    capacity = max(work.depth + work.n_tokens for work in job.works)
+    capacity = max(test.depth + test.n_tokens for test in job.tests)
     device = job.device if job.emulation else None
     limits = load_limits(model, device=device, context=capacity, force=True)  # as the engine loads it on the device
     request = LoadRequest(
@@ -69,14 +69,14 @@ def _run(job: Job, out: BinaryIO) -> None:
     setup = _setup(job, model, chosen_footprint(choice, request), choice.name, batch, load_ms)
     bench = Bench(subject, setup, Procedure(repetitions=job.repetitions, sustained_s=job.sustained_s))
     sustained = f", then for {job.sustained_s:.0f} s" if job.sustained_s else ""
-    for done, work in enumerate(job.works):
-        _send(out, Working(done, len(job.works), work.test + sustained))
-        _send(out, Result(_with_routing(bench.measure(work), routing, model.spec)))
+    for done, test in enumerate(job.tests):
+        _send(out, Working(done, len(job.tests), test.test + sustained))
+        _send(out, Result(_with_routing(bench.measure(test), routing, model.spec)))
     if job.trace:
         tracer = Tracer(request, choice.name, batch)
-        for work in job.works:
-            _send(out, Traced(tracer.trace(work, setup.label)))
-    _send(out, Working(len(job.works), len(job.works), "done"))
+        for test in job.tests:
+            _send(out, Traced(tracer.trace(test, setup.label)))
+    _send(out, Working(len(job.tests), len(job.tests), "done"))
 
 
 def _with_routing(record: Measurement, routing: RoutingEntropy, spec: ModelSpec) -> Measurement:
