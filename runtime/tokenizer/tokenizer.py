@@ -35,8 +35,8 @@ class Tokenizer:
         special: What is structure in a rendered template.
 
     Example:
-        >>> tokenizer = Tokenizer.from_file("DeepSeek-V2-Lite-Chat/tokenizer.json")  # doctest: +SKIP
-        >>> tokenizer.decode(tokenizer.encode("café", add_bos=True))  # doctest: +SKIP
+        >>> tokenizer = engine.tokenizer
+        >>> tokenizer.decode(tokenizer.encode("café", add_bos=True))
         'café'
     """
 

@@ -15,7 +15,7 @@ from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.runtime.chat.completions import Message
 from sprat.runtime.engine import Engine
 
-__all__ = ["TASKS", "Evaluation", "evaluate", "evaluate_prose", "wilson_interval"]
+__all__ = ["TASKS", "Evaluation", "evaluate", "wilson_interval"]
 
 TASKS = (*GENERATED, "prose")
 
@@ -57,6 +57,7 @@ def evaluate(
     n: int = 1000,
     seed: int = 1,
     split: str = "held_out",
+    texts: Sequence[tuple[str, str]] | None = None,
     progress: ReportProgress = no_progress,
 ) -> Evaluation:
     """Score a model on a task: it answers ``n`` problems greedily, and the share of exact matches is the score.
@@ -69,10 +70,11 @@ def evaluate(
         seed: seed of the problem generator.
         split: ``"held_out"`` (phrasings of the training set, new content) or ``"unseen"`` (new phrasings); prose is
             ``"held_out"`` only.
+        texts: for prose: pairs of a question and its reference answer, instead of the packaged ones.
         progress: called after each problem, with the score so far.
 
     Raises:
-        InputError: an unknown task or split, or ``n`` below 1.
+        InputError: an unknown task or split, ``n`` below 1, or ``texts`` that are empty or not for prose.
     """
     if task not in TASKS:
         raise InputError(unknown_name("task", task, TASKS))
@@ -81,41 +83,13 @@ def evaluate(
         raise InputError(unknown_name("split", split, splits))
     if n < 1:
         raise InputError(f"n is {n}, expected at least 1 problem")
+    if texts is not None and (task != "prose" or not texts):
+        raise InputError(f"texts: expected at least one, and the task prose; found {len(texts)}, and the task {task}")
     if task == "prose":
-        return evaluate_prose(engine, prose.held_out_texts(limit=n), seed=seed, progress=progress)
+        packaged = ((text.prompt, text.answer) for text in prose.held_out_texts(limit=n))
+        return _evaluate_prose(engine, texts[:n] if texts else list(packaged), seed, progress)
     problems = list(itertools.islice(generated(task).problems(splits[split], seed=seed), n))
     return _evaluate_generated(engine, task, problems, split, seed, progress)
-
-
-def evaluate_prose(
-    engine: Engine, texts: Sequence[Problem], *, seed: int = 1, progress: ReportProgress = no_progress
-) -> Evaluation:
-    """Perplexity of a model on the answers of ``texts``, each given its question.
-
-    Args:
-        engine: a loaded model with a chat template and logits for every token.
-        texts: at least one, as :func:`sprat.demo.tasks.prose.held_out_texts` returns them.
-        seed: recorded in the result; nothing is sampled.
-        progress: called after each text, with the perplexity so far.
-    """
-    n_tokens = n_correct = 0
-    sum_nats = 0.0
-    for done, text in enumerate(texts, start=1):
-        nats, correct = _teacher_forced(engine, text)
-        n_tokens += len(nats)
-        n_correct += int(correct.sum())
-        sum_nats += float(nats.sum())
-        progress(Progress(done, len(texts), f"perplexity {math.exp(sum_nats / n_tokens):.2f}"))
-    return Evaluation(
-        task="prose",
-        n=n_tokens,
-        exact_match=n_correct / n_tokens,
-        interval=wilson_interval(n_correct, n_tokens),
-        split=Split.HELD_OUT.value,
-        seed=seed,
-        perplexity=math.exp(sum_nats / n_tokens),
-        kinds={},
-    )
 
 
 def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -158,25 +132,49 @@ def _evaluate_generated(
     )
 
 
+def _evaluate_prose(
+    engine: Engine, texts: Sequence[tuple[str, str]], seed: int, progress: ReportProgress
+) -> Evaluation:
+    """Perplexity of a model on reference answers, each given its question; nothing is sampled."""
+    n_tokens = n_correct = 0
+    sum_nats = 0.0
+    for done, (question, answer) in enumerate(texts, start=1):
+        nats, correct = _teacher_forced(engine, question, answer)
+        n_tokens += len(nats)
+        n_correct += int(correct.sum())
+        sum_nats += float(nats.sum())
+        progress(Progress(done, len(texts), f"perplexity {math.exp(sum_nats / n_tokens):.2f}"))
+    return Evaluation(
+        task="prose",
+        n=n_tokens,
+        exact_match=n_correct / n_tokens,
+        interval=wilson_interval(n_correct, n_tokens),
+        split=Split.HELD_OUT.value,
+        seed=seed,
+        perplexity=math.exp(sum_nats / n_tokens),
+        kinds={},
+    )
+
+
 def _answer(engine: Engine, prompt: str) -> str:
     messages = [Message(role="user", content=prompt)]
     reply = engine.chat(messages, temperature=0.0, max_tokens=_MAX_TOKENS)
     return reply["choices"][0]["message"]["content"]
 
 
-def _teacher_forced(engine: Engine, text: Problem) -> tuple[np.ndarray, np.ndarray]:
+def _teacher_forced(engine: Engine, question: str, answer: str) -> tuple[np.ndarray, np.ndarray]:
     """For each token of the answer: its loss in nats, and whether it has the highest logit.
 
     The prompt ends with ``</think>``, so that the model does not reason first.
     """
-    chat = engine.encode_chat([Message(role="user", content=text.prompt)])
+    chat = engine.encode_chat([Message(role="user", content=question)])
     prompt = [*chat.tokens, *engine.tokenizer.encode("</think>\n\n", add_bos=False, parse_special=True)]
-    answer = [*engine.tokenizer.encode(text.answer, add_bos=False), *sorted(engine.tokenizer.eos_ids)[:1]]
-    stream = engine.backend.new_stream(len(prompt) + len(answer))
+    targets = [*engine.tokenizer.encode(answer, add_bos=False), *sorted(engine.tokenizer.eos_ids)[:1]]
+    stream = engine.backend.new_stream(len(prompt) + len(targets))
     try:
-        logits = stream.extend_all([*prompt, *answer[:-1]])[len(prompt) - 1 :].astype(np.float64)
+        logits = stream.extend_all([*prompt, *targets[:-1]])[len(prompt) - 1 :].astype(np.float64)
     finally:
         stream.close()
     top = logits.max(axis=-1, keepdims=True)
     log_sum = top[:, 0] + np.log(np.exp(logits - top).sum(axis=-1))
-    return log_sum - logits[np.arange(len(answer)), answer], logits.argmax(axis=-1) == answer
+    return log_sum - logits[np.arange(len(targets)), targets], logits.argmax(axis=-1) == targets
