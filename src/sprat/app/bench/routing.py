@@ -10,7 +10,7 @@ from sprat.runtime.backends.native import NativeBackend
 from sprat.runtime.backends.protocol import Backend, TokenStream
 from sprat.runtime.backends.reference import ReferenceBackend
 
-__all__ = ["RoutingEntropy", "watched_stream"]
+__all__ = ["RoutingEntropy", "observed_stream"]
 
 
 class RoutingEntropy:
@@ -32,7 +32,7 @@ class RoutingEntropy:
         return sum(layers) / len(layers) / math.log(n_experts) if layers else None
 
 
-def watched_stream(backend: Backend, capacity: int, routing: RoutingEntropy) -> TokenStream:
+def observed_stream(backend: Backend, capacity: int, routing: RoutingEntropy) -> TokenStream:
     """An empty stream whose routing is counted, if the backend can observe it."""
     if isinstance(backend, NativeBackend | ReferenceBackend):
         return backend.new_stream(capacity, routing)

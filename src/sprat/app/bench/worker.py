@@ -22,7 +22,7 @@ from typing import BinaryIO
 import msgspec
 
 from sprat.app.bench.messages import Failure, Job, Message, Result, Traced, Working
-from sprat.app.bench.routing import RoutingEntropy, watched_stream
+from sprat.app.bench.routing import RoutingEntropy, observed_stream
 from sprat.app.bench.subject import StreamSubject
 from sprat.app.bench.trace import Tracer
 from sprat.devices.bench.procedure import Bench, Procedure, Setup
@@ -62,8 +62,8 @@ def _run(job: Job, out: BinaryIO) -> None:
     choice, batch = choose(job.backend, request), job.batch or limits.batch
     backend = open_backend(choice, request)
     routing = RoutingEntropy()
-    watched = job.random_weights and model.spec.moe is not None
-    stream = watched_stream(backend, capacity, routing) if watched else backend.new_stream(capacity)
+    observed = job.random_weights and model.spec.moe is not None
+    stream = observed_stream(backend, capacity, routing) if observed else backend.new_stream(capacity)
     subject = StreamSubject(stream, backend.vocab_size, batch)
     load_ms = 1e3 * (time.perf_counter() - started)
     setup = _setup(job, model, chosen_footprint(choice, request), choice.name, batch, load_ms)
