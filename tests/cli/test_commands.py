@@ -32,9 +32,17 @@ def test_every_command_has_help_with_an_example(name, capsys):
     assert f"sprat {name}" in out
 
 
-def test_help_lists_every_command(capsys):
+@pytest.mark.parametrize("name", ["show", "probe"])
+def test_every_subcommand_of_devices_has_help_with_an_example(name, capsys):
+    code, out, _ = run(capsys, "devices", name, "--help")
+    assert code == 0
+    assert f"Example:  sprat devices {name} " in out
+
+
+def test_help_lists_every_command_and_has_examples(capsys):
     code, out, _ = run(capsys, "--help")
     assert code == 0
+    assert "Examples:\n    sprat plan deepseek-v2-lite --all" in out
     assert [name for name in _COMMANDS if name not in out] == []
 
 

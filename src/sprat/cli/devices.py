@@ -39,7 +39,7 @@ def command(context: click.Context, as_json: bool) -> None:
             _list(profiles)
 
 
-@command.command()
+@command.command(epilog="Example:  sprat devices show rpi5-8gb")
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(name: str, as_json: bool) -> None:
@@ -52,7 +52,7 @@ def show(name: str, as_json: bool) -> None:
     print_table(("field", "value", "basis", "source"), _fields(msgspec.to_builtins(profile)))
 
 
-@command.command()
+@command.command(epilog="Example:  sprat devices probe --save my-board --folder /mnt/models")
 @click.option("--save", "name", help="Save the result as a profile of this name.")
 @click.option(
     "--folder",
