@@ -24,7 +24,9 @@ A message names the thing, what was found, what was expected, and the remedy.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+TYPE_CHECKING = False  # type checkers take it as true; the imports would double the time of `import sprat`
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = [
     "BackendError",
@@ -56,7 +58,7 @@ class InputError(SpratError, ValueError):
 
 
 class ConfigError(InputError):
-    """A model configuration is unsupported, incomplete or contradicts itself."""
+    """The config of a model is unsupported, incomplete or contradictory."""
 
 
 class CheckpointError(InputError):
@@ -68,7 +70,7 @@ class ModelFileError(InputError):
 
 
 class BundleError(InputError):
-    """A bundle's manifest and its files disagree."""
+    """The manifest and the files of a bundle do not match."""
 
 
 class FormatError(InputError):
@@ -100,7 +102,7 @@ class PromptError(InputError):
 
 
 class BackendError(SpratError, RuntimeError):
-    """A backend is not installed, or died while it was probed or used."""
+    """A backend is not installed, or crashed."""
 
 
 class EmulationError(SpratError, RuntimeError):

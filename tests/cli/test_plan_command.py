@@ -20,7 +20,7 @@ def test_one_device_shows_its_memory_and_its_times(capsys):
     assert first.startswith("r1-distill-qwen-1.5b: int8 fits on home-4c-8gb-4gpu: ")
     for part in ("resident weights", "cache", "buffers", "reserve", "spare"):
         assert part in out
-    assert "give or take" in out
+    assert "predicted from the profile, ± " in out
     assert "nothing was measured" in out
 
 
