@@ -35,7 +35,7 @@ ERRORS = tuple(name for name in sprat.__all__ if name.endswith("Error"))
 RECORDS = (
     "sprat.progress:Progress",
     "sprat.runtime.generate.sampling:SamplingParams",
-    "sprat.runtime.generate.options:Limits",
+    "sprat.runtime.generate.options:StopConditions",
     "sprat.runtime.generate.generation:Generation",
     "sprat.runtime.generate.generation:Piece",
     "sprat.runtime.generate.generation:Summary",

@@ -16,10 +16,10 @@ from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import expected_tensors, tensor_role
 from sprat.runtime.files.bundle import MANIFEST_NAME, Bundle
-from sprat.runtime.files.finite_check import check_blocks
+from sprat.runtime.files.finite_check import check_finite
 from sprat.runtime.files.gguf import GGUFFile
-from sprat.runtime.files.gguf_checks import compare_shapes
 from sprat.runtime.files.onnx import ONNXFile
+from sprat.runtime.files.shape_checks import compare_shapes
 
 __all__ = ["Inspection", "Runtime", "TensorUse", "inspect"]
 
@@ -104,7 +104,7 @@ def _checked(found: Inspection, path: Path) -> Inspection:
             f"{path}: found a model of kind {found.kind}, expected a GGUF to check; `sprat verify` runs others"
         )
     with GGUFFile.open(path) as file:
-        check_blocks(file, every=True)
+        check_finite(file, every=True)
     return replace(found, notes=(*found.notes, "checked: every weight is a finite number"))
 
 

@@ -41,7 +41,8 @@ from sprat.runtime.arch.rope import FrequencyFactors
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import ROPE_FREQS
 from sprat.runtime.files.gguf import GGUFFile
-from sprat.runtime.files.gguf_checks import compare_shapes, is_beyond, listing, vocabulary_problems
+from sprat.runtime.files.gguf_checks import vocabulary_problems
+from sprat.runtime.files.shape_checks import compare_shapes, is_mtp_tensor, summarize
 from sprat.runtime.weights import Weight
 
 __all__ = ["Checkpoint"]
@@ -118,7 +119,7 @@ class Checkpoint:
             stored = {
                 name: StoredTensor(name, info.shape, any_format(info.format_type), file, info.offset)
                 for name, info in gguf.tensors.items()
-                if not is_beyond(name, spec.n_layers)
+                if not is_mtp_tensor(name, spec.n_layers)
             }
             return cls(path, spec, {}, gguf.metadata, (file,), stored, gguf_map(spec))
 
@@ -176,13 +177,13 @@ class Checkpoint:
             progress: called after each chunk; see :func:`~sprat.export.source.scan.scan_files`.
 
         Raises:
-            CheckpointError: weights that are missing, surplus, misshapen, NaN or infinite; all of them in one message.
+            CheckpointError: missing or unexpected weights, size mismatches, NaN or Inf; all of them in one message.
             ExportError: the source changed since it was opened.
         """
         problems = self._structure()
         damaged = [repr(name) for scan in self._scan(progress).values() for name in scan.damaged]
         if damaged:
-            problems.append(f"{len(damaged)} with NaN or infinite weights: {listing(damaged)}")
+            problems.append(f"{len(damaged)} with NaN or infinite weights: {summarize(damaged)}")
         if problems:
             raise CheckpointError(
                 f"{self.path}: tensors do not make a {self.spec.architecture} model of {self.spec.n_layers} layers: "

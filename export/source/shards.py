@@ -19,7 +19,7 @@ from sprat.errors import CheckpointError
 from sprat.export.source.fp8 import F8_E4M3
 from sprat.export.source.stored import SourceFile, StoredTensor
 from sprat.quant.formats import BlockFormat, get_format
-from sprat.runtime.files.gguf_checks import listing
+from sprat.runtime.files.shape_checks import summarize
 
 __all__ = ["find_shards", "read_shards"]
 
@@ -68,7 +68,7 @@ def read_shards(shards: Mapping[SourceFile, frozenset[str]]) -> dict[str, Stored
         problems += [f"{name!r} is in {tensors[name].file.path.name} and in {shard}" for name in here.keys() & tensors]
         tensors |= here
     if problems:
-        raise CheckpointError(f"{file.path.parent}: {listing(sorted(problems))}; complete the download")
+        raise CheckpointError(f"{file.path.parent}: {summarize(sorted(problems))}; complete the download")
     return tensors
 
 
@@ -85,12 +85,12 @@ def _indexed(folder: Path) -> dict[SourceFile, frozenset[str]]:
     outside = [repr(shard) for shard in shards if not _is_plain(shard)]
     if outside:
         raise CheckpointError(
-            f"{index}: names {listing(outside)}; expected names of .safetensors files in the same folder"
+            f"{index}: names {summarize(outside)}; expected names of .safetensors files in the same folder"
         )
     missing = [repr(shard) for shard in shards if not (folder / shard).exists()]
     if missing:
         raise CheckpointError(
-            f"{folder}: {len(missing)} of {len(shards)} shards are missing: {listing(missing)}; complete the download"
+            f"{folder}: {len(missing)} of {len(shards)} shards are missing: {summarize(missing)}; complete the download"
         )
     return {SourceFile.find(folder / shard): frozenset(promised[shard]) for shard in shards}
 
@@ -104,7 +104,7 @@ def _nothing_found(folder: Path) -> str:
     pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
     if pickles:
         return (
-            f"{folder}: holds its weights as pickle ({listing(pickles)}), which can run code when it is read, "
+            f"{folder}: holds its weights as pickle ({summarize(pickles)}), which can run code when it is read, "
             "so sprat does not; where you trust it, convert it to safetensors with transformers' save_pretrained"
         )
     return f"{folder}: no *.safetensors in it; expected a Hugging Face model directory or a GGUF file"
@@ -114,7 +114,7 @@ def _read_header(file: SourceFile) -> Iterator[StoredTensor]:
     entries = _entries(file.path)
     unknown = sorted({f"{dtype} ({name!r})" for name, dtype, _ in entries if dtype not in _FORMATS})
     if unknown:
-        raise CheckpointError(f"{file.path}: tensors of type {listing(unknown)}; sprat reads {', '.join(_FORMATS)}")
+        raise CheckpointError(f"{file.path}: tensors of type {summarize(unknown)}; sprat reads {', '.join(_FORMATS)}")
     # The lengths are consistent with the file's, so what they do not explain is the header before them.
     sizes = [math.prod(shape) * _FORMATS[dtype].block_bytes for _, dtype, shape in entries]
     offset = file.nbytes - sum(sizes)

@@ -95,7 +95,7 @@ def gguf_map(spec: ModelSpec) -> dict[str, Origin]:
 
 
 def left_out(name: str, spec: ModelSpec, config: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint's tensor is left out by rule, rather than surplus.
+    """Whether a checkpoint's tensor is left out by rule, rather than unexpected.
 
     Args:
         name: in the checkpoint.

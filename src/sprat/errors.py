@@ -1,23 +1,23 @@
-"""All errors that sprat raises.
+"""All exceptions that sprat raises on purpose.
 
 ::
 
     SpratError
-    ├── InputError (ValueError)          an argument cannot be used; the command line exits with 2
-    │   ├── ConfigError                  a model's config: unsupported, incomplete or contradictory
-    │   ├── CheckpointError              tensors of a checkpoint: missing, unexpected, size mismatch, damaged
-    │   ├── ModelFileError               a model file that is invalid: truncated, overlapping, out of range
+    ├── InputError (ValueError)          an argument or a file is invalid; the command line exits with 2
+    │   ├── ConfigError                  a config or its metadata: unsupported, missing or contradictory
+    │   ├── CheckpointError              tensors of a source: missing, unexpected, size mismatch, damaged
+    │   ├── ModelFileError               a model file: truncated, overlapping tensors, values out of range
     │   ├── BundleError                  a bundle whose manifest and files disagree
-    │   ├── FormatError                  an unknown block format, or rows that do not divide into its blocks
-    │   ├── DeviceError                  an unknown device, or a profile with a wrong value
-    │   ├── ResultsError                 a results file that is damaged, of another version or of other tests
-    │   ├── DoesNotFitError              a model that needs more memory than its budget
-    │   ├── TokenizerError               a vocabulary that cannot be read or rebuilt
-    │   ├── TemplateError                a chat template that fails, runs too long or uses a forbidden name
-    │   └── PromptError                  an unknown token id, or a prompt longer than the context
-    ├── BackendError (RuntimeError)      a backend that is not installed, or that crashed
-    ├── EmulationError (RuntimeError)    a device's limits cannot be set, or killed the process
-    └── ExportError (RuntimeError)       the output cannot be written: disk, permissions, a source that changed
+    │   ├── FormatError                  an unknown block format, or a row length that it cannot divide
+    │   ├── DeviceError                  an unknown device, or a profile with an invalid value
+    │   ├── ResultsError                 a results file: another version, damaged, or of other tests
+    │   ├── DoesNotFitError              a model that needs more memory than the limit
+    │   ├── TokenizerError               a tokenizer that cannot be read or rebuilt
+    │   ├── TemplateError                a chat template that fails, exceeds its budget or leaves the sandbox
+    │   └── PromptError                  a token id outside the vocabulary, a prompt longer than the context
+    ├── BackendError (RuntimeError)      a backend that is not installed, or died
+    ├── EmulationError (RuntimeError)    the limits of a device could not be set, or killed the process under them
+    └── ExportError (RuntimeError)       the output could not be written: disk full, permissions, a changed source
 
 A message names the thing, what was found, what was expected, and the remedy.
 """
@@ -50,79 +50,79 @@ __all__ = [
 
 
 class SpratError(Exception):
-    """The base class of all errors that sprat raises."""
+    """Base class of all exceptions of sprat."""
 
 
 class InputError(SpratError, ValueError):
-    """An argument, a file or an option cannot be used; the message says why and what to do."""
+    """An argument or a file that the user passed is invalid."""
 
 
 class ConfigError(InputError):
-    """The config of a model is unsupported, incomplete or contradictory."""
+    """A model configuration is unsupported, incomplete or contradicts itself."""
 
 
 class CheckpointError(InputError):
-    """Tensors of a checkpoint are missing, unexpected, of the wrong size or damaged."""
+    """Tensors of a source are missing, unexpected, of another shape, or damaged."""
 
 
 class ModelFileError(InputError):
-    """A model file is invalid: truncated, or its header contradicts its contents."""
+    """A model file is damaged or malicious: what it declares is inconsistent."""
 
 
 class BundleError(InputError):
-    """The manifest and the files of a bundle do not match."""
+    """A bundle's manifest and its files disagree."""
 
 
 class FormatError(InputError):
-    """A block format is unknown, or the rows of a tensor do not divide into its blocks."""
+    """A block format is unknown, or cannot store the tensor."""
 
 
 class DeviceError(InputError):
-    """A device profile is unknown, or its values are invalid."""
+    """A device is unknown, or its profile holds an invalid value."""
 
 
 class ResultsError(InputError):
-    """A results file is damaged, of another version, or of other tests than those to compare with."""
+    """A results file has another version, is damaged, or holds other tests than the one it is compared with."""
 
 
 class DoesNotFitError(InputError):
-    """The model needs more memory than its budget."""
+    """The model needs more memory than the limit."""
 
 
 class TokenizerError(InputError):
-    """A tokenizer cannot be read, or cannot be rebuilt from the metadata of a file."""
+    """A tokenizer cannot be read, or cannot be rebuilt from GGUF metadata."""
 
 
 class TemplateError(InputError):
-    """A chat template failed, ran too long, or used a name that the sandbox forbids."""
+    """A chat template failed, exceeded its budget, or tried to leave the sandbox."""
 
 
 class PromptError(InputError):
-    """A prompt has token ids outside the vocabulary, or is longer than the context."""
+    """The model cannot process a prompt: token ids outside the vocabulary, or longer than the context."""
 
 
 class BackendError(SpratError, RuntimeError):
-    """A backend is not installed, or crashed."""
+    """A backend is not installed, or died while it was probed or used."""
 
 
 class EmulationError(SpratError, RuntimeError):
-    """The limits of an emulated device cannot be set on this machine, or killed the process that ran under them."""
+    """A device's limits cannot be set on this machine, or they killed the process that ran under them."""
 
 
 class ExportError(SpratError, RuntimeError):
-    """The output cannot be written, or the source changed during the export."""
+    """The output could not be written completely."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """The message for a name that is not in a registry: the nearest name, then all known ones.
+    """The message for a name that is not in a registry: the nearest name first, then all known names.
 
     Example:
         >>> unknown_name("device", "rpi5-8g", ["rpi4-4gb", "rpi5-8gb"])
-        "unknown device 'rpi5-8g'; did you mean 'rpi5-8gb'? Known: rpi4-4gb, rpi5-8gb."
+        "unknown device 'rpi5-8g'; did you mean 'rpi5-8gb'? (known: rpi4-4gb, rpi5-8gb)"
     """
-    import difflib  # here, because it is slow to import and only errors need it
+    import difflib  # here, because it would take a third of the time of `import sprat`
 
     names = sorted(known)
     nearest = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
-    return f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}."
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})"

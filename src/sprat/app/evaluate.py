@@ -169,7 +169,7 @@ def _teacher_forced(engine: Engine, question: str, answer: str) -> tuple[np.ndar
     """
     chat = engine.encode_chat([Message(role="user", content=question)])
     prompt = [*chat.tokens, *engine.tokenizer.encode("</think>\n\n", add_bos=False, parse_special=True)]
-    targets = [*engine.tokenizer.encode(answer, add_bos=False), *sorted(engine.tokenizer.eos_ids)[:1]]
+    targets = [*engine.tokenizer.encode(answer, add_bos=False), *sorted(engine.tokenizer.eog_ids)[:1]]
     stream = engine.backend.new_stream(len(prompt) + len(targets))
     try:
         logits = stream.extend_all([*prompt, *targets[:-1]])[len(prompt) - 1 :].astype(np.float64)

@@ -103,7 +103,7 @@ def _raise(error: DeviceError) -> None:
 def _published(model: str) -> ModelSpec:
     if find_shape(model) is None:
         known = unknown_name("model", model, shape_names())
-        raise InputError(f"{known} Or give an existing bundle, GGUF file, checkpoint folder or config.json.")
+        raise InputError(f"{known}; or pass an existing bundle, GGUF file, checkpoint folder or config.json")
     return shape_spec(model)
 
 

@@ -157,13 +157,13 @@ def test_a_type_that_is_no_weight(folder):
     assert f"tensors of type I64 ('{NORM}'); sprat reads F32, F16, BF16, F8_E4M3" in reason(folder)
 
 
-def test_missing_surplus_and_misshapen_tensors_are_told_together(folder):
+def test_missing_unexpected_and_mismatched_tensors_are_reported_together(folder):
     extra = {"model.layers.0.self_attn.sinks": np.ones(4, np.float32)}
     change_weights(folder, **{Q: None, NORM: np.ones(63, np.float32)}, **extra)
     message = reason(folder)
     assert f"1 missing: '{Q}'" in message
-    assert "1 surplus: 'model.layers.0.self_attn.sinks'" in message
-    assert f"1 misshapen: '{NORM}' is (63,), expected (64,)" in message
+    assert "1 unexpected: 'model.layers.0.self_attn.sinks'" in message
+    assert f"1 with size mismatch: '{NORM}' is (63,), expected (64,)" in message
 
 
 def test_nan_and_infinite_weights_are_told_with_the_rest(folder):
