@@ -58,7 +58,7 @@ class InputError(SpratError, ValueError):
 
 
 class ConfigError(InputError):
-    """The config of a model is unsupported, incomplete or contradictory."""
+    """A model configuration is unsupported, incomplete or contradicts itself."""
 
 
 class CheckpointError(InputError):
@@ -70,7 +70,7 @@ class ModelFileError(InputError):
 
 
 class BundleError(InputError):
-    """The manifest and the files of a bundle do not match."""
+    """A bundle's manifest and its files disagree."""
 
 
 class FormatError(InputError):
@@ -102,7 +102,7 @@ class PromptError(InputError):
 
 
 class BackendError(SpratError, RuntimeError):
-    """A backend is not installed, or crashed."""
+    """A backend is not installed, or died while it was probed or used."""
 
 
 class EmulationError(SpratError, RuntimeError):

@@ -88,7 +88,7 @@ MALFORMED: dict[str, tuple[Callable[[], bytes], str]] = {
     "a boolean of 2": (lambda: gguf([key("a.b", BOOL, b"\2")]), "a boolean 2"),
     "a string past the end": (lambda: gguf([key("a.b", STRING, struct.pack("<Q", BIG))]), f"{BIG} bytes of the value"),
     "a string that is not UTF-8": (lambda: gguf([key("a.b", STRING, text(b"\x80"))]), "not UTF-8"),
-    "an array of 2^60 numbers": (lambda: _array(UINT32, BIG), f"{BIG} elements of 'an.array'"),
+    "an array of 2^60 elements": (lambda: _array(UINT32, BIG), f"{BIG} elements of 'an.array'"),
     "an array of 2^60 strings": (lambda: _array(STRING, BIG), f"{BIG} elements of 'an.array'"),
     "an array string past the end": (lambda: _array(STRING, 2, text("a") + struct.pack("<Q", BIG)), "string 1 of"),
     "an array string that is not UTF-8": (lambda: _array(STRING, 2, text("a") + text(b"\xc3")), "not UTF-8"),
