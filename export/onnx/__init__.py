@@ -1,4 +1,4 @@
-"""The ONNX writer: graphs for onnxruntime, built from a config and the tensors behind its weights (docs/onnx.md).
+"""ONNX models for onnxruntime: graphs built from a spec, weights streamed to a data file (docs/onnx.md).
 
 ``model.py`` builds a model from blocks, one file each; ``weights.py`` decides how a weight is stored and multiplied;
 ``data.py`` is the file that the weights are streamed to; ``artifact.py`` is what :func:`onnx_artifact` returns.
@@ -29,14 +29,14 @@ def onnx_artifact(
     tokenizer: Mapping[str, Any],
     options: OnnxOptions | None = None,
 ) -> OnnxArtifact:
-    """Plan the ONNX model of ``checkpoint``; reads no weights.
+    """Build the graph of ``checkpoint`` and lay out its weights; no weight is read.
 
     Args:
         checkpoint: an opened source.
-        recipe: the format of every tensor; ONNX gets what comes nearest.
+        recipe: the format of every tensor; :func:`~sprat.export.onnx.weights.onnx_format` maps it to ONNX.
         name: the parts of the model's name.
         tokenizer: its ``tokenizer.*`` keys, for the ids of special tokens.
-        options: how the graph is made.
+        options: options of the graph.
 
     Raises:
         InputError: the package onnx-ir is not installed.

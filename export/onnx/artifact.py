@@ -1,4 +1,4 @@
-"""The ONNX files of a checkpoint: the graph, its weights streamed through the quantizer, onnxruntime-genai's config."""
+"""The ONNX files of a checkpoint: graph, weights streamed through the quantizer, and genai_config.json."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _MODEL_NAME, _GENAI_NAME = "model.onnx", "genai_config.json"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OnnxArtifact:
-    """An ONNX model that is planned to the last byte of its weights."""
+    """An ONNX model: its graph, and the complete layout of its weights, to be written."""
 
     built: BuiltModel
     checkpoint: Checkpoint
-    metadata: Mapping[str, str]  # of the graph, but for the source's hash, which costs a pass over it
-    genai: bytes | None  # genai_config.json, where onnxruntime-genai can run the model
+    metadata: Mapping[str, str]  # of the graph, without the source's hash, which needs a pass over the source
+    genai: bytes | None  # genai_config.json, if onnxruntime-genai can run the model
 
     @classmethod
     def of(
@@ -67,12 +67,12 @@ class OnnxArtifact:
 
     @property
     def file_name(self) -> str:
-        """The graph."""
+        """Name of the graph's file."""
         return _MODEL_NAME
 
     @property
     def layout_digest(self) -> str:
-        """Digest of everything that decides the files but the weights."""
+        """SHA-256 of everything that decides the files' bytes except the weights."""
         return hashlib.sha256(self._graph(self.metadata) + (self.genai or b"")).hexdigest()
 
     @property
@@ -90,11 +90,11 @@ class OnnxArtifact:
         )
 
     def check_free_space(self, folder: Path) -> None:
-        """Make sure that the weights fit on the disk; see :func:`~sprat.export.write.writer.check_free_space`."""
+        """Check that the weights fit on the disk; see :func:`~sprat.export.write.writer.check_free_space`."""
         check_free_space(folder / DATA_NAME, self.built.data)
 
     def write(self, folder: Path, progress: ReportProgress) -> tuple[WrittenFile, ...]:
-        """Write the files, or finish writing them; see :func:`~sprat.export.write.writer.write_file`."""
+        """Write the files, or continue an interrupted write; see :func:`~sprat.export.write.writer.write_file`."""
         data = write_file(
             folder / DATA_NAME,
             self.built.data,
@@ -108,7 +108,7 @@ class OnnxArtifact:
         if self.genai is not None:
             texts[_GENAI_NAME] = self.genai
         written = (data, *(_write_whole(folder / name, text) for name, text in texts.items()))
-        check_onnx(folder / _MODEL_NAME)  # what we write must be what we would load
+        check_onnx(folder / _MODEL_NAME)  # the written model must pass the checks of loading
         return written
 
     def _pack(self, weight: OnnxWeight) -> Iterator[U8Array]:

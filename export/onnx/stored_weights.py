@@ -1,7 +1,7 @@
-"""The weights of an ONNX model as an inspection lists them: canonical name, group format, size; from the graph alone.
+"""The weights of an ONNX model for an inspection: canonical name, format and size, from the graph alone.
 
-A quantized weight is two or three tensors of the graph (docs/onnx.md): codes, scales, perhaps zero points. An expert
-may be a tensor of its own, and tied embeddings stand twice over the same bytes.
+A quantized weight is two or three initializers (docs/onnx.md): codes, scales and, if asymmetric, zero points. Experts
+may be separate initializers, and tied embeddings are two initializers over the same bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FLOATS = {"FLOAT": "F32", "FLOAT16": "F16", "BFLOAT16": "BF16"}
 
 
 def stored_weights(file: ONNXFile) -> Iterator[TensorSize]:
-    """Canonical name, format, number of weights and bytes of each weight; constants of the graph are none."""
+    """Name, format, number of weights and size of each weight; constants of the graph are not included."""
     sizes = _n_weights(file.spec)
     parts: dict[str, dict[tuple[str, int], tuple[str, Initializer]]] = {}
     for name, tensor in file.tensors.items():
@@ -36,7 +36,7 @@ def stored_weights(file: ONNXFile) -> Iterator[TensorSize]:
 
 
 def _n_weights(spec: ModelSpec) -> dict[str, int]:
-    """Canonical name -> number of weights; gate and up of routed experts may be one."""
+    """Canonical name -> number of weights, including the fused gate and up of routed experts."""
     sizes = {name: math.prod(shape) for name, shape in expected_tensors(spec).items()}
     fused = {
         name.replace("ffn_gate_exps", "ffn_gate_up_exps"): 2 * n for name, n in sizes.items() if "ffn_gate_exps" in name

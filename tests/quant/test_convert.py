@@ -1,4 +1,4 @@
-"""From format to format, and the scan for what is not a number; with the native core and without."""
+"""Conversion between formats, and the scan for NaN and Inf; with and without the native core."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What holds for each block format: its numbers, its decoder, its error, its errors, and the native core's bytes."""
+"""Properties of every block format: type numbers, dequantization, error bounds, messages, native bytes."""
 
 import gguf
 import numpy as np
@@ -15,7 +15,7 @@ from sprat.quant.formats import BlockFormat, block, format_names, format_of_type
 native = pytest.mark.skipif(core is None, reason="without the native core")
 FILE_TYPES = {"F32": "ALL_F32", "Q4_K": "MOSTLY_Q4_K_S", "Q5_K": "MOSTLY_Q5_K_S"}
 
-# The largest error as a share of the block's largest magnitude. A search may clip an extreme to bring the rest nearer.
+# Largest error relative to the block's absmax. A scale search may clip the absmax to reduce the other errors.
 LARGEST_ERRORS = {
     "F32": 0,
     "F16": 2**-11,
@@ -30,7 +30,7 @@ LARGEST_ERRORS = {
     "Q4_K": 1 / 4,
     "IQ4_NL": 1 / 3,
 }
-# Error of gaussian weights, relative; for those with a search it is measured, and below what ggml's search leaves.
+# Relative error on Gaussian weights; measured for formats with a scale search, and smaller than ggml's.
 GAUSSIAN_ERRORS = {
     "F32": 0.0,
     "F16": 0.0003,
@@ -95,10 +95,10 @@ def test_the_error_on_gaussian_weights_is_at_most_the_measured_one(found):
 @given(weights=arrays(np.float32, (1, 256), elements=st.floats(-100, 100, width=32)))
 def test_the_error_of_a_weight_is_within_the_bound_of_its_format(name, weights):
     found = get_format(name)
-    moved = np.abs(found.dequantize(found.quantize(weights)) - weights).reshape(-1, found.block_size)
+    errors = np.abs(found.dequantize(found.quantize(weights)) - weights).reshape(-1, found.block_size)
     largest = np.abs(weights).reshape(-1, found.block_size).max(axis=1, keepdims=True)
-    rounded_scale = largest * 2.0**-10 + 1e-4  # a scale is binary16, and the smallest of those are 6e-8 apart
-    assert (moved <= LARGEST_ERRORS[name] * largest + (rounded_scale if found.block_size > 1 else 1e-7)).all()
+    rounded_scale = largest * 2.0**-10 + 1e-4  # a scale is float16, whose subnormals are 6e-8 apart
+    assert (errors <= LARGEST_ERRORS[name] * largest + (rounded_scale if found.block_size > 1 else 1e-7)).all()
 
 
 @native
@@ -163,7 +163,7 @@ def test_a_row_that_is_not_a_multiple_of_the_block_is_an_error():
 def test_an_unknown_format_suggests_the_nearest():
     with pytest.raises(FormatError, match=r"did you mean 'Q4_K'"):
         get_format("q4_kk")
-    with pytest.raises(FormatError, match="ggml type 99 has no block format here"):
+    with pytest.raises(FormatError, match="unknown ggml type 99"):
         format_of_type(99)
 
 

@@ -1,4 +1,4 @@
-"""F32, F16, BF16: literal bytes, rounding, and what is not a number."""
+"""F32, F16, BF16: literal bytes, rounding, NaN and Inf."""
 
 import numpy as np
 import pytest
@@ -21,10 +21,10 @@ def test_bytes_are_little_endian(name, expected):
 
 @pytest.mark.parametrize(("name", "step"), [("F16", 2.0**-10), ("BF16", 2.0**-7)])
 def test_ties_round_to_even(name, step):
-    half_ways = np.float32([[1 + step / 2, 1 + 3 * step / 2, -1 - step / 2, 1 + step / 2 + 1e-6]])
+    ties = np.float32([[1 + step / 2, 1 + 3 * step / 2, -1 - step / 2, 1 + step / 2 + 1e-6]])
     expected = [[1, 1 + 2 * step, -1, 1 + step]]
     found = get_format(name)
-    np.testing.assert_array_equal(found.dequantize(found.quantize(half_ways)), expected)
+    np.testing.assert_array_equal(found.dequantize(found.quantize(ties)), expected)
 
 
 def test_every_float16_round_trips_subnormals_included():
@@ -40,9 +40,9 @@ def test_every_float16_round_trips_subnormals_included():
 def test_every_bfloat16_round_trips():
     every = np.arange(2**16, dtype=np.uint16).view(np.uint8).reshape(1, -1)
     weights = get_format("BF16").dequantize(every)
-    numbers = ~np.isnan(weights[0])
+    not_nan = ~np.isnan(weights[0])
     np.testing.assert_array_equal(
-        get_format("BF16").quantize(weights).view(np.uint16)[0, numbers], np.arange(2**16)[numbers]
+        get_format("BF16").quantize(weights).view(np.uint16)[0, not_nan], np.arange(2**16)[not_nan]
     )
 
 

@@ -1,4 +1,4 @@
-"""The group formats of ONNX, against ggml's formats and against onnxruntime's own reading of them."""
+"""The group formats of ONNX, against ggml's formats."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from sprat.quant.convert import quantize_from
 from sprat.quant.formats import get_format
 from sprat.quant.formats.groups import GROUP_SIZES, group_format
 
-# Relative error of gaussian weights: measured, and rounded up.
+# Relative error on Gaussian weights: measured, rounded up.
 GAUSSIAN_ERRORS = {
     (4, 32, True): 0.0875,
     (4, 64, True): 0.0925,
@@ -65,7 +65,7 @@ def test_symmetric_blocks_of_32_equal_ggmls_format(bits, ggml, kind):
 @pytest.mark.parametrize("kind", hard_weights())
 def test_hard_weights_stay_finite(found, kind):
     if found.symmetric and found.block_size == 32:
-        pytest.skip("as ggml has it: a scale may be infinite")
+        pytest.skip("as in ggml, a scale may be infinite")
     weights = hard_weights()[kind]
     assert np.isfinite(found.dequantize(found.quantize(weights))).all()
 

@@ -1,4 +1,4 @@
-"""IQ4_NL: literal bytes, and a scale of either sign."""
+"""IQ4_NL: literal bytes, and scales of both signs."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Q4_K, Q5_K, Q6_K: super-blocks that lie on a grid of the format come back exactly; literal bytes of their fields."""
+"""Q4_K, Q5_K, Q6_K: superblocks on a grid of the format are exact; literal bytes of their fields."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from sprat.quant.formats import get_format
 
 SC = np.array([63, 1, 17, 33, 40, 5, 60, 22])
 M = np.array([2, 63, 0, 31, 48, 16, 9, 50])
-# sc and m as _SuperBlocks.header draws them; the upper two bits of the last four lie in the bytes of the first four
+# sc and m as in _SuperBlocks.header; the upper two bits of the last four are in the bytes of the first four
 HEADER = bytes(
     [
         *(int(SC[j] | SC[j + 4] >> 4 << 6) for j in range(4)),
@@ -22,7 +22,7 @@ def test_the_expected_header_has_the_literal_bytes():
 
 
 def on_the_grid(largest: int) -> np.ndarray:
-    """One super-block with d = 1/8, dmin = 1/4; codes count up, and every sub-block has both ends of its range."""
+    """One superblock with d = 1/8, dmin = 1/4; every sub-block has all codes, both ends of its range included."""
     codes = np.arange(32) % (largest + 1)
     return (SC[:, None] * codes / 8 - M[:, None] / 4).astype(np.float32).reshape(1, 256)
 

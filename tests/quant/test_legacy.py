@@ -1,4 +1,4 @@
-"""Q8_0, Q4_0, Q4_1, Q5_0, Q5_1: blocks with an obvious answer, literal bytes, and ggml's bytes."""
+"""Q8_0, Q4_0, Q4_1, Q5_0, Q5_1: exact blocks, literal bytes, and ggml's bytes."""
 
 import gguf
 import numpy as np

@@ -1,4 +1,4 @@
-"""The figures of llama-perplexity, against a direct computation in float64, cases done by hand, and its text."""
+"""llama-perplexity's statistics, against a direct float64 computation, hand-computed cases, and its output text."""
 
 import math
 
@@ -70,7 +70,7 @@ def test_a_two_token_vocabulary_by_hand():
     assert found.mean_kld == found.kld.value == pytest.approx(0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25))
     assert found.delta_p.value == found.delta_p_rms.value == pytest.approx(0.25)
     assert found.same_top.value == 1
-    assert found.kld.error == 0  # one token has no error that means anything
+    assert found.kld.error == 0  # the error is 0 for at most 10 tokens
 
 
 def test_a_model_compared_with_itself_has_no_divergence(logits):
@@ -83,7 +83,7 @@ def test_a_model_compared_with_itself_has_no_divergence(logits):
 
 def test_adding_in_parts_gives_the_same_statistics(logits, monkeypatch):
     whole = measured(logits)
-    monkeypatch.setattr(quality, "_GROUP_NUMBERS", 7 * 50)
+    monkeypatch.setattr(quality, "_CHUNK_LOGITS", 7 * 50)
     parts = measured(*([values[start : start + 90] for values in logits] for start in range(0, 300, 90)))
     assert parts == whole
 
@@ -94,9 +94,9 @@ def test_logits_far_from_zero_do_not_overflow(logits):
 
 
 def test_zero_probability_in_the_base_is_finite_and_in_the_model_infinite():
-    sure, even = np.float32([[0, -np.inf]]), np.float32([[0, 0]])
-    assert measured((sure, even, np.array([0]))).mean_kld == pytest.approx(math.log(2))
-    found = measured((even, sure, np.array([1])))
+    certain, even = np.float32([[0, -np.inf]]), np.float32([[0, 0]])
+    assert measured((certain, even, np.array([0]))).mean_kld == pytest.approx(math.log(2))
+    found = measured((even, certain, np.array([1])))
     assert found.mean_kld == math.inf
     assert found.ppl.value == math.inf
 
@@ -174,5 +174,5 @@ def test_mismatched_shapes_are_an_error():
 def test_routing_overlap_ignores_the_order_of_experts():
     base, model = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]]), np.array([[3, 1, 2], [4, 7, 5], [1, 2, 3]])
     np.testing.assert_allclose(routing_overlap(base, model), [1, 2 / 3, 0])
-    with pytest.raises(InputError, match="not of the same tokens"):
+    with pytest.raises(InputError, match="expected equal shapes"):
         routing_overlap(base, model[:2])

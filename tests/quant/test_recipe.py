@@ -1,4 +1,4 @@
-"""Formats by tensor name: the presets' tables, rules of the user, fallbacks, and what is wrong with a rule."""
+"""Formats by tensor name: presets, user rules, fallbacks, and invalid rules."""
 
 import pytest
 
@@ -36,10 +36,8 @@ def test_int8_is_q8_0_for_all_matrices():
 
 
 def test_int4_is_q4_0_except_latents_and_head():
-    in_q8_0 = {"output.weight", "blk.0.attn_kv_a_mqa.weight", "blk.0.attn_k_b.weight", "blk.0.attn_v_b.weight"}
-    expected = (
-        dict.fromkeys(DEEPSEEK_V2_LITE, "Q4_0") | dict.fromkeys(in_q8_0, "Q8_0") | dict.fromkeys(F32_ALWAYS, "F32")
-    )
+    q8_0 = {"output.weight", "blk.0.attn_kv_a_mqa.weight", "blk.0.attn_k_b.weight", "blk.0.attn_v_b.weight"}
+    expected = dict.fromkeys(DEEPSEEK_V2_LITE, "Q4_0") | dict.fromkeys(q8_0, "Q8_0") | dict.fromkeys(F32_ALWAYS, "F32")
     assert chosen(Recipe.named("int4")) == expected
 
 
@@ -107,7 +105,7 @@ def test_rules_that_match_no_quantizable_tensor_are_reported():
         ("ffn_down", "expected PATTERN=FORMAT"),
         ("=q4_0", "expected PATTERN=FORMAT"),
         ("ffn_down=", "expected PATTERN=FORMAT"),
-        ("ffn_(down=q4_0", r"'ffn_\(down' is no regular expression"),
+        ("ffn_(down=q4_0", r"'ffn_\(down' is not a regular expression"),
         ("ffn_down=q4_2", r"unknown block format 'Q4_2'; did you mean 'Q4_"),
     ],
 )

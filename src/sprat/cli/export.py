@@ -94,7 +94,7 @@ def _with_optimum(source: str, out: str, quant: str, onnx: OnnxOptions, *, as_js
     if as_json:
         print_json(made)
         return
-    click.echo(f"{made.path}: {made.n_quantized} products in {quant}, {made.n_left} left in floats")
+    click.echo(f"{made.path}: {made.n_quantized} products in {quant}, {made.n_unquantized} not quantized")
     click.echo(f"against the float graph:\n{made.quality.text()}")
     click.echo(f"next:  python -c 'import onnxruntime as ort; ort.InferenceSession(\"{made.path}/model.onnx\")'")
 

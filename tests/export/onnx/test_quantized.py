@@ -101,7 +101,7 @@ def test_rows_that_do_not_divide_into_groups_become_float16(tmp_path):
 @pytest.mark.parametrize("quant", ["int4", "int8"])
 def test_a_split_head_gives_the_same_logits(checkpoint, tmp_path, monkeypatch, quant):
     whole = Runner(write(tmp_path / "whole", checkpoint, quant), checkpoint.spec)
-    monkeypatch.setattr(weights, "_MOST_PART_BYTES", 10_000)
+    monkeypatch.setattr(weights, "_MAX_PART_BYTES", 10_000)
     folder = write(tmp_path / "parts", checkpoint, quant)
     parts = Runner(folder, checkpoint.spec)
     assert (folder / "model.onnx").stat().st_size > (tmp_path / "whole" / "model.onnx").stat().st_size
