@@ -216,10 +216,10 @@ def run_llamacpp(source: Path, out: Path, _quant: str) -> None:
 
 def convert_to_half(source: Path, out: Path) -> None:
     """The header that sprat would write for F16, and every tensor through NumPy, one at a time."""
-    from sprat.export.checkpoint import Checkpoint
-    from sprat.export.gguf_artifact import plan_gguf
-    from sprat.export.naming import ModelName
-    from sprat.export.vocabulary import tokenizer_metadata
+    from sprat.export.gguf.artifact import plan_gguf
+    from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
+    from sprat.export.source.checkpoint import Checkpoint
+    from sprat.export.write.naming import ModelName
     from sprat.quant.recipe import Recipe
 
     checkpoint = Checkpoint.open(source)

@@ -1,4 +1,4 @@
-"""Fit the efficiency factors of ``devices/calibration.toml`` to measured passes; ``prediction.py --fit`` calls it."""
+"""Fits the factors in ``devices/plan/efficiency.toml`` to measured passes; used by ``prediction.py --fit``."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from typing import Protocol
 
 import msgspec
 
-from sprat.devices.calibration import Calibration, Check, Efficiency, Errors, Peaks, Provenance
 from sprat.devices.parts import Basis, Figure
+from sprat.devices.plan.efficiency import Calibration, Check, Efficiency, Errors, Peaks, Provenance
 from sprat.devices.profile import DeviceProfile
+from sprat.files import atomic_write
 
 __all__ = ["fit", "record_check", "write_calibration"]
 
-_PATH = Path(__file__).parent.parent / "devices" / "calibration.toml"
+_PATH = Path(__file__).parent.parent / "devices" / "plan" / "efficiency.toml"
 _EXPECTED = Efficiency(  # before anything is measured: kernels reach in a model what they reach in the probe
     memory=0.9,
     compute=1.0,
@@ -111,9 +112,7 @@ def record_check(measured: Sequence[MeasuredPass], calibration: Calibration) -> 
 
 def write_calibration(calibration: Calibration) -> None:
     """Replace the file that ships with sprat."""
-    partial = _PATH.with_suffix(".partial")
-    partial.write_bytes(msgspec.toml.encode(calibration))
-    partial.replace(_PATH)
+    atomic_write(_PATH, msgspec.toml.encode(calibration))
 
 
 def _descend(measured: Sequence[MeasuredPass], start: Calibration, phase: str, names: Sequence[str]) -> Calibration:

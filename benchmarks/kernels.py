@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from sprat.arrays import F32Array
 from sprat.quant.formats import get_format
-from sprat.quant.formats.block import F32Array
 from sprat.runtime.cache import STORAGES, RowLayout, Storage
 from sprat.runtime.kernels import MLP, Routes
 from sprat.runtime.kernels.native import NATIVE_FORMATS, NativeKernels

@@ -39,10 +39,10 @@ from dense_loop import write_dense_loop
 from hf_folder import write_hf_folder
 from worker import Worker
 
+from sprat.export.gguf.random_weights import write_shape
 from sprat.export.onnx.options import OnnxOptions
 from sprat.export.pipeline import export
-from sprat.export.random_shape import write_shape
-from sprat.runtime.bundle import Bundle
+from sprat.runtime.files.bundle import Bundle
 
 _SHORT, _LONG = 8, 2048  # tokens before those that are timed
 _DECODED = 16

@@ -20,25 +20,25 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from sprat.devices.calibration import Calibration
-from sprat.devices.cgroups import Limits, find_tree, plan_groups
-from sprat.devices.emulate import Emulator
-from sprat.devices.footprint import Footprint
+from sprat.app.model_reference import find_source
+from sprat.devices.bench.results import Emulation
+from sprat.devices.emulate.cgroups import Limits, find_tree, plan_groups
+from sprat.devices.emulate.emulate import Emulator
 from sprat.devices.parts import Basis, Figure
-from sprat.devices.plan import Plan
-from sprat.devices.predict import PREFILL_CHUNK, PassTime, Predictor, device_rates
+from sprat.devices.plan.efficiency import Calibration
+from sprat.devices.plan.footprint import Footprint
+from sprat.devices.plan.plan import Plan
+from sprat.devices.plan.predict import PREFILL_CHUNK, PassTime, Predictor, device_rates
 from sprat.devices.probe import measure_again
 from sprat.devices.probe.storage import random_rate
 from sprat.devices.profile import DeviceProfile
-from sprat.devices.results import Emulation
+from sprat.export.gguf.random_weights import cached_shape
 from sprat.export.pipeline import export
-from sprat.export.random_shape import cached_shape
-from sprat.places import find_source
-from sprat.runtime.backends.backend import TokenStream
+from sprat.runtime.arch.gguf_keys import spec_from_metadata
+from sprat.runtime.backends.protocol import TokenStream
 from sprat.runtime.backends.registry import LoadRequest, choose, open_backend
+from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.footprint import file_footprint
-from sprat.runtime.gguf import GGUFFile
-from sprat.runtime.gguf_metadata import spec_from_metadata
 from sprat.runtime.kernels.rates import measure_rates
 from sprat.runtime.memory import parse_memory
 

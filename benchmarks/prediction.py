@@ -5,7 +5,7 @@ speed drifts is compared with itself (``passes.py``). Figures are seconds: of on
 prompt of 512. Errors count on passes that the factors were not fitted to: the check is a run of its own after the fit.
 
     python benchmarks/prediction.py --json                       # how it does now: five quiet minutes
-    python benchmarks/prediction.py --save fitted.jsonl --fit    # refit devices/calibration.toml
+    python benchmarks/prediction.py --save fitted.jsonl --fit    # refit devices/plan/efficiency.toml
     python benchmarks/prediction.py --json --record              # then check it, and write down what was found
     python benchmarks/prediction.py --load fitted.jsonl          # how it does on what it was fitted to
 """
@@ -23,7 +23,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from sprat.devices.calibration import Calibration, load_calibration
+from sprat.devices.plan.efficiency import Calibration, load_calibration
 from sprat.devices.probe import probe
 from sprat.devices.profile import load_profile
 from sprat.runtime.kernels.rates import measure_rates
@@ -113,7 +113,7 @@ def _main() -> None:
     parser.add_argument("--save", type=Path, help="append the measurements to this file")
     parser.add_argument("--load", type=Path, help="take them from there instead of measuring")
     purpose = parser.add_mutually_exclusive_group()
-    purpose.add_argument("--fit", action="store_true", help="refit devices/calibration.toml to them")
+    purpose.add_argument("--fit", action="store_true", help="refit devices/plan/efficiency.toml to them")
     purpose.add_argument(
         "--record", action="store_true", help="note their errors there: those of passes that it was not fitted to"
     )

@@ -21,8 +21,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sprat.runtime.gguf import GGUFFile
-from sprat.runtime.gguf_metadata import spec_from_metadata
+from sprat.runtime.arch.gguf_keys import spec_from_metadata
+from sprat.runtime.files.gguf import GGUFFile
 
 __all__ = ["RivalDiedError", "Worker"]
 
@@ -186,7 +186,7 @@ class _Server:
         assert isinstance(self._model, _Native)
         if self._model.spec.moe is None:
             return {"entropy": 1.0}
-        from sprat.bench.routing import RoutingEntropy  # not where llama.cpp's memory is measured
+        from sprat.app.bench.routing import RoutingEntropy  # not where llama.cpp's memory is measured
 
         routing = RoutingEntropy()
         self._model.backend.new_stream(256, routing).extend(self._tokens[:256])

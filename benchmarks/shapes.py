@@ -1,7 +1,7 @@
 """GGUF files of published shapes with random weights, for measuring speed: same bytes, same work, no download.
 
 ``vs_llamacpp.py`` reports the entropy of the routing beside every figure from such a file; the writing itself is
-:mod:`sprat.export.random_shape`.
+:mod:`sprat.export.gguf.random_weights`.
 
     python benchmarks/shapes.py deepseek-v2-lite --layers 6 --quant Q4_0 v2-lite-6.gguf
 """
@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sprat.export.random_shape import write_shape
-from sprat.runtime.shapes import shape_names
+from sprat.export.gguf.random_weights import write_shape
+from sprat.runtime.arch.presets import shape_names
 
 __all__ = ["SHAPES", "write_shape"]
 

@@ -28,8 +28,8 @@ import numpy as np
 
 from sprat import demo
 from sprat.export.pipeline import export
-from sprat.runtime.gguf import GGUFFile
-from sprat.runtime.gguf_metadata import spec_from_metadata
+from sprat.runtime.arch.gguf_keys import spec_from_metadata
+from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.kernels.native import NativeKernels
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -16,7 +16,7 @@ def fast_core_ids(profile: DeviceProfile, clocks_ghz: Mapping[int, float]) -> tu
 
     Args:
         profile: the device that a plan was made for.
-        clocks_ghz: highest clock of each core of this machine; see :func:`~sprat.devices.probe.machine.core_clocks`.
+        clocks_ghz: highest clock of each core of this machine; see :func:`~sprat.devices.machine.core_clocks`.
 
     Returns:
         Ids of cores, or ``()``: all of the profile's cores are worth a thread, or this machine is not that device, for

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 from sprat.errors import SpratError
-from sprat.runtime.completions import Message
+from sprat.runtime.chat.completions import Message
 from sprat.runtime.engine import Engine
 
 

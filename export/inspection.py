@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from sprat.errors import InputError
-from sprat.export.checkpoint import Checkpoint
-from sprat.export.onnx_weights import stored_weights
-from sprat.runtime.block_check import check_blocks
-from sprat.runtime.bundle import MANIFEST_NAME, Bundle
-from sprat.runtime.gguf import GGUFFile
-from sprat.runtime.gguf_metadata import spec_from_metadata
-from sprat.runtime.onnx_file import ONNXFile
-from sprat.runtime.spec import ModelSpec
-from sprat.runtime.tensors import expected_tensors, tensor_role
-from sprat.runtime.validate import compare_shapes
+from sprat.export.onnx.stored_weights import stored_weights
+from sprat.export.source.checkpoint import Checkpoint
+from sprat.runtime.arch.gguf_keys import spec_from_metadata
+from sprat.runtime.arch.spec import ModelSpec
+from sprat.runtime.arch.tensors import expected_tensors, tensor_role
+from sprat.runtime.files.bundle import MANIFEST_NAME, Bundle
+from sprat.runtime.files.finite_check import check_blocks
+from sprat.runtime.files.gguf import GGUFFile
+from sprat.runtime.files.gguf_checks import compare_shapes
+from sprat.runtime.files.onnx import ONNXFile
 
 __all__ = ["Inspection", "Runtime", "TensorUse", "inspect"]
 

@@ -19,23 +19,25 @@ from typing import Any, Protocol
 
 import msgspec
 
-from sprat.devices.plan import Plan, choose_quant
+from sprat.devices.plan.choose import choose_quant
+from sprat.devices.plan.plan import Plan
 from sprat.devices.profile import load_profile
 from sprat.errors import ExportError, InputError, unknown_name
-from sprat.export.bundle import BundleFolder, existing_manifest
-from sprat.export.checkpoint import Checkpoint
-from sprat.export.gguf_artifact import plan_gguf
-from sprat.export.naming import ModelName, model_id
+from sprat.export.gguf.artifact import plan_gguf
+from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
 from sprat.export.onnx import OnnxOptions, plan_onnx
-from sprat.export.tokenizer_texts import tokenizer_texts
-from sprat.export.vocabulary import tokenizer_metadata
-from sprat.export.writer import Progress, ReportProgress, WrittenFile
+from sprat.export.source.checkpoint import Checkpoint
+from sprat.export.write.bundle import BundleFolder, existing_manifest
+from sprat.export.write.naming import ModelName, model_id
+from sprat.export.write.tokenizer_files import tokenizer_texts
+from sprat.export.write.writer import WrittenFile
+from sprat.progress import ReportProgress, no_progress
 from sprat.quant.recipe import Recipe
-from sprat.runtime.bundle import Artifact, Bundle, BundleFile, Manifest, Source, TensorGroup
+from sprat.runtime.arch.spec import ModelSpec
+from sprat.runtime.files.bundle import Artifact, Bundle, BundleFile, Manifest, Source, TensorGroup
 from sprat.runtime.footprint import planned_footprint, planned_recipes
-from sprat.runtime.spec import ModelSpec
 
-__all__ = ["ExportResult", "PlannedArtifact", "Progress", "export"]
+__all__ = ["ExportResult", "PlannedArtifact", "export"]
 
 _DEFAULT_QUANT = "int4"
 _RECORDED = ("sprat", "numpy", "gguf", "safetensors", "tokenizers")  # whose versions a manifest names
@@ -124,7 +126,7 @@ def export(
     onnx: OnnxOptions | None = None,
     context: int | None = None,
     force: bool = False,
-    progress: ReportProgress = lambda _: None,
+    progress: ReportProgress = no_progress,
 ) -> ExportResult:
     """Turn a checkpoint into a bundle. Interrupted at any moment, the same call continues, and makes the same bytes.
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from sprat.arrays import U8Array
 from sprat.quant.formats import native
-from sprat.quant.formats.block import BlockFormat, U8Array
+from sprat.quant.formats.block import BlockFormat
 
 __all__ = ["first_nonfinite", "quantize_from"]
 

@@ -13,15 +13,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from sprat.arrays import F32Array, F64Array, IntArray
 from sprat.errors import InputError
-from sprat.quant.formats.block import F32Array
 
 __all__ = ["Estimate", "Quality", "QualityMeter", "routing_overlap"]
 
-F64Array = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.integer]
 
 _GROUP_NUMBERS = 1 << 20  # logits per step: temporaries of 8 MiB each
 _KLD_PERCENTILES = (100.0, 99.9, 99.0, 95.0, 90.0, 50.0, 10.0, 5.0, 1.0, 0.1, 0.0)

@@ -14,21 +14,22 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Self, Unpack
 
-from sprat.errors import PromptError, TemplateError
-from sprat.runtime.backends.backend import Backend
+from sprat.runtime.backends.protocol import Backend
 from sprat.runtime.backends.registry import BackendChoice, LoadRequest, choose, open_backend
 from sprat.runtime.cache import Storage
-from sprat.runtime.chat import ChatTemplate
-from sprat.runtime.chat_prompt import ChatPrompt, chat_prompt
-from sprat.runtime.completions import ChatCompletion, ChatStream, Message
-from sprat.runtime.generation import DEFAULT_BATCH, Generation
-from sprat.runtime.load_limits import checked_context, load_limits
-from sprat.runtime.model_files import find_model, find_template, open_model
-from sprat.runtime.options import GenerateOptions
+from sprat.runtime.chat.completions import ChatCompletion, ChatStream, Message
+from sprat.runtime.chat.prompt import ChatPrompt
+from sprat.runtime.chat.template import ChatTemplate
+from sprat.runtime.frontend import Frontend
+from sprat.runtime.generate.generation import DEFAULT_BATCH, Generation
+from sprat.runtime.generate.options import GenerateOptions
+from sprat.runtime.generate.transcript import Transcript
+from sprat.runtime.limits import checked_context, load_limits
+from sprat.runtime.open_model import open_model
 from sprat.runtime.session import Session
-from sprat.runtime.tokenizer import Tokenizer
+from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["Engine", "find_model", "find_template"]
+__all__ = ["Engine"]
 
 
 class Engine:
@@ -58,11 +59,10 @@ class Engine:
         backend_choice: BackendChoice | None = None,
     ) -> None:
         self.backend = backend
-        self.tokenizer = tokenizer
-        self.template = template
+        self.frontend = Frontend(
+            tokenizer=tokenizer, template=template, vocab_size=backend.vocab_size, batch=batch, name=name
+        )
         self.context = checked_context(context, backend.max_context)
-        self.batch = batch
-        self.name = name
         self.backend_choice = backend_choice or BackendChoice(backend.name)
 
     @classmethod
@@ -133,8 +133,8 @@ class Engine:
         Args:
             prompt: text, which gets the model's BOS token and in which special tokens stay text; or token ids, taken
                 as they are.
-            **options: how to sample (:class:`~sprat.runtime.sampling.SamplingParams`) and when to stop
-                (:class:`~sprat.runtime.options.Limits`).
+            **options: how to sample (:class:`~sprat.runtime.generate.sampling.SamplingParams`) and when to stop
+                (:class:`~sprat.runtime.generate.options.Limits`).
 
         Returns:
             An iterator of pieces with ``text()``, ``cancel()`` and, after the end, ``summary``.
@@ -145,8 +145,8 @@ class Engine:
         """
         tokens = self.encode(prompt)
         capacity = min(self.context, len(tokens) + (options.get("max_tokens") or self.context))
-        with self._session_for_one(capacity) as session:
-            return session.start(tokens, options, continues=True, on_end=session.close)
+        with self._new_transcript(capacity) as transcript:
+            return self.frontend.generate(transcript, tokens, options, continues=True, on_end=transcript.close)
 
     def chat(self, messages: Sequence[Message], **options: Unpack[GenerateOptions]) -> ChatCompletion:
         """The whole reply to a conversation, in OpenAI's shape, with the thoughts apart in ``reasoning_content``.
@@ -163,12 +163,26 @@ class Engine:
 
     def stream_chat(self, messages: Sequence[Message], **options: Unpack[GenerateOptions]) -> ChatStream:
         """The reply to a conversation as it comes, in chunks of OpenAI's shape; otherwise like :meth:`chat`."""
-        with self._session_for_one(self.context) as session:
-            return session.start_chat(messages, options, on_end=session.close)
+        prompt = self.frontend.encode_chat(messages)
+        with self._new_transcript(self.context) as transcript:
+            generation = self.frontend.generate(
+                transcript, prompt.tokens, options, continues=False, on_end=transcript.close
+            )
+        return self.frontend.reply(prompt, generation)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+        return self.frontend.tokenizer
+
+    @property
+    def name(self) -> str:
+        """What the model is called in answers."""
+        return self.frontend.name
 
     def session(self) -> Session:
         """A conversation whose cache stays between turns. Close it, or use it in a ``with`` statement."""
-        return Session(self, self.backend.new_stream(self.context))
+        return Session(self.frontend, self.backend.new_stream(self.context))
 
     def encode(self, prompt: str | Sequence[int]) -> list[int]:
         """Token ids of a prompt, checked.
@@ -176,18 +190,7 @@ class Engine:
         Raises:
             PromptError: the prompt is empty, or an id lies beyond the vocabulary.
         """
-        tokens = self.tokenizer.encode(prompt, add_bos=True) if isinstance(prompt, str) else list(prompt)
-        if not tokens:
-            raise PromptError(
-                "the prompt is empty, and this model has no token that begins a text; give it at least one"
-            )
-        beyond = [token for token in tokens if not 0 <= token < self.backend.vocab_size]
-        if beyond:
-            raise PromptError(
-                f"the prompt holds token ids beyond the vocabulary: {beyond[:5]}, expected 0 to "
-                f"{self.backend.vocab_size - 1}; encode it with this model's tokenizer"
-            )
-        return tokens
+        return self.frontend.encode(prompt)
 
     def encode_chat(self, messages: Sequence[Message]) -> ChatPrompt:
         """The prompt that the chat template makes of a conversation.
@@ -196,22 +199,21 @@ class Engine:
             TemplateError: the model has no chat template, or it fails on these messages.
             PromptError: a message without text.
         """
-        if self.template is None:
-            raise TemplateError(f"{self.name} has no chat template; use generate() with a prompt of your own")
-        return chat_prompt(self.template, self.tokenizer, messages)
+        return self.frontend.encode_chat(messages)
 
     def close(self) -> None:
         """Free the weights."""
         self.backend.close()
 
     @contextlib.contextmanager
-    def _session_for_one(self, capacity: int) -> Iterator[Session]:
-        """A session for a single answer, which closes it when it ends; closed here if the answer cannot begin."""
-        session = Session(self, self.backend.new_stream(max(capacity, 1)))
-        with contextlib.ExitStack() as stack:
-            stack.callback(session.close)
-            yield session
-            stack.pop_all()
+    def _new_transcript(self, capacity: int) -> Iterator[Transcript]:
+        """An empty sequence for one answer, which closes it when it ends; closed here if the answer cannot begin."""
+        transcript = Transcript(self.backend.new_stream(max(capacity, 1)))
+        try:
+            yield transcript
+        except BaseException:
+            transcript.close()
+            raise
 
     def __enter__(self) -> Self:
         return self

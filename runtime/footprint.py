@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from sprat.devices.footprint import AttentionForm, Footprint, Work
+from sprat.devices.plan.footprint import AttentionForm, Footprint, Work
 from sprat.quant.recipe import Recipe
+from sprat.runtime.arch.spec import MLASpec, ModelSpec
+from sprat.runtime.arch.tensors import expected_tensors, tensor_role
 from sprat.runtime.cache import RowLayout, Storage, latent_layout, storages
-from sprat.runtime.model_files import ModelFile
-from sprat.runtime.spec import MLASpec, ModelSpec
-from sprat.runtime.tensors import expected_tensors, tensor_role
+from sprat.runtime.files.model_file import ModelFile
 
 __all__ = [
     "DEFAULT_CONTEXT",

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from sprat.devices.footprint import Footprint
+from sprat.devices.plan.footprint import Footprint
 from sprat.errors import DoesNotFitError, InputError
 
 __all__ = ["available_bytes", "parse_memory", "refusal"]

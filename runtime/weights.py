@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from sprat.arrays import F32Array, U8Array
 from sprat.quant.formats import BlockFormat
-from sprat.quant.formats.block import F32Array, U8Array
 
 __all__ = ["Weight", "WeightSource"]
 

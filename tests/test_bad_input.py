@@ -141,7 +141,7 @@ def test_a_gguf_that_lies(command, case, refused, tmp_path):
 
 def boundaries(path):
     """The end of every section of a GGUF: magic, version, counts, keys, declarations, padding, and each tensor."""
-    from sprat.runtime.gguf import GGUFFile
+    from sprat.runtime.files.gguf import GGUFFile
 
     with GGUFFile.open(path) as file:
         offsets = sorted(info.offset for info in file.tensors.values())
@@ -182,9 +182,9 @@ ODD_VALUES = [
 def test_any_value_under_any_key_is_taken_or_refused_but_never_crashes(exported, tmp_path):
     """Every key of a good file, holding every odd value that the format can hold."""
     from sprat.errors import SpratError
-    from sprat.export.gguf_layout import PlannedTensor, plan_layout
+    from sprat.export.gguf.layout import PlannedTensor, plan_layout
     from sprat.runtime.engine import Engine
-    from sprat.runtime.gguf import GGUFFile
+    from sprat.runtime.files.gguf import GGUFFile
 
     path = artifact(exported)
     with GGUFFile.open(path) as file:

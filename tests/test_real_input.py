@@ -3,7 +3,7 @@
 import pytest
 
 from sprat.export.pipeline import export
-from sprat.export.verify import verify
+from sprat.export.verify.verify import verify
 from sprat.runtime.engine import Engine
 
 pytestmark = pytest.mark.slow

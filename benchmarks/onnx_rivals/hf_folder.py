@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save_file
 
-from sprat.export.tensor_map import tensor_map
-from sprat.runtime.gguf import GGUFFile
-from sprat.runtime.model_files import GGUFModel
-from sprat.runtime.spec import ModelSpec
-from sprat.runtime.tokenizer_json import build
-from sprat.runtime.vocabulary import Vocabulary
+from sprat.export.source.tensor_map import tensor_map
+from sprat.runtime.arch.spec import ModelSpec
+from sprat.runtime.files.gguf import GGUFFile
+from sprat.runtime.open_model import GGUFModel
+from sprat.runtime.tokenizer.hf_json import build
+from sprat.runtime.tokenizer.vocabulary import Vocabulary
 
 __all__ = ["write_hf_folder"]
 

@@ -81,7 +81,7 @@ class _Sprat:
 
     def __init__(self, path: str, n_threads: int, loader: str, memory_bytes: int | None) -> None:
         from sprat.runtime.backends.registry import LoadRequest, choose, open_backend
-        from sprat.runtime.model_files import open_model
+        from sprat.runtime.open_model import open_model
 
         model = open_model(path)
         request = LoadRequest(
@@ -145,11 +145,11 @@ def _import_libraries(engine: str) -> None:
     if engine == "genai":
         import onnxruntime_genai  # noqa: F401
     else:
-        import sprat.runtime.model_files  # noqa: F401
+        import sprat.runtime.open_model  # noqa: F401
     if engine == "onnx":
         import onnx  # noqa: F401
 
-        from sprat.runtime.onnx_session import onnxruntime
+        from sprat.runtime.backends.onnx_session import onnxruntime
 
         onnxruntime()
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import msgspec
 
+from sprat.devices.bench.sensors import Sensors
 from sprat.devices.cpu import this_cpu
+from sprat.devices.machine import cache_bytes, cores_by_kind, memory_bytes
 from sprat.devices.parts import Basis, Compute, Figure, Memory, Storage
-from sprat.devices.probe.machine import cache_bytes, cores_by_kind, memory_bytes
 from sprat.devices.probe.memory import read_rates
 from sprat.devices.probe.storage import StorageRate, medium_of, storage_rates
 from sprat.devices.profile import DeviceProfile
-from sprat.devices.sensors import Sensors
 
 __all__ = ["KernelRates", "Probe", "StorageRate", "measure_again", "probe"]
 

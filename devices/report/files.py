@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from pathlib import Path
 
 from sprat.errors import ExportError
+from sprat.files import atomic_write
 
 __all__ = ["write_whole"]
 
@@ -17,12 +16,8 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         ExportError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        partial.replace(path)
+        atomic_write(path, data)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise ExportError(f"{path}: cannot be written ({error.strerror}); choose another place with -o") from error

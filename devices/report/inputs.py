@@ -9,9 +9,9 @@ from pathlib import Path
 
 import msgspec
 
-from sprat.devices.plan import PLAN_SCHEMA, PlanSummary, Prediction, Verdict
+from sprat.devices.bench.results import Label, MeasuredModel, Measurement, Percentiles, Work, read_results
+from sprat.devices.plan.plan import PLAN_SCHEMA, PlanSummary, Prediction, Verdict
 from sprat.devices.report.names import weight_bytes
-from sprat.devices.results import Label, MeasuredModel, Measurement, Percentiles, Work, read_results
 from sprat.errors import ResultsError
 
 __all__ = ["EXPERTS", "STREAMED", "Inputs", "plan_records", "read_inputs"]

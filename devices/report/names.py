@@ -7,9 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sprat.devices.plan import PlanSummary
+from sprat.devices.bench.results import Label, Measurement
+from sprat.devices.plan.plan import PlanSummary
 from sprat.devices.profile import DeviceProfile, load_profile
-from sprat.devices.results import Label, Measurement
 from sprat.errors import DeviceError
 
 __all__ = [

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from sprat.devices.notes import gather_notes
-from sprat.devices.report.charts.scale import format_number
+from sprat.devices.bench.notes import gather_notes
+from sprat.devices.bench.results import Label
 from sprat.devices.report.charts.stacks import gibibytes
 from sprat.devices.report.charts.svg import clean, document
 from sprat.devices.report.figures.figure import Figure
 from sprat.devices.report.palette import css_variables
 from sprat.devices.report.runs import Evidence, Misfit, Run, by_model
-from sprat.devices.results import Label
+from sprat.text import format_number
 
 __all__ = ["render_page"]
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sprat.devices.plan import PlanSummary
+from sprat.devices.bench.results import Label, Measurement
+from sprat.devices.plan.plan import PlanSummary
 from sprat.devices.report.charts.stacks import gibibytes
 from sprat.devices.report.names import ModelName, ModelNames, device_titles, place_of, write_tokens
-from sprat.devices.results import Label, Measurement
 
 __all__ = ["Evidence", "Misfit", "Run", "by_model", "gather", "headline", "work_words"]
 

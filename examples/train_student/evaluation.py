@@ -1,4 +1,4 @@
-"""Scores of a checkpoint as users get it: exported by sprat in BF16, int8 and int4, asked by `sprat.evaluate`."""
+"""Scores of a checkpoint as users get it: exported by sprat in BF16, int8 and int4, asked by `sprat.app.evaluate`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 from routing import count_routing
 
+from sprat.app.evaluate import Evaluation, evaluate, evaluate_prose
 from sprat.demo.tasks import GENERATED, Problem, Split
-from sprat.evaluate import Evaluation, evaluate, evaluate_prose
 from sprat.export.pipeline import export
-from sprat.runtime.completions import Message
+from sprat.runtime.chat.completions import Message
 from sprat.runtime.engine import Engine
 
 __all__ = ["QUANTS", "judge"]

@@ -11,7 +11,7 @@ import numpy as np
 from vocabulary import completion
 
 from sprat.demo.tasks.split import Problem
-from sprat.runtime.completions import Message
+from sprat.runtime.chat.completions import Message
 from sprat.runtime.engine import Engine
 
 __all__ = ["LayerRouting", "count_routing"]

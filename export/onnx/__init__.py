@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sprat.errors import InputError
-from sprat.export.checkpoint import Checkpoint
-from sprat.export.naming import ModelName
 from sprat.export.onnx.options import OnnxOptions
+from sprat.export.source.checkpoint import Checkpoint
+from sprat.export.write.naming import ModelName
 from sprat.quant.recipe import Recipe
 
 if TYPE_CHECKING:

@@ -11,20 +11,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
-from sprat.export.checkpoint import Checkpoint
-from sprat.export.naming import ModelName
+from sprat.arrays import U8Array
 from sprat.export.onnx.arrays import DATA_NAME
 from sprat.export.onnx.data import StoredWeight
 from sprat.export.onnx.genai_config import genai_config
 from sprat.export.onnx.model import BuiltModel, build_model
 from sprat.export.onnx.options import OnnxOptions
-from sprat.export.writer import ReportProgress, WrittenFile, check_room, write_file
-from sprat.quant.formats.block import U8Array
+from sprat.export.source.checkpoint import Checkpoint
+from sprat.export.write.naming import ModelName
+from sprat.export.write.writer import WrittenFile, check_room, write_file
+from sprat.progress import ReportProgress
 from sprat.quant.recipe import Recipe
-from sprat.runtime.bundle import TensorGroup
-from sprat.runtime.onnx_check import check_onnx
-from sprat.runtime.spec_json import spec_to_json
-from sprat.runtime.tensors import tensor_role
+from sprat.runtime.arch.spec_json import spec_to_json
+from sprat.runtime.arch.tensors import tensor_role
+from sprat.runtime.files.bundle import TensorGroup
+from sprat.runtime.files.onnx_checks import check_onnx
 
 __all__ = ["OnnxArtifact"]
 
@@ -92,11 +93,11 @@ class OnnxArtifact:
         )
 
     def check_room(self, folder: Path) -> None:
-        """Make sure that the weights fit on the disk; see :func:`~sprat.export.writer.check_room`."""
+        """Make sure that the weights fit on the disk; see :func:`~sprat.export.write.writer.check_room`."""
         check_room(folder / DATA_NAME, self.built.data)
 
     def write(self, folder: Path, progress: ReportProgress) -> tuple[WrittenFile, ...]:
-        """Write the files, or finish writing them; see :func:`~sprat.export.writer.write_file`."""
+        """Write the files, or finish writing them; see :func:`~sprat.export.write.writer.write_file`."""
         data = write_file(
             folder / DATA_NAME,
             self.built.data,

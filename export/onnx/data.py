@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sprat.export.gguf_layout import PlacedTensor
-from sprat.export.repack import repack
-from sprat.export.source_tensor import SourceTensor
+from sprat.arrays import U8Array
+from sprat.export.source.repack import repack
+from sprat.export.source.tensor import SourceTensor
+from sprat.export.write.layout import PlacedTensor
 from sprat.quant.formats import BlockFormat
-from sprat.quant.formats.block import U8Array
 from sprat.quant.formats.groups import GroupFormat
 
 __all__ = ["DataFile", "Region", "StoredWeight"]

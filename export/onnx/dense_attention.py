@@ -9,7 +9,7 @@ import numpy as np
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
 from sprat.export.onnx.layer import Layer
 from sprat.export.onnx.positions import Angles
-from sprat.runtime.spec import ModelSpec
+from sprat.runtime.arch.spec import ModelSpec
 
 __all__ = ["Batch", "KVValues", "dense_attention", "shares_cache"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from sprat.runtime.spec import Architecture, ModelSpec
-from sprat.runtime.vocabulary import TokenizerModel, Vocabulary
+from sprat.runtime.arch.spec import Architecture, ModelSpec
+from sprat.runtime.tokenizer.vocabulary import TokenizerModel, Vocabulary
 
 __all__ = ["genai_config"]
 

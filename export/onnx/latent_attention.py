@@ -19,8 +19,8 @@ import numpy as np
 from sprat.export.onnx.graph import GraphBuilder, Value
 from sprat.export.onnx.layer import Layer
 from sprat.export.onnx.positions import Angles
+from sprat.runtime.arch.spec import MLASpec
 from sprat.runtime.models.deepseek import attention_scale
-from sprat.runtime.spec import MLASpec
 
 __all__ = ["latent_attention"]
 

@@ -8,7 +8,7 @@ from sprat.export.onnx.data import StoredWeight
 from sprat.export.onnx.graph import GraphBuilder, Value
 from sprat.export.onnx.norms import rms_norm
 from sprat.export.onnx.weights import GraphWeights
-from sprat.runtime.spec import ModelSpec
+from sprat.runtime.arch.spec import ModelSpec
 
 __all__ = ["Layer"]
 

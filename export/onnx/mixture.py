@@ -18,7 +18,7 @@ from sprat.export.onnx.data import StoredWeight
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
 from sprat.export.onnx.layer import Layer
 from sprat.export.onnx.mlp import gated, mlp
-from sprat.runtime.spec import GroupScore, MoESpec, Scoring
+from sprat.runtime.arch.spec import GroupScore, MoESpec, Scoring
 
 __all__ = ["mixture"]
 

@@ -19,9 +19,9 @@ from sprat.export.onnx.norms import add_and_norm, rms_norm
 from sprat.export.onnx.options import OnnxOptions
 from sprat.export.onnx.positions import causal_mask, positions, rotary_angles
 from sprat.export.onnx.weights import GraphWeights
-from sprat.export.source_tensor import SourceTensor
+from sprat.export.source.tensor import SourceTensor
 from sprat.quant.recipe import Recipe
-from sprat.runtime.spec import ModelSpec
+from sprat.runtime.arch.spec import ModelSpec
 
 __all__ = ["BuiltModel", "build_model"]
 

@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
-from sprat.runtime.rope import rope_frequencies, rope_magnitude
-from sprat.runtime.spec import RopeSpec
+from sprat.runtime.arch.rope import rope_frequencies, rope_magnitude
+from sprat.runtime.arch.spec import RopeSpec
 
 __all__ = ["Angles", "causal_mask", "positions", "rotary_angles"]
 

@@ -19,12 +19,12 @@ from sprat.export.onnx.arrays import Arrays, GroupArrays
 from sprat.export.onnx.data import StoredWeight
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
 from sprat.export.onnx.options import OnnxOptions
-from sprat.export.rows import Alternating, AsFloat32, TransposedHeads, alike
-from sprat.export.source_tensor import SourceTensor
+from sprat.export.source.rows import Alternating, AsFloat32, TransposedHeads, alike
+from sprat.export.source.tensor import SourceTensor
 from sprat.quant.formats import BlockFormat, get_format
 from sprat.quant.formats.groups import GROUP_SIZES, GroupFormat, group_format
 from sprat.quant.recipe import Recipe
-from sprat.runtime.tensors import tensor_role
+from sprat.runtime.arch.tensors import tensor_role
 
 __all__ = ["GraphWeights", "onnx_format"]
 

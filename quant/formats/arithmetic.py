@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sprat.quant.formats.block import F32Array
+from sprat.arrays import F32Array
 
 __all__ = ["extremes", "nearest_whole", "over", "reciprocal", "saturate_f16"]
 

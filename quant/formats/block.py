@@ -19,13 +19,12 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from sprat.arrays import F32Array, U8Array
 from sprat.errors import FormatError, unknown_name
 from sprat.quant.formats import native
 
-__all__ = ["BlockFormat", "F32Array", "U8Array", "format_names", "format_of_type", "get_format"]
+__all__ = ["BlockFormat", "format_names", "format_of_type", "get_format"]
 
-F32Array = npt.NDArray[np.float32]
-U8Array = npt.NDArray[np.uint8]
 
 _CHUNK_WEIGHTS = 1 << 18
 _F32_TYPE = 0

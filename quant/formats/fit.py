@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import numpy.typing as npt
 
+from sprat.arrays import F32Array
 from sprat.quant.formats.arithmetic import extremes, nearest_whole, over, reciprocal
-from sprat.quant.formats.block import F32Array
 
 __all__ = [
     "adopt",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sprat.quant.formats.block import BlockFormat, F32Array, U8Array
+from sprat.arrays import F32Array, U8Array
+from sprat.quant.formats.block import BlockFormat
 
 __all__ = ["BF16", "F16", "F32"]
 

@@ -20,8 +20,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from sprat.arrays import F32Array, U8Array
 from sprat.quant.formats.arithmetic import nearest_whole, over, reciprocal, saturate_f16
-from sprat.quant.formats.block import BlockFormat, F32Array, U8Array
+from sprat.quant.formats.block import BlockFormat
 from sprat.quant.formats.fit import adopt, column_sums, residual, sanitize, scale_fit, to_lanes
 from sprat.quant.formats.legacy import Q4_0
 from sprat.quant.formats.packing import f16_bytes, f16_values

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from sprat.arrays import F32Array, U8Array
 from sprat.quant.formats.arithmetic import reciprocal, saturate_f16
-from sprat.quant.formats.block import BlockFormat, F32Array, U8Array
+from sprat.quant.formats.block import BlockFormat
 from sprat.quant.formats.fit import sanitize, scale_fit, to_lanes
 from sprat.quant.formats.packing import f16_bytes, f16_values, pack_nibbles, unpack_nibbles
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
+from sprat.arrays import F32Array, U8Array
 from sprat.quant.formats.arithmetic import extremes, nearest_whole, over, reciprocal, saturate_f16
-from sprat.quant.formats.block import BlockFormat, F32Array, U8Array
+from sprat.quant.formats.block import BlockFormat
 from sprat.quant.formats.fit import (
     adopt,
     affine_codes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sprat.quant.formats.block import F32Array, U8Array
+from sprat.arrays import F32Array, U8Array
 
 __all__ = ["f16_bytes", "f16_values", "pack_bits", "pack_nibbles", "unpack_bits", "unpack_nibbles"]
 

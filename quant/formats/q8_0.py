@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from sprat.arrays import F32Array, U8Array
 from sprat.quant.formats.arithmetic import reciprocal
-from sprat.quant.formats.block import BlockFormat, F32Array, U8Array
+from sprat.quant.formats.block import BlockFormat
 from sprat.quant.formats.packing import f16_bytes, f16_values
 
 __all__ = ["Q8_0"]

@@ -1,8 +1,8 @@
 """The ``llamacpp`` backend: llama.cpp through llama-cpp-python's low-level functions.
 
 The low-level ones, because the ``Llama`` class hides ``use_extra_bufts``, the switch that keeps mixtures from aborting
-on processors with AMX. The file is opened in a child process first (:mod:`sprat.runtime.backends.probe`): an abort or
-an illegal instruction there is an error here.
+on processors with AMX. The file is opened in a child process first (:mod:`sprat.runtime.backends.llamacpp_probe`): an
+abort or an illegal instruction there is an error here.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from sprat.devices.footprint import Footprint
+from sprat.arrays import F32Array
+from sprat.devices.plan.footprint import Footprint
 from sprat.errors import BackendError, PromptError, SpratError
-from sprat.quant.formats.block import F32Array
 from sprat.runtime.backends.llamacpp_build import install_command
-from sprat.runtime.backends.probe import probe
+from sprat.runtime.backends.llamacpp_probe import probe
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
 
 __all__ = ["LlamaCppBackend", "LlamaCppStream"]

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sprat.devices.footprint import Footprint
+from sprat.arrays import I32Array
+from sprat.devices.plan.footprint import Footprint
 from sprat.errors import BackendError, SpratError
+from sprat.runtime.arch.spec import ModelSpec
+from sprat.runtime.backends.expert_readahead import ExpertReadahead
 from sprat.runtime.backends.reference import ReferenceStream
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
 from sprat.runtime.cache import Storage, storages
-from sprat.runtime.expert_readahead import ExpertReadahead
 from sprat.runtime.footprint import cache_bytes_per_token, native_buffer_bytes
-from sprat.runtime.kernels import I32Array
 from sprat.runtime.kernels.native import NATIVE_FORMATS, NativeKernels, native_missing_because
 from sprat.runtime.memory import available_bytes
 from sprat.runtime.models import RoutingObserver, load_model
-from sprat.runtime.spec import ModelSpec
 from sprat.runtime.weights import WeightSource
 
 __all__ = ["NativeBackend"]

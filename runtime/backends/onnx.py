@@ -1,7 +1,7 @@
 """The ``onnx`` backend: a graph that sprat wrote (docs/onnx.md), run by onnxruntime on the CPU.
 
 The caches lie here and not in onnxruntime, in the same records as those of sprat's own models. Each call binds views of
-them, so that no row is ever copied, where the graph's form allows it (:class:`~sprat.runtime.onnx_file.CacheForm`).
+them, so that no row is ever copied, where the graph's form allows it (:class:`~sprat.runtime.files.onnx.CacheForm`).
 """
 
 from __future__ import annotations
@@ -11,20 +11,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from sprat.devices.footprint import Footprint
+from sprat.arrays import F32Array, I64Array
+from sprat.devices.plan.footprint import Footprint
 from sprat.errors import BackendError, PromptError, SpratError
-from sprat.quant.formats.block import F32Array
+from sprat.runtime.backends.flush_denormals import subnormals_as_zero
+from sprat.runtime.backends.onnx_cache import bind_cache, ort_value
+from sprat.runtime.backends.onnx_session import missing_because, open_session, ort_errors
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
-from sprat.runtime.float_mode import subnormals_as_zero
-from sprat.runtime.onnx_cache import bind_cache, ort_value
-from sprat.runtime.onnx_file import ONNXFile
-from sprat.runtime.onnx_session import missing_because, open_session, ort_errors
+from sprat.runtime.files.onnx import ONNXFile
 
 __all__ = ["ONNXBackend", "ONNXStream"]
 
-I64Array = npt.NDArray[np.int64]
 
 _CACHE_NUMBER_BYTES = 4  # float32
 _CHUNK, _SMALL_CHUNK = 128, 64  # tokens whose activations are in memory at once
@@ -91,7 +89,7 @@ class ONNXBackend:
         file: a checked model.
         n_threads: threads that compute.
         frugal: take less memory and more time: short chunks, and the arena and ``small_experts`` of
-            :func:`~sprat.runtime.onnx_session.open_session`.
+            :func:`~sprat.runtime.backends.onnx_session.open_session`.
     """
 
     name = "onnx"

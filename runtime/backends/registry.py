@@ -19,15 +19,15 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sprat.devices.footprint import Footprint
+from sprat.devices.plan.footprint import Footprint
 from sprat.errors import BackendError, DoesNotFitError, SpratError, unknown_name
-from sprat.runtime.backends.backend import Backend
+from sprat.runtime.arch.spec import ModelSpec
+from sprat.runtime.backends.protocol import Backend
 from sprat.runtime.cache.rows import Storage
+from sprat.runtime.files.gguf import GGUFFile
+from sprat.runtime.files.model_file import ModelFile
 from sprat.runtime.footprint import program_bytes
-from sprat.runtime.gguf import GGUFFile
 from sprat.runtime.memory import refusal
-from sprat.runtime.model_files import ModelFile
-from sprat.runtime.spec import ModelSpec
 
 __all__ = [
     "BackendChoice",

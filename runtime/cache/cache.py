@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sprat.arrays import F32Array
 from sprat.errors import ModelFileError, PromptError
-from sprat.quant.formats.block import F32Array
 from sprat.runtime.cache.rows import RowLayout, Rows, Stored
 
 __all__ = ["Cache", "Plane"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sprat.quant.formats.block import F32Array
+from sprat.arrays import F32Array
+from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.cache.cache import Cache, Plane
 from sprat.runtime.cache.rows import RowLayout, Rows, Storage
-from sprat.runtime.spec import ModelSpec
 
 __all__ = ["KVCache", "KVRows"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from sprat.quant.formats.block import F32Array
+from sprat.arrays import F32Array
+from sprat.runtime.arch.spec import MLASpec
 from sprat.runtime.cache.cache import Cache, Plane
 from sprat.runtime.cache.rows import RowLayout, Rows, Storage
-from sprat.runtime.spec import MLASpec
 
 __all__ = ["LatentCache", "latent_layout"]
 

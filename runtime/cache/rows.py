@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from sprat.quant.formats.block import F32Array, U8Array
+from sprat.arrays import F32Array, U8Array
 
 __all__ = ["STORAGES", "FloatRows", "Int8Rows", "RowLayout", "Rows", "Storage", "Stored", "widen"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.cache.rows import Storage
-from sprat.runtime.spec import ModelSpec
 
 __all__ = ["storages"]
 

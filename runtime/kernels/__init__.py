@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sprat.runtime.kernels.contract import ChoiceObserver, I32Array, Kernels, MLAForm, Routes
+from sprat.arrays import I32Array
+from sprat.runtime.kernels.contract import ChoiceObserver, Kernels, MLAForm, Routes
 from sprat.runtime.kernels.layers import MLP, GatedMLP, GroupedAttention, Head, LatentAttention, Mixture
 from sprat.runtime.kernels.reference import ReferenceKernels
 

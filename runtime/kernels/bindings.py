@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from sprat.runtime.arch.rope import RopeAngles
+from sprat.runtime.arch.spec import GroupScore, MoESpec, Scoring
 from sprat.runtime.kernels.layers import MLP, GatedMLP, GroupedAttention, Head, LatentAttention, Layer, Mixture
-from sprat.runtime.rope import RopeAngles
-from sprat.runtime.spec import GroupScore, MoESpec, Scoring
 from sprat.runtime.weights import Weight
 
 if TYPE_CHECKING:

@@ -17,19 +17,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-from sprat.quant.formats.block import F32Array
+from sprat.arrays import F32Array, I32Array
+from sprat.runtime.arch.rope import RopeAngles
+from sprat.runtime.arch.spec import MoESpec
 from sprat.runtime.cache import KVCache, KVRows, LatentCache, Rows
 from sprat.runtime.kernels.layers import MLP, GatedMLP, GroupedAttention, Head, LatentAttention, Mixture
-from sprat.runtime.rope import RopeAngles
-from sprat.runtime.spec import MoESpec
 from sprat.runtime.weights import Weight
 
-__all__ = ["ChoiceObserver", "I32Array", "Kernels", "MLAForm", "Routes"]
+__all__ = ["ChoiceObserver", "Kernels", "MLAForm", "Routes"]
 
-I32Array = npt.NDArray[np.int32]
 MLAForm = Literal["expanded", "absorbed"]
 
 ChoiceObserver = Callable[[I32Array], None]

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from sprat.quant.formats.block import F32Array
+from sprat.arrays import F32Array
 from sprat.runtime.weights import Weight
 
 __all__ = ["DenseCache"]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sprat.quant.formats.block import F32Array
-from sprat.runtime.spec import MoESpec
+from sprat.arrays import F32Array
+from sprat.runtime.arch.spec import MoESpec
 from sprat.runtime.weights import Weight
 
 __all__ = ["MLP", "GatedMLP", "GroupedAttention", "Head", "LatentAttention", "Layer", "Mixture"]

@@ -12,15 +12,15 @@ from types import ModuleType
 
 import numpy as np
 
+from sprat.arrays import F32Array, I32Array, U8Array
 from sprat.errors import BackendError, unknown_name
 from sprat.native import core, missing_because
-from sprat.quant.formats.block import F32Array, U8Array
+from sprat.runtime.arch.rope import RopeAngles
+from sprat.runtime.arch.spec import MoESpec
 from sprat.runtime.cache import FloatRows, Int8Rows, KVCache, KVRows, LatentCache, Rows
 from sprat.runtime.kernels.bindings import Bindings
-from sprat.runtime.kernels.contract import ChoiceObserver, I32Array, MLAForm, Routes
+from sprat.runtime.kernels.contract import ChoiceObserver, MLAForm, Routes
 from sprat.runtime.kernels.layers import MLP, GatedMLP, GroupedAttention, Head, LatentAttention, Mixture
-from sprat.runtime.rope import RopeAngles
-from sprat.runtime.spec import MoESpec
 from sprat.runtime.weights import Weight
 
 __all__ = ["NATIVE_FORMATS", "NativeKernels", "instruction_sets", "native_missing_because"]

@@ -9,14 +9,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from sprat.quant.formats.block import F32Array
+from sprat.arrays import F32Array, I32Array
+from sprat.runtime.arch.rope import RopeAngles
+from sprat.runtime.arch.spec import GroupScore, MoESpec, Scoring
 from sprat.runtime.cache import KVRows, Rows, widen
-from sprat.runtime.kernels.contract import I32Array, Routes
+from sprat.runtime.kernels.contract import Routes
 from sprat.runtime.kernels.dense import DenseCache
 from sprat.runtime.kernels.layers import MLP
 from sprat.runtime.kernels.steps import StepByStep
-from sprat.runtime.rope import RopeAngles
-from sprat.runtime.spec import GroupScore, MoESpec, Scoring
 from sprat.runtime.weights import Weight
 
 __all__ = ["ReferenceKernels"]

@@ -6,11 +6,11 @@ over any kernels, so that every step is seen.
 
 from __future__ import annotations
 
-from sprat.quant.formats.block import F32Array
+from sprat.arrays import F32Array
+from sprat.runtime.arch.rope import RopeAngles
 from sprat.runtime.cache import KVCache, LatentCache
 from sprat.runtime.kernels.contract import ChoiceObserver, Kernels, MLAForm
 from sprat.runtime.kernels.layers import GatedMLP, GroupedAttention, Head, LatentAttention, Mixture
-from sprat.runtime.rope import RopeAngles
 
 __all__ = ["StepByStep"]
 

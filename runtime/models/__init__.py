@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.kernels import Kernels
 from sprat.runtime.models import deepseek, llama, qwen2
 from sprat.runtime.models.model import Model, RoutingObserver, model_class
-from sprat.runtime.spec import ModelSpec
 from sprat.runtime.weights import WeightSource
 
 __all__ = ["Model", "RoutingObserver", "deepseek", "llama", "load_model", "qwen2"]

@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
-from sprat.quant.formats.block import F32Array
+from sprat.arrays import F32Array
+from sprat.runtime.arch.rope import RopeAngles, yarn_magnitude
+from sprat.runtime.arch.spec import Architecture, MLASpec, ModelSpec, MoESpec, YarnScaling
 from sprat.runtime.cache import Cache, LatentCache, Storage
 from sprat.runtime.kernels import Kernels, LatentAttention, Mixture, MLAForm
 from sprat.runtime.models.model import LayerWeights, Model, RoutingObserver, gated_mlp
-from sprat.runtime.rope import RopeAngles, yarn_magnitude
-from sprat.runtime.spec import Architecture, MLASpec, ModelSpec, MoESpec, YarnScaling
 
 __all__ = ["DeepSeek", "attention_scale", "cheaper_form"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sprat.quant.formats.block import F32Array
+from sprat.arrays import F32Array
+from sprat.runtime.arch.rope import RopeAngles
+from sprat.runtime.arch.spec import Architecture, ModelSpec
 from sprat.runtime.cache import Cache, KVCache, Storage
 from sprat.runtime.kernels import GroupedAttention, Kernels
 from sprat.runtime.models.model import LayerWeights, Model, RoutingObserver, gated_mlp
-from sprat.runtime.rope import RopeAngles
-from sprat.runtime.spec import Architecture, ModelSpec
 
 __all__ = ["Llama"]
 

@@ -8,13 +8,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from sprat.arrays import F32Array, I32Array
 from sprat.errors import CheckpointError, PromptError
-from sprat.quant.formats.block import F32Array
+from sprat.runtime.arch.rope import RopeAngles, RopeTable
+from sprat.runtime.arch.spec import Architecture, ModelSpec
+from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors
 from sprat.runtime.cache import Cache, Storage
-from sprat.runtime.kernels import MLP, GatedMLP, Head, I32Array, Kernels
-from sprat.runtime.rope import RopeAngles, RopeTable
-from sprat.runtime.spec import Architecture, ModelSpec
-from sprat.runtime.tensors import ROPE_FREQS, expected_tensors
+from sprat.runtime.kernels import MLP, GatedMLP, Head, Kernels
 from sprat.runtime.weights import Weight, WeightSource
 
 __all__ = ["LayerWeights", "Model", "RoutingObserver", "gated_mlp", "model_class"]

@@ -6,8 +6,8 @@ is Llama's.
 
 from __future__ import annotations
 
+from sprat.runtime.arch.spec import Architecture
 from sprat.runtime.models.llama import Llama
-from sprat.runtime.spec import Architecture
 
 __all__ = ["Qwen2"]
 

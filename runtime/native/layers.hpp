@@ -11,7 +11,7 @@ struct Mlp {
     const Matrix *gate, *up, *down;
 };
 
-struct MoE {  // runtime/spec.py: MoESpec
+struct MoE {  // runtime/arch/spec.py: MoESpec
     int n_experts, n_chosen, n_groups, n_groups_chosen;
     bool sigmoid, normalize, top2_groups;
     float scaling;

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sprat.arrays import F32Array, I32Array
+
 def cpu_features() -> dict[str, bool]: ...
 def cache_bytes() -> dict[str, int]: ...
 def page_bytes() -> int: ...
@@ -19,8 +21,6 @@ def convert(
 def first_nonfinite(source_type: int, source: npt.NDArray[np.uint8]) -> int | None: ...
 def isa_names() -> list[str]: ...
 
-F32Array = npt.NDArray[np.float32]
-I32Array = npt.NDArray[np.int32]
 CacheRows = npt.NDArray[np.float32 | np.float16]
 Plane = npt.NDArray[Any]
 

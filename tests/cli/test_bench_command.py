@@ -12,12 +12,12 @@ import pytest
 from bench_records import measurement
 from tiny_checkpoint import write_checkpoint
 
-from sprat.bench.trace import TraceReport
+from sprat.app.bench.trace import TraceReport
 from sprat.cli import main
 from sprat.cli.bench_tables import print_trace
-from sprat.devices.emulate import plan_emulation
+from sprat.devices.bench.results import Label, Work, read_results, write_results
+from sprat.devices.emulate.emulate import plan_emulation
 from sprat.devices.profile import load_profile
-from sprat.devices.results import Label, Work, read_results, write_results
 from sprat.errors import EmulationError
 
 QUICK = ("-p", "8", "-n", "4", "-r", "2", "-t", "1")
@@ -185,7 +185,7 @@ def test_an_unknown_backend_is_the_childs_error_and_the_parents_exit(bundle, cap
 
 def test_a_shape_larger_than_the_disk_is_refused_before_writing(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("sprat.export.writer._free_bytes", lambda _folder: 1 << 30)
+    monkeypatch.setattr("sprat.export.write.writer._free_bytes", lambda _folder: 1 << 30)
     code, _, err = run(capsys, "--shape", "deepseek-r1")
     assert code == 2
     assert "are free" in err

@@ -5,7 +5,7 @@ from bench_records import measurement
 from command_line import run
 from report_page import records
 
-from sprat.devices.results import write_results
+from sprat.devices.bench.results import write_results
 
 
 @pytest.fixture

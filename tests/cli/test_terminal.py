@@ -1,13 +1,14 @@
 """What a log file shows of progress."""
 
 from sprat.cli.terminal import progress_bar
+from sprat.progress import Progress
 
 
 def test_without_a_terminal_every_tenth_of_every_phase_is_a_line(capsys):
     with progress_bar("exporting") as show:
         for what in ("reading", "writing"):
             for done in range(0, 101, 5):
-                show(done, 100, what)
+                show(Progress(done, 100, what))
     lines = capsys.readouterr().err.splitlines()
     expected = [f"exporting: {tenth}0% {what}" for what in ("reading", "writing") for tenth in range(1, 11)]
     assert lines == expected
@@ -15,5 +16,5 @@ def test_without_a_terminal_every_tenth_of_every_phase_is_a_line(capsys):
 
 def test_quiet_says_nothing(capsys):
     with progress_bar("exporting", quiet=True) as show:
-        show(1, 1, "reading")
+        show(Progress(1, 1, "reading"))
     assert capsys.readouterr() == ("", "")

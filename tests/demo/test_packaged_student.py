@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sprat import demo
-from sprat.places import open_engine
+from sprat.app.model_reference import open_engine
 
 GOLDEN = Path(__file__).with_name("golden.npz")
 TOLERANCE = 2e-4  # of logits between about -20 and 30, float32 on both sides

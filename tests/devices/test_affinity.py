@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sprat.devices.affinity import fast_core_ids
-from sprat.devices.probe.machine import core_clocks
+from sprat.devices.machine import core_clocks
 from sprat.devices.profile import load_profile
 
 # A Pixel 8 as Linux numbers it: little cores first. 1 at 2.91, 4 at 2.37, 4 at 1.7 GHz.

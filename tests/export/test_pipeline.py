@@ -8,12 +8,12 @@ from tiny_checkpoint import CONFIGS, TEMPLATE, shapes, weights, write_checkpoint
 
 from sprat.errors import CheckpointError, DeviceError, DoesNotFitError, ExportError, FormatError, InputError
 from sprat.export.pipeline import export
-from sprat.runtime.bundle import file_sha256
-from sprat.runtime.gguf import GGUFFile
-from sprat.runtime.gguf_metadata import spec_from_metadata
-from sprat.runtime.hf_config import spec_from_config
-from sprat.runtime.tensors import expected_tensors
-from sprat.runtime.tokenizer import Tokenizer
+from sprat.files import file_sha256
+from sprat.runtime.arch.gguf_keys import spec_from_metadata
+from sprat.runtime.arch.hf_config import spec_from_config
+from sprat.runtime.arch.tensors import expected_tensors
+from sprat.runtime.files.gguf import GGUFFile
+from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +225,7 @@ def test_a_source_that_changes_while_it_is_read_is_an_error_and_makes_no_bundle(
     other = write_checkpoint(tmp_path / "other", seed=1)
 
     def swap(progress):
-        if progress.tensor.startswith("blk.2."):
+        if progress.what.startswith("blk.2."):
             shutil.copyfile(other / "model.safetensors", source / "model.safetensors")
 
     with pytest.raises(ExportError, match=r"model\.safetensors: the source changed while it was read"):
@@ -235,8 +235,8 @@ def test_a_source_that_changes_while_it_is_read_is_an_error_and_makes_no_bundle(
 
 
 def test_a_disk_without_room_is_refused_before_the_source_is_read(source, tmp_path, monkeypatch):
-    monkeypatch.setattr("sprat.export.writer._free_bytes", lambda folder: 1000)
-    monkeypatch.setattr("sprat.export.checkpoint.Checkpoint.verify_complete", lambda *_: pytest.fail("was read"))
+    monkeypatch.setattr("sprat.export.write.writer._free_bytes", lambda folder: 1000)
+    monkeypatch.setattr("sprat.export.source.checkpoint.Checkpoint.verify_complete", lambda *_: pytest.fail("was read"))
     with pytest.raises(ExportError, match=r"bytes are still to be written and 1,000 are free; free [\d,]+ bytes"):
         export(source, tmp_path / "new" / "out")
     assert list(tmp_path.iterdir()) == []
@@ -245,14 +245,14 @@ def test_a_disk_without_room_is_refused_before_the_source_is_read(source, tmp_pa
 def test_progress_goes_through_the_whole_source_and_then_the_whole_file(source, tmp_path):
     seen = []
     bundle = export(source, tmp_path / "out", progress=seen.append).bundle
-    reading = [event for event in seen if event.tensor == "reading the source"]
+    reading = [event for event in seen if event.what == "reading the source"]
     writing = seen[len(reading) :]
     source_bytes = sum((source / name).stat().st_size for name in ("config.json", "model.safetensors"))
-    assert {event.total_bytes for event in reading} == {source_bytes}
-    assert [event.done_bytes for event in reading] == sorted(event.done_bytes for event in reading)
-    assert reading[-1].done_bytes == source_bytes
-    assert writing[-1].total_bytes == bundle.artifact().stat().st_size
-    assert len({event.tensor for event in writing}) == len(gguf.GGUFReader(bundle.artifact()).tensors)
+    assert {event.total for event in reading} == {source_bytes}
+    assert [event.done for event in reading] == sorted(event.done for event in reading)
+    assert reading[-1].done == source_bytes
+    assert writing[-1].total == bundle.artifact().stat().st_size
+    assert len({event.what for event in writing}) == len(gguf.GGUFReader(bundle.artifact()).tensors)
 
 
 def test_the_manifest_knows_the_file(source, tmp_path):

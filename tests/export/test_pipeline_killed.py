@@ -8,9 +8,9 @@ import time
 import pytest
 from tiny_checkpoint import write_checkpoint
 
-from sprat.export import writer
 from sprat.export.pipeline import export
-from sprat.runtime.bundle import Bundle
+from sprat.export.write import writer
+from sprat.runtime.files.bundle import Bundle
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def export_and_kill(source, out, n_chunks, delay=0.0):
     reading, writing = os.pipe()
 
     def tell(progress):
-        if progress.tensor != "reading the source":
+        if progress.what != "reading the source":
             os.write(writing, b".")
             time.sleep(0.001)
 

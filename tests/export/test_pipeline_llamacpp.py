@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from tiny_checkpoint import CONFIGS, write_checkpoint
 
+from sprat.export.gguf.quantize import quantize
 from sprat.export.pipeline import export
-from sprat.export.requantize import quantize
 from sprat.quant.quality import QualityMeter
 from sprat.runtime.engine import Engine
 

@@ -9,7 +9,7 @@ import pytest
 from weights import hard_weights, ordinary_weights
 
 from sprat.quant.formats import get_format
-from sprat.runtime.gguf import GGUFFile
+from sprat.runtime.files.gguf import GGUFFile
 
 pytestmark = pytest.mark.slow
 

@@ -93,7 +93,7 @@ def test_a_device_s_memory_is_enforced(bundle, monkeypatch):
     zero = load_profile("rpi-zero-2w")
     most = msgspec.structs.replace(zero.memory.system_bytes, value=zero.memory.total_bytes.value - 2e6)
     small = msgspec.structs.replace(zero, memory=msgspec.structs.replace(zero.memory, system_bytes=most))
-    monkeypatch.setattr("sprat.runtime.load_limits.load_profile", lambda _name: small)
+    monkeypatch.setattr("sprat.runtime.limits.load_profile", lambda _name: small)
     with pytest.raises(DoesNotFitError, match=r"does not fit on rpi-zero-2w: .* 2,000,000 of 536,870,912 are usable"):
         Engine.load(bundle.path, device="rpi-zero-2w")
     with Engine.load(bundle.path, device="rpi-zero-2w", memory="3GB") as engine:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sprat.devices.footprint import Footprint
+from sprat.devices.plan.footprint import Footprint
 from sprat.errors import DoesNotFitError, InputError
 from sprat.runtime.memory import available_bytes, parse_memory, refusal
 

@@ -1,6 +1,6 @@
 """A plausible record of ``sprat bench``, to be varied by tests."""
 
-from sprat.devices.results import Emulation, Label, Machine, MeasuredModel, Measurement, Work
+from sprat.devices.bench.results import Emulation, Label, Machine, MeasuredModel, Measurement, Work
 
 MACHINE = Machine(
     processor="Cortex-A76", architecture="aarch64", n_cores=4, memory_bytes=8 << 30, system="Linux 6.6", busy_share=0.02

@@ -8,8 +8,8 @@ import numpy as np
 
 from sprat.errors import CheckpointError
 from sprat.quant.formats import get_format
-from sprat.runtime.spec import ModelSpec
-from sprat.runtime.tensors import expected_tensors
+from sprat.runtime.arch.spec import ModelSpec
+from sprat.runtime.arch.tensors import expected_tensors
 from sprat.runtime.weights import Weight
 
 

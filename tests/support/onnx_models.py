@@ -5,11 +5,11 @@ from itertools import pairwise
 import numpy as np
 import onnxruntime
 
-from sprat.export.checkpoint import Checkpoint
-from sprat.export.naming import ModelName
 from sprat.export.onnx import OnnxOptions, plan_onnx
+from sprat.export.source.checkpoint import Checkpoint
+from sprat.export.write.naming import ModelName
 from sprat.quant.recipe import Recipe
-from sprat.runtime.spec import ModelSpec
+from sprat.runtime.arch.spec import ModelSpec
 
 TOKENIZER = {"tokenizer.ggml.model": "none"}
 

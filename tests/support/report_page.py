@@ -7,8 +7,8 @@ import bench_records
 import msgspec
 from bench_records import MACHINE, MODEL, measurement
 
+from sprat.devices.bench.results import Label, MeasuredModel, Moment, Percentiles, Sustained, Work, write_results
 from sprat.devices.report.build import make_report
-from sprat.devices.results import Label, MeasuredModel, Moment, Percentiles, Sustained, Work, write_results
 
 LIMITS = msgspec.structs.replace(bench_records.LIMITS, cgroup_version=2, memory_bytes=4 << 30, cpu_share=0.5)
 LARGE = MeasuredModel(name="deepseek-v2-lite", quant="Q4_0", size_bytes=8_800_000_000, n_params=15_700_000_000)

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from sprat.runtime.chat import ChatTemplate
+from sprat.runtime.chat.template import ChatTemplate
 from sprat.runtime.engine import Engine
-from sprat.runtime.tokenizer import Tokenizer
+from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 SPECIAL = ["<bos>", "<eos>", "<|user|>", "<|assistant|>"]
 BOS, EOS, USER, ASSISTANT = range(256, 260)

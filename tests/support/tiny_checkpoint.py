@@ -196,7 +196,7 @@ def write_tokenizer(folder: Path, architecture: str, vocab_size: int) -> None:
     """A byte-level BPE that cuts text as the architecture's own tokenizer does, with DeepSeek's special tokens."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-    from sprat.runtime.pretokenizers import get_pre_tokenizer
+    from sprat.runtime.tokenizer.pretokenizers import get_pre_tokenizer
 
     document = json.loads(Tokenizer(models.BPE()).to_str())
     row = get_pre_tokenizer(_PRE_TOKENIZERS[architecture])

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from sprat.runtime.pretokenizers import get_pre_tokenizer
+from sprat.runtime.tokenizer.pretokenizers import get_pre_tokenizer
 
 BOS, EOS, USER = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>"
 HARD_STRINGS: list[str] = [

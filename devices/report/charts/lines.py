@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
+from sprat.devices.bench.results import Label
 from sprat.devices.report.charts.marks import point
 from sprat.devices.report.charts.scale import Scale, linear, logarithmic, spread_out, thin_out
 from sprat.devices.report.charts.svg import NARROW, Panel, label, node, text_width, wrap_text
-from sprat.devices.results import Label
 
 __all__ = ["Axis", "Limit", "Line", "draw_lines"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from xml.etree.ElementTree import Element
 
+from sprat.devices.bench.results import Label
 from sprat.devices.report.charts.svg import Panel, label, node, text_width
-from sprat.devices.results import Label
 
 __all__ = ["bar", "hatching", "key", "legend", "point"]
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
+from sprat.devices.bench.results import Label
 from sprat.devices.report.charts.marks import point
-from sprat.devices.report.charts.scale import format_number
 from sprat.devices.report.charts.svg import NAME_SHARE, NARROW, Panel, label, node, text_width
-from sprat.devices.results import Label
+from sprat.text import format_number
 
 __all__ = ["Pair", "draw_ratios"]
 

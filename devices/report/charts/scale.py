@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Scale", "format_number", "linear", "logarithmic", "spread_out", "thin_out"]
+__all__ = ["Scale", "linear", "logarithmic", "spread_out", "thin_out"]
 
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)  # what people count in
 _FEW_DECADES = 2
@@ -56,13 +56,6 @@ def thin_out(values: Iterable[float], scale: Callable[[float], float], gap: floa
         if not kept or abs(scale(value) - scale(kept[-1])) >= gap:
             kept.append(value)
     return kept
-
-
-def format_number(value: float) -> str:
-    """Two or three digits that matter: ``0.042``, ``8.1``, ``23``, ``1,240``."""
-    if value >= 20:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
 def spread_out(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
+from sprat.devices.bench.results import Label
 from sprat.devices.report.charts.marks import hatching
 from sprat.devices.report.charts.svg import NAME_SHARE, NARROW, Panel, label, node, text_width
-from sprat.devices.results import Label
 
 __all__ = ["MemoryRow", "draw_memory", "gibibytes", "part_names", "parts_legend"]
 

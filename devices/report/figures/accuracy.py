@@ -7,12 +7,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from sprat.devices.bench.results import Label
 from sprat.devices.report.charts.marks import legend
 from sprat.devices.report.charts.ratios import Pair, draw_ratios
-from sprat.devices.report.charts.scale import format_number
 from sprat.devices.report.figures.figure import Draw, Figure, Table, titled
 from sprat.devices.report.runs import Evidence, Run, work_words
-from sprat.devices.results import Label
+from sprat.text import format_number
 
 __all__ = ["accuracy_figure"]
 

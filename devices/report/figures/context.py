@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 
+from sprat.devices.bench.results import Label
 from sprat.devices.report.charts.lines import Axis
 from sprat.devices.report.charts.marks import legend
-from sprat.devices.report.charts.scale import format_number
 from sprat.devices.report.figures.curves import curve_panels
 from sprat.devices.report.figures.figure import Figure, Table, titled
 from sprat.devices.report.runs import Evidence, Run, headline
-from sprat.devices.results import Label
+from sprat.text import format_number
 
 __all__ = ["context_figure"]
 

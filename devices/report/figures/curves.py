@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from sprat.devices.bench.results import Label
 from sprat.devices.report.charts.lines import Axis, Limit, Line, draw_lines
 from sprat.devices.report.figures.figure import Draw
 from sprat.devices.report.names import write_tokens
 from sprat.devices.report.runs import Run, by_model
-from sprat.devices.results import Label
 
 __all__ = ["curve_panels"]
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from sprat.devices.bench.results import Label
 from sprat.devices.report.charts.bars import Bar, BarRow, draw_bars
 from sprat.devices.report.charts.lines import Axis, Limit
 from sprat.devices.report.charts.marks import legend
-from sprat.devices.report.charts.scale import format_number
 from sprat.devices.report.figures.curves import curve_panels
 from sprat.devices.report.figures.figure import Draw, Figure, Table, titled
 from sprat.devices.report.names import write_tokens
 from sprat.devices.report.runs import Evidence, Run, by_model, headline
-from sprat.devices.results import Label
+from sprat.text import format_number
 
 __all__ = ["first_token_figure"]
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
+from sprat.devices.bench.results import Label
 from sprat.devices.report.charts.lines import Axis, Line, draw_lines
 from sprat.devices.report.charts.marks import legend
 from sprat.devices.report.figures.figure import Draw, Figure, Table, titled
 from sprat.devices.report.names import machine_title
 from sprat.devices.report.runs import Evidence, Run
-from sprat.devices.results import Label
 from sprat.errors import ResultsError
 
 __all__ = ["heat_figure"]

@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
+from sprat.devices.bench.results import Label
 from sprat.devices.report.charts.stacks import MemoryRow, draw_memory, gibibytes, part_names, parts_legend
 from sprat.devices.report.figures.figure import Draw, Figure, Table, titled
 from sprat.devices.report.names import known_profile
 from sprat.devices.report.runs import Evidence, Misfit, Run
-from sprat.devices.results import Label
 
 __all__ = ["memory_figure"]
 

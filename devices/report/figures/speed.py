@@ -6,14 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import partial
 
+from sprat.devices.bench.results import Label
 from sprat.devices.report.charts.bars import Bar, BarRow, Mark, draw_bars
 from sprat.devices.report.charts.marks import legend
-from sprat.devices.report.charts.scale import format_number
 from sprat.devices.report.charts.stacks import gibibytes
 from sprat.devices.report.figures.figure import Draw, Figure, Table, titled
 from sprat.devices.report.inputs import EXPERTS, STREAMED
 from sprat.devices.report.runs import Evidence, Misfit, Run, by_model, headline
-from sprat.devices.results import Label
+from sprat.text import format_number
 
 __all__ = ["speed_figure"]
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import click
 
-from sprat.bench import BenchOptions, bench
-from sprat.bench.trace import TraceReport
+from sprat.app.bench import BenchOptions, bench
+from sprat.app.bench.trace import TraceReport
 from sprat.cli.bench_tables import csv_text, print_comparison, print_details, print_speeds, print_trace
-from sprat.cli.terminal import human_bytes, print_json, progress_bar
-from sprat.devices.compare import compare, differences
-from sprat.devices.notes import gather_notes
-from sprat.devices.results import Measurement, check_place, read_results, write_results
+from sprat.cli.terminal import print_json, progress_bar
+from sprat.devices.bench.compare import compare, differences
+from sprat.devices.bench.notes import gather_notes
+from sprat.devices.bench.results import Measurement, check_place, read_results, write_results
+from sprat.text import human_bytes
 
 __all__ = ["command"]
 
@@ -122,7 +123,7 @@ def _print(records: Sequence[Measurement], traces: Sequence[TraceReport], *, mar
 
 
 def _print_cache() -> None:
-    from sprat.export.random_shape import shape_cache
+    from sprat.export.gguf.random_weights import shape_cache
 
     folder = shape_cache()
     size = human_bytes(sum(path.stat().st_size for path in folder.glob("*")))
@@ -130,7 +131,7 @@ def _print_cache() -> None:
 
 
 def _clear_cache(*, as_json: bool) -> None:
-    from sprat.export.random_shape import clear_cache, shape_cache
+    from sprat.export.gguf.random_weights import clear_cache, shape_cache
 
     freed, folder = clear_cache(), shape_cache()
     if as_json:

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 import click
 
-from sprat.bench.trace import TraceReport, TraceRow, by_kernel, by_layer
-from sprat.cli.terminal import human_bytes, print_table
-from sprat.devices.compare import Comparison
-from sprat.devices.results import Label, Measurement, Moment, Percentiles
-from sprat.runtime.trace import NO_LAYER
+from sprat.app.bench.trace import TraceReport, TraceRow, by_kernel, by_layer
+from sprat.cli.terminal import print_table
+from sprat.devices.bench.compare import Comparison
+from sprat.devices.bench.results import Label, Measurement, Moment, Percentiles
+from sprat.runtime.kernels.trace import NO_LAYER
+from sprat.text import human_bytes
 
 __all__ = ["csv_text", "print_comparison", "print_details", "print_speeds", "print_trace"]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
+from sprat.app.model_reference import open_engine
 from sprat.cli.model_options import load_options, sampling_options
 from sprat.cli.reply import print_reply, show_timings
-from sprat.places import open_engine
 from sprat.runtime.engine import Engine
 from sprat.runtime.session import Session
 

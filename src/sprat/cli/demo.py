@@ -10,19 +10,23 @@ from pathlib import Path
 import click
 import numpy as np
 
-from sprat.cli.terminal import human_bytes, progress_bar
+from sprat.app.model_reference import find_source
+from sprat.arrays import I32Array
+from sprat.cli.terminal import progress_bar
 from sprat.demo.tasks import prose
+from sprat.devices.plan.text import headline
 from sprat.export.pipeline import ExportResult, export
-from sprat.export.verify import Verification, verify
-from sprat.places import find_source
+from sprat.export.verify.verify import Verification, verify
+from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.backends.reference import ReferenceBackend
-from sprat.runtime.chat_prompt import chat_prompt
-from sprat.runtime.completions import Message
-from sprat.runtime.engine import Engine, find_model, find_template
-from sprat.runtime.gguf import GGUFFile
-from sprat.runtime.gguf_metadata import spec_from_metadata
-from sprat.runtime.kernels.contract import I32Array
-from sprat.runtime.tokenizer import Tokenizer
+from sprat.runtime.chat.completions import Message
+from sprat.runtime.chat.prompt import chat_prompt
+from sprat.runtime.engine import Engine
+from sprat.runtime.files.gguf import GGUFFile
+from sprat.runtime.files.model_file import find_model
+from sprat.runtime.open_model import find_template
+from sprat.runtime.tokenizer.tokenizer import Tokenizer
+from sprat.text import human_bytes
 
 __all__ = ["command", "routing_picture"]
 
@@ -94,7 +98,7 @@ def _export(out: Path) -> ExportResult:
             quant="int4",
             device=DEVICE,
             force=True,
-            progress=lambda done: bar(done.done_bytes, done.total_bytes, done.tensor),
+            progress=bar,
         )
 
 
@@ -102,7 +106,7 @@ def _print_export(result: ExportResult) -> None:
     size = sum(file.size_bytes for file in result.bundle.manifest.files)
     click.echo(f"{result.path}: {human_bytes(size)}, {result.bits_per_weight:.2f} bits per weight")
     if result.plan is not None:
-        click.echo(result.plan.headline)
+        click.echo(headline(result.plan))
 
 
 def _verify(out: Path) -> Verification:

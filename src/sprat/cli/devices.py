@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from sprat.cli.terminal import human_bytes, print_json, print_table, warn_left_out
+from sprat.cli.terminal import print_json, print_table, warn_left_out
 from sprat.devices.profile import DeviceProfile, check_new_name, load_profile, load_profiles, save_profile
-from sprat.devices.report.charts.scale import format_number
+from sprat.text import format_number, human_bytes
 
 if TYPE_CHECKING:
     from sprat.devices.probe import Probe

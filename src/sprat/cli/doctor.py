@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from sprat.cli.terminal import human_bytes, print_json
-from sprat.diagnosis import Diagnosis, diagnose
+from sprat.app.doctor import Diagnosis, diagnose
+from sprat.cli.terminal import print_json
+from sprat.text import human_bytes
 
 __all__ = ["command"]
 

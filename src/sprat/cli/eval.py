@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
+from sprat.app.evaluate import TASKS, Evaluation, evaluate
+from sprat.app.model_reference import open_engine
 from sprat.cli.model_options import load_options
 from sprat.cli.terminal import print_json, print_table, progress_bar
-from sprat.evaluate import TASKS, Evaluation, evaluate
-from sprat.places import open_engine
 
 __all__ = ["command"]
 
@@ -51,7 +51,7 @@ Examples:
 def command(*, model: str, task: str, n: int, seed: int, split: str, load: dict[str, Any], as_json: bool) -> None:
     """Score MODEL (a bundle, a GGUF, a checkpoint folder or `demo`) on a task that the packaged student learnt."""
     with open_engine(model, **load) as engine, progress_bar(f"eval {task}", quiet=as_json) as bar:
-        result = evaluate(engine, task, n=n, seed=seed, split=split, report=bar)
+        result = evaluate(engine, task, n=n, seed=seed, split=split, progress=bar)
     if as_json:
         print_json(result)
     else:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
-from sprat.cli.terminal import human_bytes, print_json, print_table, progress_bar
+from sprat.app.model_reference import find_source
+from sprat.cli.terminal import print_json, print_table, progress_bar
+from sprat.devices.plan.text import headline, notes
 from sprat.export.onnx import OnnxOptions
 from sprat.export.pipeline import ExportResult, export
-from sprat.export.writer import Progress
-from sprat.places import find_source
+from sprat.text import human_bytes
 
 __all__ = ["command"]
 
@@ -67,10 +68,6 @@ def command(
         _with_optimum(source, out, quant or "int4", onnx, as_json=as_json)
         return
     with progress_bar("exporting", quiet=as_json) as bar:
-
-        def report(progress: Progress) -> None:
-            bar(progress.done_bytes, progress.total_bytes, progress.tensor)
-
         result = export(
             find_source(source),
             out,
@@ -82,7 +79,7 @@ def command(
             onnx=onnx,
             context=context,
             force=force,
-            progress=report,
+            progress=bar,
         )
     if as_json:
         print_json({"path": result.path, "bits_per_weight": result.bits_per_weight, "manifest": result.bundle.manifest})
@@ -91,7 +88,7 @@ def command(
 
 
 def _with_optimum(source: str, out: str, quant: str, onnx: OnnxOptions, *, as_json: bool) -> None:
-    from sprat.export.optimum import export_with_optimum
+    from sprat.export.onnx.optimum import export_with_optimum
 
     made = export_with_optimum(find_source(source), out, quant=quant, options=onnx)
     if as_json:
@@ -107,8 +104,8 @@ def _print(result: ExportResult, source: str) -> None:
     size = sum(file.size_bytes for file in manifest.files)
     click.echo(f"{result.path}: {human_bytes(size)}, {result.bits_per_weight:.2f} bits per weight, {manifest.recipe}")
     if result.plan is not None:
-        click.echo(result.plan.headline)
-        for note in result.plan.notes() if not result.plan.runs else ():
+        click.echo(headline(result.plan))
+        for note in notes(result.plan) if not result.plan.runs else ():
             click.echo(f"note: {note}")
     rows = [
         (

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from sprat.cli.terminal import human_bytes, print_json, print_table
+from sprat.cli.terminal import print_json, print_table
 from sprat.export.inspection import Inspection, inspect
+from sprat.text import human_bytes
 
 __all__ = ["command"]
 

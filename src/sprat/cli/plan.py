@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
-from sprat.cli.terminal import human_bytes, print_json, print_table, warn_left_out
-from sprat.devices.plan import DEFAULT_PROMPT, Plan, Verdict
-from sprat.devices.report.charts.scale import format_number
-from sprat.planning import plan_model
+from sprat.app.plan import plan_model
+from sprat.cli.terminal import print_json, print_table, warn_left_out
+from sprat.devices.plan.plan import DEFAULT_PROMPT, Plan, Verdict
+from sprat.devices.plan.text import headline, notes
+from sprat.text import format_number, human_bytes
 
 __all__ = ["command"]
 
@@ -66,7 +67,7 @@ def command(
 
 
 def _print_one(model: str, plan: Plan) -> None:
-    click.echo(f"{model}: {plan.headline}")
+    click.echo(f"{model}: {headline(plan)}")
     total = plan.profile.memory.total_bytes.value
     rows = [
         (part.name, f"{part.size_bytes:,}", human_bytes(part.size_bytes), f"{100 * part.size_bytes / total:.1f} %")
@@ -77,7 +78,7 @@ def _print_one(model: str, plan: Plan) -> None:
         print_table(("predicted", "value", "limited by"), _predicted(plan))
         error = 100 * plan.prediction.relative_error
         click.echo(f"predicted from the profile's figures, give or take {error:.0f} %; nothing was measured")
-    for note in plan.notes():
+    for note in notes(plan):
         click.echo(f"note: {note}")
     click.echo(f"next:  {_next(model, plan)}")
 

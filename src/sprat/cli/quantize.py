@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from sprat.cli.terminal import human_bytes, print_json, progress_bar
-from sprat.export.requantize import quantize
-from sprat.export.writer import Progress
+from sprat.cli.terminal import print_json, progress_bar
+from sprat.export.gguf.quantize import quantize
+from sprat.text import human_bytes
 
 __all__ = ["command"]
 
@@ -24,13 +24,7 @@ def command(
 ) -> None:
     """Quantize the GGUF file SOURCE into the GGUF file OUT."""
     with progress_bar("quantizing", quiet=as_json) as bar:
-
-        def report(progress: Progress) -> None:
-            bar(progress.done_bytes, progress.total_bytes, progress.tensor)
-
-        result = quantize(
-            source, out, quant=quant, tensor_rules=tensor_rules, align=align, force=force, progress=report
-        )
+        result = quantize(source, out, quant=quant, tensor_rules=tensor_rules, align=align, force=force, progress=bar)
     if as_json:
         print_json(result)
         return

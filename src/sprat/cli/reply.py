@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sprat.runtime.completions import ChatStream
+from sprat.runtime.chat.completions import ChatStream
 from sprat.runtime.engine import Engine
 
 __all__ = ["print_reply", "show_timings"]

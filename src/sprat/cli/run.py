@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
+from sprat.app.model_reference import open_engine
 from sprat.cli.model_options import load_options, sampling_options
 from sprat.cli.reply import print_reply, show_timings
 from sprat.cli.terminal import print_json, progress_bar
-from sprat.places import open_engine
-from sprat.runtime.completions import Message
+from sprat.runtime.chat.completions import Message
 from sprat.runtime.engine import Engine
 
 __all__ = ["command"]
@@ -46,7 +46,7 @@ def command(
 ) -> None:
     """Answer one PROMPT with MODEL, a bundle or a GGUF file."""
     with open_engine(model, **load) as engine, progress_bar("reading the prompt", quiet=as_json) as bar:
-        options["on_prefill"] = lambda done, total: bar(done, total, f"{done} of {total} tokens")
+        options["on_prefill"] = bar
         if raw:
             _continue(engine, prompt, options, as_json=as_json)
         else:

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import click
 
-__all__ = ["human_bytes", "print_json", "print_table", "progress_bar", "warn_left_out"]
+from sprat.progress import Progress, ReportProgress, no_progress
+
+__all__ = ["print_json", "print_table", "progress_bar", "warn_left_out"]
 
 _PLAIN_WIDTH = 200
 _PLAIN_LINES = 10  # without a terminal: one per tenth
-
-
-def human_bytes(n_bytes: float) -> str:
-    """Bytes in the unit that leaves one to four digits: ``8.4 GiB``.
-
-    Example:
-        >>> human_bytes(1536)
-        '1.5 KiB'
-    """
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(n_bytes) < 1024:
-            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1024
-    return f"{n_bytes:.1f} TiB"
 
 
 def warn_left_out(error: Exception) -> None:
@@ -62,22 +50,23 @@ def print_table(columns: Sequence[str], rows: Iterable[Iterable[object]], *, mar
 
 
 @contextmanager
-def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Callable[[float, float, str], None]]:
-    """A function ``(done, total, what)`` that draws a bar on a terminal and prints a line per tenth elsewhere.
+def progress_bar(label: str, *, quiet: bool = False) -> Iterator[ReportProgress]:
+    """A callback that draws a bar on a terminal and prints a line per tenth elsewhere.
 
     Everything goes to standard error, so that ``--json`` on standard output stays whole.
     """
     if quiet:
-        yield lambda _done, _total, _what: None
+        yield no_progress
     elif sys.stderr.isatty():
         yield from _terminal_bar(label)
     else:
         yield _plain_lines(label)
 
 
-def _terminal_bar(label: str) -> Iterator[Callable[[float, float, str], None]]:
+def _terminal_bar(label: str) -> Iterator[ReportProgress]:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
 
     columns = (
         TextColumn("{task.description}"),
@@ -86,19 +75,19 @@ def _terminal_bar(label: str) -> Iterator[Callable[[float, float, str], None]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[what]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=None, what="")
-        yield lambda done, total, what: bar.update(task, completed=done, total=total, what=what)
+        yield lambda state: bar.update(task, completed=state.done, total=state.total, what=state.what)
 
 
-def _plain_lines(label: str) -> Callable[[float, float, str], None]:
+def _plain_lines(label: str) -> ReportProgress:
     shown = 0
 
-    def show(done: float, total: float, what: str) -> None:
+    def show(state: Progress) -> None:
         nonlocal shown
-        reached = int(_PLAIN_LINES * done / total) if total else _PLAIN_LINES
+        reached = int(_PLAIN_LINES * state.done / state.total) if state.total else _PLAIN_LINES
         if reached > shown:
-            click.echo(f"{label}: {reached / _PLAIN_LINES:.0%} {what}", err=True)
+            click.echo(f"{label}: {reached / _PLAIN_LINES:.0%} {state.what}", err=True)
         shown = reached  # less than before: the next file began
 
     return show

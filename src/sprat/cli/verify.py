@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
+from sprat.app.model_reference import find_source
 from sprat.cli.terminal import print_json, progress_bar
 from sprat.errors import InputError
-from sprat.export.verify import Verification, verify
-from sprat.places import find_source
+from sprat.export.verify.verify import Verification, verify
 
 __all__ = ["command"]
 

@@ -17,12 +17,12 @@ from sprat.errors import BackendError, BundleError, ConfigError, DoesNotFitError
 from sprat.export.inspection import inspect  # noqa: E402
 from sprat.export.onnx.options import OnnxOptions  # noqa: E402
 from sprat.export.pipeline import export  # noqa: E402
-from sprat.export.verify import verify  # noqa: E402
+from sprat.export.verify.verify import verify  # noqa: E402
 from sprat.runtime.backends import onnx as onnx_backend  # noqa: E402
 from sprat.runtime.backends.registry import LoadRequest, choose, chosen_footprint, open_backend  # noqa: E402
 from sprat.runtime.engine import Engine  # noqa: E402
-from sprat.runtime.model_files import open_model  # noqa: E402
-from sprat.runtime.onnx_file import ONNXFile  # noqa: E402
+from sprat.runtime.files.onnx import ONNXFile  # noqa: E402
+from sprat.runtime.open_model import open_model  # noqa: E402
 
 TOKENS = [0, *(int(token) for token in np.random.default_rng(1).integers(2, 512, 40))]
 FORMS = [*((name, False) for name in CONFIGS), *((name, True) for name in CONFIGS)]

@@ -12,7 +12,7 @@ pytest.importorskip("onnxruntime")
 from sprat.export.pipeline import export
 from sprat.runtime.backends import onnx as onnx_backend
 from sprat.runtime.backends.registry import LoadRequest
-from sprat.runtime.model_files import open_model
+from sprat.runtime.open_model import open_model
 
 measured_here = sys.platform == "linux" and platform.machine() == "x86_64"
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not measured_here, reason="pages in /proc, packed for x86")]
@@ -24,8 +24,8 @@ from pathlib import Path
 import onnx
 
 from sprat.runtime.backends.onnx import ONNXBackend
-from sprat.runtime.onnx_file import ONNXFile
-from sprat.runtime.onnx_session import onnxruntime
+from sprat.runtime.files.onnx import ONNXFile
+from sprat.runtime.backends.onnx_session import onnxruntime
 
 onnxruntime()
 file = ONNXFile.open(sys.argv[1])

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sprat.devices.footprint import Footprint
+from sprat.devices.plan.footprint import Footprint
 from sprat.errors import BackendError, DoesNotFitError
 from sprat.runtime.backends import registry
 from sprat.runtime.backends.registry import BackendChoice, BackendLoader, backend_names, choose, open_backend

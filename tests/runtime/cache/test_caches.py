@@ -12,9 +12,9 @@ import pytest
 from published_configs import PUBLISHED
 
 from sprat.errors import ModelFileError, PromptError
+from sprat.runtime.arch.hf_config import spec_from_config
+from sprat.runtime.arch.spec import Architecture, MLASpec, ModelSpec, RopeSpec
 from sprat.runtime.cache import KVCache, LatentCache, RowLayout, widen
-from sprat.runtime.hf_config import spec_from_config
-from sprat.runtime.spec import Architecture, MLASpec, ModelSpec, RopeSpec
 
 N_LAYERS, MLA = 3, MLASpec(q_lora_rank=None, kv_lora_rank=6, qk_nope_head_dim=4, qk_rope_head_dim=2, v_head_dim=4)
 SPEC = ModelSpec(

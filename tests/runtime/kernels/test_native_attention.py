@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_kernels import every_isa, kernels_of, needs_native, random_weight
 
+from sprat.runtime.arch.rope import RopeTable
+from sprat.runtime.arch.spec import RopeSpec
 from sprat.runtime.cache import KVRows, RowLayout
 from sprat.runtime.kernels import ReferenceKernels
-from sprat.runtime.rope import RopeTable
-from sprat.runtime.spec import RopeSpec
 
 pytestmark = needs_native
 few = settings(deadline=None, max_examples=15)

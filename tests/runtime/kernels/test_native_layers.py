@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_kernels import every_isa, kernels_of, needs_native, random_weight
 
+from sprat.runtime.arch.hf_config import spec_from_config
+from sprat.runtime.arch.rope import RopeTable
+from sprat.runtime.arch.spec import MLASpec, MoESpec, RopeSpec, Scoring
 from sprat.runtime.cache import STORAGES, KVCache, LatentCache
-from sprat.runtime.hf_config import spec_from_config
 from sprat.runtime.kernels import (
     MLP,
     GatedMLP,
@@ -20,8 +22,6 @@ from sprat.runtime.kernels import (
     ReferenceKernels,
 )
 from sprat.runtime.kernels.steps import StepByStep
-from sprat.runtime.rope import RopeTable
-from sprat.runtime.spec import MLASpec, MoESpec, RopeSpec, Scoring
 
 pytestmark = needs_native
 HIDDEN, HEADS, KV_HEADS, DIM, WIDTH, N_EXPERTS = 96, 4, 2, 32, 160, 6

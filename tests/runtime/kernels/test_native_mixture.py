@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_kernels import every_isa, kernels_of, needs_native, random_weight
 
+from sprat.runtime.arch.spec import GroupScore, MoESpec, Scoring
 from sprat.runtime.kernels import MLP, ReferenceKernels, Routes
-from sprat.runtime.spec import GroupScore, MoESpec, Scoring
 
 pytestmark = needs_native
 HIDDEN, WIDTH, SHARED, N_EXPERTS = 64, 96, 160, 8

@@ -8,9 +8,9 @@ from memory_weights import MemoryWeights
 from native_kernels import BLOCK_FORMATS, every_isa, kernels_of, needs_native, rounded
 from published_configs import PUBLISHED
 
-from sprat.runtime.gguf import GGUFFile
-from sprat.runtime.gguf_metadata import spec_from_metadata
-from sprat.runtime.hf_config import spec_from_config
+from sprat.runtime.arch.gguf_keys import spec_from_metadata
+from sprat.runtime.arch.hf_config import spec_from_config
+from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.kernels import ReferenceKernels
 from sprat.runtime.kernels.native import NativeKernels
 from sprat.runtime.models import load_model

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sprat.quant.formats import format_names, get_format
+from sprat.runtime.arch.rope import RopeAngles
 from sprat.runtime.kernels import MLP, ReferenceKernels, reference
 from sprat.runtime.kernels.dense import DenseCache
-from sprat.runtime.rope import RopeAngles
 from sprat.runtime.weights import Weight
 
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sprat.quant.formats import get_format
+from sprat.runtime.arch.spec import GroupScore, MoESpec, Scoring
 from sprat.runtime.kernels import MLP, ReferenceKernels, Routes
-from sprat.runtime.spec import GroupScore, MoESpec, Scoring
 from sprat.runtime.weights import Weight
 
 GREEDY = MoESpec(

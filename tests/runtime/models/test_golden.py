@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from sprat.export.checkpoint import Checkpoint
+from sprat.export.source.checkpoint import Checkpoint
 from sprat.runtime.kernels import ReferenceKernels
 from sprat.runtime.models import load_model
 from sprat.runtime.models.deepseek import DeepSeek

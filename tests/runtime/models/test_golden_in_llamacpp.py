@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from sprat.export.checkpoint import Checkpoint
-from sprat.runtime.gguf_metadata import metadata_from_spec
+from sprat.export.source.checkpoint import Checkpoint
+from sprat.runtime.arch.gguf_keys import metadata_from_spec
+from sprat.runtime.arch.spec import GroupScore
 from sprat.runtime.kernels import ReferenceKernels
 from sprat.runtime.models import load_model
-from sprat.runtime.spec import GroupScore
 
 TESTS = Path(__file__).parents[2]
 GOLDEN = TESTS / "golden"

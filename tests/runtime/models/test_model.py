@@ -10,7 +10,7 @@ from memory_weights import MemoryWeights
 from published_configs import PUBLISHED
 
 from sprat.errors import CheckpointError, PromptError
-from sprat.runtime.hf_config import spec_from_config
+from sprat.runtime.arch.hf_config import spec_from_config
 from sprat.runtime.kernels import ReferenceKernels
 from sprat.runtime.models import load_model
 from sprat.runtime.models.deepseek import attention_scale, cheaper_form

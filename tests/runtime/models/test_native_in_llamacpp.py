@@ -12,11 +12,11 @@ from native_kernels import kernels_of, needs_native
 
 from sprat import demo
 from sprat.export.pipeline import export
-from sprat.runtime.gguf import GGUFFile
-from sprat.runtime.gguf_metadata import spec_from_metadata
+from sprat.runtime.arch.gguf_keys import spec_from_metadata
+from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.kernels import ReferenceKernels
 from sprat.runtime.models import load_model
-from sprat.runtime.tokenizer import Tokenizer
+from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 pytestmark = [pytest.mark.slow, needs_native]
 SCRIPT = Path(__file__).parents[2] / "support" / "llamacpp_logits.py"

@@ -1,0 +1,1 @@
+"""Checkpoints as GGUF files: names, keys, layout, and one GGUF into another."""

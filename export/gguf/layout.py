@@ -1,0 +1,198 @@
+"""A GGUF file before it is written: the header and the place of every tensor, from shapes and formats alone.
+
+::
+
+    "GGUF" | version 3 | n_tensors | n_keys       4 + 4 + 8 + 8 bytes
+    key, type, value                              n_keys times
+    name, n_dims, ne[n_dims], ggml type, offset   n_tensors times; offsets count from the data section
+    zeros up to a multiple of the alignment
+    tensor, zeros; tensor, zeros; …               each begins on a multiple of the alignment
+
+Specification: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The writer: :mod:`sprat.export.write.writer`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any
+
+import numpy as np
+
+from sprat.errors import ExportError
+from sprat.export.write.layout import PlacedTensor
+from sprat.quant.formats import BlockFormat
+from sprat.runtime.files.gguf_header import DEFAULT_ALIGNMENT, MAGIC, ValueType
+
+__all__ = ["Layout", "PlannedTensor", "plan_layout"]
+
+_ALIGNMENT_KEY = "general.alignment"
+_MAX_KEY_BYTES = 65_535  # of the specification
+_MAX_NAME_BYTES = 63  # GGML_MAX_NAME, less its end
+_NUMBERS = {  # NumPy's kind and size -> type
+    "u1": ValueType.UINT8,
+    "i1": ValueType.INT8,
+    "u2": ValueType.UINT16,
+    "i2": ValueType.INT16,
+    "u4": ValueType.UINT32,
+    "i4": ValueType.INT32,
+    "f4": ValueType.FLOAT32,
+    "b1": ValueType.BOOL,
+    "u8": ValueType.UINT64,
+    "i8": ValueType.INT64,
+    "f8": ValueType.FLOAT64,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTensor:
+    """A tensor that the file will hold; ``shape`` is in C order, its last axis is what a block runs along."""
+
+    name: str
+    shape: tuple[int, ...]
+    format: BlockFormat
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all blocks."""
+        return math.prod(self.shape[:-1]) * self.format.row_bytes(self.shape[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A whole file but for the weights."""
+
+    header: bytes  # up to the first tensor, padding included
+    tensors: tuple[PlacedTensor[PlannedTensor], ...]
+    alignment: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the file; the last tensor is padded too."""
+        return self.tensors[-1].end if self.tensors else len(self.header)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the header, which fixes metadata, names, shapes, formats and places."""
+        return hashlib.sha256(self.header).hexdigest()
+
+
+def plan_layout(
+    metadata: Mapping[str, Any], tensors: Sequence[PlannedTensor], *, alignment: int = DEFAULT_ALIGNMENT
+) -> Layout:
+    """Lay out a file of ``tensors`` in this order.
+
+    Args:
+        metadata: key -> str, bool, int (UINT32, or UINT64 where it needs more), float (FLOAT32), NumPy scalar or array
+            of any type, or a list of one kind (of int: INT32, as llama.cpp expects of token types).
+        tensors: what the file holds.
+        alignment: bytes; every tensor begins on a multiple of it. A key says so unless it is the default.
+
+    Raises:
+        ExportError: an alignment, a key, a value or a name that the format does not allow; all of them are named.
+    """
+    _check(metadata, tensors, alignment)
+    keys = {key: value for key, value in metadata.items() if key != _ALIGNMENT_KEY}
+    if alignment != DEFAULT_ALIGNMENT:
+        keys[_ALIGNMENT_KEY] = alignment
+    pairs = b"".join(_string(key) + _value(value) for key, value in keys.items())
+    offsets = [0, *accumulate(_align(tensor.nbytes, alignment) for tensor in tensors)]
+    infos = b"".join(map(_info, tensors, offsets))
+    header = struct.pack("<4sIQQ", MAGIC, 3, len(tensors), len(keys)) + pairs + infos
+    header += bytes(-len(header) % alignment)
+    edges = pairwise(len(header) + offset for offset in offsets)
+    placed = tuple(PlacedTensor(tensor, begin, end) for tensor, (begin, end) in zip(tensors, edges, strict=True))
+    return Layout(header, placed, alignment)
+
+
+def _check(metadata: Mapping[str, Any], tensors: Sequence[PlannedTensor], alignment: int) -> None:
+    problems = [*_key_problems(metadata), *_name_problems(tensors)]
+    if not tensors:
+        problems.append("there is no tensor")
+    if alignment < 8 or alignment & (alignment - 1):
+        problems.append(f"alignment {alignment} is not a power of two of at least 8")
+    if problems:
+        raise ExportError("this cannot be written as GGUF: " + "; ".join(problems))
+
+
+def _key_problems(metadata: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in metadata.items():
+        if not (key.isascii() and 0 < len(key) <= _MAX_KEY_BYTES):
+            yield f"key {key!r} is not ASCII of at most {_MAX_KEY_BYTES} bytes"
+        if not _is_value(value):
+            yield f"key {key!r}: {type(value).__name__} cannot be stored"
+
+
+def _name_problems(tensors: Sequence[PlannedTensor]) -> Iterator[str]:
+    for name, count in Counter(tensor.name for tensor in tensors).items():
+        if count > 1:
+            yield f"tensor {name!r} occurs {count} times"
+        if len(name.encode()) > _MAX_NAME_BYTES:
+            yield f"tensor {name!r} has a name of over {_MAX_NAME_BYTES} bytes"
+
+
+def _is_value(value: object) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.ndim == 1 and value.dtype.str[1:] in _NUMBERS
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        kinds = set(map(type, value))
+        return len(kinds) <= 1 and kinds <= {str, int, float, bool}
+    return isinstance(value, str | bool | int | float | np.generic)
+
+
+def _value(value: Any) -> bytes:
+    """The type's number and the value's bytes."""
+    if isinstance(value, str):
+        return struct.pack("<I", ValueType.STRING) + _string(value)
+    if isinstance(value, Sequence | np.ndarray):
+        return struct.pack("<I", ValueType.ARRAY) + _array(value)
+    scalar = np.asarray(_scalar(value))
+    return struct.pack("<I", _NUMBERS[scalar.dtype.str[1:]]) + _little_endian(scalar)
+
+
+def _array(values: Sequence[Any] | np.ndarray[Any, Any]) -> bytes:
+    if not isinstance(values, np.ndarray):
+        if values and isinstance(values[0], str):
+            return struct.pack("<IQ", ValueType.STRING, len(values)) + b"".join(map(_string, values))
+        values = np.asarray(values, dtype=_array_type(values))
+    return struct.pack("<IQ", _NUMBERS[values.dtype.str[1:]], len(values)) + _little_endian(values)
+
+
+def _little_endian(values: np.ndarray[Any, Any]) -> bytes:
+    return values.astype(values.dtype.newbyteorder("<")).tobytes()
+
+
+def _array_type(values: Sequence[Any]) -> type[np.generic]:
+    if values and isinstance(values[0], bool):
+        return np.bool_
+    return np.float32 if values and isinstance(values[0], float) else np.int32
+
+
+def _scalar(value: Any) -> np.generic:
+    if isinstance(value, np.generic):
+        return value
+    if isinstance(value, bool):
+        return np.bool_(value)
+    if isinstance(value, float):
+        return np.float32(value)
+    if value < 0:
+        return np.int32(value) if value >= -(1 << 31) else np.int64(value)
+    return np.uint32(value) if value < 1 << 32 else np.uint64(value)
+
+
+def _string(text: str) -> bytes:
+    data = text.encode("utf-8", errors="surrogateescape")  # a vocabulary may hold bytes that are no text
+    return struct.pack("<Q", len(data)) + data
+
+
+def _info(tensor: PlannedTensor, offset: int) -> bytes:
+    ne = tensor.shape[::-1]
+    return _string(tensor.name) + struct.pack(f"<I{len(ne)}QIQ", len(ne), *ne, tensor.format.ggml_type, offset)
+
+
+def _align(place: int, alignment: int) -> int:
+    return -(-place // alignment) * alignment

@@ -1,0 +1,133 @@
+"""One GGUF into another: the same keys and tensors, other block formats."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sprat.errors import ExportError
+from sprat.export.gguf.artifact import QUANTIZATION_VERSION, group_tensors
+from sprat.export.gguf.layout import PlannedTensor, plan_layout
+from sprat.export.source.repack import repack
+from sprat.export.source.scan import scan_files
+from sprat.export.source.stored import SourceFile, StoredTensor
+from sprat.export.source.tensor import SourceTensor
+from sprat.export.write.writer import WrittenFile, write_file
+from sprat.progress import ReportProgress, no_progress
+from sprat.quant.formats.read_only import any_format
+from sprat.quant.recipe import Recipe
+from sprat.runtime.files.bundle import TensorGroup
+from sprat.runtime.files.gguf import GGUFFile
+from sprat.runtime.files.gguf_header import ValueType
+
+__all__ = ["QuantizeResult", "quantize"]
+
+_TYPES = {
+    ValueType.UINT8: np.uint8,
+    ValueType.INT8: np.int8,
+    ValueType.UINT16: np.uint16,
+    ValueType.INT16: np.int16,
+    ValueType.UINT32: np.uint32,
+    ValueType.INT32: np.int32,
+    ValueType.FLOAT32: np.float32,
+    ValueType.UINT64: np.uint64,
+    ValueType.INT64: np.int64,
+    ValueType.FLOAT64: np.float64,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeResult:
+    """The file that was written, and what its tensors became."""
+
+    file: WrittenFile
+    groups: tuple[TensorGroup, ...]
+    source_bytes: int
+    notes: tuple[str, ...]
+
+    @property
+    def fallbacks(self) -> tuple[TensorGroup, ...]:
+        """Groups whose rows the wanted format could not divide."""
+        return tuple(group for group in self.groups if group.format != group.wanted)
+
+
+def quantize(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    quant: str = "int4",
+    tensor_rules: Sequence[str] = (),
+    align: int | None = None,
+    force: bool = False,
+    progress: ReportProgress = no_progress,
+) -> QuantizeResult:
+    """Write the GGUF ``source`` again with the formats of a recipe. Every key is kept but those about encoding.
+
+    Args:
+        source: a GGUF file of any architecture, in any format that can be read.
+        out: the new file. Interrupted, the same call continues.
+        quant: ``int4``, ``int8`` or a block format.
+        tensor_rules: formats for some tensors, ``"ffn_down_exps=q5_0"``; later ones win.
+        align: bytes to lay tensors on multiples of; by default as in ``source``.
+        force: replace ``out`` if it exists.
+        progress: called after each chunk that is read or written.
+
+    Raises:
+        InputError: the source cannot be trusted or read, or a format or rule is unknown.
+        ExportError: ``out`` exists, or cannot be written, or the source changed meanwhile.
+    """
+    source, out = Path(source), Path(out)
+    _refuse_to_replace(source, out, force=force)
+    file = SourceFile.find(source)
+    with GGUFFile.open(source) as gguf:
+        tensors = _tensors(gguf, file)
+        recipe = Recipe.named(quant, tied_embeddings="output.weight" not in tensors).with_rules(tensor_rules)
+        shapes = {name: tensor.shape for name, tensor in tensors.items()}
+        planned = [PlannedTensor(name, shape, recipe.choose(name, shape).format) for name, shape in shapes.items()]
+        layout = plan_layout(_metadata(gguf, recipe), planned, alignment=align or gguf.alignment)
+
+    written = write_file(
+        out,
+        layout,
+        lambda planned: repack(tensors[planned.name], planned.format),
+        source=scan_files({file: ()}, progress)[file].sha256,
+        check_source=file.check_unchanged,
+        progress=progress,
+    )
+    notes = [written.note, *(f"rule {rule} matches no tensor" for rule in recipe.unused_rules(tensors))]
+    return QuantizeResult(written, group_tensors(recipe, shapes), file.nbytes, tuple(filter(None, notes)))
+
+
+def _refuse_to_replace(source: Path, out: Path, *, force: bool) -> None:
+    if out.exists() and source.exists() and out.samefile(source):
+        raise ExportError(f"{out}: is the source itself; choose another name")
+    if out.exists() and not force:
+        raise ExportError(f"{out}: exists; choose another name, or replace it with --force")
+
+
+def _tensors(gguf: GGUFFile, file: SourceFile) -> dict[str, SourceTensor]:
+    stored = (
+        StoredTensor(name, info.shape, any_format(info.format_type), file, info.offset)
+        for name, info in gguf.tensors.items()
+    )
+    return {tensor.name: SourceTensor(tensor.name, tensor.shape, tensor) for tensor in stored}
+
+
+def _metadata(gguf: GGUFFile, recipe: Recipe) -> dict[str, Any]:
+    kept = {key: _typed(value, gguf.value_types[key]) for key, value in gguf.metadata.items()}
+    kept.pop("general.alignment", None)
+    return kept | {
+        "general.file_type": recipe.default.file_type,
+        "general.quantization_version": QUANTIZATION_VERSION,
+    }
+
+
+def _typed(value: Any, types: tuple[ValueType, ...]) -> Any:
+    """``value`` so that it is written with the type it had."""
+    scalar = _TYPES.get(types[0])
+    return scalar(value) if scalar else value

@@ -1,0 +1,206 @@
+"""Architectures outside sprat's own writers: traced by optimum-onnx, then quantized and compared with the trace.
+
+Optimum traces the model with torch, in floats. Of that graph every ``MatMul`` with a constant matrix becomes a
+``MatMulNBits`` whose codes :mod:`sprat.quant` rounds; everything else stays. Both graphs then read the same text, and
+their logits are compared as ``sprat verify`` compares an artifact with its source. Such a model runs in onnxruntime and
+in Optimum, not in sprat's engine, which knows its own architectures alone. The whole model is in memory meanwhile.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sprat.arrays import F32Array
+from sprat.errors import BackendError, ExportError, InputError
+from sprat.export.onnx.options import OnnxOptions
+from sprat.export.texts import evaluation_text
+from sprat.quant.formats.groups import GROUP_SIZES, group_format
+from sprat.quant.quality import Quality, QualityMeter
+from sprat.runtime.backends.onnx_session import open_session, ort_errors
+from sprat.runtime.files.onnx_checks import check_onnx
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, TensorProto
+
+__all__ = ["OptimumExport", "export_with_optimum"]
+
+_BITS = {"int4": 4, "int8": 8}
+_WINDOW = 256  # tokens of the comparison; the second half is scored
+_NAME = "model.onnx"
+_SCALE_BYTES = 2  # the binary16 that a symmetric block begins with
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimumExport:
+    """What was made: its folder, products quantized and left in floats, and how its logits compare with the trace's."""
+
+    path: Path
+    n_quantized: int
+    n_left: int
+    quality: Quality
+
+
+def export_with_optimum(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    quant: str = "int4",
+    options: OnnxOptions | None = None,
+) -> OptimumExport:
+    """Trace ``source`` with optimum-onnx, quantize the graph, and compare it with the trace.
+
+    Args:
+        source: a Hugging Face model folder; no code of its own is run.
+        out: the folder to make; it appears when everything is written.
+        quant: ``int4`` or ``int8``.
+        options: block size and accuracy level.
+
+    Raises:
+        InputError: optimum does not know the architecture, or another quantization was asked for.
+        ExportError: ``out`` exists.
+        BackendError: optimum-onnx is not installed, or onnxruntime refuses the graph.
+    """
+    source, out, options = Path(source), Path(out), options or OnnxOptions()
+    if quant not in _BITS:
+        raise InputError(f"--exporter optimum quantizes to {' or '.join(_BITS)}, not to {quant!r}")
+    if os.path.lexists(out):
+        raise ExportError(f"{out}: exists; choose another name, or remove it")
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    _trace(source, partial / "float")
+    n_quantized, n_left = _quantize(partial / "float" / _NAME, partial / _NAME, _BITS[quant], options)
+    check_onnx(partial / _NAME)
+    quality = _compare(partial / "float" / _NAME, partial / _NAME, _token_ids(source))
+    for file in (partial / "float").iterdir():
+        if not file.name.startswith(_NAME):
+            shutil.copy(file, partial)
+    shutil.rmtree(partial / "float")
+    partial.replace(out)
+    return OptimumExport(path=out, n_quantized=n_quantized, n_left=n_left, quality=quality)
+
+
+def _trace(source: Path, folder: Path) -> None:
+    """The float graph, as optimum's own command makes it, with keys and values as inputs and outputs."""
+    if importlib.util.find_spec("optimum") is None or importlib.util.find_spec("optimum.exporters") is None:
+        raise BackendError("optimum-onnx is not installed; pip install 'sprat[optimum]'")
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before the import: nothing is looked up elsewhere
+    from optimum.exporters.onnx import main_export
+
+    try:
+        main_export(
+            str(source), output=str(folder), task="text-generation-with-past", dtype="fp32", trust_remote_code=False
+        )
+    except (ValueError, KeyError, OSError) as error:
+        raise InputError(f"{source}: optimum-onnx cannot export this model ({error})") from error
+
+
+def _quantize(traced: Path, path: Path, bits: int, options: OnnxOptions) -> tuple[int, int]:
+    """Write the quantized graph; how many products were quantized, and how many have rows that no block divides."""
+    import onnx
+
+    model = onnx.load(traced)
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    products = [node for node in model.graph.node if _multiplies_a_matrix(node, tensors)]
+    made = {node.output[0]: _Product(node, tensors[node.input[1]], bits, options) for node in products}
+    kept = {output: product for output, product in made.items() if product.block_size}
+    nodes = [kept[node.output[0]].node() if node.output[0] in kept else node for node in model.graph.node]
+    by_weight = {product.weight.name: product for product in kept.values()}  # a matrix may be used twice
+    model.graph.initializer.extend(tensor for product in by_weight.values() for tensor in product.tensors())
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    _drop_unused(model)
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, path, save_as_external_data=True, location=f"{_NAME}.data", size_threshold=1024)
+    return len(kept), len(made) - len(kept)
+
+
+def _multiplies_a_matrix(node: NodeProto, tensors: dict[str, TensorProto]) -> bool:
+    return node.op_type == "MatMul" and node.input[1] in tensors and len(tensors[node.input[1]].dims) == 2
+
+
+def _drop_unused(model: ModelProto) -> None:
+    used = {name for node in model.graph.node for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+
+
+class _Product:
+    """One ``MatMul``, and what takes its place; ``block_size`` is 0 where no block divides its rows."""
+
+    def __init__(self, node: NodeProto, weight: TensorProto, bits: int, options: OnnxOptions) -> None:
+        self.weight = weight
+        self._node, self._bits, self._options = node, bits, options
+        fitting = [size for size in GROUP_SIZES if size <= options.block_size and weight.dims[0] % size == 0]
+        self.block_size = max(fitting, default=0)
+
+    def node(self) -> NodeProto:
+        """The product with packed weights, under the old names."""
+        from onnx import helper
+
+        n_in, n_out = self.weight.dims
+        return helper.make_node(
+            "MatMulNBits",
+            [self._node.input[0], f"{self.weight.name}.blocks", f"{self.weight.name}.scales"],
+            list(self._node.output),
+            name=self._node.name,
+            domain="com.microsoft",
+            K=n_in,
+            N=n_out,
+            bits=self._bits,
+            block_size=self.block_size,
+            accuracy_level=self._options.accuracy_level,
+        )
+
+    def tensors(self) -> Iterator[TensorProto]:
+        """Codes ``(out, blocks, bytes)`` and scales ``(out, blocks)``."""
+        from onnx import numpy_helper
+
+        format = group_format(self._bits, self.block_size)
+        rows: F32Array = np.ascontiguousarray(numpy_helper.to_array(self.weight).T, np.float32)
+        packed = format.quantize(rows).reshape(len(rows), -1, format.block_bytes)
+        scales = np.ascontiguousarray(packed[..., :_SCALE_BYTES]).view(np.float16)[..., 0].astype(np.float32)
+        codes = np.ascontiguousarray(packed[..., format.codes_start :])
+        yield numpy_helper.from_array(codes, f"{self.weight.name}.blocks")
+        yield numpy_helper.from_array(scales, f"{self.weight.name}.scales")
+
+
+def _token_ids(source: Path) -> list[int]:
+    from tokenizers import Tokenizer
+
+    ids: list[int] = Tokenizer.from_file(str(source / "tokenizer.json")).encode(evaluation_text()).ids
+    return ids[: _WINDOW + 1]
+
+
+def _compare(traced: Path, quantized: Path, tokens: list[int]) -> Quality:
+    """Both graphs read the same window; the second half of it is scored."""
+    base, logits = (_logits(path, tokens[:-1]) for path in (traced, quantized))
+    start = len(tokens) // 2
+    meter = QualityMeter()
+    meter.add(base[start:], logits[start:], np.asarray(tokens[start + 1 :], np.int32))
+    return meter.result()
+
+
+def _logits(path: Path, tokens: list[int]) -> F32Array:
+    session = open_session(path, n_threads=len(os.sched_getaffinity(0)))
+    ids = np.asarray([tokens], np.int64)
+    feeds: dict[str, Any] = {
+        "input_ids": ids,
+        "attention_mask": np.ones_like(ids),
+        "position_ids": np.arange(len(tokens))[None],
+    }
+    wanted = {value.name: value.shape for value in session.get_inputs()}
+    empty = {
+        name: np.zeros((1, shape[1], 0, shape[3]), np.float32) for name, shape in wanted.items() if name not in feeds
+    }
+    with ort_errors(f"{path}: onnxruntime failed"):
+        logits: F32Array = session.run(["logits"], {name: {**feeds, **empty}[name] for name in wanted})[0][0]
+    return logits

@@ -1,0 +1,1 @@
+"""What an export reads: checkpoint folders and GGUF files, tensor by tensor."""

@@ -1,0 +1,243 @@
+"""``Checkpoint``: the source of an export, whatever its form, as canonical tensors that stream.
+
+::
+
+    source = Checkpoint.open("DeepSeek-V2-Lite-Chat")      # a folder of safetensors, or a GGUF
+    source.verify_complete()                               # every weight there, of its shape, and finite
+    for tensor in source.tensors.values():
+        for chunk in tensor.chunks():                      # packed rows in tensor.format, a few MiB at a time
+            ...
+
+Opening reads the config and the headers. Nothing of the weights is read before it is asked for, and nothing is held
+after.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from sprat.errors import CheckpointError
+from sprat.export.source.config_file import CONFIG, checkpoint_spec, read_config
+from sprat.export.source.fp8 import F8_E4M3, ScaledBlocks, scale_shape
+from sprat.export.source.rows import Rows
+from sprat.export.source.scan import FileScan, scan_files
+from sprat.export.source.shards import find_shards, read_shards
+from sprat.export.source.stored import SourceFile, StoredTensor
+from sprat.export.source.tensor import ComputedRow, SourceTensor
+from sprat.export.source.tensor_map import Origin, gguf_map, left_out, tensor_map
+from sprat.progress import ReportProgress, no_progress
+from sprat.quant.formats.read_only import any_format
+from sprat.runtime.arch.gguf_keys import spec_from_metadata
+from sprat.runtime.arch.spec import FrequencyFactors, ModelSpec
+from sprat.runtime.arch.tensors import ROPE_FREQS
+from sprat.runtime.files.gguf import GGUFFile
+from sprat.runtime.files.gguf_checks import compare_shapes, is_beyond, listing, vocabulary_problems
+from sprat.runtime.weights import Weight
+
+__all__ = ["Checkpoint"]
+
+_SCALE_SUFFIX = "_scale_inv"
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A source of weights under canonical names (a ``WeightSource``).
+
+    Attributes:
+        path: the folder or the GGUF file.
+        spec: the architecture.
+        config: the object in ``config.json``; empty for a GGUF.
+        metadata: the keys of a GGUF; empty for a folder.
+        files: every file that the weights and the spec come from.
+    """
+
+    path: Path
+    spec: ModelSpec
+    config: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+    files: tuple[SourceFile, ...]
+    _stored: Mapping[str, StoredTensor]  # under the source's names, without those left out by rule
+    _origins: Mapping[str, Origin]
+    _scans: dict[SourceFile, FileScan] = field(init=False, default_factory=dict)  # of all files, or none yet
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Open a Hugging Face model directory or a GGUF file; only config and headers are read.
+
+        Raises:
+            CheckpointError: neither of the two, pickled weights, or a shard that is missing, truncated or outside the
+                folder.
+            ConfigError: the config is no JSON object, or names an architecture or a field that sprat does not support.
+            ModelFileError: a GGUF that cannot be trusted.
+        """
+        path = Path(path)
+        if path.is_dir():
+            return cls._open_folder(path)
+        if not path.exists():
+            raise CheckpointError(
+                f"{path}: no such file or directory; sprat downloads nothing: fetch the model first, "
+                "for example with `hf download`, and pass its folder"
+            )
+        if path.suffix == ".safetensors":
+            raise CheckpointError(f"{path}: weights alone; pass the folder that also holds their {CONFIG}")
+        return cls._open_gguf(path)
+
+    @classmethod
+    def _open_folder(cls, path: Path) -> Self:
+        config = read_config(path)
+        spec = checkpoint_spec(config, path)
+        shards = find_shards(path)
+        stored = {name: tensor for name, tensor in read_shards(shards).items() if not left_out(name, spec, config)}
+        files = (SourceFile.find(path / CONFIG), *shards)
+        return cls(path, spec, config, {}, files, stored, tensor_map(spec))
+
+    @classmethod
+    def _open_gguf(cls, path: Path) -> Self:
+        file = SourceFile.find(path)
+        with GGUFFile.open(path) as gguf:
+            spec = spec_from_metadata(gguf.metadata, gguf)
+            stored = {
+                name: StoredTensor(name, info.shape, any_format(info.format_type), file, info.offset)
+                for name, info in gguf.tensors.items()
+                if not is_beyond(name, spec.n_layers)
+            }
+            return cls(path, spec, {}, gguf.metadata, (file,), stored, gguf_map(spec))
+
+    @functools.cached_property
+    def tensors(self) -> dict[str, SourceTensor]:
+        """Canonical name -> tensor, in canonical order; those whose sources are missing are not in it."""
+        made = {
+            name: SourceTensor(name, origin.shape, origin.build([self._rows(source) for source in origin.sources]))
+            for name, origin in self._origins.items()
+            if all(source in self._stored for source in origin.sources)
+        }
+        if isinstance(self.spec.rope.scaling, FrequencyFactors) and ROPE_FREQS not in made:
+            factors = np.asarray(self.spec.rope.scaling.factors, np.float32)
+            made[ROPE_FREQS] = SourceTensor(ROPE_FREQS, factors.shape, ComputedRow(factors))
+        return made
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user should know about this source, and a manifest records."""
+        quantized = Counter(tensor.format.name for tensor in self._stored.values() if tensor.format.block_size > 1)
+        if not quantized:
+            return []
+        counts = ", ".join(f"{count} tensors in {name}" for name, count in quantized.most_common())
+        return [f"the source is quantized ({counts}): quantizing again adds to its error"]
+
+    @property
+    def tokenizer_files(self) -> dict[str, Path]:
+        """Name -> path of the tokenizer's files, the chat template and the generation defaults that exist."""
+        if self.path.is_file():
+            return {}
+        return {name: self.path / name for name in _TOKENIZER_FILES if (self.path / name).is_file()}
+
+    def names(self) -> Iterable[str]:
+        """Canonical names, in canonical order."""
+        return self.tensors.keys()
+
+    def __contains__(self, name: object, /) -> bool:
+        return name in self.tensors
+
+    def weight(self, name: str) -> Weight:
+        """The whole weight called ``name``, read now.
+
+        Raises:
+            CheckpointError: there is none.
+            ExportError: the source changed since it was opened.
+        """
+        if name not in self.tensors:
+            raise CheckpointError(f"{self.path}: no tensor {name!r} can be made from what it holds")
+        return self.tensors[name].weight()
+
+    def verify_complete(self, progress: ReportProgress = no_progress) -> None:
+        """Read everything once and make sure that an export cannot fail half-way because of it.
+
+        Args:
+            progress: called after each chunk; see :func:`~sprat.export.source.scan.scan_files`.
+
+        Raises:
+            CheckpointError: weights that are missing, surplus, misshapen, NaN or infinite; all of them in one message.
+            ExportError: the source changed since it was opened.
+        """
+        problems = self._structure()
+        damaged = [repr(name) for scan in self._scan(progress).values() for name in scan.damaged]
+        if damaged:
+            problems.append(f"{len(damaged)} with NaN or infinite weights: {listing(damaged)}")
+        if problems:
+            raise CheckpointError(
+                f"{self.path}: tensors do not make a {self.spec.architecture} model of {self.spec.n_layers} layers: "
+                f"{'. '.join(problems)}. Complete or repair the checkpoint"
+            )
+
+    def fingerprint(self) -> str:
+        """A quick identity, from names, sizes and times: equal means that nothing changed on this disk."""
+        facts = [f"{file.path.name} {file.nbytes} {file.modified_ns}" for file in self.files]
+        return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+    def hash(self) -> str:
+        """SHA-256 of the source.
+
+        For a GGUF that of its bytes; for a folder that of what ``sha256sum`` prints for config and shards in the order
+        of their names. Shares its pass over the files with :meth:`verify_complete`.
+        """
+        digests = [scan.sha256 for scan in self._scan().values()]
+        if len(digests) == 1:
+            return digests[0]
+        lines = sorted((file.path.name, scan.sha256) for file, scan in self._scan().items())
+        return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in lines).encode()).hexdigest()
+
+    def check_unchanged(self) -> None:
+        """Compare sizes and times of all files with those at opening.
+
+        Raises:
+            ExportError: one of them changed.
+        """
+        for file in self.files:
+            file.check_unchanged()
+
+    def _scan(self, progress: ReportProgress = no_progress) -> Mapping[SourceFile, FileScan]:
+        """The pass over the files, made once."""
+        if not self._scans:
+            tensors: dict[SourceFile, list[StoredTensor]] = {file: [] for file in self.files}
+            for tensor in self._stored.values():
+                tensors[tensor.file].append(tensor)
+            self._scans.update(scan_files(tensors, progress))
+        return self._scans
+
+    def _rows(self, source: str) -> Rows:
+        stored = self._stored[source]
+        scales = self._stored.get(source + _SCALE_SUFFIX)
+        if stored.format is not F8_E4M3 or scales is None:
+            return stored
+        return ScaledBlocks(stored, scales)
+
+    def _structure(self) -> list[str]:
+        found = {name: tensor.shape for name, tensor in self._stored.items()}
+        expected = {source: origin.source_shape for origin in self._origins.values() for source in origin.sources}
+        problems = compare_shapes(found, expected | dict(self._expected_scales(expected)))
+        return problems + list(vocabulary_problems(self.metadata, self.spec.vocab_size))
+
+    def _expected_scales(self, expected: Iterable[str]) -> Iterator[tuple[str, tuple[int, ...]]]:
+        for source in expected:
+            stored = self._stored.get(source)
+            if stored and stored.format is F8_E4M3:
+                yield source + _SCALE_SUFFIX, scale_shape(stored.shape)

@@ -1,0 +1,61 @@
+"""A checkpoint's ``config.json``, read as data, never as code; its meaning is :mod:`sprat.runtime.arch.hf_config`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sprat.errors import CheckpointError, ConfigError
+from sprat.runtime.arch.hf_config import spec_from_config
+from sprat.runtime.arch.spec import ModelSpec
+
+__all__ = ["CONFIG", "checkpoint_spec", "read_config"]
+
+CONFIG = "config.json"
+MAX_CONFIG_BYTES = 16 << 20
+
+
+def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
+    """The object in ``folder/config.json``, or in another file of that kind.
+
+    Raises:
+        CheckpointError: there is none.
+        ConfigError: it is not a JSON object.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: no {name} in it; expected a Hugging Face model directory or a GGUF file")
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_CONFIG_BYTES + 1)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); check its rights") from error
+    if len(text) > MAX_CONFIG_BYTES:
+        raise ConfigError(f"{path}: more than {MAX_CONFIG_BYTES} bytes; expected a model's configuration")
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: not a JSON object ({error}); download it again") from error
+
+
+def checkpoint_spec(config: Mapping[str, Any], folder: Path) -> ModelSpec:
+    """The architecture that ``config`` describes.
+
+    Published DeepSeek configs name Python files in ``auto_map``. sprat never runs them: for an architecture that it
+    knows they are not needed, and for any other they are the reason to stop.
+
+    Raises:
+        ConfigError: an architecture or a field that sprat does not support.
+    """
+    try:
+        return spec_from_config(config)
+    except ConfigError as error:
+        note = (
+            "; the Python files that auto_map names are not run: sprat refuses remote code"
+            if "auto_map" in config
+            else ""
+        )
+        raise ConfigError(f"{folder}: {error}{note}") from error

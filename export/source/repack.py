@@ -1,0 +1,26 @@
+"""A tensor of a source in the format of the target, chunk by chunk: what writers are fed with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from sprat.arrays import U8Array
+from sprat.export.source.tensor import SourceTensor
+from sprat.quant.convert import quantize_from
+from sprat.quant.formats import BlockFormat
+
+__all__ = ["repack"]
+
+
+def repack(tensor: SourceTensor, target: BlockFormat) -> Iterator[U8Array]:
+    """All rows of ``tensor``, ``(n, row_bytes)`` at a time; the same bytes when they have the format already.
+
+    A thread reads the next chunk while one is quantized, so that the slower of disk and processor sets the pace.
+    """
+    chunks = tensor.chunks()
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:
+        ahead = reader.submit(next, chunks, None)
+        while (chunk := ahead.result()) is not None:
+            ahead = reader.submit(next, chunks, None)
+            yield chunk if tensor.format is target else quantize_from(chunk, tensor.format, target)

@@ -1,0 +1,1 @@
+"""Whether an artifact still behaves like its source."""

@@ -1,0 +1,55 @@
+"""The source of an export as a model that runs: what an artifact is compared with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
+from sprat.export.source.checkpoint import Checkpoint
+from sprat.runtime.backends.reference import ReferenceBackend
+from sprat.runtime.engine import Engine
+from sprat.runtime.memory import available_bytes, parse_memory
+from sprat.runtime.open_model import find_template
+from sprat.runtime.tokenizer.tokenizer import Tokenizer
+
+__all__ = ["load_source", "open_source"]
+
+
+def open_source(path: str | os.PathLike[str], *, dense_bytes: int) -> ReferenceBackend:
+    """A checkpoint folder or a GGUF file in the reference backend, all arithmetic in float32.
+
+    Weights keep the precision of the source; a quantized GGUF is unpacked, and so is its own baseline.
+
+    Args:
+        path: what was exported.
+        dense_bytes: bytes of unpacked weights that may stay in memory.
+
+    Raises:
+        InputError: it cannot be read; see :meth:`sprat.export.source.checkpoint.Checkpoint.open`.
+    """
+    checkpoint = Checkpoint.open(path)
+    return ReferenceBackend(checkpoint.spec, checkpoint, dense_bytes=dense_bytes)
+
+
+def load_source(path: str | os.PathLike[str], *, memory: int | str | None = None, context: int | None = None) -> Engine:
+    """A checkpoint folder as an engine: the unquantized model, to generate and chat with.
+
+    Args:
+        path: the folder.
+        memory: bytes of unpacked weights that may stay in memory; by default half of what is free.
+        context: tokens that prompt and answer may hold together; by default the model's limit, at most 4096.
+
+    Raises:
+        InputError: it cannot be read, or has no tokenizer that sprat knows.
+    """
+    dense_bytes = available_bytes() // 2 if memory is None else parse_memory(memory)
+    metadata = tokenizer_metadata(Path(path))
+    tokenizer = Tokenizer.from_gguf(metadata)
+    return Engine(
+        open_source(path, dense_bytes=dense_bytes),
+        tokenizer,
+        template=find_template(metadata, tokenizer),
+        context=context,
+        name=Path(path).resolve().name,
+    )

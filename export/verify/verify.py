@@ -1,0 +1,217 @@
+"""Does the artifact still behave like its source? Both read the same text, and their logits are compared.
+
+The text is cut into windows, as ``llama-perplexity --kl-divergence`` does: each begins with the BOS token where the
+model has one, and only the second half of a window is scored, so that every scored token has context. Source and
+artifact advance together, some tokens at a time, so that no more than a few rows of logits exist at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from sprat.arrays import I32Array
+from sprat.errors import InputError
+from sprat.export.texts import evaluation_text
+from sprat.export.verify.source_model import open_source
+from sprat.progress import Progress, ReportProgress, no_progress
+from sprat.quant.quality import Quality, QualityMeter, routing_overlap
+from sprat.runtime.backends.protocol import Backend, TokenStream
+from sprat.runtime.backends.reference import ReferenceBackend
+from sprat.runtime.engine import Engine
+from sprat.runtime.files.model_file import held_formats
+from sprat.runtime.memory import available_bytes
+
+__all__ = ["Verification", "verify"]
+
+_WINDOW = 512  # tokens, llama-perplexity's default
+_MIN_TOKENS = 16  # below that there is nothing to average
+_CHUNK = 64  # rows of logits at once: 33 MB for a vocabulary of 128k
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """An artifact against its source.
+
+    Attributes:
+        artifact: what was checked. source: what it was made from. quality: backend -> figures, the source's
+        logits being the base. routing: layer -> mean share of its chosen experts that source and artifact have in
+        common; empty without a mixture. max_kld: the limit on the mean KL divergence, if there was one. window: tokens
+        per window.
+    """
+
+    artifact: Path
+    source: Path
+    quality: Mapping[str, Quality]
+    routing: Mapping[int, float]
+    max_kld: float | None
+    window: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether the mean KL divergence of every backend is finite and within the limit."""
+        limit = np.inf if self.max_kld is None else self.max_kld
+        return all(np.isfinite(found.mean_kld) and found.mean_kld <= limit for found in self.quality.values())
+
+    def text(self) -> str:
+        """llama-perplexity's three blocks for each backend, then the overlap of experts."""
+        blocks = [f"backend {name}\n{found.text()}" for name, found in self.quality.items()]
+        if self.routing:
+            layers = "\n".join(f"layer {layer:>3}: {overlap:7.3%}" for layer, overlap in sorted(self.routing.items()))
+            mean = np.mean(list(self.routing.values()))
+            blocks.append(f"====== Chosen experts in common ======\nMean     : {mean:7.3%}\n{layers}")
+        return "\n\n".join(blocks)
+
+
+def verify(
+    artifact: str | os.PathLike[str],
+    source: str | os.PathLike[str],
+    *,
+    text: str | None = None,
+    backends: Sequence[str] | None = None,
+    max_kld: float | None = None,
+    max_tokens: int | None = None,
+    progress: ReportProgress = no_progress,
+) -> Verification:
+    """Compare the logits of a bundle or GGUF file with those of its source.
+
+    Args:
+        artifact: what was made: a bundle, a GGUF or an ONNX model.
+        source: what it was made from: a checkpoint folder, or a GGUF file.
+        text: what both read; by default :func:`sprat.export.texts.evaluation_text`.
+        backends: those that run the artifact; by default, of a GGUF, ``reference``, the one that ``Engine.load``
+            takes, and ``llamacpp`` where it is installed; of an ONNX model, ``onnx``; of a bundle with both, all.
+        max_kld: the largest mean KL divergence (in nats) that passes.
+        max_tokens: read only this much of the text.
+        progress: called after each chunk, in tokens.
+
+    Raises:
+        InputError: one of the two cannot be read, they have different vocabularies, or the text is too short.
+        BackendError: a backend cannot run the artifact.
+    """
+    with contextlib.ExitStack() as stack:
+        base = open_source(source, dense_bytes=available_bytes() // 4)
+        engines = {
+            name: stack.enter_context(Engine.load(artifact, backend=name))
+            for name in backends or _default_backends(artifact)
+        }
+        window = min(_WINDOW, base.max_context, *(engine.context for engine in engines.values()))
+        comparison = _Comparison(base, {name: engine.backend for name, engine in engines.items()}, window)
+        stack.callback(comparison.close)
+        first = next(iter(engines.values()))
+        windows = _windows(first, text or evaluation_text(), window, max_tokens)
+        n_read = len(windows[0]) - 1  # a window's last token is predicted, not read
+        for number, tokens in enumerate(windows):
+            for n_done in comparison.read(tokens):
+                progress(
+                    Progress(number * n_read + n_done, len(windows) * n_read, f"window {number + 1} of {len(windows)}")
+                )
+    return Verification(
+        artifact=Path(artifact),
+        source=Path(source),
+        quality={name: meter.result() for name, meter in comparison.meters.items()},
+        routing=comparison.mean_overlap(),
+        max_kld=max_kld,
+        window=len(windows[0]),
+    )
+
+
+class _Comparison:
+    """Streams of the source and of every backend that advance together."""
+
+    def __init__(self, base: ReferenceBackend, backends: Mapping[str, Backend], window: int) -> None:
+        for name, backend in backends.items():
+            if backend.vocab_size != base.vocab_size:
+                raise InputError(
+                    f"the artifact has {backend.vocab_size} tokens ({name}), the source {base.vocab_size}: "
+                    "they are not the same model; pass the source that it was made from"
+                )
+        self.meters = {name: QualityMeter() for name in backends}
+        self._base_routes, self._routes = _Routes(), _Routes()
+        self._overlaps: dict[int, list[float]] = defaultdict(list)
+        self._base = base.new_stream(window, self._base_routes.record)
+        self._streams = {name: self._observed(backend, window) for name, backend in backends.items()}
+
+    def read(self, tokens: I32Array) -> Iterator[int]:
+        """Compare one window ``(n,)``, yielding the tokens read so far."""
+        scored_from = len(tokens) // 2
+        for stream in (self._base, *self._streams.values()):
+            stream.truncate(0)
+            stream.extend(tokens[:scored_from].tolist())
+        self._compare_routes()
+        yield scored_from
+        for start in range(scored_from, len(tokens) - 1, _CHUNK):
+            chunk = tokens[start : min(start + _CHUNK, len(tokens) - 1)]
+            following = tokens[start + 1 : start + 1 + len(chunk)]
+            base_logits = self._base.extend_all(chunk.tolist())
+            for name, stream in self._streams.items():
+                self.meters[name].add(base_logits, stream.extend_all(chunk.tolist()), following)
+            self._compare_routes()
+            yield start + len(chunk)
+
+    def mean_overlap(self) -> dict[int, float]:
+        """Layer -> mean share of chosen experts in common, over all tokens read."""
+        return {layer: float(np.mean(overlaps)) for layer, overlaps in self._overlaps.items()}
+
+    def close(self) -> None:
+        """Free all caches."""
+        for stream in (self._base, *self._streams.values()):
+            stream.close()
+
+    def _observed(self, backend: Backend, window: int) -> TokenStream:
+        """A stream whose experts are recorded where the backend shows them."""
+        if isinstance(backend, ReferenceBackend):
+            return backend.new_stream(window, self._routes.record)
+        return backend.new_stream(window)
+
+    def _compare_routes(self) -> None:
+        """Take what both sides recorded since the last call."""
+        base_routes, routes = self._base_routes.take(), self._routes.take()
+        for layer in base_routes.keys() & routes.keys():
+            self._overlaps[layer].extend(routing_overlap(base_routes[layer], routes[layer]))
+
+
+@dataclass(slots=True)
+class _Routes:
+    """The experts that the tokens of one extension chose, by layer: ``(n, n_experts_per_token)`` each."""
+
+    _by_layer: dict[int, I32Array] = field(default_factory=dict)
+
+    def record(self, layer: int, experts: I32Array) -> None:
+        """Observe one layer."""
+        self._by_layer[layer] = experts
+
+    def take(self) -> dict[int, I32Array]:
+        """What was recorded; recording begins anew."""
+        taken, self._by_layer = self._by_layer, {}
+        return taken
+
+
+def _windows(engine: Engine, text: str, window: int, max_tokens: int | None) -> list[I32Array]:
+    """The text's tokens in whole windows, or in one short one; BOS replaces the first token of each."""
+    tokens = np.asarray(engine.tokenizer.encode(text, add_bos=True)[:max_tokens], np.int32)
+    if len(tokens) < _MIN_TOKENS:
+        raise InputError(f"the text has {len(tokens)} tokens, expected at least {_MIN_TOKENS}; pass a longer one")
+    size = min(window, len(tokens))
+    windows = [tokens[start : start + size].copy() for start in range(0, len(tokens) - size + 1, size)]
+    for piece in windows:
+        piece[: len(engine.tokenizer.with_bos([]))] = engine.tokenizer.bos_id or 0
+    return windows
+
+
+def _default_backends(artifact: str | os.PathLike[str]) -> list[str]:
+    """The oracle, what a GGUF will run on here, and llama.cpp where it is installed; onnxruntime for ONNX."""
+    formats = held_formats(artifact)
+    names = []
+    if "gguf" in formats:
+        with Engine.load(artifact) as engine:
+            chosen = engine.backend_choice.name
+        names = ["reference", chosen, *(["llamacpp"] if importlib.util.find_spec("llama_cpp") else [])]
+    return list(dict.fromkeys([*names, *(["onnx"] if "onnx" in formats else [])]))

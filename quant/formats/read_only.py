@@ -1,0 +1,55 @@
+"""Block formats that sprat reads but does not write: ``gguf`` decodes them.
+
+A published GGUF may hold any of ggml's types (``Q3_K``, ``IQ2_XS``, ``MXFP4``, …). They are sources of an export,
+never its target, so they have no class in :mod:`sprat.quant.formats` and stay out of its registry.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from sprat.arrays import F32Array, U8Array
+from sprat.errors import FormatError
+from sprat.quant.formats import BlockFormat, format_of_type
+
+__all__ = ["any_format"]
+
+
+@functools.cache
+def any_format(ggml_type: int) -> BlockFormat:
+    """The format with ggml's type number: sprat's own, or one that only dequantizes.
+
+    Raises:
+        FormatError: neither sprat nor the installed ``gguf`` knows the number.
+    """
+    try:
+        return format_of_type(ggml_type)
+    except FormatError:
+        return _foreign_format(ggml_type)
+
+
+def _foreign_format(ggml_type: int) -> BlockFormat:
+    import gguf
+
+    try:
+        kind = gguf.GGMLQuantizationType(ggml_type)
+        size, packed_size = gguf.GGML_QUANT_SIZES[kind]
+    except (ValueError, KeyError):
+        raise FormatError(f"ggml type {ggml_type} is unknown; upgrade the package gguf, or use another file") from None
+
+    class Foreign(
+        BlockFormat, ggml_type=ggml_type, file_type=-1, block_size=size, block_bytes=packed_size, register=False
+    ):
+        def quantize_blocks(self, blocks: F32Array) -> U8Array:
+            raise FormatError(f"{self.name} can be read but not written; use Q4_0, Q8_0 or another of sprat's formats")
+
+        def dequantize_blocks(self, packed: U8Array) -> F32Array:
+            try:
+                return np.asarray(gguf.dequantize(packed, kind), dtype=np.float32)
+            except NotImplementedError:
+                raise FormatError(f"{self.name} holds no weights that the package gguf can decode") from None
+
+    Foreign.name = kind.name
+    return Foreign()

@@ -1,0 +1,106 @@
+"""Rotary position embedding: the angles of each position, with YaRN and Llama 3.1's scaling folded in.
+
+Angles depend on the position alone, so a forward pass computes them once and every layer's kernel call shares them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from sprat.arrays import F32Array, F64Array
+from sprat.runtime.arch.spec import FrequencyFactors, RopeSpec, YarnScaling
+
+__all__ = ["RopeAngles", "RopeTable", "llama3_factors", "rope_frequencies", "rope_magnitude", "yarn_magnitude"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RopeAngles:
+    """Cosines and sines of consecutive positions, ``(n, dim / 2)`` each, the scaling's magnitude included."""
+
+    cos: F32Array
+    sin: F32Array
+    interleaved: bool
+
+
+class RopeTable:
+    """Angles of all positions that were asked for so far."""
+
+    def __init__(self, spec: RopeSpec) -> None:
+        self._interleaved = spec.interleaved
+        self._frequencies = rope_frequencies(spec)
+        self._magnitude = rope_magnitude(spec)
+        self._table = self._computed(64)
+
+    def angles(self, start: int, n: int) -> RopeAngles:
+        """Angles of positions ``start`` to ``start + n - 1``."""
+        end = start + n
+        table = self._table
+        if end > len(table[0]):
+            table = self._table = self._computed(max(end, 2 * len(table[0])))
+        cos, sin = table
+        return RopeAngles(cos[start:end], sin[start:end], self._interleaved)
+
+    def _computed(self, n_positions: int) -> tuple[F32Array, F32Array]:
+        radians = np.arange(n_positions)[:, None] * self._frequencies
+        cos, sin = np.cos(radians) * self._magnitude, np.sin(radians) * self._magnitude
+        return cos.astype(np.float32), sin.astype(np.float32)
+
+
+def yarn_magnitude(factor: float, mscale: float) -> float:
+    """YaRN's ``m(factor, mscale)``: how much attention sharpens for a stretch by ``factor`` (arXiv 2309.00071)."""
+    return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+
+def llama3_factors(
+    dim: int, theta: float, *, factor: float, low_freq_factor: float, high_freq_factor: float, original_context: int
+) -> FrequencyFactors:
+    """Llama 3.1's divisors: 1 for short wavelengths, ``factor`` for long ones, a smooth step between.
+
+    The wavelength is measured in units of the original context: one that fits more than ``high_freq_factor`` times
+    into it is left alone, one that fits less than ``low_freq_factor`` times is stretched (Llama 3.1's reference
+    implementation, ``apply_scaling``).
+    """
+    turns = original_context * _base_frequencies(dim, theta) / (2 * math.pi)
+    smooth = np.clip((turns - low_freq_factor) / (high_freq_factor - low_freq_factor), 0.0, 1.0)
+    divisors = 1.0 / ((1 - smooth) / factor + smooth)
+    return FrequencyFactors(tuple(divisors.astype(np.float32).tolist()))
+
+
+def _base_frequencies(dim: int, theta: float) -> F64Array:
+    return np.asarray(theta ** (-np.arange(0, dim, 2, dtype=np.float64) / dim))
+
+
+def rope_frequencies(spec: RopeSpec) -> F64Array:
+    """Radians per position of each pair, the scaling folded in; float64 ``(dim / 2,)``."""
+    base = _base_frequencies(spec.dim, spec.theta)
+    match spec.scaling:
+        case None:
+            return base
+        case FrequencyFactors(factors):
+            return np.asarray(base / np.array(factors))
+        case YarnScaling() as yarn:
+            stretched = _yarn_ramp(spec, yarn)
+            return np.asarray(base * (1 - stretched) + base / yarn.factor * stretched)
+
+
+def _yarn_ramp(spec: RopeSpec, yarn: YarnScaling) -> F64Array:
+    """How far each pair is stretched, 0 to 1: not at all when it turns ``beta_fast`` times in the original context."""
+
+    def pair_turning(n_turns: float) -> float:
+        wavelength = yarn.original_max_position_embeddings / (n_turns * 2 * math.pi)
+        return spec.dim * math.log(wavelength) / (2 * math.log(spec.theta))
+
+    low = max(math.floor(pair_turning(yarn.beta_fast)), 0)
+    high = min(math.ceil(pair_turning(yarn.beta_slow)), spec.dim - 1)
+    return np.clip((np.arange(spec.dim // 2) - low) / max(high - low, 0.001), 0.0, 1.0)
+
+
+def rope_magnitude(spec: RopeSpec) -> float:
+    """Factor on all cosines and sines: 1 without YaRN."""
+    if not isinstance(spec.scaling, YarnScaling):
+        return 1.0
+    yarn = spec.scaling
+    return yarn_magnitude(yarn.factor, yarn.mscale) / yarn_magnitude(yarn.factor, yarn.mscale_all_dim)

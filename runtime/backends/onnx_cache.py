@@ -1,0 +1,117 @@
+"""How the rows of a cache go into an ONNX graph and come out of it: one class for each form (docs/onnx.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sprat.runtime.backends.onnx_session import onnxruntime
+from sprat.runtime.cache import Cache, KVCache, LatentCache
+from sprat.runtime.files.onnx import CacheForm, ONNXFile
+
+__all__ = ["CacheBinding", "bind_cache", "ort_value"]
+
+
+class CacheBinding(Protocol):
+    """A cache, and the inputs and outputs that stand for it."""
+
+    cache: Cache
+
+    def bind(self, io: Any, n: int) -> list[Any]:
+        """Bind the rows so far and the place of ``n`` new ones; what is returned must live until the run has ended."""
+
+    def finish(self, n: int) -> None:
+        """Take over what the run wrote elsewhere, before the ``n`` tokens count."""
+
+
+def bind_cache(file: ONNXFile, capacity: int) -> CacheBinding:
+    """An empty cache of the form that the graph asks for."""
+    return _FORMS[file.cache](file, capacity)
+
+
+def ort_value(array: npt.NDArray[Any]) -> Any:
+    """``array`` as onnxruntime sees it: the same memory, which the value keeps alive."""
+    assert array.flags.c_contiguous, "onnxruntime takes contiguous arrays; a copy would be written and lost"
+    return onnxruntime().OrtValue.ortvalue_from_numpy(array)
+
+
+class AppendBinding:
+    """Latents: the graph reads the first rows of a buffer and writes the next ones; nothing is copied."""
+
+    def __init__(self, file: ONNXFile, capacity: int) -> None:
+        assert file.spec.mla is not None
+        self.cache: Cache = LatentCache(file.spec.mla, file.spec.n_layers, capacity)
+        self._ports = [(port, self.cache.plane(port.plane)[port.layer, 0]) for port in file.ports]
+
+    def bind(self, io: Any, n: int) -> list[Any]:
+        """Views of the buffer, before and behind the current end."""
+        start = self.cache.length
+        kept: list[Any] = []
+        for port, rows in self._ports:
+            past, new = ort_value(rows[:start]), ort_value(rows[start : start + n])
+            io.bind_ortvalue_input(port.past, past)
+            io.bind_ortvalue_output(port.present, new)
+            kept += [past, new]
+        return kept
+
+    def finish(self, n: int) -> None:
+        """Nothing: the rows are in their place."""
+
+
+class SharedBinding:
+    """Keys and values: the graph writes new rows into the whole buffers that it reads; nothing is copied."""
+
+    def __init__(self, file: ONNXFile, capacity: int) -> None:
+        self.cache: Cache = KVCache(file.spec, capacity)
+        self._values = [(port, ort_value(self.cache.plane(port.plane)[port.layer][None])) for port in file.ports]
+
+    def bind(self, io: Any, n: int) -> list[Any]:
+        """The same memory as input and as output."""
+        for port, value in self._values:
+            io.bind_ortvalue_input(port.past, value)
+            io.bind_ortvalue_output(port.present, value)
+        return self._values
+
+    def finish(self, n: int) -> None:
+        """Nothing: the rows are in their place."""
+
+
+class ConcatBinding:
+    """Keys and values of a graph of standard operators: it reads a copy of all rows, and returns a longer one."""
+
+    def __init__(self, file: ONNXFile, capacity: int) -> None:
+        self.cache: Cache = KVCache(file.spec, capacity)
+        self._ports = list(file.ports)
+        self._presents: Mapping[str, npt.NDArray[np.float32]] = {}
+
+    def bind(self, io: Any, n: int) -> list[Any]:
+        """Copies of the rows so far, and room for the longer ones."""
+        length = self.cache.length
+        kept: list[Any] = []
+        self._presents = {}
+        for port in self._ports:
+            rows = self.cache.plane(port.plane)[port.layer, :, :length]
+            present = np.empty((1, rows.shape[0], length + n, rows.shape[2]), np.float32)
+            self._presents[port.present] = present
+            values = ort_value(np.ascontiguousarray(rows)[None]), ort_value(present)
+            io.bind_ortvalue_input(port.past, values[0])
+            io.bind_ortvalue_output(port.present, values[1])
+            kept += values
+        return kept
+
+    def finish(self, n: int) -> None:
+        """Copy the new rows to the cache."""
+        length = self.cache.length
+        for port in self._ports:
+            rows = self._presents[port.present][0, :, length:]
+            self.cache.plane(port.plane)[port.layer, :, length : length + n] = rows
+
+
+_FORMS: dict[CacheForm, type[AppendBinding | SharedBinding | ConcatBinding]] = {
+    CacheForm.APPEND: AppendBinding,
+    CacheForm.SHARED: SharedBinding,
+    CacheForm.CONCAT: ConcatBinding,
+}

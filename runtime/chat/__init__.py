@@ -1,0 +1,1 @@
+"""Conversations: templates in a sandbox, prompts, results in OpenAI's shape."""

@@ -1,0 +1,1 @@
+"""Model files: GGUF, ONNX and bundles, read and checked before they are trusted."""

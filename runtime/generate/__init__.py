@@ -1,0 +1,1 @@
+"""Token by token: sampling, stop conditions, the generation loop."""

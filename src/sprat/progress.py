@@ -1,0 +1,31 @@
+"""One record and one callback for the progress of everything that takes long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+__all__ = ["Progress", "ReportProgress", "no_progress"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a long operation is.
+
+    Attributes:
+        done: bytes, tokens, tests or problems that are finished.
+        total: the same unit, for the whole.
+        what: what is being done now: a tensor, a window, a test.
+    """
+
+    done: float
+    total: float
+    what: str
+
+
+ReportProgress: TypeAlias = Callable[[Progress], None]
+
+
+def no_progress(_: Progress) -> None:
+    """A callback that does nothing; the default of every ``progress`` argument."""

@@ -1,0 +1,31 @@
+"""Values as text for people."""
+
+from __future__ import annotations
+
+__all__ = ["format_number", "human_bytes"]
+
+
+def human_bytes(n_bytes: float) -> str:
+    """Bytes in the binary unit that leaves one to four digits.
+
+    Example:
+        >>> human_bytes(1536), human_bytes(9_019_431_321)
+        ('1.5 KiB', '8.4 GiB')
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(n_bytes) < 1024:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:.1f} TiB"
+
+
+def format_number(value: float) -> str:
+    """A value with two or three significant digits.
+
+    Example:
+        >>> [format_number(value) for value in (0.0421, 8.13, 23.4, 1240.3)]
+        ['0.042', '8.1', '23', '1,240']
+    """
+    if value >= 20:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"

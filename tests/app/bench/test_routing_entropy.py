@@ -1,0 +1,42 @@
+"""How evenly random weights route: 1 for even choices, 0 when every token asks for the same expert."""
+
+import numpy as np
+import pytest
+from tiny_checkpoint import write_checkpoint
+
+from sprat.app.bench.routing import RoutingEntropy, watched_stream
+from sprat.export.source.checkpoint import Checkpoint
+from sprat.runtime.backends.reference import ReferenceBackend
+
+
+def experts(*rows):
+    return np.array(rows, np.int32)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "share"),
+    [
+        (experts([0, 1], [2, 3]), 1.0),
+        (experts([1], [1], [1]), 0.0),
+        (experts([0, 1], [1, 0]), 0.5),  # two of four: half of the bits
+    ],
+)
+def test_entropy_is_a_share_of_the_even_one(chosen, share):
+    routing = RoutingEntropy()
+    assert routing.share(4) is None
+    routing(3, chosen)
+    assert routing.share(4) == pytest.approx(share)
+
+
+def test_layers_are_averaged():
+    routing = RoutingEntropy()
+    routing(1, experts([0, 1, 2, 3]))
+    routing(2, experts([0, 0, 0, 0]))
+    assert routing.share(4) == pytest.approx(0.5)
+
+
+def test_a_stream_of_a_mixture_is_watched(tmp_path):
+    checkpoint = Checkpoint.open(write_checkpoint(tmp_path / "moe", "deepseek2"))
+    backend, routing = ReferenceBackend(checkpoint.spec, checkpoint, dense_bytes=0), RoutingEntropy()
+    watched_stream(backend, 40, routing).extend(list(range(32)))
+    assert 0.5 < routing.share(checkpoint.spec.moe.n_routed_experts) <= 1.0

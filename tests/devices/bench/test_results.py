@@ -1,0 +1,119 @@
+"""Results files: every record comes back as it was, and what is not one is refused with its line."""
+
+import json
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+from bench_records import LIMITS, measurement
+
+from sprat.devices.bench import results
+from sprat.devices.bench.results import Label, Measurement, Work, read_results, write_results
+from sprat.errors import ResultsError
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "bench-results.md"
+EXPORTED = [getattr(results, name) for name in results.__all__]
+RECORDS = [found for found in EXPORTED if isinstance(found, type) and issubclass(found, msgspec.Struct)]
+
+
+def test_records_come_back_as_they_were(tmp_path):
+    records = [
+        measurement(),
+        measurement(label=Label.EMULATED, device="rpi5-8gb", emulation=LIMITS),
+        measurement(label=Label.PREDICTED, device="rpi5-8gb", machine=None, error_share=0.15),
+    ]
+    write_results(tmp_path / "results.jsonl", records)
+    assert read_results(tmp_path / "results.jsonl") == records
+    assert [path.name for path in tmp_path.iterdir()] == ["results.jsonl"]
+
+
+def test_a_line_is_plain_json(tmp_path):
+    write_results(tmp_path / "results.jsonl", [measurement(work=Work.decode(128, depth=4096))])
+    record = json.loads((tmp_path / "results.jsonl").read_text(encoding="utf-8"))
+    assert record["schema"] == 1
+    assert record["label"] == "measured"
+    assert record["work"] == {"test": "tg128 @ d4096", "n_prompt": 0, "n_gen": 128, "depth": 4096}
+    assert record["samples_tps"] == [10.0, 12.0, 11.0]
+    assert record["joules_per_token"] is None
+
+
+def test_tests_have_the_names_of_llama_bench():
+    assert Work.prefill(512).test == "pp512"
+    assert Work.decode(128).test == "tg128"
+    assert Work.prefill(512, depth=4096).test == "pp512 @ d4096"
+
+
+def test_a_label_names_its_device():
+    assert measurement().label_text == "measured"
+    assert measurement(device="rpi5-8gb").label_text == "measured on rpi5-8gb"
+    assert measurement(label=Label.EMULATED, device="x", emulation=LIMITS).label_text == "emulated on x"
+    assert measurement(label=Label.PREDICTED, device="x").label_text == "predicted for x"
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"label": Label.PREDICTED}, "names its device"),
+        ({"label": Label.EMULATED, "device": "x"}, "limits of an emulation"),
+        ({"emulation": LIMITS}, "limits of an emulation"),
+    ],
+)
+def test_a_figure_without_an_honest_label_cannot_be_made(changed, told):
+    with pytest.raises(ValueError, match=told):
+        measurement(**changed)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ({"schema": 0}, "version 0, expected 1"),
+        ({"schema": 2}, "version 2, expected 1"),
+        ({"label": "guessed"}, "guessed"),
+        ({"samples_tps": []}, "samples_tps"),
+        ({"samples_tps": [0.0]}, "samples_tps"),
+        ({"surprise": 1}, "surprise"),
+        ({"label": "predicted"}, "names its device"),
+    ],
+)
+def test_a_wrong_record_is_refused_with_its_line(line, told, tmp_path):
+    path = tmp_path / "results.jsonl"
+    good = msgspec.to_builtins(measurement())
+    path.write_text(f"{json.dumps(good)}\n{json.dumps(good | line)}\n", encoding="utf-8")
+    with pytest.raises(ResultsError, match=rf"line 2.*{re.escape(told)}"):
+        read_results(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"", "no results"), (b"\n\n", "no results"), (b"{", "line 1"), (b"[]", "line 1"), (b"\xff{}", "line 1")],
+)
+def test_what_is_no_results_file_is_refused(content, told, tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(ResultsError, match=told):
+        read_results(path)
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ResultsError, match="cannot be written"):
+        write_results(tmp_path / "file" / "out.jsonl", [])
+
+
+def test_a_missing_file_and_a_missing_folder_are_refused(tmp_path):
+    with pytest.raises(ResultsError, match="cannot be read"):
+        read_results(tmp_path / "none.jsonl")
+    with pytest.raises(ResultsError, match="cannot be written"):
+        write_results(tmp_path / "none" / "results.jsonl", [measurement()])
+
+
+@pytest.mark.parametrize("record", RECORDS)
+def test_the_document_names_every_key(record):
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert [key for key in record.__struct_fields__ if f"`{key}`" not in text] == []
+
+
+def test_the_document_names_the_version():
+    assert f"| `schema` | version of the record, {results.SCHEMA} |" in DOCUMENT.read_text(encoding="utf-8")
+    assert Measurement.__struct_fields__[0] == "schema"

@@ -1,0 +1,155 @@
+import json
+
+import numpy as np
+import pytest
+from tiny_vocabulary import BOS, EOS, USER, write_byte_level
+
+from sprat.errors import TokenizerError
+from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
+from sprat.runtime.tokenizer.pretokenizers import PRE_TOKENIZERS
+from sprat.runtime.tokenizer.vocabulary import TokenType
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return write_byte_level(tmp_path_factory.mktemp("deepseek-v3"), "deepseek-v3")
+
+
+@pytest.fixture
+def folder(trained, tmp_path):
+    """A copy of the trained files, to be changed."""
+    for path in trained.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def edit(path, change):
+    document = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    change(document)
+    path.write_text(json.dumps(document), encoding="utf-8")
+
+
+def test_the_keys_of_a_byte_level_tokenizer(trained):
+    metadata = tokenizer_metadata(trained)
+    tokens, types = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
+    assert metadata["tokenizer.ggml.model"] == "gpt2"
+    assert metadata["tokenizer.ggml.pre"] == "deepseek-v3"
+    assert (len(tokens), types.shape, types.dtype) == (1280, (1280,), np.int32)
+    assert metadata["tokenizer.ggml.bos_token_id"] == tokens.index(BOS) == 1200
+    assert metadata["tokenizer.ggml.eos_token_id"] == tokens.index(EOS) == 1201
+    assert metadata["tokenizer.ggml.add_bos_token"] is True
+    assert metadata["tokenizer.ggml.add_space_prefix"] is False
+    assert json.loads(metadata["tokenizer.huggingface.json"])["model"]["type"] == "BPE"
+    assert "tokenizer.ggml.scores" not in metadata
+    assert "tokenizer.chat_template" not in metadata
+
+
+def test_what_kind_each_token_is(trained):
+    metadata = tokenizer_metadata(trained)
+    kind = dict(zip(metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"].tolist(), strict=True))
+    assert kind[BOS] == kind[EOS] == TokenType.CONTROL
+    assert kind[USER] == TokenType.CONTROL  # its file calls it an ordinary added token
+    assert kind["<think>"] == kind["</think>"] == TokenType.USER_DEFINED
+    assert kind["Ġ"] == TokenType.NORMAL
+    assert kind["[PAD1206]"] == kind["[PAD1279]"] == TokenType.UNUSED
+
+
+@pytest.mark.parametrize("name", [row.name for row in PRE_TOKENIZERS])
+def test_each_pre_tokenizer_is_named_as_llama_cpp_names_it(tmp_path, name):
+    metadata = tokenizer_metadata(write_byte_level(tmp_path, name))
+    # the two names of one expression are told apart by DeepSeek's BOS, which every tokenizer of this test has
+    assert metadata["tokenizer.ggml.pre"] == ("deepseek-r1-qwen" if name == "qwen2" else name)
+
+
+def test_merges_are_written_in_the_old_form_with_spaces_encoded(folder):
+    def change(document):
+        document["model"]["merges"][0] = ["a", "b"]
+        document["model"]["vocab"]["ab"] = 1210
+
+    edit(folder / "tokenizer.json", change)
+    merges = tokenizer_metadata(folder)["tokenizer.ggml.merges"]
+    assert merges[0] == "a b"
+    assert all(merge.count(" ") == 1 for merge in merges)
+
+
+def test_merges_of_the_old_form_are_taken_as_they_are(folder):
+    before = tokenizer_metadata(folder)["tokenizer.ggml.merges"]
+
+    def change(document):
+        document["model"]["merges"] = [" ".join(pair) for pair in document["model"]["merges"]]
+
+    edit(folder / "tokenizer.json", change)
+    assert tokenizer_metadata(folder)["tokenizer.ggml.merges"] == before
+
+
+def test_further_end_tokens_take_the_keys_eot_and_eom(folder):
+    def change(document):
+        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+        document["added_tokens"] += [
+            {"id": 1206, "content": "<|eom_id|>", **flags},
+            {"id": 1207, "content": "<|eot_id|>", **flags},
+        ]
+
+    edit(folder / "tokenizer.json", change)
+    metadata = tokenizer_metadata(folder)
+    assert metadata["tokenizer.ggml.eos_token_id"] == 1201
+    assert metadata["tokenizer.ggml.eom_token_id"] == 1206
+    assert metadata["tokenizer.ggml.eot_token_id"] == 1207
+
+
+def test_special_tokens_that_only_the_model_config_names(folder):
+    edit(folder / "tokenizer_config.json", lambda config: (config.pop("bos_token"), config.pop("eos_token")))
+    edit(
+        folder / "config.json",
+        lambda config: config.update(bos_token_id=1200, eos_token_id=[1201, 1203, 5000], pad_token_id=-1),
+    )
+    metadata = tokenizer_metadata(folder)
+    assert (metadata["tokenizer.ggml.bos_token_id"], metadata["tokenizer.ggml.eos_token_id"]) == (1200, 1201)
+    assert metadata["tokenizer.ggml.eot_token_id"] == 1203
+    assert "tokenizer.ggml.padding_token_id" not in metadata
+
+
+@pytest.mark.parametrize("where", ["file", "config", "list"])
+def test_the_chat_template_is_found(folder, where):
+    if where == "file":
+        (folder / "chat_template.jinja").write_text("{{ messages }}\n")
+        edit(folder / "tokenizer_config.json", lambda config: config.update(chat_template="older"))
+    entry = [{"name": "tool_use", "template": "x"}, {"name": "default", "template": "{{ messages }}\n"}]
+    if where != "file":
+        value = entry if where == "list" else entry[1]["template"]
+        edit(folder / "tokenizer_config.json", lambda config: config.update(chat_template=value))
+    assert tokenizer_metadata(folder)["tokenizer.chat_template"] == "{{ messages }}\n"
+
+
+def test_more_tokens_than_embedding_rows_are_refused(folder):
+    edit(folder / "config.json", lambda config: config.update(vocab_size=1000))
+    with pytest.raises(TokenizerError, match="1206 tokens, but the model has embeddings for 1000"):
+        tokenizer_metadata(folder)
+
+
+CHANGES = {
+    "another pre-tokenizer": (
+        lambda d: d.update(pre_tokenizer={"type": "Whitespace"}),
+        "its pre-tokenizer is none of those",
+    ),
+    "no pre-tokenizer": (lambda d: d.update(pre_tokenizer=None), "its pre-tokenizer is none of those"),
+    "a pre-tokenizer of another shape": (lambda d: d.update(pre_tokenizer={"type": "Sequence"}), "not laid out"),
+    "text in lower case": (lambda d: d.update(normalizer={"type": "Lowercase"}), "cannot express this tokenizer"),
+    "another model": (lambda d: d["model"].update(type="WordPiece"), "of type 'WordPiece'"),
+    "no vocabulary": (lambda d: d["model"].pop("vocab"), "not laid out"),
+    "an added token without an id": (lambda d: d["added_tokens"].append({"content": "x"}), "not laid out"),
+    "an id beyond all reason": (lambda d: d["added_tokens"][0].update(id=10**12), "expected at most 4194304"),
+    "two ids of one token": (lambda d: d["added_tokens"][2].update(content="Ġ", id=1210), "more than once: 'Ġ'"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), CHANGES.values(), ids=CHANGES)
+def test_a_tokenizer_that_a_gguf_cannot_hold_is_refused(folder, change, message):
+    edit(folder / "tokenizer.json", change)
+    with pytest.raises(TokenizerError, match=message):
+        tokenizer_metadata(folder)
+
+
+def test_a_folder_without_a_tokenizer_says_how_to_get_one(tmp_path):
+    with pytest.raises(TokenizerError, match="save_pretrained"):
+        tokenizer_metadata(tmp_path)

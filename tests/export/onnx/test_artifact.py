@@ -1,0 +1,230 @@
+"""The files of an ONNX export: where weights lie, what the graph says of itself, and what an interruption leaves."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_checkpoint import CONFIGS, write_checkpoint
+
+pytest.importorskip("onnx_ir")
+pytest.importorskip("onnxruntime")
+
+import onnx
+from onnx_models import Runner, plan, write
+
+from sprat.errors import InputError
+from sprat.export.onnx import OnnxOptions
+from sprat.export.pipeline import export
+from sprat.export.source.checkpoint import Checkpoint
+from sprat.runtime.arch.tensors import expected_tensors
+from sprat.runtime.files.bundle import Bundle
+from sprat.runtime.files.onnx import ONNXFile
+
+PAGE = 4096
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """Architecture -> a tiny checkpoint."""
+    folder = tmp_path_factory.mktemp("sources")
+    return {name: write_checkpoint(folder / f"tiny-{name}-Chat", name) for name in CONFIGS}
+
+
+@pytest.fixture
+def source(sources):
+    return sources["deepseek2"]
+
+
+@pytest.fixture(params=CONFIGS)
+def checkpoint(request, sources):
+    return Checkpoint.open(sources[request.param])
+
+
+def initializers(folder: Path):
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    return {tensor.name: tensor for tensor in model.graph.initializer}
+
+
+def places(folder: Path):
+    """Name -> (offset, length) of every weight outside the graph."""
+    found = {}
+    for name, tensor in initializers(folder).items():
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            entries = {entry.key: entry.value for entry in tensor.external_data}
+            assert entries["location"] == "model.onnx.data"
+            found[name] = int(entries["offset"]), int(entries["length"])
+    return found
+
+
+def operators(graph):
+    """``(domain, kind)`` of every node, in branches too."""
+    for node in graph.node:
+        yield node.domain, node.op_type
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from operators(attribute.g)
+
+
+@pytest.mark.parametrize("quant", ["f32", "int4", "q4_1"])
+def test_every_weight_lies_on_a_page_of_its_own(checkpoint, tmp_path, quant):
+    folder = write(tmp_path / "out", checkpoint, quant)
+    spans = sorted(set(places(folder).values()))
+    whole = [span for span in spans if span[0] % PAGE == 0]
+    size = (folder / "model.onnx.data").stat().st_size
+    assert size % PAGE == 0
+    assert all(begin + length <= size for begin, length in spans)
+    if not checkpoint.spec.mla:  # single experts and heads are parts of a stack
+        assert whole == spans
+    ends = [begin + length for begin, length in whole]
+    assert all(end <= begin for end, (begin, _) in zip(ends, whole[1:], strict=False))
+
+
+def test_the_graph_itself_holds_no_weight(checkpoint, tmp_path):
+    folder = write(tmp_path / "out", checkpoint, "int4")
+    assert max(len(tensor.raw_data) for tensor in initializers(folder).values()) <= 512
+    assert all(tensor.name for tensor in initializers(folder).values())
+
+
+def test_tied_embeddings_are_stored_once(sources, tmp_path):
+    folder = write(tmp_path / "out", Checkpoint.open(sources["qwen2"]), "int4")
+    found = places(folder)
+    assert found["token_embd.weight.rows"] == found["token_embd.weight.blocks"]
+
+
+@pytest.mark.parametrize("quant", ["f32", "int4"])
+def test_a_portable_graph_is_standard_onnx(checkpoint, tmp_path, quant):
+    folder = write(tmp_path / "out", checkpoint, quant, portable=True)
+    onnx.checker.check_model(str(folder / "model.onnx"), full_check=True)
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 21)]
+    assert {domain for domain, _ in operators(model.graph)} == {""}
+
+
+def test_a_graph_for_onnxruntime_uses_its_operators(source, tmp_path):
+    folder = write(tmp_path / "out", Checkpoint.open(source), "int4")
+    found = set(operators(onnx.load(folder / "model.onnx", load_external_data=False).graph))
+    contributed = {kind for domain, kind in found if domain == "com.microsoft"}
+    assert contributed >= {"MatMulNBits", "QMoE", "GatherBlockQuantized", "RotaryEmbedding"}
+    assert {domain for domain, _ in found} == {"", "com.microsoft"}
+
+
+def test_names_follow_the_model(source, tmp_path):
+    folder = write(tmp_path / "out", Checkpoint.open(source), "int4")
+    graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
+    names = [node.name for node in graph.node]
+    assert len(set(names)) == len(names)
+    assert {"blk.0/attn/query", "blk.1/moe/QMoE", "blk.1/moe/router"} <= set(names)
+    shapes = {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in graph.input
+    }
+    assert shapes["input_ids"] == [1, "n"]
+    assert shapes["past_latent.3"] == ["past", 80]
+
+
+def test_metadata_says_what_the_model_is(checkpoint, tmp_path):
+    file = ONNXFile.open(write(tmp_path / "out", checkpoint, "int4") / "model.onnx")
+    assert file.spec == checkpoint.spec
+    assert file.metadata["sprat.recipe"] == "int4"
+    assert file.metadata["sprat.source"] == checkpoint.hash()
+    assert file.metadata["sprat.operators"] == "contrib"
+    assert file.cache == ("append" if checkpoint.spec.mla else "shared")
+
+
+def test_groups_count_every_weight(checkpoint):
+    groups = plan(checkpoint, "int4").groups
+    n_weights = sum(np.prod(shape) for name, shape in expected_tensors(checkpoint.spec).items() if name in checkpoint)
+    rope_factors = 8 if checkpoint.spec.architecture == "llama" else 0  # they are constants of the graph
+    assert sum(group.n_weights for group in groups) == n_weights - rope_factors
+
+
+def test_one_pass_makes_both_formats(source, tmp_path):
+    bundle = export(source, tmp_path / "out", quant="int4", formats=("onnx", "gguf")).bundle
+    bundle.check_hashes()
+    assert [artifact.format for artifact in bundle.manifest.artifacts] == ["onnx", "gguf"]
+    names = {file.name for file in bundle.manifest.files}
+    assert {"model.onnx", "model.onnx.data", "tokenizer.json"} <= names
+    assert bundle.artifact("onnx").name == "model.onnx"
+
+
+def test_two_exports_are_the_same_bytes(source, tmp_path):
+    for name in ("a", "b"):
+        export(source, tmp_path / name, quant="int4", formats=("onnx",))
+    for name in ("manifest.json", "model.onnx", "model.onnx.data"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    again = export(source, tmp_path / "a", quant="int4", formats=("onnx",))
+    assert again.notes == ("this very export was made before",)
+
+
+def test_an_interrupted_export_continues_and_makes_the_same_bytes(source, tmp_path):
+    whole = export(source, tmp_path / "whole", quant="int4", formats=("onnx",)).bundle
+
+    def stop(progress):
+        if progress.what.startswith("blk.2."):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export(source, tmp_path / "out", quant="int4", formats=("onnx",), progress=stop)
+    assert not (tmp_path / "out").exists()
+    finished = export(source, tmp_path / "out", quant="int4", formats=("onnx",))
+    assert finished.n_resumed > 10
+    for name in ("manifest.json", "model.onnx", "model.onnx.data"):
+        assert (finished.path / name).read_bytes() == (whole.path / name).read_bytes()
+
+
+def test_other_options_are_another_plan(source):
+    checkpoint = Checkpoint.open(source)
+    plans = {
+        plan(checkpoint, "int4").plan,
+        plan(checkpoint, "int8").plan,
+        plan(checkpoint, "int4", portable=True).plan,
+        plan(checkpoint, "int4", accuracy_level=0).plan,
+    }
+    assert len(plans) == 4
+    assert plan(checkpoint, "int4").plan in plans
+
+
+def test_a_bundle_of_a_gguf_has_a_tokenizer_and_the_same_graph(sources, tmp_path):
+    first = export(sources["llama"], tmp_path / "f32", quant="f32")
+    again = export(first.bundle.artifact(), tmp_path / "again", quant="int4", formats=("onnx",)).bundle
+    direct = export(sources["llama"], tmp_path / "direct", quant="int4", formats=("onnx",)).bundle
+    assert again.file("tokenizer.json") is not None
+    assert (again.path / "model.onnx.data").read_bytes() == (direct.path / "model.onnx.data").read_bytes()
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+def test_the_config_for_onnxruntime_genai(sources, tmp_path, architecture):
+    bundle = export(sources[architecture], tmp_path / "out", formats=("onnx",)).bundle
+    config = json.loads((bundle.path / "genai_config.json").read_text())["model"]
+    assert config["type"] == architecture
+    assert (config["bos_token_id"], config["eos_token_id"]) == (0, 1)
+    names = {value.name for value in onnx.load(bundle.artifact("onnx"), load_external_data=False).graph.input}
+    assert {pattern % 3 for pattern in config["decoder"]["inputs"].values() if "%d" in pattern} <= names
+
+
+def test_latent_attention_has_no_config_for_onnxruntime_genai(source, tmp_path):
+    bundle = export(source, tmp_path / "out", formats=("onnx",)).bundle
+    assert bundle.file("genai_config.json") is None
+
+
+@pytest.mark.parametrize("portable", [False, True], ids=["contrib", "portable"])
+def test_a_batch_of_sequences_gives_what_each_gives_alone(sources, tmp_path, portable):
+    checkpoint = Checkpoint.open(sources["qwen2"])
+    run = Runner(write(tmp_path / "out", checkpoint, portable=portable), checkpoint.spec)
+    tokens = np.random.default_rng(0).integers(0, 512, (3, 9))
+    run.reset(batch=3)
+    together = np.concatenate([run(tokens[:, :8]), run(tokens[:, 8:])], axis=1)
+    for row, logits in zip(tokens, together, strict=True):
+        np.testing.assert_allclose(run.in_chunks(row), logits, atol=1e-4)
+
+
+def test_without_onnx_ir_the_remedy_is_named(source, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "sprat.export.onnx.artifact", None)
+    with pytest.raises(InputError, match=r"pip install 'sprat\[onnx\]'"):
+        export(source, tmp_path / "out", formats=("onnx",))
+
+
+def test_a_bundle_opens(source, tmp_path):
+    export(source, tmp_path / "out", formats=("onnx",), onnx=OnnxOptions(portable=True))
+    assert Bundle.open(tmp_path / "out").manifest.recipe == "int4"

@@ -1,0 +1,60 @@
+"""Dense students in unmodified onnxruntime-genai, against sprat's reference model and against sprat's tokenizer."""
+
+import numpy as np
+import pytest
+from tiny_checkpoint import write_checkpoint
+
+genai = pytest.importorskip("onnxruntime_genai")
+
+from sprat.export.pipeline import export  # noqa: E402
+from sprat.export.source.checkpoint import Checkpoint  # noqa: E402
+from sprat.runtime.kernels import ReferenceKernels  # noqa: E402
+from sprat.runtime.models import load_model  # noqa: E402
+
+PROMPT = [17, 230, 41, 99, 300, 7, 8]
+N_NEW = 12
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen2"])
+def made(request, tmp_path_factory):
+    """A checkpoint and its float32 bundle."""
+    folder = tmp_path_factory.mktemp(request.param)
+    source = write_checkpoint(folder / "tiny", request.param)
+    return Checkpoint.open(source), export(source, folder / "out", quant="f32", formats=("onnx",)).path
+
+
+def greedy(checkpoint):
+    model = load_model(checkpoint.spec, checkpoint, ReferenceKernels())
+    cache, tokens = model.new_cache(64), list(PROMPT)
+    logits = model.forward(PROMPT, cache)
+    for _ in range(N_NEW):
+        tokens.append(int(logits[-1].argmax()))
+        logits = model.forward(tokens[-1:], cache)
+    return tokens
+
+
+def test_it_generates_the_reference_models_tokens(made):
+    checkpoint, folder = made
+    expected = greedy(checkpoint)
+    model = genai.Model(str(folder))
+    params = genai.GeneratorParams(model)
+    params.set_search_options(max_length=len(expected), min_length=len(expected), do_sample=False)
+    generator = genai.Generator(model, params)
+    generator.append_tokens(np.array([PROMPT], np.int32))
+    while not generator.is_done():
+        generator.generate_next_token()
+    assert generator.get_sequence(0).tolist() == expected
+
+
+def test_a_conversation_goes_on_from_its_cache(made):
+    checkpoint, folder = made
+    model = load_model(checkpoint.spec, checkpoint, ReferenceKernels())
+    expected = model.forward([*PROMPT, *PROMPT], model.new_cache(64))[-1]
+    loaded = genai.Model(str(folder))
+    params = genai.GeneratorParams(loaded)
+    params.set_search_options(max_length=64)
+    generator = genai.Generator(loaded, params)
+    for _ in range(2):
+        generator.append_tokens(np.array([PROMPT], np.int32))
+    logits = generator.get_logits().reshape(-1, checkpoint.spec.vocab_size)[-1]
+    np.testing.assert_allclose(logits, expected, atol=1e-4 * np.abs(expected).max())

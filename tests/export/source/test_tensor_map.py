@@ -1,0 +1,74 @@
+"""Which tensors of a checkpoint make which canonical ones, for every architecture of the support table."""
+
+import pytest
+from deepseek_v3 import deepseek_v3
+from tiny_checkpoint import CONFIGS, shapes
+
+from sprat.export.source.tensor_map import gguf_map, left_out, tensor_map
+from sprat.runtime.arch.hf_config import spec_from_config
+from sprat.runtime.arch.tensors import expected_tensors
+
+CASES = {name: (CONFIGS[name], shapes(CONFIGS[name])) for name in CONFIGS} | {"deepseek v3": deepseek_v3()}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_tensor_of_a_checkpoint_is_used_and_nothing_else_is_wanted(case):
+    config, names = CASES[case]
+    wanted = {}
+    for origin in tensor_map(spec_from_config(config)).values():
+        wanted |= dict.fromkeys(origin.sources, origin.source_shape)
+    assert wanted == names
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_canonical_tensors_are_those_that_the_runtime_expects(case):
+    spec = spec_from_config(CASES[case][0])
+    stored = {name: origin.shape for name, origin in tensor_map(spec).items()}
+    computed = {"rope_freqs.weight"} if case == "llama" else set()
+    assert stored == {name: shape for name, shape in expected_tensors(spec).items() if name not in computed}
+
+
+def test_experts_are_stacked_in_order():
+    origin = tensor_map(spec_from_config(CONFIGS["deepseek2"]))["blk.2.ffn_down_exps.weight"]
+    assert origin.shape == (8, 64, 32)
+    assert origin.sources == tuple(f"model.layers.2.mlp.experts.{expert}.down_proj.weight" for expert in range(8))
+    assert origin.source_shape == (64, 32)
+
+
+def test_both_halves_of_kv_b_come_from_one_tensor():
+    origins = tensor_map(spec_from_config(CONFIGS["deepseek2"]))
+    assert origins["blk.0.attn_k_b.weight"].sources == origins["blk.0.attn_v_b.weight"].sources
+    assert origins["blk.0.attn_k_b.weight"].source_shape == (4 * (32 + 32), 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("model.layers.4.self_attn.o_proj.weight", True),
+        ("model.layers.4.mlp.experts.0.up_proj.weight_scale_inv", True),
+        ("model.layers.3.self_attn.o_proj.weight", False),
+        ("model.layers.5.self_attn.o_proj.weight", False),
+        ("model.layers.0.self_attn.rotary_emb.inv_freq", True),
+        ("lm_head.weight", False),
+        ("model.extra.weight", False),
+    ],
+)
+def test_what_is_left_out_by_rule(name, expected):
+    assert left_out(name, spec_from_config(CONFIGS["deepseek2"]), {"num_nextn_predict_layers": 1}) is expected
+
+
+def test_no_layer_is_left_out_unless_the_source_declares_it():
+    spec = spec_from_config(CONFIGS["deepseek2"])
+    assert not left_out("model.layers.4.self_attn.o_proj.weight", spec, {})
+    assert not left_out("model.layers.4.self_attn.o_proj.weight", spec, {"num_nextn_predict_layers": "1"})
+
+
+def test_an_output_layer_is_left_out_where_it_is_tied():
+    assert left_out("lm_head.weight", spec_from_config(CONFIGS["qwen2"]), {})
+
+
+def test_the_tensors_of_a_gguf_keep_their_names():
+    spec = spec_from_config(CONFIGS["deepseek2"])
+    assert {name: origin.sources for name, origin in gguf_map(spec).items()} == {
+        name: (name,) for name in expected_tensors(spec)
+    }

@@ -1,0 +1,105 @@
+import msgspec
+import pytest
+
+from sprat.errors import ExportError
+from sprat.export.write.bundle import BundleFolder, existing_manifest
+from sprat.runtime.files.bundle import Artifact, Bundle, Manifest, Source
+
+
+def manifest(*files, name="student"):
+    return Manifest(
+        name=name,
+        artifacts=(Artifact(format="gguf", file="model.gguf", plan="0" * 64),),
+        files=files,
+        source=Source(name="s", format="safetensors", hash="h", quantized=False),
+        spec={},
+        recipe="int4",
+        tensor_groups=(),
+        device=None,
+        versions={},
+    )
+
+
+def begin(out):
+    folder = BundleFolder.beside(out)
+    folder.make()
+    return folder
+
+
+def build(out, *, data=b"weights", name="student"):
+    folder = begin(out)
+    return folder.finish(manifest(folder.add("model.gguf", data), folder.add("tokenizer.json", b"{}"), name=name))
+
+
+def tree(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_a_bundle_appears_whole(tmp_path):
+    out = tmp_path / "deep" / "out"
+    folder = begin(out)
+    folder.add("model.gguf", b"weights")
+    assert not out.exists()
+    bundle = build(out)
+    bundle.check_hashes()
+    assert tree(tmp_path / "deep") == ["out", "out/manifest.json", "out/model.gguf", "out/tokenizer.json"]
+    assert Bundle.open(out).manifest == bundle.manifest
+
+
+def test_the_manifest_reads_well(tmp_path):
+    build(tmp_path / "out")
+    text = (tmp_path / "out" / "manifest.json").read_text()
+    assert text.startswith('{\n  "schema_version": 1,\n  "name": "student",\n')
+    assert msgspec.json.decode(text)["files"][1] == {
+        "name": "tokenizer.json",
+        "size_bytes": 2,
+        "sha256": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
+    }
+
+
+def test_work_of_an_interrupted_run_is_there_again_and_its_litter_is_not_kept(tmp_path):
+    first = begin(tmp_path / "out")
+    for name in ("model.gguf.partial", "model.gguf.journal", "other-recipe.gguf"):
+        first.add(name, b"before")
+    second = begin(tmp_path / "out")
+    assert (second.partial / "model.gguf.partial").read_bytes() == b"before"
+    build(tmp_path / "out")
+    assert tree(tmp_path / "out") == ["manifest.json", "model.gguf", "tokenizer.json"]
+
+
+def test_a_bundle_stands_until_its_successor_is_whole(tmp_path):
+    build(tmp_path / "out")
+    begin(tmp_path / "out").add("model.gguf", b"newer")
+    Bundle.open(tmp_path / "out").check_hashes()
+    build(tmp_path / "out", data=b"newer", name="newer")
+    assert Bundle.open(tmp_path / "out").manifest.name == "newer"
+    assert tree(tmp_path) == ["out", "out/manifest.json", "out/model.gguf", "out/tokenizer.json"]
+
+
+@pytest.mark.parametrize("what", ["a file", "somebody's folder", "a folder with another manifest.json", "a link"])
+def test_what_sprat_did_not_make_is_never_touched(tmp_path, what):
+    out, precious = tmp_path / "out", tmp_path / "precious"
+    build(precious)
+    if what == "a file":
+        out.write_bytes(b"mine")
+    elif what == "a link":
+        out.symlink_to(tmp_path / "nowhere")
+    else:
+        out.mkdir()
+        (out / ("notes.txt" if what == "somebody's folder" else "manifest.json")).write_text('{"name": "mine"}')
+    before = tree(tmp_path)
+    with pytest.raises(ExportError, match=r"exists and is no bundle of sprat's; choose another name"):
+        begin(out)
+    assert tree(tmp_path) == before
+
+
+def test_an_empty_folder_may_become_the_bundle(tmp_path):
+    (tmp_path / "out").mkdir()
+    assert existing_manifest(tmp_path / "out") is None
+    build(tmp_path / "out").check_hashes()
+
+
+def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ExportError, match=r"file/out\.partial: cannot be written \(Not a directory\)"):
+        begin(tmp_path / "file" / "out")

@@ -1,0 +1,166 @@
+"""GGUF keys from a spec and back, for every published checkpoint, and keys that must never be ignored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import gguf
+import numpy as np
+import pytest
+from memory_weights import MemoryWeights
+from published_configs import PUBLISHED
+
+from sprat.errors import ConfigError
+from sprat.runtime.arch.gguf_keys import metadata_from_spec, spec_from_metadata
+from sprat.runtime.arch.hf_config import spec_from_config
+from sprat.runtime.arch.spec import FrequencyFactors, YarnScaling
+from sprat.runtime.arch.tensors import ROPE_FREQS
+from sprat.runtime.files.gguf import GGUFFile
+
+LITE, V2, QWEN = (spec_from_config(PUBLISHED[f"DeepSeek-{n}"]) for n in ("V2-Lite", "V2", "R1-Distill-Qwen-1.5B"))
+
+
+def file_of(spec):
+    """Metadata and tensors as a file of ``spec`` would hold them: numbers in binary32, tensors that are shapes."""
+    metadata = {key: float(np.float32(v)) if isinstance(v, float) else v for key, v in metadata_from_spec(spec).items()}
+    weights = MemoryWeights.shaped_like(spec)
+    if isinstance(spec.rope.scaling, FrequencyFactors):
+        weights.arrays[ROPE_FREQS] = np.array(spec.rope.scaling.factors, np.float32)
+    return {"general.architecture": str(spec.architecture)} | metadata, weights
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_round_trip(name):
+    spec = spec_from_config(PUBLISHED[name])
+    assert spec_from_metadata(*file_of(spec)) == spec
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_key_is_one_of_llamacpps(name):
+    spec = spec_from_config(PUBLISHED[name])
+    groups = (gguf.Keys.LLM, gguf.Keys.Attention, gguf.Keys.Rope)
+    known = {str(key).replace("{arch}", spec.architecture) for group in groups for key in vars(group).values()}
+    assert metadata_from_spec(spec).keys() <= known
+
+
+def test_v2_lite_keys():
+    """What a stock conversion of V2-Lite writes, plus q_lora_rank, which llama.cpp demands of other layer counts."""
+    keys = {key.removeprefix("deepseek2."): value for key, value in metadata_from_spec(LITE).items()}
+    assert keys == {
+        "block_count": 27,
+        "context_length": 163840,
+        "embedding_length": 2048,
+        "feed_forward_length": 10944,
+        "attention.head_count": 16,
+        "attention.head_count_kv": 1,
+        "attention.q_lora_rank": 0,
+        "attention.kv_lora_rank": 512,
+        "attention.key_length": 576,
+        "attention.value_length": 512,
+        "attention.key_length_mla": 192,
+        "attention.value_length_mla": 128,
+        "attention.layer_norm_rms_epsilon": 1e-6,
+        "leading_dense_block_count": 1,
+        "expert_count": 64,
+        "expert_used_count": 6,
+        "expert_shared_count": 2,
+        "expert_feed_forward_length": 1408,
+        "expert_weights_scale": 1.0,
+        "expert_weights_norm": False,
+        "expert_gating_func": 1,
+        "rope.dimension_count": 64,
+        "rope.freq_base": 10000.0,
+        "rope.scaling.type": "yarn",
+        "rope.scaling.factor": 40.0,
+        "rope.scaling.original_context_length": 4096,
+        "rope.scaling.yarn_log_multiplier": pytest.approx(0.0707),
+        "vocab_size": 102400,
+    }
+
+
+@pytest.mark.slow
+def test_smollm2(smollm2_gguf):
+    with GGUFFile.open(smollm2_gguf) as file:
+        spec = spec_from_metadata(file.metadata, file)
+    assert (spec.n_layers, spec.n_heads, spec.n_kv_heads, spec.head_dim, spec.hidden_size) == (30, 9, 3, 64, 576)
+    assert (spec.rms_norm_eps, spec.rope.theta, spec.tied_embeddings, spec.vocab_size) == (1e-5, 1e5, True, 49152)
+
+
+def test_the_layer_of_multi_token_prediction_is_not_counted():
+    metadata, weights = file_of(LITE)
+    assert (
+        spec_from_metadata(metadata | {"deepseek2.block_count": 28, "deepseek2.nextn_predict_layers": 1}, weights)
+        == LITE
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "changes", "named"),
+    [
+        (QWEN, {"qwen2.rope.scaling.type": "linear", "qwen2.rope.scaling.factor": 4.0}, "rope.scaling.factor"),
+        (QWEN, {"qwen2.rope.scaling.type": "longrope"}, "rope.scaling.type"),
+        (QWEN, {"qwen2.attention.sliding_window": 4096}, "attention.sliding_window"),
+        (QWEN, {"qwen2.expert_count": 60}, "expert_count"),
+        (QWEN, {"qwen2.logit_scale": 0.1}, "logit_scale"),
+        (QWEN, {"qwen2.rope.dimension_count": 64}, "rope.dimension_count"),
+        (QWEN, {"qwen2.attention.causal": False}, "attention.causal"),
+        (QWEN, {"qwen2.attention.head_count": np.array([12] * 28)}, "attention.head_count"),
+        (LITE, {"deepseek2.attention.key_length_mla": None}, "older than MLA"),
+        (LITE, {"deepseek2.attention.head_count_kv": 16}, "attention.head_count_kv"),
+        (LITE, {"deepseek2.expert_gating_func": 3}, "expert_gating_func"),
+        (LITE, {"deepseek2.rope.scaling.attn_factor": 1.2}, "rope.scaling.attn_factor"),
+        (LITE, {"deepseek2.attention.temperature_scale": 0.1}, "attention.temperature_scale"),
+        (LITE, {"deepseek2.block_count": 2**40}, "block_count"),
+        (LITE, {"deepseek2.expert_count": None}, "expert_count is missing"),
+        (LITE, {"deepseek2.nextn_predict_layers": 27}, "0 layers"),
+        (LITE, {"deepseek2.attention.value_length": np.array([512, 512])}, "attention.value_length"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_key_that_changes_the_mathematics_is_an_error_that_names_it(spec, changes, named):
+    metadata, weights = file_of(spec)
+    with pytest.raises(ConfigError, match=named):
+        spec_from_metadata(metadata | changes, weights)
+
+
+@pytest.mark.parametrize("name", ["phi3", 7, None, np.array([1, 2])])
+def test_an_unknown_architecture_is_named(name):
+    with pytest.raises(ConfigError, match=r"unknown general\.architecture"):
+        spec_from_metadata({"general.architecture": name}, MemoryWeights({}))
+
+
+@pytest.mark.parametrize(
+    ("spec", "problem"),
+    [
+        (replace(V2, n_layers=27), "V2-Lite's mark"),
+        (replace(LITE, moe=replace(LITE.moe, n_shared_experts=0)), "no shared experts"),
+        (replace(LITE, rope=replace(LITE.rope, scaling=replace(LITE.rope.scaling, mscale=1.0))), "mscale is 1.0"),
+        (replace(LITE, rope=replace(LITE.rope, scaling=replace(LITE.rope.scaling, beta_fast=16.0))), "beta_fast"),
+        (
+            replace(
+                QWEN,
+                rope=replace(
+                    QWEN.rope,
+                    scaling=YarnScaling(
+                        factor=4.0,
+                        original_max_position_embeddings=32768,
+                        mscale=0.7,
+                        mscale_all_dim=0.7,
+                    ),
+                ),
+            ),
+            "mscale is 0.7",
+        ),
+        (replace(QWEN, head_dim=64, rope=replace(QWEN.rope, dim=64)), "hidden_size / n_heads"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_llamacpp_would_misread_is_refused(spec, problem):
+    with pytest.raises(ConfigError, match=problem):
+        metadata_from_spec(spec)
+
+
+def test_yarn_of_qwen_travels():
+    yarn = YarnScaling(factor=4.0, original_max_position_embeddings=32768)
+    spec = replace(QWEN, rope=replace(QWEN.rope, scaling=yarn))
+    assert spec_from_metadata(*file_of(spec)) == spec

