@@ -6,6 +6,7 @@
 # make lint   ruff, mypy and the import-direction test
 # make wheels   what PyPI gets, in dist/: built, repaired, installed, and `sprat demo` run from each
 # make release-files   the wheels, the sdist, their SBOM and SHA-256 sums: see RELEASE.md
+# make release-check   whether this commit may be released
 # Each makes .venv and installs what it needs. PYTHON chooses the interpreter: make test PYTHON=python3.12
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(wildcard */native/*.cpp */native/*.h */native/*.hpp */native/*/*) src/sprat/_core.cpp CMakeLists.txt
 
-.PHONY: demo test test-all coverage test-arm test-sanitized lint wheels release-files clean
+.PHONY: demo test test-all coverage test-arm test-sanitized lint wheels release-files release-check clean
 
 demo: $(VENV)/.core
 	$(BIN)/sprat demo
@@ -83,6 +84,9 @@ wheels: $(VENV)/.wheels
 
 release-files: wheels
 	$(BIN)/python tools/release_files.py dist
+
+release-check:
+	$(PYTHON) tools/release_check.py
 
 clean:
 	rm -rf $(VENV) build dist .coverage* .pytest_cache .mypy_cache .ruff_cache

@@ -23,7 +23,9 @@ def modules_below(report: dict[str, Any], floor: float) -> list[tuple[float, str
 def complaints(report: dict[str, Any]) -> list[str]:
     """One line for each floor that is missed; none when all hold."""
     total = float(report["totals"]["percent_covered"])
-    lines = [f"{path}: {percent:.1f} %, floor {MODULE_FLOOR} %" for percent, path in modules_below(report, MODULE_FLOOR)]
+    lines = [
+        f"{path}: {percent:.1f} %, floor {MODULE_FLOOR} %" for percent, path in modules_below(report, MODULE_FLOOR)
+    ]
     if not report["files"]:
         lines.append("no module was measured")
     if total < TOTAL_FLOOR:
@@ -34,7 +36,9 @@ def complaints(report: dict[str, Any]) -> list[str]:
 def main() -> int:
     """Print the total and what misses a floor."""
     report = json.loads(Path(sys.argv[1]).read_bytes())
-    print(f"coverage of {len(report['files'])} modules, lines and branches: {report['totals']['percent_covered']:.2f} %")
+    print(
+        f"coverage of {len(report['files'])} modules, lines and branches: {report['totals']['percent_covered']:.2f} %"
+    )
     lines = complaints(report)
     for line in lines:
         print(f"too low: {line}", file=sys.stderr)
