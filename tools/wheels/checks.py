@@ -39,9 +39,12 @@ class ModuleFile:
 
 def check_wheel(wheel: Path, target: Target, abi: Abi) -> None:
     """Raise ``WheelError`` unless ``wheel`` holds one module of ``abi`` for ``target`` and says so."""
-    tag = f"{abi.python_tag}-{abi.abi_tag}-{target.platform_tag}"
     with zipfile.ZipFile(wheel) as archive:
-        _check_tags(wheel, archive, tag)
+        for platform_tag in _check_tags(wheel, archive, abi.python_tag, abi.abi_tag):
+            if not target.takes(platform_tag):
+                raise WheelError(
+                    f"{wheel.name}: platform {platform_tag} is not what was compiled for: {target.zig_target}"
+                )
         (name,) = _modules(archive)
         _expect(wheel, "module", name, f"sprat/_core{abi.suffix(target)}")
         module = read_module(archive.read(name))
@@ -56,7 +59,7 @@ def check_wheel(wheel: Path, target: Target, abi: Abi) -> None:
 def check_pure_wheel(wheel: Path) -> None:
     """Raise ``WheelError`` unless ``wheel`` is for every system."""
     with zipfile.ZipFile(wheel) as archive:
-        _check_tags(wheel, archive, "py3-none-any")
+        _expect(wheel, "platform", " ".join(_check_tags(wheel, archive, "py3", "none")), "any")
         if modules := _modules(archive):
             raise WheelError(f"{wheel.name}: holds {modules[0]} and says that it runs anywhere")
 
@@ -75,11 +78,15 @@ def read_module(elf: bytes) -> ModuleFile:
     )
 
 
-def _check_tags(wheel: Path, archive: zipfile.ZipFile, tag: str) -> None:
-    _expect(wheel, "tag of the name", wheel.stem.split("-", 2)[2], tag)
+def _check_tags(wheel: Path, archive: zipfile.ZipFile, python_tag: str, abi_tag: str) -> list[str]:
+    """Compare the tags of the name with those inside; returns the platforms."""
+    *_, python, abi, platforms = wheel.stem.split("-")
+    _expect(wheel, "tag of the name", f"{python}-{abi}", f"{python_tag}-{abi_tag}")
     (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/WHEEL")]
-    tags = re.findall(r"^Tag: (\S+)$", archive.read(name).decode(), re.MULTILINE)
-    _expect(wheel, "tags inside", " ".join(tags), tag)
+    inside = re.findall(r"^Tag: (\S+)$", archive.read(name).decode(), re.MULTILINE)
+    expected = [f"{python}-{abi}-{platform}" for platform in platforms.split(".")]
+    _expect(wheel, "tags inside", " ".join(sorted(inside)), " ".join(sorted(expected)))
+    return platforms.split(".")
 
 
 def _modules(archive: zipfile.ZipFile) -> list[str]:

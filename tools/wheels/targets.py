@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 __all__ = ["ABIS", "TARGETS", "Abi", "Target"]
 
 MANYLINUX = (2, 17)  # glibc of CentOS 7, Debian 8: older than any system that has Python 3.11
 MUSLLINUX = (1, 2)  # Alpine 3.13
+PLATFORM_TAG = re.compile(
+    r"(?P<policy>many|musl)linux(?P<year>1|2010|2014)?(_(?P<major>\d+)_(?P<minor>\d+))?_(?P<processor>x86_64|aarch64)"
+)
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,15 @@ class Target:
         version = ".".join(map(str, MANYLINUX))
         return f"{self.processor}-linux-gnu.{version}" if self.libc == "gnu" else f"{self.processor}-linux-musl"
 
-    @property
-    def platform_tag(self) -> str:
-        """The platform tag that ``auditwheel`` writes."""
-        policy = "manylinux" if self.libc == "gnu" else "musllinux"
-        major, minor = MANYLINUX if self.libc == "gnu" else MUSLLINUX
-        return f"{policy}_{major}_{minor}_{self.processor}"
+    def takes(self, platform_tag: str) -> bool:
+        """Whether ``platform_tag`` is one of this processor and promises no newer C library than the one compiled for."""
+        found = PLATFORM_TAG.fullmatch(platform_tag)
+        if not found or found["processor"] != self.processor:
+            return False
+        if found["year"]:
+            return self.libc == "gnu"  # manylinux2014 is another name of manylinux_2_17
+        libc, newest = ("gnu", MANYLINUX) if found["policy"] == "many" else ("musl", MUSLLINUX)
+        return libc == self.libc and (int(found["major"]), int(found["minor"])) <= newest
 
 
 @dataclass(frozen=True)
@@ -55,4 +62,4 @@ class Abi:
 
 # nanobind's stable ABI begins with 3.12. Raspberry Pi OS 12 has Python 3.11: a wheel of its own.
 ABIS = (Abi("cp311", "cp311", (3, 11)), Abi("cp312", "abi3", (3, 12)))
-TARGETS = tuple(Target(processor, libc) for libc in ("gnu", "musl") for processor in ("x86_64", "aarch64"))
+TARGETS = tuple(Target(processor, libc) for libc in ("gnu",) for processor in ("x86_64", "aarch64"))

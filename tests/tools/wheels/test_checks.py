@@ -51,7 +51,9 @@ def wheel(tmp_path):
 def test_the_wheel_of_a_release_passes(wheel, library):
     check_wheel(wheel("cp312-abi3-manylinux_2_17_x86_64", "_core.abi3.so", library("x86_64")), X86, ABI3)
     module = "_core.cpython-311-x86_64-linux-gnu.so"
-    check_wheel(wheel("cp311-cp311-manylinux_2_17_x86_64", module, library("x86_64")), X86, CP311)
+    platforms = ("manylinux2014_x86_64", "manylinux_2_17_x86_64")
+    tags = [f"cp311-cp311-{platform}" for platform in platforms]
+    check_wheel(wheel(f"cp311-cp311-{'.'.join(platforms)}", module, library("x86_64"), tags), X86, CP311)
 
 
 def test_an_arm_library_in_an_x86_wheel_is_refused(wheel, library):
@@ -79,8 +81,11 @@ def test_a_suffix_of_another_processor_is_refused(wheel):
 
 
 def test_a_tag_of_the_building_machine_is_refused(wheel):
-    with pytest.raises(WheelError, match="tag of the name is cp311-cp311-linux_x86_64"):
-        check_wheel(wheel("cp311-cp311-linux_x86_64"), ARM, CP311)
+    for platform in ("linux_aarch64", "manylinux_2_17_x86_64", "manylinux_2_28_aarch64", "musllinux_1_2_aarch64"):
+        with pytest.raises(WheelError, match=f"platform {platform} is not what was compiled for"):
+            check_wheel(wheel(f"cp311-cp311-{platform}"), ARM, CP311)
+    with pytest.raises(WheelError, match="tag of the name is cp311-cp311, expected cp312-abi3"):
+        check_wheel(wheel("cp311-cp311-manylinux_2_17_aarch64"), ARM, ABI3)
     path = wheel("cp312-abi3-manylinux_2_17_aarch64", tags=["cp312-abi3-linux_aarch64"])
     with pytest.raises(WheelError, match="tags inside is cp312-abi3-linux_aarch64"):
         check_wheel(path, ARM, ABI3)
