@@ -41,7 +41,7 @@ def _make(target: Target, abi: Abi, work: Path, dist: Path) -> None:
     if abi.abi_tag == "abi3":
         subprocess.run([sys.executable, "-m", "abi3audit", "--strict", wheel], check=True)
     _say(f"{wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB; tags, suffix, machine and libraries are right")
-    folder = work / f"try-{target.name}-{abi.python_tag}"
+    folder = work / f"try-{target.processor}-{abi.python_tag}"
     folder.mkdir(exist_ok=True)
     if target.processor == "aarch64":
         runners = [arm_runner(abi.abi_tag, folder)]

@@ -21,7 +21,7 @@ BUILD_REQUIREMENTS = ("nanobind", "scikit-build-core", "cmake", "ninja")
 
 def build_wheel(source: Path, target: Target, abi: Abi, work: Path, dist: Path) -> Path:
     """Compile, tag and move to ``dist``; returns the wheel there."""
-    raw = _fresh(work / f"{target.name}-{abi.python_tag}")
+    raw = _fresh(work / f"{target.processor}-{abi.python_tag}")
     settings = cross_settings(target, abi) | {"SKBUILD_BUILD_DIR": str(_fresh(raw / "build"))}
     python = environment_for(find_interpreter(abi.python), work)
     _pip_wheel(python, source, raw, settings)

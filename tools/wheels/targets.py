@@ -1,46 +1,36 @@
-"""The wheels of a release: which C library, which processor, which Python."""
+"""The wheels of a release: which processor, which Python. All for glibc.
+
+No wheel for musl: a wheel is published when `sprat demo` ran from it, and neither PyPI nor Debian has a Python for musl.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-__all__ = ["ABIS", "TARGETS", "Abi", "Target"]
+__all__ = ["ABIS", "GLIBC", "TARGETS", "Abi", "Target"]
 
-MANYLINUX = (2, 17)  # glibc of CentOS 7, Debian 8: older than any system that has Python 3.11
-MUSLLINUX = (1, 2)  # Alpine 3.13
-PLATFORM_TAG = re.compile(
-    r"(?P<policy>many|musl)linux(?P<year>1|2010|2014)?(_(?P<major>\d+)_(?P<minor>\d+))?_(?P<processor>x86_64|aarch64)"
-)
+GLIBC = (2, 17)  # of CentOS 7 and Debian 8: older than any system that has Python 3.11
+PLATFORM_TAG = re.compile(r"manylinux(?P<name>2014|_(?P<major>\d+)_(?P<minor>\d+))_(?P<processor>\w+)")
 
 
 @dataclass(frozen=True)
 class Target:
-    """One processor with one C library."""
+    """One processor."""
 
     processor: str
-    libc: str  # "gnu" or "musl"
-
-    @property
-    def name(self) -> str:
-        """As folder name: ``aarch64-gnu``."""
-        return f"{self.processor}-{self.libc}"
 
     @property
     def zig_target(self) -> str:
-        """What ``zig c++ --target`` takes; the version of glibc is part of it."""
-        version = ".".join(map(str, MANYLINUX))
-        return f"{self.processor}-linux-gnu.{version}" if self.libc == "gnu" else f"{self.processor}-linux-musl"
+        """What ``zig c++ --target`` takes: the version of glibc is part of it."""
+        return f"{self.processor}-linux-gnu.{GLIBC[0]}.{GLIBC[1]}"
 
     def takes(self, platform_tag: str) -> bool:
-        """Whether ``platform_tag`` is one of this processor and promises no newer C library than the one compiled for."""
+        """Whether ``platform_tag`` is of this processor and needs no newer glibc than the one compiled for."""
         found = PLATFORM_TAG.fullmatch(platform_tag)
         if not found or found["processor"] != self.processor:
             return False
-        if found["year"]:
-            return self.libc == "gnu"  # manylinux2014 is another name of manylinux_2_17
-        libc, newest = ("gnu", MANYLINUX) if found["policy"] == "many" else ("musl", MUSLLINUX)
-        return libc == self.libc and (int(found["major"]), int(found["minor"])) <= newest
+        return found["name"] == "2014" or (int(found["major"]), int(found["minor"])) <= GLIBC  # 2014 is 2.17
 
 
 @dataclass(frozen=True)
@@ -53,13 +43,11 @@ class Abi:
 
     def suffix(self, target: Target) -> str:
         """The end of the module's file name."""
-        return ".abi3.so" if self.abi_tag == "abi3" else f".{self._soabi}-{target.processor}-linux-{target.libc}.so"
-
-    @property
-    def _soabi(self) -> str:
-        return f"cpython-{self.abi_tag.removeprefix('cp')}"
+        if self.abi_tag == "abi3":
+            return ".abi3.so"
+        return f".cpython-{self.abi_tag.removeprefix('cp')}-{target.processor}-linux-gnu.so"
 
 
 # nanobind's stable ABI begins with 3.12. Raspberry Pi OS 12 has Python 3.11: a wheel of its own.
 ABIS = (Abi("cp311", "cp311", (3, 11)), Abi("cp312", "abi3", (3, 12)))
-TARGETS = tuple(Target(processor, libc) for libc in ("gnu",) for processor in ("x86_64", "aarch64"))
+TARGETS = (Target("x86_64"), Target("aarch64"))
