@@ -1,6 +1,6 @@
 """The wheels of a release: which processor, which Python. All for glibc.
 
-No wheel for musl: a wheel is published when `sprat demo` ran from it, and neither PyPI nor Debian has a Python for musl.
+No wheel for musl: one is published when `sprat demo` ran from it, and neither PyPI nor Debian has a Python for musl.
 """
 
 from __future__ import annotations
