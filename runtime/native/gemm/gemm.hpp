@@ -30,48 +30,37 @@ template <class V, class T> INLINE void interleave_tokens(V values, T *to) {
         for (int i = 0; i < kLanes; ++i) to[i * kTokensPerVector] = values[i];
 }
 
-// What a tile needs of its T tokens, in the order in which it is read: codes, and for each block
-// where the dot products start, the scale, and what the minimum is multiplied with.
-template <bool kMin, int kSteps, int kBiasOf, int T> struct TileTokens {
-    static constexpr int G = kTokensPerVector, kBlocks = kKC / (4 * kSteps);
-
-    const int8_t *q[T],
-        *next[T];  // of this tile's tokens, and of the next one's, which are prefetched
-    int32_t start[T / G][kBlocks][G];
-    float scale[T / G][kBlocks][G], minimum[T / G][kMin ? kBlocks : 1][G];
-
-    INLINE void load(const GemmTask &task, int first_column, int first, int n_blocks) {
-        for (int t = 0; t < T; ++t) {
-            const Token x = token_or_last(task, first + t);
-            const int32_t *sum = (kSteps == 4 ? x.sum16 : x.sum32) + first_column / (4 * kSteps);
-            q[t] = x.q + first_column;
-            next[t] = token_or_last(task, first + T + t).q + first_column;
-            for (int b = 0; b < n_blocks;
-                 b += kLanes) {  // may read on into the record's next field
-                const I sums_of_q = ::load<I>(sum + b);
-                const F d = ::load<F>(x.d + first_column / 32 + b);
-                interleave_tokens(sums_of_q * -kBiasOf + kDotStart, &start[t / G][b][t % G]);
-                interleave_tokens(
-                    d, &scale[t / G][b][t % G]);  // with kSteps 4, of twice the columns there are
-                if constexpr (kMin)
-                    interleave_tokens(to_float(sums_of_q) * d, &minimum[t / G][b][t % G]);
-            }
-        }
-    }
-};
-
 // The micro-kernel: adds the panel's products with T tokens to their sums
 // (T / kTokensPerVector, kNR, kTokensPerVector). kSteps groups of four codes share a scale: 8, or 4
 // in formats with halves. Dot products of a block start at -bias * sum(q), so that the zero point
 // costs nothing (and at kDotStart, see scaled()). Compiled for five kinds of format, not for each
-// of nine.
+// of nine. In one piece: with the loop over tokens in a function of its own, GCC 12 allocated
+// the registers of the main loop otherwise, and it took about 3 % longer.
 template <bool kSigned, bool kMin, int kSteps, int kBiasOf, int T>
 void gemm_tile(const GemmTask &task, const Panel &panel, int first_column, int n_columns, int first,
                const NextPanel &ahead, float *sums) {
-    constexpr int G = kTokensPerVector, N = T / G, V = kNRVectors * G;
+    constexpr int G = kTokensPerVector, N = T / G, V = kNRVectors * G, kBlocks = kKC / (4 * kSteps);
     const int n_blocks = n_columns / (4 * kSteps);
-    TileTokens<kMin, kSteps, kBiasOf, T> x;
-    x.load(task, first_column, first, n_blocks);
+    const int8_t *q[T], *next[T];
+    int32_t start[N][kBlocks][G];
+    float scale_of[N][kBlocks][G], minimum_of[N][kMin ? kBlocks : 1][G];
+    // Of the tokens, in the order in which it is read: codes, also of the next tile's tokens, which
+    // are prefetched; for each block where the dot products start, the scale, and the factor of the
+    // minimum.
+    for (int t = 0; t < T; ++t) {
+        const Token x = token_or_last(task, first + t);
+        const int32_t *sum = (kSteps == 4 ? x.sum16 : x.sum32) + first_column / (4 * kSteps);
+        q[t] = x.q + first_column;
+        next[t] = token_or_last(task, first + T + t).q + first_column;
+        for (int b = 0; b < n_blocks; b += kLanes) {  // may read on into the record's next field
+            const I sums_of_q = load<I>(sum + b);
+            const F d = load<F>(x.d + first_column / 32 + b);
+            interleave_tokens(sums_of_q * -kBiasOf + kDotStart, &start[t / G][b][t % G]);
+            interleave_tokens(d, &scale_of[t / G][b][t % G]);  // kSteps 4: of twice the columns
+            if constexpr (kMin)
+                interleave_tokens(to_float(sums_of_q) * d, &minimum_of[t / G][b][t % G]);
+        }
+    }
     F total[N][V];
     for (int t = 0; t < N; ++t)
         for (int v = 0; v < V; ++v) total[t][v] = load<F>(sums + (t * V + v) * kLanes);
@@ -84,19 +73,19 @@ void gemm_tile(const GemmTask &task, const Panel &panel, int first_column, int n
         I dot[N][V];
 #pragma GCC unroll 16
         for (int t = 0; t < N; ++t) {
-            for (int i = 0; i < G; ++i) __builtin_prefetch(x.next[G * t + i] + 4 * kSteps * b);
-            for (int v = 0; v < V; ++v) dot[t][v] = broadcast_tokens<I>(x.start[t][b]);
+            for (int i = 0; i < G; ++i) __builtin_prefetch(next[G * t + i] + 4 * kSteps * b);
+            for (int v = 0; v < V; ++v) dot[t][v] = broadcast_tokens<I>(start[t][b]);
         }
         // The dot products of one block: four codes of kNR rows times four of each token.
 #pragma GCC unroll 8
         for (int j = 0; j < kSteps; j += G) {
 #pragma GCC unroll 16
             for (int t = 0; t < N; ++t) {
-                const auto q = load_activations(x.q + G * t, 4 * (b * kSteps + j));
+                const auto x = load_activations(q + G * t, 4 * (b * kSteps + j));
 #pragma GCC unroll 4
                 for (int v = 0; v < V; ++v)
                     dot[t][v] = panel_dot<kSigned>(
-                        dot[t][v], codes + 4 * ((j + v % G) * kNR + v / G * kLanes), q);
+                        dot[t][v], codes + 4 * ((j + v % G) * kNR + v / G * kLanes), x);
             }
         }
         // Times the scales of row and token.
@@ -106,11 +95,11 @@ void gemm_tile(const GemmTask &task, const Panel &panel, int first_column, int n
 #pragma GCC unroll 16
             for (int t = 0; t < N; ++t)
                 total[t][v] +=
-                    scaled(dot[t][v], of_row) * broadcast_tokens<F>(x.scale[t][b * kSteps / 8]);
+                    scaled(dot[t][v], of_row) * broadcast_tokens<F>(scale_of[t][b * kSteps / 8]);
             if constexpr (kMin) {
                 const F of_row_min = load_row_scales(minimum + v / G * kLanes, v % G);
                 for (int t = 0; t < N; ++t)
-                    total[t][v] += of_row_min * broadcast_tokens<F>(x.minimum[t][b]);
+                    total[t][v] += of_row_min * broadcast_tokens<F>(minimum_of[t][b]);
             }
         }
         codes += 4 * kSteps * kNR, scale += kNR, minimum += kNR;
@@ -126,8 +115,7 @@ void gemm_tiles(const GemmTask &task, const Panel &panel, int row, int column, f
     const int n_columns = min(task.input->k - column, kKC);
     const NextPanel ahead = next_panel<D>(task, row, column);
     for (; t < task.n_tokens - (T > 2 ? T - 2 : 0); t += T) {
-        if (column + kKC >=
-            task.input->k)  // results are about to be stored, each to a page of its own
+        if (column + kKC >= task.input->k)  // sums are stored next, each token's to another page
             for (int i = t; i < min(t + T, task.n_tokens); ++i)
                 __builtin_prefetch(task.out + i * task.out_stride + row, 1);
         gemm_tile<D::kSigned, D::kHasMin, D::kHalves ? 4 : 8, kBias<D>, T>(
