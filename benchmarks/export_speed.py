@@ -217,8 +217,8 @@ def run_llamacpp(source: Path, out: Path, _quant: str) -> None:
 
 
 def convert_to_f16(source: Path, out: Path) -> None:
-    """Write sprat's header for F16, and convert one tensor at a time with NumPy."""
-    from sprat.export.gguf.artifact import plan_gguf
+    """The header that sprat would write for F16, and every tensor through NumPy, one at a time."""
+    from sprat.export.gguf.artifact import gguf_artifact
     from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
     from sprat.export.source.checkpoint import Checkpoint
     from sprat.export.write.naming import ModelName
@@ -226,7 +226,7 @@ def convert_to_f16(source: Path, out: Path) -> None:
 
     checkpoint = Checkpoint.open(source)
     name = ModelName(name="V2 Lite", base_name="V2-Lite", size_label="64x1.5B")
-    layout = plan_gguf(
+    layout = gguf_artifact(
         checkpoint, Recipe.named("f16"), name=name, tokenizer=tokenizer_metadata(source), align=32
     ).layout
     with out.open("wb") as file:

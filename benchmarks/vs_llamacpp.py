@@ -29,6 +29,7 @@ import numpy as np
 from sprat import demo
 from sprat.export.pipeline import export
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
+from sprat.runtime.arch.tensors import is_routed_expert
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.kernels.native import NativeKernels
 
@@ -185,7 +186,7 @@ def bytes_per_token(path: Path) -> int:
         share = spec.moe.n_experts_per_token / spec.moe.n_routed_experts if spec.moe else 1.0
         unread = () if spec.tied_embeddings else ("token_embd.weight",)
         sizes = {name: info.nbytes for name, info in file.tensors.items() if name not in unread}
-    return int(sum(size * (share if "_exps." in name else 1.0) for name, size in sizes.items()))
+    return int(sum(size * (share if is_routed_expert(name) else 1.0) for name, size in sizes.items()))
 
 
 def measure(path: Path, n_threads: int, n_pairs: int, context: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Checkpoints in, artifacts out: readers of sources, writers of GGUF and ONNX, and verification.
+"""Export: read a checkpoint, write GGUF and ONNX artifacts in a bundle, inspect and verify them.
 
 The package itself is callable: ``sprat.export("demo", "out")`` calls :func:`sprat.app.export.export`.
 """

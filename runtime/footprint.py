@@ -9,7 +9,7 @@ from sprat.devices.plan.footprint import Footprint, PassCost
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.attention import Storage
 from sprat.runtime.arch.spec import ModelSpec
-from sprat.runtime.arch.tensors import expected_tensors, tensor_role
+from sprat.runtime.arch.tensors import expected_tensors, is_routed_expert, tensor_role
 from sprat.runtime.cache import row_layout
 from sprat.runtime.files.model_file import ModelFile
 
@@ -84,7 +84,7 @@ def footprint_of_sizes(
         cache: what a number of the cache is kept as; the native backend's usual storage unless given.
     """
     cache = cache or spec.attention.storages[0]
-    routed_bytes = sum(size for name, size in sizes.items() if "_exps." in name)
+    routed_bytes = sum(size for name, size in sizes.items() if is_routed_expert(name))
     return Footprint(
         quant=quant,
         resident_bytes=sum(sizes.values()) - routed_bytes,
@@ -119,7 +119,7 @@ def pass_cost(spec: ModelSpec, sizes: Mapping[str, int], cache: Storage) -> Pass
     n_moe_layers = spec.n_layers - moe.n_dense_layers if moe else 0
     n_experts = n_moe_layers * moe.n_routed_experts if moe else 0
     dense = _dense_matrices(spec)
-    routed_bytes = sum(size for name, size in sizes.items() if "_exps." in name)
+    routed_bytes = sum(size for name, size in sizes.items() if is_routed_expert(name))
     head_bytes = sizes["token_embd.weight" if spec.tied_embeddings else "output.weight"]
     apart_bytes = routed_bytes + head_bytes + (0 if spec.tied_embeddings else sizes["token_embd.weight"])
     return PassCost(
@@ -153,5 +153,5 @@ def _dense_matrices(spec: ModelSpec) -> list[tuple[int, ...]]:
     return [
         shape
         for name, shape in expected_tensors(spec).items()
-        if len(shape) > 1 and "_exps." not in name and tensor_role(name) not in apart
+        if len(shape) > 1 and not is_routed_expert(name) and tensor_role(name) not in apart
     ]

@@ -77,7 +77,7 @@ def test_a_path_that_does_not_exist(command, refused, tmp_path):
 def test_a_folder_that_is_not_a_model(refused, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_bytes(b"\xff\xd8")
-    assert "no config.json in it" in refused("export", tmp_path / "photos", tmp_path / "out")
+    assert "contains no config.json" in refused("export", tmp_path / "photos", tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_config_that_is_not_json(refused, checkpoint, tmp_path):
 
 def test_pickled_weights(refused, checkpoint, tmp_path):
     (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
-    assert "pickle (pytorch_model.bin), which can run code" in refused("export", checkpoint, tmp_path / "out")
+    assert "pickled (pytorch_model.bin); pickle can run code" in refused("export", checkpoint, tmp_path / "out")
 
 
 def test_a_shard_that_is_missing(refused, checkpoint, tmp_path):
@@ -121,7 +121,7 @@ def test_a_shard_that_is_missing(refused, checkpoint, tmp_path):
 def test_a_truncated_safetensors_file(length, refused, checkpoint, tmp_path):
     path = checkpoint / "model.safetensors"
     path.write_bytes(path.read_bytes()[:length])
-    assert "model.safetensors: not a whole safetensors file" in refused("export", checkpoint, tmp_path / "out")
+    assert "model.safetensors: not a complete safetensors file" in refused("export", checkpoint, tmp_path / "out")
 
 
 def test_weights_that_are_not_finite(refused, checkpoint, tmp_path):
@@ -182,18 +182,18 @@ UNUSUAL_VALUES = [
 def test_any_value_for_any_key_loads_or_is_an_input_error(exported, tmp_path):
     """Replace each value of a valid file with each of many unusual values."""
     from sprat.errors import SpratError
-    from sprat.export.gguf.layout import PlannedTensor, plan_layout
+    from sprat.export.gguf.layout import TensorEntry, gguf_layout
     from sprat.runtime.engine import Engine
     from sprat.runtime.files.gguf import GGUFFile
 
     path = artifact(exported)
     with GGUFFile.open(path) as file:
-        planned = [PlannedTensor(name, info.shape, file.weight(name).format) for name, info in file.tensors.items()]
+        planned = [TensorEntry(name, info.shape, file.weight(name).format) for name, info in file.tensors.items()]
         data = path.read_bytes()[min(info.offset for info in file.tensors.values()) :]
         metadata = {key: value for key, value in file.metadata.items() if key != "general.alignment"}
     n_errors = 0
     for key, value in itertools.product(metadata, UNUSUAL_VALUES):
-        header = plan_layout(metadata | {key: value}, planned, alignment=file.alignment).header
+        header = gguf_layout(metadata | {key: value}, planned, alignment=file.alignment).header
         (tmp_path / GGUF).write_bytes(header + data)
         try:
             with Engine.load(tmp_path / GGUF, backend="reference") as engine:

@@ -11,6 +11,7 @@ import resource
 import time
 from pathlib import Path
 
+from sprat.alignment import ceil_div
 from sprat.devices.bench.results import Machine
 from sprat.devices.cpu import this_cpu
 from sprat.devices.machine import memory_bytes
@@ -55,7 +56,7 @@ def cached_bytes(path: Path) -> int | None:
     libc = ctypes.CDLL(None, use_errno=True)
     with path.open("rb") as file, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY) as view:
         anchor = ctypes.c_char.from_buffer(view)
-        pages = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
+        pages = (ctypes.c_ubyte * ceil_div(size, mmap.PAGESIZE))()
         status = libc.mincore(ctypes.c_void_p(ctypes.addressof(anchor)), ctypes.c_size_t(size), pages)
         del anchor  # the map cannot be closed while it is exported
     return None if status else min(size, sum(page & 1 for page in pages) * mmap.PAGESIZE)

@@ -1,4 +1,4 @@
-"""``genai_config.json``: what onnxruntime-genai wants to know of a folder."""
+"""``genai_config.json``: the model description that onnxruntime-genai reads."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["genai_config"]
 
 
 def genai_config(spec: ModelSpec, tokenizer: Mapping[str, Any], file_name: str) -> bytes | None:
-    """The config's text, or ``None`` for a model that onnxruntime-genai has no driver for: those with MLA.
+    """The file's content, or ``None`` for a model that onnxruntime-genai does not support, such as MLA.
 
     Args:
         spec: the architecture.
-        tokenizer: ``tokenizer.*`` keys of a GGUF.
-        file_name: of the graph.
+        tokenizer: the ``tokenizer.*`` keys of a GGUF.
+        file_name: name of the graph's file.
     """
     model_type = architectures()[spec.architecture].genai_type
     if model_type is None or not isinstance(spec.attention, GroupedAttentionSpec):
@@ -63,7 +63,7 @@ def _decoder(spec: ModelSpec, attention: GroupedAttentionSpec, file_name: str) -
 
 
 def _special_tokens(tokenizer: Mapping[str, Any]) -> dict[str, int | list[int]]:
-    """Ids of the token that begins a text, of those that end one, and of padding, each by default the last."""
+    """Ids of BOS, of the end tokens and of padding; BOS and padding default to EOS."""
     if tokenizer.get("tokenizer.ggml.model", TokenizerModel.NONE) == TokenizerModel.NONE:
         return {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
     vocabulary = Vocabulary.from_metadata(tokenizer)

@@ -1,4 +1,4 @@
-"""A whole model as a graph, from a config and the tensors that stand behind its weights: nothing is traced or read."""
+"""The graph of a whole model, built from its spec and the shapes of its tensors; nothing is traced or read."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import onnx_ir as ir
 
 from sprat.errors import ExportError
 from sprat.export.onnx.data import DataFile
-from sprat.export.onnx.dense_attention import Batch, KVValues, dense_attention, shares_cache
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
+from sprat.export.onnx.grouped_attention import Batch, KVValues, grouped_attention, shares_cache
 from sprat.export.onnx.latent_attention import latent_attention
 from sprat.export.onnx.layer import Layer
-from sprat.export.onnx.mixture import mixture
 from sprat.export.onnx.mlp import mlp
+from sprat.export.onnx.moe import moe_mlp
 from sprat.export.onnx.norms import add_and_norm, rms_norm
 from sprat.export.onnx.options import OnnxOptions
 from sprat.export.onnx.positions import causal_mask, positions, rotary_angles
@@ -31,16 +31,16 @@ _OPSET, _PORTABLE_OPSET, _CONTRIB_OPSET = 23, 21, 1
 _IR_VERSION = 10
 _FLOAT, _INT32, _INT64 = ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64
 
-Attend = Callable[[Layer, Value], Value]  # a layer, normed hidden states -> what is added to them
+Attend = Callable[[Layer, Value], Value]  # layer, normed hidden states -> residual
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltModel:
-    """A graph, and where its weights will lie."""
+    """A graph, and the layout of its weights."""
 
     model: ir.Model
     data: DataFile
-    cache: str  # how the cache is fed: "append", "shared" or "concat"; see docs/onnx.md
+    cache: str  # cache layout: "append", "shared" or "concat"; see docs/onnx.md
 
 
 def build_model(
@@ -49,11 +49,11 @@ def build_model(
     """Build the graph of ``spec``.
 
     Args:
-        spec: the architecture.
-        tensors: canonical name -> weight; only shapes and names are looked at.
-        recipe: which weights are quantized, and how finely.
-        options: how.
-        name: of the graph.
+        spec: the architecture and its dimensions.
+        tensors: canonical name -> tensor; only names and shapes are used.
+        recipe: the format of every weight.
+        options: options of the graph.
+        name: name of the graph.
     """
     graph = GraphBuilder(name)
     weights = GraphWeights(graph, tensors, recipe, options)
@@ -63,7 +63,7 @@ def build_model(
             _latent_model(graph, weights, spec, attention)
         case GroupedAttentionSpec() as attention:
             cache = "shared" if shares_cache(attention, portable=options.portable) else "concat"
-            _dense_model(graph, weights, spec, attention)
+            _grouped_model(graph, weights, spec, attention)
         case attention:
             raise ExportError(f"{name}: no ONNX graph for {type(attention).__name__}; export it with --format gguf")
     opsets = {"": _PORTABLE_OPSET} if options.portable else {"": _OPSET, CONTRIB: _CONTRIB_OPSET}
@@ -96,7 +96,9 @@ def _latent_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, a
         graph.output(f"new_latent.{layer}", new, _FLOAT, ("n", latent_dim))
 
 
-def _dense_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, attention: GroupedAttentionSpec) -> None:
+def _grouped_model(
+    graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, attention: GroupedAttentionSpec
+) -> None:
     """A model of grouped attention with the inputs and outputs of onnxruntime-genai."""
     input_ids = graph.input("input_ids", _INT64, ("batch", "n"))
     batch = _batch(graph, weights, spec, attention, input_ids)
@@ -109,7 +111,7 @@ def _dense_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, at
     presents: list[KVValues] = []
 
     def attend(layer: Layer, x: Value) -> Value:
-        out, present = dense_attention(layer, attention, x, pasts[layer.number], batch)
+        out, present = grouped_attention(layer, attention, x, pasts[layer.number], batch)
         presents.append(present)
         return out
 
@@ -126,7 +128,7 @@ def _dense_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, at
 def _batch(
     graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, attention: GroupedAttentionSpec, input_ids: Value
 ) -> Batch:
-    """What a dense model's layers share; the number of tokens so far is how much longer the mask is."""
+    """Inputs that the layers share; the depth is the length of ``attention_mask`` minus the new tokens."""
     attention_mask = graph.input("attention_mask", _INT64, ("batch", "total"))
     shape, portable = graph.op("Shape", input_ids), weights.options.portable
     n, total = graph.op("Shape", input_ids, start=1), graph.op("Shape", attention_mask, start=1)
@@ -143,9 +145,9 @@ def _batch(
 
 
 def _layers(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, x: Value, attend: Attend) -> Value:
-    """All layers and the last norm: ``x += attention(norm(x)); x += mlp(norm(x))``."""
+    """All layers and the output norm: ``x += attention(norm(x)); x += mlp(norm(x))``."""
     eps, portable = spec.rms_norm_eps, weights.options.portable
-    delta: Value | None = None  # what the layer before adds; the sum is taken together with the next norm
+    delta: Value | None = None  # residual of the previous sublayer, added together with the next norm
 
     def norm(name: str) -> Value:
         nonlocal x
@@ -160,7 +162,7 @@ def _layers(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, x: Valu
             delta = attend(layer, norm(f"blk.{layer.number}.attn_norm"))
             normed = norm(f"blk.{layer.number}.ffn_norm")
             routed = spec.moe if spec.is_moe_layer(layer.number) else None
-            delta = mixture(layer, routed, normed) if routed else mlp(layer, normed)
+            delta = moe_mlp(layer, routed, normed) if routed else mlp(layer, normed)
     return norm("output_norm")
 
 

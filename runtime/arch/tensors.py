@@ -13,7 +13,7 @@ from sprat.runtime.arch.moe import mlp_tensors
 from sprat.runtime.arch.rope import FrequencyFactors
 from sprat.runtime.arch.spec import ModelSpec
 
-__all__ = ["ROPE_FREQS", "expected_tensors", "tensor_role"]
+__all__ = ["ROPE_FREQS", "expected_tensors", "is_routed_expert", "tensor_role"]
 
 ROPE_FREQS = "rope_freqs.weight"  # divisors of the rotary frequencies; a checkpoint computes it from its config
 
@@ -44,6 +44,16 @@ def tensor_role(name: str) -> str:
         'ffn_down_exps'
     """
     return re.sub(r"^blk\.\d+\.|\.weight$", "", name)
+
+
+def is_routed_expert(name: str) -> bool:
+    """Whether a tensor belongs to the routed experts, of which a token uses a few.
+
+    Example:
+        >>> is_routed_expert("blk.3.ffn_down_exps.weight"), is_routed_expert("blk.3.ffn_down_shexp.weight")
+        (True, False)
+    """
+    return tensor_role(name).partition(".")[0].endswith("_exps")
 
 
 def _layer(spec: ModelSpec, layer: int) -> Iterator[NamedShape]:

@@ -15,6 +15,7 @@ import numpy as np
 from sprat.arrays import F32Array, I64Array
 from sprat.devices.plan.footprint import Footprint
 from sprat.errors import BackendError, PromptError, SpratError
+from sprat.runtime.arch.tensors import is_routed_expert
 from sprat.runtime.backends.flush_denormals import subnormals_as_zero
 from sprat.runtime.backends.onnx_cache import bind_cache, ort_value
 from sprat.runtime.backends.onnx_session import missing_because, open_session, ort_errors
@@ -76,7 +77,8 @@ def _chunk(frugal: bool) -> int:
 def _packing_bytes(request: LoadRequest, *, frugal: bool) -> int:
     """What packed products take beyond the file's bytes: ``MatMulNBits`` in ``.blocks``, ``QMoE`` in stacks of rows."""
     shapes = {name: info.shape for name, info in request.file.tensors.items()}
-    routed = sum(math.prod(shape) for name, shape in shapes.items() if name.endswith("_exps.weight.scales"))
+    scales = {name: shape for name, shape in shapes.items() if name.endswith(".weight.scales")}
+    routed = sum(math.prod(shape) for name, shape in scales.items() if is_routed_expert(name))
     others = sum(math.prod(shape[:-1]) for name, shape in shapes.items() if ".blocks" in name)
     of_expert = _FRUGAL_EXPERT_BLOCK_BYTES if frugal else _PACKED_BLOCK_BYTES
     return _PACKED_BLOCK_BYTES * others + of_expert * routed

@@ -23,6 +23,7 @@ from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.refusal import refusal
 from sprat.errors import BackendError, DoesNotFitError, SpratError, unknown_name
 from sprat.runtime.arch.spec import ModelSpec
+from sprat.runtime.arch.tensors import is_routed_expert
 from sprat.runtime.backends.protocol import Backend
 from sprat.runtime.cache.rows import Storage
 from sprat.runtime.files.gguf import GGUFFile
@@ -71,7 +72,7 @@ class LoadRequest:
             buffer_bytes: of activations and scratch, at most; the program itself and its tokenizer are added.
         """
         sizes = {name: info.nbytes for name, info in self.file.tensors.items()}
-        routed_bytes = sum(size for name, size in sizes.items() if "_exps." in name)
+        routed_bytes = sum(size for name, size in sizes.items() if is_routed_expert(name))
         return Footprint(
             quant="as in the file",
             resident_bytes=sum(sizes.values()) - routed_bytes,

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from sprat.alignment import ceil_div
 from sprat.arrays import F32Array, U8Array
 from sprat.runtime.arch.attention import CachePlane, Storage
 
@@ -71,7 +72,7 @@ class RowLayout:
     @property
     def n_groups(self) -> int:
         """Scales of a row in int8."""
-        return -(-self.n_int8 // self.group)
+        return ceil_div(self.n_int8, self.group)
 
     def store(self, rows: F32Array) -> Stored:
         """``rows (..., n)`` as they are kept, ``(..., width)``."""

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from sprat.alignment import round_up
 from sprat.errors import ModelFileError
 
 __all__ = ["DEFAULT_ALIGNMENT", "MAGIC", "Header", "TensorRecord", "ValueType", "read_header"]
@@ -176,7 +177,7 @@ def read_header(data: memoryview, path: str) -> Header:
     metadata, value_types = _read_metadata(cursor, n_keys)
     alignment = _alignment(metadata, path)
     tensors = _read_tensors(cursor, n_tensors)
-    data_start = -(-cursor.at // alignment) * alignment
+    data_start = round_up(cursor.at, alignment)
     return Header(version, metadata, value_types, tensors, alignment, data_start)
 
 

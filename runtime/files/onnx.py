@@ -18,7 +18,7 @@ from sprat.runtime.files.shape_checks import summarize
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto, ValueInfoProto
 
-__all__ = ["CachePort", "CacheUpdate", "ONNXFile", "StoredTensor"]
+__all__ = ["CachePort", "CacheUpdate", "Initializer", "ONNXFile"]
 
 
 class CacheUpdate(enum.StrEnum):
@@ -40,7 +40,7 @@ class CachePort:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredTensor:
+class Initializer:
     """A weight, or a part of one (codes, scales), as the model stores it."""
 
     type_name: str  # "UINT8"
@@ -59,7 +59,7 @@ class ONNXFile:
         spec: the architecture.
         cache: how the graph updates its cache.
         metadata: the keys ``sprat.*``.
-        tensors: name -> :class:`StoredTensor`, in file order.
+        tensors: name -> :class:`Initializer`, in file order.
         inputs: names of the graph inputs.
     """
 
@@ -69,7 +69,7 @@ class ONNXFile:
     spec: ModelSpec
     cache: CacheUpdate
     metadata: Mapping[str, str]
-    tensors: Mapping[str, StoredTensor]
+    tensors: Mapping[str, Initializer]
     inputs: frozenset[str]
 
     @classmethod
@@ -149,9 +149,9 @@ def _check_written_by_sprat(metadata: Mapping[str, str], path: Path) -> None:
         )
 
 
-def _stored(tensor: TensorProto) -> StoredTensor:
+def _stored(tensor: TensorProto) -> Initializer:
     fields = external_fields(tensor)
-    return StoredTensor(
+    return Initializer(
         type_name=type_name(tensor),
         shape=tuple(tensor.dims),
         nbytes=tensor_nbytes(tensor),

@@ -87,7 +87,7 @@ def test_verify_passes_and_fails_by_its_limit(source, bundle, capsys):
     assert code == 0
     assert out.startswith("PASSED: mean KL divergence")
     assert "====== KL divergence statistics ======" in out
-    assert "====== Chosen experts in common ======" in out
+    assert "====== Routing overlap ======" in out
     code, out, _ = run(capsys, *arguments, "--max-kld", "1e-12")
     assert code == 1
     assert out.startswith("FAILED")

@@ -1,11 +1,11 @@
-"""ONNX models exported from checkpoints and run by onnxruntime alone, with the names and shapes of docs/onnx.md."""
+"""ONNX models exported from checkpoints, run by onnxruntime alone; names and shapes as in docs/onnx.md."""
 
 from itertools import pairwise
 
 import numpy as np
 import onnxruntime
 
-from sprat.export.onnx import OnnxOptions, plan_onnx
+from sprat.export.onnx import OnnxOptions, onnx_artifact
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.write.naming import ModelName
 from sprat.quant.recipe import Recipe
@@ -15,23 +15,23 @@ from sprat.runtime.arch.spec import ModelSpec
 TOKENIZER = {"tokenizer.ggml.model": "none"}
 
 
-def plan(checkpoint: Checkpoint, quant: str = "f32", **options):
-    """The artifact of ``checkpoint``, planned."""
+def artifact(checkpoint: Checkpoint, quant: str = "f32", **options):
+    """The ONNX artifact of ``checkpoint``, not yet written."""
     shapes = {tensor.name: tensor.shape for tensor in checkpoint.tensors.values()}
     recipe = Recipe.named(quant, tied_embeddings=checkpoint.spec.tied_embeddings)
     name = ModelName.parse("tiny", shapes)
-    return plan_onnx(checkpoint, recipe, name=name, tokenizer=TOKENIZER, options=OnnxOptions(**options))
+    return onnx_artifact(checkpoint, recipe, name=name, tokenizer=TOKENIZER, options=OnnxOptions(**options))
 
 
 def write(folder, checkpoint: Checkpoint, quant: str = "f32", **options):
-    """Create ``folder`` and write the model of ``checkpoint`` to it."""
+    """Write the model of ``checkpoint`` to the new ``folder``."""
     folder.mkdir()
-    plan(checkpoint, quant, **options).write(folder, lambda _: None)
+    artifact(checkpoint, quant, **options).write(folder, lambda _: None)
     return folder
 
 
 class Runner:
-    """One sequence in onnxruntime: a session, and the KV cache between its calls."""
+    """A sequence in onnxruntime: a session, and the caches between its calls."""
 
     def __init__(self, folder, spec: ModelSpec, **settings) -> None:
         options = onnxruntime.SessionOptions()
@@ -41,7 +41,7 @@ class Runner:
         self.reset()
 
     def reset(self, batch: int = 1) -> None:
-        """Forget all tokens."""
+        """Start a new sequence."""
         spec, self._length = self._spec, 0
         if self._is_latent:
             empty = np.zeros((0, spec.attention.latent_dim), np.float32)
@@ -63,6 +63,6 @@ class Runner:
         return logits
 
     def in_chunks(self, tokens, *ends) -> np.ndarray:
-        """Logits ``(n, vocab)`` after every token of a new sequence, run in chunks that end at ``ends``."""
+        """Logits ``(n, vocab)`` of a new sequence, passed in chunks that end at ``ends``."""
         self.reset()
         return np.concatenate([self([tokens[a:b]])[0] for a, b in pairwise((0, *ends, len(tokens)))])

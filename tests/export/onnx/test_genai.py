@@ -1,4 +1,4 @@
-"""Dense students in unmodified onnxruntime-genai, against sprat's reference model and against sprat's tokenizer."""
+"""Dense models in unmodified onnxruntime-genai, against sprat's reference model."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ N_NEW = 12
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen2"])
-def made(request, tmp_path_factory):
+def exported(request, tmp_path_factory):
     """A checkpoint and its float32 bundle."""
     folder = tmp_path_factory.mktemp(request.param)
     source = write_checkpoint(folder / "tiny", request.param)
@@ -33,8 +33,8 @@ def greedy(checkpoint):
     return tokens
 
 
-def test_it_generates_the_reference_models_tokens(made):
-    checkpoint, folder = made
+def test_it_generates_the_reference_models_tokens(exported):
+    checkpoint, folder = exported
     expected = greedy(checkpoint)
     model = genai.Model(str(folder))
     params = genai.GeneratorParams(model)
@@ -46,8 +46,8 @@ def test_it_generates_the_reference_models_tokens(made):
     assert generator.get_sequence(0).tolist() == expected
 
 
-def test_a_conversation_goes_on_from_its_cache(made):
-    checkpoint, folder = made
+def test_a_second_prompt_continues_from_the_cache(exported):
+    checkpoint, folder = exported
     model = Model(checkpoint.spec, checkpoint, ReferenceKernels())
     expected = model.forward([*PROMPT, *PROMPT], model.new_cache(64))[-1]
     loaded = genai.Model(str(folder))

@@ -141,7 +141,7 @@ def test_of_both_artifacts_inspect_shows_the_same_weights(bundle):
     assert model.kind == "onnx"
     assert (model.architecture, model.n_layers) == (gguf.architecture, gguf.n_layers)
     assert model.n_weights == sum(use.n_weights for use in gguf.tensors if use.role != "rope_freqs")
-    assert any("also holds onnx: sprat inspect" in note for note in gguf.notes)
+    assert any("also contains onnx: sprat inspect" in note for note in gguf.notes)
 
 
 def test_a_bundle_of_onnx_alone_is_loaded_without_being_asked(small):

@@ -67,7 +67,7 @@ def test_only_a_full_check_finds_nan_inside_a_tensor(damaged):
 def test_inspect_check_runs_the_full_check(intact, damaged, capsys):
     code, out, _ = run(capsys, "inspect", str(intact), "--check", "--json")
     assert code == 0
-    assert "checked: every weight is a finite number" in json.loads(out)["notes"]
+    assert "checked: all weights are finite" in json.loads(out)["notes"]
     code, _, error = run(capsys, "inspect", str(damaged(7)), "--check")
     assert code == 2
     assert "block 7 of" in error

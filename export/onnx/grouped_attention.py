@@ -1,4 +1,4 @@
-"""Grouped-query attention (arXiv 2305.13245), with the cache that onnxruntime-genai manages."""
+"""Grouped-query attention (arXiv 2305.13245) with the KV cache layout of onnxruntime-genai."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sprat.export.onnx.layer import Layer
 from sprat.export.onnx.positions import Angles
 from sprat.runtime.arch.attention import GroupedAttentionSpec
 
-__all__ = ["Batch", "KVValues", "dense_attention", "shares_cache"]
+__all__ = ["Batch", "KVValues", "grouped_attention", "shares_cache"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,14 +25,14 @@ class KVValues:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """What all layers know of the sequences.
+    """Inputs that all layers share.
 
     Attributes:
         shape: ``[batch, n]``.
         last: index of the last token of each sequence, int32 ``[batch]``.
-        total: tokens of the longest sequence, the new ones included, int32.
-        mask: ``["n" queries, "total" keys]`` where ``GroupQueryAttention``, which needs none, is not used.
-        angles: of the new tokens.
+        total: tokens of the longest sequence including the new ones, int32.
+        mask: ``["n" queries, "total" keys]``; ``None`` with ``GroupQueryAttention``, which masks by itself.
+        angles: RoPE angles of the new tokens.
     """
 
     shape: Value
@@ -43,27 +43,27 @@ class Batch:
 
 
 def shares_cache(attention: GroupedAttentionSpec, *, portable: bool) -> bool:
-    """Whether ``GroupQueryAttention`` is used, which may write new rows where the old ones lie.
+    """Whether ``GroupQueryAttention`` is used, which can write new KV entries into the buffer of the past ones.
 
-    It demands heads of a multiple of 8 numbers.
+    It needs a ``head_dim`` that is a multiple of 8.
     """
     return not portable and attention.head_dim % 8 == 0
 
 
-def dense_attention(
+def grouped_attention(
     layer: Layer, attention: GroupedAttentionSpec, x: Value, past: KVValues, batch: Batch
 ) -> tuple[Value, KVValues]:
-    """One layer's attention.
+    """Add the attention of one layer.
 
     Args:
         layer: the layer.
         attention: its dimensions.
         x: normed hidden states ``["batch * n", hidden]``.
-        past: the cache before.
-        batch: what all layers share.
+        past: past keys and values.
+        batch: inputs that all layers share.
 
     Returns:
-        What is added to the hidden states, and the cache afterwards.
+        The residual ``["batch * n", hidden]``, and the present keys and values.
     """
     graph, scale = layer.graph, attention.scale(layer.spec.rope)
     with graph.scope("attn"):
@@ -71,8 +71,8 @@ def dense_attention(
         q = batch.angles.rotate(graph, q, attention.n_heads, attention.head_dim)
         k = batch.angles.rotate(graph, k, attention.n_kv_heads, attention.head_dim)
         attend = _group_query_attention if batch.mask is None else _attend
-        mixed, present = attend(graph, attention, scale, q, k, v, past, batch)
-        flat = graph.op("Reshape", mixed, graph.constant([-1, attention.q_width]))
+        output, present = attend(graph, attention, scale, q, k, v, past, batch)
+        flat = graph.op("Reshape", output, graph.constant([-1, attention.q_width]))
         return layer.linear(flat, "attn_output"), present
 
 
@@ -94,7 +94,7 @@ def _group_query_attention(
     batch: Batch,
 ) -> tuple[Value, KVValues]:
     attributes: dict[str, Any] = {} if scale == attention.head_dim**-0.5 else {"scale": scale}  # the default
-    mixed, keys, values = graph.ops(
+    output, keys, values = graph.ops(
         "GroupQueryAttention",
         *(q, k, v, past.keys, past.values, batch.last, batch.total),
         n_outputs=3,
@@ -103,7 +103,7 @@ def _group_query_attention(
         kv_num_heads=attention.n_kv_heads,
         **attributes,
     )
-    return mixed, KVValues(keys, values)
+    return output, KVValues(keys, values)
 
 
 def _attend(
@@ -116,7 +116,7 @@ def _attend(
     past: KVValues,
     batch: Batch,
 ) -> tuple[Value, KVValues]:
-    """The same with standard operators; the cache grows by a copy."""
+    """Attention with standard operators; the cache is copied to append to it."""
     assert batch.mask is not None, "a portable graph has a mask"
     keys, values = (
         graph.op("Concat", old, _heads_first(graph, new, attention.n_kv_heads, attention.head_dim), axis=2)
@@ -128,9 +128,9 @@ def _attend(
     queries = graph.op("Mul", queries, graph.constant(scale, np.float32))
     axis = graph.constant([2])
     scores = graph.op("MatMul", queries, graph.op("Unsqueeze", graph.op("Transpose", keys, perm=[0, 1, 3, 2]), axis))
-    shares = graph.op("Softmax", graph.op("Add", scores, batch.mask))
-    mixed = graph.op("MatMul", shares, graph.op("Unsqueeze", values, axis))
-    return graph.op("Transpose", mixed, perm=[0, 3, 1, 2, 4]), KVValues(keys, values)
+    probs = graph.op("Softmax", graph.op("Add", scores, batch.mask))
+    output = graph.op("MatMul", probs, graph.op("Unsqueeze", values, axis))
+    return graph.op("Transpose", output, perm=[0, 3, 1, 2, 4]), KVValues(keys, values)
 
 
 def _heads_first(graph: GraphBuilder, x: Value, heads: int, dim: int) -> Value:

@@ -1,12 +1,11 @@
-"""Tensors as they lie in a source's files: read by position for an export, mapped for a run of the model.
+"""Tensors in a source's files: read by offset for an export, mapped to run the model.
 
-For a read the file is opened and closed again. That costs microseconds beside a chunk of megabytes, and buys three
-things: no descriptor to look after for a checkpoint of 163 shards, a resident set of one chunk, and a look at the
-file's identity each time, so that a source that changes while it is exported is an error and not a silent mixture of
-two. (A memory map would turn a file that shrinks into SIGBUS, which no Python code can catch.)
+Each read opens and closes the file. That costs microseconds per chunk of megabytes and has three advantages: no open
+descriptors for a checkpoint of 163 shards, a resident set of one chunk, and a check of the file's identity at every
+read, so a source that changes during an export is an error instead of silent corruption. (With a memory map, a file
+that shrinks raises SIGBUS, which Python code cannot catch.)
 
-A model that runs asks for the same weights again and again, and they may be larger than memory: those are views of a
-map.
+A running model reads the same weights repeatedly, and they may be larger than memory: these are views of a map.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ from sprat.arrays import U8Array
 from sprat.errors import CheckpointError, ExportError
 from sprat.quant.formats import BlockFormat
 
-__all__ = ["SourceFile", "StoredTensor"]
+__all__ = ["FileTensor", "SourceFile"]
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A regular file, and what told it from any other when it was found.
+    """A regular file, with the size, time and inode that it had when it was found.
 
-    Links are followed, as in a Hugging Face cache.
+    Symbolic links are followed, as a Hugging Face cache needs.
     """
 
     path: Path
@@ -43,10 +42,10 @@ class SourceFile:
 
     @classmethod
     def find(cls, path: Path) -> Self:
-        """Look at the file at ``path``.
+        """Stat the file at ``path``.
 
         Raises:
-            CheckpointError: there is none, or it is not a regular file.
+            CheckpointError: it does not exist, or is not a regular file.
         """
         try:
             found = path.stat()
@@ -59,16 +58,16 @@ class SourceFile:
         return cls(path, found.st_size, found.st_mtime_ns, found.st_ino)
 
     def read(self, offset: int, nbytes: int) -> U8Array:
-        """``nbytes`` bytes from ``offset`` on, in memory of their own; raises as :meth:`read_into`."""
+        """``nbytes`` bytes from ``offset`` on, in a new array; raises like :meth:`read_into`."""
         out = np.empty(nbytes, np.uint8)
         self.read_into(offset, out)
         return out
 
     def read_into(self, offset: int, out: U8Array) -> None:
-        """Fill ``out``, which is contiguous, with the bytes from ``offset`` on.
+        """Fill the contiguous array ``out`` with the bytes from ``offset`` on.
 
         Raises:
-            ExportError: the file is no longer what it was, or the disk failed.
+            ExportError: the file changed since it was found, or cannot be read.
         """
         left = out.data.cast("B")
         try:
@@ -78,16 +77,18 @@ class SourceFile:
                 while left:
                     n_read = file.readinto(left)
                     if not n_read:
-                        raise self._changed("it ends early")
+                        raise self._changed("unexpected end of file")
                     left = left[n_read:]
         except OSError as error:
-            raise ExportError(f"{self.path}: cannot be read any more ({error.strerror}); start again") from error
+            raise ExportError(
+                f"{self.path}: cannot be read any more ({error.strerror}); check the disk and run the command again"
+            ) from error
 
     def map(self) -> U8Array:
-        """The whole file, read-only; mapped once, as long as any view of it lives.
+        """The whole file, read-only; it stays mapped while any view of it exists.
 
         Raises:
-            ExportError: the file is no longer what it was.
+            ExportError: the file changed since it was found.
         """
         if (mapped := _MAPS.get(self)) is None:
             self.check_unchanged()
@@ -97,10 +98,10 @@ class SourceFile:
         return mapped
 
     def check_unchanged(self) -> None:
-        """Compare the file with what was found first.
+        """Compare size, time and inode with those at :meth:`find`.
 
         Raises:
-            ExportError: it changed, or is gone.
+            ExportError: the file changed or was deleted.
         """
         try:
             self._compare(self.path.stat())
@@ -113,7 +114,8 @@ class SourceFile:
 
     def _changed(self, how: str) -> ExportError:
         return ExportError(
-            f"{self.path}: the source changed while it was read ({how}); start again when it stands still"
+            f"{self.path}: the source changed while it was read ({how}); "
+            "run the command again when nothing else writes to it"
         )
 
 
@@ -121,8 +123,8 @@ _MAPS: WeakValueDictionary[SourceFile, U8Array] = WeakValueDictionary()
 
 
 @dataclass(frozen=True, slots=True)
-class StoredTensor:
-    """A contiguous tensor of a file, as rows of packed blocks (:class:`~sprat.export.source.rows.Rows`)."""
+class FileTensor:
+    """A contiguous tensor of a file, as rows of packed blocks (:class:`~sprat.export.source.rows.RowSource`)."""
 
     name: str
     shape: tuple[int, ...]
@@ -132,7 +134,7 @@ class StoredTensor:
 
     @property
     def n_columns(self) -> int:
-        """Weights in a row."""
+        """Weights per row."""
         return self.shape[-1] if self.shape else 1
 
     @property
@@ -142,13 +144,13 @@ class StoredTensor:
 
     @property
     def nbytes(self) -> int:
-        """Bytes in the file."""
+        """Size in the file."""
         return self.n_rows * self.format.row_bytes(self.n_columns)
 
     def read_into(self, start: int, out: U8Array) -> None:
-        """Fill ``out``, ``(n, row_bytes)``, with rows from ``start`` on."""
+        """Fill ``out``, ``(n, row_bytes)``, with the ``n`` rows from ``start`` on."""
         self.file.read_into(self.offset + start * self.format.row_bytes(self.n_columns), out)
 
     def whole(self) -> U8Array:
-        """All rows, as a view of the file's map."""
+        """All rows, as a view of the mapped file."""
         return self.file.map()[self.offset : self.offset + self.nbytes].reshape(self.n_rows, -1)
