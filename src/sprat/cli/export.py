@@ -119,7 +119,7 @@ def _print_traced(traced: OptimumExport, *, as_json: bool) -> None:
     if as_json:
         print_json(traced)
         return
-    click.echo(f"{traced.path}: {traced.n_quantized} products quantized, {traced.n_unquantized} not quantized")
+    click.echo(f"{traced.path}: {traced.n_quantized} products quantized, {traced.n_unquantized} left in float")
     click.echo(f"against the float graph:\n{traced.quality.text()}")
     click.echo(f"next:  python -c 'import onnxruntime as ort; ort.InferenceSession(\"{traced.path}/model.onnx\")'")
 
