@@ -21,6 +21,7 @@ N_TEXTS = 8  # of each split
 def shortened(monkeypatch, tmp_path, smollm2_gguf):
     """The recipe with two small batches of texts, every word common, short phases, and little to evaluate."""
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")  # compiling takes longer than three steps
+    import batches
     import distill
     import evaluation
     import phases
@@ -30,16 +31,18 @@ def shortened(monkeypatch, tmp_path, smollm2_gguf):
 
     def two_batches(teacher, _n_texts):
         splits = (Split.HELD_OUT, Split.TRAIN)
-        batches = (distill._equal_length_batches(teacher, prose.problems(split)) for split in splits)
-        return [max(found, key=len)[:N_TEXTS] for found in batches]
+        found = (distill._equal_length_batches(teacher, prose.problems(split)) for split in splits)
+        return [max(same_length, key=len)[:N_TEXTS] for same_length in found]
 
     monkeypatch.setattr(run, "plan_batches", two_batches)
+    monkeypatch.setattr(distill, "MAX_NEW_TOKENS", 32)
+    monkeypatch.setattr(batches, "ROWS", 2)
     monkeypatch.setattr(plain_style, "COMMON", 1)
     monkeypatch.setattr(evaluation, "_ROUTED", 1)
     short = tuple(dataclasses.replace(phase, steps=steps) for phase, steps in zip(phases.PHASES, (2, 1), strict=True))
     for module in (phases, training, run):
         monkeypatch.setattr(module, "PHASES", short)
-    options = ["--folder", tmp_path / "build", "--teacher", smollm2_gguf, "--n", 1]
+    options = ["--folder", tmp_path / "build", "--teacher", smollm2_gguf, "--n", 1, "--threads", 1]
     monkeypatch.setattr(sys, "argv", ["run.py", *map(str, options)])
     return run.main
 
