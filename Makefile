@@ -60,8 +60,7 @@ $(VENV)/.browser: $(BIN)/python
 	touch $@
 
 # The kernels without Python: every instruction set against plain C++.
-CHECK := tests/runtime/kernels/native_check.cpp $(addprefix quant/native/,floats.cpp legacy.cpp) \
-  $(addprefix runtime/native/,isa.cpp attention.cpp attention_layer.cpp experts.cpp linear.cpp pool.cpp route.cpp store_rows.cpp)
+CHECK := tests/runtime/kernels/native_check.cpp $(filter-out %/bind.cpp %/bind_layers.cpp,$(wildcard */native/*.cpp))
 CHECK_FLAGS := -std=gnu++20 -Wall -Wextra -Wno-psabi -Wno-maybe-uninitialized -I.
 ISA = -DSPRAT_ISA_TABLE=isa_$(1) -DSPRAT_ISA_NAME='"$(1)"' -DSPRAT_ISA_HEADER='"runtime/native/isa/$(2).hpp"' -c runtime/native/isa/table.cpp
 

@@ -17,10 +17,10 @@ from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import expected_tensors
 from sprat.runtime.files.bundle import MANIFEST_NAME, Bundle
-from sprat.runtime.files.finite_check import check_blocks
+from sprat.runtime.files.finite_check import check_finite
 from sprat.runtime.files.gguf import GGUFFile
-from sprat.runtime.files.gguf_checks import compare_shapes
 from sprat.runtime.files.onnx import ONNXFile
+from sprat.runtime.files.shape_checks import compare_shapes
 
 __all__ = ["Inspection", "Runtime", "TensorUse", "inspect"]
 
@@ -103,7 +103,7 @@ def _checked(found: Inspection, path: Path) -> Inspection:
     elif found.kind != "gguf":
         raise InputError(f"{path}: found {found.kind}, but --check needs a GGUF; `sprat verify` runs the other formats")
     with GGUFFile.open(path) as file:
-        check_blocks(file, every=True)
+        check_finite(file, every=True)
     return replace(found, notes=(*found.notes, "checked: all weights are finite"))
 
 

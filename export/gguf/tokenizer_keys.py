@@ -68,7 +68,7 @@ def metadata_from_vocabulary(vocabulary: Vocabulary) -> dict[str, Any]:
 
 def _special_ids(vocabulary: Vocabulary) -> dict[str, int]:
     """Key -> id of the special tokens; additional end tokens use llama.cpp's keys ``eot`` and ``eom``."""
-    others = sorted(vocabulary.end_ids - {vocabulary.eos_id})
+    others = sorted(vocabulary.eog_ids - {vocabulary.eos_id})
     eom = next((index for index in others if vocabulary.tokens[index] == "<|eom_id|>"), None)
     eot = next((index for index in others if index != eom), None)
     ids = {

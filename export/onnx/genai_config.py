@@ -67,7 +67,7 @@ def _special_tokens(tokenizer: Mapping[str, Any]) -> dict[str, int | list[int]]:
     if tokenizer.get("tokenizer.ggml.model", TokenizerModel.NONE) == TokenizerModel.NONE:
         return {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
     vocabulary = Vocabulary.from_metadata(tokenizer)
-    ends = sorted(vocabulary.end_ids) or [0]
+    ends = sorted(vocabulary.eog_ids) or [0]
     last = ends[0] if vocabulary.eos_id is None else vocabulary.eos_id
     first, padding = (last if index is None else index for index in (vocabulary.bos_id, vocabulary.pad_id))
     return {"bos_token_id": first, "eos_token_id": ends if len(ends) > 1 else last, "pad_token_id": padding}

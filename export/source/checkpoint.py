@@ -40,7 +40,8 @@ from sprat.runtime.arch.rope import FrequencyFactors
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import ROPE_FREQS
 from sprat.runtime.files.gguf import GGUFFile
-from sprat.runtime.files.gguf_checks import compare_shapes, is_beyond, listing, vocabulary_problems
+from sprat.runtime.files.gguf_checks import vocabulary_problems
+from sprat.runtime.files.shape_checks import compare_shapes, is_mtp_tensor, summarize
 from sprat.runtime.weights import Weight
 
 __all__ = ["Checkpoint"]
@@ -117,7 +118,7 @@ class Checkpoint:
             stored = {
                 name: FileTensor(name, info.shape, any_format(info.format_type), file, info.offset)
                 for name, info in gguf.tensors.items()
-                if not is_beyond(name, spec.n_layers)
+                if not is_mtp_tensor(name, spec.n_layers)
             }
             return cls(path, spec, {}, gguf.metadata, (file,), stored, gguf_map(spec))
 
@@ -182,7 +183,7 @@ class Checkpoint:
         problems = self._structure()
         nonfinite = [repr(name) for scan in self._scan(progress).values() for name in scan.nonfinite]
         if nonfinite:
-            problems.append(f"{len(nonfinite)} with NaN or infinite weights: {listing(nonfinite)}")
+            problems.append(f"{len(nonfinite)} with NaN or infinite weights: {summarize(nonfinite)}")
         if problems:
             raise CheckpointError(
                 f"{self.path}: tensors do not make a {self.spec.architecture} model of {self.spec.n_layers} layers: "

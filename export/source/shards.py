@@ -18,7 +18,7 @@ from sprat.errors import CheckpointError
 from sprat.export.source.file import FileTensor, SourceFile
 from sprat.export.source.fp8 import F8_E4M3
 from sprat.quant.formats import BlockFormat, get_format
-from sprat.runtime.files.gguf_checks import listing
+from sprat.runtime.files.shape_checks import summarize
 
 __all__ = ["find_shards", "read_shards"]
 
@@ -67,7 +67,7 @@ def read_shards(shards: Mapping[SourceFile, frozenset[str]]) -> dict[str, FileTe
         problems += [f"{name!r} is in {tensors[name].file.path.name} and in {shard}" for name in here.keys() & tensors]
         tensors |= here
     if problems:
-        raise CheckpointError(f"{file.path.parent}: {listing(sorted(problems))}; complete the download")
+        raise CheckpointError(f"{file.path.parent}: {summarize(sorted(problems))}; complete the download")
     return tensors
 
 
@@ -84,12 +84,12 @@ def _indexed(folder: Path) -> dict[SourceFile, frozenset[str]]:
     outside = [repr(shard) for shard in shards if not _is_in_folder(shard)]
     if outside:
         raise CheckpointError(
-            f"{index}: names {listing(outside)}; expected names of .safetensors files in the same folder"
+            f"{index}: names {summarize(outside)}; expected names of .safetensors files in the same folder"
         )
     missing = [repr(shard) for shard in shards if not (folder / shard).exists()]
     if missing:
         raise CheckpointError(
-            f"{folder}: {len(missing)} of {len(shards)} shards are missing: {listing(missing)}; complete the download"
+            f"{folder}: {len(missing)} of {len(shards)} shards are missing: {summarize(missing)}; complete the download"
         )
     return {SourceFile.find(folder / shard): frozenset(indexed[shard]) for shard in shards}
 
@@ -103,8 +103,8 @@ def _no_shards(folder: Path) -> str:
     pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
     if pickles:
         return (
-            f"{folder}: its weights are pickled ({listing(pickles)}); loading pickle can run code, so sprat does not: "
-            "if you trust the model, convert it to safetensors with transformers' save_pretrained"
+            f"{folder}: its weights are pickled ({summarize(pickles)}); loading pickle can run code, so sprat does "
+            "not: if you trust the model, convert it to safetensors with transformers' save_pretrained"
         )
     return f"{folder}: contains no *.safetensors; expected a Hugging Face model directory or a GGUF file"
 
@@ -113,7 +113,7 @@ def _read_header(file: SourceFile) -> Iterator[FileTensor]:
     entries = _entries(file.path)
     unknown = sorted({f"{dtype} ({name!r})" for name, dtype, _ in entries if dtype not in _FORMATS})
     if unknown:
-        raise CheckpointError(f"{file.path}: tensors of type {listing(unknown)}; sprat reads {', '.join(_FORMATS)}")
+        raise CheckpointError(f"{file.path}: tensors of type {summarize(unknown)}; sprat reads {', '.join(_FORMATS)}")
     # safetensors checked that the tensors fill the file up to its end, so the remaining bytes are the header.
     sizes = [math.prod(shape) * _FORMATS[dtype].block_bytes for _, dtype, shape in entries]
     offset = file.nbytes - sum(sizes)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from sprat.devices.machine import available_bytes
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.runtime.backends.reference import ReferenceBackend
 from sprat.runtime.engine import Engine
-from sprat.runtime.memory import available_bytes, parse_memory
+from sprat.runtime.memory import parse_memory
 from sprat.runtime.open_model import find_template
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 

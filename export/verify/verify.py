@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from sprat.arrays import I32Array
+from sprat.devices.machine import available_bytes
 from sprat.errors import InputError
 from sprat.export.texts import evaluation_text
 from sprat.export.verify.source_model import open_source
@@ -26,8 +27,7 @@ from sprat.quant.quality import Quality, QualityMeter, routing_overlap
 from sprat.runtime.backends.protocol import Backend, TokenStream
 from sprat.runtime.backends.reference import ReferenceBackend
 from sprat.runtime.engine import Engine
-from sprat.runtime.files.model_file import held_formats
-from sprat.runtime.memory import available_bytes
+from sprat.runtime.files.model_file import model_formats
 
 __all__ = ["Verification", "verify"]
 
@@ -211,7 +211,7 @@ def _windows(engine: Engine, text: str, window: int, max_tokens: int | None) -> 
 
 def _default_backends(artifact: str | os.PathLike[str]) -> list[str]:
     """For a GGUF the reference, the engine's choice, and llama.cpp if installed; for ONNX onnxruntime."""
-    formats = held_formats(artifact)
+    formats = model_formats(artifact)
     names = []
     if "gguf" in formats:
         with Engine.load(artifact) as engine:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sprat.arrays import I32Array
+from sprat.devices.machine import available_bytes
 from sprat.devices.plan.footprint import Footprint
 from sprat.errors import BackendError, SpratError
 from sprat.runtime.arch.spec import ModelSpec
@@ -14,7 +15,6 @@ from sprat.runtime.backends.registry import BackendLoader, LoadRequest
 from sprat.runtime.cache import Storage
 from sprat.runtime.footprint import cache_bytes_per_token, native_buffer_bytes
 from sprat.runtime.kernels.native import NATIVE_FORMATS, NativeKernels, native_missing_because
-from sprat.runtime.memory import available_bytes
 from sprat.runtime.models import Model, RoutingObserver
 from sprat.runtime.weights import WeightSource
 

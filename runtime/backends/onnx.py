@@ -1,7 +1,7 @@
 """The ``onnx`` backend: a graph that sprat wrote (docs/onnx.md), run by onnxruntime on the CPU.
 
 The caches lie here and not in onnxruntime, in the same records as those of sprat's own models. Each call binds views of
-them, so that no row is ever copied, where the graph's form allows it (:class:`~sprat.runtime.files.onnx.CacheForm`).
+them, so that no row is ever copied, where the graph's form allows it (:class:`~sprat.runtime.files.onnx.CacheUpdate`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sprat.runtime.backends.flush_denormals import subnormals_as_zero
 from sprat.runtime.backends.onnx_cache import bind_cache, ort_value
 from sprat.runtime.backends.onnx_session import missing_because, open_session, ort_errors
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
-from sprat.runtime.files.onnx import CacheForm, ONNXFile
+from sprat.runtime.files.onnx import CacheUpdate, ONNXFile
 
 __all__ = ["ONNXBackend", "ONNXStream"]
 
@@ -99,7 +99,7 @@ class ONNXBackend:
     def __init__(self, file: ONNXFile, *, n_threads: int, frugal: bool = False) -> None:
         self.frugal = frugal
         self._file, self._chunk = file, _chunk(frugal)
-        arena = frugal or file.cache is CacheForm.APPEND
+        arena = frugal or file.cache is CacheUpdate.APPEND
         self._session = open_session(file.path, n_threads=n_threads, arena=arena, small_experts=frugal)
         self.vocab_size = file.spec.vocab_size
         self.max_context = file.spec.max_context

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.backends.onnx_session import onnxruntime
 from sprat.runtime.cache import Cache
-from sprat.runtime.files.onnx import CacheForm, ONNXFile
+from sprat.runtime.files.onnx import CacheUpdate, ONNXFile
 
 __all__ = ["CacheBinding", "bind_cache", "ort_value"]
 
@@ -114,8 +114,8 @@ def _new_cache(spec: ModelSpec, capacity: int) -> Cache:
     return Cache(spec.attention.planes, spec.n_layers, capacity)
 
 
-_FORMS: dict[CacheForm, type[AppendBinding | SharedBinding | ConcatBinding]] = {
-    CacheForm.APPEND: AppendBinding,
-    CacheForm.SHARED: SharedBinding,
-    CacheForm.CONCAT: ConcatBinding,
+_FORMS: dict[CacheUpdate, type[AppendBinding | SharedBinding | ConcatBinding]] = {
+    CacheUpdate.APPEND: AppendBinding,
+    CacheUpdate.SHARED: SharedBinding,
+    CacheUpdate.CONCAT: ConcatBinding,
 }

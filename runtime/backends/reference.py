@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sprat.arrays import F32Array
+from sprat.devices.machine import available_bytes
 from sprat.devices.plan.footprint import Footprint
 from sprat.errors import SpratError
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
 from sprat.runtime.cache import Storage
 from sprat.runtime.kernels.reference import ReferenceKernels
-from sprat.runtime.memory import available_bytes
 from sprat.runtime.models import Model, RoutingObserver
 from sprat.runtime.weights import WeightSource
 

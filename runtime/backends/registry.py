@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sprat.devices.plan.footprint import Footprint
+from sprat.devices.plan.refusal import refusal
 from sprat.errors import BackendError, DoesNotFitError, SpratError, unknown_name
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import is_routed_expert
@@ -28,7 +29,6 @@ from sprat.runtime.cache.rows import Storage
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.model_file import ModelFile
 from sprat.runtime.footprint import program_bytes
-from sprat.runtime.memory import refusal
 
 __all__ = [
     "BackendChoice",

@@ -11,7 +11,7 @@ from sprat.runtime.arch.moe import MoESpec
 from sprat.runtime.arch.rope import RopeAngles
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.cache import Cache
-from sprat.runtime.kernels import GatedMLP, Kernels, Mixture, MLAForm
+from sprat.runtime.kernels import GatedMLP, Kernels, MLAForm, MoE
 from sprat.runtime.models.attention import attend, load_attention
 from sprat.runtime.models.layer_weights import LayerWeights
 
@@ -41,8 +41,8 @@ class Block:
     ) -> None:
         """Add the layer to the hidden states ``x (n, hidden)``."""
         attend(self._attention, x, angles, cache, self._index, kernels, form)
-        if isinstance(self._mlp, Mixture):
-            kernels.mixture(x, self._mlp, partial(observe, self._index) if observe else None)
+        if isinstance(self._mlp, MoE):
+            kernels.moe(x, self._mlp, partial(observe, self._index) if observe else None)
         else:
             kernels.gated_mlp(x, self._mlp)
 
@@ -51,8 +51,8 @@ def _gated_mlp(spec: ModelSpec, weights: LayerWeights) -> GatedMLP:
     return GatedMLP(norm=weights.gain("ffn_norm"), mlp=weights.mlp(), eps=spec.rms_norm_eps)
 
 
-def _moe(spec: ModelSpec, moe: MoESpec, weights: LayerWeights) -> Mixture:
-    return Mixture(
+def _moe(spec: ModelSpec, moe: MoESpec, weights: LayerWeights) -> MoE:
+    return MoE(
         norm=weights.gain("ffn_norm"),
         router=weights.matrix("ffn_gate_inp"),
         bias=weights.bias("exp_probs_b") if moe.correction_bias else None,

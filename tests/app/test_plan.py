@@ -12,6 +12,7 @@ from sprat.devices.plan.text import headline
 from sprat.devices.profile import profile_names
 from sprat.errors import DeviceError, FormatError, InputError
 from sprat.export.pipeline import export
+from sprat.text import human_bytes
 
 
 def one(model, device, **options):
@@ -28,7 +29,7 @@ def test_it_does_not_fit_a_zero_and_the_plan_says_by_how_much():
     plan = one("r1-distill-qwen-1.5b", "rpi-zero-2w")
     assert plan.verdict is Verdict.TOO_LARGE
     assert plan.missing_bytes == plan.footprint.total_bytes - plan.usable_bytes > 10**8
-    assert f"{plan.missing_bytes:,} bytes too large" in headline(plan)
+    assert f"{human_bytes(plan.missing_bytes)} too large" in headline(plan)
 
 
 @pytest.mark.parametrize(

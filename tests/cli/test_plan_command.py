@@ -28,7 +28,7 @@ def test_what_does_not_fit_says_by_how_much_and_exits_with_0(capsys):
     status, out, _ = run(capsys, "plan", "r1-distill-qwen-1.5b", "--device", "rpi-zero-2w")
     assert status == 0
     assert "does not fit on rpi-zero-2w: " in out.splitlines()[0]
-    assert "bytes too large" in out.splitlines()[0]
+    assert "GiB too large" in out.splitlines()[0]
     assert "tokens/s" not in out
 
 

@@ -19,7 +19,7 @@ def test_the_findings_come_first_then_the_file_then_what_to_do(results, tmp_path
     code, out, _ = run(capsys, "report", results, "-o", page)
     lines = out.splitlines()
     assert code == 0
-    assert lines[0].startswith("deepseek-v2-lite Q4_0 writes 8.0 tokens per second")
+    assert lines[0].startswith("deepseek-v2-lite Q4_0 decodes 8.0 tokens per second")
     assert lines[-2:] == [f"written: {page}", f"next:  open {page} in a browser"]
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert [path.name for path in page.parent.iterdir()] == ["report.html"]
@@ -49,7 +49,7 @@ def test_pictures_without_resvg_name_the_extra(results, tmp_path, capsys, monkey
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [(b"", "holds no results"), (b"{", "no result of sprat bench"), (b'{"schema": 2}', "version 2, expected 1")],
+    [(b"", "has no results"), (b"{", "not a result of sprat bench"), (b'{"schema": 2}', "version 2, expected 1")],
 )
 def test_a_wrong_file_is_one_line_and_exit_2(content, told, tmp_path, capsys):
     path = tmp_path / "odd.jsonl"

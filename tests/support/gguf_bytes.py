@@ -119,9 +119,9 @@ MALFORMED: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "a tensor past the end": (
         lambda: _with_tensors(tensor("a", (8, 16))),
-        "reach past the file's 256 bytes: 'a' to byte 640",
+        "extend past the file's 256 bytes: 'a' to byte 640",
     ),
-    "an offset of 2^60": (lambda: _with_tensors(tensor("a", (8,), offset=BIG)), "1 of 1 tensors reach past the file"),
+    "an offset of 2^60": (lambda: _with_tensors(tensor("a", (8,), offset=BIG)), "1 of 1 tensors extend past the file"),
     "one part of several": (
         lambda: gguf([key("split.count", 2, struct.pack("<H", 3))], alignment=1),
         "split into 3 files",

@@ -167,7 +167,7 @@ def _teacher_forced(engine: Engine, text: Problem) -> tuple[np.ndarray, np.ndarr
     """Loss in nats at each token of the answer, and whether it was the likeliest; the thought is closed beforehand."""
     chat = engine.encode_chat([Message(role="user", content=text.prompt)])
     prompt = [*chat.tokens, *engine.tokenizer.encode("</think>\n\n", add_bos=False, parse_special=True)]
-    answer = [*engine.tokenizer.encode(text.answer, add_bos=False), *sorted(engine.tokenizer.eos_ids)[:1]]
+    answer = [*engine.tokenizer.encode(text.answer, add_bos=False), *sorted(engine.tokenizer.eog_ids)[:1]]
     stream = engine.backend.new_stream(len(prompt) + len(answer))
     try:
         logits = stream.extend_all([*prompt, *answer[:-1]])[len(prompt) - 1 :].astype(np.float64)

@@ -98,7 +98,7 @@ def _refuse(error: DeviceError) -> None:
 def _published(model: str) -> ModelSpec:
     if find_shape(model) is None:
         known = unknown_name("model", model, shape_names())
-        raise InputError(f"{known} Or give a bundle, a GGUF file, a checkpoint folder or a config.json that exists.")
+        raise InputError(f"{known}; or pass a bundle, a GGUF file, a checkpoint folder or a config.json that exists")
     return shape_spec(model)
 
 

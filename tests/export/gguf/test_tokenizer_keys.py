@@ -130,14 +130,14 @@ def test_more_tokens_than_embedding_rows_is_an_error(folder):
 CHANGES = {
     "another pre-tokenizer": (
         lambda d: d.update(pre_tokenizer={"type": "Whitespace"}),
-        "its pre-tokenizer is none of those",
+        "the pre-tokenizer has no name in llama.cpp",
     ),
-    "no pre-tokenizer": (lambda d: d.update(pre_tokenizer=None), "its pre-tokenizer is none of those"),
-    "a malformed pre-tokenizer": (lambda d: d.update(pre_tokenizer={"type": "Sequence"}), "not laid out"),
+    "no pre-tokenizer": (lambda d: d.update(pre_tokenizer=None), "the pre-tokenizer has no name in llama.cpp"),
+    "a malformed pre-tokenizer": (lambda d: d.update(pre_tokenizer={"type": "Sequence"}), "not a tokenizer"),
     "text in lower case": (lambda d: d.update(normalizer={"type": "Lowercase"}), "cannot express this tokenizer"),
-    "another model": (lambda d: d["model"].update(type="WordPiece"), "of type 'WordPiece'"),
-    "no vocabulary": (lambda d: d["model"].pop("vocab"), "not laid out"),
-    "an added token without an id": (lambda d: d["added_tokens"].append({"content": "x"}), "not laid out"),
+    "another model": (lambda d: d["model"].update(type="WordPiece"), "type 'WordPiece', expected 'BPE'"),
+    "no vocabulary": (lambda d: d["model"].pop("vocab"), "not a tokenizer"),
+    "an added token without an id": (lambda d: d["added_tokens"].append({"content": "x"}), "not a tokenizer"),
     "a huge id": (lambda d: d["added_tokens"][0].update(id=10**12), "expected at most 4194304"),
     "two ids of one token": (lambda d: d["added_tokens"][2].update(content="Ġ", id=1210), "more than once: 'Ġ'"),
 }

@@ -154,7 +154,7 @@ def test_fp8_weights_are_scaled_and_others_unchanged(tmp_path):
     assert checkpoint.tensors["token_embd.weight"].format.name == "BF16"
 
 
-@pytest.mark.parametrize("change", ["missing", "misshapen"])
+@pytest.mark.parametrize("change", ["missing", "with size mismatch"])
 def test_fp8_scales_are_checked(change, tmp_path):
     config, stored, kinds = fp8_checkpoint()
     name = KV_B + "_scale_inv"

@@ -162,8 +162,8 @@ def test_missing_unexpected_and_wrongly_sized_tensors_are_reported_together(fold
     change_weights(folder, **{Q: None, NORM: np.ones(63, np.float32)}, **extra)
     message = reason(folder)
     assert f"1 missing: '{Q}'" in message
-    assert "1 surplus: 'model.layers.0.self_attn.sinks'" in message
-    assert f"1 misshapen: '{NORM}' is (63,), expected (64,)" in message
+    assert "1 unexpected: 'model.layers.0.self_attn.sinks'" in message
+    assert f"1 with size mismatch: '{NORM}' is (63,), expected (64,)" in message
 
 
 def test_nan_and_infinite_weights_are_reported_with_other_problems(folder):

@@ -18,7 +18,7 @@ from sprat.runtime.kernels import (
     GroupedAttention,
     Head,
     LatentAttention,
-    Mixture,
+    MoE,
     ReferenceKernels,
 )
 from sprat.runtime.kernels.steps import StepByStep
@@ -98,7 +98,7 @@ def mlp(rng, format_name, *experts):
 
 
 def mixture_layer(rng, format_name, *, shared):
-    return Mixture(
+    return MoE(
         norm=gain(rng, HIDDEN),
         router=random_weight(rng, (N_EXPERTS, HIDDEN), "F32"),
         bias=rng.normal(size=N_EXPERTS).astype(np.float32) / 8,
@@ -193,7 +193,7 @@ def test_mixture(isa, format_name, n, shared, observed):
     layer = mixture_layer(rng, format_name, shared=shared)
     seen = []
     observe = (lambda experts: seen.append(experts.copy())) if observed else None
-    check(lambda kernels, x: kernels.mixture(x, layer, observe), hidden_states(rng, n), isa, format_name)
+    check(lambda kernels, x: kernels.moe(x, layer, observe), hidden_states(rng, n), isa, format_name)
     assert len(seen) == 3 * observed
     for experts in seen:
         assert experts.shape == (n, MOE.n_experts_per_token)
@@ -229,7 +229,7 @@ def test_extreme_hidden_states_give_the_bits_of_the_steps(isa, extreme):
     for kernels, states in ((kernels_of(isa), fused), (Steps(kernels_of(isa)), steps)):
         kernels.latent_attention(states, attention, angles, LatentCache(MLA.planes, 1, 4, "f16"), 0, "absorbed")
         if np.isfinite(extreme):  # experts of a token whose scores are NaN are anybody's
-            kernels.mixture(states, layer)
+            kernels.moe(states, layer)
     np.testing.assert_array_equal(fused, steps)
     assert np.isfinite(fused[0]).all()
 
@@ -239,8 +239,8 @@ def test_layers_do_not_depend_on_the_number_of_threads(n_threads):
     rng = np.random.default_rng(5)
     layer, x = mixture_layer(rng, "Q4_0", shared=True), hidden_states(rng, 9)
     one, many = x.copy(), x.copy()
-    kernels_of("", 1).mixture(one, layer)
-    kernels_of("", n_threads).mixture(many, layer)
+    kernels_of("", 1).moe(one, layer)
+    kernels_of("", n_threads).moe(many, layer)
     np.testing.assert_array_equal(many, one)
 
 
@@ -256,7 +256,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written():
     with pytest.raises(ValueError, match="another model"):
         kernels.latent_attention(x[:3], layer, table.angles(0, 3), cache, 2, "absorbed")
     with pytest.raises(ValueError, match="do not fit the layer"):
-        kernels.mixture(x[:, :64].copy(), mixture_layer(rng, "Q8_0", shared=False))
+        kernels.moe(x[:, :64].copy(), mixture_layer(rng, "Q8_0", shared=False))
     assert not cache.plane(0).any()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from sprat.devices.bench.results import BenchTest, Label, Measurement
-from sprat.devices.plan.efficiency import load_calibration
+from sprat.devices.plan.efficiency import load_efficiency
 from sprat.devices.plan.plan import Plan
 from sprat.devices.plan.predict import Predictor, device_rates
 from sprat.devices.profile import DeviceProfile, Storage
@@ -33,9 +33,9 @@ def predictions(
     plan = Plan(profile, footprint, profile.usable_bytes)
     if footprint.pass_cost is None or not plan.runs:
         return
-    calibration = load_calibration()
-    rates = device_rates(profile, calibration, storage)
-    predictor = Predictor(footprint.pass_cost, rates, calibration, plan.held_experts_share)
+    efficiency = load_efficiency()
+    rates = device_rates(profile, efficiency, storage)
+    predictor = Predictor(footprint.pass_cost, rates, efficiency, plan.held_experts_share)
     for record in emulated:
         yield Measurement(
             label=Label.PREDICTED,
@@ -49,7 +49,7 @@ def predictions(
             settings=record.settings,
             work=record.work,
             samples_tps=(record.work.n_tokens / _seconds(predictor, record.work, plan.settings.batch),),
-            error_share=calibration.errors.of(rates.basis),
+            error_share=efficiency.errors.of(rates.basis),
             memory_map={part.name: part.size_bytes for part in plan.memory_map()},
         )
 

@@ -19,7 +19,7 @@ from sprat.app.bench.messages import Failure, Job, Message, Result, Traced, Work
 from sprat.app.bench.predicted import predictions
 from sprat.app.bench.trace import TraceReport
 from sprat.app.model_reference import find_source
-from sprat.devices.bench.digest import fingerprint
+from sprat.devices.bench.digest import file_digest
 from sprat.devices.bench.resources import drop_cached
 from sprat.devices.bench.results import BenchTest, Measurement, Setting
 from sprat.devices.cpu import this_cpu
@@ -157,7 +157,7 @@ def _job(options: BenchOptions, works: tuple[BenchTest, ...], path: Path, emulat
     settings: dict[str, Setting] = {"shape": options.shape, "layers": options.layers} if options.shape else {}
     return Job(
         path=str(path),
-        digest=fingerprint(path),
+        digest=file_digest(path),
         works=works,
         backend=options.backend,
         threads=options.threads or n_cores,
@@ -230,8 +230,8 @@ def _check_is_this_machine(profile: DeviceProfile) -> None:
         differences.append(f"{cpu.n_cores} cores usable, not {profile.n_cores}")
     if lacking := sorted(name for name in features if not cpu.features.get(name, False)):
         differences.append(f"no {' '.join(lacking)}")
-    if not 0.8 <= memory_bytes()[0] / profile.memory.total_bytes.value <= 1.0:
-        differences.append(f"{memory_bytes()[0]:,} bytes of memory, not {profile.memory.total_bytes.value:,.0f}")
+    if not 0.8 <= memory_bytes() / profile.memory.total_bytes.value <= 1.0:
+        differences.append(f"{memory_bytes():,} bytes of memory, not {profile.memory.total_bytes.value:,.0f}")
     if differences:
         raise DeviceError(
             f"this machine is no {profile.name} ({'; '.join(differences)}): add --emulate to run under its limits, "

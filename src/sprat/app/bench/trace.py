@@ -11,7 +11,7 @@ import msgspec
 
 from sprat.app.bench.subject import StreamSubject
 from sprat.devices.bench.results import BenchTest
-from sprat.devices.machine import memory_bytes
+from sprat.devices.machine import available_bytes
 from sprat.devices.probe import KernelRates
 from sprat.devices.probe.memory import read_rates
 from sprat.errors import BackendError
@@ -82,7 +82,7 @@ class Tracer:
 
     def __init__(self, request: LoadRequest, backend: str, batch: int) -> None:
         kernels = _kernels(request, backend)
-        rates = read_rates(request.n_threads, memory_bytes()[1])
+        rates = read_rates(request.n_threads, available_bytes())
         self._rates = _Rates(rates[max(rates)], kernel_rates(kernels, backend))
         self._kernels = TracedKernels(kernels)
         model = Model(request.spec, request.gguf, traced(self._kernels))
@@ -137,7 +137,7 @@ def _kernels(request: LoadRequest, backend: str) -> Kernels:
     if backend == "native":
         return NativeKernels(request.n_threads)
     if backend == "reference":
-        return ReferenceKernels(memory_bytes()[1] // 2)
+        return ReferenceKernels(available_bytes() // 2)
     raise BackendError(f"--trace: the kernels of {backend} are not sprat's to time; use --backend native")
 
 

@@ -1,7 +1,7 @@
 // binary16 and bfloat16, by bits: the same on every processor, and free of branches, so that loops over them vectorise.
 #pragma once
 
-#include "quant/native/codec.h"
+#include "quant/native/codec.hpp"
 
 #include <bit>
 #include <cstring>

@@ -1,7 +1,7 @@
 // Vectors of W numbers: the operators become the enclosing target's instructions.
 #pragma once
 
-#include "quant/native/half.h"
+#include "quant/native/half.hpp"
 
 namespace sprat {
 

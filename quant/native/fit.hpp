@@ -2,7 +2,7 @@
 // lane, so a sum over a block is a loop over rows, and W blocks are searched at once.
 #pragma once
 
-#include "quant/native/vector.h"
+#include "quant/native/vector.hpp"
 
 #include <algorithm>
 

@@ -9,30 +9,29 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "quant/native/formats.hpp"
+
 namespace sprat {
 
 using Pack = void (*)(const float *weights, uint8_t *packed, size_t n_blocks);
 using Unpack = void (*)(const uint8_t *packed, float *weights, size_t n_blocks);
 
 struct Codec {
-    int ggml_type;
-    size_t block_size;  // weights
-    size_t block_bytes;
-    Pack pack[3];       // for vectors of 4, 8 and 16 lanes
+    Pack pack[3];  // for vectors of 4, 8 and 16 lanes
     Unpack unpack[3];
 };
 
 #define SPRAT_INLINED __attribute__((always_inline))  // into a caller that is compiled for longer vectors
 #define SPRAT_INLINE static inline SPRAT_INLINED
 
-// Format has ggml_type, block_size, block_bytes, and pack<W>, unpack<W> for vectors of W lanes, always inline.
-template <class Format>
+// Blocks has pack<W> and unpack<W> for vectors of W lanes, always inline, and block_bytes.
+template <class Blocks>
 struct Variants {
     static void pack(const float *weights, uint8_t *packed, size_t n) {
-        Format::template pack<4>(weights, packed, n);
+        Blocks::template pack<4>(weights, packed, n);
     }
     static void unpack(const uint8_t *packed, float *weights, size_t n) {
-        Format::template unpack<4>(packed, weights, n);
+        Blocks::template unpack<4>(packed, weights, n);
     }
 
 #if defined(__x86_64__)
@@ -40,41 +39,35 @@ struct Variants {
 #define SPRAT_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,bmi2")))
 
     SPRAT_AVX2 static void pack_avx2(const float *weights, uint8_t *packed, size_t n) {
-        Format::template pack<8>(weights, packed, n);
+        Blocks::template pack<8>(weights, packed, n);
     }
     SPRAT_AVX2 static void unpack_avx2(const uint8_t *packed, float *weights, size_t n) {
-        Format::template unpack<8>(packed, weights, n);
+        Blocks::template unpack<8>(packed, weights, n);
     }
     SPRAT_AVX512 static void pack_avx512(const float *weights, uint8_t *packed, size_t n) {
-        Format::template pack<16>(weights, packed, n);
+        Blocks::template pack<16>(weights, packed, n);
     }
     SPRAT_AVX512 static void unpack_avx512(const uint8_t *packed, float *weights, size_t n) {
-        Format::template unpack<16>(packed, weights, n);
+        Blocks::template unpack<16>(packed, weights, n);
     }
 #else
     static constexpr Pack pack_avx2 = pack, pack_avx512 = pack;
     static constexpr Unpack unpack_avx2 = unpack, unpack_avx512 = unpack;
 #endif
 
-    static constexpr Codec codec{Format::ggml_type,
-                                 Format::block_size,
-                                 Format::block_bytes,
-                                 {pack, pack_avx2, pack_avx512},
-                                 {unpack, unpack_avx2, unpack_avx512}};
+    static constexpr Codec codec{{pack, pack_avx2, pack_avx512}, {unpack, unpack_avx2, unpack_avx512}};
 };
 
-// One per family; each file exports its own.
-Codec f32_codec();
-Codec f16_codec();
-Codec bf16_codec();
-Codec q8_0_codec();
-Codec q4_0_codec();
-Codec q4_1_codec();
-Codec q5_0_codec();
-Codec q5_1_codec();
-Codec iq4_nl_codec();
-Codec q4_k_codec();
-Codec q5_k_codec();
-Codec q6_k_codec();
+// codec_Q4_0() and so on: one for each format of the list.
+#define SPRAT_DECLARE_CODEC(name, ...) Codec codec_##name();
+SPRAT_FORMATS(SPRAT_DECLARE_CODEC)
+#undef SPRAT_DECLARE_CODEC
+
+// Each is defined by the file that has its Blocks.
+#define SPRAT_DEFINE_CODEC(name, ...)                                                          \
+    Codec codec_##name() {                                                                     \
+        static_assert(__VA_ARGS__::block_bytes == LAYOUTS[name].block_bytes);                  \
+        return Variants<__VA_ARGS__>::codec;                                                   \
+    }
 
 }  // namespace sprat

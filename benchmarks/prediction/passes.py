@@ -1,8 +1,7 @@
-"""Passes of models that are timed beside a probe of the machine: what ``prediction.py`` compares and fits to.
+"""Times passes of models, each right after a probe of the machine.
 
-The machine of these figures is shared: within seconds it reads memory faster and computes slower, or is half as fast
-altogether. So every pass is timed right after a probe of its own and predicted from that one; of several such pairs the
-median error counts.
+On a shared machine memory bandwidth and compute rate change within seconds, by up to a factor of two. So each pass is
+predicted from the probe that ran right before it, and the median error of several such pairs counts.
 """
 
 from __future__ import annotations
@@ -21,11 +20,12 @@ import msgspec
 import numpy as np
 
 from sprat.app.model_reference import find_source
+from sprat.devices.bench.resources import drop_cached
 from sprat.devices.bench.results import Emulation
 from sprat.devices.emulate.cgroups import Limits, find_tree, plan_groups
 from sprat.devices.emulate.emulate import Emulator
 from sprat.devices.parts import Basis, Sourced
-from sprat.devices.plan.efficiency import Calibration
+from sprat.devices.plan.efficiency import Efficiency
 from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.plan import Plan
 from sprat.devices.plan.predict import PREFILL_CHUNK, PassTime, Predictor, device_rates
@@ -47,22 +47,22 @@ __all__ = ["MODELS", "Measured", "Model", "Pair", "measure"]
 _DEPTHS = (0, 2048)
 _DECODED = 16
 _PAIRS = 5
-_RATE_SECONDS = 0.12  # for each rate of a probe
+_RATE_SECONDS = 0.12  # per rate of a probe
 _READ_BYTES = 16 << 20
-_ASKS = b"probe\n"  # a child, for one
+_PROBE_REQUEST = b"probe\n"  # from the child, to standard output
 
 Probe = Callable[[], DeviceProfile]
-"""Measures the machine."""
+"""Returns a profile of the machine as it is now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A file to measure: the packaged student, or some layers of a published shape with random weights."""
+    """A file to measure: the packaged student, or some layers of a preset with random weights."""
 
-    name: str  # "demo", or a shape
+    name: str  # "demo", or a preset
     quant: str
     layers: int | None = None
-    memory: str | None = None  # a budget too small to hold all experts
+    memory: str | None = None  # a memory limit below the size of all experts
 
     def __str__(self) -> str:
         layers = f" {self.layers} layers" if self.layers else ""
@@ -85,7 +85,7 @@ MODELS = (
 
 
 class Pair(msgspec.Struct, frozen=True):
-    """A pass and the machine, as it was probed just before."""
+    """The time of a pass, and the machine as probed right before it."""
 
     seconds: float
     profile: DeviceProfile
@@ -96,7 +96,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str
     phase: str  # "decode" or "prefill"
-    depth: int  # tokens in the cache before
+    depth: int  # tokens in the cache before the pass
     footprint: Footprint
     pairs: tuple[Pair, ...]
     memory_bytes: int | None = None
@@ -113,30 +113,30 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def profile(self) -> DeviceProfile:
-        """The machine, as it was at last."""
+        """The machine at the last pass."""
         return self.pairs[-1].profile
 
-    def error(self, calibration: Calibration) -> float:
-        """By how much ``calibration`` expects a pass to take longer than it did, relative: the median of the pairs."""
+    def error(self, efficiency: Efficiency) -> float:
+        """Median relative error of the times predicted with ``efficiency``; positive when they are too long."""
         return statistics.median(
-            self.predicted(calibration, pair.profile).total_s / pair.seconds - 1 for pair in self.pairs
+            self.predicted(efficiency, pair.profile).total_s / pair.seconds - 1 for pair in self.pairs
         )
 
-    def predicted(self, calibration: Calibration, profile: DeviceProfile) -> PassTime:
-        """What ``calibration`` expects on ``profile``."""
+    def predicted(self, efficiency: Efficiency, profile: DeviceProfile) -> PassTime:
+        """The time predicted with ``efficiency`` for ``profile``."""
         plan = Plan(profile, self.footprint, self.memory_bytes or profile.usable_bytes)
-        rates = device_rates(profile, calibration, profile.storage[0])
+        rates = device_rates(profile, efficiency, profile.storage[0])
         assert self.footprint.pass_cost is not None, "footprints of files have it"
-        predictor = Predictor(self.footprint.pass_cost, rates, calibration, plan.held_experts_share)
+        predictor = Predictor(self.footprint.pass_cost, rates, efficiency, plan.held_experts_share)
         return predictor.decode(self.depth) if self.phase == "decode" else predictor.prefill(PREFILL_CHUNK, self.depth)
 
 
 def measure(model: Model, machine: DeviceProfile, folder: Path) -> list[Measured]:
-    """Time tokens and prompts of a model at each depth, each beside a probe.
+    """Time decode and prefill of a model at each depth, each right after a probe.
 
     Args:
-        model: which; a file of a shape is written first if need be.
-        machine: a profile of this one; memory and kernels are measured anew.
+        model: what to measure; the file of a preset is written first if it does not exist.
+        machine: profile of this machine; memory and kernels are measured again.
         folder: for the files of the packaged student.
     """
     probe = functools.partial(measure_again, machine, functools.partial(measure_rates, seconds=_RATE_SECONDS))
@@ -161,7 +161,7 @@ def _run(model: Model, probe: Probe, folder: Path) -> Iterator[Measured]:
             _read(path)
         backend = open_backend(choose("native", request), request)
         timer = _Timer(backend.new_stream(request.context), spec.vocab_size, probe)
-        for depth in _DEPTHS[:1] if memory_bytes else _DEPTHS:  # minutes of reading from storage otherwise
+        for depth in _DEPTHS[:1] if memory_bytes else _DEPTHS:  # at depth 2048 it would read from storage for minutes
             for phase, pairs in timer.time(depth).items():
                 yield Measured(
                     model=str(model),
@@ -181,7 +181,7 @@ class _Timer:
         self._tokens: list[int] = some.tolist()
 
     def time(self, depth: int) -> dict[str, list[Pair]]:
-        """Pairs by phase behind ``depth`` tokens, without the first passes, which may wait for pages."""
+        """Pairs by phase at ``depth``; the first passes are discarded, since they may wait for page faults."""
         stream, tokens = self._stream, self._tokens
         while stream.length < depth:
             stream.extend(tokens[stream.length :][: min(PREFILL_CHUNK, depth - stream.length)])
@@ -189,7 +189,7 @@ class _Timer:
         for index in range(_PAIRS + 1):
             profile = self._probe()
             stream.extend(tokens[-1:])
-            chosen = tokens[index * _DECODED :][:_DECODED]  # others each time, for whom a mixture reads other experts
+            chosen = tokens[index * _DECODED :][:_DECODED]  # different each time, so that MoE reads other experts
             token_s = self._seconds([[token] for token in chosen]) / _DECODED
             stream.truncate(depth)
             prompt_s = self._seconds([tokens[:PREFILL_CHUNK]])
@@ -207,19 +207,19 @@ class _Timer:
 
 
 def _read(path: Path) -> None:
-    """Bring a file into the page cache."""
+    """Read a file into the page cache."""
     with path.open("rb", buffering=0) as file:
         while file.read(_READ_BYTES):
             pass
 
 
 def _limited(model: Model, probe: Probe, folder: Path) -> list[Measured]:
-    """In a child process that a control group keeps below the model's budget, page cache included.
+    """Run in a child process whose control group limits its memory, page cache included.
 
-    The child asks for each probe, which this process makes: in the group it would take the place of experts.
+    This process makes the probes that the child requests: in the group their memory would displace experts.
     """
-    assert model.memory is not None, "a budget was given"
-    _forget(_file(model, folder))
+    assert model.memory is not None, "a memory limit is given"
+    drop_cached(_file(model, folder))
     cores = tuple(sorted(os.sched_getaffinity(0)))
     limits = Limits(memory_bytes=parse_memory(model.memory), cores=cores, cpu_share=1.0)
     groups = tuple(plan_groups(find_tree(), limits, f"sprat-prediction-{os.getpid()}"))
@@ -233,23 +233,23 @@ def _limited(model: Model, probe: Probe, folder: Path) -> list[Measured]:
         assert child.stdin is not None, "it is a pipe"
         assert child.stdout is not None, "it is a pipe"
         for line in child.stdout:
-            if line == _ASKS:
+            if line == _PROBE_REQUEST:
                 child.stdin.write(msgspec.json.encode(probe()) + b"\n")
                 child.stdin.flush()
             else:
                 found.append(msgspec.json.decode(line, type=Measured))
     if child.returncode:
-        raise SystemExit(f"{model}: the process under its memory limit ended with {child.returncode}")
+        raise SystemExit(f"{model}: the child process with the memory limit exited with status {child.returncode}")
     return found
 
 
 def _with_storage(probe: Probe, path: Path) -> DeviceProfile:
-    """The machine, and how fast experts come from where the file lies: that changes within minutes, too."""
+    """The machine, with the random-read rate of the file's storage, which also changes within minutes."""
     profile = probe()
     rate = random_rate(path, 1 << 20)
-    figure = Sourced(value=rate / 1e6, basis=Basis.MEASURED, source="reads of 1 MiB from the model's file")
-    medium = msgspec.structs.replace(profile.storage[0], random_1mib_mbps=figure)
-    return msgspec.structs.replace(profile, storage=(medium,))
+    random_rate_mbps = Sourced(value=rate / 1e6, basis=Basis.MEASURED, source="reads of 1 MiB from the model's file")
+    storage = msgspec.structs.replace(profile.storage[0], random_1mib_mbps=random_rate_mbps)
+    return msgspec.structs.replace(profile, storage=(storage,))
 
 
 def _described(limits: Limits) -> Emulation:
@@ -264,13 +264,6 @@ def _described(limits: Limits) -> Emulation:
     )
 
 
-def _forget(path: Path) -> None:
-    """Drop the file's pages: those that somebody else read would not count against the group's limit."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
 def _file(model: Model, folder: Path) -> Path:
     if model.name == "demo":
         return export(find_source("demo"), folder / model.quant, quant=model.quant).bundle.artifact("gguf")
@@ -278,21 +271,21 @@ def _file(model: Model, folder: Path) -> Path:
 
 
 def _ask() -> DeviceProfile:
-    """The child's side of a probe."""
-    _tell(_ASKS)
+    """In the child: request a probe and wait for its profile."""
+    _write(_PROBE_REQUEST)
     return msgspec.json.decode(sys.stdin.buffer.readline(), type=DeviceProfile)
 
 
-def _tell(line: bytes) -> None:
+def _write(line: bytes) -> None:
     sys.stdout.buffer.write(line)
     sys.stdout.buffer.flush()
 
 
 def _serve() -> None:
-    """The child: the model's name as its argument, a line per kind of pass on standard output."""
+    """In the child: measure the model named by the argument, one line per kind of pass on standard output."""
     model = next(model for model in MODELS if str(model) == sys.argv[1])
     for one in _run(model, _ask, Path()):
-        _tell(msgspec.json.encode(one) + b"\n")
+        _write(msgspec.json.encode(one) + b"\n")
 
 
 if __name__ == "__main__":
