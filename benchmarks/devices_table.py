@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from sprat.app.plan import plan_model
+import sprat
 from sprat.devices.bench.results import Label, Measurement, read_results
 from sprat.devices.plan.efficiency import Provenance, load_efficiency
 from sprat.devices.plan.plan import Plan, Verdict
@@ -163,7 +163,7 @@ def _main() -> None:
     parser.add_argument("path", type=Path)
     parser.add_argument("--measured", type=Path, nargs="*", default=[], help="results files of `sprat bench -o`")
     arguments = parser.parse_args()
-    plans = {model: plan_model(model) for model in (_STUDENT, *shape_names())}
+    plans = {model: sprat.plan(model) for model in (_STUDENT, *shape_names())}
     order = sorted(plans, key=lambda model: plans[model][0].footprint.weight_bytes)
     results = [record for path in arguments.measured for record in read_results(path)]
     text = "\n".join(document({model: plans[model] for model in order}, results))

@@ -217,7 +217,7 @@ def run_llamacpp(source: Path, out: Path, _quant: str) -> None:
 
 
 def convert_to_f16(source: Path, out: Path) -> None:
-    """Write sprat's header for F16, and convert one tensor at a time with NumPy."""
+    """The header that sprat would write for F16, and every tensor through NumPy, one at a time."""
     from sprat.export.gguf.artifact import gguf_artifact
     from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
     from sprat.export.source.checkpoint import Checkpoint

@@ -108,7 +108,7 @@ def test_a_config_that_is_not_json(refused, checkpoint, tmp_path):
 
 def test_pickled_weights(refused, checkpoint, tmp_path):
     (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
-    assert "pickled (pytorch_model.bin); loading pickle can run code" in refused("export", checkpoint, tmp_path / "out")
+    assert "pickled (pytorch_model.bin); pickle can run code" in refused("export", checkpoint, tmp_path / "out")
 
 
 def test_a_shard_that_is_missing(refused, checkpoint, tmp_path):
@@ -188,12 +188,12 @@ def test_any_value_for_any_key_loads_or_is_an_input_error(exported, tmp_path):
 
     path = artifact(exported)
     with GGUFFile.open(path) as file:
-        entries = [TensorEntry(name, info.shape, file.weight(name).format) for name, info in file.tensors.items()]
+        planned = [TensorEntry(name, info.shape, file.weight(name).format) for name, info in file.tensors.items()]
         data = path.read_bytes()[min(info.offset for info in file.tensors.values()) :]
         metadata = {key: value for key, value in file.metadata.items() if key != "general.alignment"}
     n_errors = 0
     for key, value in itertools.product(metadata, UNUSUAL_VALUES):
-        header = gguf_layout(metadata | {key: value}, entries, alignment=file.alignment).header
+        header = gguf_layout(metadata | {key: value}, planned, alignment=file.alignment).header
         (tmp_path / GGUF).write_bytes(header + data)
         try:
             with Engine.load(tmp_path / GGUF, backend="reference") as engine:

@@ -103,8 +103,8 @@ def _no_shards(folder: Path) -> str:
     pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
     if pickles:
         return (
-            f"{folder}: its weights are pickled ({summarize(pickles)}); loading pickle can run code, so sprat does "
-            "not: if you trust the model, convert it to safetensors with transformers' save_pretrained"
+            f"{folder}: its weights are pickled ({summarize(pickles)}); pickle can run code, so sprat refuses it: "
+            "if you trust the model, convert it to safetensors with transformers' save_pretrained"
         )
     return f"{folder}: contains no *.safetensors; expected a Hugging Face model directory or a GGUF file"
 

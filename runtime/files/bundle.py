@@ -60,7 +60,7 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     format: str  # "gguf" or "onnx"
     file: str  # name of the main file
-    layout_digest: _Sha256 = msgspec.field(name="plan")  # of everything that decides the bytes except the weights
+    layout_digest: _Sha256 = msgspec.field(name="plan")  # of everything but the weights that decides the file's bytes
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

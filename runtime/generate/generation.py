@@ -134,10 +134,10 @@ class Generation(Iterator[Piece]):
         on_end: called once, when the answer has ended.
 
     Example:
-        >>> generation = engine.generate("Once upon a time", max_tokens=50)  # doctest: +SKIP
-        >>> for piece in generation:  # doctest: +SKIP
-        ...     print(piece.text, end="", flush=True)
-        >>> generation.summary.timings.predicted_per_second  # doctest: +SKIP
+        >>> generation = engine.generate("Once upon a time", max_tokens=20, temperature=0)
+        >>> text = "".join(piece.text for piece in generation)
+        >>> generation.summary.usage.completion_tokens
+        20
     """
 
     def __init__(

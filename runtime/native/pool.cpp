@@ -2,7 +2,6 @@
 
 #include <cstdlib>
 #include <new>
-#include <pthread.h>
 #include <sched.h>
 
 namespace sprat {
@@ -19,19 +18,23 @@ void pause_cpu() {
 #endif
 }
 
-void pin(std::thread &thread, int core) {
+// The calling thread; by sched_setaffinity, because Android's C library has no pthread_setaffinity_np before API 36.
+void pin(int core) {
     cpu_set_t set;
     CPU_ZERO(&set);
     CPU_SET(core, &set);
-    pthread_setaffinity_np(thread.native_handle(), sizeof set, &set);  // a core that we may not use: stay unpinned
+    sched_setaffinity(0, sizeof set, &set);  // a core that we may not use: stay unpinned
 }
 
 }  // namespace
 
 Pool::Pool(int n_threads, const std::vector<int> &cores) : shares_(n_threads), buffers_(n_threads) {
     for (int thread = 1; thread < n_threads; ++thread) {
-        workers_.emplace_back([this, thread] { work(thread); });
-        if (size_t(thread) <= cores.size()) pin(workers_.back(), cores[thread - 1]);
+        const int core = size_t(thread) <= cores.size() ? cores[thread - 1] : -1;
+        workers_.emplace_back([this, thread, core] {
+            if (core >= 0) pin(core);
+            work(thread);
+        });
     }
 }
 
@@ -94,8 +97,9 @@ uint8_t *Pool::scratch(int thread, size_t bytes) {
     Buffer &buffer = buffers_[thread];
     if (buffer.bytes < bytes) {
         const size_t rounded = (bytes + 4095) / 4096 * 4096;
-        buffer.data.reset(static_cast<uint8_t *>(std::aligned_alloc(64, rounded)));
-        if (!buffer.data) throw std::bad_alloc();
+        void *data = nullptr;
+        if (posix_memalign(&data, 64, rounded)) throw std::bad_alloc();  // aligned_alloc: Android from API 28 on
+        buffer.data.reset(static_cast<uint8_t *>(data));
         buffer.bytes = rounded;
     }
     return buffer.data.get();

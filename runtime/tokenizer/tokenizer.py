@@ -36,8 +36,8 @@ class Tokenizer:
         special: finds control tokens in a rendered chat template.
 
     Example:
-        >>> tokenizer = Tokenizer.from_file("DeepSeek-V2-Lite-Chat/tokenizer.json")  # doctest: +SKIP
-        >>> tokenizer.decode(tokenizer.encode("café", add_bos=True))  # doctest: +SKIP
+        >>> tokenizer = engine.tokenizer
+        >>> tokenizer.decode(tokenizer.encode("café", add_bos=True))
         'café'
     """
 

@@ -24,7 +24,9 @@ A message names the thing, what was found, what was expected, and the remedy.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+TYPE_CHECKING = False  # type checkers take it as true; the imports would double the time of `import sprat`
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = [
     "BackendError",

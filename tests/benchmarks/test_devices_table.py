@@ -8,7 +8,7 @@ import pytest
 from bench_records import MODEL, measurement
 from report_page import LIMITS
 
-from sprat.app.plan import plan_model
+import sprat
 from sprat.devices.bench.results import Label
 from sprat.devices.plan.efficiency import load_efficiency
 
@@ -20,7 +20,7 @@ def document():
     spec = importlib.util.spec_from_file_location("devices_table", COMMAND)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    plans = {model: plan_model(model) for model in ("demo", "deepseek-v2-lite", "r1-distill-llama-70b")}
+    plans = {model: sprat.plan(model) for model in ("demo", "deepseek-v2-lite", "r1-distill-llama-70b")}
     hostile = msgspec.structs.replace(MODEL, name="a|b\n<script>")
     results = [
         measurement(model=hostile, notes=("other programs used 40% of the cores",)),

@@ -6,7 +6,7 @@ published (or, for the ``-odd`` ones, as transformers 5 saves it). This script a
 - ``model.safetensors``: random weights under the names and in the types of the published checkpoints,
 - ``expected.safetensors``: some tokens and the float32 logits after each of them,
 
-and ``versions.json`` beside the folders. It needs ``pip install sprat[golden]``; the tests only read the files.
+and ``versions.json`` beside the folders. It needs ``pip install --group golden``; the tests only read the files.
 Run it as ``python tests/golden/make_golden.py``: the same seeds give the same weights.
 """
 

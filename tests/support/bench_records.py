@@ -1,4 +1,4 @@
-"""A plausible record of ``sprat bench``, to be varied by tests."""
+"""A plausible record of ``sprat bench``, which tests vary."""
 
 from sprat.devices.bench.results import BenchTest, Emulation, Label, Machine, MeasuredModel, Measurement
 
@@ -19,7 +19,7 @@ LIMITS = Emulation(
 
 
 def measurement(**changed):
-    """A record with the fields ``changed``."""
+    """A record, with the fields in ``changed`` replaced."""
     fields = {
         "label": Label.MEASURED,
         "device": None,

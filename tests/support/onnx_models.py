@@ -1,4 +1,4 @@
-"""ONNX models exported from checkpoints, run by onnxruntime alone; names and shapes as in docs/onnx.md."""
+"""ONNX models exported from checkpoints and run by onnxruntime alone, with the names and shapes of docs/onnx.md."""
 
 from itertools import pairwise
 
@@ -24,14 +24,14 @@ def artifact(checkpoint: Checkpoint, quant: str = "f32", **options):
 
 
 def write(folder, checkpoint: Checkpoint, quant: str = "f32", **options):
-    """Write the model of ``checkpoint`` to the new ``folder``."""
+    """Create ``folder`` and write the model of ``checkpoint`` to it."""
     folder.mkdir()
     artifact(checkpoint, quant, **options).write(folder, lambda _: None)
     return folder
 
 
 class Runner:
-    """A sequence in onnxruntime: a session, and the caches between its calls."""
+    """One sequence in onnxruntime: a session, and the KV cache between its calls."""
 
     def __init__(self, folder, spec: ModelSpec, **settings) -> None:
         options = onnxruntime.SessionOptions()
@@ -63,6 +63,6 @@ class Runner:
         return logits
 
     def in_chunks(self, tokens, *ends) -> np.ndarray:
-        """Logits ``(n, vocab)`` of a new sequence, passed in chunks that end at ``ends``."""
+        """Logits ``(n, vocab)`` after every token of a new sequence, run in chunks that end at ``ends``."""
         self.reset()
         return np.concatenate([self([tokens[a:b]])[0] for a, b in pairwise((0, *ends, len(tokens)))])

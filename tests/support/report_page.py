@@ -1,4 +1,4 @@
-"""A report about plausible results, and what of its HTML a test asks for."""
+"""A report on plausible results, and a parser for its HTML."""
 
 import html.parser
 import math
@@ -16,7 +16,7 @@ MAP = {"resident weights": 900 << 20, "experts": 7 << 30, "cache": 120 << 20, "b
 
 
 def records():
-    """Every label, two models, several prompts and contexts, heat, a sustained run, one device too small."""
+    """Every label, two models, several prompts and depths, temperatures, a sustained run, one device too small."""
     return [
         *_device(Label.MEASURED, "rpi5-8gb", MODEL, 100.0, sensors=heat(), sustained=sustained()),
         *_device(Label.PREDICTED, "rpi5-8gb", MODEL, 90.0, machine=None, error_share=0.3),
@@ -50,7 +50,7 @@ def _device(label, device, model, speed, *, sensors=(), sustained=None, **fields
 
 
 def write_report(folder, found=None):
-    """The page about ``found`` (all of :func:`records` by default), and its path."""
+    """The page on ``found`` (by default all of :func:`records`), and the report."""
     results = folder / "results.jsonl"
     write_results(results, records() if found is None else found)
     report = make_report([results], folder / "report.html")
@@ -58,7 +58,7 @@ def write_report(folder, found=None):
 
 
 class Page(html.parser.HTMLParser):
-    """Tags with their attributes, and the text that a reader sees, of a page."""
+    """The tags of a page with their attributes, and its visible text."""
 
     def __init__(self, text):
         super().__init__()

@@ -7,7 +7,7 @@ import pytest
 from bench_records import measurement
 from report_page import LARGE
 
-from sprat.app.plan import plan_model
+import sprat
 from sprat.devices.bench.results import BenchTest, Label, Percentiles, write_results
 from sprat.devices.plan.choose import best_plan
 from sprat.devices.profile import load_profile
@@ -19,7 +19,7 @@ from sprat.errors import ResultsError
 @pytest.fixture(scope="module")
 def plans():
     """DeepSeek-V2-Lite on all devices, as ``sprat plan --all --json`` prints them."""
-    return [plan.summary("deepseek-v2-lite") for plan in plan_model("deepseek-v2-lite")]
+    return [plan.summary("deepseek-v2-lite") for plan in sprat.plan("deepseek-v2-lite")]
 
 
 def write_plans(path, plans):
@@ -55,7 +55,7 @@ def test_a_model_that_does_not_fit_has_a_row_without_a_bar(plans, tmp_path):
 
 def test_a_prediction_gets_the_name_of_the_run_with_the_same_size(tmp_path):
     device = load_profile("rpi5-16gb")
-    footprint = plan_model("deepseek-v2-lite", devices=["rpi5-16gb"], quant="int4")[0].footprint
+    footprint = sprat.plan("deepseek-v2-lite", devices=["rpi5-16gb"], quant="int4")[0].footprint
     plan = best_plan([footprint], device).summary("folder/whatever.gguf")
     weights = plan.needed_bytes - footprint.cache_bytes - footprint.buffer_bytes
     assert weights == footprint.weight_bytes

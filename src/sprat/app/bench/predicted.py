@@ -1,4 +1,4 @@
-"""What the planner says of the same tests: the figures for what no emulation can impose, under a label of their own."""
+"""The planner's predictions for the tests of an emulated device: they cover what emulation cannot impose."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["predictions"]
 def predictions(
     emulated: Sequence[Measurement], path: str, profile: DeviceProfile, storage: Storage
 ) -> Iterator[Measurement]:
-    """A predicted record for each emulated one; none where the planner says that the model does not run.
+    """Yield a predicted record for each emulated one; none if the plan says that the model does not run.
 
     Args:
         emulated: records of one model.
-        path: its file.
+        path: the model file.
         profile: the device.
-        storage: of the device, where the file would lie.
+        storage: the device's storage that holds the file.
     """
     model = open_model(path)
     context = max(record.work.depth + record.work.n_tokens for record in emulated)
@@ -54,8 +54,8 @@ def predictions(
         )
 
 
-def _seconds(predictor: Predictor, work: BenchTest, batch: int) -> float:
-    """Of the whole test; a generated token is predicted in the middle of its answer."""
-    if work.n_prompt:
-        return predictor.prefill(work.n_prompt, work.depth, batch).total_s
-    return work.n_gen * predictor.decode(work.depth + work.n_gen // 2).total_s
+def _seconds(predictor: Predictor, test: BenchTest, batch: int) -> float:
+    """Predicted time of a whole test; decode is predicted at the depth in the middle of the test."""
+    if test.n_prompt:
+        return predictor.prefill(test.n_prompt, test.depth, batch).total_s
+    return test.n_gen * predictor.decode(test.depth + test.n_gen // 2).total_s

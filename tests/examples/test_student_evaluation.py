@@ -1,4 +1,4 @@
-"""The recipe's last stages, on a model that knows nothing: scores of every export, and a card without a gap."""
+"""The last stages of the recipe, on a model with random weights: scores of every export, and a complete card."""
 
 import json
 
@@ -17,14 +17,14 @@ def source(tmp_path_factory):
 def test_every_export_is_scored_and_the_card_holds_the_scores(source, tmp_path, monkeypatch):
     import evaluation
     from card import write_card
-    from evaluation import QUANTS, judge
+    from evaluation import QUANTS, evaluate_exports
 
     monkeypatch.setattr(evaluation, "_ROUTED", 1)
-    said = []
-    scores = judge(source, tmp_path / "exports", 1, prose.held_out_texts(limit=3), said.append)
+    lines = []
+    scores = evaluate_exports(source, tmp_path / "exports", 1, prose.held_out_texts(limit=3), lines.append)
     assert set(QUANTS) < set(scores)
     assert all(result["exact_match"] == 0 for quant in QUANTS for result in scores[quant].values())
-    assert len(said) == sum(len(scores[quant]) for quant in QUANTS)
+    assert len(lines) == sum(len(scores[quant]) for quant in QUANTS)
 
     (tmp_path / "scores.json").write_text(json.dumps(scores))
     (tmp_path / "losses.csv").write_text("0,8.5,8.5,8.5,1.2,2.0\n1,8.4,8.3,8.4,1.2,1.0\n1,8.4,8.3,8.4,1.2,1.0\n")
@@ -34,7 +34,7 @@ def test_every_export_is_scored_and_the_card_holds_the_scores(source, tmp_path, 
     assert "| home | never trained on | bf16 | 1 | 0.0% |" in card
 
 
-def test_routing_of_a_layer_that_always_takes_the_same_experts():
+def test_routing_of_a_layer_that_always_selects_the_same_experts():
     from routing import _count
 
     layer = _count([np.array([[0, 1], [0, 1], [0, 1]])], n_experts=4)
