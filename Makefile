@@ -49,6 +49,7 @@ $(VENV)/.core: $(BIN)/python pyproject.toml $(NATIVE)
 	touch $@
 
 # .venv/.NAME installs the dependency group NAME. After .core, since groups name extras of the installed sprat.
+# The group browser drives Chromium (apt install chromium); without it those tests are skipped.
 $(VENV)/.%: $(VENV)/.core
 	$(BIN)/pip install --quiet --group $*
 	touch $@
@@ -57,8 +58,6 @@ $(VENV)/.%: $(VENV)/.core
 $(VENV)/.llamacpp: $(VENV)/.core
 	CMAKE_ARGS="$$($(BIN)/python -m sprat.runtime.backends.llamacpp_build)" $(BIN)/pip install --quiet --group llamacpp
 	touch $@
-
-# To open the report in Chromium: apt install chromium. Without it those tests are skipped.
 
 # Groups that need no sprat, so that nothing is compiled for them.
 $(VENV)/.native $(VENV)/.wheels: $(VENV)/.%: $(BIN)/python pyproject.toml

@@ -1,4 +1,4 @@
-"""Writes docs/devices.md: what ``sprat plan`` predicts for all models and devices, and what was measured where.
+"""Writes docs/devices.md: predictions of ``sprat plan`` for all models and devices, and measurements.
 
 sprat bench OUT -p 512 -n 128 -d 0,4096 -o measured.jsonl
 python benchmarks/devices_table.py docs/devices.md --measured measured.jsonl
@@ -12,15 +12,14 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from sprat.app.plan import plan_model
+import sprat
 from sprat.devices.bench.results import Label, Measurement, read_results
-from sprat.devices.plan.efficiency import Provenance, load_calibration
+from sprat.devices.plan.efficiency import Provenance, load_efficiency
 from sprat.devices.plan.plan import Plan, Verdict
-from sprat.devices.report.charts.stacks import gibibytes
-from sprat.devices.report.files import write_whole
+from sprat.devices.report.files import write_report_file
 from sprat.devices.report.names import ModelNames
 from sprat.runtime.arch.presets import shape_names
-from sprat.text import format_number
+from sprat.text import format_number, human_bytes
 
 _STUDENT = "demo"
 _INTRO = """\
@@ -48,19 +47,19 @@ def document(plans: dict[str, list[Plan]], results: Sequence[Measurement]) -> It
     """The lines of docs/devices.md.
 
     Args:
-        plans: of each model, one per device, the devices in the same order.
-        results: what ran; predictions among them are left out.
+        plans: model -> one plan per device, in the same order of devices.
+        results: records of ``sprat bench``; predictions among them are left out.
     """
-    somewhere = {model: rows for model, rows in plans.items() if any(plan.runs for plan in rows)}
+    fitting = {model: rows for model, rows in plans.items() if any(plan.runs for plan in rows)}
     context = next(iter(plans.values()))[0].footprint.context
-    accuracy = _accuracy(load_calibration().provenance)
+    accuracy = _accuracy(load_efficiency().provenance)
     yield from _INTRO.format(context=context, student=_STUDENT, accuracy=accuracy).splitlines()
     yield ""
-    yield from _markdown(("device", *somewhere), list(_overview(somewhere)))
-    for model in sorted(plans.keys() - somewhere.keys()):
+    yield from _markdown(("device", *fitting), list(_overview(fitting)))
+    for model in sorted(plans.keys() - fitting.keys()):
         nearest = min(plans[model], key=lambda plan: plan.missing_bytes)
-        lack = gibibytes(nearest.missing_bytes)
-        yield f"\n`{model}` fits none of them; {nearest.profile.name} comes nearest and lacks {lack}."
+        lack = human_bytes(nearest.missing_bytes)
+        yield f"\n`{model}` fits none of them; {nearest.profile.name} lacks the least, {lack}."
     for label in (Label.MEASURED, Label.EMULATED):
         ran = [record for record in results if record.label is label]
         if ran:
@@ -68,13 +67,13 @@ def document(plans: dict[str, list[Plan]], results: Sequence[Measurement]) -> It
             columns = tuple(column.format(label) for column in _RUNS)
             yield from _markdown(columns, [_run_row(record) for record in ran])
             yield from _reservations(ran)
-    for model, rows in somewhere.items():
+    for model, rows in fitting.items():
         yield f"\n## {model}, predicted\n"
         yield from _markdown(_DETAILS, [_plan_row(plan) for plan in rows])
 
 
 def _accuracy(provenance: Provenance) -> str:
-    """How far predictions were off where that is known."""
+    """Errors of predictions, in the fit and in the run after it."""
     fitted = (
         f"The efficiency factors were fitted on {provenance.date} to {len(provenance.cases)} kinds of passes "
         f"on {provenance.machine}; there the median error is {provenance.median_error:.1%}, the worst "
@@ -109,8 +108,8 @@ def _speed(plan: Plan) -> str:
 
 def _plan_row(plan: Plan) -> tuple[str, ...]:
     found = plan.prediction
-    lack = f" by {gibibytes(plan.missing_bytes)}" if plan.missing_bytes else ""
-    common = (plan.profile.name, plan.footprint.quant, f"{plan.verdict}{lack}", gibibytes(plan.footprint.total_bytes))
+    lack = f" by {human_bytes(plan.missing_bytes)}" if plan.missing_bytes else ""
+    common = (plan.profile.name, plan.footprint.quant, f"{plan.verdict}{lack}", human_bytes(plan.footprint.total_bytes))
     if found is None:
         return (*common, "-", "-", "-", "-")
     speed, error = format_number(found.decode_tokens_per_s), f"{100 * found.relative_error:.0f}"
@@ -133,12 +132,12 @@ def _run_row(record: Measurement) -> tuple[str, ...]:
         record.work.test,
         f"{format_number(record.mean_tps)}{spread}",
         f"{format_number(record.ttft_ms.p50)} ms" if record.ttft_ms else "-",
-        gibibytes(record.peak_rss_bytes) if record.peak_rss_bytes else "-",
+        human_bytes(record.peak_rss_bytes) if record.peak_rss_bytes else "-",
     )
 
 
 def _reservations(ran: Sequence[Measurement]) -> Iterator[str]:
-    """What speaks against the figures: a busy machine, samples that spread, limits that could not be set."""
+    """Notes of the records, and limits that were not emulated."""
     notes = [f"- {_cell(f'{_name(record)}, {record.work.test}: {note}')}" for record in ran for note in record.notes]
     unset = [sentence for record in ran if record.emulation for sentence in record.emulation.not_emulated]
     notes += [f"- not emulated: {_cell(sentence)}" for sentence in dict.fromkeys(unset)]
@@ -155,20 +154,20 @@ def _markdown(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator
 
 
 def _cell(text: str) -> str:
-    """``text`` on one line, without what ends a cell or begins a tag."""
+    """``text`` on one line, without characters that end a cell or begin a tag."""
     return " ".join(text.replace("|", "¦").replace("<", "‹").split())
 
 
 def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", type=Path)
-    parser.add_argument("--measured", type=Path, nargs="*", default=[], help="files of `sprat bench -o`")
+    parser.add_argument("--measured", type=Path, nargs="*", default=[], help="results files of `sprat bench -o`")
     arguments = parser.parse_args()
-    plans = {model: plan_model(model) for model in (_STUDENT, *shape_names())}
+    plans = {model: sprat.plan(model) for model in (_STUDENT, *shape_names())}
     order = sorted(plans, key=lambda model: plans[model][0].footprint.weight_bytes)
     results = [record for path in arguments.measured for record in read_results(path)]
     text = "\n".join(document({model: plans[model] for model in order}, results))
-    write_whole(arguments.path, f"{text}\n".encode())
+    write_report_file(arguments.path, f"{text}\n".encode())
     print(f"{arguments.path}: {len(plans)} models on {len(plans[_STUDENT])} devices, {len(results)} results")
 
 

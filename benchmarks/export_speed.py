@@ -1,17 +1,17 @@
-"""How fast a checkpoint of DeepSeek-V2-Lite's widths becomes int4, in how much memory, and how llama.cpp compares.
+"""Speed and memory of the export of a DeepSeek-V2-Lite checkpoint to int4, compared with llama.cpp.
 
     python benchmarks/export_speed.py --layers 4 [--pairs 3] [--json]
 
-The checkpoint is made in a temporary folder: V2-Lite's true widths, ``--layers`` of its 27 layers, random BF16 weights,
-and a tiny tokenizer. Both sides run as child processes, alternately, and the order changes from pair to pair.
+The checkpoint is written to a temporary folder: V2-Lite's dimensions, ``--layers`` of its 27 layers, random BF16
+weights, a tiny tokenizer. Both sides run in child processes, alternately, and the order changes from pair to pair.
 
-* sprat: ``export(source, out, quant="int4")``, all of it: the scan for damaged weights, the source's hash, the
-  artifact's hash, and the file flushed to the disk.
-* llama.cpp: conversion to an F16 GGUF, then its own quantizer (``llama_model_quantize``) to Q4_0. The conversion is a
-  stand-in for ``convert_hf_to_gguf``: BF16 widened and rounded to F16 by NumPy, as that script and the package gguf do,
-  but without torch to import, without checks, hashes or a flush. So it is faster than what a user would run.
+* sprat: ``export(source, out, quant="int4")``, with the check for NaN and Inf, the digests of source and artifact, and
+  fsync.
+* llama.cpp: conversion to an F16 GGUF, then ``llama_model_quantize`` to Q4_0. The conversion stands in for
+  ``convert_hf_to_gguf``: NumPy converts BF16 to float32 to F16, as that script and the package gguf do, but without
+  importing torch, without checks, digests or fsync. So it is faster than what a user would run.
 
-Peak memory is the child's high-water mark of resident pages (VmHWM), mapped files included.
+Peak memory is the child's peak resident memory (VmHWM), mapped files included.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ V2_LITE = {
 
 @dataclass(frozen=True)
 class Run:
-    """One side, once."""
+    """One run of one side."""
 
     seconds: float
     peak_rss_bytes: int
@@ -92,7 +92,7 @@ class Run:
 
 
 def main() -> None:
-    """Make the checkpoint, run both sides, print a table and one line of JSON."""
+    """Write the checkpoint, run both sides, print a table and one line of JSON."""
     options = parse_options()
     with tempfile.TemporaryDirectory(prefix="export-speed-", dir=options.folder) as name:
         folder = Path(name)
@@ -105,12 +105,14 @@ def main() -> None:
 def parse_options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--layers", type=int, default=4, help="of V2-Lite's 27; the first is dense")
+    parser.add_argument("--layers", type=int, default=4, help="number of V2-Lite's 27 layers; the first is dense")
     parser.add_argument("--pairs", type=int, default=3, help="runs of each side")
-    parser.add_argument("--quant", default="int4", help="what sprat makes; llama.cpp always makes Q4_0")
-    parser.add_argument("--folder", type=Path, help="where to work; needs room for about 2.3 times the source")
-    parser.add_argument("--no-compare", dest="compare", action="store_false", help="sprat alone: 1.3 times the source")
-    parser.add_argument("--json", action="store_true", help="print the line of JSON alone")
+    parser.add_argument("--quant", default="int4", help="quantization of sprat; llama.cpp's is always Q4_0")
+    parser.add_argument("--folder", type=Path, help="working folder; needs 2.3 times the source's size")
+    parser.add_argument(
+        "--no-compare", dest="compare", action="store_false", help="run sprat alone; needs 1.3 times the source's size"
+    )
+    parser.add_argument("--json", action="store_true", help="print only the line of JSON")
     parser.add_argument("--run", nargs=3, metavar=("SIDE", "SOURCE", "OUT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
@@ -121,7 +123,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def make_checkpoint(folder: Path, n_layers: int) -> Path:
-    """Random BF16 weights in shards with an index, a config, and a tokenizer."""
+    """A checkpoint of random BF16 weights: shards, index, config, tokenizer."""
     sys.path.insert(0, str(ROOT / "tests" / "support"))
     from tiny_checkpoint import shapes, write_tokenizer
 
@@ -139,7 +141,7 @@ def make_checkpoint(folder: Path, n_layers: int) -> Path:
 
 
 def fill_shards(tensors: dict[str, tuple[int, ...]]) -> Iterator[dict[str, tuple[int, ...]]]:
-    """Tensors in order, as many as a shard holds."""
+    """Tensors in order, grouped into shards."""
     shard: dict[str, tuple[int, ...]] = {}
     for name, shape in tensors.items():
         if shard and sum(map(math.prod, [*shard.values(), shape])) * 2 > SHARD_BYTES:
@@ -150,7 +152,7 @@ def fill_shards(tensors: dict[str, tuple[int, ...]]) -> Iterator[dict[str, tuple
 
 
 def write_shard(path: Path, tensors: dict[str, tuple[int, ...]]) -> None:
-    """One buffer of noise, repeated: quantizers do the same work on it as on fresh noise."""
+    """One buffer of noise, repeated: quantizers do the same work as on independent values."""
     noise = np.random.default_rng(0).standard_normal(NOISE_WEIGHTS, np.float32) * 0.02
     noise_bytes = memoryview((noise.view(np.uint32) >> 16).astype(np.uint16)).cast("B")
     header, end = {}, 0
@@ -165,7 +167,7 @@ def write_shard(path: Path, tensors: dict[str, tuple[int, ...]]) -> None:
 
 
 def measure(source: Path, folder: Path, n_pairs: int, quant: str, *, compare: bool) -> tuple[list[Run], list[Run]]:
-    """Both sides ``n_pairs`` times, the order changing from pair to pair."""
+    """Run both sides ``n_pairs`` times; the order changes from pair to pair."""
     runs: dict[str, list[Run]] = {"sprat": [], "llamacpp": []}
     sides = ["sprat", "llamacpp"] if compare else ["sprat"]
     for _ in range(n_pairs):
@@ -176,8 +178,8 @@ def measure(source: Path, folder: Path, n_pairs: int, quant: str, *, compare: bo
 
 
 def run_child(side: str, source: Path, out: Path, quant: str) -> Run:
-    """One side in a process of its own, from its start to its end; its output is measured and deleted."""
-    os.sync()  # what the run before left to write is not this one's work
+    """Time one side in a child process, start-up included; its output is measured and deleted."""
+    os.sync()  # write back dirty pages of the previous run first
     command = [sys.executable, __file__, "--quant", quant, "--run", side, str(source), str(out)]
     began = time.perf_counter()
     ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -188,7 +190,7 @@ def run_child(side: str, source: Path, out: Path, quant: str) -> Run:
 
 
 def run_sprat(source: Path, out: Path, quant: str) -> None:
-    """In the child: the export; prints the high-water mark."""
+    """In the child: export; prints the peak resident memory."""
     from sprat.export.pipeline import export
 
     export(source, out, quant=quant)
@@ -196,27 +198,27 @@ def run_sprat(source: Path, out: Path, quant: str) -> None:
 
 
 def run_llamacpp(source: Path, out: Path, _quant: str) -> None:
-    """In the child: conversion to F16, then llama.cpp's quantizer; prints the high-water mark."""
+    """In the child: convert to F16, then run llama.cpp's quantizer; prints the peak resident memory."""
     import llama_cpp
 
     out.mkdir()
-    half = out / "half.gguf"
-    convert_to_half(source, half)
+    f16 = out / "f16.gguf"
+    convert_to_f16(source, f16)
     parameters = llama_cpp.llama_model_quantize_default_params()
     parameters.ftype = Q4_0_FILE
     parameters.nthread = os.cpu_count() or 1
     quiet = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda *_: None)
     llama_cpp.llama_log_set(quiet, ctypes.c_void_p())
-    failed = llama_cpp.llama_model_quantize(bytes(half), bytes(out / "quantized.gguf"), ctypes.byref(parameters))
-    half.unlink()
+    failed = llama_cpp.llama_model_quantize(bytes(f16), bytes(out / "quantized.gguf"), ctypes.byref(parameters))
+    f16.unlink()
     if failed:
         sys.exit("llama_model_quantize failed")
     print(peak_rss_bytes())
 
 
-def convert_to_half(source: Path, out: Path) -> None:
+def convert_to_f16(source: Path, out: Path) -> None:
     """The header that sprat would write for F16, and every tensor through NumPy, one at a time."""
-    from sprat.export.gguf.artifact import plan_gguf
+    from sprat.export.gguf.artifact import gguf_artifact
     from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
     from sprat.export.source.checkpoint import Checkpoint
     from sprat.export.write.naming import ModelName
@@ -224,7 +226,7 @@ def convert_to_half(source: Path, out: Path) -> None:
 
     checkpoint = Checkpoint.open(source)
     name = ModelName(name="V2 Lite", base_name="V2-Lite", size_label="64x1.5B")
-    layout = plan_gguf(
+    layout = gguf_artifact(
         checkpoint, Recipe.named("f16"), name=name, tokenizer=tokenizer_metadata(source), align=32
     ).layout
     with out.open("wb") as file:
@@ -232,24 +234,24 @@ def convert_to_half(source: Path, out: Path) -> None:
         for placed in layout.tensors:
             planned = placed.tensor
             for chunk in checkpoint.tensors[planned.name].chunks():
-                wide = (chunk.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-                file.write((wide.astype(np.float16) if planned.format.name == "F16" else wide).data)
+                f32 = (chunk.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+                file.write((f32.astype(np.float16) if planned.format.name == "F16" else f32).data)
             file.write(placed.padding)
 
 
 def peak_rss_bytes() -> int:
-    """This process's high-water mark of resident memory, file pages included."""
+    """Peak resident memory of this process, file pages included."""
     found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
     assert found, "Linux prints VmHWM"
     return int(found[1]) * 1024
 
 
 def report(layers: int, source_bytes: int, ours: list[Run], theirs: list[Run], *, as_json: bool) -> None:
-    """A table unless ``as_json``, then one line of JSON."""
+    """Print a table unless ``as_json``, then one line of JSON."""
     ratios = [their.seconds / our.seconds for our, their in zip(ours, theirs, strict=False)]
     seconds = statistics.median(run.seconds for run in ours)
     if not as_json:
-        print(f"{layers} layers of V2-Lite's widths, {source_bytes / 1e9:.2f} GB of BF16\n")
+        print(f"{layers} layers of DeepSeek-V2-Lite, {source_bytes / 1e9:.2f} GB of BF16\n")
         print(f"{'':<24}{'seconds':>9}{'GB/s read':>11}{'peak RSS':>11}{'output':>11}")
         for side, runs in (("sprat", ours), ("llama.cpp, two steps", theirs)):
             for run in runs:
@@ -257,7 +259,7 @@ def report(layers: int, source_bytes: int, ours: list[Run], theirs: list[Run], *
                     f"{side:<24}{run.seconds:>9.1f}{source_bytes / run.seconds / 1e9:>11.2f}"
                     f"{run.peak_rss_bytes / 1e9:>8.2f} GB{run.output_bytes / 1e9:>8.2f} GB"
                 )
-        print("\ntimes faster, pair by pair:", ", ".join(f"{ratio:.2f}" for ratio in ratios) or "not compared")
+        print("\nspeedup, pair by pair:", ", ".join(f"{ratio:.2f}" for ratio in ratios) or "not compared")
     result = {
         "layers": layers,
         "seconds": round(seconds, 2),

@@ -1,7 +1,7 @@
-"""The native products by themselves: GB/s with one token, GOP/s with many, a mixture with both; and latent attention.
+"""The native kernels: GEMV in GB/s, GEMM in GOP/s, an MoE sublayer in both, and absorbed MLA.
 
-Weights are larger than the caches, so that one token measures the memory; ``read`` is what the same threads get when
-they only read. Times are the best of many calls: a shared machine only ever adds.
+Weights are larger than the CPU's caches, so that GEMV is limited by memory bandwidth; ``read`` is the bandwidth of the
+same threads when they only read. Times are the best of many calls, since noise from other tenants only adds.
 
     python benchmarks/kernels.py --formats Q4_0,Q4_K --threads 2 --isa avx512
 """
@@ -25,53 +25,55 @@ from sprat.runtime.weights import Weight
 _HIDDEN, _ROWS = 2048, 65_536
 _N_EXPERTS, _N_CHOSEN, _WIDTH = 64, 6, 1408  # DeepSeek-V2-Lite
 _HEADS, _HEAD, _ROPE, _RANK, _CONTEXT = 16, 128, 64, 512, 4096
+_GROUP = 128  # codes per scale of an int8 cache of latents
 _N_TOKENS = (2, 4, 8, 48, 512)
 _SECONDS = 0.3
 
 
 def best_seconds(call: Callable[[], object]) -> float:
-    """The shortest of at least three calls."""
+    """Time of the fastest of at least three calls."""
     call()
-    taken: list[float] = []
+    times: list[float] = []
     end = time.perf_counter() + _SECONDS
-    while len(taken) < 3 or time.perf_counter() < end:
+    while len(times) < 3 or time.perf_counter() < end:
         start = time.perf_counter()
         call()
-        taken.append(time.perf_counter() - start)
-    return min(taken)
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
 def random_weight(shape: tuple[int, ...], format_name: str) -> Weight:
-    """A few blocks of normal numbers, repeated."""
+    """A few blocks of normally distributed values, repeated."""
     stored = get_format(format_name)
-    numbers = np.random.default_rng(0).normal(size=(1021, max(stored.block_size, 32))) * 0.02
+    values = np.random.default_rng(0).normal(size=(1021, max(stored.block_size, 32))) * 0.02
     packed_shape = (*shape[:-1], stored.row_bytes(shape[-1]))
-    packed = np.resize(stored.quantize(numbers.astype(np.float32)).ravel(), int(np.prod(packed_shape)))
+    packed = np.resize(stored.quantize(values.astype(np.float32)).ravel(), int(np.prod(packed_shape)))
     return Weight("random", stored, shape, packed.reshape(packed_shape))
 
 
 def activations(n: int, size: int = _HIDDEN) -> F32Array:
-    """Normal numbers."""
+    """Normally distributed activations for ``n`` tokens."""
     return np.random.default_rng(n).normal(size=(n, size)).astype(np.float32)
 
 
 def products(kernels: NativeKernels, format_name: str) -> str:
-    """One line for a format."""
+    """One line of the table: a format's read bandwidth, GEMV and GEMMs."""
     weight = random_weight((_ROWS, _HIDDEN), format_name)
-    few = Weight("few", weight.format, (_ROWS // 16, _HIDDEN), weight.packed[: _ROWS // 16])
+    small = Weight("small", weight.format, (_ROWS // 16, _HIDDEN), weight.packed[: _ROWS // 16])
     read_s = best_seconds(lambda: kernels.read(weight.packed))
     one, x = activations(1), {n: activations(n) for n in _N_TOKENS}
     one_s = best_seconds(lambda: kernels.linear(one, weight))
     rates = [
-        2 * n * few.shape[0] * _HIDDEN / best_seconds(functools.partial(kernels.linear, x[n], few)) for n in _N_TOKENS
+        2 * n * small.shape[0] * _HIDDEN / best_seconds(functools.partial(kernels.linear, x[n], small))
+        for n in _N_TOKENS
     ]
     return f"{format_name:8}{weight.nbytes / read_s / 1e9:8.1f}{weight.nbytes / one_s / 1e9:8.1f}" + "".join(
         f"{rate / 1e9:8.0f}" for rate in rates
     )
 
 
-def mixture(kernels: NativeKernels, n: int, format_name: str) -> str:
-    """A layer of DeepSeek-V2-Lite's experts without the shared ones."""
+def moe(kernels: NativeKernels, n: int, format_name: str) -> str:
+    """The routed experts of a layer of DeepSeek-V2-Lite."""
     shape = (_N_EXPERTS, _WIDTH, _HIDDEN)
     up = random_weight(shape, format_name)
     mlp = MLP(up, up, random_weight((_N_EXPERTS, _HIDDEN, _WIDTH), format_name))
@@ -86,14 +88,14 @@ def mixture(kernels: NativeKernels, n: int, format_name: str) -> str:
 
 
 def attention(kernels: NativeKernels, storage: Storage) -> str:
-    """One token of DeepSeek-V2-Lite over a long context."""
-    rng, layout = np.random.default_rng(0), RowLayout(storage, _RANK + _ROPE, n_exact=_ROPE)
-    rows = layout.view(layout.store(rng.normal(size=(_CONTEXT, layout.n)).astype(np.float32)))
+    """Absorbed MLA of DeepSeek-V2-Lite: one token at depth 4096."""
+    rng, layout = np.random.default_rng(0), RowLayout(storage, _RANK + _ROPE, n_exact=_ROPE, group=_GROUP)
+    entries = layout.view(layout.store(rng.normal(size=(_CONTEXT, layout.n)).astype(np.float32)))
     k_b, v_b = random_weight((_HEADS, _RANK, _HEAD), "Q4_0"), random_weight((_HEADS, _HEAD, _RANK), "Q4_0")
     q = activations(_HEADS, _HEAD + _ROPE)[None]
-    seconds = best_seconds(lambda: kernels.mla_absorbed(q, rows, k_b, v_b, 0.07))
-    rates = f"{_CONTEXT * layout.nbytes / seconds / 1e9:8.1f} GB/s {seconds / _CONTEXT * 1e9:6.0f} ns a row"
-    return f"latent attention, {_CONTEXT} rows in {storage}: {seconds * 1e3:8.2f} ms {rates}"
+    seconds = best_seconds(lambda: kernels.mla_absorbed(q, entries, k_b, v_b, 0.07))
+    rates = f"{_CONTEXT * layout.nbytes / seconds / 1e9:8.1f} GB/s {seconds / _CONTEXT * 1e9:6.0f} ns per KV entry"
+    return f"absorbed MLA, {_CONTEXT} KV entries in {storage}: {seconds * 1e3:8.2f} ms {rates}"
 
 
 def _main() -> None:
@@ -108,7 +110,7 @@ def _main() -> None:
     for format_name in arguments.formats.split(","):
         print(products(kernels, format_name), flush=True)
     for n in (1, 8, 512):
-        print(mixture(kernels, n, arguments.formats.split(",")[0]), flush=True)
+        print(moe(kernels, n, arguments.formats.split(",")[0]), flush=True)
     for storage in STORAGES:
         print(attention(kernels, storage), flush=True)
 

@@ -1,24 +1,23 @@
-"""ONNX models against onnxruntime-genai's own, against a loop over all experts, and against the native backend.
+"""sprat's ONNX models compared with onnxruntime-genai, with a loop over all experts, and with the native backend.
 
-Three questions, each answered by child processes that take turns. Both have run the very tokens before that are then
-timed, twice: so weights that are mapped are in memory. Every figure is the median of the pairs, and the last line is
-JSON (``--json`` prints nothing else). All figures are measured on this machine.
+Child processes take turns. Before timing, each runs the timed tokens twice, so that mapped weights are in memory. Every
+value is the median of the pairs, measured on this machine. The last line is JSON (``--json`` prints nothing else).
 
-1. SmolLM2 in int4: tokens per second of sprat's ONNX model in sprat's backend, over those of the model that
-   onnxruntime-genai's builder makes of the same weights, in onnxruntime-genai (``smollm2_decode_ratio_vs_genai``).
-   The builder needs torch and transformers; ``--builder`` names a Python that has them, and onnxruntime-genai.
-2. DeepSeek-V2-Lite's shape with ``--layers`` layers of random weights, in the form that the backend takes in a budget
-   of ``--budget`` times the file: the same model, in the same form, with every expert computed
-   (``sparse_vs_dense_decode_ratio``), behind 2048 tokens (``context_2048_share``), and the most that loading it and
-   running 2048 tokens took, over the model's files (``peak_over_file``). By default that is the frugal form.
-3. The same three without a budget (``fast_...``), and the frugal form against every expert computed in the fast one
-   (``sparse_vs_fast_dense_decode_ratio``). ``smollm2_peak_over_file``: behind few tokens, since its cache of 2048 takes
-   more than its files do.
+1. SmolLM2 in int4: decode speed of sprat's ONNX model in the onnx backend / of the model that onnxruntime-genai's
+   builder makes of the same weights in onnxruntime-genai (``smollm2_decode_ratio_vs_genai``). ``--builder`` is a Python
+   with onnxruntime-genai, torch and transformers.
+2. DeepSeek-V2-Lite with ``--layers`` layers of random weights and a memory limit of ``--budget`` times the file, by
+   default in the low-memory form: decode speed / speed with every expert computed (``sparse_vs_dense_decode_ratio``),
+   speed at depth 2048 / at depth 8 (``context_2048_share``), and peak memory of loading and running 2048 tokens / size
+   of the model's files (``peak_over_file``).
+3. The same without a memory limit (``fast_...``), and the low-memory form / every expert computed without the limit
+   (``sparse_vs_fast_dense_decode_ratio``). ``smollm2_peak_over_file`` is at depth 8: its KV cache of 2048 tokens is
+   larger than its files.
 
     python benchmarks/onnx.py --gguf SmolLM2-135M-Instruct.Q4_1.gguf --builder venv/bin/python --json
 """
 
-# ruff: noqa: E402 (imports stand behind the line that makes them find the right package)
+# ruff: noqa: E402 (sys.path must be set before the imports)
 from __future__ import annotations
 
 import argparse
@@ -32,7 +31,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# This file's own folder must not be searched: it would be found for the package onnx.
+# Replaces this file's folder, in which `import onnx` would find this file.
 sys.path[0] = str(Path(__file__).parent / "onnx_rivals")
 
 from dense_loop import write_dense_loop
@@ -44,36 +43,36 @@ from sprat.export.onnx.options import OnnxOptions
 from sprat.export.pipeline import export
 from sprat.runtime.files.bundle import Bundle
 
-_SHORT, _LONG = 8, 2048  # tokens before those that are timed
+_SHORT, _LONG = 8, 2048  # depths
 _DECODED = 16
 _WARM_UPS = 2
 
 
 def smollm2(gguf: Path, builder: str | None, folder: Path, settings: argparse.Namespace) -> dict[str, float]:
-    """Question 1, and what SmolLM2 takes of memory."""
+    """Part 1, and the peak memory of SmolLM2."""
     source = folder / "SmolLM2-135M-Instruct"
     if not source.exists():
         write_hf_folder(gguf, source)
     bundle = _export(source, folder / "smollm2", settings, formats=("gguf", "onnx"))
-    figures: dict[str, float] = {}
+    results: dict[str, float] = {}
     with _worker("onnx", bundle.artifact("onnx"), settings) as ours:
         with _worker("native", bundle.artifact("gguf"), settings) as native:
-            figures |= _compare("smollm2_decode_ratio_vs_native", ours, native, settings.pairs)
-        figures["smollm2_peak_over_file"] = ours.peak_bytes() / _model_bytes(bundle.artifact("onnx"))
+            results |= _compare("smollm2_decode_ratio_vs_native", ours, native, settings.pairs)
+        results["smollm2_peak_over_file"] = ours.peak_bytes() / _model_bytes(bundle.artifact("onnx"))
         if builder:
             built = _build(builder, source, folder / "genai")
             with _worker("genai", built, settings) as genai:
-                figures |= _compare("smollm2_decode_ratio_vs_genai", ours, genai, settings.pairs)
+                results |= _compare("smollm2_decode_ratio_vs_genai", ours, genai, settings.pairs)
                 long = _compare("smollm2_decode_2048_ratio_vs_genai", ours, genai, settings.pairs, past=_LONG)
-                figures |= {name: value for name, value in long.items() if name.endswith("genai")}
-            figures["smollm2_file_bytes_genai"] = _model_bytes(built / "model.onnx")
-        figures["smollm2_context_2048_share"] = _share(ours, settings.pairs)
-        figures["smollm2_file_bytes"] = _model_bytes(bundle.artifact("onnx"))
-    return figures
+                results |= {name: value for name, value in long.items() if name.endswith("genai")}
+            results["smollm2_file_bytes_genai"] = _model_bytes(built / "model.onnx")
+        results["smollm2_context_2048_share"] = _share(ours, settings.pairs)
+        results["smollm2_file_bytes"] = _model_bytes(bundle.artifact("onnx"))
+    return results
 
 
 def v2_lite(folder: Path, settings: argparse.Namespace) -> dict[str, float]:
-    """Questions 2 and 3."""
+    """Parts 2 and 3."""
     source = settings.shape_file or folder / "v2-lite.gguf"
     if not source.exists():
         write_shape(source, "deepseek-v2-lite", "Q4_0", settings.layers)
@@ -81,22 +80,22 @@ def v2_lite(folder: Path, settings: argparse.Namespace) -> dict[str, float]:
     fast_dense, float_dense = write_dense_loop(sparse), write_dense_loop(sparse, float_experts=True)
     n_bytes = _model_bytes(sparse)
     budget = int(settings.budget * n_bytes)
-    figures: dict[str, float] = {"v2_lite_file_bytes": n_bytes, "budget_over_file": settings.budget}
-    figures |= _memory_and_share("", sparse, settings, budget) | _memory_and_share("fast_", sparse, settings, None)
+    results: dict[str, float] = {"v2_lite_file_bytes": n_bytes, "budget_over_file": settings.budget}
+    results |= _memory_and_share("", sparse, settings, budget) | _memory_and_share("fast_", sparse, settings, None)
     with _worker("onnx", sparse, settings, budget) as ours:
-        with _worker("onnx", float_dense if ours.is_frugal() else fast_dense, settings) as dense:
-            figures |= _compare("sparse_vs_dense_decode_ratio", ours, dense, settings.pairs)
+        with _worker("onnx", float_dense if ours.uses_low_memory() else fast_dense, settings) as dense:
+            results |= _compare("sparse_vs_dense_decode_ratio", ours, dense, settings.pairs)
         with _worker("onnx", fast_dense, settings) as dense:
-            figures |= _compare("sparse_vs_fast_dense_decode_ratio", ours, dense, settings.pairs)
+            results |= _compare("sparse_vs_fast_dense_decode_ratio", ours, dense, settings.pairs)
             with _worker("onnx", sparse, settings) as fast:
-                figures |= _compare("fast_sparse_vs_dense_decode_ratio", fast, dense, settings.pairs)
-    return figures
+                results |= _compare("fast_sparse_vs_dense_decode_ratio", fast, dense, settings.pairs)
+    return results
 
 
 def _memory_and_share(
     prefix: str, path: Path, settings: argparse.Namespace, memory_bytes: int | None
 ) -> dict[str, float]:
-    """What one sequence of 2048 tokens takes, and what those tokens cost the next."""
+    """Peak memory of a sequence of 2048 tokens, and its speed relative to depth 8."""
     with _worker("onnx", path, settings, memory_bytes) as ours:
         ours.decode(_LONG, _DECODED)
         peak = ours.peak_bytes() / _model_bytes(path)
@@ -114,7 +113,7 @@ def _export(source: Path, out: Path, settings: argparse.Namespace, formats: tupl
 
 
 def _build(python: str, source: Path, out: Path) -> Path:
-    """The folder that onnxruntime-genai's builder makes of ``source``, offline; an earlier one is taken as it is."""
+    """The output folder of onnxruntime-genai's builder for ``source``, run offline; an existing one is reused."""
     if (out / "genai_config.json").exists():
         return out
     command = [python, "-m", "onnxruntime_genai.models.builder", "-m", str(source), "-o", str(out)]
@@ -125,7 +124,7 @@ def _build(python: str, source: Path, out: Path) -> Path:
 
 
 def _compare(name: str, ours: Worker, theirs: Worker, n_pairs: int, past: int = _SHORT) -> dict[str, float]:
-    """Theirs over ours, in seconds per token; and both speeds."""
+    """Ratio of seconds per token, theirs / ours; and both speeds."""
     for worker in (ours, theirs):
         _warm_up(worker, past)
     pairs = [(ours.decode(past, _DECODED), theirs.decode(past, _DECODED)) for _ in range(n_pairs)]
@@ -137,7 +136,7 @@ def _compare(name: str, ours: Worker, theirs: Worker, n_pairs: int, past: int = 
 
 
 def _share(ours: Worker, n_pairs: int) -> float:
-    """Speed behind a long context, over that of an empty one."""
+    """Decode speed at depth 2048 / at depth 8."""
     for past in (_SHORT, _LONG):
         _warm_up(ours, past)
     return statistics.median(ours.decode(_SHORT, _DECODED) / ours.decode(_LONG, _DECODED) for _ in range(n_pairs))
@@ -149,35 +148,40 @@ def _warm_up(worker: Worker, past: int) -> None:
 
 
 def _model_bytes(path: Path) -> int:
-    """Of the graph and its weights."""
+    """Size of the graph and its weights."""
     return path.stat().st_size + path.with_name(path.name + ".data").stat().st_size
 
 
 def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gguf", type=Path, help="SmolLM2-135M-Instruct; without it, only the shape is measured")
+    parser.add_argument("--gguf", type=Path, help="SmolLM2-135M-Instruct; without it only parts 2 and 3 run")
     parser.add_argument("--builder", help="a Python with onnxruntime-genai, torch and transformers")
-    parser.add_argument("--layers", type=int, default=6, help="of V2-Lite's 27")
-    parser.add_argument("--shape-file", type=Path, help="a GGUF of V2-Lite's shape that is there already")
+    parser.add_argument("--layers", type=int, default=6, help="number of V2-Lite's 27 layers")
+    parser.add_argument("--shape-file", type=Path, help="an existing GGUF of DeepSeek-V2-Lite with random weights")
     parser.add_argument("--block-size", type=int, choices=(32, 64, 128), default=32)
     parser.add_argument("--accuracy-level", type=int, choices=(0, 4), default=4)
-    parser.add_argument("--budget", type=float, default=1.35, help="of memory, times the file: small ones are frugal")
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=1.35,
+        help="memory limit in times of the file; a small one selects the low-memory form",
+    )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="keep what is made here")
-    parser.add_argument("--json", action="store_true", help="print the last line alone")
+    parser.add_argument("--folder", type=Path, help="keep the files here")
+    parser.add_argument("--json", action="store_true", help="print only the line of JSON")
     settings = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = settings.folder or Path(scratch)
-        figures: dict[str, Any] = {"basis": "measured", "threads": settings.threads, "layers": settings.layers}
+        results: dict[str, Any] = {"basis": "measured", "threads": settings.threads, "layers": settings.layers}
         parts: list[Callable[[], dict[str, float]]] = [lambda: v2_lite(folder, settings)]
         if settings.gguf:
             parts.insert(0, lambda: smollm2(settings.gguf, settings.builder, folder, settings))
         for part in parts:
-            figures |= part()
+            results |= part()
             if not settings.json:
-                print("\n".join(f"{name:<60} {value}" for name, value in figures.items()))
-    print(json.dumps(figures))
+                print("\n".join(f"{name:<60} {value}" for name, value in results.items()))
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

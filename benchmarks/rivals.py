@@ -1,7 +1,7 @@
-"""The child processes of ``vs_llamacpp.py``: one backend each, timed on request; one JSON line in, one out.
+"""Child processes of ``vs_llamacpp.py``: one backend each; JSON lines as requests and answers.
 
-llama.cpp is driven here through its own functions and not through sprat's backend, so that nothing of sprat slows it:
-512 tokens to a batch (its default), flash attention on or off per context, no copy of the logits.
+llama.cpp runs through its own API and not through sprat's backend, so that sprat does not slow it down: 512 tokens per
+ubatch (its default), flash attention on or off per context, no copy of the logits.
 
     python benchmarks/rivals.py {native,repacked,plain} FILE THREADS
 """
@@ -38,12 +38,12 @@ class Worker:
     """A child process with one backend, seen from the parent.
 
     Args:
-        backend: ``native``; ``repacked`` or ``plain`` for llama.cpp with and without its repacked weights.
+        backend: ``native``; ``repacked`` or ``plain`` for llama.cpp with or without repacked weights.
         path: the GGUF file.
-        n_threads: threads that compute.
+        n_threads: number of threads.
 
     Raises:
-        RivalDiedError: the backend aborts on the file, as llama.cpp does on some processors.
+        RivalDiedError: the backend aborts on the file, as llama.cpp does on some CPUs.
     """
 
     def __init__(self, backend: str, path: Path, n_threads: int) -> None:
@@ -77,7 +77,7 @@ class Worker:
 
 
 class _Stream(Protocol):
-    """A sequence: a sprat stream, or llama.cpp's."""
+    """A sequence in sprat or in llama.cpp."""
 
     def extend(self, tokens: Sequence[int]) -> Any: ...
     def truncate(self, length: int) -> None: ...
@@ -104,20 +104,20 @@ class _LlamaCpp:
 
 
 class _LlamaCppStream:
-    """A context of llama.cpp; positions are its own affair."""
+    """A context of llama.cpp, which counts positions itself."""
 
     def __init__(self, lib: Any, context: Any) -> None:
         self._lib, self._context = lib, context
 
     def extend(self, tokens: Sequence[int]) -> None:
         """Decode, and wait for the logits after the last token."""
-        ids = (self._lib.llama_token * len(tokens))(*tokens)  # a batch only points to them
+        ids = (self._lib.llama_token * len(tokens))(*tokens)  # the batch keeps a pointer to them
         if self._lib.llama_decode(self._context, self._lib.llama_batch_get_one(ids, len(tokens))):
             raise SystemExit("llama_decode failed")
         self._lib.llama_get_logits(self._context)
 
     def truncate(self, length: int) -> None:
-        """Forget every token from position ``length`` on."""
+        """Remove all tokens from position ``length`` on."""
         self._lib.llama_memory_seq_rm(self._lib.llama_get_memory(self._context), 0, length, -1)
 
 
@@ -133,7 +133,7 @@ class _Native:
         self.backend = NativeBackend(self.spec, file, NativeKernels(n_threads))
 
     def new_stream(self, capacity: int, *, flash: bool) -> _Stream:
-        """A stream; its attention is always of the flash kind."""
+        """A stream; ``flash`` is ignored, since its attention never stores the scores."""
         return self.backend.new_stream(capacity)
 
 
@@ -154,7 +154,7 @@ class _Server:
         self.first_token_seconds = time.perf_counter() - start
 
     def fill(self, past: int, flash: bool, keep: bool = False) -> dict[str, float]:
-        """A new sequence with ``past`` tokens, instead of earlier ones or beside them; the seconds of its last 512."""
+        """Prefill a new sequence to depth ``past``; without ``keep`` earlier ones are dropped."""
         if not keep:
             self._streams = {key: stream for key, stream in self._streams.items() if key[1] != flash}
         stream = self._streams[past, flash] = self._model.new_stream(past + 2 * _CHUNK, flash=flash)
@@ -164,39 +164,39 @@ class _Server:
         return {"seconds": seconds}
 
     def decode(self, past: int, flash: bool, n: int) -> dict[str, float]:
-        """Seconds per token of ``n`` tokens behind ``past``."""
+        """Seconds per token of ``n`` decoded tokens at depth ``past``."""
         stream = self._streams[past, flash]
         stream.truncate(past)
         stream.extend(self._tokens[:1])
         return {"seconds": sum(_timed(stream, [token]) for token in self._tokens[1 : n + 1]) / n}
 
     def prefill(self, past: int, flash: bool, n: int) -> dict[str, float]:
-        """Seconds of ``n`` tokens at once behind ``past``."""
+        """Seconds of a prefill of ``n`` tokens at depth ``past``."""
         self._streams[past, flash].truncate(past)
         return {"seconds": _timed(self._streams[past, flash], self._tokens[-n:])}
 
     def memory(self) -> dict[str, int]:
-        """Resident bytes that are not the mapped file, and the most that was ever resident."""
+        """Resident bytes without the mapped file, and peak resident bytes."""
         fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
         peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return {"anonymous": int(fields["RssAnon"].split()[0]) * 1024, "peak": peak_kib * 1024}
 
     def routing(self) -> dict[str, float]:
-        """Entropy of the experts of 256 tokens, as a share of the even one, averaged over layers; 1 if dense."""
+        """Routing entropy over 256 tokens, as a share of the uniform distribution's; 1 for a dense model."""
         assert isinstance(self._model, _Native)
         if self._model.spec.moe is None:
             return {"entropy": 1.0}
-        from sprat.app.bench.routing import RoutingEntropy  # not where llama.cpp's memory is measured
+        from sprat.app.bench.routing import RoutingEntropy  # imported here, to keep it out of llama.cpp's memory
 
         routing = RoutingEntropy()
         self._model.backend.new_stream(256, routing).extend(self._tokens[:256])
         share = routing.share(self._model.spec.moe.n_routed_experts)
-        assert share is not None, "every mixture layer chose experts"
+        assert share is not None, "every MoE layer routed tokens"
         return {"entropy": share}
 
 
 def _import(backend: str) -> None:
-    """What is loaded before the clock starts: the code, but nothing of the model."""
+    """Import the code before the time to first token is measured."""
     importlib.import_module("sprat.runtime.backends.native" if backend == "native" else "llama_cpp.llama_cpp")
 
 

@@ -1,7 +1,7 @@
-"""GGUF files of published shapes with random weights, for measuring speed: same bytes, same work, no download.
+"""Writes GGUF files of presets with random weights, to measure speed without a download.
 
-``vs_llamacpp.py`` reports the entropy of the routing beside every figure from such a file; the writing itself is
-:mod:`sprat.export.gguf.random_weights`.
+The writer is :mod:`sprat.export.gguf.random_weights`. ``vs_llamacpp.py`` reports the routing entropy with every result
+from such a file.
 
     python benchmarks/shapes.py deepseek-v2-lite --layers 6 --quant Q4_0 v2-lite-6.gguf
 """

@@ -1,1 +1,1 @@
-"""What a device is, what fits on it, and how fast it will be."""
+"""Devices: profiles, plans, benchmarks, emulation and reports."""

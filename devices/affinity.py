@@ -1,4 +1,4 @@
-"""Which cores of this machine are a profile's fast ones, so that no thread waits on a little core."""
+"""Which cores of this machine are a profile's fast cores, so that no thread runs on a little core."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from sprat.devices.profile import DeviceProfile
 
 __all__ = ["fast_core_ids"]
 
-_CLOCK_TOLERANCE = 0.1  # of the profile's: governors and boards cap a clock by a little
+_CLOCK_TOLERANCE = 0.1  # relative; governors and boards cap clocks slightly
 
 
 def fast_core_ids(profile: DeviceProfile, clocks_ghz: Mapping[int, float]) -> tuple[int, ...]:
-    """The cores to keep threads on, the fastest first; none where the system may choose as well.
+    """The cores to pin threads to, fastest first; empty where pinning is not needed.
 
     Args:
-        profile: the device that a plan was made for.
+        profile: the device that the plan is for.
         clocks_ghz: highest clock of each core of this machine; see :func:`~sprat.devices.machine.core_clocks`.
 
     Returns:
-        Ids of cores, or ``()``: all of the profile's cores are worth a thread, or this machine is not that device, for
-        its cores differ in number or clock.
+        Core ids, or ``()`` if all cores of the profile are fast, or if this machine is another device: the number of
+        its cores or their clocks differ.
     """
     if len(profile.fast_cores) == len(profile.cores):
         return ()

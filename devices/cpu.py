@@ -1,4 +1,4 @@
-"""What this processor can do: instruction sets, caches, page size; from the native core, or from Linux without it."""
+"""This CPU: instruction sets, caches, page size; from the native core, or from Linux without it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sprat.native import core
 
 __all__ = ["CPU", "this_cpu"]
 
-# sprat's name of an instruction set -> the flags that /proc/cpuinfo prints for it; every one must be there.
+# Name of an instruction set in sprat -> its flags in /proc/cpuinfo; all of them must be present.
 _X86_FLAGS = {
     "avx2": ("avx2",),
     "fma": ("fma",),
     "f16c": ("f16c",),
     "bmi2": ("bmi2",),
     "avx_vnni": ("avx_vnni",),
-    "avx512": ("avx512f", "avx512bw", "avx512vl"),
+    "avx512": ("avx512f", "avx512bw", "avx512dq", "avx512vl"),
     "avx512_vbmi": ("avx512f", "avx512vbmi"),
     "avx512_vnni": ("avx512f", "avx512_vnni"),
     "avx512_bf16": ("avx512f", "avx512_bf16"),
@@ -38,7 +38,7 @@ _SYSFS_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CPU:
-    """One machine's processor, as far as kernels care."""
+    """What kernels need to know about a machine's CPU."""
 
     model: str
     machine: str  # x86_64, aarch64, ...
@@ -49,7 +49,7 @@ class CPU:
 
 
 def this_cpu() -> CPU:
-    """The processor that this process runs on."""
+    """The CPU that this process runs on."""
     text = _cpuinfo()
     return CPU(
         model=_field(text, "model name") or _field(text, "Model") or platform.processor() or "unknown",
@@ -62,7 +62,7 @@ def this_cpu() -> CPU:
 
 
 def features_from_cpuinfo(text: str) -> dict[str, bool]:
-    """Instruction sets read from the text of ``/proc/cpuinfo``: the native core's twin."""
+    """Instruction sets from the text of ``/proc/cpuinfo``; equal to the native core's ``cpu_features``."""
     on_arm = "CPU architecture" in text
     present = set(_field(text, "Features" if on_arm else "flags").split())
     table = _ARM_FLAGS if on_arm else _X86_FLAGS
@@ -83,7 +83,7 @@ def _field(cpuinfo: str, name: str) -> str:
 
 
 def _sysfs_cache_bytes() -> dict[str, int]:
-    """Data and unified caches of core 0; the C library does not know them on most ARM boards."""
+    """Data and unified caches of core 0; on most ARM boards the C library does not report them."""
     found = {}
     for index in sorted(_SYSFS_CACHES.glob("index*")):
         size, level, kind = ((index / name).read_text().strip() for name in ("size", "level", "type"))

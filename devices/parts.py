@@ -1,4 +1,4 @@
-"""The parts of a device and their figures; each figure says how it became known."""
+"""The parts of a device profile; each value has a basis and a source."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Annotated
 
 import msgspec
 
-__all__ = ["Accelerator", "Basis", "Compute", "Cores", "Figure", "Memory", "Power", "Storage", "Thermal"]
+__all__ = ["Accelerator", "Basis", "Compute", "Cores", "Memory", "Power", "Sourced", "Storage", "Thermal"]
 
 
 class Basis(enum.StrEnum):
-    """How a figure became known, the surest way first."""
+    """Where a value comes from, most reliable first."""
 
-    MEASURED = "measured"  # by us, on the device
-    PUBLISHED = "published"  # by its maker, or by someone who measured it
+    MEASURED = "measured"  # by sprat, on the device
+    PUBLISHED = "published"  # by its maker, or a measurement by others
     ASSUMED = "assumed"
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A table of a profile: unknown keys are errors, so that a misspelt figure cannot be left out unnoticed."""
+    """A table of a profile; unknown keys are errors, so that a misspelt key is noticed."""
 
 
-class Figure(_Part, frozen=True):
-    """A number and why to believe it."""
+class Sourced(_Part, frozen=True):
+    """A value with its basis and source."""
 
     value: Annotated[float, msgspec.Meta(gt=0)]
     basis: Basis
@@ -31,14 +31,14 @@ class Figure(_Part, frozen=True):
 
 
 class Cores(_Part, frozen=True):
-    """Cores of one kind. Operations count multiplications and additions, of the widest instructions that sprat uses."""
+    """Cores of one kind. A multiply-add counts as two operations; peaks are of the widest instructions sprat uses."""
 
     kind: str  # "Cortex-A76"
     count: Annotated[int, msgspec.Meta(ge=1)]
-    clock_ghz: Figure
-    features: tuple[str, ...]  # instruction sets, under the names that ``sprat doctor`` prints
-    int8_ops_per_cycle: Figure | None = None  # one core's peak
-    f32_ops_per_cycle: Figure | None = None
+    clock_ghz: Sourced
+    features: tuple[str, ...]  # instruction sets, named as in ``sprat doctor``
+    int8_ops_per_cycle: Sourced | None = None  # peak of one core
+    f32_ops_per_cycle: Sourced | None = None
 
     @property
     def int8_gops(self) -> float:
@@ -52,60 +52,60 @@ class Cores(_Part, frozen=True):
 
 
 class Compute(_Part, frozen=True):
-    """What sprat's own kernels reach with all cores, where that was measured; peaks of the cores stand in elsewhere."""
+    """Measured rates of sprat's kernels with all cores; without it they are estimated from the cores' peaks."""
 
-    int8_gops: Figure  # products of int4 blocks with 512 tokens
-    one_token_gops: Figure  # the same with one token, weights in the cache
-    f32_gflops: Figure  # attention of 512 tokens
-    call_us: Figure  # a call with next to nothing to do
+    int8_gops: Sourced  # product of int4 weights with 512 tokens
+    one_token_gops: Sourced  # the same with one token, weights in the CPU's cache
+    f32_gflops: Sourced  # attention over 512 tokens
+    call_us: Sourced  # an empty kernel call, in microseconds
 
 
 class Memory(_Part, frozen=True):
-    """RAM: how much, how much of it the system keeps, and how fast it is read."""
+    """RAM: its size, what the system uses of it, and its bandwidth."""
 
-    total_bytes: Figure
-    system_bytes: Figure
-    peak_gbps: Figure  # 10^9 bytes per second, of the interface
-    sustained_gbps: Figure | None = None  # what programs get, all cores reading
-    one_core_gbps: Figure | None = None
-    cache_bytes: Figure | None = None  # the largest cache that one program can count on
+    total_bytes: Sourced
+    system_bytes: Sourced
+    peak_gbps: Sourced  # of the interface, in 10^9 bytes per second
+    sustained_gbps: Sourced | None = None  # of a program that reads with all cores
+    one_core_gbps: Sourced | None = None
+    cache_bytes: Sourced | None = None  # the largest CPU cache that one program can count on
 
     @property
-    def read_gbps(self) -> Figure:
-        """The best known figure for reading."""
+    def read_gbps(self) -> Sourced:
+        """Sustained bandwidth if known, else the peak."""
         return self.sustained_gbps or self.peak_gbps
 
 
 class Storage(_Part, frozen=True):
-    """A medium that a model can be read from; rates in 10^6 bytes per second, the page cache aside."""
+    """A storage device; rates of uncached reads, in 10^6 bytes per second."""
 
     kind: str  # "microSD", "NVMe"
-    sequential_mbps: Figure
-    capacity_bytes: Figure | None = None
-    random_4kib_mbps: Figure | None = None
-    random_1mib_mbps: Figure | None = None  # about an expert's size
+    sequential_mbps: Sourced
+    capacity_bytes: Sourced | None = None
+    random_4kib_mbps: Sourced | None = None
+    random_1mib_mbps: Sourced | None = None  # about the size of an expert
 
 
 class Accelerator(_Part, frozen=True):
-    """A GPU or the like; one with ``shared_memory`` may take ``memory_bytes`` of the device's RAM."""
+    """A GPU; with ``shared_memory``, ``memory_bytes`` is the part of the device's RAM that it may use."""
 
     name: str
     api: str  # "cuda", "vulkan"
-    memory_bytes: Figure
-    peak_gbps: Figure
+    memory_bytes: Sourced
+    peak_gbps: Sourced
     shared_memory: bool = False
 
 
 class Power(_Part, frozen=True):
     """Power of the whole device."""
 
-    idle_watts: Figure | None = None
-    load_watts: Figure | None = None
+    idle_watts: Sourced | None = None
+    load_watts: Sourced | None = None
 
 
 class Thermal(_Part, frozen=True):
-    """What heat does to it."""
+    """Cooling and throttling."""
 
     cooling: str  # "passive", "fan"
-    throttle_celsius: Figure | None = None
-    sustained_share: Figure | None = None  # of the first minute's speed that is left after five
+    throttle_celsius: Sourced | None = None
+    sustained_share: Sourced | None = None  # speed after five minutes / speed of the first minute

@@ -1,8 +1,8 @@
-"""What a device is, in figures that say where they come from. One device, one TOML file.
+"""Device profiles: one TOML file per device, each value with its basis and source.
 
-Profiles that come with sprat lie in ``devices/profiles/``; those of the user, which ``sprat devices probe --save``
-writes, in ``$XDG_CONFIG_HOME/sprat/devices/``. A file names the device and lists its parts; every number is a table of
-value, basis and source::
+sprat's own profiles are in ``devices/profiles/``; the user's, which ``sprat devices probe --save`` writes, in
+``$XDG_CONFIG_HOME/sprat/devices/``. A file names the device and lists its parts; every value is a table of value, basis
+and source::
 
     name = "rpi5-8gb"
     title = "Raspberry Pi 5, 8 GB"
@@ -10,9 +10,9 @@ value, basis and source::
 
     [memory]
     total_bytes = { value = 8_589_934_592, basis = "published", source = "product page: 8GB" }
-    system_bytes = { value = 1_073_741_824, basis = "assumed", source = "a desktop that idles, and some air" }
+    system_bytes = { value = 1_073_741_824, basis = "assumed", source = "idle OS, headroom" }
 
-:mod:`sprat.devices.parts` lists all keys. Unknown ones are refused.
+:mod:`sprat.devices.parts` has all keys. Unknown keys are errors.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Annotated
 
 import msgspec
 
-from sprat.devices.parts import Accelerator, Basis, Compute, Cores, Figure, Memory, Power, Storage, Thermal
+from sprat.devices.parts import Accelerator, Basis, Compute, Cores, Memory, Power, Sourced, Storage, Thermal
 from sprat.errors import DeviceError, unknown_name
 from sprat.files import atomic_write, config_folder
 
@@ -36,9 +36,9 @@ __all__ = [
     "Compute",
     "Cores",
     "DeviceProfile",
-    "Figure",
     "Memory",
     "Power",
+    "Sourced",
     "Storage",
     "Thermal",
     "check_new_name",
@@ -52,12 +52,12 @@ __all__ = [
 ]
 
 _NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
-_SLOWEST_SHARE = (
-    0.4  # of the fastest kind's speed: the middle cores of phones help (0.41), little ones do not (0.15 to 0.38)
-)
+# A core this slow, relative to the fastest, gets no thread: middle cores of phones (0.41) help, little ones (0.15 to
+# 0.38) do not.
+_MIN_CORE_SPEED = 0.4
 
-# Ten times and more what exists: beyond it, somebody mixed up units.
-_MOST = {
+# At least ten times what exists: a larger value has the wrong unit.
+_MAX = {
     "total_bytes": 2**44,
     "capacity_bytes": 2**50,
     "memory_bytes": 2**42,
@@ -75,7 +75,7 @@ _MOST = {
 class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One device."""
 
-    name: str  # "rpi5-8gb", also the file's
+    name: str  # "rpi5-8gb", also the name of the file
     title: str
     soc: str
     cores: Annotated[tuple[Cores, ...], msgspec.Meta(min_length=1)]
@@ -88,7 +88,7 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     @property
     def usable_bytes(self) -> int:
-        """RAM that the system leaves to a model."""
+        """RAM that a model can use: all of it minus what the system needs."""
         return int(self.memory.total_bytes.value - self.memory.system_bytes.value)
 
     @property
@@ -98,27 +98,27 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     @property
     def fast_cores(self) -> tuple[Cores, ...]:
-        """The kinds that are worth a thread: not much slower than the fastest."""
+        """The kinds of cores that get threads: not much slower than the fastest kind."""
 
         def speed(cores: Cores) -> float:
             return (cores.int8_gops or cores.clock_ghz.value * cores.count) / cores.count
 
         fastest = max(map(speed, self.cores))
-        return tuple(cores for cores in self.cores if speed(cores) >= _SLOWEST_SHARE * fastest)
+        return tuple(cores for cores in self.cores if speed(cores) >= _MIN_CORE_SPEED * fastest)
 
     @property
     def n_threads(self) -> int:
-        """Threads that a model should run with."""
+        """Threads to run a model with: one per fast core."""
         return sum(cores.count for cores in self.fast_cores)
 
 
 def profile_names() -> list[str]:
-    """All profiles: those that come with sprat, and the user's."""
+    """Names of all profiles: sprat's own and the user's."""
     return sorted({*_shipped(), *_saved()})
 
 
 def load_profiles(on_broken: Callable[[DeviceError], None]) -> list[DeviceProfile]:
-    """All profiles that can be read: one broken file of the user's does not hide the other devices.
+    """All profiles that can be read, so that one broken file of the user does not hide the others.
 
     Args:
         on_broken: called with the error of each profile that is left out.
@@ -136,7 +136,8 @@ def load_profile(name: str) -> DeviceProfile:
     """The profile called ``name``.
 
     Raises:
-        DeviceError: there is none, with the nearest name; or a figure of it is missing, misspelt or impossible.
+        DeviceError: there is no such profile (the message has the nearest name), or a value is missing, misspelt or
+            impossible.
     """
     files = _saved() | _shipped()
     if name not in files:
@@ -151,10 +152,10 @@ def load_profile(name: str) -> DeviceProfile:
 
 
 def parse_profile(name: str, toml: bytes) -> DeviceProfile:
-    """The profile called ``name`` out of its file's bytes.
+    """The profile called ``name`` from its file's bytes.
 
     Raises:
-        DeviceError: a key or figure is missing, unknown or impossible.
+        DeviceError: a key is missing or unknown, or a value is impossible.
     """
     try:
         profile = msgspec.toml.decode(toml, type=DeviceProfile)
@@ -165,11 +166,11 @@ def parse_profile(name: str, toml: bytes) -> DeviceProfile:
 
 
 def save_profile(profile: DeviceProfile) -> Path:
-    """Write ``profile`` to the user's folder, replacing an older one of its name.
+    """Write ``profile`` to the user's folder, replacing one of the same name.
 
     Raises:
-        DeviceError: the name is no plain one or belongs to a profile that comes with sprat, a figure is impossible,
-            or the folder cannot be written.
+        DeviceError: the name has other characters or is one of sprat's own, a value is impossible, or the folder
+            cannot be written.
     """
     check_new_name(profile.name)
     _check(profile.name, profile)
@@ -183,28 +184,28 @@ def save_profile(profile: DeviceProfile) -> Path:
 
 
 def check_new_name(name: str) -> None:
-    """Check that a profile of the user may be called ``name``.
+    """Check that the user may save a profile under ``name``.
 
     Raises:
-        DeviceError: it is no plain name, or that of a profile that comes with sprat.
+        DeviceError: the name has other characters, or is one of sprat's own profiles.
     """
     if not _NAME.fullmatch(name) or name in _shipped():
         raise DeviceError(
-            f"device profile {name!r}: expected a name of small letters, digits and dashes that none of sprat's own "
-            f"profiles has; for example 'my-{_plain(name)}'"
+            f"device profile {name!r}: expected lower-case letters, digits and dashes, and no name of sprat's own "
+            f"profiles; for example 'my-{_plain(name)}'"
         )
 
 
 def user_folder() -> Path:
-    """Where the user's profiles lie; need not exist."""
+    """Folder of the user's profiles; it may not exist."""
     return config_folder() / "devices"
 
 
 def _check(name: str, profile: DeviceProfile) -> None:
-    problems = [f"it calls itself {profile.name!r}"] if profile.name != name else []
+    problems = [f"its name key is {profile.name!r}"] if profile.name != name else []
     problems += contradictions(profile)
     if problems:
-        raise DeviceError(f"device profile {name!r}: {'; '.join(problems)}; correct its figures")
+        raise DeviceError(f"device profile {name!r}: {'; '.join(problems)}; correct the file")
 
 
 def _shipped() -> dict[str, Path]:
@@ -224,53 +225,53 @@ def _plain(name: str) -> str:
 
 
 def contradictions(profile: DeviceProfile) -> list[str]:
-    """Everything that is impossible in ``profile``, as clauses of one message."""
-    alone = [*_out_of_range(profile)]
-    return alone or [*_of_memory(profile), *_of_storage(profile.storage), *_of_cores_and_power(profile)]
+    """Values of ``profile`` that are impossible or contradict each other, as clauses of one message."""
+    out_of_range = [*_out_of_range(profile)]
+    return out_of_range or [*_of_memory(profile), *_of_storage(profile.storage), *_of_cores_and_power(profile)]
 
 
 def _out_of_range(profile: DeviceProfile) -> Iterator[str]:
-    for path, figure in _figures(profile, ""):
-        most = _MOST.get(path.rpartition(".")[2], math.inf)
-        if not math.isfinite(figure.value) or figure.value > most:
-            yield f"{path} is {figure.value:,.10g}, expected at most {most:,}"
+    for path, found in _values(profile, ""):
+        limit = _MAX.get(path.rpartition(".")[2], math.inf)
+        if not math.isfinite(found.value) or found.value > limit:
+            yield f"{path} is {found.value:,.10g}, expected at most {limit:,}"
 
 
 def _of_memory(profile: DeviceProfile) -> Iterator[str]:
     memory = profile.memory
     if profile.usable_bytes <= 0:
-        yield f"the system keeps {memory.system_bytes.value:,.0f} of {memory.total_bytes.value:,.0f} bytes of memory"
-    yield from _not_over("memory sustains", memory.sustained_gbps, "GB/s", memory.peak_gbps, "its peak")
-    yield from _not_over("one core reads", memory.one_core_gbps, "GB/s", memory.read_gbps, "all cores")
-    yield from _not_over("the cache has", memory.cache_bytes, "bytes", memory.total_bytes, "the memory")
+        yield f"system_bytes is {memory.system_bytes.value:,.0f}, of {memory.total_bytes.value:,.0f} bytes in total"
+    yield from _not_over("sustained_gbps is", memory.sustained_gbps, "GB/s", memory.peak_gbps, "peak_gbps")
+    yield from _not_over("one_core_gbps is", memory.one_core_gbps, "GB/s", memory.read_gbps, "all cores read")
+    yield from _not_over("cache_bytes is", memory.cache_bytes, "bytes", memory.total_bytes, "total_bytes")
 
 
-def _of_storage(media: tuple[Storage, ...]) -> Iterator[str]:
-    for medium in media:
-        for name, rate in (("4 KiB", medium.random_4kib_mbps), ("1 MiB", medium.random_1mib_mbps)):
-            what = f"{medium.kind} reads {name} at random with"
-            yield from _not_over(what, rate, "MB/s", medium.sequential_mbps, "in sequence")
+def _of_storage(devices: tuple[Storage, ...]) -> Iterator[str]:
+    for storage in devices:
+        for name, rate in (("4kib", storage.random_4kib_mbps), ("1mib", storage.random_1mib_mbps)):
+            what = f"{storage.kind}: random_{name}_mbps is"
+            yield from _not_over(what, rate, "MB/s", storage.sequential_mbps, "sequential_mbps")
 
 
 def _of_cores_and_power(profile: DeviceProfile) -> Iterator[str]:
     if profile.power and profile.power.load_watts:
-        yield from _not_over("it idles at", profile.power.idle_watts, "W", profile.power.load_watts, "under load")
+        yield from _not_over("idle_watts is", profile.power.idle_watts, "W", profile.power.load_watts, "load_watts")
     if profile.compute is None and not all(cores.int8_gops and cores.f32_gflops for cores in profile.cores):
-        yield "its cores have no int8_ops_per_cycle or no f32_ops_per_cycle, and no compute was measured"
+        yield "cores without int8_ops_per_cycle or f32_ops_per_cycle, and no [compute] table"
 
 
-def _not_over(what: str, figure: Figure | None, unit: str, limit: Figure, of: str) -> Iterator[str]:
-    if figure is not None and figure.value > limit.value:
-        yield f"{what} {figure.value:,.10g} {unit}, more than {of} ({limit.value:,.10g})"
+def _not_over(what: str, found: Sourced | None, unit: str, limit: Sourced, of: str) -> Iterator[str]:
+    if found is not None and found.value > limit.value:
+        yield f"{what} {found.value:,.10g} {unit}, more than {of} ({limit.value:,.10g})"
 
 
-def _figures(part: object, path: str) -> Iterator[tuple[str, Figure]]:
-    """Every figure of a profile under its dotted name."""
-    if isinstance(part, Figure):
+def _values(part: object, path: str) -> Iterator[tuple[str, Sourced]]:
+    """Every sourced value of a profile with its dotted name."""
+    if isinstance(part, Sourced):
         yield path, part
     elif isinstance(part, tuple):
         for index, each in enumerate(part):
-            yield from _figures(each, f"{path}[{index}]")
+            yield from _values(each, f"{path}[{index}]")
     elif isinstance(part, msgspec.Struct):
         for name in part.__struct_fields__:
-            yield from _figures(getattr(part, name), f"{path}.{name}" if path else name)
+            yield from _values(getattr(part, name), f"{path}.{name}" if path else name)

@@ -1,4 +1,4 @@
-"""Ask a model from a program that cannot wait for ever: a budget of memory, a limit on time, the answer as it comes.
+"""Stream a chat answer under a memory budget and a timeout.
 
 ::
 
@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import sys
 
-from sprat.errors import SpratError
-from sprat.runtime.chat.completions import Message
-from sprat.runtime.engine import Engine
+import sprat
 
 
 def main(model: str, question: str) -> None:
-    """Stream the answer to one question, then say how fast it was."""
-    with Engine.load(model, memory="3GB") as engine:
-        stream = engine.stream_chat([Message(role="user", content=question)], max_tokens=200, timeout=60)
+    """Stream the answer to one question, then print the finish reason and the speed."""
+    with sprat.load(model, memory="3GB") as engine:
+        stream = engine.stream_chat([{"role": "user", "content": question}], max_tokens=200, timeout=60)
         for chunk in stream:
             delta = chunk["choices"][0]["delta"]
             print(delta.get("reasoning_content", ""), delta.get("content", ""), sep="", end="", flush=True)
@@ -29,5 +27,5 @@ def main(model: str, question: str) -> None:
 if __name__ == "__main__":
     try:
         main(*sys.argv[1:3])
-    except SpratError as error:
+    except sprat.SpratError as error:
         sys.exit(f"hello: {error}")

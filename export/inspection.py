@@ -1,4 +1,4 @@
-"""What a file is and where its bytes go: a bundle, a GGUF, an ONNX model or a checkpoint, from headers alone."""
+"""Contents and sizes of a bundle, a GGUF, an ONNX model or a checkpoint, from headers alone."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from typing import Any
 from sprat.errors import InputError
 from sprat.export.onnx.stored_weights import stored_weights
 from sprat.export.source.checkpoint import Checkpoint
+from sprat.export.write.tensor_groups import TensorSize, group_tensors
+from sprat.runtime.arch.attention import LatentAttentionSpec
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.spec import ModelSpec
-from sprat.runtime.arch.tensors import expected_tensors, tensor_role
+from sprat.runtime.arch.tensors import expected_tensors
 from sprat.runtime.files.bundle import MANIFEST_NAME, Bundle
-from sprat.runtime.files.finite_check import check_blocks
+from sprat.runtime.files.finite_check import check_finite
 from sprat.runtime.files.gguf import GGUFFile
-from sprat.runtime.files.gguf_checks import compare_shapes
 from sprat.runtime.files.onnx import ONNXFile
+from sprat.runtime.files.shape_checks import compare_shapes
 
 __all__ = ["Inspection", "Runtime", "TensorUse", "inspect"]
 
-_LATENT_F16_BYTES = 2
+_F16_BYTES = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +45,7 @@ class TensorUse:
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """A program that may load the file, and why it would or would not."""
+    """A program, whether it loads the file, and why."""
 
     name: str
     loads: bool
@@ -52,7 +54,7 @@ class Runtime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """The answer of :func:`inspect`; sizes in bytes, the cache in f16."""
+    """The result of :func:`inspect`; sizes in bytes, the cache in f16."""
 
     path: Path
     kind: str  # "bundle", "gguf", "onnx" or "checkpoint"
@@ -71,23 +73,23 @@ class Inspection:
 
 
 def inspect(path: str | Path, *, check: bool = False) -> Inspection:
-    """Look at a bundle, a GGUF file, an ONNX model or a checkpoint folder; no weight is read without ``check``.
+    """Inspect a bundle, a GGUF file, an ONNX model or a checkpoint folder; weights are read only with ``check``.
 
-    Of a bundle that holds both formats, the GGUF is shown, and a note names the ONNX model.
+    Of a bundle with both formats, the GGUF is described, and a note names the ONNX model.
 
     Args:
-        path: what to look at.
-        check: read every block of a GGUF, and refuse one that holds weights which are no numbers.
+        path: the file or folder.
+        check: read every block of a GGUF; NaN or Inf weights are an error.
 
     Raises:
-        InputError: it is none of them, or damaged; or ``check`` of what is no GGUF.
+        InputError: ``path`` is none of these, or malformed; or ``check`` and not a GGUF.
     """
     path = Path(path)
-    found = _look(path)
+    found = _inspect(path)
     return _checked(found, path) if check else found
 
 
-def _look(path: Path) -> Inspection:
+def _inspect(path: Path) -> Inspection:
     if (path / MANIFEST_NAME).is_file():
         return _bundle(Bundle.open(path))
     if path.is_dir():
@@ -99,48 +101,46 @@ def _checked(found: Inspection, path: Path) -> Inspection:
     if found.kind == "bundle":
         path = Bundle.open(path).artifact("gguf")
     elif found.kind != "gguf":
-        raise InputError(
-            f"{path}: found a model of kind {found.kind}, expected a GGUF to check; `sprat verify` runs others"
-        )
+        raise InputError(f"{path}: found {found.kind}, but --check needs a GGUF; `sprat verify` runs the other formats")
     with GGUFFile.open(path) as file:
-        check_blocks(file, every=True)
-    return replace(found, notes=(*found.notes, "checked: every weight is a finite number"))
+        check_finite(file, every=True)
+    return replace(found, notes=(*found.notes, "checked: all weights are finite"))
 
 
 def _bundle(bundle: Bundle) -> Inspection:
     main, *others = sorted(artifact.format for artifact in bundle.manifest.artifacts)  # the GGUF first
     notes = [
         *bundle.manifest.warnings,
-        *(f"also holds {form}: sprat inspect {bundle.artifact(form)}" for form in others),
+        *(f"also contains {format}: sprat inspect {bundle.artifact(format)}" for format in others),
     ]
-    look = _onnx if main == "onnx" else _gguf
-    return look(bundle.artifact(main), bundle.path, "bundle", notes)
+    inspect_file = _onnx if main == "onnx" else _gguf
+    return inspect_file(bundle.artifact(main), bundle.path, "bundle", notes)
 
 
 def _gguf(file_path: Path, path: Path, kind: str, warnings: Iterable[str]) -> Inspection:
     with GGUFFile.open(file_path) as file:
         shapes = {name: info.shape for name, info in file.tensors.items()}
         spec = spec_from_metadata(file.metadata, file)
-        stored = [(name, info.type_name, info.n_weights, info.nbytes) for name, info in file.tensors.items()]
+        tensors = [TensorSize(name, info.type_name, info.n_weights, info.nbytes) for name, info in file.tensors.items()]
         runtimes = (_own_runtime(spec, shapes), *_llamacpp_runtimes(spec, shapes))
         name = str(file.metadata.get("general.name", file_path.stem))
         notes = (*warnings, *_tokenizer_notes(file.metadata))
-    return _inspection(path, kind, name, spec, stored, runtimes, notes)
+    return _inspection(path, kind, name, spec, tensors, runtimes, notes)
 
 
 def _onnx(file_path: Path, path: Path, kind: str, warnings: Iterable[str]) -> Inspection:
     file = ONNXFile.open(file_path)
-    return _inspection(path, kind, file.name, file.spec, list(stored_weights(file)), _onnx_runtimes(file), warnings)
+    return _inspection(path, kind, file.name, file.spec, stored_weights(file), _onnx_runtimes(file), warnings)
 
 
 def _checkpoint(path: Path) -> Inspection:
     checkpoint = Checkpoint.open(path)
-    stored = []
+    tensors = []
     for name, tensor in checkpoint.tensors.items():
         nbytes = tensor.rows.n_rows * tensor.format.row_bytes(tensor.rows.n_columns)
-        stored.append((name, tensor.format.name, math.prod(tensor.shape), nbytes))
-    runtimes = (Runtime("sprat export", True, "a source; export it before running it"),)
-    return _inspection(path, "checkpoint", path.resolve().name, checkpoint.spec, stored, runtimes, checkpoint.warnings)
+        tensors.append(TensorSize(name, tensor.format.name, math.prod(tensor.shape), nbytes))
+    runtimes = (Runtime("sprat export", True, "a checkpoint; export it to run it"),)
+    return _inspection(path, "checkpoint", path.resolve().name, checkpoint.spec, tensors, runtimes, checkpoint.warnings)
 
 
 def _inspection(
@@ -148,11 +148,11 @@ def _inspection(
     kind: str,
     name: str,
     spec: ModelSpec,
-    stored: list[tuple[str, str, int, int]],
+    tensors: Iterable[TensorSize],
     runtimes: Iterable[Runtime],
     notes: Iterable[str],
 ) -> Inspection:
-    uses = _group(stored)
+    uses = _tensor_uses(tensors)
     n_weights, nbytes = sum(use.n_weights for use in uses), sum(use.nbytes for use in uses)
     return Inspection(
         path=path,
@@ -164,60 +164,57 @@ def _inspection(
         nbytes=nbytes,
         bits_per_weight=8 * nbytes / n_weights,
         max_context=spec.max_context,
-        cache_kind="latent" if spec.mla else "keys and values",
-        cache_bytes_per_token=_LATENT_F16_BYTES * spec.cache_numbers_per_token,
+        cache_kind=spec.attention.cache_kind,
+        cache_bytes_per_token=_F16_BYTES * spec.cache_elements_per_token,
         tensors=uses,
         runtimes=tuple(runtimes),
         notes=tuple(notes),
     )
 
 
-def _group(stored: Iterable[tuple[str, str, int, int]]) -> tuple[TensorUse, ...]:
+def _tensor_uses(tensors: Iterable[TensorSize]) -> tuple[TensorUse, ...]:
     """Tensors by role and format, the largest group first."""
-    groups: dict[tuple[str, str], list[tuple[int, int]]] = {}
-    for name, format_name, n_weights, nbytes in stored:
-        groups.setdefault((tensor_role(name), format_name), []).append((n_weights, nbytes))
     uses = [
         TensorUse(
-            role=role,
-            format=format_name,
-            n_tensors=len(sizes),
-            n_weights=sum(n_weights for n_weights, _ in sizes),
-            nbytes=sum(nbytes for _, nbytes in sizes),
+            role=group.role,
+            format=group.format,
+            n_tensors=group.n_tensors,
+            n_weights=group.n_weights,
+            nbytes=group.size_bytes,
         )
-        for (role, format_name), sizes in groups.items()
+        for group in group_tensors(tensors)
     ]
     return tuple(sorted(uses, key=lambda use: -use.nbytes))
 
 
 def _own_runtime(spec: ModelSpec, shapes: dict[str, tuple[int, ...]]) -> Runtime:
     problems = compare_shapes(shapes, expected_tensors(spec))
-    return Runtime("sprat", not problems, "; ".join(problems) or "every tensor is there, in the right shape")
+    return Runtime("sprat", not problems, "; ".join(problems) or "all tensors present, with the expected shapes")
 
 
 def _llamacpp_runtimes(spec: ModelSpec, shapes: dict[str, tuple[int, ...]]) -> tuple[Runtime, Runtime]:
-    """Stock llama.cpp and Ollama, which is built on it."""
+    """Upstream llama.cpp, and Ollama, which is built on it."""
     loads, why = True, f"architecture '{spec.architecture}'"
-    if spec.mla:
+    if isinstance(spec.attention, LatentAttentionSpec):
         loads = "blk.0.attn_k_b.weight" in shapes
-        split = "MLA split into attn_k_b and attn_v_b, builds since April 2025"
-        why += f", {split}" if loads else ", but the old unsplit attn_kv_b: export it again for current builds"
+        split = "MLA split into attn_k_b and attn_v_b, needs a build since April 2025"
+        why += f", {split}" if loads else ", but attn_kv_b is not split: export it again for current builds"
     return Runtime("llama.cpp", loads, why), Runtime("Ollama", loads, why)
 
 
 def _onnx_runtimes(file: ONNXFile) -> tuple[Runtime, Runtime]:
-    """What sprat writes runs in onnxruntime; in onnxruntime-genai only what its own file describes."""
+    """Every model that sprat writes runs in onnxruntime; onnxruntime-genai needs a genai_config.json."""
     described = (file.path.parent / "genai_config.json").is_file()
     operators = file.metadata.get("sprat.operators", "contrib")
     return (
-        Runtime("onnxruntime", True, f"{operators} operators, cache of the form '{file.cache}'"),
-        Runtime("onnxruntime-genai", described, "genai_config.json is there" if described else "no genai_config.json"),
+        Runtime("onnxruntime", True, f"{operators} operators, cache layout '{file.cache}'"),
+        Runtime("onnxruntime-genai", described, "genai_config.json found" if described else "no genai_config.json"),
     )
 
 
 def _tokenizer_notes(metadata: dict[str, Any]) -> list[str]:
     model, pre = (metadata.get(f"tokenizer.ggml.{key}") for key in ("model", "pre"))
     if model in {None, "none"}:
-        return ["no tokenizer in the file: it takes token ids only"]
+        return ["no tokenizer in the file: input is token ids only"]
     template = "with" if metadata.get("tokenizer.chat_template") else "without"
     return [f"tokenizer {model}{f' ({pre})' if pre else ''}, {template} a chat template"]

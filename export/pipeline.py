@@ -1,10 +1,10 @@
-"""From a checkpoint to a bundle, step by step.
+"""Export a checkpoint to a bundle.
 
-1. Open the source: its config and headers say what it is; nothing large is read.
-2. Choose the recipe: the one asked for, or the best preset that fits the device. What does not fit is refused here.
-3. Plan every artifact to its last byte.
-4. Read the source once: every weight there, of its shape and finite, and the hash of it all.
-5. Write the artifacts, then the tokenizer's files, then the manifest; the bundle appears with one rename.
+1. Open the source: read its config and headers, no weights.
+2. Choose the recipe: the requested one, or the best preset that fits the device. A model that does not fit is an error.
+3. Compute the layout of every artifact.
+4. Read the source once: check that every tensor is present, of the expected shape and finite, and hash the files.
+5. Write the artifacts, the tokenizer files and the manifest; one rename gives the bundle its final name.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-import msgspec
-
 from sprat.devices.plan.choose import choose_quant
 from sprat.devices.plan.plan import Plan
 from sprat.devices.profile import load_profile
 from sprat.errors import ExportError, InputError, unknown_name
-from sprat.export.gguf.artifact import plan_gguf
+from sprat.export.gguf.artifact import gguf_artifact
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
-from sprat.export.onnx import OnnxOptions, plan_onnx
+from sprat.export.onnx import OnnxOptions, onnx_artifact
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.write.bundle import BundleFolder, existing_manifest
 from sprat.export.write.naming import ModelName, model_id
@@ -34,39 +32,40 @@ from sprat.export.write.writer import WrittenFile
 from sprat.progress import ReportProgress, no_progress
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.spec import ModelSpec
+from sprat.runtime.arch.spec_json import spec_fields
 from sprat.runtime.files.bundle import Artifact, Bundle, BundleFile, Manifest, Source, TensorGroup
 from sprat.runtime.footprint import planned_footprint, planned_recipes
 
-__all__ = ["ExportResult", "PlannedArtifact", "export"]
+__all__ = ["ArtifactWriter", "ExportResult", "export"]
 
 _DEFAULT_QUANT = "int4"
-_RECORDED = ("sprat", "numpy", "gguf", "safetensors", "tokenizers")  # whose versions a manifest names
+_PACKAGES = ("sprat", "numpy", "gguf", "safetensors", "tokenizers")  # whose versions the manifest records
 
 
-class PlannedArtifact(Protocol):
-    """One format's file, planned but not written."""
+class ArtifactWriter(Protocol):
+    """The files of one artifact format, laid out and ready to be written."""
 
     @property
     def file_name(self) -> str:
-        """Its main file."""
+        """Name of the main file."""
 
     @property
-    def plan(self) -> str:
-        """Digest of everything that decides the file but the weights."""
+    def layout_digest(self) -> str:
+        """SHA-256 of everything that decides the files' bytes except the weights."""
 
     @property
     def groups(self) -> tuple[TensorGroup, ...]:
-        """What the recipe came to."""
+        """Formats and sizes by role."""
 
-    def check_room(self, folder: Path) -> None:
-        """Raise ExportError when the disk cannot hold what is still to be written; ``folder`` need not exist."""
+    def check_free_space(self, folder: Path) -> None:
+        """Raise ExportError when the bytes still to be written exceed the free space; ``folder`` need not exist."""
 
     def write(self, folder: Path, progress: ReportProgress) -> Sequence[WrittenFile]:
-        """Write its files, or finish writing them."""
+        """Write the files, or continue an interrupted write."""
 
 
-class PlanArtifact(Protocol):
-    """What plans one format; reads no weights."""
+class ArtifactFactory(Protocol):
+    """Makes the writer of one artifact format; reads no weights."""
 
     def __call__(
         self,
@@ -75,23 +74,23 @@ class PlanArtifact(Protocol):
         *,
         name: ModelName,
         tokenizer: Mapping[str, Any],
-    ) -> PlannedArtifact:
-        """Plan the artifact of ``checkpoint``."""
+    ) -> ArtifactWriter:
+        """Lay out the artifact of ``checkpoint``."""
 
 
-def writers(*, align: int | None, onnx: OnnxOptions) -> dict[str, PlanArtifact]:
-    """Every artifact format, and what plans it with the options that concern it."""
-    return {"gguf": partial(plan_gguf, align=align), "onnx": partial(plan_onnx, options=onnx)}
+def writers(*, align: int | None, onnx: OnnxOptions) -> dict[str, ArtifactFactory]:
+    """Artifact format -> factory, bound to the options of that format."""
+    return {"gguf": partial(gguf_artifact, align=align), "onnx": partial(onnx_artifact, options=onnx)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportResult:
-    """What an export made."""
+    """The result of :func:`export`."""
 
     bundle: Bundle
-    plan: Plan | None  # for the device, when one was named
-    n_resumed: int  # tensors taken over from an interrupted run
-    notes: tuple[str, ...]  # about this run; what a user of the bundle should know is in the manifest's warnings
+    plan: Plan | None  # for the device, if one was given
+    n_resumed: int  # tensors kept from an interrupted run
+    notes: tuple[str, ...]  # about this run; warnings for users of the bundle are in the manifest
 
     @property
     def path(self) -> Path:
@@ -105,12 +104,12 @@ class ExportResult:
 
     @property
     def bits_per_weight(self) -> float:
-        """Of all weights, scales included."""
+        """Mean over all weights, scales included."""
         return 8 * sum(group.size_bytes for group in self.groups) / sum(group.n_weights for group in self.groups)
 
     @property
     def fallbacks(self) -> tuple[TensorGroup, ...]:
-        """Groups whose rows the wanted format could not divide."""
+        """Groups whose rows do not divide into blocks of the wanted format."""
         return tuple(group for group in self.groups if group.format != group.wanted)
 
 
@@ -128,37 +127,39 @@ def export(
     force: bool = False,
     progress: ReportProgress = no_progress,
 ) -> ExportResult:
-    """Turn a checkpoint into a bundle. Interrupted at any moment, the same call continues, and makes the same bytes.
+    """Export a checkpoint to a bundle. After an interruption the same call continues and writes the same bytes.
 
     Args:
         source: a Hugging Face model folder, or a GGUF file.
-        out: the bundle's folder; it appears when everything is written.
-        quant: ``int4``, ``int8`` or a block format; by default what fits ``device`` best, without one ``int4``.
-        device: a profile's name; what does not fit its memory is refused before anything large is read.
-        formats: artifacts to make.
-        tensor_rules: formats for some tensors, ``"ffn_down_exps=q5_0"``; later ones win.
-        align: bytes to lay a GGUF's tensors on multiples of; by default a page for mixtures.
-        onnx: how an ONNX graph is made.
-        context: tokens to plan the cache for; the model's limit, at most 4096, unless given.
-        force: replace an older bundle at ``out``, and write what does not fit.
-        progress: called after each chunk that is read or written.
+        out: the bundle's folder; created when everything is written.
+        quant: ``int4``, ``int8`` or a block format; by default the best preset that fits ``device``, or ``int4``.
+        device: a profile's name; a model that does not fit its memory is an error before any weight is read.
+        formats: artifact formats to write, ``gguf`` or ``onnx``.
+        tensor_rules: formats of single tensors, ``"ffn_down_exps=q5_0"``; later rules win.
+        align: alignment of a GGUF's tensors in bytes; by default 4096 for MoE models and 32 otherwise.
+        onnx: options of the ONNX graph.
+        context: tokens to plan the cache for; by default the model's limit, at most 4096.
+        force: replace a bundle at ``out``, and export a model that does not fit ``device``.
+        progress: called after each chunk that was read or written.
 
     Raises:
-        InputError: the source, the device, a format or a rule cannot be used, or the model does not fit.
-        ExportError: the output cannot be written, or the source changed meanwhile.
+        InputError: the source, the device, a format or a rule is invalid, or the model does not fit.
+        ExportError: the output cannot be written, or the source changed during the export.
     """
     out = Path(out)
     checkpoint = Checkpoint.open(source)
     recipe, plan = _choose_recipe(checkpoint.spec, quant, device, tensor_rules, context, force)
     tokenizer = _tokenizer_keys(checkpoint)
-    known = writers(align=align, onnx=onnx or OnnxOptions())
-    artifacts = _plan_artifacts(checkpoint, recipe, formats, tokenizer, known)
-    if (made := existing_manifest(out)) and not force:
-        bundle = _same_bundle(out, made, checkpoint, artifacts)
-        return ExportResult(bundle=bundle, plan=plan, n_resumed=0, notes=("this very export was made before",))
+    factories = writers(align=align, onnx=onnx or OnnxOptions())
+    artifacts = _lay_out(checkpoint, recipe, formats, tokenizer, factories)
+    if (existing := existing_manifest(out)) and not force:
+        bundle = _same_bundle(out, existing, checkpoint, artifacts)
+        return ExportResult(
+            bundle=bundle, plan=plan, n_resumed=0, notes=("the bundle exists already and is up to date",)
+        )
     folder = BundleFolder.beside(out)
     for artifact in artifacts.values():
-        artifact.check_room(folder.partial)
+        artifact.check_free_space(folder.partial)
     checkpoint.verify_complete(progress)
     folder.make()
     written = [file for artifact in artifacts.values() for file in artifact.write(folder.partial, progress)]
@@ -176,22 +177,24 @@ def export(
 def _manifest(
     checkpoint: Checkpoint,
     recipe: Recipe,
-    artifacts: Mapping[str, PlannedArtifact],
+    artifacts: Mapping[str, ArtifactWriter],
     files: tuple[BundleFile, ...],
     device: str | None,
 ) -> Manifest:
-    """Everything known about the bundle, from what was planned and written."""
+    """The manifest, from the layouts and the written files."""
     unused = recipe.unused_rules(checkpoint.names())
     return Manifest(
         name=_identity(checkpoint),
-        artifacts=tuple(Artifact(format=form, file=a.file_name, plan=a.plan) for form, a in artifacts.items()),
+        artifacts=tuple(
+            Artifact(format=name, file=a.file_name, layout_digest=a.layout_digest) for name, a in artifacts.items()
+        ),
         files=files,
         source=_describe_source(checkpoint),
-        spec=msgspec.to_builtins(checkpoint.spec),
+        spec=spec_fields(checkpoint.spec),
         recipe=" ".join([recipe.name, *map(str, recipe.rules)]),
         tensor_groups=next(iter(artifacts.values())).groups,
         device=device,
-        versions={name: version(name) for name in (*_RECORDED, *(["onnx-ir"] if "onnx" in artifacts else []))},
+        versions={name: version(name) for name in (*_PACKAGES, *(["onnx-ir"] if "onnx" in artifacts else []))},
         warnings=(*checkpoint.warnings, *(f"rule {rule} matches no tensor" for rule in unused)),
     )
 
@@ -208,36 +211,36 @@ def _choose_recipe(
 
 
 def _tokenizer_keys(checkpoint: Checkpoint) -> dict[str, Any]:
-    """A folder's tokenizer as GGUF keys, or a GGUF's own keys."""
+    """The tokenizer as GGUF keys: converted from a folder's files, or copied from a GGUF."""
     if checkpoint.path.is_dir():
         return tokenizer_metadata(checkpoint.path)
     return {key: value for key, value in checkpoint.metadata.items() if key.startswith("tokenizer.")}
 
 
-def _plan_artifacts(
+def _lay_out(
     checkpoint: Checkpoint,
     recipe: Recipe,
     formats: Sequence[str],
     tokenizer: Mapping[str, Any],
-    known: Mapping[str, PlanArtifact],
-) -> dict[str, PlannedArtifact]:
-    if unknown := [form for form in formats if form not in known]:
-        raise InputError(unknown_name("artifact format", unknown[0], known))
+    factories: Mapping[str, ArtifactFactory],
+) -> dict[str, ArtifactWriter]:
+    if unknown := [name for name in formats if name not in factories]:
+        raise InputError(unknown_name("artifact format", unknown[0], factories))
     if not formats:
-        raise InputError(f"no artifact format was named; known: {', '.join(known)}")
+        raise InputError(f"no artifact format was given; known: {', '.join(factories)}")
     shapes = {tensor.name: tensor.shape for tensor in checkpoint.tensors.values()}
     name = ModelName.of(_identity(checkpoint), checkpoint.metadata, shapes)
-    return {form: known[form](checkpoint, recipe, name=name, tokenizer=tokenizer) for form in formats}
+    return {format: factories[format](checkpoint, recipe, name=name, tokenizer=tokenizer) for format in formats}
 
 
 def _same_bundle(
-    out: Path, manifest: Manifest, checkpoint: Checkpoint, artifacts: Mapping[str, PlannedArtifact]
+    out: Path, manifest: Manifest, checkpoint: Checkpoint, artifacts: Mapping[str, ArtifactWriter]
 ) -> Bundle:
-    """The bundle at ``out``, if this very export made it."""
-    made = {artifact.format: artifact.plan for artifact in manifest.artifacts}
-    wanted = {form: artifact.plan for form, artifact in artifacts.items()}
-    if made != wanted or manifest.source.hash != checkpoint.hash():
-        raise ExportError(f"{out}: holds another bundle already; choose another name, or replace it with --force")
+    """The bundle at ``out``, if an export of the same source, layout and recipe wrote it."""
+    existing = {artifact.format: artifact.layout_digest for artifact in manifest.artifacts}
+    wanted = {name: artifact.layout_digest for name, artifact in artifacts.items()}
+    if existing != wanted or manifest.source.hash != checkpoint.hash():
+        raise ExportError(f"{out}: another bundle exists there; choose another name, or replace it with --force")
     return Bundle.open(out)
 
 

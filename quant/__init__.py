@@ -1,1 +1,1 @@
-"""Block formats, rounding, recipes and quality: arrays in, arrays out."""
+"""Quantization: block formats, conversion between them, recipes, and statistics of the loss; arrays in, arrays out."""

@@ -1,4 +1,4 @@
-"""From one block format to another, and the scan that comes before: bytes of a source in, bytes of a target out."""
+"""Conversion from one block format to another, and the scan for NaN and Inf."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _CHUNK_WEIGHTS = 1 << 22
 
 
 def quantize_from(packed: U8Array, source: BlockFormat, target: BlockFormat) -> U8Array:
-    """Repack ``(..., source.row_bytes(k))`` bytes as ``(..., target.row_bytes(k))``.
+    """Convert ``(..., source.row_bytes(k))`` bytes to ``(..., target.row_bytes(k))``.
 
-    Nothing of the size of the tensor is made but the result.
+    Works in chunks: only the result has the size of the tensor.
 
     Raises:
-        FormatError: ``k`` is not a whole number of the target's blocks.
+        FormatError: ``k`` is not a multiple of the target's block size.
     """
     n_weights = packed.shape[-1] // source.block_bytes * source.block_size
     rows = np.ascontiguousarray(packed).reshape(-1, packed.shape[-1])
@@ -32,7 +32,7 @@ def quantize_from(packed: U8Array, source: BlockFormat, target: BlockFormat) -> 
 
 
 def first_nonfinite(packed: U8Array, source: BlockFormat) -> int | None:
-    """Index, in C order, of the first weight that is NaN or infinite; ``None`` when all are finite."""
+    """Index in C order of the first weight that is NaN or Inf; ``None`` if all are finite."""
     rows = np.ascontiguousarray(packed).reshape(-1, source.block_bytes)
     scanned, first = native.scan(source.ggml_type, rows)
     if scanned:

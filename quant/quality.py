@@ -1,10 +1,10 @@
-"""How far a model's predictions are from those of its source: llama-perplexity's three blocks of figures.
+"""How far a model's predictions are from its source's: llama-perplexity's three blocks of statistics.
 
-For every scored token: the negative log-likelihoods under both models, the KL divergence KL(base || Q) over the whole
-vocabulary, in nats, the change of the right token's probability, and whether both prefer the same token. Figures,
-errors, wording and order are those of ``llama-perplexity --kl-divergence``
+For every scored token: the negative log-likelihood under both models, the KL divergence KL(base || Q) over the whole
+vocabulary in nats, the change of the correct token's probability, and whether both models have the same top token.
+Statistics, errors, wording and order are those of ``llama-perplexity --kl-divergence``
 (https://github.com/ggml-org/llama.cpp/tree/master/tools/perplexity), so that results can be compared line by line;
-unlike there, nothing is rounded to 16 bits and no small probability is left out.
+unlike there, logits are not rounded to 16 bits and small probabilities are not dropped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sprat.errors import InputError
 __all__ = ["Estimate", "Quality", "QualityMeter", "routing_overlap"]
 
 
-_GROUP_NUMBERS = 1 << 20  # logits per step: temporaries of 8 MiB each
+_CHUNK_LOGITS = 1 << 20  # per step: temporaries of 8 MiB each
 _KLD_PERCENTILES = (100.0, 99.9, 99.0, 95.0, 90.0, 50.0, 10.0, 5.0, 1.0, 0.1, 0.0)
 _DELTA_P_PERCENTILES = (100.0, 99.9, 99.0, 95.0, 90.0, 75.0, 50.0, 25.0, 10.0, 5.0, 1.0, 0.1, 0.0)
 _NAMED_PERCENTILES = {100.0: "Maximum", 50.0: "Median ", 0.0: "Minimum"}
@@ -28,20 +28,20 @@ _NAMED_PERCENTILES = {100.0: "Maximum", 50.0: "Median ", 0.0: "Minimum"}
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean, or what follows from means, and its standard error."""
+    """A mean, or a function of means, with its standard error."""
 
     value: float
     error: float
 
     def exp(self) -> Estimate:
-        """``e`` to this, the error carried to first order."""
+        """``exp`` of the estimate, with the error propagated to first order."""
         value = float(np.exp(self.value))
         return Estimate(value, value * self.error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
-    """What :class:`QualityMeter` found; probabilities between 0 and 1, divergences in nats, Q the model under test.
+    """The statistics of :class:`QualityMeter`: probabilities from 0 to 1, divergences in nats; Q is the tested model.
 
     Attributes:
         n_tokens: tokens scored.
@@ -53,10 +53,10 @@ class Quality:
         difference: ``PPL(Q) - PPL(base)``.
         kld: mean KL divergence.
         kld_percentiles: percent -> divergence; 100 is the maximum, 50 the median.
-        delta_p: mean change of the right token's probability.
+        delta_p: mean change of the correct token's probability.
         delta_p_percentiles: percent -> change.
         delta_p_rms: root of the mean squared change.
-        same_top: share of tokens where both models' likeliest token is the same.
+        same_top: share of tokens for which both models have the same top token.
     """
 
     n_tokens: int
@@ -75,11 +75,11 @@ class Quality:
 
     @property
     def mean_kld(self) -> float:
-        """The figure that decides: mean KL divergence, in nats."""
+        """Mean KL divergence in nats, the pass criterion of ``sprat verify``."""
         return self.kld.value
 
     def text(self) -> str:
-        """The three blocks, as llama-perplexity prints them."""
+        """The three blocks as llama-perplexity prints them."""
         return "\n\n".join([self._perplexity_text(), self._kld_text(), self._token_text()])
 
     def _perplexity_text(self) -> str:
@@ -111,7 +111,7 @@ class Quality:
 
 
 class QualityMeter:
-    """Collects the figures of both models token by token; :meth:`result` sums them up.
+    """Accumulates the statistics of both models token by token.
 
     Example:
         >>> meter = QualityMeter()
@@ -127,50 +127,50 @@ class QualityMeter:
         """Score ``n`` positions.
 
         Args:
-            base_logits: of the source, ``(n, vocab_size)``.
-            logits: of the model under test, the same shape.
-            next_tokens: the token that really follows each position, ``(n,)``.
+            base_logits: logits of the source, ``(n, vocab_size)``.
+            logits: logits of the tested model, the same shape.
+            next_tokens: the token that follows each position in the text, ``(n,)``.
 
         Raises:
-            InputError: the shapes do not belong together.
+            InputError: the shapes do not match.
         """
         if base_logits.shape != logits.shape or logits.shape[:1] != next_tokens.shape:
             raise InputError(
                 f"logits {base_logits.shape} of the base, {logits.shape} of the model and {next_tokens.shape} next "
-                "tokens do not belong together; expected (n, vocab_size) twice, and (n,)"
+                "tokens do not match; expected (n, vocab_size) twice, and (n,)"
             )
-        rows = max(1, _GROUP_NUMBERS // logits.shape[1])
+        rows = max(1, _CHUNK_LOGITS // logits.shape[1])
         for start in range(0, len(logits), rows):
-            group = slice(start, start + rows)
-            self._rows.append(_score(base_logits[group], logits[group], next_tokens[group]))
+            chunk = slice(start, start + rows)
+            self._rows.append(_score(base_logits[chunk], logits[chunk], next_tokens[chunk]))
 
     def result(self) -> Quality:
-        """The figures of all tokens so far.
+        """The statistics of all tokens so far.
 
         Raises:
-            InputError: nothing was added.
+            InputError: no token was added.
         """
         if not self._rows:
             raise InputError("no token was scored, expected at least one; pass a longer text")
-        with np.errstate(all="ignore"):  # an infinite divergence is a figure, too
-            return _sum_up(*np.concatenate(self._rows).T)
+        with np.errstate(all="ignore"):  # an infinite divergence is a valid result
+            return _statistics(*np.concatenate(self._rows).T)
 
 
 def routing_overlap(base_experts: IntArray, experts: IntArray) -> F64Array:
-    """Share of each token's chosen experts that two runs have in common, ``(n,)``; both ``(n, n_experts_per_token)``.
+    """Share of experts that two runs both chose, ``(n,)``, from expert ids ``(n, n_experts_per_token)``.
 
     Raises:
         InputError: the shapes differ.
     """
     if base_experts.shape != experts.shape:
-        raise InputError(f"routings of shape {base_experts.shape} and {experts.shape} are not of the same tokens")
+        raise InputError(f"expert ids of shapes {base_experts.shape} and {experts.shape}, expected equal shapes")
     common = (base_experts[:, :, None] == experts[:, None, :]).any(axis=2)
     overlap: F64Array = common.mean(axis=1, dtype=np.float64)
     return overlap
 
 
-def _sum_up(nll: F64Array, nll_base: F64Array, kld: F64Array, delta_p: F64Array, same_top: F64Array) -> Quality:
-    """All figures from those of each token."""
+def _statistics(nll: F64Array, nll_base: F64Array, kld: F64Array, delta_p: F64Array, same_top: F64Array) -> Quality:
+    """All statistics, from the values of each token."""
     log_ppl, log_base, mse = _mean(nll), _mean(nll_base), _mean(delta_p**2)
     ppl, base, rms = log_ppl.exp(), log_base.exp(), math.sqrt(mse.value)
     covariance = _covariance_of_means(nll, nll_base)
@@ -194,8 +194,8 @@ def _sum_up(nll: F64Array, nll_base: F64Array, kld: F64Array, delta_p: F64Array,
 
 
 def _score(base_logits: F32Array, logits: F32Array, next_tokens: IntArray) -> F64Array:
-    """Rows of nll, nll_base, kld, delta_p, same_top; ``(n, 5)``."""
-    with np.errstate(invalid="ignore"):  # NaN logits make NaN figures, and those fail a check
+    """Columns nll, nll_base, kld, delta_p, same_top; ``(n, 5)``."""
+    with np.errstate(invalid="ignore"):  # NaN logits give NaN statistics, which do not pass
         log_base, log_p = _log_softmax(base_logits), _log_softmax(logits)
         p_base = np.exp(log_base)
         kld = np.where(p_base > 0, p_base * (log_base - log_p), 0.0).sum(axis=1)
@@ -213,7 +213,7 @@ def _log_softmax(logits: F32Array) -> F64Array:
 
 
 def _mean(values: F64Array) -> Estimate:
-    """Mean and standard error; the latter 0 for so few values that it means nothing, as in llama-perplexity."""
+    """Mean and standard error; the error is 0 for at most 10 values, as in llama-perplexity."""
     return Estimate(float(values.mean()), math.sqrt(_covariance_of_means(values, values)))
 
 

@@ -1,14 +1,14 @@
-"""Which block format every tensor of a model gets, decided from its canonical (GGUF) name and its shape.
+"""The block format of every tensor of a model, by its canonical (GGUF) name and shape.
 
 A recipe is a default format, the exceptions of its preset, and the user's own rules. For one tensor:
 
-1. One axis, a norm, a router or a bias: F32, whatever the rules say. llama.cpp quantizes none of them either, and
-   together they are small.
-2. The last of the user's rules whose pattern is found in the name.
-3. The first exception of the preset whose pattern is found in the name.
+1. Tensors with one axis, norms, routers and biases: F32, regardless of rules. llama.cpp does not quantize them either,
+   and they are small.
+2. The last of the user's rules whose pattern matches the name.
+3. The first exception of the preset whose pattern matches the name.
 4. The default format.
 
-A format that cannot divide the tensor's rows gives way to its named fallback, and :class:`Choice` says so.
+If the rows do not divide into blocks of the format, its fallback is used, and :class:`Choice` records both.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ __all__ = ["Choice", "Recipe", "Rule", "recipe_names"]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The format of one tensor; ``wanted`` differs from it when the rows asked for a fallback."""
+    """The format of one tensor; ``wanted`` differs from ``format`` if a fallback was needed."""
 
     format: BlockFormat
     wanted: BlockFormat
 
     @property
     def fell_back(self) -> bool:
-        """Whether the wanted format could not divide the rows."""
+        """Whether the rows do not divide into blocks of the wanted format."""
         return self.format is not self.wanted
 
 
@@ -50,10 +50,10 @@ class Rule:
 
     @classmethod
     def parse(cls, text: str) -> Rule:
-        """Read one rule; the format stands after the last ``=``.
+        """Parse one rule; the format follows the last ``=``.
 
         Raises:
-            FormatError: no ``=``, no pattern, a pattern that is no regular expression, or an unknown format.
+            FormatError: no ``=``, no pattern, an invalid regular expression, or an unknown format.
         """
         pattern, equals, name = text.rpartition("=")
         if not (equals and pattern and name):
@@ -61,11 +61,11 @@ class Rule:
         try:
             re.compile(pattern)
         except re.error as error:
-            raise FormatError(f"tensor rule {text!r}: {pattern!r} is no regular expression ({error})") from error
+            raise FormatError(f"tensor rule {text!r}: {pattern!r} is not a regular expression ({error})") from error
         return cls(pattern, get_format(name))
 
     def matches(self, name: str) -> bool:
-        """Whether the pattern is found anywhere in the canonical name."""
+        """Whether the pattern matches anywhere in the canonical name."""
         return re.search(self.pattern, name) is not None
 
     def __str__(self) -> str:
@@ -74,7 +74,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class _Preset:
-    """A default format, the head's, and exceptions by name."""
+    """A default format, the output head's, and exceptions by name."""
 
     default: str
     head: str
@@ -84,7 +84,7 @@ class _Preset:
 _KEPT_F32 = re.compile(r"_norm\.|ffn_gate_inp\.|exp_probs_b\.|\.bias$")
 _PRESETS = {
     "int8": _Preset("Q8_0", head="Q8_0"),
-    # Every token passes the latent projections and the head, an error in the latents stays in the cache, and Q8_0 costs
+    # Every token uses the latent projections and the head, an error in the latents stays in the cache, and Q8_0 adds
     # few bytes there.
     "int4": _Preset("Q4_0", head="Q8_0", exceptions=((r"attn_(kv_a_mqa|k_b|v_b)\.", "Q8_0"),)),
 }
@@ -92,7 +92,7 @@ _PRESETS = {
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Formats by tensor name; made by :meth:`named` and extended by :meth:`with_rules`."""
+    """Formats by tensor name; created by :meth:`named`, extended by :meth:`with_rules`."""
 
     name: str
     default: BlockFormat
@@ -101,13 +101,13 @@ class Recipe:
 
     @classmethod
     def named(cls, name: str, *, tied_embeddings: bool = False) -> Recipe:
-        """A preset (``int8``, ``int4``) or a single block format, in any case.
+        """A preset (``int8``, ``int4``) or a single block format, case-insensitive.
 
-        A single format is llama-quantize's: all matrices in it, but the head in Q6_K where the format has fewer bits.
-        With ``tied_embeddings`` the token embedding is the head, and gets the head's format.
+        A single format works as in llama-quantize: all matrices use it, except that the head uses Q6_K if that has
+        more bits. With ``tied_embeddings`` the token embedding is the head and gets the head's format.
 
         Raises:
-            FormatError: no such name; the message names the nearest one.
+            FormatError: unknown name; the message suggests the nearest one.
         """
         preset = _PRESETS.get(name.lower()) or _single_format(name)
         head = r"^(output|token_embd)\.weight$" if tied_embeddings else r"^output\.weight$"
@@ -116,15 +116,15 @@ class Recipe:
         return cls(name.lower(), get_format(preset.default), rules)
 
     def with_rules(self, texts: Iterable[str]) -> Recipe:
-        """This recipe with more ``PATTERN=FORMAT`` rules; later ones win.
+        """This recipe with additional ``PATTERN=FORMAT`` rules; later rules win.
 
         Raises:
-            FormatError: a text is no rule.
+            FormatError: a text is not a valid rule.
         """
         return replace(self, rules=(*self.rules, *(Rule.parse(text) for text in texts)))
 
     def choose(self, name: str, shape: tuple[int, ...]) -> Choice:
-        """The format of the tensor called ``name``; the last axis of ``shape`` is the row."""
+        """The format of the tensor ``name``; rows run along the last axis of ``shape``."""
         wanted = self._wanted(name, shape)
         found = wanted
         while not found.divides(shape[-1]):
@@ -132,7 +132,7 @@ class Recipe:
         return Choice(found, wanted)
 
     def unused_rules(self, names: Iterable[str]) -> list[str]:
-        """The user's rules that match none of ``names`` that may be quantized: most likely misspelt."""
+        """The user's rules that match no quantizable tensor of ``names``: probably misspelled."""
         names = [name for name in names if not _KEPT_F32.search(name)]
         return [str(rule) for rule in self.rules if not any(map(rule.matches, names))]
 
@@ -146,7 +146,7 @@ class Recipe:
 
 
 def recipe_names() -> list[str]:
-    """All names that :meth:`Recipe.named` takes: presets first, then formats."""
+    """All names that :meth:`Recipe.named` accepts: presets, then formats."""
     return [*_PRESETS, *(name.lower() for name in format_names())]
 
 

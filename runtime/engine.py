@@ -1,4 +1,4 @@
-"""``Engine``: a model ready to answer. What an app author touches first.
+"""``Engine``: a loaded model that generates text. The entry point for applications.
 
 ::
 
@@ -33,18 +33,21 @@ __all__ = ["Engine"]
 
 
 class Engine:
-    """A backend, a tokenizer and a chat template, and the sessions over them.
+    """A backend with its tokenizer and chat template.
 
-    :meth:`load` reads them from a bundle or a model file; the constructor takes parts that are there already.
+    :meth:`load` reads them from a bundle or a model file; the constructor takes them as they are.
 
     Args:
-        backend: weights, ready to run; closed with the engine.
-        tokenizer: of the same model.
-        template: how a conversation becomes a prompt; without one there is no ``chat``.
-        context: tokens that prompt and answer may hold together; by default the model's own limit, at most 4096.
-        batch: tokens of a prompt in one pass.
-        name: the model's name, for chat results.
-        backend_choice: why this backend.
+        backend: the loaded weights; closed with the engine.
+        tokenizer: the model's tokenizer.
+        template: the model's chat template; without one, ``chat`` raises an error.
+        context: maximum number of tokens of prompt and answer together; by default the model's limit, at most 4096.
+        batch: prompt tokens of one forward pass.
+        name: the model's name, for chat completions.
+        backend_choice: why this backend was chosen.
+
+    Raises:
+        InputError: ``context`` is longer than the model's.
     """
 
     def __init__(
@@ -79,27 +82,28 @@ class Engine:
         deterministic: bool = False,
         exact: bool = False,
     ) -> Self:
-        """Load a bundle, a GGUF or an ONNX model; it is refused before anything large is read if it does not fit.
+        """Load a bundle, a GGUF or an ONNX model; one that does not fit is rejected before its weights are read.
 
         Args:
-            path: a folder made by ``sprat export``, a ``.gguf`` file, or a ``.onnx`` file that sprat wrote.
-            device: a profile (see ``sprat devices``) whose plan chooses threads, context, batch and cache; the model
-                must fit it, whole or with experts read as they are needed.
-            memory: hard budget, in bytes or as ``"3GB"``; replaces the device's.
-            backend: a name that ``sprat doctor`` lists, or ``"auto"``; :attr:`backend_choice` explains what was taken.
-            context: tokens that prompt and answer may hold together; by default the model's own limit, at most 4096,
-                and on a device what fits.
-            force: load what does not fit; the system then reads weights from storage again for every token.
-            cache: what the native backend's cache keeps numbers as, ``"f16"`` or ``"int8"`` (about half of the bytes);
-                replaces the device's. By default keys and values are kept in f16 and latents in int8.
-            deterministic: only a backend that gives the same bits for the same tokens at every run. The native one
-                always does, with any number of threads; a prompt that is cut otherwise differs by roundings.
-            exact: only a backend that rounds nothing; the native one takes two digits of int8 and a float32 cache.
+            path: a bundle written by ``sprat export``, a ``.gguf`` file, or a ``.onnx`` file written by sprat.
+            device: name of a device profile (see ``sprat devices``). Its plan chooses threads, context, batch and
+                cache format. The model must fit on it, with all weights resident or with expert streaming.
+            memory: hard limit, in bytes or as ``"3GB"``; replaces the device's.
+            backend: a name that ``sprat doctor`` lists, or ``"auto"``; :attr:`backend_choice` says why it was chosen.
+            context: maximum number of tokens of prompt and answer together; by default the model's limit, at most
+                4096, and on a device what fits.
+            force: load a model that does not fit; the operating system then reads weights from storage for every token.
+            cache: storage of the native backend's KV cache, ``"f16"`` or ``"int8"`` (about half the bytes); replaces
+                the device's. By default keys and values are stored in f16 and latents in int8.
+            deterministic: require a backend that gives the same bits for the same tokens in every run. The native one
+                always does, with any number of threads; other chunk sizes of prefill change the rounding.
+            exact: require a backend that does not quantize activations. The native one then uses two int8 digits per
+                activation and a float32 cache.
 
         Raises:
-            InputError: the model, the device or a limit cannot be used; see :mod:`sprat.errors` for the kinds.
-            DoesNotFitError: the model needs more than the budget.
-            BackendError: no backend can run it here.
+            InputError: the model, the device or an option is invalid; see :mod:`sprat.errors` for the subclasses.
+            DoesNotFitError: the model needs more memory than the limit.
+            BackendError: no backend can run it on this machine.
         """
         model = open_model(path, backend)
         limits = load_limits(model, device=device, memory=memory, context=context, force=force)
@@ -128,20 +132,20 @@ class Engine:
         )
 
     def generate(self, prompt: str | Sequence[int], **options: Unpack[GenerateOptions]) -> Generation:
-        """Continue ``prompt``, piece by piece.
+        """Generate text after ``prompt``, piece by piece.
 
         Args:
-            prompt: text, which gets the model's BOS token and in which special tokens stay text; or token ids, taken
-                as they are.
-            **options: how to sample (:class:`~sprat.runtime.generate.sampling.SamplingParams`) and when to stop
-                (:class:`~sprat.runtime.generate.options.Limits`).
+            prompt: text, to which the BOS token is added if the model wants one, and in which special tokens are
+                encoded as plain text; or token ids, used as they are.
+            **options: sampling parameters (:class:`~sprat.runtime.generate.sampling.SamplingParams`), stop conditions
+                (:class:`~sprat.runtime.generate.options.StopConditions`) and ``on_prefill``.
 
         Returns:
-            An iterator of pieces with ``text()``, ``cancel()`` and, after the end, ``summary``.
+            An iterator of pieces, with ``text()``, ``cancel()`` and, once the answer has ended, ``summary``.
 
         Raises:
-            PromptError: the prompt is empty, too long, or holds ids beyond the vocabulary.
-            InputError: an option is out of its range.
+            PromptError: the prompt is empty, too long, or holds token ids outside the vocabulary.
+            InputError: an option is out of range.
         """
         tokens = self.encode(prompt)
         capacity = min(self.context, len(tokens) + (options.get("max_tokens") or self.context))
@@ -149,10 +153,10 @@ class Engine:
             return self.frontend.generate(transcript, tokens, options, continues=True, on_end=transcript.close)
 
     def chat(self, messages: Sequence[Message], **options: Unpack[GenerateOptions]) -> ChatCompletion:
-        """The whole reply to a conversation, in OpenAI's shape, with the thoughts apart in ``reasoning_content``.
+        """The whole reply to a conversation, in OpenAI's format, with the reasoning in ``reasoning_content``.
 
         Args:
-            messages: ``{"role": ..., "content": ...}`` each, oldest first.
+            messages: dicts ``{"role": ..., "content": ...}``, oldest first.
             **options: as for :meth:`generate`.
 
         Raises:
@@ -162,7 +166,7 @@ class Engine:
         return self.stream_chat(messages, **options).completion()
 
     def stream_chat(self, messages: Sequence[Message], **options: Unpack[GenerateOptions]) -> ChatStream:
-        """The reply to a conversation as it comes, in chunks of OpenAI's shape; otherwise like :meth:`chat`."""
+        """Stream the reply to a conversation in chunks, in OpenAI's format; otherwise like :meth:`chat`."""
         prompt = self.frontend.encode_chat(messages)
         with self._new_transcript(self.context) as transcript:
             generation = self.frontend.generate(
@@ -177,27 +181,27 @@ class Engine:
 
     @property
     def name(self) -> str:
-        """What the model is called in answers."""
+        """The model's name in chat completions."""
         return self.frontend.name
 
     def session(self) -> Session:
-        """A conversation whose cache stays between turns. Close it, or use it in a ``with`` statement."""
+        """A conversation that keeps its KV cache between turns. Close it, or use it in a ``with`` statement."""
         return Session(self.frontend, self.backend.new_stream(self.context))
 
     def encode(self, prompt: str | Sequence[int]) -> list[int]:
         """Token ids of a prompt, checked.
 
         Raises:
-            PromptError: the prompt is empty, or an id lies beyond the vocabulary.
+            PromptError: the prompt is empty, or a token id is outside the vocabulary.
         """
         return self.frontend.encode(prompt)
 
     def encode_chat(self, messages: Sequence[Message]) -> ChatPrompt:
-        """The prompt that the chat template makes of a conversation.
+        """Render a conversation with the chat template, and encode it.
 
         Raises:
             TemplateError: the model has no chat template, or it fails on these messages.
-            PromptError: a message without text.
+            PromptError: a message without a role or content.
         """
         return self.frontend.encode_chat(messages)
 
@@ -207,7 +211,7 @@ class Engine:
 
     @contextlib.contextmanager
     def _new_transcript(self, capacity: int) -> Iterator[Transcript]:
-        """An empty sequence for one answer, which closes it when it ends; closed here if the answer cannot begin."""
+        """An empty transcript for one answer, which closes it when it ends; closed here if the answer cannot start."""
         transcript = Transcript(self.backend.new_stream(max(capacity, 1)))
         try:
             yield transcript

@@ -1,15 +1,16 @@
-"""What a model asks of a device, from its spec and the sizes of its tensors: bytes, and the work of a forward pass."""
+"""What a model asks of a device, from its spec and the sizes of its tensors: bytes, and the cost of a forward pass."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
-from sprat.devices.plan.footprint import AttentionForm, Footprint, Work
+from sprat.devices.plan.footprint import Footprint, PassCost
 from sprat.quant.recipe import Recipe
-from sprat.runtime.arch.spec import MLASpec, ModelSpec
-from sprat.runtime.arch.tensors import expected_tensors, tensor_role
-from sprat.runtime.cache import RowLayout, Storage, latent_layout, storages
+from sprat.runtime.arch.attention import Storage
+from sprat.runtime.arch.spec import ModelSpec
+from sprat.runtime.arch.tensors import expected_tensors, is_routed_expert, tensor_role
+from sprat.runtime.cache import row_layout
 from sprat.runtime.files.model_file import ModelFile
 
 __all__ = [
@@ -19,10 +20,10 @@ __all__ = [
     "file_footprint",
     "footprint_of_sizes",
     "native_buffer_bytes",
+    "pass_cost",
     "planned_footprint",
     "planned_recipes",
     "program_bytes",
-    "work_of",
 ]
 
 PRESETS = ("int8", "int4")  # best quality first: what a device chooses from
@@ -82,8 +83,8 @@ def footprint_of_sizes(
         context: as for :func:`planned_footprint`.
         cache: what a number of the cache is kept as; the native backend's usual storage unless given.
     """
-    cache = cache or storages(spec)[0]
-    routed_bytes = sum(size for name, size in sizes.items() if "_exps." in name)
+    cache = cache or spec.attention.storages[0]
+    routed_bytes = sum(size for name, size in sizes.items() if is_routed_expert(name))
     return Footprint(
         quant=quant,
         resident_bytes=sum(sizes.values()) - routed_bytes,
@@ -91,14 +92,14 @@ def footprint_of_sizes(
         cache_bytes_per_token=cache_bytes_per_token(spec, cache),
         context=min(context or DEFAULT_CONTEXT, spec.max_context),
         buffer_bytes=native_buffer_bytes(spec) + program_bytes(spec.vocab_size),
-        work=work_of(spec, sizes, cache),
+        pass_cost=pass_cost(spec, sizes, cache),
         cache=cache,
     )
 
 
 def native_buffer_bytes(spec: ModelSpec) -> int:
     """What the native engine needs beside weights and cache, at most: activations, two rows of logits, scratch."""
-    widest = max(spec.intermediate_size, spec.hidden_size, spec.n_heads * spec.head_dim)
+    widest = max(spec.intermediate_size, spec.hidden_size, spec.attention.q_width)
     return 4 * (_N_ACTIVATIONS * _PREFILL_TOKENS * widest + 2 * spec.vocab_size) + _KERNEL_BYTES
 
 
@@ -109,35 +110,34 @@ def program_bytes(vocab_size: int) -> int:
 
 def cache_bytes_per_token(spec: ModelSpec, cache: Storage) -> int:
     """What all layers keep of a token."""
-    if spec.mla:
-        return spec.n_layers * latent_layout(spec.mla, cache).nbytes
-    return spec.n_layers * 2 * spec.n_kv_heads * RowLayout(cache, spec.head_dim).nbytes
+    return spec.n_layers * sum(plane.n_heads * row_layout(plane, cache).nbytes for plane in spec.attention.planes)
 
 
-def work_of(spec: ModelSpec, sizes: Mapping[str, int], cache: Storage) -> Work:
-    """The work of a forward pass over tensors of ``sizes`` (canonical name -> packed bytes), with its cache."""
+def pass_cost(spec: ModelSpec, sizes: Mapping[str, int], cache: Storage) -> PassCost:
+    """The cost of a forward pass over tensors of ``sizes`` (canonical name -> packed bytes), with its cache."""
     moe = spec.moe
-    n_mixtures = spec.n_layers - moe.n_dense_layers if moe else 0
-    n_experts = n_mixtures * moe.n_routed_experts if moe else 0
+    n_moe_layers = spec.n_layers - moe.n_dense_layers if moe else 0
+    n_experts = n_moe_layers * moe.n_routed_experts if moe else 0
     dense = _dense_matrices(spec)
-    routed_bytes = sum(size for name, size in sizes.items() if "_exps." in name)
+    routed_bytes = sum(size for name, size in sizes.items() if is_routed_expert(name))
     head_bytes = sizes["token_embd.weight" if spec.tied_embeddings else "output.weight"]
     apart_bytes = routed_bytes + head_bytes + (0 if spec.tied_embeddings else sizes["token_embd.weight"])
-    return Work(
+    return PassCost(
         dense_bytes=sum(sizes.values()) - apart_bytes,
         dense_weights=sum(map(math.prod, dense)),
         dense_rows=sum(math.prod(shape[:-1]) for shape in dense),
         head_bytes=head_bytes,
         head_weights=spec.vocab_size * spec.hidden_size,
         head_rows=spec.vocab_size,
-        attention=_latent_forms(spec, spec.mla) if spec.mla else (_grouped_form(spec),),
-        attention_numbers=spec.n_layers * spec.n_heads * _head_numbers(spec),
+        n_layers=spec.n_layers,
+        attention=spec.attention.costs(),
+        attention_values=spec.n_layers * (spec.attention.q_width + spec.attention.output_width),
         cache_bytes_per_token=cache_bytes_per_token(spec, cache),
         n_calls=_CALLS_OF_MODEL + _CALLS_OF_LAYER * spec.n_layers,
         expert_bytes=routed_bytes // n_experts if n_experts else 0,
         expert_weights=3 * moe.expert_width * spec.hidden_size if moe else 0,
         expert_rows=2 * moe.expert_width + spec.hidden_size if moe else 0,
-        n_mixtures=n_mixtures,
+        n_moe_layers=n_moe_layers,
         n_experts=moe.n_routed_experts if moe else 0,
         n_experts_per_token=moe.n_experts_per_token if moe else 0,
     )
@@ -153,37 +153,5 @@ def _dense_matrices(spec: ModelSpec) -> list[tuple[int, ...]]:
     return [
         shape
         for name, shape in expected_tensors(spec).items()
-        if len(shape) > 1 and "_exps." not in name and tensor_role(name) not in apart
+        if len(shape) > 1 and not is_routed_expert(name) and tensor_role(name) not in apart
     ]
-
-
-def _grouped_form(spec: ModelSpec) -> AttentionForm:
-    """Scores and mixtures of values: two products of ``head_dim`` per pair of tokens and query head."""
-    per_pair = 2 * 2 * spec.head_dim * spec.n_heads * spec.n_layers
-    group = spec.n_heads // spec.n_kv_heads
-    return AttentionForm(
-        name="grouped", per_token=0, per_row=0, per_pair=per_pair, queries_per_row=group, lanes_to_query=2
-    )
-
-
-def _latent_forms(spec: ModelSpec, mla: MLASpec) -> tuple[AttentionForm, ...]:
-    """The two of :func:`sprat.runtime.models.deepseek.cheaper_form`: expand every row, or absorb into every query."""
-    heads = 2 * spec.n_heads * spec.n_layers
-    projection = heads * mla.kv_lora_rank * (mla.qk_nope_head_dim + mla.v_head_dim)
-    expanded, absorbed = mla.qk_head_dim + mla.v_head_dim, mla.latent_dim + mla.kv_lora_rank
-    return (
-        AttentionForm(name="expanded", per_token=0, per_row=projection, per_pair=heads * expanded, queries_per_row=1),
-        AttentionForm(
-            name="absorbed",
-            per_token=projection,
-            per_row=0,
-            per_pair=heads * absorbed,
-            queries_per_row=spec.n_heads,
-            lanes_to_query=4,
-        ),
-    )
-
-
-def _head_numbers(spec: ModelSpec) -> int:
-    """Of one query head: its query, and the value that comes back."""
-    return spec.mla.qk_head_dim + spec.mla.v_head_dim if spec.mla else 2 * spec.head_dim

@@ -1,4 +1,4 @@
-"""``Frontend``: from text to token ids and back, for one model; what an engine shares with its sessions."""
+"""``Frontend``: text to token ids and back for one model. An engine shares it with its sessions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sprat.errors import PromptError, TemplateError
+from sprat.progress import no_progress
 from sprat.runtime.chat.completions import ChatStream, Message
 from sprat.runtime.chat.prompt import ChatPrompt, chat_prompt
 from sprat.runtime.chat.reasoning import ReasoningSplitter
@@ -21,14 +22,14 @@ __all__ = ["Frontend"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frontend:
-    """Tokenizer, chat template and what else an answer needs beside the weights.
+    """Tokenizer, chat template and settings: what generation needs besides the backend.
 
     Attributes:
-        tokenizer: of the model.
-        template: how a conversation becomes a prompt; ``None`` for a model without one.
+        tokenizer: the model's tokenizer.
+        template: the model's chat template, or ``None``.
         vocab_size: rows of the embedding.
-        batch: tokens of a prompt in one forward pass.
-        name: the model's name, for chat results.
+        batch: prompt tokens of one forward pass.
+        name: the model's name, for chat completions.
     """
 
     tokenizer: Tokenizer
@@ -41,30 +42,28 @@ class Frontend:
         """Token ids of a prompt, checked.
 
         Raises:
-            PromptError: the prompt is empty, or an id lies beyond the vocabulary.
+            PromptError: the prompt is empty, or a token id is outside the vocabulary.
         """
         tokens = self.tokenizer.encode(prompt, add_bos=True) if isinstance(prompt, str) else list(prompt)
         if not tokens:
+            raise PromptError("the prompt is empty, and this model has no BOS token; pass at least one token")
+        outside = [token for token in tokens if not 0 <= token < self.vocab_size]
+        if outside:
             raise PromptError(
-                "the prompt is empty, and this model has no token that begins a text; give it at least one"
-            )
-        beyond = [token for token in tokens if not 0 <= token < self.vocab_size]
-        if beyond:
-            raise PromptError(
-                f"the prompt holds token ids beyond the vocabulary: {beyond[:5]}, expected 0 to "
+                f"the prompt holds token ids outside the vocabulary: {outside[:5]}, expected 0 to "
                 f"{self.vocab_size - 1}; encode it with this model's tokenizer"
             )
         return tokens
 
     def encode_chat(self, messages: Sequence[Message]) -> ChatPrompt:
-        """The prompt that the chat template makes of a conversation.
+        """Render a conversation with the chat template, and encode it.
 
         Raises:
             TemplateError: the model has no chat template, or it fails on these messages.
-            PromptError: a message without text.
+            PromptError: a message without a role or content.
         """
         if self.template is None:
-            raise TemplateError(f"{self.name} has no chat template; use generate() with a prompt of your own")
+            raise TemplateError(f"{self.name} has no chat template; pass a prompt to generate() instead")
         return chat_prompt(self.template, self.tokenizer, messages)
 
     def generate(
@@ -76,23 +75,23 @@ class Frontend:
         continues: bool,
         on_end: Callable[[], None] = lambda: None,
     ) -> Generation:
-        """Begin an answer to checked token ids; the prefix that ``transcript`` holds already is reused.
+        """Start generation after ``prompt``; the prefix that is in the cache of ``transcript`` is reused.
 
         Args:
-            transcript: the token stream to extend.
-            prompt: the whole prompt.
-            options: the caller's keywords.
-            continues: the answer continues the prompt's text, rather than beginning a message.
-            on_end: called once when the answer has ended.
+            transcript: the stream to continue.
+            prompt: token ids of the whole prompt, checked.
+            options: sampling parameters and stop conditions.
+            continues: the answer continues the text of the prompt; otherwise it begins a message.
+            on_end: called once, when the answer has ended.
 
         Raises:
-            PromptError: the prompt leaves no room for an answer.
+            PromptError: the prompt fills the context.
             InputError: an option is out of its range.
         """
-        sampling, limits = split_options(options)
+        sampling, stop_conditions = split_options(options)
         if len(prompt) >= transcript.capacity:
             raise PromptError(
-                f"the prompt has {len(prompt)} tokens, the context holds {transcript.capacity} with the answer; "
+                f"the prompt has {len(prompt)} tokens, the context holds {transcript.capacity} for prompt and answer; "
                 "shorten the prompt, or load the model with a larger context"
             )
         transcript.rewind(prompt)
@@ -101,9 +100,10 @@ class Frontend:
             prompt,
             sampler=Sampler(sampling),
             decoder=self.tokenizer.stream_decoder(continues=continues),
-            end_ids=self.tokenizer.eos_ids,
-            limits=limits,
+            eog_ids=self.tokenizer.eog_ids,
+            stop_conditions=stop_conditions,
             batch=self.batch,
+            on_prefill=options.get("on_prefill", no_progress),
             on_end=on_end,
         )
 
@@ -113,11 +113,11 @@ class Frontend:
         generation: Generation,
         on_reply: Callable[[Message], None] = lambda _reply: None,
     ) -> ChatStream:
-        """The chunks of a reply, with the reasoning apart from the answer.
+        """The reply as chunks, with the reasoning separated from the answer.
 
         Args:
             prompt: the rendered conversation.
-            generation: the answer to it.
-            on_reply: called with the reply once it is complete.
+            generation: the answer.
+            on_reply: called with the complete reply.
         """
         return ChatStream(generation, ReasoningSplitter(prompt.text), model=self.name, on_reply=on_reply)

@@ -1,7 +1,4 @@
-"""What an engine needs of a model file beside its weights: architecture, name, tokenizer, chat template.
-
-Two formats, one shape: :func:`open_model` finds the file behind what a user calls a model, and opens it.
-"""
+"""``open_model``: architecture, name, tokenizer and chat template of a model file, for GGUF and ONNX alike."""
 
 from __future__ import annotations
 
@@ -14,9 +11,9 @@ from typing import Any, Protocol
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.chat.template import ChatTemplate
-from sprat.runtime.files.finite_check import check_blocks
+from sprat.runtime.files.finite_check import check_finite
 from sprat.runtime.files.gguf import GGUFFile
-from sprat.runtime.files.model_file import ModelFile, find_model, held_formats
+from sprat.runtime.files.model_file import ModelFile, find_model, model_formats
 from sprat.runtime.files.onnx import ONNXFile
 from sprat.runtime.tokenizer.hf_files import TokenizerFiles, chat_template
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
@@ -31,7 +28,7 @@ __all__ = [
 
 
 class OpenModel(Protocol):
-    """A model whose file was opened and checked."""
+    """A model file that was opened and checked."""
 
     @property
     def file(self) -> ModelFile:
@@ -39,22 +36,22 @@ class OpenModel(Protocol):
 
     @property
     def spec(self) -> ModelSpec:
-        """Its architecture."""
+        """The architecture."""
 
     @property
     def name(self) -> str:
-        """What it is called in answers."""
+        """The model's name in chat completions."""
 
     def tokenizer(self) -> Tokenizer:
-        """Its tokenizer, read now."""
+        """Read the tokenizer."""
 
     def template(self, tokenizer: Tokenizer) -> ChatTemplate | None:
-        """Its chat template, if it has one."""
+        """Read the chat template, if the model has one."""
 
 
 @dataclass(frozen=True, slots=True)
 class GGUFModel:
-    """A GGUF, which holds everything itself."""
+    """A GGUF model: one file holds everything."""
 
     file: GGUFFile
     spec: ModelSpec
@@ -65,26 +62,26 @@ class GGUFModel:
         file = GGUFFile.open(path)
         spec = spec_from_metadata(file.metadata, file)
         file.check(spec)
-        check_blocks(file)
+        check_finite(file)
         return cls(file, spec)
 
     @property
     def name(self) -> str:
-        """``general.name``, or the file's."""
+        """``general.name``, or the name of the file."""
         return str(self.file.metadata.get("general.name", self.file.path.stem))
 
     def tokenizer(self) -> Tokenizer:
-        """From the metadata."""
+        """The tokenizer in the metadata."""
         return Tokenizer.from_gguf(self.file.metadata)
 
     def template(self, tokenizer: Tokenizer) -> ChatTemplate | None:
-        """From the metadata."""
+        """The chat template in the metadata."""
         return find_template(self.file.metadata, tokenizer)
 
 
 @dataclass(frozen=True, slots=True)
 class ONNXModel:
-    """An ONNX model, with the tokenizer's files beside it."""
+    """An ONNX model, with the tokenizer files in the same folder."""
 
     file: ONNXFile
 
@@ -95,20 +92,20 @@ class ONNXModel:
 
     @property
     def spec(self) -> ModelSpec:
-        """From the model's metadata."""
+        """The architecture in the model's metadata."""
         return self.file.spec
 
     @property
     def name(self) -> str:
-        """From the model's metadata, or the folder's."""
+        """The name in the model's metadata, or the name of the folder."""
         return self.file.name
 
     def tokenizer(self) -> Tokenizer:
-        """From tokenizer.json and the configs in the folder."""
+        """The tokenizer in tokenizer.json and the configs of the folder."""
         return Tokenizer.from_files(TokenizerFiles(self.file.path.parent, self.spec.vocab_size))
 
     def template(self, tokenizer: Tokenizer) -> ChatTemplate | None:
-        """chat_template.jinja, or what tokenizer_config.json says."""
+        """chat_template.jinja, or the template in tokenizer_config.json."""
         return _template(chat_template(TokenizerFiles(self.file.path.parent)), tokenizer)
 
 
@@ -119,18 +116,18 @@ def open_model(path: str | os.PathLike[str], backend: str = "auto") -> OpenModel
     """Open a bundle, a ``.gguf`` or a ``.onnx`` file.
 
     Args:
-        path: what a user calls a model.
-        backend: the one that will run it: of a bundle with both formats, ``onnx`` takes the ONNX model.
+        path: a bundle or a model file.
+        backend: the backend that will run it; from a bundle with both formats, ``onnx`` selects the ONNX model.
 
     Raises:
-        InputError: it cannot be read, or is damaged; see :mod:`sprat.errors` for the kinds.
+        InputError: the model cannot be read, or is damaged; see :mod:`sprat.errors` for the subclasses.
     """
     found = find_model(path, backend)
-    return _READERS[held_formats(found)[0]](found)
+    return _READERS[model_formats(found)[0]](found)
 
 
 def find_template(metadata: Mapping[str, Any], tokenizer: Tokenizer) -> ChatTemplate | None:
-    """The chat template among a GGUF's metadata, if it has one."""
+    """The chat template in a GGUF's metadata, if it has one."""
     return _template(metadata.get("tokenizer.chat_template"), tokenizer)
 
 

@@ -1,4 +1,4 @@
-"""``Session``: a conversation whose cache stays between turns, so that a turn costs only its new tokens."""
+"""``Session``: a conversation that keeps its KV cache between turns, so that a turn processes only its new tokens."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ __all__ = ["Session"]
 
 
 class Session:
-    """One conversation or document at a time; made by :meth:`sprat.runtime.engine.Engine.session`.
+    """One conversation with its KV cache; create it with :meth:`sprat.runtime.engine.Engine.session`.
 
-    ``generate`` takes the whole prompt every time, and processes only what differs from the turn before. ``chat``
-    remembers the messages itself. A new answer ends the one that is still running.
+    ``generate`` takes the whole prompt each time and processes only what follows the common prefix with the tokens in
+    the cache. ``chat`` keeps the messages itself. A new answer ends one that is still running.
 
     Args:
-        frontend: tokenizer and template of the model.
-        stream: an empty sequence; closed with the session.
+        frontend: tokenizer and chat template of the model.
+        stream: an empty token stream; closed with the session.
 
     Attributes:
-        messages: the conversation so far; may be edited, the cache follows.
+        messages: the conversation so far. It may be edited: the next turn processes what changed.
     """
 
     def __init__(self, frontend: Frontend, stream: TokenStream) -> None:
@@ -37,7 +37,7 @@ class Session:
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        """Tokens in the cache."""
+        """The tokens in the cache."""
         return tuple(self._transcript.tokens)
 
     def generate(self, prompt: str | Sequence[int], **options: Unpack[GenerateOptions]) -> Generation:
@@ -45,27 +45,27 @@ class Session:
         return self._start(self._frontend.encode(prompt), options, continues=True)
 
     def chat(self, text: str, **options: Unpack[GenerateOptions]) -> ChatCompletion:
-        """Say ``text`` as the user and return the whole reply, in OpenAI's shape."""
+        """Add ``text`` as a user message and return the whole reply, in OpenAI's format."""
         return self.stream_chat(text, **options).completion()
 
     def stream_chat(self, text: str, **options: Unpack[GenerateOptions]) -> ChatStream:
-        """Say ``text`` as the user and return the reply as it comes; it joins ``messages`` when it has ended."""
+        """Add ``text`` as a user message and stream the reply; both are added to ``messages`` when it has ended."""
         question = Message(role="user", content=text)
 
-        def remember(reply: Message) -> None:
+        def add_turn(reply: Message) -> None:
             self.messages += [question, reply]
 
         prompt = self._frontend.encode_chat([*self.messages, question])
         generation = self._start(prompt.tokens, options, continues=False)
-        return self._frontend.reply(prompt, generation, on_reply=remember)
+        return self._frontend.reply(prompt, generation, on_reply=add_turn)
 
     def reset(self) -> None:
-        """Forget the conversation; the cache keeps what the next prompt may share."""
+        """Clear the messages; the cache stays, so that the next prompt can reuse a common prefix."""
         self._stop_running()
         self.messages.clear()
 
     def close(self) -> None:
-        """End what is running and free the cache."""
+        """End a running answer and free the cache."""
         self._stop_running()
         self._transcript.close()
 

@@ -1,6 +1,6 @@
-"""Bad input through the command line: one clear line, exit code 2, no traceback, and nothing left behind.
+"""Bad input on the command line: a one-line message, exit code 2, no traceback, and no files left.
 
-The files that lie are made byte by byte in ``tests/support/gguf_bytes.py``.
+Malformed GGUF files are built in ``tests/support/gguf_bytes.py``.
 """
 
 import itertools
@@ -17,13 +17,13 @@ from tiny_checkpoint import CONFIGS, write_checkpoint
 from sprat.cli import main
 
 GGUF = "model.gguf"
-LOOPS = "{% for a in range(100000) %}{% for b in range(100000) %}{{ a }}{% endfor %}{% endfor %}"
-REACHES = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
+ENDLESS = "{% for a in range(100000) %}{% for b in range(100000) %}{{ a }}{% endfor %}{% endfor %}"
+ESCAPES = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
 
 
 @pytest.fixture
 def refused(tmp_path, capsys):
-    """Run a command that must be refused; return the line that it prints."""
+    """A function that runs a command that must fail, and returns its message."""
 
     def run(*args):
         before = contents(tmp_path)
@@ -43,19 +43,19 @@ def refused(tmp_path, capsys):
 
 
 def contents(folder):
-    """Every name below ``folder`` and the size of every file."""
+    """Every path in ``folder``, and the size of every file."""
     return {path: path.stat().st_size if path.is_file() else None for path in folder.rglob("*")}
 
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """A whole checkpoint to damage."""
+    """A valid checkpoint for a test to damage."""
     return write_checkpoint(tmp_path / "checkpoint", "qwen2")
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A bundle that works."""
+    """A valid bundle."""
     from sprat.export.pipeline import export
 
     folder = tmp_path_factory.mktemp("bad_input")
@@ -69,15 +69,15 @@ def artifact(bundle):
 
 
 @pytest.mark.parametrize("command", ["inspect", "run", "export", "quantize"])
-def test_nothing_at_that_path(command, refused, tmp_path):
+def test_a_path_that_does_not_exist(command, refused, tmp_path):
     rest = {"inspect": [], "run": ["hello"]}.get(command, [tmp_path / "out"])
     assert "no-such-model" in refused(command, tmp_path / "no-such-model", *rest)
 
 
-def test_not_a_model_directory(refused, tmp_path):
+def test_a_folder_that_is_not_a_model(refused, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_bytes(b"\xff\xd8")
-    assert "no config.json in it" in refused("export", tmp_path / "photos", tmp_path / "out")
+    assert "contains no config.json" in refused("export", tmp_path / "photos", tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_not_a_model_directory(refused, tmp_path):
         ({"num_hidden_layers": 1 << 30}, "1073741824"),
         (
             {"head_dim": (1 << 31) - 2, "rope_scaling": CONFIGS["llama"]["rope_scaling"]},
-            "applies to 2147483646 numbers of a head",
+            "applies to 2147483646 elements of a head",
         ),
         ({"hidden_size": "64"}, "hidden_size is '64'; expected a size"),
     ],
@@ -108,7 +108,7 @@ def test_a_config_that_is_not_json(refused, checkpoint, tmp_path):
 
 def test_pickled_weights(refused, checkpoint, tmp_path):
     (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
-    assert "pickle (pytorch_model.bin), which can run code" in refused("export", checkpoint, tmp_path / "out")
+    assert "pickled (pytorch_model.bin); pickle can run code" in refused("export", checkpoint, tmp_path / "out")
 
 
 def test_a_shard_that_is_missing(refused, checkpoint, tmp_path):
@@ -121,7 +121,7 @@ def test_a_shard_that_is_missing(refused, checkpoint, tmp_path):
 def test_a_truncated_safetensors_file(length, refused, checkpoint, tmp_path):
     path = checkpoint / "model.safetensors"
     path.write_bytes(path.read_bytes()[:length])
-    assert "model.safetensors: not a whole safetensors file" in refused("export", checkpoint, tmp_path / "out")
+    assert "model.safetensors: not a complete safetensors file" in refused("export", checkpoint, tmp_path / "out")
 
 
 def test_weights_that_are_not_finite(refused, checkpoint, tmp_path):
@@ -132,7 +132,7 @@ def test_weights_that_are_not_finite(refused, checkpoint, tmp_path):
 
 @pytest.mark.parametrize("case", MALFORMED)
 @pytest.mark.parametrize("command", ["inspect", "export", "quantize", "run"])
-def test_a_gguf_that_lies(command, case, refused, tmp_path):
+def test_a_malformed_gguf(command, case, refused, tmp_path):
     make, message = MALFORMED[case]
     (tmp_path / GGUF).write_bytes(make())
     rest = {"inspect": [], "run": ["hello"]}.get(command, [tmp_path / "out"])
@@ -140,7 +140,7 @@ def test_a_gguf_that_lies(command, case, refused, tmp_path):
 
 
 def boundaries(path):
-    """The end of every section of a GGUF: magic, version, counts, keys, declarations, padding, and each tensor."""
+    """Offsets at and between the sections of a GGUF: magic, version, counts, metadata, tensor table, data."""
     from sprat.runtime.files.gguf import GGUFFile
 
     with GGUFFile.open(path) as file:
@@ -148,10 +148,10 @@ def boundaries(path):
     return [0, 4, 8, 16, 24, offsets[0] // 2, offsets[0] - 1, *offsets[:3], *offsets[-3:], path.stat().st_size - 5000]
 
 
-@pytest.mark.parametrize("number", range(14))
-def test_a_truncated_gguf(number, refused, exported, tmp_path):
+@pytest.mark.parametrize("index", range(14))
+def test_a_truncated_gguf(index, refused, exported, tmp_path):
     path = artifact(exported)
-    (tmp_path / GGUF).write_bytes(path.read_bytes()[: boundaries(path)[number]])
+    (tmp_path / GGUF).write_bytes(path.read_bytes()[: boundaries(path)[index]])
     refused("run", tmp_path / GGUF, "hello")
 
 
@@ -165,7 +165,7 @@ def test_a_gguf_whose_keys_and_tensors_disagree(name, value, refused, exported, 
     refused("run", tmp_path / GGUF, "hello")
 
 
-ODD_VALUES = [
+UNUSUAL_VALUES = [
     -1,
     1 << 63,
     1.5,
@@ -179,43 +179,43 @@ ODD_VALUES = [
 ]
 
 
-def test_any_value_under_any_key_is_taken_or_refused_but_never_crashes(exported, tmp_path):
-    """Every key of a good file, holding every odd value that the format can hold."""
+def test_any_value_for_any_key_loads_or_is_an_input_error(exported, tmp_path):
+    """Replace each value of a valid file with each of many unusual values."""
     from sprat.errors import SpratError
-    from sprat.export.gguf.layout import PlannedTensor, plan_layout
+    from sprat.export.gguf.layout import TensorEntry, gguf_layout
     from sprat.runtime.engine import Engine
     from sprat.runtime.files.gguf import GGUFFile
 
     path = artifact(exported)
     with GGUFFile.open(path) as file:
-        planned = [PlannedTensor(name, info.shape, file.weight(name).format) for name, info in file.tensors.items()]
+        planned = [TensorEntry(name, info.shape, file.weight(name).format) for name, info in file.tensors.items()]
         data = path.read_bytes()[min(info.offset for info in file.tensors.values()) :]
         metadata = {key: value for key, value in file.metadata.items() if key != "general.alignment"}
-    n_refused = 0
-    for key, value in itertools.product(metadata, ODD_VALUES):
-        header = plan_layout(metadata | {key: value}, planned, alignment=file.alignment).header
+    n_errors = 0
+    for key, value in itertools.product(metadata, UNUSUAL_VALUES):
+        header = gguf_layout(metadata | {key: value}, planned, alignment=file.alignment).header
         (tmp_path / GGUF).write_bytes(header + data)
         try:
             with Engine.load(tmp_path / GGUF, backend="reference") as engine:
                 engine.encode("hello")
         except SpratError:
-            n_refused += 1
-    assert n_refused > len(metadata) * len(ODD_VALUES) // 2
+            n_errors += 1
+    assert n_errors > len(metadata) * len(UNUSUAL_VALUES) // 2
 
 
-def test_a_token_beyond_the_vocabulary(exported):
+def test_a_token_outside_the_vocabulary(exported):
     from sprat.errors import PromptError
     from sprat.runtime.engine import Engine
 
     with (
         Engine.load(exported, backend="reference") as engine,
-        pytest.raises(PromptError, match=r"beyond the vocabulary: \[512\]"),
+        pytest.raises(PromptError, match=r"outside the vocabulary: \[512\]"),
     ):
         list(engine.generate([1, 512], max_tokens=1))
 
 
-@pytest.mark.parametrize(("template", "message"), [(LOOPS, "template"), (REACHES, "template"), ("{{ x", "template")])
-def test_a_chat_template_that_attacks(template, message, refused, tmp_path):
+@pytest.mark.parametrize(("template", "message"), [(ENDLESS, "template"), (ESCAPES, "template"), ("{{ x", "template")])
+def test_a_malicious_chat_template(template, message, refused, tmp_path):
     from sprat.export.pipeline import export
 
     source = write_checkpoint(tmp_path / "checkpoint")
@@ -231,7 +231,7 @@ def test_a_prompt_longer_than_the_context(refused, exported):
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--device", "rpi5-8g", "unknown device 'rpi5-8g'; did you mean 'rpi5-8gb'? Known: "),
+        ("--device", "rpi5-8g", "unknown device 'rpi5-8g'; did you mean 'rpi5-8gb'? (known: "),
         ("--quant", "q4_2", "unknown quantization 'q4_2'; did you mean 'q4_"),
         ("--tensor", "ffn_down=q4_2", "'; did you mean 'Q4_"),
         ("--format", "ggu", "unknown artifact format 'ggu'; did you mean 'gguf'?"),
@@ -252,11 +252,11 @@ def test_an_unknown_name(option, value, message, refused, checkpoint, tmp_path):
         ("--top-p", "-1", "top_p"),
     ],
 )
-def test_an_option_that_cannot_be(option, value, message, refused, exported):
+def test_an_invalid_option(option, value, message, refused, exported):
     assert message in refused("run", exported, "hello", option, value)
 
 
-def test_a_manifest_that_does_not_match(refused, exported, tmp_path):
+def test_an_invalid_manifest(refused, exported, tmp_path):
     bundle = tmp_path / "bundle"
     bundle.mkdir()
     for path in Path(exported).iterdir():
@@ -265,7 +265,7 @@ def test_a_manifest_that_does_not_match(refused, exported, tmp_path):
     assert "manifest.json" in refused("run", bundle, "hello")
 
 
-def test_the_installed_command_behaves_the_same(tmp_path):
+def test_the_command_in_a_process_of_its_own_behaves_the_same(tmp_path):
     (tmp_path / GGUF).write_bytes(b"GGUF" + bytes(8))
     args = [sys.executable, "-m", "sprat", "inspect", str(tmp_path / GGUF)]
     done = subprocess.run(args, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""The error tree: what is drawn is what is there, and a wrong name is met with the right one."""
+"""The tree in the module docstring matches the classes, and the message for an unknown name proposes the nearest."""
 
 import inspect
 import re
@@ -9,7 +9,7 @@ from sprat import errors
 
 
 def drawn_tree():
-    """Class name -> parent, read from the drawing in the module's docstring."""
+    """Class name -> parent, parsed from the tree in the module docstring."""
     stack, found = {}, {}
     for line in errors.__doc__.splitlines():
         match = re.match(r"^(\s*)([│├└─ ]*)(\w+(?:Error))\b", line)
@@ -20,7 +20,7 @@ def drawn_tree():
     return found
 
 
-def test_the_drawing_is_the_tree():
+def test_the_tree_in_the_docstring_matches_the_classes():
     classes = {name: cls for name, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, Exception)}
     assert drawn_tree() == {
         name: None if cls is errors.SpratError else cls.__bases__[0].__name__ for name, cls in classes.items()
@@ -28,7 +28,7 @@ def test_the_drawing_is_the_tree():
 
 
 @pytest.mark.parametrize("name", [name for name in errors.__all__ if name.endswith("Error")])
-def test_every_error_is_caught_by_the_root(name):
+def test_every_error_is_a_sprat_error(name):
     assert issubclass(getattr(errors, name), errors.SpratError)
 
 
@@ -38,8 +38,8 @@ def test_input_errors_are_value_errors():
 
 def test_unknown_name_proposes_the_nearest():
     message = errors.unknown_name("block format", "q4-0", ["Q8_0", "q4_0"])
-    assert message == "unknown block format 'q4-0'; did you mean 'q4_0'? Known: Q8_0, q4_0."
+    assert message == "unknown block format 'q4-0'; did you mean 'q4_0'? (known: Q8_0, q4_0)"
 
 
-def test_unknown_name_without_a_near_one_lists_all():
-    assert errors.unknown_name("device", "zzz", ["b", "a"]) == "unknown device 'zzz'. Known: a, b."
+def test_unknown_name_without_a_near_match_lists_all_names():
+    assert errors.unknown_name("device", "zzz", ["b", "a"]) == "unknown device 'zzz' (known: a, b)"

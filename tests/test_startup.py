@@ -17,3 +17,18 @@ def test_nothing_heavy_is_loaded(statement):
     code = f"import sys\n{statement}\nprint('loaded:', [name for name in {HEAVY} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "loaded: []"
+
+
+def test_import_sprat_loads_no_numpy_and_no_room():
+    code = "import sys, sprat\nprint([name for name in sys.modules if name in {'numpy', 'click', 'msgspec'}])\n"
+    code += "print([name for name in sys.modules if name.startswith('sprat.')])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines() == ["[]", "['sprat.errors']"]
+
+
+def test_import_sprat_takes_less_than_20_ms():
+    """CPU time of the fastest of ten processes: other programs on the machine can only add to it."""
+    code = "import time\nbegan = time.process_time()\nimport sprat\nprint(1e3 * (time.process_time() - began))"
+    command = [sys.executable, "-c", code]
+    runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(10)]
+    assert min(float(run.stdout) for run in runs) < 20

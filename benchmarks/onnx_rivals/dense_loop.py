@@ -1,8 +1,8 @@
-"""The same ONNX model with every expert computed for every token, as exporters write it that trace a loop over experts.
+"""The same ONNX model with every expert computed for every token, as exporters write it that trace a loop.
 
-Weights stay where they are: each expert's matrices are parts of the stacks that ``QMoE`` reads, and the output of an
-expert that was not chosen is multiplied with zero. Only the work differs from the sparse model's. With experts in float
-it is what the sparse model is in its frugal form, whose experts keep activations in float32.
+It uses the same weights file: each expert's matrices are slices of the stacked matrices of ``QMoE``, and the output of
+an expert that is not routed to is multiplied by zero. With ``float_experts`` it corresponds to the low-memory form,
+whose experts keep activations in float32.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CONTRIB = "com.microsoft"
 
 
 def write_dense_loop(sparse: Path, *, float_experts: bool = False) -> Path:
-    """Write such a model beside ``sparse``, over the same external data; returns its path."""
+    """Write the model next to ``sparse``, with the same external data; returns its path."""
     model = onnx.load(sparse, load_external_data=False)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes: list[NodeProto] = []
@@ -37,30 +37,30 @@ def write_dense_loop(sparse: Path, *, float_experts: bool = False) -> Path:
 
 
 class _Loop:
-    """The nodes that stand for one ``QMoE``; tensors of single experts are added to ``tensors``."""
+    """The nodes that replace one ``QMoE``; tensors of single experts are added to ``tensors``."""
 
     def __init__(self, moe: NodeProto, tensors: dict[str, TensorProto], float_experts: bool) -> None:
         self.nodes: list[NodeProto] = []
         self._prefix, self._tensors = moe.name, tensors
         self._attributes = {entry.name: helper.get_attribute_value(entry) for entry in moe.attribute}
         self._accuracy_level = 0 if float_experts else self._attributes["accuracy_level"]
-        x, shares = moe.input[0], self._mask(moe.input[1], moe.input[14])
+        x, weights = moe.input[0], self._mask(moe.input[1], moe.input[14])
         width = tensors[moe.input[2]].dims[1] // 2
         outputs = [
-            self._weighted(self._expert(x, moe, width, expert), shares, expert)
+            self._weighted(self._expert(x, moe, width, expert), weights, expert)
             for expert in range(tensors[moe.input[2]].dims[0])
         ]
         self.nodes.append(helper.make_node("Sum", outputs, [moe.output[0]]))
 
-    def _mask(self, choice: str, shares: str) -> str:
-        """The shares of the chosen experts, and zero for the others."""
-        _, chosen = self._add("TopK", [choice, self._constant([self._attributes["k"]])], n_outputs=2)
-        (kept,) = self._add("GatherElements", [shares, chosen], axis=1)
-        (zeros,) = self._add("Mul", [shares, self._constant(np.float32(0))])
+    def _mask(self, scores: str, weights: str) -> str:
+        """Weights of the routed experts, zero for the others."""
+        _, chosen = self._add("TopK", [scores, self._constant([self._attributes["k"]])], n_outputs=2)
+        (kept,) = self._add("GatherElements", [weights, chosen], axis=1)
+        (zeros,) = self._add("Mul", [weights, self._constant(np.float32(0))])
         return self._add("ScatterElements", [zeros, chosen, kept], axis=1)[0]
 
     def _expert(self, x: str, moe: NodeProto, width: int, expert: int) -> str:
-        """``down(silu(gate(x)) * up(x))``; rows of gate and up alternate."""
+        """``down(silu(gate(x)) * up(x))``; rows of gate and up are interleaved."""
         (both,) = self._product(x, moe.input[2], moe.input[3], expert, self._attributes["expert_weight_bits"])
         (pairs,) = self._add("Reshape", [both, self._constant([0, width, 2])])
         gate, up = (self._add("Gather", [pairs, self._constant(half)], axis=2)[0] for half in (0, 1))
@@ -69,19 +69,19 @@ class _Loop:
         (hidden,) = self._add("Mul", [silu, up])
         return self._product(hidden, moe.input[5], moe.input[6], expert, self._attributes["fc2_expert_weight_bits"])[0]
 
-    def _weighted(self, output: str, shares: str, expert: int) -> str:
-        (share,) = self._add("Gather", [shares, self._constant([expert])], axis=1)
-        return self._add("Mul", [output, share])[0]
+    def _weighted(self, output: str, weights: str, expert: int) -> str:
+        (weight,) = self._add("Gather", [weights, self._constant([expert])], axis=1)
+        return self._add("Mul", [output, weight])[0]
 
     def _product(self, x: str, codes: str, scales: str, expert: int, bits: int) -> list[str]:
         _, n_out, row_bytes = self._tensors[codes].dims
         n_in, block_size = 8 * row_bytes // bits, self._attributes["block_size"]
         n_blocks = n_in // block_size
         part = self._part(codes, expert, (n_out, n_blocks, block_size * bits // 8))
-        (widened,) = self._add("Cast", [self._part(scales, expert, (n_out, n_blocks))], to=TensorProto.FLOAT)
+        (scales_f32,) = self._add("Cast", [self._part(scales, expert, (n_out, n_blocks))], to=TensorProto.FLOAT)
         return self._add(
             "MatMulNBits",
-            [x, part, widened],
+            [x, part, scales_f32],
             domain=_CONTRIB,
             K=n_in,
             N=n_out,
@@ -91,7 +91,7 @@ class _Loop:
         )
 
     def _part(self, stack: str, expert: int, shape: tuple[int, ...]) -> str:
-        """One expert's bytes of a stack, in ``shape``."""
+        """One expert's slice of stacked matrices, with ``shape``."""
         whole, name = self._tensors[stack], f"{stack}.{expert}"
         place = {entry.key: entry.value for entry in whole.external_data}
         n_bytes = int(place["length"]) // whole.dims[0]

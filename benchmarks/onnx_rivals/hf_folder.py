@@ -1,4 +1,4 @@
-"""A GGUF of a Llama as a Hugging Face folder in half precision: what onnxruntime-genai's model builder reads."""
+"""Writes a Llama GGUF as a Hugging Face folder in float16, for onnxruntime-genai's model builder."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def write_hf_folder(gguf: Path, folder: Path) -> None:
         "config.json": _config(model.spec, vocabulary),
         "tokenizer.json": build(vocabulary),
         "tokenizer_config.json": {**_tokenizer_config(vocabulary), "chat_template": template},
-        "generation_config.json": {"bos_token_id": vocabulary.bos_id, "eos_token_id": sorted(vocabulary.end_ids)},
+        "generation_config.json": {"bos_token_id": vocabulary.bos_id, "eos_token_id": sorted(vocabulary.eog_ids)},
     }
     for name, value in texts.items():
         (folder / name).write_text(json.dumps(value), encoding="utf-8")
 
 
 def _as_published(file: GGUFFile, name: str, spec: ModelSpec) -> npt.NDArray[np.float16]:
-    """A weight in halves; rows of q and k, which GGUF pairs as neighbours, in halves of a head again."""
+    """A weight in float16; rows of q and k in Hugging Face's order (two halves of a head, not interleaved pairs)."""
     weight = file.weight(name).dequantize()
-    for kind, n_heads in ((".attn_q.", spec.n_heads), (".attn_k.", spec.n_kv_heads)):
+    for kind, n_heads in ((".attn_q.", spec.attention.n_heads), (".attn_k.", spec.attention.n_kv_heads)):
         if kind in name:
             weight = weight.reshape(n_heads, -1, 2, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
     return np.ascontiguousarray(weight.astype(np.float16))
@@ -55,9 +55,9 @@ def _config(spec: ModelSpec, vocabulary: Vocabulary) -> dict[str, Any]:
         "vocab_size": spec.vocab_size,
         "hidden_size": spec.hidden_size,
         "num_hidden_layers": spec.n_layers,
-        "num_attention_heads": spec.n_heads,
-        "num_key_value_heads": spec.n_kv_heads,
-        "head_dim": spec.head_dim,
+        "num_attention_heads": spec.attention.n_heads,
+        "num_key_value_heads": spec.attention.n_kv_heads,
+        "head_dim": spec.attention.head_dim,
         "intermediate_size": spec.intermediate_size,
         "rms_norm_eps": spec.rms_norm_eps,
         "rope_theta": spec.rope.theta,

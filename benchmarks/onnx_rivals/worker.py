@@ -1,6 +1,6 @@
-"""The child processes of ``benchmarks/onnx.py``: one engine each, timed on request; one JSON line in, one out.
+"""Child processes of ``benchmarks/onnx.py``: one engine each; JSON lines as requests and answers.
 
-onnxruntime-genai is driven through its own generator, greedily, as its examples do.
+onnxruntime-genai runs through its generator with greedy sampling, as in its examples.
 
     python benchmarks/onnx_rivals/worker.py {native,onnx,genai} PATH THREADS [MEMORY_BYTES]
 """
@@ -29,9 +29,9 @@ class Worker:
 
     Args:
         engine: ``native``, ``onnx`` or ``genai``.
-        path: a GGUF, a ``model.onnx``, or a folder of onnxruntime-genai's.
-        n_threads: threads that compute; genai takes its own number, which is that of the cores.
-        memory_bytes: what one of sprat's backends may use.
+        path: a GGUF, a ``model.onnx``, or a model folder of onnxruntime-genai.
+        n_threads: number of threads; genai ignores it and uses all cores.
+        memory_bytes: memory limit of sprat's backends.
     """
 
     def __init__(self, engine: str, path: Path, n_threads: int, memory_bytes: int | None = None) -> None:
@@ -53,16 +53,16 @@ class Worker:
         self._child.wait()
 
     def decode(self, past: int, n: int) -> float:
-        """Seconds for one token, the mean of ``n`` behind ``past`` others."""
+        """Seconds per token, mean over ``n`` tokens at depth ``past``."""
         return self._ask(do="decode", past=past, n=n)["seconds"]
 
     def peak_bytes(self) -> int:
-        """Most memory that loading and running took so far, over what the libraries alone take."""
+        """Peak memory of loading and running so far, minus that of the imported libraries."""
         return int(self._ask(do="memory")["peak_bytes"])
 
-    def is_frugal(self) -> bool:
-        """Whether the backend took the form that needs less memory and more time."""
-        return bool(self._ask(do="form")["frugal"])
+    def uses_low_memory(self) -> bool:
+        """Whether the backend runs in its low-memory form."""
+        return bool(self._ask(do="form")["low_memory"])
 
     def _ask(self, **request: Any) -> dict[str, float]:
         assert self._child.stdin is not None
@@ -77,7 +77,7 @@ class Worker:
 
 
 class _Sprat:
-    """A backend of sprat's, without tokenizer and engine; one stream for each number of tokens before."""
+    """A backend of sprat without tokenizer and engine; one stream per depth."""
 
     def __init__(self, path: str, n_threads: int, loader: str, memory_bytes: int | None) -> None:
         from sprat.runtime.backends.registry import LoadRequest, choose, open_backend
@@ -89,10 +89,10 @@ class _Sprat:
         )
         self._backend = open_backend(choose(loader, request), request)
         self._streams: dict[int, Any] = {}
-        self.is_frugal = bool(getattr(self._backend, "frugal", False))  # the onnx backend alone has such a form
+        self.uses_low_memory = loader == "onnx" and bool(self._backend.frugal)
 
     def after(self, past: list[int]) -> Callable[[int], None]:
-        """What appends one token to a sequence that holds ``past``."""
+        """A function that appends one token to the sequence ``past``."""
         if len(past) not in self._streams:
             self._streams[len(past)] = self._backend.new_stream(_CAPACITY)
             self._streams[len(past)].extend(past)
@@ -102,9 +102,9 @@ class _Sprat:
 
 
 class _GenAI:
-    """onnxruntime-genai; one generator for each number of tokens before."""
+    """onnxruntime-genai; one generator per depth."""
 
-    is_frugal = False
+    uses_low_memory = False
 
     def __init__(self, path: str) -> None:
         import onnxruntime_genai as genai
@@ -113,7 +113,7 @@ class _GenAI:
         self._generators: dict[int, Any] = {}
 
     def after(self, past: list[int]) -> Callable[[int], None]:
-        """What appends one token, of genai's choice, to a sequence that holds ``past``."""
+        """A function that appends one token, chosen by genai, to the sequence ``past``."""
         if len(past) not in self._generators:
             params = self._genai.GeneratorParams(self._model)
             params.set_search_options(max_length=_CAPACITY, min_length=_CAPACITY, do_sample=False)
@@ -135,7 +135,7 @@ def _serve(engine: str, path: str, n_threads: int, memory_bytes: int | None = No
         if request["do"] == "memory":
             answer: dict[str, float] = {"peak_bytes": _status("VmHWM") - before}
         elif request["do"] == "form":
-            answer = {"frugal": model.is_frugal}
+            answer = {"low_memory": model.uses_low_memory}
         else:
             answer = {"seconds": _decode(model, tokens, request["past"], request["n"])}
         print(json.dumps(answer), flush=True)

@@ -1,1 +1,1 @@
-"""Measuring how fast a model runs: the procedure, the records, their statistics, this machine's sensors."""
+"""Benchmarks: the procedure, the records, their statistics, and the sensors of this machine."""

@@ -1,4 +1,4 @@
-"""Two results files side by side: the same work, before and after, with the interval of how many times faster."""
+"""Compares two results files test by test, with a confidence interval of the speedup."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from sprat.errors import ResultsError
 
 __all__ = ["Comparison", "compare", "differences"]
 
-_FEWEST_SAMPLES = 2
+_MIN_SAMPLES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One test in both files; a ``ratio`` above 1 says that the second is faster."""
+    """One test in both files; a ``ratio`` above 1 means that the second is faster."""
 
     before: Measurement
     after: Measurement
@@ -34,13 +34,13 @@ def compare(before: Sequence[Measurement], after: Sequence[Measurement], confide
     """Pair the records of two files test by test.
 
     Args:
-        before: of one file.
-        after: of the other.
-        confidence: of the intervals.
+        before: records of the first file.
+        after: records of the second file.
+        confidence: confidence level of the intervals.
 
     Raises:
-        ResultsError: the files hold different work, figures of different labels, or too few samples; the message names
-            every difference.
+        ResultsError: the files have different tests, models or labels, or too few samples; the message names every
+            difference.
     """
     before, after = _ran("first", before), _ran("second", after)
     problems = [*_repeated("first", before), *_repeated("second", after)]
@@ -48,7 +48,7 @@ def compare(before: Sequence[Measurement], after: Sequence[Measurement], confide
     problems += [f"only the first file has {test}" for test in first if test not in second]
     problems += [f"only the second file has {test}" for test in second if test not in first]
     both = [(record, second[test]) for test, record in first.items() if test in second]
-    problems += dict.fromkeys(problem for pair in both for problem in _obstacles(*pair))
+    problems += dict.fromkeys(problem for pair in both for problem in _why_not(*pair))
     if problems:
         raise ResultsError(
             f"the files cannot be compared: {'; '.join(problems)}; run the same `sprat bench` command for both"
@@ -57,7 +57,7 @@ def compare(before: Sequence[Measurement], after: Sequence[Measurement], confide
 
 
 def differences(before: Measurement, after: Measurement) -> list[str]:
-    """What is not the same on both sides although the work is: one line each."""
+    """Differences in backend, threads, machine, versions and settings, one line each."""
     sides = [_circumstances(record) for record in (before, after)]
     names = dict.fromkeys((*sides[0], *sides[1]))
     values = [(name, *(str(side.get(name, "none")) for side in sides)) for name in names]
@@ -67,10 +67,10 @@ def differences(before: Measurement, after: Measurement) -> list[str]:
 def _circumstances(record: Measurement) -> dict[str, object]:
     machine = record.machine
     return {
-        "figures": record.label_text,
+        "label": record.label_text,
         "backend": record.backend,
         "threads": record.threads,
-        "processor": machine and f"{machine.processor}, {machine.n_cores} cores",
+        "CPU": machine and f"{machine.processor}, {machine.n_cores} cores",
         "system": machine and machine.system,
         **record.versions,
         **record.settings,
@@ -78,10 +78,10 @@ def _circumstances(record: Measurement) -> dict[str, object]:
 
 
 def _ran(which: str, records: Sequence[Measurement]) -> list[Measurement]:
-    """Records of what ran; predictions stand beside emulated figures, and have no samples to compare."""
+    """Records without the predictions, which accompany emulated results and have no samples to compare."""
     ran = [record for record in records if record.label is not Label.PREDICTED]
     if not ran:
-        raise ResultsError(f"the {which} file holds predictions alone, and no samples to compare; run `sprat bench -o`")
+        raise ResultsError(f"the {which} file has only predictions, no samples to compare; run `sprat bench -o`")
     return ran
 
 
@@ -90,15 +90,15 @@ def _repeated(which: str, records: Sequence[Measurement]) -> Iterator[str]:
     yield from (f"the {which} file has {test} more than once" for test in dict.fromkeys(tests) if tests.count(test) > 1)
 
 
-def _obstacles(before: Measurement, after: Measurement) -> Iterator[str]:
-    """Why two records of one test are not the same work, or not to be compared."""
+def _why_not(before: Measurement, after: Measurement) -> Iterator[str]:
+    """Why two records of one test cannot be compared."""
     a, b = before.model, after.model
     for name in ("name", "quant", "size_bytes", "n_params", "random_weights"):
         if getattr(a, name) != getattr(b, name):
             yield f"the model's {name} is {getattr(a, name)} in the first and {getattr(b, name)} in the second"
-    if not a.random_weights and a.digest != b.digest:  # of random weights, the shape is all that counts
-        yield "the model's files differ (digest)"
+    if not a.random_weights and a.digest != b.digest:  # files with random weights differ in bytes, not in work
+        yield "the digests of the model's files differ"
     if before.label is not after.label:
         yield f"the first is {before.label}, the second {after.label}"
-    if min(len(before.samples_tps), len(after.samples_tps)) < _FEWEST_SAMPLES:
-        yield f"{before.work.test} has a single sample (run with -r {_FEWEST_SAMPLES} or more)"
+    if min(len(before.samples_tps), len(after.samples_tps)) < _MIN_SAMPLES:
+        yield f"{before.work.test} has a single sample (run with -r {_MIN_SAMPLES} or more)"

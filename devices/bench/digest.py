@@ -1,7 +1,7 @@
-"""A file's identity: its SHA-256, or for large files that of a sample.
+"""Digest of a model file: its SHA-256, or for large files that of a sample.
 
-A sample, because reading 8 GB from an SD card takes minutes and would change the page cache that a test depends on.
-``docs/bench-results.md`` states the layout of the sample.
+Reading 8 GB from an SD card takes minutes and changes the page cache that a test depends on.
+``docs/bench-results.md`` defines the sample.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import hashlib
 import os
 from pathlib import Path
 
-__all__ = ["fingerprint"]
+__all__ = ["file_digest"]
 
 _WHOLE_BYTES = 256 << 20
 _BLOCK_BYTES = 1 << 20
 _N_BLOCKS = 64
 
 
-def fingerprint(path: str | os.PathLike[str], whole_bytes: int = _WHOLE_BYTES) -> str:
-    """``sha256:`` and the hash of the file, or ``sampled:`` and that of a sample.
+def file_digest(path: str | os.PathLike[str], whole_bytes: int = _WHOLE_BYTES) -> str:
+    """``sha256:`` and the hash of the file, or ``sampled:`` and the hash of a sample.
 
     Args:
         path: the file.
-        whole_bytes: files of up to this size are read whole.
+        whole_bytes: files up to this size are read completely.
     """
     with Path(path).open("rb") as file:
         size = os.fstat(file.fileno()).st_size

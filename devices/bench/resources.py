@@ -1,4 +1,4 @@
-"""What a process uses of its machine: memory, page cache, storage, and the processor time that others take."""
+"""What a process uses of its machine: memory, page cache, storage; and the CPU time of other programs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import resource
 import time
 from pathlib import Path
 
+from sprat.alignment import ceil_div
 from sprat.devices.bench.results import Machine
 from sprat.devices.cpu import this_cpu
 from sprat.devices.machine import memory_bytes
@@ -28,19 +29,19 @@ def this_machine(busy_share: float | None = None) -> Machine:
         processor=cpu.model,
         architecture=cpu.machine,
         n_cores=cpu.n_cores,
-        memory_bytes=memory_bytes()[0],
+        memory_bytes=memory_bytes(),
         system=f"{platform.system()} {platform.release()}",
         busy_share=busy_share,
     )
 
 
 def peak_rss_bytes() -> int:
-    """Most bytes that this process held at once so far, mapped files included."""
+    """Peak resident memory of this process so far, mapped files included."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def storage_read_bytes() -> int | None:
-    """Bytes that this process caused to be read from storage; ``None`` where the kernel does not count them."""
+    """Bytes read from storage on behalf of this process; ``None`` if the kernel does not count them."""
     try:
         text = Path("/proc/self/io").read_text(encoding="ascii")
     except OSError:
@@ -50,26 +51,26 @@ def storage_read_bytes() -> int | None:
 
 
 def cached_bytes(path: Path) -> int | None:
-    """Bytes of the file that lie in the page cache; ``None`` where the kernel does not tell (``mincore(2)``)."""
+    """Bytes of the file in the page cache (``mincore(2)``); ``None`` if the kernel does not tell."""
     size = path.stat().st_size
     libc = ctypes.CDLL(None, use_errno=True)
     with path.open("rb") as file, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY) as view:
         anchor = ctypes.c_char.from_buffer(view)
-        pages = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
+        pages = (ctypes.c_ubyte * ceil_div(size, mmap.PAGESIZE))()
         status = libc.mincore(ctypes.c_void_p(ctypes.addressof(anchor)), ctypes.c_size_t(size), pages)
-        del anchor  # lets the map close
+        del anchor  # the map cannot be closed while it is exported
     return None if status else min(size, sum(page & 1 for page in pages) * mmap.PAGESIZE)
 
 
 def drop_cached(path: Path) -> None:
-    """Ask the kernel to forget the file's pages; those that another program maps stay."""
+    """Drop the file's pages from the page cache; pages that another program maps stay."""
     with path.open("rb") as file:
-        os.fdatasync(file.fileno())  # pages that are not written yet would stay, too
+        os.fdatasync(file.fileno())  # dirty pages would stay
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 class BusyMeter:
-    """How much of the machine other programs use, from its making on."""
+    """CPU share of other programs since it was created."""
 
     def __init__(self, stat: Path = Path("/proc/stat")) -> None:
         self._stat = stat
@@ -77,7 +78,7 @@ class BusyMeter:
         self._own = time.process_time()
 
     def share(self) -> float | None:
-        """Of all cores' time, 0 to 1; ``None`` where the kernel does not count it."""
+        """Share of all cores' time, 0 to 1; ``None`` if the kernel does not count it."""
         now = _ticks(self._stat)
         if not self._start or not now:
             return None
@@ -89,7 +90,7 @@ class BusyMeter:
 
 
 def _ticks(stat: Path) -> list[int]:
-    """Clock ticks of all cores by what they did; guests are part of user time already."""
+    """Clock ticks of all cores by state; user time includes guests."""
     try:
         fields = stat.read_text(encoding="ascii").split("\n", 1)[0].split()
     except OSError:

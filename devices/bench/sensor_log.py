@@ -1,4 +1,4 @@
-"""The sensors once per second while a test runs, and what became of them from its beginning to its end."""
+"""Reads the sensors once per second while a test runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sprat.devices.bench.sensors import Sensors, Throttling
 
 __all__ = ["SensorLog"]
 
-_MOST_MOMENTS = 600  # kept in a record; a longer run keeps every second one, then every fourth
+_MAX_MOMENTS = 600  # per record; a longer run keeps every second reading, then every third
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,10 @@ class _Sample:
 
 
 class SensorLog:
-    """Reads the sensors from ``with`` to its end, in a thread of its own.
+    """Reads the sensors in a separate thread, for the duration of a ``with`` block.
 
     Args:
-        sensors: of this machine.
+        sensors: sensors of this machine.
         interval_s: seconds between two readings.
     """
 
@@ -60,25 +60,25 @@ class SensorLog:
         return self._samples[-1].moment
 
     def moments(self) -> tuple[Moment, ...]:
-        """The readings with anything in them, thinned out evenly where there are very many."""
-        told = [sample.moment for sample in self._samples if sample.moment != Moment(seconds=sample.moment.seconds)]
-        return tuple(told[:: 1 + len(told) // _MOST_MOMENTS])
+        """The readings with at least one value; evenly thinned out if there are very many."""
+        readings = [sample.moment for sample in self._samples if sample.moment != Moment(seconds=sample.moment.seconds)]
+        return tuple(readings[:: 1 + len(readings) // _MAX_MOMENTS])
 
     def throttled(self) -> bool | None:
-        """Whether the machine slowed itself down meanwhile; ``None`` where nothing says so."""
+        """Whether the machine throttled during the log; ``None`` if no sensor reports it."""
         states = [sample.throttling for sample in self._samples if sample.throttling is not None]
         if not states:
             return None
         return any(state.now for state in states) or len({state.count for state in states}) > 1
 
     def joules(self) -> float | None:
-        """Energy used meanwhile: counted where a counter lasted to the end, else power summed up over time."""
+        """Energy used during the log: from a counter, else power integrated over time; ``None`` without sensors."""
         first, last = self._samples[0].energy_j, self._samples[-1].energy_j
         if first is not None and last is not None:
             return last - first
         powers = [(sample.moment.seconds, sample.moment.power_w) for sample in self._samples]
         known = [(seconds, watts) for seconds, watts in powers if watts is not None]
-        if len(known) < len(powers):  # no sensor, or one that disappeared: its part alone would mislead
+        if len(known) < len(powers):  # no sensor, or one disappeared and the sum would be too low
             return None
         return sum((to - since) * (p + q) / 2 for (since, p), (to, q) in itertools.pairwise(known))
 

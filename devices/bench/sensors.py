@@ -1,14 +1,14 @@
-"""What a machine says about itself while it works: heat, clock, power, energy, throttling. Linux's files and vcgencmd.
+"""Sensors of the machine: temperature, clock, power, energy, throttling; from sysfs and vcgencmd.
 
-Any of them may be missing, and may disappear while a test runs (a hwmon driver that is unloaded, a battery that is
-taken out): a sensor that fails once is left out from then on, and :attr:`Sensors.notes` says so.
+Any of them may be missing, or disappear while a test runs (an unloaded hwmon driver, a removed battery): a sensor that
+fails once is not read again, and :attr:`Sensors.notes` gets a note.
 
 ::
 
     temperature   /sys/class/thermal/thermal_zone*/temp                       m°C
     clock         /sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq       kHz
     power         /sys/class/hwmon/*/{power1_input | in*_input, curr*_input}  µW, or mV and mA: TI's INA monitors
-    energy        /sys/class/powercap/intel-rapl:*/energy_uj                  µJ, begins anew at max_energy_range_uj
+    energy        /sys/class/powercap/intel-rapl:*/energy_uj                  µJ, wraps at max_energy_range_uj
     throttling    `vcgencmd get_throttled`; cpu*/thermal_throttle/core_throttle_count
 """
 
@@ -25,7 +25,7 @@ from typing import Protocol, TypeVar
 __all__ = ["EnergyCounter", "Gauge", "Sensors", "Throttling"]
 
 _VCGENCMD_SECONDS = 2.0
-_WHOLE_BOARD = "VDD_IN"  # the INA3221 rail of a Jetson that feeds all others
+_WHOLE_BOARD = "VDD_IN"  # INA3221 rail of a Jetson that feeds all others
 
 
 class _Sensor(Protocol):
@@ -40,24 +40,24 @@ _AnySensor = TypeVar("_AnySensor", bound=_Sensor)
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """A quantity read from one file, or as the product of several."""
+    """A value read from one file, or the product of several."""
 
     name: str  # "thermal_zone0"
     paths: tuple[Path, ...]
-    factor: float  # from the files' units to ours
+    factor: float  # to °C, GHz, W or J
 
     def read(self) -> float:
-        """The value now.
+        """The current value.
 
         Raises:
-            OSError: the sensor is gone.
-            ValueError: it holds no number.
+            OSError: the sensor disappeared.
+            ValueError: the file does not contain a number.
         """
         return math.prod(float(path.read_text(encoding="ascii")) for path in self.paths) * self.factor
 
 
 class EnergyCounter:
-    """Joules since it was made, from a counter that begins anew at its range; read it more often than that happens."""
+    """Joules since it was created, from a counter that wraps at its range; read it at least once per wrap."""
 
     def __init__(self, gauge: Gauge, range_joules: float) -> None:
         self.name = gauge.name
@@ -76,7 +76,7 @@ class EnergyCounter:
 
 @dataclass(frozen=True, slots=True)
 class Throttling:
-    """Whether the machine slows itself down now, and a count that changes whenever it begins to."""
+    """Whether the machine throttles now, and a count that changes when throttling begins."""
 
     now: bool
     count: int
@@ -86,10 +86,10 @@ class Sensors:
     """The sensors of this machine.
 
     Args:
-        root: where ``sys`` lies; tests make a tree of their own.
+        root: folder that contains ``sys``.
 
     Attributes:
-        notes: one sentence for each sensor that disappeared.
+        notes: one sentence per sensor that disappeared.
     """
 
     def __init__(self, root: Path = Path("/")) -> None:
@@ -102,50 +102,50 @@ class Sensors:
         self._vcgencmd = shutil.which("vcgencmd")
 
     def temperature_c(self) -> float | None:
-        """The hottest zone."""
+        """Temperature of the hottest zone."""
         return max(self._read(self._temperatures), default=None)
 
     def clock_ghz(self) -> float | None:
-        """The fastest core."""
+        """Clock of the fastest core."""
         return max(self._read(self._clocks), default=None)
 
     def power_w(self) -> float | None:
-        """What the whole board, or else all monitored rails together, draw now."""
+        """Power of the whole board, or else of all monitored rails together."""
         values = self._read(self._powers)
         return sum(values) if values else None
 
     def energy_j(self) -> float | None:
-        """What all processor packages used since this object was made."""
+        """Energy that all CPU packages used since this object was created."""
         values = self._read(self._energies)
         return sum(values) if values else None
 
     def throttling(self) -> Throttling | None:
-        """The firmware's word on a Raspberry Pi, the counters of an x86 processor elsewhere."""
+        """From the firmware on a Raspberry Pi, from the counters of an x86 CPU elsewhere."""
         if self._vcgencmd is not None:
             return self._ask_firmware(self._vcgencmd)
         values = self._read(self._throttle_counts)
         return Throttling(now=False, count=int(sum(values))) if values else None
 
     def _read(self, sensors: list[_AnySensor]) -> list[float]:
-        """All values; sensors that fail are dropped with a note."""
+        """All values; a sensor that fails is removed with a note."""
         values = []
         for sensor in list(sensors):
             try:
                 values.append(sensor.read())
             except (OSError, ValueError):
-                self.notes.append(f"the sensor {sensor.name} disappeared while the test ran")
+                self.notes.append(f"the sensor {sensor.name} disappeared during the test")
                 sensors.remove(sensor)
         return values
 
     def _ask_firmware(self, command: str) -> Throttling | None:
         """Bits 0 to 3: under-voltage, capped clock, throttled, soft limit now; bits 16 to 19: the same since boot."""
         try:
-            told = subprocess.run(
+            answer = subprocess.run(
                 [command, "get_throttled"], capture_output=True, text=True, timeout=_VCGENCMD_SECONDS, check=True
             )
-            bits = int(told.stdout.partition("=")[2], 16)
+            bits = int(answer.stdout.partition("=")[2], 16)
         except (OSError, ValueError, subprocess.SubprocessError):
-            self.notes.append("vcgencmd stopped answering while the test ran")
+            self.notes.append("vcgencmd failed during the test")
             self._vcgencmd = None
             return None
         return Throttling(now=bool(bits & 0xF), count=bits >> 16)
@@ -162,7 +162,7 @@ def _clocks(root: Path) -> Iterator[Gauge]:
 
 
 def _powers(root: Path) -> Iterator[Gauge]:
-    """One gauge for the whole board where a rail feeds all others; else one per rail."""
+    """One gauge for the whole board if a rail feeds all others, else one per rail."""
     rails: dict[str, Gauge] = {}
     for monitor in sorted(root.glob("sys/class/hwmon/hwmon*")):
         if _text(monitor / "name").startswith("ina"):
@@ -196,7 +196,7 @@ def _throttle_counts(root: Path) -> Iterator[Gauge]:
 
 
 def _present(gauge: Gauge) -> Iterator[Gauge]:
-    """The gauge, if it can be read: RAPL's counters belong to root, and some zones have no sensor behind them."""
+    """The gauge, if it can be read: only root can read RAPL counters, and some zones have no sensor."""
     try:
         gauge.read()
     except (OSError, ValueError):

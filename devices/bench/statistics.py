@@ -1,4 +1,4 @@
-"""The few statistics that a benchmark needs: percentiles, spread, and the interval of a ratio of two speeds."""
+"""Statistics of benchmarks: percentiles, relative standard deviation, and the confidence interval of a speedup."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Ratio", "percentiles", "ratio_interval", "spread", "student_t_quanti
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """How many times faster, with the ends of its confidence interval."""
+    """A speedup with the ends of its confidence interval."""
 
     value: float
     low: float
@@ -22,12 +22,12 @@ class Ratio:
 
     @property
     def differs(self) -> bool:
-        """Whether 1 lies outside of the interval."""
+        """Whether the interval does not contain 1."""
         return not self.low <= 1.0 <= self.high
 
 
 def percentiles(milliseconds: Sequence[float]) -> Percentiles | None:
-    """Median, 99th percentile (nearest rank) and worst of some times; ``None`` of none."""
+    """Median, 99th percentile (nearest rank) and maximum; ``None`` if there are no values."""
     if not milliseconds:
         return None
     ranked = sorted(milliseconds)
@@ -40,37 +40,37 @@ def percentiles(milliseconds: Sequence[float]) -> Percentiles | None:
 
 
 def spread(samples: Sequence[float]) -> float:
-    """Standard deviation of a sample as a share of its mean; 0 of a single number."""
+    """Standard deviation divided by mean; 0 for a single value."""
     return statistics.stdev(samples) / statistics.mean(samples) if len(samples) > 1 else 0.0
 
 
 def ratio_interval(faster: Sequence[float], slower: Sequence[float], confidence: float = 0.95) -> Ratio:
     """Ratio of the geometric means ``faster / slower`` with Welch's interval on the logarithms.
 
-    Logarithms make the interval of a ratio one of a difference, and speeds of repeated runs are closer to log-normal
-    than to normal; Welch (Biometrika 34, 1947) allows the two sides different spreads and numbers of samples.
+    On logarithms the ratio becomes a difference, and speeds of repeated runs are closer to log-normal than to normal.
+    Welch (Biometrika 34, 1947) allows different variances and sample sizes.
 
     Args:
         faster: tokens per second, at least two samples.
-        slower: the same of the other side.
-        confidence: of the interval, for example 0.95.
+        slower: samples of the baseline, at least two.
+        confidence: confidence level, for example 0.95.
     """
     logs = [[math.log(value) for value in side] for side in (faster, slower)]
     difference = statistics.mean(logs[0]) - statistics.mean(logs[1])
     variances = [statistics.variance(side) / len(side) for side in logs]
     error = math.sqrt(sum(variances))
     freedom = sum(v * v / (len(side) - 1) for v, side in zip(variances, logs, strict=True))
-    if not freedom:  # no spread at all
+    if not freedom:  # both variances are 0
         return Ratio(math.exp(difference), math.exp(difference), math.exp(difference))
     margin = student_t_quantile((1 + confidence) / 2, error**4 / freedom) * error
     return Ratio(math.exp(difference), math.exp(difference - margin), math.exp(difference + margin))
 
 
 def student_t_quantile(probability: float, freedom: float) -> float:
-    """The value that Student's t with ``freedom`` degrees stays below with ``probability``, at least one half.
+    """Quantile of Student's t with ``freedom`` degrees of freedom, for a ``probability`` of at least 0.5.
 
     With ``t = sqrt(freedom) * tan(angle)`` the density is a constant times ``cos(angle) ** (freedom - 1)``
-    (Abramowitz and Stegun 26.7). It falls from angle 0 on, so that Newton's method from there never goes too far.
+    (Abramowitz and Stegun 26.7). It decreases from angle 0 on, so that Newton's method does not overshoot.
     """
     scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
     angle, step = 0.0, 1.0

@@ -1,6 +1,6 @@
-"""Control groups of Linux, versions 1 and 2: where they are, and which files hold which limit.
+"""Linux control groups, versions 1 and 2: their folders, and the files that set each limit.
 
-Version 1 has a tree per controller, version 2 one for all::
+Version 1 has one tree per controller, version 2 one tree::
 
     version 1, below OWN/sprat-PID                                version 2, below PARENT/sprat-PID
     memory/.../memory.limit_in_bytes                              memory.max
@@ -8,8 +8,8 @@ Version 1 has a tree per controller, version 2 one for all::
     cpu/.../cpu.cfs_quota_us, cpu.cfs_period_us                   cpu.max
     blkio/.../blkio.throttle.read_bps_device                      io.max
 
-where OWN is the group of this process. In version 2 a group that hands controllers to children must hold no process
-itself, so PARENT is the nearest ancestor of OWN that may: often the root of the tree, which is exempt from that rule.
+where OWN is the group of this process. In version 2 a group that enables controllers for its children must not contain
+processes, so PARENT is the nearest ancestor of OWN without any: often the root, which is exempt from that rule.
 
 Source: Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst of the kernel.
 """
@@ -24,7 +24,7 @@ from sprat.errors import EmulationError
 
 __all__ = ["ControlGroup", "Limits", "Tree", "find_tree", "plan_groups"]
 
-_PERIOD_US = 100_000  # of the processor quota; the kernel's default
+_PERIOD_US = 100_000  # of the CPU quota; the kernel's default
 _CONTROLLERS_V1 = ("memory", "cpuset", "cpu", "blkio")
 _CONTROLLERS_V2 = ("memory", "cpuset", "cpu", "io")
 
@@ -33,16 +33,16 @@ _CONTROLLERS_V2 = ("memory", "cpuset", "cpu", "io")
 class Limits:
     """What a group of processes may use."""
 
-    memory_bytes: int  # page cache included
+    memory_bytes: int  # includes page cache
     cores: tuple[int, ...]
-    cpu_share: float  # of each of these cores' time, 0 to 1
+    cpu_share: float  # of the time of each of these cores, 0 to 1
     disk: str | None = None  # "major:minor"
-    read_bytes_per_second: int | None = None  # from that disk
+    read_bytes_per_second: int | None = None  # of that disk
 
 
 @dataclass(frozen=True, slots=True)
 class ControlGroup:
-    """A group to be made: its folder, and the files to write, in order."""
+    """A group to create: its folder, and the files to write, in order."""
 
     folder: Path
     files: tuple[tuple[str, str], ...]
@@ -50,18 +50,18 @@ class ControlGroup:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """The control groups of this machine: version, and controller -> folder of this process's own group."""
+    """The control groups of this machine: version, and controller -> folder of this process's group."""
 
     version: int
     own: Mapping[str, Path]
-    root: Path | None = None  # version 2: where the tree is mounted
+    root: Path | None = None  # version 2: mount point
 
 
 def find_tree(proc: Path = Path("/proc/self")) -> Tree:
-    """The tree that has all controllers.
+    """The control group tree that has all controllers.
 
     Raises:
-        EmulationError: neither version does; the message names what is missing.
+        EmulationError: neither version has them all; the message names the missing ones.
     """
     mounts = list(_mounts((proc / "mountinfo").read_text(encoding="utf-8")))
     groups = list(_groups((proc / "cgroup").read_text(encoding="utf-8")))
@@ -83,16 +83,16 @@ def find_tree(proc: Path = Path("/proc/self")) -> Tree:
         if kind == "cgroup2":
             missing = sorted(absent)
     raise EmulationError(
-        f"control groups: this kernel offers no {', '.join(missing)}; emulation needs Linux with "
+        f"control groups: this kernel lacks {', '.join(missing)}; emulation needs Linux with "
         f"{', '.join(_CONTROLLERS_V2)} (on a Raspberry Pi add cgroup_enable=memory to cmdline.txt)"
     )
 
 
 def plan_groups(tree: Tree, limits: Limits, name: str) -> list[ControlGroup]:
-    """The groups called ``name`` that hold a process to ``limits``; joining all of them applies all limits.
+    """The groups called ``name`` that impose ``limits``; a process must join all of them.
 
     Raises:
-        EmulationError: version 2 only: no ancestor of this process's group can have children with limits.
+        EmulationError: version 2 only: no ancestor of this process's group can enable all controllers.
     """
     return _plan_v1(tree, limits, name) if tree.version == 1 else [_plan_v2(tree, limits, name)]
 
@@ -106,14 +106,14 @@ def _plan_v1(tree: Tree, limits: Limits, name: str) -> list[ControlGroup]:
             (
                 "cpuset.mems",
                 _read(tree.own["cpuset"] / "cpuset.mems").strip(),
-            ),  # empty in a new group: no process joins
+            ),  # empty in a new group, which no process can join then
         ),
         "cpu": (("cpu.cfs_period_us", str(_PERIOD_US)), ("cpu.cfs_quota_us", str(quota))),
     }
     if limits.disk and limits.read_bytes_per_second:
         files["blkio"] = (("blkio.throttle.read_bps_device", f"{limits.disk} {limits.read_bytes_per_second}"),)
     by_folder: dict[Path, tuple[tuple[str, str], ...]] = {}
-    for controller, entries in files.items():  # some systems mount two controllers as one tree
+    for controller, entries in files.items():  # some systems mount two controllers in one tree
         folder = tree.own[controller] / name
         by_folder[folder] = by_folder.get(folder, ()) + entries
     return [ControlGroup(folder, entries) for folder, entries in by_folder.items()]
@@ -133,12 +133,12 @@ def _plan_v2(tree: Tree, limits: Limits, name: str) -> ControlGroup:
 
 
 def _parent(tree: Tree) -> Path:
-    """The nearest ancestor of our group that hands all controllers to its children, or can be told to."""
+    """The nearest ancestor of this process's group that enables all controllers for its children, or can."""
     assert tree.root is not None, "version 2 has a root"
     own = tree.own["memory"]
     for folder in (own, *own.parents):
         if folder != tree.root and _read(folder / "cgroup.procs").split():
-            continue  # it holds processes, so its children can have no limits
+            continue  # it contains processes, so it cannot enable controllers
         wanted = set(_CONTROLLERS_V2) - set(_read(folder / "cgroup.subtree_control").split())
         if not wanted:
             return folder
@@ -147,7 +147,7 @@ def _parent(tree: Tree) -> Path:
         if folder == tree.root:
             break
     raise EmulationError(
-        f"control groups: this process may not limit children anywhere between {own} and {tree.root}; run as root, "
+        f"control groups: no group from {own} up to {tree.root} can enable controllers for its children; run as root, "
         "or under `systemd-run --user --scope -p Delegate=yes`"
     )
 
@@ -163,7 +163,7 @@ def _enable(folder: Path, controllers: set[str]) -> bool:
 
 
 def _mounts(mountinfo: str) -> Iterator[tuple[str, list[str], Path]]:
-    """Kind, controllers and place of every mounted tree: ``36 35 98:0 /root /place opts ... - kind source opts``."""
+    """Type, controllers and mount point of every tree: ``36 35 98:0 /root /mount opts ... - type source opts``."""
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
         kind, _, options = (*after.split(), "", "", "")[:3]

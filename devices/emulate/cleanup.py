@@ -1,8 +1,7 @@
-"""Removes control groups when the process that made them is gone, however it went.
+"""Removes control groups when the process that created them has ended, also after ``kill -9``.
 
-``python -m sprat.devices.emulate.cleanup FOLDER...`` reads its standard input to the end: the other side of that pipe
-is held by the process that measures, and closes with it, also after ``kill -9``. Then it kills what is left in the
-groups and removes them.
+``python -m sprat.devices.emulate.cleanup FOLDER...`` reads its standard input to the end: a pipe whose other end the
+measuring process holds. Then it kills the remaining members of the groups and removes the groups.
 """
 
 from __future__ import annotations
@@ -16,17 +15,17 @@ from pathlib import Path
 
 __all__ = ["clean_up"]
 
-_PATIENCE_SECONDS = 20.0  # a process in the middle of a read from a throttled disk takes its time to die
+_TIMEOUT_SECONDS = 20.0  # a process that reads from a throttled disk dies only after the read
 
 
 def clean_up(folders: list[Path]) -> list[Path]:
-    """Kill what is left in the groups and remove them; returns those that would not go."""
-    end = time.monotonic() + _PATIENCE_SECONDS
+    """Kill the members of the groups and remove the groups; returns those that could not be removed."""
+    end = time.monotonic() + _TIMEOUT_SECONDS
     left = [folder for folder in folders if folder.exists()]
     while left and time.monotonic() < end:
         for folder in left:
             _kill_members(folder)
-            with contextlib.suppress(OSError):  # a member is still dying: again in a moment
+            with contextlib.suppress(OSError):  # a member is still dying: try again
                 folder.rmdir()
         left = [folder for folder in left if folder.exists()]
         time.sleep(0.02 if left else 0.0)
@@ -34,7 +33,7 @@ def clean_up(folders: list[Path]) -> list[Path]:
 
 
 def _kill_members(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # the group is gone
+    with contextlib.suppress(OSError):  # the group no longer exists
         for pid in (folder / "cgroup.procs").read_text(encoding="ascii").split():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)

@@ -1,7 +1,7 @@
-"""Running a command under a device's cores, memory and storage speed, on a bigger machine.
+"""Runs a command with a device's cores, memory and storage speed on a larger machine.
 
-What control groups can limit is limited; what they cannot (memory bandwidth, instruction sets) is named in
-:attr:`~sprat.devices.bench.results.Emulation.not_emulated`, which stands in every record.
+Control groups impose these limits. What they cannot limit (memory bandwidth, instruction sets) is listed in
+:attr:`~sprat.devices.bench.results.Emulation.not_emulated` of every record.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from sprat.devices.emulate.cgroups import ControlGroup, Limits, find_tree, plan_
 from sprat.devices.machine import cores_by_kind, memory_bytes
 from sprat.devices.profile import DeviceProfile, Storage
 from sprat.errors import DeviceError, EmulationError, unknown_name
+from sprat.text import human_bytes
 
 __all__ = ["Emulator", "choose_storage", "plan_emulation"]
 
-# The shell joins every group, then becomes the command: from its first instruction on, all limits hold.
+# The shell joins every group, then execs the command, so that all limits hold from its first instruction on.
 _JOIN = (
     'n=$1; shift; while [ "$n" -gt 0 ]; do echo $$ > "$1/cgroup.procs" || exit 97; shift; n=$((n-1)); done; exec "$@"'
 )
-_WITH_SWAP = ("memory.swappiness", "memory.swap.max")  # a kernel that cannot swap has no such files
+_WITH_SWAP = ("memory.swappiness", "memory.swap.max")  # a kernel without swap has no such files
 
 
 @dataclass(frozen=True, slots=True)
 class Emulator:
-    """Limits that are ready to be set, and their description for the records."""
+    """Limits to impose, and their description for the records."""
 
     limits: Limits
     emulation: Emulation
@@ -40,45 +41,45 @@ class Emulator:
 
     @contextlib.contextmanager
     def limited(self) -> Iterator[list[str]]:
-        """Make the groups and hand out a prefix for a command that shall live under them; remove them at the end.
+        """Create the groups and yield a prefix for commands to run in them; remove them at the end.
 
-        A janitor of its own process removes them even if this one is killed.
+        A separate cleanup process removes them even if this one is killed.
 
         Raises:
-            EmulationError: the groups cannot be made, mostly for lack of rights.
+            EmulationError: the groups cannot be created, usually for lack of permission.
         """
         folders = [str(group.folder) for group in self.groups]
-        janitor = subprocess.Popen(
+        cleanup = subprocess.Popen(
             [sys.executable, "-m", "sprat.devices.emulate.cleanup", *folders],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
         try:
             for group in self.groups:
-                _make(group)
+                _create(group)
             yield ["/bin/sh", "-c", _JOIN, "sprat", str(len(folders)), *folders]
         finally:
-            assert janitor.stdin is not None
-            janitor.stdin.close()
-            janitor.wait()
+            assert cleanup.stdin is not None
+            cleanup.stdin.close()
+            cleanup.wait()
 
 
 def plan_emulation(profile: DeviceProfile, storage: Storage, file: Path) -> Emulator:
-    """The limits of ``profile`` for a program that reads ``file``; no group is made yet.
+    """The limits of ``profile`` for a program that reads ``file``; no group is created yet.
 
     Args:
         profile: the device.
-        storage: of the device, what the file is read from.
-        file: whose disk is slowed down.
+        storage: storage device of the profile that the file is read from.
+        file: its disk gets the read limit.
 
     Raises:
-        EmulationError: no control groups.
+        EmulationError: this machine has no control groups with the controllers that are needed.
     """
     tree = find_tree()
     here = sorted(os.sched_getaffinity(0))
     disk = _disk_of(file)
     limits = Limits(
-        memory_bytes=min(profile.usable_bytes, memory_bytes()[0]),
+        memory_bytes=min(profile.usable_bytes, memory_bytes()),
         cores=tuple(here[: profile.n_threads]),
         cpu_share=min(1.0, profile.fast_cores[0].clock_ghz.value / cores_by_kind(this_cpu())[0].clock_ghz.value),
         disk=disk,
@@ -97,10 +98,10 @@ def plan_emulation(profile: DeviceProfile, storage: Storage, file: Path) -> Emul
 
 
 def choose_storage(profile: DeviceProfile, kind: str | None) -> Storage:
-    """The device's storage of this kind; the fastest by default, as plans assume.
+    """The profile's storage device of this kind; by default the fastest, as in a plan.
 
     Raises:
-        DeviceError: it has no such storage.
+        DeviceError: the profile has no such storage device.
     """
     by_kind = {storage.kind.lower(): storage for storage in profile.storage}
     if kind is None:
@@ -114,20 +115,20 @@ def _not_emulated(profile: DeviceProfile, limits: Limits) -> Iterator[str]:
     cpu, memory = this_cpu(), profile.memory.read_gbps
     kinds = ", ".join(dict.fromkeys(cores.kind for cores in profile.cores))
     features = " ".join(sorted({name for cores in profile.cores for name in cores.features}))
-    ours = " ".join(name for name, there in cpu.features.items() if there)
-    yield f"memory bandwidth: {profile.name} reads {memory.value:g} GB/s, this machine reads at its own speed"
-    yield f"instructions: {kinds} has {features or 'no fast ones'}, this machine computes with {ours or 'plain code'}"
+    ours = " ".join(name for name, present in cpu.features.items() if present)
+    yield f"memory bandwidth: {profile.name} reads {memory.value:g} GB/s, this machine is not limited"
+    yield f"instruction sets: {kinds} has {features or 'no SIMD'}, this machine uses {ours or 'no SIMD'}"
     if len(limits.cores) < profile.n_threads:
-        yield f"cores: {profile.name} has {profile.n_threads} fast ones, this machine only {len(limits.cores)}"
+        yield f"cores: {profile.name} has {profile.n_threads} fast cores, this machine {len(limits.cores)}"
     if limits.memory_bytes < profile.usable_bytes:
-        yield f"memory: {profile.name} has {profile.usable_bytes:,} bytes for a model, this machine less"
+        yield f"memory: {profile.name} has {human_bytes(profile.usable_bytes)} for a model, this machine less"
     if limits.cpu_share == 1.0:
-        yield "clock: this machine's is not known to be higher, so its cores' time is not cut"
+        yield "clock: this machine's is not known to be higher, so CPU time is not limited"
     if limits.disk is None:
-        yield "storage speed: the file lies on no disk that a control group can slow down"
+        yield "storage speed: the file is not on a disk that a control group can limit"
 
 
-def _make(group: ControlGroup) -> None:
+def _create(group: ControlGroup) -> None:
     try:
         group.folder.mkdir()
         for name, value in group.files:
@@ -141,7 +142,7 @@ def _make(group: ControlGroup) -> None:
 
 
 def _disk_of(file: Path) -> str | None:
-    """``major:minor`` of the whole disk that holds ``file``; ``None`` for network, memory and layered file systems."""
+    """``major:minor`` of the disk that holds ``file``; ``None`` for network, memory and overlay file systems."""
     device = file.stat().st_dev
     node = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
     if not node.exists():

@@ -1,1 +1,1 @@
-"""What fits a device and how fast it will be, from profiles and byte counts alone."""
+"""Whether a model fits a device and how fast it will be, from profiles and byte counts."""

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.plan import DEFAULT_PROMPT, Plan
-from sprat.devices.plan.text import refusal
+from sprat.devices.plan.refusal import refusal
 from sprat.devices.profile import DeviceProfile
 from sprat.errors import DoesNotFitError
+from sprat.text import human_bytes
 
 __all__ = ["best_plan", "choose_quant"]
 
@@ -20,15 +21,15 @@ def best_plan(
     usable_bytes: int | None = None,
     prompt_tokens: int = DEFAULT_PROMPT,
 ) -> Plan:
-    """The first of ``footprints``, best quality first, that fits ``profile`` whole.
+    """The plan for the first of ``footprints`` (best quality first) that fits ``profile`` without streaming.
 
-    When none does, the smallest: it streams the fewest experts, or lacks the fewest bytes.
+    If none fits, the plan for the smallest: it streams the fewest experts, or lacks the fewest bytes.
 
     Args:
         footprints: of one model, at least one.
         profile: the device.
-        usable_bytes: memory that the model may take; by default what the device's system leaves.
-        prompt_tokens: of the prompt that the predicted first token waits for.
+        usable_bytes: memory that the model may use; by default the usable memory of the profile.
+        prompt_tokens: length of the prompt for which the time to first token is predicted.
     """
     usable_bytes = profile.usable_bytes if usable_bytes is None else usable_bytes
     plans = [Plan(profile, footprint, usable_bytes, prompt_tokens) for footprint in footprints]
@@ -42,18 +43,29 @@ def choose_quant(
     usable_bytes: int | None = None,
     force: bool = False,
 ) -> Plan:
-    """:func:`best_plan`, refused when nothing fits.
+    """:func:`best_plan`, or an error when nothing fits.
 
     Args:
         footprints: of one model, at least one.
         profile: the device.
         usable_bytes: as for :func:`best_plan`.
-        force: take the smallest when none fits, instead of raising.
+        force: return the plan for the smallest footprint instead of raising.
 
     Raises:
-        DoesNotFitError: none fits; the message says what is missing, and what a smaller context would change.
+        DoesNotFitError: none fits, even with experts streamed; the message has the sizes and a context that fits.
     """
     plan = best_plan(footprints, profile, usable_bytes=usable_bytes)
     if plan.runs or force:
         return plan
-    raise DoesNotFitError(refusal(plan))
+    raise DoesNotFitError(f"{_why_not(plan)}; --force goes on anyway, and every token then reads weights from storage")
+
+
+def _why_not(plan: Plan) -> str:
+    subject = f"the model ({plan.footprint.quant}) on {plan.profile.name}"
+    if plan.storage is None:
+        return (
+            f"{subject} does not fit: its weights take {human_bytes(plan.footprint.weight_bytes)}, "
+            f"{human_bytes(plan.missing_bytes)} more than any storage device of the profile holds; use fewer bits per "
+            "weight or a smaller model"
+        )
+    return str(refusal(plan.footprint, plan.usable_bytes, subject, streams=True))

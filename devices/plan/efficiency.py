@@ -1,8 +1,8 @@
-"""Efficiency factors: which share of a device's rates sprat's engine reaches, and how far off a prediction may be.
+"""Efficiency factors: the share of a device's rates that the engine reaches, and the error of a prediction.
 
-They are fitted to measurements by ``python benchmarks/prediction.py --fit``, which writes
-``devices/plan/efficiency.toml`` with the machine, the cases and the errors that were left; ``--record`` adds the errors
-of a later run. Prefill and decode have factors of their own.
+``python benchmarks/prediction --fit`` fits them to measurements and writes ``devices/plan/efficiency.toml`` with the
+machine, the cases and the remaining errors; ``--record`` adds the errors of a later run. Prefill and decode have
+separate factors.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Annotated
 
 import msgspec
 
-from sprat.devices.parts import Basis, Figure
+from sprat.devices.parts import Basis, Sourced
 from sprat.errors import DeviceError
 
 __all__ = [
-    "Calibration",
     "Check",
     "Efficiency",
     "Errors",
+    "Factors",
     "Peaks",
     "Provenance",
-    "load_calibration",
-    "parse_calibration",
+    "load_efficiency",
+    "parse_efficiency",
 ]
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -44,7 +44,7 @@ class Check(_Table, frozen=True):
 
 
 class Provenance(_Table, frozen=True):
-    """Where the factors come from, and how they did afterwards."""
+    """What the factors were fitted to, and their errors."""
 
     machine: str
     date: str
@@ -52,23 +52,22 @@ class Provenance(_Table, frozen=True):
     cases: tuple[str, ...]
     median_error: float  # of the fitted cases, relative
     worst_error: float
-    check: Check | None = None  # none since the fit
+    check: Check | None = None  # None until a run after the fit is recorded
 
 
-class Efficiency(_Table, frozen=True):
-    """Shares of the device's rates, for one kind of pass.
+class Factors(_Table, frozen=True):
+    """Shares of the device's rates, for prefill or for decode.
 
     Attributes:
-        memory: of the read rate, when packed weights stream through the products.
-        compute: of the kernels' int8 rate, in dense products.
-        row: what a row of a product costs beside its weights, in operations of that rate.
-        experts: of what dense products reach, in the products of experts.
-        grouped: of the kernels' float32 rate, in grouped-query attention.
-        latent: of the same, in latent attention.
-        queries: what a number of a token's queries, or of what attention gives back, costs to lay out, in operations of
-            that rate.
-        storage: of the medium's rate at random, when experts come from there.
-        calls: what a call costs beside its work, in calls that have none.
+        memory: share of the read rate, when products read packed weights from memory.
+        compute: share of the kernels' int8 rate, in dense products.
+        row: cost of an output value beside its weights, in int8 operations.
+        experts: share of the rate of dense products, in products of experts.
+        grouped: share of the kernels' float32 rate, in grouped-query attention.
+        latent: share of the kernels' float32 rate, in MLA.
+        queries: cost of writing a query value or attention output value out contiguously, in float32 operations.
+        storage: share of the storage device's random-read rate, for streamed experts.
+        calls: time of a kernel call beside its work, in times of an empty call.
     """
 
     memory: Positive
@@ -83,51 +82,51 @@ class Efficiency(_Table, frozen=True):
 
 
 class Peaks(_Table, frozen=True):
-    """From a device's peaks to the rates of sprat's kernels, where nobody measured them."""
+    """From a device's peaks to the rates of sprat's kernels, where those were not measured."""
 
-    int8_share: Figure  # of the cores' int8 peak that a product of 512 tokens reaches
-    one_token_share: Figure  # of the cores' int8 peak that a product of one token reaches, weights in the cache
-    f32_share: Figure  # of the cores' float32 peak that attention reaches
-    memory_share: Figure  # of the memory's peak that programs read
-    call_cycles: Figure  # of a kernel call that has next to nothing to do: Python, waking threads
+    int8_share: Sourced  # of the cores' int8 peak, in a product with 512 tokens
+    one_token_share: Sourced  # of the cores' int8 peak, in a product with one token and weights in the CPU's cache
+    f32_share: Sourced  # of the cores' float32 peak, in attention
+    memory_share: Sourced  # of the memory's peak bandwidth, in reads of a program
+    call_cycles: Sourced  # of an empty kernel call: Python, waking the threads
 
 
 class Errors(_Table, frozen=True):
-    """The relative error that a prediction states, by the basis of the figure that decides it."""
+    """The relative error that a prediction states, by the basis of the value that decides it."""
 
-    measured: Figure
-    published: Figure
-    assumed: Figure
+    measured: Sourced
+    published: Sourced
+    assumed: Sourced
 
     def of(self, basis: Basis) -> float:
-        """For a prediction that rests on a figure of ``basis``."""
-        figure: Figure = getattr(self, basis.value)
-        return figure.value
+        """The error of a prediction from a value with this ``basis``."""
+        error: Sourced = getattr(self, basis.value)
+        return error.value
 
 
-class Calibration(_Table, frozen=True):
-    """All factors."""
+class Efficiency(_Table, frozen=True):
+    """The whole file."""
 
     provenance: Provenance
-    decode: Efficiency
-    prefill: Efficiency
+    decode: Factors
+    prefill: Factors
     peaks: Peaks
     errors: Errors
 
 
 @functools.cache
-def load_calibration() -> Calibration:
-    """The factors that ship with sprat."""
-    return parse_calibration((resources.files("sprat.devices.plan") / "efficiency.toml").read_bytes())
+def load_efficiency() -> Efficiency:
+    """The factors that sprat is installed with."""
+    return parse_efficiency((resources.files("sprat.devices.plan") / "efficiency.toml").read_bytes())
 
 
-def parse_calibration(toml: bytes) -> Calibration:
+def parse_efficiency(toml: bytes) -> Efficiency:
     """Factors from a file's bytes.
 
     Raises:
         DeviceError: a key is missing, unknown or out of range.
     """
     try:
-        return msgspec.toml.decode(toml, type=Calibration)
+        return msgspec.toml.decode(toml, type=Efficiency)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise DeviceError(f"calibration: {error}; make it anew with benchmarks/prediction.py --fit") from error
+        raise DeviceError(f"efficiency.toml: {error}; write it again with benchmarks/prediction --fit") from error

@@ -1,64 +1,84 @@
-"""What a model asks of a device: bytes, and the work of a pass. Computed elsewhere: this room knows no models."""
+"""Bytes that a model needs, and the cost of its forward passes, as plain values.
+
+They are computed from a model in :mod:`sprat.runtime.footprint`; ``devices`` does not know models.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-__all__ = ["AttentionForm", "Footprint", "Work"]
+__all__ = ["AttentionCost", "Footprint", "PassCost"]
 
-_BLOCK = 64  # rows and queries that attention computes together, seen or not
+_BLOCK = 64  # KV entries and queries that the kernels process together, masked or not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttentionForm:
-    """Operations of one way to attend, over all layers.
+class AttentionCost:
+    """Operations of one way to compute a layer's attention.
 
-    From ``n`` new tokens to a cache that holds ``rows`` with them::
+    For ``n`` new tokens and a cache of ``n_entries`` KV entries, the new ones included::
 
-        n * per_token + rows * per_row + n * (rows that a token sees on average) * per_pair
+        n * per_token + (n_entries + setup_entries) * per_entry + n * (mean entries attended to per token) * per_pair
 
-    Queries that share a row lie along the lanes of vector registers: fewer than there are lanes cost as much as those.
-    Not so one token's few, each with ``lanes_to_query`` of them to itself: there rows are read along the lanes.
+    Queries that share a KV entry are vectorized across lanes; a partly filled register costs a full one. With few
+    queries per entry, at decode, the kernel vectorizes along head_dim instead, where every lane is used.
+
+    Attributes:
+        name: ``grouped``, ``expanded`` or ``absorbed``.
+        per_token: per new token.
+        per_entry: per KV entry.
+        per_pair: per pair of new token and KV entry.
+        queries_per_entry: queries of one token that share a KV entry.
+        lanes_per_query: at decode the kernel vectorizes along head_dim if a register has at least this many lanes per
+            query; 0 for never.
+        setup_entries: KV entries whose expansion takes as long as dequantizing the matrices, once per call.
     """
 
-    name: str  # "grouped", "expanded", "absorbed"
+    name: str
     per_token: int
-    per_row: int
+    per_entry: int
     per_pair: int
-    queries_per_row: int  # of one token
-    lanes_to_query: int = 0  # at least, for one token's queries to be few; 0 for never
+    queries_per_entry: int
+    lanes_per_query: int = 0
+    setup_entries: int = 0
+
+    def products(self, n_tokens: int, n_entries: int, n_pairs: int) -> int:
+        """Operations for ``n_tokens`` new tokens, ``n_entries`` expanded KV entries and ``n_pairs`` of both."""
+        return n_tokens * self.per_token + n_entries * self.per_entry + n_pairs * self.per_pair
 
     def ops(self, n_tokens: int, past: int, n_lanes: int = 1) -> float:
-        """Operations for ``n_tokens`` behind ``past`` others."""
-        unseen = min((n_tokens - 1) / 2, _BLOCK)  # computed with the others of a block, and thrown away
-        seen = past + (n_tokens + 1) / 2 + unseen
-        n_queries = n_tokens * self.queries_per_row
-        along_rows = n_tokens == 1 and 0 < n_queries * self.lanes_to_query <= n_lanes
-        filled = 1.0 if along_rows else n_queries / (math.ceil(n_queries / n_lanes) * n_lanes)
-        return n_tokens * self.per_token + (past + n_tokens) * self.per_row + n_tokens * seen * self.per_pair / filled
+        """Operations for ``n_tokens`` new tokens at depth ``past``."""
+        masked = min((n_tokens - 1) / 2, _BLOCK)  # scores that are computed with their block, then discarded
+        attended = past + (n_tokens + 1) / 2 + masked
+        n_queries = n_tokens * self.queries_per_entry
+        along_head_dim = n_tokens == 1 and 0 < n_queries * self.lanes_per_query <= n_lanes
+        filled = 1.0 if along_head_dim else n_queries / (math.ceil(n_queries / n_lanes) * n_lanes)
+        expanded = past + n_tokens + self.setup_entries
+        return n_tokens * self.per_token + expanded * self.per_entry + n_tokens * attended * self.per_pair / filled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class PassCost:
     """What a forward pass reads and computes. A product costs two operations per weight and token.
 
     Attributes:
-        dense_bytes: packed matrices that meet every token: all but experts, embedding rows and the head.
-        dense_weights: their numbers.
-        dense_rows: their rows; each is one number of a product.
-        head_bytes: packed, of the last product, which only the last token of a pass needs.
-        head_weights: its numbers.
-        head_rows: the vocabulary.
-        expert_bytes: packed, of one expert.
-        expert_weights: numbers of one expert.
-        expert_rows: rows of its three matrices.
-        n_mixtures: layers with experts.
-        n_experts: of one such layer.
-        n_experts_per_token: chosen in one such layer.
-        attention: ways to attend; the runtime takes the cheapest.
-        attention_numbers: of a token's queries and of what it gets back, in all layers.
-        cache_bytes_per_token: what the cache holds of a token.
+        dense_bytes: packed matrices that every token uses: all except experts, embeddings and the output head.
+        dense_weights: elements of these matrices.
+        dense_rows: rows of these matrices, which is one output value each.
+        head_bytes: packed output head, which runs for the last token of a pass only.
+        head_weights: elements of the output head.
+        head_rows: vocabulary size.
+        expert_bytes: one packed expert.
+        expert_weights: elements of one expert.
+        expert_rows: rows of the three matrices of one expert.
+        n_moe_layers: layers with an MoE sublayer.
+        n_experts: routed experts of one such layer.
+        n_experts_per_token: experts that the router selects per token and layer.
+        n_layers: layers of the model.
+        attention: ways to compute one layer's attention; the runtime takes the cheapest.
+        attention_values: query values plus attention output values of a token, in all layers.
+        cache_bytes_per_token: KV entries of a token, in all layers.
         n_calls: kernel calls of a pass.
     """
 
@@ -68,62 +88,74 @@ class Work:
     head_bytes: int
     head_weights: int
     head_rows: int
-    attention: tuple[AttentionForm, ...]
-    attention_numbers: int
+    n_layers: int
+    attention: tuple[AttentionCost, ...]
+    attention_values: int
     cache_bytes_per_token: int
     n_calls: int
     expert_bytes: int = 0
     expert_weights: int = 0
     expert_rows: int = 0
-    n_mixtures: int = 0
+    n_moe_layers: int = 0
     n_experts: int = 0
     n_experts_per_token: int = 0
 
     @property
-    def is_latent(self) -> bool:
-        """Whether attention has more than one form, as over latents."""
+    def is_mla(self) -> bool:
+        """Whether attention can be computed in more than one way: expanded or absorbed MLA."""
         return len(self.attention) > 1
 
     def experts_read(self, n_tokens: int) -> float:
-        """Experts of all layers that ``n_tokens`` choose, each counted once, if all are equally likely."""
+        """Distinct experts that a pass over ``n_tokens`` uses, summed over layers, if routing is uniform."""
         if not self.n_experts:
             return 0.0
-        missed = (1 - self.n_experts_per_token / self.n_experts) ** n_tokens
-        return self.n_mixtures * self.n_experts * (1 - missed)
+        unused = (1 - self.n_experts_per_token / self.n_experts) ** n_tokens
+        return self.n_moe_layers * self.n_experts * (1 - unused)
 
     @property
     def matrix_bytes(self) -> int:
-        """All packed matrices but embedding rows."""
-        return self.dense_bytes + self.head_bytes + self.n_mixtures * self.n_experts * self.expert_bytes
+        """All packed matrices except the embeddings."""
+        return self.dense_bytes + self.head_bytes + self.n_moe_layers * self.n_experts * self.expert_bytes
 
     @property
     def bytes_per_token(self) -> float:
-        """Packed weights that one token reads."""
+        """Packed weights that decoding one token reads."""
         return self.dense_bytes + self.head_bytes + self.experts_read(1) * self.expert_bytes
 
     def attention_ops(self, n_tokens: int, past: int, n_lanes: int = 1) -> float:
-        """Operations of attention for ``n_tokens`` behind ``past`` others, in the cheapest form.
+        """Operations of attention, computed in the cheapest way.
 
         Args:
-            n_tokens: of the pass.
-            past: tokens before them.
-            n_lanes: numbers of a vector register.
+            n_tokens: new tokens of the pass.
+            past: tokens in the cache before them.
+            n_lanes: float32 lanes of a vector register.
         """
-        return min(form.ops(n_tokens, past, n_lanes) for form in self.attention)
+        return self.n_layers * min(cost.ops(n_tokens, past, n_lanes) for cost in self.attention)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footprint:
-    """One model in one quantization, running with one context."""
+    """Memory of one model in one quantization with one context length.
 
-    quant: str  # "int4"
-    resident_bytes: int  # weights that every token reads
-    routed_bytes: int  # weights of experts, of which a token reads some
+    Attributes:
+        quant: name of the quantization, for example ``int4``.
+        resident_bytes: weights that every token reads.
+        routed_bytes: weights of routed experts, of which a token reads some.
+        cache_bytes_per_token: KV entries of a token, in all layers.
+        context: context length in tokens.
+        buffer_bytes: activations, logits, tokenizer, and the program itself.
+        pass_cost: cost of a forward pass; ``None`` if it is not known, and then no speed is predicted.
+        cache: format of the KV cache.
+    """
+
+    quant: str
+    resident_bytes: int
+    routed_bytes: int
     cache_bytes_per_token: int
-    context: int  # tokens
-    buffer_bytes: int  # activations, logits, tokenizer, the program itself
-    work: Work | None = None  # of a pass; without it nothing is predicted
-    cache: str = "f16"  # what a number of the cache is kept as
+    context: int
+    buffer_bytes: int
+    pass_cost: PassCost | None = None
+    cache: str = "f16"
 
     @property
     def weight_bytes(self) -> int:
@@ -132,16 +164,17 @@ class Footprint:
 
     @property
     def cache_bytes(self) -> int:
-        """The cache of a full context."""
+        """The KV cache of a full context."""
         return self.cache_bytes_per_token * self.context
 
     @property
     def total_bytes(self) -> int:
-        """Everything."""
+        """Weights, KV cache and buffers."""
         return self.weight_bytes + self.cache_bytes + self.buffer_bytes
 
     @property
     def least_bytes(self) -> int:
-        """What must be in memory when experts come from storage: all else, and the experts of one layer's choice."""
-        chosen = self.work.n_experts_per_token * self.work.expert_bytes if self.work else self.routed_bytes
+        """Memory that it needs with experts streamed: everything else, and the experts of one token in one layer."""
+        cost = self.pass_cost
+        chosen = cost.n_experts_per_token * cost.expert_bytes if cost else self.routed_bytes
         return self.total_bytes - self.routed_bytes + min(chosen, self.routed_bytes)

@@ -1,7 +1,7 @@
-"""Whether a model fits a device, what goes where in its memory, and how fast it will be.
+"""Whether a model fits a device, its memory map, and its predicted speed.
 
-:class:`Plan` is the verdict on one footprint and one device; :class:`PlanSummary` is the same as plain numbers, for
-``sprat plan --json`` and for reports. Its field names are stable.
+:class:`Plan` is the verdict for one footprint on one device; :class:`PlanSummary` holds its values, for
+``sprat plan --json`` and for reports. The field names of the summary are stable.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import enum
 from dataclasses import dataclass
 from functools import cached_property
 
-from sprat.devices.plan.efficiency import load_calibration
+from sprat.devices.plan.efficiency import load_efficiency
 from sprat.devices.plan.footprint import Footprint
-from sprat.devices.plan.gpu import GraphicsFit, fit_graphics
+from sprat.devices.plan.gpu import GPUFit, fit_gpu
 from sprat.devices.plan.predict import PREFILL_CHUNK, PassTime, Predictor, device_rates
 from sprat.devices.profile import DeviceProfile, Storage
 
@@ -29,12 +29,11 @@ __all__ = [
 
 DEFAULT_PROMPT = 512  # tokens, as llama-bench's pp512
 PLAN_SCHEMA = 1
-"""Version of :class:`PlanSummary`; a file of another version is refused, not guessed at."""
+"""Version of :class:`PlanSummary`; a file of another version is an error."""
 
-
-_BATCHES = (512, 256, 128, 64, 32)  # mixtures gain most from many tokens: each expert is read once for all of them
-_PATIENCE_S = 2.0  # for a pass: cancel and timeout take effect between passes
-_MOST_SLOWER = 1.25  # a prompt in such passes, against its fastest way
+_BATCHES = (512, 256, 128, 64, 32)  # long passes help MoE models most: each expert is read once for all tokens
+_MAX_PASS_S = 2.0  # cancel and timeout take effect between passes
+_MAX_SLOWDOWN = 1.25  # of a whole prompt in shorter passes
 
 
 class Verdict(enum.StrEnum):
@@ -47,13 +46,13 @@ class Verdict(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
-    """What the engine may choose.
+    """Settings to run the model with.
 
     Attributes:
-        n_threads: one per core that is worth it.
-        context: tokens that prompt and answer may hold together.
-        batch: tokens of a prompt in one pass.
-        cache: what a number of the cache is kept as.
+        n_threads: one per fast core.
+        context: context length in tokens.
+        batch: tokens of a prompt per pass.
+        cache: format of the KV cache.
     """
 
     n_threads: int
@@ -72,18 +71,18 @@ class MemoryPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """How fast it will be; predicted, never measured. Each figure may be off by ``relative_error`` either way.
+    """Predicted speeds and times, each plus or minus ``relative_error``; nothing is measured.
 
     Attributes:
-        prompt_tokens: of the prompt that the first token waits for.
-        ttft_s: seconds to the first token, weights in memory.
-        load_s: seconds to read the weights from storage, which the first answer after a start waits for as well.
-        prefill_tokens_per_s: of that prompt.
-        decode_tokens_per_s: behind an empty context.
-        decode_tokens_per_s_at_context: behind a full one.
+        prompt_tokens: length of the prompt.
+        ttft_s: seconds to the first token, with weights in memory.
+        load_s: seconds to read the weights from storage, which the first prompt after a start also waits for.
+        prefill_tokens_per_s: for this prompt.
+        decode_tokens_per_s: at depth 0.
+        decode_tokens_per_s_at_context: with a full context.
         relative_error: 0.3 for 30 %.
-        prefill_limit: what the prompt waits for.
-        decode_limit: what a token waits for.
+        prefill_limit: resource that limits prefill.
+        decode_limit: resource that limits decode.
     """
 
     prompt_tokens: int
@@ -99,22 +98,22 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanSummary:
-    """A plan as plain numbers: one line of ``sprat plan --json``. All speeds are predicted."""
+    """The values of a plan: one line of ``sprat plan --json``. All speeds are predicted."""
 
     schema: int = PLAN_SCHEMA
     model: str
     device: str
-    title: str  # the device's
+    title: str  # of the device
     quant: str
     verdict: Verdict
     context: int
     usable_bytes: int
     needed_bytes: int
     missing_bytes: int  # 0 when it fits
-    held_experts_share: float  # of the experts' bytes, in memory
+    held_experts_share: float  # share of the routed experts' bytes that stay in memory
     memory_map: tuple[MemoryPart, ...]
     prediction: Prediction | None
-    graphics: GraphicsFit | None
+    graphics: GPUFit | None
     settings: RunSettings
 
 
@@ -125,8 +124,8 @@ class Plan:
     Args:
         profile: the device.
         footprint: of the model.
-        usable_bytes: memory that it may take.
-        prompt_tokens: of the prompt that the predicted first token waits for.
+        usable_bytes: memory that the model may use.
+        prompt_tokens: length of the prompt for which the time to first token is predicted.
     """
 
     profile: DeviceProfile
@@ -136,59 +135,59 @@ class Plan:
 
     @property
     def spare_bytes(self) -> int:
-        """What is left when everything is loaded; negative when it does not fit whole."""
+        """Memory left when everything is loaded; negative when experts must be streamed or it does not fit."""
         return self.usable_bytes - self.footprint.total_bytes
 
     @property
     def fits(self) -> bool:
-        """Whether weights, a full cache and buffers fit together."""
+        """Whether weights, a full KV cache and buffers fit."""
         return self.verdict is Verdict.FITS
 
     @property
     def runs(self) -> bool:
-        """Whether it fits, whole or with experts streamed."""
+        """Whether it fits, if need be with experts streamed."""
         return self.verdict is not Verdict.TOO_LARGE
 
     @property
     def verdict(self) -> Verdict:
-        """Whether it fits."""
+        """Whether it fits, fits with experts streamed, or does not fit."""
         if self.missing_bytes:
             return Verdict.TOO_LARGE
         return Verdict.FITS if self.spare_bytes >= 0 else Verdict.STREAMED
 
     @property
     def missing_bytes(self) -> int:
-        """By how much it does not fit, in memory (experts streamed) or on storage; 0 when it does."""
+        """Bytes that are missing in memory (with experts streamed) or in storage; 0 when it fits."""
         lacking = self.footprint.least_bytes - self.usable_bytes
         if self.storage is None:
-            roomiest = max(medium.capacity_bytes.value for medium in self.profile.storage if medium.capacity_bytes)
-            lacking = max(lacking, self.footprint.weight_bytes - int(roomiest))
+            largest = max(each.capacity_bytes.value for each in self.profile.storage if each.capacity_bytes)
+            lacking = max(lacking, self.footprint.weight_bytes - int(largest))
         return max(lacking, 0)
 
     @property
     def storage(self) -> Storage | None:
-        """The fastest medium with room for the weights; ``None`` when no medium has."""
-        media = [
-            medium
-            for medium in self.profile.storage
-            if not medium.capacity_bytes or medium.capacity_bytes.value >= self.footprint.weight_bytes
+        """The fastest storage device that can hold the weights; ``None`` if there is none."""
+        large_enough = [
+            each
+            for each in self.profile.storage
+            if not each.capacity_bytes or each.capacity_bytes.value >= self.footprint.weight_bytes
         ]
-        return max(media, key=lambda medium: medium.sequential_mbps.value, default=None)
+        return max(large_enough, key=lambda each: each.sequential_mbps.value, default=None)
 
     @property
     def held_experts_bytes(self) -> int:
-        """Bytes of experts that stay in memory."""
+        """Bytes of routed experts that stay in memory."""
         routed_bytes = self.footprint.routed_bytes
         return max(0, min(routed_bytes, self.spare_bytes + routed_bytes))
 
     @property
     def held_experts_share(self) -> float:
-        """Share of the experts' bytes that stay in memory."""
+        """Share of the routed experts' bytes that stay in memory."""
         routed_bytes = self.footprint.routed_bytes
         return self.held_experts_bytes / routed_bytes if routed_bytes else 1.0
 
     def memory_map(self) -> tuple[MemoryPart, ...]:
-        """All of the device's memory, part by part; an overcommitted one has no spare part."""
+        """All of the device's memory by use; there is no ``spare`` part when it does not fit."""
         footprint = self.footprint
         experts = self.held_experts_bytes if self.runs else footprint.routed_bytes
         parts = (
@@ -203,22 +202,22 @@ class Plan:
 
     @cached_property
     def predictor(self) -> Predictor | None:
-        """Times of single passes; ``None`` when it does not fit, or its work is not known."""
-        if self.footprint.work is None or not self.runs or self.storage is None:
+        """Times of single passes; ``None`` when the model does not fit or the cost of a pass is not known."""
+        if self.footprint.pass_cost is None or not self.runs or self.storage is None:
             return None
-        calibration = load_calibration()
-        rates = device_rates(self.profile, calibration, self.storage)
-        return Predictor(self.footprint.work, rates, calibration, self.held_experts_share)
+        efficiency = load_efficiency()
+        rates = device_rates(self.profile, efficiency, self.storage)
+        return Predictor(self.footprint.pass_cost, rates, efficiency, self.held_experts_share)
 
     @property
-    def graphics(self) -> GraphicsFit | None:
-        """What the device's graphics processor could do; ``None`` where it has none."""
+    def graphics(self) -> GPUFit | None:
+        """The model in the memory of the device's GPU; ``None`` without a GPU."""
         accelerator = self.profile.accelerator
-        return fit_graphics(accelerator, self.footprint) if accelerator else None
+        return fit_gpu(accelerator, self.footprint) if accelerator else None
 
     @property
     def settings(self) -> RunSettings:
-        """How to run it."""
+        """Settings to run the model with."""
         return RunSettings(
             n_threads=self.profile.n_threads,
             context=self.footprint.context,
@@ -228,11 +227,11 @@ class Plan:
 
     @cached_property
     def prediction(self) -> Prediction | None:
-        """How fast it will be; ``None`` when it does not fit, or its work is not known."""
+        """Predicted speeds; ``None`` when the model does not fit or the cost of a pass is not known."""
         predictor = self.predictor
         if predictor is None:
             return None
-        calibration, rates = predictor.calibration, predictor.rates
+        efficiency, rates = predictor.efficiency, predictor.rates
         prompt_tokens = min(self.prompt_tokens, self.footprint.context)
         prefill, decode = predictor.prefill(prompt_tokens, batch=self.settings.batch), predictor.decode(0)
         return Prediction(
@@ -242,13 +241,13 @@ class Plan:
             prefill_tokens_per_s=prompt_tokens / prefill.total_s,
             decode_tokens_per_s=_per_second(decode),
             decode_tokens_per_s_at_context=_per_second(predictor.decode(self.footprint.context)),
-            relative_error=calibration.errors.of(rates.basis),
+            relative_error=efficiency.errors.of(rates.basis),
             prefill_limit=prefill.limit,
             decode_limit=decode.limit,
         )
 
     def summary(self, model: str) -> PlanSummary:
-        """The plan as plain numbers; ``model`` is what the user calls it."""
+        """The values of the plan; ``model`` is the name that the user gave."""
         footprint = self.footprint
         return PlanSummary(
             model=model,
@@ -273,14 +272,14 @@ def _per_second(time: PassTime) -> float:
 
 
 def _prefill_batch(predictor: Predictor) -> int:
-    """Tokens of a prompt whose pass is predicted to end before a user who cancels loses patience.
+    """Tokens per prefill pass: the most whose pass takes at most two seconds.
 
-    Where experts come from storage, every pass reads nearly all of them, so that only few and long ones make sense.
-    Elsewhere, too, passes are not cut so short that the whole prompt takes much longer.
+    With streamed experts every pass reads nearly all of them from storage, so passes are as long as possible. Elsewhere
+    passes are not so short that the whole prompt takes more than a quarter longer.
     """
-    if predictor.held < 1:
+    if predictor.resident_share < 1:
         return _BATCHES[0]
     times = {size: predictor.prefill(size).total_s for size in _BATCHES}
     fastest = min(seconds / size for size, seconds in times.items())
-    bearable = [size for size, seconds in times.items() if seconds / size <= _MOST_SLOWER * fastest]
-    return next((size for size in bearable if times[size] <= _PATIENCE_S), bearable[-1])
+    efficient = [size for size, seconds in times.items() if seconds / size <= _MAX_SLOWDOWN * fastest]
+    return next((size for size in efficient if times[size] <= _MAX_PASS_S), efficient[-1])

@@ -1,7 +1,6 @@
-"""How fast a medium is read: in sequence and at random, past the page cache and out of it.
+"""Read rates of a storage device: sequential and random, uncached and from the page cache.
 
-Past the cache means ``O_DIRECT``; a file system that refuses it (tmpfs, some network mounts) is asked to forget the
-file's pages before each read instead.
+Uncached reads use ``O_DIRECT``. On a file system without it (tmpfs, some network mounts) they may hit the page cache.
 """
 
 from __future__ import annotations
@@ -18,33 +17,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sprat.errors import DeviceError
+from sprat.text import human_bytes
 
-__all__ = ["StorageRate", "medium_of", "random_rate", "storage_rates"]
+__all__ = ["StorageRate", "random_rate", "storage_kind", "storage_rates"]
 
 _BLOCK_SIZES = (4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 8 << 20)
 _FILE_BYTES = 256 << 20
 _CHUNK_BYTES = 8 << 20
-_WRITE_SECONDS = 8.0  # a slow card gets a smaller file
-_READ_SECONDS = 0.5  # for each size and kind
+_WRITE_SECONDS = 8.0  # on a slow card the file is smaller
+_READ_SECONDS = 0.5  # per block size and kind of read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageRate:
-    """Bytes per second with reads of one size, one at a time."""
+    """Bytes per second with blocks of one size, at queue depth 1."""
 
     block_bytes: int
     random_bytes_per_s: float
     sequential_bytes_per_s: float
-    cached_bytes_per_s: float  # at random, out of the page cache
+    cached_bytes_per_s: float  # random, from the page cache
 
 
 def storage_rates(folder: Path) -> tuple[StorageRate, ...]:
-    """Read a file made for this in ``folder``, with blocks of 4 KiB to 8 MiB.
+    """Write a test file to ``folder`` and read it with blocks of 4 KiB to 8 MiB.
 
     Raises:
         DeviceError: the folder cannot be written, or is full.
     """
-    with _test_file(folder) as path, _opened_past_cache(path) as direct, path.open("rb", buffering=0) as cached:
+    with _test_file(folder) as path, _opened_direct(path) as direct, path.open("rb", buffering=0) as cached:
         for _ in iter(lambda: cached.read(_CHUNK_BYTES), b""):  # fills the page cache
             pass
         size = path.stat().st_size
@@ -61,18 +61,18 @@ def storage_rates(folder: Path) -> tuple[StorageRate, ...]:
 
 
 def random_rate(path: Path, block_bytes: int) -> float:
-    """Bytes per second of reads at random from a file that exists, past the page cache, one at a time.
+    """Bytes per second of uncached random reads from an existing file, at queue depth 1.
 
     Args:
-        path: the file.
-        block_bytes: of a read; the file has as many.
+        path: the file, at least one block long.
+        block_bytes: size of a read.
     """
-    with _opened_past_cache(path) as direct:
+    with _opened_direct(path) as direct:
         return _rate(direct, path.stat().st_size, block_bytes, at_random=True)
 
 
-def medium_of(folder: Path) -> str:
-    """What kind of medium ``folder`` lies on, as far as its driver's name says."""
+def storage_kind(folder: Path) -> str:
+    """Kind of storage device that holds ``folder``, from the name of its block device."""
     device = folder.stat().st_dev
     link = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
     name = link.resolve().name if link.exists() else ""
@@ -83,15 +83,15 @@ def medium_of(folder: Path) -> str:
         "vd": "virtual disk",
         "dm-": "mapped disk",
     }
-    return next((kind for prefix, kind in kinds.items() if name.startswith(prefix)), "unknown medium")
+    return next((kind for prefix, kind in kinds.items() if name.startswith(prefix)), "unknown storage")
 
 
 @contextmanager
 def _test_file(folder: Path) -> Iterator[Path]:
-    """A file of random bytes, on the medium and not only in the cache."""
+    """A file of random bytes, flushed to the storage device."""
     try:
         if shutil.disk_usage(folder).free < 2 * _FILE_BYTES:
-            raise DeviceError(f"{folder}: less than {2 * _FILE_BYTES:,} bytes are free; measure another folder")
+            raise DeviceError(f"{folder}: less than {human_bytes(2 * _FILE_BYTES)} free; choose another folder")
         with tempfile.NamedTemporaryFile(dir=folder, prefix="sprat-probe-") as file:
             chunk, end = os.urandom(_CHUNK_BYTES), time.perf_counter() + _WRITE_SECONDS
             while file.tell() < _FILE_BYTES and (time.perf_counter() < end or not file.tell()):
@@ -100,14 +100,16 @@ def _test_file(folder: Path) -> Iterator[Path]:
                 os.fsync(file.fileno())
             yield Path(file.name)
     except OSError as error:
-        raise DeviceError(f"{folder}: cannot be measured ({error.strerror}); name a folder that you own") from error
+        raise DeviceError(
+            f"{folder}: cannot be measured ({error.strerror}); choose a folder that you can write to"
+        ) from error
 
 
 @contextmanager
-def _opened_past_cache(path: Path) -> Iterator[int]:
+def _opened_direct(path: Path) -> Iterator[int]:
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECT", 0))
-    except OSError:  # the file system knows no O_DIRECT
+    except OSError:  # no O_DIRECT on this file system
         descriptor = os.open(path, os.O_RDONLY)
     try:
         yield descriptor
@@ -116,14 +118,14 @@ def _opened_past_cache(path: Path) -> Iterator[int]:
 
 
 def _rate(descriptor: int, size: int, block: int, *, at_random: bool) -> float:
-    """Bytes per second of reads into one aligned buffer."""
+    """Bytes per second of reads into one page-aligned buffer."""
     n_blocks = size // block
-    choose = random.Random()  # others each time: a host or a controller remembers those it read before
+    rng = random.Random()  # unseeded: a host or a controller caches blocks of an earlier probe
     with mmap.mmap(-1, max(block, 4096)) as buffer:
         view = memoryview(buffer)[:block]
         n_read, start = 0, time.perf_counter()
         while (seconds := time.perf_counter() - start) < _READ_SECONDS or not n_read:
-            index = choose.randrange(n_blocks) if at_random else n_read % n_blocks
+            index = rng.randrange(n_blocks) if at_random else n_read % n_blocks
             os.preadv(descriptor, [view], index * block)
             n_read += 1
         view.release()

@@ -1,4 +1,4 @@
-"""Reports that people look at rather than read: one page out of results and plans, and the same charts as pictures.
+"""Reports: an HTML page from results and plans, and its charts as PNG files.
 
     inputs.py (files) -> runs.py (names) -> figures/ (findings) -> charts/ (SVG) -> page.py (HTML), png.py
 

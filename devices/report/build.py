@@ -1,4 +1,4 @@
-"""``sprat report``: results files in, one page and pictures out."""
+"""``sprat report``: from results files to an HTML page and PNG files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sprat.devices.report.figures.first_token import first_token_figure
 from sprat.devices.report.figures.heat import heat_figure
 from sprat.devices.report.figures.memory_map import memory_figure
 from sprat.devices.report.figures.speed import speed_figure
-from sprat.devices.report.files import write_whole
+from sprat.devices.report.files import write_report_file
 from sprat.devices.report.inputs import read_inputs
 from sprat.devices.report.page import render_page
 from sprat.devices.report.png import write_pngs
@@ -23,12 +23,12 @@ from sprat.devices.report.runs import gather
 __all__ = ["FIGURES", "Report", "make_report"]
 
 FIGURES = (speed_figure, first_token_figure, context_figure, memory_figure, accuracy_figure, heat_figure)
-"""Every figure of the page, in its order; to add one, write a function from runs to a Figure and name it here."""
+"""Figures of the page, in order. To add one, write a function from Evidence to Figure and add it here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was written, and what each figure found."""
+    """The files that were written, and the figures."""
 
     page: Path
     pictures: tuple[Path, ...]
@@ -36,22 +36,22 @@ class Report:
 
 
 def make_report(results: Sequence[Path], out: Path, *, png_folder: Path | None = None) -> Report:
-    """Write the page ``out`` about ``results``, and its charts as PNG where a folder is named.
+    """Write the page ``out`` about ``results``, and its charts as PNG files if a folder is given.
 
     Args:
-        results: files of JSON lines that ``sprat bench -o`` wrote.
+        results: files of ``sprat bench -o`` or ``sprat plan --json``.
         out: the HTML file.
-        png_folder: made where it is missing.
+        png_folder: folder of the PNG files; it is created if it does not exist.
 
     Raises:
-        ResultsError: a file is missing, empty, damaged or of another version.
-        BackendError: pictures are wanted and resvg_py or a font is missing.
-        ExportError: something cannot be written.
+        ResultsError: a file is missing, empty, invalid or of another version.
+        BackendError: PNG files are wanted and resvg_py or a font is missing.
+        ExportError: a file cannot be written.
     """
     inputs = read_inputs(results)
     evidence = gather(inputs.records, inputs.refused)
     figures = tuple(figure(evidence) for figure in FIGURES)
     page = render_page(evidence, figures, files=[path.name for path in results], version=metadata.version("sprat"))
-    write_whole(out, page.encode())
+    write_report_file(out, page.encode())
     pictures = write_pngs(figures, png_folder) if png_folder else []
     return Report(out, tuple(pictures), figures)

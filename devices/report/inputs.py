@@ -1,4 +1,4 @@
-"""What ``sprat report`` reads: results of ``sprat bench``, and plans of ``sprat plan --json`` as predictions."""
+"""Input of ``sprat report``: results of ``sprat bench``, and plans of ``sprat plan --json`` as predictions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from sprat.devices.bench.results import Label, MeasuredModel, Measurement, Percentiles, Work, read_results
+from sprat.devices.bench.results import BenchTest, Label, MeasuredModel, Measurement, Percentiles, read_results
 from sprat.devices.plan.plan import PLAN_SCHEMA, PlanSummary, Prediction, Verdict
 from sprat.devices.report.names import weight_bytes
 from sprat.errors import ResultsError
@@ -17,26 +17,26 @@ from sprat.errors import ResultsError
 __all__ = ["EXPERTS", "STREAMED", "Inputs", "plan_records", "read_inputs"]
 
 EXPERTS, STREAMED = "experts", "streamed"
-"""The setting of a prediction that reads experts from storage."""
+"""Setting of a prediction with streamed experts."""
 
 _SLOWEST, _FASTEST = 1e-6, 1e9  # tokens per second
-_MOST_ERROR = 100.0
-_DECODED = 128  # tokens, as llama-bench's tg128; a prediction holds for any number
+_MAX_ERROR = 100.0
+_N_DECODE = 128  # as llama-bench's tg128; predictions are the same for any number
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Records, and the plans that say that a model does not fit."""
+    """Records, and plans of models that do not fit."""
 
     records: tuple[Measurement, ...]
     refused: tuple[PlanSummary, ...]
 
 
 def read_inputs(paths: Iterable[Path]) -> Inputs:
-    """All that the files hold.
+    """The records and plans of the files.
 
     Raises:
-        ResultsError: a file is missing, empty, damaged, of another version, or neither results nor plans.
+        ResultsError: a file is missing, empty, invalid, of another version, or has neither results nor plans.
     """
     records: list[Measurement] = []
     refused: list[PlanSummary] = []
@@ -51,19 +51,19 @@ def read_inputs(paths: Iterable[Path]) -> Inputs:
 
 
 def plan_records(plan: PlanSummary) -> Iterator[Measurement]:
-    """The predictions of a plan as records: the prompt, and decoding behind an empty and a full context."""
+    """The predictions of a plan as records: prefill, decode at depth 0, and decode at the full context."""
     found = plan.prediction
     if found is None:
         return
-    yield _record(plan, found, Work.prefill(found.prompt_tokens), found.prefill_tokens_per_s)
-    yield _record(plan, found, Work.decode(_DECODED), found.decode_tokens_per_s)
+    yield _record(plan, found, BenchTest.prefill(found.prompt_tokens), found.prefill_tokens_per_s)
+    yield _record(plan, found, BenchTest.decode(_N_DECODE), found.decode_tokens_per_s)
     if plan.context:
-        yield _record(plan, found, Work.decode(_DECODED, plan.context), found.decode_tokens_per_s_at_context)
+        yield _record(plan, found, BenchTest.decode(_N_DECODE, plan.context), found.decode_tokens_per_s_at_context)
 
 
-def _record(plan: PlanSummary, found: Prediction, work: Work, speed: float) -> Measurement:
+def _record(plan: PlanSummary, found: Prediction, test: BenchTest, speed: float) -> Measurement:
     parts = {part.name: part.size_bytes for part in plan.memory_map}
-    wait_ms = 1000 * found.ttft_s
+    ttft_ms = 1000 * found.ttft_s
     return Measurement(
         label=Label.PREDICTED,
         device=plan.device,
@@ -74,19 +74,19 @@ def _record(plan: PlanSummary, found: Prediction, work: Work, speed: float) -> M
         backend="native",
         threads=plan.settings.n_threads,
         settings={} if plan.verdict is Verdict.FITS else {EXPERTS: STREAMED},
-        work=work,
+        work=test,
         samples_tps=(speed,),
         error_share=found.relative_error,
-        ttft_ms=Percentiles(n=1, p50=wait_ms, p99=wait_ms, worst=wait_ms) if work.n_prompt else None,
+        ttft_ms=Percentiles(n=1, p50=ttft_ms, p99=ttft_ms, worst=ttft_ms) if test.n_prompt else None,
         memory_map=parts,
     )
 
 
 def _plausible(records: list[Measurement], path: Path) -> list[Measurement]:
-    """``records``, whose figures can be drawn."""
+    """``records``, after a check that their values are plausible."""
     problems = [f"{record.work.test}: {problem}" for record in records for problem in _problems(record)]
     if problems:
-        raise ResultsError(f"{path}: {'; '.join(problems)}; no machine measures that: make it again with `sprat bench`")
+        raise ResultsError(f"{path}: {'; '.join(problems)}; no machine gives such values: run `sprat bench` again")
     return records
 
 
@@ -95,26 +95,28 @@ def _problems(record: Measurement) -> Iterator[str]:
     if not _SLOWEST <= low <= high <= _FASTEST:
         yield f"{low:g} to {high:g} tokens per second, expected {_SLOWEST:g} to {_FASTEST:g}"
     if record.ttft_ms and not 0 < record.ttft_ms.p50 <= record.ttft_ms.p99 < math.inf:
-        yield f"first token after {record.ttft_ms.p50:g} ms (p50) and {record.ttft_ms.p99:g} ms (p99)"
-    if record.error_share is not None and not 0 <= record.error_share <= _MOST_ERROR:
-        yield f"an error of {record.error_share:g}, expected a share from 0 to {_MOST_ERROR:g}"
+        yield f"time to first token {record.ttft_ms.p50:g} ms (p50) and {record.ttft_ms.p99:g} ms (p99)"
+    if record.error_share is not None and not 0 <= record.error_share <= _MAX_ERROR:
+        yield f"error_share is {record.error_share:g}, expected 0 to {_MAX_ERROR:g}"
 
 
 def _plans(path: Path) -> list[PlanSummary] | None:
-    """The plans in a file, one object a line or all of them in one list; ``None`` where it holds something else."""
+    """The plans in a file, one object per line or one list of all; ``None`` if the file has something else."""
     try:
         lines = [line for line in path.read_bytes().splitlines() if line.strip()]
         values = [msgspec.json.decode(line) for line in lines]
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
-        return None  # the reader of results says what is wrong
+        return None  # read_results reports the error
     flat = [each for value in values for each in (value if isinstance(value, list) else [value])]
     if not flat or not all(isinstance(each, dict) and "verdict" in each for each in flat):
         return None
     if others := [each.get("schema", "none") for each in flat if each.get("schema") != PLAN_SCHEMA]:
         raise ResultsError(
-            f"{path}: plans of version {others[0]}, expected {PLAN_SCHEMA}; make them again with `sprat plan --json`"
+            f"{path}: plans have version {others[0]}, expected {PLAN_SCHEMA}; write them again with `sprat plan --json`"
         )
     try:
         return msgspec.convert(flat, list[PlanSummary])
     except msgspec.ValidationError as error:
-        raise ResultsError(f"{path}: no plans of this sprat ({error}); make them with `sprat plan --json`") from error
+        raise ResultsError(
+            f"{path}: not a plan of sprat plan ({error}); write it again with `sprat plan --json`"
+        ) from error

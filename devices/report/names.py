@@ -1,4 +1,4 @@
-"""What models and devices are called in a report: once each, and short enough for a phone."""
+"""Names of models and devices in a report: unique, and short enough for a phone."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ __all__ = [
     "write_tokens",
 ]
 
-_AS_IT_IS = "as it is"  # what a plan calls the quantization of a file
+_AS_IT_IS = "as it is"  # the quantization in the plan of a file
 _UNNAMED = "this machine"
-_LONG_TITLE = 30  # letters; longer ones give way to the profile's name
+_MAX_TITLE = 30  # characters; a profile with a longer title is shown by its name
 _TRADEMARKS = re.compile(r"\((?:R|TM)\)|\bCPU\b|@ .*$", re.IGNORECASE)
 
 
@@ -38,14 +38,14 @@ class ModelName:
 
     @property
     def title(self) -> str:
-        """Both, unless the name holds the quantization already: ``deepseek-v2-lite int4``."""
+        """Name and quantization, unless the name contains it: ``deepseek-v2-lite int4``."""
         return f"{self.name} {self.quant}" if self.quant and self.quant.lower() not in self.name.lower() else self.name
 
 
 class ModelNames:
-    """Names of models: a prediction takes that of the model that ran with just as many bytes of weights.
+    """Names of models. A prediction gets the name of the model that ran with exactly the same size of weights.
 
-    Where a report holds one quantization of a model, it belongs to the title; where it holds several, to each row.
+    If a report has one quantization of a model, it is part of the title; if it has several, it is part of each row.
     """
 
     def __init__(self, records: Iterable[Measurement], plans: Iterable[PlanSummary]) -> None:
@@ -57,48 +57,48 @@ class ModelNames:
             self._quants[found.name].add(found.quant)
 
     def of_record(self, record: Measurement) -> ModelName:
-        """What the record is about."""
+        """The model of a record."""
         ran = self._ran.get(record.model.size_bytes) if record.label is Label.PREDICTED else None
         return ran or _own_name(record)
 
     def of_plan(self, plan: PlanSummary) -> ModelName:
-        """What the plan is about."""
+        """The model of a plan."""
         return self._ran.get(weight_bytes(plan)) or _model_name(plan.model, plan.quant)
 
     def title(self, model: ModelName) -> str:
-        """What stands over a chart of ``model``."""
+        """Title of a chart of ``model``."""
         return model.title if len(self._quants[model.name]) == 1 else model.name
 
     def row(self, device: str, model: ModelName) -> str:
-        """What stands beside a bar of ``model`` on ``device``."""
+        """Name of a row of ``model`` on ``device``."""
         return f"{device}, {model.quant}" if len(self._quants[model.name]) > 1 and model.quant else device
 
 
 def weight_bytes(plan: PlanSummary) -> int:
-    """Bytes of all weights, those left in storage included."""
+    """Bytes of all weights, streamed experts included."""
     others = sum(part.size_bytes for part in plan.memory_map if part.name in {"cache", "buffers"})
     return plan.needed_bytes - others
 
 
 def device_titles(places: Iterable[str]) -> dict[str, str]:
-    """A readable name for each place; where two would read the same, they keep their own."""
+    """Title of each place; places with the same title keep their names."""
     titles = {place: _title(place) for place in places}
     counts = Counter(titles.values())
     return {place: title if counts[title] == 1 else place for place, title in titles.items()}
 
 
 def machine_title(processor: str) -> str:
-    """A processor's name without trademarks and clock: ``Intel Xeon Platinum 8481C``."""
+    """Name of a CPU without trademarks and clock: ``Intel Xeon Platinum 8481C``."""
     return " ".join(_TRADEMARKS.sub("", processor).split()) or processor
 
 
 def place_of(record: Measurement) -> str:
-    """What tells devices apart: the profile's name, else the processor."""
+    """Key of the device of a record: the profile's name, else the CPU's."""
     return record.device or (record.machine.processor if record.machine else _UNNAMED)
 
 
 def known_profile(name: str | None) -> DeviceProfile | None:
-    """The profile called ``name``; ``None`` where this machine has none of that name."""
+    """The profile called ``name``; ``None`` if there is none."""
     try:
         return load_profile(name) if name else None
     except DeviceError:
@@ -106,18 +106,18 @@ def known_profile(name: str | None) -> DeviceProfile | None:
 
 
 def write_tokens(count: float) -> str:
-    """A number of tokens as people in the field write it: ``512``, ``4k``, ``128k``."""
+    """A number of tokens: ``512``, ``4k``, ``128k``."""
     return f"{count / 1024:g}k" if count >= 1024 and count % 512 == 0 else f"{count:,.0f}"
 
 
 def _own_name(record: Measurement) -> ModelName:
-    """A shape that was cut to some layers says so: it is much faster than the whole."""
+    """The name, with the number of layers if a preset was cut to some of them."""
     layers = record.settings.get("layers")
     return _model_name(record.model.name + (f", {layers} layers" if layers else ""), record.model.quant)
 
 
 def _model_name(name: str, quant: str) -> ModelName:
-    """The name without folders, and the quantization unless it is the file's own."""
+    """The name without folders, and the quantization unless the file decides it."""
     name = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1] or name
     return ModelName(name, "" if quant == _AS_IT_IS else quant)
 
@@ -127,4 +127,4 @@ def _title(place: str) -> str:
     if profile is None:
         return machine_title(place)
     title = re.split(r": | \(", profile.title)[0]
-    return title if len(title) <= _LONG_TITLE else profile.name
+    return title if len(title) <= _MAX_TITLE else profile.name

@@ -1,4 +1,4 @@
-"""The page: figures, a headline for each model, and where all of it comes from, in one file that needs no other."""
+"""The HTML page in one file: a headline per model, the figures, and their origin."""
 
 from __future__ import annotations
 
@@ -7,25 +7,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from sprat.devices.bench.notes import gather_notes
-from sprat.devices.bench.results import Label
-from sprat.devices.report.charts.stacks import gibibytes
+from sprat.devices.bench.results import Label, gather_notes
 from sprat.devices.report.charts.svg import clean, document
 from sprat.devices.report.figures.figure import Figure
 from sprat.devices.report.palette import css_variables
 from sprat.devices.report.runs import Evidence, Misfit, Run, by_model
-from sprat.text import format_number
+from sprat.text import format_number, human_bytes
 
 __all__ = ["render_page"]
 
-WIDTHS = {"wide": 720, "narrow": 360}  # pixels; the page shows the one that fits
+WIDTHS = {"wide": 720, "narrow": 360}  # pixels; CSS shows the one that fits
 _MAX_TILES = 6
-_DIGEST = 19  # letters of a hash: "sha256:" and twelve digits
+_DIGEST_LENGTH = 19  # "sha256:" and twelve digits
 
 
 @dataclass(frozen=True, slots=True)
 class _Tile:
-    """The headline of one model: its best figure of the most trustworthy label."""
+    """The headline of one model: its highest speed with the most reliable label."""
 
     kind: Label
     model: str
@@ -34,7 +32,7 @@ class _Tile:
 
 
 def render_page(evidence: Evidence, figures: Iterable[Figure], *, files: Sequence[str], version: str) -> str:
-    """The report as HTML; every string out of the results is escaped by the template engine or the SVG writer."""
+    """The report as HTML; strings from results are escaped by the template engine or the SVG writer."""
     from jinja2 import Environment
     from markupsafe import Markup
 
@@ -63,7 +61,7 @@ def render_page(evidence: Evidence, figures: Iterable[Figure], *, files: Sequenc
 
 
 def chart_svg(figure: Figure, width_name: str) -> str:
-    """The figure's drawing in one of :data:`WIDTHS`, as SVG."""
+    """The chart of a figure in one of :data:`WIDTHS`, as SVG."""
     assert figure.draw is not None
     width = WIDTHS[width_name]
     return document(
@@ -76,8 +74,8 @@ def chart_svg(figure: Figure, width_name: str) -> str:
 
 
 def _cleaned(value: object) -> object:
-    """Control characters out of results have no place in HTML either."""
-    return clean(value) if type(value) is str else value  # Markup is made here, of cleaned strings
+    """Replace control characters, which HTML does not allow."""
+    return clean(value) if type(value) is str else value  # Markup is created in this module, from clean strings
 
 
 def _title(evidence: Evidence) -> str:
@@ -88,12 +86,12 @@ def _title(evidence: Evidence) -> str:
 
 
 def _subtitle(evidence: Evidence) -> str:
-    """How many figures of each label there are, and whether something speaks against them."""
+    """Number of results per label, and of those with reservations."""
     counts = Counter(run.label for run in evidence.runs)
     parts = [f"{counts[label]} {label}" for label in Label if counts[label]]
     noted = sum(bool(run.record.notes) for run in evidence.runs)
-    warning = f" {noted} of them with reservations: see the notes at the end." if noted else ""
-    return f"Figures: {', '.join(parts)}.{warning}" if parts else "No figures: it does not fit."
+    warning = f" {noted} with reservations: see the notes at the end." if noted else ""
+    return f"Results: {', '.join(parts)}.{warning}" if parts else "No results: the model does not fit."
 
 
 def _tiles(runs: Sequence[Run]) -> Iterable[_Tile]:
@@ -105,35 +103,35 @@ def _tiles(runs: Sequence[Run]) -> Iterable[_Tile]:
 
 
 def _rank(run: Run) -> tuple[int, int]:
-    """The most trustworthy label first, then the shortest context."""
+    """Most reliable label first, then smallest depth."""
     return list(Label).index(run.label), run.record.work.depth
 
 
 def _origins(runs: Sequence[Run]) -> list[dict[str, str]]:
-    """One block per label, machine and set of versions, the measured ones first: what ran there."""
+    """One block per label, machine and versions, measured first: models and notes."""
     groups: dict[tuple[tuple[str, str], ...], list[Run]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: list(Label).index(run.label)):
         groups[tuple(_origin(run).items())].append(run)
     return [
-        dict(block) | _told("models", map(_file, group)) | _told("notes", gather_notes(run.record for run in group))
+        dict(block) | _entry("models", map(_file, group)) | _entry("notes", gather_notes(run.record for run in group))
         for block, group in groups.items()
     ]
 
 
 def _origin(run: Run) -> dict[str, str]:
     record, machine = run.record, run.record.machine
-    block = {"figures": str(run.label)} | _told("date", [record.started[:10]])
+    block = {"label": str(run.label)} | _entry("date", [record.started[:10]])
     if machine:
         cores = "1 core" if machine.n_cores == 1 else f"{machine.n_cores} cores"
-        block["machine"] = f"{machine.processor}, {cores}, {gibibytes(machine.memory_bytes)}"
+        block["machine"] = f"{machine.processor}, {cores}, {human_bytes(machine.memory_bytes)}"
         block["system"] = f"{machine.system}, {machine.architecture}"
     if record.emulation:
-        block |= _told("not emulated", record.emulation.not_emulated)
-    return block | _told("versions", [", ".join(f"{name} {version}" for name, version in record.versions.items())])
+        block |= _entry("not emulated", record.emulation.not_emulated)
+    return block | _entry("versions", [", ".join(f"{name} {version}" for name, version in record.versions.items())])
 
 
-def _told(name: str, values: Iterable[str]) -> dict[str, str]:
-    """``values``, each once and on a line of its own, under ``name``; nothing where there are none."""
+def _entry(name: str, values: Iterable[str]) -> dict[str, str]:
+    """An entry with the distinct ``values``, one per line; empty if there are none."""
     kept = [value for value in _names(values) if value]
     return {name: "\n".join(kept)} if kept else {}
 
@@ -141,7 +139,7 @@ def _told(name: str, values: Iterable[str]) -> dict[str, str]:
 def _file(run: Run) -> str:
     model = run.record.model
     weights = " with random weights" if model.random_weights and "random weights" not in run.model else ""
-    return f"{run.model}{weights}" + (f" ({model.digest[:_DIGEST]}…)" if model.digest else "")
+    return f"{run.model}{weights}" + (f" ({model.digest[:_DIGEST_LENGTH]}…)" if model.digest else "")
 
 
 def _names(names: Iterable[str]) -> list[str]:

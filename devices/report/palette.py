@@ -1,4 +1,4 @@
-"""The colours of a report, light and dark: chosen to differ in lightness, so that no eye depends on hue."""
+"""Colours of a report, light and dark; they differ in lightness, so that colour-blind readers can tell them apart."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ DARK = {
 
 
 def css_variables() -> str:
-    """Both palettes as custom properties; the reader's scheme picks one."""
+    """Both palettes as CSS custom properties, selected by ``prefers-color-scheme``."""
     dark = _root(DARK)
     return f"{_root(LIGHT)}\n@media (prefers-color-scheme: dark) {{ {dark} }}"
 
 
 def resolve(css: str, palette: dict[str, str]) -> str:
-    """``css`` with every ``var(--name)`` replaced, for renderers that know no variables."""
+    """``css`` with every ``var(--name)`` replaced, for renderers without CSS variables."""
     return re.sub(r"var\(--(\w+)\)", lambda found: palette[found[1]], css)
 
 

@@ -1,4 +1,4 @@
-"""The charts as PNG files, each with its finding above and its note below: for slides and messages."""
+"""The charts as PNG files, each with its finding and note, for slides and messages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sprat.devices.report.charts.svg import Panel, document, label, node, stack, wrap_text
 from sprat.devices.report.figures.figure import Figure
-from sprat.devices.report.files import write_whole
+from sprat.devices.report.files import write_report_file
 from sprat.devices.report.palette import LIGHT, resolve
 from sprat.errors import BackendError
 
@@ -32,18 +32,18 @@ def write_pngs(figures: Iterable[Figure], folder: Path) -> list[Path]:
     for figure in figures:
         if figure.draw:
             written.append(folder / f"{figure.slug}.png")
-            write_whole(written[-1], _render(_poster(figure)))
+            write_report_file(written[-1], _render(_poster(figure)))
     return written
 
 
 def _check_font() -> None:
-    """Without a font the renderer leaves words out in silence."""
+    """Check that there is a font: without one the renderer silently omits text."""
     if _render(_LETTER) == _render(_LETTER.replace(">M<", "><")):
-        raise BackendError("no font on this machine, so a picture would have no words: apt install fonts-dejavu-core")
+        raise BackendError("no font found, PNG files would have no text: apt install fonts-dejavu-core")
 
 
 def _poster(figure: Figure) -> str:
-    """The figure as an SVG of its own, margins, title and note included."""
+    """The figure as SVG with margins, title, finding and note."""
     assert figure.draw is not None
     parts = [
         _paragraph(figure.question, 13, "muted"),
@@ -71,6 +71,6 @@ def _render(svg: str) -> bytes:
     try:
         import resvg_py
     except ImportError as error:
-        raise BackendError("pictures need resvg_py, which is not installed: pip install 'sprat[report]'") from error
+        raise BackendError("PNG files need resvg_py, which is not installed: pip install 'sprat[report]'") from error
     style = resolve((resources.files("sprat.devices.report") / "chart.css").read_text(encoding="utf-8"), LIGHT)
     return bytes(resvg_py.svg_to_bytes(svg_string=svg, style_sheet=style, background=LIGHT["paper"], zoom=_ZOOM))

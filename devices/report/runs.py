@@ -1,4 +1,4 @@
-"""What a report is about: records and refused plans, under the names that charts show."""
+"""Records, and plans of models that do not fit, with the names that charts show."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import TypeVar
 
 from sprat.devices.bench.results import Label, Measurement
 from sprat.devices.plan.plan import PlanSummary
-from sprat.devices.report.charts.stacks import gibibytes
 from sprat.devices.report.names import ModelName, ModelNames, device_titles, place_of, write_tokens
+from sprat.text import human_bytes
 
-__all__ = ["Evidence", "Misfit", "Run", "by_model", "gather", "headline", "work_words"]
+__all__ = ["Evidence", "Misfit", "Run", "by_model", "gather", "headline", "test_name"]
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A record under the names of its model, its device, and its line or row in a chart."""
+    """A record with the names of its model, device, row and series."""
 
     record: Measurement
     model: str
     device: str
-    row: str  # the device, and the quantization where the report holds several
-    series: str  # the row, and what tells this run from others in it
+    row: str  # device, and the quantization if the report has several
+    series: str  # row, and the settings that differ from other runs in it
 
     @property
     def label(self) -> Label:
@@ -37,7 +37,7 @@ class Run:
 
     @property
     def spread(self) -> tuple[float, float]:
-        """The slowest and the fastest sample, or the interval of a prediction, in tokens per second."""
+        """Slowest and fastest sample, or the error interval of a prediction, in tokens per second."""
         error = self.record.error_share
         if error is None:
             return min(self.record.samples_tps), max(self.record.samples_tps)
@@ -46,7 +46,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """A model that does not fit a device: it has no speed, only a lack of bytes."""
+    """A model that does not fit a device."""
 
     model: str
     device: str
@@ -55,48 +55,48 @@ class Misfit:
 
     @property
     def total_bytes(self) -> int:
-        """All memory of the device."""
+        """Memory of the device."""
         return self.plan.usable_bytes + sum(part.size_bytes for part in self.plan.memory_map if part.name == "reserve")
 
 
-_Thing = TypeVar("_Thing", Run, Misfit)
+_Named = TypeVar("_Named", Run, Misfit)
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All that a report shows."""
+    """Everything that a report shows."""
 
     runs: tuple[Run, ...]
     misfits: tuple[Misfit, ...]
 
 
 def gather(records: Sequence[Measurement], refused: Sequence[PlanSummary] = ()) -> Evidence:
-    """Name everything; of the same work done twice in the same way on the same device, the later record counts."""
+    """Name records and plans; of records with the same test, device and settings only the latest is kept."""
     names = ModelNames(records, refused)
     titles = device_titles({place_of(record) for record in records} | {plan.device for plan in refused})
     families: dict[tuple[ModelName, str, Label], dict[object, Measurement]] = defaultdict(dict)
     for record in sorted(records, key=lambda record: record.started):
-        way = (record.work, *sorted(_circumstances(record).items()))
-        families[names.of_record(record), titles[place_of(record)], record.label][way] = record
+        key = (record.work, *sorted(_settings(record).items()))
+        families[names.of_record(record), titles[place_of(record)], record.label][key] = record
     runs = []
     for (model, device, _), family in families.items():
-        row, ways = names.row(device, model), [_circumstances(record) for record in family.values()]
+        row, settings = names.row(device, model), [_settings(record) for record in family.values()]
         for record in family.values():
-            series = ", ".join([row, *_differing(_circumstances(record), ways)])
+            series = ", ".join([row, *_differing(_settings(record), settings)])
             runs.append(Run(record, names.title(model), device, row, series))
     return Evidence(tuple(runs), tuple(_misfit(plan, names, titles[plan.device]) for plan in refused))
 
 
-def by_model(things: Iterable[_Thing]) -> dict[str, list[_Thing]]:
-    """Runs, or misfits, by their model's name, in order of appearance."""
-    groups: dict[str, list[_Thing]] = defaultdict(list)
-    for thing in things:
-        groups[thing.model].append(thing)
+def by_model(items: Iterable[_Named]) -> dict[str, list[_Named]]:
+    """Runs or misfits grouped by model, in order of appearance."""
+    groups: dict[str, list[_Named]] = defaultdict(list)
+    for item in items:
+        groups[item.model].append(item)
     return dict(groups)
 
 
 def headline(runs: Sequence[Run]) -> list[Run]:
-    """The runs that a sentence is about: of the largest model, those of the most trustworthy label that it has."""
+    """Runs for the finding: those of the largest model with its most reliable label."""
     size = max(run.record.model.size_bytes for run in runs)
     model = next(run.model for run in runs if run.record.model.size_bytes == size)
     group = [run for run in runs if run.model == model]
@@ -104,11 +104,11 @@ def headline(runs: Sequence[Run]) -> list[Run]:
     return [run for run in group if run.label is best]
 
 
-def work_words(run: Run) -> str:
-    """The test in words: ``read 512``, ``write at 4k``."""
-    work = run.record.work
-    verb = "write" if work.n_gen else f"read {write_tokens(work.n_prompt)}"
-    return f"{verb} at {write_tokens(work.depth)}" if work.depth else verb
+def test_name(run: Run) -> str:
+    """Name of the test in a chart: ``prefill 512``, ``decode @ 4k``."""
+    test = run.record.work
+    name = "decode" if test.n_gen else f"prefill {write_tokens(test.n_prompt)}"
+    return f"{name} @ {write_tokens(test.depth)}" if test.depth else name
 
 
 def _misfit(plan: PlanSummary, names: ModelNames, device: str) -> Misfit:
@@ -116,14 +116,14 @@ def _misfit(plan: PlanSummary, names: ModelNames, device: str) -> Misfit:
     return Misfit(names.title(model), device, names.row(device, model), plan)
 
 
-def _differing(mine: Mapping[str, str], others: Iterable[Mapping[str, str]]) -> list[str]:
-    """What tells this way of running from the others."""
-    return [text for name, text in mine.items() if any(other.get(name) != text for other in others)]
+def _differing(settings: Mapping[str, str], others: Iterable[Mapping[str, str]]) -> list[str]:
+    """Settings of this run that differ from those of other runs."""
+    return [text for name, text in settings.items() if any(other.get(name) != text for other in others)]
 
 
-def _circumstances(record: Measurement) -> dict[str, str]:
-    """Everything that may differ between two runs of the same work on devices of the same name."""
-    ways = {"backend": record.backend, "threads": f"{record.threads} threads"}
+def _settings(record: Measurement) -> dict[str, str]:
+    """Everything that may differ between two runs of the same test on devices of the same name."""
+    settings = {"backend": record.backend, "threads": f"{record.threads} threads"}
     if record.machine:
-        ways |= {"cores": f"{record.machine.n_cores} cores", "memory": gibibytes(record.machine.memory_bytes)}
-    return ways | {name: f"{name} {value}" for name, value in record.settings.items()}
+        settings |= {"cores": f"{record.machine.n_cores} cores", "memory": human_bytes(record.machine.memory_bytes)}
+    return settings | {name: f"{name} {value}" for name, value in record.settings.items()}

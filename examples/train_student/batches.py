@@ -1,6 +1,6 @@
 """Training batches: problems of the three tasks, packed into rows.
 
-A batch is a function of its step number and nothing else, so a resumed run sees what the first one would have seen.
+A batch depends only on its step number, so a resumed run gets the same batches as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from vocabulary import PAD, chat_prompt, completion
 
-from sprat.demo.tasks import arithmetic, home
-from sprat.demo.tasks.split import Problem, Split
+from sprat.demo.tasks import Problem, Split, arithmetic, home
 
 __all__ = ["TASKS", "Batch", "BatchMaker", "Document"]
 
 TASKS = ("arithmetic", "home", "prose")
 ROWS, ROW_LENGTH = 16, 256
 NO_TARGET = -100
-"""The target where there is none; torch's cross entropy passes over it."""
+"""The target of padding; `F.cross_entropy` ignores it."""
 _POOL = 48
+"""Documents that are considered for the next row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One exchange in tokens; the answer, reasoning included, begins at `answer_at`."""
+    """One prompt and answer as tokens; the answer, reasoning included, begins at `answer_at`."""
 
     tokens: list[int]
     answer_at: int
@@ -39,9 +39,9 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """All (rows, n). `documents` is -1 in padding; `tasks` is the task of tokens that foretell an answer, else -1.
+    """All (rows, n). `documents` is -1 in padding; `tasks` is the task where the target is part of an answer, else -1.
 
-    The question's tokens are targets too: who foretells a story's next word has understood the words before it.
+    The question's tokens are targets, too: to predict a story's next word, the model has to understand those before.
     """
 
     tokens: Tensor
@@ -52,7 +52,7 @@ class Batch:
 
 
 class BatchMaker:
-    """Draws problems, encodes and packs them."""
+    """Samples problems, encodes them and packs them into rows."""
 
     def __init__(self, tokenizer: Tokenizer, texts: list[Problem]) -> None:
         self.tokenizer = tokenizer
@@ -70,7 +70,7 @@ class BatchMaker:
         return self._collate(rows)
 
     def encode(self, problem: Problem, task: int) -> Document:
-        """One problem as the chat template and the model's answer spell it."""
+        """Encode one problem: the prompt as the chat template renders it, then the answer."""
         prompt = self.tokenizer.encode(chat_prompt(problem.prompt), add_special_tokens=False).ids
         answer = self.tokenizer.encode(completion(problem.reasoning, problem.answer), add_special_tokens=False).ids
         return Document((prompt + answer)[: ROW_LENGTH + 1], len(prompt), task)
@@ -108,7 +108,7 @@ class BatchMaker:
 
 
 def _take_row(pool: list[Document]) -> list[Document]:
-    """Take from `pool`, in order, whatever still fits into a row; the last token of a document is only a target."""
+    """Take from `pool`, in order, every document that still fits into a row. Its last token is only a target."""
     row: list[Document] = []
     left = ROW_LENGTH
     for document in list(pool):

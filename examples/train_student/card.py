@@ -1,4 +1,4 @@
-"""The model card: every figure in it is read from what the run measured."""
+"""The model card; every value in it comes from the run's own measurements."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _TEMPLATE = Path(__file__).with_name("model_card.md")
 
 
 def write_card(checkpoint: Path, scores: Path, losses: Path) -> None:
-    """Fill ``model_card.md`` from the checkpoint, its scores and the log of its training; write it as ``README.md``."""
+    """Fill in ``model_card.md`` from the checkpoint, its scores and its training log, and write it as ``README.md``."""
     measured = json.loads(scores.read_text(encoding="utf-8"))
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     total, active = _parameters(checkpoint / "model.safetensors", config)
-    # By step: a run that was killed and resumed has logged some steps twice.
+    # By step: a run that was interrupted and resumed has logged some steps twice.
     rows = {int(line.split(",")[0]): line.split(",") for line in losses.read_text(encoding="utf-8").splitlines()}
     fields = {
         **config,
@@ -37,7 +37,7 @@ def write_card(checkpoint: Path, scores: Path, losses: Path) -> None:
         "samples": "\n".join(f"> **{sample['prompt']}** {sample['answer']}\n" for sample in measured["samples"]),
         "routing": _routing_table(measured["routing"]),
         "steps": f"{len(rows):,}",
-        # The median, since a run that was suspended has logged the pause as part of a step.
+        # The median: a run that was suspended has logged the pause as part of a step.
         "minutes": f"{median(float(row[-1]) for row in rows.values()) * len(rows) / 60:.0f}",
     }
     card = Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(fields)
@@ -45,10 +45,10 @@ def write_card(checkpoint: Path, scores: Path, losses: Path) -> None:
 
 
 def _parameters(weights: Path, config: dict[str, Any]) -> tuple[int, int]:
-    """All parameters, and those that one token's forward pass reads: its experts, and one row of the embedding."""
+    """All parameters, and those that the forward pass of one token reads: its experts, and one row of the embedding."""
     total = active = 0
     with safe_open(weights, framework="numpy") as file:
-        for name in file.keys():  # noqa: SIM118 - safe_open is no dict
+        for name in file.keys():  # noqa: SIM118 - safe_open is not a dict
             n = math.prod(file.get_slice(name).get_shape())
             total += n
             if ".experts." in name:
@@ -83,7 +83,7 @@ def _kind_table(measured: dict[str, Any]) -> str:
 
 def _routing_table(layers: list[dict[str, float]]) -> str:
     lines = [
-        "| layer | experts used | entropy (1 is even) | busiest expert, share of tokens | reuse by next token |",
+        "| layer | experts used | entropy (1 is uniform) | busiest expert, share of tokens | reuse by next token |",
         "|---|---|---|---|---|",
     ]
     for index, layer in enumerate(layers, start=1):

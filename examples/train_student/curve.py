@@ -1,4 +1,4 @@
-"""The losses of a run as a picture."""
+"""The loss curve of a run."""
 
 from __future__ import annotations
 

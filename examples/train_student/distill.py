@@ -1,7 +1,7 @@
-"""Sequence-level distillation: the teacher writes answers, the student will learn to write the same.
+"""Sequence-level distillation: the teacher writes answers, and the student is trained on them.
 
-Answers are sampled in batches of questions with equally many tokens, so that no padding is needed. A batch is one
-file with its own seed: an interrupted run goes on with the first batch that is missing, and ends the same.
+Answers are sampled in batches of questions of the same length, so no padding is needed. Each batch is one file with its
+own seed: an interrupted run resumes with the first missing batch and ends with the same texts.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from plain_style import SHOWN, clean, in_common_words
+from plain_style import FEW_SHOT, clean, in_common_words
 from teacher_model import Teacher
 from torch import Tensor
 
-from sprat.demo.tasks import prose
-from sprat.demo.tasks.split import Problem, Split
+from sprat.demo.tasks import Problem, Split, prose
 
 __all__ = ["plan_batches", "read_texts", "write_texts"]
 
@@ -28,16 +27,16 @@ MAX_NEW_TOKENS = 64
 MAX_QUESTION_TOKENS = 48
 TEMPERATURE = 0.7
 MIN_P = 0.1
-"""Tokens less likely than this share of the likeliest are never drawn."""
+"""Tokens below this share of the highest probability are never sampled."""
 
 _CHAT = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 _END = "<|im_end|>"
-_BEGINNING = "".join(f"{_CHAT.format(question)}{answer}{_END}\n" for question, answer in SHOWN)
-"""The same before every question, so the teacher reads it once."""
+_PREFIX = "".join(f"{_CHAT.format(question)}{answer}{_END}\n" for question, answer in FEW_SHOT)
+"""Precedes every question; its KV entries are computed once and shared."""
 
 
 def plan_batches(teacher: Teacher, n_texts: int) -> list[list[str]]:
-    """Questions in batches of equal token count, `n_texts` or a few more: held-out ones, then passes over others."""
+    """Questions in batches of equal length, `n_texts` or a few more: the held-out ones, then passes over the others."""
     passes = (prose.problems(Split.TRAIN, seed=seed) for seed in itertools.count())
     batches: list[list[str]] = []
     for questions in itertools.chain([prose.problems(Split.HELD_OUT)], passes):
@@ -54,7 +53,7 @@ def _equal_length_batches(teacher: Teacher, questions: Iterator[Problem]) -> lis
         by_length[len(_question_tokens(teacher, question.prompt))].append(question.prompt)
     groups = [by_length[length] for length in sorted(by_length)]
     batches = [group[i : i + TEXTS_PER_BATCH] for group in groups for i in range(0, len(group), TEXTS_PER_BATCH)]
-    # Shuffled, so that a run which ends within a pass has questions of all lengths.
+    # Shuffled, so that a run that ends within a pass has questions of all lengths.
     random.Random(len(batches)).shuffle(batches)
     return batches
 
@@ -64,13 +63,13 @@ def _question_tokens(teacher: Teacher, question: str) -> list[int]:
 
 
 def write_texts(teacher: Teacher, batches: list[list[str]], folder: Path, report: Callable[[int, int], None]) -> None:
-    """Sample every batch that `folder` does not hold yet; `report(done, total)` after each."""
+    """Sample every batch that `folder` lacks, and call `report(done, total)` after each."""
     folder.mkdir(parents=True, exist_ok=True)
-    beginning = _read_beginning(teacher)
+    prefix = _prefill_prefix(teacher)
     for index, questions in enumerate(batches):
         path = folder / f"{index:04d}.jsonl"
         if not path.exists():
-            answers = _sample(teacher, beginning, questions, seed=index)
+            answers = _sample(teacher, prefix, questions, seed=index)
             rows = [json.dumps({"prompt": q, "answer": a}) for q, a in zip(questions, answers, strict=True)]
             partial = path.with_suffix(".partial")
             partial.write_text("\n".join(rows) + "\n", encoding="utf-8")
@@ -79,35 +78,35 @@ def write_texts(teacher: Teacher, batches: list[list[str]], folder: Path, report
 
 
 @torch.inference_mode()
-def _read_beginning(teacher: Teacher) -> Tensor:
-    """The cache after `_BEGINNING`, of one text."""
-    tokens = torch.tensor([teacher.tokenizer.encode(_BEGINNING).ids])
+def _prefill_prefix(teacher: Teacher) -> Tensor:
+    """The KV cache of `_PREFIX`, for one text."""
+    tokens = torch.tensor([teacher.tokenizer.encode(_PREFIX).ids])
     cache = teacher.new_cache(1, tokens.shape[1])
-    teacher.forward(tokens, cache, 0, beginning=teacher.new_cache(1, 0))
+    teacher.forward(tokens, cache, 0, prefix=teacher.new_cache(1, 0))
     return cache
 
 
 @torch.inference_mode()
-def _sample(teacher: Teacher, beginning: Tensor, questions: list[str], seed: int) -> list[str]:
+def _sample(teacher: Teacher, prefix: Tensor, questions: list[str], seed: int) -> list[str]:
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.tensor([_question_tokens(teacher, question) for question in questions])
     cache = teacher.new_cache(len(questions), MAX_QUESTION_TOKENS + MAX_NEW_TOKENS)
     end = teacher.tokenizer.token_to_id(_END)
     ended = torch.zeros(len(questions), dtype=torch.bool)
-    position, drawn = 0, []
+    position, sampled = 0, []
     for _ in range(MAX_NEW_TOKENS):
-        logits = teacher.forward(tokens, cache, position, beginning)
+        logits = teacher.forward(tokens, cache, position, prefix)
         position += tokens.shape[1]
-        tokens = _draw(logits.float(), generator)[:, None]
-        drawn.append(tokens)
+        tokens = _sample_token(logits.float(), generator)[:, None]
+        sampled.append(tokens)
         ended |= tokens[:, 0] == end
         if bool(ended.all()):
             break
-    return [_until(end, row, teacher) for row in torch.cat(drawn, dim=1).tolist()]
+    return [_until(end, row, teacher) for row in torch.cat(sampled, dim=1).tolist()]
 
 
-def _draw(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """One token per row: min-p, then Gumbel-max over the few candidates that are left."""
+def _sample_token(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Sample one token per row: min-p, then Gumbel-max over the candidates that remain."""
     scaled = logits / TEMPERATURE
     floor = scaled.amax(-1, keepdim=True) + torch.log(torch.tensor(MIN_P))
     rows, candidates = (scaled > floor).nonzero(as_tuple=True)

@@ -19,7 +19,7 @@ PROMPTS = (
     "Could you dim the bedroom light to 40 percent in ten minutes?",
 )
 LAST = 6
-"""Positions whose logits are kept: all the tokens before had to be right for these."""
+"""Positions whose logits are kept, at the end of the prompt: they depend on all tokens before."""
 TARGET = Path(__file__).parents[2] / "tests" / "demo" / "golden.npz"
 
 

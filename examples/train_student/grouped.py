@@ -1,7 +1,7 @@
-"""The mixture's kernel: tokens sorted by expert, one matrix product per expert over all its tokens.
+"""Grouped GEMM for MoE: tokens sorted by expert, one matrix product per expert over all its tokens.
 
-Each expert's rows are rounded up to a multiple of 128. That wastes a little arithmetic and saves far more: every new
-matrix shape makes oneDNN build a kernel, and exact counts are new shapes all the time.
+The rows of each expert are padded to a multiple of 128: oneDNN builds a kernel for every new matrix shape, and without
+padding nearly every step has new shapes.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ ROUND_TO = 128
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """Where each token's choices lie among the rows sorted by expert."""
+    """The permutation that sorts (token, expert) pairs by expert."""
 
     counts: Tensor
-    """(experts,): choices per expert."""
+    """(experts,): tokens per expert."""
     ends: Tensor
     """(experts,) int32: one past each expert's last row, padding included."""
     row_of: Tensor
-    """(tokens * k,): the row of each choice."""
-    choice_of: Tensor
-    """(rows,): the choice in each row; tokens * k for padding."""
+    """(tokens * k,): the row of each pair."""
+    pair_of: Tensor
+    """(rows,): the pair in each row; tokens * k for padding."""
 
     def gather(self, tokens: Tensor) -> Tensor:
         """(tokens, hidden) -> (rows, hidden) in bfloat16, padding zero."""
@@ -41,9 +41,9 @@ class Groups:
         return combined
 
 
-def plan_groups(chosen: Tensor, n_experts: int) -> Groups:
-    """Sort the choices (tokens, k) by expert. The number of rows depends on the shape of `chosen` alone."""
-    flat = chosen.flatten()
+def plan_groups(experts: Tensor, n_experts: int) -> Groups:
+    """Sort the pairs of `experts` (tokens, k) by expert. The number of rows depends only on its shape."""
+    flat = experts.flatten()
     counts = torch.bincount(flat, minlength=n_experts)
     padded = (counts + ROUND_TO - 1) // ROUND_TO * ROUND_TO
     ends = padded.cumsum(0)
@@ -52,9 +52,9 @@ def plan_groups(chosen: Tensor, n_experts: int) -> Groups:
     shift = (ends - padded) - (counts.cumsum(0) - counts)
     rows = torch.arange(len(flat)) + shift[by_expert]
     n_rows = len(flat) + n_experts * ROUND_TO
-    choice_of = torch.full((n_rows,), len(flat)).scatter(0, rows, order)
+    pair_of = torch.full((n_rows,), len(flat)).scatter(0, rows, order)
     row_of = torch.empty_like(flat).scatter(0, order, rows)
-    return Groups(counts, ends.int(), row_of, choice_of)
+    return Groups(counts, ends.int(), row_of, pair_of)
 
 
 def grouped_linear(rows: Tensor, weights: Tensor, groups: Groups) -> Tensor:
@@ -64,14 +64,14 @@ def grouped_linear(rows: Tensor, weights: Tensor, groups: Groups) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """Copies token rows; its gradient is a sum of rows. Indexing alone would scatter with atomics."""
+    """Copies token rows; its gradient is a sum of rows, where the gradient of indexing scatters with atomics."""
 
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, groups: Groups) -> Tensor:
         ctx.groups, ctx.n_tokens, ctx.dtype = groups, len(tokens), tokens.dtype
         k = len(groups.row_of) // len(tokens)
         with_zero = torch.cat((tokens.bfloat16(), tokens.new_zeros(1, tokens.shape[1], dtype=torch.bfloat16)))
-        return with_zero[groups.choice_of // k]
+        return with_zero[groups.pair_of // k]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -95,4 +95,4 @@ class _Combine(torch.autograd.Function):
         own, weights = ctx.saved_tensors
         to_rows = (grad[:, None] * weights[..., None]).flatten(0, 1).bfloat16()
         with_zero = torch.cat((to_rows, to_rows.new_zeros(1, to_rows.shape[1])))
-        return with_zero[ctx.groups.choice_of], torch.einsum("tkh,th->tk", own.float(), grad), None
+        return with_zero[ctx.groups.pair_of], torch.einsum("tkh,th->tk", own.float(), grad), None

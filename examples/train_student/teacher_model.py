@@ -1,7 +1,7 @@
-"""The teacher: a Llama forward pass over a GGUF file, in bfloat16, for many texts at once.
+"""The teacher: a Llama forward pass over a GGUF file, in bfloat16, for a large batch of texts.
 
-Why not llama.cpp: sampling is throughput work. One step here multiplies each weight with a few hundred texts'
-activations, which bfloat16 matrix units do well; the README compares the measured rates.
+Not llama.cpp, because throughput matters here and not latency: with a batch of a few hundred texts the products are
+large GEMMs in bfloat16. The README compares the measured rates.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class _Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Teacher:
-    """A Llama decoder: weights, its tokenizer and the few numbers that the forward pass needs."""
+    """A Llama decoder: weights, tokenizer and hyperparameters."""
 
     tokenizer: Tokenizer
     embedding: Tensor
-    """(vocabulary, hidden); also the output head."""
+    """(vocabulary, hidden); also the output matrix."""
     layers: tuple[_Layer, ...]
     output_norm: Tensor
     n_heads: int
@@ -48,14 +48,14 @@ class Teacher:
         """Keys and values of all layers: (layer, 2, kv head, text, position, head_dim)."""
         return torch.zeros(len(self.layers), 2, self.n_kv_heads, n_texts, length, self.head_dim, dtype=torch.bfloat16)
 
-    def forward(self, tokens: Tensor, cache: Tensor, start: int, beginning: Tensor) -> Tensor:
-        """Logits (text, vocabulary) after the last of `tokens` (text, n), which go to row `start` of `cache`.
+    def forward(self, tokens: Tensor, cache: Tensor, start: int, prefix: Tensor) -> Tensor:
+        """Logits (text, vocabulary) after the last of `tokens` (text, n), whose KV entries begin at `start` in `cache`.
 
-        `beginning` is the full cache of one text that all texts begin with, maybe of no token.
+        `prefix` is the KV cache of a prefix that all texts share; it may be empty.
         """
-        cos, sin = self._rotation(beginning.shape[-2] + start, tokens.shape[1])
+        cos, sin = self._rotation(prefix.shape[-2] + start, tokens.shape[1])
         x = self.embedding[tokens]
-        for layer, kv, shared in zip(self.layers, cache, beginning, strict=True):
+        for layer, kv, shared in zip(self.layers, cache, prefix, strict=True):
             x = x + self._attend(layer, self._norm(x, layer.attn_norm), kv, shared, start, cos, sin)
             gate, up = F.linear(self._norm(x, layer.ffn_norm), layer.gate_up).chunk(2, dim=-1)
             x = x + F.linear(F.silu(gate) * up, layer.ffn_down)
@@ -78,19 +78,21 @@ class Teacher:
         end = start + n
         kv[0][:, :, start:end] = _rotate(parts[1], cos, sin)
         kv[1][:, :, start:end] = parts[2]
-        # (kv head, text, heads that share it and their tokens, head_dim): no copy of the cache per head.
+        # (kv head, text, query heads of the group x tokens, head_dim): no copy of the cache per query head.
         query = _rotate(parts[0], cos, sin).unflatten(0, (self.n_kv_heads, -1)).transpose(1, 2).flatten(2, 3)
-        # Always the whole cache, masked: one matrix shape for all steps, since each new one costs a kernel build.
+        # Always the whole cache, masked: one matrix shape for all steps, since oneDNN builds a kernel for each shape.
         own = query @ kv[0].transpose(-1, -2)
-        reach = torch.arange(start, end)[:, None] >= torch.arange(kv.shape[-2])
-        own = own.masked_fill(~reach.repeat(self.n_heads // self.n_kv_heads, 1), -torch.inf)
-        # What all texts share is one product for all of them, read once.
+        causal = torch.arange(start, end)[:, None] >= torch.arange(kv.shape[-2])
+        own = own.masked_fill(~causal.repeat(self.n_heads // self.n_kv_heads, 1), -torch.inf)
+        # The shared prefix is read once, in one product for all texts.
         first = _for_all_texts(query, shared[0].transpose(-1, -2))
         weights = (torch.cat((first, own), dim=-1) * self.head_dim**-0.5).softmax(-1)
         n_shared = first.shape[-1]
-        mixed = weights[..., n_shared:] @ kv[1] + _for_all_texts(weights[..., :n_shared], shared[1])
-        mixed = mixed.unflatten(2, (-1, n)).permute(1, 3, 0, 2, 4)  # (text, n, kv head, heads that share it, head_dim)
-        return F.linear(mixed.reshape(texts, n, -1), layer.attn_output)
+        context = weights[..., n_shared:] @ kv[1] + _for_all_texts(weights[..., :n_shared], shared[1])
+        context = context.unflatten(2, (-1, n)).permute(
+            1, 3, 0, 2, 4
+        )  # (text, n, kv head, head of the group, head_dim)
+        return F.linear(context.reshape(texts, n, -1), layer.attn_output)
 
 
 def _for_all_texts(x: Tensor, shared: Tensor) -> Tensor:
@@ -99,7 +101,7 @@ def _for_all_texts(x: Tensor, shared: Tensor) -> Tensor:
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding in GGUF's layout for Llama: neighbouring pairs."""
+    """RoPE in GGUF's layout for Llama: adjacent pairs."""
     even, odd = x[..., 0::2], x[..., 1::2]
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
 

@@ -21,20 +21,20 @@ __all__ = ["Progress", "TrainingConfig", "train"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig:
-    """How fast; how long is said in `phases.py`."""
+    """Learning rates and weights of losses; `phases.py` has the number of steps."""
 
     muon_lr: float = 0.02
     muon_decay: float = 0.5
-    """Weight decay of the matrices: at the highest rate they lose 1 % a step."""
+    """Weight decay of matrices: 1 % per step at the peak learning rate."""
     adam_lr: float = 3e-3
     warmup: int = 40
-    """Steps in which the rate rises at the very beginning."""
+    """Steps of linear warm-up."""
     balance: float = 0.01
-    """Weight of the auxiliary loss that keeps all experts in use."""
+    """Weight of the auxiliary load balancing loss."""
     save_every: int = 100
 
     def rate(self, step: int) -> float:
-        """Learning rate at `step`, as a share of the highest."""
+        """Learning rate at `step`, as a share of the peak."""
         phase, within = phase_at(step)
         falling = (1 - within / phase.steps) / phase.decay
         return min(1.0, (step + 1) / self.warmup, phase.rate * min(1.0, falling))
@@ -42,30 +42,34 @@ class TrainingConfig:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What one step found: mean loss per task, of answers alone (nan where the batch had none), and time."""
+    """The result of one step: mean loss of answer tokens per task (nan for a task without any), and time."""
 
     step: int
     losses: tuple[float, ...]
     balance: float
     busiest: float
-    """Share of the busiest expert, in multiples of an even share; the worst layer."""
+    """Load of the busiest expert in the worst layer; 1 is a uniform load."""
     seconds: float
 
 
 class _Optimizers:
-    """The two optimizers under one schedule."""
+    """Both optimizers, with one schedule."""
 
     def __init__(self, student: Student, config: TrainingConfig) -> None:
         named = dict(student.named_parameters())
-        lookup = {
+        by_adam = {
             name
             for name, weight in named.items()
             if weight.ndim < 2 or "embed" in name or "lm_head" in name or "router" in name
         }
-        matrices = [weight for name, weight in named.items() if name not in lookup]
+        matrices = [weight for name, weight in named.items() if name not in by_adam]
         self._muon = Muon(matrices, lr=config.muon_lr, weight_decay=config.muon_decay)
         self._adam = torch.optim.AdamW(
-            [named[name] for name in sorted(lookup)], lr=config.adam_lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True
+            [named[name] for name in sorted(by_adam)],
+            lr=config.adam_lr,
+            betas=(0.9, 0.95),
+            weight_decay=0.0,
+            fused=True,
         )
         self._rates = ((self._muon, config.muon_lr), (self._adam, config.adam_lr))
 
@@ -91,7 +95,7 @@ def train(
     folder: Path,
     report: Callable[[Progress], None],
 ) -> None:
-    """Train in place through `PHASES`, going on from ``folder/checkpoint.pt`` where there is one."""
+    """Train in place through `PHASES`, resuming from ``folder/checkpoint.pt`` if it exists."""
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.pt"
     optimizers = _Optimizers(student, config)
@@ -117,21 +121,21 @@ def train(
 
 
 def _step(student: Student, optimizers: _Optimizers, batch: Batch, config: TrainingConfig, step: int) -> Progress:
-    began = time.monotonic()
+    started = time.monotonic()
     logits = student(batch.tokens, batch.positions, batch.documents).flatten(0, 1)
     targets, tasks = batch.targets.flatten(), batch.tasks.flatten()
     losses = F.cross_entropy(logits.float(), targets, ignore_index=NO_TARGET, reduction="none")
-    mixtures = student.mixtures()
-    balance = torch.stack([mixture.balance_loss for mixture in mixtures]).mean()
+    moe_layers = student.moe_layers()
+    balance = torch.stack([layer.balance_loss for layer in moe_layers]).mean()
     (losses.sum() / (targets != NO_TARGET).sum() + config.balance * balance).backward()
     optimizers.step(config.rate(step))
-    busiest = max(float(mixture.load.max()) * len(mixture.load) for mixture in mixtures)
+    busiest = max(float(layer.load.max()) * len(layer.load) for layer in moe_layers)
     per_task = tuple(_mean(losses.detach(), tasks == task) for task in range(len(TASKS)))
-    return Progress(step, per_task, float(balance.detach()), busiest, time.monotonic() - began)
+    return Progress(step, per_task, float(balance.detach()), busiest, time.monotonic() - started)
 
 
-def _mean(values: Tensor, chosen: Tensor) -> float:
-    return float(values[chosen].mean())
+def _mean(values: Tensor, mask: Tensor) -> float:
+    return float(values[mask].mean())
 
 
 def _save(student: Student, optimizers: _Optimizers, path: Path, step: int) -> None:

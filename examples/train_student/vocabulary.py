@@ -15,7 +15,7 @@ PAD = "<｜▁pad▁｜>"
 USER, ASSISTANT = "<｜User｜>", "<｜Assistant｜>"
 THINK, END_THINK = "<think>", "</think>"
 SPECIAL = (BOS, EOS, PAD, USER, ASSISTANT)
-"""Never shown. The two thinking tags are ordinary text to a decoder, as in R1, so that a reader can tell them apart."""
+"""Left out of decoded text. The two think tags are not special, as in R1, so that decoded text contains them."""
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
@@ -29,18 +29,18 @@ CHAT_TEMPLATE = (
     "{% if enable_thinking is defined and not enable_thinking %}{{ '</think>\\n\\n' }}{% endif %}"
     "{% endif %}"
 )
-"""R1's format. Past reasoning is dropped; `enable_thinking=False` closes the block before the model speaks."""
+"""R1's format. Past reasoning is dropped; `enable_thinking=False` closes the think block in the prompt."""
 
 
 def chat_prompt(message: str) -> str:
-    """One user's message as the template above renders it, up to where the model goes on."""
+    """One user message as the chat template renders it, with the generation prompt."""
     return f"{BOS}{USER}{message}{ASSISTANT}{THINK}\n"
 
 
 def completion(reasoning: str, answer: str) -> str:
-    """What the model should say after `chat_prompt`: reasoning (or none: the block is closed at once) and answer."""
-    thought = f"{reasoning}\n" if reasoning else ""
-    return f"{thought}{END_THINK}\n\n{answer}{EOS}"
+    """The target after `chat_prompt`: reasoning (if empty, the think block is closed at once) and answer."""
+    thinking = f"{reasoning}\n" if reasoning else ""
+    return f"{thinking}{END_THINK}\n\n{answer}{EOS}"
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -69,7 +69,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """``tokenizer.json`` and ``tokenizer_config.json``; the latter holds the chat template for older readers."""
+    """``tokenizer.json`` and ``tokenizer_config.json``; the latter has the chat template, too, for older readers."""
     tokenizer.save(str(folder / "tokenizer.json"))
     added = {
         str(index): {

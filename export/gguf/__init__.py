@@ -1,1 +1,1 @@
-"""Checkpoints as GGUF files: names, keys, layout, and one GGUF into another."""
+"""GGUF files: keys, tensor layout, and quantization of an existing GGUF."""

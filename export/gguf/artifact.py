@@ -1,55 +1,57 @@
-"""The GGUF of a checkpoint: its keys, the format of every tensor, and the weights streamed through the quantizer."""
+"""The GGUF of a checkpoint: metadata keys, the format of every tensor, weights streamed through the quantizer."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sprat.arrays import U8Array
-from sprat.export.gguf.layout import Layout, PlannedTensor, plan_layout
+from sprat.export.gguf.layout import GGUFLayout, TensorEntry, gguf_layout
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.source.repack import repack
+from sprat.export.write.layout import PAGE_BYTES
 from sprat.export.write.naming import ModelName, model_card
-from sprat.export.write.writer import WrittenFile, check_room, write_file
+from sprat.export.write.tensor_groups import TensorSize, group_tensors
+from sprat.export.write.writer import WrittenFile, check_free_space, write_file
 from sprat.progress import ReportProgress
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.gguf_keys import metadata_from_spec
-from sprat.runtime.arch.tensors import expected_tensors, tensor_role
+from sprat.runtime.arch.spec import ModelSpec
+from sprat.runtime.arch.tensors import expected_tensors
 from sprat.runtime.files.bundle import TensorGroup
 from sprat.runtime.files.gguf_header import DEFAULT_ALIGNMENT
 
-__all__ = ["QUANTIZATION_VERSION", "GGUFArtifact", "group_tensors", "plan_gguf"]
+__all__ = ["QUANTIZATION_VERSION", "GGUFArtifact", "default_alignment", "gguf_artifact", "tensor_sizes"]
 
-QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION: the layout of its blocks
-_PAGE = 4096
+QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION: the layout of ggml's blocks
 
-# Keys of how a file is stored: a copy that is stored differently has its own.
-_OF_THE_ENCODING = {"general.alignment", "general.file_type", "general.quantization_version"}
+# Keys about how a file is stored; they are not copied from the source.
+_ENCODING_KEYS = {"general.alignment", "general.file_type", "general.quantization_version"}
 
 
 @dataclass(frozen=True, slots=True)
 class GGUFArtifact:
-    """A GGUF that is planned to its last byte."""
+    """A GGUF with a complete layout, to be written."""
 
     file_name: str
-    layout: Layout
+    layout: GGUFLayout
     groups: tuple[TensorGroup, ...]
     checkpoint: Checkpoint
 
     @property
-    def plan(self) -> str:
-        """Digest of everything that decides the file but the weights."""
-        return self.layout.fingerprint()
+    def layout_digest(self) -> str:
+        """SHA-256 of everything that decides the file's bytes except the weights."""
+        return self.layout.digest()
 
-    def check_room(self, folder: Path) -> None:
-        """Make sure that it fits on the disk; see :func:`~sprat.export.write.writer.check_room`."""
-        check_room(folder / self.file_name, self.layout)
+    def check_free_space(self, folder: Path) -> None:
+        """Check that the file fits on the disk; see :func:`~sprat.export.write.writer.check_free_space`."""
+        check_free_space(folder / self.file_name, self.layout)
 
     def write(self, folder: Path, progress: ReportProgress) -> tuple[WrittenFile, ...]:
-        """Write it, or finish writing it; see :func:`~sprat.export.write.writer.write_file`."""
+        """Write the file, or continue an interrupted write; see :func:`~sprat.export.write.writer.write_file`."""
         file = write_file(
             folder / self.file_name,
             self.layout,
@@ -61,11 +63,11 @@ class GGUFArtifact:
         )
         return (file,)
 
-    def _pack(self, planned: PlannedTensor) -> Iterator[U8Array]:
-        return repack(self.checkpoint.tensors[planned.name], planned.format)
+    def _pack(self, entry: TensorEntry) -> Iterator[U8Array]:
+        return repack(self.checkpoint.tensors[entry.name], entry.format)
 
 
-def plan_gguf(
+def gguf_artifact(
     checkpoint: Checkpoint,
     recipe: Recipe,
     *,
@@ -73,59 +75,50 @@ def plan_gguf(
     tokenizer: Mapping[str, Any],
     align: int | None = None,
 ) -> GGUFArtifact:
-    """Plan the GGUF of ``checkpoint``.
+    """Lay out the GGUF of ``checkpoint``; no weight is read.
 
     Args:
         checkpoint: an opened source.
         recipe: the format of every tensor.
         name: the parts of the model's name.
         tokenizer: the ``tokenizer.*`` keys.
-        align: bytes; by default a page for mixtures, so that every expert can be read on its own, and 32 otherwise.
+        align: alignment of the tensors in bytes; by default :func:`default_alignment`.
 
     Raises:
-        ConfigError: llama.cpp could not run the model.
-        ExportError: something that GGUF cannot hold.
+        ConfigError: llama.cpp cannot run the model.
+        ExportError: a key, a name or an alignment that GGUF does not allow.
     """
     shapes = {name: shape for name, shape in expected_tensors(checkpoint.spec).items() if name in checkpoint}
-    planned = [PlannedTensor(name, shape, recipe.choose(name, shape).format) for name, shape in shapes.items()]
-    alignment = align or (_PAGE if checkpoint.spec.moe else DEFAULT_ALIGNMENT)
+    entries = [TensorEntry(name, shape, recipe.choose(name, shape).format) for name, shape in shapes.items()]
     keys = {**_general_keys(checkpoint, recipe, name), **metadata_from_spec(checkpoint.spec), **tokenizer}
-    layout = plan_layout(keys, planned, alignment=alignment)
-    return GGUFArtifact(name.file_name(recipe.default.name), layout, group_tensors(recipe, shapes), checkpoint)
+    layout = gguf_layout(keys, entries, alignment=align or default_alignment(checkpoint.spec))
+    groups = group_tensors(tensor_sizes(recipe, shapes))
+    return GGUFArtifact(name.file_name(recipe.default.name), layout, groups, checkpoint)
 
 
-def group_tensors(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> tuple[TensorGroup, ...]:
-    """Tensors by role and format, in file order: what a recipe came to."""
-    groups: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
+def default_alignment(spec: ModelSpec) -> int:
+    """A page for MoE models, so that every expert can be read ahead on its own; otherwise GGUF's 32 bytes."""
+    return PAGE_BYTES if spec.moe else DEFAULT_ALIGNMENT
+
+
+def tensor_sizes(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> Iterable[TensorSize]:
+    """The format and the size of every tensor under ``recipe``, in file order."""
     for name, shape in shapes.items():
         choice = recipe.choose(name, shape)
-        size = math.prod(shape[:-1]) * choice.format.row_bytes(shape[-1])
-        groups.setdefault((tensor_role(name), choice.format.name, choice.wanted.name), []).append(
-            (math.prod(shape), size)
-        )
-    return tuple(
-        TensorGroup(
-            role=role,
-            format=format_name,
-            wanted=wanted,
-            n_tensors=len(sizes),
-            n_weights=sum(n_weights for n_weights, _ in sizes),
-            size_bytes=sum(size for _, size in sizes),
-        )
-        for (role, format_name, wanted), sizes in groups.items()
-    )
+        nbytes = math.prod(shape[:-1]) * choice.format.row_bytes(shape[-1])
+        yield TensorSize(name, choice.format.name, math.prod(shape), nbytes, choice.wanted.name)
 
 
 def _general_keys(checkpoint: Checkpoint, recipe: Recipe, name: ModelName) -> dict[str, Any]:
-    of_the_source = {
+    source_keys = {
         key: value
         for key, value in checkpoint.metadata.items()
-        if key.startswith("general.") and key not in _OF_THE_ENCODING
+        if key.startswith("general.") and key not in _ENCODING_KEYS
     }
     return {
         "general.architecture": str(checkpoint.spec.architecture),
         "general.type": "model",
-        **of_the_source,
+        **source_keys,
         **model_card(checkpoint.path),
         **name.metadata(),
         "general.file_type": recipe.default.file_type,

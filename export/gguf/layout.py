@@ -1,14 +1,14 @@
-"""A GGUF file before it is written: the header and the place of every tensor, from shapes and formats alone.
+"""A GGUF file before it is written: the header and every tensor's offset, from shapes and formats alone.
 
 ::
 
     "GGUF" | version 3 | n_tensors | n_keys       4 + 4 + 8 + 8 bytes
     key, type, value                              n_keys times
-    name, n_dims, ne[n_dims], ggml type, offset   n_tensors times; offsets count from the data section
-    zeros up to a multiple of the alignment
-    tensor, zeros; tensor, zeros; …               each begins on a multiple of the alignment
+    name, n_dims, ne[n_dims], ggml type, offset   n_tensors times; offsets are relative to the data section
+    padding to a multiple of the alignment
+    tensor, padding; tensor, padding; …           each tensor begins on a multiple of the alignment
 
-Specification: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The writer: :mod:`sprat.export.write.writer`.
+Specification: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Writer: :mod:`sprat.export.write.writer`.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ from typing import Any
 
 import numpy as np
 
+from sprat.alignment import round_up
 from sprat.errors import ExportError
 from sprat.export.write.layout import PlacedTensor
 from sprat.quant.formats import BlockFormat
 from sprat.runtime.files.gguf_header import DEFAULT_ALIGNMENT, MAGIC, ValueType
 
-__all__ = ["Layout", "PlannedTensor", "plan_layout"]
+__all__ = ["GGUFLayout", "TensorEntry", "gguf_layout"]
 
 _ALIGNMENT_KEY = "general.alignment"
-_MAX_KEY_BYTES = 65_535  # of the specification
-_MAX_NAME_BYTES = 63  # GGML_MAX_NAME, less its end
-_NUMBERS = {  # NumPy's kind and size -> type
+_MAX_KEY_BYTES = 65_535  # from the specification
+_MAX_NAME_BYTES = 63  # GGML_MAX_NAME without the final NUL
+_VALUE_TYPES = {  # NumPy kind and size -> GGUF value type
     "u1": ValueType.UINT8,
     "i1": ValueType.INT8,
     "u2": ValueType.UINT16,
@@ -50,8 +51,8 @@ _NUMBERS = {  # NumPy's kind and size -> type
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedTensor:
-    """A tensor that the file will hold; ``shape`` is in C order, its last axis is what a block runs along."""
+class TensorEntry:
+    """An entry of the tensor table; ``shape`` is in C order, blocks run along its last axis."""
 
     name: str
     shape: tuple[int, ...]
@@ -59,64 +60,64 @@ class PlannedTensor:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all blocks."""
+        """Size of all blocks."""
         return math.prod(self.shape[:-1]) * self.format.row_bytes(self.shape[-1])
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """A whole file but for the weights."""
+class GGUFLayout:
+    """A whole file except the weights."""
 
     header: bytes  # up to the first tensor, padding included
-    tensors: tuple[PlacedTensor[PlannedTensor], ...]
+    tensors: tuple[PlacedTensor[TensorEntry], ...]
     alignment: int
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the file; the last tensor is padded too."""
+        """Size of the file; the last tensor is padded too."""
         return self.tensors[-1].end if self.tensors else len(self.header)
 
-    def fingerprint(self) -> str:
-        """SHA-256 of the header, which fixes metadata, names, shapes, formats and places."""
+    def digest(self) -> str:
+        """SHA-256 of the header, which contains metadata, names, shapes, formats and offsets."""
         return hashlib.sha256(self.header).hexdigest()
 
 
-def plan_layout(
-    metadata: Mapping[str, Any], tensors: Sequence[PlannedTensor], *, alignment: int = DEFAULT_ALIGNMENT
-) -> Layout:
+def gguf_layout(
+    metadata: Mapping[str, Any], tensors: Sequence[TensorEntry], *, alignment: int = DEFAULT_ALIGNMENT
+) -> GGUFLayout:
     """Lay out a file of ``tensors`` in this order.
 
     Args:
         metadata: key -> str, bool, int (UINT32, or UINT64 where it needs more), float (FLOAT32), NumPy scalar or array
             of any type, or a list of one kind (of int: INT32, as llama.cpp expects of token types).
-        tensors: what the file holds.
-        alignment: bytes; every tensor begins on a multiple of it. A key says so unless it is the default.
+        tensors: the tensor table.
+        alignment: in bytes; every tensor begins on a multiple of it. ``general.alignment`` is written unless it is 32.
 
     Raises:
-        ExportError: an alignment, a key, a value or a name that the format does not allow; all of them are named.
+        ExportError: an alignment, keys, values or names that GGUF does not allow; the message lists all of them.
     """
     _check(metadata, tensors, alignment)
     keys = {key: value for key, value in metadata.items() if key != _ALIGNMENT_KEY}
     if alignment != DEFAULT_ALIGNMENT:
         keys[_ALIGNMENT_KEY] = alignment
     pairs = b"".join(_string(key) + _value(value) for key, value in keys.items())
-    offsets = [0, *accumulate(_align(tensor.nbytes, alignment) for tensor in tensors)]
+    offsets = [0, *accumulate(round_up(tensor.nbytes, alignment) for tensor in tensors)]
     infos = b"".join(map(_info, tensors, offsets))
     header = struct.pack("<4sIQQ", MAGIC, 3, len(tensors), len(keys)) + pairs + infos
     header += bytes(-len(header) % alignment)
     edges = pairwise(len(header) + offset for offset in offsets)
     placed = tuple(PlacedTensor(tensor, begin, end) for tensor, (begin, end) in zip(tensors, edges, strict=True))
-    return Layout(header, placed, alignment)
+    return GGUFLayout(header, placed, alignment)
 
 
-def _check(metadata: Mapping[str, Any], tensors: Sequence[PlannedTensor], alignment: int) -> None:
+def _check(metadata: Mapping[str, Any], tensors: Sequence[TensorEntry], alignment: int) -> None:
     problems = [*_key_problems(metadata), *_name_problems(tensors)]
     if not tensors:
-        problems.append("there is no tensor")
+        problems.append("there are no tensors")
     if alignment < 8 or alignment & (alignment - 1):
         problems.append(f"alignment {alignment} is not a power of two of at least 8")
     if problems:
-        raise ExportError("this cannot be written as GGUF: " + "; ".join(problems))
+        raise ExportError("cannot be written as GGUF: " + "; ".join(problems))
 
 
 def _key_problems(metadata: Mapping[str, Any]) -> Iterator[str]:
@@ -127,7 +128,7 @@ def _key_problems(metadata: Mapping[str, Any]) -> Iterator[str]:
             yield f"key {key!r}: {type(value).__name__} cannot be stored"
 
 
-def _name_problems(tensors: Sequence[PlannedTensor]) -> Iterator[str]:
+def _name_problems(tensors: Sequence[TensorEntry]) -> Iterator[str]:
     for name, count in Counter(tensor.name for tensor in tensors).items():
         if count > 1:
             yield f"tensor {name!r} occurs {count} times"
@@ -137,7 +138,7 @@ def _name_problems(tensors: Sequence[PlannedTensor]) -> Iterator[str]:
 
 def _is_value(value: object) -> bool:
     if isinstance(value, np.ndarray):
-        return value.ndim == 1 and value.dtype.str[1:] in _NUMBERS
+        return value.ndim == 1 and value.dtype.str[1:] in _VALUE_TYPES
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         kinds = set(map(type, value))
         return len(kinds) <= 1 and kinds <= {str, int, float, bool}
@@ -145,13 +146,13 @@ def _is_value(value: object) -> bool:
 
 
 def _value(value: Any) -> bytes:
-    """The type's number and the value's bytes."""
+    """The value type, then the value's bytes."""
     if isinstance(value, str):
         return struct.pack("<I", ValueType.STRING) + _string(value)
     if isinstance(value, Sequence | np.ndarray):
         return struct.pack("<I", ValueType.ARRAY) + _array(value)
     scalar = np.asarray(_scalar(value))
-    return struct.pack("<I", _NUMBERS[scalar.dtype.str[1:]]) + _little_endian(scalar)
+    return struct.pack("<I", _VALUE_TYPES[scalar.dtype.str[1:]]) + _little_endian(scalar)
 
 
 def _array(values: Sequence[Any] | np.ndarray[Any, Any]) -> bytes:
@@ -159,7 +160,7 @@ def _array(values: Sequence[Any] | np.ndarray[Any, Any]) -> bytes:
         if values and isinstance(values[0], str):
             return struct.pack("<IQ", ValueType.STRING, len(values)) + b"".join(map(_string, values))
         values = np.asarray(values, dtype=_array_type(values))
-    return struct.pack("<IQ", _NUMBERS[values.dtype.str[1:]], len(values)) + _little_endian(values)
+    return struct.pack("<IQ", _VALUE_TYPES[values.dtype.str[1:]], len(values)) + _little_endian(values)
 
 
 def _little_endian(values: np.ndarray[Any, Any]) -> bytes:
@@ -185,14 +186,10 @@ def _scalar(value: Any) -> np.generic:
 
 
 def _string(text: str) -> bytes:
-    data = text.encode("utf-8", errors="surrogateescape")  # a vocabulary may hold bytes that are no text
+    data = text.encode("utf-8", errors="surrogateescape")  # a vocabulary may contain bytes that are not UTF-8
     return struct.pack("<Q", len(data)) + data
 
 
-def _info(tensor: PlannedTensor, offset: int) -> bytes:
+def _info(tensor: TensorEntry, offset: int) -> bytes:
     ne = tensor.shape[::-1]
     return _string(tensor.name) + struct.pack(f"<I{len(ne)}QIQ", len(ne), *ne, tensor.format.ggml_type, offset)
-
-
-def _align(place: int, alignment: int) -> int:
-    return -(-place // alignment) * alignment

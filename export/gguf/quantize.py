@@ -1,4 +1,4 @@
-"""One GGUF into another: the same keys and tensors, other block formats."""
+"""Quantize a GGUF into another: the same keys and tensors, other block formats."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from sprat.errors import ExportError
-from sprat.export.gguf.artifact import QUANTIZATION_VERSION, group_tensors
-from sprat.export.gguf.layout import PlannedTensor, plan_layout
+from sprat.export.gguf.artifact import QUANTIZATION_VERSION, tensor_sizes
+from sprat.export.gguf.layout import TensorEntry, gguf_layout
+from sprat.export.source.file import FileTensor, SourceFile
 from sprat.export.source.repack import repack
 from sprat.export.source.scan import scan_files
-from sprat.export.source.stored import SourceFile, StoredTensor
 from sprat.export.source.tensor import SourceTensor
+from sprat.export.write.tensor_groups import group_tensors
 from sprat.export.write.writer import WrittenFile, write_file
 from sprat.progress import ReportProgress, no_progress
 from sprat.quant.formats.read_only import any_format
@@ -27,7 +28,7 @@ from sprat.runtime.files.gguf_header import ValueType
 
 __all__ = ["QuantizeResult", "quantize"]
 
-_TYPES = {
+_NUMPY_TYPES = {
     ValueType.UINT8: np.uint8,
     ValueType.INT8: np.int8,
     ValueType.UINT16: np.uint16,
@@ -43,7 +44,7 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class QuantizeResult:
-    """The file that was written, and what its tensors became."""
+    """The written file, and the formats of its tensors."""
 
     file: WrittenFile
     groups: tuple[TensorGroup, ...]
@@ -52,7 +53,7 @@ class QuantizeResult:
 
     @property
     def fallbacks(self) -> tuple[TensorGroup, ...]:
-        """Groups whose rows the wanted format could not divide."""
+        """Groups whose rows do not divide into blocks of the wanted format."""
         return tuple(group for group in self.groups if group.format != group.wanted)
 
 
@@ -66,20 +67,20 @@ def quantize(
     force: bool = False,
     progress: ReportProgress = no_progress,
 ) -> QuantizeResult:
-    """Write the GGUF ``source`` again with the formats of a recipe. Every key is kept but those about encoding.
+    """Write the GGUF ``source`` with the formats of a recipe; all keys are copied except those about the encoding.
 
     Args:
-        source: a GGUF file of any architecture, in any format that can be read.
-        out: the new file. Interrupted, the same call continues.
+        source: a GGUF file of any architecture, in any format that ggml knows.
+        out: the new file; after an interruption the same call continues.
         quant: ``int4``, ``int8`` or a block format.
         tensor_rules: formats for some tensors, ``"ffn_down_exps=q5_0"``; later ones win.
-        align: bytes to lay tensors on multiples of; by default as in ``source``.
+        align: alignment of the tensors in bytes; by default the source's.
         force: replace ``out`` if it exists.
         progress: called after each chunk that is read or written.
 
     Raises:
-        InputError: the source cannot be trusted or read, or a format or rule is unknown.
-        ExportError: ``out`` exists, or cannot be written, or the source changed meanwhile.
+        InputError: the source is malformed or cannot be read, or a format or rule is unknown.
+        ExportError: ``out`` exists or cannot be written, or the source changed during the export.
     """
     source, out = Path(source), Path(out)
     _refuse_to_replace(source, out, force=force)
@@ -88,19 +89,19 @@ def quantize(
         tensors = _tensors(gguf, file)
         recipe = Recipe.named(quant, tied_embeddings="output.weight" not in tensors).with_rules(tensor_rules)
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
-        planned = [PlannedTensor(name, shape, recipe.choose(name, shape).format) for name, shape in shapes.items()]
-        layout = plan_layout(_metadata(gguf, recipe), planned, alignment=align or gguf.alignment)
+        entries = [TensorEntry(name, shape, recipe.choose(name, shape).format) for name, shape in shapes.items()]
+        layout = gguf_layout(_metadata(gguf, recipe), entries, alignment=align or gguf.alignment)
 
     written = write_file(
         out,
         layout,
-        lambda planned: repack(tensors[planned.name], planned.format),
+        lambda entry: repack(tensors[entry.name], entry.format),
         source=scan_files({file: ()}, progress)[file].sha256,
         check_source=file.check_unchanged,
         progress=progress,
     )
     notes = [written.note, *(f"rule {rule} matches no tensor" for rule in recipe.unused_rules(tensors))]
-    return QuantizeResult(written, group_tensors(recipe, shapes), file.nbytes, tuple(filter(None, notes)))
+    return QuantizeResult(written, group_tensors(tensor_sizes(recipe, shapes)), file.nbytes, tuple(filter(None, notes)))
 
 
 def _refuse_to_replace(source: Path, out: Path, *, force: bool) -> None:
@@ -112,7 +113,7 @@ def _refuse_to_replace(source: Path, out: Path, *, force: bool) -> None:
 
 def _tensors(gguf: GGUFFile, file: SourceFile) -> dict[str, SourceTensor]:
     stored = (
-        StoredTensor(name, info.shape, any_format(info.format_type), file, info.offset)
+        FileTensor(name, info.shape, any_format(info.format_type), file, info.offset)
         for name, info in gguf.tensors.items()
     )
     return {tensor.name: SourceTensor(tensor.name, tensor.shape, tensor) for tensor in stored}
@@ -128,6 +129,6 @@ def _metadata(gguf: GGUFFile, recipe: Recipe) -> dict[str, Any]:
 
 
 def _typed(value: Any, types: tuple[ValueType, ...]) -> Any:
-    """``value`` so that it is written with the type it had."""
-    scalar = _TYPES.get(types[0])
+    """``value`` as a NumPy scalar of its GGUF type, so that it is written with that type again."""
+    scalar = _NUMPY_TYPES.get(types[0])
     return scalar(value) if scalar else value

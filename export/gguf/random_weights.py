@@ -1,8 +1,7 @@
-"""GGUF files of published shapes with random weights, for measuring speed: same bytes, same work, no download.
+"""GGUF files of published models with random weights, to measure speed without a download.
 
-Every format takes part through its own quantizer: a buffer of normal numbers is packed once and repeated. Projections
-into the residual stream are small, so that hidden states stay near the tokens' embeddings and tokens choose different
-experts.
+A buffer of normally distributed values is quantized once per format and repeated. Projections into the residual stream
+are scaled down, so that hidden states stay near the token embeddings and tokens are routed to different experts.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ import numpy as np
 
 from sprat.arrays import F32Array, U8Array
 from sprat.errors import ExportError
-from sprat.export.gguf.layout import Layout, PlannedTensor, plan_layout
+from sprat.export.gguf.artifact import default_alignment
+from sprat.export.gguf.layout import GGUFLayout, TensorEntry, gguf_layout
 from sprat.export.write.writer import write_file
 from sprat.files import cache_folder
 from sprat.progress import ReportProgress, no_progress
@@ -24,13 +24,13 @@ from sprat.quant.formats import format_names, get_format
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.gguf_keys import metadata_from_spec
 from sprat.runtime.arch.presets import shape_spec
-from sprat.runtime.arch.spec import FrequencyFactors, ModelSpec
+from sprat.runtime.arch.rope import FrequencyFactors
+from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors
 
 __all__ = ["cached_shape", "clear_cache", "shape_cache", "write_shape"]
 
-_PAGE = 4096  # mixtures are laid on pages, as `sprat export` does
-_POOL_BLOCKS = 65_521  # a prime: the same blocks meet a row at another place each time they come around
+_POOL_BLOCKS = 65_521  # prime, so that repeated blocks are at different offsets in the rows
 _INTO_RESIDUAL = ("attn_output", "ffn_down")
 _INTO_RESIDUAL_SCALE = 0.02
 
@@ -43,18 +43,18 @@ def write_shape(
     *,
     progress: ReportProgress = no_progress,
 ) -> ModelSpec:
-    """Write a file of ``shape``, or finish writing it.
+    """Write a file of the preset ``shape``, or continue an interrupted write.
 
     Args:
-        path: the file; its folder exists.
-        shape: a name of :func:`~sprat.runtime.arch.presets.shape_names`.
+        path: the file, in an existing folder.
+        shape: a preset, see :func:`~sprat.runtime.arch.presets.shape_names`.
         quant: a recipe (``int4``), or a block format for all matrices.
-        layers: layers to write; ``None`` for all.
+        layers: number of layers; ``None`` for all.
         progress: called after each chunk.
 
     Raises:
-        InputError: no such shape, quantization or number of layers.
-        ExportError: no room for it on the disk, which is said before anything is written, or no rights.
+        InputError: unknown preset or format, or wrong number of layers.
+        ExportError: not enough free space, checked before anything is written, or no permission.
     """
     spec = shape_spec(shape, layers=layers)
     write_file(path, _layout(spec, shape, quant), functools.partial(_pack, spec), progress=progress)
@@ -64,31 +64,31 @@ def write_shape(
 def cached_shape(
     shape: str, quant: str = "Q4_0", layers: int | None = None, *, progress: ReportProgress = no_progress
 ) -> Path:
-    """The file of ``shape`` in the user's cache folder, written at its first use; otherwise like :func:`write_shape`.
+    """The file of the preset ``shape`` in the user's cache folder, written at first use by :func:`write_shape`.
 
     Raises:
         InputError: as :func:`write_shape`.
-        ExportError: the same.
+        ExportError: as :func:`write_shape`.
     """
     spec = shape_spec(shape, layers=layers)
     layout = _layout(spec, shape, quant)
     path = shape_cache() / f"{shape}-{spec.n_layers}-layers-{quant.upper()}.gguf"
-    if not _holds(path, layout):
+    if not _is_current(path, layout):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, layout, functools.partial(_pack, spec), progress=progress)
     return path
 
 
 def shape_cache() -> Path:
-    """Where :func:`cached_shape` keeps its files; need not exist."""
+    """The folder of :func:`cached_shape`; need not exist."""
     return cache_folder() / "shapes"
 
 
 def clear_cache() -> int:
-    """Remove all files of :func:`cached_shape`, unfinished ones too; returns their bytes.
+    """Delete all files of :func:`cached_shape`, unfinished ones included; returns the bytes freed.
 
     Raises:
-        ExportError: one cannot be removed.
+        ExportError: a file cannot be deleted.
     """
     freed = 0
     for path in shape_cache().glob("*"):
@@ -96,17 +96,17 @@ def clear_cache() -> int:
             size = path.stat().st_size
             path.unlink()
         except OSError as error:
-            raise ExportError(f"{path}: cannot be removed ({error.strerror}); {freed:,} bytes were freed") from error
+            raise ExportError(f"{path}: cannot be deleted ({error.strerror}); {freed:,} bytes were freed") from error
         freed += size
     return freed
 
 
-def _layout(spec: ModelSpec, shape: str, quant: str) -> Layout:
+def _layout(spec: ModelSpec, shape: str, quant: str) -> GGUFLayout:
     tied = spec.tied_embeddings
     single = quant.upper() in format_names()
     recipe = Recipe(quant, get_format(quant)) if single else Recipe.named(quant, tied_embeddings=tied)
-    planned = [
-        PlannedTensor(name, size, recipe.choose(name, size).format) for name, size in expected_tensors(spec).items()
+    entries = [
+        TensorEntry(name, size, recipe.choose(name, size).format) for name, size in expected_tensors(spec).items()
     ]
     keys = {
         "general.architecture": str(spec.architecture),
@@ -114,50 +114,50 @@ def _layout(spec: ModelSpec, shape: str, quant: str) -> Layout:
         "tokenizer.ggml.model": "none",
         **metadata_from_spec(spec),
     }
-    return plan_layout(keys, planned, **({"alignment": _PAGE} if spec.moe else {}))
+    return gguf_layout(keys, entries, alignment=default_alignment(spec))
 
 
-def _holds(path: Path, layout: Layout) -> bool:
-    """Whether the file is there and has this very header: its weights depend on nothing else."""
+def _is_current(path: Path, layout: GGUFLayout) -> bool:
+    """Whether the file exists with this header and size; the header determines the weights."""
     if not path.is_file() or path.stat().st_size != layout.nbytes:
         return False
     with path.open("rb") as file:
         return file.read(len(layout.header)) == layout.header
 
 
-def _pack(spec: ModelSpec, tensor: PlannedTensor) -> Iterator[U8Array]:
+def _pack(spec: ModelSpec, tensor: TensorEntry) -> Iterator[U8Array]:
     if len(tensor.shape) == 1:
         yield tensor.format.quantize(_vector(spec, tensor)).ravel()
         return
     scale = 1.0 if "token_embd" in tensor.name else tensor.shape[-1] ** -0.5
     if any(part in tensor.name for part in _INTO_RESIDUAL):
         scale *= _INTO_RESIDUAL_SCALE
-    if "ffn_gate_inp" in tensor.name:  # routers that agree would send a token to the same experts in every layer
+    if "ffn_gate_inp" in tensor.name:  # equal routers would choose the same experts in every layer
         yield _normal(tensor, scale, seed=zlib.crc32(tensor.name.encode()))
         return
-    # No two tensors may be alike: onnxruntime finds such out, and keeps one of them in memory.
+    # No two tensors may be equal: onnxruntime deduplicates equal initializers.
     pool = _pool(tensor.format.name, scale)
     pool = np.roll(pool, zlib.crc32(tensor.name.encode()) % _POOL_BLOCKS * tensor.format.block_bytes)
     for start in range(0, tensor.nbytes, pool.size):
         yield pool[: tensor.nbytes - start]
 
 
-def _vector(spec: ModelSpec, tensor: PlannedTensor) -> F32Array:
-    """Norms change nothing, biases add nothing; the divisors of rope are the model's own."""
+def _vector(spec: ModelSpec, tensor: TensorEntry) -> F32Array:
+    """Gains of 1, biases of 0, and the model's RoPE factors."""
     if tensor.name == ROPE_FREQS and isinstance(spec.rope.scaling, FrequencyFactors):
         return np.array(spec.rope.scaling.factors, np.float32)
     return np.full(tensor.shape, 1.0 if "norm" in tensor.name else 0.0, np.float32)
 
 
-def _normal(tensor: PlannedTensor, scale: float, seed: int) -> U8Array:
-    numbers = np.random.default_rng(seed).normal(size=tensor.shape) * scale
-    return tensor.format.quantize(numbers.astype(np.float32)).ravel()
+def _normal(tensor: TensorEntry, scale: float, seed: int) -> U8Array:
+    values = np.random.default_rng(seed).normal(size=tensor.shape) * scale
+    return tensor.format.quantize(values.astype(np.float32)).ravel()
 
 
 @functools.lru_cache(maxsize=4)
 def _pool(format_name: str, scale: float) -> U8Array:
-    """Blocks of normal numbers, packed once."""
-    stored = get_format(format_name)
-    size = (_POOL_BLOCKS // max(1, stored.block_size // 32), stored.block_size)
-    numbers = np.random.default_rng(7).normal(size=size) * scale
-    return stored.quantize(numbers.astype(np.float32)).ravel()
+    """Quantized blocks of normally distributed values."""
+    format = get_format(format_name)
+    shape = (_POOL_BLOCKS // max(1, format.block_size // 32), format.block_size)
+    values = np.random.default_rng(7).normal(size=shape) * scale
+    return format.quantize(values.astype(np.float32)).ravel()

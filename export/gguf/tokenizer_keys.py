@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizer files as the ``tokenizer.*`` metadata of a GGUF, proved by reading it back."""
+"""A checkpoint's tokenizer files as the ``tokenizer.*`` metadata of a GGUF, verified by reading it back."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from sprat.runtime.tokenizer.vocabulary import TokenizerModel, Vocabulary
 
 __all__ = ["chat_template", "tokenizer_metadata"]
 
-# Text on which two tokenizers that differ at all are likely to differ: runs of spaces, digits and line ends,
-# contractions, scripts with and without spaces, marks that combine, emoji that join, control characters
+# Text on which different tokenizers most likely differ: runs of spaces, digits and newlines, contractions, scripts with
+# and without spaces, combining marks, joined emoji, control characters
 PROBE = (
     "Hello  world,   it's 3.14159 or 1234567!\n\n\tdef f(x):\r\n        return x**2  # we'LL see\n"
     "Ünïcode naïve cafe\u0301 \u1e9e ﬁ 日本語テキスト、中文字符。한국어 ไทย العربية हिन्दी "
@@ -26,18 +26,18 @@ PROBE = (
 def tokenizer_metadata(directory: str | Path) -> dict[str, Any]:
     """The ``tokenizer.*`` keys for a checkpoint directory.
 
-    Arrays are lists of strings, int32 (types) and float32 (scores), padded to ``vocab_size`` of the config.
+    Arrays are lists of strings, int32 (types) and float32 (scores), padded to the config's ``vocab_size``.
 
     Raises:
-        TokenizerError: no tokenizer files; a tokenizer that llama.cpp has no name for; more tokens than embedding rows;
-            or keys that, read back, give other ids than the checkpoint's own tokenizer.
+        TokenizerError: there are no tokenizer files; llama.cpp has no pre-tokenizer for it; there are more tokens than
+            embedding rows; or the keys, read back, give other ids than the checkpoint's tokenizer.
     """
     files = TokenizerFiles(directory)
     tokenizer = Tokenizer.from_files(files)
     if files.n_rows is not None and tokenizer.vocab_size > files.n_rows:
         raise TokenizerError(
             f"{files.path}: {tokenizer.vocab_size} tokens, but the model has embeddings for {files.n_rows} "
-            "(vocab_size in config.json). Resize the embeddings, or remove the added tokens."
+            "(vocab_size in config.json); resize the embeddings, or remove the added tokens"
         )
     metadata = metadata_from_vocabulary(tokenizer.vocabulary)
     if files.tokenizer:
@@ -67,8 +67,8 @@ def metadata_from_vocabulary(vocabulary: Vocabulary) -> dict[str, Any]:
 
 
 def _special_ids(vocabulary: Vocabulary) -> dict[str, int]:
-    """Ids by the names of their keys; further end tokens take the two keys that llama.cpp has for them."""
-    others = sorted(vocabulary.end_ids - {vocabulary.eos_id})
+    """Key -> id of the special tokens; additional end tokens use llama.cpp's keys ``eot`` and ``eom``."""
+    others = sorted(vocabulary.eog_ids - {vocabulary.eos_id})
     eom = next((index for index in others if vocabulary.tokens[index] == "<|eom_id|>"), None)
     eot = next((index for index in others if index != eom), None)
     ids = {
@@ -83,13 +83,13 @@ def _special_ids(vocabulary: Vocabulary) -> dict[str, int]:
 
 
 def _verify(original: Tokenizer, metadata: dict[str, Any], path: Path) -> None:
-    """Encode the probe with the checkpoint's tokenizer and with the one that the keys alone rebuild."""
+    """Compare the ids of a test text from the checkpoint's tokenizer and from one rebuilt from the keys."""
     rebuilt = Tokenizer.from_gguf(metadata)
     expected, found = (tokenizer.encode(PROBE, add_bos=True, parse_special=True) for tokenizer in (original, rebuilt))
     if expected != found:
         at = next(i for i, pair in enumerate(zip([*expected, -1], [*found, -1], strict=False)) if pair[0] != pair[1])
         raise TokenizerError(
             f"{path}: a GGUF cannot express this tokenizer: from token {at} on, a test text becomes "
-            f"{found[at : at + 3]}, expected {expected[at : at + 3]}. It may normalize text or add tokens in a way "
-            "that llama.cpp does not know; export a model of a supported family."
+            f"{found[at : at + 3]}, expected {expected[at : at + 3]}; it may normalize text or add tokens in a way "
+            "that llama.cpp does not support: export a model of a supported family"
         )

@@ -1,7 +1,7 @@
-"""The ONNX writer: graphs for onnxruntime, built from a config and the tensors behind its weights (docs/onnx.md).
+"""ONNX models for onnxruntime: graphs built from a spec, weights streamed to a data file (docs/onnx.md).
 
-``model.py`` puts a model together from blocks, one file each; ``weights.py`` decides how a weight is stored and
-multiplied with; ``data.py`` is the file that the weights stream into; ``artifact.py`` is what :func:`plan_onnx` calls.
+``model.py`` builds a model from blocks, one file each; ``weights.py`` decides how a weight is stored and multiplied;
+``data.py`` is the file that the weights are streamed to; ``artifact.py`` is what :func:`onnx_artifact` returns.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from sprat.quant.recipe import Recipe
 if TYPE_CHECKING:
     from sprat.export.onnx.artifact import OnnxArtifact
 
-__all__ = ["OnnxOptions", "plan_onnx"]
+__all__ = ["OnnxOptions", "onnx_artifact"]
 
 
-def plan_onnx(
+def onnx_artifact(
     checkpoint: Checkpoint,
     recipe: Recipe,
     *,
@@ -29,14 +29,14 @@ def plan_onnx(
     tokenizer: Mapping[str, Any],
     options: OnnxOptions | None = None,
 ) -> OnnxArtifact:
-    """Plan the ONNX model of ``checkpoint``; reads no weights.
+    """Build the graph of ``checkpoint`` and lay out its weights; no weight is read.
 
     Args:
         checkpoint: an opened source.
-        recipe: the format of every tensor; ONNX gets what comes nearest.
+        recipe: the format of every tensor; :func:`~sprat.export.onnx.weights.onnx_format` maps it to ONNX.
         name: the parts of the model's name.
         tokenizer: its ``tokenizer.*`` keys, for the ids of special tokens.
-        options: how the graph is made.
+        options: options of the graph.
 
     Raises:
         InputError: the package onnx-ir is not installed.

@@ -1,4 +1,4 @@
-"""The ONNX files of a checkpoint: the graph, its weights streamed through the quantizer, onnxruntime-genai's config."""
+"""The ONNX files of a checkpoint: graph, weights streamed through the quantizer, and genai_config.json."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from typing import Any, Self
 
 from sprat.arrays import U8Array
 from sprat.export.onnx.arrays import DATA_NAME
-from sprat.export.onnx.data import StoredWeight
+from sprat.export.onnx.data import OnnxWeight
 from sprat.export.onnx.genai_config import genai_config
 from sprat.export.onnx.model import BuiltModel, build_model
 from sprat.export.onnx.options import OnnxOptions
 from sprat.export.source.checkpoint import Checkpoint
+from sprat.export.write.errors import export_errors
 from sprat.export.write.naming import ModelName
-from sprat.export.write.writer import WrittenFile, check_room, write_file
+from sprat.export.write.tensor_groups import TensorSize, group_tensors
+from sprat.export.write.writer import WrittenFile, check_free_space, write_file
 from sprat.progress import ReportProgress
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.spec_json import spec_to_json
-from sprat.runtime.arch.tensors import tensor_role
 from sprat.runtime.files.bundle import TensorGroup
 from sprat.runtime.files.onnx_checks import check_onnx
 
@@ -34,12 +35,12 @@ _MODEL_NAME, _GENAI_NAME = "model.onnx", "genai_config.json"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OnnxArtifact:
-    """An ONNX model that is planned to the last byte of its weights."""
+    """An ONNX model: its graph, and the complete layout of its weights, to be written."""
 
     built: BuiltModel
     checkpoint: Checkpoint
-    metadata: Mapping[str, str]  # of the graph, but for the source's hash, which costs a pass over it
-    genai: bytes | None  # genai_config.json, where onnxruntime-genai can run the model
+    metadata: Mapping[str, str]  # of the graph, without the source's hash, which needs a pass over the source
+    genai: bytes | None  # genai_config.json, if onnxruntime-genai can run the model
 
     @classmethod
     def of(
@@ -51,7 +52,7 @@ class OnnxArtifact:
         tokenizer: Mapping[str, Any],
         options: OnnxOptions,
     ) -> Self:
-        """Build the graph; see :func:`sprat.export.onnx.plan_onnx`."""
+        """Build the graph; see :func:`sprat.export.onnx.onnx_artifact`."""
         spec = checkpoint.spec
         built = build_model(spec, checkpoint.tensors, recipe, options, name=name.name)
         metadata = {
@@ -66,38 +67,34 @@ class OnnxArtifact:
 
     @property
     def file_name(self) -> str:
-        """The graph."""
+        """Name of the graph's file."""
         return _MODEL_NAME
 
     @property
-    def plan(self) -> str:
-        """Digest of everything that decides the files but the weights."""
+    def layout_digest(self) -> str:
+        """SHA-256 of everything that decides the files' bytes except the weights."""
         return hashlib.sha256(self._graph(self.metadata) + (self.genai or b"")).hexdigest()
 
     @property
     def groups(self) -> tuple[TensorGroup, ...]:
         """Weights by role and format."""
-        groups: dict[tuple[str, str], list[StoredWeight]] = {}
-        for placed in self.built.data.tensors:
-            groups.setdefault((tensor_role(placed.tensor.name), placed.tensor.format.name), []).append(placed.tensor)
-        return tuple(
-            TensorGroup(
-                role=role,
-                format=format,
-                wanted=format,
-                n_tensors=len(weights),
-                n_weights=sum(math.prod(weight.source.shape) for weight in weights),
-                size_bytes=sum(region.nbytes for weight in weights for region in weight.regions),
+        weights = (placed.tensor for placed in self.built.data.tensors)
+        return group_tensors(
+            TensorSize(
+                weight.name,
+                weight.format.name,
+                math.prod(weight.source.shape),
+                sum(region.nbytes for region in weight.regions),
             )
-            for (role, format), weights in groups.items()
+            for weight in weights
         )
 
-    def check_room(self, folder: Path) -> None:
-        """Make sure that the weights fit on the disk; see :func:`~sprat.export.write.writer.check_room`."""
-        check_room(folder / DATA_NAME, self.built.data)
+    def check_free_space(self, folder: Path) -> None:
+        """Check that the weights fit on the disk; see :func:`~sprat.export.write.writer.check_free_space`."""
+        check_free_space(folder / DATA_NAME, self.built.data)
 
     def write(self, folder: Path, progress: ReportProgress) -> tuple[WrittenFile, ...]:
-        """Write the files, or finish writing them; see :func:`~sprat.export.write.writer.write_file`."""
+        """Write the files, or continue an interrupted write; see :func:`~sprat.export.write.writer.write_file`."""
         data = write_file(
             folder / DATA_NAME,
             self.built.data,
@@ -111,10 +108,10 @@ class OnnxArtifact:
         if self.genai is not None:
             texts[_GENAI_NAME] = self.genai
         written = (data, *(_write_whole(folder / name, text) for name, text in texts.items()))
-        check_onnx(folder / _MODEL_NAME)  # what we write must be what we would load
+        check_onnx(folder / _MODEL_NAME)  # the written model must pass the checks of loading
         return written
 
-    def _pack(self, weight: StoredWeight) -> Iterator[U8Array]:
+    def _pack(self, weight: OnnxWeight) -> Iterator[U8Array]:
         return weight.chunks()
 
     def _graph(self, metadata: Mapping[str, str]) -> bytes:
@@ -127,7 +124,7 @@ class OnnxArtifact:
 
 
 def _write_whole(path: Path, data: bytes) -> WrittenFile:
-    with path.open("wb") as file:
+    with export_errors(path), path.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

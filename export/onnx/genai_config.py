@@ -1,4 +1,4 @@
-"""``genai_config.json``: what onnxruntime-genai wants to know of a folder."""
+"""``genai_config.json``: the model description that onnxruntime-genai reads."""
 
 from __future__ import annotations
 
@@ -7,46 +7,47 @@ from typing import Any
 
 import msgspec
 
-from sprat.runtime.arch.spec import Architecture, ModelSpec
+from sprat.runtime.arch.architecture import architectures
+from sprat.runtime.arch.attention import GroupedAttentionSpec
+from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.tokenizer.vocabulary import TokenizerModel, Vocabulary
 
 __all__ = ["genai_config"]
 
-_TYPES = {Architecture.LLAMA: "llama", Architecture.QWEN2: "qwen2"}
-
 
 def genai_config(spec: ModelSpec, tokenizer: Mapping[str, Any], file_name: str) -> bytes | None:
-    """The config's text, or ``None`` for a model that onnxruntime-genai has no driver for: those with MLA.
+    """The file's content, or ``None`` for a model that onnxruntime-genai does not support, such as MLA.
 
     Args:
         spec: the architecture.
-        tokenizer: ``tokenizer.*`` keys of a GGUF.
-        file_name: of the graph.
+        tokenizer: the ``tokenizer.*`` keys of a GGUF.
+        file_name: name of the graph's file.
     """
-    if spec.architecture not in _TYPES:
+    model_type = architectures()[spec.architecture].genai_type
+    if model_type is None or not isinstance(spec.attention, GroupedAttentionSpec):
         return None
     config = {
         "model": {
-            "type": _TYPES[spec.architecture],
+            "type": model_type,
             "vocab_size": spec.vocab_size,
             "context_length": spec.max_context,
             **_special_tokens(tokenizer),
-            "decoder": _decoder(spec, file_name),
+            "decoder": _decoder(spec, spec.attention, file_name),
         },
         "search": {"max_length": spec.max_context, "past_present_share_buffer": True, "do_sample": False},
     }
     return msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n"
 
 
-def _decoder(spec: ModelSpec, file_name: str) -> dict[str, Any]:
+def _decoder(spec: ModelSpec, attention: GroupedAttentionSpec, file_name: str) -> dict[str, Any]:
     return {
         "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
         "filename": file_name,
-        "head_size": spec.head_dim,
+        "head_size": attention.head_dim,
         "hidden_size": spec.hidden_size,
-        "num_attention_heads": spec.n_heads,
+        "num_attention_heads": attention.n_heads,
         "num_hidden_layers": spec.n_layers,
-        "num_key_value_heads": spec.n_kv_heads,
+        "num_key_value_heads": attention.n_kv_heads,
         "inputs": {
             "input_ids": "input_ids",
             "attention_mask": "attention_mask",
@@ -62,11 +63,11 @@ def _decoder(spec: ModelSpec, file_name: str) -> dict[str, Any]:
 
 
 def _special_tokens(tokenizer: Mapping[str, Any]) -> dict[str, int | list[int]]:
-    """Ids of the token that begins a text, of those that end one, and of padding, each by default the last."""
+    """Ids of BOS, of the end tokens and of padding; BOS and padding default to EOS."""
     if tokenizer.get("tokenizer.ggml.model", TokenizerModel.NONE) == TokenizerModel.NONE:
         return {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
     vocabulary = Vocabulary.from_metadata(tokenizer)
-    ends = sorted(vocabulary.end_ids) or [0]
+    ends = sorted(vocabulary.eog_ids) or [0]
     last = ends[0] if vocabulary.eos_id is None else vocabulary.eos_id
     first, padding = (last if index is None else index for index in (vocabulary.bos_id, vocabulary.pad_id))
     return {"bos_token_id": first, "eos_token_id": ends if len(ends) > 1 else last, "pad_token_id": padding}

@@ -1,4 +1,4 @@
-"""Building an ONNX graph node by node: scoped names that read well in Netron, small constants, inputs and outputs.
+"""Builds an ONNX graph node by node: scoped names for Netron, small constants, inputs and outputs.
 
 ::
 
@@ -6,7 +6,7 @@
     with graph.scope("blk.0"):
         y = graph.op("RMSNormalization", x, gain, epsilon=1e-6, axis=-1)     # node blk.0/RMSNormalization
 
-A value is an :class:`onnx_ir.Value`; none of them holds a weight.
+A value is an :class:`onnx_ir.Value`; weights are references to external data.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ __all__ = ["CONTRIB", "Dim", "GraphBuilder", "Value"]
 CONTRIB = "com.microsoft"
 
 Value: TypeAlias = ir.Value
-Dim: TypeAlias = int | str  # a symbolic size has a name
+Dim: TypeAlias = int | str  # a name for a symbolic size
 
 
 class GraphBuilder:
-    """A growing graph.
+    """A graph under construction.
 
     Args:
-        name: of the graph.
+        name: name of the graph.
     """
 
     def __init__(self, name: str) -> None:
         self._name, self._scope = name, ""
-        self._widened: dict[str, ir.Node] = {}
+        self._float32: dict[str, ir.Node] = {}
         self._nodes: list[ir.Node] = []
         self._inputs: list[Value] = []
         self._outputs: list[Value] = []
@@ -47,7 +47,7 @@ class GraphBuilder:
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
-        """Put ``name/`` before the names of all nodes made within."""
+        """Prefix the names of all nodes added inside with ``name/``."""
         outer = self._scope
         self._scope = f"{outer}{name}/"
         try:
@@ -67,16 +67,16 @@ class GraphBuilder:
         self._nodes.append(node)
         return node.outputs
 
-    def widened(self, value: Value) -> Value:
-        """An initializer as float32: a node before all others, which onnxruntime computes once, when it loads."""
+    def as_float32(self, value: Value) -> Value:
+        """An initializer as float32: a ``Cast`` before all other nodes, which onnxruntime folds when it loads."""
         assert value.name, "an initializer has a name"
-        if value.name not in self._widened:
+        if value.name not in self._float32:
             attributes = {"to": ir.DataType.FLOAT}
-            self._widened[value.name] = self._node("Cast", [value], 1, f"{value.name}.f32", "", attributes)
-        return self._widened[value.name].outputs[0]
+            self._float32[value.name] = self._node("Cast", [value], 1, f"{value.name}.f32", "", attributes)
+        return self._float32[value.name].outputs[0]
 
     def constant(self, array: npt.ArrayLike, dtype: npt.DTypeLike = np.int64) -> Value:
-        """A small constant; equal ones are one."""
+        """A small constant; equal constants share one initializer."""
         array = np.asarray(array, dtype)
         key = (array.tobytes(), str(array.dtype), array.shape)
         if key not in self._constants:
@@ -85,7 +85,7 @@ class GraphBuilder:
         return self._constants[key]
 
     def initializer(self, tensor: ir.TensorProtocol) -> Value:
-        """A named tensor: a constant, or the place of a weight in another file."""
+        """A named tensor: a constant, or a reference to external data."""
         value = ir.Value(
             name=tensor.name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
         )
@@ -93,24 +93,24 @@ class GraphBuilder:
         return value
 
     def input(self, name: str, dtype: ir.DataType, shape: Sequence[Dim]) -> Value:
-        """An input of the whole graph."""
+        """An input of the graph."""
         value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
         self._inputs.append(value)
         return value
 
     def optional_input(self, name: str, default: npt.NDArray[Any]) -> Value:
-        """An input that has the value ``default`` when it is not fed."""
+        """An input whose value is ``default`` when it is not fed."""
         value = self.initializer(ir.tensor(default, name=name))
         self._inputs.append(value)
         return value
 
     def output(self, name: str, value: Value, dtype: ir.DataType, shape: Sequence[Dim]) -> None:
-        """Make ``value`` an output of the whole graph, under ``name``."""
+        """Make ``value`` an output of the graph called ``name``."""
         value.name, value.shape, value.type = name, ir.Shape(shape), ir.TensorType(dtype)
         self._outputs.append(value)
 
     def branch(self, name: str, build: Callable[[], Value]) -> ir.Graph:
-        """What ``build`` adds, as a branch of ``If`` with one output, which it returns; it sees all values so far."""
+        """A branch of ``If``: the nodes that ``build`` adds, and the output that it returns."""
         outer, self._nodes = self._nodes, []
         try:
             with self.scope(name):
@@ -120,11 +120,11 @@ class GraphBuilder:
             self._nodes = outer
 
     def finish(self, opsets: dict[str, int]) -> ir.Graph:
-        """The whole graph."""
+        """The finished graph."""
         return ir.Graph(
             self._inputs,
             self._outputs,
-            nodes=[*self._widened.values(), *self._nodes],
+            nodes=[*self._float32.values(), *self._nodes],
             initializers=self._initializers,
             opset_imports=opsets,
             name=self._name,
@@ -144,6 +144,6 @@ class GraphBuilder:
         return ir.node(kind, inputs, attributes, domain=domain, outputs=outputs, name=name)
 
     def _unique(self, name: str) -> str:
-        """``name``, or with a number where it is taken."""
+        """``name``, with a numeric suffix if it is taken."""
         self._names[name] += 1
         return name if self._names[name] == 1 else f"{name}_{self._names[name]}"

@@ -1,10 +1,10 @@
-"""One layer of the model under construction: its weights under their short names."""
+"""A layer of the graph: its weights by their names within the layer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sprat.export.onnx.data import StoredWeight
+from sprat.export.onnx.data import OnnxWeight
 from sprat.export.onnx.graph import GraphBuilder, Value
 from sprat.export.onnx.norms import rms_norm
 from sprat.export.onnx.weights import GraphWeights
@@ -15,7 +15,7 @@ __all__ = ["Layer"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
-    """What the blocks of a layer build with."""
+    """What attention and MLP need to add one layer to the graph."""
 
     graph: GraphBuilder
     weights: GraphWeights
@@ -24,7 +24,7 @@ class Layer:
 
     @property
     def portable(self) -> bool:
-        """Whether standard operators must do."""
+        """Whether only standard operators are allowed."""
         return self.weights.options.portable
 
     def linear(self, x: Value, name: str, *, bias: bool = False) -> Value:
@@ -36,20 +36,20 @@ class Layer:
         return self.weights.per_head(x, self._full(name))
 
     def vector(self, name: str) -> Value:
-        """A bias, or the router, as float32."""
+        """A gain, a bias or the router, as float32."""
         return self.weights.vector(self._full(name))
 
     def norm(self, x: Value, name: str) -> Value:
-        """The RMS norm of ``x`` with the gain called ``name``."""
+        """RMSNorm of ``x`` with the gain ``name``."""
         gain = self.vector(f"{name}.weight")
         return rms_norm(self.graph, x, gain, self.spec.rms_norm_eps, portable=self.portable)
 
-    def experts(self, matrix: str) -> StoredWeight:
-        """``gate``, ``up`` or ``down`` of all experts."""
+    def experts(self, matrix: str) -> OnnxWeight:
+        """The matrix ``gate``, ``up`` or ``down`` of all experts."""
         return self.weights.experts(self.number, matrix)
 
-    def fused_experts(self) -> tuple[StoredWeight, StoredWeight] | None:
-        """Gate and up in one, and down, where ``QMoE`` can be used."""
+    def fused_experts(self) -> tuple[OnnxWeight, OnnxWeight] | None:
+        """Fused gate and up, and down, if ``QMoE`` can be used."""
         return self.weights.fused_experts(self.number)
 
     def _full(self, name: str) -> str:

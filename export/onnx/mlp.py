@@ -1,4 +1,4 @@
-"""The dense MLP: ``down(silu(gate(x)) * up(x))`` (arXiv 2002.05202)."""
+"""The gated MLP: ``down(silu(gate(x)) * up(x))`` (arXiv 2002.05202)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole model as a graph, from a config and the tensors that stand behind its weights: nothing is traced or read."""
+"""The graph of a whole model, built from its spec and the shapes of its tensors; nothing is traced or read."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from sprat.errors import ExportError
 from sprat.export.onnx.data import DataFile
-from sprat.export.onnx.dense_attention import Batch, KVValues, dense_attention, shares_cache
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
+from sprat.export.onnx.grouped_attention import Batch, KVValues, grouped_attention, shares_cache
 from sprat.export.onnx.latent_attention import latent_attention
 from sprat.export.onnx.layer import Layer
-from sprat.export.onnx.mixture import mixture
 from sprat.export.onnx.mlp import mlp
+from sprat.export.onnx.moe import moe_mlp
 from sprat.export.onnx.norms import add_and_norm, rms_norm
 from sprat.export.onnx.options import OnnxOptions
 from sprat.export.onnx.positions import causal_mask, positions, rotary_angles
 from sprat.export.onnx.weights import GraphWeights
 from sprat.export.source.tensor import SourceTensor
 from sprat.quant.recipe import Recipe
+from sprat.runtime.arch.attention import GroupedAttentionSpec, LatentAttentionSpec
 from sprat.runtime.arch.spec import ModelSpec
 
 __all__ = ["BuiltModel", "build_model"]
@@ -29,16 +31,16 @@ _OPSET, _PORTABLE_OPSET, _CONTRIB_OPSET = 23, 21, 1
 _IR_VERSION = 10
 _FLOAT, _INT32, _INT64 = ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64
 
-Attend = Callable[[Layer, Value], Value]  # a layer, normed hidden states -> what is added to them
+Attend = Callable[[Layer, Value], Value]  # layer, normed hidden states -> residual
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltModel:
-    """A graph, and where its weights will lie."""
+    """A graph, and the layout of its weights."""
 
     model: ir.Model
     data: DataFile
-    cache: str  # how the cache is fed: "append", "shared" or "concat"; see docs/onnx.md
+    cache: str  # cache layout: "append", "shared" or "concat"; see docs/onnx.md
 
 
 def build_model(
@@ -47,29 +49,31 @@ def build_model(
     """Build the graph of ``spec``.
 
     Args:
-        spec: the architecture.
-        tensors: canonical name -> weight; only shapes and names are looked at.
-        recipe: which weights are quantized, and how finely.
-        options: how.
-        name: of the graph.
+        spec: the architecture and its dimensions.
+        tensors: canonical name -> tensor; only names and shapes are used.
+        recipe: the format of every weight.
+        options: options of the graph.
+        name: name of the graph.
     """
     graph = GraphBuilder(name)
     weights = GraphWeights(graph, tensors, recipe, options)
-    if spec.mla:
-        cache = "append"
-        _latent_model(graph, weights, spec)
-    else:
-        cache = "shared" if shares_cache(spec, portable=options.portable) else "concat"
-        _dense_model(graph, weights, spec)
+    match spec.attention:
+        case LatentAttentionSpec() as attention:
+            cache = "append"
+            _latent_model(graph, weights, spec, attention)
+        case GroupedAttentionSpec() as attention:
+            cache = "shared" if shares_cache(attention, portable=options.portable) else "concat"
+            _grouped_model(graph, weights, spec, attention)
+        case attention:
+            raise ExportError(f"{name}: no ONNX graph for {type(attention).__name__}; export it with --format gguf")
     opsets = {"": _PORTABLE_OPSET} if options.portable else {"": _OPSET, CONTRIB: _CONTRIB_OPSET}
     model = ir.Model(graph.finish(opsets), ir_version=_IR_VERSION, producer_name="sprat")
     return BuiltModel(model, weights.arrays.data, cache)
 
 
-def _latent_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec) -> None:
-    """A ``deepseek2`` model over a cache of latents, of one sequence."""
-    assert spec.mla is not None, "a deepseek2 spec has MLA"
-    latent_dim = spec.mla.latent_dim
+def _latent_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, attention: LatentAttentionSpec) -> None:
+    """A model of latent attention over a cache of latents, of one sequence."""
+    latent_dim = attention.latent_dim
     input_ids = graph.input("input_ids", _INT64, (1, "n"))
     tokens = graph.op("Reshape", input_ids, graph.constant([-1]))
     n_logits = graph.optional_input("n_logits", np.zeros(1, np.int64))
@@ -81,7 +85,7 @@ def _latent_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec) -
     rows: list[Value] = []
 
     def attend(layer: Layer, x: Value) -> Value:
-        out, new = latent_attention(layer, x, pasts[layer.number], angles, mask)
+        out, new = latent_attention(layer, attention, x, pasts[layer.number], angles, mask)
         rows.append(new)
         return out
 
@@ -92,12 +96,14 @@ def _latent_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec) -
         graph.output(f"new_latent.{layer}", new, _FLOAT, ("n", latent_dim))
 
 
-def _dense_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec) -> None:
-    """A ``llama`` or ``qwen2`` model with the inputs and outputs of onnxruntime-genai."""
+def _grouped_model(
+    graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, attention: GroupedAttentionSpec
+) -> None:
+    """A model of grouped attention with the inputs and outputs of onnxruntime-genai."""
     input_ids = graph.input("input_ids", _INT64, ("batch", "n"))
-    batch = _batch(graph, weights, spec, input_ids)
+    batch = _batch(graph, weights, spec, attention, input_ids)
     n_logits = graph.optional_input("n_logits", np.zeros(1, np.int64))
-    shape = ("batch", spec.n_kv_heads, "past", spec.head_dim)
+    shape = ("batch", attention.n_kv_heads, "past", attention.head_dim)
     pasts = [
         KVValues(*(graph.input(f"past_key_values.{i}.{part}", _FLOAT, shape) for part in ("key", "value")))
         for i in range(spec.n_layers)
@@ -105,7 +111,7 @@ def _dense_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec) ->
     presents: list[KVValues] = []
 
     def attend(layer: Layer, x: Value) -> Value:
-        out, present = dense_attention(layer, x, pasts[layer.number], batch)
+        out, present = grouped_attention(layer, attention, x, pasts[layer.number], batch)
         presents.append(present)
         return out
 
@@ -113,21 +119,23 @@ def _dense_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec) ->
     x = _layers(graph, weights, spec, weights.embedding(tokens), attend)
     logits = _head(graph, weights, spec, x, batch.shape, n_logits)
     graph.output("logits", logits, _FLOAT, ("batch", "n_out", spec.vocab_size))
-    shape = ("batch", spec.n_kv_heads, "present", spec.head_dim)
+    shape = ("batch", attention.n_kv_heads, "present", attention.head_dim)
     for layer, present in enumerate(presents):
         graph.output(f"present.{layer}.key", present.keys, _FLOAT, shape)
         graph.output(f"present.{layer}.value", present.values, _FLOAT, shape)
 
 
-def _batch(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, input_ids: Value) -> Batch:
-    """What a dense model's layers share; the number of tokens so far is how much longer the mask is."""
+def _batch(
+    graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, attention: GroupedAttentionSpec, input_ids: Value
+) -> Batch:
+    """Inputs that the layers share; the depth is the length of ``attention_mask`` minus the new tokens."""
     attention_mask = graph.input("attention_mask", _INT64, ("batch", "total"))
     shape, portable = graph.op("Shape", input_ids), weights.options.portable
     n, total = graph.op("Shape", input_ids, start=1), graph.op("Shape", attention_mask, start=1)
     start = graph.op("Sub", total, n)
     at = positions(graph, start, n)
     mask = None
-    if not shares_cache(spec, portable=portable):
+    if not shares_cache(attention, portable=portable):
         keys = positions(graph, graph.constant([0]), total)
         mask = causal_mask(graph, keys, graph.op("Unsqueeze", at, graph.constant([1])))
     lengths = graph.op("ReduceSum", attention_mask, graph.constant([1]), keepdims=0)
@@ -137,9 +145,9 @@ def _batch(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, input_id
 
 
 def _layers(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, x: Value, attend: Attend) -> Value:
-    """All layers and the last norm: ``x += attention(norm(x)); x += mlp(norm(x))``."""
+    """All layers and the output norm: ``x += attention(norm(x)); x += mlp(norm(x))``."""
     eps, portable = spec.rms_norm_eps, weights.options.portable
-    delta: Value | None = None  # what the layer before adds; the sum is taken together with the next norm
+    delta: Value | None = None  # residual of the previous sublayer, added together with the next norm
 
     def norm(name: str) -> Value:
         nonlocal x
@@ -153,8 +161,8 @@ def _layers(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, x: Valu
         with graph.scope(f"blk.{layer.number}"):
             delta = attend(layer, norm(f"blk.{layer.number}.attn_norm"))
             normed = norm(f"blk.{layer.number}.ffn_norm")
-            routed = spec.moe if spec.is_mixture(layer.number) else None
-            delta = mixture(layer, routed, normed) if routed else mlp(layer, normed)
+            routed = spec.moe if spec.is_moe_layer(layer.number) else None
+            delta = moe_mlp(layer, routed, normed) if routed else mlp(layer, normed)
     return norm("output_norm")
 
 

@@ -1,4 +1,4 @@
-"""RMS norm (arXiv 1910.07467), alone and together with the sum before it."""
+"""RMSNorm (arXiv 1910.07467), alone and fused with the residual add before it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def rms_norm(graph: GraphBuilder, x: Value, gain: Value, eps: float, *, portable
 def add_and_norm(
     graph: GraphBuilder, x: Value, delta: Value, gain: Value, eps: float, *, portable: bool
 ) -> tuple[Value, Value]:
-    """``x + delta``, and its norm, in the order ``(norm, sum)``."""
+    """Residual add and norm: ``(norm(x + delta), x + delta)``."""
     if portable:
         total = graph.op("Add", x, delta)
         return rms_norm(graph, total, gain, eps, portable=True), total

@@ -1,9 +1,9 @@
-"""Architectures outside sprat's own writers: traced by optimum-onnx, then quantized and compared with the trace.
+"""Architectures that sprat does not support: traced by optimum-onnx, quantized, and compared with the trace.
 
-Optimum traces the model with torch, in floats. Of that graph every ``MatMul`` with a constant matrix becomes a
-``MatMulNBits`` whose codes :mod:`sprat.quant` rounds; everything else stays. Both graphs then read the same text, and
-their logits are compared as ``sprat verify`` compares an artifact with its source. Such a model runs in onnxruntime and
-in Optimum, not in sprat's engine, which knows its own architectures alone. The whole model is in memory meanwhile.
+Optimum traces the model with torch in float32. Each ``MatMul`` with a constant matrix becomes a ``MatMulNBits``,
+quantized by :mod:`sprat.quant`; all other nodes are kept. The logits of both graphs on the same text are compared as in
+``sprat verify``. The model runs in onnxruntime and Optimum, not in sprat's engine, which runs only its own
+architectures. The export needs memory for the whole model.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
 __all__ = ["OptimumExport", "export_with_optimum"]
 
 _BITS = {"int4": 4, "int8": 8}
-_WINDOW = 256  # tokens of the comparison; the second half is scored
+_WINDOW = 256  # tokens that are compared; the second half is scored
 _NAME = "model.onnx"
-_SCALE_BYTES = 2  # the binary16 that a symmetric block begins with
+_SCALE_BYTES = 2  # float16 at the start of a symmetric block
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimumExport:
-    """What was made: its folder, products quantized and left in floats, and how its logits compare with the trace's."""
+    """Result: the folder, numbers of quantized and unquantized products, and logits compared with the trace."""
 
     path: Path
     n_quantized: int
-    n_left: int
+    n_unquantized: int
     quality: Quality
 
 
@@ -58,15 +58,15 @@ def export_with_optimum(
     """Trace ``source`` with optimum-onnx, quantize the graph, and compare it with the trace.
 
     Args:
-        source: a Hugging Face model folder; no code of its own is run.
-        out: the folder to make; it appears when everything is written.
+        source: a Hugging Face model folder; its Python code is not run.
+        out: the folder; created when everything is written.
         quant: ``int4`` or ``int8``.
         options: block size and accuracy level.
 
     Raises:
-        InputError: optimum does not know the architecture, or another quantization was asked for.
+        InputError: optimum does not support the architecture, or ``quant`` is another format.
         ExportError: ``out`` exists.
-        BackendError: optimum-onnx is not installed, or onnxruntime refuses the graph.
+        BackendError: optimum-onnx is not installed, or onnxruntime cannot load the graph.
     """
     source, out, options = Path(source), Path(out), options or OnnxOptions()
     if quant not in _BITS:
@@ -76,7 +76,7 @@ def export_with_optimum(
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     _trace(source, partial / "float")
-    n_quantized, n_left = _quantize(partial / "float" / _NAME, partial / _NAME, _BITS[quant], options)
+    n_quantized, n_unquantized = _quantize(partial / "float" / _NAME, partial / _NAME, _BITS[quant], options)
     check_onnx(partial / _NAME)
     quality = _compare(partial / "float" / _NAME, partial / _NAME, _token_ids(source))
     for file in (partial / "float").iterdir():
@@ -84,14 +84,14 @@ def export_with_optimum(
             shutil.copy(file, partial)
     shutil.rmtree(partial / "float")
     partial.replace(out)
-    return OptimumExport(path=out, n_quantized=n_quantized, n_left=n_left, quality=quality)
+    return OptimumExport(path=out, n_quantized=n_quantized, n_unquantized=n_unquantized, quality=quality)
 
 
 def _trace(source: Path, folder: Path) -> None:
-    """The float graph, as optimum's own command makes it, with keys and values as inputs and outputs."""
+    """Write the float graph as ``optimum-cli`` does, with the KV cache as inputs and outputs."""
     if importlib.util.find_spec("optimum") is None or importlib.util.find_spec("optimum.exporters") is None:
         raise BackendError("optimum-onnx is not installed; pip install 'sprat[optimum]'")
-    os.environ["HF_HUB_OFFLINE"] = "1"  # before the import: nothing is looked up elsewhere
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before the import: no network access
     from optimum.exporters.onnx import main_export
 
     try:
@@ -103,26 +103,26 @@ def _trace(source: Path, folder: Path) -> None:
 
 
 def _quantize(traced: Path, path: Path, bits: int, options: OnnxOptions) -> tuple[int, int]:
-    """Write the quantized graph; how many products were quantized, and how many have rows that no block divides."""
+    """Write the quantized graph; returns the numbers of products quantized, and with rows that do not divide."""
     import onnx
 
     model = onnx.load(traced)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    products = [node for node in model.graph.node if _multiplies_a_matrix(node, tensors)]
-    made = {node.output[0]: _Product(node, tensors[node.input[1]], bits, options) for node in products}
-    kept = {output: product for output, product in made.items() if product.block_size}
-    nodes = [kept[node.output[0]].node() if node.output[0] in kept else node for node in model.graph.node]
-    by_weight = {product.weight.name: product for product in kept.values()}  # a matrix may be used twice
+    matmuls = [node for node in model.graph.node if _has_constant_matrix(node, tensors)]
+    products = {node.output[0]: _Product(node, tensors[node.input[1]], bits, options) for node in matmuls}
+    quantized = {output: product for output, product in products.items() if product.block_size}
+    nodes = [quantized[node.output[0]].node() if node.output[0] in quantized else node for node in model.graph.node]
+    by_weight = {product.weight.name: product for product in quantized.values()}  # a matrix may be used twice
     model.graph.initializer.extend(tensor for product in by_weight.values() for tensor in product.tensors())
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     _drop_unused(model)
     model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     onnx.save(model, path, save_as_external_data=True, location=f"{_NAME}.data", size_threshold=1024)
-    return len(kept), len(made) - len(kept)
+    return len(quantized), len(products) - len(quantized)
 
 
-def _multiplies_a_matrix(node: NodeProto, tensors: dict[str, TensorProto]) -> bool:
+def _has_constant_matrix(node: NodeProto, tensors: dict[str, TensorProto]) -> bool:
     return node.op_type == "MatMul" and node.input[1] in tensors and len(tensors[node.input[1]].dims) == 2
 
 
@@ -134,16 +134,16 @@ def _drop_unused(model: ModelProto) -> None:
 
 
 class _Product:
-    """One ``MatMul``, and what takes its place; ``block_size`` is 0 where no block divides its rows."""
+    """One ``MatMul`` and its replacement; ``block_size`` is 0 if the rows do not divide into blocks."""
 
     def __init__(self, node: NodeProto, weight: TensorProto, bits: int, options: OnnxOptions) -> None:
         self.weight = weight
         self._node, self._bits, self._options = node, bits, options
-        fitting = [size for size in GROUP_SIZES if size <= options.block_size and weight.dims[0] % size == 0]
-        self.block_size = max(fitting, default=0)
+        sizes = [size for size in GROUP_SIZES if size <= options.block_size and weight.dims[0] % size == 0]
+        self.block_size = max(sizes, default=0)
 
     def node(self) -> NodeProto:
-        """The product with packed weights, under the old names."""
+        """The ``MatMulNBits`` with the same input, output and name."""
         from onnx import helper
 
         n_in, n_out = self.weight.dims
@@ -181,7 +181,7 @@ def _token_ids(source: Path) -> list[int]:
 
 
 def _compare(traced: Path, quantized: Path, tokens: list[int]) -> Quality:
-    """Both graphs read the same window; the second half of it is scored."""
+    """Compare the logits of both graphs on the second half of the window."""
     base, logits = (_logits(path, tokens[:-1]) for path in (traced, quantized))
     start = len(tokens) // 2
     meter = QualityMeter()

@@ -1,4 +1,4 @@
-"""How an ONNX graph is made: what the command line asks for."""
+"""Options of an ONNX graph."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ __all__ = ["OnnxOptions"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnnxOptions:
-    """How a graph is made.
+    """Options of an ONNX graph.
 
     Attributes:
-        block_size: weights that share a scale: 32, 64 or 128; rows that it does not divide get a smaller one.
-        accuracy_level: of products with quantized weights: 0 keeps activations in float32, 4 may round them to int8,
-            which is faster.
-        portable: standard operators only.
+        block_size: weights per scale: 32, 64 or 128; rows that do not divide into such blocks get smaller ones.
+        accuracy_level: of ``MatMulNBits``: 0 keeps activations in float32, 4 allows int8, which is faster.
+        portable: use standard operators only, no contrib operators.
     """
 
     block_size: int = 32

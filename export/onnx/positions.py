@@ -1,4 +1,4 @@
-"""What the layers share: the angles of the new tokens, and which of the new tokens see each other."""
+"""What all layers share: RoPE angles of the new tokens, and the causal mask."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
-from sprat.runtime.arch.rope import rope_frequencies, rope_magnitude
-from sprat.runtime.arch.spec import RopeSpec
+from sprat.runtime.arch.rope import RopeSpec, rope_frequencies, rope_magnitude
 
 __all__ = ["Angles", "causal_mask", "positions", "rotary_angles"]
 
@@ -18,7 +17,7 @@ _FLOAT, _DOUBLE = ir.DataType.FLOAT, ir.DataType.DOUBLE
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Angles:
-    """Cosines and sines of the new tokens' positions, ``["n", dim / 2]`` each."""
+    """Cosines and sines of the RoPE angles of the new tokens, ``["n", dim / 2]`` each."""
 
     cos: Value
     sin: Value
@@ -26,10 +25,10 @@ class Angles:
     portable: bool
 
     def rotate(self, graph: GraphBuilder, x: Value, heads: int, dim: int) -> Value:
-        """Rotate ``x`` ``[batch, "n", heads * dim]`` (arXiv 2104.09864)."""
+        """Apply RoPE to ``x`` ``[batch, "n", heads * dim]`` (arXiv 2104.09864)."""
         if self.portable:
             return self._rotate_pairs(graph, x, heads, dim)
-        first = graph.constant([0])  # the angles' own first row
+        first = graph.constant([0])  # the tables start at the first new token
         return graph.op(
             "RotaryEmbedding", x, first, self.cos, self.sin, domain=CONTRIB, interleaved=int(self.interleaved)
         )
@@ -48,19 +47,19 @@ class Angles:
 
 
 def positions(graph: GraphBuilder, start: Value, n: Value) -> Value:
-    """``start`` to ``start + n - 1`` as a vector; both are ``[1]``."""
+    """The vector ``start, ..., start + n - 1``; ``start`` and ``n`` have shape ``[1]``."""
     steps = graph.op("Range", graph.constant(0), graph.op("Squeeze", n), graph.constant(1))
     return graph.op("Add", steps, start)
 
 
 def rotary_angles(graph: GraphBuilder, spec: RopeSpec, at: Value, *, portable: bool) -> Angles:
-    """Angles of the positions ``at`` ``["n"]``, computed in float64: no table limits the context.
+    """RoPE angles of the positions ``at`` ``["n"]``, computed in float64; no table limits the context.
 
     Args:
-        graph: where to.
-        spec: the model's rotary embedding.
+        graph: the graph to add to.
+        spec: the model's RoPE.
         at: positions of the new tokens.
-        portable: rotate with standard operators.
+        portable: use standard operators.
     """
     with graph.scope("angles"):
         column = graph.op("Unsqueeze", graph.op("Cast", at, to=_DOUBLE), graph.constant([1]))
@@ -72,9 +71,9 @@ def rotary_angles(graph: GraphBuilder, spec: RopeSpec, at: Value, *, portable: b
 
 
 def causal_mask(graph: GraphBuilder, keys: Value, queries: Value) -> Value:
-    """0 where the query at one position sees the key at another, minus infinity where the key comes later.
+    """Additive causal mask: 0 where a query attends to a key, minus infinity where the key comes later.
 
-    The positions are shaped so that they broadcast against each other.
+    ``keys`` and ``queries`` are positions, shaped to broadcast against each other.
     """
     with graph.scope("mask"):
         later = graph.op("Greater", keys, queries)

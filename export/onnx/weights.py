@@ -1,9 +1,9 @@
-"""What the blocks of a model do with weights, whatever they are stored as.
+"""Operations with weights, whatever their format.
 
-They ask for ``linear(x, "blk.0.attn_q")`` and never see a format:
+Model code calls ``linear(x, "blk.0.attn_q")``, and the format decides the operators:
 
-- a group format is multiplied by ``MatMulNBits``; with standard operators alone, by ``DequantizeLinear`` and ``Gemm``;
-- floats are multiplied by ``Gemm``; halves are widened by a ``Cast``, which onnxruntime does once, when it loads.
+- group formats: ``MatMulNBits``; with standard operators only, ``DequantizeLinear`` and ``Gemm``;
+- floats: ``Gemm``; float16 goes through a ``Cast`` to float32, which onnxruntime folds when it loads.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 import onnx_ir as ir
 
 from sprat.export.onnx.arrays import Arrays, GroupArrays
-from sprat.export.onnx.data import StoredWeight
+from sprat.export.onnx.data import OnnxWeight
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
 from sprat.export.onnx.options import OnnxOptions
-from sprat.export.source.rows import Alternating, AsFloat32, TransposedHeads, alike
+from sprat.export.source.rows import AlternatingRows, AsFloat32, TransposedHeads, in_one_format
 from sprat.export.source.tensor import SourceTensor
 from sprat.quant.formats import BlockFormat, get_format
 from sprat.quant.formats.groups import GROUP_SIZES, GroupFormat, group_format
@@ -30,9 +30,9 @@ __all__ = ["GraphWeights", "onnx_format"]
 
 _FLOAT = ir.DataType.FLOAT
 _FLOAT_FORMATS = {"F32", "F16", "BF16"}
-_ASYMMETRIC = {"Q4_1", "Q4_K"}  # of ggml's formats with a minimum, those that become four bits
-_MOST_BITS_OF_INT4 = 5.0  # bits per weight, scales included
-_MOST_PART_BYTES, _MOST_PARTS = 16 << 20, 32  # of the head
+_ASYMMETRIC = {"Q4_1", "Q4_K"}  # ggml formats with a minimum that become 4-bit
+_MAX_INT4_BITS = 5.0  # bits per weight, scales included
+_MAX_PART_BYTES, _MAX_PARTS = 16 << 20, 32  # of the output head
 
 
 class GraphWeights:
@@ -45,15 +45,15 @@ class GraphWeights:
         self._graph, self._tensors, self._recipe = graph, tensors, recipe
 
     def vector(self, name: str) -> Value:
-        """A gain, a bias or a router: float32."""
-        return self.arrays.float32(StoredWeight(self._tensors[name], get_format("F32")))
+        """A gain, a bias or a router, as float32."""
+        return self.arrays.float32(OnnxWeight(self._tensors[name], get_format("F32")))
 
     def linear(self, x: Value, name: str, bias: str | None = None) -> Value:
         """``x @ weight.T + bias``: ``["n", in]`` to ``["n", out]``."""
         return self.product(x, self._stored(f"{name}.weight"), bias=None if bias is None else self.vector(bias))
 
-    def product(self, x: Value, weight: StoredWeight, *, part: int | None = None, bias: Value | None = None) -> Value:
-        """``x @ weight.T + bias`` with a stored matrix, or with one part of a stack of them."""
+    def product(self, x: Value, weight: OnnxWeight, *, part: int | None = None, bias: Value | None = None) -> Value:
+        """``x @ weight.T + bias`` with a matrix, or with matrix ``part`` of a stack."""
         format, (n_out, n_in) = weight.format, weight.source.shape[-2:]
         name = tensor_role(weight.name) + ("" if part is None else f".{part}")
         if not isinstance(format, GroupFormat):
@@ -63,7 +63,7 @@ class GraphWeights:
         arrays = self.arrays.blocks(weight, part)
         return self._graph.op(
             "MatMulNBits",
-            *(x, arrays.codes, self._graph.widened(arrays.scales), arrays.zeros, None, bias),
+            *(x, arrays.codes, self._graph.as_float32(arrays.scales), arrays.zeros, None, bias),
             domain=CONTRIB,
             name=name,
             K=n_in,
@@ -74,7 +74,7 @@ class GraphWeights:
         )
 
     def head(self, x: Value, name: str) -> Value:
-        """Logits ``["n", vocab_size]``, by parts of the matrix: while onnxruntime packs one, it is in memory twice."""
+        """Logits ``["n", vocab_size]``; the matrix is split, since onnxruntime holds a part twice while it packs it."""
         weight = self._stored(f"{name}.weight")
         n_rows, n_in = weight.source.shape
         n_parts = _n_parts(n_rows, weight.regions[0].nbytes)
@@ -83,27 +83,27 @@ class GraphWeights:
         stack = replace(weight, source=replace(weight.source, shape=(n_parts, n_rows // n_parts, n_in)))
         return self._graph.op("Concat", *(self.product(x, stack, part=i) for i in range(n_parts)), axis=1)
 
-    def experts(self, layer: int, matrix: str) -> StoredWeight:
+    def experts(self, layer: int, matrix: str) -> OnnxWeight:
         """One matrix of all experts, ``(n_experts, out, in)``."""
         return self._stored(f"blk.{layer}.ffn_{matrix}_exps.weight")
 
-    def fused_experts(self, layer: int) -> tuple[StoredWeight, StoredWeight] | None:
-        """Gate and up row by row in turns, and down, in blocks of one size; ``None`` where ``QMoE`` cannot be used."""
+    def fused_experts(self, layer: int) -> tuple[OnnxWeight, OnnxWeight] | None:
+        """Gate and up with alternating rows, and down, with one block size; ``None`` if ``QMoE`` cannot be used."""
         gate, up, down = (self._tensors[f"blk.{layer}.ffn_{matrix}_exps.weight"] for matrix in ("gate", "up", "down"))
         n_experts, width, hidden = gate.shape
-        rows = Alternating(alike([gate.rows, up.rows]))
+        rows = AlternatingRows(in_one_format([gate.rows, up.rows]))
         fused = SourceTensor(f"blk.{layer}.ffn_gate_up_exps.weight", (n_experts, 2 * width, hidden), rows)
         finest = max(self._wanted(gate), self._wanted(up), key=lambda found: found.bits_per_weight)
         formats = [self._format(wanted, math.gcd(width, hidden)) for wanted in (finest, self._wanted(down))]
         if self.options.portable or not all(isinstance(format, GroupFormat) for format in formats):
             return None
-        return StoredWeight(fused, formats[0]), StoredWeight(down, formats[1])
+        return OnnxWeight(fused, formats[0]), OnnxWeight(down, formats[1])
 
     def per_head(self, x: Value, name: str) -> Value:
-        """Each head's part of ``x`` ``["n", heads, in]`` times a matrix of its own: ``["n", heads, out]``."""
+        """Each head of ``x`` ``["n", heads, in]`` times its own matrix: ``["n", heads, out]``."""
         weight = self._stored(f"{name}.weight")
         if self.options.portable or not isinstance(weight.format, GroupFormat):
-            return self._per_head_of_floats(x, weight.source)
+            return self._per_head_float(x, weight.source)
         n_heads = weight.source.shape[0]
         heads = self._graph.ops("Split", x, n_outputs=n_heads, axis=1, num_outputs=n_heads)
         return self._graph.op("Concat", *(self.product(head, weight, part=i) for i, head in enumerate(heads)), axis=1)
@@ -114,7 +114,7 @@ class GraphWeights:
         if not isinstance(weight.format, GroupFormat):
             rows = self._graph.op("Gather", self.arrays.floats(weight), tokens)
         elif self.options.portable:
-            return self._unpacked_rows(self.arrays.rows(weight), weight.format, tokens)
+            return self._dequantized_rows(self.arrays.rows(weight), weight.format, tokens)
         else:
             arrays = self.arrays.rows(weight)
             rows = self._graph.op(
@@ -128,9 +128,9 @@ class GraphWeights:
             )
         return self._graph.op("Cast", rows, to=_FLOAT)
 
-    def _stored(self, name: str) -> StoredWeight:
+    def _stored(self, name: str) -> OnnxWeight:
         source = self._tensors[name]
-        return StoredWeight(source, self._format(self._wanted(source), source.shape[-1]), signed=self.options.portable)
+        return OnnxWeight(source, self._format(self._wanted(source), source.shape[-1]), signed=self.options.portable)
 
     def _wanted(self, source: SourceTensor) -> BlockFormat:
         return self._recipe.choose(source.name, source.shape).wanted
@@ -138,27 +138,27 @@ class GraphWeights:
     def _format(self, wanted: BlockFormat, row: int) -> BlockFormat:
         return onnx_format(wanted, row, self.options.block_size)
 
-    def _dequantized(self, weight: StoredWeight, part: int | None) -> Value:
-        """The whole matrix as float32."""
+    def _dequantized(self, weight: OnnxWeight, part: int | None) -> Value:
+        """The matrix dequantized to float32."""
         arrays = self.arrays.standard(weight, part)
-        inputs = (arrays.codes, self._graph.widened(arrays.scales), arrays.zeros)
+        inputs = (arrays.codes, self._graph.as_float32(arrays.scales), arrays.zeros)
         return self._graph.op("DequantizeLinear", *inputs, axis=-1, block_size=weight.format.block_size)
 
-    def _per_head_of_floats(self, x: Value, source: SourceTensor) -> Value:
-        """With one ``MatMul``, whose matrices stand transposed."""
+    def _per_head_float(self, x: Value, source: SourceTensor) -> Value:
+        """One batched ``MatMul`` with transposed float matrices."""
         n_heads, n_out, n_in = source.shape
         rows = TransposedHeads(AsFloat32(source.rows), n_heads, n_out)
         wanted = self._wanted(source)
         format = wanted if wanted.name in _FLOAT_FORMATS else get_format("F16")
-        matrix = StoredWeight(SourceTensor(source.name, (n_heads, n_in, n_out), rows), format)
+        matrix = OnnxWeight(SourceTensor(source.name, (n_heads, n_in, n_out), rows), format)
         heads_first = self._graph.op("Transpose", x, perm=[1, 0, 2])
         name = tensor_role(source.name)
         return self._graph.op(
             "Transpose", self._graph.op("MatMul", heads_first, self.arrays.float32(matrix), name=name), perm=[1, 0, 2]
         )
 
-    def _unpacked_rows(self, arrays: GroupArrays, format: GroupFormat, tokens: Value) -> Value:
-        """Rows of a portable embedding: gathered as bytes, then unpacked and scaled."""
+    def _dequantized_rows(self, arrays: GroupArrays, format: GroupFormat, tokens: Value) -> Value:
+        """Rows of a portable embedding: gathered as bytes, then dequantized."""
         graph = self._graph
         codes, scales = (graph.op("Gather", array, tokens) for array in (arrays.codes, arrays.scales))
         if format.bits == 4:
@@ -178,13 +178,13 @@ class GraphWeights:
 
 
 def _n_parts(n_rows: int, nbytes: int) -> int:
-    """The least number of equal parts of at most ``_MOST_PART_BYTES``; as many as possible where none are so small."""
-    divisors = [number for number in range(1, _MOST_PARTS + 1) if n_rows % number == 0]
-    return next((number for number in divisors if nbytes <= number * _MOST_PART_BYTES), divisors[-1])
+    """The smallest number of equal parts of at most ``_MAX_PART_BYTES``; else the largest possible number."""
+    divisors = [n for n in range(1, _MAX_PARTS + 1) if n_rows % n == 0]
+    return next((n for n in divisors if nbytes <= n * _MAX_PART_BYTES), divisors[-1])
 
 
 def _nibbles(graph: GraphBuilder, packed: Value) -> Value:
-    """``["n", h]`` bytes as ``["n", 2 h]`` codes, the lower half of each byte first."""
+    """``["n", h]`` bytes as ``["n", 2 h]`` 4-bit codes, the low nibble of each byte first."""
     low = graph.op("BitwiseAnd", packed, graph.constant(15, np.uint8))
     high = graph.op("BitShift", packed, graph.constant(4, np.uint8), direction="RIGHT")
     pairs = graph.op("Concat", *(graph.op("Unsqueeze", half, graph.constant([2])) for half in (low, high)), axis=2)
@@ -192,12 +192,12 @@ def _nibbles(graph: GraphBuilder, packed: Value) -> Value:
 
 
 def onnx_format(wanted: BlockFormat, row: int, block_size: int) -> BlockFormat:
-    """What comes nearest to ``wanted`` in ONNX for rows of ``row`` weights: the same floats, four bits, or eight.
+    """The ONNX format nearest to ``wanted`` for rows of ``row`` weights: the same float format, 4 or 8 bits.
 
-    Blocks have at most ``block_size`` weights; rows that no block divides are halves.
+    Blocks have at most ``block_size`` weights; rows that do not divide into blocks become float16.
     """
     if wanted.name in _FLOAT_FORMATS:
         return wanted
-    bits = 4 if wanted.bits_per_weight <= _MOST_BITS_OF_INT4 else 8
+    bits = 4 if wanted.bits_per_weight <= _MAX_INT4_BITS else 8
     sizes = [size for size in reversed(GROUP_SIZES) if size <= block_size and row % size == 0]
     return group_format(bits, sizes[0], symmetric=wanted.name not in _ASYMMETRIC) if sizes else get_format("F16")

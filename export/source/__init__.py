@@ -1,1 +1,1 @@
-"""What an export reads: checkpoint folders and GGUF files, tensor by tensor."""
+"""Sources of an export: checkpoint folders and GGUF files, read tensor by tensor."""

@@ -1,15 +1,14 @@
-"""``Checkpoint``: the source of an export, whatever its form, as canonical tensors that stream.
+"""``Checkpoint``: the source of an export, a folder or a GGUF, as canonical tensors that are read in chunks.
 
 ::
 
     source = Checkpoint.open("DeepSeek-V2-Lite-Chat")      # a folder of safetensors, or a GGUF
-    source.verify_complete()                               # every weight there, of its shape, and finite
+    source.verify_complete()                               # every tensor present, of the expected shape, finite
     for tensor in source.tensors.values():
         for chunk in tensor.chunks():                      # packed rows in tensor.format, a few MiB at a time
             ...
 
-Opening reads the config and the headers. Nothing of the weights is read before it is asked for, and nothing is held
-after.
+Opening reads the config and the headers. Weights are read when they are requested, and not kept.
 """
 
 from __future__ import annotations
@@ -27,20 +26,22 @@ import numpy as np
 
 from sprat.errors import CheckpointError
 from sprat.export.source.config_file import CONFIG, checkpoint_spec, read_config
+from sprat.export.source.file import FileTensor, SourceFile
 from sprat.export.source.fp8 import F8_E4M3, ScaledBlocks, scale_shape
-from sprat.export.source.rows import Rows
+from sprat.export.source.rows import RowSource
 from sprat.export.source.scan import FileScan, scan_files
 from sprat.export.source.shards import find_shards, read_shards
-from sprat.export.source.stored import SourceFile, StoredTensor
 from sprat.export.source.tensor import ComputedRow, SourceTensor
-from sprat.export.source.tensor_map import Origin, gguf_map, left_out, tensor_map
+from sprat.export.source.tensor_map import Origin, gguf_map, is_ignored, tensor_map
 from sprat.progress import ReportProgress, no_progress
 from sprat.quant.formats.read_only import any_format
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
-from sprat.runtime.arch.spec import FrequencyFactors, ModelSpec
+from sprat.runtime.arch.rope import FrequencyFactors
+from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import ROPE_FREQS
 from sprat.runtime.files.gguf import GGUFFile
-from sprat.runtime.files.gguf_checks import compare_shapes, is_beyond, listing, vocabulary_problems
+from sprat.runtime.files.gguf_checks import vocabulary_problems
+from sprat.runtime.files.shape_checks import compare_shapes, is_mtp_tensor, summarize
 from sprat.runtime.weights import Weight
 
 __all__ = ["Checkpoint"]
@@ -63,10 +64,10 @@ class Checkpoint:
 
     Attributes:
         path: the folder or the GGUF file.
-        spec: the architecture.
-        config: the object in ``config.json``; empty for a GGUF.
-        metadata: the keys of a GGUF; empty for a folder.
-        files: every file that the weights and the spec come from.
+        spec: the architecture and its dimensions.
+        config: the JSON object in ``config.json``; empty for a GGUF.
+        metadata: the metadata keys of a GGUF; empty for a folder.
+        files: every file that contains weights or the config.
     """
 
     path: Path
@@ -74,30 +75,30 @@ class Checkpoint:
     config: Mapping[str, Any]
     metadata: Mapping[str, Any]
     files: tuple[SourceFile, ...]
-    _stored: Mapping[str, StoredTensor]  # under the source's names, without those left out by rule
+    _stored: Mapping[str, FileTensor]  # by the source's names, without ignored tensors
     _origins: Mapping[str, Origin]
-    _scans: dict[SourceFile, FileScan] = field(init=False, default_factory=dict)  # of all files, or none yet
+    _scans: dict[SourceFile, FileScan] = field(init=False, default_factory=dict)  # of all files; empty before the pass
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
         """Open a Hugging Face model directory or a GGUF file; only config and headers are read.
 
         Raises:
-            CheckpointError: neither of the two, pickled weights, or a shard that is missing, truncated or outside the
-                folder.
-            ConfigError: the config is no JSON object, or names an architecture or a field that sprat does not support.
-            ModelFileError: a GGUF that cannot be trusted.
+            CheckpointError: ``path`` is neither of the two, its weights are pickled, or a shard is missing, truncated
+                or outside the folder.
+            ConfigError: the config is not a JSON object, or its architecture or a field is not supported.
+            ModelFileError: the GGUF is malformed.
         """
         path = Path(path)
         if path.is_dir():
             return cls._open_folder(path)
         if not path.exists():
             raise CheckpointError(
-                f"{path}: no such file or directory; sprat downloads nothing: fetch the model first, "
+                f"{path}: no such file or directory; sprat downloads nothing: download the model first, "
                 "for example with `hf download`, and pass its folder"
             )
         if path.suffix == ".safetensors":
-            raise CheckpointError(f"{path}: weights alone; pass the folder that also holds their {CONFIG}")
+            raise CheckpointError(f"{path}: weights without a config; pass the folder that also contains {CONFIG}")
         return cls._open_gguf(path)
 
     @classmethod
@@ -105,7 +106,7 @@ class Checkpoint:
         config = read_config(path)
         spec = checkpoint_spec(config, path)
         shards = find_shards(path)
-        stored = {name: tensor for name, tensor in read_shards(shards).items() if not left_out(name, spec, config)}
+        stored = {name: tensor for name, tensor in read_shards(shards).items() if not is_ignored(name, spec, config)}
         files = (SourceFile.find(path / CONFIG), *shards)
         return cls(path, spec, config, {}, files, stored, tensor_map(spec))
 
@@ -115,28 +116,28 @@ class Checkpoint:
         with GGUFFile.open(path) as gguf:
             spec = spec_from_metadata(gguf.metadata, gguf)
             stored = {
-                name: StoredTensor(name, info.shape, any_format(info.format_type), file, info.offset)
+                name: FileTensor(name, info.shape, any_format(info.format_type), file, info.offset)
                 for name, info in gguf.tensors.items()
-                if not is_beyond(name, spec.n_layers)
+                if not is_mtp_tensor(name, spec.n_layers)
             }
             return cls(path, spec, {}, gguf.metadata, (file,), stored, gguf_map(spec))
 
     @functools.cached_property
     def tensors(self) -> dict[str, SourceTensor]:
-        """Canonical name -> tensor, in canonical order; those whose sources are missing are not in it."""
-        made = {
+        """Canonical name -> tensor, in canonical order, without tensors whose sources are missing."""
+        tensors = {
             name: SourceTensor(name, origin.shape, origin.build([self._rows(source) for source in origin.sources]))
             for name, origin in self._origins.items()
             if all(source in self._stored for source in origin.sources)
         }
-        if isinstance(self.spec.rope.scaling, FrequencyFactors) and ROPE_FREQS not in made:
+        if isinstance(self.spec.rope.scaling, FrequencyFactors) and ROPE_FREQS not in tensors:
             factors = np.asarray(self.spec.rope.scaling.factors, np.float32)
-            made[ROPE_FREQS] = SourceTensor(ROPE_FREQS, factors.shape, ComputedRow(factors))
-        return made
+            tensors[ROPE_FREQS] = SourceTensor(ROPE_FREQS, factors.shape, ComputedRow(factors))
+        return tensors
 
     @property
     def warnings(self) -> list[str]:
-        """What a user should know about this source, and a manifest records."""
+        """Warnings about this source for the user and the manifest."""
         quantized = Counter(tensor.format.name for tensor in self._stored.values() if tensor.format.block_size > 1)
         if not quantized:
             return []
@@ -145,7 +146,7 @@ class Checkpoint:
 
     @property
     def tokenizer_files(self) -> dict[str, Path]:
-        """Name -> path of the tokenizer's files, the chat template and the generation defaults that exist."""
+        """Name -> path of the tokenizer files, chat template and generation config that exist."""
         if self.path.is_file():
             return {}
         return {name: self.path / name for name in _TOKENIZER_FILES if (self.path / name).is_file()}
@@ -158,46 +159,42 @@ class Checkpoint:
         return name in self.tensors
 
     def weight(self, name: str) -> Weight:
-        """The whole weight called ``name``, read now.
+        """The whole weight ``name``.
 
         Raises:
-            CheckpointError: there is none.
+            CheckpointError: the source has no such tensor.
             ExportError: the source changed since it was opened.
         """
         if name not in self.tensors:
-            raise CheckpointError(f"{self.path}: no tensor {name!r} can be made from what it holds")
+            raise CheckpointError(f"{self.path}: has no tensor {name!r}")
         return self.tensors[name].weight()
 
     def verify_complete(self, progress: ReportProgress = no_progress) -> None:
-        """Read everything once and make sure that an export cannot fail half-way because of it.
+        """Read every file once and check all tensors, so that an export does not fail midway because of its source.
 
         Args:
             progress: called after each chunk; see :func:`~sprat.export.source.scan.scan_files`.
 
         Raises:
-            CheckpointError: weights that are missing, surplus, misshapen, NaN or infinite; all of them in one message.
+            CheckpointError: tensors are missing, unexpected, of another size, or contain NaN or Inf; one message lists
+                them all.
             ExportError: the source changed since it was opened.
         """
         problems = self._structure()
-        damaged = [repr(name) for scan in self._scan(progress).values() for name in scan.damaged]
-        if damaged:
-            problems.append(f"{len(damaged)} with NaN or infinite weights: {listing(damaged)}")
+        nonfinite = [repr(name) for scan in self._scan(progress).values() for name in scan.nonfinite]
+        if nonfinite:
+            problems.append(f"{len(nonfinite)} with NaN or infinite weights: {summarize(nonfinite)}")
         if problems:
             raise CheckpointError(
                 f"{self.path}: tensors do not make a {self.spec.architecture} model of {self.spec.n_layers} layers: "
                 f"{'. '.join(problems)}. Complete or repair the checkpoint"
             )
 
-    def fingerprint(self) -> str:
-        """A quick identity, from names, sizes and times: equal means that nothing changed on this disk."""
-        facts = [f"{file.path.name} {file.nbytes} {file.modified_ns}" for file in self.files]
-        return hashlib.sha256("\n".join(facts).encode()).hexdigest()
-
     def hash(self) -> str:
         """SHA-256 of the source.
 
-        For a GGUF that of its bytes; for a folder that of what ``sha256sum`` prints for config and shards in the order
-        of their names. Shares its pass over the files with :meth:`verify_complete`.
+        Of a GGUF, the SHA-256 of the file; of a folder, that of the output of ``sha256sum`` for config and shards,
+        sorted by name. Shares the pass over the files with :meth:`verify_complete`.
         """
         digests = [scan.sha256 for scan in self._scan().values()]
         if len(digests) == 1:
@@ -206,24 +203,24 @@ class Checkpoint:
         return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in lines).encode()).hexdigest()
 
     def check_unchanged(self) -> None:
-        """Compare sizes and times of all files with those at opening.
+        """Compare size, time and inode of every file with those at opening.
 
         Raises:
-            ExportError: one of them changed.
+            ExportError: a file changed.
         """
         for file in self.files:
             file.check_unchanged()
 
     def _scan(self, progress: ReportProgress = no_progress) -> Mapping[SourceFile, FileScan]:
-        """The pass over the files, made once."""
+        """Result of the one pass over the files."""
         if not self._scans:
-            tensors: dict[SourceFile, list[StoredTensor]] = {file: [] for file in self.files}
+            tensors: dict[SourceFile, list[FileTensor]] = {file: [] for file in self.files}
             for tensor in self._stored.values():
                 tensors[tensor.file].append(tensor)
             self._scans.update(scan_files(tensors, progress))
         return self._scans
 
-    def _rows(self, source: str) -> Rows:
+    def _rows(self, source: str) -> RowSource:
         stored = self._stored[source]
         scales = self._stored.get(source + _SCALE_SUFFIX)
         if stored.format is not F8_E4M3 or scales is None:

@@ -1,4 +1,4 @@
-"""A checkpoint's ``config.json``, read as data, never as code; its meaning is :mod:`sprat.runtime.arch.hf_config`."""
+"""A checkpoint's ``config.json``, read as data, never as code; interpreted by :mod:`sprat.runtime.arch.hf_config`."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ MAX_CONFIG_BYTES = 16 << 20
 
 
 def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
-    """The object in ``folder/config.json``, or in another file of that kind.
+    """The JSON object in ``folder/name``.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: the file does not exist or cannot be read.
         ConfigError: it is not a JSON object.
     """
     path = folder / name
     if not path.is_file():
-        raise CheckpointError(f"{folder}: no {name} in it; expected a Hugging Face model directory or a GGUF file")
+        raise CheckpointError(f"{folder}: contains no {name}; expected a Hugging Face model directory or a GGUF file")
     try:
         with path.open("rb") as file:
             text = file.read(MAX_CONFIG_BYTES + 1)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); check its rights") from error
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
     if len(text) > MAX_CONFIG_BYTES:
         raise ConfigError(f"{path}: more than {MAX_CONFIG_BYTES} bytes; expected a model's configuration")
     try:
@@ -44,11 +44,11 @@ def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
 def checkpoint_spec(config: Mapping[str, Any], folder: Path) -> ModelSpec:
     """The architecture that ``config`` describes.
 
-    Published DeepSeek configs name Python files in ``auto_map``. sprat never runs them: for an architecture that it
-    knows they are not needed, and for any other they are the reason to stop.
+    Published DeepSeek configs name Python files in ``auto_map``. sprat never runs them: a supported architecture does
+    not need them, and an unsupported one is an error that mentions them.
 
     Raises:
-        ConfigError: an architecture or a field that sprat does not support.
+        ConfigError: the architecture or a field is not supported.
     """
     try:
         return spec_from_config(config)

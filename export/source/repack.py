@@ -1,4 +1,4 @@
-"""A tensor of a source in the format of the target, chunk by chunk: what writers are fed with."""
+"""A source tensor in the target's block format, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["repack"]
 
 
 def repack(tensor: SourceTensor, target: BlockFormat) -> Iterator[U8Array]:
-    """All rows of ``tensor``, ``(n, row_bytes)`` at a time; the same bytes when they have the format already.
+    """All rows of ``tensor`` in ``target``, ``(n, row_bytes)`` at a time; unchanged when it has that format already.
 
-    A thread reads the next chunk while one is quantized, so that the slower of disk and processor sets the pace.
+    One thread reads the next chunk while the caller's quantizes this one, so the slower of disk and CPU is the limit.
     """
     chunks = tensor.chunks()
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:

@@ -1,8 +1,7 @@
-"""Rows of packed weights that can be read a few at a time, and the rearrangements between two conventions.
+"""Matrices of packed rows that are read a few rows at a time, and views that rearrange them.
 
-Each class is a view: nothing is read when it is made, and :meth:`Rows.read_into` touches only what the wanted rows
-need and puts them where the caller wants them. So a stack of 256 experts or a transposed projection streams through a
-chunk of a few MiB.
+A view reads nothing when it is created. :meth:`RowSource.read_into` reads only what the requested rows need, straight
+into the caller's buffer, so a stack of 256 experts or a transposed projection streams in chunks of a few MiB.
 """
 
 from __future__ import annotations
@@ -18,20 +17,21 @@ from sprat.arrays import U8Array
 from sprat.quant.formats import BlockFormat, get_format
 
 __all__ = [
-    "Alternating",
+    "AlternatingRows",
     "AsFloat32",
     "HeadRows",
     "InterleavedHeads",
-    "Rows",
+    "RowSource",
+    "RowView",
     "Stacked",
     "TransposedHeads",
-    "alike",
+    "in_one_format",
     "read_rows",
 ]
 
 
-class Rows(Protocol):
-    """A matrix of weights, packed row by row in one format."""
+class RowSource(Protocol):
+    """A matrix of weights, packed row by row in one block format."""
 
     @property
     def n_rows(self) -> int:
@@ -39,38 +39,52 @@ class Rows(Protocol):
 
     @property
     def n_columns(self) -> int:
-        """Weights in a row."""
+        """Weights per row."""
 
     @property
     def format(self) -> BlockFormat:
         """The format of every row."""
 
     def read_into(self, start: int, out: U8Array) -> None:
-        """Fill ``out``, ``(n, row_bytes)`` and contiguous, with ``n`` rows from ``start`` on."""
+        """Fill ``out``, ``(n, row_bytes)`` and contiguous, with the ``n`` rows from ``start`` on."""
 
 
-def read_rows(rows: Rows, start: int, stop: int) -> U8Array:
-    """Rows ``start`` to ``stop``, ``(stop - start, row_bytes)``, in memory of their own."""
+def read_rows(rows: RowSource, start: int, stop: int) -> U8Array:
+    """Rows ``start`` to ``stop``, ``(stop - start, row_bytes)``, in a new array."""
     out = np.empty((stop - start, rows.format.row_bytes(rows.n_columns)), np.uint8)
     rows.read_into(start, out)
     return out
 
 
 @dataclass(frozen=True, slots=True)
-class AsFloat32:
-    """The same weights, dequantized: blocks cannot be transposed, floats can."""
+class RowView(ABC):
+    """Base of the views of one matrix: size and format are the source's unless a subclass overrides them."""
 
-    rows: Rows
+    rows: RowSource
 
     @property
     def n_rows(self) -> int:
-        """As in the source."""
+        """Number of rows."""
         return self.rows.n_rows
 
     @property
     def n_columns(self) -> int:
-        """As in the source."""
+        """Weights per row."""
         return self.rows.n_columns
+
+    @property
+    def format(self) -> BlockFormat:
+        """The format of every row."""
+        return self.rows.format
+
+    @abstractmethod
+    def read_into(self, start: int, out: U8Array) -> None:
+        """Fill ``out``, ``(n, row_bytes)`` and contiguous, with the ``n`` rows from ``start`` on."""
+
+
+@dataclass(frozen=True, slots=True)
+class AsFloat32(RowView):
+    """The same weights dequantized to float32: single elements can be rearranged, elements of a block cannot."""
 
     @property
     def format(self) -> BlockFormat:
@@ -85,9 +99,9 @@ class AsFloat32:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """Matrices of one shape and format as one; in which order their rows come, a subclass says."""
+    """Base of several matrices of one shape and format read as one; a subclass defines the order of their rows."""
 
-    parts: Sequence[Rows]
+    parts: Sequence[RowSource]
 
     @property
     def n_rows(self) -> int:
@@ -96,7 +110,7 @@ class _Parts:
 
     @property
     def n_columns(self) -> int:
-        """Weights in a row."""
+        """Weights per row."""
         return self.parts[0].n_columns
 
     @property
@@ -107,10 +121,10 @@ class _Parts:
 
 @dataclass(frozen=True, slots=True)
 class Stacked(_Parts):
-    """Matrices of one shape and format, one below the other: the experts of a layer."""
+    """Matrices of one shape and format, one after the other: the experts of a layer."""
 
     def read_into(self, start: int, out: U8Array) -> None:
-        """Rows from ``start`` on, out of as many parts as they span."""
+        """Rows from ``start`` on, from every part that they span."""
         height = self.parts[0].n_rows
         while len(out):
             part, first = divmod(start, height)
@@ -120,22 +134,21 @@ class Stacked(_Parts):
 
 
 @dataclass(frozen=True, slots=True)
-class Alternating(_Parts):
-    """The first rows of all parts, then their second rows, and so on: an expert's gate and up, as ``QMoE`` has them."""
+class AlternatingRows(_Parts):
+    """Row 0 of every part, then row 1 of every part, and so on: gate and up of the experts in ``QMoE``'s layout."""
 
     def read_into(self, start: int, out: U8Array) -> None:
-        """Rows from ``start`` on, out of all parts by turns."""
+        """Rows from ``start`` on, from all parts in turn."""
         n_parts, stop = len(self.parts), start + len(out)
-        for number, part in enumerate(self.parts):
-            first, end = ((place + n_parts - 1 - number) // n_parts for place in (start, stop))
-            out[(number - start) % n_parts :: n_parts] = read_rows(part, first, end)
+        for index, part in enumerate(self.parts):
+            first, end = ((row + n_parts - 1 - index) // n_parts for row in (start, stop))
+            out[(index - start) % n_parts :: n_parts] = read_rows(part, first, end)
 
 
 @dataclass(frozen=True, slots=True)
-class _PerHead(ABC):
-    """Base of the rearrangements inside a head: a whole head is read, and the wanted rows cut out."""
+class _PerHead(RowView):
+    """Base of the views that rearrange rows within an attention head: a whole head is read, then cut to ``out``."""
 
-    rows: Rows
     n_heads: int
 
     @property
@@ -144,59 +157,49 @@ class _PerHead(ABC):
         return self.n_heads * self.head_rows
 
     @property
-    def n_columns(self) -> int:
-        """As in the source."""
-        return self.rows.n_columns
-
-    @property
-    def format(self) -> BlockFormat:
-        """As in the source."""
-        return self.rows.format
-
-    @property
     @abstractmethod
     def head_rows(self) -> int:
-        """Rows that a head has afterwards."""
+        """Rows per head of the view."""
 
     @abstractmethod
-    def head(self, number: int) -> U8Array:
+    def head(self, index: int) -> U8Array:
         """One rearranged head, ``(head_rows, row_bytes)``."""
 
     def read_into(self, start: int, out: U8Array) -> None:
-        """Rows from ``start`` on, out of as many heads as they span."""
+        """Rows from ``start`` on, from every head that they span."""
         while len(out):
-            number, first = divmod(start, self.head_rows)
-            here = self.head(number)[first : first + len(out)]
+            index, first = divmod(start, self.head_rows)
+            here = self.head(index)[first : first + len(out)]
             out[: len(here)] = here
             start, out = start + len(here), out[len(here) :]
 
-    def _source(self, number: int, first: int, n_rows: int) -> U8Array:
-        """``n_rows`` rows of the source's head ``number``, from its row ``first`` on."""
-        start = number * (self.rows.n_rows // self.n_heads) + first
+    def _source_rows(self, index: int, first: int, n_rows: int) -> U8Array:
+        """``n_rows`` rows of head ``index`` of the source, from its row ``first`` on."""
+        start = index * (self.rows.n_rows // self.n_heads) + first
         return read_rows(self.rows, start, start + n_rows)
 
 
 @dataclass(frozen=True, slots=True)
 class InterleavedHeads(_PerHead):
-    """Queries and keys for rotary pairs (2i, 2i+1), from rows stored for pairs (i, i + head_dim / 2).
+    """Queries and keys for RoPE on pairs (2i, 2i+1), from rows stored for pairs (i, i + head_dim / 2).
 
-    Row ``2i + j`` of a head is row ``i + j * head_dim / 2`` of the source: llama.cpp's order for its llama models.
+    Row ``2i + j`` of a head is row ``i + j * head_dim / 2`` of the source: llama.cpp's order for ``llama`` models.
     """
 
     @property
     def head_rows(self) -> int:
-        """As in the source: ``head_dim``."""
+        """``head_dim``, as in the source."""
         return self.rows.n_rows // self.n_heads
 
-    def head(self, number: int) -> U8Array:
-        """One head, its halves interleaved."""
-        halves = self._source(number, 0, self.head_rows).reshape(2, self.head_rows // 2, -1)
+    def head(self, index: int) -> U8Array:
+        """One head, its two halves interleaved."""
+        halves = self._source_rows(index, 0, self.head_rows).reshape(2, self.head_rows // 2, -1)
         return halves.swapaxes(0, 1).reshape(self.head_rows, -1)
 
 
 @dataclass(frozen=True, slots=True)
 class HeadRows(_PerHead):
-    """The same ``height`` rows of every head, from its row ``first`` on: MLA's ``v_b`` out of ``kv_b_proj``."""
+    """Rows ``first`` to ``first + height`` of every head: MLA's ``v_b`` from ``kv_b_proj``."""
 
     first: int
     height: int
@@ -206,16 +209,16 @@ class HeadRows(_PerHead):
         """``height``."""
         return self.height
 
-    def head(self, number: int) -> U8Array:
-        """The rows of one head."""
-        return self._source(number, self.first, self.height)
+    def head(self, index: int) -> U8Array:
+        """The selected rows of one head."""
+        return self._source_rows(index, self.first, self.height)
 
 
 @dataclass(frozen=True, slots=True)
 class TransposedHeads(_PerHead):
-    """The first ``width`` rows of every head, transposed: MLA's ``k_b`` out of ``kv_b_proj``.
+    """The first ``width`` rows of every head, transposed: MLA's ``k_b`` from ``kv_b_proj``.
 
-    The format holds one weight per block, so that weights can change their places.
+    The source's format holds one weight per block, so that single weights can be moved.
     """
 
     width: int
@@ -227,23 +230,24 @@ class TransposedHeads(_PerHead):
 
     @property
     def head_rows(self) -> int:
-        """One row for each column of the source."""
+        """One row per column of the source."""
         return self.rows.n_columns
 
-    def head(self, number: int) -> U8Array:
+    def head(self, index: int) -> U8Array:
         """One head, transposed."""
-        weights = self._source(number, 0, self.width).view(f"u{self.format.block_bytes}")  # (width, n_columns)
+        weights = self._source_rows(index, 0, self.width).view(f"u{self.format.block_bytes}")  # (width, n_columns)
         return np.ascontiguousarray(weights.T).view(np.uint8)
 
 
-def alike(parts: Sequence[Rows], *, splittable: bool = False) -> list[Rows]:
-    """``parts`` in one format: unchanged when they share one, as float32 otherwise.
+def in_one_format(parts: Sequence[RowSource], *, elementwise: bool = False) -> list[RowSource]:
+    """``parts`` in a common format: unchanged when they share one, as float32 otherwise.
 
     Args:
-        parts: what shall be put together.
-        splittable: also turn formats of several weights per block into float32.
+        parts: matrices that will be read as one.
+        elementwise: the result's elements are moved one by one, so formats with several weights per block are
+            converted to float32 too.
     """
-    shared = {part.format.name for part in parts}
-    if len(shared) > 1 or (splittable and parts[0].format.block_size > 1):
+    formats = {part.format.name for part in parts}
+    if len(formats) > 1 or (elementwise and parts[0].format.block_size > 1):
         return [AsFloat32(part) for part in parts]
     return list(parts)

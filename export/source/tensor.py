@@ -1,4 +1,4 @@
-"""One tensor of a checkpoint under its canonical name, whole or chunk by chunk."""
+"""A tensor of a checkpoint under its canonical name, read whole or in chunks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sprat.arrays import F32Array, U8Array
-from sprat.export.source.rows import Rows, Stacked, read_rows
-from sprat.export.source.stored import StoredTensor
+from sprat.export.source.file import FileTensor
+from sprat.export.source.rows import RowSource, Stacked, read_rows
 from sprat.quant.formats import BlockFormat, get_format
 from sprat.runtime.weights import Weight
 
@@ -20,37 +20,37 @@ CHUNK_BYTES = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class SourceTensor:
-    """A canonical tensor and the rows that it is made of; nothing is read before it is asked for.
+    """A canonical tensor and the source of its rows; nothing is read until it is requested.
 
     Attributes:
-        name: canonical, ``blk.0.attn_q.weight``.
+        name: canonical name, ``blk.0.attn_q.weight``.
         shape: in C order, ``(out, in)`` or ``(n_experts, out, in)``.
-        rows: the same weights as a matrix of ``(prod(shape[:-1]), shape[-1])``.
+        rows: the weights as a matrix ``(prod(shape[:-1]), shape[-1])``.
     """
 
     name: str
     shape: tuple[int, ...]
-    rows: Rows
+    rows: RowSource
 
     @property
     def format(self) -> BlockFormat:
-        """What the chunks are packed in: the source's own format where it could be kept."""
+        """The block format of the chunks: the source's, unless a rearrangement required float32."""
         return self.rows.format
 
     def chunks(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[U8Array]:
-        """All rows in order, ``(n, row_bytes)`` at a time, each in memory of its own.
+        """All rows in order, in chunks ``(n, row_bytes)``, each a new array.
 
         Args:
-            chunk_bytes: upper bound of a chunk; at least one row is yielded.
+            chunk_bytes: upper bound of a chunk, except that a chunk has at least one row.
         """
         step = max(1, chunk_bytes // self.format.row_bytes(self.rows.n_columns))
         for start in range(0, self.rows.n_rows, step):
             yield read_rows(self.rows, start, min(start + step, self.rows.n_rows))
 
     def weight(self) -> Weight:
-        """The tensor for a run of the model: a view where it lies in its file in one piece, read now where it does not.
+        """The tensor as a weight of a running model: a view of the mapped file if it is contiguous there, else a copy.
 
-        Of a stack of experts, each is read when it is asked for.
+        An expert of a stack is read when it is indexed.
         """
         if isinstance(self.rows, Stacked):
             parts = [SourceTensor(f"{self.name}[{i}]", self.shape[1:], part) for i, part in enumerate(self.rows.parts)]
@@ -58,18 +58,18 @@ class SourceTensor:
         return Weight(self.name, self.format, self.shape, _whole(self.rows).reshape(*self.shape[:-1], -1))
 
 
-def _whole(rows: Rows) -> U8Array:
-    return rows.whole() if isinstance(rows, StoredTensor) else read_rows(rows, 0, rows.n_rows)
+def _whole(rows: RowSource) -> U8Array:
+    return rows.whole() if isinstance(rows, FileTensor) else read_rows(rows, 0, rows.n_rows)
 
 
 class _StackedWeight(Weight):
-    """Experts that lie apart, as one weight; each is found when it is asked for."""
+    """Separately stored experts as one weight; each is read when it is indexed."""
 
     __slots__ = ("_experts",)
     _experts: Sequence[SourceTensor]
 
     def __init__(self, tensor: SourceTensor, experts: Sequence[SourceTensor]) -> None:
-        set_once = object.__setattr__  # the base is frozen, and its ``packed`` is none of the fields here
+        set_once = object.__setattr__  # the base class is frozen, and ``packed`` is a property here
         set_once(self, "name", tensor.name)
         set_once(self, "format", tensor.format)
         set_once(self, "shape", tensor.shape)
@@ -77,7 +77,7 @@ class _StackedWeight(Weight):
 
     @property
     def packed(self) -> U8Array:
-        """All experts in memory of their own, read now."""
+        """All experts in a new array, read now."""
         return np.stack([expert.weight().packed for expert in self._experts])
 
     def __getitem__(self, index: int) -> Weight:
@@ -86,7 +86,7 @@ class _StackedWeight(Weight):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ComputedRow:
-    """A vector that no file holds: it follows from the config."""
+    """A vector computed from the config, which no file stores."""
 
     values: F32Array
 

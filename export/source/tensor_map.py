@@ -1,16 +1,16 @@
-"""How the tensors of a Hugging Face checkpoint become the canonical ones (GGUF's names and conventions).
+"""From the tensors of a Hugging Face checkpoint to the canonical ones, with GGUF's names and conventions.
 
-Most are renamed. The others:
+Most tensors are only renamed. The exceptions:
 
-1. ``llama``: rows of q and k are reordered from halves to neighbouring pairs, since GGUF's llama rotates pairs (2i,
-   2i+1).
-2. ``deepseek2``: ``kv_b_proj`` holds, per head, ``qk_nope`` rows for keys and ``v_head_dim`` rows for values. The keys'
-   part becomes ``attn_k_b``, transposed per head to ``(n_heads, kv_lora_rank, qk_nope)``, so that it can be absorbed
-   into the query; the values' part becomes ``attn_v_b``, ``(n_heads, v_head_dim, kv_lora_rank)``.
+1. Grouped attention with interleaved RoPE (``llama``): rows of q and k are reordered from halves to pairs, since GGUF's
+   llama rotates pairs (2i, 2i+1).
+2. Latent attention: ``kv_b_proj`` holds, per head, ``qk_nope`` rows for keys and ``v_head_dim`` rows for values. The
+   keys' part becomes ``attn_k_b``, transposed per head to ``(n_heads, kv_lora_rank, qk_nope)``, so that it can be
+   absorbed into the query; the values' part becomes ``attn_v_b``, ``(n_heads, v_head_dim, kv_lora_rank)``.
 3. Experts, one tensor each in a checkpoint, are stacked to ``(n_experts, out, in)``.
 
-Some tensors are left out by rule: the layers of multi-token prediction (DeepSeek-V3, numbered from ``n_layers`` on),
-rotary frequencies that old checkpoints saved as buffers, and an output layer that is tied to the embeddings.
+Ignored are the MTP layers (DeepSeek-V3, numbered from ``n_layers`` on), RoPE frequencies that old checkpoints saved as
+buffers, and an output head that is tied to the embeddings.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sprat.export.source.rows import HeadRows, InterleavedHeads, Rows, Stacked, TransposedHeads, alike
-from sprat.runtime.arch.spec import Architecture, MLASpec, ModelSpec
+from sprat.export.source.rows import HeadRows, InterleavedHeads, RowSource, Stacked, TransposedHeads, in_one_format
+from sprat.runtime.arch.architecture import architectures
+from sprat.runtime.arch.attention import GroupedAttentionSpec, LatentAttentionSpec
+from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors
 
-__all__ = ["Origin", "gguf_map", "left_out", "tensor_map"]
+__all__ = ["Origin", "gguf_map", "is_ignored", "tensor_map"]
 
 _GLOBAL = {
     "token_embd": "model.embed_tokens",
@@ -60,18 +62,18 @@ _WITHOUT_SUFFIX = {"exp_probs_b.bias": "mlp.gate.e_score_correction_bias"}
 _BUFFER = re.compile(r".*\.rotary_emb\.inv_freq")
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")
 
-Build = Callable[[Sequence[Rows]], Rows]
+Build = Callable[[Sequence[RowSource]], RowSource]
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a canonical tensor comes from.
+    """The source of a canonical tensor.
 
     Attributes:
         shape: of the canonical tensor.
         sources: names in the checkpoint; more than one for stacked experts.
-        source_shape: of each of them.
-        build: rows of the sources -> rows of the canonical tensor.
+        source_shape: of each source.
+        build: the sources' rows -> the canonical tensor's rows.
     """
 
     shape: tuple[int, ...]
@@ -81,44 +83,45 @@ class Origin:
 
 
 def tensor_map(spec: ModelSpec) -> dict[str, Origin]:
-    """Canonical name -> origin, for every tensor that a checkpoint of ``spec`` must hold, in canonical order."""
+    """Canonical name -> origin, for every tensor that a checkpoint of ``spec`` must have, in canonical order."""
     expected = expected_tensors(spec)
     expected.pop(ROPE_FREQS, None)  # computed from the config, never stored in a checkpoint
     return {name: _origin(name, shape, spec) for name, shape in expected.items()}
 
 
 def gguf_map(spec: ModelSpec) -> dict[str, Origin]:
-    """Canonical name -> origin, for a GGUF of ``spec``: every tensor is what it is called."""
+    """Canonical name -> origin, for a GGUF of ``spec``, whose names are canonical already."""
     return {name: _renamed(name, shape) for name, shape in expected_tensors(spec).items()}
 
 
-def left_out(name: str, spec: ModelSpec, config: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint's tensor is left out by rule, rather than surplus.
+def is_ignored(name: str, spec: ModelSpec, config: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's tensor is ignored rather than unexpected.
 
     Args:
-        name: in the checkpoint.
+        name: the name in the checkpoint.
         spec: the architecture.
-        config: says how many layers of multi-token prediction follow the model's own.
+        config: ``num_nextn_predict_layers`` is the number of MTP layers after the model's own.
     """
     if _BUFFER.fullmatch(name) or (spec.tied_embeddings and name == "lm_head.weight"):
         return True
-    n_predicting = config.get("num_nextn_predict_layers")
+    n_mtp_layers = config.get("num_nextn_predict_layers")
     layer = _LAYER.match(name)
     beyond = int(layer[1]) - spec.n_layers if layer else -1
-    return isinstance(n_predicting, int) and 0 <= beyond < n_predicting
+    return isinstance(n_mtp_layers, int) and 0 <= beyond < n_mtp_layers
 
 
 def _origin(name: str, shape: tuple[int, ...], spec: ModelSpec) -> Origin:
-    source = _source_name(name)
+    source = _source_name(name, architectures()[spec.architecture].hf_tensors)
     if "{expert}" in source:
         sources = tuple(source.format(expert=expert) for expert in range(shape[0]))
-        return Origin(shape, sources, shape[1:], lambda parts: Stacked(alike(parts)))
+        return Origin(shape, sources, shape[1:], lambda parts: Stacked(in_one_format(parts)))
     kind = name.split(".")[-2]
-    if spec.mla and kind in {"attn_k_b", "attn_v_b"}:
-        return _latent_origin(kind, shape, source, spec.n_heads, spec.mla)
-    if spec.architecture is Architecture.LLAMA and kind in {"attn_q", "attn_k"}:
-        n_heads = spec.n_heads if kind == "attn_q" else spec.n_kv_heads
-        return Origin(shape, (source,), shape, lambda parts: InterleavedHeads(parts[0], n_heads))
+    match spec.attention:
+        case LatentAttentionSpec() as attention if kind in {"attn_k_b", "attn_v_b"}:
+            return _latent_origin(kind, shape, source, attention)
+        case GroupedAttentionSpec() as attention if spec.rope.interleaved and kind in {"attn_q", "attn_k"}:
+            n_heads = attention.n_heads if kind == "attn_q" else attention.n_kv_heads
+            return Origin(shape, (source,), shape, lambda parts: InterleavedHeads(parts[0], n_heads))
     return _renamed(source, shape)
 
 
@@ -126,22 +129,23 @@ def _renamed(source: str, shape: tuple[int, ...]) -> Origin:
     return Origin(shape, (source,), shape, lambda parts: parts[0])
 
 
-def _latent_origin(kind: str, shape: tuple[int, ...], source: str, n_heads: int, mla: MLASpec) -> Origin:
-    source_shape = (n_heads * (mla.qk_nope_head_dim + mla.v_head_dim), mla.kv_lora_rank)
+def _latent_origin(kind: str, shape: tuple[int, ...], source: str, attention: LatentAttentionSpec) -> Origin:
+    n_heads, nope, value = attention.n_heads, attention.qk_nope_head_dim, attention.v_head_dim
+    source_shape = (n_heads * (nope + value), attention.kv_lora_rank)
 
-    def keys(parts: Sequence[Rows]) -> Rows:
-        return TransposedHeads(alike(parts, splittable=True)[0], n_heads, mla.qk_nope_head_dim)
+    def keys(parts: Sequence[RowSource]) -> RowSource:
+        return TransposedHeads(in_one_format(parts, elementwise=True)[0], n_heads, nope)
 
-    def values(parts: Sequence[Rows]) -> Rows:
-        return HeadRows(parts[0], n_heads, mla.qk_nope_head_dim, mla.v_head_dim)
+    def values(parts: Sequence[RowSource]) -> RowSource:
+        return HeadRows(parts[0], n_heads, nope, value)
 
     return Origin(shape, (source,), source_shape, keys if kind == "attn_k_b" else values)
 
 
-def _source_name(name: str) -> str:
-    """The checkpoint's name of the canonical tensor ``name``, with ``{expert}`` where the experts' numbers stand."""
+def _source_name(name: str, renamed: Mapping[str, str]) -> str:
+    """The checkpoint's name of the canonical tensor ``name``, with ``{expert}`` for the index of an expert."""
     *layer, kind, suffix = name.split(".")  # blk.3.attn_q.weight, or output_norm.weight
     if not layer:
         return f"{_GLOBAL[kind]}.{suffix}"
-    here = _WITHOUT_SUFFIX.get(f"{kind}.{suffix}") or f"{_IN_LAYER[kind]}.{suffix}"
+    here = _WITHOUT_SUFFIX.get(f"{kind}.{suffix}") or f"{renamed.get(kind) or _IN_LAYER[kind]}.{suffix}"
     return f"model.layers.{layer[1]}.{here}"

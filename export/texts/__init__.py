@@ -1,4 +1,4 @@
-"""The texts that come with sprat."""
+"""Texts that are installed with sprat."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ __all__ = ["evaluation_text"]
 
 
 def evaluation_text() -> str:
-    """The default text of ``sprat verify``: prose, code, tables, reasoning, several languages; written for it."""
+    """The default text of ``sprat verify``: prose, code, tables, reasoning and several languages."""
     return (resources.files("sprat.export.texts") / "evaluation.txt").read_text(encoding="utf-8")

@@ -1,1 +1,1 @@
-"""Whether an artifact still behaves like its source."""
+"""Verification: an artifact's logits against its source's."""

@@ -1,15 +1,16 @@
-"""The source of an export as a model that runs: what an artifact is compared with."""
+"""The source of an export as a running model: the baseline of an artifact."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from sprat.devices.machine import available_bytes
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.runtime.backends.reference import ReferenceBackend
 from sprat.runtime.engine import Engine
-from sprat.runtime.memory import available_bytes, parse_memory
+from sprat.runtime.memory import parse_memory
 from sprat.runtime.open_model import find_template
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
@@ -17,16 +18,16 @@ __all__ = ["load_source", "open_source"]
 
 
 def open_source(path: str | os.PathLike[str], *, dense_bytes: int) -> ReferenceBackend:
-    """A checkpoint folder or a GGUF file in the reference backend, all arithmetic in float32.
+    """A checkpoint folder or a GGUF file in the reference backend, computed in float32.
 
-    Weights keep the precision of the source; a quantized GGUF is unpacked, and so is its own baseline.
+    Weights keep the precision of the source; a quantized GGUF is dequantized, so it is its own baseline.
 
     Args:
-        path: what was exported.
-        dense_bytes: bytes of unpacked weights that may stay in memory.
+        path: the source of the export.
+        dense_bytes: bytes of dequantized weights that may stay in memory.
 
     Raises:
-        InputError: it cannot be read; see :meth:`sprat.export.source.checkpoint.Checkpoint.open`.
+        InputError: the source cannot be read; see :meth:`sprat.export.source.checkpoint.Checkpoint.open`.
     """
     checkpoint = Checkpoint.open(path)
     return ReferenceBackend(checkpoint.spec, checkpoint, dense_bytes=dense_bytes)
@@ -37,11 +38,11 @@ def load_source(path: str | os.PathLike[str], *, memory: int | str | None = None
 
     Args:
         path: the folder.
-        memory: bytes of unpacked weights that may stay in memory; by default half of what is free.
-        context: tokens that prompt and answer may hold together; by default the model's limit, at most 4096.
+        memory: bytes of dequantized weights that may stay in memory; by default half of the free memory.
+        context: tokens of prompt and answer together; by default the model's limit, at most 4096.
 
     Raises:
-        InputError: it cannot be read, or has no tokenizer that sprat knows.
+        InputError: the checkpoint cannot be read, or its tokenizer is not supported.
     """
     dense_bytes = available_bytes() // 2 if memory is None else parse_memory(memory)
     metadata = tokenizer_metadata(Path(path))

@@ -1,8 +1,8 @@
-"""Does the artifact still behave like its source? Both read the same text, and their logits are compared.
+"""Compare the logits of an artifact with its source's on the same text.
 
-The text is cut into windows, as ``llama-perplexity --kl-divergence`` does: each begins with the BOS token where the
-model has one, and only the second half of a window is scored, so that every scored token has context. Source and
-artifact advance together, some tokens at a time, so that no more than a few rows of logits exist at once.
+The text is split into windows, as in ``llama-perplexity --kl-divergence``: each begins with BOS if the model has one,
+and only the second half of a window is scored, so that every scored token has context. Source and artifact advance in
+chunks of tokens, so that only a chunk's logits are in memory.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from sprat.arrays import I32Array
+from sprat.devices.machine import available_bytes
 from sprat.errors import InputError
 from sprat.export.texts import evaluation_text
 from sprat.export.verify.source_model import open_source
@@ -26,25 +27,27 @@ from sprat.quant.quality import Quality, QualityMeter, routing_overlap
 from sprat.runtime.backends.protocol import Backend, TokenStream
 from sprat.runtime.backends.reference import ReferenceBackend
 from sprat.runtime.engine import Engine
-from sprat.runtime.files.model_file import held_formats
-from sprat.runtime.memory import available_bytes
+from sprat.runtime.files.model_file import model_formats
 
 __all__ = ["Verification", "verify"]
 
 _WINDOW = 512  # tokens, llama-perplexity's default
-_MIN_TOKENS = 16  # below that there is nothing to average
-_CHUNK = 64  # rows of logits at once: 33 MB for a vocabulary of 128k
+_MIN_TOKENS = 16  # fewer are too few for a mean
+_CHUNK = 64  # tokens whose logits are in memory at once: 33 MB for a vocabulary of 128k
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """An artifact against its source.
+    """Result of comparing an artifact with its source.
 
     Attributes:
-        artifact: what was checked. source: what it was made from. quality: backend -> figures, the source's
-        logits being the base. routing: layer -> mean share of its chosen experts that source and artifact have in
-        common; empty without a mixture. max_kld: the limit on the mean KL divergence, if there was one. window: tokens
-        per window.
+        artifact: the artifact.
+        source: the source it was exported from.
+        quality: backend -> statistics; the base is the source's logits.
+        routing: layer -> routing overlap, the mean share of experts that source and artifact both chose; empty unless
+            the model is an MoE.
+        max_kld: the limit on the mean KL divergence, if any.
+        window: tokens per window.
     """
 
     artifact: Path
@@ -61,12 +64,12 @@ class Verification:
         return all(np.isfinite(found.mean_kld) and found.mean_kld <= limit for found in self.quality.values())
 
     def text(self) -> str:
-        """llama-perplexity's three blocks for each backend, then the overlap of experts."""
+        """llama-perplexity's three blocks for each backend, then the routing overlap."""
         blocks = [f"backend {name}\n{found.text()}" for name, found in self.quality.items()]
         if self.routing:
             layers = "\n".join(f"layer {layer:>3}: {overlap:7.3%}" for layer, overlap in sorted(self.routing.items()))
             mean = np.mean(list(self.routing.values()))
-            blocks.append(f"====== Chosen experts in common ======\nMean     : {mean:7.3%}\n{layers}")
+            blocks.append(f"====== Routing overlap ======\nMean     : {mean:7.3%}\n{layers}")
         return "\n\n".join(blocks)
 
 
@@ -80,20 +83,20 @@ def verify(
     max_tokens: int | None = None,
     progress: ReportProgress = no_progress,
 ) -> Verification:
-    """Compare the logits of a bundle or GGUF file with those of its source.
+    """Compare the logits of an artifact with those of its source.
 
     Args:
-        artifact: what was made: a bundle, a GGUF or an ONNX model.
-        source: what it was made from: a checkpoint folder, or a GGUF file.
-        text: what both read; by default :func:`sprat.export.texts.evaluation_text`.
-        backends: those that run the artifact; by default, of a GGUF, ``reference``, the one that ``Engine.load``
-            takes, and ``llamacpp`` where it is installed; of an ONNX model, ``onnx``; of a bundle with both, all.
-        max_kld: the largest mean KL divergence (in nats) that passes.
-        max_tokens: read only this much of the text.
-        progress: called after each chunk, in tokens.
+        artifact: a bundle, a GGUF or an ONNX model.
+        source: what it was exported from: a checkpoint folder or a GGUF file.
+        text: the text to score; by default :func:`sprat.export.texts.evaluation_text`.
+        backends: backends that run the artifact. Default for a GGUF: ``reference``, the one that ``Engine.load``
+            chooses, and ``llamacpp`` if installed; for an ONNX model: ``onnx``; for a bundle with both: all of them.
+        max_kld: the largest mean KL divergence, in nats, that passes.
+        max_tokens: score only the first tokens of the text.
+        progress: called after each chunk; unit: tokens.
 
     Raises:
-        InputError: one of the two cannot be read, they have different vocabularies, or the text is too short.
+        InputError: artifact or source cannot be read, their vocabularies differ, or the text is too short.
         BackendError: a backend cannot run the artifact.
     """
     with contextlib.ExitStack() as stack:
@@ -124,14 +127,14 @@ def verify(
 
 
 class _Comparison:
-    """Streams of the source and of every backend that advance together."""
+    """Streams of the source and of every backend, advanced together."""
 
     def __init__(self, base: ReferenceBackend, backends: Mapping[str, Backend], window: int) -> None:
         for name, backend in backends.items():
             if backend.vocab_size != base.vocab_size:
                 raise InputError(
-                    f"the artifact has {backend.vocab_size} tokens ({name}), the source {base.vocab_size}: "
-                    "they are not the same model; pass the source that it was made from"
+                    f"the artifact has a vocabulary of {backend.vocab_size} ({name}), the source of {base.vocab_size}: "
+                    "not the same model; pass the source that it was exported from"
                 )
         self.meters = {name: QualityMeter() for name in backends}
         self._base_routes, self._routes = _Routes(), _Routes()
@@ -140,7 +143,7 @@ class _Comparison:
         self._streams = {name: self._observed(backend, window) for name, backend in backends.items()}
 
     def read(self, tokens: I32Array) -> Iterator[int]:
-        """Compare one window ``(n,)``, yielding the tokens read so far."""
+        """Compare one window ``(n,)``; yields the number of tokens read so far."""
         scored_from = len(tokens) // 2
         for stream in (self._base, *self._streams.values()):
             stream.truncate(0)
@@ -157,7 +160,7 @@ class _Comparison:
             yield start + len(chunk)
 
     def mean_overlap(self) -> dict[int, float]:
-        """Layer -> mean share of chosen experts in common, over all tokens read."""
+        """Layer -> mean routing overlap over all tokens read."""
         return {layer: float(np.mean(overlaps)) for layer, overlaps in self._overlaps.items()}
 
     def close(self) -> None:
@@ -166,13 +169,13 @@ class _Comparison:
             stream.close()
 
     def _observed(self, backend: Backend, window: int) -> TokenStream:
-        """A stream whose experts are recorded where the backend shows them."""
+        """A stream; its routing is recorded if the backend reports it."""
         if isinstance(backend, ReferenceBackend):
             return backend.new_stream(window, self._routes.record)
         return backend.new_stream(window)
 
     def _compare_routes(self) -> None:
-        """Take what both sides recorded since the last call."""
+        """Compare the routing that both sides recorded since the last call."""
         base_routes, routes = self._base_routes.take(), self._routes.take()
         for layer in base_routes.keys() & routes.keys():
             self._overlaps[layer].extend(routing_overlap(base_routes[layer], routes[layer]))
@@ -180,25 +183,25 @@ class _Comparison:
 
 @dataclass(slots=True)
 class _Routes:
-    """The experts that the tokens of one extension chose, by layer: ``(n, n_experts_per_token)`` each."""
+    """The chosen experts of one pass by layer, ``(n, n_experts_per_token)`` each."""
 
     _by_layer: dict[int, I32Array] = field(default_factory=dict)
 
     def record(self, layer: int, experts: I32Array) -> None:
-        """Observe one layer."""
+        """Record one layer's experts."""
         self._by_layer[layer] = experts
 
     def take(self) -> dict[int, I32Array]:
-        """What was recorded; recording begins anew."""
+        """Return the recorded experts and reset."""
         taken, self._by_layer = self._by_layer, {}
         return taken
 
 
 def _windows(engine: Engine, text: str, window: int, max_tokens: int | None) -> list[I32Array]:
-    """The text's tokens in whole windows, or in one short one; BOS replaces the first token of each."""
+    """The text's tokens in full windows, or one shorter window; BOS replaces the first token of each."""
     tokens = np.asarray(engine.tokenizer.encode(text, add_bos=True)[:max_tokens], np.int32)
     if len(tokens) < _MIN_TOKENS:
-        raise InputError(f"the text has {len(tokens)} tokens, expected at least {_MIN_TOKENS}; pass a longer one")
+        raise InputError(f"the text has {len(tokens)} tokens, expected at least {_MIN_TOKENS}; pass a longer text")
     size = min(window, len(tokens))
     windows = [tokens[start : start + size].copy() for start in range(0, len(tokens) - size + 1, size)]
     for piece in windows:
@@ -207,8 +210,8 @@ def _windows(engine: Engine, text: str, window: int, max_tokens: int | None) -> 
 
 
 def _default_backends(artifact: str | os.PathLike[str]) -> list[str]:
-    """The oracle, what a GGUF will run on here, and llama.cpp where it is installed; onnxruntime for ONNX."""
-    formats = held_formats(artifact)
+    """For a GGUF the reference, the engine's choice, and llama.cpp if installed; for ONNX onnxruntime."""
+    formats = model_formats(artifact)
     names = []
     if "gguf" in formats:
         with Engine.load(artifact) as engine:

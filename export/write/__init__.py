@@ -1,1 +1,1 @@
-"""Writing files of any size so that an interrupted export continues: layout, journal, bundle."""
+"""Write files of any size so that an interrupted export continues: layout, journal, bundle."""

@@ -1,4 +1,4 @@
-"""A file of tensors before it is written: what stands where, whatever its format."""
+"""A file of tensors before it is written: the offset of every tensor, whatever the file format."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-__all__ = ["FileLayout", "PlacedTensor", "Sized", "Tensor"]
+__all__ = ["PAGE_BYTES", "FileLayout", "PlacedTensor", "Sized", "Tensor"]
+
+PAGE_BYTES = 4096  # alignment at which a tensor or an expert can be mapped or read ahead on its own
 
 
 class Sized(Protocol):
-    """What is written as one piece: a tensor, known by its name and its bytes without padding."""
+    """What is written in one piece: a tensor, by name and size without padding."""
 
     @property
     def name(self) -> str:
@@ -26,7 +28,7 @@ Tensor = TypeVar("Tensor", bound=Sized)
 
 @dataclass(frozen=True, slots=True)
 class PlacedTensor(Generic[Tensor]):
-    """A tensor and the bytes from its first to the end of its padding, counted from the start of the file."""
+    """A tensor at its offset in the file: bytes ``begin`` to ``end``, padding included."""
 
     tensor: Tensor
     begin: int
@@ -39,11 +41,11 @@ class PlacedTensor(Generic[Tensor]):
 
 
 class FileLayout(Protocol[Tensor]):
-    """A whole file but for the bytes of its tensors; a GGUF's is :class:`~sprat.export.gguf.layout.Layout`."""
+    """A whole file except the bytes of its tensors, for example :class:`~sprat.export.gguf.layout.GGUFLayout`."""
 
     @property
     def header(self) -> bytes:
-        """What stands before the first tensor."""
+        """The bytes before the first tensor."""
 
     @property
     def tensors(self) -> Sequence[PlacedTensor[Tensor]]:
@@ -51,7 +53,7 @@ class FileLayout(Protocol[Tensor]):
 
     @property
     def nbytes(self) -> int:
-        """Of the whole file."""
+        """Size of the file."""
 
-    def fingerprint(self) -> str:
-        """Digest of everything that decides the file but the tensors' bytes."""
+    def digest(self) -> str:
+        """SHA-256 of everything that decides the file's bytes except the weights."""

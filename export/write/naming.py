@@ -1,8 +1,8 @@
-"""What a model is called: the parts of its name, its ``general.*`` keys, and its file name by GGUF's convention.
+"""A model's name: its parts, its ``general.*`` keys, and its file name by the GGUF naming convention.
 
 ``BaseName-SizeLabel[-FineTune]-Version-Encoding.gguf``, as in ``DeepSeek-V2-Lite-64x1.5B-Chat-v1.0-Q4_0.gguf``
-(https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#gguf-naming-convention). How a repository's name falls into
-parts, and what a size label says, is decided by the ``gguf`` package, as it is for llama.cpp's own converter.
+(https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#gguf-naming-convention). The ``gguf`` package
+splits a repository's name into parts and makes the size label, as in llama.cpp's own converter.
 """
 
 from __future__ import annotations
@@ -14,20 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sprat.runtime.arch.tensors import is_routed_expert
+
 __all__ = ["ModelName", "model_card", "model_id"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 _HUB_FOLDER = re.compile(r"models--(?:(?P<owner>.+?)--)?(?P<name>.+)")
-_DEFAULT_VERSION = "v1.0"  # what the convention assumes of a model without one
-_SIZE_LABEL = re.compile(r"(\d+x)?(\d+\.)?\d+[A-Za-z](-[A-Za-z]+(\d+\.)?\d+[A-Za-z]+)?")  # of the convention
-_FRONT_MATTER_LICENCE = re.compile(r"---\n(?:(?!---).*\n)*?license: *([\w.+-]+) *\n")
+_DEFAULT_VERSION = "v1.0"  # the convention's default
+_SIZE_LABEL = re.compile(r"(\d+x)?(\d+\.)?\d+[A-Za-z](-[A-Za-z]+(\d+\.)?\d+[A-Za-z]+)?")  # the convention's
+_FRONT_MATTER_LICENSE = re.compile(r"---\n(?:(?!---).*\n)*?license: *([\w.+-]+) *\n")
 _NOT_IN_A_FILE_NAME = re.compile(r"[^A-Za-z0-9]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelName:
-    """The parts of a model's name; a missing ``version`` is the convention's v1.0 in file names, and no key."""
+    """The parts of a model's name; without a ``version`` the file name says v1.0 and there is no key."""
 
     name: str
     base_name: str
@@ -37,10 +39,10 @@ class ModelName:
 
     @classmethod
     def parse(cls, identity: str, shapes: Shapes) -> ModelName:
-        """Take ``owner/Name-7B-Chat`` apart; the size label is the name's own, or counted from ``shapes``.
+        """Split ``owner/Name-7B-Chat``; the size label is taken from the name, else computed from ``shapes``.
 
         Args:
-            identity: a repository, folder or general.name.
+            identity: a repository, a folder or ``general.name``.
             shapes: canonical tensor names -> shapes.
         """
         import gguf
@@ -58,10 +60,10 @@ class ModelName:
 
     @classmethod
     def of(cls, identity: str, metadata: Mapping[str, Any], shapes: Shapes) -> ModelName:
-        """The name of a source: what its own ``general.*`` keys say, or else what it is called.
+        """The name of a source: from its ``general.*`` keys where it has them, else from ``identity``.
 
         Args:
-            identity: what it is called, ``owner/Name-7B-Chat``.
+            identity: the source's name, ``owner/Name-7B-Chat``.
             metadata: the keys of a GGUF; empty for a folder.
             shapes: canonical tensor names -> shapes.
         """
@@ -77,7 +79,7 @@ class ModelName:
         )
 
     def file_name(self, encoding: str) -> str:
-        """The file's name when its weights are mostly ``encoding``; only what the convention allows.
+        """The file name when most weights are ``encoding``, with the characters that the convention allows.
 
         Example:
             >>> ModelName(name="V2 Lite", base_name="V2 Lite", size_label="64x1.5B").file_name("q4_0")
@@ -86,9 +88,9 @@ class ModelName:
         number = re.search(r"\d+(\.\d+)*", self.version or _DEFAULT_VERSION)
         version = f"v{number[0]}" if number else _DEFAULT_VERSION
         parts = [
-            _plain(self.base_name) or "model",
+            _sanitized(self.base_name) or "model",
             self.size_label,
-            _plain(self.fine_tune or ""),
+            _sanitized(self.fine_tune or ""),
             version,
             encoding.upper(),
         ]
@@ -107,7 +109,7 @@ class ModelName:
 
 
 def model_id(path: Path) -> str:
-    """How the model at ``path`` is called: a hub cache's repository, a folder's name, or a file's without its ending.
+    """The name of the model at ``path``: the repository of a hub cache, a folder's name, or a file's stem.
 
     Example:
         >>> model_id(Path("/hub/models--deepseek-ai--DeepSeek-V2-Lite/snapshots/604d56"))
@@ -120,21 +122,21 @@ def model_id(path: Path) -> str:
 
 
 def model_card(path: Path) -> dict[str, str]:
-    """The licence that a folder's README.md declares in its front matter, as a ``general.*`` key."""
+    """The license in the front matter of a folder's README.md, as a ``general.*`` key."""
     card = path / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    found = _FRONT_MATTER_LICENCE.match(text)
+    found = _FRONT_MATTER_LICENSE.match(text)
     return {"general.license": found[1]} if found else {}
 
 
 def _parameter_counts(shapes: Shapes) -> tuple[int, int, int, int]:
-    """All parameters, those every token uses, those of one expert over all layers, and the number of experts."""
-    experts = {name: shape for name, shape in shapes.items() if "_exps." in name}
+    """Parameters in total, parameters used by every token, parameters per expert over all layers, and experts."""
+    experts = {name: shape for name, shape in shapes.items() if is_routed_expert(name)}
     total = sum(map(math.prod, shapes.values()))
     routed = sum(map(math.prod, experts.values()))
     n_experts = max((shape[0] for shape in experts.values()), default=0)
     return total, total - routed, routed // max(n_experts, 1), n_experts
 
 
-def _plain(part: str) -> str:
+def _sanitized(part: str) -> str:
     return _NOT_IN_A_FILE_NAME.sub("-", part).strip("-")

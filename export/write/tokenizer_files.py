@@ -1,4 +1,4 @@
-"""The tokenizer's files beside an artifact: as the checkpoint has them, or rebuilt from a GGUF's keys."""
+"""The tokenizer files of a bundle: copied from the checkpoint, or rebuilt from a GGUF's keys."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from sprat.runtime.tokenizer.vocabulary import TokenizerModel, Vocabulary
 
 __all__ = ["tokenizer_texts"]
 
-_HELD = {"tokenizer.json": "tokenizer.huggingface.json", "chat_template.jinja": "tokenizer.chat_template"}
+_EMBEDDED = {"tokenizer.json": "tokenizer.huggingface.json", "chat_template.jinja": "tokenizer.chat_template"}
 
 
 def tokenizer_texts(checkpoint: Checkpoint, keys: Mapping[str, Any], *, complete: bool) -> dict[str, bytes]:
-    """File name -> text.
+    """File name -> content.
 
     Args:
-        checkpoint: its files are taken as they are.
-        keys: the ``tokenizer.*`` keys, which may hold some of a GGUF's files.
-        complete: rebuild what a GGUF does not hold, for artifacts that have no tokenizer inside.
+        checkpoint: its tokenizer files are copied unchanged.
+        keys: the ``tokenizer.*`` keys of a GGUF, which may contain some of the files.
+        complete: rebuild files that the keys do not contain, for artifacts without a tokenizer inside.
 
     Raises:
-        TokenizerError: a tokenizer that cannot be rebuilt.
+        TokenizerError: the tokenizer cannot be rebuilt.
     """
-    texts = {name: str(keys[key]).encode() for name, key in _HELD.items() if key in keys}
+    texts = {name: str(keys[key]).encode() for name, key in _EMBEDDED.items() if key in keys}
     texts |= {name: path.read_bytes() for name, path in checkpoint.tokenizer_files.items()}
     return (_rebuilt(keys) if complete else {}) | texts
 

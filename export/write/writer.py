@@ -1,14 +1,14 @@
-"""Writing a file of weights of any size within a small memory, so that it can be killed at any moment and continued.
+"""Write a file of weights of any size in little memory; killed at any moment, the same call continues.
 
-The layout is known before the first weight is read: a GGUF's is :mod:`sprat.export.gguf.layout`, that of the weights
-beside an ONNX graph, which have no header, :mod:`sprat.export.onnx.data`. Then tensor after tensor is appended to
-``NAME.partial`` in chunks, and each finished one is noted in ``NAME.journal`` (:mod:`sprat.export.write.journal`). The
-final name appears with one rename, when every byte is on the disk.
+The layout is computed before the first weight is read: :mod:`sprat.export.gguf.layout` for a GGUF,
+:mod:`sprat.export.onnx.data` for the weights of an ONNX graph, a file without a header. Tensor after tensor is then
+appended to ``NAME.partial`` in chunks, and each finished one is recorded in ``NAME.journal``
+(:mod:`sprat.export.write.journal`). When every byte is on disk, one rename gives the file its final name.
 
 The caller's thread reads and quantizes the next chunk while a second thread hashes and writes the last one.
 
-The file grows by whole huge pages (2 MiB): Linux, from 6.16 on and where the file system can, then keeps it in such
-pages and maps it so. A file of 8.9 GB was read at 33 GB/s, and at 22 from pages of 4 KiB (measured).
+The file is written in units of huge pages (2 MiB): Linux 6.16 and later, on file systems that support it, then caches
+and maps it in huge pages. Measured: a file of 8.9 GB was read at 33 GB/s, and at 22 GB/s from pages of 4 KiB.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from sprat.arrays import U8Array
 from sprat.errors import ExportError
+from sprat.export.write.errors import export_errors
 from sprat.export.write.journal import FinishedTensor, Journal, JournalHead
 from sprat.export.write.layout import FileLayout, PlacedTensor, Tensor
 from sprat.files import file_sha256, sync_folder
@@ -33,7 +33,7 @@ from sprat.progress import Progress, ReportProgress, no_progress
 __all__ = [
     "PackTensor",
     "WrittenFile",
-    "check_room",
+    "check_free_space",
     "write_file",
 ]
 
@@ -42,14 +42,15 @@ Buffer: TypeAlias = bytes | memoryview
 _CHUNKS_IN_FLIGHT = 3
 _READ_BACK_BYTES = 1 << 20
 _HUGE_PAGE_BYTES = 2 << 20
+_CONTINUES = "the part written so far is kept: remove the cause and run the same command again to continue"
 
 PackTensor: TypeAlias = Callable[[Tensor], Iterable[U8Array]]
-"""Yields the packed bytes of a tensor in order; their maker does not touch them afterwards."""
+"""Yields the packed bytes of a tensor in order; the arrays are not modified afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenFile:
-    """A finished file; ``n_resumed`` tensors of it were taken over from an interrupted run."""
+    """A finished file; ``n_resumed`` of its tensors were kept from an interrupted run."""
 
     path: Path
     nbytes: int
@@ -68,25 +69,25 @@ def write_file(
     progress: ReportProgress = no_progress,
     keep_journal: bool = False,
 ) -> WrittenFile:
-    """Write ``layout`` to ``path``, or continue what an interrupted call left there.
+    """Write the file of ``layout`` to ``path``, or continue what an interrupted call left there.
 
     Args:
-        path: the final name; an existing file is replaced, at the very end.
-        layout: header and places.
-        pack: yields the bytes of one tensor; called in file order, and not for tensors that were taken over.
-        source: hash of what ``pack`` reads; an interrupted file is continued only from the same.
-        check_source: raises when the source is no longer what it was; called after each tensor.
+        path: the final name; an existing file is replaced, as the last step.
+        layout: header and offsets.
+        pack: yields the bytes of one tensor; called in file order, except for tensors kept from an interrupted call.
+        source: digest of what ``pack`` reads; an interrupted file is only continued from the same source.
+        check_source: raises when the source changed; called after each tensor.
         progress: called after each chunk.
-        keep_journal: leave ``path.journal``, so that a caller with more to write may be killed and find this file done.
+        keep_journal: keep ``path.journal``, so that a caller that writes several files can be killed and continued.
 
     Raises:
-        ExportError: no room, no rights, another process at the same output, or a source that changed. Nothing new
-            stands under ``path`` then; what was written so far is kept for the next call.
+        ExportError: the disk is full, the folder is not writable, another process writes the same output, or the source
+            changed. ``path`` is then as before; what was written so far is kept for the next call.
     """
-    head = JournalHead(plan=layout.fingerprint(), source=source)
-    check_room(path, layout)
-    with _plain_errors(path), Journal.open(_journal(path)) as journal:
-        note = _why_afresh(journal, head)
+    head = JournalHead(layout=layout.digest(), source=source)
+    check_free_space(path, layout)
+    with export_errors(path, _CONTINUES), Journal.open(_journal(path)) as journal:
+        note = _discard_note(journal, head)
         if journal.head != head:
             journal.restart(head)
         if not _is_published(path, layout, journal):
@@ -104,14 +105,14 @@ def write_file(
     return WrittenFile(path, layout.nbytes, sha256, n_resumed, note)
 
 
-def check_room(path: Path, layout: FileLayout[Tensor]) -> None:
-    """Make sure that what is still to be written fits on the disk of ``path``, whose folder need not exist.
+def check_free_space(path: Path, layout: FileLayout[Tensor]) -> None:
+    """Check that the bytes still to be written fit on the disk of ``path``, whose folder need not exist.
 
     Raises:
-        ExportError: it does not; the message says by how many bytes.
+        ExportError: they do not; the message says how many bytes are missing.
     """
-    standing = _partial(path) if not _journal(path).exists() or _partial(path).exists() else path
-    needed_bytes = layout.nbytes - (standing.stat().st_size if standing.is_file() else 0)
+    existing = _partial(path) if not _journal(path).exists() or _partial(path).exists() else path
+    needed_bytes = layout.nbytes - (existing.stat().st_size if existing.is_file() else 0)
     free_bytes = _free_bytes(next(folder for folder in path.absolute().parents if folder.exists()))
     if needed_bytes > free_bytes:
         raise ExportError(
@@ -129,19 +130,19 @@ def _journal(path: Path) -> Path:
 
 
 def _free_bytes(folder: Path) -> int:
-    room = os.statvfs(folder)
-    return room.f_bavail * room.f_frsize
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
 
 
-def _why_afresh(journal: Journal, head: JournalHead) -> str:
-    """Nothing when ``journal`` is new or of the same plan."""
+def _discard_note(journal: Journal, head: JournalHead) -> str:
+    """Why the journal's unfinished file is discarded; empty when ``journal`` is new or continues."""
     if journal.head is None or journal.head == head:
         return ""
-    return f"an unfinished file of another {'source' if journal.head.plan == head.plan else 'recipe'} was discarded"
+    return f"an unfinished file of another {'source' if journal.head.layout == head.layout else 'recipe'} was discarded"
 
 
 def _is_published(path: Path, layout: FileLayout[Tensor], journal: Journal) -> bool:
-    """Whether the whole file has its name already, though its journal still stands."""
+    """Whether the complete file has its final name already, although its journal still exists."""
     if _partial(path).exists() or not path.exists() or len(journal.finished) != len(layout.tensors):
         return False
     return file_sha256(path) == journal.finished[-1].prefix
@@ -166,31 +167,20 @@ def _fill(
         growing.finish_tensor(placed)
 
 
-@contextmanager
-def _plain_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ExportError(
-            f"{path}: cannot be written ({error.strerror}); what was written so far is kept: "
-            "remove the cause and run the same command again, it continues"
-        ) from error
-
-
 class _GrowingFile:
-    """The unfinished file; one thread of its own hashes and writes what is appended, a huge page at a time."""
+    """The unfinished file; a background thread hashes and writes the appended bytes, one huge page at a time."""
 
     def __init__(self, descriptor: int, journal: Journal, digest: hashlib._Hash, nbytes: int) -> None:
         self._descriptor, self._journal, self._digest = descriptor, journal, digest
-        self._unwritten, self._room = bytearray(), _HUGE_PAGE_BYTES - nbytes % _HUGE_PAGE_BYTES
-        self._ended: list[FinishedTensor] = []  # whose last bytes may be unwritten
+        self._unwritten, self._page_left = bytearray(), _HUGE_PAGE_BYTES - nbytes % _HUGE_PAGE_BYTES
+        self._ended: list[FinishedTensor] = []  # hashed completely, last bytes perhaps not yet written
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="file-writer")
         self._in_flight: deque[Future[None]] = deque()
         self._failed = False
 
     @classmethod
     def open(cls, path: Path, layout: FileLayout[Tensor], journal: Journal) -> _GrowingFile:
-        """Open ``path`` after the last tensor that ``journal`` vouches for and whose bytes are there."""
+        """Open ``path``, positioned after the last tensor whose bytes match the digest in ``journal``."""
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         n_trusted, digest = _trusted_prefix(descriptor, layout, journal)
         if n_trusted < len(journal.finished):
@@ -204,16 +194,16 @@ class _GrowingFile:
         return growing
 
     def append(self, data: Buffer) -> None:
-        """Hand over bytes; waits while more than a few chunks are in flight, and raises what their writing raised."""
-        self._submit(lambda: self._take(memoryview(data).cast("B")))
+        """Queue bytes for writing; blocks while several chunks are in flight, and raises what writing them raised."""
+        self._submit(lambda: self._hash_and_write(memoryview(data).cast("B")))
 
     def finish_tensor(self, placed: PlacedTensor[Tensor]) -> None:
-        """Pad the tensor whose bytes were appended, and note it in the journal."""
+        """Pad the tensor whose bytes were appended, and record it in the journal."""
         self.append(placed.padding)
         self._submit(lambda: self._ended.append(FinishedTensor(placed.tensor.name, self._digest.hexdigest())))
 
     def finish(self) -> None:
-        """Wait until all is on the disk."""
+        """Wait until every byte is on disk."""
         self._submit(self._write)
         self._drain(0)
         os.fsync(self._descriptor)
@@ -222,7 +212,7 @@ class _GrowingFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._writer.submit(self._run, self._write)  # what was handed over: an interruption loses as little as it can
+        self._writer.submit(self._run, self._write)  # queued bytes: an interruption loses as little as possible
         self._writer.shutdown()
         os.close(self._descriptor)
 
@@ -231,7 +221,7 @@ class _GrowingFile:
         self._in_flight.append(self._writer.submit(self._run, task))
 
     def _run(self, task: Callable[[], None]) -> None:
-        """Do ``task`` unless one before it failed: nothing may be written after a gap."""
+        """Run ``task`` unless an earlier one failed: bytes after a gap must not be written."""
         if not self._failed:
             self._failed = True
             task()
@@ -241,28 +231,28 @@ class _GrowingFile:
         while len(self._in_flight) > n_left:
             self._in_flight.popleft().result()
 
-    def _take(self, data: memoryview) -> None:
+    def _hash_and_write(self, data: memoryview) -> None:
         self._digest.update(data)
         while data:
-            self._unwritten += data[: self._room]
-            if len(data) < self._room:
-                self._room -= len(data)
+            self._unwritten += data[: self._page_left]
+            if len(data) < self._page_left:
+                self._page_left -= len(data)
                 return
-            data = data[self._room :]
+            data = data[self._page_left :]
             self._write()
 
     def _write(self) -> None:
-        """Write what is left of a huge page, or less at the end, and then note the tensors that ended in it."""
+        """Write the buffered part of a huge page, then record the tensors that end in it."""
         rest = memoryview(self._unwritten)
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
         for record in self._ended:
             self._journal.add(record)
-        self._unwritten, self._room, self._ended = bytearray(), _HUGE_PAGE_BYTES, []
+        self._unwritten, self._page_left, self._ended = bytearray(), _HUGE_PAGE_BYTES, []
 
 
 def _trusted_prefix(descriptor: int, layout: FileLayout[Tensor], journal: Journal) -> tuple[int, hashlib._Hash]:
-    """How many finished tensors have the bytes that the journal noted, and the digest up to there."""
+    """The number of finished tensors whose bytes match the journal, and the digest up to there."""
     running, trusted = hashlib.sha256(), hashlib.sha256()
     at = 0
     for n_trusted, (record, placed) in enumerate(zip(journal.finished, layout.tensors, strict=False)):

@@ -1,4 +1,4 @@
-"""Block formats: one file each family, one class each format; importing this package registers all of them."""
+"""Block formats: one file per family, one class per format; importing this package registers all of them."""
 
 from __future__ import annotations
 

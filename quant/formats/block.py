@@ -1,13 +1,13 @@
-"""What a block format is: a fixed number of weights packed into a fixed number of bytes, one registered class each.
+"""Block formats: a fixed number of weights packed into a fixed number of bytes, one registered class per format.
 
-A format is one small class::
+A format is one class::
 
     class Q8_0(BlockFormat, ggml_type=8, file_type=7, block_size=32, block_bytes=2 + 32):
         def quantize_blocks(self, blocks): ...      # (n, 32) float32 -> (n, 34) uint8
         def dequantize_blocks(self, packed): ...    # (n, 34) uint8 -> (n, 32) float32
 
-The class statement registers it under its own name; :func:`get_format` and :func:`format_of_type` look it up.
-Numbers and layouts are ggml's (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
+Defining the class registers it under its name; :func:`get_format` and :func:`format_of_type` find it.
+Type numbers and layouts are ggml's (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _BY_TYPE: dict[int, BlockFormat] = {}
 
 
 class BlockFormat(ABC):
-    """One way to store weights; the single instance of each subclass is its format."""
+    """A block format; each subclass has one instance."""
 
     name: ClassVar[str]
     ggml_type: ClassVar[int]
-    file_type: ClassVar[int]  # general.file_type of a file that is mostly of this format
+    file_type: ClassVar[int]  # general.file_type of a file with mostly this format
     block_size: ClassVar[int]
     block_bytes: ClassVar[int]
-    fallback: ClassVar[str]  # the format for rows that this one cannot divide
+    fallback: ClassVar[str]  # the format for rows that do not divide into blocks
 
     def __init_subclass__(
         cls,
@@ -51,7 +51,7 @@ class BlockFormat(ABC):
         block_size: int,
         block_bytes: int,
         fallback: str = "F16",
-        register: bool = True,  # False for a format that sprat reads but never writes
+        register: bool = True,  # False for a format that is only read
     ) -> None:
         super().__init_subclass__()
         cls.name = cls.__name__
@@ -59,7 +59,7 @@ class BlockFormat(ABC):
         cls.block_size, cls.block_bytes, cls.fallback = block_size, block_bytes, fallback
         if not register:
             return
-        assert ggml_type not in _BY_TYPE, f"{cls.name}: type {ggml_type} is taken by {_BY_TYPE[ggml_type].name}"
+        assert ggml_type not in _BY_TYPE, f"{cls.name}: type {ggml_type} is used by {_BY_TYPE[ggml_type].name}"
         _BY_NAME[cls.name] = _BY_TYPE[ggml_type] = cls()
 
     def __repr__(self) -> str:
@@ -67,18 +67,18 @@ class BlockFormat(ABC):
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits that one weight costs, scales included."""
+        """Bits per weight, scales included."""
         return 8 * self.block_bytes / self.block_size
 
     def divides(self, n_weights: int) -> bool:
-        """Whether a row of ``n_weights`` is a whole number of blocks."""
+        """Whether a row of ``n_weights`` divides into blocks."""
         return n_weights % self.block_size == 0
 
     def row_bytes(self, n_weights: int) -> int:
         """Bytes of one row of ``n_weights`` weights.
 
         Raises:
-            FormatError: the row is not a whole number of blocks.
+            FormatError: the row does not divide into blocks.
         """
         if not self.divides(n_weights):
             raise FormatError(
@@ -88,10 +88,10 @@ class BlockFormat(ABC):
         return n_weights // self.block_size * self.block_bytes
 
     def quantize(self, rows: F32Array) -> U8Array:
-        """Pack ``(..., k)`` finite float32 weights into ``(..., row_bytes(k))`` bytes.
+        """Quantize ``(..., k)`` finite float32 weights to ``(..., row_bytes(k))`` bytes.
 
         Raises:
-            FormatError: ``k`` is not a whole number of blocks.
+            FormatError: ``k`` does not divide into blocks.
         """
         row_bytes = self.row_bytes(rows.shape[-1])
         blocks = np.ascontiguousarray(rows, dtype=np.float32).reshape(-1, self.block_size)
@@ -101,7 +101,7 @@ class BlockFormat(ABC):
         return packed.reshape(*rows.shape[:-1], row_bytes)
 
     def dequantize(self, packed: U8Array) -> F32Array:
-        """Unpack ``(..., row_bytes(k))`` bytes into ``(..., k)`` float32 weights."""
+        """Dequantize ``(..., row_bytes(k))`` bytes to ``(..., k)`` float32 weights."""
         blocks = np.ascontiguousarray(packed).reshape(-1, self.block_bytes)
         weights = np.empty((len(blocks), self.block_size), np.float32)
         if not native.convert(self.ggml_type, _F32_TYPE, blocks, weights):
@@ -109,33 +109,33 @@ class BlockFormat(ABC):
         return weights.reshape(*packed.shape[:-1], packed.shape[-1] // self.block_bytes * self.block_size)
 
     def _by_chunks(
-        self, step: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], source: npt.NDArray[Any], out: npt.NDArray[Any]
+        self, convert: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], source: npt.NDArray[Any], out: npt.NDArray[Any]
     ) -> None:
-        """Fill ``out`` block by block, with temporaries of a few MiB whatever the tensor's size."""
+        """Convert ``source`` to ``out`` in chunks, with temporaries of a few MiB."""
         chunk = max(1, _CHUNK_WEIGHTS // self.block_size)
-        with np.errstate(all="ignore"):  # infinities and NaN take defined codes
+        with np.errstate(all="ignore"):  # Inf and NaN have defined codes
             for start in range(0, len(source), chunk):
-                out[start : start + chunk] = step(source[start : start + chunk])
+                out[start : start + chunk] = convert(source[start : start + chunk])
 
     @abstractmethod
     def quantize_blocks(self, blocks: F32Array) -> U8Array:
-        """Pack ``(n, block_size)`` weights into ``(n, block_bytes)`` bytes."""
+        """Quantize ``(n, block_size)`` weights to ``(n, block_bytes)`` bytes."""
 
     @abstractmethod
     def dequantize_blocks(self, packed: U8Array) -> F32Array:
-        """Unpack ``(n, block_bytes)`` bytes into ``(n, block_size)`` weights."""
+        """Dequantize ``(n, block_bytes)`` bytes to ``(n, block_size)`` weights."""
 
 
 def format_names() -> list[str]:
-    """All registered formats, by name."""
+    """Names of all registered formats, sorted."""
     return sorted(_BY_NAME)
 
 
 def get_format(name: str) -> BlockFormat:
-    """The format called ``name``, in any case.
+    """The format ``name``, case-insensitive.
 
     Raises:
-        FormatError: no such format; the message names the nearest one.
+        FormatError: unknown format; the message suggests the nearest one.
     """
     try:
         return _BY_NAME[name.upper()]
@@ -144,13 +144,13 @@ def get_format(name: str) -> BlockFormat:
 
 
 def format_of_type(ggml_type: int) -> BlockFormat:
-    """The format with ggml's type number.
+    """The format with this ggml type number.
 
     Raises:
-        FormatError: no class for this number.
+        FormatError: no registered format has this number.
     """
     try:
         return _BY_TYPE[ggml_type]
     except KeyError:
         known = ", ".join(f"{number} {found.name}" for number, found in sorted(_BY_TYPE.items()))
-        raise FormatError(f"ggml type {ggml_type} has no block format here. Known: {known}.") from None
+        raise FormatError(f"unknown ggml type {ggml_type}; known: {known}") from None

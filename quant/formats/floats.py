@@ -11,7 +11,7 @@ __all__ = ["BF16", "F16", "F32"]
 
 
 class F32(BlockFormat, ggml_type=0, file_type=0, block_size=1, block_bytes=4):
-    """IEEE binary32, as it is."""
+    """IEEE binary32."""
 
     def quantize_blocks(self, blocks: F32Array) -> U8Array:
         """The same bytes."""
@@ -23,27 +23,27 @@ class F32(BlockFormat, ggml_type=0, file_type=0, block_size=1, block_bytes=4):
 
 
 class F16(BlockFormat, ggml_type=1, file_type=1, block_size=1, block_bytes=2):
-    """IEEE binary16: denormals are exact, beyond 65504 is infinite, NaN stays NaN."""
+    """IEEE binary16: subnormals are exact, values beyond 65504 become infinite, NaN stays NaN."""
 
     def quantize_blocks(self, blocks: F32Array) -> U8Array:
         """Round to nearest even."""
         return blocks.astype(np.float16).view(np.uint8)
 
     def dequantize_blocks(self, packed: U8Array) -> F32Array:
-        """Widen; every binary16 is a binary32."""
+        """Convert to float32, exactly."""
         return packed.view(np.float16).astype(np.float32)
 
 
 class BF16(BlockFormat, ggml_type=30, file_type=32, block_size=1, block_bytes=2):
-    """The upper half of a binary32."""
+    """The upper 16 bits of a binary32."""
 
     def quantize_blocks(self, blocks: F32Array) -> U8Array:
-        """Round to nearest even; a NaN becomes quiet, so that it cannot round to infinity."""
+        """Round to nearest even; NaN becomes quiet, so that it is not rounded to infinity."""
         bits = blocks.view(np.uint32)
         is_nan = (bits & 0x7FFFFFFF) > 0x7F800000
         rounded = bits + (0x7FFF + ((bits >> 16) & 1)) * ~is_nan | is_nan * np.uint32(0x00400000)
         return (rounded >> 16).astype(np.uint16).view(np.uint8)
 
     def dequantize_blocks(self, packed: U8Array) -> F32Array:
-        """Widen; every bfloat16 is a binary32."""
+        """Convert to float32, exactly."""
         return (packed.view(np.uint16).astype(np.uint32) << 16).view(np.float32)

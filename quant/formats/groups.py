@@ -1,15 +1,15 @@
-"""The group formats of ONNX: blocks of 32, 64 or 128 codes of four or eight bits, a scale, and perhaps a zero point.
+"""The group formats of ONNX: blocks of 32, 64 or 128 codes of 4 or 8 bits, with a scale and an optional zero point.
 
-``w = d * (q - z)`` with unsigned codes ``q``; without a zero point ``z`` is half the range. A block as it is packed::
+``w = d * (q - z)`` with unsigned codes ``q``; without a zero point ``z`` is half the range. The packed block::
 
-    symmetric    d: binary16 | codes
-    asymmetric   d: binary16 | z: one byte | codes        two codes of four bits share a byte, the first of them low
+    symmetric    d: float16 | codes
+    asymmetric   d: float16 | z: one byte | codes        two 4-bit codes per byte, the first in the low nibble
 
-A writer takes these fields apart: ``MatMulNBits``, ``QMoE``, ``GatherBlockQuantized`` and ``DequantizeLinear`` want
-tensors of each, the codes in just this order
+A writer separates these fields: ``MatMulNBits``, ``QMoE``, ``GatherBlockQuantized`` and ``DequantizeLinear`` take one
+tensor per field, with the codes in this order
 (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md).
 
-Symmetric blocks of 32 hold the codes and scales of Q4_0 and Q8_0: what is done for their rounding reaches ONNX too.
+Symmetric blocks of 32 have the codes and scales of Q4_0 and Q8_0.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import ClassVar
 import numpy as np
 
 from sprat.arrays import F32Array, U8Array
-from sprat.quant.formats.arithmetic import nearest_whole, over, reciprocal, saturate_f16
+from sprat.quant.formats.arithmetic import clipped_rint, divide, reciprocal, saturate_f16
 from sprat.quant.formats.block import BlockFormat
 from sprat.quant.formats.fit import adopt, column_sums, residual, sanitize, scale_fit, to_lanes
 from sprat.quant.formats.legacy import Q4_0
@@ -36,16 +36,17 @@ _SCALE_BYTES = 2
 _FORMATS: dict[tuple[int, int, bool], GroupFormat] = {}
 _Q4_0, _Q8_0 = Q4_0(), Q8_0()
 _AFFINE_STARTS = tuple(np.float32(k / 4) for k in range(-4, 5))
-_STARTS = {4: (-8.5, -8.0, -7.5, -7.0, 7.0, 7.5), 8: (-128.0, -127.5, 127.0, 127.5)}  # levels of the extreme value
+# Levels to which the absmax is mapped
+_STARTS = {4: (-8.5, -8.0, -7.5, -7.0, 7.0, 7.5), 8: (-128.0, -127.5, 127.0, 127.5)}
 
 
 def group_format(bits: int, block_size: int, *, symmetric: bool = True) -> GroupFormat:
-    """The format of 4 or 8 ``bits`` in blocks of 32, 64 or 128."""
+    """The format with codes of 4 or 8 ``bits`` in blocks of 32, 64 or 128."""
     return _FORMATS[bits, block_size, symmetric]
 
 
 class GroupFormat(BlockFormat, ggml_type=-1, file_type=-1, block_size=1, block_bytes=1, register=False):
-    """Base of the group formats, which no GGUF holds; :func:`group_format` finds them."""
+    """Base of the group formats, which GGUF does not have; see :func:`group_format`."""
 
     bits: ClassVar[int]
     symmetric: ClassVar[bool]
@@ -60,7 +61,7 @@ class GroupFormat(BlockFormat, ggml_type=-1, file_type=-1, block_size=1, block_b
 
     @property
     def codes_start(self) -> int:
-        """Where the codes begin in a block."""
+        """Offset of the codes in a block."""
         return _SCALE_BYTES + (not self.symmetric)
 
     @property
@@ -69,23 +70,23 @@ class GroupFormat(BlockFormat, ggml_type=-1, file_type=-1, block_size=1, block_b
         return 1 << (self.bits - 1)
 
     @property
-    def twin(self) -> BlockFormat | None:
-        """The format of ggml's that holds the same numbers in as many bytes, where there is one."""
+    def ggml_format(self) -> BlockFormat | None:
+        """The ggml format with the same codes and scales in as many bytes, if any."""
         if not self.symmetric or self.block_size != _Q4_0.block_size:
             return None
         return _Q4_0 if self.bits == 4 else _Q8_0
 
-    def from_twin(self, packed: U8Array) -> U8Array:
-        """Reorder ``(..., row_bytes)`` bytes of the twin."""
+    def from_ggml(self, packed: U8Array) -> U8Array:
+        """Reorder ``(..., row_bytes)`` bytes of :attr:`ggml_format`."""
         blocks = packed.reshape(-1, self.block_bytes)
         scales, codes = blocks[:, :_SCALE_BYTES], blocks[:, _SCALE_BYTES:]
-        ordered = _neighbours(codes) if self.bits == 4 else codes ^ np.uint8(self.half_range)  # an offset for a sign
+        ordered = _interleave(codes) if self.bits == 4 else codes ^ np.uint8(self.half_range)  # int8 to offset
         return np.concatenate([scales, ordered], axis=-1).reshape(packed.shape)
 
     def quantize_blocks(self, blocks: F32Array) -> U8Array:
-        """As the twin rounds them; otherwise the scale, and the zero point, of least squares."""
-        if self.twin:
-            return self.from_twin(self.twin.quantize(blocks))
+        """Quantize as :attr:`ggml_format` does; without one, fit scale and zero point by least squares."""
+        if self.ggml_format:
+            return self.from_ggml(self.ggml_format.quantize(blocks))
         return self._fit_scale(blocks) if self.symmetric else self._fit_affine(blocks)
 
     def dequantize_blocks(self, packed: U8Array) -> F32Array:
@@ -95,23 +96,23 @@ class GroupFormat(BlockFormat, ggml_type=-1, file_type=-1, block_size=1, block_b
 
     def _fit_scale(self, blocks: F32Array) -> U8Array:
         x, half = to_lanes(sanitize(blocks), self.block_size), self.half_range
-        d = saturate_f16(scale_fit(x, lambda scaled: nearest_whole(scaled, -half, half - 1), _STARTS[self.bits]))
-        return self._pack(d, nearest_whole(x * reciprocal(d), -half, half - 1) + np.float32(half))
+        d = saturate_f16(scale_fit(x, lambda scaled: clipped_rint(scaled, -half, half - 1), _STARTS[self.bits]))
+        return self._pack(d, clipped_rint(x * reciprocal(d), -half, half - 1) + np.float32(half))
 
     def _fit_affine(self, blocks: F32Array) -> U8Array:
-        """Of nine ways to divide the range, 0 within, into steps: the one that leaves the smallest squared error."""
+        """The best of nine divisions of the range, 0 included, into steps, by squared error."""
         x, largest = to_lanes(sanitize(blocks), self.block_size), 2 * self.half_range - 1
         low = np.minimum(x.min(axis=0), np.float32(0))
         inverse = reciprocal(np.maximum(x.max(axis=0), np.float32(0)) - low)
         d, zero, error = np.zeros_like(low), np.zeros_like(low), np.full_like(low, np.inf)
         for start in _AFFINE_STARTS:
             step = (np.float32(largest) + start) * inverse
-            new_zero = nearest_whole(-low * step, 0, largest)
-            levels = nearest_whole(x * step + new_zero, 0, largest) - new_zero
-            new_d = saturate_f16(over(column_sums(x * levels), column_sums(levels * levels)))
+            new_zero = clipped_rint(-low * step, 0, largest)
+            levels = clipped_rint(x * step + new_zero, 0, largest) - new_zero
+            new_d = saturate_f16(divide(column_sums(x * levels), column_sums(levels * levels)))
             new_error = residual(x, new_d * levels)
             adopt(new_error < error, (d, new_d), (zero, new_zero), (error, new_error))
-        return self._pack(d, nearest_whole(x * reciprocal(d) + zero, 0, largest), zero)
+        return self._pack(d, clipped_rint(x * reciprocal(d) + zero, 0, largest), zero)
 
     def _codes(self, packed: U8Array) -> F32Array:
         stored = packed[:, self.codes_start :]
@@ -120,21 +121,21 @@ class GroupFormat(BlockFormat, ggml_type=-1, file_type=-1, block_size=1, block_b
         return stored.astype(np.float32)
 
     def _pack(self, d: F32Array, codes: F32Array, *zero: F32Array) -> U8Array:
-        """Blocks of scales ``(n,)``, codes ``(block_size, n)`` and perhaps zero points ``(n,)``."""
+        """Pack scales ``(n,)``, codes ``(block_size, n)`` and optional zero points ``(n,)``."""
         stored = codes.T.astype(np.uint8)
         fields = [f16_bytes(d[:, None]), *(z[:, None].astype(np.uint8) for z in zero)]
-        return np.concatenate([*fields, _in_pairs(stored) if self.bits == 4 else stored], axis=-1)
+        return np.concatenate([*fields, _pack_pairs(stored) if self.bits == 4 else stored], axis=-1)
 
 
-def _neighbours(packed: U8Array) -> U8Array:
-    """Bytes of codes ``i`` and ``i + h`` as bytes of codes ``2 i`` and ``2 i + 1``."""
+def _interleave(packed: U8Array) -> U8Array:
+    """From bytes with codes ``i`` and ``i + h`` to bytes with codes ``2 i`` and ``2 i + 1``."""
     even, odd = packed[:, 0::2], packed[:, 1::2]
     low, high = np.uint8(0x0F), np.uint8(0xF0)
     return np.concatenate([even & low | odd << np.uint8(4), even >> np.uint8(4) | odd & high], axis=-1)
 
 
-def _in_pairs(codes: U8Array) -> U8Array:
-    """``(n, 2 h)`` codes below 16 in ``(n, h)`` bytes, neighbours together."""
+def _pack_pairs(codes: U8Array) -> U8Array:
+    """Pack ``(n, 2 h)`` codes below 16 to ``(n, h)`` bytes: codes ``2 i`` and ``2 i + 1`` share a byte."""
     return codes[:, 0::2] | codes[:, 1::2] << np.uint8(4)
 
 

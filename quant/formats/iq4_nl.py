@@ -1,4 +1,4 @@
-"""IQ4_NL: four-bit codes of sixteen uneven levels, dense near zero, where weights are."""
+"""IQ4_NL: 4-bit codes of a non-uniform codebook of 16 levels, dense near zero."""
 # ruff: noqa: N801 - ggml's names
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["IQ4_NL"]
 
 # https://github.com/ggml-org/llama.cpp/pull/5590: the specification of the format
 _LEVELS = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
-# Middles between levels are multiples of a half, so the level nearest to y depends on ceil(2 y): index that + 256.
+# Midpoints between levels are multiples of 1/2, so the level nearest to y depends on ceil(2 y), indexed with +256.
 _CODE_OF = np.searchsorted(_LEVELS[1:] + _LEVELS[:-1], np.arange(-256, 256)).astype(np.uint8)
 _STARTS = tuple(end + 5 * k for end in (-127, 113) for k in range(-4, 5))
 
@@ -24,7 +24,7 @@ class IQ4_NL(BlockFormat, ggml_type=20, file_type=25, block_size=32, block_bytes
     """``w = d * levels[qs]``."""
 
     def quantize_blocks(self, blocks: F32Array) -> U8Array:
-        """Search the scale with the extreme value near either end of the levels, which are not symmetric."""
+        """Search the scale with the absmax near either end of the levels, which are not symmetric."""
         x = to_lanes(sanitize(blocks), 32)
         d = saturate_f16(scale_fit(x, lambda scaled: _LEVELS[_codes(scaled)], _STARTS))
         codes = _codes(x * reciprocal(d)).T
@@ -36,5 +36,5 @@ class IQ4_NL(BlockFormat, ggml_type=20, file_type=25, block_size=32, block_bytes
 
 
 def _codes(scaled: F32Array) -> U8Array:
-    """The nearest level's code; the lower one half way."""
+    """Code of the nearest level; ties go to the lower level."""
     return _CODE_OF[np.ceil(np.clip(2 * scaled, -256, 255)).astype(np.int16) + 256]

@@ -1,8 +1,8 @@
-"""Q4_K, Q5_K, Q6_K: super-blocks of 256 weights, whose sub-blocks have quantized scales of their own.
+"""Q4_K, Q5_K, Q6_K: superblocks of 256 weights, whose sub-blocks have quantized scales.
 
-The search has two stages. Each sub-block first finds real scales by least squares. The super-block then turns them into
-whole numbers times one binary16 scale, and each sub-block tries the neighbours of its numbers, because rounding a scale
-moves the best minimum and the best codes with it.
+The search has two stages. First, least squares gives each sub-block float scales. Then the superblock quantizes them to
+integers times one float16 scale, and each sub-block also tries the integers next to its own, because rounding a scale
+changes the best minimum and the best codes.
 """
 # ruff: noqa: N801 - ggml's names
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sprat.arrays import F32Array, U8Array
-from sprat.quant.formats.arithmetic import extremes, nearest_whole, over, reciprocal, saturate_f16
+from sprat.quant.formats.arithmetic import clipped_rint, divide, reciprocal, saturate_f16, signed_absmax
 from sprat.quant.formats.block import BlockFormat
 from sprat.quant.formats.fit import (
     adopt,
@@ -31,15 +31,15 @@ from sprat.quant.formats.packing import f16_bytes, f16_values, pack_bits, pack_n
 
 __all__ = ["Q4_K", "Q5_K", "Q6_K"]
 
-_NEIGHBOURS = (0, -1, 1)
+_STEPS = (0, -1, 1)  # around a rounded scale
 _Q6_STARTS = tuple(-35 + k / 2 for k in range(13))
 
 
 class Q4_K(BlockFormat, ggml_type=12, file_type=14, block_size=256, block_bytes=2 + 2 + 12 + 128, fallback="Q5_0"):
-    """``w = d * sc * q - dmin * m``: eight sub-blocks of 32 four-bit codes; ``sc`` and ``m`` have six bits."""
+    """``w = d * sc * q - dmin * m``: eight sub-blocks of 32 4-bit codes; ``sc`` and ``m`` have 6 bits."""
 
     def quantize_blocks(self, blocks: F32Array) -> U8Array:
-        """Search scales and minima of sub-blocks, then those of the super-block."""
+        """Search scales and minima of sub-blocks, then of the superblock."""
         fit = _fit_super_blocks(to_lanes(sanitize(blocks), 32), 15)
         codes = fit.codes.reshape(-1, 4, 64)
         return np.concatenate([fit.header(), pack_nibbles(codes).reshape(-1, 128)], axis=-1)
@@ -52,10 +52,10 @@ class Q4_K(BlockFormat, ggml_type=12, file_type=14, block_size=256, block_bytes=
 
 
 class Q5_K(BlockFormat, ggml_type=13, file_type=16, block_size=256, block_bytes=2 + 2 + 12 + 32 + 128, fallback="Q5_1"):
-    """``w = d * sc * q - dmin * m``: as Q4_K, with fifth bits: bit ``b`` of ``qh[i]`` is sub-block ``b``'s."""
+    """``w = d * sc * q - dmin * m``: like Q4_K, with a fifth bit: bit ``b`` of ``qh[i]`` belongs to sub-block ``b``."""
 
     def quantize_blocks(self, blocks: F32Array) -> U8Array:
-        """Search scales and minima of sub-blocks, then those of the super-block."""
+        """Search scales and minima of sub-blocks, then of the superblock."""
         fit = _fit_super_blocks(to_lanes(sanitize(blocks), 32), 31)
         fifth = np.ascontiguousarray((fit.codes >> 4).transpose(0, 2, 1)).reshape(-1, 256)
         low = pack_nibbles((fit.codes & np.uint8(15)).reshape(-1, 4, 64)).reshape(-1, 128)
@@ -70,14 +70,14 @@ class Q5_K(BlockFormat, ggml_type=13, file_type=16, block_size=256, block_bytes=
 
 
 class Q6_K(BlockFormat, ggml_type=14, file_type=18, block_size=256, block_bytes=128 + 64 + 16 + 2, fallback="Q8_0"):
-    """``w = d * sc * (q - 32)``: sixteen sub-blocks of 16 six-bit codes; ``sc`` is int8.
+    """``w = d * sc * (q - 32)``: 16 sub-blocks of 16 6-bit codes; ``sc`` is int8.
 
-    Each half of the block holds four runs of 32 codes, A B C D. ``ql`` has the low nibbles, A under C and then B under
-    D; a byte of ``qh`` has the upper bits ``DDCCBBAA``.
+    Each half of the superblock has four runs of 32 codes, A B C D. ``ql`` has the low nibbles: A with C in the high
+    half of the byte, then B with D. A byte of ``qh`` has the upper bits ``DDCCBBAA``.
     """
 
     def quantize_blocks(self, blocks: F32Array) -> U8Array:
-        """Search scales of sub-blocks, then the super-block's."""
+        """Search scales of sub-blocks, then of the superblock."""
         d, sc, codes = _fit_symmetric(to_lanes(sanitize(blocks), 16))
         runs = codes.reshape(-1, 2, 4, 32)
         ql = pack_nibbles((runs & np.uint8(15)).reshape(-1, 2, 128)).reshape(-1, 128)
@@ -95,7 +95,7 @@ class Q6_K(BlockFormat, ggml_type=14, file_type=18, block_size=256, block_bytes=
 
 @dataclass(frozen=True, slots=True)
 class _SuperBlocks:
-    """``n`` super-blocks: ``d`` and ``dmin`` ``(n, 1)``; ``sc`` and ``m`` ``(n, 8)``; ``codes`` ``(n, 8, 32)``."""
+    """``n`` superblocks: ``d`` and ``dmin`` ``(n, 1)``; ``sc`` and ``m`` ``(n, 8)``; ``codes`` ``(n, 8, 32)``."""
 
     d: F32Array
     dmin: F32Array
@@ -104,12 +104,12 @@ class _SuperBlocks:
     codes: U8Array
 
     def replaced(self, other: _SuperBlocks, where: npt.NDArray[np.bool_]) -> _SuperBlocks:
-        """``other`` for the super-blocks ``where`` says so, and this for the rest."""
+        """``other`` for superblocks where ``where`` is true, else this."""
         pairs = ((getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
         return _SuperBlocks(*(np.where(where.reshape(-1, *[1] * (mine.ndim - 1)), new, mine) for mine, new in pairs))
 
     def header(self) -> U8Array:
-        """The first sixteen bytes: ``d``, ``dmin``, and six-bit numbers, the last four in what the others leave.
+        """The first 16 bytes: ``d``, ``dmin``, and the 6-bit ``sc`` and ``m``, the last four split over free bits.
 
         ::
 
@@ -133,7 +133,7 @@ def _unpack_header(packed: U8Array) -> tuple[F32Array, F32Array]:
 
 
 def _fit_super_blocks(x: F32Array, largest: int) -> _SuperBlocks:
-    """The better of two roundings of ``x`` ``(32, 8 n)``: ``d`` and ``dmin`` are fitted to the first's codes."""
+    """The better of two fits of ``x`` ``(32, 8 n)``; the second refits ``d`` and ``dmin`` to the first's codes."""
     s, m = (values.reshape(-1, 8) for values in affine_fit(x, largest))
     d, dmin = (saturate_f16(values.max(axis=1, keepdims=True) / np.float32(63)) for values in (s, m))
     first, error = _round_scales(x, s, m, d, dmin, largest)
@@ -144,11 +144,11 @@ def _fit_super_blocks(x: F32Array, largest: int) -> _SuperBlocks:
 def _round_scales(
     x: F32Array, s: F32Array, m: F32Array, d: F32Array, dmin: F32Array, largest: int
 ) -> tuple[_SuperBlocks, F32Array]:
-    """The six-bit numbers near ``s / d`` and ``m / dmin`` with the smallest error, and that error ``(n,)``."""
-    centre_sc, centre_m = (nearest_whole(v * reciprocal(unit), 0, 63) for v, unit in ((s, d), (m, dmin)))
-    sc, minimum, error = centre_sc.copy(), centre_m.copy(), np.full(x.shape[1], np.inf, np.float32)
-    for sc_step, m_step in itertools.product(_NEIGHBOURS, _NEIGHBOURS):
-        new_sc, new_m = (np.clip(v + np.float32(n), 0, 63) for v, n in ((centre_sc, sc_step), (centre_m, m_step)))
+    """The 6-bit integers near ``s / d`` and ``m / dmin`` with the smallest error, and that error ``(n,)``."""
+    center_sc, center_m = (clipped_rint(v * reciprocal(unit), 0, 63) for v, unit in ((s, d), (m, dmin)))
+    sc, minimum, error = center_sc.copy(), center_m.copy(), np.full(x.shape[1], np.inf, np.float32)
+    for sc_step, m_step in itertools.product(_STEPS, _STEPS):
+        new_sc, new_m = (np.clip(v + np.float32(n), 0, 63) for v, n in ((center_sc, sc_step), (center_m, m_step)))
         scale, offset = (d * new_sc).ravel(), (dmin * new_m).ravel()
         new_error = residual(x, scale * affine_codes(x, scale, offset, largest) - offset)
         adopt(new_error < error, (sc, new_sc), (minimum, new_m), (error, new_error))
@@ -158,27 +158,27 @@ def _round_scales(
 
 
 def _refit(x: F32Array, fit: _SuperBlocks) -> tuple[F32Array, F32Array]:
-    """``d`` and ``dmin``, binary16 ``(n, 1)``, that minimise the squared error for the numbers and codes of ``fit``."""
+    """``d`` and ``dmin``, float16 ``(n, 1)``, that minimize the squared error for the integers and codes of ``fit``."""
     sc, m = fit.sc.T.astype(np.float32), fit.m.T.astype(np.float32)
     q = to_lanes(fit.codes.astype(np.float32), 32)
     sum_q, sum_qq, sum_x, sum_xq = (column_sums(v).reshape(-1, 8).T for v in (q, q * q, x, x * q))
     aa, ab, bb = column_sums(sc * sc * sum_qq), column_sums(sc * m * sum_q), column_sums(m * m * np.float32(32))
     xa, xb = column_sums(sc * sum_xq), column_sums(m * sum_x)
     determinant = aa * bb - ab * ab
-    alone = np.where(aa > 0, np.float32(0), over(-xb, bb))  # one of the two is enough: they say the same
-    dmin = np.where(determinant > 0, over(xa * ab - xb * aa, determinant), alone)
-    d = np.where((determinant > 0) & ~(dmin < 0), over(xa * bb - xb * ab, determinant), over(xa, aa))
+    alone = np.where(aa > 0, np.float32(0), divide(-xb, bb))  # singular: one of the two suffices
+    dmin = np.where(determinant > 0, divide(xa * ab - xb * aa, determinant), alone)
+    d = np.where((determinant > 0) & ~(dmin < 0), divide(xa * bb - xb * ab, determinant), divide(xa, aa))
     return saturate_f16(np.maximum(d, np.float32(0)))[:, None], saturate_f16(np.maximum(dmin, np.float32(0)))[:, None]
 
 
 def _fit_symmetric(x: F32Array) -> tuple[F32Array, npt.NDArray[np.int8], U8Array]:
     """``x`` ``(16, 16 n)`` as ``d`` ``(n, 1)``, ``sc`` ``(n, 16)``, and codes from 0 to 63 ``(n, 16, 16)``."""
     s = scale_fit(x, _q6_levels, _Q6_STARTS).reshape(-1, 16)
-    d = saturate_f16(extremes(s, axis=1) / np.float32(-128))
-    centre = nearest_whole(s * reciprocal(d), -128, 127)
-    sc, error = centre.copy(), np.full(x.shape[1], np.inf, np.float32)
-    for step in _NEIGHBOURS:
-        new_sc = np.clip(centre + np.float32(step), -128, 127)
+    d = saturate_f16(signed_absmax(s, axis=1) / np.float32(-128))
+    center = clipped_rint(s * reciprocal(d), -128, 127)
+    sc, error = center.copy(), np.full(x.shape[1], np.inf, np.float32)
+    for step in _STEPS:
+        new_sc = np.clip(center + np.float32(step), -128, 127)
         scale = (d * new_sc).ravel()
         new_error = residual(x, scale * _q6_levels(x * reciprocal(scale)))
         adopt(new_error < error, (sc, new_sc), (error, new_error))
@@ -187,4 +187,4 @@ def _fit_symmetric(x: F32Array) -> tuple[F32Array, npt.NDArray[np.int8], U8Array
 
 
 def _q6_levels(scaled: F32Array) -> F32Array:
-    return nearest_whole(scaled, -32, 31)
+    return clipped_rint(scaled, -32, 31)

@@ -1,8 +1,7 @@
-"""Q4_0, Q4_1, Q5_0, Q5_1: 32 codes of four or five bits, one scale, and in the ``_1`` forms a minimum.
+"""Q4_0, Q4_1, Q5_0, Q5_1: blocks of 32 codes of 4 or 5 bits, a scale, and in the ``_1`` formats a minimum.
 
-Each block is what ggml's reference quantizer makes of it, bit for bit: the scale comes from the block's extreme value,
-the codes from the float32 reciprocal of the scale *before* that is rounded to binary16, and rounding adds a half and
-truncates.
+The bytes equal those of ggml's reference quantizer: the scale is computed from the block's absmax or range, the codes
+with the float32 reciprocal of the scale *before* it is rounded to float16, and rounding adds 0.5 and truncates.
 """
 # ruff: noqa: N801 - ggml's names
 
@@ -11,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from sprat.arrays import F32Array, U8Array
-from sprat.quant.formats.arithmetic import extremes, reciprocal
+from sprat.quant.formats.arithmetic import reciprocal, signed_absmax
 from sprat.quant.formats.block import BlockFormat
 from sprat.quant.formats.packing import (
     f16_bytes,
@@ -79,19 +78,19 @@ class Q5_1(BlockFormat, ggml_type=7, file_type=9, block_size=32, block_bytes=2 +
 
 def _symmetric(blocks: F32Array, *, zero: int) -> tuple[F32Array, U8Array]:
     """Scale ``(n, 1)`` and codes ``(n, 32)``; the first value of largest magnitude decides the sign of the scale."""
-    d = (extremes(blocks, axis=-1) + np.float32(0)) / np.float32(-zero)  # ggml's scale of nothing is -0
+    d = (signed_absmax(blocks, axis=-1) + np.float32(0)) / np.float32(-zero)  # ggml's scale of all zeros is -0
     return d, _truncate(blocks * reciprocal(d) + np.float32(zero + 0.5), 2 * zero - 1)
 
 
 def _affine(blocks: F32Array, *, steps: int) -> tuple[F32Array, F32Array, U8Array]:
-    """Scale and minimum ``(n, 1)``, codes ``(n, 32)``; of two zeros, the first gives the minimum its sign."""
+    """Scale and minimum ``(n, 1)``, codes ``(n, 32)``; of +0 and -0, the first is the minimum."""
     m = np.take_along_axis(blocks, blocks.argmin(axis=-1, keepdims=True), axis=-1)
-    d = (blocks.max(axis=-1, keepdims=True) - m + np.float32(0)) / np.float32(steps)  # +0 also for zeros of both signs
+    d = (blocks.max(axis=-1, keepdims=True) - m + np.float32(0)) / np.float32(steps)  # +0 if a block has +0 and -0
     return d, m, _truncate((blocks - m) * reciprocal(d) + np.float32(0.5), steps)
 
 
 def _truncate(values: F32Array, largest: int) -> U8Array:
-    """Codes of non-negative values; 0 for what is not finite, where a range or a reciprocal overflowed."""
+    """Codes of non-negative values; 0 for NaN and Inf, where a range or a reciprocal overflowed."""
     finite = np.where(np.isfinite(values), values, np.float32(0))
     return np.minimum(finite.astype(np.uint8), np.uint8(largest))
 

@@ -1,4 +1,4 @@
-"""The native core's conversions between block formats; callers fall back to NumPy where it has none."""
+"""Conversions between block formats in the native core; callers fall back to NumPy."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from sprat.native import core
 
 __all__ = ["convert", "scan"]
 
-_KNOWN = frozenset(core.block_types() if core is not None else ())
+_NATIVE_TYPES = frozenset(core.block_types() if core is not None else ())
 
 
 def convert(source_type: int, target_type: int, source: npt.NDArray[Any], target: npt.NDArray[Any]) -> bool:
-    """Repack the blocks of ``source`` as those of ``target``, both contiguous, over all cores.
+    """Convert the blocks of ``source`` to ``target``, both contiguous, on all cores.
 
     Returns:
-        Whether it was done; not without the native core, or for a format that it does not know.
+        Whether it was done; ``False`` without the native core, or for a format that it does not have.
     """
-    if core is None or not {source_type, target_type} <= _KNOWN:
+    if core is None or not {source_type, target_type} <= _NATIVE_TYPES:
         return False
     core.convert(source_type, target_type, _as_bytes(source), _as_bytes(target))
     return True
 
 
 def scan(source_type: int, source: npt.NDArray[Any]) -> tuple[bool, int | None]:
-    """Whether contiguous ``source`` was scanned, and the index of its first weight that is NaN or infinite."""
-    if core is None or source_type not in _KNOWN:
+    """Whether the contiguous ``source`` was scanned, and the index of its first NaN or Inf weight."""
+    if core is None or source_type not in _NATIVE_TYPES:
         return False, None
     return True, core.first_nonfinite(source_type, _as_bytes(source))
 

@@ -1,4 +1,4 @@
-"""The bit layouts that block formats share: half-precision fields, nibbles, and a plane of fifth bits."""
+"""Bit layouts that block formats share: float16 fields, nibbles, and fifth bits."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ __all__ = ["f16_bytes", "f16_values", "pack_bits", "pack_nibbles", "unpack_bits"
 
 
 def f16_bytes(values: F32Array) -> U8Array:
-    """``(n, f)`` float32 as ``(n, 2 f)`` bytes of binary16, rounded to nearest even."""
+    """``(n, f)`` float32 as ``(n, 2 f)`` bytes of float16, rounded to nearest even."""
     return np.ascontiguousarray(values).astype("<f2").view(np.uint8)
 
 
 def f16_values(packed: U8Array) -> F32Array:
-    """``(n, 2 f)`` bytes of binary16 as ``(n, f)`` float32."""
+    """``(n, 2 f)`` bytes of float16 as ``(n, f)`` float32."""
     return np.ascontiguousarray(packed).view("<f2").astype(np.float32)
 
 
 def pack_nibbles(codes: U8Array) -> U8Array:
-    """``(..., 2 h)`` codes below 16 in ``(..., h)`` bytes: the first half low, the second half high."""
+    """``(..., 2 h)`` codes below 16 to ``(..., h)`` bytes: the first half in low nibbles, the second in high ones."""
     half = codes.shape[-1] // 2
     return codes[..., :half] | codes[..., half:] << np.uint8(4)
 
 
 def unpack_nibbles(packed: U8Array) -> U8Array:
-    """Undo :func:`pack_nibbles`."""
+    """Inverse of :func:`pack_nibbles`."""
     return np.concatenate([packed & np.uint8(15), packed >> np.uint8(4)], axis=-1)
 
 
 def pack_bits(bits: U8Array) -> U8Array:
-    """``(n, 8 b)`` bits in ``(n, b)`` bytes, the first bit lowest."""
+    """``(n, 8 b)`` bits to ``(n, b)`` bytes, the first bit lowest."""
     return np.packbits(bits, axis=-1, bitorder="little")
 
 
 def unpack_bits(packed: U8Array) -> U8Array:
-    """Undo :func:`pack_bits`."""
+    """Inverse of :func:`pack_bits`."""
     return np.unpackbits(packed, axis=-1, bitorder="little")

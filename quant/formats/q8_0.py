@@ -1,4 +1,4 @@
-"""Q8_0: 32 signed bytes and one scale; what int8 means in GGUF."""
+"""Q8_0: blocks of 32 int8 codes and one scale."""
 # ruff: noqa: N801 - ggml's names
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ __all__ = ["Q8_0"]
 
 
 class Q8_0(BlockFormat, ggml_type=8, file_type=7, block_size=32, block_bytes=2 + 32):
-    """``w = d * qs``: ``d`` binary16, ``qs`` int8 in -127 .. 127."""
+    """``w = d * qs``: ``d`` float16, ``qs`` int8 in -127 .. 127."""
 
     def quantize_blocks(self, blocks: F32Array) -> U8Array:
-        """Scale the largest magnitude to 127 and round half away from zero, as ggml's reference does."""
+        """Scale the absmax to 127 and round half away from zero, like ggml's reference."""
         d = np.abs(blocks).max(axis=-1, keepdims=True) / np.float32(127)
         scaled = blocks * reciprocal(d)
         magnitude = np.abs(scaled)

@@ -1,7 +1,7 @@
-"""Block formats that sprat reads but does not write: ``gguf`` decodes them.
+"""Block formats that sprat reads but does not write, dequantized by the package ``gguf``.
 
-A published GGUF may hold any of ggml's types (``Q3_K``, ``IQ2_XS``, ``MXFP4``, …). They are sources of an export,
-never its target, so they have no class in :mod:`sprat.quant.formats` and stay out of its registry.
+A published GGUF may have any ggml type (``Q3_K``, ``IQ2_XS``, ``MXFP4``, …). These are sources of an export and never
+its target, so they are not registered in :mod:`sprat.quant.formats`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["any_format"]
 
 @functools.cache
 def any_format(ggml_type: int) -> BlockFormat:
-    """The format with ggml's type number: sprat's own, or one that only dequantizes.
+    """The format with this ggml type number: a registered one, or one that only dequantizes.
 
     Raises:
         FormatError: neither sprat nor the installed ``gguf`` knows the number.
@@ -27,10 +27,10 @@ def any_format(ggml_type: int) -> BlockFormat:
     try:
         return format_of_type(ggml_type)
     except FormatError:
-        return _foreign_format(ggml_type)
+        return _read_only_format(ggml_type)
 
 
-def _foreign_format(ggml_type: int) -> BlockFormat:
+def _read_only_format(ggml_type: int) -> BlockFormat:
     import gguf
 
     try:
@@ -39,7 +39,7 @@ def _foreign_format(ggml_type: int) -> BlockFormat:
     except (ValueError, KeyError):
         raise FormatError(f"ggml type {ggml_type} is unknown; upgrade the package gguf, or use another file") from None
 
-    class Foreign(
+    class ReadOnly(
         BlockFormat, ggml_type=ggml_type, file_type=-1, block_size=size, block_bytes=packed_size, register=False
     ):
         def quantize_blocks(self, blocks: F32Array) -> U8Array:
@@ -49,7 +49,7 @@ def _foreign_format(ggml_type: int) -> BlockFormat:
             try:
                 return np.asarray(gguf.dequantize(packed, kind), dtype=np.float32)
             except NotImplementedError:
-                raise FormatError(f"{self.name} holds no weights that the package gguf can decode") from None
+                raise FormatError(f"the package gguf cannot dequantize {self.name}; use another file") from None
 
-    Foreign.name = kind.name
-    return Foreign()
+    ReadOnly.name = kind.name
+    return ReadOnly()

@@ -1,12 +1,11 @@
 // F32, F16, BF16: one weight a block.
-#include "quant/native/half.h"
+#include "quant/native/half.hpp"
 
 namespace sprat {
 namespace {
 
-struct F32 {
-    static constexpr int ggml_type = 0;
-    static constexpr size_t block_size = 1, block_bytes = 4;
+struct Float32 {
+    static constexpr size_t block_bytes = 4;
 
     template <int> SPRAT_INLINE void pack(const float *weights, uint8_t *packed, size_t n) {
         std::memcpy(packed, weights, 4 * n);
@@ -16,10 +15,9 @@ struct F32 {
     }
 };
 
-template <int type, uint16_t (*narrow)(float), float (*widen)(uint16_t)>
+template <uint16_t (*narrow)(float), float (*widen)(uint16_t)>
 struct Float16 {
-    static constexpr int ggml_type = type;
-    static constexpr size_t block_size = 1, block_bytes = 2;
+    static constexpr size_t block_bytes = 2;
 
     template <int> SPRAT_INLINE void pack(const float *weights, uint8_t *packed, size_t n) {
         for (size_t i = 0; i < n; ++i) store16(packed + 2 * i, narrow(weights[i]));
@@ -31,8 +29,8 @@ struct Float16 {
 
 }  // namespace
 
-Codec f32_codec() { return Variants<F32>::codec; }
-Codec f16_codec() { return Variants<Float16<1, half_of, float_of_half>>::codec; }
-Codec bf16_codec() { return Variants<Float16<30, bfloat_of, float_of_bfloat>>::codec; }
+SPRAT_DEFINE_CODEC(F32, Float32)
+SPRAT_DEFINE_CODEC(F16, Float16<half_of, float_of_half>)
+SPRAT_DEFINE_CODEC(BF16, Float16<bfloat_of, float_of_bfloat>)
 
 }  // namespace sprat

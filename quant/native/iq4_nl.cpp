@@ -1,5 +1,5 @@
 // IQ4_NL: four-bit codes of sixteen uneven levels; see quant/formats/iq4_nl.py.
-#include "quant/native/fit.h"
+#include "quant/native/fit.hpp"
 
 namespace sprat {
 namespace {
@@ -23,9 +23,8 @@ template <class F> SPRAT_INLINE F nearest_code(F scaled) {
     return passed(scaled, 0.f, [](int) SPRAT_INLINED { return 1.f; });
 }
 
-struct IQ4_NL {
-    static constexpr int ggml_type = 20;
-    static constexpr size_t block_size = 32, block_bytes = 2 + 16;
+struct Blocks {  // d, qs
+    static constexpr size_t block_bytes = 2 + 16;
 
     template <int W> SPRAT_INLINE void pack(const float *weights, uint8_t *packed, size_t n) {
         for (size_t done = 0; done < n; done += LANES)
@@ -65,6 +64,6 @@ struct IQ4_NL {
 
 }  // namespace
 
-Codec iq4_nl_codec() { return Variants<IQ4_NL>::codec; }
+SPRAT_DEFINE_CODEC(IQ4_NL, Blocks)
 
 }  // namespace sprat

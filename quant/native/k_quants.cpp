@@ -1,5 +1,5 @@
 // Q4_K, Q5_K, Q6_K: super-blocks of 256 with quantized scales; see quant/formats/k_quants.py.
-#include "quant/native/fit.h"
+#include "quant/native/fit.hpp"
 
 namespace sprat {
 namespace {
@@ -140,8 +140,7 @@ SPRAT_INLINE Scales load_header(const uint8_t *packed) {
 
 template <bool five>
 struct WithMinima {  // Q4_K, Q5_K: d, dmin, twelve bytes of sc and m, qh of Q5_K, qs
-    static constexpr int ggml_type = five ? 13 : 12;
-    static constexpr size_t block_size = 256, qs = 16 + (five ? 32 : 0), block_bytes = qs + 128;
+    static constexpr size_t qs = 16 + (five ? 32 : 0), block_bytes = qs + 128;
 
     template <int W> SPRAT_INLINE void pack(const float *weights, uint8_t *packed, size_t n) {
         for (size_t done = 0; done < n; done += 2)
@@ -186,9 +185,8 @@ struct WithMinima {  // Q4_K, Q5_K: d, dmin, twelve bytes of sc and m, qh of Q5_
     }
 };
 
-struct Q6_K {
-    static constexpr int ggml_type = 14;
-    static constexpr size_t block_size = 256, block_bytes = 128 + 64 + 16 + 2;
+struct Blocks6 {  // Q6_K: ql, qh, sixteen int8 scales, d
+    static constexpr size_t block_bytes = 128 + 64 + 16 + 2;
 
     template <int W> SPRAT_INLINE void pack(const float *weights, uint8_t *packed, size_t n) {
         for (; n; --n, weights += 256, packed += block_bytes) pack_block<W>(weights, packed);
@@ -269,8 +267,8 @@ struct Q6_K {
 
 }  // namespace
 
-Codec q4_k_codec() { return Variants<WithMinima<false>>::codec; }
-Codec q5_k_codec() { return Variants<WithMinima<true>>::codec; }
-Codec q6_k_codec() { return Variants<Q6_K>::codec; }
+SPRAT_DEFINE_CODEC(Q4_K, WithMinima<false>)
+SPRAT_DEFINE_CODEC(Q5_K, WithMinima<true>)
+SPRAT_DEFINE_CODEC(Q6_K, Blocks6)
 
 }  // namespace sprat

@@ -1,5 +1,5 @@
 // Q8_0, Q4_0, Q4_1, Q5_0, Q5_1: blocks of 32 with a scale from their extreme values; see quant/formats/legacy.py.
-#include "quant/native/vector.h"
+#include "quant/native/vector.hpp"
 
 namespace sprat {
 namespace {
@@ -88,9 +88,8 @@ template <int W> SPRAT_INLINE void expand(const Codes<W> &codes, int zero, float
         store<W>(x + W * i, d * __builtin_convertvector(codes.part[i] - zero, Floats<W>) + m);
 }
 
-struct Q8_0 {
-    static constexpr int ggml_type = 8;
-    static constexpr size_t block_size = SIZE, block_bytes = 2 + SIZE;
+struct Blocks8 {  // Q8_0: d, qs
+    static constexpr size_t block_bytes = 2 + SIZE;
 
     template <int W> SPRAT_INLINE void pack(const float *x, uint8_t *packed, size_t n) {
         for (; n; --n, x += SIZE, packed += block_bytes) {
@@ -121,8 +120,8 @@ struct Q8_0 {
 
 template <bool five>
 struct Symmetric {  // Q4_0, Q5_0: d, qs
-    static constexpr int ggml_type = five ? 6 : 2, zero = five ? 16 : 8;
-    static constexpr size_t block_size = SIZE, block_bytes = 2 + (five ? 4 : 0) + SIZE / 2;
+    static constexpr int zero = five ? 16 : 8;
+    static constexpr size_t block_bytes = 2 + (five ? 4 : 0) + SIZE / 2;
 
     template <int W> SPRAT_INLINE void pack(const float *x, uint8_t *packed, size_t n) {
         for (; n; --n, x += SIZE, packed += block_bytes) {
@@ -144,8 +143,8 @@ struct Symmetric {  // Q4_0, Q5_0: d, qs
 
 template <bool five>
 struct WithMinimum {  // Q4_1, Q5_1: d, m, qs
-    static constexpr int ggml_type = five ? 7 : 3, steps = five ? 31 : 15;
-    static constexpr size_t block_size = SIZE, block_bytes = 4 + (five ? 4 : 0) + SIZE / 2;
+    static constexpr int steps = five ? 31 : 15;
+    static constexpr size_t block_bytes = 4 + (five ? 4 : 0) + SIZE / 2;
 
     template <int W> SPRAT_INLINE void pack(const float *x, uint8_t *packed, size_t n) {
         for (; n; --n, x += SIZE, packed += block_bytes) {
@@ -167,10 +166,10 @@ struct WithMinimum {  // Q4_1, Q5_1: d, m, qs
 
 }  // namespace
 
-Codec q8_0_codec() { return Variants<Q8_0>::codec; }
-Codec q4_0_codec() { return Variants<Symmetric<false>>::codec; }
-Codec q5_0_codec() { return Variants<Symmetric<true>>::codec; }
-Codec q4_1_codec() { return Variants<WithMinimum<false>>::codec; }
-Codec q5_1_codec() { return Variants<WithMinimum<true>>::codec; }
+SPRAT_DEFINE_CODEC(Q8_0, Blocks8)
+SPRAT_DEFINE_CODEC(Q4_0, Symmetric<false>)
+SPRAT_DEFINE_CODEC(Q5_0, Symmetric<true>)
+SPRAT_DEFINE_CODEC(Q4_1, WithMinimum<false>)
+SPRAT_DEFINE_CODEC(Q5_1, WithMinimum<true>)
 
 }  // namespace sprat

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
+import numpy as np
+
 from sprat.errors import ConfigError
 
 __all__ = ["Fields"]
@@ -44,6 +46,13 @@ class Fields:
     def number(self, name: str, default: float | None = None) -> float:
         """A positive, finite number; required without a ``default``."""
         return float(self._take(name, default, 1.0, _is_positive, "a positive number"))
+
+    def float32(self, name: str, default: float | None = None) -> float:
+        """A number that the mapping holds as binary32, as the shortest decimal that rounds to it.
+
+        1e-06, where widening the stored value gives 9.999999974752427e-07.
+        """
+        return float(str(np.float32(self.number(name, default))))
 
     def flag(self, name: str, default: bool | None = None) -> bool:
         """A truth value; required without a ``default``."""

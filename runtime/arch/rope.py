@@ -11,9 +11,58 @@ from dataclasses import dataclass
 import numpy as np
 
 from sprat.arrays import F32Array, F64Array
-from sprat.runtime.arch.spec import FrequencyFactors, RopeSpec, YarnScaling
 
-__all__ = ["RopeAngles", "RopeTable", "llama3_factors", "rope_frequencies", "rope_magnitude", "yarn_magnitude"]
+__all__ = [
+    "FrequencyFactors",
+    "RopeAngles",
+    "RopeSpec",
+    "RopeTable",
+    "YarnScaling",
+    "llama3_factors",
+    "rope_frequencies",
+    "rope_magnitude",
+    "yarn_magnitude",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class YarnScaling:
+    """YaRN (arXiv 2309.00071) as DeepSeek applies it.
+
+    cos and sin are multiplied by ``m(factor, mscale) / m(factor, mscale_all_dim)`` and, with MLA, attention scores by
+    ``m(factor, mscale_all_dim) ** 2``, where ``m(f, s) = 0.1 * s * ln(f) + 1``.
+    """
+
+    factor: float
+    original_max_position_embeddings: int
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    mscale: float = 1.0
+    mscale_all_dim: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FrequencyFactors:
+    """Divisors of the rotary frequencies, one per pair: Llama 3.1's scaling, as GGUF's ``rope_freqs.weight`` holds it.
+
+    The values are exactly representable in float32, so that a file keeps them.
+    """
+
+    factors: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RopeSpec:
+    """Rotary position embedding over ``dim`` elements per head.
+
+    ``interleaved`` pairs elements (2i, 2i+1), as GGUF's llama and deepseek2 files want it; otherwise halves (i,
+    i+dim/2), as qwen2.
+    """
+
+    dim: int
+    theta: float
+    interleaved: bool
+    scaling: YarnScaling | FrequencyFactors | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,4 +1,8 @@
-"""A :class:`~sprat.runtime.arch.spec.ModelSpec` as JSON, and back: how an ONNX model carries it."""
+"""A :class:`~sprat.runtime.arch.spec.ModelSpec` as JSON, and back: how ONNX models and manifests carry it.
+
+The form is flat: the dimensions of grouped attention stand beside the others, and ``mla`` holds those of latent
+attention, or ``null``.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +12,43 @@ from typing import Any, TypeVar, get_type_hints
 import msgspec
 
 from sprat.errors import ConfigError
-from sprat.runtime.arch.spec import FrequencyFactors, ModelSpec, RopeSpec, YarnScaling
+from sprat.runtime.arch.attention import AttentionSpec, GroupedAttentionSpec, LatentAttentionSpec
+from sprat.runtime.arch.moe import MoESpec
+from sprat.runtime.arch.rope import FrequencyFactors, RopeSpec, YarnScaling
+from sprat.runtime.arch.spec import ModelSpec
 
-__all__ = ["spec_from_json", "spec_to_json"]
+__all__ = ["spec_fields", "spec_from_json", "spec_to_json"]
 
 Record = TypeVar("Record")
 
+_GROUPED_FIELDS = ("n_heads", "n_kv_heads", "head_dim", "attention_bias")
+_ORDER = (
+    "architecture",
+    "vocab_size",
+    "hidden_size",
+    "n_layers",
+    *_GROUPED_FIELDS[:3],
+    "intermediate_size",
+    "rms_norm_eps",
+    "max_context",
+    "rope",
+    "tied_embeddings",
+    "attention_bias",
+    "mla",
+    "moe",
+)
+
+
+def spec_fields(spec: ModelSpec) -> dict[str, Any]:
+    """The JSON form of a spec, as plain values."""
+    fields = {name: msgspec.to_builtins(getattr(spec, name)) for name in _ORDER if hasattr(spec, name)}
+    fields |= spec.attention.json_fields()
+    return {name: fields[name] for name in _ORDER}
+
 
 def spec_to_json(spec: ModelSpec) -> str:
-    """The fields of a spec under their own names."""
-    return msgspec.json.encode(spec).decode()
+    """The JSON form of a spec."""
+    return msgspec.json.encode(spec_fields(spec)).decode()
 
 
 def spec_from_json(text: str, subject: str) -> ModelSpec:
@@ -28,15 +59,25 @@ def spec_from_json(text: str, subject: str) -> ModelSpec:
         subject: what holds it, for messages.
 
     Raises:
-        ConfigError: a field is missing, unknown or of another type, or the numbers contradict each other.
+        ConfigError: a field is missing, unknown or of another type, or the dimensions contradict each other.
     """
     try:
         fields = msgspec.json.decode(text, type=dict[str, Any])
-        spec = _record(ModelSpec, fields, rope=_rope(fields.get("rope")))
+        common = {name: value for name, value in fields.items() if name not in {*_GROUPED_FIELDS, "mla"}}
+        moe = None if fields.get("moe") is None else msgspec.convert(fields["moe"], MoESpec)
+        spec = _record(ModelSpec, common, attention=_attention(fields), rope=_rope(fields.get("rope")), moe=moe)
     except (msgspec.MsgspecError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{subject}: its architecture cannot be read ({error!r}); export the model again") from error
     spec.validate()
     return spec
+
+
+def _attention(fields: Mapping[str, Any]) -> AttentionSpec:
+    if fields["mla"] is not None:
+        return msgspec.convert({"n_heads": fields["n_heads"], **fields["mla"]}, LatentAttentionSpec)
+    n_heads, n_kv_heads, head_dim, bias = (fields[name] for name in _GROUPED_FIELDS)
+    grouped = {"n_heads": n_heads, "n_kv_heads": n_kv_heads, "head_dim": head_dim, "bias": bias}
+    return msgspec.convert(grouped, GroupedAttentionSpec)
 
 
 def _rope(fields: Any) -> RopeSpec:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sprat.arrays import I32Array
+from sprat.devices.machine import available_bytes
 from sprat.devices.plan.footprint import Footprint
 from sprat.errors import BackendError, SpratError
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.backends.expert_readahead import ExpertReadahead
 from sprat.runtime.backends.reference import ReferenceStream
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
-from sprat.runtime.cache import Storage, storages
+from sprat.runtime.cache import Storage
 from sprat.runtime.footprint import cache_bytes_per_token, native_buffer_bytes
 from sprat.runtime.kernels.native import NATIVE_FORMATS, NativeKernels, native_missing_because
-from sprat.runtime.memory import available_bytes
-from sprat.runtime.models import RoutingObserver, load_model
+from sprat.runtime.models import Model, RoutingObserver
 from sprat.runtime.weights import WeightSource
 
 __all__ = ["NativeBackend"]
@@ -53,7 +53,7 @@ class NativeLoader(BackendLoader, name="native", preference=10):
 
 
 def _cache(request: LoadRequest) -> Storage:
-    return request.cache or ("f32" if request.exact else storages(request.spec)[0])
+    return request.cache or ("f32" if request.exact else request.spec.attention.storages[0])
 
 
 class NativeBackend:
@@ -77,11 +77,11 @@ class NativeBackend:
         readahead: ExpertReadahead | None = None,
         cache: Storage | None = None,
     ) -> None:
-        self._model = load_model(spec, weights, kernels)
+        self._model = Model(spec, weights, kernels)
         self.vocab_size = spec.vocab_size
         self.max_context = spec.max_context
         self._readahead = readahead
-        self._cache = cache or storages(spec)[0]
+        self._cache = cache or spec.attention.storages[0]
 
     def new_stream(self, capacity: int, observe: RoutingObserver | None = None) -> ReferenceStream:
         """An empty sequence; ``observe`` sees the experts that its tokens choose."""

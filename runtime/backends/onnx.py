@@ -1,7 +1,7 @@
 """The ``onnx`` backend: a graph that sprat wrote (docs/onnx.md), run by onnxruntime on the CPU.
 
 The caches lie here and not in onnxruntime, in the same records as those of sprat's own models. Each call binds views of
-them, so that no row is ever copied, where the graph's form allows it (:class:`~sprat.runtime.files.onnx.CacheForm`).
+them, so that no row is ever copied, where the graph's form allows it (:class:`~sprat.runtime.files.onnx.CacheUpdate`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import numpy as np
 from sprat.arrays import F32Array, I64Array
 from sprat.devices.plan.footprint import Footprint
 from sprat.errors import BackendError, PromptError, SpratError
+from sprat.runtime.arch.tensors import is_routed_expert
 from sprat.runtime.backends.flush_denormals import subnormals_as_zero
 from sprat.runtime.backends.onnx_cache import bind_cache, ort_value
 from sprat.runtime.backends.onnx_session import missing_because, open_session, ort_errors
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
-from sprat.runtime.files.onnx import ONNXFile
+from sprat.runtime.files.onnx import CacheUpdate, ONNXFile
 
 __all__ = ["ONNXBackend", "ONNXStream"]
 
@@ -62,8 +63,8 @@ def _is_frugal(request: LoadRequest) -> bool:
 
 def _footprint(request: LoadRequest, *, frugal: bool) -> Footprint:
     spec = request.spec
-    widest = max(spec.intermediate_size, spec.hidden_size, spec.n_heads * spec.head_dim)
-    scores_bytes = 3 * 4 * spec.n_heads * request.context
+    widest = max(spec.intermediate_size, spec.hidden_size, spec.attention.q_width)
+    scores_bytes = 3 * 4 * spec.attention.n_heads * request.context
     chunk_bytes = _chunk(frugal) * (8 * widest * 4 + spec.vocab_size * 4 + scores_bytes)
     buffer_bytes = chunk_bytes + _packing_bytes(request, frugal=frugal) + _LIBRARY_BYTES
     return request.footprint(cache_number_bytes=_CACHE_NUMBER_BYTES, buffer_bytes=buffer_bytes)
@@ -76,7 +77,8 @@ def _chunk(frugal: bool) -> int:
 def _packing_bytes(request: LoadRequest, *, frugal: bool) -> int:
     """What packed products take beyond the file's bytes: ``MatMulNBits`` in ``.blocks``, ``QMoE`` in stacks of rows."""
     shapes = {name: info.shape for name, info in request.file.tensors.items()}
-    routed = sum(math.prod(shape) for name, shape in shapes.items() if name.endswith("_exps.weight.scales"))
+    scales = {name: shape for name, shape in shapes.items() if name.endswith(".weight.scales")}
+    routed = sum(math.prod(shape) for name, shape in scales.items() if is_routed_expert(name))
     others = sum(math.prod(shape[:-1]) for name, shape in shapes.items() if ".blocks" in name)
     of_expert = _FRUGAL_EXPERT_BLOCK_BYTES if frugal else _PACKED_BLOCK_BYTES
     return _PACKED_BLOCK_BYTES * others + of_expert * routed
@@ -97,7 +99,7 @@ class ONNXBackend:
     def __init__(self, file: ONNXFile, *, n_threads: int, frugal: bool = False) -> None:
         self.frugal = frugal
         self._file, self._chunk = file, _chunk(frugal)
-        arena = frugal or file.spec.mla is not None
+        arena = frugal or file.cache is CacheUpdate.APPEND
         self._session = open_session(file.path, n_threads=n_threads, arena=arena, small_experts=frugal)
         self.vocab_size = file.spec.vocab_size
         self.max_context = file.spec.max_context

@@ -8,9 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.backends.onnx_session import onnxruntime
-from sprat.runtime.cache import Cache, KVCache, LatentCache
-from sprat.runtime.files.onnx import CacheForm, ONNXFile
+from sprat.runtime.cache import Cache
+from sprat.runtime.files.onnx import CacheUpdate, ONNXFile
 
 __all__ = ["CacheBinding", "bind_cache", "ort_value"]
 
@@ -42,8 +43,7 @@ class AppendBinding:
     """Latents: the graph reads the first rows of a buffer and writes the next ones; nothing is copied."""
 
     def __init__(self, file: ONNXFile, capacity: int) -> None:
-        assert file.spec.mla is not None
-        self.cache: Cache = LatentCache(file.spec.mla, file.spec.n_layers, capacity)
+        self.cache = _new_cache(file.spec, capacity)
         self._ports = [(port, self.cache.plane(port.plane)[port.layer, 0]) for port in file.ports]
 
     def bind(self, io: Any, n: int) -> list[Any]:
@@ -65,7 +65,7 @@ class SharedBinding:
     """Keys and values: the graph writes new rows into the whole buffers that it reads; nothing is copied."""
 
     def __init__(self, file: ONNXFile, capacity: int) -> None:
-        self.cache: Cache = KVCache(file.spec, capacity)
+        self.cache = _new_cache(file.spec, capacity)
         self._values = [(port, ort_value(self.cache.plane(port.plane)[port.layer][None])) for port in file.ports]
 
     def bind(self, io: Any, n: int) -> list[Any]:
@@ -83,7 +83,7 @@ class ConcatBinding:
     """Keys and values of a graph of standard operators: it reads a copy of all rows, and returns a longer one."""
 
     def __init__(self, file: ONNXFile, capacity: int) -> None:
-        self.cache: Cache = KVCache(file.spec, capacity)
+        self.cache = _new_cache(file.spec, capacity)
         self._ports = list(file.ports)
         self._presents: Mapping[str, npt.NDArray[np.float32]] = {}
 
@@ -110,8 +110,12 @@ class ConcatBinding:
             self.cache.plane(port.plane)[port.layer, :, length : length + n] = rows
 
 
-_FORMS: dict[CacheForm, type[AppendBinding | SharedBinding | ConcatBinding]] = {
-    CacheForm.APPEND: AppendBinding,
-    CacheForm.SHARED: SharedBinding,
-    CacheForm.CONCAT: ConcatBinding,
+def _new_cache(spec: ModelSpec, capacity: int) -> Cache:
+    return Cache(spec.attention.planes, spec.n_layers, capacity)
+
+
+_FORMS: dict[CacheUpdate, type[AppendBinding | SharedBinding | ConcatBinding]] = {
+    CacheUpdate.APPEND: AppendBinding,
+    CacheUpdate.SHARED: SharedBinding,
+    CacheUpdate.CONCAT: ConcatBinding,
 }

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sprat.arrays import F32Array
+from sprat.devices.machine import available_bytes
 from sprat.devices.plan.footprint import Footprint
 from sprat.errors import SpratError
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
 from sprat.runtime.cache import Storage
 from sprat.runtime.kernels.reference import ReferenceKernels
-from sprat.runtime.memory import available_bytes
-from sprat.runtime.models import Model, RoutingObserver, load_model
+from sprat.runtime.models import Model, RoutingObserver
 from sprat.runtime.weights import WeightSource
 
 __all__ = ["ReferenceBackend", "ReferenceStream"]
@@ -32,8 +32,8 @@ class ReferenceLoader(BackendLoader, name="reference", preference=20):
     def footprint(self, request: LoadRequest) -> Footprint:
         """A float32 cache, and one chunk's activations; unpacked weights only take what is left."""
         spec = request.spec
-        widest = max(spec.intermediate_size, spec.hidden_size, spec.n_heads * spec.head_dim)
-        panel_bytes = min(_PANEL_BYTES, 4 * spec.n_heads * _CHUNK * request.context)
+        widest = max(spec.intermediate_size, spec.hidden_size, spec.attention.q_width)
+        panel_bytes = min(_PANEL_BYTES, 4 * spec.attention.n_heads * _CHUNK * request.context)
         buffer_bytes = 8 * _CHUNK * widest * 4 + 2 * spec.vocab_size * 4 + _N_PANELS * panel_bytes
         return request.footprint(cache_number_bytes=_CACHE_NUMBER_BYTES, buffer_bytes=buffer_bytes)
 
@@ -62,7 +62,7 @@ class ReferenceBackend:
     name = "reference"
 
     def __init__(self, spec: ModelSpec, weights: WeightSource, *, dense_bytes: int) -> None:
-        self._model = load_model(spec, weights, ReferenceKernels(dense_bytes))
+        self._model = Model(spec, weights, ReferenceKernels(dense_bytes))
         self.vocab_size = spec.vocab_size
         self.max_context = spec.max_context
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from sprat.runtime.cache.cache import Cache
 from sprat.runtime.cache.kv import KVCache, KVRows
-from sprat.runtime.cache.latent import LatentCache, latent_layout
-from sprat.runtime.cache.rows import STORAGES, FloatRows, Int8Rows, RowLayout, Rows, Storage, widen
-from sprat.runtime.cache.storages import storages
+from sprat.runtime.cache.latent import LatentCache
+from sprat.runtime.cache.rows import STORAGES, FloatRows, Int8Rows, RowLayout, Rows, Storage, row_layout, widen
 
 __all__ = [
     "STORAGES",
@@ -19,7 +18,6 @@ __all__ = [
     "RowLayout",
     "Rows",
     "Storage",
-    "latent_layout",
-    "storages",
+    "row_layout",
     "widen",
 ]

@@ -11,42 +11,36 @@ import mmap
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
 
 from sprat.arrays import F32Array
 from sprat.errors import ModelFileError, PromptError
-from sprat.runtime.cache.rows import RowLayout, Rows, Stored
+from sprat.runtime.arch.attention import CachePlane
+from sprat.runtime.cache.rows import RowLayout, Rows, Storage, Stored, row_layout
 
-__all__ = ["Cache", "Plane"]
+__all__ = ["Cache"]
 
 _MARK = b"SPRATKV1"
 _HEADER = struct.Struct("<8sIQ")
 _HUGE_PAGE_BYTES = 2 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Plane:
-    """One array that every layer keeps: ``n_heads`` rows per token, and what a row is stored as."""
-
-    n_heads: int
-    layout: RowLayout
-
-
 class Cache:
     """Rows of ``n_layers`` layers for up to ``capacity`` tokens.
 
     Args:
+        planes: what a layer caches of each token; rows of one head are contiguous, since attention reads them so.
         n_layers: layers of the model.
         capacity: tokens that fit.
-        planes: what a layer keeps; rows of one head lie together, since attention reads them so.
+        storage: element type.
     """
 
-    def __init__(self, n_layers: int, capacity: int, planes: Sequence[Plane]) -> None:
-        self._layouts = [plane.layout for plane in planes]
+    def __init__(self, planes: Sequence[CachePlane], n_layers: int, capacity: int, storage: Storage = "f32") -> None:
+        self._layouts = [row_layout(plane, storage) for plane in planes]
         self._planes = [
-            _unwritten((n_layers, plane.n_heads, capacity, plane.layout.width), plane.layout) for plane in planes
+            _unwritten((n_layers, plane.n_heads, capacity, layout.width), layout)
+            for plane, layout in zip(planes, self._layouts, strict=True)
         ]
         self._capacity = capacity
         self._length = 0

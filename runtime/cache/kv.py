@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sprat.arrays import F32Array
-from sprat.runtime.arch.spec import ModelSpec
-from sprat.runtime.cache.cache import Cache, Plane
-from sprat.runtime.cache.rows import RowLayout, Rows, Storage
+from sprat.runtime.cache.cache import Cache
+from sprat.runtime.cache.rows import Rows
 
 __all__ = ["KVCache", "KVRows"]
 
@@ -21,11 +20,7 @@ class KVRows:
 
 
 class KVCache(Cache):
-    """``2 * n_kv_heads * head_dim`` numbers per token and layer."""
-
-    def __init__(self, spec: ModelSpec, capacity: int, storage: Storage = "f32") -> None:
-        plane = Plane(spec.n_kv_heads, RowLayout(storage, spec.head_dim))
-        super().__init__(spec.n_layers, capacity, (plane, plane))
+    """``2 * n_kv_heads * head_dim`` elements per token and layer."""
 
     def append(self, layer: int, keys: F32Array, values: F32Array) -> KVRows:
         """Store rotated keys and values ``(n, kv_heads, head_dim)`` of new tokens; returns all rows of the layer."""

@@ -10,16 +10,17 @@ has no sign; and in float16 the numbers that int8 would spoil::
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from sprat.alignment import ceil_div
 from sprat.arrays import F32Array, U8Array
+from sprat.runtime.arch.attention import CachePlane, Storage
 
-__all__ = ["STORAGES", "FloatRows", "Int8Rows", "RowLayout", "Rows", "Storage", "Stored", "widen"]
+__all__ = ["STORAGES", "FloatRows", "Int8Rows", "RowLayout", "Rows", "Storage", "Stored", "row_layout", "widen"]
 
-Storage = Literal["f32", "f16", "int8"]
 STORAGES: tuple[Storage, ...] = ("f32", "f16", "int8")
 
 FloatRows: TypeAlias = npt.NDArray[np.float32 | np.float16]
@@ -71,7 +72,7 @@ class RowLayout:
     @property
     def n_groups(self) -> int:
         """Scales of a row in int8."""
-        return -(-self.n_int8 // self.group)
+        return ceil_div(self.n_int8, self.group)
 
     def store(self, rows: F32Array) -> Stored:
         """``rows (..., n)`` as they are kept, ``(..., width)``."""
@@ -91,6 +92,11 @@ class RowLayout:
     def view(self, stored: Stored) -> Rows:
         """Stored rows as kernels take them; no copy."""
         return stored if self.storage != "int8" else Int8Rows(stored, self)
+
+
+def row_layout(plane: CachePlane, storage: Storage) -> RowLayout:
+    """How a row of ``plane`` is stored in a cache of ``storage``."""
+    return RowLayout(storage, plane.width, n_exact=plane.n_exact, group=plane.group)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,1 +1,1 @@
-"""Conversations: templates in a sandbox, prompts, results in OpenAI's shape."""
+"""Chat: templates in a sandbox, prompts, and completions in OpenAI's format."""

@@ -1,4 +1,4 @@
-"""What a chat template may spend: one number for work and text together, and a clock for slow machines."""
+"""The budget of one rendering of a chat template: units for steps and text, and a limit on CPU time."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 from sprat.errors import TemplateError
 
-__all__ = ["LONGEST_VALUE", "Budget", "plain"]
+__all__ = ["MAX_VALUE_SIZE", "Budget", "plain"]
 
-LONGEST_VALUE = 1 << 21  # characters of one value, everything inside it counted as often as it is reached
-_UNITS = 1 << 26  # characters made; each step of a loop and each call costs some, too
+MAX_VALUE_SIZE = 1 << 21  # characters of one value; an object that it holds twice counts twice
+_UNITS = 1 << 26  # one per character that is made; each loop iteration and each call costs some, too
 _UNITS_PER_STEP = 512
-_SECONDS = 5.0  # of this thread on a processor: a busy machine stops no template
-_ENTRY = 16  # what an entry of a list or dict counts beside its own size
-_DEPTH = 64  # nested calls; nested data
+_SECONDS = 5.0  # CPU time of this thread, which does not depend on the load of the machine
+_ENTRY = 16  # units of an entry of a list or dict, in addition to its size
+_MAX_DEPTH = 64  # of nested calls, and of nested data
 
 
 class Budget:
-    """Counts down while one prompt is rendered.
+    """What remains for the rendering of one prompt.
 
-    Sizes bound memory and steps bound time, the same on every machine; the clock is for what neither foresees.
+    Sizes bound memory and steps bound time, the same on every machine. The limit on CPU time covers the rest.
     """
 
     def __init__(self) -> None:
@@ -30,55 +30,59 @@ class Budget:
         self._depth = 0
 
     def charge(self, units: int) -> None:
-        """Pay for ``units`` characters.
+        """Subtract ``units``.
 
         Raises:
-            TemplateError: there are none left.
+            TemplateError: the budget is exhausted.
         """
         self._left -= units
         if self._left < 0 or time.thread_time() > self._deadline:
             raise TemplateError(
-                "The chat template was stopped: it runs without end, or makes far more text than a prompt holds. "
-                "Use the template that the model's publisher wrote."
+                "the chat template was stopped: it loops too long, or makes far more text than a prompt holds; "
+                "use the template of the model's publisher"
             )
 
     def step(self, text: int = 0) -> bool:
-        """Pay for a step that writes ``text`` characters of the template itself; true, to stand in a condition."""
+        """Charge one step that writes ``text`` literal characters of the template; true, for use in a condition."""
         self.charge(_UNITS_PER_STEP + text)
         return True
 
     def checked(self, value: Any) -> Any:
-        """``value``, paid for by its size.
+        """Charge the size of ``value``, and return it.
 
         Raises:
-            TemplateError: it is larger than any part of a prompt.
+            TemplateError: it is larger than :data:`MAX_VALUE_SIZE`, or the budget is exhausted.
         """
-        self.charge(_size(value, LONGEST_VALUE))
+        self.charge(_size(value, MAX_VALUE_SIZE))
         return value
 
     def __enter__(self) -> None:
-        """One call deeper."""
+        """Enter a nested call.
+
+        Raises:
+            TemplateError: calls are nested too deep.
+        """
         self._depth += 1
-        if self._depth > _DEPTH:
-            raise TemplateError(f"The chat template was stopped: its calls nest more than {_DEPTH} deep.")
+        if self._depth > _MAX_DEPTH:
+            raise TemplateError(f"the chat template was stopped: its calls are nested more than {_MAX_DEPTH} deep")
 
     def __exit__(self, *_: object) -> None:
         self._depth -= 1
 
 
 def too_large() -> TemplateError:
-    """The error for a value that would be larger than any part of a prompt."""
-    return TemplateError(f"The chat template was stopped: it makes a value of more than {LONGEST_VALUE} characters.")
+    """The error for a value larger than :data:`MAX_VALUE_SIZE`."""
+    return TemplateError(f"the chat template was stopped: it makes a value of more than {MAX_VALUE_SIZE} characters")
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """A copy of ``value`` of nothing but dicts, lists, strings, numbers, booleans and None.
+    """A copy of ``value`` made of dicts, lists, strings, numbers, booleans and None only.
 
     Raises:
-        TemplateError: it holds anything else, or nests too deep.
+        TemplateError: ``value`` holds another type, or is nested too deep.
     """
-    if depth > _DEPTH:
-        raise TemplateError(f"A message nests more than {_DEPTH} deep; expected a role and a content.")
+    if depth > _MAX_DEPTH:
+        raise TemplateError(f"a message is nested more than {_MAX_DEPTH} deep, expected a dict with role and content")
     if value is None or type(value) in (str, int, float, bool):
         return value
     if isinstance(value, str):
@@ -88,12 +92,13 @@ def plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item, depth + 1) for item in value]
     raise TemplateError(
-        f"A chat template cannot take a {type(value).__name__}; expected text, numbers, lists and dicts."
+        f"found a {type(value).__name__} in the messages or variables of a chat template, expected strings, numbers, "
+        "booleans, lists and dicts"
     )
 
 
 def _size(value: Any, limit: int) -> int:
-    """Characters of ``value`` if it were written out, at most ``limit``."""
+    """Characters of ``value`` as text; an error when they exceed ``limit``."""
     if isinstance(value, str):
         size = len(value)
     elif isinstance(value, Mapping):

@@ -1,6 +1,6 @@
-"""Chat results in OpenAI's shape, with DeepSeek's ``reasoning_content`` and llama-server's ``timings``.
+"""Chat completions in OpenAI's format, with DeepSeek's ``reasoning_content`` and llama-server's ``timings``.
 
-They are plain dictionaries, ready for ``json.dumps`` and for programs that were written for another engine.
+They are plain dictionaries, ready for ``json.dumps`` and for programs written for another engine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["ChatChunk", "ChatCompletion", "ChatStream", "Choice", "ChunkChoice",
 
 
 class Message(TypedDict):
-    """One turn of a conversation."""
+    """One message of a conversation."""
 
     role: str
     content: str
@@ -34,7 +34,7 @@ class Delta(TypedDict, total=False):
 
 
 class Choice(TypedDict):
-    """The reply. ``finish_reason`` is OpenAI's ``stop`` or ``length``, or our ``cancelled`` or ``timeout``."""
+    """The reply. ``finish_reason`` is OpenAI's ``stop`` or ``length``, or sprat's ``cancelled`` or ``timeout``."""
 
     index: int
     message: Message
@@ -74,9 +74,15 @@ class ChatChunk(TypedDict):
 
 
 class ChatStream(Iterator[ChatChunk]):
-    """A reply as it comes: iterate over its chunks, or take the whole with :meth:`completion`.
+    """A streamed reply: iterate over its chunks, or get the whole reply with :meth:`completion`.
 
-    Both ways give the same text: the parts of the chunks join to the fields of the completion.
+    Both give the same text: the deltas of the chunks join to the message of the completion.
+
+    Args:
+        generation: the answer.
+        splitter: separates the reasoning from the answer.
+        model: the model's name.
+        on_reply: called with the complete reply.
     """
 
     def __init__(
@@ -103,11 +109,11 @@ class ChatStream(Iterator[ChatChunk]):
         return next(self._chunks)
 
     def cancel(self) -> None:
-        """End the reply at the next token or chunk of the prompt, from any thread."""
+        """End the reply after the current forward pass; may be called from any thread."""
         self._generation.cancel()
 
     def completion(self) -> ChatCompletion:
-        """Make the rest, and return the whole reply."""
+        """Generate the rest, and return the whole reply."""
         for _ in self:
             pass
         summary = self._generation.summary
@@ -124,9 +130,9 @@ class ChatStream(Iterator[ChatChunk]):
     def _run(self) -> Iterator[ChatChunk]:
         yield self._chunk(Delta(role="assistant", content=""))
         for piece in self._generation:
-            if delta := self._take(self._splitter.feed(piece.text)):
+            if delta := self._add(self._splitter.feed(piece.text)):
                 yield self._chunk(delta)
-        if delta := self._take(self._splitter.flush()):
+        if delta := self._add(self._splitter.flush()):
             yield self._chunk(delta)
         self._on_reply(self._reply)
         summary = self._generation.summary
@@ -143,8 +149,8 @@ class ChatStream(Iterator[ChatChunk]):
             choices=[ChunkChoice(index=0, delta=delta, finish_reason=finish_reason)],
         )
 
-    def _take(self, parts: ReasoningParts) -> Delta:
-        """Add to the reply; an empty delta when nothing came."""
+    def _add(self, parts: ReasoningParts) -> Delta:
+        """Add ``parts`` to the reply, and return the delta; empty when the parts are."""
         delta = Delta()
         if parts.reasoning:
             delta["reasoning_content"] = parts.reasoning

@@ -1,4 +1,4 @@
-"""Thoughts apart from the answer, while it streams: ``<think>…</think>`` to ``reasoning_content`` and ``content``."""
+"""Separates reasoning from the answer in streamed text: ``<think>…</think>`` to ``reasoning_content``."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ _OPEN, _CLOSE = "<think>", "</think>"
 
 
 class ReasoningParts(NamedTuple):
-    """What a piece of text adds to each of the two."""
+    """What a piece of text adds to the reasoning and to the answer."""
 
     reasoning: str
     content: str
 
 
 class _State(enum.Enum):
-    BEFORE = enum.auto()  # nothing but white space so far: a thought may open
+    BEFORE = enum.auto()  # only white space so far: ``<think>`` may follow
     THINKING = enum.auto()
     ANSWERING = enum.auto()
 
 
 class ReasoningSplitter:
-    r"""Takes an answer in pieces of any size; what it gives does not depend on how the answer was cut.
+    r"""Splits generated text, fed in pieces of any size; the result does not depend on where the text is cut.
 
-    A thought is what stands between the tags at the beginning of an answer, or from the beginning on when the prompt
-    itself ended by opening one. An answer that is cut inside a thought has no content. White space around a thought and
-    before the answer after it belongs to neither; an answer without a thought is left as it is.
+    Reasoning is the text between the tags at the beginning of an answer, or from the beginning to ``</think>`` if the
+    prompt ends with ``<think>``. An answer that ends before ``</think>`` has no content. White space around the
+    reasoning, and before the answer that follows it, is dropped; an answer without reasoning is unchanged.
 
     Args:
-        prompt: The rendered prompt that the model answers.
+        prompt: the rendered prompt.
 
     Example:
         >>> splitter = ReasoningSplitter("<｜Assistant｜><think>\n")
@@ -44,40 +44,40 @@ class ReasoningSplitter:
     def __init__(self, prompt: str = "") -> None:
         self._state = _State.THINKING if prompt.rstrip().endswith(_OPEN) else _State.BEFORE
         self._held = ""
-        self._at_start = True  # of a thought, or of the answer after one: white space is dropped there
+        self._at_start = True  # of the reasoning, or of the answer after it: white space is dropped there
 
     def feed(self, text: str) -> ReasoningParts:
-        """What is certain now."""
+        """The text that certainly belongs to the reasoning or to the answer."""
         self._held += text
         if self._state is _State.BEFORE:
-            self._look_for_thought()
-        reasoning = self._think() if self._state is _State.THINKING else ""
-        content = self._answer() if self._state is _State.ANSWERING else ""
+            self._detect_reasoning()
+        reasoning = self._feed_reasoning() if self._state is _State.THINKING else ""
+        content = self._feed_answer() if self._state is _State.ANSWERING else ""
         return ReasoningParts(reasoning, content)
 
     def flush(self) -> ReasoningParts:
-        """What was held back when the answer ended."""
+        """The text that was held back when generation ended."""
         held, self._held = self._held, ""
         return ReasoningParts(held.rstrip(), "") if self._state is _State.THINKING else ReasoningParts("", held)
 
-    def _look_for_thought(self) -> None:
+    def _detect_reasoning(self) -> None:
         text = self._held.lstrip()
         if text.startswith(_OPEN):
             self._state, self._held = _State.THINKING, text.removeprefix(_OPEN)
         elif not _OPEN.startswith(text):
             self._state, self._at_start = _State.ANSWERING, False
 
-    def _think(self) -> str:
+    def _feed_reasoning(self) -> str:
         self._drop_leading_space()
-        thought, closed, rest = self._held.partition(_CLOSE)
+        reasoning, closed, rest = self._held.partition(_CLOSE)
         if closed:
             self._state, self._held, self._at_start = _State.ANSWERING, rest, True
-            return thought.rstrip()
-        certain = thought[: len(thought) - longest_overlap(thought, _CLOSE)].rstrip()
-        self._held = thought[len(certain) :]
+            return reasoning.rstrip()
+        certain = reasoning[: len(reasoning) - longest_overlap(reasoning, _CLOSE)].rstrip()
+        self._held = reasoning[len(certain) :]
         return certain
 
-    def _answer(self) -> str:
+    def _feed_answer(self) -> str:
         self._drop_leading_space()
         content, self._held = self._held, ""
         return content

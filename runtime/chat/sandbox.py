@@ -1,9 +1,9 @@
-"""A Jinja environment for templates that nobody vetted: what is not listed here does not run.
+"""A Jinja environment for untrusted templates: only the functions, methods and filters listed here can be called.
 
-Templates come inside model files, and Jinja's own sandbox bounds neither time nor memory (``'a' * 10**10`` passes).
-A child process with resource limits would bound both, but must be started, fed and buried on every phone and board.
-So this is a closed world instead: the syntax tree gets a step in every loop and macro, and each operation, method and
-filter that can make a value checks its size against a :class:`~sprat.runtime.chat.budget.Budget`.
+Templates come from model files, and Jinja's own sandbox limits neither time nor memory (``'a' * 10**10`` passes). A
+child process with resource limits would limit both, but costs a process on every device. Instead, a call that counts
+steps is inserted into the body of every loop and macro, and every operation, method and filter that makes a value
+checks its size against a :class:`~sprat.runtime.chat.budget.Budget`.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ import jinja2.visitor
 from jinja2 import nodes
 
 from sprat.errors import TemplateError
-from sprat.runtime.chat.budget import LONGEST_VALUE, Budget, too_large
+from sprat.runtime.chat.budget import MAX_VALUE_SIZE, Budget, too_large
 
 __all__ = ["TemplateEnvironment", "rendering"]
 
-rendering: ContextVar[Budget] = ContextVar("rendering")  # the budget of the prompt that this thread renders
+rendering: ContextVar[Budget] = ContextVar("rendering")  # budget of the rendering in this thread
 
 _TEXT_METHODS = (
     "capitalize count endswith find index isalpha isdigit islower isspace isupper join lower lstrip partition "
@@ -45,15 +45,15 @@ _ATTRIBUTES: dict[type, frozenset[str]] = {
     tuple: frozenset({"count", "index"}),
     jinja2.runtime.LoopContext: frozenset(_LOOP.split()),
 }
-_PLAIN_FILTERS = (
+_JINJA_FILTERS = (
     "abs capitalize count d default dictsort first float int items last length list lower map max min reject "
     "rejectattr reverse select selectattr sort string title trim unique upper"
 )
-_REFUSED_STATEMENTS = (nodes.Block, nodes.Extends, nodes.FromImport, nodes.Import, nodes.Include)
+_FORBIDDEN_STATEMENTS = (nodes.Block, nodes.Extends, nodes.FromImport, nodes.Import, nodes.Include)
 
 
 class TemplateEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
-    """Set up as transformers sets up its own, and closed: see the module."""
+    """Configured like the environment of transformers, with the restrictions in the module docstring."""
 
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
 
@@ -61,7 +61,7 @@ class TemplateEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         super().__init__(
             trim_blocks=True,
             lstrip_blocks=True,
-            optimized=False,  # constant expressions wait for a budget, too
+            optimized=False,  # constant expressions are charged to a budget, too
             finalize=_finalize,
             extensions=["jinja2.ext.loopcontrols", _Generation],
         )
@@ -79,16 +79,16 @@ class TemplateEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         return tree
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Whether a template may reach for it: only what is listed for the type."""
+        """Whether a template may access the attribute: only those listed for the type."""
         if isinstance(obj, _Namespace):
             return not attr.startswith("_")
         return attr in _ATTRIBUTES.get(type(obj), frozenset())
 
     def wrap_str_format(self, value: Any) -> None:
-        """Nothing: ``str.format`` is refused like any method that is not listed, rather than wrapped."""
+        """Return nothing: ``str.format`` is not wrapped but forbidden, like every method that is not listed."""
 
     def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Call a function or method of the template; every call in it comes here."""
+        """Call a function or method; every call in a template comes here."""
         budget = rendering.get()
         if obj in (self.step, self.checked, self.tilde):
             return obj(*args)
@@ -100,56 +100,56 @@ class TemplateEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             return budget.checked(super().call(context, obj, *args, **kwargs))
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """An arithmetic operation; refused where its result could be far larger than its operands."""
+        """Evaluate a binary operator; an error if the result could be far larger than its operands."""
         numbers = isinstance(left, int | float) and isinstance(right, int | float)
         if operator == "**" or (operator == "%" and not numbers):
-            raise TemplateError(f"The chat template uses the operator {operator!r}, which no prompt needs.")
+            raise TemplateError(f"the chat template uses the operator {operator!r}, which the sandbox forbids")
         if operator == "*" and not numbers:
-            sized, times = (right, left) if isinstance(left, int) else (left, right)
-            if isinstance(sized, str | list | tuple) and isinstance(times, int) and len(sized) * times > LONGEST_VALUE:
+            value, times = (right, left) if isinstance(left, int) else (left, right)
+            if isinstance(value, str | list | tuple) and isinstance(times, int) and len(value) * times > MAX_VALUE_SIZE:
                 raise too_large()
         return rendering.get().checked(super().call_binop(context, operator, left, right))
 
     def step(self, text: int) -> bool:
-        """One round of a loop or call of a macro, in whose body ``text`` characters are written."""
+        """Charge one iteration of a loop or call of a macro whose body holds ``text`` literal characters."""
         return rendering.get().step(text)
 
     def checked(self, value: Any) -> Any:
-        """A list, tuple or dict that the template just made."""
+        """Charge a list, tuple or dict that the template made."""
         return rendering.get().checked(value)
 
     def tilde(self, *parts: Any) -> str:
-        """The operator ``~``."""
+        """Evaluate the operator ``~``."""
         return _join("", parts)
 
 
 class _Instrument(jinja2.visitor.NodeTransformer):
-    """Puts calls of the environment's own methods where Jinja has no hook."""
+    """Inserts calls of the environment's methods where Jinja has no hook."""
 
     def __init__(self, environment: TemplateEnvironment) -> None:
         self._environment = environment
 
     def visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:
-        """The node that replaces ``node``, whose children are replaced already."""
-        if isinstance(node, _REFUSED_STATEMENTS):
+        """The node that replaces ``node``; its children are replaced first."""
+        if isinstance(node, _FORBIDDEN_STATEMENTS):
             raise TemplateError(
-                f"The chat template uses {type(node).__name__.lower()}, which a single template cannot."
+                f"the chat template uses the statement {type(node).__name__.lower()!r}, which the sandbox forbids"
             )
         self.generic_visit(node, *args, **kwargs)
         match node:
             case nodes.For() | nodes.Macro() | nodes.CallBlock():
-                self._step_in(node)
+                self._insert_step(node)
             case nodes.Concat():
                 return self._call("tilde", node, *node.nodes)
             case nodes.List() | nodes.Dict() | nodes.Tuple(ctx="load"):
                 return self._call("checked", node, node)
         return node
 
-    def _step_in(self, node: nodes.For | nodes.Macro | nodes.CallBlock) -> None:
-        written = sum(len(data.data) for data in node.find_all(nodes.TemplateData))
-        step = self._call("step", node, nodes.Const(written))
+    def _insert_step(self, node: nodes.For | nodes.Macro | nodes.CallBlock) -> None:
+        n_literal = sum(len(data.data) for data in node.find_all(nodes.TemplateData))
+        step = self._call("step", node, nodes.Const(n_literal))
         node.body.insert(0, nodes.ExprStmt(step, lineno=node.lineno))
-        if isinstance(node, nodes.For) and node.test is not None:  # a loop may skip every round
+        if isinstance(node, nodes.For) and node.test is not None:  # the filter of a loop may skip every iteration
             node.test = nodes.And(self._call("step", node, nodes.Const(0)), node.test, lineno=node.lineno)
 
     def _call(self, method: str, at: nodes.Node, *arguments: nodes.Node) -> nodes.Call:
@@ -159,7 +159,7 @@ class _Instrument(jinja2.visitor.NodeTransformer):
 
 
 class _Generation(jinja2.ext.Extension):
-    """``{% generation %}`` marks what a model wrote, for training; a prompt only needs what is inside."""
+    """``{% generation %}`` marks the assistant's text for training; a prompt needs only its contents."""
 
     tags = {"generation"}  # noqa: RUF012  # as Jinja declares it
 
@@ -169,7 +169,7 @@ class _Generation(jinja2.ext.Extension):
 
 
 class _Namespace(jinja2.utils.Namespace):
-    """``namespace()`` that never writes out what it holds."""
+    """``namespace()`` whose text does not include its contents."""
 
     def __repr__(self) -> str:
         return "namespace"
@@ -177,7 +177,7 @@ class _Namespace(jinja2.utils.Namespace):
 
 @jinja2.pass_context  # with the context, so that Jinja does not call it while it compiles
 def _finalize(_context: Any, value: Any) -> str:
-    """What ``{{ value }}`` writes."""
+    """The text that ``{{ value }}`` writes."""
     text = str(value)
     rendering.get().charge(len(text))
     return text
@@ -198,14 +198,14 @@ def _join(separator: str, parts: Iterable[Any]) -> str:
     for part in parts:
         texts.append(str(part))
         size += len(texts[-1]) + len(separator)
-        if size > LONGEST_VALUE + len(separator):
+        if size > MAX_VALUE_SIZE + len(separator):
             raise too_large()
     budget.charge(size)
     return separator.join(texts)
 
 
 def _replace(text: str, old: str, new: str, count: int = -1) -> str:
-    if len(text) + text.count(old) * len(new) > LONGEST_VALUE:
+    if len(text) + text.count(old) * len(new) > MAX_VALUE_SIZE:
         raise too_large()
     return text.replace(old, new, count)
 
@@ -214,7 +214,7 @@ _BOUNDED_METHODS: dict[str, Callable[..., Any]] = {"join": _join, "replace": _re
 
 
 def _filters() -> dict[str, Callable[..., Any]]:
-    own = {
+    replacements = {
         "indent": _indent,
         "join": _join_filter,
         "replace": lambda text, old, new, count=-1: _replace(str(text), str(old), str(new), count),
@@ -223,7 +223,7 @@ def _filters() -> dict[str, Callable[..., Any]]:
         "sum": sum,
         "tojson": _tojson,
     }
-    return {name: jinja2.filters.FILTERS[name] for name in _PLAIN_FILTERS.split()} | own
+    return {name: jinja2.filters.FILTERS[name] for name in _JINJA_FILTERS.split()} | replacements
 
 
 @jinja2.pass_environment
@@ -249,14 +249,14 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """As transformers does it: without the escapes for HTML that Jinja's own filter adds."""
+    """Like the filter of transformers: without the HTML escapes of Jinja's own."""
     if (indent or 0) > 16 or any(len(separator) > 16 for separator in separators or ()):
         raise too_large()
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
-def _strftime_now(form: str) -> str:
-    return datetime.now().strftime(form[:256])
+def _strftime_now(format: str) -> str:
+    return datetime.now().strftime(format[:256])
 
 
 def _raise_exception(message: str) -> None:

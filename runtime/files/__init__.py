@@ -1,1 +1,1 @@
-"""Model files: GGUF, ONNX and bundles, read and checked before they are trusted."""
+"""Model files: GGUF, ONNX and bundles, read and validated."""

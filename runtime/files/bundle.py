@@ -1,15 +1,15 @@
-"""A bundle: the folder that an export leaves and an engine loads, described by its ``manifest.json``.
+"""A bundle: the folder that ``sprat export`` writes and an engine loads, described by its ``manifest.json``.
 
 ::
 
     student-int4/
-        manifest.json                     this record
+        manifest.json                     :class:`Manifest`
         Student-26M-v1.0-Q4_0.gguf        one artifact per format
-        tokenizer.json  config.json  …    what came with the checkpoint
+        tokenizer.json  config.json  …    files of the checkpoint
 
-The manifest names every file with its size and SHA-256. Opening a bundle checks names and sizes, which costs nothing;
-:meth:`Bundle.check_hashes` reads every byte. A manifest may come from anywhere, so no name in it can leave the folder.
-Bundles are written by :mod:`sprat.export.write.bundle`.
+The manifest lists every file with its size and SHA-256. Opening a bundle checks names and sizes;
+:meth:`Bundle.check_hashes` reads every byte. A manifest is untrusted: file names that leave the folder are rejected.
+:mod:`sprat.export.write.bundle` writes bundles.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class BundleFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One file of the folder; ``name`` is relative, with ``/`` between folders."""
+    """A file of the bundle; ``name`` is a relative path with ``/`` as separator."""
 
     name: str
     size_bytes: _Count
@@ -56,42 +56,42 @@ class BundleFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A model in one runtime's format."""
+    """The model in one format."""
 
-    format: str  # "gguf"
-    file: str  # the name of its main file
-    plan: _Sha256  # of all that decides its bytes but the weights: same plan, same source, same file
+    format: str  # "gguf" or "onnx"
+    file: str  # name of the main file
+    layout_digest: _Sha256 = msgspec.field(name="plan")  # of everything but the weights that decides the file's bytes
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What was exported."""
+    """The source of the export."""
 
     name: str
     format: str  # "safetensors" or "gguf"
     hash: str
-    quantized: bool  # the weights had lost precision before they came here
+    quantized: bool  # whether the source's weights were quantized already
 
 
 class TensorGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The tensors of one role that got one format: ``ffn_down_exps`` in Q4_0."""
+    """The tensors of one role and format: ``ffn_down_exps`` in Q4_0."""
 
     role: str
     format: str
-    wanted: str  # differs from ``format`` where rows could not be divided
+    wanted: str  # the recipe's format; differs from ``format`` when that is a fallback
     n_tensors: _Count
     n_weights: _Count
     size_bytes: _Count
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything known about a bundle."""
+    """The contents of ``manifest.json``."""
 
     schema_version: int = SCHEMA_VERSION
     name: str
     artifacts: tuple[Artifact, ...]
     files: tuple[BundleFile, ...]
     source: Source
-    spec: dict[str, Any]  # of the model, to read and compare; the artifact itself is what runtimes believe
+    spec: dict[str, Any]  # the architecture, for information: backends read it from the artifact
     recipe: str
     tensor_groups: tuple[TensorGroup, ...]
     device: str | None
@@ -101,18 +101,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle whose manifest was read, and whose files are there with the right sizes."""
+    """A bundle whose manifest was read, and whose files exist with the right sizes."""
 
     path: Path
     manifest: Manifest
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Read the manifest of the folder ``path`` and compare it with what lies there.
+        """Read the manifest of the folder ``path`` and compare it with the files.
 
         Raises:
-            BundleError: no manifest, one that cannot be trusted, or files that are missing, of another size, or outside
-                the folder; all of them are named.
+            BundleError: the manifest is missing or invalid, or files are missing, have another size, or are outside the
+                folder; all such files are named.
         """
         path = Path(path)
         manifest = read_manifest(path)
@@ -126,24 +126,26 @@ class Bundle:
         """The main file of the artifact in ``format``.
 
         Raises:
-            BundleError: the bundle holds no such artifact; the message says which ones it holds.
+            BundleError: the bundle has no such artifact; the message lists those it has.
         """
         for artifact in self.manifest.artifacts:
             if artifact.format == format:
                 return self.path / artifact.file
-        held = ", ".join(artifact.format for artifact in self.manifest.artifacts)
-        raise BundleError(f"{self.path}: holds no {format!r} artifact, only {held}; export it with --format {format}")
+        available = ", ".join(artifact.format for artifact in self.manifest.artifacts)
+        raise BundleError(
+            f"{self.path}: no {format!r} artifact in this bundle, only {available}; export it with --format {format}"
+        )
 
     def file(self, name: str) -> Path | None:
-        """The bundle's file called ``name``, if it has one."""
-        held = any(file.name == name for file in self.manifest.files)
-        return self.path / name if held else None
+        """Path of the bundle's file called ``name``, or ``None``."""
+        is_listed = any(file.name == name for file in self.manifest.files)
+        return self.path / name if is_listed else None
 
     def check_hashes(self) -> None:
         """Read every file and compare its SHA-256.
 
         Raises:
-            BundleError: the files that differ, all of them.
+            BundleError: a digest differs; all such files are named.
         """
         problems = [
             f"{file.name!r} has SHA-256 {found}, the manifest says {file.sha256}"
@@ -154,10 +156,10 @@ class Bundle:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of ``folder``, well-formed but not yet compared with the files.
+    """Read the manifest of ``folder``, without comparing it with the files.
 
     Raises:
-        BundleError: there is none, or it is not one.
+        BundleError: the manifest is missing or invalid.
     """
     path = folder / MANIFEST_NAME
     try:
@@ -165,17 +167,17 @@ def read_manifest(folder: Path) -> Manifest:
             text = file.read(_MAX_MANIFEST_BYTES + 1)
     except OSError as error:
         raise BundleError(
-            f"{path}: cannot be read ({error.strerror}); expected a folder made by sprat export"
+            f"{path}: cannot be read ({error.strerror}); expected a folder written by `sprat export`"
         ) from error
     if len(text) > _MAX_MANIFEST_BYTES:
         raise BundleError(
-            f"{path}: over {_MAX_MANIFEST_BYTES:,} bytes; no manifest is that long, export the bundle again"
+            f"{path}: larger than {_MAX_MANIFEST_BYTES:,} bytes, expected a manifest; export the bundle again"
         )
     try:
         version = msgspec.json.decode(text, type=_Version).schema_version
         if version != SCHEMA_VERSION:
             raise BundleError(
-                f"{path}: schema version {version}, expected {SCHEMA_VERSION}; use the sprat that wrote it"
+                f"{path}: schema version {version}, expected {SCHEMA_VERSION}; use the version of sprat that wrote it"
             )
         return msgspec.json.decode(text, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -183,7 +185,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 class _Version(msgspec.Struct):
-    """The one key that tells how to read the others."""
+    """The key that decides how the others are read."""
 
     schema_version: int
 
@@ -196,13 +198,13 @@ def _name_problems(manifest: Manifest) -> Iterator[str]:
     folded = Counter(unicodedata.normalize("NFC", name).casefold() for name in names)
     for name, count in folded.items():
         if count > 1:
-            yield f"{count} files are called {name!r}, or would be on another file system"
+            yield f"{count} files have the name {name!r} on a file system that ignores case or Unicode normalization"
 
 
 def _unsafe(name: str) -> str:
-    """Why ``name`` must not be joined to a folder, or nothing."""
+    """Why ``name`` must not be joined to a folder; empty if it may."""
     if not name.isprintable() or "\\" in name:
-        return "holds a character that no file of a bundle has"
+        return "holds a character that is not allowed"
     parts = PurePosixPath(name).parts
     if not parts or parts[0] == "/" or ".." in parts or "/".join(parts) != name:
         return "is not a plain relative path"

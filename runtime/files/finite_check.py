@@ -1,9 +1,9 @@
-"""Blocks that unpack to something infinite, or to no number: one flipped bit in a scale spoils every answer.
+"""Search for blocks that dequantize to NaN or Inf, for example because of one flipped bit in a scale.
 
-Kernels stay within their buffers whatever the bytes are; only numbers come out wrong. A load must not read gigabytes:
-it looks at the ends of each tensor, where a file that was cut, shifted or overwritten shows it. What is left shows in
-the logits, which :meth:`~sprat.runtime.generate.sampling.Sampler.sample` refuses, and ``sprat inspect --check`` finds
-it.
+Kernels never leave their buffers, whatever the weights are, but NaN spreads to every logit. Loading must not read
+gigabytes, so it checks the first and the last block of each tensor, where a truncated, shifted or overwritten file
+usually shows. For others, :meth:`~sprat.runtime.generate.sampling.Sampler.sample` raises an error on non-finite logits,
+and ``sprat inspect --check`` finds the block.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from sprat.quant.convert import first_nonfinite
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.weights import Weight
 
-__all__ = ["check_blocks"]
+__all__ = ["check_finite"]
 
 _CHUNK_BYTES = 1 << 24
 
 
-def check_blocks(file: GGUFFile, *, every: bool = False) -> None:
-    """Look for weights that are not finite.
+def check_finite(file: GGUFFile, *, every: bool = False) -> None:
+    """Check that weights are finite.
 
     Args:
-        file: open; its declarations were checked.
-        every: read all blocks; without it the first and the last of each tensor, which lie on its neighbours' pages.
+        file: an open file.
+        every: check all blocks; otherwise the first and the last of each tensor.
 
     Raises:
-        ModelFileError: a block holds one; the message says where in the file.
+        ModelFileError: a block holds NaN or Inf; the message has its offset in the file.
     """
     for name in file.names():
         weight = file.weight(name)
         blocks = weight.packed.reshape(-1, weight.format.block_bytes)
-        spoilt = _scan(weight, blocks) if every else _scan_ends(weight, blocks)
-        if spoilt is not None:
-            offset = file.tensors[name].offset + spoilt * weight.format.block_bytes
+        found = _scan(weight, blocks) if every else _scan_ends(weight, blocks)
+        if found is not None:
+            offset = file.tensors[name].offset + found * weight.format.block_bytes
             raise ModelFileError(
-                f"{file.path}: tensor {name}, block {spoilt} of {len(blocks)} (byte {offset}): found {weight.format} "
-                "weights that are infinite or no number, expected finite ones: damaged, download or export it again"
+                f"{file.path}: tensor {name}, block {found} of {len(blocks)} (byte {offset}): found {weight.format} "
+                "weights that are NaN or Inf, expected finite ones; the file is damaged: download or export it again"
             )
 
 

@@ -1,13 +1,12 @@
-"""``GGUFFile``: a memory-mapped GGUF whose every declaration was checked before it is believed.
+"""``GGUFFile``: a memory-mapped GGUF whose metadata and tensor table were validated.
 
 ::
 
     with GGUFFile.open("student-Q4_0.gguf") as file:
         print(file.metadata["general.architecture"], len(file.tensors))
-        weight = file.weight("blk.0.attn_q.weight")  # a view of the map: nothing is read before it is used
+        weight = file.weight("blk.0.attn_q.weight")  # a view of the mapped file, read when it is used
 
-Parsing is :mod:`sprat.runtime.files.gguf_header`; the rules that tensors must keep are
-:mod:`sprat.runtime.files.gguf_checks`.
+The parser is in :mod:`sprat.runtime.files.gguf_header`, the checks are in :mod:`sprat.runtime.files.gguf_checks`.
 """
 
 from __future__ import annotations
@@ -38,15 +37,15 @@ SPLIT_COUNT = "split.count"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GGUFFile:
-    """An open GGUF: metadata, a table of tensors, and views of their bytes (a ``WeightSource``).
+    """An open GGUF: metadata, the tensor table, and views of the weights (a ``WeightSource``).
 
     Attributes:
         path: the file.
         version: GGUF version, 2 or 3.
         metadata: key -> number, str, bool, ``list[str]`` or NumPy array, in file order.
-        value_types: key -> ``(type,)``, or ``(ARRAY, element type)``: what a copy of the file must write.
+        value_types: key -> ``(type,)``, or ``(ARRAY, element type)``, for writing a copy of the file.
         tensors: name -> :class:`TensorInfo`, in file order.
-        alignment: every tensor starts at a multiple of this many bytes after the data start.
+        alignment: tensor offsets are multiples of this many bytes, counted from the start of the data.
     """
 
     format: ClassVar[str] = "gguf"
@@ -62,10 +61,10 @@ class GGUFFile:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Map the file at ``path`` and check everything that it declares; no tensor data is read.
+        """Map the file at ``path``, and check its metadata and tensor table; no tensor data is read.
 
         Raises:
-            ModelFileError: the file cannot be opened, is no GGUF, or declares something that does not hold.
+            ModelFileError: the file cannot be opened, is not a GGUF, or is inconsistent.
         """
         path = Path(path)
         data = _mapped(path)
@@ -74,7 +73,7 @@ class GGUFFile:
         n_parts = header.metadata.get(SPLIT_COUNT, 1)
         if n_parts != 1:
             raise ModelFileError(
-                f"{path}: part of a model that is split into {n_parts} files, expected one whole file; "
+                f"{path}: part of a model that is split into {n_parts} files, expected a single file; "
                 f"join the parts with `llama-gguf-split --merge {path.name} whole.gguf`"
             )
         tensors = check_layout(header, file_bytes=len(data), path=str(path))
@@ -89,9 +88,9 @@ class GGUFFile:
         return name in self.tensors
 
     def weight(self, name: str) -> Weight:
-        """The tensor called ``name`` as a view of the map, ``packed`` of shape ``(*shape[:-1], row_bytes)``.
+        """The tensor called ``name`` as a view of the mapped file; ``packed`` has shape ``(*shape[:-1], row_bytes)``.
 
-        The view keeps the map alive, also after :meth:`close`.
+        The view keeps the mapping alive, also after :meth:`close`.
 
         Raises:
             ModelFileError: there is no such tensor.
@@ -107,17 +106,17 @@ class GGUFFile:
         """Compare tensors and vocabulary with the spec; see :func:`~sprat.runtime.files.gguf_checks.check_model`.
 
         Raises:
-            ModelFileError: tensors that are missing, surplus or misshapen, or a vocabulary of the wrong size.
+            ModelFileError: missing or unexpected tensors, size mismatches, or a vocabulary of another size.
         """
         check_model(spec, {name: info.shape for name, info in self.tensors.items()}, self.metadata, self.path)
 
     def ask_for_huge_pages(self) -> None:
-        """Let what is read from now on come in pages of 2 MiB, on systems that can: for files that fit into memory."""
+        """Advise the kernel to map the file in huge pages, if it supports them; for files that fit into memory."""
         with suppress(AttributeError, OSError):  # not Linux, or a kernel without huge pages
             self._map.madvise(mmap.MADV_HUGEPAGE)
 
     def close(self) -> None:
-        """Nothing to do: the map goes when the last view of it goes. For symmetry with other sources."""
+        """Do nothing: the file is unmapped with the last view of it. For symmetry with other sources."""
 
     def __enter__(self) -> Self:
         return self
@@ -129,12 +128,12 @@ class GGUFFile:
 def _mapped(path: Path) -> mmap.mmap:
     """The whole file, mapped read-only; links are followed, as in a Hugging Face cache."""
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):  # before it is opened: a pipe would block
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # checked before opening: a pipe would block
             raise ModelFileError(f"{path}: not a regular file; expected a GGUF file")
-        if found.st_size == 0:
+        if status.st_size == 0:
             raise ModelFileError(f"{path}: byte 0: found an empty file, expected a GGUF; download or export it again")
         with path.open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
-        raise ModelFileError(f"{path}: cannot be opened ({error.strerror}); check the path and its rights") from error
+        raise ModelFileError(f"{path}: cannot be opened ({error.strerror}); check path and permissions") from error

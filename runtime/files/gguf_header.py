@@ -1,4 +1,4 @@
-"""The head of a GGUF file, read as if its author were an attacker.
+"""The parser of a GGUF header, which treats the file as untrusted.
 
 The layout (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), little-endian::
 
@@ -8,8 +8,8 @@ The layout (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), little-e
     padding to the alignment, then the data that the offsets count from
 
 A string is a u64 length and that many bytes of UTF-8; an array is an element type, a u64 count, and the elements.
-Every length is compared with the bytes that are left before anything of that length is made, so memory use is bounded
-by the size of the file. Whatever does not hold is a :class:`ModelFileError` with the byte where it stands.
+Every length is compared with the remaining bytes before anything of that length is allocated, so memory use is bounded
+by the size of the file. Invalid data is a :class:`ModelFileError` with the offset of the byte.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from sprat.alignment import round_up
 from sprat.errors import ModelFileError
 
 __all__ = ["DEFAULT_ALIGNMENT", "MAGIC", "Header", "TensorRecord", "ValueType", "read_header"]
@@ -34,16 +35,16 @@ MAX_DIMS = 4
 MAX_KEY_BYTES = 65_535
 MAX_KEYS = 1 << 16
 MAX_TENSORS = 1 << 20
-MAX_WEIGHTS = 1 << 63  # of one tensor; ggml counts them in an int64
-MAX_ELEMENTS = 1 << 24  # of one array; the largest published vocabularies have 2^18
-MIN_KEY_BYTES = 8 + 4 + 1  # length, type, the smallest value
-MIN_TENSOR_BYTES = 8 + 4 + 8 + 4 + 8  # length, n_dims, one dim, type, offset
+MAX_WEIGHTS = 1 << 63  # elements of one tensor; ggml counts them in an int64
+MAX_ELEMENTS = 1 << 24  # of one metadata array; the largest published vocabularies have 2^18
+MIN_KEY_BYTES = 8 + 4 + 1  # length of the name, type, smallest value
+MIN_TENSOR_BYTES = 8 + 4 + 8 + 4 + 8  # length of the name, n_dims, one dim, type, offset
 
 DAMAGED = "the file is damaged or incomplete: download or export it again"
 
 
 class ValueType(enum.IntEnum):
-    """Type numbers of metadata values."""
+    """Types of metadata values."""
 
     UINT8 = 0
     INT8 = 1
@@ -79,13 +80,13 @@ _U64 = struct.Struct("<Q")
 
 @dataclass(frozen=True, slots=True)
 class TensorRecord:
-    """A tensor as the file declares it; ``shape`` in C order, ``offset`` counted from the start of the data."""
+    """An entry of the tensor table; ``shape`` in C order, ``offset`` counted from the start of the data."""
 
     name: str
     shape: tuple[int, ...]
     ggml_type: int
     offset: int
-    at: int  # the byte of the declaration, for messages
+    at: int  # offset of the entry in the file, for messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class Header:
     """Everything before the tensor data."""
 
     version: int
-    metadata: dict[str, Any]  # numbers, str, bool; arrays as list[str] or NumPy arrays
+    metadata: dict[str, Any]  # values are numbers, str or bool; arrays are list[str] or NumPy arrays
     value_types: dict[str, tuple[ValueType, ...]]  # (type,) or (ARRAY, element type)
     tensors: list[TensorRecord]
     alignment: int
@@ -101,7 +102,7 @@ class Header:
 
 
 class _Cursor:
-    """A position in the file that never passes its end."""
+    """A read position in the file that never passes its end."""
 
     def __init__(self, data: memoryview, path: str) -> None:
         self.data, self.path, self.at = data, path, 0
@@ -114,7 +115,7 @@ class _Cursor:
         return len(self.data) - self.at
 
     def take(self, n_bytes: int, what: str) -> memoryview:
-        """The next ``n_bytes``, which are ``what``."""
+        """Read ``n_bytes``; ``what`` they are is for messages."""
         if n_bytes > self.left:
             self.fail(self.at, f"{self.left} bytes to the end of the file", f"{n_bytes} bytes of {what}")
         start, self.at = self.at, self.at + n_bytes
@@ -126,19 +127,19 @@ class _Cursor:
     def u64(self, what: str) -> int:
         return int(_U64.unpack(self.take(8, what))[0])
 
-    def count(self, what: str, *, least_bytes: int, at_most: int) -> int:
-        """A u64 that says how many ``what`` follow, each of ``least_bytes`` or more."""
+    def count(self, what: str, *, min_bytes: int, at_most: int) -> int:
+        """Read the u64 count of the ``what`` that follow, each of which takes at least ``min_bytes``."""
         at, found = self.at, self.u64(f"the number of {what}")
-        room = min(self.left // least_bytes, at_most)
-        if found > room:
-            self.fail(at, f"a declaration of {found} {what}", f"at most {room} in the bytes that follow")
+        limit = min(self.left // min_bytes, at_most)
+        if found > limit:
+            self.fail(at, f"a count of {found} {what}", f"at most {limit} in the bytes that follow")
         return found
 
     def text(self, what: str) -> str:
         return self._text(self.u64(f"the length of {what}"), what)
 
     def key(self) -> str:
-        """A metadata key; an empty or endless one is damage, whatever follows it."""
+        """Read a metadata key; an empty or very long one is an error."""
         at, n_bytes = self.at, self.u64("the length of a key")
         if not 1 <= n_bytes <= MAX_KEY_BYTES:
             self.fail(at, f"a key of {n_bytes} bytes", f"1 to {MAX_KEY_BYTES}")
@@ -160,23 +161,23 @@ class _Cursor:
 
 
 def read_header(data: memoryview, path: str) -> Header:
-    """Parse and check everything before the tensor data of the GGUF bytes ``data``.
+    """Parse and check everything before the tensor data.
 
     Args:
         data: the whole file.
-        path: its name, for messages.
+        path: the file's name, for messages.
 
     Raises:
-        ModelFileError: not a GGUF of version 2 or 3, truncated, or a declaration that cannot be true.
+        ModelFileError: the file is not a GGUF of version 2 or 3, is truncated, or declares impossible sizes.
     """
     cursor = _Cursor(data, path)
     version = _read_version(cursor)
-    n_tensors = cursor.count("tensors", least_bytes=MIN_TENSOR_BYTES, at_most=MAX_TENSORS)
-    n_keys = cursor.count("metadata keys", least_bytes=MIN_KEY_BYTES, at_most=MAX_KEYS)
+    n_tensors = cursor.count("tensors", min_bytes=MIN_TENSOR_BYTES, at_most=MAX_TENSORS)
+    n_keys = cursor.count("metadata keys", min_bytes=MIN_KEY_BYTES, at_most=MAX_KEYS)
     metadata, value_types = _read_metadata(cursor, n_keys)
     alignment = _alignment(metadata, path)
     tensors = _read_tensors(cursor, n_tensors)
-    data_start = -(-cursor.at // alignment) * alignment
+    data_start = round_up(cursor.at, alignment)
     return Header(version, metadata, value_types, tensors, alignment, data_start)
 
 
@@ -219,21 +220,21 @@ def _array(cursor: _Cursor, key: str, kind: ValueType) -> Any:
     if kind is ValueType.ARRAY:
         cursor.fail(cursor.at, f"an array of arrays in {key!r}", "an array of numbers or strings")
     if kind is ValueType.STRING:
-        return _strings(cursor, key, cursor.count(what, least_bytes=8, at_most=MAX_ELEMENTS))
-    n_elements = cursor.count(what, least_bytes=_SCALARS[kind].itemsize, at_most=MAX_ELEMENTS)
+        return _strings(cursor, key, cursor.count(what, min_bytes=8, at_most=MAX_ELEMENTS))
+    n_elements = cursor.count(what, min_bytes=_SCALARS[kind].itemsize, at_most=MAX_ELEMENTS)
     return _numbers(cursor, key, kind, n_elements)
 
 
-def _numbers(cursor: _Cursor, key: str, kind: ValueType, n_numbers: int) -> npt.NDArray[Any]:
+def _numbers(cursor: _Cursor, key: str, kind: ValueType, count: int) -> npt.NDArray[Any]:
     at, dtype = cursor.at, _SCALARS[kind]
-    raw = np.frombuffer(cursor.take(n_numbers * dtype.itemsize, f"numbers of {key!r}"), np.uint8)
+    raw = np.frombuffer(cursor.take(count * dtype.itemsize, f"values of {key!r}"), np.uint8)
     if kind is ValueType.BOOL and raw.size and raw.max() > 1:
         cursor.fail(at, f"a boolean {raw.max()} in {key!r}", "0 or 1")
-    return raw.view(dtype).copy()  # a copy, so that no array keeps the file mapped
+    return raw.view(dtype).copy()  # a copy, so that the array does not keep the file mapped
 
 
 def _strings(cursor: _Cursor, key: str, n_strings: int) -> list[str]:
-    """The elements of a string array; a vocabulary has 150,000, so this loop does without calls of the cursor."""
+    """The elements of a string array; a vocabulary has 150,000, so this loop avoids method calls."""
     data, at, end, unpack = cursor.data, cursor.at, len(cursor.data), _U64.unpack_from
     strings: list[str] = []
     try:
@@ -245,17 +246,19 @@ def _strings(cursor: _Cursor, key: str, n_strings: int) -> list[str]:
             strings.append(str(data[start:stop], "utf-8"))
             at = stop
     except (struct.error, UnicodeDecodeError):
-        pass  # the slow way below names the string and the byte
+        pass  # the cursor below reports the string and the byte
     cursor.at = at
-    strings.extend(cursor.text(f"string {number} of {key!r}") for number in range(len(strings), n_strings))
+    strings.extend(cursor.text(f"string {index} of {key!r}") for index in range(len(strings), n_strings))
     return strings
 
 
 def _alignment(metadata: dict[str, Any], path: str) -> int:
-    found = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
-    if type(found) is not int or found <= 0 or found & (found - 1):
-        raise ModelFileError(f"{path}: general.alignment is {found!r}, expected a power of two such as 32; {DAMAGED}")
-    return found
+    alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
+    if type(alignment) is not int or alignment <= 0 or alignment & (alignment - 1):
+        raise ModelFileError(
+            f"{path}: general.alignment is {alignment!r}, expected a power of two such as 32; {DAMAGED}"
+        )
+    return alignment
 
 
 def _read_tensors(cursor: _Cursor, n_tensors: int) -> list[TensorRecord]:

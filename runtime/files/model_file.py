@@ -1,4 +1,4 @@
-"""The file behind what a user calls a model: a GGUF, an ONNX model, or an artifact of a bundle."""
+"""Find the model file at a path, which is a GGUF, an ONNX model or a bundle."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from sprat.runtime.files.bundle import Bundle
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.onnx import ONNXFile
 
-__all__ = ["ModelFile", "find_model", "held_formats"]
+__all__ = ["ModelFile", "find_model", "model_formats"]
 
 ModelFile: TypeAlias = GGUFFile | ONNXFile
 
 
 def find_model(path: str | os.PathLike[str], backend: str = "auto") -> Path:
-    """The file behind what a user calls a model: itself, or an artifact of a bundle.
+    """The model file at ``path``: the file itself, or the artifact of a bundle that ``backend`` runs.
 
     Raises:
-        BundleError: a folder that is no bundle, or one without a file that ``backend`` runs.
+        BundleError: the folder is not a bundle, or has no artifact for ``backend``.
     """
     if not Path(path).is_dir():
         return Path(path)
-    held = held_formats(path)
-    wanted = "onnx" if backend == "onnx" or (backend == "auto" and "gguf" not in held) else "gguf"
+    formats = model_formats(path)
+    wanted = "onnx" if backend == "onnx" or (backend == "auto" and "gguf" not in formats) else "gguf"
     return Bundle.open(path).artifact(wanted)
 
 
-def held_formats(path: str | os.PathLike[str]) -> list[str]:
-    """The formats of what a user calls a model: several for a bundle, otherwise one.
+def model_formats(path: str | os.PathLike[str]) -> list[str]:
+    """The formats of the model at ``path``: several for a bundle, otherwise one.
 
     Raises:
-        BundleError: a folder that is no bundle.
+        BundleError: the folder is not a bundle.
     """
     if Path(path).is_dir():
         return [artifact.format for artifact in Bundle.open(path).manifest.artifacts]

@@ -1,4 +1,4 @@
-"""``ONNXFile``: an ONNX model of sprat's (docs/onnx.md), checked before onnxruntime sees it; no weight is read."""
+"""``ONNXFile``: an ONNX model that sprat wrote (docs/onnx.md), checked before onnxruntime opens it."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from sprat.errors import ModelFileError
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.spec_json import spec_from_json
 from sprat.runtime.files.onnx_checks import check_onnx, external_fields, tensor_nbytes, type_name
+from sprat.runtime.files.shape_checks import summarize
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto, ValueInfoProto
 
-__all__ = ["CacheForm", "CachePort", "ONNXFile", "StoredTensor"]
+__all__ = ["CachePort", "CacheUpdate", "Initializer", "ONNXFile"]
 
 
-class CacheForm(enum.StrEnum):
-    """Who writes the rows of new tokens, and where (docs/onnx.md)."""
+class CacheUpdate(enum.StrEnum):
+    """How the graph adds the KV entries of new tokens to the cache (docs/onnx.md)."""
 
-    APPEND = "append"  # latents: the graph reads the rows so far and returns the new ones
-    SHARED = "shared"  # keys and values: the graph writes new rows into the buffers that it reads
-    CONCAT = "concat"  # keys and values: the graph returns a longer copy
+    APPEND = "append"  # latents: the graph reads past entries and returns the new ones
+    SHARED = "shared"  # keys and values: past and present are the same buffers; the graph writes new entries into them
+    CONCAT = "concat"  # keys and values: the graph returns a copy of past entries with the new ones
 
 
 @dataclass(frozen=True, slots=True)
 class CachePort:
-    """The input and the output through which one layer's rows go."""
+    """The graph input and output for the KV entries of one layer."""
 
     layer: int
     plane: int  # 0 for latents and keys, 1 for values
@@ -39,14 +40,14 @@ class CachePort:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredTensor:
-    """A weight, or a part of one, as the model stores it."""
+class Initializer:
+    """A weight, or a part of one (codes, scales), as the model stores it."""
 
     type_name: str  # "UINT8"
     shape: tuple[int, ...]
     nbytes: int
-    location: str  # the file beside the model that holds it; "" for the model itself
-    offset: int  # in that file
+    location: str  # the data file in the model's folder; "" if the data is in the model itself
+    offset: int  # in the data file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,30 +55,30 @@ class ONNXFile:
     """A checked ONNX model.
 
     Attributes:
-        path: ``model.onnx``; its weights lie beside it.
+        path: ``model.onnx``; its data file is in the same folder.
         spec: the architecture.
-        cache: the form of its caches.
-        metadata: what the writer recorded, ``sprat.*``.
-        tensors: name -> :class:`StoredTensor`, in the model's order.
-        inputs: names of the graph's inputs.
+        cache: how the graph updates its cache.
+        metadata: the keys ``sprat.*``.
+        tensors: name -> :class:`Initializer`, in file order.
+        inputs: names of the graph inputs.
     """
 
     format: ClassVar[str] = "onnx"
 
     path: Path
     spec: ModelSpec
-    cache: CacheForm
+    cache: CacheUpdate
     metadata: Mapping[str, str]
-    tensors: Mapping[str, StoredTensor]
+    tensors: Mapping[str, Initializer]
     inputs: frozenset[str]
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Read and check the graph at ``path``.
+        """Read and check the graph at ``path``; no weights are read.
 
         Raises:
-            ModelFileError: see :func:`~sprat.runtime.files.onnx_checks.check_onnx`; or a graph that sprat cannot drive.
-            ConfigError: the architecture that it records cannot be read.
+            ModelFileError: see :func:`~sprat.runtime.files.onnx_checks.check_onnx`; or the graph is not one of sprat's.
+            ConfigError: the architecture in its metadata is invalid.
         """
         path = Path(path)
         model = check_onnx(path)
@@ -86,7 +87,7 @@ class ONNXFile:
         file = cls(
             path=path,
             spec=spec_from_json(metadata["sprat.spec"], str(path)),
-            cache=CacheForm(metadata["sprat.cache"]),
+            cache=CacheUpdate(metadata["sprat.cache"]),
             metadata=metadata,
             tensors={tensor.name: _stored(tensor) for tensor in model.graph.initializer},
             inputs=frozenset(value.name for value in model.graph.input),
@@ -96,42 +97,41 @@ class ONNXFile:
 
     @property
     def name(self) -> str:
-        """The model's name; its folder's where none was recorded."""
+        """The model's name, or the name of its folder."""
         return self.metadata.get("sprat.name") or self.path.resolve().parent.name
 
     @property
     def ports(self) -> Iterator[CachePort]:
-        """The ways in and out of the cache, layer by layer."""
+        """The inputs and outputs of the cache, layer by layer."""
         for layer in range(self.spec.n_layers):
-            if self.cache is CacheForm.APPEND:
+            if self.cache is CacheUpdate.APPEND:
                 yield CachePort(layer, 0, f"past_latent.{layer}", f"new_latent.{layer}")
             else:
                 for plane, part in enumerate(("key", "value")):
                     yield CachePort(layer, plane, f"past_key_values.{layer}.{part}", f"present.{layer}.{part}")
 
     def _check_ports(self, model: ModelProto) -> None:
-        """Every input and output that the cache's form asks for is there, as wide as the spec says.
+        """Check that the graph has every input and output of the cache, with the widths of the spec.
 
         Raises:
-            ModelFileError: all that are not.
+            ModelFileError: an input or output is missing or has another width; all of them are named.
         """
-        latent = self.cache is CacheForm.APPEND
-        if latent != (self.spec.mla is not None):
+        planes = self.spec.attention.planes
+        if (self.cache is CacheUpdate.APPEND) != (len(planes) == 1):
             raise ModelFileError(
-                f"{self.path}: a cache of the form {self.cache} for {self.spec.architecture}; export it again"
+                f"{self.path}: sprat.cache is {self.cache}, but the model is {self.spec.architecture}; export it again"
             )
-        width = self.spec.mla.latent_dim if self.spec.mla else self.spec.head_dim
         found = {value.name: _last_size(value) for value in (*model.graph.input, *model.graph.output)}
-        wanted = {"input_ids": None, "logits": self.spec.vocab_size}
-        wanted |= {name: width for port in self.ports for name in (port.past, port.present)}
-        wrong = [
+        expected = {"input_ids": None, "logits": self.spec.vocab_size}
+        expected |= {name: planes[port.plane].width for port in self.ports for name in (port.past, port.present)}
+        problems = [
             f"{name} is {found.get(name, 'missing')}, expected {size}"
-            for name, size in wanted.items()
+            for name, size in expected.items()
             if name not in found or (size is not None and found[name] != size)
         ]
-        if wrong:
+        if problems:
             raise ModelFileError(
-                f"{self.path}: its graph does not fit its architecture: {'; '.join(wrong[:8])}; export it again"
+                f"{self.path}: the graph does not match the architecture: {summarize(problems, 8)}; export it again"
             )
 
 
@@ -139,19 +139,19 @@ def _check_written_by_sprat(metadata: Mapping[str, str], path: Path) -> None:
     missing = [key for key in ("sprat.spec", "sprat.cache") if key not in metadata]
     if missing:
         raise ModelFileError(
-            f"{path}: an ONNX model without {' and '.join(missing)} in its metadata; sprat runs those that "
-            "`sprat export --format onnx` wrote"
+            f"{path}: no {' and '.join(missing)} in the metadata, expected an ONNX model written by "
+            "`sprat export --format onnx`"
         )
-    if metadata["sprat.cache"] not in set(map(str, CacheForm)):
+    if metadata["sprat.cache"] not in set(map(str, CacheUpdate)):
         raise ModelFileError(
-            f"{path}: sprat.cache is {metadata['sprat.cache'][:40]!r}, expected {', '.join(CacheForm)}; "
-            "use the sprat that wrote it"
+            f"{path}: sprat.cache is {metadata['sprat.cache'][:40]!r}, expected {', '.join(CacheUpdate)}; "
+            "use the version of sprat that wrote it"
         )
 
 
-def _stored(tensor: TensorProto) -> StoredTensor:
+def _stored(tensor: TensorProto) -> Initializer:
     fields = external_fields(tensor)
-    return StoredTensor(
+    return Initializer(
         type_name=type_name(tensor),
         shape=tuple(tensor.dims),
         nbytes=tensor_nbytes(tensor),
@@ -161,8 +161,8 @@ def _stored(tensor: TensorProto) -> StoredTensor:
 
 
 def _last_size(value: ValueInfoProto) -> int | str:
-    """The last size of a graph's input or output: a number, or the name of a symbolic one."""
-    sizes = value.type.tensor_type.shape.dim
-    if not sizes:
+    """The last dimension of a graph input or output: its size, or its name if symbolic."""
+    dims = value.type.tensor_type.shape.dim
+    if not dims:
         return "of unknown shape"
-    return str(sizes[-1].dim_param) or int(sizes[-1].dim_value)
+    return str(dims[-1].dim_param) or int(dims[-1].dim_value)

@@ -1,11 +1,11 @@
-"""Is an ONNX model safe to hand to onnxruntime? Checked when sprat saves one, and before it loads one.
+"""Security checks of an ONNX model: when sprat writes one, and before onnxruntime opens one.
 
-A model may come from anywhere, and onnxruntime opens whatever files its tensors name. So, before that:
+A model is untrusted, and onnxruntime opens any file that its tensors name. So the checks require:
 
-- only onnx's own operators and onnxruntime's (``com.microsoft``): nothing that would need a library of custom ones, and
-  none that names a file (``EPContext``);
-- every file of external data lies in the model's folder: no absolute path, no ``..``, no symbolic link that leads out,
-  no hard link to a file that lies elsewhere too; and each tensor lies inside its file, as long as its shape says.
+- operators of onnx and onnxruntime (``com.microsoft``) only: none that need a custom library, and none that name a file
+  (``EPContext``);
+- external data inside the model's folder: no absolute path, no ``..``, no symbolic link that leaves it, no hard link to
+  a file outside; each tensor inside its data file, with the length that its shape implies.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from sprat.errors import ModelFileError
+from sprat.runtime.files.shape_checks import summarize
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
 __all__ = ["ALLOWED_DOMAINS", "check_onnx", "external_fields", "tensor_nbytes", "tensors_of", "type_name"]
 
 ALLOWED_DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
-_FORBIDDEN_OPERATORS = frozenset({"EPContext", "PythonOp", "PythonOpGrad"})  # they open files or call programs
+_FORBIDDEN_OPERATORS = frozenset({"EPContext", "PythonOp", "PythonOpGrad"})  # they open files or run programs
 _EXTERNAL_KEYS = frozenset({"location", "offset", "length", "checksum"})
 _MAX_GRAPH_BYTES = 1 << 31  # protobuf's own limit
-_MAX_DEPTH = 16  # of graphs in graphs
-_MAX_SHOWN = 8  # problems in one message
+_MAX_DEPTH = 16  # of nested graphs
+_MAX_LISTED = 8  # problems in one message
 _SMALL_BITS = {
     "UNDEFINED": 0,
     "STRING": 0,
@@ -44,27 +45,24 @@ _SMALL_BITS = {
 
 
 def check_onnx(path: str | os.PathLike[str]) -> ModelProto:
-    """Read the graph at ``path`` without its external weights, and check all that the module's head says.
+    """Read the graph at ``path`` without its external data, and check what the module docstring lists.
 
     Returns:
-        The model; tensors with external data hold only where it lies.
+        The model; tensors with external data hold only its location.
 
     Raises:
-        ModelFileError: it cannot be read, is no ONNX model, or breaks a rule; the message holds what was found.
+        ModelFileError: the file cannot be read, is not an ONNX model, or fails a check; the message lists the problems.
     """
     path = Path(path)
     model = _parse(path)
     problems = [*_operator_problems(model), *_external_problems(model, path.parent)]
     if problems:
-        more = f"; and {len(problems) - _MAX_SHOWN} more" if len(problems) > _MAX_SHOWN else ""
-        raise ModelFileError(
-            f"{path}: {'; '.join(problems[:_MAX_SHOWN])}{more}; get the model again, or export it again"
-        )
+        raise ModelFileError(f"{path}: {summarize(problems, _MAX_LISTED)}; download or export it again")
     return model
 
 
 def tensors_of(model: ModelProto) -> Iterator[TensorProto]:
-    """Every tensor of a model, also those in attributes, in graphs within graphs, and in functions."""
+    """All tensors of a model, including those in attributes, nested graphs and functions."""
     for graph in _graphs(model):
         yield from graph.initializer
         for sparse in graph.sparse_initializer:
@@ -77,7 +75,7 @@ def tensors_of(model: ModelProto) -> Iterator[TensorProto]:
 
 
 def external_fields(tensor: TensorProto) -> dict[str, str]:
-    """Where a tensor's external data lies: ``location``, ``offset``, ``length``; empty for one inside the model."""
+    """``location``, ``offset`` and ``length`` of a tensor's external data; empty if the data is in the model."""
     from onnx import TensorProto
 
     is_external = tensor.data_location == TensorProto.EXTERNAL
@@ -85,7 +83,7 @@ def external_fields(tensor: TensorProto) -> dict[str, str]:
 
 
 def tensor_nbytes(tensor: TensorProto) -> int:
-    """Bytes that a tensor's shape and type come to, strings aside; small types are packed."""
+    """Size in bytes of a tensor's shape and type; types below a byte are packed, strings count 0."""
     from onnx.helper import tensor_dtype_to_np_dtype
 
     name = type_name(tensor)
@@ -95,32 +93,32 @@ def tensor_nbytes(tensor: TensorProto) -> int:
 
 
 def type_name(tensor: TensorProto) -> str:
-    """``FLOAT``, ``UINT8``, ...; ``UNDEFINED`` for a number that onnx does not know."""
+    """``FLOAT``, ``UINT8``, ...; ``UNDEFINED`` for an unknown data type."""
     from onnx import TensorProto
 
-    known: dict[int, str] = {number: name for name, number in TensorProto.DataType.items()}
-    return known.get(tensor.data_type, "UNDEFINED")
+    names: dict[int, str] = {value: name for name, value in TensorProto.DataType.items()}
+    return names.get(tensor.data_type, "UNDEFINED")
 
 
 def _parse(path: Path) -> ModelProto:
     import onnx
-    from google.protobuf.message import DecodeError  # onnx depends on it
+    from google.protobuf.message import DecodeError  # a dependency of onnx
 
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):  # before it is opened: a pipe would block
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # checked before opening: a pipe would block
             raise ModelFileError(f"{path}: not a regular file; expected an ONNX model")
-        if found.st_size > _MAX_GRAPH_BYTES:
+        if status.st_size > _MAX_GRAPH_BYTES:
             raise ModelFileError(
-                f"{path}: {found.st_size:,} bytes; an ONNX model holds at most 2 GiB, weights lie beside it"
+                f"{path}: {status.st_size:,} bytes, expected at most 2 GiB; store the weights as external data"
             )
         model: ModelProto = onnx.load_model_from_string(path.read_bytes())
     except OSError as error:
-        raise ModelFileError(f"{path}: cannot be opened ({error.strerror}); check the path and its rights") from error
+        raise ModelFileError(f"{path}: cannot be opened ({error.strerror}); check path and permissions") from error
     except DecodeError as error:
-        raise ModelFileError(f"{path}: no ONNX model, or a damaged one ({error}); get or export it again") from error
+        raise ModelFileError(f"{path}: not an ONNX model, or damaged ({error}); download or export it again") from error
     if not (model.graph.node and model.graph.output and model.opset_import):
-        raise ModelFileError(f"{path}: an ONNX model without a graph or its opsets: cut off, get or export it again")
+        raise ModelFileError(f"{path}: no graph or no opsets: a truncated ONNX model; download or export it again")
     return model
 
 
@@ -128,13 +126,13 @@ def _operator_problems(model: ModelProto) -> Iterator[str]:
     domains = {entry.domain for entry in model.opset_import} | {function.domain for function in model.functions}
     nodes = list(_nodes(model))
     for domain in sorted((domains | {node.domain for node in nodes}) - ALLOWED_DOMAINS):
-        yield f"operators of the domain {domain!r}, which need a library that sprat does not load"
+        yield f"operators of the domain {domain!r}, which need a custom library"
     for operator in sorted({node.op_type for node in nodes} & _FORBIDDEN_OPERATORS):
         yield f"the operator {operator}, which opens other files"
 
 
 def _external_problems(model: ModelProto, folder: Path) -> Iterator[str]:
-    n_bytes: dict[str, int] = {}  # location -> size, each file looked at once
+    n_bytes: dict[str, int] = {}  # location -> file size, so that each file is checked once
     bad: set[str] = set()
     for tensor in tensors_of(model):
         fields = external_fields(tensor)
@@ -152,7 +150,7 @@ def _external_problems(model: ModelProto, folder: Path) -> Iterator[str]:
 
 
 def _file_problem(folder: Path, location: str) -> str:
-    """Why ``location`` must not be opened as a file of ``folder``, or nothing."""
+    """Why ``location`` must not be opened as a file of ``folder``; empty if it may."""
     parts = PurePosixPath(location).parts
     if (
         not parts
@@ -174,24 +172,24 @@ def _file_problem(folder: Path, location: str) -> str:
 
 
 def _links_inside(folder: Path, path: Path) -> int:
-    """Names that the file at ``path`` has within the folder."""
+    """How many names the file at ``path`` has inside the folder."""
     if path.stat().st_nlink == 1:
         return 1
     return sum(other.samefile(path) for other in folder.rglob("*") if other.is_file() and not other.is_symlink())
 
 
 def _extent_problem(tensor: TensorProto, fields: dict[str, str], file_bytes: int) -> str:
-    """Why the tensor's bytes cannot be where it says, or nothing."""
+    """Why the tensor's external data is invalid; empty if it is valid."""
     if unknown := fields.keys() - _EXTERNAL_KEYS:
         return f"has external data with the unknown keys {sorted(unknown)}"
     offset, length = fields.get("offset", "0"), fields.get("length", "")
     if not (offset.isdecimal() and (length.isdecimal() or not length)):
-        return f"lies at {offset!r} with {length!r} bytes, which are no numbers"
+        return f"has offset {offset!r} and length {length!r}, expected numbers"
     if any(size < 0 for size in tensor.dims) or type_name(tensor) in {"UNDEFINED", "STRING"}:
-        return f"has the shape {tuple(tensor.dims)} and the type {type_name(tensor)}, which no external data has"
+        return f"has shape {tuple(tensor.dims)} and type {type_name(tensor)}, which external data cannot have"
     expected = tensor_nbytes(tensor)
     if int(length or expected) != expected:
-        return f"has {int(length):,} bytes, its shape {tuple(tensor.dims)} asks for {expected:,}"
+        return f"has {int(length):,} bytes, expected {expected:,} for its shape {tuple(tensor.dims)}"
     end = int(offset) + expected
     return f"ends at byte {end:,} of a file of {file_bytes:,}" if end > file_bytes else ""
 
@@ -208,7 +206,7 @@ def _graphs_in(graphs: Iterable[GraphProto], depth: int) -> Iterator[GraphProto]
     for graph in graphs:
         if depth > _MAX_DEPTH:
             raise ModelFileError(
-                f"an ONNX model with over {_MAX_DEPTH} graphs within graphs; no language model is built so"
+                f"an ONNX model with graphs nested more than {_MAX_DEPTH} deep, which no language model needs"
             )
         yield graph
         yield from _graphs_in(_subgraphs(graph.node), depth + 1)

@@ -1,1 +1,1 @@
-"""Token by token: sampling, stop conditions, the generation loop."""
+"""Generation: sampling, stop conditions, the decode loop."""

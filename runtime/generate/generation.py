@@ -1,4 +1,4 @@
-"""One answer while it is made: prefill in chunks, then token by token, until something ends it."""
+"""The generation of one answer: prefill in chunks, then decode token by token, until a stop condition holds."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Protocol
 import numpy as np
 
 from sprat.arrays import F32Array
-from sprat.progress import Progress
-from sprat.runtime.generate.options import Limits
+from sprat.progress import Progress, ReportProgress, no_progress
+from sprat.runtime.generate.options import StopConditions
 from sprat.runtime.generate.stop import StopScanner
 from sprat.runtime.generate.transcript import Transcript
 
@@ -29,25 +29,25 @@ __all__ = [
     "Usage",
 ]
 
-DEFAULT_BATCH = 256  # tokens of a prompt in one pass: between two looks at cancel and timeout
+DEFAULT_BATCH = 256  # prompt tokens of one forward pass; cancel and timeout are checked between passes
 
 
 class FinishReason(enum.StrEnum):
-    """What ended an answer. The first two are OpenAI's."""
+    """Why generation ended. The first two are OpenAI's."""
 
-    STOP = "stop"  # the model's own end token, or a stop string
-    LENGTH = "length"  # max_tokens, or a full context
+    STOP = "stop"  # an end-of-generation token, or a stop string
+    LENGTH = "length"  # max_tokens reached, or the context is full
     CANCELLED = "cancelled"
     TIMEOUT = "timeout"
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One sampled token.
+    """One generated token.
 
-    ``text`` is empty while a character is incomplete or a stop string may be beginning, and for the end token.
-    ``logprob`` is the natural logarithm of the token's probability as
-    :class:`sprat.runtime.generate.sampling.Sampler` reports it.
+    ``text`` is empty while a character is incomplete or a stop string may have begun, and for an end token.
+    ``logprob`` is the natural logarithm of the token's probability; see
+    :meth:`sprat.runtime.generate.sampling.Sampler.sample`.
     """
 
     text: str
@@ -66,9 +66,9 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
-    """Where the time went, in llama-server's spelling; what the caller does between two pieces is not counted."""
+    """Timings under llama-server's names; time that the caller spends between two pieces is not counted."""
 
-    cache_n: int  # prompt tokens that were in the cache already
+    cache_n: int  # prompt tokens reused from the cache
     prompt_n: int  # prompt tokens that were processed
     prompt_ms: float
     prompt_per_second: float
@@ -79,7 +79,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What can be said once an answer has ended."""
+    """Finish reason, token counts and timings of an answer that has ended."""
 
     finish_reason: FinishReason
     usage: Usage
@@ -87,20 +87,20 @@ class Summary:
 
 
 class TokenSampler(Protocol):
-    """Chooses the next token; :class:`sprat.runtime.generate.sampling.Sampler` is one."""
+    """Chooses the next token; implemented by :class:`sprat.runtime.generate.sampling.Sampler`."""
 
     def sample(self, logits: F32Array, history: Sequence[int], /) -> tuple[int, float]:
-        """The token chosen from ``(vocab_size,)`` logits, and its log probability."""
+        """The token sampled from ``logits (vocab_size,)`` after ``history``, and its log probability."""
 
 
 class TextDecoder(Protocol):
-    """Turns token ids into text without broken characters; the tokenizer's stream decoder is one."""
+    """Turns token ids into text without broken characters; implemented by the tokenizer's stream decoder."""
 
     def feed(self, token_id: int, /) -> str:
         """The characters that this token completes."""
 
     def flush(self) -> str:
-        """What is left of an incomplete character."""
+        """The rest: U+FFFD for an incomplete character, otherwise empty."""
 
 
 class _Clock:
@@ -117,16 +117,27 @@ class _Clock:
 
 
 class Generation(Iterator[Piece]):
-    """The pieces of one answer, made as they are asked for.
+    """An iterator over the pieces of one answer; each piece is generated when it is requested.
 
-    Iterate over it, or call :meth:`text` for the whole answer; ``summary`` is there once it has ended. :meth:`cancel`
-    may be called from any thread, also while the prompt is being processed.
+    Iterate over it, or call :meth:`text` for the whole answer. ``summary`` is available once it has ended.
+    :meth:`cancel` may be called from any thread, also during prefill.
+
+    Args:
+        transcript: the stream to continue; it holds a proper prefix of ``prompt``.
+        prompt: token ids of the whole prompt.
+        sampler: chooses each token.
+        decoder: turns tokens into text.
+        eog_ids: tokens that end generation.
+        stop_conditions: when else generation ends.
+        batch: prompt tokens of one forward pass.
+        on_prefill: called after every chunk of the prompt, with progress in tokens.
+        on_end: called once, when the answer has ended.
 
     Example:
-        >>> generation = engine.generate("Once upon a time", max_tokens=50)  # doctest: +SKIP
-        >>> for piece in generation:  # doctest: +SKIP
-        ...     print(piece.text, end="", flush=True)
-        >>> generation.summary.timings.predicted_per_second  # doctest: +SKIP
+        >>> generation = engine.generate("Once upon a time", max_tokens=20, temperature=0)
+        >>> text = "".join(piece.text for piece in generation)
+        >>> generation.summary.usage.completion_tokens
+        20
     """
 
     def __init__(
@@ -136,25 +147,27 @@ class Generation(Iterator[Piece]):
         *,
         sampler: TokenSampler,
         decoder: TextDecoder,
-        end_ids: Container[int],
-        limits: Limits,
+        eog_ids: Container[int],
+        stop_conditions: StopConditions,
         batch: int = DEFAULT_BATCH,
+        on_prefill: ReportProgress = no_progress,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self._transcript = transcript
         self._prompt = prompt
         self._sampler = sampler
         self._decoder = decoder
-        self._end_ids = end_ids
-        self._limits = limits
+        self._eog_ids = eog_ids
         self._batch = batch
+        self._on_prefill = on_prefill
         self._on_end = on_end
-        self._stops = StopScanner(limits.stop)
+        self._stop_scanner = StopScanner(stop_conditions.stop)
         self._cancelled = threading.Event()
-        self._deadline = None if limits.timeout is None else time.monotonic() + limits.timeout
+        self._max_tokens, timeout = stop_conditions.max_tokens, stop_conditions.timeout
+        self._deadline = None if timeout is None else time.monotonic() + timeout
         self._prefill_clock, self._decode_clock = _Clock(), _Clock()
-        self._n_cached = len(transcript.tokens)
-        self._n_prefilled = self._n_sampled = 0
+        self._n_cached = transcript.n_past
+        self._n_prefilled = self._n_decoded = 0
         self._reason: FinishReason | None = None
         self._texts: list[str] = []
         self._summary: Summary | None = None
@@ -167,21 +180,21 @@ class Generation(Iterator[Piece]):
         return next(self._pieces)
 
     def cancel(self) -> None:
-        """End the answer at the next token or chunk of the prompt, from any thread.
+        """End the answer after the current forward pass; may be called from any thread.
 
-        Text that was held back, because a stop string or a character may have begun in it, is dropped.
+        Text that is held back as a possible stop string or incomplete character is dropped.
         """
         self._cancelled.set()
 
     def close(self) -> None:
-        """End the answer now, from the thread that iterates; what was made so far stays in the session's cache."""
+        """End the answer now, from the thread that iterates; the tokens so far stay in the session's cache."""
         if self._summary is None:
             self._pieces.close()
-        if self._summary is None:  # never started, so that the generator's own ending did not run
+        if self._summary is None:  # never started, so the generator's ``finally`` did not run
             self._finish()
 
     def text(self) -> str:
-        """Make the rest, and return the whole text of the answer."""
+        """Generate the rest, and return the text of the whole answer."""
         for _ in self:
             pass
         return "".join(self._texts)
@@ -211,7 +224,7 @@ class Generation(Iterator[Piece]):
             self._finish()
 
     def _prefill(self) -> F32Array:
-        """Process the prompt in chunks and return the logits after it (nothing of use where that was interrupted)."""
+        """Process the prompt in chunks and return the logits after it; meaningless when interrupted."""
         logits = np.empty(0, np.float32)
         for start in range(self._n_cached, len(self._prompt), self._batch):
             if self._ended():
@@ -221,25 +234,26 @@ class Generation(Iterator[Piece]):
                 logits = self._transcript.extend(chunk)
             self._n_prefilled += len(chunk)
             n_new = len(self._prompt) - self._n_cached
-            self._limits.on_prefill(Progress(self._n_prefilled, n_new, f"{self._n_prefilled} of {n_new} tokens"))
+            self._on_prefill(Progress(self._n_prefilled, n_new, f"{self._n_prefilled} of {n_new} tokens"))
         return logits
 
     def _sample(self, logits: F32Array) -> Piece:
-        """Choose a token, notice whether it ends the answer, and release the text that is sure by now."""
+        """Sample a token, check the stop conditions, and release the text that cannot be part of a stop string."""
         token_id, logprob = self._sampler.sample(logits, self._transcript.tokens)
-        self._n_sampled += 1
-        text = "" if token_id in self._end_ids else self._stops.feed(self._decoder.feed(token_id))
-        if token_id in self._end_ids or self._stops.stopped:
+        self._n_decoded += 1
+        is_eog = token_id in self._eog_ids
+        text = "" if is_eog else self._stop_scanner.feed(self._decoder.feed(token_id))
+        if is_eog or self._stop_scanner.matched:
             self._reason = FinishReason.STOP
-        elif self._n_sampled == self._limits.max_tokens or len(self._transcript.tokens) == self._transcript.capacity:
+        elif self._n_decoded == self._max_tokens or self._transcript.n_past == self._transcript.capacity:
             self._reason = FinishReason.LENGTH
         if self._ended():
-            text += self._stops.feed(self._decoder.flush()) + self._stops.flush()
+            text += self._stop_scanner.feed(self._decoder.flush()) + self._stop_scanner.flush()
         self._texts.append(text)
         return Piece(text, token_id, logprob)
 
     def _ended(self) -> bool:
-        """Whether the answer is over, by itself or because somebody interrupted it."""
+        """Whether a stop condition, :meth:`cancel` or the timeout has ended the answer."""
         if self._reason is None and self._cancelled.is_set():
             self._reason = FinishReason.CANCELLED
         if self._reason is None and self._deadline is not None and time.monotonic() >= self._deadline:
@@ -249,20 +263,20 @@ class Generation(Iterator[Piece]):
     def _finish(self) -> None:
         prompt_ms, predicted_ms = 1e3 * self._prefill_clock.seconds, 1e3 * self._decode_clock.seconds
         self._summary = Summary(
-            finish_reason=self._reason or FinishReason.CANCELLED,  # the caller closed us, or the backend failed
+            finish_reason=self._reason or FinishReason.CANCELLED,  # closed by the caller, or the backend failed
             usage=Usage(
                 prompt_tokens=len(self._prompt),
-                completion_tokens=self._n_sampled,
-                total_tokens=len(self._prompt) + self._n_sampled,
+                completion_tokens=self._n_decoded,
+                total_tokens=len(self._prompt) + self._n_decoded,
             ),
             timings=Timings(
                 cache_n=self._n_cached,
                 prompt_n=self._n_prefilled,
                 prompt_ms=prompt_ms,
                 prompt_per_second=_per_second(self._n_prefilled, prompt_ms),
-                predicted_n=self._n_sampled,
+                predicted_n=self._n_decoded,
                 predicted_ms=predicted_ms,
-                predicted_per_second=_per_second(self._n_sampled, predicted_ms),
+                predicted_per_second=_per_second(self._n_decoded, predicted_ms),
             ),
         )
         self._on_end()

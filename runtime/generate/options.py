@@ -1,4 +1,4 @@
-"""What a caller may ask of one answer: how to sample, when to stop. The keywords of every ``generate`` and ``chat``."""
+"""The options of one answer: how to sample and when to stop. The keywords of every ``generate`` and ``chat``."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from sprat.errors import InputError
-from sprat.progress import ReportProgress, no_progress
+from sprat.progress import ReportProgress
 from sprat.runtime.generate.sampling import SamplingParams
 
-__all__ = ["GenerateOptions", "Limits", "split_options"]
+__all__ = ["GenerateOptions", "StopConditions", "split_options"]
 
 
 class GenerateOptions(TypedDict, total=False):
-    """The keywords, for type checkers; :class:`SamplingParams` and :class:`Limits` document and check them."""
+    """The keywords, for type checkers.
+
+    :class:`SamplingParams` and :class:`StopConditions` document and check them. ``on_prefill`` is called after every
+    chunk of the prompt, with progress in tokens.
+    """
 
     temperature: float
     top_k: int
@@ -29,20 +33,21 @@ class GenerateOptions(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """When an answer ends, if the model does not end it.
+class StopConditions:
+    """When generation ends, if the model does not end it.
 
     Attributes:
-        max_tokens: sampled tokens at most; ``None`` for as many as the context holds.
-        stop: text that ends the answer and is not part of it.
-        timeout: seconds from the call on; checked after every token and every chunk of the prompt.
-        on_prefill: called after every chunk of the prompt, in tokens.
+        max_tokens: maximum number of generated tokens; ``None`` for as many as fit into the context.
+        stop: strings that end the answer; they are not part of it.
+        timeout: seconds from the call; checked after every token and every chunk of the prompt.
+
+    Raises:
+        InputError: a value is out of its range; all such values are named.
     """
 
     max_tokens: int | None = None
     stop: Sequence[str] = ()
     timeout: float | None = None
-    on_prefill: ReportProgress = no_progress
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
@@ -51,28 +56,28 @@ class Limits:
             (
                 "max_tokens",
                 self.max_tokens is None or self.max_tokens >= 1,
-                "at least 1, or None: what the context holds",
+                "at least 1, or None for as many as fit into the context",
             ),
             ("stop", all(self.stop), "strings that are not empty"),
             ("timeout", self.timeout is None or self.timeout > 0, "seconds above 0, or None"),
         ]
-        wrong = [
+        problems = [
             f"{name} is {getattr(self, name)!r}, expected {expected}" for name, holds, expected in rules if not holds
         ]
-        if wrong:
-            raise InputError(f"These limits cannot be kept: {'; '.join(wrong)}.")
+        if problems:
+            raise InputError(f"invalid stop conditions: {'; '.join(problems)}")
 
 
-_LIMITS = frozenset(Limits.__dataclass_fields__)
+_STOP_CONDITIONS = frozenset(StopConditions.__dataclass_fields__)
 
 
-def split_options(options: GenerateOptions) -> tuple[SamplingParams, Limits]:
-    """Sort the keywords to the two records that own them.
+def split_options(options: GenerateOptions) -> tuple[SamplingParams, StopConditions]:
+    """The two records that the keywords belong to; ``on_prefill`` is part of neither.
 
     Raises:
         InputError: a value is out of its range.
-        TypeError: no such keyword.
+        TypeError: an unknown keyword.
     """
-    limits = {name: value for name, value in options.items() if name in _LIMITS}
-    sampling = {name: value for name, value in options.items() if name not in _LIMITS}
-    return SamplingParams(**sampling), Limits(**limits)  # type: ignore[arg-type]  # the TypedDict states the same types
+    stop = {name: value for name, value in options.items() if name in _STOP_CONDITIONS}
+    sampling = {name: value for name, value in options.items() if name not in {*_STOP_CONDITIONS, "on_prefill"}}
+    return SamplingParams(**sampling), StopConditions(**stop)  # type: ignore[arg-type]  # the TypedDict has the types

@@ -1,4 +1,4 @@
-"""A token stream and the tokens that are in it, so that a prompt with the same prefix reuses the cache."""
+"""A token stream and the tokens in its cache, so that a prompt with the same prefix reuses the cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Transcript"]
 
 
 class Transcript:
-    """A token stream that remembers its tokens, so that a prompt with the same beginning can go on from there."""
+    """A token stream and the tokens in its cache."""
 
     def __init__(self, stream: TokenStream) -> None:
         self._stream = stream
@@ -20,12 +20,17 @@ class Transcript:
 
     @property
     def tokens(self) -> Sequence[int]:
-        """Tokens in the cache."""
+        """The tokens in the cache."""
         return self._tokens
 
     @property
+    def n_past(self) -> int:
+        """Number of tokens in the cache."""
+        return len(self._tokens)
+
+    @property
     def capacity(self) -> int:
-        """Tokens that the cache can hold."""
+        """Number of tokens that the cache can hold."""
         return self._stream.capacity
 
     def extend(self, tokens: Sequence[int]) -> F32Array:
@@ -35,11 +40,14 @@ class Transcript:
         return logits
 
     def rewind(self, prompt: Sequence[int]) -> None:
-        """Keep what ``prompt`` begins with too, but never all of it: the logits after its last token are needed."""
-        both = zip(self._tokens, prompt[:-1], strict=False)
-        common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], both))
-        self._stream.truncate(common)
-        del self._tokens[common:]
+        """Keep the longest common prefix with ``prompt``, without the last token of ``prompt``.
+
+        The last token is always processed again, since its logits are needed.
+        """
+        pairs = zip(self._tokens, prompt[:-1], strict=False)
+        n_common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        self._stream.truncate(n_common)
+        del self._tokens[n_common:]
 
     def close(self) -> None:
         """Free the cache."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sprat.arrays import I32Array
 from sprat.runtime.kernels.contract import ChoiceObserver, Kernels, MLAForm, Routes
-from sprat.runtime.kernels.layers import MLP, GatedMLP, GroupedAttention, Head, LatentAttention, Mixture
+from sprat.runtime.kernels.layers import MLP, GatedMLP, GroupedAttention, Head, LatentAttention, MoE
 from sprat.runtime.kernels.reference import ReferenceKernels
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "Kernels",
     "LatentAttention",
     "MLAForm",
-    "Mixture",
+    "MoE",
     "ReferenceKernels",
     "Routes",
 ]

@@ -1,23 +1,22 @@
-"""C++ views of weights and layers, each made at first use: a model asks for the same ones for every token."""
+"""C++ counterparts of weights and sublayers, each made once: a model passes the same ones for every token."""
 
 from __future__ import annotations
 
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sprat.runtime.arch.moe import MoESpec
 from sprat.runtime.arch.rope import RopeAngles
-from sprat.runtime.arch.spec import GroupScore, MoESpec, Scoring
-from sprat.runtime.kernels.layers import MLP, GatedMLP, GroupedAttention, Head, LatentAttention, Layer, Mixture
+from sprat.runtime.kernels.layers import MLP, Sublayer
 from sprat.runtime.weights import Weight
-
-if TYPE_CHECKING:
-    from sprat._core import Angles, Matrix, MoE
 
 __all__ = ["Bindings"]
 
 
 class Bindings:
-    """What of :mod:`sprat._core` stands for what of Python; safe to share between threads.
+    """Objects of :mod:`sprat._core` by the Python records that they are made from; safe to share between threads.
+
+    The core has a class of the same name for each record, and reads the record's attributes by name.
 
     Args:
         core: the native core.
@@ -25,86 +24,27 @@ class Bindings:
 
     def __init__(self, core: ModuleType) -> None:
         self._core = core
-        self._matrices: dict[Weight, Matrix] = {}
-        self._layers: dict[Layer, Any] = {}
-        self._angles: tuple[RopeAngles, Angles] | None = None
-        # By identity, as weights are: hashing a spec takes longer than routing a token.
-        self._choices: dict[int, tuple[MoESpec, MoE]] = {}
+        # By identity, with the record, so that its id is not reused: hashing a spec takes longer than routing a token.
+        self._bound: dict[int, tuple[object, Any]] = {}
+        self._angles: tuple[RopeAngles, Any] | None = None
 
-    def matrix(self, weight: Weight) -> Matrix:
-        """The packed rows of ``weight``."""
-        found = self._matrices.get(weight)
+    def __call__(self, record: Weight | MLP | MoESpec | Sublayer) -> Any:
+        """The core's counterpart of ``record``.
+
+        Raises:
+            ValueError: the shapes of its weights do not fit together.
+        """
+        found = self._bound.get(id(record))
         if found is None:
-            *slices, rows, cols = weight.shape
-            n_slices = slices[0] if slices else 1
-            found = self._core.Matrix(weight.packed, weight.format.name, n_slices, rows, cols)
-            self._matrices[weight] = found
-        return found
-
-    def mlp(self, mlp: MLP) -> tuple[Matrix, Matrix, Matrix]:
-        """Gate, up and down."""
-        return self.matrix(mlp.gate), self.matrix(mlp.up), self.matrix(mlp.down)
-
-    def choice(self, moe: MoESpec) -> MoE:
-        """How experts are chosen."""
-        found = self._choices.get(id(moe))
-        if found is None:
-            found = self._choices[id(moe)] = moe, self._bind_choice(moe)
+            found = self._bound[id(record)] = record, self._make(record)
         return found[1]
 
-    def angles(self, angles: RopeAngles) -> Angles:
+    def angles(self, angles: RopeAngles) -> Any:
         """Cosines and sines, which all layers of a pass share: only the last ones are kept."""
         last = self._angles
         if last is None or last[0] is not angles:
-            last = self._angles = angles, self._core.Angles(angles.cos, angles.sin, angles.interleaved)
+            last = self._angles = angles, self._make(angles)
         return last[1]
 
-    def layer(self, layer: Layer) -> Any:
-        """The class of the same name, with all weights of ``layer``."""
-        found = self._layers.get(layer)
-        if found is None:
-            found = self._layers[layer] = self._bind(layer)
-        return found
-
-    def _bind(self, layer: Layer) -> Any:
-        match layer:
-            case LatentAttention():
-                return self._bind_latent(layer)
-            case GroupedAttention():
-                return self._bind_grouped(layer)
-            case GatedMLP():
-                return self._core.GatedMLP(layer.norm, *self.mlp(layer.mlp), layer.eps)
-            case Mixture():
-                return self._bind_mixture(layer)
-            case Head():
-                return self._core.Head(layer.norm, self.matrix(layer.output), layer.eps)
-
-    def _bind_latent(self, layer: LatentAttention) -> Any:
-        q_a = None if layer.q_a is None else self.matrix(layer.q_a)
-        queries = q_a, layer.q_a_norm, self.matrix(layer.q)
-        latents = self.matrix(layer.kv_a), layer.kv_a_norm
-        rest = map(self.matrix, (layer.k_b, layer.v_b, layer.output))
-        return self._core.LatentAttention(layer.norm, *queries, *latents, *rest, layer.eps, layer.scale)
-
-    def _bind_grouped(self, layer: GroupedAttention) -> Any:
-        matrices = map(self.matrix, (layer.q, layer.k, layer.v, layer.output))
-        biases = layer.q_bias, layer.k_bias, layer.v_bias
-        return self._core.GroupedAttention(layer.norm, *matrices, *biases, layer.head_dim, layer.eps, layer.scale)
-
-    def _bind_mixture(self, layer: Mixture) -> Any:
-        router = self.matrix(layer.router), layer.bias, self.choice(layer.moe)
-        shared = self.mlp(layer.shared) if layer.shared else (None, None, None)
-        return self._core.Mixture(layer.norm, *router, *self.mlp(layer.routed), *shared, layer.eps)
-
-    def _bind_choice(self, moe: MoESpec) -> MoE:
-        bound: MoE = self._core.MoE(
-            moe.n_routed_experts,
-            moe.n_experts_per_token,
-            moe.n_groups,
-            moe.n_groups_per_token,
-            moe.scoring is Scoring.SIGMOID,
-            moe.normalize,
-            moe.group_score is GroupScore.TOP2_SUM,
-            moe.scaling,
-        )
-        return bound
+    def _make(self, record: object) -> Any:
+        return getattr(self._core, type(record).__name__)(record)

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from sprat.arrays import F32Array, I32Array
+from sprat.runtime.arch.moe import MoESpec
 from sprat.runtime.arch.rope import RopeAngles
-from sprat.runtime.arch.spec import MoESpec
 from sprat.runtime.cache import KVCache, KVRows, LatentCache, Rows
-from sprat.runtime.kernels.layers import MLP, GatedMLP, GroupedAttention, Head, LatentAttention, Mixture
+from sprat.runtime.kernels.layers import MLP, GatedMLP, GroupedAttention, Head, LatentAttention, MoE
 from sprat.runtime.weights import Weight
 
 __all__ = ["ChoiceObserver", "Kernels", "MLAForm", "Routes"]
@@ -120,7 +120,7 @@ class Kernels(Protocol):
     def gated_mlp(self, x: F32Array, layer: GatedMLP) -> None:
         """``x += mlp(norm(x))`` in place, ``x (n, hidden)``."""
 
-    def mixture(self, x: F32Array, layer: Mixture, observe: ChoiceObserver | None = None) -> None:
+    def moe(self, x: F32Array, layer: MoE, observe: ChoiceObserver | None = None) -> None:
         """``x += experts(norm(x))`` in place; ``observe`` sees the choice before any expert is read."""
 
     def logits(self, x: F32Array, head: Head) -> F32Array:

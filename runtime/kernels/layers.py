@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sprat.arrays import F32Array
-from sprat.runtime.arch.spec import MoESpec
+from sprat.runtime.arch.moe import MoESpec
 from sprat.runtime.weights import Weight
 
-__all__ = ["MLP", "GatedMLP", "GroupedAttention", "Head", "LatentAttention", "Layer", "Mixture"]
+__all__ = ["MLP", "GatedMLP", "GroupedAttention", "Head", "LatentAttention", "MoE", "Sublayer"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +67,7 @@ class GatedMLP:
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Mixture:
+class MoE:
     """A router that sends each token to a few experts; the shared experts see every token (arXiv 2401.06066)."""
 
     norm: F32Array  # (hidden,)
@@ -88,4 +88,4 @@ class Head:
     eps: float
 
 
-Layer = LatentAttention | GroupedAttention | GatedMLP | Mixture | Head
+Sublayer = LatentAttention | GroupedAttention | GatedMLP | MoE | Head

@@ -15,19 +15,20 @@ import numpy as np
 from sprat.arrays import F32Array, I32Array, U8Array
 from sprat.errors import BackendError, unknown_name
 from sprat.native import core, missing_because
+from sprat.runtime.arch.moe import MoESpec
 from sprat.runtime.arch.rope import RopeAngles
-from sprat.runtime.arch.spec import MoESpec
 from sprat.runtime.cache import FloatRows, Int8Rows, KVCache, KVRows, LatentCache, Rows
 from sprat.runtime.kernels.bindings import Bindings
 from sprat.runtime.kernels.contract import ChoiceObserver, MLAForm, Routes
-from sprat.runtime.kernels.layers import MLP, GatedMLP, GroupedAttention, Head, LatentAttention, Mixture
+from sprat.runtime.kernels.layers import MLP, GatedMLP, GroupedAttention, Head, LatentAttention, MoE
 from sprat.runtime.weights import Weight
 
 __all__ = ["NATIVE_FORMATS", "NativeKernels", "instruction_sets", "native_missing_because"]
 
-NATIVE_FORMATS = frozenset(
-    {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "Q4_K", "Q5_K", "Q6_K"}
+NATIVE_FORMATS: frozenset[str] = frozenset(
+    core.kernel_formats() if core is not None and hasattr(core, "kernel_formats") else ()
 )
+"""Formats of weights that the kernels multiply; none without the native core."""
 
 
 def native_missing_because() -> str:
@@ -39,7 +40,7 @@ def native_missing_because() -> str:
 
 def instruction_sets() -> list[str]:
     """Those that this processor runs and that have kernels, best first; ``plain`` is always the last."""
-    return core.isa_names() if core is not None and hasattr(core, "LatentAttention") else []
+    return core.isa_names() if core is not None and hasattr(core, "kernel_formats") else []
 
 
 class NativeKernels:
@@ -89,7 +90,7 @@ class NativeKernels:
     def embed(self, table: Weight, tokens: I32Array) -> F32Array:
         """Unpack the rows ``tokens``."""
         out = np.empty((len(tokens), table.shape[-1]), np.float32)
-        self._set.embed(self._bound.matrix(table), tokens, out)
+        self._set.embed(self._bound(table), tokens, out)
         return out
 
     def rms_norm(self, x: F32Array, gain: F32Array, eps: float) -> F32Array:
@@ -101,7 +102,7 @@ class NativeKernels:
     def linear(self, x: F32Array, weight: Weight, bias: F32Array | None = None) -> F32Array:
         """``x @ weight.T + bias``."""
         out = np.empty((len(x), weight.shape[0]), np.float32)
-        self._set.linear(self._bound.matrix(weight), x, bias, out)
+        self._set.linear(self._bound(weight), x, bias, out)
         return out
 
     def rope(self, x: F32Array, angles: RopeAngles) -> None:
@@ -111,21 +112,21 @@ class NativeKernels:
     def swiglu(self, x: F32Array, mlp: MLP) -> F32Array:
         """``down(silu(gate(x)) * up(x))``."""
         out = np.empty((len(x), mlp.down.shape[0]), np.float32)
-        self._set.swiglu(*self._bound.mlp(mlp), x, out)
+        self._set.swiglu(self._bound(mlp), x, out)
         return out
 
     def route(self, logits: F32Array, moe: MoESpec, bias: F32Array | None = None) -> Routes:
         """Score, limit to the best groups, take the best experts, weigh them."""
         shape = (len(logits), moe.n_experts_per_token)
         routes = Routes(np.empty(shape, np.int32), np.empty(shape, np.float32))
-        self._set.route(logits, bias, self._bound.choice(moe), routes.experts, routes.weights)
+        self._set.route(logits, bias, self._bound(moe), routes.experts, routes.weights)
         return routes
 
     def experts(self, x: F32Array, routes: Routes, routed: MLP, shared: MLP | None = None) -> F32Array:
         """Tokens sorted by expert; each chosen expert is read once."""
         out = np.empty(x.shape, np.float32)
-        always = self._bound.mlp(shared) if shared else (None, None, None)
-        self._set.experts(*self._bound.mlp(routed), *always, x, routes.experts, routes.weights, out)
+        always = self._bound(shared) if shared else None
+        self._set.experts(self._bound(routed), always, x, routes.experts, routes.weights, out)
         return out
 
     def gqa_attention(self, q: F32Array, rows: KVRows, scale: float) -> F32Array:
@@ -152,7 +153,7 @@ class NativeKernels:
         form: MLAForm,
     ) -> None:
         """All of it in one call; the input of several projections is rounded once."""
-        bound = self._bound.layer(layer)
+        bound = self._bound(layer)
         rows = cache.plane(0)
         self._set.latent_attention(bound, x, self._bound.angles(angles), rows, index, cache.length, form == "expanded")
 
@@ -160,35 +161,35 @@ class NativeKernels:
         self, x: F32Array, layer: GroupedAttention, angles: RopeAngles, cache: KVCache, index: int
     ) -> None:
         """All of it in one call; the input of the projections is rounded once."""
-        bound = self._bound.layer(layer)
+        bound = self._bound(layer)
         keys, values = cache.plane(0), cache.plane(1)
         self._set.grouped_attention(bound, x, self._bound.angles(angles), keys, values, index, cache.length)
 
     def gated_mlp(self, x: F32Array, layer: GatedMLP) -> None:
         """All of it in one call."""
-        self._set.gated_mlp(self._bound.layer(layer), x)
+        self._set.gated_mlp(self._bound(layer), x)
 
-    def mixture(self, x: F32Array, layer: Mixture, observe: ChoiceObserver | None = None) -> None:
+    def moe(self, x: F32Array, layer: MoE, observe: ChoiceObserver | None = None) -> None:
         """All of it in one call, or in two around ``observe``."""
-        bound = self._bound.layer(layer)
+        bound = self._bound(layer)
         if observe is None:
-            self._set.mixture(bound, x)
+            self._set.moe(bound, x)
             return
         shape = (len(x), layer.moe.n_experts_per_token)
         experts, weights = np.empty(shape, np.int32), np.empty(shape, np.float32)
-        self._set.choose(bound, x, experts, weights)
+        self._set.moe_route(bound, x, experts, weights)
         observe(experts)
-        self._set.mix_chosen(bound, x, experts, weights)
+        self._set.moe_forward_routed(bound, x, experts, weights)
 
     def logits(self, x: F32Array, head: Head) -> F32Array:
         """Norm and product in one call."""
         out = np.empty((len(x), head.output.shape[0]), np.float32)
-        self._set.head(self._bound.layer(head), x, out)
+        self._set.logits(self._bound(head), x, out)
         return out
 
     def _mla(self, q: F32Array, rows: Rows, k_b: Weight, v_b: Weight, scale: float, *, expanded: bool) -> F32Array:
         out = np.empty((*q.shape[:2], v_b.shape[1]), np.float32)
-        self._set.mla(q, _stored(rows), self._bound.matrix(k_b), self._bound.matrix(v_b), scale, expanded, out)
+        self._set.mla(q, _stored(rows), self._bound(k_b), self._bound(v_b), scale, expanded, out)
         return out
 
 

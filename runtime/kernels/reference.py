@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sprat.arrays import F32Array, I32Array
+from sprat.runtime.arch.moe import GroupScore, MoESpec, Scoring
 from sprat.runtime.arch.rope import RopeAngles
-from sprat.runtime.arch.spec import GroupScore, MoESpec, Scoring
 from sprat.runtime.cache import KVRows, Rows, widen
 from sprat.runtime.kernels.contract import Routes
 from sprat.runtime.kernels.dense import DenseCache

@@ -10,7 +10,7 @@ from sprat.arrays import F32Array
 from sprat.runtime.arch.rope import RopeAngles
 from sprat.runtime.cache import KVCache, LatentCache
 from sprat.runtime.kernels.contract import ChoiceObserver, Kernels, MLAForm
-from sprat.runtime.kernels.layers import GatedMLP, GroupedAttention, Head, LatentAttention, Mixture
+from sprat.runtime.kernels.layers import GatedMLP, GroupedAttention, Head, LatentAttention, MoE
 
 __all__ = ["StepByStep"]
 
@@ -61,7 +61,7 @@ class StepByStep:
         """Norm, MLP, residual sum."""
         x += self.swiglu(self.rms_norm(x, layer.norm, layer.eps), layer.mlp)
 
-    def mixture(self: Kernels, x: F32Array, layer: Mixture, observe: ChoiceObserver | None = None) -> None:
+    def moe(self: Kernels, x: F32Array, layer: MoE, observe: ChoiceObserver | None = None) -> None:
         """Norm, router, choice, experts, residual sum."""
         normed = self.rms_norm(x, layer.norm, layer.eps)
         routes = self.route(self.linear(normed, layer.router), layer.moe, layer.bias)

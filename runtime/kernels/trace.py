@@ -3,7 +3,7 @@
 ::
 
     traced = TracedKernels(NativeKernels(2))
-    model = load_model(spec, weights, traced)
+    model = Model(spec, weights, traced)
     ...
     for row in traced.calls: ...
 
@@ -25,6 +25,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from sprat.runtime.arch.attention import AttentionSpec, GroupedAttentionSpec, LatentAttentionSpec
 from sprat.runtime.cache import Int8Rows, KVRows, Rows
 from sprat.runtime.kernels import MLP, Kernels, Routes
 from sprat.runtime.kernels.steps import StepByStep
@@ -99,7 +100,7 @@ def _cost(name: str, arguments: tuple[Any, ...]) -> tuple[int, int]:
     if name == "experts":
         return _experts_cost(*arguments)
     if name.startswith("mla"):
-        return _latent_cost(*arguments[:4], expanded=name == "mla_expanded")
+        return _latent_cost(*arguments[:4], form=name.removeprefix("mla_"))
     if name == "gqa_attention":
         return _grouped_cost(*arguments[:2])
     n_tokens, weights = len(arguments[0]), list(_weights(arguments))
@@ -118,21 +119,32 @@ def _experts_cost(x: Any, routes: Routes, routed: MLP, shared: MLP | None = None
     return n_bytes, n_ops
 
 
-def _latent_cost(q: Any, rows: Any, k_b: Weight, v_b: Weight, *, expanded: bool) -> tuple[int, int]:
-    """Keys and values expanded once per row, or queries absorbed once per token; then scores and sums, causally."""
-    n_tokens, heads, head_dim = q.shape
-    n_bytes, n_rows = _rows_read(rows)
-    _, latent_dim, nope_dim = k_b.shape
-    projected = n_rows if expanded else n_tokens
-    per_pair = head_dim + v_b.shape[1] if expanded else latent_dim + head_dim - nope_dim + latent_dim
-    n_ops = projected * (math.prod(k_b.shape) + math.prod(v_b.shape)) + _pairs(n_tokens, n_rows) * heads * per_pair
-    return k_b.nbytes + v_b.nbytes + n_bytes, 2 * n_ops
+def _latent_cost(q: Any, rows: Any, k_b: Weight, v_b: Weight, *, form: str) -> tuple[int, int]:
+    """The weights of both up-projections, the cache, and the products of one form."""
+    n_tokens, n_heads, head_dim = q.shape
+    attention = LatentAttentionSpec(
+        n_heads=n_heads,
+        q_lora_rank=None,
+        kv_lora_rank=k_b.shape[1],
+        qk_nope_head_dim=k_b.shape[2],
+        qk_rope_head_dim=head_dim - k_b.shape[2],
+        v_head_dim=v_b.shape[1],
+    )
+    n_bytes, n_ops = _attention_cost(attention, form, n_tokens, rows)
+    return k_b.nbytes + v_b.nbytes + n_bytes, n_ops
 
 
 def _grouped_cost(q: Any, rows: Any) -> tuple[int, int]:
-    n_tokens, heads, head_dim = q.shape
+    n_tokens, n_heads, head_dim = q.shape
+    attention = GroupedAttentionSpec(n_heads=n_heads, n_kv_heads=n_heads, head_dim=head_dim)
+    return _attention_cost(attention, "grouped", n_tokens, rows)
+
+
+def _attention_cost(attention: AttentionSpec, name: str, n_tokens: int, rows: Any) -> tuple[int, int]:
+    """Bytes of the cache, and the products of the form called ``name`` over causal pairs."""
     n_bytes, n_rows = _rows_read(rows)
-    return n_bytes, 2 * _pairs(n_tokens, n_rows) * heads * 2 * head_dim
+    form = next(form for form in attention.costs() if form.name == name)
+    return n_bytes, form.products(n_tokens, n_rows, _pairs(n_tokens, n_rows))
 
 
 def _pairs(n_tokens: int, n_rows: int) -> int:

@@ -1,81 +1,43 @@
-"""What every model is: embeddings, layers, a norm, logits. A family's file says what a layer does."""
+"""The forward pass of every architecture: embeddings, layers, a norm, logits."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
 from sprat.arrays import F32Array, I32Array
 from sprat.errors import CheckpointError, PromptError
-from sprat.runtime.arch.rope import RopeAngles, RopeTable
-from sprat.runtime.arch.spec import Architecture, ModelSpec
+from sprat.runtime.arch.rope import RopeTable
+from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors
 from sprat.runtime.cache import Cache, Storage
-from sprat.runtime.kernels import MLP, GatedMLP, Head, Kernels
-from sprat.runtime.weights import Weight, WeightSource
+from sprat.runtime.kernels import Head, Kernels, MLAForm
+from sprat.runtime.models.attention import new_cache
+from sprat.runtime.models.block import Block, RoutingObserver
+from sprat.runtime.models.layer_weights import LayerWeights
+from sprat.runtime.weights import WeightSource
 
-__all__ = ["LayerWeights", "Model", "RoutingObserver", "gated_mlp", "model_class"]
-
-RoutingObserver = Callable[[int, I32Array], None]
-"""Called with a layer's number and the experts ``(n, n_experts_per_token)`` that its tokens chose."""
-
-_FAMILIES: dict[Architecture, type[Model]] = {}
+__all__ = ["Model"]
 
 
-def model_class(architecture: Architecture) -> type[Model]:
-    """The family registered for ``architecture``."""
-    return _FAMILIES[architecture]
+class Model:
+    """Embeddings, layers, a norm, logits; matrices stay packed in their file, only norms and biases are read.
 
-
-class LayerWeights:
-    """The weights of one layer under their short names."""
-
-    def __init__(self, weights: WeightSource, layer: int) -> None:
-        self._weights = weights
-        self._prefix = f"blk.{layer}."
-
-    def matrix(self, name: str) -> Weight:
-        """A packed weight, as it lies in its file."""
-        return self._weights.weight(f"{self._prefix}{name}.weight")
-
-    def gain(self, name: str) -> F32Array:
-        """A norm's gain, unpacked."""
-        return self.matrix(name).dequantize()
-
-    def bias(self, name: str) -> F32Array:
-        """A bias, unpacked."""
-        return self._weights.weight(f"{self._prefix}{name}.bias").dequantize()
-
-    def mlp(self, suffix: str = "") -> MLP:
-        """The MLP whose names end so: ``""``, ``"_exps"``, ``"_shexp"``."""
-        return MLP(*(self.matrix(f"ffn_{part}{suffix}") for part in ("gate", "up", "down")))
-
-
-def gated_mlp(spec: ModelSpec, weights: LayerWeights) -> GatedMLP:
-    """A layer's dense MLP."""
-    return GatedMLP(norm=weights.gain("ffn_norm"), mlp=weights.mlp(), eps=spec.rms_norm_eps)
-
-
-class Model(ABC):
-    """A forward pass over weights that stay where they are.
+    Args:
+        spec: the dimensions.
+        weights: every tensor of :func:`~sprat.runtime.arch.tensors.expected_tensors`.
+        kernels: the arithmetic.
 
     Attributes:
-        spec: the architecture in numbers.
-        kernels: the arithmetic.
+        form: which form latent attention takes; ``None`` for the cheapest in each pass.
+
+    Raises:
+        CheckpointError: a tensor is missing, unexpected or of another shape.
     """
 
-    architecture: ClassVar[Architecture]
-
-    def __init_subclass__(cls, *, architecture: Architecture) -> None:
-        super().__init_subclass__()
-        assert architecture not in _FAMILIES, (
-            f"{cls.__name__}: {architecture} is taken by {_FAMILIES[architecture].__name__}"
-        )
-        cls.architecture = architecture
-        _FAMILIES[architecture] = cls
+    form: MLAForm | None = None
 
     def __init__(self, spec: ModelSpec, weights: WeightSource, kernels: Kernels) -> None:
         _check_tensors(spec, weights)
@@ -88,19 +50,11 @@ class Model(ABC):
             output=self._embedding if spec.tied_embeddings else weights.weight("output.weight"),
             eps=spec.rms_norm_eps,
         )
-        self._load_layers([LayerWeights(weights, layer) for layer in range(spec.n_layers)])
+        self._blocks = [Block(spec, LayerWeights(weights, index), index) for index in range(spec.n_layers)]
 
-    @abstractmethod
     def new_cache(self, capacity: int, storage: Storage = "f32") -> Cache:
         """An empty cache for ``capacity`` tokens."""
-
-    @abstractmethod
-    def _load_layers(self, layers: Sequence[LayerWeights]) -> None:
-        """Take the weights of every layer."""
-
-    @abstractmethod
-    def _run_layers(self, x: F32Array, angles: RopeAngles, cache: Cache, observe: RoutingObserver | None) -> None:
-        """Add all layers to the hidden states ``x (n, hidden)``; each appends its rows to ``cache``."""
+        return new_cache(self.spec, capacity, storage)
 
     def forward(
         self,
@@ -116,7 +70,7 @@ class Model(ABC):
             tokens: ``(n,)`` token ids, at least one.
             cache: of this model's :meth:`new_cache`; unchanged when an error is raised.
             all_logits: logits after every token instead of only after the last.
-            observe: called once per mixture layer with the experts chosen.
+            observe: called once per MoE layer with the experts chosen.
 
         Returns:
             Logits ``(n, vocab_size)`` with ``all_logits``, else ``(1, vocab_size)``.
@@ -127,7 +81,10 @@ class Model(ABC):
         ids = self._check(tokens)
         cache.reserve(len(ids))
         x = self.kernels.embed(self._embedding, ids)
-        self._run_layers(x, self._rope.angles(cache.length, len(ids)), cache, observe)
+        angles = self._rope.angles(cache.length, len(ids))
+        form = self.form or cast("MLAForm", self.spec.attention.cheapest(len(ids), cache.length).name)
+        for block in self._blocks:
+            block(x, angles, cache, self.kernels, form, observe)
         cache.advance(len(ids))
         return self.kernels.logits(x if all_logits else x[-1:], self._head)
 
@@ -148,14 +105,14 @@ def _check_tensors(spec: ModelSpec, weights: WeightSource) -> None:
     """Every tensor of ``spec`` is there, with its shape, and no other: one that is not read is mathematics left out.
 
     Raises:
-        CheckpointError: all that are missing, misshapen or surplus, in one message.
+        CheckpointError: all that are missing, unexpected or of another shape, in one message.
     """
     expected = expected_tensors(spec)
     problems = [
-        f"{name} is surplus" for name in weights.names() if name not in expected and not _is_predictor(name, spec)
+        f"{name} is unexpected" for name in weights.names() if name not in expected and not _is_predictor(name, spec)
     ]
     for name, shape in expected.items():
-        if name == ROPE_FREQS:  # the spec holds its numbers
+        if name == ROPE_FREQS:  # the spec holds its values
             continue
         if name not in weights:
             problems.append(f"{name} is missing")
@@ -166,6 +123,6 @@ def _check_tensors(spec: ModelSpec, weights: WeightSource) -> None:
 
 
 def _is_predictor(name: str, spec: ModelSpec) -> bool:
-    """Whether a tensor belongs to V3's multi-token prediction: layers behind the last one, which are skipped."""
+    """Whether a tensor belongs to V3's multi-token prediction: layers after the last one, which are skipped."""
     layer = name.removeprefix("blk.").partition(".")[0]
     return layer.isdecimal() and int(layer) >= spec.n_layers

@@ -3,7 +3,6 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <map>
 #include <optional>
 
 #include "runtime/native/bind.hpp"
@@ -14,32 +13,32 @@ using nb::literals::operator""_a;
 namespace sprat {
 namespace {
 
-const std::map<std::string, Format> FORMATS = {
-    {"F32", F32},   {"F16", F16},   {"BF16", BF16}, {"Q4_0", Q4_0},     {"Q4_1", Q4_1}, {"Q5_0", Q5_0},
-    {"Q5_1", Q5_1}, {"Q8_0", Q8_0}, {"Q4_K", Q4_K}, {"IQ4_NL", IQ4_NL}, {"Q5_K", Q5_K}, {"Q6_K", Q6_K},
-};
-
-struct Numbers { int per_block, bytes_per_block; };
-constexpr Numbers BLOCKS[N_FORMATS] = {{1, 4},   {1, 2},   {1, 2},   {32, 18},   {32, 20},   {32, 22},
-                                       {32, 24}, {32, 34}, {32, 18}, {256, 144}, {256, 176}, {256, 210}};
+Format format_called(const std::string &name) {
+    for (int f = 0; f < N_FORMATS; ++f)
+        if (name == LAYOUTS[f].name) return Format(f);
+    throw std::invalid_argument("no native kernel for " + name);
+}
 
 }  // namespace
 
-PackedMatrix::PackedMatrix(Bytes bytes, const std::string &name, int64_t slices, int64_t rows, int64_t cols) : packed(bytes) {
-    const auto found = FORMATS.find(name);
-    expect(found != FORMATS.end(), "no native kernel for this format");
-    const Numbers block = BLOCKS[found->second];
+// Reads `packed`, `format.name` and `shape` of runtime/weights.py's Weight.
+BoundWeight::BoundWeight(const nb::object &weight) : Matrix{}, packed(weight.attr("packed")) {
+    const auto shape = nb::cast<std::vector<int64_t>>(weight.attr("shape"));
+    const Format format = format_called(nb::cast<std::string>(weight.attr("format").attr("name")));
+    expect(shape.size() == 2 || shape.size() == 3, "a weight is neither a matrix nor a stack of matrices");
+    Bytes bytes;
+    expect(nb::try_cast(packed, bytes, false), "packed rows are not contiguous bytes");
+    const BlockLayout &layout = LAYOUTS[format];
+    const int64_t slices = shape.size() == 3 ? shape[0] : 1, rows = shape.end()[-2], cols = shape.back();
     expect(slices > 0 && rows > 0, "a weight has no rows");
-    expect(cols > 0 && cols % block.per_block == 0, "a row is not a whole number of blocks");
-    const size_t row_size = size_t(cols / block.per_block * block.bytes_per_block);
+    expect(cols > 0 && cols % int64_t(layout.block_size) == 0, "a row is not a whole number of blocks");
+    const size_t row_size = size_t(cols) / layout.block_size * layout.block_bytes;
     expect(bytes.size() == size_t(slices * rows) * row_size, "packed bytes do not match the shape");
-    static_cast<Matrix &>(*this) = {bytes.data(), found->second, slices, rows, cols, row_size};
+    static_cast<Matrix &>(*this) = {bytes.data(), format, slices, rows, cols, row_size};
 }
 
-Mlp mlp_of(const PackedMatrix &gate, const PackedMatrix &up, const PackedMatrix &down) {
-    expect(up.rows == gate.rows && up.cols == gate.cols && up.n_slices == gate.n_slices, "gate and up differ in shape");
-    expect(down.cols == gate.rows && down.n_slices == gate.n_slices, "down does not follow gate");
-    return {&gate, &up, &down};
+BoundMlp::BoundMlp(nb::object mlp) : owner(std::make_shared<PythonRecord>(std::move(mlp))) {
+    static_cast<Mlp &>(*this) = read_mlp(owner.get());
 }
 
 int64_t bytes_of(const CacheRows &rows, size_t axis) { return rows.stride(axis) * int64_t(rows.itemsize()); }
@@ -57,16 +56,22 @@ Rows rows_of(const CacheRows &rows, int64_t n, int64_t n_int8, int group) {
     return found;
 }
 
+void expect_experts(const Ints &expert_ids, int64_t n_experts) {
+    for (size_t i = 0; i < expert_ids.size(); ++i)
+        expect(expert_ids.data()[i] >= 0 && expert_ids.data()[i] < n_experts,
+               "a route leads to an expert that does not exist");
+}
+
 namespace {
 
-void linear(KernelSet &set, const PackedMatrix &weight, const Floats &x, const std::optional<Floats> &bias, Out &out) {
+void linear(KernelSet &set, const BoundWeight &weight, const Floats &x, const std::optional<Floats> &bias, Out &out) {
     const int64_t n = x.size() / weight.cols;
     expect(x.size() == size_t(n * weight.cols) && out.size() == size_t(n * weight.rows), "shapes of a product differ");
     expect(weight.n_slices == 1 && (!bias || bias->size() == size_t(weight.rows)), "bias does not match the weight");
     run(set, [&] { set.linear(weight, x.data(), n, bias ? bias->data() : nullptr, out.data()); });
 }
 
-void embed(KernelSet &set, const PackedMatrix &table, const Ints &tokens, Out &out) {
+void embed(KernelSet &set, const BoundWeight &table, const Ints &tokens, Out &out) {
     expect(out.size() == tokens.size() * size_t(table.cols), "shapes of an embedding differ");
     for (size_t i = 0; i < tokens.size(); ++i)
         expect(tokens.data()[i] >= 0 && tokens.data()[i] < table.rows, "a token lies outside the table");
@@ -87,35 +92,35 @@ void rope(Strided &x, const Floats &cos, const Floats &sin, bool interleaved) {
         rotate(x.data() + t * x.stride(0), heads, x.stride(1), half, cos.data() + t * half, sin.data() + t * half, interleaved);
 }
 
-void swiglu(KernelSet &set, const PackedMatrix &gate, const PackedMatrix &up, const PackedMatrix &down, const Floats &x, Out &out) {
-    const Mlp mlp = mlp_of(gate, up, down);
-    const int64_t n = int64_t(x.size()) / gate.cols;
-    expect(gate.n_slices == 1 && down.rows == gate.cols && out.size() == x.size(), "shapes of an MLP differ");
+void swiglu(KernelSet &set, const BoundMlp &mlp, const Floats &x, Out &out) {
+    const int64_t n = int64_t(x.size()) / mlp.gate.cols;
+    expect(mlp.gate.n_slices == 1 && out.size() == x.size(), "shapes of an MLP differ");
     run(set, [&] { set.swiglu(mlp, x.data(), n, out.data()); });
 }
 
-void route(KernelSet &set, const Floats &logits, const std::optional<Floats> &bias, const MoE &moe, OutInts &choice, Out &weights) {
-    const int64_t n = int64_t(logits.size()) / moe.n_experts;
-    expect(choice.size() == size_t(n * moe.n_chosen) && weights.size() == choice.size(), "shapes of a choice differ");
-    expect(!bias || bias->size() == size_t(moe.n_experts), "the bias does not match the experts");
-    expect(moe.n_chosen <= moe.n_experts && moe.n_experts % moe.n_groups == 0, "experts do not fit their groups");
-    run(set, [&] { set.route(moe, logits.data(), bias ? bias->data() : nullptr, n, choice.data(), weights.data()); });
+void route(KernelSet &set, const Floats &logits, const std::optional<Floats> &bias, const MoeSpec &spec,
+           OutInts &expert_ids, Out &weights) {
+    const int64_t n = int64_t(logits.size()) / spec.n_experts;
+    expect(expert_ids.size() == size_t(n * spec.n_chosen) && weights.size() == expert_ids.size(),
+           "routes do not match the tokens");
+    expect(!bias || bias->size() == size_t(spec.n_experts), "the bias does not match the experts");
+    run(set, [&] {
+        set.route(spec, logits.data(), bias ? bias->data() : nullptr, n, expert_ids.data(), weights.data());
+    });
 }
 
-void experts(KernelSet &set, const PackedMatrix &gate, const PackedMatrix &up, const PackedMatrix &down,
-             const PackedMatrix *shared_gate, const PackedMatrix *shared_up, const PackedMatrix *shared_down, const Floats &x,
-             const Ints &choice, const Floats &weights, Out &out) {
-    const Mlp routed = mlp_of(gate, up, down);
-    Mlp shared{};
-    if (shared_gate) shared = mlp_of(*shared_gate, *shared_up, *shared_down);
-    const int64_t n = int64_t(x.size()) / gate.cols, n_chosen = n ? int64_t(choice.size()) / n : 0;
-    expect(down.rows == gate.cols && out.size() == x.size() && x.size() == size_t(n * gate.cols), "shapes of experts differ");
-    expect(!shared_gate || (shared_gate->cols == gate.cols && shared_down->rows == down.rows), "shared experts differ in shape");
-    expect(choice.size() == size_t(n * n_chosen) && weights.size() == choice.size(), "routes do not match the tokens");
-    for (size_t i = 0; i < choice.size(); ++i)
-        expect(choice.data()[i] >= 0 && choice.data()[i] < gate.n_slices, "a route leads to an expert that does not exist");
+void experts(KernelSet &set, const BoundMlp &routed, const BoundMlp *shared, const Floats &x,
+             const Ints &expert_ids, const Floats &weights, Out &out) {
+    const int64_t hidden = routed.gate.cols, n = int64_t(x.size()) / hidden;
+    const int64_t n_chosen = n ? int64_t(expert_ids.size()) / n : 0;
+    expect(out.size() == x.size() && x.size() == size_t(n * hidden), "shapes of experts differ");
+    expect(!shared || (shared->gate.cols == hidden && shared->gate.n_slices == 1),
+           "shared experts do not fit the routed ones");
+    expect(expert_ids.size() == size_t(n * n_chosen) && weights.size() == expert_ids.size(),
+           "routes do not match the tokens");
+    expect_experts(expert_ids, routed.gate.n_slices);
     run(set, [&] {
-        set.experts(routed, shared_gate ? &shared : nullptr, x.data(), n, choice.data(), weights.data(), int(n_chosen), out.data());
+        set.experts(routed, shared, x.data(), n, expert_ids.data(), weights.data(), int(n_chosen), out.data());
     });
 }
 
@@ -129,7 +134,7 @@ void gqa(KernelSet &set, const Floats &q, const CacheRows &keys, const CacheRows
     run(set, [&] { set.gqa(q.data(), n, int(q.shape(1)), int(q.shape(2)), cache, scale, out.data()); });
 }
 
-void mla(KernelSet &set, const Floats &q, const CacheRows &rows, const PackedMatrix &k_b, const PackedMatrix &v_b, float scale,
+void mla(KernelSet &set, const Floats &q, const CacheRows &rows, const BoundWeight &k_b, const BoundWeight &v_b, float scale,
          bool expanded, Out &out) {
     expect(q.ndim() == 3 && rows.ndim() == 2, "attention wants (n, heads, dim) and (t, latent)");
     const int64_t n = int64_t(q.shape(0)), dim = int64_t(q.shape(2));
@@ -156,6 +161,12 @@ std::vector<std::string> isa_names() {
     return names;
 }
 
+std::vector<std::string> kernel_formats() {
+    std::vector<std::string> names;
+    for (const BlockLayout &layout : LAYOUTS) names.emplace_back(layout.name);
+    return names;
+}
+
 const Isa &isa_called(const std::string &name) {
     const Isa *isa = find_isa(name.c_str());
     expect(isa != nullptr, "this processor has no such instruction set");
@@ -168,12 +179,14 @@ const Isa &isa_called(const std::string &name) {
 void bind_kernels(nb::module_ &m) {
     using namespace sprat;
     m.def("isa_names", &isa_names, "Instruction sets with kernels that this processor runs, best first.");
-    nb::class_<PackedMatrix>(m, "Matrix", "Packed rows of a weight, left where they lie.")
-        .def(nb::init<Bytes, const std::string &, int64_t, int64_t, int64_t>(), nb::arg("packed").noconvert(), "format"_a,
-             "n_slices"_a, "rows"_a, "cols"_a);
-    nb::class_<MoE>(m, "MoE", "How experts are chosen.")
-        .def(nb::init<int, int, int, int, bool, bool, bool, float>(), "n_experts"_a, "n_chosen"_a, "n_groups"_a,
-             "n_groups_chosen"_a, "sigmoid"_a, "normalize"_a, "top2_groups"_a, "scaling"_a);
+    m.def("kernel_formats", &kernel_formats, "Formats of weights that the kernels multiply.");
+    nb::class_<BoundWeight>(m, "Weight", "Packed rows of a weight, read in place.")
+        .def(nb::init<nb::object>(), "record"_a);
+    nb::class_<BoundMlp>(m, "MLP").def(nb::init<nb::object>(), "record"_a);
+    nb::class_<MoeSpec>(m, "MoESpec")
+        .def("__init__",
+             [](MoeSpec *at, nb::object record) { new (at) MoeSpec(read_moe_spec(PythonRecord(std::move(record)))); },
+             "record"_a);
     const auto out = nb::arg("out").noconvert();
     nb::class_<KernelSet> kernels(m, "KernelSet", "The kernels of one instruction set over a thread pool of their own.");
     kernels.def("__init__",
@@ -187,10 +200,10 @@ void bind_kernels(nb::module_ &m) {
         .def("linear", &linear, "weight"_a, "x"_a, "bias"_a.none(), out)
         .def("embed", &embed, "table"_a, "tokens"_a, out)
         .def("rms_norm", &rms_norm, "x"_a, "gain"_a, "eps"_a, out)
-        .def("swiglu", &swiglu, "gate"_a, "up"_a, "down"_a, "x"_a, out)
-        .def("route", &route, "logits"_a, "bias"_a.none(), "moe"_a, nb::arg("choice").noconvert(), nb::arg("weights").noconvert())
-        .def("experts", &experts, "gate"_a, "up"_a, "down"_a, "shared_gate"_a.none(), "shared_up"_a.none(),
-             "shared_down"_a.none(), "x"_a, "choice"_a, "weights"_a, out)
+        .def("swiglu", &swiglu, "mlp"_a, "x"_a, out)
+        .def("route", &route, "logits"_a, "bias"_a.none(), "spec"_a, nb::arg("expert_ids").noconvert(),
+             nb::arg("weights").noconvert())
+        .def("experts", &experts, "routed"_a, "shared"_a.none(), "x"_a, "expert_ids"_a, "weights"_a, out)
         .def("gqa", &gqa, "q"_a, nb::arg("keys").noconvert(), nb::arg("values").noconvert(), "scale"_a, out)
         .def("mla", &mla, "q"_a, nb::arg("rows").noconvert(), "k_b"_a, "v_b"_a, "scale"_a, "expanded"_a, out);
     bind_layers(m, kernels);

@@ -1,12 +1,10 @@
-// What the bindings of runtime/native share: arrays by their types, packed weights, rows of a cache.
+// What the bindings of runtime/native share: NumPy arrays by their types, Python records, KV entries.
 #pragma once
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
-#include <stdexcept>
-#include <string>
-
+#include "runtime/native/expect.hpp"
 #include "runtime/native/kernels.hpp"
 
 namespace nb = nanobind;
@@ -21,28 +19,55 @@ using OutInts = nb::ndarray<int32_t, nb::c_contig, nb::device::cpu>;
 using Strided = nb::ndarray<float, nb::ndim<3>, nb::device::cpu>;
 using CacheRows = nb::ndarray<nb::ro, nb::device::cpu>;
 
-inline void expect(bool condition, const char *what) {
-    if (!condition) throw std::invalid_argument(what);
-}
+// A Python record, read by attribute name. It keeps the arrays that it handed out, and so do the
+// records inside it: an attribute may make a new array at each access.
+class PythonRecord : public Record {
+  public:
+    explicit PythonRecord(nb::object object)
+        : PythonRecord(std::move(object), std::make_shared<std::vector<nb::object>>()) {}
 
-// Keeps the array, and with it the memory map, alive.
-struct PackedMatrix : Matrix {
-    Bytes packed;
+    Matrix matrix(const char *name) const override;
+    Vector vector(const char *name) const override;
+    double number(const char *name) const override;
+    bool flag(const char *name) const override;
+    std::string text(const char *name) const override;
+    RecordPtr record(const char *name) const override;
 
-    PackedMatrix(Bytes bytes, const std::string &format, int64_t slices, int64_t rows, int64_t cols);
+  private:
+    using Arrays = std::shared_ptr<std::vector<nb::object>>;
+
+    PythonRecord(nb::object object, Arrays arrays) : object_(std::move(object)), arrays_(std::move(arrays)) {}
+
+    nb::object object_;
+    Arrays arrays_;
 };
 
-// gate, up and down, if their shapes fit together.
-Mlp mlp_of(const PackedMatrix &gate, const PackedMatrix &up, const PackedMatrix &down);
+// A weight (runtime/weights.py) and the array that holds its bytes.
+struct BoundWeight : Matrix {
+    nb::object packed;
+
+    explicit BoundWeight(const nb::object &weight);
+};
+
+// An MLP and the record that owns its weights.
+struct BoundMlp : Mlp {
+    RecordPtr owner;
+
+    explicit BoundMlp(nb::object mlp);
+};
 
 int64_t bytes_of(const CacheRows &rows, size_t axis);
 
-// Codes that share a scale, as runtime/cache has it: of a head, and of a latent of `rank` numbers.
+// Codes that share a scale, as runtime/cache has it: of a head, and of a latent of `rank` elements.
 constexpr int HEAD_GROUP = 32;
 constexpr int latent_group(int64_t rank) { return rank % 128 ? 32 : 128; }
 
-// The last axis holds `n` numbers in float32 or float16, or bytes: n_int8 of the numbers as codes, the rest in float16.
+// The last axis holds `n` elements in float32 or float16, or bytes: n_int8 of the elements as codes,
+// the rest in float16.
 Rows rows_of(const CacheRows &rows, int64_t n, int64_t n_int8, int group);
+
+// Router's expert ids must name experts that exist.
+void expect_experts(const Ints &expert_ids, int64_t n_experts);
 
 // Runs a kernel without the GIL, alone on its pool.
 template <class Body> void run(KernelSet &set, const Body &body) {

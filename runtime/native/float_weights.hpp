@@ -45,13 +45,13 @@ template <class D, int R> void float_rows(const Product &p, int row) {
     for (; t < p.n_tokens; ++t) float_tile<D, R, 1>(p, row, t);
 }
 
-template <class D> void float_product(const Product &p) {
+template <FloatDecoder D> void product(const Product &p) {
     int row = 0;
     for (; row + 4 <= p.n_rows; row += 4) float_rows<D, 4>(p, row);
     for (; row < p.n_rows; ++row) float_rows<D, 1>(p, row);
 }
 
-template <class D> void float_dequantize(const uint8_t *row, int64_t k, float *out) {
+template <FloatDecoder D> void dequantize(const uint8_t *row, int64_t k, float *out) {
     for (int64_t i = 0; i < k; i += LANES) {
         const int n = least(k - i, LANES);
         uint8_t copy[LANES * D::bytes] = {};

@@ -159,6 +159,9 @@ struct DecodeBF16 {
     static INLINE F numbers(const uint8_t *p) { return load_bf16(reinterpret_cast<const uint16_t *>(p)); }
 };
 
+template <class D> concept BlockDecoder = requires { D::group_bytes; };
+template <class D> concept FloatDecoder = requires { D::bytes; };
+
 }  // namespace
 
 #if defined(__AVX512VBMI__)

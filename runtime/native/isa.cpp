@@ -3,10 +3,7 @@
 
 #include <cstring>
 
-#if defined(__aarch64__)
-#include <asm/hwcap.h>
-#include <sys/auxv.h>
-#endif
+#include "devices/native/cpu_features.hpp"
 
 namespace sprat {
 
@@ -19,39 +16,21 @@ extern const Isa isa_neon, isa_i8mm;
 
 namespace {
 
-#if defined(__x86_64__)
-// The compiler's run-time checks cover the registers that the operating system saves; AVX-VNNI is too young for GCC 12.
-bool runs_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }
-
-bool runs_avxvnni() {
-    uint32_t a = 7, b = 0, c = 1, d = 0;
-    __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-    return runs_avx2() && (a >> 4 & 1);
-}
-
-bool runs_avx512() {
-    return runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
-}
-#elif defined(__aarch64__)
-bool runs_neon() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
-bool runs_i8mm() { return runs_neon() && getauxval(AT_HWCAP2) & HWCAP2_I8MM; }
-#endif
-
+// Each set is compiled for the features named here; see add_isa in CMakeLists.txt.
 struct Choice {
     const Isa *isas[4];
     int n = 0;
 
     Choice() {
+        [[maybe_unused]] const CpuFeatures &cpu = cpu_features();
 #if defined(__x86_64__)
-        __builtin_cpu_init();
-        if (runs_avx512()) isas[n++] = &isa_avx512;
-        if (runs_avxvnni()) isas[n++] = &isa_avxvnni;
-        if (runs_avx2()) isas[n++] = &isa_avx2;
+        const bool avx2 = cpu.avx2 && cpu.fma && cpu.f16c;
+        if (avx2 && cpu.avx512 && cpu.avx512_vbmi && cpu.avx512_vnni) isas[n++] = &isa_avx512;
+        if (avx2 && cpu.avx_vnni) isas[n++] = &isa_avxvnni;
+        if (avx2) isas[n++] = &isa_avx2;
 #elif defined(__aarch64__)
-        if (runs_i8mm()) isas[n++] = &isa_i8mm;
-        if (runs_neon()) isas[n++] = &isa_neon;
+        if (cpu.dotprod && cpu.i8mm) isas[n++] = &isa_i8mm;
+        if (cpu.dotprod) isas[n++] = &isa_neon;
 #endif
         isas[n++] = &isa_plain;
     }

@@ -38,7 +38,7 @@ class KernelSet {
     void rms_norm(const float *x, const float *gain, float eps, int64_t n, int64_t k, float *out);
     void swiglu(const Mlp &mlp, const float *x, int64_t n, float *out);
     // choice (n, n_chosen) and weights (n, n_chosen) of logits (n, n_experts); bias may be nullptr
-    void route(const MoE &moe, const float *logits, const float *bias, int64_t n, int32_t *choice, float *weights);
+    void route(const MoeSpec &spec, const float *logits, const float *bias, int64_t n, int32_t *choice, float *weights);
     // Weighted sum over the experts of each token, plus the shared MLP; shared may be nullptr.
     void experts(const Mlp &routed, const Mlp *shared, const float *x, int64_t n, const int32_t *choice,
                  const float *weights, int n_chosen, float *out);
@@ -60,17 +60,17 @@ class KernelSet {
     void mla_absorbed(const float *q, int64_t n, int dim, const Latents &latents, float scale, float *out);
 
     // Halves of a layer (layers.hpp), each added to x (n, hidden) in place; n new tokens.
-    void latent_attention(const LatentAttention &layer, float *x, int64_t n, const Angles &angles, const CachePlane &plane,
+    void latent_attention(const LatentAttention &layer, float *x, int64_t n, const RopeAngles &angles, const CachePlane &plane,
                           bool expanded);
-    void grouped_attention(const GroupedAttention &layer, float *x, int64_t n, const Angles &angles,
+    void grouped_attention(const GroupedAttention &layer, float *x, int64_t n, const RopeAngles &angles,
                            const CachePlane &keys, const CachePlane &values);
     void gated_mlp(const GatedMlp &layer, float *x, int64_t n);
-    void mixture(const Mixture &layer, float *x, int64_t n);
-    // The mixture in two steps, for who wants to know the choice (n, n_chosen) before experts are read.
-    void choose(const Mixture &layer, const float *x, int64_t n, int32_t *choice, float *weights);
-    void mix_chosen(const Mixture &layer, float *x, int64_t n, const int32_t *choice, const float *weights);
+    void moe(const Moe &layer, float *x, int64_t n);
+    // The same in two steps, so that a caller can observe the routing (n, n_chosen) before experts are read.
+    void moe_route(const Moe &layer, const float *x, int64_t n, int32_t *expert_ids, float *weights);
+    void moe_forward_routed(const Moe &layer, float *x, int64_t n, const int32_t *expert_ids, const float *weights);
     // out (n, vocabulary) = norm(x) . output
-    void head(const Head &layer, const float *x, int64_t n, float *out);
+    void logits(const Head &layer, const float *x, int64_t n, float *out);
 
     // Every byte once, with all threads: how fast the memory is. Returns something of them, so that they are read.
     uint64_t read(const uint8_t *data, int64_t n_bytes);
@@ -89,7 +89,7 @@ class KernelSet {
     };
 
     bool wants_quantized(const Matrix &m) const { return m.format > BF16; }
-    bool wants_quantized(const Mlp &mlp) const { return wants_quantized(*mlp.gate) || wants_quantized(*mlp.up); }
+    bool wants_quantized(const Mlp &mlp) const { return wants_quantized(mlp.gate) || wants_quantized(mlp.up); }
     // body(token) for each of n tokens of k numbers. One takes about a microsecond: not worth waking the others.
     template <class Body> void each_token(int64_t n, int64_t k, const Body &body) {
         const int64_t per_piece = std::max<int64_t>(1, 16384 / k);
@@ -103,15 +103,15 @@ class KernelSet {
     void round(const Input &input, int64_t t);
     // Rows of x, normalised; rounded too if wanted.
     Input normed(const Norm &norm, const float *x, int64_t n, int64_t k, bool quantized);
-    Input normed(const Mixture &layer, const float *x, int64_t n);
+    Input normed(const Moe &layer, const float *x, int64_t n);
     // Several products of one input, split over threads as one.
     void project(std::initializer_list<Part> parts, const Input &input, int64_t n);
     void project_rows(const Part &part, int64_t row, int64_t n_rows, const Input &input, int64_t n, int thread);
     // x (n, rows) += y (n, cols) . weight
     void add_product(const Matrix &weight, const float *y, int64_t n, float *x);
     void project_latents(const LatentAttention &layer, const float *x, int64_t n, float *q, float *kv);
-    void choose(const Mixture &layer, const Input &input, int64_t n, int32_t *choice, float *weights);
-    void add_experts(const Mixture &layer, const Input &input, float *x, int64_t n, const int32_t *choice, const float *weights);
+    void route_layer(const Moe &layer, const Input &input, int64_t n, int32_t *choice, float *weights);
+    void add_experts(const Moe &layer, const Input &input, float *x, int64_t n, const int32_t *choice, const float *weights);
     // Some rows of a weight times some tokens; `next` are the rows that the thread wants afterwards, nullptr for the
     // following ones.
     void product(const Matrix &weight, int64_t slice, int64_t row, int64_t n_rows, const Input &input,

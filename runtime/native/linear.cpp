@@ -112,8 +112,8 @@ void KernelSet::add_product(const Matrix &weight, const float *y, int64_t n, flo
     project({{&weight, nullptr, x, true}}, prepare(inputs_, y, n, weight.cols, wants_quantized(weight)), n);
 }
 
-void KernelSet::head(const Head &layer, const float *x, int64_t n, float *out) {
-    project({{layer.output, nullptr, out}}, normed(layer.norm, x, n, layer.output->cols, wants_quantized(*layer.output)), n);
+void KernelSet::logits(const Head &layer, const float *x, int64_t n, float *out) {
+    project({{&layer.output, nullptr, out}}, normed(layer.norm, x, n, layer.output.cols, wants_quantized(layer.output)), n);
 }
 
 void KernelSet::embed(const Matrix &table, const int32_t *tokens, int64_t n, float *out) {
@@ -130,7 +130,7 @@ Input KernelSet::normed(const Norm &norm, const float *x, int64_t n, int64_t k, 
     float *to = normed_.get<float>(n * k);
     const Input input = quantized ? records(inputs_, to, n, k) : Input{to, k, {}};
     each_token(n, k, [&](int64_t t) {
-        isa_.rms_norm(x + t * k, norm.gain, norm.eps, k, to + t * k);
+        isa_.rms_norm(x + t * k, norm.gain.data, norm.eps, k, to + t * k);
         if (quantized) round(input, t);
     });
     return input;

@@ -247,7 +247,7 @@ template <class D> void many_tokens(const Product &p) {
     }
 }
 
-template <class D> void blocks_product(const Product &p) {
+template <BlockDecoder D> void product(const Product &p) {
     if (p.n_tokens < PANEL_FROM) few_tokens<D>(p);
     else many_tokens<D>(p);
 }
@@ -260,7 +260,7 @@ template <class D> INLINE void dequantize_block(const uint8_t *codes, int block,
     }
 }
 
-template <class D> void blocks_dequantize(const uint8_t *row, int64_t k, float *out) {
+template <BlockDecoder D> void dequantize(const uint8_t *row, int64_t k, float *out) {
     for (int64_t at = 0; at < k; at += 256, row += D::group_bytes) {
         const int n = least(k - at, 256);
         uint8_t copy[D::group_bytes] = {}, codes[32];

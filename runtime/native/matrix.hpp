@@ -7,10 +7,9 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace sprat {
+#include "quant/native/formats.hpp"
 
-// Index into the tables of formats; bind.cpp knows ggml's numbers.
-enum Format : int { F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, Q4_K, Q5_K, Q6_K, N_FORMATS };
+namespace sprat {
 
 struct Matrix {
     const uint8_t *data;

@@ -12,7 +12,7 @@ namespace {
 
 constexpr float NEVER = -std::numeric_limits<float>::infinity();
 
-void score(const MoE &moe, const float *logits, std::vector<float> &scores) {
+void score(const MoeSpec &moe, const float *logits, std::vector<float> &scores) {
     if (moe.sigmoid) {
         for (int e = 0; e < moe.n_experts; ++e) scores[e] = 1.0f / (1.0f + std::exp(-logits[e]));
         return;
@@ -33,7 +33,7 @@ void best(const std::vector<float> &values, int n, std::vector<int> &indices) {
 }
 
 // Minus infinity for every expert outside the best groups.
-void limit_to_groups(const MoE &moe, std::vector<float> &values) {
+void limit_to_groups(const MoeSpec &moe, std::vector<float> &values) {
     const int size = moe.n_experts / moe.n_groups;
     std::vector<float> groups(moe.n_groups);
     for (int g = 0; g < moe.n_groups; ++g) {
@@ -52,7 +52,7 @@ void limit_to_groups(const MoE &moe, std::vector<float> &values) {
 
 }  // namespace
 
-void KernelSet::route(const MoE &moe, const float *logits, const float *bias, int64_t n, int32_t *choice, float *weights) {
+void KernelSet::route(const MoeSpec &moe, const float *logits, const float *bias, int64_t n, int32_t *choice, float *weights) {
     std::vector<float> scores(moe.n_experts), values;
     std::vector<int> chosen;
     for (int64_t t = 0; t < n; ++t, choice += moe.n_chosen, weights += moe.n_chosen) {

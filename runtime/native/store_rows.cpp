@@ -4,12 +4,12 @@
 #include <cmath>
 #include <cstring>
 
-#include "quant/native/codec.h"
+#include "quant/native/codec.hpp"
 
 namespace sprat {
 namespace {
 
-const Pack PACK_HALF = f16_codec().pack[0];
+const Pack PACK_HALF = codec_F16().pack[0];
 
 // n numbers, and zeros up to a whole group, as codes; their sum is returned. NumPy's arithmetic, step by step.
 int16_t store_group(const float *x, int n, int group, uint8_t *codes, uint8_t *scale_to) {

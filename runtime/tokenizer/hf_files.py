@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizer files as a :class:`~sprat.runtime.tokenizer.vocabulary.Vocabulary`."""
+"""Reads a checkpoint's tokenizer files into a :class:`~sprat.runtime.tokenizer.vocabulary.Vocabulary`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sprat.runtime.tokenizer.vocabulary import (
     TokenType,
     Vocabulary,
     checked_size,
-    end_ids,
+    eog_ids,
     looks_special,
     split_merge,
 )
@@ -27,14 +27,14 @@ _SPECIAL = ("bos", "eos", "unk", "pad")
 
 
 class TokenizerFiles:
-    """A tokenizer.json or tokenizer.model, and the configs beside it where they exist.
+    """A tokenizer.json or tokenizer.model, and the configs in the same folder, if they exist.
 
     Args:
-        path: The file, or the directory that holds it.
-        n_rows: Rows of the embedding, where no config.json says so.
+        path: the file, or its folder.
+        n_rows: rows of the embedding, used when config.json does not say.
 
     Raises:
-        TokenizerError: there is none, or one of them is no JSON object.
+        TokenizerError: there is no tokenizer, or a config is not a JSON object.
     """
 
     def __init__(self, path: str | Path, n_rows: int | None = None) -> None:
@@ -46,12 +46,12 @@ class TokenizerFiles:
 
     @property
     def n_rows(self) -> int | None:
-        """Rows of the embedding, where config.json says so."""
+        """Rows of the embedding, if known."""
         rows = self.model.get("vocab_size")
         return rows if isinstance(rows, int) else None
 
     def special(self, kind: str) -> str:
-        """The text of ``bos``, ``eos``, ``unk`` or ``pad``, or ""; the config writes it plainly or as an AddedToken."""
+        """The text of ``bos``, ``eos``, ``unk`` or ``pad``, or ""; the config holds a string or an AddedToken."""
         entry = self.config.get(f"{kind}_token")
         return str(entry.get("content") if isinstance(entry, dict) else entry or "")
 
@@ -60,22 +60,22 @@ def read_vocabulary(files: TokenizerFiles) -> Vocabulary:
     """The vocabulary of a checkpoint, padded to the rows of its embedding.
 
     Raises:
-        TokenizerError: a kind of tokenizer that sprat does not know; a pre-tokenizer that llama.cpp has no name for; a
-            file that is laid out in another way.
+        TokenizerError: an unsupported type of tokenizer, a pre-tokenizer that llama.cpp has no name for, or a file that
+            is not a tokenizer.
     """
     try:
         vocabulary = _from_json(files) if files.tokenizer else _from_sentencepiece(files)
     except (AttributeError, IndexError, KeyError, TypeError) as error:
-        raise TokenizerError(f"{files.path}: not laid out as a tokenizer ({error!r}). Save it again.") from error
+        raise TokenizerError(f"{files.path}: not a tokenizer ({error!r}); save it again") from error
     vocabulary.check(str(files.path))
     return vocabulary
 
 
 def chat_template(files: TokenizerFiles) -> str | None:
-    """The checkpoint's template: chat_template.jinja, or the config's entry (of several, the one named ``default``)."""
-    beside = files.path.with_name("chat_template.jinja")
-    if beside.is_file():
-        return beside.read_text(encoding="utf-8")
+    """The checkpoint's chat template: chat_template.jinja, or the one in the config (of several, ``default``)."""
+    jinja = files.path.with_name("chat_template.jinja")
+    if jinja.is_file():
+        return jinja.read_text(encoding="utf-8")
     entry = files.config.get("chat_template")
     if isinstance(entry, list):
         return next((one["template"] for one in entry if one.get("name") == "default"), None)
@@ -83,18 +83,18 @@ def chat_template(files: TokenizerFiles) -> str | None:
 
 
 def _find(path: Path) -> Path:
-    """The tokenizer's file; a tokenizer.json says more than the tokenizer.model that it was made from."""
+    """The tokenizer's file; tokenizer.json is preferred, since it holds more than tokenizer.model."""
     for file in (path, path / "tokenizer.json", path / "tokenizer.model"):
         if file.is_file():
             return file
     raise TokenizerError(
-        f"{path}: no tokenizer.json there, and no tokenizer.model. Save the tokenizer in the fast format first "
-        "(AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) writes one)."
+        f"{path}: neither tokenizer.json nor tokenizer.model found; save the tokenizer in the fast format first "
+        "with AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
     )
 
 
 def _read(path: Path) -> _Json:
-    """The object in a file; of a config that is not there, an empty one."""
+    """The JSON object in a file; empty if the file does not exist."""
     import msgspec
 
     if not path.is_file():
@@ -102,9 +102,9 @@ def _read(path: Path) -> _Json:
     try:
         value = msgspec.json.decode(path.read_bytes())
     except (OSError, msgspec.DecodeError) as error:
-        raise TokenizerError(f"{path}: cannot be read as JSON: {error}.") from error
+        raise TokenizerError(f"{path}: not valid JSON ({error}); download or save it again") from error
     if not isinstance(value, dict):
-        raise TokenizerError(f"{path}: holds a {type(value).__name__}, expected a JSON object.")
+        raise TokenizerError(f"{path}: a JSON {type(value).__name__}, expected an object; download or save it again")
     return value
 
 
@@ -142,7 +142,7 @@ def _from_json(files: TokenizerFiles) -> Vocabulary:
         eos_id=eos,
         unk_id=special["unk"],
         pad_id=special["pad"],
-        end_ids=end_ids(texts, types, ends),
+        eog_ids=eog_ids(texts, types, ends),
         add_bos=_adds_bos(files) and special["bos"] is not None,
         add_space_prefix=is_spm and _prefixes_space(document),
     )
@@ -152,7 +152,7 @@ def _known_model(files: TokenizerFiles) -> TokenizerModel:
     model = files.tokenizer.get("model", {})
     if model.get("type") != "BPE":
         raise TokenizerError(
-            f"{files.path}: a tokenizer of type {model.get('type')!r}; sprat knows BPE (byte-level or SentencePiece)."
+            f"{files.path}: tokenizer type {model.get('type')!r}, expected 'BPE' (byte-level or SentencePiece)"
         )
     return TokenizerModel.SENTENCEPIECE_BPE if model.get("byte_fallback") else TokenizerModel.BYTE_LEVEL_BPE
 
@@ -164,8 +164,8 @@ def _tokens(files: TokenizerFiles, model: TokenizerModel) -> tuple[list[str], li
         by_id[index] = (text, TokenType.BYTE if is_byte else TokenType.NORMAL)
     for token in files.tokenizer.get("added_tokens", []):
         text = token["content"]
-        structure = token["special"] or looks_special(text)
-        by_id[token["id"]] = (text, TokenType.CONTROL if structure else TokenType.USER_DEFINED)
+        is_control = token["special"] or looks_special(text)
+        by_id[token["id"]] = (text, TokenType.CONTROL if is_control else TokenType.USER_DEFINED)
     unk = files.tokenizer["model"].get("unk_token")
     size = checked_size(max(max(by_id, default=-1) + 1, files.n_rows or 0), files.path)
     rows = [by_id.get(index, (f"[PAD{index}]", TokenType.UNUSED)) for index in range(size)]
@@ -176,13 +176,13 @@ def _tokens(files: TokenizerFiles, model: TokenizerModel) -> tuple[list[str], li
 
 
 def _pre_name(files: TokenizerFiles, added: set[str]) -> str:
-    row = recognize(files.tokenizer.get("pre_tokenizer"))
-    if row is None:
+    known = recognize(files.tokenizer.get("pre_tokenizer"))
+    if known is None:
         raise TokenizerError(
-            f"{files.path}: its pre-tokenizer is none of those that sprat can name for llama.cpp "
-            "(sprat/runtime/pretokenizers.py lists them). Export a model of a supported family, or add a row there."
+            f"{files.path}: the pre-tokenizer has no name in llama.cpp that sprat knows; export a model of a supported "
+            "family, or add the pre-tokenizer to sprat/runtime/tokenizer/pretokenizers.py"
         )
-    return "deepseek-r1-qwen" if row.name == "qwen2" and "<｜begin▁of▁sentence｜>" in added else row.name
+    return "deepseek-r1-qwen" if known.name == "qwen2" and "<｜begin▁of▁sentence｜>" in added else known.name
 
 
 def _merge(merge: str | list[str]) -> str:
@@ -190,7 +190,7 @@ def _merge(merge: str | list[str]) -> str:
 
 
 def _scores(document: _Json, texts: list[str]) -> list[float]:
-    """Scores that order tokens as the merges do: the earlier a token is merged, the higher."""
+    """Scores with the order of the merges: the earlier a token is merged, the higher its score."""
     rank: dict[str, int] = {}
     for index, merge in enumerate(document["model"]["merges"]):
         rank.setdefault("".join(split_merge(merge) if isinstance(merge, str) else merge), index)
@@ -198,23 +198,23 @@ def _scores(document: _Json, texts: list[str]) -> list[float]:
 
 
 def _known_ids(value: Any, texts: list[str]) -> list[int]:
-    """An id or a list of ids, as configs write both; without those that are no tokens (-1 stands for none)."""
+    """The valid ids of a config entry, which is an id or a list of ids; -1 means none."""
     values = value if isinstance(value, list) else [value]
     return [index for index in values if isinstance(index, int) and 0 <= index < len(texts)]
 
 
 def _adds_bos(files: TokenizerFiles) -> bool:
-    """What the config says; without it, whether the post-processor puts a special token first."""
-    if isinstance(said := files.config.get("add_bos_token"), bool):
-        return said
-    return any(_puts_bos_first(step) for step in _processors(files.tokenizer.get("post_processor") or {}))
+    """``add_bos_token`` of the config; without it, whether the post-processor adds a special token first."""
+    if isinstance(add_bos := files.config.get("add_bos_token"), bool):
+        return add_bos
+    return any(_prepends_special(step) for step in _processors(files.tokenizer.get("post_processor") or {}))
 
 
 def _processors(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return list(entry["processors"]) if entry.get("type") == "Sequence" else [entry]
 
 
-def _puts_bos_first(step: Mapping[str, Any]) -> bool:
+def _prepends_special(step: Mapping[str, Any]) -> bool:
     template = step.get("single") or [{}]
     return step.get("type") == "TemplateProcessing" and "SpecialToken" in template[0]
 

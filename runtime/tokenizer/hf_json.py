@@ -1,4 +1,4 @@
-"""The tokenizer.json that the library ``tokenizers`` runs: a checkpoint's own, or one rebuilt from a vocabulary."""
+"""The tokenizer.json that the ``tokenizers`` library runs: the checkpoint's, or one rebuilt from a vocabulary."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SPACE = "\u2581"  # SentencePiece's visible space
 
 
 def prepare(document: _Json) -> _Json:
-    """The same tokenizer with structure marked special, and without padding, truncation and dropout."""
+    """The same tokenizer with all control tokens marked special, and without padding, truncation and dropout."""
     entries = document.get("added_tokens", [])
     added = [{**token, "special": token["special"] or looks_special(token["content"])} for token in entries]
     model = {**document["model"], "dropout": None}
@@ -25,13 +25,16 @@ def prepare(document: _Json) -> _Json:
 
 
 def prefixes_first_word(document: _Json) -> bool:
-    """Whether a space is put before a whole text, which the tokenizer does itself since texts come in parts."""
+    """Whether a space is added before the text as a whole (``prepend_scheme`` "first").
+
+    :class:`~sprat.runtime.tokenizer.tokenizer.Tokenizer` adds it, since it encodes a text in parts.
+    """
     pre = document.get("pre_tokenizer") or {}
     return bool(pre.get("type") == "Metaspace" and pre.get("prepend_scheme") == "first")
 
 
 def build(vocabulary: Vocabulary) -> _Json:
-    """A tokenizer.json that gives the same ids as llama.cpp does with this vocabulary."""
+    """A tokenizer.json that gives the same ids as llama.cpp with this vocabulary."""
     if vocabulary.model is TokenizerModel.SENTENCEPIECE_BPE:
         return {**_sentencepiece(vocabulary), **_added(vocabulary)}
     pre = get_pre_tokenizer(vocabulary.pre)
@@ -50,24 +53,24 @@ def build(vocabulary: Vocabulary) -> _Json:
 
 
 def _added(vocabulary: Vocabulary) -> _Json:
-    structure = (TokenType.CONTROL, TokenType.UNKNOWN)
+    control = (TokenType.CONTROL, TokenType.UNKNOWN)
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     entries = [
-        {"id": index, "content": text, "special": kind in structure, **flags}
+        {"id": index, "content": text, "special": kind in control, **flags}
         for index, (text, kind) in enumerate(zip(vocabulary.tokens, vocabulary.types, strict=True))
-        if kind in structure or kind is TokenType.USER_DEFINED
+        if kind in control or kind is TokenType.USER_DEFINED
     ]
     return {"added_tokens": entries}
 
 
 def _sentencepiece(vocabulary: Vocabulary) -> _Json:
-    """SentencePiece BPE as ranked merges: llama.cpp joins the pair whose token scores highest, leftmost first.
+    """SentencePiece BPE as ranked merges: llama.cpp merges the pair whose token has the highest score, leftmost first.
 
-    A rank needs a pair, so each token stands once for every cut of it into two other tokens.
+    A merge is a pair, so each token appears once for every split of it into two other tokens.
     """
     ids = {text: index for index, text in enumerate(vocabulary.tokens)}
     usable = {t for t, kind in zip(vocabulary.tokens, vocabulary.types, strict=True) if kind is TokenType.NORMAL}
-    cuts = [
+    splits = [
         (-vocabulary.scores[ids[text]], at, text)
         for text in usable
         for at in range(1, len(text))
@@ -85,6 +88,6 @@ def _sentencepiece(vocabulary: Vocabulary) -> _Json:
             "fuse_unk": True,
             "byte_fallback": True,
             "vocab": ids,
-            "merges": [[text[:at], text[at:]] for _, at, text in sorted(cuts)],
+            "merges": [[text[:at], text[at:]] for _, at, text in sorted(splits)],
         },
     }

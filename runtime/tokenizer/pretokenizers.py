@@ -1,7 +1,7 @@
-"""What llama.cpp calls ``tokenizer.ggml.pre``: how text is cut into words, within which byte-level BPE merges bytes.
+"""Pre-tokenizers by their ``tokenizer.ggml.pre`` names: they split text into words, within which BPE merges bytes.
 
-One row per name, in the terms of Hugging Face's ``tokenizer.json``; facts from the models' published files
-and llama.cpp's ``llama-vocab.cpp``. Adding one is adding a row.
+One entry per name, written as in Hugging Face's ``tokenizer.json``. Sources: the models' published files and
+llama.cpp's ``llama-vocab.cpp``. To add a pre-tokenizer, add an entry.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _Json = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class PreTokenizer:
-    """A named way to cut text into words."""
+    """A named way to split text into words."""
 
     name: str
     steps: tuple[_Json, ...]
-    normalizer: str | None = None  # applied to the text first, as tokenizer.json names it
-    ignore_merges: bool = False  # a word that is itself a token is taken whole, whatever the merges say
-    add_bos: bool = False  # what a GGUF without ``add_bos_token`` means
+    normalizer: str | None = None  # applied to the text first; a type of tokenizer.json
+    ignore_merges: bool = False  # a word that is in the vocabulary is one token, whatever the merges say
+    add_bos: bool = False  # the default for a GGUF without ``add_bos_token``
     aliases: tuple[str, ...] = ()
 
     def json(self) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def _split(regex: str) -> _Json:
 
 
 def _byte_level(*, use_regex: bool) -> _Json:
-    """Bytes to printable characters; with ``use_regex`` after a cut by GPT-2's own expression."""
+    """Map bytes to printable characters; with ``use_regex``, after a split by GPT-2's expression."""
     return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
 
 
@@ -46,7 +46,7 @@ _DIGITS: _Json = {"type": "Digits", "individual_digits": True}
 _CJK_HANGUL = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 
-# cased letters of Unicode 12, as DeepSeek-LLM lists them
+# cased letters of Unicode 12; DeepSeek-LLM's tokenizer.json lists them
 _CASED = (
     "A-Za-z"
     "\u00b5\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u01ba\u01bc-\u01bf\u01c4-\u0293\u0295-\u02af\u0370-\u0373\u0376"
@@ -64,7 +64,7 @@ _CASED = (
 
 
 def _like_cl100k(digits: str) -> str:
-    """GPT-4's expression with its run of digits as a parameter: Llama 3 takes up to three, Qwen2 one."""
+    """GPT-4's expression with the pattern of digits as a parameter: Llama 3 matches up to three, Qwen2 one."""
     return (
         rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*"
         r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -112,9 +112,7 @@ PRE_TOKENIZERS: tuple[PreTokenizer, ...] = (
         ),
     ),
     PreTokenizer("qwen2", _QWEN2, normalizer="NFC"),
-    PreTokenizer(
-        "deepseek-r1-qwen", _QWEN2, normalizer="NFC"
-    ),  # as qwen2, but with DeepSeek's special tokens and a BOS
+    PreTokenizer("deepseek-r1-qwen", _QWEN2, normalizer="NFC"),  # like qwen2, with DeepSeek's special tokens and a BOS
     PreTokenizer(
         "llama-bpe",
         (_split(_like_cl100k(r"\p{N}{1,3}")), _byte_level(use_regex=False)),
@@ -125,7 +123,7 @@ PRE_TOKENIZERS: tuple[PreTokenizer, ...] = (
     PreTokenizer("smollm", (_DIGITS, _byte_level(use_regex=True))),
     PreTokenizer("gpt-2", (_byte_level(use_regex=True),)),
     PreTokenizer(
-        "default",  # also what a GGUF without the key means
+        "default",  # also used for a GGUF without the key
         (
             _split(r"[\p{P}\$\+<=>\^~\|]+"),
             _split(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"),
@@ -136,14 +134,14 @@ PRE_TOKENIZERS: tuple[PreTokenizer, ...] = (
     ),
 )
 
-_BY_NAME = {name: row for row in PRE_TOKENIZERS for name in (row.name, *row.aliases)}
+_BY_NAME = {name: known for known in PRE_TOKENIZERS for name in (known.name, *known.aliases)}
 
 
 def get_pre_tokenizer(name: str) -> PreTokenizer:
-    """The row called ``name``.
+    """The pre-tokenizer called ``name``.
 
     Raises:
-        TokenizerError: there is none; the message names the nearest.
+        TokenizerError: the name is unknown; the message proposes the nearest.
     """
     if name not in _BY_NAME:
         raise TokenizerError(unknown_name("pre-tokenizer (tokenizer.ggml.pre)", name, _BY_NAME))
@@ -151,13 +149,13 @@ def get_pre_tokenizer(name: str) -> PreTokenizer:
 
 
 def recognize(pre_tokenizer: _Json | None) -> PreTokenizer | None:
-    """The first row that cuts text as this ``pre_tokenizer`` entry of a tokenizer.json does, compared step by step."""
+    """The first pre-tokenizer with the same steps as this ``pre_tokenizer`` entry of a tokenizer.json, or ``None``."""
     steps = _canonical(pre_tokenizer)
-    return next((row for row in PRE_TOKENIZERS if _canonical(row.json()) == steps), None)
+    return next((known for known in PRE_TOKENIZERS if _canonical(known.json()) == steps), None)
 
 
 def _canonical(entry: _Json | None) -> list[tuple[Any, ...]]:
-    """The steps of an entry without what decides no cut: offsets, nesting, the spelling of line ends."""
+    """The steps of an entry without what does not change the split: offsets, nesting, the spelling of line ends."""
     if entry is None:
         return []
     if entry.get("type") == "Sequence":

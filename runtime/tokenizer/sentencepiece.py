@@ -1,7 +1,7 @@
-"""A SentencePiece ``tokenizer.model``: a protocol buffer, of which three messages matter.
+"""Reader of a SentencePiece ``tokenizer.model``: a protocol buffer, of which three messages are needed.
 
-Field numbers from sentencepiece_model.proto (github.com/google/sentencepiece). Read here because the library is a
-compiled dependency that would serve nothing else.
+Field numbers from sentencepiece_model.proto (github.com/google/sentencepiece). Parsed here, because the library would
+be a compiled dependency for this one purpose.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from sprat.runtime.tokenizer.vocabulary import TokenizerModel, TokenType, Vocabu
 __all__ = ["read_sentencepiece"]
 
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3  # fields of ModelProto
-_TEXT, _SCORE, _TYPE = 1, 2, 3  # of SentencePiece; the types are numbered as GGUF's
+_TEXT, _SCORE, _TYPE = 1, 2, 3  # of SentencePiece; its types have the same numbers as GGUF's
 _MODEL_TYPE, _BPE = 3, 2  # of TrainerSpec
 _CHARSMAP, _DUMMY_PREFIX, _REMOVE_SPACES = 2, 3, 4  # of NormalizerSpec
 
 
 def read_sentencepiece(path: Path) -> Vocabulary:
-    """The vocabulary of a BPE model; ``<s>``, ``</s>`` and ``<unk>`` are BOS, EOS and unknown where they exist.
+    """The vocabulary of a BPE model. ``<s>`` is BOS and ``</s>`` is EOS, if they exist.
 
     Raises:
-        TokenizerError: damaged; a unigram model; one that normalizes text, which llama.cpp does not.
+        TokenizerError: the file is damaged, holds a unigram model, or normalizes text, which llama.cpp does not do.
     """
     try:
         model = _message(path.read_bytes())
@@ -37,13 +37,15 @@ def read_sentencepiece(path: Path) -> Vocabulary:
         types = [TokenType(piece[_TYPE][0]) if piece[_TYPE] else TokenType.NORMAL for piece in pieces]
         scores = [struct.unpack("<f", piece[_SCORE][0])[0] if piece[_SCORE] else 0.0 for piece in pieces]
     except (OSError, IndexError, AttributeError, ValueError, TypeError, struct.error) as error:
-        raise TokenizerError(f"{path}: no SentencePiece model, or a damaged one ({error!r}).") from error
+        raise TokenizerError(f"{path}: not a SentencePiece model, or damaged ({error!r}); download it again") from error
     if trainer[_MODEL_TYPE] != [_BPE]:
         raise TokenizerError(
-            f"{path}: a SentencePiece model that is not BPE; llama.cpp's 'llama' tokenizer merges as BPE."
+            f"{path}: a SentencePiece model that is not BPE; llama.cpp's 'llama' tokenizer supports BPE only"
         )
     if any(normalizer[_CHARSMAP]) or normalizer[_REMOVE_SPACES] != [0]:
-        raise TokenizerError(f"{path}: this SentencePiece model normalizes text, which llama.cpp does not do.")
+        raise TokenizerError(
+            f"{path}: the SentencePiece model normalizes text, expected one that does not: llama.cpp has no such step"
+        )
     ids = {text: index for index, text in enumerate(tokens)}
     eos = ids.get("</s>")
     return Vocabulary(
@@ -54,14 +56,14 @@ def read_sentencepiece(path: Path) -> Vocabulary:
         bos_id=ids.get("<s>"),
         eos_id=eos,
         unk_id=types.index(TokenType.UNKNOWN) if TokenType.UNKNOWN in types else None,
-        end_ids=frozenset(() if eos is None else (eos,)),
+        eog_ids=frozenset(() if eos is None else (eos,)),
         add_bos="<s>" in ids,
         add_space_prefix=normalizer[_DUMMY_PREFIX] != [0],
     )
 
 
 def _message(data: bytes) -> defaultdict[int, list[Any]]:
-    """Field number -> its values in order: integers, or bytes."""
+    """Field number -> its values in file order: integers, or bytes."""
     fields: defaultdict[int, list[Any]] = defaultdict(list)
     for number, value in _fields(data):
         fields[number].append(value)
@@ -72,21 +74,21 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     at = 0
     while at < len(data):
         key, at = _varint(data, at)
-        kind, size = key & 7, {1: 8, 5: 4}.get(key & 7, 0)
-        if kind == 0:
+        wire_type, size = key & 7, {1: 8, 5: 4}.get(key & 7, 0)
+        if wire_type == 0:
             value, at = _varint(data, at)
             yield key >> 3, value
             continue
-        if kind == 2:
+        if wire_type == 2:
             size, at = _varint(data, at)
-        if size > len(data) - at or kind not in {1, 2, 5}:
-            raise ValueError(f"field {key >> 3} of kind {kind} at byte {at}")
+        if size > len(data) - at or wire_type not in {1, 2, 5}:
+            raise ValueError(f"field {key >> 3} of wire type {wire_type} at byte {at}")
         yield key >> 3, data[at : at + size]
         at += size
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Seven bits a byte, the lowest first, the eighth bit set on all but the last."""
+    """The value of a varint and the offset after it: seven bits per byte, lowest first; the last has bit 7 clear."""
     value = shift = 0
     while True:
         byte = data[at]

@@ -1,4 +1,4 @@
-"""Finding special tokens in text: the structure of a prompt, as opposed to what someone typed."""
+"""Finding special tokens in text."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ __all__ = ["SpecialTokens"]
 
 
 class SpecialTokens:
-    """The texts of special tokens, found leftmost and longest first.
+    """Splits text at special tokens: the leftmost match first, and the longest of those that begin at one place.
 
-    Not one regular expression of them all: that takes Python half a millisecond per token to compile.
+    No regular expression of all tokens: Python would take half a millisecond per token to compile it.
 
     Args:
-        ids: Token id by text.
+        ids: text of each special token -> id.
     """
 
     def __init__(self, ids: Mapping[str, int]) -> None:
@@ -25,24 +25,23 @@ class SpecialTokens:
         self._first = re.compile(f"[{re.escape(''.join({text[:1] for text in ids}))}]" if ids else "(?!)")
 
     def split(self, text: str) -> list[str | int]:
-        """``text`` cut at special tokens: their ids, and the stretches of plain text between them."""
+        """Split ``text`` at special tokens: token ids, and the plain text between them."""
         parts: list[str | int] = []
-        begin = at = 0
+        start = at = 0
         while match := self._first.search(text, at):
             at = match.start()
             token = next((text[at : at + n] for n in self._lengths if text[at : at + n] in self._ids), "")
             if token:
-                parts += [text[begin:at], self._ids[token]]
-                begin = at + len(token)
+                parts += [text[start:at], self._ids[token]]
+                start = at + len(token)
             at += len(token) or 1
-        return [part for part in [*parts, text[begin:]] if part != ""]
+        return [part for part in [*parts, text[start:]] if part != ""]
 
-    def may_begin_in(self, text: str) -> bool:
-        """Whether ``text`` ends like the beginning of a special token."""
+    def ends_with_prefix(self, text: str) -> bool:
+        """Whether ``text`` ends with a proper prefix of a special token."""
         longest = min(self._lengths[0], len(text)) if self._lengths else 0
-        return any(self._continues(text[-n:]) for n in range(1, longest + 1))
+        return any(self._is_proper_prefix(text[-n:]) for n in range(1, longest + 1))
 
-    def _continues(self, beginning: str) -> bool:
-        """Whether a special token begins like this and goes on."""
-        at = bisect.bisect_right(self._sorted, beginning)
-        return at < len(self._sorted) and self._sorted[at].startswith(beginning)
+    def _is_proper_prefix(self, prefix: str) -> bool:
+        at = bisect.bisect_right(self._sorted, prefix)
+        return at < len(self._sorted) and self._sorted[at].startswith(prefix)

@@ -1,4 +1,4 @@
-"""Tokens one by one to text, although a token may end inside a character."""
+"""Streaming detokenization: a token may end inside a character."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ __all__ = ["StreamDecoder"]
 
 
 class StreamDecoder:
-    """Tokens one by one to text, holding back the bytes of an unfinished character.
+    """Decodes tokens one by one, and holds back the bytes of an incomplete character.
 
-    The pieces and the flush join to the text of the whole; bytes that are no UTF-8 become U+FFFD.
+    The pieces and the flush join to the text of all tokens; invalid UTF-8 becomes U+FFFD.
+
+    Args:
+        token_bytes: the UTF-8 bytes of a token id.
+        strip_space: remove a leading space from the first token that has text.
     """
 
     def __init__(self, token_bytes: Callable[[int], bytes], *, strip_space: bool = False) -> None:
         self._token_bytes = token_bytes
-        self._strip_space = strip_space  # of the first token that has any text
+        self._strip_space = strip_space
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, token_id: int) -> str:
-        """The text that is complete with this token; may be empty."""
+        """The characters that this token completes; may be empty."""
         data = self._token_bytes(token_id)
         if self._strip_space and data:
             self._strip_space = False
@@ -28,5 +32,5 @@ class StreamDecoder:
         return self._utf8.decode(data)
 
     def flush(self) -> str:
-        """What is held back: empty, or U+FFFD for a character that never ended."""
+        """The rest: U+FFFD for an incomplete character, otherwise empty."""
         return self._utf8.decode(b"", final=True)

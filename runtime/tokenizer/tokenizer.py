@@ -1,7 +1,7 @@
 """``Tokenizer``: text to token ids and back, from a checkpoint's tokenizer.json or from a GGUF's metadata.
 
-The merging is done by Hugging Face's ``tokenizers``. Around it stand two rules: exactly one BOS, and special tokens
-that a user typed stay text.
+Hugging Face's ``tokenizers`` does the merging. This module adds two rules: there is exactly one BOS, and special tokens
+in text from a user are encoded as plain text.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ from sprat.runtime.tokenizer.vocabulary import TokenizerModel, TokenType, Vocabu
 
 __all__ = ["Tokenizer"]
 
-_VISIBLE = ("<think>", "</think>")  # shown in decoded text even where a checkpoint marks them special
+_VISIBLE = ("<think>", "</think>")  # kept in decoded text even if the checkpoint marks them special
 
 
 class Tokenizer:
-    """A vocabulary and the engine that merges bytes into its tokens.
+    """A vocabulary and the ``tokenizers`` engine that encodes text with it.
 
     Args:
-        vocabulary: Every token by id.
-        document: The tokenizer.json that the engine runs; None for ids only.
+        vocabulary: the tokens and their types.
+        document: the tokenizer.json that the engine runs; ``None`` for a model without a tokenizer, which takes token
+            ids only.
 
     Attributes:
-        vocabulary: The same.
-        special: What is structure in a rendered template.
+        vocabulary: as passed.
+        special: finds control tokens in a rendered chat template.
 
     Example:
-        >>> tokenizer = Tokenizer.from_file("DeepSeek-V2-Lite-Chat/tokenizer.json")  # doctest: +SKIP
-        >>> tokenizer.decode(tokenizer.encode("café", add_bos=True))  # doctest: +SKIP
+        >>> tokenizer = engine.tokenizer
+        >>> tokenizer.decode(tokenizer.encode("café", add_bos=True))
         'café'
     """
 
@@ -48,61 +49,61 @@ class Tokenizer:
 
     @classmethod
     def from_file(cls, path: str | Path) -> Tokenizer:
-        """From a tokenizer.json or tokenizer.model, or the directory that holds one, and the configs beside it.
+        """Read a tokenizer.json or tokenizer.model, or the one in a folder, with the configs in the same folder.
 
         Raises:
-            TokenizerError: the file cannot be read, or is of a kind that sprat does not know.
+            TokenizerError: the file cannot be read, or is not of a supported type.
         """
         return cls.from_files(TokenizerFiles(path))
 
     @classmethod
     def from_files(cls, files: TokenizerFiles) -> Tokenizer:
-        """From files that were read already; otherwise like :meth:`from_file`."""
+        """Like :meth:`from_file`, from files that were read already."""
         vocabulary = read_vocabulary(files)
         return cls(vocabulary, files.tokenizer or build(vocabulary))
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> Tokenizer:
-        """From a GGUF's metadata: its ``tokenizer.huggingface.json`` where present, else rebuilt from the token list.
+        """From a GGUF's metadata: its ``tokenizer.huggingface.json`` if present, otherwise rebuilt from the token list.
 
         Raises:
-            TokenizerError: a tokenizer that sprat does not know, or keys that contradict each other.
+            TokenizerError: the tokenizer is not supported, or the keys contradict each other.
         """
         vocabulary = Vocabulary.from_metadata(metadata)
         if vocabulary.model is TokenizerModel.NONE:
             return cls(vocabulary, None)
-        travelling = metadata.get("tokenizer.huggingface.json")
-        return cls(vocabulary, _travelling(travelling, vocabulary) if travelling else build(vocabulary))
+        embedded = metadata.get("tokenizer.huggingface.json")
+        return cls(vocabulary, _checked_document(embedded, vocabulary) if embedded else build(vocabulary))
 
     @property
     def vocab_size(self) -> int:
-        """Number of ids, unused ones included."""
+        """Number of token ids, unused ones included."""
         return len(self.vocabulary)
 
     @property
     def bos_id(self) -> int | None:
-        """The token that begins a text, if the model has one."""
+        """Id of the BOS token, if the model has one."""
         return self.vocabulary.bos_id
 
     @property
-    def eos_ids(self) -> frozenset[int]:
-        """Every token after which generation ends."""
-        return self.vocabulary.end_ids
+    def eog_ids(self) -> frozenset[int]:
+        """Ids of all tokens that end generation (llama.cpp: EOG)."""
+        return self.vocabulary.eog_ids
 
     def token_text(self, token_id: int) -> str:
-        """The token as its vocabulary spells it (byte-level tokens in GPT-2's alphabet).
+        """The token as the vocabulary stores it (byte-level BPE: in GPT-2's byte alphabet).
 
         Raises:
-            PromptError: the id lies beyond the vocabulary.
+            PromptError: the id is outside the vocabulary.
         """
         self._check(token_id)
         return self.vocabulary.tokens[token_id]
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The UTF-8 bytes that the token stands for, which may be part of a character; empty for structure.
+        """The UTF-8 bytes of a token, which may be part of a character; empty for control and unused tokens.
 
         Raises:
-            PromptError: the id lies beyond the vocabulary.
+            PromptError: the id is outside the vocabulary.
         """
         self._check(token_id)
         text, kind = self.vocabulary.tokens[token_id], self.vocabulary.types[token_id]
@@ -121,19 +122,19 @@ class Tokenizer:
         """Token ids of ``text``.
 
         Args:
-            text: Any string.
-            add_bos: Put the BOS token first, if this model wants one and the ids do not begin with it already.
-            parse_special: Whether ``<｜User｜>`` in the text is that token (a rendered template) or just these
-                characters (what a user typed).
+            text: any string.
+            add_bos: prepend the BOS token, if the model wants one and the ids do not begin with it already.
+            parse_special: encode ``<｜User｜>`` in the text as that token (for a rendered template); otherwise as
+                plain text (for user input).
 
         Raises:
-            TokenizerError: the file has no tokenizer.
+            TokenizerError: the model has no tokenizer.
         """
         ids = self.encode_parts(self.special.split(text) if parse_special else [text])
         return self.with_bos(ids) if add_bos else ids
 
     def encode_parts(self, parts: Iterable[str | int]) -> list[int]:
-        """Token ids of a text that was cut at special tokens by ``special.split``; what is text there stays text."""
+        """Token ids of the parts that ``special.split`` returns: ids stay, text is encoded as plain text."""
         ids: list[int] = []
         for part in parts:
             if isinstance(part, int):
@@ -144,78 +145,80 @@ class Tokenizer:
         return ids
 
     def with_bos(self, ids: list[int]) -> list[int]:
-        """``ids`` with exactly one BOS in front, if this model wants one."""
+        """``ids`` with exactly one BOS token first, if the model wants one."""
         bos = self.bos_id
         if bos is None or not self.vocabulary.add_bos or ids[:1] == [bos]:
             return ids
         return [bos, *ids]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of ``ids``; structure is left out, bytes that are no UTF-8 become U+FFFD.
+        """Text of ``ids`` without control tokens; invalid UTF-8 becomes U+FFFD.
 
         Raises:
-            PromptError: an id lies beyond the vocabulary.
+            PromptError: an id is outside the vocabulary.
         """
         decoder = self.stream_decoder()
         return "".join([*map(decoder.feed, ids), decoder.flush()])
 
     def stream_decoder(self, *, continues: bool = False) -> StreamDecoder:
-        """A decoder for tokens that come one by one; its pieces join to what :meth:`decode` gives.
+        """A decoder for tokens one by one; its pieces join to the result of :meth:`decode`.
 
         Args:
-            continues: The tokens go on after other text, so that SentencePiece's first space is a real one.
+            continues: the tokens continue a text, so SentencePiece's leading space is kept.
         """
         return StreamDecoder(self.token_bytes, strip_space=self.vocabulary.add_space_prefix and not continues)
 
     def _encode_text(self, text: str) -> list[int]:
         if self._engine is None:
             raise TokenizerError(
-                "This file has no tokenizer (tokenizer.ggml.model is 'none'): pass token ids instead of text."
+                "the model has no tokenizer (tokenizer.ggml.model is 'none'); pass token ids instead of text"
             )
         ids: list[int] = self._engine.encode(text, add_special_tokens=False).ids
         return ids
 
     def _check(self, token_id: int) -> None:
         if not 0 <= token_id < self.vocab_size:
-            raise PromptError(f"Token id {token_id} is beyond the vocabulary: expected 0 to {self.vocab_size - 1}.")
+            raise PromptError(f"token id {token_id} is outside the vocabulary, expected 0 to {self.vocab_size - 1}")
 
 
 def _engine(document: dict[str, Any]) -> Any:
-    """The ``tokenizers`` engine, set so that special tokens in a text stay text."""
+    """The ``tokenizers`` engine, set to encode special tokens in a text as plain text."""
     import msgspec
     import tokenizers
 
     try:
         engine = tokenizers.Tokenizer.from_buffer(msgspec.json.encode(prepare(document)))
     except Exception as error:  # the library raises no narrower class
-        raise TokenizerError(f"The tokenizer cannot be built: {error}. Convert the model again.") from error
+        raise TokenizerError(f"the tokenizer cannot be built ({error}); convert the model again") from error
     engine.encode_special_tokens = True
     return engine
 
 
-def _travelling(text: str, vocabulary: Vocabulary) -> dict[str, Any]:
-    """The tokenizer.json inside a GGUF, once it agrees with the token list, by which the weights' rows are numbered."""
+def _checked_document(text: str, vocabulary: Vocabulary) -> dict[str, Any]:
+    """The tokenizer.json in a GGUF. Its ids must be those of the token list, which index the rows of the embedding."""
     import msgspec
 
     try:
         document: dict[str, Any] = msgspec.json.decode(text)
         added = {token["content"]: token["id"] for token in document["added_tokens"]}
         ids: dict[str, int] = {**document["model"]["vocab"], **added}
-        wrong = [text for text, index in ids.items() if vocabulary.tokens[index : index + 1] != [text]]
+        mismatched = [text for text, index in ids.items() if vocabulary.tokens[index : index + 1] != [text]]
     except (msgspec.DecodeError, KeyError, TypeError) as error:
-        raise TokenizerError(f"tokenizer.huggingface.json in the GGUF is no tokenizer.json: {error!r}.") from error
-    if wrong:
-        sample = ", ".join(map(repr, wrong[:5]))
         raise TokenizerError(
-            f"tokenizer.huggingface.json and tokenizer.ggml.tokens disagree on {len(wrong)} tokens ({sample}). "
-            "Convert the model again."
+            f"tokenizer.huggingface.json in the GGUF is not a tokenizer.json ({error!r}); convert the model again"
+        ) from error
+    if mismatched:
+        sample = ", ".join(map(repr, mismatched[:5]))
+        raise TokenizerError(
+            f"tokenizer.huggingface.json and tokenizer.ggml.tokens disagree on {len(mismatched)} tokens ({sample}); "
+            "convert the model again"
         )
     return document
 
 
 @functools.cache
 def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's alphabet: a printable character for each byte; bytes that have none of their own take U+0100 on."""
+    """GPT-2's byte alphabet, character -> byte: printable bytes are themselves, others are numbered from U+0100 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {**{chr(byte): byte for byte in printable}, **{chr(256 + n): byte for n, byte in enumerate(others)}}

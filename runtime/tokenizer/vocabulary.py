@@ -1,7 +1,7 @@
-"""``Vocabulary``: the tokens of a model and what each is for, as GGUF's ``tokenizer.ggml.*`` keys record them.
+"""``Vocabulary``: the tokens of a model and their types, as GGUF's ``tokenizer.ggml.*`` keys store them.
 
-The neutral form between a checkpoint's files (:mod:`sprat.runtime.tokenizer.hf_files`) and a GGUF (this module reads,
-:mod:`sprat.export.gguf.tokenizer_keys` writes).
+:mod:`sprat.runtime.tokenizer.hf_files` makes one from a checkpoint's files. This module reads one from GGUF metadata,
+and :mod:`sprat.export.gguf.tokenizer_keys` writes it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 from sprat.errors import TokenizerError
 from sprat.runtime.tokenizer.pretokenizers import get_pre_tokenizer
 
-__all__ = ["TokenType", "TokenizerModel", "Vocabulary", "checked_size", "end_ids", "looks_special", "split_merge"]
+__all__ = ["TokenType", "TokenizerModel", "Vocabulary", "checked_size", "eog_ids", "looks_special", "split_merge"]
 
-# texts after which llama.cpp stops, whatever the keys say: many checkpoints name only one of their end tokens
+# llama.cpp treats control tokens with these texts as EOG: many checkpoints name only one of their EOG tokens
 _END_OF_GENERATION = frozenset({
     "<｜end▁of▁sentence｜>",
     "<|EOT|>",
@@ -33,16 +33,16 @@ _END_OF_GENERATION = frozenset({
 })  # fmt: skip
 
 _BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
-_LONGEST = 1024  # characters of a token; the longest published ones are runs of 128 spaces
-_LARGEST = 1 << 22  # tokens; the largest published vocabularies have 262,144
+_MAX_TOKEN_LENGTH = 1024  # characters; the longest published tokens are runs of 128 spaces
+_MAX_VOCAB_SIZE = 1 << 22  # the largest published vocabularies have 262,144 tokens
 
 
 class TokenizerModel(enum.StrEnum):
-    """Values of ``tokenizer.ggml.model`` that sprat knows."""
+    """Values of ``tokenizer.ggml.model`` that sprat supports."""
 
     BYTE_LEVEL_BPE = "gpt2"
     SENTENCEPIECE_BPE = "llama"
-    NONE = "none"  # a file without a tokenizer: token ids only
+    NONE = "none"  # no tokenizer: token ids only
 
 
 class TokenType(enum.IntEnum):
@@ -50,35 +50,35 @@ class TokenType(enum.IntEnum):
 
     NORMAL = 1
     UNKNOWN = 2
-    CONTROL = 3  # structure, never text that a user typed
-    USER_DEFINED = 4  # text that is always one token: ``<think>``
+    CONTROL = 3  # structure of a prompt, never text
+    USER_DEFINED = 4  # text that is always encoded as one token: ``<think>``
     UNUSED = 5
     BYTE = 6  # ``<0x0A>`` of SentencePiece
 
 
 def looks_special(text: str) -> bool:
-    """Whether a token is structure though its file does not say so (``<｜User｜>``), by llama.cpp's rule."""
+    """Whether a token is a control token although its file does not say so (``<｜User｜>``), by llama.cpp's rule."""
     return text == "<pad>" or (text.startswith(("<|", "<｜")) and text.endswith(("|>", "｜>")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
-    """Every token by id, with its type, and the ids that mean something.
+    """All tokens with their types, and the ids of special tokens.
 
-    ``end_ids`` is the whole set after which generation stops; ``eos_id`` the one that the file names first.
+    ``eog_ids`` are all tokens that end generation; ``eos_id`` is the one that the file names first.
     """
 
     model: TokenizerModel
     tokens: list[str]
     types: list[TokenType]
     pre: str = ""
-    merges: list[str] = field(default_factory=list)  # "left right", spaces inside a part written as Ġ
+    merges: list[str] = field(default_factory=list)  # "left right", with spaces inside a part written as Ġ
     scores: list[float] = field(default_factory=list)  # SentencePiece only
     bos_id: int | None = None
     eos_id: int | None = None
     unk_id: int | None = None
     pad_id: int | None = None
-    end_ids: frozenset[int] = frozenset()
+    eog_ids: frozenset[int] = frozenset()
     add_bos: bool = False
     add_space_prefix: bool = False
 
@@ -86,24 +86,26 @@ class Vocabulary:
         return len(self.tokens)
 
     def control_ids(self) -> dict[str, int]:
-        """Ids of the tokens that no user may type, by their texts."""
+        """Text -> id of all control tokens: text from a user is never encoded as one."""
         kinds = (TokenType.CONTROL, TokenType.UNKNOWN)
         rows = zip(self.tokens, range(len(self)), self.types, strict=True)
         return {text: index for text, index, kind in rows if kind in kinds}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> Vocabulary:
-        """The vocabulary that a GGUF's metadata describes; a missing key means what it means to llama.cpp.
+        """The vocabulary in a GGUF's metadata; missing keys have llama.cpp's defaults.
 
         Raises:
-            TokenizerError: a tokenizer that sprat does not know, or keys that contradict each other.
+            TokenizerError: the tokenizer is not supported, or the keys contradict each other.
         """
         try:
             vocabulary = cls._from_keys(metadata)
         except TokenizerError:
             raise
         except (TypeError, ValueError) as error:
-            raise TokenizerError(f"GGUF metadata: a tokenizer key has a value of the wrong type ({error}).") from error
+            raise TokenizerError(
+                f"GGUF metadata: a tokenizer key has a value of the wrong type ({error}); convert the model again"
+            ) from error
         vocabulary.check("GGUF metadata")
         return vocabulary
 
@@ -132,16 +134,19 @@ class Vocabulary:
             eos_id=_id(metadata, "eos", len(tokens), 2 if is_spm else None),
             unk_id=_id(metadata, "unknown", len(tokens), 0 if is_spm else None),
             pad_id=_id(metadata, "padding", len(tokens), None),
-            end_ids=end_ids(tokens, types, [_id(metadata, kind, len(tokens), None) for kind in ("eos", "eot", "eom")]),
+            eog_ids=eog_ids(tokens, types, [_id(metadata, kind, len(tokens), None) for kind in ("eos", "eot", "eom")]),
             add_bos=bool(metadata.get("tokenizer.ggml.add_bos_token", adds_bos and bos_id is not None)),
             add_space_prefix=bool(metadata.get("tokenizer.ggml.add_space_prefix", is_spm)),
         )
 
     def check(self, source: str) -> None:
-        """Find every contradiction.
+        """Check that the fields agree with each other.
+
+        Args:
+            source: where the vocabulary comes from, for messages.
 
         Raises:
-            TokenizerError: all of them, in one message.
+            TokenizerError: all contradictions, in one message.
         """
         problems = []
         if len(self.types) != len(self.tokens):
@@ -149,42 +154,43 @@ class Vocabulary:
         if self.scores and len(self.scores) != len(self.tokens):
             problems.append(f"{len(self.scores)} scores for {len(self.tokens)} tokens")
         if len(set(self.tokens)) != len(self.tokens):
-            twice = [text for text, count in Counter(self.tokens).items() if count > 1]
-            problems.append(f"{len(twice)} tokens appear more than once: {', '.join(map(repr, twice[:5]))}")
+            duplicates = [text for text, count in Counter(self.tokens).items() if count > 1]
+            problems.append(f"{len(duplicates)} tokens appear more than once: {', '.join(map(repr, duplicates[:5]))}")
         longest = max(map(len, self.tokens), default=0)
-        if longest > _LONGEST:
-            problems.append(f"a token of {longest} characters, expected at most {_LONGEST}")
+        if longest > _MAX_TOKEN_LENGTH:
+            problems.append(f"a token of {longest} characters, expected at most {_MAX_TOKEN_LENGTH}")
         rows = zip(self.tokens, self.types, strict=False)
-        odd = [text for text, kind in rows if kind is TokenType.BYTE and not _BYTE.fullmatch(text)]
-        if odd:
-            problems.append(f"{len(odd)} byte tokens that are not written as <0x0A>: {', '.join(map(repr, odd[:5]))}")
+        invalid = [text for text, kind in rows if kind is TokenType.BYTE and not _BYTE.fullmatch(text)]
+        if invalid:
+            listed = ", ".join(map(repr, invalid[:5]))
+            problems.append(f"{len(invalid)} byte tokens that are not written as <0x0A>: {listed}")
         if self.add_bos and self.bos_id is None:
             problems.append("add_bos_token is true, but there is no bos_token_id")
         if problems:
             raise TokenizerError(
-                f"{source}: the vocabulary contradicts itself: {'; '.join(problems)}. Convert the model again."
+                f"{source}: the vocabulary contradicts itself: {'; '.join(problems)}; convert the model again"
             )
 
 
 def split_merge(merge: str) -> list[str]:
-    """The two parts of a merge: cut at its first space, but not at its first character, which may be one."""
+    """The two parts of a merge: split at the first space after the first character, which may be a space itself."""
     at = merge.find(" ", 1)
     return [merge[:at], merge[at + 1 :]]
 
 
 def checked_size(size: int, source: object) -> int:
-    """``size``, if it can be the size of a vocabulary.
+    """``size``, if it is a plausible size of a vocabulary.
 
     Raises:
-        TokenizerError: it is far larger than any.
+        TokenizerError: it is negative, or far larger than any published vocabulary.
     """
-    if not 0 <= size <= _LARGEST:
-        raise TokenizerError(f"{source}: a vocabulary of {size} tokens; expected at most {_LARGEST}.")
+    if not 0 <= size <= _MAX_VOCAB_SIZE:
+        raise TokenizerError(f"{source}: found a vocabulary of {size} tokens, expected at most {_MAX_VOCAB_SIZE}")
     return size
 
 
-def end_ids(tokens: list[str], types: list[TokenType], named: Iterable[int | None]) -> frozenset[int]:
-    """The named ids, and every control token whose text is known to end a turn."""
+def eog_ids(tokens: list[str], types: list[TokenType], named: Iterable[int | None]) -> frozenset[int]:
+    """The ``named`` ids, and all control tokens with a text that llama.cpp treats as EOG."""
     known = {
         index
         for index, (text, kind) in enumerate(zip(tokens, types, strict=False))
@@ -200,14 +206,14 @@ def _model(metadata: Mapping[str, Any]) -> TokenizerModel:
     except ValueError:
         known = ", ".join(TokenizerModel)
         raise TokenizerError(
-            f"tokenizer.ggml.model is {name!r}; sprat knows {known}. Pass token ids, or use a model of a known kind."
+            f"tokenizer.ggml.model is {name!r}, expected one of {known}; use a model with a supported tokenizer"
         ) from None
 
 
 def _array(metadata: Mapping[str, Any], key: str) -> Any:
     values = metadata.get(f"tokenizer.ggml.{key}")
     if values is None or isinstance(values, (str, int, float)):
-        raise TokenizerError(f"tokenizer.ggml.{key} is missing or not a list: the vocabulary cannot be rebuilt.")
+        raise TokenizerError(f"tokenizer.ggml.{key} is missing or not a list; convert the model again")
     return values
 
 

@@ -3,8 +3,8 @@
 
 namespace nb = nanobind;
 
-void bind_cpu(nb::module_ &m);       // devices/native/cpu.cpp
-void bind_quant(nb::module_ &m);     // quant/native/convert.cpp
+void bind_cpu(nb::module_ &m);       // devices/native/bind.cpp
+void bind_quant(nb::module_ &m);     // quant/native/bind.cpp
 void bind_kernels(nb::module_ &m);   // runtime/native/bind.cpp
 
 NB_MODULE(_core, m) {

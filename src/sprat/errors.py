@@ -1,30 +1,32 @@
-"""Every error that sprat raises on purpose.
+"""All exceptions that sprat raises on purpose.
 
 ::
 
     SpratError
-    ├── InputError (ValueError)          what a user passed cannot be used; the command line exits with 2
+    ├── InputError (ValueError)          an argument or a file is invalid; the command line exits with 2
     │   ├── ConfigError                  a config or its metadata: unsupported, missing or contradictory
-    │   ├── CheckpointError              the tensors of a source: missing, surplus, misshapen, damaged
-    │   ├── ModelFileError               a GGUF that cannot be trusted: truncated, overlapping, out of range
+    │   ├── CheckpointError              tensors of a source: missing, unexpected, size mismatch, damaged
+    │   ├── ModelFileError               a model file: truncated, overlapping tensors, values out of range
     │   ├── BundleError                  a bundle whose manifest and files disagree
-    │   ├── FormatError                  an unknown block format, or a row that it cannot divide
-    │   ├── DeviceError                  an unknown device, or a profile with a wrong figure
-    │   ├── ResultsError                 a results file of another version, damaged, or of other work
-    │   ├── DoesNotFitError              a model larger than the memory that it may use
-    │   ├── TokenizerError               a vocabulary that cannot be read or rebuilt
-    │   ├── TemplateError                a chat template that fails, loops or reaches for what it must not
-    │   └── PromptError                  a token beyond the vocabulary, a prompt longer than the context
-    ├── BackendError (RuntimeError)      a backend that is not installed or died
-    ├── EmulationError (RuntimeError)    the limits of a device could not be set, or killed what ran under them
-    └── ExportError (RuntimeError)       the output could not be written: disk, rights, a source that changed
+    │   ├── FormatError                  an unknown block format, or a row length that it cannot divide
+    │   ├── DeviceError                  an unknown device, or a profile with an invalid value
+    │   ├── ResultsError                 a results file: another version, damaged, or of other tests
+    │   ├── DoesNotFitError              a model that needs more memory than the limit
+    │   ├── TokenizerError               a tokenizer that cannot be read or rebuilt
+    │   ├── TemplateError                a chat template that fails, exceeds its budget or leaves the sandbox
+    │   └── PromptError                  a token id outside the vocabulary, a prompt longer than the context
+    ├── BackendError (RuntimeError)      a backend that is not installed, or died
+    ├── EmulationError (RuntimeError)    the limits of a device could not be set, or killed the process under them
+    └── ExportError (RuntimeError)       the output could not be written: disk full, permissions, a changed source
 
 A message names the thing, what was found, what was expected, and the remedy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+TYPE_CHECKING = False  # type checkers take it as true; the imports would double the time of `import sprat`
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = [
     "BackendError",
@@ -48,11 +50,11 @@ __all__ = [
 
 
 class SpratError(Exception):
-    """Root of the tree: catch this to catch all of them."""
+    """Base class of all exceptions of sprat."""
 
 
 class InputError(SpratError, ValueError):
-    """Something that the user passed cannot be used as it is."""
+    """An argument or a file that the user passed is invalid."""
 
 
 class ConfigError(InputError):
@@ -60,11 +62,11 @@ class ConfigError(InputError):
 
 
 class CheckpointError(InputError):
-    """The tensors of a source are missing, surplus, misshapen or damaged."""
+    """Tensors of a source are missing, unexpected, of another shape, or damaged."""
 
 
 class ModelFileError(InputError):
-    """A model file cannot be trusted: what it declares does not hold."""
+    """A model file is damaged or malicious: what it declares is inconsistent."""
 
 
 class BundleError(InputError):
@@ -72,31 +74,31 @@ class BundleError(InputError):
 
 
 class FormatError(InputError):
-    """A block format is unknown or cannot hold the tensor."""
+    """A block format is unknown, or cannot store the tensor."""
 
 
 class DeviceError(InputError):
-    """A device profile is unknown or impossible."""
+    """A device is unknown, or its profile holds an invalid value."""
 
 
 class ResultsError(InputError):
-    """A results file is of another version, damaged, or holds other work than it is compared with."""
+    """A results file has another version, is damaged, or holds other tests than the one it is compared with."""
 
 
 class DoesNotFitError(InputError):
-    """The model needs more memory than it may use."""
+    """The model needs more memory than the limit."""
 
 
 class TokenizerError(InputError):
-    """A tokenizer cannot be read, or cannot be rebuilt from a file's metadata."""
+    """A tokenizer cannot be read, or cannot be rebuilt from GGUF metadata."""
 
 
 class TemplateError(InputError):
-    """A chat template failed, ran too long, or reached for what it must not."""
+    """A chat template failed, exceeded its budget, or tried to leave the sandbox."""
 
 
 class PromptError(InputError):
-    """A prompt that the model cannot take: unknown token ids, or longer than the context."""
+    """The model cannot process a prompt: token ids outside the vocabulary, or longer than the context."""
 
 
 class BackendError(SpratError, RuntimeError):
@@ -104,23 +106,23 @@ class BackendError(SpratError, RuntimeError):
 
 
 class EmulationError(SpratError, RuntimeError):
-    """A device's limits cannot be set on this machine, or what ran under them was killed by them."""
+    """A device's limits cannot be set on this machine, or they killed the process that ran under them."""
 
 
 class ExportError(SpratError, RuntimeError):
-    """The output could not be written whole."""
+    """The output could not be written completely."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """The message for a name that is not in a registry: nearest name first, then all known ones.
+    """The message for a name that is not in a registry: the nearest name first, then all known names.
 
     Example:
         >>> unknown_name("device", "rpi5-8g", ["rpi4-4gb", "rpi5-8gb"])
-        "unknown device 'rpi5-8g'; did you mean 'rpi5-8gb'? Known: rpi4-4gb, rpi5-8gb."
+        "unknown device 'rpi5-8g'; did you mean 'rpi5-8gb'? (known: rpi4-4gb, rpi5-8gb)"
     """
-    import difflib  # only on the way to an error: it costs a third of `import sprat`
+    import difflib  # here, because it would take a third of the time of `import sprat`
 
     names = sorted(known)
     nearest = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
-    return f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}."
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})"

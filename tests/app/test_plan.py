@@ -1,4 +1,4 @@
-"""Every form in which a model may be named, and the verdicts of the examples that the documentation promises."""
+"""Every way to name a model, and the verdicts of the examples in the documents."""
 
 import json
 
@@ -6,40 +6,42 @@ import pytest
 from published_configs import PUBLISHED
 from tiny_checkpoint import write_checkpoint
 
-from sprat.app.plan import plan_model, read_model
+import sprat
+from sprat.app.plan import read_model
 from sprat.devices.plan.plan import Verdict
 from sprat.devices.plan.text import headline
 from sprat.devices.profile import profile_names
 from sprat.errors import DeviceError, FormatError, InputError
 from sprat.export.pipeline import export
+from sprat.text import human_bytes
 
 
 def one(model, device, **options):
-    return plan_model(model, devices=[device], **options)[0]
+    return sprat.plan(model, devices=[device], **options)[0]
 
 
-def test_the_smallest_distilled_model_fits_the_computer_that_guides_name_for_it():
+def test_the_smallest_distilled_model_fits_the_computer_that_guides_recommend():
     plan = one("r1-distill-qwen-1.5b", "home-4c-8gb-4gpu")
     assert plan.verdict is Verdict.FITS
     assert plan.footprint.quant == "int8"
 
 
-def test_it_does_not_fit_a_zero_and_the_plan_says_by_how_much():
+def test_it_does_not_fit_a_zero_and_the_plan_has_the_missing_bytes():
     plan = one("r1-distill-qwen-1.5b", "rpi-zero-2w")
     assert plan.verdict is Verdict.TOO_LARGE
     assert plan.missing_bytes == plan.footprint.total_bytes - plan.usable_bytes > 10**8
-    assert f"{plan.missing_bytes:,} bytes too large" in headline(plan)
+    assert f"{human_bytes(plan.missing_bytes)} too large" in headline(plan)
 
 
 @pytest.mark.parametrize(
     ("model", "device"), [("r1-distill-qwen-7b", "home-8c-16gb-8gpu"), ("r1-distill-llama-8b", "home-20gb-12gpu")]
 )
-def test_the_other_home_computers_run_what_guides_name_them_for(model, device):
+def test_the_other_home_computers_run_the_models_that_guides_recommend(model, device):
     assert one(model, device).verdict is Verdict.FITS
 
 
 def test_v2_lite_in_int4_fits_16_gb_and_streams_on_8():
-    verdicts = {plan.profile.name: plan.verdict for plan in plan_model("deepseek-v2-lite")}
+    verdicts = {plan.profile.name: plan.verdict for plan in sprat.plan("deepseek-v2-lite")}
     assert set(verdicts) == set(profile_names())
     assert verdicts["rpi5-16gb"] is Verdict.FITS
     assert verdicts["rpi5-8gb"] is Verdict.STREAMED
@@ -47,13 +49,13 @@ def test_v2_lite_in_int4_fits_16_gb_and_streams_on_8():
 
 
 @pytest.mark.parametrize("size", ["r1-distill-qwen-14b", "r1-distill-qwen-32b", "r1-distill-llama-70b", "deepseek-r1"])
-def test_the_large_ones_get_a_verdict_everywhere(size):
-    plans = plan_model(size)
+def test_large_models_get_a_verdict_on_every_device(size):
+    plans = sprat.plan(size)
     assert len(plans) == len(profile_names())
     assert any(plan.verdict is Verdict.TOO_LARGE for plan in plans)
 
 
-def test_a_checkpoint_its_config_and_its_name_weigh_the_same(tmp_path):
+def test_a_checkpoint_its_config_and_its_preset_have_the_same_footprint(tmp_path):
     folder = write_checkpoint(tmp_path / "source", "deepseek2")
     bare = tmp_path / "config.json"
     bare.write_bytes((folder / "config.json").read_bytes())
@@ -75,17 +77,17 @@ def test_a_file_and_its_bundle_are_planned_as_they_are(tmp_path):
     assert [footprint.quant for footprint in read_model(str(bundle.path), quant="q4_k").footprints] == ["q4_k"]
 
 
-def test_a_longer_context_takes_more_and_a_budget_replaces_the_device_s():
+def test_a_longer_context_takes_more_memory_and_a_budget_replaces_the_device_s():
     short, long = (one("r1-distill-llama-8b", "rpi5-16gb", context=length, quant="int4") for length in (1024, 65536))
     assert long.footprint.cache_bytes == 64 * short.footprint.cache_bytes
     assert one("r1-distill-llama-8b", "rpi5-16gb", memory="3GB").verdict is Verdict.TOO_LARGE
 
 
-def test_what_names_no_model_is_refused_with_the_nearest(tmp_path):
+def test_an_unknown_model_is_refused_with_the_nearest_name(tmp_path):
     with pytest.raises(InputError, match="did you mean 'deepseek-v2-lite'"):
-        plan_model("deepseek-v2-lit")
-    with pytest.raises(InputError, match=r"GGUF file, a checkpoint folder or a config\.json that exists"):
-        plan_model(str(tmp_path / "none.gguf"))
+        sprat.plan("deepseek-v2-lit")
+    with pytest.raises(InputError, match=r"existing bundle, GGUF file, checkpoint folder or config"):
+        sprat.plan(str(tmp_path / "none.gguf"))
     with pytest.raises(DeviceError, match="did you mean 'rpi5-8gb'"):
         one("demo", "rpi5-8g")
     with pytest.raises(FormatError, match="int4"):

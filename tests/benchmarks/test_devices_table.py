@@ -1,4 +1,4 @@
-"""docs/devices.md as its command makes it: whole tables, each column of one label."""
+"""docs/devices.md as its command writes it: complete tables, one label per column."""
 
 import importlib.util
 from pathlib import Path
@@ -8,9 +8,9 @@ import pytest
 from bench_records import MODEL, measurement
 from report_page import LIMITS
 
-from sprat.app.plan import plan_model
+import sprat
 from sprat.devices.bench.results import Label
-from sprat.devices.plan.efficiency import load_calibration
+from sprat.devices.plan.efficiency import load_efficiency
 
 COMMAND = Path(__file__).parents[2] / "benchmarks" / "devices_table.py"
 
@@ -20,7 +20,7 @@ def document():
     spec = importlib.util.spec_from_file_location("devices_table", COMMAND)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    plans = {model: plan_model(model) for model in ("demo", "deepseek-v2-lite", "r1-distill-llama-70b")}
+    plans = {model: sprat.plan(model) for model in ("demo", "deepseek-v2-lite", "r1-distill-llama-70b")}
     hostile = msgspec.structs.replace(MODEL, name="a|b\n<script>")
     results = [
         measurement(model=hostile, notes=("other programs used 40% of the cores",)),
@@ -38,7 +38,7 @@ def tables(document):
             yield [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-def test_every_row_is_as_long_as_its_header(document):
+def test_every_row_has_as_many_cells_as_its_header(document):
     found = list(tables(document))
     assert len(found) == 5  # the overview, measured, emulated, and two models
     for header, rule, *rows in found:
@@ -47,27 +47,27 @@ def test_every_row_is_as_long_as_its_header(document):
         assert {len(row) for row in rows} == {len(header)}
 
 
-def test_labels_stand_in_columns_of_their_own_and_predictions_of_a_file_are_left_out(document):
+def test_no_column_mixes_labels_and_predictions_of_a_results_file_are_left_out(document):
     for header, _, *_ in tables(document):
         labels = {label for label in Label if any(label in title for title in header)}
         assert len(labels) <= 1
     assert document.count("| native |") == 2
 
 
-def test_what_speaks_against_a_figure_stands_below_it(document):
+def test_notes_of_records_are_below_the_table(document):
     assert "With reservations:\n\n- a¦b ‹script> Q4_0, tg128: other programs used 40% of the cores" in document
 
 
-def test_it_says_how_far_predictions_were_off_in_a_run_after_the_fit(document):
-    provenance = load_calibration().provenance
+def test_the_errors_of_the_run_after_the_fit_are_stated(document):
+    provenance = load_efficiency().provenance
     text = " ".join(document.split())
     assert f"fitted on {provenance.date} to {len(provenance.cases)} kinds of passes" in text
     assert f"the worst {provenance.check.worst_error:.1%}. They are not checked on other machines" in text
 
 
-def test_what_fits_nowhere_is_a_sentence(document):
+def test_a_model_that_fits_no_device_gets_a_sentence(document):
     assert "`r1-distill-llama-70b` fits none of them" in document
 
 
-def test_names_out_of_results_stay_words(document):
+def test_names_from_results_are_escaped(document):
     assert "<script>" not in document

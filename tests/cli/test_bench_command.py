@@ -15,7 +15,7 @@ from tiny_checkpoint import write_checkpoint
 from sprat.app.bench.trace import TraceReport
 from sprat.cli import main
 from sprat.cli.bench_tables import print_trace
-from sprat.devices.bench.results import Label, Work, read_results, write_results
+from sprat.devices.bench.results import BenchTest, Label, read_results, write_results
 from sprat.devices.emulate.emulate import plan_emulation
 from sprat.devices.profile import load_profile
 from sprat.errors import EmulationError
@@ -46,7 +46,7 @@ def test_the_first_table_is_llama_benchs(bundle, capsys):
     tests = [line.split("|")[6].strip() for line in table[2:6]]
     assert tests == ["pp8", "tg4", "pp8 @ d16", "tg4 @ d16"]
     assert all(re.search(r"\d+\.\d\d ± \d+\.\d\d", line) for line in table[2:6])
-    assert "first token, ms (p50 / p99)" in out
+    assert "TTFT, ms (p50 / p99)" in out
     assert out.splitlines()[-1].startswith("next:")
 
 
@@ -69,7 +69,7 @@ def test_json_prints_one_record_per_test_and_a_file_holds_the_same(bundle, tmp_p
 
 
 def test_csv_has_a_line_per_test(capsys, monkeypatch):
-    records = [measurement(work=Work.prefill(8)), measurement()]
+    records = [measurement(work=BenchTest.prefill(8)), measurement()]
     monkeypatch.setattr("sprat.cli.bench.bench", lambda *_, **__: records)
     code, out, _ = run(capsys, "bundle", "--csv")
     rows = list(csv.DictReader(io.StringIO(out)))
@@ -95,7 +95,7 @@ def test_a_trace_shows_kernels_and_layers(bundle, capsys):
     assert all(f"| {kernel} " in table for kernel in ("experts", "route", "layer"))
 
 
-def test_a_shape_needs_no_weights_and_is_written_once(tmp_path, capsys, monkeypatch):
+def test_a_preset_needs_no_weights_and_is_written_once(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     arguments = ("--shape", "smollm2-135m", "--layers", "1", "--quant", "q8_0", *QUICK)
     code, out, err = run(capsys, *arguments, "--json")
@@ -108,7 +108,7 @@ def test_a_shape_needs_no_weights_and_is_written_once(tmp_path, capsys, monkeypa
     code, out, err = run(capsys, *arguments, "-p", "0")
     assert code == 0
     assert file.stat().st_mtime_ns == written
-    assert f" of random weights stay in {file.parent}; remove: sprat bench --clear-cache" in out
+    assert f" of random weights are kept in {file.parent}; remove them with: sprat bench --clear-cache" in out
     size = file.stat().st_size
     code, out, _ = run(capsys, "--clear-cache", "--json")
     assert (code, json.loads(out)) == (0, {"folder": str(file.parent), "freed_bytes": size})
@@ -130,7 +130,7 @@ def test_results_are_compared_side_by_side(tmp_path, capsys):
     assert record["ratio"]["low"] < 1 / 1.2 < record["ratio"]["high"] < 1
 
 
-def test_an_emulated_device_stands_in_a_column_of_its_own(bundle, tmp_path, capsys):
+def test_an_emulated_device_has_its_own_column(bundle, tmp_path, capsys):
     profile = load_profile("rpi5-8gb")
     try:
         with plan_emulation(profile, profile.storage[0], tmp_path).limited():
@@ -149,19 +149,19 @@ def test_an_emulated_device_stands_in_a_column_of_its_own(bundle, tmp_path, caps
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         ((), "give either a MODEL"),
         (("model.gguf", "--shape", "deepseek-v2-lite"), "give either a MODEL"),
-        (("model.gguf", "-p", "0", "-n", "0"), "nothing to measure"),
+        (("model.gguf", "-p", "0", "-n", "0"), "no test to run"),
         (("model.gguf", "-p", "many"), "separated by commas"),
         (("model.gguf", "--sustained", "nan"), "'nan' is not a valid integer"),
         (("model.gguf", "-t", "100000"), "1<=x<=1024"),
         (("model.gguf", "--emulate"), "no device was named"),
         (("model.gguf", "--device", "rpi5-8g", "--emulate"), "did you mean 'rpi5-8gb'"),
-        (("model.gguf", "--device", "rpi-zero-2w"), "this machine is no rpi-zero-2w"),
+        (("model.gguf", "--device", "rpi-zero-2w"), "this machine is not a rpi-zero-2w"),
         (("no-such-file.gguf",), "no-such-file.gguf"),
-        (("demo",), "demo: is no bundle; make one:  sprat export demo OUT"),
+        (("demo",), "demo: not a bundle; export it first:  sprat export demo OUT"),
         (("model.gguf", "-o", "none/results.jsonl"), "none/results.jsonl: cannot be written"),
         (("--shape", "deepseek-v2-light"), "did you mean 'deepseek-v2-lite'"),
         (("--shape", "smollm2-135m", "--layers", "31"), "expected 1 to 30"),
@@ -169,21 +169,21 @@ def test_an_emulated_device_stands_in_a_column_of_its_own(bundle, tmp_path, caps
         (("--compare", "a.jsonl", "b.jsonl"), "a.jsonl: cannot be read"),
     ],
 )
-def test_a_users_error_is_one_line_and_exit_2(arguments, told, capsys, tmp_path, monkeypatch):
+def test_a_user_error_prints_one_line_and_exits_with_2(arguments, expected, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     code, out, err = run(capsys, *arguments)
     assert (code, out) == (2, "")
-    assert told in err
+    assert expected in err
 
 
-def test_an_unknown_backend_is_the_childs_error_and_the_parents_exit(bundle, capsys):
+def test_an_error_of_the_child_process_is_the_commands_error(bundle, capsys):
     code, out, err = run(capsys, bundle, *QUICK, "--backend", "nativ")
     assert (code, out) == (2, "")
     assert "did you mean 'native'" in err
 
 
-def test_a_shape_larger_than_the_disk_is_refused_before_writing(tmp_path, capsys, monkeypatch):
+def test_a_preset_larger_than_the_disk_is_refused_before_writing(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("sprat.export.write.writer._free_bytes", lambda _folder: 1 << 30)
     code, _, err = run(capsys, "--shape", "deepseek-r1")

@@ -32,9 +32,17 @@ def test_every_command_has_help_with_an_example(name, capsys):
     assert f"sprat {name}" in out
 
 
-def test_help_lists_every_command(capsys):
+@pytest.mark.parametrize("name", ["show", "probe"])
+def test_every_subcommand_of_devices_has_help_with_an_example(name, capsys):
+    code, out, _ = run(capsys, "devices", name, "--help")
+    assert code == 0
+    assert f"Example:  sprat devices {name} " in out
+
+
+def test_help_lists_every_command_and_has_examples(capsys):
     code, out, _ = run(capsys, "--help")
     assert code == 0
+    assert "Examples:\n    sprat plan deepseek-v2-lite --all" in out
     assert [name for name in _COMMANDS if name not in out] == []
 
 
@@ -55,7 +63,7 @@ def test_export_in_json_is_one_object(source, tmp_path, capsys):
     assert record["manifest"]["recipe"].split()[0] in {"int8", "int4"}
 
 
-def test_a_rule_reaches_its_tensors(source, tmp_path, capsys):
+def test_a_rule_changes_the_format_of_its_tensors(source, tmp_path, capsys):
     code, out, _ = run(
         capsys,
         "export",
@@ -79,7 +87,7 @@ def test_verify_passes_and_fails_by_its_limit(source, bundle, capsys):
     assert code == 0
     assert out.startswith("PASSED: mean KL divergence")
     assert "====== KL divergence statistics ======" in out
-    assert "====== Chosen experts in common ======" in out
+    assert "====== Routing overlap ======" in out
     code, out, _ = run(capsys, *arguments, "--max-kld", "1e-12")
     assert code == 1
     assert out.startswith("FAILED")
@@ -88,7 +96,7 @@ def test_verify_passes_and_fails_by_its_limit(source, bundle, capsys):
     assert out.startswith("MEASURED: mean KL divergence")
 
 
-def test_inspect_knows_a_bundle_and_its_source(source, bundle, capsys):
+def test_inspect_shows_a_bundle_and_its_source(source, bundle, capsys):
     code, out, _ = run(capsys, "inspect", str(bundle), "--json")
     found = json.loads(out)
     assert code == 0
@@ -109,7 +117,7 @@ def test_run_continues_a_prompt_the_same_way_twice(bundle, capsys):
     assert first["usage"]["completion_tokens"] == 5
 
 
-def test_run_answers_in_openai_shape(bundle, capsys):
+def test_run_answers_in_openai_format(bundle, capsys):
     code, out, _ = run(capsys, "run", str(bundle), "Hello", "-n", "3", "--temp", "0", "--json")
     reply = json.loads(out)
     assert code == 0
@@ -117,14 +125,14 @@ def test_run_answers_in_openai_shape(bundle, capsys):
     assert set(reply["choices"][0]["message"]) >= {"role", "content"}
 
 
-def test_run_takes_a_checkpoint_as_it_is(source, capsys):
+def test_run_takes_an_unquantized_checkpoint(source, capsys):
     code, out, _ = run(capsys, "run", str(source), "The dog", "--raw", "-n", "2", "--temp", "0")
     assert code == 0
     assert out.startswith("The dog")
 
 
 def test_ctrl_c_stops_the_answer_and_keeps_the_turn(bundle, capsys, monkeypatch):
-    before = signal.getsignal(signal.SIGINT)  # a test run in the background ignores it
+    before = signal.getsignal(signal.SIGINT)  # a test that runs in the background ignores SIGINT
     conversations = []
 
     def interrupted(stream):
@@ -145,7 +153,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_turn(bundle, capsys, monkeypatch)
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_chat_keeps_talking_until_quit(bundle, capsys, monkeypatch):
+def test_chat_goes_on_until_quit(bundle, capsys, monkeypatch):
     lines = iter(["hello", "/reset", "again", "/quit"])
     monkeypatch.setattr("builtins.input", lambda _prompt: next(lines))
     code, _, err = run(capsys, "chat", str(bundle), "-n", "2", "--temp", "0")
@@ -170,7 +178,7 @@ def test_devices_lists_and_shows(capsys):
     assert "published" in out
 
 
-def test_doctor_names_the_processor_and_the_core(capsys):
+def test_doctor_shows_the_native_core_and_the_backends(capsys):
     code, out, _ = run(capsys, "doctor")
     assert code == 0
     assert "native core" in out
@@ -178,7 +186,7 @@ def test_doctor_names_the_processor_and_the_core(capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (("run", "no-such-file.gguf", "hi"), "no-such-file.gguf"),
         (("devices", "show", "rpi5-8g"), "did you mean 'rpi5-8gb'"),
@@ -191,12 +199,12 @@ def test_doctor_names_the_processor_and_the_core(capsys):
         (("plan", "demo", "--context", "0"), "Invalid value for '-c' / '--context': 0"),
     ],
 )
-def test_a_users_error_is_one_line_and_exit_2(arguments, told, capsys, tmp_path, monkeypatch):
+def test_a_user_error_prints_one_line_and_exits_with_2(arguments, expected, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = run(capsys, *arguments)
     assert code == 2
     assert out == ""
-    assert told in err
+    assert expected in err
     assert err.startswith("sprat: ")
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []

@@ -7,16 +7,16 @@ from quick_probe import RATES, shorten_probe
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch, tmp_path):
-    """A probe of milliseconds, and a config folder of its own."""
+    """A probe that takes milliseconds, and a temporary config folder."""
     monkeypatch.setattr("sprat.runtime.kernels.rates.measure_rates", lambda _n_threads: RATES)
     shorten_probe(monkeypatch, tmp_path / "config")
 
 
-def test_a_saved_probe_is_listed_shown_and_planned_with(capsys, tmp_path):
+def test_a_saved_probe_can_be_listed_shown_and_planned_for(capsys, tmp_path):
     code, out, err = run(capsys, "devices", "probe", "--save", "my-board", "--folder", str(tmp_path))
     assert code == 0
     assert out.startswith("measured: ")
-    assert "pretended kernels, int4 x 512 tokens" in out
+    assert "pretended kernels, int4 GEMM, 512 tokens" in out
     assert "200 GOP/s" in out
     assert "8.0 MiB" in out
     assert "measuring storage" in err
@@ -25,7 +25,7 @@ def test_a_saved_probe_is_listed_shown_and_planned_with(capsys, tmp_path):
     assert "fits on my-board" in run(capsys, "plan", "demo", "--device", "my-board")[1]
 
 
-def test_a_probe_for_programs_is_one_object(capsys, tmp_path):
+def test_a_probe_in_json_is_one_object(capsys, tmp_path):
     _, out, _ = run(capsys, "devices", "probe", "--folder", str(tmp_path), "--json")
     found = json.loads(out)
     assert found["profile"]["name"] == "this-machine"
@@ -33,14 +33,14 @@ def test_a_probe_for_programs_is_one_object(capsys, tmp_path):
     assert not (tmp_path / "config").exists()
 
 
-def test_a_name_that_is_taken_is_refused_before_anything_is_measured(capsys, tmp_path):
+def test_an_existing_name_is_refused_before_anything_is_measured(capsys, tmp_path):
     code, out, err = run(capsys, "devices", "probe", "--save", "rpi5-8gb", "--folder", str(tmp_path))
     assert (code, out) == (2, "")
     assert "for example 'my-rpi5-8gb'" in err
     assert "measuring" not in err
 
 
-def test_a_broken_profile_of_the_user_hides_no_other_device(capsys, tmp_path):
+def test_a_broken_user_profile_does_not_hide_other_devices(capsys, tmp_path):
     folder = tmp_path / "config" / "sprat" / "devices"
     folder.mkdir(parents=True)
     (folder / "my-board.toml").write_text('name = "my-board"\nsoc = "?"\n')

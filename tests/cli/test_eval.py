@@ -1,4 +1,4 @@
-"""``sprat eval`` on a model that knows nothing: everything runs, and nothing is right."""
+"""``sprat eval`` on a model with random weights: every task runs, and no answer is right."""
 
 import json
 
@@ -35,7 +35,7 @@ def test_the_score_comes_first_and_the_next_command_last(source, capsys):
     assert lines[-1].startswith("next:  sprat")
 
 
-def test_prose_is_judged_by_tokens_and_perplexity(source, capsys, tmp_path, monkeypatch):
+def test_prose_is_scored_by_tokens_and_perplexity(source, capsys, tmp_path, monkeypatch):
     texts = tmp_path / "texts.jsonl"
     texts.write_text('{"prompt": "Tell me about rain.", "answer": "Rain falls. It is wet."}\n')
     monkeypatch.setattr(prose, "HELD_OUT_FILE", texts)

@@ -4,7 +4,7 @@ import pytest
 from command_line import run
 
 
-def test_all_devices_are_a_table_that_begins_with_the_verdict(capsys):
+def test_all_devices_are_a_table_after_the_verdict(capsys):
     status, out, _ = run(capsys, "plan", "deepseek-v2-lite", "--all")
     assert status == 0
     assert out.startswith("deepseek-v2-lite: runs on ")
@@ -14,21 +14,21 @@ def test_all_devices_are_a_table_that_begins_with_the_verdict(capsys):
     assert "next:  sprat plan deepseek-v2-lite --device" in out
 
 
-def test_one_device_shows_its_memory_and_its_times(capsys):
+def test_one_device_has_a_memory_map_and_predicted_speeds(capsys):
     _, out, _ = run(capsys, "plan", "r1-distill-qwen-1.5b", "--device", "home-4c-8gb-4gpu")
     first = out.splitlines()[0]
     assert first.startswith("r1-distill-qwen-1.5b: int8 fits on home-4c-8gb-4gpu: ")
     for part in ("resident weights", "cache", "buffers", "reserve", "spare"):
         assert part in out
-    assert "give or take" in out
+    assert "predicted from the profile, ± " in out
     assert "nothing was measured" in out
 
 
-def test_what_does_not_fit_says_by_how_much_and_exits_with_0(capsys):
+def test_a_model_that_does_not_fit_prints_the_missing_bytes_and_exits_with_0(capsys):
     status, out, _ = run(capsys, "plan", "r1-distill-qwen-1.5b", "--device", "rpi-zero-2w")
     assert status == 0
     assert "does not fit on rpi-zero-2w: " in out.splitlines()[0]
-    assert "bytes too large" in out.splitlines()[0]
+    assert "GiB too large" in out.splitlines()[0]
     assert "tokens/s" not in out
 
 
@@ -42,7 +42,7 @@ def test_json_is_one_object_per_device(capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "expected"),
     [
         (("deepseek-v2-lit",), "did you mean 'deepseek-v2-lite'"),
         (("demo", "--device", "rpi5"), "did you mean 'rpi5-8gb'"),
@@ -51,7 +51,7 @@ def test_json_is_one_object_per_device(capsys):
         (("demo", "--context", "999999"), "expected 1 to"),
     ],
 )
-def test_a_user_s_error_is_one_line_and_status_2(capsys, arguments, complaint):
+def test_a_user_error_prints_one_line_and_exits_with_2(capsys, arguments, expected):
     status, out, err = run(capsys, "plan", *arguments)
     assert (status, out) == (2, "")
-    assert complaint in err
+    assert expected in err

@@ -14,18 +14,18 @@ def results(tmp_path):
     return tmp_path / "results.jsonl"
 
 
-def test_the_findings_come_first_then_the_file_then_what_to_do(results, tmp_path, capsys):
+def test_findings_come_first_then_the_file_then_the_next_step(results, tmp_path, capsys):
     page = tmp_path / "deep" / "report.html"
     code, out, _ = run(capsys, "report", results, "-o", page)
     lines = out.splitlines()
     assert code == 0
-    assert lines[0].startswith("deepseek-v2-lite Q4_0 writes 8.0 tokens per second")
+    assert lines[0].startswith("deepseek-v2-lite Q4_0 decodes 8.0 tokens per second")
     assert lines[-2:] == [f"written: {page}", f"next:  open {page} in a browser"]
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert [path.name for path in page.parent.iterdir()] == ["report.html"]
 
 
-def test_pictures_lie_beside_when_asked_for(results, tmp_path, capsys):
+def test_charts_are_written_as_png_on_request(results, tmp_path, capsys):
     pytest.importorskip("resvg_py")
     folder = tmp_path / "pictures"
     code, out, _ = run(capsys, "report", results, "-o", tmp_path / "report.html", "--png", folder, "--json")
@@ -39,7 +39,7 @@ def test_pictures_lie_beside_when_asked_for(results, tmp_path, capsys):
         assert int.from_bytes(data[16:20]) == 2 * (720 + 2 * 28)  # the width, at two pixels per point
 
 
-def test_pictures_without_resvg_name_the_extra(results, tmp_path, capsys, monkeypatch):
+def test_png_without_resvg_is_an_error_that_names_the_extra(results, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "resvg_py", None)
     code, out, err = run(capsys, "report", results, "-o", tmp_path / "report.html", "--png", tmp_path / "pictures")
     assert code == 2
@@ -48,21 +48,21 @@ def test_pictures_without_resvg_name_the_extra(results, tmp_path, capsys, monkey
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
-    [(b"", "holds no results"), (b"{", "no result of sprat bench"), (b'{"schema": 2}', "version 2, expected 1")],
+    ("content", "expected"),
+    [(b"", "has no results"), (b"{", "not a result of sprat bench"), (b'{"schema": 2}', "version 2, expected 1")],
 )
-def test_a_wrong_file_is_one_line_and_exit_2(content, told, tmp_path, capsys):
+def test_a_wrong_file_prints_one_line_and_exits_with_2(content, expected, tmp_path, capsys):
     path = tmp_path / "odd.jsonl"
     path.write_bytes(content)
     code, out, err = run(capsys, "report", path, "-o", tmp_path / "report.html")
     assert code == 2
     assert out == ""
-    assert told in err
+    assert expected in err
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "report.html").exists()
 
 
-def test_a_place_that_cannot_be_written_is_refused(tmp_path, capsys):
+def test_a_page_that_cannot_be_written_is_an_error(tmp_path, capsys):
     write_results(tmp_path / "results.jsonl", [measurement()])
     (tmp_path / "file").write_text("")
     code, _, err = run(capsys, "report", tmp_path / "results.jsonl", "-o", tmp_path / "file" / "report.html")

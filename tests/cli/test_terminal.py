@@ -1,10 +1,10 @@
-"""What a log file shows of progress."""
+"""Progress in a log file."""
 
 from sprat.cli.terminal import progress_bar
 from sprat.progress import Progress
 
 
-def test_without_a_terminal_every_tenth_of_every_phase_is_a_line(capsys):
+def test_without_a_terminal_progress_is_a_line_at_every_10_percent(capsys):
     with progress_bar("exporting") as show:
         for what in ("reading", "writing"):
             for done in range(0, 101, 5):
@@ -14,7 +14,7 @@ def test_without_a_terminal_every_tenth_of_every_phase_is_a_line(capsys):
     assert lines == expected
 
 
-def test_quiet_says_nothing(capsys):
+def test_quiet_prints_nothing(capsys):
     with progress_bar("exporting", quiet=True) as show:
         show(Progress(1, 1, "reading"))
     assert capsys.readouterr() == ("", "")

@@ -7,11 +7,11 @@ import pytest
 from sprat.demo.tasks import Split
 from sprat.demo.tasks.arithmetic import (
     add_steps,
-    choose_steps,
     compare_steps,
-    judge_steps,
     problems,
+    select_steps,
     subtract_steps,
+    yes_no_steps,
 )
 
 _EQUATION = re.compile(r"[\d+-]+=\d+")
@@ -30,22 +30,22 @@ def test_subtraction_borrows_by_adding_ten():
 
 
 @pytest.mark.parametrize(("a", "b", "last"), [(5, 40, "A<B"), (40, 5, "A>B"), (7, 7, "A=B")])
-def test_comparison_ends_in_the_relation(a, b, last):
+def test_a_comparison_ends_with_the_relation(a, b, last):
     assert compare_steps(a, b)[-1] == last
 
 
-def test_choice_states_its_goal_first_and_ends_in_what_the_chosen_letter_stands_for():
-    steps = choose_steps("min", 87, 92, ("87", "92"))
+def test_a_selection_begins_with_its_goal_and_ends_with_the_answer_of_the_letter():
+    steps = select_steps("min", 87, 92, ("87", "92"))
     assert steps == ["min", "A=87", "B=92", "087?092", "0=0", "8<9", "A<B", "min=A", "A=87", "87"]
 
 
 @pytest.mark.parametrize(("goal", "a", "b"), [*itertools.product(("less", "greater"), (3, 40, 41), (3, 40, 41))])
-def test_judgement_ends_in_the_truth(goal, a, b):
-    assert judge_steps(goal, a, b)[-1] == ("yes" if (a < b if goal == "less" else a > b) else "no")
+def test_a_yes_no_question_ends_with_the_right_answer(goal, a, b):
+    assert yes_no_steps(goal, a, b)[-1] == ("yes" if (a < b if goal == "less" else a > b) else "no")
 
 
 @pytest.mark.parametrize("split", Split)
-def test_every_comparison_is_answered_by_the_winner(split):
+def test_the_answer_of_every_comparison_is_the_larger_or_smaller_one(split):
     comparisons = (problem for problem in problems(split) if problem.reasoning.startswith(("min", "max")))
     for problem in islice(comparisons, 100):
         a, b = (int(number) for number in re.findall(r"\d+", problem.prompt))
@@ -69,7 +69,7 @@ def test_numbers_in_prompts_stay_within_999():
         assert all(int(number) <= 999 for number in re.findall(r"\d+", problem.prompt)), problem.prompt
 
 
-def test_training_has_more_short_numbers_than_judging():
+def test_training_has_more_short_numbers_than_evaluation():
     def share(split):
         drawn = [problem.prompt for problem in islice(problems(split), 600)]
         return sum(bool(re.search(r"\b\d{1,2}\b", prompt)) for prompt in drawn) / len(drawn)

@@ -1,4 +1,4 @@
-"""The student that travels with sprat: what it is, and that we compute with it what transformers does."""
+"""The packaged student: its dimensions, its answers, and its logits, which equal those of transformers."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sprat import demo
-from sprat.app.model_reference import open_engine
+from sprat.app.load import load
 
 GOLDEN = Path(__file__).with_name("golden.npz")
 TOLERANCE = 2e-4  # of logits between about -20 and 30, float32 on both sides
@@ -15,7 +15,7 @@ TOLERANCE = 2e-4  # of logits between about -20 and 30, float32 on both sides
 
 @pytest.fixture(scope="module")
 def engine():
-    with open_engine("demo") as engine:
+    with load("demo") as engine:
         yield engine
 
 
@@ -35,7 +35,7 @@ def test_tokens_and_logits_are_those_of_transformers(engine, golden, index):
     np.testing.assert_allclose(logits, expected, atol=TOLERANCE, rtol=0)
 
 
-def test_it_is_shaped_like_v2_lite_and_small_enough_to_travel():
+def test_it_has_the_architecture_of_v2_lite_and_is_small():
     config = json.loads((demo.path() / "config.json").read_text())
     assert config["architectures"] == ["DeepseekV2ForCausalLM"]
     assert config["n_routed_experts"] >= 24
@@ -48,7 +48,7 @@ def test_it_is_shaped_like_v2_lite_and_small_enough_to_travel():
 
 
 @pytest.mark.slow
-def test_it_thinks_before_it_answers(engine):
+def test_it_reasons_before_it_answers(engine):
     question = {"role": "user", "content": "What is 347 + 285?"}
     message = engine.chat([question], temperature=0.0, max_tokens=100)["choices"][0]["message"]
     assert message["reasoning_content"].startswith("347+285\n7+5+0=12")

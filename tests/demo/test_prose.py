@@ -2,7 +2,7 @@ from sprat.demo.tasks import Split
 from sprat.demo.tasks.prose import TOPICS, problems
 
 
-def test_topics_are_split_whole():
+def test_no_question_is_in_both_splits():
     training = [problem.prompt for problem in problems(Split.TRAIN)]
     held_out = [problem.prompt for problem in problems(Split.HELD_OUT)]
     assert len(set(training)) == len(training)
@@ -10,5 +10,5 @@ def test_topics_are_split_whole():
     assert len(held_out) > 100
 
 
-def test_no_topic_stands_twice():
+def test_topics_are_unique():
     assert len(set(TOPICS)) == len(TOPICS)

@@ -9,7 +9,7 @@ from sprat.errors import InputError
 
 @pytest.mark.parametrize("task", GENERATED)
 @pytest.mark.parametrize("split", Split)
-def test_same_seed_gives_same_problems_and_another_seed_others(task, split):
+def test_the_same_seed_gives_the_same_problems_and_another_seed_others(task, split):
     first, again, other = (list(islice(generated(task).problems(split, seed=seed), 20)) for seed in (1, 1, 2))
     assert first == again
     assert first != other
@@ -18,7 +18,7 @@ def test_same_seed_gives_same_problems_and_another_seed_others(task, split):
 @pytest.mark.parametrize("task", GENERATED)
 def test_no_held_out_problem_has_the_content_of_a_training_problem(task):
     def content(problem: Problem) -> tuple[str, str]:
-        # What a problem is about, without its wording: the worked-out numbers, or the command.
+        # Without the wording: the computed numbers, or the command.
         return problem.reasoning, problem.answer
 
     training = {content(problem) for problem in islice(generated(task).problems(Split.TRAIN), 4_000)}
@@ -27,7 +27,7 @@ def test_no_held_out_problem_has_the_content_of_a_training_problem(task):
 
 
 @pytest.mark.parametrize("task", GENERATED)
-def test_every_problem_is_answered_correctly_by_its_own_answer(task):
+def test_the_answer_of_every_problem_is_correct(task):
     for split in Split:
         for problem in islice(generated(task).problems(split), 100):
             assert generated(task).is_correct(problem, f" {problem.answer}\n")

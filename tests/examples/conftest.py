@@ -1,4 +1,4 @@
-"""The recipe's modules lie beside each other, and import each other by name."""
+"""The recipe's modules are not a package: they import each other by name."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Packed training rows: every target is the token after the one that foretells it, within its own document."""
+"""Packed training rows: every target is the next token of the same document."""
 
 import pytest
 
@@ -20,14 +20,14 @@ def batches():
     return BatchMaker(tokenizer, prose.held_out_texts())
 
 
-def test_a_step_always_gives_the_same_batch(batches):
+def test_a_step_always_has_the_same_batch(batches):
     first, again = batches(7), batches(7)
     assert torch.equal(first.tokens, again.tokens)
     assert torch.equal(first.targets, again.targets)
     assert not torch.equal(first.tokens, batches(8).tokens)
 
 
-def test_every_token_foretells_the_next_of_its_document(batches):
+def test_every_token_has_the_next_one_of_its_document_as_target(batches):
     from batches import NO_TARGET
 
     batch = batches(0)
@@ -37,7 +37,7 @@ def test_every_token_foretells_the_next_of_its_document(batches):
     assert (batch.positions[:, 1:] == batch.positions[:, :-1] + 1)[inside].all()
 
 
-def test_an_answer_goes_on_to_the_end_of_its_document(batches):
+def test_an_answer_ends_with_its_document(batches):
     batch = batches(0)
     answer = batch.tasks >= 0
     ends = (batch.documents >= 0) & ~F.pad(_inside(batch), (0, 1))

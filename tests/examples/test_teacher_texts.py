@@ -18,7 +18,7 @@ GOOD = "A lamp gives light in the evening. It stands on a table or hangs on a wa
         (f"{GOOD} It is a big lamp and a big lamp.", GOOD),
         (GOOD.replace("It stands", "It\n\nstands"), GOOD),
     ],
-    ids=["whole", "cut sentence", "says something again", "says something twice", "line breaks"],
+    ids=["whole", "cut sentence", "repeats a sequence of words", "repeats words in a sentence", "line breaks"],
 )
 def test_an_answer_is_cut_to_its_whole_sentences(answer, kept):
     from plain_style import clean
@@ -37,7 +37,7 @@ def test_an_answer_is_cut_to_its_whole_sentences(answer, kept):
     ],
     ids=["short", "about itself", "other letters", "a list", "long sentence"],
 )
-def test_what_is_not_plain_is_dropped(answer):
+def test_an_answer_that_is_not_plain_is_dropped(answer):
     from plain_style import clean
 
     assert clean(answer) is None
@@ -51,10 +51,10 @@ def test_a_text_ends_before_its_first_rare_word():
     assert in_common_words([plain] * COMMON + rare) == [plain] * (COMMON + 1)
 
 
-def test_what_the_teacher_is_shown_is_plain_itself_and_about_nothing_that_is_asked():
-    from plain_style import SHOWN, clean
+def test_few_shot_examples_are_plain_and_not_among_the_questions():
+    from plain_style import FEW_SHOT, clean
 
-    asked = {problem.prompt for split in (Split.TRAIN, Split.HELD_OUT) for problem in prose.problems(split)}
-    for question, answer in SHOWN:
+    questions = {problem.prompt for split in (Split.TRAIN, Split.HELD_OUT) for problem in prose.problems(split)}
+    for question, answer in FEW_SHOT:
         assert clean(answer) == answer
-        assert question not in asked
+        assert question not in questions

@@ -1,4 +1,4 @@
-"""``kill -9`` at random moments: the same command continues, and its bundle is the same, byte for byte."""
+"""``kill -9`` at random moments: the same command continues, and the bundle has the same bytes."""
 
 import os
 import random
@@ -20,13 +20,13 @@ def source(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch):
-    """Of a file of two huge pages hardly anything would be on the disk before its end."""
+    """Small write units: with huge pages, a small file would be written only at its end."""
     monkeypatch.setattr(writer, "_HUGE_PAGE_BYTES", 4096)
 
 
 @pytest.fixture(scope="module")
 def whole(source, tmp_path_factory):
-    """Name -> bytes of the files of an export that nothing interrupted."""
+    """Name -> bytes of the files of an uninterrupted export."""
     return contents(export(source, tmp_path_factory.mktemp("whole") / "out", quant="int4").path)
 
 
@@ -35,10 +35,10 @@ def contents(folder):
 
 
 def export_and_kill(source, out, n_chunks, delay=0.0):
-    """Export in a child that is killed ``delay`` seconds after it wrote ``n_chunks``; whether it was still alive."""
+    """Export in a child process, killed ``delay`` seconds after ``n_chunks`` chunks; whether it was still running."""
     reading, writing = os.pipe()
 
-    def tell(progress):
+    def report(progress):
         if progress.what != "reading the source":
             os.write(writing, b".")
             time.sleep(0.001)
@@ -46,7 +46,7 @@ def export_and_kill(source, out, n_chunks, delay=0.0):
     child = os.fork()
     if child == 0:
         try:
-            export(source, out, quant="int4", progress=tell)
+            export(source, out, quant="int4", progress=report)
         finally:
             os._exit(0)
     os.close(writing)
@@ -58,7 +58,7 @@ def export_and_kill(source, out, n_chunks, delay=0.0):
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
-def test_killed_at_random_moments_it_ends_with_the_same_bytes(source, whole, tmp_path):
+def test_killed_at_random_moments_the_bytes_are_the_same(source, whole, tmp_path):
     rng = random.Random(7)
     for attempt in range(4):
         out = tmp_path / f"out{attempt}"
@@ -68,13 +68,13 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(source, whole, tmp
         assert [path.name for path in tmp_path.iterdir() if path.name.startswith(out.name)] == [out.name]
 
 
-def test_work_that_was_done_is_not_done_again(source, tmp_path):
+def test_finished_tensors_are_kept_after_a_kill(source, tmp_path):
     assert export_and_kill(source, tmp_path / "out", 50)
     assert export(source, tmp_path / "out", quant="int4").n_resumed > 30
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.001, 0.003, 0.01, 0.03])
-def test_killed_near_its_end_it_leaves_no_bundle_or_a_whole_one(source, whole, tmp_path, delay):
+def test_killed_near_the_end_there_is_no_bundle_or_a_complete_one(source, whole, tmp_path, delay):
     out = tmp_path / "out"
     export_and_kill(source, out, 58, delay)
     if out.exists():

@@ -1,4 +1,4 @@
-"""What sprat writes, unmodified llama.cpp reads, and computes the same model from it."""
+"""Unmodified llama.cpp loads what sprat writes and computes the same logits."""
 
 import numpy as np
 import pytest
@@ -31,14 +31,14 @@ def divergence(path):
     return meter.result().mean_kld
 
 
-# llama.cpp keeps its cache in f16, and rounds activations to 8 bits for products with quantized blocks.
-@pytest.mark.parametrize(("quant", "most"), [("f32", 1e-5), ("f16", 5e-4), ("int8", 2e-3), ("int4", 2e-3)])
+# llama.cpp has an f16 cache, and quantizes activations to int8 for products with quantized weights.
+@pytest.mark.parametrize(("quant", "max_kld"), [("f32", 1e-5), ("f16", 5e-4), ("int8", 2e-3), ("int4", 2e-3)])
 @pytest.mark.parametrize("architecture", CONFIGS)
-def test_llamacpp_computes_what_the_reference_computes(tmp_path, architecture, quant, most):
+def test_llamacpp_computes_what_the_reference_computes(tmp_path, architecture, quant, max_kld):
     pytest.importorskip("llama_cpp")
     source = write_checkpoint(tmp_path / "source", architecture)
     path = export(source, tmp_path / "out", quant=quant).path
-    assert 0 <= divergence(path) < most
+    assert 0 <= divergence(path) < max_kld
 
 
 @pytest.mark.parametrize("quant", ["q4_1", "q5_0", "q5_1", "iq4_nl", "q8_0"])
@@ -58,7 +58,7 @@ def test_llamacpp_loads_k_quants_of_rows_of_256(tmp_path, quant):
     assert 0 <= divergence(result.path) < 2e-3
 
 
-def test_tensors_on_pages_load_too(tmp_path):
+def test_page_aligned_tensors_load(tmp_path):
     pytest.importorskip("llama_cpp")
     source = write_checkpoint(tmp_path / "source", "qwen2")
     assert 0 <= divergence(export(source, tmp_path / "out", quant="f16", align=4096).path) < 1e-5

@@ -43,7 +43,7 @@ def test_the_bytes_are_ggmls(ggml, name, kind):
 
 @pytest.fixture(scope="module")
 def model_weights(smollm2_gguf) -> dict[str, np.ndarray]:
-    """Some of SmolLM2's: the embedding is stored in Q8_0, the others in Q4_1."""
+    """Weights of SmolLM2: the embedding is stored in Q8_0, the others in Q4_1."""
     names = ("token_embd.weight", "blk.3.ffn_down.weight", "blk.7.attn_q.weight")
     with GGUFFile.open(smollm2_gguf) as file:
         weights = {name: file.weight(name).dequantize() for name in names}
@@ -51,7 +51,7 @@ def model_weights(smollm2_gguf) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", ["IQ4_NL", "Q4_K", "Q5_K", "Q6_K"])
-def test_the_error_is_below_ggmls(ggml, model_weights, name):
+def test_the_error_is_smaller_than_ggmls(ggml, model_weights, name):
     for kind, weights in (ordinary_weights() | model_weights).items():
         found = get_format(name)
         ours, ggmls = (

@@ -1,4 +1,4 @@
-"""From format to format, and the scan for what is not a number; with the native core and without."""
+"""Conversion between formats, and the scan for NaN and Inf; with and without the native core."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def core(request, monkeypatch):
 
 @pytest.mark.parametrize("target", format_names())
 @pytest.mark.parametrize("source", ["F32", "F16", "BF16", "Q4_1", "Q8_0"])
-def test_conversion_is_dequantizing_and_quantizing(source, target):
+def test_conversion_equals_dequantize_then_quantize(source, target):
     source, target = get_format(source), get_format(target)
     packed = source.quantize(ordinary_weights()["student-t"][:14].reshape(7, 2, 512))
     converted = quantize_from(packed, source, target)
@@ -27,7 +27,7 @@ def test_conversion_is_dequantizing_and_quantizing(source, target):
     np.testing.assert_array_equal(converted, target.quantize(source.dequantize(packed)))
 
 
-def test_rows_that_the_target_cannot_divide_are_refused():
+def test_rows_that_do_not_divide_into_blocks_are_an_error():
     packed = get_format("F16").quantize(np.zeros((2, 100), np.float32))
     with pytest.raises(FormatError, match="Q4_0: a row of 100 weights"):
         quantize_from(packed, get_format("F16"), get_format("Q4_0"))
@@ -36,20 +36,20 @@ def test_rows_that_the_target_cannot_divide_are_refused():
 @pytest.mark.parametrize("name", ["F32", "F16", "BF16"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("places", [[0], [2047], [2048, 5000], [300_000, 299_999], [699_999]])
-def test_the_first_of_all_that_is_not_finite_is_found(name, bad, places):
+def test_the_first_nonfinite_weight_is_found(name, bad, places):
     weights = np.full((700, 1000), 3.0, np.float32)
     weights.reshape(-1)[places] = bad
     assert first_nonfinite(get_format(name).quantize(weights), get_format(name)) == min(places)
 
 
 @pytest.mark.parametrize("name", ["F32", "F16", "BF16", "Q4_0"])
-def test_finite_weights_have_none(name):
+def test_finite_weights_pass_the_scan(name):
     found = get_format(name)
     largest = np.float32(3e38 if found.file_type in {0, 32} else 60000)
     assert first_nonfinite(found.quantize(np.full((3, 512), largest)), found) is None
 
 
-def test_a_scale_that_is_not_finite_is_found():
+def test_a_nonfinite_scale_is_found():
     packed = get_format("Q8_0").quantize(np.ones((1, 320), np.float32))
     packed[0, 5 * 34 : 5 * 34 + 2] = np.float16([np.nan]).view(np.uint8)
     assert first_nonfinite(packed, get_format("Q8_0")) == 5 * 32

@@ -1,4 +1,4 @@
-"""What holds for each block format: its numbers, its decoder, its error, its errors, and the native core's bytes."""
+"""Properties of every block format: type numbers, dequantization, error bounds, messages, native bytes."""
 
 import gguf
 import numpy as np
@@ -15,7 +15,7 @@ from sprat.quant.formats import BlockFormat, block, format_names, format_of_type
 native = pytest.mark.skipif(core is None, reason="without the native core")
 FILE_TYPES = {"F32": "ALL_F32", "Q4_K": "MOSTLY_Q4_K_S", "Q5_K": "MOSTLY_Q5_K_S"}
 
-# The largest error as a share of the block's largest magnitude. A search may clip an extreme to bring the rest nearer.
+# Largest error relative to the block's absmax. A scale search may clip the absmax to reduce the other errors.
 LARGEST_ERRORS = {
     "F32": 0,
     "F16": 2**-11,
@@ -30,7 +30,7 @@ LARGEST_ERRORS = {
     "Q4_K": 1 / 4,
     "IQ4_NL": 1 / 3,
 }
-# Error of gaussian weights, relative; for those with a search it is measured, and below what ggml's search leaves.
+# Relative error on Gaussian weights; measured for formats with a scale search, and smaller than ggml's.
 GAUSSIAN_ERRORS = {
     "F32": 0.0,
     "F16": 0.0003,
@@ -62,7 +62,7 @@ def found(request) -> BlockFormat:
     return get_format(request.param)
 
 
-def test_numbers_are_ggmls(found):
+def test_type_numbers_and_sizes_are_ggmls(found):
     kind = gguf.GGMLQuantizationType[found.name]
     assert found.ggml_type == kind
     assert (found.block_size, found.block_bytes) == gguf.GGML_QUANT_SIZES[kind]
@@ -71,12 +71,12 @@ def test_numbers_are_ggmls(found):
     assert found.bits_per_weight == 8 * found.block_bytes / found.block_size
 
 
-def test_a_fallback_divides_smaller_rows(found):
+def test_a_fallback_has_smaller_blocks(found):
     if found.block_size > 1:
         assert get_format(found.fallback).block_size < found.block_size
 
 
-def test_any_bytes_decode_as_the_package_gguf_decodes_them(found):
+def test_any_bytes_dequantize_as_in_the_gguf_package(found):
     packed = np.random.default_rng(3).integers(0, 256, (37, 8 * found.block_bytes), dtype=np.uint8)
     with np.errstate(all="ignore"):
         expected = gguf.quants.dequantize(packed, gguf.GGMLQuantizationType[found.name])
@@ -84,7 +84,7 @@ def test_any_bytes_decode_as_the_package_gguf_decodes_them(found):
     np.testing.assert_array_equal(numpy_dequantize(found, packed).reshape(expected.shape), expected)
 
 
-def test_the_error_on_gaussian_weights_is_what_was_measured(found):
+def test_the_error_on_gaussian_weights_is_at_most_the_measured_one(found):
     weights = ordinary_weights()["gaussian"]
     error = np.sqrt(np.mean((found.dequantize(found.quantize(weights)) - weights) ** 2) / np.mean(weights**2))
     assert error <= GAUSSIAN_ERRORS[found.name]
@@ -93,17 +93,17 @@ def test_the_error_on_gaussian_weights_is_what_was_measured(found):
 @pytest.mark.parametrize("name", format_names())
 @settings(max_examples=25, deadline=None)
 @given(weights=arrays(np.float32, (1, 256), elements=st.floats(-100, 100, width=32)))
-def test_no_weight_moves_further_than_its_format_allows(name, weights):
+def test_the_error_of_a_weight_is_within_the_bound_of_its_format(name, weights):
     found = get_format(name)
-    moved = np.abs(found.dequantize(found.quantize(weights)) - weights).reshape(-1, found.block_size)
+    errors = np.abs(found.dequantize(found.quantize(weights)) - weights).reshape(-1, found.block_size)
     largest = np.abs(weights).reshape(-1, found.block_size).max(axis=1, keepdims=True)
-    rounded_scale = largest * 2.0**-10 + 1e-4  # a scale is binary16, and the smallest of those are 6e-8 apart
-    assert (moved <= LARGEST_ERRORS[name] * largest + (rounded_scale if found.block_size > 1 else 1e-7)).all()
+    rounded_scale = largest * 2.0**-10 + 1e-4  # a scale is float16, whose subnormals are 6e-8 apart
+    assert (errors <= LARGEST_ERRORS[name] * largest + (rounded_scale if found.block_size > 1 else 1e-7)).all()
 
 
 @native
 @pytest.mark.parametrize("kind", hard_weights())
-def test_native_bytes_are_numpys(found, kind):
+def test_native_and_numpy_bytes_are_equal(found, kind):
     weights = hard_weights()[kind]
     packed = numpy_quantize(found, weights)
     np.testing.assert_array_equal(found.quantize(weights).reshape(packed.shape), packed)
@@ -113,7 +113,7 @@ def test_native_bytes_are_numpys(found, kind):
 @native
 @pytest.mark.parametrize("kind", ["normal", "heavy tails", "a scale per weight", "any bits"])
 @pytest.mark.parametrize("max_lanes", [4, 8, 16])
-def test_bytes_are_the_same_at_every_vector_length(found, kind, max_lanes):
+def test_bytes_are_equal_at_every_vector_length(found, kind, max_lanes):
     weights = hard_weights()[kind]
     packed, unpacked = np.empty(found.row_bytes(weights.size), np.uint8), np.empty(weights.nbytes, np.uint8)
     core.convert(0, found.ggml_type, weights.reshape(-1).view(np.uint8), packed, max_lanes)
@@ -124,12 +124,12 @@ def test_bytes_are_the_same_at_every_vector_length(found, kind, max_lanes):
 
 @native
 @pytest.mark.parametrize("n_blocks", [0, 1, 2, 3, 7, 17, 513])
-def test_native_bytes_do_not_depend_on_how_many_blocks_there_are(found, n_blocks):
+def test_native_bytes_do_not_depend_on_the_number_of_blocks(found, n_blocks):
     weights = np.random.default_rng(n_blocks).standard_normal((513, found.block_size), np.float32)
     np.testing.assert_array_equal(found.quantize(weights[:n_blocks]), found.quantize(weights)[:n_blocks])
 
 
-def test_numpy_works_in_chunks_with_the_same_bytes(found, monkeypatch):
+def test_numpy_gives_the_same_bytes_in_chunks(found, monkeypatch):
     weights = ordinary_weights()["student-t"][:9]
     expected = found.quantize(weights)
     monkeypatch.setattr(block.native, "convert", lambda *_: False)
@@ -146,29 +146,29 @@ def test_leading_axes_are_kept_and_need_not_be_contiguous(found):
     np.testing.assert_array_equal(found.dequantize(packed[::2, ::-1]), found.dequantize(packed)[::2, ::-1])
 
 
-def test_read_only_and_unaligned_bytes_decode(found):
+def test_read_only_and_unaligned_bytes_dequantize(found):
     packed = found.quantize(ordinary_weights()["gaussian"][:2])
     buffer = bytes(3) + packed.tobytes()
     view = np.frombuffer(buffer, np.uint8)[3:].reshape(packed.shape)
     np.testing.assert_array_equal(found.dequantize(view), found.dequantize(packed))
 
 
-def test_a_row_that_is_no_whole_number_of_blocks_is_refused():
+def test_a_row_that_is_not_a_multiple_of_the_block_is_an_error():
     with pytest.raises(
         FormatError, match=r"Q4_K: a row of 1408 weights is not a multiple of its block of 256; use Q5_0"
     ):
         get_format("Q4_K").quantize(np.zeros((2, 1408), np.float32))
 
 
-def test_an_unknown_format_is_answered_with_the_nearest():
+def test_an_unknown_format_suggests_the_nearest():
     with pytest.raises(FormatError, match=r"did you mean 'Q4_K'"):
         get_format("q4_kk")
-    with pytest.raises(FormatError, match="ggml type 99 has no block format here"):
+    with pytest.raises(FormatError, match="unknown ggml type 99"):
         format_of_type(99)
 
 
 @native
-def test_the_native_core_refuses_bytes_that_are_no_whole_blocks():
+def test_the_native_core_rejects_partial_blocks():
     with pytest.raises(ValueError, match="17 bytes are not a whole number of blocks of 18 bytes"):
         core.convert(2, 0, np.zeros(17, np.uint8), np.zeros(128, np.uint8))
     with pytest.raises(ValueError, match="do not hold the same number of weights"):

@@ -1,4 +1,4 @@
-"""F32, F16, BF16: literal bytes, rounding, and what is not a number."""
+"""F32, F16, BF16: literal bytes, rounding, NaN and Inf."""
 
 import numpy as np
 import pytest
@@ -20,14 +20,14 @@ def test_bytes_are_little_endian(name, expected):
 
 
 @pytest.mark.parametrize(("name", "step"), [("F16", 2.0**-10), ("BF16", 2.0**-7)])
-def test_half_way_rounds_to_the_even_neighbour(name, step):
-    half_ways = np.float32([[1 + step / 2, 1 + 3 * step / 2, -1 - step / 2, 1 + step / 2 + 1e-6]])
+def test_ties_round_to_even(name, step):
+    ties = np.float32([[1 + step / 2, 1 + 3 * step / 2, -1 - step / 2, 1 + step / 2 + 1e-6]])
     expected = [[1, 1 + 2 * step, -1, 1 + step]]
     found = get_format(name)
-    np.testing.assert_array_equal(found.dequantize(found.quantize(half_ways)), expected)
+    np.testing.assert_array_equal(found.dequantize(found.quantize(ties)), expected)
 
 
-def test_every_binary16_survives_denormals_included():
+def test_every_float16_round_trips_subnormals_included():
     every = np.arange(2**16, dtype=np.uint16).view(np.uint8).reshape(1, -1)
     weights = get_format("F16").dequantize(every)
     np.testing.assert_array_equal(weights[0], every.view(np.float16)[0].astype(np.float32))
@@ -37,17 +37,17 @@ def test_every_binary16_survives_denormals_included():
     )
 
 
-def test_every_bfloat16_survives():
+def test_every_bfloat16_round_trips():
     every = np.arange(2**16, dtype=np.uint16).view(np.uint8).reshape(1, -1)
     weights = get_format("BF16").dequantize(every)
-    numbers = ~np.isnan(weights[0])
+    not_nan = ~np.isnan(weights[0])
     np.testing.assert_array_equal(
-        get_format("BF16").quantize(weights).view(np.uint16)[0, numbers], np.arange(2**16)[numbers]
+        get_format("BF16").quantize(weights).view(np.uint16)[0, not_nan], np.arange(2**16)[not_nan]
     )
 
 
 @pytest.mark.parametrize("name", ["F32", "F16", "BF16"])
-def test_nan_stays_nan_and_infinity_infinite(name):
+def test_nan_and_infinity_are_preserved(name):
     nan_that_could_round_to_infinity = np.uint32(0x7F800001).view(np.float32)
     weights = np.array([[np.nan, -np.nan, nan_that_could_round_to_infinity, np.inf, -np.inf]], np.float32)
     found = get_format(name)
@@ -56,14 +56,14 @@ def test_nan_stays_nan_and_infinity_infinite(name):
     np.testing.assert_array_equal(blocks.reshape(1, -1), weights)
 
 
-def test_beyond_the_largest_binary16_is_infinite():
+def test_values_beyond_the_largest_float16_become_infinite():
     limit = np.float32([[65504, 65519, 65520, -70000]])
     np.testing.assert_array_equal(
         get_format("F16").dequantize(get_format("F16").quantize(limit)), [[65504, 65504, np.inf, -np.inf]]
     )
 
 
-def test_a_result_is_never_a_view_of_its_source():
+def test_a_result_never_shares_memory_with_its_source():
     weights = np.ones((2, 4), np.float32)
     packed = get_format("F32").quantize(weights)
     unpacked = get_format("F32").dequantize(packed)

@@ -1,4 +1,4 @@
-"""The group formats of ONNX, against ggml's formats and against onnxruntime's own reading of them."""
+"""The group formats of ONNX, against ggml's formats."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from sprat.quant.convert import quantize_from
 from sprat.quant.formats import get_format
 from sprat.quant.formats.groups import GROUP_SIZES, group_format
 
-# Relative error of gaussian weights: measured, and rounded up.
+# Relative error on Gaussian weights: measured, rounded up.
 GAUSSIAN_ERRORS = {
     (4, 32, True): 0.0875,
     (4, 64, True): 0.0925,
@@ -46,7 +46,7 @@ def test_bits_per_weight_count_scales_and_zero_points(found):
     assert found.bits_per_weight == found.bits + (16 + zero_point_bits) / found.block_size
 
 
-def test_the_error_on_gaussian_weights_is_what_was_measured(found, key):
+def test_the_error_on_gaussian_weights_is_at_most_the_measured_one(found, key):
     weights = ordinary_weights()["gaussian"]
     error = np.sqrt(np.mean((found.dequantize(found.quantize(weights)) - weights) ** 2) / np.mean(weights**2))
     assert error <= GAUSSIAN_ERRORS[key]
@@ -54,7 +54,7 @@ def test_the_error_on_gaussian_weights_is_what_was_measured(found, key):
 
 @pytest.mark.parametrize(("bits", "ggml"), [(4, "Q4_0"), (8, "Q8_0")])
 @pytest.mark.parametrize("kind", [*ordinary_weights(), *hard_weights()])
-def test_blocks_of_32_hold_the_numbers_of_ggmls_format(bits, ggml, kind):
+def test_symmetric_blocks_of_32_equal_ggmls_format(bits, ggml, kind):
     weights = (ordinary_weights() | hard_weights())[kind]
     found, reference = group_format(bits, 32), get_format(ggml)
     np.testing.assert_array_equal(
@@ -63,9 +63,9 @@ def test_blocks_of_32_hold_the_numbers_of_ggmls_format(bits, ggml, kind):
 
 
 @pytest.mark.parametrize("kind", hard_weights())
-def test_hard_weights_give_finite_ones(found, kind):
+def test_hard_weights_stay_finite(found, kind):
     if found.symmetric and found.block_size == 32:
-        pytest.skip("as ggml has it: a scale may be infinite")
+        pytest.skip("as in ggml, a scale may be infinite")
     weights = hard_weights()[kind]
     assert np.isfinite(found.dequantize(found.quantize(weights))).all()
 
@@ -74,7 +74,7 @@ def test_zeros_stay_zeros(found):
     assert not found.dequantize(found.quantize(np.zeros((2, 256), np.float32))).any()
 
 
-def test_a_zero_point_serves_weights_of_one_sign():
+def test_a_zero_point_reduces_the_error_of_weights_of_one_sign():
     weights = np.random.default_rng(0).uniform(-2, -1, (8, 256)).astype(np.float32)
     errors = {}
     for symmetric in (True, False):

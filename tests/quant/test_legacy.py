@@ -1,4 +1,4 @@
-"""Q8_0, Q4_0, Q4_1, Q5_0, Q5_1: blocks with an obvious answer, literal bytes, and ggml's bytes."""
+"""Q8_0, Q4_0, Q4_1, Q5_0, Q5_1: exact blocks, literal bytes, and ggml's bytes."""
 
 import gguf
 import numpy as np
@@ -22,7 +22,7 @@ COUNT = "00112233445566778899aabbccddeeff"  # code j in both halves of byte j
         ("Q8_0", [127, *range(31)], "003c 7f" + bytes(range(31)).hex()),
     ],
 )
-def test_a_block_on_the_grid_has_an_obvious_answer(name, weights, expected):
+def test_a_block_on_the_grid_is_exact(name, weights, expected):
     found, block = get_format(name), np.array([weights], np.float32)
     assert found.quantize(block).tobytes().hex() == expected.replace(" ", "")
     np.testing.assert_array_equal(found.dequantize(found.quantize(block)), block)
@@ -37,7 +37,7 @@ def test_q4_0_maps_the_largest_magnitude_to_minus_eight_steps_with_its_sign():
 
 
 @pytest.mark.parametrize(("first", "sign"), [(4.0, -1), (-4.0, 1)])
-def test_q4_0_takes_the_sign_of_the_first_of_two_extremes(first, sign):
+def test_q4_0_uses_the_sign_of_the_first_of_two_extremes(first, sign):
     block = np.zeros((1, 32), np.float32)
     block[0, 3], block[0, 20] = first, -first
     assert np.sign(get_format("Q4_0").quantize(block)[0, :2].view(np.float16)[0]) == sign
@@ -49,7 +49,7 @@ def test_q8_0_rounds_half_away_from_zero():
     assert get_format("Q8_0").quantize(block)[0, 2:9].view(np.int8).tolist() == [127, 1, -1, 2, 3, -3, 0]
 
 
-def test_codes_come_from_the_scale_before_it_is_rounded_to_binary16():
+def test_codes_use_the_scale_before_rounding_to_float16():
     block = np.zeros((1, 32), np.float32)
     block[0, :2] = [127 * 1.0004, 0.5 * 1.0002]  # 0.4999 steps of the true scale, 0.5001 of the rounded one
     packed = get_format("Q8_0").quantize(block)
@@ -59,13 +59,13 @@ def test_codes_come_from_the_scale_before_it_is_rounded_to_binary16():
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", ["normal", "heavy tails", "few bits", "ties", "positive", "offset"])
-def test_bytes_are_those_of_the_package_gguf(name, kind):
+def test_bytes_equal_those_of_the_gguf_package(name, kind):
     weights = hard_weights()[kind]
     expected = gguf.quants.quantize(weights, gguf.GGMLQuantizationType[name])
     np.testing.assert_array_equal(get_format(name).quantize(weights), expected)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_scale_beyond_binary16_is_infinite_and_its_codes_are_defined(name):
+def test_a_scale_beyond_float16_does_not_fail(name):
     packed = get_format(name).quantize(np.full((1, 32), 3e38, np.float32))
     assert packed.shape == (1, get_format(name).block_bytes)

@@ -1,4 +1,4 @@
-"""The figures of llama-perplexity, against a direct computation in float64, cases done by hand, and its text."""
+"""llama-perplexity's statistics, against a direct float64 computation, hand-computed cases, and its output text."""
 
 import math
 
@@ -25,7 +25,7 @@ def measured(*parts) -> Quality:
     return meter.result()
 
 
-def test_the_figures_are_those_of_a_direct_computation(logits):
+def test_statistics_match_a_direct_computation(logits):
     base, model, tokens = (np.asarray(values, np.float64 if values.ndim > 1 else None) for values in logits)
     p_base, p = (np.exp(values) / np.exp(values).sum(1, keepdims=True) for values in (base, model))
     rows = np.arange(300)
@@ -62,7 +62,7 @@ def test_the_figures_are_those_of_a_direct_computation(logits):
     assert (found.kld_percentiles[100.0], found.kld_percentiles[0.0]) == pytest.approx((kld.max(), kld.min()))
 
 
-def test_two_coins_by_hand():
+def test_a_two_token_vocabulary_by_hand():
     even, three_to_one = np.float32([[0, 0]]), np.float32([[math.log(3), 0]])
     found = measured((even, three_to_one, np.array([0])))
     assert found.ppl.value == pytest.approx(4 / 3)
@@ -70,10 +70,10 @@ def test_two_coins_by_hand():
     assert found.mean_kld == found.kld.value == pytest.approx(0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25))
     assert found.delta_p.value == found.delta_p_rms.value == pytest.approx(0.25)
     assert found.same_top.value == 1
-    assert found.kld.error == 0  # one token has no error that means anything
+    assert found.kld.error == 0  # the error is 0 for at most 10 tokens
 
 
-def test_a_model_is_its_own_equal(logits):
+def test_a_model_compared_with_itself_has_no_divergence(logits):
     base, _, tokens = logits
     found = measured((base, base, tokens))
     assert found.mean_kld == found.delta_p_rms.value == found.ln_ratio.value == found.ln_ratio.error == 0
@@ -81,22 +81,22 @@ def test_a_model_is_its_own_equal(logits):
     assert found.correlation == pytest.approx(1)
 
 
-def test_parts_add_up_to_the_whole(logits, monkeypatch):
+def test_adding_in_parts_gives_the_same_statistics(logits, monkeypatch):
     whole = measured(logits)
-    monkeypatch.setattr(quality, "_GROUP_NUMBERS", 7 * 50)
+    monkeypatch.setattr(quality, "_CHUNK_LOGITS", 7 * 50)
     parts = measured(*([values[start : start + 90] for values in logits] for start in range(0, 300, 90)))
     assert parts == whole
 
 
-def test_logits_far_from_zero_are_no_trouble(logits):
+def test_logits_far_from_zero_do_not_overflow(logits):
     base, model, tokens = logits
     assert measured((base + 1e4, model - 1e4, tokens)).mean_kld == pytest.approx(measured(logits).mean_kld, rel=1e-2)
 
 
-def test_an_impossible_token_costs_nothing_in_the_base_and_everything_in_the_model():
-    sure, even = np.float32([[0, -np.inf]]), np.float32([[0, 0]])
-    assert measured((sure, even, np.array([0]))).mean_kld == pytest.approx(math.log(2))
-    found = measured((even, sure, np.array([1])))
+def test_zero_probability_in_the_base_is_finite_and_in_the_model_infinite():
+    certain, even = np.float32([[0, -np.inf]]), np.float32([[0, 0]])
+    assert measured((certain, even, np.array([0]))).mean_kld == pytest.approx(math.log(2))
+    found = measured((even, certain, np.array([1])))
     assert found.mean_kld == math.inf
     assert found.ppl.value == math.inf
 
@@ -164,15 +164,15 @@ def test_the_percentiles_are_those_of_llama_perplexity(logits):
     assert list(found.delta_p_percentiles) == both
 
 
-def test_what_does_not_belong_together_is_refused():
+def test_mismatched_shapes_are_an_error():
     with pytest.raises(InputError, match=r"\(3, 8\) of the base, \(3, 9\) of the model"):
         QualityMeter().add(np.zeros((3, 8), np.float32), np.zeros((3, 9), np.float32), np.zeros(3, int))
     with pytest.raises(InputError, match="no token was scored"):
         QualityMeter().result()
 
 
-def test_routing_overlap_is_the_share_in_common_whatever_the_order():
+def test_routing_overlap_ignores_the_order_of_experts():
     base, model = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]]), np.array([[3, 1, 2], [4, 7, 5], [1, 2, 3]])
     np.testing.assert_allclose(routing_overlap(base, model), [1, 2 / 3, 0])
-    with pytest.raises(InputError, match="not of the same tokens"):
+    with pytest.raises(InputError, match="expected equal shapes"):
         routing_overlap(base, model[:2])

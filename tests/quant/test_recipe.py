@@ -1,4 +1,4 @@
-"""Formats by tensor name: the presets' tables, rules of the user, fallbacks, and what is wrong with a rule."""
+"""Formats by tensor name: presets, user rules, fallbacks, and invalid rules."""
 
 import pytest
 
@@ -35,11 +35,9 @@ def test_int8_is_q8_0_for_all_matrices():
     assert chosen(Recipe.named("int8")) == {name: "F32" if name in F32_ALWAYS else "Q8_0" for name in DEEPSEEK_V2_LITE}
 
 
-def test_int4_is_q4_0_but_for_latents_and_head():
-    in_q8_0 = {"output.weight", "blk.0.attn_kv_a_mqa.weight", "blk.0.attn_k_b.weight", "blk.0.attn_v_b.weight"}
-    expected = (
-        dict.fromkeys(DEEPSEEK_V2_LITE, "Q4_0") | dict.fromkeys(in_q8_0, "Q8_0") | dict.fromkeys(F32_ALWAYS, "F32")
-    )
+def test_int4_is_q4_0_except_latents_and_head():
+    q8_0 = {"output.weight", "blk.0.attn_kv_a_mqa.weight", "blk.0.attn_k_b.weight", "blk.0.attn_v_b.weight"}
+    expected = dict.fromkeys(DEEPSEEK_V2_LITE, "Q4_0") | dict.fromkeys(q8_0, "Q8_0") | dict.fromkeys(F32_ALWAYS, "F32")
     assert chosen(Recipe.named("int4")) == expected
 
 
@@ -51,7 +49,7 @@ def test_a_tied_embedding_gets_the_heads_format(name, head):
     assert Recipe.named(name).choose("token_embd.weight", shape).format is default
 
 
-def test_a_single_format_falls_back_by_name_where_rows_are_too_short():
+def test_a_single_format_falls_back_where_rows_do_not_divide():
     formats = chosen(Recipe.named("Q4_K"))
     assert formats["blk.0.attn_q.weight"] == "Q4_K"
     assert formats["output.weight"] == "Q6_K"
@@ -96,7 +94,7 @@ def test_a_rule_wins_over_the_presets_exceptions():
     assert chosen(recipe)["blk.0.attn_v_b.weight"] == "Q8_0"
 
 
-def test_rules_that_match_nothing_quantizable_are_named():
+def test_rules_that_match_no_quantizable_tensor_are_reported():
     recipe = Recipe.named("int4").with_rules(["ffn_dwon=q8_0", "ffn_down=q8_0", "ffn_gate_inp=q8_0"])
     assert recipe.unused_rules(DEEPSEEK_V2_LITE) == ["ffn_dwon=q8_0", "ffn_gate_inp=q8_0"]
 
@@ -107,11 +105,11 @@ def test_rules_that_match_nothing_quantizable_are_named():
         ("ffn_down", "expected PATTERN=FORMAT"),
         ("=q4_0", "expected PATTERN=FORMAT"),
         ("ffn_down=", "expected PATTERN=FORMAT"),
-        ("ffn_(down=q4_0", r"'ffn_\(down' is no regular expression"),
+        ("ffn_(down=q4_0", r"'ffn_\(down' is not a regular expression"),
         ("ffn_down=q4_2", r"unknown block format 'Q4_2'; did you mean 'Q4_"),
     ],
 )
-def test_a_wrong_rule_says_what_is_wrong(text, message):
+def test_an_invalid_rule_is_an_error(text, message):
     with pytest.raises(FormatError, match=message):
         Recipe.named("int4").with_rules([text])
 
@@ -120,6 +118,6 @@ def test_a_rule_prints_as_it_is_read():
     assert str(Rule.parse("a=b=Q4_K")) == "a=b=q4_k"
 
 
-def test_an_unknown_recipe_is_answered_with_the_nearest():
+def test_an_unknown_recipe_suggests_the_nearest():
     with pytest.raises(FormatError, match="unknown quantization 'int5'; did you mean 'int8'"):
         Recipe.named("int5")

@@ -10,7 +10,7 @@ from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.hf_config import spec_from_config
 from sprat.runtime.footprint import cache_bytes_per_token, planned_footprint
 from sprat.runtime.kernels.reference import ReferenceKernels
-from sprat.runtime.models import load_model
+from sprat.runtime.models import Model
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
@@ -40,7 +40,7 @@ def test_the_cache_is_the_latent_one_and_no_longer_than_the_model_can_read():
 def test_planned_cache_bytes_are_those_of_the_cache(architecture, cache, tmp_path):
     source = write_checkpoint(tmp_path / "source", architecture)
     spec = spec_from_config(json.loads((source / "config.json").read_text()))
-    model = load_model(spec, Checkpoint.open(source), ReferenceKernels())
+    model = Model(spec, Checkpoint.open(source), ReferenceKernels())
     assert 7 * cache_bytes_per_token(spec, cache) == model.new_cache(7, cache).nbytes
 
 
@@ -60,7 +60,7 @@ def test_the_calls_of_a_pass_are_those_that_the_model_makes(architecture, tmp_pa
     source = write_checkpoint(tmp_path / "source", architecture)
     spec = spec_from_config(json.loads((source / "config.json").read_text()))
     kernels = CountingKernels()
-    model = load_model(spec, Checkpoint.open(source), kernels)
+    model = Model(spec, Checkpoint.open(source), kernels)
     kernels.n_calls = 0
     model.forward([1], model.new_cache(1))
-    assert planned_footprint(spec, Recipe.named("int4")).work.n_calls == kernels.n_calls
+    assert planned_footprint(spec, Recipe.named("int4")).pass_cost.n_calls == kernels.n_calls

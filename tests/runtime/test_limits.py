@@ -1,4 +1,4 @@
-"""What a device's plan decides about a load, from headers alone."""
+"""Load limits from a device's plan, computed from file headers."""
 
 import msgspec
 import pytest
@@ -23,24 +23,25 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def board(monkeypatch):
-    """Makes every device one whose system leaves this many bytes."""
+    """A function that makes every device one with this many usable bytes."""
 
-    def leave(usable_bytes):
-        found = load_profile("rpi5-8gb")
-        kept = msgspec.structs.replace(found.memory.system_bytes, value=found.memory.total_bytes.value - usable_bytes)
-        small = msgspec.structs.replace(found, memory=msgspec.structs.replace(found.memory, system_bytes=kept))
+    def use(usable_bytes):
+        profile = load_profile("rpi5-8gb")
+        memory = profile.memory
+        system = msgspec.structs.replace(memory.system_bytes, value=memory.total_bytes.value - usable_bytes)
+        small = msgspec.structs.replace(profile, memory=msgspec.structs.replace(memory, system_bytes=system))
         monkeypatch.setattr("sprat.runtime.limits.load_profile", lambda _name: small)
 
-    return leave
+    return use
 
 
-def test_without_a_device_the_machine_and_the_user_decide(model):
+def test_without_a_device_the_arguments_decide(model):
     limits = load_limits(model, memory="3GB", context=1000)
     assert (limits.context, limits.batch, limits.memory_bytes) == (1000, 256, 3 * 10**9)
     assert load_limits(model).memory_bytes is None
 
 
-def test_a_device_gives_threads_batch_and_budget(model):
+def test_a_device_decides_threads_batch_and_memory(model):
     limits = load_limits(model, device="rpi-zero-2w")
     assert 1 <= limits.n_threads <= 4
     assert limits.context == 4096
@@ -48,7 +49,7 @@ def test_a_device_gives_threads_batch_and_budget(model):
     assert limits.memory_bytes == load_profile("rpi-zero-2w").usable_bytes
 
 
-def test_a_tight_device_keeps_the_cache_in_int8_and_a_tighter_one_caps_the_context(model, board):
+def test_less_memory_first_gives_an_int8_cache_and_then_a_shorter_context(model, board):
     whole = file_footprint(model.spec, model.file, context=4096)
     small = file_footprint(model.spec, model.file, context=4096, cache="int8")
     assert load_limits(model, device="rpi5-8gb").cache == "f16"
@@ -58,19 +59,19 @@ def test_a_tight_device_keeps_the_cache_in_int8_and_a_tighter_one_caps_the_conte
     board(small.total_bytes - small.cache_bytes + 2000 * small.cache_bytes_per_token)
     tighter = load_limits(model, device="tighter")
     assert (tighter.cache, tighter.context) == ("int8", 1792)  # 2000 in steps of 256
-    with pytest.raises(DoesNotFitError, match=r"a context of 2,000 tokens would fit"):
+    with pytest.raises(DoesNotFitError, match=r"use a context of at most 1,792 tokens"):
         load_limits(model, device="tighter", context=4096)
 
 
-def test_what_a_device_cannot_hold_is_refused_and_force_goes_on(model, board):
+def test_a_model_that_does_not_fit_is_an_error_unless_forced(model, board):
     board(10**6)
-    with pytest.raises(DoesNotFitError, match=r"does not fit on rpi5-8gb: [\d,]+ bytes too large .* --force"):
+    with pytest.raises(DoesNotFitError, match=r"on rpi5-8gb needs .* more than .* --force"):
         load_limits(model, device="tiny")
     assert load_limits(model, device="tiny", force=True).memory_bytes is None
     assert load_limits(model, device="tiny", memory="3GB").memory_bytes == 3 * 10**9
 
 
-def test_a_mixture_that_streams_has_no_hard_budget(v2_lite_gguf, board):
+def test_an_moe_model_with_expert_streaming_has_no_hard_limit(v2_lite_gguf, board):
     model = open_model(v2_lite_gguf)
     whole = file_footprint(model.spec, model.file)
     board(whole.total_bytes - whole.routed_bytes // 2)
@@ -83,12 +84,12 @@ def test_a_mixture_that_streams_has_no_hard_budget(v2_lite_gguf, board):
     assert enough.memory_bytes == whole.total_bytes
 
 
-def test_a_context_beyond_the_model_is_refused(model):
+def test_a_context_longer_than_the_model_s_is_an_error(model):
     with pytest.raises(InputError, match="expected 1 to 8192"):
         load_limits(model, context=8193)
 
 
-def test_threads_keep_to_the_fast_cores_of_a_device_with_little_ones(model, monkeypatch):
+def test_threads_are_pinned_to_the_fast_cores_of_a_device_with_little_cores(model, monkeypatch):
     phone = dict(enumerate([1.7] * 4 + [2.37] * 4 + [2.91]))
     monkeypatch.setattr("sprat.devices.machine.core_clocks", lambda: phone)
     assert load_limits(model, device="pixel-8", force=True).cores == (8, 4, 5, 6, 7)

@@ -1,4 +1,4 @@
-"""Sessions keep their cache: a turn costs its new tokens, and says the same as without a cache."""
+"""Sessions keep their KV cache: a turn processes only its new tokens, and gives the same answer as without a cache."""
 
 import pytest
 from scripted_model import ASSISTANT, BOS, EOS, USER, random_logits, saying, scripted_engine
@@ -6,7 +6,7 @@ from scripted_model import ASSISTANT, BOS, EOS, USER, random_logits, saying, scr
 from sprat.errors import PromptError
 
 
-def test_a_prompt_with_the_same_beginning_processes_only_the_rest():
+def test_a_prompt_with_a_common_prefix_processes_only_the_rest():
     engine = scripted_engine(random_logits)
     with engine.session() as session:
         session.generate("One two three:", max_tokens=4, temperature=0).text()
@@ -18,16 +18,16 @@ def test_a_prompt_with_the_same_beginning_processes_only_the_rest():
     assert text == engine.generate("One two four:", max_tokens=4, temperature=0).text()
 
 
-def test_what_the_model_said_is_in_the_cache_too():
+def test_generated_tokens_are_in_the_cache():
     with scripted_engine(random_logits).session() as session:
         answer = list(session.generate("a:", max_tokens=4, temperature=0))
         ids = [piece.token_id for piece in answer]
         generation = session.generate([BOS, *b"a:", *ids, 7, 8], max_tokens=1)
         generation.text()
-    assert generation.summary.timings.prompt_n == 3  # the last answer token was sampled, but never processed
+    assert generation.summary.timings.prompt_n == 3  # the last generated token was sampled, but not processed
 
 
-def test_the_same_prompt_again_processes_its_last_token_for_its_logits():
+def test_repeating_a_prompt_processes_only_its_last_token():
     with scripted_engine(saying("Paris")).session() as session:
         assert session.generate("Where:").text() == "Paris"
         again = session.generate("Where:")
@@ -35,14 +35,14 @@ def test_the_same_prompt_again_processes_its_last_token_for_its_logits():
     assert (again.summary.timings.cache_n, again.summary.timings.prompt_n) == (6, 1)
 
 
-def test_a_shorter_prompt_forgets_the_rest():
+def test_a_shorter_prompt_truncates_the_cache():
     with scripted_engine(saying("Paris")).session() as session:
         session.generate("Where is it:").text()
         assert session.generate("Where:").text() == "Paris"
         assert session.tokens == (BOS, *b"Where:Paris")
 
 
-def test_a_new_answer_ends_the_one_that_runs():
+def test_a_new_answer_ends_a_running_one():
     with scripted_engine(saying("Paris")).session() as session:
         first = session.generate("Where:")
         assert next(first).text == "P"
@@ -51,7 +51,7 @@ def test_a_new_answer_ends_the_one_that_runs():
     assert first.summary.finish_reason == "cancelled"
 
 
-def test_a_prompt_that_is_too_long_leaves_the_session_as_it_was():
+def test_a_prompt_that_is_too_long_leaves_the_session_unchanged():
     with scripted_engine(saying("Paris"), context=20).session() as session:
         session.generate("Where:").text()
         before = session.tokens
@@ -60,7 +60,7 @@ def test_a_prompt_that_is_too_long_leaves_the_session_as_it_was():
         assert session.tokens == before
 
 
-def test_a_conversation_costs_only_its_new_tokens():
+def test_a_turn_of_a_conversation_processes_only_its_new_tokens():
     with scripted_engine(saying("Hi Ada.", "You are Ada.")).session() as session:
         first = session.chat("I am Ada.")
         second = session.chat("Who am I?")
@@ -77,13 +77,13 @@ def test_a_conversation_costs_only_its_new_tokens():
     ]
 
 
-def test_thoughts_are_remembered_beside_the_reply():
+def test_reasoning_is_stored_separately_in_the_messages():
     with scripted_engine(saying("<think>Hm.</think>Yes.")).session() as session:
         session.chat("Really?")
         assert session.messages[-1] == {"role": "assistant", "content": "Yes.", "reasoning_content": "Hm."}
 
 
-def test_a_cancelled_reply_is_remembered_as_far_as_it_came():
+def test_a_cancelled_reply_is_added_to_the_messages():
     with scripted_engine(saying("Hi Ada.", "Ada!")).session() as session:
         stream = session.stream_chat("I am Ada.")
         for chunk in stream:
@@ -93,7 +93,7 @@ def test_a_cancelled_reply_is_remembered_as_far_as_it_came():
         assert session.chat("Who am I?")["choices"][0]["message"]["content"] == "Ada!"
 
 
-def test_reset_forgets_the_messages():
+def test_reset_clears_the_messages():
     with scripted_engine(saying("Hi.")).session() as session:
         session.chat("Hello")
         session.reset()

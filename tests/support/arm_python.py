@@ -1,6 +1,6 @@
-"""Python and the ONNX backend for 64-bit ARM, run by qemu: Debian packages and wheels, unpacked, not installed.
+"""Python and the ONNX backend for 64-bit ARM under qemu: Debian packages and wheels, unpacked, not installed.
 
-Everything lies in one folder; the system and its package lists are left as they are.
+All files are in one folder; the system and its package lists do not change.
 """
 
 import os
@@ -32,13 +32,13 @@ SOURCES = Path(__file__).parents[2] / "src"
 
 
 def missing_tools():
-    """Tools that this machine lacks; another release than that of the packages above has others."""
+    """Tools that this machine lacks; the packages above are those of one Debian release."""
     release = platform.freedesktop_os_release().get("VERSION_CODENAME") if Path("/etc/os-release").exists() else None
     return [tool for tool in TOOLS if shutil.which(tool) is None] + [RELEASE] * (release != RELEASE)
 
 
 class ArmPython:
-    """An interpreter in ``folder``, made there."""
+    """An interpreter that is assembled in ``folder``."""
 
     def __init__(self, folder):
         self.root, self.site = folder / "root", folder / "site"
@@ -85,7 +85,7 @@ class ArmPython:
                 archive.extractall(self.site)
 
     def _describe_processor(self):
-        """Files that qemu shows instead of this machine's; onnxruntime dies on those of another architecture."""
+        """Files that qemu shows instead of the host's: onnxruntime crashes on those of another architecture."""
         files = {"proc/cpuinfo": "".join(CORE.format(number=number) for number in range(2))}
         files |= {f"sys/devices/system/cpu/{name}": "0-1\n" for name in ("possible", "present", "online")}
         files["sys/devices/system/cpu/kernel_max"] = "1\n"

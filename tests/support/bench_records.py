@@ -1,6 +1,6 @@
-"""A plausible record of ``sprat bench``, to be varied by tests."""
+"""A plausible record of ``sprat bench``, which tests vary."""
 
-from sprat.devices.bench.results import Emulation, Label, Machine, MeasuredModel, Measurement, Work
+from sprat.devices.bench.results import BenchTest, Emulation, Label, Machine, MeasuredModel, Measurement
 
 MACHINE = Machine(
     processor="Cortex-A76", architecture="aarch64", n_cores=4, memory_bytes=8 << 30, system="Linux 6.6", busy_share=0.02
@@ -19,7 +19,7 @@ LIMITS = Emulation(
 
 
 def measurement(**changed):
-    """A record with the fields ``changed``."""
+    """A record, with the fields in ``changed`` replaced."""
     fields = {
         "label": Label.MEASURED,
         "device": None,
@@ -30,7 +30,7 @@ def measurement(**changed):
         "backend": "native",
         "threads": 4,
         "settings": {},
-        "work": Work.decode(128),
+        "work": BenchTest.decode(128),
         "samples_tps": (10.0, 12.0, 11.0),
     }
     return Measurement(**fields | changed)

@@ -1,4 +1,4 @@
-"""The ``sprat`` command, without a process of its own."""
+"""The ``sprat`` command, run in this process."""
 
 from sprat.cli import main
 

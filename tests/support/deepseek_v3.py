@@ -1,4 +1,4 @@
-"""A tiny DeepSeek-V3: what it adds to the tiny V2, and how it is published."""
+"""A tiny DeepSeek-V3: its differences from the tiny V2, and its published FP8 layout."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ _CHANGES = {
 
 
 def deepseek_v3() -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
-    """Config, and Hugging Face name -> shape of what the model runs with."""
+    """Config, and the shape of every tensor that the model runs with, by Hugging Face name."""
     config = CONFIGS["deepseek2"] | _CHANGES
     found = dict(shapes(CONFIGS["deepseek2"]))
     for layer in range(config["num_hidden_layers"]):

@@ -1,4 +1,4 @@
-"""GGUF files built byte by byte, and one for every way in which a file can lie."""
+"""GGUF files built byte by byte, and malformed ones of every kind."""
 
 import struct
 from collections.abc import Callable
@@ -9,7 +9,7 @@ BIG = 1 << 60
 
 
 def text(value: bytes | str) -> bytes:
-    """A length and that many bytes."""
+    """A length, and as many bytes."""
     raw = value.encode() if isinstance(value, str) else value
     return struct.pack("<Q", len(raw)) + raw
 
@@ -42,7 +42,7 @@ def gguf(
     n_keys: int | None = None,
     alignment: int = 32,
 ) -> bytes:
-    """A file; the counts are true unless given."""
+    """A file; the counts are correct unless given."""
     keys, tensors = keys or [], tensors or []
     counts = (len(tensors) if n_tensors is None else n_tensors, len(keys) if n_keys is None else n_keys)
     head = magic + struct.pack("<IQQ", version, *counts) + b"".join(keys) + b"".join(tensors)
@@ -68,7 +68,7 @@ def _array(element: int, count: int, elements: bytes = b"") -> bytes:
     return gguf([key("an.array", ARRAY, struct.pack("<IQ", element, count) + elements)])
 
 
-# What is wrong -> (the file, what the message says)
+# Name of the error: (the file, a part of the message)
 MALFORMED: dict[str, tuple[Callable[[], bytes], str]] = {
     "empty": (lambda: b"", "empty file"),
     "one byte": (lambda: b"G", "4 bytes of the magic number"),
@@ -88,7 +88,7 @@ MALFORMED: dict[str, tuple[Callable[[], bytes], str]] = {
     "a boolean of 2": (lambda: gguf([key("a.b", BOOL, b"\2")]), "a boolean 2"),
     "a string past the end": (lambda: gguf([key("a.b", STRING, struct.pack("<Q", BIG))]), f"{BIG} bytes of the value"),
     "a string that is not UTF-8": (lambda: gguf([key("a.b", STRING, text(b"\x80"))]), "not UTF-8"),
-    "an array of 2^60 numbers": (lambda: _array(UINT32, BIG), f"{BIG} elements of 'an.array'"),
+    "an array of 2^60 elements": (lambda: _array(UINT32, BIG), f"{BIG} elements of 'an.array'"),
     "an array of 2^60 strings": (lambda: _array(STRING, BIG), f"{BIG} elements of 'an.array'"),
     "an array string past the end": (lambda: _array(STRING, 2, text("a") + struct.pack("<Q", BIG)), "string 1 of"),
     "an array string that is not UTF-8": (lambda: _array(STRING, 2, text("a") + text(b"\xc3")), "not UTF-8"),
@@ -119,9 +119,9 @@ MALFORMED: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "a tensor past the end": (
         lambda: _with_tensors(tensor("a", (8, 16))),
-        "reach past the file's 256 bytes: 'a' to byte 640",
+        "extend past the file's 256 bytes: 'a' to byte 640",
     ),
-    "an offset of 2^60": (lambda: _with_tensors(tensor("a", (8,), offset=BIG)), "1 of 1 tensors reach past the file"),
+    "an offset of 2^60": (lambda: _with_tensors(tensor("a", (8,), offset=BIG)), "1 of 1 tensors extend past the file"),
     "one part of several": (
         lambda: gguf([key("split.count", 2, struct.pack("<H", 3))], alignment=1),
         "split into 3 files",

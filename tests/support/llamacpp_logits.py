@@ -1,6 +1,6 @@
 """Logits of llama.cpp with everything in float32: ``python llamacpp_logits.py model.gguf tokens.npy logits.npy``.
 
-A program of its own, because llama.cpp ends the process when something is wrong.
+A separate program, because llama.cpp aborts the process on an error.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 
 @llama_cpp.llama_log_callback
 def be_quiet(level, text, data):
-    """Drop llama.cpp's log; kept alive by its name."""
+    """Drop llama.cpp's log. The module keeps the callback alive."""
 
 
 def logits_of(path, tokens):
     """Logits ``(n, vocab)`` after each of ``tokens``, in one pass."""
     model_params = llama_cpp.llama_model_default_params()
-    model_params.use_extra_bufts = False  # repacked weights are rounded otherwise, and AMX aborts on mixtures
+    model_params.use_extra_bufts = False  # repacked weights round differently, and AMX aborts on MoE models
     model = llama_cpp.llama_model_load_from_file(path.encode(), model_params)
     params = llama_cpp.llama_context_default_params()
     params.n_ctx = params.n_batch = params.n_ubatch = 128

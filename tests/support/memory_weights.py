@@ -14,7 +14,7 @@ from sprat.runtime.weights import Weight
 
 
 class MemoryWeights:
-    """Arrays by canonical name, packed in one format where its blocks divide their rows, else in F32."""
+    """Arrays by canonical name, in one block format if it divides their rows, else in F32."""
 
     def __init__(self, arrays: dict[str, np.ndarray], format_name: str = "F32") -> None:
         self.arrays = arrays
@@ -22,7 +22,7 @@ class MemoryWeights:
 
     @classmethod
     def shaped_like(cls, spec: ModelSpec) -> MemoryWeights:
-        """Zeros that take no memory, for what looks at names and shapes alone."""
+        """Zeros that take no memory, for code that reads only names and shapes."""
         zero = np.zeros((), np.float32)
         return cls({name: np.broadcast_to(zero, shape) for name, shape in expected_tensors(spec).items()})
 
@@ -44,7 +44,7 @@ class MemoryWeights:
         if name not in self.arrays:
             raise CheckpointError(f"memory: there is no {name}")
         array = self.arrays[name]
-        if array.base is not None and not any(array.strides):  # shaped_like: do not touch the memory it does not have
+        if array.base is not None and not any(array.strides):  # shaped_like: there is no memory to read
             return Weight(name, get_format("F32"), array.shape, np.broadcast_to(np.uint8(0), (*array.shape[:-1], 4)))
         stored = self._format if array.ndim > 1 and self._format.divides(array.shape[-1]) else get_format("F32")
         return Weight(name, stored, array.shape, stored.quantize(array))

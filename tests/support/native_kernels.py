@@ -1,4 +1,4 @@
-"""What the tests of the native kernels share: one kernel set per instruction set, weights, and int8 activations."""
+"""For tests of the native kernels: a kernel set per instruction set, random weights, and int8 activations."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def random_weight(rng, shape, format_name):
 
 
 def exact_activations(rng, n, k):
-    """Numbers that rounding to int8 does not change, so that products with block formats have one right answer."""
+    """Values that quantizing to int8 does not change, so that products with block formats have one right result."""
     codes = rng.integers(-127, 128, (n, k // 32, 32))
     codes[..., 0] = 127
     return (codes * 2.0 ** rng.integers(-9, -5, (n, k // 32, 1))).reshape(n, k).astype(np.float32)
 
 
 def rounded(x):
-    """``x`` as products with block formats see it: 32 numbers to a scale, rounded to int8."""
+    """``x`` quantized to int8 with a scale per 32 values, and dequantized, as products with block formats use it."""
     blocks = np.ascontiguousarray(x, np.float32).reshape(-1, 32)
-    largest = np.abs(blocks).max(axis=1, keepdims=True)
-    inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
-    return (np.rint(blocks * inverse) * (largest / np.float32(127))).reshape(x.shape)
+    absmax = np.abs(blocks).max(axis=1, keepdims=True)
+    inverse = np.divide(np.float32(127), absmax, out=np.zeros_like(absmax), where=absmax > 0)
+    return (np.rint(blocks * inverse) * (absmax / np.float32(127))).reshape(x.shape)

@@ -1,4 +1,4 @@
-"""``config.json`` of the checkpoints that sprat promises to read, as published."""
+"""The published ``config.json`` of the checkpoints that sprat supports."""
 
 from __future__ import annotations
 

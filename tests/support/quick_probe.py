@@ -1,4 +1,4 @@
-"""A probe that takes milliseconds, and kernel rates that nobody measured."""
+"""A device probe that takes milliseconds, and made-up kernel rates."""
 
 from sprat.devices.probe import KernelRates
 from sprat.devices.probe import memory as probe_memory
@@ -8,9 +8,9 @@ RATES = KernelRates(name="pretended", int8_ops_per_s=2e11, one_token_ops_per_s=5
 
 
 def shorten_probe(monkeypatch, config_folder):
-    """Less memory, a smaller file, hundredths of seconds; profiles are saved in ``config_folder``."""
-    monkeypatch.setattr(probe_memory, "_MOST_BYTES", 1 << 20)
-    monkeypatch.setattr(probe_memory, "_LEAST_BYTES", 1 << 20)
+    """Measure less memory and a smaller file for a shorter time; profiles are saved in ``config_folder``."""
+    monkeypatch.setattr(probe_memory, "_MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(probe_memory, "_MIN_BYTES", 1 << 20)
     monkeypatch.setattr(probe_memory, "_SECONDS", 0.01)
     monkeypatch.setattr(probe_storage, "_FILE_BYTES", 16 << 20)
     monkeypatch.setattr(probe_storage, "_READ_SECONDS", 0.01)

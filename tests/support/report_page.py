@@ -1,4 +1,4 @@
-"""A report about plausible results, and what of its HTML a test asks for."""
+"""A report on plausible results, and a parser for its HTML."""
 
 import html.parser
 import math
@@ -7,7 +7,7 @@ import bench_records
 import msgspec
 from bench_records import MACHINE, MODEL, measurement
 
-from sprat.devices.bench.results import Label, MeasuredModel, Moment, Percentiles, Sustained, Work, write_results
+from sprat.devices.bench.results import BenchTest, Label, MeasuredModel, Moment, Percentiles, Sustained, write_results
 from sprat.devices.report.build import make_report
 
 LIMITS = msgspec.structs.replace(bench_records.LIMITS, cgroup_version=2, memory_bytes=4 << 30, cpu_share=0.5)
@@ -16,7 +16,7 @@ MAP = {"resident weights": 900 << 20, "experts": 7 << 30, "cache": 120 << 20, "b
 
 
 def records():
-    """Every label, two models, several prompts and contexts, heat, a sustained run, one device too small."""
+    """Every label, two models, several prompts and depths, temperatures, a sustained run, one device too small."""
     return [
         *_device(Label.MEASURED, "rpi5-8gb", MODEL, 100.0, sensors=heat(), sustained=sustained()),
         *_device(Label.PREDICTED, "rpi5-8gb", MODEL, 90.0, machine=None, error_share=0.3),
@@ -42,15 +42,15 @@ def _device(label, device, model, speed, *, sensors=(), sustained=None, **fields
         tps = speed / (1 + depth / 8192)
         samples = (tps,) if label is Label.PREDICTED else (0.95 * tps, tps, 1.05 * tps)
         extra = {"sensors": sensors, "sustained": sustained} if not depth else {}
-        yield measurement(work=Work.decode(128, depth), samples_tps=samples, **common | extra)
+        yield measurement(work=BenchTest.decode(128, depth), samples_tps=samples, **common | extra)
     for length in (128, 512, 2048):
         wait = 1000 * length / (10 * speed)
         times = Percentiles(n=3, p50=wait, p99=1.1 * wait, worst=1.2 * wait)
-        yield measurement(work=Work.prefill(length), samples_tps=(10 * speed,), ttft_ms=times, **common)
+        yield measurement(work=BenchTest.prefill(length), samples_tps=(10 * speed,), ttft_ms=times, **common)
 
 
 def write_report(folder, found=None):
-    """The page about ``found`` (all of :func:`records` by default), and its path."""
+    """The page on ``found`` (by default all of :func:`records`), and the report."""
     results = folder / "results.jsonl"
     write_results(results, records() if found is None else found)
     report = make_report([results], folder / "report.html")
@@ -58,7 +58,7 @@ def write_report(folder, found=None):
 
 
 class Page(html.parser.HTMLParser):
-    """Tags with their attributes, and the text that a reader sees, of a page."""
+    """The tags of a page with their attributes, and its visible text."""
 
     def __init__(self, text):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Safetensors files with any element type, written by the library itself."""
+"""Safetensors files of any element type, written by the safetensors library."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,13 +10,15 @@ _NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "fl
 
 
 def bf16(array: np.ndarray) -> np.ndarray:
-    """The upper halves of float32 numbers, cut off."""
+    """The upper 16 bits of float32 values: BF16, truncated."""
     return (np.ascontiguousarray(array, np.float32).view(np.uint32) >> 16).astype(np.uint16)
 
 
 def save(path: Path, tensors: Mapping[str, np.ndarray], kinds: str | Mapping[str, str] = "F32") -> Path:
-    """Write ``tensors``; ``kinds`` says what their bits are, for all or for each name."""
-    kept = {name: np.ascontiguousarray(array) for name, array in tensors.items()}  # alive while the library reads them
+    """Write ``tensors``; ``kinds`` is the element type of all, or of each by name."""
+    kept = {
+        name: np.ascontiguousarray(array) for name, array in tensors.items()
+    }  # referenced while the library reads them
     specs = {
         name: TensorSpec(
             dtype=_NAMES[kinds if isinstance(kinds, str) else kinds[name]],

@@ -1,4 +1,4 @@
-"""A model that says what a test wants: a token per byte, a few special ones, and a function that makes the logits."""
+"""A model with scripted output: one token per byte, a few special tokens, and a function that returns the logits."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ TEMPLATE = (
 
 
 def byte_tokenizer():
-    """Ids 0 to 255 are bytes, then come the special tokens."""
+    """Ids 0 to 255 are bytes; the special tokens follow."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = iter(range(256, 512))
     alphabet = [chr(byte if byte in printable else next(others)) for byte in range(256)]
@@ -62,7 +62,7 @@ class ScriptedStream:
 
 
 class ScriptedBackend:
-    """Hands out scripted streams and keeps them for the test to look at."""
+    """Creates scripted streams, and keeps them for the test to inspect."""
 
     name = "scripted"
     vocab_size = 260
@@ -82,21 +82,23 @@ class ScriptedBackend:
 
 
 def saying(*replies):
-    """Logits that give the n-th assistant turn the n-th reply, or continue any text with the only one."""
+    """Logits that generate the n-th reply in the n-th assistant turn, or continue any text with the only reply."""
 
     def logits_after(tokens):
         turn = tokens.count(ASSISTANT)
         reply = [*replies[max(0, turn - 1)].encode(), EOS]
-        spoken = tokens[len(tokens) - tokens[::-1].index(ASSISTANT) :] if turn else tokens[tokens.index(ord(":")) + 1 :]
+        answered = (
+            tokens[len(tokens) - tokens[::-1].index(ASSISTANT) :] if turn else tokens[tokens.index(ord(":")) + 1 :]
+        )
         logits = np.zeros(ScriptedBackend.vocab_size, np.float32)
-        logits[reply[len(spoken)]] = 100
+        logits[reply[len(answered)]] = 100
         return logits
 
     return logits_after
 
 
 def random_logits(tokens):
-    """The same few tokens always give the same logits, all of them plausible."""
+    """Random logits that depend only on the last three tokens."""
     seed = sum((index + 1) * token for index, token in enumerate(tokens[-3:]))
     logits = np.random.default_rng(seed).standard_normal(ScriptedBackend.vocab_size).astype(np.float32)
     logits[256:] = -100

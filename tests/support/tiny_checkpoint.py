@@ -1,4 +1,4 @@
-"""Checkpoints of four tiny layers, as Hugging Face would save them: random weights in BF16 and a trained tokenizer."""
+"""Checkpoints of four tiny layers in Hugging Face's layout: random weights in BF16 and a trained tokenizer."""
 
 import json
 from pathlib import Path
@@ -91,7 +91,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 def write_checkpoint(folder: Path, architecture: str = "deepseek2", *, seed: int = 0, **changes: Any) -> Path:
-    """A checkpoint of ``CONFIGS[architecture]`` with ``changes`` in ``folder``, which is made and returned."""
+    """Write a checkpoint of ``CONFIGS[architecture]`` with ``changes`` to the new ``folder``, and return the folder."""
     config = CONFIGS[architecture] | changes
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2))
@@ -101,7 +101,7 @@ def write_checkpoint(folder: Path, architecture: str = "deepseek2", *, seed: int
 
 
 def weights(config: dict[str, Any], seed: int = 0) -> dict[str, np.ndarray]:
-    """Random float32 weights under their Hugging Face names, scaled so that activations keep their size."""
+    """Random float32 weights by Hugging Face name, scaled so that activations keep their magnitude."""
     rng = np.random.default_rng(seed)
 
     def make(shape: tuple[int, ...], name: str) -> np.ndarray:
@@ -113,7 +113,7 @@ def weights(config: dict[str, Any], seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Hugging Face name -> shape, for the whole model."""
+    """The shape of every tensor, by Hugging Face name."""
     hidden, vocab = config["hidden_size"], config["vocab_size"]
     found = {"model.embed_tokens.weight": (vocab, hidden)}
     for layer in range(config["num_hidden_layers"]):
@@ -171,7 +171,7 @@ def _mlp(name: str, width: int, hidden: int) -> dict[str, tuple[int, ...]]:
 
 
 def write_weights(path: Path, tensors: dict[str, np.ndarray]) -> None:
-    """A safetensors file in BF16: the length of the header, the header, the data."""
+    """Write a safetensors file in BF16: length of the header, header, data."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     data = bytearray()
     for name, array in tensors.items():
@@ -184,7 +184,7 @@ def write_weights(path: Path, tensors: dict[str, np.ndarray]) -> None:
 
 
 def _bf16(array: np.ndarray) -> bytes:
-    """Rounded to nearest even."""
+    """Round to nearest even."""
     bits = np.ascontiguousarray(array, dtype=np.float32).view(np.uint32)
     return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16).tobytes()
 
@@ -193,7 +193,7 @@ _PRE_TOKENIZERS = {"llama": "llama-bpe", "qwen2": "qwen2", "deepseek2": "deepsee
 
 
 def write_tokenizer(folder: Path, architecture: str, vocab_size: int) -> None:
-    """A byte-level BPE that cuts text as the architecture's own tokenizer does, with DeepSeek's special tokens."""
+    """Write a byte-level BPE tokenizer with the architecture's pre-tokenizer and DeepSeek's special tokens."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     from sprat.runtime.tokenizer.pretokenizers import get_pre_tokenizer

@@ -1,4 +1,4 @@
-"""Small tokenizers of every kind, trained on the spot, and the strings on which tokenizers differ."""
+"""Small tokenizers of every kind, trained by the test, and strings on which tokenizers differ."""
 
 import json
 from pathlib import Path
@@ -12,9 +12,9 @@ HARD_STRINGS: list[str] = [
 
 
 def write_byte_level(folder: Path, pre_name: str, *, across_words: bool = False, **config: object) -> Path:
-    """A byte-level BPE of 1,200 tokens in ``folder``, which is returned.
+    """Write a byte-level BPE tokenizer of 1,200 tokens to ``folder``, and return the folder.
 
-    With ``across_words`` its merges know no word boundaries, so that a boundary in another place changes the ids.
+    With ``across_words`` its merges cross word boundaries, so that other boundaries give other ids.
     """
     import tokenizers
     from tokenizers import AddedToken, models, pre_tokenizers, trainers

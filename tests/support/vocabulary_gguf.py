@@ -1,4 +1,4 @@
-"""GGUF files that hold a vocabulary and no weights, written by the package gguf."""
+"""GGUF files with a vocabulary and no weights, written by the package gguf."""
 
 from collections.abc import Mapping
 from pathlib import Path

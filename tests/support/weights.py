@@ -1,10 +1,10 @@
-"""Weights that make quantizers fail: ordinary ones, extremes, zeros of both signs, denormals, ties, constants."""
+"""Weights that are hard to quantize: extremes, zeros of both signs, denormals, ties, constants; and ordinary ones."""
 
 import numpy as np
 
 
 def hard_weights() -> dict[str, np.ndarray]:
-    """Name -> finite float32 weights ``(n, 512)``; ``n`` is odd, so that no vector length divides the blocks."""
+    """Finite float32 weights ``(n, 512)`` by name; ``n`` is odd, so that no vector length divides the blocks."""
     rng = np.random.default_rng(7)
     shape = (13, 512)
     normal = rng.standard_normal(shape)
@@ -32,7 +32,7 @@ def hard_weights() -> dict[str, np.ndarray]:
 
 
 def ordinary_weights() -> dict[str, np.ndarray]:
-    """Name -> weights as models have them, ``(256, 512)``."""
+    """Weights with the distributions of real models, ``(256, 512)``, by name."""
     rng = np.random.default_rng(11)
     return {
         "gaussian": rng.standard_normal((256, 512), np.float32) / 50,

@@ -1,5 +1,5 @@
-"""Charts as SVG: they know shapes, scales and labels, and nothing of results files.
+"""Charts as SVG. They know marks, scales and labels, and no results files.
 
-Drawn here rather than by a plotting library, because the page follows the reader's width and colour scheme, keeps words
-as words, and is made on the board itself, where ``sprat report`` shall need nothing beyond sprat.
+They are drawn without a plotting library: the page adapts to width and colour scheme, text stays text, and
+``sprat report`` runs on a board without further dependencies.
 """

@@ -1,4 +1,4 @@
-"""Sorted bars: one row per device, up to one bar per label in it, every bar with its number."""
+"""Horizontal bars: one row per device, one bar per label, each with its value."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ __all__ = ["Bar", "BarRow", "Mark", "draw_bars"]
 _THICK = 16
 _GAP = 4
 _ROW_GAP, _ROW_GAP_NARROW = 10, 14
-_MARK_SHARE = 0.03  # of the scale; a mark nearer to zero says nothing
+_MIN_MARK = 0.03  # of the scale; a mark closer to zero is not drawn
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One figure with the interval that it lies in."""
+    """One value with its interval."""
 
     kind: Label
     value: float
     low: float
     high: float
     tip: str = ""
-    remark: str = ""  # beside the number
+    remark: str = ""  # beside the value
 
 
 @dataclass(frozen=True, slots=True)
 class BarRow:
-    """The figures of one device."""
+    """The bars of one device."""
 
     name: str
     bars: tuple[Bar, ...]
-    remark: str = ""  # instead of bars: why there are none
+    remark: str = ""  # in place of bars: why there are none
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """Where names end and bars begin and end, in pixels."""
+    """End of the names, begin and end of the bars, in pixels."""
 
     names: float
     left: float
@@ -66,9 +66,9 @@ class _Frame:
 def draw_bars(
     rows: Sequence[BarRow], width: int, *, mark: Mark | None = None, write: Callable[[float], str] = format_number
 ) -> Panel:
-    """``rows`` from top to bottom as given; bars begin at zero. ``mark`` is drawn where the bars reach that far."""
+    """``rows`` from top to bottom in the given order; bars begin at zero. ``mark`` is drawn if it is in the scale."""
     frame = _frame(rows, width, write)
-    shown = mark if mark and _MARK_SHARE * frame.high < mark.value < frame.high else None
+    shown = mark if mark and _MIN_MARK * frame.high < mark.value < frame.high else None
     y = 24.0 if shown else 0.0
     elements: list[Element] = []
     for row in rows:
@@ -80,10 +80,10 @@ def draw_bars(
 
 
 def _frame(rows: Sequence[BarRow], width: int, write: Callable[[float], str]) -> _Frame:
-    figures = [each for row in rows for each in row.bars]
-    high = max((each.high for each in figures), default=1.0)
-    numbers = max((_number_width(each, write) for each in figures), default=0.0) + 10
-    right = width - numbers
+    bars = [each for row in rows for each in row.bars]
+    high = max((each.high for each in bars), default=1.0)
+    values = max((_value_width(each, write) for each in bars), default=0.0) + 10
+    right = width - values
     if width < NARROW:
         return _Frame(0.0, 0.0, right, high, _ROW_GAP_NARROW, write)
     return _Frame(NAME_SHARE * width, NAME_SHARE * width + 12, right, high, _ROW_GAP, write)
@@ -120,7 +120,7 @@ def _bar(each: Bar, y: float, frame: _Frame) -> list[Element]:
     return elements
 
 
-def _number_width(each: Bar, write: Callable[[float], str]) -> float:
+def _value_width(each: Bar, write: Callable[[float], str]) -> float:
     return text_width(write(each.value), 14) + (text_width(each.remark, 12) + 8 if each.remark else 0)
 
 

@@ -1,4 +1,4 @@
-"""Lines over two axes, each named at its end rather than in a legend."""
+"""Line charts; each line is labelled at its end."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ _TOP, _BOTTOM = 26, 40
 _NAME_SIZE = 12
 _NAME_HEIGHT = 16
 _NAME_GAP = 12  # between the plot and names
-_MOST_LINES = 3
+_MAX_LINES = 3
 _INSET = 10
-_DENSE = 40  # points on a line from which on they are not drawn one by one
+_DENSE = 40  # a line with this many points is drawn without point marks
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One thing, one label, its points from left to right."""
+    """One series with one label; points from left to right."""
 
     name: str
     kind: Label
     points: tuple[tuple[float, float], ...]
-    gap: float = math.inf  # points farther apart than this are not joined: nobody looked in between
+    gap: float = math.inf  # points farther apart than this are not joined
 
     @property
     def is_bold(self) -> bool:
-        """Whether its name is."""
+        """Whether its name is bold."""
         return self.kind is Label.MEASURED
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """How one direction is drawn: its title with the unit, and how its numbers are written."""
+    """One axis: its title with the unit, and the format of its values."""
 
     title: str
     write: Callable[[float], str]
     logarithmic: bool = False
     from_zero: bool = False
-    ticks: tuple[float, ...] = ()  # instead of round numbers: the values that were tried
+    ticks: tuple[float, ...] = ()  # in place of round values: those of the points
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A level that means something."""
+    """A horizontal reference line."""
 
     value: float
     text: str
@@ -73,7 +73,7 @@ class _Plot:
 
 
 def draw_lines(lines: Sequence[Line], x: Axis, y: Axis, width: int, *, limits: Sequence[Limit] = ()) -> Panel:
-    """``lines``, at least one, with their names at the right end."""
+    """A chart of at least one line, with names at the right end."""
     most = (0.42 if width >= NARROW else 0.4) * width
     names = min(max(text_width(line.name, _NAME_SIZE, bold=line.is_bold) for line in lines) + 16, most)
     name_height = _name_height(lines, width, names - _NAME_GAP)
@@ -99,7 +99,7 @@ def _plot(lines: Sequence[Line], x: Axis, y: Axis, width: int, *, right: float, 
 
 
 def _scale(axis: Axis, values: Sequence[float], start: float, stop: float) -> Scale:
-    if axis.ticks and min(values) < max(values):  # exactly what was tried, a little away from the edges
+    if axis.ticks and min(values) < max(values):  # exactly the values of the points, inset from the edges
         transform = math.log10 if axis.logarithmic else float
         return Scale(min(values), max(values), start + _INSET, stop - _INSET, axis.ticks, transform)
     low, high = (0.0 if axis.from_zero else min(values)), max(values)
@@ -169,12 +169,12 @@ def _names(lines: Sequence[Line], plot: _Plot, name_height: int) -> list[Element
 
 
 def _name(line: Line, left: float, y: float, width: int) -> list[Element]:
-    """On a narrow chart in several lines."""
+    """The name of a line; on a narrow chart it is wrapped."""
     room = width - left
     words = [line.name] if width >= NARROW else wrap_text(line.name, room, _NAME_SIZE, bold=line.is_bold)
-    if len(words) > _MOST_LINES:
-        words[_MOST_LINES - 1] += "…"
-    shown = words[:_MOST_LINES]
+    if len(words) > _MAX_LINES:
+        words[_MAX_LINES - 1] += "…"
+    shown = words[:_MAX_LINES]
     top = y + 4 - (len(shown) - 1) * _NAME_SIZE / 2
     return [
         label(
@@ -191,8 +191,8 @@ def _name(line: Line, left: float, y: float, width: int) -> list[Element]:
 
 
 def _name_height(lines: Sequence[Line], width: int, room: float) -> int:
-    """Of the name with the most lines of text."""
+    """Height of the name with the most lines of text."""
     if width >= NARROW:
         return _NAME_HEIGHT
     most = max(len(wrap_text(line.name, room, _NAME_SIZE, bold=line.is_bold)) for line in lines)
-    return min(most, _MOST_LINES) * (_NAME_SIZE + 1) + 3
+    return min(most, _MAX_LINES) * (_NAME_SIZE + 1) + 3

@@ -1,4 +1,4 @@
-"""How the three labels look: measured is solid, emulated is hatched, predicted is hollow; never by colour alone."""
+"""Marks of the three labels, which differ not by colour alone: measured solid, emulated hatched, predicted hollow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STROKE_GAP = 6
 
 
 def bar(kind: Label, x: float, y: float, width: float, height: float, *, tip: str = "") -> Element:
-    """A bar of what was ``kind``: filled, hatched, or an outline."""
+    """A bar with label ``kind``: filled, hatched, or outlined."""
     width = max(width, 1.0)
     outline = node("rect", x=x, y=y, width=width, height=height, rx=2.0, class_=f"bar {kind}", tip=tip)
     if kind is not Label.EMULATED:
@@ -25,7 +25,7 @@ def bar(kind: Label, x: float, y: float, width: float, height: float, *, tip: st
 
 
 def point(kind: Label, x: float, y: float, *, tip: str = "") -> Element:
-    """A point of what was ``kind``: a disc, a diamond, or a ring."""
+    """A point with label ``kind``: a disc, a diamond, or a ring."""
     if kind is Label.EMULATED:
         path = f"M{x:.1f} {y - 5.5:.1f}l5.5 5.5l-5.5 5.5l-5.5 -5.5z"
         return node("path", d=path, class_=f"point {kind}", tip=tip)
@@ -33,16 +33,16 @@ def point(kind: Label, x: float, y: float, *, tip: str = "") -> Element:
 
 
 def key(kind: Label) -> str:
-    """What the legend says."""
+    """Text of a label in the legend."""
     return {
         Label.MEASURED: "measured on the device",
         Label.EMULATED: "emulated on another machine",
-        Label.PREDICTED: "predicted, nothing ran",
+        Label.PREDICTED: "predicted, not run",
     }[kind]
 
 
 def legend(kinds: Iterable[Label], width: int, *, points: bool = False) -> Panel:
-    """The labels that occur in a chart, side by side as far as ``width`` allows."""
+    """The labels of a chart, side by side as far as ``width`` allows."""
     elements: list[Element] = []
     x, y = 0.0, 0.0
     for kind in sorted(set(kinds), key=list(Label).index):
@@ -63,7 +63,7 @@ def _swatch(kind: Label, x: float, y: float, *, points: bool) -> list[Element]:
 
 
 def hatching(x: float, y: float, width: float, height: float, *, class_: str = "hatch") -> Element:
-    """Slanted strokes over a rectangle; plain lines, since patterns need ids that are unique in a page."""
+    """Diagonal strokes over a rectangle. They are paths, since SVG patterns need ids that are unique in the page."""
     strokes = []
     offset = -height
     while offset < width:

@@ -1,4 +1,4 @@
-"""Predicted against measured: how far each prediction lies from what was measured, as a share, around a middle line."""
+"""Relative errors of predictions around a middle line."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ _SMALL = 12
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One figure, predicted and found."""
+    """A predicted value and the measured or emulated one."""
 
     name: str
-    kind: Label  # how it was found: measured or emulated
+    kind: Label  # measured or emulated
     predicted: float
-    found: float
+    actual: float
 
     @property
     def error_share(self) -> float:
-        """By how much the prediction is too high (positive) or too low: 0.1 is 10 %."""
-        return self.predicted / self.found - 1
+        """Relative error of the prediction; positive when it is too high."""
+        return self.predicted / self.actual - 1
 
 
 def draw_ratios(pairs: Sequence[Pair], width: int, *, band: float) -> Panel:
-    """``pairs`` from top to bottom as given, with a band of plus or minus ``band`` around perfect prediction."""
-    numbers = [f"{format_number(pair.predicted)} / {format_number(pair.found)}" for pair in pairs]
+    """``pairs`` from top to bottom in the given order, with a band of ± ``band`` around an error of 0."""
+    numbers = [f"{format_number(pair.predicted)} / {format_number(pair.actual)}" for pair in pairs]
     right = width - max(text_width(number) for number in numbers) - 24
     left = (NAME_SHARE if width >= NARROW else _NAME_SHARE_NARROW) * width + 14
     reach = 1.1 * max(math.log1p(band) * 1.2, *(abs(math.log1p(pair.error_share)) for pair in pairs))
 
-    def across(share: float) -> float:  # half and double lie equally far from the middle
+    def across(share: float) -> float:  # logarithmic: half and double are equally far from the middle
         return left + (math.log1p(share) + reach) / (2 * reach) * (right - left)
 
     bottom = float(_TOP + len(pairs) * _ROW)
@@ -59,7 +59,7 @@ def _frame(across: Callable[[float], float], band: float, bottom: float) -> list
     low, middle, high = across(-band), across(0), across(band)
     top = _TOP - 8.0
     words = {low: f"−{band:.0%}", middle: "exact", high: f"+{band:.0%}"}
-    if high - middle < text_width("+35% exact", _SMALL) / 2:  # the narrower side; the note names the band, too
+    if high - middle < text_width("+35% exact", _SMALL) / 2:  # the labels would overlap on the narrower side
         words = {middle: "exact"}
     return [
         node("rect", x=low, y=top, width=high - low, height=bottom - top, class_="tolerance"),
@@ -70,6 +70,6 @@ def _frame(across: Callable[[float], float], band: float, bottom: float) -> list
 
 def _row(pair: Pair, y: float, across: Callable[[float], float]) -> list[Element]:
     middle, end = across(0), across(pair.error_share)
-    tip = f"{pair.name}: predicted {format_number(pair.predicted)}, {pair.kind} {format_number(pair.found)}"
+    tip = f"{pair.name}: predicted {format_number(pair.predicted)}, {pair.kind} {format_number(pair.actual)}"
     stem = node("path", d=f"M{middle:.1f} {y:.1f}H{end:.1f}", class_=f"line {pair.kind}")
     return [stem, point(pair.kind, end, y, tip=f"{tip} ({pair.error_share:+.0%})")]

@@ -1,4 +1,4 @@
-"""From numbers to pixels, and which numbers to write beside an axis."""
+"""Scales from values to pixels, and their ticks."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 __all__ = ["Scale", "linear", "logarithmic", "spread_out", "thin_out"]
 
-_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)  # what people count in
+_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)  # distances of ticks, times a power of ten
 _FEW_DECADES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """``low`` to ``high`` lie on ``start`` to ``stop`` (pixels), evenly after ``transform``."""
+    """Maps ``low`` to ``high`` to the pixels ``start`` to ``stop``, linear after ``transform``."""
 
     low: float
     high: float
@@ -30,7 +30,7 @@ class Scale:
 
 
 def linear(low: float, high: float, start: float, stop: float, *, n_ticks: int = 5) -> Scale:
-    """An even scale that begins at or below ``low`` and ends at or above ``high``, on round numbers."""
+    """A linear scale that contains ``low`` and ``high`` and begins and ends at round values."""
     step = _round_step((high - low) / n_ticks if high > low else max(abs(high), 1.0) / n_ticks)
     first, last = math.floor(low / step), math.ceil(high / step)
     last = max(last, first + 1)
@@ -39,8 +39,10 @@ def linear(low: float, high: float, start: float, stop: float, *, n_ticks: int =
 
 
 def logarithmic(low: float, high: float, start: float, stop: float) -> Scale:
-    """A scale of equal ratios between round numbers (1, 2, 5 of each decade; 1 alone where decades are many)."""
-    decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)  # one more: rounding
+    """A logarithmic scale between round values (1, 2, 5 per decade; only 1 if there are many decades)."""
+    decades = range(
+        math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2
+    )  # one more on each side, against rounding
     rounds = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
     below = max(value for value in rounds if value <= low)
     above = min(value for value in rounds if value >= high and value > below)
@@ -50,7 +52,7 @@ def logarithmic(low: float, high: float, start: float, stop: float) -> Scale:
 
 
 def thin_out(values: Iterable[float], scale: Callable[[float], float], gap: float) -> list[float]:
-    """``values`` in order, without those that would stand closer than ``gap`` pixels to the one before."""
+    """``values`` in order, without those closer than ``gap`` pixels to the one before."""
     kept: list[float] = []
     for value in sorted(set(values)):
         if not kept or abs(scale(value) - scale(kept[-1])) >= gap:
@@ -59,7 +61,7 @@ def thin_out(values: Iterable[float], scale: Callable[[float], float], gap: floa
 
 
 def spread_out(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Positions as near as possible to ``wanted``, in its order from top to bottom, at least ``gap`` apart."""
+    """Positions close to ``wanted``, in the same order, at least ``gap`` apart."""
     order = sorted(range(len(wanted)), key=lambda index: wanted[index])
     placed = dict.fromkeys(order, 0.0)
     edge = low

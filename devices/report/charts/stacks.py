@@ -1,4 +1,4 @@
-"""Memory maps: what lies in a device's memory as one bar, the memory itself as the box that it should stay in."""
+"""Memory maps: the parts of a device's memory as a stacked bar, the memory itself as an outline."""
 
 from __future__ import annotations
 
@@ -9,48 +9,49 @@ from xml.etree.ElementTree import Element
 from sprat.devices.bench.results import Label
 from sprat.devices.report.charts.marks import hatching
 from sprat.devices.report.charts.svg import NAME_SHARE, NARROW, Panel, label, node, text_width
+from sprat.text import human_bytes
 
-__all__ = ["MemoryRow", "draw_memory", "gibibytes", "part_names", "parts_legend"]
+__all__ = ["MemoryRow", "draw_memory", "part_names", "parts_legend"]
 
 _THICK = 22
 _ROW_GAP = 14
 _N_COLOURS = 6
 _ORDER = ("resident weights", "experts", "cache", "buffers", "reserve")
-_SPARE = "spare"  # drawn as what it is: the empty end of the box
+_SPARE = "spare"  # the empty end of the outline
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryRow:
-    """One device with one model in it; ``total_bytes`` is its memory, ``None`` where unknown."""
+    """One model on one device; ``total_bytes`` is the device's memory, ``None`` if unknown."""
 
     name: str
     kind: Label
     parts: tuple[tuple[str, int], ...]
     total_bytes: int | None
-    refused_bytes: int = 0  # what it lacks even when experts are streamed, as its plan says
+    refused_bytes: int = 0  # missing bytes of its plan, with experts streamed
 
     @property
     def used_bytes(self) -> int:
-        """Of all parts but the spare one."""
+        """Bytes of all parts except the spare one."""
         return sum(size for name, size in self.parts if name != _SPARE)
 
     @property
     def beyond_bytes(self) -> int:
-        """How much larger the parts are than the memory; 0 where they fit or nobody knows."""
+        """Bytes of the parts beyond the memory; 0 if they fit or the memory is unknown."""
         return max(self.used_bytes - self.total_bytes, 0) if self.total_bytes else 0
 
     @property
     def missing_bytes(self) -> int:
-        """What it lacks."""
+        """Missing bytes."""
         return self.refused_bytes or self.beyond_bytes
 
 
 def draw_memory(rows: Sequence[MemoryRow], names: Sequence[str], width: int) -> Panel:
-    """``rows`` on one scale of bytes, so that the same model has the same length on every device.
+    """``rows`` on one scale, so that a model has the same length on every device.
 
     Args:
         rows: from top to bottom.
-        names: of all parts that the legend names, in the order of their colours.
+        names: parts of the legend, in the order of their colours.
         width: pixels.
     """
     titles = NAME_SHARE * width + 12 if width >= NARROW else 0.0
@@ -72,17 +73,9 @@ def draw_memory(rows: Sequence[MemoryRow], names: Sequence[str], width: int) -> 
 
 
 def part_names(rows: Iterable[MemoryRow]) -> list[str]:
-    """Every part that occurs, those of a plan in its order, then others in order of appearance."""
+    """All parts of ``rows``: those of a plan in its order, then others in order of appearance."""
     found = list(dict.fromkeys(name for row in rows for name, _ in row.parts if name != _SPARE))
     return [name for name in _ORDER if name in found] + [name for name in found if name not in _ORDER]
-
-
-def gibibytes(n_bytes: float) -> str:
-    """``0.52 GiB``, ``8.0 GiB``, ``404 GiB``; small ones in MiB."""
-    if n_bytes < 1 << 28:
-        return f"{n_bytes / (1 << 20):,.0f} MiB"
-    value = n_bytes / (1 << 30)
-    return f"{value:,.0f} GiB" if value >= 100 else f"{value:.1f} GiB"
 
 
 def _end(row: MemoryRow) -> int:
@@ -91,11 +84,11 @@ def _end(row: MemoryRow) -> int:
 
 def _verdict(row: MemoryRow) -> str:
     if row.missing_bytes:
-        streamed = ", even streamed" if 0 < row.refused_bytes < row.beyond_bytes else ""
-        return f"{gibibytes(row.missing_bytes)} too large{streamed}"
+        streamed = " with experts streamed" if 0 < row.refused_bytes < row.beyond_bytes else ""
+        return f"{human_bytes(row.missing_bytes)} too large{streamed}"
     if row.total_bytes is None:
-        return gibibytes(row.used_bytes)
-    return f"{gibibytes(row.used_bytes)} of {gibibytes(row.total_bytes)}"
+        return human_bytes(row.used_bytes)
+    return f"{human_bytes(row.used_bytes)} of {human_bytes(row.total_bytes)}"
 
 
 def _verdict_label(row: MemoryRow, x: float, y: float, anchor: str = "start") -> Element:
@@ -110,7 +103,7 @@ def _bar(row: MemoryRow, left: float, y: float, per_byte: float, names: Sequence
     x, inner = left, _THICK - 4.0
     for name, size in row.parts:
         if name != _SPARE:
-            tip = f"{row.name}, {name}: {gibibytes(size)} ({row.kind})"
+            tip = f"{row.name}, {name}: {human_bytes(size)} ({row.kind})"
             colour = _colour(names.index(name))
             elements.append(node("rect", x=x, y=y + 2, width=size * per_byte, height=inner, class_=colour, tip=tip))
             x += size * per_byte

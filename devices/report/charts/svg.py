@@ -1,4 +1,4 @@
-"""SVG elements and what text needs to fit into them; every string is escaped by the XML writer, none by us."""
+"""SVG elements, and fitting of text; strings are escaped by the XML writer."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ __all__ = [
 ]
 
 NARROW = 520
-"""Pixels; in charts below, names stand over their bars instead of beside them."""
+"""Pixels; in narrower charts names are above their bars instead of beside them."""
 NAME_SHARE = 0.38
-"""Of a wide chart's width, for the names: the same in all panels, so that their bars begin on one line."""
+"""Share of a wide chart's width for names; the same in all panels, so that bars are aligned."""
 
-_EM_WIDTH = 0.6  # of DejaVu Sans, the widest face that a browser falls back to
+_EM_WIDTH = 0.6  # of DejaVu Sans, the widest fallback font of browsers
 _EM_WIDTH_BOLD = 0.7
-_WIDE = frozenset("WF")  # East Asian widths that take a whole em
+_WIDE = frozenset("WF")  # East Asian widths of one em
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A part of a chart that is ``height`` pixels tall, drawn from y = 0 on."""
+    """A part of a chart, ``height`` pixels tall, from y = 0."""
 
     height: float
     elements: tuple[Element, ...]
 
 
 def node(tag: str, *children: Element, tip: str = "", **attributes: str | float) -> Element:
-    """An element. ``class_`` becomes ``class``, other underscores hyphens; ``tip`` is what a pointer sees over it."""
+    """An element. ``class_`` becomes ``class``, other underscores hyphens; ``tip`` is its tooltip."""
     element = Element(tag)
     for name, value in attributes.items():
         written = f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else str(value)
@@ -63,9 +63,9 @@ def label(
     anchor: str = "start",
     bold: bool = False,
 ) -> Element:
-    """Text whose baseline begins (or ends) at (x, y), cut to ``room`` pixels; what was cut a pointer still sees.
+    """Text whose baseline begins (or ends) at (x, y), cut to ``room`` pixels; cut text has a tooltip.
 
-    ``bold`` says that ``class_`` makes it so.
+    ``bold`` must be set if ``class_`` makes the text bold.
     """
     shown = text if room is None else fit_text(text, room, size, bold=bold)
     element = node("text", x=float(x), y=float(y), font_size=size, class_=class_, text_anchor=anchor)
@@ -76,14 +76,14 @@ def label(
 
 
 def document(panel: Panel, width: int, *, title: str, description: str, name: str) -> str:
-    """``panel`` as an SVG of ``width`` pixels with a title and a description for those who hear it.
+    """``panel`` as an SVG document with a title and a description for screen readers.
 
     Args:
-        panel: the drawing.
-        width: pixels; the page shows them one to one, so that text keeps its size.
-        title: what the chart is.
-        description: what it shows, in a sentence or two.
-        name: unique in the page.
+        panel: the chart.
+        width: pixels; the page does not scale it, so that text keeps its size.
+        title: the question of the figure.
+        description: the finding of the figure.
+        name: prefix of ids, unique in the page.
     """
     heading, words = _with_text("title", title), _with_text("desc", description)
     heading.set("id", f"{name}-title")
@@ -98,7 +98,7 @@ def document(panel: Panel, width: int, *, title: str, description: str, name: st
 
 
 def stack(panels: Iterable[Panel], gap: float = 0) -> Panel:
-    """Panels one under the other."""
+    """Panels one below the other."""
     top, groups = 0.0, []
     for panel in panels:
         groups.append(node("g", *panel.elements, transform=f"translate(0 {top:.1f})"))
@@ -107,13 +107,13 @@ def stack(panels: Iterable[Panel], gap: float = 0) -> Panel:
 
 
 def text_width(text: str, size: int = 13, *, bold: bool = False) -> float:
-    """An upper bound of the width of ``text`` in pixels, for usual text in usual faces."""
-    usual = _EM_WIDTH_BOLD if bold else _EM_WIDTH
-    return size * sum(1.0 if unicodedata.east_asian_width(letter) in _WIDE else usual for letter in text)
+    """An upper bound of the width of ``text`` in pixels, for common fonts."""
+    narrow = _EM_WIDTH_BOLD if bold else _EM_WIDTH
+    return size * sum(1.0 if unicodedata.east_asian_width(letter) in _WIDE else narrow for letter in text)
 
 
 def fit_text(text: str, room: float, size: int = 13, *, bold: bool = False) -> str:
-    """``text``, or as much of its beginning as fits into ``room`` pixels, with an ellipsis."""
+    """``text``, or its beginning with an ellipsis, so that it fits into ``room`` pixels."""
     if text_width(text, size, bold=bold) <= room:
         return text
     while text and text_width(text + "…", size, bold=bold) > room:
@@ -122,7 +122,7 @@ def fit_text(text: str, room: float, size: int = 13, *, bold: bool = False) -> s
 
 
 def wrap_text(text: str, room: float, size: int = 13, *, bold: bool = False) -> list[str]:
-    """``text`` in lines that fit into ``room`` pixels, broken between words; a longer word is cut."""
+    """``text`` in lines of at most ``room`` pixels, broken between words; a longer word is cut."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
@@ -134,7 +134,7 @@ def wrap_text(text: str, room: float, size: int = 13, *, bold: bool = False) -> 
 
 
 def clean(text: str) -> str:
-    """``text`` without the characters that XML cannot hold: controls, lone surrogates, non-characters."""
+    """``text`` with characters that XML does not allow (controls, surrogates, non-characters) replaced."""
     return "".join(letter if _allowed(letter) else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 

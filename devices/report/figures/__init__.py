@@ -1,1 +1,1 @@
-"""The figures of a report: each takes runs, says what they show in a sentence, and draws it."""
+"""The figures of a report: each has a question, a finding in a sentence, a chart and a data table."""

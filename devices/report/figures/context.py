@@ -1,4 +1,4 @@
-"""Speed against context: how much slower it gets while a conversation grows."""
+"""Decode speed by depth."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from sprat.text import format_number
 
 __all__ = ["context_figure"]
 
-_QUESTION = "Speed of writing, by tokens already in the context"
+_QUESTION = "Decode speed by depth, in tokens per second"
 
 
 def context_figure(evidence: Evidence) -> Figure:
     """Decode speed at every depth, for the series that have more than one."""
     curves = _curves(evidence.runs)
     if not curves:
-        finding = "No run wrote at more than one context: `sprat bench -d 0,4096` adds some."
+        finding = "No run decoded at more than one depth: `sprat bench -d 0,4096` adds some."
         return Figure(slug="context", question=_QUESTION, finding=finding)
     shown = [run for curve in curves for run in curve]
     panels = curve_panels(
         shown,
         point=lambda run: (float(_depth(run)), run.speed),
-        x_title="tokens already in the context",
+        x_title="depth, tokens in the KV cache",
         y=Axis("tokens per second", "{:g}".format, from_zero=True),
         logarithmic=False,
     )
@@ -45,7 +45,7 @@ def context_figure(evidence: Evidence) -> Figure:
 
 
 def _curves(runs: Sequence[Run]) -> list[list[Run]]:
-    """For each model, series and label with several depths: the longest run at each, from shallow to deep."""
+    """For each model, series and label with several depths: the longest run at each depth, by depth."""
     groups: dict[tuple[str, str, Label], dict[int, Run]] = defaultdict(dict)
     for run in sorted(runs, key=lambda run: run.record.work.n_gen):
         if run.record.work.n_gen:
@@ -62,11 +62,9 @@ def _finding(curves: Sequence[Sequence[Run]]) -> str:
     curve = max((curve for curve in curves if curve[-1] in ends), key=lambda curve: _depth(curve[-1]))
     first, last = curve[0], curve[-1]
     kept = last.record.mean_tps / first.record.mean_tps
-    return (
-        f"Behind {_depth(last):,} tokens, {last.model} keeps {kept:.0%} of its speed on {last.series} ({last.label})."
-    )
+    return f"At depth {_depth(last):,}, {last.model} keeps {kept:.0%} of its speed on {last.series} ({last.label})."
 
 
 def _table(runs: Sequence[Run]) -> Table:
     rows = tuple((run.model, run.series, run.label.value, f"{_depth(run):,}", format_number(run.speed)) for run in runs)
-    return Table(("model", "device", "label", "context", "tokens/s"), rows)
+    return Table(("model", "device", "label", "depth", "tokens/s"), rows)

@@ -1,4 +1,4 @@
-"""Runs that differ only in one number, as lines: what the figures over prompt length and context share."""
+"""Runs that differ in prompt length or depth, as lines."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def curve_panels(
     logarithmic: bool,
     limits: Sequence[Limit] = (),
 ) -> list[tuple[str, Draw]]:
-    """One panel per model; in it one line per series and label, through ``point`` of each of its runs."""
+    """One panel per model, with one line per series and label through ``point`` of each run."""
     panels: list[tuple[str, Draw]] = []
     for model, group in by_model(runs).items():
         ticks = tuple(sorted({point(run)[0] for run in group}))
@@ -44,7 +44,7 @@ def _lines(runs: Iterable[Run], point: Callable[[Run], Point]) -> list[Line]:
 
 
 def _merged(lines: Iterable[Line]) -> list[Line]:
-    """Lines that would lie on each other become one, which says how many it stands for."""
+    """Merge identical lines into one, whose name has the number of the others."""
     same: dict[object, list[Line]] = defaultdict(list)
     for line in lines:
         same[line.kind, line.points].append(line)

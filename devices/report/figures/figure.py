@@ -1,4 +1,4 @@
-"""What every figure of a report is: a finding in words, a drawing for any width, and the same figures as a table."""
+"""A figure of a report: a finding in words, a chart for any width, and a data table."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["Draw", "Figure", "Table", "titled"]
 Draw = Callable[[int], Panel]
 _PANEL_GAP = 24
 _TITLE_SIZE = 14
-_BOLD_SHARE = 0.9  # of a line that bold text may take, since it runs wider
+_BOLD_SHARE = 0.9  # of a line's width for bold text, which is wider
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The figures behind a chart, for who reads or hears rather than looks."""
+    """Accessible data table of a chart."""
 
     columns: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
@@ -25,9 +25,9 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One figure; without ``draw`` it is empty, and ``finding`` says why."""
+    """One figure; without ``draw`` it is empty and ``finding`` has the reason."""
 
-    slug: str  # names its picture file: "speed"
+    slug: str  # name of its PNG file and anchor: "speed"
     question: str  # what is drawn, with the unit
     finding: str  # what it shows, in a sentence
     note: str = ""  # how to read it
@@ -36,7 +36,7 @@ class Figure:
 
 
 def titled(panels: Iterable[tuple[str, Draw]]) -> Draw:
-    """Drawings one under the other, each under its title; one alone needs none when its title is empty."""
+    """Charts one below the other, each below its title; an empty title is omitted."""
     parts = list(panels)
 
     def draw(width: int) -> Panel:

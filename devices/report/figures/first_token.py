@@ -1,4 +1,4 @@
-"""Time to first token against prompt length: how long one waits before anything happens."""
+"""Time to first token by prompt length."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from sprat.text import format_number
 
 __all__ = ["first_token_figure"]
 
-_QUESTION = "Time to first token, by length of the prompt"
+_QUESTION = "Time to first token by prompt length"
 # J. Nielsen, Response Times: The 3 Important Limits (1993), after R. Miller 1968.
-_LIMITS = (Limit(1.0, "1 s keeps the flow"), Limit(10.0, "10 s loses attention"))
-_NOTE = "Lower is better. Both axes count in ratios. Dashed: limits of patience (Nielsen 1993)."
+_LIMITS = (Limit(1.0, "1 s: flow of thought"), Limit(10.0, "10 s: attention"))
+_NOTE = "Lower is better. Both axes are logarithmic. Dashed: response time limits (Nielsen 1993)."
 
 
 def first_token_figure(evidence: Evidence) -> Figure:
-    """Median time until the first token, from an empty cache; both axes in equal ratios."""
+    """Median time to first token at depth 0, on logarithmic axes."""
     shown = [run for run in evidence.runs if _from_empty(run)]
     if not shown:
-        finding = "No run read a prompt: `sprat bench -p 128,512,2048` adds some."
+        finding = "No run has a prompt: `sprat bench -p 128,512,2048` adds some."
         return Figure(slug="first-token", question=_QUESTION, finding=finding)
     groups = by_model(shown)
     several = [run for run in shown if len({_point(other)[0] for other in groups[run.model]}) > 1]
     curves = curve_panels(
         several,
         point=_point,
-        x_title="tokens of prompt",
+        x_title="prompt length, tokens",
         y=Axis("time to first token", _tick, logarithmic=True),
         logarithmic=True,
         limits=_LIMITS,
@@ -52,7 +52,7 @@ def first_token_figure(evidence: Evidence) -> Figure:
 
 
 def _bar_panel(model: str, runs: Sequence[Run]) -> tuple[str, Draw]:
-    """Where one length of prompt was tried, there is no curve to draw: one bar per series and label, fastest first."""
+    """For a single prompt length: one bar per series and label, fastest first."""
     rows = [BarRow(run.series, (_bar(run),)) for run in sorted(runs, key=lambda run: _point(run)[1])]
     length = write_tokens(_point(runs[0])[0])
     return f"{model}, a prompt of {length} tokens", partial(draw_bars, rows, write=_write_seconds)
@@ -71,7 +71,7 @@ def _from_empty(run: Run) -> bool:
 
 
 def _point(run: Run) -> tuple[float, float]:
-    assert run.record.ttft_ms is not None  # the figure takes no others
+    assert run.record.ttft_ms is not None  # _from_empty selects these
     return float(run.record.work.n_prompt), run.record.ttft_ms.p50 / 1000
 
 
@@ -79,8 +79,8 @@ def _finding(runs: Sequence[Run]) -> str:
     longest = max(headline(runs), key=lambda run: (_point(run)[0], -_point(run)[1]))
     length, seconds = _point(longest)
     return (
-        f"A prompt of {length:,.0f} tokens keeps {longest.series} busy for {_write_seconds(seconds)} "
-        f"before {longest.model} answers ({longest.label})."
+        f"With a prompt of {length:,.0f} tokens, the first token of {longest.model} on {longest.series} takes "
+        f"{_write_seconds(seconds)} ({longest.label})."
     )
 
 

@@ -1,4 +1,4 @@
-"""Temperature over time: whether the speed lasts, or the device gets hot and slows down."""
+"""Temperature over time, and the speed of sustained runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sprat.errors import ResultsError
 
 __all__ = ["heat_figure"]
 
-_QUESTION = "Temperature while it ran"
+_QUESTION = "Temperature during the tests"
 _INTO_RUN = Axis("minutes into the run", "{:g}".format)
 _MINUTES = Axis("minutes since the first test began", "{:g}".format)
 _LONGEST_GAP = 1.0  # minutes between two readings that one line may join
@@ -31,8 +31,10 @@ def heat_figure(evidence: Evidence) -> Figure:
     if heat:
         panels.append(("", partial(draw_lines, heat, _MINUTES, Axis("°C, hottest sensor", "{:g}".format))))
     if lasting:
-        y = Axis("tokens per second, written", "{:g}".format, from_zero=True)
-        panels.append(("Speed meanwhile", partial(draw_lines, [_speed_line(run) for run in lasting], _INTO_RUN, y)))
+        y = Axis("tokens per second, decode", "{:g}".format, from_zero=True)
+        panels.append(
+            ("Speed of sustained runs", partial(draw_lines, [_speed_line(run) for run in lasting], _INTO_RUN, y))
+        )
     if not panels:
         return Figure(slug="heat", question=_QUESTION, finding=_nothing(ran))
     kinds = {line.kind for line in heat} | {run.label for run in lasting}
@@ -40,7 +42,7 @@ def heat_figure(evidence: Evidence) -> Figure:
         slug="heat",
         question=_QUESTION,
         finding=" ".join([_finding(ran, heat), *(_lasting_finding(run) for run in lasting[:1])]),
-        note="A device that gets too hot slows itself down. Where a line has a gap, nobody looked.",
+        note="A device that gets too hot throttles. Gaps in a line have no readings.",
         draw=titled([("", partial(legend, kinds, points=True)), *panels]),
         table=_table(ran),
     )
@@ -64,7 +66,7 @@ def _from_first(name: str, kind: Label, points: Sequence[tuple[float, float]]) -
 
 
 def _longest_running(runs: Sequence[Run]) -> list[Run]:
-    """Of each model, series and label the sustained run behind the fewest tokens; the largest model first."""
+    """The sustained run at the smallest depth of each model, series and label; largest model first."""
     found: dict[object, Run] = {}
     for run in sorted(runs, key=lambda run: run.record.work.depth):
         if run.record.sustained and run.record.work.n_gen:
@@ -73,7 +75,7 @@ def _longest_running(runs: Sequence[Run]) -> list[Run]:
 
 
 def _speed_line(run: Run) -> Line:
-    assert run.record.sustained is not None  # the figure takes no others
+    assert run.record.sustained is not None  # _longest_running selects these
     points = tuple((seconds / 60, speed) for seconds, speed in run.record.sustained.series)
     return Line(f"{run.series}, {run.model}", run.label, points)
 
@@ -82,11 +84,11 @@ def _lasting_finding(run: Run) -> str:
     lasting = run.record.sustained
     assert lasting is not None
     kept = lasting.sustained_tps / lasting.first_tps
-    return f"After {lasting.seconds:.0f} s, {run.model} keeps {kept:.0%} of its first speed ({run.label})."
+    return f"After {lasting.seconds:.0f} s, {run.model} keeps {kept:.0%} of its initial speed ({run.label})."
 
 
 def _machine(run: Run) -> str:
-    """Whose heat it is: under an emulation, that of the machine that emulates."""
+    """The machine whose temperature it is: for an emulated run, the machine that ran it."""
     machine = run.record.machine
     return machine_title(machine.processor) if run.label is Label.EMULATED and machine else run.device
 
@@ -100,15 +102,15 @@ def _start(run: Run) -> datetime:
         start = datetime.fromisoformat(run.record.started)
     except ValueError as error:
         raise ResultsError(
-            f"{run.model}, {run.record.work.test}: started {run.record.started!r} is no ISO 8601 time; "
-            "make the results again with `sprat bench -o`"
+            f"{run.model}, {run.record.work.test}: started {run.record.started!r} is not an ISO 8601 time; "
+            "write the results again with `sprat bench -o`"
         ) from error
     return start if start.tzinfo else start.replace(tzinfo=UTC)
 
 
 def _nothing(ran: Sequence[Run]) -> str:
     if not ran:
-        return "Nothing ran: predictions have no temperature."
+        return "No run: predictions have no temperature."
     places = " or ".join(dict.fromkeys(_machine(run) for run in ran))
     return f"No temperature sensor on {places}."
 
@@ -118,13 +120,13 @@ def _finding(ran: Sequence[Run], heat: Sequence[Line]) -> str:
         return _nothing(ran)
     hottest = max(heat, key=lambda line: max(value for _, value in line.points))
     highest = max(value for _, value in hottest.points)
-    slowed = " and ".join(dict.fromkeys(_place(run) for run in ran if run.record.throttled))
-    if slowed:
-        end = f"{slowed} slowed down for it"
+    throttled = " and ".join(dict.fromkeys(_place(run) for run in ran if run.record.throttled))
+    if throttled:
+        end = f"{throttled} throttled"
     elif all(run.record.throttled is None for run in ran):
-        end = "whether it was slowed down for it, no sensor tells"
+        end = "no sensor reports throttling"
     else:
-        end = "nothing was slowed down for it"
+        end = "no throttling"
     return f"{hottest.name} reached {highest:.0f} °C; {end}."
 
 

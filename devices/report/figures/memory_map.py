@@ -1,4 +1,4 @@
-"""Memory map: what a model takes of each device's memory, and what it leaves."""
+"""Memory maps of models on devices."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from sprat.devices.bench.results import Label
-from sprat.devices.report.charts.stacks import MemoryRow, draw_memory, gibibytes, part_names, parts_legend
+from sprat.devices.report.charts.stacks import MemoryRow, draw_memory, part_names, parts_legend
 from sprat.devices.report.figures.figure import Draw, Figure, Table, titled
 from sprat.devices.report.names import known_profile
 from sprat.devices.report.runs import Evidence, Misfit, Run
+from sprat.text import human_bytes
 
 __all__ = ["memory_figure"]
 
-_QUESTION = "What lies in memory"
+_QUESTION = "Memory map"
 
 
 def memory_figure(evidence: Evidence) -> Figure:
-    """One stacked bar per device; a panel holds one model and one label."""
+    """One stacked bar per device; one panel per model and label."""
     panels = _panels(evidence)
     if not panels:
-        return Figure(slug="memory", question=_QUESTION, finding="No run tells what lay in memory.")
+        return Figure(slug="memory", question=_QUESTION, finding="No run has a memory map.")
     rows = [row for group in panels.values() for row in group]
     names = part_names(rows)
     parts: list[tuple[str, Draw]] = [("", partial(parts_legend, names))]
@@ -30,14 +31,14 @@ def memory_figure(evidence: Evidence) -> Figure:
         slug="memory",
         question=_QUESTION,
         finding=_finding(rows),
-        note="The outline is the device's memory; what is hatched lies beyond it.",
+        note="Outline: memory of the device. Hatched: what does not fit.",
         draw=titled(parts),
         table=_table(panels, names),
     )
 
 
 def _panels(evidence: Evidence) -> dict[str, list[MemoryRow]]:
-    """Of each model and label the largest map of each device; the smallest device first."""
+    """The largest memory map per model, label and device; smallest device first."""
     rows = [*_ran(evidence.runs), *_refused(evidence.misfits)]
     models, kinds = list(dict.fromkeys(model for model, _ in rows)), list(Label)
     largest: dict[tuple[str, Label], dict[str, MemoryRow]] = defaultdict(dict)
@@ -75,13 +76,13 @@ def _finding(rows: Sequence[MemoryRow]) -> str:
     misfits = [row for row in rows if row.missing_bytes]
     if misfits:
         worst = max(misfits, key=lambda row: row.missing_bytes)
-        lack = f"{worst.name} lacks {gibibytes(worst.missing_bytes)}"
+        lack = f"{worst.name} lacks {human_bytes(worst.missing_bytes)}"
         return f"{len(rows) - len(misfits)} of {len(rows)} fit; {lack}."
     tightest = max(rows, key=lambda row: row.used_bytes / row.total_bytes if row.total_bytes else 0)
     if tightest.total_bytes is None:
-        return f"The largest takes {gibibytes(max(row.used_bytes for row in rows))}."
-    spare = gibibytes(tightest.total_bytes - tightest.used_bytes)
-    return f"Everything fits; the tightest is {tightest.name}, which has {spare} to spare."
+        return f"The largest needs {human_bytes(max(row.used_bytes for row in rows))}."
+    spare = human_bytes(tightest.total_bytes - tightest.used_bytes)
+    return f"All fit; {tightest.name} has the least to spare, {spare}."
 
 
 def _table(panels: Mapping[str, Sequence[MemoryRow]], names: Sequence[str]) -> Table:
@@ -94,4 +95,4 @@ def _table(panels: Mapping[str, Sequence[MemoryRow]], names: Sequence[str]) -> T
 
 
 def _size(n_bytes: int | None) -> str:
-    return "unknown" if n_bytes is None else gibibytes(n_bytes)
+    return "unknown" if n_bytes is None else human_bytes(n_bytes)

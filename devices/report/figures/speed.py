@@ -1,4 +1,4 @@
-"""Devices against tokens per second: which device is fast enough."""
+"""Decode speed by device."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ from functools import partial
 from sprat.devices.bench.results import Label
 from sprat.devices.report.charts.bars import Bar, BarRow, Mark, draw_bars
 from sprat.devices.report.charts.marks import legend
-from sprat.devices.report.charts.stacks import gibibytes
 from sprat.devices.report.figures.figure import Draw, Figure, Table, titled
 from sprat.devices.report.inputs import EXPERTS, STREAMED
 from sprat.devices.report.runs import Evidence, Misfit, Run, by_model, headline
-from sprat.text import format_number
+from sprat.text import format_number, human_bytes
 
 __all__ = ["speed_figure"]
 
 # Silent reading of English: 238 words per minute (M. Brysbaert 2019, Journal of Memory and Language 109), each taken as
 # 4/3 tokens.
-_READING = Mark(238 / 60 * 4 / 3, "as fast as one reads")
-_MAX_MISFITS = 3  # to be named in a sentence
-_QUESTION = "Speed of writing, by device, in tokens per second"
+_READING = Mark(238 / 60 * 4 / 3, "reading speed")
+_MAX_MISFITS = 3  # named in the finding
+_QUESTION = "Decode speed by device, in tokens per second"
 
 
 def speed_figure(evidence: Evidence) -> Figure:
-    """Decode speed at the shortest context that was tried, one bar per device and label."""
-    models = {model: _shortest_context(group) for model, group in by_model(_decoding(evidence.runs)).items()}
+    """Decode speed at the smallest depth, one bar per device and label."""
+    models = {model: _smallest_depth(group) for model, group in by_model(_decoding(evidence.runs)).items()}
     refused = by_model(evidence.misfits)
     shown = [run for group in models.values() for run in group]
     if not shown:
@@ -40,8 +39,8 @@ def speed_figure(evidence: Evidence) -> Figure:
         question=_QUESTION,
         finding=_finding(shown, evidence.misfits),
         note=(
-            "Longer is better. Whiskers: slowest to fastest sample, or the error bar of a prediction. Dashed line: "
-            "238 words of English per minute (Brysbaert 2019) at 4/3 tokens a word."
+            "Longer is better. Whiskers: slowest to fastest sample, or the error interval of a prediction. Dashed: "
+            "238 words of English per minute (Brysbaert 2019) at 4/3 tokens per word."
         ),
         draw=titled(panels),
         table=_table(shown),
@@ -50,17 +49,17 @@ def speed_figure(evidence: Evidence) -> Figure:
 
 def _nothing(misfits: Sequence[Misfit]) -> str:
     if not misfits:
-        return "No run generated tokens: `sprat bench -n 128` adds one."
+        return "No run decoded: `sprat bench -n 128` adds one."
     pairs = "; ".join(f"{misfit.model} on {misfit.device}" for misfit in misfits[:_MAX_MISFITS])
-    return f"Nothing that fits, so no speed: {pairs}."
+    return f"No speed, since nothing fits: {pairs}."
 
 
 def _decoding(runs: Iterable[Run]) -> list[Run]:
     return [run for run in runs if run.record.work.n_gen]
 
 
-def _shortest_context(runs: Sequence[Run]) -> list[Run]:
-    """Of each series and label, the run behind the fewest tokens; the fastest first."""
+def _smallest_depth(runs: Sequence[Run]) -> list[Run]:
+    """The run at the smallest depth of each series and label; fastest first."""
     best: dict[tuple[str, Label], Run] = {}
     for run in sorted(runs, key=lambda run: (run.record.work.depth, -run.record.work.n_gen)):
         best.setdefault((run.series, run.label), run)
@@ -68,7 +67,7 @@ def _shortest_context(runs: Sequence[Run]) -> list[Run]:
 
 
 def _rows(runs: Sequence[Run]) -> list[BarRow]:
-    """One row per series, in the order of its fastest bar; in a row, measured comes before predicted."""
+    """One row per series, ordered by its fastest bar; in a row, measured comes before predicted."""
     rows: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         rows[run.series].append(run)
@@ -80,9 +79,9 @@ def _rows(runs: Sequence[Run]) -> list[BarRow]:
 
 
 def _refused_rows(misfits: Iterable[Misfit]) -> list[BarRow]:
-    """The devices that are too small, the least too small first."""
+    """Devices that are too small; the smallest lack first."""
     return [
-        BarRow(misfit.row, (), remark=f"does not fit: {gibibytes(misfit.plan.missing_bytes)} too large")
+        BarRow(misfit.row, (), remark=f"does not fit: {human_bytes(misfit.plan.missing_bytes)} too large")
         for misfit in sorted(misfits, key=lambda misfit: misfit.plan.missing_bytes)
     ]
 
@@ -95,15 +94,15 @@ def _bar(run: Run) -> Bar:
 
 
 def _finding(runs: Sequence[Run], misfits: Sequence[Misfit]) -> str:
-    """Where the largest model keeps up with a reader, and how fast it is where it is fastest."""
+    """The highest speed of the largest model, and how many devices reach reading speed."""
     best = max(headline(runs), key=lambda run: run.speed)
     group = [run for run in runs if run.model == best.model]
-    speed = f"{best.model} writes {format_number(best.speed)} tokens per second on {best.row}, {best.label}"
+    speed = f"{best.model} decodes {format_number(best.speed)} tokens per second on {best.row}, {best.label}"
     devices = {run.device for run in group} | {misfit.device for misfit in misfits if misfit.model == best.model}
     if len(devices) == 1:
         return f"{speed}."
-    quick = {run.device for run in group if run.speed >= _READING.value}
-    return f"{speed}; on {len(quick)} of {len(devices)} devices it keeps up with a reader."
+    fast = {run.device for run in group if run.speed >= _READING.value}
+    return f"{speed}; {len(fast)} of {len(devices)} devices reach reading speed."
 
 
 def _table(runs: Sequence[Run]) -> Table:
@@ -112,4 +111,4 @@ def _table(runs: Sequence[Run]) -> Table:
         low, high = run.spread
         interval = f"{format_number(low)} to {format_number(high)}"
         rows.append((run.model, run.series, run.label.value, run.record.work.test, format_number(run.speed), interval))
-    return Table(("model", "device", "label", "test", "tokens/s", "from, to"), tuple(rows))
+    return Table(("model", "device", "label", "test", "tokens/s", "range"), tuple(rows))

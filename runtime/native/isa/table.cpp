@@ -14,16 +14,13 @@
 
 namespace sprat {
 
-// In the order of Format.
+#define SPRAT_PRODUCT(name, ...) product<Decode##name>,
+#define SPRAT_DEQUANTIZE(name, ...) dequantize<Decode##name>,
+
 extern const Isa SPRAT_ISA_TABLE = {
     SPRAT_ISA_NAME,
-    {float_product<DecodeF32>, float_product<DecodeF16>, float_product<DecodeBF16>, blocks_product<DecodeQ4_0>,
-     blocks_product<DecodeQ4_1>, blocks_product<DecodeQ5_0>, blocks_product<DecodeQ5_1>, blocks_product<DecodeQ8_0>,
-     blocks_product<DecodeIQ4_NL>, blocks_product<DecodeQ4_K>, blocks_product<DecodeQ5_K>, blocks_product<DecodeQ6_K>},
-    {float_dequantize<DecodeF32>, float_dequantize<DecodeF16>, float_dequantize<DecodeBF16>, blocks_dequantize<DecodeQ4_0>,
-     blocks_dequantize<DecodeQ4_1>, blocks_dequantize<DecodeQ5_0>, blocks_dequantize<DecodeQ5_1>,
-     blocks_dequantize<DecodeQ8_0>, blocks_dequantize<DecodeIQ4_NL>, blocks_dequantize<DecodeQ4_K>,
-     blocks_dequantize<DecodeQ5_K>, blocks_dequantize<DecodeQ6_K>},
+    {SPRAT_FORMATS(SPRAT_PRODUCT)},
+    {SPRAT_FORMATS(SPRAT_DEQUANTIZE)},
     quantize,
     silu_mul,
     rms_norm,

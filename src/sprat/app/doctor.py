@@ -1,4 +1,4 @@
-"""What ``sprat doctor`` says: the processor, the native core, and which backends would run here."""
+"""``sprat doctor``: the CPU, the native core, and the backends that run on this machine."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from importlib.metadata import version
 from sprat.devices.cpu import CPU, this_cpu
 from sprat.native import core, missing_because
 
-__all__ = ["BackendState", "Diagnosis", "diagnose"]
+__all__ = ["BackendState", "Diagnosis", "doctor"]
 
 
 @dataclass(frozen=True, slots=True)
 class BackendState:
-    """One backend: usable or not, and what to do about it."""
+    """Whether one backend is usable; ``detail`` says why, or what to install."""
 
     name: str
     usable: bool
@@ -23,7 +23,7 @@ class BackendState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """A picture of this machine for a bug report."""
+    """The state of this machine, for a bug report."""
 
     sprat: str
     cpu: CPU
@@ -32,8 +32,8 @@ class Diagnosis:
     backends: tuple[BackendState, ...]
 
 
-def diagnose() -> Diagnosis:
-    """Look at this machine; nothing is loaded that could kill the interpreter."""
+def doctor() -> Diagnosis:
+    """Examine this machine without loading a backend that could crash the interpreter."""
     return Diagnosis(
         sprat=version("sprat"),
         cpu=this_cpu(),
@@ -41,7 +41,7 @@ def diagnose() -> Diagnosis:
         native_missing_because=missing_because,
         backends=(
             _native_state(),
-            BackendState("reference", True, "NumPy, always there"),
+            BackendState("reference", True, "NumPy, always available"),
             _llamacpp_state(),
             _onnx_state(),
         ),
@@ -54,7 +54,9 @@ def _native_state() -> BackendState:
     if why := native_missing_because():
         return BackendState("native", False, why)
     return BackendState(
-        "native", True, f"C++ kernels on {instruction_sets()[0]}; taken first where it knows a file's formats"
+        "native",
+        True,
+        f"C++ kernels for {instruction_sets()[0]}; the first choice for a file whose formats it supports",
     )
 
 
@@ -62,9 +64,9 @@ def _llamacpp_state() -> BackendState:
     if importlib.util.find_spec("llama_cpp") is None:
         from sprat.runtime.backends.llamacpp_build import install_command
 
-        return BackendState("llamacpp", False, f"not installed; for this processor: {install_command()}")
+        return BackendState("llamacpp", False, f"not installed; for this CPU: {install_command()}")
     return BackendState(
-        "llamacpp", True, f"llama-cpp-python {version('llama-cpp-python')}, tried in a child process at first load"
+        "llamacpp", True, f"llama-cpp-python {version('llama-cpp-python')}, tested in a child process at the first load"
     )
 
 

@@ -1,4 +1,4 @@
-"""Score a model on the packaged student's tasks: one judge for quantization, routing shortcuts and devices."""
+"""``sprat eval``: exact match and perplexity of a model on the tasks of the packaged student."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.runtime.chat.completions import Message
 from sprat.runtime.engine import Engine
 
-__all__ = ["TASKS", "Evaluation", "evaluate", "evaluate_prose", "wilson_interval"]
+__all__ = ["TASKS", "Evaluation", "evaluate", "wilson_interval"]
 
 TASKS = (*GENERATED, "prose")
 
 _MAX_TOKENS = 200
-"""Longer than any right answer; a model that rambles is cut and wrong."""
+"""Longer than any correct answer; an answer that is cut off here counts as wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What a model scored.
+    """The score of a model on one task.
 
     Attributes:
-        task: one of `TASKS`.
-        n: problems asked; for prose, tokens that had to be foretold.
-        exact_match: share of them that were exactly right.
+        task: ``arithmetic``, ``home`` or ``prose``.
+        n: problems; for prose, scored tokens.
+        exact_match: share of problems that were answered exactly right; for prose, next-token accuracy.
         interval: 95 % Wilson interval of that share.
-        split: which problems: ``held_out`` or ``unseen``.
-        seed: of the problems.
-        valid_json: share of answers that are JSON with all keys (home).
-        perplexity: per token (prose).
-        kinds: kind of problem: right and asked.
+        split: ``held_out`` or ``unseen`` problems.
+        seed: seed of the problem generator.
+        valid_json: share of answers that are JSON with all keys (home only).
+        perplexity: of the scored tokens (prose only).
+        kinds: kind of problem: (right, asked).
     """
 
     task: str
@@ -57,21 +57,24 @@ def evaluate(
     n: int = 1000,
     seed: int = 1,
     split: str = "held_out",
+    texts: Sequence[tuple[str, str]] | None = None,
     progress: ReportProgress = no_progress,
 ) -> Evaluation:
-    """Ask `engine` `n` problems of `task`, greedily, and count the exactly right answers.
+    """Score a model on a task: it answers ``n`` problems greedily, and the share of exact matches is the score.
 
     Args:
         engine: a loaded model with a chat template.
-        task: ``arithmetic``, ``home`` or ``prose``. Prose has no right answers: there the model is given texts, `n` at
-            most, and counted is how many of their tokens it would have written itself.
-        n: problems, or texts.
-        seed: other seeds give other problems.
-        split: ``held_out`` (known phrasings, new content) or ``unseen`` (new phrasings); prose has the first only.
+        task: ``"arithmetic"``, ``"home"`` or ``"prose"``. Prose is scored by perplexity and next-token accuracy on
+            reference answers, since it has no single right answer.
+        n: number of problems; for prose, the largest number of texts.
+        seed: seed of the problem generator.
+        split: ``"held_out"`` (phrasings of the training set, new content) or ``"unseen"`` (new phrasings); prose is
+            ``"held_out"`` only.
+        texts: for prose: pairs of a question and its reference answer, instead of the packaged ones.
         progress: called after each problem, with the score so far.
 
     Raises:
-        InputError: an unknown task or split, or `n` below 1.
+        InputError: an unknown task or split, ``n`` below 1, or ``texts`` that are empty or not for prose.
     """
     if task not in TASKS:
         raise InputError(unknown_name("task", task, TASKS))
@@ -80,55 +83,27 @@ def evaluate(
         raise InputError(unknown_name("split", split, splits))
     if n < 1:
         raise InputError(f"n is {n}, expected at least 1 problem")
+    if texts is not None and (task != "prose" or not texts):
+        raise InputError(f"texts: expected at least one, and the task prose; found {len(texts)}, and the task {task}")
     if task == "prose":
-        return evaluate_prose(engine, prose.held_out_texts(limit=n), seed=seed, progress=progress)
+        packaged = ((text.prompt, text.answer) for text in prose.held_out_texts(limit=n))
+        return _evaluate_prose(engine, texts[:n] if texts else list(packaged), seed, progress)
     problems = list(itertools.islice(generated(task).problems(splits[split], seed=seed), n))
     return _evaluate_generated(engine, task, problems, split, seed, progress)
 
 
-def evaluate_prose(
-    engine: Engine, texts: Sequence[Problem], *, seed: int = 1, progress: ReportProgress = no_progress
-) -> Evaluation:
-    """Perplexity of `engine` on the answers of `texts`, of which each is given its question.
-
-    Args:
-        engine: a loaded model with a chat template and logits for every token.
-        texts: at least one, as `sprat.demo.tasks.prose.held_out_texts` returns them.
-        seed: only recorded: nothing is drawn.
-        progress: called after each text, with the perplexity so far.
-    """
-    n_tokens = n_right = 0
-    total_nats = 0.0
-    for done, text in enumerate(texts, start=1):
-        losses, foretold = _teacher_forced(engine, text)
-        n_tokens += len(losses)
-        n_right += int(foretold.sum())
-        total_nats += float(losses.sum())
-        progress(Progress(done, len(texts), f"perplexity {math.exp(total_nats / n_tokens):.2f}"))
-    return Evaluation(
-        task="prose",
-        n=n_tokens,
-        exact_match=n_right / n_tokens,
-        interval=wilson_interval(n_right, n_tokens),
-        split=Split.HELD_OUT.value,
-        seed=seed,
-        perplexity=math.exp(total_nats / n_tokens),
-        kinds={},
-    )
-
-
 def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """The interval in which the true share lies with 95 % confidence (Wilson 1927); sane at 0 % and 100 %.
+    """The 95 % confidence interval of a share (Wilson 1927); inside [0, 1] also when none or all of ``n`` are right.
 
     Example:
         >>> tuple(round(bound, 3) for bound in wilson_interval(95, 100))
         (0.888, 0.978)
     """
     share = right / n
-    middle = share + z * z / (2 * n)
-    spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    whole = 1 + z * z / n
-    return max(0.0, (middle - spread) / whole), min(1.0, (middle + spread) / whole)
+    center = share + z * z / (2 * n)
+    half_width = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return max(0.0, (center - half_width) / scale), min(1.0, (center + half_width) / scale)
 
 
 def _evaluate_generated(
@@ -157,22 +132,49 @@ def _evaluate_generated(
     )
 
 
+def _evaluate_prose(
+    engine: Engine, texts: Sequence[tuple[str, str]], seed: int, progress: ReportProgress
+) -> Evaluation:
+    """Perplexity of a model on reference answers, each given its question; nothing is sampled."""
+    n_tokens = n_correct = 0
+    sum_nats = 0.0
+    for done, (question, answer) in enumerate(texts, start=1):
+        nats, correct = _teacher_forced(engine, question, answer)
+        n_tokens += len(nats)
+        n_correct += int(correct.sum())
+        sum_nats += float(nats.sum())
+        progress(Progress(done, len(texts), f"perplexity {math.exp(sum_nats / n_tokens):.2f}"))
+    return Evaluation(
+        task="prose",
+        n=n_tokens,
+        exact_match=n_correct / n_tokens,
+        interval=wilson_interval(n_correct, n_tokens),
+        split=Split.HELD_OUT.value,
+        seed=seed,
+        perplexity=math.exp(sum_nats / n_tokens),
+        kinds={},
+    )
+
+
 def _answer(engine: Engine, prompt: str) -> str:
     messages = [Message(role="user", content=prompt)]
     reply = engine.chat(messages, temperature=0.0, max_tokens=_MAX_TOKENS)
     return reply["choices"][0]["message"]["content"]
 
 
-def _teacher_forced(engine: Engine, text: Problem) -> tuple[np.ndarray, np.ndarray]:
-    """Loss in nats at each token of the answer, and whether it was the likeliest; the thought is closed beforehand."""
-    chat = engine.encode_chat([Message(role="user", content=text.prompt)])
+def _teacher_forced(engine: Engine, question: str, answer: str) -> tuple[np.ndarray, np.ndarray]:
+    """For each token of the answer: its loss in nats, and whether it has the highest logit.
+
+    The prompt ends with ``</think>``, so that the model does not reason first.
+    """
+    chat = engine.encode_chat([Message(role="user", content=question)])
     prompt = [*chat.tokens, *engine.tokenizer.encode("</think>\n\n", add_bos=False, parse_special=True)]
-    answer = [*engine.tokenizer.encode(text.answer, add_bos=False), *sorted(engine.tokenizer.eos_ids)[:1]]
-    stream = engine.backend.new_stream(len(prompt) + len(answer))
+    targets = [*engine.tokenizer.encode(answer, add_bos=False), *sorted(engine.tokenizer.eog_ids)[:1]]
+    stream = engine.backend.new_stream(len(prompt) + len(targets))
     try:
-        logits = stream.extend_all([*prompt, *answer[:-1]])[len(prompt) - 1 :].astype(np.float64)
+        logits = stream.extend_all([*prompt, *targets[:-1]])[len(prompt) - 1 :].astype(np.float64)
     finally:
         stream.close()
     top = logits.max(axis=-1, keepdims=True)
     log_sum = top[:, 0] + np.log(np.exp(logits - top).sum(axis=-1))
-    return log_sum - logits[np.arange(len(answer)), answer], logits.argmax(axis=-1) == answer
+    return log_sum - logits[np.arange(len(targets)), targets], logits.argmax(axis=-1) == targets

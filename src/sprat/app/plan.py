@@ -1,7 +1,8 @@
-"""What ``sprat plan`` does: a model in any form that names one, against devices. Only headers are read."""
+"""``sprat plan``: whether a model fits devices, and its predicted speed there. Only headers are read."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,20 +23,20 @@ from sprat.runtime.files.model_file import find_model
 from sprat.runtime.footprint import file_footprint, planned_footprint, planned_recipes
 from sprat.runtime.memory import parse_memory
 
-__all__ = ["PlannedModel", "plan_model", "read_model"]
+__all__ = ["PlannedModel", "plan", "read_model"]
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedModel:
-    """A model that need not exist yet, in the quantizations that may be chosen, best quality first."""
+    """A model, which need not be downloaded, and its footprint in each quantization, the best quality first."""
 
     name: str
     spec: ModelSpec
     footprints: tuple[Footprint, ...]
 
 
-def plan_model(
-    model: str,
+def plan(
+    model: str | os.PathLike[str],
     *,
     devices: Sequence[str] | None = None,
     context: int | None = None,
@@ -44,22 +45,26 @@ def plan_model(
     prompt_tokens: int = DEFAULT_PROMPT,
     on_broken: Callable[[DeviceError], None] | None = None,
 ) -> list[Plan]:
-    """Plans of ``model``, one per device, each with the best quantization that fits it.
+    """Plan ``model`` for each device, with the best quantization that fits it.
 
     Args:
-        model: a bundle, a GGUF file, a checkpoint folder, a ``config.json``, or the name of a published model.
-        devices: profiles; all of them by default.
-        context: tokens to keep room for; the model's limit, at most 4096, unless given.
-        quant: the only quantization to consider; by default a file as it is, and what presets would make of it.
-        memory: what the model may take, in bytes or as ``"3GB"``; by default what each device's system leaves.
-        prompt_tokens: of the prompt that the predicted first token waits for.
-        on_broken: called with the error of each profile that cannot be read where all devices are planned for; without
-            it, the first one is raised.
+        model: a bundle, a GGUF file, a checkpoint folder, a ``config.json``, ``"demo"``, or the name of a preset such
+            as ``"deepseek-v2-lite"``.
+        devices: names of profiles; all profiles by default.
+        context: tokens that the KV cache is planned for; by default the model's limit, at most 4096.
+        quant: the only quantization to consider; by default a file as it is and the recipes that make it smaller.
+        memory: memory budget of the model, in bytes or as ``"3GB"``; by default what each device's system leaves.
+        prompt_tokens: length of the prompt for which the time to first token is predicted.
+        on_broken: called with the error of each profile that cannot be read, when all profiles are planned for; by
+            default the first such error is raised.
+
+    Returns:
+        One plan per device: verdict, memory map, and predicted speed with its relative error.
 
     Raises:
         InputError: the model, a device, the quantization or the memory cannot be used.
     """
-    profiles = [load_profile(name) for name in devices] if devices else load_profiles(on_broken or _refuse)
+    profiles = [load_profile(name) for name in devices] if devices else load_profiles(on_broken or _raise)
     usable_bytes = None if memory is None else parse_memory(memory)
     footprints = read_model(model, context=context, quant=quant).footprints
     return [
@@ -67,16 +72,16 @@ def plan_model(
     ]
 
 
-def read_model(model: str, *, context: int | None = None, quant: str | None = None) -> PlannedModel:
-    """What ``model`` is and what it would weigh; see :func:`plan_model`.
+def read_model(model: str | os.PathLike[str], *, context: int | None = None, quant: str | None = None) -> PlannedModel:
+    """The dimensions and footprints of ``model``; the arguments are those of :func:`plan`.
 
     Raises:
-        InputError: it is nothing that names a model, or the context is beyond its limit.
+        InputError: ``model`` is not a model, or the context exceeds its limit.
     """
     path = find_source(model)
     as_it_is: tuple[Footprint, ...] = ()
     if not path.exists():
-        spec = _published(model)
+        spec = _published(os.fspath(model))
     elif path.suffix == ".json" or (path.is_dir() and not (path / MANIFEST_NAME).exists()):
         spec = _configured(path)
     else:
@@ -86,19 +91,19 @@ def read_model(model: str, *, context: int | None = None, quant: str | None = No
             as_it_is = (file_footprint(spec, file, context=context),) if quant is None else ()
     _check_context(context, spec)
     planned = [planned_footprint(spec, recipe, context=context) for recipe in planned_recipes(spec, quant)]
-    if as_it_is:  # quantizing again gains nothing but room
+    if as_it_is:  # requantizing only saves memory
         planned = [footprint for footprint in planned if footprint.weight_bytes < as_it_is[0].weight_bytes]
-    return PlannedModel(model, spec, (*as_it_is, *planned))
+    return PlannedModel(os.fspath(model), spec, (*as_it_is, *planned))
 
 
-def _refuse(error: DeviceError) -> None:
+def _raise(error: DeviceError) -> None:
     raise error
 
 
 def _published(model: str) -> ModelSpec:
     if find_shape(model) is None:
         known = unknown_name("model", model, shape_names())
-        raise InputError(f"{known} Or give a bundle, a GGUF file, a checkpoint folder or a config.json that exists.")
+        raise InputError(f"{known}; or pass an existing bundle, GGUF file, checkpoint folder or config.json")
     return shape_spec(model)
 
 
@@ -109,4 +114,4 @@ def _configured(path: Path) -> ModelSpec:
 
 def _check_context(context: int | None, spec: ModelSpec) -> None:
     if context is not None and not 0 < context <= spec.max_context:
-        raise InputError(f"context is {context}, expected 1 to {spec.max_context}, the longest that the model reads")
+        raise InputError(f"context is {context}, expected 1 to {spec.max_context}, the model's limit")

@@ -11,26 +11,34 @@ from sprat.errors import SpratError
 
 __all__ = ["main"]
 
-# Command -> its line in ``sprat --help``. Held here so that help imports none of the modules: start-up time on a Pi.
+# Command: its line in ``sprat --help``. Here, so that help imports none of the modules: start-up is slow on a Pi.
 _COMMANDS = {
-    "export": "Turn a checkpoint into a verified bundle for one device.",
-    "quantize": "Quantize a GGUF file into another.",
-    "inspect": "Say what a file, bundle or checkpoint is, and where its bytes go.",
-    "verify": "Compare a bundle with its source: perplexity, KL divergence, chosen experts.",
+    "export": "Export a checkpoint to a quantized bundle for one device.",
+    "quantize": "Requantize a GGUF file.",
+    "inspect": "Show what a model is, where its bytes go, and what loads it.",
+    "verify": "Compare a bundle with its source: perplexity, KL divergence, routing overlap.",
     "run": "Answer one prompt.",
-    "chat": "Talk with a model.",
+    "chat": "Chat with a model.",
     "eval": "Score a model on the tasks of the packaged student.",
-    "demo": "Show the whole way of a model to a small board, on the packaged student.",
-    "plan": "Say whether a model fits a device, and how fast it would be, before any download.",
-    "bench": "Measure how fast a model runs here, or under the limits of a device.",
-    "report": "Draw results and plans as one page: speed, first token, context, memory, accuracy, heat.",
+    "demo": "Export, verify and run the packaged student.",
+    "plan": "Show whether a model fits a device and its predicted speed, before any download.",
+    "bench": "Measure the speed of a model here, or under the limits of an emulated device.",
+    "report": "Draw results and plans as one page: speed, TTFT, context, memory, accuracy, temperature.",
     "devices": "List the device profiles, show one, or measure this machine.",
-    "doctor": "Say what this machine can run, and what is missing.",
+    "doctor": "Show what this machine can run, and what is missing.",
 }
+
+_EXAMPLES = """\b
+Examples:
+  sprat plan deepseek-v2-lite --all
+  sprat export DeepSeek-V2-Lite-Chat out --device rpi5-8gb
+  sprat verify out --source DeepSeek-V2-Lite-Chat
+  sprat run out "What is 17 + 25?"
+"""
 
 
 class _LazyGroup(click.Group):
-    """A group whose commands live in ``sprat.cli.<name>`` as ``command``."""
+    """A group whose commands are ``sprat.cli.<name>.command``."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -50,15 +58,15 @@ class _LazyGroup(click.Group):
 @click.group(
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="Start with:  sprat export SOURCE OUT --device rpi5-8gb   then:  sprat run OUT 'a prompt'",
+    epilog=_EXAMPLES,
 )
 @click.version_option(package_name="sprat")
 def group() -> None:
-    """Carry DeepSeek students to the edge: export, verify and run them on small devices."""
+    """Deploy DeepSeek students on edge devices: export, verify, plan and run them."""
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line: exit 0 on success, 1 on a failed verdict, 2 with one line on an error of the user's."""
+    """Run the command line. Exit codes: 0 success, 1 failed verification, 2 user error, with one line on stderr."""
     try:
         group.main(args=args, prog_name="sprat", standalone_mode=False)
     except SpratError as error:
@@ -73,7 +81,7 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _show(error: click.ClickException) -> None:
-    """Print one line, as for every error of the user's; ``sprat`` alone is help, of many lines."""
+    """Print one line, as for every user error; the help that ``sprat`` alone prints has many."""
     message, context = error.format_message(), getattr(error, "ctx", None)
     if "\n" in message or context is None:
         error.show()

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
-from sprat.app.bench import BenchOptions, bench
+from sprat.app.bench import bench
 from sprat.app.bench.trace import TraceReport
 from sprat.cli.bench_tables import csv_text, print_comparison, print_details, print_speeds, print_trace
 from sprat.cli.terminal import print_json, progress_bar
 from sprat.devices.bench.compare import compare, differences
-from sprat.devices.bench.notes import gather_notes
-from sprat.devices.bench.results import Measurement, check_place, read_results, write_results
+from sprat.devices.bench.results import Measurement, check_place, gather_notes, read_results, write_results
 from sprat.text import human_bytes
 
 __all__ = ["command"]
 
 _CONFIDENCE = 0.95
-_MOST_NAMED = 4  # tests before a note
+_MAX_LISTED_TESTS = 4  # of one note; beyond that their number
 _EXAMPLES = """\b
 Examples:
   sprat bench OUT -p 512 -n 128 -d 0,4096
@@ -31,7 +29,7 @@ Examples:
 
 
 def _counts(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, ...]:
-    """Numbers separated by commas, as llama-bench takes them."""
+    """Parse numbers separated by commas, as llama-bench does."""
     parts = text.split(",")
     if not all(part.strip().isdecimal() for part in parts):
         raise click.BadParameter(f"{text!r}: expected numbers of tokens separated by commas, for example 0,4096")
@@ -40,71 +38,123 @@ def _counts(_context: click.Context, _option: click.Parameter, text: str) -> tup
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("model", required=False)
-@click.option("--shape", help="Measure a published model's shape with random weights; written to a cache at first.")
 @click.option(
-    "--quant", default="Q4_0", show_default=True, help="Of --shape: a block format, or a recipe such as int4."
+    "--shape", "preset", help="Instead of MODEL: a published model's dimensions with random weights; the file is kept."
 )
-@click.option("--layers", type=click.IntRange(min=1), help="Of --shape: only this many layers.")
 @click.option(
-    "-p", "--n-prompt", callback=_counts, default="512", show_default=True, help="Prompts to process; 0: none."
+    "--quant", default="Q4_0", show_default=True, help="With --shape: a block format, or a recipe such as int4."
 )
-@click.option("-n", "--n-gen", callback=_counts, default="128", show_default=True, help="Tokens to generate; 0: none.")
-@click.option("-d", "--depths", callback=_counts, default="0", show_default=True, help="Tokens in the cache before.")
+@click.option("--layers", type=click.IntRange(min=1), help="With --shape: only this many layers.")
+@click.option(
+    "-p", "--n-prompt", callback=_counts, default="512", show_default=True, help="Prompt lengths; 0: no prefill test."
+)
+@click.option(
+    "-n", "--n-gen", callback=_counts, default="128", show_default=True, help="Tokens to generate; 0: no decode test."
+)
+@click.option(
+    "-d", "--depths", callback=_counts, default="0", show_default=True, help="Tokens in the KV cache before each test."
+)
 @click.option("-r", "--repetitions", type=click.IntRange(min=1), default=5, show_default=True, help="Samples per test.")
-@click.option("-t", "--threads", type=click.IntRange(1, 1024), help="All usable cores by default.")
-@click.option("-b", "--batch", type=click.IntRange(min=1), help="Tokens of a prompt at once; as the engine by default.")
+@click.option("-t", "--threads", type=click.IntRange(1, 1024), help="By default one per usable core.")
+@click.option(
+    "-b", "--batch", type=click.IntRange(min=1), help="Prompt tokens per forward pass; by default the engine's choice."
+)
 @click.option("--backend", default="auto", show_default=True, help="auto, or one that `sprat doctor` lists.")
-@click.option("--device", help="The profile that this machine is, or with --emulate shall behave like.")
+@click.option("--device", help="The profile of this machine, or with --emulate of the device to emulate.")
 @click.option("--emulate", is_flag=True, help="Run under the device's cores, memory and storage speed. Needs root.")
-@click.option("--storage", help="Of the device, where the model lies; its fastest by default.")
+@click.option("--storage", help="The device's storage that holds the model; by default its fastest.")
 @click.option("--sustained", "sustained_s", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Then keep each test running for these seconds.")  # fmt: skip
-@click.option("--trace", is_flag=True, help="Also show where the time goes, kernel by kernel and layer by layer.")
+              help="Keep each test running for this many seconds.")  # fmt: skip
+@click.option("--trace", is_flag=True, help="Also show the time per kernel and per layer.")
 @click.option(
     "--compare",
     "files",
     nargs=2,
     type=click.Path(path_type=Path),
     metavar="A B",
-    help="Measure nothing: hold the results in file B against those in A.",
+    help="Compare two results files instead of measuring: is B faster than A?",
 )
-@click.option("--clear-cache", is_flag=True, help="Measure nothing: remove the files that --shape wrote.")
-@click.option("--json", "form", flag_value="json", help="Print one JSON object per test.")
-@click.option("--markdown", "form", flag_value="markdown", help="Print markdown tables, on a terminal too.")
-@click.option("--csv", "form", flag_value="csv", help="Print CSV.")
+@click.option("--clear-cache", is_flag=True, help="Remove the files that --shape keeps, instead of measuring.")
+@click.option("--json", "output_format", flag_value="json", help="Print one JSON object per test.")
+@click.option("--markdown", "output_format", flag_value="markdown", help="Print markdown tables, also on a terminal.")
+@click.option("--csv", "output_format", flag_value="csv", help="Print CSV.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Also write JSON lines to this file.")
 def command(
-    *, form: str | None, output: Path | None, files: tuple[Path, Path] | None, clear_cache: bool, **options: Any
+    *,
+    model: str | None,
+    preset: str | None,
+    quant: str,
+    layers: int | None,
+    n_prompt: tuple[int, ...],
+    n_gen: tuple[int, ...],
+    depths: tuple[int, ...],
+    repetitions: int,
+    threads: int | None,
+    batch: int | None,
+    backend: str,
+    device: str | None,
+    emulate: bool,
+    storage: str | None,
+    sustained_s: int,
+    trace: bool,
+    files: tuple[Path, Path] | None,
+    clear_cache: bool,
+    output_format: str | None,
+    output: Path | None,
 ) -> None:
-    """Measure how fast MODEL (a bundle or a GGUF) runs here, or under the limits of a device.
+    """Measure the speed of MODEL (a bundle or a model file) here, or under the limits of an emulated device.
 
-    Each test is warmed up until it is stable and then repeated. Every figure says whether it was measured on this
-    machine or emulated.
+    Each test runs until its speed is stable and is then repeated. Every value is labelled as measured on this machine,
+    emulated or predicted.
     """
+    as_json = output_format == "json"
     if files:
-        _compare(*files, as_json=form == "json")
+        _compare(*files, as_json=as_json)
         return
     if clear_cache:
-        _clear_cache(as_json=form == "json")
+        _clear_cache(as_json=as_json)
         return
     if output:
         check_place(output)
-    with progress_bar("bench", quiet=form == "json") as bar:
-        made = list(bench(BenchOptions(**options), progress=bar))
-    records = [record for record in made if isinstance(record, Measurement)]
-    traces = [report for report in made if isinstance(report, TraceReport)]
+    with progress_bar("bench", quiet=as_json) as bar:
+        found = bench(
+            model,
+            preset=preset,
+            quant=quant,
+            layers=layers,
+            n_prompt=n_prompt,
+            n_gen=n_gen,
+            depths=depths,
+            repetitions=repetitions,
+            threads=threads,
+            batch=batch,
+            backend=backend,
+            device=device,
+            emulate=emulate,
+            storage=storage,
+            sustained_s=sustained_s,
+            trace=trace,
+            progress=bar,
+        )
+        results = list(found)
+    _output(results, output_format, output)
+
+
+def _output(results: Sequence[Measurement | TraceReport], output_format: str | None, output: Path | None) -> None:
+    records = [result for result in results if isinstance(result, Measurement)]
+    traces = [result for result in results if isinstance(result, TraceReport)]
     if output:
         write_results(output, records)
-    match form:
+    match output_format:
         case "json":
-            for record in made:
-                print_json(record)
+            for result in results:
+                print_json(result)
         case "csv":
             click.echo(csv_text(records), nl=False)
         case _:
-            _print(records, traces, markdown=form == "markdown")
+            _print(records, traces, markdown=output_format == "markdown")
             saved = output or "results.jsonl"
-            before = "" if output else f"the same with -o {saved}   then:  "
+            before = "" if output else f"repeat with -o {saved}   then:  "
             click.echo(f"next:  {before}sprat report {saved} -o report.html")
 
 
@@ -114,12 +164,12 @@ def _print(records: Sequence[Measurement], traces: Sequence[TraceReport], *, mar
     for report in traces:
         print_trace(report, markdown=markdown)
     for note, tests in gather_notes(records).items():
-        click.echo(f"note: {', '.join(tests) if len(tests) <= _MOST_NAMED else f'{len(tests)} tests'}: {note}")
+        click.echo(f"note: {', '.join(tests) if len(tests) <= _MAX_LISTED_TESTS else f'{len(tests)} tests'}: {note}")
     if records[0].model.random_weights:
         _print_cache()
     if emulation := records[0].emulation:
-        for sentence in emulation.not_emulated:
-            click.echo(f"not emulated: {sentence}")
+        for limit in emulation.not_emulated:
+            click.echo(f"not emulated: {limit}")
 
 
 def _print_cache() -> None:
@@ -127,7 +177,7 @@ def _print_cache() -> None:
 
     folder = shape_cache()
     size = human_bytes(sum(path.stat().st_size for path in folder.glob("*")))
-    click.echo(f"note: {size} of random weights stay in {folder}; remove: sprat bench --clear-cache")
+    click.echo(f"note: {size} of random weights are kept in {folder}; remove them with: sprat bench --clear-cache")
 
 
 def _clear_cache(*, as_json: bool) -> None:

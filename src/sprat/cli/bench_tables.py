@@ -1,4 +1,4 @@
-"""Results of ``sprat bench`` as tables and CSV: llama-bench's columns first, then latency, memory, storage and heat."""
+"""Results of ``sprat bench`` as tables and CSV: llama-bench's table, then latency, memory, storage and temperature."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from sprat.text import human_bytes
 
 __all__ = ["csv_text", "print_comparison", "print_details", "print_speeds", "print_trace"]
 
-_NONE = "-"  # the machine cannot tell
+_NONE = "-"  # not available on this machine
 
 
 def print_speeds(records: Sequence[Measurement], *, markdown: bool = False) -> None:
-    """llama-bench's table; one column of speeds per label."""
+    """llama-bench's table, with one column of speeds per label."""
     labels = list(dict.fromkeys(record.label_text for record in records))
     tests: dict[tuple[object, ...], dict[str, str]] = {}
     for record in records:
@@ -44,11 +44,11 @@ def print_speeds(records: Sequence[Measurement], *, markdown: bool = False) -> N
 
 
 def print_details(records: Sequence[Measurement], *, markdown: bool = False) -> None:
-    """What llama-bench does not print; columns that nobody could fill are left out."""
+    """Values that llama-bench does not print; columns without any value are omitted."""
     columns = (
         "test",
-        "first token, ms (p50 / p99)",
-        "between tokens, ms (p50 / p99 / worst)",
+        "TTFT, ms (p50 / p99)",
+        "inter-token, ms (p50 / p99 / max)",
         "peak RSS",
         "page cache",
         "read from storage",
@@ -59,12 +59,14 @@ def print_details(records: Sequence[Measurement], *, markdown: bool = False) -> 
         "t/s, first -> sustained",
     )
     rows = [_details(record) for record in records if record.label is not Label.PREDICTED]
-    told = [index for index in range(len(columns)) if any(row[index] != _NONE for row in rows)]
-    print_table([columns[index] for index in told], [[row[index] for index in told] for row in rows], markdown=markdown)
+    shown = [index for index in range(len(columns)) if any(row[index] != _NONE for row in rows)]
+    print_table(
+        [columns[index] for index in shown], [[row[index] for index in shown] for row in rows], markdown=markdown
+    )
 
 
 def print_comparison(comparisons: Sequence[Comparison], confidence: float) -> None:
-    """Both speeds, how many times faster the second is, and what that is worth."""
+    """Both speeds, their ratio with its confidence interval, and the verdict."""
     label = comparisons[0].before.label
     rows = [
         (
@@ -82,19 +84,19 @@ def print_comparison(comparisons: Sequence[Comparison], confidence: float) -> No
 
 
 def print_trace(report: TraceReport, *, markdown: bool = False) -> None:
-    """Milliseconds per kernel and per layer, and how close each came to what holds it back."""
+    """Milliseconds per kernel and per layer, and the share of the limiting rate that each reached."""
     kernels_ms = sum(row.ms for row in report.rows)
     click.echo(
         f"{report.trace.test}, {report.label}: {report.wall_ms:.2f} ms per pass, {kernels_ms:.2f} in kernels; 100 % is "
         f"{report.read_gbps:.1f} GB/s of memory, {report.int8_gops:.0f} GOP/s int8 and {report.f32_gflops:.0f} GFLOP/s "
-        "float32, the best of these kernels here"
+        "float32, the peaks of these kernels on this machine"
     )
     print_table(
-        ("kernel", "weights", "calls", "ms", "of the time", "MB read", "GB/s", "GOP/s", "reached"),
+        ("kernel", "weights", "calls", "ms", "share", "MB read", "GB/s", "GOP/s", "reached"),
         [(row.kernel, row.what or _NONE, f"{row.calls:.0f}", *_trace_cells(report, row)) for row in by_kernel(report)],
     )
     print_table(
-        ("layer", "calls", "ms", "of the time", "MB read", "GB/s", "GOP/s", "reached"),
+        ("layer", "calls", "ms", "share", "MB read", "GB/s", "GOP/s", "reached"),
         [
             ("ends" if row.layer == NO_LAYER else str(row.layer), f"{row.calls:.0f}", *_trace_cells(report, row))
             for row in by_layer(report)
@@ -104,7 +106,7 @@ def print_trace(report: TraceReport, *, markdown: bool = False) -> None:
 
 
 def csv_text(records: Sequence[Measurement]) -> str:
-    """One line per record, numbers in plain units; empty where the machine cannot tell."""
+    """One line per record, in the units that the column names state; empty where a value is not available."""
     out = io.StringIO()
     rows = [_csv_row(record) for record in records]
     writer = csv.DictWriter(out, rows[0].keys())

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from sprat.app.model_reference import open_engine
+from sprat.app.load import load as load_model
 from sprat.cli.model_options import load_options, sampling_options
 from sprat.cli.reply import print_reply, show_timings
 from sprat.runtime.engine import Engine
@@ -17,7 +17,7 @@ from sprat.runtime.session import Session
 
 __all__ = ["command"]
 
-_HELP = "/reset forgets the conversation, /quit or Ctrl-D ends it, Ctrl-C stops an answer."
+_HELP = "/reset starts a new conversation, /quit or Ctrl-D ends the program, Ctrl-C stops an answer."
 
 
 @click.command(epilog="Example:  sprat chat OUT --temp 0.6 --top-p 0.95")
@@ -25,8 +25,8 @@ _HELP = "/reset forgets the conversation, /quit or Ctrl-D ends it, Ctrl-C stops 
 @load_options
 @sampling_options
 def command(*, model: str, load: dict[str, Any], options: dict[str, Any]) -> None:
-    """Talk with MODEL, a bundle or a GGUF file; the cache stays between turns."""
-    with open_engine(model, **load) as engine, engine.session() as session:
+    """Chat with MODEL (a bundle, a model file, a checkpoint or `demo`); the KV cache is kept between turns."""
+    with load_model(model, **load) as engine, engine.session() as session:
         click.echo(
             f"{engine.name} on {engine.backend_choice.text()}, context {engine.context} tokens. {_HELP}", err=True
         )
@@ -35,7 +35,7 @@ def command(*, model: str, load: dict[str, Any], options: dict[str, Any]) -> Non
 
 
 def _ask() -> str | None:
-    """The next line that is not blank; ``None`` at the end."""
+    """The next non-blank line; ``None`` at the end of input."""
     while True:
         try:
             text = input("> ").strip()
@@ -59,7 +59,7 @@ def _turn(engine: Engine, session: Session, text: str, options: dict[str, Any]) 
 
 @contextlib.contextmanager
 def _ctrl_c_calls(stop: Callable[[], None]) -> Iterator[None]:
-    """Let Ctrl-C end the answer at its next token; what was said until then stays in the conversation."""
+    """Let Ctrl-C cancel the answer at the next token; the text so far stays in the conversation."""
     before = signal.signal(signal.SIGINT, lambda *_: stop())
     try:
         yield

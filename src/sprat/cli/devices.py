@@ -39,31 +39,31 @@ def command(context: click.Context, as_json: bool) -> None:
             _list(profiles)
 
 
-@command.command()
+@command.command(epilog="Example:  sprat devices show rpi5-8gb")
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(name: str, as_json: bool) -> None:
-    """Show the profile NAME: every figure, how it became known, and its source."""
+    """Show the profile NAME: every value with its basis and source."""
     profile = load_profile(name)
     if as_json:
         print_json(profile)
         return
     click.echo(f"{profile.title} ({profile.soc})")
-    print_table(("figure", "value", "basis", "source"), _figures(msgspec.to_builtins(profile)))
+    print_table(("field", "value", "basis", "source"), _fields(msgspec.to_builtins(profile)))
 
 
-@command.command()
-@click.option("--save", "name", help="Keep it under this name, as a profile of your own.")
+@command.command(epilog="Example:  sprat devices probe --save my-board --folder /mnt/models")
+@click.option("--save", "name", help="Save the result as a profile of this name.")
 @click.option(
     "--folder",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=".",
     show_default=True,
-    help="Where models will lie: the medium to measure. 256 MB are written and removed.",
+    help="A folder on the storage to measure. 256 MB are written and removed.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def probe(name: str | None, folder: Path, as_json: bool) -> None:
-    """Measure this machine in under a minute: memory, sprat's kernels, storage, temperature."""
+    """Measure this machine, in under a minute: memory, sprat's kernels, storage, temperature."""
     from sprat.devices.probe import probe as measure
     from sprat.runtime.kernels.rates import measure_rates
 
@@ -88,17 +88,17 @@ def _print_probe(found: Probe) -> None:
     click.echo(f"measured: {found.profile.title}")
     rows = [(f"memory, {n} threads", f"{rate / 1e9:.3g} GB/s") for n, rate in found.read_bytes_per_s.items()]
     rows += [
-        (f"{kernels.name} kernels, int4 x 512 tokens", f"{format_number(kernels.int8_ops_per_s / 1e9)} GOP/s"),
+        (f"{kernels.name} kernels, int4 GEMM, 512 tokens", f"{format_number(kernels.int8_ops_per_s / 1e9)} GOP/s"),
         (
-            f"{kernels.name} kernels, int4 x 1 token, in cache",
+            f"{kernels.name} kernels, int4 GEMV, in cache",
             f"{format_number(kernels.one_token_ops_per_s / 1e9)} GOP/s",
         ),
-        (f"{kernels.name} kernels, attention in f32", f"{format_number(kernels.f32_ops_per_s / 1e9)} GFLOP/s"),
-        (f"{kernels.name} kernels, an empty call", f"{kernels.call_s * 1e6:.3g} us"),
+        (f"{kernels.name} kernels, attention in float32", f"{format_number(kernels.f32_ops_per_s / 1e9)} GFLOP/s"),
+        (f"{kernels.name} kernels, overhead of a call", f"{kernels.call_s * 1e6:.3g} us"),
         ("temperature, before and after", f"{_celsius(found.celsius_before)}, {_celsius(found.celsius_after)}"),
     ]
     print_table(("measured", "value"), rows)
-    media = [
+    storage = [
         (
             human_bytes(rate.block_bytes),
             format_number(rate.sequential_bytes_per_s / 1e6),
@@ -107,7 +107,7 @@ def _print_probe(found: Probe) -> None:
         )
         for rate in found.storage
     ]
-    print_table(("one read", "in sequence MB/s", "at random MB/s", "at random, page cache MB/s"), media)
+    print_table(("read size", "sequential MB/s", "random MB/s", "random, page cache MB/s"), storage)
 
 
 def _celsius(value: float | None) -> str:
@@ -126,18 +126,18 @@ def _list(profiles: list[DeviceProfile]) -> None:
         )
         for profile in profiles
     ]
-    print_table(("device", "what it is", "cores", "for a model", "memory speed", "storage"), rows)
+    print_table(("device", "description", "cores", "usable memory", "bandwidth", "storage"), rows)
 
 
-def _figures(record: Any, path: str = "") -> Iterator[tuple[str, str, str, str]]:
-    """Every leaf of a profile as a row: figures with basis and source, plain values without."""
+def _fields(record: Any, path: str = "") -> Iterator[tuple[str, str, str, str]]:
+    """Every field of a profile as a row: name, value, and basis and source where it has them."""
     if isinstance(record, dict) and "basis" in record:
         yield path, f"{record['value']:,.14g}", record["basis"], record["source"]
     elif isinstance(record, dict):
         for key, value in record.items():
-            yield from _figures(value, f"{path}.{key}" if path else key)
+            yield from _fields(value, f"{path}.{key}" if path else key)
     elif isinstance(record, list | tuple) and isinstance(record[0], dict):
         for index, value in enumerate(record):
-            yield from _figures(value, f"{path}[{index}]")
+            yield from _fields(value, f"{path}[{index}]")
     elif record is not None:
         yield path, " ".join(record) if isinstance(record, list | tuple) else str(record), "", ""

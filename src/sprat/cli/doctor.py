@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from sprat.app.doctor import Diagnosis, diagnose
+from sprat.app.doctor import Diagnosis, doctor
 from sprat.cli.terminal import print_json
 from sprat.text import human_bytes
 
@@ -14,8 +14,8 @@ __all__ = ["command"]
 @click.command(epilog="Example:  sprat doctor --json > machine.json")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(as_json: bool) -> None:
-    """Say what this machine can run, and what is missing."""
-    diagnosis = diagnose()
+    """Show what this machine can run, and what is missing."""
+    diagnosis = doctor()
     if as_json:
         print_json(diagnosis)
     else:
@@ -24,18 +24,18 @@ def command(as_json: bool) -> None:
 
 def _print(diagnosis: Diagnosis) -> None:
     cpu = diagnosis.cpu
-    native = "yes" if diagnosis.native_core else f"no, NumPy does the work: {diagnosis.native_missing_because}"
+    native = "yes" if diagnosis.native_core else f"no, NumPy is used instead: {diagnosis.native_missing_because}"
     caches = ", ".join(
         f"{level} {human_bytes(n_bytes)}" for level, n_bytes in sorted(cpu.cache_bytes.items()) if n_bytes
     )
     rows = {
         "sprat": diagnosis.sprat,
         "native core": native,
-        "processor": f"{cpu.model} ({cpu.machine}, {cpu.n_cores} cores usable)",
-        "has": " ".join(name for name, there in cpu.features.items() if there) or "nothing that sprat knows of",
-        "has not": " ".join(name for name, there in cpu.features.items() if not there) or "-",
+        "CPU": f"{cpu.model} ({cpu.machine}, {cpu.n_cores} cores usable)",
+        "features": " ".join(name for name, present in cpu.features.items() if present) or "none that sprat uses",
+        "missing features": " ".join(name for name, present in cpu.features.items() if not present) or "-",
         "caches": caches or "unknown",
-        "page": human_bytes(cpu.page_bytes),
+        "page size": human_bytes(cpu.page_bytes),
     }
     rows |= {
         f"backend {state.name}": f"{'yes' if state.usable else 'no'}: {state.detail}" for state in diagnosis.backends

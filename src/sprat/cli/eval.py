@@ -7,25 +7,25 @@ from typing import Any
 import click
 
 from sprat.app.evaluate import TASKS, Evaluation, evaluate
-from sprat.app.model_reference import open_engine
+from sprat.app.load import load as load_model
 from sprat.cli.model_options import load_options
 from sprat.cli.terminal import print_json, print_table, progress_bar
 
 __all__ = ["command"]
 
 _EPILOG = """\b
-One user message in the model's chat template, answered greedily; thoughts
-inside <think>…</think> are not judged. What a task asks and expects:
+Each problem is one user message, answered greedily. Text inside
+<think>…</think> is not scored. The tasks and their expected answers:
 \b
   arithmetic  "What is 347 + 285?", "Which is larger, 417 or 471?", "Tom has
               12 apples. He buys 30 more. How many …?" Numbers up to 999.
-              A number, a name, yes or no; nothing else.
+              Answer: a number, a name, yes or no, and nothing else.
   home        "Could you dim the bedroom light to 40 percent in ten minutes?"
               {"device":"light","room":"bedroom","action":"set","value":40,
               "unit":"percent","delay":"10m"} on one line, without spaces;
               room, value and unit may be null, delay may be missing.
-  prose       "Tell me about clouds." Counts the tokens of a reference answer
-              that the model would have written itself, and its perplexity.
+  prose       "Tell me about clouds." Perplexity and next-token accuracy on a
+              reference answer.
 \b
 Examples:
   sprat eval demo --task arithmetic --n 200
@@ -36,21 +36,23 @@ Examples:
 
 @click.command(epilog=_EPILOG)
 @click.argument("model")
-@click.option("--task", type=click.Choice(TASKS), required=True, help="What to score.")
-@click.option("--n", type=click.IntRange(min=1), default=1000, show_default=True, help="Problems (prose: texts).")
-@click.option("--seed", type=int, default=1, show_default=True, help="Other seeds ask other problems.")
+@click.option("--task", type=click.Choice(TASKS), required=True, help="The task.")
+@click.option(
+    "--n", type=click.IntRange(min=1), default=1000, show_default=True, help="Number of problems (prose: texts)."
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the problem generator.")
 @click.option(
     "--split",
     type=click.Choice(["held_out", "unseen"]),
     default="held_out",
     show_default=True,
-    help="Known phrasings with new content, or phrasings never trained on.",
+    help="New content in the phrasings of the training set, or phrasings that were never trained on.",
 )
 @load_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(*, model: str, task: str, n: int, seed: int, split: str, load: dict[str, Any], as_json: bool) -> None:
-    """Score MODEL (a bundle, a GGUF, a checkpoint folder or `demo`) on a task that the packaged student learnt."""
-    with open_engine(model, **load) as engine, progress_bar(f"eval {task}", quiet=as_json) as bar:
+    """Score MODEL (a bundle, a model file, a checkpoint or `demo`) on a task of the packaged student."""
+    with load_model(model, **load) as engine, progress_bar(f"eval {task}", quiet=as_json) as bar:
         result = evaluate(engine, task, n=n, seed=seed, split=split, progress=bar)
     if as_json:
         print_json(result)
@@ -60,7 +62,7 @@ def command(*, model: str, task: str, n: int, seed: int, split: str, load: dict[
 
 def _print(result: Evaluation, model: str) -> None:
     low, high = result.interval
-    what = "tokens foretold" if result.task == "prose" else "exactly right"
+    what = "tokens predicted" if result.task == "prose" else "exactly right"
     click.echo(f"{result.task}: {result.exact_match:.1%} {what} of {result.n} (95 %: {low:.1%} to {high:.1%})")
     if result.valid_json is not None:
         click.echo(f"valid JSON: {result.valid_json:.1%}")

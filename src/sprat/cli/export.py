@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from sprat.app.model_reference import find_source
+from sprat.app.export import export, export_with_optimum
 from sprat.cli.terminal import print_json, print_table, progress_bar
 from sprat.devices.plan.text import headline, notes
-from sprat.export.onnx import OnnxOptions
-from sprat.export.pipeline import ExportResult, export
+from sprat.export.pipeline import ExportResult
 from sprat.text import human_bytes
+
+if TYPE_CHECKING:
+    from sprat.export.onnx.optimum import OptimumExport
 
 __all__ = ["command"]
 
@@ -25,22 +29,37 @@ Examples:
 @click.command(epilog=_EXAMPLES)
 @click.argument("source")
 @click.argument("out")
-@click.option("--device", help="Choose the quantization that fits this device (see: sprat devices).")
-@click.option("--quant", help="int8, int4, or any single block format such as q4_k.")
-@click.option("--format", "formats", default="gguf", show_default=True, help="gguf, onnx, or both with a comma.")
-@click.option("--tensor", "tensor_rules", multiple=True, metavar="PATTERN=FORMAT", help="A format for some tensors.")
-@click.option("--align", type=int, help="GGUF: lay tensors on multiples of this many bytes; 4096 for mixtures.")
-@click.option("--block-size", type=click.Choice(["32", "64", "128"]), default="32", help="ONNX: weights in a group.")
-@click.option("--accuracy-level", type=click.Choice(["0", "4"]), default="4", help="ONNX: 0 for float32 activations.")
-@click.option("--portable", is_flag=True, help="ONNX: standard operators only, for other runtimes than onnxruntime.")
+@click.option("--device", help="Choose the best quantization that fits this device (see: sprat devices).")
+@click.option("--quant", help="int8, int4, or a block format such as q4_k.")
+@click.option("--format", "formats", default="gguf", show_default=True, help="gguf, onnx, or gguf,onnx.")
+@click.option(
+    "--tensor",
+    "tensor_rules",
+    multiple=True,
+    metavar="PATTERN=FORMAT",
+    help="Block format of single tensors; may be repeated.",
+)
+@click.option("--align", type=int, help="GGUF: alignment of the tensors in bytes; by default 4096 for MoE models.")
+@click.option(
+    "--block-size", type=click.Choice(["32", "64", "128"]), default="32", help="ONNX: weights that share a scale."
+)
+@click.option(
+    "--accuracy-level",
+    type=click.Choice(["0", "4"]),
+    default="4",
+    help="ONNX: 4 quantizes activations to int8, 0 keeps them in float32.",
+)
+@click.option("--portable", is_flag=True, help="ONNX: standard operators only, for runtimes other than onnxruntime.")
 @click.option(
     "--exporter",
     type=click.Choice(["sprat", "optimum"]),
     default="sprat",
-    help="optimum: ONNX of architectures that sprat has no writer for.",
+    help="optimum: trace architectures that sprat has no ONNX writer for.",
 )
-@click.option("--context", type=click.IntRange(min=1), help="Tokens to plan the cache for.")
-@click.option("--force", is_flag=True, help="Replace an older bundle at OUT, and write what does not fit the device.")
+@click.option("--context", type=click.IntRange(min=1), help="Tokens to plan the KV cache for.")
+@click.option(
+    "--force", is_flag=True, help="Replace an existing bundle at OUT, and write a model that does not fit the device."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     *,
@@ -59,24 +78,33 @@ def command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Turn SOURCE (a checkpoint folder, a GGUF, or `demo`) into a bundle at OUT.
+    """Export SOURCE (a checkpoint folder, a GGUF, or `demo`) to a bundle at OUT.
 
-    Interrupted at any moment, the same command continues. Memory stays near one tensor, whatever the model's size.
+    After an interruption the same command resumes. Peak memory stays near the size of one tensor.
     """
-    onnx = OnnxOptions(block_size=int(block_size), accuracy_level=int(accuracy_level), portable=portable)
     if exporter == "optimum":
-        _with_optimum(source, out, quant or "int4", onnx, as_json=as_json)
+        traced = export_with_optimum(
+            source,
+            out,
+            quant=quant or "int4",
+            block_size=int(block_size),
+            accuracy_level=int(accuracy_level),
+            portable=portable,
+        )
+        _print_traced(traced, as_json=as_json)
         return
     with progress_bar("exporting", quiet=as_json) as bar:
         result = export(
-            find_source(source),
+            source,
             out,
             quant=quant,
             device=device,
             formats=formats.split(","),
             tensor_rules=tensor_rules,
             align=align,
-            onnx=onnx,
+            block_size=int(block_size),
+            accuracy_level=int(accuracy_level),
+            portable=portable,
             context=context,
             force=force,
             progress=bar,
@@ -87,16 +115,13 @@ def command(
         _print(result, source)
 
 
-def _with_optimum(source: str, out: str, quant: str, onnx: OnnxOptions, *, as_json: bool) -> None:
-    from sprat.export.onnx.optimum import export_with_optimum
-
-    made = export_with_optimum(find_source(source), out, quant=quant, options=onnx)
+def _print_traced(traced: OptimumExport, *, as_json: bool) -> None:
     if as_json:
-        print_json(made)
+        print_json(traced)
         return
-    click.echo(f"{made.path}: {made.n_quantized} products in {quant}, {made.n_left} left in floats")
-    click.echo(f"against the float graph:\n{made.quality.text()}")
-    click.echo(f"next:  python -c 'import onnxruntime as ort; ort.InferenceSession(\"{made.path}/model.onnx\")'")
+    click.echo(f"{traced.path}: {traced.n_quantized} products quantized, {traced.n_unquantized} left in float")
+    click.echo(f"against the float graph:\n{traced.quality.text()}")
+    click.echo(f"next:  python -c 'import onnxruntime as ort; ort.InferenceSession(\"{traced.path}/model.onnx\")'")
 
 
 def _print(result: ExportResult, source: str) -> None:
@@ -110,13 +135,15 @@ def _print(result: ExportResult, source: str) -> None:
     rows = [
         (
             group.role,
-            group.format if group.format == group.wanted else f"{group.format} (rows not divisible for {group.wanted})",
+            group.format
+            if group.format == group.wanted
+            else f"{group.format} (rows do not divide into blocks of {group.wanted})",
             group.n_tensors,
             human_bytes(group.size_bytes),
         )
         for group in manifest.tensor_groups
     ]
-    print_table(("tensors", "format", "number", "size"), rows)
+    print_table(("tensors", "format", "count", "size"), rows)
     for note in (*manifest.warnings, *result.notes):
         click.echo(f"note: {note}")
     click.echo(f"next:  sprat verify {result.path} --source {source}   then:  sprat run {result.path} 'a prompt'")

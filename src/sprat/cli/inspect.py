@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
+from sprat.app.inspect import inspect
 from sprat.cli.terminal import print_json, print_table
-from sprat.export.inspection import Inspection, inspect
+from sprat.export.inspection import Inspection
 from sprat.text import human_bytes
 
 __all__ = ["command"]
@@ -13,10 +14,13 @@ __all__ = ["command"]
 
 @click.command(epilog="Example:  sprat inspect SmolLM2-135M-Instruct.Q4_1.gguf")
 @click.argument("path")
-@click.option("--check", is_flag=True, help="Read every block of a GGUF, and refuse weights that are no numbers.")
+@click.option("--check", is_flag=True, help="Read every block of a GGUF and fail on NaN or Inf weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(path: str, check: bool, as_json: bool) -> None:
-    """Say what PATH is (a bundle, a GGUF or a checkpoint), and where its bytes go. Only --check reads weights."""
+    """Show what PATH is (a bundle, a model file, a checkpoint or `demo`) and where its bytes go.
+
+    Only headers are read, except with --check.
+    """
     inspection = inspect(path, check=check)
     if as_json:
         print_json(inspection)
@@ -40,7 +44,7 @@ def _print(found: Inspection) -> None:
         )
         for use in found.tensors
     ]
-    print_table(("tensors", "format", "number", "weights", "size", "bits/weight"), rows)
+    print_table(("tensors", "format", "count", "weights", "size", "bits/weight"), rows)
     for runtime in found.runtimes:
         click.echo(f"{'loads in' if runtime.loads else 'does not load in'} {runtime.name}: {runtime.why}")
     for note in found.notes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from sprat.app.plan import plan_model
+from sprat.app.plan import plan
 from sprat.cli.terminal import print_json, print_table, warn_left_out
 from sprat.devices.plan.plan import DEFAULT_PROMPT, Plan, Verdict
 from sprat.devices.plan.text import headline, notes
@@ -22,14 +22,16 @@ Examples:
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("model")
-@click.option("--device", "devices", multiple=True, help="A profile (see: sprat devices); may be given several times.")
-@click.option("--all", "every", is_flag=True, help="All devices; the same as no --device.")
-@click.option("-c", "--context", type=click.IntRange(min=1), help="Tokens to keep room for; by default at most 4096.")
+@click.option("--device", "devices", multiple=True, help="A profile (see: sprat devices); may be repeated.")
+@click.option("--all", "every", is_flag=True, help="All devices, as without --device.")
+@click.option(
+    "-c", "--context", type=click.IntRange(min=1), help="Tokens to plan the KV cache for; by default at most 4096."
+)
 @click.option("--quant", help="Only this quantization: int8, int4 or a block format such as q4_k.")
-@click.option("--memory", help="What the model may take, for example 3GB; by default what each system leaves.")
-@click.option("-p", "--prompt", type=click.IntRange(min=1), default=DEFAULT_PROMPT, show_default=True,
-              help="Tokens of the prompt that the first token waits for.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object per device.")
+@click.option("--memory", help="Memory budget of the model, for example 3GB; by default what each system leaves.")
+@click.option("-p", "--prompt", "prompt_tokens", type=click.IntRange(min=1), default=DEFAULT_PROMPT, show_default=True,
+              help="Prompt length for which TTFT is predicted.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per device.")
 def command(
     *,
     model: str,
@@ -38,28 +40,28 @@ def command(
     context: int | None,
     quant: str | None,
     memory: str | None,
-    prompt: int,
+    prompt_tokens: int,
     as_json: bool,
 ) -> None:
-    """Say whether MODEL fits devices, what goes where in memory, and how fast it would be; no weight is read.
+    """Show whether MODEL fits devices, its memory map, and its predicted speed; no weight is read.
 
-    MODEL is a bundle, a GGUF file, a checkpoint folder, a config.json, or the name of a published model, such as
-    deepseek-v2-lite or r1-distill-qwen-7b.
+    MODEL is a bundle, a GGUF file, a checkpoint folder, a config.json, `demo`, or the name of a published model such
+    as deepseek-v2-lite or r1-distill-qwen-7b.
     """
     if devices and every:
-        raise click.UsageError("--all and --device exclude each other: name devices, or take all of them")
-    plans = plan_model(
+        raise click.UsageError("--all and --device exclude each other; give one of them")
+    plans = plan(
         model,
         devices=devices,
         context=context,
         quant=quant,
         memory=memory,
-        prompt_tokens=prompt,
+        prompt_tokens=prompt_tokens,
         on_broken=warn_left_out,
     )
     if as_json:
-        for plan in plans:
-            print_json(plan.summary(model))
+        for found in plans:
+            print_json(found.summary(model))
     elif len(plans) == 1:
         _print_one(model, plans[0])
     else:
@@ -77,7 +79,7 @@ def _print_one(model: str, plan: Plan) -> None:
     if plan.prediction is not None:
         print_table(("predicted", "value", "limited by"), _predicted(plan))
         error = 100 * plan.prediction.relative_error
-        click.echo(f"predicted from the profile's figures, give or take {error:.0f} %; nothing was measured")
+        click.echo(f"predicted from the profile, ± {error:.0f} %; nothing was measured")
     for note in notes(plan):
         click.echo(f"note: {note}")
     click.echo(f"next:  {_next(model, plan)}")
@@ -87,19 +89,15 @@ def _predicted(plan: Plan) -> list[tuple[str, str, str]]:
     found = plan.prediction
     assert found is not None, "the caller checked"
     context = f"{plan.footprint.context:,}"
-    prompt, empty, full = map(
+    prefill, decode, decode_at_context = map(
         format_number, (found.prefill_tokens_per_s, found.decode_tokens_per_s, found.decode_tokens_per_s_at_context)
     )
     return [
-        (f"first token of a prompt of {found.prompt_tokens:,}", _seconds(found.ttft_s), found.prefill_limit),
-        ("reading the weights once, at the start", _seconds(found.load_s), "storage"),
-        ("prompt", f"{prompt} tokens/s", found.prefill_limit),
-        ("answer, empty context", f"{empty} tokens/s", found.decode_limit),
-        (
-            f"answer, context of {context}",
-            f"{full} tokens/s",
-            found.decode_limit,
-        ),
+        (f"TTFT, prompt of {found.prompt_tokens:,} tokens", _seconds(found.ttft_s), found.prefill_limit),
+        ("reading the weights once, when loading", _seconds(found.load_s), "storage"),
+        ("prefill", f"{prefill} tokens/s", found.prefill_limit),
+        ("decode at depth 0", f"{decode} tokens/s", found.decode_limit),
+        (f"decode at depth {context}", f"{decode_at_context} tokens/s", found.decode_limit),
     ]
 
 
@@ -107,12 +105,12 @@ def _print_many(model: str, plans: list[Plan]) -> None:
     count = sum(plan.runs for plan in plans)
     streamed = sum(plan.verdict is Verdict.STREAMED for plan in plans)
     click.echo(f"{model}: runs on {count} of {len(plans)} devices, on {streamed} of them with experts streamed")
-    columns = ("device", "quant", "verdict", "needs", "may use", "first token", "tokens/s", "± %", "limited by")
+    columns = ("device", "quant", "verdict", "needs", "available", "TTFT", "decode, t/s", "± %", "limited by")
     print_table(columns, [_row(plan) for plan in plans])
     footprint = plans[0].footprint
     click.echo(
-        f"speeds are predicted: a prompt of {plans[0].prompt_tokens:,} tokens, an answer behind an empty context, room "
-        f"for {footprint.context:,} tokens"
+        f"speeds are predicted: TTFT of a prompt of {plans[0].prompt_tokens:,} tokens, decode at depth 0; "
+        f"the KV cache is planned for {footprint.context:,} tokens"
     )
     click.echo(f"next:  sprat plan {model} --device {plans[0].profile.name}")
 
@@ -120,7 +118,7 @@ def _print_many(model: str, plans: list[Plan]) -> None:
 def _row(plan: Plan) -> tuple[str, ...]:
     by = {
         Verdict.FITS: "",
-        Verdict.STREAMED: f", {100 * plan.held_experts_share:.0f} % held",
+        Verdict.STREAMED: f", {100 * plan.held_experts_share:.0f} % in memory",
         Verdict.TOO_LARGE: f" by {human_bytes(plan.missing_bytes)}",
     }
     found = plan.prediction
@@ -147,4 +145,4 @@ def _next(model: str, plan: Plan) -> str:
     device = plan.profile.name
     if plan.runs:
         return f"sprat export SOURCE OUT --device {device}   then:  sprat run OUT 'a prompt' --device {device}"
-    return f"sprat plan {model} --all   then: a device that it fits"
+    return f"sprat plan {model} --all   then choose a device that it fits"

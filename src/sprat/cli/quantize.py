@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from sprat.app.quantize import quantize
 from sprat.cli.terminal import print_json, progress_bar
-from sprat.export.gguf.quantize import quantize
 from sprat.text import human_bytes
 
 __all__ = ["command"]
@@ -14,9 +14,15 @@ __all__ = ["command"]
 @click.command(epilog="Example:  sprat quantize model-F16.gguf model-Q4_K.gguf --quant q4_k --tensor 'ffn_down=q6_k'")
 @click.argument("source")
 @click.argument("out")
-@click.option("--quant", default="int4", show_default=True, help="int8, int4, or any single block format.")
-@click.option("--tensor", "tensor_rules", multiple=True, metavar="PATTERN=FORMAT", help="A format for some tensors.")
-@click.option("--align", type=int, help="Lay tensors on multiples of this many bytes; by default as in SOURCE.")
+@click.option("--quant", default="int4", show_default=True, help="int8, int4, or a block format such as q4_k.")
+@click.option(
+    "--tensor",
+    "tensor_rules",
+    multiple=True,
+    metavar="PATTERN=FORMAT",
+    help="Block format of single tensors; may be repeated.",
+)
+@click.option("--align", type=int, help="Alignment of the tensors in bytes; by default as in SOURCE.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
@@ -28,9 +34,9 @@ def command(
     if as_json:
         print_json(result)
         return
-    click.echo(f"{result.file.path}: {human_bytes(result.source_bytes)} became {human_bytes(result.file.nbytes)}")
+    click.echo(f"{result.file.path}: {human_bytes(result.source_bytes)} -> {human_bytes(result.file.nbytes)}")
     for group in result.fallbacks:
-        click.echo(f"note: {group.role} is {group.format}: its rows are not divisible for {group.wanted}")
+        click.echo(f"note: {group.role} is {group.format}: its rows do not divide into blocks of {group.wanted}")
     for note in result.notes:
         click.echo(f"note: {note}")
     click.echo(f"next:  sprat inspect {result.file.path}")

@@ -1,4 +1,4 @@
-"""A reply on the screen while it is made: thoughts dim, the answer plain, the speed at the end."""
+"""Print a reply as it is generated: reasoning dimmed, then the answer, then the speed."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ __all__ = ["print_reply", "show_timings"]
 
 
 def print_reply(stream: ChatStream) -> dict[str, Any]:
-    """Print the parts as they come; returns the timings.
+    """Print the chunks as they arrive, and return the timings.
 
-    Thoughts go to standard error, so that a pipe gets the answer alone.
+    The reasoning goes to standard error, so that a pipe receives only the answer.
     """
-    thinking = False
+    in_reasoning = False
     timings: dict[str, Any] = {}
     for chunk in stream:
         delta = chunk["choices"][0]["delta"]
         if delta.get("reasoning_content"):
-            thinking = True
+            in_reasoning = True
             click.echo(click.style(delta["reasoning_content"], dim=True), nl=False, err=True)
         if delta.get("content"):
-            if thinking:
+            if in_reasoning:
                 click.echo(err=True)
-                thinking = False
+                in_reasoning = False
             click.echo(delta["content"], nl=False)
             sys.stdout.flush()
         timings = chunk.get("timings", timings)
@@ -37,7 +37,7 @@ def print_reply(stream: ChatStream) -> dict[str, Any]:
 
 
 def show_timings(timings: dict[str, Any], engine: Engine) -> None:
-    """One dim line on standard error: how fast, on which backend, and why that one."""
+    """Print one dimmed line on standard error: the speed, the backend, and why it was chosen."""
     prompt = f"{timings['prompt_n']} prompt tokens at {timings['prompt_per_second']:.1f}/s"
     answer = f"{timings['predicted_n']} tokens at {timings['predicted_per_second']:.1f}/s"
     click.echo(click.style(f"[{prompt}, {answer}; {engine.backend_choice.text()}]", dim=True), err=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from sprat.app.report import report
 from sprat.cli.terminal import print_json
 
 __all__ = ["command"]
@@ -22,25 +23,25 @@ Examples:
 @click.command(epilog=_EXAMPLES)
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), default=Path("report.html"),
-              show_default=True, help="The page.")  # fmt: skip
+              show_default=True, help="The HTML page.")  # fmt: skip
 @click.option("--png", "png_folder", type=click.Path(file_okay=False, path_type=Path),
-              help="A folder for the same charts as PNG; needs sprat[report].")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: the files, and what each chart found.")
+              help="Also write the charts as PNG to this folder; needs sprat[report].")  # fmt: skip
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object: the files, and the finding of each chart."
+)
 def command(*, results: tuple[Path, ...], output: Path, png_folder: Path | None, as_json: bool) -> None:
-    """Draw RESULTS, files of `sprat bench -o` and of `sprat plan --json`, as one page that needs no network.
+    """Draw RESULTS, files from `sprat bench -o` and `sprat plan --json`, as one page that needs no network.
 
-    Speed by device, time to first token, speed against context, memory, predicted against measured, temperature.
-    Measured, emulated and predicted figures look different everywhere and never share a series.
+    The charts: speed by device, time to first token, speed by context depth, memory, predicted against measured speed,
+    temperature. Measured, emulated and predicted values never share a series.
     """
-    from sprat.devices.report.build import make_report
-
-    report = make_report(results, output, png_folder=png_folder)
-    findings = {figure.slug: figure.finding for figure in report.figures}
+    made = report(results, output, png_folder=png_folder)
+    findings = {figure.slug: figure.finding for figure in made.figures}
     if as_json:
-        print_json({"page": report.page, "pictures": report.pictures, "findings": findings})
+        print_json({"page": made.page, "pictures": made.pictures, "findings": findings})
         return
     for finding in findings.values():
         click.echo(finding)
-    for path in (report.page, *report.pictures):
+    for path in (made.page, *made.pictures):
         click.echo(f"written: {path}")
     click.echo(f"next:  open {output} in a browser")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sprat.app.model_reference import open_engine
+from sprat.app.load import load as load_model
 from sprat.cli.model_options import load_options, sampling_options
 from sprat.cli.reply import print_reply, show_timings
 from sprat.cli.terminal import print_json, progress_bar
@@ -28,11 +28,11 @@ Examples:
 @click.argument("model")
 @click.argument("prompt")
 @click.option("--system", help="A system message before the prompt.")
-@click.option("--raw", is_flag=True, help="Continue the prompt as it is, without the chat template.")
+@click.option("--raw", is_flag=True, help="Continue the prompt without the chat template.")
 @load_options
 @sampling_options
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object in OpenAI's shape, with reasoning_content."
+    "--json", "as_json", is_flag=True, help="Print one JSON object in OpenAI's format, with reasoning_content."
 )
 def command(
     *,
@@ -44,8 +44,8 @@ def command(
     options: dict[str, Any],
     as_json: bool,
 ) -> None:
-    """Answer one PROMPT with MODEL, a bundle or a GGUF file."""
-    with open_engine(model, **load) as engine, progress_bar("reading the prompt", quiet=as_json) as bar:
+    """Answer one PROMPT with MODEL (a bundle, a model file, a checkpoint or `demo`)."""
+    with load_model(model, **load) as engine, progress_bar("prefill", quiet=as_json) as bar:
         options["on_prefill"] = bar
         if raw:
             _continue(engine, prompt, options, as_json=as_json)

@@ -1,4 +1,4 @@
-"""What the commands share on the screen: tables, byte counts, progress bars, JSON."""
+"""Output that the commands share: tables, progress bars, JSON."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from sprat.progress import Progress, ReportProgress, no_progress
 __all__ = ["print_json", "print_table", "progress_bar", "warn_left_out"]
 
 _PLAIN_WIDTH = 200
-_PLAIN_LINES = 10  # without a terminal: one per tenth
+_PLAIN_LINES = 10  # without a terminal: one line at every 10 %
 
 
 def warn_left_out(error: Exception) -> None:
-    """One line on standard error about something that the answer leaves out."""
+    """Print one line on standard error about an item that is left out of the output."""
     click.echo(f"sprat: left out: {error}", err=True)
 
 
 def print_json(record: Any) -> None:
-    """One line of JSON on standard output; msgspec records, dataclasses and paths are allowed."""
+    """Print a record (msgspec struct, dataclass, dict, path) as one line of JSON on standard output."""
     import msgspec
 
     click.echo(msgspec.json.encode(record, enc_hook=str).decode())
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Iterable[object]], *, markdown: bool = False) -> None:
-    """A table, drawn on a terminal unless ``markdown`` is wanted, and in markdown elsewhere.
+    """Print a table: markdown if requested or if standard output is not a terminal.
 
-    Columns of numbers are aligned to the right.
+    Columns of numbers are right-aligned.
     """
     from rich.box import MARKDOWN, SIMPLE_HEAD
     from rich.console import Console
@@ -51,9 +51,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Iterable[object]], *, mar
 
 @contextmanager
 def progress_bar(label: str, *, quiet: bool = False) -> Iterator[ReportProgress]:
-    """A callback that draws a bar on a terminal and prints a line per tenth elsewhere.
+    """A callback that draws a bar on a terminal, and elsewhere prints a line at every 10 %.
 
-    Everything goes to standard error, so that ``--json`` on standard output stays whole.
+    It writes to standard error, so that standard output holds only results.
     """
     if quiet:
         yield no_progress
@@ -88,6 +88,6 @@ def _plain_lines(label: str) -> ReportProgress:
         reached = int(_PLAIN_LINES * state.done / state.total) if state.total else _PLAIN_LINES
         if reached > shown:
             click.echo(f"{label}: {reached / _PLAIN_LINES:.0%} {state.what}", err=True)
-        shown = reached  # less than before: the next file began
+        shown = reached  # smaller than before when the next file begins
 
     return show

@@ -7,21 +7,25 @@ from pathlib import Path
 
 import click
 
-from sprat.app.model_reference import find_source
+from sprat.app.verify import verify
 from sprat.cli.terminal import print_json, progress_bar
 from sprat.errors import InputError
-from sprat.export.verify.verify import Verification, verify
+from sprat.export.verify.verify import Verification
 
 __all__ = ["command"]
 
 
 @click.command(epilog="Example:  sprat verify out --source DeepSeek-V2-Lite-Chat --max-kld 0.05")
 @click.argument("artifact")
-@click.option("--source", required=True, help="What it was made from: a checkpoint folder, a GGUF, or `demo`.")
-@click.option("--text", "text_file", help="A file of text for both to read; by default one of sprat's own.")
-@click.option("--backend", "backends", multiple=True, help="Run the artifact on this; by default on each there is.")
-@click.option("--max-kld", type=float, help="Exit 1 if the mean KL divergence (nats per token) is larger.")
-@click.option("--max-tokens", type=click.IntRange(min=2), help="Read only this much of the text.")
+@click.option(
+    "--source", required=True, help="What ARTIFACT was exported from: a checkpoint folder, a GGUF, or `demo`."
+)
+@click.option("--text", "text_file", help="A text file that both models read; by default sprat's evaluation text.")
+@click.option(
+    "--backend", "backends", multiple=True, help="Backend that runs ARTIFACT; may be repeated. By default all that can."
+)
+@click.option("--max-kld", type=float, help="Exit with 1 if the mean KL divergence, in nats per token, is larger.")
+@click.option("--max-tokens", type=click.IntRange(min=2), help="Read only the first tokens of the text.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     *,
@@ -33,15 +37,15 @@ def command(
     max_tokens: int | None,
     as_json: bool,
 ) -> None:
-    """Compare ARTIFACT, a bundle or a GGUF, with its source.
+    """Compare ARTIFACT (a bundle or a model file) with its source.
 
-    Prints perplexity, KL divergence and token probabilities as llama-perplexity does, scoring the second half of each
-    window, and for mixtures the share of chosen experts that both have in common.
+    Prints perplexity, KL divergence and token probabilities as llama-perplexity does, for the second half of each
+    window, and for MoE models the routing overlap: the share of experts that source and artifact both selected.
     """
     with progress_bar("verifying", quiet=as_json) as bar:
         verification = verify(
             artifact,
-            find_source(source),
+            source,
             text=_read(text_file) if text_file else None,
             backends=backends or None,
             max_kld=max_kld,
@@ -71,7 +75,7 @@ def _print(verification: Verification) -> None:
 
 
 def _verdict(verification: Verification) -> str:
-    """Without a limit nothing was judged, only measured; a figure that is not finite fails all the same."""
+    """Without a limit there is no verdict, except that a KL divergence that is NaN or Inf always fails."""
     if not verification.passed:
         return "FAILED"
     return "MEASURED" if verification.max_kld is None else "PASSED"

@@ -1,7 +1,7 @@
-"""The student that travels with sprat: a small trained mixture of experts in DeepSeek-V2-Lite's architecture.
+"""The packaged student: a small trained MoE model with DeepSeek-V2-Lite's architecture.
 
-``demo`` names it wherever a source is asked for. Its weights lie beside this file as package data; what it can do, and
-how well, stands in its ``README.md``; `sprat.demo.tasks` makes the problems that it is judged by.
+Wherever a model is expected, ``demo`` means this one. Its checkpoint is package data in this folder. ``README.md``
+describes what it can do and how it scores; `sprat.demo.tasks` generates the problems that it is scored on.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""How evenly random weights route: 1 for even choices, 0 when every token asks for the same expert."""
+"""Routing entropy: 1 for a uniform distribution over experts, 0 if all tokens are routed to one."""
 
 import numpy as np
 import pytest
 from tiny_checkpoint import write_checkpoint
 
-from sprat.app.bench.routing import RoutingEntropy, watched_stream
+from sprat.app.bench.routing import RoutingEntropy, observed_stream
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.runtime.backends.reference import ReferenceBackend
 
@@ -14,17 +14,17 @@ def experts(*rows):
 
 
 @pytest.mark.parametrize(
-    ("chosen", "share"),
+    ("selected", "share"),
     [
         (experts([0, 1], [2, 3]), 1.0),
         (experts([1], [1], [1]), 0.0),
         (experts([0, 1], [1, 0]), 0.5),  # two of four: half of the bits
     ],
 )
-def test_entropy_is_a_share_of_the_even_one(chosen, share):
+def test_entropy_is_a_share_of_the_uniform_one(selected, share):
     routing = RoutingEntropy()
     assert routing.share(4) is None
-    routing(3, chosen)
+    routing(3, selected)
     assert routing.share(4) == pytest.approx(share)
 
 
@@ -35,8 +35,8 @@ def test_layers_are_averaged():
     assert routing.share(4) == pytest.approx(0.5)
 
 
-def test_a_stream_of_a_mixture_is_watched(tmp_path):
+def test_the_routing_of_a_stream_is_observed(tmp_path):
     checkpoint = Checkpoint.open(write_checkpoint(tmp_path / "moe", "deepseek2"))
     backend, routing = ReferenceBackend(checkpoint.spec, checkpoint, dense_bytes=0), RoutingEntropy()
-    watched_stream(backend, 40, routing).extend(list(range(32)))
+    observed_stream(backend, 40, routing).extend(list(range(32)))
     assert 0.5 < routing.share(checkpoint.spec.moe.n_routed_experts) <= 1.0

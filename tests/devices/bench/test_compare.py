@@ -1,39 +1,39 @@
-"""Comparing two results files: only the same work, with an interval, and every difference named."""
+"""Two results files are compared if they have the same tests; every difference is named."""
 
 import pytest
 from bench_records import LIMITS, MODEL, measurement
 
 from sprat.devices.bench.compare import compare, differences
-from sprat.devices.bench.results import Label, Work
+from sprat.devices.bench.results import BenchTest, Label
 from sprat.errors import ResultsError
 
 
 def vary(**changed):
-    """The model with other fields."""
+    """The model with changed fields."""
     return type(MODEL)(**{name: getattr(MODEL, name) for name in MODEL.__struct_fields__} | changed)
 
 
-def test_tests_are_paired_by_name_and_judged_by_their_interval():
-    before = [measurement(samples_tps=(10.0, 10.1, 9.9)), measurement(work=Work.prefill(512))]
-    after = [measurement(work=Work.prefill(512)), measurement(samples_tps=(12.0, 12.1, 11.9))]
+def test_tests_are_paired_by_name_and_the_verdict_comes_from_the_interval():
+    before = [measurement(samples_tps=(10.0, 10.1, 9.9)), measurement(work=BenchTest.prefill(512))]
+    after = [measurement(work=BenchTest.prefill(512)), measurement(samples_tps=(12.0, 12.1, 11.9))]
     decode, prefill = compare(before, after)
-    assert decode.before.work == decode.after.work == Work.decode(128)
+    assert decode.before.work == decode.after.work == BenchTest.decode(128)
     assert decode.ratio.value == pytest.approx(1.2, rel=1e-3)
     assert decode.verdict == "faster"
     assert prefill.verdict == "no difference"
     assert compare(after, before)[1].verdict == "slower"
 
 
-def test_predictions_beside_the_figures_are_left_out():
+def test_predictions_are_not_compared():
     predicted = measurement(label=Label.PREDICTED, device="x", machine=None, samples_tps=(1.0,))
     assert len(compare([measurement(), predicted], [measurement(), predicted])) == 1
 
 
-def test_what_differs_beside_the_work_is_listed():
+def test_other_differences_are_listed():
     before = measurement(versions={"sprat": "0.1.0"}, settings={"chunk": 512})
     after = measurement(versions={"sprat": "0.2.0"}, settings={"chunk": 512}, backend="llamacpp", device="rpi5-8gb")
     assert differences(before, after) == [
-        "figures: measured -> measured on rpi5-8gb",
+        "label: measured -> measured on rpi5-8gb",
         "backend: native -> llamacpp",
         "sprat: 0.1.0 -> 0.2.0",
     ]
@@ -41,22 +41,22 @@ def test_what_differs_beside_the_work_is_listed():
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "message"),
     [
-        ({}, {"work": Work.decode(64)}, "only the first file has tg128; only the second file has tg64"),
+        ({}, {"work": BenchTest.decode(64)}, "only the first file has tg128; only the second file has tg64"),
         ({}, {"model": vary(quant="Q8_0")}, "quant is Q4_0 in the first and Q8_0 in the second"),
-        ({}, {"model": vary(digest="sha256:ff")}, "files differ"),
+        ({}, {"model": vary(digest="sha256:ff")}, "digests of the model's files differ"),
         ({}, {"label": Label.EMULATED, "device": "x", "emulation": LIMITS}, "first is measured, the second emulated"),
-        ({}, {"label": Label.PREDICTED, "device": "x"}, "the second file holds predictions alone"),
+        ({}, {"label": Label.PREDICTED, "device": "x"}, "the second file has only predictions"),
         ({"samples_tps": (1.0,)}, {}, "single sample"),
     ],
 )
-def test_different_work_is_refused(before, after, told):
-    with pytest.raises(ResultsError, match=told):
+def test_different_tests_or_models_are_an_error(before, after, message):
+    with pytest.raises(ResultsError, match=message):
         compare([measurement(**before)], [measurement(**after)])
 
 
-def test_random_weights_are_the_same_work_whatever_their_bytes():
+def test_digests_of_random_weights_may_differ():
     before, after = (vary(random_weights=True, digest=digest) for digest in ("sampled:1", "sampled:2"))
     assert len(compare([measurement(model=before)], [measurement(model=after)])) == 1
 

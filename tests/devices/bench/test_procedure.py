@@ -1,4 +1,4 @@
-"""Measuring a subject that keeps a diary instead of computing: what is run, in which order, what the record says."""
+"""The procedure on a subject that only records its calls: what runs, in which order, what the record says."""
 
 from pathlib import Path
 
@@ -6,16 +6,16 @@ import pytest
 from bench_records import MODEL
 
 from sprat.devices.bench import procedure
-from sprat.devices.bench.digest import fingerprint
+from sprat.devices.bench.digest import file_digest
 from sprat.devices.bench.procedure import Bench, Procedure, Setup
 from sprat.devices.bench.resources import BusyMeter, cached_bytes, drop_cached, peak_rss_bytes, this_machine
-from sprat.devices.bench.results import Label, Work
+from sprat.devices.bench.results import BenchTest, Label
 
 SETUP = Setup(model=MODEL, backend="native", threads=2)
 
 
 class Clock:
-    """Time that passes only when the subject works."""
+    """Time that advances only when the subject works."""
 
     def __init__(self, monkeypatch):
         self.now = 0.0
@@ -23,8 +23,8 @@ class Clock:
         monkeypatch.setattr(procedure.time, "monotonic", lambda: self.now)
 
 
-class Diary:
-    """A subject that takes the given seconds per step, the last one ever after."""
+class Recorder:
+    """A subject whose steps take the given seconds; the last value repeats."""
 
     def __init__(self, clock, seconds=(0.1,)):
         self._clock, self._seconds = clock, list(seconds)
@@ -50,8 +50,8 @@ def clock(monkeypatch):
 
 
 def test_a_prompt_is_warmed_up_until_stable_and_then_repeated(clock):
-    subject = Diary(clock, [2.0, 1.0, 1.01, 0.5, 0.25, 0.5])
-    record = Bench(subject, SETUP, Procedure(repetitions=3)).measure(Work.prefill(64, depth=8))
+    subject = Recorder(clock, [2.0, 1.0, 1.01, 0.5, 0.25, 0.5])
+    record = Bench(subject, SETUP, Procedure(repetitions=3)).measure(BenchTest.prefill(64, depth=8))
     assert subject.done.count("prefill 64") == 3 + 3
     assert subject.done[:3] == ["rewind 8", "rewind 8", "prefill 64"]
     assert record.samples_tps == pytest.approx((128.0, 256.0, 128.0))
@@ -61,8 +61,8 @@ def test_a_prompt_is_warmed_up_until_stable_and_then_repeated(clock):
 
 
 def test_generated_tokens_are_timed_one_by_one(clock):
-    subject = Diary(clock, [0.1] * 32 + [0.1, 0.1, 0.1, 0.7] + [0.1])
-    record = Bench(subject, SETUP, Procedure(repetitions=1)).measure(Work.decode(20))
+    subject = Recorder(clock, [0.1] * 32 + [0.1, 0.1, 0.1, 0.7] + [0.1])
+    record = Bench(subject, SETUP, Procedure(repetitions=1)).measure(BenchTest.decode(20))
     times = record.inter_token_ms
     assert times.n == 20
     assert (times.p50, times.p99, times.worst) == pytest.approx((100.0, 700.0, 700.0))
@@ -70,21 +70,21 @@ def test_generated_tokens_are_timed_one_by_one(clock):
     assert record.ttft_ms is None
 
 
-def test_a_spread_over_ten_percent_is_said(clock):
-    subject = Diary(clock, [1.0, 1.0, 1.0, 1.5, 1.0])
-    record = Bench(subject, SETUP, Procedure(repetitions=3)).measure(Work.prefill(8))
-    assert any("spread by" in note for note in record.notes)
+def test_a_standard_deviation_over_ten_percent_gives_a_note(clock):
+    subject = Recorder(clock, [1.0, 1.0, 1.0, 1.5, 1.0])
+    record = Bench(subject, SETUP, Procedure(repetitions=3)).measure(BenchTest.prefill(8))
+    assert any("standard deviation of" in note for note in record.notes)
 
 
-def test_a_subject_that_never_settles_is_said(clock):
-    subject = Diary(clock, [1.0, 2.0, 4.0, 8.0, 16.0, 1.0])
-    record = Bench(subject, SETUP, Procedure(repetitions=2)).measure(Work.prefill(8))
-    assert "still not stable after 5 runs of warm-up" in record.notes
+def test_an_unstable_subject_gives_a_note(clock):
+    subject = Recorder(clock, [1.0, 2.0, 4.0, 8.0, 16.0, 1.0])
+    record = Bench(subject, SETUP, Procedure(repetitions=2)).measure(BenchTest.prefill(8))
+    assert "not stable after 5 warm-up runs" in record.notes
 
 
-def test_sustained_speed_stands_apart_from_the_first(clock):
-    subject = Diary(clock, [1.0] * 2 + [1.0] * 2 + [1.0] * 10 + [2.0])
-    record = Bench(subject, SETUP, Procedure(repetitions=2, sustained_s=100)).measure(Work.prefill(8))
+def test_a_sustained_run_has_separate_speeds(clock):
+    subject = Recorder(clock, [1.0] * 2 + [1.0] * 2 + [1.0] * 10 + [2.0])
+    record = Bench(subject, SETUP, Procedure(repetitions=2, sustained_s=100)).measure(BenchTest.prefill(8))
     assert record.samples_tps == (8.0, 8.0)
     assert (record.sustained.first_tps, record.sustained.sustained_tps) == (8.0, 4.0)
     assert record.sustained.seconds == pytest.approx(100.0)
@@ -108,12 +108,12 @@ def test_the_next_test_waits_until_the_machine_is_cool(clock, monkeypatch):
         clock.now += seconds
 
     monkeypatch.setattr(procedure.time, "sleep", sleep)
-    record = Bench(Diary(clock), SETUP, Procedure(repetitions=1), Cooling()).measure(Work.prefill(8))
+    record = Bench(Recorder(clock), SETUP, Procedure(repetitions=1), Cooling()).measure(BenchTest.prefill(8))
     assert clock.now == pytest.approx(2.0 + 3 * 0.1)  # two seconds of waiting, two of warm-up, one sample
     assert record.before.temperature_c == 41.0
 
 
-def test_a_busy_machine_is_said_and_not_hidden(tmp_path):
+def test_a_busy_machine_gives_a_note(tmp_path):
     stat = tmp_path / "stat"
     stat.write_text("cpu  100 0 100 1000 0 0 0 0 0 0\ncpu0 1\n", encoding="ascii")
     meter = BusyMeter(stat)
@@ -126,7 +126,7 @@ def test_a_busy_machine_is_said_and_not_hidden(tmp_path):
     assert procedure._warnings((1.0, 1.0), 0.05, throttled=False) == []
 
 
-def test_page_cache_of_a_file_is_counted_and_dropped(tmp_path):
+def test_cached_pages_of_a_file_are_counted_and_dropped(tmp_path):
     path = tmp_path / "model"
     path.write_bytes(bytes(3 * 4096 + 100))
     assert cached_bytes(path) == 3 * 4096 + 100
@@ -135,7 +135,7 @@ def test_page_cache_of_a_file_is_counted_and_dropped(tmp_path):
         assert cached_bytes(path) <= 3 * 4096 + 100
 
 
-def test_this_machine_and_process_are_known():
+def test_this_machine_and_process_are_described():
     machine = this_machine(0.25)
     assert machine.n_cores >= 1
     assert machine.memory_bytes > 1 << 28
@@ -143,16 +143,16 @@ def test_this_machine_and_process_are_known():
     assert peak_rss_bytes() > 1 << 20
 
 
-def test_a_large_file_is_known_by_a_sample(tmp_path):
+def test_the_digest_of_a_large_file_is_that_of_a_sample(tmp_path):
     path = tmp_path / "large"
     path.write_bytes(bytes(range(256)) * 4096 * 70)  # 70 MiB
-    whole, sample = fingerprint(path), fingerprint(path, whole_bytes=1)
+    whole, sample = file_digest(path), file_digest(path, whole_bytes=1)
     assert whole.startswith("sha256:")
     assert sample.startswith("sampled:")
     with path.open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"!")
-    assert fingerprint(path, whole_bytes=1) != sample
+    assert file_digest(path, whole_bytes=1) != sample
     with path.open("ab") as file:
         file.write(b"!")
-    assert len({fingerprint(path, whole_bytes=1), sample, whole}) == 3
+    assert len({file_digest(path, whole_bytes=1), sample, whole}) == 3

@@ -1,4 +1,4 @@
-"""Results files: every record comes back as it was, and what is not one is refused with its line."""
+"""Results files: records round-trip, and an invalid line is an error that names it."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pytest
 from bench_records import LIMITS, measurement
 
 from sprat.devices.bench import results
-from sprat.devices.bench.results import Label, Measurement, Work, read_results, write_results
+from sprat.devices.bench.results import BenchTest, Label, Measurement, gather_notes, read_results, write_results
 from sprat.errors import ResultsError
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "bench-results.md"
@@ -17,7 +17,7 @@ EXPORTED = [getattr(results, name) for name in results.__all__]
 RECORDS = [found for found in EXPORTED if isinstance(found, type) and issubclass(found, msgspec.Struct)]
 
 
-def test_records_come_back_as_they_were(tmp_path):
+def test_records_round_trip(tmp_path):
     records = [
         measurement(),
         measurement(label=Label.EMULATED, device="rpi5-8gb", emulation=LIMITS),
@@ -29,7 +29,7 @@ def test_records_come_back_as_they_were(tmp_path):
 
 
 def test_a_line_is_plain_json(tmp_path):
-    write_results(tmp_path / "results.jsonl", [measurement(work=Work.decode(128, depth=4096))])
+    write_results(tmp_path / "results.jsonl", [measurement(work=BenchTest.decode(128, depth=4096))])
     record = json.loads((tmp_path / "results.jsonl").read_text(encoding="utf-8"))
     assert record["schema"] == 1
     assert record["label"] == "measured"
@@ -39,9 +39,9 @@ def test_a_line_is_plain_json(tmp_path):
 
 
 def test_tests_have_the_names_of_llama_bench():
-    assert Work.prefill(512).test == "pp512"
-    assert Work.decode(128).test == "tg128"
-    assert Work.prefill(512, depth=4096).test == "pp512 @ d4096"
+    assert BenchTest.prefill(512).test == "pp512"
+    assert BenchTest.decode(128).test == "tg128"
+    assert BenchTest.prefill(512, depth=4096).test == "pp512 @ d4096"
 
 
 def test_a_label_names_its_device():
@@ -52,20 +52,20 @@ def test_a_label_names_its_device():
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
-        ({"label": Label.PREDICTED}, "names its device"),
-        ({"label": Label.EMULATED, "device": "x"}, "limits of an emulation"),
-        ({"emulation": LIMITS}, "limits of an emulation"),
+        ({"label": Label.PREDICTED}, "expected a device"),
+        ({"label": Label.EMULATED, "device": "x"}, "emulation limits belong"),
+        ({"emulation": LIMITS}, "emulation limits belong"),
     ],
 )
-def test_a_figure_without_an_honest_label_cannot_be_made(changed, told):
-    with pytest.raises(ValueError, match=told):
+def test_a_label_without_its_device_or_limits_is_an_error(changed, message):
+    with pytest.raises(ValueError, match=message):
         measurement(**changed)
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ({"schema": 0}, "version 0, expected 1"),
         ({"schema": 2}, "version 2, expected 1"),
@@ -73,35 +73,35 @@ def test_a_figure_without_an_honest_label_cannot_be_made(changed, told):
         ({"samples_tps": []}, "samples_tps"),
         ({"samples_tps": [0.0]}, "samples_tps"),
         ({"surprise": 1}, "surprise"),
-        ({"label": "predicted"}, "names its device"),
+        ({"label": "predicted"}, "expected a device"),
     ],
 )
-def test_a_wrong_record_is_refused_with_its_line(line, told, tmp_path):
+def test_an_invalid_record_is_an_error_with_its_line(line, message, tmp_path):
     path = tmp_path / "results.jsonl"
     good = msgspec.to_builtins(measurement())
     path.write_text(f"{json.dumps(good)}\n{json.dumps(good | line)}\n", encoding="utf-8")
-    with pytest.raises(ResultsError, match=rf"line 2.*{re.escape(told)}"):
+    with pytest.raises(ResultsError, match=rf"line 2.*{re.escape(message)}"):
         read_results(path)
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [(b"", "no results"), (b"\n\n", "no results"), (b"{", "line 1"), (b"[]", "line 1"), (b"\xff{}", "line 1")],
 )
-def test_what_is_no_results_file_is_refused(content, told, tmp_path):
+def test_another_kind_of_file_is_an_error(content, message, tmp_path):
     path = tmp_path / "results.jsonl"
     path.write_bytes(content)
-    with pytest.raises(ResultsError, match=told):
+    with pytest.raises(ResultsError, match=message):
         read_results(path)
 
 
-def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+def test_a_file_in_place_of_the_folder_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ResultsError, match="cannot be written"):
         write_results(tmp_path / "file" / "out.jsonl", [])
 
 
-def test_a_missing_file_and_a_missing_folder_are_refused(tmp_path):
+def test_a_missing_file_and_a_missing_folder_are_errors(tmp_path):
     with pytest.raises(ResultsError, match="cannot be read"):
         read_results(tmp_path / "none.jsonl")
     with pytest.raises(ResultsError, match="cannot be written"):
@@ -109,11 +109,29 @@ def test_a_missing_file_and_a_missing_folder_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("record", RECORDS)
-def test_the_document_names_every_key(record):
+def test_the_documentation_has_every_key(record):
     text = DOCUMENT.read_text(encoding="utf-8")
     assert [key for key in record.__struct_fields__ if f"`{key}`" not in text] == []
 
 
-def test_the_document_names_the_version():
+def test_the_documentation_has_the_version():
     assert f"| `schema` | version of the record, {results.SCHEMA} |" in DOCUMENT.read_text(encoding="utf-8")
     assert Measurement.__struct_fields__[0] == "schema"
+
+
+def test_notes_that_differ_only_in_a_percentage_are_merged_into_its_range():
+    busy = "other programs used {}% of the CPU during the test: close them and run again"
+    records = [
+        measurement(work=BenchTest.prefill(64), notes=("the sensor x disappeared", busy.format(88))),
+        measurement(work=BenchTest.prefill(512), notes=(busy.format(9),)),
+        measurement(work=BenchTest.decode(16), notes=(busy.format(90), "the sensor x disappeared")),
+        measurement(),
+    ]
+    assert gather_notes(records) == {
+        "the sensor x disappeared": ["pp64", "tg16"],
+        busy.format("9 to 90"): ["pp64", "pp512", "tg16"],
+    }
+
+
+def test_a_single_note_is_not_changed():
+    assert gather_notes([measurement(notes=("17% of 40% is little",))]) == {"17% of 40% is little": ["tg128"]}

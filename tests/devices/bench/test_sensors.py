@@ -1,4 +1,4 @@
-"""Sensors: read where they are, left out where not, and noted when they disappear; on trees of files like Linux's."""
+"""Sensors on trees of files like sysfs: read where present, None elsewhere, with a note when they disappear."""
 
 import time
 
@@ -29,21 +29,21 @@ def firmware(tmp_path, answer):
     command.chmod(0o755)
 
 
-def test_a_machine_without_sensors_says_nothing(tmp_path):
+def test_a_machine_without_sensors_gives_none(tmp_path):
     sensors = Sensors(tmp_path)
-    told = (sensors.temperature_c(), sensors.clock_ghz(), sensors.power_w(), sensors.energy_j(), sensors.throttling())
-    assert told == (None, None, None, None, None)
+    values = (sensors.temperature_c(), sensors.clock_ghz(), sensors.power_w(), sensors.energy_j(), sensors.throttling())
+    assert values == (None, None, None, None, None)
     assert sensors.notes == []
 
 
-def test_the_hottest_zone_and_the_fastest_core(tmp_path):
+def test_temperature_is_of_the_hottest_zone_and_clock_of_the_fastest_core(tmp_path):
     cpu = "sys/devices/system/cpu"
     write(
         tmp_path,
         {
             "sys/class/thermal/thermal_zone0/temp": 48312,
             "sys/class/thermal/thermal_zone1/temp": 61000,
-            "sys/class/thermal/thermal_zone2/temp": "",  # some zones have no sensor behind them
+            "sys/class/thermal/thermal_zone2/temp": "",  # some zones have no sensor
             f"{cpu}/cpu0/cpufreq/scaling_cur_freq": 1800000,
             f"{cpu}/cpu1/cpufreq/scaling_cur_freq": 2400000,
         },
@@ -54,7 +54,7 @@ def test_the_hottest_zone_and_the_fastest_core(tmp_path):
     assert sensors.notes == []
 
 
-def test_power_is_the_boards_where_a_rail_feeds_all_others(tmp_path):
+def test_power_is_that_of_the_board_if_a_rail_feeds_all_others(tmp_path):
     ina = "sys/class/hwmon/hwmon1"
     write(tmp_path, {"sys/class/hwmon/hwmon0/name": "nvme", "sys/class/hwmon/hwmon0/power1_input": 99_000_000})
     write(tmp_path, {f"{ina}/name": "ina3221", f"{ina}/in1_input": 5000, f"{ina}/curr1_input": 2000})
@@ -69,7 +69,7 @@ def test_power_of_a_single_monitor(tmp_path):
     assert Sensors(tmp_path).power_w() == pytest.approx(7.25)
 
 
-def test_energy_counts_packages_once_and_goes_on_past_its_range(tmp_path):
+def test_energy_counts_packages_once_and_handles_wraparound(tmp_path):
     package = "sys/class/powercap/intel-rapl:0"
     write(tmp_path, {f"{package}/energy_uj": 900_000, f"{package}/max_energy_range_uj": 1_000_000})
     write(tmp_path, {"sys/class/powercap/intel-rapl:0:0/energy_uj": 5, "sys/class/powercap/intel-rapl/name": "x"})
@@ -82,20 +82,20 @@ def test_energy_counts_packages_once_and_goes_on_past_its_range(tmp_path):
 @pytest.mark.parametrize(
     ("bits", "now", "count"), [("0x0", False, 0), ("0x50005", True, 5), ("0x50000", False, 5), ("0x80008", True, 8)]
 )
-def test_the_firmware_says_whether_it_throttles(tmp_path, bits, now, count):
+def test_throttling_is_read_from_the_firmware(tmp_path, bits, now, count):
     firmware(tmp_path, f"throttled={bits}")
     state = Sensors(tmp_path).throttling()
     assert (state.now, state.count) == (now, count)
 
 
-def test_a_firmware_that_stops_answering_is_noted_once(tmp_path):
+def test_a_failing_vcgencmd_gives_one_note(tmp_path):
     firmware(tmp_path, "error")
     sensors = Sensors(tmp_path)
     assert (sensors.throttling(), sensors.throttling()) == (None, None)
-    assert sensors.notes == ["vcgencmd stopped answering while the test ran"]
+    assert sensors.notes == ["vcgencmd failed during the test"]
 
 
-def test_a_sensor_that_disappears_is_noted_and_the_others_go_on(tmp_path):
+def test_a_sensor_that_disappears_gives_a_note_and_the_others_are_read(tmp_path):
     zones = [tmp_path / f"sys/class/thermal/thermal_zone{number}/temp" for number in (0, 1)]
     write(tmp_path, {zones[0]: 40000, zones[1]: 50000})
     sensors = Sensors(tmp_path)
@@ -103,14 +103,14 @@ def test_a_sensor_that_disappears_is_noted_and_the_others_go_on(tmp_path):
         zones[1].unlink()
     assert log.before.temperature_c == 50.0
     assert log.after.temperature_c == 40.0
-    assert sensors.notes == ["the sensor thermal_zone1 disappeared while the test ran"]
+    assert sensors.notes == ["the sensor thermal_zone1 disappeared during the test"]
     zones[0].unlink()
     assert sensors.temperature_c() is None
     assert len(sensors.notes) == 2
 
 
 class Scripted:
-    """Sensors whose readings are listed beforehand."""
+    """Sensors with given readings."""
 
     def __init__(self, **readings):
         self._readings = {name: iter(values) for name, values in readings.items()}
@@ -127,21 +127,21 @@ def log_of(**readings):
     return log
 
 
-def test_energy_is_counted_where_there_is_a_counter():
+def test_energy_comes_from_a_counter_if_there_is_one():
     assert log_of(energy_j=[2.0, 7.5], power_w=[1.0, 1.0]).joules() == 5.5
 
 
-def test_energy_is_summed_up_from_power_elsewhere():
+def test_energy_is_the_integral_of_power_without_a_counter():
     log = log_of(power_w=[4.0, 8.0])
     assert log.joules() == pytest.approx(6.0 * (log.after.seconds - log.before.seconds))
 
 
 @pytest.mark.parametrize("readings", [{}, {"power_w": [4.0, None]}, {"energy_j": [4.0, None]}])
-def test_energy_is_none_where_no_sensor_lasted(readings):
+def test_energy_is_none_if_a_sensor_is_missing_or_disappears(readings):
     assert log_of(**readings).joules() is None
 
 
-def test_a_log_reads_until_its_end_and_leaves_out_empty_moments(tmp_path):
+def test_a_log_has_readings_until_its_end_and_no_empty_ones(tmp_path):
     write(tmp_path, {"sys/class/thermal/thermal_zone0/temp": 45000})
     with SensorLog(Sensors(tmp_path), interval_s=0.001) as log:
         deadline = time.monotonic() + 20
@@ -151,13 +151,13 @@ def test_a_log_reads_until_its_end_and_leaves_out_empty_moments(tmp_path):
     assert len(moments) >= 5
     assert {moment.temperature_c for moment in moments} == {45.0}
     assert [moment.seconds for moment in moments] == sorted(moment.seconds for moment in moments)
-    with SensorLog(Sensors(tmp_path / "empty"), interval_s=60) as silent:
+    with SensorLog(Sensors(tmp_path / "empty"), interval_s=60) as empty:
         pass
-    assert silent.moments() == ()
-    assert isinstance(silent.before, Moment)
+    assert empty.moments() == ()
+    assert isinstance(empty.before, Moment)
 
 
-def test_throttling_is_seen_when_a_count_changes(tmp_path):
+def test_a_changed_count_means_throttling(tmp_path):
     count = tmp_path / "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count"
     write(tmp_path, {count: 3})
     with SensorLog(Sensors(tmp_path), interval_s=60) as still:
@@ -169,7 +169,7 @@ def test_throttling_is_seen_when_a_count_changes(tmp_path):
     assert log_of().throttled() is None
 
 
-def test_a_gauge_multiplies_its_files(tmp_path):
+def test_a_gauge_is_the_product_of_its_files(tmp_path):
     write(tmp_path, {"volt": 12, "ampere": 3})
     gauge = Gauge("rail", (tmp_path / "volt", tmp_path / "ampere"), 0.5)
     assert gauge.read() == 18.0

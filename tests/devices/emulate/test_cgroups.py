@@ -1,4 +1,4 @@
-"""Control groups: where they are found and what is written, for both versions, on trees of plain files."""
+"""Control groups of both versions, on trees of plain files: which folders, which files, which contents."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def write(path, text=""):
 
 
 def version_1(root, together=()):
-    """``/proc/self`` of a process in ``/jobs/7`` of trees mounted one by one, but for those mounted ``together``."""
+    """``/proc/self`` of a process in ``/jobs/7``; one tree per controller, except those ``together``."""
     mounts, groups = [], []
     for number, names in enumerate([*([name] for name in CONTROLLERS if name not in together), list(together)]):
         if names:
@@ -28,7 +28,7 @@ def version_1(root, together=()):
 
 
 def version_2(root, controllers="cpuset cpu io memory pids"):
-    """``/proc/self`` of a process in ``/user/me/run.scope`` of one tree."""
+    """``/proc/self`` of a process in ``/user/me/run.scope`` of a version 2 tree."""
     tree = root / "cgroup"
     write(tree / "cgroup.controllers", controllers)
     write(tree / "cgroup.procs", "1\n2\n")
@@ -72,13 +72,13 @@ def test_version_1_controllers_that_are_mounted_together_share_a_group(tmp_path)
     assert len({group.folder for group in groups}) == 3
 
 
-def test_a_file_on_no_disk_has_no_limit_of_reading(tmp_path):
+def test_without_a_disk_there_is_no_read_limit(tmp_path):
     limits = Limits(memory_bytes=1 << 30, cores=(0,), cpu_share=1.0)
     groups = plan_groups(find_tree(version_1(tmp_path)), limits, "sprat-1")
     assert [group.folder.parts[-4] for group in groups] == ["memory", "cpuset", "cpu"]
 
 
-def test_version_2_has_one_group_below_the_nearest_ancestor_that_may(tmp_path):
+def test_version_2_has_one_group_below_the_nearest_ancestor_that_enables_controllers(tmp_path):
     proc, tree = version_2(tmp_path)
     write(tree / "user/me/cgroup.subtree_control", "cpuset cpu io memory")
     (group,) = plan_groups(find_tree(proc), LIMITS, "sprat-1")
@@ -92,15 +92,15 @@ def test_version_2_has_one_group_below_the_nearest_ancestor_that_may(tmp_path):
     }
 
 
-def test_version_2_hands_down_controllers_where_they_are_missing(tmp_path):
+def test_version_2_enables_missing_controllers(tmp_path):
     proc, tree = version_2(tmp_path)
     write(tree / "cgroup.subtree_control", "cpu memory")
     (group,) = plan_groups(find_tree(proc), LIMITS, "sprat-1")
-    assert group.folder == tree / "sprat-1"  # the root may hold processes of its own
+    assert group.folder == tree / "sprat-1"  # the root may contain processes
     assert (tree / "cgroup.subtree_control").read_text(encoding="ascii") == "+cpuset +io"
 
 
-def test_version_2_skips_groups_that_hold_processes(tmp_path):
+def test_version_2_skips_groups_that_contain_processes(tmp_path):
     proc, tree = version_2(tmp_path)
     for folder in ("user/me", "user/me/run.scope"):
         write(tree / folder / "cgroup.subtree_control", "cpuset cpu io memory")
@@ -110,20 +110,20 @@ def test_version_2_skips_groups_that_hold_processes(tmp_path):
     assert group.folder == tree / "user/sprat-1"
 
 
-def test_version_2_without_rights_is_one_clear_error(tmp_path):
+def test_version_2_without_permission_is_an_error_with_a_remedy(tmp_path):
     proc, tree = version_2(tmp_path)
-    (tree / "cgroup.subtree_control").mkdir()  # cannot be written, by root either
+    (tree / "cgroup.subtree_control").mkdir()  # a folder cannot be written, not even by root
     with pytest.raises(EmulationError, match="run as root, or under `systemd-run"):
         plan_groups(find_tree(proc), LIMITS, "sprat-1")
 
 
 @pytest.mark.parametrize("controllers", ["cpu pids", ""])
-def test_a_kernel_without_a_controller_is_named(tmp_path, controllers):
+def test_a_missing_controller_is_named(tmp_path, controllers):
     proc, _ = version_2(tmp_path, controllers)
-    with pytest.raises(EmulationError, match=r"offers no .*memory"):
+    with pytest.raises(EmulationError, match=r"lacks .*memory"):
         find_tree(proc)
 
 
 def test_no_control_groups_at_all(tmp_path):
-    with pytest.raises(EmulationError, match="offers no memory, cpuset, cpu, blkio"):
+    with pytest.raises(EmulationError, match="lacks memory, cpuset, cpu, blkio"):
         find_tree(_proc(tmp_path, [], ["0::/"]))

@@ -1,4 +1,4 @@
-"""Running under a device's limits: what is set, what is said, and that nothing is left, however the process ended."""
+"""Commands run under a device's limits; no group is left, however the process ends."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ from sprat.errors import DeviceError, EmulationError
 PROFILE = load_profile("rpi5-8gb")
 HOLDS = """
 import signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell started in the background
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in background processes
 from pathlib import Path
 from sprat.devices.emulate.emulate import plan_emulation
 from sprat.devices.profile import load_profile
@@ -32,8 +32,8 @@ with plan_emulation(profile, profile.storage[0], Path(sys.argv[1])).limited() as
 """
 
 
-def may_make_groups():
-    """Whether this machine and user have control groups: containers often have none."""
+def can_create_groups():
+    """Whether this user can create control groups; in containers often not."""
     try:
         with plan_emulation(PROFILE, PROFILE.storage[0], Path(__file__)).limited():
             return True
@@ -41,29 +41,29 @@ def may_make_groups():
         return False
 
 
-needs_groups = pytest.mark.skipif(not may_make_groups(), reason="no rights for control groups")
+needs_groups = pytest.mark.skipif(not can_create_groups(), reason="no permission to create control groups")
 
 
 def wait_for(condition):
-    """Whether it comes true within a generous time."""
+    """Whether ``condition`` becomes true within a minute."""
     end = time.monotonic() + 60
     while not condition() and time.monotonic() < end:
         time.sleep(0.05)
     return condition()
 
 
-def test_the_limits_are_the_devices(tmp_path):
+def test_the_limits_are_those_of_the_device(tmp_path):
     emulator = plan_emulation(PROFILE, choose_storage(PROFILE, "NVMe"), tmp_path)
-    said = emulator.emulation
-    assert said.memory_bytes == min(PROFILE.usable_bytes, this_machine().memory_bytes)
-    assert said.n_cores == min(4, len(os.sched_getaffinity(0)))
-    assert said.storage == "NVMe"
-    assert said.read_bytes_per_second in {None, 450_000_000}
-    assert any(sentence.startswith("memory bandwidth: rpi5-8gb reads 11.4 GB/s") for sentence in said.not_emulated)
-    assert any("Cortex-A76" in sentence for sentence in said.not_emulated)
+    described = emulator.emulation
+    assert described.memory_bytes == min(PROFILE.usable_bytes, this_machine().memory_bytes)
+    assert described.n_cores == min(4, len(os.sched_getaffinity(0)))
+    assert described.storage == "NVMe"
+    assert described.read_bytes_per_second in {None, 450_000_000}
+    assert any(sentence.startswith("memory bandwidth: rpi5-8gb reads 11.4 GB/s") for sentence in described.not_emulated)
+    assert any("Cortex-A76" in sentence for sentence in described.not_emulated)
 
 
-def test_an_unknown_storage_is_met_with_the_nearest():
+def test_an_unknown_storage_gets_the_nearest_kind_as_a_hint():
     assert choose_storage(PROFILE, "microsd").kind == "microSD"
     assert choose_storage(PROFILE, None).kind == "NVMe"
     with pytest.raises(DeviceError, match="did you mean 'nvme'"):
@@ -71,7 +71,7 @@ def test_an_unknown_storage_is_met_with_the_nearest():
 
 
 @needs_groups
-def test_a_child_lives_under_all_limits_and_nothing_is_left(tmp_path):
+def test_a_child_runs_under_all_limits_and_no_group_is_left(tmp_path):
     emulator = plan_emulation(PROFILE, PROFILE.storage[0], tmp_path)
     with emulator.limited() as prefix:
         shown = subprocess.run([*prefix, "cat", "/proc/self/cgroup"], capture_output=True, text=True, check=True).stdout
@@ -84,16 +84,16 @@ def test_a_child_lives_under_all_limits_and_nothing_is_left(tmp_path):
 
 
 @needs_groups
-def test_a_child_that_takes_more_memory_is_killed(tmp_path):
+def test_a_child_that_exceeds_the_memory_limit_is_killed(tmp_path):
     zero = load_profile("rpi-zero-2w")
     with plan_emulation(zero, zero.storage[0], tmp_path).limited() as prefix:
-        greedy = [*prefix, sys.executable, "-c", f"bytearray(b'x') * {zero.usable_bytes + (64 << 20)}"]
-        assert subprocess.run(greedy, check=False).returncode == -signal.SIGKILL
+        command = [*prefix, sys.executable, "-c", f"bytearray(b'x') * {zero.usable_bytes + (64 << 20)}"]
+        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
 
 
 @needs_groups
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_groups_and_children_go_when_the_parent_is_killed(how, tmp_path):
+def test_groups_and_children_are_removed_when_the_parent_is_killed(how, tmp_path):
     with subprocess.Popen(
         [sys.executable, "-c", HOLDS, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as parent:
@@ -108,7 +108,7 @@ def test_groups_and_children_go_when_the_parent_is_killed(how, tmp_path):
     assert wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in members))
 
 
-def test_a_failure_half_way_is_typed_and_cleaned_up(tmp_path):
+def test_groups_are_removed_when_a_later_one_cannot_be_created(tmp_path):
     made, refused = tmp_path / "made", tmp_path / "none" / "refused"
     planned = plan_emulation(PROFILE, PROFILE.storage[0], tmp_path)
     groups = (ControlGroup(made, ()), ControlGroup(refused, ()))
@@ -120,8 +120,8 @@ def test_a_failure_half_way_is_typed_and_cleaned_up(tmp_path):
     assert not made.exists()
 
 
-def test_the_janitor_says_what_would_not_go(tmp_path, monkeypatch):
-    monkeypatch.setattr("sprat.devices.emulate.cleanup._PATIENCE_SECONDS", 0.05)
+def test_cleanup_returns_the_groups_that_it_could_not_remove(tmp_path, monkeypatch):
+    monkeypatch.setattr("sprat.devices.emulate.cleanup._TIMEOUT_SECONDS", 0.05)
     stuck, gone = tmp_path / "stuck", tmp_path / "gone"
     (stuck / "inside").mkdir(parents=True)
     gone.mkdir()
@@ -129,7 +129,7 @@ def test_the_janitor_says_what_would_not_go(tmp_path, monkeypatch):
     assert not gone.exists()
 
 
-def test_a_file_in_memory_has_no_disk(monkeypatch, tmp_path):
+def test_a_file_that_is_not_on_a_disk_gets_no_read_limit(monkeypatch, tmp_path):
     monkeypatch.setattr(emulate, "_disk_of", lambda _file: None)
     emulator = plan_emulation(PROFILE, PROFILE.storage[0], tmp_path)
     assert emulator.emulation.read_bytes_per_second is None

@@ -1,4 +1,4 @@
-"""What a probe finds holds together; how fast this machine is, no test says."""
+"""A probe gives a valid profile; its rates depend on the machine and are not tested."""
 
 import os
 
@@ -18,17 +18,17 @@ from sprat.runtime.kernels.reference import ReferenceKernels
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch, tmp_path):
-    """Less memory, a smaller file, and hundredths of seconds."""
+    """Less memory, a smaller file, shorter times."""
     shorten_probe(monkeypatch, tmp_path / "config")
 
 
-def pretend(_n_threads):
+def fake_rates(_n_threads):
     return RATES
 
 
-def test_a_probe_is_a_profile_without_contradictions_whose_figures_are_measured(tmp_path):
+def test_a_probe_gives_a_consistent_profile_of_measured_values(tmp_path):
     steps = []
-    found = probe("this-machine", tmp_path, pretend, steps.append)
+    found = probe("this-machine", tmp_path, fake_rates, steps.append)
     assert steps == ["memory", "kernels", "storage"]
     assert contradictions(found.profile) == []
     assert found.profile.n_cores == len(os.sched_getaffinity(0))
@@ -38,8 +38,8 @@ def test_a_probe_is_a_profile_without_contradictions_whose_figures_are_measured(
     assert list(tmp_path.glob("sprat-probe-*")) == []
 
 
-def test_it_is_saved_found_by_name_and_planned_with(tmp_path):
-    profile = probe("my-board", tmp_path, pretend).profile
+def test_a_saved_profile_is_found_by_its_name(tmp_path):
+    profile = probe("my-board", tmp_path, fake_rates).profile
     path = save_profile(profile)
     assert path == user_folder() / "my-board.toml"
     assert "my-board" in profile_names()
@@ -49,14 +49,14 @@ def test_it_is_saved_found_by_name_and_planned_with(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["rpi5-8gb", "My Board", "../evil", ""])
-def test_a_name_that_is_taken_or_no_plain_one_is_refused(tmp_path, name):
+def test_a_name_of_a_shipped_profile_or_with_other_characters_is_refused(tmp_path, name):
     profile = msgspec.structs.replace(load_profile("rpi5-8gb"), name=name)
     with pytest.raises(DeviceError, match="for example 'my-"):
         save_profile(profile)
     assert not user_folder().exists()
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+def test_a_config_folder_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
     profile = msgspec.structs.replace(load_profile("rpi5-8gb"), name="mine")
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
@@ -64,40 +64,40 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
         save_profile(profile)
 
 
-def test_storage_is_measured_at_six_sizes_in_both_orders_and_out_of_the_cache(tmp_path):
+def test_storage_has_rates_for_six_block_sizes(tmp_path):
     rates = storage_rates(tmp_path)
     assert [rate.block_bytes for rate in rates] == [4096, 16384, 65536, 262144, 1 << 20, 8 << 20]
     assert all(min(rate.random_bytes_per_s, rate.sequential_bytes_per_s, rate.cached_bytes_per_s) > 0 for rate in rates)
 
 
-def test_a_file_that_exists_is_read_at_random(tmp_path):
+def test_an_existing_file_has_a_random_read_rate(tmp_path):
     path = tmp_path / "model"
     path.write_bytes(bytes(3 << 20))
     assert random_rate(path, 1 << 20) > 0
 
 
-def test_a_second_probe_reads_other_places(tmp_path, monkeypatch):
-    """The same ones again would come from a cache of the host's."""
-    path, places = tmp_path / "model", []
+def test_a_second_probe_reads_other_blocks(tmp_path, monkeypatch):
+    """The host may have cached the blocks of the first probe."""
+    path, offsets = tmp_path / "model", []
     path.write_bytes(bytes(8 << 20))
     read = os.preadv
-    monkeypatch.setattr(os, "preadv", lambda fd, views, at: places[-1].append(at) or read(fd, views, at))
+    monkeypatch.setattr(os, "preadv", lambda fd, views, at: offsets[-1].append(at) or read(fd, views, at))
     for _ in range(2):
-        places.append([])
+        offsets.append([])
         random_rate(path, 4 << 10)
-    assert places[0][:20] != places[1][:20]
+    assert offsets[0][:20] != offsets[1][:20]
 
 
-def test_a_full_or_missing_folder_is_refused(tmp_path, monkeypatch):
+def test_a_full_or_missing_folder_is_an_error(tmp_path, monkeypatch):
     with pytest.raises(DeviceError, match="cannot be measured"):
         storage_rates(tmp_path / "none")
     monkeypatch.setattr(probe_storage, "_FILE_BYTES", 1 << 60)
-    with pytest.raises(DeviceError, match="bytes are free; measure another folder"):
+    with pytest.raises(DeviceError, match="free; choose another folder"):
         storage_rates(tmp_path)
 
 
-def test_measuring_again_keeps_everything_but_memory_and_kernels(tmp_path):
-    profile = probe("this-machine", tmp_path, pretend).profile
+def test_measuring_again_replaces_only_memory_and_kernels(tmp_path):
+    profile = probe("this-machine", tmp_path, fake_rates).profile
     faster = KernelRates(name="other", int8_ops_per_s=4e11, one_token_ops_per_s=1, f32_ops_per_s=1, call_s=1)
     again = measure_again(profile, lambda _n: faster)
     assert again.compute.int8_gops.value == 400
@@ -105,7 +105,7 @@ def test_measuring_again_keeps_everything_but_memory_and_kernels(tmp_path):
     assert again.cores == profile.cores
 
 
-def test_real_kernels_have_rates(monkeypatch):
+def test_the_reference_kernels_have_rates(monkeypatch):
     monkeypatch.setattr("sprat.runtime.kernels.rates._SECONDS", 0.0)
     monkeypatch.setattr("sprat.runtime.kernels.rates._N_TOKENS", 4)
     rates = kernel_rates(ReferenceKernels(dense_bytes=1 << 26), "reference")

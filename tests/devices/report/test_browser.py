@@ -1,4 +1,4 @@
-"""The page in headless Chromium: nothing fails, nothing is fetched, nothing overflows, and it follows its reader."""
+"""The page in headless Chromium: no errors, no requests, no overflow, in light and dark and in three widths."""
 
 import shutil
 
@@ -8,7 +8,7 @@ from report_page import write_report
 pytestmark = pytest.mark.slow
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-READERS = [(width, scheme) for width in (1280, 390, 320) for scheme in ("light", "dark")]
+SCHEMES = [(width, scheme) for width in (1280, 390, 320) for scheme in ("light", "dark")]
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +30,15 @@ def report(tmp_path_factory):
 
 @pytest.fixture
 def visit(browser, report):
-    """Opens the page for a reader; afterwards nothing may have failed or been fetched."""
-    troubles, pages = [], []
+    """Opens the page; after the test there must be no errors and no requests."""
+    problems, pages = [], []
 
     def open_page(width, scheme):
         page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
         address = report.page.as_uri()
-        page.on("console", lambda message: troubles.append(message.text))
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("request", lambda request: request.url == address or troubles.append(request.url))
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda request: request.url == address or problems.append(request.url))
         page.goto(address)
         pages.append(page)
         return page
@@ -46,11 +46,11 @@ def visit(browser, report):
     yield open_page
     for page in pages:
         page.close()
-    assert troubles == []
+    assert problems == []
 
 
-@pytest.mark.parametrize(("width", "scheme"), READERS)
-def test_nothing_overflows_and_every_chart_is_seen(visit, report, width, scheme):
+@pytest.mark.parametrize(("width", "scheme"), SCHEMES)
+def test_nothing_overflows_and_every_chart_is_visible(visit, report, width, scheme):
     page = visit(width, scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     shown = page.locator("svg.chart:visible")
@@ -62,8 +62,8 @@ def test_nothing_overflows_and_every_chart_is_seen(visit, report, width, scheme)
         assert box["height"] > 50
 
 
-@pytest.mark.parametrize(("width", "scheme"), READERS)
-def test_no_text_of_a_chart_is_cut_at_its_edge(visit, width, scheme):
+@pytest.mark.parametrize(("width", "scheme"), SCHEMES)
+def test_text_of_a_chart_stays_inside_it(visit, width, scheme):
     beyond = """() => [...document.querySelectorAll("svg.chart")].filter(svg => svg.checkVisibility()).flatMap(svg => {
         const edge = svg.getBoundingClientRect();
         return [...svg.querySelectorAll("text")].filter(text => {
@@ -75,14 +75,14 @@ def test_no_text_of_a_chart_is_cut_at_its_edge(visit, width, scheme):
 
 
 @pytest.mark.parametrize(("width", "size"), [(1280, 12), (390, 10)])
-def test_words_are_large_enough_to_read(visit, width, size):
+def test_text_of_a_chart_is_large_enough(visit, width, size):
     smallest = """() => Math.min(...[...document.querySelectorAll("svg.chart text")]
         .filter(text => text.checkVisibility()).map(text => parseFloat(getComputedStyle(text).fontSize)
             * text.ownerSVGElement.getBoundingClientRect().width / text.ownerSVGElement.viewBox.baseVal.width))"""
     assert visit(width, "light").evaluate(smallest) >= size
 
 
-def test_colours_follow_the_reader(visit):
+def test_colours_follow_the_colour_scheme(visit):
     colours = {
         scheme: visit(1280, scheme).evaluate(
             "[getComputedStyle(document.body).backgroundColor,"
@@ -94,7 +94,7 @@ def test_colours_follow_the_reader(visit):
     assert colours["dark"] == ["rgb(20, 23, 27)", "rgb(106, 178, 255)"]
 
 
-def test_the_numbers_open_without_a_script_and_scroll_inside(visit):
+def test_the_data_table_opens_without_a_script_and_scrolls(visit):
     page = visit(390, "light")
     page.locator("summary").first.click()
     assert page.locator("table").first.is_visible()

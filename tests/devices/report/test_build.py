@@ -1,4 +1,4 @@
-"""The page: whole in one file, each label with its own look, and nothing from a results file runs."""
+"""The page is self-contained, has different marks per label, and runs nothing from a results file."""
 
 import re
 from xml.etree import ElementTree
@@ -8,7 +8,7 @@ import pytest
 from bench_records import MACHINE, MODEL, measurement
 from report_page import LIMITS, Page, records, write_report
 
-from sprat.devices.bench.results import Label, Machine, Moment, Percentiles, Work
+from sprat.devices.bench.results import BenchTest, Label, Machine, Moment, Percentiles
 from sprat.errors import ResultsError
 
 HOSTILE = "</title></svg><script>alert(1)</script><img src=x onerror=alert(1)>\"'&\x00\x1b[31m"
@@ -19,7 +19,7 @@ def charts(page):
     return [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL)]
 
 
-def test_every_figure_says_what_it_shows_and_draws_it_for_two_widths(tmp_path):
+def test_every_figure_has_a_finding_and_charts_of_two_widths(tmp_path):
     page, report = write_report(tmp_path)
     assert [figure.slug for figure in report.figures] == [
         "speed", "first-token", "context", "memory", "accuracy", "heat",
@@ -30,7 +30,7 @@ def test_every_figure_says_what_it_shows_and_draws_it_for_two_widths(tmp_path):
         assert figure.finding in Page(page).text
 
 
-def test_a_chart_is_named_described_and_known_by_ids_of_its_own(tmp_path):
+def test_a_chart_has_a_title_a_description_and_unique_ids(tmp_path):
     page, _ = write_report(tmp_path)
     ids = [attributes["id"] for _, attributes in Page(page).tags if "id" in attributes]
     assert len(ids) == len(set(ids))
@@ -41,23 +41,25 @@ def test_a_chart_is_named_described_and_known_by_ids_of_its_own(tmp_path):
         assert svg.find(f"{SVG}desc").text
 
 
-def test_findings_are_the_numbers_of_the_results(tmp_path):
+def test_findings_have_the_values_of_the_results(tmp_path):
     _, report = write_report(tmp_path)
     found = {figure.slug: figure.finding for figure in report.figures}
     assert found["speed"] == (
-        "deepseek-v2-lite Q4_0 writes 8.0 tokens per second on Cortex-A76, measured; "
-        "on 1 of 2 devices it keeps up with a reader."
+        "deepseek-v2-lite Q4_0 decodes 8.0 tokens per second on Cortex-A76, measured; "
+        "1 of 2 devices reach reading speed."
     )
-    assert "A prompt of 2,048 tokens keeps Cortex-A76 busy for 26 s" in found["first-token"]
-    assert "Behind 4,096 tokens, deepseek-v2-lite Q4_0 keeps 67% of its speed" in found["context"]
+    assert found["first-token"] == (
+        "With a prompt of 2,048 tokens, the first token of deepseek-v2-lite Q4_0 on Cortex-A76 takes 26 s (measured)."
+    )
+    assert "At depth 4,096, deepseek-v2-lite Q4_0 keeps 67% of its speed" in found["context"]
     assert found["memory"] == "0 of 2 fit; Raspberry Pi 4 Model B, 4 GB lacks 5.3 GiB."
     assert found["accuracy"] == (
-        "In 6 cases, predictions miss what was measured by 10% in the median and 10% at worst. "
-        "In 6 cases, predictions miss what was emulated by 33% in the median and 33% at worst."
+        "6 cases measured: the median error of the predictions is 10%, the worst 10%. "
+        "6 cases emulated: the median error of the predictions is 33%, the worst 33%."
     )
     assert found["heat"] == (
-        "Raspberry Pi 5, 8 GB reached 70 °C; whether it was slowed down for it, no sensor tells. "
-        "After 300 s, student Q4_0 keeps 76% of its first speed (measured)."
+        "Raspberry Pi 5, 8 GB reached 70 °C; no sensor reports throttling. "
+        "After 300 s, student Q4_0 keeps 76% of its initial speed (measured)."
     )
 
 
@@ -72,7 +74,7 @@ def test_measured_emulated_and_predicted_never_share_a_mark(tmp_path):
     assert looks == {"measured": 2 * (2 + 1), "emulated": 2 * (2 + 1), "predicted": 2 * (2 + 1)}  # bars and legend
 
 
-def test_every_drawn_number_is_in_the_table_too(tmp_path):
+def test_every_value_of_a_chart_is_in_its_data_table(tmp_path):
     page, report = write_report(tmp_path)
     for svg, figure in zip(charts(page)[::2], report.figures, strict=True):
         drawn = {text.text for text in svg.iter(f"{SVG}text") if "number" in text.get("class", "").split()}
@@ -81,7 +83,7 @@ def test_every_drawn_number_is_in_the_table_too(tmp_path):
             assert drawn <= cells
 
 
-def test_nothing_is_asked_of_the_network_and_no_script_is_there(tmp_path):
+def test_the_page_loads_nothing_and_has_no_script(tmp_path):
     page, _ = write_report(tmp_path)
     parsed = Page(page)
     assert not parsed.named("script")
@@ -93,31 +95,33 @@ def test_nothing_is_asked_of_the_network_and_no_script_is_there(tmp_path):
     assert "default-src 'none'" in policy
 
 
-def test_hostile_names_are_shown_and_never_run(tmp_path):
+def test_hostile_names_are_shown_as_text(tmp_path):
     model = msgspec.structs.replace(MODEL, name=HOSTILE, digest=HOSTILE)
     machine = Machine(processor=HOSTILE, architecture=HOSTILE, n_cores=1, memory_bytes=1, system=HOSTILE)
-    wait = Percentiles(n=1, p50=1.0, p99=1.0, worst=1.0)
+    ttft = Percentiles(n=1, p50=1.0, p99=1.0, worst=1.0)
     fields = {"model": model, "machine": machine, "versions": {HOSTILE: HOSTILE}, "settings": {HOSTILE: HOSTILE}}
     fields |= {"notes": (HOSTILE,), "memory_map": {HOSTILE: 1}, "backend": HOSTILE}
     found = [
-        measurement(work=Work(test=HOSTILE, n_prompt=0, n_gen=1, depth=0), **fields),
-        measurement(work=Work(test=HOSTILE, n_prompt=4, n_gen=0, depth=0), ttft_ms=wait, **fields),
-        measurement(label=Label.PREDICTED, device=HOSTILE, work=Work.decode(2), **fields),
+        measurement(work=BenchTest(test=HOSTILE, n_prompt=0, n_gen=1, depth=0), **fields),
+        measurement(work=BenchTest(test=HOSTILE, n_prompt=4, n_gen=0, depth=0), ttft_ms=ttft, **fields),
+        measurement(label=Label.PREDICTED, device=HOSTILE, work=BenchTest.decode(2), **fields),
     ]
     page, _ = write_report(tmp_path, found)
     parsed = Page(page)
     assert not parsed.named("script")
     assert not parsed.named("img")
     assert not [name for _, attributes in parsed.tags for name in attributes if name.startswith("on")]
-    assert "<script>alert(1)</script>" in parsed.text  # as words
+    assert "<script>alert(1)</script>" in parsed.text
     assert "\x00" not in page
     assert "\x1b" not in page
-    assert charts(page)  # well-formed XML, every one
+    assert charts(page)  # all are well-formed XML
 
 
-def test_what_was_not_run_is_said_and_not_drawn(tmp_path):
-    nothing = Moment(seconds=0.0)
-    page, report = write_report(tmp_path, [measurement(sensors=(nothing,), before=nothing, after=nothing)])
+def test_a_figure_without_runs_has_a_finding_and_no_chart(tmp_path):
+    empty_moment = Moment(seconds=0.0)
+    page, report = write_report(
+        tmp_path, [measurement(sensors=(empty_moment,), before=empty_moment, after=empty_moment)]
+    )
     empty = {figure.slug: figure.finding for figure in report.figures if not figure.draw}
     assert set(empty) == {"first-token", "context", "memory", "accuracy", "heat"}
     assert empty["heat"] == "No temperature sensor on Cortex-A76."
@@ -125,12 +129,12 @@ def test_what_was_not_run_is_said_and_not_drawn(tmp_path):
     assert page.count('class="empty"') == 5
 
 
-def test_an_emulated_device_has_no_sensors_of_its_own(tmp_path):
+def test_the_sensors_of_an_emulated_device_are_those_of_the_machine(tmp_path):
     _, report = write_report(tmp_path, [measurement(label=Label.EMULATED, device="rpi5-8gb", emulation=LIMITS)])
     assert report.figures[-1].finding == "No temperature sensor on Cortex-A76."
 
 
-def test_runs_in_different_ways_are_told_apart_and_a_repeated_one_counts_once(tmp_path):
+def test_runs_with_different_settings_are_separate_and_a_repeated_one_replaces_the_earlier(tmp_path):
     found = [
         measurement(threads=2, samples_tps=(5.0,)),
         measurement(threads=4, samples_tps=(6.0,)),
@@ -141,27 +145,27 @@ def test_runs_in_different_ways_are_told_apart_and_a_repeated_one_counts_once(tm
     assert rows == {"Cortex-A76, 2 threads": "5.0", "Cortex-A76, 4 threads": "9.0"}
 
 
-def test_a_shape_cut_to_some_layers_says_so(tmp_path):
+def test_the_name_of_a_cut_preset_has_its_layers(tmp_path):
     page, report = write_report(tmp_path, [measurement(), measurement(settings={"layers": 6})])
     assert {row[0] for row in report.figures[0].table.rows} == {"student Q4_0", "student, 6 layers Q4_0"}
     assert "student, 6 layers Q4_0" in Page(page).text
 
 
-def test_two_machines_with_one_processor_are_told_apart(tmp_path):
+def test_two_machines_with_the_same_cpu_are_separate(tmp_path):
     machines = [msgspec.structs.replace(MACHINE, memory_bytes=size << 30) for size in (4, 8)]
     _, report = write_report(tmp_path, [measurement(machine=machine) for machine in machines])
     assert {row[1] for row in report.figures[0].table.rows} == {"Cortex-A76, 4.0 GiB", "Cortex-A76, 8.0 GiB"}
 
 
-def test_two_devices_of_one_title_keep_their_own_names(tmp_path):
+def test_two_devices_with_the_same_title_are_shown_by_name(tmp_path):
     found = [measurement(device=name, samples_tps=(speed,)) for name, speed in (("box-a", 5.0), ("box-b", 6.0))]
     _, report = write_report(tmp_path, found)
     assert [row[1] for row in report.figures[0].table.rows] == ["box-b", "box-a"]
 
 
-def test_a_time_that_is_none_is_refused(tmp_path):
+def test_an_invalid_start_time_is_an_error(tmp_path):
     hot = (Moment(seconds=0.0, temperature_c=50.0),)
-    with pytest.raises(ResultsError, match="started 'yesterday' is no ISO 8601 time"):
+    with pytest.raises(ResultsError, match="started 'yesterday' is not an ISO 8601 time"):
         write_report(tmp_path, [measurement(started="yesterday", sensors=hot)])
 
 
@@ -171,15 +175,15 @@ def test_the_same_results_give_the_same_page(tmp_path):
     assert first == second
 
 
-def test_reservations_are_told_at_the_top_and_in_full_at_the_end(tmp_path):
-    page, _ = write_report(tmp_path, [measurement(notes=("other programs used 40% of the cores meanwhile",))])
+def test_reservations_are_counted_at_the_top_and_listed_at_the_end(tmp_path):
+    page, _ = write_report(tmp_path, [measurement(notes=("other programs used 40% of the CPU during the test",))])
     text = Page(page).text
-    assert "Figures: 1 measured. 1 of them with reservations" in text
-    assert "other programs used 40% of the cores meanwhile" in text
+    assert "Results: 1 measured. 1 with reservations" in text
+    assert "other programs used 40% of the CPU during the test" in text
 
 
-def test_machine_versions_and_file_stand_at_the_end(tmp_path):
+def test_machine_versions_and_file_are_at_the_end(tmp_path):
     page, _ = write_report(tmp_path, [measurement()])
     text = Page(page).text
-    for told in ("Cortex-A76, 4 cores, 8.0 GiB", "Linux 6.6, aarch64", "sprat 0.1.0", "sha256:00", "2026-11-22"):
-        assert told in text
+    for entry in ("Cortex-A76, 4 cores, 8.0 GiB", "Linux 6.6, aarch64", "sprat 0.1.0", "sha256:00", "2026-11-22"):
+        assert entry in text

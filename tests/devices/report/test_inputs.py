@@ -1,4 +1,4 @@
-"""What a report may be made of: results of sprat bench, plans of sprat plan, and nothing else."""
+"""Input of a report: results of sprat bench and plans of sprat plan."""
 
 import json
 
@@ -7,8 +7,8 @@ import pytest
 from bench_records import measurement
 from report_page import LARGE
 
-from sprat.app.plan import plan_model
-from sprat.devices.bench.results import Label, Percentiles, Work, write_results
+import sprat
+from sprat.devices.bench.results import BenchTest, Label, Percentiles, write_results
 from sprat.devices.plan.choose import best_plan
 from sprat.devices.profile import load_profile
 from sprat.devices.report.build import make_report
@@ -18,8 +18,8 @@ from sprat.errors import ResultsError
 
 @pytest.fixture(scope="module")
 def plans():
-    """All devices with DeepSeek-V2-Lite, as ``sprat plan --all --json`` prints them."""
-    return [plan.summary("deepseek-v2-lite") for plan in plan_model("deepseek-v2-lite")]
+    """DeepSeek-V2-Lite on all devices, as ``sprat plan --all --json`` prints them."""
+    return [plan.summary("deepseek-v2-lite") for plan in sprat.plan("deepseek-v2-lite")]
 
 
 def write_plans(path, plans):
@@ -27,7 +27,7 @@ def write_plans(path, plans):
     return path
 
 
-def test_a_plan_becomes_predictions_of_its_prompt_and_both_contexts(plans, tmp_path):
+def test_a_plan_becomes_predictions_of_prefill_and_of_decode_at_two_depths(plans, tmp_path):
     plan = next(plan for plan in plans if plan.device == "rpi5-16gb")
     inputs = read_inputs([write_plans(tmp_path / "plans.jsonl", [plan])])
     found = plan.prediction
@@ -45,7 +45,7 @@ def test_a_plan_becomes_predictions_of_its_prompt_and_both_contexts(plans, tmp_p
     assert not inputs.refused
 
 
-def test_what_does_not_fit_has_no_speed_but_a_row_that_says_so(plans, tmp_path):
+def test_a_model_that_does_not_fit_has_a_row_without_a_bar(plans, tmp_path):
     path = write_plans(tmp_path / "plans.jsonl", plans)
     [refused] = read_inputs([path]).refused
     assert refused.device == "rpi-zero-2w"
@@ -53,15 +53,17 @@ def test_what_does_not_fit_has_no_speed_but_a_row_that_says_so(plans, tmp_path):
     assert "does not fit: " in page
 
 
-def test_a_prediction_meets_the_run_of_the_same_bytes_under_its_name(tmp_path):
+def test_a_prediction_gets_the_name_of_the_run_with_the_same_size(tmp_path):
     device = load_profile("rpi5-16gb")
-    footprint = plan_model("deepseek-v2-lite", devices=["rpi5-16gb"], quant="int4")[0].footprint
+    footprint = sprat.plan("deepseek-v2-lite", devices=["rpi5-16gb"], quant="int4")[0].footprint
     plan = best_plan([footprint], device).summary("folder/whatever.gguf")
     weights = plan.needed_bytes - footprint.cache_bytes - footprint.buffer_bytes
     assert weights == footprint.weight_bytes
     model = msgspec.structs.replace(LARGE, size_bytes=weights)
     results = tmp_path / "results.jsonl"
-    write_results(results, [measurement(device="rpi5-16gb", model=model, work=Work.decode(32), samples_tps=(5.0,))])
+    write_results(
+        results, [measurement(device="rpi5-16gb", model=model, work=BenchTest.decode(32), samples_tps=(5.0,))]
+    )
     report = make_report([results, write_plans(tmp_path / "plans.jsonl", [plan])], tmp_path / "report.html")
     accuracy = next(figure for figure in report.figures if figure.slug == "accuracy")
     [row] = accuracy.table.rows
@@ -70,46 +72,46 @@ def test_a_prediction_meets_the_run_of_the_same_bytes_under_its_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
-        ("", "holds no results"),
+        ("", "has no results"),
         ("{", "line 1"),
         ('{"schema": 99}', "version 99, expected 1"),
         ('{"schema": 1}', "missing required field"),
-        ('{"verdict": "fits"}', "plans of version none, expected 1"),
-        ('{"verdict": "fits", "schema": [2]}', "plans of version [2], expected 1"),
-        ('{"verdict": "fits", "schema": 1}', "no plans of this sprat"),
+        ('{"verdict": "fits"}', "plans have version none, expected 1"),
+        ('{"verdict": "fits", "schema": [2]}', "plans have version [2], expected 1"),
+        ('{"verdict": "fits", "schema": 1}', "not a plan of sprat plan"),
         ("[1, 2]", "line 1"),
         ("\udcff", "line 1"),
         (json.dumps({"verdict": "fits"}) + "\n7", "line 1"),
     ],
 )
-def test_what_is_neither_results_nor_plans_is_refused_with_its_place(content, told, tmp_path):
+def test_other_content_is_an_error_with_its_line(content, message, tmp_path):
     path = tmp_path / "odd.jsonl"
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(ResultsError) as caught:
         read_inputs([path])
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         ({"samples_tps": (1e308, 1e308)}, "1e+308 to 1e+308 tokens per second"),
         ({"samples_tps": (1e-300,)}, "1e-300 to 1e-300 tokens per second"),
-        ({"ttft_ms": Percentiles(n=1, p50=0.0, p99=1.0, worst=1.0)}, "first token after 0 ms"),
-        ({"label": Label.PREDICTED, "device": "rpi5-8gb", "error_share": -1.0}, "an error of -1"),
+        ({"ttft_ms": Percentiles(n=1, p50=0.0, p99=1.0, worst=1.0)}, "time to first token 0 ms"),
+        ({"label": Label.PREDICTED, "device": "rpi5-8gb", "error_share": -1.0}, "error_share is -1"),
     ],
 )
-def test_figures_that_nothing_measures_are_refused_all_at_once(changed, told, tmp_path):
+def test_all_implausible_values_are_named(changed, message, tmp_path):
     path = tmp_path / "results.jsonl"
     write_results(path, [measurement(), measurement(**changed), measurement(**changed)])
     with pytest.raises(ResultsError) as caught:
         read_inputs([path])
-    assert str(caught.value).count(told) == 2
+    assert str(caught.value).count(message) == 2
 
 
-def test_a_missing_file_is_refused(tmp_path):
+def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(ResultsError, match="cannot be read"):
         read_inputs([tmp_path / "none.jsonl"])

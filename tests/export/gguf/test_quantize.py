@@ -4,7 +4,7 @@ import pytest
 from tiny_checkpoint import CONFIGS, write_checkpoint
 
 from sprat.errors import ExportError, FormatError, ModelFileError
-from sprat.export.gguf.layout import PlannedTensor, plan_layout
+from sprat.export.gguf.layout import TensorEntry, gguf_layout
 from sprat.export.gguf.quantize import quantize
 from sprat.export.pipeline import export
 from sprat.export.write.writer import write_file
@@ -29,7 +29,7 @@ def source(sources):
 
 @pytest.mark.parametrize("architecture", CONFIGS)
 @pytest.mark.parametrize("quant", ["int4", "int8", "q5_1"])
-def test_it_makes_the_file_that_an_export_would_have_made(sources, tmp_path, architecture, quant):
+def test_quantize_writes_the_file_that_export_would_write(sources, tmp_path, architecture, quant):
     result = quantize(sources[architecture], tmp_path / "out.gguf", quant=quant)
     exported = export(sources[architecture], tmp_path / "bundle", quant=quant).bundle.artifact()
     ours, theirs = gguf.GGUFReader(tmp_path / "out.gguf"), gguf.GGUFReader(exported)
@@ -42,9 +42,9 @@ def test_it_makes_the_file_that_an_export_would_have_made(sources, tmp_path, arc
     assert result.file.sha256 == file_sha256(tmp_path / "out.gguf")
 
 
-def test_every_key_keeps_value_and_type_whatever_it_means(tmp_path):
+def test_every_key_keeps_its_value_and_type(tmp_path):
     keys = {
-        "general.architecture": "unheard-of",
+        "general.architecture": "unknown",
         "u16": np.uint16(3),
         "i64": np.int64(3),
         "u32": np.uint32(3),
@@ -57,9 +57,9 @@ def test_every_key_keeps_value_and_type_whatever_it_means(tmp_path):
         "u64s": np.array([1 << 63], np.uint64),
         "flags": [True, False],
     }
-    planned = PlannedTensor("some.weight", (4, 64), get_format("F32"))
+    entry = TensorEntry("some.weight", (4, 64), get_format("F32"))
     rows = np.random.default_rng(0).standard_normal((4, 64)).astype(np.float32)
-    write_file(tmp_path / "in.gguf", plan_layout(keys, [planned]), lambda _: [rows.view(np.uint8)])
+    write_file(tmp_path / "in.gguf", gguf_layout(keys, [entry]), lambda _: [rows.view(np.uint8)])
     quantize(tmp_path / "in.gguf", tmp_path / "out.gguf", quant="q8_0")
     before, after = (gguf.GGUFReader(tmp_path / name).fields for name in ("in.gguf", "out.gguf"))
     for key in keys:
@@ -85,12 +85,12 @@ def test_rules_fallbacks_and_alignment(source, tmp_path):
     assert gguf.GGUFReader(tmp_path / "out.gguf").alignment == 64
 
 
-def test_pages_stay_pages(source, tmp_path):
+def test_the_alignment_of_the_source_is_kept(source, tmp_path):
     quantize(source, tmp_path / "out.gguf", quant="int4")
     assert gguf.GGUFReader(tmp_path / "out.gguf").alignment == gguf.GGUFReader(source).alignment == 4096
 
 
-def test_an_existing_file_is_replaced_only_by_force_and_the_source_never(source, tmp_path):
+def test_an_existing_file_is_replaced_only_with_force_and_the_source_never(source, tmp_path):
     out = tmp_path / "out.gguf"
     out.write_bytes(b"older")
     with pytest.raises(ExportError, match="exists; choose another name, or replace it with --force"):

@@ -1,4 +1,4 @@
-"""The same GGUF through ``llama_model_quantize`` and through ours: the same tensors, byte for byte."""
+"""``llama_model_quantize`` and ``quantize`` write the same tensors, byte for byte."""
 
 import ctypes
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def llama_cpp():
-    """The library, silent: its own log callback stumbles over text that llama.cpp cuts within a character."""
+    """The library with logging off: its log callback fails on text that llama.cpp cuts within a UTF-8 character."""
     library = pytest.importorskip("llama_cpp")
     silent = library.llama_log_callback(lambda *_: None)
     library.llama_log_set(silent, ctypes.c_void_p())
@@ -25,9 +25,9 @@ def llama_cpp():
 
 @pytest.mark.parametrize("quant", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "deepseek2"])
-def test_both_make_the_same_tensors(llama_cpp, tmp_path, architecture, quant):
+def test_llamacpp_and_sprat_write_the_same_tensors(llama_cpp, tmp_path, architecture, quant):
     checkpoint = write_checkpoint(tmp_path / "source", architecture)
-    # llama.cpp's quantizer pads to 32 bytes whatever the file says, and so ruins one whose tensors lie on pages.
+    # llama.cpp's quantizer always pads to 32 bytes, which breaks files with another alignment.
     source = export(checkpoint, tmp_path / "f16", quant="f16", align=32).bundle.artifact()
     file_type = gguf.LlamaFileType[f"MOSTLY_{quant}"]
     parameters = llama_cpp.llama_model_quantize_default_params()

@@ -1,4 +1,4 @@
-"""Files of random weights: the shape is exact, the numbers are sane, and the mixture asks for many experts."""
+"""Files with random weights: exact dimensions, bounded activations, and routing to many experts."""
 
 from collections import Counter
 
@@ -15,14 +15,14 @@ from sprat.runtime.files.gguf import GGUFFile
 
 
 def open_shape(path):
-    """The file and its spec, checked as the engine would."""
+    """The file and its spec, checked as the engine does."""
     file = GGUFFile.open(path)
     spec = spec_from_metadata(file.metadata, file)
     file.check(spec)
     return file, spec
 
 
-def test_the_file_has_the_published_shape(v2_lite_gguf):
+def test_the_file_has_the_dimensions_of_the_preset(v2_lite_gguf):
     file, spec = open_shape(v2_lite_gguf)
     assert spec == shape_spec("deepseek-v2-lite", layers=2)
     assert {name: info.shape for name, info in file.tensors.items()} == expected_tensors(spec)
@@ -32,7 +32,7 @@ def test_the_file_has_the_published_shape(v2_lite_gguf):
     assert all(info.offset % 4096 == 0 for info in file.tensors.values())
 
 
-def test_weights_have_the_size_that_keeps_activations_sane(v2_lite_gguf):
+def test_weights_are_scaled_to_keep_activations_bounded(v2_lite_gguf):
     file, _ = open_shape(v2_lite_gguf)
     q = file.weight("blk.0.attn_q.weight").dequantize()
     assert abs(float(q.mean())) < 1e-3
@@ -40,8 +40,8 @@ def test_weights_have_the_size_that_keeps_activations_sane(v2_lite_gguf):
     assert float(file.weight("blk.0.attn_norm.weight").dequantize().std()) == 0.0
 
 
-def test_no_two_matrices_are_alike(v2_lite_gguf):
-    """onnxruntime keeps one of those that are, and a benchmark of its memory would be too good."""
+def test_no_two_matrices_are_equal(v2_lite_gguf):
+    """onnxruntime keeps only one of equal initializers, and a benchmark of its memory would be wrong."""
     file, _ = open_shape(v2_lite_gguf)
     names = [name for name in file.tensors if len(file.tensors[name].shape) > 1]
     starts = {file.weight(name).packed.reshape(-1)[:4096].tobytes() for name in names}
@@ -60,7 +60,7 @@ def test_tokens_choose_different_experts(v2_lite_gguf):
     assert float(-(share * np.log(share)).sum()) / np.log(64) > 0.85
 
 
-def test_the_divisors_of_rope_are_the_models_own(tmp_path):
+def test_rope_factors_are_those_of_the_model(tmp_path):
     path = tmp_path / "llama.gguf"
     write_shape(path, "r1-distill-llama-8b", "Q4_0", layers=1)
     file, spec = open_shape(path)
@@ -89,6 +89,6 @@ def test_the_cached_file_is_reused_and_a_damaged_one_replaced(tmp_path, monkeypa
     assert cached_shape("smollm2-135m", "Q4_0", 1).read_bytes() == whole
 
 
-def test_an_unknown_shape_is_met_with_the_nearest(tmp_path):
+def test_an_unknown_preset_suggests_the_nearest(tmp_path):
     with pytest.raises(InputError, match="did you mean 'deepseek-v2-lite'"):
         write_shape(tmp_path / "x.gguf", "deepseek-v2-light")

@@ -17,7 +17,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def folder(trained, tmp_path):
-    """A copy of the trained files, to be changed."""
+    """A copy of the trained files to modify."""
     for path in trained.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     return tmp_path
@@ -44,24 +44,24 @@ def test_the_keys_of_a_byte_level_tokenizer(trained):
     assert "tokenizer.chat_template" not in metadata
 
 
-def test_what_kind_each_token_is(trained):
+def test_the_type_of_each_token(trained):
     metadata = tokenizer_metadata(trained)
     kind = dict(zip(metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"].tolist(), strict=True))
     assert kind[BOS] == kind[EOS] == TokenType.CONTROL
-    assert kind[USER] == TokenType.CONTROL  # its file calls it an ordinary added token
+    assert kind[USER] == TokenType.CONTROL  # its file declares an ordinary added token
     assert kind["<think>"] == kind["</think>"] == TokenType.USER_DEFINED
     assert kind["Ġ"] == TokenType.NORMAL
     assert kind["[PAD1206]"] == kind["[PAD1279]"] == TokenType.UNUSED
 
 
 @pytest.mark.parametrize("name", [row.name for row in PRE_TOKENIZERS])
-def test_each_pre_tokenizer_is_named_as_llama_cpp_names_it(tmp_path, name):
+def test_each_pre_tokenizer_has_llamacpps_name(tmp_path, name):
     metadata = tokenizer_metadata(write_byte_level(tmp_path, name))
-    # the two names of one expression are told apart by DeepSeek's BOS, which every tokenizer of this test has
+    # two names share one regex and differ by DeepSeek's BOS, which every tokenizer of this test has
     assert metadata["tokenizer.ggml.pre"] == ("deepseek-r1-qwen" if name == "qwen2" else name)
 
 
-def test_merges_are_written_in_the_old_form_with_spaces_encoded(folder):
+def test_merges_are_written_as_strings_with_encoded_spaces(folder):
     def change(document):
         document["model"]["merges"][0] = ["a", "b"]
         document["model"]["vocab"]["ab"] = 1210
@@ -72,7 +72,7 @@ def test_merges_are_written_in_the_old_form_with_spaces_encoded(folder):
     assert all(merge.count(" ") == 1 for merge in merges)
 
 
-def test_merges_of_the_old_form_are_taken_as_they_are(folder):
+def test_merges_given_as_strings_are_unchanged(folder):
     before = tokenizer_metadata(folder)["tokenizer.ggml.merges"]
 
     def change(document):
@@ -82,7 +82,7 @@ def test_merges_of_the_old_form_are_taken_as_they_are(folder):
     assert tokenizer_metadata(folder)["tokenizer.ggml.merges"] == before
 
 
-def test_further_end_tokens_take_the_keys_eot_and_eom(folder):
+def test_additional_end_tokens_use_the_keys_eot_and_eom(folder):
     def change(document):
         flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
         document["added_tokens"] += [
@@ -97,7 +97,7 @@ def test_further_end_tokens_take_the_keys_eot_and_eom(folder):
     assert metadata["tokenizer.ggml.eot_token_id"] == 1207
 
 
-def test_special_tokens_that_only_the_model_config_names(folder):
+def test_special_tokens_from_the_model_config(folder):
     edit(folder / "tokenizer_config.json", lambda config: (config.pop("bos_token"), config.pop("eos_token")))
     edit(
         folder / "config.json",
@@ -121,7 +121,7 @@ def test_the_chat_template_is_found(folder, where):
     assert tokenizer_metadata(folder)["tokenizer.chat_template"] == "{{ messages }}\n"
 
 
-def test_more_tokens_than_embedding_rows_are_refused(folder):
+def test_more_tokens_than_embedding_rows_is_an_error(folder):
     edit(folder / "config.json", lambda config: config.update(vocab_size=1000))
     with pytest.raises(TokenizerError, match="1206 tokens, but the model has embeddings for 1000"):
         tokenizer_metadata(folder)
@@ -130,21 +130,21 @@ def test_more_tokens_than_embedding_rows_are_refused(folder):
 CHANGES = {
     "another pre-tokenizer": (
         lambda d: d.update(pre_tokenizer={"type": "Whitespace"}),
-        "its pre-tokenizer is none of those",
+        "the pre-tokenizer has no name in llama.cpp",
     ),
-    "no pre-tokenizer": (lambda d: d.update(pre_tokenizer=None), "its pre-tokenizer is none of those"),
-    "a pre-tokenizer of another shape": (lambda d: d.update(pre_tokenizer={"type": "Sequence"}), "not laid out"),
+    "no pre-tokenizer": (lambda d: d.update(pre_tokenizer=None), "the pre-tokenizer has no name in llama.cpp"),
+    "a malformed pre-tokenizer": (lambda d: d.update(pre_tokenizer={"type": "Sequence"}), "not a tokenizer"),
     "text in lower case": (lambda d: d.update(normalizer={"type": "Lowercase"}), "cannot express this tokenizer"),
-    "another model": (lambda d: d["model"].update(type="WordPiece"), "of type 'WordPiece'"),
-    "no vocabulary": (lambda d: d["model"].pop("vocab"), "not laid out"),
-    "an added token without an id": (lambda d: d["added_tokens"].append({"content": "x"}), "not laid out"),
-    "an id beyond all reason": (lambda d: d["added_tokens"][0].update(id=10**12), "expected at most 4194304"),
+    "another model": (lambda d: d["model"].update(type="WordPiece"), "type 'WordPiece', expected 'BPE'"),
+    "no vocabulary": (lambda d: d["model"].pop("vocab"), "not a tokenizer"),
+    "an added token without an id": (lambda d: d["added_tokens"].append({"content": "x"}), "not a tokenizer"),
+    "a huge id": (lambda d: d["added_tokens"][0].update(id=10**12), "expected at most 4194304"),
     "two ids of one token": (lambda d: d["added_tokens"][2].update(content="Ġ", id=1210), "more than once: 'Ġ'"),
 }
 
 
 @pytest.mark.parametrize(("change", "message"), CHANGES.values(), ids=CHANGES)
-def test_a_tokenizer_that_a_gguf_cannot_hold_is_refused(folder, change, message):
+def test_a_tokenizer_that_gguf_cannot_express_is_an_error(folder, change, message):
     edit(folder / "tokenizer.json", change)
     with pytest.raises(TokenizerError, match=message):
         tokenizer_metadata(folder)

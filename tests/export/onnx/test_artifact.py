@@ -1,4 +1,4 @@
-"""The files of an ONNX export: where weights lie, what the graph says of itself, and what an interruption leaves."""
+"""The files of an ONNX export: offsets of weights, metadata of the graph, and interrupted exports."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ pytest.importorskip("onnx_ir")
 pytest.importorskip("onnxruntime")
 
 import onnx
-from onnx_models import Runner, plan, write
+from onnx_models import Runner, artifact, write
 
 from sprat.errors import InputError
 from sprat.export.onnx import OnnxOptions
@@ -46,7 +46,7 @@ def initializers(folder: Path):
     return {tensor.name: tensor for tensor in model.graph.initializer}
 
 
-def places(folder: Path):
+def external_data(folder: Path):
     """Name -> (offset, length) of every weight outside the graph."""
     found = {}
     for name, tensor in initializers(folder).items():
@@ -58,7 +58,7 @@ def places(folder: Path):
 
 
 def operators(graph):
-    """``(domain, kind)`` of every node, in branches too."""
+    """``(domain, op_type)`` of every node, branches included."""
     for node in graph.node:
         yield node.domain, node.op_type
         for attribute in node.attribute:
@@ -67,20 +67,20 @@ def operators(graph):
 
 
 @pytest.mark.parametrize("quant", ["f32", "int4", "q4_1"])
-def test_every_weight_lies_on_a_page_of_its_own(checkpoint, tmp_path, quant):
+def test_every_array_begins_on_its_own_page(checkpoint, tmp_path, quant):
     folder = write(tmp_path / "out", checkpoint, quant)
-    spans = sorted(set(places(folder).values()))
+    spans = sorted(set(external_data(folder).values()))
     whole = [span for span in spans if span[0] % PAGE == 0]
     size = (folder / "model.onnx.data").stat().st_size
     assert size % PAGE == 0
     assert all(begin + length <= size for begin, length in spans)
-    if not checkpoint.spec.mla:  # single experts and heads are parts of a stack
+    if checkpoint.spec.moe is None:  # single experts and heads are parts of a stack
         assert whole == spans
     ends = [begin + length for begin, length in whole]
     assert all(end <= begin for end, (begin, _) in zip(ends, whole[1:], strict=False))
 
 
-def test_the_graph_itself_holds_no_weight(checkpoint, tmp_path):
+def test_the_graph_contains_no_weights(checkpoint, tmp_path):
     folder = write(tmp_path / "out", checkpoint, "int4")
     assert max(len(tensor.raw_data) for tensor in initializers(folder).values()) <= 512
     assert all(tensor.name for tensor in initializers(folder).values())
@@ -88,7 +88,7 @@ def test_the_graph_itself_holds_no_weight(checkpoint, tmp_path):
 
 def test_tied_embeddings_are_stored_once(sources, tmp_path):
     folder = write(tmp_path / "out", Checkpoint.open(sources["qwen2"]), "int4")
-    found = places(folder)
+    found = external_data(folder)
     assert found["token_embd.weight.rows"] == found["token_embd.weight.blocks"]
 
 
@@ -101,11 +101,11 @@ def test_a_portable_graph_is_standard_onnx(checkpoint, tmp_path, quant):
     assert {domain for domain, _ in operators(model.graph)} == {""}
 
 
-def test_a_graph_for_onnxruntime_uses_its_operators(source, tmp_path):
+def test_a_graph_for_onnxruntime_uses_contrib_operators(source, tmp_path):
     folder = write(tmp_path / "out", Checkpoint.open(source), "int4")
     found = set(operators(onnx.load(folder / "model.onnx", load_external_data=False).graph))
-    contributed = {kind for domain, kind in found if domain == "com.microsoft"}
-    assert contributed >= {"MatMulNBits", "QMoE", "GatherBlockQuantized", "RotaryEmbedding"}
+    contrib = {kind for domain, kind in found if domain == "com.microsoft"}
+    assert contrib >= {"MatMulNBits", "QMoE", "GatherBlockQuantized", "RotaryEmbedding"}
     assert {domain for domain, _ in found} == {"", "com.microsoft"}
 
 
@@ -123,23 +123,23 @@ def test_names_follow_the_model(source, tmp_path):
     assert shapes["past_latent.3"] == ["past", 80]
 
 
-def test_metadata_says_what_the_model_is(checkpoint, tmp_path):
+def test_metadata_describes_the_model(checkpoint, tmp_path):
     file = ONNXFile.open(write(tmp_path / "out", checkpoint, "int4") / "model.onnx")
     assert file.spec == checkpoint.spec
     assert file.metadata["sprat.recipe"] == "int4"
     assert file.metadata["sprat.source"] == checkpoint.hash()
     assert file.metadata["sprat.operators"] == "contrib"
-    assert file.cache == ("append" if checkpoint.spec.mla else "shared")
+    assert file.cache == ("append" if checkpoint.spec.moe else "shared")
 
 
 def test_groups_count_every_weight(checkpoint):
-    groups = plan(checkpoint, "int4").groups
+    groups = artifact(checkpoint, "int4").groups
     n_weights = sum(np.prod(shape) for name, shape in expected_tensors(checkpoint.spec).items() if name in checkpoint)
-    rope_factors = 8 if checkpoint.spec.architecture == "llama" else 0  # they are constants of the graph
+    rope_factors = 8 if checkpoint.spec.architecture == "llama" else 0  # constants of the graph
     assert sum(group.n_weights for group in groups) == n_weights - rope_factors
 
 
-def test_one_pass_makes_both_formats(source, tmp_path):
+def test_one_export_writes_both_formats(source, tmp_path):
     bundle = export(source, tmp_path / "out", quant="int4", formats=("onnx", "gguf")).bundle
     bundle.check_hashes()
     assert [artifact.format for artifact in bundle.manifest.artifacts] == ["onnx", "gguf"]
@@ -154,10 +154,10 @@ def test_two_exports_are_the_same_bytes(source, tmp_path):
     for name in ("manifest.json", "model.onnx", "model.onnx.data"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     again = export(source, tmp_path / "a", quant="int4", formats=("onnx",))
-    assert again.notes == ("this very export was made before",)
+    assert again.notes == ("the bundle exists already and is up to date",)
 
 
-def test_an_interrupted_export_continues_and_makes_the_same_bytes(source, tmp_path):
+def test_an_interrupted_export_continues_to_the_same_bytes(source, tmp_path):
     whole = export(source, tmp_path / "whole", quant="int4", formats=("onnx",)).bundle
 
     def stop(progress):
@@ -173,16 +173,16 @@ def test_an_interrupted_export_continues_and_makes_the_same_bytes(source, tmp_pa
         assert (finished.path / name).read_bytes() == (whole.path / name).read_bytes()
 
 
-def test_other_options_are_another_plan(source):
+def test_other_options_give_another_layout_digest(source):
     checkpoint = Checkpoint.open(source)
-    plans = {
-        plan(checkpoint, "int4").plan,
-        plan(checkpoint, "int8").plan,
-        plan(checkpoint, "int4", portable=True).plan,
-        plan(checkpoint, "int4", accuracy_level=0).plan,
+    digests = {
+        artifact(checkpoint, "int4").layout_digest,
+        artifact(checkpoint, "int8").layout_digest,
+        artifact(checkpoint, "int4", portable=True).layout_digest,
+        artifact(checkpoint, "int4", accuracy_level=0).layout_digest,
     }
-    assert len(plans) == 4
-    assert plan(checkpoint, "int4").plan in plans
+    assert len(digests) == 4
+    assert artifact(checkpoint, "int4").layout_digest in digests
 
 
 def test_a_bundle_of_a_gguf_has_a_tokenizer_and_the_same_graph(sources, tmp_path):
@@ -209,7 +209,7 @@ def test_latent_attention_has_no_config_for_onnxruntime_genai(source, tmp_path):
 
 
 @pytest.mark.parametrize("portable", [False, True], ids=["contrib", "portable"])
-def test_a_batch_of_sequences_gives_what_each_gives_alone(sources, tmp_path, portable):
+def test_a_batch_gives_the_logits_of_each_sequence_alone(sources, tmp_path, portable):
     checkpoint = Checkpoint.open(sources["qwen2"])
     run = Runner(write(tmp_path / "out", checkpoint, portable=portable), checkpoint.spec)
     tokens = np.random.default_rng(0).integers(0, 512, (3, 9))
@@ -219,7 +219,7 @@ def test_a_batch_of_sequences_gives_what_each_gives_alone(sources, tmp_path, por
         np.testing.assert_allclose(run.in_chunks(row), logits, atol=1e-4)
 
 
-def test_without_onnx_ir_the_remedy_is_named(source, tmp_path, monkeypatch):
+def test_without_onnx_ir_the_error_names_the_package(source, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "sprat.export.onnx.artifact", None)
     with pytest.raises(InputError, match=r"pip install 'sprat\[onnx\]'"):
         export(source, tmp_path / "out", formats=("onnx",))

@@ -1,4 +1,4 @@
-"""Dense students in unmodified onnxruntime-genai, against sprat's reference model and against sprat's tokenizer."""
+"""Dense models in unmodified onnxruntime-genai, against sprat's reference model."""
 
 import numpy as np
 import pytest
@@ -9,14 +9,14 @@ genai = pytest.importorskip("onnxruntime_genai")
 from sprat.export.pipeline import export  # noqa: E402
 from sprat.export.source.checkpoint import Checkpoint  # noqa: E402
 from sprat.runtime.kernels import ReferenceKernels  # noqa: E402
-from sprat.runtime.models import load_model  # noqa: E402
+from sprat.runtime.models import Model  # noqa: E402
 
 PROMPT = [17, 230, 41, 99, 300, 7, 8]
 N_NEW = 12
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen2"])
-def made(request, tmp_path_factory):
+def exported(request, tmp_path_factory):
     """A checkpoint and its float32 bundle."""
     folder = tmp_path_factory.mktemp(request.param)
     source = write_checkpoint(folder / "tiny", request.param)
@@ -24,7 +24,7 @@ def made(request, tmp_path_factory):
 
 
 def greedy(checkpoint):
-    model = load_model(checkpoint.spec, checkpoint, ReferenceKernels())
+    model = Model(checkpoint.spec, checkpoint, ReferenceKernels())
     cache, tokens = model.new_cache(64), list(PROMPT)
     logits = model.forward(PROMPT, cache)
     for _ in range(N_NEW):
@@ -33,8 +33,8 @@ def greedy(checkpoint):
     return tokens
 
 
-def test_it_generates_the_reference_models_tokens(made):
-    checkpoint, folder = made
+def test_it_generates_the_reference_models_tokens(exported):
+    checkpoint, folder = exported
     expected = greedy(checkpoint)
     model = genai.Model(str(folder))
     params = genai.GeneratorParams(model)
@@ -46,9 +46,9 @@ def test_it_generates_the_reference_models_tokens(made):
     assert generator.get_sequence(0).tolist() == expected
 
 
-def test_a_conversation_goes_on_from_its_cache(made):
-    checkpoint, folder = made
-    model = load_model(checkpoint.spec, checkpoint, ReferenceKernels())
+def test_a_second_prompt_continues_from_the_cache(exported):
+    checkpoint, folder = exported
+    model = Model(checkpoint.spec, checkpoint, ReferenceKernels())
     expected = model.forward([*PROMPT, *PROMPT], model.new_cache(64))[-1]
     loaded = genai.Model(str(folder))
     params = genai.GeneratorParams(loaded)

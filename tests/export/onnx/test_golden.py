@@ -21,7 +21,7 @@ ENDS = {"one pass": (), "chunks": (1, 8, 9, 41), "token by token": tuple(range(1
 
 @pytest.fixture(scope="module", params=[(name, portable) for name in NAMES for portable in (False, True)], ids=str)
 def golden(request, tmp_path_factory):
-    """A session, tokens, and the published logits."""
+    """A session, tokens, and transformers' logits."""
     name, portable = request.param
     checkpoint = Checkpoint.open(GOLDEN / name)
     folder = write(tmp_path_factory.mktemp(name) / "out", checkpoint, portable=portable)
@@ -30,13 +30,13 @@ def golden(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("ends", ENDS.values(), ids=ENDS)
-def test_logits_are_the_published_ones(golden, ends):
+def test_logits_match_transformers(golden, ends):
     run, tokens, expected = golden
     assert np.abs(run.in_chunks(tokens, *ends) - expected).max() <= TOLERANCE * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("n_logits", [1, 3])
-def test_logits_of_the_last_tokens_are_those_of_all(golden, n_logits):
+def test_logits_of_the_last_tokens_equal_those_of_all_tokens(golden, n_logits):
     run, tokens, expected = golden
     run.reset()
     last = run([tokens], n_logits=np.array([n_logits]))[0]

@@ -1,4 +1,4 @@
-"""Architectures outside our writers through optimum-onnx, and our own dense ones both ways."""
+"""Unsupported architectures exported by optimum-onnx, and supported dense ones exported both ways."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from sprat.errors import ExportError, InputError  # noqa: E402
 from sprat.export.onnx.optimum import export_with_optimum  # noqa: E402
 from sprat.export.pipeline import export  # noqa: E402
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # torch's tracer warns about much
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # torch's tracer warns a lot
 
 TOKENS = np.array([[0, *np.random.default_rng(1).integers(2, 512, 20)]], np.int64)
 
@@ -33,9 +33,9 @@ def logits(path):
 
 
 @pytest.fixture(scope="module")
-def foreign(tmp_path_factory):
-    """A tiny GPT-NeoX, which sprat has no writer for."""
-    folder = tmp_path_factory.mktemp("foreign") / "neox"
+def gpt_neox(tmp_path_factory):
+    """A tiny GPT-NeoX, an architecture that sprat does not support."""
+    folder = tmp_path_factory.mktemp("gpt_neox") / "neox"
     tokenizer = write_checkpoint(folder.parent / "tokenizer")
     config = transformers.GPTNeoXConfig(
         vocab_size=512, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=96
@@ -47,14 +47,14 @@ def foreign(tmp_path_factory):
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2"])
-def test_both_ways_agree(architecture, tmp_path):
+def test_sprat_and_optimum_graphs_agree(architecture, tmp_path):
     source = write_checkpoint(tmp_path / "tiny", architecture)
     ours = export(source, tmp_path / "ours", quant="f32", formats=["onnx"]).bundle
     main_export(str(source), output=str(tmp_path / "theirs"), task="text-generation-with-past", dtype="fp32")
     np.testing.assert_allclose(logits(ours.path / "model.onnx"), logits(tmp_path / "theirs/model.onnx"), atol=1e-4)
 
 
-def test_optimum_loads_and_generates_with_our_folder(tmp_path):
+def test_optimum_loads_and_runs_a_sprat_bundle(tmp_path):
     import torch
     from optimum.onnxruntime import ORTModelForCausalLM
 
@@ -70,8 +70,8 @@ def test_optimum_loads_and_generates_with_our_folder(tmp_path):
     assert found == expected
 
 
-def test_a_foreign_model_is_quantized_and_compared(foreign, tmp_path):
-    made = {quant: export_with_optimum(foreign, tmp_path / quant, quant=quant) for quant in ("int8", "int4")}
+def test_an_unsupported_architecture_is_quantized_and_compared(gpt_neox, tmp_path):
+    made = {quant: export_with_optimum(gpt_neox, tmp_path / quant, quant=quant) for quant in ("int8", "int4")}
     assert 0 < made["int8"].quality.mean_kld < made["int4"].quality.mean_kld < 0.1
     assert made["int4"].n_quantized == 9  # four in each layer, and the head
     assert json.loads((tmp_path / "int4/config.json").read_text())["model_type"] == "gpt_neox"
@@ -80,11 +80,11 @@ def test_a_foreign_model_is_quantized_and_compared(foreign, tmp_path):
     assert sizes[0] < sizes[1]
 
 
-def test_what_is_there_is_never_touched(foreign, tmp_path):
+def test_an_existing_folder_is_never_replaced(gpt_neox, tmp_path):
     with pytest.raises(ExportError, match="exists; choose another name"):
-        export_with_optimum(foreign, tmp_path)
+        export_with_optimum(gpt_neox, tmp_path)
 
 
-def test_other_quantizations_are_refused(foreign, tmp_path):
+def test_other_quantizations_are_an_error(gpt_neox, tmp_path):
     with pytest.raises(InputError, match="quantizes to int4 or int8, not to 'q4_k'"):
-        export_with_optimum(foreign, tmp_path / "out", quant="q4_k")
+        export_with_optimum(gpt_neox, tmp_path / "out", quant="q4_k")

@@ -1,4 +1,4 @@
-"""Quantized graphs, in onnxruntime, against sprat's reference model over the very weights that they stand for."""
+"""Quantized graphs in onnxruntime, against sprat's reference model with the dequantized weights."""
 
 import numpy as np
 import pytest
@@ -7,22 +7,22 @@ from tiny_checkpoint import write_checkpoint
 pytest.importorskip("onnx_ir")
 pytest.importorskip("onnxruntime")
 
-from onnx_models import Runner, plan, write
+from onnx_models import Runner, artifact, write
 
 from sprat.export.onnx import weights
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.quant.formats import get_format
 from sprat.runtime.kernels import ReferenceKernels
-from sprat.runtime.models import load_model
+from sprat.runtime.models import Model
 from sprat.runtime.weights import Weight
 
 TOKENS = np.random.default_rng(3).integers(0, 512, 40)
-ROUTED_INT8 = 0.02  # onnxruntime has no float32 kernel for eight-bit experts: it rounds their activations
-ROUNDED_ROWS = 2e-3  # rows of a quantized embedding are binary16, as their scales are
+ROUTED_INT8 = 0.02  # onnxruntime has no float32 kernel for 8-bit experts: it quantizes their activations
+F16_EMBEDDING = 2e-3  # rows of a quantized embedding are float16, like their scales
 
 
-class Rounded:
-    """A checkpoint's weights, each as its format in ``formats`` has it."""
+class Requantized:
+    """A checkpoint's weights, quantized to ``formats`` and dequantized."""
 
     def __init__(self, checkpoint, formats):
         self._checkpoint, self._formats = checkpoint, formats
@@ -49,7 +49,7 @@ def checkpoint(request, tmp_path_factory):
 
 def stored_formats(checkpoint, quant, **options):
     """Canonical name -> format; gate and up of all experts may be one weight in the file."""
-    placed = plan(checkpoint, quant, **options).built.data.tensors
+    placed = artifact(checkpoint, quant, **options).built.data.tensors
     formats = {found.tensor.name: found.tensor.format for found in placed}
     for name in list(formats):
         if "gate_up_exps" in name:
@@ -69,14 +69,14 @@ def stored_formats(checkpoint, quant, **options):
         ("f16", 32, "F16"),
     ],
 )
-def test_logits_are_those_of_the_rounded_weights(checkpoint, tmp_path, quant, block_size, name, portable):
+def test_logits_are_those_of_the_dequantized_weights(checkpoint, tmp_path, quant, block_size, name, portable):
     options = {"block_size": block_size, "accuracy_level": 0, "portable": portable}
     formats = stored_formats(checkpoint, quant, **options)
     assert formats["blk.0.attn_output.weight"].name == name
-    model = load_model(checkpoint.spec, Rounded(checkpoint, formats), ReferenceKernels())
+    model = Model(checkpoint.spec, Requantized(checkpoint, formats), ReferenceKernels())
     expected = model.forward(TOKENS, model.new_cache(len(TOKENS)), all_logits=True)
     found = Runner(write(tmp_path / "out", checkpoint, quant, **options), checkpoint.spec).in_chunks(TOKENS, 17)
-    contrib = ROUTED_INT8 if checkpoint.spec.moe and name.startswith("INT8") else ROUNDED_ROWS
+    contrib = ROUTED_INT8 if checkpoint.spec.moe and name.startswith("INT8") else F16_EMBEDDING
     tolerance = 1e-4 if portable or name == "F16" else contrib
     assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()
 
@@ -91,7 +91,7 @@ def test_int8_activations_are_a_small_error(checkpoint, tmp_path):
     assert 0 < np.median(errors) < 0.05
 
 
-def test_rows_that_no_group_divides_stay_halves(tmp_path):
+def test_rows_that_do_not_divide_into_groups_become_float16(tmp_path):
     odd = Checkpoint.open(write_checkpoint(tmp_path / "odd", "qwen2", num_hidden_layers=1, intermediate_size=80))
     formats = stored_formats(odd, "int4", block_size=128)
     assert formats["blk.0.ffn_down.weight"].name == "F16"
@@ -99,9 +99,9 @@ def test_rows_that_no_group_divides_stay_halves(tmp_path):
 
 
 @pytest.mark.parametrize("quant", ["int4", "int8"])
-def test_a_head_in_parts_gives_the_same_logits(checkpoint, tmp_path, monkeypatch, quant):
+def test_a_split_head_gives_the_same_logits(checkpoint, tmp_path, monkeypatch, quant):
     whole = Runner(write(tmp_path / "whole", checkpoint, quant), checkpoint.spec)
-    monkeypatch.setattr(weights, "_MOST_PART_BYTES", 10_000)
+    monkeypatch.setattr(weights, "_MAX_PART_BYTES", 10_000)
     folder = write(tmp_path / "parts", checkpoint, quant)
     parts = Runner(folder, checkpoint.spec)
     assert (folder / "model.onnx").stat().st_size > (tmp_path / "whole" / "model.onnx").stat().st_size
@@ -112,5 +112,5 @@ def test_a_head_in_parts_gives_the_same_logits(checkpoint, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("rows", "nbytes", "parts"), [(49_152, 28 << 20, 2), (151_936, 233 << 20, 16), (97, 1 << 30, 1)]
 )
-def test_parts_are_equal_and_as_few_as_may_be(rows, nbytes, parts):
+def test_the_head_is_split_into_the_fewest_equal_parts(rows, nbytes, parts):
     assert weights._n_parts(rows, nbytes) == parts

@@ -1,4 +1,4 @@
-"""Opening a source: every form that a checkpoint takes, and the weights that come out of it."""
+"""Opening a source: every kind of checkpoint, and the weights read from it."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ KV_B = "model.layers.1.self_attn.kv_b_proj.weight"
 
 
 def write(folder, architecture="deepseek2", kind="F32", tensors=None, **changes):
-    """A checkpoint without a tokenizer; ``kind`` is how all weights are stored."""
+    """A checkpoint without a tokenizer; ``kind`` is the type of all weights."""
     config = CONFIGS[architecture] | changes
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
@@ -38,7 +38,7 @@ def split(folder, n_shards=3):
     weight_map = {}
     for shard in range(n_shards):
         name = f"model-{shard + 1:05}-of-{n_shards:05}.safetensors"
-        part = {key: value for number, (key, value) in enumerate(tensors.items()) if number % n_shards == shard}
+        part = {key: value for index, (key, value) in enumerate(tensors.items()) if index % n_shards == shard}
         save(folder / name, part)
         weight_map |= dict.fromkeys(part, name)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
@@ -47,7 +47,7 @@ def split(folder, n_shards=3):
 
 @pytest.mark.parametrize("architecture", CONFIGS)
 @pytest.mark.parametrize("kind", ["F32", "BF16", "F16"])
-def test_every_architecture_and_type_is_whole(architecture, kind, tmp_path):
+def test_every_architecture_and_type_is_complete(architecture, kind, tmp_path):
     checkpoint = Checkpoint.open(write(tmp_path, architecture, kind))
     checkpoint.verify_complete()
     assert {name: tensor.shape for name, tensor in checkpoint.tensors.items()} == expected_tensors(checkpoint.spec)
@@ -59,8 +59,8 @@ def test_every_architecture_and_type_is_whole(architecture, kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["F32", "BF16", "F16"])
-def test_weights_arrive_where_they_belong(kind, tmp_path):
-    """The whole mapping of a mixture with latent attention, spelt out in plain NumPy."""
+def test_weights_are_mapped_to_their_canonical_tensors(kind, tmp_path):
+    """The mapping of an MoE model with latent attention, written out in NumPy."""
     checkpoint = Checkpoint.open(write(tmp_path, kind=kind))
     exact = {"F32": lambda w: w, "F16": lambda w: w.astype(np.float16).astype(np.float32)}
     exact["BF16"] = lambda w: (bf16(w).astype(np.uint32) << 16).view(np.float32)
@@ -82,7 +82,7 @@ def test_weights_arrive_where_they_belong(kind, tmp_path):
         np.testing.assert_array_equal(checkpoint.weight(name).dequantize(), weight, err_msg=name)
 
 
-def test_chunks_of_any_size_are_the_whole(tmp_path):
+def test_chunks_of_any_size_concatenate_to_the_tensor(tmp_path):
     checkpoint = Checkpoint.open(write(tmp_path))
     for tensor in checkpoint.tensors.values():
         whole = tensor.weight().packed.ravel()
@@ -92,7 +92,7 @@ def test_chunks_of_any_size_are_the_whole(tmp_path):
             assert all(len(chunk) == 1 or chunk.nbytes <= chunk_bytes for chunk in chunks)
 
 
-def test_streaming_a_stack_holds_one_chunk(tmp_path):
+def test_reading_a_stack_in_chunks_keeps_one_chunk_in_memory(tmp_path):
     config = {"n_routed_experts": 32, "moe_intermediate_size": 256, "num_hidden_layers": 2}
     tensor = Checkpoint.open(write(tmp_path, **config)).tensors["blk.1.ffn_up_exps.weight"]
     tracemalloc.start()
@@ -105,7 +105,7 @@ def test_streaming_a_stack_holds_one_chunk(tmp_path):
     assert peak < 4 * (64 << 10)
 
 
-def test_an_expert_is_found_without_reading_the_others(tmp_path):
+def test_an_expert_is_read_without_the_others(tmp_path):
     checkpoint = Checkpoint.open(write(tmp_path))
     stack = checkpoint.weight("blk.1.ffn_up_exps.weight")
     expert = stack[3]
@@ -117,12 +117,12 @@ def test_an_expert_is_found_without_reading_the_others(tmp_path):
     assert not expert.packed.flags.writeable
 
 
-def test_llama3_factors_come_as_a_tensor(tmp_path):
+def test_llama3_rope_factors_become_a_tensor(tmp_path):
     checkpoint = Checkpoint.open(write(tmp_path, "llama"))
     assert checkpoint.weight("rope_freqs.weight").dequantize().tolist() == list(checkpoint.spec.rope.scaling.factors)
 
 
-def test_shards_are_the_same_as_one_file(tmp_path):
+def test_shards_give_the_same_weights_as_one_file(tmp_path):
     single, sharded = Checkpoint.open(write(tmp_path / "a")), Checkpoint.open(split(write(tmp_path / "b")))
     sharded.verify_complete()
     assert len(sharded.files) == 4
@@ -130,7 +130,7 @@ def test_shards_are_the_same_as_one_file(tmp_path):
         np.testing.assert_array_equal(single.weight(name).packed, sharded.weight(name).packed)
 
 
-def test_links_of_the_hugging_face_cache_are_followed(tmp_path):
+def test_symlinks_of_the_hugging_face_cache_are_followed(tmp_path):
     original = split(write(tmp_path / "download"))
     blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "abc"
     blobs.mkdir()
@@ -141,7 +141,7 @@ def test_links_of_the_hugging_face_cache_are_followed(tmp_path):
     Checkpoint.open(snapshot).verify_complete()
 
 
-def test_fp8_weights_are_scaled_and_the_rest_is_kept(tmp_path):
+def test_fp8_weights_are_scaled_and_others_unchanged(tmp_path):
     config, stored, kinds = fp8_checkpoint()
     (tmp_path / "config.json").write_text(json.dumps(config))
     save(tmp_path / "model.safetensors", stored, kinds)
@@ -154,7 +154,7 @@ def test_fp8_weights_are_scaled_and_the_rest_is_kept(tmp_path):
     assert checkpoint.tensors["token_embd.weight"].format.name == "BF16"
 
 
-@pytest.mark.parametrize("change", ["missing", "misshapen"])
+@pytest.mark.parametrize("change", ["missing", "with size mismatch"])
 def test_fp8_scales_are_checked(change, tmp_path):
     config, stored, kinds = fp8_checkpoint()
     name = KV_B + "_scale_inv"
@@ -178,21 +178,21 @@ def test_a_gguf_is_a_checkpoint(tmp_path):
     assert checkpoint.tokenizer_files == {}
 
 
-def test_a_gguf_of_a_foreign_format_is_a_checkpoint(tmp_path):
-    path = write_gguf(tmp_path / "model.gguf", reference.GGMLQuantizationType.Q8_0, foreign=True)
+def test_a_gguf_in_a_read_only_format_is_a_checkpoint(tmp_path):
+    path = write_gguf(tmp_path / "model.gguf", reference.GGMLQuantizationType.Q8_0, read_only=True)
     checkpoint = Checkpoint.open(path)
     checkpoint.verify_complete()
     assert checkpoint.tensors["output.weight"].format.name == "IQ4_XS"
     assert checkpoint.weight("output.weight").dequantize().shape == (32, 256)
 
 
-def write_gguf(path, kind, *, foreign=False):
-    """A llama of two layers and 256 columns, by the reference writer."""
+def write_gguf(path, kind, *, read_only=False):
+    """A llama model of two layers and 256 columns, written by the gguf package."""
     rng = np.random.default_rng(0)
     writer = reference.GGUFWriter(path, "llama")
-    numbers = {"block_count": 2, "context_length": 64, "embedding_length": 256, "feed_forward_length": 256}
-    numbers |= {"attention.head_count": 4, "attention.head_count_kv": 4, "rope.dimension_count": 64}
-    for key, value in numbers.items():
+    dimensions = {"block_count": 2, "context_length": 64, "embedding_length": 256, "feed_forward_length": 256}
+    dimensions |= {"attention.head_count": 4, "attention.head_count_kv": 4, "rope.dimension_count": 64}
+    for key, value in dimensions.items():
         writer.add_uint32(f"llama.{key}", value)
     writer.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-6)
     writer.add_float32("llama.rope.freq_base", 10000.0)
@@ -205,7 +205,7 @@ def write_gguf(path, kind, *, foreign=False):
             writer.add_tensor(f"blk.{layer}.{name}.weight", np.ones(256, np.float32))
     writer.add_tensor("token_embd.weight", rng.standard_normal((32, 256)).astype(np.float32))
     writer.add_tensor("output_norm.weight", np.ones(256, np.float32))
-    if foreign:
+    if read_only:
         blocks = rng.integers(0, 60, (32, 136), np.uint8)
         writer.add_tensor("output.weight", blocks, raw_dtype=reference.GGMLQuantizationType.IQ4_XS)
     writer.write_header_to_file()
@@ -215,22 +215,15 @@ def write_gguf(path, kind, *, foreign=False):
     return path
 
 
-def test_the_hash_of_a_folder_is_that_of_what_sha256sum_prints(tmp_path):
+def test_the_hash_of_a_folder_is_that_of_the_output_of_sha256sum(tmp_path):
     checkpoint = Checkpoint.open(split(write(tmp_path)))
     names = sorted(["config.json", *(path.name for path in tmp_path.glob("*.safetensors"))])
     lines = [f"{hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
     assert checkpoint.hash() == hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def test_the_fingerprint_follows_the_files(tmp_path):
-    before = Checkpoint.open(write(tmp_path)).fingerprint()
-    assert Checkpoint.open(tmp_path).fingerprint() == before
-    os.utime(tmp_path / "model.safetensors", ns=(0, 0))
-    assert Checkpoint.open(tmp_path).fingerprint() != before
-
-
 @pytest.mark.parametrize("change", ["rewritten", "truncated", "deleted"])
-def test_a_source_that_changes_is_noticed(change, tmp_path):
+def test_a_changed_source_is_an_error(change, tmp_path):
     checkpoint = Checkpoint.open(write(tmp_path))
     path = tmp_path / "model.safetensors"
     if change == "rewritten":
@@ -239,9 +232,9 @@ def test_a_source_that_changes_is_noticed(change, tmp_path):
         os.truncate(path, 4096)
     else:
         path.unlink()
-    for look in (checkpoint.check_unchanged, checkpoint.verify_complete, lambda: checkpoint.weight("output.weight")):
+    for read in (checkpoint.check_unchanged, checkpoint.verify_complete, lambda: checkpoint.weight("output.weight")):
         with pytest.raises(ExportError, match=r"model\.safetensors: (the source changed|cannot be read any more)"):
-            look()
+            read()
 
 
 def test_tokenizer_files_are_found(tmp_path):
@@ -250,6 +243,6 @@ def test_tokenizer_files_are_found(tmp_path):
     assert all(path.is_file() for path in checkpoint.tokenizer_files.values())
 
 
-def test_an_unknown_weight_is_a_typed_error(tmp_path):
+def test_an_unknown_weight_is_a_checkpoint_error(tmp_path):
     with pytest.raises(CheckpointError, match="no tensor 'nothing'"):
         Checkpoint.open(write(tmp_path)).weight("nothing")

@@ -1,4 +1,4 @@
-"""A source that cannot be exported is refused before anything is written, with all that is wrong in one message."""
+"""A source that cannot be exported is an error before anything is written; one message lists all problems."""
 
 import contextlib
 import json
@@ -26,7 +26,7 @@ NORM = "model.norm.weight"
 
 @pytest.fixture
 def folder(tmp_path):
-    """A whole checkpoint to damage."""
+    """A complete checkpoint to damage."""
     write_config(tmp_path)
     save(tmp_path / SHARD, weights(CONFIGS["qwen2"]))
     return tmp_path
@@ -38,13 +38,13 @@ def write_config(folder, **changes):
 
 
 def change_weights(folder, **changes):
-    """Rewrite the weights; a change of ``None`` leaves a tensor out."""
+    """Rewrite the weights; a change of ``None`` removes a tensor."""
     tensors = weights(CONFIGS["qwen2"]) | changes
     save(folder / SHARD, {name: array for name, array in tensors.items() if array is not None})
 
 
 def reason(path, error=CheckpointError):
-    """Why opening ``path`` and reading it through fails."""
+    """The message of the error when ``path`` is opened and verified."""
     with pytest.raises(error) as caught:
         Checkpoint.open(path).verify_complete()
     assert str(path) in str(caught.value)
@@ -56,26 +56,26 @@ def test_no_such_path(tmp_path):
 
 
 def test_not_a_model_directory(tmp_path):
-    assert "no config.json in it" in reason(tmp_path)
+    assert "contains no config.json" in reason(tmp_path)
 
 
 def test_weights_without_their_folder(folder):
     assert "pass the folder" in reason(folder / SHARD)
 
 
-def test_a_file_of_another_kind(tmp_path):
+def test_a_file_that_is_not_a_gguf(tmp_path):
     path = tmp_path / "model.bin"
     path.write_bytes(b"\x80\x04" + bytes(100))
     assert "this is not a GGUF file" in reason(path, ModelFileError)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '"x"', '{"a": NaN', "\xff", "[" * 100_000])
-def test_a_config_that_is_no_json_object(text, folder):
+def test_a_config_that_is_not_a_json_object(text, folder):
     (folder / "config.json").write_text(text, encoding="latin-1")
     assert "config.json: not a JSON object" in reason(folder, ConfigError)
 
 
-def test_an_endless_config(folder):
+def test_a_config_that_is_too_large(folder):
     (folder / "config.json").write_text(" " * (17 << 20))
     assert "more than 16777216 bytes" in reason(folder, ConfigError)
 
@@ -86,12 +86,12 @@ def test_a_config_without_a_supported_architecture(architectures, folder):
     assert "architecture" in reason(folder, ConfigError)
 
 
-def test_an_architecture_that_only_remote_code_knows(folder):
+def test_an_architecture_that_needs_remote_code(folder):
     write_config(folder, architectures=["OtherForCausalLM"], auto_map={"AutoModel": "modeling_other.Other"})
     assert "sprat refuses remote code" in reason(folder, ConfigError)
 
 
-def test_remote_code_of_a_known_architecture_is_not_needed(folder):
+def test_remote_code_of_a_supported_architecture_is_not_run(folder):
     write_config(folder, auto_map={"AutoModelForCausalLM": "modeling_qwen2.Qwen2ForCausalLM"})
     (folder / "modeling_qwen2.py").write_text("raise SystemExit('this must never run')")
     Checkpoint.open(folder).verify_complete()
@@ -101,20 +101,20 @@ def test_remote_code_of_a_known_architecture_is_not_needed(folder):
 def test_pickles_are_refused_with_the_reason(name, folder):
     (folder / SHARD).rename(folder / name)
     message = reason(folder)
-    assert f"holds its weights as pickle ({name}), which can run code when it is read" in message
+    assert f"its weights are pickled ({name}); pickle can run code" in message
     assert "safetensors" in message
 
 
-def test_no_weights_at_all(folder):
+def test_a_folder_without_weights(folder):
     (folder / SHARD).unlink()
-    assert "no *.safetensors in it" in reason(folder)
+    assert "contains no *.safetensors" in reason(folder)
 
 
 @pytest.mark.parametrize("length", [0, 4, 8, 100, -1])
 def test_a_truncated_safetensors_file(length, folder):
     raw = (folder / SHARD).read_bytes()
     (folder / SHARD).write_bytes(raw[:length])
-    assert f"{SHARD}: not a whole safetensors file" in reason(folder)
+    assert f"{SHARD}: not a complete safetensors file" in reason(folder)
 
 
 @pytest.mark.parametrize(
@@ -126,47 +126,47 @@ def test_a_truncated_safetensors_file(length, folder):
         (64).to_bytes(8, "little") + b"\xff" * 64,
     ],
 )
-def test_a_safetensors_header_that_lies(raw, folder):
+def test_a_malformed_safetensors_header(raw, folder):
     (folder / SHARD).write_bytes(raw)
-    assert f"{SHARD}: not a whole safetensors file" in reason(folder)
+    assert f"{SHARD}: not a complete safetensors file" in reason(folder)
 
 
 @pytest.mark.parametrize("offsets", [[0, 1 << 62], [8, 4], [4, 8], [0, 4]])
-def test_offsets_that_lie(offsets, folder):
+def test_wrong_offsets_in_a_safetensors_header(offsets, folder):
     header = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": offsets}}).encode()
     (folder / SHARD).write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
-    assert f"{SHARD}: not a whole safetensors file" in reason(folder)
+    assert f"{SHARD}: not a complete safetensors file" in reason(folder)
 
 
-def test_random_damage_of_a_header_never_raises_anything_else(folder):
+def test_a_randomly_damaged_header_raises_only_checkpoint_errors(folder):
     whole = (folder / SHARD).read_bytes()
     end = 8 + int.from_bytes(whole[:8], "little")
-    dice = random.Random(1)
+    rng = random.Random(1)
     for _ in range(150):
         raw = bytearray(whole)
-        for _ in range(dice.randrange(1, 4)):
-            raw[dice.randrange(end)] = dice.choice([0, 34, 44, 48, 57, 91, 93, 123, 125, 255])
+        for _ in range(rng.randrange(1, 4)):
+            raw[rng.randrange(end)] = rng.choice([0, 34, 44, 48, 57, 91, 93, 123, 125, 255])
         (folder / SHARD).write_bytes(raw)
         with contextlib.suppress(CheckpointError):
             Checkpoint.open(folder).verify_complete()
 
 
-def test_a_type_that_is_no_weight(folder):
+def test_an_unsupported_tensor_type(folder):
     tensors = weights(CONFIGS["qwen2"])
     save(folder / SHARD, tensors | {NORM: np.zeros(64, np.int64)}, dict.fromkeys(tensors, "F32") | {NORM: "I64"})
     assert f"tensors of type I64 ('{NORM}'); sprat reads F32, F16, BF16, F8_E4M3" in reason(folder)
 
 
-def test_missing_surplus_and_misshapen_tensors_are_told_together(folder):
+def test_missing_unexpected_and_wrongly_sized_tensors_are_reported_together(folder):
     extra = {"model.layers.0.self_attn.sinks": np.ones(4, np.float32)}
     change_weights(folder, **{Q: None, NORM: np.ones(63, np.float32)}, **extra)
     message = reason(folder)
     assert f"1 missing: '{Q}'" in message
-    assert "1 surplus: 'model.layers.0.self_attn.sinks'" in message
-    assert f"1 misshapen: '{NORM}' is (63,), expected (64,)" in message
+    assert "1 unexpected: 'model.layers.0.self_attn.sinks'" in message
+    assert f"1 with size mismatch: '{NORM}' is (63,), expected (64,)" in message
 
 
-def test_nan_and_infinite_weights_are_told_with_the_rest(folder):
+def test_nan_and_infinite_weights_are_reported_with_other_problems(folder):
     tensors = weights(CONFIGS["qwen2"])
     tensors[NORM][3] = np.nan
     tensors[Q][5, 7] = -np.inf
@@ -176,7 +176,7 @@ def test_nan_and_infinite_weights_are_told_with_the_rest(folder):
     assert "1 missing: 'model.layers.1.mlp.up_proj.weight'" in message
 
 
-def test_a_long_list_is_cut_and_counted(folder):
+def test_a_long_list_is_truncated_and_counted(folder):
     save(folder / SHARD, {NORM: np.ones(64, np.float32)})
     message = reason(folder)
     assert "49 missing: " in message
@@ -193,7 +193,7 @@ def test_infinite_scales_of_fp8_weights(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("form", "bits", "finite"),
+    ("name", "bits", "finite"),
     [
         ("F32", np.array([0x7F7FFFFF, 0xFF7FFFFF, 0], np.uint32), True),
         ("F32", np.array([0, 0x7F800000], np.uint32), False),
@@ -212,11 +212,11 @@ def test_infinite_scales_of_fp8_weights(tmp_path):
         ("F32", np.array([], np.uint32), True),
     ],
 )
-def test_the_largest_number_is_finite_and_the_next_is_not(form, bits, finite):
-    assert all_finite(bits.view(np.uint8), F8_E4M3 if form == "F8_E4M3" else get_format(form)) is finite
+def test_the_largest_value_is_finite_and_the_next_code_is_not(name, bits, finite):
+    assert all_finite(bits.view(np.uint8), F8_E4M3 if name == "F8_E4M3" else get_format(name)) is finite
 
 
-def test_all_bfloat16_numbers_are_judged_as_numpy_judges_them():
+def test_bfloat16_values_are_finite_where_numpy_says_so():
     codes = np.arange(1 << 16, dtype=np.uint16)
     values = (codes.astype(np.uint32) << 16).view(np.float32)
     for code, value in zip(codes[::37], values[::37], strict=True):
@@ -230,19 +230,19 @@ def write_index(folder, weight_map):
 @pytest.mark.parametrize(
     "name", ["../model.safetensors", "/etc/passwd", "a/b.safetensors", "..", "", "x\0.safetensors", "pytorch_model.bin"]
 )
-def test_an_index_that_points_outside(name, folder):
+def test_an_index_that_names_a_file_outside_the_folder(name, folder):
     write_index(folder, {Q: name})
     assert "expected names of .safetensors files in the same folder" in reason(folder)
 
 
-def test_a_shard_that_is_missing(folder):
+def test_a_missing_shard(folder):
     write_index(folder, {Q: "model-00001-of-00002.safetensors", NORM: "model.safetensors"})
     assert "1 of 2 shards are missing: 'model-00001-of-00002.safetensors'; complete the download" in reason(folder)
 
 
-def test_a_shard_without_what_the_index_promises(folder):
+def test_a_shard_without_a_tensor_that_the_index_lists(folder):
     write_index(folder, dict.fromkeys([*weights(CONFIGS["qwen2"]), "model.other"], SHARD))
-    assert f"{SHARD} does not hold 'model.other'" in reason(folder)
+    assert f"'model.other' is not in {SHARD}" in reason(folder)
 
 
 def test_a_tensor_in_two_shards(folder):
@@ -252,7 +252,7 @@ def test_a_tensor_in_two_shards(folder):
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"weight_map": 3}', '{"weight_map": {"a": 1}}', "\xff"])
-def test_an_index_that_is_none(text, folder):
+def test_a_malformed_index(text, folder):
     (folder / INDEX).write_text(text, encoding="latin-1")
     assert f"{INDEX}: not an index of shards" in reason(folder)
 

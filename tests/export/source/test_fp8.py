@@ -11,7 +11,7 @@ from sprat.quant.formats import format_names, get_format
 
 
 def by_definition(code: int) -> float:
-    """Sign, four bits of exponent with bias 7, three of mantissa; one NaN below the sign, no infinity."""
+    """Sign bit, four exponent bits with bias 7, three mantissa bits; one NaN per sign, no infinity."""
     exponent, mantissa = code >> 3 & 0b1111, code & 0b111
     if exponent == 0b1111 and mantissa == 0b111:
         return float("nan")
@@ -20,11 +20,11 @@ def by_definition(code: int) -> float:
 
 
 class Matrix:
-    """Rows held in memory."""
+    """A row source in memory."""
 
-    def __init__(self, packed, form):
-        self.packed, self.format = packed, form
-        self.n_rows, self.n_columns = packed.shape[0], packed.shape[1] // form.block_bytes
+    def __init__(self, packed, format):
+        self.packed, self.format = packed, format
+        self.n_rows, self.n_columns = packed.shape[0], packed.shape[1] // format.block_bytes
 
     def read_into(self, start, out):
         out[...] = self.packed[start : start + len(out)]
@@ -39,12 +39,12 @@ def test_all_codes():
 @pytest.mark.parametrize(
     ("code", "value"), [(0x00, 0), (0x01, 2**-9), (0x08, 2**-6), (0x38, 1), (0x7E, 448), (0xC0, -2)]
 )
-def test_the_landmarks_of_the_format(code, value):
+def test_special_values_of_the_format(code, value):
     assert F8_E4M3.dequantize(np.array([code], np.uint8)) == value
 
 
 @pytest.mark.slow
-def test_all_codes_are_as_in_torch():
+def test_all_codes_match_torch():
     torch = pytest.importorskip("torch")
     codes = np.arange(256, dtype=np.uint8)
     theirs = torch.from_numpy(codes).view(torch.float8_e4m3fn).to(torch.float32).numpy()
@@ -75,7 +75,7 @@ def test_the_shape_of_scales():
     assert scale_shape((576, 7168)) == (5, 56)
 
 
-def test_codes_are_never_written():
+def test_fp8_codes_cannot_be_written():
     with pytest.raises(FormatError, match="F8_E4M3 can be read but not written"):
         F8_E4M3.quantize(np.zeros((1, 4), np.float32))
     assert "F8_E4M3" not in format_names()

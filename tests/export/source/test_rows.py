@@ -1,11 +1,19 @@
-"""Rearrangements of rows, against what they are for: the same attention from rearranged weights."""
+"""Views that rearrange rows: attention computed from the rearranged weights is the same."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sprat.export.source.rows import AsFloat32, HeadRows, InterleavedHeads, Stacked, TransposedHeads, alike, read_rows
+from sprat.export.source.rows import (
+    AsFloat32,
+    HeadRows,
+    InterleavedHeads,
+    Stacked,
+    TransposedHeads,
+    in_one_format,
+    read_rows,
+)
 from sprat.quant.formats import get_format
 
 RNG = np.random.default_rng(0)
@@ -13,10 +21,10 @@ N_HEADS, NOPE, VALUE, RANK, HEAD, HIDDEN = 3, 4, 6, 5, 8, 10
 
 
 class Matrix:
-    """Rows held in memory, which counts what is read of it."""
+    """A row source in memory that counts the rows read."""
 
-    def __init__(self, array, form="F32"):
-        self.format = get_format(form)
+    def __init__(self, array, format="F32"):
+        self.format = get_format(format)
         self.packed = self.format.quantize(np.asarray(array, np.float32))
         self.n_rows, self.n_columns = array.shape
         self.rows_read = 0
@@ -31,32 +39,32 @@ def whole(rows):
 
 
 def rotate(vector, pairs, angle):
-    """Rotate each pair of components by its own angle."""
-    turned = vector.copy()
-    for number, (i, j) in enumerate(pairs):
-        c, s = np.cos(angle * (number + 1)), np.sin(angle * (number + 1))
-        turned[i], turned[j] = c * vector[i] - s * vector[j], s * vector[i] + c * vector[j]
-    return turned
+    """Rotate each pair of elements by its own angle."""
+    rotated = vector.copy()
+    for index, (i, j) in enumerate(pairs):
+        c, s = np.cos(angle * (index + 1)), np.sin(angle * (index + 1))
+        rotated[i], rotated[j] = c * vector[i] - s * vector[j], s * vector[i] + c * vector[j]
+    return rotated
 
 
-@pytest.mark.parametrize("form", ["F32", "F16", "BF16"])
-def test_interleaved_heads_give_the_same_scores_with_neighbouring_pairs(form):
+@pytest.mark.parametrize("format", ["F32", "F16", "BF16"])
+def test_interleaved_heads_give_the_same_scores_with_interleaved_rope(format):
     q, k = RNG.standard_normal((2, N_HEADS * HEAD, HIDDEN))
     x, y = RNG.standard_normal((2, HIDDEN))
     halves = [(i, i + HEAD // 2) for i in range(HEAD // 2)]
-    neighbours = [(2 * i, 2 * i + 1) for i in range(HEAD // 2)]
+    pairs = [(2 * i, 2 * i + 1) for i in range(HEAD // 2)]
     for head in range(N_HEADS):
         at = slice(head * HEAD, head * HEAD + HEAD)
-        old = [whole(Matrix(w, form)) for w in (q, k)]
-        new = [whole(InterleavedHeads(Matrix(w, form), N_HEADS)) for w in (q, k)]
+        old = [whole(Matrix(w, format)) for w in (q, k)]
+        new = [whole(InterleavedHeads(Matrix(w, format), N_HEADS)) for w in (q, k)]
         expected = rotate(old[0][at] @ x, halves, 0.3) @ rotate(old[1][at] @ y, halves, 0.7)
-        found = rotate(new[0][at] @ x, neighbours, 0.3) @ rotate(new[1][at] @ y, neighbours, 0.7)
+        found = rotate(new[0][at] @ x, pairs, 0.3) @ rotate(new[1][at] @ y, pairs, 0.7)
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("form", ["F32", "F16", "BF16"])
-def test_the_parts_of_kv_b_give_the_same_attention_absorbed(form):
-    kv_b = Matrix(RNG.standard_normal((N_HEADS * (NOPE + VALUE), RANK)), form)
+@pytest.mark.parametrize("format", ["F32", "F16", "BF16"])
+def test_k_b_and_v_b_give_the_same_attention_absorbed(format):
+    kv_b = Matrix(RNG.standard_normal((N_HEADS * (NOPE + VALUE), RANK)), format)
     k_b = whole(TransposedHeads(kv_b, N_HEADS, NOPE)).reshape(N_HEADS, RANK, NOPE)
     v_b = whole(HeadRows(kv_b, N_HEADS, NOPE, VALUE)).reshape(N_HEADS, VALUE, RANK)
     latent, query = RNG.standard_normal(RANK), RNG.standard_normal((N_HEADS, NOPE))
@@ -66,7 +74,7 @@ def test_the_parts_of_kv_b_give_the_same_attention_absorbed(form):
         np.testing.assert_allclose(v_b[head] @ latent, expanded[head, NOPE:], rtol=1e-12)
 
 
-def test_a_stack_holds_its_parts_in_order():
+def test_a_stack_has_its_parts_in_order():
     experts = RNG.standard_normal((4, 3, 8)).astype(np.float32)
     stack = Stacked([Matrix(expert) for expert in experts])
     np.testing.assert_array_equal(whole(stack).reshape(4, 3, 8), experts)
@@ -95,24 +103,24 @@ VIEWS = _views()
 @pytest.mark.parametrize("name", VIEWS)
 @given(st.data())
 @settings(max_examples=30, deadline=None)
-def test_any_part_is_the_part_of_the_whole(name, data):
+def test_any_range_of_rows_equals_that_range_of_all_rows(name, data):
     rows = VIEWS[name]
     start = data.draw(st.integers(0, rows.n_rows - 1))
     stop = data.draw(st.integers(start + 1, rows.n_rows))
     np.testing.assert_array_equal(read_rows(rows, start, stop), read_rows(rows, 0, rows.n_rows)[start:stop])
 
 
-def test_parts_of_one_format_stay_as_they_are():
+def test_parts_of_one_format_are_unchanged():
     parts = [Matrix(np.ones((2, 32)), "BF16"), Matrix(np.ones((2, 32)), "BF16")]
-    assert alike(parts) == parts
+    assert in_one_format(parts) == parts
 
 
 def test_parts_of_several_formats_become_float32():
     parts = [Matrix(np.ones((2, 32)), "BF16"), Matrix(np.ones((2, 32)), "F16")]
-    assert {part.format.name for part in alike(parts)} == {"F32"}
+    assert {part.format.name for part in in_one_format(parts)} == {"F32"}
 
 
-def test_blocks_become_float32_before_weights_change_places():
-    (part,) = alike([Matrix(np.ones((2, 32)), "Q8_0")], splittable=True)
+def test_blocks_become_float32_before_elements_are_moved():
+    (part,) = in_one_format([Matrix(np.ones((2, 32)), "Q8_0")], elementwise=True)
     assert part.format.name == "F32"
     assert (part.n_rows, part.n_columns) == (2, 32)

@@ -1,10 +1,10 @@
-"""Which tensors of a checkpoint make which canonical ones, for every architecture of the support table."""
+"""The source tensors of every canonical tensor, for every supported architecture."""
 
 import pytest
 from deepseek_v3 import deepseek_v3
 from tiny_checkpoint import CONFIGS, shapes
 
-from sprat.export.source.tensor_map import gguf_map, left_out, tensor_map
+from sprat.export.source.tensor_map import gguf_map, is_ignored, tensor_map
 from sprat.runtime.arch.hf_config import spec_from_config
 from sprat.runtime.arch.tensors import expected_tensors
 
@@ -12,12 +12,12 @@ CASES = {name: (CONFIGS[name], shapes(CONFIGS[name])) for name in CONFIGS} | {"d
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_tensor_of_a_checkpoint_is_used_and_nothing_else_is_wanted(case):
+def test_every_tensor_of_a_checkpoint_is_used_and_no_other_is_expected(case):
     config, names = CASES[case]
-    wanted = {}
+    expected = {}
     for origin in tensor_map(spec_from_config(config)).values():
-        wanted |= dict.fromkeys(origin.sources, origin.source_shape)
-    assert wanted == names
+        expected |= dict.fromkeys(origin.sources, origin.source_shape)
+    assert expected == names
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -53,18 +53,18 @@ def test_both_halves_of_kv_b_come_from_one_tensor():
         ("model.extra.weight", False),
     ],
 )
-def test_what_is_left_out_by_rule(name, expected):
-    assert left_out(name, spec_from_config(CONFIGS["deepseek2"]), {"num_nextn_predict_layers": 1}) is expected
+def test_which_tensors_are_ignored(name, expected):
+    assert is_ignored(name, spec_from_config(CONFIGS["deepseek2"]), {"num_nextn_predict_layers": 1}) is expected
 
 
-def test_no_layer_is_left_out_unless_the_source_declares_it():
+def test_mtp_layers_are_ignored_only_if_the_config_declares_them():
     spec = spec_from_config(CONFIGS["deepseek2"])
-    assert not left_out("model.layers.4.self_attn.o_proj.weight", spec, {})
-    assert not left_out("model.layers.4.self_attn.o_proj.weight", spec, {"num_nextn_predict_layers": "1"})
+    assert not is_ignored("model.layers.4.self_attn.o_proj.weight", spec, {})
+    assert not is_ignored("model.layers.4.self_attn.o_proj.weight", spec, {"num_nextn_predict_layers": "1"})
 
 
-def test_an_output_layer_is_left_out_where_it_is_tied():
-    assert left_out("lm_head.weight", spec_from_config(CONFIGS["qwen2"]), {})
+def test_a_tied_output_head_is_ignored():
+    assert is_ignored("lm_head.weight", spec_from_config(CONFIGS["qwen2"]), {})
 
 
 def test_the_tensors_of_a_gguf_keep_their_names():

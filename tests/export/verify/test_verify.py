@@ -1,4 +1,4 @@
-"""An artifact against its source, on tiny models through the NumPy reference."""
+"""Verification of tiny models with the NumPy reference."""
 
 import numpy as np
 import pytest
@@ -20,11 +20,11 @@ def source(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def mixture(tmp_path_factory):
+def moe(tmp_path_factory):
     return write_checkpoint(tmp_path_factory.mktemp("verify") / "tiny-deepseek2", "deepseek2")
 
 
-def test_a_copy_without_loss_has_no_divergence(source, tmp_path):
+def test_a_lossless_artifact_has_no_divergence(source, tmp_path):
     bundle = export(source, tmp_path / "out", quant="bf16").bundle  # the checkpoint's own precision
     found = verify(bundle.path, source, text=TEXT, backends=["reference"], max_kld=1e-9)
     assert found.passed
@@ -33,11 +33,11 @@ def test_a_copy_without_loss_has_no_divergence(source, tmp_path):
     assert set(found.routing.values()) <= {1.0}
 
 
-def test_fewer_bits_diverge_more(mixture, tmp_path):
+def test_fewer_bits_diverge_more(moe, tmp_path):
     klds, overlaps = [], []
     for quant in ("int8", "int4"):
-        bundle = export(mixture, tmp_path / quant, quant=quant).bundle
-        found = verify(bundle.path, mixture, text=TEXT, backends=["reference"])
+        bundle = export(moe, tmp_path / quant, quant=quant).bundle
+        found = verify(bundle.path, moe, text=TEXT, backends=["reference"])
         klds.append(found.quality["reference"].mean_kld)
         overlaps.append(np.mean(list(found.routing.values())))
         assert found.passed  # there is no limit
@@ -45,31 +45,31 @@ def test_fewer_bits_diverge_more(mixture, tmp_path):
     assert 1 > overlaps[0] > overlaps[1] > 0.5
 
 
-def test_a_limit_that_is_exceeded_fails(mixture, tmp_path):
-    bundle = export(mixture, tmp_path / "out", quant="int4").bundle
-    assert not verify(bundle.path, mixture, text=TEXT, backends=["reference"], max_kld=1e-6).passed
+def test_exceeding_the_limit_fails(moe, tmp_path):
+    bundle = export(moe, tmp_path / "out", quant="int4").bundle
+    assert not verify(bundle.path, moe, text=TEXT, backends=["reference"], max_kld=1e-6).passed
 
 
-def test_a_mixture_shows_the_overlap_of_every_routed_layer(mixture, tmp_path):
-    bundle = export(mixture, tmp_path / "out", quant="int8").bundle
-    found = verify(bundle.path, mixture, text=TEXT, backends=["reference"])
+def test_routing_overlap_is_reported_for_every_moe_layer(moe, tmp_path):
+    bundle = export(moe, tmp_path / "out", quant="int8").bundle
+    found = verify(bundle.path, moe, text=TEXT, backends=["reference"])
     assert list(found.routing) == [1, 2, 3]  # layer 0 is dense
     headings = [line for line in found.text().splitlines() if line.startswith("===")]
     assert headings == [
         "====== Perplexity statistics ======",
         "====== KL divergence statistics ======",
         "====== Token probability statistics ======",
-        "====== Chosen experts in common ======",
+        "====== Routing overlap ======",
     ]
 
 
-def test_the_figures_are_those_of_a_plain_computation(mixture, tmp_path):
-    """One pass over each window, all logits at once, in float64; like llama-perplexity, of the second half."""
-    bundle = export(mixture, tmp_path / "out", quant="int4").bundle
-    found = verify(bundle.path, mixture, text=TEXT * 3, backends=["reference"])
+def test_statistics_match_a_direct_computation(moe, tmp_path):
+    """One pass over each window with all logits, in float64; scores the second half like llama-perplexity."""
+    bundle = export(moe, tmp_path / "out", quant="int4").bundle
+    found = verify(bundle.path, moe, text=TEXT * 3, backends=["reference"])
     klds, losses = [], []
     with Engine.load(bundle.path, backend="reference") as engine:
-        base = open_source(mixture, dense_bytes=0)
+        base = open_source(moe, dense_bytes=0)
         tokens = engine.encode(TEXT * 3)
         for start in range(0, len(tokens) - 511, 512):
             window = [engine.tokenizer.bos_id, *tokens[start + 1 : start + 512]]
@@ -91,33 +91,33 @@ def log_softmax(logits):
     return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
-def test_a_short_text_is_one_short_window(mixture, tmp_path):
-    bundle = export(mixture, tmp_path / "out", quant="int8").bundle
-    found = verify(bundle.path, mixture, text=TEXT, backends=["reference"], max_tokens=41)
+def test_a_short_text_is_one_shorter_window(moe, tmp_path):
+    bundle = export(moe, tmp_path / "out", quant="int8").bundle
+    found = verify(bundle.path, moe, text=TEXT, backends=["reference"], max_tokens=41)
     assert found.window == 41
     assert found.quality["reference"].n_tokens == 40 - 20
     with pytest.raises(InputError, match=r"the text has 5 tokens, expected at least 16"):
-        verify(bundle.path, mixture, text=TEXT, backends=["reference"], max_tokens=5)
+        verify(bundle.path, moe, text=TEXT, backends=["reference"], max_tokens=5)
 
 
-def test_progress_reaches_its_end(mixture, tmp_path):
-    bundle = export(mixture, tmp_path / "out", quant="int8").bundle
+def test_progress_reaches_its_total(moe, tmp_path):
+    bundle = export(moe, tmp_path / "out", quant="int8").bundle
     seen = []
-    verify(bundle.path, mixture, text=TEXT, backends=["reference"], progress=seen.append)
+    verify(bundle.path, moe, text=TEXT, backends=["reference"], progress=seen.append)
     done = [step.done for step in seen]
     assert done == sorted(done)
     assert seen[-1].done == seen[-1].total
 
 
-def test_another_model_is_no_source(mixture, tmp_path):
-    bundle = export(mixture, tmp_path / "out", quant="int8").bundle
+def test_a_source_with_another_vocabulary_is_an_error(moe, tmp_path):
+    bundle = export(moe, tmp_path / "out", quant="int8").bundle
     other = write_checkpoint(tmp_path / "other", "deepseek2", vocab_size=500)
-    with pytest.raises(InputError, match=r"512 tokens \(reference\), the source 500"):
+    with pytest.raises(InputError, match=r"a vocabulary of 512 \(reference\), the source of 500"):
         verify(bundle.path, other, text=TEXT, backends=["reference"])
 
 
-def test_a_quantized_gguf_is_its_own_baseline(mixture, tmp_path):
-    bundle = export(mixture, tmp_path / "out", quant="int4").bundle
+def test_a_quantized_gguf_is_its_own_baseline(moe, tmp_path):
+    bundle = export(moe, tmp_path / "out", quant="int4").bundle
     found = verify(bundle.path, bundle.artifact(), text=TEXT, backends=["reference"])
     assert found.quality["reference"].mean_kld == 0
 
@@ -128,7 +128,7 @@ def test_the_default_text_fills_windows_of_the_default_size():
     assert "<think>" in text
 
 
-def test_a_checkpoint_runs_as_it_is(source):
+def test_a_checkpoint_runs_unquantized(source):
     with load_source(source, context=64) as engine:
         reply = engine.chat([{"role": "user", "content": "The dog"}], max_tokens=3, temperature=0)
         assert reply["model"] == source.name
@@ -136,9 +136,9 @@ def test_a_checkpoint_runs_as_it_is(source):
         assert engine.context == 64
 
 
-def test_by_default_the_oracle_and_what_will_run_the_file_are_checked(mixture, tmp_path, monkeypatch):
+def test_by_default_the_reference_and_the_engines_backend_are_verified(moe, tmp_path, monkeypatch):
     monkeypatch.setattr("sprat.export.verify.verify.importlib.util.find_spec", lambda _name: None)
-    bundle = export(mixture, tmp_path / "out", quant="int8").bundle
-    found = verify(bundle.path, mixture, text=TEXT, max_tokens=64)
+    bundle = export(moe, tmp_path / "out", quant="int8").bundle
+    found = verify(bundle.path, moe, text=TEXT, max_tokens=64)
     with Engine.load(bundle.path) as engine:
         assert list(found.quality) == list(dict.fromkeys(["reference", engine.backend_choice.name]))

@@ -9,7 +9,7 @@ from sprat.runtime.files.bundle import Artifact, Bundle, Manifest, Source
 def manifest(*files, name="student"):
     return Manifest(
         name=name,
-        artifacts=(Artifact(format="gguf", file="model.gguf", plan="0" * 64),),
+        artifacts=(Artifact(format="gguf", file="model.gguf", layout_digest="0" * 64),),
         files=files,
         source=Source(name="s", format="safetensors", hash="h", quantized=False),
         spec={},
@@ -35,7 +35,7 @@ def tree(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def test_a_bundle_appears_whole(tmp_path):
+def test_a_bundle_appears_only_when_complete(tmp_path):
     out = tmp_path / "deep" / "out"
     folder = begin(out)
     folder.add("model.gguf", b"weights")
@@ -46,7 +46,7 @@ def test_a_bundle_appears_whole(tmp_path):
     assert Bundle.open(out).manifest == bundle.manifest
 
 
-def test_the_manifest_reads_well(tmp_path):
+def test_the_manifest_is_indented_json_in_field_order(tmp_path):
     build(tmp_path / "out")
     text = (tmp_path / "out" / "manifest.json").read_text()
     assert text.startswith('{\n  "schema_version": 1,\n  "name": "student",\n')
@@ -57,7 +57,7 @@ def test_the_manifest_reads_well(tmp_path):
     }
 
 
-def test_work_of_an_interrupted_run_is_there_again_and_its_litter_is_not_kept(tmp_path):
+def test_files_of_an_interrupted_run_are_reused_and_leftovers_removed(tmp_path):
     first = begin(tmp_path / "out")
     for name in ("model.gguf.partial", "model.gguf.journal", "other-recipe.gguf"):
         first.add(name, b"before")
@@ -67,7 +67,7 @@ def test_work_of_an_interrupted_run_is_there_again_and_its_litter_is_not_kept(tm
     assert tree(tmp_path / "out") == ["manifest.json", "model.gguf", "tokenizer.json"]
 
 
-def test_a_bundle_stands_until_its_successor_is_whole(tmp_path):
+def test_a_bundle_is_kept_until_its_replacement_is_complete(tmp_path):
     build(tmp_path / "out")
     begin(tmp_path / "out").add("model.gguf", b"newer")
     Bundle.open(tmp_path / "out").check_hashes()
@@ -76,8 +76,8 @@ def test_a_bundle_stands_until_its_successor_is_whole(tmp_path):
     assert tree(tmp_path) == ["out", "out/manifest.json", "out/model.gguf", "out/tokenizer.json"]
 
 
-@pytest.mark.parametrize("what", ["a file", "somebody's folder", "a folder with another manifest.json", "a link"])
-def test_what_sprat_did_not_make_is_never_touched(tmp_path, what):
+@pytest.mark.parametrize("what", ["a file", "another folder", "a folder with another manifest.json", "a link"])
+def test_files_that_are_not_a_bundle_are_never_replaced(tmp_path, what):
     out, precious = tmp_path / "out", tmp_path / "precious"
     build(precious)
     if what == "a file":
@@ -86,9 +86,9 @@ def test_what_sprat_did_not_make_is_never_touched(tmp_path, what):
         out.symlink_to(tmp_path / "nowhere")
     else:
         out.mkdir()
-        (out / ("notes.txt" if what == "somebody's folder" else "manifest.json")).write_text('{"name": "mine"}')
+        (out / ("notes.txt" if what == "another folder" else "manifest.json")).write_text('{"name": "mine"}')
     before = tree(tmp_path)
-    with pytest.raises(ExportError, match=r"exists and is no bundle of sprat's; choose another name"):
+    with pytest.raises(ExportError, match=r"exists and is not a sprat bundle; choose another name"):
         begin(out)
     assert tree(tmp_path) == before
 
@@ -99,7 +99,7 @@ def test_an_empty_folder_may_become_the_bundle(tmp_path):
     build(tmp_path / "out").check_hashes()
 
 
-def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path):
+def test_an_unwritable_path_is_an_export_error(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ExportError, match=r"file/out\.partial: cannot be written \(Not a directory\)"):
         begin(tmp_path / "file" / "out")

@@ -5,7 +5,7 @@ import pytest
 from sprat.errors import ExportError
 from sprat.export.write.journal import FinishedTensor, Journal, JournalHead
 
-HEAD = JournalHead(plan="p" * 64, source="s" * 64)
+HEAD = JournalHead(layout="d" * 64, source="s" * 64)
 FIRST, SECOND = FinishedTensor("a.weight", "1" * 64), FinishedTensor("b.weight", "2" * 64)
 
 
@@ -20,13 +20,13 @@ def path(tmp_path):
     return path
 
 
-def test_what_was_noted_is_read_back(path):
+def test_records_are_read_back(path):
     with Journal.open(path) as journal:
         assert journal.head == HEAD
         assert journal.finished == [FIRST, SECOND]
 
 
-def test_cut_at_any_byte_it_holds_the_whole_lines_before_the_cut(path):
+def test_truncated_at_any_byte_the_complete_lines_remain(path):
     text = path.read_bytes()
     ends = [at + 1 for at, byte in enumerate(text) if byte == ord("\n")]
     for length in range(len(text) + 1):
@@ -39,7 +39,7 @@ def test_cut_at_any_byte_it_holds_the_whole_lines_before_the_cut(path):
 @pytest.mark.parametrize(
     "line", [b"\0" * 40, b'{"tensor":"a.weight"}', b"[]", b'{"tensor":"c","prefix":"3","more":1}', b"\xff\xfe"]
 )
-def test_a_foreign_line_ends_what_is_believed(path, line):
+def test_records_after_a_malformed_line_are_ignored(path, line):
     lines = path.read_bytes().splitlines()
     path.write_bytes(b"\n".join([*lines[:2], line, lines[2]]) + b"\n")
     with Journal.open(path) as journal:
@@ -47,15 +47,15 @@ def test_a_foreign_line_ends_what_is_believed(path, line):
 
 
 @pytest.mark.parametrize(
-    "head", [b"", b"no json", b'{"plan":"p","source":"s","journal":99}', b'{"plan":1,"source":"s"}']
+    "head", [b"", b"no json", b'{"layout":"d","source":"s","journal":99}', b'{"layout":1,"source":"s"}']
 )
-def test_without_a_head_of_this_version_it_is_empty(path, head):
+def test_a_journal_without_a_head_of_this_version_is_empty(path, head):
     path.write_bytes(head + b"\n" + path.read_bytes().split(b"\n", 1)[1])
     with Journal.open(path) as journal:
         assert (journal.head, journal.finished) == (None, [])
 
 
-def test_keeping_a_part_forgets_the_rest_and_torn_bytes(path):
+def test_keep_deletes_later_records_and_incomplete_lines(path):
     path.write_bytes(path.read_bytes() + b'{"tensor":"c')
     with Journal.open(path) as journal:
         journal.keep(1)
@@ -63,7 +63,7 @@ def test_keeping_a_part_forgets_the_rest_and_torn_bytes(path):
         assert (journal.head, journal.finished) == (HEAD, [FIRST])
 
 
-def test_a_second_process_is_refused(path):
+def test_a_second_process_cannot_open_the_journal(path):
     with Journal.open(path), pytest.raises(ExportError, match="another process is writing this output"):
         Journal.open(path)
     Journal.open(path).close()
@@ -76,7 +76,7 @@ def test_a_link_is_not_followed(path, tmp_path):
         Journal.open(link)
 
 
-def test_a_folder_that_is_a_file_is_a_clear_error(tmp_path):
+def test_a_file_in_place_of_the_folder_is_an_export_error(tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(ExportError, match=r"Not a directory.*choose a folder that can"):
+    with pytest.raises(ExportError, match=r"Not a directory.*choose a writable folder"):
         Journal.open(tmp_path / "file" / "x.journal")

@@ -5,7 +5,7 @@ import pytest
 
 from sprat.export.write.naming import ModelName, model_card, model_id
 
-# From the specification, docs/gguf.md, with Python's spelling of named groups.
+# From the specification, docs/gguf.md, with named groups in Python's syntax.
 SPECIFICATION = re.compile(
     r"^(?:(?P<Sidecar>mmproj|mtp)-)?"
     r"(?P<BaseName>[A-Za-z0-9\s]*(?:(?:-(?:(?:[A-Za-z\s][A-Za-z0-9\s]*)|(?:[0-9\s]*)))*))-"
@@ -14,7 +14,7 @@ SPECIFICATION = re.compile(
     r"(?:-(?P<Shard>\d{5}-of-\d{5}))?\.gguf$"
 )
 
-V2_LITE = {  # 26 mixture layers of 64 experts, and all the rest in one number
+V2_LITE = {  # 26 MoE layers of 64 experts, and the other parameters as one tensor
     "rest": (1_200_000_000,),
     **{
         f"blk.{layer}.ffn_{part}_exps.weight": (64, 1408, 2048)
@@ -37,13 +37,13 @@ V2_LITE = {  # 26 mixture layers of 64 experts, and all the rest in one number
         ("student-v2.1", {"w": (26_000_000,)}, "student-26M-v2.1-Q4_0.gguf"),
     ],
 )
-def test_file_names_keep_the_convention(identity, shapes, file_name):
+def test_file_names_follow_the_convention(identity, shapes, file_name):
     found = ModelName.parse(identity, shapes).file_name("q4_0")
-    assert SPECIFICATION.match(found), f"{found} is not a name by the convention"
+    assert SPECIFICATION.match(found), f"{found} does not follow the convention"
     assert found == file_name
 
 
-def test_parts_become_keys_and_missing_ones_none():
+def test_parts_become_keys_and_missing_parts_do_not():
     name = ModelName.parse("deepseek-ai/DeepSeek-V2-Lite-Chat", V2_LITE)
     assert name.metadata() == {
         "general.name": "DeepSeek-V2-Lite-Chat",
@@ -53,20 +53,20 @@ def test_parts_become_keys_and_missing_ones_none():
     }
 
 
-def test_a_gguf_is_called_what_its_own_keys_say():
+def test_the_name_of_a_gguf_comes_from_its_keys():
     keys = {"general.name": "My Model", "general.basename": "mine", "general.size_label": "7B", "general.version": "v2"}
     assert ModelName.of("other", keys, V2_LITE).file_name("Q8_0") == "mine-7B-v2-Q8_0.gguf"
 
 
 @pytest.mark.parametrize("value", ["../../etc/passwd", "/", "a\0b", "", 7, True, ["7B"], 1.5])
 @pytest.mark.parametrize("key", ["name", "basename", "size_label", "finetune", "version"])
-def test_keys_of_a_stranger_s_file_make_no_path(key, value):
+def test_untrusted_keys_cannot_form_a_path(key, value):
     name = ModelName.of("model", {f"general.{key}": value}, V2_LITE).file_name("Q8_0")
     assert SPECIFICATION.match(name), name
 
 
 @pytest.mark.parametrize(
-    ("text", "licence"),
+    ("text", "license"),
     [
         ("---\nlicense: mit\n---\n# A model", "mit"),
         ("---\ntags:\n- moe\nlicense: apache-2.0 \nlanguage: en\n---\n", "apache-2.0"),
@@ -78,9 +78,9 @@ def test_keys_of_a_stranger_s_file_make_no_path(key, value):
         ("", None),
     ],
 )
-def test_the_licence_stands_in_the_front_matter(tmp_path, text, licence):
+def test_the_license_is_read_from_the_front_matter(tmp_path, text, license):
     (tmp_path / "README.md").write_text(text)
-    assert model_card(tmp_path) == ({"general.license": licence} if licence else {})
+    assert model_card(tmp_path) == ({"general.license": license} if license else {})
 
 
 @pytest.mark.parametrize(
@@ -95,5 +95,5 @@ def test_the_licence_stands_in_the_front_matter(tmp_path, text, licence):
         ("/models/SmolLM2-135M-Instruct.Q4_1.gguf", "SmolLM2-135M-Instruct.Q4_1"),
     ],
 )
-def test_a_model_is_called_after_its_repository_folder_or_file(path, identity):
+def test_a_model_is_named_after_its_repository_folder_or_file(path, identity):
     assert model_id(Path(path)) == identity

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sprat.errors import ExportError
-from sprat.export.gguf.layout import PlannedTensor, plan_layout
+from sprat.export.gguf.layout import TensorEntry, gguf_layout
 from sprat.export.write import writer
 from sprat.export.write.writer import write_file
 from sprat.files import file_sha256
@@ -39,23 +39,23 @@ METADATA = {
     "a.nothing": [],
 }
 TENSORS = [
-    PlannedTensor("token_embd.weight", (6, 64), get_format("Q4_0")),
-    PlannedTensor("output_norm.weight", (7,), get_format("F32")),
-    PlannedTensor("blk.0.ffn_up_exps.weight", (3, 5, 32), get_format("Q8_0")),
-    PlannedTensor("output.weight", (6, 64), get_format("F16")),
+    TensorEntry("token_embd.weight", (6, 64), get_format("Q4_0")),
+    TensorEntry("output_norm.weight", (7,), get_format("F32")),
+    TensorEntry("blk.0.ffn_up_exps.weight", (3, 5, 32), get_format("Q8_0")),
+    TensorEntry("output.weight", (6, 64), get_format("F16")),
 ]
-LAYOUT = plan_layout(METADATA, TENSORS)
+LAYOUT = gguf_layout(METADATA, TENSORS)
 
 
-def blocks(planned):
-    """Random rows, the same for the same tensor."""
-    rng = np.random.default_rng(len(planned.name))
-    return planned.format.quantize(rng.standard_normal(planned.shape).astype(np.float32)).reshape(-1)
+def blocks(entry):
+    """Random rows, always the same for a tensor."""
+    rng = np.random.default_rng(len(entry.name))
+    return entry.format.quantize(rng.standard_normal(entry.shape).astype(np.float32)).reshape(-1)
 
 
-def pack(planned):
+def pack(entry):
     """The tensor in two chunks."""
-    yield from np.split(blocks(planned), [10])
+    yield from np.split(blocks(entry), [10])
 
 
 @pytest.fixture
@@ -76,25 +76,25 @@ def test_the_package_gguf_reads_what_was_written(out):
         assert types[f"a.{key}"] == key
         assert types.get(f"a.{key}s", key) == key
     assert [tensor.name for tensor in reader.tensors] == [tensor.name for tensor in TENSORS]
-    for tensor, planned in zip(reader.tensors, TENSORS, strict=True):
-        assert tensor.tensor_type == planned.format.ggml_type
-        assert tuple(tensor.shape) == planned.shape[::-1]
-        np.testing.assert_array_equal(tensor.data.reshape(-1).view(np.uint8), blocks(planned))
+    for tensor, entry in zip(reader.tensors, TENSORS, strict=True):
+        assert tensor.tensor_type == entry.format.ggml_type
+        assert tuple(tensor.shape) == entry.shape[::-1]
+        np.testing.assert_array_equal(tensor.data.reshape(-1).view(np.uint8), blocks(entry))
 
 
 def test_our_reader_reads_what_was_written(out):
     write_file(out, LAYOUT, pack)
     with GGUFFile.open(out) as file:
         assert file.metadata["a.text"] == "Zürich ☃"
-        for planned in TENSORS:
-            weight = file.weight(planned.name)
-            assert (weight.shape, weight.format) == (planned.shape, planned.format)
-            np.testing.assert_array_equal(weight.packed.reshape(-1), blocks(planned))
+        for entry in TENSORS:
+            weight = file.weight(entry.name)
+            assert (weight.shape, weight.format) == (entry.shape, entry.format)
+            np.testing.assert_array_equal(weight.packed.reshape(-1), blocks(entry))
 
 
 @pytest.mark.parametrize("alignment", [8, 32, 256, 4096])
-def test_every_tensor_lies_on_a_multiple_of_the_alignment(out, alignment):
-    layout = plan_layout(METADATA, TENSORS, alignment=alignment)
+def test_every_tensor_begins_on_a_multiple_of_the_alignment(out, alignment):
+    layout = gguf_layout(METADATA, TENSORS, alignment=alignment)
     written = write_file(out, layout, pack)
     reader = gguf.GGUFReader(out)
     assert reader.alignment == alignment
@@ -105,14 +105,14 @@ def test_every_tensor_lies_on_a_multiple_of_the_alignment(out, alignment):
 
 
 def test_the_bytes_between_tensors_are_zero(out):
-    layout = plan_layout(METADATA, TENSORS, alignment=4096)
+    layout = gguf_layout(METADATA, TENSORS, alignment=4096)
     write_file(out, layout, pack)
     data = out.read_bytes()
     for placed in layout.tensors:
         assert not any(data[placed.begin + placed.tensor.nbytes : placed.end])
 
 
-def test_nothing_but_the_file_is_left_and_its_hash_is_told(out):
+def test_only_the_file_remains_and_its_hash_is_returned(out):
     written = write_file(out, LAYOUT, pack)
     assert [path.name for path in out.parent.iterdir()] == ["model.gguf"]
     assert written.sha256 == hashlib.sha256(out.read_bytes()).hexdigest() == file_sha256(out)
@@ -127,7 +127,7 @@ def test_progress_counts_bytes_up_to_the_whole_file(out):
 
 
 @pytest.mark.parametrize(
-    ("metadata", "tensors", "alignment", "complaint"),
+    ("metadata", "tensors", "alignment", "message"),
     [
         ({}, TENSORS, 0, "alignment 0 is not a power of two"),
         ({}, TENSORS, 48, "alignment 48 is not a power of two"),
@@ -139,31 +139,31 @@ def test_progress_counts_bytes_up_to_the_whole_file(out):
         ({"a": {"b": 1}}, TENSORS, 32, "key 'a': dict cannot be stored"),
         ({"a": np.zeros((2, 2))}, TENSORS, 32, "key 'a': ndarray cannot be stored"),
         ({}, [TENSORS[0]] * 2, 32, "'token_embd.weight' occurs 2 times"),
-        ({}, [], 32, "there is no tensor"),
-        ({}, [PlannedTensor("n" * 64, (4,), get_format("F32"))], 32, "has a name of over 63 bytes"),
+        ({}, [], 32, "there are no tensors"),
+        ({}, [TensorEntry("n" * 64, (4,), get_format("F32"))], 32, "has a name of over 63 bytes"),
     ],
 )
-def test_what_the_format_does_not_allow_is_refused(metadata, tensors, alignment, complaint):
-    with pytest.raises(ExportError, match=complaint):
-        plan_layout(metadata, tensors, alignment=alignment)
+def test_what_gguf_does_not_allow_is_an_error(metadata, tensors, alignment, message):
+    with pytest.raises(ExportError, match=message):
+        gguf_layout(metadata, tensors, alignment=alignment)
 
 
-def test_all_problems_are_named_at_once():
+def test_one_message_lists_all_problems():
     with pytest.raises(ExportError, match=r"key 'a'.*key 'b'.*occurs 2 times.*alignment 3"):
-        plan_layout({"a": None, "b": None}, [TENSORS[0]] * 2, alignment=3)
+        gguf_layout({"a": None, "b": None}, [TENSORS[0]] * 2, alignment=3)
 
 
 class Killed(BaseException):
-    """Stands for the end of the process: nothing may catch it."""
+    """Simulates a killed process; not an Exception, so that no handler catches it."""
 
 
 def interrupted_after(n_chunks):
-    """A ``pack`` that dies when it is asked for chunk number ``n_chunks``."""
+    """A ``pack`` that raises ``Killed`` after ``n_chunks`` chunks."""
     done = 0
 
-    def dying(planned):
+    def dying(entry):
         nonlocal done
-        for chunk in pack(planned):
+        for chunk in pack(entry):
             if done == n_chunks:
                 raise Killed
             done += 1
@@ -185,11 +185,11 @@ def test_after_an_interruption_the_same_call_continues_to_the_same_bytes(out, tm
 
 
 @pytest.mark.parametrize("n_chunks", range(8))
-def test_a_file_grows_by_whole_huge_pages_also_where_it_is_continued(out, monkeypatch, n_chunks):
+def test_writes_end_on_huge_page_boundaries_also_after_continuing(out, monkeypatch, n_chunks):
     monkeypatch.setattr(writer, "_HUGE_PAGE_BYTES", 64)
     write, begins, ends = os.write, [], []
 
-    def watched(descriptor, data):
+    def recorded(descriptor, data):
         if pathlib.Path(f"/proc/self/fd/{descriptor}").readlink().suffix == ".partial":
             begins.append(os.lseek(descriptor, 0, os.SEEK_CUR))
             ends.append(begins[-1] + len(data))
@@ -198,7 +198,7 @@ def test_a_file_grows_by_whole_huge_pages_also_where_it_is_continued(out, monkey
     with pytest.raises(Killed):
         write_file(out, LAYOUT, interrupted_after(n_chunks))
     with monkeypatch.context() as patched:
-        patched.setattr(writer.os, "write", watched)
+        patched.setattr(writer.os, "write", recorded)
         write_file(out, LAYOUT, pack)
     assert begins[0] == (LAYOUT.tensors[n_chunks // 2 - 1].end if n_chunks > 1 else 0)
     assert begins[1:] == ends[:-1]
@@ -210,12 +210,12 @@ def test_finished_tensors_are_not_packed_again(out):
     with pytest.raises(Killed):
         write_file(out, LAYOUT, interrupted_after(5))
     packed = []
-    write_file(out, LAYOUT, lambda planned: packed.append(planned.name) or pack(planned))
+    write_file(out, LAYOUT, lambda entry: packed.append(entry.name) or pack(entry))
     assert packed == [tensor.name for tensor in TENSORS[2:]]
 
 
 @pytest.mark.parametrize("damage", ["flip a bit", "cut the end", "flip a bit of the header", "empty", "remove"])
-def test_bytes_that_a_power_cut_lost_are_written_again(out, tmp_path, damage):
+def test_bytes_lost_in_a_power_cut_are_written_again(out, tmp_path, damage):
     whole = write_file(tmp_path / "whole.gguf", LAYOUT, pack)
     with pytest.raises(Killed):
         write_file(out, LAYOUT, interrupted_after(6))
@@ -232,7 +232,7 @@ def test_bytes_that_a_power_cut_lost_are_written_again(out, tmp_path, damage):
     assert again.n_resumed == {"flip a bit": 1, "cut the end": 2}.get(damage, 0)
 
 
-def test_killed_between_the_rename_and_the_end_it_is_found_done(out):
+def test_killed_after_the_rename_the_file_counts_as_complete(out):
     whole = write_file(out, LAYOUT, pack, source="s", keep_journal=True)
     packed = []
     again = write_file(out, LAYOUT, packed.append, source="s")
@@ -240,23 +240,23 @@ def test_killed_between_the_rename_and_the_end_it_is_found_done(out):
     assert [path.name for path in out.parent.iterdir()] == ["model.gguf"]
 
 
-def test_another_recipe_starts_afresh_and_says_so(out):
+def test_another_recipe_starts_over_with_a_note(out):
     with pytest.raises(Killed):
         write_file(out, LAYOUT, interrupted_after(6), source="s")
-    other = plan_layout(METADATA, TENSORS, alignment=64)
+    other = gguf_layout(METADATA, TENSORS, alignment=64)
     written = write_file(out, other, pack, source="t")
     assert (written.n_resumed, written.note) == (0, "an unfinished file of another recipe was discarded")
     assert gguf.GGUFReader(out).alignment == 64
 
 
-def test_a_source_that_changed_between_two_runs_starts_afresh_and_says_so(out):
+def test_a_source_that_changed_between_two_runs_starts_over_with_a_note(out):
     with pytest.raises(Killed):
         write_file(out, LAYOUT, interrupted_after(6), source="before")
     written = write_file(out, LAYOUT, pack, source="after")
     assert (written.n_resumed, written.note) == (0, "an unfinished file of another source was discarded")
 
 
-def test_a_source_that_changes_meanwhile_leaves_nothing_under_the_name(out):
+def test_a_source_that_changes_during_the_export_leaves_no_file(out):
     def changed():
         raise ExportError("the source changed while it was read")
 
@@ -265,7 +265,7 @@ def test_a_source_that_changes_meanwhile_leaves_nothing_under_the_name(out):
     assert not out.exists()
 
 
-def test_an_older_file_stands_until_the_new_one_is_whole(out):
+def test_an_existing_file_is_kept_until_the_new_one_is_complete(out):
     out.write_bytes(b"older")
     with pytest.raises(Killed):
         write_file(out, LAYOUT, interrupted_after(6))
@@ -274,7 +274,7 @@ def test_an_older_file_stands_until_the_new_one_is_whole(out):
     assert GGUFFile.open(out).metadata["a.uint32"] == 5
 
 
-def test_a_disk_without_room_is_refused_before_anything_is_packed(out, monkeypatch):
+def test_a_full_disk_is_an_error_before_anything_is_packed(out, monkeypatch):
     monkeypatch.setattr(writer, "_free_bytes", lambda folder: 1000)
     packed = []
     with pytest.raises(ExportError, match=rf"{LAYOUT.nbytes:,} bytes are still to be written and 1,000 are free"):
@@ -283,7 +283,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_packed(out, monkeypat
     assert list(out.parent.iterdir()) == []
 
 
-def test_room_that_is_taken_already_is_not_asked_for_again(out, monkeypatch):
+def test_bytes_already_written_do_not_count_as_needed(out, monkeypatch):
     with pytest.raises(Killed):
         write_file(out, LAYOUT, interrupted_after(6))
     missing = LAYOUT.nbytes - out.with_name("model.gguf.partial").stat().st_size
@@ -293,28 +293,28 @@ def test_room_that_is_taken_already_is_not_asked_for_again(out, monkeypatch):
     assert write_file(out, LAYOUT, pack).n_resumed == len(TENSORS)
 
 
-def test_a_disk_that_fills_meanwhile_is_a_clear_error_and_the_next_call_continues(out, monkeypatch):
+def test_a_disk_that_fills_up_is_an_error_and_the_next_call_continues(out, monkeypatch):
     write = os.write
-    room = LAYOUT.tensors[2].begin + 20
+    space = LAYOUT.tensors[2].begin + 20
 
     def filling(descriptor, data):
-        nonlocal room
-        if room == 0:
+        nonlocal space
+        if space == 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        n_written = write(descriptor, data[: min(room, len(data))])
-        room -= n_written
+        n_written = write(descriptor, data[: min(space, len(data))])
+        space -= n_written
         return n_written
 
     with monkeypatch.context() as patched:
         patched.setattr(writer.os, "write", filling)
-        with pytest.raises(ExportError, match=r"No space left on device.*run the same command again, it continues"):
+        with pytest.raises(ExportError, match=r"No space left on device.*run the same command again to continue"):
             write_file(out, LAYOUT, pack)
     assert not out.exists()
     assert write_file(out, LAYOUT, pack).n_resumed <= 2
     assert GGUFFile.open(out).metadata["a.uint32"] == 5
 
 
-def test_a_limit_of_the_operating_system_is_met_in_earnest(out):
+def test_a_real_file_size_limit_is_an_export_error(out):
     script = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
         "import pathlib, test_writer as test\n"
@@ -323,20 +323,20 @@ def test_a_limit_of_the_operating_system_is_met_in_earnest(out):
         "except ExportError as error: print(error)\n"
     )
     limit = LAYOUT.tensors[2].begin + 20
-    ended = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", script, str(out), pathlib.Path(__file__).parent],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
         capture_output=True,
         text=True,
         check=True,
     )
-    assert "File too large" in ended.stdout
+    assert "File too large" in result.stdout
     assert not out.exists()
     assert write_file(out, LAYOUT, pack).sha256 == file_sha256(out)
 
 
 @pytest.mark.parametrize("kind", ["a file", "a missing folder", "a folder at the name"])
-def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path, kind):
+def test_an_unwritable_path_is_an_export_error(tmp_path, kind):
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "taken.gguf").mkdir()
     places = {"a file": "file/x.gguf", "a missing folder": "no/x.gguf", "a folder at the name": "taken.gguf"}
@@ -344,10 +344,10 @@ def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path, kind):
         write_file(tmp_path / places[kind], LAYOUT, pack)
 
 
-def test_two_writers_of_one_file_do_not_mix(out):
-    def meddling(planned):
+def test_a_second_writer_of_the_same_file_is_an_error(out):
+    def second_writer(entry):
         with pytest.raises(ExportError, match="another process is writing this output"):
             write_file(out, LAYOUT, pack)
-        return pack(planned)
+        return pack(entry)
 
-    assert write_file(out, LAYOUT, meddling).sha256 == file_sha256(out)
+    assert write_file(out, LAYOUT, second_writer).sha256 == file_sha256(out)

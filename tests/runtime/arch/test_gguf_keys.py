@@ -11,9 +11,10 @@ from memory_weights import MemoryWeights
 from published_configs import PUBLISHED
 
 from sprat.errors import ConfigError
+from sprat.runtime.arch.attention import GroupedAttentionSpec
 from sprat.runtime.arch.gguf_keys import metadata_from_spec, spec_from_metadata
 from sprat.runtime.arch.hf_config import spec_from_config
-from sprat.runtime.arch.spec import FrequencyFactors, YarnScaling
+from sprat.runtime.arch.rope import FrequencyFactors, YarnScaling
 from sprat.runtime.arch.tensors import ROPE_FREQS
 from sprat.runtime.files.gguf import GGUFFile
 
@@ -82,7 +83,8 @@ def test_v2_lite_keys():
 def test_smollm2(smollm2_gguf):
     with GGUFFile.open(smollm2_gguf) as file:
         spec = spec_from_metadata(file.metadata, file)
-    assert (spec.n_layers, spec.n_heads, spec.n_kv_heads, spec.head_dim, spec.hidden_size) == (30, 9, 3, 64, 576)
+    assert (spec.n_layers, spec.hidden_size) == (30, 576)
+    assert spec.attention == GroupedAttentionSpec(n_heads=9, n_kv_heads=3, head_dim=64)
     assert (spec.rms_norm_eps, spec.rope.theta, spec.tied_embeddings, spec.vocab_size) == (1e-5, 1e5, True, 49152)
 
 
@@ -151,7 +153,10 @@ def test_an_unknown_architecture_is_named(name):
             ),
             "mscale is 0.7",
         ),
-        (replace(QWEN, head_dim=64, rope=replace(QWEN.rope, dim=64)), "hidden_size / n_heads"),
+        (
+            replace(QWEN, attention=replace(QWEN.attention, head_dim=64), rope=replace(QWEN.rope, dim=64)),
+            "hidden_size / n_heads",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -9,8 +9,10 @@ import pytest
 from published_configs import PUBLISHED
 
 from sprat.errors import ConfigError
+from sprat.runtime.arch.attention import GroupedAttentionSpec, LatentAttentionSpec
 from sprat.runtime.arch.hf_config import spec_from_config
-from sprat.runtime.arch.spec import Architecture, FrequencyFactors, GroupScore, Scoring, YarnScaling
+from sprat.runtime.arch.moe import GroupScore, Scoring
+from sprat.runtime.arch.rope import FrequencyFactors, YarnScaling
 from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors
 
 N_PARAMETERS = {  # of the published tensors, as their model pages count them; V3 without multi-token prediction
@@ -48,9 +50,10 @@ def test_published_checkpoint_has_its_published_number_of_parameters(name):
 )
 def test_qwen_distill(name, n_layers, n_heads, n_kv_heads, head_dim, theta):
     spec = spec_from_config(PUBLISHED[name])
-    assert spec.architecture is Architecture.QWEN2
-    assert (spec.n_layers, spec.n_heads, spec.n_kv_heads, spec.head_dim) == (n_layers, n_heads, n_kv_heads, head_dim)
-    assert spec.attention_bias
+    assert spec.architecture == "qwen2"
+    assert spec.n_layers == n_layers
+    expected = GroupedAttentionSpec(n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim, bias=True)
+    assert spec.attention == expected
     assert not spec.tied_embeddings
     assert (spec.rope.theta, spec.rope.interleaved, spec.rope.scaling) == (theta, False, None)
 
@@ -61,9 +64,9 @@ def test_qwen_distill(name, n_layers, n_heads, n_kv_heads, head_dim, theta):
 )
 def test_llama_distill(name, n_layers, n_heads):
     spec = spec_from_config(PUBLISHED[name])
-    assert spec.architecture is Architecture.LLAMA
-    assert (spec.n_layers, spec.n_heads, spec.n_kv_heads, spec.head_dim) == (n_layers, n_heads, 8, 128)
-    assert not spec.attention_bias
+    assert spec.architecture == "llama"
+    assert spec.n_layers == n_layers
+    assert spec.attention == GroupedAttentionSpec(n_heads=n_heads, n_kv_heads=8, head_dim=128)
     assert (spec.rope.theta, spec.rope.interleaved) == (5e5, True)
     assert isinstance(spec.rope.scaling, FrequencyFactors)
     factors = np.array(spec.rope.scaling.factors)
@@ -75,9 +78,14 @@ def test_llama_distill(name, n_layers, n_heads):
 @pytest.mark.parametrize("name", ["DeepSeek-V2-Lite", "DeepSeek-V2-Lite-Chat"])
 def test_v2_lite(name):
     spec = spec_from_config(PUBLISHED[name])
-    assert spec.architecture is Architecture.DEEPSEEK2
-    assert spec.mla.q_lora_rank is None
-    assert (spec.mla.latent_dim, spec.mla.qk_head_dim, spec.cache_numbers_per_token) == (576, 192, 27 * 576)
+    assert spec.architecture == "deepseek2"
+    assert isinstance(spec.attention, LatentAttentionSpec)
+    assert spec.attention.q_lora_rank is None
+    assert (spec.attention.latent_dim, spec.attention.qk_head_dim, spec.cache_elements_per_token) == (
+        576,
+        192,
+        27 * 576,
+    )
     moe = spec.moe
     assert (moe.n_routed_experts, moe.n_shared_experts, moe.n_experts_per_token, moe.n_dense_layers) == (64, 2, 6, 1)
     assert (moe.scoring, moe.normalize, moe.scaling) == (Scoring.SOFTMAX, False, 1.0)
@@ -90,7 +98,7 @@ def test_v2_lite(name):
 @pytest.mark.parametrize("name", ["DeepSeek-V2", "DeepSeek-V2-Chat"])
 def test_v2(name):
     spec = spec_from_config(PUBLISHED[name])
-    assert (spec.n_layers, spec.n_heads, spec.mla.q_lora_rank) == (60, 128, 1536)
+    assert (spec.n_layers, spec.attention.n_heads, spec.attention.q_lora_rank) == (60, 128, 1536)
     moe = spec.moe
     assert (moe.n_routed_experts, moe.n_experts_per_token, moe.scaling) == (160, 6, 16.0)
     assert (moe.n_groups, moe.n_groups_per_token, moe.group_score) == (8, 3, GroupScore.MAX)
@@ -99,7 +107,10 @@ def test_v2(name):
 @pytest.mark.parametrize("name", ["DeepSeek-V3", "DeepSeek-R1"])
 def test_v3(name):
     spec = spec_from_config(PUBLISHED[name])
-    assert (spec.n_layers, spec.mla.q_lora_rank) == (61, 1536)  # the layer of multi-token prediction is not counted
+    assert (spec.n_layers, spec.attention.q_lora_rank) == (
+        61,
+        1536,
+    )  # the layer of multi-token prediction is not counted
     moe = spec.moe
     assert (moe.scoring, moe.correction_bias, moe.normalize, moe.scaling) == (Scoring.SIGMOID, True, True, 2.5)
     assert (moe.n_groups, moe.n_groups_per_token, moe.group_score) == (8, 4, GroupScore.TOP2_SUM)

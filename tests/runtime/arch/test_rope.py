@@ -7,8 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from sprat.runtime.arch.rope import RopeTable, llama3_factors, yarn_magnitude
-from sprat.runtime.arch.spec import FrequencyFactors, RopeSpec, YarnScaling
+from sprat.runtime.arch.rope import FrequencyFactors, RopeSpec, RopeTable, YarnScaling, llama3_factors, yarn_magnitude
 
 
 def table(dim=8, theta=1e4, scaling=None):

@@ -9,13 +9,12 @@ import pytest
 from published_configs import PUBLISHED
 
 from sprat.runtime.arch.hf_config import spec_from_config
-from sprat.runtime.arch.spec import Architecture
 from sprat.runtime.arch.tensors import expected_tensors
 
 ARCHITECTURES = {
-    Architecture.LLAMA: gguf.MODEL_ARCH.LLAMA,
-    Architecture.QWEN2: gguf.MODEL_ARCH.QWEN2,
-    Architecture.DEEPSEEK2: gguf.MODEL_ARCH.DEEPSEEK2,
+    "llama": gguf.MODEL_ARCH.LLAMA,
+    "qwen2": gguf.MODEL_ARCH.QWEN2,
+    "deepseek2": gguf.MODEL_ARCH.DEEPSEEK2,
 }
 
 

@@ -141,7 +141,7 @@ def test_of_both_artifacts_inspect_shows_the_same_weights(bundle):
     assert model.kind == "onnx"
     assert (model.architecture, model.n_layers) == (gguf.architecture, gguf.n_layers)
     assert model.n_weights == sum(use.n_weights for use in gguf.tensors if use.role != "rope_freqs")
-    assert any("also holds onnx: sprat inspect" in note for note in gguf.notes)
+    assert any("also contains onnx: sprat inspect" in note for note in gguf.notes)
 
 
 def test_a_bundle_of_onnx_alone_is_loaded_without_being_asked(small):
@@ -154,7 +154,7 @@ def test_a_bundle_of_onnx_alone_is_loaded_without_being_asked(small):
 
 
 def test_other_backends_refuse_it_in_one_line(small):
-    with pytest.raises(BundleError, match="holds no 'gguf' artifact, only onnx"):
+    with pytest.raises(BundleError, match="no 'gguf' artifact in this bundle, only onnx"):
         Engine.load(small.path, backend="reference")
     with pytest.raises(BackendError, match="the reference backend reads gguf, not onnx"):
         Engine.load(small.artifact("onnx"), backend="reference")
@@ -247,12 +247,12 @@ def test_a_cache_of_an_unknown_form_is_refused(changed):
 
 
 def test_a_cache_that_is_not_the_architecture_s_is_refused(changed):
-    with pytest.raises(ModelFileError, match="a cache of the form shared for deepseek2"):
+    with pytest.raises(ModelFileError, match=r"sprat\.cache is shared, but the model is deepseek2"):
         ONNXFile.open(changed(lambda model: record(model, "sprat.cache", "shared")))
 
 
 def test_a_model_that_sprat_did_not_write_is_refused(changed):
-    with pytest.raises(ModelFileError, match=r"without sprat\.spec and sprat\.cache in its metadata"):
+    with pytest.raises(ModelFileError, match=r"no sprat\.spec and sprat\.cache in the metadata"):
         ONNXFile.open(changed(lambda model: model.ClearField("metadata_props")))
 
 

@@ -12,29 +12,21 @@ import pytest
 from published_configs import PUBLISHED
 
 from sprat.errors import ModelFileError, PromptError
+from sprat.runtime.arch.attention import GroupedAttentionSpec, LatentAttentionSpec
 from sprat.runtime.arch.hf_config import spec_from_config
-from sprat.runtime.arch.spec import Architecture, MLASpec, ModelSpec, RopeSpec
 from sprat.runtime.cache import KVCache, LatentCache, RowLayout, widen
 
-N_LAYERS, MLA = 3, MLASpec(q_lora_rank=None, kv_lora_rank=6, qk_nope_head_dim=4, qk_rope_head_dim=2, v_head_dim=4)
-SPEC = ModelSpec(
-    architecture=Architecture.LLAMA,
-    vocab_size=10,
-    hidden_size=16,
-    n_layers=N_LAYERS,
-    n_heads=4,
-    n_kv_heads=2,
-    head_dim=4,
-    intermediate_size=8,
-    rms_norm_eps=1e-6,
-    max_context=64,
-    rope=RopeSpec(dim=4, theta=1e4, interleaved=True),
-    tied_embeddings=True,
+N_LAYERS = 3
+LATENT = LatentAttentionSpec(
+    n_heads=4, q_lora_rank=None, kv_lora_rank=6, qk_nope_head_dim=4, qk_rope_head_dim=2, v_head_dim=4
 )
+GROUPED = GroupedAttentionSpec(n_heads=4, n_kv_heads=2, head_dim=4)
 
 
 def new_cache(kind, capacity=8, storage="f32"):
-    return KVCache(SPEC, capacity, storage) if kind == "kv" else LatentCache(MLA, N_LAYERS, capacity, storage)
+    if kind == "kv":
+        return KVCache(GROUPED.planes, N_LAYERS, capacity, storage)
+    return LatentCache(LATENT.planes, N_LAYERS, capacity, storage)
 
 
 def fill(cache, n, seed=0):
@@ -78,7 +70,7 @@ def test_a_latent_row_is_the_latent_then_the_rope_key():
 
 def test_a_token_of_v2_lite_costs_576_numbers_per_layer():
     spec = spec_from_config(PUBLISHED["DeepSeek-V2-Lite"])
-    assert LatentCache(spec.mla, spec.n_layers, 10, "f16").nbytes == 10 * 27 * (512 + 64) * 2
+    assert LatentCache(spec.attention.planes, spec.n_layers, 10, "f16").nbytes == 10 * 27 * (512 + 64) * 2
 
 
 @both
@@ -147,7 +139,7 @@ def test_f16_halves_the_bytes_and_rounds_to_nearest(kind):
 
 def test_int8_latents_share_scales_of_128_and_their_rope_keys_are_float16():
     spec = spec_from_config(PUBLISHED["DeepSeek-V2-Lite"])
-    cache = LatentCache(spec.mla, 1, 4, "int8")
+    cache = LatentCache(spec.attention.planes, 1, 4, "int8")
     assert cache.nbytes == 4 * (512 + 4 * (2 + 2) + 64 * 2)  # 656 bytes a token and layer, of 1152 in f16
     rng = np.random.default_rng(0)
     latents, rope_keys = (rng.normal(size=(3, n)).astype(np.float32) for n in (512, 64))
@@ -200,9 +192,9 @@ def test_tokens_that_do_not_fit_are_not_restored(kind):
 @pytest.mark.parametrize(
     ("other", "named"),
     [
-        (KVCache(SPEC, 8, "f16"), "f16"),
-        (LatentCache(MLA, N_LAYERS, 8), "LatentCache"),
-        (LatentCache(MLA, N_LAYERS + 1, 8), "LatentCache"),
+        (KVCache(GROUPED.planes, N_LAYERS, 8, "f16"), "f16"),
+        (LatentCache(LATENT.planes, N_LAYERS, 8), "LatentCache"),
+        (LatentCache(LATENT.planes, N_LAYERS + 1, 8), "LatentCache"),
     ],
 )
 def test_the_cache_of_another_model_is_refused(other, named):

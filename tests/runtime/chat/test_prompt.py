@@ -31,7 +31,7 @@ def conversation(*contents):
 
 
 @pytest.mark.parametrize("name", ["deepseek-r1", "deepseek-r1-distill", "deepseek-v2-chat", "deepseek-v3", "smollm2"])
-def test_ordinary_messages_get_the_ids_of_the_whole_rendered_text(tokenizer, name):
+def test_messages_without_special_tokens_get_the_ids_of_the_rendered_text(tokenizer, name):
     for text in HARD_STRINGS:
         if "｜>" not in text:
             messages = conversation(text, "so", text)
@@ -45,7 +45,7 @@ def test_a_word_may_span_template_and_message(tokenizer):
     assert prompt.tokens == tokenizer.encode("The quick brown fox", add_bos=True)
 
 
-def test_there_is_one_bos_whether_the_template_writes_it_or_not(tokenizer):
+def test_there_is_one_bos_whether_or_not_the_template_writes_it(tokenizer):
     for source in ("{{ bos_token }}{{ messages[0].content }}", "{{ messages[0].content }}"):
         prompt = chat_prompt(ChatTemplate(source, bos=BOS), tokenizer, conversation("hi"))
         assert prompt.tokens == [tokenizer.bos_id, *tokenizer.encode("hi")]
@@ -54,25 +54,25 @@ def test_there_is_one_bos_whether_the_template_writes_it_or_not(tokenizer):
 @given(contents=st.lists(st.lists(st.sampled_from(PIECES), max_size=6).map("".join), min_size=1, max_size=3))
 @settings(max_examples=40)
 @pytest.mark.parametrize("name", ["deepseek-r1", "deepseek-v2-chat"])
-def test_no_message_can_make_a_special_token(tokenizer, name, contents):
-    control = {tokenizer.encode(text, parse_special=True)[0] for text in PIECES[:4]}
+def test_no_message_can_inject_a_special_token(tokenizer, name, contents):
+    control_ids = {tokenizer.encode(text, parse_special=True)[0] for text in PIECES[:4]}
 
-    def structure(*contents):
+    def control_tokens(*contents):
         prompt = chat_prompt(template(name), tokenizer, conversation(*contents))
         assert prompt.text == template(name).render(conversation(*contents))
-        return [token for token in prompt.tokens if token in control]
+        return [token for token in prompt.tokens if token in control_ids]
 
-    assert structure(*contents) == structure(*["x"] * len(contents))
+    assert control_tokens(*contents) == control_tokens(*["x"] * len(contents))
 
 
-def test_a_special_token_in_a_message_is_read_by_the_model_as_its_characters(tokenizer):
+def test_a_special_token_in_a_message_is_encoded_as_text(tokenizer):
     prompt = chat_prompt(template("deepseek-r1"), tokenizer, conversation(f"What is {USER}? {BOS}"))
     assert prompt.text == f"{BOS}{USER}What is {USER}? {BOS}<｜Assistant｜><think>\n"
     assert tokenizer.decode(prompt.tokens) == f"What is {USER}? {BOS}<think>\n"
     assert prompt.tokens.count(tokenizer.bos_id) == 1
 
 
-def test_a_special_token_in_two_messages_stays_text(tokenizer):
+def test_a_special_token_split_over_two_messages_stays_text(tokenizer):
     source = ChatTemplate("{% for m in messages %}{{ m.content | trim }}{% endfor %}{{ messages[0].name }}")
     messages = [{"role": "user", "content": "<｜Us ", "name": USER}, {"role": "user", "content": " er｜>"}]
     prompt = chat_prompt(source, tokenizer, messages)
@@ -80,7 +80,7 @@ def test_a_special_token_in_two_messages_stays_text(tokenizer):
     assert tokenizer.decode(prompt.tokens) == f"{USER}{USER}"
 
 
-def test_a_message_without_text_is_refused(tokenizer):
+def test_a_message_without_role_or_content_is_an_error(tokenizer):
     for message in ({"role": "user"}, {"role": "user", "content": None}, {"content": "hi"}):
         with pytest.raises(PromptError, match="message 0"):
             chat_prompt(template("smollm2"), tokenizer, [message])

@@ -20,9 +20,9 @@ def render(source, messages=HI, **variables):
 @pytest.mark.parametrize(
     "case",
     GOLDEN,
-    ids=[f"{c['template']}, {c['conversation']}{', asked' if c['add_generation_prompt'] else ''}" for c in GOLDEN],
+    ids=[f"{c['template']}, {c['conversation']}{', prompting' if c['add_generation_prompt'] else ''}" for c in GOLDEN],
 )
-def test_a_published_template_renders_as_transformers_renders_it(case):
+def test_a_published_template_renders_as_in_transformers(case):
     source = (DATA / f"{case['template']}.jinja").read_text(encoding="utf-8")
     assert render(source, case["messages"], add_generation_prompt=case["add_generation_prompt"]) == case["rendered"]
 
@@ -31,15 +31,15 @@ def test_the_golden_file_covers_every_template():
     assert {case["template"] for case in GOLDEN} == {path.stem for path in DATA.glob("*.jinja")}
 
 
-WITHOUT_END = {
+ENDLESS = {
     "nested loops": "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
-    "a loop that skips each round": "{% for i in range(9999) %}{% for j in range(9999) if 0 %}{% endfor %}{% endfor %}",
+    "a loop without iterations": "{% for i in range(9999) %}{% for j in range(9999) if 0 %}{% endfor %}{% endfor %}",
     "a macro that calls itself twice": "{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}",
-    "a loop that enters itself": "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}",
+    "a recursive loop": "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}",
     "a long range": "{% for i in range(1000000000) %}{% endfor %}",
     "text in a loop": "{% for i in range(100000) %}" + "x" * 50_000 + "{% endfor %}",
     "text kept in a variable": "{% set s %}{% for i in range(100000) %}" + "x" * 50_000 + "{% endfor %}{% endset %}",
-    "a value written again and again": "{% set s = 'a' * 2000000 %}{% for i in range(100000) %}{{ s }}{% endfor %}",
+    "a value written many times": "{% set s = 'a' * 2000000 %}{% for i in range(100000) %}{{ s }}{% endfor %}",
 }
 TOO_LARGE = {
     "a string times a number": "{{ 'a' * 10000000000 }}",
@@ -51,19 +51,19 @@ TOO_LARGE = {
     "tuples of tuples": "{% set n = namespace(s=1) %}{% for i in range(60) %}{% set n.s = (n.s, n.s) %}{% endfor %}",
     "a long separator": "{{ range(100000) | join('a' * 1000000) }}",
     "a long separator in a method": "{{ ('a' * 1000000).join(['', ''] * 50000) }}",
-    "replacing each letter": "{{ ('a' * 1000000) | replace('a', 'b' * 1000000) }}",
-    "replacing each letter in a method": "{{ ('a' * 1000000).replace('', 'b' * 1000000) }}",
-    "a deep margin": "{{ [1] | tojson(indent=1000000000) }}",
-    "a wide separator": "{{ [1, 2] | tojson(separators=('a' * 1000, ':')) }}",
+    "replacing each character": "{{ ('a' * 1000000) | replace('a', 'b' * 1000000) }}",
+    "replacing each character in a method": "{{ ('a' * 1000000).replace('', 'b' * 1000000) }}",
+    "a deep indent": "{{ [1] | tojson(indent=1000000000) }}",
+    "a long JSON separator": "{{ [1, 2] | tojson(separators=('a' * 1000, ':')) }}",
     "a growing number": "{% set n = namespace(x=10) %}{% for i in range(40) %}{% set n.x = n.x * n.x %}{% endfor %}",
 }
-REACHING = {
+FORBIDDEN = {
     "the class of a string": "{{ ''.__class__.__mro__ }}",
     "a class by index": "{{ ''['__class__'].__mro__ }}",
     "the globals of a function": "{{ raise_exception.__globals__.x }}",
     "Jinja's lipsum": "{{ lipsum.__globals__['os'].popen('id').read() }}",
     "Jinja's cycler": "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
-    "itself": "{{ self.__init__.__globals__ }}",
+    "the template object": "{{ self.__init__.__globals__ }}",
     "the filter attr": "{{ '' | attr('__class__') }}",
     "str.format": "{{ '{0.__class__}'.format(1) }}",
     "str.ljust": "{{ 'a'.ljust(1000000000) }}",
@@ -76,49 +76,49 @@ REACHING = {
     "changing a message": "{{ messages[0].update(role='system') }}",
     "changing the messages": "{{ messages.append(1) }}",
 }
-MISTAKEN = {
+INVALID = {
     "bad syntax": "{% if %}",
-    "a block without end": "{% for x in messages %}",
-    "parentheses without end": "{{ " + "(" * 50_000 + "1" + ")" * 50_000 + " }}",
-    "loops in loops in loops": "{% for a in [1] %}" * 3000,
-    "a name that is not there": "{{ nothing.at.all }}",
-    "a key that is not there": "{{ messages[0]['content'] + messages[0]['name'] }}",
+    "a block that is not closed": "{% for x in messages %}",
+    "deeply nested parentheses": "{{ " + "(" * 50_000 + "1" + ")" * 50_000 + " }}",
+    "deeply nested loops": "{% for a in [1] %}" * 3000,
+    "an undefined name": "{{ nothing.at.all }}",
+    "a missing key": "{{ messages[0]['content'] + messages[0]['name'] }}",
     "division by zero": "{{ 1 / 0 }}",
     "a call of a number": "{{ 1() }}",
-    "a filter on the wrong thing": "{{ 1 | dictsort }}",
-    "far too long a source": "x" * 300_000,
+    "a filter on the wrong type": "{{ 1 | dictsort }}",
+    "a source that is too long": "x" * 300_000,
 }
 
 
-@pytest.mark.parametrize("source", WITHOUT_END.values(), ids=WITHOUT_END)
-def test_a_template_without_end_is_stopped(source):
+@pytest.mark.parametrize("source", ENDLESS.values(), ids=ENDLESS)
+def test_an_endless_template_is_stopped(source):
     with pytest.raises(TemplateError, match=r"stopped|Range too big"):
         render(source)
 
 
 @pytest.mark.parametrize("source", TOO_LARGE.values(), ids=TOO_LARGE)
-def test_a_value_larger_than_any_prompt_is_not_made(source):
+def test_a_value_that_is_too_large_is_not_made(source):
     with pytest.raises(TemplateError, match="more than 2097152 characters"):
         render(source)
 
 
-@pytest.mark.parametrize("source", REACHING.values(), ids=REACHING)
-def test_a_template_reaches_nothing_but_what_is_listed(source):
+@pytest.mark.parametrize("source", FORBIDDEN.values(), ids=FORBIDDEN)
+def test_a_template_cannot_leave_the_sandbox(source):
     with pytest.raises(TemplateError):
         render(source)
 
 
-@pytest.mark.parametrize("source", MISTAKEN.values(), ids=MISTAKEN)
-def test_a_mistake_is_one_error_that_says_so(source):
-    with pytest.raises(TemplateError, match=r"^The chat template .+\.$"):
+@pytest.mark.parametrize("source", INVALID.values(), ids=INVALID)
+def test_an_invalid_template_is_a_template_error(source):
+    with pytest.raises(TemplateError, match=r"^the chat template .+[^.]$"):
         render(source)
 
 
-def test_the_clock_stops_what_the_budget_allows(monkeypatch):
+def test_the_limit_on_cpu_time_stops_what_the_units_allow(monkeypatch):
     monkeypatch.setattr(template_budget, "_UNITS", 1 << 60)
     monkeypatch.setattr(template_budget, "_SECONDS", 0.05)
     with pytest.raises(TemplateError, match="stopped"):
-        render(WITHOUT_END["nested loops"])
+        render(ENDLESS["nested loops"])
 
 
 def test_a_long_conversation_is_within_the_budget():
@@ -142,12 +142,12 @@ def test_templates_render_in_several_threads_at_once():
     assert results == {name: name * 200 for name in "abcd"}
 
 
-def test_a_template_may_refuse_its_messages():
+def test_a_template_can_reject_its_messages():
     with pytest.raises(TemplateError, match="only two roles"):
         render("{{ raise_exception('only two roles') }}")
 
 
-def test_what_transformers_offers_is_there():
+def test_extensions_of_transformers_are_supported():
     assert render("{{ {'a': '<é>'} | tojson }}") == '{"a": "<é>"}'
     assert render("{{ strftime_now('%Y') | int > 2000 }}") == "True"
     assert render("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}") == "01"
@@ -156,15 +156,15 @@ def test_what_transformers_offers_is_there():
     assert render("{{ bos_token }}{{ eos_token }}{{ enable_thinking }}", enable_thinking=False) == "<B><E>False"
 
 
-def test_messages_are_data_and_nothing_else():
-    with pytest.raises(TemplateError, match="cannot take a object"):
+def test_messages_are_plain_data():
+    with pytest.raises(TemplateError, match="found a object in the messages"):
         render("{{ messages }}", [{"role": "user", "content": object()}])
     nested = []
     nested.append(nested)
-    with pytest.raises(TemplateError, match="nests more than"):
+    with pytest.raises(TemplateError, match="nested more than"):
         render("{{ messages }}", [{"role": "user", "content": nested}])
 
 
-def test_a_message_longer_than_any_context_is_refused():
+def test_a_message_that_is_too_long_is_an_error():
     with pytest.raises(TemplateError, match="more than 2097152 characters"):
         render("{{ messages }}", [{"role": "user", "content": "a" * 3_000_000}])

@@ -1,4 +1,4 @@
-"""A file that lies is refused with a typed error that says where, and costs neither memory nor a crash."""
+"""A malformed file is a ModelFileError with the offset, and causes neither a crash nor large allocations."""
 
 import contextlib
 import random
@@ -16,12 +16,12 @@ from sprat.runtime.files.gguf_header import read_header
 
 
 def parse(data: bytes) -> None:
-    """Everything that opening does, without a file."""
+    """Parse and check bytes as ``GGUFFile.open`` does."""
     check_layout(read_header(memoryview(data), "model.gguf"), file_bytes=len(data), path="model.gguf")
 
 
 @pytest.mark.parametrize("case", MALFORMED)
-def test_every_lie_is_found(case, tmp_path):
+def test_a_malformed_file_is_an_error(case, tmp_path):
     make, message = MALFORMED[case]
     path = tmp_path / "model.gguf"
     path.write_bytes(make())
@@ -31,12 +31,12 @@ def test_every_lie_is_found(case, tmp_path):
     assert str(caught.value).startswith(str(path))
 
 
-def test_the_famous_file_has_37_bytes():
+def test_the_file_with_an_empty_key_has_37_bytes():
     make, _ = MALFORMED["37 bytes with an empty key"]
     assert len(make()) == 37
 
 
-def test_every_truncation_is_found():
+def test_every_truncation_is_an_error():
     data = small()
     parse(data)
     for length in range(len(data)):
@@ -44,7 +44,7 @@ def test_every_truncation_is_found():
             parse(data[:length])
 
 
-def test_a_message_names_byte_found_expected_and_remedy():
+def test_a_message_has_offset_found_expected_and_remedy():
     make, _ = MALFORMED["a string past the end"]
     with pytest.raises(ModelFileError) as caught:
         parse(make())
@@ -55,7 +55,7 @@ def test_a_message_names_byte_found_expected_and_remedy():
 
 
 def test_all_misplaced_tensors_are_named_at_once():
-    data = gguf(tensors=[tensor(f"t{number}", (8,), offset=8 + 4096 * number) for number in range(30)])
+    data = gguf(tensors=[tensor(f"t{index}", (8,), offset=8 + 4096 * index) for index in range(30)])
     with pytest.raises(ModelFileError) as caught:
         parse(data)
     assert "'t0' starts at byte" in str(caught.value)
@@ -64,7 +64,7 @@ def test_all_misplaced_tensors_are_named_at_once():
 
 
 @pytest.mark.parametrize("case", [case for case in MALFORMED if "2^" in case or "past" in case])
-def test_a_lie_about_size_allocates_nothing(case):
+def test_a_false_size_allocates_nothing(case):
     data = MALFORMED[case][0]()
     tracemalloc.start()
     try:
@@ -76,7 +76,7 @@ def test_a_lie_about_size_allocates_nothing(case):
 
 
 @pytest.mark.parametrize("kind", ["directory", "missing", "device"])
-def test_what_is_no_file_is_a_typed_error(kind, tmp_path):
+def test_a_path_that_is_not_a_file_is_an_error(kind, tmp_path):
     path = {"directory": tmp_path, "missing": tmp_path / "none.gguf", "device": "/dev/null"}[kind]
     with pytest.raises(ModelFileError):
         GGUFFile.open(path)
@@ -84,24 +84,24 @@ def test_what_is_no_file_is_a_typed_error(kind, tmp_path):
 
 @given(st.data())
 @settings(max_examples=300, deadline=None)
-def test_flipped_bytes_never_raise_anything_else(data):
+def test_changed_bytes_raise_model_file_error_only(data):
     raw = bytearray(small())
-    for place in data.draw(st.lists(st.integers(0, len(raw) - 1), min_size=1, max_size=6)):
-        raw[place] = data.draw(st.integers(0, 255))
+    for at in data.draw(st.lists(st.integers(0, len(raw) - 1), min_size=1, max_size=6)):
+        raw[at] = data.draw(st.integers(0, 255))
     read_all(bytes(raw))
 
 
-def test_spliced_and_repeated_bytes_never_raise_anything_else():
-    dice = random.Random(3)
+def test_spliced_bytes_raise_model_file_error_only():
+    rng = random.Random(3)
     for _ in range(2000):
         raw = bytearray(small())
-        start, stop = sorted(dice.sample(range(len(raw)), 2))
-        at = dice.randrange(len(raw))
-        raw[at : at + dice.randrange(64)] = raw[start:stop] * dice.randrange(3)
+        start, stop = sorted(rng.sample(range(len(raw)), 2))
+        at = rng.randrange(len(raw))
+        raw[at : at + rng.randrange(64)] = raw[start:stop] * rng.randrange(3)
         read_all(bytes(raw))
 
 
 def read_all(raw: bytes) -> None:
-    """Parse ``raw``; nothing but the error of a bad file may come out."""
+    """Parse ``raw``; any other exception than ModelFileError fails the test."""
     with contextlib.suppress(ModelFileError):
         parse(raw)

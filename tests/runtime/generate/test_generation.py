@@ -1,4 +1,4 @@
-"""The decode loop, over a scripted model: what ends an answer, what text comes out, what it costs."""
+"""The generation loop over a scripted model: finish reasons, text, token counts."""
 
 import threading
 
@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 from sprat.errors import InputError
+from sprat.progress import no_progress
 from sprat.runtime.generate.generation import FinishReason, Generation
-from sprat.runtime.generate.options import Limits, split_options
+from sprat.runtime.generate.options import StopConditions, split_options
 from sprat.runtime.tokenizer.stream_decoder import StreamDecoder
 
 END = 256  # ids below it are bytes
 
 
 class Script:
-    """A transcript that answers with the bytes of a text, whatever it is asked."""
+    """A transcript that answers any prompt with the bytes of a text."""
 
     def __init__(self, answer, capacity=1000, on_extend=lambda tokens: None):
         self.tokens = []
@@ -22,6 +23,10 @@ class Script:
         self.calls = []
         self._answer = [*answer.encode(), END] if isinstance(answer, str) else answer
         self._on_extend = on_extend
+
+    @property
+    def n_past(self):
+        return len(self.tokens)
 
     def extend(self, tokens):
         self._on_extend(tokens)
@@ -34,16 +39,23 @@ class Script:
 
 
 class Greedy:
-    """Takes the largest logit."""
+    """A sampler that takes the token with the highest logit."""
 
     def sample(self, logits, history):
         assert len(history) > 0
         return int(np.argmax(logits)), -0.5
 
 
-def generate(script, prompt=(1, 2, 3), **limits):
-    decoder = StreamDecoder(lambda token: bytes([token]))
-    return Generation(script, list(prompt), sampler=Greedy(), decoder=decoder, end_ids={END}, limits=Limits(**limits))
+def generate(script, prompt=(1, 2, 3), on_prefill=no_progress, **conditions):
+    return Generation(
+        script,
+        list(prompt),
+        sampler=Greedy(),
+        decoder=StreamDecoder(lambda token: bytes([token])),
+        eog_ids={END},
+        stop_conditions=StopConditions(**conditions),
+        on_prefill=on_prefill,
+    )
 
 
 def test_the_end_token_ends_the_answer():
@@ -74,28 +86,28 @@ def test_max_tokens_ends_the_answer():
 
 def test_a_full_context_ends_the_answer():
     generation = generate(Script("Paris", capacity=5))
-    assert generation.text() == "Par"  # the last token is sampled, but needs no place
+    assert generation.text() == "Par"  # the last token is sampled, but needs no KV entry
     assert generation.summary.finish_reason == FinishReason.LENGTH
 
 
 @pytest.mark.parametrize("stop", ["s, F", ["zzz", "s, F", "e."]])
-def test_a_stop_string_across_pieces_is_cut_off(stop):
+def test_a_stop_string_across_pieces_is_removed(stop):
     generation = generate(Script("Paris, France."), stop=stop)
     assert [piece.text for piece in generation] == ["P", "a", "r", "i", "", "", "", ""]
     assert generation.summary.finish_reason == FinishReason.STOP
 
 
-def test_text_that_only_began_like_a_stop_string_comes_out():
+def test_text_that_was_only_a_prefix_of_a_stop_string_is_released():
     assert generate(Script("a##b#"), stop=["###"]).text() == "a##b#"
     assert generate(Script("a##b"), stop=["###"], max_tokens=3).text() == "a##"
 
 
-def test_characters_are_never_broken():
+def test_pieces_hold_whole_characters():
     pieces = list(generate(Script("é€😀x")))
     assert [piece.text for piece in pieces] == ["", "é", "", "", "€", "", "", "", "😀", "x", ""]
 
 
-def test_a_character_that_the_limit_cuts_off_becomes_a_replacement_character():
+def test_a_character_cut_by_max_tokens_becomes_a_replacement_character():
     assert generate(Script("a😀"), max_tokens=3).text() == "a\ufffd"
 
 
@@ -141,7 +153,7 @@ def test_a_timeout_ends_the_answer(monkeypatch):
     assert generation.summary.finish_reason == FinishReason.TIMEOUT == "timeout"
 
 
-def test_closing_ends_the_answer_and_frees_once():
+def test_closing_ends_the_answer_and_calls_on_end_once():
     ended = []
     for n_pieces in (0, 2, 6):
         generation = Generation(
@@ -149,8 +161,8 @@ def test_closing_ends_the_answer_and_frees_once():
             [1],
             sampler=Greedy(),
             decoder=StreamDecoder(lambda token: bytes([token])),
-            end_ids={END},
-            limits=Limits(),
+            eog_ids={END},
+            stop_conditions=StopConditions(),
             on_end=lambda n=n_pieces: ended.append(n),
         )
         for _ in range(n_pieces):
@@ -161,12 +173,12 @@ def test_closing_ends_the_answer_and_frees_once():
     assert ended == [0, 2, 6]
 
 
-def test_an_answer_that_has_not_ended_has_no_summary():
+def test_the_summary_is_an_error_before_the_end():
     with pytest.raises(RuntimeError, match="iterate to its end"):
         _ = generate(Script("x")).summary
 
 
-def test_a_failing_backend_ends_the_answer():
+def test_an_error_of_the_backend_ends_the_answer():
     def fail(_tokens):
         raise RuntimeError("power cut")
 
@@ -176,14 +188,15 @@ def test_a_failing_backend_ends_the_answer():
     assert generation.summary.usage.completion_tokens == 0
 
 
-@pytest.mark.parametrize("limits", [{"max_tokens": 0}, {"max_tokens": -3}, {"timeout": 0}, {"stop": ["a", ""]}])
-def test_limits_out_of_range_are_refused(limits):
-    with pytest.raises(InputError, match=f"{next(iter(limits))}.*expected"):
-        Limits(**limits)
+@pytest.mark.parametrize("conditions", [{"max_tokens": 0}, {"max_tokens": -3}, {"timeout": 0}, {"stop": ["a", ""]}])
+def test_stop_conditions_out_of_range_are_an_error(conditions):
+    with pytest.raises(InputError, match=f"{next(iter(conditions))}.*expected"):
+        StopConditions(**conditions)
 
 
-def test_keywords_go_to_their_records():
-    sampling, limits = split_options({"temperature": 0.0, "stop": "x", "max_tokens": 3})
-    assert (sampling.temperature, limits.stop, limits.max_tokens) == (0.0, ("x",), 3)
+def test_options_are_split_into_sampling_and_stop_conditions():
+    options = {"temperature": 0.0, "stop": "x", "max_tokens": 3, "on_prefill": no_progress}
+    sampling, conditions = split_options(options)
+    assert (sampling.temperature, conditions.stop, conditions.max_tokens) == (0.0, ("x",), 3)
     with pytest.raises(TypeError, match="temprature"):
         split_options({"temprature": 0.0})

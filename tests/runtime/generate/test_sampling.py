@@ -16,7 +16,7 @@ def sampler(**changes):
 
 
 def plain_distribution(logits, history, *, temperature, top_k, top_p, min_p, repeat_penalty, **_):
-    """The chain step by step over (logit, id) pairs, as a reader of its definition would write it."""
+    """The sampler chain step by step over (logit, id) pairs: the definition."""
     logits = list(map(float, logits))
     for token in set(history[-64:]):
         logits[token] = logits[token] * repeat_penalty if logits[token] <= 0 else logits[token] / repeat_penalty
@@ -43,7 +43,7 @@ def plain_distribution(logits, history, *, temperature, top_k, top_p, min_p, rep
     min_p=st.sampled_from([0.0, 0.02, 0.3, 1.0]),
     repeat_penalty=st.sampled_from([1.0, 1.3, 0.8]),
 )
-def test_the_distribution_is_that_of_the_plain_chain(seed, **params):
+def test_the_distribution_equals_that_of_the_plain_chain(seed, **params):
     random = np.random.default_rng(seed)
     logits = random.normal(scale=3, size=50).astype(np.float32)
     history = random.integers(0, 50, size=80).tolist()
@@ -60,19 +60,19 @@ def test_the_distribution_is_that_of_the_plain_chain(seed, **params):
     distinct=st.sampled_from([2, 30, 10**6]),
     single=st.booleans(),
 )
-def test_the_best_of_many_logits_are_those_of_a_full_sort(seed, size, top_k, distinct, single):
+def test_top_k_equals_a_full_sort(seed, size, top_k, distinct, single):
     logits = np.random.default_rng(seed).integers(0, distinct, size).astype(np.float32 if single else np.float64)
     ids, _ = sampler(top_k=top_k).distribution(logits)
     np.testing.assert_array_equal(ids, np.argsort(-logits, kind="stable")[:top_k])
 
 
-def test_tokens_come_as_often_as_their_probabilities_say():
+def test_token_frequencies_match_their_probabilities():
     logits = np.log([0.5, 0.25, 0.125, 0.0625, 0.0625])
-    draw = sampler(seed=7)
-    counts = np.bincount([draw.sample(logits)[0] for _ in range(8_000)], minlength=5)
+    seeded = sampler(seed=7)
+    counts = np.bincount([seeded.sample(logits)[0] for _ in range(8_000)], minlength=5)
     expected = 8_000 * np.exp(logits)
     chi_squared = ((counts - expected) ** 2 / expected).sum()
-    assert chi_squared < 13.3  # 1 % of true samplers exceed it with 4 degrees of freedom; the seed is fixed
+    assert chi_squared < 13.3  # the 99th percentile with 4 degrees of freedom; the seed is fixed
 
 
 def test_temperature_sharpens_and_flattens():
@@ -92,15 +92,15 @@ def test_temperature_sharpens_and_flattens():
         ({"top_p": 0.001}, [0]),
         ({"min_p": 0.4}, [0, 1]),  # 0.4 of the largest, which is 0.5
         ({"min_p": 1.0}, [0]),
-        ({"top_k": 3, "top_p": 0.6}, [0, 1]),  # top-p counts what top-k left as the whole: 0.5 / 0.9 < 0.6
-        ({"temperature": 9.0, "top_p": 0.5}, [0]),  # temperature comes last
+        ({"top_k": 3, "top_p": 0.6}, [0, 1]),  # top-p applies to the renormalized candidates of top-k: 0.5 / 0.9 < 0.6
+        ({"temperature": 9.0, "top_p": 0.5}, [0]),  # temperature is applied last
     ],
 )
-def test_what_is_cut_off(changes, kept):
+def test_truncation_keeps_these_candidates(changes, kept):
     assert sampler(**changes).distribution(np.log([0.5, 0.3, 0.1, 0.1]))[0].tolist() == kept
 
 
-def test_a_penalty_divides_positive_logits_multiplies_negative_ones_and_forgets_after_64():
+def test_the_penalty_divides_positive_and_multiplies_negative_logits_of_the_last_64_tokens():
     logits = np.array([2.0, -1.0, 0.5, 1.9])
     greedy = sampler(temperature=0, repeat_penalty=2.0)
     assert greedy.sample(logits, [])[0] == 0
@@ -111,37 +111,39 @@ def test_a_penalty_divides_positive_logits_multiplies_negative_ones_and_forgets_
     assert logits.tolist() == [2.0, -1.0, 0.5, 1.9]
 
 
-def test_the_log_probability_is_the_models_own():
+def test_the_log_probability_is_that_of_the_unmodified_logits():
     logits = np.log([0.5, 0.25, 0.25])
     token, logprob = sampler(temperature=0, repeat_penalty=5.0).sample(logits + 100, [1])
     assert (token, logprob) == (0, pytest.approx(math.log(0.5)))
 
 
-def test_a_seed_repeats_and_another_does_not():
+def test_the_same_seed_gives_the_same_tokens():
     logits = np.zeros(1000)
-    runs = [[draw.sample(logits)[0] for _ in range(20)] for draw in (sampler(seed=1), sampler(seed=1), sampler(seed=2))]
+    runs = [
+        [seeded.sample(logits)[0] for _ in range(20)] for seeded in (sampler(seed=1), sampler(seed=1), sampler(seed=2))
+    ]
     assert runs[0] == runs[1] != runs[2]
     assert len(set(runs[0])) > 10
 
 
-def test_equal_logits_are_taken_in_the_order_of_their_ids():
+def test_equal_logits_are_ordered_by_id():
     assert sampler(temperature=0).sample(np.zeros(9))[0] == 0
     assert sampler(top_k=3).distribution(np.array([1.0, 2.0, 2.0, 2.0, 0.0]))[0].tolist() == [1, 2, 3]
 
 
-def test_masked_logits_are_never_chosen():
+def test_masked_tokens_are_never_sampled():
     logits = np.full(100, -np.inf, np.float32)
     logits[[3, 50]] = 0
     assert {sampler(seed=seed, top_p=0.9).sample(logits)[0] for seed in range(40)} == {3, 50}
 
 
 @pytest.mark.parametrize("bad", [[math.nan, 1.0], [-math.inf, -math.inf], [math.inf, 0.0]])
-def test_damaged_logits_are_an_error(bad):
+def test_logits_without_a_finite_maximum_are_an_error(bad):
     with pytest.raises(BackendError, match="weights are damaged"):
         sampler().sample(bad)
 
 
-def test_every_number_out_of_range_is_named_at_once():
+def test_all_parameters_out_of_range_are_named_at_once():
     with pytest.raises(
         InputError, match=r"temperature is -1.*top_k is 1\.5.*top_p is 0.*min_p is 2.*repeat_penalty is 0.*seed is -3"
     ):

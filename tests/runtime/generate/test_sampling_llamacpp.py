@@ -1,4 +1,4 @@
-"""The same distribution as llama.cpp's own samplers in the order of its default chain."""
+"""The distribution equals that of llama.cpp's samplers in the order of its default chain."""
 
 import ctypes
 
@@ -22,7 +22,7 @@ SETTINGS = [
 
 
 def llama_distribution(logits, history, params):
-    """``{id: probability}`` after penalties, top-k, top-p, min-p, temperature and the softmax of ``dist``."""
+    """Token id -> probability after penalties, top-k, top-p, min-p, temperature and the softmax of ``dist``."""
     chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
     steps = [
         llama_cpp.llama_sampler_init_penalties(len(logits), 64, params.repeat_penalty, 0.0, 0.0),
@@ -39,13 +39,13 @@ def llama_distribution(logits, history, params):
     rows = (llama_cpp.llama_token_data * len(logits))(*[(i, float(x), 0.0) for i, x in enumerate(logits)])
     candidates = llama_cpp.llama_token_data_array(data=rows, size=len(logits), selected=-1, sorted=False)
     llama_cpp.llama_sampler_apply(chain, ctypes.byref(candidates))
-    found = {candidates.data[i].id: candidates.data[i].p for i in range(candidates.size)}
+    distribution = {candidates.data[i].id: candidates.data[i].p for i in range(candidates.size)}
     llama_cpp.llama_sampler_free(chain)
-    return found
+    return distribution
 
 
 @pytest.mark.parametrize("changes", SETTINGS, ids=str)
-def test_the_distribution_is_that_of_llama_cpp(changes):
+def test_the_distribution_equals_that_of_llama_cpp(changes):
     params = SamplingParams(**changes)
     random = np.random.default_rng(3)
     for _ in range(20):

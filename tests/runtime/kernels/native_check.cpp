@@ -3,7 +3,10 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <map>
+#include <memory>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "runtime/native/kernels.hpp"
@@ -13,14 +16,15 @@ using namespace sprat;
 
 namespace {
 
-struct Layout { const char *name; int weights, bytes; std::vector<int> halves; };
-
-// In the order of Format: where a block's binary16 fields lie, which must stay finite.
-const Layout LAYOUTS[N_FORMATS] = {
-    {"F32", 1, 4, {}},         {"F16", 1, 2, {0}},        {"BF16", 1, 2, {}},        {"Q4_0", 32, 18, {0}},
-    {"Q4_1", 32, 20, {0, 2}},  {"Q5_0", 32, 22, {0}},     {"Q5_1", 32, 24, {0, 2}},  {"Q8_0", 32, 34, {0}},
-    {"IQ4_NL", 32, 18, {0}},   {"Q4_K", 256, 144, {0, 2}}, {"Q5_K", 256, 176, {0, 2}}, {"Q6_K", 256, 210, {208}},
-};
+// Where a block's binary16 fields lie, which must stay finite.
+std::vector<int> halves_of(Format format) {
+    switch (format) {
+        case F32: case BF16: return {};
+        case Q4_1: case Q5_1: case Q4_K: case Q5_K: return {0, 2};
+        case Q6_K: return {208};
+        default: return {0};
+    }
+}
 
 std::mt19937 generator(1);
 int failures = 0;
@@ -33,15 +37,15 @@ std::vector<float> numbers(size_t n) {
 }
 
 std::vector<uint8_t> blocks(Format format, int64_t rows, int64_t k) {
-    const Layout &layout = LAYOUTS[format];
-    std::vector<uint8_t> out(size_t(rows * k / layout.weights * layout.bytes));
+    const BlockLayout &layout = LAYOUTS[format];
+    std::vector<uint8_t> out(size_t(rows * k) / layout.block_size * layout.block_bytes);
     for (uint8_t &byte : out) byte = uint8_t(generator());
-    for (size_t at = 0; at < out.size(); at += layout.bytes) {
+    for (size_t at = 0; at < out.size(); at += layout.block_bytes) {
         const float number = float(generator() % 1000) / 500 - 1;
         const uint16_t half = uint16_t(0x2800 | (generator() & 0x83ff));  // +-0.03 to 0.06
         if (format == F32) std::memcpy(&out[at], &number, 4);
         if (format == BF16) std::memcpy(&out[at], reinterpret_cast<const char *>(&number) + 2, 2);
-        for (int field : layout.halves) std::memcpy(&out[at + field], &half, 2);
+        for (int field : halves_of(format)) std::memcpy(&out[at + field], &half, 2);
     }
     return out;
 }
@@ -91,6 +95,26 @@ std::vector<float> attention(const Isa &isa, const std::vector<float> &q, const 
     return out;
 }
 
+// A record whose fields are what the test put in.
+struct TestRecord : Record {
+    std::map<std::string, Matrix> matrices;
+    std::map<std::string, Vector> vectors;
+    std::map<std::string, double> numbers;
+    std::map<std::string, std::string> texts;
+    std::map<std::string, RecordPtr> records;
+
+    template <class Values> static auto found(const Values &values, const char *name) {
+        const auto at = values.find(name);
+        return at == values.end() ? typename Values::mapped_type{} : at->second;
+    }
+    Matrix matrix(const char *name) const override { return found(matrices, name); }
+    Vector vector(const char *name) const override { return found(vectors, name); }
+    double number(const char *name) const override { return numbers.at(name); }
+    bool flag(const char *name) const override { return numbers.at(name) != 0; }
+    std::string text(const char *name) const override { return texts.at(name); }
+    RecordPtr record(const char *name) const override { return found(records, name); }
+};
+
 Matrix matrix(const std::vector<uint8_t> &bytes, Format format, int64_t slices, int64_t rows, int64_t cols) {
     return {bytes.data(), format, slices, rows, cols, bytes.size() / size_t(slices * rows)};
 }
@@ -119,12 +143,13 @@ void check_set(const Isa &isa, const Isa &plain, int n_threads) {
     const auto gate = blocks(Q4_0, n_experts * width, hidden), down = blocks(Q4_0, n_experts * hidden, width);
     const Matrix gates = matrix(gate, Q4_0, n_experts, width, hidden), downs = matrix(down, Q4_0, n_experts, hidden, width);
     const auto x = numbers(size_t(n * hidden)), logits = numbers(size_t(n * n_experts));
-    const MoE moe{int(n_experts), 3, 4, 2, true, true, true, 2.5f};
+    const MoeSpec spec{int(n_experts), 3, 4, 2, true, true, true, 2.5f};
+    const Mlp routed{gates, gates, downs};
     both("experts", size_t(n * hidden), [&](KernelSet &k, float *out) {
         std::vector<int32_t> choice(n * 3);
         std::vector<float> weights(n * 3);
-        k.route(moe, logits.data(), nullptr, n, choice.data(), weights.data());
-        k.experts({&gates, &gates, &downs}, nullptr, x.data(), n, choice.data(), weights.data(), 3, out);
+        k.route(spec, logits.data(), nullptr, n, choice.data(), weights.data());
+        k.experts(routed, nullptr, x.data(), n, choice.data(), weights.data(), 3, out);
     });
 }
 
@@ -141,9 +166,17 @@ void check_layers(const Isa &isa, const Isa &plain, int n_threads) {
     const Matrix k_b = weight(heads, rank, nope, kept[2]), v_b = weight(heads, value, rank, kept[3]);
     const Matrix output = weight(1, hidden, heads * value, kept[4]), kv = weight(1, 32, hidden, kept[5]);
     const auto gain = numbers(hidden), x = numbers(size_t(n * hidden)), cos = numbers(n * 16), sin = numbers(n * 16);
-    const LatentAttention latent{{gain.data(), 1e-6f}, nullptr, {}, &q, &kv_a, {gain.data(), 1e-6f}, &k_b, &v_b, &output, 0.1f};
+    const auto vector = [](const std::vector<float> &values, int64_t size) { return Vector{values.data(), size}; };
+    const auto latent_fields = std::make_shared<TestRecord>(), grouped_fields = std::make_shared<TestRecord>();
+    latent_fields->matrices = {{"q", q}, {"kv_a", kv_a}, {"k_b", k_b}, {"v_b", v_b}, {"output", output}};
+    latent_fields->vectors = {{"norm", vector(gain, hidden)}, {"kv_a_norm", vector(gain, rank)}};
+    latent_fields->numbers = {{"eps", 1e-6}, {"scale", 0.1}};
+    const LatentAttention latent(latent_fields);
     const Matrix grouped_q = weight(1, 64, hidden, kept[7]);
-    const GroupedAttention grouped{{gain.data(), 1e-6f}, &grouped_q, &kv, &kv, &output, nullptr, gain.data(), nullptr, 32, 0.2f};
+    grouped_fields->matrices = {{"q", grouped_q}, {"k", kv}, {"v", kv}, {"output", output}};
+    grouped_fields->vectors = {{"norm", vector(gain, hidden)}, {"k_bias", vector(gain, 32)}};
+    grouped_fields->numbers = {{"eps", 1e-6}, {"scale", 0.2}, {"head_dim", 32}};
+    const GroupedAttention grouped(grouped_fields);
     struct Storage { int64_t stride; bool floats; int n_int8; };
     for (const Storage &storage : {Storage{4 * 70, true, 0}, Storage{2 * 70, false, 0}, Storage{84, false, 64}}) {
         const auto both = [&](const char *what, const auto &kernel) {
@@ -166,10 +199,18 @@ void check_layers(const Isa &isa, const Isa &plain, int n_threads) {
     }
     std::vector<uint8_t> experts[3];
     const Matrix router = weight(1, 8, hidden, kept[6]), gate = weight(8, 160, hidden, experts[0]), down = weight(8, hidden, 160, experts[1]);
-    const Mixture mixture{{gain.data(), 1e-6f}, &router, nullptr, {8, 8, 1, 1, true, true, false, 1.5f}, {&gate, &gate, &down}, {}};
+    const auto moe_fields = std::make_shared<TestRecord>(), spec = std::make_shared<TestRecord>();
+    const auto routed = std::make_shared<TestRecord>();
+    routed->matrices = {{"gate", gate}, {"up", gate}, {"down", down}};
+    spec->numbers = {{"n_routed_experts", 8}, {"n_experts_per_token", 8}, {"n_groups", 1}, {"n_groups_per_token", 1},
+                     {"normalize", 1}, {"scaling", 1.5}};
+    spec->texts = {{"scoring", "sigmoid"}, {"group_score", "max"}};
+    moe_fields->matrices = {{"router", router}}, moe_fields->records = {{"moe", spec}, {"routed", routed}};
+    moe_fields->vectors = {{"norm", vector(gain, hidden)}}, moe_fields->numbers = {{"eps", 1e-6}};
+    const Moe moe(moe_fields);
     std::vector<float> found(x), expected(x);  // all experts are chosen: a rounding cannot change which
-    set.mixture(mixture, found.data(), n), one.mixture(mixture, expected.data(), n);
-    compare("mixture layer", isa, found, expected, 1e-2f);
+    set.moe(moe, found.data(), n), one.moe(moe, expected.data(), n);
+    compare("MoE layer", isa, found, expected, 1e-2f);
 }
 
 // Rows that share a group of 256 numbers, or fill it. A single short one's result may be near 0, so that those of a length are
@@ -177,7 +218,7 @@ void check_layers(const Isa &isa, const Isa &plain, int n_threads) {
 void check_short_rows(const Isa &isa, const Isa &plain) {
     for (int f = 0; f < N_FORMATS; ++f)
         for (int k : {32, 64, 96, 128, 256}) {
-            if (k % LAYOUTS[f].weights) continue;
+            if (k % LAYOUTS[f].block_size) continue;
             std::vector<float> found, expected;
             for (int rows : {1, 2, 19, 32}) {
                 const auto weights = blocks(Format(f), rows, k);
@@ -201,7 +242,7 @@ int main() {
     const Isa &plain = *isas[n_isas - 1];
     for (int i = 0; i < n_isas; ++i) {
         for (int f = 0; f < N_FORMATS; ++f) {
-            const int64_t k = LAYOUTS[f].weights == 256 ? 768 : 736;
+            const int64_t k = LAYOUTS[f].block_size == 256 ? 768 : 736;
             for (int rows : {1, 2, 19, 32}) {
                 const auto weights = blocks(Format(f), rows, k);
                 for (int n : {1, 4, 6, 15}) {

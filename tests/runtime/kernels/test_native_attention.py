@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_kernels import every_isa, kernels_of, needs_native, random_weight
 
-from sprat.runtime.arch.rope import RopeTable
-from sprat.runtime.arch.spec import RopeSpec
+from sprat.runtime.arch.rope import RopeSpec, RopeTable
 from sprat.runtime.cache import KVRows, RowLayout
 from sprat.runtime.kernels import ReferenceKernels
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_kernels import every_isa, kernels_of, needs_native, random_weight
 
-from sprat.runtime.arch.hf_config import spec_from_config
-from sprat.runtime.arch.rope import RopeTable
-from sprat.runtime.arch.spec import MLASpec, MoESpec, RopeSpec, Scoring
+from sprat.runtime.arch.attention import GroupedAttentionSpec, LatentAttentionSpec
+from sprat.runtime.arch.moe import MoESpec, Scoring
+from sprat.runtime.arch.rope import RopeSpec, RopeTable
 from sprat.runtime.cache import STORAGES, KVCache, LatentCache
 from sprat.runtime.kernels import (
     MLP,
@@ -18,14 +18,17 @@ from sprat.runtime.kernels import (
     GroupedAttention,
     Head,
     LatentAttention,
-    Mixture,
+    MoE,
     ReferenceKernels,
 )
 from sprat.runtime.kernels.steps import StepByStep
 
 pytestmark = needs_native
 HIDDEN, HEADS, KV_HEADS, DIM, WIDTH, N_EXPERTS = 96, 4, 2, 32, 160, 6
-MLA = MLASpec(q_lora_rank=None, kv_lora_rank=64, qk_nope_head_dim=32, qk_rope_head_dim=16, v_head_dim=32)
+MLA = LatentAttentionSpec(
+    n_heads=HEADS, q_lora_rank=None, kv_lora_rank=64, qk_nope_head_dim=32, qk_rope_head_dim=16, v_head_dim=32
+)
+GROUPED = GroupedAttentionSpec(n_heads=HEADS, n_kv_heads=KV_HEADS, head_dim=DIM)
 MOE = MoESpec(
     n_routed_experts=N_EXPERTS,
     n_shared_experts=1,
@@ -95,7 +98,7 @@ def mlp(rng, format_name, *experts):
 
 
 def mixture_layer(rng, format_name, *, shared):
-    return Mixture(
+    return MoE(
         norm=gain(rng, HIDDEN),
         router=random_weight(rng, (N_EXPERTS, HIDDEN), "F32"),
         bias=rng.normal(size=N_EXPERTS).astype(np.float32) / 8,
@@ -160,26 +163,8 @@ def test_latent_attention(isa, format_name, storage, n, n_past, compressed, abso
     def attend(kernels, x, layer, angles, cache):
         kernels.latent_attention(x, layer, angles, cache, 1, form)
 
-    apply = attend_twice(layer, lambda: LatentCache(MLA, 2, 128, storage), angles, n_past, n, attend)
+    apply = attend_twice(layer, lambda: LatentCache(MLA.planes, 2, 128, storage), angles, n_past, n, attend)
     check(apply, hidden_states(rng, n), isa, format_name, storage)
-
-
-def grouped_spec():
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": HEADS * DIM,
-        "intermediate_size": WIDTH,
-        "num_attention_heads": HEADS,
-        "num_key_value_heads": KV_HEADS,
-        "num_hidden_layers": 2,
-        "vocab_size": 100,
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 1e4,
-        "max_position_embeddings": 128,
-        "hidden_act": "silu",
-    }
-    return spec_from_config(config)
 
 
 @every_isa
@@ -195,7 +180,7 @@ def test_grouped_attention(isa, format_name, storage, n, n_past, biased, interle
     def attend(kernels, x, layer, angles, cache):
         kernels.grouped_attention(x, layer, angles, cache, 1)
 
-    apply = attend_twice(layer, lambda: KVCache(grouped_spec(), 128, storage), angles, n_past, n, attend)
+    apply = attend_twice(layer, lambda: KVCache(GROUPED.planes, 2, 128, storage), angles, n_past, n, attend)
     check(apply, hidden_states(rng, n), isa, format_name, storage)
 
 
@@ -208,7 +193,7 @@ def test_mixture(isa, format_name, n, shared, observed):
     layer = mixture_layer(rng, format_name, shared=shared)
     seen = []
     observe = (lambda experts: seen.append(experts.copy())) if observed else None
-    check(lambda kernels, x: kernels.mixture(x, layer, observe), hidden_states(rng, n), isa, format_name)
+    check(lambda kernels, x: kernels.moe(x, layer, observe), hidden_states(rng, n), isa, format_name)
     assert len(seen) == 3 * observed
     for experts in seen:
         assert experts.shape == (n, MOE.n_experts_per_token)
@@ -242,9 +227,9 @@ def test_extreme_hidden_states_give_the_bits_of_the_steps(isa, extreme):
     x[1, 3:40] = extreme
     fused, steps = x.copy(), x.copy()
     for kernels, states in ((kernels_of(isa), fused), (Steps(kernels_of(isa)), steps)):
-        kernels.latent_attention(states, attention, angles, LatentCache(MLA, 1, 4, "f16"), 0, "absorbed")
+        kernels.latent_attention(states, attention, angles, LatentCache(MLA.planes, 1, 4, "f16"), 0, "absorbed")
         if np.isfinite(extreme):  # experts of a token whose scores are NaN are anybody's
-            kernels.mixture(states, layer)
+            kernels.moe(states, layer)
     np.testing.assert_array_equal(fused, steps)
     assert np.isfinite(fused[0]).all()
 
@@ -254,8 +239,8 @@ def test_layers_do_not_depend_on_the_number_of_threads(n_threads):
     rng = np.random.default_rng(5)
     layer, x = mixture_layer(rng, "Q4_0", shared=True), hidden_states(rng, 9)
     one, many = x.copy(), x.copy()
-    kernels_of("", 1).mixture(one, layer)
-    kernels_of("", n_threads).mixture(many, layer)
+    kernels_of("", 1).moe(one, layer)
+    kernels_of("", n_threads).moe(many, layer)
     np.testing.assert_array_equal(many, one)
 
 
@@ -263,7 +248,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written():
     rng = np.random.default_rng(6)
     layer, kernels = latent_layer(rng, "Q8_0", compressed=False), kernels_of("")
     table = RopeTable(RopeSpec(dim=MLA.qk_rope_head_dim, theta=1e4, interleaved=True))
-    cache, x = LatentCache(MLA, 2, 4), hidden_states(rng, 5)
+    cache, x = LatentCache(MLA.planes, 2, 4), hidden_states(rng, 5)
     with pytest.raises(ValueError, match="cache is full"):
         kernels.latent_attention(x, layer, table.angles(0, 5), cache, 0, "absorbed")
     with pytest.raises(ValueError, match="angles do not fit"):
@@ -271,7 +256,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written():
     with pytest.raises(ValueError, match="another model"):
         kernels.latent_attention(x[:3], layer, table.angles(0, 3), cache, 2, "absorbed")
     with pytest.raises(ValueError, match="do not fit the layer"):
-        kernels.mixture(x[:, :64].copy(), mixture_layer(rng, "Q8_0", shared=False))
+        kernels.moe(x[:, :64].copy(), mixture_layer(rng, "Q8_0", shared=False))
     assert not cache.plane(0).any()
 
 
@@ -279,7 +264,7 @@ def test_a_layer_whose_weights_do_not_fit_together_is_refused():
     rng = np.random.default_rng(7)
     whole = grouped_layer(rng, "Q8_0", biased=True)
     fields = {name: getattr(whole, name) for name in GroupedAttention.__slots__}
-    cache = KVCache(grouped_spec(), 4)
+    cache = KVCache(GROUPED.planes, 2, 4)
     angles = RopeTable(RopeSpec(dim=DIM, theta=1e4, interleaved=True)).angles(0, 1)
     for wrong in ({"norm": gain(rng, HIDDEN - 1)}, {"k": random_weight(rng, (DIM, HIDDEN), "Q8_0")}, {"head_dim": 24}):
         with pytest.raises(ValueError, match="fit"):

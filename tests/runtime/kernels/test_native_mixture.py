@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_kernels import every_isa, kernels_of, needs_native, random_weight
 
-from sprat.runtime.arch.spec import GroupScore, MoESpec, Scoring
+from sprat.runtime.arch.moe import GroupScore, MoESpec, Scoring
 from sprat.runtime.kernels import MLP, ReferenceKernels, Routes
 
 pytestmark = needs_native

@@ -13,7 +13,7 @@ from sprat.runtime.arch.hf_config import spec_from_config
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.kernels import ReferenceKernels
 from sprat.runtime.kernels.native import NativeKernels
-from sprat.runtime.models import load_model
+from sprat.runtime.models import Model
 
 pytestmark = needs_native
 SMALL = {
@@ -62,7 +62,7 @@ def all_logits(model, tokens, steps=None, storage="f32"):
 @pytest.mark.parametrize("format_name", ["F32", "Q8_0"])
 def test_logits_are_those_of_the_reference(isa, family, format_name):
     weights = MemoryWeights.random(SPECS[family], format_name)
-    native, reference = (load_model(SPECS[family], weights, k) for k in (kernels_of(isa), ReferenceKernels()))
+    native, reference = (Model(SPECS[family], weights, k) for k in (kernels_of(isa), ReferenceKernels()))
     tokens = np.random.default_rng(0).integers(0, 200, 40)
     divergence = mean_kld(all_logits(reference, tokens), all_logits(native, tokens))
     assert divergence < (1e-9 if format_name == "F32" else 5e-3)  # random weights: nothing damps a rounding
@@ -71,7 +71,7 @@ def test_logits_are_those_of_the_reference(isa, family, format_name):
 @every_isa
 @every_spec
 def test_a_prompt_in_chunks_gives_the_logits_of_one_pass(isa, family):
-    model = load_model(SPECS[family], MemoryWeights.random(SPECS[family]), kernels_of(isa))
+    model = Model(SPECS[family], MemoryWeights.random(SPECS[family]), kernels_of(isa))
     tokens = np.random.default_rng(1).integers(0, 200, 40)
     whole = all_logits(model, tokens)
     for steps in ([1] * 40, [33, 7], [5, 1, 30, 4]):
@@ -82,7 +82,7 @@ def test_a_prompt_in_chunks_gives_the_logits_of_one_pass(isa, family):
 def test_logits_do_not_depend_on_the_number_of_threads(family):
     weights = MemoryWeights.random(SPECS[family], "Q4_0")
     tokens = np.random.default_rng(2).integers(0, 200, 20)
-    one, three = (all_logits(load_model(SPECS[family], weights, kernels_of("", n)), tokens) for n in (1, 3))
+    one, three = (all_logits(Model(SPECS[family], weights, kernels_of("", n)), tokens) for n in (1, 3))
     np.testing.assert_allclose(three, one, atol=1e-5)
 
 
@@ -91,8 +91,8 @@ def test_logits_do_not_depend_on_the_number_of_threads(family):
 @pytest.mark.parametrize("format_name", ["Q8_0", "Q4_0"])
 def test_exact_kernels_round_nothing_that_float32_keeps(isa, family, format_name):
     weights = MemoryWeights.random(SPECS[family], format_name)
-    exact = load_model(SPECS[family], weights, NativeKernels(2, isa, exact=True))
-    reference = load_model(SPECS[family], weights, ReferenceKernels())
+    exact = Model(SPECS[family], weights, NativeKernels(2, isa, exact=True))
+    reference = Model(SPECS[family], weights, ReferenceKernels())
     tokens = np.random.default_rng(0).integers(0, 200, 40)
     for steps in (None, [1] * 40):
         assert mean_kld(all_logits(reference, tokens), all_logits(exact, tokens, steps)) < 1e-7
@@ -112,10 +112,10 @@ def test_a_real_model_diverges_as_far_as_activations_in_int8_make_it(isa, smollm
         spec = spec_from_metadata(file.metadata, file)
         tokens = np.random.default_rng(3).integers(0, 10_000, 24)
         exact, also_rounded, native = (
-            all_logits(load_model(spec, file, kernels), tokens)
+            all_logits(Model(spec, file, kernels), tokens)
             for kernels in (ReferenceKernels(), RoundedReference(), kernels_of(isa))
         )
-        in_two_digits = all_logits(load_model(spec, file, NativeKernels(2, isa, exact=True)), tokens)
+        in_two_digits = all_logits(Model(spec, file, NativeKernels(2, isa, exact=True)), tokens)
     # The two round at other places as soon as one number falls to the other side, so they are compared in size.
     assert mean_kld(exact, native) < 1.5 * mean_kld(exact, also_rounded) < 1.5e-2
     assert mean_kld(exact, in_two_digits) < 1e-6

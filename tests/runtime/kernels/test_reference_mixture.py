@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sprat.quant.formats import get_format
-from sprat.runtime.arch.spec import GroupScore, MoESpec, Scoring
+from sprat.runtime.arch.moe import GroupScore, MoESpec, Scoring
 from sprat.runtime.kernels import MLP, ReferenceKernels, Routes
 from sprat.runtime.weights import Weight
 

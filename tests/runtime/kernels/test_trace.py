@@ -6,10 +6,11 @@ from native_kernels import kernels_of, needs_native
 from tiny_checkpoint import write_checkpoint
 
 from sprat.export.source.checkpoint import Checkpoint
+from sprat.runtime.arch.attention import LatentAttentionSpec
 from sprat.runtime.arch.tensors import expected_tensors
 from sprat.runtime.kernels import Kernels, ReferenceKernels
 from sprat.runtime.kernels.trace import NO_LAYER, TracedKernels, traced
-from sprat.runtime.models import load_model
+from sprat.runtime.models import Model
 
 TOKENS = [3, 1, 4, 1, 5]
 
@@ -21,7 +22,7 @@ def checkpoint(request, tmp_path_factory):
 
 def run(checkpoint, kernels):
     """Logits after a prompt and after one more token."""
-    model = load_model(checkpoint.spec, checkpoint, kernels)
+    model = Model(checkpoint.spec, checkpoint, kernels)
     cache = model.new_cache(16)
     return model.forward(TOKENS, cache), model.forward([2], cache)
 
@@ -33,7 +34,11 @@ def test_numbers_are_the_same_and_every_layer_is_there(checkpoint):
     spec = checkpoint.spec
     assert {call.layer for call in kernels.calls} == {NO_LAYER, *range(spec.n_layers)}
     norms = [call.layer for call in kernels.calls if call.kernel == "rms_norm"]
-    per_pass = [layer for layer in range(spec.n_layers) for _ in range(3 if spec.mla else 2)] + [NO_LAYER]
+    per_pass = [
+        layer
+        for layer in range(spec.n_layers)
+        for _ in range(3 if isinstance(spec.attention, LatentAttentionSpec) else 2)
+    ] + [NO_LAYER]
     assert norms == per_pass * 2
 
 
@@ -47,7 +52,7 @@ def test_the_steps_of_native_kernels_have_the_bits_of_their_calls_for_half_a_lay
 
 def test_a_token_reads_every_matrix_once(checkpoint):
     kernels = TracedKernels(ReferenceKernels(0))
-    model = load_model(checkpoint.spec, checkpoint, traced(kernels))
+    model = Model(checkpoint.spec, checkpoint, traced(kernels))
     model.forward([7], model.new_cache(4))
     spec = checkpoint.spec
     share = spec.moe.n_experts_per_token / spec.moe.n_routed_experts if spec.moe else 1.0
@@ -57,8 +62,8 @@ def test_a_token_reads_every_matrix_once(checkpoint):
     expected -= 0 if spec.tied_embeddings else embedding.nbytes
     expected += embedding.nbytes / embedding.shape[0]
     cached = sum(call.n_bytes for call in kernels.calls if call.kernel == "gqa_attention")
-    if spec.mla:  # one row of latents per layer, float32 in this cache
-        cached = spec.n_layers * 4 * spec.cache_numbers_per_token // spec.n_layers
+    if isinstance(spec.attention, LatentAttentionSpec):  # one row of latents per layer, float32 in this cache
+        cached = spec.n_layers * 4 * spec.cache_elements_per_token // spec.n_layers
     assert sum(call.n_bytes for call in kernels.calls) == expected + cached
 
 

@@ -14,8 +14,7 @@ from safetensors.numpy import load_file
 
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.runtime.kernels import ReferenceKernels
-from sprat.runtime.models import load_model
-from sprat.runtime.models.deepseek import DeepSeek
+from sprat.runtime.models import Model
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 NAMES = sorted(path.parent.name for path in GOLDEN.glob("*/model.safetensors"))
@@ -26,7 +25,7 @@ def load(name, kernels):
     """Model, tokens and expected logits of one folder."""
     checkpoint = Checkpoint.open(GOLDEN / name)
     expected = load_file(GOLDEN / name / "expected.safetensors")
-    return load_model(checkpoint.spec, checkpoint, kernels), expected["tokens"], expected["logits"]
+    return Model(checkpoint.spec, checkpoint, kernels), expected["tokens"], expected["logits"]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +84,7 @@ def test_the_last_logits_are_those_of_all_logits(golden):
 @pytest.mark.parametrize("ends", [(), (1, 8, 9, 41), tuple(range(1, 80))], ids=["one pass", "chunks", "token by token"])
 def test_both_forms_of_latent_attention_give_the_published_logits(golden, form, ends, monkeypatch):
     model, tokens, expected = golden
-    monkeypatch.setattr(DeepSeek, "form", form)
+    monkeypatch.setattr(model, "form", form)
     assert relative_error(in_chunks(model, tokens, *ends), expected) <= TOLERANCE
 
 
@@ -94,7 +93,7 @@ def test_the_observer_sees_the_experts_of_every_mixture_layer(golden):
     model, tokens, _ = golden
     seen = {}
     model.forward(tokens, model.new_cache(len(tokens)), observe=lambda layer, experts: seen.update({layer: experts}))
-    assert list(seen) == [layer for layer in range(model.spec.n_layers) if model.spec.is_mixture(layer)]
+    assert list(seen) == [layer for layer in range(model.spec.n_layers) if model.spec.is_moe_layer(layer)]
     for experts in seen.values():
         assert experts.shape == (len(tokens), model.spec.moe.n_experts_per_token)
         assert np.unique(experts).size > model.spec.moe.n_routed_experts // 2  # else the routing was never tested

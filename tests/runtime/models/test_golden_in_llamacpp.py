@@ -14,9 +14,9 @@ from safetensors.numpy import load_file
 
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.runtime.arch.gguf_keys import metadata_from_spec
-from sprat.runtime.arch.spec import GroupScore
+from sprat.runtime.arch.moe import GroupScore
 from sprat.runtime.kernels import ReferenceKernels
-from sprat.runtime.models import load_model
+from sprat.runtime.models import Model
 
 TESTS = Path(__file__).parents[2]
 GOLDEN = TESTS / "golden"
@@ -63,7 +63,7 @@ def test_llamacpp_limits_v2_to_the_groups_of_the_best_two(name, tmp_path):
     """DeepSeek's own code takes the groups of the best one: here llama.cpp's file is right and its routing is not."""
     checkpoint = Checkpoint.open(GOLDEN / name)
     spec = replace(checkpoint.spec, moe=replace(checkpoint.spec.moe, group_score=GroupScore.TOP2_SUM))
-    model = load_model(spec, checkpoint, ReferenceKernels())
+    model = Model(spec, checkpoint, ReferenceKernels())
     tokens = load_file(GOLDEN / name / "expected.safetensors")["tokens"]
     expected = model.forward(tokens, model.new_cache(len(tokens)), all_logits=True)
     assert np.abs(llamacpp_logits(name, tmp_path) - expected).max() <= 1e-4 * np.abs(expected).max()

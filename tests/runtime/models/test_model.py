@@ -12,8 +12,7 @@ from published_configs import PUBLISHED
 from sprat.errors import CheckpointError, PromptError
 from sprat.runtime.arch.hf_config import spec_from_config
 from sprat.runtime.kernels import ReferenceKernels
-from sprat.runtime.models import load_model
-from sprat.runtime.models.deepseek import attention_scale, cheaper_form
+from sprat.runtime.models import Model
 
 DEEPSEEK = spec_from_config(
     PUBLISHED["DeepSeek-V3"]
@@ -49,7 +48,7 @@ both = pytest.mark.parametrize("spec", [DEEPSEEK, LLAMA], ids=["deepseek2", "lla
 
 
 def load(spec, format_name="F32"):
-    return load_model(spec, MemoryWeights.random(spec, format_name), ReferenceKernels())
+    return Model(spec, MemoryWeights.random(spec, format_name), ReferenceKernels())
 
 
 @both
@@ -88,16 +87,16 @@ def test_all_wrong_tensors_are_named_at_once(spec):
     weights.arrays["output.weight"] = np.zeros((99, 64), np.float32)
     weights.arrays["blk.0.attn_q_norm.weight"] = np.zeros(64, np.float32)
     with pytest.raises(CheckpointError) as caught:
-        load_model(spec, weights, ReferenceKernels())
+        Model(spec, weights, ReferenceKernels())
     assert "blk.1.attn_norm.weight is missing" in str(caught.value)
     assert "output.weight has shape (99, 64), expected (100, 64)" in str(caught.value)
-    assert "blk.0.attn_q_norm.weight is surplus" in str(caught.value)
+    assert "blk.0.attn_q_norm.weight is unexpected" in str(caught.value)
 
 
 def test_tensors_of_multi_token_prediction_are_skipped():
     weights = MemoryWeights.random(DEEPSEEK)
     weights.arrays["blk.4.nextn.eh_proj.weight"] = np.zeros((64, 128), np.float32)
-    assert load_model(DEEPSEEK, weights, ReferenceKernels()).spec is DEEPSEEK
+    assert Model(DEEPSEEK, weights, ReferenceKernels()).spec is DEEPSEEK
 
 
 @both
@@ -123,16 +122,16 @@ def test_a_cache_in_float16_gives_nearly_the_same_logits(spec):
 
 
 def test_one_new_token_is_absorbed_and_a_prompt_is_expanded():
-    mla = spec_from_config(PUBLISHED["DeepSeek-V2-Lite"]).mla
-    assert cheaper_form(mla, 1, 2) == "absorbed"
-    assert cheaper_form(mla, 1, 4096) == "absorbed"
-    assert cheaper_form(mla, 512, 512) == "expanded"
-    assert cheaper_form(mla, 512, 4096) == "expanded"
+    attention = spec_from_config(PUBLISHED["DeepSeek-V2-Lite"]).attention
+    assert attention.cheapest(1, 1).name == "absorbed"
+    assert attention.cheapest(1, 4095).name == "absorbed"
+    assert attention.cheapest(512, 0).name == "expanded"
+    assert attention.cheapest(512, 3584).name == "expanded"
 
 
 def test_attention_scale_of_v2_lite_includes_yarn_twice():
     """transformers' and DeepSeek's code: ``192 ** -0.5 * (0.1 * 0.707 * ln 40 + 1) ** 2``."""
     spec = spec_from_config(PUBLISHED["DeepSeek-V2-Lite"])
-    assert attention_scale(spec, spec.mla) == pytest.approx(192**-0.5 * 1.2608037774058553**2)
+    assert spec.attention.scale(spec.rope) == pytest.approx(192**-0.5 * 1.2608037774058553**2)
     plain = replace(spec, rope=replace(spec.rope, scaling=None))
-    assert attention_scale(plain, spec.mla) == pytest.approx(192**-0.5)
+    assert spec.attention.scale(plain.rope) == pytest.approx(192**-0.5)

@@ -15,7 +15,7 @@ from sprat.export.pipeline import export
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.kernels import ReferenceKernels
-from sprat.runtime.models import load_model
+from sprat.runtime.models import Model
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 pytestmark = [pytest.mark.slow, needs_native]
@@ -47,7 +47,7 @@ def logits_of(path, folder):
         tokens = np.array(Tokenizer.from_gguf(file.metadata).encode(TEXT)[:100])
         ours = []
         for kernels, storage in ((ReferenceKernels(), "f32"), (kernels_of(""), "f16")):
-            model = load_model(spec, file, kernels)
+            model = Model(spec, file, kernels)
             ours.append(model.forward(tokens, model.new_cache(len(tokens), storage), all_logits=True))
     np.save(folder / "tokens.npy", tokens)
     command = [sys.executable, SCRIPT, path, folder / "tokens.npy", folder / "logits.npy"]

@@ -1,4 +1,4 @@
-"""The same ids as llama.cpp, which reads the same keys with code of its own."""
+"""Token ids equal llama.cpp's, from the same GGUF keys."""
 
 import unicodedata
 from pathlib import Path
@@ -21,36 +21,36 @@ def assert_same_ids(tokenizer, path, texts=HARD_STRINGS):
     try:
         for special in (False, True):
             for text in texts:
-                theirs = llama.tokenize(text.encode(), add_bos=False, special=special)
-                assert tokenizer.encode(text, parse_special=special) == theirs, repr(text)
+                expected = llama.tokenize(text.encode(), add_bos=False, special=special)
+                assert tokenizer.encode(text, parse_special=special) == expected, repr(text)
     finally:
         llama.close()
 
 
-def test_smollm2(smollm2_gguf):
+def test_ids_of_a_published_gguf_equal_llama_cpp(smollm2_gguf):
     with GGUFFile.open(smollm2_gguf) as file:
         assert_same_ids(Tokenizer.from_gguf(file.metadata), smollm2_gguf)
 
 
-def test_sentencepiece(tmp_path):
+def test_ids_of_sentencepiece_equal_llama_cpp(tmp_path):
     folder = Path(__file__).parents[2] / "data" / "sentencepiece"
     path = write_vocabulary(tmp_path / "vocabulary.gguf", tokenizer_metadata(folder))
     assert_same_ids(Tokenizer.from_file(folder), path)
 
 
-@pytest.mark.parametrize("across_words", [False, True], ids=["trained as published", "merges across words"])
+@pytest.mark.parametrize("across_words", [False, True], ids=["merges within words", "merges across words"])
 @pytest.mark.parametrize("name", [row.name for row in PRE_TOKENIZERS])
-def test_byte_level(tmp_path, name, across_words):
+def test_ids_of_byte_level_bpe_equal_llama_cpp(tmp_path, name, across_words):
     folder = write_byte_level(tmp_path, name, across_words=across_words)
     metadata = tokenizer_metadata(folder)
-    texts = [text for text in HARD_STRINGS if not differs(text, name, across_words)]
+    texts = [text for text in HARD_STRINGS if not known_difference(text, name, across_words)]
     assert_same_ids(Tokenizer.from_file(folder), write_vocabulary(tmp_path / "vocabulary.gguf", metadata), texts)
 
 
-def differs(text, name, across_words):
-    """Where llama.cpp is known to cut elsewhere: without merges across words it makes no difference to the ids."""
+def known_difference(text, name, across_words):
+    """Whether llama.cpp splits the text differently; most differences change ids only with merges across words."""
     if name in {"qwen2", "deepseek-r1-qwen"}:
         return text != unicodedata.normalize("NFC", text)  # llama.cpp does not normalize
     if name == "deepseek-llm" and any(unicodedata.category(c) in {"Nd", "Co"} for c in text):
-        return across_words  # it keeps runs of digits, and private use characters, together
+        return across_words  # llama.cpp does not split runs of digits and of private use characters
     return across_words and name.startswith("deepseek-") and "\u2028" in text

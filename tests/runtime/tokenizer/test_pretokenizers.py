@@ -8,28 +8,28 @@ from sprat.errors import TokenizerError
 from sprat.runtime.tokenizer.pretokenizers import PRE_TOKENIZERS, get_pre_tokenizer, recognize
 
 
-def words(row, text):
-    document = {"version": "1.0", "added_tokens": [], "pre_tokenizer": row.json(), "model": {"type": "BPE"}}
+def split(pre_tokenizer, text):
+    document = {"version": "1.0", "added_tokens": [], "pre_tokenizer": pre_tokenizer.json(), "model": {"type": "BPE"}}
     document["model"] |= {"vocab": {}, "merges": []}
     return [
         span for _, span in tokenizers.Tokenizer.from_str(json.dumps(document)).pre_tokenizer.pre_tokenize_str(text)
     ]
 
 
-@pytest.mark.parametrize("row", PRE_TOKENIZERS, ids=lambda row: row.name)
-def test_a_row_recognizes_its_own_entry(row):
-    found = recognize(row.json())
+@pytest.mark.parametrize("known", PRE_TOKENIZERS, ids=lambda known: known.name)
+def test_each_pre_tokenizer_is_recognized_by_its_json(known):
+    found = recognize(known.json())
     assert found is not None
-    assert found.steps == row.steps
+    assert found.steps == known.steps
 
 
-def test_rows_with_different_steps_cut_the_hard_strings_differently():
-    rows = {row.steps and str(row.steps): row for row in PRE_TOKENIZERS}
-    cuts = {str([words(row, text) for text in HARD_STRINGS]) for row in rows.values()}
-    assert len(cuts) == len(rows) == len(PRE_TOKENIZERS) - 1  # qwen2 and deepseek-r1-qwen are one
+def test_pre_tokenizers_with_different_steps_split_the_hard_strings_differently():
+    by_steps = {str(known.steps): known for known in PRE_TOKENIZERS}
+    splits = {str([split(known, text) for text in HARD_STRINGS]) for known in by_steps.values()}
+    assert len(splits) == len(by_steps) == len(PRE_TOKENIZERS) - 1  # qwen2 and deepseek-r1-qwen have the same steps
 
 
-# what the models' published tokenizer.json files do
+# the results of the models' published tokenizer.json files
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -42,12 +42,12 @@ def test_rows_with_different_steps_cut_the_hard_strings_differently():
         ("gpt-2", "Hello| | 12345|,| it|'s|\n|\n|Zoe| 日本x|!"),
     ],
 )
-def test_words_of_a_sentence(name, expected):
+def test_words_equal_those_of_the_published_tokenizers(name, expected):
     text = "Hello  12345, it's\n\nZoe 日本x!"
-    assert "|".join(text[slice(*span)] for span in words(get_pre_tokenizer(name), text)) == expected
+    assert "|".join(text[slice(*span)] for span in split(get_pre_tokenizer(name), text)) == expected
 
 
-def test_an_entry_is_recognized_in_another_spelling():
+def test_an_equivalent_entry_is_recognized():
     entry = get_pre_tokenizer("smollm").json()
     entry["pretokenizers"] = [
         {"type": "Sequence", "pretokenizers": entry["pretokenizers"][:1]},
@@ -59,14 +59,14 @@ def test_an_entry_is_recognized_in_another_spelling():
     assert found.name == "smollm"
 
 
-def test_an_entry_that_cuts_elsewhere_is_not_recognized():
+def test_an_entry_that_splits_differently_is_not_recognized():
     entry = get_pre_tokenizer("deepseek-v3").json()
     assert recognize({"type": "Sequence", "pretokenizers": entry["pretokenizers"][1:]}) is None
     assert recognize({"type": "Whitespace"}) is None
     assert recognize(None) is None
 
 
-def test_an_unknown_name_gets_the_nearest():
+def test_the_error_for_an_unknown_name_proposes_the_nearest():
     with pytest.raises(TokenizerError, match="did you mean 'deepseek-v3'"):
         get_pre_tokenizer("deepseek-v33")
 

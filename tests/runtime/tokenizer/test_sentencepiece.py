@@ -20,9 +20,9 @@ def tokenizer():
     return Tokenizer.from_file(DATA)
 
 
-def test_ids_are_those_of_sentencepiece(tokenizer):
+def test_ids_equal_those_of_sentencepiece(tokenizer):
     for text, ids in GOLDEN.items():
-        if "<think>" not in text:  # sentencepiece puts its space before such a token, Hugging Face and llama.cpp after
+        if "<think>" not in text:  # sentencepiece adds the space before it, Hugging Face and llama.cpp after
             assert tokenizer.encode(text) == ids, repr(text)
 
 
@@ -31,10 +31,10 @@ def test_a_gguf_gives_the_same_ids(tokenizer):
     for text in HARD_STRINGS:
         assert other.encode(text) == tokenizer.encode(text), repr(text)
         assert other.encode(text, parse_special=True) == tokenizer.encode(text, parse_special=True), repr(text)
-    assert (other.bos_id, other.eos_ids, other.vocabulary.add_bos) == (1, {2}, True)
+    assert (other.bos_id, other.eog_ids, other.vocabulary.add_bos) == (1, {2}, True)
 
 
-def test_text_comes_back_without_the_space_that_was_put_first(tokenizer):
+def test_decoding_removes_the_prefix_space(tokenizer):
     for text in HARD_STRINGS:
         if not {"▁", "<think>"} & {*text, text[:7]}:
             assert tokenizer.decode(tokenizer.encode(text)) == text
@@ -44,37 +44,37 @@ def test_text_comes_back_without_the_space_that_was_put_first(tokenizer):
     assert "".join(map(fresh.feed, ids)) == "Paris"
 
 
-def test_bytes_that_have_no_piece_join_to_characters(tokenizer):
+def test_byte_tokens_decode_to_characters(tokenizer):
     ids = tokenizer.encode("𓀀")
     assert {tokenizer.vocabulary.types[token] for token in ids[1:]} == {TokenType.BYTE}
     assert tokenizer.decode(ids) == "𓀀"
     assert tokenizer.decode(ids[:-1]) == "\ufffd"
 
 
-def test_structure_stays_text_unless_parsed(tokenizer):
+def test_special_tokens_in_text_stay_text_unless_parsed(tokenizer):
     assert 3 not in tokenizer.encode("<｜User｜>hi")
     assert 1 not in tokenizer.encode("<s>")
     assert tokenizer.encode("<｜User｜>hi", parse_special=True, add_bos=True)[:2] == [1, 3]
 
 
 def hugging_face(folder, pre_tokenizer, normalizer):
-    """A tokenizer.json as transformers writes one for a Llama, from the library's own trainer."""
-    made = tokenizers.Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
-    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    """Train and save a tokenizer.json like the one that transformers writes for Llama."""
+    tokenizer = tokenizers.Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    made.train_from_iterator(
+    tokenizer.train_from_iterator(
         [text for text in HARD_STRINGS if text.isascii()],
         trainers.BpeTrainer(vocab_size=900, special_tokens=special, show_progress=False, max_token_length=12),
     )
-    document = json.loads(made.to_str())
+    document = json.loads(tokenizer.to_str())
     document["added_tokens"] = document["added_tokens"][:3]
-    made = tokenizers.Tokenizer.from_str(json.dumps(document))
-    made.normalizer, made.pre_tokenizer = normalizer, pre_tokenizer
-    made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    made.add_special_tokens([AddedToken("<|im_start|>", special=True)])
-    made.save(str(folder / "tokenizer.json"))
+    tokenizer = tokenizers.Tokenizer.from_str(json.dumps(document))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.add_special_tokens([AddedToken("<|im_start|>", special=True)])
+    tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text('{"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": true}')
-    return made
+    return tokenizer
 
 
 LEGACY = (None, normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]))
@@ -83,7 +83,7 @@ NEVER = (None, normalizers.Replace(" ", "▁"))
 
 
 @pytest.mark.parametrize("style", [LEGACY, FIRST, NEVER], ids=["legacy", "first word", "no space"])
-def test_a_tokenizer_json_gives_the_ids_of_the_library(tmp_path, style):
+def test_ids_from_a_tokenizer_json_equal_those_of_the_library(tmp_path, style):
     library = hugging_face(tmp_path, *style)
     ours = Tokenizer.from_file(tmp_path)
     for text in [*HARD_STRINGS, "<|im_start|>hi<|im_start|> hi", "a<s>b"]:
@@ -92,7 +92,7 @@ def test_a_tokenizer_json_gives_the_ids_of_the_library(tmp_path, style):
 
 
 @pytest.mark.parametrize("style", [LEGACY, NEVER], ids=["legacy", "no space"])
-def test_a_gguf_made_of_a_tokenizer_json_gives_the_same_ids(tmp_path, style):
+def test_a_gguf_made_from_a_tokenizer_json_gives_the_same_ids(tmp_path, style):
     hugging_face(tmp_path, *style)
     metadata = tokenizer_metadata(tmp_path)
     del metadata["tokenizer.huggingface.json"]
@@ -102,17 +102,17 @@ def test_a_gguf_made_of_a_tokenizer_json_gives_the_same_ids(tmp_path, style):
 
 
 DAMAGED = {
-    "cut short": lambda data: data[:-3],
+    "truncated": lambda data: data[:-3],
     "empty": lambda data: b"",
-    "no model": lambda data: b"\x7fELF" + data,
+    "another file type": lambda data: b"\x7fELF" + data,
     "text": lambda data: b"once upon a time",
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_model_is_refused(tmp_path, damage):
+def test_a_damaged_model_is_an_error(tmp_path, damage):
     (tmp_path / "tokenizer.model").write_bytes(damage((DATA / "tokenizer.model").read_bytes()))
-    with pytest.raises(TokenizerError, match="no SentencePiece model"):
+    with pytest.raises(TokenizerError, match="not a SentencePiece model"):
         Tokenizer.from_file(tmp_path)
 
 
@@ -123,7 +123,7 @@ def test_a_damaged_model_is_refused(tmp_path, damage):
         (b"\x12\x00\x20\x00", b"\x12\x00\x20\x01", "normalizes"),
     ],
 )
-def test_a_model_of_another_kind_is_refused(tmp_path, old, new, message):
+def test_an_unsupported_model_is_an_error(tmp_path, old, new, message):
     data = (DATA / "tokenizer.model").read_bytes()
     assert data.count(old) == 1
     (tmp_path / "tokenizer.model").write_bytes(data.replace(old, new))

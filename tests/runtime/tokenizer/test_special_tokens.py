@@ -10,7 +10,7 @@ TEXTS = st.lists(st.text("<|a>", min_size=1, max_size=4), max_size=5, unique=Tru
 
 
 @given(special=TEXTS, text=st.text("<|a>b", max_size=30))
-def test_cuts_are_those_of_a_regular_expression_with_the_longest_first(special, text):
+def test_parts_equal_those_of_a_regular_expression_with_the_longest_token_first(special, text):
     ids = {token: index for index, token in enumerate(special)}
     expected = [text]
     if special:
@@ -20,10 +20,10 @@ def test_cuts_are_those_of_a_regular_expression_with_the_longest_first(special, 
 
 
 @given(special=TEXTS, text=st.text("<|a>b", max_size=8))
-def test_the_beginning_of_a_special_token_is_seen_at_the_end_of_a_text(special, text):
-    ends = {text[-n:] for n in range(1, len(text) + 1)}
-    beginnings = {token[:n] for token in special for n in range(1, len(token))}
-    assert SpecialTokens(dict.fromkeys(special, 0)).may_begin_in(text) == bool(ends & beginnings)
+def test_a_prefix_of_a_special_token_at_the_end_of_a_text_is_found(special, text):
+    suffixes = {text[-n:] for n in range(1, len(text) + 1)}
+    prefixes = {token[:n] for token in special for n in range(1, len(token))}
+    assert SpecialTokens(dict.fromkeys(special, 0)).ends_with_prefix(text) == bool(suffixes & prefixes)
 
 
 @pytest.mark.parametrize("first", ["[", "]", "^", "\\", "-", "｜"])

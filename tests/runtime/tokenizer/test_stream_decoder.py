@@ -10,14 +10,14 @@ TOKENS = byte_tokenizer()  # ids 0 to 255 are bytes
 
 
 @given(st.binary(max_size=40))
-def test_a_stream_of_bytes_decodes_like_the_whole_valid_or_not(data):
+def test_streamed_bytes_decode_like_all_at_once_even_if_invalid(data):
     decoder = TOKENS.stream_decoder()
     pieces = [*map(decoder.feed, data), decoder.flush()]
     assert "".join(pieces) == TOKENS.decode(data) == data.decode("utf-8", errors="replace")
 
 
 @given(st.text("aé日👍\n", max_size=20), st.data())
-def test_tokens_of_any_length_decode_like_the_whole(text, cuts):
+def test_streamed_tokens_of_any_length_decode_like_all_at_once(text, cuts):
     data = text.encode()
     at = sorted(cuts.draw(st.lists(st.integers(0, len(data)), max_size=8)))
     tokens = [data[i:j] for i, j in zip([0, *at], [*at, len(data)], strict=True)]
@@ -31,13 +31,13 @@ def test_no_piece_ends_inside_a_character():
     assert decoder.flush() == ""
 
 
-def test_a_character_that_never_ends_becomes_a_replacement():
+def test_an_incomplete_character_becomes_a_replacement_character():
     decoder = TOKENS.stream_decoder()
     assert [decoder.feed(byte) for byte in "👍".encode()[:3]] == ["", "", ""]
     assert decoder.flush() == "\ufffd"
 
 
-def test_special_tokens_leave_no_text_in_a_stream():
+def test_control_tokens_have_no_text():
     decoder = TOKENS.stream_decoder()
     assert [decoder.feed(token) for token in (ord("a"), 258, ord("b"), 257)] == ["a", "", "b", ""]
 
@@ -47,16 +47,16 @@ def test_special_tokens_leave_no_text_in_a_stream():
     stops=st.lists(st.text("abc", min_size=1, max_size=4), max_size=3),
     cuts=st.data(),
 )
-def test_a_stop_string_ends_a_stream_wherever_it_is_cut(text, stops, cuts):
+def test_a_stop_string_is_found_wherever_the_text_is_cut(text, stops, cuts):
     at = sorted(cuts.draw(st.lists(st.integers(0, len(text)), max_size=6)))
     scanner = StopScanner(stops)
     pieces = [scanner.feed(text[i:j]) for i, j in zip([0, *at], [*at, len(text)], strict=True)]
     ends = [text.find(stop) + len(stop) for stop in stops if stop in text]
-    begin = min(
+    first = min(
         (text.find(stop) for stop in stops if stop in text and text.find(stop) + len(stop) == min(ends)), default=None
     )
-    assert (scanner.stopped is not None) == bool(ends)
-    assert "".join([*pieces, scanner.flush()]) == text[:begin]
+    assert (scanner.matched is not None) == bool(ends)
+    assert "".join([*pieces, scanner.flush()]) == text[:first]
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,6 @@ def test_a_stop_string_ends_a_stream_wherever_it_is_cut(text, stops, cuts):
         (["b", "abc"], ["ab"], ["a"]),
     ],
 )
-def test_only_what_may_begin_a_stop_string_is_held_back(stops, pieces, expected):
+def test_only_a_prefix_of_a_stop_string_is_held_back(stops, pieces, expected):
     scanner = StopScanner(stops)
     assert [scanner.feed(piece) for piece in pieces] == expected

@@ -16,13 +16,13 @@ NAMES = [row.name for row in PRE_TOKENIZERS if row.name != "deepseek-r1-qwen"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Folders of trained tokenizers by pre-tokenizer, each made once."""
-    made = {}
+    """A function that returns a folder with a trained tokenizer for a pre-tokenizer; each is trained once."""
+    trained = {}
 
     def get(name):
-        if name not in made:
-            made[name] = write_byte_level(tmp_path_factory.mktemp(name), name)
-        return made[name]
+        if name not in trained:
+            trained[name] = write_byte_level(tmp_path_factory.mktemp(name), name)
+        return trained[name]
 
     return get
 
@@ -33,14 +33,14 @@ def tokenizer(folder):
 
 
 def rebuilt(path):
-    """From the GGUF's keys alone."""
+    """The tokenizer rebuilt from the GGUF's token list and merges."""
     metadata = tokenizer_metadata(path)
     del metadata["tokenizer.huggingface.json"]
     return Tokenizer.from_gguf(metadata)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_ids_are_those_of_the_library(folder, name):
+def test_ids_equal_those_of_the_library(folder, name):
     ours = Tokenizer.from_file(folder(name))
     library = tokenizers.Tokenizer.from_file(str(folder(name) / "tokenizer.json"))
     for text in HARD_STRINGS:
@@ -48,35 +48,35 @@ def test_ids_are_those_of_the_library(folder, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_gguf_gives_the_same_ids_with_and_without_the_travelling_file(folder, name):
+def test_a_gguf_gives_the_same_ids_with_and_without_the_embedded_tokenizer_json(folder, name):
     ours = Tokenizer.from_file(folder(name))
     for other in (rebuilt(folder(name)), Tokenizer.from_gguf(tokenizer_metadata(folder(name)))):
         for text in HARD_STRINGS:
             assert other.encode(text) == ours.encode(text), repr(text)
             assert other.encode(text, parse_special=True) == ours.encode(text, parse_special=True), repr(text)
-        assert (other.bos_id, other.eos_ids, other.vocab_size) == (ours.bos_id, ours.eos_ids, ours.vocab_size)
+        assert (other.bos_id, other.eog_ids, other.vocab_size) == (ours.bos_id, ours.eog_ids, ours.vocab_size)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_text_comes_back(folder, name):
+def test_decoding_returns_the_text(folder, name):
     ours = Tokenizer.from_file(folder(name))
     for text in HARD_STRINGS:
         normal = unicodedata.normalize("NFC", text) if name == "qwen2" else text
         assert ours.decode(ours.encode(text)) == normal
 
 
-def test_a_special_token_that_a_user_types_stays_text(tokenizer):
+def test_a_special_token_in_user_text_stays_text(tokenizer):
     for text in (f"{USER}hi", f"a{EOS}b", f"{BOS}{BOS}"):
         typed = tokenizer.encode(text)
-        assert not {tokenizer.bos_id, *tokenizer.eos_ids, tokenizer.encode(USER, parse_special=True)[0]} & {*typed}
+        assert not {tokenizer.bos_id, *tokenizer.eog_ids, tokenizer.encode(USER, parse_special=True)[0]} & {*typed}
         assert tokenizer.decode(typed) == text
     parsed = tokenizer.encode(f"{USER}hi{EOS}", parse_special=True)
     assert tokenizer.token_text(parsed[0]) == USER
-    assert parsed[-1] in tokenizer.eos_ids
+    assert parsed[-1] in tokenizer.eog_ids
     assert tokenizer.decode(parsed) == "hi"
 
 
-def test_a_user_defined_token_is_one_token_wherever_it_stands(tokenizer):
+def test_a_user_defined_token_is_always_one_token(tokenizer):
     ids = tokenizer.encode("<think>x</think>")
     assert [tokenizer.token_text(ids[0]), tokenizer.token_text(ids[-1])] == ["<think>", "</think>"]
     assert tokenizer.decode(ids) == "<think>x</think>"
@@ -91,12 +91,12 @@ def test_there_is_exactly_one_bos(tokenizer):
     assert tokenizer.with_bos([bos, *plain]) == [bos, *plain]
 
 
-def test_a_model_that_wants_no_bos_gets_none(tmp_path):
+def test_no_bos_is_added_if_the_config_says_so(tmp_path):
     tokenizer = Tokenizer.from_file(write_byte_level(tmp_path, "qwen2", add_bos_token=False))
     assert tokenizer.encode("hi", add_bos=True) == tokenizer.encode("hi")
 
 
-def test_the_post_processor_decides_where_the_config_is_silent(tmp_path):
+def test_the_post_processor_decides_about_bos_if_the_config_does_not(tmp_path):
     folder = write_byte_level(tmp_path, "llama-bpe", add_bos_token=None)
     assert not Tokenizer.from_file(folder).vocabulary.add_bos
     document = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
@@ -108,11 +108,11 @@ def test_the_post_processor_decides_where_the_config_is_silent(tmp_path):
     assert Tokenizer.from_file(folder).vocabulary.add_bos
 
 
-def test_every_end_token_of_the_generation_config_ends(tmp_path):
+def test_all_eos_tokens_of_the_generation_config_are_eog_tokens(tmp_path):
     folder = write_byte_level(tmp_path, "deepseek-v3")
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1201, 1203]}))
-    assert Tokenizer.from_file(folder).eos_ids == {1201, 1203}
-    assert rebuilt(folder).eos_ids == {1201, 1203}
+    assert Tokenizer.from_file(folder).eog_ids == {1201, 1203}
+    assert rebuilt(folder).eog_ids == {1201, 1203}
 
 
 def test_the_vocabulary_is_padded_to_the_embedding(tokenizer):
@@ -122,25 +122,25 @@ def test_the_vocabulary_is_padded_to_the_embedding(tokenizer):
     assert tokenizer.decode([1279]) == ""
 
 
-def test_ids_beyond_the_vocabulary_are_refused(tokenizer):
+def test_ids_outside_the_vocabulary_are_an_error(tokenizer):
     for token in (-1, 1280):
         with pytest.raises(PromptError, match="expected 0 to 1279"):
             tokenizer.decode([token])
-        with pytest.raises(PromptError, match="beyond the vocabulary"):
+        with pytest.raises(PromptError, match="outside the vocabulary"):
             tokenizer.token_text(token)
 
 
-def test_a_file_without_a_tokenizer_takes_ids_only():
+def test_a_model_without_a_tokenizer_takes_ids_only():
     tokenizer = Tokenizer.from_gguf(
         {"general.architecture": "llama", "llama.vocab_size": 7, "tokenizer.ggml.model": "none"}
     )
-    assert (tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_ids) == (7, None, frozenset())
+    assert (tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eog_ids) == (7, None, frozenset())
     assert tokenizer.decode([1, 2]) == ""
     with pytest.raises(TokenizerError, match="pass token ids"):
         tokenizer.encode("hi")
 
 
-def test_a_travelling_file_that_disagrees_with_the_token_list_is_refused(folder):
+def test_an_embedded_tokenizer_json_that_disagrees_with_the_token_list_is_an_error(folder):
     metadata = tokenizer_metadata(folder("deepseek-v3"))
     tokens = list(metadata["tokenizer.ggml.tokens"])
     tokens[300], tokens[301] = tokens[301], tokens[300]
@@ -148,30 +148,36 @@ def test_a_travelling_file_that_disagrees_with_the_token_list_is_refused(folder)
         Tokenizer.from_gguf(metadata | {"tokenizer.ggml.tokens": tokens})
 
 
-BROKEN = {
+INVALID = {
     "no token list": ({"tokenizer.ggml.tokens": None}, "tokens is missing"),
     "no merges": ({"tokenizer.ggml.merges": None}, "merges is missing"),
-    "another model": ({"tokenizer.ggml.model": "bert"}, "'bert'; sprat knows gpt2, llama, none"),
+    "an unsupported model": ({"tokenizer.ggml.model": "bert"}, "'bert', expected one of gpt2, llama, none"),
     "an unknown pre-tokenizer": ({"tokenizer.ggml.pre": "qwen22"}, "did you mean 'qwen2'"),
-    "a token twice": (
+    "a duplicate token": (
         {"tokenizer.ggml.tokens": ["a", "a"], "tokenizer.ggml.token_type": [1, 1]},
         "more than once: 'a'",
     ),
-    "types for other tokens": ({"tokenizer.ggml.token_type": [1]}, "1 token types for 1280 tokens"),
-    "an id that is text": ({"tokenizer.ggml.bos_token_id": "first"}, "of the wrong type"),
-    "types that are no list": ({"tokenizer.ggml.token_type": 7}, "of the wrong type"),
-    "a list for a name": ({"tokenizer.ggml.model": ["gpt2"]}, "sprat knows"),
-    "a token longer than a page": ({"tokenizer.ggml.tokens": ["a" * 2000]}, "a token of 2000 characters"),
-    "bytes that are none": ({"tokenizer.ggml.token_type": [6] * 1280}, "byte tokens that are not written as <0x0A>"),
-    "a travelling file of another shape": ({"tokenizer.huggingface.json": '{"added_tokens": [1]}'}, "is no tokenizer"),
-    "merges of nothing": ({"tokenizer.ggml.merges": ["qq zz"]}, "cannot be built"),
-    "a travelling file that is none": ({"tokenizer.huggingface.json": "{"}, "is no tokenizer.json"),
-    "a BOS that is not named": ({"tokenizer.ggml.bos_token_id": 5000}, "there is no bos_token_id"),
+    "too few types": ({"tokenizer.ggml.token_type": [1]}, "1 token types for 1280 tokens"),
+    "an id of type string": ({"tokenizer.ggml.bos_token_id": "first"}, "of the wrong type"),
+    "types that are not a list": ({"tokenizer.ggml.token_type": 7}, "of the wrong type"),
+    "a list instead of a name": ({"tokenizer.ggml.model": ["gpt2"]}, "expected one of"),
+    "a very long token": ({"tokenizer.ggml.tokens": ["a" * 2000]}, "a token of 2000 characters"),
+    "byte tokens that are not bytes": (
+        {"tokenizer.ggml.token_type": [6] * 1280},
+        "byte tokens that are not written as <0x0A>",
+    ),
+    "an embedded JSON of another structure": (
+        {"tokenizer.huggingface.json": '{"added_tokens": [1]}'},
+        "is not a tokenizer.json",
+    ),
+    "merges of unknown tokens": ({"tokenizer.ggml.merges": ["qq zz"]}, "cannot be built"),
+    "an embedded tokenizer that is not JSON": ({"tokenizer.huggingface.json": "{"}, "is not a tokenizer.json"),
+    "a BOS id outside the vocabulary": ({"tokenizer.ggml.bos_token_id": 5000}, "there is no bos_token_id"),
 }
 
 
-@pytest.mark.parametrize(("change", "message"), BROKEN.values(), ids=BROKEN)
-def test_metadata_that_cannot_be_trusted_is_refused(folder, change, message):
+@pytest.mark.parametrize(("change", "message"), INVALID.values(), ids=INVALID)
+def test_invalid_metadata_is_an_error(folder, change, message):
     metadata = tokenizer_metadata(folder("deepseek-v3"))
     if "tokenizer.huggingface.json" not in change:
         del metadata["tokenizer.huggingface.json"]
@@ -182,14 +188,14 @@ def test_metadata_that_cannot_be_trusted_is_refused(folder, change, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "cannot be read as JSON"),
-        ("[]", "expected a JSON object"),
+        ("{", "not valid JSON"),
+        ("[]", "a JSON list, expected an object"),
         ('{"model": {"type": "Unigram"}}', "type 'Unigram'"),
     ],
 )
-def test_a_file_that_is_no_known_tokenizer_is_refused(tmp_path, content, message):
+def test_a_file_that_is_not_a_supported_tokenizer_is_an_error(tmp_path, content, message):
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(TokenizerError, match=message):
         Tokenizer.from_file(tmp_path)
-    with pytest.raises(TokenizerError, match=r"no tokenizer\.json there"):
+    with pytest.raises(TokenizerError, match=r"neither tokenizer\.json nor tokenizer\.model found"):
         Tokenizer.from_file(tmp_path / "nowhere")

@@ -1,7 +1,7 @@
-"""``sprat bench``: tests of one model in a child process of their own, on this machine or under a device's limits."""
+"""``sprat bench``: measure a model in a child process, on this machine or under the limits of an emulated device."""
 
 from __future__ import annotations
 
-from sprat.app.bench.run import BenchOptions, bench
+from sprat.app.bench.run import bench
 
-__all__ = ["BenchOptions", "bench"]
+__all__ = ["bench"]

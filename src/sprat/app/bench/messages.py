@@ -1,24 +1,24 @@
-"""What the two sides of a benchmark tell each other: a job goes in as one line of JSON, messages come back as lines."""
+"""The protocol between parent and child of a benchmark: one job as a line of JSON in, one message per line out."""
 
 from __future__ import annotations
 
 import msgspec
 
 from sprat.app.bench.trace import TraceReport
-from sprat.devices.bench.results import Emulation, Measurement, Setting, Work
+from sprat.devices.bench.results import BenchTest, Emulation, Measurement, Setting
 
 __all__ = ["Failure", "Job", "Message", "Result", "Traced", "Working"]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What the child is to measure."""
+    """The tests that the child process runs."""
 
-    path: str  # a GGUF file
-    digest: str  # of it; made outside, because reading a file under limits takes long and fills the page cache
-    works: tuple[Work, ...]  # by depth, so that a long context is built once
+    path: str  # of the model file
+    digest: str  # of the file; computed by the parent, because reading it under limits is slow and fills the page cache
+    tests: tuple[BenchTest, ...]  # ordered by depth, so that a long context is built once
     backend: str
     threads: int
-    batch: int | None  # tokens of a prompt that are processed at once; None for the engine's own choice
+    batch: int | None  # prompt tokens per forward pass; None for the engine's choice
     repetitions: int
     sustained_s: float
     trace: bool
@@ -29,7 +29,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Working(msgspec.Struct, frozen=True, tag="progress"):
-    """What the child does now."""
+    """Progress: the test that runs now."""
 
     done: int
     total: int
@@ -37,19 +37,19 @@ class Working(msgspec.Struct, frozen=True, tag="progress"):
 
 
 class Result(msgspec.Struct, frozen=True, tag="result"):
-    """One test is done."""
+    """The measurement of one test."""
 
     measurement: Measurement
 
 
 class Traced(msgspec.Struct, frozen=True, tag="traced"):
-    """One test was traced."""
+    """The trace of one test."""
 
     report: TraceReport
 
 
 class Failure(msgspec.Struct, frozen=True, tag="failure"):
-    """An error of sprat's own tree, by class name."""
+    """A :class:`SpratError`, by class name and message."""
 
     kind: str
     text: str

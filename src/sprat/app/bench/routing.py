@@ -1,4 +1,4 @@
-"""How evenly random weights route: a mixture that always asks for the same experts would flatter every cache."""
+"""Routing entropy of random weights: a model that always routes to the same experts benefits from every cache."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sprat.runtime.backends.native import NativeBackend
 from sprat.runtime.backends.protocol import Backend, TokenStream
 from sprat.runtime.backends.reference import ReferenceBackend
 
-__all__ = ["RoutingEntropy", "watched_stream"]
+__all__ = ["RoutingEntropy", "observed_stream"]
 
 
 class RoutingEntropy:
-    """Counts the experts that tokens choose; an observer of streams."""
+    """Counts the experts that tokens are routed to; an observer for ``new_stream``."""
 
     def __init__(self) -> None:
         self._counts: defaultdict[int, Counter[int]] = defaultdict(Counter)
@@ -24,7 +24,7 @@ class RoutingEntropy:
         self._counts[layer].update(experts.ravel().tolist())
 
     def share(self, n_experts: int) -> float | None:
-        """Entropy of the choices as a share of the even one, averaged over layers; ``None`` before there are any."""
+        """Entropy as a share of the uniform distribution's, averaged over layers; ``None`` before the first token."""
         layers = [
             -sum(count / counts.total() * math.log(count / counts.total()) for count in counts.values())
             for counts in self._counts.values()
@@ -32,8 +32,8 @@ class RoutingEntropy:
         return sum(layers) / len(layers) / math.log(n_experts) if layers else None
 
 
-def watched_stream(backend: Backend, capacity: int, routing: RoutingEntropy) -> TokenStream:
-    """An empty sequence whose choices are counted, where the backend shows them."""
+def observed_stream(backend: Backend, capacity: int, routing: RoutingEntropy) -> TokenStream:
+    """An empty stream whose routing is counted, if the backend can observe it."""
     if isinstance(backend, NativeBackend | ReferenceBackend):
         return backend.new_stream(capacity, routing)
     return backend.new_stream(capacity)

@@ -1,4 +1,4 @@
-"""A backend as something that a benchmark can measure: random tokens, in the chunks of the engine."""
+"""A backend as the subject of a benchmark: it reads random tokens, in chunks as the engine does."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _SEED = 0
 
 
 class StreamSubject:
-    """A token stream fed with random tokens (as llama-bench does), so that a mixture asks for many experts.
+    """A token stream that reads random tokens, as in llama-bench, so that an MoE model uses many experts.
 
     Args:
-        stream: an empty sequence.
-        vocab_size: tokens to draw from.
-        batch: tokens of a prompt that are processed at once.
+        stream: an empty stream.
+        vocab_size: tokens are drawn from this many.
+        batch: prompt tokens per forward pass.
     """
 
     def __init__(self, stream: TokenStream, vocab_size: int, batch: int) -> None:
@@ -29,21 +29,21 @@ class StreamSubject:
         self._tokens: Sequence[int] = np.random.default_rng(_SEED).integers(0, vocab_size, stream.capacity).tolist()
 
     def rewind(self, depth: int) -> None:
-        """Cut the sequence to ``depth`` tokens, or process what is missing."""
+        """Truncate the sequence to ``depth`` tokens, or extend it to them."""
         if self._stream.length > depth:
             self._stream.truncate(depth)
         self._extend(depth - self._stream.length)
 
     def prefill(self, n_tokens: int) -> None:
-        """Process the next tokens and look for the likeliest one."""
+        """Process the next tokens and take the argmax of the logits."""
         np.argmax(self._extend(n_tokens))
 
     def decode(self) -> None:
-        """Process one token and look for the likeliest next one."""
+        """Process one token and take the argmax of the logits."""
         np.argmax(self._extend(1))
 
     def _extend(self, n_tokens: int) -> F32Array:
-        """Logits after the last of the next ``n_tokens``; nothing of use after none."""
+        """Logits after the next ``n_tokens``; a placeholder if there are none."""
         logits = np.zeros(1, np.float32)
         start = self._stream.length
         for at in range(start, start + n_tokens, self._batch):

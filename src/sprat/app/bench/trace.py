@@ -1,4 +1,4 @@
-"""``sprat bench --trace``: one pass of each test over kernels with clocks, against what this machine can do."""
+"""``sprat bench --trace``: time per kernel of each test, against the peak rates of this machine."""
 
 from __future__ import annotations
 
@@ -10,51 +10,50 @@ from dataclasses import dataclass
 import msgspec
 
 from sprat.app.bench.subject import StreamSubject
-from sprat.devices.bench.results import Work
-from sprat.devices.machine import memory_bytes
+from sprat.devices.bench.results import BenchTest
+from sprat.devices.machine import available_bytes
 from sprat.devices.probe import KernelRates
 from sprat.devices.probe.memory import read_rates
 from sprat.errors import BackendError
 from sprat.runtime.backends.reference import ReferenceStream
 from sprat.runtime.backends.registry import LoadRequest
-from sprat.runtime.cache import storages
 from sprat.runtime.kernels import Kernels, ReferenceKernels
 from sprat.runtime.kernels.native import NativeKernels
 from sprat.runtime.kernels.rates import kernel_rates
 from sprat.runtime.kernels.trace import KernelCall, TracedKernels, traced
-from sprat.runtime.models import load_model
+from sprat.runtime.models import Model
 
 __all__ = ["TraceReport", "TraceRow", "Tracer", "by_kernel", "by_layer"]
 
-_DECODED = 16  # generated tokens that a trace averages over
-_ATTENTION = ("gqa_attention", "mla_expanded", "mla_absorbed")  # compute in float32; all other products in int8
+_DECODED = 16  # generated tokens per trace; times are averaged over them
+_ATTENTION = ("gqa_attention", "mla_expanded", "mla_absorbed")  # computed in float32; all other products in int8
 
 
 class TraceRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One kernel on one weight of one layer, per pass: a whole prompt, or one generated token."""
+    """One kernel on one weight of one layer, per pass. A pass is the whole prompt, or one generated token."""
 
     kernel: str
     what: str  # the weight's role: "attn_q"
-    layer: int  # -1: embeddings and the head
+    layer: int  # -1: embedding and output head
     calls: float
     ms: float
-    n_bytes: float  # of weights and cache
-    n_ops: float  # of products
+    n_bytes: float  # read: weights and KV cache
+    n_ops: float  # of matrix products
 
 
 class TraceReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the time of one test goes, and the rates to hold it against."""
+    """The time of one test by kernel and layer, and the peak rates to compare with."""
 
-    trace: Work
+    trace: BenchTest
     label: str
-    wall_ms: float  # of a pass; more than the rows together by what Python and NumPy do between the kernels
-    read_gbps: float  # memory, all threads
-    int8_gops: float  # the best of these kernels: 512 tokens, weights in the cache
-    f32_gflops: float  # the same of attention
+    wall_ms: float  # of a pass: the sum of the rows, plus Python and NumPy between the kernels
+    read_gbps: float  # memory bandwidth, all threads
+    int8_gops: float  # peak of these kernels: 512 tokens, weights in the CPU's cache
+    f32_gflops: float  # peak of attention
     rows: tuple[TraceRow, ...]
 
     def share(self, row: TraceRow) -> tuple[float, str]:
-        """How close a row came to the limit that holds it back: a share, and the limit's name."""
+        """The share of the limiting rate that a row reached, and the name of that limit."""
         peak = self.f32_gflops if row.kernel in _ATTENTION else self.int8_gops
         seconds = max(row.ms, 1e-9) / 1e3
         of_memory, of_compute = row.n_bytes / 1e9 / seconds / self.read_gbps, row.n_ops / 1e9 / seconds / peak
@@ -70,36 +69,36 @@ class _Rates:
 
 
 class Tracer:
-    """A second copy of the model (its weights stay in the same map) over kernels with clocks.
+    """A second instance of the model, over the same mapped weights, with kernels that are timed.
 
     Args:
         request: the model that was measured.
         backend: the backend that ran it.
-        batch: tokens of a prompt that are processed at once.
+        batch: prompt tokens per forward pass.
 
     Raises:
-        BackendError: the backend's kernels are not sprat's.
+        BackendError: the backend does not use sprat's kernels.
     """
 
     def __init__(self, request: LoadRequest, backend: str, batch: int) -> None:
         kernels = _kernels(request, backend)
-        rates = read_rates(request.n_threads, memory_bytes()[1])
+        rates = read_rates(request.n_threads, available_bytes())
         self._rates = _Rates(rates[max(rates)], kernel_rates(kernels, backend))
         self._kernels = TracedKernels(kernels)
-        model = load_model(request.spec, request.gguf, traced(self._kernels))
-        stream = ReferenceStream(model, request.context, None, storage=storages(request.spec)[0])
+        model = Model(request.spec, request.gguf, traced(self._kernels))
+        stream = ReferenceStream(model, request.context, None, storage=request.spec.attention.storages[0])
         self._subject = StreamSubject(stream, request.spec.vocab_size, batch)
 
-    def trace(self, work: Work, label: str) -> TraceReport:
-        """Run one pass to warm up and one to measure."""
-        n_passes = min(work.n_gen, _DECODED) or 1
-        self._run(work, n_passes)
+    def trace(self, test: BenchTest, label: str) -> TraceReport:
+        """Run the test once to warm up and once to measure."""
+        n_passes = min(test.n_gen, _DECODED) or 1
+        self._run(test, n_passes)
         self._kernels.calls.clear()
         start = time.perf_counter()
-        self._run(work, n_passes)
+        self._run(test, n_passes)
         wall_ms = 1e3 * (time.perf_counter() - start) / n_passes
         return TraceReport(
-            trace=work,
+            trace=test,
             label=label,
             wall_ms=wall_ms,
             read_gbps=self._rates.read_bytes_per_s / 1e9,
@@ -108,17 +107,17 @@ class Tracer:
             rows=_rows(self._kernels.calls, n_passes),
         )
 
-    def _run(self, work: Work, n_passes: int) -> None:
-        self._subject.rewind(work.depth)
+    def _run(self, test: BenchTest, n_passes: int) -> None:
+        self._subject.rewind(test.depth)
         for _ in range(n_passes):
-            if work.n_prompt:
-                self._subject.prefill(work.n_prompt)
+            if test.n_prompt:
+                self._subject.prefill(test.n_prompt)
             else:
                 self._subject.decode()
 
 
 def by_kernel(report: TraceReport) -> list[TraceRow]:
-    """All layers together, the slowest kernel first; ``layer`` is -1."""
+    """Sums over layers, the slowest kernel first; ``layer`` is -1."""
     grouped = defaultdict(list)
     for row in report.rows:
         grouped[row.kernel, row.what].append(row)
@@ -127,7 +126,7 @@ def by_kernel(report: TraceReport) -> list[TraceRow]:
 
 
 def by_layer(report: TraceReport) -> list[TraceRow]:
-    """All kernels together, in the order of the layers; ``kernel`` and ``what`` are empty."""
+    """Sums over kernels, in the order of layers; ``kernel`` and ``what`` are empty."""
     grouped = defaultdict(list)
     for row in report.rows:
         grouped[row.layer].append(row)
@@ -138,8 +137,8 @@ def _kernels(request: LoadRequest, backend: str) -> Kernels:
     if backend == "native":
         return NativeKernels(request.n_threads)
     if backend == "reference":
-        return ReferenceKernels(memory_bytes()[1] // 2)
-    raise BackendError(f"--trace: the kernels of {backend} are not sprat's to time; use --backend native")
+        return ReferenceKernels(available_bytes() // 2)
+    raise BackendError(f"--trace: backend {backend} does not use sprat's kernels; use --backend native")
 
 
 def _rows(calls: Iterable[KernelCall], n_passes: int) -> tuple[TraceRow, ...]:

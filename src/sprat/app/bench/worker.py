@@ -1,9 +1,9 @@
-"""The child of a benchmark: loads the model, runs the tests, reports.
+"""The child process of a benchmark: it loads the model, runs the tests and writes the results.
 
 ``python -m sprat.app.bench.worker`` reads its job from standard input.
 
-A process of its own, so that peak memory is the model's and not the command line's, so that limits of a device hold for
-nothing else, and so that a backend that dies takes nobody with it.
+A separate process, so that peak memory is the model's alone, a device's limits apply to nothing else, and a backend
+that crashes does not take the command down.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import BinaryIO
 import msgspec
 
 from sprat.app.bench.messages import Failure, Job, Message, Result, Traced, Working
-from sprat.app.bench.routing import RoutingEntropy, watched_stream
+from sprat.app.bench.routing import RoutingEntropy, observed_stream
 from sprat.app.bench.subject import StreamSubject
 from sprat.app.bench.trace import Tracer
 from sprat.devices.bench.procedure import Bench, Procedure, Setup
@@ -46,44 +46,44 @@ def run_job(job: Job, out: BinaryIO) -> None:
     try:
         _run(job, out)
     except SpratError as error:
-        _tell(out, Failure(type(error).__name__, str(error)))
+        _send(out, Failure(type(error).__name__, str(error)))
 
 
 def _run(job: Job, out: BinaryIO) -> None:
-    _tell(out, Working(0, len(job.works), "loading"))
+    _send(out, Working(0, len(job.tests), "loading"))
     started = time.perf_counter()
     model = open_model(job.path, job.backend)
-    capacity = max(work.depth + work.n_tokens for work in job.works)
+    capacity = max(test.depth + test.n_tokens for test in job.tests)
     device = job.device if job.emulation else None
-    limits = load_limits(model, device=device, context=capacity, force=True)  # how the engine would run it there
+    limits = load_limits(model, device=device, context=capacity, force=True)  # as the engine loads it on the device
     request = LoadRequest(
         file=model.file, spec=model.spec, context=capacity, n_threads=job.threads, streams=limits.streams
     )
     choice, batch = choose(job.backend, request), job.batch or limits.batch
     backend = open_backend(choice, request)
     routing = RoutingEntropy()
-    watched = job.random_weights and model.spec.moe is not None
-    stream = watched_stream(backend, capacity, routing) if watched else backend.new_stream(capacity)
+    observed = job.random_weights and model.spec.moe is not None
+    stream = observed_stream(backend, capacity, routing) if observed else backend.new_stream(capacity)
     subject = StreamSubject(stream, backend.vocab_size, batch)
     load_ms = 1e3 * (time.perf_counter() - started)
     setup = _setup(job, model, chosen_footprint(choice, request), choice.name, batch, load_ms)
     bench = Bench(subject, setup, Procedure(repetitions=job.repetitions, sustained_s=job.sustained_s))
-    lasting = f", then {job.sustained_s:.0f} s of it" if job.sustained_s else ""
-    for done, work in enumerate(job.works):
-        _tell(out, Working(done, len(job.works), work.test + lasting))
-        _tell(out, Result(_with_routing(bench.measure(work), routing, model.spec)))
+    sustained = f", then for {job.sustained_s:.0f} s" if job.sustained_s else ""
+    for done, test in enumerate(job.tests):
+        _send(out, Working(done, len(job.tests), test.test + sustained))
+        _send(out, Result(_with_routing(bench.measure(test), routing, model.spec)))
     if job.trace:
         tracer = Tracer(request, choice.name, batch)
-        for work in job.works:
-            _tell(out, Traced(tracer.trace(work, setup.label)))
-    _tell(out, Working(len(job.works), len(job.works), "done"))
+        for test in job.tests:
+            _send(out, Traced(tracer.trace(test, setup.label)))
+    _send(out, Working(len(job.tests), len(job.tests), "done"))
 
 
 def _with_routing(record: Measurement, routing: RoutingEntropy, spec: ModelSpec) -> Measurement:
     share = routing.share(spec.moe.n_routed_experts) if spec.moe else None
     if share is None:
         return record
-    note = f"random weights: so far experts were chosen with {share:.0%} of the entropy of even choices"
+    note = f"random weights: routing entropy is {share:.0%} of uniform so far"
     return msgspec.structs.replace(record, notes=(*record.notes, note))
 
 
@@ -110,7 +110,7 @@ def _setup(job: Job, model: OpenModel, footprint: Footprint, backend: str, batch
 
 
 def _measured_model(job: Job, model: OpenModel) -> MeasuredModel:
-    """``quant`` is the format that holds the most bytes."""
+    """``quant`` is the format with the most bytes."""
     sizes: Counter[str] = Counter()
     for tensor in model.file.tensors.values():
         sizes[tensor.type_name] += tensor.nbytes
@@ -129,14 +129,14 @@ def _versions(backend: str) -> dict[str, str]:
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
 
 
-def _tell(out: BinaryIO, message: Message) -> None:
+def _send(out: BinaryIO, message: Message) -> None:
     out.write(msgspec.json.encode(message) + b"\n")
     out.flush()
 
 
 def _main() -> None:
-    """Take the job from standard input; standard output is for messages alone, whatever a library prints."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # do not outlive the one who asked
+    """Read the job from standard input. Libraries print to standard error; standard output is for messages."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # do not outlive the parent
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     run_job(msgspec.json.decode(sys.stdin.buffer.readline(), type=Job), out)

@@ -1,7 +1,6 @@
-"""The tasks that the packaged student learnt, each a generator of problems and a rule that scores answers.
+"""The tasks of the packaged student, each a generator of problems and a rule that scores answers.
 
-The recipe that trains a student and the command that judges one use these same modules, so they cannot disagree about
-what a problem is or which problems are held out.
+The training recipe and ``sprat eval`` use the same modules, so that both agree on which problems are held out.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ __all__ = ["GENERATED", "GeneratedTask", "Problem", "Split", "generated"]
 
 @dataclass(frozen=True, slots=True)
 class GeneratedTask:
-    """A task whose problems have one right answer each."""
+    """A task whose problems have exactly one right answer."""
 
     name: str
     problems: Callable[..., Iterator[Problem]]
@@ -34,7 +33,11 @@ GENERATED: dict[str, GeneratedTask] = {
 
 
 def generated(name: str) -> GeneratedTask:
-    """The task called `name`; raises `InputError` for an unknown one."""
+    """The task of this name.
+
+    Raises:
+        InputError: no task has it.
+    """
     if name not in GENERATED:
         raise InputError(unknown_name("task", name, GENERATED))
     return GENERATED[name]

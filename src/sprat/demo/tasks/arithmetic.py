@@ -1,7 +1,7 @@
 """Reasoning in small steps: add, subtract, compare, and word problems of one or two steps, with numbers up to 999.
 
-The reasoning is one line per step, digit by digit from the right, each line a true equation, and it always ends in the
-answer: ``347+285`` is worked out as ::
+The reasoning has one line per step, digit by digit from the right. Each line is a true equation, and the last line is
+the answer. The lines of ``347+285`` are ::
 
     347+285
     7+5+0=12
@@ -9,12 +9,12 @@ answer: ``347+285`` is worked out as ::
     3+2+1=06
     632
 
-``532-347`` borrows by adding ten: ``2-7-0+10=5``, and the next line takes 1. Numbers are padded to three digits, so a
-step's digits stand at the same place every time.
+``532-347`` borrows by adding ten: ``2-7-0+10=5``, and the next line subtracts 1. Numbers are padded to three digits, so
+that a step finds its digits at fixed positions.
 
-A comparison names its goal first (min, max, less, greater), gives each possible answer a letter, goes through the
-digits from the left until two differ, and decides: which letter, and what that letter stands for. "Is 87 or 92 the
-smaller number?" is worked out as ::
+A comparison begins with its goal (min, max, less, greater), assigns a letter to each possible answer, compares digits
+from the left until two differ, selects a letter, and looks up its answer. The lines of "Is 87 or 92 the smaller
+number?" are ::
 
     min
     A=87
@@ -29,7 +29,7 @@ smaller number?" is worked out as ::
 
 **Prompts** are one plain English question. **The answer** is a number, a name, or yes or no, and nothing else.
 
-A problem is held out by its numbers: if ``7 + 25`` is held out, no template is ever trained with it.
+A problem is held out by its numbers: if ``7 + 25`` is held out, it is not trained on in any template.
 """
 
 from __future__ import annotations
@@ -102,28 +102,28 @@ def problems(split: Split, *, seed: int = 0) -> Iterator[Problem]:
     rng = random.Random(f"arithmetic/{split.value}/{seed}")
     kinds = _KINDS_UNSEEN if split is Split.UNSEEN else _KINDS
     wanted = Split.TRAIN if split is Split.TRAIN else Split.HELD_OUT
-    weights = _WEIGHTS | (_PRACTICE if split is Split.TRAIN else {})
+    weights = _WEIGHTS | (_TRAINING_WEIGHTS if split is Split.TRAIN else {})
     while True:
         kind = rng.choices(tuple(kinds), weights=[weights[kind] for kind in kinds])[0]
         instance, problem = kinds[kind](rng)
-        if split is Split.TRAIN and not _SHORT.search(instance) and rng.random() < _PASSED_OVER:
+        if split is Split.TRAIN and not _SHORT.search(instance) and rng.random() < _SKIPPED_SHARE:
             continue
         if split_of(instance) is wanted:
             yield problem
 
 
 def is_correct(problem: Problem, answer: str) -> bool:
-    """Whether `answer` (what follows the reasoning) is exactly right, but for surrounding space and a full stop."""
+    """Whether `answer`, without the reasoning, is exactly right; surrounding space and a full stop are ignored."""
     return answer.strip().rstrip(".") == problem.answer
 
 
 def _number(rng: random.Random) -> int:
-    """Up to 999, with small numbers more often than chance would have them."""
+    """A number up to 999; short ones are oversampled."""
     return rng.randint(0, 10 ** rng.choices((1, 2, 3), weights=(1, 2, 7))[0] - 1)
 
 
 def _near(rng: random.Random, a: int) -> int:
-    """A number to compare `a` with: often one that shares its first digits, where comparing takes thought."""
+    """A number to compare `a` with, often one that shares its first digits: those comparisons take more steps."""
     if rng.random() < 0.4:
         return _number(rng)
     step = rng.choice((1, 2, 5, 9, 10, 20, 50, 90))
@@ -137,7 +137,7 @@ def _different(rng: random.Random) -> tuple[int, int]:
 
 
 def add_steps(a: int, b: int) -> list[str]:
-    """The lines that work out ``a + b``; the last is the sum.
+    """The lines that compute ``a + b``; the last is the sum.
 
     >>> add_steps(58, 7)
     ['058+007', '8+7+0=15', '5+0+1=06', '0+0+0=00', '65']
@@ -151,7 +151,7 @@ def add_steps(a: int, b: int) -> list[str]:
 
 
 def subtract_steps(a: int, b: int) -> list[str]:
-    """The lines that work out ``a - b`` for a >= b; the last is the difference.
+    """The lines that compute ``a - b`` for a >= b; the last is the difference.
 
     >>> subtract_steps(52, 7)
     ['052-007', '2-7-0+10=5', '5-0-1=4', '0-0-0=0', '45']
@@ -178,21 +178,21 @@ def compare_steps(a: int, b: int) -> list[str]:
     return [*lines, f"A{_sign(a, b)}B"]
 
 
-def choose_steps(goal: str, a: int, b: int, named: tuple[str, str], link: str = "=") -> list[str]:
-    """The lines that choose the ``min`` or ``max`` of `a` and `b`, whose answers are `named`; the last is the answer.
+def select_steps(goal: str, a: int, b: int, names: tuple[str, str], link: str = "=") -> list[str]:
+    """The lines that select the ``min`` or ``max`` of `a` and `b`, called `names`; the last is the answer.
 
-    >>> choose_steps("max", 7, 45, ("Tom", "Ann"), link=" is ")
+    >>> select_steps("max", 7, 45, ("Tom", "Ann"), link=" is ")
     ['max', 'A is Tom', 'B is Ann', '007?045', '0=0', '0<4', 'A<B', 'max=B', 'B is Ann', 'Ann']
     """
-    facts = [f"{letter}{link}{name}" for letter, name in zip("AB", named, strict=True)]
-    chosen = int((b > a) == (goal == "max"))
-    return [goal, *facts, *compare_steps(a, b), f"{goal}={'AB'[chosen]}", facts[chosen], named[chosen]]
+    facts = [f"{letter}{link}{name}" for letter, name in zip("AB", names, strict=True)]
+    selected = int((b > a) == (goal == "max"))
+    return [goal, *facts, *compare_steps(a, b), f"{goal}={'AB'[selected]}", facts[selected], names[selected]]
 
 
-def judge_steps(goal: str, a: int, b: int) -> list[str]:
-    """The lines that judge whether `a` is ``less`` or ``greater`` than `b`; the last is yes or no.
+def yes_no_steps(goal: str, a: int, b: int) -> list[str]:
+    """The lines that decide whether `a` is ``less`` or ``greater`` than `b`; the last is yes or no.
 
-    >>> judge_steps("less", 7, 45)
+    >>> yes_no_steps("less", 7, 45)
     ['less', '007?045', '0=0', '0<4', 'A<B', 'less=yes', 'yes']
     """
     answer = "yes" if _sign(a, b) == {"less": "<", "greater": ">"}[goal] else "no"
@@ -207,41 +207,41 @@ def _solved(prompt: str, lines: list[str], kind: str) -> Problem:
     return Problem(prompt=prompt, reasoning="\n".join(lines), answer=lines[-1], kind=kind)
 
 
-def _addition(templates: tuple[str, ...]) -> _Maker:
-    def make(rng: random.Random) -> tuple[str, Problem]:
+def _addition(templates: tuple[str, ...]) -> _Sample:
+    def sample(rng: random.Random) -> tuple[str, Problem]:
         a, b = _number(rng), _number(rng)
         prompt = rng.choice(templates).format(a=a, b=b)
         return f"{a}+{b}", _solved(prompt, add_steps(a, b), "add")
 
-    return make
+    return sample
 
 
-def _subtraction(templates: tuple[str, ...]) -> _Maker:
-    def make(rng: random.Random) -> tuple[str, Problem]:
+def _subtraction(templates: tuple[str, ...]) -> _Sample:
+    def sample(rng: random.Random) -> tuple[str, Problem]:
         b, a = sorted((_number(rng), _number(rng)))
         prompt = rng.choice(templates).format(a=a, b=b)
         return f"{a}-{b}", _solved(prompt, subtract_steps(a, b), "subtract")
 
-    return make
+    return sample
 
 
-def _choice(larger: tuple[str, ...], smaller: tuple[str, ...]) -> _Maker:
+def _choice(larger: tuple[str, ...], smaller: tuple[str, ...]) -> _Sample:
     """Which of two numbers is larger, or smaller."""
 
-    def make(rng: random.Random) -> tuple[str, Problem]:
+    def sample(rng: random.Random) -> tuple[str, Problem]:
         a, b = _different(rng)
         goal, templates = rng.choice([("max", larger), ("min", smaller)] if smaller else [("max", larger)])
-        lines = choose_steps(goal, a, b, (str(a), str(b)))
+        lines = select_steps(goal, a, b, (str(a), str(b)))
         return f"{a}?{b}", _solved(rng.choice(templates).format(a=a, b=b), lines, "compare")
 
-    return make
+    return sample
 
 
 def _yes_or_no(rng: random.Random) -> tuple[str, Problem]:
     a = _number(rng)
     b = a if rng.random() < 0.05 else _near(rng, a)
     goal, templates = rng.choice((("greater", _IS_GREATER), ("less", _IS_LESS)))
-    return f"{a}?{b}", _solved(rng.choice(templates).format(a=a, b=b), judge_steps(goal, a, b), "compare")
+    return f"{a}?{b}", _solved(rng.choice(templates).format(a=a, b=b), yes_no_steps(goal, a, b), "compare")
 
 
 def _story(rng: random.Random, *, unseen: bool, n_steps: int) -> tuple[str, Problem]:
@@ -259,20 +259,20 @@ def _story(rng: random.Random, *, unseen: bool, n_steps: int) -> tuple[str, Prob
 def _story_compare(rng: random.Random) -> tuple[str, Problem]:
     a, b = _different(rng)
     story = word_problems.draw_comparison(rng, a, b)
-    lines = choose_steps("max" if story.goal == "more" else "min", a, b, (story.first, story.second), link=" is ")
+    lines = select_steps("max" if story.goal == "more" else "min", a, b, (story.first, story.second), link=" is ")
     return f"{a}?{b}", _solved(story.text, lines, "compare")
 
 
-_Maker = Callable[[random.Random], tuple[str, Problem]]
-"""Draws a problem, and the text of its numbers, which decides its split."""
+_Sample = Callable[[random.Random], tuple[str, Problem]]
+"""Samples a problem; returns the text that decides its split, and the problem."""
 
 _WEIGHTS = {"add": 4, "subtract": 4, "choose": 4, "yes or no": 3, "who": 4, "one step": 5, "two steps": 6}
-_PRACTICE = {"who": 8, "one step": 7, "two steps": 12}
-"""In training: names are harder to copy than numbers, and stories harder to read than sums."""
+_TRAINING_WEIGHTS = {"who": 8, "one step": 7, "two steps": 12}
+"""Weights in training, where harder kinds get more: names are harder to copy than numbers."""
 _SHORT = re.compile(r"\b\d{1,2}\b")
-_PASSED_OVER = 0.5
-"""Share of the problems without a number below 100 that training leaves out: filling up short ones is learnt last."""
-_KINDS: dict[str, _Maker] = {
+_SKIPPED_SHARE = 0.5
+"""Share of the problems without a number below 100 that training skips: padding short numbers is learned last."""
+_KINDS: dict[str, _Sample] = {
     "add": _addition(_ADD),
     "subtract": _subtraction(_SUBTRACT),
     "choose": _choice(_LARGER, _SMALLER),
@@ -281,7 +281,7 @@ _KINDS: dict[str, _Maker] = {
     "one step": lambda rng: _story(rng, unseen=False, n_steps=1),
     "two steps": lambda rng: _story(rng, unseen=False, n_steps=2),
 }
-_KINDS_UNSEEN: dict[str, _Maker] = {
+_KINDS_UNSEEN: dict[str, _Sample] = {
     "add": _addition(_ADD_UNSEEN),
     "subtract": _subtraction(_SUBTRACT_UNSEEN),
     "choose": _choice(_LARGER_UNSEEN, ()),

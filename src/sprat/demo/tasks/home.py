@@ -1,20 +1,20 @@
-"""A spoken-style command becomes one JSON object.
+"""Smart-home commands in spoken English to JSON objects.
 
-**This is the file to replace** when the student should obey your own devices: keep `problems` and `is_correct`, and let
-`problems` yield your sentences with your answers. Nothing else in the recipe knows what a command is.
+**This is the file to replace** to train a student for other devices: keep `problems` and `is_correct`, and let
+`problems` yield your sentences with your answers. The rest of the recipe does not depend on what a command is.
 
-**Prompts** are one sentence, as somebody would say it: "Could you dim the bedroom light to 40 percent in ten minutes?"
+**Prompts** are one sentence, in spoken English: "Could you dim the bedroom light to 40 percent in ten minutes?"
 **The answer** is one JSON object on one line, keys always in this order, without spaces::
 
     {"device":"light","room":"bedroom","action":"set","value":40,"unit":"percent","delay":"10m"}
 
-* `device`, `room`: a name from `home_phrases.py`; `room` is null when none was said, and ``"all"`` for every room.
+* `device`, `room`: a name from `home_phrases.py`; `room` is null if none is named, and ``"all"`` for every room.
 * `action`: on, off, open, close, lock, unlock, start, stop, pause, set, increase, decrease.
 * `value`, `unit`: a number with ``percent`` or ``celsius``, a colour with ``color``, or null for both.
-* `delay`: left out, or a number with ``s``, ``m`` or ``h``.
+* `delay`: absent, or a number with ``s``, ``m`` or ``h``.
 
-A command is held out by its meaning: if "kitchen, light, set, 40 percent" is held out, no phrasing of it is ever
-trained.
+A command is held out by its meaning: if "kitchen, light, set, 40 percent" is held out, it is not trained on in any
+phrasing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["Command", "is_correct", "is_valid", "problems"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """What a sentence asks for."""
+    """The meaning of a sentence."""
 
     device: str
     room: str | None
@@ -43,7 +43,7 @@ class Command:
     delay: str | None = None
 
     def to_json(self) -> str:
-        """The one spelling of this command that counts as exactly right.
+        """The command as the JSON text that is the right answer.
 
         >>> Command(device="fan", room=None, action="on").to_json()
         '{"device":"fan","room":null,"action":"on","value":null,"unit":null}'
@@ -67,12 +67,12 @@ def problems(split: Split, *, seed: int = 0) -> Iterator[Problem]:
 
 
 def is_correct(problem: Problem, answer: str) -> bool:
-    """Whether `answer` is exactly the expected object, but for surrounding space."""
+    """Whether `answer` is exactly the expected text; surrounding space is ignored."""
     return answer.strip() == problem.answer
 
 
 def is_valid(answer: str) -> bool:
-    """Whether `answer` is one JSON object that has all the keys a command must have."""
+    """Whether `answer` is one JSON object with all required keys."""
     try:
         fields = json.loads(answer)
     except ValueError:
@@ -102,7 +102,7 @@ def _draw(rng: random.Random, intent: Intent, *, unseen: bool) -> tuple[Command,
 
 
 def _draw_room(rng: random.Random, device: str) -> tuple[str | None, str]:
-    """A room and how it is said; the phrase stands before the device ("kitchen ") or apart ("in the kitchen")."""
+    """A room and a phrase for it, which becomes part of the device ("kitchen light") or separate ("in the kitchen")."""
     chance = rng.random()
     if device in home_phrases.ROOMLESS or chance < 0.12:
         return None, ""
@@ -117,7 +117,7 @@ def _name(rng: random.Random, device: str, room: str | None, place: str) -> str:
     noun = rng.choice(home_phrases.DEVICES[device])
     if room == "all":
         return f"the {noun}"
-    # A door in the garage is not "the garage door", which is a device of its own.
+    # A door in the garage is not "the garage door", which is another device.
     if room is not None and f"{place} {noun}" not in home_phrases.DEVICES and rng.random() < 0.4:
         return f"the {place} {noun}"
     pointer = "those" if noun.endswith("s") else "that"
@@ -132,7 +132,7 @@ def _draw_politeness(rng: random.Random, *, request: bool, unseen: bool) -> tupl
 
 
 def _arrange(rng: random.Random, core: str, place: str, delay: str, *, verb_first: bool) -> str:
-    """Put the pieces in one of the orders in which people say them; a verb stays first after "could you"."""
+    """Put the pieces in one of the usual orders; after "could you" the verb stays first."""
     pieces = [core]
     if place and place not in core:
         where = (
@@ -147,7 +147,7 @@ def _arrange(rng: random.Random, core: str, place: str, delay: str, *, verb_firs
 
 
 def _as_typed(rng: random.Random, sentence: str) -> str:
-    """Capitals and full stops, present or not, as people type them or as speech recognition returns them."""
+    """With or without capitals and full stops, as in typed text or in the output of speech recognition."""
     style = rng.random()
     if style < 0.25:
         return sentence.rstrip("?").lower()

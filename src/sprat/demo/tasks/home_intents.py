@@ -1,4 +1,4 @@
-"""What can be asked of the smart home, and the ways to ask for it."""
+"""The intents of the smart-home task: actions on devices, and templates for them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["INTENTS", "Intent"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """One action on some devices, and the ways to ask for it. `{device}` comes with its article."""
+    """One action on some devices, and the templates for it. `{device}` includes the article."""
 
     name: str
     action: str
@@ -20,7 +20,7 @@ class Intent:
     unseen: tuple[str, ...]
     unit: str | None = None
     values: tuple[int, int, int] | None = None
-    """Lowest, highest and step of the value; None for no value, or for a colour."""
+    """Lowest, highest and step of the value; None for no value or a color."""
     weight: int = 2
 
 

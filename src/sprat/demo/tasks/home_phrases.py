@@ -1,4 +1,4 @@
-"""The words of the smart home: rooms, devices, values, delays, and what people say around a command."""
+"""The vocabulary of the smart-home task: rooms, devices, values, delays and polite phrases."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Plain prose: a few sentences about an everyday thing.
 
-The questions are made here; the answers are not. A larger teacher writes them once (``examples/train_student``), and a
-few hundred of its answers to held-out questions travel with the package as `held_out_texts`.
+Only the questions are generated here. A larger teacher writes the answers (``examples/train_student``); some of its
+answers to held-out questions are packaged: `held_out_texts`.
 
-A question is a template filled with a topic. Whole topics are held out, so no held-out question differs from a training
-question in its template alone.
+A question is a template filled with a topic. Topics are held out as a whole, so no held-out question differs from a
+training question only in its template.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sprat.demo.tasks.wording import phrases
 __all__ = ["HELD_OUT_FILE", "TOPICS", "held_out_texts", "problems"]
 
 HELD_OUT_FILE = Path(__file__).with_name("prose_held_out.jsonl")
-"""One JSON object a line: ``prompt`` and the teacher's ``answer``."""
+"""JSON lines with ``prompt`` and the teacher's ``answer``."""
 
 _THINGS = phrases("""
     a kitchen table | a wooden chair | a kettle | a refrigerator | an oven | a toaster | a dishwasher
@@ -94,7 +94,7 @@ _QUESTIONS = tuple((template, topic) for topics, templates in _BY_KIND for topic
 
 
 def problems(split: Split, *, seed: int = 0) -> Iterator[Problem]:
-    """Every question of `split` once, in an order fixed by `seed`; the answers are empty: a teacher writes them."""
+    """Every question of `split` once, shuffled by `seed`; the answers are empty."""
     questions = [(template, topic) for template, topic in _QUESTIONS if split_of(topic) is split]
     random.Random(f"prose/{split.value}/{seed}").shuffle(questions)
     for template, topic in questions:
@@ -102,7 +102,7 @@ def problems(split: Split, *, seed: int = 0) -> Iterator[Problem]:
 
 
 def held_out_texts(*, limit: int | None = None) -> list[Problem]:
-    """The teacher's answers to held-out questions, on which perplexity is measured; the first `limit` of them."""
+    """The teacher's answers to held-out questions, for perplexity; at most `limit` of them."""
     lines = HELD_OUT_FILE.read_text(encoding="utf-8").splitlines()[:limit]
     rows = [json.loads(line) for line in lines]
     return [Problem(prompt=row["prompt"], answer=row["answer"], kind="prose") for row in rows]

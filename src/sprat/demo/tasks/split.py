@@ -1,7 +1,7 @@
-"""What a problem is, and which problems are kept away from training.
+"""Problems, and the split into training and held-out ones.
 
-Generators draw problems at random and for ever; whether one may be trained on is decided by a hash of what it says, so
-no list of held-out problems has to exist, and any two generators with any seeds agree about it.
+Generators sample problems without end. A hash of a problem's content decides whether it is held out, so there is no
+list of held-out problems, and generators with different seeds agree.
 """
 
 from __future__ import annotations
@@ -13,25 +13,28 @@ from dataclasses import dataclass
 __all__ = ["HELD_OUT_SHARE", "Problem", "Split", "split_of"]
 
 HELD_OUT_SHARE = 0.1
-"""Share of all instances that training never sees."""
+"""Share of all instances that are never trained on."""
 
 
 class Split(enum.Enum):
-    """Which problems: those to learn from, or one of two kinds of those to be judged by."""
+    """Problems for training, and two kinds of problems for evaluation."""
 
     TRAIN = "train"
     HELD_OUT = "held_out"
-    """Known templates, filled in a way that training never saw."""
+    """Templates of the training set with content that is never trained on."""
     UNSEEN = "unseen"
-    """Templates that training never saw at all: harder, and reported beside the other."""
+    """Templates that are never trained on: harder, and reported separately."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One exchange: the user's message, and all that the assistant should say.
+    """One user message and the expected reply.
 
-    `reasoning` goes inside ``<think>…</think>`` (empty: the block is closed at once), `answer` after it. `kind` names
-    the generator's branch, so that scores can be told apart.
+    Attributes:
+        prompt: the user's message.
+        answer: the text after the think block.
+        kind: of problem; scores are listed by it.
+        reasoning: the text inside ``<think>…</think>``; if empty, the block is closed at once.
     """
 
     prompt: str

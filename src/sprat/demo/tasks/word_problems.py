@@ -1,7 +1,6 @@
-"""Small stories with numbers in them: somebody has some things, gets or loses some, and we ask how many there are.
+"""Word problems: someone has some items, gets or loses some, and the question is how many there are.
 
-A story is an opening, one or two changes and a question, each drawn from its own list: a few dozen sentences make
-thousands of stories.
+A story is an opening, one or two changes and a question, each sampled from a list of sentences.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ __all__ = ["Comparison", "Story", "draw", "draw_comparison"]
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """The text, the number it starts with, and what is added (negative: taken away), in order."""
+    """The text, the initial number, and the changes in order, negative for a loss."""
 
     text: str
     start: int
@@ -25,7 +24,7 @@ class Story:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Who of two has ``more`` or ``fewer``, or is ``first``-named."""
+    """Which of two people has ``more`` or ``fewer`` (the goal); ``first`` and ``second`` are their names."""
 
     text: str
     goal: str
@@ -34,7 +33,7 @@ class Comparison:
 
 
 _NAMES = phrases("Tom | Ann | Mia | Leo | Sam | Eva | Ben | Zoe | Max | Lily | Omar | Nina")
-"""Few, because copying a name is learnt name by name: with 32 of them, 500 steps of training were not a beginning."""
+"""Few, because copying is learned name by name: with 32 names, 500 training steps were far too few."""
 _ITEMS = phrases("""
     apples | books | stamps | coins | marbles | cards | pencils | stickers | eggs | oranges | shells | buttons
     cookies | stones | balloons | photos | seeds | nuts | toys | candles | flowers | bottles | tickets | bricks
@@ -135,11 +134,11 @@ _COMPARISONS = (
 )
 
 _LIMIT = 999
-"""No number in a story, given or worked out on the way, is larger; only a last sum may be."""
+"""No number in a story is larger, intermediate results included; only the last sum may be."""
 
 
 def draw(rng: random.Random, *, n_steps: int, unseen: bool) -> Story:
-    """A story with `n_steps` changes. `unseen` ones contain a sentence that the others never use."""
+    """A story with `n_steps` changes. `unseen` ones contain a sentence that is never trained on."""
     if n_steps == 1 and rng.random() < 0.5:
         return _draw_pair(rng, unseen=unseen)
     at_place = not unseen and rng.random() < 0.35
@@ -186,7 +185,7 @@ def _draw_pair(rng: random.Random, *, unseen: bool) -> Story:
 
 
 def _amount(rng: random.Random, limit: int) -> int:
-    """From 1 to `limit`; a third of the time below 100, as in most stories."""
+    """From 1 to `limit`; in a third of the cases below 100."""
     return rng.randint(1, min(limit, 99) if rng.random() < 0.33 else limit)
 
 

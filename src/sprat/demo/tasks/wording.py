@@ -1,4 +1,4 @@
-"""How the tasks write down their phrases: many on a line, as one reads them."""
+"""The notation for lists of phrases: several on a line, separated by bars."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["phrases"]
 
 
 def phrases(text: str) -> tuple[str, ...]:
-    """The phrases of `text`, which are separated by ``|`` or by line ends.
+    """Split ``text`` into phrases at ``|`` and at line ends.
 
     Example:
         >>> phrases("turn on {device} | switch {device} on")

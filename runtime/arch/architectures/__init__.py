@@ -1,0 +1,1 @@
+"""One architecture, one file; :func:`sprat.runtime.arch.architecture.architectures` imports all of them."""

@@ -1,0 +1,181 @@
+"""Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434): the cache holds one latent per token for all heads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from sprat.devices.plan.footprint import AttentionCost
+from sprat.runtime.arch.attention.spec import AttentionSpec, CachePlane, NamedShape, Storage
+from sprat.runtime.arch.fields import Fields
+from sprat.runtime.arch.rope import RopeSpec, YarnScaling, yarn_magnitude
+
+__all__ = ["LatentAttentionSpec"]
+
+_GGUF_LOG_MULTIPLIER = 0.1  # yarn_log_multiplier holds this times mscale_all_dim, with latent attention alone
+_SETUP_ENTRIES = 105  # dequantizing k_b and v_b takes as long as expanding so many rows: measured for V2-Lite in Q4_0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentAttentionSpec(AttentionSpec):
+    """A cache row is the normalised latent, then the rotated key part that all heads share.
+
+    Attributes:
+        n_heads: query heads.
+        q_lora_rank: width of the compressed query; ``None`` where queries are not compressed.
+        kv_lora_rank: width of the latent.
+        qk_nope_head_dim: elements of a query and key without position.
+        qk_rope_head_dim: elements with rotary position.
+        v_head_dim: elements of a value.
+    """
+
+    cache_kind: ClassVar[str] = "latent"
+    # Latents lose less in int8 than the products with int8 activations do anyway, and attention over them is faster.
+    storages: ClassVar[tuple[Storage, ...]] = ("int8",)
+
+    n_heads: int
+    q_lora_rank: int | None
+    kv_lora_rank: int
+    qk_nope_head_dim: int
+    qk_rope_head_dim: int
+    v_head_dim: int
+
+    @property
+    def qk_head_dim(self) -> int:
+        """Elements per head of a query or an expanded key."""
+        return self.qk_nope_head_dim + self.qk_rope_head_dim
+
+    @property
+    def latent_dim(self) -> int:
+        """Elements per token and layer in the cache."""
+        return self.kv_lora_rank + self.qk_rope_head_dim
+
+    @property
+    def q_width(self) -> int:
+        """Elements of all query heads of a token."""
+        return self.n_heads * self.qk_head_dim
+
+    @property
+    def output_width(self) -> int:
+        """Elements of all heads' outputs of a token."""
+        return self.n_heads * self.v_head_dim
+
+    @property
+    def planes(self) -> tuple[CachePlane, ...]:
+        """One row per token; the RoPE part stays in float16, since its few elements decide every head's scores."""
+        group = 32 if self.kv_lora_rank % 128 else 128
+        return (CachePlane(1, self.latent_dim, n_exact=self.qk_rope_head_dim, group=group),)
+
+    def tensors(self, hidden_size: int) -> Iterator[NamedShape]:
+        """The query, compressed or not; the latent; its up-projections per head; the output."""
+        if self.q_lora_rank is None:
+            yield "attn_q.weight", (self.q_width, hidden_size)
+        else:
+            yield "attn_q_a.weight", (self.q_lora_rank, hidden_size)
+            yield "attn_q_a_norm.weight", (self.q_lora_rank,)
+            yield "attn_q_b.weight", (self.q_width, self.q_lora_rank)
+        yield "attn_kv_a_mqa.weight", (self.latent_dim, hidden_size)
+        yield "attn_kv_a_norm.weight", (self.kv_lora_rank,)
+        yield "attn_k_b.weight", (self.n_heads, self.kv_lora_rank, self.qk_nope_head_dim)
+        yield "attn_v_b.weight", (self.n_heads, self.v_head_dim, self.kv_lora_rank)
+        yield "attn_output.weight", (hidden_size, self.output_width)
+
+    def scale(self, rope: RopeSpec) -> float:
+        """``qk_head_dim ** -0.5``, under YaRN times ``m(factor, mscale_all_dim) ** 2``."""
+        yarn = rope.scaling
+        magnitude = yarn_magnitude(yarn.factor, yarn.mscale_all_dim) if isinstance(yarn, YarnScaling) else 1.0
+        return magnitude**2 / math.sqrt(self.qk_head_dim)
+
+    def costs(self) -> tuple[AttentionCost, ...]:
+        """The absorbed form, then the expanded one.
+
+        Absorbed: one up-projection per query, scores and sums over the latent. Expanded: one up-projection per cache
+        row, narrow scores and sums per head.
+        """
+        heads = 2 * self.n_heads
+        projection = heads * self.kv_lora_rank * (self.qk_nope_head_dim + self.v_head_dim)
+        return (
+            AttentionCost(
+                name="absorbed",
+                per_token=projection,
+                per_entry=0,
+                per_pair=heads * (self.latent_dim + self.kv_lora_rank),
+                queries_per_entry=self.n_heads,
+                lanes_per_query=4,
+            ),
+            AttentionCost(
+                name="expanded",
+                per_token=0,
+                per_entry=projection,
+                per_pair=heads * (self.qk_head_dim + self.v_head_dim),
+                queries_per_entry=1,
+                setup_entries=_SETUP_ENTRIES,
+            ),
+        )
+
+    def contradictions(self) -> list[str]:
+        """None: heads share the latent, whatever their number."""
+        return []
+
+    def gguf_keys(self) -> dict[str, Any]:
+        """Absorbed: all heads share one key of a whole cache row, whose first part is the value."""
+        return {
+            "attention.head_count_kv": 1,
+            "attention.q_lora_rank": self.q_lora_rank or 0,  # required of every model but V2-Lite's 27 layers
+            "attention.kv_lora_rank": self.kv_lora_rank,
+            "attention.key_length": self.latent_dim,
+            "attention.value_length": self.kv_lora_rank,
+            "attention.key_length_mla": self.qk_head_dim,
+            "attention.value_length_mla": self.v_head_dim,
+        }
+
+    @classmethod
+    def from_gguf(cls, fields: Fields, *, bias: bool) -> Self:
+        """Files older than llama.cpp's MLA lack ``key_length_mla``."""
+        if "attention.key_length_mla" not in fields:
+            fields.complain(
+                "attention.key_length_mla", "is missing, as in files older than MLA in llama.cpp: convert again"
+            )
+        rank, rope = fields.size("attention.kv_lora_rank"), fields.size("rope.dimension_count")
+        key = fields.size("attention.key_length_mla", rope + 1, least=rope + 1)
+        fields.must_be(
+            {
+                "attention.head_count_kv": [1],
+                "attention.key_length": [rank + rope],
+                "attention.value_length": [rank],
+            }
+        )
+        return cls(
+            n_heads=fields.size("attention.head_count"),
+            q_lora_rank=fields.size("attention.q_lora_rank", 0, least=0) or None,
+            kv_lora_rank=rank,
+            qk_nope_head_dim=key - rope,
+            qk_rope_head_dim=rope,
+            v_head_dim=fields.size("attention.value_length_mla", 1),
+        )
+
+    def yarn_keys(self, yarn: YarnScaling) -> dict[str, Any]:
+        """``mscale_all_dim``, as llama.cpp stores it for this kind."""
+        return {"rope.scaling.yarn_log_multiplier": _GGUF_LOG_MULTIPLIER * yarn.mscale_all_dim}
+
+    def is_yarn_of_llamacpp(self, yarn: YarnScaling) -> bool:
+        """One value stands for both there."""
+        return yarn.mscale == yarn.mscale_all_dim > 0
+
+    def json_fields(self) -> Mapping[str, Any]:
+        """The dimensions; those of grouped attention as the expanded heads have them."""
+        return {
+            "n_heads": self.n_heads,
+            "n_kv_heads": self.n_heads,
+            "head_dim": self.qk_head_dim,
+            "attention_bias": False,
+            "mla": {
+                "q_lora_rank": self.q_lora_rank,
+                "kv_lora_rank": self.kv_lora_rank,
+                "qk_nope_head_dim": self.qk_nope_head_dim,
+                "qk_rope_head_dim": self.qk_rope_head_dim,
+                "v_head_dim": self.v_head_dim,
+            },
+        }

@@ -1,0 +1,89 @@
+"""Parts of a GGUF's architecture keys that architectures share, read from their fields (without the prefix)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sprat.runtime.arch.attention import GroupedAttentionSpec
+from sprat.runtime.arch.fields import Fields
+from sprat.runtime.arch.rope import FrequencyFactors, RopeSpec, YarnScaling
+from sprat.runtime.arch.spec import ModelSpec
+from sprat.runtime.arch.tensors import ROPE_FREQS
+from sprat.runtime.weights import WeightSource
+
+__all__ = ["common_from_gguf", "dense_from_gguf", "rope_from_gguf"]
+
+_LOG_MULTIPLIER = 0.1  # yarn_log_multiplier holds this times mscale_all_dim
+
+
+def dense_from_gguf(fields: Fields, architecture: str, weights: WeightSource, *, interleaved: bool) -> ModelSpec:
+    """A model of grouped-query attention and dense MLPs: Llama and its relatives.
+
+    Args:
+        fields: the architecture's keys.
+        architecture: ``general.architecture``.
+        weights: the tensors, for what no key says.
+        interleaved: whether RoPE rotates pairs (2i, 2i+1), rather than halves.
+    """
+    attention = GroupedAttentionSpec.from_gguf(fields, bias="blk.0.attn_q.bias" in weights)
+    fields.must_be({"expert_count": [0], "expert_used_count": [0]})
+    return ModelSpec(
+        architecture=architecture,
+        n_layers=fields.size("block_count"),
+        attention=attention,
+        rope=rope_from_gguf(fields, attention.head_dim, weights, interleaved=interleaved),
+        **common_from_gguf(fields, weights),
+    )
+
+
+def common_from_gguf(fields: Fields, weights: WeightSource) -> dict[str, Any]:
+    """The fields of :class:`~sprat.runtime.arch.spec.ModelSpec` whose keys every architecture has."""
+    fields.must_be({"attention.causal": [True]})
+    return {
+        "hidden_size": fields.size("embedding_length"),
+        "vocab_size": weights.weight("token_embd.weight").shape[0],
+        "intermediate_size": fields.size("feed_forward_length"),
+        "rms_norm_eps": fields.float32("attention.layer_norm_rms_epsilon"),
+        "max_context": fields.size("context_length"),
+        "tied_embeddings": "output.weight" not in weights,
+    }
+
+
+def rope_from_gguf(fields: Fields, dim: int, weights: WeightSource, *, interleaved: bool) -> RopeSpec:
+    """RoPE over ``dim`` elements of a head: plain, YaRN, or Llama 3.1's factors, which are a tensor."""
+    one = (
+        "rope.scale_linear",
+        "rope.scaling.attn_factor",
+        "rope.scaling.yarn_attn_factor",
+        "rope.scaling.yarn_ext_factor",
+    )
+    fields.must_be({"rope.dimension_count": [dim]} | {key: [1.0] for key in one})
+    read = fields.choice(
+        "rope.scaling.type", {"none": _read_factors, "linear": _read_factors, "yarn": _read_yarn}, "none"
+    )
+    theta = fields.float32("rope.freq_base", 10000.0)
+    return RopeSpec(dim=dim, theta=theta, interleaved=interleaved, scaling=read(fields, weights))
+
+
+def _read_factors(fields: Fields, weights: WeightSource) -> FrequencyFactors | None:
+    """Llama 3.1's scaling, or none."""
+    fields.must_be({"rope.scaling.factor": [1.0]})
+    fields.ignore("rope.scaling.original_context_length")
+    if ROPE_FREQS not in weights:
+        return None
+    return FrequencyFactors(tuple(weights.weight(ROPE_FREQS).dequantize().ravel().tolist()))
+
+
+def _read_yarn(fields: Fields, weights: WeightSource) -> YarnScaling:
+    """As llama.cpp understands it: ``yarn_log_multiplier`` stands for both mscales; without it they are the paper's."""
+    mscale: dict[str, float] = {}
+    if "rope.scaling.yarn_log_multiplier" in fields:
+        both = round(fields.float32("rope.scaling.yarn_log_multiplier") / _LOG_MULTIPLIER, 6)
+        mscale = {"mscale": both, "mscale_all_dim": both}
+    return YarnScaling(
+        factor=fields.float32("rope.scaling.factor"),
+        original_max_position_embeddings=fields.size("rope.scaling.original_context_length"),
+        beta_fast=fields.float32("rope.scaling.yarn_beta_fast", 32.0),
+        beta_slow=fields.float32("rope.scaling.yarn_beta_slow", 1.0),
+        **mscale,
+    )

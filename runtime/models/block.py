@@ -1,0 +1,63 @@
+"""One transformer layer: attention, then a dense MLP or a mixture of experts, each behind a norm and a residual sum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
+
+from sprat.arrays import F32Array, I32Array
+from sprat.runtime.arch.moe import MoESpec
+from sprat.runtime.arch.rope import RopeAngles
+from sprat.runtime.arch.spec import ModelSpec
+from sprat.runtime.cache import Cache
+from sprat.runtime.kernels import GatedMLP, Kernels, MLAForm, MoE
+from sprat.runtime.models.attention import attend, load_attention
+from sprat.runtime.models.layer_weights import LayerWeights
+
+__all__ = ["Block", "RoutingObserver"]
+
+RoutingObserver: TypeAlias = Callable[[int, I32Array], None]
+"""Called with a layer's number and the experts ``(n, n_experts_per_token)`` that its tokens chose."""
+
+
+class Block:
+    """``x += attention(norm(x)); x += mlp(norm(x))``."""
+
+    def __init__(self, spec: ModelSpec, weights: LayerWeights, index: int) -> None:
+        self._index = index
+        self._attention = load_attention(spec, weights)
+        routed = spec.moe if spec.is_moe_layer(index) else None
+        self._mlp = _moe(spec, routed, weights) if routed else _gated_mlp(spec, weights)
+
+    def __call__(
+        self,
+        x: F32Array,
+        angles: RopeAngles,
+        cache: Cache,
+        kernels: Kernels,
+        form: MLAForm,
+        observe: RoutingObserver | None,
+    ) -> None:
+        """Add the layer to the hidden states ``x (n, hidden)``."""
+        attend(self._attention, x, angles, cache, self._index, kernels, form)
+        if isinstance(self._mlp, MoE):
+            kernels.moe(x, self._mlp, partial(observe, self._index) if observe else None)
+        else:
+            kernels.gated_mlp(x, self._mlp)
+
+
+def _gated_mlp(spec: ModelSpec, weights: LayerWeights) -> GatedMLP:
+    return GatedMLP(norm=weights.gain("ffn_norm"), mlp=weights.mlp(), eps=spec.rms_norm_eps)
+
+
+def _moe(spec: ModelSpec, moe: MoESpec, weights: LayerWeights) -> MoE:
+    return MoE(
+        norm=weights.gain("ffn_norm"),
+        router=weights.matrix("ffn_gate_inp"),
+        bias=weights.bias("exp_probs_b") if moe.correction_bias else None,
+        moe=moe,
+        routed=weights.mlp("_exps"),
+        shared=weights.mlp("_shexp") if moe.n_shared_experts else None,
+        eps=spec.rms_norm_eps,
+    )

@@ -1,0 +1,26 @@
+"""``sprat inspect``: what a model is, where its bytes go, and what loads it."""
+
+from __future__ import annotations
+
+import os
+
+from sprat.app.model_reference import find_source
+from sprat.export.inspection import Inspection
+from sprat.export.inspection import inspect as inspect_path
+
+__all__ = ["inspect"]
+
+
+def inspect(path: str | os.PathLike[str], *, check: bool = False) -> Inspection:
+    """Describe a bundle, a GGUF or ONNX file, or a checkpoint from its headers; weights are read only by ``check``.
+
+    Of a bundle with both formats the GGUF is described, and a note names the ONNX model.
+
+    Args:
+        path: the model, or ``"demo"``, the packaged student.
+        check: read every block of a GGUF and fail on NaN or Inf weights.
+
+    Raises:
+        InputError: ``path`` is not a model, is damaged, or ``check`` is asked of a model that is not a GGUF.
+    """
+    return inspect_path(find_source(path), check=check)

@@ -1,0 +1,50 @@
+"""``sprat verify``: an artifact against the source it was exported from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from sprat.app.model_reference import find_source
+from sprat.export.verify.verify import Verification
+from sprat.export.verify.verify import verify as verify_path
+from sprat.progress import ReportProgress, no_progress
+
+__all__ = ["verify"]
+
+
+def verify(
+    artifact: str | os.PathLike[str],
+    source: str | os.PathLike[str],
+    *,
+    text: str | None = None,
+    backends: Sequence[str] | None = None,
+    max_kld: float | None = None,
+    max_tokens: int | None = None,
+    progress: ReportProgress = no_progress,
+) -> Verification:
+    """Compare the logits of an artifact with those of its source, as ``llama-perplexity --kl-divergence`` does.
+
+    Args:
+        artifact: a bundle, a GGUF file or an ONNX model.
+        source: what it was exported from: a checkpoint folder, a GGUF file, or ``"demo"``, the packaged student.
+        text: what both models read; by default an evaluation text that comes with sprat.
+        backends: the backends that run the artifact; by default ``reference``, the one that :func:`load` chooses and
+            ``llamacpp`` where it is installed for a GGUF, ``onnx`` for an ONNX model.
+        max_kld: the largest mean KL divergence, in nats per token, that passes.
+        max_tokens: read only the first tokens of the text.
+        progress: called after each chunk, in tokens.
+
+    Raises:
+        InputError: a model cannot be read, the vocabularies differ, or the text is too short.
+        BackendError: a backend cannot run the artifact.
+    """
+    return verify_path(
+        artifact,
+        find_source(source),
+        text=text,
+        backends=backends,
+        max_kld=max_kld,
+        max_tokens=max_tokens,
+        progress=progress,
+    )
