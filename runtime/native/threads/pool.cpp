@@ -19,8 +19,7 @@ void pause_cpu() {
 }
 
 // The calling thread. By sched_setaffinity, since Android's C library has no
-// pthread_setaffinity_np before
-// API 36.
+// pthread_setaffinity_np before API 36.
 void pin(int core) {
     cpu_set_t set;
     CPU_ZERO(&set);
