@@ -10,7 +10,7 @@ from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.attention import Storage
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import expected_tensors, is_routed_expert, tensor_role
-from sprat.runtime.cache import row_layout
+from sprat.runtime.cache import entry_layout
 from sprat.runtime.files.model_file import ModelFile
 
 __all__ = [
@@ -110,7 +110,7 @@ def program_bytes(vocab_size: int) -> int:
 
 def cache_bytes_per_token(spec: ModelSpec, cache: Storage) -> int:
     """What all layers keep of a token."""
-    return spec.n_layers * sum(plane.n_heads * row_layout(plane, cache).nbytes for plane in spec.attention.planes)
+    return spec.n_layers * sum(plane.n_heads * entry_layout(plane, cache).nbytes for plane in spec.attention.planes)
 
 
 def pass_cost(spec: ModelSpec, sizes: Mapping[str, int], cache: Storage) -> PassCost:

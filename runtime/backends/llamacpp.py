@@ -41,7 +41,7 @@ class LlamaCppLoader(BackendLoader, name="llamacpp", preference=30):
         buffer_bytes = _BATCH * request.spec.vocab_size * 4 + _OWN_BYTES
         return request.footprint(cache_number_bytes=_CACHE_NUMBER_BYTES, buffer_bytes=buffer_bytes)
 
-    def obstacle(self, request: LoadRequest) -> SpratError | None:
+    def why_not(self, request: LoadRequest) -> SpratError | None:
         """Not installed."""
         if importlib.util.find_spec("llama_cpp") is None:
             return BackendError(f"llama-cpp-python is not installed; for this processor: {install_command()}")

@@ -33,7 +33,7 @@ class NativeLoader(BackendLoader, name="native", preference=10):
         whole = request.footprint(cache_number_bytes=0, buffer_bytes=native_buffer_bytes(spec))
         return replace(whole, cache_bytes_per_token=cache_bytes_per_token(spec, _cache(request)))
 
-    def obstacle(self, request: LoadRequest) -> SpratError | None:
+    def why_not(self, request: LoadRequest) -> SpratError | None:
         """No native core, or a format that it does not know."""
         if why := native_missing_because():
             return BackendError(f"the native kernels are missing: {why}")

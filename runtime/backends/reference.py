@@ -34,7 +34,7 @@ class ReferenceLoader(BackendLoader, name="reference", preference=20):
         buffer_bytes = 8 * _CHUNK * widest * 4 + 2 * spec.vocab_size * 4 + _N_PANELS * panel_bytes
         return request.footprint(cache_number_bytes=_CACHE_NUMBER_BYTES, buffer_bytes=buffer_bytes)
 
-    def obstacle(self, request: LoadRequest) -> SpratError | None:
+    def why_not(self, request: LoadRequest) -> SpratError | None:
         """None: there is always NumPy."""
         return None
 
