@@ -34,7 +34,8 @@ std::map<std::string, long> cache_bytes() {
 }  // namespace
 
 void bind_cpu(nb::module_ &m) {
-    m.def("cpu_features", &features, "Instruction set name -> whether processor and operating system support it.");
+    m.def("cpu_features", &features,
+          "Instruction set name -> whether processor and operating system support it.");
     m.def("cache_bytes", &cache_bytes, "Cache level -> bytes, 0 where unknown.");
     m.def("page_bytes", [] { return sysconf(_SC_PAGESIZE); }, "Bytes of one memory page.");
 }

@@ -13,7 +13,9 @@ namespace sprat {
 namespace {
 
 #if defined(__x86_64__)
-struct Registers { uint32_t eax, ebx, ecx, edx; };
+struct Registers {
+    uint32_t eax, ebx, ecx, edx;
+};
 
 Registers cpuid(uint32_t leaf, uint32_t subleaf) {
     Registers r{};
@@ -43,7 +45,8 @@ CpuFeatures detect() {
     has.f16c = ymm && bit(basic.ecx, 29);
     has.bmi2 = bit(seven.ebx, 8);
     has.avx_vnni = ymm && bit(seven1.eax, 4);
-    has.avx512 = zmm && bit(seven.ebx, 16) && bit(seven.ebx, 17) && bit(seven.ebx, 30) && bit(seven.ebx, 31);
+    has.avx512 =
+        zmm && bit(seven.ebx, 16) && bit(seven.ebx, 17) && bit(seven.ebx, 30) && bit(seven.ebx, 31);
     has.avx512_vbmi = has.avx512 && bit(seven.ecx, 1);
     has.avx512_vnni = has.avx512 && bit(seven.ecx, 11);
     has.avx512_bf16 = has.avx512 && bit(seven1.eax, 5);

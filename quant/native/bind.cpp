@@ -30,7 +30,7 @@ std::optional<size_t> first_nonfinite_of(int source_type, Source source) {
 
 std::vector<int> block_types() {
     std::vector<int> types;
-    for (const BlockLayout &layout : LAYOUTS) types.push_back(layout.ggml_type);
+    for (const BlockLayout &layout : kLayouts) types.push_back(layout.ggml_type);
     return types;
 }
 
@@ -39,9 +39,10 @@ std::vector<int> block_types() {
 
 void bind_quant(nb::module_ &m) {
     m.def("block_types", &sprat::block_types, "ggml type numbers that convert knows.");
-    m.def("convert", &sprat::convert_arrays, nb::arg("source_type"), nb::arg("target_type"), nb::arg("source"),
-          nb::arg("target"), nb::arg("max_lanes") = 16,
-          "Repack the blocks of source as blocks of target, with vectors of at most max_lanes floats.");
+    m.def("convert", &sprat::convert_arrays, nb::arg("source_type"), nb::arg("target_type"),
+          nb::arg("source"), nb::arg("target"), nb::arg("max_lanes") = 16,
+          "Repack the blocks of source as blocks of target, with vectors of at most max_lanes "
+          "floats.");
     m.def("first_nonfinite", &sprat::first_nonfinite_of, nb::arg("source_type"), nb::arg("source"),
           "Index of the first weight that is NaN or infinite.");
 }

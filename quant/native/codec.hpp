@@ -1,9 +1,10 @@
 // A block format as the native core sees it: two functions between packed blocks and float32.
 //
-// Any format can be unpacked into a small buffer and packed from it, so one loop converts between any two, and
-// quantizing BF16 or dequantizing to F32 are just two of its cases. The functions exist for each vector length of the
-// processor family. No variant may give other bytes than NumPy: quant/native is compiled with -ffp-contract=off, sums
-// are added in the order of quant/formats/fit.py, and nothing is reassociated.
+// Any format can be unpacked into a small buffer and packed from it, so one loop converts between
+// any two, and quantizing BF16 or dequantizing to F32 are just two of its cases. The functions
+// exist for each vector length of the processor family. No variant may give other bytes than NumPy:
+// quant/native is compiled with -ffp-contract=off, sums are added in the order of
+// quant/formats/fit.py, and nothing is reassociated.
 #pragma once
 
 #include <cstddef>
@@ -21,12 +22,12 @@ struct Codec {
     Unpack unpack[3];
 };
 
-#define SPRAT_INLINED __attribute__((always_inline))  // into a caller that is compiled for longer vectors
+#define SPRAT_INLINED \
+    __attribute__((always_inline))  // into a caller that is compiled for longer vectors
 #define SPRAT_INLINE static inline SPRAT_INLINED
 
 // Blocks has pack<W> and unpack<W> for vectors of W lanes, always inline, and block_bytes.
-template <class Blocks>
-struct Variants {
+template <class Blocks> struct Variants {
     static void pack(const float *weights, uint8_t *packed, size_t n) {
         Blocks::template pack<4>(weights, packed, n);
     }
@@ -55,7 +56,8 @@ struct Variants {
     static constexpr Unpack unpack_avx2 = unpack, unpack_avx512 = unpack;
 #endif
 
-    static constexpr Codec codec{{pack, pack_avx2, pack_avx512}, {unpack, unpack_avx2, unpack_avx512}};
+    static constexpr Codec codec{{pack, pack_avx2, pack_avx512},
+                                 {unpack, unpack_avx2, unpack_avx512}};
 };
 
 // codec_Q4_0() and so on: one for each format of the list.
@@ -64,10 +66,10 @@ SPRAT_FORMATS(SPRAT_DECLARE_CODEC)
 #undef SPRAT_DECLARE_CODEC
 
 // Each is defined by the file that has its Blocks.
-#define SPRAT_DEFINE_CODEC(name, ...)                                                          \
-    Codec codec_##name() {                                                                     \
-        static_assert(__VA_ARGS__::block_bytes == LAYOUTS[name].block_bytes);                  \
-        return Variants<__VA_ARGS__>::codec;                                                   \
+#define SPRAT_DEFINE_CODEC(name, ...)                                          \
+    Codec codec_##name() {                                                     \
+        static_assert(__VA_ARGS__::block_bytes == kLayouts[name].block_bytes); \
+        return Variants<__VA_ARGS__>::codec;                                   \
     }
 
 }  // namespace sprat

@@ -13,10 +13,10 @@ namespace {
 // Weights between unpack and pack: 8 KiB of float32, a quarter of the smallest first-level cache in
 // use (32 KiB), so that what unpack wrote is still there when pack reads it, with room for both
 // formats' packed blocks. A multiple of every block size.
-constexpr size_t BUFFER = 2048;
-// Weights that a thread takes at a time: 131,072, some tens of microseconds of work, against the
-// tenth of one that taking a share costs.
-constexpr size_t SHARE = 64 * BUFFER;
+constexpr size_t kBuffer = 2048;
+// Weights that a thread takes at a time: enough that taking a share, one atomic addition, costs
+// nothing.
+constexpr size_t kShare = 64 * kBuffer;
 
 #define SPRAT_CODEC_OF(name, ...) codec_##name(),
 const Codec &codec_of(Format format) {
@@ -27,8 +27,9 @@ const Codec &codec_of(Format format) {
 
 size_t weights_in(const BlockLayout &layout, size_t n_bytes) {
     if (n_bytes % layout.block_bytes)
-        throw std::invalid_argument(std::to_string(n_bytes) + " bytes are not a whole number of blocks of " +
-                                    std::to_string(layout.block_bytes) + " bytes (" + layout.name + ")");
+        throw std::invalid_argument(
+            std::to_string(n_bytes) + " bytes are not a whole number of blocks of " +
+            std::to_string(layout.block_bytes) + " bytes (" + layout.name + ")");
     return n_bytes / layout.block_bytes * layout.block_size;
 }
 
@@ -43,12 +44,12 @@ int variant(int max_lanes) {
     return std::min(widest, max_lanes >= 16 ? 2 : max_lanes >= 8 ? 1 : 0);
 }
 
-// Calls work(first weight, number of weights) for pieces of at most BUFFER weights.
-template <class Work>
-void for_pieces(size_t n_weights, const Work &work) {
-    parallel_for((n_weights + SHARE - 1) / SHARE, [&](size_t share) {
-        const size_t end = std::min(n_weights, (share + 1) * SHARE);
-        for (size_t start = share * SHARE; start < end; start += BUFFER) work(start, std::min(BUFFER, end - start));
+// Calls work(first weight, number of weights) for pieces of at most kBuffer weights.
+template <class Work> void for_pieces(size_t n_weights, const Work &work) {
+    parallel_for((n_weights + kShare - 1) / kShare, [&](size_t share) {
+        const size_t end = std::min(n_weights, (share + 1) * kShare);
+        for (size_t start = share * kShare; start < end; start += kBuffer)
+            work(start, std::min(kBuffer, end - start));
     });
 }
 
@@ -58,37 +59,41 @@ bool is_finite(float value) { return (bits_of(value) & 0x7f800000) != 0x7f800000
 
 Format format_of_type(int ggml_type) {
     for (int f = 0; f < N_FORMATS; ++f)
-        if (LAYOUTS[f].ggml_type == ggml_type) return Format(f);
-    throw std::invalid_argument("ggml type " + std::to_string(ggml_type) + " is not known to the native core");
+        if (kLayouts[f].ggml_type == ggml_type) return Format(f);
+    throw std::invalid_argument("ggml type " + std::to_string(ggml_type) +
+                                " is not known to the native core");
 }
 
-void convert(Format from, Format to, std::span<const uint8_t> source, std::span<uint8_t> target, int max_lanes) {
-    const BlockLayout &in = LAYOUTS[from], &out = LAYOUTS[to];
+void convert(Format from, Format to, std::span<const uint8_t> source, std::span<uint8_t> target,
+             int max_lanes) {
+    const BlockLayout &in = kLayouts[from], &out = kLayouts[to];
     const Unpack unpack = codec_of(from).unpack[variant(max_lanes)];
     const Pack pack = codec_of(to).pack[variant(max_lanes)];
     const size_t n_weights = weights_in(in, source.size());
     if (n_weights % out.block_size || n_weights != weights_in(out, target.size()))
         throw std::invalid_argument("source and target do not hold the same number of weights");
     for_pieces(n_weights, [&](size_t start, size_t n) {
-        alignas(64) float weights[BUFFER];
+        alignas(64) float weights[kBuffer];
         unpack(source.data() + start / in.block_size * in.block_bytes, weights, n / in.block_size);
         pack(weights, target.data() + start / out.block_size * out.block_bytes, n / out.block_size);
     });
 }
 
 std::optional<size_t> first_nonfinite(Format format, std::span<const uint8_t> source) {
-    const BlockLayout &in = LAYOUTS[format];
+    const BlockLayout &in = kLayouts[format];
     const Unpack unpack = codec_of(format).unpack[variant(16)];
     const size_t n_weights = weights_in(in, source.size());
     std::atomic<size_t> first{n_weights};
     for_pieces(n_weights, [&](size_t start, size_t n) {
         if (start > first.load(std::memory_order_relaxed)) return;
-        alignas(64) float weights[BUFFER];
+        alignas(64) float weights[kBuffer];
         unpack(source.data() + start / in.block_size * in.block_bytes, weights, n / in.block_size);
-        uint32_t found = 0;  // all weights, so that the loop vectorises; then the one, if there is one
+        uint32_t found =
+            0;  // all weights, so that the loop vectorises; then the one, if there is one
         for (size_t i = 0; i < n; ++i) found |= !is_finite(weights[i]);
         if (!found) return;
-        const size_t mine = start + size_t(std::find_if_not(weights, weights + n, is_finite) - weights);
+        const size_t mine =
+            start + size_t(std::find_if_not(weights, weights + n, is_finite) - weights);
         for (size_t seen = first; mine < seen && !first.compare_exchange_weak(seen, mine);) {}
     });
     return first < n_weights ? std::optional<size_t>(first) : std::nullopt;

@@ -14,7 +14,8 @@ namespace sprat {
 Format format_of_type(int ggml_type);
 
 // Repacks the blocks of `source` as blocks of `target`, with vectors of at most `max_lanes` floats.
-void convert(Format from, Format to, std::span<const uint8_t> source, std::span<uint8_t> target, int max_lanes);
+void convert(Format from, Format to, std::span<const uint8_t> source, std::span<uint8_t> target,
+             int max_lanes);
 
 // Index of the first weight that is NaN or infinite.
 std::optional<size_t> first_nonfinite(Format format, std::span<const uint8_t> source);

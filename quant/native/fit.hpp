@@ -1,5 +1,6 @@
-// The scale search of quant/formats/fit.py, with the same float32 operations in the same order: a block is a vector
-// lane, so a sum over a block is a loop over rows, and W blocks are searched at once.
+// The scale search of quant/formats/fit.py, with the same float32 operations in the same order: a
+// block is a vector lane, so a sum over a block is a loop over rows, and W blocks are searched at
+// once.
 #pragma once
 
 #include "quant/native/vector.hpp"
@@ -8,12 +9,12 @@
 
 namespace sprat {
 
-constexpr int LANES = 16;  // blocks that are searched together: one super-block of Q6_K, two of Q4_K
+constexpr int kLanes =
+    16;  // blocks that are searched together: one super-block of Q6_K, two of Q4_K
 
-// The rows of LANES blocks: row j holds the j-th weight of each.
-template <int rows>
-struct alignas(64) LaneBlock {
-    float row[rows][LANES];
+// The rows of kLanes blocks: row j holds the j-th weight of each.
+template <int rows> struct alignas(64) LaneBlock {
+    float row[rows][kLanes];
 };
 
 // NaN and what is too small for any block become 0, and what no block can hold is clipped.
@@ -24,15 +25,14 @@ SPRAT_INLINE float sanitize(float value) {
     return low > 0x1p30f ? 0x1p30f : low;
 }
 
-// The first n of LANES blocks; the others are zero.
-template <int rows>
-SPRAT_INLINE void to_lanes(const float *weights, int n, LaneBlock<rows> &x) {
-    for (int lane = 0; lane < LANES; ++lane)
-        for (int j = 0; j < rows; ++j) x.row[j][lane] = lane < n ? sanitize(weights[lane * rows + j]) : 0.f;
+// The first n of kLanes blocks; the others are zero.
+template <int rows> SPRAT_INLINE void to_lanes(const float *weights, int n, LaneBlock<rows> &x) {
+    for (int lane = 0; lane < kLanes; ++lane)
+        for (int j = 0; j < rows; ++j)
+            x.row[j][lane] = lane < n ? sanitize(weights[lane * rows + j]) : 0.f;
 }
 
-template <int W>
-struct Affine {
+template <int W> struct Affine {
     Floats<W> s, m;
 };
 
@@ -62,7 +62,8 @@ SPRAT_INLINE Affine<W> affine_fit(const LaneBlock<32> &x, int lane, float larges
         }
         const F determinant = 32.f * sum_qq - sum_q * sum_q;
         F s = over(32.f * sum_xq - total * sum_q, determinant);
-        F m = determinant != 0.f ? over(sum_q * sum_xq - total * sum_qq, determinant) : total / -32.f;
+        F m =
+            determinant != 0.f ? over(sum_q * sum_xq - total * sum_qq, determinant) : total / -32.f;
         s = larger(m < 0.f ? over(sum_xq, sum_qq) : s, F{});
         m = m < 0.f ? F{} : m;
         for (int j = 0; j < 32; ++j) {
@@ -85,13 +86,16 @@ SPRAT_INLINE Affine<W> affine_fit(const LaneBlock<32> &x, int lane, float larges
     return best;
 }
 
-// scale_fit: s for the lanes from `lane` on, x ~ s * nearest(x / s); n starts, the k-th given by start(k).
+// scale_fit: s for the lanes from `lane` on, x ~ s * nearest(x / s); n starts, the k-th given by
+// start(k).
 template <int W, int rows, class Start, class Nearest>
-SPRAT_INLINE Floats<W> scale_fit(const LaneBlock<rows> &x, int lane, int n, Start start, Nearest nearest) {
+SPRAT_INLINE Floats<W> scale_fit(const LaneBlock<rows> &x, int lane, int n, Start start,
+                                 Nearest nearest) {
     using F = Floats<W>;
     const auto row = [&](int j) SPRAT_INLINED { return load<W>(&x.row[j][lane]); };
     F extreme{};
-    for (int j = 0; j < rows; ++j) extreme = magnitude(row(j)) > magnitude(extreme) ? row(j) : extreme;
+    for (int j = 0; j < rows; ++j)
+        extreme = magnitude(row(j)) > magnitude(extreme) ? row(j) : extreme;
     const F inverse = reciprocal(extreme);
     F s{}, gain{};
     for (int k = 0; k < n; ++k) {

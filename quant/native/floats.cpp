@@ -15,8 +15,7 @@ struct Float32 {
     }
 };
 
-template <uint16_t (*narrow)(float), float (*widen)(uint16_t)>
-struct Float16 {
+template <uint16_t (*narrow)(float), float (*widen)(uint16_t)> struct Float16 {
     static constexpr size_t block_bytes = 2;
 
     template <int> SPRAT_INLINE void pack(const float *weights, uint8_t *packed, size_t n) {

@@ -1,4 +1,5 @@
-// binary16 and bfloat16, by bits: the same on every processor, and free of branches, so that loops over them vectorise.
+// binary16 and bfloat16, by bits: the same on every processor, and free of branches, so that loops
+// over them vectorise.
 #pragma once
 
 #include "quant/native/codec.hpp"
@@ -14,8 +15,10 @@ SPRAT_INLINE float from_bits(uint32_t bits) { return std::bit_cast<float>(bits);
 // Rounds to nearest even; beyond 65504 is infinite.
 SPRAT_INLINE uint16_t half_of(float value) {
     const uint32_t sign = bits_of(value) >> 16 & 0x8000, bits = bits_of(value) & 0x7fffffff;
-    const uint32_t normal = (bits + 0xc8000fff + (bits >> 13 & 1)) >> 13;               // rebias, and round at bit 13
-    const uint32_t denormal = bits_of(from_bits(bits) + 0.5f) - bits_of(0.5f);          // 0.5 has half's smallest ulp
+    const uint32_t normal =
+        (bits + 0xc8000fff + (bits >> 13 & 1)) >> 13;  // rebias, and round at bit 13
+    const uint32_t denormal =
+        bits_of(from_bits(bits) + 0.5f) - bits_of(0.5f);  // 0.5 has half's smallest ulp
     const uint32_t special = bits > 0x7f800000 ? 0x7e00 | (bits >> 13 & 0x3ff) : 0x7c00;
     const uint32_t finite = bits < 0x38800000 ? denormal : normal;
     return uint16_t(sign | (bits >= 0x47800000 ? special : finite));
@@ -23,7 +26,7 @@ SPRAT_INLINE uint16_t half_of(float value) {
 
 SPRAT_INLINE float float_of_half(uint16_t half) {
     const uint32_t rest = half & 0x7fff;
-    const float scaled = from_bits(rest << 13) * 0x1p112f;                               // exact, denormals too
+    const float scaled = from_bits(rest << 13) * 0x1p112f;  // exact, denormals too
     const uint32_t bits = rest >= 0x7c00 ? bits_of(scaled) | 0x7f800000 : bits_of(scaled);
     return from_bits(bits | uint32_t(half & 0x8000) << 16);
 }
@@ -43,7 +46,9 @@ SPRAT_INLINE uint16_t load16(const uint8_t *packed) {
     std::memcpy(&value, packed, sizeof value);
     return value;
 }
-SPRAT_INLINE void store16(uint8_t *packed, uint16_t value) { std::memcpy(packed, &value, sizeof value); }
+SPRAT_INLINE void store16(uint8_t *packed, uint16_t value) {
+    std::memcpy(packed, &value, sizeof value);
+}
 SPRAT_INLINE float load_half(const uint8_t *packed) { return float_of_half(load16(packed)); }
 SPRAT_INLINE void store_half(uint8_t *packed, float value) { store16(packed, half_of(value)); }
 

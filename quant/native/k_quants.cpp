@@ -4,21 +4,22 @@
 namespace sprat {
 namespace {
 
-constexpr int NEIGHBOURS[3] = {0, -1, 1};
-constexpr int SUPER = 8;  // lanes of a super-block of Q4_K or Q5_K
+constexpr int kNeighbours[3] = {0, -1, 1};
+constexpr int kSuper = 8;  // lanes of a super-block of Q4_K or Q5_K
 
 // Two super-blocks of eight sub-blocks each, lane by lane.
 struct SuperBlocks {
-    alignas(64) float d[LANES], dmin[LANES];  // the same in all lanes of a super-block
-    alignas(64) float sc[LANES], m[LANES];
-    alignas(64) float error[LANES], sum_q[LANES], sum_qq[LANES], sum_xq[LANES], sum_x[LANES];
+    alignas(64) float d[kLanes], dmin[kLanes];  // the same in all lanes of a super-block
+    alignas(64) float sc[kLanes], m[kLanes];
+    alignas(64) float error[kLanes], sum_q[kLanes], sum_qq[kLanes], sum_xq[kLanes], sum_x[kLanes];
     LaneBlock<32> codes;
 };
 
-// _round_scales: sc and m near s / d and m / dmin with the smallest error, and the sums that _refit needs.
+// _round_scales: sc and m near s / d and m / dmin with the smallest error, and the sums that _refit
+// needs.
 template <int W>
-SPRAT_INLINE void round_scales(const LaneBlock<32> &x, const float *s, const float *m, float largest, int lane,
-                               SuperBlocks &fit) {
+SPRAT_INLINE void round_scales(const LaneBlock<32> &x, const float *s, const float *m,
+                               float largest, int lane, SuperBlocks &fit) {
     using F = Floats<W>;
     const auto row = [&](int j) SPRAT_INLINED { return load<W>(&x.row[j][lane]); };
     const F d = load<W>(fit.d + lane), dmin = load<W>(fit.dmin + lane);
@@ -28,8 +29,8 @@ SPRAT_INLINE void round_scales(const LaneBlock<32> &x, const float *s, const flo
     const auto code = [&](int j, F offset, F per_scale) SPRAT_INLINED {
         return nearest_whole((row(j) + offset) * per_scale, 0.f, largest);
     };
-    for (int sc_step : NEIGHBOURS)
-        for (int m_step : NEIGHBOURS) {
+    for (int sc_step : kNeighbours)
+        for (int m_step : kNeighbours) {
             const F sc = smaller(larger(centre_sc + float(sc_step), F{}), splat<W>(63.f));
             const F minimum = smaller(larger(centre_m + float(m_step), F{}), splat<W>(63.f));
             const F scale = d * sc, offset = dmin * minimum, per_scale = reciprocal(scale);
@@ -64,7 +65,7 @@ SPRAT_INLINE void round_scales(const LaneBlock<32> &x, const float *s, const flo
 // _refit: d and dmin of the super-block whose first lane is given, fitted to its numbers and codes.
 SPRAT_INLINE void refit(const SuperBlocks &fit, int first, float &d, float &dmin) {
     float aa = 0, ab = 0, bb = 0, xa = 0, xb = 0;
-    for (int i = first; i < first + SUPER; ++i) {
+    for (int i = first; i < first + kSuper; ++i) {
         const float sc = fit.sc[i], m = fit.m[i];
         aa += sc * sc * fit.sum_qq[i];
         ab += sc * m * fit.sum_q[i];
@@ -81,34 +82,38 @@ SPRAT_INLINE void refit(const SuperBlocks &fit, int first, float &d, float &dmin
 
 SPRAT_INLINE float sum(const float *values) {
     float total = 0;
-    for (int i = 0; i < SUPER; ++i) total += values[i];
+    for (int i = 0; i < kSuper; ++i) total += values[i];
     return total;
 }
 
-SPRAT_INLINE void fill(float *values, float value) { std::fill(values, values + SUPER, value); }
+SPRAT_INLINE void fill(float *values, float value) { std::fill(values, values + kSuper, value); }
 
 // _fit_super_blocks: for each of the two super-blocks, the better rounding is fits[better[i]].
 template <int W>
-SPRAT_INLINE void fit_super_blocks(const LaneBlock<32> &x, float largest, SuperBlocks (&fits)[2], int (&better)[2]) {
-    alignas(64) float s[LANES], m[LANES];
-    for (int lane = 0; lane < LANES; lane += W) {
+SPRAT_INLINE void fit_super_blocks(const LaneBlock<32> &x, float largest, SuperBlocks (&fits)[2],
+                                   int (&better)[2]) {
+    alignas(64) float s[kLanes], m[kLanes];
+    for (int lane = 0; lane < kLanes; lane += W) {
         const Affine<W> found = affine_fit<W>(x, lane, largest);
         store<W>(s + lane, found.s);
         store<W>(m + lane, found.m);
     }
-    for (int first = 0; first < LANES; first += SUPER) {
-        fill(fits[0].d + first, saturate_half(*std::max_element(s + first, s + first + SUPER) / 63.f));
-        fill(fits[0].dmin + first, saturate_half(*std::max_element(m + first, m + first + SUPER) / 63.f));
+    for (int first = 0; first < kLanes; first += kSuper) {
+        fill(fits[0].d + first,
+             saturate_half(*std::max_element(s + first, s + first + kSuper) / 63.f));
+        fill(fits[0].dmin + first,
+             saturate_half(*std::max_element(m + first, m + first + kSuper) / 63.f));
     }
-    for (int lane = 0; lane < LANES; lane += W) round_scales<W>(x, s, m, largest, lane, fits[0]);
-    for (int first = 0; first < LANES; first += SUPER) {
+    for (int lane = 0; lane < kLanes; lane += W) round_scales<W>(x, s, m, largest, lane, fits[0]);
+    for (int first = 0; first < kLanes; first += kSuper) {
         float d, dmin;
         refit(fits[0], first, d, dmin);
         fill(fits[1].d + first, d);
         fill(fits[1].dmin + first, dmin);
     }
-    for (int lane = 0; lane < LANES; lane += W) round_scales<W>(x, s, m, largest, lane, fits[1]);
-    for (int i = 0; i < 2; ++i) better[i] = sum(fits[1].error + i * SUPER) < sum(fits[0].error + i * SUPER);
+    for (int lane = 0; lane < kLanes; lane += W) round_scales<W>(x, s, m, largest, lane, fits[1]);
+    for (int i = 0; i < 2; ++i)
+        better[i] = sum(fits[1].error + i * kSuper) < sum(fits[0].error + i * kSuper);
 }
 
 // d, dmin and the six-bit numbers; the picture is in _SuperBlocks.header.
@@ -123,7 +128,9 @@ SPRAT_INLINE void store_header(const SuperBlocks &fit, int first, uint8_t *packe
     }
 }
 
-struct Scales { float scale[SUPER], minimum[SUPER]; };
+struct Scales {
+    float scale[kSuper], minimum[kSuper];
+};
 
 SPRAT_INLINE Scales load_header(const uint8_t *packed) {
     Scales found;
@@ -151,12 +158,12 @@ struct WithMinima {  // Q4_K, Q5_K: d, dmin, twelve bytes of sc and m, qh of Q5_
         LaneBlock<32> x;
         SuperBlocks fits[2];
         int better[2];
-        to_lanes(weights, n * SUPER, x);
+        to_lanes(weights, n * kSuper, x);
         fit_super_blocks<W>(x, five ? 31.f : 15.f, fits, better);
         for (int i = 0; i < n; ++i, packed += block_bytes) {
             const SuperBlocks &fit = fits[better[i]];
-            store_header(fit, i * SUPER, packed);
-            for (int j = 0; j < 32; ++j) pack_row(fit.codes.row[j] + i * SUPER, packed + j);
+            store_header(fit, i * kSuper, packed);
+            for (int j = 0; j < 32; ++j) pack_row(fit.codes.row[j] + i * kSuper, packed + j);
         }
     }
 
@@ -167,7 +174,7 @@ struct WithMinima {  // Q4_K, Q5_K: d, dmin, twelve bytes of sc and m, qh of Q5_
                 uint8_t((int(codes[2 * pair]) & 15) | (int(codes[2 * pair + 1]) & 15) << 4);
         if constexpr (five) {
             int fifth = 0;
-            for (int b = 0; b < SUPER; ++b) fifth |= int(codes[b]) >> 4 << b;
+            for (int b = 0; b < kSuper; ++b) fifth |= int(codes[b]) >> 4 << b;
             packed[16] = uint8_t(fifth);
         }
     }
@@ -175,7 +182,7 @@ struct WithMinima {  // Q4_K, Q5_K: d, dmin, twelve bytes of sc and m, qh of Q5_
     template <int> SPRAT_INLINE void unpack(const uint8_t *packed, float *weights, size_t n) {
         for (; n; --n, weights += 256, packed += block_bytes) {
             const Scales found = load_header(packed);
-            for (int b = 0; b < SUPER; ++b)
+            for (int b = 0; b < kSuper; ++b)
                 for (int j = 0; j < 32; ++j) {
                     int q = packed[qs + 32 * size_t(b / 2) + size_t(j)] >> 4 * (b % 2) & 15;
                     if constexpr (five) q |= (packed[16 + j] >> b & 1) << 4;
@@ -194,29 +201,31 @@ struct Blocks6 {  // Q6_K: ql, qh, sixteen int8 scales, d
 
     template <int W> SPRAT_INLINE void pack_block(const float *weights, uint8_t *packed) {
         LaneBlock<16> x, levels;
-        alignas(64) float s[LANES], sc[LANES];
-        to_lanes(weights, LANES, x);
+        alignas(64) float s[kLanes], sc[kLanes];
+        to_lanes(weights, kLanes, x);
         const auto start = [](int k) SPRAT_INLINED { return -35.f + float(k) / 2; };
         const auto level = [](Floats<W> scaled) SPRAT_INLINED { return level_of(scaled); };
-        for (int lane = 0; lane < LANES; lane += W) store<W>(s + lane, scale_fit<W>(x, lane, 13, start, level));
+        for (int lane = 0; lane < kLanes; lane += W)
+            store<W>(s + lane, scale_fit<W>(x, lane, 13, start, level));
         float extreme = s[0];
         for (float value : s)
             if (magnitude(value) > magnitude(extreme)) extreme = value;
         const float d = saturate_half(extreme / -128.f);
-        for (int lane = 0; lane < LANES; lane += W) round_scales<W>(x, lane, d, s, sc, levels);
+        for (int lane = 0; lane < kLanes; lane += W) round_scales<W>(x, lane, d, s, sc, levels);
         store_block(levels, sc, d, packed);
     }
 
     // The scales near s / d with the smallest error, and their levels.
     template <int W>
-    SPRAT_INLINE void round_scales(const LaneBlock<16> &x, int lane, float d, const float *s, float *sc,
-                                   LaneBlock<16> &levels) {
+    SPRAT_INLINE void round_scales(const LaneBlock<16> &x, int lane, float d, const float *s,
+                                   float *sc, LaneBlock<16> &levels) {
         using F = Floats<W>;
         const auto row = [&](int j) SPRAT_INLINED { return load<W>(&x.row[j][lane]); };
         const F centre = nearest_whole(load<W>(s + lane) * reciprocal(splat<W>(d)), -128.f, 127.f);
         F best = centre, error = splat<W>(__builtin_inff());
-        for (int step : NEIGHBOURS) {
-            const F number = smaller(larger(centre + float(step), splat<W>(-128.f)), splat<W>(127.f));
+        for (int step : kNeighbours) {
+            const F number =
+                smaller(larger(centre + float(step), splat<W>(-128.f)), splat<W>(127.f));
             const F scale = d * number, per_scale = reciprocal(scale);
             F new_error{};
             for (int j = 0; j < 16; ++j) {
@@ -231,30 +240,36 @@ struct Blocks6 {  // Q6_K: ql, qh, sixteen int8 scales, d
         for (int j = 0; j < 16; ++j) store<W>(&levels.row[j][lane], level_of(row(j) * per_scale));
     }
 
-    template <class F> SPRAT_INLINE F level_of(F scaled) { return nearest_whole(scaled, -32.f, 31.f); }
+    template <class F> SPRAT_INLINE F level_of(F scaled) {
+        return nearest_whole(scaled, -32.f, 31.f);
+    }
 
-    SPRAT_INLINE void store_block(const LaneBlock<16> &levels, const float *sc, float d, uint8_t *packed) {
+    SPRAT_INLINE void store_block(const LaneBlock<16> &levels, const float *sc, float d,
+                                  uint8_t *packed) {
         uint8_t codes[256];
-        for (int lane = 0; lane < LANES; ++lane)
-            for (int j = 0; j < 16; ++j) codes[16 * lane + j] = uint8_t(int(levels.row[j][lane]) + 32);
+        for (int lane = 0; lane < kLanes; ++lane)
+            for (int j = 0; j < 16; ++j)
+                codes[16 * lane + j] = uint8_t(int(levels.row[j][lane]) + 32);
         for (int half = 0; half < 2; ++half) {
             const uint8_t *q = codes + 128 * half;
-            for (int j = 0; j < 64; ++j) packed[64 * half + j] = uint8_t((q[j] & 15) | (q[j + 64] & 15) << 4);
+            for (int j = 0; j < 64; ++j)
+                packed[64 * half + j] = uint8_t((q[j] & 15) | (q[j + 64] & 15) << 4);
             for (int j = 0; j < 32; ++j)
-                packed[128 + 32 * half + j] =
-                    uint8_t(q[j] >> 4 | q[j + 32] >> 4 << 2 | q[j + 64] >> 4 << 4 | q[j + 96] >> 4 << 6);
+                packed[128 + 32 * half + j] = uint8_t(q[j] >> 4 | q[j + 32] >> 4 << 2 |
+                                                      q[j + 64] >> 4 << 4 | q[j + 96] >> 4 << 6);
         }
-        for (int i = 0; i < LANES; ++i) packed[192 + i] = uint8_t(int8_t(sc[i]));
+        for (int i = 0; i < kLanes; ++i) packed[192 + i] = uint8_t(int8_t(sc[i]));
         store_half(packed + 208, d);
     }
 
     template <int> SPRAT_INLINE void unpack(const uint8_t *packed, float *weights, size_t n) {
         for (; n; --n, weights += 256, packed += block_bytes) {
             const float d = load_half(packed + 208);
-            float scale[LANES];
-            for (int i = 0; i < LANES; ++i) scale[i] = d * float(int8_t(packed[192 + i]));
-            for (int run = 0; run < 8; ++run) {      // 32 codes each, four runs a half
-                const uint8_t *ql = packed + 64 * (run / 4) + 32 * (run % 2), *qh = packed + 128 + 32 * (run / 4);
+            float scale[kLanes];
+            for (int i = 0; i < kLanes; ++i) scale[i] = d * float(int8_t(packed[192 + i]));
+            for (int run = 0; run < 8; ++run) {  // 32 codes each, four runs a half
+                const uint8_t *ql = packed + 64 * (run / 4) + 32 * (run % 2),
+                              *qh = packed + 128 + 32 * (run / 4);
                 const int low = run % 4 / 2 * 4, high = run % 4 * 2;
                 for (int j = 0; j < 32; ++j) {
                     const int q = (ql[j] >> low & 15) | (qh[j] >> high & 3) << 4;

@@ -1,15 +1,15 @@
-// Q8_0, Q4_0, Q4_1, Q5_0, Q5_1: blocks of 32 with a scale from their extreme values; see quant/formats/legacy.py.
+// Q8_0, Q4_0, Q4_1, Q5_0, Q5_1: blocks of 32 with a scale from their extreme values; see
+// quant/formats/legacy.py.
 #include "quant/native/vector.hpp"
 
 namespace sprat {
 namespace {
 
-constexpr int SIZE = 32;
+constexpr int kSize = 32;
 
 // Codes of one block, in order.
-template <int W>
-struct Codes {
-    static constexpr int parts = SIZE / W;
+template <int W> struct Codes {
+    static constexpr int parts = kSize / W;
     Ints<W> part[parts];
 };
 
@@ -17,14 +17,17 @@ constexpr auto minimum = [](auto a, auto b) SPRAT_INLINED { return a < b ? a : b
 constexpr auto maximum = [](auto a, auto b) SPRAT_INLINED { return a > b ? a : b; };
 constexpr auto both = [](auto a, auto b) SPRAT_INLINED { return a | b; };
 
-// Float order as integer order, so that NaN and -0 have a place in it and the order of comparisons is free.
+// Float order as integer order, so that NaN and -0 have a place in it and the order of comparisons
+// is free.
 template <class I> SPRAT_INLINE I ordered(I bits) { return bits ^ ((bits >> 31) & 0x7fffffff); }
 
-struct Range { float low, high; };
+struct Range {
+    float low, high;
+};
 
 template <int W> SPRAT_INLINE Range range_of(const float *x) {
     Ints<W> low = ordered((Ints<W>)load<W>(x)), high = low;
-    for (int j = W; j < SIZE; j += W) {
+    for (int j = W; j < kSize; j += W) {
         const Ints<W> key = ordered((Ints<W>)load<W>(x + j));
         low = smaller(low, key);
         high = larger(high, key);
@@ -34,13 +37,14 @@ template <int W> SPRAT_INLINE Range range_of(const float *x) {
 }
 
 SPRAT_INLINE float first_equal(const float *x, float a, float b) {
-    for (int j = 0; j < SIZE; ++j)
+    for (int j = 0; j < kSize; ++j)
         if (x[j] == a || x[j] == b) return x[j];
     return a;
 }
 
 // Codes of non-negative values; 0 for what is not finite.
-template <int W> SPRAT_INLINE Codes<W> truncate(const float *x, float offset, float scale, float half, int largest) {
+template <int W>
+SPRAT_INLINE Codes<W> truncate(const float *x, float offset, float scale, float half, int largest) {
     Codes<W> codes;
     for (int i = 0; i < codes.parts; ++i) {
         const Floats<W> value = (load<W>(x + W * i) - offset) * scale + half;
@@ -52,7 +56,8 @@ template <int W> SPRAT_INLINE Codes<W> truncate(const float *x, float offset, fl
 
 template <int W> SPRAT_INLINE void pack_nibbles(const Codes<W> &codes, uint8_t *qs) {
     constexpr int half = Codes<W>::parts / 2;
-    for (int i = 0; i < half; ++i) store_bytes<W>(qs + W * i, (codes.part[i] & 15) | (codes.part[i + half] & 15) << 4);
+    for (int i = 0; i < half; ++i)
+        store_bytes<W>(qs + W * i, (codes.part[i] & 15) | (codes.part[i + half] & 15) << 4);
 }
 
 template <int W> SPRAT_INLINE Codes<W> unpack_nibbles(const uint8_t *qs) {
@@ -78,78 +83,89 @@ template <int W> SPRAT_INLINE Codes<W> unpack_five(const uint8_t *packed) {
     int32_t fifth;
     std::memcpy(&fifth, packed, 4);
     Codes<W> codes = unpack_nibbles<W>(packed + 4);
-    for (int i = 0; i < codes.parts; ++i) codes.part[i] |= ((fifth >> (counting<W>() + W * i)) & 1) << 4;
+    for (int i = 0; i < codes.parts; ++i)
+        codes.part[i] |= ((fifth >> (counting<W>() + W * i)) & 1) << 4;
     return codes;
 }
 
 // d * (code - zero) + m
-template <int W> SPRAT_INLINE void expand(const Codes<W> &codes, int zero, float d, float m, float *x) {
+template <int W>
+SPRAT_INLINE void expand(const Codes<W> &codes, int zero, float d, float m, float *x) {
     for (int i = 0; i < codes.parts; ++i)
         store<W>(x + W * i, d * __builtin_convertvector(codes.part[i] - zero, Floats<W>) + m);
 }
 
 struct Blocks8 {  // Q8_0: d, qs
-    static constexpr size_t block_bytes = 2 + SIZE;
+    static constexpr size_t block_bytes = 2 + kSize;
 
     template <int W> SPRAT_INLINE void pack(const float *x, uint8_t *packed, size_t n) {
-        for (; n; --n, x += SIZE, packed += block_bytes) {
+        for (; n; --n, x += kSize, packed += block_bytes) {
             Ints<W> largest{};
-            for (int j = 0; j < SIZE; j += W) largest = larger(largest, (Ints<W>)load<W>(x + j) & 0x7fffffff);
-            const float d = std::bit_cast<float>(fold<W>(largest, maximum)) / 127.f, scale = reciprocal(d);
+            for (int j = 0; j < kSize; j += W)
+                largest = larger(largest, (Ints<W>)load<W>(x + j) & 0x7fffffff);
+            const float d = std::bit_cast<float>(fold<W>(largest, maximum)) / 127.f,
+                        scale = reciprocal(d);
             store_half(packed, d);
-            for (int j = 0; j < SIZE; j += W) store_bytes<W>(packed + 2 + j, rounded<W>(load<W>(x + j) * scale));
+            for (int j = 0; j < kSize; j += W)
+                store_bytes<W>(packed + 2 + j, rounded<W>(load<W>(x + j) * scale));
         }
     }
     // Half away from zero; 0 for what is not finite.
     template <int W> SPRAT_INLINE Ints<W> rounded(Floats<W> scaled) {
         const Floats<W> size = magnitude(scaled), known = size < 256.f ? size : Floats<W>{};
         const Ints<W> whole = __builtin_convertvector(known, Ints<W>);
-        const Ints<W> up = whole - (known - __builtin_convertvector(whole, Floats<W>) >= 0.5f);  // true is -1
+        const Ints<W> up =
+            whole - (known - __builtin_convertvector(whole, Floats<W>) >= 0.5f);  // true is -1
         return scaled < 0.f ? -up : up;
     }
     template <int W> SPRAT_INLINE void unpack(const uint8_t *packed, float *x, size_t n) {
-        for (; n; --n, x += SIZE, packed += block_bytes) {
+        for (; n; --n, x += kSize, packed += block_bytes) {
             const float d = load_half(packed);
-            for (int j = 0; j < SIZE; j += W) {
-                const Ints<W> q = (load_bytes<W>(packed + 2 + j) ^ 0x80) - 0x80;  // bytes with a sign
+            for (int j = 0; j < kSize; j += W) {
+                const Ints<W> q =
+                    (load_bytes<W>(packed + 2 + j) ^ 0x80) - 0x80;  // bytes with a sign
                 store<W>(x + j, d * __builtin_convertvector(q, Floats<W>));
             }
         }
     }
 };
 
-template <bool five>
-struct Symmetric {  // Q4_0, Q5_0: d, qs
+template <bool five> struct Symmetric {  // Q4_0, Q5_0: d, qs
     static constexpr int zero = five ? 16 : 8;
-    static constexpr size_t block_bytes = 2 + (five ? 4 : 0) + SIZE / 2;
+    static constexpr size_t block_bytes = 2 + (five ? 4 : 0) + kSize / 2;
 
     template <int W> SPRAT_INLINE void pack(const float *x, uint8_t *packed, size_t n) {
-        for (; n; --n, x += SIZE, packed += block_bytes) {
-            const auto [low, high] = range_of<W>(x);  // the first value of largest magnitude decides the scale's sign
-            const float extreme = high > -low ? high : high < -low ? low : first_equal(x, low, high);
+        for (; n; --n, x += kSize, packed += block_bytes) {
+            const auto [low, high] =
+                range_of<W>(x);  // the first value of largest magnitude decides the scale's sign
+            const float extreme = high > -low   ? high
+                                  : high < -low ? low
+                                                : first_equal(x, low, high);
             const float d = (extreme + 0.f) / float(-zero);
-            const Codes<W> codes = truncate<W>(x, 0.f, reciprocal(d), float(zero) + 0.5f, 2 * zero - 1);
+            const Codes<W> codes =
+                truncate<W>(x, 0.f, reciprocal(d), float(zero) + 0.5f, 2 * zero - 1);
             store_half(packed, d);
             five ? pack_five<W>(codes, packed + 2) : pack_nibbles<W>(codes, packed + 2);
         }
     }
     template <int W> SPRAT_INLINE void unpack(const uint8_t *packed, float *x, size_t n) {
-        for (; n; --n, x += SIZE, packed += block_bytes) {
-            const Codes<W> codes = five ? unpack_five<W>(packed + 2) : unpack_nibbles<W>(packed + 2);
+        for (; n; --n, x += kSize, packed += block_bytes) {
+            const Codes<W> codes =
+                five ? unpack_five<W>(packed + 2) : unpack_nibbles<W>(packed + 2);
             expand<W>(codes, zero, load_half(packed), -0.f, x);  // adding -0 changes nothing
         }
     }
 };
 
-template <bool five>
-struct WithMinimum {  // Q4_1, Q5_1: d, m, qs
+template <bool five> struct WithMinimum {  // Q4_1, Q5_1: d, m, qs
     static constexpr int steps = five ? 31 : 15;
-    static constexpr size_t block_bytes = 4 + (five ? 4 : 0) + SIZE / 2;
+    static constexpr size_t block_bytes = 4 + (five ? 4 : 0) + kSize / 2;
 
     template <int W> SPRAT_INLINE void pack(const float *x, uint8_t *packed, size_t n) {
-        for (; n; --n, x += SIZE, packed += block_bytes) {
+        for (; n; --n, x += kSize, packed += block_bytes) {
             const auto [low, high] = range_of<W>(x);
-            const float m = low == 0 ? first_equal(x, low, low) : low, d = (high - low + 0.f) / float(steps);
+            const float m = low == 0 ? first_equal(x, low, low) : low,
+                        d = (high - low + 0.f) / float(steps);
             const Codes<W> codes = truncate<W>(x, m, reciprocal(d), 0.5f, steps);
             store_half(packed, d);
             store_half(packed + 2, m);
@@ -157,8 +173,9 @@ struct WithMinimum {  // Q4_1, Q5_1: d, m, qs
         }
     }
     template <int W> SPRAT_INLINE void unpack(const uint8_t *packed, float *x, size_t n) {
-        for (; n; --n, x += SIZE, packed += block_bytes) {
-            const Codes<W> codes = five ? unpack_five<W>(packed + 4) : unpack_nibbles<W>(packed + 4);
+        for (; n; --n, x += kSize, packed += block_bytes) {
+            const Codes<W> codes =
+                five ? unpack_five<W>(packed + 4) : unpack_nibbles<W>(packed + 4);
             expand<W>(codes, 0, load_half(packed), load_half(packed + 2), x);
         }
     }

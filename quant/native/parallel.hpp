@@ -9,10 +9,9 @@
 
 namespace sprat {
 
-// Calls work(i) once for every i below n, in any order. Threads take the next index when they are free, because cores
-// of one board differ in speed; the caller is one of them.
-template <class Work>
-void parallel_for(size_t n, const Work &work) {
+// Calls work(i) once for every i below n, in any order. Threads take the next index when they are
+// free, because cores of one board differ in speed; the caller is one of them.
+template <class Work> void parallel_for(size_t n, const Work &work) {
     std::atomic<size_t> next{0};
     const auto run = [&] {
         for (size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < n;) work(i);

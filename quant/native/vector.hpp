@@ -2,6 +2,7 @@
 #pragma once
 
 #include "quant/native/half.hpp"
+#include "quant/native/round_magic.hpp"
 
 namespace sprat {
 
@@ -11,19 +12,18 @@ struct Vector {  // no alias templates of vector_size: GCC drops the attribute t
     typedef int32_t ints __attribute__((vector_size(4 * W)));
     typedef uint8_t bytes __attribute__((vector_size(W)));
 };
-template <int W>
-using Floats = typename Vector<W>::floats;
-template <int W>
-using Ints = typename Vector<W>::ints;
-template <int W>
-using Bytes = typename Vector<W>::bytes;
+template <int W> using Floats = typename Vector<W>::floats;
+template <int W> using Ints = typename Vector<W>::ints;
+template <int W> using Bytes = typename Vector<W>::bytes;
 
 template <int W> SPRAT_INLINE Floats<W> load(const float *from) {
     Floats<W> value;
     std::memcpy(&value, from, sizeof value);
     return value;
 }
-template <int W> SPRAT_INLINE void store(float *to, Floats<W> value) { std::memcpy(to, &value, sizeof value); }
+template <int W> SPRAT_INLINE void store(float *to, Floats<W> value) {
+    std::memcpy(to, &value, sizeof value);
+}
 template <int W> SPRAT_INLINE Ints<W> load_bytes(const uint8_t *from) {
     Bytes<W> value;
     std::memcpy(&value, from, sizeof value);
@@ -51,14 +51,15 @@ template <class F> SPRAT_INLINE F over(F numerator, F denominator) {
 }
 template <class F> SPRAT_INLINE F reciprocal(F value) { return over(F{} + 1.f, value); }
 
-// Whole numbers within the bounds, the even one half way: 1.5 * 2^23 leaves no bit for a fraction.
+// The nearest integers within the bounds, the even one half way.
 template <class F> SPRAT_INLINE F nearest_whole(F value, float smallest, float largest) {
     const F low = larger(value, F{} + smallest), within = smaller(low, F{} + largest);
-    return (within + 12582912.f) - 12582912.f;
+    return (within + kRoundMagic) - kRoundMagic;
 }
 
 // One number of all lanes, by an operation whose order is free.
-template <int W, class Operation> SPRAT_INLINE int32_t fold(Ints<W> value, const Operation &operation) {
+template <int W, class Operation>
+SPRAT_INLINE int32_t fold(Ints<W> value, const Operation &operation) {
     if constexpr (W == 4) {
         return operation(operation(value[0], value[1]), operation(value[2], value[3]));
     } else {

@@ -34,10 +34,12 @@ class Bindings:
         Raises:
             ValueError: the shapes of its weights do not fit together.
         """
-        found = self._bound.get(id(record))
-        if found is None:
-            found = self._bound[id(record)] = record, self._make(record)
-        return found[1]
+        try:
+            return self._bound[id(record)][1]
+        except KeyError:
+            made = self._make(record)
+            self._bound[id(record)] = record, made
+            return made
 
     def angles(self, angles: RopeAngles) -> Any:
         """Cosines and sines, which all layers of a pass share: only the last ones are kept."""

@@ -1,14 +1,14 @@
 """The kernel contract: what a model's forward pass calls, and the steps that those calls consist of.
 
 A model calls :meth:`Kernels.embed`, then for each layer one method for its attention and one for its MLP, then
-:meth:`Kernels.logits`. What they compute is written down step by step in ``steps.py``; an implementation may do it in
-one go. Each method for half a layer adds to the hidden states in place, as the residual stream wants it.
+:meth:`Kernels.logits`. ``steps.py`` writes down step by step what these compute; an implementation may fuse the steps.
+The method of a sublayer adds to the hidden states in place: it includes the residual sum.
 
-Activations are C-contiguous float32 of shape ``(n, ...)``, ``n`` tokens in a row; weights are
+Activations are C-contiguous float32 of shape ``(n, ...)``, ``n`` consecutive tokens; weights are
 :class:`~sprat.runtime.weights.Weight`, packed as in their file. A step returns new arrays (only
-:meth:`Kernels.rope` works in place). No kernel keeps a state that changes a result.
+:meth:`Kernels.rope` works in place). Kernels are stateless: no call changes the result of another.
 
-``reference.py`` is the definition. Others agree with it within a tolerance that their tests state.
+``reference.py`` is the definition. Other implementations agree with it within the tolerances of their tests.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ __all__ = ["ChoiceObserver", "Kernels", "MLAForm", "Routes"]
 MLAForm = Literal["expanded", "absorbed"]
 
 ChoiceObserver = Callable[[I32Array], None]
-"""Called with the experts ``(n, n_experts_per_token)`` that tokens chose, before any of them is read."""
+"""Called with the expert ids ``(n, n_experts_per_token)`` of the routing, before any expert is read."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Routes:
-    """Where each token goes: ``experts`` and ``weights`` are ``(n, n_experts_per_token)``, best first."""
+    """The routing of each token: expert ids and weights, both ``(n, n_experts_per_token)``, best first."""
 
     experts: I32Array
     weights: F32Array
@@ -62,30 +62,30 @@ class Kernels(Protocol):
         """A dense gated MLP (arXiv 2002.05202): ``(n, hidden)`` to ``(n, hidden)``."""
 
     def route(self, logits: F32Array, moe: MoESpec, bias: F32Array | None = None) -> Routes:
-        """Choose experts from router logits ``(n, n_routed_experts)`` and weigh them, as ``moe`` says.
+        """The experts of each token and their weights, from router logits ``(n, n_routed_experts)``.
 
-        ``bias`` is added to the scores for the choice only (arXiv 2412.19437, eq. 16).
+        ``bias`` is added to the scores for the top-k choice only, not to the weights (arXiv 2412.19437, eq. 16).
         """
 
     def experts(self, x: F32Array, routes: Routes, routed: MLP, shared: MLP | None = None) -> F32Array:
-        """Weighted sum of the chosen experts' MLPs, plus the shared ones': ``(n, hidden)`` to ``(n, hidden)``.
+        """Weighted sum of the routed experts' MLPs, plus the shared MLP: ``(n, hidden)`` to ``(n, hidden)``.
 
-        Each expert that was chosen is read once, whatever the number of its tokens.
+        Each chosen expert is read once, whatever the number of its tokens.
         """
 
     def gqa_attention(self, q: F32Array, rows: KVRows, scale: float) -> F32Array:
-        """Causal attention of ``q (n, heads, dim)`` over ``rows``, whose last ``n`` are the queries' own.
+        """Causal attention of ``q (n, heads, dim)`` over KV entries, whose last ``n`` are the queries' own.
 
         Consecutive ``heads / kv_heads`` query heads share one key and value head (arXiv 2305.13245).
         Returns ``(n, heads, dim)``.
         """
 
     def mla_expanded(self, q: F32Array, rows: Rows, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
-        """Multi-head latent attention with keys and values expanded per head: cheapest for many new tokens.
+        """Multi-head latent attention with keys and values expanded per head: cheaper for many new tokens.
 
         Args:
             q: ``(n, heads, qk_nope_head_dim + qk_rope_head_dim)``, the rope part rotated.
-            rows: the latent cache ``(t, kv_lora_rank + qk_rope_head_dim)``; the last ``n`` are the queries' own.
+            rows: the latents ``(t, kv_lora_rank + qk_rope_head_dim)``; the last ``n`` are the queries' own.
             k_b: ``(heads, kv_lora_rank, qk_nope_head_dim)``.
             v_b: ``(heads, v_head_dim, kv_lora_rank)``.
             scale: factor on the scores.
@@ -95,7 +95,7 @@ class Kernels(Protocol):
         """
 
     def mla_absorbed(self, q: F32Array, rows: Rows, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
-        """The same as :meth:`mla_expanded`, with ``k_b`` absorbed into the query: all heads attend over the latents."""
+        """The same as :meth:`mla_expanded`, with ``k_b`` absorbed into the query: all heads attend to the latents."""
 
     def latent_attention(
         self,
@@ -106,22 +106,22 @@ class Kernels(Protocol):
         index: int,
         form: MLAForm,
     ) -> None:
-        """``x += attention(norm(x))`` in place, ``x (n, hidden)``, over everything in ``cache`` and the new tokens.
+        """``x += attention(norm(x))`` in place, ``x (n, hidden)``, over the tokens in ``cache`` and the new ones.
 
-        The new tokens' rows are written to layer ``index`` of ``cache``, behind those that count; they count only when
-        the cache is advanced.
+        The new tokens' latents are written to layer ``index`` of ``cache`` at ``cache.length``; the caller advances the
+        cache once all layers are done.
         """
 
     def grouped_attention(
         self, x: F32Array, layer: GroupedAttention, angles: RopeAngles, cache: KVCache, index: int
     ) -> None:
-        """The same with keys and values per group of heads."""
+        """The same with keys and values that each group of query heads shares."""
 
     def gated_mlp(self, x: F32Array, layer: GatedMLP) -> None:
         """``x += mlp(norm(x))`` in place, ``x (n, hidden)``."""
 
     def moe(self, x: F32Array, layer: MoE, observe: ChoiceObserver | None = None) -> None:
-        """``x += experts(norm(x))`` in place; ``observe`` sees the choice before any expert is read."""
+        """``x += experts(norm(x))`` in place; ``observe`` gets the routing before any expert is read."""
 
     def logits(self, x: F32Array, head: Head) -> F32Array:
         """``output(norm(x))``: ``(n, hidden)`` to ``(n, vocabulary)``."""

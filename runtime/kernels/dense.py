@@ -1,4 +1,4 @@
-"""Float32 copies of packed weights, kept while they fit in a number of bytes."""
+"""Dequantized copies of weights, kept within a memory limit."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["DenseCache"]
 
 
 class DenseCache:
-    """Unpacks weights and keeps the first ones that fit.
+    """Dequantizes weights and keeps the first ones that fit.
 
-    Nothing is evicted: a model asks for its weights in the same order for every token, and the least recently used
-    copy would always be the one that is needed next.
+    Nothing is evicted. A model uses its weights in the same order for every token, so that LRU eviction would always
+    drop the copy that is needed next.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -30,13 +30,13 @@ class DenseCache:
         return self._used_bytes
 
     def find(self, weight: Weight, index: int | None = None) -> F32Array | None:
-        """A float32 copy of ``weight``, or of the expert ``index`` of a stacked one; ``None`` without room for it."""
+        """A float32 copy of ``weight``, or of expert ``index`` of a stacked one; ``None`` if it does not fit."""
         key = (weight, index)
         if (kept := self._kept.get(key)) is not None:
             return kept
         part = weight if index is None else weight[index]
         if part.format.name == "F32":
-            return part.packed.view(np.float32)  # as it lies in the file: nothing to keep
+            return part.packed.view(np.float32)  # a view of the file: nothing to copy
         size = 4 * math.prod(part.shape)
         if self._used_bytes + size > self._limit_bytes:
             return None

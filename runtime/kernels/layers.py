@@ -1,6 +1,7 @@
-"""The halves of a layer as records: all that one call of a kernel needs but the activations.
+"""The sublayers of a model as records: all that one kernel call needs but the activations.
 
-A kernel set may bind one to whatever it makes of the weights, once; a record never changes.
+A record never changes, so an implementation may convert it once and keep the result. The C++ structs of the same names
+(``runtime/native/layers.hpp``) read these fields by name: a field that is renamed here is renamed there.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class GroupedAttention:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class GatedMLP:
-    """A dense MLP behind its norm."""
+    """A dense MLP with its norm."""
 
     norm: F32Array  # (hidden,)
     mlp: MLP
@@ -68,11 +69,11 @@ class GatedMLP:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class MoE:
-    """A router that sends each token to a few experts; the shared experts see every token (arXiv 2401.06066)."""
+    """A mixture of experts: a router, routed experts, and shared ones that see every token (arXiv 2401.06066)."""
 
     norm: F32Array  # (hidden,)
     router: Weight  # (n_routed_experts, hidden)
-    bias: F32Array | None  # (n_routed_experts,), added to the scores for the choice only
+    bias: F32Array | None  # (n_routed_experts,), added to the scores for the top-k choice only
     moe: MoESpec
     routed: MLP
     shared: MLP | None
@@ -81,7 +82,7 @@ class MoE:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Head:
-    """What turns hidden states into logits."""
+    """The final norm and the output matrix: hidden states to logits."""
 
     norm: F32Array  # (hidden,)
     output: Weight  # (vocabulary, hidden)

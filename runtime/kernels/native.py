@@ -1,7 +1,7 @@
-"""The kernel contract in C++: runtime/native, over weights as they lie in the file.
+"""The kernel contract in C++ (``runtime/native``), over weights as they lie in the file.
 
-Block formats meet activations rounded to int8, 32 numbers to a scale, so results differ from the reference by that
-rounding: about 0.5 % of a product's typical size. Everything else is float32 and differs by the order of sums.
+Block formats are multiplied with activations in int8, 32 elements to a scale, so results differ from the reference by
+that rounding: about 0.5 % of a product's typical size. Everything else is float32 and differs by the order of sums.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ NATIVE_FORMATS: frozenset[str] = frozenset(
 
 
 def native_missing_because() -> str:
-    """Why there are no native kernels here; empty when there are."""
+    """Why there are no native kernels here; empty if there are."""
     if core is None:
         return missing_because
     return "" if instruction_sets() else "the native core was built from an older checkout; reinstall sprat"
 
 
 def instruction_sets() -> list[str]:
-    """Those that this processor runs and that have kernels, best first; ``plain`` is always the last."""
+    """Instruction sets with kernels that this processor runs, best first; the last is always ``plain``."""
     return core.isa_names() if core is not None and hasattr(core, "kernel_formats") else []
 
 
@@ -50,8 +50,8 @@ class NativeKernels:
         n_threads: threads that compute, the caller's included; ``None`` for one per core.
         isa: an instruction set of :func:`instruction_sets`; ``None`` for ``$SPRAT_ISA``, or else the best.
         cores: cores to pin the threads after the first to; empty leaves them to the system.
-        exact: products with block formats take activations in two digits of int8 instead of one. Twice the arithmetic,
-            and what is left of the rounding is what float32 leaves.
+        exact: also multiply block formats with the residual that int8 leaves of the activations, again in int8. Twice
+            the arithmetic, and as exact as float32.
 
     Raises:
         BackendError: the native core is not built, or the processor lacks the instruction set.
@@ -84,11 +84,11 @@ class NativeKernels:
         return int(self._set.n_threads)
 
     def read(self, packed: U8Array) -> None:
-        """Read every byte with all threads and do nothing else: what memory allows, for benchmarks and traces."""
+        """Read every byte with all threads and do nothing else: the memory bandwidth, for benchmarks and traces."""
         self._set.read(packed)
 
     def embed(self, table: Weight, tokens: I32Array) -> F32Array:
-        """Unpack the rows ``tokens``."""
+        """Dequantize the rows ``tokens``."""
         out = np.empty((len(tokens), table.shape[-1]), np.float32)
         self._set.embed(self._bound(table), tokens, out)
         return out
@@ -116,7 +116,7 @@ class NativeKernels:
         return out
 
     def route(self, logits: F32Array, moe: MoESpec, bias: F32Array | None = None) -> Routes:
-        """Score, limit to the best groups, take the best experts, weigh them."""
+        """Score, limit to the best groups, take the top k, weigh them."""
         shape = (len(logits), moe.n_experts_per_token)
         routes = Routes(np.empty(shape, np.int32), np.empty(shape, np.float32))
         self._set.route(logits, bias, self._bound(moe), routes.experts, routes.weights)
@@ -130,7 +130,7 @@ class NativeKernels:
         return out
 
     def gqa_attention(self, q: F32Array, rows: KVRows, scale: float) -> F32Array:
-        """Flash attention; the heads of a group share one pass over their keys."""
+        """FlashAttention; the heads of a group share one pass over their keys."""
         out = np.empty(q.shape, np.float32)
         self._set.gqa(q, _stored(rows.keys), _stored(rows.values), scale, out)
         return out
@@ -140,7 +140,7 @@ class NativeKernels:
         return self._mla(q, rows, k_b, v_b, scale, expanded=True)
 
     def mla_absorbed(self, q: F32Array, rows: Rows, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
-        """All heads share one pass over the latents, split over threads by rows."""
+        """All heads share one pass over the latents, split over threads by entries."""
         return self._mla(q, rows, k_b, v_b, scale, expanded=False)
 
     def latent_attention(
@@ -152,7 +152,7 @@ class NativeKernels:
         index: int,
         form: MLAForm,
     ) -> None:
-        """All of it in one call; the input of several projections is rounded once."""
+        """All steps in one call; the input of several projections is quantized once."""
         bound = self._bound(layer)
         rows = cache.plane(0)
         self._set.latent_attention(bound, x, self._bound.angles(angles), rows, index, cache.length, form == "expanded")
@@ -160,17 +160,17 @@ class NativeKernels:
     def grouped_attention(
         self, x: F32Array, layer: GroupedAttention, angles: RopeAngles, cache: KVCache, index: int
     ) -> None:
-        """All of it in one call; the input of the projections is rounded once."""
+        """All steps in one call; the input of the projections is quantized once."""
         bound = self._bound(layer)
         keys, values = cache.plane(0), cache.plane(1)
         self._set.grouped_attention(bound, x, self._bound.angles(angles), keys, values, index, cache.length)
 
     def gated_mlp(self, x: F32Array, layer: GatedMLP) -> None:
-        """All of it in one call."""
+        """All steps in one call."""
         self._set.gated_mlp(self._bound(layer), x)
 
     def moe(self, x: F32Array, layer: MoE, observe: ChoiceObserver | None = None) -> None:
-        """All of it in one call, or in two around ``observe``."""
+        """All steps in one call, or in two around ``observe``."""
         bound = self._bound(layer)
         if observe is None:
             self._set.moe(bound, x)

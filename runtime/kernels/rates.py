@@ -1,4 +1,4 @@
-"""What a set of kernels reaches on this machine, apart from memory: the rates that a device profile records."""
+"""Arithmetic rates of a set of kernels on this machine, as a device profile records them."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ __all__ = ["kernel_rates", "measure_rates"]
 _SECONDS = 0.5  # for each rate
 _N_TOKENS = 512
 _ROWS, _COLUMNS = 1024, 2048  # 1.2 MB in int4: the caches of a small board hold it
-_MANY_ROWS = 4 * _ROWS  # as many as a layer's: fewer were up to a quarter slower where a neighbour shares the caches
+_MANY_ROWS = 4 * _ROWS  # as many as a layer's: fewer were up to a quarter slower on caches shared with others
 _RANDOM_ROWS = 256
 _N_HEADS, _N_KV_HEADS, _HEAD_DIM = 16, 4, 128
 
 
 def measure_rates(n_threads: int, seconds: float | None = None) -> KernelRates:
-    """The rates of the kernels that sprat would take on this machine; see :func:`kernel_rates`."""
+    """Rates of the kernels that sprat uses on this machine; see :func:`kernel_rates`."""
     if native_missing_because():
         return kernel_rates(ReferenceKernels(dense_bytes=_MANY_ROWS * _COLUMNS * 8), "reference", seconds)
     return kernel_rates(NativeKernels(n_threads), f"native {instruction_sets()[0]}", seconds)
 
 
 def kernel_rates(kernels: Kernels, name: str, seconds: float | None = None) -> KernelRates:
-    """Run each kind of product until its time is known.
+    """Time each kind of product.
 
     Args:
-        kernels: whose.
-        name: to call them by.
-        seconds: for each rate; less than the usual ones for a second look.
+        kernels: the kernels to measure.
+        name: their name in the record.
+        seconds: of measuring for each rate; ``None`` for the default.
     """
     lasting = _SECONDS if seconds is None else seconds
     rng = np.random.default_rng(0)
@@ -59,13 +59,13 @@ def kernel_rates(kernels: Kernels, name: str, seconds: float | None = None) -> K
 def _attention_rate(kernels: Kernels, rng: np.random.Generator, lasting: float) -> float:
     queries = rng.normal(size=(_N_TOKENS, _N_HEADS, _HEAD_DIM)).astype(np.float32)
     rows = rng.normal(size=(_N_KV_HEADS, 2 * _N_TOKENS, _HEAD_DIM)).astype(np.float16)
-    seen = 2 * _N_TOKENS - (_N_TOKENS - 1) / 2  # by a token on average: the last ones see all rows
+    seen = 2 * _N_TOKENS - (_N_TOKENS - 1) / 2  # entries, by a token on average: the last one sees all
     seconds = _seconds(lambda: kernels.gqa_attention(queries, KVRows(rows, rows), _HEAD_DIM**-0.5), lasting)
     return 2 * 2 * _N_TOKENS * seen * _N_HEADS * _HEAD_DIM / seconds
 
 
 def _weight(name: str, n_rows: int) -> Weight:
-    """Some random rows, again and again."""
+    """A few random rows, repeated."""
     stored = get_format("Q4_0")
     numbers = np.random.default_rng(1).normal(size=(min(n_rows, _RANDOM_ROWS), _COLUMNS)).astype(np.float32)
     packed = stored.quantize(numbers).reshape(len(numbers), -1)
@@ -73,12 +73,12 @@ def _weight(name: str, n_rows: int) -> Weight:
 
 
 def _ops(weight: Weight) -> int:
-    """Of a product with one token."""
+    """Operations of a product with one token."""
     return 2 * math.prod(weight.shape)
 
 
 def _seconds(call: Callable[[], object], lasting: float) -> float:
-    """Median seconds of a call, over as many as fit the time, the first one aside."""
+    """Median seconds of a call, over as many as fit into the time; a first call warms up."""
     call()
     taken: list[float] = []
     end = time.perf_counter() + lasting

@@ -1,7 +1,7 @@
 """The kernel contract in NumPy: the definition of what is right, plain enough to be checked by reading.
 
-It is usable too: matrices stay unpacked while they fit in ``dense_bytes``, and BLAS multiplies them. What does not
-fit is unpacked again for every call, a panel at a time; of a mixture only the chosen experts are.
+It is fast enough to use: matrices stay dequantized while they fit in ``dense_bytes``, and BLAS multiplies them. What
+does not fit is dequantized again for every call, a panel at a time; of an MoE layer only the chosen experts are.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from sprat.runtime.weights import Weight
 
 __all__ = ["ReferenceKernels"]
 
-_PANEL_BYTES = 32 << 20  # of a temporary: scores of some queries, unpacked rows of a large matrix
+_PANEL_BYTES = 32 << 20  # of a temporary array: scores of some queries, dequantized rows of a large matrix
 
 
 class ReferenceKernels(StepByStep):
-    """:class:`~sprat.runtime.kernels.contract.Kernels` in NumPy, all arithmetic in float32; layers step by step.
+    """:class:`~sprat.runtime.kernels.contract.Kernels` in NumPy, all arithmetic in float32; sublayers step by step.
 
     Args:
-        dense_bytes: bytes of unpacked weights that may stay in memory.
+        dense_bytes: bytes of dequantized weights that may stay in memory.
     """
 
     def __init__(self, dense_bytes: int = 1 << 30) -> None:
         self._dense = DenseCache(dense_bytes)
 
     def embed(self, table: Weight, tokens: I32Array) -> F32Array:
-        """Unpack the rows ``tokens``."""
+        """Dequantize the rows ``tokens``."""
         return table.format.dequantize(table.packed[tokens])
 
     def rms_norm(self, x: F32Array, gain: F32Array, eps: float) -> F32Array:
@@ -60,7 +60,7 @@ class ReferenceKernels(StepByStep):
         return self._mlp(x, mlp, None)
 
     def route(self, logits: F32Array, moe: MoESpec, bias: F32Array | None = None) -> Routes:
-        """Score, limit to the best groups, take the best experts, weigh them."""
+        """Score, limit to the best groups, take the top k, weigh them."""
         scores = _softmax(logits) if moe.scoring is Scoring.SOFTMAX else _sigmoid(logits)
         choice = scores if bias is None else scores + bias
         if moe.n_groups_per_token < moe.n_groups:
@@ -72,7 +72,7 @@ class ReferenceKernels(StepByStep):
         return Routes(experts.astype(np.int32), weights * np.float32(moe.scaling))
 
     def experts(self, x: F32Array, routes: Routes, routed: MLP, shared: MLP | None = None) -> F32Array:
-        """One expert after the other, each with all tokens that chose it."""
+        """One expert after the other, each with all tokens that are routed to it."""
         out = self.swiglu(x, shared) if shared else np.zeros_like(x)
         for expert in np.unique(routes.experts):
             tokens, places = np.nonzero(routes.experts == expert)
@@ -96,7 +96,7 @@ class ReferenceKernels(StepByStep):
         return _heads_last(_attend(q.swapaxes(0, 1)[:, None], keys, values, scale), n_heads)
 
     def mla_absorbed(self, q: F32Array, rows: Rows, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
-        """Queries ``[q_nope @ k_b.T, q_rope]`` over the rows themselves: one key head, whose values are the latents."""
+        """Queries ``[q_nope @ k_b.T, q_rope]`` over the entries: one key head, whose values are the latents."""
         n_heads, rank, nope = k_b.shape
         q_nope, q_rope = np.split(q.swapaxes(0, 1), [nope], axis=-1)
         absorbed = np.concatenate([q_nope @ self._unpack(k_b).swapaxes(1, 2), q_rope], axis=-1)
@@ -123,11 +123,11 @@ class ReferenceKernels(StepByStep):
 
 
 def _attend(q: F32Array, keys: F32Array, values: F32Array, scale: float) -> F32Array:
-    """Causal attention, the one form that all others are brought to.
+    """Causal attention, the one form that all others are reduced to.
 
     Args:
         q: ``(kv_heads, group, n, dim)``.
-        keys: ``(kv_heads, t, dim)``; the last ``n`` rows belong to the queries.
+        keys: ``(kv_heads, t, dim)``; the last ``n`` are the queries' own.
         values: ``(kv_heads, t, value_dim)``.
         scale: factor on the scores.
 
@@ -140,7 +140,7 @@ def _attend(q: F32Array, keys: F32Array, values: F32Array, scale: float) -> F32A
     panel = max(1, _PANEL_BYTES // (4 * kv_heads * group * n_rows))
     for start in range(0, n, panel):
         stop = min(start + panel, n)
-        seen = n_rows - n + stop  # rows that the last query of this panel sees
+        seen = n_rows - n + stop  # entries that the last query of this panel sees
         queries: F32Array = q[:, :, start:stop].reshape(kv_heads, -1, dim) * np.float32(scale)
         scores = (queries @ keys[:, :seen].swapaxes(1, 2)).reshape(kv_heads, group, -1, seen)
         if stop - start > 1:
@@ -161,7 +161,7 @@ def _softmax(x: F32Array) -> F32Array:
 
 
 def _sigmoid(x: F32Array) -> F32Array:
-    with np.errstate(over="ignore"):  # exp of a very negative number's opposite is infinite, and 1 / inf is the right 0
+    with np.errstate(over="ignore"):  # exp(-x) of a very negative x is infinite, and 1 / inf is the right 0
         return np.asarray(1 / (1 + np.exp(-x)))
 
 

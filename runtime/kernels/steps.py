@@ -1,7 +1,7 @@
-"""What the calls for half a layer compute, step by step: the forward pass that a reader of the papers expects.
+"""The sublayers step by step: the forward pass as the papers write it.
 
-Kernels that are fast at single steps take these methods as they are; others do the same in one call. A trace runs them
-over any kernels, so that every step is seen.
+An implementation without fused sublayers inherits these methods. Tracing runs them over any kernels, so that each step
+is timed by itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["StepByStep"]
 
 
 class StepByStep:
-    """Halves of a layer out of the steps of :class:`~sprat.runtime.kernels.contract.Kernels`; see there."""
+    """Sublayers out of the steps of :class:`~sprat.runtime.kernels.contract.Kernels`; see there."""
 
     def latent_attention(
         self: Kernels,
@@ -27,7 +27,7 @@ class StepByStep:
         index: int,
         form: MLAForm,
     ) -> None:
-        """Queries per head, one latent per token for all of them, attention in one of its two forms."""
+        """Queries per head, one latent per token for all heads, attention in one of its two forms."""
         heads, rank, nope_dim = layer.k_b.shape
         normed = self.rms_norm(x, layer.norm, layer.eps)
         compressed = normed
@@ -46,7 +46,7 @@ class StepByStep:
     def grouped_attention(
         self: Kernels, x: F32Array, layer: GroupedAttention, angles: RopeAngles, cache: KVCache, index: int
     ) -> None:
-        """Queries, keys and values per head; each group of query heads shares one of the others."""
+        """Queries, keys and values per head; each group of query heads shares a key and value head."""
         shape = (len(x), -1, layer.head_dim)
         normed = self.rms_norm(x, layer.norm, layer.eps)
         q = self.linear(normed, layer.q, layer.q_bias).reshape(shape)  # (n, heads, head_dim)
@@ -62,7 +62,7 @@ class StepByStep:
         x += self.swiglu(self.rms_norm(x, layer.norm, layer.eps), layer.mlp)
 
     def moe(self: Kernels, x: F32Array, layer: MoE, observe: ChoiceObserver | None = None) -> None:
-        """Norm, router, choice, experts, residual sum."""
+        """Norm, router, top-k routing, experts, residual sum."""
         normed = self.rms_norm(x, layer.norm, layer.eps)
         routes = self.route(self.linear(normed, layer.router), layer.moe, layer.bias)
         if observe:

@@ -1,67 +1,78 @@
-// Attention as one call: norm, projections, rotation, new rows of the cache, attention, output, residual sum.
-#include "runtime/native/kernels.hpp"
+// Attention sublayers as one call: norm, projections, rotation, new KV entries, attention, output
+// projection, residual sum.
+#include "runtime/native/attention.hpp"
 #include "runtime/native/rope.hpp"
-#include "runtime/native/store_rows.hpp"
 
 namespace sprat {
-namespace {
 
-const float *at(const float *angles, int64_t token, int64_t half) { return angles + token * half; }
-
-}  // namespace
-
-void KernelSet::latent_attention(const LatentAttention &layer, float *x, int64_t n, const RopeAngles &angles,
-                                 const CachePlane &plane, bool expanded) {
-    const int64_t heads = layer.heads(), rank = layer.rank(), dim = layer.head_dim(), rope = layer.rope();
-    const int64_t row = rank + rope, n_values = heads * layer.v_b.rows;
-    float *q = projected_.get<float>(n * (heads * dim + row)), *kv = q + n * heads * dim;
-    project_latents(layer, x, n, q, kv);
-    each_token(n, heads * dim + row, [&](int64_t t) {
-        const float *cos = at(angles.cos, t, rope / 2), *sin = at(angles.sin, t, rope / 2);
-        float *latent = kv + t * row;
-        rotate(q + t * heads * dim + layer.nope(), heads, dim, rope / 2, cos, sin, angles.interleaved);
-        rotate(latent + rank, 1, rope, rope / 2, cos, sin, angles.interleaved);
-        isa_.rms_norm(latent, layer.kv_a_norm.gain.data, layer.kv_a_norm.eps, rank, latent);
-        store_row(plane.rows, plane.n_past + t, latent, row);
+void AttentionOps::latent_attention(const LatentAttention &layer, float *x, int64_t n,
+                                    const RopeAngles &angles, const KvBuffer &latents,
+                                    bool expanded) {
+    const int64_t heads = layer.heads(), rank = layer.rank(), dim = layer.head_dim(),
+                  rope = layer.rope();
+    const int64_t latent_size = rank + rope, half = rope / 2;
+    Frame frame = context_.frame();
+    float *q = frame.get<float>(n * heads * dim), *kv = frame.get<float>(n * latent_size);
+    project_latents(frame, layer, x, n, q, kv);
+    context_.each_token(n, heads * dim + latent_size, [&](int64_t t, int) {
+        const float *cos = angles.cos + t * half, *sin = angles.sin + t * half;
+        float *latent = kv + t * latent_size;
+        rotate(q + t * heads * dim + layer.nope(), heads, dim, half, cos, sin, angles.interleaved);
+        rotate(latent + rank, 1, rope, half, cos, sin, angles.interleaved);
+        context_.isa.rms_norm(latent, layer.kv_a_norm.gain.data, layer.kv_a_norm.eps, rank, latent);
+        store_entry(latents.entries, latents.n_past + t, latent, latent_size);
     });
-    const Latents latents{plane.rows, plane.n_past + n, &layer.k_b, &layer.v_b};
-    float *attended = attended_.get<float>(n * n_values);
-    if (expanded) mla_expanded(q, n, int(dim), latents, layer.scale, attended);
-    else mla_absorbed(q, n, int(dim), latents, layer.scale, attended);
-    add_product(layer.output, attended, n, x);
+    const LatentKv cache{latents.entries, latents.n_past + n, &layer.k_b, &layer.v_b};
+    float *attended = frame.get<float>(n * heads * layer.v_b.rows);
+    if (expanded) mla_expanded(q, n, int(dim), cache, layer.scale, attended);
+    else mla_absorbed(q, n, int(dim), cache, layer.scale, attended);
+    linear_.add_linear(layer.output, attended, n, x);
 }
 
 // Queries (n, heads * dim) and latents (n, rank + rope), not rotated yet.
-void KernelSet::project_latents(const LatentAttention &layer, const float *x, int64_t n, float *q, float *kv) {
+void AttentionOps::project_latents(Frame &frame, const LatentAttention &layer, const float *x,
+                                   int64_t n, float *q, float *kv) {
     const Matrix &first = layer.compresses_queries() ? layer.q_a : layer.q;
-    const Input input = normed(layer.norm, x, n, first.cols, wants_quantized(first) || wants_quantized(layer.kv_a));
+    const bool quantized = wants_quantized(first) || wants_quantized(layer.kv_a);
+    const Activations input = linear_.normed(frame, layer.norm, x, n, first.cols, quantized);
     if (!layer.compresses_queries())
-        return project({{&layer.q, nullptr, q}, {&layer.kv_a, nullptr, kv}}, input, n);
-    float *compressed = attended_.get<float>(n * first.rows);
-    project({{&layer.q_a, nullptr, compressed}, {&layer.kv_a, nullptr, kv}}, input, n);
-    project({{&layer.q, nullptr, q}}, normed(layer.q_a_norm, compressed, n, first.rows, wants_quantized(layer.q)), n);
+        return linear_.project({{&layer.q, nullptr, q}, {&layer.kv_a, nullptr, kv}}, input, n);
+    float *compressed = frame.get<float>(n * first.rows);
+    linear_.project({{&layer.q_a, nullptr, compressed}, {&layer.kv_a, nullptr, kv}}, input, n);
+    const bool expands_quantized = wants_quantized(layer.q);
+    const Activations inner =
+        linear_.normed(frame, layer.q_a_norm, compressed, n, first.rows, expands_quantized);
+    linear_.project({{&layer.q, nullptr, q}}, inner, n);
 }
 
-void KernelSet::grouped_attention(const GroupedAttention &layer, float *x, int64_t n, const RopeAngles &angles,
-                                  const CachePlane &keys, const CachePlane &values) {
-    const int64_t dim = layer.head_dim, n_q = layer.q.rows, n_kv = layer.k.rows;
-    const bool quantized = wants_quantized(layer.q) || wants_quantized(layer.k) || wants_quantized(layer.v);
-    float *q = projected_.get<float>(n * (n_q + 2 * n_kv)), *k = q + n * n_q, *v = k + n * n_kv;
-    project({{&layer.q, layer.q_bias.data, q}, {&layer.k, layer.k_bias.data, k}, {&layer.v, layer.v_bias.data, v}},
-            normed(layer.norm, x, n, layer.q.cols, quantized), n);
-    each_token(n, n_q + 2 * n_kv, [&](int64_t t) {
-        const float *cos = at(angles.cos, t, dim / 2), *sin = at(angles.sin, t, dim / 2);
-        rotate(q + t * n_q, layer.heads(), dim, dim / 2, cos, sin, angles.interleaved);
-        rotate(k + t * n_kv, layer.kv_heads(), dim, dim / 2, cos, sin, angles.interleaved);
+void AttentionOps::grouped_attention(const GroupedAttention &layer, float *x, int64_t n,
+                                     const RopeAngles &angles, const KvBuffer &keys,
+                                     const KvBuffer &values) {
+    const int64_t dim = layer.head_dim, half = dim / 2, n_q = layer.q.rows, n_kv = layer.k.rows;
+    const bool quantized =
+        wants_quantized(layer.q) || wants_quantized(layer.k) || wants_quantized(layer.v);
+    Frame frame = context_.frame();
+    float *q = frame.get<float>(n * n_q), *k = frame.get<float>(n * n_kv),
+          *v = frame.get<float>(n * n_kv);
+    const Activations input = linear_.normed(frame, layer.norm, x, n, layer.q.cols, quantized);
+    linear_.project({{&layer.q, layer.q_bias.data, q},
+                     {&layer.k, layer.k_bias.data, k},
+                     {&layer.v, layer.v_bias.data, v}},
+                    input, n);
+    context_.each_token(n, n_q + 2 * n_kv, [&](int64_t t, int) {
+        const float *cos = angles.cos + t * half, *sin = angles.sin + t * half;
+        rotate(q + t * n_q, layer.heads(), dim, half, cos, sin, angles.interleaved);
+        rotate(k + t * n_kv, layer.kv_heads(), dim, half, cos, sin, angles.interleaved);
         for (int64_t h = 0; h < layer.kv_heads(); ++h) {
-            store_row(keys.of_head(h), keys.n_past + t, k + t * n_kv + h * dim, dim);
-            store_row(values.of_head(h), values.n_past + t, v + t * n_kv + h * dim, dim);
+            store_entry(keys.of_head(h), keys.n_past + t, k + t * n_kv + h * dim, dim);
+            store_entry(values.of_head(h), values.n_past + t, v + t * n_kv + h * dim, dim);
         }
     });
-    const Heads cache{keys.rows, values.rows, keys.head, values.head, int(layer.kv_heads()), keys.n_past + n};
-    float *attended = attended_.get<float>(n * n_q);
+    const GroupedKv cache{keys.entries,      values.entries,        keys.head_bytes,
+                          values.head_bytes, int(layer.kv_heads()), keys.n_past + n};
+    float *attended = frame.get<float>(n * n_q);
     gqa(q, n, int(layer.heads()), int(dim), cache, layer.scale, attended);
-    add_product(layer.output, attended, n, x);
+    linear_.add_linear(layer.output, attended, n, x);
 }
 
 }  // namespace sprat

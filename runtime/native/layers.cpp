@@ -16,8 +16,10 @@ void expect_size_if_present(const Vector &values, int64_t n) {
 }
 
 void expect_groups(const MoeSpec &spec) {
-    expect(spec.n_chosen >= 1 && spec.n_chosen <= spec.n_experts, "more experts are chosen than there are");
-    expect(spec.n_groups >= 1 && spec.n_experts % spec.n_groups == 0, "experts do not fit their groups");
+    expect(spec.n_chosen >= 1 && spec.n_chosen <= spec.n_experts,
+           "more experts are chosen than there are");
+    expect(spec.n_groups >= 1 && spec.n_experts % spec.n_groups == 0,
+           "experts do not fit their groups");
 }
 
 }  // namespace
@@ -36,18 +38,24 @@ Mlp read_mlp(const Record *record) {
 MoeSpec read_moe_spec(const Record &record) {
     const auto integer = [&](const char *name) { return int(record.number(name)); };
     const std::string scoring = record.text("scoring");
-    expect(scoring == "sigmoid" || scoring == "softmax", "router scores are neither sigmoid nor softmax");
-    const MoeSpec spec{integer("n_routed_experts"),  integer("n_experts_per_token"),
-                       integer("n_groups"),          integer("n_groups_per_token"),
-                       scoring == "sigmoid",         record.flag("normalize"),
-                       record.text("group_score") == "top2_sum", float(record.number("scaling"))};
+    expect(scoring == "sigmoid" || scoring == "softmax",
+           "router scores are neither sigmoid nor softmax");
+    const MoeSpec spec{integer("n_routed_experts"),
+                       integer("n_experts_per_token"),
+                       integer("n_groups"),
+                       integer("n_groups_per_token"),
+                       scoring == "sigmoid",
+                       record.flag("normalize"),
+                       record.text("group_score") == "top2_sum",
+                       float(record.number("scaling"))};
     expect_groups(spec);
     return spec;
 }
 
 LatentAttention::LatentAttention(RecordPtr fields) : record(std::move(fields)) {
     const int64_t hidden = output.rows;
-    expect(q.rows % heads() == 0 && rope() > 0 && rope() % 2 == 0, "queries do not fit their heads");
+    expect(q.rows % heads() == 0 && rope() > 0 && rope() % 2 == 0,
+           "queries do not fit their heads");
     expect(kv_a.rows == rank() + rope() && kv_a.cols == hidden, "latents do not fit k_b");
     expect(v_b.n_slices == heads() && v_b.cols == rank(), "values do not fit k_b");
     expect(output.cols == heads() * v_b.rows, "the output does not fit the values");
@@ -79,8 +87,9 @@ Moe::Moe(RecordPtr fields) : record(std::move(fields)) {
     expect(router.rows == spec.n_experts && routed.gate.n_slices == spec.n_experts,
            "the router does not fit its experts");
     expect(router.cols == routed.gate.cols, "the router does not fit the hidden states");
-    expect(shared.is_absent() || (shared.gate.cols == routed.gate.cols && shared.gate.n_slices == 1),
-           "shared experts do not fit the routed ones");
+    expect(
+        shared.is_absent() || (shared.gate.cols == routed.gate.cols && shared.gate.n_slices == 1),
+        "shared experts do not fit the routed ones");
     expect_size(norm.gain, routed.gate.cols), expect_size_if_present(bias, spec.n_experts);
 }
 

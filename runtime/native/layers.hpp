@@ -1,8 +1,8 @@
 // The sublayers of a model, each bound once to its weights and then called with activations only.
 //
-// Each struct has the fields of the Python record of the same name (runtime/kernels/layers.py, where
-// the shapes are documented) and reads them by attribute name when it is made. A field is declared in
-// these two places and nowhere else.
+// Each struct has the fields of the Python record of the same name (runtime/kernels/layers.py,
+// where the shapes are documented) and reads them by attribute name when it is made. A field is
+// declared in these two places and nowhere else.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +19,8 @@ struct Vector {
     int64_t size = 0;
 };
 
-// A record whose fields are read by name: a Python object (bind_layers.cpp), or a test's map. What it
-// hands out points into the record's own arrays, so whoever keeps a pointer keeps the record.
+// A record whose fields are read by name: a Python object (bind_layers.cpp), or a test's map. What
+// it hands out points into the record's own arrays, so whoever keeps a pointer keeps the record.
 class Record {
   public:
     virtual ~Record() = default;
@@ -74,7 +74,8 @@ struct LatentAttention {
     Matrix output = record->matrix("output");
     float scale = float(record->number("scale"));
 
-    explicit LatentAttention(RecordPtr fields);  // throws std::invalid_argument for shapes that do not fit
+    explicit LatentAttention(
+        RecordPtr fields);  // throws std::invalid_argument for shapes that do not fit
 
     bool compresses_queries() const { return q_a.data != nullptr; }
     int64_t heads() const { return k_b.n_slices; }
@@ -130,20 +131,6 @@ struct Head {
     Matrix output = record->matrix("output");
 
     explicit Head(RecordPtr fields);
-};
-
-// One layer's KV entries, for all tokens that fit; heads lie `head` bytes apart. New tokens' entries
-// are written behind the `n_past` that are there.
-struct CachePlane {
-    Rows rows;
-    int64_t head;
-    int64_t n_past;
-
-    Rows of_head(int64_t h) const {
-        Rows own = rows;
-        own.data += h * head;
-        return own;
-    }
 };
 
 }  // namespace sprat

@@ -1,32 +1,36 @@
-// What the memory gives when nothing is done with it: the limit that products are measured against.
+#include "runtime/native/read.hpp"
+
 #include <atomic>
 #include <cstring>
-
-#include "runtime/native/kernels.hpp"
 
 namespace sprat {
 namespace {
 
-// Pieces of 64 KB, four streams in each, as products with one token read their rows: one stream per thread got 20 GB/s
-// where four got 32 and eight no more.
-constexpr int64_t PIECE = 64 * 1024, STREAMS = 4, STREAM = PIECE / STREAMS, AHEAD = 1024;
+// Reads as gemv.hpp reads the rows of a weight, so that it is the limit of that: tasks of 64 KB,
+// four streams in each, prefetching a kilobyte ahead. One stream per thread reached 20 GB/s where
+// four reached 32 and eight no more (docs/speed.md).
+constexpr int64_t kTask = 64 * 1024, kStreams = 4, kStream = kTask / kStreams,
+                  kPrefetchBytes = 1024;
 
-typedef uint64_t Words __attribute__((vector_size(64)));
+typedef uint64_t Line __attribute__((vector_size(64)));
 
 }  // namespace
 
-uint64_t KernelSet::read(const uint8_t *data, int64_t n_bytes) {
+uint64_t read_all(Pool &pool, const uint8_t *data, int64_t n_bytes) {
     std::atomic<uint64_t> all{0};
-    pool_.each(n_bytes / PIECE, [&](int64_t i, int) {
-        Words seen[STREAMS] = {};
-        for (int64_t at = 0; at < STREAM; at += sizeof(Words)) {
-            const int64_t ahead = at + AHEAD < STREAM ? AHEAD : AHEAD + PIECE - STREAM;  // then in the next piece
-            for (int s = 0; s < STREAMS; ++s) {
-                const uint8_t *from = data + i * PIECE + s * STREAM + at;
+    pool.each(n_bytes / kTask, [&](int64_t i, int) {
+        Line seen[kStreams] = {};
+        for (int64_t at = 0; at < kStream; at += sizeof(Line)) {
+            // Beyond the end of a stream lies the next one, which was read already: fetch the next
+            // task's.
+            const int64_t ahead =
+                at + kPrefetchBytes < kStream ? kPrefetchBytes : kPrefetchBytes + kTask - kStream;
+            for (int s = 0; s < kStreams; ++s) {
+                const uint8_t *from = data + i * kTask + s * kStream + at;
                 __builtin_prefetch(from + ahead);
-                Words words;
-                std::memcpy(&words, from, sizeof words);
-                seen[s] |= words;
+                Line line;
+                std::memcpy(&line, from, sizeof line);
+                seen[s] |= line;
             }
         }
         all.fetch_or(((seen[0] | seen[1]) | (seen[2] | seen[3]))[0], std::memory_order_relaxed);

@@ -1,12 +1,14 @@
 // Rotary position embedding (arXiv 2104.09864), in place.
 #pragma once
 
-#include "runtime/native/layers.hpp"
+#include <cstdint>
 
 namespace sprat {
 
-// One token's heads of 2 * half numbers, `stride` numbers apart: a and b are neighbours, or half a head apart.
-inline void rotate(float *x, int64_t heads, int64_t stride, int64_t half, const float *cos, const float *sin, bool interleaved) {
+// One token's heads of 2 * half elements, `stride` elements apart. A pair (a, b) is two neighbours
+// if interleaved, else one element of each half.
+inline void rotate(float *x, int64_t heads, int64_t stride, int64_t half, const float *cos,
+                   const float *sin, bool interleaved) {
     const int64_t apart = interleaved ? 1 : half, step = interleaved ? 2 : 1;
     for (int64_t h = 0; h < heads; ++h, x += stride) {
         for (int64_t i = 0; i < half; ++i) {

@@ -3,9 +3,9 @@
 
 namespace nb = nanobind;
 
-void bind_cpu(nb::module_ &m);       // devices/native/bind.cpp
-void bind_quant(nb::module_ &m);     // quant/native/bind.cpp
-void bind_kernels(nb::module_ &m);   // runtime/native/bind.cpp
+void bind_cpu(nb::module_ &m);      // devices/native/bind.cpp
+void bind_quant(nb::module_ &m);    // quant/native/bind.cpp
+void bind_kernels(nb::module_ &m);  // runtime/native/bind/bind.cpp
 
 NB_MODULE(_core, m) {
     m.doc() = "The native core of sprat; everything in it also exists in NumPy.";

@@ -16,27 +16,31 @@ INLINE B32 high4(B32 v) { return low4(_mm256_srli_epi16(v, 4)); }
 
 // 16 bytes: their low nibbles, then their high ones.
 INLINE B32 nibbles(const uint8_t *p) {
-    const __m256i both = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
+    const __m256i both =
+        _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
     return low4(_mm256_srlv_epi32(both, _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4)));
 }
 
 // 16 where bit i of the word is set, for 32 codes.
 INLINE B32 fifth_bits(uint32_t bits) {
-    const __m256i order = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+    const __m256i order =
+        _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
     const __m256i spread = _mm256_shuffle_epi8(_mm256_set1_epi32(int(bits)), order);
     const __m256i bit = _mm256_set1_epi64x(int64_t(0x8040201008040201));
-    return _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit), _mm256_set1_epi8(16));
+    return _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit),
+                            _mm256_set1_epi8(16));
 }
 
-// (v >> SHIFT & 2^N_BITS - 1) << 4: the upper bits of codes that a format keeps apart.
-template <int SHIFT, int N_BITS> INLINE B32 upper_bits(B32 v) {
-    const B32 kept = _mm256_and_si256(_mm256_srli_epi16(v, SHIFT), _mm256_set1_epi8((1 << N_BITS) - 1));
+// (v >> kShift & 2^kBits - 1) << 4: the upper bits of codes that a format keeps apart.
+template <int kShift, int kBits> INLINE B32 upper_bits(B32 v) {
+    const B32 kept =
+        _mm256_and_si256(_mm256_srli_epi16(v, kShift), _mm256_set1_epi8((1 << kBits) - 1));
     return _mm256_slli_epi16(kept, 4);
 }
 
-INLINE B32 either(B32 a, B32 b) { return _mm256_or_si256(a, b); }
+INLINE B32 bit_or(B32 a, B32 b) { return _mm256_or_si256(a, b); }
 
-INLINE B32 look_up(B32 index, const int8_t *table16) {
+INLINE B32 shuffle(B32 index, const int8_t *table16) {
     const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i *>(table16));
     return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), index);
 }
@@ -45,8 +49,9 @@ INLINE B32 look_up(B32 index, const int8_t *table16) {
 INLINE F8 scales8(const uint8_t *p, int stride) {
     uint16_t half[8];
     for (int i = 0; i < 8; ++i) std::memcpy(&half[i], p + i * stride, 2);
-    const __m128i packed = _mm_set_epi16(short(half[7]), short(half[6]), short(half[5]), short(half[4]),
-                                         short(half[3]), short(half[2]), short(half[1]), short(half[0]));
+    const __m128i packed =
+        _mm_set_epi16(short(half[7]), short(half[6]), short(half[5]), short(half[4]),
+                      short(half[3]), short(half[2]), short(half[1]), short(half[0]));
     return (F8)_mm256_cvtph_ps(packed);
 }
 

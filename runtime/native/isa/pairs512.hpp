@@ -1,13 +1,17 @@
-// 64 codes at once: blocks 2c and 2c + 1 of a group, where AVX-512 knows a shorter way than joining two of 32.
+// 64 codes at once: blocks 2c and 2c + 1 of a group, where AVX-512 has a shorter way than joining
+// two of 32.
 #pragma once
 
 namespace {
 
-// Shifts right by A bits in the lower half and by B in the upper one; bits that cross from byte to byte are masked off.
+// Shifts right by A bits in the lower half and by B in the upper one; the caller masks off the bits
+// that cross from byte to byte.
 template <int A, int B> INLINE Chunk shifted(Chunk v) {
     return _mm512_srlv_epi64(v, _mm512_setr_epi64(A, A, A, A, B, B, B, B));
 }
-INLINE Chunk masked(Chunk v, int mask) { return _mm512_and_si512(v, _mm512_set1_epi8(int8_t(mask))); }
+INLINE Chunk masked(Chunk v, int mask) {
+    return _mm512_and_si512(v, _mm512_set1_epi8(int8_t(mask)));
+}
 
 INLINE Chunk load64(const uint8_t *p) { return _mm512_loadu_si512(p); }
 INLINE Chunk load32_twice(const uint8_t *p) { return _mm512_broadcast_i64x4(load32(p)); }
@@ -36,7 +40,8 @@ template <> struct Pair<DecodeQ5_1> {
 };
 template <> struct Pair<DecodeIQ4_NL> {
     static INLINE Chunk codes(const uint8_t *g, int c) {
-        const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i *>(DecodeIQ4_NL::values));
+        const __m128i values =
+            _mm_loadu_si128(reinterpret_cast<const __m128i *>(DecodeIQ4_NL::values));
         return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(values), nibbles2<2, 18>(g + 36 * c));
     }
 };
@@ -47,7 +52,8 @@ template <> struct Pair<DecodeQ4_K> {
 };
 template <> struct Pair<DecodeQ5_K> {
     static INLINE Chunk codes(const uint8_t *g, int c) {
-        const Chunk upper = _mm512_srl_epi64(shifted<0, 1>(load32_twice(g + 16)), _mm_cvtsi32_si128(2 * c));
+        const Chunk upper =
+            _mm512_srl_epi64(shifted<0, 1>(load32_twice(g + 16)), _mm_cvtsi32_si128(2 * c));
         const Chunk nibbles = masked(shifted<0, 4>(load32_twice(g + 48 + 32 * c)), 15);
         return _mm512_or_si512(nibbles, _mm512_slli_epi64(masked(upper, 1), 4));
     }
@@ -55,7 +61,8 @@ template <> struct Pair<DecodeQ5_K> {
 template <> struct Pair<DecodeQ6_K> {
     static INLINE Chunk codes(const uint8_t *g, int c) {
         const __m128i shift = _mm_cvtsi32_si128(c % 2 * 4);
-        const Chunk upper = _mm512_srl_epi64(shifted<0, 2>(load32_twice(g + 128 + c / 2 * 32)), shift);
+        const Chunk upper =
+            _mm512_srl_epi64(shifted<0, 2>(load32_twice(g + 128 + c / 2 * 32)), shift);
         const Chunk nibbles = masked(_mm512_srl_epi64(load64(g + c / 2 * 64), shift), 15);
         return _mm512_or_si512(nibbles, _mm512_slli_epi64(masked(upper, 3), 4));
     }

@@ -1,18 +1,24 @@
-// What the compiler's own vectors give every instruction set alike. Included by each set's header after it has
-// defined LANES.
+// What the compiler's own vectors give every instruction set alike. Included by each set's header
+// after it has defined kLanes.
 //
-// Everything in these headers has internal linkage: each object that includes them is compiled for another processor.
+// Everything in these headers has internal linkage: each object that includes them is compiled for
+// another processor.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
+#include "quant/native/round_magic.hpp"
+
 namespace {
 
-typedef float F __attribute__((vector_size(4 * LANES)));    // one register of float32
-typedef int32_t I __attribute__((vector_size(4 * LANES)));
-typedef int8_t Bytes __attribute__((vector_size(LANES)));    // a register of I, narrowed
-typedef float F8 __attribute__((vector_size(32)));          // one number per block of a group, on every set
+using sprat::kRoundMagic;
+using sprat::kRoundMagicBits;
+
+typedef float F __attribute__((vector_size(4 * kLanes)));    // one register of float32
+typedef int32_t I __attribute__((vector_size(4 * kLanes)));  // one register of int32
+typedef int8_t Bytes __attribute__((vector_size(kLanes)));   // a register of I, narrowed
+typedef float F8 __attribute__((vector_size(32)));  // one value per block of a group, on every set
 typedef int32_t I8 __attribute__((vector_size(32)));
 typedef uint8_t U8x8 __attribute__((vector_size(8)));
 typedef int8_t S8x8 __attribute__((vector_size(8)));
@@ -26,37 +32,44 @@ template <class V, class T> INLINE V load(const T *p) {
 }
 template <class V, class T> INLINE void store(T *p, V v) { std::memcpy(p, &v, sizeof v); }
 
-INLINE F all(float x) { return F{} + x; }
+INLINE F broadcast(float x) { return F{} + x; }
 INLINE F to_float(I x) { return __builtin_convertvector(x, F); }
 INLINE F8 to_float8(I8 x) { return __builtin_convertvector(x, F8); }
 INLINE F absolute(F x) { return (F)((I)x & 0x7fffffff); }
 INLINE F max(F a, F b) { return a > b ? a : b; }
-// Eight numbers in a register whose lanes are summed later: behind them zeros, or two to a lane.
-template <class V = F> INLINE V in_lanes(F8 v) {
-    if constexpr (LANES == 16) return __builtin_shufflevector(v, F8{}, 0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 8, 8, 8, 8, 8, 8);
-    else if constexpr (LANES == 8) return v;
-    else return __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
-}
-INLINE float scalar_max(float a, float b) { return a > b ? a : b; }
-INLINE int least(int64_t a, int64_t b) { return int(a < b ? a : b); }
+INLINE float max(float a, float b) { return a > b ? a : b; }
+INLINE int min(int64_t a, int64_t b) { return int(a < b ? a : b); }
+INLINE int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-// exp to 2 ulp: 2^n * exp(r) with |r| <= ln(2) / 2, Cephes' polynomial. 0 below -87, so that masked scores vanish.
+// Eight values in a register whose lanes are summed later: zeros behind them, or two to a lane.
+template <class V = F> INLINE V as_lane_sums(F8 v) {
+    if constexpr (kLanes == 16)
+        return __builtin_shufflevector(v, F8{}, 0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 8, 8, 8, 8, 8, 8);
+    else if constexpr (kLanes == 8) return v;
+    else
+        return __builtin_shufflevector(v, v, 0, 1, 2, 3) +
+               __builtin_shufflevector(v, v, 4, 5, 6, 7);
+}
+
+// exp to 2 ulp: 2^n * exp(r) with |r| <= ln(2) / 2, Cephes' polynomial (expf.c). 0 below -87, so
+// that masked scores vanish.
 INLINE F exp(F x) {
-    const F magic = all(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-    const F top = all(88.0f);
+    const F magic = broadcast(kRoundMagic);
+    const F top = broadcast(88.0f);
     const F clamped = x > top ? top : x;  // NaN stays NaN
     const F n = (clamped * 1.44269504088896341f + magic) - magic;
-    const F r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
-    F p = all(1.9875691500e-4f);
+    const F r = (clamped - n * 0.693359375f) +
+                n * 2.12194440e-4f;  // ln(2) in two parts: n * the first is exact
+    F p = broadcast(1.9875691500e-4f);
     p = p * r + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    const F safe = n > all(-126.0f) ? n : all(-126.0f);
+    const F safe = n > broadcast(-126.0f) ? n : broadcast(-126.0f);
     const I exponent = (__builtin_convertvector(safe, I) + 127) << 23;
-    return x < all(-87.0f) ? F{} : p * (F)exponent;
+    return x < broadcast(-87.0f) ? F{} : p * (F)exponent;
 }
 
 }  // namespace

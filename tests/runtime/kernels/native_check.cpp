@@ -1,4 +1,4 @@
-// Every instruction set against plain C++, without Python: what `make test-arm` runs under qemu, and the sanitizers.
+// Every instruction set against plain C++, without Python: what runs under qemu and the sanitizers.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "runtime/native/kernels.hpp"
-#include "runtime/native/store_rows.hpp"
+#include "runtime/native/route.hpp"
 
 using namespace sprat;
 
@@ -19,17 +19,25 @@ namespace {
 // Where a block's binary16 fields lie, which must stay finite.
 std::vector<int> halves_of(Format format) {
     switch (format) {
-        case F32: case BF16: return {};
-        case Q4_1: case Q5_1: case Q4_K: case Q5_K: return {0, 2};
-        case Q6_K: return {208};
-        default: return {0};
+        case F32:
+        case BF16:
+            return {};
+        case Q4_1:
+        case Q5_1:
+        case Q4_K:
+        case Q5_K:
+            return {0, 2};
+        case Q6_K:
+            return {208};
+        default:
+            return {0};
     }
 }
 
 std::mt19937 generator(1);
 int failures = 0;
 
-std::vector<float> numbers(size_t n) {
+std::vector<float> normals(size_t n) {
     std::normal_distribution<float> normal;
     std::vector<float> out(n);
     for (float &x : out) x = normal(generator);
@@ -37,7 +45,7 @@ std::vector<float> numbers(size_t n) {
 }
 
 std::vector<uint8_t> blocks(Format format, int64_t rows, int64_t k) {
-    const BlockLayout &layout = LAYOUTS[format];
+    const BlockLayout &layout = kLayouts[format];
     std::vector<uint8_t> out(size_t(rows * k) / layout.block_size * layout.block_bytes);
     for (uint8_t &byte : out) byte = uint8_t(generator());
     for (size_t at = 0; at < out.size(); at += layout.block_bytes) {
@@ -50,48 +58,55 @@ std::vector<uint8_t> blocks(Format format, int64_t rows, int64_t k) {
     return out;
 }
 
-void compare(const char *what, const Isa &isa, const std::vector<float> &found, const std::vector<float> &expected,
-             float tolerance = 2e-5f) {
+void compare(const char *what, const Isa &isa, const std::vector<float> &found,
+             const std::vector<float> &expected, float tolerance = 2e-5f) {
     float size = 0, error = 0;
     for (size_t i = 0; i < found.size(); ++i) {
         size = std::fmax(size, std::fabs(expected[i]));
-        error = std::isfinite(found[i]) ? std::fmax(error, std::fabs(found[i] - expected[i])) : INFINITY;
+        error = std::isfinite(found[i]) ? std::fmax(error, std::fabs(found[i] - expected[i]))
+                                        : INFINITY;
     }
     const bool good = error <= tolerance * size;
     failures += !good;
-    if (!good) std::printf("%s on %s: error %g of %g\n", what, isa.name, double(error), double(size));
+    if (!good)
+        std::printf("%s on %s: error %g of %g\n", what, isa.name, double(error), double(size));
 }
 
-std::vector<float> product(const Isa &isa, const Isa &rounding, Format format, const std::vector<uint8_t> &weights,
-                           const std::vector<float> &x, int rows, int64_t k, int n) {
+std::vector<float> product(const Isa &isa, const Isa &quantizer, Format format,
+                           const std::vector<uint8_t> &weights, const std::vector<float> &x,
+                           int rows, int64_t k, int n) {
     const int64_t padded = pad_to(k, 256);
-    std::vector<uint8_t> records(n * padded * 3 / 2), scratch(product_scratch_bytes(n) + 64);
+    std::vector<uint8_t> records(n * padded * 3 / 2), scratch(gemm_scratch_bytes(n) + 64);
     std::vector<float> out(size_t(n) * rows);
-    const Input input{x.data(), k, {records.data(), padded}};
-    for (int t = 0; t < n; ++t) rounding.quantize(x.data() + t * k, k, input.quantized, t);
-    Product p{};
-    p.weights = p.next = weights.data(), p.row_bytes = weights.size() / rows, p.n_rows = rows, p.input = &input;
-    p.n_tokens = n, p.out = out.data(), p.out_stride = rows;
-    p.scratch = scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64);
-    isa.product[format](p);
+    const Activations input{x.data(), k, {records.data(), padded}};
+    for (int t = 0; t < n; ++t) quantizer.quantize(x.data() + t * k, k, input.quantized, t);
+    GemmTask task{};
+    task.weights = task.next = weights.data(), task.row_bytes = weights.size() / rows,
+    task.n_rows = rows, task.input = &input;
+    task.n_tokens = n, task.out = out.data(), task.out_stride = rows;
+    task.scratch = scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64);
+    isa.gemm[format](task);
     return out;
 }
 
-// n queries of as many tokens, or of one token: with values in rows of their own.
-std::vector<float> attention(const Isa &isa, const std::vector<float> &q, const Rows &rows, int n, int dim, int value_dim, int n_rows,
-                             const Rows *values = nullptr) {
+// Attention of n queries over n_entries entries: of as many tokens, or, with values in entries of
+// their own, of one token. Divided by l, so that it is the softmax's weighted mean.
+std::vector<float> attention(const Isa &isa, const std::vector<float> &q, const KvEntries &keys,
+                             int n, int dim, int value_dim, int n_entries,
+                             const KvEntries *values = nullptr) {
     const int stride = int(pad_to(value_dim, 16));
-    std::vector<float> out(size_t(n) * stride), largest(n), total(n);
-    Attention a{};
-    a.q = q.data(), a.n_queries = n, a.dim = dim, a.value_dim = value_dim, a.queries_per_token = values ? n : 1;
-    a.first_seen = values ? n_rows : n_rows - n + 1, a.end = n_rows;
-    a.keys = rows, a.values = values ? *values : rows;
-    a.out = out.data(), a.largest = largest.data(), a.total = total.data(), a.value_stride = stride;
-    std::vector<uint8_t> scratch(isa.attention_scratch_bytes(a) + 64);
-    a.scratch = scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64);
-    isa.attend(a);
+    std::vector<float> out(size_t(n) * stride), m(n), l(n);
+    AttentionTask task{};
+    task.q = q.data(), task.n_queries = n, task.dim = dim, task.value_dim = value_dim;
+    task.queries_per_token = values ? n : 1;
+    task.first_seen = values ? n_entries : n_entries - n + 1, task.end = n_entries;
+    task.keys = keys, task.values = values ? *values : keys;
+    task.out = out.data(), task.m = m.data(), task.l = l.data(), task.value_stride = stride;
+    std::vector<uint8_t> scratch(isa.attention_scratch_bytes(task) + 64);
+    task.scratch = scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64);
+    isa.attend(task);
     for (int i = 0; i < n; ++i)
-        for (int j = 0; j < stride; ++j) out[i * stride + j] /= total[i];
+        for (int j = 0; j < stride; ++j) out[i * stride + j] /= l[i];
     return out;
 }
 
@@ -115,60 +130,86 @@ struct TestRecord : Record {
     RecordPtr record(const char *name) const override { return found(records, name); }
 };
 
-Matrix matrix(const std::vector<uint8_t> &bytes, Format format, int64_t slices, int64_t rows, int64_t cols) {
+Matrix matrix(const std::vector<uint8_t> &bytes, Format format, int64_t slices, int64_t rows,
+              int64_t cols) {
     return {bytes.data(), format, slices, rows, cols, bytes.size() / size_t(slices * rows)};
 }
 
-// What threads share: latent and grouped attention in both forms, routing, experts. Everything again on plain C++.
+// What is split over threads: grouped attention and both forms of latent attention, routing,
+// experts. Everything again on plain C++.
 void check_set(const Isa &isa, const Isa &plain, int n_threads) {
     KernelSet set(isa, n_threads, {}), one(plain, 1, {});
-    const int64_t heads = 3, rank = 64, nope = 32, rope = 6, value = 40, n = 5, n_rows = 300;
-    const auto k_b_bytes = blocks(Q8_0, heads * rank, nope), v_b_bytes = blocks(Q8_0, heads * value, rank);
-    const Matrix k_b = matrix(k_b_bytes, Q8_0, heads, rank, nope), v_b = matrix(v_b_bytes, Q8_0, heads, value, rank);
-    const auto q = numbers(size_t(n * heads * (nope + rope))), floats = numbers(size_t(n_rows * (rank + rope)));
-    const Rows rows{reinterpret_cast<const uint8_t *>(floats.data()), 4 * (rank + rope), true, 0};
-    const KernelSet::Latents latents{rows, n_rows, &k_b, &v_b};
+    const int64_t heads = 3, rank = 64, nope = 32, rope = 6, value = 40, n = 5, n_entries = 300;
+    const auto k_b_bytes = blocks(Q8_0, heads * rank, nope),
+               v_b_bytes = blocks(Q8_0, heads * value, rank);
+    const Matrix k_b = matrix(k_b_bytes, Q8_0, heads, rank, nope),
+                 v_b = matrix(v_b_bytes, Q8_0, heads, value, rank);
+    const auto q = normals(size_t(n * heads * (nope + rope))),
+               floats = normals(size_t(n_entries * (rank + rope)));
+    const KvEntries entries{reinterpret_cast<const uint8_t *>(floats.data()), 4 * (rank + rope),
+                            true, 0};
+    const LatentKv latents{entries, n_entries, &k_b, &v_b};
     const auto both = [&](const char *what, size_t size, const auto &kernel) {
         std::vector<float> found(size), expected(size);
         kernel(set, found.data()), kernel(one, expected.data());
-        compare(what, isa, found, expected, 1e-2f);  // codes of int8 on the edge may fall to either side
+        compare(what, isa, found, expected,
+                1e-2f);  // values half way between two int8 codes may round to either
     };
-    both("absorbed", size_t(n * heads * value), [&](KernelSet &k, float *out) { k.mla_absorbed(q.data(), n, nope + rope, latents, 0.1f, out); });
-    both("expanded", size_t(n * heads * value), [&](KernelSet &k, float *out) { k.mla_expanded(q.data(), n, nope + rope, latents, 0.1f, out); });
-    const KernelSet::Heads cache{rows, rows, 4 * 35, 4 * 35, 2, n_rows};  // two key heads of 35 numbers in each row
-    const auto grouped = numbers(size_t(n) * 6 * 35);
-    both("grouped", size_t(n) * 6 * 35, [&](KernelSet &k, float *out) { k.gqa(grouped.data(), n, 6, 35, cache, 0.2f, out); });
+    both("absorbed", size_t(n * heads * value), [&](KernelSet &k, float *out) {
+        k.attention.mla_absorbed(q.data(), n, nope + rope, latents, 0.1f, out);
+    });
+    both("expanded", size_t(n * heads * value), [&](KernelSet &k, float *out) {
+        k.attention.mla_expanded(q.data(), n, nope + rope, latents, 0.1f, out);
+    });
+    const GroupedKv cache{entries, entries, 4 * 35,
+                          4 * 35,  2,       n_entries};  // two key heads of 35 elements in each
+    const auto grouped = normals(size_t(n) * 6 * 35);
+    both("grouped", size_t(n) * 6 * 35, [&](KernelSet &k, float *out) {
+        k.attention.gqa(grouped.data(), n, 6, 35, cache, 0.2f, out);
+    });
 
     const int64_t hidden = 64, width = 96, n_experts = 8;
-    const auto gate = blocks(Q4_0, n_experts * width, hidden), down = blocks(Q4_0, n_experts * hidden, width);
-    const Matrix gates = matrix(gate, Q4_0, n_experts, width, hidden), downs = matrix(down, Q4_0, n_experts, hidden, width);
-    const auto x = numbers(size_t(n * hidden)), logits = numbers(size_t(n * n_experts));
+    const auto gate = blocks(Q4_0, n_experts * width, hidden),
+               down = blocks(Q4_0, n_experts * hidden, width);
+    const Matrix gates = matrix(gate, Q4_0, n_experts, width, hidden),
+                 downs = matrix(down, Q4_0, n_experts, hidden, width);
+    const auto x = normals(size_t(n * hidden)), logits = normals(size_t(n * n_experts));
     const MoeSpec spec{int(n_experts), 3, 4, 2, true, true, true, 2.5f};
     const Mlp routed{gates, gates, downs};
     both("experts", size_t(n * hidden), [&](KernelSet &k, float *out) {
-        std::vector<int32_t> choice(n * 3);
+        std::vector<int32_t> expert_ids(n * 3);
         std::vector<float> weights(n * 3);
-        k.route(spec, logits.data(), nullptr, n, choice.data(), weights.data());
-        k.experts(routed, nullptr, x.data(), n, choice.data(), weights.data(), 3, out);
+        route(spec, logits.data(), nullptr, n, expert_ids.data(), weights.data());
+        k.moe.experts(routed, nullptr, x.data(), n, expert_ids.data(), weights.data(), 3, out);
     });
 }
 
-// Half a layer per call, five tokens behind thirty others, with a cache in float32, binary16 and int8.
+// Sublayers, five tokens at depth 30, with KV entries in float32, float16 and int8.
 void check_layers(const Isa &isa, const Isa &plain, int n_threads) {
     KernelSet set(isa, n_threads, {}), one(plain, 1, {});
-    const int64_t hidden = 96, heads = 2, rank = 64, nope = 32, rope = 6, value = 32, n = 5, past = 30;
-    const auto weight = [](int64_t slices, int64_t rows, int64_t cols, std::vector<uint8_t> &bytes) {
+    const int64_t hidden = 96, heads = 2, rank = 64, nope = 32, rope = 6, value = 32, n = 5,
+                  n_past = 30;
+    const auto weight = [](int64_t slices, int64_t rows, int64_t cols,
+                           std::vector<uint8_t> &bytes) {
         bytes = blocks(Q8_0, slices * rows, cols);
         return matrix(bytes, Q8_0, slices, rows, cols);
     };
     std::vector<uint8_t> kept[8];
-    const Matrix q = weight(1, heads * (nope + rope), hidden, kept[0]), kv_a = weight(1, rank + rope, hidden, kept[1]);
-    const Matrix k_b = weight(heads, rank, nope, kept[2]), v_b = weight(heads, value, rank, kept[3]);
-    const Matrix output = weight(1, hidden, heads * value, kept[4]), kv = weight(1, 32, hidden, kept[5]);
-    const auto gain = numbers(hidden), x = numbers(size_t(n * hidden)), cos = numbers(n * 16), sin = numbers(n * 16);
-    const auto vector = [](const std::vector<float> &values, int64_t size) { return Vector{values.data(), size}; };
-    const auto latent_fields = std::make_shared<TestRecord>(), grouped_fields = std::make_shared<TestRecord>();
-    latent_fields->matrices = {{"q", q}, {"kv_a", kv_a}, {"k_b", k_b}, {"v_b", v_b}, {"output", output}};
+    const Matrix q = weight(1, heads * (nope + rope), hidden, kept[0]),
+                 kv_a = weight(1, rank + rope, hidden, kept[1]);
+    const Matrix k_b = weight(heads, rank, nope, kept[2]),
+                 v_b = weight(heads, value, rank, kept[3]);
+    const Matrix output = weight(1, hidden, heads * value, kept[4]),
+                 kv = weight(1, 32, hidden, kept[5]);
+    const auto gain = normals(hidden), x = normals(size_t(n * hidden)), cos = normals(n * 16),
+               sin = normals(n * 16);
+    const auto vector = [](const std::vector<float> &values, int64_t size) {
+        return Vector{values.data(), size};
+    };
+    const auto latent_fields = std::make_shared<TestRecord>(),
+               grouped_fields = std::make_shared<TestRecord>();
+    latent_fields->matrices = {
+        {"q", q}, {"kv_a", kv_a}, {"k_b", k_b}, {"v_b", v_b}, {"output", output}};
     latent_fields->vectors = {{"norm", vector(gain, hidden)}, {"kv_a_norm", vector(gain, rank)}};
     latent_fields->numbers = {{"eps", 1e-6}, {"scale", 0.1}};
     const LatentAttention latent(latent_fields);
@@ -177,61 +218,124 @@ void check_layers(const Isa &isa, const Isa &plain, int n_threads) {
     grouped_fields->vectors = {{"norm", vector(gain, hidden)}, {"k_bias", vector(gain, 32)}};
     grouped_fields->numbers = {{"eps", 1e-6}, {"scale", 0.2}, {"head_dim", 32}};
     const GroupedAttention grouped(grouped_fields);
-    struct Storage { int64_t stride; bool floats; int n_int8; };
-    for (const Storage &storage : {Storage{4 * 70, true, 0}, Storage{2 * 70, false, 0}, Storage{84, false, 64}}) {
+    struct Storage {
+        int64_t stride;
+        bool is_float32;
+        int n_int8;
+    };
+    for (const Storage &storage :
+         {Storage{4 * 70, true, 0}, Storage{2 * 70, false, 0}, Storage{84, false, 64}}) {
         const auto both = [&](const char *what, const auto &kernel) {
             std::vector<float> found(x), expected(x);
-            std::vector<uint8_t> first(2 * (past + n) * 4 * 70), second(first);
-            const Rows rows{nullptr, storage.stride, storage.floats, storage.n_int8};
-            kernel(set, found.data(), rows, first.data()), kernel(one, expected.data(), rows, second.data());
+            std::vector<uint8_t> first(2 * (n_past + n) * 4 * 70), second(first);
+            const KvEntries entries{nullptr, storage.stride, storage.is_float32, storage.n_int8};
+            kernel(set, found.data(), entries, first.data()),
+                kernel(one, expected.data(), entries, second.data());
             compare(what, isa, found, expected, 1e-2f);
         };
-        both("latent layer", [&](KernelSet &k, float *out, Rows rows, uint8_t *cache) {
-            rows.data = cache;
-            k.latent_attention(latent, out, n, {cos.data(), sin.data(), true}, {rows, 0, past}, false);
+        both("latent layer", [&](KernelSet &k, float *out, KvEntries entries, uint8_t *cache) {
+            entries.data = cache;
+            k.attention.latent_attention(latent, out, n, {cos.data(), sin.data(), true},
+                                         {entries, 0, n_past}, false);
         });
-        both("grouped layer", [&](KernelSet &k, float *out, Rows rows, uint8_t *cache) {
-            rows.data = cache, rows.n_int8 = std::min(rows.n_int8, 32);
-            Rows values = rows;
-            values.data += (past + n) * rows.stride;
-            k.grouped_attention(grouped, out, n, {cos.data(), sin.data(), false}, {rows, 0, past}, {values, 0, past});
+        both("grouped layer", [&](KernelSet &k, float *out, KvEntries entries, uint8_t *cache) {
+            entries.data = cache, entries.n_int8 = std::min(entries.n_int8, 32);
+            KvEntries values = entries;
+            values.data += (n_past + n) * entries.stride;
+            k.attention.grouped_attention(grouped, out, n, {cos.data(), sin.data(), false},
+                                          {entries, 0, n_past}, {values, 0, n_past});
         });
     }
     std::vector<uint8_t> experts[3];
-    const Matrix router = weight(1, 8, hidden, kept[6]), gate = weight(8, 160, hidden, experts[0]), down = weight(8, hidden, 160, experts[1]);
+    const Matrix router = weight(1, 8, hidden, kept[6]), gate = weight(8, 160, hidden, experts[0]),
+                 down = weight(8, hidden, 160, experts[1]);
     const auto moe_fields = std::make_shared<TestRecord>(), spec = std::make_shared<TestRecord>();
     const auto routed = std::make_shared<TestRecord>();
     routed->matrices = {{"gate", gate}, {"up", gate}, {"down", down}};
-    spec->numbers = {{"n_routed_experts", 8}, {"n_experts_per_token", 8}, {"n_groups", 1}, {"n_groups_per_token", 1},
-                     {"normalize", 1}, {"scaling", 1.5}};
+    spec->numbers = {{"n_routed_experts", 8},   {"n_experts_per_token", 8}, {"n_groups", 1},
+                     {"n_groups_per_token", 1}, {"normalize", 1},           {"scaling", 1.5}};
     spec->texts = {{"scoring", "sigmoid"}, {"group_score", "max"}};
-    moe_fields->matrices = {{"router", router}}, moe_fields->records = {{"moe", spec}, {"routed", routed}};
+    moe_fields->matrices = {{"router", router}},
+    moe_fields->records = {{"moe", spec}, {"routed", routed}};
     moe_fields->vectors = {{"norm", vector(gain, hidden)}}, moe_fields->numbers = {{"eps", 1e-6}};
     const Moe moe(moe_fields);
-    std::vector<float> found(x), expected(x);  // all experts are chosen: a rounding cannot change which
-    set.moe(moe, found.data(), n), one.moe(moe, expected.data(), n);
+    std::vector<float> found(x),
+        expected(x);  // all experts are chosen, so that rounding cannot change which
+    set.moe.moe(moe, found.data(), n), one.moe.moe(moe, expected.data(), n);
     compare("MoE layer", isa, found, expected, 1e-2f);
 }
 
-// Rows that share a group of 256 numbers, or fill it. A single short one's result may be near 0, so that those of a length are
-// held against the largest of them.
+// Rows that share a group of 256 elements, or fill it. The result of a single short one may be near
+// 0, so the error of all rows of a length is held against the largest result among them.
 void check_short_rows(const Isa &isa, const Isa &plain) {
     for (int f = 0; f < N_FORMATS; ++f)
         for (int k : {32, 64, 96, 128, 256}) {
-            if (k % LAYOUTS[f].block_size) continue;
+            if (k % kLayouts[f].block_size) continue;
             std::vector<float> found, expected;
             for (int rows : {1, 2, 19, 32}) {
                 const auto weights = blocks(Format(f), rows, k);
                 for (int n : {1, 4, 6, 15}) {
-                    const auto x = numbers(size_t(n * k));
+                    const auto x = normals(size_t(n * k));
                     const auto here = product(isa, plain, Format(f), weights, x, rows, k, n);
                     const auto there = product(plain, plain, Format(f), weights, x, rows, k, n);
                     found.insert(found.end(), here.begin(), here.end());
                     expected.insert(expected.end(), there.begin(), there.end());
                 }
             }
-            compare(LAYOUTS[f].name, isa, found, expected);
+            compare(kLayouts[f].name, isa, found, expected);
         }
+}
+
+void check_products(const Isa &isa, const Isa &plain) {
+    for (int f = 0; f < N_FORMATS; ++f) {
+        const int64_t k = kLayouts[f].block_size == 256 ? 768 : 736;
+        for (int rows : {1, 2, 19, 32}) {
+            const auto weights = blocks(Format(f), rows, k);
+            for (int n : {1, 4, 6, 15}) {
+                const auto x = normals(size_t(n * k));
+                compare(kLayouts[f].name, isa,
+                        product(isa, plain, Format(f), weights, x, rows, k, n),
+                        product(plain, plain, Format(f), weights, x, rows, k, n));
+            }
+        }
+    }
+}
+
+// Entries of 70 elements in float32, float16 and int8.
+void check_attention(const Isa &isa, const Isa &plain) {
+    for (int n : {1, 7, 40}) {
+        auto q = normals(size_t(n) * 70), floats = normals(200 * 70);
+        for (float &x : q)
+            x *= 0.1f;  // scores of a model's size: larger ones would magnify each rounding
+        const auto halves = blocks(F16, 200, 70);
+        std::vector<uint8_t> int8(200 *
+                                  84);  // 64 codes, two scales and sums, 6 elements in float16
+        const KvEntries int8_entries{int8.data(), 84, false, 64};
+        for (int r = 0; r < 200; ++r) store_entry(int8_entries, r, &floats[r * 70], 70);
+        const KvEntries in_float32{reinterpret_cast<const uint8_t *>(floats.data()), 4 * 70, true,
+                                   0};
+        const KvEntries in_float16{halves.data(), 2 * 70, false, 0};
+        for (const KvEntries &keys : {in_float32, in_float16, int8_entries})
+            for (const KvEntries *values : {(const KvEntries *)nullptr, &in_float32})
+                compare("attention", isa, attention(isa, q, keys, n, 70, 33, 200, values),
+                        attention(plain, q, keys, n, 70, 33, 200, values),
+                        keys.is_float32 ? 2e-5f : 2e-3f);
+    }
+}
+
+// Latents of 256 elements in int8, in groups of 128, and 6 that are rotated.
+void check_latents(const Isa &isa, const Isa &plain) {
+    for (int n : {1, 7, 40}) {
+        auto q = normals(size_t(n) * 262), floats = normals(200 * 262);
+        for (float &x : q) x *= 0.05f;
+        std::vector<uint8_t> latents(200 * 276);
+        const KvEntries entries{latents.data(), 276, false, 256, 128};
+        for (int r = 0; r < 200; ++r) store_entry(entries, r, &floats[r * 262], 262);
+        // Queries and weights in 8 bits, or 7 where both factors are signed: 0.0215 was the largest
+        // error found, on NEON.
+        compare("latents", isa, attention(isa, q, entries, n, 262, 256, 199),
+                attention(plain, q, entries, n, 262, 256, 199), 4e-2f);
+    }
 }
 
 }  // namespace
@@ -241,39 +345,9 @@ int main() {
     const Isa *const *isas = usable_isas(n_isas);
     const Isa &plain = *isas[n_isas - 1];
     for (int i = 0; i < n_isas; ++i) {
-        for (int f = 0; f < N_FORMATS; ++f) {
-            const int64_t k = LAYOUTS[f].block_size == 256 ? 768 : 736;
-            for (int rows : {1, 2, 19, 32}) {
-                const auto weights = blocks(Format(f), rows, k);
-                for (int n : {1, 4, 6, 15}) {
-                    const auto x = numbers(size_t(n * k));
-                    compare(LAYOUTS[f].name, *isas[i], product(*isas[i], plain, Format(f), weights, x, rows, k, n),
-                            product(plain, plain, Format(f), weights, x, rows, k, n));
-                }
-            }
-        }
-        for (int n : {1, 7, 40}) {
-            auto q = numbers(size_t(n) * 70), floats = numbers(200 * 70);
-            for (float &x : q) x *= 0.1f;  // scores as a model's: larger ones would blow up each rounding
-            const auto halves = blocks(F16, 200, 70);
-            std::vector<uint8_t> int8(200 * 84);  // 64 codes, two scales and sums, 6 numbers in binary16
-            const Rows int8_rows{int8.data(), 84, false, 64};
-            for (int r = 0; r < 200; ++r) store_row(int8_rows, r, &floats[r * 70], 70);
-            const Rows floats_rows{reinterpret_cast<const uint8_t *>(floats.data()), 4 * 70, true, 0};
-            for (const Rows &rows : {floats_rows, Rows{halves.data(), 2 * 70, false, 0}, int8_rows})
-                for (const Rows *values : {(const Rows *)nullptr, &floats_rows})
-                    compare("attention", *isas[i], attention(*isas[i], q, rows, n, 70, 33, 200, values),
-                            attention(plain, q, rows, n, 70, 33, 200, values), rows.floats ? 2e-5f : 2e-3f);
-        }
-        for (int n : {1, 7, 40}) {  // latents of 256 numbers, in groups of 128, and 6 that rotate
-            auto q = numbers(size_t(n) * 262), floats = numbers(200 * 262);
-            for (float &x : q) x *= 0.05f;
-            std::vector<uint8_t> latents(200 * 276);
-            const Rows rows{latents.data(), 276, false, 256, 128};
-            for (int r = 0; r < 200; ++r) store_row(rows, r, &floats[r * 262], 262);
-            // Queries and weights in 8 bits, or 7 where both factors have a sign: 0.0215 was the most that was found, on NEON.
-            compare("latents", *isas[i], attention(*isas[i], q, rows, n, 262, 256, 199), attention(plain, q, rows, n, 262, 256, 199), 4e-2f);
-        }
+        check_products(*isas[i], plain);
+        check_attention(*isas[i], plain);
+        check_latents(*isas[i], plain);
         for (int n_threads : {1, 3}) {
             check_set(*isas[i], plain, n_threads);
             check_layers(*isas[i], plain, n_threads);

@@ -1,0 +1,66 @@
+// What happens to activations between products: quantizing to int8, SiLU, RMSNorm.
+#pragma once
+
+#include "runtime/native/gemm/token.hpp"
+
+namespace {
+
+// 32 elements share the scale d = max|x| / 127, as in Q8_0; their sums are part of the record.
+INLINE void quantize_block(const float *x, const Token &to, int64_t block) {
+    constexpr int N = 32 / kLanes;
+    F top{}, half[2] = {};
+    for (int i = 0; i < N; ++i) top = max(top, absolute(load<F>(x + i * kLanes)));
+    const float largest = reduce_max(top);
+    // Otherwise 127 / largest overflows, or is 0.
+    const bool usable = largest > 1e-30f && largest < __builtin_inff();
+    const float inverse = usable ? 127.0f / largest : 0.0f;
+    for (int i = 0; i < N; ++i) {
+        const I rounded = (I)(load<F>(x + i * kLanes) * inverse + kRoundMagic) - kRoundMagicBits;
+        store(to.q + 32 * block + i * kLanes, __builtin_convertvector(rounded, Bytes));
+        half[i / (N / 2)] += to_float(rounded);
+    }
+    to.d[block] =
+        largest > 1e-30f ? largest / 127.0f : 0.0f;  // infinity stays, and makes the result NaN
+    to.sum16[2 * block] = int32_t(reduce_add(half[0]));
+    to.sum16[2 * block + 1] = int32_t(reduce_add(half[1]));
+    to.sum32[block] = to.sum16[2 * block] + to.sum16[2 * block + 1];
+}
+
+void quantize(const float *x, int64_t k, const QuantizedActivations &into, int64_t token) {
+    const Token to = token_of(into, token);
+    for (int64_t b = 0; b < into.k_padded / 32; ++b) {
+        float rest[32] = {};
+        if (32 * (b + 1) > k && 32 * b < k)
+            std::memcpy(rest, x + 32 * b, (k - 32 * b) * sizeof(float));
+        quantize_block(32 * (b + 1) > k ? rest : x + 32 * b, to, b);
+    }
+}
+
+INLINE F silu_mul(F gate, F up) { return gate / (exp(-gate) + 1.0f) * up; }
+
+void silu_mul(const float *gate, const float *up, int64_t n, float *out) {
+    const int64_t whole = n / kLanes * kLanes;
+    for (int64_t i = 0; i < whole; i += kLanes)
+        store(out + i, silu_mul(load<F>(gate + i), load<F>(up + i)));
+    if (whole == n) return;
+    float rest[2][kLanes] = {};
+    std::memcpy(rest[0], gate + whole, (n - whole) * sizeof(float));
+    std::memcpy(rest[1], up + whole, (n - whole) * sizeof(float));
+    const F last = silu_mul(load<F>(rest[0]), load<F>(rest[1]));
+    std::memcpy(out + whole, &last, (n - whole) * sizeof(float));
+}
+
+// x / sqrt(mean(x^2) + eps) * gain (arXiv 1910.07467); out may be x.
+void rms_norm(const float *x, const float *gain, float eps, int64_t k, float *out) {
+    const int64_t whole = k / kLanes * kLanes;
+    F squares{};
+    for (int64_t i = 0; i < whole; i += kLanes) squares += load<F>(x + i) * load<F>(x + i);
+    float total = reduce_add(squares);
+    for (int64_t i = whole; i < k; ++i) total += x[i] * x[i];
+    const float scale = 1.0f / __builtin_sqrtf(total / float(k) + eps);
+    for (int64_t i = 0; i < whole; i += kLanes)
+        store(out + i, load<F>(x + i) * scale * load<F>(gain + i));
+    for (int64_t i = whole; i < k; ++i) out[i] = x[i] * scale * gain[i];
+}
+
+}  // namespace

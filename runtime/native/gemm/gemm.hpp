@@ -1,0 +1,178 @@
+// Products with many tokens (GEMM), after Goto and BLIS: a panel of rows is unpacked once into the
+// first-level cache (panel.hpp), and a micro-kernel multiplies it with kMR tokens at a time.
+//
+//                     columns (k) -->
+//   weights   [ kNR x kKC panel ][ next panel ] ...      for each panel of kNR rows
+//   tokens    [ kMR x kKC tile  ]                          for each kKC columns
+//             [ kMR x kKC tile  ] ...                        for each tile of kMR tokens
+//   sums      [ kMR x kNR ] in registers, added to the tokens' sums, which wait in the second-level
+//             cache (kNR floats = 128 bytes a token with AVX-512)
+//
+// kMR x kNR (isa/avx512.hpp and others say why) is chosen so that the int32 sums of a block and the
+// float sums of the tile fill the registers: the int8 dot product has a latency of 5 cycles, so 10
+// and more independent sums keep two ports busy.
+#pragma once
+
+#include "runtime/native/gemm/gemv_small_k.hpp"
+#include "runtime/native/gemm/panel.hpp"
+
+namespace {
+
+// Token `i` of the task; beyond the last one, that one once more.
+INLINE Token token_or_last(const GemmTask &task, int i) {
+    return token_of(task, min(i, task.n_tokens - 1));
+}
+
+// A token's values, each beside those of the tokens that share its register.
+template <class V, class T> INLINE void interleave_tokens(V values, T *to) {
+    if constexpr (kTokensPerVector == 1) store(to, values);
+    else
+        for (int i = 0; i < kLanes; ++i) to[i * kTokensPerVector] = values[i];
+}
+
+// The micro-kernel: adds the panel's products with T tokens to their sums
+// (T / kTokensPerVector, kNR, kTokensPerVector). kSteps groups of four codes share a scale: 8, or 4
+// in formats with halves. Dot products of a block start at -bias * sum(q), so that the zero point
+// costs nothing (and at kDotStart, see scaled()). Compiled for five kinds of format, not for each
+// of nine. In one piece: with the loop over tokens in a function of its own, GCC 12 allocated
+// the registers of the main loop otherwise, and it took about 3 % longer.
+template <bool kSigned, bool kMin, int kSteps, int kBiasOf, int T>
+void gemm_tile(const GemmTask &task, const Panel &panel, int first_column, int n_columns, int first,
+               const NextPanel &ahead, float *sums) {
+    constexpr int G = kTokensPerVector, N = T / G, V = kNRVectors * G, kBlocks = kKC / (4 * kSteps);
+    const int n_blocks = n_columns / (4 * kSteps);
+    const int8_t *q[T], *next[T];
+    int32_t start[N][kBlocks][G];
+    float scale_of[N][kBlocks][G], minimum_of[N][kMin ? kBlocks : 1][G];
+    // Of the tokens, in the order in which it is read: codes, also of the next tile's tokens, which
+    // are prefetched; for each block where the dot products start, the scale, and the factor of the
+    // minimum.
+    for (int t = 0; t < T; ++t) {
+        const Token x = token_or_last(task, first + t);
+        const int32_t *sum = (kSteps == 4 ? x.sum16 : x.sum32) + first_column / (4 * kSteps);
+        q[t] = x.q + first_column;
+        next[t] = token_or_last(task, first + T + t).q + first_column;
+        for (int b = 0; b < n_blocks; b += kLanes) {  // may read on into the record's next field
+            const I sums_of_q = load<I>(sum + b);
+            const F d = load<F>(x.d + first_column / 32 + b);
+            interleave_tokens(sums_of_q * -kBiasOf + kDotStart, &start[t / G][b][t % G]);
+            interleave_tokens(d, &scale_of[t / G][b][t % G]);  // kSteps 4: of twice the columns
+            if constexpr (kMin)
+                interleave_tokens(to_float(sums_of_q) * d, &minimum_of[t / G][b][t % G]);
+        }
+    }
+    F total[N][V];
+    for (int t = 0; t < N; ++t)
+        for (int v = 0; v < V; ++v) total[t][v] = load<F>(sums + (t * V + v) * kLanes);
+    const uint8_t *codes = panel.codes[0][0];
+    const float *scale = panel.scale[0], *minimum = panel.minimum[0];
+    PanelPrefetcher prefetcher(ahead, first, min(first + T, task.n_tokens), task.n_tokens,
+                               n_blocks);
+    for (int b = 0; b < n_blocks; ++b) {
+        prefetcher.step();
+        I dot[N][V];
+#pragma GCC unroll 16
+        for (int t = 0; t < N; ++t) {
+            for (int i = 0; i < G; ++i) __builtin_prefetch(next[G * t + i] + 4 * kSteps * b);
+            for (int v = 0; v < V; ++v) dot[t][v] = broadcast_tokens<I>(start[t][b]);
+        }
+        // The dot products of one block: four codes of kNR rows times four of each token.
+#pragma GCC unroll 8
+        for (int j = 0; j < kSteps; j += G) {
+#pragma GCC unroll 16
+            for (int t = 0; t < N; ++t) {
+                const auto x = load_activations(q + G * t, 4 * (b * kSteps + j));
+#pragma GCC unroll 4
+                for (int v = 0; v < V; ++v)
+                    dot[t][v] = panel_dot<kSigned>(
+                        dot[t][v], codes + 4 * ((j + v % G) * kNR + v / G * kLanes), x);
+            }
+        }
+        // Times the scales of row and token.
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) {
+            const F of_row = load_row_scales(scale + v / G * kLanes, v % G);
+#pragma GCC unroll 16
+            for (int t = 0; t < N; ++t)
+                total[t][v] +=
+                    scaled(dot[t][v], of_row) * broadcast_tokens<F>(scale_of[t][b * kSteps / 8]);
+            if constexpr (kMin) {
+                const F of_row_min = load_row_scales(minimum + v / G * kLanes, v % G);
+                for (int t = 0; t < N; ++t)
+                    total[t][v] += of_row_min * broadcast_tokens<F>(minimum_of[t][b]);
+            }
+        }
+        codes += 4 * kSteps * kNR, scale += kNR, minimum += kNR;
+    }
+    for (int t = 0; t < N; ++t)
+        for (int v = 0; v < V; ++v) store(sums + (t * V + v) * kLanes, total[t][v]);
+}
+
+// Tiles of T tokens, then narrower ones. The last may hold a token twice: its second sums are not
+// stored.
+template <class D, int T>
+void gemm_tiles(const GemmTask &task, const Panel &panel, int row, int column, float *sums, int t) {
+    const int n_columns = min(task.input->k - column, kKC);
+    const NextPanel ahead = next_panel<D>(task, row, column);
+    for (; t < task.n_tokens - (T > 2 ? T - 2 : 0); t += T) {
+        if (column + kKC >= task.input->k)  // sums are stored next, each token's to another page
+            for (int i = t; i < min(t + T, task.n_tokens); ++i)
+                __builtin_prefetch(task.out + i * task.out_stride + row, 1);
+        gemm_tile<D::kSigned, D::kHasMin, D::kHalves ? 4 : 8, kBias<D>, T>(
+            task, panel, column, n_columns, t, ahead, sums + t * kNR);
+    }
+    if constexpr (T > 2) gemm_tiles<D, T - 2>(task, panel, row, column, sums, t);
+}
+
+template <class D> void gemm(const GemmTask &task) {
+    Panel &panel = *reinterpret_cast<Panel *>(task.scratch);
+    float *sums = reinterpret_cast<float *>(task.scratch + (sizeof(Panel) + 63) / 64 * 64);
+    for (int row = 0; row < task.n_rows; row += kNR) {
+        std::memset(sums, 0, size_t(task.n_tokens + kMR) * kNR * sizeof(float));
+        for (int column = 0; column < task.input->k; column += kKC) {
+            unpack<D>(task, row, column / 256, panel);
+            gemm_tiles<D, kMR>(task, panel, row, column, sums, 0);
+        }
+        const int n_rows = min(task.n_rows - row, kNR);
+        for (int t = 0; t < task.n_tokens; ++t) {
+            const float *sum =
+                sums + t / kTokensPerVector * kTokensPerVector * kNR + t % kTokensPerVector;
+            for (int r = 0; r < n_rows; ++r)
+                task.out[t * task.out_stride + row + r] = sum[r * kTokensPerVector];
+        }
+    }
+}
+
+template <BlockDecoder D> void gemm_task(const GemmTask &task) {
+    if (task.n_tokens < kMinGemmTokens) gemv<D>(task);
+    else gemm<D>(task);
+}
+
+// One block; `scale` and `minimum` are those of its group. Codes are below 128, so that both kinds
+// pass for signed.
+template <class D>
+INLINE void dequantize_block(const uint8_t *codes, int block, const F8 *scale, F8 minimum,
+                             float *out) {
+    for (int i = 0; i < 32; i += kLanes) {
+        const int s = D::kHalves ? 2 * block + i / 16 : block;
+        store(out + i,
+              (load_int8(codes + i) - float(D::kZero)) * scale[s / 8][s % 8] + minimum[block]);
+    }
+}
+
+template <BlockDecoder D> void dequantize(const uint8_t *row, int64_t k, float *out) {
+    for (int64_t at = 0; at < k; at += 256, row += D::group_bytes) {
+        const int n = min(k - at, 256);
+        uint8_t copy[D::group_bytes] = {}, codes[32];
+        std::memcpy(copy, row, size_t(n) * D::group_bytes / 256);
+        F8 s[2], minimum{};
+        D::scale(copy, s);
+        if constexpr (D::kHasMin) minimum = D::min(copy);
+        for (int b = 0; b < n / 32; ++b) {
+            store32(codes, D::codes(copy, b));
+            dequantize_block<D>(codes, b, s, minimum, out + at + 32 * b);
+        }
+    }
+}
+
+}  // namespace

@@ -1,0 +1,210 @@
+// Products with few tokens (GEMV): rows stream past once, and every token takes its dot product
+// from the codes while they are in registers. Memory is the limit, so everything here serves the
+// reads.
+//
+// kGemvRows rows are walked at once, as far apart as the task allows. A task of n rows is cut into
+// kGemvRows streams of n / kGemvRows rows each, and each step takes one group of every stream:
+//
+//   stream 0   [row 0     ][row 1       ] ...
+//   stream 1   [row n/4   ][row n/4 + 1 ] ...
+//   stream 2   [row n/2   ] ...
+//   stream 3   [row 3n/4  ] ...
+//
+// One stream of reads per thread reached 18 to 21 GB/s on two cores, four in different pages 23 to
+// 32, and eight no more (docs/speed.md): the hardware prefetcher follows one stream per page.
+//
+// The scales of a group's eight blocks are converted, multiplied and folded together: one by one
+// they cost as much as the codes.
+#pragma once
+
+#include <type_traits>
+
+#include "runtime/native/gemm/decoders.hpp"
+#include "runtime/native/gemm/reduce.hpp"
+#include "runtime/native/gemm/token.hpp"
+
+namespace {
+
+// How far ahead of its use a line of a stream is fetched. At 10 GB/s per thread a kilobyte lasts
+// about 100 ns, a memory access. Measured: 5 to 10 % faster than no prefetch, and 2048 no faster.
+constexpr int kPrefetchBytes = 1024;
+
+// What to take off each code; vpdpbusd wants unsigned codes, to which signed ones are shifted.
+template <class D> constexpr int kBias = D::kZero + (D::kSigned ? kSignedBias : 0);
+template <class D> constexpr int kScales = D::kHalves ? 16 : 8;  // of a group
+
+// How the codes of a group meet a token's activations: in N steps of kBlocks blocks each. kBiasLeft
+// is what a step leaves of the bias for the caller to take off.
+template <class D> struct Steps {
+    static constexpr int N = 8 / kChunkBlocks, kBlocks = kChunkBlocks, kBiasLeft = kBias<D>;
+    typedef Chunk Codes;
+    typedef const int8_t *Input;
+
+    static INLINE Codes codes(const uint8_t *g, int c) { return chunk<D>(g, c); }
+    static INLINE Input input(const int8_t *q) { return q; }
+    static INLINE F add(F total, const Codes &codes, Input x, const F8 *scale, int c) {
+        return add_dot<D::kSigned, D::kHalves>(total, codes, x, scale, c);
+    }
+};
+
+}  // namespace
+
+#if defined(__AVX512VBMI__)
+#include "runtime/native/isa/quads512.hpp"
+#endif
+
+namespace {
+
+// What zero point and minimum add to a dot product: -bias * sum(scale * q) + sum(min * q), per
+// block.
+template <int kBiasOf> struct Correction {
+    F8 biased{}, minimum{};
+
+    INLINE F8 of_blocks() const { return minimum + biased * float(-kBiasOf); }
+};
+
+INLINE F8 integers(const int32_t *q) { return to_float8(load<I8>(q)); }
+
+// The scales of a row's group times those of a token's activations.
+template <class D>
+INLINE void multiply_scales(const F8 *scale, F8 minimum, const Token &x, int64_t block, F8 *product,
+                            Correction<Steps<D>::kBiasLeft> &correction) {
+    const F8 d = load<F8>(x.d + block);
+    if constexpr (D::kHalves) {
+        product[0] = scale[0] * __builtin_shufflevector(d, d, 0, 0, 1, 1, 2, 2, 3, 3);
+        product[1] = scale[1] * __builtin_shufflevector(d, d, 4, 4, 5, 5, 6, 6, 7, 7);
+        correction.biased += integers(x.sum16 + 2 * block) * product[0] +
+                             integers(x.sum16 + 2 * block + 8) * product[1];
+    } else {
+        product[0] = scale[0] * d;
+        if constexpr (Steps<D>::kBiasLeft != 0)
+            correction.biased += integers(x.sum32 + block) * product[0];
+        if constexpr (D::kHasMin) correction.minimum += integers(x.sum32 + block) * d * minimum;
+    }
+}
+
+// A token's activations for the first N steps of a group, in the form that these want: once for all
+// rows.
+template <class D, int N> struct Inputs {
+    typename Steps<D>::Input at[N];
+
+    INLINE void load(const int8_t *q) {
+#pragma GCC unroll 8
+        for (int c = 0; c < N; ++c) at[c] = Steps<D>::input(q + 32 * Steps<D>::kBlocks * c);
+    }
+};
+
+// Adds the first N steps of one group of a row, for T tokens.
+template <class D, int T, int N>
+INLINE void add_group(F (&dot)[T], Correction<Steps<D>::kBiasLeft> (&correction)[T],
+                      const uint8_t *g, const Token (&x)[T], const Inputs<D, N> (&q)[T],
+                      int64_t block) {
+    F8 scale[2], minimum{}, product[T][2];
+    D::scale(g, scale);
+    if constexpr (D::kHasMin) minimum = D::min(g);
+    for (int t = 0; t < T; ++t)
+        multiply_scales<D>(scale, minimum, x[t], block, product[t], correction[t]);
+#pragma GCC unroll 8
+    for (int c = 0; c < N; ++c) {
+        const auto codes = Steps<D>::codes(g, c);
+        for (int t = 0; t < T; ++t)
+            dot[t] = Steps<D>::add(dot[t], codes, q[t].at[c], product[t], c);
+    }
+}
+
+// Decoders read whole groups. Behind a row that ends within one lies the next row, whose codes meet
+// padding zeros; behind the last row may lie the end of the file, so that its end is copied.
+template <class D>
+INLINE const uint8_t *whole_group(const GemmTask &task, const uint8_t *g, size_t rest,
+                                  uint8_t *copy) {
+    if (g + D::group_bytes <= task.weights + task.n_rows * task.row_bytes) return g;
+    std::memset(copy, 0, D::group_bytes);
+    std::memcpy(copy, g, rest);
+    return copy;
+}
+
+INLINE const uint8_t *row_of(const GemmTask &task, int row) {
+    return task.weights + min(row, task.n_rows - 1) * task.row_bytes;
+}
+
+// Sums of rows `row`, `row + apart`, ... and T tokens; beyond the last row, that one once more.
+template <class D, int T> struct RowSums {
+    F dot[kGemvRows][T] = {};
+    Correction<Steps<D>::kBiasLeft> correction[kGemvRows][T];
+
+    INLINE void store(const GemmTask &task, int row, int apart, int first) const {
+        for (int t = 0; t < T; ++t) {
+            F column[kGemvRows];
+            float sums[kGemvRows], *out = task.out + (first + t) * task.out_stride;
+#pragma GCC unroll 4
+            for (int r = 0; r < kGemvRows; ++r)
+                column[r] = dot[r][t] + as_lane_sums(correction[r][t].of_blocks());
+            reduce_add_rows(column, sums);
+#pragma GCC unroll 4
+            for (int r = 0; r < kGemvRows; ++r)
+                out[min(row + r * apart, task.n_rows - 1)] = sums[r];
+        }
+    }
+};
+
+template <int T> INLINE void load_tokens(const GemmTask &task, int first, Token (&x)[T]) {
+    for (int t = 0; t < T; ++t) x[t] = token_of(task, first + t);
+}
+
+// Where to fetch, relative to the group that is read. Behind the end of a stream lies the beginning
+// of the one beside it, which was read already: instead, the same stream of the task that this
+// thread does next. A token of DeepSeek-V2-Lite's shape took 0.94 of the time with it.
+class PrefetchDistance {
+  public:
+    PrefetchDistance(const GemmTask &task, int row, int apart)
+        : left_((apart - row) * int64_t(task.row_bytes)),
+          jump_(task.next - task.weights - apart * int64_t(task.row_bytes)) {}
+
+    INLINE int64_t step(int n_bytes) {
+        const int64_t distance = left_ > kPrefetchBytes ? kPrefetchBytes : kPrefetchBytes + jump_;
+        left_ -= n_bytes;
+        return distance;
+    }
+
+  private:
+    int64_t left_, jump_;
+};
+
+// Rows `row`, `row + apart`, ... times T tokens.
+template <class D, int T> void gemv_tile(const GemmTask &task, int row, int apart, int first) {
+    const int64_t n_groups = task.row_bytes / D::group_bytes,
+                  rest = task.row_bytes % D::group_bytes;
+    const uint8_t *g[kGemvRows];
+    Token x[T];
+    RowSums<D, T> sums;
+    for (int r = 0; r < kGemvRows; ++r) g[r] = row_of(task, row + r * apart);
+    load_tokens(task, first, x);
+    const auto add = [&]<int N>(std::integral_constant<int, N>, int64_t i) {
+        Inputs<D, N> q[T];
+        for (int t = 0; t < T; ++t) q[t].load(x[t].q + 256 * i);
+#pragma GCC unroll 4
+        for (int r = 0; r < kGemvRows; ++r)
+            add_group<D>(sums.dot[r], sums.correction[r], g[r], x, q, 8 * i);
+    };
+    PrefetchDistance distance(task, row, apart);
+    for (int64_t i = 0; i < n_groups; ++i) {
+        const int64_t ahead = distance.step(D::group_bytes);
+#pragma GCC unroll 4
+        for (int r = 0; r < kGemvRows; ++r)
+            for (int line = 0; line < D::group_bytes; line += 64)
+                __builtin_prefetch(g[r] + ahead + line);
+        add(std::integral_constant<int, Steps<D>::N>(), i);
+#pragma GCC unroll 4
+        for (int r = 0; r < kGemvRows; ++r) g[r] += D::group_bytes;
+    }
+    if (rest) {
+        uint8_t copy[kGemvRows][D::group_bytes];
+        for (int r = 0; r < kGemvRows; ++r) g[r] = whole_group<D>(task, g[r], rest, copy[r]);
+        if (rest <= D::group_bytes / 2)
+            add(std::integral_constant<int, Steps<D>::N / 2>(), n_groups);
+        else add(std::integral_constant<int, Steps<D>::N>(), n_groups);
+    }
+    sums.store(task, row, apart, first);
+}
+
+}  // namespace
