@@ -79,7 +79,7 @@ class Worker:
 class _Stream(Protocol):
     """A sequence in sprat or in llama.cpp."""
 
-    def extend(self, tokens: Sequence[int]) -> Any: ...
+    def forward(self, tokens: Sequence[int]) -> Any: ...
     def truncate(self, length: int) -> None: ...
 
 
@@ -109,7 +109,7 @@ class _LlamaCppStream:
     def __init__(self, lib: Any, context: Any) -> None:
         self._lib, self._context = lib, context
 
-    def extend(self, tokens: Sequence[int]) -> None:
+    def forward(self, tokens: Sequence[int]) -> None:
         """Decode, and wait for the logits after the last token."""
         ids = (self._lib.llama_token * len(tokens))(*tokens)  # the batch keeps a pointer to them
         if self._lib.llama_decode(self._context, self._lib.llama_batch_get_one(ids, len(tokens))):
@@ -150,7 +150,7 @@ class _Server:
             if backend == "native"
             else _LlamaCpp(path, n_threads, repack=backend == "repacked")
         )
-        self._model.new_stream(1024, flash=True).extend(self._tokens[:_FIRST_PROMPT])
+        self._model.new_stream(1024, flash=True).forward(self._tokens[:_FIRST_PROMPT])
         self.first_token_seconds = time.perf_counter() - start
 
     def fill(self, past: int, flash: bool, keep: bool = False) -> dict[str, float]:
@@ -167,7 +167,7 @@ class _Server:
         """Seconds per token of ``n`` decoded tokens at depth ``past``."""
         stream = self._streams[past, flash]
         stream.truncate(past)
-        stream.extend(self._tokens[:1])
+        stream.forward(self._tokens[:1])
         return {"seconds": sum(_timed(stream, [token]) for token in self._tokens[1 : n + 1]) / n}
 
     def prefill(self, past: int, flash: bool, n: int) -> dict[str, float]:
@@ -189,7 +189,7 @@ class _Server:
         from sprat.app.bench.routing import RoutingEntropy  # imported here, to keep it out of llama.cpp's memory
 
         routing = RoutingEntropy()
-        self._model.backend.new_stream(256, routing).extend(self._tokens[:256])
+        self._model.backend.new_stream(256, routing).forward(self._tokens[:256])
         share = routing.share(self._model.spec.moe.n_routed_experts)
         assert share is not None, "every MoE layer routed tokens"
         return {"entropy": share}
@@ -202,7 +202,7 @@ def _import(backend: str) -> None:
 
 def _timed(stream: _Stream, tokens: Sequence[int]) -> float:
     start = time.perf_counter()
-    stream.extend(tokens)
+    stream.forward(tokens)
     return time.perf_counter() - start
 
 

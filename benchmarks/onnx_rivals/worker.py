@@ -95,10 +95,10 @@ class _Sprat:
         """A function that appends one token to the sequence ``past``."""
         if len(past) not in self._streams:
             self._streams[len(past)] = self._backend.new_stream(_CAPACITY)
-            self._streams[len(past)].extend(past)
+            self._streams[len(past)].forward(past)
         stream = self._streams[len(past)]
         stream.truncate(len(past))
-        return lambda token: stream.extend([token])
+        return lambda token: stream.forward([token])
 
 
 class _GenAI:

@@ -184,11 +184,11 @@ class _Timer:
         """Pairs by phase at ``depth``; the first passes are discarded, since they may wait for page faults."""
         stream, tokens = self._stream, self._tokens
         while stream.length < depth:
-            stream.extend(tokens[stream.length :][: min(PREFILL_CHUNK, depth - stream.length)])
+            stream.forward(tokens[stream.length :][: min(PREFILL_CHUNK, depth - stream.length)])
         pairs: dict[str, list[Pair]] = {"decode": [], "prefill": []}
         for index in range(_PAIRS + 1):
             profile = self._probe()
-            stream.extend(tokens[-1:])
+            stream.forward(tokens[-1:])
             chosen = tokens[index * _DECODED :][:_DECODED]  # different each time, so that MoE reads other experts
             token_s = self._seconds([[token] for token in chosen]) / _DECODED
             stream.truncate(depth)
@@ -202,7 +202,7 @@ class _Timer:
     def _seconds(self, passes: list[list[int]]) -> float:
         start = time.perf_counter()
         for tokens in passes:
-            self._stream.extend(tokens)
+            self._stream.forward(tokens)
         return time.perf_counter() - start
 
 

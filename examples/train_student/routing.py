@@ -39,7 +39,7 @@ def count_routing(engine: sprat.Engine, chats: Iterable[Problem], n_experts: int
         stream = engine.backend.new_stream(
             len(prompt) + len(answer), lambda layer, experts: selected[layer].append(experts)
         )
-        stream.extend([*prompt, *answer])
+        stream.forward([*prompt, *answer])
         stream.close()
     return [_count(layer, n_experts) for _, layer in sorted(selected.items())]
 

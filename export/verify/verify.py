@@ -147,15 +147,15 @@ class _Comparison:
         scored_from = len(tokens) // 2
         for stream in (self._base, *self._streams.values()):
             stream.truncate(0)
-            stream.extend(tokens[:scored_from].tolist())
+            stream.forward(tokens[:scored_from].tolist())
         self._compare_routes()
         yield scored_from
         for start in range(scored_from, len(tokens) - 1, _CHUNK):
             chunk = tokens[start : min(start + _CHUNK, len(tokens) - 1)]
             following = tokens[start + 1 : start + 1 + len(chunk)]
-            base_logits = self._base.extend_all(chunk.tolist())
+            base_logits = self._base.forward_all(chunk.tolist())
             for name, stream in self._streams.items():
-                self.meters[name].add(base_logits, stream.extend_all(chunk.tolist()), following)
+                self.meters[name].add(base_logits, stream.forward_all(chunk.tolist()), following)
             self._compare_routes()
             yield start + len(chunk)
 

@@ -128,13 +128,13 @@ class LlamaCppStream:
         self.capacity = capacity
         self.length = 0
 
-    def extend(self, tokens: Sequence[int]) -> F32Array:
+    def forward(self, tokens: Sequence[int]) -> F32Array:
         """Append ``tokens`` and return the logits after the last one, ``(vocab_size,)``."""
         for start in range(0, len(tokens), self._n_batch):
             self._decode(tokens[start : start + self._n_batch], all_logits=False)
         return self._logits(1).ravel()
 
-    def extend_all(self, tokens: Sequence[int]) -> F32Array:
+    def forward_all(self, tokens: Sequence[int]) -> F32Array:
         """Append ``tokens`` and return the logits after each, ``(n, vocab_size)``."""
         rows = []
         for start in range(0, len(tokens), self._n_batch):

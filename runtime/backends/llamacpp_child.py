@@ -24,8 +24,8 @@ def main(path: str, use_extra_bufts: str) -> None:
     try:
         backend = LlamaCppBackend(Path(path), n_threads=1, use_extra_bufts=use_extra_bufts == "1")
         stream = backend.new_stream(capacity=32)
-        stream.extend(_PROBE_TOKENS[:2])
-        stream.extend(_PROBE_TOKENS[2:])
+        stream.forward(_PROBE_TOKENS[:2])
+        stream.forward(_PROBE_TOKENS[2:])
     except SpratError as error:
         sys.exit(str(error))
 

@@ -10,7 +10,7 @@ from sprat.devices.plan.footprint import Footprint
 from sprat.errors import BackendError, SpratError
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.backends.expert_readahead import ExpertReadahead
-from sprat.runtime.backends.reference import ReferenceStream
+from sprat.runtime.backends.model_stream import ModelStream
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
 from sprat.runtime.cache import Storage
 from sprat.runtime.footprint import cache_bytes_per_token, native_buffer_bytes
@@ -83,9 +83,9 @@ class NativeBackend:
         self._readahead = readahead
         self._cache = cache or spec.attention.storages[0]
 
-    def new_stream(self, capacity: int, observe: RoutingObserver | None = None) -> ReferenceStream:
+    def new_stream(self, capacity: int, observe: RoutingObserver | None = None) -> ModelStream:
         """An empty sequence; ``observe`` sees the experts that its tokens choose."""
-        return ReferenceStream(self._model, capacity, _both(self._readahead, observe), storage=self._cache)
+        return ModelStream(self._model, capacity, _both(self._readahead, observe), storage=self._cache)
 
     def close(self) -> None:
         """Memory and threads go with the last reference."""

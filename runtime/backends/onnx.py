@@ -145,14 +145,14 @@ class ONNXStream:
         """Tokens that the cache can hold."""
         return self._binding.cache.capacity
 
-    def extend(self, tokens: Sequence[int]) -> F32Array:
+    def forward(self, tokens: Sequence[int]) -> F32Array:
         """Append ``tokens`` and return the logits after the last one, ``(vocab_size,)``."""
         *parts, last = self._chunks(tokens)
         for part in parts:
             self._run(part, n_logits=1)
         return self._run(last, n_logits=1).ravel()
 
-    def extend_all(self, tokens: Sequence[int]) -> F32Array:
+    def forward_all(self, tokens: Sequence[int]) -> F32Array:
         """Append ``tokens`` and return the logits after each, ``(n, vocab_size)``."""
         return np.concatenate([self._run(part, n_logits=len(part)) for part in self._chunks(tokens)])
 

@@ -24,10 +24,10 @@ class TokenStream(Protocol):
     def capacity(self) -> int:
         """Tokens that the cache can hold."""
 
-    def extend(self, tokens: Sequence[int]) -> F32Array:
+    def forward(self, tokens: Sequence[int]) -> F32Array:
         """Append ``tokens`` (at least one) and return the logits after the last one, ``(vocab_size,)``."""
 
-    def extend_all(self, tokens: Sequence[int]) -> F32Array:
+    def forward_all(self, tokens: Sequence[int]) -> F32Array:
         """Append ``tokens`` and return the logits after each, ``(n, vocab_size)``."""
 
     def truncate(self, length: int) -> None:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from sprat.arrays import F32Array
 from sprat.devices.machine import available_bytes
 from sprat.devices.plan.footprint import Footprint
 from sprat.errors import SpratError
 from sprat.runtime.arch.spec import ModelSpec
+from sprat.runtime.backends.model_stream import ModelStream
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
-from sprat.runtime.cache import Storage
 from sprat.runtime.kernels.reference import ReferenceKernels
 from sprat.runtime.models import Model, RoutingObserver
 from sprat.runtime.weights import WeightSource
 
-__all__ = ["ReferenceBackend", "ReferenceStream"]
+__all__ = ["ReferenceBackend"]
 
 _CACHE_NUMBER_BYTES = 4  # float32
 _CHUNK = 256  # tokens whose activations are in memory at once
@@ -66,43 +63,9 @@ class ReferenceBackend:
         self.vocab_size = spec.vocab_size
         self.max_context = spec.max_context
 
-    def new_stream(self, capacity: int, observe: RoutingObserver | None = None) -> ReferenceStream:
+    def new_stream(self, capacity: int, observe: RoutingObserver | None = None) -> ModelStream:
         """An empty sequence; ``observe`` sees the experts that its tokens choose."""
-        return ReferenceStream(self._model, capacity, observe)
-
-    def close(self) -> None:
-        """Nothing to free: memory goes with the last reference."""
-
-
-class ReferenceStream:
-    """One sequence: a cache, and the model that fills it."""
-
-    def __init__(self, model: Model, capacity: int, observe: RoutingObserver | None, storage: Storage = "f32") -> None:
-        self._model = model
-        self._cache = model.new_cache(capacity, storage)
-        self._observe = observe
-
-    @property
-    def length(self) -> int:
-        """Tokens in the cache."""
-        return self._cache.length
-
-    @property
-    def capacity(self) -> int:
-        """Tokens that the cache can hold."""
-        return self._cache.capacity
-
-    def extend(self, tokens: Sequence[int]) -> F32Array:
-        """Append ``tokens`` and return the logits after the last one, ``(vocab_size,)``."""
-        return self._model.forward(tokens, self._cache, observe=self._observe).ravel()
-
-    def extend_all(self, tokens: Sequence[int]) -> F32Array:
-        """Append ``tokens`` and return the logits after each, ``(n, vocab_size)``."""
-        return self._model.forward(tokens, self._cache, all_logits=True, observe=self._observe)
-
-    def truncate(self, length: int) -> None:
-        """Forget every token from position ``length`` on."""
-        self._cache.truncate(length)
+        return ModelStream(self._model, capacity, observe)
 
     def close(self) -> None:
         """Nothing to free: memory goes with the last reference."""

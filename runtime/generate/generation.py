@@ -219,7 +219,7 @@ class Generation(Iterator[Piece]):
                 yield piece
                 if not self._ended():
                     with self._decode_clock:
-                        logits = self._transcript.extend([piece.token_id])
+                        logits = self._transcript.forward([piece.token_id])
         finally:
             self._finish()
 
@@ -231,7 +231,7 @@ class Generation(Iterator[Piece]):
                 break
             chunk = self._prompt[start : start + self._batch]
             with self._prefill_clock:
-                logits = self._transcript.extend(chunk)
+                logits = self._transcript.forward(chunk)
             self._n_prefilled += len(chunk)
             n_new = len(self._prompt) - self._n_cached
             self._on_prefill(Progress(self._n_prefilled, n_new, f"{self._n_prefilled} of {n_new} tokens"))

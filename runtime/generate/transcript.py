@@ -33,9 +33,9 @@ class Transcript:
         """Number of tokens that the cache can hold."""
         return self._stream.capacity
 
-    def extend(self, tokens: Sequence[int]) -> F32Array:
+    def forward(self, tokens: Sequence[int]) -> F32Array:
         """Append ``tokens`` and return the logits after the last one, ``(vocab_size,)``."""
-        logits = self._stream.extend(tokens)
+        logits = self._stream.forward(tokens)
         self._tokens += tokens
         return logits
 

@@ -31,7 +31,7 @@ def test_tokens_and_logits_are_those_of_transformers(engine, golden, index):
     assert list(prompt.tokens) == golden[f"tokens_{index}"].tolist()
     stream = engine.backend.new_stream(len(prompt.tokens))
     expected = golden[f"logits_{index}"]  # of the last few tokens
-    logits = stream.extend_all(prompt.tokens)[-len(expected) :]
+    logits = stream.forward_all(prompt.tokens)[-len(expected) :]
     np.testing.assert_allclose(logits, expected, atol=TOLERANCE, rtol=0)
 
 

@@ -19,7 +19,7 @@ def logits(path, backend):
     with Engine.load(path, backend=backend, context=64) as engine:
         stream = engine.backend.new_stream(64)
         try:
-            return np.array(stream.extend_all(TOKENS))
+            return np.array(stream.forward_all(TOKENS))
         finally:
             stream.close()
 

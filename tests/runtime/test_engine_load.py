@@ -36,7 +36,7 @@ def test_the_log_probability_of_a_piece_is_that_of_the_logits(bundle):
     with Engine.load(bundle.path) as engine:
         prompt = engine.encode("The dog")
         piece = next(engine.generate(prompt, seed=3))
-        logits = engine.backend.new_stream(20).extend(prompt).astype(np.float64)
+        logits = engine.backend.new_stream(20).forward(prompt).astype(np.float64)
     log_softmax = logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
     assert piece.logprob == pytest.approx(log_softmax[piece.token_id])
 
@@ -126,7 +126,7 @@ def test_the_error_for_a_missing_backend_says_how_to_install_it(bundle, monkeypa
 def logits_of(path, **options):
     """Logits after a prompt, from a newly loaded engine."""
     with Engine.load(path, **options) as engine:
-        return engine.backend.new_stream(40).extend(engine.encode("The quick brown fox jumps over the lazy dog"))
+        return engine.backend.new_stream(40).forward(engine.encode("The quick brown fox jumps over the lazy dog"))
 
 
 def test_every_run_gives_the_same_bits(bundle):

@@ -47,7 +47,7 @@ class ScriptedStream:
     def length(self):
         return len(self.tokens)
 
-    def extend(self, tokens):
+    def forward(self, tokens):
         assert len(tokens) > 0
         assert self.length + len(tokens) <= self.capacity
         self.tokens += tokens

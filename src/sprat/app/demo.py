@@ -129,6 +129,6 @@ def _route(out: Path, prompt: str, _progress: ReportProgress) -> RoutedExperts:
         assert spec.moe is not None, "the packaged student is an MoE model"
         tokens = chat_prompt(template, tokenizer, [Message(role="user", content=prompt)]).tokens
         stream = ReferenceBackend(spec, file, dense_bytes=0).new_stream(len(tokens), observe)
-        stream.extend(tokens)
+        stream.forward(tokens)
     layers = {layer: np.concatenate(parts) for layer, parts in selected.items()}
     return RoutedExperts(len(tokens), spec.moe.n_routed_experts, layers)

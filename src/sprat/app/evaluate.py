@@ -172,7 +172,7 @@ def _teacher_forced(engine: Engine, question: str, answer: str) -> tuple[np.ndar
     targets = [*engine.tokenizer.encode(answer, add_bos=False), *sorted(engine.tokenizer.eog_ids)[:1]]
     stream = engine.backend.new_stream(len(prompt) + len(targets))
     try:
-        logits = stream.extend_all([*prompt, *targets[:-1]])[len(prompt) - 1 :].astype(np.float64)
+        logits = stream.forward_all([*prompt, *targets[:-1]])[len(prompt) - 1 :].astype(np.float64)
     finally:
         stream.close()
     top = logits.max(axis=-1, keepdims=True)

@@ -38,5 +38,5 @@ def test_layers_are_averaged():
 def test_the_routing_of_a_stream_is_observed(tmp_path):
     checkpoint = Checkpoint.open(write_checkpoint(tmp_path / "moe", "deepseek2"))
     backend, routing = ReferenceBackend(checkpoint.spec, checkpoint, dense_bytes=0), RoutingEntropy()
-    observed_stream(backend, 40, routing).extend(list(range(32)))
+    observed_stream(backend, 40, routing).forward(list(range(32)))
     assert 0.5 < routing.share(checkpoint.spec.moe.n_routed_experts) <= 1.0

@@ -55,7 +55,7 @@ def test_tokens_choose_different_experts(v2_lite_gguf):
         24, lambda _layer, experts: chosen.update(experts.ravel().tolist())
     )
     tokens = np.random.default_rng(0).integers(0, spec.vocab_size, 24).tolist()
-    assert np.isfinite(stream.extend(tokens)).all()
+    assert np.isfinite(stream.forward(tokens)).all()
     share = np.array(list(chosen.values())) / chosen.total()
     assert float(-(share * np.log(share)).sum()) / np.log(64) > 0.85
 

@@ -74,7 +74,7 @@ def test_statistics_match_a_direct_computation(moe, tmp_path):
         for start in range(0, len(tokens) - 511, 512):
             window = [engine.tokenizer.bos_id, *tokens[start + 1 : start + 512]]
             log_p, log_q = (
-                log_softmax(backend.new_stream(512).extend_all(window)[256:511]) for backend in (base, engine.backend)
+                log_softmax(backend.new_stream(512).forward_all(window)[256:511]) for backend in (base, engine.backend)
             )
             klds.append((np.exp(log_p) * (log_p - log_q)).sum(axis=1))
             losses.append(-log_q[np.arange(255), window[257:]])

@@ -39,8 +39,8 @@ def test_logits_are_the_same_and_other_observers_still_see_the_experts(file):
     spec = spec_from_metadata(file.metadata, file)
     plain, ahead = (NativeBackend(spec, file, NativeKernels(1), reading) for reading in (None, ExpertReadahead(file)))
     seen = []
-    expected = plain.new_stream(8).extend([1, 2, 3])
-    found = ahead.new_stream(8, lambda layer, experts: seen.append((layer, experts.shape))).extend([1, 2, 3])
+    expected = plain.new_stream(8).forward([1, 2, 3])
+    found = ahead.new_stream(8, lambda layer, experts: seen.append((layer, experts.shape))).forward([1, 2, 3])
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     assert seen == [(1, (3, 6))]
     ahead.close()

@@ -34,46 +34,46 @@ def backend(artifact):
 def test_logits_are_those_of_the_reference(artifact, backend):
     meter = QualityMeter()
     with Engine.load(artifact, backend="reference") as engine:
-        base = engine.backend.new_stream(300).extend_all(TOKENS)
-    meter.add(base, backend.new_stream(300).extend_all(TOKENS), np.asarray(TOKENS))
+        base = engine.backend.new_stream(300).forward_all(TOKENS)
+    meter.add(base, backend.new_stream(300).forward_all(TOKENS), np.asarray(TOKENS))
     assert meter.result().kld.value < 1e-5  # llama.cpp's cache is F16
     assert meter.result().kld_percentiles[100.0] < 1e-4
 
 
 def test_chunks_single_tokens_and_batches_agree(backend):
     stream = backend.new_stream(300)
-    whole = stream.extend_all(TOKENS)  # more than one batch
+    whole = stream.forward_all(TOKENS)  # more than one batch
     assert whole.shape == (300, backend.vocab_size)
     stream.truncate(0)
-    np.testing.assert_allclose(stream.extend(TOKENS[:280]), whole[279], atol=2e-2)
-    single = [stream.extend([token]) for token in TOKENS[280:]]
+    np.testing.assert_allclose(stream.forward(TOKENS[:280]), whole[279], atol=2e-2)
+    single = [stream.forward([token]) for token in TOKENS[280:]]
     np.testing.assert_allclose(single, whole[280:], atol=2e-2)
     assert stream.length == 300
 
 
 def test_a_truncated_sequence_goes_on_from_there(backend):
     stream = backend.new_stream(64)
-    whole = stream.extend_all(TOKENS[:50])
-    stream.extend(TOKENS[100:110])
+    whole = stream.forward_all(TOKENS[:50])
+    stream.forward(TOKENS[100:110])
     stream.truncate(20)
     assert stream.length == 20
-    np.testing.assert_allclose(stream.extend_all(TOKENS[20:50]), whole[20:], atol=2e-2)
+    np.testing.assert_allclose(stream.forward_all(TOKENS[20:50]), whole[20:], atol=2e-2)
 
 
 def test_streams_do_not_see_each_other(backend):
     first, second = backend.new_stream(32), backend.new_stream(32)
-    alone = first.extend(TOKENS[:10])
-    second.extend(TOKENS[50:70])
+    alone = first.forward(TOKENS[:10])
+    second.forward(TOKENS[50:70])
     first.truncate(0)
-    np.testing.assert_array_equal(first.extend(TOKENS[:10]), alone)
+    np.testing.assert_array_equal(first.forward(TOKENS[:10]), alone)
 
 
 def test_more_tokens_than_the_capacity_are_refused(backend):
     stream = backend.new_stream(20)
-    stream.extend(TOKENS[:15])
+    stream.forward(TOKENS[:15])
     with pytest.raises(PromptError, match=r"6 tokens do not fit behind 15 of 20"):
-        stream.extend(TOKENS[:6])
-    stream.extend(TOKENS[:5])
+        stream.forward(TOKENS[:6])
+    stream.forward(TOKENS[:5])
 
 
 def test_closing_twice_and_in_any_order_is_safe(artifact):
@@ -84,7 +84,7 @@ def test_closing_twice_and_in_any_order_is_safe(artifact):
     stream.close()
     stream.close()
     backend.close()
-    for use in (lambda: stream.extend([1]), lambda: stream.truncate(0), lambda: backend.new_stream(8)):
+    for use in (lambda: stream.forward([1]), lambda: stream.truncate(0), lambda: backend.new_stream(8)):
         with pytest.raises(BackendError, match=r"closed; load the model again"):
             use()
 

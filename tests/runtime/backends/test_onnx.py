@@ -55,17 +55,17 @@ def engine(bundle):
 def expected(bundle):
     """Logits after each of `TOKENS`, from NumPy."""
     with Engine.load(bundle.path, backend="reference") as reference:
-        return reference.backend.new_stream(64).extend_all(TOKENS)
+        return reference.backend.new_stream(64).forward_all(TOKENS)
 
 
 def test_numpy_computes_with_subnormal_numbers_as_before(small):
     with Engine.load(small.path) as engine:
-        engine.backend.new_stream(8).extend(TOKENS[:4])
+        engine.backend.new_stream(8).forward(TOKENS[:4])
     assert np.array([1e-40], np.float32) * np.float32(1) > 0
 
 
 def test_logits_are_those_of_the_reference(engine, expected):
-    found = engine.backend.new_stream(64).extend_all(TOKENS)
+    found = engine.backend.new_stream(64).forward_all(TOKENS)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
@@ -73,39 +73,39 @@ def test_logits_are_those_of_the_reference(engine, expected):
 def test_a_cache_in_parts_is_the_cache_of_the_whole(engine, expected, cuts):
     stream = engine.backend.new_stream(64)
     parts = [TOKENS[start:end] for start, end in zip([0, *cuts], [*cuts, None], strict=True)]
-    last = [stream.extend(part) for part in parts]
+    last = [stream.forward(part) for part in parts]
     assert stream.length == len(TOKENS)
     np.testing.assert_allclose(last, expected[[*(cut - 1 for cut in cuts), -1]], atol=1e-4)
 
 
 def test_a_prompt_longer_than_a_chunk_is_cut(engine, expected, monkeypatch):
     monkeypatch.setattr("sprat.runtime.backends.onnx._CHUNK", 7)
-    assert np.allclose(engine.backend.new_stream(64).extend_all(TOKENS), expected, atol=1e-4)
-    assert np.allclose(engine.backend.new_stream(64).extend(TOKENS), expected[-1], atol=1e-4)
+    assert np.allclose(engine.backend.new_stream(64).forward_all(TOKENS), expected, atol=1e-4)
+    assert np.allclose(engine.backend.new_stream(64).forward(TOKENS), expected[-1], atol=1e-4)
 
 
 def test_the_cache_can_be_full_to_its_last_row(engine, expected):
     stream = engine.backend.new_stream(len(TOKENS))
-    np.testing.assert_allclose(stream.extend(TOKENS), expected[-1], atol=1e-4)
+    np.testing.assert_allclose(stream.forward(TOKENS), expected[-1], atol=1e-4)
     with pytest.raises(PromptError, match="1 more do not fit"):
-        stream.extend([5])
+        stream.forward([5])
     assert stream.length == stream.capacity == len(TOKENS)
 
 
 def test_a_truncated_cache_goes_on_as_if_nothing_had_followed(engine, expected):
     stream = engine.backend.new_stream(64)
-    stream.extend(TOKENS[:20])
-    stream.extend([7, 8, 9])
+    stream.forward(TOKENS[:20])
+    stream.forward([7, 8, 9])
     stream.truncate(20)
-    np.testing.assert_allclose(stream.extend(TOKENS[20:]), expected[-1], atol=1e-4)
+    np.testing.assert_allclose(stream.forward(TOKENS[20:]), expected[-1], atol=1e-4)
 
 
 def test_a_saved_cache_goes_on_in_another_stream(engine, expected):
     first, second = (engine.backend.new_stream(64) for _ in range(2))
-    first.extend(TOKENS[:30])
+    first.forward(TOKENS[:30])
     second.restore(first.save())
     assert second.length == 30
-    np.testing.assert_allclose(second.extend(TOKENS[30:]), expected[-1], atol=1e-4)
+    np.testing.assert_allclose(second.forward(TOKENS[30:]), expected[-1], atol=1e-4)
     with pytest.raises(ModelFileError, match="damaged"):
         second.restore(first.save()[:-1])
 
@@ -113,8 +113,8 @@ def test_a_saved_cache_goes_on_in_another_stream(engine, expected):
 def test_two_streams_do_not_disturb_each_other(engine, expected):
     streams = [engine.backend.new_stream(64) for _ in range(2)]
     for stream, start in zip(streams, (3, 0), strict=True):
-        stream.extend(TOKENS[start:20])
-    np.testing.assert_allclose(streams[1].extend(TOKENS[20:]), expected[-1], atol=1e-4)
+        stream.forward(TOKENS[start:20])
+    np.testing.assert_allclose(streams[1].forward(TOKENS[20:]), expected[-1], atol=1e-4)
 
 
 def test_generation_and_chat_are_the_reference_s(bundle, engine):
@@ -188,7 +188,7 @@ def test_a_small_budget_takes_the_frugal_form(mixture, monkeypatch):
     needed = chosen_footprint(choose("onnx", fast), fast).total_bytes
     frugal = load_request(mixture, needed - 1)
     assert chosen_footprint(choose("onnx", frugal), frugal).total_bytes < needed
-    answers = [open_backend(choose("onnx", one), one).new_stream(64).extend_all(TOKENS) for one in (fast, frugal)]
+    answers = [open_backend(choose("onnx", one), one).new_stream(64).forward_all(TOKENS) for one in (fast, frugal)]
     assert opened == [False, True]
     assert "ORT_QMOE_CPU_QNBIT_GEMM" not in os.environ
     assert not np.array_equal(*answers)  # activations of experts are no longer rounded
@@ -199,7 +199,7 @@ def test_short_chunks_give_the_same_logits(small):
     file = open_model(small.artifact("onnx")).file
     session = onnx_backend.open_session(file.path, n_threads=1)
     long, short = (onnx_backend.ONNXStream(session, file, 64, chunk=chunk) for chunk in (64, 3))
-    np.testing.assert_allclose(short.extend_all(TOKENS), long.extend_all(TOKENS), atol=5e-3)  # activations are int8
+    np.testing.assert_allclose(short.forward_all(TOKENS), long.forward_all(TOKENS), atol=5e-3)  # activations are int8
 
 
 def test_a_closed_engine_says_so(small):
@@ -208,7 +208,7 @@ def test_a_closed_engine_says_so(small):
     engine.close()
     stream.close()
     with pytest.raises(BackendError, match="closed"):
-        stream.extend([1])
+        stream.forward([1])
     with pytest.raises(BackendError, match="closed"):
         engine.backend.new_stream(8)
 
@@ -218,7 +218,7 @@ def test_token_ids_beyond_the_vocabulary_never_reach_the_graph(small):
         stream = engine.backend.new_stream(8)
         for tokens in ([512], [-1], []):
             with pytest.raises(PromptError, match="expected at least one token id, each of 0 to 511"):
-                stream.extend(tokens)
+                stream.forward(tokens)
 
 
 @pytest.fixture

@@ -43,9 +43,9 @@ def test_genai_generates_what_sprat_generates(genai, architecture, quant, tmp_pa
     logits, tokens = generated_by_genai(genai, bundle.path)
     with Engine.load(bundle.path) as engine:
         stream = engine.backend.new_stream(len(PROMPT) + N_TOKENS)
-        ours = stream.extend(PROMPT)
+        ours = stream.forward(PROMPT)
         np.testing.assert_allclose(logits, ours, atol=1e-4)
         for token in tokens:
             assert ours[token] >= ours.max() - 1e-3  # the same, or a tie in the last digit
-            ours = stream.extend([token])
+            ours = stream.forward([token])
     assert len(tokens) == N_TOKENS

@@ -28,7 +28,7 @@ class Script:
     def n_past(self):
         return len(self.tokens)
 
-    def extend(self, tokens):
+    def forward(self, tokens):
         self._on_extend(tokens)
         self.tokens += tokens
         self.calls.append(len(tokens))

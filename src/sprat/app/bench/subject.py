@@ -47,5 +47,5 @@ class StreamSubject:
         logits = np.zeros(1, np.float32)
         start = self._stream.length
         for at in range(start, start + n_tokens, self._batch):
-            logits = self._stream.extend(self._tokens[at : min(at + self._batch, start + n_tokens)])
+            logits = self._stream.forward(self._tokens[at : min(at + self._batch, start + n_tokens)])
         return logits

@@ -15,7 +15,7 @@ from sprat.devices.machine import available_bytes
 from sprat.devices.probe import KernelRates
 from sprat.devices.probe.memory import read_rates
 from sprat.errors import BackendError
-from sprat.runtime.backends.reference import ReferenceStream
+from sprat.runtime.backends.model_stream import ModelStream
 from sprat.runtime.backends.registry import LoadRequest
 from sprat.runtime.kernels import Kernels, ReferenceKernels
 from sprat.runtime.kernels.native import NativeKernels
@@ -86,7 +86,7 @@ class Tracer:
         self._rates = _Rates(rates[max(rates)], kernel_rates(kernels, backend))
         self._kernels = TracedKernels(kernels)
         model = Model(request.spec, request.gguf, traced(self._kernels))
-        stream = ReferenceStream(model, request.context, None, storage=request.spec.attention.storages[0])
+        stream = ModelStream(model, request.context, None, storage=request.spec.attention.storages[0])
         self._subject = StreamSubject(stream, request.spec.vocab_size, batch)
 
     def trace(self, test: BenchTest, label: str) -> TraceReport:
