@@ -25,7 +25,9 @@ from sprat.runtime.weights import Weight
 
 __all__ = ["NATIVE_FORMATS", "NativeKernels", "instruction_sets", "native_missing_because"]
 
-NATIVE_FORMATS: frozenset[str] = frozenset(core.kernel_formats() if hasattr(core, "kernel_formats") else ())
+NATIVE_FORMATS: frozenset[str] = frozenset(
+    core.kernel_formats() if core is not None and hasattr(core, "kernel_formats") else ()
+)
 """Formats of weights that the kernels multiply; none without the native core."""
 
 
