@@ -173,17 +173,17 @@ def _print(records: Sequence[Measurement], traces: Sequence[TraceReport], *, mar
 
 
 def _print_cache() -> None:
-    from sprat.export.gguf.random_weights import shape_cache
+    from sprat.export.gguf.random_weights import preset_cache
 
-    folder = shape_cache()
+    folder = preset_cache()
     size = human_bytes(sum(path.stat().st_size for path in folder.glob("*")))
     click.echo(f"note: {size} of random weights are kept in {folder}; remove them with: sprat bench --clear-cache")
 
 
 def _clear_cache(*, as_json: bool) -> None:
-    from sprat.export.gguf.random_weights import clear_cache, shape_cache
+    from sprat.export.gguf.random_weights import clear_cache, preset_cache
 
-    freed, folder = clear_cache(), shape_cache()
+    freed, folder = clear_cache(), preset_cache()
     if as_json:
         print_json({"folder": folder, "freed_bytes": freed})
     else:

@@ -174,10 +174,10 @@ def _file(options: _Options, progress: ReportProgress) -> Path:
         if path.is_dir() and not (path / MANIFEST_NAME).exists():
             raise InputError(f"{options.model}: not a bundle; export it first:  sprat export {options.model} OUT")
         return open_model(path, options.backend).file.path  # its header is checked before a child process is started
-    from sprat.export.gguf.random_weights import cached_shape
+    from sprat.export.gguf.random_weights import cached_preset
 
     assert options.preset is not None, "one of the two is given"
-    return cached_shape(
+    return cached_preset(
         options.preset,
         options.quant,
         options.layers,
