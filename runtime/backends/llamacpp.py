@@ -24,6 +24,7 @@ from sprat.errors import BackendError, PromptError, SpratError
 from sprat.runtime.backends.llamacpp_build import install_command
 from sprat.runtime.backends.llamacpp_probe import probe
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
+from sprat.runtime.models import RoutingObserver
 
 __all__ = ["LlamaCppBackend", "LlamaCppStream"]
 
@@ -87,11 +88,11 @@ class LlamaCppBackend:
         self.vocab_size: int = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self._model))
         self.max_context: int = lib.llama_model_n_ctx_train(self._model)
 
-    def new_stream(self, capacity: int) -> LlamaCppStream:
-        """An empty sequence with a context of its own.
+    def new_stream(self, capacity: int, observe: RoutingObserver | None = None) -> LlamaCppStream:
+        """An empty sequence in a new llama.cpp context; its routing is not reported, so ``observe`` is ignored.
 
         Raises:
-            BackendError: llama.cpp could not make the context, mostly for lack of memory; or the backend was closed.
+            BackendError: llama.cpp cannot create the context, mostly for lack of memory; or the backend was closed.
         """
         if not self._model:
             raise BackendError("the engine was closed; load the model again")

@@ -84,7 +84,7 @@ class NativeBackend:
         self._cache = cache or spec.attention.storages[0]
 
     def new_stream(self, capacity: int, observe: RoutingObserver | None = None) -> ModelStream:
-        """An empty sequence; ``observe`` sees the experts that its tokens choose."""
+        """An empty sequence; ``observe`` gets the routing of each MoE layer."""
         return ModelStream(self._model, capacity, _both(self._readahead, observe), storage=self._cache)
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ from sprat.runtime.backends.onnx_cache import bind_cache, ort_value
 from sprat.runtime.backends.onnx_session import missing_because, open_session, ort_errors
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
 from sprat.runtime.files.onnx import CacheUpdate, ONNXFile
+from sprat.runtime.models import RoutingObserver
 
 __all__ = ["ONNXBackend", "ONNXStream"]
 
@@ -104,8 +105,8 @@ class ONNXBackend:
         self.vocab_size = file.spec.vocab_size
         self.max_context = file.spec.max_context
 
-    def new_stream(self, capacity: int) -> ONNXStream:
-        """An empty sequence.
+    def new_stream(self, capacity: int, observe: RoutingObserver | None = None) -> ONNXStream:
+        """An empty sequence; the graph does not report its routing, so ``observe`` is ignored.
 
         Raises:
             BackendError: the backend was closed.

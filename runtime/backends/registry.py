@@ -23,12 +23,11 @@ from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.refusal import refusal
 from sprat.errors import BackendError, DoesNotFitError, SpratError, unknown_name
 from sprat.runtime.arch.spec import ModelSpec
-from sprat.runtime.arch.tensors import is_routed_expert
 from sprat.runtime.backends.protocol import Backend
 from sprat.runtime.cache.entries import Storage
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.model_file import ModelFile
-from sprat.runtime.footprint import program_bytes
+from sprat.runtime.footprint import program_bytes, resident_and_routed
 
 __all__ = [
     "BackendChoice",
@@ -72,10 +71,10 @@ class LoadRequest:
             buffer_bytes: of activations and scratch, at most; the program itself and its tokenizer are added.
         """
         sizes = {name: info.nbytes for name, info in self.file.tensors.items()}
-        routed_bytes = sum(size for name, size in sizes.items() if is_routed_expert(name))
+        resident_bytes, routed_bytes = resident_and_routed(sizes)
         return Footprint(
             quant="as in the file",
-            resident_bytes=sum(sizes.values()) - routed_bytes,
+            resident_bytes=resident_bytes,
             routed_bytes=routed_bytes,
             cache_bytes_per_token=self.spec.cache_elements_per_token * cache_number_bytes,
             context=self.context,

@@ -19,9 +19,9 @@ from sprat.runtime.kernels.layers import MLP
 from sprat.runtime.kernels.steps import StepByStep
 from sprat.runtime.weights import Weight
 
-__all__ = ["ReferenceKernels"]
+__all__ = ["PANEL_BYTES", "ReferenceKernels"]
 
-_PANEL_BYTES = 32 << 20  # of a temporary array: scores of some queries, dequantized rows of a large matrix
+PANEL_BYTES = 32 << 20  # of a temporary array: scores of some queries, dequantized rows of a large matrix
 
 
 class ReferenceKernels(StepByStep):
@@ -113,7 +113,7 @@ class ReferenceKernels(StepByStep):
         if dense is not None:
             return x @ dense.T
         part = weight if expert is None else weight[expert]
-        n_rows = max(1, _PANEL_BYTES // (4 * part.shape[-1]))
+        n_rows = max(1, PANEL_BYTES // (4 * part.shape[-1]))
         panels = (part.packed[start : start + n_rows] for start in range(0, part.shape[0], n_rows))
         return np.concatenate([x @ part.format.dequantize(panel).T for panel in panels], axis=-1)
 
@@ -137,7 +137,7 @@ def _attend(q: F32Array, keys: F32Array, values: F32Array, scale: float) -> F32A
     kv_heads, group, n, dim = q.shape
     n_rows = keys.shape[1]
     out = np.empty((kv_heads, group, n, values.shape[-1]), np.float32)
-    panel = max(1, _PANEL_BYTES // (4 * kv_heads * group * n_rows))
+    panel = max(1, PANEL_BYTES // (4 * kv_heads * group * n_rows))
     for start in range(0, n, panel):
         stop = min(start + panel, n)
         seen = n_rows - n + stop  # entries that the last query of this panel sees
