@@ -48,8 +48,7 @@ def metadata_from_spec(spec: ModelSpec) -> dict[str, Any]:
 
 
 def spec_from_metadata(metadata: Mapping[str, Any], weights: WeightSource) -> ModelSpec:
-    """Read the keys of a file, and from its tensors the properties without a key: tied embeddings, biases,
-    RoPE factors.
+    """Read the keys of a file, and from its tensors tied embeddings, biases and RoPE factors, which have no key.
 
     Args:
         metadata: all metadata of the file.
