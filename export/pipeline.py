@@ -1,7 +1,7 @@
 """Export a checkpoint to a bundle.
 
 1. Open the source: read its config and headers, no weights.
-2. Choose the recipe: the requested one, or the best preset that fits the device. A model that does not fit is an error.
+2. Choose the recipe: the requested one, or the best one that fits the device. A model that does not fit is an error.
 3. Compute the layout of every artifact.
 4. Read the source once: check that every tensor is present, of the expected shape and finite, and hash the files.
 5. Write the artifacts, the tokenizer files and the manifest; one rename gives the bundle its final name.
@@ -135,7 +135,7 @@ def export(
     Args:
         source: a Hugging Face model folder, or a GGUF file.
         out: the bundle's folder; created when everything is written.
-        quant: ``int4``, ``int8`` or a block format; by default the best preset that fits ``device``, or ``int4``.
+        quant: ``int4``, ``int8`` or a block format; by default the best that fits ``device``, or ``int4``.
         device: a profile's name; a model that does not fit its memory is an error before any weight is read.
         formats: artifact formats to write, ``gguf`` or ``onnx``.
         tensor_rules: formats of single tensors, ``"ffn_down_exps=q5_0"``; later rules win.

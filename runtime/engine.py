@@ -95,8 +95,8 @@ class Engine:
             force: load a model that does not fit; the operating system then reads weights from storage for every token.
             cache: storage of the native backend's KV cache, ``"f16"`` or ``"int8"`` (about half the bytes); replaces
                 the device's. By default keys and values are stored in f16 and latents in int8.
-            deterministic: require a backend that gives the same bits for the same tokens in every run. The native one
-                always does, with any number of threads; other chunk sizes of prefill change the rounding.
+            deterministic: require a backend with the same bits for the same tokens in every run, as the native one has
+                with any number of threads; other chunk sizes of prefill change the rounding.
             exact: require a backend that does not quantize activations. The native one then uses two int8 digits per
                 activation and a float32 cache.
 
@@ -119,8 +119,7 @@ class Engine:
             deterministic=deterministic,
             exact=exact,
         )
-        choice = choose(backend, request)
-        tokenizer = model.tokenizer()
+        choice, tokenizer = choose(backend, request), model.tokenizer()
         return cls(
             open_backend(choice, request),
             tokenizer,

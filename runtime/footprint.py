@@ -10,7 +10,7 @@ from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.attention import Storage
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import expected_tensors, is_routed_expert, tensor_role
-from sprat.runtime.cache import row_layout
+from sprat.runtime.cache import entry_layout
 from sprat.runtime.files.model_file import ModelFile
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "planned_footprint",
     "planned_recipes",
     "program_bytes",
+    "resident_and_routed",
 ]
 
 PRESETS = ("int8", "int4")  # best quality first: what a device chooses from
@@ -84,10 +85,10 @@ def footprint_of_sizes(
         cache: what a number of the cache is kept as; the native backend's usual storage unless given.
     """
     cache = cache or spec.attention.storages[0]
-    routed_bytes = sum(size for name, size in sizes.items() if is_routed_expert(name))
+    resident_bytes, routed_bytes = resident_and_routed(sizes)
     return Footprint(
         quant=quant,
-        resident_bytes=sum(sizes.values()) - routed_bytes,
+        resident_bytes=resident_bytes,
         routed_bytes=routed_bytes,
         cache_bytes_per_token=cache_bytes_per_token(spec, cache),
         context=min(context or DEFAULT_CONTEXT, spec.max_context),
@@ -95,6 +96,12 @@ def footprint_of_sizes(
         pass_cost=pass_cost(spec, sizes, cache),
         cache=cache,
     )
+
+
+def resident_and_routed(sizes: Mapping[str, int]) -> tuple[int, int]:
+    """Bytes of the weights that every token reads, and of the routed experts, of ``sizes`` (name -> packed bytes)."""
+    routed_bytes = sum(size for name, size in sizes.items() if is_routed_expert(name))
+    return sum(sizes.values()) - routed_bytes, routed_bytes
 
 
 def native_buffer_bytes(spec: ModelSpec) -> int:
@@ -110,7 +117,7 @@ def program_bytes(vocab_size: int) -> int:
 
 def cache_bytes_per_token(spec: ModelSpec, cache: Storage) -> int:
     """What all layers keep of a token."""
-    return spec.n_layers * sum(plane.n_heads * row_layout(plane, cache).nbytes for plane in spec.attention.planes)
+    return spec.n_layers * sum(plane.n_heads * entry_layout(plane, cache).nbytes for plane in spec.attention.planes)
 
 
 def pass_cost(spec: ModelSpec, sizes: Mapping[str, int], cache: Storage) -> PassCost:
@@ -119,11 +126,11 @@ def pass_cost(spec: ModelSpec, sizes: Mapping[str, int], cache: Storage) -> Pass
     n_moe_layers = spec.n_layers - moe.n_dense_layers if moe else 0
     n_experts = n_moe_layers * moe.n_routed_experts if moe else 0
     dense = _dense_matrices(spec)
-    routed_bytes = sum(size for name, size in sizes.items() if is_routed_expert(name))
+    resident_bytes, routed_bytes = resident_and_routed(sizes)
     head_bytes = sizes["token_embd.weight" if spec.tied_embeddings else "output.weight"]
-    apart_bytes = routed_bytes + head_bytes + (0 if spec.tied_embeddings else sizes["token_embd.weight"])
+    embedding_bytes = 0 if spec.tied_embeddings else sizes["token_embd.weight"]
     return PassCost(
-        dense_bytes=sum(sizes.values()) - apart_bytes,
+        dense_bytes=resident_bytes - head_bytes - embedding_bytes,
         dense_weights=sum(map(math.prod, dense)),
         dense_rows=sum(math.prod(shape[:-1]) for shape in dense),
         head_bytes=head_bytes,

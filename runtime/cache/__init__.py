@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from sprat.runtime.cache.cache import Cache
-from sprat.runtime.cache.kv import KVCache, KVRows
+from sprat.runtime.cache.entries import (
+    STORAGES,
+    EntryLayout,
+    FloatEntries,
+    Int8Entries,
+    KVEntries,
+    Storage,
+    entry_layout,
+    to_float32,
+)
+from sprat.runtime.cache.kv import KeysAndValues, KVCache
 from sprat.runtime.cache.latent import LatentCache
-from sprat.runtime.cache.rows import STORAGES, FloatRows, Int8Rows, RowLayout, Rows, Storage, row_layout, widen
 
 __all__ = [
     "STORAGES",
     "Cache",
-    "FloatRows",
-    "Int8Rows",
+    "EntryLayout",
+    "FloatEntries",
+    "Int8Entries",
     "KVCache",
-    "KVRows",
+    "KVEntries",
+    "KeysAndValues",
     "LatentCache",
-    "RowLayout",
-    "Rows",
     "Storage",
-    "row_layout",
-    "widen",
+    "entry_layout",
+    "to_float32",
 ]

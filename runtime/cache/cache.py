@@ -17,7 +17,7 @@ import numpy as np
 from sprat.arrays import F32Array
 from sprat.errors import ModelFileError, PromptError
 from sprat.runtime.arch.attention import CachePlane
-from sprat.runtime.cache.rows import RowLayout, Rows, Storage, Stored, row_layout
+from sprat.runtime.cache.entries import EntryLayout, KVEntries, Storage, Stored, entry_layout
 
 __all__ = ["Cache"]
 
@@ -37,7 +37,7 @@ class Cache:
     """
 
     def __init__(self, planes: Sequence[CachePlane], n_layers: int, capacity: int, storage: Storage = "f32") -> None:
-        self._layouts = [row_layout(plane, storage) for plane in planes]
+        self._layouts = [entry_layout(plane, storage) for plane in planes]
         self._planes = [
             _unwritten((n_layers, plane.n_heads, capacity, layout.width), layout)
             for plane, layout in zip(planes, self._layouts, strict=True)
@@ -91,7 +91,7 @@ class Cache:
             raise PromptError(f"the cache holds {self._length} tokens and cannot be cut to {length}")
         self._length = length
 
-    def _write(self, plane: int, layer: int, rows: F32Array) -> Rows:
+    def _write(self, plane: int, layer: int, rows: F32Array) -> KVEntries:
         """Store ``rows (heads, n, numbers)`` of new tokens; returns all rows, ``(heads, length + n, numbers)``."""
         end = self._length + rows.shape[1]
         layout, stored = self._layouts[plane], self._planes[plane][layer]
@@ -146,7 +146,7 @@ class Cache:
         return " ".join((type(self).__name__, self._layouts[0].storage, *planes)).encode()
 
 
-def _unwritten(shape: tuple[int, ...], layout: RowLayout) -> Stored:
+def _unwritten(shape: tuple[int, ...], layout: EntryLayout) -> Stored:
     """Zeros that take memory as rows are written.
 
     NumPy asks for huge pages. Where a head's rows are smaller than one, the first token, which writes a row of every

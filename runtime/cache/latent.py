@@ -6,7 +6,7 @@ import numpy as np
 
 from sprat.arrays import F32Array
 from sprat.runtime.cache.cache import Cache
-from sprat.runtime.cache.rows import Rows
+from sprat.runtime.cache.entries import KVEntries
 
 __all__ = ["LatentCache"]
 
@@ -18,6 +18,6 @@ class LatentCache(Cache):
     float16, since its few elements are larger than the latent's and decide every head's scores.
     """
 
-    def append(self, layer: int, latents: F32Array, rope_keys: F32Array) -> Rows:
+    def append(self, layer: int, latents: F32Array, rope_keys: F32Array) -> KVEntries:
         """Store ``(n, kv_lora_rank)`` and ``(n, qk_rope_head_dim)`` of new tokens; returns all, ``(t, latent_dim)``."""
         return self._write(0, layer, np.concatenate([latents, rope_keys], axis=-1)[None])[0]

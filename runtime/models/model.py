@@ -11,8 +11,9 @@ from sprat.arrays import F32Array, I32Array
 from sprat.errors import CheckpointError, PromptError
 from sprat.runtime.arch.rope import RopeTable
 from sprat.runtime.arch.spec import ModelSpec
-from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors
+from sprat.runtime.arch.tensors import ROPE_FREQS
 from sprat.runtime.cache import Cache, Storage
+from sprat.runtime.files.shape_checks import compare_with_spec
 from sprat.runtime.kernels import Head, Kernels, MLAForm
 from sprat.runtime.models.attention import new_cache
 from sprat.runtime.models.block import Block, RoutingObserver
@@ -102,27 +103,11 @@ class Model:
 
 
 def _check_tensors(spec: ModelSpec, weights: WeightSource) -> None:
-    """Every tensor of ``spec`` is there, with its shape, and no other: one that is not read is mathematics left out.
+    """Compare the tensors of ``weights`` with those of ``spec``: a tensor that no layer reads changes the model, too.
 
     Raises:
         CheckpointError: all that are missing, unexpected or of another shape, in one message.
     """
-    expected = expected_tensors(spec)
-    problems = [
-        f"{name} is unexpected" for name in weights.names() if name not in expected and not _is_predictor(name, spec)
-    ]
-    for name, shape in expected.items():
-        if name == ROPE_FREQS:  # the spec holds its values
-            continue
-        if name not in weights:
-            problems.append(f"{name} is missing")
-        elif (found := weights.weight(name).shape) != shape:
-            problems.append(f"{name} has shape {found}, expected {shape}")
-    if problems:
-        raise CheckpointError(f"{len(problems)} tensors do not make a {spec.architecture} model: {'; '.join(problems)}")
-
-
-def _is_predictor(name: str, spec: ModelSpec) -> bool:
-    """Whether a tensor belongs to V3's multi-token prediction: layers after the last one, which are skipped."""
-    layer = name.removeprefix("blk.").partition(".")[0]
-    return layer.isdecimal() and int(layer) >= spec.n_layers
+    shapes = {name: weights.weight(name).shape for name in weights.names()}
+    if problems := compare_with_spec(spec, shapes, optional=(ROPE_FREQS,)):  # the spec has the values of ROPE_FREQS
+        raise CheckpointError(f"these are not the tensors of the {spec.architecture} model: {'; '.join(problems)}")

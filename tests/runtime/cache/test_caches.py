@@ -14,7 +14,7 @@ from published_configs import PUBLISHED
 from sprat.errors import ModelFileError, PromptError
 from sprat.runtime.arch.attention import GroupedAttentionSpec, LatentAttentionSpec
 from sprat.runtime.arch.hf_config import spec_from_config
-from sprat.runtime.cache import KVCache, LatentCache, RowLayout, widen
+from sprat.runtime.cache import EntryLayout, KVCache, LatentCache, to_float32
 
 N_LAYERS = 3
 LATENT = LatentAttentionSpec(
@@ -42,8 +42,8 @@ def fill(cache, n, seed=0):
 
 def rows_of(answer):
     if hasattr(answer, "keys"):
-        return np.concatenate([widen(answer.keys), widen(answer.values)], axis=-1)
-    return widen(answer)[None]
+        return np.concatenate([to_float32(answer.keys), to_float32(answer.values)], axis=-1)
+    return to_float32(answer)[None]
 
 
 def resident_bytes():
@@ -143,7 +143,7 @@ def test_int8_latents_share_scales_of_128_and_their_rope_keys_are_float16():
     assert cache.nbytes == 4 * (512 + 4 * (2 + 2) + 64 * 2)  # 656 bytes a token and layer, of 1152 in f16
     rng = np.random.default_rng(0)
     latents, rope_keys = (rng.normal(size=(3, n)).astype(np.float32) for n in (512, 64))
-    rows = widen(cache.append(0, latents, rope_keys))
+    rows = to_float32(cache.append(0, latents, rope_keys))
     steps = np.abs(latents.reshape(3, 4, 128)).max(axis=-1, keepdims=True) / 127
     errors = (rows[:, :512] - latents).reshape(3, 4, 128)
     assert (np.abs(errors) <= 0.5 * steps + 127 * steps * 2**-11).all()  # a code, and the scale in binary16
@@ -151,7 +151,7 @@ def test_int8_latents_share_scales_of_128_and_their_rope_keys_are_float16():
 
 
 def test_a_row_in_int8_holds_the_sums_of_its_codes():
-    layout = RowLayout("int8", 70, n_exact=6, group=32)
+    layout = EntryLayout("int8", 70, n_exact=6, group=32)
     stored = layout.store(np.random.default_rng(0).normal(size=(5, 70)).astype(np.float32))
     codes, sums = stored[:, :64].view(np.int8).reshape(5, 2, 32), np.ascontiguousarray(stored[:, 68:72]).view(np.int16)
     np.testing.assert_array_equal(codes.sum(axis=-1, dtype=np.int16), sums)

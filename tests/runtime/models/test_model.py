@@ -88,9 +88,9 @@ def test_all_wrong_tensors_are_named_at_once(spec):
     weights.arrays["blk.0.attn_q_norm.weight"] = np.zeros(64, np.float32)
     with pytest.raises(CheckpointError) as caught:
         Model(spec, weights, ReferenceKernels())
-    assert "blk.1.attn_norm.weight is missing" in str(caught.value)
-    assert "output.weight has shape (99, 64), expected (100, 64)" in str(caught.value)
-    assert "blk.0.attn_q_norm.weight is unexpected" in str(caught.value)
+    assert "1 missing: 'blk.1.attn_norm.weight'" in str(caught.value)
+    assert "1 with size mismatch: 'output.weight' is (99, 64), expected (100, 64)" in str(caught.value)
+    assert "1 unexpected: 'blk.0.attn_q_norm.weight'" in str(caught.value)
 
 
 def test_tensors_of_multi_token_prediction_are_skipped():

@@ -19,12 +19,22 @@ from sprat.alignment import ceil_div
 from sprat.arrays import F32Array, U8Array
 from sprat.runtime.arch.attention import CachePlane, Storage
 
-__all__ = ["STORAGES", "FloatRows", "Int8Rows", "RowLayout", "Rows", "Storage", "Stored", "row_layout", "widen"]
+__all__ = [
+    "STORAGES",
+    "EntryLayout",
+    "FloatEntries",
+    "Int8Entries",
+    "KVEntries",
+    "Storage",
+    "Stored",
+    "entry_layout",
+    "to_float32",
+]
 
 STORAGES: tuple[Storage, ...] = ("f32", "f16", "int8")
 
-FloatRows: TypeAlias = npt.NDArray[np.float32 | np.float16]
-Stored: TypeAlias = npt.NDArray[Any]  # of RowLayout.dtype
+FloatEntries: TypeAlias = npt.NDArray[np.float32 | np.float16]
+Stored: TypeAlias = npt.NDArray[Any]  # of EntryLayout.dtype
 _LARGEST = np.float32(127)
 _DTYPES: dict[Storage, np.dtype[Any]] = {
     "f32": np.dtype(np.float32),
@@ -34,7 +44,7 @@ _DTYPES: dict[Storage, np.dtype[Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class RowLayout:
+class EntryLayout:
     """How a row of ``n`` numbers is stored.
 
     Attributes:
@@ -89,28 +99,28 @@ class RowLayout:
         parts = codes.reshape(*rows.shape[:-1], -1), scales.astype(np.float16), sums, exact
         return np.concatenate([np.ascontiguousarray(part).view(np.uint8) for part in parts], axis=-1)
 
-    def view(self, stored: Stored) -> Rows:
+    def view(self, stored: Stored) -> KVEntries:
         """Stored rows as kernels take them; no copy."""
-        return stored if self.storage != "int8" else Int8Rows(stored, self)
+        return stored if self.storage != "int8" else Int8Entries(stored, self)
 
 
-def row_layout(plane: CachePlane, storage: Storage) -> RowLayout:
+def entry_layout(plane: CachePlane, storage: Storage) -> EntryLayout:
     """How a row of ``plane`` is stored in a cache of ``storage``."""
-    return RowLayout(storage, plane.width, n_exact=plane.n_exact, group=plane.group)
+    return EntryLayout(storage, plane.width, n_exact=plane.n_exact, group=plane.group)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Int8Rows:
+class Int8Entries:
     """Rows in int8, a view of a cache: ``packed`` is ``(..., layout.width)``."""
 
     packed: U8Array
-    layout: RowLayout
+    layout: EntryLayout
 
-    def __getitem__(self, index: int) -> Int8Rows:
+    def __getitem__(self, index: int) -> Int8Entries:
         """The rows of one head."""
-        return Int8Rows(self.packed[index], self.layout)
+        return Int8Entries(self.packed[index], self.layout)
 
-    def widen(self) -> F32Array:
+    def dequantize(self) -> F32Array:
         """The numbers, ``(..., layout.n)``."""
         layout, shape = self.layout, self.packed.shape[:-1]
         at, end = layout.n_groups * layout.group, layout.width - 2 * layout.n_exact
@@ -121,9 +131,9 @@ class Int8Rows:
         return np.concatenate([numbers, exact.astype(np.float32)], axis=-1)
 
 
-Rows: TypeAlias = FloatRows | Int8Rows
+KVEntries: TypeAlias = FloatEntries | Int8Entries
 
 
-def widen(rows: Rows) -> F32Array:
+def to_float32(rows: KVEntries) -> F32Array:
     """Rows of any storage as float32; no copy where they are."""
-    return rows.widen() if isinstance(rows, Int8Rows) else rows.astype(np.float32, copy=False)
+    return rows.dequantize() if isinstance(rows, Int8Entries) else rows.astype(np.float32, copy=False)
