@@ -60,6 +60,9 @@ class ArtifactWriter(Protocol):
     def check_free_space(self, folder: Path) -> None:
         """Raise ExportError when the bytes still to be written exceed the free space; ``folder`` need not exist."""
 
+    def check_range(self) -> None:
+        """Raise FormatError when a weight exceeds the range of its format; reads the source once, unless it was."""
+
     def write(self, folder: Path, progress: ReportProgress) -> Sequence[WrittenFile]:
         """Write the files, or continue an interrupted write."""
 
@@ -161,6 +164,8 @@ def export(
     for artifact in artifacts.values():
         artifact.check_free_space(folder.partial)
     checkpoint.verify_complete(progress)
+    for artifact in artifacts.values():
+        artifact.check_range()
     folder.make()
     written = [file for artifact in artifacts.values() for file in artifact.write(folder.partial, progress)]
     texts = tokenizer_texts(checkpoint, tokenizer, complete="onnx" in artifacts)
