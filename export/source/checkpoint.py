@@ -52,6 +52,7 @@ _SCALE_SUFFIX = "_scale_inv"
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
+    "tiktoken.model",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
