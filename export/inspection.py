@@ -137,9 +137,10 @@ def _checkpoint(path: Path) -> Inspection:
     checkpoint = Checkpoint.open(path)
     tensors = []
     for name, tensor in checkpoint.tensors.items():
-        nbytes = tensor.rows.n_rows * tensor.format.row_bytes(tensor.rows.n_columns)
-        tensors.append(TensorSize(name, tensor.format.name, math.prod(tensor.shape), nbytes))
-    runtimes = (Runtime("sprat export", True, "a checkpoint; export it to run it"),)
+        format, nbytes = tensor.stored_size()
+        tensors.append(TensorSize(name, format, math.prod(tensor.shape), nbytes))
+    problems = checkpoint.problems()
+    runtimes = (Runtime("sprat export", not problems, "; ".join(problems) or "a checkpoint; export it to run it"),)
     return _inspection(path, "checkpoint", path.resolve().name, checkpoint.spec, tensors, runtimes, checkpoint.warnings)
 
 
