@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sprat.errors import InputError
+from sprat.errors import InputError, TokenizerError
 from sprat.export.onnx.stored_weights import stored_weights
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.write.tensor_groups import TensorSize, group_tensors
@@ -21,6 +21,14 @@ from sprat.runtime.files.finite_check import check_finite
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.onnx import ONNXFile
 from sprat.runtime.files.shape_checks import compare_shapes
+from sprat.runtime.generate.sampling_defaults import (
+    SamplingDefaults,
+    describe_sampling,
+    sampling_from_config,
+    sampling_from_metadata,
+)
+from sprat.runtime.tokenizer.hf_files import TokenizerFiles, read_vocabulary
+from sprat.runtime.tokenizer.vocabulary import Vocabulary
 
 __all__ = ["Inspection", "Runtime", "TensorUse", "inspect"]
 
@@ -124,13 +132,14 @@ def _gguf(file_path: Path, path: Path, kind: str, warnings: Iterable[str]) -> In
         tensors = [TensorSize(name, info.type_name, info.n_weights, info.nbytes) for name, info in file.tensors.items()]
         runtimes = (_own_runtime(spec, shapes), *_llamacpp_runtimes(spec, shapes))
         name = str(file.metadata.get("general.name", file_path.stem))
-        notes = (*warnings, *_tokenizer_notes(file.metadata))
+        notes = (*warnings, *_tokenizer_notes(file.metadata), _sampling_note(sampling_from_metadata(file.metadata)))
     return _inspection(path, kind, name, spec, tensors, runtimes, notes)
 
 
 def _onnx(file_path: Path, path: Path, kind: str, warnings: Iterable[str]) -> Inspection:
     file = ONNXFile.open(file_path)
-    return _inspection(path, kind, file.name, file.spec, stored_weights(file), _onnx_runtimes(file), warnings)
+    notes = (*warnings, *_folder_notes(file_path.parent))
+    return _inspection(path, kind, file.name, file.spec, stored_weights(file), _onnx_runtimes(file), notes)
 
 
 def _checkpoint(path: Path) -> Inspection:
@@ -141,7 +150,8 @@ def _checkpoint(path: Path) -> Inspection:
         tensors.append(TensorSize(name, format, math.prod(tensor.shape), nbytes))
     problems = checkpoint.problems()
     runtimes = (Runtime("sprat export", not problems, "; ".join(problems) or "a checkpoint; export it to run it"),)
-    return _inspection(path, "checkpoint", path.resolve().name, checkpoint.spec, tensors, runtimes, checkpoint.warnings)
+    notes = (*checkpoint.warnings, *_folder_notes(path))
+    return _inspection(path, "checkpoint", path.resolve().name, checkpoint.spec, tensors, runtimes, notes)
 
 
 def _inspection(
@@ -218,4 +228,28 @@ def _tokenizer_notes(metadata: dict[str, Any]) -> list[str]:
     if model in {None, "none"}:
         return ["no tokenizer in the file: input is token ids only"]
     template = "with" if metadata.get("tokenizer.chat_template") else "without"
-    return [f"tokenizer {model}{f' ({pre})' if pre else ''}, {template} a chat template"]
+    note = f"tokenizer {model}{f' ({pre})' if pre else ''}, {template} a chat template"
+    return [note, _end_note(lambda: Vocabulary.from_metadata(metadata))]
+
+
+def _folder_notes(folder: Path) -> Iterator[str]:
+    """End tokens and sampling parameters in the tokenizer files of a folder."""
+    yield _end_note(lambda: read_vocabulary(TokenizerFiles(folder)))
+    try:
+        yield _sampling_note(sampling_from_config(TokenizerFiles(folder).generation, "generation_config.json"))
+    except InputError as error:
+        yield f"sampling: {error}"
+
+
+def _end_note(read: Callable[[], Vocabulary]) -> str:
+    """The end tokens; a tokenizer that cannot be read is described, not an error: it has no weights."""
+    try:
+        vocabulary = read()
+    except TokenizerError as error:
+        return f"the tokenizer cannot be read: {error}"
+    tokens = ", ".join(f"{vocabulary.tokens[index]} ({index})" for index in sorted(vocabulary.eog_ids))
+    return f"an answer ends with: {tokens or 'no token; set a limit or a stop string'}"
+
+
+def _sampling_note(defaults: SamplingDefaults) -> str:
+    return f"sampling without options: {describe_sampling(defaults)}"

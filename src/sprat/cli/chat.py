@@ -12,6 +12,7 @@ import click
 from sprat.app.load import load as load_model
 from sprat.cli.model_options import load_options, sampling_options
 from sprat.cli.output.reply import print_reply, show_timings
+from sprat.errors import PromptError
 from sprat.runtime.engine import Engine
 from sprat.runtime.session import Session
 
@@ -41,6 +42,8 @@ def _ask() -> str | None:
             text = input("> ").strip()
         except EOFError:
             return None
+        except UnicodeDecodeError as error:
+            raise PromptError(f"the line is not valid {error.encoding} ({error.reason}); type it again") from error
         if text in {"/quit", "/exit"}:
             return None
         if text:
