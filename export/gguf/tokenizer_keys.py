@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from sprat.errors import TokenizerError
-from sprat.runtime.tokenizer.hf_files import TokenizerFiles, chat_template
+from sprat.runtime.chat.template_files import StoredTemplates
+from sprat.runtime.tokenizer.hf_files import TokenizerFiles
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 from sprat.runtime.tokenizer.vocabulary import TokenizerModel, Vocabulary
 
-__all__ = ["chat_template", "tokenizer_metadata"]
+__all__ = ["tokenizer_metadata"]
 
 # Text on which different tokenizers most likely differ: runs of spaces, digits and newlines, contractions, scripts with
 # and without spaces, combining marks, joined emoji, control characters
@@ -43,9 +44,7 @@ def tokenizer_metadata(directory: str | Path) -> dict[str, Any]:
     if files.tokenizer:
         _verify(tokenizer, metadata, files.path)
         metadata["tokenizer.huggingface.json"] = files.path.read_text(encoding="utf-8")
-    if template := chat_template(files):
-        metadata["tokenizer.chat_template"] = template
-    return metadata
+    return metadata | StoredTemplates.from_files(files).metadata()
 
 
 def metadata_from_vocabulary(vocabulary: Vocabulary) -> dict[str, Any]:

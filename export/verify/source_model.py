@@ -11,7 +11,7 @@ from sprat.export.source.checkpoint import Checkpoint
 from sprat.runtime.backends.reference import ReferenceBackend
 from sprat.runtime.engine import Engine
 from sprat.runtime.memory import parse_memory
-from sprat.runtime.open_model import find_template
+from sprat.runtime.chat.template_files import template_from_metadata
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["load_source", "open_source"]
@@ -50,7 +50,7 @@ def load_source(path: str | os.PathLike[str], *, memory: int | str | None = None
     return Engine(
         open_source(path, dense_bytes=dense_bytes),
         tokenizer,
-        template=find_template(metadata, tokenizer),
+        template=template_from_metadata(metadata),
         context=context,
         name=Path(path).resolve().name,
     )

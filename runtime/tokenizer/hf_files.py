@@ -20,7 +20,7 @@ from sprat.runtime.tokenizer.vocabulary import (
     split_merge,
 )
 
-__all__ = ["TokenizerFiles", "chat_template", "read_vocabulary"]
+__all__ = ["TokenizerFiles", "read_vocabulary"]
 
 _Json = dict[str, Any]
 _SPECIAL = ("bos", "eos", "unk", "pad")
@@ -41,6 +41,7 @@ class TokenizerFiles:
         self.path = _find(Path(path))
         self.tokenizer = _read(self.path) if self.path.suffix == ".json" else {}  # empty for a tokenizer.model
         self.config = _read(self.path.with_name("tokenizer_config.json"))
+        self.special_tokens_map = _read(self.path.with_name("special_tokens_map.json"))
         self.generation = _read(self.path.with_name("generation_config.json"))
         self.model = {"vocab_size": n_rows, **_read(self.path.with_name("config.json"))}
 
@@ -69,17 +70,6 @@ def read_vocabulary(files: TokenizerFiles) -> Vocabulary:
         raise TokenizerError(f"{files.path}: not a tokenizer ({error!r}); save it again") from error
     vocabulary.check(str(files.path))
     return vocabulary
-
-
-def chat_template(files: TokenizerFiles) -> str | None:
-    """The checkpoint's chat template: chat_template.jinja, or the one in the config (of several, ``default``)."""
-    jinja = files.path.with_name("chat_template.jinja")
-    if jinja.is_file():
-        return jinja.read_text(encoding="utf-8")
-    entry = files.config.get("chat_template")
-    if isinstance(entry, list):
-        return next((one["template"] for one in entry if one.get("name") == "default"), None)
-    return entry if isinstance(entry, str) else None
 
 
 def _find(path: Path) -> Path:

@@ -56,7 +56,6 @@ def test_a_special_token_outside_the_vocabulary_is_an_error():
     [
         ("general.name", "str"),
         ("split.count", "int"),
-        ("tokenizer.chat_template", "str"),
         ("tokenizer.ggml.add_bos_token", "bool"),
         ("tokenizer.ggml.eos_token_id", "int"),
         ("tokenizer.ggml.tokens", "list"),
