@@ -18,7 +18,7 @@ from sprat.devices.plan.efficiency import Provenance, load_efficiency
 from sprat.devices.plan.plan import Plan, Verdict
 from sprat.devices.report.files import write_report_file
 from sprat.devices.report.names import ModelNames
-from sprat.runtime.arch.presets import shape_names
+from sprat.runtime.arch.presets import preset_names
 from sprat.text import format_number, human_bytes
 
 _STUDENT = "demo"
@@ -163,7 +163,7 @@ def _main() -> None:
     parser.add_argument("path", type=Path)
     parser.add_argument("--measured", type=Path, nargs="*", default=[], help="results files of `sprat bench -o`")
     arguments = parser.parse_args()
-    plans = {model: sprat.plan(model) for model in (_STUDENT, *shape_names())}
+    plans = {model: sprat.plan(model) for model in (_STUDENT, *preset_names())}
     order = sorted(plans, key=lambda model: plans[model][0].footprint.weight_bytes)
     results = [record for path in arguments.measured for record in read_results(path)]
     text = "\n".join(document({model: plans[model] for model in order}, results))

@@ -38,7 +38,7 @@ from dense_loop import write_dense_loop
 from hf_folder import write_hf_folder
 from worker import Worker
 
-from sprat.export.gguf.random_weights import write_shape
+from sprat.export.gguf.random_weights import write_preset
 from sprat.export.onnx.options import OnnxOptions
 from sprat.export.pipeline import export
 from sprat.runtime.files.bundle import Bundle
@@ -75,7 +75,7 @@ def v2_lite(folder: Path, settings: argparse.Namespace) -> dict[str, float]:
     """Parts 2 and 3."""
     source = settings.shape_file or folder / "v2-lite.gguf"
     if not source.exists():
-        write_shape(source, "deepseek-v2-lite", "Q4_0", settings.layers)
+        write_preset(source, "deepseek-v2-lite", "Q4_0", settings.layers)
     sparse = _export(source, folder / "v2-lite", settings, formats=("onnx",)).artifact("onnx")
     fast_dense, float_dense = write_dense_loop(sparse), write_dense_loop(sparse, float_experts=True)
     n_bytes = _model_bytes(sparse)

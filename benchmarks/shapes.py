@@ -11,12 +11,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sprat.export.gguf.random_weights import write_shape
-from sprat.runtime.arch.presets import shape_names
+from sprat.export.gguf.random_weights import write_preset
+from sprat.runtime.arch.presets import preset_names
 
-__all__ = ["SHAPES", "write_shape"]
+__all__ = ["SHAPES", "write_preset"]
 
-SHAPES = shape_names()
+SHAPES = preset_names()
 
 
 def _main() -> None:
@@ -26,7 +26,7 @@ def _main() -> None:
     parser.add_argument("--quant", default="Q4_0", help="a block format for all matrices, or a recipe such as int4")
     parser.add_argument("--layers", type=int)
     arguments = parser.parse_args()
-    write_shape(arguments.path, arguments.shape, arguments.quant, arguments.layers)
+    write_preset(arguments.path, arguments.shape, arguments.quant, arguments.layers)
     print(f"{arguments.path}: {arguments.path.stat().st_size / 1e9:.2f} GB")
 
 

@@ -35,7 +35,7 @@ from sprat.runtime.kernels.native import NativeKernels
 
 sys.path.insert(0, str(Path(__file__).parent))
 from rivals import RivalDiedError, Worker
-from shapes import SHAPES, write_shape
+from shapes import SHAPES, write_preset
 
 _DECODED = 16
 _DECODED_SMALL = 128  # below 100 MB, where sixteen tokens of 0.5 ms are too short to measure
@@ -230,7 +230,7 @@ def _written(folder: Path, shape: str, quant: str, n_layers: int | None) -> Path
     if shape == _STUDENT:
         return export(demo.path(), folder / "student", quant="int4").bundle.artifact("gguf")
     path = folder / "shape.gguf"
-    write_shape(path, shape, quant, n_layers)
+    write_preset(path, shape, quant, n_layers)
     return path
 
 

@@ -195,7 +195,7 @@ def _signature(function: Any, name: str, *, method: bool) -> str:
 
 
 def _parameter(parameter: inspect.Parameter) -> str:
-    stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+    stars = {"VAR_POSITIONAL": "*", "VAR_KEYWORD": "**"}.get(parameter.kind.name, "")
     text = f"{stars}{parameter.name}: {parameter.annotation}"
     if parameter.default is parameter.empty:
         return text

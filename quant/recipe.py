@@ -1,11 +1,11 @@
 """The block format of every tensor of a model, by its canonical (GGUF) name and shape.
 
-A recipe is a default format, the exceptions of its preset, and the user's own rules. For one tensor:
+A recipe is a default format, built-in exceptions, and the user's rules. For one tensor:
 
 1. Tensors with one axis, norms, routers and biases: F32, regardless of rules. llama.cpp does not quantize them either,
    and they are small.
 2. The last of the user's rules whose pattern matches the name.
-3. The first exception of the preset whose pattern matches the name.
+3. The first built-in exception whose pattern matches the name.
 4. The default format.
 
 If the rows do not divide into blocks of the format, its fallback is used, and :class:`Choice` records both.
@@ -73,7 +73,7 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class _Preset:
+class _Base:
     """A default format, the output head's, and exceptions by name."""
 
     default: str
@@ -82,11 +82,11 @@ class _Preset:
 
 
 _KEPT_F32 = re.compile(r"_norm\.|ffn_gate_inp\.|exp_probs_b\.|\.bias$")
-_PRESETS = {
-    "int8": _Preset("Q8_0", head="Q8_0"),
+_RECIPES = {
+    "int8": _Base("Q8_0", head="Q8_0"),
     # Every token uses the latent projections and the head, an error in the latents stays in the cache, and Q8_0 adds
     # few bytes there.
-    "int4": _Preset("Q4_0", head="Q8_0", exceptions=((r"attn_(kv_a_mqa|k_b|v_b)\.", "Q8_0"),)),
+    "int4": _Base("Q4_0", head="Q8_0", exceptions=((r"attn_(kv_a_mqa|k_b|v_b)\.", "Q8_0"),)),
 }
 
 
@@ -101,7 +101,7 @@ class Recipe:
 
     @classmethod
     def named(cls, name: str, *, tied_embeddings: bool = False) -> Recipe:
-        """A preset (``int8``, ``int4``) or a single block format, case-insensitive.
+        """A built-in recipe (``int8``, ``int4``) or a single block format, case-insensitive.
 
         A single format works as in llama-quantize: all matrices use it, except that the head uses Q6_K if that has
         more bits. With ``tied_embeddings`` the token embedding is the head and gets the head's format.
@@ -109,11 +109,11 @@ class Recipe:
         Raises:
             FormatError: unknown name; the message suggests the nearest one.
         """
-        preset = _PRESETS.get(name.lower()) or _single_format(name)
+        base = _RECIPES.get(name.lower()) or _single_format(name)
         head = r"^(output|token_embd)\.weight$" if tied_embeddings else r"^output\.weight$"
-        exceptions = (*preset.exceptions, (head, preset.head))
+        exceptions = (*base.exceptions, (head, base.head))
         rules = tuple(Rule(pattern, get_format(found)) for pattern, found in exceptions)
-        return cls(name.lower(), get_format(preset.default), rules)
+        return cls(name.lower(), get_format(base.default), rules)
 
     def with_rules(self, texts: Iterable[str]) -> Recipe:
         """This recipe with additional ``PATTERN=FORMAT`` rules; later rules win.
@@ -146,12 +146,12 @@ class Recipe:
 
 
 def recipe_names() -> list[str]:
-    """All names that :meth:`Recipe.named` accepts: presets, then formats."""
-    return [*_PRESETS, *(name.lower() for name in format_names())]
+    """All names that :meth:`Recipe.named` accepts: built-in recipes, then formats."""
+    return [*_RECIPES, *(name.lower() for name in format_names())]
 
 
-def _single_format(name: str) -> _Preset:
+def _single_format(name: str) -> _Base:
     if name.lower() not in recipe_names():
         raise FormatError(unknown_name("quantization", name, recipe_names()))
     found, q6_k = get_format(name), "Q6_K"
-    return _Preset(found.name, head=found.name if found.bits_per_weight > get_format(q6_k).bits_per_weight else q6_k)
+    return _Base(found.name, head=found.name if found.bits_per_weight > get_format(q6_k).bits_per_weight else q6_k)

@@ -36,8 +36,8 @@ def smollm2_gguf(request, tmp_path_factory):
 @pytest.fixture(scope="session")
 def v2_lite_gguf(tmp_path_factory):
     """Two layers of DeepSeek-V2-Lite's shape in Q4_0, random weights: 0.4 GB, written once for all who read it."""
-    from sprat.export.gguf.random_weights import write_shape
+    from sprat.export.gguf.random_weights import write_preset
 
     path = tmp_path_factory.mktemp("shape") / "v2-lite.gguf"
-    write_shape(path, "deepseek-v2-lite", "Q4_0", layers=2)
+    write_preset(path, "deepseek-v2-lite", "Q4_0", layers=2)
     return path

@@ -32,7 +32,7 @@ from sprat.devices.plan.predict import PREFILL_CHUNK, PassTime, Predictor, devic
 from sprat.devices.probe import measure_again
 from sprat.devices.probe.storage import random_rate
 from sprat.devices.profile import DeviceProfile
-from sprat.export.gguf.random_weights import cached_shape
+from sprat.export.gguf.random_weights import cached_preset
 from sprat.export.pipeline import export
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.backends.protocol import TokenStream
@@ -267,7 +267,7 @@ def _described(limits: Limits) -> Emulation:
 def _file(model: Model, folder: Path) -> Path:
     if model.name == "demo":
         return export(find_source("demo"), folder / model.quant, quant=model.quant).bundle.artifact("gguf")
-    return cached_shape(model.name, model.quant, model.layers)
+    return cached_preset(model.name, model.quant, model.layers)
 
 
 def _ask() -> DeviceProfile:

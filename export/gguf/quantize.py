@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from sprat.errors import ExportError
+from sprat.errors import CheckpointError, ExportError
 from sprat.export.gguf.artifact import QUANTIZATION_VERSION, tensor_sizes
 from sprat.export.gguf.layout import TensorEntry, gguf_layout
 from sprat.export.source.file import FileTensor, SourceFile
+from sprat.export.source.range_check import check_range
 from sprat.export.source.repack import repack
 from sprat.export.source.scan import scan_files
 from sprat.export.source.tensor import SourceTensor
@@ -25,6 +26,7 @@ from sprat.quant.recipe import Recipe
 from sprat.runtime.files.bundle import TensorGroup
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.gguf_header import ValueType
+from sprat.runtime.files.shape_checks import summarize
 
 __all__ = ["QuantizeResult", "quantize"]
 
@@ -79,24 +81,34 @@ def quantize(
         progress: called after each chunk that is read or written.
 
     Raises:
-        InputError: the source is malformed or cannot be read, or a format or rule is unknown.
+        InputError: the source is malformed, cannot be read or has weights that are not finite, a format or rule is
+            unknown, or a weight exceeds the range of its format.
         ExportError: ``out`` exists or cannot be written, or the source changed during the export.
     """
     source, out = Path(source), Path(out)
     _refuse_to_replace(source, out, force=force)
     file = SourceFile.find(source)
     with GGUFFile.open(source) as gguf:
-        tensors = _tensors(gguf, file)
+        stored = _stored(gguf, file)
+        tensors = {tensor.name: SourceTensor(tensor.name, tensor.shape, tensor) for tensor in stored}
         recipe = Recipe.named(quant, tied_embeddings="output.weight" not in tensors).with_rules(tensor_rules)
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         entries = [TensorEntry(name, shape, recipe.choose(name, shape).format) for name, shape in shapes.items()]
         layout = gguf_layout(_metadata(gguf, recipe), entries, alignment=align or gguf.alignment)
 
+    scan = scan_files({file: stored}, progress)[file]
+    if scan.nonfinite:
+        raise CheckpointError(
+            f"{source}: {len(scan.nonfinite)} tensors with NaN or infinite weights: "
+            f"{summarize(map(repr, scan.nonfinite))}; download or export the file again"
+        )
+    formats = ((tensors[entry.name], entry.format) for entry in entries)
+    check_range(source, formats, lambda tensor: scan.bounds[tensor.name])
     written = write_file(
         out,
         layout,
         lambda entry: repack(tensors[entry.name], entry.format),
-        source=scan_files({file: ()}, progress)[file].sha256,
+        source=scan.sha256,
         check_source=file.check_unchanged,
         progress=progress,
     )
@@ -111,12 +123,11 @@ def _refuse_to_replace(source: Path, out: Path, *, force: bool) -> None:
         raise ExportError(f"{out}: exists; choose another name, or replace it with --force")
 
 
-def _tensors(gguf: GGUFFile, file: SourceFile) -> dict[str, SourceTensor]:
-    stored = (
+def _stored(gguf: GGUFFile, file: SourceFile) -> list[FileTensor]:
+    return [
         FileTensor(name, info.shape, any_format(info.format_type), file, info.offset)
         for name, info in gguf.tensors.items()
-    )
-    return {tensor.name: SourceTensor(tensor.name, tensor.shape, tensor) for tensor in stored}
+    ]
 
 
 def _metadata(gguf: GGUFFile, recipe: Recipe) -> dict[str, Any]:

@@ -23,31 +23,31 @@ from sprat.progress import ReportProgress, no_progress
 from sprat.quant.formats import format_names, get_format
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.gguf_keys import metadata_from_spec
-from sprat.runtime.arch.presets import shape_spec
+from sprat.runtime.arch.presets import preset_spec
 from sprat.runtime.arch.rope import FrequencyFactors
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors
 
-__all__ = ["cached_shape", "clear_cache", "shape_cache", "write_shape"]
+__all__ = ["cached_preset", "clear_cache", "preset_cache", "write_preset"]
 
 _POOL_BLOCKS = 65_521  # prime, so that repeated blocks are at different offsets in the rows
 _INTO_RESIDUAL = ("attn_output", "ffn_down")
 _INTO_RESIDUAL_SCALE = 0.02
 
 
-def write_shape(
+def write_preset(
     path: Path,
-    shape: str,
+    preset: str,
     quant: str = "Q4_0",
     layers: int | None = None,
     *,
     progress: ReportProgress = no_progress,
 ) -> ModelSpec:
-    """Write a file of the preset ``shape``, or continue an interrupted write.
+    """Write a file of ``preset``, or continue an interrupted write.
 
     Args:
         path: the file, in an existing folder.
-        shape: a preset, see :func:`~sprat.runtime.arch.presets.shape_names`.
+        preset: a name of :func:`~sprat.runtime.arch.presets.preset_names`.
         quant: a recipe (``int4``), or a block format for all matrices.
         layers: number of layers; ``None`` for all.
         progress: called after each chunk.
@@ -56,42 +56,42 @@ def write_shape(
         InputError: unknown preset or format, or wrong number of layers.
         ExportError: not enough free space, checked before anything is written, or no permission.
     """
-    spec = shape_spec(shape, layers=layers)
-    write_file(path, _layout(spec, shape, quant), functools.partial(_pack, spec), progress=progress)
+    spec = preset_spec(preset, layers=layers)
+    write_file(path, _layout(spec, preset, quant), functools.partial(_pack, spec), progress=progress)
     return spec
 
 
-def cached_shape(
-    shape: str, quant: str = "Q4_0", layers: int | None = None, *, progress: ReportProgress = no_progress
+def cached_preset(
+    preset: str, quant: str = "Q4_0", layers: int | None = None, *, progress: ReportProgress = no_progress
 ) -> Path:
-    """The file of the preset ``shape`` in the user's cache folder, written at first use by :func:`write_shape`.
+    """The file of ``preset`` in the user's cache folder, written at first use by :func:`write_preset`.
 
     Raises:
-        InputError: as :func:`write_shape`.
-        ExportError: as :func:`write_shape`.
+        InputError: as :func:`write_preset`.
+        ExportError: as :func:`write_preset`.
     """
-    spec = shape_spec(shape, layers=layers)
-    layout = _layout(spec, shape, quant)
-    path = shape_cache() / f"{shape}-{spec.n_layers}-layers-{quant.upper()}.gguf"
+    spec = preset_spec(preset, layers=layers)
+    layout = _layout(spec, preset, quant)
+    path = preset_cache() / f"{preset}-{spec.n_layers}-layers-{quant.upper()}.gguf"
     if not _is_current(path, layout):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, layout, functools.partial(_pack, spec), progress=progress)
     return path
 
 
-def shape_cache() -> Path:
-    """The folder of :func:`cached_shape`; need not exist."""
+def preset_cache() -> Path:
+    """The folder of :func:`cached_preset`; need not exist."""
     return cache_folder() / "shapes"
 
 
 def clear_cache() -> int:
-    """Delete all files of :func:`cached_shape`, unfinished ones included; returns the bytes freed.
+    """Delete all files of :func:`cached_preset`, unfinished ones included; returns the bytes freed.
 
     Raises:
         ExportError: a file cannot be deleted.
     """
     freed = 0
-    for path in shape_cache().glob("*"):
+    for path in preset_cache().glob("*"):
         try:
             size = path.stat().st_size
             path.unlink()
@@ -101,16 +101,16 @@ def clear_cache() -> int:
     return freed
 
 
-def _layout(spec: ModelSpec, shape: str, quant: str) -> GGUFLayout:
+def _layout(spec: ModelSpec, preset: str, quant: str) -> GGUFLayout:
     tied = spec.tied_embeddings
     single = quant.upper() in format_names()
     recipe = Recipe(quant, get_format(quant)) if single else Recipe.named(quant, tied_embeddings=tied)
     entries = [
-        TensorEntry(name, size, recipe.choose(name, size).format) for name, size in expected_tensors(spec).items()
+        TensorEntry(name, shape, recipe.choose(name, shape).format) for name, shape in expected_tensors(spec).items()
     ]
     keys = {
         "general.architecture": str(spec.architecture),
-        "general.name": f"{shape} (random weights)",
+        "general.name": f"{preset} (random weights)",
         "tokenizer.ggml.model": "none",
         **metadata_from_spec(spec),
     }

@@ -137,7 +137,7 @@ def _special_tokens(files: TokenizerFiles) -> dict[str, str]:
     """The special tokens that transformers hands to a template."""
     entries = dict(files.config)
     if "added_tokens_decoder" not in entries:
-        entries |= files.special_tokens_map
+        entries |= files.special_map
     if isinstance(extra := entries.get("extra_special_tokens"), dict):
         entries |= extra
     standard = [f"{name}_token" for name in _SPECIAL_TOKENS]

@@ -172,7 +172,7 @@ def test_a_quantized_source_is_a_warning(source, tmp_path):
     assert "the source is quantized" in again.bundle.manifest.warnings[0]
 
 
-def test_a_device_chooses_the_best_preset_that_fits(source, tmp_path):
+def test_a_device_gets_the_best_recipe_that_fits(source, tmp_path):
     result = export(source, tmp_path / "out", device="rpi5-8gb")
     assert result.plan.fits
     assert result.bundle.manifest.recipe == "int8"

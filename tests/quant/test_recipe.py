@@ -1,4 +1,4 @@
-"""Formats by tensor name: presets, user rules, fallbacks, and invalid rules."""
+"""Formats by tensor name: built-in recipes, user rules, fallbacks, and invalid rules."""
 
 import pytest
 
@@ -88,7 +88,7 @@ def test_the_last_matching_rule_wins_and_routers_stay_f32():
     assert formats["blk.1.ffn_gate_inp.weight"] == "F32"
 
 
-def test_a_rule_wins_over_the_presets_exceptions():
+def test_a_rule_overrides_the_built_in_exceptions():
     recipe = Recipe.named("int4").with_rules(["attn_k_b=f16"])
     assert chosen(recipe)["blk.0.attn_k_b.weight"] == "F16"
     assert chosen(recipe)["blk.0.attn_v_b.weight"] == "Q8_0"

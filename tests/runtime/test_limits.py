@@ -5,7 +5,7 @@ import pytest
 
 from sprat.devices.profile import load_profile
 from sprat.errors import DoesNotFitError, InputError
-from sprat.export.gguf.random_weights import write_shape
+from sprat.export.gguf.random_weights import write_preset
 from sprat.runtime.backends.native import NativeLoader
 from sprat.runtime.backends.registry import LoadRequest
 from sprat.runtime.footprint import file_footprint
@@ -17,7 +17,7 @@ from sprat.runtime.open_model import open_model
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("shapes") / "small.gguf"
-    write_shape(path, "smollm2-135m", "int4", layers=2)
+    write_preset(path, "smollm2-135m", "int4", layers=2)
     return open_model(path)
 
 

@@ -13,15 +13,28 @@
 
 namespace sprat {
 
-class alignas(64) Arena {  // threads bump theirs at once: each on cache lines of its own
+// Aligned to cache lines, since all threads move their `used_` at once.
+class alignas(64) Arena {
   public:
     struct Mark {
-        size_t chunk = 0, used = 0;
+        size_t chunk, used;
     };
 
-    uint8_t *take(size_t n_bytes);  // aligned to 64, contents undefined
+    // Aligned to 64, contents undefined.
+    uint8_t *take(size_t n_bytes) {
+        const size_t n = (n_bytes + 63) / 64 * 64;
+        if (used_ + n > size_) next_chunk(n);
+        uint8_t *at = data_ + used_;
+        used_ += n;
+        return at;
+    }
+
     Mark mark() const { return {current_, used_}; }
-    void release(Mark to);
+
+    void release(Mark to) {
+        if (to.chunk == current_ && chunks_.size() == 1) used_ = to.used;
+        else release_chunks(to);
+    }
 
   private:
     struct Free {
@@ -32,10 +45,15 @@ class alignas(64) Arena {  // threads bump theirs at once: each on cache lines o
         size_t size;
     };
 
-    void add_chunk(size_t at_least);
+    void next_chunk(size_t at_least);
+    void release_chunks(Mark to);
+    void append_chunk(size_t size);
+    void select(size_t chunk);
 
+    uint8_t *data_ = nullptr;  // of the current chunk
+    size_t size_ = 0, used_ = 0;
+    size_t current_ = 0;
     std::vector<Chunk> chunks_;
-    size_t current_ = 0, used_ = 0;  // the chunk that is being handed out, and bytes of it
 };
 
 // Memory until the end of a scope. Frames of one arena close in the reverse order of opening.

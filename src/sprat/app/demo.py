@@ -35,7 +35,7 @@ STORY = "Mia has 347 stamps. A friend gives Mia 285 more. Then Mia sells 96 of t
 COMMAND = "Could you dim the bedroom light to 40 percent in ten minutes?"
 
 _VERIFY_TOKENS = 512
-_MAX_KLD = 0.25  # int4 costs the student 0.07 on this text; a broken tensor costs far more
+_MAX_KLD = 0.25  # int4 measures 0.006 on this text; a broken tensor costs far more
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from sprat.devices.profile import load_profile, load_profiles
 from sprat.errors import DeviceError, InputError, unknown_name
 from sprat.export.source.config_file import CONFIG, checkpoint_spec, read_config
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
-from sprat.runtime.arch.presets import find_shape, shape_names, shape_spec
+from sprat.runtime.arch.presets import find_preset, preset_names, preset_spec
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.files.bundle import MANIFEST_NAME
 from sprat.runtime.files.gguf import GGUFFile
@@ -101,10 +101,10 @@ def _raise(error: DeviceError) -> None:
 
 
 def _published(model: str) -> ModelSpec:
-    if find_shape(model) is None:
-        known = unknown_name("model", model, shape_names())
+    if find_preset(model) is None:
+        known = unknown_name("model", model, preset_names())
         raise InputError(f"{known}; or pass an existing bundle, GGUF file, checkpoint folder or config.json")
-    return shape_spec(model)
+    return preset_spec(model)
 
 
 def _configured(path: Path) -> ModelSpec:

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from sprat.cli.terminal import accept_any_text
+from sprat.cli.output.terminal import accept_any_text
 from sprat.errors import SpratError
 from sprat.text import printable
 

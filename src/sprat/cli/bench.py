@@ -9,8 +9,8 @@ import click
 
 from sprat.app.bench import bench
 from sprat.app.bench.trace import TraceReport
-from sprat.cli.bench_tables import csv_text, print_comparison, print_details, print_speeds, print_trace
-from sprat.cli.terminal import print_json, progress_bar
+from sprat.cli.output.bench_tables import csv_text, print_comparison, print_details, print_speeds, print_trace
+from sprat.cli.output.terminal import print_json, progress_bar
 from sprat.devices.bench.compare import compare, differences
 from sprat.devices.bench.results import Measurement, check_place, gather_notes, read_results, write_results
 from sprat.text import human_bytes
@@ -173,17 +173,17 @@ def _print(records: Sequence[Measurement], traces: Sequence[TraceReport], *, mar
 
 
 def _print_cache() -> None:
-    from sprat.export.gguf.random_weights import shape_cache
+    from sprat.export.gguf.random_weights import preset_cache
 
-    folder = shape_cache()
+    folder = preset_cache()
     size = human_bytes(sum(path.stat().st_size for path in folder.glob("*")))
     click.echo(f"note: {size} of random weights are kept in {folder}; remove them with: sprat bench --clear-cache")
 
 
 def _clear_cache(*, as_json: bool) -> None:
-    from sprat.export.gguf.random_weights import clear_cache, shape_cache
+    from sprat.export.gguf.random_weights import clear_cache, preset_cache
 
-    freed, folder = clear_cache(), shape_cache()
+    freed, folder = clear_cache(), preset_cache()
     if as_json:
         print_json({"folder": folder, "freed_bytes": freed})
     else:

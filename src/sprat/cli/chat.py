@@ -11,7 +11,7 @@ import click
 
 from sprat.app.load import load as load_model
 from sprat.cli.model_options import load_options, sampling_options, template_options
-from sprat.cli.reply import print_reply, show_timings
+from sprat.cli.output.reply import print_reply, show_timings
 from sprat.errors import PromptError, TemplateError
 from sprat.runtime.engine import Engine
 from sprat.runtime.session import Overflow, Session

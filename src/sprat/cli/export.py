@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sprat.app.export import export, export_with_optimum
-from sprat.cli.terminal import print_json, print_table, progress_bar
+from sprat.cli.output.terminal import print_json, print_table, progress_bar
 from sprat.devices.plan.text import headline, notes
 from sprat.export.pipeline import ExportResult
 from sprat.text import human_bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from sprat.app.inspect import inspect
-from sprat.cli.terminal import print_json, print_table
+from sprat.cli.output.terminal import print_json, print_table
 from sprat.export.inspection import Inspection
 from sprat.text import human_bytes
 

@@ -9,8 +9,8 @@ import click
 
 from sprat.app.load import load as load_model
 from sprat.cli.model_options import load_options, sampling_options, template_options
-from sprat.cli.reply import print_reply, show_timings
-from sprat.cli.terminal import print_json, progress_bar, shown
+from sprat.cli.output.reply import print_reply, show_timings
+from sprat.cli.output.terminal import print_json, progress_bar, shown
 from sprat.errors import TemplateError
 from sprat.runtime.chat.completions import Message
 from sprat.runtime.engine import Engine

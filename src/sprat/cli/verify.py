@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from sprat.app.verify import verify
-from sprat.cli.terminal import print_json, progress_bar
+from sprat.cli.output.terminal import print_json, progress_bar
 from sprat.errors import InputError
 from sprat.export.verify.verify import Verification
 

@@ -14,7 +14,7 @@ from sprat.devices.plan.efficiency import Efficiency, load_efficiency, parse_eff
 from sprat.devices.plan.predict import Predictor, device_rates
 from sprat.devices.profile import DeviceProfile, load_profile
 from sprat.quant.recipe import Recipe
-from sprat.runtime.arch.presets import shape_spec
+from sprat.runtime.arch.presets import preset_spec
 from sprat.runtime.footprint import planned_footprint
 
 FOLDER = Path(__file__).parents[3] / "benchmarks" / "prediction"
@@ -61,7 +61,7 @@ class Pass:
 
 def generated_passes(truth):
     for name in ("smollm2-135m", "r1-distill-qwen-1.5b", "deepseek-v2-lite"):
-        footprint = planned_footprint(shape_spec(name), Recipe.named("int4"))
+        footprint = planned_footprint(preset_spec(name), Recipe.named("int4"))
         predictor = Predictor(footprint.pass_cost, device_rates(MACHINE, truth, MACHINE.storage[0]), truth)
         for phase in ("decode", "prefill"):
             for depth in (0, 2048):
@@ -99,7 +99,7 @@ def test_a_later_run_is_recorded_and_its_worst_error_is_stated():
 
 def test_the_error_of_a_case_is_the_median_over_pairs_each_predicted_from_its_own_probe():
     shipped, slow_memory = load_efficiency(), msgspec.structs.replace(MACHINE.memory, sustained_gbps=measured(1e-3))
-    footprint = planned_footprint(shape_spec("smollm2-135m"), Recipe.named("int4"))
+    footprint = planned_footprint(preset_spec("smollm2-135m"), Recipe.named("int4"))
     slow = msgspec.structs.replace(MACHINE, memory=slow_memory)
     common = {"model": "smollm2", "phase": "decode", "depth": 0, "footprint": footprint}
     expected = [passes.Measured(**common, pairs=()).predicted(shipped, machine).total_s for machine in (MACHINE, slow)]

@@ -10,7 +10,7 @@ from sprat.devices.plan.text import headline, notes
 from sprat.devices.profile import load_profile
 from sprat.errors import DoesNotFitError
 from sprat.quant.recipe import Recipe
-from sprat.runtime.arch.presets import shape_spec
+from sprat.runtime.arch.presets import preset_spec
 from sprat.runtime.footprint import planned_footprint
 from sprat.text import human_bytes
 
@@ -155,7 +155,7 @@ def test_a_slower_device_gets_shorter_prefill_batches():
 
 
 def test_prefill_batches_of_an_moe_are_not_so_short_that_the_prompt_takes_much_longer():
-    footprint = planned_footprint(shape_spec("deepseek-v2-lite"), Recipe.named("int4"))
+    footprint = planned_footprint(preset_spec("deepseek-v2-lite"), Recipe.named("int4"))
     plan = best_plan([footprint], load_profile("rpi5-16gb"))
     passes = {batch: plan.predictor.prefill(512, batch=batch).total_s for batch in (512, plan.settings.batch, 32)}
     assert passes[32] > 1.5 * passes[512]  # every pass reads nearly all experts
@@ -165,7 +165,7 @@ def test_prefill_batches_of_an_moe_are_not_so_short_that_the_prompt_takes_much_l
 @pytest.mark.parametrize(("model", "tokens_per_s"), [("r1-distill-llama-8b", 2.17), ("r1-distill-qwen-14b", 1.20)])
 def test_the_prediction_for_a_raspberry_pi_5_agrees_with_published_measurements(model, tokens_per_s):
     """Llama 8B and R1-distill 14B in 4 bits with Ollama on a Pi 5 16 GB: J. Geerling, ai-benchmarks."""
-    spec = shape_spec(model)
+    spec = preset_spec(model)
     footprint = planned_footprint(spec, Recipe.named("int4", tied_embeddings=spec.tied_embeddings))
     found = best_plan([footprint], load_profile("rpi5-16gb")).prediction
     assert found is not None

@@ -1,4 +1,4 @@
-"""The shapes by name, against what Hugging Face says of the published files, and against their published configs."""
+"""Presets against the parameter counts on Hugging Face and the published configs."""
 
 import math
 
@@ -7,10 +7,10 @@ from published_configs import PUBLISHED
 
 from sprat.errors import InputError
 from sprat.runtime.arch.hf_config import spec_from_config
-from sprat.runtime.arch.presets import find_shape, shape_config, shape_names, shape_spec
+from sprat.runtime.arch.presets import find_preset, preset_config, preset_names, preset_spec
 from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors
 
-# Totals of the safetensors indexes; of V3 and R1 without the layer that predicts a second token (684.5 B with it).
+# Totals of the safetensors indexes; for V3 and R1 without the MTP layer (684.5 B with it).
 PARAMETERS = {
     "deepseek-r1": 671_026_419_200,
     "deepseek-v2": 235_741_434_880,
@@ -26,39 +26,39 @@ PARAMETERS = {
 }
 
 
-def test_every_shape_is_held_to_a_total():
-    assert shape_names() == sorted(PARAMETERS)
+def test_every_preset_has_a_parameter_count():
+    assert preset_names() == sorted(PARAMETERS)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_the_total_is_that_of_the_published_weights(name):
-    tensors = expected_tensors(shape_spec(name))
+def test_the_parameter_count_is_that_of_the_published_weights(name):
+    tensors = expected_tensors(preset_spec(name))
     assert sum(math.prod(shape) for other, shape in tensors.items() if other != ROPE_FREQS) == PARAMETERS[name]
 
 
 @pytest.mark.parametrize("published", PUBLISHED)
-def test_a_shape_means_what_the_published_config_means(published):
-    name = find_shape(published)
+def test_a_preset_gives_the_spec_of_the_published_config(published):
+    name = find_preset(published)
     assert name is not None
-    assert shape_spec(name) == spec_from_config(PUBLISHED[published])
-    assert shape_config(name).items() <= PUBLISHED[published].items()
+    assert preset_spec(name) == spec_from_config(PUBLISHED[published])
+    assert preset_config(name).items() <= PUBLISHED[published].items()
 
 
 @pytest.mark.parametrize("name", ["deepseek-ai/DeepSeek-V2-Lite-Chat", "DeepSeek-V2-Lite", "deepseek-v2-lite"])
-def test_a_shape_is_found_as_hugging_face_spells_it(name):
-    assert find_shape(name) == "deepseek-v2-lite"
+def test_a_preset_is_found_with_hugging_faces_spelling(name):
+    assert find_preset(name) == "deepseek-v2-lite"
 
 
 def test_fewer_layers_keep_everything_else():
-    spec, short = shape_spec("deepseek-v2-lite"), shape_spec("deepseek-v2-lite", layers=6)
+    spec, short = preset_spec("deepseek-v2-lite"), preset_spec("deepseek-v2-lite", layers=6)
     assert short.n_layers == 6
     assert short.moe == spec.moe
     assert short.vocab_size == spec.vocab_size
 
 
 def test_unknown_names_and_layers_are_refused():
-    assert find_shape("gpt-2") is None
+    assert find_preset("gpt-2") is None
     with pytest.raises(InputError, match="did you mean 'r1-distill-qwen-7b'"):
-        shape_config("r1-distill-qwen-7")
+        preset_config("r1-distill-qwen-7")
     with pytest.raises(InputError, match="layers is 28, expected 1 to 27"):
-        shape_spec("deepseek-v2-lite", layers=28)
+        preset_spec("deepseek-v2-lite", layers=28)

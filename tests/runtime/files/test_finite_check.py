@@ -10,7 +10,7 @@ from command_line import run
 from native_kernels import BLOCK_FORMATS, every_isa, kernels_of, needs_native, random_weight
 
 from sprat.errors import ModelFileError
-from sprat.export.gguf.random_weights import write_shape
+from sprat.export.gguf.random_weights import write_preset
 from sprat.runtime.files.finite_check import check_finite
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.open_model import open_model
@@ -23,7 +23,7 @@ TENSOR = "blk.1.ffn_up.weight"
 @pytest.fixture(scope="module")
 def intact(tmp_path_factory):
     path = tmp_path_factory.mktemp("shapes") / "small.gguf"
-    write_shape(path, "smollm2-135m", "int4", layers=2)
+    write_preset(path, "smollm2-135m", "int4", layers=2)
     return path
 
 

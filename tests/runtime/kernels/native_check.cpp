@@ -338,9 +338,31 @@ void check_latents(const Isa &isa, const Isa &plain) {
     }
 }
 
+// Frames nest, chunks that are added meanwhile leave earlier pointers alone, and memory is reused.
+void check_arena() {
+    Arena arena;
+    uint8_t *first = nullptr;
+    for (int round = 0; round < 3; ++round) {
+        Frame outer(arena);
+        uint8_t *kept = outer.get<uint8_t>(1000);
+        if (round == 2 && kept != first) ++failures, std::printf("arena: memory is not reused\n");
+        first = kept;
+        std::memset(kept, 7, 1000);
+        for (int64_t n = 1; n < 3'000'000; n *= 10) {
+            Frame inner(arena);
+            std::memset(inner.get<uint8_t>(n), 1, size_t(n));
+            std::memset(inner.get<uint8_t>(n), 2, size_t(n));
+        }
+        const bool intact = std::all_of(kept, kept + 1000, [](uint8_t byte) { return byte == 7; });
+        if (!intact || reinterpret_cast<uintptr_t>(kept) % 64)
+            ++failures, std::printf("arena: a frame is overwritten or not aligned\n");
+    }
+}
+
 }  // namespace
 
 int main() {
+    check_arena();
     int n_isas = 0;
     const Isa *const *isas = usable_isas(n_isas);
     const Isa &plain = *isas[n_isas - 1];

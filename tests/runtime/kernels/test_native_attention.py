@@ -9,21 +9,21 @@ from hypothesis import strategies as st
 from native_kernels import every_isa, kernels_of, needs_native, random_weight
 
 from sprat.runtime.arch.rope import RopeSpec, RopeTable
-from sprat.runtime.cache import KVRows, RowLayout
+from sprat.runtime.cache import EntryLayout, KeysAndValues
 from sprat.runtime.kernels import ReferenceKernels
 
 pytestmark = needs_native
 few = settings(deadline=None, max_examples=15)
-# Rows that are not float32 meet the queries as int16, of 11 bits for the largest number of a row. Typical errors are
-# below 0.001; random rows have the sharpest softmax, and one number of thousands may be off by 0.01.
+# Entries that are not float32 are multiplied in int16, with 11 bits for the largest element of an entry. Typical errors
+# are below 0.001; random entries have the sharpest softmax, and one value of thousands may be off by 0.01.
 TOLERANCE = {"f32": 5e-5, "f16": 2e-2, "int8": 2e-2}
 every_storage = pytest.mark.parametrize("storage", TOLERANCE)
 tokens, past = st.integers(1, 33), st.integers(0, 300)
 
 
 def stored(rows, storage, n_tokens, n_exact=0, group=32):
-    """Rows as a cache keeps them, and of those the first ``n_tokens``."""
-    layout = RowLayout(storage, rows.shape[-1], n_exact, group)
+    """KV entries as a cache stores them, and of those the first ``n_tokens``."""
+    layout = EntryLayout(storage, rows.shape[-1], n_exact, group)
     return layout.view(layout.store(rows.astype(np.float32))[..., :n_tokens, :])
 
 
@@ -34,8 +34,8 @@ def stored(rows, storage, n_tokens, n_exact=0, group=32):
 def test_gqa_of_any_shape(isa, storage, n, past, kv_heads, group, dim):
     rng = np.random.default_rng(n + past)
     q = rng.normal(size=(n, kv_heads * group, dim)).astype(np.float32)
-    # Rows of a longer cache, as a model's are.
-    rows = KVRows(*(stored(rng.normal(size=(kv_heads, past + n + 3, dim)), storage, past + n) for _ in range(2)))
+    # A view of a longer cache, as a model's entries are.
+    rows = KeysAndValues(*(stored(rng.normal(size=(kv_heads, past + n + 3, dim)), storage, past + n) for _ in range(2)))
     found = kernels_of(isa).gqa_attention(q, rows, 0.3)
     np.testing.assert_allclose(found, ReferenceKernels().gqa_attention(q, rows, 0.3), atol=TOLERANCE[storage])
 
@@ -47,7 +47,7 @@ def test_gqa_of_any_shape(isa, storage, n, past, kv_heads, group, dim):
 def test_gqa_of_one_token(isa, storage, past, kv_heads, group, dim):
     rng = np.random.default_rng(past)
     q = rng.normal(size=(1, kv_heads * group, dim)).astype(np.float32)
-    rows = KVRows(*(stored(rng.normal(size=(kv_heads, past + 4, dim)), storage, past + 1) for _ in range(2)))
+    rows = KeysAndValues(*(stored(rng.normal(size=(kv_heads, past + 4, dim)), storage, past + 1) for _ in range(2)))
     found = kernels_of(isa).gqa_attention(q, rows, 0.3)
     np.testing.assert_allclose(found, ReferenceKernels().gqa_attention(q, rows, 0.3), atol=TOLERANCE[storage])
 
@@ -84,7 +84,7 @@ def test_both_forms_of_latent_attention(isa, storage, n, past, heads, rank, nope
     scale=st.sampled_from([0.01, 0.2, 1.0]),
 )
 @few
-def test_latents_in_groups_of_128_meet_queries_of_8_bits(isa, n, past, heads, n_groups, rope, scale):
+def test_int8_latents_in_groups_of_128(isa, n, past, heads, n_groups, rope, scale):
     rng, rank = np.random.default_rng(n + past), 128 * n_groups
     q = rng.normal(size=(n, heads, 64 + 2 * rope)).astype(np.float32)
     x = rng.normal(size=(past + n + 1, rank + 2 * rope)) * np.exp(rng.normal(size=(past + n + 1, 1)))
@@ -93,7 +93,7 @@ def test_latents_in_groups_of_128_meet_queries_of_8_bits(isa, n, past, heads, n_
     v_b = random_weight(rng, (heads, 32, rank), "F32")
     expected = ReferenceKernels().mla_absorbed(q, rows, k_b, v_b, scale / (64 + 2 * rope) ** 0.5)
     found = kernels_of(isa).mla_absorbed(q, rows, k_b, v_b, scale / (64 + 2 * rope) ** 0.5)
-    # 8 bits of queries and weights. 0.017 was the most that was found, and 0.039 of the sharpest softmax here.
+    # Queries and weights in 8 bits. The largest errors found: 0.017, and 0.039 with the sharpest softmax here.
     assert np.linalg.norm(found - expected) < (0.03 if scale < 1 else 0.08) * np.linalg.norm(expected)
 
 
@@ -106,7 +106,7 @@ def test_latent_attention_with_packed_projections(isa, format_name):
     k_b, v_b = random_weight(rng, (4, 128, 64), format_name), random_weight(rng, (4, 64, 128), format_name)
     expected = ReferenceKernels().mla_expanded(q, rows, k_b, v_b, 0.1)
     np.testing.assert_allclose(kernels_of(isa).mla_expanded(q, rows, k_b, v_b, 0.1), expected, atol=TOLERANCE["f16"])
-    # The absorbed form rounds queries and sums to int8 where the projection is in blocks.
+    # The absorbed form quantizes queries and sums to int8 where the projection is in blocks.
     np.testing.assert_allclose(kernels_of(isa).mla_absorbed(q, rows, k_b, v_b, 0.1), expected, atol=0.02)
 
 
@@ -116,7 +116,7 @@ def test_scores_far_apart_do_not_overflow(isa):
     q = rng.normal(size=(3, 2, 16)).astype(np.float32) * 100
     keys = rng.normal(size=(1, 200, 16)).astype(np.float32) * 10
     values = rng.normal(size=(1, 200, 16)).astype(np.float32)
-    rows = KVRows(keys, values)
+    rows = KeysAndValues(keys, values)
     found = kernels_of(isa).gqa_attention(q, rows, 1.0)
     np.testing.assert_allclose(found, ReferenceKernels().gqa_attention(q, rows, 1.0), atol=1e-3)
 
@@ -125,7 +125,7 @@ def test_scores_far_apart_do_not_overflow(isa):
 def test_the_number_of_threads_changes_no_bit(isa):
     rng = np.random.default_rng(4)
     q = rng.normal(size=(1, 4, 32)).astype(np.float32)
-    rows = KVRows(*(rng.normal(size=(1, 900, 32)).astype(np.float16) for _ in range(2)))
+    rows = KeysAndValues(*(rng.normal(size=(1, 900, 32)).astype(np.float16) for _ in range(2)))
     one = kernels_of(isa, 1).gqa_attention(q, rows, 0.2)
     for n_threads in (2, 3, 5):
         np.testing.assert_array_equal(kernels_of(isa, n_threads).gqa_attention(q, rows, 0.2), one)
@@ -133,13 +133,13 @@ def test_the_number_of_threads_changes_no_bit(isa):
 
 @every_isa
 @every_storage
-def test_a_number_that_is_none_is_not_lost(isa, storage):
+def test_nan_and_infinity_propagate(isa, storage):
     rng = np.random.default_rng(5)
     q = rng.normal(size=(1, 2, 32)).astype(np.float32)
     keys, values = rng.normal(size=(2, 1, 20, 32)).astype(np.float32)
     for spoilt in (np.nan, np.inf):
         keys[0, 7] = spoilt
-        rows = KVRows(*(stored(x, storage, 20) for x in (keys, values)))
+        rows = KeysAndValues(*(stored(x, storage, 20) for x in (keys, values)))
         assert np.isnan(kernels_of(isa).gqa_attention(q, rows, 0.2)).all()
 
 

@@ -1,4 +1,4 @@
-"""Native calls for half a layer: the same bits as their steps, and the reference's numbers within a tolerance."""
+"""Fused native sublayers: the same bits as their steps, and the reference's values within a tolerance."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ MOE = MoESpec(
 )
 few = settings(deadline=None, max_examples=8)
 formats = pytest.mark.parametrize("format_name", ["F32", "Q4_0", "Q8_0", "Q5_1"])
-# Of the size of what is added. Activations in int8 cost about half a percent per product.
+# Relative to what is added. Activations in int8 cost about half a percent per product.
 TOLERANCE = {"F32": 1e-3, "Q4_0": 0.05, "Q8_0": 0.05, "Q5_1": 0.05}
-# Narrow caches are attended to in int16; 1.13e-3 was the most that was found.
+# Attention over float16 and int8 caches multiplies in int16; the largest error found was 1.13e-3.
 ATTENTION_TOLERANCE = {"f32": 1e-3, "f16": 3e-3, "int8": 3e-3}
 
 
@@ -97,7 +97,7 @@ def mlp(rng, format_name, *experts):
     return MLP(*(random_weight(rng, shape, format_name) for shape in shapes))
 
 
-def mixture_layer(rng, format_name, *, shared):
+def moe_layer(rng, format_name, *, shared):
     return MoE(
         norm=gain(rng, HIDDEN),
         router=random_weight(rng, (N_EXPERTS, HIDDEN), "F32"),
@@ -136,7 +136,7 @@ def check(apply, x, isa, format_name, storage="f32"):
 
 
 def attend_twice(layer, new_cache, angles, n_past, n, attend):
-    """A call on ``n`` tokens behind ``n_past`` others; the caches of all kernels must hold the same."""
+    """A call on ``n`` tokens at depth ``n_past``; the caches of all kernels must hold the same."""
 
     def apply(kernels, x):
         cache = new_cache()
@@ -188,9 +188,9 @@ def test_grouped_attention(isa, format_name, storage, n, n_past, biased, interle
 @formats
 @given(n=st.integers(1, 33), shared=st.booleans(), observed=st.booleans())
 @few
-def test_mixture(isa, format_name, n, shared, observed):
+def test_moe(isa, format_name, n, shared, observed):
     rng = np.random.default_rng(n)
-    layer = mixture_layer(rng, format_name, shared=shared)
+    layer = moe_layer(rng, format_name, shared=shared)
     seen = []
     observe = (lambda experts: seen.append(experts.copy())) if observed else None
     check(lambda kernels, x: kernels.moe(x, layer, observe), hidden_states(rng, n), isa, format_name)
@@ -220,7 +220,7 @@ def test_gated_mlp_and_logits(isa, format_name, n):
 @pytest.mark.parametrize("extreme", [0.0, 1e-30, 1e30, np.inf, np.nan])
 def test_extreme_hidden_states_give_the_bits_of_the_steps(isa, extreme):
     rng = np.random.default_rng(0)
-    layer = mixture_layer(rng, "Q4_0", shared=True)
+    layer = moe_layer(rng, "Q4_0", shared=True)
     attention = latent_layer(rng, "Q4_0", compressed=True)
     angles = RopeTable(RopeSpec(dim=MLA.qk_rope_head_dim, theta=1e4, interleaved=True)).angles(0, 2)
     x = hidden_states(rng, 2)
@@ -228,7 +228,7 @@ def test_extreme_hidden_states_give_the_bits_of_the_steps(isa, extreme):
     fused, steps = x.copy(), x.copy()
     for kernels, states in ((kernels_of(isa), fused), (Steps(kernels_of(isa)), steps)):
         kernels.latent_attention(states, attention, angles, LatentCache(MLA.planes, 1, 4, "f16"), 0, "absorbed")
-        if np.isfinite(extreme):  # experts of a token whose scores are NaN are anybody's
+        if np.isfinite(extreme):  # the routing of a token whose scores are NaN is not defined
             kernels.moe(states, layer)
     np.testing.assert_array_equal(fused, steps)
     assert np.isfinite(fused[0]).all()
@@ -237,7 +237,7 @@ def test_extreme_hidden_states_give_the_bits_of_the_steps(isa, extreme):
 @pytest.mark.parametrize("n_threads", [2, 3])
 def test_layers_do_not_depend_on_the_number_of_threads(n_threads):
     rng = np.random.default_rng(5)
-    layer, x = mixture_layer(rng, "Q4_0", shared=True), hidden_states(rng, 9)
+    layer, x = moe_layer(rng, "Q4_0", shared=True), hidden_states(rng, 9)
     one, many = x.copy(), x.copy()
     kernels_of("", 1).moe(one, layer)
     kernels_of("", n_threads).moe(many, layer)
@@ -256,7 +256,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written():
     with pytest.raises(ValueError, match="another model"):
         kernels.latent_attention(x[:3], layer, table.angles(0, 3), cache, 2, "absorbed")
     with pytest.raises(ValueError, match="do not fit the layer"):
-        kernels.moe(x[:, :64].copy(), mixture_layer(rng, "Q8_0", shared=False))
+        kernels.moe(x[:, :64].copy(), moe_layer(rng, "Q8_0", shared=False))
     assert not cache.plane(0).any()
 
 

@@ -99,7 +99,7 @@ def test_exact_kernels_round_nothing_that_float32_keeps(isa, family, format_name
 
 
 class RoundedReference(ReferenceKernels):
-    """The reference with what native products do on purpose: activations in int8 where weights are in blocks."""
+    """The reference with the rounding of native products: activations in int8 where weights are in blocks."""
 
     def _product(self, x, weight, expert=None):
         return super()._product(rounded(x) if weight.format.name in BLOCK_FORMATS else x, weight, expert)
@@ -116,6 +116,6 @@ def test_a_real_model_diverges_as_far_as_activations_in_int8_make_it(isa, smollm
             for kernels in (ReferenceKernels(), RoundedReference(), kernels_of(isa))
         )
         in_two_digits = all_logits(Model(spec, file, NativeKernels(2, isa, exact=True)), tokens)
-    # The two round at other places as soon as one number falls to the other side, so they are compared in size.
+    # Once one value rounds to the other side, the two round differently from there on: only sizes are compared.
     assert mean_kld(exact, native) < 1.5 * mean_kld(exact, also_rounded) < 1.5e-2
     assert mean_kld(exact, in_two_digits) < 1e-6

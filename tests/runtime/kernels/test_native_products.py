@@ -26,7 +26,7 @@ def row_length(format_name, n_blocks):
 
 
 def assert_close(found, expected, x, weight):
-    """Within a few roundings of float32, measured against the largest product that such numbers could have."""
+    """Within a few roundings of float32, relative to the largest product that such values could have."""
     size = np.abs(x).sum(axis=1)[:, None] * np.abs(weight.dequantize()).max(axis=1)
     np.testing.assert_array_less(np.abs(found - expected), 1e-6 * size + 1e-30)
 
@@ -46,7 +46,7 @@ def test_products_of_any_shape(isa, format_name, n, n_rows, n_blocks):
 @every_format
 @pytest.mark.parametrize("n_blocks", [1, 2, 3, 4, 8])
 def test_products_of_short_rows(isa, format_name, n_blocks):
-    """Of several rows to a group of 256 numbers, or one; behind the last row nothing may be read."""
+    """Of several rows to a group of 256 elements, or one; nothing may be read behind the last row."""
     for n_rows, n in itertools.product((1, 3, 4, 8, 13, 64), (1, 2, 5)):
         rng = np.random.default_rng(n_rows)
         weight = random_weight(rng, (n_rows, row_length(format_name, n_blocks)), format_name)

@@ -28,7 +28,7 @@ def rng():
 @pytest.mark.parametrize("format_name", format_names())
 @pytest.mark.parametrize("dense_bytes", [0, 1 << 20])
 @pytest.mark.parametrize("n", [1, 5])
-def test_linear_multiplies_what_the_blocks_hold(format_name, dense_bytes, n, rng):
+def test_linear_multiplies_the_dequantized_weights(format_name, dense_bytes, n, rng):
     packed, x = weight(rng.normal(size=(7, 512)), format_name), rng.normal(size=(n, 512)).astype(np.float32)
     exact = x.astype(np.float64) @ packed.dequantize().astype(np.float64).T
     np.testing.assert_allclose(ReferenceKernels(dense_bytes).linear(x, packed), exact, rtol=1e-4, atol=1e-4)

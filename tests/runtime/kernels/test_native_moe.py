@@ -18,7 +18,7 @@ HIDDEN, WIDTH, SHARED, N_EXPERTS = 64, 96, 160, 8
 few = settings(deadline=None, max_examples=15)
 
 
-def mixture(rng, format_name):
+def moe_weights(rng, format_name):
     routed = [(N_EXPERTS, WIDTH, HIDDEN)] * 2 + [(N_EXPERTS, HIDDEN, WIDTH)]
     shared = [(SHARED, HIDDEN)] * 2 + [(HIDDEN, SHARED)]
     return (MLP(*(random_weight(rng, shape, format_name) for shape in shapes)) for shapes in (routed, shared))
@@ -35,7 +35,7 @@ def random_routes(rng, n, n_chosen):
 @few
 def test_experts_of_any_routes(isa, format_name, n, n_chosen, has_shared):
     rng = np.random.default_rng(n)
-    routed, shared = mixture(rng, format_name)
+    routed, shared = moe_weights(rng, format_name)
     x, routes = rng.normal(size=(n, HIDDEN)).astype(np.float32), random_routes(rng, n, n_chosen)
     found = kernels_of(isa).experts(x, routes, routed, shared if has_shared else None)
     expected = ReferenceKernels().experts(x, routes, routed, shared if has_shared else None)
@@ -47,7 +47,7 @@ def test_experts_of_any_routes(isa, format_name, n, n_chosen, has_shared):
 @every_isa
 def test_experts_do_not_depend_on_the_number_of_threads(isa):
     rng = np.random.default_rng(1)
-    routed, shared = mixture(rng, "Q4_0")
+    routed, shared = moe_weights(rng, "Q4_0")
     x, routes = rng.normal(size=(9, HIDDEN)).astype(np.float32), random_routes(rng, 9, 3)
     one = kernels_of(isa, 1).experts(x, routes, routed, shared)
     np.testing.assert_array_equal(kernels_of(isa, 3).experts(x, routes, routed, shared), one)
@@ -55,7 +55,7 @@ def test_experts_do_not_depend_on_the_number_of_threads(isa):
 
 def test_a_route_to_no_expert_is_refused():
     rng = np.random.default_rng(1)
-    routed, _ = mixture(rng, "Q4_0")
+    routed, _ = moe_weights(rng, "Q4_0")
     for wrong in (-1, N_EXPERTS):
         routes = Routes(np.array([[0, wrong]], np.int32), np.ones((1, 2), np.float32))
         with pytest.raises(ValueError, match="expert that does not exist"):

@@ -96,7 +96,7 @@ class CountingWeight(Weight):
 
 
 @pytest.fixture
-def mixture():
+def moe_weights():
     rng = np.random.default_rng(0)
     q8, f32 = get_format("Q8_0"), get_format("F32")
     arrays = {name: rng.normal(size=(6, 32, 32)).astype(np.float32) / 6 for name in ("gate", "up", "down")}
@@ -112,8 +112,8 @@ def silu_mlp(x, gate, up, down):
 
 
 @pytest.mark.parametrize("n", [1, 2, 9, 33])
-def test_experts_are_the_weighted_sum_of_their_mlps(mixture, n):
-    routed, shared = mixture
+def test_experts_are_the_weighted_sum_of_their_mlps(moe_weights, n):
+    routed, shared = moe_weights
     rng = np.random.default_rng(n)
     x = rng.normal(size=(n, 32)).astype(np.float32)
     experts = np.array([rng.permutation(6)[:2] for _ in range(n)], np.int32)
@@ -126,15 +126,15 @@ def test_experts_are_the_weighted_sum_of_their_mlps(mixture, n):
     np.testing.assert_allclose(ReferenceKernels().experts(x, routes, routed, shared), expected, atol=1e-5)
 
 
-def test_each_chosen_expert_is_unpacked_once_and_no_other(mixture):
-    routed, shared = mixture
+def test_each_chosen_expert_is_unpacked_once_and_no_other(moe_weights):
+    routed, shared = moe_weights
     experts = np.array([[4, 1], [1, 4], [4, 5]], np.int32)
     routes = Routes(experts, np.ones((3, 2), np.float32))
     ReferenceKernels(dense_bytes=0).experts(np.ones((3, 32), np.float32), routes, routed, shared)
     assert set(CountingWeight.taken) == {1, 4, 5}
 
 
-def test_without_shared_experts_the_sum_starts_at_nothing(mixture):
-    routed, _ = mixture
+def test_without_shared_experts_the_sum_starts_at_nothing(moe_weights):
+    routed, _ = moe_weights
     routes = Routes(np.array([[0, 1]], np.int32), np.zeros((1, 2), np.float32))
     np.testing.assert_array_equal(ReferenceKernels().experts(np.ones((1, 32), np.float32), routes, routed), 0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sprat.cli.terminal import shown
+from sprat.cli.output.terminal import shown
 from sprat.runtime.chat.completions import ChatStream
 from sprat.runtime.engine import Engine
 
