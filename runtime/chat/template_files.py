@@ -16,9 +16,9 @@ from typing import Any
 from sprat.runtime.chat.template import DEFAULT_NAME, ChatTemplate
 from sprat.runtime.tokenizer.hf_files import TokenizerFiles
 
-__all__ = ["EXTRA_FOLDER", "StoredTemplates", "template_file", "template_from_files", "template_from_metadata"]
+__all__ = ["StoredTemplates", "is_template_key", "template_file", "template_from_files", "template_from_metadata"]
 
-EXTRA_FOLDER = "additional_chat_templates"
+_EXTRA_FOLDER = "additional_chat_templates"
 
 _FILE = "chat_template.jinja"
 _KEY = "tokenizer.chat_template"
@@ -64,7 +64,7 @@ class StoredTemplates:
     def from_files(cls, files: TokenizerFiles) -> StoredTemplates:
         """chat_template.jinja and additional_chat_templates/, or else the templates in tokenizer_config.json."""
         folder = files.path.parent
-        paths = {path.stem: path for path in sorted((folder / EXTRA_FOLDER).glob("*.jinja")) if path.is_file()}
+        paths = {path.stem: path for path in sorted((folder / _EXTRA_FOLDER).glob("*.jinja")) if path.is_file()}
         if (folder / _FILE).is_file():
             paths[DEFAULT_NAME] = folder / _FILE
         sources, problems = _read_all(paths)
@@ -95,11 +95,16 @@ def template_from_metadata(metadata: Mapping[str, Any]) -> ChatTemplate | None:
     return StoredTemplates.from_metadata(metadata).template()
 
 
+def is_template_key(key: str) -> bool:
+    """Whether a key of a GGUF holds a chat template, or something about it."""
+    return key in {_NAMES_KEY, _SPECIAL_TOKENS_KEY} or template_file(key) is not None
+
+
 def template_file(key: str) -> str | None:
     """The file in which transformers looks for the template of a GGUF's key; ``None`` if the key is another's."""
     if key == _KEY:
         return _FILE
-    return f"{EXTRA_FOLDER}/{key.removeprefix(f'{_KEY}.')}.jinja" if key.startswith(f"{_KEY}.") else None
+    return f"{_EXTRA_FOLDER}/{key.removeprefix(f'{_KEY}.')}.jinja" if key.startswith(f"{_KEY}.") else None
 
 
 def _read_all(paths: Mapping[str, Path]) -> tuple[dict[str, str], list[str]]:

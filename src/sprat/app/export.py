@@ -31,6 +31,7 @@ def export(
     accuracy_level: int = 4,
     portable: bool = False,
     context: int | None = None,
+    chat_template: str | os.PathLike[str] | None = None,
     force: bool = False,
     progress: ReportProgress = no_progress,
 ) -> ExportResult:
@@ -51,6 +52,7 @@ def export(
         accuracy_level: ONNX: 4 quantizes activations to int8, 0 keeps them in float32.
         portable: ONNX: standard operators only, for runtimes other than onnxruntime.
         context: tokens to plan the KV cache for; by default the model's limit, at most 4096.
+        chat_template: a file with a Jinja template, instead of the source's chat template.
         force: replace an existing bundle at ``out``, and write a model that does not fit the device.
         progress: called after each chunk that is read or written, in bytes.
 
@@ -68,6 +70,7 @@ def export(
         align=align,
         onnx=OnnxOptions(block_size=block_size, accuracy_level=accuracy_level, portable=portable),
         context=context,
+        chat_template=chat_template,
         force=force,
         progress=progress,
     )

@@ -10,7 +10,7 @@ from sprat.app.export import export, export_with_optimum
 from sprat.cli.output.terminal import print_json, print_table, progress_bar
 from sprat.devices.plan.text import headline, notes
 from sprat.export.pipeline import ExportResult
-from sprat.text import human_bytes
+from sprat.text import human_bytes, printable
 
 if TYPE_CHECKING:
     from sprat.export.onnx.optimum import OptimumExport
@@ -56,6 +56,12 @@ Examples:
     default="sprat",
     help="optimum: trace architectures that sprat has no ONNX writer for.",
 )
+@click.option(
+    "--chat-template",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="A Jinja chat template to use instead of the one of SOURCE.",
+)
 @click.option("--context", type=click.IntRange(min=1), help="Tokens to plan the KV cache for.")
 @click.option(
     "--force", is_flag=True, help="Replace an existing bundle at OUT, and write a model that does not fit the device."
@@ -74,6 +80,7 @@ def command(
     accuracy_level: str,
     portable: bool,
     exporter: str,
+    chat_template: str | None,
     context: int | None,
     force: bool,
     as_json: bool,
@@ -83,6 +90,8 @@ def command(
     After an interruption the same command resumes. Peak memory stays near the size of one tensor.
     """
     if exporter == "optimum":
+        if chat_template is not None:
+            raise click.UsageError("--chat-template needs --exporter sprat; optimum copies the tokenizer as it is")
         traced = export_with_optimum(
             source,
             out,
@@ -106,6 +115,7 @@ def command(
             accuracy_level=int(accuracy_level),
             portable=portable,
             context=context,
+            chat_template=chat_template,
             force=force,
             progress=bar,
         )
@@ -145,5 +155,5 @@ def _print(result: ExportResult, source: str) -> None:
     ]
     print_table(("tensors", "format", "count", "size"), rows)
     for note in (*manifest.warnings, *result.notes):
-        click.echo(f"note: {note}")
+        click.echo(f"note: {printable(note)}")
     click.echo(f"next:  sprat verify {result.path} --source {source}   then:  sprat run {result.path} 'a prompt'")
