@@ -11,10 +11,10 @@ from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.source.lora import AdapterOption
 from sprat.runtime.backends.reference import ReferenceBackend
+from sprat.runtime.chat.template_files import template_from_metadata
 from sprat.runtime.engine import Engine
 from sprat.runtime.generate.sampling_defaults import sampling_from_config
 from sprat.runtime.memory import parse_memory
-from sprat.runtime.open_model import find_template
 from sprat.runtime.tokenizer.hf_files import TokenizerFiles
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
@@ -62,7 +62,7 @@ def load_source(path: str | os.PathLike[str], *, memory: int | str | None = None
     return Engine(
         open_source(path, dense_bytes=dense_bytes),
         tokenizer,
-        template=find_template(metadata, tokenizer),
+        template=template_from_metadata(metadata),
         context=context,
         name=Path(path).resolve().name,
         sampling=sampling_from_config(TokenizerFiles(Path(path)).generation),
