@@ -74,6 +74,10 @@ class Fields:
                 wanted = " or ".join(map(_short, values))
                 self.complain(name, f"is {_short(self._values[name])}; sprat supports only {wanted}")
 
+    def rest_must_be(self, expected: Mapping[str, Collection[Any]]) -> None:
+        """Like :meth:`must_be`, for those of the fields that were not taken yet."""
+        self.must_be({name: values for name, values in expected.items() if name not in self._taken})
+
     def all_must_be(self, name: str, expected: Any) -> None:
         """A list, when present, of nothing but ``expected``."""
         self._taken.add(name)
