@@ -17,12 +17,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
+
 from sprat.devices.plan.choose import choose_quant
 from sprat.devices.plan.plan import Plan
 from sprat.devices.profile import load_profile
 from sprat.errors import ExportError, InputError, unknown_name
 from sprat.export.gguf.artifact import gguf_artifact
-from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
+from sprat.export.gguf.tokenizer_keys import tokenizer_metadata, valid_keys
 from sprat.export.onnx import OnnxOptions, onnx_artifact
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.write.bundle import BundleFolder, existing_manifest
@@ -35,6 +37,13 @@ from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.spec_json import spec_fields
 from sprat.runtime.files.bundle import Artifact, Bundle, BundleFile, Manifest, Source, TensorGroup
 from sprat.runtime.footprint import planned_footprint, planned_recipes
+from sprat.runtime.generate.sampling_defaults import (
+    SamplingDefaults,
+    metadata_from_sampling,
+    sampling_from_config,
+    sampling_from_metadata,
+)
+from sprat.runtime.tokenizer.hf_files import TokenizerFiles
 
 __all__ = ["ArtifactWriter", "ExportResult", "export"]
 
@@ -59,6 +68,9 @@ class ArtifactWriter(Protocol):
 
     def check_free_space(self, folder: Path) -> None:
         """Raise ExportError when the bytes still to be written exceed the free space; ``folder`` need not exist."""
+
+    def check_range(self) -> None:
+        """Raise FormatError when a weight exceeds the range of its format; reads the source once, unless it was."""
 
     def write(self, folder: Path, progress: ReportProgress) -> Sequence[WrittenFile]:
         """Write the files, or continue an interrupted write."""
@@ -161,11 +173,13 @@ def export(
     for artifact in artifacts.values():
         artifact.check_free_space(folder.partial)
     checkpoint.verify_complete(progress)
+    for artifact in artifacts.values():
+        artifact.check_range()
     folder.make()
     written = [file for artifact in artifacts.values() for file in artifact.write(folder.partial, progress)]
     texts = tokenizer_texts(checkpoint, tokenizer, complete="onnx" in artifacts)
     files = (*map(_describe, written), *(folder.add(name, text) for name, text in sorted(texts.items())))
-    manifest = _manifest(checkpoint, recipe, artifacts, files, device)
+    manifest = _manifest(checkpoint, recipe, artifacts, files, device, sampling_from_metadata(tokenizer))
     return ExportResult(
         bundle=folder.finish(manifest),
         plan=plan,
@@ -180,6 +194,7 @@ def _manifest(
     artifacts: Mapping[str, ArtifactWriter],
     files: tuple[BundleFile, ...],
     device: str | None,
+    sampling: SamplingDefaults,
 ) -> Manifest:
     """The manifest, from the layouts and the written files."""
     unused = recipe.unused_rules(checkpoint.names())
@@ -195,6 +210,7 @@ def _manifest(
         tensor_groups=next(iter(artifacts.values())).groups,
         device=device,
         versions={name: version(name) for name in (*_PACKAGES, *(["onnx-ir"] if "onnx" in artifacts else []))},
+        sampling=dict(sampling) or msgspec.UNSET,
         warnings=(*checkpoint.warnings, *(f"rule {rule} matches no tensor" for rule in unused)),
     )
 
@@ -211,10 +227,14 @@ def _choose_recipe(
 
 
 def _tokenizer_keys(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The tokenizer as GGUF keys: converted from a folder's files, or copied from a GGUF."""
+    """Tokenizer and sampling parameters as GGUF keys: converted from a folder's files, or copied from a GGUF."""
     if checkpoint.path.is_dir():
-        return tokenizer_metadata(checkpoint.path)
-    return {key: value for key, value in checkpoint.metadata.items() if key.startswith("tokenizer.")}
+        sampling = sampling_from_config(
+            TokenizerFiles(checkpoint.path).generation, str(checkpoint.path / "generation_config.json")
+        )
+        return {**metadata_from_sampling(sampling), **tokenizer_metadata(checkpoint.path)}
+    sampling = sampling_from_metadata(checkpoint.metadata)
+    return {**metadata_from_sampling(sampling), **valid_keys(checkpoint.metadata)}
 
 
 def _lay_out(

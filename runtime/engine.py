@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from types import MappingProxyType
 from typing import Self, Unpack
 
 from sprat.runtime.backends.protocol import Backend
@@ -22,7 +23,9 @@ from sprat.runtime.chat.prompt import ChatPrompt
 from sprat.runtime.chat.template import ChatTemplate
 from sprat.runtime.frontend import Frontend
 from sprat.runtime.generate.generation import DEFAULT_BATCH, Generation
-from sprat.runtime.generate.options import GenerateOptions
+from sprat.runtime.generate.options import GenerateOptions, split_options
+from sprat.runtime.generate.sampling import SamplingParams
+from sprat.runtime.generate.sampling_defaults import SamplingDefaults
 from sprat.runtime.generate.transcript import Transcript
 from sprat.runtime.limits import checked_context, load_limits
 from sprat.runtime.open_model import open_model
@@ -44,6 +47,8 @@ class Engine:
         context: maximum number of tokens of prompt and answer together; by default the model's limit, at most 4096.
         batch: prompt tokens of one forward pass.
         name: the model's name, for chat completions.
+        sampling: the model's sampling parameters (names of :class:`~sprat.runtime.generate.sampling.SamplingParams`),
+            for those that a caller does not give.
         backend_choice: why this backend was chosen.
 
     Raises:
@@ -59,11 +64,17 @@ class Engine:
         context: int | None = None,
         batch: int = DEFAULT_BATCH,
         name: str = "model",
+        sampling: SamplingDefaults = MappingProxyType({}),
         backend_choice: BackendChoice | None = None,
     ) -> None:
         self.backend = backend
         self.frontend = Frontend(
-            tokenizer=tokenizer, template=template, vocab_size=backend.vocab_size, batch=batch, name=name
+            tokenizer=tokenizer,
+            template=template,
+            vocab_size=backend.vocab_size,
+            batch=batch,
+            name=name,
+            sampling=sampling,
         )
         self.context = checked_context(context, backend.max_context)
         self.backend_choice = backend_choice or BackendChoice(backend.name)
@@ -127,6 +138,7 @@ class Engine:
             context=limits.context,
             batch=limits.batch,
             name=model.name,
+            sampling=model.sampling(),
             backend_choice=choice,
         )
 
@@ -136,8 +148,9 @@ class Engine:
         Args:
             prompt: text, to which the BOS token is added if the model wants one, and in which special tokens are
                 encoded as plain text; or token ids, used as they are.
-            **options: sampling parameters (:class:`~sprat.runtime.generate.sampling.SamplingParams`), stop conditions
-                (:class:`~sprat.runtime.generate.options.StopConditions`) and ``on_prefill``.
+            **options: sampling parameters (:class:`~sprat.runtime.generate.sampling.SamplingParams`; by default the
+                model's, :attr:`sampling`), stop conditions (:class:`~sprat.runtime.generate.options.StopConditions`)
+                and ``on_prefill``.
 
         Returns:
             An iterator of pieces, with ``text()``, ``cancel()`` and, once the answer has ended, ``summary``.
@@ -177,6 +190,11 @@ class Engine:
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer."""
         return self.frontend.tokenizer
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """The sampling parameters that apply where a call gives none: the model's, and sprat's defaults."""
+        return split_options({}, self.frontend.sampling)[0]
 
     @property
     def name(self) -> str:

@@ -14,6 +14,7 @@ from sprat.runtime.chat.template import ChatTemplate
 from sprat.runtime.generate.generation import Generation
 from sprat.runtime.generate.options import GenerateOptions, split_options
 from sprat.runtime.generate.sampling import Sampler
+from sprat.runtime.generate.sampling_defaults import SamplingDefaults
 from sprat.runtime.generate.transcript import Transcript
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
@@ -30,6 +31,7 @@ class Frontend:
         vocab_size: rows of the embedding.
         batch: prompt tokens of one forward pass.
         name: the model's name, for chat completions.
+        sampling: the model's sampling parameters, for those that a caller does not give.
     """
 
     tokenizer: Tokenizer
@@ -37,6 +39,7 @@ class Frontend:
     vocab_size: int
     batch: int
     name: str
+    sampling: SamplingDefaults
 
     def encode(self, prompt: str | Sequence[int]) -> list[int]:
         """Token ids of a prompt, checked.
@@ -88,7 +91,7 @@ class Frontend:
             PromptError: the prompt fills the context.
             InputError: an option is out of its range.
         """
-        sampling, stop_conditions = split_options(options)
+        sampling, stop_conditions = split_options(options, self.sampling)
         if len(prompt) >= transcript.capacity:
             raise PromptError(
                 f"the prompt has {len(prompt)} tokens, the context holds {transcript.capacity} for prompt and answer; "

@@ -15,6 +15,11 @@ from sprat.runtime.files.finite_check import check_finite
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.model_file import ModelFile, find_model, model_formats
 from sprat.runtime.files.onnx import ONNXFile
+from sprat.runtime.generate.sampling_defaults import (
+    SamplingDefaults,
+    sampling_from_config,
+    sampling_from_metadata,
+)
 from sprat.runtime.tokenizer.hf_files import TokenizerFiles, chat_template
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
@@ -48,6 +53,9 @@ class OpenModel(Protocol):
     def template(self, tokenizer: Tokenizer) -> ChatTemplate | None:
         """Read the chat template, if the model has one."""
 
+    def sampling(self) -> SamplingDefaults:
+        """Read the model's sampling parameters."""
+
 
 @dataclass(frozen=True, slots=True)
 class GGUFModel:
@@ -78,6 +86,10 @@ class GGUFModel:
         """The chat template in the metadata."""
         return find_template(self.file.metadata, tokenizer)
 
+    def sampling(self) -> SamplingDefaults:
+        """The ``general.sampling.*`` keys of the metadata."""
+        return sampling_from_metadata(self.file.metadata)
+
 
 @dataclass(frozen=True, slots=True)
 class ONNXModel:
@@ -107,6 +119,10 @@ class ONNXModel:
     def template(self, tokenizer: Tokenizer) -> ChatTemplate | None:
         """chat_template.jinja, or the template in tokenizer_config.json."""
         return _template(chat_template(TokenizerFiles(self.file.path.parent)), tokenizer)
+
+    def sampling(self) -> SamplingDefaults:
+        """The generation_config.json of the folder."""
+        return sampling_from_config(TokenizerFiles(self.file.path.parent).generation)
 
 
 _READERS: Mapping[str, Callable[[Path], OpenModel]] = {"gguf": GGUFModel.open, "onnx": ONNXModel.open}

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from sprat.errors import ExportError
+from sprat.errors import CheckpointError, ExportError
 from sprat.export.gguf.artifact import QUANTIZATION_VERSION, tensor_sizes
 from sprat.export.gguf.layout import TensorEntry, gguf_layout
 from sprat.export.source.file import SourceFile
 from sprat.export.source.gguf_tensors import gguf_tensors
+from sprat.export.source.range_check import check_range
 from sprat.export.source.repack import repack
-from sprat.export.source.scan import scan_files
+from sprat.export.source.scan import FileScan, scan_files
 from sprat.export.source.tensor import SourceTensor
 from sprat.export.write.tensor_groups import group_tensors
 from sprat.export.write.writer import WrittenFile, write_file
@@ -25,6 +26,7 @@ from sprat.quant.recipe import Recipe
 from sprat.runtime.files.bundle import TensorGroup
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.gguf_header import ValueType
+from sprat.runtime.files.shape_checks import summarize
 
 __all__ = ["QuantizeResult", "quantize"]
 
@@ -79,7 +81,8 @@ def quantize(
         progress: called after each chunk that is read or written.
 
     Raises:
-        InputError: the source is malformed or cannot be read, or a format or rule is unknown.
+        InputError: the source is malformed, cannot be read or has weights that are not finite, a format or rule is
+            unknown, or a weight exceeds the range of its format.
         ExportError: ``out`` exists or cannot be written, or the source changed during the export.
     """
     source, out = Path(source), Path(out)
@@ -93,11 +96,15 @@ def quantize(
         entries = [TensorEntry(name, shape, recipe.choose(name, shape).format) for name, shape in shapes.items()]
         layout = gguf_layout(_metadata(gguf, recipe), entries, alignment=align or gguf.alignment)
 
+    scans = scan_files({file: [part for part in stored.values() if part.file is file] for file in files}, progress)
+    bounds = _finite_bounds(source, scans.values())
+    formats = ((tensors[entry.name], entry.format) for entry in entries)
+    check_range(source, formats, lambda tensor: bounds[tensor.name])
     written = write_file(
         out,
         layout,
         lambda entry: repack(tensors[entry.name], entry.format),
-        source=" ".join(scan.sha256 for scan in scan_files(dict.fromkeys(files, ()), progress).values()),
+        source=" ".join(scan.sha256 for scan in scans.values()),
         check_source=lambda: _check_unchanged(files),
         progress=progress,
     )
@@ -115,6 +122,17 @@ def _refuse_to_replace(source: Path, out: Path, *, force: bool) -> None:
         raise ExportError(f"{out}: is the source itself; choose another name")
     if out.exists() and not force:
         raise ExportError(f"{out}: exists; choose another name, or replace it with --force")
+
+
+def _finite_bounds(source: Path, scans: Iterable[FileScan]) -> dict[str, float]:
+    """The largest magnitude of every tensor."""
+    nonfinite = [name for scan in scans for name in scan.nonfinite]
+    if nonfinite:
+        raise CheckpointError(
+            f"{source}: {len(nonfinite)} tensors with NaN or infinite weights: "
+            f"{summarize(map(repr, nonfinite))}; download or export the file again"
+        )
+    return {name: bound for scan in scans for name, bound in scan.bounds.items()}
 
 
 def _check_unchanged(files: Iterable[SourceFile]) -> None:

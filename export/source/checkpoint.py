@@ -29,12 +29,14 @@ from sprat.export.source.config_file import CONFIG, checkpoint_spec, read_config
 from sprat.export.source.file import FileTensor, SourceFile
 from sprat.export.source.fp8 import F8_E4M3, ScaledBlocks, scale_shape
 from sprat.export.source.gguf_tensors import gguf_tensors
+from sprat.export.source.range_check import check_range
 from sprat.export.source.rows import RowSource
 from sprat.export.source.scan import FileScan, scan_files
 from sprat.export.source.shards import find_shards, read_shards
 from sprat.export.source.tensor import ComputedRow, SourceTensor
 from sprat.export.source.tensor_map import Origin, gguf_map, is_ignored, tensor_map
 from sprat.progress import ReportProgress, no_progress
+from sprat.quant.formats import BlockFormat
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.rope import FrequencyFactors
 from sprat.runtime.arch.spec import ModelSpec
@@ -50,6 +52,7 @@ _SCALE_SUFFIX = "_scale_inv"
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
+    "tiktoken.model",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -198,6 +201,18 @@ class Checkpoint:
             return digests[0]
         lines = sorted((file.path.name, scan.sha256) for file, scan in self._scan().items())
         return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in lines).encode()).hexdigest()
+
+    def check_range(self, targets: Iterable[tuple[SourceTensor, BlockFormat]]) -> None:
+        """Check that every tensor's weights are within the range of the format that it is written in.
+
+        Shares the pass over the files with :meth:`verify_complete`.
+
+        Raises:
+            FormatError: a weight would become infinite or be clipped; the message names tensor, value and a format that
+                holds it.
+        """
+        scans = self._scan()
+        check_range(self.path, targets, lambda tensor: scans[tensor.file].bounds[tensor.name])
 
     def check_unchanged(self) -> None:
         """Compare size, time and inode of every file with those at opening.

@@ -8,6 +8,8 @@ with bias 7 and 3 mantissa bits. There is no infinity, NaN has all bits but the 
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +17,8 @@ import numpy as np
 from sprat.alignment import ceil_div
 from sprat.arrays import F32Array, U8Array
 from sprat.errors import FormatError
-from sprat.export.source.rows import RowSource, RowView, read_rows
+from sprat.export.source.file import FileTensor
+from sprat.export.source.rows import Measured, RowSource, RowView, read_rows
 from sprat.quant.formats import BlockFormat, get_format
 
 __all__ = ["F8_E4M3", "ScaledBlocks", "scale_shape"]
@@ -65,6 +68,14 @@ class ScaledBlocks(RowView):
     def format(self) -> BlockFormat:
         """F32: no smaller format holds code times scale exactly."""
         return get_format("F32")
+
+    def bound(self, measured: Measured) -> float:
+        """The largest code times the largest scale."""
+        return self.rows.bound(measured) * self.scales.bound(measured)
+
+    def stored(self) -> Iterator[FileTensor]:
+        """Codes and scales."""
+        return itertools.chain(self.rows.stored(), self.scales.stored())
 
     def read_into(self, start: int, out: U8Array) -> None:
         """Rows from ``start`` on, as float32 bytes."""

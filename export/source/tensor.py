@@ -9,7 +9,7 @@ import numpy as np
 
 from sprat.arrays import F32Array, U8Array
 from sprat.export.source.file import FileTensor
-from sprat.export.source.rows import RowSource, Stacked, read_rows
+from sprat.export.source.rows import Measured, RowSource, Stacked, read_rows
 from sprat.quant.formats import BlockFormat, get_format
 from sprat.runtime.weights import Weight
 
@@ -104,6 +104,14 @@ class ComputedRow:
     def format(self) -> BlockFormat:
         """F32."""
         return get_format("F32")
+
+    def bound(self, measured: Measured) -> float:
+        """The largest magnitude."""
+        return float(np.abs(self.values).max(initial=0))
+
+    def stored(self) -> Iterator[FileTensor]:
+        """No tensor."""
+        return iter(())
 
     def read_into(self, start: int, out: U8Array) -> None:
         """The row, as float32 bytes."""

@@ -10,8 +10,10 @@ from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.runtime.backends.reference import ReferenceBackend
 from sprat.runtime.engine import Engine
+from sprat.runtime.generate.sampling_defaults import sampling_from_config
 from sprat.runtime.memory import parse_memory
 from sprat.runtime.open_model import find_template
+from sprat.runtime.tokenizer.hf_files import TokenizerFiles
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["load_source", "open_source"]
@@ -53,4 +55,5 @@ def load_source(path: str | os.PathLike[str], *, memory: int | str | None = None
         template=find_template(metadata, tokenizer),
         context=context,
         name=Path(path).resolve().name,
+        sampling=sampling_from_config(TokenizerFiles(Path(path)).generation),
     )

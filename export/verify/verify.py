@@ -24,8 +24,7 @@ from sprat.export.texts import evaluation_text
 from sprat.export.verify.source_model import open_source
 from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.quant.quality import Quality, QualityMeter, routing_overlap
-from sprat.runtime.backends.protocol import Backend, TokenStream
-from sprat.runtime.backends.reference import ReferenceBackend
+from sprat.runtime.backends.protocol import Backend
 from sprat.runtime.engine import Engine
 from sprat.runtime.files.model_file import model_formats
 
@@ -33,6 +32,7 @@ __all__ = ["Verification", "verify"]
 
 _WINDOW = 512  # tokens, llama-perplexity's default
 _MIN_TOKENS = 16  # fewer are too few for a mean
+_ROUTING_BACKEND = "reference"  # the routing overlap measures the weights, not int8 activations
 _CHUNK = 64  # tokens whose logits are in memory at once: 33 MB for a vocabulary of 128k
 
 
@@ -129,7 +129,7 @@ def verify(
 class _Comparison:
     """Streams of the source and of every backend, advanced together."""
 
-    def __init__(self, base: ReferenceBackend, backends: Mapping[str, Backend], window: int) -> None:
+    def __init__(self, base: Backend, backends: Mapping[str, Backend], window: int) -> None:
         for name, backend in backends.items():
             if backend.vocab_size != base.vocab_size:
                 raise InputError(
@@ -140,7 +140,10 @@ class _Comparison:
         self._base_routes, self._routes = _Routes(), _Routes()
         self._overlaps: dict[int, list[float]] = defaultdict(list)
         self._base = base.new_stream(window, self._base_routes.record)
-        self._streams = {name: self._observed(backend, window) for name, backend in backends.items()}
+        self._streams = {
+            name: backend.new_stream(window, self._routes.record if backend.name == _ROUTING_BACKEND else None)
+            for name, backend in backends.items()
+        }
 
     def read(self, tokens: I32Array) -> Iterator[int]:
         """Compare one window ``(n,)``; yields the number of tokens read so far."""
@@ -167,12 +170,6 @@ class _Comparison:
         """Free all caches."""
         for stream in (self._base, *self._streams.values()):
             stream.close()
-
-    def _observed(self, backend: Backend, window: int) -> TokenStream:
-        """A stream; its routing is recorded if the backend reports it."""
-        if isinstance(backend, ReferenceBackend):
-            return backend.new_stream(window, self._routes.record)
-        return backend.new_stream(window)
 
     def _compare_routes(self) -> None:
         """Compare the routing that both sides recorded since the last call."""

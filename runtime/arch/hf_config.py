@@ -1,8 +1,7 @@
 """A checkpoint's ``config.json`` as a :class:`~sprat.runtime.arch.spec.ModelSpec`.
 
-Each architecture has a reader that takes the fields it understands. The tables below hold the rest: fields that must
-have one value, because sprat implements only that, and fields that do not change the mathematics. Anything else is an
-error that names the field.
+Each architecture has a reader for the fields it understands. The tables below list the others: fields with one
+supported value, and fields that do not change the computation. Any other field is an error that names it.
 """
 
 from __future__ import annotations
@@ -18,22 +17,22 @@ from sprat.runtime.arch.spec import ModelSpec
 __all__ = ["spec_from_config"]
 
 _HARMLESS_GROUPS = {
-    "what the file is": "_name_or_path architectures auto_map dtype model_type torch_dtype transformers_version",
-    "the layer that predicts a second token, which is skipped": "num_mtp_layers num_nextn_predict_layers",
+    "description of the file": "_name_or_path architectures auto_map dtype model_type torch_dtype transformers_version",
+    "multi-token prediction, which is left out": "num_mtp_layers num_nextn_predict_layers",
     "training": """
         attention_dropout aux_loss_alpha embd_pdrop ep_size gradient_checkpointing initializer_range
         output_router_logits pretraining_tp problem_type resid_pdrop router_aux_loss_coef seq_aux""",
-    "how another implementation runs it": """
+    "settings of transformers": """
         _attn_implementation attn_implementation chunk_size_feed_forward keys_to_ignore_at_inference output_attentions
         output_hidden_states output_scores return_dict return_dict_in_generate torchscript use_bfloat16 use_cache""",
-    "tokens": """
+    "special tokens": """
         begin_suppress_tokens bos_token_id decoder_start_token_id eos_token_id forced_bos_token_id forced_eos_token_id
         pad_token_id prefix sep_token_id suppress_tokens tokenizer_class unk_token_id""",
     "generation": """
         bad_words_ids diversity_penalty do_sample early_stopping encoder_no_repeat_ngram_size
         exponential_decay_length_penalty length_penalty max_length min_length no_repeat_ngram_size num_beam_groups
         num_beams num_return_sequences remove_invalid_values repetition_penalty temperature top_k top_p typical_p""",
-    "other kinds of models, whose fields transformers once wrote into every file": """
+    "fields of other kinds of models, which old versions of transformers wrote into every file": """
         cross_attention_hidden_size finetuning_task id2label is_decoder label2id task_specific_params tf_legacy_loss
         tie_encoder_decoder""",
 }
@@ -49,14 +48,14 @@ _HARMLESS = frozenset(name for names in _HARMLESS_GROUPS.values() for name in na
 
 
 def spec_from_config(config: Mapping[str, Any]) -> ModelSpec:
-    """Read the classic form (``rope_theta``, ``rope_scaling``) and that of transformers 5 (``rope_parameters``).
+    """Read the config of transformers 4 (``rope_theta``, ``rope_scaling``) or 5 (``rope_parameters``).
 
     Args:
         config: the parsed ``config.json``.
 
     Raises:
-        ConfigError: the architecture is not supported, or fields are missing, unknown, out of range or ask for
-            mathematics that sprat does not implement. The message names every such field.
+        ConfigError: the architecture is not supported, or fields are missing, unknown, out of range or have a
+            value that sprat does not implement. The message names every such field.
     """
     fields = Fields("config.json", config)
     spec = _reader(config)(fields)
@@ -71,7 +70,7 @@ def _reader(config: Mapping[str, Any]) -> ConfigReader:
     known, named = config_readers(), config.get("architectures")
     if not isinstance(named, list) or len(named) != 1 or not isinstance(named[0], str):
         raise ConfigError(
-            f"config.json: architectures is {named!r}; expected a list of one name, of {', '.join(sorted(known))}"
+            f"config.json: architectures is {named!r}; expected a list of one of {', '.join(sorted(known))}"
         )
     if named[0] not in known:
         raise ConfigError(f"config.json: {unknown_name('architecture', named[0], known)}")

@@ -1,4 +1,4 @@
-"""Parts of a ``config.json`` that architectures share, read from its :class:`~sprat.runtime.arch.fields.Fields`."""
+"""Fields of ``config.json`` that several architectures share."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from sprat.runtime.arch.spec import ModelSpec
 __all__ = ["common_from_config", "dense_from_config", "rope_from_config"]
 
 _ROPE_HARMLESS = frozenset({"finetuned"})
-_MAX_HEAD_DIM = 1 << 16  # a hundred times what is published: there will be an array of this length
+_MAX_HEAD_DIM = 1 << 16  # a hundred times the largest published one; bounds the size of an array
 
 
 def dense_from_config(fields: Fields, architecture: str, *, interleaved: bool, bias: bool = False) -> ModelSpec:
-    """A model of grouped-query attention and dense MLPs: Llama and its relatives.
+    """A model with grouped-query attention and dense MLPs, such as Llama and Qwen2.
 
     Args:
         fields: of ``config.json``.
         architecture: ``general.architecture``.
-        interleaved: whether RoPE rotates pairs (2i, 2i+1) in GGUF, rather than halves.
-        bias: biases on queries, keys and values.
+        interleaved: whether RoPE rotates pairs (2i, 2i+1) in GGUF instead of (i, i+dim/2).
+        bias: whether queries, keys and values have biases.
     """
     n_heads, hidden_size = fields.size("num_attention_heads"), fields.size("hidden_size")
     attention = GroupedAttentionSpec(
@@ -41,7 +41,7 @@ def dense_from_config(fields: Fields, architecture: str, *, interleaved: bool, b
 
 
 def common_from_config(fields: Fields) -> dict[str, Any]:
-    """The fields of :class:`~sprat.runtime.arch.spec.ModelSpec` that every config spells alike."""
+    """The fields of :class:`~sprat.runtime.arch.spec.ModelSpec` that have the same name in every config."""
     return {
         "vocab_size": fields.size("vocab_size"),
         "hidden_size": fields.size("hidden_size"),
@@ -53,7 +53,7 @@ def common_from_config(fields: Fields) -> dict[str, Any]:
 
 
 def rope_from_config(fields: Fields, dim: int, *, interleaved: bool) -> RopeSpec:
-    """The classic form (``rope_theta``, ``rope_scaling``) or that of transformers 5 (``rope_parameters``)."""
+    """RoPE in the fields of transformers 4 (``rope_theta``, ``rope_scaling``) or 5 (``rope_parameters``)."""
     name = "rope_parameters" if "rope_parameters" in fields else "rope_scaling"
     scaling = fields.nested(name)
     holder = scaling if "rope_theta" in scaling else fields
@@ -73,7 +73,7 @@ def _no_scaling(scaling: Fields, dim: int, theta: float) -> None:
 def _yarn(scaling: Fields, dim: int, theta: float) -> YarnScaling:
     scaling.must_be({"truncate": [True]})
     if ("mscale" in scaling) != ("mscale_all_dim" in scaling):
-        scaling.complain("mscale", "and mscale_all_dim are ambiguous one without the other")
+        scaling.complain("mscale", "or mscale_all_dim is missing; expected both or neither")
     return YarnScaling(
         factor=scaling.number("factor"),
         original_max_position_embeddings=scaling.size("original_max_position_embeddings"),

@@ -24,6 +24,7 @@ from sprat.errors import BackendError, PromptError, SpratError
 from sprat.runtime.backends.llamacpp_build import install_command
 from sprat.runtime.backends.llamacpp_probe import probe
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
+from sprat.runtime.models import RoutingObserver
 
 __all__ = ["LlamaCppBackend", "LlamaCppStream"]
 
@@ -41,7 +42,7 @@ class LlamaCppLoader(BackendLoader, name="llamacpp", preference=30):
         buffer_bytes = _BATCH * request.spec.vocab_size * 4 + _OWN_BYTES
         return request.footprint(cache_number_bytes=_CACHE_NUMBER_BYTES, buffer_bytes=buffer_bytes)
 
-    def obstacle(self, request: LoadRequest) -> SpratError | None:
+    def why_not(self, request: LoadRequest) -> SpratError | None:
         """Not installed."""
         if importlib.util.find_spec("llama_cpp") is None:
             return BackendError(f"llama-cpp-python is not installed; for this processor: {install_command()}")
@@ -87,11 +88,11 @@ class LlamaCppBackend:
         self.vocab_size: int = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self._model))
         self.max_context: int = lib.llama_model_n_ctx_train(self._model)
 
-    def new_stream(self, capacity: int) -> LlamaCppStream:
-        """An empty sequence with a context of its own.
+    def new_stream(self, capacity: int, observe: RoutingObserver | None = None) -> LlamaCppStream:
+        """An empty sequence in a new llama.cpp context; its routing is not reported, so ``observe`` is ignored.
 
         Raises:
-            BackendError: llama.cpp could not make the context, mostly for lack of memory; or the backend was closed.
+            BackendError: llama.cpp cannot create the context, mostly for lack of memory; or the backend was closed.
         """
         if not self._model:
             raise BackendError("the engine was closed; load the model again")

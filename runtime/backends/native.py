@@ -33,7 +33,7 @@ class NativeLoader(BackendLoader, name="native", preference=10):
         whole = request.footprint(cache_number_bytes=0, buffer_bytes=native_buffer_bytes(spec))
         return replace(whole, cache_bytes_per_token=cache_bytes_per_token(spec, _cache(request)))
 
-    def obstacle(self, request: LoadRequest) -> SpratError | None:
+    def why_not(self, request: LoadRequest) -> SpratError | None:
         """No native core, or a format that it does not know."""
         if why := native_missing_because():
             return BackendError(f"the native kernels are missing: {why}")
@@ -84,7 +84,7 @@ class NativeBackend:
         self._cache = cache or spec.attention.storages[0]
 
     def new_stream(self, capacity: int, observe: RoutingObserver | None = None) -> ModelStream:
-        """An empty sequence; ``observe`` sees the experts that its tokens choose."""
+        """An empty sequence; ``observe`` gets the routing of each MoE layer."""
         return ModelStream(self._model, capacity, _both(self._readahead, observe), storage=self._cache)
 
     def close(self) -> None:

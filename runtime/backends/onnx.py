@@ -21,6 +21,7 @@ from sprat.runtime.backends.onnx_cache import bind_cache, ort_value
 from sprat.runtime.backends.onnx_session import missing_because, open_session, ort_errors
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
 from sprat.runtime.files.onnx import CacheUpdate, ONNXFile
+from sprat.runtime.models import RoutingObserver
 
 __all__ = ["ONNXBackend", "ONNXStream"]
 
@@ -29,7 +30,7 @@ _CACHE_NUMBER_BYTES = 4  # float32
 _CHUNK, _SMALL_CHUNK = 128, 64  # tokens whose activations are in memory at once
 _LIBRARY_BYTES = 64 << 20  # onnxruntime itself, onnx, and their threads
 _PACKED_BLOCK_BYTES = 10  # two scales and a sum in float32 instead of one scale in binary16: measured
-_FRUGAL_EXPERT_BLOCK_BYTES = 2  # one scale in float32, where activations are, too: measured
+_LOW_MEMORY_EXPERT_BLOCK_BYTES = 2  # one scale in float32, where activations are, too: measured
 
 
 class ONNXLoader(BackendLoader, name="onnx", preference=40, reads="onnx"):
@@ -37,9 +38,9 @@ class ONNXLoader(BackendLoader, name="onnx", preference=40, reads="onnx"):
 
     def footprint(self, request: LoadRequest) -> Footprint:
         """A float32 cache, one chunk's activations, attention scores over the whole context, and what packing adds."""
-        return _footprint(request, frugal=_is_frugal(request))
+        return _footprint(request, low_memory=_wants_low_memory(request))
 
-    def obstacle(self, request: LoadRequest) -> SpratError | None:
+    def why_not(self, request: LoadRequest) -> SpratError | None:
         """Not installed."""
         why = missing_because()
         return BackendError(why) if why else None
@@ -51,36 +52,36 @@ class ONNXLoader(BackendLoader, name="onnx", preference=40, reads="onnx"):
             BackendError: onnxruntime refuses the model.
         """
         assert isinstance(request.file, ONNXFile)
-        return ONNXBackend(request.file, n_threads=request.n_threads, frugal=_is_frugal(request))
+        return ONNXBackend(request.file, n_threads=request.n_threads, low_memory=_wants_low_memory(request))
 
 
-def _is_frugal(request: LoadRequest) -> bool:
+def _wants_low_memory(request: LoadRequest) -> bool:
     """Whether the budget asks for less memory and more time: other products with experts, and short chunks."""
     if request.memory_bytes is None:
         return False
-    return _footprint(request, frugal=False).total_bytes > request.memory_bytes
+    return _footprint(request, low_memory=False).total_bytes > request.memory_bytes
 
 
-def _footprint(request: LoadRequest, *, frugal: bool) -> Footprint:
+def _footprint(request: LoadRequest, *, low_memory: bool) -> Footprint:
     spec = request.spec
     widest = max(spec.intermediate_size, spec.hidden_size, spec.attention.q_width)
     scores_bytes = 3 * 4 * spec.attention.n_heads * request.context
-    chunk_bytes = _chunk(frugal) * (8 * widest * 4 + spec.vocab_size * 4 + scores_bytes)
-    buffer_bytes = chunk_bytes + _packing_bytes(request, frugal=frugal) + _LIBRARY_BYTES
+    chunk_bytes = _chunk(low_memory) * (8 * widest * 4 + spec.vocab_size * 4 + scores_bytes)
+    buffer_bytes = chunk_bytes + _packing_bytes(request, low_memory=low_memory) + _LIBRARY_BYTES
     return request.footprint(cache_number_bytes=_CACHE_NUMBER_BYTES, buffer_bytes=buffer_bytes)
 
 
-def _chunk(frugal: bool) -> int:
-    return _SMALL_CHUNK if frugal else _CHUNK
+def _chunk(low_memory: bool) -> int:
+    return _SMALL_CHUNK if low_memory else _CHUNK
 
 
-def _packing_bytes(request: LoadRequest, *, frugal: bool) -> int:
+def _packing_bytes(request: LoadRequest, *, low_memory: bool) -> int:
     """What packed products take beyond the file's bytes: ``MatMulNBits`` in ``.blocks``, ``QMoE`` in stacks of rows."""
     shapes = {name: info.shape for name, info in request.file.tensors.items()}
     scales = {name: shape for name, shape in shapes.items() if name.endswith(".weight.scales")}
     routed = sum(math.prod(shape) for name, shape in scales.items() if is_routed_expert(name))
     others = sum(math.prod(shape[:-1]) for name, shape in shapes.items() if ".blocks" in name)
-    of_expert = _FRUGAL_EXPERT_BLOCK_BYTES if frugal else _PACKED_BLOCK_BYTES
+    of_expert = _LOW_MEMORY_EXPERT_BLOCK_BYTES if low_memory else _PACKED_BLOCK_BYTES
     return _PACKED_BLOCK_BYTES * others + of_expert * routed
 
 
@@ -90,22 +91,22 @@ class ONNXBackend:
     Args:
         file: a checked model.
         n_threads: threads that compute.
-        frugal: take less memory and more time: short chunks, and the arena and ``small_experts`` of
+        low_memory: take less memory and more time: short chunks, and the arena and ``small_experts`` of
             :func:`~sprat.runtime.backends.onnx_session.open_session`.
     """
 
     name = "onnx"
 
-    def __init__(self, file: ONNXFile, *, n_threads: int, frugal: bool = False) -> None:
-        self.frugal = frugal
-        self._file, self._chunk = file, _chunk(frugal)
-        arena = frugal or file.cache is CacheUpdate.APPEND
-        self._session = open_session(file.path, n_threads=n_threads, arena=arena, small_experts=frugal)
+    def __init__(self, file: ONNXFile, *, n_threads: int, low_memory: bool = False) -> None:
+        self.low_memory = low_memory
+        self._file, self._chunk = file, _chunk(low_memory)
+        arena = low_memory or file.cache is CacheUpdate.APPEND
+        self._session = open_session(file.path, n_threads=n_threads, arena=arena, small_experts=low_memory)
         self.vocab_size = file.spec.vocab_size
         self.max_context = file.spec.max_context
 
-    def new_stream(self, capacity: int) -> ONNXStream:
-        """An empty sequence.
+    def new_stream(self, capacity: int, observe: RoutingObserver | None = None) -> ONNXStream:
+        """An empty sequence; the graph does not report its routing, so ``observe`` is ignored.
 
         Raises:
             BackendError: the backend was closed.

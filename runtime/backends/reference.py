@@ -8,7 +8,7 @@ from sprat.errors import SpratError
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.backends.model_stream import ModelStream
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
-from sprat.runtime.kernels.reference import ReferenceKernels
+from sprat.runtime.kernels.reference import PANEL_BYTES, ReferenceKernels
 from sprat.runtime.models import Model, RoutingObserver
 from sprat.runtime.weights import WeightSource
 
@@ -16,7 +16,6 @@ __all__ = ["ReferenceBackend"]
 
 _CACHE_NUMBER_BYTES = 4  # float32
 _CHUNK = 256  # tokens whose activations are in memory at once
-_PANEL_BYTES = 32 << 20  # of a kernel's temporary: attention scores, unpacked rows; less for a small context
 _N_PANELS = 6  # scores, their exponentials and sums, unpacked rows, and NumPy's copies of them
 
 
@@ -30,11 +29,11 @@ class ReferenceLoader(BackendLoader, name="reference", preference=20):
         """A float32 cache, and one chunk's activations; unpacked weights only take what is left."""
         spec = request.spec
         widest = max(spec.intermediate_size, spec.hidden_size, spec.attention.q_width)
-        panel_bytes = min(_PANEL_BYTES, 4 * spec.attention.n_heads * _CHUNK * request.context)
+        panel_bytes = min(PANEL_BYTES, 4 * spec.attention.n_heads * _CHUNK * request.context)
         buffer_bytes = 8 * _CHUNK * widest * 4 + 2 * spec.vocab_size * 4 + _N_PANELS * panel_bytes
         return request.footprint(cache_number_bytes=_CACHE_NUMBER_BYTES, buffer_bytes=buffer_bytes)
 
-    def obstacle(self, request: LoadRequest) -> SpratError | None:
+    def why_not(self, request: LoadRequest) -> SpratError | None:
         """None: there is always NumPy."""
         return None
 
@@ -64,7 +63,7 @@ class ReferenceBackend:
         self.max_context = spec.max_context
 
     def new_stream(self, capacity: int, observe: RoutingObserver | None = None) -> ModelStream:
-        """An empty sequence; ``observe`` sees the experts that its tokens choose."""
+        """An empty sequence; ``observe`` gets the routing of each MoE layer."""
         return ModelStream(self._model, capacity, observe)
 
     def close(self) -> None:

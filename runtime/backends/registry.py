@@ -4,7 +4,7 @@ A backend is one file of this folder with a :class:`BackendLoader` in it::
 
     class NativeLoader(BackendLoader, name="native", preference=10):
         def footprint(self, request): ...
-        def obstacle(self, request): ...
+        def why_not(self, request): ...
         def load(self, request): ...
 
 ``"auto"`` walks them in the order of preference and takes the first one without an obstacle; what it passed over, and
@@ -23,12 +23,11 @@ from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.refusal import refusal
 from sprat.errors import BackendError, DoesNotFitError, SpratError, unknown_name
 from sprat.runtime.arch.spec import ModelSpec
-from sprat.runtime.arch.tensors import is_routed_expert
 from sprat.runtime.backends.protocol import Backend
-from sprat.runtime.cache.rows import Storage
+from sprat.runtime.cache.entries import Storage
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.model_file import ModelFile
-from sprat.runtime.footprint import program_bytes
+from sprat.runtime.footprint import program_bytes, resident_and_routed
 
 __all__ = [
     "BackendChoice",
@@ -72,10 +71,10 @@ class LoadRequest:
             buffer_bytes: of activations and scratch, at most; the program itself and its tokenizer are added.
         """
         sizes = {name: info.nbytes for name, info in self.file.tensors.items()}
-        routed_bytes = sum(size for name, size in sizes.items() if is_routed_expert(name))
+        resident_bytes, routed_bytes = resident_and_routed(sizes)
         return Footprint(
             quant="as in the file",
-            resident_bytes=sum(sizes.values()) - routed_bytes,
+            resident_bytes=resident_bytes,
             routed_bytes=routed_bytes,
             cache_bytes_per_token=self.spec.cache_elements_per_token * cache_number_bytes,
             context=self.context,
@@ -103,7 +102,7 @@ class BackendLoader(ABC):
         """Bytes that it would take, from the header alone."""
 
     @abstractmethod
-    def obstacle(self, request: LoadRequest) -> SpratError | None:
+    def why_not(self, request: LoadRequest) -> SpratError | None:
         """Why this backend cannot run the file here, memory aside; ``None`` when it can."""
 
     @abstractmethod
@@ -146,10 +145,10 @@ def choose(name: str, request: LoadRequest) -> BackendChoice:
     """
     passed_over: dict[str, SpratError] = {}
     for candidate in _candidates(request) if name == "auto" else [_loader(name)]:
-        obstacle = _obstacle(candidate, request)
-        if obstacle is None:
+        why_not = _why_not(candidate, request)
+        if why_not is None:
             return BackendChoice(candidate.name, tuple((other, str(why)) for other, why in passed_over.items()))
-        passed_over[candidate.name] = obstacle
+        passed_over[candidate.name] = why_not
     if len(passed_over) == 1:
         raise next(iter(passed_over.values()))
     reasons = "; ".join(f"{other}: {why}" for other, why in passed_over.items())
@@ -176,7 +175,7 @@ def _candidates(request: LoadRequest) -> list[BackendLoader]:
     return [loader for loader in _by_preference() if loader.reads == request.file.format]
 
 
-def _obstacle(loader: BackendLoader, request: LoadRequest) -> SpratError | None:
+def _why_not(loader: BackendLoader, request: LoadRequest) -> SpratError | None:
     if loader.reads != request.file.format:
         return BackendError(
             f"{request.file.path}: the {loader.name} backend reads {loader.reads}, not {request.file.format}; "
@@ -197,7 +196,7 @@ def _obstacle(loader: BackendLoader, request: LoadRequest) -> SpratError | None:
         too_large = refusal(loader.footprint(request), request.memory_bytes, subject)
         if too_large is not None:
             return too_large
-    return loader.obstacle(request)
+    return loader.why_not(request)
 
 
 def _loader(name: str) -> BackendLoader:

@@ -20,7 +20,7 @@ from typing import Literal, Protocol
 from sprat.arrays import F32Array, I32Array
 from sprat.runtime.arch.moe import MoESpec
 from sprat.runtime.arch.rope import RopeAngles
-from sprat.runtime.cache import KVCache, KVRows, LatentCache, Rows
+from sprat.runtime.cache import KeysAndValues, KVCache, KVEntries, LatentCache
 from sprat.runtime.kernels.layers import MLP, GatedMLP, GroupedAttention, Head, LatentAttention, MoE
 from sprat.runtime.weights import Weight
 
@@ -73,14 +73,14 @@ class Kernels(Protocol):
         Each chosen expert is read once, whatever the number of its tokens.
         """
 
-    def gqa_attention(self, q: F32Array, rows: KVRows, scale: float) -> F32Array:
+    def gqa_attention(self, q: F32Array, rows: KeysAndValues, scale: float) -> F32Array:
         """Causal attention of ``q (n, heads, dim)`` over KV entries, whose last ``n`` are the queries' own.
 
         Consecutive ``heads / kv_heads`` query heads share one key and value head (arXiv 2305.13245).
         Returns ``(n, heads, dim)``.
         """
 
-    def mla_expanded(self, q: F32Array, rows: Rows, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
+    def mla_expanded(self, q: F32Array, rows: KVEntries, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
         """Multi-head latent attention with keys and values expanded per head: cheaper for many new tokens.
 
         Args:
@@ -94,7 +94,7 @@ class Kernels(Protocol):
             ``(n, heads, v_head_dim)`` (arXiv 2405.04434, eq. 9 to 19).
         """
 
-    def mla_absorbed(self, q: F32Array, rows: Rows, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
+    def mla_absorbed(self, q: F32Array, rows: KVEntries, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
         """The same as :meth:`mla_expanded`, with ``k_b`` absorbed into the query: all heads attend to the latents."""
 
     def latent_attention(

@@ -17,7 +17,7 @@ from sprat.errors import BackendError, unknown_name
 from sprat.native import core, missing_because
 from sprat.runtime.arch.moe import MoESpec
 from sprat.runtime.arch.rope import RopeAngles
-from sprat.runtime.cache import FloatRows, Int8Rows, KVCache, KVRows, LatentCache, Rows
+from sprat.runtime.cache import FloatEntries, Int8Entries, KeysAndValues, KVCache, KVEntries, LatentCache
 from sprat.runtime.kernels.bindings import Bindings
 from sprat.runtime.kernels.contract import ChoiceObserver, MLAForm, Routes
 from sprat.runtime.kernels.layers import MLP, GatedMLP, GroupedAttention, Head, LatentAttention, MoE
@@ -129,17 +129,17 @@ class NativeKernels:
         self._set.experts(self._bound(routed), always, x, routes.experts, routes.weights, out)
         return out
 
-    def gqa_attention(self, q: F32Array, rows: KVRows, scale: float) -> F32Array:
+    def gqa_attention(self, q: F32Array, rows: KeysAndValues, scale: float) -> F32Array:
         """FlashAttention; the heads of a group share one pass over their keys."""
         out = np.empty(q.shape, np.float32)
         self._set.gqa(q, _stored(rows.keys), _stored(rows.values), scale, out)
         return out
 
-    def mla_expanded(self, q: F32Array, rows: Rows, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
+    def mla_expanded(self, q: F32Array, rows: KVEntries, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
         """Each head expands the latents block by block, and attends with all queries."""
         return self._mla(q, rows, k_b, v_b, scale, expanded=True)
 
-    def mla_absorbed(self, q: F32Array, rows: Rows, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
+    def mla_absorbed(self, q: F32Array, rows: KVEntries, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
         """All heads share one pass over the latents, split over threads by entries."""
         return self._mla(q, rows, k_b, v_b, scale, expanded=False)
 
@@ -187,14 +187,14 @@ class NativeKernels:
         self._set.logits(self._bound(head), x, out)
         return out
 
-    def _mla(self, q: F32Array, rows: Rows, k_b: Weight, v_b: Weight, scale: float, *, expanded: bool) -> F32Array:
+    def _mla(self, q: F32Array, rows: KVEntries, k_b: Weight, v_b: Weight, scale: float, *, expanded: bool) -> F32Array:
         out = np.empty((*q.shape[:2], v_b.shape[1]), np.float32)
         self._set.mla(q, _stored(rows), self._bound(k_b), self._bound(v_b), scale, expanded, out)
         return out
 
 
-def _stored(rows: Rows) -> FloatRows | U8Array:
-    return rows.packed if isinstance(rows, Int8Rows) else rows
+def _stored(rows: KVEntries) -> FloatEntries | U8Array:
+    return rows.packed if isinstance(rows, Int8Entries) else rows
 
 
 def _loaded_core() -> ModuleType:

@@ -10,7 +10,7 @@ import numpy as np
 
 from sprat.devices.probe import KernelRates
 from sprat.quant.formats import get_format
-from sprat.runtime.cache import KVRows
+from sprat.runtime.cache import KeysAndValues
 from sprat.runtime.kernels.contract import Kernels
 from sprat.runtime.kernels.native import NativeKernels, instruction_sets, native_missing_because
 from sprat.runtime.kernels.reference import ReferenceKernels
@@ -60,7 +60,7 @@ def _attention_rate(kernels: Kernels, rng: np.random.Generator, lasting: float) 
     queries = rng.normal(size=(_N_TOKENS, _N_HEADS, _HEAD_DIM)).astype(np.float32)
     rows = rng.normal(size=(_N_KV_HEADS, 2 * _N_TOKENS, _HEAD_DIM)).astype(np.float16)
     seen = 2 * _N_TOKENS - (_N_TOKENS - 1) / 2  # entries, by a token on average: the last one sees all
-    seconds = _seconds(lambda: kernels.gqa_attention(queries, KVRows(rows, rows), _HEAD_DIM**-0.5), lasting)
+    seconds = _seconds(lambda: kernels.gqa_attention(queries, KeysAndValues(rows, rows), _HEAD_DIM**-0.5), lasting)
     return 2 * 2 * _N_TOKENS * seen * _N_HEADS * _HEAD_DIM / seconds
 
 

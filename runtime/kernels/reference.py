@@ -12,16 +12,16 @@ import numpy.typing as npt
 from sprat.arrays import F32Array, I32Array
 from sprat.runtime.arch.moe import GroupScore, MoESpec, Scoring
 from sprat.runtime.arch.rope import RopeAngles
-from sprat.runtime.cache import KVRows, Rows, widen
+from sprat.runtime.cache import KeysAndValues, KVEntries, to_float32
 from sprat.runtime.kernels.contract import Routes
 from sprat.runtime.kernels.dense import DenseCache
 from sprat.runtime.kernels.layers import MLP
 from sprat.runtime.kernels.steps import StepByStep
 from sprat.runtime.weights import Weight
 
-__all__ = ["ReferenceKernels"]
+__all__ = ["PANEL_BYTES", "ReferenceKernels"]
 
-_PANEL_BYTES = 32 << 20  # of a temporary array: scores of some queries, dequantized rows of a large matrix
+PANEL_BYTES = 32 << 20  # of a temporary array: scores of some queries, dequantized rows of a large matrix
 
 
 class ReferenceKernels(StepByStep):
@@ -79,28 +79,28 @@ class ReferenceKernels(StepByStep):
             out[tokens] += self._mlp(x[tokens], routed, int(expert)) * routes.weights[tokens, places, None]
         return out
 
-    def gqa_attention(self, q: F32Array, rows: KVRows, scale: float) -> F32Array:
+    def gqa_attention(self, q: F32Array, rows: KeysAndValues, scale: float) -> F32Array:
         """Query heads grouped by the key head that they share."""
         n, n_heads, dim = q.shape
-        keys, values = widen(rows.keys), widen(rows.values)
+        keys, values = to_float32(rows.keys), to_float32(rows.values)
         grouped = q.swapaxes(0, 1).reshape(len(keys), -1, n, dim)
         return _heads_last(_attend(grouped, keys, values, scale), n_heads)
 
-    def mla_expanded(self, q: F32Array, rows: Rows, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
+    def mla_expanded(self, q: F32Array, rows: KVEntries, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
         """Every head gets keys ``[latent @ k_b, rope]`` and values ``latent @ v_b.T`` of its own."""
         n_heads, rank, _ = k_b.shape
-        latent, rope = np.split(widen(rows), [rank], axis=-1)
+        latent, rope = np.split(to_float32(rows), [rank], axis=-1)
         shared_rope = np.broadcast_to(rope, (n_heads, *rope.shape))
         keys = np.concatenate([latent @ self._unpack(k_b), shared_rope], axis=-1)
         values = latent @ self._unpack(v_b).swapaxes(1, 2)
         return _heads_last(_attend(q.swapaxes(0, 1)[:, None], keys, values, scale), n_heads)
 
-    def mla_absorbed(self, q: F32Array, rows: Rows, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
+    def mla_absorbed(self, q: F32Array, rows: KVEntries, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
         """Queries ``[q_nope @ k_b.T, q_rope]`` over the entries: one key head, whose values are the latents."""
         n_heads, rank, nope = k_b.shape
         q_nope, q_rope = np.split(q.swapaxes(0, 1), [nope], axis=-1)
         absorbed = np.concatenate([q_nope @ self._unpack(k_b).swapaxes(1, 2), q_rope], axis=-1)
-        keys = widen(rows)[None]
+        keys = to_float32(rows)[None]
         mixed = _attend(absorbed[None], keys, keys[..., :rank], scale)[0]
         return _heads_last(mixed @ self._unpack(v_b).swapaxes(1, 2), n_heads)
 
@@ -113,7 +113,7 @@ class ReferenceKernels(StepByStep):
         if dense is not None:
             return x @ dense.T
         part = weight if expert is None else weight[expert]
-        n_rows = max(1, _PANEL_BYTES // (4 * part.shape[-1]))
+        n_rows = max(1, PANEL_BYTES // (4 * part.shape[-1]))
         panels = (part.packed[start : start + n_rows] for start in range(0, part.shape[0], n_rows))
         return np.concatenate([x @ part.format.dequantize(panel).T for panel in panels], axis=-1)
 
@@ -137,7 +137,7 @@ def _attend(q: F32Array, keys: F32Array, values: F32Array, scale: float) -> F32A
     kv_heads, group, n, dim = q.shape
     n_rows = keys.shape[1]
     out = np.empty((kv_heads, group, n, values.shape[-1]), np.float32)
-    panel = max(1, _PANEL_BYTES // (4 * kv_heads * group * n_rows))
+    panel = max(1, PANEL_BYTES // (4 * kv_heads * group * n_rows))
     for start in range(0, n, panel):
         stop = min(start + panel, n)
         seen = n_rows - n + stop  # entries that the last query of this panel sees

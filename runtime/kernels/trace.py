@@ -26,7 +26,7 @@ from typing import Any, cast
 import numpy as np
 
 from sprat.runtime.arch.attention import AttentionSpec, GroupedAttentionSpec, LatentAttentionSpec
-from sprat.runtime.cache import Int8Rows, KVRows, Rows
+from sprat.runtime.cache import Int8Entries, KeysAndValues, KVEntries
 from sprat.runtime.kernels import MLP, Kernels, Routes
 from sprat.runtime.kernels.steps import StepByStep
 from sprat.runtime.weights import Weight
@@ -152,10 +152,10 @@ def _pairs(n_tokens: int, n_rows: int) -> int:
     return n_tokens * (n_rows - n_tokens) + n_tokens * (n_tokens + 1) // 2
 
 
-def _rows_read(rows: Rows | KVRows) -> tuple[int, int]:
+def _rows_read(rows: KVEntries | KeysAndValues) -> tuple[int, int]:
     """Bytes and tokens of a layer's cache."""
-    parts = (rows.keys, rows.values) if isinstance(rows, KVRows) else (rows,)
-    arrays = [part.packed if isinstance(part, Int8Rows) else part for part in parts]
+    parts = (rows.keys, rows.values) if isinstance(rows, KeysAndValues) else (rows,)
+    arrays = [part.packed if isinstance(part, Int8Entries) else part for part in parts]
     return sum(array.nbytes for array in arrays), arrays[0].shape[-2]
 
 

@@ -73,7 +73,7 @@ class ScriptedBackend:
         self.closed = False
         self._logits_after = logits_after
 
-    def new_stream(self, capacity):
+    def new_stream(self, capacity, observe=None):
         self.streams.append(ScriptedStream(self._logits_after, capacity))
         return self.streams[-1]
 

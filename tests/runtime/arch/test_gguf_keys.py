@@ -1,4 +1,4 @@
-"""GGUF keys from a spec and back, for every published checkpoint, and keys that must never be ignored."""
+"""Specs of all published checkpoints to GGUF keys and back, and keys that must not be ignored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LITE, V2, QWEN = (spec_from_config(PUBLISHED[f"DeepSeek-{n}"]) for n in ("V2-Lit
 
 
 def file_of(spec):
-    """Metadata and tensors as a file of ``spec`` would hold them: numbers in binary32, tensors that are shapes."""
+    """Metadata and tensors as in a file of ``spec``: floats rounded to float32, tensors without data."""
     metadata = {key: float(np.float32(v)) if isinstance(v, float) else v for key, v in metadata_from_spec(spec).items()}
     weights = MemoryWeights.shaped_like(spec)
     if isinstance(spec.rope.scaling, FrequencyFactors):
@@ -45,7 +45,7 @@ def test_every_key_is_one_of_llamacpps(name):
 
 
 def test_v2_lite_keys():
-    """What a stock conversion of V2-Lite writes, plus q_lora_rank, which llama.cpp demands of other layer counts."""
+    """What a stock conversion of V2-Lite writes, plus q_lora_rank, which llama.cpp requires for other layer counts."""
     keys = {key.removeprefix("deepseek2."): value for key, value in metadata_from_spec(LITE).items()}
     assert keys == {
         "block_count": 27,
@@ -88,7 +88,7 @@ def test_smollm2(smollm2_gguf):
     assert (spec.rms_norm_eps, spec.rope.theta, spec.tied_embeddings, spec.vocab_size) == (1e-5, 1e5, True, 49152)
 
 
-def test_the_layer_of_multi_token_prediction_is_not_counted():
+def test_mtp_layers_are_not_counted():
     metadata, weights = file_of(LITE)
     assert (
         spec_from_metadata(metadata | {"deepseek2.block_count": 28, "deepseek2.nextn_predict_layers": 1}, weights)
@@ -121,7 +121,7 @@ def test_the_layer_of_multi_token_prediction_is_not_counted():
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_key_that_changes_the_mathematics_is_an_error_that_names_it(spec, changes, named):
+def test_a_key_that_changes_the_computation_is_an_error_that_names_it(spec, changes, named):
     metadata, weights = file_of(spec)
     with pytest.raises(ConfigError, match=named):
         spec_from_metadata(metadata | changes, weights)
@@ -162,7 +162,7 @@ def test_an_unknown_architecture_is_named(name):
 @pytest.mark.parametrize(
     ("spec", "problem"),
     [
-        (replace(V2, n_layers=27), "V2-Lite's mark"),
+        (replace(V2, n_layers=27), "recognizes V2-Lite"),
         (replace(LITE, moe=replace(LITE.moe, n_shared_experts=0)), "no shared experts"),
         (replace(LITE, rope=replace(LITE.rope, scaling=replace(LITE.rope.scaling, mscale=1.0))), "mscale is 1.0"),
         (replace(LITE, rope=replace(LITE.rope, scaling=replace(LITE.rope.scaling, beta_fast=16.0))), "beta_fast"),
@@ -188,12 +188,12 @@ def test_an_unknown_architecture_is_named(name):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_llamacpp_would_misread_is_refused(spec, problem):
+def test_a_spec_that_llamacpp_would_misread_is_refused(spec, problem):
     with pytest.raises(ConfigError, match=problem):
         metadata_from_spec(spec)
 
 
-def test_yarn_of_qwen_travels():
+def test_round_trip_of_qwen_with_yarn():
     yarn = YarnScaling(factor=4.0, original_max_position_embeddings=32768)
     spec = replace(QWEN, rope=replace(QWEN.rope, scaling=yarn))
     assert spec_from_metadata(*file_of(spec)) == spec

@@ -178,7 +178,7 @@ def load_request(model, memory_bytes=None):
     return LoadRequest(file=model.file, spec=model.spec, context=64, n_threads=1, memory_bytes=memory_bytes)
 
 
-def test_a_small_budget_takes_the_frugal_form(mixture, monkeypatch):
+def test_a_small_budget_takes_the_low_memory_form(mixture, monkeypatch):
     opened = []
     original = onnx_backend.open_session
     monkeypatch.setattr(
@@ -186,9 +186,9 @@ def test_a_small_budget_takes_the_frugal_form(mixture, monkeypatch):
     )
     fast = load_request(mixture)
     needed = chosen_footprint(choose("onnx", fast), fast).total_bytes
-    frugal = load_request(mixture, needed - 1)
-    assert chosen_footprint(choose("onnx", frugal), frugal).total_bytes < needed
-    answers = [open_backend(choose("onnx", one), one).new_stream(64).forward_all(TOKENS) for one in (fast, frugal)]
+    low_memory = load_request(mixture, needed - 1)
+    assert chosen_footprint(choose("onnx", low_memory), low_memory).total_bytes < needed
+    answers = [open_backend(choose("onnx", one), one).new_stream(64).forward_all(TOKENS) for one in (fast, low_memory)]
     assert opened == [False, True]
     assert "ORT_QMOE_CPU_QNBIT_GEMM" not in os.environ
     assert not np.array_equal(*answers)  # activations of experts are no longer rounded

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sprat.quant.formats import get_format
-from sprat.runtime.cache import KVRows
+from sprat.runtime.cache import KeysAndValues
 from sprat.runtime.kernels import ReferenceKernels, reference
 from sprat.runtime.weights import Weight
 
@@ -52,7 +52,7 @@ def test_gqa_of_any_shape(n, past, kv_heads, group, dim, value_dim):
     rng = np.random.default_rng(n + past)
     q, keys = rng.normal(size=(n, kv_heads * group, dim)), rng.normal(size=(kv_heads, past + n, dim))
     values = rng.normal(size=(kv_heads, past + n, value_dim))
-    rows = KVRows(keys.astype(np.float32), values.astype(np.float32))
+    rows = KeysAndValues(keys.astype(np.float32), values.astype(np.float32))
     out = ReferenceKernels().gqa_attention(q.astype(np.float32), rows, 0.3)
     np.testing.assert_allclose(out, gqa(q, keys, values, 0.3), atol=1e-5)
 
@@ -72,9 +72,9 @@ def test_both_forms_of_latent_attention_are_the_definition(n, past, heads, rank,
 def test_long_prompts_are_attended_in_panels_of_queries(monkeypatch):
     rng = np.random.default_rng(0)
     q, keys = rng.normal(size=(50, 4, 8)).astype(np.float32), rng.normal(size=(2, 70, 8)).astype(np.float32)
-    whole = ReferenceKernels().gqa_attention(q, KVRows(keys, keys), 0.3)
+    whole = ReferenceKernels().gqa_attention(q, KeysAndValues(keys, keys), 0.3)
     monkeypatch.setattr(reference, "_PANEL_BYTES", 4 * 4 * 70 * 7)  # seven queries
-    np.testing.assert_allclose(ReferenceKernels().gqa_attention(q, KVRows(keys, keys), 0.3), whole, atol=1e-6)
+    np.testing.assert_allclose(ReferenceKernels().gqa_attention(q, KeysAndValues(keys, keys), 0.3), whole, atol=1e-6)
 
 
 def test_rows_in_float16_are_widened_not_rounded_again():
@@ -84,14 +84,15 @@ def test_rows_in_float16_are_widened_not_rounded_again():
     wide = half.astype(np.float32)
     kernels = ReferenceKernels()
     np.testing.assert_array_equal(
-        kernels.gqa_attention(q, KVRows(half, half), 1.0), kernels.gqa_attention(q, KVRows(wide, wide), 1.0)
+        kernels.gqa_attention(q, KeysAndValues(half, half), 1.0),
+        kernels.gqa_attention(q, KeysAndValues(wide, wide), 1.0),
     )
 
 
 @pytest.mark.parametrize("scale", [1e4, 1e-30])
 def test_extreme_scores_neither_overflow_nor_vanish(scale):
     q, rows = np.ones((2, 1, 4), np.float32), np.ones((1, 6, 4), np.float32)
-    np.testing.assert_allclose(ReferenceKernels().gqa_attention(q, KVRows(rows, rows), scale), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(ReferenceKernels().gqa_attention(q, KeysAndValues(rows, rows), scale), 1.0, rtol=1e-6)
 
 
 def test_packed_projections_are_unpacked_as_they_lie():
