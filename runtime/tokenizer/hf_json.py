@@ -112,14 +112,16 @@ def _sentencepiece(vocabulary: Vocabulary) -> _Json:
         if text[:at] in usable and text[at:] in usable
     ]
     underscores = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
-    prefix = [{"type": "Prepend", "prepend": _SPACE}] if vocabulary.add_space_prefix else []
+    is_normalized = vocabulary.add_space_prefix and not vocabulary.prefix_first_only
+    prefix = [{"type": "Prepend", "prepend": _SPACE}] if is_normalized else []
+    first = {"type": "Metaspace", "replacement": _SPACE, "prepend_scheme": "first", "split": False}
     unprefix = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if vocabulary.add_space_prefix else []
     spaces = {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "}
     decoders = [spaces, {"type": "ByteFallback"}, {"type": "Fuse"}, *unprefix]
     return {
         "version": "1.0",
         "normalizer": {"type": "Sequence", "normalizers": [*prefix, underscores]},
-        "pre_tokenizer": None,
+        "pre_tokenizer": first if vocabulary.prefix_first_only else None,
         "decoder": {"type": "Sequence", "decoders": decoders},
         "model": {
             "type": "BPE",

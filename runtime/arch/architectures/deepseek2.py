@@ -77,7 +77,6 @@ class DeepSeek2(Architecture, name="deepseek2"):
 
     def _v3(self, fields: Fields) -> ModelSpec:
         fields.must_be({"scoring_func": ["sigmoid"], "topk_method": ["noaux_tc"], "rope_interleave": [True]})
-        _check_fp8(fields)
         moe = _moe(
             fields,
             scoring=Scoring.SIGMOID,
@@ -130,10 +129,3 @@ def _moe(fields: Fields, *, n_groups: int, n_groups_per_token: int, **rules: Any
         n_groups_per_token=n_groups_per_token if is_limited else 1,
         **rules,
     )
-
-
-def _check_fp8(fields: Fields) -> None:
-    """V3's FP8 is the only supported quantization of a checkpoint; its codes and scales are tensors."""
-    quantization = fields.nested("quantization_config")
-    quantization.must_be({"quant_method": ["fp8"], "fmt": ["e4m3"], "weight_block_size": [[128, 128]]})
-    quantization.finish({"activation_scheme", "scale_fmt", "modules_to_not_convert"})  # only weights are read

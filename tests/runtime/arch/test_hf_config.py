@@ -144,7 +144,7 @@ def test_a_config_of_transformers_5_gives_the_same_spec(name):
         (LLAMA, {"pruned_heads": {"0": [1]}}, "pruned_heads"),
         (LLAMA, {"sliding_window": 4096}, "sliding_window"),
         (LLAMA, {"logit_scale": 0.5}, "logit_scale"),
-        (LLAMA, {"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
+        (LLAMA, {"quantization_config": {"quant_method": "gptq"}}, "GPTQ"),
         (LLAMA, {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling.type"),
         (LLAMA, {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_scaling.type"),
         (LLAMA, {"rope_scaling": LLAMA["rope_scaling"] | {"high_freq_factor": 1.0}}, "rope_scaling.high_freq_factor"),
@@ -161,7 +161,7 @@ def test_a_config_of_transformers_5_gives_the_same_spec(name):
         (V3, {"rope_interleave": False}, "rope_interleave"),
         (V3, {"topk_method": "greedy"}, "topk_method"),
         (V3, {"quantization_config": V3["quantization_config"] | {"fmt": "e5m2"}}, "quantization_config.fmt"),
-        (V3, {"quantization_config": V3["quantization_config"] | {"weight_block_size": [1, 128]}}, "weight_block_size"),
+        (V3, {"quantization_config": V3["quantization_config"] | {"weight_block_size": [0, 128]}}, "weight_block_size"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -56,7 +56,6 @@ def test_the_id_of_a_special_token_may_name_no_token(value):
     [
         ("general.name", "str"),
         ("split.count", "int"),
-        ("tokenizer.chat_template", "str"),
         ("tokenizer.ggml.add_bos_token", "bool"),
         ("tokenizer.ggml.eos_token_id", "int"),
         ("tokenizer.ggml.tokens", "list"),
