@@ -17,7 +17,7 @@ import numpy as np
 
 from sprat.arrays import F32Array
 from sprat.quant.formats import get_format
-from sprat.runtime.cache import STORAGES, RowLayout, Storage
+from sprat.runtime.cache import STORAGES, EntryLayout, Storage
 from sprat.runtime.kernels import MLP, Routes
 from sprat.runtime.kernels.native import NATIVE_FORMATS, NativeKernels
 from sprat.runtime.weights import Weight
@@ -89,7 +89,7 @@ def moe(kernels: NativeKernels, n: int, format_name: str) -> str:
 
 def attention(kernels: NativeKernels, storage: Storage) -> str:
     """Absorbed MLA of DeepSeek-V2-Lite: one token at depth 4096."""
-    rng, layout = np.random.default_rng(0), RowLayout(storage, _RANK + _ROPE, n_exact=_ROPE, group=_GROUP)
+    rng, layout = np.random.default_rng(0), EntryLayout(storage, _RANK + _ROPE, n_exact=_ROPE, group=_GROUP)
     entries = layout.view(layout.store(rng.normal(size=(_CONTEXT, layout.n)).astype(np.float32)))
     k_b, v_b = random_weight((_HEADS, _RANK, _HEAD), "Q4_0"), random_weight((_HEADS, _HEAD, _RANK), "Q4_0")
     q = activations(_HEADS, _HEAD + _ROPE)[None]

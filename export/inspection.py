@@ -16,6 +16,8 @@ from sprat.runtime.arch.attention import LatentAttentionSpec
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import expected_tensors
+from sprat.runtime.chat.check import template_problems
+from sprat.runtime.chat.template_files import StoredTemplates
 from sprat.runtime.files.bundle import MANIFEST_NAME, Bundle
 from sprat.runtime.files.finite_check import check_finite
 from sprat.runtime.files.gguf import GGUFFile
@@ -131,14 +133,19 @@ def _gguf(file_path: Path, path: Path, kind: str, warnings: Iterable[str]) -> In
         spec = spec_from_metadata(file.metadata, file)
         tensors = [TensorSize(name, info.type_name, info.n_weights, info.nbytes) for name, info in file.tensors.items()]
         runtimes = (_own_runtime(spec, shapes), *_llamacpp_runtimes(spec, shapes))
-        name = str(file.metadata.get("general.name", file_path.stem))
-        notes = (*warnings, *_tokenizer_notes(file.metadata), _sampling_note(sampling_from_metadata(file.metadata)))
+        name = file.name
+        notes = (
+            *warnings,
+            *_tokenizer_notes(file.metadata),
+            _sampling_note(sampling_from_metadata(file.metadata)),
+            *_template_notes(StoredTemplates.from_metadata(file.metadata)),
+        )
     return _inspection(path, kind, name, spec, tensors, runtimes, notes)
 
 
 def _onnx(file_path: Path, path: Path, kind: str, warnings: Iterable[str]) -> Inspection:
     file = ONNXFile.open(file_path)
-    notes = (*warnings, *_folder_notes(file_path.parent))
+    notes = (*warnings, *_folder_notes(file_path.parent), *_folder_template_notes(file_path.parent))
     return _inspection(path, kind, file.name, file.spec, stored_weights(file), _onnx_runtimes(file), notes)
 
 
@@ -146,10 +153,11 @@ def _checkpoint(path: Path) -> Inspection:
     checkpoint = Checkpoint.open(path)
     tensors = []
     for name, tensor in checkpoint.tensors.items():
-        nbytes = tensor.rows.n_rows * tensor.format.row_bytes(tensor.rows.n_columns)
-        tensors.append(TensorSize(name, tensor.format.name, math.prod(tensor.shape), nbytes))
-    runtimes = (Runtime("sprat export", True, "a checkpoint; export it to run it"),)
-    notes = (*checkpoint.warnings, *_folder_notes(path))
+        format, nbytes = tensor.stored_size()
+        tensors.append(TensorSize(name, format, math.prod(tensor.shape), nbytes))
+    problems = checkpoint.problems()
+    runtimes = (Runtime("sprat export", not problems, "; ".join(problems) or "a checkpoint; export it to run it"),)
+    notes = (*checkpoint.warnings, *_folder_notes(path), *_folder_template_notes(path))
     return _inspection(path, "checkpoint", path.resolve().name, checkpoint.spec, tensors, runtimes, notes)
 
 
@@ -178,7 +186,7 @@ def _inspection(
         cache_bytes_per_token=_F16_BYTES * spec.cache_elements_per_token,
         tensors=uses,
         runtimes=tuple(runtimes),
-        notes=tuple(notes),
+        notes=tuple(dict.fromkeys(notes)),  # the manifest has some of them already
     )
 
 
@@ -252,3 +260,16 @@ def _end_note(read: Callable[[], Vocabulary]) -> str:
 
 def _sampling_note(defaults: SamplingDefaults) -> str:
     return f"sampling without options: {describe_sampling(defaults)}"
+
+
+def _template_notes(stored: StoredTemplates) -> list[str]:
+    """What the chat template cannot render."""
+    template = stored.template()
+    return [*stored.problems, *(template_problems(template) if template else ())]
+
+
+def _folder_template_notes(folder: Path) -> list[str]:
+    try:
+        return _template_notes(StoredTemplates.from_files(TokenizerFiles(folder)))
+    except TokenizerError:
+        return []  # no tokenizer, or a damaged one: an export names it

@@ -19,7 +19,6 @@ from sprat.runtime.open_model import OpenModel
 
 __all__ = ["LoadLimits", "checked_context", "load_limits"]
 
-_CONTEXT_STEP = 256  # a context that is shortened to fit is a multiple of this
 _MIN_CONTEXT = 512
 
 
@@ -108,8 +107,7 @@ def _from_plan(plan: Plan, n_cores: int, cores: tuple[int, ...]) -> LoadLimits:
 
 def _with_shorter_context(footprint: Footprint, usable_bytes: int) -> Footprint:
     """``footprint`` with the longest context that fits; unchanged if that is not shorter, or below the minimum."""
-    cache_bytes = usable_bytes - (footprint.total_bytes - footprint.cache_bytes)
-    context = cache_bytes // max(footprint.cache_bytes_per_token, 1) // _CONTEXT_STEP * _CONTEXT_STEP
+    context = footprint.context_within(usable_bytes - (footprint.total_bytes - footprint.cache_bytes))
     return replace(footprint, context=context) if _MIN_CONTEXT <= context < footprint.context else footprint
 
 

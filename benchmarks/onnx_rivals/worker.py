@@ -89,7 +89,7 @@ class _Sprat:
         )
         self._backend = open_backend(choose(loader, request), request)
         self._streams: dict[int, Any] = {}
-        self.uses_low_memory = loader == "onnx" and bool(self._backend.frugal)
+        self.uses_low_memory = loader == "onnx" and bool(self._backend.low_memory)
 
     def after(self, past: list[int]) -> Callable[[int], None]:
         """A function that appends one token to the sequence ``past``."""

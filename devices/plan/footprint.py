@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 __all__ = ["AttentionCost", "Footprint", "PassCost"]
 
+_CONTEXT_STEP = 256  # a context that is shortened to fit is a multiple of this many tokens
 _BLOCK = 64  # KV entries and queries that the kernels process together, masked or not
 
 
@@ -171,6 +172,10 @@ class Footprint:
     def total_bytes(self) -> int:
         """Weights, KV cache and buffers."""
         return self.weight_bytes + self.cache_bytes + self.buffer_bytes
+
+    def context_within(self, cache_bytes: int) -> int:
+        """Tokens whose KV entries fit into ``cache_bytes``, a multiple of 256; 0 if not even that many."""
+        return max(0, cache_bytes) // max(self.cache_bytes_per_token, 1) // _CONTEXT_STEP * _CONTEXT_STEP
 
     @property
     def least_bytes(self) -> int:

@@ -8,8 +8,6 @@ from sprat.text import human_bytes
 
 __all__ = ["refusal"]
 
-_CONTEXT_STEP = 256  # the proposed context is a multiple of this many tokens
-
 
 def refusal(footprint: Footprint, usable_bytes: int, subject: str, *, streams: bool = False) -> DoesNotFitError | None:
     """The error for a model that needs more than ``usable_bytes``, with sizes and a remedy; ``None`` when it fits.
@@ -35,7 +33,6 @@ def refusal(footprint: Footprint, usable_bytes: int, subject: str, *, streams: b
 
 def _remedy(footprint: Footprint, left_bytes: int) -> str:
     """A shorter context where that is enough, for which ``left_bytes`` are available; else fewer bits."""
-    context = max(0, left_bytes) // max(footprint.cache_bytes_per_token, 1) // _CONTEXT_STEP * _CONTEXT_STEP
-    if context:
+    if context := footprint.context_within(left_bytes):
         return f"use a context of at most {context:,} tokens, or allow more memory"
     return "no context is short enough: use fewer bits per weight or a smaller model, or allow more memory"

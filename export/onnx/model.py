@@ -11,14 +11,14 @@ import onnx_ir as ir
 from sprat.errors import ExportError
 from sprat.export.onnx.data import DataFile
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
-from sprat.export.onnx.grouped_attention import Batch, KVValues, grouped_attention, shares_cache
-from sprat.export.onnx.latent_attention import latent_attention
-from sprat.export.onnx.layer import Layer
-from sprat.export.onnx.mlp import mlp
-from sprat.export.onnx.moe import moe_mlp
-from sprat.export.onnx.norms import add_and_norm, rms_norm
+from sprat.export.onnx.layers.grouped_attention import Batch, KVValues, grouped_attention, shares_cache
+from sprat.export.onnx.layers.latent_attention import latent_attention
+from sprat.export.onnx.layers.layer import Layer
+from sprat.export.onnx.layers.mlp import mlp
+from sprat.export.onnx.layers.moe import moe_mlp
+from sprat.export.onnx.layers.norms import add_and_norm, rms_norm
+from sprat.export.onnx.layers.positions import causal_mask, positions, rotary_angles
 from sprat.export.onnx.options import OnnxOptions
-from sprat.export.onnx.positions import causal_mask, positions, rotary_angles
 from sprat.export.onnx.weights import GraphWeights
 from sprat.export.source.tensor import SourceTensor
 from sprat.quant.recipe import Recipe

@@ -1,6 +1,6 @@
-"""What a backend is: something that holds the weights and hands out independent token streams.
+"""The interface of a backend: it holds the weights and creates independent token streams.
 
-Protocols, not base classes: a backend wraps a library with a class tree of its own, and shares no code with the others.
+Protocols, not base classes: each backend wraps another library, and they share no code.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from sprat.arrays import F32Array
+from sprat.runtime.models import RoutingObserver
 
 __all__ = ["Backend", "TokenStream"]
 
@@ -22,7 +23,7 @@ class TokenStream(Protocol):
 
     @property
     def capacity(self) -> int:
-        """Tokens that the cache can hold."""
+        """Maximum number of tokens."""
 
     def forward(self, tokens: Sequence[int]) -> F32Array:
         """Append ``tokens`` (at least one) and return the logits after the last one, ``(vocab_size,)``."""
@@ -31,7 +32,7 @@ class TokenStream(Protocol):
         """Append ``tokens`` and return the logits after each, ``(n, vocab_size)``."""
 
     def truncate(self, length: int) -> None:
-        """Forget every token from position ``length`` on."""
+        """Remove every token from position ``length`` on."""
 
     def close(self) -> None:
         """Free the cache."""
@@ -50,10 +51,16 @@ class Backend(Protocol):
 
     @property
     def max_context(self) -> int:
-        """Longest sequence that the model was made for."""
+        """The model's context length."""
 
-    def new_stream(self, capacity: int) -> TokenStream:
-        """An empty sequence of at most ``capacity`` tokens."""
+    def new_stream(self, capacity: int, observe: RoutingObserver | None = None) -> TokenStream:
+        """An empty sequence.
+
+        Args:
+            capacity: maximum number of tokens.
+            observe: called for each MoE layer of a pass, before its experts are read. Backends that cannot observe
+                the routing (``llamacpp``, ``onnx``) ignore it.
+        """
 
     def close(self) -> None:
         """Free the weights."""

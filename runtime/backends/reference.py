@@ -1,4 +1,4 @@
-"""The ``reference`` backend: sprat's own models over NumPy kernels. Any supported file, any machine; the oracle."""
+"""The ``reference`` backend: sprat's forward pass in NumPy, which defines the result. Any file, any machine."""
 
 from __future__ import annotations
 
@@ -8,38 +8,37 @@ from sprat.errors import SpratError
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.backends.model_stream import ModelStream
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
-from sprat.runtime.kernels.reference import ReferenceKernels
+from sprat.runtime.kernels.reference import PANEL_BYTES, ReferenceKernels
 from sprat.runtime.models import Model, RoutingObserver
 from sprat.runtime.weights import WeightSource
 
 __all__ = ["ReferenceBackend"]
 
-_CACHE_NUMBER_BYTES = 4  # float32
-_CHUNK = 256  # tokens whose activations are in memory at once
-_PANEL_BYTES = 32 << 20  # of a kernel's temporary: attention scores, unpacked rows; less for a small context
-_N_PANELS = 6  # scores, their exponentials and sums, unpacked rows, and NumPy's copies of them
+_CACHE_ELEMENT_BYTES = 4  # float32
+_CHUNK = 256  # tokens whose activations are in memory together
+_N_PANELS = 6  # scores, their exponentials and sums, dequantized rows, and NumPy's copies of them
 
 
 class ReferenceLoader(BackendLoader, name="reference", preference=20):
-    """NumPy is always there."""
+    """Always available."""
 
     deterministic = True
     exact = True
 
     def footprint(self, request: LoadRequest) -> Footprint:
-        """A float32 cache, and one chunk's activations; unpacked weights only take what is left."""
+        """A float32 cache and the activations of one chunk; dequantized weights use only the remaining memory."""
         spec = request.spec
         widest = max(spec.intermediate_size, spec.hidden_size, spec.attention.q_width)
-        panel_bytes = min(_PANEL_BYTES, 4 * spec.attention.n_heads * _CHUNK * request.context)
+        panel_bytes = min(PANEL_BYTES, 4 * spec.attention.n_heads * _CHUNK * request.context)
         buffer_bytes = 8 * _CHUNK * widest * 4 + 2 * spec.vocab_size * 4 + _N_PANELS * panel_bytes
-        return request.footprint(cache_number_bytes=_CACHE_NUMBER_BYTES, buffer_bytes=buffer_bytes)
+        return request.footprint(cache_element_bytes=_CACHE_ELEMENT_BYTES, buffer_bytes=buffer_bytes)
 
-    def obstacle(self, request: LoadRequest) -> SpratError | None:
-        """None: there is always NumPy."""
+    def why_not(self, request: LoadRequest) -> SpratError | None:
+        """None."""
         return None
 
     def load(self, request: LoadRequest) -> ReferenceBackend:
-        """Nothing is read before it is used; what the budget leaves may hold unpacked weights."""
+        """Weights are read when they are first used; dequantized copies may use the rest of the memory limit."""
         if request.memory_bytes is None:
             dense_bytes = available_bytes() // 2
         else:
@@ -52,8 +51,8 @@ class ReferenceBackend:
 
     Args:
         spec: the architecture.
-        weights: where its weights lie; they are read while the model runs.
-        dense_bytes: bytes of unpacked weights that may stay in memory.
+        weights: its weights, read while the model runs.
+        dense_bytes: limit on dequantized weights kept in memory.
     """
 
     name = "reference"
@@ -64,8 +63,8 @@ class ReferenceBackend:
         self.max_context = spec.max_context
 
     def new_stream(self, capacity: int, observe: RoutingObserver | None = None) -> ModelStream:
-        """An empty sequence; ``observe`` sees the experts that its tokens choose."""
+        """An empty sequence; ``observe`` gets the routing of each MoE layer."""
         return ModelStream(self._model, capacity, observe)
 
     def close(self) -> None:
-        """Nothing to free: memory goes with the last reference."""
+        """Does nothing: memory is freed with the last reference."""

@@ -6,22 +6,22 @@ from dataclasses import dataclass
 
 from sprat.arrays import F32Array
 from sprat.runtime.cache.cache import Cache
-from sprat.runtime.cache.rows import Rows
+from sprat.runtime.cache.entries import KVEntries
 
-__all__ = ["KVCache", "KVRows"]
+__all__ = ["KVCache", "KeysAndValues"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class KVRows:
-    """One layer's filled rows, views of the cache: ``(kv_heads, t, head_dim)`` each."""
+class KeysAndValues:
+    """Keys and values of a layer, views of the cache: ``(kv_heads, t, head_dim)`` each."""
 
-    keys: Rows
-    values: Rows
+    keys: KVEntries
+    values: KVEntries
 
 
 class KVCache(Cache):
     """``2 * n_kv_heads * head_dim`` elements per token and layer."""
 
-    def append(self, layer: int, keys: F32Array, values: F32Array) -> KVRows:
-        """Store rotated keys and values ``(n, kv_heads, head_dim)`` of new tokens; returns all rows of the layer."""
-        return KVRows(self._write(0, layer, keys.swapaxes(0, 1)), self._write(1, layer, values.swapaxes(0, 1)))
+    def append(self, layer: int, keys: F32Array, values: F32Array) -> KeysAndValues:
+        """Store rotated keys and values ``(n, kv_heads, head_dim)`` of new tokens; returns those of all tokens."""
+        return KeysAndValues(self._write(0, layer, keys.swapaxes(0, 1)), self._write(1, layer, values.swapaxes(0, 1)))

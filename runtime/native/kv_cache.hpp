@@ -1,4 +1,4 @@
-// KV entries: what attention reads of earlier tokens, as runtime/cache/rows.py lays them out.
+// KV entries: what attention reads of earlier tokens, as runtime/cache/entries.py lays them out.
 #pragma once
 
 #include "runtime/native/matrix.hpp"

@@ -31,7 +31,7 @@ from sprat.runtime.tokenizer.vocabulary import (
     split_merge,
 )
 
-__all__ = ["TokenizerFiles", "chat_template", "read_vocabulary"]
+__all__ = ["TokenizerFiles", "read_vocabulary"]
 
 _Json = dict[str, Any]
 _SPECIAL = ("bos", "eos", "unk", "pad")
@@ -119,17 +119,6 @@ def read_vocabulary(files: TokenizerFiles) -> Vocabulary:
         vocabulary = _finish(files, vocabulary)
     vocabulary.check(str(files.path))
     return vocabulary
-
-
-def chat_template(files: TokenizerFiles) -> str | None:
-    """The checkpoint's chat template: chat_template.jinja, or the one in the config (of several, ``default``)."""
-    jinja = files.path.with_name("chat_template.jinja")
-    if jinja.is_file():
-        return jinja.read_text(encoding="utf-8")
-    entry = files.config.get("chat_template")
-    if isinstance(entry, list):
-        return next((one["template"] for one in entry if one.get("name") == "default"), None)
-    return entry if isinstance(entry, str) else None
 
 
 def _find(path: Path) -> Path:

@@ -14,7 +14,7 @@ from tiny_checkpoint import write_checkpoint
 
 from sprat.app.bench.trace import TraceReport
 from sprat.cli import main
-from sprat.cli.bench_tables import print_trace
+from sprat.cli.output.bench_tables import print_trace
 from sprat.devices.bench.results import BenchTest, Label, read_results, write_results
 from sprat.devices.emulate.emulate import plan_emulation
 from sprat.devices.profile import load_profile

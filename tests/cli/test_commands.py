@@ -8,7 +8,7 @@ from command_line import run
 from tiny_checkpoint import write_checkpoint
 
 from sprat.cli import _COMMANDS, main
-from sprat.cli.reply import print_reply
+from sprat.cli.output.reply import print_reply
 from sprat.runtime.session import Session
 
 

@@ -1,6 +1,6 @@
 """Progress in a log file."""
 
-from sprat.cli.terminal import progress_bar
+from sprat.cli.output.terminal import progress_bar
 from sprat.progress import Progress
 
 

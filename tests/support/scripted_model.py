@@ -73,7 +73,7 @@ class ScriptedBackend:
         self.closed = False
         self._logits_after = logits_after
 
-    def new_stream(self, capacity):
+    def new_stream(self, capacity, observe=None):
         self.streams.append(ScriptedStream(self._logits_after, capacity))
         return self.streams[-1]
 
@@ -110,6 +110,6 @@ def scripted_engine(logits_after, *, template=TEMPLATE, **settings):
     return Engine(
         ScriptedBackend(logits_after),
         byte_tokenizer(),
-        template=ChatTemplate(template, "<bos>", "<eos>") if template else None,
+        template=ChatTemplate(template, {"bos_token": "<bos>", "eos_token": "<eos>"}) if template else None,
         **settings,
     )

@@ -9,8 +9,8 @@ import click
 
 from sprat.app.bench import bench
 from sprat.app.bench.trace import TraceReport
-from sprat.cli.bench_tables import csv_text, print_comparison, print_details, print_speeds, print_trace
-from sprat.cli.terminal import print_json, progress_bar
+from sprat.cli.output.bench_tables import csv_text, print_comparison, print_details, print_speeds, print_trace
+from sprat.cli.output.terminal import print_json, progress_bar
 from sprat.devices.bench.compare import compare, differences
 from sprat.devices.bench.results import Measurement, check_place, gather_notes, read_results, write_results
 from sprat.text import human_bytes

@@ -12,7 +12,7 @@ import numpy as np
 
 from sprat.app.demo import DEVICE, Answer, RoutedExperts, StepResult, demo
 from sprat.arrays import I32Array
-from sprat.cli.terminal import progress_bar
+from sprat.cli.output.terminal import progress_bar
 from sprat.devices.plan.text import headline
 from sprat.export.pipeline import ExportResult
 from sprat.export.verify.verify import Verification

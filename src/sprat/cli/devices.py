@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from sprat.cli.terminal import print_json, print_table, warn_left_out
+from sprat.cli.output.terminal import print_json, print_table, warn_left_out
 from sprat.devices.profile import DeviceProfile, check_new_name, load_profile, load_profiles, save_profile
 from sprat.text import format_number, human_bytes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from sprat.app.doctor import Diagnosis, doctor
-from sprat.cli.terminal import print_json
+from sprat.cli.output.terminal import print_json
 from sprat.text import human_bytes
 
 __all__ = ["command"]

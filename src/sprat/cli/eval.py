@@ -9,7 +9,7 @@ import click
 from sprat.app.evaluate import TASKS, Evaluation, evaluate
 from sprat.app.load import load as load_model
 from sprat.cli.model_options import load_options
-from sprat.cli.terminal import print_json, print_table, progress_bar
+from sprat.cli.output.terminal import print_json, print_table, progress_bar
 
 __all__ = ["command"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,7 +11,7 @@ import click
 
 from sprat.runtime.generate.sampling import SamplingParams
 
-__all__ = ["load_options", "sampling_options"]
+__all__ = ["load_options", "sampling_options", "template_options"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -30,6 +31,27 @@ _LOAD = (
         "--context",
         type=click.IntRange(min=1),
         help="Tokens that prompt and answer may have together. [default: the model's limit, at most 4096]",
+    ),
+)
+
+
+def _json_object(_context: click.Context, _option: click.Parameter, value: str | None) -> dict[str, Any] | None:
+    """A JSON object on the command line."""
+    try:
+        found = None if value is None else json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise click.BadParameter(f"found {value!r}, expected a JSON object ({error})") from error
+    if found is not None and not isinstance(found, dict):
+        raise click.BadParameter(f"found {value!r}, expected a JSON object")
+    return found
+
+
+_TEMPLATE = (
+    click.option(
+        "--chat-template-kwargs",
+        callback=_json_object,
+        metavar="JSON",
+        help="""Variables of the chat template: '{"enable_thinking": false}'.""",
     ),
 )
 _SAMPLING = (
@@ -73,6 +95,11 @@ def load_options(command: Command) -> Callable[..., Any]:
     return _gather(command, "load", _LOAD)
 
 
+def template_options(command: Command) -> Callable[..., Any]:
+    """Add the options of a chat template; the command receives those that were given as the dict ``template``."""
+    return _gather(command, "template", _TEMPLATE)
+
+
 def sampling_options(command: Command) -> Callable[..., Any]:
     """Add the options of ``generate``; the command receives those that were given as the dict ``options``."""
     return _gather(command, "options", _SAMPLING)
@@ -84,7 +111,9 @@ def _gather(command: Command, into: str, options: tuple[Callable[[Any], Any], ..
     @functools.wraps(command)
     def gathered(**passed: Any) -> Any:
         values = {name: passed.pop(name) for name in names}
-        return command(**passed, **{into: {name: value for name, value in values.items() if value not in {None, ()}}})
+        return command(
+            **passed, **{into: {name: value for name, value in values.items() if value is not None and value != ()}}
+        )
 
     for option in reversed(options):
         gathered = option(gathered)

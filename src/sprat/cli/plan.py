@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from sprat.app.plan import plan
-from sprat.cli.terminal import print_json, print_table, warn_left_out
+from sprat.cli.output.terminal import print_json, print_table, warn_left_out
 from sprat.devices.plan.plan import DEFAULT_PROMPT, Plan, Verdict
 from sprat.devices.plan.text import headline, notes
 from sprat.text import format_number, human_bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from sprat.app.quantize import quantize
-from sprat.cli.terminal import print_json, progress_bar
+from sprat.cli.output.terminal import print_json, progress_bar
 from sprat.text import human_bytes
 
 __all__ = ["command"]

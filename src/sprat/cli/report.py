@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from sprat.app.report import report
-from sprat.cli.terminal import print_json
+from sprat.cli.output.terminal import print_json
 
 __all__ = ["command"]
 

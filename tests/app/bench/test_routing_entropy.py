@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tiny_checkpoint import write_checkpoint
 
-from sprat.app.bench.routing import RoutingEntropy, observed_stream
+from sprat.app.bench.routing import RoutingEntropy
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.runtime.backends.reference import ReferenceBackend
 
@@ -38,5 +38,5 @@ def test_layers_are_averaged():
 def test_the_routing_of_a_stream_is_observed(tmp_path):
     checkpoint = Checkpoint.open(write_checkpoint(tmp_path / "moe", "deepseek2"))
     backend, routing = ReferenceBackend(checkpoint.spec, checkpoint, dense_bytes=0), RoutingEntropy()
-    observed_stream(backend, 40, routing).forward(list(range(32)))
+    backend.new_stream(40, routing).forward(list(range(32)))
     assert 0.5 < routing.share(checkpoint.spec.moe.n_routed_experts) <= 1.0

@@ -1,6 +1,6 @@
-"""An architecture is one file: this one registers a Llama with one thing changed, and touches nothing else.
+"""An architecture is one file: this test registers a Llama with one change, and touches nothing else.
 
-The change is IBM Granite's: attention scores are multiplied by a number of the config instead of ``head_dim ** -0.5``.
+The change is IBM Granite's: attention scores are multiplied by a value of the config instead of ``head_dim ** -0.5``.
 """
 
 import json
@@ -26,7 +26,7 @@ MULTIPLIER = 0.75
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScaledAttentionSpec(GroupedAttentionSpec):
-    """Grouped attention with a scale of its own."""
+    """Grouped attention with a configured scale."""
 
     multiplier: float
 
@@ -85,12 +85,12 @@ def test_the_change_is_computed(source):
 
 
 @pytest.mark.parametrize("format_name", ["gguf", "onnx"])
-def test_it_is_exported_run_and_verified(source, tmp_path, format_name):
+def test_the_new_architecture_is_exported_run_and_verified(source, tmp_path, format_name):
     if format_name == "onnx":
         pytest.importorskip("onnxruntime")
     bundle = export(source, tmp_path / "out", quant="f32", formats=[format_name])
-    found = verify(bundle.path, source, text="The quick brown fox jumps over the lazy dog. " * 8)
-    assert set(found.quality) >= ({"reference"} if format_name == "gguf" else {"onnx"})
+    backend = "reference" if format_name == "gguf" else "onnx"  # llama.cpp does not know the architecture
+    found = verify(bundle.path, source, text="The quick brown fox jumps over the lazy dog. " * 8, backends=[backend])
     assert all(quality.mean_kld < 1e-4 for quality in found.quality.values())
     with Engine.load(bundle.path) as engine:
         assert engine.generate("The", max_tokens=4).text()

@@ -1,4 +1,4 @@
-"""What onnxruntime takes for packed weights of V2-Lite's shape is what the backend counts on before it loads them."""
+"""The memory of onnxruntime's packed weights is the predicted one, for layers of V2-Lite."""
 
 import platform
 import subprocess
@@ -35,7 +35,7 @@ def pages():
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) << 10
 
 before = pages()
-backend = ONNXBackend(file, n_threads=1, frugal=sys.argv[2] == "frugal")
+backend = ONNXBackend(file, n_threads=1, low_memory=sys.argv[2] == "low_memory")
 print(pages() - before)
 """
 
@@ -47,11 +47,11 @@ def model(v2_lite_gguf, tmp_path_factory):
     return open_model(export(v2_lite_gguf, out, quant="int4", formats=["onnx"]).bundle.artifact("onnx"))
 
 
-@pytest.mark.parametrize("form", ["fast", "frugal"])
-def test_packed_weights_take_what_was_counted(model, form):
+@pytest.mark.parametrize("form", ["fast", "low_memory"])
+def test_packed_weights_take_the_predicted_memory(model, form):
     command = [sys.executable, "-c", CHILD, model.file.path, form]
     taken = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     request = LoadRequest(file=model.file, spec=model.spec, context=64, n_threads=1)
-    added = onnx_backend._packing_bytes(request, frugal=form == "frugal")
+    added = onnx_backend._packing_bytes(request, low_memory=form == "low_memory")
     packed = sum(tensor.nbytes for name, tensor in model.file.tensors.items() if not name.startswith("token_embd."))
     assert taken == pytest.approx(packed + added, rel=0.02)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from native_kernels import every_isa, kernels_of, needs_native, random_weight
 
 from sprat.runtime.arch.rope import RopeSpec, RopeTable
-from sprat.runtime.cache import KVRows, RowLayout
+from sprat.runtime.cache import EntryLayout, KeysAndValues
 from sprat.runtime.kernels import ReferenceKernels
 
 pytestmark = needs_native
@@ -23,7 +23,7 @@ tokens, past = st.integers(1, 33), st.integers(0, 300)
 
 def stored(rows, storage, n_tokens, n_exact=0, group=32):
     """KV entries as a cache stores them, and of those the first ``n_tokens``."""
-    layout = RowLayout(storage, rows.shape[-1], n_exact, group)
+    layout = EntryLayout(storage, rows.shape[-1], n_exact, group)
     return layout.view(layout.store(rows.astype(np.float32))[..., :n_tokens, :])
 
 
@@ -35,7 +35,7 @@ def test_gqa_of_any_shape(isa, storage, n, past, kv_heads, group, dim):
     rng = np.random.default_rng(n + past)
     q = rng.normal(size=(n, kv_heads * group, dim)).astype(np.float32)
     # A view of a longer cache, as a model's entries are.
-    rows = KVRows(*(stored(rng.normal(size=(kv_heads, past + n + 3, dim)), storage, past + n) for _ in range(2)))
+    rows = KeysAndValues(*(stored(rng.normal(size=(kv_heads, past + n + 3, dim)), storage, past + n) for _ in range(2)))
     found = kernels_of(isa).gqa_attention(q, rows, 0.3)
     np.testing.assert_allclose(found, ReferenceKernels().gqa_attention(q, rows, 0.3), atol=TOLERANCE[storage])
 
@@ -47,7 +47,7 @@ def test_gqa_of_any_shape(isa, storage, n, past, kv_heads, group, dim):
 def test_gqa_of_one_token(isa, storage, past, kv_heads, group, dim):
     rng = np.random.default_rng(past)
     q = rng.normal(size=(1, kv_heads * group, dim)).astype(np.float32)
-    rows = KVRows(*(stored(rng.normal(size=(kv_heads, past + 4, dim)), storage, past + 1) for _ in range(2)))
+    rows = KeysAndValues(*(stored(rng.normal(size=(kv_heads, past + 4, dim)), storage, past + 1) for _ in range(2)))
     found = kernels_of(isa).gqa_attention(q, rows, 0.3)
     np.testing.assert_allclose(found, ReferenceKernels().gqa_attention(q, rows, 0.3), atol=TOLERANCE[storage])
 
@@ -63,7 +63,7 @@ def test_gqa_of_one_token(isa, storage, past, kv_heads, group, dim):
     v_dim=st.integers(1, 40),
 )
 @few
-def test_both_forms_of_latent_attention(isa, storage, n, past, heads, rank, nope, v_dim):
+def test_expanded_and_absorbed_mla(isa, storage, n, past, heads, rank, nope, v_dim):
     rng, rope = np.random.default_rng(n + past), 6
     q = rng.normal(size=(n, heads, nope + rope)).astype(np.float32)
     rows = stored(rng.normal(size=(past + n, rank + rope)), storage, past + n, n_exact=rope)
@@ -106,7 +106,7 @@ def test_latent_attention_with_packed_projections(isa, format_name):
     k_b, v_b = random_weight(rng, (4, 128, 64), format_name), random_weight(rng, (4, 64, 128), format_name)
     expected = ReferenceKernels().mla_expanded(q, rows, k_b, v_b, 0.1)
     np.testing.assert_allclose(kernels_of(isa).mla_expanded(q, rows, k_b, v_b, 0.1), expected, atol=TOLERANCE["f16"])
-    # The absorbed form quantizes queries and sums to int8 where the projection is in blocks.
+    # Absorbed MLA quantizes queries and sums to int8 where the projection is in blocks.
     np.testing.assert_allclose(kernels_of(isa).mla_absorbed(q, rows, k_b, v_b, 0.1), expected, atol=0.02)
 
 
@@ -116,7 +116,7 @@ def test_scores_far_apart_do_not_overflow(isa):
     q = rng.normal(size=(3, 2, 16)).astype(np.float32) * 100
     keys = rng.normal(size=(1, 200, 16)).astype(np.float32) * 10
     values = rng.normal(size=(1, 200, 16)).astype(np.float32)
-    rows = KVRows(keys, values)
+    rows = KeysAndValues(keys, values)
     found = kernels_of(isa).gqa_attention(q, rows, 1.0)
     np.testing.assert_allclose(found, ReferenceKernels().gqa_attention(q, rows, 1.0), atol=1e-3)
 
@@ -125,7 +125,7 @@ def test_scores_far_apart_do_not_overflow(isa):
 def test_the_number_of_threads_changes_no_bit(isa):
     rng = np.random.default_rng(4)
     q = rng.normal(size=(1, 4, 32)).astype(np.float32)
-    rows = KVRows(*(rng.normal(size=(1, 900, 32)).astype(np.float16) for _ in range(2)))
+    rows = KeysAndValues(*(rng.normal(size=(1, 900, 32)).astype(np.float16) for _ in range(2)))
     one = kernels_of(isa, 1).gqa_attention(q, rows, 0.2)
     for n_threads in (2, 3, 5):
         np.testing.assert_array_equal(kernels_of(isa, n_threads).gqa_attention(q, rows, 0.2), one)
@@ -139,7 +139,7 @@ def test_nan_and_infinity_propagate(isa, storage):
     keys, values = rng.normal(size=(2, 1, 20, 32)).astype(np.float32)
     for spoilt in (np.nan, np.inf):
         keys[0, 7] = spoilt
-        rows = KVRows(*(stored(x, storage, 20) for x in (keys, values)))
+        rows = KeysAndValues(*(stored(x, storage, 20) for x in (keys, values)))
         assert np.isnan(kernels_of(isa).gqa_attention(q, rows, 0.2)).all()
 
 

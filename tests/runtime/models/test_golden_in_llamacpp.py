@@ -1,4 +1,4 @@
-"""The same tiny models in llama.cpp, in float32, from a file that gguf wrote: what our metadata means to it."""
+"""The same tiny models in llama.cpp, in float32, from files written by gguf-py: the metadata keys are right."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def write_gguf(path, checkpoint):
 
 
 def llamacpp_logits(name, folder):
-    """What llama.cpp answers to the golden tokens."""
+    """llama.cpp's logits of the golden tokens."""
     pytest.importorskip("llama_cpp")
     model, tokens, logits = (str(folder / file) for file in ("model.gguf", "tokens.npy", "logits.npy"))
     write_gguf(model, Checkpoint.open(GOLDEN / name))
@@ -52,15 +52,15 @@ def llamacpp_logits(name, folder):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in LIMITED])
-def test_llamacpp_gives_the_published_logits(name, tmp_path):
+def test_llamacpp_gives_the_expected_logits(name, tmp_path):
     expected = load_file(GOLDEN / name / "expected.safetensors")["logits"]
     logits = llamacpp_logits(name, tmp_path)
     assert np.abs(logits - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("name", sorted(LIMITED))
-def test_llamacpp_limits_v2_to_the_groups_of_the_best_two(name, tmp_path):
-    """DeepSeek's own code takes the groups of the best one: here llama.cpp's file is right and its routing is not."""
+def test_llamacpp_scores_groups_of_v2_by_their_best_two_experts(name, tmp_path):
+    """DeepSeek's code scores a group by its best expert: llama.cpp reads the file correctly, but routes differently."""
     checkpoint = Checkpoint.open(GOLDEN / name)
     spec = replace(checkpoint.spec, moe=replace(checkpoint.spec.moe, group_score=GroupScore.TOP2_SUM))
     model = Model(spec, checkpoint, ReferenceKernels())

@@ -6,11 +6,8 @@ import math
 from collections import Counter, defaultdict
 
 from sprat.arrays import I32Array
-from sprat.runtime.backends.native import NativeBackend
-from sprat.runtime.backends.protocol import Backend, TokenStream
-from sprat.runtime.backends.reference import ReferenceBackend
 
-__all__ = ["RoutingEntropy", "observed_stream"]
+__all__ = ["RoutingEntropy"]
 
 
 class RoutingEntropy:
@@ -30,10 +27,3 @@ class RoutingEntropy:
             for counts in self._counts.values()
         ]
         return sum(layers) / len(layers) / math.log(n_experts) if layers else None
-
-
-def observed_stream(backend: Backend, capacity: int, routing: RoutingEntropy) -> TokenStream:
-    """An empty stream whose routing is counted, if the backend can observe it."""
-    if isinstance(backend, NativeBackend | ReferenceBackend):
-        return backend.new_stream(capacity, routing)
-    return backend.new_stream(capacity)

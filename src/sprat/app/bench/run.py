@@ -34,14 +34,20 @@ from sprat.runtime.open_model import open_model
 __all__ = ["bench"]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Options:
-    """The arguments of :func:`bench`, which documents them."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Subject:
+    """What is measured; :func:`bench` documents the fields."""
 
     model: str | os.PathLike[str] | None
     preset: str | None
     quant: str
     layers: int | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Options:
+    """The other arguments of :func:`bench`, which documents them."""
+
     n_prompt: Sequence[int]
     n_gen: Sequence[int]
     depths: Sequence[int]
@@ -106,47 +112,42 @@ def bench(
         BackendError: the backend cannot run the model, or crashed.
         ExportError: the random weights do not fit on the disk.
     """
-    options = _Options(
-        model=model,
-        preset=preset,
-        quant=quant,
-        layers=layers,
-        n_prompt=n_prompt,
-        n_gen=n_gen,
-        depths=depths,
-        repetitions=repetitions,
-        threads=threads,
-        batch=batch,
-        backend=backend,
-        storage=storage,
-        sustained_s=sustained_s,
-        trace=trace,
-    )
+    subject = _Subject(model, preset, quant, layers)
+    options = _Options(n_prompt, n_gen, depths, repetitions, threads, batch, backend, storage, sustained_s, trace)
+    return _start(subject, options, device, emulate=emulate, progress=progress)
+
+
+def _start(
+    subject: _Subject, options: _Options, device: str | None, *, emulate: bool, progress: ReportProgress
+) -> Iterator[Measurement | TraceReport]:
+    """Check the arguments before the iterator is handed out, and write random weights where they are needed."""
     tests = _tests(options)
     profile = load_profile(device) if device else None
     if profile is not None and not emulate:
         _check_is_this_machine(profile)
     elif profile is None and emulate:
         raise InputError("--emulate: no device was named; add --device NAME (see: sprat devices)")
-    path = _file(options, progress)
+    job = _job(subject, options, tests, _file(subject, options.backend, progress), device)
     if profile is None or not emulate:
-        return _run_child(_job(options, tests, path, device, None), None, progress)
-    return _emulated(options, tests, path, profile, progress)
+        return _run_child(job, None, progress)
+    return _emulated(job, profile, options, progress)
 
 
 def _emulated(
-    options: _Options, tests: tuple[BenchTest, ...], path: Path, profile: DeviceProfile, progress: ReportProgress
+    job: Job, profile: DeviceProfile, options: _Options, progress: ReportProgress
 ) -> Iterator[Measurement | TraceReport]:
     """Records measured under the device's limits, then the planner's predictions for the same tests."""
     storage = choose_storage(profile, options.storage)
-    emulator = plan_emulation(profile, storage, path)
+    emulator = plan_emulation(profile, storage, Path(job.path))
+    threads = options.threads or len(emulator.limits.cores)
+    job = msgspec.structs.replace(job, threads=threads, emulation=emulator.emulation)
     records = []
-    for record in _run_child(_job(options, tests, path, profile.name, emulator), emulator, progress):
+    for record in _run_child(job, emulator, progress):
         records.append(record)
         yield record
     emulated = [record for record in records if isinstance(record, Measurement)]
     if emulated and emulated[0].backend == "native":  # predictions are fitted to it
-        yield from predictions(emulated, str(path), profile, storage)
+        yield from predictions(emulated, job.path, profile, storage)
 
 
 def _tests(options: _Options) -> tuple[BenchTest, ...]:
@@ -166,43 +167,41 @@ def _tests(options: _Options) -> tuple[BenchTest, ...]:
     return tuple(tests)
 
 
-def _file(options: _Options, progress: ReportProgress) -> Path:
-    if (options.model is None) == (options.preset is None):
+def _file(subject: _Subject, backend: str, progress: ReportProgress) -> Path:
+    if (subject.model is None) == (subject.preset is None):
         raise InputError("give either a MODEL (a bundle or a model file) or --shape NAME (random weights)")
-    if options.model is not None:
-        path = find_source(options.model)
+    if subject.model is not None:
+        path = find_source(subject.model)
         if path.is_dir() and not (path / MANIFEST_NAME).exists():
-            raise InputError(f"{options.model}: not a bundle; export it first:  sprat export {options.model} OUT")
-        return open_model(path, options.backend).file.path  # its header is checked before a child process is started
+            raise InputError(f"{subject.model}: not a bundle; export it first:  sprat export {subject.model} OUT")
+        return open_model(path, backend).file.path  # its header is checked before a child process is started
     from sprat.export.gguf.random_weights import cached_preset
 
-    assert options.preset is not None, "one of the two is given"
+    assert subject.preset is not None, "one of the two is given"
     return cached_preset(
-        options.preset,
-        options.quant,
-        options.layers,
+        subject.preset,
+        subject.quant,
+        subject.layers,
         progress=lambda state: progress(dataclasses.replace(state, what=f"writing random weights: {state.what}")),
     )
 
 
-def _job(
-    options: _Options, tests: tuple[BenchTest, ...], path: Path, device: str | None, emulator: Emulator | None
-) -> Job:
-    n_cores = len(emulator.limits.cores) if emulator else len(os.sched_getaffinity(0))
-    settings: dict[str, Setting] = {"shape": options.preset, "layers": options.layers} if options.preset else {}
+def _job(subject: _Subject, options: _Options, tests: tuple[BenchTest, ...], path: Path, device: str | None) -> Job:
+    """The tests on this machine; :func:`_emulated` adds limits."""
+    settings: dict[str, Setting] = {"shape": subject.preset, "layers": subject.layers} if subject.preset else {}
     return Job(
         path=str(path),
         digest=file_digest(path),
         tests=tests,
         backend=options.backend,
-        threads=options.threads or n_cores,
+        threads=options.threads or len(os.sched_getaffinity(0)),
         batch=options.batch,
         repetitions=options.repetitions,
         sustained_s=options.sustained_s,
         trace=options.trace,
         device=device,
-        emulation=emulator.emulation if emulator else None,
-        random_weights=options.preset is not None,
+        emulation=None,
+        random_weights=subject.preset is not None,
         settings=settings,
     )
 

@@ -22,7 +22,7 @@ from typing import BinaryIO
 import msgspec
 
 from sprat.app.bench.messages import Failure, Job, Message, Result, Traced, Working
-from sprat.app.bench.routing import RoutingEntropy, observed_stream
+from sprat.app.bench.routing import RoutingEntropy
 from sprat.app.bench.subject import StreamSubject
 from sprat.app.bench.trace import Tracer
 from sprat.devices.bench.procedure import Bench, Procedure, Setup
@@ -63,7 +63,7 @@ def _run(job: Job, out: BinaryIO) -> None:
     backend = open_backend(choice, request)
     routing = RoutingEntropy()
     observed = job.random_weights and model.spec.moe is not None
-    stream = observed_stream(backend, capacity, routing) if observed else backend.new_stream(capacity)
+    stream = backend.new_stream(capacity, routing if observed else None)
     subject = StreamSubject(stream, backend.vocab_size, batch)
     load_ms = 1e3 * (time.perf_counter() - started)
     setup = _setup(job, model, chosen_footprint(choice, request), choice.name, batch, load_ms)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import click
 
 from sprat.app.bench.trace import TraceReport, TraceRow, by_kernel, by_layer
-from sprat.cli.terminal import print_table
+from sprat.cli.output.terminal import print_table
 from sprat.devices.bench.compare import Comparison
 from sprat.devices.bench.results import Label, Measurement, Moment, Percentiles
 from sprat.runtime.kernels.trace import NO_LAYER

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sprat.export.onnx.data import OnnxWeight
 from sprat.export.onnx.graph import GraphBuilder, Value
-from sprat.export.onnx.norms import rms_norm
+from sprat.export.onnx.layers.norms import rms_norm
 from sprat.export.onnx.weights import GraphWeights
 from sprat.runtime.arch.spec import ModelSpec
 

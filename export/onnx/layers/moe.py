@@ -16,8 +16,8 @@ import onnx_ir as ir
 
 from sprat.export.onnx.data import OnnxWeight
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
-from sprat.export.onnx.layer import Layer
-from sprat.export.onnx.mlp import gated, mlp
+from sprat.export.onnx.layers.layer import Layer
+from sprat.export.onnx.layers.mlp import gated, mlp
 from sprat.runtime.arch.moe import GroupScore, MoESpec, Scoring
 
 __all__ = ["moe_mlp"]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
-from sprat.export.onnx.layer import Layer
-from sprat.export.onnx.positions import Angles
+from sprat.export.onnx.layers.layer import Layer
+from sprat.export.onnx.layers.positions import Angles
 from sprat.runtime.arch.attention import GroupedAttentionSpec
 
 __all__ = ["Batch", "KVValues", "grouped_attention", "shares_cache"]

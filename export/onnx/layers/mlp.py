@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sprat.export.onnx.graph import GraphBuilder, Value
-from sprat.export.onnx.layer import Layer
+from sprat.export.onnx.layers.layer import Layer
 
 __all__ = ["gated", "mlp"]
 

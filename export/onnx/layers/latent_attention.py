@@ -17,8 +17,8 @@ from __future__ import annotations
 import numpy as np
 
 from sprat.export.onnx.graph import GraphBuilder, Value
-from sprat.export.onnx.layer import Layer
-from sprat.export.onnx.positions import Angles
+from sprat.export.onnx.layers.layer import Layer
+from sprat.export.onnx.layers.positions import Angles
 from sprat.runtime.arch.attention import LatentAttentionSpec
 
 __all__ = ["latent_attention"]
