@@ -68,3 +68,14 @@ def _splits_unlike_llama_cpp(text, name, across_words):
     if name == "kimi-k2":
         return "〇" in text or (across_words and "camelCase" in text)
     return across_words and any(char.isupper() and not char.isascii() for char in text)
+
+
+def test_llama_cpp_ends_on_the_ids_in_the_keys(tmp_path):
+    folder = write_byte_level(tmp_path, "deepseek-v3")
+    (folder / "generation_config.json").write_text('{"eos_token_id": [1201, 1202]}')
+    metadata = tokenizer_metadata(folder)
+    llama = llama_cpp.Llama(str(write_vocabulary(tmp_path / "v.gguf", metadata)), vocab_only=True, verbose=False)
+    vocab = llama_cpp.llama_model_get_vocab(llama.model)
+    ends = {index for index in range(1280) if llama_cpp.llama_vocab_is_eog(vocab, index)}
+    llama.close()
+    assert ends == Tokenizer.from_file(folder).eog_ids == {1201, 1202}
