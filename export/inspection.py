@@ -133,7 +133,7 @@ def _gguf(file_path: Path, path: Path, kind: str, warnings: Iterable[str]) -> In
         spec = spec_from_metadata(file.metadata, file)
         tensors = [TensorSize(name, info.type_name, info.n_weights, info.nbytes) for name, info in file.tensors.items()]
         runtimes = (_own_runtime(spec, shapes), *_llamacpp_runtimes(spec, shapes))
-        name = str(file.metadata.get("general.name", file_path.stem))
+        name = file.name
         notes = (
             *warnings,
             *_tokenizer_notes(file.metadata),

@@ -76,7 +76,7 @@ class GGUFModel:
     @property
     def name(self) -> str:
         """``general.name``, or the name of the file."""
-        return str(self.file.metadata.get("general.name", self.file.path.stem))
+        return self.file.name
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer in the metadata."""

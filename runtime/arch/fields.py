@@ -83,6 +83,10 @@ class Fields:
         """Names of the fields that are present."""
         return self._values.keys()
 
+    def rest_must_be(self, expected: Mapping[str, Collection[Any]]) -> None:
+        """Like :meth:`must_be`, for those of the fields that were not taken yet."""
+        self.must_be({name: values for name, values in expected.items() if name not in self._taken})
+
     def all_must_be(self, name: str, expected: Any) -> None:
         """Check a list, if present: every item must be ``expected``."""
         self._taken.add(name)

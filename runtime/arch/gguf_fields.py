@@ -13,6 +13,7 @@ from sprat.runtime.weights import WeightSource
 
 __all__ = ["common_from_gguf", "dense_from_gguf", "rope_from_gguf"]
 
+_YARN_KEYS = ("rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow", "rope.scaling.yarn_log_multiplier")
 _LOG_MULTIPLIER = 0.1  # yarn_log_multiplier holds this times mscale_all_dim
 
 
@@ -68,7 +69,7 @@ def rope_from_gguf(fields: Fields, dim: int, weights: WeightSource, *, interleav
 def _read_factors(fields: Fields, weights: WeightSource) -> FrequencyFactors | None:
     """Llama 3.1's scaling, or none."""
     fields.must_be({"rope.scaling.factor": [1.0]})
-    fields.ignore("rope.scaling.original_context_length")
+    fields.ignore("rope.scaling.original_context_length", *_YARN_KEYS)
     if ROPE_FREQS not in weights:
         return None
     return FrequencyFactors(tuple(weights.weight(ROPE_FREQS).dequantize().ravel().tolist()))

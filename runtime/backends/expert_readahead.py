@@ -25,12 +25,12 @@ class ExpertReadahead:
     """A :data:`~sprat.runtime.models.RoutingObserver` that prefetches the selected experts of each layer.
 
     Args:
-        file: the model; opened a second time, since ``posix_fadvise`` needs a descriptor.
+        file: the model; its parts are opened a second time, since ``posix_fadvise`` needs descriptors.
     """
 
     def __init__(self, file: GGUFFile) -> None:
         self._tensors = file.tensors
-        self._descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
+        self._descriptors = [os.open(part.path, os.O_RDONLY | os.O_CLOEXEC) for part in file.parts]
 
     def __call__(self, layer: int, experts: I32Array) -> None:
         """Prefetch the selected ``experts (n, n_experts_per_token)`` of ``layer``."""
@@ -43,9 +43,11 @@ class ExpertReadahead:
                 self._advise(tensor, expert)
 
     def close(self) -> None:
-        """Close the descriptor."""
-        os.close(self._descriptor)
+        """Close the descriptors."""
+        for descriptor in self._descriptors:
+            os.close(descriptor)
 
     def _advise(self, tensor: TensorInfo, expert: int) -> None:
         nbytes = tensor.nbytes // tensor.shape[0]
-        os.posix_fadvise(self._descriptor, tensor.offset + expert * nbytes, nbytes, os.POSIX_FADV_WILLNEED)
+        descriptor = self._descriptors[tensor.part]
+        os.posix_fadvise(descriptor, tensor.offset + expert * nbytes, nbytes, os.POSIX_FADV_WILLNEED)

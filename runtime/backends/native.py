@@ -44,7 +44,7 @@ class NativeLoader(BackendLoader, name="native", preference=10):
 
     def load(self, request: LoadRequest) -> NativeBackend:
         """Weights are read when they are first used."""
-        if not request.streams and request.file.path.stat().st_size < available_bytes():
+        if not request.streams and request.gguf.nbytes < available_bytes():
             request.gguf.ask_for_huge_pages()
         readahead = ExpertReadahead(request.gguf) if request.streams and request.spec.moe else None
         # Not the first: the thread of the caller is not pinned.
