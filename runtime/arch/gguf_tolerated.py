@@ -1,4 +1,4 @@
-"""Keys of a GGUF that change no mathematics here: per-layer arrays of one value, and keys whose value means "off".
+"""GGUF keys that do not change the computation: per-layer arrays of one value, and keys whose value means "off".
 
 llama.cpp reads some sizes as a scalar or as an array with one value per layer (``get_key_or_arr``), takes 0 as "not
 used" for many keys, and ignores keys that an architecture does not read. Writers make use of all three.
