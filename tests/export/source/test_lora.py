@@ -217,11 +217,8 @@ def trained_adapter(model, settings, folder):
 def test_merged_weights_are_those_of_peft(case, architecture, tmp_path):
     settings = dict(ADAPTERS[case])
     scale = settings.pop("scale", 1.0)
-    if (
-        architecture != "qwen2"
-        and settings.get("bias") == "lora_only"
-        or "lora_bias" in settings
-        and architecture != "qwen2"
+    if (architecture != "qwen2" and settings.get("bias") == "lora_only") or (
+        "lora_bias" in settings and architecture != "qwen2"
     ):
         pytest.skip("the architecture has no biases")
     if architecture == "deepseek2":
@@ -229,7 +226,7 @@ def test_merged_weights_are_those_of_peft(case, architecture, tmp_path):
             ["kv_b_proj", "o_proj"] if "embed" not in case and case != "head" else settings["target_modules"]
         )
         settings.pop("rank_pattern", None)
-    source = base(tmp_path / "base", architecture, **({"tie_word_embeddings": False}))
+    source = base(tmp_path / "base", architecture, tie_word_embeddings=False)
     model = trained_adapter(transformers_model(source), settings, tmp_path / "adapter")
     if scale != 1:
         for module in model.modules():
@@ -263,8 +260,8 @@ def test_a_tied_head_is_kept_apart_as_the_adapter_was_trained(target, tmp_path):
 
 
 def logits(bundle, tokens):
-    from sprat.runtime.backends.reference import ReferenceBackend
     from sprat.runtime.arch.gguf_keys import spec_from_metadata
+    from sprat.runtime.backends.reference import ReferenceBackend
 
     with GGUFFile.open(bundle.artifact("gguf")) as file:
         backend = ReferenceBackend(spec_from_metadata(file.metadata, file), file, dense_bytes=1 << 26)
