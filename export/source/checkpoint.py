@@ -34,7 +34,7 @@ from sprat.export.source.rows import RowSource
 from sprat.export.source.scan import FileScan, scan_files
 from sprat.export.source.shards import find_shards, read_shards
 from sprat.export.source.tensor import ComputedRow, SourceTensor
-from sprat.export.source.tensor_map import Origin, gguf_map, is_ignored, tensor_map
+from sprat.export.source.tensor_map import Origin, gguf_map, is_ignored, replaced_in_gguf, tensor_map
 from sprat.progress import ReportProgress, no_progress
 from sprat.quant.formats import BlockFormat
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
@@ -119,8 +119,14 @@ class Checkpoint:
         with GGUFFile.open(path) as gguf:
             spec = spec_from_metadata(gguf.metadata, gguf)
             files, tensors = gguf_tensors(gguf)
-            stored = {name: tensor for name, tensor in tensors.items() if not is_mtp_tensor(name, spec.n_layers)}
-            return cls(gguf.path, spec, {}, gguf.metadata, files, stored, gguf_map(spec))
+            shapes = {name: tensor.shape for name, tensor in tensors.items()}
+            replaced = replaced_in_gguf(spec, shapes)
+            stored = {
+                name: tensor
+                for name, tensor in tensors.items()
+                if name not in replaced and not is_mtp_tensor(name, spec.n_layers)
+            }
+            return cls(gguf.path, spec, {}, gguf.metadata, files, stored, gguf_map(spec, shapes))
 
     @functools.cached_property
     def tensors(self) -> dict[str, SourceTensor]:

@@ -37,7 +37,7 @@ class NativeLoader(BackendLoader, name="native", preference=10):
         """No native core, or a format that it does not know."""
         if why := native_missing_because():
             return BackendError(f"the native kernels are missing: {why}")
-        formats = {request.gguf.weight(name).format.name for name in request.gguf.names()}
+        formats = {info.type_name for info in request.gguf.tensors.values()}
         if unknown := sorted(formats - NATIVE_FORMATS):
             return BackendError(f"{request.file.path}: no native kernels for {', '.join(unknown)}; requantize it")
         return None

@@ -3,6 +3,7 @@
 import gguf
 import numpy as np
 import pytest
+from old_layout import write_old_layout
 from split_gguf import rewrite, split
 from tiny_checkpoint import write_checkpoint
 
@@ -25,6 +26,13 @@ def logits(path, backend):
             return np.array(stream.forward_all(TOKENS))
         finally:
             stream.close()
+
+
+def divergence(path):
+    """Mean KL divergence of llama.cpp from the native backend on the same file."""
+    meter = QualityMeter()  # llama.cpp rounds activations to int8, so logits are near and not equal
+    meter.add(logits(path, "native")[:-1], logits(path, "llamacpp")[:-1], np.array(TOKENS[1:]))
+    return meter.result().mean_kld
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen2", "deepseek2"])
@@ -59,6 +67,15 @@ def test_arrays_with_one_value_per_layer(whole, tmp_path):
     for backend in ("native", "llamacpp"):
         np.testing.assert_array_equal(logits(with_arrays, backend), logits(whole, backend))
     quantized = quantize(with_arrays, tmp_path / "q8.gguf", quant="q8_0").file.path
-    meter = QualityMeter()  # llama.cpp rounds activations to int8, so logits are near and not equal
-    meter.add(logits(quantized, "native")[:-1], logits(quantized, "llamacpp")[:-1], np.array(TOKENS[1:]))
-    assert meter.result().mean_kld < 2e-3
+    assert divergence(quantized) < 2e-3
+
+
+@pytest.mark.parametrize(("kind", "max_kld"), [("F32", 1e-5), ("Q8_0", 2e-3)])
+def test_an_old_file_with_an_unsplit_attn_kv_b(tmp_path, kind, max_kld):
+    pytest.importorskip("llama_cpp")
+    source = write_checkpoint(tmp_path / "source")
+    new = export(source, tmp_path / "f32", quant="f32", align=32).bundle.artifact()
+    old = write_old_layout(new, tmp_path / "old.gguf", kind)
+    assert divergence(old) < max_kld
+    assert divergence(quantize(old, tmp_path / "q8.gguf", quant="q8_0").file.path) < 2e-3
+    assert divergence(export(old, tmp_path / "out", quant="f32").path) < 1e-5
