@@ -11,6 +11,7 @@ from typing import Any
 from sprat.errors import InputError
 from sprat.export.onnx.stored_weights import stored_weights
 from sprat.export.source.checkpoint import Checkpoint
+from sprat.export.write.naming import model_id
 from sprat.export.write.tensor_groups import TensorSize, group_tensors
 from sprat.runtime.arch.attention import LatentAttentionSpec
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
@@ -139,7 +140,9 @@ def _checkpoint(path: Path) -> Inspection:
         nbytes = tensor.rows.n_rows * tensor.format.row_bytes(tensor.rows.n_columns)
         tensors.append(TensorSize(name, tensor.format.name, math.prod(tensor.shape), nbytes))
     runtimes = (Runtime("sprat export", True, "a checkpoint; export it to run it"),)
-    return _inspection(path, "checkpoint", path.resolve().name, checkpoint.spec, tensors, runtimes, checkpoint.warnings)
+    return _inspection(
+        path, "checkpoint", model_id(path.absolute()), checkpoint.spec, tensors, runtimes, checkpoint.warnings
+    )
 
 
 def _inspection(

@@ -8,6 +8,7 @@ from pathlib import Path
 from sprat.devices.machine import available_bytes
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
 from sprat.export.source.checkpoint import Checkpoint
+from sprat.export.write.naming import model_id
 from sprat.runtime.backends.reference import ReferenceBackend
 from sprat.runtime.engine import Engine
 from sprat.runtime.generate.sampling_defaults import sampling_from_config
@@ -54,6 +55,6 @@ def load_source(path: str | os.PathLike[str], *, memory: int | str | None = None
         tokenizer,
         template=find_template(metadata, tokenizer),
         context=context,
-        name=Path(path).resolve().name,
+        name=model_id(Path(path).absolute()),
         sampling=sampling_from_config(TokenizerFiles(Path(path)).generation),
     )

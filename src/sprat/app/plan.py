@@ -49,8 +49,8 @@ def plan(
     """Plan ``model`` for each device, with the best quantization that fits it.
 
     Args:
-        model: a bundle, a GGUF file, a checkpoint folder, a ``config.json``, ``"demo"``, or the name of a preset such
-            as ``"deepseek-v2-lite"``.
+        model: a bundle, a GGUF file, a checkpoint folder, a ``config.json``, a repository in the local Hugging Face
+            cache (``"org/name"``), ``"demo"``, or the name of a preset such as ``"deepseek-v2-lite"``.
         devices: names of profiles; all profiles by default.
         context: tokens that the KV cache is planned for; by default the model's limit, at most 4096.
         quant: the only quantization to consider; by default a file as it is and the recipes that make it smaller.
