@@ -9,13 +9,15 @@ from sprat.runtime.arch.fields import Fields
 from sprat.runtime.arch.rope import FrequencyFactors, RopeSpec, YarnScaling, llama3_factors
 from sprat.runtime.arch.spec import ModelSpec
 
-__all__ = ["common_from_config", "dense_from_config", "rope_from_config"]
+__all__ = ["common_from_config", "grouped_from_config", "rope_from_config"]
 
 _ROPE_HARMLESS = frozenset({"finetuned"})
 _MAX_HEAD_DIM = 1 << 16  # a hundred times what is published: there will be an array of this length
 
 
-def dense_from_config(fields: Fields, architecture: str, *, interleaved: bool, bias: bool = False) -> ModelSpec:
+def grouped_from_config(
+    fields: Fields, architecture: str, *, interleaved: bool, bias: bool = False, qk_norm: bool = False
+) -> ModelSpec:
     """A model of grouped-query attention and dense MLPs: Llama and its relatives.
 
     Args:
@@ -23,6 +25,7 @@ def dense_from_config(fields: Fields, architecture: str, *, interleaved: bool, b
         architecture: ``general.architecture``.
         interleaved: whether RoPE rotates pairs (2i, 2i+1) in GGUF, rather than halves.
         bias: biases on queries, keys and values.
+        qk_norm: RMSNorm of each head of queries and keys.
     """
     n_heads, hidden_size = fields.size("num_attention_heads"), fields.size("hidden_size")
     attention = GroupedAttentionSpec(
@@ -30,6 +33,7 @@ def dense_from_config(fields: Fields, architecture: str, *, interleaved: bool, b
         n_kv_heads=fields.size("num_key_value_heads", n_heads),
         head_dim=fields.size("head_dim", hidden_size // n_heads),
         bias=bias,
+        qk_norm=qk_norm,
     )
     return ModelSpec(
         architecture=architecture,
@@ -72,6 +76,7 @@ def _no_scaling(scaling: Fields, dim: int, theta: float) -> None:
 
 def _yarn(scaling: Fields, dim: int, theta: float) -> YarnScaling:
     scaling.must_be({"truncate": [True]})
+    scaling.ignore("attn_factor")  # of R1-0528-Qwen3-8B: transformers reads attention_factor only, as does llama.cpp
     if ("mscale" in scaling) != ("mscale_all_dim" in scaling):
         scaling.complain("mscale", "and mscale_all_dim are ambiguous one without the other")
     return YarnScaling(
