@@ -50,6 +50,11 @@ class GGUFArtifact:
         """Check that the file fits on the disk; see :func:`~sprat.export.write.writer.check_free_space`."""
         check_free_space(folder / self.file_name, self.layout)
 
+    def check_range(self) -> None:
+        """Check that no weight exceeds the range of its format."""
+        placed = (placed.tensor for placed in self.layout.tensors)
+        self.checkpoint.check_range((self.checkpoint.tensors[entry.name], entry.format) for entry in placed)
+
     def write(self, folder: Path, progress: ReportProgress) -> tuple[WrittenFile, ...]:
         """Write the file, or continue an interrupted write; see :func:`~sprat.export.write.writer.write_file`."""
         file = write_file(

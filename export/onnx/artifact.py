@@ -93,6 +93,11 @@ class OnnxArtifact:
         """Check that the weights fit on the disk; see :func:`~sprat.export.write.writer.check_free_space`."""
         check_free_space(folder / DATA_NAME, self.built.data)
 
+    def check_range(self) -> None:
+        """Check that no weight exceeds the range of its format."""
+        weights = (placed.tensor for placed in self.built.data.tensors)
+        self.checkpoint.check_range((weight.source, weight.format) for weight in weights)
+
     def write(self, folder: Path, progress: ReportProgress) -> tuple[WrittenFile, ...]:
         """Write the files, or continue an interrupted write; see :func:`~sprat.export.write.writer.write_file`."""
         data = write_file(

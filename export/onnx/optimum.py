@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sprat.arrays import F32Array
-from sprat.errors import BackendError, ExportError, InputError
+from sprat.errors import BackendError, ExportError, FormatError, InputError
 from sprat.export.onnx.options import OnnxOptions
 from sprat.export.texts import evaluation_text
 from sprat.quant.formats.groups import GROUP_SIZES, group_format
@@ -166,6 +166,12 @@ class _Product:
 
         format = group_format(self._bits, self.block_size)
         rows: F32Array = np.ascontiguousarray(numpy_helper.to_array(self.weight).T, np.float32)
+        largest = float(np.abs(rows).max(initial=0))
+        if not largest <= format.largest:
+            raise FormatError(
+                f"{self.weight.name} holds {largest:g}; {format.name} stores magnitudes up to {format.largest:g}: "
+                "repair the checkpoint"
+            )
         packed = format.quantize(rows).reshape(len(rows), -1, format.block_bytes)
         scales = np.ascontiguousarray(packed[..., :_SCALE_BYTES]).view(np.float16)[..., 0].astype(np.float32)
         codes = np.ascontiguousarray(packed[..., format.codes_start :])

@@ -14,6 +14,7 @@ import math
 import mmap
 import os
 import stat
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -150,6 +151,14 @@ class FileTensor:
     def read_into(self, start: int, out: U8Array) -> None:
         """Fill ``out``, ``(n, row_bytes)``, with the ``n`` rows from ``start`` on."""
         self.file.read_into(self.offset + start * self.format.row_bytes(self.n_columns), out)
+
+    def bound(self, measured: Callable[[FileTensor], float]) -> float:
+        """What was measured."""
+        return measured(self)
+
+    def stored(self) -> Iterator[FileTensor]:
+        """This tensor."""
+        yield self
 
     def whole(self) -> U8Array:
         """All rows, as a view of the mapped file."""

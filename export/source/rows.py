@@ -6,14 +6,16 @@ into the caller's buffer, so a stack of 256 experts or a transposed projection s
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from sprat.arrays import U8Array
+from sprat.export.source.file import FileTensor
 from sprat.quant.formats import BlockFormat, get_format
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "AsFloat32",
     "HeadRows",
     "InterleavedHeads",
+    "Measured",
     "RowSource",
     "RowView",
     "Stacked",
@@ -28,6 +31,8 @@ __all__ = [
     "in_one_format",
     "read_rows",
 ]
+
+Measured: TypeAlias = Callable[[FileTensor], float]  # a tensor of a file -> an upper bound of its magnitudes
 
 
 class RowSource(Protocol):
@@ -47,6 +52,12 @@ class RowSource(Protocol):
 
     def read_into(self, start: int, out: U8Array) -> None:
         """Fill ``out``, ``(n, row_bytes)`` and contiguous, with the ``n`` rows from ``start`` on."""
+
+    def bound(self, measured: Measured) -> float:
+        """An upper bound of the weights' magnitudes, from the bound of each tensor of a file."""
+
+    def stored(self) -> Iterator[FileTensor]:
+        """The tensors of files that the rows are computed from."""
 
 
 def read_rows(rows: RowSource, start: int, stop: int) -> U8Array:
@@ -80,6 +91,14 @@ class RowView(ABC):
     @abstractmethod
     def read_into(self, start: int, out: U8Array) -> None:
         """Fill ``out``, ``(n, row_bytes)`` and contiguous, with the ``n`` rows from ``start`` on."""
+
+    def bound(self, measured: Measured) -> float:
+        """The source's."""
+        return self.rows.bound(measured)
+
+    def stored(self) -> Iterator[FileTensor]:
+        """The source's."""
+        return self.rows.stored()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +136,14 @@ class _Parts:
     def format(self) -> BlockFormat:
         """The format of all parts."""
         return self.parts[0].format
+
+    def bound(self, measured: Measured) -> float:
+        """The largest of all parts."""
+        return max(part.bound(measured) for part in self.parts)
+
+    def stored(self) -> Iterator[FileTensor]:
+        """Those of all parts."""
+        return itertools.chain.from_iterable(part.stored() for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""One pass over the source files: their SHA-256, and the tensors with NaN or infinite weights.
+"""One pass over the source files: their SHA-256, and for each tensor a bound of its magnitudes, infinite for NaN.
 
 Both need every byte of a checkpoint that may be larger than memory, so they share the reads.
 """
@@ -6,32 +6,35 @@ Both need every byte of a checkpoint that may be larger than memory, so they sha
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from sprat.arrays import U8Array
 from sprat.export.source.file import FileTensor, SourceFile
-from sprat.export.source.fp8 import F8_E4M3
+from sprat.export.source.fp8 import F8_E4M3, F8_E8M0
 from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.quant.convert import first_nonfinite
 from sprat.quant.formats import BlockFormat
 
-__all__ = ["FileScan", "all_finite", "scan_files"]
+__all__ = ["FileScan", "magnitude_bound", "scan_files"]
 
 CHUNK_BYTES = 1 << 20  # small enough to stay in L2 between reading, hashing and checking
 
-# A float whose exponent bits are all set is NaN or Inf. Shifted left by one to drop the sign, its bits are at least:
-_FIRST_NOT_FINITE: dict[str, np.unsignedinteger] = {
-    "F32": np.uint32(0xFF000000),
-    "F16": np.uint16(0xF800),
-    "BF16": np.uint16(0xFF00),
-    F8_E4M3.name: np.uint8(0xFE),  # E4M3 has no Inf: only a mantissa of all ones is NaN
+# Formats whose bits without the sign are ordered as the magnitudes are, NaN last: one comparison for each weight.
+_ORDERED_BITS: dict[str, type[np.unsignedinteger[Any]]] = {
+    "F32": np.uint32,
+    "F16": np.uint16,
+    "BF16": np.uint16,
+    F8_E4M3.name: np.uint8,
+    F8_E8M0.name: np.uint8,
 }
 
 
@@ -40,16 +43,31 @@ class FileScan:
     """Result of the pass over one file."""
 
     sha256: str
-    nonfinite: tuple[str, ...]  # names of tensors with NaN or infinite weights
+    bounds: Mapping[str, float]  # tensor -> upper bound of the magnitudes of its weights; Inf if one is NaN or Inf
+
+    @property
+    def nonfinite(self) -> tuple[str, ...]:
+        """Names of tensors with NaN or infinite weights."""
+        return tuple(name for name, bound in self.bounds.items() if math.isinf(bound))
 
 
-def all_finite(packed: U8Array, format: BlockFormat) -> bool:
-    """Whether no weight in ``packed``, whole blocks of ``format``, is NaN or infinite."""
-    limit = _FIRST_NOT_FINITE.get(format.name)
-    if limit is None:
-        return first_nonfinite(packed, format) is None
-    bits = packed.view(limit.dtype)
-    return not bits.size or bool((bits << 1).max() < limit)
+def magnitude_bound(packed: U8Array, format: BlockFormat) -> float:
+    """The largest magnitude in ``packed``, whole blocks of ``format``, or an upper bound; Inf if one is NaN or Inf.
+
+    Exact for floats. For quantized weights it follows from the scales, so it may be some times too large.
+    """
+    ordered = _ORDERED_BITS.get(format.name)
+    if ordered is not None:
+        bits = packed.view(ordered)
+        if not bits.size:
+            return 0.0
+        largest = bits.max() if format is F8_E8M0 else (bits << 1).max() >> 1  # UE8M0 has no sign
+        bound = float(format.dequantize(np.atleast_1d(largest).view(np.uint8))[0])
+    elif format.scale_fields and first_nonfinite(packed, format) is not None:
+        return math.inf
+    else:
+        bound = format.bound(packed)
+    return bound if math.isfinite(bound) else math.inf
 
 
 def scan_files(
@@ -78,28 +96,28 @@ def scan_files(
 
 
 def _scan_file(count: Callable[[int], None], file: SourceFile, tensors: Iterable[FileTensor]) -> FileScan:
-    nonfinite: list[str] = []
+    bounds: dict[str, float] = {}
     at = 0
     with _BackgroundHash(count) as digest:
         for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
             _hash_gap(digest, file, at, tensor.offset)
-            if not _scan_tensor(digest, tensor):
-                nonfinite.append(tensor.name)
+            bounds[tensor.name] = _scan_tensor(digest, tensor)
             at = tensor.offset + tensor.nbytes
         _hash_gap(digest, file, at, file.nbytes)
-        return FileScan(digest.hexdigest(), tuple(nonfinite))
+        return FileScan(digest.hexdigest(), bounds)
 
 
-def _scan_tensor(digest: _BackgroundHash, tensor: FileTensor) -> bool:
-    """Whether all weights are finite; after the first chunk with NaN or Inf, the rest is only hashed."""
-    finite = True
+def _scan_tensor(digest: _BackgroundHash, tensor: FileTensor) -> float:
+    """An upper bound of all magnitudes; after the first chunk with NaN or Inf, the rest is only hashed."""
+    bound = 0.0
     step = CHUNK_BYTES // tensor.format.block_bytes * tensor.format.block_bytes
     end = tensor.offset + tensor.nbytes
     for start in range(tensor.offset, end, step):
         chunk = tensor.file.read(start, min(step, end - start))
         digest.update(chunk)
-        finite = finite and all_finite(chunk, tensor.format)
-    return finite
+        if math.isfinite(bound):
+            bound = max(bound, magnitude_bound(chunk, tensor.format))
+    return bound
 
 
 def _hash_gap(digest: _BackgroundHash, file: SourceFile, start: int, stop: int) -> None:

@@ -6,7 +6,18 @@ import numpy as np
 
 from sprat.arrays import F32Array
 
-__all__ = ["clipped_rint", "divide", "reciprocal", "saturate_f16", "signed_absmax"]
+__all__ = [
+    "LARGEST_F16",
+    "LARGEST_ROUNDED_F16",
+    "clipped_rint",
+    "divide",
+    "reciprocal",
+    "saturate_f16",
+    "signed_absmax",
+]
+
+LARGEST_F16 = 65504.0
+LARGEST_ROUNDED_F16 = float(np.nextafter(np.float32(65520), np.float32(0)))  # rounds to 65504, and 65520 to infinity
 
 
 def divide(numerator: F32Array, denominator: F32Array) -> F32Array:
@@ -26,7 +37,7 @@ def clipped_rint(values: F32Array, smallest: float, largest: float) -> F32Array:
 
 def saturate_f16(values: F32Array) -> F32Array:
     """Values rounded to float16, as float32: clipped to the largest finite value, with -0 replaced by 0."""
-    return np.clip(values, -65504, 65504).astype(np.float16).astype(np.float32) + np.float32(0)
+    return np.clip(values, -LARGEST_F16, LARGEST_F16).astype(np.float16).astype(np.float32) + np.float32(0)
 
 
 def signed_absmax(values: F32Array, axis: int) -> F32Array:

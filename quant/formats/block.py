@@ -12,8 +12,9 @@ Type numbers and layouts are ggml's (https://github.com/ggml-org/ggml/blob/maste
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -42,6 +43,8 @@ class BlockFormat(ABC):
     block_size: ClassVar[int]
     block_bytes: ClassVar[int]
     fallback: ClassVar[str]  # the format for rows that do not divide into blocks
+    largest: ClassVar[float]  # a block of weights up to this magnitude stays finite, and none of it is clipped
+    scale_fields: ClassVar[Mapping[int, float]]  # offset of a float16 in the block -> the largest code it multiplies
 
     def __init_subclass__(
         cls,
@@ -51,12 +54,15 @@ class BlockFormat(ABC):
         block_size: int,
         block_bytes: int,
         fallback: str = "F16",
+        largest: float = math.inf,
+        scale_fields: Mapping[int, float] | None = None,
         register: bool = True,  # False for a format that is only read
     ) -> None:
         super().__init_subclass__()
         cls.name = cls.__name__
         cls.ggml_type, cls.file_type = ggml_type, file_type
         cls.block_size, cls.block_bytes, cls.fallback = block_size, block_bytes, fallback
+        cls.largest, cls.scale_fields = largest, scale_fields or {}
         if not register:
             return
         assert ggml_type not in _BY_TYPE, f"{cls.name}: type {ggml_type} is used by {_BY_TYPE[ggml_type].name}"
@@ -108,6 +114,21 @@ class BlockFormat(ABC):
             self._by_chunks(self.dequantize_blocks, blocks, weights)
         return weights.reshape(*packed.shape[:-1], packed.shape[-1] // self.block_bytes * self.block_size)
 
+    def bound(self, packed: U8Array) -> float:
+        """An upper bound of the magnitudes of ``(..., row_bytes(k))`` bytes; NaN or infinite if a weight may be so.
+
+        Reads only the scales of a format that names them in ``scale_fields``; dequantizes otherwise.
+        """
+        blocks = packed.reshape(-1, self.block_bytes)
+        if not len(blocks):
+            return 0.0
+        if not self.scale_fields:
+            return max(
+                float(np.abs(self.dequantize(blocks[start : start + _CHUNK_WEIGHTS])).max())
+                for start in range(0, len(blocks), _CHUNK_WEIGHTS)
+            )
+        return sum(_f16_absmax(blocks[:, at : at + 2]) * code for at, code in self.scale_fields.items())
+
     def _by_chunks(
         self, convert: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], source: npt.NDArray[Any], out: npt.NDArray[Any]
     ) -> None:
@@ -124,6 +145,12 @@ class BlockFormat(ABC):
     @abstractmethod
     def dequantize_blocks(self, packed: U8Array) -> F32Array:
         """Dequantize ``(n, block_bytes)`` bytes to ``(n, block_size)`` weights."""
+
+
+def _f16_absmax(packed: U8Array) -> float:
+    """The largest magnitude of ``(n, 2)`` bytes of float16; NaN counts as larger than infinity."""
+    bits = np.ascontiguousarray(packed).view(np.uint16) & np.uint16(0x7FFF)
+    return float(bits.max().view(np.float16))
 
 
 def format_names() -> list[str]:

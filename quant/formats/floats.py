@@ -5,12 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from sprat.arrays import F32Array, U8Array
+from sprat.quant.formats.arithmetic import LARGEST_ROUNDED_F16
 from sprat.quant.formats.block import BlockFormat
 
 __all__ = ["BF16", "F16", "F32"]
 
 
-class F32(BlockFormat, ggml_type=0, file_type=0, block_size=1, block_bytes=4):
+_LARGEST_F32 = float(np.finfo(np.float32).max)
+_LARGEST_BF16 = float(np.uint32(0x7F7F7FFF).view(np.float32))  # the next one is rounded to infinity
+
+
+class F32(BlockFormat, ggml_type=0, file_type=0, block_size=1, block_bytes=4, largest=_LARGEST_F32):
     """IEEE binary32."""
 
     def quantize_blocks(self, blocks: F32Array) -> U8Array:
@@ -22,8 +27,8 @@ class F32(BlockFormat, ggml_type=0, file_type=0, block_size=1, block_bytes=4):
         return packed.view(np.float32)
 
 
-class F16(BlockFormat, ggml_type=1, file_type=1, block_size=1, block_bytes=2):
-    """IEEE binary16: subnormals are exact, values beyond 65504 become infinite, NaN stays NaN."""
+class F16(BlockFormat, ggml_type=1, file_type=1, block_size=1, block_bytes=2, largest=LARGEST_ROUNDED_F16):
+    """IEEE binary16: subnormals are exact, values from 65520 on become infinite, NaN stays NaN."""
 
     def quantize_blocks(self, blocks: F32Array) -> U8Array:
         """Round to nearest even."""
@@ -34,7 +39,7 @@ class F16(BlockFormat, ggml_type=1, file_type=1, block_size=1, block_bytes=2):
         return packed.view(np.float16).astype(np.float32)
 
 
-class BF16(BlockFormat, ggml_type=30, file_type=32, block_size=1, block_bytes=2):
+class BF16(BlockFormat, ggml_type=30, file_type=32, block_size=1, block_bytes=2, largest=_LARGEST_BF16):
     """The upper 16 bits of a binary32."""
 
     def quantize_blocks(self, blocks: F32Array) -> U8Array:

@@ -21,7 +21,7 @@ from typing import ClassVar
 import numpy as np
 
 from sprat.arrays import F32Array, U8Array
-from sprat.quant.formats.arithmetic import clipped_rint, divide, reciprocal, saturate_f16
+from sprat.quant.formats.arithmetic import LARGEST_F16, clipped_rint, divide, reciprocal, saturate_f16
 from sprat.quant.formats.block import BlockFormat
 from sprat.quant.formats.fit import adopt, column_sums, residual, sanitize, scale_fit, to_lanes
 from sprat.quant.formats.legacy import Q4_0
@@ -40,6 +40,13 @@ _AFFINE_STARTS = tuple(np.float32(k / 4) for k in range(-4, 5))
 _STARTS = {4: (-8.5, -8.0, -7.5, -7.0, 7.0, 7.5), 8: (-128.0, -127.5, 127.0, 127.5)}
 
 
+def _largest(bits: int, block_size: int, *, symmetric: bool) -> float:
+    """Of ggml's format for the same codes; else the shorter side's codes, less one for a rounded zero point."""
+    if symmetric and block_size == _Q4_0.block_size:
+        return _Q4_0.largest if bits == 4 else _Q8_0.largest
+    return ((1 << (bits - 1)) - (1 if symmetric else 2)) * LARGEST_F16
+
+
 def group_format(bits: int, block_size: int, *, symmetric: bool = True) -> GroupFormat:
     """The format with codes of 4 or 8 ``bits`` in blocks of 32, 64 or 128."""
     return _FORMATS[bits, block_size, symmetric]
@@ -54,7 +61,12 @@ class GroupFormat(BlockFormat, ggml_type=-1, file_type=-1, block_size=1, block_b
     def __init_subclass__(cls, *, bits: int, block_size: int, symmetric: bool) -> None:
         block_bytes = _SCALE_BYTES + (not symmetric) + block_size * bits // 8
         super().__init_subclass__(
-            ggml_type=-1, file_type=-1, block_size=block_size, block_bytes=block_bytes, register=False
+            ggml_type=-1,
+            file_type=-1,
+            block_size=block_size,
+            block_bytes=block_bytes,
+            largest=_largest(bits, block_size, symmetric=symmetric),
+            register=False,
         )
         cls.bits, cls.symmetric = bits, symmetric
         _FORMATS[bits, block_size, symmetric] = cls()

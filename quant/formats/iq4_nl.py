@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from sprat.arrays import F32Array, U8Array
-from sprat.quant.formats.arithmetic import reciprocal, saturate_f16
+from sprat.quant.formats.arithmetic import LARGEST_F16, reciprocal, saturate_f16
 from sprat.quant.formats.block import BlockFormat
 from sprat.quant.formats.fit import sanitize, scale_fit, to_lanes
 from sprat.quant.formats.packing import f16_bytes, f16_values, pack_nibbles, unpack_nibbles
@@ -20,7 +20,15 @@ _CODE_OF = np.searchsorted(_LEVELS[1:] + _LEVELS[:-1], np.arange(-256, 256)).ast
 _STARTS = tuple(end + 5 * k for end in (-127, 113) for k in range(-4, 5))
 
 
-class IQ4_NL(BlockFormat, ggml_type=20, file_type=25, block_size=32, block_bytes=2 + 16):
+class IQ4_NL(
+    BlockFormat,
+    ggml_type=20,
+    file_type=25,
+    block_size=32,
+    block_bytes=2 + 16,
+    largest=80 * LARGEST_F16,
+    scale_fields={0: 127},
+):
     """``w = d * levels[qs]``."""
 
     def quantize_blocks(self, blocks: F32Array) -> U8Array:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sprat.arrays import F32Array, U8Array
-from sprat.quant.formats.arithmetic import clipped_rint, divide, reciprocal, saturate_f16, signed_absmax
+from sprat.quant.formats.arithmetic import LARGEST_F16, clipped_rint, divide, reciprocal, saturate_f16, signed_absmax
 from sprat.quant.formats.block import BlockFormat
 from sprat.quant.formats.fit import (
     adopt,
@@ -35,7 +35,16 @@ _STEPS = (0, -1, 1)  # around a rounded scale
 _Q6_STARTS = tuple(-35 + k / 2 for k in range(13))
 
 
-class Q4_K(BlockFormat, ggml_type=12, file_type=14, block_size=256, block_bytes=2 + 2 + 12 + 128, fallback="Q5_0"):
+class Q4_K(
+    BlockFormat,
+    ggml_type=12,
+    file_type=14,
+    block_size=256,
+    block_bytes=2 + 2 + 12 + 128,
+    fallback="Q5_0",
+    largest=60 * LARGEST_F16,
+    scale_fields={0: 63 * 15, 2: 63},
+):
     """``w = d * sc * q - dmin * m``: eight sub-blocks of 32 4-bit codes; ``sc`` and ``m`` have 6 bits."""
 
     def quantize_blocks(self, blocks: F32Array) -> U8Array:
@@ -51,7 +60,16 @@ class Q4_K(BlockFormat, ggml_type=12, file_type=14, block_size=256, block_bytes=
         return (scale * q.astype(np.float32) - minimum).reshape(-1, 256)
 
 
-class Q5_K(BlockFormat, ggml_type=13, file_type=16, block_size=256, block_bytes=2 + 2 + 12 + 32 + 128, fallback="Q5_1"):
+class Q5_K(
+    BlockFormat,
+    ggml_type=13,
+    file_type=16,
+    block_size=256,
+    block_bytes=2 + 2 + 12 + 32 + 128,
+    fallback="Q5_1",
+    largest=60 * LARGEST_F16,
+    scale_fields={0: 63 * 31, 2: 63},
+):
     """``w = d * sc * q - dmin * m``: like Q4_K, with a fifth bit: bit ``b`` of ``qh[i]`` belongs to sub-block ``b``."""
 
     def quantize_blocks(self, blocks: F32Array) -> U8Array:
@@ -69,7 +87,16 @@ class Q5_K(BlockFormat, ggml_type=13, file_type=16, block_size=256, block_bytes=
         return (scale * q.astype(np.float32) - minimum).reshape(-1, 256)
 
 
-class Q6_K(BlockFormat, ggml_type=14, file_type=18, block_size=256, block_bytes=128 + 64 + 16 + 2, fallback="Q8_0"):
+class Q6_K(
+    BlockFormat,
+    ggml_type=14,
+    file_type=18,
+    block_size=256,
+    block_bytes=128 + 64 + 16 + 2,
+    fallback="Q8_0",
+    largest=120 * 30 * LARGEST_F16,
+    scale_fields={208: 128 * 32},
+):
     """``w = d * sc * (q - 32)``: 16 sub-blocks of 16 6-bit codes; ``sc`` is int8.
 
     Each half of the superblock has four runs of 32 codes, A B C D. ``ql`` has the low nibbles: A with C in the high

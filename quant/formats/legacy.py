@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from sprat.arrays import F32Array, U8Array
-from sprat.quant.formats.arithmetic import reciprocal, signed_absmax
+from sprat.quant.formats.arithmetic import LARGEST_F16, reciprocal, signed_absmax
 from sprat.quant.formats.block import BlockFormat
 from sprat.quant.formats.packing import (
     f16_bytes,
@@ -24,7 +24,15 @@ from sprat.quant.formats.packing import (
 __all__ = ["Q4_0", "Q4_1", "Q5_0", "Q5_1"]
 
 
-class Q4_0(BlockFormat, ggml_type=2, file_type=2, block_size=32, block_bytes=2 + 16):
+class Q4_0(
+    BlockFormat,
+    ggml_type=2,
+    file_type=2,
+    block_size=32,
+    block_bytes=2 + 16,
+    largest=8 * LARGEST_F16,
+    scale_fields={0: 8},
+):
     """``w = d * (qs - 8)``."""
 
     def quantize_blocks(self, blocks: F32Array) -> U8Array:
@@ -37,7 +45,15 @@ class Q4_0(BlockFormat, ggml_type=2, file_type=2, block_size=32, block_bytes=2 +
         return f16_values(packed[:, :2]) * (unpack_nibbles(packed[:, 2:]).astype(np.float32) - 8)
 
 
-class Q4_1(BlockFormat, ggml_type=3, file_type=3, block_size=32, block_bytes=2 + 2 + 16):
+class Q4_1(
+    BlockFormat,
+    ggml_type=3,
+    file_type=3,
+    block_size=32,
+    block_bytes=2 + 2 + 16,
+    largest=LARGEST_F16,
+    scale_fields={0: 15, 2: 1},
+):
     """``w = d * qs + m``."""
 
     def quantize_blocks(self, blocks: F32Array) -> U8Array:
@@ -50,7 +66,15 @@ class Q4_1(BlockFormat, ggml_type=3, file_type=3, block_size=32, block_bytes=2 +
         return f16_values(packed[:, :2]) * unpack_nibbles(packed[:, 4:]).astype(np.float32) + f16_values(packed[:, 2:4])
 
 
-class Q5_0(BlockFormat, ggml_type=6, file_type=8, block_size=32, block_bytes=2 + 4 + 16):
+class Q5_0(
+    BlockFormat,
+    ggml_type=6,
+    file_type=8,
+    block_size=32,
+    block_bytes=2 + 4 + 16,
+    largest=16 * LARGEST_F16,
+    scale_fields={0: 16},
+):
     """``w = d * (qs - 16)``; ``qh`` holds the fifth bits."""
 
     def quantize_blocks(self, blocks: F32Array) -> U8Array:
@@ -63,7 +87,15 @@ class Q5_0(BlockFormat, ggml_type=6, file_type=8, block_size=32, block_bytes=2 +
         return f16_values(packed[:, :2]) * (_unpack_five(packed[:, 2:]).astype(np.float32) - 16)
 
 
-class Q5_1(BlockFormat, ggml_type=7, file_type=9, block_size=32, block_bytes=2 + 2 + 4 + 16):
+class Q5_1(
+    BlockFormat,
+    ggml_type=7,
+    file_type=9,
+    block_size=32,
+    block_bytes=2 + 2 + 4 + 16,
+    largest=LARGEST_F16,
+    scale_fields={0: 31, 2: 1},
+):
     """``w = d * qs + m``; ``qh`` holds the fifth bits."""
 
     def quantize_blocks(self, blocks: F32Array) -> U8Array:

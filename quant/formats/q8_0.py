@@ -6,14 +6,22 @@ from __future__ import annotations
 import numpy as np
 
 from sprat.arrays import F32Array, U8Array
-from sprat.quant.formats.arithmetic import reciprocal
+from sprat.quant.formats.arithmetic import LARGEST_F16, reciprocal
 from sprat.quant.formats.block import BlockFormat
 from sprat.quant.formats.packing import f16_bytes, f16_values
 
 __all__ = ["Q8_0"]
 
 
-class Q8_0(BlockFormat, ggml_type=8, file_type=7, block_size=32, block_bytes=2 + 32):
+class Q8_0(
+    BlockFormat,
+    ggml_type=8,
+    file_type=7,
+    block_size=32,
+    block_bytes=2 + 32,
+    largest=127 * LARGEST_F16,
+    scale_fields={0: 128},
+):
     """``w = d * qs``: ``d`` float16, ``qs`` int8 in -127 .. 127."""
 
     def quantize_blocks(self, blocks: F32Array) -> U8Array:

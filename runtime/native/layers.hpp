@@ -19,7 +19,7 @@ struct Vector {
     int64_t size = 0;
 };
 
-// A record whose fields are read by name: a Python object (bind_layers.cpp), or a test's map. What
+// A record whose fields are read by name: a Python object (bind/layers.cpp), or a test's map. What
 // it hands out points into the record's own arrays, so whoever keeps a pointer keeps the record.
 class Record {
   public:
@@ -74,8 +74,8 @@ struct LatentAttention {
     Matrix output = record->matrix("output");
     float scale = float(record->number("scale"));
 
-    explicit LatentAttention(
-        RecordPtr fields);  // throws std::invalid_argument for shapes that do not fit
+    // Throws std::invalid_argument for shapes that do not fit together; so do those below.
+    explicit LatentAttention(RecordPtr fields);
 
     bool compresses_queries() const { return q_a.data != nullptr; }
     int64_t heads() const { return k_b.n_slices; }
@@ -105,7 +105,7 @@ struct GroupedAttention {
     int64_t kv_heads() const { return k.rows / head_dim; }
 };
 
-// A dense MLP behind its norm.
+// A dense MLP with its norm.
 struct GatedMlp {
     RecordPtr record;
     Norm norm{record->vector("norm"), float(record->number("eps"))};

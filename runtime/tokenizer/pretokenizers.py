@@ -71,7 +71,25 @@ def _like_cl100k(digits: str) -> str:
     )
 
 
+def _like_o200k(words: str, punctuation: str) -> str:
+    """GPT-4o's expression: words split where case changes, digits in groups of three.
+
+    Args:
+        words: intersected with the letters of a word.
+        punctuation: characters that follow punctuation, besides line ends.
+    """
+    upper = rf"[\p{{Lu}}\p{{Lt}}\p{{Lm}}\p{{Lo}}\p{{M}}{words}]"
+    lower = rf"[\p{{Ll}}\p{{Lm}}\p{{Lo}}\p{{M}}{words}]"
+    start, end = r"[^\r\n\p{L}\p{N}]?", f"{_CONTRACTIONS}?"
+    return (
+        rf"{start}{upper}*{lower}+{end}|{start}{upper}+{lower}*{end}|\p{{N}}{{1,3}}"
+        rf"| ?[^\s\p{{L}}\p{{N}}]+[\r\n{punctuation}]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+
+
 _QWEN2 = (_split(_like_cl100k(r"\p{N}")), _byte_level(use_regex=False))
+_GPT2 = (_byte_level(use_regex=True),)
+_GPT4O = (_split(_like_o200k("", "/")), _byte_level(use_regex=False))
 
 PRE_TOKENIZERS: tuple[PreTokenizer, ...] = (
     PreTokenizer(
@@ -121,7 +139,15 @@ PRE_TOKENIZERS: tuple[PreTokenizer, ...] = (
         aliases=("llama3", "llama-v3"),
     ),
     PreTokenizer("smollm", (_DIGITS, _byte_level(use_regex=True))),
-    PreTokenizer("gpt-2", (_byte_level(use_regex=True),)),
+    PreTokenizer("gpt-2", _GPT2, aliases=("phi-2",)),
+    PreTokenizer("gigachat", _GPT2),
+    PreTokenizer("gpt-4o", _GPT4O, aliases=("llama4",)),
+    PreTokenizer("kanana2", _GPT4O),
+    PreTokenizer(
+        "kimi-k2",  # Moonlight, Kimi; tiktoken takes a word that is in the vocabulary whole
+        (_split(r"[\p{Han}]+|" + _like_o200k(r"&&[^\p{Han}]", "")), _byte_level(use_regex=False)),
+        ignore_merges=True,
+    ),
     PreTokenizer(
         "default",  # also used for a GGUF without the key
         (

@@ -1,4 +1,4 @@
-"""Llama (arXiv 2407.21783), as DeepSeek-R1-Distill-Llama: grouped-query attention, then a gated MLP."""
+"""Llama (arXiv 2407.21783), as DeepSeek-R1-Distill-Llama: grouped-query attention and a gated MLP."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Llama"]
 
 
 class Llama(Architecture, name="llama"):
-    """RoPE rotates pairs (2i, 2i+1) in GGUF, so the writer reorders the rows of q and k."""
+    """RoPE rotates pairs (2i, 2i+1) in GGUF, for which the export reorders the rows of q and k."""
 
     genai_type = "llama"
 

@@ -1,4 +1,4 @@
-"""``config.json`` of every published checkpoint that sprat supports, and fields that must never be ignored."""
+"""``config.json`` of every published checkpoint that sprat supports, and fields that must not be ignored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sprat.runtime.arch.moe import GroupScore, Scoring
 from sprat.runtime.arch.rope import FrequencyFactors, YarnScaling, rope_magnitude
 from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors
 
-N_PARAMETERS = {  # of the published tensors, as their model pages count them; V3 without multi-token prediction
+N_PARAMETERS = {  # of the published tensors, from the model pages; V3 without MTP
     "DeepSeek-R1-Distill-Qwen-1.5B": 1_777_088_000,
     "DeepSeek-R1-Distill-Qwen-7B": 7_615_616_512,
     "DeepSeek-R1-Distill-Qwen-14B": 14_770_033_664,
@@ -118,7 +118,7 @@ def test_v3(name):
     assert (spec.n_layers, spec.attention.q_lora_rank) == (
         61,
         1536,
-    )  # the layer of multi-token prediction is not counted
+    )  # without the MTP layer
     moe = spec.moe
     assert (moe.scoring, moe.correction_bias, moe.normalize, moe.scaling) == (Scoring.SIGMOID, True, True, 2.5)
     assert (moe.n_groups, moe.n_groups_per_token, moe.group_score) == (8, 4, GroupScore.TOP2_SUM)
@@ -158,8 +158,8 @@ def test_qwen3_moe_normalizes_a_softmax_and_shares_no_expert():
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_the_form_of_transformers_5_means_the_same(name):
-    """It joins theta and scaling in ``rope_parameters``, renames torch_dtype, adds fields that follow from others."""
+def test_a_config_of_transformers_5_gives_the_same_spec(name):
+    """It has theta and scaling in ``rope_parameters``, renames torch_dtype, and adds derived fields."""
     config = dict(PUBLISHED[name])
     scaling = config.pop("rope_scaling", None) or {}
     kind = scaling.get("type", scaling.get("rope_type", "default"))
@@ -188,7 +188,7 @@ def test_the_form_of_transformers_5_means_the_same(name):
         (LLAMA, {"pruned_heads": {"0": [1]}}, "pruned_heads"),
         (LLAMA, {"sliding_window": 4096}, "sliding_window"),
         (LLAMA, {"logit_scale": 0.5}, "logit_scale"),
-        (LLAMA, {"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
+        (LLAMA, {"quantization_config": {"quant_method": "gptq"}}, "GPTQ"),
         (LLAMA, {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling.type"),
         (LLAMA, {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_scaling.type"),
         (LLAMA, {"rope_scaling": LLAMA["rope_scaling"] | {"high_freq_factor": 1.0}}, "rope_scaling.high_freq_factor"),
@@ -204,11 +204,11 @@ def test_the_form_of_transformers_5_means_the_same(name):
         (V3, {"rope_interleave": False}, "rope_interleave"),
         (V3, {"topk_method": "greedy"}, "topk_method"),
         (V3, {"quantization_config": V3["quantization_config"] | {"fmt": "e5m2"}}, "quantization_config.fmt"),
-        (V3, {"quantization_config": V3["quantization_config"] | {"weight_block_size": [1, 128]}}, "weight_block_size"),
+        (V3, {"quantization_config": V3["quantization_config"] | {"weight_block_size": [0, 128]}}, "weight_block_size"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_field_that_changes_the_mathematics_is_an_error_that_names_it(config, changes, named):
+def test_a_field_that_changes_the_computation_is_an_error_that_names_it(config, changes, named):
     with pytest.raises(ConfigError, match=named):
         spec_from_config(config | changes)
 
@@ -234,7 +234,7 @@ def test_a_field_that_changes_the_mathematics_is_an_error_that_names_it(config, 
         ({"first_k_dense_replace": None}, "first_k_dense_replace is missing"),
     ],
 )
-def test_impossible_numbers_are_named(changes, problem):
+def test_invalid_values_are_named(changes, problem):
     with pytest.raises(ConfigError, match=problem):
         spec_from_config(LITE | changes)
 
@@ -246,7 +246,7 @@ def test_group_limits_must_leave_enough_experts():
         spec_from_config(V2 | {"n_group": 7})
 
 
-def test_all_problems_are_told_at_once():
+def test_all_problems_are_in_one_error():
     with pytest.raises(ConfigError) as caught:
         spec_from_config(LLAMA | {"mlp_bias": True, "vocab_size": None, "clip_qkv": 8.0, "hidden_act": "relu"})
     assert all(name in str(caught.value) for name in ("mlp_bias", "vocab_size", "clip_qkv", "hidden_act"))
@@ -258,6 +258,6 @@ def test_architectures_must_be_one_name(found):
         spec_from_config(LLAMA | {"architectures": found})
 
 
-def test_an_unknown_architecture_is_met_with_the_nearest_known_one():
+def test_the_error_of_an_unknown_architecture_suggests_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'DeepseekV3ForCausalLM'"):
         spec_from_config(V3 | {"architectures": ["DeepseekV32ForCausalLM"]})

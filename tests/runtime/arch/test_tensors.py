@@ -1,4 +1,4 @@
-"""Names and shapes that a model of each family consists of."""
+"""Names and shapes of the tensors of each architecture."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ MOE = MoESpec(
 )
 few = settings(deadline=None, max_examples=8)
 formats = pytest.mark.parametrize("format_name", ["F32", "Q4_0", "Q8_0", "Q5_1"])
-# Relative to what is added. Activations in int8 cost about half a percent per product.
+# Relative to what is added. Int8 activations change a product by about half a percent.
 TOLERANCE = {"F32": 1e-3, "Q4_0": 0.05, "Q8_0": 0.05, "Q5_1": 0.05}
 # Attention over float16 and int8 caches multiplies in int16; the largest error found was 1.13e-3.
 ATTENTION_TOLERANCE = {"f32": 1e-3, "f16": 3e-3, "int8": 3e-3}
@@ -113,7 +113,7 @@ def moe_layer(rng, format_name, *, shared):
 
 
 class Steps(StepByStep):
-    """The steps of some kernels, one by one."""
+    """The kernels, with sublayers run step by step."""
 
     def __init__(self, kernels):
         self._kernels = kernels
@@ -127,7 +127,7 @@ def hidden_states(rng, n):
 
 
 def check(apply, x, isa, format_name, storage="f32"):
-    """``apply(kernels, x)`` in one call has the bits of its steps, and is near to the reference."""
+    """``apply(kernels, x)`` in one call has the bits of its steps, and is close to the reference."""
     fused, steps, reference = x.copy(), x.copy(), x.copy()
     apply(kernels_of(isa), fused)
     apply(Steps(kernels_of(isa)), steps)
@@ -247,7 +247,7 @@ def test_layers_do_not_depend_on_the_number_of_threads(n_threads):
     np.testing.assert_array_equal(many, one)
 
 
-def test_what_does_not_fit_is_refused_before_anything_is_written():
+def test_arguments_that_do_not_fit_are_refused_before_anything_is_written():
     rng = np.random.default_rng(6)
     layer, kernels = latent_layer(rng, "Q8_0", compressed=False), kernels_of("")
     table = RopeTable(RopeSpec(dim=MLA.qk_rope_head_dim, theta=1e4, interleaved=True))

@@ -1,6 +1,6 @@
-"""Logits of tiny random models against transformers' own implementations, for every architecture that sprat knows.
+"""Logits of tiny random models against transformers, for every architecture.
 
-``tests/golden/make_golden.py`` made the files; ``versions.json`` says with what.
+``tests/golden/make_golden.py`` writes the files; ``versions.json`` has the versions it ran with.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ every_moe_model = pytest.mark.parametrize("golden", with_field("n_routed_experts
 
 
 def in_chunks(model, tokens, *ends):
-    """Logits after every token, the tokens given in pieces that end at ``ends``."""
+    """Logits after every token, computed in chunks that end at ``ends``."""
     cache = model.new_cache(len(tokens))
-    pieces = [model.forward(tokens[a:b], cache, all_logits=True) for a, b in pairwise((0, *ends, len(tokens)))]
-    return np.concatenate(pieces)
+    chunks = [model.forward(tokens[a:b], cache, all_logits=True) for a, b in pairwise((0, *ends, len(tokens)))]
+    return np.concatenate(chunks)
 
 
 def relative_error(logits, expected):
@@ -63,19 +63,19 @@ def test_every_architecture_has_a_plain_and_an_odd_model(row):
 
 
 @every_model
-def test_one_pass_gives_the_published_logits(golden):
+def test_one_pass_gives_the_expected_logits(golden):
     model, tokens, expected = golden
     assert relative_error(in_chunks(model, tokens), expected) <= TOLERANCE
 
 
 @every_model
-def test_chunks_give_the_published_logits(golden):
+def test_chunks_give_the_expected_logits(golden):
     model, tokens, expected = golden
     assert relative_error(in_chunks(model, tokens, 1, 8, 9, 41), expected) <= TOLERANCE
 
 
 @every_model
-def test_one_token_at_a_time_gives_the_published_logits(golden):
+def test_one_token_at_a_time_gives_the_expected_logits(golden):
     model, tokens, expected = golden
     assert relative_error(in_chunks(model, tokens, *range(1, len(tokens))), expected) <= TOLERANCE
 
@@ -91,25 +91,25 @@ def test_the_last_logits_are_those_of_all_logits(golden):
 @every_latent_model
 @pytest.mark.parametrize("form", ["expanded", "absorbed"])
 @pytest.mark.parametrize("ends", [(), (1, 8, 9, 41), tuple(range(1, 80))], ids=["one pass", "chunks", "token by token"])
-def test_both_forms_of_latent_attention_give_the_published_logits(golden, form, ends, monkeypatch):
+def test_expanded_and_absorbed_mla_give_the_expected_logits(golden, form, ends, monkeypatch):
     model, tokens, expected = golden
     monkeypatch.setattr(model, "form", form)
     assert relative_error(in_chunks(model, tokens, *ends), expected) <= TOLERANCE
 
 
 @every_moe_model
-def test_the_observer_sees_the_experts_of_every_moe_layer(golden):
+def test_the_observer_gets_the_routing_of_every_moe_layer(golden):
     model, tokens, _ = golden
     seen = {}
     model.forward(tokens, model.new_cache(len(tokens)), observe=lambda layer, experts: seen.update({layer: experts}))
     assert list(seen) == [layer for layer in range(model.spec.n_layers) if model.spec.is_moe_layer(layer)]
     for experts in seen.values():
         assert experts.shape == (len(tokens), model.spec.moe.n_experts_per_token)
-        assert np.unique(experts).size > model.spec.moe.n_routed_experts // 2  # else the routing was never tested
+        assert np.unique(experts).size > model.spec.moe.n_routed_experts // 2  # otherwise the routing is hardly tested
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_kernels_that_may_keep_nothing_unpacked_give_the_published_logits(name):
+def test_kernels_without_dequantized_copies_give_the_expected_logits(name):
     model, tokens, expected = load(name, ReferenceKernels(dense_bytes=0))
     assert relative_error(in_chunks(model, tokens, 40), expected) <= TOLERANCE
 

@@ -1,4 +1,4 @@
-"""The same tiny models in llama.cpp, in float32, from a file that gguf wrote: what our metadata means to it."""
+"""The same tiny models in llama.cpp, in float32, from files written by gguf-py: the metadata keys are right."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def write_gguf(path, checkpoint):
 
 
 def llamacpp_logits(name, folder):
-    """What llama.cpp answers to the golden tokens."""
+    """llama.cpp's logits of the golden tokens."""
     pytest.importorskip("llama_cpp")
     model, tokens, logits = (str(folder / file) for file in ("model.gguf", "tokens.npy", "logits.npy"))
     write_gguf(model, Checkpoint.open(GOLDEN / name))
@@ -50,7 +50,7 @@ def llamacpp_logits(name, folder):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in GROUPS_OF_TWO | ONE_EPSILON])
-def test_llamacpp_gives_the_published_logits(name, tmp_path):
+def test_llamacpp_gives_the_expected_logits(name, tmp_path):
     expected = load_file(GOLDEN / name / "expected.safetensors")["logits"]
     logits = llamacpp_logits(name, tmp_path)
     assert np.abs(logits - expected).max() <= 1e-4 * np.abs(expected).max()

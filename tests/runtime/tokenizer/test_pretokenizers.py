@@ -26,7 +26,8 @@ def test_each_pre_tokenizer_is_recognized_by_its_json(known):
 def test_pre_tokenizers_with_different_steps_split_the_hard_strings_differently():
     by_steps = {str(known.steps): known for known in PRE_TOKENIZERS}
     splits = {str([split(known, text) for text in HARD_STRINGS]) for known in by_steps.values()}
-    assert len(splits) == len(by_steps) == len(PRE_TOKENIZERS) - 1  # qwen2 and deepseek-r1-qwen have the same steps
+    # deepseek-r1-qwen has the steps of qwen2, gigachat those of gpt-2, kanana2 those of gpt-4o
+    assert len(splits) == len(by_steps) == len(PRE_TOKENIZERS) - 3
 
 
 # the results of the models' published tokenizer.json files

@@ -197,5 +197,5 @@ def test_a_file_that_is_not_a_supported_tokenizer_is_an_error(tmp_path, content,
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(TokenizerError, match=message):
         Tokenizer.from_file(tmp_path)
-    with pytest.raises(TokenizerError, match=r"neither tokenizer\.json nor tokenizer\.model found"):
+    with pytest.raises(TokenizerError, match=r"neither tokenizer\.json, tokenizer\.model nor tiktoken\.model found"):
         Tokenizer.from_file(tmp_path / "nowhere")
