@@ -10,14 +10,16 @@ from sprat.runtime.arch.fields import Fields
 from sprat.runtime.arch.rope import FrequencyFactors, RopeSpec, YarnScaling, llama3_factors
 from sprat.runtime.arch.spec import ModelSpec
 
-__all__ = ["common_from_config", "dense_from_config", "rope_from_config"]
+__all__ = ["common_from_config", "grouped_from_config", "rope_from_config"]
 
 _ROPE_FORMS = ("rope_parameters", "rope_scaling")
 _ROPE_HARMLESS = frozenset({"finetuned"})
 _MAX_HEAD_DIM = 1 << 16  # a hundred times the largest published one; bounds the size of an array
 
 
-def dense_from_config(fields: Fields, architecture: str, *, interleaved: bool, bias: bool = False) -> ModelSpec:
+def grouped_from_config(
+    fields: Fields, architecture: str, *, interleaved: bool, bias: bool = False, qk_norm: bool = False
+) -> ModelSpec:
     """A model with grouped-query attention and dense MLPs, such as Llama and Qwen2.
 
     Args:
@@ -25,6 +27,7 @@ def dense_from_config(fields: Fields, architecture: str, *, interleaved: bool, b
         architecture: ``general.architecture``.
         interleaved: whether RoPE rotates pairs (2i, 2i+1) in GGUF instead of (i, i+dim/2).
         bias: whether queries, keys and values have biases.
+        qk_norm: whether each head of queries and keys is normed.
     """
     n_heads, hidden_size = fields.size("num_attention_heads"), fields.size("hidden_size")
     attention = GroupedAttentionSpec(
@@ -32,6 +35,7 @@ def dense_from_config(fields: Fields, architecture: str, *, interleaved: bool, b
         n_kv_heads=fields.size("num_key_value_heads", n_heads),
         head_dim=fields.size("head_dim", hidden_size // n_heads),
         bias=bias,
+        qk_norm=qk_norm,
     )
     return ModelSpec(
         architecture=architecture,
@@ -98,6 +102,7 @@ def _no_scaling(fields: Fields, scaling: Fields, dim: int, theta: float) -> None
 
 def _yarn(fields: Fields, scaling: Fields, dim: int, theta: float) -> YarnScaling:
     scaling.must_be({"truncate": [True]})
+    scaling.ignore("attn_factor")  # of R1-0528-Qwen3-8B: transformers reads attention_factor only, as does llama.cpp
     if ("mscale" in scaling) != ("mscale_all_dim" in scaling):
         scaling.complain("mscale", "or mscale_all_dim is missing; expected both or neither")
     return YarnScaling(

@@ -20,7 +20,7 @@ from sprat.runtime.weights import WeightSource
 
 __all__ = ["DeepSeek2"]
 
-_EPS = 1e-6  # transformers' latent norms always use it, and GGUF has one epsilon for all norms
+_LATENT_EPS = 1e-6  # of the latent norms, whatever rms_norm_eps is: DeepSeek's code and transformers build them so
 _V2_LITE_LAYERS = {26, 27}  # by which llama.cpp recognizes a model without q_lora
 
 
@@ -90,6 +90,7 @@ class DeepSeek2(Architecture, name="deepseek2"):
         return self._spec(fields, moe)
 
     def _spec(self, fields: Fields, moe: MoESpec) -> ModelSpec:
+        eps = fields.number("rms_norm_eps", 1e-6)
         attention = LatentAttentionSpec(
             n_heads=fields.size("num_attention_heads"),
             q_lora_rank=fields.size("q_lora_rank") if "q_lora_rank" in fields else None,
@@ -97,11 +98,11 @@ class DeepSeek2(Architecture, name="deepseek2"):
             qk_nope_head_dim=fields.size("qk_nope_head_dim"),
             qk_rope_head_dim=fields.size("qk_rope_head_dim"),
             v_head_dim=fields.size("v_head_dim"),
+            norm_eps=None if eps == _LATENT_EPS else _LATENT_EPS,
         )
         fields.must_be(
             {
                 "num_key_value_heads": [attention.n_heads],
-                "rms_norm_eps": [_EPS],
                 "head_dim": [attention.qk_rope_head_dim],  # transformers 5 writes these two derived fields
                 "qk_head_dim": [attention.qk_head_dim],
             }
@@ -109,7 +110,7 @@ class DeepSeek2(Architecture, name="deepseek2"):
         return ModelSpec(
             architecture=self.name,
             attention=attention,
-            rms_norm_eps=_EPS,
+            rms_norm_eps=eps,
             rope=rope_from_config(fields, attention.qk_rope_head_dim, interleaved=True),
             moe=moe,
             **common_from_config(fields),
