@@ -13,7 +13,11 @@ import transformers
 
 HERE = Path(__file__).parent
 CALL = {"type": "function", "function": {"name": "get_time", "arguments": '{"city": "Paris"}'}}
-PARSED_CALL = {"id": "call12345", "type": "function", "function": {"name": "get_time", "arguments": {"city": "Orléans"}}}
+PARSED_CALL = {
+    "id": "call12345",
+    "type": "function",
+    "function": {"name": "get_time", "arguments": {"city": "Orléans"}},
+}
 TOOL = {
     "type": "function",
     "function": {
@@ -122,7 +126,11 @@ def write(name: str, records: list[dict]) -> None:
 def main() -> None:
     write("golden.json", [rendered(case) for case in cases()])
     expressions = [
-        {"source": source, "conversation": name, "rendered": render(source, CONVERSATIONS[name], asked=True, variables={})}
+        {
+            "source": source,
+            "conversation": name,
+            "rendered": render(source, CONVERSATIONS[name], asked=True, variables={}),
+        }
         for source in (HERE / "expressions.txt").read_text().splitlines()
         for name in ("one question", "a thought in the history")
     ]
