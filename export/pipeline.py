@@ -28,6 +28,7 @@ from sprat.export.gguf.artifact import gguf_artifact
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata, valid_keys
 from sprat.export.onnx import OnnxOptions, onnx_artifact
 from sprat.export.source.checkpoint import Checkpoint
+from sprat.export.source.lora import AdapterOption
 from sprat.export.write.bundle import BundleFolder, existing_manifest
 from sprat.export.write.chat_template import replace_template, template_warnings
 from sprat.export.write.naming import ModelName, model_id
@@ -137,6 +138,8 @@ def export(
     align: int | None = None,
     onnx: OnnxOptions | None = None,
     context: int | None = None,
+    lora: Sequence[str | os.PathLike[str]] = (),
+    ignore_config_fields: Sequence[str] = (),
     chat_template: str | os.PathLike[str] | None = None,
     force: bool = False,
     progress: ReportProgress = no_progress,
@@ -153,6 +156,8 @@ def export(
         align: alignment of a GGUF's tensors in bytes; by default 4096 for MoE models and 32 otherwise.
         onnx: options of the ONNX graph.
         context: tokens to plan the cache for; by default the model's limit, at most 4096.
+        lora: folders of LoRA adapters to merge into the weights, ``"DIR"`` or ``"DIR:scale"``.
+        ignore_config_fields: unknown fields of ``config.json`` that change no mathematics; the manifest lists them.
         chat_template: a Jinja file to use instead of the source's chat template.
         force: replace a bundle at ``out``, and export a model that does not fit ``device``.
         progress: called after each chunk that was read or written.
@@ -162,7 +167,8 @@ def export(
         ExportError: the output cannot be written, or the source changed during the export.
     """
     out = Path(out)
-    checkpoint = Checkpoint.open(source)
+    adapters = [AdapterOption.parse(os.fspath(text)) for text in lora]
+    checkpoint = Checkpoint.open(source, ignore_fields=ignore_config_fields, adapters=adapters)
     recipe, plan = _choose_recipe(checkpoint.spec, quant, device, tensor_rules, context, force)
     tokenizer = _tokenizer_keys(checkpoint, chat_template)
     factories = writers(align=align, onnx=onnx or OnnxOptions())
@@ -293,4 +299,6 @@ def _describe_source(checkpoint: Checkpoint) -> Source:
         format="gguf" if checkpoint.metadata else "safetensors",
         hash=checkpoint.hash(),
         quantized=any(tensor.format.block_size > 1 for tensor in checkpoint.tensors.values()),
+        adapters=checkpoint.merged_adapters(),
+        ignored_config_fields=checkpoint.ignored_fields,
     )

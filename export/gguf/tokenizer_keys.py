@@ -16,7 +16,7 @@ from sprat.runtime.tokenizer.added_tokens import AddedToken
 from sprat.runtime.tokenizer.hf_files import TokenizerFiles
 from sprat.runtime.tokenizer.hf_json import build, composes_only
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
-from sprat.runtime.tokenizer.vocabulary import EOG_KEY, TokenizerModel, Vocabulary, is_known_eog
+from sprat.runtime.tokenizer.vocabulary import EOG_KEY, PREFIX_KEY, TokenizerModel, Vocabulary, is_known_eog
 
 __all__ = ["metadata_from_vocabulary", "tokenizer_metadata", "valid_keys"]
 
@@ -76,6 +76,8 @@ def metadata_from_vocabulary(vocabulary: Vocabulary) -> dict[str, Any]:
         metadata[EOG_KEY] = np.asarray(sorted(vocabulary.eog_ids), np.int32)
     metadata["tokenizer.ggml.add_bos_token"] = vocabulary.add_bos
     metadata["tokenizer.ggml.add_space_prefix"] = vocabulary.add_space_prefix
+    if vocabulary.prefix_first_only:
+        metadata[PREFIX_KEY] = True
     return metadata
 
 

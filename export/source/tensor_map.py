@@ -9,24 +9,23 @@ Most tensors are only renamed. The exceptions:
    absorbed into the query; the values' part becomes ``attn_v_b``, ``(n_heads, v_head_dim, kv_lora_rank)``.
 3. Experts, one tensor each in a checkpoint, are stacked to ``(n_experts, out, in)``.
 
-Ignored are the MTP layers (DeepSeek-V3, numbered from ``n_layers`` on), RoPE frequencies that old checkpoints saved as
-buffers, and an output head that is tied to the embeddings.
+Tensors that are not used are sorted out before: :mod:`sprat.export.source.left_out`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sprat.export.source.rows import HeadRows, InterleavedHeads, RowSource, Stacked, TransposedHeads, in_one_format
 from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.arch.attention import GroupedAttentionSpec, LatentAttentionSpec
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors
+from sprat.runtime.files.latent_tensors import KV_B, unsplit_layers
+from sprat.runtime.files.shape_checks import Shapes
 
-__all__ = ["Origin", "gguf_map", "is_ignored", "tensor_map"]
+__all__ = ["Origin", "gguf_map", "replaced_in_gguf", "tensor_map"]
 
 _GLOBAL = {
     "token_embd": "model.embed_tokens",
@@ -38,6 +37,8 @@ _IN_LAYER = {
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
     "attn_q_a": "self_attn.q_a_proj",
     "attn_q_a_norm": "self_attn.q_a_layernorm",
     "attn_q_b": "self_attn.q_b_proj",
@@ -59,8 +60,6 @@ _IN_LAYER = {
     "ffn_down_shexp": "mlp.shared_experts.down_proj",
 }
 _WITHOUT_SUFFIX = {"exp_probs_b.bias": "mlp.gate.e_score_correction_bias"}
-_BUFFER = re.compile(r".*\.rotary_emb\.inv_freq")
-_LAYER = re.compile(r"model\.layers\.(\d+)\.")
 
 Build = Callable[[Sequence[RowSource]], RowSource]
 
@@ -89,25 +88,29 @@ def tensor_map(spec: ModelSpec) -> dict[str, Origin]:
     return {name: _origin(name, shape, spec) for name, shape in expected.items()}
 
 
-def gguf_map(spec: ModelSpec) -> dict[str, Origin]:
-    """Canonical name -> origin, for a GGUF of ``spec``, whose names are canonical already."""
-    return {name: _renamed(name, shape) for name, shape in expected_tensors(spec).items()}
-
-
-def is_ignored(name: str, spec: ModelSpec, config: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint's tensor is ignored rather than unexpected.
+def gguf_map(spec: ModelSpec, shapes: Shapes) -> dict[str, Origin]:
+    """Canonical name -> origin, for a GGUF of ``spec``, whose names are canonical already.
 
     Args:
-        name: the name in the checkpoint.
         spec: the architecture.
-        config: ``num_nextn_predict_layers`` is the number of MTP layers after the model's own.
+        shapes: name -> shape of the file's tensors: old files of DeepSeek have ``attn_kv_b``, which must be split.
     """
-    if _BUFFER.fullmatch(name) or (spec.tied_embeddings and name == "lm_head.weight"):
-        return True
-    n_mtp_layers = config.get("num_nextn_predict_layers")
-    layer = _LAYER.match(name)
-    beyond = int(layer[1]) - spec.n_layers if layer else -1
-    return isinstance(n_mtp_layers, int) and 0 <= beyond < n_mtp_layers
+    origins = {name: _renamed(name, shape) for name, shape in expected_tensors(spec).items()}
+    for prefix, names in unsplit_layers(spec, shapes).items():
+        assert isinstance(spec.attention, LatentAttentionSpec), "only latent attention has attn_kv_b"
+        for name in names:
+            kind = name.split(".")[-2]
+            origins[name] = _latent_origin(kind, origins[name].shape, prefix + KV_B, spec.attention)
+    return origins
+
+
+def replaced_in_gguf(spec: ModelSpec, shapes: Shapes) -> set[str]:
+    """The tensors of a GGUF that are not read because others hold the same weights.
+
+    Where a file has ``attn_kv_b`` and its two parts, the parts are read if they have the expected shapes.
+    """
+    layers = unsplit_layers(spec, shapes).items()
+    return {name for prefix, names in layers for name in (names or (prefix + KV_B,)) if name in shapes}
 
 
 def _origin(name: str, shape: tuple[int, ...], spec: ModelSpec) -> Origin:

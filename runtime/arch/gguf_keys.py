@@ -11,13 +11,12 @@ from typing import Any
 from sprat.errors import ConfigError, unknown_name
 from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.arch.fields import Fields
+from sprat.runtime.arch.gguf_tolerated import HARMLESS, take_unused, usual_keys
 from sprat.runtime.arch.rope import YarnScaling
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.weights import WeightSource
 
 __all__ = ["metadata_from_spec", "spec_from_metadata"]
-
-_HARMLESS = ("vocab_size", "rope.scaling.finetuned")
 
 
 def metadata_from_spec(spec: ModelSpec) -> dict[str, Any]:
@@ -63,9 +62,10 @@ def spec_from_metadata(metadata: Mapping[str, Any], weights: WeightSource) -> Mo
         raise ConfigError(f"metadata: {unknown_name('general.architecture', str(name), known)}")
     prefix = f"{name}."
     keys = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
-    fields = Fields("metadata", keys, prefix)
+    fields = Fields("metadata", usual_keys(keys), prefix)
     spec = known[name].spec_from_gguf(fields, weights)
-    fields.finish(_HARMLESS)
+    take_unused(fields)
+    fields.finish(HARMLESS)
     fields.raise_problems()
     spec.validate()
     return spec

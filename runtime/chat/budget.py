@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -23,7 +23,7 @@ _SECONDS = 5.0  # CPU time of this thread, which does not depend on the load of 
 _MAX_DEPTH = 64  # of nested calls
 _MAX_BITS = 1 << 13  # of an integer; Python prints up to 4,300 digits
 _PRINTED_TYPES = (str, int, float, complex, type(None), range, Undefined, LoopContext, Macro)
-_VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
+_VIEWS: tuple[type[Collection[Any]], ...] = (type({}.keys()), type({}.values()), type({}.items()))
 
 
 class Budget:

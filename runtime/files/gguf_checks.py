@@ -38,7 +38,7 @@ _KEY_TYPES: dict[type, str] = {
     list: "tokenizer.ggml.merges tokenizer.ggml.tokens",
     np.ndarray: "tokenizer.ggml.scores tokenizer.ggml.token_type",
     bool: "tokenizer.ggml.add_bos_token tokenizer.ggml.add_eos_token tokenizer.ggml.add_space_prefix",
-    int: "split.count",
+    int: "split.count split.no split.tensors.count",
 }
 _EXPECTED_TYPES = {key: kind for kind, keys in _KEY_TYPES.items() for key in keys.split()}
 
@@ -53,6 +53,7 @@ class TensorInfo:
         format_type: the block format as a ``ggml_type``.
         offset: first byte, counted from the start of the file.
         nbytes: size of the data in bytes.
+        part: index of the file that holds it; 0 unless the model is split.
     """
 
     name: str
@@ -60,6 +61,7 @@ class TensorInfo:
     format_type: int
     offset: int
     nbytes: int
+    part: int = 0
 
     @property
     def end(self) -> int:

@@ -99,8 +99,8 @@ class TokenizerFiles:
 
     def _added_tokens(self) -> list[AddedToken]:
         return merge_added_tokens(
-            parse_entries(self.tokenizer.get("added_tokens") or [], self.path.name),
             parse_decoder(self.config.get("added_tokens_decoder") or {}, _CONFIG),
+            parse_entries(self.tokenizer.get("added_tokens") or [], self.path.name),
             parse_ids(_read(self.path.with_name(_ADDED)), self.special_texts(), _ADDED),
         )
 
@@ -165,7 +165,10 @@ def _from_spm(files: TokenizerFiles) -> Vocabulary:
             f"{files.path}: a tiktoken vocabulary without its pre-tokenizer; save the tokenizer in the fast format "
             "first with AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
         )
-    return read_sentencepiece(files.path)
+    vocabulary = read_sentencepiece(files.path)
+    prefix = vocabulary.add_space_prefix and files.config.get("add_prefix_space") is not False
+    first = prefix and files.config.get("legacy") is not True  # transformers: legacy prefixes all text between tokens
+    return dataclasses.replace(vocabulary, add_space_prefix=prefix, prefix_first_only=first)
 
 
 def _from_tiktoken(files: TokenizerFiles) -> Vocabulary:

@@ -61,6 +61,8 @@ def _ask() -> str | None:
             text = input("> ").strip()
         except EOFError:
             return None
+        except UnicodeDecodeError as error:
+            raise PromptError(f"the line is not valid {error.encoding} ({error.reason}); type it again") from error
         if text in {"/quit", "/exit"}:
             return None
         if text:

@@ -9,9 +9,17 @@ from typing import Any, TypeVar
 
 import click
 
+from sprat.runtime.generate.sampling import SamplingParams
+
 __all__ = ["load_options", "sampling_options", "template_options"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _default(name: str) -> str:
+    """What applies without the option; the model's own value is what its author recommends."""
+    return f"[default: the model's, shown by `sprat inspect`; otherwise {getattr(SamplingParams(), name):g}]"
+
 
 _LOAD = (
     click.option("--device", help="Load as planned for this profile: memory, threads, context (see: sprat devices)."),
@@ -19,7 +27,10 @@ _LOAD = (
     click.option("--force", is_flag=True, help="Load a model that does not fit; every token then reads from storage."),
     click.option("--backend", default="auto", show_default=True, help="auto, or one that `sprat doctor` lists."),
     click.option(
-        "-c", "--context", type=click.IntRange(min=1), help="Tokens that prompt and answer may have together."
+        "-c",
+        "--context",
+        type=click.IntRange(min=1),
+        help="Tokens that prompt and answer may have together. [default: the model's limit, at most 4096]",
     ),
 )
 
@@ -44,16 +55,37 @@ _TEMPLATE = (
     ),
 )
 _SAMPLING = (
-    click.option("-n", "--max-tokens", type=click.IntRange(min=1), help="Stop after this many tokens."),
     click.option(
-        "--temp", "--temperature", "temperature", type=float, help="0 is greedy: always the most likely token."
+        "-n",
+        "--max-tokens",
+        type=click.IntRange(min=1),
+        help="Stop after this many tokens. [default: as many as fit into the context]",
     ),
-    click.option("--top-k", type=int, help="Sample from the k most likely tokens."),
-    click.option("--top-p", type=float, help="Sample from the most likely tokens whose probabilities add up to this."),
-    click.option("--min-p", type=float, help="Drop tokens below this share of the highest probability."),
-    click.option("--repeat-penalty", type=float, help="Above 1 makes recent tokens less likely."),
+    click.option(
+        "--temp",
+        "--temperature",
+        "temperature",
+        type=float,
+        help=f"0 is greedy: always the most likely token. {_default('temperature')}",
+    ),
+    click.option("--top-k", type=int, help=f"Sample from the k most likely tokens. {_default('top_k')}"),
+    click.option(
+        "--top-p",
+        type=float,
+        help=f"Sample from the most likely tokens whose probabilities add up to this. {_default('top_p')}",
+    ),
+    click.option(
+        "--min-p",
+        type=float,
+        help=f"Drop tokens below this share of the highest probability. {_default('min_p')}",
+    ),
+    click.option(
+        "--repeat-penalty",
+        type=float,
+        help=f"Above 1 makes recent tokens less likely. {_default('repeat_penalty')}",
+    ),
     click.option("--seed", type=int, help="Same seed, same answer."),
-    click.option("--stop", multiple=True, help="Text that ends the answer; may be repeated."),
+    click.option("--stop", multiple=True, help="Text, or a special token, that ends the answer; may be repeated."),
     click.option("--timeout", type=float, help="Seconds after which the answer is cut off."),
 )
 

@@ -41,7 +41,14 @@ def test_every_key_is_one_of_llamacpps(name):
     spec = spec_from_config(PUBLISHED[name])
     groups = (gguf.Keys.LLM, gguf.Keys.Attention, gguf.Keys.Rope)
     known = {str(key).replace("{arch}", spec.architecture) for group in groups for key in vars(group).values()}
-    assert metadata_from_spec(spec).keys() <= known
+    own = {f"{spec.architecture}.attention.latent_norm_rms_epsilon"} if spec.rms_norm_eps != 1e-6 else set()
+    assert metadata_from_spec(spec).keys() <= known | own
+
+
+def test_the_epsilon_of_latent_norms_has_a_key_where_it_is_not_the_models():
+    moonlight = spec_from_config(PUBLISHED["Moonlight-16B-A3B"])
+    assert metadata_from_spec(moonlight)["deepseek2.attention.latent_norm_rms_epsilon"] == 1e-6
+    assert "deepseek2.attention.latent_norm_rms_epsilon" not in metadata_from_spec(LITE)
 
 
 def test_v2_lite_keys():
@@ -105,9 +112,11 @@ def test_mtp_layers_are_not_counted():
         (QWEN, {"qwen2.expert_count": 60}, "expert_count"),
         (QWEN, {"qwen2.logit_scale": 0.1}, "logit_scale"),
         (QWEN, {"qwen2.rope.dimension_count": 64}, "rope.dimension_count"),
+        (QWEN, {"qwen2.feed_forward_length": np.array([8960] * 27)}, "feed_forward_length"),
+        (QWEN, {"qwen2.final_logit_softcapping": 30.0}, "final_logit_softcapping"),
         (QWEN, {"qwen2.attention.causal": False}, "attention.causal"),
-        (QWEN, {"qwen2.attention.head_count": np.array([12] * 28)}, "attention.head_count"),
-        (LITE, {"deepseek2.attention.key_length_mla": None}, "older than MLA"),
+        (QWEN, {"qwen2.attention.head_count": np.array([12] * 27 + [6])}, "attention.head_count"),
+        (LITE, {"deepseek2.attention.key_length_mla": None}, "head_count_kv is 1; sprat supports only 16"),
         (LITE, {"deepseek2.attention.head_count_kv": 16}, "attention.head_count_kv"),
         (LITE, {"deepseek2.expert_gating_func": 3}, "expert_gating_func"),
         (LITE, {"deepseek2.rope.scaling.attn_factor": 1.2}, "rope.scaling.attn_factor"),
@@ -123,6 +132,32 @@ def test_a_key_that_changes_the_computation_is_an_error_that_names_it(spec, chan
     metadata, weights = file_of(spec)
     with pytest.raises(ConfigError, match=named):
         spec_from_metadata(metadata | changes, weights)
+
+
+@pytest.mark.parametrize(
+    ("spec", "changes"),
+    [
+        (
+            QWEN,
+            {"qwen2.attention.head_count": np.array([12] * 28), "qwen2.attention.head_count_kv": np.array([2] * 28)},
+        ),
+        (QWEN, {"qwen2.feed_forward_length": np.array([8960] * 28, np.int32)}),
+        (QWEN, {"qwen2.attention.causal": np.array([True] * 28)}),
+        (QWEN, {"qwen2.tensor_data_layout": "Meta AI original pth", "qwen2.pooling_type": 3}),
+        (QWEN, {"qwen2.expert_count": 0, "qwen2.expert_used_count": 0, "qwen2.nextn_predict_layers": 0}),
+        (QWEN, {"qwen2.rope.scaling.factor": 0.0, "qwen2.rope.scale_linear": 0.0}),
+        (QWEN, {"qwen2.rope.scaling.type": "none", "qwen2.rope.scaling.yarn_log_multiplier": 0.1}),
+        (QWEN, {"qwen2.attention.clamp_kqv": 0.0, "qwen2.attention.max_alibi_bias": 0.0, "qwen2.logit_scale": 1.0}),
+        (QWEN, {"qwen2.attention.layer_norm_epsilon": 1e-5, "qwen2.use_parallel_residual": False}),
+        (LITE, {"deepseek2.expert_weights_scale": 0.0, "deepseek2.expert_gating_func": 0}),
+        (LITE, {"deepseek2.expert_group_count": 0, "deepseek2.expert_group_used_count": 0}),
+        (LITE, {"deepseek2.attention.head_count": np.array([16] * 27, np.uint32)}),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
+)
+def test_keys_that_llamacpp_tolerates_do_not_change_the_spec(spec, changes):
+    metadata, weights = file_of(spec)
+    assert spec_from_metadata(metadata | changes, weights) == spec
 
 
 @pytest.mark.parametrize("name", ["phi3", 7, None, np.array([1, 2])])

@@ -56,6 +56,7 @@ def test_the_id_of_a_special_token_may_name_no_token(value):
     [
         ("general.name", "str"),
         ("split.count", "int"),
+        ("split.no", "int"),
         ("tokenizer.ggml.add_bos_token", "bool"),
         ("tokenizer.ggml.eos_token_id", "int"),
         ("tokenizer.ggml.tokens", "list"),
@@ -67,7 +68,10 @@ def test_an_array_for_a_key_of_another_type_is_an_error(key, expected):
 
 
 def test_unknown_keys_may_have_any_type():
-    check_types(METADATA | {"general.languages": ["en"], "tokenizer.ggml.other": np.arange(3)}, "model.gguf")
+    check_types(
+        METADATA | {"general.languages": ["en"], "general.quantized_by": 2, "tokenizer.ggml.other": np.arange(3)},
+        "model.gguf",
+    )
 
 
 def test_all_problems_are_reported_at_once():
