@@ -72,9 +72,7 @@ def _percent(conversion: str, value: Any) -> str:
     return as_input(formatted) if is_tracked(value) else formatted
 
 
-def format_braces(
-    environment: SandboxedEnvironment, text: str, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> str:
+def format_braces(environment: SandboxedEnvironment, text: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
     """``text.format(*args, **kwargs)``; attributes are those that the sandbox allows."""
     return _Fields(environment, args, kwargs).format(text)
 

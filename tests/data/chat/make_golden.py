@@ -1,13 +1,14 @@
 """Remake golden.json and expressions.json with transformers (5.24.0 made the stored files).
 
-The templates beside this file are those that models were published with (``chat_template`` in tokenizer_config.json).
-Those in styles/ are written for these tests in the manner of other models, and use what the first do not: macros, tools,
+The templates beside this file are those that models were published with (chat_template in tokenizer_config.json).
+Those in styles/ are in the manner of other models, and use what the first do not: macros, tools,
 documents, variables, named groups. expressions.txt has one template a line: every filter, method, test and operator.
 """
 
 import json
 from pathlib import Path
 
+import jinja2
 import tokenizers
 import transformers
 
@@ -103,8 +104,7 @@ def render(source: str, messages: list[dict], *, asked: bool, variables: dict) -
         return tokenizer.apply_chat_template(
             messages, chat_template=source, tokenize=False, add_generation_prompt=asked, **variables
         )
-    except Exception as error:
-        print(f"{type(error).__name__}: {error}")
+    except (jinja2.TemplateError, TypeError, ValueError):
         return None
 
 
