@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,16 +18,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
+
 from sprat.devices.plan.choose import choose_quant
 from sprat.devices.plan.plan import Plan
 from sprat.devices.profile import load_profile
 from sprat.errors import ExportError, InputError, unknown_name
 from sprat.export.gguf.artifact import gguf_artifact
-from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
+from sprat.export.gguf.tokenizer_keys import tokenizer_metadata, valid_keys
 from sprat.export.onnx import OnnxOptions, onnx_artifact
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.source.lora import AdapterOption
 from sprat.export.write.bundle import BundleFolder, existing_manifest
+from sprat.export.write.chat_template import replace_template, template_warnings
 from sprat.export.write.naming import ModelName, model_id
 from sprat.export.write.tokenizer_files import tokenizer_texts
 from sprat.export.write.writer import WrittenFile
@@ -36,6 +40,12 @@ from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.spec_json import spec_fields
 from sprat.runtime.files.bundle import Artifact, Bundle, BundleFile, Manifest, Source, TensorGroup
 from sprat.runtime.footprint import planned_footprint, planned_recipes
+from sprat.runtime.generate.sampling_defaults import (
+    metadata_from_sampling,
+    sampling_from_config,
+    sampling_from_metadata,
+)
+from sprat.runtime.tokenizer.hf_files import TokenizerFiles
 
 __all__ = ["ArtifactWriter", "ExportResult", "export"]
 
@@ -130,6 +140,7 @@ def export(
     context: int | None = None,
     lora: Sequence[str | os.PathLike[str]] = (),
     ignore_config_fields: Sequence[str] = (),
+    chat_template: str | os.PathLike[str] | None = None,
     force: bool = False,
     progress: ReportProgress = no_progress,
 ) -> ExportResult:
@@ -147,6 +158,7 @@ def export(
         context: tokens to plan the cache for; by default the model's limit, at most 4096.
         lora: folders of LoRA adapters to merge into the weights, ``"DIR"`` or ``"DIR:scale"``.
         ignore_config_fields: unknown fields of ``config.json`` that change no mathematics; the manifest lists them.
+        chat_template: a Jinja file to use instead of the source's chat template.
         force: replace a bundle at ``out``, and export a model that does not fit ``device``.
         progress: called after each chunk that was read or written.
 
@@ -158,11 +170,12 @@ def export(
     adapters = [AdapterOption.parse(os.fspath(text)) for text in lora]
     checkpoint = Checkpoint.open(source, ignore_fields=ignore_config_fields, adapters=adapters)
     recipe, plan = _choose_recipe(checkpoint.spec, quant, device, tensor_rules, context, force)
-    tokenizer = _tokenizer_keys(checkpoint)
+    tokenizer = _tokenizer_keys(checkpoint, chat_template)
     factories = writers(align=align, onnx=onnx or OnnxOptions())
     artifacts = _lay_out(checkpoint, recipe, formats, tokenizer, factories)
+    texts = tokenizer_texts(checkpoint, tokenizer, complete="onnx" in artifacts)
     if (existing := existing_manifest(out)) and not force:
-        bundle = _same_bundle(out, existing, checkpoint, artifacts)
+        bundle = _same_bundle(out, existing, checkpoint, artifacts, texts)
         return ExportResult(
             bundle=bundle, plan=plan, n_resumed=0, notes=("the bundle exists already and is up to date",)
         )
@@ -174,9 +187,8 @@ def export(
         artifact.check_range()
     folder.make()
     written = [file for artifact in artifacts.values() for file in artifact.write(folder.partial, progress)]
-    texts = tokenizer_texts(checkpoint, tokenizer, complete="onnx" in artifacts)
     files = (*map(_describe, written), *(folder.add(name, text) for name, text in sorted(texts.items())))
-    manifest = _manifest(checkpoint, recipe, artifacts, files, device)
+    manifest = _manifest(checkpoint, recipe, artifacts, files, device, tokenizer)
     return ExportResult(
         bundle=folder.finish(manifest),
         plan=plan,
@@ -191,9 +203,10 @@ def _manifest(
     artifacts: Mapping[str, ArtifactWriter],
     files: tuple[BundleFile, ...],
     device: str | None,
+    tokenizer: Mapping[str, Any],
 ) -> Manifest:
     """The manifest, from the layouts and the written files."""
-    unused = recipe.unused_rules(checkpoint.names())
+    unused = [f"rule {rule} matches no tensor" for rule in recipe.unused_rules(checkpoint.names())]
     return Manifest(
         name=_identity(checkpoint),
         artifacts=tuple(
@@ -206,7 +219,8 @@ def _manifest(
         tensor_groups=next(iter(artifacts.values())).groups,
         device=device,
         versions={name: version(name) for name in (*_PACKAGES, *(["onnx-ir"] if "onnx" in artifacts else []))},
-        warnings=(*checkpoint.warnings, *(f"rule {rule} matches no tensor" for rule in unused)),
+        sampling=dict(sampling_from_metadata(tokenizer)) or msgspec.UNSET,
+        warnings=(*checkpoint.warnings, *unused, *template_warnings(checkpoint, tokenizer)),
     )
 
 
@@ -221,11 +235,21 @@ def _choose_recipe(
     return recipes[footprints.index(plan.footprint)], plan
 
 
-def _tokenizer_keys(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The tokenizer as GGUF keys: converted from a folder's files, or copied from a GGUF."""
+def _tokenizer_keys(checkpoint: Checkpoint, chat_template: str | os.PathLike[str] | None) -> dict[str, Any]:
+    """Tokenizer, chat template and sampling parameters as GGUF keys."""
+    keys = _source_tokenizer_keys(checkpoint)
+    return keys if chat_template is None else replace_template(keys, chat_template)
+
+
+def _source_tokenizer_keys(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The keys of the source: converted from a folder's files, or copied from a GGUF."""
     if checkpoint.path.is_dir():
-        return tokenizer_metadata(checkpoint.path)
-    return {key: value for key, value in checkpoint.metadata.items() if key.startswith("tokenizer.")}
+        sampling = sampling_from_config(
+            TokenizerFiles(checkpoint.path).generation, str(checkpoint.path / "generation_config.json")
+        )
+        return {**metadata_from_sampling(sampling), **tokenizer_metadata(checkpoint.path)}
+    sampling = sampling_from_metadata(checkpoint.metadata)
+    return {**metadata_from_sampling(sampling), **valid_keys(checkpoint.metadata)}
 
 
 def _lay_out(
@@ -245,12 +269,18 @@ def _lay_out(
 
 
 def _same_bundle(
-    out: Path, manifest: Manifest, checkpoint: Checkpoint, artifacts: Mapping[str, ArtifactWriter]
+    out: Path,
+    manifest: Manifest,
+    checkpoint: Checkpoint,
+    artifacts: Mapping[str, ArtifactWriter],
+    texts: Mapping[str, bytes],
 ) -> Bundle:
-    """The bundle at ``out``, if an export of the same source, layout and recipe wrote it."""
+    """The bundle at ``out``, if an export of the same source, layout, recipe and tokenizer files wrote it."""
+    hashes = {file.name: file.sha256 for file in manifest.files}
+    is_same_text = all(hashes.get(name) == hashlib.sha256(text).hexdigest() for name, text in texts.items())
     existing = {artifact.format: artifact.layout_digest for artifact in manifest.artifacts}
     wanted = {name: artifact.layout_digest for name, artifact in artifacts.items()}
-    if existing != wanted or manifest.source.hash != checkpoint.hash():
+    if existing != wanted or not is_same_text or manifest.source.hash != checkpoint.hash():
         raise ExportError(f"{out}: another bundle exists there; choose another name, or replace it with --force")
     return Bundle.open(out)
 

@@ -11,22 +11,25 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
-from typing import Self, Unpack
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Self, Unpack
 
 from sprat.runtime.backends.protocol import Backend
 from sprat.runtime.backends.registry import BackendChoice, LoadRequest, choose, open_backend
 from sprat.runtime.cache import Storage
-from sprat.runtime.chat.completions import ChatCompletion, ChatStream, Message
-from sprat.runtime.chat.prompt import ChatPrompt
+from sprat.runtime.chat.completions import ChatCompletion, ChatStream
+from sprat.runtime.chat.prompt import ChatOptions, ChatPrompt, TemplateOptions, split_chat_options
 from sprat.runtime.chat.template import ChatTemplate
 from sprat.runtime.frontend import Frontend
 from sprat.runtime.generate.generation import DEFAULT_BATCH, Generation
-from sprat.runtime.generate.options import GenerateOptions
+from sprat.runtime.generate.options import GenerateOptions, split_options
+from sprat.runtime.generate.sampling import SamplingParams
+from sprat.runtime.generate.sampling_defaults import SamplingDefaults
 from sprat.runtime.generate.transcript import Transcript
 from sprat.runtime.limits import checked_context, load_limits
 from sprat.runtime.open_model import open_model
-from sprat.runtime.session import Session
+from sprat.runtime.session import Overflow, Session
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["Engine"]
@@ -44,6 +47,8 @@ class Engine:
         context: maximum number of tokens of prompt and answer together; by default the model's limit, at most 4096.
         batch: prompt tokens of one forward pass.
         name: the model's name, for chat completions.
+        sampling: the model's sampling parameters (names of :class:`~sprat.runtime.generate.sampling.SamplingParams`),
+            for those that a caller does not give.
         backend_choice: why this backend was chosen.
 
     Raises:
@@ -59,11 +64,17 @@ class Engine:
         context: int | None = None,
         batch: int = DEFAULT_BATCH,
         name: str = "model",
+        sampling: SamplingDefaults = MappingProxyType({}),
         backend_choice: BackendChoice | None = None,
     ) -> None:
         self.backend = backend
         self.frontend = Frontend(
-            tokenizer=tokenizer, template=template, vocab_size=backend.vocab_size, batch=batch, name=name
+            tokenizer=tokenizer,
+            template=template,
+            vocab_size=backend.vocab_size,
+            batch=batch,
+            name=name,
+            sampling=sampling,
         )
         self.context = checked_context(context, backend.max_context)
         self.backend_choice = backend_choice or BackendChoice(backend.name)
@@ -123,10 +134,11 @@ class Engine:
         return cls(
             open_backend(choice, request),
             tokenizer,
-            template=model.template(tokenizer),
+            template=model.template(),
             context=limits.context,
             batch=limits.batch,
             name=model.name,
+            sampling=model.sampling(),
             backend_choice=choice,
         )
 
@@ -136,8 +148,9 @@ class Engine:
         Args:
             prompt: text, to which the BOS token is added if the model wants one, and in which special tokens are
                 encoded as plain text; or token ids, used as they are.
-            **options: sampling parameters (:class:`~sprat.runtime.generate.sampling.SamplingParams`), stop conditions
-                (:class:`~sprat.runtime.generate.options.StopConditions`) and ``on_prefill``.
+            **options: sampling parameters (:class:`~sprat.runtime.generate.sampling.SamplingParams`; by default the
+                model's, :attr:`sampling`), stop conditions (:class:`~sprat.runtime.generate.options.StopConditions`)
+                and ``on_prefill``.
 
         Returns:
             An iterator of pieces, with ``text()``, ``cancel()`` and, once the answer has ended, ``summary``.
@@ -151,12 +164,15 @@ class Engine:
         with self._new_transcript(capacity) as transcript:
             return self.frontend.generate(transcript, tokens, options, continues=True, on_end=transcript.close)
 
-    def chat(self, messages: Sequence[Message], **options: Unpack[GenerateOptions]) -> ChatCompletion:
+    def chat(self, messages: Sequence[Mapping[str, Any]], **options: Unpack[ChatOptions]) -> ChatCompletion:
         """The whole reply to a conversation, in OpenAI's format, with the reasoning in ``reasoning_content``.
 
         Args:
-            messages: dicts ``{"role": ..., "content": ...}``, oldest first.
-            **options: as for :meth:`generate`.
+            messages: dicts ``{"role": ..., "content": ...}``, oldest first; further fields, such as ``tool_calls``, go
+                to the template.
+            **options: as for :meth:`generate`, and what the chat template is given
+                (:class:`~sprat.runtime.chat.prompt.TemplateOptions`): ``tools``, ``documents``, ``chat_template`` and
+                ``chat_template_kwargs``.
 
         Raises:
             TemplateError: the model has no chat template, or it fails on these messages.
@@ -164,12 +180,13 @@ class Engine:
         """
         return self.stream_chat(messages, **options).completion()
 
-    def stream_chat(self, messages: Sequence[Message], **options: Unpack[GenerateOptions]) -> ChatStream:
+    def stream_chat(self, messages: Sequence[Mapping[str, Any]], **options: Unpack[ChatOptions]) -> ChatStream:
         """Stream the reply to a conversation in chunks, in OpenAI's format; otherwise like :meth:`chat`."""
-        prompt = self.frontend.encode_chat(messages)
+        for_template, for_generation = split_chat_options(options)
+        prompt = self.frontend.encode_chat(messages, for_template)
         with self._new_transcript(self.context) as transcript:
             generation = self.frontend.generate(
-                transcript, prompt.tokens, options, continues=False, on_end=transcript.close
+                transcript, prompt.tokens, for_generation, continues=False, on_end=transcript.close
             )
         return self.frontend.reply(prompt, generation)
 
@@ -179,13 +196,26 @@ class Engine:
         return self.frontend.tokenizer
 
     @property
+    def sampling(self) -> SamplingParams:
+        """The sampling parameters that apply where a call gives none: the model's, and sprat's defaults."""
+        return split_options({}, self.frontend.sampling)[0]
+
+    @property
     def name(self) -> str:
         """The model's name in chat completions."""
         return self.frontend.name
 
-    def session(self) -> Session:
-        """A conversation that keeps its KV cache between turns. Close it, or use it in a ``with`` statement."""
-        return Session(self.frontend, self.backend.new_stream(self.context))
+    def session(self, *, overflow: Overflow = "stop") -> Session:
+        """A conversation that keeps its KV cache between turns. Close it, or use it in a ``with`` statement.
+
+        Args:
+            overflow: what ``chat`` does when the conversation fills the context: ``"stop"`` raises
+                :class:`~sprat.errors.PromptError`, ``"shift"`` drops the oldest turns.
+
+        Raises:
+            InputError: ``overflow`` is neither.
+        """
+        return Session(self.frontend, self.backend.new_stream(self.context), overflow=overflow)
 
     def encode(self, prompt: str | Sequence[int]) -> list[int]:
         """Token ids of a prompt, checked.
@@ -195,14 +225,18 @@ class Engine:
         """
         return self.frontend.encode(prompt)
 
-    def encode_chat(self, messages: Sequence[Message]) -> ChatPrompt:
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]], **options: Unpack[TemplateOptions]) -> ChatPrompt:
         """Render a conversation with the chat template, and encode it.
+
+        Args:
+            messages: dicts ``{"role": ..., "content": ...}``, oldest first.
+            **options: what the chat template is given (:class:`~sprat.runtime.chat.prompt.TemplateOptions`).
 
         Raises:
             TemplateError: the model has no chat template, or it fails on these messages.
-            PromptError: a message without a role or content.
+            PromptError: there is no message, or one has no role or content.
         """
-        return self.frontend.encode_chat(messages)
+        return self.frontend.encode_chat(messages, options)
 
     def close(self) -> None:
         """Free the weights."""

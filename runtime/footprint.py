@@ -1,4 +1,4 @@
-"""What a model asks of a device, from its spec and the sizes of its tensors: bytes, and the cost of a forward pass."""
+"""The memory and the cost of a forward pass of a model, from its spec and the sizes of its tensors."""
 
 from __future__ import annotations
 
@@ -27,38 +27,38 @@ __all__ = [
     "resident_and_routed",
 ]
 
-PRESETS = ("int8", "int4")  # best quality first: what a device chooses from
+PRESETS = ("int8", "int4")  # best quality first; a plan takes the first that fits
 
-DEFAULT_CONTEXT = 4096  # tokens; many models were made for 163,840, whose cache no small device holds
+DEFAULT_CONTEXT = 4096  # tokens; models with a context of 163,840 would need more cache than a small device has
 
-_PREFILL_TOKENS = 512  # whose activations are in memory at once
-_N_ACTIVATIONS = 8  # of the widest kind, alive at once
-_KERNEL_BYTES = 32 << 20  # panels and blocks that threads unpack
-# Measured with a vocabulary of 49,152: Python, NumPy and sprat; and what metadata and tokenizer add.
+_PREFILL_TOKENS = 512  # of a chunk, whose activations are in memory together
+_N_ACTIVATIONS = 8  # arrays of the widest activation, in memory together
+_KERNEL_BYTES = 32 << 20  # panels and scratch of the threads
+# Measured with a vocabulary of 49,152: Python, NumPy and sprat; then metadata and tokenizer.
 _PROGRAM_BYTES = 48 << 20
 _TOKENIZER_BYTES_PER_TOKEN = 1200
-_LATENT_PROJECTIONS = frozenset({"attn_k_b", "attn_v_b"})  # which attention multiplies with, in one form or the other
-_CALLS_OF_LAYER = 2  # of the kernel contract: attention, and MLP or mixture
+_LATENT_PROJECTIONS = frozenset({"attn_k_b", "attn_v_b"})  # counted in the cost of attention
+_CALLS_OF_LAYER = 2  # kernel calls: attention, MLP or MoE
 _CALLS_OF_MODEL = 2  # embeddings and logits
 
 
 def planned_footprint(spec: ModelSpec, recipe: Recipe, *, context: int | None = None) -> Footprint:
-    """The footprint of ``spec`` quantized by ``recipe``, which nobody did yet.
+    """The footprint that ``spec`` will have when it is quantized by ``recipe``.
 
     Args:
         spec: the model.
-        recipe: how it will be quantized.
-        context: tokens; the model's own limit, at most :data:`DEFAULT_CONTEXT`, unless given.
+        recipe: the block format of each tensor.
+        context: context length; by default the model's limit, at most :data:`DEFAULT_CONTEXT`.
     """
     sizes = {name: _tensor_bytes(recipe, name, shape) for name, shape in expected_tensors(spec).items()}
     return footprint_of_sizes(spec, sizes, quant=recipe.name, context=context)
 
 
 def planned_recipes(spec: ModelSpec, quant: str | None = None, rules: Sequence[str] = ()) -> tuple[Recipe, ...]:
-    """The recipes that a device chooses from, best quality first: the one asked for, or all :data:`PRESETS`.
+    """The recipes that a plan chooses from, best quality first: the one called ``quant``, or all :data:`PRESETS`.
 
     Raises:
-        FormatError: no such quantization, or a rule that is none.
+        FormatError: unknown quantization, or invalid rule.
     """
     names = PRESETS if quant is None else (quant,)
     return tuple(Recipe.named(name, tied_embeddings=spec.tied_embeddings).with_rules(rules) for name in names)
@@ -67,7 +67,7 @@ def planned_recipes(spec: ModelSpec, quant: str | None = None, rules: Sequence[s
 def file_footprint(
     spec: ModelSpec, file: ModelFile, *, context: int | None = None, cache: Storage | None = None
 ) -> Footprint:
-    """The footprint of a file as it is; :func:`planned_footprint` says what ``context`` is."""
+    """The footprint of a file without requantizing it; ``context`` is that of :func:`planned_footprint`."""
     sizes = {name: info.nbytes for name, info in file.tensors.items()}
     return footprint_of_sizes(spec, sizes, quant="as it is", context=context, cache=cache)
 
@@ -80,9 +80,9 @@ def footprint_of_sizes(
     Args:
         spec: the model.
         sizes: canonical name -> packed bytes.
-        quant: what to call the quantization.
+        quant: name of the quantization.
         context: as for :func:`planned_footprint`.
-        cache: what a number of the cache is kept as; the native backend's usual storage unless given.
+        cache: storage of the KV cache; by default the native backend's.
     """
     cache = cache or spec.attention.storages[0]
     resident_bytes, routed_bytes = resident_and_routed(sizes)
@@ -105,23 +105,23 @@ def resident_and_routed(sizes: Mapping[str, int]) -> tuple[int, int]:
 
 
 def native_buffer_bytes(spec: ModelSpec) -> int:
-    """What the native engine needs beside weights and cache, at most: activations, two rows of logits, scratch."""
+    """Memory of the native backend besides weights and cache, at most: activations, two rows of logits, scratch."""
     widest = max(spec.intermediate_size, spec.hidden_size, spec.attention.q_width)
     return 4 * (_N_ACTIVATIONS * _PREFILL_TOKENS * widest + 2 * spec.vocab_size) + _KERNEL_BYTES
 
 
 def program_bytes(vocab_size: int) -> int:
-    """The program itself and its tokenizer."""
+    """Memory of the Python process and the tokenizer."""
     return _PROGRAM_BYTES + vocab_size * _TOKENIZER_BYTES_PER_TOKEN
 
 
 def cache_bytes_per_token(spec: ModelSpec, cache: Storage) -> int:
-    """What all layers keep of a token."""
+    """Bytes of a token's KV entries, in all layers."""
     return spec.n_layers * sum(plane.n_heads * entry_layout(plane, cache).nbytes for plane in spec.attention.planes)
 
 
 def pass_cost(spec: ModelSpec, sizes: Mapping[str, int], cache: Storage) -> PassCost:
-    """The cost of a forward pass over tensors of ``sizes`` (canonical name -> packed bytes), with its cache."""
+    """The cost of a forward pass, with tensors of ``sizes`` (canonical name -> packed bytes) and a cache."""
     moe = spec.moe
     n_moe_layers = spec.n_layers - moe.n_dense_layers if moe else 0
     n_experts = n_moe_layers * moe.n_routed_experts if moe else 0
@@ -155,7 +155,7 @@ def _tensor_bytes(recipe: Recipe, name: str, shape: tuple[int, ...]) -> int:
 
 
 def _dense_matrices(spec: ModelSpec) -> list[tuple[int, ...]]:
-    """Shapes of the matrices that every token is multiplied with."""
+    """Shapes of the matrices that every token uses, without the head and those counted in attention."""
     apart = {"token_embd", "output", *_LATENT_PROJECTIONS}
     return [
         shape

@@ -1,4 +1,4 @@
-"""Amounts of memory as users write them."""
+"""``parse_memory``: amounts of memory in user input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def parse_memory(memory: int | str) -> int:
     """Bytes from a number, or from text such as ``"3GB"`` (powers of ten) or ``"3GiB"`` (powers of two).
 
     Raises:
-        InputError: it is no positive amount of memory.
+        InputError: not a positive amount of memory.
 
     Example:
         >>> parse_memory("1.5GB"), parse_memory("2 MiB"), parse_memory(4096)

@@ -1,4 +1,4 @@
-"""A weight as it lies in its file, and anything that hands weights out by name."""
+"""``Weight``: a tensor in its file's format, and the interface of a file or folder of weights."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["Weight", "WeightSource"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weight:
-    """Packed rows of one format: a view of a memory map, or of a buffer that was just filled.
+    """Packed rows of one block format: a view of a mapped file, or of a buffer.
 
-    ``packed`` has shape ``(*shape[:-1], row_bytes)``; the last axis of ``shape`` is the one that the product sums over
-    (ggml's ``ne[0]``), so a linear layer is ``(out, in)`` and stacked experts are ``(n_experts, out, in)``.
+    ``packed`` has shape ``(*shape[:-1], row_bytes)``. The last axis of ``shape`` is the one that a product sums over
+    (ggml's ``ne[0]``): a linear layer is ``(out, in)``, stacked experts are ``(n_experts, out, in)``.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Weight:
     packed: U8Array
 
     def __getitem__(self, index: int) -> Weight:
-        """One expert, or one head, of a stacked weight; nothing is copied."""
+        """One expert, or one head, of a stacked weight; no copy."""
         return Weight(f"{self.name}[{index}]", self.format, self.shape[1:], self.packed[index])
 
     @property
@@ -35,12 +35,12 @@ class Weight:
         return self.packed.nbytes
 
     def dequantize(self) -> F32Array:
-        """All weights as float32, of ``shape``."""
+        """All elements as float32, of ``shape``."""
         return self.format.dequantize(self.packed)
 
 
 class WeightSource(Protocol):
-    """Weights under their canonical names (GGUF's: ``blk.0.attn_q.weight``), read when asked for."""
+    """Weights by canonical name (GGUF's: ``blk.0.attn_q.weight``), read on access."""
 
     def names(self) -> Iterable[str]:
         """All names, in file order."""
@@ -48,7 +48,7 @@ class WeightSource(Protocol):
     def __contains__(self, name: object, /) -> bool: ...
 
     def weight(self, name: str) -> Weight:
-        """The weight called ``name``.
+        """The weight ``name``.
 
         Raises:
             InputError: there is none; the message names the source.

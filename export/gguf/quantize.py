@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,14 @@ import numpy as np
 from sprat.errors import CheckpointError, ExportError
 from sprat.export.gguf.artifact import QUANTIZATION_VERSION, tensor_sizes
 from sprat.export.gguf.layout import TensorEntry, gguf_layout
-from sprat.export.source.file import FileTensor, SourceFile
+from sprat.export.source.file import SourceFile
+from sprat.export.source.gguf_tensors import gguf_tensors, modern_layout
 from sprat.export.source.range_check import check_range
 from sprat.export.source.repack import repack
-from sprat.export.source.scan import scan_files
-from sprat.export.source.tensor import SourceTensor
+from sprat.export.source.scan import FileScan, scan_files
 from sprat.export.write.tensor_groups import group_tensors
 from sprat.export.write.writer import WrittenFile, write_file
 from sprat.progress import ReportProgress, no_progress
-from sprat.quant.formats.read_only import any_format
 from sprat.quant.recipe import Recipe
 from sprat.runtime.files.bundle import TensorGroup
 from sprat.runtime.files.gguf import GGUFFile
@@ -72,7 +71,7 @@ def quantize(
     """Write the GGUF ``source`` with the formats of a recipe; all keys are copied except those about the encoding.
 
     Args:
-        source: a GGUF file of any architecture, in any format that ggml knows.
+        source: a GGUF file of any architecture, in any format that ggml knows; of a split model any part.
         out: the new file; after an interruption the same call continues.
         quant: ``int4``, ``int8`` or a block format.
         tensor_rules: formats for some tensors, ``"ffn_down_exps=q5_0"``; later ones win.
@@ -87,33 +86,34 @@ def quantize(
     """
     source, out = Path(source), Path(out)
     _refuse_to_replace(source, out, force=force)
-    file = SourceFile.find(source)
+    SourceFile.find(source)  # of a path that is no file, the message is about sources
     with GGUFFile.open(source) as gguf:
-        stored = _stored(gguf, file)
-        tensors = {tensor.name: SourceTensor(tensor.name, tensor.shape, tensor) for tensor in stored}
+        files, stored = gguf_tensors(gguf)
+        tensors, keys = modern_layout(gguf, stored)
         recipe = Recipe.named(quant, tied_embeddings="output.weight" not in tensors).with_rules(tensor_rules)
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         entries = [TensorEntry(name, shape, recipe.choose(name, shape).format) for name, shape in shapes.items()]
-        layout = gguf_layout(_metadata(gguf, recipe), entries, alignment=align or gguf.alignment)
+        layout = gguf_layout(_metadata(gguf, recipe) | keys, entries, alignment=align or gguf.alignment)
 
-    scan = scan_files({file: stored}, progress)[file]
-    if scan.nonfinite:
-        raise CheckpointError(
-            f"{source}: {len(scan.nonfinite)} tensors with NaN or infinite weights: "
-            f"{summarize(map(repr, scan.nonfinite))}; download or export the file again"
-        )
+    scans = scan_files({file: [part for part in stored.values() if part.file is file] for file in files}, progress)
+    bounds = _finite_bounds(source, scans.values())
     formats = ((tensors[entry.name], entry.format) for entry in entries)
-    check_range(source, formats, lambda tensor: scan.bounds[tensor.name])
+    check_range(source, formats, lambda tensor: bounds[tensor.name])
     written = write_file(
         out,
         layout,
         lambda entry: repack(tensors[entry.name], entry.format),
-        source=scan.sha256,
-        check_source=file.check_unchanged,
+        source=" ".join(scan.sha256 for scan in scans.values()),
+        check_source=lambda: _check_unchanged(files),
         progress=progress,
     )
     notes = [written.note, *(f"rule {rule} matches no tensor" for rule in recipe.unused_rules(tensors))]
-    return QuantizeResult(written, group_tensors(tensor_sizes(recipe, shapes)), file.nbytes, tuple(filter(None, notes)))
+    return QuantizeResult(
+        written,
+        group_tensors(tensor_sizes(recipe, shapes)),
+        sum(file.nbytes for file in files),
+        tuple(filter(None, notes)),
+    )
 
 
 def _refuse_to_replace(source: Path, out: Path, *, force: bool) -> None:
@@ -123,11 +123,20 @@ def _refuse_to_replace(source: Path, out: Path, *, force: bool) -> None:
         raise ExportError(f"{out}: exists; choose another name, or replace it with --force")
 
 
-def _stored(gguf: GGUFFile, file: SourceFile) -> list[FileTensor]:
-    return [
-        FileTensor(name, info.shape, any_format(info.format_type), file, info.offset)
-        for name, info in gguf.tensors.items()
-    ]
+def _finite_bounds(source: Path, scans: Iterable[FileScan]) -> dict[str, float]:
+    """The largest magnitude of every tensor."""
+    nonfinite = [name for scan in scans for name in scan.nonfinite]
+    if nonfinite:
+        raise CheckpointError(
+            f"{source}: {len(nonfinite)} tensors with NaN or infinite weights: "
+            f"{summarize(map(repr, nonfinite))}; download or export the file again"
+        )
+    return {name: bound for scan in scans for name, bound in scan.bounds.items()}
+
+
+def _check_unchanged(files: Iterable[SourceFile]) -> None:
+    for file in files:
+        file.check_unchanged()
 
 
 def _metadata(gguf: GGUFFile, recipe: Recipe) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import msgspec
 from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.arch.attention import GroupedAttentionSpec
 from sprat.runtime.arch.spec import ModelSpec
+from sprat.runtime.generate.sampling_defaults import config_from_sampling, sampling_from_metadata
 from sprat.runtime.tokenizer.vocabulary import TokenizerModel, Vocabulary
 
 __all__ = ["genai_config"]
@@ -20,7 +21,7 @@ def genai_config(spec: ModelSpec, tokenizer: Mapping[str, Any], file_name: str) 
 
     Args:
         spec: the architecture.
-        tokenizer: the ``tokenizer.*`` keys of a GGUF.
+        tokenizer: the ``tokenizer.*`` and ``general.sampling.*`` keys of a GGUF.
         file_name: name of the graph's file.
     """
     model_type = architectures()[spec.architecture].genai_type
@@ -34,7 +35,12 @@ def genai_config(spec: ModelSpec, tokenizer: Mapping[str, Any], file_name: str) 
             **_special_tokens(tokenizer),
             "decoder": _decoder(spec, spec.attention, file_name),
         },
-        "search": {"max_length": spec.max_context, "past_present_share_buffer": True, "do_sample": False},
+        "search": {
+            "max_length": spec.max_context,
+            "past_present_share_buffer": True,
+            "do_sample": False,
+            **config_from_sampling(sampling_from_metadata(tokenizer)),
+        },
     }
     return msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n"
 

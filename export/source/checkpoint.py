@@ -31,6 +31,7 @@ from sprat.export.source.file import FileTensor, SourceFile
 from sprat.export.source.folder_kinds import refuse_pointers
 from sprat.export.source.fp8 import F8_E4M3, SCALE_SUFFIX, ScaledBlocks, scale_shape
 from sprat.export.source.fused_experts import split_experts
+from sprat.export.source.gguf_tensors import gguf_tensors
 from sprat.export.source.left_out import EMBEDDINGS, HEAD, leave_out
 from sprat.export.source.lora import Adapter, AdapterOption, merged
 from sprat.export.source.plain_names import check_known_names, plain_names
@@ -40,10 +41,9 @@ from sprat.export.source.scan import FileScan, scan_files
 from sprat.export.source.shards import find_shards, read_shards
 from sprat.export.source.tensor import ComputedRow, SourceTensor
 from sprat.export.source.tensor_kinds import refuse_known_tensors
-from sprat.export.source.tensor_map import Origin, gguf_map, tensor_map
+from sprat.export.source.tensor_map import Origin, gguf_map, replaced_in_gguf, tensor_map
 from sprat.progress import ReportProgress, no_progress
 from sprat.quant.formats import BlockFormat
-from sprat.quant.formats.read_only import any_format
 from sprat.runtime.arch.fp8_config import fp8_block
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.rope import FrequencyFactors
@@ -61,6 +61,7 @@ _UNTIED = "the adapter changes the embeddings or the output head, which the mode
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
+    "tiktoken.model",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -74,7 +75,7 @@ class Checkpoint:
     """A source of weights under canonical names (a ``WeightSource``).
 
     Attributes:
-        path: the folder or the GGUF file.
+        path: the folder or the GGUF file; of a split GGUF the first part.
         spec: the architecture and its dimensions.
         config: the JSON object in ``config.json``; empty for a GGUF.
         metadata: the metadata keys of a GGUF; empty for a folder.
@@ -166,17 +167,17 @@ class Checkpoint:
 
     @classmethod
     def _open_gguf(cls, path: Path) -> Self:
-        file = SourceFile.find(path)
+        SourceFile.find(path)  # of a path that is no file, the message is about sources
         with GGUFFile.open(path) as gguf:
             spec = spec_from_metadata(gguf.metadata, gguf)
-            stored = {
-                name: FileTensor(name, info.shape, any_format(info.format_type), file, info.offset)
-                for name, info in gguf.tensors.items()
-                if not is_mtp_tensor(name, spec.n_layers)
-            }
-            n_mtp = len(gguf.tensors) - len(stored)
-            notes = (f"{n_mtp} tensors of multi-token prediction are left out: sprat does not run it",) if n_mtp else ()
-            return cls(path, spec, {}, gguf.metadata, (file,), stored, gguf_map(spec), notes)
+            files, tensors = gguf_tensors(gguf)
+            shapes = {name: tensor.shape for name, tensor in tensors.items()}
+            replaced = replaced_in_gguf(spec, shapes)
+            mtp = {name for name in tensors if is_mtp_tensor(name, spec.n_layers)}
+            stored = {name: tensor for name, tensor in tensors.items() if name not in replaced | mtp}
+            note = f"{len(mtp)} tensors of multi-token prediction are left out: sprat does not run it"
+            notes = (note,) if mtp else ()
+            return cls(gguf.path, spec, {}, gguf.metadata, files, stored, gguf_map(spec, shapes), notes)
 
     @functools.cached_property
     def tensors(self) -> dict[str, SourceTensor]:
@@ -252,9 +253,9 @@ class Checkpoint:
     def hash(self) -> str:
         """SHA-256 of the source.
 
-        Of a GGUF, the SHA-256 of the file; of a folder, that of the output of ``sha256sum`` for config and shards,
-        sorted by name, where files of an adapter are named with their folder and scale. Shares the pass over the files
-        with :meth:`verify_complete`.
+        Of a GGUF, the SHA-256 of the file; of a folder or a split GGUF, that of the output of ``sha256sum`` for config
+        and shards or for the parts, sorted by name, where files of an adapter are named with their folder and scale.
+        Shares the pass over the files with :meth:`verify_complete`.
         """
         digests = [scan.sha256 for scan in self._scan().values()]
         if len(digests) == 1:

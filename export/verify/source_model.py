@@ -10,10 +10,13 @@ from sprat.devices.machine import available_bytes
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.source.lora import AdapterOption
+from sprat.export.write.naming import model_id
 from sprat.runtime.backends.reference import ReferenceBackend
+from sprat.runtime.chat.template_files import template_from_metadata
 from sprat.runtime.engine import Engine
+from sprat.runtime.generate.sampling_defaults import sampling_from_config
 from sprat.runtime.memory import parse_memory
-from sprat.runtime.open_model import find_template
+from sprat.runtime.tokenizer.hf_files import TokenizerFiles
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["load_source", "open_source"]
@@ -60,7 +63,8 @@ def load_source(path: str | os.PathLike[str], *, memory: int | str | None = None
     return Engine(
         open_source(path, dense_bytes=dense_bytes),
         tokenizer,
-        template=find_template(metadata, tokenizer),
+        template=template_from_metadata(metadata),
         context=context,
-        name=Path(path).resolve().name,
+        name=model_id(Path(path).absolute()),
+        sampling=sampling_from_config(TokenizerFiles(Path(path)).generation),
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sprat.runtime.arch.tensors import is_routed_expert
+from sprat.runtime.files.split_name import model_stem
 
 __all__ = ["ModelName", "model_card", "model_id"]
 
@@ -118,7 +119,7 @@ def model_id(path: Path) -> str:
     for folder in path.parts:
         if found := _HUB_FOLDER.fullmatch(folder):
             return "/".join(filter(None, found.groups()))
-    return path.stem if path.suffix == ".gguf" else path.name
+    return model_stem(path) if path.suffix == ".gguf" else path.name
 
 
 def model_card(path: Path) -> dict[str, str]:

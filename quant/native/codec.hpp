@@ -22,8 +22,8 @@ struct Codec {
     Unpack unpack[3];
 };
 
-#define SPRAT_INLINED \
-    __attribute__((always_inline))  // into a caller that is compiled for longer vectors
+// Inlined into callers that are compiled for longer vectors.
+#define SPRAT_INLINED __attribute__((always_inline))
 #define SPRAT_INLINE static inline SPRAT_INLINED
 
 // Blocks has pack<W> and unpack<W> for vectors of W lanes, always inline, and block_bytes.

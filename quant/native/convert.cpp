@@ -88,8 +88,8 @@ std::optional<size_t> first_nonfinite(Format format, std::span<const uint8_t> so
         if (start > first.load(std::memory_order_relaxed)) return;
         alignas(64) float weights[kBuffer];
         unpack(source.data() + start / in.block_size * in.block_bytes, weights, n / in.block_size);
-        uint32_t found =
-            0;  // all weights, so that the loop vectorises; then the one, if there is one
+        // First over all weights, so that the loop vectorises; the index only if there is one.
+        uint32_t found = 0;
         for (size_t i = 0; i < n; ++i) found |= !is_finite(weights[i]);
         if (!found) return;
         const size_t mine =

@@ -1,5 +1,10 @@
-// The scale search of quant/formats/fit.py, with the same float32 operations in the same order: a
-// block is a vector lane, so a sum over a block is a loop over rows, and W blocks are searched at
+// The scale search of quant/formats/fit.py, with the same float32 operations in the same order.
+// Each lane of a vector holds a block of its own:
+//
+//   row[0]    | x[0] of block 0  | x[0] of block 1  | ... | x[0] of block 15  |
+//   row[1]    | x[1] of block 0  | x[1] of block 1  | ...
+//
+// so that a sum over a block is a loop over rows, in NumPy's order, and W blocks are fitted at
 // once.
 #pragma once
 
@@ -9,15 +14,15 @@
 
 namespace sprat {
 
-constexpr int kLanes =
-    16;  // blocks that are searched together: one super-block of Q6_K, two of Q4_K
+// Blocks that are fitted together: the 16 of one super-block of Q6_K, or of two of Q4_K.
+constexpr int kLanes = 16;
 
 // The rows of kLanes blocks: row j holds the j-th weight of each.
 template <int rows> struct alignas(64) LaneBlock {
     float row[rows][kLanes];
 };
 
-// NaN and what is too small for any block become 0, and what no block can hold is clipped.
+// NaN and values too small for any block become 0; values too large for any block are clipped.
 SPRAT_INLINE float sanitize(float value) {
     const float magnitude = from_bits(bits_of(value) & 0x7fffffff);
     const float known = magnitude >= 0x1p-60f ? value : 0.f;

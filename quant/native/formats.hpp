@@ -1,7 +1,8 @@
-// The formats that the native core knows, in one list: quantizers (codec.hpp), kernels
-// (runtime/native/formats.hpp) and their tables are all made from it.
+// The formats that the native core knows, in one list: the declarations and tables of quantizers
+// (codec.hpp) and kernels (runtime/native/isa/table.cpp) are made from it.
 //
-// To add a format: a line here, a codec in this folder, a decoder in runtime/native/formats.hpp.
+// To add a format: a line here, a codec in this folder, a decoder in
+// runtime/native/gemm/decoders.hpp.
 #pragma once
 
 #include <cstddef>

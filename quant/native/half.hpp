@@ -1,5 +1,5 @@
-// binary16 and bfloat16, by bits: the same on every processor, and free of branches, so that loops
-// over them vectorise.
+// binary16 and bfloat16 by integer operations on the bits: the same on every processor, and without
+// branches, so that loops over them vectorise.
 #pragma once
 
 #include "quant/native/codec.hpp"
@@ -15,10 +15,10 @@ SPRAT_INLINE float from_bits(uint32_t bits) { return std::bit_cast<float>(bits);
 // Rounds to nearest even; beyond 65504 is infinite.
 SPRAT_INLINE uint16_t half_of(float value) {
     const uint32_t sign = bits_of(value) >> 16 & 0x8000, bits = bits_of(value) & 0x7fffffff;
-    const uint32_t normal =
-        (bits + 0xc8000fff + (bits >> 13 & 1)) >> 13;  // rebias, and round at bit 13
-    const uint32_t denormal =
-        bits_of(from_bits(bits) + 0.5f) - bits_of(0.5f);  // 0.5 has half's smallest ulp
+    // Normal numbers: subtract 112 from the exponent and round at bit 13.
+    const uint32_t normal = (bits + 0xc8000fff + (bits >> 13 & 1)) >> 13;
+    // Subnormal ones: floats near 0.5 are as far apart as subnormal halves, so the addition rounds.
+    const uint32_t denormal = bits_of(from_bits(bits) + 0.5f) - bits_of(0.5f);
     const uint32_t special = bits > 0x7f800000 ? 0x7e00 | (bits >> 13 & 0x3ff) : 0x7c00;
     const uint32_t finite = bits < 0x38800000 ? denormal : normal;
     return uint16_t(sign | (bits >= 0x47800000 ? special : finite));

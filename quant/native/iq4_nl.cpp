@@ -7,8 +7,8 @@ namespace {
 constexpr int kLevels[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                              1,    13,   25,  38,  53,  69,  89,  113};
 
-// A sum over the fifteen middles below `scaled` of what passing each adds; all numbers are whole,
-// so the order is free.
+// The sum of added(i) over the midpoints i between neighbouring levels that lie below `scaled`. All
+// terms are integers, so that their order does not matter.
 template <class F, class Added> SPRAT_INLINE F passed(F scaled, float first, const Added &added) {
     const F twice = 2.f * scaled;
     F sum = F{} + first;

@@ -62,7 +62,7 @@ SPRAT_INLINE void round_scales(const LaneBlock<32> &x, const float *s, const flo
     store<W>(fit.sum_x + lane, sum_x);
 }
 
-// _refit: d and dmin of the super-block whose first lane is given, fitted to its numbers and codes.
+// _refit: d and dmin of the super-block whose first lane is given, fitted to its weights and codes.
 SPRAT_INLINE void refit(const SuperBlocks &fit, int first, float &d, float &dmin) {
     float aa = 0, ab = 0, bb = 0, xa = 0, xb = 0;
     for (int i = first; i < first + kSuper; ++i) {
@@ -116,7 +116,7 @@ SPRAT_INLINE void fit_super_blocks(const LaneBlock<32> &x, float largest, SuperB
         better[i] = sum(fits[1].error + i * kSuper) < sum(fits[0].error + i * kSuper);
 }
 
-// d, dmin and the six-bit numbers; the picture is in _SuperBlocks.header.
+// d, dmin and the six-bit scales and minima; _SuperBlocks.header draws the layout.
 SPRAT_INLINE void store_header(const SuperBlocks &fit, int first, uint8_t *packed) {
     store_half(packed, fit.d[first]);
     store_half(packed + 2, fit.dmin[first]);

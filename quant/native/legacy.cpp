@@ -17,8 +17,8 @@ constexpr auto minimum = [](auto a, auto b) SPRAT_INLINED { return a < b ? a : b
 constexpr auto maximum = [](auto a, auto b) SPRAT_INLINED { return a > b ? a : b; };
 constexpr auto both = [](auto a, auto b) SPRAT_INLINED { return a | b; };
 
-// Float order as integer order, so that NaN and -0 have a place in it and the order of comparisons
-// is free.
+// Bits of a float as an integer of the same order, in which NaN and -0 have a place: minimum and
+// maximum do not depend on the order of comparisons.
 template <class I> SPRAT_INLINE I ordered(I bits) { return bits ^ ((bits >> 31) & 0x7fffffff); }
 
 struct Range {
@@ -42,7 +42,7 @@ SPRAT_INLINE float first_equal(const float *x, float a, float b) {
     return a;
 }
 
-// Codes of non-negative values; 0 for what is not finite.
+// Codes of non-negative values; 0 for infinity and NaN.
 template <int W>
 SPRAT_INLINE Codes<W> truncate(const float *x, float offset, float scale, float half, int largest) {
     Codes<W> codes;
@@ -110,20 +110,19 @@ struct Blocks8 {  // Q8_0: d, qs
                 store_bytes<W>(packed + 2 + j, rounded<W>(load<W>(x + j) * scale));
         }
     }
-    // Half away from zero; 0 for what is not finite.
+    // Rounds half away from zero; 0 for infinity and NaN.
     template <int W> SPRAT_INLINE Ints<W> rounded(Floats<W> scaled) {
         const Floats<W> size = magnitude(scaled), known = size < 256.f ? size : Floats<W>{};
         const Ints<W> whole = __builtin_convertvector(known, Ints<W>);
-        const Ints<W> up =
-            whole - (known - __builtin_convertvector(whole, Floats<W>) >= 0.5f);  // true is -1
+        // A comparison that holds is -1.
+        const Ints<W> up = whole - (known - __builtin_convertvector(whole, Floats<W>) >= 0.5f);
         return scaled < 0.f ? -up : up;
     }
     template <int W> SPRAT_INLINE void unpack(const uint8_t *packed, float *x, size_t n) {
         for (; n; --n, x += kSize, packed += block_bytes) {
             const float d = load_half(packed);
             for (int j = 0; j < kSize; j += W) {
-                const Ints<W> q =
-                    (load_bytes<W>(packed + 2 + j) ^ 0x80) - 0x80;  // bytes with a sign
+                const Ints<W> q = (load_bytes<W>(packed + 2 + j) ^ 0x80) - 0x80;  // sign extension
                 store<W>(x + j, d * __builtin_convertvector(q, Floats<W>));
             }
         }
@@ -136,8 +135,8 @@ template <bool five> struct Symmetric {  // Q4_0, Q5_0: d, qs
 
     template <int W> SPRAT_INLINE void pack(const float *x, uint8_t *packed, size_t n) {
         for (; n; --n, x += kSize, packed += block_bytes) {
-            const auto [low, high] =
-                range_of<W>(x);  // the first value of largest magnitude decides the scale's sign
+            // The first value of the largest magnitude decides the sign of the scale.
+            const auto [low, high] = range_of<W>(x);
             const float extreme = high > -low   ? high
                                   : high < -low ? low
                                                 : first_equal(x, low, high);

@@ -1,4 +1,5 @@
-// Vectors of W numbers: the operators become the enclosing target's instructions.
+// Vectors of W elements: operators become instructions of whichever target the enclosing function
+// is compiled for.
 #pragma once
 
 #include "quant/native/half.hpp"
@@ -57,7 +58,7 @@ template <class F> SPRAT_INLINE F nearest_whole(F value, float smallest, float l
     return (within + kRoundMagic) - kRoundMagic;
 }
 
-// One number of all lanes, by an operation whose order is free.
+// All lanes reduced by an operation that is associative and commutative.
 template <int W, class Operation>
 SPRAT_INLINE int32_t fold(Ints<W> value, const Operation &operation) {
     if constexpr (W == 4) {

@@ -1,1 +1,1 @@
-"""What an architecture is, in numbers: its spec, its tensors, and the two notations it is read from."""
+"""Architectures: the dimensions of a model (``ModelSpec``), its tensors, and its readers (``config.json``, GGUF)."""

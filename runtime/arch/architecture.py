@@ -1,7 +1,7 @@
-"""``Architecture``: what distinguishes one family of models. One architecture, one file in ``architectures/``.
+"""``Architecture``: the base class of a model family. One architecture is one file in ``architectures/``.
 
-A subclass registers itself under llama.cpp's ``general.architecture`` name. It says how the family's ``config.json``
-and GGUF keys become a :class:`~sprat.runtime.arch.spec.ModelSpec`; tensors, cache, forward pass, writers and plans
+A subclass registers itself under its ``general.architecture`` name in llama.cpp. It reads the family's ``config.json``
+and GGUF keys into a :class:`~sprat.runtime.arch.spec.ModelSpec`; tensors, cache, forward pass, writers and plans
 follow from the spec.
 """
 
@@ -26,13 +26,13 @@ _REGISTERED: dict[str, Architecture] = {}
 
 
 class Architecture(ABC):
-    """One family of models.
+    """A model family.
 
     Attributes:
         name: ``general.architecture`` of its GGUF files.
-        hf_tensors: canonical tensor role -> module in a checkpoint's layer, where it is not the usual one
+        hf_tensors: canonical tensor role -> module name in a checkpoint's layer, where it differs from the default
             (:mod:`sprat.export.source.tensor_map`).
-        genai_type: ``model.type`` of onnxruntime-genai; ``None`` where that has no driver.
+        genai_type: ``model.type`` of onnxruntime-genai; ``None`` if onnxruntime-genai does not support it.
     """
 
     name: ClassVar[str]
@@ -41,34 +41,34 @@ class Architecture(ABC):
 
     def __init_subclass__(cls, *, name: str) -> None:
         super().__init_subclass__()
-        assert name not in _REGISTERED, f"{cls.__name__}: {name} is {type(_REGISTERED[name]).__name__}'s"
+        assert name not in _REGISTERED, f"{cls.__name__}: {name} is registered by {type(_REGISTERED[name]).__name__}"
         cls.name = name
         _REGISTERED[name] = cls()
 
     @property
     @abstractmethod
     def config_readers(self) -> Mapping[str, ConfigReader]:
-        """Name in ``architectures`` of ``config.json`` -> what reads that config.
+        """Name in ``architectures`` of ``config.json`` -> the reader of that config.
 
-        A reader takes every field that it understands and notes problems in the :class:`Fields`.
+        A reader reads every field that it understands and records problems in the :class:`Fields`.
         """
 
     @abstractmethod
     def spec_from_gguf(self, fields: Fields, weights: WeightSource) -> ModelSpec:
-        """Read the keys under the architecture's prefix; problems are noted in ``fields``.
+        """Read the keys under the architecture's prefix; problems are recorded in ``fields``.
 
         Args:
             fields: the keys without the prefix.
-            weights: the tensors, for what no key says: tied embeddings, biases, rope factors.
+            weights: the tensors, for properties without a key: tied embeddings, biases, RoPE factors.
         """
 
     def why_not_llamacpp(self, spec: ModelSpec) -> list[str]:
-        """What llama.cpp refuses, or silently reads as something else."""
+        """Reasons why llama.cpp rejects this model, or silently computes something else; empty if there are none."""
         return []
 
 
 def architectures() -> Mapping[str, Architecture]:
-    """``general.architecture`` -> architecture: those of the folder, and those that were defined elsewhere."""
+    """``general.architecture`` -> architecture: those in the folder, and subclasses that are defined elsewhere."""
     for module in pkgutil.iter_modules(importlib.import_module(_FOLDER).__path__):
         importlib.import_module(f"{_FOLDER}.{module.name}")
     return _REGISTERED

@@ -1,7 +1,7 @@
-"""Reading fields out of an untrusted mapping: each is checked as it is taken, and all problems are told at the end.
+"""Read fields of an untrusted mapping: each is checked when it is read, and all problems are reported together.
 
-What is never taken is what nobody understood: :meth:`Fields.finish` calls that a problem too, unless the field is
-known to be harmless. A field that changes the mathematics can therefore not be overlooked.
+A field that is never read is a problem, too (:meth:`Fields.finish`), unless it is known to be harmless. No field that
+changes the computation is overlooked.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ __all__ = ["Fields"]
 
 T = TypeVar("T")
 
-_LARGEST = 1 << 31  # of any size or count in a config: far beyond every model, small enough for all arithmetic on it
+_MAX_SIZE = 1 << 31  # of any size or count in a config: far larger than any model's
 
 
 class Fields:
-    """Fields of one mapping under a name for messages.
+    """The fields of one mapping.
 
     Args:
-        subject: what the mapping is, as messages call it: ``config.json``.
+        subject: name of the mapping in messages, for example ``config.json``.
         values: the mapping. Fields that are ``None`` count as absent.
         prefix: put before each field's name in messages.
         ignored: full names of unknown fields that the user declares harmless; see :meth:`finish`.
@@ -46,25 +46,25 @@ class Fields:
 
     def size(self, name: str, default: int | None = None, *, least: int = 1) -> int:
         """A whole number of at least ``least``; required without a ``default``."""
-        return self._take(name, default, least, lambda value: _is_int(value) and least <= value <= _LARGEST, "a size")
+        return self._take(name, default, least, lambda value: _is_int(value) and least <= value <= _MAX_SIZE, "a size")
 
     def number(self, name: str, default: float | None = None) -> float:
         """A positive, finite number; required without a ``default``."""
         return float(self._take(name, default, 1.0, _is_positive, "a positive number"))
 
     def float32(self, name: str, default: float | None = None) -> float:
-        """A number that the mapping holds as binary32, as the shortest decimal that rounds to it.
+        """A number that is stored as float32, as the shortest decimal that rounds to it.
 
-        1e-06, where widening the stored value gives 9.999999974752427e-07.
+        1e-06, where converting the stored value to float64 gives 9.999999974752427e-07.
         """
         return float(str(np.float32(self.number(name, default))))
 
     def flag(self, name: str, default: bool | None = None) -> bool:
-        """A truth value; required without a ``default``."""
+        """A boolean; required without a ``default``."""
         return self._take(name, default, False, lambda value: isinstance(value, bool), "true or false")
 
     def choice(self, name: str, known: Mapping[Any, T], default: Any = None) -> T:
-        """What ``known`` holds for the field's value; required without a ``default``."""
+        """The value of ``known`` for the key in the field; required without a ``default``."""
         fallback = next(iter(known))
         found = self._take(
             name, default, fallback, lambda value: _in(value, known), f"one of {', '.join(map(repr, known))}"
@@ -72,7 +72,7 @@ class Fields:
         return known[found]
 
     def must_be(self, expected: Mapping[str, Collection[Any]]) -> None:
-        """Fields that, when present, hold one of the values given: anything else is mathematics missing here."""
+        """Check fields that must have one of the given values if present: sprat implements no other."""
         self._taken.update(expected)
         for name, values in expected.items():
             if name in self._values and not _in(self._values[name], values):
@@ -83,23 +83,27 @@ class Fields:
         """Names of the fields that are present."""
         return self._values.keys()
 
+    def rest_must_be(self, expected: Mapping[str, Collection[Any]]) -> None:
+        """Like :meth:`must_be`, for those of the fields that were not read yet."""
+        self.must_be({name: values for name, values in expected.items() if name not in self._taken})
+
     def all_must_be(self, name: str, expected: Any) -> None:
-        """A list, when present, of nothing but ``expected``."""
+        """Check a list, if present: every item must be ``expected``."""
         self._taken.add(name)
         value = self._values.get(name, [])
         if not isinstance(value, list) or any(item != expected for item in value):
-            self.complain(name, f"is {_short(value)}; sprat supports only {expected!r} throughout")
+            self.complain(name, f"is {_short(value)}; sprat supports only lists of {expected!r}")
 
     def check(self, name: str, is_valid: Callable[[Any], bool], wanted: str) -> None:
-        """A field that, when present, must be ``wanted``."""
+        """Check that a field, if present, is ``wanted``."""
         self._take(name, None, None, is_valid, wanted) if name in self else self._taken.add(name)
 
     def ignore(self, *names: str) -> None:
-        """Fields that do not matter here."""
+        """Mark fields as read that have no effect here."""
         self._taken.update(names)
 
     def nested(self, name: str) -> Fields:
-        """The fields of a nested mapping, empty when it is absent; their problems are told with these."""
+        """The fields of a nested mapping, empty if it is absent; its problems are reported with these."""
         empty: Mapping[str, Any] = {}
         values = self._take(name, empty, empty, lambda value: isinstance(value, Mapping), "a mapping")
         nested = Fields(self._subject, values, f"{self._prefix}{name}.", self._ignored)
@@ -107,11 +111,11 @@ class Fields:
         return nested
 
     def complain(self, name: str, problem: str) -> None:
-        """Remember a problem with the field ``name``."""
+        """Record a problem with the field ``name``."""
         self.problems.append(f"{self._prefix}{name} {problem}")
 
     def finish(self, harmless: Collection[str]) -> None:
-        """Remember every field that was not taken and is not in ``harmless``, except those that the user ignores."""
+        """Record every field that was not read and is not in ``harmless`` as a problem, unless the user ignores it."""
         for name in self._values.keys() - self._taken - set(harmless):
             full_name = f"{self._prefix}{name}"
             self.unknown[full_name] = full_name in self._ignored
@@ -119,7 +123,7 @@ class Fields:
                 self.complain(name, f"is {_short(self._values[name])}, a field that sprat does not know")
 
     def raise_problems(self, remedy: str = "use a checkpoint of a supported architecture") -> None:
-        """Raise what was found wrong.
+        """Raise an error if problems were recorded.
 
         Args:
             remedy: the end of the message.
@@ -130,11 +134,11 @@ class Fields:
         if self.problems:
             listed = "; ".join(sorted(self.problems))
             raise ConfigError(
-                f"{self._subject}: {listed}. A field that may change the mathematics is never ignored: {remedy}"
+                f"{self._subject}: {listed}. A field that may change the computation is never ignored: {remedy}"
             )
 
     def _take(self, name: str, default: T | None, stand_in: T, is_valid: Callable[[Any], bool], wanted: str) -> T:
-        """The field's value; when that is impossible, remember why and go on with ``stand_in``."""
+        """The field's value; if it is missing or invalid, the problem is recorded and ``stand_in`` returned."""
         self._taken.add(name)
         if name not in self._values:
             if default is None:
@@ -144,7 +148,7 @@ class Fields:
         if not is_valid(value):
             self.complain(name, f"is {_short(value)}; expected {wanted}")
             return stand_in
-        return value  # type: ignore[no-any-return]  # is_valid has just seen to it
+        return value  # type: ignore[no-any-return]  # is_valid has checked it
 
 
 def _is_int(value: Any) -> bool:
@@ -156,7 +160,7 @@ def _is_positive(value: Any) -> bool:
 
 
 def _in(value: Any, known: Collection[Any]) -> bool:
-    """Whether ``value`` is in ``known``; lists are allowed, 1 and 1.0 are the same, 1 and ``True`` are not."""
+    """Whether ``value`` is in ``known``; it may be a list; 1 equals 1.0 but not ``True``."""
     return any((type(value) is type(one) or {type(value), type(one)} == {int, float}) and value == one for one in known)
 
 

@@ -1,4 +1,4 @@
-"""Parts of a GGUF's architecture keys that architectures share, read from their fields (without the prefix)."""
+"""GGUF keys that several architectures share, read without the architecture's prefix."""
 
 from __future__ import annotations
 
@@ -6,38 +6,47 @@ from typing import Any
 
 from sprat.runtime.arch.attention import GroupedAttentionSpec
 from sprat.runtime.arch.fields import Fields
+from sprat.runtime.arch.moe import MoESpec
 from sprat.runtime.arch.rope import FrequencyFactors, RopeSpec, YarnScaling
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import ROPE_FREQS
 from sprat.runtime.weights import WeightSource
 
-__all__ = ["common_from_gguf", "dense_from_gguf", "rope_from_gguf"]
+__all__ = ["common_from_gguf", "grouped_from_gguf", "rope_from_gguf"]
 
+_YARN_KEYS = ("rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow", "rope.scaling.yarn_log_multiplier")
 _LOG_MULTIPLIER = 0.1  # yarn_log_multiplier holds this times mscale_all_dim
 
 
-def dense_from_gguf(fields: Fields, architecture: str, weights: WeightSource, *, interleaved: bool) -> ModelSpec:
-    """A model of grouped-query attention and dense MLPs: Llama and its relatives.
+def grouped_from_gguf(
+    fields: Fields, architecture: str, weights: WeightSource, *, interleaved: bool, moe: MoESpec | None = None
+) -> ModelSpec:
+    """A model with grouped-query attention, and dense MLPs or experts, such as Llama and Qwen3.
 
     Args:
         fields: the architecture's keys.
         architecture: ``general.architecture``.
-        weights: the tensors, for what no key says.
-        interleaved: whether RoPE rotates pairs (2i, 2i+1), rather than halves.
+        weights: the tensors, for properties without a key.
+        interleaved: whether RoPE rotates pairs (2i, 2i+1) instead of (i, i+dim/2).
+        moe: the experts; ``None`` for dense MLPs.
     """
-    attention = GroupedAttentionSpec.from_gguf(fields, bias="blk.0.attn_q.bias" in weights)
-    fields.must_be({"expert_count": [0], "expert_used_count": [0]})
+    attention = GroupedAttentionSpec.from_gguf(
+        fields, bias="blk.0.attn_q.bias" in weights, qk_norm="blk.0.attn_q_norm.weight" in weights
+    )
+    if moe is None:
+        fields.must_be({"expert_count": [0], "expert_used_count": [0]})
     return ModelSpec(
         architecture=architecture,
         n_layers=fields.size("block_count"),
         attention=attention,
         rope=rope_from_gguf(fields, attention.head_dim, weights, interleaved=interleaved),
+        moe=moe,
         **common_from_gguf(fields, weights),
     )
 
 
 def common_from_gguf(fields: Fields, weights: WeightSource) -> dict[str, Any]:
-    """The fields of :class:`~sprat.runtime.arch.spec.ModelSpec` whose keys every architecture has."""
+    """The fields of :class:`~sprat.runtime.arch.spec.ModelSpec` whose keys are the same in every architecture."""
     fields.must_be({"attention.causal": [True]})
     return {
         "hidden_size": fields.size("embedding_length"),
@@ -50,14 +59,14 @@ def common_from_gguf(fields: Fields, weights: WeightSource) -> dict[str, Any]:
 
 
 def rope_from_gguf(fields: Fields, dim: int, weights: WeightSource, *, interleaved: bool) -> RopeSpec:
-    """RoPE over ``dim`` elements of a head: plain, YaRN, or Llama 3.1's factors, which are a tensor."""
-    one = (
+    """RoPE over ``dim`` elements of a head: unscaled, YaRN, or Llama 3.1's factors, which are a tensor."""
+    unsupported = (  # unless 1
         "rope.scale_linear",
         "rope.scaling.attn_factor",
         "rope.scaling.yarn_attn_factor",
         "rope.scaling.yarn_ext_factor",
     )
-    fields.must_be({"rope.dimension_count": [dim]} | {key: [1.0] for key in one})
+    fields.must_be({"rope.dimension_count": [dim]} | {key: [1.0] for key in unsupported})
     read = fields.choice(
         "rope.scaling.type", {"none": _read_factors, "linear": _read_factors, "yarn": _read_yarn}, "none"
     )
@@ -68,14 +77,14 @@ def rope_from_gguf(fields: Fields, dim: int, weights: WeightSource, *, interleav
 def _read_factors(fields: Fields, weights: WeightSource) -> FrequencyFactors | None:
     """Llama 3.1's scaling, or none."""
     fields.must_be({"rope.scaling.factor": [1.0]})
-    fields.ignore("rope.scaling.original_context_length")
+    fields.ignore("rope.scaling.original_context_length", *_YARN_KEYS)
     if ROPE_FREQS not in weights:
         return None
     return FrequencyFactors(tuple(weights.weight(ROPE_FREQS).dequantize().ravel().tolist()))
 
 
 def _read_yarn(fields: Fields, weights: WeightSource) -> YarnScaling:
-    """As llama.cpp understands it: ``yarn_log_multiplier`` stands for both mscales; without it they are the paper's."""
+    """As in llama.cpp: ``yarn_log_multiplier`` sets both mscales; without it they are the paper's."""
     mscale: dict[str, float] = {}
     if "rope.scaling.yarn_log_multiplier" in fields:
         both = round(fields.float32("rope.scaling.yarn_log_multiplier") / _LOG_MULTIPLIER, 6)

@@ -1,6 +1,6 @@
-"""A :class:`~sprat.runtime.arch.spec.ModelSpec` as GGUF metadata and back: llama.cpp's keys, named as in ``gguf.Keys``.
+"""Convert a :class:`~sprat.runtime.arch.spec.ModelSpec` to GGUF metadata and back (llama.cpp's keys, ``gguf.Keys``).
 
-A key that changes the mathematics and is not understood is an error that names it, never ignored.
+An unknown key is an error that names it, since it may change the computation.
 """
 
 from __future__ import annotations
@@ -11,22 +11,21 @@ from typing import Any
 from sprat.errors import ConfigError, unknown_name
 from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.arch.fields import Fields
+from sprat.runtime.arch.gguf_tolerated import HARMLESS, take_unused, usual_keys
 from sprat.runtime.arch.rope import YarnScaling
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.weights import WeightSource
 
 __all__ = ["metadata_from_spec", "spec_from_metadata"]
 
-_HARMLESS = ("vocab_size", "rope.scaling.finetuned")
-
 
 def metadata_from_spec(spec: ModelSpec) -> dict[str, Any]:
-    """The keys under the architecture's name; ``general.*`` and ``tokenizer.*`` are the writer's.
+    """The keys under the architecture's prefix; the writer adds ``general.*`` and ``tokenizer.*``.
 
-    Llama 3.1's rope scaling has no key: it is the tensor ``rope_freqs.weight``.
+    Llama 3.1's RoPE scaling has no key: it is the tensor ``rope_freqs.weight``.
 
     Raises:
-        ConfigError: llama.cpp would read the file as another model, or not at all.
+        ConfigError: llama.cpp would reject the file, or compute something else.
     """
     if problems := [*architectures()[spec.architecture].why_not_llamacpp(spec), *_why_not_yarn(spec)]:
         raise ConfigError(f"llama.cpp cannot run this {spec.architecture} model: {'; '.join(problems)}")
@@ -48,7 +47,7 @@ def metadata_from_spec(spec: ModelSpec) -> dict[str, Any]:
 
 
 def spec_from_metadata(metadata: Mapping[str, Any], weights: WeightSource) -> ModelSpec:
-    """Read the keys of a file, and from its tensors what no key says: tied embeddings, biases, rope factors.
+    """Read the keys of a file, and from its tensors tied embeddings, biases and RoPE factors, which have no key.
 
     Args:
         metadata: all metadata of the file.
@@ -63,9 +62,10 @@ def spec_from_metadata(metadata: Mapping[str, Any], weights: WeightSource) -> Mo
         raise ConfigError(f"metadata: {unknown_name('general.architecture', str(name), known)}")
     prefix = f"{name}."
     keys = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
-    fields = Fields("metadata", keys, prefix)
+    fields = Fields("metadata", usual_keys(keys), prefix)
     spec = known[name].spec_from_gguf(fields, weights)
-    fields.finish(_HARMLESS)
+    take_unused(fields)
+    fields.finish(HARMLESS)
     fields.raise_problems()
     spec.validate()
     return spec

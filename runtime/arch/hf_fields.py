@@ -1,4 +1,4 @@
-"""Parts of a ``config.json`` that architectures share, read from its :class:`~sprat.runtime.arch.fields.Fields`."""
+"""Fields of ``config.json`` that several architectures share."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from sprat.runtime.arch.fields import Fields
 from sprat.runtime.arch.rope import FrequencyFactors, RopeSpec, YarnScaling, llama3_factors
 from sprat.runtime.arch.spec import ModelSpec
 
-__all__ = ["common_from_config", "dense_from_config", "rope_from_config"]
+__all__ = ["common_from_config", "grouped_from_config", "rope_from_config"]
 
 _ROPE_FORMS = ("rope_parameters", "rope_scaling")
 _ROPE_HARMLESS = frozenset({"finetuned"})
-_MAX_HEAD_DIM = 1 << 16  # a hundred times what is published: there will be an array of this length
+_MAX_HEAD_DIM = 1 << 16  # a hundred times the largest published one; bounds the size of an array
 
 
-def dense_from_config(fields: Fields, architecture: str, *, interleaved: bool, bias: bool = False) -> ModelSpec:
-    """A model of grouped-query attention and dense MLPs: Llama and its relatives.
+def grouped_from_config(
+    fields: Fields, architecture: str, *, interleaved: bool, bias: bool = False, qk_norm: bool = False
+) -> ModelSpec:
+    """A model with grouped-query attention and dense MLPs, such as Llama and Qwen2.
 
     Args:
         fields: of ``config.json``.
         architecture: ``general.architecture``.
-        interleaved: whether RoPE rotates pairs (2i, 2i+1) in GGUF, rather than halves.
-        bias: biases on queries, keys and values.
+        interleaved: whether RoPE rotates pairs (2i, 2i+1) in GGUF instead of (i, i+dim/2).
+        bias: whether queries, keys and values have biases.
+        qk_norm: whether each head of queries and keys is normed.
     """
     n_heads, hidden_size = fields.size("num_attention_heads"), fields.size("hidden_size")
     attention = GroupedAttentionSpec(
@@ -32,6 +35,7 @@ def dense_from_config(fields: Fields, architecture: str, *, interleaved: bool, b
         n_kv_heads=fields.size("num_key_value_heads", n_heads),
         head_dim=fields.size("head_dim", hidden_size // n_heads),
         bias=bias,
+        qk_norm=qk_norm,
     )
     return ModelSpec(
         architecture=architecture,
@@ -43,7 +47,7 @@ def dense_from_config(fields: Fields, architecture: str, *, interleaved: bool, b
 
 
 def common_from_config(fields: Fields) -> dict[str, Any]:
-    """The fields of :class:`~sprat.runtime.arch.spec.ModelSpec` that every config spells alike."""
+    """The fields of :class:`~sprat.runtime.arch.spec.ModelSpec` that have the same name in every config."""
     return {
         "vocab_size": fields.size("vocab_size"),
         "hidden_size": fields.size("hidden_size"),
@@ -55,9 +59,9 @@ def common_from_config(fields: Fields) -> dict[str, Any]:
 
 
 def rope_from_config(fields: Fields, dim: int, *, interleaved: bool) -> RopeSpec:
-    """The classic form (``rope_theta``, ``rope_scaling``) or that of transformers 5 (``rope_parameters``).
+    """RoPE in the fields of transformers 4 (``rope_theta``, ``rope_scaling``) or 5 (``rope_parameters``).
 
-    Both may stand side by side when they mean the same; transformers reads the new one.
+    A config may have both if they agree; transformers reads the new ones.
     """
     forms = [fields.nested(name) for name in _ROPE_FORMS if name in fields] or [fields.nested(_ROPE_FORMS[-1])]
     theta = _same_number([*forms, fields], "rope_theta", 10000.0)
@@ -79,15 +83,15 @@ def _scaling(fields: Fields, form: Fields, dim: int, theta: float) -> YarnScalin
 
 
 def _same_number(holders: Sequence[Fields], name: str, default: float) -> float:
-    """The number that ``holders`` give, which must be the same in all that have it."""
+    """The number ``name``, which must be the same in all ``holders`` that have it."""
     found = [holder.number(name) for holder in holders if name in holder]
     if len(set(found)) > 1:
-        holders[0].complain(name, f"is given as {' and as '.join(map(str, found))}: remove the wrong one")
+        holders[0].complain(name, f"is {' and '.join(map(str, found))}: remove the wrong one")
     return found[0] if found else default
 
 
 def _original_context(fields: Fields, scaling: Fields) -> int:
-    """Phi writes it beside the scaling; transformers then prefers that place."""
+    """Phi writes it outside the scaling, where transformers prefers it."""
     name = "original_max_position_embeddings"
     return int(_same_number([scaling, fields], name, 0.0)) or scaling.size(name)
 
@@ -98,8 +102,9 @@ def _no_scaling(fields: Fields, scaling: Fields, dim: int, theta: float) -> None
 
 def _yarn(fields: Fields, scaling: Fields, dim: int, theta: float) -> YarnScaling:
     scaling.must_be({"truncate": [True]})
+    scaling.ignore("attn_factor")  # of R1-0528-Qwen3-8B: transformers reads attention_factor only, as does llama.cpp
     if ("mscale" in scaling) != ("mscale_all_dim" in scaling):
-        scaling.complain("mscale", "and mscale_all_dim are ambiguous one without the other")
+        scaling.complain("mscale", "or mscale_all_dim is missing; expected both or neither")
     return YarnScaling(
         factor=scaling.number("factor"),
         original_max_position_embeddings=_original_context(fields, scaling),

@@ -1,4 +1,4 @@
-"""``MoESpec``: which experts a token is routed to, and how their outputs are weighted."""
+"""``MoESpec``: the dimensions and the routing rule of MoE sublayers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sprat.runtime.weights import WeightSource
 
 __all__ = ["GroupScore", "MoESpec", "Scoring", "mlp_tensors"]
 
-_MAX_EXPERTS = 4096  # ten times what is published: a bound for loops over an untrusted file
+_MAX_EXPERTS = 4096  # ten times the largest published one; bounds loops over an untrusted file
 
 
 class Scoring(enum.StrEnum):
@@ -36,20 +36,20 @@ _GROUP_SCORES = {Scoring.SOFTMAX: GroupScore.MAX, Scoring.SIGMOID: GroupScore.TO
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoESpec:
-    """DeepSeek's mixture of experts (arXiv 2401.06066)."""
+    """DeepSeekMoE (arXiv 2401.06066)."""
 
     n_routed_experts: int
-    n_shared_experts: int  # one MLP of this many expert widths; 0 for none
+    n_shared_experts: int  # computed as one MLP of this many times the expert width; 0 for none
     n_experts_per_token: int
     expert_width: int  # moe_intermediate_size
-    n_dense_layers: int  # first_k_dense_replace: layers before the first with experts
+    n_dense_layers: int  # first_k_dense_replace: leading layers with a dense MLP
     scoring: Scoring
-    normalize: bool  # divide the chosen scores by their sum
+    normalize: bool  # divide the selected scores by their sum
     scaling: float  # routed_scaling_factor
     n_groups: int = 1
     n_groups_per_token: int = 1
     group_score: GroupScore = GroupScore.MAX
-    correction_bias: bool = False  # added to the scores for the choice only
+    correction_bias: bool = False  # added to the scores for the selection only
 
     def tensors(self, hidden_size: int) -> Iterator[NamedShape]:
         """Router, routed experts, shared experts."""
@@ -61,17 +61,18 @@ class MoESpec:
             yield from mlp_tensors("_shexp", self.n_shared_experts * self.expert_width, hidden_size)
 
     def contradictions(self, n_layers: int) -> list[str]:
-        """What cannot be true in a model of ``n_layers``, as clauses of one message."""
+        """Dimensions that do not fit together in a model of ``n_layers``, as clauses of one message."""
         per_group = self.n_routed_experts // self.n_groups
         wrong = {
-            f"{self.n_routed_experts} experts, of at most {_MAX_EXPERTS}": self.n_routed_experts > _MAX_EXPERTS,
+            f"{self.n_routed_experts} experts, expected at most {_MAX_EXPERTS}": self.n_routed_experts > _MAX_EXPERTS,
             f"{self.n_dense_layers} dense layers of {n_layers}": self.n_dense_layers > n_layers,
             f"{self.n_routed_experts} experts in {self.n_groups} groups": self.n_routed_experts % self.n_groups > 0,
             f"{self.n_groups_per_token} chosen groups of {self.n_groups}": self.n_groups_per_token > self.n_groups,
             f"{self.n_experts_per_token} chosen experts in {self.n_groups_per_token} groups of {per_group}": (
                 self.n_experts_per_token > self.n_groups_per_token * per_group
             ),
-            f"the best two of a group of {per_group}": self.group_score is GroupScore.TOP2_SUM and per_group < 2,
+            f"groups of {per_group} scored by their best two": self.group_score is GroupScore.TOP2_SUM
+            and per_group < 2,
         }
         return [text for text, is_wrong in wrong.items() if is_wrong]
 
@@ -92,8 +93,14 @@ class MoESpec:
         }
 
     @classmethod
-    def from_gguf(cls, fields: Fields, weights: WeightSource) -> MoESpec:
-        """Read what :meth:`gguf_keys` wrote; the correction bias is a tensor."""
+    def from_gguf(cls, fields: Fields, weights: WeightSource, *, normalize: bool = False) -> MoESpec:
+        """Read the keys of :meth:`gguf_keys`; the correction bias is a tensor.
+
+        Args:
+            fields: the keys.
+            weights: the tensors.
+            normalize: of a file without ``expert_weights_norm``.
+        """
         n_dense_layers = fields.size("leading_dense_block_count", 0, least=0)
         scoring = fields.choice("expert_gating_func", _GATING, 1)
         return cls(
@@ -103,7 +110,7 @@ class MoESpec:
             expert_width=fields.size("expert_feed_forward_length"),
             n_dense_layers=n_dense_layers,
             scoring=scoring,
-            normalize=fields.flag("expert_weights_norm", False),
+            normalize=fields.flag("expert_weights_norm", normalize),
             scaling=fields.float32("expert_weights_scale", 1.0),
             n_groups=fields.size("expert_group_count", 1),
             n_groups_per_token=fields.size("expert_group_used_count", 1),
@@ -113,7 +120,7 @@ class MoESpec:
 
 
 def mlp_tensors(suffix: str, width: int, hidden_size: int, *stacked: int) -> Iterator[NamedShape]:
-    """A gated MLP's matrices; ``stacked`` is a leading axis, the experts."""
+    """Matrices of a gated MLP; ``stacked`` is a leading axis, the number of experts."""
     yield f"ffn_gate{suffix}.weight", (*stacked, width, hidden_size)
     yield f"ffn_up{suffix}.weight", (*stacked, width, hidden_size)
     yield f"ffn_down{suffix}.weight", (*stacked, hidden_size, width)

@@ -1,6 +1,6 @@
-"""Rotary position embedding: the angles of each position, with YaRN and Llama 3.1's scaling folded in.
+"""Rotary position embedding: the angles of each position, including YaRN and Llama 3.1's scaling.
 
-Angles depend on the position alone, so a forward pass computes them once and every layer's kernel call shares them.
+Angles depend on the position alone: a forward pass computes them once for all layers.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class YarnScaling:
 class FrequencyFactors:
     """Divisors of the rotary frequencies, one per pair: Llama 3.1's scaling, as GGUF's ``rope_freqs.weight`` holds it.
 
-    The values are exactly representable in float32, so that a file keeps them.
+    The values are exactly representable in float32, the type of that tensor.
     """
 
     factors: tuple[float, ...]
@@ -55,8 +55,8 @@ class FrequencyFactors:
 class RopeSpec:
     """Rotary position embedding over ``dim`` elements per head.
 
-    ``interleaved`` pairs elements (2i, 2i+1), as GGUF's llama and deepseek2 files want it; otherwise halves (i,
-    i+dim/2), as qwen2.
+    ``interleaved`` rotates pairs (2i, 2i+1), as in GGUF's llama and deepseek2 files; otherwise (i, i+dim/2), as in
+    qwen2.
     """
 
     dim: int
@@ -67,7 +67,7 @@ class RopeSpec:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RopeAngles:
-    """Cosines and sines of consecutive positions, ``(n, dim / 2)`` each, the scaling's magnitude included."""
+    """Cosines and sines of consecutive positions, ``(n, dim / 2)`` each, multiplied by YaRN's magnitude."""
 
     cos: F32Array
     sin: F32Array
@@ -75,7 +75,7 @@ class RopeAngles:
 
 
 class RopeTable:
-    """Angles of all positions that were asked for so far."""
+    """Angles by position; the table grows with the positions requested."""
 
     def __init__(self, spec: RopeSpec) -> None:
         self._interleaved = spec.interleaved
@@ -99,18 +99,17 @@ class RopeTable:
 
 
 def yarn_magnitude(factor: float, mscale: float) -> float:
-    """YaRN's ``m(factor, mscale)``: how much attention sharpens for a stretch by ``factor`` (arXiv 2309.00071)."""
+    """YaRN's ``m(factor, mscale)``: attention scaling for a context ``factor`` times longer (arXiv 2309.00071)."""
     return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
 def llama3_factors(
     dim: int, theta: float, *, factor: float, low_freq_factor: float, high_freq_factor: float, original_context: int
 ) -> FrequencyFactors:
-    """Llama 3.1's divisors: 1 for short wavelengths, ``factor`` for long ones, a smooth step between.
+    """Llama 3.1's divisors: 1 for short wavelengths, ``factor`` for long ones, interpolated between.
 
-    The wavelength is measured in units of the original context: one that fits more than ``high_freq_factor`` times
-    into it is left alone, one that fits less than ``low_freq_factor`` times is stretched (Llama 3.1's reference
-    implementation, ``apply_scaling``).
+    A pair that turns more than ``high_freq_factor`` times in the original context is unchanged, one that turns less
+    than ``low_freq_factor`` times is divided by ``factor`` (``apply_scaling`` of Llama 3.1's reference implementation).
     """
     turns = original_context * _base_frequencies(dim, theta) / (2 * math.pi)
     smooth = np.clip((turns - low_freq_factor) / (high_freq_factor - low_freq_factor), 0.0, 1.0)
@@ -123,7 +122,7 @@ def _base_frequencies(dim: int, theta: float) -> F64Array:
 
 
 def rope_frequencies(spec: RopeSpec) -> F64Array:
-    """Radians per position of each pair, the scaling folded in; float64 ``(dim / 2,)``."""
+    """Radians per position of each pair, including the scaling; float64 ``(dim / 2,)``."""
     base = _base_frequencies(spec.dim, spec.theta)
     match spec.scaling:
         case None:
@@ -131,12 +130,12 @@ def rope_frequencies(spec: RopeSpec) -> F64Array:
         case FrequencyFactors(factors):
             return np.asarray(base / np.array(factors))
         case YarnScaling() as yarn:
-            stretched = _yarn_ramp(spec, yarn)
-            return np.asarray(base * (1 - stretched) + base / yarn.factor * stretched)
+            ramp = _yarn_ramp(spec, yarn)
+            return np.asarray(base * (1 - ramp) + base / yarn.factor * ramp)
 
 
 def _yarn_ramp(spec: RopeSpec, yarn: YarnScaling) -> F64Array:
-    """How far each pair is stretched, 0 to 1: not at all when it turns ``beta_fast`` times in the original context."""
+    """Interpolation of each pair, 0 to 1: 0 if it turns ``beta_fast`` times or more in the original context."""
 
     def pair_turning(n_turns: float) -> float:
         wavelength = yarn.original_max_position_embeddings / (n_turns * 2 * math.pi)
@@ -148,7 +147,7 @@ def _yarn_ramp(spec: RopeSpec, yarn: YarnScaling) -> F64Array:
 
 
 def rope_magnitude(spec: RopeSpec) -> float:
-    """Factor on all cosines and sines: 1 without YaRN."""
+    """The factor on cosines and sines; 1 without YaRN."""
     if not isinstance(spec.scaling, YarnScaling):
         return 1.0
     yarn = spec.scaling

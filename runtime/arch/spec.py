@@ -1,4 +1,4 @@
-"""``ModelSpec``: the dimensions of a model. One frozen record for every architecture that sprat knows.
+"""``ModelSpec``: the dimensions of a model, of any architecture.
 
 Readers: :mod:`sprat.runtime.arch.hf_config` (a checkpoint's ``config.json``) and :mod:`sprat.runtime.arch.gguf_keys` (a
 GGUF's keys). Names are those of the reference implementations (DeepSeek-V2, arXiv 2405.04434; DeepSeek-V3, arXiv
@@ -16,12 +16,12 @@ from sprat.runtime.arch.rope import FrequencyFactors, RopeSpec
 
 __all__ = ["ModelSpec"]
 
-_MAX_LAYERS = 1024  # ten times what is published: a bound for loops over an untrusted file
+_MAX_LAYERS = 1024  # ten times the largest published one; bounds loops over an untrusted file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """Everything that decides the mathematics of a model, and nothing about how it is stored."""
+    """Everything that determines the forward pass of a model, except its weights; nothing about its file format."""
 
     architecture: str  # general.architecture: the name of an sprat.runtime.arch.architecture.Architecture
     vocab_size: int
@@ -39,7 +39,7 @@ class ModelSpec:
         """Check that the dimensions fit together.
 
         Raises:
-            ConfigError: they contradict each other; the message holds every contradiction.
+            ConfigError: they do not; the message has every contradiction.
         """
         problems = [
             *self._contradictions(),
@@ -50,19 +50,19 @@ class ModelSpec:
             raise ConfigError(f"dimensions of this {self.architecture} model contradict: {'; '.join(problems)}")
 
     def is_moe_layer(self, layer: int) -> bool:
-        """Whether ``layer`` routes tokens to experts."""
+        """Whether ``layer`` has an MoE sublayer."""
         return self.moe is not None and layer >= self.moe.n_dense_layers
 
     @property
     def cache_elements_per_token(self) -> int:
-        """Elements that one token adds to the cache, over all layers."""
+        """Elements of a token's KV entries, in all layers."""
         return self.n_layers * self.attention.cache_elements
 
     def _contradictions(self) -> list[str]:
         rope = self.rope
         factors = rope.scaling.factors if isinstance(rope.scaling, FrequencyFactors) else None
         wrong = {
-            f"{self.n_layers} layers, of 1 to {_MAX_LAYERS}": not 1 <= self.n_layers <= _MAX_LAYERS,
+            f"{self.n_layers} layers, expected 1 to {_MAX_LAYERS}": not 1 <= self.n_layers <= _MAX_LAYERS,
             f"rope over {rope.dim} elements, expected an even number": rope.dim % 2 > 0 or rope.dim < 2,
             f"rope theta {rope.theta}, expected above 1": rope.theta <= 1,
             f"rope factors for {len(factors or ())} pairs of {rope.dim // 2}": (

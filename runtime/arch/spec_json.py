@@ -1,7 +1,6 @@
-"""A :class:`~sprat.runtime.arch.spec.ModelSpec` as JSON, and back: how ONNX models and manifests carry it.
+"""Convert a :class:`~sprat.runtime.arch.spec.ModelSpec` to JSON and back, for ONNX models and manifests.
 
-The form is flat: the dimensions of grouped attention stand beside the others, and ``mla`` holds those of latent
-attention, or ``null``.
+The dimensions of grouped attention are top-level fields; ``mla`` has those of latent attention, or ``null``.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ __all__ = ["spec_fields", "spec_from_json", "spec_to_json"]
 
 Record = TypeVar("Record")
 
-_GROUPED_FIELDS = ("n_heads", "n_kv_heads", "head_dim", "attention_bias")
+_GROUPED_FIELDS = ("n_heads", "n_kv_heads", "head_dim", "attention_bias", "qk_norm")
 _ORDER = (
     "architecture",
     "vocab_size",
@@ -34,29 +33,30 @@ _ORDER = (
     "rope",
     "tied_embeddings",
     "attention_bias",
+    "qk_norm",
     "mla",
     "moe",
 )
 
 
 def spec_fields(spec: ModelSpec) -> dict[str, Any]:
-    """The JSON form of a spec, as plain values."""
+    """A spec as a dict of JSON values."""
     fields = {name: msgspec.to_builtins(getattr(spec, name)) for name in _ORDER if hasattr(spec, name)}
     fields |= spec.attention.json_fields()
-    return {name: fields[name] for name in _ORDER}
+    return {name: fields[name] for name in _ORDER if name in fields}
 
 
 def spec_to_json(spec: ModelSpec) -> str:
-    """The JSON form of a spec."""
+    """A spec as JSON text."""
     return msgspec.json.encode(spec_fields(spec)).decode()
 
 
 def spec_from_json(text: str, subject: str) -> ModelSpec:
-    """Read what :func:`spec_to_json` wrote.
+    """Read the JSON of :func:`spec_to_json`.
 
     Args:
         text: JSON.
-        subject: what holds it, for messages.
+        subject: the file or key that it comes from, for messages.
 
     Raises:
         ConfigError: a field is missing, unknown or of another type, or the dimensions contradict each other.
@@ -75,13 +75,13 @@ def spec_from_json(text: str, subject: str) -> ModelSpec:
 def _attention(fields: Mapping[str, Any]) -> AttentionSpec:
     if fields["mla"] is not None:
         return msgspec.convert({"n_heads": fields["n_heads"], **fields["mla"]}, LatentAttentionSpec)
-    n_heads, n_kv_heads, head_dim, bias = (fields[name] for name in _GROUPED_FIELDS)
-    grouped = {"n_heads": n_heads, "n_kv_heads": n_kv_heads, "head_dim": head_dim, "bias": bias}
+    grouped = {name: fields[name] for name in _GROUPED_FIELDS if name in fields}
+    grouped["bias"] = grouped.pop("attention_bias")
     return msgspec.convert(grouped, GroupedAttentionSpec)
 
 
 def _rope(fields: Any) -> RopeSpec:
-    """The one record with a field of two kinds, which msgspec does not tell apart."""
+    """RoPE: ``scaling`` is one of two records, which msgspec cannot tell apart."""
     scaling = fields.get("scaling") if isinstance(fields, dict) else None
     if scaling is not None:
         scaling = msgspec.convert(scaling, FrequencyFactors if "factors" in scaling else YarnScaling)
@@ -89,7 +89,7 @@ def _rope(fields: Any) -> RopeSpec:
 
 
 def _record(kind: type[Record], fields: Mapping[str, Any], **converted: Any) -> Record:
-    """``kind`` with its fields converted to their types; those in ``converted`` are already."""
+    """A ``kind`` with its fields converted to their types, except those in ``converted``, which are."""
     types = get_type_hints(kind)
     values = {name: msgspec.convert(value, types[name]) for name, value in fields.items() if name not in converted}
     return kind(**values, **converted)

@@ -1,4 +1,4 @@
-"""Which tensors an architecture is made of: canonical name -> shape, in the order of the forward pass.
+"""The tensors of a model: canonical name -> shape, in the order of the forward pass.
 
 The names are GGUF's (llama.cpp's ``LLM_TENSOR_NAMES``); shapes are in C order, ``(out, in)``.
 """
@@ -15,15 +15,15 @@ from sprat.runtime.arch.spec import ModelSpec
 
 __all__ = ["ROPE_FREQS", "expected_tensors", "is_routed_expert", "tensor_role"]
 
-ROPE_FREQS = "rope_freqs.weight"  # divisors of the rotary frequencies; a checkpoint computes it from its config
+ROPE_FREQS = "rope_freqs.weight"  # divisors of the RoPE frequencies; computed from the config of a checkpoint
 
 
 def expected_tensors(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
-    """Every tensor that a model of ``spec`` consists of, no more and no less.
+    """All tensors of a model of ``spec``, and no others.
 
     Returns:
-        Canonical name -> shape. ``output.weight`` is absent when the embeddings are tied, :data:`ROPE_FREQS` is present
-        when the spec holds :class:`~sprat.runtime.arch.rope.FrequencyFactors`.
+        Canonical name -> shape. ``output.weight`` is absent if the embeddings are tied, :data:`ROPE_FREQS` is present
+        if the spec has :class:`~sprat.runtime.arch.rope.FrequencyFactors`.
     """
     tensors: dict[str, tuple[int, ...]] = {"token_embd.weight": (spec.vocab_size, spec.hidden_size)}
     if isinstance(spec.rope.scaling, FrequencyFactors):
@@ -37,7 +37,7 @@ def expected_tensors(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
 
 
 def tensor_role(name: str) -> str:
-    """What a tensor is in any layer.
+    """The name of a tensor without its layer.
 
     Example:
         >>> tensor_role("blk.3.ffn_down_exps.weight")
@@ -47,7 +47,7 @@ def tensor_role(name: str) -> str:
 
 
 def is_routed_expert(name: str) -> bool:
-    """Whether a tensor belongs to the routed experts, of which a token uses a few.
+    """Whether a tensor has the weights of routed experts.
 
     Example:
         >>> is_routed_expert("blk.3.ffn_down_exps.weight"), is_routed_expert("blk.3.ffn_down_shexp.weight")

@@ -1,4 +1,4 @@
-"""Caches of the tokens seen so far: keys and values for GQA, latents for MLA."""
+"""KV caches: keys and values for GQA, latents for MLA."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What the caches share: how many tokens they hold, how many they can, and their way to bytes and back.
+"""The base class of KV caches: length, capacity, truncation, saving and restoring.
 
-A layer appends its rows for all new tokens before any other layer does; the tokens count only after
-:meth:`Cache.advance`, so a forward pass that fails half way leaves the cache as it was.
+A layer writes its KV entries of all new tokens before the next layer runs. The new tokens count only after
+:meth:`Cache.advance`, so that a forward pass that fails leaves the cache unchanged.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from sprat.runtime.cache.entries import EntryLayout, KVEntries, Storage, Stored,
 
 __all__ = ["Cache"]
 
-_MARK = b"SPRATKV1"
+_MAGIC = b"SPRATKV1"
 _HEADER = struct.Struct("<8sIQ")
 _HUGE_PAGE_BYTES = 2 << 20
 
 
 class Cache:
-    """Rows of ``n_layers`` layers for up to ``capacity`` tokens.
+    """KV entries of ``n_layers`` layers for up to ``capacity`` tokens.
 
     Args:
-        planes: what a layer caches of each token; rows of one head are contiguous, since attention reads them so.
+        planes: the arrays that a layer caches of each token; the rows of one head are contiguous, for attention.
         n_layers: layers of the model.
-        capacity: tokens that fit.
+        capacity: maximum number of tokens.
         storage: element type.
     """
 
@@ -47,25 +47,25 @@ class Cache:
 
     @property
     def length(self) -> int:
-        """Tokens held."""
+        """Tokens in the cache."""
         return self._length
 
     @property
     def capacity(self) -> int:
-        """Tokens that fit."""
+        """Maximum number of tokens."""
         return self._capacity
 
     @property
     def nbytes(self) -> int:
-        """Bytes reserved. The system hands out pages as tokens fill them, so a short sequence costs less."""
+        """Bytes allocated; the operating system provides a page when it is first written."""
         return sum(plane.nbytes for plane in self._planes)
 
     def plane(self, index: int) -> Stored:
-        """One array of all layers, ``(n_layers, heads, capacity, numbers)``, for code that writes rows by itself."""
+        """One array of all layers, ``(n_layers, heads, capacity, width)``, for kernels that write the entries."""
         return self._planes[index]
 
     def reserve(self, n_tokens: int) -> None:
-        """Check that ``n_tokens`` more fit.
+        """Check that ``n_tokens`` more fit into the capacity.
 
         Raises:
             PromptError: they do not.
@@ -77,46 +77,46 @@ class Cache:
             )
 
     def advance(self, n_tokens: int) -> None:
-        """Count ``n_tokens`` that every layer has appended."""
+        """Add ``n_tokens``, which every layer has written, to the length."""
         self.reserve(n_tokens)
         self._length += n_tokens
 
     def truncate(self, length: int) -> None:
-        """Forget every token from position ``length`` on.
+        """Remove every token from position ``length`` on.
 
         Raises:
-            PromptError: the cache holds fewer.
+            PromptError: the cache has fewer tokens.
         """
         if not 0 <= length <= self._length:
-            raise PromptError(f"the cache holds {self._length} tokens and cannot be cut to {length}")
+            raise PromptError(f"the cache holds {self._length} tokens and cannot be truncated to {length}")
         self._length = length
 
     def _write(self, plane: int, layer: int, rows: F32Array) -> KVEntries:
-        """Store ``rows (heads, n, numbers)`` of new tokens; returns all rows, ``(heads, length + n, numbers)``."""
+        """Store ``rows (heads, n, elements)`` of new tokens; returns all rows, ``(heads, length + n, elements)``."""
         end = self._length + rows.shape[1]
         layout, stored = self._layouts[plane], self._planes[plane][layer]
         stored[:, self._length : end] = layout.store(rows)
         return layout.view(stored[:, :end])
 
     def save(self) -> bytes:
-        """The rows of the tokens held, behind a header that says what they are.
+        """The KV entries of all tokens as bytes, after a header that identifies the layout.
 
         ::
 
-            mark (8 bytes) | bytes of the geometry (u32) | tokens (u64) | geometry | rows of each plane
+            magic (8 bytes) | size of the geometry (u32) | tokens (u64) | geometry | rows of each plane
         """
         geometry = self._geometry()
         rows = (np.ascontiguousarray(plane[:, :, : self._length]).tobytes() for plane in self._planes)
-        return b"".join((_HEADER.pack(_MARK, len(geometry), self._length), geometry, *rows))
+        return b"".join((_HEADER.pack(_MAGIC, len(geometry), self._length), geometry, *rows))
 
     def restore(self, saved: bytes) -> None:
-        """Take over the tokens of another cache of the same model, from the bytes of its :meth:`save`.
+        """Replace the tokens by those of another cache of the same model, from the bytes of its :meth:`save`.
 
         Raises:
-            ModelFileError: the bytes are damaged, or come from a model or a storage of another geometry.
+            ModelFileError: the bytes are damaged, or from a cache of another model or storage.
             PromptError: the tokens do not fit.
         """
-        length, payload = self._opened(saved)
+        length, payload = self._parse_saved(saved)
         self._length = 0
         self.reserve(length)
         for plane in self._planes:
@@ -125,19 +125,19 @@ class Cache:
             payload = payload[rows.nbytes :]
         self._length = length
 
-    def _opened(self, saved: bytes) -> tuple[int, memoryview]:
-        """Number of tokens and rows of a saved cache that fits this one."""
-        if len(saved) < _HEADER.size or not saved.startswith(_MARK):
-            raise ModelFileError("saved cache: does not begin with sprat's mark; it is something else, or damaged")
+    def _parse_saved(self, saved: bytes) -> tuple[int, memoryview]:
+        """Number of tokens and rows of a saved cache, checked against the layout of this one."""
+        if len(saved) < _HEADER.size or not saved.startswith(_MAGIC):
+            raise ModelFileError(f"saved cache: it does not begin with {_MAGIC!r}; process the prompt again")
         _, size, length = _HEADER.unpack_from(saved)
         geometry, payload = saved[_HEADER.size :][:size], memoryview(saved)[_HEADER.size + size :]
         if geometry != self._geometry():
             raise ModelFileError(
-                f"saved cache: made for {geometry[:100]!r}, not for {self._geometry()!r}; process the prompt again"
+                f"saved cache: layout {geometry[:100]!r}, expected {self._geometry()!r}; process the prompt again"
             )
         if len(payload) != sum(plane[:, :, :1].nbytes for plane in self._planes) * length:
             raise ModelFileError(
-                f"saved cache: {len(payload)} bytes do not hold {length} tokens: damaged, process the prompt again"
+                f"saved cache: damaged, {len(payload)} bytes of entries for {length} tokens; process the prompt again"
             )
         return length, payload
 
@@ -147,10 +147,10 @@ class Cache:
 
 
 def _unwritten(shape: tuple[int, ...], layout: EntryLayout) -> Stored:
-    """Zeros that take memory as rows are written.
+    """Zeros, whose pages are allocated when they are first written.
 
-    NumPy asks for huge pages. Where a head's rows are smaller than one, the first token, which writes a row of every
-    head, would take the whole cache; so small pages are asked for there.
+    NumPy requests huge pages. If the rows of a head are smaller than a huge page, the first token, which writes a row
+    of every head, would allocate the whole cache; huge pages are then turned off.
     """
     n_bytes = math.prod(shape) * layout.dtype.itemsize
     if shape[-2] * layout.nbytes >= _HUGE_PAGE_BYTES or not n_bytes:

@@ -1,10 +1,10 @@
-"""What a cache keeps a row of numbers as, and the way there and back.
+"""The storage of KV entries, and the conversion to and from float32.
 
-``f32`` and ``f16`` are arrays of that type. An ``int8`` row is bytes: codes in groups that share a scale, the last one
-filled up with zeros; the scales; each group's sum of codes, which products of bytes want because one of their factors
-has no sign; and in float16 the numbers that int8 would spoil::
+``f32`` and ``f16`` are arrays of that type. An ``int8`` row is bytes: codes in groups that share a scale, the last
+group padded with zeros; the scales; the sum of each group's codes, which dot products of unsigned and signed bytes
+need; and the last ``n_exact`` elements (the RoPE part of a latent) in float16::
 
-    codes (int8) | d (f16 per group) | sums (int16 per group) | exact numbers (f16)
+    codes (int8) | d (f16 per group) | sums (int16 per group) | exact elements (f16)
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ STORAGES: tuple[Storage, ...] = ("f32", "f16", "int8")
 
 FloatEntries: TypeAlias = npt.NDArray[np.float32 | np.float16]
 Stored: TypeAlias = npt.NDArray[Any]  # of EntryLayout.dtype
-_LARGEST = np.float32(127)
+_MAX_CODE = np.float32(127)
 _DTYPES: dict[Storage, np.dtype[Any]] = {
     "f32": np.dtype(np.float32),
     "f16": np.dtype(np.float16),
@@ -45,12 +45,12 @@ _DTYPES: dict[Storage, np.dtype[Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class EntryLayout:
-    """How a row of ``n`` numbers is stored.
+    """The layout of a row of ``n`` elements: one head's key or value, or a latent.
 
     Attributes:
-        storage: what a number is kept as.
-        n: numbers of a row.
-        n_exact: how many of them, the last ones, stay in float16 where the others are int8.
+        storage: element type.
+        n: elements of a row.
+        n_exact: last elements, which an int8 cache stores in float16.
         group: codes that share a scale.
     """
 
@@ -61,7 +61,7 @@ class EntryLayout:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the array that keeps rows."""
+        """Of the stored array."""
         return _DTYPES[self.storage]
 
     @property
@@ -76,23 +76,23 @@ class EntryLayout:
 
     @property
     def n_int8(self) -> int:
-        """Numbers of a row that int8 keeps as codes."""
+        """Elements that are int8 codes in an int8 row."""
         return self.n - self.n_exact
 
     @property
     def n_groups(self) -> int:
-        """Scales of a row in int8."""
+        """Scales of an int8 row."""
         return ceil_div(self.n_int8, self.group)
 
     def store(self, rows: F32Array) -> Stored:
-        """``rows (..., n)`` as they are kept, ``(..., width)``."""
+        """Convert float32 ``rows (..., n)`` to their stored form, ``(..., width)``."""
         if self.storage != "int8":
             return rows.astype(self.dtype)
         padding = [(0, 0)] * (rows.ndim - 1) + [(0, self.n_groups * self.group - self.n_int8)]
         groups = np.pad(rows[..., : self.n_int8], padding).reshape(*rows.shape[:-1], self.n_groups, self.group)
-        scales = np.abs(groups).max(axis=-1, initial=0) / _LARGEST
+        scales = np.abs(groups).max(axis=-1, initial=0) / _MAX_CODE
         inverse = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales > 0)
-        with np.errstate(invalid="ignore"):  # what is no number stays one in the scale
+        with np.errstate(invalid="ignore"):  # NaN and Inf propagate through the scale
             codes = np.nan_to_num(np.rint(groups * inverse[..., None])).astype(np.int8)
         sums = codes.sum(axis=-1, dtype=np.int16)
         exact = rows[..., self.n_int8 :].astype(np.float16)
@@ -100,40 +100,40 @@ class EntryLayout:
         return np.concatenate([np.ascontiguousarray(part).view(np.uint8) for part in parts], axis=-1)
 
     def view(self, stored: Stored) -> KVEntries:
-        """Stored rows as kernels take them; no copy."""
+        """Stored rows as kernel arguments; no copy."""
         return stored if self.storage != "int8" else Int8Entries(stored, self)
 
 
 def entry_layout(plane: CachePlane, storage: Storage) -> EntryLayout:
-    """How a row of ``plane`` is stored in a cache of ``storage``."""
+    """The layout of a row of ``plane`` in a cache of ``storage``."""
     return EntryLayout(storage, plane.width, n_exact=plane.n_exact, group=plane.group)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Int8Entries:
-    """Rows in int8, a view of a cache: ``packed`` is ``(..., layout.width)``."""
+    """KV entries in int8, a view of a cache: ``packed`` is ``(..., layout.width)``."""
 
     packed: U8Array
     layout: EntryLayout
 
     def __getitem__(self, index: int) -> Int8Entries:
-        """The rows of one head."""
+        """The entries of one head."""
         return Int8Entries(self.packed[index], self.layout)
 
     def dequantize(self) -> F32Array:
-        """The numbers, ``(..., layout.n)``."""
+        """The elements as float32, ``(..., layout.n)``."""
         layout, shape = self.layout, self.packed.shape[:-1]
         at, end = layout.n_groups * layout.group, layout.width - 2 * layout.n_exact
         codes = self.packed[..., :at].view(np.int8).reshape(*shape, layout.n_groups, layout.group)
         scales = np.ascontiguousarray(self.packed[..., at : at + 2 * layout.n_groups]).view(np.float16)
-        numbers = (codes * scales[..., None].astype(np.float32)).reshape(*shape, -1)[..., : layout.n_int8]
+        values = (codes * scales[..., None].astype(np.float32)).reshape(*shape, -1)[..., : layout.n_int8]
         exact = np.ascontiguousarray(self.packed[..., end:]).view(np.float16)
-        return np.concatenate([numbers, exact.astype(np.float32)], axis=-1)
+        return np.concatenate([values, exact.astype(np.float32)], axis=-1)
 
 
 KVEntries: TypeAlias = FloatEntries | Int8Entries
 
 
-def to_float32(rows: KVEntries) -> F32Array:
-    """Rows of any storage as float32; no copy where they are."""
-    return rows.dequantize() if isinstance(rows, Int8Entries) else rows.astype(np.float32, copy=False)
+def to_float32(entries: KVEntries) -> F32Array:
+    """Entries of any storage as float32; not a copy if they are float32."""
+    return entries.dequantize() if isinstance(entries, Int8Entries) else entries.astype(np.float32, copy=False)

@@ -13,7 +13,7 @@ __all__ = ["KVCache", "KeysAndValues"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeysAndValues:
-    """One layer's filled rows, views of the cache: ``(kv_heads, t, head_dim)`` each."""
+    """Keys and values of a layer, views of the cache: ``(kv_heads, t, head_dim)`` each."""
 
     keys: KVEntries
     values: KVEntries
@@ -23,5 +23,5 @@ class KVCache(Cache):
     """``2 * n_kv_heads * head_dim`` elements per token and layer."""
 
     def append(self, layer: int, keys: F32Array, values: F32Array) -> KeysAndValues:
-        """Store rotated keys and values ``(n, kv_heads, head_dim)`` of new tokens; returns all rows of the layer."""
+        """Store rotated keys and values ``(n, kv_heads, head_dim)`` of new tokens; returns those of all tokens."""
         return KeysAndValues(self._write(0, layer, keys.swapaxes(0, 1)), self._write(1, layer, values.swapaxes(0, 1)))

@@ -1,4 +1,4 @@
-"""``LatentCache``: what multi-head latent attention keeps of a token, instead of keys and values per head."""
+"""``LatentCache``: one latent per token, for multi-head latent attention (DeepSeek)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["LatentCache"]
 class LatentCache(Cache):
     """``kv_lora_rank + qk_rope_head_dim`` elements per token and layer (512 + 64 in every published DeepSeek).
 
-    A row is the normalised latent, then the rotated key part that all heads share; an int8 cache keeps that part in
-    float16, since its few elements are larger than the latent's and decide every head's scores.
+    A KV entry is the normalized latent, then the rotated part of the key that all heads share. An int8 cache stores
+    that part in float16: its elements are larger than the latent's, and every head's scores depend on them.
     """
 
     def append(self, layer: int, latents: F32Array, rope_keys: F32Array) -> KVEntries:

@@ -107,6 +107,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tensor_groups: tuple[TensorGroup, ...]
     device: str | None
     versions: dict[str, str]
+    sampling: dict[str, float] | msgspec.UnsetType = msgspec.UNSET  # the model's sampling parameters, for information
     warnings: tuple[str, ...] = ()
 
 

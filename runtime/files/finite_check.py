@@ -34,10 +34,12 @@ def check_finite(file: GGUFFile, *, every: bool = False) -> None:
         blocks = weight.packed.reshape(-1, weight.format.block_bytes)
         found = _scan(weight, blocks) if every else _scan_ends(weight, blocks)
         if found is not None:
-            offset = file.tensors[name].offset + found * weight.format.block_bytes
+            info = file.tensors[name]
+            offset = info.offset + found * weight.format.block_bytes
             raise ModelFileError(
-                f"{file.path}: tensor {name}, block {found} of {len(blocks)} (byte {offset}): found {weight.format} "
-                "weights that are NaN or Inf, expected finite ones; the file is damaged: download or export it again"
+                f"{file.parts[info.part].path}: tensor {name}, block {found} of {len(blocks)} (byte {offset}): found "
+                f"{weight.format} weights that are NaN or Inf, expected finite ones; the file is damaged: "
+                "download or export it again"
             )
 
 

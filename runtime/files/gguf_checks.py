@@ -34,11 +34,11 @@ _PER_TOKEN_KEYS = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokeni
 _KEY_TYPES: dict[type, str] = {
     str: """
         general.architecture general.basename general.finetune general.name general.size_label general.version
-        tokenizer.chat_template tokenizer.ggml.model tokenizer.ggml.pre tokenizer.huggingface.json""",
+        tokenizer.ggml.model tokenizer.ggml.pre tokenizer.huggingface.json""",
     list: "tokenizer.ggml.merges tokenizer.ggml.tokens",
     np.ndarray: "tokenizer.ggml.scores tokenizer.ggml.token_type",
     bool: "tokenizer.ggml.add_bos_token tokenizer.ggml.add_eos_token tokenizer.ggml.add_space_prefix",
-    int: "split.count",
+    int: "split.count split.no split.tensors.count",
 }
 _EXPECTED_TYPES = {key: kind for kind, keys in _KEY_TYPES.items() for key in keys.split()}
 
@@ -53,6 +53,7 @@ class TensorInfo:
         format_type: the block format as a ``ggml_type``.
         offset: first byte, counted from the start of the file.
         nbytes: size of the data in bytes.
+        part: index of the file that holds it; 0 unless the model is split.
     """
 
     name: str
@@ -60,6 +61,7 @@ class TensorInfo:
     format_type: int
     offset: int
     nbytes: int
+    part: int = 0
 
     @property
     def end(self) -> int:
@@ -167,14 +169,14 @@ def check_model(spec: ModelSpec, shapes: Shapes, metadata: Mapping[str, Any], pa
 
 
 def vocabulary_problems(metadata: Mapping[str, Any], vocab_size: int) -> Iterator[str]:
-    """The tokenizer keys that disagree with ``vocab_size``, the number of rows of the embedding."""
+    """The tokenizer keys that disagree with ``vocab_size``, the number of rows of the embedding.
+
+    Ids of special tokens may name no token: such a key counts as absent.
+    """
     for key in _PER_TOKEN_KEYS:
         n_entries = len(metadata.get(key, range(vocab_size)))
         if n_entries != vocab_size:
             yield f"{key} has {n_entries} entries, expected {vocab_size} as in token_embd.weight"
-    for key, value in metadata.items():
-        if _is_token_id(key) and not 0 <= value < vocab_size:
-            yield f"{key} is {value}, expected a token id below {vocab_size}"
 
 
 def _is_token_id(key: str) -> bool:

@@ -99,6 +99,9 @@ class TextDecoder(Protocol):
     def feed(self, token_id: int, /) -> str:
         """The characters that this token completes."""
 
+    def special_text(self, token_id: int, /) -> str:
+        """The text of a token that is not shown, such as ``<｜User｜>``; empty for any other."""
+
     def flush(self) -> str:
         """The rest: U+FFFD for an incomplete character, otherwise empty."""
 
@@ -242,7 +245,7 @@ class Generation(Iterator[Piece]):
         token_id, logprob = self._sampler.sample(logits, self._transcript.tokens)
         self._n_decoded += 1
         is_eog = token_id in self._eog_ids
-        text = "" if is_eog else self._stop_scanner.feed(self._decoder.feed(token_id))
+        text = "" if is_eog else self._scan(token_id)
         if is_eog or self._stop_scanner.matched:
             self._reason = FinishReason.STOP
         elif self._n_decoded == self._max_tokens or self._transcript.n_past == self._transcript.capacity:
@@ -251,6 +254,10 @@ class Generation(Iterator[Piece]):
             text += self._stop_scanner.feed(self._decoder.flush()) + self._stop_scanner.flush()
         self._texts.append(text)
         return Piece(text, token_id, logprob)
+
+    def _scan(self, token_id: int) -> str:
+        """The text that this token releases."""
+        return self._stop_scanner.feed(self._decoder.feed(token_id), self._decoder.special_text(token_id))
 
     def _ended(self) -> bool:
         """Whether a stop condition, :meth:`cancel` or the timeout has ended the answer."""

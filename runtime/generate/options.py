@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TypedDict
 
 from sprat.errors import InputError
 from sprat.progress import ReportProgress
 from sprat.runtime.generate.sampling import SamplingParams
+from sprat.runtime.generate.sampling_defaults import SamplingDefaults
 
 __all__ = ["GenerateOptions", "StopConditions", "split_options"]
 
@@ -38,7 +40,8 @@ class StopConditions:
 
     Attributes:
         max_tokens: maximum number of generated tokens; ``None`` for as many as fit into the context.
-        stop: strings that end the answer; they are not part of it.
+        stop: strings that end the answer; they are not part of it. They match text, and special tokens by their text
+            (``"<｜User｜>"``), which are otherwise not shown.
         timeout: seconds from the call; checked after every token and every chunk of the prompt.
 
     Raises:
@@ -71,8 +74,14 @@ class StopConditions:
 _STOP_CONDITIONS = frozenset(StopConditions.__dataclass_fields__)
 
 
-def split_options(options: GenerateOptions) -> tuple[SamplingParams, StopConditions]:
+def split_options(
+    options: GenerateOptions, defaults: SamplingDefaults = MappingProxyType({})
+) -> tuple[SamplingParams, StopConditions]:
     """The two records that the keywords belong to; ``on_prefill`` is part of neither.
+
+    Args:
+        options: the caller's keywords.
+        defaults: the model's sampling parameters, for those that the caller does not give.
 
     Raises:
         InputError: a value is out of its range.
@@ -80,4 +89,4 @@ def split_options(options: GenerateOptions) -> tuple[SamplingParams, StopConditi
     """
     stop = {name: value for name, value in options.items() if name in _STOP_CONDITIONS}
     sampling = {name: value for name, value in options.items() if name not in {*_STOP_CONDITIONS, "on_prefill"}}
-    return SamplingParams(**sampling), StopConditions(**stop)  # type: ignore[arg-type]  # the TypedDict has the types
+    return SamplingParams(**{**defaults, **sampling}), StopConditions(**stop)  # type: ignore[arg-type]  # the TypedDict has the types

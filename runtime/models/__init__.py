@@ -1,4 +1,4 @@
-"""The forward pass, in Python over kernels."""
+"""The forward pass: Python that calls one kernel per sublayer."""
 
 from __future__ import annotations
 

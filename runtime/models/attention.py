@@ -1,4 +1,4 @@
-"""Kinds of attention in the forward pass: their weights, their cache, their kernel call."""
+"""Attention in the forward pass, of every kind: weights, cache, kernel call."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def new_cache(spec: ModelSpec, capacity: int, storage: Storage) -> Cache:
 
 
 def load_attention(spec: ModelSpec, weights: LayerWeights) -> GroupedAttention | LatentAttention:
-    """A layer's attention.
+    """The attention sublayer of a layer.
 
     Raises:
-        ConfigError: a kind of attention that has no kernel.
+        ConfigError: there is no kernel for the kind of attention.
     """
     match spec.attention:
         case LatentAttentionSpec() as attention:
             return _latent(spec, attention, weights)
         case GroupedAttentionSpec() as attention:
             return _grouped(spec, attention, weights)
-    raise ConfigError(f"{spec.architecture}: no kernel computes {type(spec.attention).__name__}")
+    raise ConfigError(f"{spec.architecture}: there is no kernel for {type(spec.attention).__name__}")
 
 
 def attend(
@@ -43,22 +43,22 @@ def attend(
     kernels: Kernels,
     form: MLAForm,
 ) -> None:
-    """``x += attention(norm(x))`` in place, ``x (n, hidden)``; appends the new tokens' KV entries to layer ``index``.
+    """``x += attention(norm(x))`` in place, ``x (n, hidden)``; stores the new tokens' KV entries in layer ``index``.
 
     Args:
-        layer: of :func:`load_attention`.
+        layer: from :func:`load_attention`.
         x: hidden states.
-        angles: of the new tokens.
-        cache: of :func:`new_cache`.
-        index: the layer's number.
-        kernels: the arithmetic.
-        form: which form latent attention takes.
+        angles: RoPE angles of the new tokens.
+        cache: from :func:`new_cache`.
+        index: index of the layer.
+        kernels: kernel implementation.
+        form: expanded or absorbed MLA.
     """
     if isinstance(layer, LatentAttention):
-        assert isinstance(cache, LatentCache), "the cache was made by another model"
+        assert isinstance(cache, LatentCache), "the cache is from another model"
         kernels.latent_attention(x, layer, angles, cache, index, form)
     else:
-        assert isinstance(cache, KVCache), "the cache was made by another model"
+        assert isinstance(cache, KVCache), "the cache is from another model"
         kernels.grouped_attention(x, layer, angles, cache, index)
 
 
@@ -73,6 +73,8 @@ def _grouped(spec: ModelSpec, attention: GroupedAttentionSpec, weights: LayerWei
         q_bias=q_bias,
         k_bias=k_bias,
         v_bias=v_bias,
+        q_norm=weights.gain("attn_q_norm") if attention.qk_norm else None,
+        k_norm=weights.gain("attn_k_norm") if attention.qk_norm else None,
         output=weights.matrix("attn_output"),
         head_dim=attention.head_dim,
         eps=spec.rms_norm_eps,
@@ -93,5 +95,6 @@ def _latent(spec: ModelSpec, attention: LatentAttentionSpec, weights: LayerWeigh
         v_b=weights.matrix("attn_v_b"),
         output=weights.matrix("attn_output"),
         eps=spec.rms_norm_eps,
+        latent_eps=attention.norm_eps or spec.rms_norm_eps,
         scale=attention.scale(spec.rope),
     )

@@ -1,4 +1,4 @@
-"""One transformer layer: attention, then a dense MLP or a mixture of experts, each behind a norm and a residual sum."""
+"""One transformer layer: attention and MLP (dense or MoE), each with a norm and a residual add."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sprat.runtime.models.layer_weights import LayerWeights
 __all__ = ["Block", "RoutingObserver"]
 
 RoutingObserver: TypeAlias = Callable[[int, I32Array], None]
-"""Called with a layer's number and the experts ``(n, n_experts_per_token)`` that its tokens chose."""
+"""Called with the index of an MoE layer and the expert ids of the routing, ``(n, n_experts_per_token)``."""
 
 
 class Block:
@@ -27,8 +27,8 @@ class Block:
     def __init__(self, spec: ModelSpec, weights: LayerWeights, index: int) -> None:
         self._index = index
         self._attention = load_attention(spec, weights)
-        routed = spec.moe if spec.is_moe_layer(index) else None
-        self._mlp = _moe(spec, routed, weights) if routed else _gated_mlp(spec, weights)
+        moe = spec.moe if spec.is_moe_layer(index) else None
+        self._mlp = _moe(spec, moe, weights) if moe else _gated_mlp(spec, weights)
 
     def __call__(
         self,
@@ -39,7 +39,7 @@ class Block:
         form: MLAForm,
         observe: RoutingObserver | None,
     ) -> None:
-        """Add the layer to the hidden states ``x (n, hidden)``."""
+        """Run the layer on the hidden states ``x (n, hidden)``, in place."""
         attend(self._attention, x, angles, cache, self._index, kernels, form)
         if isinstance(self._mlp, MoE):
             kernels.moe(x, self._mlp, partial(observe, self._index) if observe else None)

@@ -17,7 +17,7 @@ class LayerWeights:
         self._prefix = f"blk.{layer}."
 
     def matrix(self, name: str) -> Weight:
-        """A packed weight, as stored in its file."""
+        """A weight in its file's format."""
         return self._weights.weight(f"{self._prefix}{name}.weight")
 
     def gain(self, name: str) -> F32Array:
@@ -29,5 +29,5 @@ class LayerWeights:
         return self._weights.weight(f"{self._prefix}{name}.bias").dequantize()
 
     def mlp(self, suffix: str = "") -> MLP:
-        """The MLP whose names end with ``""``, ``"_exps"``, ``"_shexp"``."""
+        """The MLP with the suffix ``""`` (dense), ``"_exps"`` (routed experts) or ``"_shexp"`` (shared experts)."""
         return MLP(*(self.matrix(f"ffn_{part}{suffix}") for part in ("gate", "up", "down")))

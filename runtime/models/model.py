@@ -1,4 +1,4 @@
-"""The forward pass of every architecture: embeddings, layers, a norm, logits."""
+"""The forward pass of every architecture: embeddings, layers, final norm, logits."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ __all__ = ["Model"]
 
 
 class Model:
-    """Embeddings, layers, a norm, logits; matrices stay packed in their file, only norms and biases are read.
+    """A model's layers over one kernel implementation; matrices stay packed in the file, norms and biases are loaded.
 
     Args:
         spec: the dimensions.
         weights: every tensor of :func:`~sprat.runtime.arch.tensors.expected_tensors`.
-        kernels: the arithmetic.
+        kernels: kernel implementation.
 
     Attributes:
-        form: which form latent attention takes; ``None`` for the cheapest in each pass.
+        form: expanded or absorbed MLA; ``None`` for the cheaper one in each pass.
 
     Raises:
         CheckpointError: a tensor is missing, unexpected or of another shape.
@@ -65,19 +65,19 @@ class Model:
         all_logits: bool = False,
         observe: RoutingObserver | None = None,
     ) -> F32Array:
-        """Append ``tokens`` to ``cache`` and predict what follows.
+        """Compute the logits after ``tokens``, and append their KV entries to ``cache``.
 
         Args:
             tokens: ``(n,)`` token ids, at least one.
-            cache: of this model's :meth:`new_cache`; unchanged when an error is raised.
-            all_logits: logits after every token instead of only after the last.
-            observe: called once per MoE layer with the experts chosen.
+            cache: from :meth:`new_cache` of this model; its length is unchanged if an error is raised.
+            all_logits: return the logits after every token instead of only the last one.
+            observe: called for each MoE layer with the routing, before its experts are read.
 
         Returns:
             Logits ``(n, vocab_size)`` with ``all_logits``, else ``(1, vocab_size)``.
 
         Raises:
-            PromptError: no tokens, a token id outside the vocabulary, or no room in the cache.
+            PromptError: no tokens, a token id outside the vocabulary, or not enough capacity in the cache.
         """
         ids = self._check(tokens)
         cache.reserve(len(ids))
@@ -92,7 +92,7 @@ class Model:
     def _check(self, tokens: I32Array | Sequence[int]) -> I32Array:
         ids = np.asarray(tokens)
         if ids.ndim != 1 or not ids.size or ids.dtype.kind not in "iu":
-            raise PromptError(f"tokens are {ids.dtype} of shape {ids.shape}; expected at least one token id in a row")
+            raise PromptError(f"tokens are {ids.dtype} of shape {ids.shape}; expected a list of at least one token id")
         for token in (ids.min(), ids.max()) if ids.size > 1 else ids.tolist():
             if not 0 <= token < self.spec.vocab_size:
                 raise PromptError(
@@ -108,6 +108,7 @@ def _check_tensors(spec: ModelSpec, weights: WeightSource) -> None:
     Raises:
         CheckpointError: all that are missing, unexpected or of another shape, in one message.
     """
-    shapes = {name: weights.weight(name).shape for name in weights.names()}
-    if problems := compare_with_spec(spec, shapes, optional=(ROPE_FREQS,)):  # the spec has the values of ROPE_FREQS
+    names = [name for name in weights.names() if name != ROPE_FREQS]  # the spec has its values
+    shapes = {name: weights.weight(name).shape for name in names}
+    if problems := compare_with_spec(spec, shapes, optional=(ROPE_FREQS,)):
         raise CheckpointError(f"these are not the tensors of the {spec.architecture} model: {'; '.join(problems)}")

@@ -26,7 +26,7 @@ constexpr int64_t kQueryTile = 192;
 constexpr int64_t kMinEntriesPerTask = 128;
 // Tasks at least, where there are entries enough: one for each core of a phone.
 constexpr int64_t kMinTasks = 8;
-// Queries whose parts a thread merges in a row.
+// Queries that a thread merges at a time: one is too little to hand out.
 constexpr int64_t kMergeBatch = 4;
 // Parts begin at whole blocks of entries (kBlockEntries of flash/flash.hpp).
 constexpr int64_t kPartMultiple = 64;

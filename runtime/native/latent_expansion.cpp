@@ -9,8 +9,8 @@ namespace {
 // Rows of k_b that are transposed together: their floats of one column fill a cache line.
 constexpr int64_t kTransposedRows = 16;
 
-// k_b of one head, (rank, nope) in blocks, as floats (nope, rank). `rows` holds kTransposedRows
-// rows.
+// k_b of one head, (rank, nope) in blocks, to floats (nope, rank). `rows` has room for
+// kTransposedRows rows.
 void transpose_k_b(const Isa &isa, const Matrix &k_b, int64_t head, float *rows, float *k_bt) {
     const int64_t rank = k_b.rows, nope = k_b.cols;
     for (int64_t r = 0; r < rank; r += kTransposedRows) {

@@ -19,7 +19,7 @@ struct Vector {
     int64_t size = 0;
 };
 
-// A record whose fields are read by name: a Python object (bind_layers.cpp), or a test's map. What
+// A record whose fields are read by name: a Python object (bind/layers.cpp), or a test's map. What
 // it hands out points into the record's own arrays, so whoever keeps a pointer keeps the record.
 class Record {
   public:
@@ -64,18 +64,18 @@ struct RopeAngles {
 // DeepSeek's attention (arXiv 2405.04434): keys and values come from one latent per token.
 struct LatentAttention {
     RecordPtr record;  // keeps the arrays below alive
-    float eps = float(record->number("eps"));
-    Norm norm{record->vector("norm"), eps};
+    float latent_eps = float(record->number("latent_eps"));
+    Norm norm{record->vector("norm"), float(record->number("eps"))};
     Matrix q_a = record->matrix("q_a");  // absent where queries are not compressed
-    Norm q_a_norm{record->vector("q_a_norm"), eps};
+    Norm q_a_norm{record->vector("q_a_norm"), latent_eps};
     Matrix q = record->matrix("q"), kv_a = record->matrix("kv_a");
-    Norm kv_a_norm{record->vector("kv_a_norm"), eps};
+    Norm kv_a_norm{record->vector("kv_a_norm"), latent_eps};
     Matrix k_b = record->matrix("k_b"), v_b = record->matrix("v_b");
     Matrix output = record->matrix("output");
     float scale = float(record->number("scale"));
 
-    explicit LatentAttention(
-        RecordPtr fields);  // throws std::invalid_argument for shapes that do not fit
+    // Throws std::invalid_argument for shapes that do not fit together; so do those below.
+    explicit LatentAttention(RecordPtr fields);
 
     bool compresses_queries() const { return q_a.data != nullptr; }
     int64_t heads() const { return k_b.n_slices; }
@@ -88,10 +88,13 @@ struct LatentAttention {
 // Attention in which groups of query heads share a key and value head (arXiv 2305.13245).
 struct GroupedAttention {
     RecordPtr record;
-    Norm norm{record->vector("norm"), float(record->number("eps"))};
+    float eps = float(record->number("eps"));
+    Norm norm{record->vector("norm"), eps};
     Matrix q = record->matrix("q"), k = record->matrix("k"), v = record->matrix("v");
     Vector q_bias = record->vector("q_bias"), k_bias = record->vector("k_bias");
     Vector v_bias = record->vector("v_bias");
+    Norm q_norm{record->vector("q_norm"), eps};  // of each head before RoPE; no data without
+    Norm k_norm{record->vector("k_norm"), eps};
     Matrix output = record->matrix("output");
     int head_dim = int(record->number("head_dim"));
     float scale = float(record->number("scale"));
@@ -102,7 +105,7 @@ struct GroupedAttention {
     int64_t kv_heads() const { return k.rows / head_dim; }
 };
 
-// A dense MLP behind its norm.
+// A dense MLP with its norm.
 struct GatedMlp {
     RecordPtr record;
     Norm norm{record->vector("norm"), float(record->number("eps"))};

@@ -6,9 +6,9 @@ namespace sprat {
 namespace {
 
 // Rows of one task, whole panels of them. 48 KB (the smallest work worth another thread, see Pool)
-// are 42 rows of Q4_0 with 2048 columns: long enough for a stream of reads to reach full speed,
-// short enough to balance the load. Of a small matrix less, so that each thread has four tasks to
-// even out cores of different speed.
+// are 42 rows of Q4_0 with 2048 columns, rounded up to 64: long enough for a stream of reads to
+// reach full speed, short enough to balance the load. Of a small matrix less, so that each thread
+// has four tasks to even out cores of different speed.
 int64_t rows_per_task(const Matrix &m, int n_threads) {
     constexpr int64_t kTaskBytes = 48 * 1024, kTasksPerThread = 4;
     const int64_t by_bytes =

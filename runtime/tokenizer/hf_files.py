@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sprat.errors import TokenizerError
+from sprat.runtime.tokenizer.added_tokens import (
+    AddedToken,
+    add_to_document,
+    merge_added_tokens,
+    parse_decoder,
+    parse_entries,
+    parse_ids,
+)
 from sprat.runtime.tokenizer.pretokenizers import recognize
 from sprat.runtime.tokenizer.sentencepiece import read_sentencepiece
+from sprat.runtime.tokenizer.tiktoken import TIKTOKEN_NAME, is_tiktoken, read_tiktoken, reserved_tokens
 from sprat.runtime.tokenizer.vocabulary import (
     TokenizerModel,
     TokenType,
@@ -20,29 +31,49 @@ from sprat.runtime.tokenizer.vocabulary import (
     split_merge,
 )
 
-__all__ = ["TokenizerFiles", "chat_template", "read_vocabulary"]
+__all__ = ["TokenizerFiles", "read_vocabulary"]
 
 _Json = dict[str, Any]
 _SPECIAL = ("bos", "eos", "unk", "pad")
+_CONFIG, _SPECIAL_MAP, _ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+# llama.cpp's names for a pre-tokenizer that differ by the model: name, pre-tokenizer, a token that the model has
+_NAMED_BY_TOKEN = (
+    ("deepseek-r1-qwen", "qwen2", "<｜begin▁of▁sentence｜>"),
+    ("gigachat", "gpt-2", "<|role_sep|>"),
+    ("kanana2", "gpt-4o", "<|begin_of_text|>"),
+)
 
 
 class TokenizerFiles:
-    """A tokenizer.json or tokenizer.model, and the configs in the same folder, if they exist.
+    """A tokenizer.json, tokenizer.model or tiktoken.model, and the configs in the same folder, if they exist.
 
     Args:
         path: the file, or its folder.
         n_rows: rows of the embedding, used when config.json does not say.
 
+    Attributes:
+        path: the file.
+        tokenizer: the tokenizer.json; empty for a ``.model``.
+        added: the added tokens of all files; :func:`read_vocabulary` adds those that have no id in any file.
+
     Raises:
-        TokenizerError: there is no tokenizer, or a config is not a JSON object.
+        TokenizerError: there is no tokenizer, a config is not a JSON object, or files name different added tokens.
     """
 
     def __init__(self, path: str | Path, n_rows: int | None = None) -> None:
         self.path = _find(Path(path))
-        self.tokenizer = _read(self.path) if self.path.suffix == ".json" else {}  # empty for a tokenizer.model
-        self.config = _read(self.path.with_name("tokenizer_config.json"))
+        self.tokenizer = _read(self.path) if self.path.suffix == ".json" else {}  # empty for a .model
+        self.config = _read(self.path.with_name(_CONFIG))
+        self.special_map = _read(self.path.with_name(_SPECIAL_MAP))
         self.generation = _read(self.path.with_name("generation_config.json"))
         self.model = {"vocab_size": n_rows, **_read(self.path.with_name("config.json"))}
+        with _not_a_tokenizer(self.path):
+            self.added = self._added_tokens()
+
+    @property
+    def document(self) -> _Json:
+        """The tokenizer.json with the added tokens of all files; empty for a ``.model``."""
+        return add_to_document(self.tokenizer, self.added) if self.tokenizer else {}
 
     @property
     def n_rows(self) -> int | None:
@@ -52,44 +83,52 @@ class TokenizerFiles:
 
     def special(self, kind: str) -> str:
         """The text of ``bos``, ``eos``, ``unk`` or ``pad``, or ""; the config holds a string or an AddedToken."""
-        entry = self.config.get(f"{kind}_token")
-        return str(entry.get("content") if isinstance(entry, dict) else entry or "")
+        name = f"{kind}_token"
+        return _content(self.config[name] if name in self.config else self.special_map.get(name))
+
+    def special_texts(self) -> list[str]:
+        """The texts of all tokens that the configs call special, in transformers' order."""
+        kinds = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+        lists = [
+            config.get(name) or []
+            for config in (self.config, self.special_map)
+            for name in ("additional_special_tokens", "extra_special_tokens")
+        ]
+        texts = [*map(self.special, kinds), *(_content(entry) for entries in lists for entry in entries)]
+        return [text for text in dict.fromkeys(texts) if text]
+
+    def _added_tokens(self) -> list[AddedToken]:
+        return merge_added_tokens(
+            parse_decoder(self.config.get("added_tokens_decoder") or {}, _CONFIG),
+            parse_entries(self.tokenizer.get("added_tokens") or [], self.path.name),
+            parse_ids(_read(self.path.with_name(_ADDED)), self.special_texts(), _ADDED),
+        )
 
 
 def read_vocabulary(files: TokenizerFiles) -> Vocabulary:
     """The vocabulary of a checkpoint, padded to the rows of its embedding.
 
     Raises:
-        TokenizerError: an unsupported type of tokenizer, a pre-tokenizer that llama.cpp has no name for, or a file that
-            is not a tokenizer.
+        TokenizerError: an unsupported type of tokenizer, a pre-tokenizer that llama.cpp has no name for, a token beyond
+            the rows of the embedding, or a file that is not a tokenizer.
     """
-    try:
-        vocabulary = _from_json(files) if files.tokenizer else _from_sentencepiece(files)
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
-        raise TokenizerError(f"{files.path}: not a tokenizer ({error!r}); save it again") from error
+    with _not_a_tokenizer(files.path):
+        read = _from_json if files.tokenizer else _from_tiktoken if files.path.name == TIKTOKEN_NAME else _from_spm
+        vocabulary = read(files)
+        files.added += _without_id(files, vocabulary)
+        vocabulary = _finish(files, vocabulary)
     vocabulary.check(str(files.path))
     return vocabulary
 
 
-def chat_template(files: TokenizerFiles) -> str | None:
-    """The checkpoint's chat template: chat_template.jinja, or the one in the config (of several, ``default``)."""
-    jinja = files.path.with_name("chat_template.jinja")
-    if jinja.is_file():
-        return jinja.read_text(encoding="utf-8")
-    entry = files.config.get("chat_template")
-    if isinstance(entry, list):
-        return next((one["template"] for one in entry if one.get("name") == "default"), None)
-    return entry if isinstance(entry, str) else None
-
-
 def _find(path: Path) -> Path:
-    """The tokenizer's file; tokenizer.json is preferred, since it holds more than tokenizer.model."""
-    for file in (path, path / "tokenizer.json", path / "tokenizer.model"):
+    """The tokenizer's file; tokenizer.json is preferred, since it holds more than the others."""
+    for file in (path, *(path / name for name in ("tokenizer.json", "tokenizer.model", TIKTOKEN_NAME))):
         if file.is_file():
             return file
     raise TokenizerError(
-        f"{path}: neither tokenizer.json nor tokenizer.model found; save the tokenizer in the fast format first "
-        "with AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
+        f"{path}: neither tokenizer.json, tokenizer.model nor {TIKTOKEN_NAME} found; save the tokenizer in the fast "
+        "format first with AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
     )
 
 
@@ -100,55 +139,125 @@ def _read(path: Path) -> _Json:
     if not path.is_file():
         return {}
     try:
-        value = msgspec.json.decode(path.read_bytes())
-    except (OSError, msgspec.DecodeError) as error:
+        value = msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8))
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise TokenizerError(f"{path}: not valid JSON ({error}); download or save it again") from error
     if not isinstance(value, dict):
         raise TokenizerError(f"{path}: a JSON {type(value).__name__}, expected an object; download or save it again")
     return value
 
 
-def _from_sentencepiece(files: TokenizerFiles) -> Vocabulary:
+def _without_id(files: TokenizerFiles, vocabulary: Vocabulary) -> list[AddedToken]:
+    """Special tokens that the configs name and no file gives an id: transformers gives them the next ones.
+
+    Those that would have no row in the embedding are left out: most are padding tokens, which generation never needs.
+    """
+    known = {*vocabulary.tokens, *(token.text for token in files.added)}
+    first = max([len(vocabulary) - 1, *(token.id for token in files.added)]) + 1
+    texts = [text for text in files.special_texts() if text not in known]
+    found = [AddedToken(id=index, text=text, source=_CONFIG) for index, text in enumerate(texts, first)]
+    return [token for token in found if files.n_rows is not None and token.id < files.n_rows]
+
+
+def _from_spm(files: TokenizerFiles) -> Vocabulary:
+    if is_tiktoken(files.path.read_bytes()[:4096]):
+        raise TokenizerError(
+            f"{files.path}: a tiktoken vocabulary without its pre-tokenizer; save the tokenizer in the fast format "
+            "first with AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
+        )
     vocabulary = read_sentencepiece(files.path)
-    padding = range(len(vocabulary), checked_size(max(len(vocabulary), files.n_rows or 0), files.path))
-    return dataclasses.replace(
-        vocabulary,
-        tokens=[*vocabulary.tokens, *(f"[PAD{index}]" for index in padding)],
-        types=[*vocabulary.types, *(TokenType.UNUSED for _ in padding)],
-        scores=[*vocabulary.scores, *(0.0 for _ in padding)],
-        add_bos=bool(files.config.get("add_bos_token", vocabulary.add_bos)),
-    )
+    prefix = vocabulary.add_space_prefix and files.config.get("add_prefix_space") is not False
+    first = prefix and files.config.get("legacy") is not True  # transformers: legacy prefixes all text between tokens
+    return dataclasses.replace(vocabulary, add_space_prefix=prefix, prefix_first_only=first)
+
+
+def _from_tiktoken(files: TokenizerFiles) -> Vocabulary:
+    vocabulary = read_tiktoken(files.path)
+    files.added = merge_added_tokens(files.added, reserved_tokens(len(vocabulary), files.n_rows, files.added))
+    return vocabulary
 
 
 def _from_json(files: TokenizerFiles) -> Vocabulary:
-    document = files.tokenizer
     model = _known_model(files)
     texts, types = _tokens(files, model)
-    ids = {text: index for index, text in enumerate(texts)}
-    added = {token["content"] for token in document.get("added_tokens", [])}
-    named = {kind: _known_ids(files.model.get(f"{kind}_token_id"), texts) for kind in _SPECIAL}
-    special = {kind: ids.get(files.special(kind), next(iter(named[kind]), None)) for kind in _SPECIAL}
-    eos = special["eos"]
-    ends = [*_known_ids(eos, texts), *named["eos"], *_known_ids(files.generation.get("eos_token_id"), texts)]
     is_spm = model is TokenizerModel.SENTENCEPIECE_BPE
+    merges = files.tokenizer["model"]["merges"]
     return Vocabulary(
         model=model,
         tokens=texts,
         types=types,
-        pre="" if is_spm else _pre_name(files, added),
-        merges=[] if is_spm else [_merge(merge) for merge in document["model"]["merges"]],
-        scores=_scores(document, texts) if is_spm else [],
-        bos_id=special["bos"],
-        eos_id=eos,
-        unk_id=special["unk"],
-        pad_id=special["pad"],
-        eog_ids=eog_ids(texts, types, ends),
-        add_bos=_adds_bos(files) and special["bos"] is not None,
-        add_space_prefix=is_spm and _prefixes_space(document),
+        pre="" if is_spm else _pre_name(files),
+        merges=[] if is_spm else [_merge(merge) for merge in merges],
+        scores=_scores(merges, texts) if is_spm else [],
+        add_bos=any(_prepends_special(step) for step in _processors(files.tokenizer.get("post_processor") or {})),
+        add_space_prefix=is_spm and _prefixes_space(files.tokenizer),
     )
 
 
+def _finish(files: TokenizerFiles, vocabulary: Vocabulary) -> Vocabulary:
+    """Add what the configs say: added tokens, padding to the rows of the embedding, special ids."""
+    texts, types, scores = _with_added(files, vocabulary)
+    ids = {text: index for index, text in enumerate(texts)}
+    named = {kind: _known_ids(files.model.get(f"{kind}_token_id"), texts) for kind in _SPECIAL}
+    own = {kind: getattr(vocabulary, f"{kind}_id") for kind in _SPECIAL}
+    special = {
+        kind: ids.get(files.special(kind), next(iter(named[kind]), None) if own[kind] is None else own[kind])
+        for kind in _SPECIAL
+    }
+    ends = [special["eos"], *named["eos"], *_known_ids(files.generation.get("eos_token_id"), texts)]
+    add_bos = files.config.get("add_bos_token")
+    return dataclasses.replace(
+        vocabulary,
+        tokens=texts,
+        types=types,
+        scores=scores,
+        bos_id=special["bos"],
+        eos_id=special["eos"],
+        unk_id=special["unk"],
+        pad_id=special["pad"],
+        eog_ids=eog_ids(texts, types, ends),
+        add_bos=(add_bos if isinstance(add_bos, bool) else vocabulary.add_bos) and special["bos"] is not None,
+    )
+
+
+def _with_added(files: TokenizerFiles, vocabulary: Vocabulary) -> tuple[list[str], list[TokenType], list[float]]:
+    """Texts, types and scores with the added tokens, padded to the rows of the embedding."""
+    by_id = dict(enumerate(zip(vocabulary.tokens, vocabulary.types, strict=True)))
+    for token in files.added:
+        text, kind = by_id.get(token.id, (token.text, TokenType.UNUSED))
+        if text != token.text and kind is not TokenType.UNUSED and files.tokenizer:
+            raise TokenizerError(
+                f"{token.source}: the added token {token.text!r} has id {token.id}, which is {text!r} in the "
+                f"vocabulary of {files.path.name}; correct one of the two"
+            )
+        is_control = token.special or looks_special(token.text)
+        added_kind = TokenType.CONTROL if is_control else TokenType.USER_DEFINED
+        by_id[token.id] = (token.text, TokenType.UNKNOWN if kind is TokenType.UNKNOWN else added_kind)
+    _check_rows(files, by_id)
+    size = checked_size(max(max(by_id, default=-1) + 1, files.n_rows or 0), files.path)
+    rows = [by_id.get(index, (f"[PAD{index}]", TokenType.UNUSED)) for index in range(size)]
+    scores = vocabulary.scores and [*vocabulary.scores, *[min(vocabulary.scores) - 1000] * (size - len(vocabulary))]
+    return [text for text, _ in rows], [kind for _, kind in rows], scores
+
+
+def _check_rows(files: TokenizerFiles, by_id: Mapping[int, tuple[str, TokenType]]) -> None:
+    """Every token needs a row of the embedding."""
+    if files.n_rows is None:
+        return
+    beyond = sorted(index for index in by_id if index >= files.n_rows)
+    if beyond:
+        sources = {token.id: token.source for token in files.added}
+        first = ", ".join(
+            f"{by_id[index][0]!r} with id {index} in {sources.get(index, files.path.name)}" for index in beyond[:3]
+        )
+        raise TokenizerError(
+            f"{files.path.parent}: {len(beyond)} tokens have no row in the embedding, which has {files.n_rows} "
+            f"(vocab_size in config.json): {first}; resize the embeddings, or remove the tokens"
+        )
+
+
 def _known_model(files: TokenizerFiles) -> TokenizerModel:
+    """The kind of BPE."""
     model = files.tokenizer.get("model", {})
     if model.get("type") != "BPE":
         raise TokenizerError(
@@ -158,56 +267,67 @@ def _known_model(files: TokenizerFiles) -> TokenizerModel:
 
 
 def _tokens(files: TokenizerFiles, model: TokenizerModel) -> tuple[list[str], list[TokenType]]:
-    by_id: dict[int, tuple[str, TokenType]] = {}
+    """Texts and types of the vocabulary, without added tokens."""
+    by_id: dict[int, str] = {}
     for text, index in files.tokenizer["model"]["vocab"].items():
-        is_byte = model is TokenizerModel.SENTENCEPIECE_BPE and len(text) == 6 and text.startswith("<0x")
-        by_id[index] = (text, TokenType.BYTE if is_byte else TokenType.NORMAL)
-    for token in files.tokenizer.get("added_tokens", []):
-        text = token["content"]
-        is_control = token["special"] or looks_special(text)
-        by_id[token["id"]] = (text, TokenType.CONTROL if is_control else TokenType.USER_DEFINED)
+        if (other := by_id.setdefault(index, text)) != text:
+            raise TokenizerError(
+                f"{files.path}: the tokens {other!r} and {text!r} both have id {index}; save the tokenizer again"
+            )
     unk = files.tokenizer["model"].get("unk_token")
-    size = checked_size(max(max(by_id, default=-1) + 1, files.n_rows or 0), files.path)
-    rows = [by_id.get(index, (f"[PAD{index}]", TokenType.UNUSED)) for index in range(size)]
-    types = [
-        TokenType.UNKNOWN if text == unk and model is TokenizerModel.SENTENCEPIECE_BPE else kind for text, kind in rows
-    ]
-    return [text for text, _ in rows], types
+    size = checked_size(max(by_id, default=-1) + 1, files.path)
+    texts = [by_id.get(index, f"[PAD{index}]") for index in range(size)]
+    types = [TokenType.NORMAL if index in by_id else TokenType.UNUSED for index in range(size)]
+    if model is TokenizerModel.SENTENCEPIECE_BPE:
+        for index, text in enumerate(texts):
+            if text == unk:
+                types[index] = TokenType.UNKNOWN
+            elif len(text) == 6 and text.startswith("<0x"):
+                types[index] = TokenType.BYTE
+    return texts, types
 
 
-def _pre_name(files: TokenizerFiles, added: set[str]) -> str:
+def _pre_name(files: TokenizerFiles) -> str:
     known = recognize(files.tokenizer.get("pre_tokenizer"))
     if known is None:
         raise TokenizerError(
             f"{files.path}: the pre-tokenizer has no name in llama.cpp that sprat knows; export a model of a supported "
             "family, or add the pre-tokenizer to sprat/runtime/tokenizer/pretokenizers.py"
         )
-    return "deepseek-r1-qwen" if known.name == "qwen2" and "<｜begin▁of▁sentence｜>" in added else known.name
+    added = {token.text.rstrip() for token in files.added}
+    return next((name for name, base, text in _NAMED_BY_TOKEN if base == known.name and text in added), known.name)
 
 
 def _merge(merge: str | list[str]) -> str:
     return merge if isinstance(merge, str) else " ".join(part.replace(" ", "\u0120") for part in merge)
 
 
-def _scores(document: _Json, texts: list[str]) -> list[float]:
+def _scores(merges: Sequence[str | list[str]], texts: list[str]) -> list[float]:
     """Scores with the order of the merges: the earlier a token is merged, the higher its score."""
     rank: dict[str, int] = {}
-    for index, merge in enumerate(document["model"]["merges"]):
+    for index, merge in enumerate(merges):
         rank.setdefault("".join(split_merge(merge) if isinstance(merge, str) else merge), index)
     return [-float(rank[text]) if text in rank else -float(len(rank)) - 1000.0 for text in texts]
+
+
+def _content(entry: Any) -> str:
+    """The text of a special token in a config: a string or an AddedToken."""
+    return str(entry.get("content") if isinstance(entry, dict) else entry or "")
+
+
+@contextlib.contextmanager
+def _not_a_tokenizer(path: Path) -> Iterator[None]:
+    """Turn the errors of a document with another structure into a TokenizerError."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise TokenizerError(f"{path}: not a tokenizer ({error!r}); save it again") from error
 
 
 def _known_ids(value: Any, texts: list[str]) -> list[int]:
     """The valid ids of a config entry, which is an id or a list of ids; -1 means none."""
     values = value if isinstance(value, list) else [value]
     return [index for index in values if isinstance(index, int) and 0 <= index < len(texts)]
-
-
-def _adds_bos(files: TokenizerFiles) -> bool:
-    """``add_bos_token`` of the config; without it, whether the post-processor adds a special token first."""
-    if isinstance(add_bos := files.config.get("add_bos_token"), bool):
-        return add_bos
-    return any(_prepends_special(step) for step in _processors(files.tokenizer.get("post_processor") or {}))
 
 
 def _processors(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:

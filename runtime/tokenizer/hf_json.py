@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
+from sprat.errors import TokenizerError
+from sprat.runtime.tokenizer.added_tokens import AddedToken
 from sprat.runtime.tokenizer.pretokenizers import get_pre_tokenizer
 from sprat.runtime.tokenizer.vocabulary import TokenizerModel, TokenType, Vocabulary, looks_special, split_merge
 
-__all__ = ["build", "prefixes_first_word", "prepare"]
+__all__ = ["build", "composes_only", "prefixes_first_word", "prepare"]
 
 _Json = dict[str, Any]
+_MAX_SQUARES = 1 << 26  # sum of squared lengths, the characters of all splits: 256,000 tokens of 16 characters
 _SPACE = "\u2581"  # SentencePiece's visible space
 
 
 def prepare(document: _Json) -> _Json:
     """The same tokenizer with all control tokens marked special, and without padding, truncation and dropout."""
-    entries = document.get("added_tokens", [])
+    entries = document.get("added_tokens") or []
     added = [{**token, "special": token["special"] or looks_special(token["content"])} for token in entries]
     model = {**document["model"], "dropout": None}
     prepared = {**document, "added_tokens": added, "model": model, "padding": None, "truncation": None}
@@ -33,34 +38,66 @@ def prefixes_first_word(document: _Json) -> bool:
     return bool(pre.get("type") == "Metaspace" and pre.get("prepend_scheme") == "first")
 
 
-def build(vocabulary: Vocabulary) -> _Json:
-    """A tokenizer.json that gives the same ids as llama.cpp with this vocabulary."""
-    if vocabulary.model is TokenizerModel.SENTENCEPIECE_BPE:
-        return {**_sentencepiece(vocabulary), **_added(vocabulary)}
+def composes_only(document: _Json) -> bool:
+    """Whether the tokenizer changes no text that is composed (NFC): it has no normalizer, an empty one, or NFC."""
+    normalizer = document.get("normalizer") or {}
+    steps = normalizer.get("normalizers", [normalizer])
+    return all(step.get("type") in {None, "NFC"} for step in steps)
+
+
+def build(vocabulary: Vocabulary, added: Iterable[AddedToken] = ()) -> _Json:
+    """A tokenizer.json that gives the same ids as llama.cpp with this vocabulary.
+
+    Args:
+        vocabulary: the tokens and their types.
+        added: tokens with flags that a vocabulary does not have (``lstrip``, ``rstrip``, ``single_word``).
+    """
+    spm = vocabulary.model is TokenizerModel.SENTENCEPIECE_BPE
+    document = _sentencepiece(vocabulary) if spm else _byte_level(vocabulary)
+    return {**document, **_added(vocabulary, added), **_post_processor(vocabulary)}
+
+
+def _byte_level(vocabulary: Vocabulary) -> _Json:
     pre = get_pre_tokenizer(vocabulary.pre)
     return {
         "version": "1.0",
         "normalizer": {"type": pre.normalizer} if pre.normalizer else None,
         "pre_tokenizer": pre.json(),
+        "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
         "model": {
             "type": "BPE",
             "ignore_merges": pre.ignore_merges,
             "vocab": {text: index for index, text in enumerate(vocabulary.tokens)},
             "merges": [split_merge(merge) for merge in vocabulary.merges],
         },
-        **_added(vocabulary),
     }
 
 
-def _added(vocabulary: Vocabulary) -> _Json:
+def _added(vocabulary: Vocabulary, added: Iterable[AddedToken]) -> _Json:
     control = (TokenType.CONTROL, TokenType.UNKNOWN)
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    entries = [
-        {"id": index, "content": text, "special": kind in control, **flags}
-        for index, (text, kind) in enumerate(zip(vocabulary.tokens, vocabulary.types, strict=True))
-        if kind in control or kind is TokenType.USER_DEFINED
-    ]
+    flagged = {token.text: token for token in added if token.has_flags}
+    entries = []
+    for index, (text, kind) in enumerate(zip(vocabulary.tokens, vocabulary.types, strict=True)):
+        if kind in control or kind is TokenType.USER_DEFINED:
+            token = flagged.get(text, AddedToken(id=index, text=text))
+            entries.append(replace(token, special=kind in control).json())
     return {"added_tokens": entries}
+
+
+def _post_processor(vocabulary: Vocabulary) -> _Json:
+    """BOS before the text, for programs that encode with the file's own rules."""
+    if not vocabulary.add_bos or vocabulary.bos_id is None:
+        return {}
+    text = vocabulary.tokens[vocabulary.bos_id]
+    sequences = [{"Sequence": {"id": name, "type_id": 0}} for name in "AB"]
+    bos = {"SpecialToken": {"id": text, "type_id": 0}}
+    processor = {
+        "type": "TemplateProcessing",
+        "single": [bos, sequences[0]],
+        "pair": [bos, sequences[0], bos, sequences[1]],
+        "special_tokens": {text: {"id": text, "ids": [vocabulary.bos_id], "tokens": [text]}},
+    }
+    return {"post_processor": processor}
 
 
 def _sentencepiece(vocabulary: Vocabulary) -> _Json:
@@ -70,18 +107,26 @@ def _sentencepiece(vocabulary: Vocabulary) -> _Json:
     """
     ids = {text: index for index, text in enumerate(vocabulary.tokens)}
     usable = {t for t, kind in zip(vocabulary.tokens, vocabulary.types, strict=True) if kind is TokenType.NORMAL}
+    if sum(len(text) ** 2 for text in usable) > _MAX_SQUARES:
+        raise TokenizerError("the tokens are far longer than those of a vocabulary; convert the model again")
     splits = [
         (-vocabulary.scores[ids[text]], at, text)
         for text in usable
         for at in range(1, len(text))
         if text[:at] in usable and text[at:] in usable
     ]
-    replace = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
-    prefix = [{"type": "Prepend", "prepend": _SPACE}] if vocabulary.add_space_prefix else []
+    underscores = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
+    is_normalized = vocabulary.add_space_prefix and not vocabulary.prefix_first_only
+    prefix = [{"type": "Prepend", "prepend": _SPACE}] if is_normalized else []
+    first = {"type": "Metaspace", "replacement": _SPACE, "prepend_scheme": "first", "split": False}
+    unprefix = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if vocabulary.add_space_prefix else []
+    spaces = {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "}
+    decoders = [spaces, {"type": "ByteFallback"}, {"type": "Fuse"}, *unprefix]
     return {
         "version": "1.0",
-        "normalizer": {"type": "Sequence", "normalizers": [*prefix, replace]},
-        "pre_tokenizer": None,
+        "normalizer": {"type": "Sequence", "normalizers": [*prefix, underscores]},
+        "pre_tokenizer": first if vocabulary.prefix_first_only else None,
+        "decoder": {"type": "Sequence", "decoders": decoders},
         "model": {
             "type": "BPE",
             "unk_token": None if vocabulary.unk_id is None else vocabulary.tokens[vocabulary.unk_id],

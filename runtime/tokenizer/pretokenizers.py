@@ -42,6 +42,7 @@ def _byte_level(*, use_regex: bool) -> _Json:
     return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
 
 
+_MATCHES_ALL = r"|\s+(?!\S)|\s+"  # how the expressions end that leave no text between their matches
 _DIGITS: _Json = {"type": "Digits", "individual_digits": True}
 _CJK_HANGUL = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -71,7 +72,25 @@ def _like_cl100k(digits: str) -> str:
     )
 
 
+def _like_o200k(words: str, punctuation: str) -> str:
+    """GPT-4o's expression: words split where case changes, digits in groups of three.
+
+    Args:
+        words: intersected with the letters of a word.
+        punctuation: characters that follow punctuation, besides line ends.
+    """
+    upper = rf"[\p{{Lu}}\p{{Lt}}\p{{Lm}}\p{{Lo}}\p{{M}}{words}]"
+    lower = rf"[\p{{Ll}}\p{{Lm}}\p{{Lo}}\p{{M}}{words}]"
+    start, end = r"[^\r\n\p{L}\p{N}]?", f"{_CONTRACTIONS}?"
+    return (
+        rf"{start}{upper}*{lower}+{end}|{start}{upper}+{lower}*{end}|\p{{N}}{{1,3}}"
+        rf"| ?[^\s\p{{L}}\p{{N}}]+[\r\n{punctuation}]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+
+
 _QWEN2 = (_split(_like_cl100k(r"\p{N}")), _byte_level(use_regex=False))
+_GPT2 = (_byte_level(use_regex=True),)
+_GPT4O = (_split(_like_o200k("", "/")), _byte_level(use_regex=False))
 
 PRE_TOKENIZERS: tuple[PreTokenizer, ...] = (
     PreTokenizer(
@@ -121,7 +140,15 @@ PRE_TOKENIZERS: tuple[PreTokenizer, ...] = (
         aliases=("llama3", "llama-v3"),
     ),
     PreTokenizer("smollm", (_DIGITS, _byte_level(use_regex=True))),
-    PreTokenizer("gpt-2", (_byte_level(use_regex=True),)),
+    PreTokenizer("gpt-2", _GPT2, aliases=("phi-2",)),
+    PreTokenizer("gigachat", _GPT2),
+    PreTokenizer("gpt-4o", _GPT4O, aliases=("llama4",)),
+    PreTokenizer("kanana2", _GPT4O),
+    PreTokenizer(
+        "kimi-k2",  # Moonlight, Kimi; tiktoken takes a word that is in the vocabulary whole
+        (_split(r"[\p{Han}]+|" + _like_o200k(r"&&[^\p{Han}]", "")), _byte_level(use_regex=False)),
+        ignore_merges=True,
+    ),
     PreTokenizer(
         "default",  # also used for a GGUF without the key
         (
@@ -155,12 +182,17 @@ def recognize(pre_tokenizer: _Json | None) -> PreTokenizer | None:
 
 
 def _canonical(entry: _Json | None) -> list[tuple[Any, ...]]:
-    """The steps of an entry without what does not change the split: offsets, nesting, the spelling of line ends."""
+    """The steps of an entry without what does not change the split: offsets, nesting, the spelling of line ends.
+
+    "Removed" with ``invert`` keeps the matches only: the same as "Isolated" where the expression matches all text.
+    """
     if entry is None:
         return []
     if entry.get("type") == "Sequence":
         return [step for part in entry["pretokenizers"] for step in _canonical(part)]
-    ignored = {"type", "pattern", "trim_offsets"}
     pattern = {k: v.replace("\r", r"\r").replace("\n", r"\n") for k, v in entry.get("pattern", {}).items()}
+    if entry.get("behavior") == "Removed" and entry.get("invert") and pattern.get("Regex", "").endswith(_MATCHES_ALL):
+        entry = {**entry, "behavior": "Isolated", "invert": False}
+    ignored = {"type", "pattern", "trim_offsets"}
     options = sorted((key, value) for key, value in entry.items() if key not in ignored)
     return [(entry.get("type"), tuple(pattern.items()), tuple(options))]

@@ -16,10 +16,18 @@ class StreamDecoder:
     Args:
         token_bytes: the UTF-8 bytes of a token id.
         strip_space: remove a leading space from the first token that has text.
+        special_text: the text of a token that decoding leaves out; empty for others.
     """
 
-    def __init__(self, token_bytes: Callable[[int], bytes], *, strip_space: bool = False) -> None:
+    def __init__(
+        self,
+        token_bytes: Callable[[int], bytes],
+        *,
+        strip_space: bool = False,
+        special_text: Callable[[int], str] = lambda _: "",
+    ) -> None:
         self._token_bytes = token_bytes
+        self.special_text = special_text
         self._strip_space = strip_space
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 

@@ -6,12 +6,15 @@ in text from a user are encoded as plain text.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable, Mapping
+import contextlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from sprat.errors import PromptError, TokenizerError
+from sprat.runtime.tokenizer.added_tokens import parse_entries
+from sprat.runtime.tokenizer.byte_alphabet import byte_alphabet
 from sprat.runtime.tokenizer.hf_files import TokenizerFiles, read_vocabulary
 from sprat.runtime.tokenizer.hf_json import build, prefixes_first_word, prepare
 from sprat.runtime.tokenizer.special_tokens import SpecialTokens
@@ -20,6 +23,7 @@ from sprat.runtime.tokenizer.vocabulary import TokenizerModel, TokenType, Vocabu
 
 __all__ = ["Tokenizer"]
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _VISIBLE = ("<think>", "</think>")  # kept in decoded text even if the checkpoint marks them special
 
 
@@ -43,9 +47,12 @@ class Tokenizer:
 
     def __init__(self, vocabulary: Vocabulary, document: dict[str, Any] | None) -> None:
         self.vocabulary = vocabulary
-        self.special = SpecialTokens(vocabulary.control_ids())
+        entries = parse_entries((document or {}).get("added_tokens") or [], "tokenizer.json")
+        self.special = SpecialTokens(vocabulary.control_ids(), entries)
         self._engine = None if document is None else _engine(document)
         self._space_first = document is not None and prefixes_first_word(document)
+        spaces = () if vocabulary.prefix_first_only else (" ", "\u2581")  # SentencePiece adds one to a space, too
+        self._unspaced = (*spaces, *(token.text for token in entries if not token.special))
 
     @classmethod
     def from_file(cls, path: str | Path) -> Tokenizer:
@@ -60,7 +67,7 @@ class Tokenizer:
     def from_files(cls, files: TokenizerFiles) -> Tokenizer:
         """Like :meth:`from_file`, from files that were read already."""
         vocabulary = read_vocabulary(files)
-        return cls(vocabulary, files.tokenizer or build(vocabulary))
+        return cls(vocabulary, files.document or build(vocabulary, files.added))
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> Tokenizer:
@@ -115,8 +122,15 @@ class Tokenizer:
             return b""
         if self.vocabulary.model is TokenizerModel.SENTENCEPIECE_BPE:
             return text.replace("\u2581", " ").encode()
-        table = _byte_alphabet()
+        table = byte_alphabet()
         return bytes(table[c] for c in text) if all(c in table for c in text) else text.encode()
+
+    def special_text(self, token_id: int) -> str:
+        """The text of a token that decoding leaves out: a control, unknown or unused token; empty for others."""
+        self._check(token_id)
+        text, kind = self.vocabulary.tokens[token_id], self.vocabulary.types[token_id]
+        is_shown = kind in {TokenType.NORMAL, TokenType.USER_DEFINED, TokenType.BYTE} or text in _VISIBLE
+        return "" if is_shown else text
 
     def encode(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> list[int]:
         """Token ids of ``text``.
@@ -140,7 +154,7 @@ class Tokenizer:
             if isinstance(part, int):
                 ids.append(part)
             elif part:
-                spaced = self._space_first and not ids and not part.startswith((" ", "\u2581"))
+                spaced = self._space_first and not ids and not part.startswith(self._unspaced)
                 ids += self._encode_text(f" {part}" if spaced else part)
         return ids
 
@@ -166,14 +180,21 @@ class Tokenizer:
         Args:
             continues: the tokens continue a text, so SentencePiece's leading space is kept.
         """
-        return StreamDecoder(self.token_bytes, strip_space=self.vocabulary.add_space_prefix and not continues)
+        strip_space = self.vocabulary.add_space_prefix and not continues
+        return StreamDecoder(self.token_bytes, strip_space=strip_space, special_text=self.special_text)
 
     def _encode_text(self, text: str) -> list[int]:
         if self._engine is None:
             raise TokenizerError(
                 "the model has no tokenizer (tokenizer.ggml.model is 'none'); pass token ids instead of text"
             )
-        ids: list[int] = self._engine.encode(text, add_special_tokens=False).ids
+        if match := _SURROGATE.search(text):
+            raise PromptError(
+                f"the text is not valid Unicode: found {_describe_surrogate(match[0])} at index {match.start()}; "
+                "decode its bytes as UTF-8, with errors='replace' for damaged ones"
+            )
+        with _library_errors("the text cannot be encoded"):
+            ids: list[int] = self._engine.encode(text, add_special_tokens=False).ids
         return ids
 
     def _check(self, token_id: int) -> None:
@@ -181,17 +202,32 @@ class Tokenizer:
             raise PromptError(f"token id {token_id} is outside the vocabulary, expected 0 to {self.vocab_size - 1}")
 
 
+def _describe_surrogate(char: str) -> str:
+    """Python writes a byte that is not UTF-8 as U+DC80 to U+DCFF; any other surrogate is half of a UTF-16 pair."""
+    code = ord(char)
+    return f"the byte 0x{code - 0xDC00:02X}" if 0xDC80 <= code <= 0xDCFF else f"the lone surrogate U+{code:04X}"
+
+
 def _engine(document: dict[str, Any]) -> Any:
     """The ``tokenizers`` engine, set to encode special tokens in a text as plain text."""
     import msgspec
     import tokenizers
 
-    try:
+    with _library_errors("the tokenizer cannot be built"):
         engine = tokenizers.Tokenizer.from_buffer(msgspec.json.encode(prepare(document)))
-    except Exception as error:  # the library raises no narrower class
-        raise TokenizerError(f"the tokenizer cannot be built ({error}); convert the model again") from error
     engine.encode_special_tokens = True
     return engine
+
+
+@contextlib.contextmanager
+def _library_errors(problem: str) -> Iterator[None]:
+    """Turn every error of the library into a TokenizerError; where its Rust code panics, that is no Exception."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise TokenizerError(f"{problem} ({error}); convert the model again") from error
+        raise
 
 
 def _checked_document(text: str, vocabulary: Vocabulary) -> dict[str, Any]:
@@ -200,10 +236,10 @@ def _checked_document(text: str, vocabulary: Vocabulary) -> dict[str, Any]:
 
     try:
         document: dict[str, Any] = msgspec.json.decode(text)
-        added = {token["content"]: token["id"] for token in document["added_tokens"]}
+        added = {token["content"]: token["id"] for token in document.get("added_tokens") or []}
         ids: dict[str, int] = {**document["model"]["vocab"], **added}
         mismatched = [text for text, index in ids.items() if vocabulary.tokens[index : index + 1] != [text]]
-    except (msgspec.DecodeError, KeyError, TypeError) as error:
+    except (msgspec.DecodeError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise TokenizerError(
             f"tokenizer.huggingface.json in the GGUF is not a tokenizer.json ({error!r}); convert the model again"
         ) from error
@@ -214,11 +250,3 @@ def _checked_document(text: str, vocabulary: Vocabulary) -> dict[str, Any]:
             "convert the model again"
         )
     return document
-
-
-@functools.cache
-def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's byte alphabet, character -> byte: printable bytes are themselves, others are numbered from U+0100 on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {**{chr(byte): byte for byte in printable}, **{chr(256 + n): byte for n, byte in enumerate(others)}}

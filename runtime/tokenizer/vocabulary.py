@@ -16,7 +16,18 @@ from typing import Any
 from sprat.errors import TokenizerError
 from sprat.runtime.tokenizer.pretokenizers import get_pre_tokenizer
 
-__all__ = ["TokenType", "TokenizerModel", "Vocabulary", "checked_size", "eog_ids", "looks_special", "split_merge"]
+__all__ = [
+    "EOG_KEY",
+    "PREFIX_KEY",
+    "TokenType",
+    "TokenizerModel",
+    "Vocabulary",
+    "checked_size",
+    "eog_ids",
+    "is_known_eog",
+    "looks_special",
+    "split_merge",
+]
 
 # llama.cpp treats control tokens with these texts as EOG: many checkpoints name only one of their EOG tokens
 _END_OF_GENERATION = frozenset({
@@ -31,6 +42,9 @@ _END_OF_GENERATION = frozenset({
     "<end_of_turn>",
     "</s>",
 })  # fmt: skip
+
+PREFIX_KEY = "tokenizer.sprat.prefix_first_only"
+EOG_KEY = "tokenizer.sprat.eog_token_ids"  # all end tokens: GGUF has keys for three
 
 _BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 _MAX_TOKEN_LENGTH = 1024  # characters; the longest published tokens are runs of 128 spaces
@@ -80,7 +94,8 @@ class Vocabulary:
     pad_id: int | None = None
     eog_ids: frozenset[int] = frozenset()
     add_bos: bool = False
-    add_space_prefix: bool = False
+    add_space_prefix: bool = False  # SentencePiece: a space before the text
+    prefix_first_only: bool = False  # not after each special token, as llama.cpp does
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -134,9 +149,10 @@ class Vocabulary:
             eos_id=_id(metadata, "eos", len(tokens), 2 if is_spm else None),
             unk_id=_id(metadata, "unknown", len(tokens), 0 if is_spm else None),
             pad_id=_id(metadata, "padding", len(tokens), None),
-            eog_ids=eog_ids(tokens, types, [_id(metadata, kind, len(tokens), None) for kind in ("eos", "eot", "eom")]),
+            eog_ids=eog_ids(tokens, types, _named_ends(metadata, len(tokens))),
             add_bos=bool(metadata.get("tokenizer.ggml.add_bos_token", adds_bos and bos_id is not None)),
             add_space_prefix=bool(metadata.get("tokenizer.ggml.add_space_prefix", is_spm)),
+            prefix_first_only=bool(metadata.get(PREFIX_KEY, False)),
         )
 
     def check(self, source: str) -> None:
@@ -199,6 +215,19 @@ def eog_ids(tokens: list[str], types: list[TokenType], named: Iterable[int | Non
     return frozenset(known | {index for index in named if index is not None})
 
 
+def is_known_eog(text: str) -> bool:
+    """Whether llama.cpp treats a control token with this text as EOG, without a key that names it."""
+    return text in _END_OF_GENERATION
+
+
+def _named_ends(metadata: Mapping[str, Any], size: int) -> list[int | None]:
+    """The end tokens in the keys; ids that name no token are left out."""
+    listed = metadata.get(EOG_KEY)
+    ids = [] if listed is None else [int(index) for index in listed]
+    keys = [_id(metadata, kind, size, None) for kind in ("eos", "eot", "eom")]
+    return [*keys, *(index for index in ids if 0 <= index < size)]
+
+
 def _model(metadata: Mapping[str, Any]) -> TokenizerModel:
     name = metadata.get("tokenizer.ggml.model", "none")
     try:
@@ -225,5 +254,7 @@ def _token_type(value: Any) -> TokenType:
 
 
 def _id(metadata: Mapping[str, Any], kind: str, size: int, default: int | None) -> int | None:
-    value = metadata.get(f"tokenizer.ggml.{kind}_token_id", default)
-    return int(value) if value is not None and 0 <= int(value) < size else None
+    """The id in a key. One that names no token is ignored, as in llama.cpp: files write -1 or 2**32 - 1 for none."""
+    value = metadata.get(f"tokenizer.ggml.{kind}_token_id")
+    index = default if value is None or not 0 <= int(value) < size else int(value)
+    return index if index is not None and index < size else None

@@ -1,3 +1,5 @@
+"""Planned footprints against exported files, caches and the calls of a forward pass."""
+
 import dataclasses
 import json
 
@@ -25,7 +27,7 @@ def test_planned_bytes_are_those_of_the_export(tmp_path, architecture, quant):
     assert footprint.routed_bytes == sum(group.size_bytes for group in groups if group.role.endswith("_exps"))
 
 
-def test_the_cache_is_the_latent_one_and_no_longer_than_the_model_can_read():
+def test_the_cache_has_int8_latents_and_the_context_is_at_most_the_models():
     spec = spec_from_config(CONFIGS["deepseek2"])
     footprint = planned_footprint(spec, Recipe.named("int4"))
     assert footprint.cache_bytes_per_token == 4 * (64 + 2 * (2 + 2) + 2 * 16)  # layers; codes, scales and sums, rope
@@ -45,7 +47,7 @@ def test_planned_cache_bytes_are_those_of_the_cache(architecture, cache, tmp_pat
 
 
 class CountingKernels:
-    """Whatever a model calls of its kernels, counted."""
+    """Counts the kernel calls of a model."""
 
     def __init__(self):
         self._kernels, self.n_calls = ReferenceKernels(), 0
@@ -56,7 +58,7 @@ class CountingKernels:
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
-def test_the_calls_of_a_pass_are_those_that_the_model_makes(architecture, tmp_path):
+def test_planned_calls_are_those_of_a_forward_pass(architecture, tmp_path):
     source = write_checkpoint(tmp_path / "source", architecture)
     spec = spec_from_config(json.loads((source / "config.json").read_text()))
     kernels = CountingKernels()

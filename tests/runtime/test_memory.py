@@ -20,7 +20,7 @@ from sprat.runtime.memory import parse_memory
         ("100kB", 10**5),
     ],
 )
-def test_amounts_are_read(memory, n_bytes):
+def test_amounts_are_parsed(memory, n_bytes):
     assert parse_memory(memory) == n_bytes
 
 

@@ -124,6 +124,6 @@ MALFORMED: dict[str, tuple[Callable[[], bytes], str]] = {
     "an offset of 2^60": (lambda: _with_tensors(tensor("a", (8,), offset=BIG)), "1 of 1 tensors extend past the file"),
     "one part of several": (
         lambda: gguf([key("split.count", 2, struct.pack("<H", 3))], alignment=1),
-        "split into 3 files",
+        "a part of a model in 3 files",
     ),
 }

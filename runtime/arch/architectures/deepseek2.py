@@ -1,7 +1,7 @@
-"""DeepSeek-V2 (arXiv 2405.04434) and V3/R1 (arXiv 2412.19437): latent attention, then a mixture of experts.
+"""DeepSeek-V2 (arXiv 2405.04434) and V3/R1 (arXiv 2412.19437): latent attention and MoE.
 
-llama.cpp has one name for V2, V2-Lite, V3 and R1. Where it and DeepSeek differ: for DeepSeek-V2 (236B) llama.cpp scores
-a group of experts by its best two, DeepSeek by its best one. The keys are the same, and sprat follows DeepSeek.
+llama.cpp has one name for V2, V2-Lite, V3 and R1. One difference: for DeepSeek-V2 (236B) llama.cpp scores a group of
+experts by its best two, DeepSeek by its best one. The keys are the same; sprat follows DeepSeek.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from sprat.runtime.weights import WeightSource
 
 __all__ = ["DeepSeek2"]
 
-_EPS = 1e-6  # transformers' latent norms use it whatever the config says, and GGUF has one epsilon for all
-_V2_LITE_LAYERS = {26, 27}  # by which llama.cpp recognises a model without q_lora
+_LATENT_EPS = 1e-6  # of the latent norms, whatever rms_norm_eps is: DeepSeek's code and transformers build them so
+_V2_LITE_LAYERS = {26, 27}  # by which llama.cpp recognizes a model without q_lora
 
 
 class DeepSeek2(Architecture, name="deepseek2"):
@@ -33,7 +33,7 @@ class DeepSeek2(Architecture, name="deepseek2"):
         return {"DeepseekV2ForCausalLM": self._v2, "DeepseekV3ForCausalLM": self._v3}
 
     def spec_from_gguf(self, fields: Fields, weights: WeightSource) -> ModelSpec:
-        """Read the keys; layers of multi-token prediction come last and are not part of the spec."""
+        """Read the keys; MTP layers come last and are not part of the spec."""
         attention = LatentAttentionSpec.from_gguf(fields, bias=False)
         return ModelSpec(
             architecture=self.name,
@@ -45,13 +45,13 @@ class DeepSeek2(Architecture, name="deepseek2"):
         )
 
     def why_not_llamacpp(self, spec: ModelSpec) -> list[str]:
-        """What its deepseek2 does not know."""
+        """Variants that its deepseek2 does not implement."""
         attention, moe = spec.attention, spec.moe
         assert isinstance(attention, LatentAttentionSpec), "a deepseek2 spec has latent attention"
         assert moe is not None, "a deepseek2 spec has experts"
         with_q_lora = attention.q_lora_rank is not None
         wrong = {
-            f"it has q_lora and {spec.n_layers} layers, which is V2-Lite's mark": (
+            f"it has q_lora and {spec.n_layers} layers, by which llama.cpp recognizes V2-Lite": (
                 with_q_lora and spec.n_layers in _V2_LITE_LAYERS
             ),
             "it has no shared experts": moe.n_shared_experts == 0,
@@ -60,7 +60,7 @@ class DeepSeek2(Architecture, name="deepseek2"):
         return [problem for problem, is_wrong in wrong.items() if is_wrong]
 
     def _v2(self, fields: Fields) -> ModelSpec:
-        # norm_topk_prob: DeepSeek's code normalises instead of scaling, transformers' ignores it; no checkpoint has it
+        # norm_topk_prob: DeepSeek's code normalizes instead of scaling, transformers' ignores it; no checkpoint sets it
         fields.must_be({"scoring_func": ["softmax"], "norm_topk_prob": [False]})
         limited = fields.choice("topk_method", {"greedy": False, "group_limited_greedy": True}, "greedy")
         n_groups, n_chosen = fields.size("n_group", 1), fields.size("topk_group", 1)
@@ -90,6 +90,7 @@ class DeepSeek2(Architecture, name="deepseek2"):
         return self._spec(fields, moe)
 
     def _spec(self, fields: Fields, moe: MoESpec) -> ModelSpec:
+        eps = fields.number("rms_norm_eps", 1e-6)
         attention = LatentAttentionSpec(
             n_heads=fields.size("num_attention_heads"),
             q_lora_rank=fields.size("q_lora_rank") if "q_lora_rank" in fields else None,
@@ -97,19 +98,19 @@ class DeepSeek2(Architecture, name="deepseek2"):
             qk_nope_head_dim=fields.size("qk_nope_head_dim"),
             qk_rope_head_dim=fields.size("qk_rope_head_dim"),
             v_head_dim=fields.size("v_head_dim"),
+            norm_eps=None if eps == _LATENT_EPS else _LATENT_EPS,
         )
         fields.must_be(
             {
                 "num_key_value_heads": [attention.n_heads],
-                "rms_norm_eps": [_EPS],
-                "head_dim": [attention.qk_rope_head_dim],  # transformers 5 writes these two, which follow from others
+                "head_dim": [attention.qk_rope_head_dim],  # transformers 5 writes these two derived fields
                 "qk_head_dim": [attention.qk_head_dim],
             }
         )
         return ModelSpec(
             architecture=self.name,
             attention=attention,
-            rms_norm_eps=_EPS,
+            rms_norm_eps=eps,
             rope=rope_from_config(fields, attention.qk_rope_head_dim, interleaved=True),
             moe=moe,
             **common_from_config(fields),
@@ -118,7 +119,7 @@ class DeepSeek2(Architecture, name="deepseek2"):
 
 def _moe(fields: Fields, *, n_groups: int, n_groups_per_token: int, **rules: Any) -> MoESpec:
     fields.must_be({"moe_layer_freq": [1]})
-    is_limited = n_groups_per_token != n_groups  # choosing all groups is no limit
+    is_limited = n_groups_per_token != n_groups  # selecting all groups is no limit
     return MoESpec(
         n_routed_experts=fields.size("n_routed_experts"),
         n_shared_experts=fields.size("n_shared_experts", least=0),

@@ -1,6 +1,6 @@
-"""Qwen2 (arXiv 2407.10671), as DeepSeek-R1-Distill-Qwen: Llama with biases on queries, keys and values.
+"""Qwen2 (arXiv 2407.10671), as DeepSeek-R1-Distill-Qwen: Llama with biases of queries, keys and values.
 
-RoPE rotates halves (i, i + dim/2) of a head rather than neighbouring pairs.
+RoPE rotates pairs (i, i + dim/2) instead of (2i, 2i + 1).
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 from sprat.runtime.arch.architecture import Architecture, ConfigReader
 from sprat.runtime.arch.fields import Fields
-from sprat.runtime.arch.gguf_fields import dense_from_gguf
-from sprat.runtime.arch.hf_fields import dense_from_config
+from sprat.runtime.arch.gguf_fields import grouped_from_gguf
+from sprat.runtime.arch.hf_fields import grouped_from_config
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.weights import WeightSource
 
@@ -18,7 +18,7 @@ __all__ = ["Qwen2"]
 
 
 class Qwen2(Architecture, name="qwen2"):
-    """Dense Qwen2; sliding windows are not implemented."""
+    """Dense Qwen2 models; sliding windows are not implemented."""
 
     genai_type = "qwen2"
 
@@ -29,16 +29,16 @@ class Qwen2(Architecture, name="qwen2"):
 
     def spec_from_gguf(self, fields: Fields, weights: WeightSource) -> ModelSpec:
         """Read a dense model's keys."""
-        return dense_from_gguf(fields, self.name, weights, interleaved=False)
+        return grouped_from_gguf(fields, self.name, weights, interleaved=False)
 
     def why_not_llamacpp(self, spec: ModelSpec) -> list[str]:
-        """llama.cpp derives the head width of this architecture."""
+        """llama.cpp computes the head width as ``hidden_size / n_heads``."""
         if spec.attention.q_width != spec.hidden_size:
-            return ["heads are not hidden_size / n_heads wide"]
+            return ["its heads are not hidden_size / n_heads wide"]
         return []
 
     def _from_config(self, fields: Fields) -> ModelSpec:
         fields.must_be({"use_sliding_window": [False], "use_mrope": [False]})
         fields.all_must_be("layer_types", "full_attention")
-        fields.ignore("sliding_window", "max_window_layers")  # of windows that are not used
-        return dense_from_config(fields, self.name, interleaved=False, bias=True)
+        fields.ignore("sliding_window", "max_window_layers")  # only used with a sliding window
+        return grouped_from_config(fields, self.name, interleaved=False, bias=True)

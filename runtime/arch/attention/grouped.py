@@ -16,13 +16,14 @@ __all__ = ["GroupedAttentionSpec"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupedAttentionSpec(AttentionSpec):
-    """Keys and values per group of query heads; one group is multi-query, ``n_heads`` groups are multi-head attention.
+    """Keys and values per group of query heads; with one group, multi-query, with ``n_heads``, multi-head attention.
 
     Attributes:
         n_heads: query heads.
-        n_kv_heads: key and value heads.
-        head_dim: elements of a query, a key and a value.
-        bias: biases on queries, keys and values (Qwen2).
+        n_kv_heads: KV heads.
+        head_dim: elements of a query, a key or a value of one head.
+        bias: whether queries, keys and values have biases (Qwen2).
+        qk_norm: whether each head of queries and keys is normed before RoPE (Qwen3).
     """
 
     cache_kind: ClassVar[str] = "keys and values"
@@ -32,6 +33,7 @@ class GroupedAttentionSpec(AttentionSpec):
     n_kv_heads: int
     head_dim: int
     bias: bool = False
+    qk_norm: bool = False
 
     @property
     def q_width(self) -> int:
@@ -50,12 +52,15 @@ class GroupedAttentionSpec(AttentionSpec):
         return plane, plane
 
     def tensors(self, hidden_size: int) -> Iterator[NamedShape]:
-        """Projections of queries, keys, values and the output."""
+        """Projections of queries, keys, values and the output; the norms of the heads."""
         kv_width = self.n_kv_heads * self.head_dim
         for name, width in (("attn_q", self.q_width), ("attn_k", kv_width), ("attn_v", kv_width)):
             yield f"{name}.weight", (width, hidden_size)
             if self.bias:
                 yield f"{name}.bias", (width,)
+        if self.qk_norm:
+            yield "attn_q_norm.weight", (self.head_dim,)
+            yield "attn_k_norm.weight", (self.head_dim,)
         yield "attn_output.weight", (hidden_size, self.q_width)
 
     def scale(self, rope: RopeSpec) -> float:
@@ -63,7 +68,7 @@ class GroupedAttentionSpec(AttentionSpec):
         return float(self.head_dim**-0.5)
 
     def costs(self) -> tuple[AttentionCost, ...]:
-        """Scores, and sums of values: two products of ``head_dim`` per query head and KV entry."""
+        """QK and PV: two products over ``head_dim`` per query head and KV entry."""
         return (
             AttentionCost(
                 name="grouped",
@@ -76,13 +81,13 @@ class GroupedAttentionSpec(AttentionSpec):
         )
 
     def contradictions(self) -> list[str]:
-        """Query heads that key heads do not divide."""
+        """The number of query heads is not a multiple of the number of KV heads."""
         if self.n_heads % self.n_kv_heads:
-            return [f"{self.n_heads} query heads over {self.n_kv_heads} key heads"]
+            return [f"{self.n_heads} query heads over {self.n_kv_heads} KV heads"]
         return []
 
     def gguf_keys(self) -> dict[str, Any]:
-        """Key and value heads, and their width."""
+        """Number and width of the KV heads."""
         return {
             "attention.head_count_kv": self.n_kv_heads,
             "attention.key_length": self.head_dim,
@@ -90,13 +95,13 @@ class GroupedAttentionSpec(AttentionSpec):
         }
 
     @classmethod
-    def from_gguf(cls, fields: Fields, *, bias: bool) -> Self:
-        """The width of a head is ``embedding_length / head_count`` where no key says otherwise."""
+    def from_gguf(cls, fields: Fields, *, bias: bool, qk_norm: bool = False) -> Self:
+        """Read the keys of :meth:`gguf_keys`; by default ``key_length`` is ``embedding_length / head_count``."""
         n_heads = fields.size("attention.head_count")
         head_dim = fields.size("attention.key_length", fields.size("embedding_length") // n_heads)
         fields.must_be({"attention.value_length": [head_dim]})
         n_kv_heads = fields.size("attention.head_count_kv", n_heads)
-        return cls(n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim, bias=bias)
+        return cls(n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim, bias=bias, qk_norm=qk_norm)
 
     def yarn_keys(self, yarn: YarnScaling) -> dict[str, Any]:
         """None."""
@@ -107,11 +112,12 @@ class GroupedAttentionSpec(AttentionSpec):
         return (yarn.mscale, yarn.mscale_all_dim) == (1.0, 0.0)
 
     def json_fields(self) -> Mapping[str, Any]:
-        """The four dimensions."""
+        """The dimensions; ``qk_norm`` where it is set."""
         return {
             "n_heads": self.n_heads,
             "n_kv_heads": self.n_kv_heads,
             "head_dim": self.head_dim,
             "attention_bias": self.bias,
+            **({"qk_norm": True} if self.qk_norm else {}),
             "mla": None,
         }

@@ -1,4 +1,4 @@
-"""What every kind of attention answers about itself."""
+"""``AttentionSpec``: the base class of a kind of attention."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from sprat.runtime.arch.rope import RopeSpec, YarnScaling
 __all__ = ["AttentionSpec", "CachePlane", "NamedShape", "Storage"]
 
 Storage: TypeAlias = Literal["f32", "f16", "int8"]
-"""The element type of a cache."""
+"""The element type of a KV cache."""
 
 NamedShape: TypeAlias = tuple[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class CachePlane:
-    """One array that a layer caches: ``n_heads`` rows of ``width`` elements per token.
+    """One cached array of a layer: ``n_heads`` rows of ``width`` elements per token.
 
     Attributes:
         n_heads: rows per token.
         width: elements of a row.
-        n_exact: how many of them, the last ones, stay in float16 in an int8 cache.
+        n_exact: last elements of a row, which stay in float16 in an int8 cache.
         group: elements that share a scale in an int8 cache.
     """
 
@@ -37,13 +37,13 @@ class CachePlane:
 
 
 class AttentionSpec(ABC):
-    """A kind of attention: its dimensions, and all that follows from them."""
+    """A kind of attention: its dimensions, tensors, cache layout, GGUF keys and cost."""
 
     __slots__ = ()
 
-    cache_kind: ClassVar[str]  # for people
+    cache_kind: ClassVar[str]  # name for display
     storages: ClassVar[tuple[Storage, ...]]
-    """Element types that the native backend caches in: the default first, then those that take fewer bytes."""
+    """Storages of the native backend: the default first, then those of fewer bytes."""
 
     n_heads: int
 
@@ -60,16 +60,16 @@ class AttentionSpec(ABC):
     @property
     @abstractmethod
     def planes(self) -> tuple[CachePlane, ...]:
-        """What a layer caches of each token."""
+        """The arrays that a layer caches of each token."""
 
     @property
     def cache_elements(self) -> int:
-        """Elements that a layer caches per token."""
+        """Elements of a KV entry: one token in one layer."""
         return sum(plane.n_heads * plane.width for plane in self.planes)
 
     @abstractmethod
     def tensors(self, hidden_size: int) -> Iterator[NamedShape]:
-        """Names (in a layer) and C-order shapes of the weights, in the order of the forward pass."""
+        """Names within a layer and C-order shapes of the weights, in the order of the forward pass."""
 
     @abstractmethod
     def scale(self, rope: RopeSpec) -> float:
@@ -77,12 +77,14 @@ class AttentionSpec(ABC):
 
     @abstractmethod
     def costs(self) -> tuple[AttentionCost, ...]:
-        """The ways to compute one layer, of which a forward pass takes the cheapest."""
+        """The ways to compute one layer; a forward pass takes the cheapest."""
 
     def cheapest(self, n_new: int, n_past: int) -> AttentionCost:
-        """The form with the fewest operations for ``n_new`` tokens at depth ``n_past``; the first of equals."""
-        n_rows = n_past + n_new
-        return min(self.costs(), key=lambda form: form.products(n_new, n_rows + form.setup_entries, n_new * n_rows))
+        """The way with the fewest operations for ``n_new`` tokens at depth ``n_past``; the first of equal ones."""
+        n_entries = n_past + n_new
+        return min(
+            self.costs(), key=lambda cost: cost.products(n_new, n_entries + cost.setup_entries, n_new * n_entries)
+        )
 
     @abstractmethod
     def contradictions(self) -> list[str]:
@@ -95,20 +97,20 @@ class AttentionSpec(ABC):
     @classmethod
     @abstractmethod
     def from_gguf(cls, fields: Fields, *, bias: bool) -> Self:
-        """Read what :meth:`gguf_keys` wrote; problems are noted in ``fields``.
+        """Read the keys of :meth:`gguf_keys`; problems are recorded in ``fields``.
 
         Args:
             fields: the keys under the architecture's prefix.
-            bias: whether the file has biases on queries, keys and values.
+            bias: whether the file has biases of queries, keys and values.
         """
 
     @abstractmethod
     def yarn_keys(self, yarn: YarnScaling) -> dict[str, Any]:
-        """Keys that llama.cpp wants beside the scaling factor, with this kind of attention."""
+        """Keys that llama.cpp needs besides the scaling factor, with this kind of attention."""
 
     @abstractmethod
     def is_yarn_of_llamacpp(self, yarn: YarnScaling) -> bool:
-        """Whether llama.cpp computes this ``mscale`` and ``mscale_all_dim``."""
+        """Whether llama.cpp can represent this ``mscale`` and ``mscale_all_dim``."""
 
     @abstractmethod
     def json_fields(self) -> Mapping[str, Any]:

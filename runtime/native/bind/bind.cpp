@@ -25,15 +25,13 @@ Format format_called(const std::string &name) {
 }  // namespace
 
 // Reads `packed`, `format.name` and `shape` of runtime/weights.py's Weight.
-BoundWeight::BoundWeight(const nb::object &weight)
-    : Matrix{}, packed(weight.attr("packed")) {
+BoundWeight::BoundWeight(const nb::object &weight) : Matrix{}, packed(weight.attr("packed")) {
     const auto shape = nb::cast<std::vector<int64_t>>(weight.attr("shape"));
     const Format format = format_called(nb::cast<std::string>(weight.attr("format").attr("name")));
     expect(shape.size() == 2 || shape.size() == 3,
            "a weight is neither a matrix nor a stack of matrices");
     Bytes bytes;
-    expect(nb::try_cast(packed, bytes, false),
-           "packed rows are not contiguous bytes");
+    expect(nb::try_cast(packed, bytes, false), "packed rows are not contiguous bytes");
     const BlockLayout &layout = kLayouts[format];
     const int64_t slices = shape.size() == 3 ? shape[0] : 1, rows = shape.end()[-2],
                   cols = shape.back();

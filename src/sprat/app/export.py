@@ -33,6 +33,7 @@ def export(
     context: int | None = None,
     lora: Sequence[str | os.PathLike[str]] = (),
     ignore_config_fields: Sequence[str] = (),
+    chat_template: str | os.PathLike[str] | None = None,
     force: bool = False,
     progress: ReportProgress = no_progress,
 ) -> ExportResult:
@@ -41,7 +42,8 @@ def export(
     Peak memory stays near the size of one tensor.
 
     Args:
-        source: a checkpoint folder in Hugging Face's layout, a GGUF file, or ``"demo"``, the packaged student.
+        source: a checkpoint folder in Hugging Face's layout, a GGUF file (of a split model any part), a repository in
+            the local Hugging Face cache (``"org/name"``), or ``"demo"``, the packaged student.
         out: the bundle's folder; it appears when everything is written.
         quant: ``"int4"``, ``"int8"`` or a block format such as ``"q4_k"``; by default the best of the recipes that
             fits ``device``, or ``"int4"`` without a device.
@@ -56,6 +58,7 @@ def export(
         lora: folders of PEFT's LoRA adapters to merge into the weights, ``"DIR"`` or ``"DIR:scale"``, in this order.
         ignore_config_fields: unknown fields of ``config.json`` that you know to change no mathematics, a nested one as
             ``"rope_scaling.name"``; the manifest lists them.
+        chat_template: a file with a Jinja template, instead of the source's chat template.
         force: replace an existing bundle at ``out``, and write a model that does not fit the device.
         progress: called after each chunk that is read or written, in bytes.
 
@@ -75,6 +78,7 @@ def export(
         context=context,
         lora=lora,
         ignore_config_fields=ignore_config_fields,
+        chat_template=chat_template,
         force=force,
         progress=progress,
     )

@@ -11,7 +11,7 @@ from sprat.cli.output.terminal import print_json, print_table, progress_bar
 from sprat.devices.plan.text import headline, notes
 from sprat.errors import InputError
 from sprat.export.pipeline import ExportResult
-from sprat.text import human_bytes
+from sprat.text import human_bytes, printable
 
 if TYPE_CHECKING:
     from sprat.export.onnx.optimum import OptimumExport
@@ -70,6 +70,12 @@ Examples:
     metavar="NAME",
     help="A field of config.json that sprat does not know and you know to be harmless; may be repeated.",
 )
+@click.option(
+    "--chat-template",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="A Jinja chat template to use instead of the one of SOURCE.",
+)
 @click.option("--context", type=click.IntRange(min=1), help="Tokens to plan the KV cache for.")
 @click.option(
     "--force", is_flag=True, help="Replace an existing bundle at OUT, and write a model that does not fit the device."
@@ -90,6 +96,7 @@ def command(
     exporter: str,
     lora: tuple[str, ...],
     ignore_config_fields: tuple[str, ...],
+    chat_template: str | None,
     context: int | None,
     force: bool,
     as_json: bool,
@@ -101,6 +108,8 @@ def command(
     if exporter == "optimum":
         if lora or ignore_config_fields:
             raise InputError("--exporter optimum takes neither --lora nor --ignore-config-field: merge with PEFT first")
+        if chat_template is not None:
+            raise click.UsageError("--chat-template needs --exporter sprat; optimum copies the tokenizer as it is")
         traced = export_with_optimum(
             source,
             out,
@@ -126,6 +135,7 @@ def command(
             context=context,
             lora=lora,
             ignore_config_fields=ignore_config_fields,
+            chat_template=chat_template,
             force=force,
             progress=bar,
         )
@@ -165,7 +175,7 @@ def _print(result: ExportResult, source: str, lora: tuple[str, ...]) -> None:
     ]
     print_table(("tensors", "format", "count", "size"), rows)
     for note in (*manifest.warnings, *result.notes):
-        click.echo(f"note: {note}")
+        click.echo(f"note: {printable(note)}")
     options = "".join(f" --lora {text}" for text in lora)
     click.echo(
         f"next:  sprat verify {result.path} --source {source}{options}   then:  sprat run {result.path} 'a prompt'"

@@ -57,8 +57,9 @@ def test_the_type_of_each_token(trained):
 @pytest.mark.parametrize("name", [row.name for row in PRE_TOKENIZERS])
 def test_each_pre_tokenizer_has_llamacpps_name(tmp_path, name):
     metadata = tokenizer_metadata(write_byte_level(tmp_path, name))
-    # two names share one regex and differ by DeepSeek's BOS, which every tokenizer of this test has
-    assert metadata["tokenizer.ggml.pre"] == ("deepseek-r1-qwen" if name == "qwen2" else name)
+    # some names share one regex and differ by a token of the model; every tokenizer of this test has DeepSeek's BOS
+    same_steps = {"qwen2": "deepseek-r1-qwen", "gigachat": "gpt-2", "kanana2": "gpt-4o"}
+    assert metadata["tokenizer.ggml.pre"] == same_steps.get(name, name)
 
 
 def test_merges_are_written_as_strings_with_encoded_spaces(folder):
@@ -123,7 +124,7 @@ def test_the_chat_template_is_found(folder, where):
 
 def test_more_tokens_than_embedding_rows_is_an_error(folder):
     edit(folder / "config.json", lambda config: config.update(vocab_size=1000))
-    with pytest.raises(TokenizerError, match="1206 tokens, but the model has embeddings for 1000"):
+    with pytest.raises(TokenizerError, match=r"206 tokens have no row .* has 1000 .* with id 1000 in tokenizer\.json"):
         tokenizer_metadata(folder)
 
 
@@ -138,7 +139,7 @@ CHANGES = {
     "another model": (lambda d: d["model"].update(type="WordPiece"), "type 'WordPiece', expected 'BPE'"),
     "no vocabulary": (lambda d: d["model"].pop("vocab"), "not a tokenizer"),
     "an added token without an id": (lambda d: d["added_tokens"].append({"content": "x"}), "not a tokenizer"),
-    "a huge id": (lambda d: d["added_tokens"][0].update(id=10**12), "expected at most 4194304"),
+    "a huge id": (lambda d: d["added_tokens"][0].update(id=10**12), "with id 1000000000000 in tokenizer.json"),
     "two ids of one token": (lambda d: d["added_tokens"][2].update(content="Ġ", id=1210), "more than once: 'Ġ'"),
 }
 

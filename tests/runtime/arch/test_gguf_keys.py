@@ -1,4 +1,4 @@
-"""GGUF keys from a spec and back, for every published checkpoint, and keys that must never be ignored."""
+"""Specs of all published checkpoints to GGUF keys and back, and keys that must not be ignored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LITE, V2, QWEN = (spec_from_config(PUBLISHED[f"DeepSeek-{n}"]) for n in ("V2-Lit
 
 
 def file_of(spec):
-    """Metadata and tensors as a file of ``spec`` would hold them: numbers in binary32, tensors that are shapes."""
+    """Metadata and tensors as in a file of ``spec``: floats rounded to float32, tensors without data."""
     metadata = {key: float(np.float32(v)) if isinstance(v, float) else v for key, v in metadata_from_spec(spec).items()}
     weights = MemoryWeights.shaped_like(spec)
     if isinstance(spec.rope.scaling, FrequencyFactors):
@@ -41,11 +41,18 @@ def test_every_key_is_one_of_llamacpps(name):
     spec = spec_from_config(PUBLISHED[name])
     groups = (gguf.Keys.LLM, gguf.Keys.Attention, gguf.Keys.Rope)
     known = {str(key).replace("{arch}", spec.architecture) for group in groups for key in vars(group).values()}
-    assert metadata_from_spec(spec).keys() <= known
+    own = {f"{spec.architecture}.attention.latent_norm_rms_epsilon"} if spec.rms_norm_eps != 1e-6 else set()
+    assert metadata_from_spec(spec).keys() <= known | own
+
+
+def test_the_epsilon_of_latent_norms_has_a_key_where_it_is_not_the_models():
+    moonlight = spec_from_config(PUBLISHED["Moonlight-16B-A3B"])
+    assert metadata_from_spec(moonlight)["deepseek2.attention.latent_norm_rms_epsilon"] == 1e-6
+    assert "deepseek2.attention.latent_norm_rms_epsilon" not in metadata_from_spec(LITE)
 
 
 def test_v2_lite_keys():
-    """What a stock conversion of V2-Lite writes, plus q_lora_rank, which llama.cpp demands of other layer counts."""
+    """What a stock conversion of V2-Lite writes, plus q_lora_rank, which llama.cpp requires for other layer counts."""
     keys = {key.removeprefix("deepseek2."): value for key, value in metadata_from_spec(LITE).items()}
     assert keys == {
         "block_count": 27,
@@ -88,7 +95,7 @@ def test_smollm2(smollm2_gguf):
     assert (spec.rms_norm_eps, spec.rope.theta, spec.tied_embeddings, spec.vocab_size) == (1e-5, 1e5, True, 49152)
 
 
-def test_the_layer_of_multi_token_prediction_is_not_counted():
+def test_mtp_layers_are_not_counted():
     metadata, weights = file_of(LITE)
     assert (
         spec_from_metadata(metadata | {"deepseek2.block_count": 28, "deepseek2.nextn_predict_layers": 1}, weights)
@@ -105,9 +112,11 @@ def test_the_layer_of_multi_token_prediction_is_not_counted():
         (QWEN, {"qwen2.expert_count": 60}, "expert_count"),
         (QWEN, {"qwen2.logit_scale": 0.1}, "logit_scale"),
         (QWEN, {"qwen2.rope.dimension_count": 64}, "rope.dimension_count"),
+        (QWEN, {"qwen2.feed_forward_length": np.array([8960] * 27)}, "feed_forward_length"),
+        (QWEN, {"qwen2.final_logit_softcapping": 30.0}, "final_logit_softcapping"),
         (QWEN, {"qwen2.attention.causal": False}, "attention.causal"),
-        (QWEN, {"qwen2.attention.head_count": np.array([12] * 28)}, "attention.head_count"),
-        (LITE, {"deepseek2.attention.key_length_mla": None}, "older than MLA"),
+        (QWEN, {"qwen2.attention.head_count": np.array([12] * 27 + [6])}, "attention.head_count"),
+        (LITE, {"deepseek2.attention.key_length_mla": None}, "head_count_kv is 1; sprat supports only 16"),
         (LITE, {"deepseek2.attention.head_count_kv": 16}, "attention.head_count_kv"),
         (LITE, {"deepseek2.expert_gating_func": 3}, "expert_gating_func"),
         (LITE, {"deepseek2.rope.scaling.attn_factor": 1.2}, "rope.scaling.attn_factor"),
@@ -119,10 +128,36 @@ def test_the_layer_of_multi_token_prediction_is_not_counted():
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_key_that_changes_the_mathematics_is_an_error_that_names_it(spec, changes, named):
+def test_a_key_that_changes_the_computation_is_an_error_that_names_it(spec, changes, named):
     metadata, weights = file_of(spec)
     with pytest.raises(ConfigError, match=named):
         spec_from_metadata(metadata | changes, weights)
+
+
+@pytest.mark.parametrize(
+    ("spec", "changes"),
+    [
+        (
+            QWEN,
+            {"qwen2.attention.head_count": np.array([12] * 28), "qwen2.attention.head_count_kv": np.array([2] * 28)},
+        ),
+        (QWEN, {"qwen2.feed_forward_length": np.array([8960] * 28, np.int32)}),
+        (QWEN, {"qwen2.attention.causal": np.array([True] * 28)}),
+        (QWEN, {"qwen2.tensor_data_layout": "Meta AI original pth", "qwen2.pooling_type": 3}),
+        (QWEN, {"qwen2.expert_count": 0, "qwen2.expert_used_count": 0, "qwen2.nextn_predict_layers": 0}),
+        (QWEN, {"qwen2.rope.scaling.factor": 0.0, "qwen2.rope.scale_linear": 0.0}),
+        (QWEN, {"qwen2.rope.scaling.type": "none", "qwen2.rope.scaling.yarn_log_multiplier": 0.1}),
+        (QWEN, {"qwen2.attention.clamp_kqv": 0.0, "qwen2.attention.max_alibi_bias": 0.0, "qwen2.logit_scale": 1.0}),
+        (QWEN, {"qwen2.attention.layer_norm_epsilon": 1e-5, "qwen2.use_parallel_residual": False}),
+        (LITE, {"deepseek2.expert_weights_scale": 0.0, "deepseek2.expert_gating_func": 0}),
+        (LITE, {"deepseek2.expert_group_count": 0, "deepseek2.expert_group_used_count": 0}),
+        (LITE, {"deepseek2.attention.head_count": np.array([16] * 27, np.uint32)}),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
+)
+def test_keys_that_llamacpp_tolerates_do_not_change_the_spec(spec, changes):
+    metadata, weights = file_of(spec)
+    assert spec_from_metadata(metadata | changes, weights) == spec
 
 
 @pytest.mark.parametrize("name", ["phi3", 7, None, np.array([1, 2])])
@@ -134,7 +169,7 @@ def test_an_unknown_architecture_is_named(name):
 @pytest.mark.parametrize(
     ("spec", "problem"),
     [
-        (replace(V2, n_layers=27), "V2-Lite's mark"),
+        (replace(V2, n_layers=27), "recognizes V2-Lite"),
         (replace(LITE, moe=replace(LITE.moe, n_shared_experts=0)), "no shared experts"),
         (replace(LITE, rope=replace(LITE.rope, scaling=replace(LITE.rope.scaling, mscale=1.0))), "mscale is 1.0"),
         (replace(LITE, rope=replace(LITE.rope, scaling=replace(LITE.rope.scaling, beta_fast=16.0))), "beta_fast"),
@@ -160,12 +195,12 @@ def test_an_unknown_architecture_is_named(name):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_llamacpp_would_misread_is_refused(spec, problem):
+def test_a_spec_that_llamacpp_would_misread_is_refused(spec, problem):
     with pytest.raises(ConfigError, match=problem):
         metadata_from_spec(spec)
 
 
-def test_yarn_of_qwen_travels():
+def test_round_trip_of_qwen_with_yarn():
     yarn = YarnScaling(factor=4.0, original_max_position_embeddings=32768)
     spec = replace(QWEN, rope=replace(QWEN.rope, scaling=yarn))
     assert spec_from_metadata(*file_of(spec)) == spec

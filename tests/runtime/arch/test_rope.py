@@ -1,4 +1,4 @@
-"""Angles of positions against figures worked out by hand; golden logits check them inside whole models."""
+"""RoPE angles against values computed by hand; the golden logits test them in whole models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_angles_are_position_times_theta_to_the_power_of_the_pair():
     np.testing.assert_allclose(angles.sin[1], np.sin([6, 0.6, 0.06, 0.006]), rtol=1e-6)
 
 
-def test_angles_do_not_depend_on_what_was_asked_before():
+def test_angles_do_not_depend_on_earlier_requests():
     grown, fresh = table(), table()
     for start in (0, 3, 100, 1000):
         grown.angles(start, 7)
@@ -32,8 +32,8 @@ def test_frequency_factors_divide():
     np.testing.assert_allclose(angles.sin[0], np.sin([8, 0.4, 0.02, 0.001]), rtol=1e-6)
 
 
-def test_llama3_leaves_short_wavelengths_stretches_long_ones_and_steps_between():
-    """With theta 1e4 over 8 numbers, the wavelengths are 2 pi times 1, 10, 100, 1000."""
+def test_llama3_scales_long_wavelengths_and_interpolates_to_short_ones():
+    """With theta 1e4 over 8 elements, the wavelengths are 2 pi times 1, 10, 100, 1000."""
     original = 2 * math.pi * 25  # so the pairs turn 25, 2.5, 0.25 and 0.025 times
     factors = llama3_factors(
         8, 1e4, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=original
@@ -41,14 +41,14 @@ def test_llama3_leaves_short_wavelengths_stretches_long_ones_and_steps_between()
     assert factors == pytest.approx([1.0, 1 / (0.5 / 8 + 0.5), 8.0, 8.0], rel=1e-6)
 
 
-def test_llama3_factors_survive_binary32():
+def test_llama3_factors_are_exact_in_float32():
     factors = llama3_factors(
         128, 5e5, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192
     ).factors
     assert np.float32(factors).tolist() == list(factors)
 
 
-def test_yarn_keeps_fast_pairs_and_stretches_slow_ones():
+def test_yarn_scales_slow_pairs_only():
     """V2-Lite's ramp runs from pair 10 to pair 23 of 32, as the formula gives for 4096 positions, 32 and 1 turns."""
     yarn = YarnScaling(factor=40.0, original_max_position_embeddings=4096, mscale=0.707, mscale_all_dim=0.707)
     stretched = table(64, scaling=yarn).angles(1, 1)
@@ -73,6 +73,6 @@ def test_yarn_magnitude_of_cos_and_sin(mscale, all_dim, magnitude):
     np.testing.assert_allclose(np.hypot(angles.cos, angles.sin), magnitude, rtol=1e-6)
 
 
-def test_without_stretching_there_is_no_magnitude():
+def test_yarn_magnitude_is_1_without_scaling():
     assert yarn_magnitude(1.0, 0.707) == 1.0
     assert yarn_magnitude(0.5, 0.707) == 1.0

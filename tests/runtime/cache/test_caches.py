@@ -1,4 +1,4 @@
-"""Both caches: what they hold, refuse, forget, save and restore."""
+"""Both caches: append, truncate, capacity, storages, save and restore."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def new_cache(kind, capacity=8, storage="f32"):
 
 
 def fill(cache, n, seed=0):
-    """Append ``n`` tokens to every layer; returns what each layer answered."""
+    """Append ``n`` tokens to every layer; returns what ``append`` returned for each layer."""
     rng = np.random.default_rng(seed)
     shapes = [(n, 2, 4)] * 2 if isinstance(cache, KVCache) else [(n, 6), (n, 2)]
-    answers = [
+    appended = [
         cache.append(layer, *(rng.normal(size=s).astype(np.float32) for s in shapes)) for layer in range(N_LAYERS)
     ]
     cache.advance(n)
-    return answers
+    return appended
 
 
-def rows_of(answer):
-    if hasattr(answer, "keys"):
-        return np.concatenate([to_float32(answer.keys), to_float32(answer.values)], axis=-1)
-    return to_float32(answer)[None]
+def rows_of(entries):
+    if hasattr(entries, "keys"):
+        return np.concatenate([to_float32(entries.keys), to_float32(entries.values)], axis=-1)
+    return to_float32(entries)[None]
 
 
 def resident_bytes():
@@ -54,7 +54,7 @@ def resident_bytes():
 both = pytest.mark.parametrize("kind", ["kv", "latent"])
 
 
-def test_kv_rows_are_heads_first():
+def test_keys_and_values_are_heads_first():
     rng = np.random.default_rng(0)
     keys, values = rng.normal(size=(2, 3, 2, 4)).astype(np.float32)
     rows = new_cache("kv").append(1, keys, values)
@@ -62,40 +62,40 @@ def test_kv_rows_are_heads_first():
     np.testing.assert_array_equal(rows.values, values.swapaxes(0, 1))
 
 
-def test_a_latent_row_is_the_latent_then_the_rope_key():
+def test_a_latent_entry_is_the_latent_then_the_rope_key():
     latents, rope_keys = np.arange(18, dtype=np.float32).reshape(3, 6), np.full((3, 2), -1, np.float32)
     rows = new_cache("latent").append(0, latents, rope_keys)
     np.testing.assert_array_equal(rows, np.hstack([latents, rope_keys]))
 
 
-def test_a_token_of_v2_lite_costs_576_numbers_per_layer():
+def test_a_token_of_v2_lite_takes_576_elements_per_layer():
     spec = spec_from_config(PUBLISHED["DeepSeek-V2-Lite"])
     assert LatentCache(spec.attention.planes, spec.n_layers, 10, "f16").nbytes == 10 * 27 * (512 + 64) * 2
 
 
 @both
-def test_rows_of_earlier_tokens_come_first(kind):
+def test_entries_of_earlier_tokens_come_first(kind):
     cache = new_cache(kind)
-    first, both_answers = fill(cache, 2, seed=1), fill(cache, 3, seed=2)
+    first, second = fill(cache, 2, seed=1), fill(cache, 3, seed=2)
     assert (cache.length, cache.capacity) == (5, 8)
-    for before, after in zip(first, both_answers, strict=True):
+    for before, after in zip(first, second, strict=True):
         assert rows_of(after).shape[1] == 5
         np.testing.assert_array_equal(rows_of(after)[:, :2], rows_of(before))
 
 
 @both
-def test_rows_that_were_not_counted_are_written_over(kind):
+def test_entries_that_were_not_counted_are_overwritten(kind):
     cache = new_cache(kind)
     fill(cache, 2)
     cache.append(0, *((np.ones((1, 2, 4), np.float32),) * 2 if kind == "kv" else (np.ones((1, 6)), np.ones((1, 2)))))
-    assert cache.length == 2  # a forward pass that failed half way
+    assert cache.length == 2  # as after a forward pass that failed
     np.testing.assert_array_equal(
         rows_of(fill(cache, 1, seed=3)[0])[:, 2:], rows_of(fill(new_cache(kind), 1, seed=3)[0])
     )
 
 
 @both
-def test_truncated_tokens_are_gone_and_the_place_is_free(kind):
+def test_truncated_tokens_are_overwritten(kind):
     cache, straight = new_cache(kind), new_cache(kind)
     fill(cache, 3, seed=1)
     fill(cache, 4, seed=2)
@@ -106,15 +106,15 @@ def test_truncated_tokens_are_gone_and_the_place_is_free(kind):
 
 @both
 @pytest.mark.parametrize("length", [-1, 3])
-def test_truncating_to_what_is_not_there_is_an_error(kind, length):
+def test_truncating_to_an_invalid_length_is_an_error(kind, length):
     cache = new_cache(kind)
     fill(cache, 2)
-    with pytest.raises(PromptError, match=f"holds 2 tokens and cannot be cut to {length}"):
+    with pytest.raises(PromptError, match=f"holds 2 tokens and cannot be truncated to {length}"):
         cache.truncate(length)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's own account of a process's memory")
-def test_the_first_token_takes_a_page_of_every_head_not_the_whole_cache():
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/statm")
+def test_the_first_token_allocates_a_page_per_head_not_the_whole_cache():
     cache = new_cache("kv", capacity=1 << 16)  # a head's rows take 1 MiB, 12 MiB in all
     before = resident_bytes()
     fill(cache, 1)
@@ -122,7 +122,7 @@ def test_the_first_token_takes_a_page_of_every_head_not_the_whole_cache():
 
 
 @both
-def test_a_full_cache_says_so(kind):
+def test_more_tokens_than_the_capacity_are_an_error(kind):
     cache = new_cache(kind, capacity=4)
     fill(cache, 3)
     with pytest.raises(PromptError, match="holds 3 of 4 tokens and 2 more do not fit"):
@@ -131,26 +131,26 @@ def test_a_full_cache_says_so(kind):
 
 @both
 def test_f16_halves_the_bytes_and_rounds_to_nearest(kind):
-    wide, half = new_cache(kind), new_cache(kind, storage="f16")
-    assert half.nbytes * 2 == wide.nbytes
-    for exact, rounded in zip(fill(wide, 4), fill(half, 4), strict=True):
+    full, half = new_cache(kind), new_cache(kind, storage="f16")
+    assert half.nbytes * 2 == full.nbytes
+    for exact, rounded in zip(fill(full, 4), fill(half, 4), strict=True):
         np.testing.assert_array_equal(rows_of(exact).astype(np.float16), rows_of(rounded))
 
 
 def test_int8_latents_share_scales_of_128_and_their_rope_keys_are_float16():
     spec = spec_from_config(PUBLISHED["DeepSeek-V2-Lite"])
     cache = LatentCache(spec.attention.planes, 1, 4, "int8")
-    assert cache.nbytes == 4 * (512 + 4 * (2 + 2) + 64 * 2)  # 656 bytes a token and layer, of 1152 in f16
+    assert cache.nbytes == 4 * (512 + 4 * (2 + 2) + 64 * 2)  # 656 bytes per token and layer; 1152 in f16
     rng = np.random.default_rng(0)
     latents, rope_keys = (rng.normal(size=(3, n)).astype(np.float32) for n in (512, 64))
     rows = to_float32(cache.append(0, latents, rope_keys))
     steps = np.abs(latents.reshape(3, 4, 128)).max(axis=-1, keepdims=True) / 127
     errors = (rows[:, :512] - latents).reshape(3, 4, 128)
-    assert (np.abs(errors) <= 0.5 * steps + 127 * steps * 2**-11).all()  # a code, and the scale in binary16
+    assert (np.abs(errors) <= 0.5 * steps + 127 * steps * 2**-11).all()  # rounding of code and float16 scale
     np.testing.assert_array_equal(rows[:, 512:], rope_keys.astype(np.float16))
 
 
-def test_a_row_in_int8_holds_the_sums_of_its_codes():
+def test_an_int8_row_has_the_sums_of_its_codes():
     layout = EntryLayout("int8", 70, n_exact=6, group=32)
     stored = layout.store(np.random.default_rng(0).normal(size=(5, 70)).astype(np.float32))
     codes, sums = stored[:, :64].view(np.int8).reshape(5, 2, 32), np.ascontiguousarray(stored[:, 68:72]).view(np.int16)
@@ -158,14 +158,14 @@ def test_a_row_in_int8_holds_the_sums_of_its_codes():
 
 
 @both
-def test_int8_rounds_to_a_127th_of_the_largest_of_32_numbers(kind):
+def test_int8_rounds_to_a_127th_of_the_absmax_of_32_elements(kind):
     for exact, rounded in zip(fill(new_cache(kind), 4), fill(new_cache(kind, storage="int8"), 4), strict=True):
         np.testing.assert_allclose(rows_of(rounded), rows_of(exact), atol=np.abs(rows_of(exact)).max() / 200)
 
 
 @both
 @pytest.mark.parametrize("storage", ["f32", "f16", "int8"])
-def test_saved_and_restored_tokens_are_the_same_bits_in_a_cache_of_any_capacity(kind, storage):
+def test_restored_tokens_have_the_same_bits_in_a_cache_of_any_capacity(kind, storage):
     cache, other = new_cache(kind, storage=storage), new_cache(kind, capacity=20, storage=storage)
     fill(cache, 5)
     other.restore(cache.save())
@@ -175,7 +175,7 @@ def test_saved_and_restored_tokens_are_the_same_bits_in_a_cache_of_any_capacity(
 
 
 @both
-def test_saved_bytes_hold_only_the_tokens_there_are(kind):
+def test_only_the_tokens_in_the_cache_are_saved(kind):
     empty, filled = new_cache(kind, capacity=1000), new_cache(kind, capacity=1000)
     fill(filled, 2)
     assert len(filled.save()) - len(empty.save()) == filled.nbytes // 1000 * 2
@@ -230,7 +230,7 @@ def with_length(length):
     ],
     ids=range(11),
 )
-def test_damaged_bytes_are_refused_and_the_cache_stays_as_it_was(damaged):
+def test_damaged_bytes_are_refused_and_the_cache_is_unchanged(damaged):
     cache = new_cache("kv")
     fill(cache, 2)
     with pytest.raises(ModelFileError, match="saved cache"):

@@ -46,9 +46,9 @@ def test_a_vocabulary_of_another_size_is_an_error():
     assert "tokenizer.ggml.tokens has 511 entries, expected 512 as in token_embd.weight" in message
 
 
-def test_a_special_token_outside_the_vocabulary_is_an_error():
-    message = error_message(metadata=METADATA | {"tokenizer.ggml.eos_token_id": 512})
-    assert "tokenizer.ggml.eos_token_id is 512, expected a token id below 512" in message
+@pytest.mark.parametrize("value", [512, -1, 2**32 - 1])
+def test_the_id_of_a_special_token_may_name_no_token(value):
+    check_model(SPEC, SHAPES, METADATA | {"tokenizer.ggml.padding_token_id": value}, "file")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_special_token_outside_the_vocabulary_is_an_error():
     [
         ("general.name", "str"),
         ("split.count", "int"),
-        ("tokenizer.chat_template", "str"),
+        ("split.no", "int"),
         ("tokenizer.ggml.add_bos_token", "bool"),
         ("tokenizer.ggml.eos_token_id", "int"),
         ("tokenizer.ggml.tokens", "list"),
@@ -68,7 +68,10 @@ def test_an_array_for_a_key_of_another_type_is_an_error(key, expected):
 
 
 def test_unknown_keys_may_have_any_type():
-    check_types(METADATA | {"general.languages": ["en"], "tokenizer.ggml.other": np.arange(3)}, "model.gguf")
+    check_types(
+        METADATA | {"general.languages": ["en"], "general.quantized_by": 2, "tokenizer.ggml.other": np.arange(3)},
+        "model.gguf",
+    )
 
 
 def test_all_problems_are_reported_at_once():

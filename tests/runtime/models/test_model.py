@@ -1,4 +1,4 @@
-"""What models refuse, which form of attention they take, and weights in blocks instead of float32."""
+"""Invalid tokens and tensors, expanded or absorbed MLA, and weights in block formats."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ def load(spec, format_name="F32"):
         ([2**40], "109951"),
     ],
 )
-def test_tokens_that_are_not_tokens_are_refused(spec, tokens, problem):
+def test_invalid_tokens_are_refused(spec, tokens, problem):
     model = load(spec)
     with pytest.raises(PromptError, match=problem):
         model.forward(tokens, model.new_cache(8))
 
 
 @both
-def test_a_prompt_longer_than_the_cache_leaves_it_as_it_was(spec):
+def test_a_prompt_longer_than_the_cache_leaves_it_unchanged(spec):
     model = load(spec)
     cache = model.new_cache(4)
     before = model.forward([1, 2], cache)
@@ -81,7 +81,7 @@ def test_a_prompt_longer_than_the_cache_leaves_it_as_it_was(spec):
 
 
 @both
-def test_all_wrong_tensors_are_named_at_once(spec):
+def test_all_wrong_tensors_are_in_one_error(spec):
     weights = MemoryWeights.random(spec)
     del weights.arrays["blk.1.attn_norm.weight"]
     weights.arrays["output.weight"] = np.zeros((99, 64), np.float32)
@@ -107,7 +107,7 @@ def test_block_formats_give_nearly_the_same_logits(spec, format_name):
         model.forward(tokens, model.new_cache(20), all_logits=True) for model in (load(spec), load(spec, format_name))
     )
     difference = np.abs(exact - packed).max(axis=1) / np.abs(exact).max()
-    assert np.median(difference) < 0.05  # the median: one expert chosen otherwise changes a token's logits for good
+    assert np.median(difference) < 0.05  # the median: another expert in the routing changes a token's logits much more
 
 
 @both
@@ -121,7 +121,7 @@ def test_a_cache_in_float16_gives_nearly_the_same_logits(spec):
     assert np.median(np.abs(exact - rounded).max(axis=1)) < 0.01 * np.abs(exact).max()
 
 
-def test_one_new_token_is_absorbed_and_a_prompt_is_expanded():
+def test_decode_is_absorbed_and_prefill_is_expanded():
     attention = spec_from_config(PUBLISHED["DeepSeek-V2-Lite"]).attention
     assert attention.cheapest(1, 1).name == "absorbed"
     assert attention.cheapest(1, 4095).name == "absorbed"

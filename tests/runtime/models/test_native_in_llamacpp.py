@@ -1,4 +1,4 @@
-"""Native logits against llama.cpp's on the same file, which neither of the two wrote for the other."""
+"""Native logits against llama.cpp's on the same file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TEXT = (
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory):
-    """The packaged student as its int8 artifact."""
+    """The packaged student in int8."""
     return export(demo.path(), tmp_path_factory.mktemp("student") / "int8", quant="int8").bundle.artifact()
 
 
@@ -40,7 +40,7 @@ def mean_kld(base, other):
 
 
 def logits_of(path, folder):
-    """Of the reference, the native kernels and llama.cpp, in this order."""
+    """Logits of the reference, the native kernels and llama.cpp."""
     pytest.importorskip("llama_cpp")
     with GGUFFile.open(path) as file:
         spec = spec_from_metadata(file.metadata, file)
@@ -56,17 +56,17 @@ def logits_of(path, folder):
 
 
 def compare(reference, native, llamacpp):
-    """Both round activations to int8, each its own way: as far as each is from exact, the two are from one another."""
+    """Both quantize activations to int8, differently: they differ from each other as much as from the exact logits."""
     ours, theirs = mean_kld(reference, native), mean_kld(reference, llamacpp)
     assert ours < 1.6 * theirs
     assert mean_kld(llamacpp, native) < ours + theirs
 
 
 def test_smollm2(smollm2_gguf, tmp_path):
-    """Measured, in nats: 0.0029 of ours, 0.0032 of llama.cpp's, 0.0041 between them."""
+    """Measured mean KLD in nats: native 0.0029, llama.cpp 0.0032, between them 0.0041."""
     compare(*logits_of(smollm2_gguf, tmp_path))
 
 
 def test_the_packaged_student(student, tmp_path):
-    """Measured, in nats: 0.0010 of ours, 0.0008 of llama.cpp's, 0.0013 between them."""
+    """Measured mean KLD in nats: native 0.0010, llama.cpp 0.0008, between them 0.0013."""
     compare(*logits_of(student, tmp_path))
