@@ -50,6 +50,7 @@ from sprat.runtime.tokenizer.hf_files import TokenizerFiles
 __all__ = ["ArtifactWriter", "ExportResult", "export"]
 
 _DEFAULT_QUANT = "int4"
+_UP_TO_DATE = "the bundle exists already and is up to date"
 _PACKAGES = ("sprat", "numpy", "gguf", "safetensors", "tokenizers")  # whose versions the manifest records
 
 
@@ -176,17 +177,9 @@ def export(
     texts = tokenizer_texts(checkpoint, tokenizer, complete="onnx" in artifacts)
     if (existing := existing_manifest(out)) and not force:
         bundle = _same_bundle(out, existing, checkpoint, artifacts, texts)
-        return ExportResult(
-            bundle=bundle, plan=plan, n_resumed=0, notes=("the bundle exists already and is up to date",)
-        )
+        return ExportResult(bundle=bundle, plan=plan, n_resumed=0, notes=(_UP_TO_DATE,))
     folder = BundleFolder.beside(out)
-    for artifact in artifacts.values():
-        artifact.check_free_space(folder.partial)
-    checkpoint.verify_complete(progress)
-    for artifact in artifacts.values():
-        artifact.check_range()
-    folder.make()
-    written = [file for artifact in artifacts.values() for file in artifact.write(folder.partial, progress)]
+    written = _write(folder, artifacts, checkpoint, progress)
     files = (*map(_describe, written), *(folder.add(name, text) for name, text in sorted(texts.items())))
     manifest = _manifest(checkpoint, recipe, artifacts, files, device, tokenizer)
     return ExportResult(
@@ -195,6 +188,19 @@ def export(
         n_resumed=sum(file.n_resumed for file in written),
         notes=tuple(file.note for file in written if file.note),
     )
+
+
+def _write(
+    folder: BundleFolder, artifacts: Mapping[str, ArtifactWriter], checkpoint: Checkpoint, progress: ReportProgress
+) -> list[WrittenFile]:
+    """Write the artifacts, after everything that can be refused beforehand was looked at."""
+    for artifact in artifacts.values():
+        artifact.check_free_space(folder.partial)
+    checkpoint.verify_complete(progress)
+    for artifact in artifacts.values():
+        artifact.check_range()
+    folder.make()
+    return [file for artifact in artifacts.values() for file in artifact.write(folder.partial, progress)]
 
 
 def _manifest(

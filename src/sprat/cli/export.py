@@ -101,15 +101,11 @@ def command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Export SOURCE (a checkpoint folder, a GGUF, or `demo`) to a bundle at OUT.
-
-    After an interruption the same command resumes. Peak memory stays near the size of one tensor.
-    """
+    """Export SOURCE (a checkpoint folder, a GGUF, or `demo`) to a bundle at OUT; interrupted, the command resumes."""
     if exporter == "optimum":
-        if lora or ignore_config_fields:
-            raise InputError("--exporter optimum takes neither --lora nor --ignore-config-field: merge with PEFT first")
-        if chat_template is not None:
-            raise click.UsageError("--chat-template needs --exporter sprat; optimum copies the tokenizer as it is")
+        _check_optimum(
+            {"--lora": lora, "--ignore-config-field": ignore_config_fields, "--chat-template": chat_template}
+        )
         traced = export_with_optimum(
             source,
             out,
@@ -143,6 +139,13 @@ def command(
         print_json({"path": result.path, "bits_per_weight": result.bits_per_weight, "manifest": result.bundle.manifest})
     else:
         _print(result, source, lora)
+
+
+def _check_optimum(options: dict[str, object]) -> None:
+    if given := [name for name, value in options.items() if value]:
+        raise InputError(
+            f"{', '.join(given)}: optimum exports the source as it is; omit it, or export with --exporter sprat"
+        )
 
 
 def _print_traced(traced: OptimumExport, *, as_json: bool) -> None:
