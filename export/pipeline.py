@@ -43,6 +43,7 @@ from sprat.runtime.generate.sampling_defaults import (
     sampling_from_config,
     sampling_from_metadata,
 )
+from sprat.runtime.memory import parse_memory
 from sprat.runtime.tokenizer.hf_files import TokenizerFiles
 
 __all__ = ["ArtifactWriter", "ExportResult", "export"]
@@ -90,9 +91,12 @@ class ArtifactFactory(Protocol):
         """Lay out the artifact of ``checkpoint``."""
 
 
-def writers(*, align: int | None, onnx: OnnxOptions) -> dict[str, ArtifactFactory]:
+def writers(*, align: int | None, split: int | None, onnx: OnnxOptions) -> dict[str, ArtifactFactory]:
     """Artifact format -> factory, bound to the options of that format."""
-    return {"gguf": partial(gguf_artifact, align=align), "onnx": partial(onnx_artifact, options=onnx)}
+    return {
+        "gguf": partial(gguf_artifact, align=align, split_bytes=split),
+        "onnx": partial(onnx_artifact, options=onnx),
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +138,7 @@ def export(
     formats: Sequence[str] = ("gguf",),
     tensor_rules: Sequence[str] = (),
     align: int | None = None,
+    split: int | str | None = None,
     onnx: OnnxOptions | None = None,
     context: int | None = None,
     force: bool = False,
@@ -149,6 +154,7 @@ def export(
         formats: artifact formats to write, ``gguf`` or ``onnx``.
         tensor_rules: formats of single tensors, ``"ffn_down_exps=q5_0"``; later rules win.
         align: alignment of a GGUF's tensors in bytes; by default 4096 for MoE models and 32 otherwise.
+        split: split the GGUF into files of at most this size, in bytes or as ``"4GB"``, if it is larger.
         onnx: options of the ONNX graph.
         context: tokens to plan the cache for; by default the model's limit, at most 4096.
         force: replace a bundle at ``out``, and export a model that does not fit ``device``.
@@ -162,7 +168,7 @@ def export(
     checkpoint = Checkpoint.open(source)
     recipe, plan = _choose_recipe(checkpoint.spec, quant, device, tensor_rules, context, force)
     tokenizer = _tokenizer_keys(checkpoint)
-    factories = writers(align=align, onnx=onnx or OnnxOptions())
+    factories = writers(align=align, split=_split_bytes(split), onnx=onnx or OnnxOptions())
     artifacts = _lay_out(checkpoint, recipe, formats, tokenizer, factories)
     if (existing := existing_manifest(out)) and not force:
         bundle = _same_bundle(out, existing, checkpoint, artifacts)
@@ -224,6 +230,10 @@ def _choose_recipe(
     footprints = [planned_footprint(spec, recipe, context=context) for recipe in recipes]
     plan = choose_quant(footprints, load_profile(device), force=force)
     return recipes[footprints.index(plan.footprint)], plan
+
+
+def _split_bytes(split: int | str | None) -> int | None:
+    return None if split is None else parse_memory(split, "split")
 
 
 def _tokenizer_keys(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -27,6 +27,7 @@ def export(
     formats: Sequence[str] = ("gguf",),
     tensor_rules: Sequence[str] = (),
     align: int | None = None,
+    split: int | str | None = None,
     block_size: int = 32,
     accuracy_level: int = 4,
     portable: bool = False,
@@ -48,6 +49,8 @@ def export(
         formats: the artifacts to write: ``"gguf"``, ``"onnx"`` or both.
         tensor_rules: block formats of single tensors, ``"ffn_down_exps=q5_0"``; later rules win.
         align: alignment of a GGUF's tensors in bytes; by default 4096 for MoE models and 32 for others.
+        split: split a GGUF into files of at most this size, in bytes or as ``"4GB"``, if it is larger; the names are
+            llama.cpp's, and llama.cpp loads them.
         block_size: ONNX: weights that share a scale: 32, 64 or 128.
         accuracy_level: ONNX: 4 quantizes activations to int8, 0 keeps them in float32.
         portable: ONNX: standard operators only, for runtimes other than onnxruntime.
@@ -67,6 +70,7 @@ def export(
         formats=formats,
         tensor_rules=tensor_rules,
         align=align,
+        split=split,
         onnx=OnnxOptions(block_size=block_size, accuracy_level=accuracy_level, portable=portable),
         context=context,
         force=force,

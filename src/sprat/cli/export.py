@@ -40,6 +40,7 @@ Examples:
     help="Block format of single tensors; may be repeated.",
 )
 @click.option("--align", type=int, help="GGUF: alignment of the tensors in bytes; by default 4096 for MoE models.")
+@click.option("--split", metavar="SIZE", help="GGUF: split into files of at most SIZE, such as 4G for FAT32 cards.")
 @click.option(
     "--block-size", type=click.Choice(["32", "64", "128"]), default="32", help="ONNX: weights that share a scale."
 )
@@ -70,6 +71,7 @@ def command(
     formats: str,
     tensor_rules: tuple[str, ...],
     align: int | None,
+    split: str | None,
     block_size: str,
     accuracy_level: str,
     portable: bool,
@@ -78,7 +80,7 @@ def command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Export SOURCE (a checkpoint folder, a GGUF, or `demo`) to a bundle at OUT.
+    """Export SOURCE (a checkpoint folder, a GGUF, org/name in the Hugging Face cache, or `demo`) to a bundle at OUT.
 
     After an interruption the same command resumes. Peak memory stays near the size of one tensor.
     """
@@ -102,6 +104,7 @@ def command(
             formats=formats.split(","),
             tensor_rules=tensor_rules,
             align=align,
+            split=split,
             block_size=int(block_size),
             accuracy_level=int(accuracy_level),
             portable=portable,
