@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sprat.errors import InputError
+from sprat.errors import InputError, TokenizerError
 from sprat.export.onnx.stored_weights import stored_weights
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.write.naming import model_id
@@ -16,12 +16,22 @@ from sprat.export.write.tensor_groups import TensorSize, group_tensors
 from sprat.runtime.arch.attention import LatentAttentionSpec
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.spec import ModelSpec
+from sprat.runtime.chat.check import template_problems
+from sprat.runtime.chat.template_files import StoredTemplates
 from sprat.runtime.files.bundle import MANIFEST_NAME, Bundle
 from sprat.runtime.files.finite_check import check_finite
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.latent_tensors import split_latent_tensors
 from sprat.runtime.files.onnx import ONNXFile
 from sprat.runtime.files.shape_checks import compare_with_spec
+from sprat.runtime.generate.sampling_defaults import (
+    SamplingDefaults,
+    describe_sampling,
+    sampling_from_config,
+    sampling_from_metadata,
+)
+from sprat.runtime.tokenizer.hf_files import TokenizerFiles, read_vocabulary
+from sprat.runtime.tokenizer.vocabulary import Vocabulary
 
 __all__ = ["Inspection", "Runtime", "TensorUse", "inspect"]
 
@@ -124,25 +134,31 @@ def _gguf(file_path: Path, path: Path, kind: str, warnings: Iterable[str]) -> In
         tensors = [TensorSize(name, info.type_name, info.n_weights, info.nbytes) for name, info in file.tensors.items()]
         runtimes = (_own_runtime(spec, file), *_llamacpp_runtimes(spec, file))
         name = file.name
-        notes = (*warnings, *_tokenizer_notes(file.metadata))
+        notes = (
+            *warnings,
+            *_tokenizer_notes(file.metadata),
+            _sampling_note(sampling_from_metadata(file.metadata)),
+            *_template_notes(StoredTemplates.from_metadata(file.metadata)),
+        )
     return _inspection(path, kind, name, spec, tensors, runtimes, notes)
 
 
 def _onnx(file_path: Path, path: Path, kind: str, warnings: Iterable[str]) -> Inspection:
     file = ONNXFile.open(file_path)
-    return _inspection(path, kind, file.name, file.spec, stored_weights(file), _onnx_runtimes(file), warnings)
+    notes = (*warnings, *_folder_notes(file_path.parent), *_folder_template_notes(file_path.parent))
+    return _inspection(path, kind, file.name, file.spec, stored_weights(file), _onnx_runtimes(file), notes)
 
 
 def _checkpoint(path: Path) -> Inspection:
     checkpoint = Checkpoint.open(path)
     tensors = []
     for name, tensor in checkpoint.tensors.items():
-        nbytes = tensor.rows.n_rows * tensor.format.row_bytes(tensor.rows.n_columns)
-        tensors.append(TensorSize(name, tensor.format.name, math.prod(tensor.shape), nbytes))
-    runtimes = (Runtime("sprat export", True, "a checkpoint; export it to run it"),)
-    return _inspection(
-        path, "checkpoint", model_id(path.absolute()), checkpoint.spec, tensors, runtimes, checkpoint.warnings
-    )
+        format, nbytes = tensor.stored_size()
+        tensors.append(TensorSize(name, format, math.prod(tensor.shape), nbytes))
+    problems = checkpoint.problems()
+    runtimes = (Runtime("sprat export", not problems, "; ".join(problems) or "a checkpoint; export it to run it"),)
+    notes = (*checkpoint.warnings, *_folder_notes(path), *_folder_template_notes(path))
+    return _inspection(path, "checkpoint", model_id(path.absolute()), checkpoint.spec, tensors, runtimes, notes)
 
 
 def _inspection(
@@ -170,7 +186,7 @@ def _inspection(
         cache_bytes_per_token=_F16_BYTES * spec.cache_elements_per_token,
         tensors=uses,
         runtimes=tuple(runtimes),
-        notes=tuple(notes),
+        notes=tuple(dict.fromkeys(notes)),  # the manifest has some of them already
     )
 
 
@@ -224,4 +240,41 @@ def _tokenizer_notes(metadata: dict[str, Any]) -> list[str]:
     if model in {None, "none"}:
         return ["no tokenizer in the file: input is token ids only"]
     template = "with" if metadata.get("tokenizer.chat_template") else "without"
-    return [f"tokenizer {model}{f' ({pre})' if pre else ''}, {template} a chat template"]
+    note = f"tokenizer {model}{f' ({pre})' if pre else ''}, {template} a chat template"
+    return [note, _end_note(lambda: Vocabulary.from_metadata(metadata))]
+
+
+def _folder_notes(folder: Path) -> Iterator[str]:
+    """End tokens and sampling parameters in the tokenizer files of a folder."""
+    yield _end_note(lambda: read_vocabulary(TokenizerFiles(folder)))
+    try:
+        yield _sampling_note(sampling_from_config(TokenizerFiles(folder).generation, "generation_config.json"))
+    except InputError as error:
+        yield f"sampling: {error}"
+
+
+def _end_note(read: Callable[[], Vocabulary]) -> str:
+    """The end tokens; a tokenizer that cannot be read is described, not an error: it has no weights."""
+    try:
+        vocabulary = read()
+    except TokenizerError as error:
+        return f"the tokenizer cannot be read: {error}"
+    tokens = ", ".join(f"{vocabulary.tokens[index]} ({index})" for index in sorted(vocabulary.eog_ids))
+    return f"an answer ends with: {tokens or 'no token; set a limit or a stop string'}"
+
+
+def _sampling_note(defaults: SamplingDefaults) -> str:
+    return f"sampling without options: {describe_sampling(defaults)}"
+
+
+def _template_notes(stored: StoredTemplates) -> list[str]:
+    """What the chat template cannot render."""
+    template = stored.template()
+    return [*stored.problems, *(template_problems(template) if template else ())]
+
+
+def _folder_template_notes(folder: Path) -> list[str]:
+    try:
+        return _template_notes(StoredTemplates.from_files(TokenizerFiles(folder)))
+    except TokenizerError:
+        return []  # no tokenizer, or a damaged one: an export names it

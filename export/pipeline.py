@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,9 @@ from sprat.export.gguf.artifact import gguf_artifact
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata, valid_keys
 from sprat.export.onnx import OnnxOptions, onnx_artifact
 from sprat.export.source.checkpoint import Checkpoint
+from sprat.export.source.lora import AdapterOption
 from sprat.export.write.bundle import BundleFolder, existing_manifest
+from sprat.export.write.chat_template import replace_template, template_warnings
 from sprat.export.write.naming import ModelName, model_id
 from sprat.export.write.tokenizer_files import tokenizer_texts
 from sprat.export.write.writer import WrittenFile
@@ -38,7 +41,6 @@ from sprat.runtime.arch.spec_json import spec_fields
 from sprat.runtime.files.bundle import Artifact, Bundle, BundleFile, Manifest, Source, TensorGroup
 from sprat.runtime.footprint import planned_footprint, planned_recipes
 from sprat.runtime.generate.sampling_defaults import (
-    SamplingDefaults,
     metadata_from_sampling,
     sampling_from_config,
     sampling_from_metadata,
@@ -141,6 +143,9 @@ def export(
     split: int | str | None = None,
     onnx: OnnxOptions | None = None,
     context: int | None = None,
+    lora: Sequence[str | os.PathLike[str]] = (),
+    ignore_config_fields: Sequence[str] = (),
+    chat_template: str | os.PathLike[str] | None = None,
     force: bool = False,
     progress: ReportProgress = no_progress,
 ) -> ExportResult:
@@ -157,6 +162,9 @@ def export(
         split: split the GGUF into files of at most this size, in bytes or as ``"4GB"``, if it is larger.
         onnx: options of the ONNX graph.
         context: tokens to plan the cache for; by default the model's limit, at most 4096.
+        lora: folders of LoRA adapters to merge into the weights, ``"DIR"`` or ``"DIR:scale"``.
+        ignore_config_fields: unknown fields of ``config.json`` that change no mathematics; the manifest lists them.
+        chat_template: a Jinja file to use instead of the source's chat template.
         force: replace a bundle at ``out``, and export a model that does not fit ``device``.
         progress: called after each chunk that was read or written.
 
@@ -165,13 +173,15 @@ def export(
         ExportError: the output cannot be written, or the source changed during the export.
     """
     out = Path(out)
-    checkpoint = Checkpoint.open(source)
+    adapters = [AdapterOption.parse(os.fspath(text)) for text in lora]
+    checkpoint = Checkpoint.open(source, ignore_fields=ignore_config_fields, adapters=adapters)
     recipe, plan = _choose_recipe(checkpoint.spec, quant, device, tensor_rules, context, force)
-    tokenizer = _tokenizer_keys(checkpoint)
+    tokenizer = _tokenizer_keys(checkpoint, chat_template)
     factories = writers(align=align, split=_split_bytes(split), onnx=onnx or OnnxOptions())
     artifacts = _lay_out(checkpoint, recipe, formats, tokenizer, factories)
+    texts = tokenizer_texts(checkpoint, tokenizer, complete="onnx" in artifacts)
     if (existing := existing_manifest(out)) and not force:
-        bundle = _same_bundle(out, existing, checkpoint, artifacts)
+        bundle = _same_bundle(out, existing, checkpoint, artifacts, texts)
         return ExportResult(
             bundle=bundle, plan=plan, n_resumed=0, notes=("the bundle exists already and is up to date",)
         )
@@ -183,9 +193,8 @@ def export(
         artifact.check_range()
     folder.make()
     written = [file for artifact in artifacts.values() for file in artifact.write(folder.partial, progress)]
-    texts = tokenizer_texts(checkpoint, tokenizer, complete="onnx" in artifacts)
     files = (*map(_describe, written), *(folder.add(name, text) for name, text in sorted(texts.items())))
-    manifest = _manifest(checkpoint, recipe, artifacts, files, device, sampling_from_metadata(tokenizer))
+    manifest = _manifest(checkpoint, recipe, artifacts, files, device, tokenizer)
     return ExportResult(
         bundle=folder.finish(manifest),
         plan=plan,
@@ -200,10 +209,10 @@ def _manifest(
     artifacts: Mapping[str, ArtifactWriter],
     files: tuple[BundleFile, ...],
     device: str | None,
-    sampling: SamplingDefaults,
+    tokenizer: Mapping[str, Any],
 ) -> Manifest:
     """The manifest, from the layouts and the written files."""
-    unused = recipe.unused_rules(checkpoint.names())
+    unused = [f"rule {rule} matches no tensor" for rule in recipe.unused_rules(checkpoint.names())]
     return Manifest(
         name=_identity(checkpoint),
         artifacts=tuple(
@@ -216,8 +225,8 @@ def _manifest(
         tensor_groups=next(iter(artifacts.values())).groups,
         device=device,
         versions={name: version(name) for name in (*_PACKAGES, *(["onnx-ir"] if "onnx" in artifacts else []))},
-        sampling=dict(sampling) or msgspec.UNSET,
-        warnings=(*checkpoint.warnings, *(f"rule {rule} matches no tensor" for rule in unused)),
+        sampling=dict(sampling_from_metadata(tokenizer)) or msgspec.UNSET,
+        warnings=(*checkpoint.warnings, *unused, *template_warnings(checkpoint, tokenizer)),
     )
 
 
@@ -236,8 +245,14 @@ def _split_bytes(split: int | str | None) -> int | None:
     return None if split is None else parse_memory(split, "split")
 
 
-def _tokenizer_keys(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Tokenizer and sampling parameters as GGUF keys: converted from a folder's files, or copied from a GGUF."""
+def _tokenizer_keys(checkpoint: Checkpoint, chat_template: str | os.PathLike[str] | None) -> dict[str, Any]:
+    """Tokenizer, chat template and sampling parameters as GGUF keys."""
+    keys = _source_tokenizer_keys(checkpoint)
+    return keys if chat_template is None else replace_template(keys, chat_template)
+
+
+def _source_tokenizer_keys(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The keys of the source: converted from a folder's files, or copied from a GGUF."""
     if checkpoint.path.is_dir():
         sampling = sampling_from_config(
             TokenizerFiles(checkpoint.path).generation, str(checkpoint.path / "generation_config.json")
@@ -264,12 +279,18 @@ def _lay_out(
 
 
 def _same_bundle(
-    out: Path, manifest: Manifest, checkpoint: Checkpoint, artifacts: Mapping[str, ArtifactWriter]
+    out: Path,
+    manifest: Manifest,
+    checkpoint: Checkpoint,
+    artifacts: Mapping[str, ArtifactWriter],
+    texts: Mapping[str, bytes],
 ) -> Bundle:
-    """The bundle at ``out``, if an export of the same source, layout and recipe wrote it."""
+    """The bundle at ``out``, if an export of the same source, layout, recipe and tokenizer files wrote it."""
+    hashes = {file.name: file.sha256 for file in manifest.files}
+    is_same_text = all(hashes.get(name) == hashlib.sha256(text).hexdigest() for name, text in texts.items())
     existing = {artifact.format: artifact.layout_digest for artifact in manifest.artifacts}
     wanted = {name: artifact.layout_digest for name, artifact in artifacts.items()}
-    if existing != wanted or manifest.source.hash != checkpoint.hash():
+    if existing != wanted or not is_same_text or manifest.source.hash != checkpoint.hash():
         raise ExportError(f"{out}: another bundle exists there; choose another name, or replace it with --force")
     return Bundle.open(out)
 
@@ -288,4 +309,6 @@ def _describe_source(checkpoint: Checkpoint) -> Source:
         format="gguf" if checkpoint.metadata else "safetensors",
         hash=checkpoint.hash(),
         quantized=any(tensor.format.block_size > 1 for tensor in checkpoint.tensors.values()),
+        adapters=checkpoint.merged_adapters(),
+        ignored_config_fields=checkpoint.ignored_fields,
     )

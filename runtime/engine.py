@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 from sprat.runtime.backends.protocol import Backend
 from sprat.runtime.backends.registry import BackendChoice, LoadRequest, choose, open_backend
 from sprat.runtime.cache import Storage
-from sprat.runtime.chat.completions import ChatCompletion, ChatStream, Message
-from sprat.runtime.chat.prompt import ChatPrompt
+from sprat.runtime.chat.completions import ChatCompletion, ChatStream
+from sprat.runtime.chat.prompt import ChatOptions, ChatPrompt, TemplateOptions, split_chat_options
 from sprat.runtime.chat.template import ChatTemplate
 from sprat.runtime.frontend import Frontend
 from sprat.runtime.generate.generation import DEFAULT_BATCH, Generation
@@ -29,7 +29,7 @@ from sprat.runtime.generate.sampling_defaults import SamplingDefaults
 from sprat.runtime.generate.transcript import Transcript
 from sprat.runtime.limits import checked_context, load_limits
 from sprat.runtime.open_model import open_model
-from sprat.runtime.session import Session
+from sprat.runtime.session import Overflow, Session
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["Engine"]
@@ -134,7 +134,7 @@ class Engine:
         return cls(
             open_backend(choice, request),
             tokenizer,
-            template=model.template(tokenizer),
+            template=model.template(),
             context=limits.context,
             batch=limits.batch,
             name=model.name,
@@ -164,12 +164,15 @@ class Engine:
         with self._new_transcript(capacity) as transcript:
             return self.frontend.generate(transcript, tokens, options, continues=True, on_end=transcript.close)
 
-    def chat(self, messages: Sequence[Message], **options: Unpack[GenerateOptions]) -> ChatCompletion:
+    def chat(self, messages: Sequence[Mapping[str, Any]], **options: Unpack[ChatOptions]) -> ChatCompletion:
         """The whole reply to a conversation, in OpenAI's format, with the reasoning in ``reasoning_content``.
 
         Args:
-            messages: dicts ``{"role": ..., "content": ...}``, oldest first.
-            **options: as for :meth:`generate`.
+            messages: dicts ``{"role": ..., "content": ...}``, oldest first; further fields, such as ``tool_calls``, go
+                to the template.
+            **options: as for :meth:`generate`, and what the chat template is given
+                (:class:`~sprat.runtime.chat.prompt.TemplateOptions`): ``tools``, ``documents``, ``chat_template`` and
+                ``chat_template_kwargs``.
 
         Raises:
             TemplateError: the model has no chat template, or it fails on these messages.
@@ -177,12 +180,13 @@ class Engine:
         """
         return self.stream_chat(messages, **options).completion()
 
-    def stream_chat(self, messages: Sequence[Message], **options: Unpack[GenerateOptions]) -> ChatStream:
+    def stream_chat(self, messages: Sequence[Mapping[str, Any]], **options: Unpack[ChatOptions]) -> ChatStream:
         """Stream the reply to a conversation in chunks, in OpenAI's format; otherwise like :meth:`chat`."""
-        prompt = self.frontend.encode_chat(messages)
+        for_template, for_generation = split_chat_options(options)
+        prompt = self.frontend.encode_chat(messages, for_template)
         with self._new_transcript(self.context) as transcript:
             generation = self.frontend.generate(
-                transcript, prompt.tokens, options, continues=False, on_end=transcript.close
+                transcript, prompt.tokens, for_generation, continues=False, on_end=transcript.close
             )
         return self.frontend.reply(prompt, generation)
 
@@ -201,9 +205,17 @@ class Engine:
         """The model's name in chat completions."""
         return self.frontend.name
 
-    def session(self) -> Session:
-        """A conversation that keeps its KV cache between turns. Close it, or use it in a ``with`` statement."""
-        return Session(self.frontend, self.backend.new_stream(self.context))
+    def session(self, *, overflow: Overflow = "stop") -> Session:
+        """A conversation that keeps its KV cache between turns. Close it, or use it in a ``with`` statement.
+
+        Args:
+            overflow: what ``chat`` does when the conversation fills the context: ``"stop"`` raises
+                :class:`~sprat.errors.PromptError`, ``"shift"`` drops the oldest turns.
+
+        Raises:
+            InputError: ``overflow`` is neither.
+        """
+        return Session(self.frontend, self.backend.new_stream(self.context), overflow=overflow)
 
     def encode(self, prompt: str | Sequence[int]) -> list[int]:
         """Token ids of a prompt, checked.
@@ -213,14 +225,18 @@ class Engine:
         """
         return self.frontend.encode(prompt)
 
-    def encode_chat(self, messages: Sequence[Message]) -> ChatPrompt:
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]], **options: Unpack[TemplateOptions]) -> ChatPrompt:
         """Render a conversation with the chat template, and encode it.
+
+        Args:
+            messages: dicts ``{"role": ..., "content": ...}``, oldest first.
+            **options: what the chat template is given (:class:`~sprat.runtime.chat.prompt.TemplateOptions`).
 
         Raises:
             TemplateError: the model has no chat template, or it fails on these messages.
-            PromptError: a message without a role or content.
+            PromptError: there is no message, or one has no role or content.
         """
-        return self.frontend.encode_chat(messages)
+        return self.frontend.encode_chat(messages, options)
 
     def close(self) -> None:
         """Free the weights."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sprat.errors import PromptError, TemplateError
 from sprat.progress import no_progress
 from sprat.runtime.chat.completions import ChatStream, Message
-from sprat.runtime.chat.prompt import ChatPrompt, chat_prompt
+from sprat.runtime.chat.prompt import ChatPrompt, TemplateOptions, chat_prompt
 from sprat.runtime.chat.reasoning import ReasoningSplitter
 from sprat.runtime.chat.template import ChatTemplate
 from sprat.runtime.generate.generation import Generation
@@ -58,16 +59,23 @@ class Frontend:
             )
         return tokens
 
-    def encode_chat(self, messages: Sequence[Message]) -> ChatPrompt:
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]], options: TemplateOptions | None = None) -> ChatPrompt:
         """Render a conversation with the chat template, and encode it.
+
+        Args:
+            messages: the conversation, oldest first.
+            options: what else the template is given.
 
         Raises:
             TemplateError: the model has no chat template, or it fails on these messages.
-            PromptError: a message without a role or content.
+            PromptError: there is no message, or one has no role or content.
         """
         if self.template is None:
             raise TemplateError(f"{self.name} has no chat template; pass a prompt to generate() instead")
-        return chat_prompt(self.template, self.tokenizer, messages)
+        try:
+            return chat_prompt(self.template, self.tokenizer, messages, options)
+        except TemplateError as error:
+            raise TemplateError(f"{self.name}: {error}; generate() continues a prompt without it") from error
 
     def generate(
         self,

@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.chat.template import ChatTemplate
+from sprat.runtime.chat.template_files import template_from_files, template_from_metadata
 from sprat.runtime.files.finite_check import check_finite
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.latent_tensors import split_latent_tensors
@@ -21,14 +22,13 @@ from sprat.runtime.generate.sampling_defaults import (
     sampling_from_config,
     sampling_from_metadata,
 )
-from sprat.runtime.tokenizer.hf_files import TokenizerFiles, chat_template
+from sprat.runtime.tokenizer.hf_files import TokenizerFiles
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 __all__ = [
     "GGUFModel",
     "ONNXModel",
     "OpenModel",
-    "find_template",
     "open_model",
 ]
 
@@ -51,7 +51,7 @@ class OpenModel(Protocol):
     def tokenizer(self) -> Tokenizer:
         """Read the tokenizer."""
 
-    def template(self, tokenizer: Tokenizer) -> ChatTemplate | None:
+    def template(self) -> ChatTemplate | None:
         """Read the chat template, if the model has one."""
 
     def sampling(self) -> SamplingDefaults:
@@ -84,9 +84,9 @@ class GGUFModel:
         """The tokenizer in the metadata."""
         return Tokenizer.from_gguf(self.file.metadata)
 
-    def template(self, tokenizer: Tokenizer) -> ChatTemplate | None:
+    def template(self) -> ChatTemplate | None:
         """The chat template in the metadata."""
-        return find_template(self.file.metadata, tokenizer)
+        return template_from_metadata(self.file.metadata)
 
     def sampling(self) -> SamplingDefaults:
         """The ``general.sampling.*`` keys of the metadata."""
@@ -118,9 +118,9 @@ class ONNXModel:
         """The tokenizer in tokenizer.json and the configs of the folder."""
         return Tokenizer.from_files(TokenizerFiles(self.file.path.parent, self.spec.vocab_size))
 
-    def template(self, tokenizer: Tokenizer) -> ChatTemplate | None:
+    def template(self) -> ChatTemplate | None:
         """chat_template.jinja, or the template in tokenizer_config.json."""
-        return _template(chat_template(TokenizerFiles(self.file.path.parent)), tokenizer)
+        return template_from_files(TokenizerFiles(self.file.path.parent))
 
     def sampling(self) -> SamplingDefaults:
         """The generation_config.json of the folder."""
@@ -142,18 +142,3 @@ def open_model(path: str | os.PathLike[str], backend: str = "auto") -> OpenModel
     """
     found = find_model(path, backend)
     return _READERS[model_formats(found)[0]](found)
-
-
-def find_template(metadata: Mapping[str, Any], tokenizer: Tokenizer) -> ChatTemplate | None:
-    """The chat template in a GGUF's metadata, if it has one."""
-    return _template(metadata.get("tokenizer.chat_template"), tokenizer)
-
-
-def _template(source: Any, tokenizer: Tokenizer) -> ChatTemplate | None:
-    if not source:
-        return None
-    vocabulary = tokenizer.vocabulary
-    bos, eos = (
-        "" if token is None else tokenizer.token_text(token) for token in (vocabulary.bos_id, vocabulary.eos_id)
-    )
-    return ChatTemplate(str(source), bos, eos)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self, Unpack
+from typing import Literal, Self, Unpack, get_args
 
+from sprat.errors import InputError, unknown_name
 from sprat.runtime.backends.protocol import TokenStream
 from sprat.runtime.chat.completions import ChatCompletion, ChatStream, Message
+from sprat.runtime.chat.prompt import ChatOptions, ChatPrompt, TemplateOptions, split_chat_options
 from sprat.runtime.frontend import Frontend
 from sprat.runtime.generate.generation import Generation
 from sprat.runtime.generate.options import GenerateOptions
 from sprat.runtime.generate.transcript import Transcript
 
-__all__ = ["Session"]
+__all__ = ["Overflow", "Session"]
+
+Overflow = Literal["stop", "shift"]
+
+_MIN_ANSWER = 4  # one part of this many of the context is kept free for the answer when turns are dropped
 
 
 class Session:
@@ -24,13 +30,22 @@ class Session:
     Args:
         frontend: tokenizer and chat template of the model.
         stream: an empty token stream; closed with the session.
+        overflow: what ``chat`` does when the conversation fills the context: ``"stop"`` raises PromptError and leaves
+            the conversation as it is, ``"shift"`` drops the oldest turns and keeps the system message.
 
     Attributes:
         messages: the conversation so far. It may be edited: the next turn processes what changed.
+
+    Raises:
+        InputError: ``overflow`` is neither.
     """
 
-    def __init__(self, frontend: Frontend, stream: TokenStream) -> None:
+    def __init__(self, frontend: Frontend, stream: TokenStream, *, overflow: Overflow = "stop") -> None:
+        if overflow not in get_args(Overflow):
+            stream.close()
+            raise InputError(unknown_name("overflow policy", overflow, get_args(Overflow)))
         self.messages: list[Message] = []
+        self._overflow = overflow
         self._frontend = frontend
         self._transcript = Transcript(stream)
         self._running: Generation | None = None
@@ -44,20 +59,44 @@ class Session:
         """Continue ``prompt``; see :meth:`sprat.runtime.engine.Engine.generate`."""
         return self._start(self._frontend.encode(prompt), options, continues=True)
 
-    def chat(self, text: str, **options: Unpack[GenerateOptions]) -> ChatCompletion:
+    def chat(self, text: str, **options: Unpack[ChatOptions]) -> ChatCompletion:
         """Add ``text`` as a user message and return the whole reply, in OpenAI's format."""
         return self.stream_chat(text, **options).completion()
 
-    def stream_chat(self, text: str, **options: Unpack[GenerateOptions]) -> ChatStream:
-        """Add ``text`` as a user message and stream the reply; both are added to ``messages`` when it has ended."""
+    def stream_chat(self, text: str, **options: Unpack[ChatOptions]) -> ChatStream:
+        """Add ``text`` as a user message and stream the reply; both are added to ``messages`` when it has ended.
+
+        Raises:
+            TemplateError: the model has no chat template, or it fails on these messages.
+            PromptError: the conversation is longer than the context; with ``"shift"``, the new message alone is.
+        """
         question = Message(role="user", content=text)
+        for_template, for_generation = split_chat_options(options)
+        kept, prompt = self._fit(question, for_template, for_generation.get("max_tokens"))
+        generation = self._start(prompt.tokens, for_generation, continues=False)
+
+        dropped = {id(message) for message in self.messages} - {id(message) for message in kept}
 
         def add_turn(reply: Message) -> None:
-            self.messages += [question, reply]
+            remaining = [message for message in self.messages if id(message) not in dropped]
+            self.messages[:] = [*remaining, question, reply]
 
-        prompt = self._frontend.encode_chat([*self.messages, question])
-        generation = self._start(prompt.tokens, options, continues=False)
         return self._frontend.reply(prompt, generation, on_reply=add_turn)
+
+    def _fit(
+        self, question: Message, options: TemplateOptions, max_tokens: int | None
+    ) -> tuple[list[Message], ChatPrompt]:
+        """The messages before ``question`` that fit into the context with it and an answer, and the prompt."""
+        kept = list(self.messages)
+        prompt = self._frontend.encode_chat([*kept, question], options)
+        if self._overflow == "stop":
+            return kept, prompt
+        share = self._transcript.capacity // _MIN_ANSWER
+        limit = self._transcript.capacity - min(max_tokens or share, share)
+        while len(prompt.tokens) > limit and (shorter := _without_oldest_turn(kept)) != kept:
+            kept = shorter
+            prompt = self._frontend.encode_chat([*kept, question], options)
+        return kept, prompt
 
     def reset(self) -> None:
         """Clear the messages; the cache stays, so that the next prompt can reuse a common prefix."""
@@ -84,3 +123,13 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _without_oldest_turn(messages: list[Message]) -> list[Message]:
+    """``messages`` without the first user message and what follows up to the next; system messages stay."""
+    users = [index for index, message in enumerate(messages) if message["role"] == "user"]
+    if not users:
+        return messages
+    end = users[1] if users[1:] else len(messages)
+    turn = messages[users[0] : end]
+    return messages[: users[0]] + [message for message in turn if message["role"] == "system"] + messages[end:]

@@ -1,6 +1,6 @@
-"""The floors of test coverage: ``python tools/coverage_floor.py build/coverage.json``, what ``coverage json`` wrote.
+"""Check test coverage against its floors: ``python tools/coverage_floor.py build/coverage.json`` (``coverage json``).
 
-Percentages count lines and branches together, as ``coverage report`` does. Exit status 1 under a floor.
+Percentages count lines and branches together, as ``coverage report`` does. Exit status 1 below a floor.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def modules_below(report: dict[str, Any], floor: float) -> list[tuple[float, str
 
 
 def complaints(report: dict[str, Any]) -> list[str]:
-    """One line for each floor that is missed; none when all hold."""
+    """One line for each floor that is missed."""
     total = float(report["totals"]["percent_covered"])
     lines = [
         f"{path}: {percent:.1f} %, floor {MODULE_FLOOR} %" for percent, path in modules_below(report, MODULE_FLOOR)
@@ -34,7 +34,7 @@ def complaints(report: dict[str, Any]) -> list[str]:
 
 
 def main() -> int:
-    """Print the total and what misses a floor."""
+    """Print the total, and every floor that is missed."""
     report = json.loads(Path(sys.argv[1]).read_bytes())
     print(
         f"coverage of {len(report['files'])} modules, lines and branches: {report['totals']['percent_covered']:.2f} %"

@@ -1,4 +1,4 @@
-"""Whether this commit may be released: ``make release-check``, a step of RELEASE.md. Exit status 1 if not."""
+"""Check that this commit can be released: ``make release-check``, a step of RELEASE.md. Exit status 1 if not."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ PLACEHOLDER = re.compile(r"https://[^\s>\"]*\.example\b")
 
 
 def problems(root: Path) -> list[str]:
-    """What keeps the commit of ``root`` from being a release, one line each."""
+    """Reasons why the commit of ``root`` cannot be released, one line each."""
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     version = project["version"]
     found = []
     if not re.search(
         rf"^## {re.escape(version)} - \d{{4}}-\d\d-\d\d$", (root / "CHANGELOG.md").read_text(), re.MULTILINE
     ):
-        found.append(f"CHANGELOG.md has no section '## {version} - YYYY-MM-DD': date it")
+        found.append(f"CHANGELOG.md has no section '## {version} - YYYY-MM-DD': add the date")
     found.extend(
-        f"{name} holds the placeholder {address.group()}: put the project's address there"
+        f"{name} has the placeholder {address.group()}: replace it by the project's address"
         for name in ("pyproject.toml", "SECURITY.md")
         if (address := PLACEHOLDER.search((root / name).read_text()))
     )

@@ -1,7 +1,7 @@
-"""What accompanies the wheels: ``python tools/release_files.py dist`` writes an SBOM and SHA-256 sums there.
+"""Write the SBOM and the SHA-256 sums of a release: ``python tools/release_files.py dist``.
 
-The SBOM (CycloneDX, JSON) lists a fresh environment with the wheel in it: sprat, and its dependencies in the versions
-that were resolved today. What is compiled into the native module is added, since no environment shows it.
+The SBOM (CycloneDX, JSON) describes a fresh environment with the wheel: sprat, and the resolved versions of its
+dependencies. Libraries that are compiled into the native module are added.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ COMPILED_IN = {
 
 
 def write_sbom(dist: Path) -> Path:
-    """Install the wheel without native core in a fresh environment and describe that; returns the file."""
+    """Install the wheel without native core in a fresh environment and write its SBOM; returns the file."""
     (wheel,) = dist.glob("*-py3-none-any.whl")
     name, release = wheel.name.split("-")[:2]
     sbom = dist / f"{name}-{release}.cdx.json"

@@ -11,13 +11,14 @@ import msgspec
 import numpy as np
 
 from sprat.errors import TokenizerError
+from sprat.runtime.chat.template_files import StoredTemplates
 from sprat.runtime.tokenizer.added_tokens import AddedToken
-from sprat.runtime.tokenizer.hf_files import TokenizerFiles, chat_template
+from sprat.runtime.tokenizer.hf_files import TokenizerFiles
 from sprat.runtime.tokenizer.hf_json import build, composes_only
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
-from sprat.runtime.tokenizer.vocabulary import EOG_KEY, TokenizerModel, Vocabulary, is_known_eog
+from sprat.runtime.tokenizer.vocabulary import EOG_KEY, PREFIX_KEY, TokenizerModel, Vocabulary, is_known_eog
 
-__all__ = ["chat_template", "metadata_from_vocabulary", "tokenizer_metadata", "valid_keys"]
+__all__ = ["metadata_from_vocabulary", "tokenizer_metadata", "valid_keys"]
 
 # Text on which different tokenizers most likely differ: runs of spaces, digits and newlines, contractions, scripts with
 # and without spaces, combining marks, joined emoji, control characters
@@ -44,9 +45,7 @@ def tokenizer_metadata(directory: str | Path) -> dict[str, Any]:
     if document := files.document or _flagged(tokenizer.vocabulary, files):
         metadata["tokenizer.huggingface.json"] = _text(document, files)
         _verify(tokenizer, metadata, files, files.added)
-    if template := chat_template(files):
-        metadata["tokenizer.chat_template"] = template
-    return metadata
+    return metadata | StoredTemplates.from_files(files).metadata()
 
 
 def valid_keys(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,6 +76,8 @@ def metadata_from_vocabulary(vocabulary: Vocabulary) -> dict[str, Any]:
         metadata[EOG_KEY] = np.asarray(sorted(vocabulary.eog_ids), np.int32)
     metadata["tokenizer.ggml.add_bos_token"] = vocabulary.add_bos
     metadata["tokenizer.ggml.add_space_prefix"] = vocabulary.add_space_prefix
+    if vocabulary.prefix_first_only:
+        metadata[PREFIX_KEY] = True
     return metadata
 
 

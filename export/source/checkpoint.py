@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -27,20 +28,27 @@ import numpy as np
 from sprat.errors import CheckpointError
 from sprat.export.source.config_file import CONFIG, checkpoint_spec, read_config
 from sprat.export.source.file import FileTensor, SourceFile
-from sprat.export.source.fp8 import F8_E4M3, ScaledBlocks, scale_shape
+from sprat.export.source.folder_kinds import refuse_pointers
+from sprat.export.source.fp8 import F8_E4M3, SCALE_SUFFIX, ScaledBlocks, scale_shape
 from sprat.export.source.gguf_tensors import gguf_tensors
+from sprat.export.source.left_out import EMBEDDINGS, HEAD, leave_out
+from sprat.export.source.lora import Adapter, AdapterOption, merged
+from sprat.export.source.plain_names import check_known_names, plain_names
 from sprat.export.source.range_check import check_range
 from sprat.export.source.rows import RowSource
 from sprat.export.source.scan import FileScan, scan_files
 from sprat.export.source.shards import find_shards, read_shards
 from sprat.export.source.tensor import ComputedRow, SourceTensor
-from sprat.export.source.tensor_map import Origin, gguf_map, is_ignored, replaced_in_gguf, tensor_map
+from sprat.export.source.tensor_kinds import refuse_known_tensors
+from sprat.export.source.tensor_map import Origin, gguf_map, replaced_in_gguf, tensor_map
 from sprat.progress import ReportProgress, no_progress
 from sprat.quant.formats import BlockFormat
+from sprat.runtime.arch.fp8_config import fp8_block
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.rope import FrequencyFactors
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import ROPE_FREQS
+from sprat.runtime.files.bundle import MergedAdapter
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.gguf_checks import vocabulary_problems
 from sprat.runtime.files.shape_checks import compare_shapes, is_mtp_tensor, summarize
@@ -48,7 +56,7 @@ from sprat.runtime.weights import Weight
 
 __all__ = ["Checkpoint"]
 
-_SCALE_SUFFIX = "_scale_inv"
+_UNTIED = "the adapter changes the embeddings or the output head, which the model ties: both are kept apart"
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -71,6 +79,9 @@ class Checkpoint:
         config: the JSON object in ``config.json``; empty for a GGUF.
         metadata: the metadata keys of a GGUF; empty for a folder.
         files: every file that contains weights or the config.
+        notes: what opening found that the user should know.
+        ignored_fields: unknown fields of the config that the user declared harmless.
+        adapters: LoRA adapters that are merged into the weights.
     """
 
     path: Path
@@ -80,11 +91,27 @@ class Checkpoint:
     files: tuple[SourceFile, ...]
     _stored: Mapping[str, FileTensor]  # by the source's names, without ignored tensors
     _origins: Mapping[str, Origin]
+    notes: tuple[str, ...] = ()
+    ignored_fields: tuple[str, ...] = ()
+    adapters: tuple[Adapter, ...] = ()
     _scans: dict[SourceFile, FileScan] = field(init=False, default_factory=dict)  # of all files; empty before the pass
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Open a Hugging Face model directory or a GGUF file; only config and headers are read.
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        ignore_fields: Collection[str] = (),
+        adapters: Sequence[AdapterOption] = (),
+    ) -> Self:
+        """Open a Hugging Face model directory or a GGUF file.
+
+        Only config and headers are read, and two tensors of which one is left out if they are equal.
+
+        Args:
+            path: the folder or file.
+            ignore_fields: unknown fields of ``config.json`` that change no mathematics.
+            adapters: LoRA adapters to merge into the weights of a folder, in this order.
 
         Raises:
             CheckpointError: ``path`` is neither of the two, its weights are pickled, or a shard is missing, truncated
@@ -94,7 +121,7 @@ class Checkpoint:
         """
         path = Path(path)
         if path.is_dir():
-            return cls._open_folder(path)
+            return cls._open_folder(path, ignore_fields, adapters)
         if not path.exists():
             raise CheckpointError(
                 f"{path}: no such file or directory; sprat downloads nothing: download the model first, "
@@ -102,16 +129,39 @@ class Checkpoint:
             )
         if path.suffix == ".safetensors":
             raise CheckpointError(f"{path}: weights without a config; pass the folder that also contains {CONFIG}")
+        refuse_pointers(path)
+        if ignore_fields or adapters:
+            option = "--ignore-config-field" if ignore_fields else "--lora"
+            raise CheckpointError(f"{path}: {option} needs a checkpoint folder with {CONFIG}, and this is a file")
         return cls._open_gguf(path)
 
     @classmethod
-    def _open_folder(cls, path: Path) -> Self:
+    def _open_folder(cls, path: Path, ignore_fields: Collection[str], options: Sequence[AdapterOption]) -> Self:
+        refuse_pointers(path)
         config = read_config(path)
-        spec = checkpoint_spec(config, path)
+        spec = checkpoint_spec(config, path, ignore_fields)
+        adapters = tuple(map(Adapter.open, options))
         shards = find_shards(path)
-        stored = {name: tensor for name, tensor in read_shards(shards).items() if not is_ignored(name, spec, config)}
-        files = (SourceFile.find(path / CONFIG), *shards)
-        return cls(path, spec, config, {}, files, stored, tensor_map(spec))
+        stored = plain_names(read_shards(shards), path)
+        refuse_known_tensors(path, stored)
+        unties = spec.tied_embeddings and any(adapter.unties() for adapter in adapters)
+        if unties and HEAD not in stored and EMBEDDINGS in stored:
+            stored[HEAD] = stored[EMBEDDINGS]
+        for adapter in adapters:
+            stored |= adapter.replaced
+        kept = leave_out(stored, spec, config, lambda name: _stored_rows(stored, name, config), keep_head=unties)
+        _check_adapters(path, adapters, kept.tensors)
+        origins = tensor_map(kept.spec)
+        expected = (source for origin in origins.values() for source in origin.sources)
+        check_known_names(kept.tensors, expected, path, spec.architecture)
+        files = (SourceFile.find(path / CONFIG), *shards, *(file for adapter in adapters for file in adapter.files))
+        notes = (
+            *kept.notes,
+            *(note for adapter in adapters for note in adapter.notes()),
+            *([_UNTIED] if unties else []),
+        )
+        ignored = tuple(sorted(ignore_fields))
+        return cls(path, kept.spec, config, {}, files, kept.tensors, origins, notes, ignored, adapters)
 
     @classmethod
     def _open_gguf(cls, path: Path) -> Self:
@@ -121,12 +171,11 @@ class Checkpoint:
             files, tensors = gguf_tensors(gguf)
             shapes = {name: tensor.shape for name, tensor in tensors.items()}
             replaced = replaced_in_gguf(spec, shapes)
-            stored = {
-                name: tensor
-                for name, tensor in tensors.items()
-                if name not in replaced and not is_mtp_tensor(name, spec.n_layers)
-            }
-            return cls(gguf.path, spec, {}, gguf.metadata, files, stored, gguf_map(spec, shapes))
+            mtp = {name for name in tensors if is_mtp_tensor(name, spec.n_layers)}
+            stored = {name: tensor for name, tensor in tensors.items() if name not in replaced | mtp}
+            note = f"{len(mtp)} tensors of multi-token prediction are left out: sprat does not run it"
+            notes = (note,) if mtp else ()
+            return cls(gguf.path, spec, {}, gguf.metadata, files, stored, gguf_map(spec, shapes), notes)
 
     @functools.cached_property
     def tensors(self) -> dict[str, SourceTensor]:
@@ -144,11 +193,14 @@ class Checkpoint:
     @property
     def warnings(self) -> list[str]:
         """Warnings about this source for the user and the manifest."""
+        warnings = list(self.notes)
+        if self.ignored_fields:
+            warnings.append(f"fields of {CONFIG} that were ignored on request: {', '.join(self.ignored_fields)}")
         quantized = Counter(tensor.format.name for tensor in self._stored.values() if tensor.format.block_size > 1)
-        if not quantized:
-            return []
-        counts = ", ".join(f"{count} tensors in {name}" for name, count in quantized.most_common())
-        return [f"the source is quantized ({counts}): quantizing again adds to its error"]
+        if quantized:
+            counts = ", ".join(f"{count} tensors in {name}" for name, count in quantized.most_common())
+            warnings.append(f"the source is quantized ({counts}): quantizing again adds to its error")
+        return warnings
 
     @property
     def tokenizer_files(self) -> dict[str, Path]:
@@ -186,7 +238,7 @@ class Checkpoint:
                 them all.
             ExportError: the source changed since it was opened.
         """
-        problems = self._structure()
+        problems = self.problems()
         nonfinite = [repr(name) for scan in self._scan(progress).values() for name in scan.nonfinite]
         if nonfinite:
             problems.append(f"{len(nonfinite)} with NaN or infinite weights: {summarize(nonfinite)}")
@@ -200,13 +252,20 @@ class Checkpoint:
         """SHA-256 of the source.
 
         Of a GGUF, the SHA-256 of the file; of a folder or a split GGUF, that of the output of ``sha256sum`` for config
-        and shards or for the parts, sorted by name. Shares the pass over the files with :meth:`verify_complete`.
+        and shards or for the parts, sorted by name, where files of an adapter are named with their folder and scale.
+        Shares the pass over the files with :meth:`verify_complete`.
         """
         digests = [scan.sha256 for scan in self._scan().values()]
         if len(digests) == 1:
             return digests[0]
-        lines = sorted((file.path.name, scan.sha256) for file, scan in self._scan().items())
+        lines = sorted((self._hashed_name(file), scan.sha256) for file, scan in self._scan().items())
         return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in lines).encode()).hexdigest()
+
+    def _hashed_name(self, file: SourceFile) -> str:
+        for number, adapter in enumerate(self.adapters):
+            if file in adapter.files:
+                return f"lora {number} {adapter.option.scale!r} {file.path.name}"
+        return file.path.name
 
     def check_range(self, targets: Iterable[tuple[SourceTensor, BlockFormat]]) -> None:
         """Check that every tensor's weights are within the range of the format that it is written in.
@@ -219,6 +278,14 @@ class Checkpoint:
         """
         scans = self._scan()
         check_range(self.path, targets, lambda tensor: scans[tensor.file].bounds[tensor.name])
+
+    def merged_adapters(self) -> tuple[MergedAdapter, ...]:
+        """The adapters for the manifest."""
+        scans = self._scan()
+        return tuple(
+            MergedAdapter(name=adapter.name, scale=adapter.option.scale, sha256=scans[adapter.files[-1]].sha256)
+            for adapter in self.adapters
+        )
 
     def check_unchanged(self) -> None:
         """Compare size, time and inode of every file with those at opening.
@@ -233,19 +300,18 @@ class Checkpoint:
         """Result of the one pass over the files."""
         if not self._scans:
             tensors: dict[SourceFile, list[FileTensor]] = {file: [] for file in self.files}
-            for tensor in self._stored.values():
+            of_adapters = (tensor for adapter in self.adapters for tensor in adapter.tensors)
+            for tensor in {*self._stored.values(), *of_adapters}:
                 tensors[tensor.file].append(tensor)
             self._scans.update(scan_files(tensors, progress))
         return self._scans
 
     def _rows(self, source: str) -> RowSource:
-        stored = self._stored[source]
-        scales = self._stored.get(source + _SCALE_SUFFIX)
-        if stored.format is not F8_E4M3 or scales is None:
-            return stored
-        return ScaledBlocks(stored, scales)
+        deltas = [adapter.deltas[source] for adapter in self.adapters if source in adapter.deltas]
+        return merged(_stored_rows(self._stored, source, self.config), deltas)
 
-    def _structure(self) -> list[str]:
+    def problems(self) -> list[str]:
+        """What the headers say is missing, unexpected or of another size; empty for a complete model."""
         found = {name: tensor.shape for name, tensor in self._stored.items()}
         expected = {source: origin.source_shape for origin in self._origins.values() for source in origin.sources}
         problems = compare_shapes(found, expected | dict(self._expected_scales(expected)))
@@ -255,4 +321,29 @@ class Checkpoint:
         for source in expected:
             stored = self._stored.get(source)
             if stored and stored.format is F8_E4M3:
-                yield source + _SCALE_SUFFIX, scale_shape(stored.shape)
+                scale = self._stored.get(name := source + SCALE_SUFFIX)
+                block = fp8_block(self.config)
+                is_single = block is None and scale is not None and math.prod(scale.shape) == 1
+                yield name, scale.shape if scale and is_single else scale_shape(stored.shape, block)
+
+
+def _stored_rows(stored: Mapping[str, FileTensor], name: str, config: Mapping[str, Any]) -> RowSource:
+    """The weights of a stored tensor: as they are, or FP8 codes times their scales."""
+    tensor, scales = stored[name], stored.get(name + SCALE_SUFFIX)
+    if tensor.format is not F8_E4M3 or scales is None:
+        return tensor
+    return ScaledBlocks(tensor, scales, fp8_block(config))
+
+
+def _check_adapters(path: Path, adapters: Iterable[Adapter], stored: Mapping[str, FileTensor]) -> None:
+    """Check that adapters fit the checkpoint.
+
+    Raises:
+        CheckpointError: an adapter was made for another model.
+    """
+    shapes = {name: tensor.shape for name, tensor in stored.items()}
+    for adapter in adapters:
+        if problems := adapter.problems(shapes):
+            raise CheckpointError(
+                f"{adapter.option.folder}: does not fit {path}: {summarize(problems, 3)}; use the adapter's base model"
+            )

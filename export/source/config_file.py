@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from sprat.errors import CheckpointError, ConfigError
+from sprat.export.source.folder_kinds import what_folder
 from sprat.runtime.arch.hf_config import spec_from_config
 from sprat.runtime.arch.spec import ModelSpec
 
@@ -16,6 +17,7 @@ __all__ = ["CONFIG", "checkpoint_spec", "read_config"]
 
 CONFIG = "config.json"
 MAX_CONFIG_BYTES = 16 << 20
+_BOM = b"\xef\xbb\xbf"  # editors of Windows write it
 
 
 def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
@@ -27,6 +29,8 @@ def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
     """
     path = folder / name
     if not path.is_file():
+        if problem := what_folder(folder):
+            raise CheckpointError(problem)
         raise CheckpointError(f"{folder}: contains no {name}; expected a Hugging Face model directory or a GGUF file")
     try:
         with path.open("rb") as file:
@@ -36,22 +40,23 @@ def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
     if len(text) > MAX_CONFIG_BYTES:
         raise ConfigError(f"{path}: more than {MAX_CONFIG_BYTES} bytes; expected a model's configuration")
     try:
-        return msgspec.json.decode(text, type=dict[str, Any])
+        return msgspec.json.decode(text.removeprefix(_BOM), type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not a JSON object ({error}); download it again") from error
 
 
-def checkpoint_spec(config: Mapping[str, Any], folder: Path) -> ModelSpec:
+def checkpoint_spec(config: Mapping[str, Any], folder: Path, ignore_fields: Collection[str] = ()) -> ModelSpec:
     """The architecture that ``config`` describes.
 
     Published DeepSeek configs name Python files in ``auto_map``. sprat never runs them: a supported architecture does
-    not need them, and an unsupported one is an error that mentions them.
+    not need them, and an unsupported one is an error that mentions them. ``ignore_fields`` are those of
+    :func:`~sprat.runtime.arch.hf_config.spec_from_config`.
 
     Raises:
         ConfigError: the architecture or a field is not supported.
     """
     try:
-        return spec_from_config(config)
+        return spec_from_config(config, ignore_fields=ignore_fields)
     except ConfigError as error:
         note = (
             "; the Python files that auto_map names are not run: sprat refuses remote code"

@@ -19,7 +19,7 @@ import numpy as np
 
 from sprat.arrays import U8Array
 from sprat.export.source.file import FileTensor, SourceFile
-from sprat.export.source.fp8 import F8_E4M3
+from sprat.export.source.fp8 import F8_E4M3, F8_E8M0
 from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.quant.convert import first_nonfinite
 from sprat.quant.formats import BlockFormat
@@ -34,6 +34,7 @@ _ORDERED_BITS: dict[str, type[np.unsignedinteger[Any]]] = {
     "F16": np.uint16,
     "BF16": np.uint16,
     F8_E4M3.name: np.uint8,
+    F8_E8M0.name: np.uint8,
 }
 
 
@@ -58,7 +59,9 @@ def magnitude_bound(packed: U8Array, format: BlockFormat) -> float:
     ordered = _ORDERED_BITS.get(format.name)
     if ordered is not None:
         bits = packed.view(ordered)
-        largest = ((bits << 1).max() if bits.size else ordered(0)) >> 1
+        if not bits.size:
+            return 0.0
+        largest = bits.max() if format is F8_E8M0 else (bits << 1).max() >> 1  # UE8M0 has no sign
         bound = float(format.dequantize(np.atleast_1d(largest).view(np.uint8))[0])
     elif format.scale_fields and first_nonfinite(packed, format) is not None:
         return math.inf

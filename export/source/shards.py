@@ -16,7 +16,9 @@ import msgspec
 
 from sprat.errors import CheckpointError
 from sprat.export.source.file import FileTensor, SourceFile
-from sprat.export.source.fp8 import F8_E4M3
+from sprat.export.source.folder_kinds import what_folder
+from sprat.export.source.fp8 import F8_E4M3, F8_E8M0, SCALE_SUFFIX
+from sprat.export.source.tensor_kinds import refuse_known_tensors
 from sprat.quant.formats import BlockFormat, get_format
 from sprat.runtime.files.shape_checks import summarize
 
@@ -28,6 +30,7 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 _FORMATS: Mapping[str, BlockFormat] = {
     **{name: get_format(name) for name in ("F32", "F16", "BF16")},
     F8_E4M3.name: F8_E4M3,
+    F8_E8M0.name: F8_E8M0,
 }
 
 
@@ -106,13 +109,16 @@ def _no_shards(folder: Path) -> str:
             f"{folder}: its weights are pickled ({summarize(pickles)}); pickle can run code, so sprat refuses it: "
             "if you trust the model, convert it to safetensors with transformers' save_pretrained"
         )
+    if problem := what_folder(folder):
+        return problem
     return f"{folder}: contains no *.safetensors; expected a Hugging Face model directory or a GGUF file"
 
 
 def _read_header(file: SourceFile) -> Iterator[FileTensor]:
-    entries = _entries(file.path)
+    entries = [(name, _plain_type(name, dtype), shape) for name, dtype, shape in _entries(file.path)]
     unknown = sorted({f"{dtype} ({name!r})" for name, dtype, _ in entries if dtype not in _FORMATS})
     if unknown:
+        refuse_known_tensors(file.path, (name for name, _, _ in entries))
         raise CheckpointError(f"{file.path}: tensors of type {summarize(unknown)}; sprat reads {', '.join(_FORMATS)}")
     # safetensors checked that the tensors fill the file up to its end, so the remaining bytes are the header.
     sizes = [math.prod(shape) * _FORMATS[dtype].block_bytes for _, dtype, shape in entries]
@@ -121,6 +127,11 @@ def _read_header(file: SourceFile) -> Iterator[FileTensor]:
         yield FileTensor(name, tuple(shape), _FORMATS[dtype], file, offset)
         offset += nbytes
     file.check_unchanged()
+
+
+def _plain_type(name: str, dtype: str) -> str:
+    """MXFP8 checkpoints store UE8M0 scales as plain bytes."""
+    return F8_E8M0.name if dtype == "U8" and name.endswith(SCALE_SUFFIX) else dtype
 
 
 def _entries(path: Path) -> list[tuple[str, str, list[int]]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +11,7 @@ import numpy as np
 
 from sprat.arrays import F32Array, U8Array
 from sprat.export.source.file import FileTensor
+from sprat.export.source.fp8 import SCALE_SUFFIX
 from sprat.export.source.rows import Measured, RowSource, Stacked, read_rows
 from sprat.quant.formats import BlockFormat, get_format
 from sprat.runtime.weights import Weight
@@ -36,6 +39,17 @@ class SourceTensor:
     def format(self) -> BlockFormat:
         """The block format of the chunks: the source's, unless a rearrangement required float32."""
         return self.rows.format
+
+    def stored_size(self) -> tuple[str, int]:
+        """The format of most stored weights, and their bytes with scales: a share of a tensor that is split."""
+        stored = list(self.rows.stored())
+        codes = [tensor for tensor in stored if not tensor.name.endswith(SCALE_SUFFIX)]
+        n_weights = math.prod(self.shape)
+        if not codes:
+            return self.format.name, self.rows.n_rows * self.format.row_bytes(self.rows.n_columns)
+        share = n_weights / sum(math.prod(tensor.shape) for tensor in codes)
+        names = Counter(tensor.format.name for tensor in codes)
+        return names.most_common(1)[0][0], round(share * sum(tensor.nbytes for tensor in stored))
 
     def chunks(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[U8Array]:
         """All rows in order, in chunks ``(n, row_bytes)``, each a new array.

@@ -9,16 +9,13 @@ Most tensors are only renamed. The exceptions:
    absorbed into the query; the values' part becomes ``attn_v_b``, ``(n_heads, v_head_dim, kv_lora_rank)``.
 3. Experts, one tensor each in a checkpoint, are stacked to ``(n_experts, out, in)``.
 
-Ignored are the MTP layers (DeepSeek-V3, numbered from ``n_layers`` on), RoPE frequencies that old checkpoints saved as
-buffers, and an output head that is tied to the embeddings.
+Tensors that are not used are sorted out before: :mod:`sprat.export.source.left_out`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sprat.export.source.rows import HeadRows, InterleavedHeads, RowSource, Stacked, TransposedHeads, in_one_format
 from sprat.runtime.arch.architecture import architectures
@@ -28,7 +25,7 @@ from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors
 from sprat.runtime.files.latent_tensors import KV_B, unsplit_layers
 from sprat.runtime.files.shape_checks import Shapes
 
-__all__ = ["Origin", "gguf_map", "is_ignored", "replaced_in_gguf", "tensor_map"]
+__all__ = ["Origin", "gguf_map", "replaced_in_gguf", "tensor_map"]
 
 _GLOBAL = {
     "token_embd": "model.embed_tokens",
@@ -40,6 +37,8 @@ _IN_LAYER = {
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
     "attn_q_a": "self_attn.q_a_proj",
     "attn_q_a_norm": "self_attn.q_a_layernorm",
     "attn_q_b": "self_attn.q_b_proj",
@@ -61,8 +60,6 @@ _IN_LAYER = {
     "ffn_down_shexp": "mlp.shared_experts.down_proj",
 }
 _WITHOUT_SUFFIX = {"exp_probs_b.bias": "mlp.gate.e_score_correction_bias"}
-_BUFFER = re.compile(r".*\.rotary_emb\.inv_freq")
-_LAYER = re.compile(r"model\.layers\.(\d+)\.")
 
 Build = Callable[[Sequence[RowSource]], RowSource]
 
@@ -114,22 +111,6 @@ def replaced_in_gguf(spec: ModelSpec, shapes: Shapes) -> set[str]:
     """
     layers = unsplit_layers(spec, shapes).items()
     return {name for prefix, names in layers for name in (names or (prefix + KV_B,)) if name in shapes}
-
-
-def is_ignored(name: str, spec: ModelSpec, config: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint's tensor is ignored rather than unexpected.
-
-    Args:
-        name: the name in the checkpoint.
-        spec: the architecture.
-        config: ``num_nextn_predict_layers`` is the number of MTP layers after the model's own.
-    """
-    if _BUFFER.fullmatch(name) or (spec.tied_embeddings and name == "lm_head.weight"):
-        return True
-    n_mtp_layers = config.get("num_nextn_predict_layers")
-    layer = _LAYER.match(name)
-    beyond = int(layer[1]) - spec.n_layers if layer else -1
-    return isinstance(n_mtp_layers, int) and 0 <= beyond < n_mtp_layers
 
 
 def _origin(name: str, shape: tuple[int, ...], spec: ModelSpec) -> Origin:

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from sprat.devices.machine import available_bytes
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
 from sprat.export.source.checkpoint import Checkpoint
+from sprat.export.source.lora import AdapterOption
 from sprat.export.write.naming import model_id
 from sprat.runtime.backends.reference import ReferenceBackend
+from sprat.runtime.chat.template_files import template_from_metadata
 from sprat.runtime.engine import Engine
 from sprat.runtime.generate.sampling_defaults import sampling_from_config
 from sprat.runtime.memory import parse_memory
-from sprat.runtime.open_model import find_template
 from sprat.runtime.tokenizer.hf_files import TokenizerFiles
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["load_source", "open_source"]
 
 
-def open_source(path: str | os.PathLike[str], *, dense_bytes: int) -> ReferenceBackend:
+def open_source(
+    path: str | os.PathLike[str],
+    *,
+    dense_bytes: int,
+    ignore_fields: Collection[str] = (),
+    adapters: Sequence[AdapterOption] = (),
+) -> ReferenceBackend:
     """A checkpoint folder or a GGUF file in the reference backend, computed in float32.
 
     Weights keep the precision of the source; a quantized GGUF is dequantized, so it is its own baseline.
@@ -28,11 +36,13 @@ def open_source(path: str | os.PathLike[str], *, dense_bytes: int) -> ReferenceB
     Args:
         path: the source of the export.
         dense_bytes: bytes of dequantized weights that may stay in memory.
+        ignore_fields: unknown fields of ``config.json`` that change no mathematics.
+        adapters: LoRA adapters to merge.
 
     Raises:
         InputError: the source cannot be read; see :meth:`sprat.export.source.checkpoint.Checkpoint.open`.
     """
-    checkpoint = Checkpoint.open(path)
+    checkpoint = Checkpoint.open(path, ignore_fields=ignore_fields, adapters=adapters)
     return ReferenceBackend(checkpoint.spec, checkpoint, dense_bytes=dense_bytes)
 
 
@@ -53,7 +63,7 @@ def load_source(path: str | os.PathLike[str], *, memory: int | str | None = None
     return Engine(
         open_source(path, dense_bytes=dense_bytes),
         tokenizer,
-        template=find_template(metadata, tokenizer),
+        template=template_from_metadata(metadata),
         context=context,
         name=model_id(Path(path).absolute()),
         sampling=sampling_from_config(TokenizerFiles(Path(path)).generation),

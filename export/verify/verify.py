@@ -20,12 +20,14 @@ import numpy as np
 from sprat.arrays import I32Array
 from sprat.devices.machine import available_bytes
 from sprat.errors import InputError
+from sprat.export.source.lora import AdapterOption
 from sprat.export.texts import evaluation_text
 from sprat.export.verify.source_model import open_source
 from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.quant.quality import Quality, QualityMeter, routing_overlap
 from sprat.runtime.backends.protocol import Backend
 from sprat.runtime.engine import Engine
+from sprat.runtime.files.bundle import MANIFEST_NAME, Bundle
 from sprat.runtime.files.model_file import model_formats
 
 __all__ = ["Verification", "verify"]
@@ -81,6 +83,7 @@ def verify(
     backends: Sequence[str] | None = None,
     max_kld: float | None = None,
     max_tokens: int | None = None,
+    lora: Sequence[str | os.PathLike[str]] = (),
     progress: ReportProgress = no_progress,
 ) -> Verification:
     """Compare the logits of an artifact with those of its source.
@@ -93,14 +96,18 @@ def verify(
             chooses, and ``llamacpp`` if installed; for an ONNX model: ``onnx``; for a bundle with both: all of them.
         max_kld: the largest mean KL divergence, in nats, that passes.
         max_tokens: score only the first tokens of the text.
+        lora: the LoRA adapters that the export merged, as in the export.
         progress: called after each chunk; unit: tokens.
 
     Raises:
-        InputError: artifact or source cannot be read, their vocabularies differ, or the text is too short.
+        InputError: artifact or source cannot be read, their vocabularies differ, the text is too short, or the bundle
+            was made with other adapters.
         BackendError: a backend cannot run the artifact.
     """
     with contextlib.ExitStack() as stack:
-        base = open_source(source, dense_bytes=available_bytes() // 4)
+        adapters = [AdapterOption.parse(os.fspath(text)) for text in lora]
+        ignored = _check_source(Path(artifact), adapters)
+        base = open_source(source, dense_bytes=available_bytes() // 4, ignore_fields=ignored, adapters=adapters)
         engines = {
             name: stack.enter_context(Engine.load(artifact, backend=name))
             for name in backends or _default_backends(artifact)
@@ -124,6 +131,18 @@ def verify(
         max_kld=max_kld,
         window=len(windows[0]),
     )
+
+
+def _check_source(artifact: Path, adapters: Sequence[AdapterOption]) -> tuple[str, ...]:
+    """Compare ``adapters`` with those that a bundle's manifest names; returns the fields ignored at its export."""
+    if not (artifact / MANIFEST_NAME).is_file():
+        return ()
+    recorded = Bundle.open(artifact).manifest.source
+    merged = [(adapter.name, adapter.scale) for adapter in recorded.adapters]
+    if merged != [(option.folder.resolve().name, option.scale) for option in adapters]:
+        wanted = " ".join(f"--lora {name}:{scale:g}" for name, scale in merged) or "no --lora"
+        raise InputError(f"{artifact}: verify it with the adapters of its export: {wanted}")
+    return recorded.ignored_config_fields
 
 
 class _Comparison:

@@ -47,6 +47,8 @@ class BundleFolder:
             ExportError: it cannot be written.
         """
         path = self.partial / name
+        with export_errors(path):
+            path.parent.mkdir(exist_ok=True)
         with export_errors(path), path.open("wb") as file:
             file.write(data)
             file.flush()
@@ -70,7 +72,8 @@ class BundleFolder:
         self.add(MANIFEST_NAME, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
         replaced = self.out.with_name(self.out.name + ".replaced")
         with export_errors(self.out):
-            sync_folder(self.partial)
+            for folder in {(self.partial / file.name).parent for file in manifest.files}:
+                sync_folder(folder)
             if existing_manifest(self.out) is not None:
                 self.out.replace(replaced)
             self.partial.replace(self.out)
@@ -81,8 +84,8 @@ class BundleFolder:
     def _remove_others(self, names: set[str]) -> None:
         """Delete all files but ``names``: journals, and files of an interrupted run with another recipe."""
         with export_errors(self.partial):
-            for path in self.partial.iterdir():
-                if path.name not in names:
+            for path in self.partial.rglob("*"):
+                if path.is_file() and path.relative_to(self.partial).as_posix() not in names:
                     path.unlink()
 
 

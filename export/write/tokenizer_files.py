@@ -9,13 +9,14 @@ from typing import Any
 import msgspec
 
 from sprat.export.source.checkpoint import Checkpoint
+from sprat.runtime.chat.template_files import template_file
 from sprat.runtime.generate.sampling_defaults import config_from_sampling, sampling_from_metadata
 from sprat.runtime.tokenizer.hf_json import build
 from sprat.runtime.tokenizer.vocabulary import TokenizerModel, Vocabulary
 
 __all__ = ["tokenizer_texts"]
 
-_EMBEDDED = {"tokenizer.json": "tokenizer.huggingface.json", "chat_template.jinja": "tokenizer.chat_template"}
+_EMBEDDED = {"tokenizer.json": "tokenizer.huggingface.json"}
 
 
 def tokenizer_texts(checkpoint: Checkpoint, keys: Mapping[str, Any], *, complete: bool) -> dict[str, bytes]:
@@ -32,6 +33,7 @@ def tokenizer_texts(checkpoint: Checkpoint, keys: Mapping[str, Any], *, complete
     copied = {name: path.read_bytes() for name, path in checkpoint.tokenizer_files.items()}
     embedded = {name: str(keys[key]).encode() for name, key in _EMBEDDED.items() if key in keys}
     texts = {**copied, **embedded} if "tokenizer.json" in copied or not copied else {**embedded, **copied}
+    texts |= {name: str(value).encode() for key, value in keys.items() if (name := template_file(key))}
     return {**_rebuilt(keys), **texts, **_completed(keys, texts)} if complete else texts
 
 

@@ -26,15 +26,20 @@ class Fields:
     Args:
         subject: name of the mapping in messages, for example ``config.json``.
         values: the mapping. Fields that are ``None`` count as absent.
-        prefix: prepended to field names in messages.
+        prefix: put before each field's name in messages.
+        ignored: full names of unknown fields that the user declares harmless; see :meth:`finish`.
     """
 
-    def __init__(self, subject: str, values: Mapping[str, Any], prefix: str = "") -> None:
+    def __init__(
+        self, subject: str, values: Mapping[str, Any], prefix: str = "", ignored: Collection[str] = ()
+    ) -> None:
         self._subject = subject
         self._prefix = prefix
         self._values = {name: value for name, value in values.items() if value is not None}
         self._taken: set[str] = set()
+        self._ignored = ignored
         self.problems: list[str] = []
+        self.unknown: dict[str, bool] = {}  # full name of each unknown field -> whether the user declares it harmless
 
     def __contains__(self, name: object) -> bool:
         return name in self._values
@@ -74,8 +79,12 @@ class Fields:
                 wanted = " or ".join(map(_short, values))
                 self.complain(name, f"is {_short(self._values[name])}; sprat supports only {wanted}")
 
+    def names(self) -> Collection[str]:
+        """Names of the fields that are present."""
+        return self._values.keys()
+
     def rest_must_be(self, expected: Mapping[str, Collection[Any]]) -> None:
-        """Like :meth:`must_be`, for those of the fields that were not taken yet."""
+        """Like :meth:`must_be`, for those of the fields that were not read yet."""
         self.must_be({name: values for name, values in expected.items() if name not in self._taken})
 
     def all_must_be(self, name: str, expected: Any) -> None:
@@ -85,6 +94,10 @@ class Fields:
         if not isinstance(value, list) or any(item != expected for item in value):
             self.complain(name, f"is {_short(value)}; sprat supports only lists of {expected!r}")
 
+    def check(self, name: str, is_valid: Callable[[Any], bool], wanted: str) -> None:
+        """Check that a field, if present, is ``wanted``."""
+        self._take(name, None, None, is_valid, wanted) if name in self else self._taken.add(name)
+
     def ignore(self, *names: str) -> None:
         """Mark fields as read that have no effect here."""
         self._taken.update(names)
@@ -93,8 +106,8 @@ class Fields:
         """The fields of a nested mapping, empty if it is absent; its problems are reported with these."""
         empty: Mapping[str, Any] = {}
         values = self._take(name, empty, empty, lambda value: isinstance(value, Mapping), "a mapping")
-        nested = Fields(self._subject, values, f"{self._prefix}{name}.")
-        nested.problems = self.problems
+        nested = Fields(self._subject, values, f"{self._prefix}{name}.", self._ignored)
+        nested.problems, nested.unknown = self.problems, self.unknown
         return nested
 
     def complain(self, name: str, problem: str) -> None:
@@ -102,12 +115,18 @@ class Fields:
         self.problems.append(f"{self._prefix}{name} {problem}")
 
     def finish(self, harmless: Collection[str]) -> None:
-        """Record every field that was not read and is not in ``harmless`` as a problem."""
+        """Record every field that was not read and is not in ``harmless`` as a problem, unless the user ignores it."""
         for name in self._values.keys() - self._taken - set(harmless):
-            self.complain(name, f"is {_short(self._values[name])}, a field that sprat does not know")
+            full_name = f"{self._prefix}{name}"
+            self.unknown[full_name] = full_name in self._ignored
+            if not self.unknown[full_name]:
+                self.complain(name, f"is {_short(self._values[name])}, a field that sprat does not know")
 
-    def raise_problems(self) -> None:
+    def raise_problems(self, remedy: str = "use a checkpoint of a supported architecture") -> None:
         """Raise an error if problems were recorded.
+
+        Args:
+            remedy: the end of the message.
 
         Raises:
             ConfigError: all problems, in one message.
@@ -115,8 +134,7 @@ class Fields:
         if self.problems:
             listed = "; ".join(sorted(self.problems))
             raise ConfigError(
-                f"{self._subject}: {listed}. Fields that may change the computation are never ignored: "
-                "use a checkpoint of a supported architecture"
+                f"{self._subject}: {listed}. A field that may change the computation is never ignored: {remedy}"
             )
 
     def _take(self, name: str, default: T | None, stand_in: T, is_valid: Callable[[Any], bool], wanted: str) -> T:

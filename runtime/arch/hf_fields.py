@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sprat.runtime.arch.attention import GroupedAttentionSpec
@@ -9,13 +10,16 @@ from sprat.runtime.arch.fields import Fields
 from sprat.runtime.arch.rope import FrequencyFactors, RopeSpec, YarnScaling, llama3_factors
 from sprat.runtime.arch.spec import ModelSpec
 
-__all__ = ["common_from_config", "dense_from_config", "rope_from_config"]
+__all__ = ["common_from_config", "grouped_from_config", "rope_from_config"]
 
+_ROPE_FORMS = ("rope_parameters", "rope_scaling")
 _ROPE_HARMLESS = frozenset({"finetuned"})
 _MAX_HEAD_DIM = 1 << 16  # a hundred times the largest published one; bounds the size of an array
 
 
-def dense_from_config(fields: Fields, architecture: str, *, interleaved: bool, bias: bool = False) -> ModelSpec:
+def grouped_from_config(
+    fields: Fields, architecture: str, *, interleaved: bool, bias: bool = False, qk_norm: bool = False
+) -> ModelSpec:
     """A model with grouped-query attention and dense MLPs, such as Llama and Qwen2.
 
     Args:
@@ -23,6 +27,7 @@ def dense_from_config(fields: Fields, architecture: str, *, interleaved: bool, b
         architecture: ``general.architecture``.
         interleaved: whether RoPE rotates pairs (2i, 2i+1) in GGUF instead of (i, i+dim/2).
         bias: whether queries, keys and values have biases.
+        qk_norm: whether each head of queries and keys is normed.
     """
     n_heads, hidden_size = fields.size("num_attention_heads"), fields.size("hidden_size")
     attention = GroupedAttentionSpec(
@@ -30,6 +35,7 @@ def dense_from_config(fields: Fields, architecture: str, *, interleaved: bool, b
         n_kv_heads=fields.size("num_key_value_heads", n_heads),
         head_dim=fields.size("head_dim", hidden_size // n_heads),
         bias=bias,
+        qk_norm=qk_norm,
     )
     return ModelSpec(
         architecture=architecture,
@@ -53,30 +59,55 @@ def common_from_config(fields: Fields) -> dict[str, Any]:
 
 
 def rope_from_config(fields: Fields, dim: int, *, interleaved: bool) -> RopeSpec:
-    """RoPE in the fields of transformers 4 (``rope_theta``, ``rope_scaling``) or 5 (``rope_parameters``)."""
-    name = "rope_parameters" if "rope_parameters" in fields else "rope_scaling"
-    scaling = fields.nested(name)
-    holder = scaling if "rope_theta" in scaling else fields
-    theta = holder.number("rope_theta", 10000.0)
-    scaling.must_be({"partial_rotary_factor": [1.0]})
-    scaling.ignore("type" if "rope_type" in scaling else "rope_type")  # transformers 5 writes both
-    read = scaling.choice("rope_type" if "rope_type" in scaling else "type", _ROPE_KINDS, "default")
-    rope = RopeSpec(dim=dim, theta=theta, interleaved=interleaved, scaling=read(scaling, dim, theta))
-    scaling.finish(_ROPE_HARMLESS)
-    return rope
+    """RoPE in the fields of transformers 4 (``rope_theta``, ``rope_scaling``) or 5 (``rope_parameters``).
+
+    A config may have both if they agree; transformers reads the new ones.
+    """
+    forms = [fields.nested(name) for name in _ROPE_FORMS if name in fields] or [fields.nested(_ROPE_FORMS[-1])]
+    theta = _same_number([*forms, fields], "rope_theta", 10000.0)
+    fields.must_be({"partial_rotary_factor": [1.0]})
+    scalings = [_scaling(fields, form, dim, theta) for form in forms]
+    if any(scaling != scalings[0] for scaling in scalings):
+        fields.complain("rope_parameters", "and rope_scaling contradict each other: remove the wrong one")
+    return RopeSpec(dim=dim, theta=theta, interleaved=interleaved, scaling=scalings[0])
 
 
-def _no_scaling(scaling: Fields, dim: int, theta: float) -> None:
+def _scaling(fields: Fields, form: Fields, dim: int, theta: float) -> YarnScaling | FrequencyFactors | None:
+    form.must_be({"partial_rotary_factor": [1.0]})
+    kinds = [form.choice(name, _ROPE_KINDS) for name in ("rope_type", "type") if name in form]
+    if len(set(kinds)) > 1:
+        form.complain("rope_type", "and type contradict each other: remove the wrong one")
+    scaling = kinds[0](fields, form, dim, theta) if kinds else None
+    form.finish(_ROPE_HARMLESS)
+    return scaling
+
+
+def _same_number(holders: Sequence[Fields], name: str, default: float) -> float:
+    """The number ``name``, which must be the same in all ``holders`` that have it."""
+    found = [holder.number(name) for holder in holders if name in holder]
+    if len(set(found)) > 1:
+        holders[0].complain(name, f"is {' and '.join(map(str, found))}: remove the wrong one")
+    return found[0] if found else default
+
+
+def _original_context(fields: Fields, scaling: Fields) -> int:
+    """Phi writes it outside the scaling, where transformers prefers it."""
+    name = "original_max_position_embeddings"
+    return int(_same_number([scaling, fields], name, 0.0)) or scaling.size(name)
+
+
+def _no_scaling(fields: Fields, scaling: Fields, dim: int, theta: float) -> None:
     return None
 
 
-def _yarn(scaling: Fields, dim: int, theta: float) -> YarnScaling:
+def _yarn(fields: Fields, scaling: Fields, dim: int, theta: float) -> YarnScaling:
     scaling.must_be({"truncate": [True]})
+    scaling.ignore("attn_factor")  # of R1-0528-Qwen3-8B: transformers reads attention_factor only, as does llama.cpp
     if ("mscale" in scaling) != ("mscale_all_dim" in scaling):
         scaling.complain("mscale", "or mscale_all_dim is missing; expected both or neither")
     return YarnScaling(
         factor=scaling.number("factor"),
-        original_max_position_embeddings=scaling.size("original_max_position_embeddings"),
+        original_max_position_embeddings=_original_context(fields, scaling),
         beta_fast=scaling.number("beta_fast", 32.0),
         beta_slow=scaling.number("beta_slow", 1.0),
         mscale=scaling.number("mscale", 1.0),
@@ -84,7 +115,7 @@ def _yarn(scaling: Fields, dim: int, theta: float) -> YarnScaling:
     )
 
 
-def _llama3(scaling: Fields, dim: int, theta: float) -> FrequencyFactors:
+def _llama3(fields: Fields, scaling: Fields, dim: int, theta: float) -> FrequencyFactors:
     low, high = scaling.number("low_freq_factor"), scaling.number("high_freq_factor")
     if not low < high:
         scaling.complain("high_freq_factor", f"is {high}; expected more than low_freq_factor, {low}")
@@ -98,7 +129,7 @@ def _llama3(scaling: Fields, dim: int, theta: float) -> FrequencyFactors:
         factor=scaling.number("factor"),
         low_freq_factor=low,
         high_freq_factor=high,
-        original_context=scaling.size("original_max_position_embeddings"),
+        original_context=_original_context(fields, scaling),
     )
 
 

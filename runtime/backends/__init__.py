@@ -1,1 +1,1 @@
-"""Backends: each holds a model's weights and computes logits. One file each; the registry finds them."""
+"""Backends: each holds a model's weights and computes logits. One file each, found by the registry."""

@@ -1,8 +1,8 @@
-"""Reading experts ahead: for a mixture larger than memory, whose weights come and go with the mapped file.
+"""Readahead of routed experts, for MoE models that are larger than memory and streamed from the mapped file.
 
-A page that is missing is otherwise read when a kernel touches it, a few kilobytes at a time. As soon as the router has
-chosen, whole experts are asked for here, so that the medium reads megabytes in a row while the first of them are
-multiplied. Nothing is copied and nothing held: what stays in memory is the system's choice.
+Without it a missing page is read when a kernel touches it, a few kilobytes at a time. Here whole experts are prefetched
+as soon as the router has selected them: the storage device reads megabytes sequentially while the first experts are
+computed. Nothing is copied or pinned; the operating system decides which pages stay in memory.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from sprat.runtime.files.gguf_checks import TensorInfo
 __all__ = ["ExpertReadahead"]
 
 _PARTS = ("gate", "up", "down")
-_MOST_TOKENS = 16  # more of them choose most experts, which kernels then read one after the other
+_MAX_TOKENS = 16  # more tokens use most experts, which the kernels then read sequentially
 
 
 class ExpertReadahead:
-    """A :data:`~sprat.runtime.models.RoutingObserver` that asks the system for the experts of each layer.
+    """A :data:`~sprat.runtime.models.RoutingObserver` that prefetches the selected experts of each layer.
 
     Args:
-        file: the model; its parts are opened once more, since advice needs descriptors.
+        file: the model; its parts are opened a second time, since ``posix_fadvise`` needs descriptors.
     """
 
     def __init__(self, file: GGUFFile) -> None:
@@ -33,13 +33,13 @@ class ExpertReadahead:
         self._descriptors = [os.open(part.path, os.O_RDONLY | os.O_CLOEXEC) for part in file.parts]
 
     def __call__(self, layer: int, experts: I32Array) -> None:
-        """Ask for the chosen experts, ``(n, n_experts_per_token)``, of ``layer``."""
-        if len(experts) > _MOST_TOKENS:
+        """Prefetch the selected ``experts (n, n_experts_per_token)`` of ``layer``."""
+        if len(experts) > _MAX_TOKENS:
             return
-        chosen = np.unique(experts).tolist()
+        selected = np.unique(experts).tolist()
         for part in _PARTS:
             tensor = self._tensors[f"blk.{layer}.ffn_{part}_exps.weight"]
-            for expert in chosen:
+            for expert in selected:
                 self._advise(tensor, expert)
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
 """The ``llamacpp`` backend: llama.cpp through llama-cpp-python's low-level functions.
 
-The low-level ones, because the ``Llama`` class hides ``use_extra_bufts``, the switch that keeps mixtures from aborting
-on processors with AMX. The file is opened in a child process first (:mod:`sprat.runtime.backends.llamacpp_probe`): an
-abort or an illegal instruction there is an error here.
+The ``Llama`` class does not expose ``use_extra_bufts``, without which MoE models abort on CPUs with AMX. The file is
+first opened in a child process (:mod:`sprat.runtime.backends.llamacpp_probe`): an abort or an illegal instruction there
+is an error here.
 """
 
 from __future__ import annotations
@@ -28,47 +28,49 @@ from sprat.runtime.models import RoutingObserver
 
 __all__ = ["LlamaCppBackend", "LlamaCppStream"]
 
-_CACHE_NUMBER_BYTES = 2  # F16
-_BATCH = 256  # tokens per llama_decode at most: larger prompts are cut
-_OWN_BYTES = 16 << 20  # graph, thread stacks and buffers that do not grow with the model
+_CACHE_ELEMENT_BYTES = 2  # F16
+_BATCH = 256  # maximum tokens per llama_decode: longer prompts are split
+_OWN_BYTES = 16 << 20  # graph, thread stacks and buffers whose size does not depend on the model
 _LOG_ERROR = 4  # GGML_LOG_LEVEL_ERROR
 
 
 class LlamaCppLoader(BackendLoader, name="llamacpp", preference=30):
-    """llama.cpp, where llama-cpp-python is installed and survives the file."""
+    """llama.cpp, if llama-cpp-python is installed and can load the file."""
 
     def footprint(self, request: LoadRequest) -> Footprint:
-        """An F16 cache, and logits for one batch."""
+        """An F16 cache, and the logits of one batch."""
         buffer_bytes = _BATCH * request.spec.vocab_size * 4 + _OWN_BYTES
-        return request.footprint(cache_number_bytes=_CACHE_NUMBER_BYTES, buffer_bytes=buffer_bytes)
+        return request.footprint(cache_element_bytes=_CACHE_ELEMENT_BYTES, buffer_bytes=buffer_bytes)
 
     def why_not(self, request: LoadRequest) -> SpratError | None:
-        """Not installed."""
+        """llama-cpp-python is not installed."""
         if importlib.util.find_spec("llama_cpp") is None:
-            return BackendError(f"llama-cpp-python is not installed; for this processor: {install_command()}")
+            return BackendError(f"llama-cpp-python is not installed; install it for this CPU: {install_command()}")
         return None
 
     def load(self, request: LoadRequest) -> LlamaCppBackend:
-        """Try the file in a child process, then load it here with what survived there.
+        """Probe the file in a child process, then load it here with the settings that worked.
 
         Raises:
-            BackendError: llama.cpp died on the file, or refused it.
+            BackendError: llama.cpp crashed on the file, or rejected it.
         """
         report = probe(request.file.path)
         footprint = self.footprint(request)
         repacked_bytes = footprint.total_bytes + footprint.weight_bytes  # repacked weights are a second copy
-        has_room = request.memory_bytes is None or repacked_bytes <= request.memory_bytes
+        fits = request.memory_bytes is None or repacked_bytes <= request.memory_bytes
         return LlamaCppBackend(
-            request.file.path, n_threads=request.n_threads, use_extra_bufts=report.use_extra_bufts and has_room
+            request.file.path, n_threads=request.n_threads, use_extra_bufts=report.use_extra_bufts and fits
         )
 
 
 class LlamaCppBackend:
-    """A model inside llama.cpp.
+    """A model in llama.cpp.
 
     Args:
-        path: a GGUF file. n_threads: threads that compute. use_extra_bufts: let llama.cpp repack weights for this
-        processor (about twice the prefill speed; what AMX aborts on).
+        path: a GGUF file.
+        n_threads: number of threads.
+        use_extra_bufts: let llama.cpp repack weights for this CPU: about twice the prefill speed, but MoE models abort
+            with AMX.
     """
 
     name = "llamacpp"
@@ -101,7 +103,7 @@ class LlamaCppBackend:
         return stream
 
     def close(self) -> None:
-        """Free the weights, and the streams that still use them."""
+        """Free the weights and all open streams."""
         for stream in list(self._streams):
             stream.close()
         if self._model:
@@ -110,7 +112,7 @@ class LlamaCppBackend:
 
 
 class LlamaCppStream:
-    """One sequence in a llama.cpp context of its own."""
+    """One sequence in a llama.cpp context."""
 
     def __init__(self, model: Any, *, capacity: int, vocab_size: int, n_threads: int) -> None:
         lib = _library()
@@ -121,11 +123,11 @@ class LlamaCppStream:
         _keep_log()
         self._context = lib.llama_init_from_model(model, params)
         if not self._context:
-            raise BackendError(f"llama.cpp cannot make a context of {capacity} tokens{_why()}; ask for a shorter one")
+            raise BackendError(f"llama.cpp cannot create a context of {capacity} tokens{_why()}; use a shorter one")
         self._batch = lib.llama_batch_init(params.n_batch, 0, 1)
         self._n_batch: int = params.n_batch
         self._vocab_size = vocab_size
-        self._free = weakref.finalize(self, _free, self._context, self._batch)  # also when a session is just dropped
+        self._free = weakref.finalize(self, _free, self._context, self._batch)  # also if the stream is never closed
         self.capacity = capacity
         self.length = 0
 
@@ -145,11 +147,11 @@ class LlamaCppStream:
         return np.concatenate(rows)
 
     def truncate(self, length: int) -> None:
-        """Forget every token from position ``length`` on."""
+        """Remove every token from position ``length`` on."""
         self._check_open()
         lib = _library()
         if not lib.llama_memory_seq_rm(lib.llama_get_memory(self._context), 0, length, -1):
-            raise BackendError(f"llama.cpp cannot cut the sequence to {length} tokens{_why()}; begin a new one")
+            raise BackendError(f"llama.cpp cannot truncate the sequence to {length} tokens{_why()}; start a new one")
         self.length = min(self.length, length)
 
     def close(self) -> None:
@@ -164,7 +166,8 @@ class LlamaCppStream:
         self._check_open()
         if self.length + len(tokens) > self.capacity:
             raise PromptError(
-                f"{len(tokens)} tokens do not fit behind {self.length} of {self.capacity}; load a longer context"
+                f"the cache holds {self.length} of {self.capacity} tokens and {len(tokens)} more do not fit: "
+                "shorten the prompt or load the model with a larger context"
             )
         batch = self._batch
         batch.n_tokens = len(tokens)
@@ -180,7 +183,7 @@ class LlamaCppStream:
         self.length += len(tokens)
 
     def _logits(self, n_rows: int) -> F32Array:
-        """The last ``n_rows`` rows that were asked for, copied out of llama.cpp's buffer."""
+        """The last ``n_rows`` rows of logits, copied from llama.cpp's buffer."""
         pointer = _library().llama_get_logits(self._context)
         return np.ctypeslib.as_array(pointer, (n_rows, self._vocab_size)).copy()
 
@@ -191,19 +194,19 @@ def _free(context: Any, batch: Any) -> None:
 
 
 def _library() -> Any:
-    """llama.cpp's functions."""
+    """llama.cpp's C functions."""
     from llama_cpp import llama_cpp as lib
 
     return lib
 
 
 def _keep_log() -> None:
-    """Keep the log from the screen and begin it anew; other users of the library may have turned it on meanwhile."""
+    """Redirect llama.cpp's log into memory and clear it; other users of the library may have changed the callback."""
     _library().llama_log_set(_log_callback(), ctypes.c_void_p(0))
     _recent_errors().clear()
 
 
-@functools.cache  # ctypes frees a callback that nobody holds
+@functools.cache  # keeps a reference: ctypes does not
 def _log_callback() -> Any:
     errors = _recent_errors()
 
@@ -216,7 +219,7 @@ def _log_callback() -> Any:
 
 @functools.cache
 def _recent_errors() -> collections.deque[str]:
-    """What llama.cpp last complained about."""
+    """llama.cpp's last error messages."""
     return collections.deque(maxlen=4)
 
 

@@ -1,11 +1,11 @@
-"""The one place that chooses how llama-cpp-python is compiled, because its own default can make a library that aborts.
+"""CMake options for llama-cpp-python, whose default build aborts on CPUs with AMX.
 
-llama-cpp-python is an sdist: it compiles on installation, with ``GGML_NATIVE=ON`` unless told otherwise. On a processor
-with AMX that build moves matrices into tile buffers that know no stacked experts, and dies with
-``GGML_ASSERT(*cur_backend_id != -1)`` when it makes a context for a mixture. So every instruction set is named instead,
-and AMX is not among them.
+llama-cpp-python is an sdist: it is compiled on installation, by default with ``GGML_NATIVE=ON``. On a CPU with AMX that
+build repacks matrices into tile buffers that do not support stacked experts, and aborts with
+``GGML_ASSERT(*cur_backend_id != -1)`` when it creates a context for an MoE model. The options here list every
+instruction set except AMX.
 
-``python -m sprat.runtime.backends.llamacpp_build`` prints the value for this processor::
+``python -m sprat.runtime.backends.llamacpp_build`` prints the value for this CPU::
 
     CMAKE_ARGS="$(python -m sprat.runtime.backends.llamacpp_build)" pip install 'sprat[llamacpp]'
 """
@@ -19,7 +19,7 @@ from sprat.devices.cpu import this_cpu
 
 __all__ = ["cmake_args", "install_command"]
 
-# sprat's name of an instruction set -> ggml's CMake options. AMX is left out on purpose.
+# sprat's name of an instruction set -> ggml's CMake options. AMX is left out, see above.
 _X86_OPTIONS = {
     "avx2": ("GGML_AVX", "GGML_AVX2"),
     "fma": ("GGML_FMA",),
@@ -34,7 +34,7 @@ _ARM_SUFFIXES = {"dotprod": "+dotprod", "fp16": "+fp16", "i8mm": "+i8mm", "sve":
 
 
 def cmake_args(features: Mapping[str, bool]) -> str:
-    """``CMAKE_ARGS`` for a processor with these instruction sets (names of :func:`sprat.devices.cpu.this_cpu`).
+    """``CMAKE_ARGS`` for a CPU with these instruction sets (names of :func:`sprat.devices.cpu.this_cpu`).
 
     Example:
         >>> cmake_args({"neon": True, "dotprod": True, "i8mm": False})
@@ -44,7 +44,7 @@ def cmake_args(features: Mapping[str, bool]) -> str:
     if "neon" in features:
         arguments += [f"-DGGML_CPU_ARM_ARCH={_arm_architecture(features)}"]
     else:
-        # Each is set to ON or OFF: ggml switches the older ones on where they are not named.
+        # Each is set to ON or OFF: ggml enables the older ones by default.
         arguments += [
             f"-D{option}={'ON' if features.get(name) else 'OFF'}"
             for name, options in _X86_OPTIONS.items()
@@ -54,7 +54,7 @@ def cmake_args(features: Mapping[str, bool]) -> str:
 
 
 def install_command() -> str:
-    """The line that installs llama-cpp-python on this machine, to be pasted into a shell."""
+    """The shell command that installs llama-cpp-python on this machine."""
     return f"CMAKE_ARGS='{cmake_args(this_cpu().features)}' pip install 'sprat[llamacpp]'"
 
 

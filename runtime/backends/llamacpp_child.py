@@ -1,7 +1,7 @@
 """The child process of :mod:`sprat.runtime.backends.llamacpp_probe`.
 
 ``python -m sprat.runtime.backends.llamacpp_child FILE 1`` loads the file with repacked buffers (``0``: without),
-decodes three tokens and exits with 0; a file that llama.cpp refuses ends it with 1 and the reason on standard error.
+decodes three tokens and exits with 0. If llama.cpp rejects the file, it exits with 1 and the reason on standard error.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from pathlib import Path
 
 from sprat.errors import SpratError
 
-_PROBE_TOKENS = (1, 2, 3)  # every vocabulary has them
+_PROBE_TOKENS = (1, 2, 3)  # ids in every vocabulary
 
 
 def main(path: str, use_extra_bufts: str) -> None:
-    """Load the file, decode a prompt of two tokens and one more token."""
+    """Load the file, decode a prompt of two tokens, and one more token."""
     import resource
 
     from sprat.runtime.backends.llamacpp import LlamaCppBackend
 
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # an abort is expected: leave no core file
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # an abort is expected: write no core file
     try:
         backend = LlamaCppBackend(Path(path), n_threads=1, use_extra_bufts=use_extra_bufts == "1")
         stream = backend.new_stream(capacity=32)

@@ -1,8 +1,8 @@
-"""Trying llama.cpp on a file in a child process, because an abort or an illegal instruction cannot be caught.
+"""Load a file with llama.cpp in a child process first, since an abort or an illegal instruction cannot be caught.
 
-The child is :mod:`sprat.runtime.backends.llamacpp_child`. It is tried with llama.cpp's repacked buffers first (fast),
-then without (what MoE models need on processors with AMX). The result is cached per file, llama-cpp-python version and
-processor.
+The child is :mod:`sprat.runtime.backends.llamacpp_child`. It runs with llama.cpp's repacked buffers (fast), and if that
+crashes, without them (needed for MoE models on CPUs with AMX). The result is cached per file, llama-cpp-python version
+and CPU.
 """
 
 from __future__ import annotations
@@ -29,44 +29,44 @@ _CHILD = "sprat.runtime.backends.llamacpp_child"
 
 
 class ProbeReport(msgspec.Struct, frozen=True):
-    """What survived."""
+    """The settings that worked."""
 
     use_extra_bufts: bool
 
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """How one child ended."""
+    """Exit status and last message of a child."""
 
     return_code: int
-    last_words: str
+    message: str
 
     def text(self) -> str:
-        """``SIGILL`` or ``exit code 3``, and the child's last lines."""
-        died = self.return_code < 0
-        ending = signal.Signals(-self.return_code).name if died else f"exit code {self.return_code}"
-        return f"{ending}: {self.last_words}" if self.last_words else ending
+        """``SIGILL`` or ``exit code 3``, and the message."""
+        killed = self.return_code < 0
+        ending = signal.Signals(-self.return_code).name if killed else f"exit code {self.return_code}"
+        return f"{ending}: {self.message}" if self.message else ending
 
 
 def probe(path: Path) -> ProbeReport:
-    """Find out how llama.cpp can load ``path`` on this machine without killing the process.
+    """Find the settings with which llama.cpp can load ``path`` on this machine, without risking this process.
 
     Raises:
-        BackendError: it cannot; the message holds how the child ended, and the remedy.
+        BackendError: none works; the message has the exit status of the child and a remedy.
     """
-    remembered = _memory_of(path)
-    known = _recall(remembered)
-    if known is not None:
-        return known
+    cached = _cache_file(path)
+    report = _read_cached(cached)
+    if report is not None:
+        return report
     for use_extra_bufts in (True, False):
         outcome = _try(path, use_extra_bufts=use_extra_bufts)
         if outcome.return_code == 0:
             report = ProbeReport(use_extra_bufts)
-            _remember(remembered, report)
+            _write_cached(cached, report)
             return report
-        if outcome.return_code > 0:  # llama.cpp refused the file, and will again
-            raise BackendError(outcome.last_words)
-    raise BackendError(f"{path}: llama.cpp fails in a child process ({outcome.text()}); {_remedy(outcome)}")
+        if outcome.return_code > 0:  # llama.cpp rejected the file
+            raise BackendError(outcome.message)
+    raise BackendError(f"{path}: llama.cpp crashes in a child process ({outcome.text()}); {_remedy(outcome)}")
 
 
 def _try(path: Path, *, use_extra_bufts: bool) -> _Outcome:
@@ -74,11 +74,11 @@ def _try(path: Path, *, use_extra_bufts: bool) -> _Outcome:
     try:
         child = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        return _Outcome(1, f"no answer within {_TIMEOUT_SECONDS} s")
-    return _Outcome(child.returncode, _last_words(child.stderr.decode("utf-8", "replace")))
+        return _Outcome(1, f"llama.cpp did not finish within {_TIMEOUT_SECONDS} s")
+    return _Outcome(child.returncode, _message(child.stderr.decode("utf-8", "replace")))
 
 
-def _last_words(stderr: str) -> str:
+def _message(stderr: str) -> str:
     """The failed assertion, which ggml prints before a backtrace; otherwise the last line."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     return next((line for line in lines if "GGML_ASSERT" in line), lines[-1] if lines else "")
@@ -86,31 +86,31 @@ def _last_words(stderr: str) -> str:
 
 def _remedy(outcome: _Outcome) -> str:
     if -outcome.return_code == signal.SIGKILL:
-        return "the system killed it, mostly for lack of memory: choose a smaller file or a shorter context"
+        return "the system killed it, mostly for lack of memory: use a smaller file or a shorter context"
     if outcome.return_code < 0:
         from sprat.runtime.backends.llamacpp_build import install_command
 
-        return f"rebuild it for this processor: {install_command()} --force-reinstall --no-binary llama-cpp-python"
-    return "run it with backend='reference', or export the file again"
+        return f"rebuild it for this CPU: {install_command()} --force-reinstall --no-binary llama-cpp-python"
+    return "use backend='reference', or export the file again"
 
 
-def _memory_of(path: Path) -> Path:
-    """The file that remembers the probe of ``path``: one per file content (by size and time), library and processor."""
+def _cache_file(path: Path) -> Path:
+    """The file that caches the result for ``path``: one per file (by path, size and time), library and CPU."""
     found, cpu = path.stat(), this_cpu()
-    features = sorted(name for name, there in cpu.features.items() if there)
+    features = sorted(name for name, present in cpu.features.items() if present)
     identity = [str(path.resolve()), found.st_size, found.st_mtime_ns, version("llama-cpp-python"), cpu.model, features]
     digest = hashlib.sha256(msgspec.json.encode(identity)).hexdigest()[:32]
     return cache_folder() / "probes" / f"{digest}.json"
 
 
-def _recall(remembered: Path) -> ProbeReport | None:
+def _read_cached(cached: Path) -> ProbeReport | None:
     try:
-        return msgspec.json.decode(remembered.read_bytes(), type=ProbeReport)
+        return msgspec.json.decode(cached.read_bytes(), type=ProbeReport)
     except (OSError, msgspec.DecodeError):
-        return None  # never probed, or not by us: probe again
+        return None  # not cached, or damaged: probe again
 
 
-def _remember(remembered: Path, report: ProbeReport) -> None:
-    with contextlib.suppress(OSError):  # a home that cannot be written: the next start probes again
-        remembered.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(remembered, msgspec.json.encode(report))
+def _write_cached(cached: Path, report: ProbeReport) -> None:
+    with contextlib.suppress(OSError):  # the folder is not writable: the next start probes again
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(cached, msgspec.json.encode(report))

@@ -1,4 +1,4 @@
-"""``ModelStream``: one sequence over sprat's own forward pass, for the reference and the native backend."""
+"""``ModelStream``: one sequence in sprat's own forward pass, for the reference and native backends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["ModelStream"]
 
 
 class ModelStream:
-    """One sequence: a cache, and the model that fills it."""
+    """One sequence: a model and its KV cache."""
 
     def __init__(self, model: Model, capacity: int, observe: RoutingObserver | None, storage: Storage = "f32") -> None:
         self._model = model
@@ -26,7 +26,7 @@ class ModelStream:
 
     @property
     def capacity(self) -> int:
-        """Tokens that the cache can hold."""
+        """Maximum number of tokens."""
         return self._cache.capacity
 
     def forward(self, tokens: Sequence[int]) -> F32Array:
@@ -38,8 +38,8 @@ class ModelStream:
         return self._model.forward(tokens, self._cache, all_logits=True, observe=self._observe)
 
     def truncate(self, length: int) -> None:
-        """Forget every token from position ``length`` on."""
+        """Remove every token from position ``length`` on."""
         self._cache.truncate(length)
 
     def close(self) -> None:
-        """Nothing to free: memory goes with the last reference."""
+        """Does nothing: the cache is freed with the last reference."""

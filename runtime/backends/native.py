@@ -1,4 +1,4 @@
-"""The ``native`` backend: sprat's own models over C++ kernels, with weights left in the mapped file."""
+"""The ``native`` backend: sprat's forward pass with C++ kernels, which read weights from the mapped file."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ __all__ = ["NativeBackend"]
 
 
 class NativeLoader(BackendLoader, name="native", preference=10):
-    """The C++ kernels, for files whose formats they know."""
+    """The C++ kernels, for files of :data:`~sprat.runtime.kernels.native.NATIVE_FORMATS`."""
 
-    deterministic = True  # how kernels split their work depends on its shape alone
+    deterministic = True  # kernels divide work by its shape alone
     exact = True
 
     def footprint(self, request: LoadRequest) -> Footprint:
-        """The cache that was asked for, and one chunk's activations."""
+        """The requested KV cache, and the activations of one chunk."""
         spec = request.spec
-        whole = request.footprint(cache_number_bytes=0, buffer_bytes=native_buffer_bytes(spec))
-        return replace(whole, cache_bytes_per_token=cache_bytes_per_token(spec, _cache(request)))
+        without_cache = request.footprint(cache_element_bytes=0, buffer_bytes=native_buffer_bytes(spec))
+        return replace(without_cache, cache_bytes_per_token=cache_bytes_per_token(spec, _cache(request)))
 
     def why_not(self, request: LoadRequest) -> SpratError | None:
-        """No native core, or a format that it does not know."""
+        """The native core is not built, or has no kernels for a format of the file."""
         if why := native_missing_because():
             return BackendError(f"the native kernels are missing: {why}")
         formats = {info.type_name for info in request.gguf.tensors.values()}
         if unknown := sorted(formats - NATIVE_FORMATS):
-            return BackendError(f"{request.file.path}: no native kernels for {', '.join(unknown)}; requantize it")
+            return BackendError(f"{request.file.path}: no native kernels for {', '.join(unknown)}; requantize the file")
         return None
 
     def load(self, request: LoadRequest) -> NativeBackend:
-        """Nothing is read before it is used."""
+        """Weights are read when they are first used."""
         if not request.streams and request.gguf.nbytes < available_bytes():
             request.gguf.ask_for_huge_pages()
         readahead = ExpertReadahead(request.gguf) if request.streams and request.spec.moe else None
-        # The caller stays unpinned.
+        # Not the first: the thread of the caller is not pinned.
         kernels = NativeKernels(request.n_threads, cores=request.cores[1:], exact=request.exact)
         return NativeBackend(request.spec, request.gguf, kernels, readahead, _cache(request))
 
@@ -57,14 +57,14 @@ def _cache(request: LoadRequest) -> Storage:
 
 
 class NativeBackend:
-    """A model over C++ kernels.
+    """A model with C++ kernels.
 
     Args:
         spec: the architecture.
-        weights: where its weights lie; they are read while the model runs.
-        kernels: the arithmetic, with its threads.
-        cache: what a number of the cache is kept as; the usual storage unless given.
-        readahead: asks for experts as soon as they are chosen, where memory does not hold them all.
+        weights: its weights, read while the model runs.
+        kernels: the kernels and their threads.
+        cache: storage of the KV cache; by default the first of the architecture's.
+        readahead: prefetches the selected experts, if they are streamed.
     """
 
     name = "native"
@@ -88,13 +88,13 @@ class NativeBackend:
         return ModelStream(self._model, capacity, _both(self._readahead, observe), storage=self._cache)
 
     def close(self) -> None:
-        """Memory and threads go with the last reference."""
+        """Close the readahead; memory and threads are freed with the last reference."""
         if self._readahead is not None:
             self._readahead.close()
 
 
 def _both(first: RoutingObserver | None, second: RoutingObserver | None) -> RoutingObserver | None:
-    """One observer that calls both, or the one that there is."""
+    """An observer that calls both; if one is ``None``, the other."""
     if first is None or second is None:
         return first or second
 

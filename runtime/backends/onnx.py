@@ -1,7 +1,7 @@
-"""The ``onnx`` backend: a graph that sprat wrote (docs/onnx.md), run by onnxruntime on the CPU.
+"""The ``onnx`` backend: graphs exported by sprat (docs/onnx.md), run by onnxruntime on the CPU.
 
-The caches lie here and not in onnxruntime, in the same records as those of sprat's own models. Each call binds views of
-them, so that no row is ever copied, where the graph's form allows it (:class:`~sprat.runtime.files.onnx.CacheUpdate`).
+The KV cache is sprat's, not onnxruntime's. Each call binds views of it as inputs and outputs; only with
+``CacheUpdate.CONCAT`` are entries copied (:class:`~sprat.runtime.files.onnx.CacheUpdate`).
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from sprat.runtime.models import RoutingObserver
 __all__ = ["ONNXBackend", "ONNXStream"]
 
 
-_CACHE_NUMBER_BYTES = 4  # float32
-_CHUNK, _SMALL_CHUNK = 128, 64  # tokens whose activations are in memory at once
+_CACHE_ELEMENT_BYTES = 4  # float32
+_CHUNK, _SMALL_CHUNK = 128, 64  # tokens whose activations are in memory together
 _LIBRARY_BYTES = 64 << 20  # onnxruntime itself, onnx, and their threads
-_PACKED_BLOCK_BYTES = 10  # two scales and a sum in float32 instead of one scale in binary16: measured
-_LOW_MEMORY_EXPERT_BLOCK_BYTES = 2  # one scale in float32, where activations are, too: measured
+_PACKED_BLOCK_BYTES = 10  # two scales and a sum in float32 instead of one float16 scale: measured
+_LOW_MEMORY_EXPERT_BLOCK_BYTES = 2  # one float32 scale, with float32 activations: measured
 
 
 class ONNXLoader(BackendLoader, name="onnx", preference=40, reads="onnx"):
-    """onnxruntime, where it is installed."""
+    """Runs ONNX files, if onnxruntime is installed."""
 
     def footprint(self, request: LoadRequest) -> Footprint:
-        """A float32 cache, one chunk's activations, attention scores over the whole context, and what packing adds."""
+        """A float32 cache, the activations of one chunk, its attention scores over the context, and packed weights."""
         return _footprint(request, low_memory=_wants_low_memory(request))
 
     def why_not(self, request: LoadRequest) -> SpratError | None:
@@ -46,17 +46,17 @@ class ONNXLoader(BackendLoader, name="onnx", preference=40, reads="onnx"):
         return BackendError(why) if why else None
 
     def load(self, request: LoadRequest) -> ONNXBackend:
-        """Load the weights; onnxruntime packs matrices for this processor.
+        """Load the weights; onnxruntime packs matrices for this CPU.
 
         Raises:
-            BackendError: onnxruntime refuses the model.
+            BackendError: onnxruntime rejects the model.
         """
         assert isinstance(request.file, ONNXFile)
         return ONNXBackend(request.file, n_threads=request.n_threads, low_memory=_wants_low_memory(request))
 
 
 def _wants_low_memory(request: LoadRequest) -> bool:
-    """Whether the budget asks for less memory and more time: other products with experts, and short chunks."""
+    """Whether the model fits into the memory limit only with float32 expert products and short chunks."""
     if request.memory_bytes is None:
         return False
     return _footprint(request, low_memory=False).total_bytes > request.memory_bytes
@@ -68,7 +68,7 @@ def _footprint(request: LoadRequest, *, low_memory: bool) -> Footprint:
     scores_bytes = 3 * 4 * spec.attention.n_heads * request.context
     chunk_bytes = _chunk(low_memory) * (8 * widest * 4 + spec.vocab_size * 4 + scores_bytes)
     buffer_bytes = chunk_bytes + _packing_bytes(request, low_memory=low_memory) + _LIBRARY_BYTES
-    return request.footprint(cache_number_bytes=_CACHE_NUMBER_BYTES, buffer_bytes=buffer_bytes)
+    return request.footprint(cache_element_bytes=_CACHE_ELEMENT_BYTES, buffer_bytes=buffer_bytes)
 
 
 def _chunk(low_memory: bool) -> int:
@@ -76,22 +76,22 @@ def _chunk(low_memory: bool) -> int:
 
 
 def _packing_bytes(request: LoadRequest, *, low_memory: bool) -> int:
-    """What packed products take beyond the file's bytes: ``MatMulNBits`` in ``.blocks``, ``QMoE`` in stacks of rows."""
+    """Bytes of packed weights beyond those of the file: ``MatMulNBits`` in ``.blocks``, ``QMoE`` in stacked rows."""
     shapes = {name: info.shape for name, info in request.file.tensors.items()}
     scales = {name: shape for name, shape in shapes.items() if name.endswith(".weight.scales")}
     routed = sum(math.prod(shape) for name, shape in scales.items() if is_routed_expert(name))
     others = sum(math.prod(shape[:-1]) for name, shape in shapes.items() if ".blocks" in name)
-    of_expert = _LOW_MEMORY_EXPERT_BLOCK_BYTES if low_memory else _PACKED_BLOCK_BYTES
-    return _PACKED_BLOCK_BYTES * others + of_expert * routed
+    expert_block_bytes = _LOW_MEMORY_EXPERT_BLOCK_BYTES if low_memory else _PACKED_BLOCK_BYTES
+    return _PACKED_BLOCK_BYTES * others + expert_block_bytes * routed
 
 
 class ONNXBackend:
-    """A model inside onnxruntime.
+    """A model in onnxruntime.
 
     Args:
         file: a checked model.
-        n_threads: threads that compute.
-        low_memory: take less memory and more time: short chunks, and the arena and ``small_experts`` of
+        n_threads: number of threads.
+        low_memory: less memory, lower speed: short chunks, and the arena and ``small_experts`` of
             :func:`~sprat.runtime.backends.onnx_session.open_session`.
     """
 
@@ -116,18 +116,18 @@ class ONNXBackend:
         return ONNXStream(self._session, self._file, capacity, chunk=self._chunk)
 
     def close(self) -> None:
-        """Free the weights once the last stream is closed, too."""
+        """Free the weights when the last stream is closed."""
         self._session = None
 
 
 class ONNXStream:
-    """One sequence: a cache, and the session that fills it.
+    """One sequence: an onnxruntime session and a KV cache.
 
     Args:
         session: an ``InferenceSession``.
         file: the model that it runs.
-        capacity: tokens that the cache can hold.
-        chunk: most tokens in one call of the graph.
+        capacity: maximum number of tokens.
+        chunk: maximum number of tokens in one run of the graph.
     """
 
     def __init__(self, session: Any, file: ONNXFile, capacity: int, *, chunk: int = _CHUNK) -> None:
@@ -143,7 +143,7 @@ class ONNXStream:
 
     @property
     def capacity(self) -> int:
-        """Tokens that the cache can hold."""
+        """Maximum number of tokens."""
         return self._binding.cache.capacity
 
     def forward(self, tokens: Sequence[int]) -> F32Array:
@@ -158,7 +158,7 @@ class ONNXStream:
         return np.concatenate([self._run(part, n_logits=len(part)) for part in self._chunks(tokens)])
 
     def truncate(self, length: int) -> None:
-        """Forget every token from position ``length`` on."""
+        """Remove every token from position ``length`` on."""
         self._binding.cache.truncate(length)
 
     def save(self) -> bytes:
@@ -166,15 +166,15 @@ class ONNXStream:
         return self._binding.cache.save()
 
     def restore(self, saved: bytes) -> None:
-        """Take over a saved cache; see :meth:`sprat.runtime.cache.Cache.restore`."""
+        """Replace the cache by a saved one; see :meth:`sprat.runtime.cache.Cache.restore`."""
         self._binding.cache.restore(saved)
 
     def close(self) -> None:
-        """Let the session go; memory goes with the last reference."""
+        """Release the session; memory is freed with the last reference."""
         self._session = None
 
     def _chunks(self, tokens: Sequence[int]) -> list[I64Array]:
-        """The tokens in parts whose activations are small, once it is known that all of them fit."""
+        """Split the tokens into chunks, after checking that all of them fit into the cache."""
         ids = np.asarray(tokens, np.int64)
         if not ids.size or ids.min() < 0 or ids.max() >= self._file.spec.vocab_size:
             raise PromptError(f"expected at least one token id, each of 0 to {self._file.spec.vocab_size - 1}")
@@ -182,7 +182,7 @@ class ONNXStream:
         return [ids[start : start + self._chunk] for start in range(0, len(ids), self._chunk)]
 
     def _run(self, tokens: I64Array, *, n_logits: int) -> F32Array:
-        """One call of the graph: logits ``(n_logits, vocab_size)``."""
+        """Run the graph once: logits ``(n_logits, vocab_size)``."""
         if self._session is None:
             raise BackendError("the engine or the session was closed; load the model again")
         n, cache = len(tokens), self._binding.cache
@@ -201,7 +201,7 @@ class ONNXStream:
         return rows
 
     def _bind_tokens(self, io: Any, tokens: I64Array, n_logits: int, total: int) -> list[Any]:
-        """Bind the inputs that are no cache; of these, a graph has those that it needs."""
+        """Bind the inputs besides the cache; a graph has only those that it uses."""
         feeds = {
             "input_ids": tokens[None],
             "attention_mask": self._ones[:, :total],

@@ -1,4 +1,4 @@
-"""How the rows of a cache go into an ONNX graph and come out of it: one class for each form (docs/onnx.md)."""
+"""Binding a KV cache to the inputs and outputs of an ONNX graph: one class per ``CacheUpdate`` (docs/onnx.md)."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ __all__ = ["CacheBinding", "bind_cache", "ort_value"]
 
 
 class CacheBinding(Protocol):
-    """A cache, and the inputs and outputs that stand for it."""
+    """A cache that is bound to inputs and outputs of a graph."""
 
     cache: Cache
 
     def bind(self, io: Any, n: int) -> list[Any]:
-        """Bind the rows so far and the place of ``n`` new ones; what is returned must live until the run has ended."""
+        """Bind the entries so far and the buffer for ``n`` new ones; the returned values must outlive the run."""
 
     def finish(self, n: int) -> None:
-        """Take over what the run wrote elsewhere, before the ``n`` tokens count."""
+        """Copy the ``n`` new entries into the cache, if the run wrote them elsewhere; called before ``advance``."""
 
 
 def bind_cache(file: ONNXFile, capacity: int) -> CacheBinding:
-    """An empty cache of the form that the graph asks for."""
-    return _FORMS[file.cache](file, capacity)
+    """An empty cache, bound as the graph needs it."""
+    return _BINDINGS[file.cache](file, capacity)
 
 
 def ort_value(array: npt.NDArray[Any]) -> Any:
-    """``array`` as onnxruntime sees it: the same memory, which the value keeps alive."""
-    assert array.flags.c_contiguous, "onnxruntime takes contiguous arrays; a copy would be written and lost"
+    """``array`` as an ``OrtValue`` over the same memory, which it keeps alive."""
+    assert array.flags.c_contiguous, "onnxruntime needs contiguous arrays: it would write to a copy"
     return onnxruntime().OrtValue.ortvalue_from_numpy(array)
 
 
 class AppendBinding:
-    """Latents: the graph reads the first rows of a buffer and writes the next ones; nothing is copied."""
+    """Latents: the graph reads the first entries of a buffer and writes the next ones, without copies."""
 
     def __init__(self, file: ONNXFile, capacity: int) -> None:
         self.cache = _new_cache(file.spec, capacity)
         self._ports = [(port, self.cache.plane(port.plane)[port.layer, 0]) for port in file.ports]
 
     def bind(self, io: Any, n: int) -> list[Any]:
-        """Views of the buffer, before and behind the current end."""
+        """Views of the buffer before and after the current length."""
         start = self.cache.length
         kept: list[Any] = []
         for port, rows in self._ports:
@@ -58,11 +58,11 @@ class AppendBinding:
         return kept
 
     def finish(self, n: int) -> None:
-        """Nothing: the rows are in their place."""
+        """Does nothing: the entries are in the cache."""
 
 
 class SharedBinding:
-    """Keys and values: the graph writes new rows into the whole buffers that it reads; nothing is copied."""
+    """Keys and values: the graph writes new entries into the buffers that it reads, without copies."""
 
     def __init__(self, file: ONNXFile, capacity: int) -> None:
         self.cache = _new_cache(file.spec, capacity)
@@ -76,11 +76,11 @@ class SharedBinding:
         return self._values
 
     def finish(self, n: int) -> None:
-        """Nothing: the rows are in their place."""
+        """Does nothing: the entries are in the cache."""
 
 
 class ConcatBinding:
-    """Keys and values of a graph of standard operators: it reads a copy of all rows, and returns a longer one."""
+    """Keys and values of a graph of standard operators, which returns all entries in a new array."""
 
     def __init__(self, file: ONNXFile, capacity: int) -> None:
         self.cache = _new_cache(file.spec, capacity)
@@ -88,7 +88,7 @@ class ConcatBinding:
         self._presents: Mapping[str, npt.NDArray[np.float32]] = {}
 
     def bind(self, io: Any, n: int) -> list[Any]:
-        """Copies of the rows so far, and room for the longer ones."""
+        """Copies of the entries so far, and new arrays for all entries."""
         length = self.cache.length
         kept: list[Any] = []
         self._presents = {}
@@ -103,7 +103,7 @@ class ConcatBinding:
         return kept
 
     def finish(self, n: int) -> None:
-        """Copy the new rows to the cache."""
+        """Copy the new entries to the cache."""
         length = self.cache.length
         for port in self._ports:
             rows = self._presents[port.present][0, :, length:]
@@ -114,7 +114,7 @@ def _new_cache(spec: ModelSpec, capacity: int) -> Cache:
     return Cache(spec.attention.planes, spec.n_layers, capacity)
 
 
-_FORMS: dict[CacheUpdate, type[AppendBinding | SharedBinding | ConcatBinding]] = {
+_BINDINGS: dict[CacheUpdate, type[AppendBinding | SharedBinding | ConcatBinding]] = {
     CacheUpdate.APPEND: AppendBinding,
     CacheUpdate.SHARED: SharedBinding,
     CacheUpdate.CONCAT: ConcatBinding,

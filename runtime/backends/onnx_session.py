@@ -1,6 +1,6 @@
-"""onnxruntime as sprat uses it: telemetry off before it is imported, the CPU alone, its errors as sprat's.
+"""onnxruntime sessions: telemetry off before the import, CPU only, errors as ``BackendError``.
 
-What a session keeps in memory is chosen for small devices, and threads stop spinning when an answer is complete.
+Session options keep memory low for small devices, and threads stop spinning after each run.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ INSTALL = "pip install 'sprat[onnx]'"
 _LOG_ERRORS = 3
 _EXPERT_PRODUCTS = "ORT_QMOE_CPU_QNBIT_GEMM"  # overrides the accuracy level of QMoE
 _CONFIG = {
-    "session.intra_op.allow_spinning": "1",  # a token is hundreds of short kernels: no time to wake a thread for each
-    "session.force_spinning_stop": "1",  # but not after the last of them
-    "session.set_denormal_as_zero": "1",  # in its own threads; for ours see sprat.runtime.backends.flush_denormals
+    "session.intra_op.allow_spinning": "1",  # a token is hundreds of short kernels, too short to wake threads for each
+    "session.force_spinning_stop": "1",  # but not after the run
+    "session.set_denormal_as_zero": "1",  # in its threads; for the caller's see sprat.runtime.backends.flush_denormals
 }
 
 
 def missing_because() -> str:
-    """Why there is no onnxruntime here, or nothing; it is not imported."""
+    """Why onnxruntime is not available; empty if it is. It is not imported."""
     missing = [name for name in ("onnxruntime", "onnx") if importlib.util.find_spec(name) is None]
     return f"{' and '.join(missing)} not installed; {INSTALL}" if missing else ""
 
@@ -41,7 +41,7 @@ def onnxruntime() -> Any:
     Raises:
         BackendError: it is not installed, or cannot be imported.
     """
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: builds with telemetry send an event as they start
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: builds with telemetry send an event on import
     try:
         import onnxruntime as ort
     except ImportError as error:
@@ -56,22 +56,22 @@ def open_session(path: Path, *, n_threads: int, arena: bool = False, small_exper
 
     Args:
         path: the model.
-        n_threads: threads that compute.
-        arena: activations lie in onnxruntime's arena. Once the first long prompt has stretched it, it is smaller than
-            what the system's allocator keeps; but grouped-query attention over long contexts was up to 7 % slower in
-            it, where latent attention was not (measured).
-        small_experts: less memory, more time: products with experts keep activations in float32. A block's binary16
-            scale then becomes a float32, where int8 products keep 8 bytes more, on top of 18 for 32 weights in int4.
+        n_threads: number of threads.
+        arena: allocate activations in onnxruntime's arena. After the first long prompt it is smaller than the memory
+            that the system's allocator keeps; but grouped-query attention over long contexts was up to 7 % slower with
+            it, latent attention was not (measured).
+        small_experts: less memory, lower speed: expert products with float32 activations. A block of 32 int4 weights
+            (18 bytes) then takes 2 bytes more, for a float32 scale, instead of 10 with int8 activations.
 
     Raises:
-        BackendError: onnxruntime refuses the model.
+        BackendError: onnxruntime rejects the model.
     """
     ort = onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = n_threads
     options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = arena
-    options.enable_mem_pattern = False  # sizes change from call to call
+    options.enable_mem_pattern = False  # shapes change from run to run
     for key, value in _CONFIG.items():
         options.add_session_config_entry(key, value)
     experts = {_EXPERT_PRODUCTS: "fp32"} if small_experts else {}
@@ -81,7 +81,7 @@ def open_session(path: Path, *, n_threads: int, arena: bool = False, small_exper
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set what is not set already, for a while: what onnxruntime takes from nowhere else, as it makes a session."""
+    """Set environment variables that are not set, while a session is created: onnxruntime has no option for them."""
     added = {name: value for name, value in variables.items() if name not in os.environ}
     os.environ.update(added)
     try:
@@ -93,7 +93,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def ort_errors(what: str) -> Iterator[None]:
-    """Turn what onnxruntime raises into a BackendError that begins with ``what``."""
+    """Convert onnxruntime's exceptions into a ``BackendError`` that begins with ``what``."""
     try:
         yield
     except _error_types() as error:
@@ -106,4 +106,4 @@ def _error_types() -> tuple[type[Exception], ...]:
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     own = [kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)]
-    return (*own, RuntimeError, ValueError)  # pybind11 raises these two itself
+    return (*own, RuntimeError, ValueError)  # pybind11 raises these two

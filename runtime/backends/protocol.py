@@ -23,7 +23,7 @@ class TokenStream(Protocol):
 
     @property
     def capacity(self) -> int:
-        """Tokens that the cache can hold."""
+        """Maximum number of tokens."""
 
     def forward(self, tokens: Sequence[int]) -> F32Array:
         """Append ``tokens`` (at least one) and return the logits after the last one, ``(vocab_size,)``."""
@@ -32,7 +32,7 @@ class TokenStream(Protocol):
         """Append ``tokens`` and return the logits after each, ``(n, vocab_size)``."""
 
     def truncate(self, length: int) -> None:
-        """Forget every token from position ``length`` on."""
+        """Remove every token from position ``length`` on."""
 
     def close(self) -> None:
         """Free the cache."""

@@ -1,4 +1,4 @@
-"""The ``reference`` backend: sprat's own models over NumPy kernels. Any supported file, any machine; the oracle."""
+"""The ``reference`` backend: sprat's forward pass in NumPy, which defines the result. Any file, any machine."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from sprat.runtime.weights import WeightSource
 
 __all__ = ["ReferenceBackend"]
 
-_CACHE_NUMBER_BYTES = 4  # float32
-_CHUNK = 256  # tokens whose activations are in memory at once
-_N_PANELS = 6  # scores, their exponentials and sums, unpacked rows, and NumPy's copies of them
+_CACHE_ELEMENT_BYTES = 4  # float32
+_CHUNK = 256  # tokens whose activations are in memory together
+_N_PANELS = 6  # scores, their exponentials and sums, dequantized rows, and NumPy's copies of them
 
 
 class ReferenceLoader(BackendLoader, name="reference", preference=20):
-    """NumPy is always there."""
+    """Always available."""
 
     deterministic = True
     exact = True
 
     def footprint(self, request: LoadRequest) -> Footprint:
-        """A float32 cache, and one chunk's activations; unpacked weights only take what is left."""
+        """A float32 cache and the activations of one chunk; dequantized weights use only the remaining memory."""
         spec = request.spec
         widest = max(spec.intermediate_size, spec.hidden_size, spec.attention.q_width)
         panel_bytes = min(PANEL_BYTES, 4 * spec.attention.n_heads * _CHUNK * request.context)
         buffer_bytes = 8 * _CHUNK * widest * 4 + 2 * spec.vocab_size * 4 + _N_PANELS * panel_bytes
-        return request.footprint(cache_number_bytes=_CACHE_NUMBER_BYTES, buffer_bytes=buffer_bytes)
+        return request.footprint(cache_element_bytes=_CACHE_ELEMENT_BYTES, buffer_bytes=buffer_bytes)
 
     def why_not(self, request: LoadRequest) -> SpratError | None:
-        """None: there is always NumPy."""
+        """None."""
         return None
 
     def load(self, request: LoadRequest) -> ReferenceBackend:
-        """Nothing is read before it is used; what the budget leaves may hold unpacked weights."""
+        """Weights are read when they are first used; dequantized copies may use the rest of the memory limit."""
         if request.memory_bytes is None:
             dense_bytes = available_bytes() // 2
         else:
@@ -51,8 +51,8 @@ class ReferenceBackend:
 
     Args:
         spec: the architecture.
-        weights: where its weights lie; they are read while the model runs.
-        dense_bytes: bytes of unpacked weights that may stay in memory.
+        weights: its weights, read while the model runs.
+        dense_bytes: limit on dequantized weights kept in memory.
     """
 
     name = "reference"
@@ -67,4 +67,4 @@ class ReferenceBackend:
         return ModelStream(self._model, capacity, observe)
 
     def close(self) -> None:
-        """Nothing to free: memory goes with the last reference."""
+        """Does nothing: memory is freed with the last reference."""

@@ -1,4 +1,4 @@
-"""Which backends there are, and which one runs a given file.
+"""The registry of backends, and the choice of one for a file.
 
 A backend is one file of this folder with a :class:`BackendLoader` in it::
 
@@ -7,8 +7,8 @@ A backend is one file of this folder with a :class:`BackendLoader` in it::
         def why_not(self, request): ...
         def load(self, request): ...
 
-``"auto"`` walks them in the order of preference and takes the first one without an obstacle; what it passed over, and
-why, stays in :class:`BackendChoice`.
+``"auto"`` takes the first one, in order of preference, that can run the file; :class:`BackendChoice` has the reasons
+why earlier ones cannot.
 """
 
 from __future__ import annotations
@@ -44,31 +44,31 @@ _LOADERS: dict[str, BackendLoader] = {}
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LoadRequest:
-    """A model to run, and the limits that it must keep."""
+    """A model to load, with limits and options."""
 
     file: ModelFile
     spec: ModelSpec
-    context: int  # tokens of the longest sequence that will be asked for
+    context: int  # maximum tokens of a sequence
     n_threads: int
-    memory_bytes: int | None = None  # hard budget; None for what the machine has
-    cache: Storage | None = None  # what the cache keeps, where a backend has the choice; None for its own
-    deterministic: bool = False  # only a backend that gives the same bits at every run
-    exact: bool = False  # only a backend that can leave activations and caches unrounded
-    cores: tuple[int, ...] = ()  # to keep threads on; none leaves them to the system
-    streams: bool = False  # the experts are larger than memory, and come and go with the mapped file
+    memory_bytes: int | None = None  # hard limit; None for the machine's memory
+    cache: Storage | None = None  # KV cache storage, for backends that support several; None for the default
+    deterministic: bool = False  # require the same bits in every run
+    exact: bool = False  # require unquantized activations and cache
+    cores: tuple[int, ...] = ()  # cores to pin threads to; empty for no pinning
+    streams: bool = False  # experts are streamed from storage
 
     @property
     def gguf(self) -> GGUFFile:
-        """The file, for a backend that reads only this format."""
-        assert isinstance(self.file, GGUFFile), f"{self.file.path} is no GGUF"
+        """The file, for backends that read only GGUF."""
+        assert isinstance(self.file, GGUFFile), f"{self.file.path} is not a GGUF file"
         return self.file
 
-    def footprint(self, *, cache_number_bytes: int, buffer_bytes: int) -> Footprint:
-        """The file's weights as they are packed, with a backend's cache and buffers.
+    def footprint(self, *, cache_element_bytes: int, buffer_bytes: int) -> Footprint:
+        """The footprint of the packed weights with a backend's cache and buffers.
 
         Args:
-            cache_number_bytes: of one number in the cache.
-            buffer_bytes: of activations and scratch, at most; the program itself and its tokenizer are added.
+            cache_element_bytes: bytes of one element of the KV cache.
+            buffer_bytes: activations and scratch, at most; the Python process and the tokenizer are added.
         """
         sizes = {name: info.nbytes for name, info in self.file.tensors.items()}
         resident_bytes, routed_bytes = resident_and_routed(sizes)
@@ -76,20 +76,20 @@ class LoadRequest:
             quant="as in the file",
             resident_bytes=resident_bytes,
             routed_bytes=routed_bytes,
-            cache_bytes_per_token=self.spec.cache_elements_per_token * cache_number_bytes,
+            cache_bytes_per_token=self.spec.cache_elements_per_token * cache_element_bytes,
             context=self.context,
             buffer_bytes=buffer_bytes + program_bytes(self.spec.vocab_size),
         )
 
 
 class BackendLoader(ABC):
-    """How to get one backend; the single instance of each subclass is registered under its name."""
+    """Loads one backend. Each subclass is instantiated once and registered under its name."""
 
     name: ClassVar[str]
-    preference: ClassVar[int]  # lower is tried first
-    reads: ClassVar[str]  # the format of its files
-    deterministic: ClassVar[bool] = False  # whether the same tokens give the same bits at every run
-    exact: ClassVar[bool] = False  # whether it can leave activations and caches unrounded
+    preference: ClassVar[int]  # lowest first
+    reads: ClassVar[str]  # file format: gguf or onnx
+    deterministic: ClassVar[bool] = False  # the same tokens give the same bits in every run
+    exact: ClassVar[bool] = False  # supports unquantized activations and cache
 
     def __init_subclass__(cls, *, name: str, preference: int, reads: str = "gguf") -> None:
         super().__init_subclass__()
@@ -99,30 +99,30 @@ class BackendLoader(ABC):
 
     @abstractmethod
     def footprint(self, request: LoadRequest) -> Footprint:
-        """Bytes that it would take, from the header alone."""
+        """Memory that the backend needs, from the header alone."""
 
     @abstractmethod
     def why_not(self, request: LoadRequest) -> SpratError | None:
-        """Why this backend cannot run the file here, memory aside; ``None`` when it can."""
+        """Why this backend cannot run the file on this machine, apart from memory; ``None`` if it can."""
 
     @abstractmethod
     def load(self, request: LoadRequest) -> Backend:
         """Load the weights.
 
         Raises:
-            BackendError: it failed although there was no obstacle.
+            BackendError: loading failed.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class BackendChoice:
-    """The backend that runs the model, and the reasons against those that were passed over."""
+    """The backend that runs the model, and the reasons why preferred ones cannot."""
 
     name: str
     passed_over: tuple[tuple[str, str], ...] = ()
 
     def text(self) -> str:
-        """One line for a person.
+        """The choice in one line.
 
         Example:
             >>> BackendChoice("reference", (("native", "not built"),)).text()
@@ -132,16 +132,16 @@ class BackendChoice:
 
 
 def backend_names() -> list[str]:
-    """All backends of this folder, the preferred one first."""
+    """All backends in order of preference."""
     return [loader.name for loader in _by_preference()]
 
 
 def choose(name: str, request: LoadRequest) -> BackendChoice:
-    """The backend called ``name``, or for ``"auto"`` the first one without an obstacle.
+    """The backend ``name``, or for ``"auto"`` the preferred one that can run the file.
 
     Raises:
         DoesNotFitError: the model needs more memory than the request allows.
-        BackendError: no such backend, or it cannot run the file here.
+        BackendError: unknown backend, or it cannot run the file on this machine.
     """
     passed_over: dict[str, SpratError] = {}
     for candidate in _candidates(request) if name == "auto" else [_loader(name)]:
@@ -157,7 +157,7 @@ def choose(name: str, request: LoadRequest) -> BackendChoice:
 
 
 def chosen_footprint(choice: BackendChoice, request: LoadRequest) -> Footprint:
-    """Bytes that the chosen backend would take."""
+    """Memory that the chosen backend needs."""
     return _loader(choice.name).footprint(request)
 
 
@@ -171,7 +171,7 @@ def _by_preference() -> list[BackendLoader]:
 
 
 def _candidates(request: LoadRequest) -> list[BackendLoader]:
-    """Backends that read files of this format, the preferred one first."""
+    """Backends that read the file's format, in order of preference."""
     return [loader for loader in _by_preference() if loader.reads == request.file.format]
 
 
@@ -183,13 +183,13 @@ def _why_not(loader: BackendLoader, request: LoadRequest) -> SpratError | None:
         )
     if request.deterministic and not loader.deterministic:
         return BackendError(
-            f"{request.file.path}: the {loader.name} backend does not promise the same bits at every run; "
-            "take the native one, or leave deterministic out"
+            f"{request.file.path}: the {loader.name} backend does not guarantee the same bits in every run; "
+            "use the native one, or omit deterministic"
         )
     if request.exact and not loader.exact:
         return BackendError(
-            f"{request.file.path}: the {loader.name} backend rounds activations or its cache as it likes; "
-            "take the native one, or leave exact out"
+            f"{request.file.path}: the {loader.name} backend may quantize activations or its cache; "
+            "use the native one, or omit exact"
         )
     if request.memory_bytes is not None:
         subject = f"{request.file.path}: the {loader.name} backend"
@@ -207,7 +207,7 @@ def _loader(name: str) -> BackendLoader:
 
 
 def _loaders() -> dict[str, BackendLoader]:
-    """Import every module of this folder once, so that its loader is registered."""
+    """All loaders; importing the modules of this folder registers them."""
     package = importlib.import_module(__package__)
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{__package__}.{module.name}")

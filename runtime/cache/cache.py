@@ -137,7 +137,7 @@ class Cache:
             )
         if len(payload) != sum(plane[:, :, :1].nbytes for plane in self._planes) * length:
             raise ModelFileError(
-                f"saved cache: {len(payload)} bytes of entries, expected {length} tokens; process the prompt again"
+                f"saved cache: damaged, {len(payload)} bytes of entries for {length} tokens; process the prompt again"
             )
         return length, payload
 

@@ -18,11 +18,14 @@ __all__ = ["ChatChunk", "ChatCompletion", "ChatStream", "Choice", "ChunkChoice",
 
 
 class Message(TypedDict):
-    """One message of a conversation."""
+    """One message of a conversation; fields beside these go to the chat template."""
 
     role: str
     content: str
     reasoning_content: NotRequired[str]
+    tool_calls: NotRequired[list[dict[str, Any]]]
+    tool_call_id: NotRequired[str]
+    name: NotRequired[str]
 
 
 class Delta(TypedDict, total=False):

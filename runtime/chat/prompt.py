@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from sprat.errors import PromptError
-from sprat.runtime.chat.completions import Message
-from sprat.runtime.chat.template import ChatTemplate
+from sprat.runtime.chat.template import ChatTemplate, RenderedPrompt
+from sprat.runtime.generate.options import GenerateOptions
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["ChatPrompt", "chat_prompt"]
+__all__ = ["ChatOptions", "ChatPrompt", "TemplateOptions", "chat_prompt", "split_chat_options"]
 
-_PRIVATE_USE = range(0xE000, 0xF900)
+_RUN = re.compile(b"\0+|\1+")  # of characters that are all the template's, or all from the input
+
+
+class TemplateOptions(TypedDict, total=False):
+    """The keywords of a chat that go to the template.
+
+    ``tools`` and ``documents`` are lists of dicts; ``chat_template`` is the name of one of several templates, such as
+    ``"rag"``; ``chat_template_kwargs`` are further variables, such as ``{"enable_thinking": False}``.
+    """
+
+    tools: Sequence[Mapping[str, Any]] | None
+    documents: Sequence[Mapping[str, Any]] | None
+    chat_template: str | None
+    chat_template_kwargs: Mapping[str, Any] | None
+
+
+class ChatOptions(GenerateOptions, TemplateOptions, total=False):
+    """The keywords of every ``chat``: those of ``generate``, and those that go to the template."""
+
+
+def split_chat_options(options: ChatOptions) -> tuple[TemplateOptions, GenerateOptions]:
+    """The keywords for the template, and those for the generation."""
+    names = TemplateOptions.__annotations__
+    template = {name: value for name, value in options.items() if name in names}
+    generate = {name: value for name, value in options.items() if name not in names}
+    return template, generate  # type: ignore[return-value]  # the TypedDicts have the types
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,47 +51,78 @@ class ChatPrompt:
     tokens: list[int]  # with exactly one BOS, if the model wants one
 
 
-def chat_prompt(template: ChatTemplate, tokenizer: Tokenizer, messages: Sequence[Message]) -> ChatPrompt:
+def chat_prompt(
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    messages: Sequence[Mapping[str, Any]],
+    options: TemplateOptions | None = None,
+) -> ChatPrompt:
     """Render ``messages`` and encode the prompt.
 
     Messages and template cannot be encoded separately: where a word spans both, the ids would differ from those the
-    model was trained on. So they are rendered together, with a marker character inside each special token of a message,
-    and after a message that ends with a prefix of one. A special token in the rendered text is then the template's. The
-    marker is removed from the plain text between special tokens before that is encoded.
+    model was trained on. So they are rendered together, and the rendered text knows which characters come from the
+    input. A special token is the template's if all its characters are; the text between special tokens is encoded as
+    plain text.
 
     Args:
         template: the model's chat template.
         tokenizer: the model's tokenizer.
         messages: the conversation, oldest first.
+        options: what else the template is given.
 
     Raises:
         TemplateError: the template fails on these messages.
-        PromptError: a message without a role or content.
+        PromptError: there is no message, one has no role or content, or the prompt is empty.
     """
+    options = options or {}
+    _check(messages)
+    rendered = template.render_tracked(
+        messages,
+        tools=options.get("tools"),
+        documents=options.get("documents"),
+        name=options.get("chat_template"),
+        variables=options.get("chat_template_kwargs"),
+    )
+    tokens = tokenizer.with_bos(tokenizer.encode_parts(_parts(rendered, tokenizer)))
+    if not tokens:
+        raise PromptError("the chat template makes an empty prompt of these messages; use generate() with a prompt")
+    return ChatPrompt(rendered.text, tokens)
+
+
+def _check(messages: Sequence[Mapping[str, Any]]) -> None:
+    if isinstance(messages, str | bytes | Mapping):
+        raise PromptError(
+            f"the messages are a {type(messages).__name__}, expected a list of dicts: "
+            '[{"role": "user", "content": "..."}]'
+        )
+    if not messages:
+        raise PromptError("the conversation is empty, expected at least one message")
     for index, message in enumerate(messages):
-        if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
-            raise PromptError(f"message {index} is {message!r}, expected a dict with role and content, both strings")
-    marker = _unused_character(template.source + str(messages))
-    rendered = template.render([_escape(message, tokenizer, marker) for message in messages])
-    parts = (p if isinstance(p, int) else p.replace(marker, "") for p in tokenizer.special.split(rendered))
-    return ChatPrompt(rendered.replace(marker, ""), tokenizer.with_bos(tokenizer.encode_parts(parts)))
+        fields = message if isinstance(message, Mapping) else getattr(message, "__dict__", {})
+        role, content = fields.get("role"), fields.get("content")
+        has_others = any(value is not None for name, value in fields.items() if name not in {"role", "content"})
+        if not isinstance(role, str) or not (
+            isinstance(content, str | list | tuple) or (content is None and has_others)
+        ):
+            raise PromptError(
+                f"message {index} is {repr(message)[:200]}, expected a dict with role and content: two strings, or as "
+                "content a list of parts; content may be missing beside other fields, such as tool_calls"
+            )
 
 
-def _unused_character(text: str) -> str:
-    """A character of the private use area that is not in ``text``, neither as itself nor as an escape."""
-    return next(char for char in map(chr, _PRIVATE_USE) if char not in text and f"{ord(char):x}" not in text)
+def _parts(rendered: RenderedPrompt, tokenizer: Tokenizer) -> Iterator[str | int]:
+    """The template's special tokens, and the plain text between them in one piece each."""
+    for is_text, parts in itertools.groupby(_pieces(rendered, tokenizer), lambda part: isinstance(part, str)):
+        if is_text:
+            yield "".join(map(str, parts))
+        else:
+            yield from parts
 
 
-def _escape(value: Any, tokenizer: Tokenizer, marker: str) -> Any:
-    """``value`` with ``marker`` inside each special token of its strings, and after a prefix of one at their ends."""
-    if isinstance(value, Mapping):
-        return {key: _escape(item, tokenizer, marker) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_escape(item, tokenizer, marker) for item in value]
-    if not isinstance(value, str):
-        return value
-    parts = tokenizer.special.split(value)
-    texts = [part if isinstance(part, str) else tokenizer.token_text(part) for part in parts]
-    escaped = "".join(t if isinstance(p, str) else t[0] + marker + t[1:] for p, t in zip(parts, texts, strict=True))
-    end = len(escaped.rstrip())  # a template may trim
-    return escaped[:end] + marker * tokenizer.special.ends_with_prefix(escaped[:end]) + escaped[end:]
+def _pieces(rendered: RenderedPrompt, tokenizer: Tokenizer) -> Iterator[str | int]:
+    for run in _RUN.finditer(rendered.mask):
+        text = rendered.text[run.start() : run.end()]
+        if rendered.mask[run.start()]:
+            yield text
+        else:
+            yield from tokenizer.special.split(text)

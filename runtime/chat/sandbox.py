@@ -1,61 +1,71 @@
 """A Jinja environment for untrusted templates: only the functions, methods and filters listed here can be called.
 
 Templates come from model files, and Jinja's own sandbox limits neither time nor memory (``'a' * 10**10`` passes). A
-child process with resource limits would limit both, but costs a process on every device. Instead, a call that counts
-steps is inserted into the body of every loop and macro, and every operation, method and filter that makes a value
-checks its size against a :class:`~sprat.runtime.chat.budget.Budget`.
+child process with resource limits would limit both, but costs a process on every device. Instead, every operation,
+method and filter that makes a value is charged to a :class:`~sprat.runtime.chat.budget.Budget` before it runs, and a
+call that counts steps is inserted into the body of every loop and macro.
+
+It renders what transformers renders, except: statements that load other templates, ``autoescape``, ``lipsum``,
+``str.encode`` and ``str.maketrans``.
 """
 
 from __future__ import annotations
 
-import functools
-import json
-from collections.abc import Callable, Iterable
-from contextvars import ContextVar
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 import jinja2
 import jinja2.ext
-import jinja2.filters
 import jinja2.parser
 import jinja2.runtime
 import jinja2.sandbox
 import jinja2.utils
 import jinja2.visitor
 from jinja2 import nodes
+from markupsafe import Markup
 
 from sprat.errors import TemplateError
-from sprat.runtime.chat.budget import MAX_VALUE_SIZE, Budget, too_large
+from sprat.runtime.chat.budget import rendering
+from sprat.runtime.chat.filters import escape, filters
+from sprat.runtime.chat.text_format import format_braces, format_percent, text_of
+from sprat.runtime.chat.text_methods import TEXT_METHODS, join, repeat
+from sprat.runtime.chat.tracked_text import TrackedStr, concat, mask_of, tracked, unmarked
 
-__all__ = ["TemplateEnvironment", "rendering"]
+__all__ = ["TemplateEnvironment"]
 
-rendering: ContextVar[Budget] = ContextVar("rendering")  # budget of the rendering in this thread
-
-_TEXT_METHODS = (
-    "capitalize count endswith find index isalpha isdigit islower isspace isupper join lower lstrip partition "
-    "removeprefix removesuffix replace rfind rpartition rsplit rstrip split splitlines startswith strip swapcase title "
-    "upper"
-)
 _LOOP = "changed cycle depth depth0 first index index0 last length nextitem previtem revindex revindex0"
+_MACRO = "arguments caller catch_kwargs catch_varargs name"
+_TEXT = frozenset({*TEXT_METHODS, "format", "format_map"})
 _ATTRIBUTES: dict[type, frozenset[str]] = {
-    str: frozenset(_TEXT_METHODS.split()),
-    dict: frozenset({"get", "items", "keys", "values"}),
-    list: frozenset({"count", "index"}),
+    str: _TEXT,
+    Markup: _TEXT,
+    dict: frozenset({"copy", "get", "items", "keys", "values"}),
+    list: frozenset({"copy", "count", "index"}),
     tuple: frozenset({"count", "index"}),
+    range: frozenset({"count", "index", "start", "step", "stop"}),
+    int: frozenset({"bit_length", "conjugate", "denominator", "imag", "is_integer", "numerator", "real"}),
+    float: frozenset({"conjugate", "hex", "imag", "is_integer", "real"}),
     jinja2.runtime.LoopContext: frozenset(_LOOP.split()),
+    jinja2.runtime.Macro: frozenset(_MACRO.split()),
+    jinja2.utils.Cycler: frozenset({"current", "items", "next", "pos", "reset"}),
+    jinja2.utils.Joiner: frozenset({"sep", "used"}),
 }
-_JINJA_FILTERS = (
-    "abs capitalize count d default dictsort first float int items last length list lower map max min reject "
-    "rejectattr reverse select selectattr sort string title trim unique upper"
+_FORBIDDEN_STATEMENTS = (
+    nodes.EvalContextModifier,
+    nodes.Extends,
+    nodes.FromImport,
+    nodes.Import,
+    nodes.Include,
 )
-_FORBIDDEN_STATEMENTS = (nodes.Block, nodes.Extends, nodes.FromImport, nodes.Import, nodes.Include)
+_JINJA_KEYWORDS = frozenset({"_block_vars", "_loop_vars"})  # which Jinja passes with every call in a loop or block
 
 
 class TemplateEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
     """Configured like the environment of transformers, with the restrictions in the module docstring."""
 
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
+    concat = staticmethod(concat)
 
     def __init__(self) -> None:
         super().__init__(
@@ -66,13 +76,16 @@ class TemplateEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             extensions=["jinja2.ext.loopcontrols", _Generation],
         )
         self.globals = {
-            "dict": dict,
+            "cycler": jinja2.utils.Cycler,
+            "dict": _Dict(),
+            "joiner": jinja2.utils.Joiner,
             "namespace": _Namespace,
             "raise_exception": _raise_exception,
             "range": jinja2.sandbox.safe_range,
             "strftime_now": _strftime_now,
         }
-        self.filters = {name: _metered(function) for name, function in _filters().items()}
+        self.filters = filters()
+        self._own = {"step", "checked", "tilde", "part"}
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree: nodes.Template = _Instrument(self).visit(super()._parse(source, name, filename))
@@ -82,33 +95,52 @@ class TemplateEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         """Whether a template may access the attribute: only those listed for the type."""
         if isinstance(obj, _Namespace):
             return not attr.startswith("_")
-        return attr in _ATTRIBUTES.get(type(obj), frozenset())
+        if isinstance(obj, _Dict):
+            return attr == "fromkeys"
+        if isinstance(obj, tuple):  # groupby returns named tuples
+            return attr in getattr(type(obj), "_fields", ()) or attr in _ATTRIBUTES[tuple]
+        return attr in _ATTRIBUTES.get(str if isinstance(obj, TrackedStr) else type(obj), frozenset())
 
     def wrap_str_format(self, value: Any) -> None:
-        """Return nothing: ``str.format`` is not wrapped but forbidden, like every method that is not listed."""
+        """Return nothing: :meth:`call` formats."""
 
     def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call a function or method; every call in a template comes here."""
-        budget = rendering.get()
-        if obj in (self.step, self.checked, self.tilde):
-            return obj(*args)
-        budget.step()
         owner, name = getattr(obj, "__self__", None), getattr(obj, "__name__", "")
-        if isinstance(owner, str) and name in _BOUNDED_METHODS:
-            return budget.checked(_BOUNDED_METHODS[name](owner, *args))
+        if owner is self and name in self._own:
+            return obj(*args)
+        budget = rendering.get()
+        if isinstance(owner, str):
+            budget.step(len(owner) + sum(len(value) for value in args if isinstance(value, str)))
+            given = {key: value for key, value in kwargs.items() if key not in _JINJA_KEYWORDS}
+            return budget.checked(self._call_method(unmarked(owner), name, args, given))
+        budget.step()
         with budget:
             return budget.checked(super().call(context, obj, *args, **kwargs))
 
+    def _call_method(self, text: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if name == "format":
+            return format_braces(self, text, args, kwargs)
+        if name == "format_map":
+            return format_braces(self, text, (), *args)
+        return TEXT_METHODS[name](text, *args, **kwargs)
+
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Evaluate a binary operator; an error if the result could be far larger than its operands."""
-        numbers = isinstance(left, int | float) and isinstance(right, int | float)
-        if operator == "**" or (operator == "%" and not numbers):
-            raise TemplateError(f"the chat template uses the operator {operator!r}, which the sandbox forbids")
-        if operator == "*" and not numbers:
+        budget = rendering.get()
+        if isinstance(left, str) and operator == "%":
+            return budget.checked(format_percent(text_of(left), right))
+        if isinstance(left, str) and isinstance(right, str) and operator == "+":
+            return budget.checked(_add(left, right))
+        if operator == "*":
             value, times = (right, left) if isinstance(left, int) else (left, right)
-            if isinstance(value, str | list | tuple) and isinstance(times, int) and len(value) * times > MAX_VALUE_SIZE:
-                raise too_large()
-        return rendering.get().checked(super().call_binop(context, operator, left, right))
+            if isinstance(value, str) and isinstance(times, int):
+                return repeat(text_of(value), times)
+            if isinstance(value, list | tuple) and isinstance(times, int):
+                budget.entries(len(value) * times)
+        if operator == "**" and isinstance(left, int) and isinstance(right, int):
+            budget.reserve_bits(left.bit_length() * right)
+        return budget.checked(super().call_binop(context, operator, left, right))
 
     def step(self, text: int) -> bool:
         """Charge one iteration of a loop or call of a macro whose body holds ``text`` literal characters."""
@@ -120,7 +152,17 @@ class TemplateEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
 
     def tilde(self, *parts: Any) -> str:
         """Evaluate the operator ``~``."""
-        return _join("", parts)
+        text = join("", map(text_of, parts))
+        rendering.get().charge(len(text))
+        return text
+
+    def part(self, value: Any, start: Any, stop: Any, step: Any) -> Any:
+        """Evaluate ``value[start:stop:step]``."""
+        bounds = slice(start, stop, step)
+        if isinstance(value, str | list | tuple):
+            n_kept = len(range(*bounds.indices(len(value))))
+            rendering.get().reserve(n_kept) if isinstance(value, str) else rendering.get().entries(n_kept)
+        return rendering.get().checked(value[bounds])
 
 
 class _Instrument(jinja2.visitor.NodeTransformer):
@@ -137,15 +179,18 @@ class _Instrument(jinja2.visitor.NodeTransformer):
             )
         self.generic_visit(node, *args, **kwargs)
         match node:
-            case nodes.For() | nodes.Macro() | nodes.CallBlock():
+            case nodes.For() | nodes.Macro() | nodes.CallBlock() | nodes.Block():
                 self._insert_step(node)
             case nodes.Concat():
                 return self._call("tilde", node, *node.nodes)
             case nodes.List() | nodes.Dict() | nodes.Tuple(ctx="load"):
                 return self._call("checked", node, node)
+            case nodes.Getitem(arg=nodes.Slice() as bounds):
+                parts = (bound or nodes.Const(None) for bound in (bounds.start, bounds.stop, bounds.step))
+                return self._call("part", node, node.node, *parts)
         return node
 
-    def _insert_step(self, node: nodes.For | nodes.Macro | nodes.CallBlock) -> None:
+    def _insert_step(self, node: nodes.For | nodes.Macro | nodes.CallBlock | nodes.Block) -> None:
         n_literal = sum(len(data.data) for data in node.find_all(nodes.TemplateData))
         step = self._call("step", node, nodes.Const(n_literal))
         node.body.insert(0, nodes.ExprStmt(step, lineno=node.lineno))
@@ -163,101 +208,68 @@ class _Generation(jinja2.ext.Extension):
 
     tags = {"generation"}  # noqa: RUF012  # as Jinja declares it
 
-    def parse(self, parser: jinja2.parser.Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+    def parse(self, parser: jinja2.parser.Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.Scope(body, lineno=line)  # as in transformers, variables that it sets end with it
 
 
 class _Namespace(jinja2.utils.Namespace):
-    """``namespace()`` whose text does not include its contents."""
+    """``namespace()``, like that of transformers."""
 
-    def __repr__(self) -> str:
-        return "namespace"
+    def __init__(*args: Any, **kwargs: Any) -> None:
+        self, values = args[0], dict(*args[1:], **kwargs)
+        for name in values:
+            _check_name(name)
+        jinja2.utils.Namespace.__init__(self, values)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _check_name(name)
+        super().__setitem__(name, value)
+
+
+def _check_name(name: Any) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise jinja2.exceptions.SecurityError(f"a namespace cannot store {name!r}: its name begins with an underscore")
+
+
+class _Dict:
+    """``dict()`` and ``dict.fromkeys()``, one entry at a time: keys whose hashes collide take quadratic time."""
+
+    def __call__(self, values: Any = (), /, **kwargs: Any) -> dict[Any, Any]:
+        return self._made(values.items() if isinstance(values, dict) else values) | kwargs
+
+    def fromkeys(self, keys: Iterable[Any], value: Any = None) -> dict[Any, Any]:
+        """A dict that holds ``value`` for every key."""
+        return self._made((key, value) for key in keys)
+
+    def _made(self, pairs: Iterable[Any]) -> dict[Any, Any]:
+        made = {}
+        for key, value in pairs:
+            rendering.get().entries()
+            made[key] = value
+        return made
+
+
+def _add(left: str, right: str) -> str:
+    """``left + right``; text that is marked as HTML escapes the other."""
+    if hasattr(left, "__html__") or hasattr(right, "__html__"):
+        both = escape(left), escape(right)
+        return tracked("".join(both), b"".join(map(mask_of, both)), markup=True)
+    return concat((left, right))
 
 
 @jinja2.pass_context  # with the context, so that Jinja does not call it while it compiles
 def _finalize(_context: Any, value: Any) -> str:
     """The text that ``{{ value }}`` writes."""
-    text = str(value)
+    text = text_of(value)
     rendering.get().charge(len(text))
     return text
-
-
-def _metered(function: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(function)
-    def metered(*args: Any, **kwargs: Any) -> Any:
-        budget = rendering.get()
-        budget.step()
-        return budget.checked(function(*args, **kwargs))
-
-    return metered
-
-
-def _join(separator: str, parts: Iterable[Any]) -> str:
-    budget, texts, size = rendering.get(), [], 0
-    for part in parts:
-        texts.append(str(part))
-        size += len(texts[-1]) + len(separator)
-        if size > MAX_VALUE_SIZE + len(separator):
-            raise too_large()
-    budget.charge(size)
-    return separator.join(texts)
-
-
-def _replace(text: str, old: str, new: str, count: int = -1) -> str:
-    if len(text) + text.count(old) * len(new) > MAX_VALUE_SIZE:
-        raise too_large()
-    return text.replace(old, new, count)
-
-
-_BOUNDED_METHODS: dict[str, Callable[..., Any]] = {"join": _join, "replace": _replace}
-
-
-def _filters() -> dict[str, Callable[..., Any]]:
-    replacements = {
-        "indent": _indent,
-        "join": _join_filter,
-        "replace": lambda text, old, new, count=-1: _replace(str(text), str(old), str(new), count),
-        "round": lambda value, precision=0: round(value, min(precision, 15)),
-        "safe": str,
-        "sum": sum,
-        "tojson": _tojson,
-    }
-    return {name: jinja2.filters.FILTERS[name] for name in _JINJA_FILTERS.split()} | replacements
-
-
-@jinja2.pass_environment
-def _join_filter(
-    environment: jinja2.Environment, values: Iterable[Any], separator: str = "", attribute: str | None = None
-) -> str:
-    if attribute is not None:
-        values = (environment.getitem(value, attribute) for value in values)
-    return _join(str(separator), values)
-
-
-def _indent(text: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
-    margin = " " * min(width, 64) if isinstance(width, int) else width[:64]
-    lines = str(text).split("\n")
-    kept = [line if not line and not blank else margin + line for line in lines]
-    return "\n".join(kept if first else [lines[0], *kept[1:]])
-
-
-def _tojson(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Like the filter of transformers: without the HTML escapes of Jinja's own."""
-    if (indent or 0) > 16 or any(len(separator) > 16 for separator in separators or ()):
-        raise too_large()
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _strftime_now(format: str) -> str:
     return datetime.now().strftime(format[:256])
 
 
-def _raise_exception(message: str) -> None:
-    raise jinja2.TemplateError(str(message))
+def _raise_exception(message: Any) -> None:
+    raise jinja2.TemplateError(text_of(message))

@@ -2,74 +2,118 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sprat.errors import TemplateError
+from sprat.text import printable
 
-__all__ = ["ChatTemplate"]
+if TYPE_CHECKING:
+    import jinja2
+
+__all__ = ["DEFAULT_NAME", "ChatTemplate", "RenderedPrompt"]
+
+DEFAULT_NAME = "default"
+_TOOL_NAME = "tool_use"  # transformers takes the template of this name for a conversation with tools
 
 _MAX_SOURCE_LENGTH = 1 << 18  # characters; the longest template of a published model known to us has 17,000
+_MAX_REASON_LENGTH = 300
 
 # the exceptions that a compiled template can raise
 _TEMPLATE_ERRORS = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 
 
-class ChatTemplate:
-    """A model's Jinja template, in a sandbox with limits on time and output.
+class RenderedPrompt:
+    """A rendered conversation, and where its characters come from.
 
-    Args:
-        source: the template, from ``tokenizer.chat_template`` or chat_template.jinja.
-        bos: text of the BOS token, for templates that write it.
-        eos: text of the EOS token.
-
-    Raises:
-        TemplateError: the source is not a template, or uses a feature that the sandbox does not allow.
+    Attributes:
+        text: the prompt.
+        mask: one byte per character: 1 if it comes from a message, a tool, a document or a variable; 0 if it is the
+            template's.
     """
 
-    def __init__(self, source: str, bos: str = "", eos: str = "") -> None:
-        import jinja2
+    __slots__ = ("mask", "text")
 
-        from sprat.runtime.chat.sandbox import TemplateEnvironment
+    def __init__(self, text: str, mask: bytes) -> None:
+        self.text = text
+        self.mask = mask
 
-        if len(source) > _MAX_SOURCE_LENGTH:
-            raise TemplateError(
-                f"the chat template has {len(source)} characters, expected at most {_MAX_SOURCE_LENGTH}"
-            )
-        self.source = source
-        self._tokens = {"bos_token": bos, "eos_token": eos}
-        try:
-            self._template = TemplateEnvironment().from_string(source)
-        except TemplateError:
-            raise
-        except (jinja2.TemplateError, SyntaxError, *_TEMPLATE_ERRORS) as error:
-            raise TemplateError(f"the chat template cannot be parsed: {_reason(error)}") from error
+
+class ChatTemplate:
+    """A model's Jinja templates, in a sandbox with limits on time and output.
+
+    A template is compiled when it is used first: a model whose template is invalid can still be loaded.
+
+    Args:
+        sources: the template, or name -> template; ``default`` is used for every conversation, except that ``tool_use``
+            is used for one with tools.
+        special_tokens: ``bos_token``, ``eos_token`` and so on, as tokenizer_config.json has them, for templates that
+            write them.
+    """
+
+    def __init__(self, sources: str | Mapping[str, str], special_tokens: Mapping[str, str] | None = None) -> None:
+        self.sources = {DEFAULT_NAME: sources} if isinstance(sources, str) else dict(sources)
+        self._special_tokens = dict(special_tokens or {})
 
     def render(
-        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, **variables: Any
+        self,
+        messages: Sequence[Any],
+        *,
+        tools: Sequence[Any] | None = None,
+        documents: Sequence[Any] | None = None,
+        add_generation_prompt: bool = True,
+        name: str | None = None,
+        **variables: Any,
     ) -> str:
-        """Render a conversation as a prompt.
+        """Render a conversation as a prompt; see :meth:`render_tracked`."""
+        return self.render_tracked(
+            messages,
+            tools=tools,
+            documents=documents,
+            add_generation_prompt=add_generation_prompt,
+            name=name,
+            variables=variables,
+        ).text
+
+    def render_tracked(
+        self,
+        messages: Sequence[Any],
+        *,
+        tools: Sequence[Any] | None = None,
+        documents: Sequence[Any] | None = None,
+        add_generation_prompt: bool = True,
+        name: str | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> RenderedPrompt:
+        """Render a conversation as a prompt, and tell the template's characters from those of the input.
 
         Args:
             messages: dicts with at least ``role`` and ``content``, oldest first.
+            tools: descriptions of functions as JSON schemas.
+            documents: dicts with ``title`` and ``text``, for models that answer from documents.
             add_generation_prompt: end with the text after which the model answers.
-            **variables: other variables of the template, such as ``tools`` or ``enable_thinking``.
+            name: which of several templates.
+            variables: other variables of the template, such as ``thinking`` or ``enable_thinking``.
 
         Raises:
-            TemplateError: the template failed, rejected these messages, or exceeded its budget.
+            TemplateError: the template cannot be parsed, failed, rejected these messages, or exceeded its budget.
         """
         import jinja2
 
-        from sprat.runtime.chat.budget import Budget, plain
-        from sprat.runtime.chat.sandbox import rendering
+        from sprat.runtime.chat.budget import Budget, rendering
+        from sprat.runtime.chat.inputs import template_inputs
+        from sprat.runtime.chat.tracked_text import mask_of
 
-        inputs = plain({**self._tokens, **variables, "messages": list(messages)})
+        inputs = template_inputs(messages, tools=tools, documents=documents, variables=variables or {})
+        compiled = self._compiled(self._select(name, has_tools=tools is not None))
         budget = Budget()
         token = rendering.set(budget)
         try:
-            budget.checked(inputs)
-            rendered = self._template.render({**inputs, "add_generation_prompt": add_generation_prompt})
-            return str(budget.checked(rendered))
+            budget.reserve(_size(inputs))
+            text = compiled.render({**self._special_tokens, **inputs, "add_generation_prompt": add_generation_prompt})
+            return RenderedPrompt(str.__str__(budget.checked(text)), mask_of(text))
         except TemplateError:
             raise
         except (jinja2.TemplateError, *_TEMPLATE_ERRORS) as error:
@@ -77,6 +121,50 @@ class ChatTemplate:
         finally:
             rendering.reset(token)
 
+    def check(self) -> None:
+        """Parse all templates.
+
+        Raises:
+            TemplateError: one is not a template, or uses a feature that the sandbox does not allow.
+        """
+        for name in self.sources:
+            self._compiled(name)
+
+    def _select(self, name: str | None, *, has_tools: bool) -> str:
+        """The name of the template to use, as transformers chooses."""
+        wanted = name or (_TOOL_NAME if has_tools and _TOOL_NAME in self.sources else DEFAULT_NAME)
+        if wanted not in self.sources:
+            known = ", ".join(sorted(self.sources))
+            raise TemplateError(f"the model has no chat template called {wanted!r}; pass the name of one: {known}")
+        return wanted
+
+    def _compiled(self, name: str) -> jinja2.Template:
+        return _compile(self.sources[name])
+
+
+@functools.lru_cache(maxsize=16)
+def _compile(source: str) -> jinja2.Template:
+    import jinja2
+
+    from sprat.runtime.chat.sandbox import TemplateEnvironment
+
+    if len(source) > _MAX_SOURCE_LENGTH:
+        raise TemplateError(f"the chat template has {len(source)} characters, expected at most {_MAX_SOURCE_LENGTH}")
+    try:
+        return TemplateEnvironment().from_string(source)
+    except TemplateError:
+        raise
+    except (jinja2.TemplateError, SyntaxError, *_TEMPLATE_ERRORS) as error:
+        raise TemplateError(f"the chat template cannot be parsed: {_reason(error)}") from error
+
+
+def _size(inputs: Mapping[str, Any]) -> int:
+    from sprat.runtime.chat.budget import size_of
+
+    return size_of(inputs)
+
 
 def _reason(error: BaseException) -> str:
-    return f"{error}".rstrip(".") or type(error).__name__
+    """The message of ``error``, which a template may have made: without control characters and addresses."""
+    text = printable(f"{error}"[:_MAX_REASON_LENGTH]).rstrip(".")
+    return re.sub(r"\b0x[0-9a-fA-F]{6,}", "0x…", text) or type(error).__name__

@@ -34,6 +34,7 @@ __all__ = [
     "Bundle",
     "BundleFile",
     "Manifest",
+    "MergedAdapter",
     "Source",
     "TensorGroup",
     "read_manifest",
@@ -63,13 +64,23 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     layout_digest: _Sha256 = msgspec.field(name="plan")  # of everything but the weights that decides the file's bytes
 
 
-class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class MergedAdapter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A LoRA adapter that the export merged into the weights."""
+
+    name: str  # of its folder
+    scale: float
+    sha256: _Sha256  # of its weights
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The source of the export."""
 
     name: str
     format: str  # "safetensors" or "gguf"
     hash: str
     quantized: bool  # whether the source's weights were quantized already
+    adapters: tuple[MergedAdapter, ...] = ()
+    ignored_config_fields: tuple[str, ...] = ()  # unknown fields of config.json that the user declared harmless
 
 
 class TensorGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

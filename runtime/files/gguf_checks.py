@@ -33,8 +33,8 @@ __all__ = [
 _PER_TOKEN_KEYS = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.ggml.scores")
 _KEY_TYPES: dict[type, str] = {
     str: """
-        general.architecture general.name tokenizer.chat_template tokenizer.ggml.model tokenizer.ggml.pre
-        tokenizer.huggingface.json""",
+        general.architecture general.basename general.finetune general.name general.size_label general.version
+        tokenizer.ggml.model tokenizer.ggml.pre tokenizer.huggingface.json""",
     list: "tokenizer.ggml.merges tokenizer.ggml.tokens",
     np.ndarray: "tokenizer.ggml.scores tokenizer.ggml.token_type",
     bool: "tokenizer.ggml.add_bos_token tokenizer.ggml.add_eos_token tokenizer.ggml.add_space_prefix",

@@ -75,9 +75,10 @@ def metadata_from_sampling(defaults: SamplingDefaults) -> dict[str, Any]:
 
 
 def config_from_sampling(defaults: SamplingDefaults) -> dict[str, Any]:
-    """The entries of a generation_config.json."""
-    values = {_NAMES[name][0]: value for name, value in defaults.items()}
-    return {**values, "do_sample": defaults.get("temperature", 1) > 0} if values else {}
+    """The entries of a generation_config.json; greedy is ``do_sample: false`` there, not temperature 0."""
+    is_greedy = defaults.get("temperature", 1) <= 0
+    values = {_NAMES[name][0]: value for name, value in defaults.items() if not (is_greedy and name == "temperature")}
+    return {**values, "do_sample": not is_greedy} if defaults else {}
 
 
 def describe_sampling(defaults: SamplingDefaults) -> str:

@@ -1,4 +1,4 @@
-"""C++ counterparts of weights and sublayers, each made once: a model passes the same ones for every token."""
+"""The C++ objects of weights and sublayers, each created once and reused for every token."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Bindings"]
 
 
 class Bindings:
-    """Objects of :mod:`sprat._core` by the Python records that they are made from; safe to share between threads.
+    """Objects of :mod:`sprat._core` by the Python records they are created from; can be shared between threads.
 
     The core has a class of the same name for each record, and reads the record's attributes by name.
 
@@ -24,12 +24,12 @@ class Bindings:
 
     def __init__(self, core: ModuleType) -> None:
         self._core = core
-        # By identity, with the record, so that its id is not reused: hashing a spec takes longer than routing a token.
+        # By id; the record is kept, so that its id is not reused. Hashing a spec takes longer than routing a token.
         self._bound: dict[int, tuple[object, Any]] = {}
         self._angles: tuple[RopeAngles, Any] | None = None
 
     def __call__(self, record: Weight | MLP | MoESpec | Sublayer) -> Any:
-        """The core's counterpart of ``record``.
+        """The core's object for ``record``.
 
         Raises:
             ValueError: the shapes of its weights do not fit together.
@@ -37,16 +37,16 @@ class Bindings:
         try:
             return self._bound[id(record)][1]
         except KeyError:
-            made = self._make(record)
-            self._bound[id(record)] = record, made
-            return made
+            bound = self._create(record)
+            self._bound[id(record)] = record, bound
+            return bound
 
     def angles(self, angles: RopeAngles) -> Any:
-        """Cosines and sines, which all layers of a pass share: only the last ones are kept."""
+        """The core's object for RoPE angles; only the last is kept, since all layers of a pass share it."""
         last = self._angles
         if last is None or last[0] is not angles:
-            last = self._angles = angles, self._make(angles)
+            last = self._angles = angles, self._create(angles)
         return last[1]
 
-    def _make(self, record: object) -> Any:
+    def _create(self, record: object) -> Any:
         return getattr(self._core, type(record).__name__)(record)

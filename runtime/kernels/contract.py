@@ -1,8 +1,8 @@
-"""The kernel contract: what a model's forward pass calls, and the steps that those calls consist of.
+"""The kernel contract: the calls of a forward pass, and the steps that they consist of.
 
 A model calls :meth:`Kernels.embed`, then for each layer one method for its attention and one for its MLP, then
-:meth:`Kernels.logits`. ``steps.py`` writes down step by step what these compute; an implementation may fuse the steps.
-The method of a sublayer adds to the hidden states in place: it includes the residual sum.
+:meth:`Kernels.logits`. ``steps.py`` defines these as sequences of steps; an implementation may fuse the steps.
+The method of a sublayer adds to the hidden states in place: it includes the residual add.
 
 Activations are C-contiguous float32 of shape ``(n, ...)``, ``n`` consecutive tokens; weights are
 :class:`~sprat.runtime.weights.Weight`, packed as in their file. A step returns new arrays (only
@@ -41,7 +41,7 @@ class Routes:
 
 
 class Kernels(Protocol):
-    """One implementation of the arithmetic. A protocol: implementations share no arithmetic."""
+    """A kernel implementation. A protocol, not a base class: implementations share no arithmetic."""
 
     def embed(self, table: Weight, tokens: I32Array) -> F32Array:
         """Rows ``tokens`` of ``table``: ``(n, hidden)``."""
@@ -70,22 +70,22 @@ class Kernels(Protocol):
     def experts(self, x: F32Array, routes: Routes, routed: MLP, shared: MLP | None = None) -> F32Array:
         """Weighted sum of the routed experts' MLPs, plus the shared MLP: ``(n, hidden)`` to ``(n, hidden)``.
 
-        Each chosen expert is read once, whatever the number of its tokens.
+        Each selected expert is read once, for all of its tokens.
         """
 
-    def gqa_attention(self, q: F32Array, rows: KeysAndValues, scale: float) -> F32Array:
+    def gqa_attention(self, q: F32Array, entries: KeysAndValues, scale: float) -> F32Array:
         """Causal attention of ``q (n, heads, dim)`` over KV entries, whose last ``n`` are the queries' own.
 
         Consecutive ``heads / kv_heads`` query heads share one key and value head (arXiv 2305.13245).
         Returns ``(n, heads, dim)``.
         """
 
-    def mla_expanded(self, q: F32Array, rows: KVEntries, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
-        """Multi-head latent attention with keys and values expanded per head: cheaper for many new tokens.
+    def mla_expanded(self, q: F32Array, entries: KVEntries, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
+        """Multi-head latent attention with keys and values expanded per head: cheaper at prefill.
 
         Args:
             q: ``(n, heads, qk_nope_head_dim + qk_rope_head_dim)``, the rope part rotated.
-            rows: the latents ``(t, kv_lora_rank + qk_rope_head_dim)``; the last ``n`` are the queries' own.
+            entries: the latents ``(t, kv_lora_rank + qk_rope_head_dim)``; the last ``n`` are the queries' own.
             k_b: ``(heads, kv_lora_rank, qk_nope_head_dim)``.
             v_b: ``(heads, v_head_dim, kv_lora_rank)``.
             scale: factor on the scores.
@@ -94,8 +94,8 @@ class Kernels(Protocol):
             ``(n, heads, v_head_dim)`` (arXiv 2405.04434, eq. 9 to 19).
         """
 
-    def mla_absorbed(self, q: F32Array, rows: KVEntries, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
-        """The same as :meth:`mla_expanded`, with ``k_b`` absorbed into the query: all heads attend to the latents."""
+    def mla_absorbed(self, q: F32Array, entries: KVEntries, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
+        """As :meth:`mla_expanded`, with ``k_b`` absorbed into the query; heads attend to latents: cheaper at decode."""
 
     def latent_attention(
         self,
@@ -115,13 +115,13 @@ class Kernels(Protocol):
     def grouped_attention(
         self, x: F32Array, layer: GroupedAttention, angles: RopeAngles, cache: KVCache, index: int
     ) -> None:
-        """The same with keys and values that each group of query heads shares."""
+        """The same for grouped-query attention."""
 
     def gated_mlp(self, x: F32Array, layer: GatedMLP) -> None:
         """``x += mlp(norm(x))`` in place, ``x (n, hidden)``."""
 
     def moe(self, x: F32Array, layer: MoE, observe: ChoiceObserver | None = None) -> None:
-        """``x += experts(norm(x))`` in place; ``observe`` gets the routing before any expert is read."""
+        """``x += experts(norm(x))`` in place; ``observe`` is called with the routing before any expert is read."""
 
     def logits(self, x: F32Array, head: Head) -> F32Array:
         """``output(norm(x))``: ``(n, hidden)`` to ``(n, vocabulary)``."""

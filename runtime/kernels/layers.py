@@ -1,7 +1,7 @@
-"""The sublayers of a model as records: all that one kernel call needs but the activations.
+"""The sublayers of a model as records: the arguments of a kernel call except activations and cache.
 
-A record never changes, so an implementation may convert it once and keep the result. The C++ structs of the same names
-(``runtime/native/layers.hpp``) read these fields by name: a field that is renamed here is renamed there.
+Records are immutable: an implementation may convert one once and keep the result. The C++ structs of the same names
+(``runtime/native/layers.hpp``) read these fields by name: rename fields in both.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["MLP", "GatedMLP", "GroupedAttention", "Head", "LatentAttention", "Mo
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MLP:
-    """A gated MLP, ``down(silu(gate(x)) * up(x))``; with a leading axis on each weight, one per expert."""
+    """A gated MLP, ``down(silu(gate(x)) * up(x))``; with a leading axis on each weight, one MLP per expert."""
 
     gate: Weight  # (width, hidden) or (n_experts, width, hidden)
     up: Weight
@@ -26,10 +26,10 @@ class MLP:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class LatentAttention:
-    """DeepSeek's attention (arXiv 2405.04434): keys and values come from one latent per token."""
+    """Multi-head latent attention (arXiv 2405.04434): keys and values are up-projections of one latent per token."""
 
     norm: F32Array  # (hidden,)
-    q_a: Weight | None  # (q_lora_rank, hidden); None where queries are not compressed
+    q_a: Weight | None  # (q_lora_rank, hidden); None if queries are not compressed
     q_a_norm: F32Array | None  # (q_lora_rank,)
     q: Weight  # (heads * head_dim, q_lora_rank or hidden)
     kv_a: Weight  # (kv_lora_rank + qk_rope_head_dim, hidden)
@@ -37,13 +37,14 @@ class LatentAttention:
     k_b: Weight  # (heads, kv_lora_rank, qk_nope_head_dim)
     v_b: Weight  # (heads, v_head_dim, kv_lora_rank)
     output: Weight  # (hidden, heads * v_head_dim)
-    eps: float  # of all three norms
+    eps: float
+    latent_eps: float  # of q_a_norm and kv_a_norm
     scale: float  # factor on the scores
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class GroupedAttention:
-    """Attention in which each group of query heads shares a key and value head (arXiv 2305.13245)."""
+    """Grouped-query attention (arXiv 2305.13245): each group of query heads shares one KV head."""
 
     norm: F32Array  # (hidden,)
     q: Weight  # (heads * head_dim, hidden)
@@ -52,6 +53,8 @@ class GroupedAttention:
     q_bias: F32Array | None
     k_bias: F32Array | None
     v_bias: F32Array | None
+    q_norm: F32Array | None  # (head_dim,), RMSNorm of each head before RoPE
+    k_norm: F32Array | None
     output: Weight  # (hidden, heads * head_dim)
     head_dim: int
     eps: float
@@ -69,7 +72,7 @@ class GatedMLP:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class MoE:
-    """A mixture of experts: a router, routed experts, and shared ones that see every token (arXiv 2401.06066)."""
+    """An MoE sublayer: router, routed experts, and shared experts, which run for every token (arXiv 2401.06066)."""
 
     norm: F32Array  # (hidden,)
     router: Weight  # (n_routed_experts, hidden)

@@ -1,7 +1,7 @@
-"""The kernel contract in C++ (``runtime/native``), over weights as they lie in the file.
+"""The kernel contract in C++ (``runtime/native``), over weights in the format of the file.
 
-Block formats are multiplied with activations in int8, 32 elements to a scale, so results differ from the reference by
-that rounding: about 0.5 % of a product's typical size. Everything else is float32 and differs by the order of sums.
+Block formats are multiplied with int8 activations, 32 elements per scale; results differ from the reference by that
+rounding: about 0.5 % of a product's typical magnitude. The rest is float32 and differs by the order of sums.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ NATIVE_FORMATS: frozenset[str] = frozenset(
 
 
 def native_missing_because() -> str:
-    """Why there are no native kernels here; empty if there are."""
+    """Why native kernels are not available; empty if they are."""
     if core is None:
         return missing_because
     return "" if instruction_sets() else "the native core was built from an older checkout; reinstall sprat"
 
 
 def instruction_sets() -> list[str]:
-    """Instruction sets with kernels that this processor runs, best first; the last is always ``plain``."""
+    """Instruction sets with kernels that this CPU supports, best first; the last is always ``plain``."""
     return core.isa_names() if core is not None and hasattr(core, "kernel_formats") else []
 
 
@@ -47,14 +47,14 @@ class NativeKernels:
     """:class:`~sprat.runtime.kernels.contract.Kernels` in C++. Weights must be of :data:`NATIVE_FORMATS`.
 
     Args:
-        n_threads: threads that compute, the caller's included; ``None`` for one per core.
-        isa: an instruction set of :func:`instruction_sets`; ``None`` for ``$SPRAT_ISA``, or else the best.
-        cores: cores to pin the threads after the first to; empty leaves them to the system.
-        exact: also multiply block formats with the residual that int8 leaves of the activations, again in int8. Twice
-            the arithmetic, and as exact as float32.
+        n_threads: number of threads, the caller's included; ``None`` for one per core.
+        isa: an instruction set of :func:`instruction_sets`; ``None`` for ``$SPRAT_ISA``, by default the best.
+        cores: cores to pin the threads to, except the first; empty for no pinning.
+        exact: quantize activations to two int8 digits: the value, then the residual. Twice the arithmetic, and as exact
+            as float32.
 
     Raises:
-        BackendError: the native core is not built, or the processor lacks the instruction set.
+        BackendError: the native core is not built, or the CPU lacks the instruction set.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class NativeKernels:
 
     @property
     def n_threads(self) -> int:
-        """Threads that compute."""
+        """Number of threads."""
         return int(self._set.n_threads)
 
     def read(self, packed: U8Array) -> None:
-        """Read every byte with all threads and do nothing else: the memory bandwidth, for benchmarks and traces."""
+        """Read every byte with all threads and do nothing else: measures the memory bandwidth."""
         self._set.read(packed)
 
     def embed(self, table: Weight, tokens: I32Array) -> F32Array:
@@ -116,32 +116,32 @@ class NativeKernels:
         return out
 
     def route(self, logits: F32Array, moe: MoESpec, bias: F32Array | None = None) -> Routes:
-        """Score, limit to the best groups, take the top k, weigh them."""
+        """Score experts, limit to the best groups, select the top k, compute their weights."""
         shape = (len(logits), moe.n_experts_per_token)
         routes = Routes(np.empty(shape, np.int32), np.empty(shape, np.float32))
         self._set.route(logits, bias, self._bound(moe), routes.experts, routes.weights)
         return routes
 
     def experts(self, x: F32Array, routes: Routes, routed: MLP, shared: MLP | None = None) -> F32Array:
-        """Tokens sorted by expert; each chosen expert is read once."""
+        """Sort tokens by expert; each selected expert is read once."""
         out = np.empty(x.shape, np.float32)
-        always = self._bound(shared) if shared else None
-        self._set.experts(self._bound(routed), always, x, routes.experts, routes.weights, out)
+        bound_shared = self._bound(shared) if shared else None
+        self._set.experts(self._bound(routed), bound_shared, x, routes.experts, routes.weights, out)
         return out
 
-    def gqa_attention(self, q: F32Array, rows: KeysAndValues, scale: float) -> F32Array:
-        """FlashAttention; the heads of a group share one pass over their keys."""
+    def gqa_attention(self, q: F32Array, entries: KeysAndValues, scale: float) -> F32Array:
+        """FlashAttention; the query heads of a group share one pass over their keys."""
         out = np.empty(q.shape, np.float32)
-        self._set.gqa(q, _stored(rows.keys), _stored(rows.values), scale, out)
+        self._set.gqa(q, _stored(entries.keys), _stored(entries.values), scale, out)
         return out
 
-    def mla_expanded(self, q: F32Array, rows: KVEntries, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
-        """Each head expands the latents block by block, and attends with all queries."""
-        return self._mla(q, rows, k_b, v_b, scale, expanded=True)
+    def mla_expanded(self, q: F32Array, entries: KVEntries, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
+        """Each head expands the latents block by block and attends with all queries."""
+        return self._mla(q, entries, k_b, v_b, scale, expanded=True)
 
-    def mla_absorbed(self, q: F32Array, rows: KVEntries, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
+    def mla_absorbed(self, q: F32Array, entries: KVEntries, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
         """All heads share one pass over the latents, split over threads by entries."""
-        return self._mla(q, rows, k_b, v_b, scale, expanded=False)
+        return self._mla(q, entries, k_b, v_b, scale, expanded=False)
 
     def latent_attention(
         self,
@@ -154,8 +154,10 @@ class NativeKernels:
     ) -> None:
         """All steps in one call; the input of several projections is quantized once."""
         bound = self._bound(layer)
-        rows = cache.plane(0)
-        self._set.latent_attention(bound, x, self._bound.angles(angles), rows, index, cache.length, form == "expanded")
+        latents = cache.plane(0)
+        self._set.latent_attention(
+            bound, x, self._bound.angles(angles), latents, index, cache.length, form == "expanded"
+        )
 
     def grouped_attention(
         self, x: F32Array, layer: GroupedAttention, angles: RopeAngles, cache: KVCache, index: int
@@ -170,7 +172,7 @@ class NativeKernels:
         self._set.gated_mlp(self._bound(layer), x)
 
     def moe(self, x: F32Array, layer: MoE, observe: ChoiceObserver | None = None) -> None:
-        """All steps in one call, or in two around ``observe``."""
+        """All steps in one call; with ``observe``, routing and experts in two."""
         bound = self._bound(layer)
         if observe is None:
             self._set.moe(bound, x)
@@ -187,18 +189,20 @@ class NativeKernels:
         self._set.logits(self._bound(head), x, out)
         return out
 
-    def _mla(self, q: F32Array, rows: KVEntries, k_b: Weight, v_b: Weight, scale: float, *, expanded: bool) -> F32Array:
+    def _mla(
+        self, q: F32Array, entries: KVEntries, k_b: Weight, v_b: Weight, scale: float, *, expanded: bool
+    ) -> F32Array:
         out = np.empty((*q.shape[:2], v_b.shape[1]), np.float32)
-        self._set.mla(q, _stored(rows), self._bound(k_b), self._bound(v_b), scale, expanded, out)
+        self._set.mla(q, _stored(entries), self._bound(k_b), self._bound(v_b), scale, expanded, out)
         return out
 
 
-def _stored(rows: KVEntries) -> FloatEntries | U8Array:
-    return rows.packed if isinstance(rows, Int8Entries) else rows
+def _stored(entries: KVEntries) -> FloatEntries | U8Array:
+    return entries.packed if isinstance(entries, Int8Entries) else entries
 
 
 def _loaded_core() -> ModuleType:
     if why := native_missing_because():
         raise BackendError(f"the native kernels are missing: {why}")
-    assert core is not None, "a core that is missing has a reason"
+    assert core is not None, "native_missing_because has a reason if there is no core"
     return core

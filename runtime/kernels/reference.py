@@ -1,7 +1,7 @@
-"""The kernel contract in NumPy: the definition of what is right, plain enough to be checked by reading.
+"""The kernel contract in NumPy: the definition of every result, simple enough to check by reading.
 
-It is fast enough to use: matrices stay dequantized while they fit in ``dense_bytes``, and BLAS multiplies them. What
-does not fit is dequantized again for every call, a panel at a time; of an MoE layer only the chosen experts are.
+Dequantized matrices are kept up to ``dense_bytes`` and multiplied by BLAS. Others are dequantized again for every call,
+a panel at a time; of an MoE sublayer only the selected experts.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from sprat.runtime.weights import Weight
 
 __all__ = ["PANEL_BYTES", "ReferenceKernels"]
 
-PANEL_BYTES = 32 << 20  # of a temporary array: scores of some queries, dequantized rows of a large matrix
+PANEL_BYTES = 32 << 20  # limit on a temporary array: scores of a block of queries, dequantized rows
 
 
 class ReferenceKernels(StepByStep):
-    """:class:`~sprat.runtime.kernels.contract.Kernels` in NumPy, all arithmetic in float32; sublayers step by step.
+    """:class:`~sprat.runtime.kernels.contract.Kernels` in NumPy, in float32; sublayers run step by step.
 
     Args:
-        dense_bytes: bytes of dequantized weights that may stay in memory.
+        dense_bytes: limit on dequantized weights kept in memory.
     """
 
     def __init__(self, dense_bytes: int = 1 << 30) -> None:
@@ -60,49 +60,49 @@ class ReferenceKernels(StepByStep):
         return self._mlp(x, mlp, None)
 
     def route(self, logits: F32Array, moe: MoESpec, bias: F32Array | None = None) -> Routes:
-        """Score, limit to the best groups, take the top k, weigh them."""
+        """Score experts, limit to the best groups, select the top k, compute their weights."""
         scores = _softmax(logits) if moe.scoring is Scoring.SOFTMAX else _sigmoid(logits)
-        choice = scores if bias is None else scores + bias
+        selection_scores = scores if bias is None else scores + bias
         if moe.n_groups_per_token < moe.n_groups:
-            choice = _limit_to_groups(choice, moe)
-        experts = _best(choice, moe.n_experts_per_token)
+            selection_scores = _limit_to_groups(selection_scores, moe)
+        experts = _best(selection_scores, moe.n_experts_per_token)
         weights = np.take_along_axis(scores, experts, axis=-1)
         if moe.normalize:
             weights = weights / (weights.sum(axis=-1, keepdims=True) + np.float32(1e-20))
         return Routes(experts.astype(np.int32), weights * np.float32(moe.scaling))
 
     def experts(self, x: F32Array, routes: Routes, routed: MLP, shared: MLP | None = None) -> F32Array:
-        """One expert after the other, each with all tokens that are routed to it."""
+        """One expert at a time, with all tokens that are routed to it."""
         out = self.swiglu(x, shared) if shared else np.zeros_like(x)
         for expert in np.unique(routes.experts):
             tokens, places = np.nonzero(routes.experts == expert)
             out[tokens] += self._mlp(x[tokens], routed, int(expert)) * routes.weights[tokens, places, None]
         return out
 
-    def gqa_attention(self, q: F32Array, rows: KeysAndValues, scale: float) -> F32Array:
-        """Query heads grouped by the key head that they share."""
+    def gqa_attention(self, q: F32Array, entries: KeysAndValues, scale: float) -> F32Array:
+        """Query heads grouped by KV head."""
         n, n_heads, dim = q.shape
-        keys, values = to_float32(rows.keys), to_float32(rows.values)
+        keys, values = to_float32(entries.keys), to_float32(entries.values)
         grouped = q.swapaxes(0, 1).reshape(len(keys), -1, n, dim)
         return _heads_last(_attend(grouped, keys, values, scale), n_heads)
 
-    def mla_expanded(self, q: F32Array, rows: KVEntries, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
-        """Every head gets keys ``[latent @ k_b, rope]`` and values ``latent @ v_b.T`` of its own."""
+    def mla_expanded(self, q: F32Array, entries: KVEntries, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
+        """Keys ``[latent @ k_b, rope]`` and values ``latent @ v_b.T`` per head."""
         n_heads, rank, _ = k_b.shape
-        latent, rope = np.split(to_float32(rows), [rank], axis=-1)
+        latent, rope = np.split(to_float32(entries), [rank], axis=-1)
         shared_rope = np.broadcast_to(rope, (n_heads, *rope.shape))
-        keys = np.concatenate([latent @ self._unpack(k_b), shared_rope], axis=-1)
-        values = latent @ self._unpack(v_b).swapaxes(1, 2)
+        keys = np.concatenate([latent @ self._dequantized(k_b), shared_rope], axis=-1)
+        values = latent @ self._dequantized(v_b).swapaxes(1, 2)
         return _heads_last(_attend(q.swapaxes(0, 1)[:, None], keys, values, scale), n_heads)
 
-    def mla_absorbed(self, q: F32Array, rows: KVEntries, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
-        """Queries ``[q_nope @ k_b.T, q_rope]`` over the entries: one key head, whose values are the latents."""
+    def mla_absorbed(self, q: F32Array, entries: KVEntries, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
+        """Queries ``[q_nope @ k_b.T, q_rope]`` over the KV entries: one KV head, whose values are the latents."""
         n_heads, rank, nope = k_b.shape
         q_nope, q_rope = np.split(q.swapaxes(0, 1), [nope], axis=-1)
-        absorbed = np.concatenate([q_nope @ self._unpack(k_b).swapaxes(1, 2), q_rope], axis=-1)
-        keys = to_float32(rows)[None]
-        mixed = _attend(absorbed[None], keys, keys[..., :rank], scale)[0]
-        return _heads_last(mixed @ self._unpack(v_b).swapaxes(1, 2), n_heads)
+        absorbed = np.concatenate([q_nope @ self._dequantized(k_b).swapaxes(1, 2), q_rope], axis=-1)
+        keys = to_float32(entries)[None]
+        latents = _attend(absorbed[None], keys, keys[..., :rank], scale)[0]
+        return _heads_last(latents @ self._dequantized(v_b).swapaxes(1, 2), n_heads)
 
     def _mlp(self, x: F32Array, mlp: MLP, expert: int | None) -> F32Array:
         gate = self._product(x, mlp.gate, expert)
@@ -117,13 +117,13 @@ class ReferenceKernels(StepByStep):
         panels = (part.packed[start : start + n_rows] for start in range(0, part.shape[0], n_rows))
         return np.concatenate([x @ part.format.dequantize(panel).T for panel in panels], axis=-1)
 
-    def _unpack(self, weight: Weight) -> F32Array:
+    def _dequantized(self, weight: Weight) -> F32Array:
         dense = self._dense.find(weight)
         return weight.dequantize() if dense is None else dense
 
 
 def _attend(q: F32Array, keys: F32Array, values: F32Array, scale: float) -> F32Array:
-    """Causal attention, the one form that all others are reduced to.
+    """Causal attention, to which all kinds of attention are reduced.
 
     Args:
         q: ``(kv_heads, group, n, dim)``.
@@ -135,23 +135,23 @@ def _attend(q: F32Array, keys: F32Array, values: F32Array, scale: float) -> F32A
         ``(kv_heads, group, n, value_dim)``.
     """
     kv_heads, group, n, dim = q.shape
-    n_rows = keys.shape[1]
+    n_entries = keys.shape[1]
     out = np.empty((kv_heads, group, n, values.shape[-1]), np.float32)
-    panel = max(1, PANEL_BYTES // (4 * kv_heads * group * n_rows))
+    panel = max(1, PANEL_BYTES // (4 * kv_heads * group * n_entries))
     for start in range(0, n, panel):
         stop = min(start + panel, n)
-        seen = n_rows - n + stop  # entries that the last query of this panel sees
+        n_seen = n_entries - n + stop  # entries that the last query of this panel attends to
         queries: F32Array = q[:, :, start:stop].reshape(kv_heads, -1, dim) * np.float32(scale)
-        scores = (queries @ keys[:, :seen].swapaxes(1, 2)).reshape(kv_heads, group, -1, seen)
+        scores = (queries @ keys[:, :n_seen].swapaxes(1, 2)).reshape(kv_heads, group, -1, n_seen)
         if stop - start > 1:
             scores[..., start - stop :] += np.triu(np.full((stop - start, stop - start), -np.inf, np.float32), 1)
-        mixed = _softmax(scores).reshape(kv_heads, -1, seen) @ values[:, :seen]
-        out[:, :, start:stop] = mixed.reshape(kv_heads, group, stop - start, -1)
+        sums = _softmax(scores).reshape(kv_heads, -1, n_seen) @ values[:, :n_seen]
+        out[:, :, start:stop] = sums.reshape(kv_heads, group, stop - start, -1)
     return out
 
 
 def _heads_last(x: F32Array, n_heads: int) -> F32Array:
-    """``(..., n, dim)`` with ``n_heads`` in front, to ``(n, n_heads, dim)``."""
+    """``(..., n, dim)`` with leading axes of ``n_heads`` in all, to ``(n, n_heads, dim)``."""
     return np.ascontiguousarray(x.reshape(n_heads, *x.shape[-2:]).swapaxes(0, 1))
 
 
@@ -161,18 +161,18 @@ def _softmax(x: F32Array) -> F32Array:
 
 
 def _sigmoid(x: F32Array) -> F32Array:
-    with np.errstate(over="ignore"):  # exp(-x) of a very negative x is infinite, and 1 / inf is the right 0
+    with np.errstate(over="ignore"):  # exp(-x) of a very negative x is Inf, and 1 / Inf is 0, as it should be
         return np.asarray(1 / (1 + np.exp(-x)))
 
 
 def _best(scores: F32Array, n: int) -> npt.NDArray[np.intp]:
-    """Indices of the ``n`` largest in each row, best first; of equal ones the lower index."""
+    """Indices of the ``n`` largest scores in each row, best first; the lower index of equal ones."""
     return np.argsort(-scores, axis=-1, kind="stable")[:, :n]
 
 
-def _limit_to_groups(choice: F32Array, moe: MoESpec) -> F32Array:
-    """Scores with every expert outside the best groups at minus infinity."""
-    groups = choice.reshape(len(choice), moe.n_groups, -1)
+def _limit_to_groups(selection_scores: F32Array, moe: MoESpec) -> F32Array:
+    """Scores, with -Inf for every expert outside the best groups."""
+    groups = selection_scores.reshape(len(selection_scores), moe.n_groups, -1)
     if moe.group_score is GroupScore.MAX:
         group_scores = groups.max(axis=-1)
     else:
@@ -180,4 +180,4 @@ def _limit_to_groups(choice: F32Array, moe: MoESpec) -> F32Array:
     limited = np.full_like(groups, -np.inf)
     kept = _best(group_scores, moe.n_groups_per_token)[..., None]
     np.put_along_axis(limited, kept, np.take_along_axis(groups, kept, axis=1), axis=1)
-    return limited.reshape(choice.shape)
+    return limited.reshape(selection_scores.shape)

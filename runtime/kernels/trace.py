@@ -1,17 +1,17 @@
-"""Where the time goes: any kernels, with a clock around every call.
+"""Tracing: the time, bytes and operations of every kernel call.
 
 ::
 
     traced = TracedKernels(NativeKernels(2))
     model = Model(spec, weights, traced)
     ...
-    for row in traced.calls: ...
+    for call in traced.calls: ...
 
-Calls for half a layer are run step by step, so that every step is seen; without a clock they may be one call, which
-for a small model is faster than the steps together.
+Sublayers run step by step, so that every step is timed. Without tracing they are fused calls, which are faster than the
+steps together in a small model.
 
-A step is charged to the layer whose weights it reads; one that reads no weights (a norm, a rotation, grouped attention,
-the choice of experts) comes before one that does, and is charged to the same layer.
+A step is attributed to the layer whose weights it reads. Steps without weights (norm, RoPE, grouped attention, routing)
+are attributed to the layer of the next step with weights.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ NO_LAYER = -1  # embeddings and the head
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class KernelCall:
-    """One call: ``n_bytes`` of weights and cache read, ``n_ops`` of products (two per multiplication and addition)."""
+    """One call: ``n_bytes`` of weights and cache read, ``n_ops`` operations of products (two per multiply-add)."""
 
     kernel: str  # "linear"
-    what: str  # "attn_output"; empty where no weight is read
+    what: str  # "attn_output"; empty if the step reads no weights
     layer: int
     seconds: float
     n_bytes: int
@@ -49,15 +49,15 @@ class KernelCall:
 
 
 class TracedKernels:
-    """Kernels that note every call in :attr:`calls`; everything else is the wrapped ones'.
+    """A wrapper of kernels that records every call in :attr:`calls`.
 
-    A wrapper by name and not by inheritance, so that a kernel that joins the contract is timed at once.
+    Methods are wrapped by name in ``__getattr__``: kernels that are added to the contract are timed, too.
     """
 
     def __init__(self, kernels: Kernels) -> None:
         self.calls: list[KernelCall] = []
         self._kernels = kernels
-        self._waiting: list[KernelCall] = []  # of a layer that is not known yet
+        self._pending: list[KernelCall] = []  # their layer is not known yet
 
     def __getattr__(self, name: str) -> Any:
         if hasattr(StepByStep, name):
@@ -65,42 +65,42 @@ class TracedKernels:
         found = getattr(self._kernels, name)
         if callable(found) and hasattr(Kernels, name):
             found = self._timed(name, found)
-            setattr(self, name, found)  # looked up once: a small model makes a call every few microseconds
+            setattr(self, name, found)  # cached: a small model makes a call every few microseconds
         return found
 
     def _timed(self, name: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
             start = time.perf_counter()
             result = kernel(*arguments, **named)
-            self._note(name, time.perf_counter() - start, (*arguments, *named.values()))
+            self._record(name, time.perf_counter() - start, (*arguments, *named.values()))
             return result
 
         return call
 
-    def _note(self, name: str, seconds: float, arguments: tuple[Any, ...]) -> None:
+    def _record(self, name: str, seconds: float, arguments: tuple[Any, ...]) -> None:
         weights = list(_weights(arguments))
         n_bytes, n_ops = _cost(name, arguments)
         layer, what = _place(weights[0].name) if weights else (NO_LAYER, "")
-        self._waiting.append(KernelCall(name, what, layer, seconds, n_bytes, n_ops))
+        self._pending.append(KernelCall(name, what, layer, seconds, n_bytes, n_ops))
         if weights:
-            self.calls += (dataclasses.replace(waiting, layer=layer) for waiting in self._waiting)
-            self._waiting.clear()
+            self.calls += (dataclasses.replace(pending, layer=layer) for pending in self._pending)
+            self._pending.clear()
 
 
 def traced(kernels: TracedKernels) -> Kernels:
-    """The same object under the type that models ask for: its methods come into being by name."""
+    """Cast for the type checker: the methods come from ``__getattr__``."""
     return cast("Kernels", kernels)
 
 
 def _cost(name: str, arguments: tuple[Any, ...]) -> tuple[int, int]:
-    """Bytes read and operations done; activations are left out: they come from the cache."""
+    """Bytes read and operations; activations are not counted, since they are in the CPU's caches."""
     if name == "embed":
         table, tokens = arguments[:2]
         return len(tokens) * table.nbytes // table.shape[0], 0
     if name == "experts":
         return _experts_cost(*arguments)
     if name.startswith("mla"):
-        return _latent_cost(*arguments[:4], form=name.removeprefix("mla_"))
+        return _latent_cost(*arguments[:4], way=name.removeprefix("mla_"))
     if name == "gqa_attention":
         return _grouped_cost(*arguments[:2])
     n_tokens, weights = len(arguments[0]), list(_weights(arguments))
@@ -108,10 +108,10 @@ def _cost(name: str, arguments: tuple[Any, ...]) -> tuple[int, int]:
 
 
 def _experts_cost(x: Any, routes: Routes, routed: MLP, shared: MLP | None = None) -> tuple[int, int]:
-    """Each chosen expert is read once, and computes for each of its tokens."""
+    """Each selected expert is read once and runs for each of its tokens."""
     matrices = (routed.gate, routed.up, routed.down)
-    chosen = len(np.unique(routes.experts))
-    n_bytes = sum(weight.nbytes // weight.shape[0] for weight in matrices) * chosen
+    n_selected = len(np.unique(routes.experts))
+    n_bytes = sum(weight.nbytes // weight.shape[0] for weight in matrices) * n_selected
     n_ops = 2 * routes.experts.size * sum(math.prod(weight.shape[1:]) for weight in matrices)
     for weight in (shared.gate, shared.up, shared.down) if shared else ():
         n_bytes += weight.nbytes
@@ -119,8 +119,8 @@ def _experts_cost(x: Any, routes: Routes, routed: MLP, shared: MLP | None = None
     return n_bytes, n_ops
 
 
-def _latent_cost(q: Any, rows: Any, k_b: Weight, v_b: Weight, *, form: str) -> tuple[int, int]:
-    """The weights of both up-projections, the cache, and the products of one form."""
+def _latent_cost(q: Any, entries: Any, k_b: Weight, v_b: Weight, *, way: str) -> tuple[int, int]:
+    """The weights of both up-projections, the cache, and the products of expanded or absorbed MLA."""
     n_tokens, n_heads, head_dim = q.shape
     attention = LatentAttentionSpec(
         n_heads=n_heads,
@@ -130,31 +130,31 @@ def _latent_cost(q: Any, rows: Any, k_b: Weight, v_b: Weight, *, form: str) -> t
         qk_rope_head_dim=head_dim - k_b.shape[2],
         v_head_dim=v_b.shape[1],
     )
-    n_bytes, n_ops = _attention_cost(attention, form, n_tokens, rows)
+    n_bytes, n_ops = _attention_cost(attention, way, n_tokens, entries)
     return k_b.nbytes + v_b.nbytes + n_bytes, n_ops
 
 
-def _grouped_cost(q: Any, rows: Any) -> tuple[int, int]:
+def _grouped_cost(q: Any, entries: Any) -> tuple[int, int]:
     n_tokens, n_heads, head_dim = q.shape
     attention = GroupedAttentionSpec(n_heads=n_heads, n_kv_heads=n_heads, head_dim=head_dim)
-    return _attention_cost(attention, "grouped", n_tokens, rows)
+    return _attention_cost(attention, "grouped", n_tokens, entries)
 
 
-def _attention_cost(attention: AttentionSpec, name: str, n_tokens: int, rows: Any) -> tuple[int, int]:
-    """Bytes of the cache, and the products of the form called ``name`` over causal pairs."""
-    n_bytes, n_rows = _rows_read(rows)
-    form = next(form for form in attention.costs() if form.name == name)
-    return n_bytes, form.products(n_tokens, n_rows, _pairs(n_tokens, n_rows))
+def _attention_cost(attention: AttentionSpec, name: str, n_tokens: int, entries: Any) -> tuple[int, int]:
+    """Bytes of the cache, and the products of the cost called ``name`` over causal pairs."""
+    n_bytes, n_entries = _entries_read(entries)
+    cost = next(cost for cost in attention.costs() if cost.name == name)
+    return n_bytes, cost.products(n_tokens, n_entries, _pairs(n_tokens, n_entries))
 
 
-def _pairs(n_tokens: int, n_rows: int) -> int:
-    """Pairs of a query and a row that it sees: the last ``n_tokens`` rows are the queries' own."""
-    return n_tokens * (n_rows - n_tokens) + n_tokens * (n_tokens + 1) // 2
+def _pairs(n_tokens: int, n_entries: int) -> int:
+    """Pairs of a token and a KV entry that it attends to; the last ``n_tokens`` entries are the tokens' own."""
+    return n_tokens * (n_entries - n_tokens) + n_tokens * (n_tokens + 1) // 2
 
 
-def _rows_read(rows: KVEntries | KeysAndValues) -> tuple[int, int]:
-    """Bytes and tokens of a layer's cache."""
-    parts = (rows.keys, rows.values) if isinstance(rows, KeysAndValues) else (rows,)
+def _entries_read(entries: KVEntries | KeysAndValues) -> tuple[int, int]:
+    """Bytes and number of a layer's KV entries."""
+    parts = (entries.keys, entries.values) if isinstance(entries, KeysAndValues) else (entries,)
     arrays = [part.packed if isinstance(part, Int8Entries) else part for part in parts]
     return sum(array.nbytes for array in arrays), arrays[0].shape[-2]
 

@@ -1,7 +1,7 @@
 """Added tokens of a checkpoint: tokenizer.json, ``added_tokens_decoder`` in tokenizer_config.json, added_tokens.json.
 
 transformers reads all three, and so does sprat: a token that only one of them names is a token. Where several name it,
-the flags of tokenizer.json win, as in transformers.
+the flags of ``added_tokens_decoder`` win, as in transformers.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from sprat.runtime.tokenizer.vocabulary import (
     split_merge,
 )
 
-__all__ = ["TokenizerFiles", "chat_template", "read_vocabulary"]
+__all__ = ["TokenizerFiles", "read_vocabulary"]
 
 _Json = dict[str, Any]
 _SPECIAL = ("bos", "eos", "unk", "pad")
@@ -99,8 +99,8 @@ class TokenizerFiles:
 
     def _added_tokens(self) -> list[AddedToken]:
         return merge_added_tokens(
-            parse_entries(self.tokenizer.get("added_tokens") or [], self.path.name),
             parse_decoder(self.config.get("added_tokens_decoder") or {}, _CONFIG),
+            parse_entries(self.tokenizer.get("added_tokens") or [], self.path.name),
             parse_ids(_read(self.path.with_name(_ADDED)), self.special_texts(), _ADDED),
         )
 
@@ -119,17 +119,6 @@ def read_vocabulary(files: TokenizerFiles) -> Vocabulary:
         vocabulary = _finish(files, vocabulary)
     vocabulary.check(str(files.path))
     return vocabulary
-
-
-def chat_template(files: TokenizerFiles) -> str | None:
-    """The checkpoint's chat template: chat_template.jinja, or the one in the config (of several, ``default``)."""
-    jinja = files.path.with_name("chat_template.jinja")
-    if jinja.is_file():
-        return jinja.read_text(encoding="utf-8")
-    entry = files.config.get("chat_template")
-    if isinstance(entry, list):
-        return next((one["template"] for one in entry if one.get("name") == "default"), None)
-    return entry if isinstance(entry, str) else None
 
 
 def _find(path: Path) -> Path:
@@ -176,7 +165,10 @@ def _from_spm(files: TokenizerFiles) -> Vocabulary:
             f"{files.path}: a tiktoken vocabulary without its pre-tokenizer; save the tokenizer in the fast format "
             "first with AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
         )
-    return read_sentencepiece(files.path)
+    vocabulary = read_sentencepiece(files.path)
+    prefix = vocabulary.add_space_prefix and files.config.get("add_prefix_space") is not False
+    first = prefix and files.config.get("legacy") is not True  # transformers: legacy prefixes all text between tokens
+    return dataclasses.replace(vocabulary, add_space_prefix=prefix, prefix_first_only=first)
 
 
 def _from_tiktoken(files: TokenizerFiles) -> Vocabulary:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from sprat.errors import TokenizerError
 from sprat.runtime.tokenizer.added_tokens import AddedToken
 from sprat.runtime.tokenizer.pretokenizers import get_pre_tokenizer
 from sprat.runtime.tokenizer.vocabulary import TokenizerModel, TokenType, Vocabulary, looks_special, split_merge
@@ -13,6 +14,7 @@ from sprat.runtime.tokenizer.vocabulary import TokenizerModel, TokenType, Vocabu
 __all__ = ["build", "composes_only", "prefixes_first_word", "prepare"]
 
 _Json = dict[str, Any]
+_MAX_SQUARES = 1 << 26  # sum of squared lengths, the characters of all splits: 256,000 tokens of 16 characters
 _SPACE = "\u2581"  # SentencePiece's visible space
 
 
@@ -105,6 +107,8 @@ def _sentencepiece(vocabulary: Vocabulary) -> _Json:
     """
     ids = {text: index for index, text in enumerate(vocabulary.tokens)}
     usable = {t for t, kind in zip(vocabulary.tokens, vocabulary.types, strict=True) if kind is TokenType.NORMAL}
+    if sum(len(text) ** 2 for text in usable) > _MAX_SQUARES:
+        raise TokenizerError("the tokens are far longer than those of a vocabulary; convert the model again")
     splits = [
         (-vocabulary.scores[ids[text]], at, text)
         for text in usable
@@ -112,14 +116,16 @@ def _sentencepiece(vocabulary: Vocabulary) -> _Json:
         if text[:at] in usable and text[at:] in usable
     ]
     underscores = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
-    prefix = [{"type": "Prepend", "prepend": _SPACE}] if vocabulary.add_space_prefix else []
+    is_normalized = vocabulary.add_space_prefix and not vocabulary.prefix_first_only
+    prefix = [{"type": "Prepend", "prepend": _SPACE}] if is_normalized else []
+    first = {"type": "Metaspace", "replacement": _SPACE, "prepend_scheme": "first", "split": False}
     unprefix = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if vocabulary.add_space_prefix else []
     spaces = {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "}
     decoders = [spaces, {"type": "ByteFallback"}, {"type": "Fuse"}, *unprefix]
     return {
         "version": "1.0",
         "normalizer": {"type": "Sequence", "normalizers": [*prefix, underscores]},
-        "pre_tokenizer": None,
+        "pre_tokenizer": first if vocabulary.prefix_first_only else None,
         "decoder": {"type": "Sequence", "decoders": decoders},
         "model": {
             "type": "BPE",

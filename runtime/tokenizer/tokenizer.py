@@ -6,7 +6,9 @@ in text from a user are encoded as plain text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from sprat.runtime.tokenizer.vocabulary import TokenizerModel, TokenType, Vocabu
 
 __all__ = ["Tokenizer"]
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _VISIBLE = ("<think>", "</think>")  # kept in decoded text even if the checkpoint marks them special
 
 
@@ -48,6 +51,8 @@ class Tokenizer:
         self.special = SpecialTokens(vocabulary.control_ids(), entries)
         self._engine = None if document is None else _engine(document)
         self._space_first = document is not None and prefixes_first_word(document)
+        spaces = () if vocabulary.prefix_first_only else (" ", "\u2581")  # SentencePiece adds one to a space, too
+        self._unspaced = (*spaces, *(token.text for token in entries if not token.special))
 
     @classmethod
     def from_file(cls, path: str | Path) -> Tokenizer:
@@ -149,7 +154,7 @@ class Tokenizer:
             if isinstance(part, int):
                 ids.append(part)
             elif part:
-                spaced = self._space_first and not ids and not part.startswith((" ", "\u2581"))
+                spaced = self._space_first and not ids and not part.startswith(self._unspaced)
                 ids += self._encode_text(f" {part}" if spaced else part)
         return ids
 
@@ -183,12 +188,13 @@ class Tokenizer:
             raise TokenizerError(
                 "the model has no tokenizer (tokenizer.ggml.model is 'none'); pass token ids instead of text"
             )
-        if (at := next((i for i, char in enumerate(text) if "\ud800" <= char <= "\udfff"), None)) is not None:
+        if match := _SURROGATE.search(text):
             raise PromptError(
-                f"the text holds half of a character (the lone surrogate {text[at]!a} at index {at}), expected valid "
-                "Unicode; decode its bytes as UTF-8 with errors='replace'"
+                f"the text is not valid Unicode: found {_describe_surrogate(match[0])} at index {match.start()}; "
+                "decode its bytes as UTF-8, with errors='replace' for damaged ones"
             )
-        ids: list[int] = self._engine.encode(text, add_special_tokens=False).ids
+        with _library_errors("the text cannot be encoded"):
+            ids: list[int] = self._engine.encode(text, add_special_tokens=False).ids
         return ids
 
     def _check(self, token_id: int) -> None:
@@ -196,17 +202,32 @@ class Tokenizer:
             raise PromptError(f"token id {token_id} is outside the vocabulary, expected 0 to {self.vocab_size - 1}")
 
 
+def _describe_surrogate(char: str) -> str:
+    """Python writes a byte that is not UTF-8 as U+DC80 to U+DCFF; any other surrogate is half of a UTF-16 pair."""
+    code = ord(char)
+    return f"the byte 0x{code - 0xDC00:02X}" if 0xDC80 <= code <= 0xDCFF else f"the lone surrogate U+{code:04X}"
+
+
 def _engine(document: dict[str, Any]) -> Any:
     """The ``tokenizers`` engine, set to encode special tokens in a text as plain text."""
     import msgspec
     import tokenizers
 
-    try:
+    with _library_errors("the tokenizer cannot be built"):
         engine = tokenizers.Tokenizer.from_buffer(msgspec.json.encode(prepare(document)))
-    except Exception as error:  # the library raises no narrower class
-        raise TokenizerError(f"the tokenizer cannot be built ({error}); convert the model again") from error
     engine.encode_special_tokens = True
     return engine
+
+
+@contextlib.contextmanager
+def _library_errors(problem: str) -> Iterator[None]:
+    """Turn every error of the library into a TokenizerError; where its Rust code panics, that is no Exception."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise TokenizerError(f"{problem} ({error}); convert the model again") from error
+        raise
 
 
 def _checked_document(text: str, vocabulary: Vocabulary) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from sprat.runtime.tokenizer.pretokenizers import get_pre_tokenizer
 
 __all__ = [
     "EOG_KEY",
+    "PREFIX_KEY",
     "TokenType",
     "TokenizerModel",
     "Vocabulary",
@@ -42,6 +43,7 @@ _END_OF_GENERATION = frozenset({
     "</s>",
 })  # fmt: skip
 
+PREFIX_KEY = "tokenizer.sprat.prefix_first_only"
 EOG_KEY = "tokenizer.sprat.eog_token_ids"  # all end tokens: GGUF has keys for three
 
 _BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
@@ -92,7 +94,8 @@ class Vocabulary:
     pad_id: int | None = None
     eog_ids: frozenset[int] = frozenset()
     add_bos: bool = False
-    add_space_prefix: bool = False
+    add_space_prefix: bool = False  # SentencePiece: a space before the text
+    prefix_first_only: bool = False  # not after each special token, as llama.cpp does
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -149,6 +152,7 @@ class Vocabulary:
             eog_ids=eog_ids(tokens, types, _named_ends(metadata, len(tokens))),
             add_bos=bool(metadata.get("tokenizer.ggml.add_bos_token", adds_bos and bos_id is not None)),
             add_space_prefix=bool(metadata.get("tokenizer.ggml.add_space_prefix", is_spm)),
+            prefix_first_only=bool(metadata.get(PREFIX_KEY, False)),
         )
 
     def check(self, source: str) -> None:

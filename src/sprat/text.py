@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["format_number", "human_bytes"]
+__all__ = ["format_number", "human_bytes", "printable"]
 
 
 def human_bytes(n_bytes: float) -> str:
@@ -29,3 +29,13 @@ def format_number(value: float) -> str:
     if value >= 20:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
+def printable(text: str) -> str:
+    r"""Text from a file for a terminal: control characters, which could move the cursor, are written as escapes.
+
+    Example:
+        >>> printable("a\x1b[2Jb\n")
+        'a\\x1b[2Jb\n'
+    """
+    return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)

@@ -146,7 +146,7 @@ def test_an_exact_engine_gives_the_logits_of_the_reference(bundle):
 
 
 def test_a_backend_that_quantizes_activations_is_an_error_with_exact(bundle):
-    with pytest.raises(BackendError, match="llamacpp backend rounds activations"):
+    with pytest.raises(BackendError, match="llamacpp backend may quantize activations"):
         Engine.load(bundle.path, backend="llamacpp", exact=True)
 
 

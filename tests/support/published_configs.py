@@ -168,6 +168,52 @@ _V3 = _DEEPSEEK | {
     "vocab_size": 129280,
 }
 
+_MOONLIGHT = _V3 | {
+    "bos_token_id": 163584,
+    "eos_token_id": 163586,
+    "first_k_dense_replace": 1,
+    "hidden_size": 2048,
+    "intermediate_size": 11264,
+    "max_position_embeddings": 8192,
+    "moe_intermediate_size": 1408,
+    "n_group": 1,
+    "n_routed_experts": 64,
+    "n_shared_experts": 2,
+    "num_attention_heads": 16,
+    "num_experts_per_tok": 6,
+    "num_hidden_layers": 27,
+    "num_key_value_heads": 16,
+    "num_nextn_predict_layers": 0,
+    "q_lora_rank": None,
+    "rms_norm_eps": 1e-05,
+    "rope_theta": 50000.0,
+    "routed_scaling_factor": 2.446,
+    "topk_group": 1,
+    "transformers_version": "4.46.3",
+    "vocab_size": 163840,
+}
+for _absent in ("quantization_config", "rope_scaling"):
+    del _MOONLIGHT[_absent]
+_QWEN3 = _QWEN | {
+    "architectures": ["Qwen3ForCausalLM"],
+    "attention_bias": False,
+    "eos_token_id": 151645,
+    "head_dim": 128,
+    "hidden_size": 4096,
+    "intermediate_size": 12288,
+    "max_position_embeddings": 40960,
+    "max_window_layers": 36,
+    "model_type": "qwen3",
+    "num_attention_heads": 32,
+    "num_hidden_layers": 36,
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 1000000,
+    "sliding_window": None,
+    "transformers_version": "4.51.0",
+    "vocab_size": 151936,
+}
+
 PUBLISHED = {
     "DeepSeek-R1-Distill-Qwen-1.5B": _qwen(
         "4.44.0",
@@ -246,4 +292,47 @@ PUBLISHED = {
     "DeepSeek-V2-Chat": _V2,
     "DeepSeek-V3": _V3,
     "DeepSeek-R1": _V3 | {"transformers_version": "4.46.3"},
+    "DeepSeek-Coder-V2-Lite-Instruct": _V2_LITE | {"transformers_version": "4.39.3"},
+    "Moonlight-16B-A3B": _MOONLIGHT,
+    "Moonlight-16B-A3B-Instruct": _MOONLIGHT,
+    "DeepSeek-R1-0528-Qwen3-8B": _QWEN3
+    | {
+        "max_position_embeddings": 131072,
+        "rope_scaling": {
+            "attn_factor": 0.8782488562869419,
+            "factor": 4.0,
+            "original_max_position_embeddings": 32768,
+            "rope_type": "yarn",
+        },
+    },
+    "Qwen3-0.6B": _QWEN3
+    | {
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "max_window_layers": 28,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 28,
+        "tie_word_embeddings": True,
+    },
+    "Qwen3-8B": _QWEN3 | {"rope_scaling": None},
+    "Qwen3-30B-A3B": _QWEN3
+    | {
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "decoder_sparse_step": 1,
+        "hidden_size": 2048,
+        "intermediate_size": 6144,
+        "max_window_layers": 48,
+        "mlp_only_layers": [],
+        "model_type": "qwen3_moe",
+        "moe_intermediate_size": 768,
+        "norm_topk_prob": True,
+        "num_experts": 128,
+        "num_experts_per_tok": 8,
+        "num_hidden_layers": 48,
+        "num_key_value_heads": 4,
+        "output_router_logits": False,
+        "rope_scaling": None,
+        "rope_theta": 1000000.0,
+        "router_aux_loss_coef": 0.001,
+    },
 }

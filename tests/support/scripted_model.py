@@ -110,6 +110,6 @@ def scripted_engine(logits_after, *, template=TEMPLATE, **settings):
     return Engine(
         ScriptedBackend(logits_after),
         byte_tokenizer(),
-        template=ChatTemplate(template, "<bos>", "<eos>") if template else None,
+        template=ChatTemplate(template, {"bos_token": "<bos>", "eos_token": "<eos>"}) if template else None,
         **settings,
     )

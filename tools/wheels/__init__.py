@@ -1,1 +1,1 @@
-"""What ``make wheels`` does: build sprat's wheels by a cross compiler, check them, and run ``sprat demo`` from each."""
+"""``make wheels``: build sprat's wheels by a cross compiler, check them, and run ``sprat demo`` from each."""

@@ -18,7 +18,7 @@ SOURCE = Path(__file__).parents[2]
 
 
 def main() -> int:
-    """Everything into ``--dist``, which is emptied first."""
+    """Build everything into ``--dist``, which is emptied first."""
     parser = argparse.ArgumentParser(prog="wheels", description=__doc__)
     parser.add_argument("--dist", type=Path, default=SOURCE / "dist")
     parser.add_argument("--work", type=Path, default=SOURCE / "build/wheels", help="environments, build folders")
@@ -40,7 +40,7 @@ def _make(target: Target, abi: Abi, work: Path, dist: Path) -> None:
     check_wheel(wheel, target, abi)
     if abi.abi_tag == "abi3":
         subprocess.run([sys.executable, "-m", "abi3audit", "--strict", wheel], check=True)
-    _say(f"{wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB; tags, suffix, machine and libraries are right")
+    _say(f"{wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB; tags, suffix, machine and libraries are correct")
     folder = work / f"try-{target.processor}-{abi.python_tag}"
     folder.mkdir(exist_ok=True)
     if target.processor == "aarch64":

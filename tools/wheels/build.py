@@ -1,4 +1,4 @@
-"""Build one wheel with zig and let auditwheel give it the tag of the systems that it runs on."""
+"""Build a wheel with zig; auditwheel sets its platform tag."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def build_wheel(source: Path, target: Target, abi: Abi, work: Path, dist: Path) 
 
 
 def build_pure_wheel(source: Path, work: Path, dist: Path) -> Path:
-    """The wheel without native core, for all other systems: NumPy does the work there, and nobody needs a compiler."""
+    """The wheel without native core, for all other systems: it runs in NumPy and needs no compiler."""
     raw = _fresh(work / "pure")
     _pip_wheel(Path(sys.executable), source, raw, {"SPRAT_NATIVE": "0"})
     return Path(shutil.copy(_only_wheel(raw), dist))
@@ -42,7 +42,7 @@ def build_sdist(source: Path, dist: Path) -> Path:
 
 
 def cross_settings(target: Target, abi: Abi) -> dict[str, str]:
-    """The environment in which CMake, scikit-build-core and nanobind build for ``target`` and not for this machine."""
+    """The environment in which CMake, scikit-build-core and nanobind build for ``target`` instead of this machine."""
     return {
         "ZIG": str(_zig()),
         "ZIG_TARGET": target.zig_target,
@@ -54,7 +54,7 @@ def cross_settings(target: Target, abi: Abi) -> dict[str, str]:
 
 
 def environment_for(interpreter: Path, work: Path) -> Path:
-    """The Python of a virtual environment of ``interpreter``, with a pip that is new enough."""
+    """The Python of a virtual environment of ``interpreter``, with pip 25.3 or newer."""
     folder = work / interpreter.name
     python = folder / "bin/python"
     if not python.exists():
@@ -64,7 +64,7 @@ def environment_for(interpreter: Path, work: Path) -> Path:
 
 
 def _pip_wheel(python: Path, source: Path, out: Path, settings: dict[str, str]) -> None:
-    """Build in isolation with the compilers' versions of this environment, and the commit's time in archives."""
+    """Build in isolation, with this environment's versions of the build tools and the commit's time in archives."""
     constraints = out / "constraints.txt"
     constraints.write_text("".join(f"{name}=={version(name)}\n" for name in BUILD_REQUIREMENTS))
     date = subprocess.run(

@@ -1,4 +1,4 @@
-"""Packages of another Debian release or architecture, unpacked into a folder: nothing is installed on this machine."""
+"""Packages of another Debian release or architecture, unpacked into a folder without installing them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SOURCES = ("/etc/apt/sources.list", "/etc/apt/sources.list.d/debian.sources")
 def unpack(packages: Sequence[str], folder: Path, *, architecture: str, release: str) -> Path:
     """Unpack ``packages`` of Debian ``release`` to ``folder/root`` and return it; needs apt-get and dpkg-deb.
 
-    apt works in ``folder`` with its own lists, from the mirrors that this machine's apt has.
+    apt keeps its lists in ``folder`` and uses the mirrors of this machine.
     """
     root = folder / "root"
     for made in ("root", "lists/partial", "cache/archives/partial", "debs", "sources"):
@@ -28,7 +28,7 @@ def unpack(packages: Sequence[str], folder: Path, *, architecture: str, release:
         subprocess.run(["apt-get", *command], env=environment, cwd=folder / "debs", check=True, capture_output=True)
     for package in sorted((folder / "debs").glob("*.deb")):
         subprocess.run(["dpkg-deb", "-x", package, root], check=True)
-    if not (root / "lib").exists():  # newer releases have all below /usr; the loader's path is the old one
+    if not (root / "lib").exists():  # newer releases have only /usr/lib; the path of the loader is /lib
         (root / "lib").symlink_to("usr/lib")
     return root
 
@@ -59,4 +59,4 @@ def _own_release() -> str:
     for line in Path("/etc/os-release").read_text().splitlines():
         if line.startswith("VERSION_CODENAME="):
             return line.partition("=")[2].strip('"')
-    raise FileNotFoundError("/etc/os-release names no release: this needs Debian")
+    raise FileNotFoundError("/etc/os-release has no VERSION_CODENAME: Debian is needed")

@@ -1,4 +1,4 @@
-"""The Pythons of this machine that wheels are built for and tried in."""
+"""The Python interpreters of this machine, for building and testing wheels."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ __all__ = ["find_interpreter", "newer_interpreters"]
 
 
 def find_interpreter(version: tuple[int, int]) -> Path:
-    """A Python of ``version``, from PATH or from pyenv; raises ``FileNotFoundError`` with what to do about it."""
+    """A Python of ``version``, from PATH or from pyenv; raises ``FileNotFoundError`` with a remedy."""
     for candidate in _candidates(version):
         if _runs(candidate):
             return candidate
     name = f"python{version[0]}.{version[1]}"
     raise FileNotFoundError(
-        f"{name} is missing: a wheel is built for it; install it from your system, by pyenv or from python.org"
+        f"{name} is missing, for which a wheel is built: install it from your system, by pyenv or from python.org"
     )
 
 
 def newer_interpreters(version: tuple[int, int], newest: int = 15) -> list[Path]:
-    """All Pythons 3.x from ``version`` on that are here: a wheel of the stable ABI is tried in each."""
+    """All Pythons 3.x from ``version`` on that are installed, to test a wheel of the stable ABI."""
     found = []
     for minor in range(version[1], newest + 1):
         try:
@@ -42,6 +42,6 @@ def _candidates(version: tuple[int, int]) -> Iterator[Path]:
 
 
 def _runs(interpreter: Path) -> bool:
-    """Whether it starts (pyenv leaves commands on PATH that only complain) and can make environments."""
+    """Whether it starts (pyenv's shims on PATH may not) and can create environments."""
     done = subprocess.run([interpreter, "-c", "import venv, ensurepip"], capture_output=True, check=False)
     return done.returncode == 0

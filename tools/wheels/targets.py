@@ -1,6 +1,7 @@
-"""The wheels of a release: which processor, which Python. All for glibc.
+"""The wheels of a release by CPU architecture and Python version, all for glibc.
 
-No wheel for musl: one is published when `sprat demo` ran from it, and neither PyPI nor Debian has a Python for musl.
+There is no musl wheel: `sprat demo` must run from every published wheel, and neither PyPI nor Debian has a Python
+for musl.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ PLATFORM_TAG = re.compile(r"manylinux(?P<name>2014|_(?P<major>\d+)_(?P<minor>\d+
 
 @dataclass(frozen=True)
 class Target:
-    """One processor."""
+    """One CPU architecture."""
 
     processor: str
 
     @property
     def zig_target(self) -> str:
-        """What ``zig c++ --target`` takes: the version of glibc is part of it."""
+        """The value of ``zig c++ --target``, with the glibc version."""
         return f"{self.processor}-linux-gnu.{GLIBC[0]}.{GLIBC[1]}"
 
     def takes(self, platform_tag: str) -> bool:
-        """Whether ``platform_tag`` is of this processor and needs no newer glibc than the one compiled for."""
+        """Whether ``platform_tag`` is of this architecture and needs no newer glibc than :data:`GLIBC`."""
         found = PLATFORM_TAG.fullmatch(platform_tag)
         if not found or found["processor"] != self.processor:
             return False
@@ -35,11 +36,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Abi:
-    """One binary interface of Python: a wheel bears its tags, its module its suffix."""
+    """One binary interface of Python: the tags of a wheel and the suffix of its module."""
 
     python_tag: str
     abi_tag: str
-    python: tuple[int, int]  # the interpreter whose headers are compiled against
+    python: tuple[int, int]  # version of the headers
 
     def suffix(self, target: Target) -> str:
         """The end of the module's file name."""
@@ -48,6 +49,6 @@ class Abi:
         return f".cpython-{self.abi_tag.removeprefix('cp')}-{target.processor}-linux-gnu.so"
 
 
-# nanobind's stable ABI begins with 3.12. Raspberry Pi OS 12 has Python 3.11: a wheel of its own.
+# nanobind supports the stable ABI from 3.12 on. Raspberry Pi OS 12 has Python 3.11, which needs another wheel.
 ABIS = (Abi("cp311", "cp311", (3, 11)), Abi("cp312", "abi3", (3, 12)))
 TARGETS = (Target("x86_64"), Target("aarch64"))

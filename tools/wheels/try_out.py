@@ -19,12 +19,12 @@ __all__ = ["Runner", "arm_runner", "run_demo", "venv_runner"]
 LIBRARIES = ("libc6", "libgcc-s1", "libstdc++6", "zlib1g", "libexpat1", "libffi8", "libbz2-1.0", "liblzma5", "libuuid1")
 PI_5 = "cortex-a76"
 OLDEST_GLIBC = 17  # 2.17: manylinux2014
-DEMO_LIMIT_S = 3600.0  # under an emulator and beside other work
+DEMO_LIMIT_S = 3600.0  # under an emulator, on a loaded machine
 
 
 @dataclass(frozen=True)
 class ArmPython:
-    """A Debian release for 64-bit ARM: its Python, the minor version of its glibc, and packages of its own names."""
+    """A Debian release for 64-bit ARM: its Python, the minor version of its glibc, and packages named by release."""
 
     release: str
     version: str
@@ -41,15 +41,15 @@ ARM_PYTHONS = {
 
 @dataclass(frozen=True)
 class Runner:
-    """A Python with a folder of packages of its own, perhaps of another processor."""
+    """A Python with its own packages, possibly of another CPU architecture."""
 
     name: str
     command: list[str]
     environment: dict[str, str] = field(default_factory=dict)
-    download_options: tuple[str, ...] = ()  # of pip download, where this machine's pip fetches for the runner's
+    download_options: tuple[str, ...] = ()  # of pip download, if this machine's pip downloads
 
     def run(self, *arguments: str | Path, cwd: Path) -> str:
-        """Run the interpreter and return what it printed; its errors raise ``CalledProcessError`` with their text."""
+        """Run the interpreter and return what it printed; raises ``RuntimeError`` with the output if it fails."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "SPRAT"))}
         done = subprocess.run(
             [*self.command, *arguments],
@@ -73,13 +73,13 @@ def venv_runner(interpreter: Path, folder: Path) -> Runner:
 
 
 def arm_runner(abi_tag: str, folder: Path) -> Runner:
-    """Debian's Python for 64-bit ARM under qemu-user, as the processor of a Raspberry Pi 5."""
+    """Debian's Python for 64-bit ARM under qemu-user, with the CPU of a Raspberry Pi 5."""
     arm = ARM_PYTHONS[abi_tag]
     python = [f"python{arm.version}-minimal", f"libpython{arm.version}-minimal", f"libpython{arm.version}-stdlib"]
     root = unpack([*python, *LIBRARIES, *arm.packages], folder, architecture="arm64", release=arm.release)
     site = folder / "site"
     shutil.rmtree(site, ignore_errors=True)
-    shutil.copytree(Path(pip.__file__).parent, site / "pip")  # Debian's own pip wants a system around it
+    shutil.copytree(Path(pip.__file__).parent, site / "pip")  # Debian's pip needs an installed system
     environment = {"PYTHONHOME": str(root / "usr"), "PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"}
     emulator = ["qemu-aarch64", "-cpu", PI_5, "-L", str(root)]
     return Runner(
@@ -110,9 +110,9 @@ def _download_options(arm: ArmPython) -> tuple[str, ...]:
 
 
 def _download(runner: Runner, wheel: Path, packages: Path) -> Path:
-    """Fetch what ``wheel`` needs with this machine's pip: servers do not wait for encryption under an emulator.
+    """Download the dependencies of ``wheel`` with this machine's pip: TLS under an emulator is slow enough to time out.
 
-    Which of these files fit is then decided by the runner's own pip.
+    The runner's pip then selects among these files.
     """
     command = [sys.executable, "-m", "pip", "download", "--quiet", *runner.download_options]
     subprocess.run([*command, "--dest", packages, wheel], check=True)

@@ -20,7 +20,7 @@ from sprat.runtime.weights import WeightSource
 
 __all__ = ["DeepSeek2"]
 
-_EPS = 1e-6  # transformers' latent norms always use it, and GGUF has one epsilon for all norms
+_LATENT_EPS = 1e-6  # of the latent norms, whatever rms_norm_eps is: DeepSeek's code and transformers build them so
 _V2_LITE_LAYERS = {26, 27}  # by which llama.cpp recognizes a model without q_lora
 
 
@@ -77,7 +77,6 @@ class DeepSeek2(Architecture, name="deepseek2"):
 
     def _v3(self, fields: Fields) -> ModelSpec:
         fields.must_be({"scoring_func": ["sigmoid"], "topk_method": ["noaux_tc"], "rope_interleave": [True]})
-        _check_fp8(fields)
         moe = _moe(
             fields,
             scoring=Scoring.SIGMOID,
@@ -91,6 +90,7 @@ class DeepSeek2(Architecture, name="deepseek2"):
         return self._spec(fields, moe)
 
     def _spec(self, fields: Fields, moe: MoESpec) -> ModelSpec:
+        eps = fields.number("rms_norm_eps", 1e-6)
         attention = LatentAttentionSpec(
             n_heads=fields.size("num_attention_heads"),
             q_lora_rank=fields.size("q_lora_rank") if "q_lora_rank" in fields else None,
@@ -98,11 +98,11 @@ class DeepSeek2(Architecture, name="deepseek2"):
             qk_nope_head_dim=fields.size("qk_nope_head_dim"),
             qk_rope_head_dim=fields.size("qk_rope_head_dim"),
             v_head_dim=fields.size("v_head_dim"),
+            norm_eps=None if eps == _LATENT_EPS else _LATENT_EPS,
         )
         fields.must_be(
             {
                 "num_key_value_heads": [attention.n_heads],
-                "rms_norm_eps": [_EPS],
                 "head_dim": [attention.qk_rope_head_dim],  # transformers 5 writes these two derived fields
                 "qk_head_dim": [attention.qk_head_dim],
             }
@@ -110,7 +110,7 @@ class DeepSeek2(Architecture, name="deepseek2"):
         return ModelSpec(
             architecture=self.name,
             attention=attention,
-            rms_norm_eps=_EPS,
+            rms_norm_eps=eps,
             rope=rope_from_config(fields, attention.qk_rope_head_dim, interleaved=True),
             moe=moe,
             **common_from_config(fields),
@@ -130,10 +130,3 @@ def _moe(fields: Fields, *, n_groups: int, n_groups_per_token: int, **rules: Any
         n_groups_per_token=n_groups_per_token if is_limited else 1,
         **rules,
     )
-
-
-def _check_fp8(fields: Fields) -> None:
-    """V3's FP8 is the only supported quantization of a checkpoint; its codes and scales are tensors."""
-    quantization = fields.nested("quantization_config")
-    quantization.must_be({"quant_method": ["fp8"], "fmt": ["e4m3"], "weight_block_size": [[128, 128]]})
-    quantization.finish({"activation_scheme", "scale_fmt", "modules_to_not_convert"})  # only weights are read

@@ -22,10 +22,10 @@ from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.backends.reference import ReferenceBackend
 from sprat.runtime.chat.completions import ChatCompletion, Message
 from sprat.runtime.chat.prompt import chat_prompt
+from sprat.runtime.chat.template_files import template_from_metadata
 from sprat.runtime.engine import Engine
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.model_file import find_model
-from sprat.runtime.open_model import find_template
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["DEVICE", "Answer", "DemoStep", "RoutedExperts", "StepResult", "demo"]
@@ -124,7 +124,7 @@ def _route(out: Path, prompt: str, _progress: ReportProgress) -> RoutedExperts:
     with GGUFFile.open(find_model(out)) as file:
         spec = spec_from_metadata(file.metadata, file)
         tokenizer = Tokenizer.from_gguf(file.metadata)
-        template = find_template(file.metadata, tokenizer)
+        template = template_from_metadata(file.metadata)
         assert template is not None, "the packaged student has a chat template"
         assert spec.moe is not None, "the packaged student is an MoE model"
         tokens = chat_prompt(template, tokenizer, [Message(role="user", content=prompt)]).tokens

@@ -32,6 +32,9 @@ def export(
     accuracy_level: int = 4,
     portable: bool = False,
     context: int | None = None,
+    lora: Sequence[str | os.PathLike[str]] = (),
+    ignore_config_fields: Sequence[str] = (),
+    chat_template: str | os.PathLike[str] | None = None,
     force: bool = False,
     progress: ReportProgress = no_progress,
 ) -> ExportResult:
@@ -55,6 +58,10 @@ def export(
         accuracy_level: ONNX: 4 quantizes activations to int8, 0 keeps them in float32.
         portable: ONNX: standard operators only, for runtimes other than onnxruntime.
         context: tokens to plan the KV cache for; by default the model's limit, at most 4096.
+        lora: folders of PEFT's LoRA adapters to merge into the weights, ``"DIR"`` or ``"DIR:scale"``, in this order.
+        ignore_config_fields: unknown fields of ``config.json`` that you know to change no mathematics, a nested one as
+            ``"rope_scaling.name"``; the manifest lists them.
+        chat_template: a file with a Jinja template, instead of the source's chat template.
         force: replace an existing bundle at ``out``, and write a model that does not fit the device.
         progress: called after each chunk that is read or written, in bytes.
 
@@ -73,6 +80,9 @@ def export(
         split=split,
         onnx=OnnxOptions(block_size=block_size, accuracy_level=accuracy_level, portable=portable),
         context=context,
+        lora=lora,
+        ignore_config_fields=ignore_config_fields,
+        chat_template=chat_template,
         force=force,
         progress=progress,
     )

@@ -21,6 +21,7 @@ def verify(
     backends: Sequence[str] | None = None,
     max_kld: float | None = None,
     max_tokens: int | None = None,
+    lora: Sequence[str | os.PathLike[str]] = (),
     progress: ReportProgress = no_progress,
 ) -> Verification:
     """Compare the logits of an artifact with those of its source, as ``llama-perplexity --kl-divergence`` does.
@@ -34,10 +35,12 @@ def verify(
             ``llamacpp`` where it is installed for a GGUF, ``onnx`` for an ONNX model.
         max_kld: the largest mean KL divergence, in nats per token, that passes.
         max_tokens: read only the first tokens of the text.
+        lora: the LoRA adapters that the export merged, ``"DIR"`` or ``"DIR:scale"``, as in the export.
         progress: called after each chunk, in tokens.
 
     Raises:
-        InputError: a model cannot be read, the vocabularies differ, or the text is too short.
+        InputError: a model cannot be read, the vocabularies differ, the text is too short, or the bundle was
+            made with other adapters.
         BackendError: a backend cannot run the artifact.
     """
     return verify_path(
@@ -47,5 +50,6 @@ def verify(
         backends=backends,
         max_kld=max_kld,
         max_tokens=max_tokens,
+        lora=lora,
         progress=progress,
     )

@@ -7,7 +7,9 @@ import sys
 
 import click
 
+from sprat.cli.output.terminal import accept_any_text
 from sprat.errors import SpratError
+from sprat.text import printable
 
 __all__ = ["main"]
 
@@ -67,10 +69,11 @@ def group() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line. Exit codes: 0 success, 1 failed verification, 2 user error, with one line on stderr."""
+    accept_any_text()
     try:
         group.main(args=args, prog_name="sprat", standalone_mode=False)
     except SpratError as error:
-        click.echo(f"sprat: {error}", err=True)
+        click.echo(f"sprat: {printable(str(error))}", err=True)
         sys.exit(2)
     except click.ClickException as error:
         _show(error)

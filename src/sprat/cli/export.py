@@ -9,8 +9,9 @@ import click
 from sprat.app.export import export, export_with_optimum
 from sprat.cli.output.terminal import print_json, print_table, progress_bar
 from sprat.devices.plan.text import headline, notes
+from sprat.errors import InputError
 from sprat.export.pipeline import ExportResult
-from sprat.text import human_bytes
+from sprat.text import human_bytes, printable
 
 if TYPE_CHECKING:
     from sprat.export.onnx.optimum import OptimumExport
@@ -57,6 +58,25 @@ Examples:
     default="sprat",
     help="optimum: trace architectures that sprat has no ONNX writer for.",
 )
+@click.option(
+    "--lora",
+    multiple=True,
+    metavar="DIR[:SCALE]",
+    help="Merge the LoRA adapter (PEFT safetensors) in DIR into the weights; may be repeated.",
+)
+@click.option(
+    "--ignore-config-field",
+    "ignore_config_fields",
+    multiple=True,
+    metavar="NAME",
+    help="A field of config.json that sprat does not know and you know to be harmless; may be repeated.",
+)
+@click.option(
+    "--chat-template",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="A Jinja chat template to use instead of the one of SOURCE.",
+)
 @click.option("--context", type=click.IntRange(min=1), help="Tokens to plan the KV cache for.")
 @click.option(
     "--force", is_flag=True, help="Replace an existing bundle at OUT, and write a model that does not fit the device."
@@ -76,6 +96,9 @@ def command(
     accuracy_level: str,
     portable: bool,
     exporter: str,
+    lora: tuple[str, ...],
+    ignore_config_fields: tuple[str, ...],
+    chat_template: str | None,
     context: int | None,
     force: bool,
     as_json: bool,
@@ -85,6 +108,10 @@ def command(
     After an interruption the same command resumes. Peak memory stays near the size of one tensor.
     """
     if exporter == "optimum":
+        if lora or ignore_config_fields:
+            raise InputError("--exporter optimum takes neither --lora nor --ignore-config-field: merge with PEFT first")
+        if chat_template is not None:
+            raise click.UsageError("--chat-template needs --exporter sprat; optimum copies the tokenizer as it is")
         traced = export_with_optimum(
             source,
             out,
@@ -109,13 +136,16 @@ def command(
             accuracy_level=int(accuracy_level),
             portable=portable,
             context=context,
+            lora=lora,
+            ignore_config_fields=ignore_config_fields,
+            chat_template=chat_template,
             force=force,
             progress=bar,
         )
     if as_json:
         print_json({"path": result.path, "bits_per_weight": result.bits_per_weight, "manifest": result.bundle.manifest})
     else:
-        _print(result, source)
+        _print(result, source, lora)
 
 
 def _print_traced(traced: OptimumExport, *, as_json: bool) -> None:
@@ -127,7 +157,7 @@ def _print_traced(traced: OptimumExport, *, as_json: bool) -> None:
     click.echo(f"next:  python -c 'import onnxruntime as ort; ort.InferenceSession(\"{traced.path}/model.onnx\")'")
 
 
-def _print(result: ExportResult, source: str) -> None:
+def _print(result: ExportResult, source: str, lora: tuple[str, ...]) -> None:
     manifest = result.bundle.manifest
     size = sum(file.size_bytes for file in manifest.files)
     click.echo(f"{result.path}: {human_bytes(size)}, {result.bits_per_weight:.2f} bits per weight, {manifest.recipe}")
@@ -148,5 +178,8 @@ def _print(result: ExportResult, source: str) -> None:
     ]
     print_table(("tensors", "format", "count", "size"), rows)
     for note in (*manifest.warnings, *result.notes):
-        click.echo(f"note: {note}")
-    click.echo(f"next:  sprat verify {result.path} --source {source}   then:  sprat run {result.path} 'a prompt'")
+        click.echo(f"note: {printable(note)}")
+    options = "".join(f" --lora {text}" for text in lora)
+    click.echo(
+        f"next:  sprat verify {result.path} --source {source}{options}   then:  sprat run {result.path} 'a prompt'"
+    )

@@ -7,7 +7,7 @@ import click
 from sprat.app.inspect import inspect
 from sprat.cli.output.terminal import print_json, print_table
 from sprat.export.inspection import Inspection
-from sprat.text import human_bytes
+from sprat.text import human_bytes, printable
 
 __all__ = ["command"]
 
@@ -30,7 +30,9 @@ def command(path: str, check: bool, as_json: bool) -> None:
 
 def _print(found: Inspection) -> None:
     size = f"{human_bytes(found.nbytes)}, {found.bits_per_weight:.2f} bits per weight"
-    click.echo(f"{found.kind}: {found.name}, {found.n_weights / 1e6:,.1f}M weights of {found.architecture}, {size}")
+    click.echo(
+        f"{found.kind}: {printable(found.name)}, {found.n_weights / 1e6:,.1f}M weights of {found.architecture}, {size}"
+    )
     cache = f"{human_bytes(found.cache_bytes_per_token)} of {found.cache_kind} per token in f16"
     click.echo(f"{found.n_layers} layers, context up to {found.max_context:,} tokens, {cache}")
     rows = [
@@ -48,4 +50,4 @@ def _print(found: Inspection) -> None:
     for runtime in found.runtimes:
         click.echo(f"{'loads in' if runtime.loads else 'does not load in'} {runtime.name}: {runtime.why}")
     for note in found.notes:
-        click.echo(f"note: {note}")
+        click.echo(f"note: {printable(note)}")

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
-__all__ = ["load_options", "sampling_options"]
+from sprat.runtime.generate.sampling import SamplingParams
+
+__all__ = ["load_options", "sampling_options", "template_options"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _default(name: str) -> str:
+    """What applies without the option; the model's own value is what its author recommends."""
+    return f"[default: the model's, shown by `sprat inspect`; otherwise {getattr(SamplingParams(), name):g}]"
+
 
 _LOAD = (
     click.option("--device", help="Load as planned for this profile: memory, threads, context (see: sprat devices)."),
@@ -18,20 +27,65 @@ _LOAD = (
     click.option("--force", is_flag=True, help="Load a model that does not fit; every token then reads from storage."),
     click.option("--backend", default="auto", show_default=True, help="auto, or one that `sprat doctor` lists."),
     click.option(
-        "-c", "--context", type=click.IntRange(min=1), help="Tokens that prompt and answer may have together."
+        "-c",
+        "--context",
+        type=click.IntRange(min=1),
+        help="Tokens that prompt and answer may have together. [default: the model's limit, at most 4096]",
+    ),
+)
+
+
+def _json_object(_context: click.Context, _option: click.Parameter, value: str | None) -> dict[str, Any] | None:
+    """A JSON object on the command line."""
+    try:
+        found = None if value is None else json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise click.BadParameter(f"found {value!r}, expected a JSON object ({error})") from error
+    if found is not None and not isinstance(found, dict):
+        raise click.BadParameter(f"found {value!r}, expected a JSON object")
+    return found
+
+
+_TEMPLATE = (
+    click.option(
+        "--chat-template-kwargs",
+        callback=_json_object,
+        metavar="JSON",
+        help="""Variables of the chat template: '{"enable_thinking": false}'.""",
     ),
 )
 _SAMPLING = (
-    click.option("-n", "--max-tokens", type=click.IntRange(min=1), help="Stop after this many tokens."),
     click.option(
-        "--temp", "--temperature", "temperature", type=float, help="0 is greedy: always the most likely token."
+        "-n",
+        "--max-tokens",
+        type=click.IntRange(min=1),
+        help="Stop after this many tokens. [default: as many as fit into the context]",
     ),
-    click.option("--top-k", type=int, help="Sample from the k most likely tokens."),
-    click.option("--top-p", type=float, help="Sample from the most likely tokens whose probabilities add up to this."),
-    click.option("--min-p", type=float, help="Drop tokens below this share of the highest probability."),
-    click.option("--repeat-penalty", type=float, help="Above 1 makes recent tokens less likely."),
+    click.option(
+        "--temp",
+        "--temperature",
+        "temperature",
+        type=float,
+        help=f"0 is greedy: always the most likely token. {_default('temperature')}",
+    ),
+    click.option("--top-k", type=int, help=f"Sample from the k most likely tokens. {_default('top_k')}"),
+    click.option(
+        "--top-p",
+        type=float,
+        help=f"Sample from the most likely tokens whose probabilities add up to this. {_default('top_p')}",
+    ),
+    click.option(
+        "--min-p",
+        type=float,
+        help=f"Drop tokens below this share of the highest probability. {_default('min_p')}",
+    ),
+    click.option(
+        "--repeat-penalty",
+        type=float,
+        help=f"Above 1 makes recent tokens less likely. {_default('repeat_penalty')}",
+    ),
     click.option("--seed", type=int, help="Same seed, same answer."),
-    click.option("--stop", multiple=True, help="Text that ends the answer; may be repeated."),
+    click.option("--stop", multiple=True, help="Text, or a special token, that ends the answer; may be repeated."),
     click.option("--timeout", type=float, help="Seconds after which the answer is cut off."),
 )
 
@@ -39,6 +93,11 @@ _SAMPLING = (
 def load_options(command: Command) -> Callable[..., Any]:
     """Add the options of :func:`sprat.load`; the command receives those that were given as the dict ``load``."""
     return _gather(command, "load", _LOAD)
+
+
+def template_options(command: Command) -> Callable[..., Any]:
+    """Add the options of a chat template; the command receives those that were given as the dict ``template``."""
+    return _gather(command, "template", _TEMPLATE)
 
 
 def sampling_options(command: Command) -> Callable[..., Any]:
@@ -52,7 +111,9 @@ def _gather(command: Command, into: str, options: tuple[Callable[[Any], Any], ..
     @functools.wraps(command)
     def gathered(**passed: Any) -> Any:
         values = {name: passed.pop(name) for name in names}
-        return command(**passed, **{into: {name: value for name, value in values.items() if value not in {None, ()}}})
+        return command(
+            **passed, **{into: {name: value for name, value in values.items() if value is not None and value != ()}}
+        )
 
     for option in reversed(options):
         gathered = option(gathered)

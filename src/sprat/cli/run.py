@@ -8,9 +8,10 @@ from typing import Any
 import click
 
 from sprat.app.load import load as load_model
-from sprat.cli.model_options import load_options, sampling_options
+from sprat.cli.model_options import load_options, sampling_options, template_options
 from sprat.cli.output.reply import print_reply, show_timings
-from sprat.cli.output.terminal import print_json, progress_bar
+from sprat.cli.output.terminal import print_json, progress_bar, shown
+from sprat.errors import TemplateError
 from sprat.runtime.chat.completions import Message
 from sprat.runtime.engine import Engine
 
@@ -29,6 +30,7 @@ Examples:
 @click.argument("prompt")
 @click.option("--system", help="A system message before the prompt.")
 @click.option("--raw", is_flag=True, help="Continue the prompt without the chat template.")
+@template_options
 @load_options
 @sampling_options
 @click.option(
@@ -40,6 +42,7 @@ def command(
     prompt: str,
     system: str | None,
     raw: bool,
+    template: dict[str, Any],
     load: dict[str, Any],
     options: dict[str, Any],
     as_json: bool,
@@ -50,7 +53,7 @@ def command(
         if raw:
             _continue(engine, prompt, options, as_json=as_json)
         else:
-            _answer(engine, _messages(system, prompt), options, as_json=as_json)
+            _answer(engine, _messages(system, prompt), {**options, **template}, as_json=as_json)
 
 
 def _messages(system: str | None, prompt: str) -> list[Message]:
@@ -59,10 +62,14 @@ def _messages(system: str | None, prompt: str) -> list[Message]:
 
 
 def _answer(engine: Engine, messages: list[Message], options: dict[str, Any], *, as_json: bool) -> None:
+    try:
+        stream = engine.stream_chat(messages, **options)
+    except TemplateError as error:
+        raise TemplateError(f"{error}; with --raw, sprat run continues the prompt without a chat template") from error
     if as_json:
-        print_json(engine.chat(messages, **options))
+        print_json(stream.completion())
     else:
-        show_timings(print_reply(engine.stream_chat(messages, **options)), engine)
+        show_timings(print_reply(stream), engine)
 
 
 def _continue(engine: Engine, prompt: str, options: dict[str, Any], *, as_json: bool) -> None:
@@ -73,6 +80,6 @@ def _continue(engine: Engine, prompt: str, options: dict[str, Any], *, as_json: 
         return
     click.echo(prompt, nl=False)
     for piece in generation:
-        click.echo(piece.text, nl=False)
+        click.echo(shown(piece.text), nl=False)
     click.echo()
     show_timings(asdict(generation.summary.timings), engine)

@@ -26,6 +26,9 @@ __all__ = ["command"]
 )
 @click.option("--max-kld", type=float, help="Exit with 1 if the mean KL divergence, in nats per token, is larger.")
 @click.option("--max-tokens", type=click.IntRange(min=2), help="Read only the first tokens of the text.")
+@click.option(
+    "--lora", multiple=True, metavar="DIR[:SCALE]", help="LoRA adapter that the export merged; as in the export."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     *,
@@ -35,6 +38,7 @@ def command(
     backends: tuple[str, ...],
     max_kld: float | None,
     max_tokens: int | None,
+    lora: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Compare ARTIFACT (a bundle or a model file) with its source.
@@ -50,6 +54,7 @@ def command(
             backends=backends or None,
             max_kld=max_kld,
             max_tokens=max_tokens,
+            lora=lora,
             progress=bar,
         )
     if as_json:

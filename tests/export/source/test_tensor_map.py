@@ -4,7 +4,7 @@ import pytest
 from deepseek_v3 import deepseek_v3
 from tiny_checkpoint import CONFIGS, shapes
 
-from sprat.export.source.tensor_map import gguf_map, is_ignored, tensor_map
+from sprat.export.source.tensor_map import gguf_map, tensor_map
 from sprat.runtime.arch.hf_config import spec_from_config
 from sprat.runtime.arch.tensors import expected_tensors
 
@@ -39,32 +39,6 @@ def test_both_halves_of_kv_b_come_from_one_tensor():
     origins = tensor_map(spec_from_config(CONFIGS["deepseek2"]))
     assert origins["blk.0.attn_k_b.weight"].sources == origins["blk.0.attn_v_b.weight"].sources
     assert origins["blk.0.attn_k_b.weight"].source_shape == (4 * (32 + 32), 64)
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("model.layers.4.self_attn.o_proj.weight", True),
-        ("model.layers.4.mlp.experts.0.up_proj.weight_scale_inv", True),
-        ("model.layers.3.self_attn.o_proj.weight", False),
-        ("model.layers.5.self_attn.o_proj.weight", False),
-        ("model.layers.0.self_attn.rotary_emb.inv_freq", True),
-        ("lm_head.weight", False),
-        ("model.extra.weight", False),
-    ],
-)
-def test_which_tensors_are_ignored(name, expected):
-    assert is_ignored(name, spec_from_config(CONFIGS["deepseek2"]), {"num_nextn_predict_layers": 1}) is expected
-
-
-def test_mtp_layers_are_ignored_only_if_the_config_declares_them():
-    spec = spec_from_config(CONFIGS["deepseek2"])
-    assert not is_ignored("model.layers.4.self_attn.o_proj.weight", spec, {})
-    assert not is_ignored("model.layers.4.self_attn.o_proj.weight", spec, {"num_nextn_predict_layers": "1"})
-
-
-def test_a_tied_output_head_is_ignored():
-    assert is_ignored("lm_head.weight", spec_from_config(CONFIGS["qwen2"]), {})
 
 
 def test_the_tensors_of_a_gguf_keep_their_names():

@@ -41,7 +41,14 @@ def test_every_key_is_one_of_llamacpps(name):
     spec = spec_from_config(PUBLISHED[name])
     groups = (gguf.Keys.LLM, gguf.Keys.Attention, gguf.Keys.Rope)
     known = {str(key).replace("{arch}", spec.architecture) for group in groups for key in vars(group).values()}
-    assert metadata_from_spec(spec).keys() <= known
+    own = {f"{spec.architecture}.attention.latent_norm_rms_epsilon"} if spec.rms_norm_eps != 1e-6 else set()
+    assert metadata_from_spec(spec).keys() <= known | own
+
+
+def test_the_epsilon_of_latent_norms_has_a_key_where_it_is_not_the_models():
+    moonlight = spec_from_config(PUBLISHED["Moonlight-16B-A3B"])
+    assert metadata_from_spec(moonlight)["deepseek2.attention.latent_norm_rms_epsilon"] == 1e-6
+    assert "deepseek2.attention.latent_norm_rms_epsilon" not in metadata_from_spec(LITE)
 
 
 def test_v2_lite_keys():

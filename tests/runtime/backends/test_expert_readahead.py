@@ -1,4 +1,4 @@
-"""Reading ahead asks for the right bytes and changes nothing else."""
+"""Readahead prefetches the selected experts, and does not change logits."""
 
 import os
 
@@ -17,25 +17,25 @@ def file(v2_lite_gguf):
     return GGUFFile.open(v2_lite_gguf)
 
 
-def test_whole_experts_of_all_three_matrices_are_asked_for(file, monkeypatch):
-    asked = []
-    monkeypatch.setattr(os, "posix_fadvise", lambda _fd, start, length, _advice: asked.append((start, length)))
+def test_whole_experts_of_all_three_matrices_are_prefetched(file, monkeypatch):
+    prefetched = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _fd, start, length, _advice: prefetched.append((start, length)))
     readahead = ExpertReadahead(file)
     readahead(1, np.array([[3, 0], [3, 1]], np.int32))
     readahead.close()
     up = file.tensors["blk.1.ffn_up_exps.weight"]
     expert = up.nbytes // 64
-    assert len(asked) == 9
-    assert {(up.offset + index * expert, expert) for index in (0, 1, 3)} <= set(asked)
+    assert len(prefetched) == 9
+    assert {(up.offset + index * expert, expert) for index in (0, 1, 3)} <= set(prefetched)
 
 
-def test_a_long_prompt_is_left_to_the_kernels(file, monkeypatch):
-    monkeypatch.setattr(os, "posix_fadvise", lambda *_: pytest.fail("asked for experts"))
+def test_experts_of_a_long_prompt_are_not_prefetched(file, monkeypatch):
+    monkeypatch.setattr(os, "posix_fadvise", lambda *_: pytest.fail("experts were prefetched"))
     ExpertReadahead(file)(1, np.zeros((17, 6), np.int32))
 
 
 @pytest.mark.skipif(bool(native_missing_because()), reason="no native kernels")
-def test_logits_are_the_same_and_other_observers_still_see_the_experts(file):
+def test_logits_are_the_same_and_other_observers_get_the_routing(file):
     spec = spec_from_metadata(file.metadata, file)
     plain, ahead = (NativeBackend(spec, file, NativeKernels(1), reading) for reading in (None, ExpertReadahead(file)))
     seen = []

@@ -1,4 +1,4 @@
-"""Subnormal numbers as zero: inside, and nowhere else."""
+"""Subnormal numbers are flushed to zero in the context, and only there."""
 
 import platform
 import threading
@@ -11,28 +11,28 @@ from sprat.runtime.backends.flush_denormals import subnormals_as_zero
 SUBNORMAL, ONE = np.array([1e-40], np.float32), np.array([1.0], np.float32)
 
 
-def kept():
+def computes_subnormals():
     """Whether this thread computes with subnormal numbers."""
     return bool((SUBNORMAL * ONE)[0])
 
 
-@pytest.mark.skipif(platform.machine() not in {"x86_64", "aarch64"}, reason="another processor keeps its mode")
-def test_a_product_with_a_subnormal_number_is_zero_inside():
+@pytest.mark.skipif(platform.machine() not in {"x86_64", "aarch64"}, reason="no effect on other CPUs")
+def test_a_product_with_a_subnormal_number_is_zero_in_the_context():
     with subnormals_as_zero():
-        assert not kept()
+        assert not computes_subnormals()
         with subnormals_as_zero():
             pass
-        assert not kept()
-    assert kept()
+        assert not computes_subnormals()
+    assert computes_subnormals()
 
 
-def test_the_mode_is_that_of_before_after_an_error():
+def test_the_mode_is_restored_after_an_error():
     with pytest.raises(KeyError), subnormals_as_zero():
         raise KeyError
-    assert kept()
+    assert computes_subnormals()
 
 
-def test_another_thread_keeps_its_own():
+def test_the_mode_of_another_thread_is_unchanged():
     inside, seen = threading.Event(), threading.Event()
 
     def hold():
@@ -43,6 +43,6 @@ def test_another_thread_keeps_its_own():
     holder = threading.Thread(target=hold)
     holder.start()
     assert inside.wait(60)
-    assert kept()
+    assert computes_subnormals()
     seen.set()
     holder.join()

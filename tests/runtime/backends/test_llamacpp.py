@@ -1,4 +1,4 @@
-"""llama.cpp as a backend: the same logits as the reference on files of ours, and a clean life."""
+"""The llamacpp backend: the reference's logits on exported files, streams, and closing."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ TOKENS = np.random.default_rng(0).integers(10, 500, 300).tolist()
 
 @pytest.fixture(scope="module", params=CONFIGS)
 def artifact(request, tmp_path_factory):
-    """A tiny model of each architecture in F32, so that nothing but arithmetic differs."""
+    """A tiny model of each architecture in F32, so that only the order of sums differs."""
     folder = tmp_path_factory.mktemp("llamacpp")
     source = write_checkpoint(folder / f"tiny-{request.param}", request.param)
     return export(source, folder / "out", quant="f32").bundle.artifact()
@@ -40,7 +40,7 @@ def test_logits_are_those_of_the_reference(artifact, backend):
     assert meter.result().kld_percentiles[100.0] < 1e-4
 
 
-def test_chunks_single_tokens_and_batches_agree(backend):
+def test_chunks_and_single_tokens_give_the_same_logits(backend):
     stream = backend.new_stream(300)
     whole = stream.forward_all(TOKENS)  # more than one batch
     assert whole.shape == (300, backend.vocab_size)
@@ -51,7 +51,7 @@ def test_chunks_single_tokens_and_batches_agree(backend):
     assert stream.length == 300
 
 
-def test_a_truncated_sequence_goes_on_from_there(backend):
+def test_a_truncated_sequence_continues(backend):
     stream = backend.new_stream(64)
     whole = stream.forward_all(TOKENS[:50])
     stream.forward(TOKENS[100:110])
@@ -60,7 +60,7 @@ def test_a_truncated_sequence_goes_on_from_there(backend):
     np.testing.assert_allclose(stream.forward_all(TOKENS[20:50]), whole[20:], atol=2e-2)
 
 
-def test_streams_do_not_see_each_other(backend):
+def test_streams_are_independent(backend):
     first, second = backend.new_stream(32), backend.new_stream(32)
     alone = first.forward(TOKENS[:10])
     second.forward(TOKENS[50:70])
@@ -71,7 +71,7 @@ def test_streams_do_not_see_each_other(backend):
 def test_more_tokens_than_the_capacity_are_refused(backend):
     stream = backend.new_stream(20)
     stream.forward(TOKENS[:15])
-    with pytest.raises(PromptError, match=r"6 tokens do not fit behind 15 of 20"):
+    with pytest.raises(PromptError, match=r"holds 15 of 20 tokens and 6 more do not fit"):
         stream.forward(TOKENS[:6])
     stream.forward(TOKENS[:5])
 
@@ -89,14 +89,14 @@ def test_closing_twice_and_in_any_order_is_safe(artifact):
             use()
 
 
-def test_a_file_that_is_no_model_is_an_error_with_llama_cpp_s_reason(tmp_path, capfd):
+def test_a_file_that_is_not_a_model_is_an_error_with_llama_cpps_reason(tmp_path, capfd):
     (tmp_path / "x.gguf").write_bytes(b"Look, no model")
     with pytest.raises(BackendError, match=r"x.gguf: llama.cpp cannot load this file \(.*invalid magic"):
         LlamaCppBackend(tmp_path / "x.gguf", n_threads=1, use_extra_bufts=False)
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_engine_on_llama_cpp_answers_as_one_on_the_reference(artifact, monkeypatch, tmp_path, capfd):
+def test_greedy_answers_are_those_of_the_reference(artifact, monkeypatch, tmp_path, capfd):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     answers = {}
     for name in ("reference", "llamacpp"):
@@ -105,5 +105,5 @@ def test_an_engine_on_llama_cpp_answers_as_one_on_the_reference(artifact, monkey
             second = [piece.token_id for piece in session.generate("The dog sleeps", max_tokens=8, temperature=0)]
             answers[name] = (first, second)
     assert answers["llamacpp"] == answers["reference"]
-    assert capfd.readouterr() == ("", "")  # llama.cpp is silent
+    assert capfd.readouterr() == ("", "")  # llama.cpp prints nothing
     assert len(list((tmp_path / "sprat" / "probes").iterdir())) == 1

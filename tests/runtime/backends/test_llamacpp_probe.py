@@ -1,4 +1,4 @@
-"""A library that kills its process is found out in a child; what survives is remembered. The children here are real."""
+"""A library that kills its process is detected in a child process; the result is cached. The children here are real."""
 
 import json
 import signal
@@ -15,12 +15,12 @@ print("ggml-backend.cpp:898: GGML_ASSERT(*id != -1) failed", file=sys.stderr)
 print("[New LWP 7]", file=sys.stderr)
 os.abort()
 """
-DIES = {
+KILLED = {
     "SIGABRT": ABORTS,
     "SIGILL": "import os, signal\nos.kill(os.getpid(), signal.SIGILL)",
     "SIGKILL": "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
 }
-# Dies where repacked buffers are asked for, as builds with AMX do on mixtures.
+# Aborts with repacked buffers, as builds with AMX do on MoE models.
 AMX = """
 class Library:
     class Params: use_extra_bufts = True
@@ -31,7 +31,7 @@ class Library:
         if params.use_extra_bufts:
             import os
             os.abort()
-        raise SystemExit(0)  # far enough: it lives
+        raise SystemExit(0)  # loaded
 llama_cpp = Library()
 """
 REFUSES = AMX.replace("if params.use_extra_bufts:", "if False:").replace("raise SystemExit(0)", "return None")
@@ -39,7 +39,7 @@ REFUSES = AMX.replace("if params.use_extra_bufts:", "if False:").replace("raise 
 
 @pytest.fixture
 def llama_cpp(tmp_path, monkeypatch):
-    """Installs a llama_cpp of our own for the children, with its cache in a new folder."""
+    """Writes a fake llama_cpp module for the children; the cache folder is new."""
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -47,9 +47,9 @@ def llama_cpp(tmp_path, monkeypatch):
     return (tmp_path / "llama_cpp.py").write_text
 
 
-@pytest.mark.parametrize("name", DIES)
-def test_a_child_that_dies_becomes_an_error_with_a_remedy(llama_cpp, tmp_path, name):
-    llama_cpp(DIES[name])
+@pytest.mark.parametrize("name", KILLED)
+def test_a_child_that_is_killed_becomes_an_error_with_a_remedy(llama_cpp, tmp_path, name):
+    llama_cpp(KILLED[name])
     with pytest.raises(BackendError, match=f"x.gguf.*{name}") as died:
         probe(tmp_path / "x.gguf")
     remedy = "lack of memory" if name == "SIGKILL" else "CMAKE_ARGS="
@@ -58,12 +58,12 @@ def test_a_child_that_dies_becomes_an_error_with_a_remedy(llama_cpp, tmp_path, n
         assert "(SIGABRT: ggml-backend.cpp:898: GGML_ASSERT(*id != -1) failed)" in str(died.value)
 
 
-def test_without_repacked_buffers_it_may_live(llama_cpp, tmp_path):
+def test_the_second_try_is_without_repacked_buffers(llama_cpp, tmp_path):
     llama_cpp(AMX)
     assert probe(tmp_path / "x.gguf") == ProbeReport(use_extra_bufts=False)
 
 
-def test_a_file_that_llama_cpp_refuses_is_no_crash(llama_cpp, tmp_path):
+def test_a_file_that_llama_cpp_rejects_is_not_a_crash(llama_cpp, tmp_path):
     llama_cpp(REFUSES)
     with pytest.raises(BackendError, match=r"x.gguf: llama.cpp cannot load this file; sprat inspect"):
         probe(tmp_path / "x.gguf")
@@ -71,7 +71,7 @@ def test_a_file_that_llama_cpp_refuses_is_no_crash(llama_cpp, tmp_path):
 
 @pytest.fixture
 def tries(tmp_path, monkeypatch):
-    """Instead of children: the outcomes that they would have, and a list of those that were started."""
+    """Replaces children by their outcomes; returns the list of those started."""
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(probing, "version", lambda _name: "0.3.36")
@@ -85,15 +85,15 @@ def tries(tmp_path, monkeypatch):
     return started
 
 
-def test_what_survived_is_remembered(tries, tmp_path):
+def test_the_working_settings_are_cached(tries, tmp_path):
     for _ in range(3):
         assert probe(tmp_path / "x.gguf") == ProbeReport(use_extra_bufts=False)
     assert tries == [True, False]
-    (remembered,) = (tmp_path / "cache" / "sprat" / "probes").iterdir()
-    assert json.loads(remembered.read_text()) == {"use_extra_bufts": False}
+    (cached,) = (tmp_path / "cache" / "sprat" / "probes").iterdir()
+    assert json.loads(cached.read_text()) == {"use_extra_bufts": False}
 
 
-def test_another_library_is_probed_again(tries, tmp_path, monkeypatch):
+def test_another_version_of_the_library_is_probed_again(tries, tmp_path, monkeypatch):
     probe(tmp_path / "x.gguf")
     monkeypatch.setattr(probing, "version", lambda _name: "0.3.37")
     probe(tmp_path / "x.gguf")
@@ -107,7 +107,7 @@ def test_another_file_under_the_same_name_is_probed_again(tries, tmp_path):
     assert len(tries) == 4
 
 
-def test_failures_are_not_remembered(tries, tmp_path, monkeypatch):
+def test_failures_are_not_cached(tries, tmp_path, monkeypatch):
     with monkeypatch.context() as broken:
         broken.setattr(probing, "_try", lambda *_, **__: probing._Outcome(-signal.SIGILL, ""))
         with pytest.raises(BackendError, match="SIGILL"):
@@ -116,14 +116,14 @@ def test_failures_are_not_remembered(tries, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"use_extra_bufts": 3}'])
-def test_a_damaged_memory_is_probed_again(tries, tmp_path, damage):
+def test_a_damaged_cache_file_is_ignored(tries, tmp_path, damage):
     probe(tmp_path / "x.gguf")
-    (remembered,) = (tmp_path / "cache" / "sprat" / "probes").iterdir()
-    remembered.write_bytes(damage)
+    (cached,) = (tmp_path / "cache" / "sprat" / "probes").iterdir()
+    cached.write_bytes(damage)
     assert probe(tmp_path / "x.gguf") == ProbeReport(use_extra_bufts=False)
     assert len(tries) == 4
 
 
-def test_a_cache_folder_that_cannot_be_made_is_no_error(tries, tmp_path):
-    (tmp_path / "cache").write_text("a file stands in the way")
+def test_a_cache_folder_that_cannot_be_created_is_not_an_error(tries, tmp_path):
+    (tmp_path / "cache").write_text("a file instead of a folder")
     assert probe(tmp_path / "x.gguf") == ProbeReport(use_extra_bufts=False)

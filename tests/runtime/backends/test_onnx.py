@@ -1,4 +1,4 @@
-"""ONNX models through the engine: the same sessions, caches and answers as the NumPy reference gives."""
+"""ONNX models in the engine: logits, caches and answers are those of the NumPy reference."""
 
 import json
 import os
@@ -30,7 +30,7 @@ FORMS = [*((name, False) for name in CONFIGS), *((name, True) for name in CONFIG
 
 @pytest.fixture(scope="module", params=FORMS, ids=lambda form: f"{form[0]}-{'portable' if form[1] else 'contrib'}")
 def bundle(request, tmp_path_factory):
-    """A bundle with the same float32 weights as GGUF and as ONNX: every form of cache is among them."""
+    """A bundle with the same float32 weights as GGUF and as ONNX, for every kind of cache."""
     name, portable = request.param
     folder = tmp_path_factory.mktemp("onnx")
     source = write_checkpoint(folder / f"tiny-{name}", name)
@@ -40,7 +40,7 @@ def bundle(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """One bundle of ONNX alone, for what does not depend on the architecture."""
+    """A bundle with ONNX only, for tests that do not depend on the architecture."""
     folder = tmp_path_factory.mktemp("onnx")
     return export(write_checkpoint(folder / "tiny"), folder / "out", quant="int8", formats=["onnx"]).bundle
 
@@ -58,7 +58,7 @@ def expected(bundle):
         return reference.backend.new_stream(64).forward_all(TOKENS)
 
 
-def test_numpy_computes_with_subnormal_numbers_as_before(small):
+def test_numpy_still_computes_with_subnormal_numbers(small):
     with Engine.load(small.path) as engine:
         engine.backend.new_stream(8).forward(TOKENS[:4])
     assert np.array([1e-40], np.float32) * np.float32(1) > 0
@@ -70,7 +70,7 @@ def test_logits_are_those_of_the_reference(engine, expected):
 
 
 @pytest.mark.parametrize("cuts", [[1, 2, 3, 20], list(range(1, 41))], ids=["chunks", "token by token"])
-def test_a_cache_in_parts_is_the_cache_of_the_whole(engine, expected, cuts):
+def test_chunks_give_the_logits_of_one_pass(engine, expected, cuts):
     stream = engine.backend.new_stream(64)
     parts = [TOKENS[start:end] for start, end in zip([0, *cuts], [*cuts, None], strict=True)]
     last = [stream.forward(part) for part in parts]
@@ -78,13 +78,13 @@ def test_a_cache_in_parts_is_the_cache_of_the_whole(engine, expected, cuts):
     np.testing.assert_allclose(last, expected[[*(cut - 1 for cut in cuts), -1]], atol=1e-4)
 
 
-def test_a_prompt_longer_than_a_chunk_is_cut(engine, expected, monkeypatch):
+def test_a_prompt_longer_than_a_chunk_is_split(engine, expected, monkeypatch):
     monkeypatch.setattr("sprat.runtime.backends.onnx._CHUNK", 7)
     assert np.allclose(engine.backend.new_stream(64).forward_all(TOKENS), expected, atol=1e-4)
     assert np.allclose(engine.backend.new_stream(64).forward(TOKENS), expected[-1], atol=1e-4)
 
 
-def test_the_cache_can_be_full_to_its_last_row(engine, expected):
+def test_the_whole_capacity_can_be_used(engine, expected):
     stream = engine.backend.new_stream(len(TOKENS))
     np.testing.assert_allclose(stream.forward(TOKENS), expected[-1], atol=1e-4)
     with pytest.raises(PromptError, match="1 more do not fit"):
@@ -92,7 +92,7 @@ def test_the_cache_can_be_full_to_its_last_row(engine, expected):
     assert stream.length == stream.capacity == len(TOKENS)
 
 
-def test_a_truncated_cache_goes_on_as_if_nothing_had_followed(engine, expected):
+def test_a_truncated_cache_continues(engine, expected):
     stream = engine.backend.new_stream(64)
     stream.forward(TOKENS[:20])
     stream.forward([7, 8, 9])
@@ -100,7 +100,7 @@ def test_a_truncated_cache_goes_on_as_if_nothing_had_followed(engine, expected):
     np.testing.assert_allclose(stream.forward(TOKENS[20:]), expected[-1], atol=1e-4)
 
 
-def test_a_saved_cache_goes_on_in_another_stream(engine, expected):
+def test_a_saved_cache_continues_in_another_stream(engine, expected):
     first, second = (engine.backend.new_stream(64) for _ in range(2))
     first.forward(TOKENS[:30])
     second.restore(first.save())
@@ -110,14 +110,14 @@ def test_a_saved_cache_goes_on_in_another_stream(engine, expected):
         second.restore(first.save()[:-1])
 
 
-def test_two_streams_do_not_disturb_each_other(engine, expected):
+def test_streams_are_independent(engine, expected):
     streams = [engine.backend.new_stream(64) for _ in range(2)]
     for stream, start in zip(streams, (3, 0), strict=True):
         stream.forward(TOKENS[start:20])
     np.testing.assert_allclose(streams[1].forward(TOKENS[20:]), expected[-1], atol=1e-4)
 
 
-def test_generation_and_chat_are_the_reference_s(bundle, engine):
+def test_generation_and_chat_are_those_of_the_reference(bundle, engine):
     with Engine.load(bundle.path, backend="reference") as reference:
         answers = [one.generate("The dog", max_tokens=12, temperature=0).text() for one in (engine, reference)]
         replies = [
@@ -136,7 +136,7 @@ def test_verify_compares_both_artifacts_of_a_bundle(bundle):
     assert found.quality["onnx"].n_tokens == found.quality["reference"].n_tokens
 
 
-def test_of_both_artifacts_inspect_shows_the_same_weights(bundle):
+def test_inspect_shows_the_same_weights_of_both_artifacts(bundle):
     gguf, model = inspect(bundle.path), inspect(bundle.artifact("onnx"))
     assert model.kind == "onnx"
     assert (model.architecture, model.n_layers) == (gguf.architecture, gguf.n_layers)
@@ -144,7 +144,7 @@ def test_of_both_artifacts_inspect_shows_the_same_weights(bundle):
     assert any("also contains onnx: sprat inspect" in note for note in gguf.notes)
 
 
-def test_a_bundle_of_onnx_alone_is_loaded_without_being_asked(small):
+def test_auto_loads_a_bundle_with_onnx_only(small):
     with Engine.load(small.path) as engine, Engine.load(small.artifact("onnx")) as from_file:
         answers = [one.generate("The dog", max_tokens=8, seed=1).text() for one in (engine, from_file)]
         assert engine.backend_choice.name == "onnx"
@@ -153,7 +153,7 @@ def test_a_bundle_of_onnx_alone_is_loaded_without_being_asked(small):
     assert inspect(small.path).kind == "bundle"
 
 
-def test_other_backends_refuse_it_in_one_line(small):
+def test_other_backends_reject_an_onnx_model(small):
     with pytest.raises(BundleError, match="no 'gguf' artifact in this bundle, only onnx"):
         Engine.load(small.path, backend="reference")
     with pytest.raises(BackendError, match="the reference backend reads gguf, not onnx"):
@@ -166,8 +166,8 @@ def test_a_budget_that_is_too_small_is_refused(small):
 
 
 @pytest.fixture(scope="module")
-def mixture(tmp_path_factory):
-    """A mixture whose experts are in int4."""
+def moe(tmp_path_factory):
+    """An MoE model with experts in int4."""
     folder = tmp_path_factory.mktemp("onnx")
     sizes = {"hidden_size": 128, "intermediate_size": 128, "moe_intermediate_size": 64}
     source = write_checkpoint(folder / "tiny", "deepseek2", **sizes)
@@ -178,21 +178,21 @@ def load_request(model, memory_bytes=None):
     return LoadRequest(file=model.file, spec=model.spec, context=64, n_threads=1, memory_bytes=memory_bytes)
 
 
-def test_a_small_budget_takes_the_low_memory_form(mixture, monkeypatch):
+def test_a_small_budget_takes_the_low_memory_form(moe, monkeypatch):
     opened = []
     original = onnx_backend.open_session
     monkeypatch.setattr(
         onnx_backend, "open_session", lambda *a, **k: opened.append(k["small_experts"]) or original(*a, **k)
     )
-    fast = load_request(mixture)
+    fast = load_request(moe)
     needed = chosen_footprint(choose("onnx", fast), fast).total_bytes
-    low_memory = load_request(mixture, needed - 1)
+    low_memory = load_request(moe, needed - 1)
     assert chosen_footprint(choose("onnx", low_memory), low_memory).total_bytes < needed
     answers = [open_backend(choose("onnx", one), one).new_stream(64).forward_all(TOKENS) for one in (fast, low_memory)]
     assert opened == [False, True]
     assert "ORT_QMOE_CPU_QNBIT_GEMM" not in os.environ
-    assert not np.array_equal(*answers)  # activations of experts are no longer rounded
-    assert float(np.abs(answers[0] - answers[1]).mean()) < 0.03  # here and there one chooses another expert
+    assert not np.array_equal(*answers)  # activations of experts are float32 instead of int8
+    assert float(np.abs(answers[0] - answers[1]).mean()) < 0.03  # a few tokens are routed to another expert
 
 
 def test_short_chunks_give_the_same_logits(small):
@@ -202,7 +202,7 @@ def test_short_chunks_give_the_same_logits(small):
     np.testing.assert_allclose(short.forward_all(TOKENS), long.forward_all(TOKENS), atol=5e-3)  # activations are int8
 
 
-def test_a_closed_engine_says_so(small):
+def test_using_a_closed_engine_is_an_error(small):
     engine = Engine.load(small.path)
     stream = engine.backend.new_stream(8)
     engine.close()
@@ -223,7 +223,7 @@ def test_token_ids_beyond_the_vocabulary_never_reach_the_graph(small):
 
 @pytest.fixture
 def changed(small, tmp_path):
-    """Saves the model again in a copy of its folder after ``change(model)``; returns its path."""
+    """Saves the model after ``change(model)`` in a copy of its folder; returns its path."""
 
     def save(change):
         model = onnx.load(small.artifact("onnx"), load_external_data=False)
@@ -241,12 +241,12 @@ def record(model, key, value):
             entry.value = value
 
 
-def test_a_cache_of_an_unknown_form_is_refused(changed):
+def test_an_unknown_kind_of_cache_is_refused(changed):
     with pytest.raises(ModelFileError, match=r"sprat\.cache is 'ring', expected append, shared, concat"):
         ONNXFile.open(changed(lambda model: record(model, "sprat.cache", "ring")))
 
 
-def test_a_cache_that_is_not_the_architecture_s_is_refused(changed):
+def test_a_cache_of_another_architecture_is_refused(changed):
     with pytest.raises(ModelFileError, match=r"sprat\.cache is shared, but the model is deepseek2"):
         ONNXFile.open(changed(lambda model: record(model, "sprat.cache", "shared")))
 
@@ -263,12 +263,12 @@ def test_a_graph_that_does_not_fit_its_spec_is_refused(changed, small):
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"rope": 3}', "[" * 100_000])
-def test_a_spec_that_cannot_be_read_is_a_typed_error(changed, text):
+def test_an_invalid_spec_is_a_config_error(changed, text):
     with pytest.raises(ConfigError, match="its architecture cannot be read"):
         ONNXFile.open(changed(lambda model: record(model, "sprat.spec", text)))
 
 
-def test_what_onnxruntime_refuses_is_a_typed_error(changed):
+def test_a_model_that_onnxruntime_rejects_is_a_backend_error(changed):
     def break_it(model):
         model.graph.node[5].op_type = "NoSuchOperator"
 

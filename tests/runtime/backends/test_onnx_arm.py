@@ -1,4 +1,4 @@
-"""A phone without a phone: the packaged student as ONNX on 64-bit ARM, emulated, answers what it answers here."""
+"""The packaged student as ONNX on emulated 64-bit ARM gives the same answer as on this machine."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What onnxruntime takes for packed weights of V2-Lite's shape is what the backend counts on before it loads them."""
+"""The memory of onnxruntime's packed weights is the predicted one, for layers of V2-Lite."""
 
 import platform
 import subprocess
@@ -48,7 +48,7 @@ def model(v2_lite_gguf, tmp_path_factory):
 
 
 @pytest.mark.parametrize("form", ["fast", "low_memory"])
-def test_packed_weights_take_what_was_counted(model, form):
+def test_packed_weights_take_the_predicted_memory(model, form):
     command = [sys.executable, "-c", CHILD, model.file.path, form]
     taken = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     request = LoadRequest(file=model.file, spec=model.spec, context=64, n_threads=1)

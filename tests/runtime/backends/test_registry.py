@@ -1,4 +1,4 @@
-"""How a backend is chosen: by name, or the first one without an obstacle; every refusal keeps its reason."""
+"""The choice of a backend: by name, or the preferred one that can run the file, with the reasons against others."""
 
 from types import SimpleNamespace
 
@@ -37,7 +37,7 @@ def request(memory_bytes=None):
     )
 
 
-def test_every_file_of_the_folder_is_found():
+def test_the_backends_of_the_folder_are_found():
     names = backend_names()
     assert names.index("reference") < names.index("llamacpp")
 
@@ -50,7 +50,7 @@ def test_auto_takes_the_preferred_one(add):
     assert open_backend(choice, request()) == "first backend"
 
 
-def test_auto_passes_over_obstacles_and_says_why(add):
+def test_auto_skips_backends_that_cannot_run_the_file_and_has_their_reasons(add):
     add("native", 1, why_not=BackendError("not built"))
     add("large", 2, n_bytes=10**9)
     add("reference", 3)
@@ -62,7 +62,7 @@ def test_auto_passes_over_obstacles_and_says_why(add):
     )
 
 
-def test_a_backend_that_was_asked_for_refuses_with_its_own_reason(add):
+def test_a_named_backend_that_cannot_run_the_file_raises_its_reason(add):
     add("native", 1, why_not=BackendError("not built"))
     add("reference", 2)
     with pytest.raises(BackendError, match=r"^not built$"):
@@ -75,7 +75,7 @@ def test_memory_is_checked_before_anything_else(add):
         choose("large", request(memory_bytes=10**6))
 
 
-def test_when_none_is_left_all_reasons_are_given(add):
+def test_the_error_without_a_usable_backend_has_all_reasons(add):
     add("native", 1, why_not=BackendError("not built"))
     add("other", 2, why_not=BackendError("not installed"))
     with pytest.raises(BackendError, match=r"no backend can run x.gguf: native: not built; other: not installed"):
@@ -85,7 +85,7 @@ def test_when_none_is_left_all_reasons_are_given(add):
         choose("auto", request(memory_bytes=10**6))
 
 
-def test_an_unknown_name_is_answered_with_the_nearest(add):
+def test_the_error_of_an_unknown_backend_suggests_the_nearest(add):
     add("reference", 1)
     with pytest.raises(BackendError, match=r"unknown backend 'refernce'; did you mean 'reference'\? \(known: auto, r"):
         choose("refernce", request())

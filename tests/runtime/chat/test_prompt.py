@@ -22,7 +22,7 @@ def tokenizer(tmp_path_factory):
 
 @functools.cache
 def template(name):
-    return ChatTemplate((DATA / f"{name}.jinja").read_text(encoding="utf-8"), bos=BOS, eos=EOS)
+    return ChatTemplate((DATA / f"{name}.jinja").read_text(encoding="utf-8"), {"bos_token": BOS, "eos_token": EOS})
 
 
 def conversation(*contents):
@@ -47,7 +47,7 @@ def test_a_word_may_span_template_and_message(tokenizer):
 
 def test_there_is_one_bos_whether_or_not_the_template_writes_it(tokenizer):
     for source in ("{{ bos_token }}{{ messages[0].content }}", "{{ messages[0].content }}"):
-        prompt = chat_prompt(ChatTemplate(source, bos=BOS), tokenizer, conversation("hi"))
+        prompt = chat_prompt(ChatTemplate(source, {"bos_token": BOS}), tokenizer, conversation("hi"))
         assert prompt.tokens == [tokenizer.bos_id, *tokenizer.encode("hi")]
 
 

@@ -14,7 +14,7 @@ HI = [{"role": "user", "content": "hi"}]
 
 
 def render(source, messages=HI, **variables):
-    return ChatTemplate(source, bos="<B>", eos="<E>").render(messages, **variables)
+    return ChatTemplate(source, {"bos_token": "<B>", "eos_token": "<E>"}).render(messages, **variables)
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ FORBIDDEN = {
     "Jinja's lipsum": "{{ lipsum.__globals__['os'].popen('id').read() }}",
     "Jinja's cycler": "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
     "the template object": "{{ self.__init__.__globals__ }}",
-    "the filter attr": "{{ '' | attr('__class__') }}",
-    "str.format": "{{ '{0.__class__}'.format(1) }}",
+    "the filter attr": "{{ ('' | attr('__class__')).__mro__ }}",
+    "str.format": "{{ '{0.__class__.__mro__}'.format(1) }}",
     "str.ljust": "{{ 'a'.ljust(1000000000) }}",
     "the operator %": "{{ '%1000000000d' % 1 }}",
     "the operator **": "{{ 9 ** 999999999 }}",

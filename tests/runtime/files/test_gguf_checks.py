@@ -57,7 +57,6 @@ def test_the_id_of_a_special_token_may_name_no_token(value):
         ("general.name", "str"),
         ("split.count", "int"),
         ("split.no", "int"),
-        ("tokenizer.chat_template", "str"),
         ("tokenizer.ggml.add_bos_token", "bool"),
         ("tokenizer.ggml.eos_token_id", "int"),
         ("tokenizer.ggml.tokens", "list"),
@@ -70,7 +69,7 @@ def test_an_array_for_a_key_of_another_type_is_an_error(key, expected):
 
 def test_unknown_keys_may_have_any_type():
     check_types(
-        METADATA | {"general.languages": ["en"], "general.version": 2, "tokenizer.ggml.other": np.arange(3)},
+        METADATA | {"general.languages": ["en"], "general.quantized_by": 2, "tokenizer.ggml.other": np.arange(3)},
         "model.gguf",
     )
 

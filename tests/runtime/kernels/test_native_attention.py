@@ -63,7 +63,7 @@ def test_gqa_of_one_token(isa, storage, past, kv_heads, group, dim):
     v_dim=st.integers(1, 40),
 )
 @few
-def test_both_forms_of_latent_attention(isa, storage, n, past, heads, rank, nope, v_dim):
+def test_expanded_and_absorbed_mla(isa, storage, n, past, heads, rank, nope, v_dim):
     rng, rope = np.random.default_rng(n + past), 6
     q = rng.normal(size=(n, heads, nope + rope)).astype(np.float32)
     rows = stored(rng.normal(size=(past + n, rank + rope)), storage, past + n, n_exact=rope)
@@ -106,7 +106,7 @@ def test_latent_attention_with_packed_projections(isa, format_name):
     k_b, v_b = random_weight(rng, (4, 128, 64), format_name), random_weight(rng, (4, 64, 128), format_name)
     expected = ReferenceKernels().mla_expanded(q, rows, k_b, v_b, 0.1)
     np.testing.assert_allclose(kernels_of(isa).mla_expanded(q, rows, k_b, v_b, 0.1), expected, atol=TOLERANCE["f16"])
-    # The absorbed form quantizes queries and sums to int8 where the projection is in blocks.
+    # Absorbed MLA quantizes queries and sums to int8 where the projection is in blocks.
     np.testing.assert_allclose(kernels_of(isa).mla_absorbed(q, rows, k_b, v_b, 0.1), expected, atol=0.02)
 
 

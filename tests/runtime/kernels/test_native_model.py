@@ -65,7 +65,7 @@ def test_logits_are_those_of_the_reference(isa, family, format_name):
     native, reference = (Model(SPECS[family], weights, k) for k in (kernels_of(isa), ReferenceKernels()))
     tokens = np.random.default_rng(0).integers(0, 200, 40)
     divergence = mean_kld(all_logits(reference, tokens), all_logits(native, tokens))
-    assert divergence < (1e-9 if format_name == "F32" else 5e-3)  # random weights: nothing damps a rounding
+    assert divergence < (1e-9 if format_name == "F32" else 5e-3)  # random weights: rounding errors are not damped
 
 
 @every_isa
@@ -89,7 +89,7 @@ def test_logits_do_not_depend_on_the_number_of_threads(family):
 @every_isa
 @every_spec
 @pytest.mark.parametrize("format_name", ["Q8_0", "Q4_0"])
-def test_exact_kernels_round_nothing_that_float32_keeps(isa, family, format_name):
+def test_exact_kernels_are_as_exact_as_float32(isa, family, format_name):
     weights = MemoryWeights.random(SPECS[family], format_name)
     exact = Model(SPECS[family], weights, NativeKernels(2, isa, exact=True))
     reference = Model(SPECS[family], weights, ReferenceKernels())
@@ -107,7 +107,7 @@ class RoundedReference(ReferenceKernels):
 
 @pytest.mark.slow
 @every_isa
-def test_a_real_model_diverges_as_far_as_activations_in_int8_make_it(isa, smollm2_gguf):
+def test_a_real_model_diverges_by_the_rounding_of_int8_activations(isa, smollm2_gguf):
     with GGUFFile.open(smollm2_gguf) as file:
         spec = spec_from_metadata(file.metadata, file)
         tokens = np.random.default_rng(3).integers(0, 10_000, 24)
@@ -116,6 +116,6 @@ def test_a_real_model_diverges_as_far_as_activations_in_int8_make_it(isa, smollm
             for kernels in (ReferenceKernels(), RoundedReference(), kernels_of(isa))
         )
         in_two_digits = all_logits(Model(spec, file, NativeKernels(2, isa, exact=True)), tokens)
-    # Once one value rounds to the other side, the two round differently from there on: only sizes are compared.
+    # One value that rounds differently changes all later roundings: only the size of the divergence is compared.
     assert mean_kld(exact, native) < 1.5 * mean_kld(exact, also_rounded) < 1.5e-2
     assert mean_kld(exact, in_two_digits) < 1e-6

@@ -46,7 +46,7 @@ def test_products_of_any_shape(isa, format_name, n, n_rows, n_blocks):
 @every_format
 @pytest.mark.parametrize("n_blocks", [1, 2, 3, 4, 8])
 def test_products_of_short_rows(isa, format_name, n_blocks):
-    """Of several rows to a group of 256 elements, or one; nothing may be read behind the last row."""
+    """Several rows per group of 256 elements, or one; nothing after the last row may be read."""
     for n_rows, n in itertools.product((1, 3, 4, 8, 13, 64), (1, 2, 5)):
         rng = np.random.default_rng(n_rows)
         weight = random_weight(rng, (n_rows, row_length(format_name, n_blocks)), format_name)
@@ -93,7 +93,7 @@ def test_products_of_extreme_activations(isa, format_name, n, kind):
 @every_isa
 @pytest.mark.parametrize("format_name", BLOCK_FORMATS)
 def test_products_of_any_codes(isa, format_name):
-    """Every bit pattern of codes, not only those that a quantizer makes; scales stay finite."""
+    """Every bit pattern of codes, not only those that a quantizer writes; scales are finite."""
     stored, rng = get_format(format_name), np.random.default_rng(6)
     packed = rng.integers(0, 256, (32, 5 * stored.block_bytes), np.uint8)
     scales = get_format(format_name).quantize(rng.normal(size=(32, 5 * stored.block_size)).astype(np.float32))

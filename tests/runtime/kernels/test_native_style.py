@@ -1,4 +1,4 @@
-"""The C++ sources keep to 100 columns, so that two files fit side by side; `.clang-format` has the rest."""
+"""The C++ sources keep to 100 columns, `.clang-format` has the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reference kernels of attention against loops over heads and queries in float64."""
+"""Reference attention against loops over heads and queries in float64."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def packed(array, format_name="F32"):
 
 
 def attend(query, keys, values, scale):
-    """One head and one query over the rows that it may see."""
+    """One head and one query over the KV entries that it attends to."""
     scores = keys @ query * scale
     weights = np.exp(scores - scores.max())
     return weights / weights.sum() @ values
@@ -36,7 +36,7 @@ def gqa(q, keys, values, scale):
 
 
 def latent_attention(q, rows, k_b, v_b, scale):
-    """Keys and values written out per head, from the definition."""
+    """Keys and values per head, by the definition."""
     rank, nope = k_b.shape[1:]
     keys = np.stack([np.concatenate([rows[:, :rank] @ k, rows[:, rank:]], axis=1) for k in k_b])
     values = np.stack([rows[:, :rank] @ v.T for v in v_b])
@@ -58,7 +58,7 @@ def test_gqa_of_any_shape(n, past, kv_heads, group, dim, value_dim):
 
 
 @given(n=st.integers(1, 9), past=st.integers(0, 9), heads=sizes, rank=sizes, nope=sizes, rope=sizes, v_dim=sizes)
-def test_both_forms_of_latent_attention_are_the_definition(n, past, heads, rank, nope, rope, v_dim):
+def test_expanded_and_absorbed_mla_are_the_definition(n, past, heads, rank, nope, rope, v_dim):
     rng = np.random.default_rng(n + past)
     q, rows = rng.normal(size=(n, heads, nope + rope)), rng.normal(size=(past + n, rank + rope))
     k_b, v_b = rng.normal(size=(heads, rank, nope)), rng.normal(size=(heads, v_dim, rank))
@@ -69,15 +69,15 @@ def test_both_forms_of_latent_attention_are_the_definition(n, past, heads, rank,
         np.testing.assert_allclose(out, expected, atol=1e-4)
 
 
-def test_long_prompts_are_attended_in_panels_of_queries(monkeypatch):
+def test_attention_of_long_prompts_runs_in_panels_of_queries(monkeypatch):
     rng = np.random.default_rng(0)
     q, keys = rng.normal(size=(50, 4, 8)).astype(np.float32), rng.normal(size=(2, 70, 8)).astype(np.float32)
     whole = ReferenceKernels().gqa_attention(q, KeysAndValues(keys, keys), 0.3)
-    monkeypatch.setattr(reference, "_PANEL_BYTES", 4 * 4 * 70 * 7)  # seven queries
+    monkeypatch.setattr(reference, "PANEL_BYTES", 4 * 4 * 70 * 7)  # seven queries
     np.testing.assert_allclose(ReferenceKernels().gqa_attention(q, KeysAndValues(keys, keys), 0.3), whole, atol=1e-6)
 
 
-def test_rows_in_float16_are_widened_not_rounded_again():
+def test_float16_entries_are_computed_in_float32():
     rng = np.random.default_rng(0)
     q = rng.normal(size=(3, 2, 8)).astype(np.float32)
     half = rng.normal(size=(2, 5, 8)).astype(np.float16)
@@ -90,12 +90,12 @@ def test_rows_in_float16_are_widened_not_rounded_again():
 
 
 @pytest.mark.parametrize("scale", [1e4, 1e-30])
-def test_extreme_scores_neither_overflow_nor_vanish(scale):
+def test_extreme_scores_do_not_overflow(scale):
     q, rows = np.ones((2, 1, 4), np.float32), np.ones((1, 6, 4), np.float32)
     np.testing.assert_allclose(ReferenceKernels().gqa_attention(q, KeysAndValues(rows, rows), scale), 1.0, rtol=1e-6)
 
 
-def test_packed_projections_are_unpacked_as_they_lie():
+def test_packed_projections_are_dequantized():
     rng = np.random.default_rng(0)
     k_b, v_b = packed(rng.normal(size=(2, 32, 32)), "Q8_0"), packed(rng.normal(size=(2, 32, 32)), "Q8_0")
     q, rows = rng.normal(size=(3, 2, 40)).astype(np.float32), rng.normal(size=(7, 40)).astype(np.float32)

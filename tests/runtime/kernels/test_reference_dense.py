@@ -1,4 +1,4 @@
-"""The reference kernels of dense layers against float64 arithmetic written out."""
+"""Reference kernels of dense layers against float64 arithmetic."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_linear_multiplies_the_dequantized_weights(format_name, dense_bytes, n, 
 
 
 @pytest.mark.parametrize("format_name", format_names())
-def test_embed_unpacks_the_rows_asked_for(format_name, rng):
+def test_embed_dequantizes_the_rows_of_the_tokens(format_name, rng):
     table = weight(rng.normal(size=(9, 256)), format_name)
     rows = ReferenceKernels().embed(table, np.array([8, 0, 8], np.int32))
     np.testing.assert_array_equal(rows, table.dequantize()[[8, 0, 8]])
@@ -48,8 +48,8 @@ def test_linear_adds_the_bias():
     np.testing.assert_array_equal(out, [[3, 4, 5, 6]] * 2)
 
 
-def test_a_matrix_that_is_not_kept_is_multiplied_in_panels(monkeypatch, rng):
-    monkeypatch.setattr(reference, "_PANEL_BYTES", 4 * 64 * 3)  # three rows
+def test_a_matrix_over_the_memory_limit_is_multiplied_in_panels(monkeypatch, rng):
+    monkeypatch.setattr(reference, "PANEL_BYTES", 4 * 64 * 3)  # three rows
     packed, x = weight(rng.normal(size=(10, 64)), "Q8_0"), rng.normal(size=(4, 64)).astype(np.float32)
     np.testing.assert_allclose(
         ReferenceKernels(dense_bytes=0).linear(x, packed), x @ packed.dequantize().T, rtol=1e-5, atol=1e-5
@@ -62,13 +62,13 @@ def test_rms_norm(rng):
     np.testing.assert_allclose(ReferenceKernels().rms_norm(x, gain, 1e-6), exact, rtol=1e-5)
 
 
-def test_rms_norm_of_nothing_is_nothing():
+def test_rms_norm_of_zeros_is_zeros():
     out = ReferenceKernels().rms_norm(np.zeros((1, 8), np.float32), np.ones(8, np.float32), 1e-6)
     np.testing.assert_array_equal(out, 0)
 
 
 @pytest.mark.parametrize("interleaved", [True, False])
-def test_rope_turns_pairs_as_complex_numbers(interleaved, rng):
+def test_rope_rotates_pairs_like_complex_numbers(interleaved, rng):
     x, turns = rng.normal(size=(5, 3, 8)), rng.normal(size=(5, 4))
     angles = RopeAngles(np.cos(turns).astype(np.float32), np.sin(turns).astype(np.float32), interleaved)
     pairs = x[..., 0::2] + 1j * x[..., 1::2] if interleaved else x[..., :4] + 1j * x[..., 4:]
@@ -91,7 +91,7 @@ def test_swiglu(rng):
 
 
 @pytest.mark.parametrize("extreme", [-1e30, -100.0, 0.0, 100.0, 1e30])
-def test_the_gate_is_finite_and_silent_at_any_input(extreme):
+def test_the_gate_is_finite_and_without_warnings_for_any_input(extreme):
     one = weight([[1.0]])
     out = ReferenceKernels().swiglu(np.full((1, 1), extreme, np.float32), MLP(one, weight([[1e-30]]), one))
     assert np.isfinite(out).all()
@@ -110,7 +110,7 @@ def test_linear_of_any_shape(n, rows, blocks, keep):
     np.testing.assert_allclose(out, x @ packed.dequantize().T, rtol=1e-4, atol=1e-4)
 
 
-def test_dense_copies_stay_within_their_bytes_first_come_first_kept(rng):
+def test_the_first_dense_copies_within_the_limit_are_kept(rng):
     first, second, third = (weight(rng.normal(size=(4, 32)), "Q8_0") for _ in range(3))
     cache = DenseCache(limit_bytes=2 * 4 * 32 * 4)
     kept = cache.find(first)
@@ -120,14 +120,14 @@ def test_dense_copies_stay_within_their_bytes_first_come_first_kept(rng):
     assert cache.nbytes == 2 * 4 * 32 * 4
 
 
-def test_float32_weights_are_used_where_they_lie():
+def test_float32_weights_are_not_copied():
     packed = weight(np.ones((4, 32)))
     cache = DenseCache(limit_bytes=0)
     assert np.shares_memory(cache.find(packed), packed.packed)
     assert cache.nbytes == 0
 
 
-def test_experts_are_kept_one_by_one(rng):
+def test_experts_are_kept_individually(rng):
     stacked = weight(rng.normal(size=(3, 4, 32)), "Q8_0")
     cache = DenseCache(limit_bytes=4 * 32 * 4)
     np.testing.assert_array_equal(cache.find(stacked, 2), stacked.dequantize()[2])

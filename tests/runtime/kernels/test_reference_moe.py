@@ -1,4 +1,4 @@
-"""Routing by hand-made examples, and experts against a loop over tokens."""
+"""Routing of hand-written examples, and experts against a loop over tokens."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ def sigmoid_logits(scores):
     return np.log(scores / (1 - scores))
 
 
-def test_greedy_takes_the_largest_probabilities_as_they_are():
+def test_greedy_routing_takes_the_largest_probabilities():
     routes = ReferenceKernels().route(logits_of([0.1, 0.3, 0.05, 0.25, 0.2, 0.1]), GREEDY)
     np.testing.assert_array_equal(routes.experts, [[1, 3]])
     np.testing.assert_allclose(routes.weights, [[0.3, 0.25]], rtol=1e-6)
 
 
-def test_of_equal_experts_the_first_is_taken():
+def test_the_first_of_equal_experts_is_selected():
     routes = ReferenceKernels().route(np.zeros((1, 6), np.float32), GREEDY)
     np.testing.assert_array_equal(routes.experts, [[0, 1]])
 
 
 def test_v2_stays_within_the_group_of_the_single_best_expert():
     routes = ReferenceKernels().route(logits_of([0.2, 0.21, 0.3, 0.01, 0.18, 0.1]), LIMITED)
-    np.testing.assert_array_equal(routes.experts, [[2, 3]])  # though 0 and 1 together have more
+    np.testing.assert_array_equal(routes.experts, [[2, 3]])  # although 0 and 1 have the larger sum
     np.testing.assert_allclose(routes.weights, [[16 * 0.3, 16 * 0.01]], rtol=1e-5)
 
 
@@ -63,14 +63,14 @@ def test_v3_stays_within_the_group_of_the_best_two_together():
     np.testing.assert_allclose(routes.weights, [[2.5 * 0.62 / 1.22, 2.5 * 0.6 / 1.22]], rtol=1e-5)
 
 
-def test_the_correction_bias_moves_the_choice_and_not_the_weights():
+def test_the_correction_bias_changes_the_selection_and_not_the_weights():
     bias = np.array([0, 0, 0, 0, 0.9, 0.8], np.float32)
     routes = ReferenceKernels().route(sigmoid_logits([0.6, 0.62, 0.9, 0.1, 0.5, 0.3]), NOAUX, bias)
     np.testing.assert_array_equal(routes.experts, [[4, 5]])
     np.testing.assert_allclose(routes.weights, [[2.5 * 0.5 / 0.8, 2.5 * 0.3 / 0.8]], rtol=1e-5)
 
 
-def test_a_negative_bias_never_lets_an_expert_of_another_group_in():
+def test_a_negative_bias_never_selects_an_expert_of_another_group():
     bias = np.full(6, -5.0, np.float32)
     routes = ReferenceKernels().route(sigmoid_logits([0.1, 0.2, 0.9, 0.8, 0.3, 0.3]), NOAUX, bias)
     np.testing.assert_array_equal(routes.experts, [[2, 3]])
@@ -86,7 +86,7 @@ def test_routes_are_distinct_experts_best_first(n, k):
 
 
 class CountingWeight(Weight):
-    """A stacked weight that notes which experts were taken out of it."""
+    """A stacked weight that records which experts are used."""
 
     taken: list[int] = []  # noqa: RUF012  # shared on purpose: the weight itself is frozen
 
@@ -126,7 +126,7 @@ def test_experts_are_the_weighted_sum_of_their_mlps(moe_weights, n):
     np.testing.assert_allclose(ReferenceKernels().experts(x, routes, routed, shared), expected, atol=1e-5)
 
 
-def test_each_chosen_expert_is_unpacked_once_and_no_other(moe_weights):
+def test_only_selected_experts_are_dequantized_each_once(moe_weights):
     routed, shared = moe_weights
     experts = np.array([[4, 1], [1, 4], [4, 5]], np.int32)
     routes = Routes(experts, np.ones((3, 2), np.float32))
@@ -134,7 +134,7 @@ def test_each_chosen_expert_is_unpacked_once_and_no_other(moe_weights):
     assert set(CountingWeight.taken) == {1, 4, 5}
 
 
-def test_without_shared_experts_the_sum_starts_at_nothing(moe_weights):
+def test_without_shared_experts_the_sum_is_of_routed_ones(moe_weights):
     routed, _ = moe_weights
     routes = Routes(np.array([[0, 1]], np.int32), np.zeros((1, 2), np.float32))
     np.testing.assert_array_equal(ReferenceKernels().experts(np.ones((1, 32), np.float32), routes, routed), 0)

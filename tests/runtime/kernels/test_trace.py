@@ -1,4 +1,4 @@
-"""Traced kernels: the same numbers as without a clock, every call charged to its layer, bytes and operations exact."""
+"""Traced kernels: the same logits as without tracing, calls attributed to layers, exact bytes and operations."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def run(checkpoint, kernels):
     return model.forward(TOKENS, cache), model.forward([2], cache)
 
 
-def test_numbers_are_the_same_and_every_layer_is_there(checkpoint):
+def test_logits_are_the_same_and_every_layer_has_calls(checkpoint):
     kernels = TracedKernels(ReferenceKernels(0))
     for found, expected in zip(run(checkpoint, traced(kernels)), run(checkpoint, ReferenceKernels(0)), strict=True):
         np.testing.assert_array_equal(found, expected)
@@ -43,7 +43,7 @@ def test_numbers_are_the_same_and_every_layer_is_there(checkpoint):
 
 
 @needs_native
-def test_the_steps_of_native_kernels_have_the_bits_of_their_calls_for_half_a_layer(checkpoint):
+def test_the_steps_of_native_kernels_have_the_bits_of_fused_sublayers(checkpoint):
     kernels = TracedKernels(kernels_of(""))
     for found, expected in zip(run(checkpoint, traced(kernels)), run(checkpoint, kernels_of("")), strict=True):
         np.testing.assert_array_equal(found, expected)
@@ -62,7 +62,7 @@ def test_a_token_reads_every_matrix_once(checkpoint):
     expected -= 0 if spec.tied_embeddings else embedding.nbytes
     expected += embedding.nbytes / embedding.shape[0]
     cached = sum(call.n_bytes for call in kernels.calls if call.kernel == "gqa_attention")
-    if isinstance(spec.attention, LatentAttentionSpec):  # one row of latents per layer, float32 in this cache
+    if isinstance(spec.attention, LatentAttentionSpec):  # one latent per layer, float32 in this cache
         cached = spec.n_layers * 4 * spec.cache_elements_per_token // spec.n_layers
     assert sum(call.n_bytes for call in kernels.calls) == expected + cached
 
@@ -75,7 +75,7 @@ def test_operations_of_a_prompt_are_two_per_weight_and_token(checkpoint):
     assert all(call.seconds >= 0 for call in kernels.calls)
 
 
-def test_what_is_no_kernel_passes_through():
+def test_other_attributes_are_those_of_the_wrapped_kernels():
     class Named(ReferenceKernels):
         isa = "plain"
 

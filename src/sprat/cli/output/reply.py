@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from sprat.cli.output.terminal import shown
 from sprat.runtime.chat.completions import ChatStream
 from sprat.runtime.engine import Engine
 
@@ -24,12 +25,12 @@ def print_reply(stream: ChatStream) -> dict[str, Any]:
         delta = chunk["choices"][0]["delta"]
         if delta.get("reasoning_content"):
             in_reasoning = True
-            click.echo(click.style(delta["reasoning_content"], dim=True), nl=False, err=True)
+            click.echo(click.style(shown(delta["reasoning_content"]), dim=True), nl=False, err=True)
         if delta.get("content"):
             if in_reasoning:
                 click.echo(err=True)
                 in_reasoning = False
-            click.echo(delta["content"], nl=False)
+            click.echo(shown(delta["content"]), nl=False)
             sys.stdout.flush()
         timings = chunk.get("timings", timings)
     click.echo()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,11 +11,24 @@ from typing import Any
 import click
 
 from sprat.progress import Progress, ReportProgress, no_progress
+from sprat.text import printable
 
-__all__ = ["print_json", "print_table", "progress_bar", "warn_left_out"]
+__all__ = ["accept_any_text", "print_json", "print_table", "progress_bar", "shown", "warn_left_out"]
 
 _PLAIN_WIDTH = 200
 _PLAIN_LINES = 10  # without a terminal: one line at every 10 %
+
+
+def accept_any_text() -> None:
+    """Write characters that the encoding of the terminal lacks as escapes, as Python does, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def shown(text: str) -> str:
+    """Text of a model for standard output: on a terminal without control characters, which could take it over."""
+    return printable(text) if sys.stdout.isatty() else text
 
 
 def warn_left_out(error: Exception) -> None:
@@ -23,10 +37,10 @@ def warn_left_out(error: Exception) -> None:
 
 
 def print_json(record: Any) -> None:
-    """Print a record (msgspec struct, dataclass, dict, path) as one line of JSON on standard output."""
+    """Print a record (msgspec struct, dataclass, dict, path) as one line of JSON, in UTF-8, on standard output."""
     import msgspec
 
-    click.echo(msgspec.json.encode(record, enc_hook=str).decode())
+    click.echo(msgspec.json.encode(record, enc_hook=str))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Iterable[object]], *, markdown: bool = False) -> None:
