@@ -136,6 +136,7 @@ def _gguf(file_path: Path, path: Path, kind: str, warnings: Iterable[str]) -> In
         name = file.name
         notes = (
             *warnings,
+            *architectures()[spec.architecture].differs_in_llamacpp(spec),
             *_tokenizer_notes(file.metadata),
             _sampling_note(sampling_from_metadata(file.metadata)),
             *_template_notes(StoredTemplates.from_metadata(file.metadata)),

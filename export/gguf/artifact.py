@@ -17,7 +17,7 @@ from sprat.export.write.naming import ModelName, model_card
 from sprat.export.write.tensor_groups import TensorSize, group_tensors
 from sprat.export.write.writer import WrittenFile, check_free_space, write_files
 from sprat.progress import ReportProgress
-from sprat.quant.recipe import Recipe
+from sprat.quant.recipe import KEEP, Recipe
 from sprat.runtime.arch.gguf_keys import metadata_from_spec
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import expected_tensors
@@ -101,7 +101,7 @@ def gguf_artifact(
     entries = [TensorEntry(name, shape, recipe.choose(name, shape).format) for name, shape in shapes.items()]
     keys = {**_general_keys(checkpoint, recipe, name), **metadata_from_spec(checkpoint.spec), **tokenizer}
     alignment = align or default_alignment(checkpoint.spec)
-    layouts = named_layouts(Path(name.file_name(recipe.default.name)), keys, entries, alignment, split_bytes)
+    layouts = named_layouts(Path(name.file_name(_encoding(checkpoint, recipe))), keys, entries, alignment, split_bytes)
     groups = group_tensors(tensor_sizes(recipe, shapes))
     return GGUFArtifact({path.name: layout for path, layout in layouts.items()}, groups, checkpoint)
 
@@ -119,6 +119,22 @@ def tensor_sizes(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> Itera
         yield TensorSize(name, choice.format.name, math.prod(shape), nbytes, choice.wanted.name)
 
 
+def _file_type(checkpoint: Checkpoint, recipe: Recipe) -> int:
+    """``general.file_type``, llama.cpp's name for a mix of formats; that of the source if its formats are kept."""
+    source = checkpoint.metadata.get("general.file_type")
+    return source if recipe.name == KEEP and isinstance(source, int) else max(recipe.default.file_type, 0)
+
+
+def _encoding(checkpoint: Checkpoint, recipe: Recipe) -> str:
+    """What a file name says about the formats: ``Q4_0``, or ``Q4_K_M`` of a source whose formats are kept."""
+    if recipe.name != KEEP:
+        return recipe.default.name
+    import gguf
+
+    known: dict[int, str] = {int(kind): kind.name.removeprefix("MOSTLY_") for kind in gguf.LlamaFileType}
+    return known.get(_file_type(checkpoint, recipe), recipe.default.name)
+
+
 def _general_keys(checkpoint: Checkpoint, recipe: Recipe, name: ModelName) -> dict[str, Any]:
     source_keys = {
         key: value
@@ -131,6 +147,6 @@ def _general_keys(checkpoint: Checkpoint, recipe: Recipe, name: ModelName) -> di
         **source_keys,
         **model_card(checkpoint.path),
         **name.metadata(),
-        "general.file_type": recipe.default.file_type,
+        "general.file_type": _file_type(checkpoint, recipe),
         "general.quantization_version": QUANTIZATION_VERSION,
     }

@@ -46,7 +46,8 @@ def export(
         source: a checkpoint folder in Hugging Face's layout, a GGUF file (of a split model any part), a repository in
             the local Hugging Face cache (``"org/name"``), or ``"demo"``, the packaged student.
         out: the bundle's folder; it appears when everything is written.
-        quant: ``"int4"``, ``"int8"`` or a block format such as ``"q4_k"``; by default the best of the recipes that
+        quant: ``"int4"``, ``"int8"``, a block format such as ``"q4_k"``, or ``"keep"``, which copies the tensors of a
+            GGUF unchanged; by default the best of the recipes that
             fits ``device``, or ``"int4"`` without a device.
         device: a profile's name; a model that does not fit its memory is refused before anything large is read.
         formats: the artifacts to write: ``"gguf"``, ``"onnx"`` or both.

@@ -31,7 +31,7 @@ Examples:
 @click.argument("source")
 @click.argument("out")
 @click.option("--device", help="Choose the best quantization that fits this device (see: sprat devices).")
-@click.option("--quant", help="int8, int4, or a block format such as q4_k.")
+@click.option("--quant", help="int8, int4, a block format such as q4_k, or keep (GGUF).")
 @click.option("--format", "formats", default="gguf", show_default=True, help="gguf, onnx, or gguf,onnx.")
 @click.option(
     "--tensor",
