@@ -18,3 +18,9 @@ def test_quiet_prints_nothing(capsys):
     with progress_bar("exporting", quiet=True) as show:
         show(Progress(1, 1, "reading"))
     assert capsys.readouterr() == ("", "")
+
+
+def test_bytes_are_shown(capsys):
+    with progress_bar("exporting", in_bytes=True) as show:
+        show(Progress(3_000_000, 6_000_000, "blk.0"))
+    assert capsys.readouterr().err == "exporting: 50% 3.00 MB of 6.00 MB blk.0\n"

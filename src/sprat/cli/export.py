@@ -122,7 +122,7 @@ def command(
         )
         _print_traced(traced, as_json=as_json)
         return
-    with progress_bar("exporting", quiet=as_json) as bar:
+    with progress_bar("exporting", quiet=as_json, in_bytes=True) as bar:
         result = export(
             source,
             out,

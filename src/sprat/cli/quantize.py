@@ -42,7 +42,7 @@ def command(
 
     SOURCE may be any part of a split model, or org/name in the Hugging Face cache.
     """
-    with progress_bar("quantizing", quiet=as_json) as bar:
+    with progress_bar("quantizing", quiet=as_json, in_bytes=True) as bar:
         result = quantize(
             source,
             out,
