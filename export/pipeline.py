@@ -146,6 +146,7 @@ def export(
     tensor_rules: Sequence[str] = (),
     align: int | None = None,
     split: int | str | None = None,
+    name: str | None = None,
     onnx: OnnxOptions | None = None,
     context: int | None = None,
     lora: Sequence[str | os.PathLike[str]] = (),
@@ -166,6 +167,7 @@ def export(
         tensor_rules: formats of single tensors, ``"ffn_down_exps=q5_0"``; later rules win.
         align: alignment of a GGUF's tensors in bytes; by default 4096 for MoE models and 32 otherwise.
         split: split the GGUF into files of at most this size, in bytes or as ``"4GB"``, if it is larger.
+        name: the model's name, ``"owner/Name-7B-Chat"``; by default that of the source.
         onnx: options of the ONNX graph.
         context: tokens to plan the cache for; by default the model's limit, at most 4096.
         lora: folders of LoRA adapters to merge into the weights, ``"DIR"`` or ``"DIR:scale"``.
@@ -185,7 +187,7 @@ def export(
     recipe, plan = _choose_recipe(checkpoint.spec, recipes, device, context, force)
     tokenizer = _tokenizer_keys(checkpoint, chat_template)
     factories = writers(align=align, split=_split_bytes(split), onnx=onnx or OnnxOptions())
-    artifacts = _lay_out(checkpoint, recipe, formats, tokenizer, factories)
+    artifacts = _lay_out(checkpoint, recipe, formats, tokenizer, factories, name)
     texts = tokenizer_texts(checkpoint, tokenizer, complete="onnx" in artifacts)
     if (existing := existing_manifest(out)) and not force:
         bundle = _same_bundle(out, existing, checkpoint, artifacts, texts)
@@ -201,7 +203,7 @@ def export(
     folder.make()
     written = [file for artifact in artifacts.values() for file in artifact.write(folder.partial, progress)]
     files = (*map(_describe, written), *(folder.add(name, text) for name, text in sorted(texts.items())))
-    manifest = _manifest(checkpoint, recipe, artifacts, files, device, tokenizer)
+    manifest = _manifest(checkpoint, recipe, artifacts, files, device, tokenizer, name)
     return ExportResult(
         bundle=folder.finish(manifest),
         plan=plan,
@@ -217,11 +219,12 @@ def _manifest(
     files: tuple[BundleFile, ...],
     device: str | None,
     tokenizer: Mapping[str, Any],
+    name: str | None,
 ) -> Manifest:
     """The manifest, from the layouts and the written files."""
     unused = [f"rule {rule} matches no tensor" for rule in recipe.unused_rules(checkpoint.names())]
     return Manifest(
-        name=_identity(checkpoint),
+        name=name or _identity(checkpoint),
         artifacts=tuple(
             Artifact(format=name, file=a.file_name, layout_digest=a.layout_digest) for name, a in artifacts.items()
         ),
@@ -307,14 +310,21 @@ def _lay_out(
     formats: Sequence[str],
     tokenizer: Mapping[str, Any],
     factories: Mapping[str, ArtifactFactory],
+    name: str | None,
 ) -> dict[str, ArtifactWriter]:
     if unknown := [name for name in formats if name not in factories]:
         raise InputError(unknown_name("artifact format", unknown[0], factories))
     if not formats:
         raise InputError(f"no artifact format was given; known: {', '.join(factories)}")
     shapes = {tensor.name: tensor.shape for tensor in checkpoint.tensors.values()}
-    name = ModelName.of(_identity(checkpoint), checkpoint.metadata, shapes)
-    return {format: factories[format](checkpoint, recipe, name=name, tokenizer=tokenizer) for format in formats}
+    if name is not None and not name.strip():
+        raise InputError("--name is empty; expected a name such as Name-7B-Chat")
+    parts = (
+        ModelName.of(_identity(checkpoint), checkpoint.metadata, shapes)
+        if name is None
+        else ModelName.parse(name, shapes)
+    )
+    return {format: factories[format](checkpoint, recipe, name=parts, tokenizer=tokenizer) for format in formats}
 
 
 def _same_bundle(

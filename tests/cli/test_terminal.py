@@ -22,5 +22,5 @@ def test_quiet_prints_nothing(capsys):
 
 def test_bytes_are_shown(capsys):
     with progress_bar("exporting", in_bytes=True) as show:
-        show(Progress(3_000_000, 6_000_000, "blk.0"))
-    assert capsys.readouterr().err == "exporting: 50% 3.00 MB of 6.00 MB blk.0\n"
+        show(Progress(3 << 20, 6 << 20, "blk.0"))
+    assert capsys.readouterr().err == "exporting: 50% 3.0 MiB of 6.0 MiB blk.0\n"

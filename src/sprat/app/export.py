@@ -28,6 +28,7 @@ def export(
     tensor_rules: Sequence[str] = (),
     align: int | None = None,
     split: int | str | None = None,
+    name: str | None = None,
     block_size: int = 32,
     accuracy_level: int = 4,
     portable: bool = False,
@@ -55,6 +56,7 @@ def export(
         align: alignment of a GGUF's tensors in bytes; by default 4096 for MoE models and 32 for others.
         split: split a GGUF into files of at most this size, in bytes or as ``"4GB"``, if it is larger; the names are
             llama.cpp's, and llama.cpp loads them.
+        name: the model's name in manifest, metadata and file name, ``"owner/Name-7B-Chat"``; by default the source's.
         block_size: ONNX: weights that share a scale: 32, 64 or 128.
         accuracy_level: ONNX: 4 quantizes activations to int8, 0 keeps them in float32.
         portable: ONNX: standard operators only, for runtimes other than onnxruntime.
@@ -79,6 +81,7 @@ def export(
         tensor_rules=tensor_rules,
         align=align,
         split=split,
+        name=name,
         onnx=OnnxOptions(block_size=block_size, accuracy_level=accuracy_level, portable=portable),
         context=context,
         lora=lora,

@@ -42,6 +42,7 @@ Examples:
 )
 @click.option("--align", type=int, help="GGUF: alignment of the tensors in bytes; by default 4096 for MoE models.")
 @click.option("--split", metavar="SIZE", help="GGUF: split into files of at most SIZE, such as 4G for FAT32 cards.")
+@click.option("--name", help="The model's name in manifest, metadata and file name; by default that of SOURCE.")
 @click.option(
     "--block-size", type=click.Choice(["32", "64", "128"]), default="32", help="ONNX: weights that share a scale."
 )
@@ -92,6 +93,7 @@ def command(
     tensor_rules: tuple[str, ...],
     align: int | None,
     split: str | None,
+    name: str | None,
     block_size: str,
     accuracy_level: str,
     portable: bool,
@@ -132,6 +134,7 @@ def command(
             tensor_rules=tensor_rules,
             align=align,
             split=split,
+            name=name,
             block_size=int(block_size),
             accuracy_level=int(accuracy_level),
             portable=portable,

@@ -71,6 +71,16 @@ def test_formats_that_sprat_only_reads_are_kept(source, tmp_path):
             np.testing.assert_array_equal(before.weight(name).packed, after.weight(name).packed)
 
 
+def test_the_name_can_be_given(quantized, tmp_path):
+    manifest = export(quantized, tmp_path / "out", quant="keep", name="me/Kitchen-Chat").bundle.manifest
+    assert manifest.name == "me/Kitchen-Chat"
+    assert manifest.artifacts[0].file == "Kitchen-8x310K-Chat-v1.0-Q4_1.gguf"
+    with GGUFFile.open(tmp_path / "out" / manifest.artifacts[0].file) as file:
+        assert file.name == "Kitchen Chat"
+    with pytest.raises(InputError, match="--name is empty"):
+        export(quantized, tmp_path / "other", name=" ")
+
+
 def test_rules_a_split_source_and_split_output_go_with_it(quantized, tmp_path):
     parts = split(quantized, tmp_path / "parts", max_tensors=30)
     result = export(parts[1], tmp_path / "out", quant="keep", tensor_rules=["^output=f16"], split=100_000)
