@@ -67,7 +67,7 @@ def test_multimodal_wrappers_are_named(part):
         ("LlamaForSequenceClassification", "a classifier or a reward model"),
         ("BertForPreTraining", "an encoder"),
         ("DistilBertForTokenClassification", "a classifier of tokens"),
-        ("RobertaForQuestionAnswering", "a model that marks answers"),
+        ("RobertaForQuestionAnswering", "a model for extractive question answering"),
         ("Qwen2Model", "a model without output head"),
         ("T5ForConditionalGeneration", "an encoder with a decoder"),
     ],
