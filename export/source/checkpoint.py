@@ -198,11 +198,16 @@ class Checkpoint:
         warnings = list(self.notes)
         if self.ignored_fields:
             warnings.append(f"fields of {CONFIG} that were ignored on request: {', '.join(self.ignored_fields)}")
+        return [*warnings, *self.quantized_warnings]
+
+    @property
+    def quantized_warnings(self) -> list[str]:
+        """The warning about quantizing a quantized source again; none for another source."""
         quantized = Counter(tensor.format.name for tensor in self._stored.values() if tensor.format.block_size > 1)
-        if quantized:
-            counts = ", ".join(f"{count} tensors in {name}" for name, count in quantized.most_common())
-            warnings.append(f"the source is quantized ({counts}): quantizing again adds to its error")
-        return warnings
+        if not quantized:
+            return []
+        counts = ", ".join(f"{count} tensors in {name}" for name, count in quantized.most_common())
+        return [f"the source is quantized ({counts}): quantizing again adds to its error"]
 
     @property
     def tokenizer_files(self) -> dict[str, Path]:
