@@ -14,11 +14,10 @@ from sprat.errors import CheckpointError, ExportError
 from sprat.export.gguf.artifact import QUANTIZATION_VERSION, tensor_sizes
 from sprat.export.gguf.layout import TensorEntry, gguf_layout
 from sprat.export.source.file import SourceFile
-from sprat.export.source.gguf_tensors import gguf_tensors
+from sprat.export.source.gguf_tensors import gguf_tensors, modern_layout
 from sprat.export.source.range_check import check_range
 from sprat.export.source.repack import repack
 from sprat.export.source.scan import FileScan, scan_files
-from sprat.export.source.tensor import SourceTensor
 from sprat.export.write.tensor_groups import group_tensors
 from sprat.export.write.writer import WrittenFile, write_file
 from sprat.progress import ReportProgress, no_progress
@@ -90,11 +89,11 @@ def quantize(
     SourceFile.find(source)  # of a path that is no file, the message is about sources
     with GGUFFile.open(source) as gguf:
         files, stored = gguf_tensors(gguf)
-        tensors = {name: SourceTensor(name, tensor.shape, tensor) for name, tensor in stored.items()}
+        tensors, keys = modern_layout(gguf, stored)
         recipe = Recipe.named(quant, tied_embeddings="output.weight" not in tensors).with_rules(tensor_rules)
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         entries = [TensorEntry(name, shape, recipe.choose(name, shape).format) for name, shape in shapes.items()]
-        layout = gguf_layout(_metadata(gguf, recipe), entries, alignment=align or gguf.alignment)
+        layout = gguf_layout(_metadata(gguf, recipe) | keys, entries, alignment=align or gguf.alignment)
 
     scans = scan_files({file: [part for part in stored.values() if part.file is file] for file in files}, progress)
     bounds = _finite_bounds(source, scans.values())

@@ -40,7 +40,7 @@ from sprat.export.source.scan import FileScan, scan_files
 from sprat.export.source.shards import find_shards, read_shards
 from sprat.export.source.tensor import ComputedRow, SourceTensor
 from sprat.export.source.tensor_kinds import refuse_known_tensors
-from sprat.export.source.tensor_map import Origin, gguf_map, tensor_map
+from sprat.export.source.tensor_map import Origin, gguf_map, replaced_in_gguf, tensor_map
 from sprat.progress import ReportProgress, no_progress
 from sprat.quant.formats import BlockFormat
 from sprat.runtime.arch.fp8_config import fp8_block
@@ -169,10 +169,13 @@ class Checkpoint:
         with GGUFFile.open(path) as gguf:
             spec = spec_from_metadata(gguf.metadata, gguf)
             files, tensors = gguf_tensors(gguf)
-            stored = {name: tensor for name, tensor in tensors.items() if not is_mtp_tensor(name, spec.n_layers)}
-            n_mtp = len(tensors) - len(stored)
-            notes = (f"{n_mtp} tensors of multi-token prediction are left out: sprat does not run it",) if n_mtp else ()
-            return cls(gguf.path, spec, {}, gguf.metadata, files, stored, gguf_map(spec), notes)
+            shapes = {name: tensor.shape for name, tensor in tensors.items()}
+            replaced = replaced_in_gguf(spec, shapes)
+            mtp = {name for name in tensors if is_mtp_tensor(name, spec.n_layers)}
+            stored = {name: tensor for name, tensor in tensors.items() if name not in replaced | mtp}
+            note = f"{len(mtp)} tensors of multi-token prediction are left out: sprat does not run it"
+            notes = (note,) if mtp else ()
+            return cls(gguf.path, spec, {}, gguf.metadata, files, stored, gguf_map(spec, shapes), notes)
 
     @functools.cached_property
     def tensors(self) -> dict[str, SourceTensor]:

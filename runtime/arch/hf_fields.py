@@ -144,9 +144,9 @@ def common_from_config(fields: Fields, *, tied: bool = False) -> dict[str, Any]:
 
 
 def rope_from_config(fields: Fields, dim: int, *, interleaved: bool) -> RopeSpec:
-    """The classic form (``rope_theta``, ``rope_scaling``) or that of transformers 5 (``rope_parameters``).
+    """RoPE in the fields of transformers 4 (``rope_theta``, ``rope_scaling``) or 5 (``rope_parameters``).
 
-    Both may stand side by side when they mean the same; transformers reads the new one.
+    A config may have both if they agree; transformers reads the new ones.
     """
     forms = [fields.nested(name) for name in _ROPE_FORMS if name in fields] or [fields.nested(_ROPE_FORMS[-1])]
     theta = _same_number([*forms, fields], "rope_theta", 10000.0)
@@ -168,15 +168,15 @@ def _scaling(fields: Fields, form: Fields, dim: int, theta: float) -> YarnScalin
 
 
 def _same_number(holders: Sequence[Fields], name: str, default: float) -> float:
-    """The number that ``holders`` give, which must be the same in all that have it."""
+    """The number ``name``, which must be the same in all ``holders`` that have it."""
     found = [holder.number(name) for holder in holders if name in holder]
     if len(set(found)) > 1:
-        holders[0].complain(name, f"is given as {' and as '.join(map(str, found))}: remove the wrong one")
+        holders[0].complain(name, f"is {' and '.join(map(str, found))}: remove the wrong one")
     return found[0] if found else default
 
 
 def _original_context(fields: Fields, scaling: Fields) -> int:
-    """Phi writes it beside the scaling; transformers then prefers that place."""
+    """Phi writes it outside the scaling, where transformers prefers it."""
     name = "original_max_position_embeddings"
     return int(_same_number([scaling, fields], name, 0.0)) or scaling.size(name)
 

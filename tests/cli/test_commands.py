@@ -208,3 +208,17 @@ def test_a_user_error_prints_one_line_and_exits_with_2(arguments, expected, caps
     assert err.startswith("sprat: ")
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_prompt_that_is_not_utf8_prints_one_line(bundle, capsys, monkeypatch):
+    code, _, err = run(capsys, "run", str(bundle), "caf\udce9", "-n", "2")  # how Python passes the byte E9
+    assert (code, err.count("\n")) == (2, 1)
+    assert "the byte 0xE9" in err
+
+    def undecodable(_prompt):
+        raise UnicodeDecodeError("utf-8", b"caf\xe9", 3, 4, "unexpected end of data")
+
+    monkeypatch.setattr("builtins.input", undecodable)
+    code, _, err = run(capsys, "chat", str(bundle))
+    assert code == 2
+    assert "not valid utf-8" in err.splitlines()[-1]

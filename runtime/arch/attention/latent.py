@@ -137,28 +137,27 @@ class LatentAttentionSpec(AttentionSpec):
 
     @classmethod
     def from_gguf(cls, fields: Fields, *, bias: bool) -> Self:
-        """Read the keys of :meth:`gguf_keys`; files from before llama.cpp supported MLA lack ``key_length_mla``."""
-        if "attention.key_length_mla" not in fields:
-            fields.complain(
-                "attention.key_length_mla",
-                "is missing, as in files older than MLA in llama.cpp: convert the model again",
-            )
+        """Read the keys of :meth:`gguf_keys`, or those of files from before llama.cpp supported MLA.
+
+        The old keys give the sizes of the expanded heads, and as many KV heads as query heads. In such files
+        ``attn_kv_b`` is not split (:mod:`sprat.runtime.files.latent_tensors`).
+        """
+        n_heads = fields.size("attention.head_count")
         rank, rope = fields.size("attention.kv_lora_rank"), fields.size("rope.dimension_count")
-        key = fields.size("attention.key_length_mla", rope + 1, least=rope + 1)
-        fields.must_be(
-            {
-                "attention.head_count_kv": [1],
-                "attention.key_length": [rank + rope],
-                "attention.value_length": [rank],
-            }
-        )
+        is_split = "attention.key_length_mla" in fields
+        suffix = "_mla" if is_split else ""
+        key = fields.size(f"attention.key_length{suffix}", least=rope + 1)
+        value = fields.size(f"attention.value_length{suffix}")
+        if is_split:
+            fields.must_be({"attention.key_length": [rank + rope], "attention.value_length": [rank]})
+        fields.must_be({"attention.head_count_kv": [1 if is_split else n_heads]})
         return cls(
-            n_heads=fields.size("attention.head_count"),
+            n_heads=n_heads,
             q_lora_rank=fields.size("attention.q_lora_rank", 0, least=0) or None,
             kv_lora_rank=rank,
-            qk_nope_head_dim=key - rope,
+            qk_nope_head_dim=max(key - rope, 1),
             qk_rope_head_dim=rope,
-            v_head_dim=fields.size("attention.value_length_mla", 1),
+            v_head_dim=value,
             norm_eps=fields.float32(_NORM_EPS_KEY) if _NORM_EPS_KEY in fields else None,
         )
 

@@ -42,7 +42,8 @@ def export(
     Peak memory stays near the size of one tensor.
 
     Args:
-        source: a checkpoint folder in Hugging Face's layout, a GGUF file, or ``"demo"``, the packaged student.
+        source: a checkpoint folder in Hugging Face's layout, a GGUF file (of a split model any part), a repository in
+            the local Hugging Face cache (``"org/name"``), or ``"demo"``, the packaged student.
         out: the bundle's folder; it appears when everything is written.
         quant: ``"int4"``, ``"int8"`` or a block format such as ``"q4_k"``; by default the best of the recipes that
             fits ``device``, or ``"int4"`` without a device.

@@ -1,10 +1,17 @@
-"""E4M3 codes and their block scales, against the definition of the format."""
+"""E4M3 codes and their block scales, against the definition of the format, torch and transformers."""
+
+import json
 
 import numpy as np
 import pytest
+from deepseek_v3 import fp8_checkpoint
+from safetensors_files import bf16, save
+from tiny_checkpoint import CONFIGS, weights
 
-from sprat.errors import FormatError
-from sprat.export.source.fp8 import F8_E4M3, ScaledBlocks, scale_shape
+from sprat.errors import CheckpointError, FormatError
+from sprat.export.inspection import inspect
+from sprat.export.source.checkpoint import Checkpoint
+from sprat.export.source.fp8 import F8_E4M3, F8_E8M0, ScaledBlocks, scale_shape
 from sprat.export.source.rows import read_rows
 from sprat.export.source.tensor import ComputedRow
 from sprat.quant.formats import format_names, get_format
@@ -85,3 +92,131 @@ def test_a_computed_row_is_float32():
     row = ComputedRow(np.array([1.0, 8.0], np.float32))
     assert (row.n_rows, row.n_columns, row.format.name) == (1, 2, "F32")
     assert read_rows(row, 0, 1).view(np.float32).tolist() == [[1.0, 8.0]]
+
+
+def test_the_powers_of_two_of_ue8m0():
+    codes = np.arange(256, dtype=np.uint8)
+    expected = [2.0 ** (code - 127) for code in range(255)]
+    np.testing.assert_array_equal(F8_E8M0.dequantize(codes[:255]), np.array(expected, np.float32))
+    assert np.isnan(F8_E8M0.dequantize(codes[255:]))
+    with pytest.raises(FormatError, match="F8_E8M0 can be read but not written"):
+        F8_E8M0.quantize(np.ones((1, 4), np.float32))
+
+
+@pytest.mark.slow
+def test_the_codes_of_ue8m0_match_torch():
+    torch = pytest.importorskip("torch")
+    codes = np.arange(256, dtype=np.uint8)
+    theirs = torch.from_numpy(codes).view(torch.float8_e8m0fnu).to(torch.float32).numpy()
+    np.testing.assert_array_equal(F8_E8M0.dequantize(codes), theirs)
+
+
+def matrices(shape, block, kind):
+    """Codes and scales of random weights, and the format of the scales."""
+    rng = np.random.default_rng(3)
+    codes, grid = rng.integers(0, 0x7F, shape, np.uint8), scale_shape(shape, block)
+    if kind == "F32":
+        return codes, rng.uniform(1e-3, 2, grid).astype(np.float32)
+    return codes, rng.integers(118, 130, grid, np.uint8)
+
+
+def dequantized(codes, scales, block):
+    format = {"f4": get_format("F32"), "u2": get_format("BF16"), "u1": F8_E8M0}[scales.dtype.str[1:]]
+    packed = np.atleast_2d(scales).view(np.uint8)
+    rows = ScaledBlocks(Matrix(codes, F8_E4M3), Matrix(packed, format), block)
+    whole = read_rows(rows, 0, len(codes)).view(np.float32)
+    pieces = [read_rows(rows, start, min(start + 7, len(codes))).view(np.float32) for start in range(0, len(codes), 7)]
+    np.testing.assert_array_equal(np.concatenate(pieces), whole)
+    return whole
+
+
+@pytest.mark.parametrize("kind", ["F32", "F8_E8M0"])
+@pytest.mark.parametrize(
+    ("shape", "block"),
+    [((96, 64), (128, 128)), ((256, 384), (128, 128)), ((64, 96), (1, 32)), ((60, 90), (20, 45)), ((8, 16), None)],
+)
+@pytest.mark.slow
+def test_blocks_of_any_size_are_dequantized_as_in_transformers(shape, block, kind):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from transformers.integrations.finegrained_fp8 import Fp8Dequantize
+
+    codes, scales = matrices(shape, block, kind)
+    theirs = Fp8Dequantize(None)._dequantize_one(
+        torch.from_numpy(codes).view(torch.float8_e4m3fn),
+        torch.from_numpy(scales) if kind == "F32" else torch.from_numpy(scales).view(torch.float8_e8m0fnu),
+        torch.float32,
+    )
+    np.testing.assert_array_equal(dequantized(codes, scales, block), theirs.numpy())
+
+
+def test_partial_blocks_at_the_edges_have_scales():
+    codes, scales = matrices((70, 100), (32, 64), "F8_E8M0")
+    assert scales.shape == (3, 2)
+    expected = F8_E4M3.dequantize(codes) * F8_E8M0.dequantize(scales).repeat(32, 0).repeat(64, 1)[:70, :100]
+    np.testing.assert_array_equal(dequantized(codes, scales, (32, 64)), expected)
+
+
+def quantized_llama(folder, block, scales_of, kind):
+    """A Llama whose projections are FP8 codes with scales made by ``scales_of(grid)``; returns the exact weights."""
+    stored, kinds, exact = {}, {}, {}
+    rng = np.random.default_rng(0)
+    for name, array in weights(CONFIGS["llama"]).items():
+        if "_proj" not in name:
+            stored[name], kinds[name], exact[name] = array, "F32", array
+            continue
+        codes = rng.integers(0, 0x7F, array.shape, np.uint8)
+        scales = scales_of(scale_shape(array.shape, block))
+        stored |= {name: codes, f"{name}_scale_inv": scales}
+        kinds |= {name: "F8_E4M3", f"{name}_scale_inv": kind}
+        exact[name] = dequantized(codes, scales, block)
+    quantization = {"quant_method": "fp8", "weight_block_size": block and list(block)}
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIGS["llama"] | {"quantization_config": quantization}))
+    save(folder / "model.safetensors", stored, kinds)
+    return exact
+
+
+@pytest.mark.parametrize("block", [(128, 128), (32, 16), (1, 32), None])
+@pytest.mark.parametrize("kind", ["F32", "BF16", "F8_E8M0", "U8"])
+def test_fp8_checkpoints_of_other_architectures(block, kind, tmp_path):
+    rng = np.random.default_rng(4)
+    scales_of = {
+        "F32": lambda grid: rng.uniform(0.01, 1, grid).astype(np.float32),
+        "BF16": lambda grid: bf16(rng.uniform(0.01, 1, grid)),
+        "F8_E8M0": lambda grid: rng.integers(120, 128, grid, np.uint8),
+    }
+    exact = quantized_llama(tmp_path / "model", block, scales_of["F8_E8M0" if kind == "U8" else kind], kind)
+    checkpoint = Checkpoint.open(tmp_path / "model")
+    checkpoint.verify_complete()
+    down = checkpoint.weight("blk.1.ffn_down.weight").dequantize()
+    np.testing.assert_array_equal(down, exact["model.layers.1.mlp.down_proj.weight"])
+
+
+def test_a_scale_grid_of_another_block_size_is_a_size_mismatch(tmp_path):
+    quantized_llama(tmp_path / "model", (32, 16), lambda grid: np.ones(grid, np.float32), "F32")
+    path = tmp_path / "model" / "config.json"
+    path.write_text(path.read_text().replace("[32, 16]", "[128, 128]"))
+    with pytest.raises(CheckpointError, match=r"down_proj\.weight_scale_inv' is \(2, 6\), expected \(1, 1\)"):
+        Checkpoint.open(tmp_path / "model").verify_complete()
+
+
+def test_nan_among_ue8m0_scales_is_found(tmp_path):
+    def nan(grid):
+        return np.full(grid, 255, np.uint8)
+
+    quantized_llama(tmp_path / "model", (128, 128), nan, "F8_E8M0")
+    with pytest.raises(CheckpointError, match=r"with NaN or infinite weights: .*_scale_inv"):
+        Checkpoint.open(tmp_path / "model").verify_complete()
+
+
+def test_inspect_counts_fp8_as_the_bytes_it_has(tmp_path):
+    config, stored, kinds = fp8_checkpoint()
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save(tmp_path / "model.safetensors", stored, kinds)
+    found = inspect(tmp_path)
+    without_mtp = {name: array for name, array in stored.items() if ".layers.4." not in name}
+    assert found.nbytes == sum(array.nbytes for array in without_mtp.values())
+    formats = {use.role: use.format for use in found.tensors}
+    assert (formats["attn_k_b"], formats["ffn_up_exps"], formats["token_embd"]) == ("F8_E4M3", "F8_E4M3", "BF16")
+    assert 8 < found.bits_per_weight < 16

@@ -116,7 +116,7 @@ def test_mtp_layers_are_not_counted():
         (QWEN, {"qwen2.final_logit_softcapping": 30.0}, "final_logit_softcapping"),
         (QWEN, {"qwen2.attention.causal": False}, "attention.causal"),
         (QWEN, {"qwen2.attention.head_count": np.array([12] * 27 + [6])}, "attention.head_count"),
-        (LITE, {"deepseek2.attention.key_length_mla": None}, "older than MLA"),
+        (LITE, {"deepseek2.attention.key_length_mla": None}, "head_count_kv is 1; sprat supports only 16"),
         (LITE, {"deepseek2.attention.head_count_kv": 16}, "attention.head_count_kv"),
         (LITE, {"deepseek2.expert_gating_func": 3}, "expert_gating_func"),
         (LITE, {"deepseek2.rope.scaling.attn_factor": 1.2}, "rope.scaling.attn_factor"),
