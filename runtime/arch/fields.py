@@ -98,6 +98,17 @@ class Fields:
         """Check that a field, if present, is ``wanted``."""
         self._take(name, None, None, is_valid, wanted) if name in self else self._taken.add(name)
 
+    def leading(self, name: str, first: str, then: str, *, default: int) -> int:
+        """How many items of a list are ``first``, all others after them being ``then``; ``default`` without a list."""
+        self._taken.add(name)
+        items = self._values.get(name)
+        if items is None:
+            return default
+        n = items.count(first) if isinstance(items, list) else 0
+        if not isinstance(items, list) or items != [first] * n + [then] * (len(items) - n):
+            self.complain(name, f"is {_short(items)}; sprat supports only {first!r} layers before {then!r} layers")
+        return n
+
     def ignore(self, *names: str) -> None:
         """Mark fields as read that have no effect here."""
         self._taken.update(names)

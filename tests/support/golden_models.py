@@ -70,12 +70,14 @@ MODELS = (
         ("r1-0528-qwen3", "r1-0528-qwen3-odd"),
     ),
     ModelRow("Qwen3MoeForCausalLM", "qwen3moe", ("Qwen3-30B-A3B",), ("qwen3-moe", "qwen3-moe-odd")),
+    ModelRow("Glm4MoeLiteForCausalLM", "deepseek2", ("GLM-4.7-Flash",), ("glm-4.7-flash", "glm-4.7-flash-odd")),
+    ModelRow("YoutuForCausalLM", "deepseek2", ("Youtu-LLM-2B",), ("youtu-llm", "youtu-llm-odd")),
 )
 
 GROUPS_OF_TWO = {"deepseek-v2", "deepseek-v2-odd"}
 """llama.cpp scores V2's groups of experts by their best two, DeepSeek by their best one."""
 
-ONE_EPSILON = {"deepseek-v3-small-odd"}
+ONE_EPSILON = {"deepseek-v3-small-odd", "glm-4.7-flash-odd", "youtu-llm-odd"}
 """llama.cpp has one epsilon; here the latent norms' is another by more than the tolerance."""
 
 

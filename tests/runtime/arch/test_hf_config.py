@@ -34,9 +34,12 @@ N_PARAMETERS = {  # of the published tensors, from the model pages; V3 without M
     "DeepSeek-R1-0528-Qwen3-8B": 8_190_735_360,
     "Qwen3-0.6B": 596_049_920,
     "Qwen3-8B": 8_190_735_360,
+    "GLM-4.7-Flash": 29_943_393_920,  # without the MTP layer
+    "Youtu-LLM-2B": 1_961_560_064,
     "Qwen3-30B-A3B": 30_532_122_624,
 }
 LITE, V2, V3 = PUBLISHED["DeepSeek-V2-Lite"], PUBLISHED["DeepSeek-V2"], PUBLISHED["DeepSeek-V3"]
+GLM = PUBLISHED["GLM-4.7-Flash"]
 QWEN3, QWEN3_MOE = PUBLISHED["DeepSeek-R1-0528-Qwen3-8B"], PUBLISHED["Qwen3-30B-A3B"]
 QWEN, LLAMA = PUBLISHED["DeepSeek-R1-Distill-Qwen-1.5B"], PUBLISHED["DeepSeek-R1-Distill-Llama-8B"]
 
@@ -157,6 +160,26 @@ def test_qwen3_moe_normalizes_a_softmax_and_shares_no_expert():
     assert (moe.n_routed_experts, moe.n_experts_per_token, moe.n_shared_experts, moe.n_dense_layers) == (128, 8, 0, 0)
 
 
+def test_glm_flash_is_v3s_routing_with_wide_values():
+    spec = spec_from_config(PUBLISHED["GLM-4.7-Flash"])
+    assert (spec.architecture, spec.attention.v_head_dim, spec.attention.qk_head_dim) == ("deepseek2", 256, 256)
+    moe = spec.moe
+    assert (moe.scoring, moe.scaling, moe.n_dense_layers, moe.n_groups) == (Scoring.SIGMOID, 1.8, 1, 1)
+
+
+def test_glm_flash_has_a_list_of_layer_types():
+    config = {name: value for name, value in PUBLISHED["GLM-4.7-Flash"].items() if name != "first_k_dense_replace"}
+    assert spec_from_config(config).moe.n_dense_layers == 1
+    config["mlp_layer_types"] = ["dense"] * 3 + ["sparse"] * 44
+    assert spec_from_config(config).moe.n_dense_layers == 3
+
+
+def test_youtu_is_dense_with_latent_attention():
+    spec = spec_from_config(PUBLISHED["Youtu-LLM-2B"])
+    assert (spec.architecture, spec.moe, spec.tied_embeddings) == ("deepseek2", None, True)
+    assert isinstance(spec.attention, LatentAttentionSpec)
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_config_of_transformers_5_gives_the_same_spec(name):
     """It has theta and scaling in ``rope_parameters``, renames torch_dtype, and adds derived fields."""
@@ -164,7 +187,7 @@ def test_a_config_of_transformers_5_gives_the_same_spec(name):
     scaling = config.pop("rope_scaling", None) or {}
     kind = scaling.get("type", scaling.get("rope_type", "default"))
     config["rope_parameters"] = scaling | {"rope_theta": float(config.pop("rope_theta")), "rope_type": kind}
-    config["dtype"] = config.pop("torch_dtype")
+    config["dtype"] = config.pop("torch_dtype", "bfloat16")
     if config["model_type"] in {"qwen2", "qwen3"}:
         config |= {"layer_types": ["full_attention"] * config["num_hidden_layers"], "sliding_window": None}
     if config["model_type"].startswith("deepseek"):
@@ -183,6 +206,10 @@ def test_a_config_of_transformers_5_gives_the_same_spec(name):
         (QWEN3, {"rope_scaling": QWEN3["rope_scaling"] | {"attention_factor": 1.0}}, "rope_scaling.attention_factor"),
         (QWEN3_MOE, {"mlp_only_layers": [0]}, "mlp_only_layers"),
         (QWEN3_MOE, {"decoder_sparse_step": 2}, "decoder_sparse_step"),
+        (GLM, {"mlp_layer_types": ["dense", "sparse", "dense"]}, "mlp_layer_types"),
+        (GLM, {"mlp_layer_types": "dense"}, "mlp_layer_types"),
+        (GLM, {"mlp_layer_types": ["dense", "dense", "sparse"]}, "first_k_dense_replace"),
+        (GLM, {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         (LLAMA, {"attention_bias": True}, "attention_bias"),
         (LLAMA, {"mlp_bias": True}, "mlp_bias"),
         (LLAMA, {"pruned_heads": {"0": [1]}}, "pruned_heads"),
