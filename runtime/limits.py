@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 
-from sprat.devices.affinity import fast_core_ids
+from sprat.devices.affinity import Threads, default_threads, fast_core_ids
+from sprat.devices.container import container_memory_bytes
 from sprat.devices.plan.choose import choose_quant
 from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.plan import Plan
@@ -55,11 +55,14 @@ def load_limits(
 ) -> LoadLimits:
     """Limits for ``model``; only its header is read.
 
+    Threads are those of :func:`~sprat.devices.affinity.default_threads`, and no more than the device's.
+
     Args:
         model: the open model.
         device: name of a device profile. Its plan decides by the device's cores, memory and the longest context that
             fits.
-        memory: hard limit, in bytes or as ``"3GB"``; replaces the device's.
+        memory: hard limit, in bytes or as ``"3GB"``; replaces the device's. By default the limit of this process's
+            container, if it has one.
         context: in tokens; by default the model's limit, at most 4096, and on a device what fits.
         force: continue when the model does not fit; its pages are then read from storage repeatedly.
 
@@ -69,13 +72,19 @@ def load_limits(
     """
     checked = checked_context(context, model.spec.max_context)
     usable_bytes = None if memory is None else parse_memory(memory)
-    n_cores = len(os.sched_getaffinity(0))
+    in_container, threads = container_memory_bytes(), default_threads()
     if device is None:
+        usable_bytes = in_container if usable_bytes is None else usable_bytes
         return LoadLimits(
-            context=checked, n_threads=n_cores, batch=DEFAULT_BATCH, memory_bytes=None if force else usable_bytes
+            context=checked,
+            n_threads=threads.count,
+            batch=DEFAULT_BATCH,
+            memory_bytes=None if force else usable_bytes,
+            cores=threads.cores,
         )
     profile = load_profile(device)
-    usable_bytes = profile.usable_bytes if usable_bytes is None else usable_bytes
+    if usable_bytes is None:
+        usable_bytes = min(profile.usable_bytes, in_container or profile.usable_bytes)
     footprints = [
         file_footprint(model.spec, model.file, context=checked, cache=storage)
         for storage in model.spec.attention.storages
@@ -83,7 +92,7 @@ def load_limits(
     if context is None:
         footprints.append(_with_shorter_context(footprints[-1], usable_bytes))
     plan = choose_quant(footprints, profile, usable_bytes=usable_bytes, force=force)
-    return _from_plan(plan, n_cores, _cores(profile))
+    return _from_plan(plan, threads, _cores(profile))
 
 
 def _cores(profile: DeviceProfile) -> tuple[int, ...]:
@@ -92,16 +101,17 @@ def _cores(profile: DeviceProfile) -> tuple[int, ...]:
     return fast_core_ids(profile, core_clocks())
 
 
-def _from_plan(plan: Plan, n_cores: int, cores: tuple[int, ...]) -> LoadLimits:
+def _from_plan(plan: Plan, threads: Threads, cores: tuple[int, ...]) -> LoadLimits:
     settings = plan.settings
+    n_threads = min(threads.count, settings.n_threads)
     return LoadLimits(
         context=settings.context,
-        n_threads=min(n_cores, settings.n_threads),
+        n_threads=n_threads,
         batch=settings.batch,
         memory_bytes=plan.usable_bytes if plan.fits else None,
         cache="int8" if settings.cache == "int8" else "f16",
         streams=not plan.fits,
-        cores=cores,
+        cores=(cores or threads.cores)[:n_threads],
     )
 
 

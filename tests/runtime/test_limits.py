@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from sprat.devices.affinity import Threads
 from sprat.devices.profile import load_profile
 from sprat.errors import DoesNotFitError, InputError
 from sprat.export.gguf.random_weights import write_preset
@@ -39,6 +40,22 @@ def test_without_a_device_the_arguments_decide(model):
     limits = load_limits(model, memory="3GB", context=1000)
     assert (limits.context, limits.batch, limits.memory_bytes) == (1000, 256, 3 * 10**9)
     assert load_limits(model).memory_bytes is None
+
+
+def test_in_a_container_its_memory_is_the_limit(model, monkeypatch):
+    monkeypatch.setattr("sprat.runtime.limits.container_memory_bytes", lambda: 10**9)
+    assert load_limits(model).memory_bytes == 10**9
+    assert load_limits(model, memory="2GB").memory_bytes == 2 * 10**9
+    assert load_limits(model, force=True).memory_bytes is None
+    assert load_limits(model, device="rpi5-8gb").memory_bytes == 10**9
+    assert load_limits(model, device="rpi-zero-2w").memory_bytes == load_profile("rpi-zero-2w").usable_bytes
+
+
+@pytest.mark.parametrize("device", [None, "rpi5-8gb"])
+def test_the_quota_and_the_big_cores_decide_threads(model, monkeypatch, device):
+    monkeypatch.setattr("sprat.runtime.limits.default_threads", lambda: Threads(2, (5, 4)))
+    limits = load_limits(model, device=device)
+    assert (limits.n_threads, limits.cores) == (2, (5, 4))
 
 
 def test_a_device_decides_threads_batch_and_memory(model):
