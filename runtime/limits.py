@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 from sprat.devices.affinity import Threads, default_threads, fast_core_ids
 from sprat.devices.container import container_memory_bytes
@@ -11,13 +12,13 @@ from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.plan import Plan
 from sprat.devices.profile import DeviceProfile, load_profile
 from sprat.errors import InputError
-from sprat.runtime.cache import Storage
+from sprat.runtime.cache import STORAGES, Storage
 from sprat.runtime.footprint import DEFAULT_CONTEXT, file_footprint
 from sprat.runtime.generate.generation import DEFAULT_BATCH
 from sprat.runtime.memory import parse_memory
 from sprat.runtime.open_model import OpenModel
 
-__all__ = ["LoadLimits", "checked_context", "load_limits"]
+__all__ = ["LoadLimits", "check_cache", "checked_context", "load_limits"]
 
 _MIN_CONTEXT = 512
 
@@ -82,6 +83,8 @@ def load_limits(
             memory_bytes=None if force else usable_bytes,
             cores=threads.cores,
         )
+    if not isinstance(device, str):
+        raise InputError(f"device is {device!r}, expected the name of a profile; see `sprat devices`")
     profile = load_profile(device)
     if usable_bytes is None:
         usable_bytes = min(profile.usable_bytes, in_container or profile.usable_bytes)
@@ -121,6 +124,16 @@ def _with_shorter_context(footprint: Footprint, usable_bytes: int) -> Footprint:
     return replace(footprint, context=context) if _MIN_CONTEXT <= context < footprint.context else footprint
 
 
+def check_cache(cache: object) -> None:
+    """Check a format of the KV cache.
+
+    Raises:
+        InputError: there is no such format.
+    """
+    if cache is not None and cache not in STORAGES:
+        raise InputError(f"cache is {cache!r}, expected one of {', '.join(STORAGES)}, or None for the default")
+
+
 def checked_context(context: int | None, max_context: int) -> int:
     """``context``, or the default when it is ``None``.
 
@@ -129,6 +142,6 @@ def checked_context(context: int | None, max_context: int) -> int:
     """
     if context is None:
         return min(max_context, DEFAULT_CONTEXT)
-    if not 0 < context <= max_context:
-        raise InputError(f"context is {context}, expected 1 to {max_context}, the model's longest")
+    if not isinstance(context, Integral) or not 0 < context <= max_context:
+        raise InputError(f"context is {context!r}, expected 1 to {max_context}, the model's longest")
     return context

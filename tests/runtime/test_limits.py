@@ -11,7 +11,7 @@ from sprat.runtime.backends.native import NativeLoader
 from sprat.runtime.backends.registry import LoadRequest
 from sprat.runtime.footprint import file_footprint
 from sprat.runtime.kernels import ReferenceKernels
-from sprat.runtime.limits import load_limits
+from sprat.runtime.limits import check_cache, load_limits
 from sprat.runtime.open_model import open_model
 
 
@@ -126,3 +126,27 @@ def test_the_native_backend_pins_the_threads_that_it_starts(model, monkeypatch):
     request = LoadRequest(file=model.file, spec=model.spec, context=16, n_threads=5, cores=(8, 4, 5, 6, 7))
     NativeLoader().load(request)
     assert pinned == [(5, (4, 5, 6, 7))]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"context": "4096"}, "context is '4096', expected 1 to"),
+        ({"context": 1.5}, "context is 1.5, expected 1 to"),
+        ({"device": 5}, "device is 5, expected the name of a profile"),
+    ],
+)
+def test_arguments_of_another_type_are_an_error(model, wrong, message):
+    with pytest.raises(InputError, match=message):
+        load_limits(model, **wrong)
+
+
+@pytest.mark.parametrize("cache", ["q4", "", 8, b"f16", "F16"])
+def test_an_unknown_cache_format_is_an_error(cache):
+    with pytest.raises(InputError, match="expected one of f32, f16, int8"):
+        check_cache(cache)
+
+
+@pytest.mark.parametrize("cache", [None, "f32", "f16", "int8"])
+def test_known_cache_formats_are_accepted(cache):
+    check_cache(cache)
