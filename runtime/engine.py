@@ -27,7 +27,7 @@ from sprat.runtime.generate.options import GenerateOptions, split_options
 from sprat.runtime.generate.sampling import SamplingParams
 from sprat.runtime.generate.sampling_defaults import SamplingDefaults
 from sprat.runtime.generate.transcript import Transcript
-from sprat.runtime.limits import checked_context, load_limits
+from sprat.runtime.limits import check_cache, checked_context, load_limits
 from sprat.runtime.open_model import open_model
 from sprat.runtime.session import Overflow, Session
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
@@ -115,6 +115,7 @@ class Engine:
             DoesNotFitError: the model needs more memory than the limit.
             BackendError: no backend can run it on this machine.
         """
+        check_cache(cache)
         model = open_model(path, backend)
         limits = load_limits(model, device=device, memory=memory, context=context, force=force)
         request = LoadRequest(
@@ -158,8 +159,9 @@ class Engine:
             PromptError: the prompt is empty, too long, or holds token ids outside the vocabulary.
             InputError: an option is out of range.
         """
+        _, stop_conditions = split_options(options)
         tokens = self.encode(prompt)
-        capacity = min(self.context, len(tokens) + (options.get("max_tokens") or self.context))
+        capacity = min(self.context, len(tokens) + (stop_conditions.max_tokens or self.context))
         with self._new_transcript(capacity) as transcript:
             return self.frontend.generate(transcript, tokens, options, continues=True, on_end=transcript.close)
 

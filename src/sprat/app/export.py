@@ -45,7 +45,7 @@ def export(
         source: a checkpoint folder, a GGUF (of a split model any part), a repository in the local Hugging Face cache
             (``"org/name"``), or ``"demo"``, the packaged student.
         out: the bundle's folder; it appears when everything is written.
-        quant: ``"int4"``, ``"int8"``, a block format, or ``"keep"``: a GGUF's own; by default what fits ``device`` best.
+        quant: ``"int4"``, ``"int8"``, a block format, or ``"keep"``: a GGUF's own; by default what fits ``device``.
         device: a profile's name; a model that does not fit its memory is refused before anything large is read.
         formats: the artifacts to write: ``"gguf"``, ``"onnx"`` or both.
         tensor_rules: block formats of single tensors, ``"ffn_down_exps=q5_0"``; later rules win.

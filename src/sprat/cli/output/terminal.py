@@ -60,7 +60,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Iterable[object]], *, mar
         table.add_column(column, justify="right" if numbers else "left", overflow="fold")
     for row in cells:
         table.add_row(*row)
-    console.print(table)
+    with console.capture() as text:  # rich ends the program without a message when a pipe is closed
+        console.print(table)
+    click.echo(text.get(), nl=False)
 
 
 @contextmanager
