@@ -161,8 +161,7 @@ def export(
     Args:
         source: a Hugging Face model folder, or a GGUF file.
         out: the bundle's folder; created when everything is written.
-        quant: ``int4``, ``int8``, a block format, or ``keep`` for the formats of a GGUF; by default the best that fits
-            ``device``, or ``int4``.
+        quant: ``int4``, ``int8``, a block format, or ``keep`` for a GGUF's own; by default what fits ``device`` best.
         device: a profile's name; a model that does not fit its memory is an error before any weight is read.
         formats: artifact formats to write, ``gguf`` or ``onnx``.
         tensor_rules: formats of single tensors, ``"ffn_down_exps=q5_0"``; later rules win.
@@ -181,8 +180,7 @@ def export(
         InputError: the source, the device, a format or a rule is invalid, or the model does not fit.
         ExportError: the output cannot be written, or the source changed during the export.
     """
-    out = Path(out)
-    adapters = [AdapterOption.parse(os.fspath(text)) for text in lora]
+    out, adapters = Path(out), [AdapterOption.parse(os.fspath(text)) for text in lora]
     checkpoint = Checkpoint.open(source, ignore_fields=ignore_config_fields, adapters=adapters)
     recipes = _recipes(checkpoint, quant or (None if device else _DEFAULT_QUANT), tensor_rules, formats)
     recipe, plan = _choose_recipe(checkpoint.spec, recipes, device, context, force)
@@ -196,13 +194,9 @@ def export(
     folder = BundleFolder.beside(out)
     written = _write(folder, artifacts, checkpoint, progress)
     files = (*map(_describe, written), *(folder.add(name, text) for name, text in sorted(texts.items())))
-    manifest = _manifest(checkpoint, recipe, artifacts, files, device, tokenizer, name)
-    return ExportResult(
-        bundle=folder.finish(manifest),
-        plan=plan,
-        n_resumed=sum(file.n_resumed for file in written),
-        notes=tuple(file.note for file in written if file.note),
-    )
+    bundle = folder.finish(_manifest(checkpoint, recipe, artifacts, files, device, tokenizer, name))
+    notes = tuple(file.note for file in written if file.note)
+    return ExportResult(bundle=bundle, plan=plan, n_resumed=sum(file.n_resumed for file in written), notes=notes)
 
 
 def _write(

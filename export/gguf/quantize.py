@@ -112,17 +112,10 @@ def quantize(
         check_source=lambda: _check_unchanged(files),
         progress=progress,
     )
-    notes = [
-        *(file.note for file in written),
-        *(f"rule {rule} matches no tensor" for rule in recipe.unused_rules(tensors)),
-    ]
-    return QuantizeResult(
-        written[0],
-        group_tensors(tensor_sizes(recipe, shapes)),
-        sum(file.nbytes for file in files),
-        tuple(filter(None, notes)),
-        written,
-    )
+    unused = (f"rule {rule} matches no tensor" for rule in recipe.unused_rules(tensors))
+    notes = tuple(filter(None, (*(file.note for file in written), *unused)))
+    groups = group_tensors(tensor_sizes(recipe, shapes))
+    return QuantizeResult(written[0], groups, sum(file.nbytes for file in files), notes, written)
 
 
 def _refuse_to_replace(sources: Iterable[SourceFile], outs: Iterable[Path], *, force: bool) -> None:

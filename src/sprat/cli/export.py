@@ -107,9 +107,7 @@ def command(
 ) -> None:
     """Export SOURCE (checkpoint folder, GGUF, org/name in the Hugging Face cache, `demo`) to a bundle; resumes."""
     if exporter == "optimum":
-        _check_optimum(
-            {"--lora": lora, "--ignore-config-field": ignore_config_fields, "--chat-template": chat_template}
-        )
+        _check_optimum(lora, ignore_config_fields, chat_template)
         traced = export_with_optimum(
             source,
             out,
@@ -147,7 +145,8 @@ def command(
         _print(result, source, lora)
 
 
-def _check_optimum(options: dict[str, object]) -> None:
+def _check_optimum(lora: tuple[str, ...], fields: tuple[str, ...], template: str | None) -> None:
+    options = {"--lora": lora, "--ignore-config-field": fields, "--chat-template": template}
     if given := [name for name, value in options.items() if value]:
         raise InputError(
             f"{', '.join(given)}: optimum exports the source as it is; omit it, or export with --exporter sprat"
