@@ -28,7 +28,9 @@ test-all: $(ALL_TESTS)
 
 coverage: $(ALL_TESTS) $(VENV)/.coverage
 	mkdir -p build
+	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -m "slow or not slow"
+	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage json --quiet -o build/coverage.json
 	$(BIN)/python tools/coverage_floor.py build/coverage.json
 

@@ -11,18 +11,20 @@ from typing import Any
 from sprat.errors import InputError, TokenizerError
 from sprat.export.onnx.stored_weights import stored_weights
 from sprat.export.source.checkpoint import Checkpoint
+from sprat.export.write.naming import model_id
 from sprat.export.write.tensor_groups import TensorSize, group_tensors
+from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.arch.attention import LatentAttentionSpec
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.spec import ModelSpec
-from sprat.runtime.arch.tensors import expected_tensors
 from sprat.runtime.chat.check import template_problems
 from sprat.runtime.chat.template_files import StoredTemplates
 from sprat.runtime.files.bundle import MANIFEST_NAME, Bundle
 from sprat.runtime.files.finite_check import check_finite
 from sprat.runtime.files.gguf import GGUFFile
+from sprat.runtime.files.latent_tensors import split_latent_tensors
 from sprat.runtime.files.onnx import ONNXFile
-from sprat.runtime.files.shape_checks import compare_shapes
+from sprat.runtime.files.shape_checks import compare_with_spec
 from sprat.runtime.generate.sampling_defaults import (
     SamplingDefaults,
     describe_sampling,
@@ -129,13 +131,13 @@ def _bundle(bundle: Bundle) -> Inspection:
 
 def _gguf(file_path: Path, path: Path, kind: str, warnings: Iterable[str]) -> Inspection:
     with GGUFFile.open(file_path) as file:
-        shapes = {name: info.shape for name, info in file.tensors.items()}
         spec = spec_from_metadata(file.metadata, file)
         tensors = [TensorSize(name, info.type_name, info.n_weights, info.nbytes) for name, info in file.tensors.items()]
-        runtimes = (_own_runtime(spec, shapes), *_llamacpp_runtimes(spec, shapes))
+        runtimes = (_own_runtime(spec, file), *_llamacpp_runtimes(spec, file))
         name = file.name
         notes = (
             *warnings,
+            *architectures()[spec.architecture].differs_in_llamacpp(spec),
             *_tokenizer_notes(file.metadata),
             _sampling_note(sampling_from_metadata(file.metadata)),
             *_template_notes(StoredTemplates.from_metadata(file.metadata)),
@@ -158,7 +160,7 @@ def _checkpoint(path: Path) -> Inspection:
     problems = checkpoint.problems()
     runtimes = (Runtime("sprat export", not problems, "; ".join(problems) or "a checkpoint; export it to run it"),)
     notes = (*checkpoint.warnings, *_folder_notes(path), *_folder_template_notes(path))
-    return _inspection(path, "checkpoint", path.resolve().name, checkpoint.spec, tensors, runtimes, notes)
+    return _inspection(path, "checkpoint", model_id(path.absolute()), checkpoint.spec, tensors, runtimes, notes)
 
 
 def _inspection(
@@ -205,19 +207,24 @@ def _tensor_uses(tensors: Iterable[TensorSize]) -> tuple[TensorUse, ...]:
     return tuple(sorted(uses, key=lambda use: -use.nbytes))
 
 
-def _own_runtime(spec: ModelSpec, shapes: dict[str, tuple[int, ...]]) -> Runtime:
-    problems = compare_shapes(shapes, expected_tensors(spec))
-    return Runtime("sprat", not problems, "; ".join(problems) or "all tensors present, with the expected shapes")
+def _own_runtime(spec: ModelSpec, file: GGUFFile) -> Runtime:
+    split = split_latent_tensors(file, spec)
+    problems = compare_with_spec(spec, {name: info.shape for name, info in split.tensors.items()})
+    why = "all tensors present, with the expected shapes"
+    if split is not file:
+        why += "; attn_kv_b is split in memory when the model is loaded: export or quantize the file to do it once"
+    return Runtime("sprat", not problems, "; ".join(problems) or why)
 
 
-def _llamacpp_runtimes(spec: ModelSpec, shapes: dict[str, tuple[int, ...]]) -> tuple[Runtime, Runtime]:
+def _llamacpp_runtimes(spec: ModelSpec, file: GGUFFile) -> tuple[Runtime, Runtime]:
     """Upstream llama.cpp, and Ollama, which is built on it."""
-    loads, why = True, f"architecture '{spec.architecture}'"
+    why = f"architecture '{spec.architecture}'"
     if isinstance(spec.attention, LatentAttentionSpec):
-        loads = "blk.0.attn_k_b.weight" in shapes
+        is_split = "blk.0.attn_k_b.weight" in file.tensors
         split = "MLA split into attn_k_b and attn_v_b, needs a build since April 2025"
-        why += f", {split}" if loads else ", but attn_kv_b is not split: export it again for current builds"
-    return Runtime("llama.cpp", loads, why), Runtime("Ollama", loads, why)
+        unsplit = "attn_kv_b is not split: its cache holds expanded heads; export or quantize the file for MLA"
+        why += f", {split if is_split else unsplit}"
+    return Runtime("llama.cpp", True, why), Runtime("Ollama", True, why)
 
 
 def _onnx_runtimes(file: ONNXFile) -> tuple[Runtime, Runtime]:

@@ -97,8 +97,8 @@ class Engine:
 
         Args:
             path: a bundle written by ``sprat export``, a ``.gguf`` file, or a ``.onnx`` file written by sprat.
-            device: name of a device profile (see ``sprat devices``). Its plan chooses threads, context, batch and
-                cache format. The model must fit on it, with all weights resident or with expert streaming.
+            device: a profile (see ``sprat devices``) whose plan chooses threads, context, batch and cache format; the
+                model must fit on it, with all weights resident or with expert streaming.
             memory: hard limit, in bytes or as ``"3GB"``; replaces the device's.
             backend: a name that ``sprat doctor`` lists, or ``"auto"``; :attr:`backend_choice` says why it was chosen.
             context: maximum number of tokens of prompt and answer together; by default the model's limit, at most
@@ -108,8 +108,7 @@ class Engine:
                 the device's. By default keys and values are stored in f16 and latents in int8.
             deterministic: require a backend with the same bits for the same tokens in every run, as the native one has
                 with any number of threads; other chunk sizes of prefill change the rounding.
-            exact: require a backend that does not quantize activations. The native one then uses two int8 digits per
-                activation and a float32 cache.
+            exact: require a backend that does not round; the native one takes two int8 digits and a float32 cache.
 
         Raises:
             InputError: the model, the device or an option is invalid; see :mod:`sprat.errors` for the subclasses.

@@ -14,6 +14,7 @@ from sprat.runtime.chat.template import ChatTemplate
 from sprat.runtime.chat.template_files import template_from_files, template_from_metadata
 from sprat.runtime.files.finite_check import check_finite
 from sprat.runtime.files.gguf import GGUFFile
+from sprat.runtime.files.latent_tensors import split_latent_tensors
 from sprat.runtime.files.model_file import ModelFile, find_model, model_formats
 from sprat.runtime.files.onnx import ONNXFile
 from sprat.runtime.generate.sampling_defaults import (
@@ -69,9 +70,10 @@ class GGUFModel:
         """Open and check the file."""
         file = GGUFFile.open(path)
         spec = spec_from_metadata(file.metadata, file)
-        file.check(spec)
+        split = split_latent_tensors(file, spec)
+        split.check(spec)
         check_finite(file)
-        return cls(file, spec)
+        return cls(split, spec)
 
     @property
     def name(self) -> str:

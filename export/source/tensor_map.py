@@ -22,8 +22,10 @@ from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.arch.attention import GroupedAttentionSpec, LatentAttentionSpec
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors
+from sprat.runtime.files.latent_tensors import KV_B, unsplit_layers
+from sprat.runtime.files.shape_checks import Shapes
 
-__all__ = ["Origin", "gguf_map", "tensor_map"]
+__all__ = ["Origin", "gguf_map", "replaced_in_gguf", "tensor_map"]
 
 _GLOBAL = {
     "token_embd": "model.embed_tokens",
@@ -35,6 +37,8 @@ _IN_LAYER = {
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
     "attn_q_a": "self_attn.q_a_proj",
     "attn_q_a_norm": "self_attn.q_a_layernorm",
     "attn_q_b": "self_attn.q_b_proj",
@@ -84,9 +88,29 @@ def tensor_map(spec: ModelSpec) -> dict[str, Origin]:
     return {name: _origin(name, shape, spec) for name, shape in expected.items()}
 
 
-def gguf_map(spec: ModelSpec) -> dict[str, Origin]:
-    """Canonical name -> origin, for a GGUF of ``spec``, whose names are canonical already."""
-    return {name: _renamed(name, shape) for name, shape in expected_tensors(spec).items()}
+def gguf_map(spec: ModelSpec, shapes: Shapes) -> dict[str, Origin]:
+    """Canonical name -> origin, for a GGUF of ``spec``, whose names are canonical already.
+
+    Args:
+        spec: the architecture.
+        shapes: name -> shape of the file's tensors: old files of DeepSeek have ``attn_kv_b``, which must be split.
+    """
+    origins = {name: _renamed(name, shape) for name, shape in expected_tensors(spec).items()}
+    for prefix, names in unsplit_layers(spec, shapes).items():
+        assert isinstance(spec.attention, LatentAttentionSpec), "only latent attention has attn_kv_b"
+        for name in names:
+            kind = name.split(".")[-2]
+            origins[name] = _latent_origin(kind, origins[name].shape, prefix + KV_B, spec.attention)
+    return origins
+
+
+def replaced_in_gguf(spec: ModelSpec, shapes: Shapes) -> set[str]:
+    """The tensors of a GGUF that are not read because others hold the same weights.
+
+    Where a file has ``attn_kv_b`` and its two parts, the parts are read if they have the expected shapes.
+    """
+    layers = unsplit_layers(spec, shapes).items()
+    return {name for prefix, names in layers for name in (names or (prefix + KV_B,)) if name in shapes}
 
 
 def _origin(name: str, shape: tuple[int, ...], spec: ModelSpec) -> Origin:

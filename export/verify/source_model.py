@@ -10,6 +10,7 @@ from sprat.devices.machine import available_bytes
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.source.lora import AdapterOption
+from sprat.export.write.naming import model_id
 from sprat.runtime.backends.reference import ReferenceBackend
 from sprat.runtime.chat.template_files import template_from_metadata
 from sprat.runtime.engine import Engine
@@ -64,6 +65,6 @@ def load_source(path: str | os.PathLike[str], *, memory: int | str | None = None
         tokenizer,
         template=template_from_metadata(metadata),
         context=context,
-        name=Path(path).resolve().name,
+        name=model_id(Path(path).absolute()),
         sampling=sampling_from_config(TokenizerFiles(Path(path)).generation),
     )

@@ -11,18 +11,19 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from sprat.runtime.arch.fields import Fields
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.weights import WeightSource
 
-__all__ = ["Architecture", "ConfigReader", "architectures", "config_readers"]
+__all__ = ["Architecture", "ConfigReader", "architectures", "config_readers", "reads_config"]
 
 ConfigReader: TypeAlias = Callable[[Fields], ModelSpec]
 
 _FOLDER = f"{__package__}.architectures"
 _REGISTERED: dict[str, Architecture] = {}
+_READERS: dict[str, ConfigReader] = {}  # those of reads_config
 
 
 class Architecture(ABC):
@@ -62,8 +63,16 @@ class Architecture(ABC):
             weights: the tensors, for properties without a key: tied embeddings, biases, RoPE factors.
         """
 
+    def gguf_keys(self, spec: ModelSpec) -> dict[str, Any]:
+        """Keys beside those of the spec's parts, without the architecture's prefix."""
+        return {}
+
     def why_not_llamacpp(self, spec: ModelSpec) -> list[str]:
         """Reasons why llama.cpp rejects this model, or silently computes something else; empty if there are none."""
+        return []
+
+    def differs_in_llamacpp(self, spec: ModelSpec) -> list[str]:
+        """What llama.cpp computes in another way, so that its logits differ; warnings for users."""
         return []
 
 
@@ -74,6 +83,22 @@ def architectures() -> Mapping[str, Architecture]:
     return _REGISTERED
 
 
+def reads_config(name: str) -> Callable[[ConfigReader], ConfigReader]:
+    """Register the reader of a ``config.json`` whose GGUF architecture belongs to another file of the folder.
+
+    Args:
+        name: in ``architectures`` of ``config.json``.
+    """
+
+    def register(read: ConfigReader) -> ConfigReader:
+        assert name not in _READERS, f"{name} is registered twice"
+        _READERS[name] = read
+        return read
+
+    return register
+
+
 def config_readers() -> dict[str, ConfigReader]:
     """Name in ``architectures`` of a ``config.json`` -> its reader, over all architectures."""
-    return {name: read for family in architectures().values() for name, read in family.config_readers.items()}
+    known = architectures()  # importing them registers the other readers
+    return {name: read for family in known.values() for name, read in family.config_readers.items()} | _READERS

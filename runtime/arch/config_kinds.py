@@ -1,7 +1,7 @@
-"""Models that sprat does not read, recognized in their ``config.json`` and named, each with its remedy.
+"""Unsupported checkpoints that are recognized by their ``config.json``, with a remedy for each.
 
-Quantized checkpoints first: the methods of transformers' quantizers, and those of programs that it does not know. Then
-models of another kind than a decoder of text: wrappers of several models, encoders, and heads that predict no token.
+Checkpoints quantized by transformers or by other programs, and models other than text decoders: multimodal wrappers,
+encoders, classifiers.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ _OTHER_HEADS = {
     "ForSequenceClassification": "a classifier or a reward model",
     "ForRewardModel": "a reward model",
     "ForTokenClassification": "a classifier of tokens",
-    "ForQuestionAnswering": "a model that marks answers in a text",
-    "ForMultipleChoice": "a model that chooses among texts",
-    "ForNextSentencePrediction": "an encoder that judges whether a sentence follows another",
+    "ForQuestionAnswering": "a model for extractive question answering",
+    "ForMultipleChoice": "a model for multiple choice",
+    "ForNextSentencePrediction": "an encoder for next-sentence prediction",
     "ForConditionalGeneration": "an encoder with a decoder, or a multimodal model",
     "Model": "a model without output head, such as an encoder for embeddings",
 }
@@ -75,7 +75,7 @@ def refuse_known_kinds(config: Mapping[str, Any]) -> None:
     """Refuse a config of a known kind that is not supported.
 
     Raises:
-        ConfigError: the message says what it is, by which field, and what to do instead.
+        ConfigError: the message names the kind, the field, and a remedy.
     """
     if kind := _quantized(config):
         raise ConfigError(f"config.json: a checkpoint quantized with {kind}, which sprat does not read; {_ORIGINAL}")

@@ -84,7 +84,7 @@ class Fields:
         return self._values.keys()
 
     def rest_must_be(self, expected: Mapping[str, Collection[Any]]) -> None:
-        """Like :meth:`must_be`, for those of the fields that were not taken yet."""
+        """Like :meth:`must_be`, for those of the fields that were not read yet."""
         self.must_be({name: values for name, values in expected.items() if name not in self._taken})
 
     def all_must_be(self, name: str, expected: Any) -> None:
@@ -95,8 +95,19 @@ class Fields:
             self.complain(name, f"is {_short(value)}; sprat supports only lists of {expected!r}")
 
     def check(self, name: str, is_valid: Callable[[Any], bool], wanted: str) -> None:
-        """A field that, when present, must be ``wanted``."""
+        """Check that a field, if present, is ``wanted``."""
         self._take(name, None, None, is_valid, wanted) if name in self else self._taken.add(name)
+
+    def leading(self, name: str, first: str, then: str, *, default: int) -> int:
+        """How many items of a list are ``first``, all others after them being ``then``; ``default`` without a list."""
+        self._taken.add(name)
+        items = self._values.get(name)
+        if items is None:
+            return default
+        n = items.count(first) if isinstance(items, list) else 0
+        if not isinstance(items, list) or items != [first] * n + [then] * (len(items) - n):
+            self.complain(name, f"is {_short(items)}; sprat supports only {first!r} layers before {then!r} layers")
+        return n
 
     def ignore(self, *names: str) -> None:
         """Mark fields as read that have no effect here."""
@@ -115,7 +126,7 @@ class Fields:
         self.problems.append(f"{self._prefix}{name} {problem}")
 
     def finish(self, harmless: Collection[str]) -> None:
-        """Remember every field that was not taken and is not in ``harmless``, except those that the user ignores."""
+        """Record every field that was not read and is not in ``harmless`` as a problem, unless the user ignores it."""
         for name in self._values.keys() - self._taken - set(harmless):
             full_name = f"{self._prefix}{name}"
             self.unknown[full_name] = full_name in self._ignored
@@ -123,7 +134,7 @@ class Fields:
                 self.complain(name, f"is {_short(self._values[name])}, a field that sprat does not know")
 
     def raise_problems(self, remedy: str = "use a checkpoint of a supported architecture") -> None:
-        """Raise what was found wrong.
+        """Raise an error if problems were recorded.
 
         Args:
             remedy: the end of the message.

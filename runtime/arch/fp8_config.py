@@ -1,7 +1,7 @@
 """``quantization_config`` of an FP8 checkpoint: E4M3 codes with a scale per block, both tensors of the file.
 
 DeepSeek writes it for V3, R1 (float32 scales) and V3.1 (``"scale_fmt": "ue8m0"``), Qwen for Qwen3, transformers 5 for
-every architecture (``FineGrainedFP8Config``). How activations are quantized does not matter: only weights are read.
+every architecture (``FineGrainedFP8Config``). The quantization of activations is ignored: only weights are read.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _HARMLESS = frozenset(
         "dequantize",  # whether transformers keeps the codes in memory
         "ignored_layers",
         "modules_to_convert",
-        "modules_to_not_convert",  # the file says by its types which tensors are FP8
+        "modules_to_not_convert",  # the types in the file say which tensors are FP8
         "use_deepgemm",
     }
 )
 
 
 def check_fp8(fields: Fields) -> None:
-    """Note problems with ``quantization_config`` in ``fields``; absent is none."""
+    """Record problems with ``quantization_config`` in ``fields``; it may be absent."""
     quantization = fields.nested("quantization_config")
     if not quantization.names():
         return

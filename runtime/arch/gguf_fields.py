@@ -6,33 +6,41 @@ from typing import Any
 
 from sprat.runtime.arch.attention import GroupedAttentionSpec
 from sprat.runtime.arch.fields import Fields
+from sprat.runtime.arch.moe import MoESpec
 from sprat.runtime.arch.rope import FrequencyFactors, RopeSpec, YarnScaling
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import ROPE_FREQS
 from sprat.runtime.weights import WeightSource
 
-__all__ = ["common_from_gguf", "dense_from_gguf", "rope_from_gguf"]
+__all__ = ["common_from_gguf", "grouped_from_gguf", "rope_from_gguf"]
 
 _YARN_KEYS = ("rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow", "rope.scaling.yarn_log_multiplier")
 _LOG_MULTIPLIER = 0.1  # yarn_log_multiplier holds this times mscale_all_dim
 
 
-def dense_from_gguf(fields: Fields, architecture: str, weights: WeightSource, *, interleaved: bool) -> ModelSpec:
-    """A model with grouped-query attention and dense MLPs, such as Llama and Qwen2.
+def grouped_from_gguf(
+    fields: Fields, architecture: str, weights: WeightSource, *, interleaved: bool, moe: MoESpec | None = None
+) -> ModelSpec:
+    """A model with grouped-query attention, and dense MLPs or experts, such as Llama and Qwen3.
 
     Args:
         fields: the architecture's keys.
         architecture: ``general.architecture``.
         weights: the tensors, for properties without a key.
         interleaved: whether RoPE rotates pairs (2i, 2i+1) instead of (i, i+dim/2).
+        moe: the experts; ``None`` for dense MLPs.
     """
-    attention = GroupedAttentionSpec.from_gguf(fields, bias="blk.0.attn_q.bias" in weights)
-    fields.must_be({"expert_count": [0], "expert_used_count": [0]})
+    attention = GroupedAttentionSpec.from_gguf(
+        fields, bias="blk.0.attn_q.bias" in weights, qk_norm="blk.0.attn_q_norm.weight" in weights
+    )
+    if moe is None:
+        fields.must_be({"expert_count": [0], "expert_used_count": [0]})
     return ModelSpec(
         architecture=architecture,
         n_layers=fields.size("block_count"),
         attention=attention,
         rope=rope_from_gguf(fields, attention.head_dim, weights, interleaved=interleaved),
+        moe=moe,
         **common_from_gguf(fields, weights),
     )
 

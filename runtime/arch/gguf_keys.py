@@ -38,6 +38,7 @@ def metadata_from_spec(spec: ModelSpec) -> dict[str, Any]:
         "attention.layer_norm_rms_epsilon": spec.rms_norm_eps,
         **spec.attention.gguf_keys(),
         **(spec.moe.gguf_keys() if spec.moe else {}),
+        **architectures()[spec.architecture].gguf_keys(spec),
         "rope.dimension_count": spec.rope.dim,
         "rope.freq_base": spec.rope.theta,
         **(_yarn_keys(spec, spec.rope.scaling) if isinstance(spec.rope.scaling, YarnScaling) else {}),

@@ -1,4 +1,4 @@
-"""Keys of a GGUF that change no mathematics here: per-layer arrays of one value, and keys whose value means "off".
+"""GGUF keys that do not change the computation: per-layer arrays of one value, and keys whose value means "off".
 
 llama.cpp reads some sizes as a scalar or as an array with one value per layer (``get_key_or_arr``), takes 0 as "not
 used" for many keys, and ignores keys that an architecture does not read. Writers make use of all three.
@@ -93,8 +93,8 @@ def usual_keys(keys: Mapping[str, Any]) -> dict[str, Any]:
     n_layers = keys.get("block_count")
 
     def scalar(value: Any) -> Any:
-        is_equal = isinstance(value, np.ndarray) and value.size == n_layers and bool((value == value[0]).all())
-        return value[0].item() if is_equal else value
+        is_per_layer = isinstance(value, np.ndarray) and isinstance(n_layers, int) and 0 < value.size == n_layers
+        return value[0].item() if is_per_layer and (value == value[0]).all() else value
 
     found = {key: scalar(value) for key, value in keys.items()}
     return {key: value for key, value in found.items() if key not in _ZERO_IS_UNSET or not _is_zero(value)}

@@ -5,19 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sprat.runtime.arch.attention import GroupedAttentionSpec
+from sprat.runtime.arch.attention import GroupedAttentionSpec, LatentAttentionSpec
 from sprat.runtime.arch.fields import Fields
+from sprat.runtime.arch.moe import GroupScore, MoESpec, Scoring
 from sprat.runtime.arch.rope import FrequencyFactors, RopeSpec, YarnScaling, llama3_factors
 from sprat.runtime.arch.spec import ModelSpec
 
-__all__ = ["common_from_config", "dense_from_config", "rope_from_config"]
+__all__ = [
+    "common_from_config",
+    "experts_from_config",
+    "grouped_from_config",
+    "latent_from_config",
+    "rope_from_config",
+    "sigmoid_experts_from_config",
+]
 
 _ROPE_FORMS = ("rope_parameters", "rope_scaling")
 _ROPE_HARMLESS = frozenset({"finetuned"})
+_LATENT_EPS = 1e-6  # of the latent norms, whatever rms_norm_eps is: DeepSeek's code and transformers build them so
 _MAX_HEAD_DIM = 1 << 16  # a hundred times the largest published one; bounds the size of an array
 
 
-def dense_from_config(fields: Fields, architecture: str, *, interleaved: bool, bias: bool = False) -> ModelSpec:
+def grouped_from_config(
+    fields: Fields, architecture: str, *, interleaved: bool, bias: bool = False, qk_norm: bool = False
+) -> ModelSpec:
     """A model with grouped-query attention and dense MLPs, such as Llama and Qwen2.
 
     Args:
@@ -25,6 +36,7 @@ def dense_from_config(fields: Fields, architecture: str, *, interleaved: bool, b
         architecture: ``general.architecture``.
         interleaved: whether RoPE rotates pairs (2i, 2i+1) in GGUF instead of (i, i+dim/2).
         bias: whether queries, keys and values have biases.
+        qk_norm: whether each head of queries and keys is normed.
     """
     n_heads, hidden_size = fields.size("num_attention_heads"), fields.size("hidden_size")
     attention = GroupedAttentionSpec(
@@ -32,6 +44,7 @@ def dense_from_config(fields: Fields, architecture: str, *, interleaved: bool, b
         n_kv_heads=fields.size("num_key_value_heads", n_heads),
         head_dim=fields.size("head_dim", hidden_size // n_heads),
         bias=bias,
+        qk_norm=qk_norm,
     )
     return ModelSpec(
         architecture=architecture,
@@ -42,7 +55,83 @@ def dense_from_config(fields: Fields, architecture: str, *, interleaved: bool, b
     )
 
 
-def common_from_config(fields: Fields) -> dict[str, Any]:
+def latent_from_config(
+    fields: Fields, architecture: str, *, moe: MoESpec | None = None, tied: bool = False
+) -> ModelSpec:
+    """A model with multi-head latent attention, such as DeepSeek-V3.
+
+    Args:
+        fields: of ``config.json``.
+        architecture: ``general.architecture``.
+        moe: the experts; ``None`` for dense MLPs.
+        tied: whether embeddings are tied in a config without ``tie_word_embeddings``.
+    """
+    eps = fields.number("rms_norm_eps", 1e-6)
+    attention = LatentAttentionSpec(
+        n_heads=fields.size("num_attention_heads"),
+        q_lora_rank=fields.size("q_lora_rank") if "q_lora_rank" in fields else None,
+        kv_lora_rank=fields.size("kv_lora_rank"),
+        qk_nope_head_dim=fields.size("qk_nope_head_dim"),
+        qk_rope_head_dim=fields.size("qk_rope_head_dim"),
+        v_head_dim=fields.size("v_head_dim"),
+        norm_eps=None if eps == _LATENT_EPS else _LATENT_EPS,
+    )
+    fields.must_be(
+        {
+            "num_key_value_heads": [attention.n_heads],
+            "head_dim": [attention.qk_rope_head_dim],  # transformers 5 writes these two derived fields
+            "qk_head_dim": [attention.qk_head_dim],
+        }
+    )
+    return ModelSpec(
+        architecture=architecture,
+        attention=attention,
+        rms_norm_eps=eps,
+        rope=rope_from_config(fields, attention.qk_rope_head_dim, interleaved=True),
+        moe=moe,
+        **common_from_config(fields, tied=tied),
+    )
+
+
+def sigmoid_experts_from_config(
+    fields: Fields, *, n_dense_layers: int, scaling: float, n_groups: int, n_chosen_groups: int
+) -> MoESpec:
+    """DeepSeek-V3's routing (noaux_tc): sigmoid scores, and a bias for the selection only (arXiv 2412.19437, eq. 16).
+
+    ``scaling``, ``n_groups`` and ``n_chosen_groups`` are those of a config without the fields.
+    """
+    return experts_from_config(
+        fields,
+        n_dense_layers=n_dense_layers,
+        scoring=Scoring.SIGMOID,
+        normalize=fields.flag("norm_topk_prob", True),
+        scaling=fields.number("routed_scaling_factor", scaling),
+        n_groups=fields.size("n_group", n_groups),
+        n_groups_per_token=fields.size("topk_group", n_chosen_groups),
+        group_score=GroupScore.TOP2_SUM,
+        correction_bias=True,
+    )
+
+
+def experts_from_config(
+    fields: Fields, *, n_dense_layers: int, n_groups: int, n_groups_per_token: int, **rules: Any
+) -> MoESpec:
+    """Experts under DeepSeek's field names; ``rules`` are the routing's fields of :class:`MoESpec`."""
+    fields.must_be({"moe_layer_freq": [1]})
+    is_limited = n_groups_per_token != n_groups  # selecting all groups is no limit
+    return MoESpec(
+        n_routed_experts=fields.size("n_routed_experts"),
+        n_shared_experts=fields.size("n_shared_experts", least=0),
+        n_experts_per_token=fields.size("num_experts_per_tok"),
+        expert_width=fields.size("moe_intermediate_size"),
+        n_dense_layers=n_dense_layers,
+        n_groups=n_groups if is_limited else 1,
+        n_groups_per_token=n_groups_per_token if is_limited else 1,
+        **rules,
+    )
+
+
+def common_from_config(fields: Fields, *, tied: bool = False) -> dict[str, Any]:
     """The fields of :class:`~sprat.runtime.arch.spec.ModelSpec` that have the same name in every config."""
     return {
         "vocab_size": fields.size("vocab_size"),
@@ -50,14 +139,14 @@ def common_from_config(fields: Fields) -> dict[str, Any]:
         "n_layers": fields.size("num_hidden_layers"),
         "intermediate_size": fields.size("intermediate_size"),
         "max_context": fields.size("max_position_embeddings"),
-        "tied_embeddings": fields.flag("tie_word_embeddings", False),
+        "tied_embeddings": fields.flag("tie_word_embeddings", tied),
     }
 
 
 def rope_from_config(fields: Fields, dim: int, *, interleaved: bool) -> RopeSpec:
-    """The classic form (``rope_theta``, ``rope_scaling``) or that of transformers 5 (``rope_parameters``).
+    """RoPE in the fields of transformers 4 (``rope_theta``, ``rope_scaling``) or 5 (``rope_parameters``).
 
-    Both may stand side by side when they mean the same; transformers reads the new one.
+    A config may have both if they agree; transformers reads the new ones.
     """
     forms = [fields.nested(name) for name in _ROPE_FORMS if name in fields] or [fields.nested(_ROPE_FORMS[-1])]
     theta = _same_number([*forms, fields], "rope_theta", 10000.0)
@@ -79,15 +168,15 @@ def _scaling(fields: Fields, form: Fields, dim: int, theta: float) -> YarnScalin
 
 
 def _same_number(holders: Sequence[Fields], name: str, default: float) -> float:
-    """The number that ``holders`` give, which must be the same in all that have it."""
+    """The number ``name``, which must be the same in all ``holders`` that have it."""
     found = [holder.number(name) for holder in holders if name in holder]
     if len(set(found)) > 1:
-        holders[0].complain(name, f"is given as {' and as '.join(map(str, found))}: remove the wrong one")
+        holders[0].complain(name, f"is {' and '.join(map(str, found))}: remove the wrong one")
     return found[0] if found else default
 
 
 def _original_context(fields: Fields, scaling: Fields) -> int:
-    """Phi writes it beside the scaling; transformers then prefers that place."""
+    """Phi writes it outside the scaling, where transformers prefers it."""
     name = "original_max_position_embeddings"
     return int(_same_number([scaling, fields], name, 0.0)) or scaling.size(name)
 
@@ -98,6 +187,7 @@ def _no_scaling(fields: Fields, scaling: Fields, dim: int, theta: float) -> None
 
 def _yarn(fields: Fields, scaling: Fields, dim: int, theta: float) -> YarnScaling:
     scaling.must_be({"truncate": [True]})
+    scaling.ignore("attn_factor")  # of R1-0528-Qwen3-8B: transformers reads attention_factor only, as does llama.cpp
     if ("mscale" in scaling) != ("mscale_all_dim" in scaling):
         scaling.complain("mscale", "or mscale_all_dim is missing; expected both or neither")
     return YarnScaling(

@@ -93,8 +93,14 @@ class MoESpec:
         }
 
     @classmethod
-    def from_gguf(cls, fields: Fields, weights: WeightSource) -> MoESpec:
-        """Read the keys of :meth:`gguf_keys`; the correction bias is a tensor."""
+    def from_gguf(cls, fields: Fields, weights: WeightSource, *, normalize: bool = False) -> MoESpec:
+        """Read the keys of :meth:`gguf_keys`; the correction bias is a tensor.
+
+        Args:
+            fields: the keys.
+            weights: the tensors.
+            normalize: of a file without ``expert_weights_norm``.
+        """
         n_dense_layers = fields.size("leading_dense_block_count", 0, least=0)
         scoring = fields.choice("expert_gating_func", _GATING, 1)
         return cls(
@@ -104,7 +110,7 @@ class MoESpec:
             expert_width=fields.size("expert_feed_forward_length"),
             n_dense_layers=n_dense_layers,
             scoring=scoring,
-            normalize=fields.flag("expert_weights_norm", False),
+            normalize=fields.flag("expert_weights_norm", normalize),
             scaling=fields.float32("expert_weights_scale", 1.0),
             n_groups=fields.size("expert_group_count", 1),
             n_groups_per_token=fields.size("expert_group_used_count", 1),

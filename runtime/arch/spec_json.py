@@ -20,7 +20,7 @@ __all__ = ["spec_fields", "spec_from_json", "spec_to_json"]
 
 Record = TypeVar("Record")
 
-_GROUPED_FIELDS = ("n_heads", "n_kv_heads", "head_dim", "attention_bias")
+_GROUPED_FIELDS = ("n_heads", "n_kv_heads", "head_dim", "attention_bias", "qk_norm")
 _ORDER = (
     "architecture",
     "vocab_size",
@@ -33,6 +33,7 @@ _ORDER = (
     "rope",
     "tied_embeddings",
     "attention_bias",
+    "qk_norm",
     "mla",
     "moe",
 )
@@ -42,7 +43,7 @@ def spec_fields(spec: ModelSpec) -> dict[str, Any]:
     """A spec as a dict of JSON values."""
     fields = {name: msgspec.to_builtins(getattr(spec, name)) for name in _ORDER if hasattr(spec, name)}
     fields |= spec.attention.json_fields()
-    return {name: fields[name] for name in _ORDER}
+    return {name: fields[name] for name in _ORDER if name in fields}
 
 
 def spec_to_json(spec: ModelSpec) -> str:
@@ -74,8 +75,8 @@ def spec_from_json(text: str, subject: str) -> ModelSpec:
 def _attention(fields: Mapping[str, Any]) -> AttentionSpec:
     if fields["mla"] is not None:
         return msgspec.convert({"n_heads": fields["n_heads"], **fields["mla"]}, LatentAttentionSpec)
-    n_heads, n_kv_heads, head_dim, bias = (fields[name] for name in _GROUPED_FIELDS)
-    grouped = {"n_heads": n_heads, "n_kv_heads": n_kv_heads, "head_dim": head_dim, "bias": bias}
+    grouped = {name: fields[name] for name in _GROUPED_FIELDS if name in fields}
+    grouped["bias"] = grouped.pop("attention_bias")
     return msgspec.convert(grouped, GroupedAttentionSpec)
 
 

@@ -37,7 +37,7 @@ class NativeLoader(BackendLoader, name="native", preference=10):
         """The native core is not built, or has no kernels for a format of the file."""
         if why := native_missing_because():
             return BackendError(f"the native kernels are missing: {why}")
-        formats = {request.gguf.weight(name).format.name for name in request.gguf.names()}
+        formats = {info.type_name for info in request.gguf.tensors.values()}
         if unknown := sorted(formats - NATIVE_FORMATS):
             return BackendError(f"{request.file.path}: no native kernels for {', '.join(unknown)}; requantize the file")
         return None

@@ -21,8 +21,8 @@ __all__ = ["escape", "filters"]
 
 # Jinja's own, by what bounds them
 _ITEMS = "batch groupby list map max min reject rejectattr select selectattr slice sort unique"  # iterate over a string
-_TEXT = "filesizeformat pprint striptags title truncate urlencode urlize wordcount wordwrap xmlattr"  # make text
-_OTHERS = "abs attr count d default dictsort first float int items last length random reverse"
+_TEXT = "pprint striptags title truncate urlencode urlize wordcount wordwrap xmlattr"  # make text
+_OTHERS = "abs attr count d default dictsort filesizeformat first float int items last length random reverse"
 
 _MAX_TEXT_SIZE = 1 << 16  # characters for ``_TEXT``: some take quadratic time, or run Python code for each word
 _MAX_INDENT = 64
@@ -110,10 +110,7 @@ def _bounded_text(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def bounded(*args: Any, **kwargs: Any) -> Any:
         values = _values(args, kwargs)
-        numbers = (value for value in values if isinstance(value, int | float))
-        if any(size_of(value) > _MAX_TEXT_SIZE for value in values) or any(
-            number > _MAX_TEXT_SIZE for number in numbers
-        ):
+        if any(size_of(value) > _MAX_TEXT_SIZE for value in values):
             raise too_large()
         result = function(*args, **kwargs)
         is_new = isinstance(result, str) and not isinstance(result, TrackedStr)

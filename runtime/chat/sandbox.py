@@ -58,6 +58,7 @@ _FORBIDDEN_STATEMENTS = (
     nodes.Import,
     nodes.Include,
 )
+_MAX_NODES = 1 << 14  # of the syntax tree; published templates have one per 10 characters, up to about 2,000
 _JINJA_KEYWORDS = frozenset({"_block_vars", "_loop_vars"})  # which Jinja passes with every call in a loop or block
 
 
@@ -170,6 +171,7 @@ class _Instrument(jinja2.visitor.NodeTransformer):
 
     def __init__(self, environment: TemplateEnvironment) -> None:
         self._environment = environment
+        self._n_nodes = 0
 
     def visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:
         """The node that replaces ``node``; its children are replaced first."""
@@ -177,6 +179,9 @@ class _Instrument(jinja2.visitor.NodeTransformer):
             raise TemplateError(
                 f"the chat template uses the statement {type(node).__name__.lower()!r}, which the sandbox forbids"
             )
+        self._n_nodes += 1
+        if self._n_nodes > _MAX_NODES:  # Jinja and Python take a fifth of a millisecond to compile one
+            raise TemplateError(f"the chat template has more than {_MAX_NODES} statements and expressions")
         self.generic_visit(node, *args, **kwargs)
         match node:
             case nodes.For() | nodes.Macro() | nodes.CallBlock() | nodes.Block():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from string import Formatter
@@ -71,24 +72,32 @@ def _percent(conversion: str, value: Any) -> str:
     return as_input(formatted) if is_tracked(value) else formatted
 
 
-def format_braces(
-    environment: SandboxedEnvironment, text: str, args: Sequence[Any], kwargs: Mapping[str, Any], depth: int = 2
-) -> str:
+def format_braces(environment: SandboxedEnvironment, text: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
     """``text.format(*args, **kwargs)``; attributes are those that the sandbox allows."""
-    if depth == 0:
-        raise ValueError("Max string recursion exceeded")
-    fields, parts, automatic = SandboxedFormatter(environment), [], 0
-    for literal, name, spec, conversion in Formatter().parse(text):
-        rendering.get().step()
-        parts.append(as_input(literal) if is_tracked(text) else literal)
-        if name is None:
-            continue
-        is_automatic = name == "" or name[0] in ".["
-        value, _ = fields.get_field(f"{automatic}{name}" if is_automatic else name, args, kwargs)
-        automatic += is_automatic
-        nested = format_braces(environment, spec, args, kwargs, depth - 1) if spec and "{" in spec else spec or ""
-        parts.append(_brace(value, conversion, nested))
-    return concat(parts)
+    return _Fields(environment, args, kwargs).format(text)
+
+
+class _Fields:
+    """The arguments of one call of ``str.format``."""
+
+    def __init__(self, environment: SandboxedEnvironment, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        self._lookup = SandboxedFormatter(environment)
+        self._args, self._kwargs = args, kwargs
+        self._automatic = itertools.count()
+
+    def format(self, text: str, depth: int = 2) -> str:
+        """``text`` with its fields replaced; those in the format of a field, too."""
+        if depth == 0:
+            raise ValueError("Max string recursion exceeded")
+        parts = []
+        for literal, name, spec, conversion in Formatter().parse(text):
+            rendering.get().step()
+            parts.append(as_input(literal) if is_tracked(text) else literal)
+            if name is not None:
+                full_name = f"{next(self._automatic)}{name}" if name == "" or name[0] in ".[" else name
+                value, _ = self._lookup.get_field(full_name, self._args, self._kwargs)
+                parts.append(_brace(value, conversion, self.format(spec, depth - 1) if spec else ""))
+        return concat(parts)
 
 
 def _brace(value: Any, conversion: str | None, spec: str) -> str:

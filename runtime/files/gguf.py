@@ -81,7 +81,7 @@ class GGUFFile:
     @property
     def nbytes(self) -> int:
         """Size of all parts in bytes."""
-        return sum(len(part.bytes) for part in self.parts)
+        return sum(part.nbytes for part in self.parts)
 
     def names(self) -> Iterable[str]:
         """Names of all tensors, in file order."""

@@ -41,6 +41,10 @@ class OpenPart(Protocol):
     def bytes(self) -> U8Array:
         """All bytes; the offsets of tensors count in them."""
 
+    @property
+    def nbytes(self) -> int:
+        """Number of bytes."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MappedPart:
@@ -64,6 +68,11 @@ class MappedPart:
         check_types(header.metadata, str(path))
         tensors = check_layout(header, file_bytes=len(data), path=str(path))
         return cls(path, header, tensors, data, np.frombuffer(data, np.uint8))
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the file."""
+        return len(self.map)
 
     @property
     def metadata(self) -> dict[str, Any]:

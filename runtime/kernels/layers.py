@@ -37,7 +37,8 @@ class LatentAttention:
     k_b: Weight  # (heads, kv_lora_rank, qk_nope_head_dim)
     v_b: Weight  # (heads, v_head_dim, kv_lora_rank)
     output: Weight  # (hidden, heads * v_head_dim)
-    eps: float  # of all three norms
+    eps: float
+    latent_eps: float  # of q_a_norm and kv_a_norm
     scale: float  # factor on the scores
 
 
@@ -52,6 +53,8 @@ class GroupedAttention:
     q_bias: F32Array | None
     k_bias: F32Array | None
     v_bias: F32Array | None
+    q_norm: F32Array | None  # (head_dim,), RMSNorm of each head before RoPE
+    k_norm: F32Array | None
     output: Weight  # (hidden, heads * head_dim)
     head_dim: int
     eps: float

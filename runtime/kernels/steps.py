@@ -32,13 +32,13 @@ class StepByStep:
         normed = self.rms_norm(x, layer.norm, layer.eps)
         compressed = normed
         if layer.q_a is not None and layer.q_a_norm is not None:
-            compressed = self.rms_norm(self.linear(normed, layer.q_a), layer.q_a_norm, layer.eps)
+            compressed = self.rms_norm(self.linear(normed, layer.q_a), layer.q_a_norm, layer.latent_eps)
         q = self.linear(compressed, layer.q).reshape(len(x), heads, -1)  # (n, heads, nope + rope)
         self.rope(q[..., nope_dim:], angles)
         kv = self.linear(normed, layer.kv_a)
         latent, k_rope = kv[:, :rank], kv[:, rank:]
         self.rope(k_rope[:, None], angles)
-        entries = cache.append(index, self.rms_norm(latent, layer.kv_a_norm, layer.eps), k_rope)
+        entries = cache.append(index, self.rms_norm(latent, layer.kv_a_norm, layer.latent_eps), k_rope)
         attend = self.mla_expanded if form == "expanded" else self.mla_absorbed
         heads_out = attend(q, entries, layer.k_b, layer.v_b, layer.scale)  # (n, heads, v_head_dim)
         x += self.linear(heads_out.reshape(len(x), -1), layer.output)
@@ -52,6 +52,9 @@ class StepByStep:
         q = self.linear(normed, layer.q, layer.q_bias).reshape(shape)  # (n, heads, head_dim)
         k = self.linear(normed, layer.k, layer.k_bias).reshape(shape)  # (n, kv_heads, head_dim)
         v = self.linear(normed, layer.v, layer.v_bias).reshape(shape)
+        if layer.q_norm is not None and layer.k_norm is not None:
+            q = self.rms_norm(q.reshape(-1, layer.head_dim), layer.q_norm, layer.eps).reshape(shape)
+            k = self.rms_norm(k.reshape(-1, layer.head_dim), layer.k_norm, layer.eps).reshape(shape)
         self.rope(q, angles)
         self.rope(k, angles)
         heads_out = self.gqa_attention(q, cache.append(index, k, v), layer.scale)

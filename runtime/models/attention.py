@@ -73,6 +73,8 @@ def _grouped(spec: ModelSpec, attention: GroupedAttentionSpec, weights: LayerWei
         q_bias=q_bias,
         k_bias=k_bias,
         v_bias=v_bias,
+        q_norm=weights.gain("attn_q_norm") if attention.qk_norm else None,
+        k_norm=weights.gain("attn_k_norm") if attention.qk_norm else None,
         output=weights.matrix("attn_output"),
         head_dim=attention.head_dim,
         eps=spec.rms_norm_eps,
@@ -93,5 +95,6 @@ def _latent(spec: ModelSpec, attention: LatentAttentionSpec, weights: LayerWeigh
         v_b=weights.matrix("attn_v_b"),
         output=weights.matrix("attn_output"),
         eps=spec.rms_norm_eps,
+        latent_eps=attention.norm_eps or spec.rms_norm_eps,
         scale=attention.scale(spec.rope),
     )

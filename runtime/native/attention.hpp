@@ -50,6 +50,7 @@ class AttentionOps {
     void attend(const Pass &pass, float *out);
     void expand_head(const float *q, int64_t n, int dim, const LatentKv &cache, int64_t head,
                      float *out, int thread);
+    void normalize_heads(const Norm &norm, float *x, int64_t heads, int64_t dim);
     void project_latents(Frame &frame, const LatentAttention &layer, const float *x, int64_t n,
                          float *q, float *kv);
 

@@ -45,6 +45,13 @@ void AttentionOps::project_latents(Frame &frame, const LatentAttention &layer, c
     linear_.project({{&layer.q, nullptr, q}}, inner, n);
 }
 
+// RMSNorm of each of one token's heads, in place (Qwen3); nothing where the layer has no such norm.
+void AttentionOps::normalize_heads(const Norm &norm, float *x, int64_t heads, int64_t dim) {
+    if (!norm.gain.data) return;
+    for (int64_t h = 0; h < heads; ++h, x += dim)
+        context_.isa.rms_norm(x, norm.gain.data, norm.eps, dim, x);
+}
+
 void AttentionOps::grouped_attention(const GroupedAttention &layer, float *x, int64_t n,
                                      const RopeAngles &angles, const KvBuffer &keys,
                                      const KvBuffer &values) {
@@ -61,6 +68,8 @@ void AttentionOps::grouped_attention(const GroupedAttention &layer, float *x, in
                     input, n);
     context_.each_token(n, n_q + 2 * n_kv, [&](int64_t t, int) {
         const float *cos = angles.cos + t * half, *sin = angles.sin + t * half;
+        normalize_heads(layer.q_norm, q + t * n_q, layer.heads(), dim);
+        normalize_heads(layer.k_norm, k + t * n_kv, layer.kv_heads(), dim);
         rotate(q + t * n_q, layer.heads(), dim, half, cos, sin, angles.interleaved);
         rotate(k + t * n_kv, layer.kv_heads(), dim, half, cos, sin, angles.interleaved);
         for (int64_t h = 0; h < layer.kv_heads(); ++h) {

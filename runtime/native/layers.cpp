@@ -76,6 +76,7 @@ GroupedAttention::GroupedAttention(RecordPtr fields) : record(std::move(fields))
     expect_size(norm.gain, q.cols);
     expect_size_if_present(q_bias, q.rows), expect_size_if_present(k_bias, k.rows);
     expect_size_if_present(v_bias, v.rows);
+    expect_size_if_present(q_norm.gain, head_dim), expect_size_if_present(k_norm.gain, head_dim);
 }
 
 GatedMlp::GatedMlp(RecordPtr fields) : record(std::move(fields)) {

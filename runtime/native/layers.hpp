@@ -64,12 +64,12 @@ struct RopeAngles {
 // DeepSeek's attention (arXiv 2405.04434): keys and values come from one latent per token.
 struct LatentAttention {
     RecordPtr record;  // keeps the arrays below alive
-    float eps = float(record->number("eps"));
-    Norm norm{record->vector("norm"), eps};
+    float latent_eps = float(record->number("latent_eps"));
+    Norm norm{record->vector("norm"), float(record->number("eps"))};
     Matrix q_a = record->matrix("q_a");  // absent where queries are not compressed
-    Norm q_a_norm{record->vector("q_a_norm"), eps};
+    Norm q_a_norm{record->vector("q_a_norm"), latent_eps};
     Matrix q = record->matrix("q"), kv_a = record->matrix("kv_a");
-    Norm kv_a_norm{record->vector("kv_a_norm"), eps};
+    Norm kv_a_norm{record->vector("kv_a_norm"), latent_eps};
     Matrix k_b = record->matrix("k_b"), v_b = record->matrix("v_b");
     Matrix output = record->matrix("output");
     float scale = float(record->number("scale"));
@@ -88,10 +88,13 @@ struct LatentAttention {
 // Attention in which groups of query heads share a key and value head (arXiv 2305.13245).
 struct GroupedAttention {
     RecordPtr record;
-    Norm norm{record->vector("norm"), float(record->number("eps"))};
+    float eps = float(record->number("eps"));
+    Norm norm{record->vector("norm"), eps};
     Matrix q = record->matrix("q"), k = record->matrix("k"), v = record->matrix("v");
     Vector q_bias = record->vector("q_bias"), k_bias = record->vector("k_bias");
     Vector v_bias = record->vector("v_bias");
+    Norm q_norm{record->vector("q_norm"), eps};  // of each head before RoPE; no data without
+    Norm k_norm{record->vector("k_norm"), eps};
     Matrix output = record->matrix("output");
     int head_dim = int(record->number("head_dim"));
     float scale = float(record->number("scale"));

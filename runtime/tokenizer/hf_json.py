@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from sprat.errors import TokenizerError
 from sprat.runtime.tokenizer.added_tokens import AddedToken
 from sprat.runtime.tokenizer.pretokenizers import get_pre_tokenizer
 from sprat.runtime.tokenizer.vocabulary import TokenizerModel, TokenType, Vocabulary, looks_special, split_merge
@@ -13,6 +14,7 @@ from sprat.runtime.tokenizer.vocabulary import TokenizerModel, TokenType, Vocabu
 __all__ = ["build", "composes_only", "prefixes_first_word", "prepare"]
 
 _Json = dict[str, Any]
+_MAX_SQUARES = 1 << 26  # sum of squared lengths, the characters of all splits: 256,000 tokens of 16 characters
 _SPACE = "\u2581"  # SentencePiece's visible space
 
 
@@ -105,6 +107,8 @@ def _sentencepiece(vocabulary: Vocabulary) -> _Json:
     """
     ids = {text: index for index, text in enumerate(vocabulary.tokens)}
     usable = {t for t, kind in zip(vocabulary.tokens, vocabulary.types, strict=True) if kind is TokenType.NORMAL}
+    if sum(len(text) ** 2 for text in usable) > _MAX_SQUARES:
+        raise TokenizerError("the tokens are far longer than those of a vocabulary; convert the model again")
     splits = [
         (-vocabulary.scores[ids[text]], at, text)
         for text in usable

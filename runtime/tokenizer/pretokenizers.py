@@ -42,6 +42,7 @@ def _byte_level(*, use_regex: bool) -> _Json:
     return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
 
 
+_MATCHES_ALL = r"|\s+(?!\S)|\s+"  # how the expressions end that leave no text between their matches
 _DIGITS: _Json = {"type": "Digits", "individual_digits": True}
 _CJK_HANGUL = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -181,12 +182,17 @@ def recognize(pre_tokenizer: _Json | None) -> PreTokenizer | None:
 
 
 def _canonical(entry: _Json | None) -> list[tuple[Any, ...]]:
-    """The steps of an entry without what does not change the split: offsets, nesting, the spelling of line ends."""
+    """The steps of an entry without what does not change the split: offsets, nesting, the spelling of line ends.
+
+    "Removed" with ``invert`` keeps the matches only: the same as "Isolated" where the expression matches all text.
+    """
     if entry is None:
         return []
     if entry.get("type") == "Sequence":
         return [step for part in entry["pretokenizers"] for step in _canonical(part)]
-    ignored = {"type", "pattern", "trim_offsets"}
     pattern = {k: v.replace("\r", r"\r").replace("\n", r"\n") for k, v in entry.get("pattern", {}).items()}
+    if entry.get("behavior") == "Removed" and entry.get("invert") and pattern.get("Regex", "").endswith(_MATCHES_ALL):
+        entry = {**entry, "behavior": "Isolated", "invert": False}
+    ignored = {"type", "pattern", "trim_offsets"}
     options = sorted((key, value) for key, value in entry.items() if key not in ignored)
     return [(entry.get("type"), tuple(pattern.items()), tuple(options))]

@@ -6,8 +6,9 @@ in text from a user are encoded as plain text.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,8 @@ class Tokenizer:
                 f"the text is not valid Unicode: found {_describe_surrogate(match[0])} at index {match.start()}; "
                 "decode its bytes as UTF-8, with errors='replace' for damaged ones"
             )
-        ids: list[int] = self._engine.encode(text, add_special_tokens=False).ids
+        with _library_errors("the text cannot be encoded"):
+            ids: list[int] = self._engine.encode(text, add_special_tokens=False).ids
         return ids
 
     def _check(self, token_id: int) -> None:
@@ -211,12 +213,21 @@ def _engine(document: dict[str, Any]) -> Any:
     import msgspec
     import tokenizers
 
-    try:
+    with _library_errors("the tokenizer cannot be built"):
         engine = tokenizers.Tokenizer.from_buffer(msgspec.json.encode(prepare(document)))
-    except Exception as error:  # the library raises no narrower class
-        raise TokenizerError(f"the tokenizer cannot be built ({error}); convert the model again") from error
     engine.encode_special_tokens = True
     return engine
+
+
+@contextlib.contextmanager
+def _library_errors(problem: str) -> Iterator[None]:
+    """Turn every error of the library into a TokenizerError; where its Rust code panics, that is no Exception."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise TokenizerError(f"{problem} ({error}); convert the model again") from error
+        raise
 
 
 def _checked_document(text: str, vocabulary: Vocabulary) -> dict[str, Any]:

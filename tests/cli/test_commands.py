@@ -229,3 +229,17 @@ def test_the_next_command_is_quoted_for_the_shell(source, tmp_path, capsys):
     following = run(capsys, "export", source, out, "--quant", "int8")[1].splitlines()[-1]
     assert f"sprat verify '{out}' --source" in following
     assert f"sprat run '{out}' 'a prompt'" in following
+
+
+def test_a_prompt_that_is_not_utf8_prints_one_line(bundle, capsys, monkeypatch):
+    code, _, err = run(capsys, "run", str(bundle), "caf\udce9", "-n", "2")  # how Python passes the byte E9
+    assert (code, err.count("\n")) == (2, 1)
+    assert "the byte 0xE9" in err
+
+    def undecodable(_prompt):
+        raise UnicodeDecodeError("utf-8", b"caf\xe9", 3, 4, "unexpected end of data")
+
+    monkeypatch.setattr("builtins.input", undecodable)
+    code, _, err = run(capsys, "chat", str(bundle))
+    assert code == 2
+    assert "not valid utf-8" in err.splitlines()[-1]

@@ -199,3 +199,44 @@ def test_an_eog_token_has_no_text():
     pieces = list(scripted_engine(saying("x")).generate("a:"))
     assert [(piece.text, piece.token_id) for piece in pieces] == [("x", ord("x")), ("", EOS)]
     assert pieces[0].logprob == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("caf\udce9", "the byte 0xE9 at index 3"), ("\ud83d", "the lone surrogate U\\+D83D at index 0")],
+)
+def test_a_text_that_is_not_unicode_is_a_prompt_error(text, message):
+    engine = scripted_engine(saying("x"))
+    with pytest.raises(PromptError, match=message):
+        engine.generate(text)
+    with pytest.raises(PromptError, match="not valid Unicode"):
+        engine.chat([{"role": "user", "content": text}])
+    with engine.session() as session, pytest.raises(PromptError, match="not valid Unicode"):
+        session.chat(text)
+
+
+def test_a_stop_string_may_be_a_special_token():
+    def logits_after(tokens):
+        script = [*b"ab", USER, *b"cd", EOS]
+        logits = np.zeros(260, np.float32)
+        logits[script[len(tokens) - tokens.index(ord(":")) - 1]] = 100
+        return logits
+
+    engine = scripted_engine(logits_after)
+    assert engine.generate(":").text() == "abcd"
+    assert engine.generate(":", stop=["<|user|>"]).text() == "ab"
+    assert engine.generate(":", stop=["b<|user|>c"]).text() == "a"
+    stopped = engine.generate(":", stop=["bc"])
+    assert stopped.text() == "abcd"
+    assert stopped.summary.finish_reason == "stop"
+
+
+def test_the_models_sampling_parameters_apply_unless_the_caller_gives_others():
+    def sampler_of(**options):
+        return engine.generate(":", **options)._sampler.params
+
+    engine = scripted_engine(saying("x"), sampling={"temperature": 0.3, "top_p": 0.5})
+    assert (engine.sampling.temperature, engine.sampling.top_p, engine.sampling.top_k) == (0.3, 0.5, 40)
+    assert sampler_of() == engine.sampling
+    assert sampler_of(top_p=1.0).temperature == 0.3
+    assert sampler_of(temperature=0.9).temperature == 0.9

@@ -135,7 +135,7 @@ def test_every_run_gives_the_same_bits(bundle):
 
 
 def test_a_backend_that_is_not_deterministic_is_an_error_with_deterministic(bundle):
-    with pytest.raises(BackendError, match="llamacpp backend does not promise the same bits"):
+    with pytest.raises(BackendError, match="llamacpp backend does not guarantee the same bits"):
         Engine.load(bundle.path, backend="llamacpp", deterministic=True)
 
 

@@ -3,7 +3,7 @@
 import pytest
 from scripted_model import ASSISTANT, BOS, EOS, USER, random_logits, saying, scripted_engine
 
-from sprat.errors import PromptError
+from sprat.errors import InputError, PromptError
 
 
 def test_a_prompt_with_a_common_prefix_processes_only_the_rest():
@@ -106,3 +106,48 @@ def test_closing_frees_the_cache_once():
     with engine.session() as session:
         next(session.generate("Where:"))
     assert [stream.closed for stream in engine.backend.streams] == [1]
+
+
+def long_chat(overflow, **options):
+    """A session of 60 tokens after two turns."""
+    session = scripted_engine(saying(*["Yes."] * 9), context=60).session(overflow=overflow)
+    session.messages.append({"role": "system", "content": "Be kind."})
+    for _ in range(2):
+        session.chat("0123456789", **options)
+    return session
+
+
+def test_a_full_context_is_an_error_and_leaves_the_conversation_as_it_is():
+    with long_chat("stop") as session:
+        before = list(session.messages)
+        with pytest.raises(PromptError, match="context holds 60"):
+            session.chat("0123456789")
+        assert session.messages == before
+
+
+def test_the_oldest_turns_are_dropped_when_the_session_shifts():
+    with long_chat("shift", max_tokens=8) as session:
+        assert session.chat("abcdefghij", max_tokens=8)["choices"][0]["message"]["content"] == "Yes."
+        assert [message["content"] for message in session.messages] == [
+            "Be kind.", "0123456789", "Yes.", "abcdefghij", "Yes.",
+        ]  # fmt: skip
+        with pytest.raises(PromptError, match="the prompt has"):
+            session.chat("a" * 60)
+        assert session.messages[-1]["content"] == "Yes."
+
+
+def test_an_unknown_overflow_policy_is_an_error():
+    engine = scripted_engine(saying("Hi."))
+    with pytest.raises(InputError, match="unknown overflow policy 'slide'"):
+        engine.session(overflow="slide")
+    assert engine.backend.streams[-1].closed == 1
+
+
+def test_a_session_hands_tools_and_variables_to_the_template():
+    template = "{{ bos_token }}{{ tools | length }}{{ mood }}<|user|>{{ messages[-1].content }}<|assistant|>"
+    engine = scripted_engine(saying("Hi."), template=template)
+    with engine.session() as session:
+        session.chat("Hello", tools=[{"type": "function"}], chat_template_kwargs={"mood": "glad"}, max_tokens=5)
+        assert session.tokens[:8] == (BOS, *b"1glad", USER, *b"H")
+    reply = engine.chat([{"role": "user", "content": "Hello"}], tools=[], chat_template_kwargs={"mood": "x"})
+    assert reply["choices"][0]["message"]["content"] == "Hi."

@@ -6,7 +6,16 @@ from pathlib import Path
 import numpy as np
 from safetensors import TensorSpec, serialize_file
 
-_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "I64": "int64"}
+_NAMES = {
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "I64": "int64",
+    "I32": "int32",
+    "U8": "uint8",
+    "F8_E8M0": "float8_e8m0fnu",
+}
 
 
 def bf16(array: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ def test_a_tagged_commit_is_ready(repository):
     ("name", "text", "problem"),
     [
         ("CHANGELOG.md", "## 1.2.0 (unreleased)\n## 1.2.01 - 2026-12-01\n", "no section '## 1.2.0 - "),
-        ("SECURITY.md", "<https://sprat.example/security>", "SECURITY.md holds the placeholder https://sprat.example:"),
+        ("SECURITY.md", "<https://sprat.example/security>", "SECURITY.md has the placeholder https://sprat.example:"),
         ("pyproject.toml", '[project]\nversion = "1.3.0"\n', "no tag v1.3.0"),
     ],
 )

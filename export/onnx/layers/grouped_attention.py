@@ -68,6 +68,8 @@ def grouped_attention(
     graph, scale = layer.graph, attention.scale(layer.spec.rope)
     with graph.scope("attn"):
         q, k, v = (_project(layer, attention, f"attn_{part}", x, batch) for part in "qkv")
+        if attention.qk_norm:
+            q, k = (_normalized_heads(layer, attention, name, x) for name, x in (("attn_q", q), ("attn_k", k)))
         q = batch.angles.rotate(graph, q, attention.n_heads, attention.head_dim)
         k = batch.angles.rotate(graph, k, attention.n_kv_heads, attention.head_dim)
         attend = _group_query_attention if batch.mask is None else _attend
@@ -81,6 +83,13 @@ def _project(layer: Layer, attention: GroupedAttentionSpec, name: str, x: Value,
     flat = layer.linear(x, name, bias=attention.bias)
     shape = layer.graph.op("Concat", batch.shape, layer.graph.constant([-1]), axis=0)
     return layer.graph.op("Reshape", flat, shape)
+
+
+def _normalized_heads(layer: Layer, attention: GroupedAttentionSpec, name: str, x: Value) -> Value:
+    """RMSNorm of each head of ``x`` ``[batch, n, heads * head_dim]``."""
+    heads = layer.graph.op("Reshape", x, layer.graph.constant([0, 0, -1, attention.head_dim]))
+    normed = layer.norm(heads, f"{name}_norm")
+    return layer.graph.op("Reshape", normed, layer.graph.op("Shape", x))
 
 
 def _group_query_attention(

@@ -56,7 +56,7 @@ def _new_rows(layer: Layer, mla: LatentAttentionSpec, x: Value, angles: Angles) 
     sizes = graph.constant([mla.kv_lora_rank, mla.qk_rope_head_dim])
     latent, key = graph.ops("Split", layer.linear(x, "attn_kv_a_mqa"), sizes, n_outputs=2, axis=1)
     rotated = _rotate(graph, mla, key, 1, angles)
-    return graph.op("Concat", layer.norm(latent, "attn_kv_a_norm"), rotated, axis=1, name="new_rows")
+    return graph.op("Concat", layer.norm(latent, "attn_kv_a_norm", mla.norm_eps), rotated, axis=1, name="new_rows")
 
 
 def _absorbed_query(layer: Layer, mla: LatentAttentionSpec, x: Value, angles: Angles) -> Value:
@@ -65,7 +65,8 @@ def _absorbed_query(layer: Layer, mla: LatentAttentionSpec, x: Value, angles: An
     if mla.q_lora_rank is None:
         q = layer.linear(x, "attn_q")
     else:
-        q = layer.linear(layer.norm(layer.linear(x, "attn_q_a"), "attn_q_a_norm"), "attn_q_b")
+        compressed = layer.norm(layer.linear(x, "attn_q_a"), "attn_q_a_norm", mla.norm_eps)
+        q = layer.linear(compressed, "attn_q_b")
     q = graph.op("Mul", q, graph.constant(mla.scale(layer.spec.rope), np.float32))
     q = graph.op("Reshape", q, graph.constant([0, heads, mla.qk_head_dim]))
     sizes = graph.constant([mla.qk_nope_head_dim, mla.qk_rope_head_dim])

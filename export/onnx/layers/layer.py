@@ -39,10 +39,10 @@ class Layer:
         """A gain, a bias or the router, as float32."""
         return self.weights.vector(self._full(name))
 
-    def norm(self, x: Value, name: str) -> Value:
-        """RMSNorm of ``x`` with the gain ``name``."""
+    def norm(self, x: Value, name: str, eps: float | None = None) -> Value:
+        """RMSNorm of ``x`` with the gain ``name``; ``eps`` is the model's unless it is given."""
         gain = self.vector(f"{name}.weight")
-        return rms_norm(self.graph, x, gain, self.spec.rms_norm_eps, portable=self.portable)
+        return rms_norm(self.graph, x, gain, eps or self.spec.rms_norm_eps, portable=self.portable)
 
     def experts(self, matrix: str) -> OnnxWeight:
         """The matrix ``gate``, ``up`` or ``down`` of all experts."""

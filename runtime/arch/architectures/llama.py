@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from sprat.runtime.arch.architecture import Architecture, ConfigReader
 from sprat.runtime.arch.fields import Fields
-from sprat.runtime.arch.gguf_fields import dense_from_gguf
-from sprat.runtime.arch.hf_fields import dense_from_config
+from sprat.runtime.arch.gguf_fields import grouped_from_gguf
+from sprat.runtime.arch.hf_fields import grouped_from_config
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.weights import WeightSource
 
@@ -22,8 +22,8 @@ class Llama(Architecture, name="llama"):
     @property
     def config_readers(self) -> Mapping[str, ConfigReader]:
         """``LlamaForCausalLM``."""
-        return {"LlamaForCausalLM": lambda fields: dense_from_config(fields, self.name, interleaved=True)}
+        return {"LlamaForCausalLM": lambda fields: grouped_from_config(fields, self.name, interleaved=True)}
 
     def spec_from_gguf(self, fields: Fields, weights: WeightSource) -> ModelSpec:
         """Read a dense model's keys."""
-        return dense_from_gguf(fields, self.name, weights, interleaved=True)
+        return grouped_from_gguf(fields, self.name, weights, interleaved=True)

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 from sprat.runtime.arch.architecture import Architecture, ConfigReader
 from sprat.runtime.arch.fields import Fields
-from sprat.runtime.arch.gguf_fields import dense_from_gguf
-from sprat.runtime.arch.hf_fields import dense_from_config
+from sprat.runtime.arch.gguf_fields import grouped_from_gguf
+from sprat.runtime.arch.hf_fields import grouped_from_config
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.weights import WeightSource
 
@@ -29,7 +29,7 @@ class Qwen2(Architecture, name="qwen2"):
 
     def spec_from_gguf(self, fields: Fields, weights: WeightSource) -> ModelSpec:
         """Read a dense model's keys."""
-        return dense_from_gguf(fields, self.name, weights, interleaved=False)
+        return grouped_from_gguf(fields, self.name, weights, interleaved=False)
 
     def why_not_llamacpp(self, spec: ModelSpec) -> list[str]:
         """llama.cpp computes the head width as ``hidden_size / n_heads``."""
@@ -41,4 +41,4 @@ class Qwen2(Architecture, name="qwen2"):
         fields.must_be({"use_sliding_window": [False], "use_mrope": [False]})
         fields.all_must_be("layer_types", "full_attention")
         fields.ignore("sliding_window", "max_window_layers")  # only used with a sliding window
-        return dense_from_config(fields, self.name, interleaved=False, bias=True)
+        return grouped_from_config(fields, self.name, interleaved=False, bias=True)

@@ -23,6 +23,7 @@ class GroupedAttentionSpec(AttentionSpec):
         n_kv_heads: KV heads.
         head_dim: elements of a query, a key or a value of one head.
         bias: whether queries, keys and values have biases (Qwen2).
+        qk_norm: whether each head of queries and keys is normed before RoPE (Qwen3).
     """
 
     cache_kind: ClassVar[str] = "keys and values"
@@ -32,6 +33,7 @@ class GroupedAttentionSpec(AttentionSpec):
     n_kv_heads: int
     head_dim: int
     bias: bool = False
+    qk_norm: bool = False
 
     @property
     def q_width(self) -> int:
@@ -50,12 +52,15 @@ class GroupedAttentionSpec(AttentionSpec):
         return plane, plane
 
     def tensors(self, hidden_size: int) -> Iterator[NamedShape]:
-        """Projections of queries, keys, values and the output."""
+        """Projections of queries, keys, values and the output; the norms of the heads."""
         kv_width = self.n_kv_heads * self.head_dim
         for name, width in (("attn_q", self.q_width), ("attn_k", kv_width), ("attn_v", kv_width)):
             yield f"{name}.weight", (width, hidden_size)
             if self.bias:
                 yield f"{name}.bias", (width,)
+        if self.qk_norm:
+            yield "attn_q_norm.weight", (self.head_dim,)
+            yield "attn_k_norm.weight", (self.head_dim,)
         yield "attn_output.weight", (hidden_size, self.q_width)
 
     def scale(self, rope: RopeSpec) -> float:
@@ -90,13 +95,13 @@ class GroupedAttentionSpec(AttentionSpec):
         }
 
     @classmethod
-    def from_gguf(cls, fields: Fields, *, bias: bool) -> Self:
+    def from_gguf(cls, fields: Fields, *, bias: bool, qk_norm: bool = False) -> Self:
         """Read the keys of :meth:`gguf_keys`; by default ``key_length`` is ``embedding_length / head_count``."""
         n_heads = fields.size("attention.head_count")
         head_dim = fields.size("attention.key_length", fields.size("embedding_length") // n_heads)
         fields.must_be({"attention.value_length": [head_dim]})
         n_kv_heads = fields.size("attention.head_count_kv", n_heads)
-        return cls(n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim, bias=bias)
+        return cls(n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim, bias=bias, qk_norm=qk_norm)
 
     def yarn_keys(self, yarn: YarnScaling) -> dict[str, Any]:
         """None."""
@@ -107,11 +112,12 @@ class GroupedAttentionSpec(AttentionSpec):
         return (yarn.mscale, yarn.mscale_all_dim) == (1.0, 0.0)
 
     def json_fields(self) -> Mapping[str, Any]:
-        """The four dimensions."""
+        """The dimensions; ``qk_norm`` where it is set."""
         return {
             "n_heads": self.n_heads,
             "n_kv_heads": self.n_kv_heads,
             "head_dim": self.head_dim,
             "attention_bias": self.bias,
+            **({"qk_norm": True} if self.qk_norm else {}),
             "mla": None,
         }

@@ -15,6 +15,7 @@ from sprat.runtime.arch.rope import RopeSpec, YarnScaling, yarn_magnitude
 __all__ = ["LatentAttentionSpec"]
 
 _GGUF_LOG_MULTIPLIER = 0.1  # yarn_log_multiplier is this times mscale_all_dim; only with latent attention
+_NORM_EPS_KEY = "attention.latent_norm_rms_epsilon"  # sprat's own: llama.cpp has one epsilon for all norms
 _SETUP_ENTRIES = 105  # dequantizing k_b and v_b takes as long as expanding this many entries: measured, V2-Lite, Q4_0
 
 
@@ -29,6 +30,7 @@ class LatentAttentionSpec(AttentionSpec):
         qk_nope_head_dim: elements of a query or key without RoPE.
         qk_rope_head_dim: elements with RoPE.
         v_head_dim: elements of a value.
+        norm_eps: epsilon of the norms of the latent and of the compressed query; ``None`` for the model's.
     """
 
     cache_kind: ClassVar[str] = "latent"
@@ -41,6 +43,7 @@ class LatentAttentionSpec(AttentionSpec):
     qk_nope_head_dim: int
     qk_rope_head_dim: int
     v_head_dim: int
+    norm_eps: float | None = None
 
     @property
     def qk_head_dim(self) -> int:
@@ -129,32 +132,33 @@ class LatentAttentionSpec(AttentionSpec):
             "attention.value_length": self.kv_lora_rank,
             "attention.key_length_mla": self.qk_head_dim,
             "attention.value_length_mla": self.v_head_dim,
+            **({_NORM_EPS_KEY: self.norm_eps} if self.norm_eps else {}),
         }
 
     @classmethod
     def from_gguf(cls, fields: Fields, *, bias: bool) -> Self:
-        """Read the keys of :meth:`gguf_keys`; files from before llama.cpp supported MLA lack ``key_length_mla``."""
-        if "attention.key_length_mla" not in fields:
-            fields.complain(
-                "attention.key_length_mla",
-                "is missing, as in files older than MLA in llama.cpp: convert the model again",
-            )
+        """Read the keys of :meth:`gguf_keys`, or those of files from before llama.cpp supported MLA.
+
+        The old keys give the sizes of the expanded heads, and as many KV heads as query heads. In such files
+        ``attn_kv_b`` is not split (:mod:`sprat.runtime.files.latent_tensors`).
+        """
+        n_heads = fields.size("attention.head_count")
         rank, rope = fields.size("attention.kv_lora_rank"), fields.size("rope.dimension_count")
-        key = fields.size("attention.key_length_mla", rope + 1, least=rope + 1)
-        fields.must_be(
-            {
-                "attention.head_count_kv": [1],
-                "attention.key_length": [rank + rope],
-                "attention.value_length": [rank],
-            }
-        )
+        is_split = "attention.key_length_mla" in fields
+        suffix = "_mla" if is_split else ""
+        key = fields.size(f"attention.key_length{suffix}", least=rope + 1)
+        value = fields.size(f"attention.value_length{suffix}")
+        if is_split:
+            fields.must_be({"attention.key_length": [rank + rope], "attention.value_length": [rank]})
+        fields.must_be({"attention.head_count_kv": [1 if is_split else n_heads]})
         return cls(
-            n_heads=fields.size("attention.head_count"),
+            n_heads=n_heads,
             q_lora_rank=fields.size("attention.q_lora_rank", 0, least=0) or None,
             kv_lora_rank=rank,
-            qk_nope_head_dim=key - rope,
+            qk_nope_head_dim=max(key - rope, 1),
             qk_rope_head_dim=rope,
-            v_head_dim=fields.size("attention.value_length_mla", 1),
+            v_head_dim=value,
+            norm_eps=fields.float32(_NORM_EPS_KEY) if _NORM_EPS_KEY in fields else None,
         )
 
     def yarn_keys(self, yarn: YarnScaling) -> dict[str, Any]:
@@ -178,5 +182,6 @@ class LatentAttentionSpec(AttentionSpec):
                 "qk_nope_head_dim": self.qk_nope_head_dim,
                 "qk_rope_head_dim": self.qk_rope_head_dim,
                 "v_head_dim": self.v_head_dim,
+                **({"norm_eps": self.norm_eps} if self.norm_eps else {}),
             },
         }

@@ -28,7 +28,8 @@ def find_preset(name: str) -> str | None:
         >>> find_preset("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"), find_preset("DeepSeek-V2-Lite-Chat")
         ('r1-distill-qwen-7b', 'deepseek-v2-lite')
     """
-    plain = name.lower().rpartition("/")[2].removesuffix("-chat").replace("deepseek-r1-distill", "r1-distill")
+    plain = name.lower().rpartition("/")[2].removesuffix("-chat").removesuffix("-instruct").removesuffix("-base")
+    plain = plain.replace("deepseek-r1-", "r1-")
     return plain if plain in preset_names() else None
 
 

@@ -17,7 +17,7 @@ def inspect(path: str | os.PathLike[str], *, check: bool = False) -> Inspection:
     Of a bundle with both formats the GGUF is described, and a note names the ONNX model.
 
     Args:
-        path: the model, or ``"demo"``, the packaged student.
+        path: the model, a repository in the local Hugging Face cache (``"org/name"``), or ``"demo"``.
         check: read every block of a GGUF and fail on NaN or Inf weights.
 
     Raises:

@@ -19,6 +19,7 @@ from sprat.runtime.arch.presets import find_preset, preset_names, preset_spec
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.files.bundle import MANIFEST_NAME
 from sprat.runtime.files.gguf import GGUFFile
+from sprat.runtime.files.latent_tensors import split_latent_tensors
 from sprat.runtime.files.model_file import find_model
 from sprat.runtime.footprint import file_footprint, planned_footprint, planned_recipes
 from sprat.runtime.memory import parse_memory
@@ -48,8 +49,8 @@ def plan(
     """Plan ``model`` for each device, with the best quantization that fits it.
 
     Args:
-        model: a bundle, a GGUF file, a checkpoint folder, a ``config.json``, ``"demo"``, or the name of a preset such
-            as ``"deepseek-v2-lite"``.
+        model: a bundle, a GGUF file, a checkpoint folder, a ``config.json``, a repository in the local Hugging Face
+            cache (``"org/name"``), ``"demo"``, or the name of a preset such as ``"deepseek-v2-lite"``.
         devices: names of profiles; all profiles by default.
         context: tokens that the KV cache is planned for; by default the model's limit, at most 4096.
         quant: the only quantization to consider; by default a file as it is and the recipes that make it smaller.
@@ -88,7 +89,8 @@ def read_model(model: str | os.PathLike[str], *, context: int | None = None, qua
         with GGUFFile.open(find_model(path)) as file:
             spec = spec_from_metadata(file.metadata, file)
             _check_context(context, spec)
-            as_it_is = (file_footprint(spec, file, context=context),) if quant is None else ()
+            split = split_latent_tensors(file, spec)
+            as_it_is = (file_footprint(spec, split, context=context),) if quant is None else ()
     _check_context(context, spec)
     planned = [planned_footprint(spec, recipe, context=context) for recipe in planned_recipes(spec, quant)]
     if as_it_is:  # requantizing only saves memory

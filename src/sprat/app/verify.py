@@ -28,7 +28,8 @@ def verify(
 
     Args:
         artifact: a bundle, a GGUF file or an ONNX model.
-        source: what it was exported from: a checkpoint folder, a GGUF file, or ``"demo"``, the packaged student.
+        source: what it was exported from: a checkpoint folder, a GGUF file, a repository in the local Hugging Face
+            cache (``"org/name"``), or ``"demo"``, the packaged student.
         text: what both models read; by default an evaluation text that comes with sprat.
         backends: the backends that run the artifact; by default ``reference``, the one that :func:`load` chooses and
             ``llamacpp`` where it is installed for a GGUF, ``onnx`` for an ONNX model.
@@ -43,7 +44,7 @@ def verify(
         BackendError: a backend cannot run the artifact.
     """
     return verify_path(
-        artifact,
+        find_source(artifact),
         find_source(source),
         text=text,
         backends=backends,

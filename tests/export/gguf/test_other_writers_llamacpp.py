@@ -1,8 +1,13 @@
 """GGUF files as other writers make them: sprat and llama.cpp read the same model."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import gguf
 import numpy as np
 import pytest
+from old_layout import write_old_layout
 from split_gguf import rewrite, split
 from tiny_checkpoint import write_checkpoint
 
@@ -14,6 +19,7 @@ from sprat.runtime.engine import Engine
 pytestmark = pytest.mark.slow
 
 T = gguf.GGUFValueType
+LLAMACPP_LOGITS = Path(__file__).parents[2] / "support" / "llamacpp_logits.py"
 TOKENS = np.random.default_rng(5).integers(4, 400, 40).tolist()
 
 
@@ -25,6 +31,13 @@ def logits(path, backend):
             return np.array(stream.forward_all(TOKENS))
         finally:
             stream.close()
+
+
+def divergence(path):
+    """Mean KL divergence of llama.cpp from the native backend on the same file."""
+    meter = QualityMeter()  # llama.cpp rounds activations to int8, so logits are near and not equal
+    meter.add(logits(path, "native")[:-1], logits(path, "llamacpp")[:-1], np.array(TOKENS[1:]))
+    return meter.result().mean_kld
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen2", "deepseek2"])
@@ -59,6 +72,43 @@ def test_arrays_with_one_value_per_layer(whole, tmp_path):
     for backend in ("native", "llamacpp"):
         np.testing.assert_array_equal(logits(with_arrays, backend), logits(whole, backend))
     quantized = quantize(with_arrays, tmp_path / "q8.gguf", quant="q8_0").file.path
-    meter = QualityMeter()  # llama.cpp rounds activations to int8, so logits are near and not equal
-    meter.add(logits(quantized, "native")[:-1], logits(quantized, "llamacpp")[:-1], np.array(TOKENS[1:]))
-    assert meter.result().mean_kld < 2e-3
+    assert divergence(quantized) < 2e-3
+
+
+@pytest.mark.parametrize("split_bytes", [150_000, 300_000])
+@pytest.mark.parametrize("architecture", ["qwen2", "deepseek2"])
+def test_llamacpp_loads_a_split_that_sprat_wrote(tmp_path, architecture, split_bytes):
+    pytest.importorskip("llama_cpp")
+    source = write_checkpoint(tmp_path / "source", architecture)
+    whole = export(source, tmp_path / "whole", quant="f32").path
+    parts = export(source, tmp_path / "parts", quant="f32", split=split_bytes).path
+    assert len(list(parts.glob("*.gguf"))) > 2
+    for backend in ("native", "llamacpp"):
+        np.testing.assert_array_equal(logits(parts, backend), logits(whole, backend))
+
+
+def exact_logits(path, folder):
+    """llama.cpp's logits with a float32 cache and without flash attention."""
+    np.save(folder / "tokens.npy", np.array(TOKENS, np.int32))
+    command = [sys.executable, LLAMACPP_LOGITS, path, folder / "tokens.npy", folder / "logits.npy"]
+    subprocess.run(command, check=True, capture_output=True)
+    return np.load(folder / "logits.npy")
+
+
+def test_an_old_file_with_an_unsplit_attn_kv_b(tmp_path):
+    pytest.importorskip("llama_cpp")
+    source = write_checkpoint(tmp_path / "source")
+    new = export(source, tmp_path / "out", quant="f32", align=32).bundle.artifact()
+    old = write_old_layout(new, tmp_path / "old.gguf")
+    np.testing.assert_allclose(logits(old, "reference"), exact_logits(old, tmp_path), atol=5e-5)
+
+
+@pytest.mark.parametrize(("kind", "max_kld"), [("F32", 1e-4), ("Q8_0", 2e-3)])
+def test_an_old_file_is_converted(tmp_path, kind, max_kld):
+    pytest.importorskip("llama_cpp")
+    source = write_checkpoint(tmp_path / "source")
+    new = export(source, tmp_path / "f32", quant="f32", align=32).bundle.artifact()
+    old = write_old_layout(new, tmp_path / "old.gguf", kind)
+    assert divergence(old) < max_kld
+    assert divergence(quantize(old, tmp_path / "q8.gguf", quant="q8_0").file.path) < 2e-3
+    assert divergence(export(old, tmp_path / "out", quant="f32").path) < 1e-5

@@ -1,7 +1,5 @@
 """Float32 graphs of every architecture, in onnxruntime, against transformers' own logits (tests/golden)."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -9,12 +7,11 @@ from safetensors.numpy import load_file
 pytest.importorskip("onnx_ir")
 pytest.importorskip("onnxruntime")
 
+from golden_models import GOLDEN, NAMES
 from onnx_models import Runner, write
 
 from sprat.export.source.checkpoint import Checkpoint
 
-GOLDEN = Path(__file__).parents[2] / "golden"
-NAMES = sorted(path.parent.name for path in GOLDEN.glob("*/model.safetensors"))
 TOLERANCE = 1e-4  # of the largest logit
 ENDS = {"one pass": (), "chunks": (1, 8, 9, 41), "token by token": tuple(range(1, 80))}
 

@@ -43,6 +43,6 @@ def test_both_halves_of_kv_b_come_from_one_tensor():
 
 def test_the_tensors_of_a_gguf_keep_their_names():
     spec = spec_from_config(CONFIGS["deepseek2"])
-    assert {name: origin.sources for name, origin in gguf_map(spec).items()} == {
+    assert {name: origin.sources for name, origin in gguf_map(spec, {}).items()} == {
         name: (name,) for name in expected_tensors(spec)
     }

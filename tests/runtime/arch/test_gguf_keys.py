@@ -41,7 +41,14 @@ def test_every_key_is_one_of_llamacpps(name):
     spec = spec_from_config(PUBLISHED[name])
     groups = (gguf.Keys.LLM, gguf.Keys.Attention, gguf.Keys.Rope)
     known = {str(key).replace("{arch}", spec.architecture) for group in groups for key in vars(group).values()}
-    assert metadata_from_spec(spec).keys() <= known
+    own = {f"{spec.architecture}.attention.latent_norm_rms_epsilon"} if spec.rms_norm_eps != 1e-6 else set()
+    assert metadata_from_spec(spec).keys() <= known | own
+
+
+def test_the_epsilon_of_latent_norms_has_a_key_where_it_is_not_the_models():
+    moonlight = spec_from_config(PUBLISHED["Moonlight-16B-A3B"])
+    assert metadata_from_spec(moonlight)["deepseek2.attention.latent_norm_rms_epsilon"] == 1e-6
+    assert "deepseek2.attention.latent_norm_rms_epsilon" not in metadata_from_spec(LITE)
 
 
 def test_v2_lite_keys():
@@ -109,7 +116,7 @@ def test_mtp_layers_are_not_counted():
         (QWEN, {"qwen2.final_logit_softcapping": 30.0}, "final_logit_softcapping"),
         (QWEN, {"qwen2.attention.causal": False}, "attention.causal"),
         (QWEN, {"qwen2.attention.head_count": np.array([12] * 27 + [6])}, "attention.head_count"),
-        (LITE, {"deepseek2.attention.key_length_mla": None}, "older than MLA"),
+        (LITE, {"deepseek2.attention.key_length_mla": None}, "head_count_kv is 1; sprat supports only 16"),
         (LITE, {"deepseek2.attention.head_count_kv": 16}, "attention.head_count_kv"),
         (LITE, {"deepseek2.expert_gating_func": 3}, "expert_gating_func"),
         (LITE, {"deepseek2.rope.scaling.attn_factor": 1.2}, "rope.scaling.attn_factor"),

@@ -12,7 +12,7 @@ from sprat.errors import ConfigError
 from sprat.runtime.arch.attention import GroupedAttentionSpec, LatentAttentionSpec
 from sprat.runtime.arch.hf_config import spec_from_config
 from sprat.runtime.arch.moe import GroupScore, Scoring
-from sprat.runtime.arch.rope import FrequencyFactors, YarnScaling
+from sprat.runtime.arch.rope import FrequencyFactors, YarnScaling, rope_magnitude
 from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors
 
 N_PARAMETERS = {  # of the published tensors, from the model pages; V3 without MTP
@@ -28,8 +28,19 @@ N_PARAMETERS = {  # of the published tensors, from the model pages; V3 without M
     "DeepSeek-V2-Chat": 235_741_434_880,
     "DeepSeek-V3": 671_026_419_200,
     "DeepSeek-R1": 671_026_419_200,
+    "DeepSeek-Coder-V2-Lite-Instruct": 15_706_484_224,
+    "Moonlight-16B-A3B": 15_960_110_208,  # 15_960_111_936 with the RoPE frequencies that the files hold
+    "Moonlight-16B-A3B-Instruct": 15_960_110_208,
+    "DeepSeek-R1-0528-Qwen3-8B": 8_190_735_360,
+    "Qwen3-0.6B": 596_049_920,
+    "Qwen3-8B": 8_190_735_360,
+    "GLM-4.7-Flash": 29_943_393_920,  # without the MTP layer
+    "Youtu-LLM-2B": 1_961_560_064,
+    "Qwen3-30B-A3B": 30_532_122_624,
 }
 LITE, V2, V3 = PUBLISHED["DeepSeek-V2-Lite"], PUBLISHED["DeepSeek-V2"], PUBLISHED["DeepSeek-V3"]
+GLM = PUBLISHED["GLM-4.7-Flash"]
+QWEN3, QWEN3_MOE = PUBLISHED["DeepSeek-R1-0528-Qwen3-8B"], PUBLISHED["Qwen3-30B-A3B"]
 QWEN, LLAMA = PUBLISHED["DeepSeek-R1-Distill-Qwen-1.5B"], PUBLISHED["DeepSeek-R1-Distill-Llama-8B"]
 
 
@@ -117,15 +128,67 @@ def test_v3(name):
     assert (moe.n_routed_experts, moe.n_experts_per_token, moe.n_dense_layers) == (256, 8, 3)
 
 
+@pytest.mark.parametrize("name", ["Moonlight-16B-A3B", "Moonlight-16B-A3B-Instruct"])
+def test_moonlight_has_v3s_routing_in_v2_lites_shape(name):
+    spec = spec_from_config(PUBLISHED[name])
+    assert (spec.architecture, spec.attention.q_lora_rank, spec.rope.scaling) == ("deepseek2", None, None)
+    assert (spec.rms_norm_eps, spec.attention.norm_eps) == (1e-5, 1e-6)
+    moe = spec.moe
+    assert (moe.scoring, moe.correction_bias, moe.normalize, moe.scaling) == (Scoring.SIGMOID, True, True, 2.446)
+    assert (moe.n_routed_experts, moe.n_shared_experts, moe.n_experts_per_token, moe.n_groups) == (64, 2, 6, 1)
+
+
+@pytest.mark.parametrize(("name", "n_kv_heads"), [("DeepSeek-R1-0528-Qwen3-8B", 8), ("Qwen3-30B-A3B", 4)])
+def test_qwen3_has_norms_of_heads_whose_width_is_not_that_of_the_hidden_states(name, n_kv_heads):
+    spec = spec_from_config(PUBLISHED[name])
+    expected = GroupedAttentionSpec(n_heads=32, n_kv_heads=n_kv_heads, head_dim=128, qk_norm=True)
+    assert spec.attention == expected
+    assert (spec.rope.theta, spec.rope.interleaved) == (1e6, False)
+
+
+def test_r1_0528_has_yarn_as_transformers_applies_it():
+    """Its ``attn_factor`` is read by neither transformers nor llama.cpp: the paper's magnitude stays."""
+    rope = spec_from_config(PUBLISHED["DeepSeek-R1-0528-Qwen3-8B"]).rope
+    assert rope.scaling == YarnScaling(factor=4.0, original_max_position_embeddings=32768)
+    assert rope_magnitude(rope) == pytest.approx(1 + 0.1 * math.log(4))
+
+
+def test_qwen3_moe_normalizes_a_softmax_and_shares_no_expert():
+    spec = spec_from_config(PUBLISHED["Qwen3-30B-A3B"])
+    moe = spec.moe
+    assert (spec.architecture, moe.scoring, moe.normalize, moe.scaling) == ("qwen3moe", Scoring.SOFTMAX, True, 1.0)
+    assert (moe.n_routed_experts, moe.n_experts_per_token, moe.n_shared_experts, moe.n_dense_layers) == (128, 8, 0, 0)
+
+
+def test_glm_flash_is_v3s_routing_with_wide_values():
+    spec = spec_from_config(PUBLISHED["GLM-4.7-Flash"])
+    assert (spec.architecture, spec.attention.v_head_dim, spec.attention.qk_head_dim) == ("deepseek2", 256, 256)
+    moe = spec.moe
+    assert (moe.scoring, moe.scaling, moe.n_dense_layers, moe.n_groups) == (Scoring.SIGMOID, 1.8, 1, 1)
+
+
+def test_glm_flash_has_a_list_of_layer_types():
+    config = {name: value for name, value in PUBLISHED["GLM-4.7-Flash"].items() if name != "first_k_dense_replace"}
+    assert spec_from_config(config).moe.n_dense_layers == 1
+    config["mlp_layer_types"] = ["dense"] * 3 + ["sparse"] * 44
+    assert spec_from_config(config).moe.n_dense_layers == 3
+
+
+def test_youtu_is_dense_with_latent_attention():
+    spec = spec_from_config(PUBLISHED["Youtu-LLM-2B"])
+    assert (spec.architecture, spec.moe, spec.tied_embeddings) == ("deepseek2", None, True)
+    assert isinstance(spec.attention, LatentAttentionSpec)
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_config_of_transformers_5_gives_the_same_spec(name):
     """It has theta and scaling in ``rope_parameters``, renames torch_dtype, and adds derived fields."""
     config = dict(PUBLISHED[name])
-    scaling = config.pop("rope_scaling", {})
+    scaling = config.pop("rope_scaling", None) or {}
     kind = scaling.get("type", scaling.get("rope_type", "default"))
     config["rope_parameters"] = scaling | {"rope_theta": float(config.pop("rope_theta")), "rope_type": kind}
-    config["dtype"] = config.pop("torch_dtype")
-    if config["model_type"] == "qwen2":
+    config["dtype"] = config.pop("torch_dtype", "bfloat16")
+    if config["model_type"] in {"qwen2", "qwen3"}:
         config |= {"layer_types": ["full_attention"] * config["num_hidden_layers"], "sliding_window": None}
     if config["model_type"].startswith("deepseek"):
         config |= {"head_dim": 64, "qk_head_dim": 192}
@@ -139,6 +202,14 @@ def test_a_config_of_transformers_5_gives_the_same_spec(name):
         (QWEN, {"layer_types": ["sliding_attention"] * 28}, "layer_types"),
         (QWEN, {"use_mrope": True}, "use_mrope"),
         (QWEN, {"hidden_act": "gelu"}, "hidden_act"),
+        (QWEN3, {"layer_types": ["sliding_attention"] * 36}, "layer_types"),
+        (QWEN3, {"rope_scaling": QWEN3["rope_scaling"] | {"attention_factor": 1.0}}, "rope_scaling.attention_factor"),
+        (QWEN3_MOE, {"mlp_only_layers": [0]}, "mlp_only_layers"),
+        (QWEN3_MOE, {"decoder_sparse_step": 2}, "decoder_sparse_step"),
+        (GLM, {"mlp_layer_types": ["dense", "sparse", "dense"]}, "mlp_layer_types"),
+        (GLM, {"mlp_layer_types": "dense"}, "mlp_layer_types"),
+        (GLM, {"mlp_layer_types": ["dense", "dense", "sparse"]}, "first_k_dense_replace"),
+        (GLM, {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         (LLAMA, {"attention_bias": True}, "attention_bias"),
         (LLAMA, {"mlp_bias": True}, "mlp_bias"),
         (LLAMA, {"pruned_heads": {"0": [1]}}, "pruned_heads"),
@@ -156,7 +227,6 @@ def test_a_config_of_transformers_5_gives_the_same_spec(name):
         (LITE, {"topk_method": "noaux_tc"}, "topk_method"),
         (LITE, {"moe_layer_freq": 2}, "moe_layer_freq"),
         (LITE, {"num_key_value_heads": 4}, "num_key_value_heads"),
-        (LITE, {"rms_norm_eps": 1e-5}, "rms_norm_eps"),
         (LITE, {"index_topk": 2048}, "index_topk"),
         (V3, {"rope_interleave": False}, "rope_interleave"),
         (V3, {"topk_method": "greedy"}, "topk_method"),

@@ -15,8 +15,8 @@ from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.verify.verify import verify
 from sprat.runtime.arch.architecture import Architecture
 from sprat.runtime.arch.attention import GroupedAttentionSpec
-from sprat.runtime.arch.gguf_fields import dense_from_gguf
-from sprat.runtime.arch.hf_fields import dense_from_config
+from sprat.runtime.arch.gguf_fields import grouped_from_gguf
+from sprat.runtime.arch.hf_fields import grouped_from_config
 from sprat.runtime.engine import Engine
 from sprat.runtime.kernels import ReferenceKernels
 from sprat.runtime.models import Model
@@ -55,10 +55,10 @@ class Toy(Architecture, name="toy"):
         return {"ToyForCausalLM": self._from_config}
 
     def _from_config(self, fields):
-        return scaled(dense_from_config(fields, self.name, interleaved=True), fields.number("attention_multiplier"))
+        return scaled(grouped_from_config(fields, self.name, interleaved=True), fields.number("attention_multiplier"))
 
     def spec_from_gguf(self, fields, weights):
-        spec = dense_from_gguf(fields, self.name, weights, interleaved=True)
+        spec = grouped_from_gguf(fields, self.name, weights, interleaved=True)
         return scaled(spec, fields.float32("attention.scale"))
 
 

@@ -10,12 +10,24 @@ from sprat.runtime.arch.hf_config import spec_from_config
 from sprat.runtime.arch.presets import find_preset, preset_config, preset_names, preset_spec
 from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors
 
-# Totals of the safetensors indexes; for V3 and R1 without the MTP layer (684.5 B with it).
+# Totals of the safetensors indexes; for V3 and R1 without the MTP layer (684.5 B with it), for Moonlight without RoPE
+# frequencies (15_960_111_936 with them), for tied embeddings without a second copy of them.
 PARAMETERS = {
+    "deepseek-coder-v2-lite": 15_706_484_224,
     "deepseek-r1": 671_026_419_200,
     "deepseek-v2": 235_741_434_880,
     "deepseek-v2-lite": 15_706_484_224,
     "deepseek-v3": 671_026_419_200,
+    "glm-4.7-flash": 29_943_393_920,  # without the MTP layer
+    "moonlight-16b-a3b": 15_960_110_208,
+    "qwen3-0.6b": 596_049_920,
+    "qwen3-1.7b": 1_720_574_976,
+    "qwen3-14b": 14_768_307_200,
+    "qwen3-30b-a3b": 30_532_122_624,
+    "qwen3-32b": 32_762_123_264,
+    "qwen3-4b": 4_022_468_096,
+    "qwen3-8b": 8_190_735_360,
+    "r1-0528-qwen3-8b": 8_190_735_360,
     "r1-distill-llama-70b": 70_553_706_496,
     "r1-distill-llama-8b": 8_030_261_248,
     "r1-distill-qwen-1.5b": 1_777_088_000,
@@ -23,6 +35,7 @@ PARAMETERS = {
     "r1-distill-qwen-32b": 32_763_876_352,
     "r1-distill-qwen-7b": 7_615_616_512,
     "smollm2-135m": 134_515_008,
+    "youtu-llm-2b": 1_961_560_064,
 }
 
 

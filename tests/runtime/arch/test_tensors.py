@@ -11,11 +11,7 @@ from published_configs import PUBLISHED
 from sprat.runtime.arch.hf_config import spec_from_config
 from sprat.runtime.arch.tensors import expected_tensors
 
-ARCHITECTURES = {
-    "llama": gguf.MODEL_ARCH.LLAMA,
-    "qwen2": gguf.MODEL_ARCH.QWEN2,
-    "deepseek2": gguf.MODEL_ARCH.DEEPSEEK2,
-}
+ARCHITECTURES = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
 
 
 def spec_of(name):

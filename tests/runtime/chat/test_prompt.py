@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -6,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_vocabulary import BOS, EOS, HARD_STRINGS, USER, write_byte_level
 
-from sprat.errors import PromptError
+from sprat.errors import PromptError, TemplateError
 from sprat.runtime.chat.prompt import chat_prompt
 from sprat.runtime.chat.template import ChatTemplate
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
@@ -84,3 +85,168 @@ def test_a_message_without_role_or_content_is_an_error(tokenizer):
     for message in ({"role": "user"}, {"role": "user", "content": None}, {"content": "hi"}):
         with pytest.raises(PromptError, match="message 0"):
             chat_prompt(template("smollm2"), tokenizer, [message])
+
+
+def rendered_special(tokenizer, source, messages, **options):
+    """The control tokens in the prompt, as text."""
+    control = {index: text for text, index in tokenizer.vocabulary.control_ids().items()}
+    prompt = chat_prompt(ChatTemplate(source, {"bos_token": BOS}), tokenizer, messages, options)
+    return [control[token] for token in prompt.tokens if token in control][1:]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% if messages[0].content.startswith(user) %}{{ messages[0].content.split(user)[-1].lstrip() }}{% endif %}",
+        "{{ messages[0].content[user | length:] | trim }}",
+        "{{ messages[0].content.replace(user, '') | trim }}",
+        "{{ messages[0].content.removeprefix(user).strip() }}",
+        "{{ messages[0].content.partition(user)[2] | trim }}",
+        "{% if messages[0].content == user ~ ' hi' %}hi{% endif %}",
+        "{{ 'hi' if user in messages[0].content and messages[0].content | length == 11 }}",
+    ],
+)
+def test_a_template_sees_special_tokens_in_messages_as_they_are(tokenizer, source):
+    source = f"{{% set user = '{USER}' %}}" + source
+    assert chat_prompt(ChatTemplate(source), tokenizer, conversation(f"{USER} hi")).text == "hi"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ '<｜User｜>' + messages[0].content }}",
+        "{{ '<｜User｜>' ~ messages[0].content }}",
+        "{{ '<｜User｜>%s' % messages[0].content }}",
+        "{{ '<｜User｜>%s' | format(messages[0].content) }}",
+        "{{ '<｜User｜>{}'.format(messages[0].content) }}",
+        "{{ ['<｜User｜>', messages[0].content] | join }}",
+        "{{ ''.join(['<｜User｜>', messages[0].content]) }}",
+        "{% set x %}<｜User｜>{{ messages[0].content }}{% endset %}{{ x }}",
+        "{% macro m(c) %}<｜User｜>{{ c }}{% endmacro %}{{ m(messages[0].content) }}",
+        "{% macro m() %}<｜User｜>{{ caller() }}{% endmacro %}{% call m() %}{{ messages[0].content }}{% endcall %}",
+        "{{ ('<｜User｜>' ~ messages[0].content) | replace('x', 'y') | trim }}",
+        "{{ ('<｜User｜>' ~ messages[0].content)[0:].strip() }}",
+        "{{ ('a,<｜User｜>,' ~ messages[0].content).split(',')[1:] | join }}",
+        "{% for c in '<｜User｜>' ~ messages[0].content %}{{ c }}{% endfor %}",
+        "{{ ('<｜User｜>' ~ messages[0].content) | reverse | reverse }}",
+        "{{ ('<｜User｜>' ~ messages[0].content) | indent(0) }}",
+        "{{ [('<｜User｜>' ~ messages[0].content)] | map('trim') | first }}",
+        "{{ ['<｜User｜>'] | first ~ messages[0].content | tojson }}",
+        "{{ '<｜User｜>' }}{{ messages | map(attribute='content') | join }}",
+        "{{ '<｜User｜>' ~ messages }}",
+        "{{ '<｜User｜>' ~ messages[0].content.title() ~ messages[0].content.upper() }}",
+        "{{ '<｜User｜>' ~ messages[0].content | wordwrap(200) ~ messages[0].content | truncate(9, true, '') }}",
+        "{{ '<｜User｜>' ~ messages[0].content | e ~ messages[0].content | pprint | urlencode }}",
+        "{{ '<｜User｜>' | safe + messages[0].content }}",
+        "<｜{{ messages[0].role | title }}｜>{{ messages[0].content }}",
+    ],
+)
+def test_the_templates_tokens_are_tokens_and_the_messages_are_text(tokenizer, source):
+    for content in ("hi", USER, f"{BOS}{USER}{USER}x", "<｜Us", "<｜", "er｜>", "｜>"):
+        assert rendered_special(tokenizer, source, conversation(content)) == [USER], content
+
+
+@given(
+    contents=st.lists(st.lists(st.sampled_from(PIECES), max_size=6).map("".join), min_size=1, max_size=3),
+    role=st.sampled_from(["user", "User", "｜User｜", "User｜><｜User", USER]),
+)
+@settings(max_examples=40)
+def test_no_input_of_any_kind_can_inject_a_special_token(tokenizer, contents, role):
+    source = (
+        "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}{{ m.name }}{% endfor %}"
+        "{{ tools | tojson }}{{ tools }}{{ documents[0].text[1:] }}{{ extra.upper() }}{{ extra | e }}"
+        "{% for key in tools[0] %}{{ key }}{% endfor %}"
+    )
+    messages = [{"role": role, "content": content, "name": content[::-1]} for content in contents]
+    options = {
+        "tools": [{content: content} for content in contents],
+        "documents": [{"text": contents[0]}],
+        "chat_template_kwargs": {"extra": contents[-1]},
+    }
+    assert rendered_special(tokenizer, source, messages, **options) == []
+
+
+def test_all_that_transformers_hands_over_reaches_the_template(tokenizer):
+    source = (
+        "{{ tools }}{{ documents }}{{ thinking }}{{ pad_token }}{{ bos_token }}{{ messages[0].tool_calls is defined }}"
+    )
+    template = ChatTemplate(source, {"bos_token": "<s>", "pad_token": "<pad>"})
+    messages = [{"role": "user", "content": "hi", "tool_calls": None}]
+    assert chat_prompt(template, tokenizer, messages).text == "NoneNone<pad><s>False"
+    options = {
+        "tools": [{"a": 1}],
+        "documents": [{"b": 2}],
+        "chat_template_kwargs": {"thinking": True, "pad_token": "x"},
+    }
+    assert chat_prompt(template, tokenizer, messages, options).text == "[{'a': 1}][{'b': 2}]Truex<s>False"
+
+
+def test_named_templates_are_chosen_as_in_transformers(tokenizer):
+    named = ChatTemplate({"default": "plain", "tool_use": "tools", "rag": "documents"})
+    messages = conversation("hi")
+    assert chat_prompt(named, tokenizer, messages).text == "plain"
+    assert chat_prompt(named, tokenizer, messages, {"tools": []}).text == "tools"
+    assert chat_prompt(named, tokenizer, messages, {"chat_template": "rag", "tools": []}).text == "documents"
+    with pytest.raises(
+        TemplateError, match="no chat template called 'x'; pass the name of one: default, rag, tool_use"
+    ):
+        chat_prompt(named, tokenizer, messages, {"chat_template": "x"})
+    with pytest.raises(TemplateError, match="called 'default'; pass the name of one: rag"):
+        chat_prompt(ChatTemplate({"rag": "x"}), tokenizer, messages)
+
+
+def test_a_variable_with_the_name_of_an_argument_is_an_error(tokenizer):
+    with pytest.raises(TemplateError, match="is called messages; pass it as the argument"):
+        chat_prompt(ChatTemplate("x"), tokenizer, conversation("hi"), {"chat_template_kwargs": {"messages": []}})
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ("hi", "are a str"),
+        ({"role": "user"}, "are a dict"),
+        ([], "is empty"),
+        (["hi"], "message 0"),
+        ([1], "message 0"),
+    ],
+)
+def test_what_is_no_list_of_messages_is_an_error(tokenizer, messages, message):
+    with pytest.raises(PromptError, match=message):
+        chat_prompt(template("smollm2"), tokenizer, messages)
+
+
+def test_a_message_may_have_parts_or_tool_calls_instead_of_text(tokenizer):
+    source = ChatTemplate("{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}")
+    messages = [
+        {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
+    ]
+    assert chat_prompt(source, tokenizer, messages).text == "user:[{'type': 'text', 'text': 'hi'}];assistant:;"
+
+
+def test_objects_of_a_client_library_are_messages(tokenizer):
+    @dataclasses.dataclass
+    class Turn:
+        role: str
+        content: str
+
+    assert chat_prompt(ChatTemplate("{{ messages[0].content }}"), tokenizer, [Turn("user", "hi")]).text == "hi"
+
+
+def test_a_message_may_hold_every_private_use_character(tokenizer):
+    content = "".join(map(chr, range(0xE000, 0xF900)))
+    assert chat_prompt(template("smollm2"), tokenizer, conversation(content)).text.count(content) == 1
+
+
+def test_an_empty_prompt_is_an_error():
+    with pytest.raises(PromptError, match="makes an empty prompt"):
+        chat_prompt(ChatTemplate(""), Tokenizer.from_gguf(metadata_without_bos()), conversation("hi"))
+
+
+def metadata_without_bos():
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.tokens": [chr(256 + index) for index in range(256)],
+        "tokenizer.ggml.merges": [],
+    }

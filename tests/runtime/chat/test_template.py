@@ -10,6 +10,7 @@ from sprat.runtime.chat.template import ChatTemplate
 
 DATA = Path(__file__).parents[2] / "data" / "chat"
 GOLDEN = json.loads((DATA / "golden.json").read_text(encoding="utf-8"))
+EXPRESSIONS = json.loads((DATA / "expressions.json").read_text(encoding="utf-8"))
 HI = [{"role": "user", "content": "hi"}]
 
 
@@ -17,18 +18,35 @@ def render(source, messages=HI, **variables):
     return ChatTemplate(source, {"bos_token": "<B>", "eos_token": "<E>"}).render(messages, **variables)
 
 
-@pytest.mark.parametrize(
-    "case",
-    GOLDEN,
-    ids=[f"{c['template']}, {c['conversation']}{', prompting' if c['add_generation_prompt'] else ''}" for c in GOLDEN],
-)
-def test_a_published_template_renders_as_in_transformers(case):
+def case_name(case):
+    what = case.get("template", case.get("source", ""))
+    return ", ".join(map(str, [what[:60], case["conversation"], *case.get("variables", {}).values()]))[:100]
+
+
+def assert_renders(source, case, conversations, **variables):
+    if case["rendered"] is None:
+        with pytest.raises(TemplateError):
+            render(source, conversations[case["conversation"]], **variables)
+    else:
+        assert render(source, conversations[case["conversation"]], **variables) == case["rendered"]
+
+
+@pytest.mark.parametrize("case", GOLDEN["cases"], ids=case_name)
+def test_a_template_renders_as_in_transformers(case):
     source = (DATA / f"{case['template']}.jinja").read_text(encoding="utf-8")
-    assert render(source, case["messages"], add_generation_prompt=case["add_generation_prompt"]) == case["rendered"]
+    asked = case["add_generation_prompt"]
+    assert_renders(source, case, GOLDEN["conversations"], add_generation_prompt=asked, **case["variables"])
+
+
+@pytest.mark.parametrize("case", EXPRESSIONS["cases"], ids=case_name)
+def test_an_expression_renders_as_in_transformers(case):
+    assert_renders(case["source"], case, EXPRESSIONS["conversations"])
 
 
 def test_the_golden_file_covers_every_template():
-    assert {case["template"] for case in GOLDEN} == {path.stem for path in DATA.glob("*.jinja")}
+    paths = {str(path.relative_to(DATA).with_suffix("")) for path in DATA.rglob("*.jinja")}
+    assert {case["template"] for case in GOLDEN["cases"]} == paths
+    assert {case["source"] for case in EXPRESSIONS["cases"]} == set((DATA / "expressions.txt").read_text().splitlines())
 
 
 ENDLESS = {

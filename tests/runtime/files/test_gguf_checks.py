@@ -69,7 +69,7 @@ def test_an_array_for_a_key_of_another_type_is_an_error(key, expected):
 
 def test_unknown_keys_may_have_any_type():
     check_types(
-        METADATA | {"general.languages": ["en"], "general.version": 2, "tokenizer.ggml.other": np.arange(3)},
+        METADATA | {"general.languages": ["en"], "general.quantized_by": 2, "tokenizer.ggml.other": np.arange(3)},
         "model.gguf",
     )
 

@@ -211,11 +211,14 @@ void check_layers(const Isa &isa, const Isa &plain, int n_threads) {
     latent_fields->matrices = {
         {"q", q}, {"kv_a", kv_a}, {"k_b", k_b}, {"v_b", v_b}, {"output", output}};
     latent_fields->vectors = {{"norm", vector(gain, hidden)}, {"kv_a_norm", vector(gain, rank)}};
-    latent_fields->numbers = {{"eps", 1e-6}, {"scale", 0.1}};
+    latent_fields->numbers = {{"eps", 1e-6}, {"latent_eps", 1e-5}, {"scale", 0.1}};
     const LatentAttention latent(latent_fields);
     const Matrix grouped_q = weight(1, 64, hidden, kept[7]);
     grouped_fields->matrices = {{"q", grouped_q}, {"k", kv}, {"v", kv}, {"output", output}};
-    grouped_fields->vectors = {{"norm", vector(gain, hidden)}, {"k_bias", vector(gain, 32)}};
+    grouped_fields->vectors = {{"norm", vector(gain, hidden)},
+                               {"k_bias", vector(gain, 32)},
+                               {"q_norm", vector(gain, 32)},
+                               {"k_norm", vector(gain, 32)}};
     grouped_fields->numbers = {{"eps", 1e-6}, {"scale", 0.2}, {"head_dim", 32}};
     const GroupedAttention grouped(grouped_fields);
     struct Storage {

@@ -66,11 +66,12 @@ def latent_layer(rng, format_name, *, compressed):
         v_b=weight(HEADS, MLA.v_head_dim, MLA.kv_lora_rank),
         output=weight(HIDDEN, HEADS * MLA.v_head_dim),
         eps=1e-6,
+        latent_eps=1e-2,
         scale=0.2,
     )
 
 
-def grouped_layer(rng, format_name, *, biased):
+def grouped_layer(rng, format_name, *, biased, normed):
     def weight(*shape):
         return random_weight(rng, shape, format_name)
 
@@ -85,6 +86,8 @@ def grouped_layer(rng, format_name, *, biased):
         q_bias=bias(HEADS * DIM),
         k_bias=bias(KV_HEADS * DIM),
         v_bias=bias(KV_HEADS * DIM),
+        q_norm=gain(rng, DIM) if normed else None,
+        k_norm=gain(rng, DIM) if normed else None,
         output=weight(HIDDEN, HEADS * DIM),
         head_dim=DIM,
         eps=1e-6,
@@ -170,12 +173,12 @@ def test_latent_attention(isa, format_name, storage, n, n_past, compressed, abso
 @every_isa
 @formats
 @pytest.mark.parametrize("storage", STORAGES)
-@given(n=st.integers(1, 33), n_past=st.integers(0, 70), biased=st.booleans(), interleaved=st.booleans())
+@given(n=st.integers(1, 33), n_past=st.integers(0, 70), biased=st.booleans(), normed=st.booleans())
 @few
-def test_grouped_attention(isa, format_name, storage, n, n_past, biased, interleaved):
+def test_grouped_attention(isa, format_name, storage, n, n_past, biased, normed):
     rng = np.random.default_rng(n)
-    layer = grouped_layer(rng, format_name, biased=biased)
-    angles = RopeTable(RopeSpec(dim=DIM, theta=1e4, interleaved=interleaved)).angles
+    layer = grouped_layer(rng, format_name, biased=biased, normed=normed)
+    angles = RopeTable(RopeSpec(dim=DIM, theta=1e4, interleaved=biased != normed)).angles
 
     def attend(kernels, x, layer, angles, cache):
         kernels.grouped_attention(x, layer, angles, cache, 1)
@@ -262,7 +265,7 @@ def test_arguments_that_do_not_fit_are_refused_before_anything_is_written():
 
 def test_a_layer_whose_weights_do_not_fit_together_is_refused():
     rng = np.random.default_rng(7)
-    whole = grouped_layer(rng, "Q8_0", biased=True)
+    whole = grouped_layer(rng, "Q8_0", biased=True, normed=True)
     fields = {name: getattr(whole, name) for name in GroupedAttention.__slots__}
     cache = KVCache(GROUPED.planes, 2, 4)
     angles = RopeTable(RopeSpec(dim=DIM, theta=1e4, interleaved=True)).angles(0, 1)

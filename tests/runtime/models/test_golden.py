@@ -6,18 +6,18 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
+from golden_models import GOLDEN, MODELS, NAMES, config_of, with_field
+from native_kernels import kernels_of, needs_native
 from safetensors.numpy import load_file
 
 from sprat.export.source.checkpoint import Checkpoint
+from sprat.runtime.arch.architecture import config_readers
 from sprat.runtime.kernels import ReferenceKernels
 from sprat.runtime.models import Model
 
-GOLDEN = Path(__file__).parents[2] / "golden"
-NAMES = sorted(path.parent.name for path in GOLDEN.glob("*/model.safetensors"))
 TOLERANCE = 1e-4  # of the largest logit
 
 
@@ -34,7 +34,8 @@ def golden(request):
 
 
 every_model = pytest.mark.parametrize("golden", NAMES, indirect=True)
-every_deepseek = pytest.mark.parametrize("golden", [n for n in NAMES if n.startswith("deepseek")], indirect=True)
+every_latent_model = pytest.mark.parametrize("golden", with_field("kv_lora_rank"), indirect=True)
+every_moe_model = pytest.mark.parametrize("golden", with_field("n_routed_experts", "num_experts"), indirect=True)
 
 
 def in_chunks(model, tokens, *ends):
@@ -48,9 +49,17 @@ def relative_error(logits, expected):
     return np.abs(logits - expected).max() / np.abs(expected).max()
 
 
-def test_every_model_has_a_regular_and_an_odd_shape():
-    rows = {"r1-distill-qwen", "r1-distill-llama", "deepseek-v2-lite", "deepseek-v2", "deepseek-v3"}
-    assert rows | {f"{row}-odd" for row in rows} | {"deepseek-v3-fp8"} == set(NAMES)
+def test_the_table_holds_every_architecture_and_every_golden_model():
+    own = {name for name, read in config_readers().items() if read.__module__.startswith("sprat.")}
+    assert {row.architecture for row in MODELS} == own  # another test may have defined more
+    assert sorted(name for row in MODELS for name in row.golden) == NAMES
+
+
+@pytest.mark.parametrize("row", MODELS, ids=lambda row: row.architecture)
+def test_every_architecture_has_a_plain_and_an_odd_model(row):
+    assert all(config_of(name)["architectures"] == [row.architecture] for name in row.golden)
+    assert {f"{row.golden[0]}-odd"} <= set(row.golden)
+    assert all(Checkpoint.open(GOLDEN / name).spec.architecture == row.gguf for name in row.golden)
 
 
 @every_model
@@ -79,7 +88,7 @@ def test_the_last_logits_are_those_of_all_logits(golden):
     assert relative_error(last, expected[-1:]) <= TOLERANCE
 
 
-@every_deepseek
+@every_latent_model
 @pytest.mark.parametrize("form", ["expanded", "absorbed"])
 @pytest.mark.parametrize("ends", [(), (1, 8, 9, 41), tuple(range(1, 80))], ids=["one pass", "chunks", "token by token"])
 def test_expanded_and_absorbed_mla_give_the_expected_logits(golden, form, ends, monkeypatch):
@@ -88,7 +97,7 @@ def test_expanded_and_absorbed_mla_give_the_expected_logits(golden, form, ends, 
     assert relative_error(in_chunks(model, tokens, *ends), expected) <= TOLERANCE
 
 
-@every_deepseek
+@every_moe_model
 def test_the_observer_gets_the_routing_of_every_moe_layer(golden):
     model, tokens, _ = golden
     seen = {}
@@ -103,3 +112,11 @@ def test_the_observer_gets_the_routing_of_every_moe_layer(golden):
 def test_kernels_without_dequantized_copies_give_the_expected_logits(name):
     model, tokens, expected = load(name, ReferenceKernels(dense_bytes=0))
     assert relative_error(in_chunks(model, tokens, 40), expected) <= TOLERANCE
+
+
+@needs_native
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("ends", [(), (1, 8, 9, 41)], ids=["one pass", "chunks"])
+def test_native_kernels_give_the_published_logits(name, ends):
+    model, tokens, expected = load(name, kernels_of(""))
+    assert relative_error(in_chunks(model, tokens, *ends), expected) <= TOLERANCE

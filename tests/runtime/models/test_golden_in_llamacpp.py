@@ -10,6 +10,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+from golden_models import GOLDEN, GROUPS_OF_TWO, NAMES, ONE_EPSILON
 from safetensors.numpy import load_file
 
 from sprat.export.source.checkpoint import Checkpoint
@@ -19,9 +20,6 @@ from sprat.runtime.kernels import ReferenceKernels
 from sprat.runtime.models import Model
 
 TESTS = Path(__file__).parents[2]
-GOLDEN = TESTS / "golden"
-NAMES = sorted(path.parent.name for path in GOLDEN.glob("*/model.safetensors"))
-LIMITED = {"deepseek-v2", "deepseek-v2-odd"}
 
 pytestmark = pytest.mark.slow
 
@@ -51,19 +49,37 @@ def llamacpp_logits(name, folder):
     return np.load(logits)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in LIMITED])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in GROUPS_OF_TWO | ONE_EPSILON])
 def test_llamacpp_gives_the_expected_logits(name, tmp_path):
     expected = load_file(GOLDEN / name / "expected.safetensors")["logits"]
     logits = llamacpp_logits(name, tmp_path)
     assert np.abs(logits - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("name", sorted(LIMITED))
-def test_llamacpp_scores_groups_of_v2_by_their_best_two_experts(name, tmp_path):
-    """DeepSeek's code scores a group by its best expert: llama.cpp reads the file correctly, but routes differently."""
+def assert_llamacpp_computes(name, changed, folder):
+    """llama.cpp's logits are those of the model with the spec ``changed``."""
     checkpoint = Checkpoint.open(GOLDEN / name)
-    spec = replace(checkpoint.spec, moe=replace(checkpoint.spec.moe, group_score=GroupScore.TOP2_SUM))
-    model = Model(spec, checkpoint, ReferenceKernels())
+    model = Model(changed(checkpoint.spec), checkpoint, ReferenceKernels())
     tokens = load_file(GOLDEN / name / "expected.safetensors")["tokens"]
     expected = model.forward(tokens, model.new_cache(len(tokens)), all_logits=True)
-    assert np.abs(llamacpp_logits(name, tmp_path) - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert np.abs(llamacpp_logits(name, folder) - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", sorted(GROUPS_OF_TWO))
+def test_llamacpp_limits_v2_to_the_groups_of_the_best_two(name, tmp_path):
+    """DeepSeek's own code takes the groups of the best one: here llama.cpp's file is right and its routing is not."""
+
+    def changed(spec):
+        return replace(spec, moe=replace(spec.moe, group_score=GroupScore.TOP2_SUM))
+
+    assert_llamacpp_computes(name, changed, tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(ONE_EPSILON))
+def test_llamacpp_has_one_epsilon_for_all_norms(name, tmp_path):
+    """Published models have 1e-5 and 1e-6, a difference below the tolerance; these have 1e-2 and 1e-6."""
+
+    def changed(spec):
+        return replace(spec, attention=replace(spec.attention, norm_eps=None))
+
+    assert_llamacpp_computes(name, changed, tmp_path)

@@ -60,6 +60,46 @@ def test_an_equivalent_entry_is_recognized():
     assert found.name == "smollm"
 
 
+@pytest.mark.parametrize("name", ["qwen2", "llama-bpe", "gpt-4o", "kimi-k2"])
+def test_keeping_the_matches_is_the_same_as_splitting_at_them(name):
+    entry = get_pre_tokenizer(name).json()
+    entry["pretokenizers"][0] = entry["pretokenizers"][0] | {"behavior": "Removed", "invert": True}
+    found = recognize(entry)
+    assert found is not None
+    assert found.steps == get_pre_tokenizer(name).steps
+
+
+# the published regular expressions, run by tiktoken's own engine
+PUBLISHED = {
+    "gpt-4o": "|".join([
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+        r"\p{N}{1,3}", r" ?[^\s\p{L}\p{N}]+[\r\n/]*", r"\s*[\r\n]+", r"\s+(?!\S)", r"\s+",
+    ]),
+    "kimi-k2": "|".join([
+        r"[\p{Han}]+",
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+"
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*"
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+        r"\p{N}{1,3}", r" ?[^\s\p{L}\p{N}]+[\r\n]*", r"\s*[\r\n]+", r"\s+(?!\S)", r"\s+",
+    ]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_words_equal_those_of_tiktoken(name):
+    tiktoken = pytest.importorskip("tiktoken")
+    for text in HARD_STRINGS:
+        words = {text[slice(*span)].encode() for span in split(get_pre_tokenizer(name), text)}
+        bytes_ = {bytes([byte]): byte for byte in range(256)}
+        ranks = bytes_ | {word: 256 + rank for rank, word in enumerate(sorted(words - {*bytes_}))}
+        encoding = tiktoken.Encoding(name, pat_str=PUBLISHED[name], mergeable_ranks=ranks, special_tokens={})
+        ids = encoding.encode(text, disallowed_special=())
+        expected = [text[slice(*span)].encode() for span in split(get_pre_tokenizer(name), text)]
+        assert [encoding.decode_single_token_bytes(index) for index in ids] == expected, repr(text)
+
+
 def test_an_entry_that_splits_differently_is_not_recognized():
     entry = get_pre_tokenizer("deepseek-v3").json()
     assert recognize({"type": "Sequence", "pretokenizers": entry["pretokenizers"][1:]}) is None

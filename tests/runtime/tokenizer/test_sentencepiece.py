@@ -3,11 +3,12 @@ from pathlib import Path
 
 import pytest
 import tokenizers
-from tiny_vocabulary import HARD_STRINGS
+from tiny_vocabulary import HARD_STRINGS, write_byte_level
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 
 from sprat.errors import TokenizerError
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
+from sprat.runtime.tokenizer.hf_json import build
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 from sprat.runtime.tokenizer.vocabulary import TokenType
 
@@ -136,3 +137,30 @@ def test_a_model_is_padded_to_the_embedding(tmp_path):
     (tmp_path / "config.json").write_text('{"vocab_size": 1200}')
     assert Tokenizer.from_file(tmp_path).vocab_size == 1200
     assert len(tokenizer_metadata(tmp_path)["tokenizer.ggml.scores"]) == 1200
+
+
+@pytest.mark.parametrize(
+    ("legacy", "prefix", "expected"), [(True, None, "always"), (None, None, "first"), (None, False, "")]
+)
+def test_the_config_says_where_a_space_is_added(tmp_path, legacy, prefix, expected):
+    (tmp_path / "tokenizer.model").write_bytes((DATA / "tokenizer.model").read_bytes())
+    config = {"legacy": legacy, "add_prefix_space": prefix}
+    config = {key: value for key, value in config.items() if value is not None}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    for ours in (Tokenizer.from_file(tmp_path), Tokenizer.from_gguf(tokenizer_metadata(tmp_path))):
+        words = [ours.token_text(token) for token in ours.encode("user<s>user", parse_special=True)]
+        starts = [words[0].startswith("▁"), words[words.index("<s>") + 1].startswith("▁")]
+        assert starts == {"always": [True, True], "first": [True, False], "": [False, False]}[expected]
+
+
+@pytest.mark.parametrize("folder", [DATA, None], ids=["sentencepiece", "byte-level"])
+def test_a_rebuilt_tokenizer_json_decodes_in_the_library(folder, tmp_path):
+    """Programs on a phone decode with it, without sprat."""
+    folder = folder or write_byte_level(tmp_path, "deepseek-v3")
+    metadata = {key: value for key, value in tokenizer_metadata(folder).items() if "huggingface" not in key}
+    vocabulary = Tokenizer.from_gguf(metadata).vocabulary
+    library = tokenizers.Tokenizer.from_str(json.dumps(build(vocabulary)))
+    for text in ("The capital of France is Paris, déjà vu.", "日本 x\n\n y"):
+        encoding = library.encode(text)
+        assert encoding.ids[0] == vocabulary.bos_id
+        assert library.decode(encoding.ids) == text

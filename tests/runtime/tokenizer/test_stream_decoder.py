@@ -73,3 +73,39 @@ def test_a_stop_string_is_found_wherever_the_text_is_cut(text, stops, cuts):
 def test_only_a_prefix_of_a_stop_string_is_held_back(stops, pieces, expected):
     scanner = StopScanner(stops)
     assert [scanner.feed(piece) for piece in pieces] == expected
+
+
+@pytest.mark.parametrize(
+    ("stops", "pieces", "expected", "matched"),
+    [
+        (["<u>"], [("a", ""), ("", "<u>"), ("b", "")], "a", "<u>"),
+        (["\n<u>"], [("a\n", ""), ("", "<u>")], "a", "\n<u>"),
+        (["<u>b"], [("a", ""), ("", "<u>"), ("b", "")], "a", "<u>b"),
+        (["ab"], [("a", ""), ("", "<u>"), ("b", "")], "ab", None),
+        (["ab"], [("a", ""), ("", "<u>"), ("ab", "")], "a", "ab"),
+        (["<u"], [("a", ""), ("", "<u>")], "a", "<u"),
+        (["u><v"], [("a", ""), ("", "<u>"), ("", "<v>"), ("b", "")], "a", "u><v"),
+        (["<u><w>"], [("a", ""), ("", "<u>"), ("b", "<v>"), ("c", "")], "abc", None),
+        ([], [("a", ""), ("", "<u>"), ("b", "")], "ab", None),
+        (["<u>"], [("a<", ""), ("u>b", "")], "a", "<u>"),
+    ],
+)
+def test_stop_strings_match_special_tokens_and_never_across_one(stops, pieces, expected, matched):
+    scanner = StopScanner(stops)
+    released = [scanner.feed(text, special) for text, special in pieces]
+    assert "".join([*released, scanner.flush()]) == expected
+    assert scanner.matched == matched
+
+
+@given(pieces=st.lists(st.tuples(st.text("ab<", max_size=3), st.sampled_from(["", "<a>", "<b>"]))), stops=st.data())
+def test_special_tokens_are_searched_and_never_released(pieces, stops):
+    """The oracle: the visible part of the full text up to the first match."""
+    full = "".join(text + special for text, special in pieces)
+    hidden = []
+    for text, special in pieces:
+        hidden += [False] * len(text) + [True] * len(special)
+    stop = stops.draw(st.text("ab<>", min_size=1, max_size=4))
+    scanner = StopScanner([stop])
+    released = "".join([scanner.feed(text, special) for text, special in pieces]) + scanner.flush()
+    end = full.find(stop) if stop in full else len(full)
+    assert released == "".join(char for char, is_hidden in zip(full[:end], hidden, strict=False) if not is_hidden)

@@ -199,3 +199,36 @@ def test_a_file_that_is_not_a_supported_tokenizer_is_an_error(tmp_path, content,
         Tokenizer.from_file(tmp_path)
     with pytest.raises(TokenizerError, match=r"neither tokenizer\.json, tokenizer\.model nor tiktoken\.model found"):
         Tokenizer.from_file(tmp_path / "nowhere")
+
+
+def spm_metadata(tokens):
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": ["<unk>", "<s>", "</s>", *tokens],
+        "tokenizer.ggml.token_type": [2, 3, 3] + [1] * len(tokens),
+        "tokenizer.ggml.scores": [0.0] * (3 + len(tokens)),
+    }
+
+
+def test_tokens_too_long_to_merge_are_an_error_before_they_take_memory():
+    with pytest.raises(TokenizerError, match="longer than those of a vocabulary"):
+        Tokenizer.from_gguf(spm_metadata(["a" * n for n in range(1, 1025)]))
+
+
+@pytest.mark.parametrize("change", [{"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}])
+def test_a_panic_of_the_library_is_a_tokenizer_error(folder, change):
+    metadata = tokenizer_metadata(folder("deepseek-v3"))
+    document = json.loads(metadata["tokenizer.huggingface.json"]) | change
+    with pytest.raises(TokenizerError, match="cannot be"):
+        Tokenizer.from_gguf(metadata | {"tokenizer.huggingface.json": json.dumps(document)}).encode("x")
+
+
+@pytest.mark.parametrize("kind", ["padding", "bos", "eos", "eot", "unknown"])
+@pytest.mark.parametrize("value", [-1, 5000, 2**32 - 1])
+def test_an_id_that_names_no_token_counts_as_absent(folder, kind, value):
+    metadata = tokenizer_metadata(folder("qwen2")) | {"tokenizer.ggml.add_bos_token": False}
+    metadata[f"tokenizer.ggml.{kind}_token_id"] = value
+    vocabulary = Tokenizer.from_gguf(metadata).vocabulary
+    names = {"padding": vocabulary.pad_id, "bos": vocabulary.bos_id, "eos": vocabulary.eos_id}
+    assert names.get(kind) is None
+    assert all(0 <= index < len(vocabulary) for index in vocabulary.eog_ids)

@@ -1,0 +1,21 @@
+"""GLM-4.7-Flash: DeepSeek-V3's attention and routing with a list of layer types. Its GGUF architecture is deepseek2."""
+
+from __future__ import annotations
+
+from sprat.runtime.arch.architecture import reads_config
+from sprat.runtime.arch.fields import Fields
+from sprat.runtime.arch.hf_fields import latent_from_config, sigmoid_experts_from_config
+from sprat.runtime.arch.spec import ModelSpec
+
+__all__ = ["glm4_moe_lite_from_config"]
+
+
+@reads_config("Glm4MoeLiteForCausalLM")
+def glm4_moe_lite_from_config(fields: Fields) -> ModelSpec:
+    """Read ``config.json``; the first layer is dense unless ``mlp_layer_types`` says otherwise."""
+    fields.must_be({"scoring_func": ["sigmoid"], "topk_method": ["noaux_tc"], "partial_rotary_factor": [1.0]})
+    fields.must_be({"rope_interleave": [True]})
+    n_dense_layers = fields.leading("mlp_layer_types", "dense", "sparse", default=1)
+    fields.must_be({"first_k_dense_replace": [n_dense_layers]})  # configs before transformers 5 have it
+    moe = sigmoid_experts_from_config(fields, n_dense_layers=n_dense_layers, scaling=1.8, n_groups=1, n_chosen_groups=1)
+    return latent_from_config(fields, "deepseek2", moe=moe)

@@ -1,0 +1,142 @@
+"""Models in the local Hugging Face cache, found without network: ``org/name``, ``org/name@revision``.
+
+The cache (https://huggingface.co/docs/huggingface_hub/guides/manage-cache)::
+
+    ~/.cache/huggingface/hub/models--org--name/
+        refs/main                     a commit
+        snapshots/<commit>/…          links into blobs/
+        blobs/<digest>
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from sprat.errors import InputError
+from sprat.runtime.files.shape_checks import summarize
+
+__all__ = ["HubReference", "is_repository", "newest_snapshot"]
+
+_PART = r"[A-Za-z0-9][\w.-]*"
+_REFERENCE = re.compile(
+    rf"(?P<repository>{_PART}/{_PART})(?:/(?P<file>[^@]+\.gguf))?(?:@(?P<revision>{_PART}(?:/{_PART})*))?"
+)
+_LOCAL_SUFFIXES = (".gguf", ".onnx", ".json", ".safetensors")
+_COMMIT = re.compile(r"[0-9a-f]{7,40}")
+
+
+@dataclass(frozen=True, slots=True)
+class HubReference:
+    """A model by the name of its repository on the Hugging Face Hub."""
+
+    repository: str
+    file: str | None = None
+    revision: str | None = None
+
+    @classmethod
+    def parse(cls, name: str) -> HubReference | None:
+        """``org/name``, ``org/name@revision`` or ``org/name/file.gguf``; ``None`` for any other text.
+
+        Example:
+            >>> HubReference.parse("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B@main").revision
+            'main'
+            >>> HubReference.parse("models/student.gguf")
+        """
+        found = _REFERENCE.fullmatch(name)
+        if found is None or found["repository"].endswith(_LOCAL_SUFFIXES):
+            return None
+        return cls(found["repository"], found["file"], found["revision"])
+
+    @property
+    def download_command(self) -> str:
+        """What downloads it into the cache."""
+        revision = f" --revision {self.revision}" if self.revision else ""
+        return " ".join(filter(None, ["hf download", self.repository, self.file])) + revision
+
+    def find(self) -> Path:
+        """The snapshot's folder in the cache, or the file in it.
+
+        Raises:
+            InputError: the cache does not have it, or only a part; the message has the command that downloads it.
+        """
+        folder = cache_root() / f"models--{self.repository.replace('/', '--')}"
+        if not is_repository(folder):
+            raise InputError(
+                f"{self.repository}: no such file or folder, and not in the Hugging Face cache {folder.parent}; "
+                f"sprat downloads nothing: {self.download_command}"
+            )
+        snapshot = newest_snapshot(folder) if self.revision is None else self._revision(folder)
+        path = snapshot / self.file if self.file else snapshot
+        if not path.exists() and not path.is_symlink():
+            raise InputError(f"{path}: not in the Hugging Face cache; {self.download_command}")
+        broken = [found.name for found in snapshot.rglob("*") if found.is_symlink() and not found.exists()]
+        if broken:
+            raise InputError(
+                f"{snapshot}: the download is incomplete, {len(broken)} files are missing: {summarize(broken, 3)}; "
+                f"{self.download_command}"
+            )
+        return path
+
+    def _revision(self, folder: Path) -> Path:
+        """The snapshot of a branch, a tag, or the beginning of a commit."""
+        assert self.revision is not None, "the caller checked"
+        commits = [path for path in snapshots(folder) if path.name.startswith(self.revision)]
+        if len(commits) == 1 and _COMMIT.fullmatch(self.revision):
+            return commits[0]
+        if (found := _snapshot_of(folder, self.revision)) is not None:
+            return found
+        names = [*_refs(folder), *(path.name for path in snapshots(folder))]
+        raise InputError(
+            f"{self.repository}@{self.revision}: not in the Hugging Face cache, which has {summarize(names)}; "
+            f"{self.download_command}"
+        )
+
+
+def cache_root() -> Path:
+    """``HF_HUB_CACHE``, ``$HF_HOME/hub``, or the default place."""
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if root := os.environ.get(variable):
+            return Path(root).expanduser()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    return Path(os.environ.get("HF_HOME") or cache).expanduser() / "hub"
+
+
+def is_repository(folder: Path) -> bool:
+    """Whether ``folder`` is a model's folder in the cache."""
+    return folder.name.startswith("models--") and (folder / "snapshots").is_dir()
+
+
+def newest_snapshot(folder: Path) -> Path:
+    """The snapshot that ``main`` refers to, else the one that was changed last.
+
+    Raises:
+        InputError: there is none.
+    """
+    if (found := _snapshot_of(folder, "main")) is not None:
+        return found
+    if not (present := snapshots(folder)):
+        repository = folder.name.removeprefix("models--").replace("--", "/")
+        raise InputError(f"{folder}: has no snapshot; {HubReference(repository).download_command}")
+    return max(present, key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+
+def snapshots(folder: Path) -> list[Path]:
+    """Folders of the snapshots in ``folder``, sorted by commit."""
+    return sorted(path for path in (folder / "snapshots").iterdir() if path.is_dir())
+
+
+def _refs(folder: Path) -> list[str]:
+    root = folder / "refs"
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def _snapshot_of(folder: Path, ref: str) -> Path | None:
+    """The snapshot of a branch or tag, if both are in the cache."""
+    if ref not in _refs(folder):
+        return None
+    commit = (folder / "refs" / ref).read_text(encoding="utf-8", errors="replace").strip()
+    found = folder / "snapshots" / commit
+    return found if _COMMIT.fullmatch(commit) and found.is_dir() else None
