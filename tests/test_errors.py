@@ -43,3 +43,17 @@ def test_unknown_name_proposes_the_nearest():
 
 def test_unknown_name_without_a_near_match_lists_all_names():
     assert errors.unknown_name("device", "zzz", ["b", "a"]) == "unknown device 'zzz' (known: a, b)"
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("Q4_K_M", "q4_k"), ("pi5", "rpi5-8gb"), ("ORIN", "jetson-orin"), ("qwen2forcausallm", "Qwen2ForCausalLM")],
+)
+def test_the_nearest_name_is_found_in_any_case_and_by_a_part(name, nearest):
+    known = ["q4_k", "rpi5-8gb", "jetson-orin", "Qwen2ForCausalLM"]
+    assert f"did you mean {nearest!r}?" in errors.unknown_name("thing", name, known)
+
+
+@pytest.mark.parametrize("name", ["", "x", "serve", "zz9"])
+def test_a_name_that_resembles_none_gets_no_suggestion(name):
+    assert "did you mean" not in errors.unknown_name("thing", name, ["q4_k", "rpi5-8gb", "xylophone"])

@@ -123,6 +123,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     import difflib  # here, because it would take a third of the time of `import sprat`
 
     names = sorted(known)
-    nearest = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    folded = {known_name.casefold(): known_name for known_name in names}
+    wanted = name.casefold()
+    parts = [other for other in folded if len(wanted) > 2 and wanted in other]  # "pi5" of "rpi5-8gb"
+    nearest = difflib.get_close_matches(wanted, folded, n=1) or parts
+    hint = f"; did you mean {folded[nearest[0]]!r}?" if nearest else ""
     return f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})"

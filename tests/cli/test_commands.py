@@ -1,5 +1,6 @@
 """The commands as a user types them: verdict first, JSON for programs, exit codes for scripts."""
 
+import io
 import json
 import signal
 
@@ -195,7 +196,8 @@ def test_doctor_shows_the_native_core_and_the_backends(capsys):
         (("verify", "nowhere", "--source", "nowhere"), "nowhere"),
         (("inspect", "nowhere"), "nowhere"),
         (("export",), "Missing argument 'SOURCE'; see sprat export --help"),
-        (("nonsense",), "No such command 'nonsense'"),
+        (("nonsense",), "unknown command 'nonsense' (known: "),
+        (("rum",), "unknown command 'rum'; did you mean 'run'?"),
         (("plan", "demo", "--context", "0"), "Invalid value for '-c' / '--context': 0"),
     ],
 )
@@ -208,6 +210,25 @@ def test_a_user_error_prints_one_line_and_exits_with_2(arguments, expected, caps
     assert err.startswith("sprat: ")
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_prompt_comes_from_standard_input(bundle, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("Where é\n".encode())))
+    assert run(capsys, "run", bundle, "-", "--raw", "-n", "1")[1].startswith("Where é")
+
+
+def test_standard_input_that_is_not_utf8_is_an_error(bundle, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\xff")))
+    code, _, err = run(capsys, "run", bundle, "-", "--raw")
+    assert code == 2
+    assert "standard input is not UTF-8 text" in err
+
+
+def test_the_next_command_is_quoted_for_the_shell(source, tmp_path, capsys):
+    out = tmp_path / "out mit Leerzeichen"
+    following = run(capsys, "export", source, out, "--quant", "int8")[1].splitlines()[-1]
+    assert f"sprat verify '{out}' --source" in following
+    assert f"sprat run '{out}' 'a prompt'" in following
 
 
 def test_a_prompt_that_is_not_utf8_prints_one_line(bundle, capsys, monkeypatch):

@@ -10,7 +10,7 @@ import click
 
 from sprat.cli.output.terminal import accept_any_text
 from sprat.cli.output.write_errors import check_output, discard_unwritten, report_write_errors
-from sprat.errors import SpratError
+from sprat.errors import SpratError, unknown_name
 from sprat.text import printable
 
 __all__ = ["main"]
@@ -51,6 +51,13 @@ class _LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         with report_write_errors():
             return super().invoke(ctx)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in _COMMANDS:
+            raise click.UsageError(unknown_name("command", args[0], _COMMANDS), ctx)
+        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)

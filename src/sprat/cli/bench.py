@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -154,8 +155,8 @@ def _output(results: Sequence[Measurement | TraceReport], output_format: str | N
         case _:
             _print(records, traces, markdown=output_format == "markdown")
             saved = output or "results.jsonl"
-            before = "" if output else f"repeat with -o {saved}   then:  "
-            click.echo(f"next:  {before}sprat report {saved} -o report.html")
+            before = "" if output else f"repeat with -o {shlex.quote(str(saved))}   then:  "
+            click.echo(f"next:  {before}sprat report {shlex.quote(str(saved))} -o report.html")
 
 
 def _print(records: Sequence[Measurement], traces: Sequence[TraceReport], *, markdown: bool) -> None:
@@ -199,4 +200,4 @@ def _compare(before: Path, after: Path, *, as_json: bool) -> None:
     print_comparison(comparisons, _CONFIDENCE)
     for difference in differences(comparisons[0].before, comparisons[0].after):
         click.echo(f"differs: {difference}")
-    click.echo(f"next:  sprat report {before} {after} -o report.html")
+    click.echo(f"next:  sprat report {shlex.join([str(before), str(after)])} -o report.html")

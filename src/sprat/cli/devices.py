@@ -64,6 +64,7 @@ def show(name: str, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def probe(name: str | None, folder: Path, as_json: bool) -> None:
     """Measure this machine, in under a minute: memory, sprat's kernels, storage, temperature."""
+    from sprat.devices.probe import BUSY_SHARE
     from sprat.devices.probe import probe as measure
     from sprat.runtime.kernels.rates import measure_rates
 
@@ -73,6 +74,12 @@ def probe(name: str | None, folder: Path, as_json: bool) -> None:
         name or "this-machine", folder, measure_rates, lambda step: click.echo(f"measuring {step}", err=True)
     )
     path = save_profile(found.profile) if name else None
+    if found.busy_share and found.busy_share > BUSY_SHARE:
+        click.echo(
+            f"note: other programs used {found.busy_share:.0%} of the cores: the rates are too low, and so are "
+            "predictions from them; stop the programs and probe again",
+            err=True,
+        )
     if as_json:
         print_json(found)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import click
@@ -75,4 +76,4 @@ def _print(result: Evaluation, model: str) -> None:
             f"next:  sprat export demo OUT --device rpi5-8gb --quant int4   then:  sprat eval OUT --task {result.task}"
         )
     else:
-        click.echo(f"next:  sprat verify {model} --source SOURCE")
+        click.echo(f"next:  sprat verify {shlex.quote(model)} --source SOURCE")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import click
@@ -184,7 +185,6 @@ def _print(result: ExportResult, source: str, lora: tuple[str, ...]) -> None:
     print_table(("tensors", "format", "count", "size"), rows)
     for note in (*manifest.warnings, *result.notes):
         click.echo(f"note: {printable(note)}")
-    options = "".join(f" --lora {text}" for text in lora)
-    click.echo(
-        f"next:  sprat verify {result.path} --source {source}{options}   then:  sprat run {result.path} 'a prompt'"
-    )
+    options = "".join(f" --lora {shlex.quote(text)}" for text in lora)
+    out = shlex.quote(str(result.path))
+    click.echo(f"next:  sprat verify {out} --source {shlex.quote(source)}{options}   then:  sprat run {out} 'a prompt'")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import click
 
 from sprat.app.plan import plan
@@ -114,7 +116,7 @@ def _print_many(model: str, plans: list[Plan]) -> None:
         f"speeds are predicted: TTFT of a prompt of {plans[0].prompt_tokens:,} tokens, decode at depth 0; "
         f"the KV cache is planned for {footprint.context:,} tokens"
     )
-    click.echo(f"next:  sprat plan {model} --device {plans[0].profile.name}")
+    click.echo(f"next:  sprat plan {shlex.quote(model)} --device {plans[0].profile.name}")
 
 
 def _row(plan: Plan) -> tuple[str, ...]:

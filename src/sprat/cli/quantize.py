@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import click
 
 from sprat.app.quantize import quantize
@@ -62,7 +64,7 @@ def command(
         click.echo(f"note: {group.role} is {group.format}: its rows do not divide into blocks of {group.wanted}")
     for note in result.notes:
         click.echo(f"note: {note}")
-    click.echo(f"next:  sprat inspect {result.file.path}")
+    click.echo(f"next:  sprat inspect {shlex.quote(str(result.file.path))}")
 
 
 def _parts(result: QuantizeResult) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -11,7 +12,7 @@ from sprat.app.load import load as load_model
 from sprat.cli.model_options import load_options, sampling_options, template_options
 from sprat.cli.output.reply import print_reply, show_timings
 from sprat.cli.output.terminal import print_json, progress_bar, shown
-from sprat.errors import TemplateError
+from sprat.errors import PromptError, TemplateError
 from sprat.runtime.chat.completions import Message
 from sprat.runtime.engine import Engine
 
@@ -22,6 +23,7 @@ Examples:
   sprat run OUT "What is the capital of France?"
   sprat run OUT "Once upon a time" --raw -n 64 --temp 0.7 --seed 1
   sprat run OUT "lights off in the kitchen" --json
+  sprat run OUT - < question.txt
 """
 
 
@@ -47,13 +49,28 @@ def command(
     options: dict[str, Any],
     as_json: bool,
 ) -> None:
-    """Answer one PROMPT with MODEL (a bundle, a model file, a checkpoint or `demo`)."""
+    """Answer one PROMPT with MODEL (a bundle, a model file, a checkpoint or `demo`).
+
+    PROMPT - is read from standard input.
+    """
+    if prompt == "-":
+        prompt = _standard_input()
     with load_model(model, **load) as engine, progress_bar("prefill", quiet=as_json) as bar:
         options["on_prefill"] = bar
         if raw:
             _continue(engine, prompt, options, as_json=as_json)
         else:
             _answer(engine, _messages(system, prompt), {**options, **template}, as_json=as_json)
+
+
+def _standard_input() -> str:
+    """The whole of standard input, without the line end that a shell adds."""
+    if sys.stdin is None:
+        raise PromptError("standard input is closed, but the prompt - is read from it")
+    try:
+        return sys.stdin.buffer.read().decode().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise PromptError(f"standard input is not UTF-8 text ({error}); convert it, for example with iconv") from error
 
 
 def _messages(system: str | None, prompt: str) -> list[Message]:

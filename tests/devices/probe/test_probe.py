@@ -29,13 +29,34 @@ def fake_rates(_n_threads):
 def test_a_probe_gives_a_consistent_profile_of_measured_values(tmp_path):
     steps = []
     found = probe("this-machine", tmp_path, fake_rates, steps.append)
-    assert steps == ["memory", "kernels", "storage"]
+    assert steps[:2] == ["memory", "kernels"]
+    assert steps[-1] == "storage"
     assert contradictions(found.profile) == []
     assert found.profile.n_cores == len(os.sched_getaffinity(0))
     assert found.profile.memory.read_gbps.basis is Basis.MEASURED
     assert found.profile.compute.int8_gops.value == 200
     assert set(found.read_bytes_per_s) >= {1, found.profile.n_cores}
     assert list(tmp_path.glob("sprat-probe-*")) == []
+
+
+@pytest.mark.parametrize(
+    ("shares", "kept", "steps"),
+    [([0.02], 0.02, 2), ([None], None, 2), ([0.7, 0.05], 0.05, 4), ([0.7, 0.5, 0.6], 0.5, 6)],
+)
+def test_a_probe_beside_busy_programs_is_repeated_and_says_so(tmp_path, monkeypatch, shares, kept, steps):
+    remaining = iter(shares)
+
+    class Meter:
+        def share(self):
+            return next(remaining)
+
+    monkeypatch.setattr("sprat.devices.probe.BusyMeter", Meter)
+    reported = []
+    found = probe("this-machine", tmp_path, fake_rates, reported.append)
+    assert (found.busy_share, len(reported)) == (kept, steps + 1)
+    noted = "other programs used 50% of the cores"
+    assert (noted in found.profile.compute.int8_gops.source) is (kept == 0.5)
+    assert (noted in found.profile.memory.read_gbps.source) is (kept == 0.5)
 
 
 def test_a_saved_profile_is_found_by_its_name(tmp_path):
