@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,8 @@ _ARM_FLAGS = {
     "i8mm": ("i8mm",),
     "bf16": ("bf16",),
 }
+_CACHE_SIZE = re.compile(r"(\d+)([KMG]?)")
+_CACHE_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 _SYSFS_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
@@ -44,7 +47,7 @@ class CPU:
     machine: str  # x86_64, aarch64, ...
     n_cores: int  # usable by this process
     features: dict[str, bool]
-    cache_bytes: dict[str, int]  # level -> bytes, 0 where unknown
+    cache_bytes: dict[str, int]  # level -> bytes; 0 or absent where unknown
     page_bytes: int
 
 
@@ -86,7 +89,16 @@ def _sysfs_cache_bytes() -> dict[str, int]:
     """Data and unified caches of core 0; on most ARM boards the C library does not report them."""
     found = {}
     for index in sorted(_SYSFS_CACHES.glob("index*")):
-        size, level, kind = ((index / name).read_text().strip() for name in ("size", "level", "type"))
-        if kind != "Instruction":
-            found["l1d" if level == "1" else f"l{level}"] = int(size.removesuffix("K")) * 1024
+        level, kind, size = (_entry(index / name) for name in ("level", "type", "size"))
+        amount = _CACHE_SIZE.fullmatch(size)  # some kernels list the caches of a board without their sizes
+        if kind in {"Data", "Unified"} and level and amount:
+            found["l1d" if level == "1" else f"l{level}"] = int(amount[1]) * _CACHE_UNITS[amount[2]]
     return found
+
+
+def _entry(path: Path) -> str:
+    """An entry of sysfs; empty where the kernel has none."""
+    try:
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""

@@ -7,13 +7,16 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from sprat.devices.container import container_available_bytes, container_memory_bytes
 from sprat.devices.cpu import CPU
 from sprat.devices.parts import Basis, Cores, Sourced
 
-__all__ = ["available_bytes", "cache_bytes", "core_clocks", "cores_by_kind", "memory_bytes"]
+__all__ = ["available_bytes", "cache_bytes", "core_clocks", "core_speeds", "cores_by_kind", "memory_bytes"]
 
 _DEFAULT_CLOCK_GHZ = 2.0
 _SHARED_CACHE_BYTES = 4 << 20  # per core; other programs or virtual machines use the rest of a shared L3
+_UNKNOWN_CACHE_BYTES = 256 << 10  # per core, where neither the C library nor the kernel reports any cache
+_SYSFS_CPU = Path("/sys/devices/system/cpu")
 _MEMINFO = Path("/proc/meminfo")
 
 
@@ -32,20 +35,39 @@ def core_clocks() -> dict[int, float]:
     return {core: _clock_ghz(core).value for core in sorted(os.sched_getaffinity(0))}
 
 
+def core_speeds() -> dict[int, float]:
+    """Relative speed of each core that this process may use: the kernel's capacity where it differs, else the clock.
+
+    Capacities (ARM, 1024 for the fastest core) count instructions per cycle as well; clocks of a phone's little cores
+    are over half of its big cores'.
+    """
+    clocks = core_clocks()
+    capacities = {core: _capacity(core) for core in clocks}
+    return capacities if all(capacities.values()) and len(set(capacities.values())) > 1 else clocks
+
+
 def memory_bytes() -> int:
-    """RAM of this machine."""
-    return _meminfo("MemTotal") or _physical_bytes()
+    """RAM of this machine, or the memory limit of this container if that is less."""
+    return _least(_meminfo("MemTotal") or _physical_bytes(), container_memory_bytes())
 
 
 def available_bytes() -> int:
-    """Memory that programs can still allocate, page cache included (MemAvailable); half of RAM if unknown."""
-    return _meminfo("MemAvailable") or _physical_bytes() // 2
+    """Memory that this process can still allocate, page cache included; half of RAM if unknown.
+
+    The least of the machine's MemAvailable and of what the memory limit of this container leaves.
+    """
+    return _least(_meminfo("MemAvailable") or _physical_bytes() // 2, container_available_bytes())
 
 
 def cache_bytes(cpu: CPU) -> int:
-    """The largest CPU cache that one program can count on, over all its cores."""
+    """The largest CPU cache that one program can count on, over all its cores; 256 KiB per core if unknown."""
     own = cpu.cache_bytes.get("l2", 0) * cpu.n_cores
-    return max(own, min(cpu.cache_bytes.get("l3", 0), _SHARED_CACHE_BYTES * cpu.n_cores), cpu.cache_bytes["l1d"])
+    shared = min(cpu.cache_bytes.get("l3", 0), _SHARED_CACHE_BYTES * cpu.n_cores)
+    return max(own, shared, cpu.cache_bytes.get("l1d", 0)) or _UNKNOWN_CACHE_BYTES * cpu.n_cores
+
+
+def _least(of_machine: int, of_container: int | None) -> int:
+    return of_machine if of_container is None else min(of_machine, of_container)
 
 
 def _meminfo(key: str) -> int:
@@ -59,8 +81,15 @@ def _physical_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def _capacity(core: int) -> float:
+    """The scheduler's capacity of a core; 0 if the kernel has none."""
+    entry = _SYSFS_CPU / f"cpu{core}" / "cpu_capacity"
+    text = entry.read_text(encoding="ascii").strip() if entry.exists() else ""
+    return float(text) if text.isdigit() else 0.0
+
+
 def _clock_ghz(core: int) -> Sourced:
-    limit = Path(f"/sys/devices/system/cpu/cpu{core}/cpufreq/cpuinfo_max_freq")
+    limit = _SYSFS_CPU / f"cpu{core}" / "cpufreq" / "cpuinfo_max_freq"
     if limit.exists():
         return Sourced(value=int(limit.read_text()) / 1e6, basis=Basis.PUBLISHED, source="cpuinfo_max_freq")
     found = re.search(r"^cpu MHz\s*:\s*([\d.]+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)

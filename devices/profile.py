@@ -31,6 +31,7 @@ from sprat.errors import DeviceError, unknown_name
 from sprat.files import atomic_write, config_folder
 
 __all__ = [
+    "MIN_CORE_SPEED",
     "Accelerator",
     "Basis",
     "Compute",
@@ -54,7 +55,7 @@ __all__ = [
 _NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
 # A core this slow, relative to the fastest, gets no thread: middle cores of phones (0.41) help, little ones (0.15 to
 # 0.38) do not.
-_MIN_CORE_SPEED = 0.4
+MIN_CORE_SPEED = 0.4
 
 # At least ten times what exists: a larger value has the wrong unit.
 _MAX = {
@@ -104,7 +105,7 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             return (cores.int8_gops or cores.clock_ghz.value * cores.count) / cores.count
 
         fastest = max(map(speed, self.cores))
-        return tuple(cores for cores in self.cores if speed(cores) >= _MIN_CORE_SPEED * fastest)
+        return tuple(cores for cores in self.cores if speed(cores) >= MIN_CORE_SPEED * fastest)
 
     @property
     def n_threads(self) -> int:

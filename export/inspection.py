@@ -13,6 +13,7 @@ from sprat.export.onnx.stored_weights import stored_weights
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.write.naming import model_id
 from sprat.export.write.tensor_groups import TensorSize, group_tensors
+from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.arch.attention import LatentAttentionSpec
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.spec import ModelSpec
@@ -136,6 +137,7 @@ def _gguf(file_path: Path, path: Path, kind: str, warnings: Iterable[str]) -> In
         name = file.name
         notes = (
             *warnings,
+            *architectures()[spec.architecture].differs_in_llamacpp(spec),
             *_tokenizer_notes(file.metadata),
             _sampling_note(sampling_from_metadata(file.metadata)),
             *_template_notes(StoredTemplates.from_metadata(file.metadata)),

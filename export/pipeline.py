@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,14 +29,18 @@ from sprat.export.gguf.artifact import gguf_artifact
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata, valid_keys
 from sprat.export.onnx import OnnxOptions, onnx_artifact
 from sprat.export.source.checkpoint import Checkpoint
+from sprat.export.source.file import FileTensor
 from sprat.export.source.lora import AdapterOption
+from sprat.export.source.tensor import SourceTensor
 from sprat.export.write.bundle import BundleFolder, existing_manifest
 from sprat.export.write.chat_template import replace_template, template_warnings
 from sprat.export.write.naming import ModelName, model_id
 from sprat.export.write.tokenizer_files import tokenizer_texts
 from sprat.export.write.writer import WrittenFile
 from sprat.progress import ReportProgress, no_progress
-from sprat.quant.recipe import Recipe
+from sprat.quant.formats import BlockFormat, get_format
+from sprat.quant.recipe import KEEP, KeptFormats, Recipe
+from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.spec_json import spec_fields
 from sprat.runtime.files.bundle import Artifact, Bundle, BundleFile, Manifest, Source, TensorGroup
@@ -45,11 +50,13 @@ from sprat.runtime.generate.sampling_defaults import (
     sampling_from_config,
     sampling_from_metadata,
 )
+from sprat.runtime.memory import parse_memory
 from sprat.runtime.tokenizer.hf_files import TokenizerFiles
 
 __all__ = ["ArtifactWriter", "ExportResult", "export"]
 
 _DEFAULT_QUANT = "int4"
+_UP_TO_DATE = "the bundle exists already and is up to date"
 _PACKAGES = ("sprat", "numpy", "gguf", "safetensors", "tokenizers")  # whose versions the manifest records
 
 
@@ -92,9 +99,12 @@ class ArtifactFactory(Protocol):
         """Lay out the artifact of ``checkpoint``."""
 
 
-def writers(*, align: int | None, onnx: OnnxOptions) -> dict[str, ArtifactFactory]:
+def writers(*, align: int | None, split: int | None, onnx: OnnxOptions) -> dict[str, ArtifactFactory]:
     """Artifact format -> factory, bound to the options of that format."""
-    return {"gguf": partial(gguf_artifact, align=align), "onnx": partial(onnx_artifact, options=onnx)}
+    return {
+        "gguf": partial(gguf_artifact, align=align, split_bytes=split),
+        "onnx": partial(onnx_artifact, options=onnx),
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +146,8 @@ def export(
     formats: Sequence[str] = ("gguf",),
     tensor_rules: Sequence[str] = (),
     align: int | None = None,
+    split: int | str | None = None,
+    name: str | None = None,
     onnx: OnnxOptions | None = None,
     context: int | None = None,
     lora: Sequence[str | os.PathLike[str]] = (),
@@ -149,11 +161,14 @@ def export(
     Args:
         source: a Hugging Face model folder, or a GGUF file.
         out: the bundle's folder; created when everything is written.
-        quant: ``int4``, ``int8`` or a block format; by default the best that fits ``device``, or ``int4``.
+        quant: ``int4``, ``int8``, a block format, or ``keep`` for the formats of a GGUF; by default the best that fits
+            ``device``, or ``int4``.
         device: a profile's name; a model that does not fit its memory is an error before any weight is read.
         formats: artifact formats to write, ``gguf`` or ``onnx``.
         tensor_rules: formats of single tensors, ``"ffn_down_exps=q5_0"``; later rules win.
         align: alignment of a GGUF's tensors in bytes; by default 4096 for MoE models and 32 otherwise.
+        split: split the GGUF into files of at most this size, in bytes or as ``"4GB"``, if it is larger.
+        name: the model's name, ``"owner/Name-7B-Chat"``; by default that of the source.
         onnx: options of the ONNX graph.
         context: tokens to plan the cache for; by default the model's limit, at most 4096.
         lora: folders of LoRA adapters to merge into the weights, ``"DIR"`` or ``"DIR:scale"``.
@@ -169,32 +184,38 @@ def export(
     out = Path(out)
     adapters = [AdapterOption.parse(os.fspath(text)) for text in lora]
     checkpoint = Checkpoint.open(source, ignore_fields=ignore_config_fields, adapters=adapters)
-    recipe, plan = _choose_recipe(checkpoint.spec, quant, device, tensor_rules, context, force)
+    recipes = _recipes(checkpoint, quant or (None if device else _DEFAULT_QUANT), tensor_rules, formats)
+    recipe, plan = _choose_recipe(checkpoint.spec, recipes, device, context, force)
     tokenizer = _tokenizer_keys(checkpoint, chat_template)
-    factories = writers(align=align, onnx=onnx or OnnxOptions())
-    artifacts = _lay_out(checkpoint, recipe, formats, tokenizer, factories)
+    factories = writers(align=align, split=_split_bytes(split), onnx=onnx or OnnxOptions())
+    artifacts = _lay_out(checkpoint, recipe, formats, tokenizer, factories, name)
     texts = tokenizer_texts(checkpoint, tokenizer, complete="onnx" in artifacts)
     if (existing := existing_manifest(out)) and not force:
         bundle = _same_bundle(out, existing, checkpoint, artifacts, texts)
-        return ExportResult(
-            bundle=bundle, plan=plan, n_resumed=0, notes=("the bundle exists already and is up to date",)
-        )
+        return ExportResult(bundle=bundle, plan=plan, n_resumed=0, notes=(_UP_TO_DATE,))
     folder = BundleFolder.beside(out)
-    for artifact in artifacts.values():
-        artifact.check_free_space(folder.partial)
-    checkpoint.verify_complete(progress)
-    for artifact in artifacts.values():
-        artifact.check_range()
-    folder.make()
-    written = [file for artifact in artifacts.values() for file in artifact.write(folder.partial, progress)]
+    written = _write(folder, artifacts, checkpoint, progress)
     files = (*map(_describe, written), *(folder.add(name, text) for name, text in sorted(texts.items())))
-    manifest = _manifest(checkpoint, recipe, artifacts, files, device, tokenizer)
+    manifest = _manifest(checkpoint, recipe, artifacts, files, device, tokenizer, name)
     return ExportResult(
         bundle=folder.finish(manifest),
         plan=plan,
         n_resumed=sum(file.n_resumed for file in written),
         notes=tuple(file.note for file in written if file.note),
     )
+
+
+def _write(
+    folder: BundleFolder, artifacts: Mapping[str, ArtifactWriter], checkpoint: Checkpoint, progress: ReportProgress
+) -> list[WrittenFile]:
+    """Write the artifacts, after everything that can be refused beforehand was looked at."""
+    for artifact in artifacts.values():
+        artifact.check_free_space(folder.partial)
+    checkpoint.verify_complete(progress)
+    for artifact in artifacts.values():
+        artifact.check_range()
+    folder.make()
+    return [file for artifact in artifacts.values() for file in artifact.write(folder.partial, progress)]
 
 
 def _manifest(
@@ -204,11 +225,12 @@ def _manifest(
     files: tuple[BundleFile, ...],
     device: str | None,
     tokenizer: Mapping[str, Any],
+    name: str | None,
 ) -> Manifest:
     """The manifest, from the layouts and the written files."""
     unused = [f"rule {rule} matches no tensor" for rule in recipe.unused_rules(checkpoint.names())]
     return Manifest(
-        name=_identity(checkpoint),
+        name=name or _identity(checkpoint),
         artifacts=tuple(
             Artifact(format=name, file=a.file_name, layout_digest=a.layout_digest) for name, a in artifacts.items()
         ),
@@ -220,19 +242,55 @@ def _manifest(
         device=device,
         versions={name: version(name) for name in (*_PACKAGES, *(["onnx-ir"] if "onnx" in artifacts else []))},
         sampling=dict(sampling_from_metadata(tokenizer)) or msgspec.UNSET,
-        warnings=(*checkpoint.warnings, *unused, *template_warnings(checkpoint, tokenizer)),
+        warnings=(*_source_warnings(checkpoint, recipe), *unused, *template_warnings(checkpoint, tokenizer)),
     )
 
 
+def _source_warnings(checkpoint: Checkpoint, recipe: Recipe) -> list[str]:
+    left_out = checkpoint.quantized_warnings if recipe.name == KEEP else []
+    architecture = architectures()[checkpoint.spec.architecture]
+    return [
+        *(warning for warning in checkpoint.warnings if warning not in left_out),
+        *architecture.differs_in_llamacpp(checkpoint.spec),
+    ]
+
+
+def _recipes(
+    checkpoint: Checkpoint, quant: str | None, rules: Sequence[str], formats: Sequence[str]
+) -> Sequence[Recipe]:
+    """The recipes to choose from, best quality first."""
+    if quant is None or quant.lower() != KEEP:
+        return planned_recipes(checkpoint.spec, quant, rules)
+    if not checkpoint.metadata or list(formats) != ["gguf"]:
+        raise InputError(
+            f"{checkpoint.path}: --quant keep copies the tensors of a GGUF into a GGUF, found "
+            f"{'a GGUF' if checkpoint.metadata else 'a checkpoint'} and --format {','.join(formats)}; "
+            "choose a block format such as q8_0 or bf16"
+        )
+    kept = {name: _kept_format(tensor) for name, tensor in checkpoint.tensors.items()}
+    sizes = {name: math.prod(tensor.shape) for name, tensor in checkpoint.tensors.items()}
+    return (KeptFormats.of(kept, sizes).with_rules(rules),)
+
+
+def _kept_format(tensor: SourceTensor) -> BlockFormat:
+    """The tensor's format; Q8_0 where rearranging took it out of its blocks (attn_k_b of an old quantized file)."""
+    made = not isinstance(tensor.rows, FileTensor) and len(tensor.shape) > 1 and tensor.format.name == "F32"
+    q8_0 = get_format("Q8_0")
+    return q8_0 if made and q8_0.divides(tensor.shape[-1]) else tensor.format
+
+
 def _choose_recipe(
-    spec: ModelSpec, quant: str | None, device: str | None, rules: Sequence[str], context: int | None, force: bool
+    spec: ModelSpec, recipes: Sequence[Recipe], device: str | None, context: int | None, force: bool
 ) -> tuple[Recipe, Plan | None]:
-    recipes = planned_recipes(spec, quant or (None if device else _DEFAULT_QUANT), rules)
     if device is None:
         return recipes[0], None
     footprints = [planned_footprint(spec, recipe, context=context) for recipe in recipes]
     plan = choose_quant(footprints, load_profile(device), force=force)
     return recipes[footprints.index(plan.footprint)], plan
+
+
+def _split_bytes(split: int | str | None) -> int | None:
+    return None if split is None else parse_memory(split, "split")
 
 
 def _tokenizer_keys(checkpoint: Checkpoint, chat_template: str | os.PathLike[str] | None) -> dict[str, Any]:
@@ -258,14 +316,21 @@ def _lay_out(
     formats: Sequence[str],
     tokenizer: Mapping[str, Any],
     factories: Mapping[str, ArtifactFactory],
+    name: str | None,
 ) -> dict[str, ArtifactWriter]:
     if unknown := [name for name in formats if name not in factories]:
         raise InputError(unknown_name("artifact format", unknown[0], factories))
     if not formats:
         raise InputError(f"no artifact format was given; known: {', '.join(factories)}")
     shapes = {tensor.name: tensor.shape for tensor in checkpoint.tensors.values()}
-    name = ModelName.of(_identity(checkpoint), checkpoint.metadata, shapes)
-    return {format: factories[format](checkpoint, recipe, name=name, tokenizer=tokenizer) for format in formats}
+    if name is not None and not name.strip():
+        raise InputError("--name is empty; expected a name such as Name-7B-Chat")
+    parts = (
+        ModelName.of(_identity(checkpoint), checkpoint.metadata, shapes)
+        if name is None
+        else ModelName.parse(name, shapes)
+    )
+    return {format: factories[format](checkpoint, recipe, name=parts, tokenizer=tokenizer) for format in formats}
 
 
 def _same_bundle(

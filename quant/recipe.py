@@ -14,13 +14,18 @@ If the rows do not divide into blocks of the format, its fallback is used, and :
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from sprat.errors import FormatError, unknown_name
 from sprat.quant.formats import BlockFormat, format_names, get_format
 
-__all__ = ["Choice", "Recipe", "Rule", "recipe_names"]
+__all__ = ["KEEP", "Choice", "KeptFormats", "Recipe", "Rule", "recipe_names"]
+
+KEEP = "keep"
+"""Name of the recipe that leaves the tensors of a GGUF as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +148,36 @@ class Recipe:
             if rule.matches(name):
                 return rule.format
         return self.default
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFormats(Recipe):
+    """Every tensor in the format that it has; the user's rules still apply.
+
+    Attributes:
+        formats: canonical name -> format.
+    """
+
+    formats: Mapping[str, BlockFormat] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, formats: Mapping[str, BlockFormat], n_weights: Mapping[str, int]) -> Self:
+        """The recipe ``keep``; its default is the format of most weights.
+
+        Args:
+            formats: canonical name -> format.
+            n_weights: canonical name -> number of weights.
+        """
+        totals: Counter[str] = Counter()
+        for name, format in formats.items():
+            totals[format.name] += n_weights[name]
+        most = totals.most_common(1)[0][0]
+        default = next(format for format in formats.values() if format.name == most)
+        return cls(KEEP, default, formats=formats)
+
+    def _wanted(self, name: str, shape: tuple[int, ...]) -> BlockFormat:
+        rules = () if len(shape) <= 1 or _KEPT_F32.search(name) else reversed(self.rules)
+        return next((rule.format for rule in rules if rule.matches(name)), self.formats[name])
 
 
 def recipe_names() -> list[str]:

@@ -28,7 +28,7 @@ from sprat.runtime.generate.options import GenerateOptions, split_options
 from sprat.runtime.generate.sampling import SamplingParams
 from sprat.runtime.generate.sampling_defaults import SamplingDefaults
 from sprat.runtime.generate.transcript import Transcript
-from sprat.runtime.limits import checked_context, load_limits
+from sprat.runtime.limits import check_cache, checked_context, load_limits
 from sprat.runtime.open_model import open_model
 from sprat.runtime.session import Overflow, Session
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
@@ -98,8 +98,8 @@ class Engine:
 
         Args:
             path: a bundle written by ``sprat export``, a ``.gguf`` file, or a ``.onnx`` file written by sprat.
-            device: name of a device profile (see ``sprat devices``). Its plan chooses threads, context, batch and
-                cache format. The model must fit on it, with all weights resident or with expert streaming.
+            device: a profile (see ``sprat devices``) whose plan chooses threads, context, batch and cache format; the
+                model must fit on it, with all weights resident or with expert streaming.
             memory: hard limit, in bytes or as ``"3GB"``; replaces the device's.
             backend: a name that ``sprat doctor`` lists, or ``"auto"``; :attr:`backend_choice` says why it was chosen.
             context: maximum number of tokens of prompt and answer together; by default the model's limit, at most
@@ -109,14 +109,14 @@ class Engine:
                 the device's. By default keys and values are stored in f16 and latents in int8.
             deterministic: require a backend with the same bits for the same tokens in every run, as the native one has
                 with any number of threads; other chunk sizes of prefill change the rounding.
-            exact: require a backend that does not quantize activations. The native one then uses two int8 digits per
-                activation and a float32 cache.
+            exact: require a backend that does not round; the native one takes two int8 digits and a float32 cache.
 
         Raises:
             InputError: the model, the device or an option is invalid; see :mod:`sprat.errors` for the subclasses.
             DoesNotFitError: the model needs more memory than the limit.
             BackendError: no backend can run it on this machine.
         """
+        check_cache(cache)
         model = open_model(path, backend)
         limits = load_limits(model, device=device, memory=memory, context=context, force=force)
         request = LoadRequest(
@@ -164,8 +164,9 @@ class Engine:
                 ``suffix``, and the prompt is not text or the model has no tokens for it.
             InputError: an option is out of range.
         """
+        _, stop_conditions = split_options(options)
         tokens = self.encode(prompt) if suffix is None else self._encode_between(prompt, suffix)
-        capacity = min(self.context, len(tokens) + (options.get("max_tokens") or self.context))
+        capacity = min(self.context, len(tokens) + (stop_conditions.max_tokens or self.context))
         with self._new_transcript(capacity) as transcript:
             return self.frontend.generate(transcript, tokens, options, continues=True, on_end=transcript.close)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +49,7 @@ class Frontend:
         Raises:
             PromptError: the prompt is empty, or a token id is outside the vocabulary.
         """
-        tokens = self.tokenizer.encode(prompt, add_bos=True) if isinstance(prompt, str) else list(prompt)
+        tokens = self.tokenizer.encode(prompt, add_bos=True) if isinstance(prompt, str) else _token_ids(prompt)
         if not tokens:
             raise PromptError("the prompt is empty, and this model has no BOS token; pass at least one token")
         outside = [token for token in tokens if not 0 <= token < self.vocab_size]
@@ -146,3 +147,15 @@ class Frontend:
             on_reply: called with the complete reply.
         """
         return ChatStream(generation, ReasoningSplitter(prompt.text), model=self.name, on_reply=on_reply)
+
+
+def _token_ids(prompt: object) -> list[int]:
+    """The token ids of a prompt that is not text; bytes are neither."""
+    if isinstance(prompt, Iterable) and not isinstance(prompt, bytes | bytearray | memoryview | Mapping):
+        try:
+            return [operator.index(token) for token in prompt]
+        except TypeError:
+            found = f"a {type(prompt).__name__} that does not hold integers"
+    else:
+        found = f"a {type(prompt).__name__}"
+    raise PromptError(f"the prompt is {found}, expected text (str) or a sequence of token ids")

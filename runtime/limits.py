@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
+from numbers import Integral
 
-from sprat.devices.affinity import fast_core_ids
+from sprat.devices.affinity import Threads, default_threads, fast_core_ids
+from sprat.devices.container import container_memory_bytes
 from sprat.devices.plan.choose import choose_quant
 from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.plan import Plan
 from sprat.devices.profile import DeviceProfile, load_profile
 from sprat.errors import InputError
-from sprat.runtime.cache import Storage
+from sprat.runtime.cache import STORAGES, Storage
 from sprat.runtime.footprint import DEFAULT_CONTEXT, file_footprint
 from sprat.runtime.generate.generation import DEFAULT_BATCH
 from sprat.runtime.memory import parse_memory
 from sprat.runtime.open_model import OpenModel
 
-__all__ = ["LoadLimits", "checked_context", "load_limits"]
+__all__ = ["LoadLimits", "check_cache", "checked_context", "load_limits"]
 
 _MIN_CONTEXT = 512
 
@@ -55,11 +56,14 @@ def load_limits(
 ) -> LoadLimits:
     """Limits for ``model``; only its header is read.
 
+    Threads are those of :func:`~sprat.devices.affinity.default_threads`, and no more than the device's.
+
     Args:
         model: the open model.
         device: name of a device profile. Its plan decides by the device's cores, memory and the longest context that
             fits.
-        memory: hard limit, in bytes or as ``"3GB"``; replaces the device's.
+        memory: hard limit, in bytes or as ``"3GB"``; replaces the device's. By default the limit of this process's
+            container, if it has one.
         context: in tokens; by default the model's limit, at most 4096, and on a device what fits.
         force: continue when the model does not fit; its pages are then read from storage repeatedly.
 
@@ -69,13 +73,21 @@ def load_limits(
     """
     checked = checked_context(context, model.spec.max_context)
     usable_bytes = None if memory is None else parse_memory(memory)
-    n_cores = len(os.sched_getaffinity(0))
+    in_container, threads = container_memory_bytes(), default_threads()
     if device is None:
+        usable_bytes = in_container if usable_bytes is None else usable_bytes
         return LoadLimits(
-            context=checked, n_threads=n_cores, batch=DEFAULT_BATCH, memory_bytes=None if force else usable_bytes
+            context=checked,
+            n_threads=threads.count,
+            batch=DEFAULT_BATCH,
+            memory_bytes=None if force else usable_bytes,
+            cores=threads.cores,
         )
+    if not isinstance(device, str):
+        raise InputError(f"device is {device!r}, expected the name of a profile; see `sprat devices`")
     profile = load_profile(device)
-    usable_bytes = profile.usable_bytes if usable_bytes is None else usable_bytes
+    if usable_bytes is None:
+        usable_bytes = min(profile.usable_bytes, in_container or profile.usable_bytes)
     footprints = [
         file_footprint(model.spec, model.file, context=checked, cache=storage)
         for storage in model.spec.attention.storages
@@ -83,7 +95,7 @@ def load_limits(
     if context is None:
         footprints.append(_with_shorter_context(footprints[-1], usable_bytes))
     plan = choose_quant(footprints, profile, usable_bytes=usable_bytes, force=force)
-    return _from_plan(plan, n_cores, _cores(profile))
+    return _from_plan(plan, threads, _cores(profile))
 
 
 def _cores(profile: DeviceProfile) -> tuple[int, ...]:
@@ -92,16 +104,17 @@ def _cores(profile: DeviceProfile) -> tuple[int, ...]:
     return fast_core_ids(profile, core_clocks())
 
 
-def _from_plan(plan: Plan, n_cores: int, cores: tuple[int, ...]) -> LoadLimits:
+def _from_plan(plan: Plan, threads: Threads, cores: tuple[int, ...]) -> LoadLimits:
     settings = plan.settings
+    n_threads = min(threads.count, settings.n_threads)
     return LoadLimits(
         context=settings.context,
-        n_threads=min(n_cores, settings.n_threads),
+        n_threads=n_threads,
         batch=settings.batch,
         memory_bytes=plan.usable_bytes if plan.fits else None,
         cache="int8" if settings.cache == "int8" else "f16",
         streams=not plan.fits,
-        cores=cores,
+        cores=(cores or threads.cores)[:n_threads],
     )
 
 
@@ -109,6 +122,16 @@ def _with_shorter_context(footprint: Footprint, usable_bytes: int) -> Footprint:
     """``footprint`` with the longest context that fits; unchanged if that is not shorter, or below the minimum."""
     context = footprint.context_within(usable_bytes - (footprint.total_bytes - footprint.cache_bytes))
     return replace(footprint, context=context) if _MIN_CONTEXT <= context < footprint.context else footprint
+
+
+def check_cache(cache: object) -> None:
+    """Check a format of the KV cache.
+
+    Raises:
+        InputError: there is no such format.
+    """
+    if cache is not None and cache not in STORAGES:
+        raise InputError(f"cache is {cache!r}, expected one of {', '.join(STORAGES)}, or None for the default")
 
 
 def checked_context(context: int | None, max_context: int) -> int:
@@ -119,6 +142,6 @@ def checked_context(context: int | None, max_context: int) -> int:
     """
     if context is None:
         return min(max_context, DEFAULT_CONTEXT)
-    if not 0 < context <= max_context:
-        raise InputError(f"context is {context}, expected 1 to {max_context}, the model's longest")
+    if not isinstance(context, Integral) or not 0 < context <= max_context:
+        raise InputError(f"context is {context!r}, expected 1 to {max_context}, the model's longest")
     return context

@@ -11,7 +11,7 @@ __all__ = ["parse_memory"]
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 
-def parse_memory(memory: int | str) -> int:
+def parse_memory(memory: int | str, what: str = "memory") -> int:
     """Bytes from a number, or from text such as ``"3GB"`` (powers of ten) or ``"3GiB"`` (powers of two).
 
     Raises:
@@ -24,5 +24,5 @@ def parse_memory(memory: int | str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]I?|)B?\s*", str(memory).upper())
     n_bytes = int(float(match[1]) * _UNITS[match[2]]) if match else 0
     if n_bytes <= 0:
-        raise InputError(f"memory: found {memory!r}, expected bytes above 0 or text such as '3GB' or '2.5GiB'")
+        raise InputError(f"{what}: found {memory!r}, expected bytes above 0 or text such as '3GB' or '2.5GiB'")
     return n_bytes

@@ -19,7 +19,7 @@ ROOMS = ["devices", "quant", "runtime", "export", "app", "cli"]
 
 PARTS = {
     "devices": [
-        "parts cpu",
+        "parts cpu container",
         "machine profile",
         "affinity bench",
         "probe plan",

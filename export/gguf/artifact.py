@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from sprat.arrays import U8Array
-from sprat.export.gguf.layout import GGUFLayout, TensorEntry, gguf_layout
+from sprat.export.gguf.layout import GGUFLayout, TensorEntry, joint_digest, named_layouts
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.source.repack import repack
 from sprat.export.write.layout import PAGE_BYTES
 from sprat.export.write.naming import ModelName, model_card
 from sprat.export.write.tensor_groups import TensorSize, group_tensors
-from sprat.export.write.writer import WrittenFile, check_free_space, write_file
+from sprat.export.write.writer import WrittenFile, check_free_space, write_files
 from sprat.progress import ReportProgress
-from sprat.quant.recipe import Recipe
+from sprat.quant.recipe import KEEP, Recipe
 from sprat.runtime.arch.gguf_keys import metadata_from_spec
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import expected_tensors
@@ -34,39 +34,41 @@ _ENCODING_KEYS = {"general.alignment", "general.file_type", "general.quantizatio
 
 @dataclass(frozen=True, slots=True)
 class GGUFArtifact:
-    """A GGUF with a complete layout, to be written."""
+    """A GGUF with a complete layout, to be written; several files if it is split."""
 
-    file_name: str
-    layout: GGUFLayout
+    layouts: Mapping[str, GGUFLayout]  # file name -> layout
     groups: tuple[TensorGroup, ...]
     checkpoint: Checkpoint
 
     @property
     def layout_digest(self) -> str:
         """SHA-256 of everything that decides the file's bytes except the weights."""
-        return self.layout.digest()
+        return joint_digest(self.layouts.values())
+
+    @property
+    def file_name(self) -> str:
+        """Name of the file, of a split model that of the first part."""
+        return next(iter(self.layouts))
 
     def check_free_space(self, folder: Path) -> None:
-        """Check that the file fits on the disk; see :func:`~sprat.export.write.writer.check_free_space`."""
-        check_free_space(folder / self.file_name, self.layout)
+        """Check that all parts fit on the disk; see :func:`~sprat.export.write.writer.check_free_space`."""
+        check_free_space({folder / name: layout for name, layout in self.layouts.items()})
 
     def check_range(self) -> None:
         """Check that no weight exceeds the range of its format."""
-        placed = (placed.tensor for placed in self.layout.tensors)
+        placed = (placed.tensor for layout in self.layouts.values() for placed in layout.tensors)
         self.checkpoint.check_range((self.checkpoint.tensors[entry.name], entry.format) for entry in placed)
 
     def write(self, folder: Path, progress: ReportProgress) -> tuple[WrittenFile, ...]:
-        """Write the file, or continue an interrupted write; see :func:`~sprat.export.write.writer.write_file`."""
-        file = write_file(
-            folder / self.file_name,
-            self.layout,
+        """Write the parts, or continue an interrupted write; see :func:`~sprat.export.write.writer.write_files`."""
+        return write_files(
+            {folder / name: layout for name, layout in self.layouts.items()},
             self._pack,
             source=self.checkpoint.hash(),
             check_source=self.checkpoint.check_unchanged,
             progress=progress,
             keep_journal=True,
         )
-        return (file,)
 
     def _pack(self, entry: TensorEntry) -> Iterator[U8Array]:
         return repack(self.checkpoint.tensors[entry.name], entry.format)
@@ -79,6 +81,7 @@ def gguf_artifact(
     name: ModelName,
     tokenizer: Mapping[str, Any],
     align: int | None = None,
+    split_bytes: int | None = None,
 ) -> GGUFArtifact:
     """Lay out the GGUF of ``checkpoint``; no weight is read.
 
@@ -88,6 +91,7 @@ def gguf_artifact(
         name: the parts of the model's name.
         tokenizer: the ``tokenizer.*`` keys.
         align: alignment of the tensors in bytes; by default :func:`default_alignment`.
+        split_bytes: split the model into files of at most this size; by default it is one file.
 
     Raises:
         ConfigError: llama.cpp cannot run the model.
@@ -96,9 +100,10 @@ def gguf_artifact(
     shapes = {name: shape for name, shape in expected_tensors(checkpoint.spec).items() if name in checkpoint}
     entries = [TensorEntry(name, shape, recipe.choose(name, shape).format) for name, shape in shapes.items()]
     keys = {**_general_keys(checkpoint, recipe, name), **metadata_from_spec(checkpoint.spec), **tokenizer}
-    layout = gguf_layout(keys, entries, alignment=align or default_alignment(checkpoint.spec))
+    alignment = align or default_alignment(checkpoint.spec)
+    layouts = named_layouts(Path(name.file_name(_encoding(checkpoint, recipe))), keys, entries, alignment, split_bytes)
     groups = group_tensors(tensor_sizes(recipe, shapes))
-    return GGUFArtifact(name.file_name(recipe.default.name), layout, groups, checkpoint)
+    return GGUFArtifact({path.name: layout for path, layout in layouts.items()}, groups, checkpoint)
 
 
 def default_alignment(spec: ModelSpec) -> int:
@@ -114,6 +119,22 @@ def tensor_sizes(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> Itera
         yield TensorSize(name, choice.format.name, math.prod(shape), nbytes, choice.wanted.name)
 
 
+def _file_type(checkpoint: Checkpoint, recipe: Recipe) -> int:
+    """``general.file_type``, llama.cpp's name for a mix of formats; that of the source if its formats are kept."""
+    source = checkpoint.metadata.get("general.file_type")
+    return source if recipe.name == KEEP and isinstance(source, int) else max(recipe.default.file_type, 0)
+
+
+def _encoding(checkpoint: Checkpoint, recipe: Recipe) -> str:
+    """What a file name says about the formats: ``Q4_0``, or ``Q4_K_M`` of a source whose formats are kept."""
+    if recipe.name != KEEP:
+        return recipe.default.name
+    import gguf
+
+    known: dict[int, str] = {int(kind): kind.name.removeprefix("MOSTLY_") for kind in gguf.LlamaFileType}
+    return known.get(_file_type(checkpoint, recipe), recipe.default.name)
+
+
 def _general_keys(checkpoint: Checkpoint, recipe: Recipe, name: ModelName) -> dict[str, Any]:
     source_keys = {
         key: value
@@ -126,6 +147,6 @@ def _general_keys(checkpoint: Checkpoint, recipe: Recipe, name: ModelName) -> di
         **source_keys,
         **model_card(checkpoint.path),
         **name.metadata(),
-        "general.file_type": recipe.default.file_type,
+        "general.file_type": _file_type(checkpoint, recipe),
         "general.quantization_version": QUANTIZATION_VERSION,
     }

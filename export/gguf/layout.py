@@ -17,9 +17,10 @@ import hashlib
 import math
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,16 @@ from sprat.errors import ExportError
 from sprat.export.write.layout import PlacedTensor
 from sprat.quant.formats import BlockFormat
 from sprat.runtime.files.gguf_header import DEFAULT_ALIGNMENT, MAGIC, ValueType
+from sprat.runtime.files.gguf_parts import SPLIT_KEYS
+from sprat.runtime.files.split_name import part_path
 
-__all__ = ["GGUFLayout", "TensorEntry", "gguf_layout"]
+__all__ = ["GGUFLayout", "TensorEntry", "gguf_layout", "joint_digest", "named_layouts", "split_layouts"]
 
 _ALIGNMENT_KEY = "general.alignment"
 _MAX_KEY_BYTES = 65_535  # from the specification
+_FIXED = "<4sIQQ"
+_FIXED_BYTES = struct.calcsize(_FIXED)
+_MAX_PARTS = 65_535  # split.count is a UINT16
 _MAX_NAME_BYTES = 63  # GGML_MAX_NAME without the final NUL
 _VALUE_TYPES = {  # NumPy kind and size -> GGUF value type
     "u1": ValueType.UINT8,
@@ -97,17 +103,123 @@ def gguf_layout(
         ExportError: an alignment, keys, values or names that GGUF does not allow; the message lists all of them.
     """
     _check(metadata, tensors, alignment)
+    return _layout(_with_alignment(metadata, alignment), tensors, alignment)
+
+
+def split_layouts(
+    metadata: Mapping[str, Any], tensors: Sequence[TensorEntry], *, alignment: int, max_bytes: int
+) -> tuple[GGUFLayout, ...]:
+    """Lay out ``tensors`` in this order over files of at most ``max_bytes``, as ``llama-gguf-split`` does.
+
+    The first file has all keys, the others only those of the split. A model that fits into one file is not split.
+
+    Args:
+        metadata: the keys, as for :func:`gguf_layout`.
+        tensors: the tensor table.
+        alignment: of the tensors in every file, in bytes.
+        max_bytes: largest size of a file, header included.
+
+    Raises:
+        ExportError: as for :func:`gguf_layout`; or the keys or a tensor do not fit into a file of ``max_bytes``.
+    """
+    whole = gguf_layout(metadata, tensors, alignment=alignment)
+    if whole.nbytes <= max_bytes:
+        return (whole,)
+    first = _with_alignment(metadata, alignment) | _split_keys(0, 1, len(tensors))
+    others = _with_alignment({}, alignment) | _split_keys(0, 1, len(tensors))
+    parts = _fill_parts(tensors, (len(_pairs(first)), len(_pairs(others))), alignment, max_bytes)
+    layouts = tuple(
+        _layout((others if number else first) | _split_keys(number, len(parts), len(tensors)), part, alignment)
+        for number, part in enumerate(parts)
+    )
+    _check_parts(layouts, max_bytes)
+    return layouts
+
+
+def named_layouts(
+    path: Path,
+    metadata: Mapping[str, Any],
+    tensors: Sequence[TensorEntry],
+    alignment: int,
+    split_bytes: int | None = None,
+) -> dict[Path, GGUFLayout]:
+    """Path -> layout: ``path`` alone, or its parts by llama.cpp's convention if ``split_bytes`` is given and exceeded.
+
+    Raises:
+        ExportError: as :func:`gguf_layout` and :func:`split_layouts`.
+    """
+    if split_bytes is None:
+        return {path: gguf_layout(metadata, tensors, alignment=alignment)}
+    layouts = split_layouts(metadata, tensors, alignment=alignment, max_bytes=split_bytes)
+    if len(layouts) == 1:
+        return {path: layouts[0]}
+    return {part_path(path, number, len(layouts)): layout for number, layout in enumerate(layouts, 1)}
+
+
+def joint_digest(layouts: Iterable[GGUFLayout]) -> str:
+    """The digest of one layout, or of the digests of several."""
+    digests = [layout.digest() for layout in layouts]
+    return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+def _fill_parts(
+    tensors: Sequence[TensorEntry], key_bytes: tuple[int, int], alignment: int, max_bytes: int
+) -> list[list[TensorEntry]]:
+    """The tensors of each part: as many as fit, at least one except in the first.
+
+    Args:
+        tensors: the tensor table.
+        key_bytes: size of the keys of the first part and of the others.
+        alignment: of the tensors.
+        max_bytes: of a part.
+    """
+    parts: list[list[TensorEntry]] = [[]]
+    n_header, n_data = _FIXED_BYTES + key_bytes[0], 0
+    for tensor in tensors:
+        n_info, n_padded = len(_info(tensor, 0)), round_up(tensor.nbytes, alignment)
+        if round_up(n_header + n_info, alignment) + n_data + n_padded > max_bytes and (parts[-1] or not parts[1:]):
+            parts.append([])
+            n_header, n_data = _FIXED_BYTES + key_bytes[1], 0
+        parts[-1].append(tensor)
+        n_header, n_data = n_header + n_info, n_data + n_padded
+    return parts
+
+
+def _with_alignment(metadata: Mapping[str, Any], alignment: int) -> dict[str, Any]:
     keys = {key: value for key, value in metadata.items() if key != _ALIGNMENT_KEY}
-    if alignment != DEFAULT_ALIGNMENT:
-        keys[_ALIGNMENT_KEY] = alignment
-    pairs = b"".join(_string(key) + _value(value) for key, value in keys.items())
+    return keys if alignment == DEFAULT_ALIGNMENT else keys | {_ALIGNMENT_KEY: alignment}
+
+
+def _split_keys(number: int, count: int, n_tensors: int) -> dict[str, Any]:
+    """The three keys with llama.cpp's types."""
+    values = (np.uint16(number), np.uint16(min(count, _MAX_PARTS)), np.int32(n_tensors))
+    return dict(zip(SPLIT_KEYS, values, strict=True))
+
+
+def _check_parts(layouts: Sequence[GGUFLayout], max_bytes: int) -> None:
+    largest = max(layouts, key=lambda layout: layout.nbytes)
+    if largest.nbytes > max_bytes:
+        name = largest.tensors[0].tensor.name if largest.tensors else "the metadata"
+        raise ExportError(
+            f"{name} needs a file of {largest.nbytes:,} bytes, and --split allows {max_bytes:,}; allow larger files"
+        )
+    if len(layouts) > _MAX_PARTS:
+        raise ExportError(f"--split {max_bytes} makes {len(layouts):,} files, at most {_MAX_PARTS}; allow larger files")
+
+
+def _layout(keys: Mapping[str, Any], tensors: Sequence[TensorEntry], alignment: int) -> GGUFLayout:
+    pairs = _pairs(keys)
     offsets = [0, *accumulate(round_up(tensor.nbytes, alignment) for tensor in tensors)]
     infos = b"".join(map(_info, tensors, offsets))
-    header = struct.pack("<4sIQQ", MAGIC, 3, len(tensors), len(keys)) + pairs + infos
+    header = struct.pack(_FIXED, MAGIC, 3, len(tensors), len(keys)) + pairs + infos
     header += bytes(-len(header) % alignment)
     edges = pairwise(len(header) + offset for offset in offsets)
     placed = tuple(PlacedTensor(tensor, begin, end) for tensor, (begin, end) in zip(tensors, edges, strict=True))
     return GGUFLayout(header, placed, alignment)
+
+
+def _pairs(keys: Mapping[str, Any]) -> bytes:
+    return b"".join(_string(key) + _value(value) for key, value in keys.items())
 
 
 def _check(metadata: Mapping[str, Any], tensors: Sequence[TensorEntry], alignment: int) -> None:

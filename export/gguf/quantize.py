@@ -12,20 +12,21 @@ import numpy as np
 
 from sprat.errors import CheckpointError, ExportError
 from sprat.export.gguf.artifact import QUANTIZATION_VERSION, tensor_sizes
-from sprat.export.gguf.layout import TensorEntry, gguf_layout
+from sprat.export.gguf.layout import TensorEntry, named_layouts
 from sprat.export.source.file import SourceFile
 from sprat.export.source.gguf_tensors import gguf_tensors, modern_layout
 from sprat.export.source.range_check import check_range
 from sprat.export.source.repack import repack
 from sprat.export.source.scan import FileScan, scan_files
 from sprat.export.write.tensor_groups import group_tensors
-from sprat.export.write.writer import WrittenFile, write_file
+from sprat.export.write.writer import WrittenFile, is_kept, write_files
 from sprat.progress import ReportProgress, no_progress
 from sprat.quant.recipe import Recipe
 from sprat.runtime.files.bundle import TensorGroup
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.gguf_header import ValueType
 from sprat.runtime.files.shape_checks import summarize
+from sprat.runtime.memory import parse_memory
 
 __all__ = ["QuantizeResult", "quantize"]
 
@@ -47,10 +48,11 @@ _NUMPY_TYPES = {
 class QuantizeResult:
     """The written file, and the formats of its tensors."""
 
-    file: WrittenFile
+    file: WrittenFile  # of a split model the first part
     groups: tuple[TensorGroup, ...]
     source_bytes: int
     notes: tuple[str, ...]
+    files: tuple[WrittenFile, ...]  # all parts
 
     @property
     def fallbacks(self) -> tuple[TensorGroup, ...]:
@@ -65,6 +67,7 @@ def quantize(
     quant: str = "int4",
     tensor_rules: Sequence[str] = (),
     align: int | None = None,
+    split: int | str | None = None,
     force: bool = False,
     progress: ReportProgress = no_progress,
 ) -> QuantizeResult:
@@ -76,6 +79,7 @@ def quantize(
         quant: ``int4``, ``int8`` or a block format.
         tensor_rules: formats for some tensors, ``"ffn_down_exps=q5_0"``; later ones win.
         align: alignment of the tensors in bytes; by default the source's.
+        split: split ``out`` into files of at most this size, in bytes or as ``"4GB"``, if it is larger.
         force: replace ``out`` if it exists.
         progress: called after each chunk that is read or written.
 
@@ -85,7 +89,6 @@ def quantize(
         ExportError: ``out`` exists or cannot be written, or the source changed during the export.
     """
     source, out = Path(source), Path(out)
-    _refuse_to_replace(source, out, force=force)
     SourceFile.find(source)  # of a path that is no file, the message is about sources
     with GGUFFile.open(source) as gguf:
         files, stored = gguf_tensors(gguf)
@@ -93,34 +96,42 @@ def quantize(
         recipe = Recipe.named(quant, tied_embeddings="output.weight" not in tensors).with_rules(tensor_rules)
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         entries = [TensorEntry(name, shape, recipe.choose(name, shape).format) for name, shape in shapes.items()]
-        layout = gguf_layout(_metadata(gguf, recipe) | keys, entries, alignment=align or gguf.alignment)
+        split_bytes = None if split is None else parse_memory(split, "split")
+        keys = _metadata(gguf, recipe) | keys
+        layouts = named_layouts(out, keys, entries, align or gguf.alignment, split_bytes)
+        _refuse_to_replace(files, layouts, force=force)
 
     scans = scan_files({file: [part for part in stored.values() if part.file is file] for file in files}, progress)
     bounds = _finite_bounds(source, scans.values())
     formats = ((tensors[entry.name], entry.format) for entry in entries)
     check_range(source, formats, lambda tensor: bounds[tensor.name])
-    written = write_file(
-        out,
-        layout,
+    written = write_files(
+        layouts,
         lambda entry: repack(tensors[entry.name], entry.format),
         source=" ".join(scan.sha256 for scan in scans.values()),
         check_source=lambda: _check_unchanged(files),
         progress=progress,
     )
-    notes = [written.note, *(f"rule {rule} matches no tensor" for rule in recipe.unused_rules(tensors))]
+    notes = [
+        *(file.note for file in written),
+        *(f"rule {rule} matches no tensor" for rule in recipe.unused_rules(tensors)),
+    ]
     return QuantizeResult(
-        written,
+        written[0],
         group_tensors(tensor_sizes(recipe, shapes)),
         sum(file.nbytes for file in files),
         tuple(filter(None, notes)),
+        written,
     )
 
 
-def _refuse_to_replace(source: Path, out: Path, *, force: bool) -> None:
-    if out.exists() and source.exists() and out.samefile(source):
-        raise ExportError(f"{out}: is the source itself; choose another name")
-    if out.exists() and not force:
-        raise ExportError(f"{out}: exists; choose another name, or replace it with --force")
+def _refuse_to_replace(sources: Iterable[SourceFile], outs: Iterable[Path], *, force: bool) -> None:
+    """Raise ExportError for a file that exists, except one that an interrupted call left."""
+    for out in (path for path in outs if path.exists()):
+        if any(out.samefile(source.path) for source in sources):
+            raise ExportError(f"{out}: is the source itself; choose another name")
+        if not force and not is_kept(out):
+            raise ExportError(f"{out}: exists; choose another name, or replace it with --force")
 
 
 def _finite_bounds(source: Path, scans: Iterable[FileScan]) -> dict[str, float]:

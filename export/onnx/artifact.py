@@ -91,7 +91,7 @@ class OnnxArtifact:
 
     def check_free_space(self, folder: Path) -> None:
         """Check that the weights fit on the disk; see :func:`~sprat.export.write.writer.check_free_space`."""
-        check_free_space(folder / DATA_NAME, self.built.data)
+        check_free_space({folder / DATA_NAME: self.built.data})
 
     def check_range(self) -> None:
         """Check that no weight exceeds the range of its format."""

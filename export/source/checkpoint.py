@@ -30,6 +30,7 @@ from sprat.export.source.config_file import CONFIG, checkpoint_spec, read_config
 from sprat.export.source.file import FileTensor, SourceFile
 from sprat.export.source.folder_kinds import refuse_pointers
 from sprat.export.source.fp8 import F8_E4M3, SCALE_SUFFIX, ScaledBlocks, scale_shape
+from sprat.export.source.fused_experts import split_experts
 from sprat.export.source.gguf_tensors import gguf_tensors
 from sprat.export.source.left_out import EMBEDDINGS, HEAD, leave_out
 from sprat.export.source.lora import Adapter, AdapterOption, merged
@@ -144,6 +145,7 @@ class Checkpoint:
         shards = find_shards(path)
         stored = plain_names(read_shards(shards), path)
         refuse_known_tensors(path, stored)
+        stored = split_experts(stored)
         unties = spec.tied_embeddings and any(adapter.unties() for adapter in adapters)
         if unties and HEAD not in stored and EMBEDDINGS in stored:
             stored[HEAD] = stored[EMBEDDINGS]
@@ -196,11 +198,16 @@ class Checkpoint:
         warnings = list(self.notes)
         if self.ignored_fields:
             warnings.append(f"fields of {CONFIG} that were ignored on request: {', '.join(self.ignored_fields)}")
+        return [*warnings, *self.quantized_warnings]
+
+    @property
+    def quantized_warnings(self) -> list[str]:
+        """The warning about quantizing a quantized source again; none for another source."""
         quantized = Counter(tensor.format.name for tensor in self._stored.values() if tensor.format.block_size > 1)
-        if quantized:
-            counts = ", ".join(f"{count} tensors in {name}" for name, count in quantized.most_common())
-            warnings.append(f"the source is quantized ({counts}): quantizing again adds to its error")
-        return warnings
+        if not quantized:
+            return []
+        counts = ", ".join(f"{count} tensors in {name}" for name, count in quantized.most_common())
+        return [f"the source is quantized ({counts}): quantizing again adds to its error"]
 
     @property
     def tokenizer_files(self) -> dict[str, Path]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,9 @@ __all__ = [
     "PackTensor",
     "WrittenFile",
     "check_free_space",
+    "is_kept",
     "write_file",
+    "write_files",
 ]
 
 Buffer: TypeAlias = bytes | memoryview
@@ -85,7 +87,7 @@ def write_file(
             changed. ``path`` is then as before; what was written so far is kept for the next call.
     """
     head = JournalHead(layout=layout.digest(), source=source)
-    check_free_space(path, layout)
+    check_free_space({path: layout})
     with export_errors(path, _CONTINUES), Journal.open(_journal(path)) as journal:
         note = _discard_note(journal, head)
         if journal.head != head:
@@ -99,26 +101,81 @@ def write_file(
             sync_folder(path.parent)
         else:
             n_resumed = len(layout.tensors)
-        sha256 = journal.finished[-1].prefix
+        sha256 = _digest(layout, journal)
         if not keep_journal:
             journal.remove()
     return WrittenFile(path, layout.nbytes, sha256, n_resumed, note)
 
 
-def check_free_space(path: Path, layout: FileLayout[Tensor]) -> None:
-    """Check that the bytes still to be written fit on the disk of ``path``, whose folder need not exist.
+def write_files(
+    files: Mapping[Path, FileLayout[Tensor]],
+    pack: PackTensor[Tensor],
+    *,
+    source: str = "",
+    check_source: Callable[[], None] = lambda: None,
+    progress: ReportProgress = no_progress,
+    keep_journal: bool = False,
+) -> tuple[WrittenFile, ...]:
+    """Write several files one after the other, each as :func:`write_file` does; the same call continues with any.
+
+    Args:
+        files: path -> layout, in one folder.
+        pack: yields the bytes of one tensor of any of the files.
+        source: digest of what ``pack`` reads.
+        check_source: raises when the source changed; called after each tensor.
+        progress: called after each chunk, with the bytes of all files.
+        keep_journal: keep the journals of all files.
+
+    Raises:
+        ExportError: as :func:`write_file`; files that are complete stay, and the next call continues with the others.
+    """
+    check_free_space(files)
+    total, done = sum(layout.nbytes for layout in files.values()), 0
+    written: list[WrittenFile] = []
+    for path, layout in files.items():
+
+        def shifted(state: Progress, before: int = done) -> None:
+            progress(Progress(before + state.done, total, state.what))
+
+        written.append(
+            write_file(
+                path, layout, pack, source=source, check_source=check_source, progress=shifted, keep_journal=True
+            )
+        )
+        done += layout.nbytes
+    if not keep_journal:
+        for path in files:
+            _journal(path).unlink(missing_ok=True)
+    return tuple(written)
+
+
+def is_kept(path: Path) -> bool:
+    """Whether ``path`` is a complete file that an interrupted :func:`write_files` left, with others to follow."""
+    return path.exists() and _journal(path).exists() and not _partial(path).exists()
+
+
+def check_free_space(files: Mapping[Path, FileLayout[Tensor]]) -> None:
+    """Check that the bytes still to be written fit on the disk of the files, whose folder need not exist.
+
+    Args:
+        files: path -> layout, all in one folder.
 
     Raises:
         ExportError: they do not; the message says how many bytes are missing.
     """
-    existing = _partial(path) if not _journal(path).exists() or _partial(path).exists() else path
-    needed_bytes = layout.nbytes - (existing.stat().st_size if existing.is_file() else 0)
+    path = next(iter(files))
+    needed_bytes = sum(_unwritten_bytes(path, layout) for path, layout in files.items())
     free_bytes = _free_bytes(next(folder for folder in path.absolute().parents if folder.exists()))
     if needed_bytes > free_bytes:
         raise ExportError(
             f"{path}: {needed_bytes:,} bytes are still to be written and {free_bytes:,} are free; "
             f"free {needed_bytes - free_bytes:,} bytes and run the same command again"
         )
+
+
+def _unwritten_bytes(path: Path, layout: FileLayout[Tensor]) -> int:
+    existing = _partial(path) if not _journal(path).exists() or _partial(path).exists() else path
+    return layout.nbytes - (existing.stat().st_size if existing.is_file() else 0)
 
 
 def _partial(path: Path) -> Path:
@@ -145,7 +202,12 @@ def _is_published(path: Path, layout: FileLayout[Tensor], journal: Journal) -> b
     """Whether the complete file has its final name already, although its journal still exists."""
     if _partial(path).exists() or not path.exists() or len(journal.finished) != len(layout.tensors):
         return False
-    return file_sha256(path) == journal.finished[-1].prefix
+    return file_sha256(path) == _digest(layout, journal)
+
+
+def _digest(layout: FileLayout[Tensor], journal: Journal) -> str:
+    """SHA-256 of the complete file; the first part of a split model may hold no tensor."""
+    return journal.finished[-1].prefix if journal.finished else hashlib.sha256(layout.header).hexdigest()
 
 
 def _fill(

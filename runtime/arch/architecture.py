@@ -71,6 +71,10 @@ class Architecture(ABC):
         """Reasons why llama.cpp rejects this model, or silently computes something else; empty if there are none."""
         return []
 
+    def differs_in_llamacpp(self, spec: ModelSpec) -> list[str]:
+        """What llama.cpp computes in another way, so that its logits differ; warnings for users."""
+        return []
+
 
 def architectures() -> Mapping[str, Architecture]:
     """``general.architecture`` -> architecture: those in the folder, and subclasses that are defined elsewhere."""

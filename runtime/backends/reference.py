@@ -38,11 +38,15 @@ class ReferenceLoader(BackendLoader, name="reference", preference=20):
         return None
 
     def load(self, request: LoadRequest) -> ReferenceBackend:
-        """Weights are read when they are first used; dequantized copies may use the rest of the memory limit."""
-        if request.memory_bytes is None:
-            dense_bytes = available_bytes() // 2
-        else:
-            dense_bytes = request.memory_bytes - self.footprint(request).total_bytes
+        """Weights are read when they are first used.
+
+        Dequantized copies may use the rest of the memory limit, and half of what cache and buffers leave of the memory
+        that is available now: other programs, and other engines of this process, need some as well.
+        """
+        footprint = self.footprint(request)
+        dense_bytes = max(0, available_bytes() - footprint.cache_bytes - footprint.buffer_bytes) // 2
+        if request.memory_bytes is not None:
+            dense_bytes = min(dense_bytes, request.memory_bytes - footprint.total_bytes)
         return ReferenceBackend(request.spec, request.gguf, dense_bytes=dense_bytes)
 
 

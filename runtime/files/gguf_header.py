@@ -29,6 +29,7 @@ from sprat.errors import ModelFileError
 __all__ = ["DEFAULT_ALIGNMENT", "MAGIC", "Header", "TensorRecord", "ValueType", "read_header"]
 
 MAGIC = b"GGUF"
+_POINTER = b"vers"  # of "version https://git-lfs.github.com/spec/v1"
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
 MAX_DIMS = 4
@@ -183,6 +184,8 @@ def read_header(data: memoryview, path: str) -> Header:
 
 def _read_version(cursor: _Cursor) -> int:
     magic = bytes(cursor.take(4, "the magic number"))
+    if magic == _POINTER:
+        cursor.fail(0, f"{magic!r}", f"{MAGIC!r}", "a Git-LFS pointer in place of the content: run `git lfs pull`")
     if magic != MAGIC:
         cursor.fail(0, f"{magic!r}", f"{MAGIC!r}", "this is not a GGUF file")
     version = cursor.u32("the version")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from types import MappingProxyType
 from typing import TypedDict
 
-from sprat.errors import InputError
+from sprat.errors import InputError, unknown_name
 from sprat.progress import ReportProgress
 from sprat.runtime.generate.sampling import SamplingParams
 from sprat.runtime.generate.sampling_defaults import SamplingDefaults
@@ -58,17 +59,29 @@ class StopConditions:
         rules = [
             (
                 "max_tokens",
-                self.max_tokens is None or self.max_tokens >= 1,
-                "at least 1, or None for as many as fit into the context",
+                self.max_tokens is None or (_is_a(Integral, self.max_tokens) and self.max_tokens >= 1),
+                "an integer of at least 1, or None for as many as fit into the context",
             ),
-            ("stop", all(self.stop), "strings that are not empty"),
-            ("timeout", self.timeout is None or self.timeout > 0, "seconds above 0, or None"),
+            ("stop", _are_strings(self.stop), "a string or a sequence of strings, none of them empty"),
+            (
+                "timeout",
+                self.timeout is None or (_is_a(Real, self.timeout) and self.timeout > 0),
+                "seconds above 0, or None",
+            ),
         ]
         problems = [
             f"{name} is {getattr(self, name)!r}, expected {expected}" for name, holds, expected in rules if not holds
         ]
         if problems:
             raise InputError(f"invalid stop conditions: {'; '.join(problems)}")
+
+
+def _is_a(kind: type, value: object) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _are_strings(stop: object) -> bool:
+    return isinstance(stop, list | tuple | set | frozenset) and all(isinstance(text, str) and text for text in stop)
 
 
 _STOP_CONDITIONS = frozenset(StopConditions.__dataclass_fields__)
@@ -85,8 +98,14 @@ def split_options(
 
     Raises:
         InputError: a value is out of its range.
-        TypeError: an unknown keyword.
+        TypeError: an unknown keyword; the message has the nearest one.
     """
+    for name in options:
+        if name not in GenerateOptions.__annotations__:
+            raise TypeError(unknown_name("option", name, GenerateOptions.__annotations__))
+    on_prefill = options.get("on_prefill")
+    if on_prefill is not None and not callable(on_prefill):
+        raise InputError(f"on_prefill is {on_prefill!r}, expected a function that is called with the progress")
     stop = {name: value for name, value in options.items() if name in _STOP_CONDITIONS}
     sampling = {name: value for name, value in options.items() if name not in {*_STOP_CONDITIONS, "on_prefill"}}
     return SamplingParams(**{**defaults, **sampling}), StopConditions(**stop)  # type: ignore[arg-type]  # the TypedDict has the types

@@ -18,3 +18,9 @@ def test_quiet_prints_nothing(capsys):
     with progress_bar("exporting", quiet=True) as show:
         show(Progress(1, 1, "reading"))
     assert capsys.readouterr() == ("", "")
+
+
+def test_bytes_are_shown(capsys):
+    with progress_bar("exporting", in_bytes=True) as show:
+        show(Progress(3 << 20, 6 << 20, "blk.0"))
+    assert capsys.readouterr().err == "exporting: 50% 3.0 MiB of 6.0 MiB blk.0\n"

@@ -49,6 +49,29 @@ def test_token_ids_outside_the_vocabulary_are_an_error(prompt):
         scripted_engine(saying("x")).generate(prompt)
 
 
+@pytest.mark.parametrize(
+    "prompt", [b"Where", bytearray(b"Where"), memoryview(b"ab"), 5, None, {1: 2}, ["a"], [1.5], [[1]]]
+)
+def test_a_prompt_that_is_neither_text_nor_token_ids_is_an_error(prompt):
+    with pytest.raises(PromptError, match=r"expected text \(str\) or a sequence of token ids"):
+        scripted_engine(saying("x")).generate(prompt)
+
+
+@pytest.mark.parametrize("ids", [(USER, 58), np.array([USER, 58]), iter([USER, 58])])
+def test_every_sequence_of_integers_is_a_prompt(ids):
+    assert scripted_engine(saying("x")).generate(ids).text() == "x"
+
+
+@pytest.mark.parametrize("call", ["generate", "chat"])
+@pytest.mark.parametrize(
+    "options", [{"stop": 5}, {"max_tokens": "5"}, {"max_tokens": 1.5}, {"timeout": "1"}, {"on_prefill": 5}]
+)
+def test_options_of_another_type_are_an_error_before_anything_runs(call, options):
+    engine = scripted_engine(saying("x"))
+    with pytest.raises(InputError, match=f"{next(iter(options))} is .*expected"):
+        getattr(engine, call)("Where:" if call == "generate" else QUESTION, **options)
+
+
 def test_an_empty_prompt_is_an_error():
     with pytest.raises(PromptError, match="empty"):
         scripted_engine(saying("x")).generate([])

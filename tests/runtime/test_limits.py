@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from sprat.devices.affinity import Threads
 from sprat.devices.profile import load_profile
 from sprat.errors import DoesNotFitError, InputError
 from sprat.export.gguf.random_weights import write_preset
@@ -10,7 +11,7 @@ from sprat.runtime.backends.native import NativeLoader
 from sprat.runtime.backends.registry import LoadRequest
 from sprat.runtime.footprint import file_footprint
 from sprat.runtime.kernels import ReferenceKernels
-from sprat.runtime.limits import load_limits
+from sprat.runtime.limits import check_cache, load_limits
 from sprat.runtime.open_model import open_model
 
 
@@ -39,6 +40,22 @@ def test_without_a_device_the_arguments_decide(model):
     limits = load_limits(model, memory="3GB", context=1000)
     assert (limits.context, limits.batch, limits.memory_bytes) == (1000, 256, 3 * 10**9)
     assert load_limits(model).memory_bytes is None
+
+
+def test_in_a_container_its_memory_is_the_limit(model, monkeypatch):
+    monkeypatch.setattr("sprat.runtime.limits.container_memory_bytes", lambda: 10**9)
+    assert load_limits(model).memory_bytes == 10**9
+    assert load_limits(model, memory="2GB").memory_bytes == 2 * 10**9
+    assert load_limits(model, force=True).memory_bytes is None
+    assert load_limits(model, device="rpi5-8gb").memory_bytes == 10**9
+    assert load_limits(model, device="rpi-zero-2w").memory_bytes == load_profile("rpi-zero-2w").usable_bytes
+
+
+@pytest.mark.parametrize("device", [None, "rpi5-8gb"])
+def test_the_quota_and_the_big_cores_decide_threads(model, monkeypatch, device):
+    monkeypatch.setattr("sprat.runtime.limits.default_threads", lambda: Threads(2, (5, 4)))
+    limits = load_limits(model, device=device)
+    assert (limits.n_threads, limits.cores) == (2, (5, 4))
 
 
 def test_a_device_decides_threads_batch_and_memory(model):
@@ -109,3 +126,27 @@ def test_the_native_backend_pins_the_threads_that_it_starts(model, monkeypatch):
     request = LoadRequest(file=model.file, spec=model.spec, context=16, n_threads=5, cores=(8, 4, 5, 6, 7))
     NativeLoader().load(request)
     assert pinned == [(5, (4, 5, 6, 7))]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"context": "4096"}, "context is '4096', expected 1 to"),
+        ({"context": 1.5}, "context is 1.5, expected 1 to"),
+        ({"device": 5}, "device is 5, expected the name of a profile"),
+    ],
+)
+def test_arguments_of_another_type_are_an_error(model, wrong, message):
+    with pytest.raises(InputError, match=message):
+        load_limits(model, **wrong)
+
+
+@pytest.mark.parametrize("cache", ["q4", "", 8, b"f16", "F16"])
+def test_an_unknown_cache_format_is_an_error(cache):
+    with pytest.raises(InputError, match="expected one of f32, f16, int8"):
+        check_cache(cache)
+
+
+@pytest.mark.parametrize("cache", [None, "f32", "f16", "int8"])
+def test_known_cache_formats_are_accepted(cache):
+    check_cache(cache)

@@ -68,6 +68,15 @@ class DeepSeek2(Architecture, name="deepseek2"):
         }
         return [problem for problem, is_wrong in wrong.items() if is_wrong]
 
+    def differs_in_llamacpp(self, spec: ModelSpec) -> list[str]:
+        """Group-limited routing of V2."""
+        if spec.moe is None or spec.moe.n_groups == 1 or spec.moe.group_score is not GroupScore.MAX:
+            return []
+        return [
+            "llama.cpp and Ollama choose other experts: they score a group of experts by its best two, as DeepSeek-V3 "
+            "does, and DeepSeek-V2 (236B) by its best one; their logits differ"
+        ]
+
     def _v2(self, fields: Fields) -> ModelSpec:
         # norm_topk_prob: DeepSeek's code normalizes instead of scaling, transformers' ignores it; no checkpoint sets it
         fields.must_be({"scoring_func": ["softmax"], "norm_topk_prob": [False]})

@@ -27,6 +27,8 @@ def export(
     formats: Sequence[str] = ("gguf",),
     tensor_rules: Sequence[str] = (),
     align: int | None = None,
+    split: int | str | None = None,
+    name: str | None = None,
     block_size: int = 32,
     accuracy_level: int = 4,
     portable: bool = False,
@@ -37,27 +39,26 @@ def export(
     force: bool = False,
     progress: ReportProgress = no_progress,
 ) -> ExportResult:
-    """Export a checkpoint to a bundle. After an interruption the same call resumes and writes the same bytes.
-
-    Peak memory stays near the size of one tensor.
+    """Export a checkpoint to a bundle, in the memory of one tensor; interrupted, the same call resumes.
 
     Args:
-        source: a checkpoint folder in Hugging Face's layout, a GGUF file (of a split model any part), a repository in
-            the local Hugging Face cache (``"org/name"``), or ``"demo"``, the packaged student.
+        source: a checkpoint folder, a GGUF (of a split model any part), a repository in the local Hugging Face cache
+            (``"org/name"``), or ``"demo"``, the packaged student.
         out: the bundle's folder; it appears when everything is written.
-        quant: ``"int4"``, ``"int8"`` or a block format such as ``"q4_k"``; by default the best of the recipes that
-            fits ``device``, or ``"int4"`` without a device.
+        quant: ``"int4"``, ``"int8"``, a block format, or ``"keep"``: a GGUF's own; by default what fits ``device``.
         device: a profile's name; a model that does not fit its memory is refused before anything large is read.
         formats: the artifacts to write: ``"gguf"``, ``"onnx"`` or both.
         tensor_rules: block formats of single tensors, ``"ffn_down_exps=q5_0"``; later rules win.
         align: alignment of a GGUF's tensors in bytes; by default 4096 for MoE models and 32 for others.
+        split: split a GGUF into files of at most this size, in bytes or as ``"4GB"``, if it is larger; the names are
+            llama.cpp's, and llama.cpp loads them.
+        name: the model's name in manifest, metadata and file name, ``"owner/Name-7B-Chat"``; by default the source's.
         block_size: ONNX: weights that share a scale: 32, 64 or 128.
         accuracy_level: ONNX: 4 quantizes activations to int8, 0 keeps them in float32.
         portable: ONNX: standard operators only, for runtimes other than onnxruntime.
         context: tokens to plan the KV cache for; by default the model's limit, at most 4096.
         lora: folders of PEFT's LoRA adapters to merge into the weights, ``"DIR"`` or ``"DIR:scale"``, in this order.
-        ignore_config_fields: unknown fields of ``config.json`` that you know to change no mathematics, a nested one as
-            ``"rope_scaling.name"``; the manifest lists them.
+        ignore_config_fields: unknown fields of ``config.json`` that change no mathematics: ``"rope_scaling.name"``.
         chat_template: a file with a Jinja template, instead of the source's chat template.
         force: replace an existing bundle at ``out``, and write a model that does not fit the device.
         progress: called after each chunk that is read or written, in bytes.
@@ -74,6 +75,8 @@ def export(
         formats=formats,
         tensor_rules=tensor_rules,
         align=align,
+        split=split,
+        name=name,
         onnx=OnnxOptions(block_size=block_size, accuracy_level=accuracy_level, portable=portable),
         context=context,
         lora=lora,

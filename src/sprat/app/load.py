@@ -31,8 +31,7 @@ def load(
     and exact, but slow. Export it to run it fast.
 
     Args:
-        model: a bundle, a ``.gguf`` or ``.onnx`` file, a checkpoint folder, a repository in the local Hugging Face
-            cache (``"org/name"``), or ``"demo"``.
+        model: a bundle, a GGUF or ONNX file, a checkpoint folder, ``"org/name"`` of the hub's cache, or ``"demo"``.
         device: a profile (see ``sprat devices``) whose plan chooses threads, context, batch and cache; the model must
             fit it, whole or with experts streamed. Not for a checkpoint.
         memory: hard budget, in bytes or as ``"3GB"``; replaces the device's. For a checkpoint: bytes of weights that

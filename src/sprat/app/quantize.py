@@ -20,6 +20,7 @@ def quantize(
     quant: str = "int4",
     tensor_rules: Sequence[str] = (),
     align: int | None = None,
+    split: int | str | None = None,
     force: bool = False,
     progress: ReportProgress = no_progress,
 ) -> QuantizeResult:
@@ -32,6 +33,8 @@ def quantize(
         quant: ``int4``, ``int8`` or a block format.
         tensor_rules: formats for some tensors, ``"ffn_down_exps=q5_0"``; later ones win.
         align: alignment of the tensors in bytes; by default the source's.
+        split: split ``out`` into files of at most this size, in bytes or as ``"4GB"``, if it is larger; the names are
+            llama.cpp's, ``out-00001-of-00003.gguf``.
         force: replace ``out`` if it exists.
         progress: called after each chunk that is read or written.
 
@@ -46,6 +49,7 @@ def quantize(
         quant=quant,
         tensor_rules=tensor_rules,
         align=align,
+        split=split,
         force=force,
         progress=progress,
     )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import Any
 
 import click
 
 from sprat.cli.output.terminal import accept_any_text
+from sprat.cli.output.write_errors import check_output, discard_unwritten, report_write_errors
 from sprat.errors import SpratError
 from sprat.text import printable
 
@@ -42,6 +44,14 @@ Examples:
 class _LazyGroup(click.Group):
     """A group whose commands are ``sprat.cli.<name>.command``."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with report_write_errors():  # --help and --version print here
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with report_write_errors():
+            return super().invoke(ctx)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 
@@ -71,8 +81,10 @@ def main(args: list[str] | None = None) -> None:
     """Run the command line. Exit codes: 0 success, 1 failed verification, 2 user error, with one line on stderr."""
     accept_any_text()
     try:
+        check_output()
         group.main(args=args, prog_name="sprat", standalone_mode=False)
     except SpratError as error:
+        discard_unwritten()
         click.echo(f"sprat: {printable(str(error))}", err=True)
         sys.exit(2)
     except click.ClickException as error:

@@ -31,7 +31,7 @@ Examples:
 @click.argument("source")
 @click.argument("out")
 @click.option("--device", help="Choose the best quantization that fits this device (see: sprat devices).")
-@click.option("--quant", help="int8, int4, or a block format such as q4_k.")
+@click.option("--quant", help="int8, int4, a block format such as q4_k, or keep (GGUF).")
 @click.option("--format", "formats", default="gguf", show_default=True, help="gguf, onnx, or gguf,onnx.")
 @click.option(
     "--tensor",
@@ -41,6 +41,8 @@ Examples:
     help="Block format of single tensors; may be repeated.",
 )
 @click.option("--align", type=int, help="GGUF: alignment of the tensors in bytes; by default 4096 for MoE models.")
+@click.option("--split", metavar="SIZE", help="GGUF: split into files of at most SIZE, such as 4G for FAT32 cards.")
+@click.option("--name", help="The model's name in manifest, metadata and file name; by default that of SOURCE.")
 @click.option(
     "--block-size", type=click.Choice(["32", "64", "128"]), default="32", help="ONNX: weights that share a scale."
 )
@@ -90,6 +92,8 @@ def command(
     formats: str,
     tensor_rules: tuple[str, ...],
     align: int | None,
+    split: str | None,
+    name: str | None,
     block_size: str,
     accuracy_level: str,
     portable: bool,
@@ -101,15 +105,11 @@ def command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Export SOURCE (a checkpoint folder, a GGUF, or `demo`) to a bundle at OUT.
-
-    After an interruption the same command resumes. Peak memory stays near the size of one tensor.
-    """
+    """Export SOURCE (checkpoint folder, GGUF, org/name in the Hugging Face cache, `demo`) to a bundle; resumes."""
     if exporter == "optimum":
-        if lora or ignore_config_fields:
-            raise InputError("--exporter optimum takes neither --lora nor --ignore-config-field: merge with PEFT first")
-        if chat_template is not None:
-            raise click.UsageError("--chat-template needs --exporter sprat; optimum copies the tokenizer as it is")
+        _check_optimum(
+            {"--lora": lora, "--ignore-config-field": ignore_config_fields, "--chat-template": chat_template}
+        )
         traced = export_with_optimum(
             source,
             out,
@@ -120,7 +120,7 @@ def command(
         )
         _print_traced(traced, as_json=as_json)
         return
-    with progress_bar("exporting", quiet=as_json) as bar:
+    with progress_bar("exporting", quiet=as_json, in_bytes=True) as bar:
         result = export(
             source,
             out,
@@ -129,6 +129,8 @@ def command(
             formats=formats.split(","),
             tensor_rules=tensor_rules,
             align=align,
+            split=split,
+            name=name,
             block_size=int(block_size),
             accuracy_level=int(accuracy_level),
             portable=portable,
@@ -143,6 +145,13 @@ def command(
         print_json({"path": result.path, "bits_per_weight": result.bits_per_weight, "manifest": result.bundle.manifest})
     else:
         _print(result, source, lora)
+
+
+def _check_optimum(options: dict[str, object]) -> None:
+    if given := [name for name, value in options.items() if value]:
+        raise InputError(
+            f"{', '.join(given)}: optimum exports the source as it is; omit it, or export with --exporter sprat"
+        )
 
 
 def _print_traced(traced: OptimumExport, *, as_json: bool) -> None:

@@ -75,6 +75,8 @@ def _print_one(model: str, plan: Plan) -> None:
         (part.name, f"{part.size_bytes:,}", human_bytes(part.size_bytes), f"{100 * part.size_bytes / total:.1f} %")
         for part in plan.memory_map()
     ]
+    file_bytes = plan.footprint.weight_bytes
+    rows.append(("file on storage", f"{file_bytes:,}", human_bytes(file_bytes), ""))
     print_table(("memory", "bytes", "", "of the device"), rows)
     if plan.prediction is not None:
         print_table(("predicted", "value", "limited by"), _predicted(plan))

@@ -6,6 +6,7 @@ import click
 
 from sprat.app.quantize import quantize
 from sprat.cli.output.terminal import print_json, progress_bar
+from sprat.export.gguf.quantize import QuantizeResult
 from sprat.text import human_bytes
 
 __all__ = ["command"]
@@ -23,20 +24,46 @@ __all__ = ["command"]
     help="Block format of single tensors; may be repeated.",
 )
 @click.option("--align", type=int, help="Alignment of the tensors in bytes; by default as in SOURCE.")
+@click.option("--split", metavar="SIZE", help="Split OUT into files of at most SIZE, such as 4G for FAT32 cards.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
-    *, source: str, out: str, quant: str, tensor_rules: tuple[str, ...], align: int | None, force: bool, as_json: bool
+    *,
+    source: str,
+    out: str,
+    quant: str,
+    tensor_rules: tuple[str, ...],
+    align: int | None,
+    split: str | None,
+    force: bool,
+    as_json: bool,
 ) -> None:
-    """Quantize the GGUF file SOURCE into the GGUF file OUT."""
-    with progress_bar("quantizing", quiet=as_json) as bar:
-        result = quantize(source, out, quant=quant, tensor_rules=tensor_rules, align=align, force=force, progress=bar)
+    """Quantize the GGUF file SOURCE into the GGUF file OUT.
+
+    SOURCE may be any part of a split model, or org/name in the Hugging Face cache.
+    """
+    with progress_bar("quantizing", quiet=as_json, in_bytes=True) as bar:
+        result = quantize(
+            source,
+            out,
+            quant=quant,
+            tensor_rules=tensor_rules,
+            align=align,
+            split=split,
+            force=force,
+            progress=bar,
+        )
     if as_json:
         print_json(result)
         return
-    click.echo(f"{result.file.path}: {human_bytes(result.source_bytes)} -> {human_bytes(result.file.nbytes)}")
+    written = sum(file.nbytes for file in result.files)
+    click.echo(f"{result.file.path}: {human_bytes(result.source_bytes)} -> {human_bytes(written)}{_parts(result)}")
     for group in result.fallbacks:
         click.echo(f"note: {group.role} is {group.format}: its rows do not divide into blocks of {group.wanted}")
     for note in result.notes:
         click.echo(f"note: {note}")
     click.echo(f"next:  sprat inspect {result.file.path}")
+
+
+def _parts(result: QuantizeResult) -> str:
+    return f" in {len(result.files)} files" if len(result.files) > 1 else ""

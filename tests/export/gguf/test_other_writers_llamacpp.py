@@ -75,6 +75,18 @@ def test_arrays_with_one_value_per_layer(whole, tmp_path):
     assert divergence(quantized) < 2e-3
 
 
+@pytest.mark.parametrize("split_bytes", [150_000, 300_000])
+@pytest.mark.parametrize("architecture", ["qwen2", "deepseek2"])
+def test_llamacpp_loads_a_split_that_sprat_wrote(tmp_path, architecture, split_bytes):
+    pytest.importorskip("llama_cpp")
+    source = write_checkpoint(tmp_path / "source", architecture)
+    whole = export(source, tmp_path / "whole", quant="f32").path
+    parts = export(source, tmp_path / "parts", quant="f32", split=split_bytes).path
+    assert len(list(parts.glob("*.gguf"))) > 2
+    for backend in ("native", "llamacpp"):
+        np.testing.assert_array_equal(logits(parts, backend), logits(whole, backend))
+
+
 def exact_logits(path, folder):
     """llama.cpp's logits with a float32 cache and without flash attention."""
     np.save(folder / "tokens.npy", np.array(TOKENS, np.int32))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from deepseek_v3 import fp8_checkpoint
 from safetensors_files import bf16, save
-from tiny_checkpoint import CONFIGS, weights
+from tiny_checkpoint import CONFIGS, weights, write_checkpoint
 
 from sprat.errors import CheckpointError, FormatError
 from sprat.export.inspection import inspect
@@ -220,3 +220,70 @@ def test_inspect_counts_fp8_as_the_bytes_it_has(tmp_path):
     formats = {use.role: use.format for use in found.tensors}
     assert (formats["attn_k_b"], formats["ffn_up_exps"], formats["token_embd"]) == ("F8_E4M3", "F8_E4M3", "BF16")
     assert 8 < found.bits_per_weight < 16
+
+
+WIDE = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2, "tie_word_embeddings": False}
+WIDE_MOE = WIDE | {
+    "num_key_value_heads": 2,
+    "kv_lora_rank": 128,
+    "moe_intermediate_size": 128,
+    "n_routed_experts": 4,
+    "qk_nope_head_dim": 64,
+    "qk_rope_head_dim": 128,
+    "v_head_dim": 64,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale_fmt", ["float", "ue8m0"])
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_what_transformers_quantizes_and_saves_is_read(architecture, scale_fmt, tmp_path, monkeypatch):
+    """Against the original within the rounding of E4M3, and exactly as transformers reads its own file.
+
+    Of an MoE it saves codes per expert and the scales of all experts in one tensor, which it does not read back (5.24).
+    """
+    pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    from transformers.quantizers.quantizer_finegrained_fp8 import FineGrainedFP8HfQuantizer
+
+    monkeypatch.setattr(FineGrainedFP8HfQuantizer, "validate_environment", lambda *_, **__: None)  # it wants a GPU
+    source = write_checkpoint(tmp_path / "source", architecture, **(WIDE_MOE if architecture == "deepseek2" else WIDE))
+
+    def read(folder, **options):
+        settings = transformers.FineGrainedFP8Config(scale_fmt=scale_fmt, **options)
+        return transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype="float32", device_map="cpu", quantization_config=settings
+        )
+
+    read(source).save_pretrained(tmp_path / "fp8")
+    read(tmp_path / "fp8", dequantize=True).save_pretrained(tmp_path / "plain")
+    ours, theirs, original = (Checkpoint.open(path) for path in (tmp_path / "fp8", tmp_path / "plain", source))
+    ours.verify_complete()
+    assert ours.warnings == []
+    assert ours.tensors["blk.0.ffn_down.weight"].stored_size()[0] == "F8_E4M3"
+    for name in ours.names():
+        found = ours.weight(name).dequantize()
+        np.testing.assert_allclose(found, original.weight(name).dequantize(), rtol=1 / 16, atol=2e-3, err_msg=name)
+        if "_exps" not in name:
+            np.testing.assert_array_equal(found, theirs.weight(name).dequantize(), name)
+
+
+def test_fused_experts_are_split(tmp_path):
+    """What transformers 5 has in memory, and saves with ``save_original_format=False``."""
+    tensors = weights(CONFIGS["deepseek2"])
+    single = Checkpoint.open(write_checkpoint(tmp_path / "single"))
+    for layer in range(1, 4):
+        prefix = f"model.layers.{layer}.mlp.experts"
+        experts = [[tensors.pop(f"{prefix}.{e}.{m}_proj.weight") for m in ("gate", "up", "down")] for e in range(8)]
+        tensors[f"{prefix}.gate_up_proj"] = np.stack([np.concatenate([gate, up]) for gate, up, _ in experts])
+        tensors[f"{prefix}.down_proj"] = np.stack([down for *_, down in experts])
+    fused = write_checkpoint(tmp_path / "fused")
+    save(fused / "model.safetensors", {name: bf16_nearest(array) for name, array in tensors.items()}, "BF16")
+    checkpoint = Checkpoint.open(fused)
+    checkpoint.verify_complete()
+    for name in single.names():
+        np.testing.assert_array_equal(checkpoint.weight(name).packed, single.weight(name).packed, name)
+
+
+def bf16_nearest(array):
+    return get_format("BF16").quantize(np.atleast_2d(array)).view(np.uint16).reshape(array.shape)

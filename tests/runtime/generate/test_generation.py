@@ -188,7 +188,23 @@ def test_an_error_of_the_backend_ends_the_answer():
     assert generation.summary.usage.completion_tokens == 0
 
 
-@pytest.mark.parametrize("conditions", [{"max_tokens": 0}, {"max_tokens": -3}, {"timeout": 0}, {"stop": ["a", ""]}])
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        {"max_tokens": 0},
+        {"max_tokens": -3},
+        {"max_tokens": True},
+        {"max_tokens": float("inf")},
+        {"timeout": 0},
+        {"timeout": True},
+        {"timeout": float("nan")},
+        {"stop": ["a", ""]},
+        {"stop": [5]},
+        {"stop": None},
+        {"stop": b"x"},
+        {"stop": ["a", None]},
+    ],
+)
 def test_stop_conditions_out_of_range_are_an_error(conditions):
     with pytest.raises(InputError, match=f"{next(iter(conditions))}.*expected"):
         StopConditions(**conditions)
@@ -198,5 +214,12 @@ def test_options_are_split_into_sampling_and_stop_conditions():
     options = {"temperature": 0.0, "stop": "x", "max_tokens": 3, "on_prefill": no_progress}
     sampling, conditions = split_options(options)
     assert (sampling.temperature, conditions.stop, conditions.max_tokens) == (0.0, ("x",), 3)
-    with pytest.raises(TypeError, match="temprature"):
-        split_options({"temprature": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("unknown", "nearest"),
+    [("temprature", "temperature"), ("max_new_tokens", "max_tokens"), ("repetition_penalty", "repeat_penalty")],
+)
+def test_an_unknown_option_names_the_nearest_one(unknown, nearest):
+    with pytest.raises(TypeError, match=f"unknown option '{unknown}'; did you mean '{nearest}'"):
+        split_options({unknown: 1})

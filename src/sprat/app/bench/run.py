@@ -19,6 +19,7 @@ from sprat.app.bench.messages import Failure, Job, Message, Result, Traced, Work
 from sprat.app.bench.predicted import predictions
 from sprat.app.bench.trace import TraceReport
 from sprat.app.model_reference import find_source
+from sprat.devices.affinity import default_threads
 from sprat.devices.bench.digest import file_digest
 from sprat.devices.bench.resources import drop_cached
 from sprat.devices.bench.results import BenchTest, Measurement, Setting
@@ -194,7 +195,7 @@ def _job(subject: _Subject, options: _Options, tests: tuple[BenchTest, ...], pat
         digest=file_digest(path),
         tests=tests,
         backend=options.backend,
-        threads=options.threads or len(os.sched_getaffinity(0)),
+        threads=options.threads or default_threads().count,
         batch=options.batch,
         repetitions=options.repetitions,
         sustained_s=options.sustained_s,

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from sprat.progress import Progress, ReportProgress, no_progress
-from sprat.text import printable
+from sprat.text import human_bytes, printable
 
 __all__ = ["accept_any_text", "print_json", "print_table", "progress_bar", "shown", "warn_left_out"]
 
@@ -60,32 +60,40 @@ def print_table(columns: Sequence[str], rows: Iterable[Iterable[object]], *, mar
         table.add_column(column, justify="right" if numbers else "left", overflow="fold")
     for row in cells:
         table.add_row(*row)
-    console.print(table)
+    with console.capture() as text:  # rich ends the program without a message when a pipe is closed
+        console.print(table)
+    click.echo(text.get(), nl=False)
 
 
 @contextmanager
-def progress_bar(label: str, *, quiet: bool = False) -> Iterator[ReportProgress]:
+def progress_bar(label: str, *, quiet: bool = False, in_bytes: bool = False) -> Iterator[ReportProgress]:
     """A callback that draws a bar on a terminal, and elsewhere prints a line at every 10 %.
 
     It writes to standard error, so that standard output holds only results.
+
+    Args:
+        label: what is being done.
+        quiet: show nothing.
+        in_bytes: progress is counted in bytes, which are shown.
     """
     if quiet:
         yield no_progress
     elif sys.stderr.isatty():
-        yield from _terminal_bar(label)
+        yield from _terminal_bar(label, in_bytes=in_bytes)
     else:
-        yield _plain_lines(label)
+        yield _plain_lines(label, in_bytes=in_bytes)
 
 
-def _terminal_bar(label: str) -> Iterator[ReportProgress]:
+def _terminal_bar(label: str, *, in_bytes: bool) -> Iterator[ReportProgress]:
     from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, DownloadColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
+        *((DownloadColumn(),) if in_bytes else ()),
         TimeRemainingColumn(),
         TextColumn("{task.fields[what]}"),
     )
@@ -94,14 +102,15 @@ def _terminal_bar(label: str) -> Iterator[ReportProgress]:
         yield lambda state: bar.update(task, completed=state.done, total=state.total, what=state.what)
 
 
-def _plain_lines(label: str) -> ReportProgress:
+def _plain_lines(label: str, *, in_bytes: bool) -> ReportProgress:
     shown = 0
 
     def show(state: Progress) -> None:
         nonlocal shown
         reached = int(_PLAIN_LINES * state.done / state.total) if state.total else _PLAIN_LINES
         if reached > shown:
-            click.echo(f"{label}: {reached / _PLAIN_LINES:.0%} {state.what}", err=True)
+            size = f" {human_bytes(int(state.done))} of {human_bytes(int(state.total))}" if in_bytes else ""
+            click.echo(f"{label}: {reached / _PLAIN_LINES:.0%}{size} {state.what}", err=True)
         shown = reached  # smaller than before when the next file begins
 
     return show

@@ -1,0 +1,47 @@
+"""``sprat export --lora`` and ``--ignore-config-field`` on the command line."""
+
+import json
+import shlex
+
+import numpy as np
+from command_line import run
+from safetensors_files import save
+from tiny_checkpoint import write_checkpoint
+
+
+def adapter(folder):
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 2}))
+    prefix = "base_model.model.model.layers.0.mlp.up_proj.lora"
+    a, b = np.full((2, 64), 0.01, np.float32), np.full((96, 2), 0.01, np.float32)
+    save(folder / "adapter_model.safetensors", {f"{prefix}_A.weight": a, f"{prefix}_B.weight": b})
+    return folder
+
+
+def test_the_message_about_an_unknown_field_is_the_command_that_works(tmp_path, capsys):
+    source = write_checkpoint(tmp_path / "model", "qwen2", a_new_field=3)
+    code, _, error = run(capsys, "export", source, tmp_path / "out")
+    assert code == 2
+    option = error.split("export with ")[1].split("\n")[0]
+    code, out, error = run(capsys, "export", source, tmp_path / "out", *shlex.split(option))
+    assert code == 0, error
+    assert "note: fields of config.json that were ignored on request: a_new_field" in out
+
+
+def test_the_next_command_after_a_merge_verifies_it(tmp_path, capsys):
+    source = write_checkpoint(tmp_path / "model", "qwen2")
+    lora = f"{adapter(tmp_path / 'tuned')}:0.5"
+    code, out, error = run(capsys, "export", source, tmp_path / "out", "--lora", lora, "--quant", "f32")
+    assert code == 0, error
+    assert "note: the LoRA adapter tuned is merged into 1 tensors, scale 0.5" in out
+    command = out.split("next:  sprat ")[1].split("   then:")[0]
+    options = ("--max-tokens", "64", "--backend", "reference", "--max-kld", "1e-6")
+    code, out, error = run(capsys, *shlex.split(command), *options)
+    assert code == 0, out + error
+
+
+def test_an_option_for_an_absent_field_is_an_error(tmp_path, capsys):
+    source = write_checkpoint(tmp_path / "model")
+    code, _, error = run(capsys, "export", source, tmp_path / "out", "--ignore-config-field", "no_such")
+    assert code == 2
+    assert "no_such cannot be ignored: it is not in the file, or sprat knows it" in error
