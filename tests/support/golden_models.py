@@ -70,7 +70,7 @@ MODELS = (
     ModelRow(
         "DeepseekV3ForCausalLM",
         "deepseek2",
-        ("DeepSeek-V3", "DeepSeek-R1", "Moonlight-16B-A3B", "Moonlight-16B-A3B-Instruct"),
+        ("DeepSeek-V3", "DeepSeek-V3.1", "DeepSeek-R1", "Moonlight-16B-A3B", "Moonlight-16B-A3B-Instruct"),
         ("deepseek-v3", "deepseek-v3-odd", "deepseek-v3-fp8", "deepseek-v3-small", "deepseek-v3-small-odd"),
     ),
     ModelRow(
