@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Self, Unpack
 
+from sprat.errors import PromptError
 from sprat.runtime.backends.protocol import Backend
 from sprat.runtime.backends.registry import BackendChoice, LoadRequest, choose, open_backend
 from sprat.runtime.cache import Storage
@@ -142,12 +143,15 @@ class Engine:
             backend_choice=choice,
         )
 
-    def generate(self, prompt: str | Sequence[int], **options: Unpack[GenerateOptions]) -> Generation:
+    def generate(
+        self, prompt: str | Sequence[int], *, suffix: str | None = None, **options: Unpack[GenerateOptions]
+    ) -> Generation:
         """Generate text after ``prompt``, piece by piece.
 
         Args:
             prompt: text, to which the BOS token is added if the model wants one, and in which special tokens are
                 encoded as plain text; or token ids, used as they are.
+            suffix: text after the answer: the model fills in between ``prompt`` and it (fill-in-the-middle).
             **options: sampling parameters (:class:`~sprat.runtime.generate.sampling.SamplingParams`; by default the
                 model's, :attr:`sampling`), stop conditions (:class:`~sprat.runtime.generate.options.StopConditions`)
                 and ``on_prefill``.
@@ -156,14 +160,20 @@ class Engine:
             An iterator of pieces, with ``text()``, ``cancel()`` and, once the answer has ended, ``summary``.
 
         Raises:
-            PromptError: the prompt is empty, too long, or holds token ids outside the vocabulary.
+            PromptError: the prompt is empty, too long, or holds token ids outside the vocabulary; or there is a
+                ``suffix``, and the prompt is not text or the model has no tokens for it.
             InputError: an option is out of range.
         """
         _, stop_conditions = split_options(options)
-        tokens = self.encode(prompt)
+        tokens = self.encode(prompt) if suffix is None else self._encode_between(prompt, suffix)
         capacity = min(self.context, len(tokens) + (stop_conditions.max_tokens or self.context))
         with self._new_transcript(capacity) as transcript:
             return self.frontend.generate(transcript, tokens, options, continues=True, on_end=transcript.close)
+
+    def _encode_between(self, prompt: str | Sequence[int], suffix: str) -> list[int]:
+        if not isinstance(prompt, str):
+            raise PromptError("the prompt is token ids, expected text beside a suffix; encode both into the prompt")
+        return self.frontend.encode_between(prompt, suffix)
 
     def chat(self, messages: Sequence[Mapping[str, Any]], **options: Unpack[ChatOptions]) -> ChatCompletion:
         """The whole reply to a conversation, in OpenAI's format, with the reasoning in ``reasoning_content``.

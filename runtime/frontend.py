@@ -60,6 +60,20 @@ class Frontend:
             )
         return tokens
 
+    def encode_between(self, before: str, after: str) -> list[int]:
+        """Token ids of the prompt that asks for the text between ``before`` and ``after``.
+
+        Raises:
+            PromptError: the model has no tokens for that.
+        """
+        tokens = self.tokenizer.vocabulary.fill_in_middle
+        if tokens is None:
+            raise PromptError(
+                f"{self.name} has no fill-in-the-middle tokens (such as <｜fim▁begin｜>), expected for a suffix; use a "
+                "code model, for example DeepSeek-Coder-V2-Lite, or leave the suffix out"
+            )
+        return self.tokenizer.with_bos(self.tokenizer.encode_parts(tokens.parts(before, after)))
+
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], options: TemplateOptions | None = None) -> ChatPrompt:
         """Render a conversation with the chat template, and encode it.
 

@@ -98,7 +98,8 @@ def _special_ids(vocabulary: Vocabulary) -> dict[str, int]:
         "eot": eot,
         "eom": eom,
     }
-    return {kind: index for kind, index in ids.items() if index is not None}
+    fim = vocabulary.fill_in_middle
+    return {kind: index for kind, index in ids.items() if index is not None} | dict(fim.keys() if fim else {})
 
 
 def _is_token_id(key: str) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sprat.errors import TokenizerError
+from sprat.runtime.tokenizer.fill_in_middle import FillInMiddle
 from sprat.runtime.tokenizer.pretokenizers import get_pre_tokenizer
 
 __all__ = [
@@ -96,9 +97,15 @@ class Vocabulary:
     add_bos: bool = False
     add_space_prefix: bool = False  # SentencePiece: a space before the text
     prefix_first_only: bool = False  # not after each special token, as llama.cpp does
+    named_fim: FillInMiddle | None = None  # as the keys of a GGUF name them
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @property
+    def fill_in_middle(self) -> FillInMiddle | None:
+        """The tokens of fill-in-the-middle; ``None`` for a model without them."""
+        return self.named_fim or FillInMiddle.find(self.tokens)
 
     def control_ids(self) -> dict[str, int]:
         """Text -> id of all control tokens: text from a user is never encoded as one."""
@@ -153,6 +160,7 @@ class Vocabulary:
             add_bos=bool(metadata.get("tokenizer.ggml.add_bos_token", adds_bos and bos_id is not None)),
             add_space_prefix=bool(metadata.get("tokenizer.ggml.add_space_prefix", is_spm)),
             prefix_first_only=bool(metadata.get(PREFIX_KEY, False)),
+            named_fim=FillInMiddle.find(tokens, lambda key: _id(metadata, key, len(tokens), None)),
         )
 
     def check(self, source: str) -> None:

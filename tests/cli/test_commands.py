@@ -132,6 +132,12 @@ def test_run_takes_an_unquantized_checkpoint(source, capsys):
     assert out.startswith("The dog")
 
 
+def test_a_suffix_needs_a_code_model(bundle, capsys):
+    code, out, err = run(capsys, "run", str(bundle), "def f(", "--suffix", "return x")
+    assert (code, out) == (2, "")
+    assert "has no fill-in-the-middle tokens" in err
+
+
 def test_ctrl_c_stops_the_answer_and_keeps_the_turn(bundle, capsys, monkeypatch):
     before = signal.getsignal(signal.SIGINT)  # a test that runs in the background ignores SIGINT
     conversations = []

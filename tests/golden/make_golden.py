@@ -6,13 +6,15 @@ published (or, for the ``-odd`` ones, as transformers 5 saves it). This script a
 - ``model.safetensors``: random weights under the names and in the types of the published checkpoints,
 - ``expected.safetensors``: some tokens and the float32 logits after each of them,
 
-and ``versions.json`` beside the folders. It needs ``pip install --group golden``; the tests only read the files.
-Run it as ``python tests/golden/make_golden.py``: the same seeds give the same weights.
+and, in ``versions.json`` beside the folders, the versions that made them. It needs ``pip install --group golden``; the
+tests only read the files. Run it as ``python tests/golden/make_golden.py FOLDER...``, or without a name for all. The
+same version of transformers gives the same weights; another may order the tensors otherwise.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 import zlib
 from pathlib import Path
@@ -28,11 +30,13 @@ FP8_MAX = 448.0
 
 
 def main() -> None:
-    """Remake every folder."""
-    for config in sorted(HERE.glob("*/config.json")):
-        make(config.parent)
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    (HERE / "versions.json").write_text(json.dumps(versions, indent=2) + "\n")
+    """Remake the folders that the command names, or all."""
+    names = sys.argv[1:] or [config.parent.name for config in HERE.glob("*/config.json")]
+    versions = json.loads((HERE / "versions.json").read_text())
+    for name in sorted(names):
+        make(HERE / name)
+        versions[name] = {"torch": torch.__version__, "transformers": transformers.__version__}
+    (HERE / "versions.json").write_text(json.dumps(dict(sorted(versions.items())), indent=2) + "\n")
 
 
 def make(folder: Path) -> None:

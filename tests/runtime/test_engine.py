@@ -4,9 +4,22 @@ import json
 
 import numpy as np
 import pytest
-from scripted_model import ASSISTANT, BOS, EOS, USER, random_logits, saying, scripted_engine
+from scripted_model import (
+    ASSISTANT,
+    BOS,
+    EOS,
+    FIM,
+    SPECIAL,
+    USER,
+    ScriptedBackend,
+    byte_tokenizer,
+    random_logits,
+    saying,
+    scripted_engine,
+)
 
 from sprat.errors import InputError, PromptError, TemplateError
+from sprat.runtime.engine import Engine
 
 QUESTION = [{"role": "user", "content": "Where?"}]
 
@@ -240,3 +253,23 @@ def test_the_models_sampling_parameters_apply_unless_the_caller_gives_others():
     assert sampler_of() == engine.sampling
     assert sampler_of(top_p=1.0).temperature == 0.3
     assert sampler_of(temperature=0.9).temperature == 0.9
+
+
+def fim_engine():
+    backend = ScriptedBackend(random_logits)
+    backend.vocab_size += len(FIM)
+    return Engine(backend, byte_tokenizer([*SPECIAL, *FIM]))
+
+
+def test_a_suffix_makes_the_model_fill_in_the_middle():
+    engine = fim_engine()
+    pre, suf, mid = range(260, 263)
+    engine.generate("<eos>in ", suffix=" is", max_tokens=2).text()
+    assert engine.backend.streams[0].processed[0] == [BOS, pre, *b"<eos>in ", suf, *b" is", mid]
+
+
+def test_a_suffix_needs_a_text_and_a_model_with_the_tokens():
+    with pytest.raises(PromptError, match="has no fill-in-the-middle tokens"):
+        scripted_engine(saying("x")).generate("a", suffix="b")
+    with pytest.raises(PromptError, match="token ids, expected text beside a suffix"):
+        fim_engine().generate([1], suffix="b")

@@ -9,7 +9,17 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["GOLDEN", "GROUPS_OF_TWO", "MODELS", "NAMES", "ONE_EPSILON", "ModelRow", "config_of", "with_field"]
+__all__ = [
+    "GOLDEN",
+    "GROUPS_OF_TWO",
+    "MODELS",
+    "NAMES",
+    "ONE_EPSILON",
+    "ModelRow",
+    "config_of",
+    "transformers_version",
+    "with_field",
+]
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NAMES = sorted(path.parent.name for path in GOLDEN.glob("*/model.safetensors"))
@@ -60,7 +70,7 @@ MODELS = (
     ModelRow(
         "DeepseekV3ForCausalLM",
         "deepseek2",
-        ("DeepSeek-V3", "DeepSeek-R1", "Moonlight-16B-A3B", "Moonlight-16B-A3B-Instruct"),
+        ("DeepSeek-V3", "DeepSeek-V3.1", "DeepSeek-R1", "Moonlight-16B-A3B", "Moonlight-16B-A3B-Instruct"),
         ("deepseek-v3", "deepseek-v3-odd", "deepseek-v3-fp8", "deepseek-v3-small", "deepseek-v3-small-odd"),
     ),
     ModelRow(
@@ -90,3 +100,9 @@ def config_of(name: str) -> dict[str, object]:
 def with_field(*fields: str) -> list[str]:
     """Golden folders whose config has one of ``fields``."""
     return [name for name in NAMES if any(config_of(name).get(field) for field in fields)]
+
+
+def transformers_version() -> str:
+    """The versions that made the logits."""
+    made_with = json.loads((GOLDEN / "versions.json").read_text())
+    return " and ".join(sorted({made_with[name]["transformers"] for name in NAMES}))

@@ -292,6 +292,11 @@ PUBLISHED = {
     "DeepSeek-V2-Chat": _V2,
     "DeepSeek-V3": _V3,
     "DeepSeek-R1": _V3 | {"transformers_version": "4.46.3"},
+    "DeepSeek-V3.1": _V3
+    | {
+        "quantization_config": _V3["quantization_config"] | {"scale_fmt": "ue8m0"},
+        "transformers_version": "4.44.2",
+    },
     "DeepSeek-Coder-V2-Lite-Instruct": _V2_LITE | {"transformers_version": "4.39.3"},
     "Moonlight-16B-A3B": _MOONLIGHT,
     "Moonlight-16B-A3B-Instruct": _MOONLIGHT,

@@ -6,6 +6,7 @@ from sprat.runtime.chat.template import ChatTemplate
 from sprat.runtime.engine import Engine
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
+FIM = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"]
 SPECIAL = ["<bos>", "<eos>", "<|user|>", "<|assistant|>"]
 BOS, EOS, USER, ASSISTANT = range(256, 260)
 TEMPLATE = (
@@ -15,7 +16,7 @@ TEMPLATE = (
 )
 
 
-def byte_tokenizer():
+def byte_tokenizer(special=SPECIAL):
     """Ids 0 to 255 are bytes; the special tokens follow."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = iter(range(256, 512))
@@ -23,8 +24,8 @@ def byte_tokenizer():
     metadata = {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "gpt-2",
-        "tokenizer.ggml.tokens": [*alphabet, *SPECIAL],
-        "tokenizer.ggml.token_type": [1] * 256 + [3] * len(SPECIAL),
+        "tokenizer.ggml.tokens": [*alphabet, *special],
+        "tokenizer.ggml.token_type": [1] * 256 + [3] * len(special),
         "tokenizer.ggml.merges": [],
         "tokenizer.ggml.bos_token_id": BOS,
         "tokenizer.ggml.eos_token_id": EOS,

@@ -24,6 +24,7 @@ Examples:
   sprat run OUT "Once upon a time" --raw -n 64 --temp 0.7 --seed 1
   sprat run OUT "lights off in the kitchen" --json
   sprat run OUT - < question.txt
+  sprat run OUT "def mean(values):" --suffix "    return total / len(values)"
 """
 
 
@@ -32,6 +33,7 @@ Examples:
 @click.argument("prompt")
 @click.option("--system", help="A system message before the prompt.")
 @click.option("--raw", is_flag=True, help="Continue the prompt without the chat template.")
+@click.option("--suffix", help="Fill in between the prompt and this text, without the chat template (code models).")
 @template_options
 @load_options
 @sampling_options
@@ -44,6 +46,7 @@ def command(
     prompt: str,
     system: str | None,
     raw: bool,
+    suffix: str | None,
     template: dict[str, Any],
     load: dict[str, Any],
     options: dict[str, Any],
@@ -57,8 +60,8 @@ def command(
         prompt = _standard_input()
     with load_model(model, **load) as engine, progress_bar("prefill", quiet=as_json) as bar:
         options["on_prefill"] = bar
-        if raw:
-            _continue(engine, prompt, options, as_json=as_json)
+        if raw or suffix is not None:
+            _continue(engine, prompt, suffix, options, as_json=as_json)
         else:
             _answer(engine, _messages(system, prompt), {**options, **template}, as_json=as_json)
 
@@ -89,8 +92,8 @@ def _answer(engine: Engine, messages: list[Message], options: dict[str, Any], *,
         show_timings(print_reply(stream), engine)
 
 
-def _continue(engine: Engine, prompt: str, options: dict[str, Any], *, as_json: bool) -> None:
-    generation = engine.generate(prompt, **options)
+def _continue(engine: Engine, prompt: str, suffix: str | None, options: dict[str, Any], *, as_json: bool) -> None:
+    generation = engine.generate(prompt, suffix=suffix, **options)
     if as_json:
         text = generation.text()
         print_json({"model": engine.name, "text": text, **asdict(generation.summary)})
@@ -98,5 +101,5 @@ def _continue(engine: Engine, prompt: str, options: dict[str, Any], *, as_json: 
     click.echo(prompt, nl=False)
     for piece in generation:
         click.echo(shown(piece.text), nl=False)
-    click.echo()
+    click.echo(suffix or "")
     show_timings(asdict(generation.summary.timings), engine)

@@ -45,6 +45,19 @@ def test_every_key_is_one_of_llamacpps(name):
     assert metadata_from_spec(spec).keys() <= known | own
 
 
+def test_a_published_qwen3moe_has_no_key_for_the_normalization_that_llamacpp_applies():
+    metadata, weights = file_of(spec_from_config(PUBLISHED["Qwen3-30B-A3B"]))
+    del metadata["qwen3moe.expert_weights_norm"]
+    assert spec_from_metadata(metadata, weights).moe.normalize
+
+
+def test_a_dense_deepseek2_has_the_keys_of_experts_that_llamacpp_requires():
+    keys = metadata_from_spec(spec_from_config(PUBLISHED["Youtu-LLM-2B"]))
+    assert keys["deepseek2.leading_dense_block_count"] == keys["deepseek2.block_count"] == 32
+    assert (keys["deepseek2.expert_feed_forward_length"], keys["deepseek2.expert_shared_count"]) == (6144, 0)
+    assert "deepseek2.expert_count" not in keys
+
+
 def test_the_epsilon_of_latent_norms_has_a_key_where_it_is_not_the_models():
     moonlight = spec_from_config(PUBLISHED["Moonlight-16B-A3B"])
     assert metadata_from_spec(moonlight)["deepseek2.attention.latent_norm_rms_epsilon"] == 1e-6

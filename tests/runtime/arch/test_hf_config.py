@@ -28,6 +28,7 @@ N_PARAMETERS = {  # of the published tensors, from the model pages; V3 without M
     "DeepSeek-V2-Chat": 235_741_434_880,
     "DeepSeek-V3": 671_026_419_200,
     "DeepSeek-R1": 671_026_419_200,
+    "DeepSeek-V3.1": 671_026_419_200,
     "DeepSeek-Coder-V2-Lite-Instruct": 15_706_484_224,
     "Moonlight-16B-A3B": 15_960_110_208,  # 15_960_111_936 with the RoPE frequencies that the files hold
     "Moonlight-16B-A3B-Instruct": 15_960_110_208,

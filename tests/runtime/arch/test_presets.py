@@ -18,6 +18,7 @@ PARAMETERS = {
     "deepseek-v2": 235_741_434_880,
     "deepseek-v2-lite": 15_706_484_224,
     "deepseek-v3": 671_026_419_200,
+    "deepseek-v3.1": 671_026_419_200,
     "glm-4.7-flash": 29_943_393_920,  # without the MTP layer
     "moonlight-16b-a3b": 15_960_110_208,
     "qwen3-0.6b": 596_049_920,

@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from golden_models import GOLDEN, MODELS, NAMES, config_of, with_field
 from native_kernels import kernels_of, needs_native
+from published_configs import PUBLISHED
 from safetensors.numpy import load_file
 
 from sprat.export.source.checkpoint import Checkpoint
@@ -120,3 +123,14 @@ def test_kernels_without_dequantized_copies_give_the_expected_logits(name):
 def test_native_kernels_give_the_published_logits(name, ends):
     model, tokens, expected = load(name, kernels_of(""))
     assert relative_error(in_chunks(model, tokens, *ends), expected) <= TOLERANCE
+
+
+def test_the_page_of_models_is_up_to_date():
+    subprocess.run([sys.executable, GOLDEN.parents[1] / "docs" / "make_models.py", "--check"], check=True)
+
+
+def test_checkpoints_of_the_table_are_read():
+    listed = {name: row for row in MODELS for name in row.checkpoints}
+    assert listed.keys() == PUBLISHED.keys()
+    for name, row in listed.items():
+        assert PUBLISHED[name]["architectures"] == [row.architecture]

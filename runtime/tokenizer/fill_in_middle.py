@@ -1,0 +1,47 @@
+"""The tokens around a prompt of fill-in-the-middle: the model continues between a prefix and a suffix (code models)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+__all__ = ["FillInMiddle"]
+
+# By llama.cpp's keys; texts of DeepSeek-Coder, Qwen2.5-Coder, StarCoder and Granite, by which llama.cpp finds them too
+_TEXTS = {
+    "fim_pre": ("<｜fim▁begin｜>", "<|fim_prefix|>", "<fim_prefix>", "<fim-prefix>"),
+    "fim_suf": ("<｜fim▁hole｜>", "<|fim_suffix|>", "<fim_suffix>", "<fim-suffix>"),
+    "fim_mid": ("<｜fim▁end｜>", "<|fim_middle|>", "<fim_middle>", "<fim-middle>"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FillInMiddle:
+    """Ids of the tokens before the prefix, before the suffix, and before what the model fills in."""
+
+    prefix: int
+    suffix: int
+    middle: int
+
+    @classmethod
+    def find(cls, tokens: Sequence[str], id_of_key: Callable[[str], int | None] = lambda _key: None) -> Self | None:
+        """The tokens that a file names, otherwise those with a known text; ``None`` unless there are all three.
+
+        Args:
+            tokens: the vocabulary.
+            id_of_key: id of the keys ``fim_pre``, ``fim_suf`` and ``fim_mid``, or ``None``.
+        """
+        known = {text: key for key, texts in _TEXTS.items() for text in texts}
+        by_text = {known[text]: index for index, text in enumerate(tokens) if text in known}
+        ids = [by_text.get(key) if (named := id_of_key(key)) is None else named for key in _TEXTS]
+        prefix, suffix, middle = ids
+        return None if prefix is None or suffix is None or middle is None else cls(prefix, suffix, middle)
+
+    def keys(self) -> Mapping[str, int]:
+        """llama.cpp's names of the ids."""
+        return dict(zip(_TEXTS, (self.prefix, self.suffix, self.middle), strict=True))
+
+    def parts(self, before: str, after: str) -> list[str | int]:
+        """The prompt that asks for the text between ``before`` and ``after``: token ids, and plain text."""
+        return [self.prefix, before, self.suffix, after, self.middle]
