@@ -35,7 +35,7 @@ def refused(tmp_path, capsys):
         assert printed.out == ""
         assert prompt
         assert error.count("\n") == 1
-        assert all("% reading the source" in line for line in progress.splitlines())
+        assert all("reading the source" in line for line in progress.splitlines())
         assert contents(tmp_path) == before
         return error
 

@@ -76,7 +76,7 @@ def test_the_name_can_be_given(quantized, tmp_path):
     assert manifest.name == "me/Kitchen-Chat"
     assert manifest.artifacts[0].file == "Kitchen-8x310K-Chat-v1.0-Q4_1.gguf"
     with GGUFFile.open(tmp_path / "out" / manifest.artifacts[0].file) as file:
-        assert file.name == "Kitchen Chat"
+        assert file.name == "Kitchen-Chat"
     with pytest.raises(InputError, match="--name is empty"):
         export(quantized, tmp_path / "other", name=" ")
 
