@@ -102,8 +102,7 @@ class Engine:
                 model must fit on it, with all weights resident or with expert streaming.
             memory: hard limit, in bytes or as ``"3GB"``; replaces the device's.
             backend: a name that ``sprat doctor`` lists, or ``"auto"``; :attr:`backend_choice` says why it was chosen.
-            context: maximum number of tokens of prompt and answer together; by default the model's limit, at most
-                4096, and on a device what fits.
+            context: tokens of prompt and answer together; by default the model's limit, at most 4096, or what fits.
             force: load a model that does not fit; the operating system then reads weights from storage for every token.
             cache: storage of the native backend's KV cache, ``"f16"`` or ``"int8"`` (about half the bytes); replaces
                 the device's. By default keys and values are stored in f16 and latents in int8.

@@ -28,19 +28,19 @@ import numpy as np
 from sprat.errors import CheckpointError
 from sprat.export.source.config_file import CONFIG, checkpoint_spec, read_config
 from sprat.export.source.file import FileTensor, SourceFile
-from sprat.export.source.folder_kinds import refuse_pointers
 from sprat.export.source.fp8 import F8_E4M3, SCALE_SUFFIX, ScaledBlocks, scale_shape
 from sprat.export.source.fused_experts import split_experts
 from sprat.export.source.gguf_tensors import gguf_tensors
-from sprat.export.source.left_out import EMBEDDINGS, HEAD, leave_out
 from sprat.export.source.lora import Adapter, AdapterOption, merged
-from sprat.export.source.plain_names import check_known_names, plain_names
 from sprat.export.source.range_check import check_range
+from sprat.export.source.recognize.folder_kinds import refuse_pointers
+from sprat.export.source.recognize.left_out import EMBEDDINGS, HEAD, leave_out
+from sprat.export.source.recognize.plain_names import check_known_names, plain_names
+from sprat.export.source.recognize.tensor_kinds import refuse_known_tensors
 from sprat.export.source.rows import RowSource
 from sprat.export.source.scan import FileScan, scan_files
 from sprat.export.source.shards import find_shards, read_shards
 from sprat.export.source.tensor import ComputedRow, SourceTensor
-from sprat.export.source.tensor_kinds import refuse_known_tensors
 from sprat.export.source.tensor_map import Origin, gguf_map, replaced_in_gguf, tensor_map
 from sprat.progress import ReportProgress, no_progress
 from sprat.quant.formats import BlockFormat

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from sprat.errors import CheckpointError, ConfigError
-from sprat.export.source.folder_kinds import what_folder
+from sprat.export.source.recognize.folder_kinds import what_folder
 from sprat.runtime.arch.hf_config import spec_from_config
 from sprat.runtime.arch.spec import ModelSpec
 

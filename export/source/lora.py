@@ -24,9 +24,9 @@ from sprat.arrays import F32Array, U8Array
 from sprat.errors import CheckpointError, InputError
 from sprat.export.source.config_file import read_config
 from sprat.export.source.file import FileTensor, SourceFile
-from sprat.export.source.folder_kinds import refuse_pointers
-from sprat.export.source.left_out import EMBEDDINGS, HEAD
-from sprat.export.source.plain_names import plain_name
+from sprat.export.source.recognize.folder_kinds import refuse_pointers
+from sprat.export.source.recognize.left_out import EMBEDDINGS, HEAD
+from sprat.export.source.recognize.plain_names import plain_name
 from sprat.export.source.rows import Measured, RowSource, RowView, read_rows
 from sprat.export.source.shards import read_shards
 from sprat.quant.formats import BlockFormat, get_format

@@ -16,9 +16,9 @@ import msgspec
 
 from sprat.errors import CheckpointError
 from sprat.export.source.file import FileTensor, SourceFile
-from sprat.export.source.folder_kinds import what_folder
 from sprat.export.source.fp8 import F8_E4M3, F8_E8M0, SCALE_SUFFIX
-from sprat.export.source.tensor_kinds import refuse_known_tensors
+from sprat.export.source.recognize.folder_kinds import what_folder
+from sprat.export.source.recognize.tensor_kinds import refuse_known_tensors
 from sprat.quant.formats import BlockFormat, get_format
 from sprat.runtime.files.shape_checks import summarize
 

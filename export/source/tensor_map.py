@@ -9,7 +9,7 @@ Most tensors are only renamed. The exceptions:
    absorbed into the query; the values' part becomes ``attn_v_b``, ``(n_heads, v_head_dim, kv_lora_rank)``.
 3. Experts, one tensor each in a checkpoint, are stacked to ``(n_experts, out, in)``.
 
-Tensors that are not used are sorted out before: :mod:`sprat.export.source.left_out`.
+Tensors that are not used are sorted out before: :mod:`sprat.export.source.recognize.left_out`.
 """
 
 from __future__ import annotations

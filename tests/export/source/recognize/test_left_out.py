@@ -11,7 +11,7 @@ from tiny_checkpoint import CONFIGS, weights, write_checkpoint
 from sprat.errors import CheckpointError
 from sprat.export.pipeline import export
 from sprat.export.source.checkpoint import Checkpoint
-from sprat.export.source.left_out import mtp_tensors
+from sprat.export.source.recognize.left_out import mtp_tensors
 from sprat.runtime.arch.hf_config import spec_from_config
 from sprat.runtime.arch.rope import rope_frequencies
 

@@ -9,7 +9,7 @@ from tiny_checkpoint import CONFIGS, weights
 from sprat.errors import CheckpointError
 from sprat.export.inspection import inspect
 from sprat.export.source.checkpoint import Checkpoint
-from sprat.export.source.plain_names import plain_name
+from sprat.export.source.recognize.plain_names import plain_name
 from sprat.runtime.arch.tensors import expected_tensors
 
 WRAPPERS = {
