@@ -22,6 +22,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="wheels", description=__doc__)
     parser.add_argument("--dist", type=Path, default=SOURCE / "dist")
     parser.add_argument("--work", type=Path, default=SOURCE / "build/wheels", help="environments, build folders")
+    processors = [target.processor for target in TARGETS]
+    parser.add_argument("--processor", choices=processors, action="append", help="only wheels of these processors")
     options = parser.parse_args()
     dist, work = options.dist.resolve(), options.work.resolve()
     shutil.rmtree(dist, ignore_errors=True)
@@ -29,8 +31,9 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
     build_sdist(SOURCE, dist)
     for target in TARGETS:
-        for abi in ABIS:
-            _make(target, abi, work, dist)
+        if target.processor in (options.processor or processors):
+            for abi in ABIS:
+                _make(target, abi, work, dist)
     _make_pure(work, dist)
     return 0
 

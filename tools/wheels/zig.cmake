@@ -10,3 +10,5 @@ set(CMAKE_CXX_ARCHIVE_APPEND "<CMAKE_AR> ar qs <TARGET> <OBJECTS>")
 set(CMAKE_CXX_ARCHIVE_FINISH "")
 # CMake's own tests only compile: to link one, zig first builds libc++ in a mode that nothing else uses.
 set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
+# nanobind 3.1 prints to stderr and leaves <cstdio> to other headers: Python's stable ones and libc++'s do not bring it.
+set(CMAKE_CXX_FLAGS_INIT "-include cstdio")
