@@ -54,34 +54,27 @@ def cross_settings(target: Target, abi: Abi) -> dict[str, str]:
 
 
 def environment_for(interpreter: Path, work: Path) -> Path:
-    """The Python of a virtual environment of ``interpreter``, with pip 25.3 or newer."""
+    """The Python of a virtual environment of ``interpreter`` with the build tools, in this environment's versions.
+
+    Not an isolated build: there pip takes CMake for the wheel's platform, and ARM's does not run on this machine.
+    """
     folder = work / interpreter.name
     python = folder / "bin/python"
     if not python.exists():
         subprocess.run([interpreter, "-m", "venv", folder], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "--upgrade", "pip>=25.3"], check=True)
+        exact = [f"{name}=={version(name)}" for name in BUILD_REQUIREMENTS]
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *exact], check=True)
     return python
 
 
 def _pip_wheel(python: Path, source: Path, out: Path, settings: dict[str, str]) -> None:
-    """Build in isolation, with this environment's versions of the build tools and the commit's time in archives."""
-    constraints = out / "constraints.txt"
-    constraints.write_text("".join(f"{name}=={version(name)}\n" for name in BUILD_REQUIREMENTS))
-    date = subprocess.run(
-        ["git", "-C", source, "log", "-1", "--format=%ct"], capture_output=True, text=True, check=True
-    )
-    environment = {**os.environ, **settings, "SOURCE_DATE_EPOCH": date.stdout.strip()}
-    command: list[str | Path] = [
-        python,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--build-constraint",
-        constraints,
-    ]
-    subprocess.run([*command, "--wheel-dir", out, source], env=environment, check=True)
+    """Build with the tools of ``python``'s environment, and the commit's time in archives."""
+    log = ["git", "-C", str(source), "log", "-1", "--format=%ct"]
+    date = subprocess.run(log, capture_output=True, text=True, check=True).stdout.strip()
+    path = f"{python.parent}:{os.environ['PATH']}"  # its CMake and ninja
+    environment = {**os.environ, **settings, "PATH": path, "SOURCE_DATE_EPOCH": date}
+    command = [str(python), "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "--wheel-dir", str(out), str(source)], env=environment, check=True)
 
 
 def _repair(wheel: Path, dist: Path) -> Path:
