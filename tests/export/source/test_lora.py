@@ -191,7 +191,7 @@ ADAPTERS = {
 
 
 def transformers_model(folder):
-    from transformers import AutoModelForCausalLM
+    AutoModelForCausalLM = pytest.importorskip("transformers").AutoModelForCausalLM  # noqa: N806
 
     return AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
 
