@@ -45,3 +45,34 @@ def test_an_option_for_an_absent_field_is_an_error(tmp_path, capsys):
     code, _, error = run(capsys, "export", source, tmp_path / "out", "--ignore-config-field", "no_such")
     assert code == 2
     assert "no_such cannot be ignored: it is not in the file, or sprat knows it" in error
+
+
+def test_optimum_refuses_options_that_it_would_ignore(tmp_path, capsys):
+    source = write_checkpoint(tmp_path / "model", "qwen2")
+    code, _, error = run(capsys, "export", source, tmp_path / "out", "--exporter", "optimum", "--lora", "x")
+    assert code == 2
+    assert "--lora: optimum exports the source as it is" in error
+
+
+def test_what_optimum_made_is_printed(tmp_path, capsys, monkeypatch):
+    from sprat.cli import export as module
+    from sprat.export.onnx.optimum import OptimumExport
+    from sprat.quant.quality import QualityMeter
+
+    meter = QualityMeter()
+    logits = np.random.default_rng(0).normal(size=(8, 5)).astype(np.float32)
+    meter.add(logits, logits, np.arange(8) % 5)
+    traced = OptimumExport(path=tmp_path / "out", n_quantized=3, n_unquantized=1, quality=meter.result())
+    monkeypatch.setattr(module, "export_with_optimum", lambda *_, **__: traced)
+    code, out, _ = run(capsys, "export", "model", tmp_path / "out", "--exporter", "optimum")
+    assert code == 0
+    assert "3 products quantized, 1 left in float" in out
+    code, out, _ = run(capsys, "export", "model", tmp_path / "out", "--exporter", "optimum", "--json")
+    assert json.loads(out)["n_quantized"] == 3
+
+
+def test_the_plan_of_the_device_is_printed(tmp_path, capsys):
+    source = write_checkpoint(tmp_path / "model", "qwen2")
+    code, out, error = run(capsys, "export", source, tmp_path / "out", "--device", "rpi5-8gb")
+    assert code == 0, error
+    assert "fits on rpi5-8gb" in out
