@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sprat.app.hub_cache import HubReference, is_repository, newest_snapshot
 from sprat.errors import InputError
+from sprat.files import checked_path
 from sprat.runtime.files.bundle import MANIFEST_NAME
 from sprat.runtime.files.shape_checks import summarize
 from sprat.runtime.files.split_name import first_part
@@ -30,9 +31,10 @@ def find_source(name: str | os.PathLike[str]) -> Path:
         name: one of these; another path need not exist.
 
     Raises:
-        InputError: a repository is not in the cache, its download is incomplete, or a folder has several GGUF models.
+        InputError: ``name`` is no text and no path, or it is empty; a repository is not in the cache, its download is
+            incomplete, or a folder has several GGUF models.
     """
-    path = Path(name)
+    path = checked_path(name, "model")
     if name == _DEMO:
         from sprat import demo
 

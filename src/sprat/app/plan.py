@@ -11,9 +11,10 @@ from sprat.app.model_reference import find_source
 from sprat.devices.plan.choose import best_plan
 from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.plan import DEFAULT_PROMPT, Plan
-from sprat.devices.profile import load_profile, load_profiles
+from sprat.devices.profile import find_profile, load_profiles
 from sprat.errors import DeviceError, InputError, unknown_name
 from sprat.export.source.config_file import CONFIG, checkpoint_spec, read_config
+from sprat.keywords import checks_keywords
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.presets import find_preset, preset_names, preset_spec
 from sprat.runtime.arch.spec import ModelSpec
@@ -36,6 +37,7 @@ class PlannedModel:
     footprints: tuple[Footprint, ...]
 
 
+@checks_keywords
 def plan(
     model: str | os.PathLike[str],
     *,
@@ -65,7 +67,7 @@ def plan(
     Raises:
         InputError: the model, a device, the quantization or the memory cannot be used.
     """
-    profiles = [load_profile(name) for name in devices] if devices else load_profiles(on_broken or _raise)
+    profiles = [find_profile(name) for name in devices] if devices else load_profiles(on_broken or _raise)
     usable_bytes = None if memory is None else parse_memory(memory)
     footprints = read_model(model, context=context, quant=quant).footprints
     return [

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from sprat.app.model_reference import find_source
 from sprat.export.gguf.quantize import QuantizeResult
 from sprat.export.gguf.quantize import quantize as quantize_path
+from sprat.keywords import checks_keywords
 from sprat.progress import ReportProgress, no_progress
 
 __all__ = ["quantize"]
 
 
+@checks_keywords
 def quantize(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],

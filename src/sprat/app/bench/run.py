@@ -26,8 +26,9 @@ from sprat.devices.bench.results import BenchTest, Measurement, Setting
 from sprat.devices.cpu import this_cpu
 from sprat.devices.emulate.emulate import Emulator, choose_storage, plan_emulation
 from sprat.devices.machine import memory_bytes
-from sprat.devices.profile import DeviceProfile, load_profile
+from sprat.devices.profile import DeviceProfile, find_profile
 from sprat.errors import BackendError, DeviceError, EmulationError, InputError
+from sprat.keywords import checks_keywords
 from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.runtime.files.bundle import MANIFEST_NAME
 from sprat.runtime.open_model import open_model
@@ -61,6 +62,7 @@ class _Options:
     trace: bool
 
 
+@checks_keywords
 def bench(
     model: str | os.PathLike[str] | None = None,
     *,
@@ -123,7 +125,7 @@ def _start(
 ) -> Iterator[Measurement | TraceReport]:
     """Check the arguments before the iterator is handed out, and write random weights where they are needed."""
     tests = _tests(options)
-    profile = load_profile(device) if device else None
+    profile = find_profile(device) if device else None
     if profile is not None and not emulate:
         _check_is_this_machine(profile)
     elif profile is None and emulate:
