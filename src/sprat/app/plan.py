@@ -14,6 +14,7 @@ from sprat.devices.plan.plan import DEFAULT_PROMPT, Plan
 from sprat.devices.profile import find_profile, load_profiles
 from sprat.errors import DeviceError, InputError, unknown_name
 from sprat.export.source.config_file import CONFIG, checkpoint_spec, read_config
+from sprat.export.source.recognize.foreign_names import refuse_foreign_names
 from sprat.keywords import checks_keywords
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.presets import find_preset, preset_names, preset_spec
@@ -113,7 +114,10 @@ def _published(model: str) -> ModelSpec:
 
 def _configured(path: Path) -> ModelSpec:
     folder = path if path.is_dir() else path.parent
-    return checkpoint_spec(read_config(folder, path.name if path.is_file() else CONFIG), folder)
+    spec = checkpoint_spec(read_config(folder, path.name if path.is_file() else CONFIG), folder)
+    if path.is_dir():
+        refuse_foreign_names(path, spec)
+    return spec
 
 
 def _check_context(context: int | None, spec: ModelSpec) -> None:
