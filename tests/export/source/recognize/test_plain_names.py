@@ -3,10 +3,10 @@
 import json
 
 import pytest
-import sprat
 from safetensors_files import save
 from tiny_checkpoint import CONFIGS, weights, write_checkpoint
 
+import sprat
 from sprat.errors import CheckpointError
 from sprat.export.inspection import inspect
 from sprat.export.source.checkpoint import Checkpoint
