@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from sprat.devices.profile import find_profile
 from sprat.export.artifacts import ArtifactWriter
 from sprat.export.options import ExportOptions
 from sprat.export.source.checkpoint import Checkpoint
@@ -45,7 +46,7 @@ def manifest_of(
         spec=spec_fields(checkpoint.spec),
         recipe=" ".join([recipe.name, *map(str, recipe.rules)]),
         tensor_groups=next(iter(artifacts.values())).groups,
-        device=options.device,
+        device=find_profile(options.device).name if options.device else None,
         versions={name: version(name) for name in (*_PACKAGES, *(["onnx-ir"] if "onnx" in artifacts else []))},
         sampling=dict(sampling_from_metadata(tokenizer)) or msgspec.UNSET,
         warnings=(*_source_warnings(checkpoint, recipe), *unused, *template_warnings(checkpoint, tokenizer)),

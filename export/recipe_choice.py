@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sprat.devices.plan.choose import choose_quant
 from sprat.devices.plan.plan import Plan
-from sprat.devices.profile import load_profile
+from sprat.devices.profile import find_profile
 from sprat.errors import InputError
 from sprat.export.options import ExportOptions
 from sprat.export.source.checkpoint import Checkpoint
@@ -30,7 +30,7 @@ def choose_recipe(checkpoint: Checkpoint, options: ExportOptions) -> tuple[Recip
     if options.device is None:
         return recipes[0], None
     footprints = [planned_footprint(checkpoint.spec, recipe, context=options.context) for recipe in recipes]
-    plan = choose_quant(footprints, load_profile(options.device), force=options.force)
+    plan = choose_quant(footprints, find_profile(options.device), force=options.force)
     return recipes[footprints.index(plan.footprint)], plan
 
 
