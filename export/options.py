@@ -44,7 +44,7 @@ class ExportOptions:
     Attributes:
         quant: ``"int4"``, ``"int8"``, a block format, or ``"keep"``: a GGUF's own; by default what fits ``device``, and
             ``"int4"`` without a device.
-        device: a profile's name, or its file; a model that does not fit its memory is refused before any weight is read.
+        device: a profile's name, or its file; a model that does not fit its memory is refused before a weight is read.
         context: tokens to plan the KV cache for; by default the model's limit, at most 4096.
         formats: the artifacts to write: ``"gguf"``, ``"onnx"`` or both.
         tensor_rules: block formats of single tensors, ``"ffn_down_exps=q5_0"``; later rules win.

@@ -51,12 +51,15 @@ PARTS = {
         "verify options",
         "artifacts recipe_choice",
         "manifest",
-        "pipeline inspection",
+        "prepare",
+        "estimate pipeline inspection",
     ],
     "app": [
         "hub_cache",
         "model_reference",
-        "bench doctor evaluate export inspect load plan quantize report verify",
+        "evaluate doctor export inspect load plan report verify",
+        "demo_bundle",
+        "bench quantize",
         "demo",
     ],
 }

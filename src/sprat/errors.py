@@ -140,7 +140,7 @@ _AS_SIMILAR = 0.02  # further texts are proposed whose ratio is this close to th
 
 
 def _nearest(name: str, proposals: Mapping[str, str]) -> list[str]:
-    """The proposals whose text is ``name``, else has it as a part or is a part of it, else resembles it."""
+    """The proposals whose text is ``name``, else has it as a part, else resembles it, else is a part of it."""
     import difflib  # here, because it would take a third of the time of `import sprat`
 
     shared = _shared_ending(list(proposals))
@@ -151,10 +151,11 @@ def _nearest(name: str, proposals: Mapping[str, str]) -> list[str]:
     if wanted in plain:
         return [plain[wanted]]
     parts = [text for text in plain if len(wanted) > 2 and wanted in text]  # "pi5" of "rpi5-8gb"
-    parts = parts or [text for text in plain if len(text) > 3 and text in wanted]
     ratios = {text: difflib.SequenceMatcher(None, text, wanted).ratio() for text in plain}
     best = max(_SIMILAR, max(ratios.values(), default=0.0) - _AS_SIMILAR)
-    found = sorted(parts or (text for text in plain if ratios[text] >= best), key=lambda text: -ratios[text])
+    similar = [text for text in plain if ratios[text] >= best]
+    contained = [text for text in plain if len(text) > 3 and text in wanted]
+    found = sorted(parts or similar or contained, key=lambda text: -ratios[text])
     return list(dict.fromkeys(plain[text] for text in found))[:_MAX_NEAREST]
 
 

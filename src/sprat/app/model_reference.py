@@ -12,9 +12,9 @@ from sprat.runtime.files.bundle import MANIFEST_NAME
 from sprat.runtime.files.shape_checks import summarize
 from sprat.runtime.files.split_name import first_part
 
-__all__ = ["find_source"]
+__all__ = ["DEMO", "find_source"]
 
-_DEMO = "demo"
+DEMO = "demo"
 
 
 def find_source(name: str | os.PathLike[str]) -> Path:
@@ -35,7 +35,7 @@ def find_source(name: str | os.PathLike[str]) -> Path:
             incomplete, or a folder has several GGUF models.
     """
     path = checked_path(name, "model")
-    if name == _DEMO:
+    if name == DEMO:
         from sprat import demo
 
         return demo.path()

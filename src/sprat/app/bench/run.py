@@ -18,7 +18,8 @@ from sprat import errors
 from sprat.app.bench.messages import Failure, Job, Message, Result, Traced, Working
 from sprat.app.bench.predicted import predictions
 from sprat.app.bench.trace import TraceReport
-from sprat.app.model_reference import find_source
+from sprat.app.demo_bundle import demo_gguf
+from sprat.app.model_reference import DEMO, find_source
 from sprat.devices.affinity import default_threads
 from sprat.devices.bench.digest import file_digest
 from sprat.devices.bench.resources import drop_cached
@@ -86,7 +87,7 @@ def bench(
     """Measure the speed of a model, as llama-bench does, in a child process.
 
     Args:
-        model: a bundle or a model file; or else ``preset``.
+        model: a bundle, a model file, or ``"demo"``, the packaged student in int4; or else ``preset``.
         preset: a published model, such as ``"deepseek-v2-lite"``, whose dimensions get random weights; the file is
             kept in the user's cache folder.
         quant: block format or recipe of that file.
@@ -173,6 +174,8 @@ def _tests(options: _Options) -> tuple[BenchTest, ...]:
 def _file(subject: _Subject, backend: str, progress: ReportProgress) -> Path:
     if (subject.model is None) == (subject.preset is None):
         raise InputError("give either a MODEL (a bundle or a model file) or --shape NAME (random weights)")
+    if subject.model == DEMO:
+        return demo_gguf("int4")
     if subject.model is not None:
         path = find_source(subject.model)
         if path.is_dir() and not (path / MANIFEST_NAME).exists():
