@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Unpack
 
 from sprat.devices.plan.plan import Plan
+from sprat.export.manifest import recipe_name
 from sprat.export.options import ExportKeywords, ExportOptions
 from sprat.export.prepare import PreparedExport, prepare
 from sprat.export.source.checkpoint import Checkpoint
@@ -81,7 +82,7 @@ def estimate_export(
     exists = existing_manifest(out) is not None and not options.force
     return ExportEstimate(
         path=out,
-        recipe=" ".join([prepared.recipe.name, *map(str, prepared.recipe.rules)]),
+        recipe=recipe_name(prepared.recipe),
         files=files,
         tensor_groups=next(iter(prepared.artifacts.values())).groups,
         size_bytes=sum(files.values()),

@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 
-from sprat.devices.profile import find_profile
 from sprat.export.artifacts import ArtifactWriter
 from sprat.export.options import ExportOptions
 from sprat.export.source.checkpoint import Checkpoint
@@ -21,7 +20,7 @@ from sprat.runtime.arch.spec_json import spec_fields
 from sprat.runtime.files.bundle import Artifact, BundleFile, Manifest, Source
 from sprat.runtime.generate.sampling_defaults import sampling_from_metadata
 
-__all__ = ["describe_file", "identity", "manifest_of"]
+__all__ = ["describe_file", "identity", "manifest_of", "recipe_name"]
 
 _PACKAGES = ("sprat", "numpy", "gguf", "safetensors", "tokenizers")  # whose versions the manifest records
 
@@ -43,9 +42,9 @@ def manifest_of(
         files=files,
         source=_source(checkpoint),
         spec=spec_fields(checkpoint.spec),
-        recipe=" ".join([recipe.name, *map(str, recipe.rules)]),
+        recipe=recipe_name(recipe),
         tensor_groups=next(iter(artifacts.values())).groups,
-        device=find_profile(options.device).name if options.device else None,
+        device=options.device_name,
         versions={name: version(name) for name in (*_PACKAGES, *(["onnx-ir"] if "onnx" in artifacts else []))},
         sampling=dict(sampling_from_metadata(tokenizer)) or msgspec.UNSET,
         warnings=(*_source_warnings(checkpoint, recipe), *template_warnings(checkpoint, tokenizer)),
@@ -64,6 +63,11 @@ def _source_warnings(checkpoint: Checkpoint, recipe: Recipe) -> list[str]:
 def identity(checkpoint: Checkpoint) -> str:
     """The source's name, from its path."""
     return model_id(checkpoint.path.absolute())
+
+
+def recipe_name(recipe: Recipe) -> str:
+    """The recipe with its rules, on one line."""
+    return " ".join([recipe.name, *map(str, recipe.rules)])
 
 
 def describe_file(file: WrittenFile) -> BundleFile:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Self, TypedDict
 
+from sprat.devices.profile import find_profile
 from sprat.export.onnx import OnnxOptions
 from sprat.export.source.lora import AdapterOption
 from sprat.keywords import unknown_keyword
@@ -52,7 +53,7 @@ class ExportOptions:
         chat_template: a file with a Jinja template, instead of the source's chat template.
         lora: folders of PEFT's LoRA adapters to merge into the weights, ``"DIR"`` or ``"DIR:scale"``, in this order.
         ignore_config_fields: unknown fields of ``config.json`` that change no mathematics: ``"rope_scaling.name"``.
-        align: GGUF: alignment of the tensors in bytes; by default 4096 for MoE models and 32 for others.
+        align: GGUF: alignment of the tensors in bytes; by default 32, which llama.cpp's tools expect.
         split: GGUF: split into files of at most this size, in bytes or as ``"4GB"``, if it is larger; the names are
             llama.cpp's, and llama.cpp loads them.
         block_size: ONNX: weights that share a scale: 32, 64 or 128.
@@ -84,6 +85,11 @@ class ExportOptions:
         if unknown := [name for name in keywords if name not in names]:
             raise unknown_keyword("export()", unknown[0], names)
         return cls(**keywords)
+
+    @property
+    def device_name(self) -> str | None:
+        """Name of the device's profile."""
+        return find_profile(self.device).name if self.device else None
 
     @property
     def wanted_quant(self) -> str | None:

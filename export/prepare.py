@@ -11,6 +11,7 @@ from typing import Any
 from sprat.devices.plan.plan import Plan
 from sprat.errors import FormatError, InputError, unknown_name
 from sprat.export.artifacts import ArtifactWriter, factories
+from sprat.export.card.files import card_texts
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata, valid_keys
 from sprat.export.manifest import identity
 from sprat.export.options import ExportOptions
@@ -43,7 +44,7 @@ class PreparedExport:
         plan: for the device, if one was given.
         tokenizer: the ``tokenizer.*`` keys of a GGUF.
         artifacts: format -> its files, laid out.
-        texts: name -> contents of the tokenizer's files.
+        texts: name -> contents of the tokenizer's files, the model card and the Modelfile.
         notes: what the user may want to choose otherwise.
     """
 
@@ -72,13 +73,14 @@ def prepare(source: str | os.PathLike[str], out: Path, options: ExportOptions) -
     _check_rules(recipe, checkpoint)
     tokenizer = _tokenizer_keys(checkpoint, options.chat_template)
     artifacts = _lay_out(checkpoint, recipe, tokenizer, options)
+    texts = tokenizer_texts(checkpoint, tokenizer, complete="onnx" in artifacts)
     return PreparedExport(
         checkpoint=checkpoint,
         recipe=recipe,
         plan=plan,
         tokenizer=tokenizer,
         artifacts=artifacts,
-        texts=tokenizer_texts(checkpoint, tokenizer, complete="onnx" in artifacts),
+        texts=texts | card_texts(checkpoint, recipe, artifacts, tokenizer, options),
         notes=(*notes, *_about_growth(checkpoint, recipe, artifacts)),
     )
 
