@@ -138,11 +138,13 @@ def test_a_suffix_needs_a_code_model(bundle, capsys):
     assert "has no fill-in-the-middle tokens" in err
 
 
-def test_ctrl_c_stops_the_answer_and_keeps_the_turn(bundle, capsys, monkeypatch):
+def test_ctrl_c_stops_the_answer_and_the_chat_goes_on(bundle, capsys, monkeypatch):
     before = signal.getsignal(signal.SIGINT)  # a test that runs in the background ignores SIGINT
     conversations = []
 
     def interrupted(stream):
+        next(stream)
+        next(stream)
         signal.raise_signal(signal.SIGINT)
         return print_reply(stream)
 
@@ -221,6 +223,10 @@ def test_doctor_shows_the_native_core_and_the_backends(capsys):
         (("export",), "Missing argument 'SOURCE'; see sprat export --help"),
         (("nonsense",), "unknown command 'nonsense' (known: "),
         (("rum",), "unknown command 'rum'; did you mean 'run'?"),
+        (("help",), "unknown command 'help': sprat --help lists the commands"),
+        (("help", "export"), "sprat COMMAND --help explains one"),
+        (("serve", "out"), "unknown command 'serve': sprat has no server"),
+        (("pull", "deepseek-r1"), "sprat downloads nothing"),
         (("plan", "demo", "--context", "0"), "Invalid value for '-c' / '--context': 0"),
     ],
 )
