@@ -57,7 +57,8 @@ def plan(
         devices: names of profiles; all profiles by default.
         context: tokens that the KV cache is planned for; by default the model's limit, at most 4096.
         quant: the only quantization to consider; by default a file as it is and the recipes that make it smaller.
-        memory: memory budget of the model, in bytes or as ``"3GB"``; by default what each device's system leaves.
+        memory: memory budget of the model, in bytes or as ``"3GB"``; by default all but what each device's system
+            keeps.
         prompt_tokens: length of the prompt for which the time to first token is predicted.
         on_broken: called with the error of each profile that cannot be read, when all profiles are planned for; by
             default the first such error is raised.

@@ -30,7 +30,7 @@ Examples:
     "-c", "--context", type=click.IntRange(min=1), help="Tokens to plan the KV cache for; by default at most 4096."
 )
 @click.option("--quant", help="Only this quantization: int8, int4 or a block format such as q4_k.")
-@click.option("--memory", help="Memory budget of the model, for example 3GB; by default what each system leaves.")
+@click.option("--memory", help="Memory budget of the model, for example 3GB; by default all but what the system keeps.")
 @click.option("-p", "--prompt", "prompt_tokens", type=click.IntRange(min=1), default=DEFAULT_PROMPT, show_default=True,
               help="Prompt length for which TTFT is predicted.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per device.")
