@@ -14,31 +14,19 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 from sprat.devices.plan.plan import Plan
-from sprat.errors import ExportError, InputError, unknown_name
-from sprat.export.artifacts import ArtifactWriter, factories
-from sprat.export.card.files import card_texts
-from sprat.export.gguf.tokenizer_keys import tokenizer_metadata, valid_keys
-from sprat.export.manifest import describe_file, identity, manifest_of
+from sprat.errors import ExportError
+from sprat.export.artifacts import ArtifactWriter
+from sprat.export.manifest import describe_file, manifest_of
 from sprat.export.options import ExportKeywords, ExportOptions
-from sprat.export.recipe_choice import choose_recipe
+from sprat.export.prepare import prepare
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.write.bundle import BundleFolder, existing_manifest
-from sprat.export.write.chat_template import replace_template
-from sprat.export.write.naming import ModelName
-from sprat.export.write.tokenizer_files import tokenizer_texts
 from sprat.export.write.writer import WrittenFile
 from sprat.progress import ReportProgress, no_progress
-from sprat.quant.recipe import Recipe
 from sprat.runtime.files.bundle import Bundle, Manifest, TensorGroup
-from sprat.runtime.generate.sampling_defaults import (
-    metadata_from_sampling,
-    sampling_from_config,
-    sampling_from_metadata,
-)
-from sprat.runtime.tokenizer.hf_files import TokenizerFiles
 
 __all__ = ["ExportResult", "export"]
 
@@ -95,21 +83,18 @@ def export(
         ExportError: the output cannot be written, or the source changed during the export.
     """
     out, options = Path(out), ExportOptions.of(keywords)
-    checkpoint = Checkpoint.open(source, ignore_fields=options.ignore_config_fields, adapters=options.adapters)
-    recipe, plan = choose_recipe(checkpoint, options)
-    tokenizer = _tokenizer_keys(checkpoint, options.chat_template)
-    artifacts = _lay_out(checkpoint, recipe, tokenizer, options)
-    texts = tokenizer_texts(checkpoint, tokenizer, complete="onnx" in artifacts)
-    texts |= card_texts(checkpoint, recipe, artifacts, tokenizer, options)
+    prepared = prepare(source, out, options)
+    checkpoint, artifacts, texts = prepared.checkpoint, prepared.artifacts, prepared.texts
     if (existing := existing_manifest(out)) and not options.force:
         bundle = _same_bundle(out, existing, checkpoint, artifacts, texts)
-        return ExportResult(bundle=bundle, plan=plan, n_resumed=0, notes=(_UP_TO_DATE,))
+        return ExportResult(bundle=bundle, plan=prepared.plan, n_resumed=0, notes=(*prepared.notes, _UP_TO_DATE))
     folder = BundleFolder.beside(out)
     written = _write(folder, artifacts, checkpoint, progress)
     files = (*map(describe_file, written), *(folder.add(name, text) for name, text in sorted(texts.items())))
-    bundle = folder.finish(manifest_of(checkpoint, recipe, artifacts, files, tokenizer, options))
-    notes = tuple(file.note for file in written if file.note)
-    return ExportResult(bundle=bundle, plan=plan, n_resumed=sum(file.n_resumed for file in written), notes=notes)
+    bundle = folder.finish(manifest_of(checkpoint, prepared.recipe, artifacts, files, prepared.tokenizer, options))
+    notes = (*prepared.notes, *(file.note for file in written if file.note))
+    n_resumed = sum(file.n_resumed for file in written)
+    return ExportResult(bundle=bundle, plan=prepared.plan, n_resumed=n_resumed, notes=notes)
 
 
 def _write(
@@ -123,44 +108,6 @@ def _write(
         artifact.check_range()
     folder.make()
     return [file for artifact in artifacts.values() for file in artifact.write(folder.partial, progress)]
-
-
-def _tokenizer_keys(checkpoint: Checkpoint, chat_template: str | os.PathLike[str] | None) -> dict[str, Any]:
-    """Tokenizer, chat template and sampling parameters as GGUF keys."""
-    keys = _source_tokenizer_keys(checkpoint)
-    return keys if chat_template is None else replace_template(keys, chat_template)
-
-
-def _source_tokenizer_keys(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The keys of the source: converted from a folder's files, or copied from a GGUF."""
-    if checkpoint.path.is_dir():
-        sampling = sampling_from_config(
-            TokenizerFiles(checkpoint.path).generation, str(checkpoint.path / "generation_config.json")
-        )
-        return {**metadata_from_sampling(sampling), **tokenizer_metadata(checkpoint.path)}
-    sampling = sampling_from_metadata(checkpoint.metadata)
-    return {**metadata_from_sampling(sampling), **valid_keys(checkpoint.metadata)}
-
-
-def _lay_out(
-    checkpoint: Checkpoint, recipe: Recipe, tokenizer: Mapping[str, Any], options: ExportOptions
-) -> dict[str, ArtifactWriter]:
-    known, wanted = factories(options), options.formats
-    if unknown := [name for name in wanted if name not in known]:
-        raise InputError(unknown_name("artifact format", unknown[0], known))
-    if not wanted:
-        raise InputError(f"no artifact format was given; known: {', '.join(known)}")
-    name = _model_name(checkpoint, options.name)
-    return {format: known[format](checkpoint, recipe, name=name, tokenizer=tokenizer) for format in wanted}
-
-
-def _model_name(checkpoint: Checkpoint, name: str | None) -> ModelName:
-    shapes = {tensor.name: tensor.shape for tensor in checkpoint.tensors.values()}
-    if name is None:
-        return ModelName.of(identity(checkpoint), checkpoint.metadata, shapes)
-    if not name.strip():
-        raise InputError("--name is empty; expected a name such as Name-7B-Chat")
-    return ModelName.parse(name, shapes)
 
 
 def _same_bundle(

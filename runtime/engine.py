@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, Self, Unpack
 
 from sprat.errors import PromptError
+from sprat.keywords import checks_keywords
 from sprat.runtime.backends.protocol import Backend
 from sprat.runtime.backends.registry import BackendChoice, LoadRequest, choose, open_backend
 from sprat.runtime.cache import Storage
@@ -28,7 +29,7 @@ from sprat.runtime.generate.options import GenerateOptions, split_options
 from sprat.runtime.generate.sampling import SamplingParams
 from sprat.runtime.generate.sampling_defaults import SamplingDefaults
 from sprat.runtime.generate.transcript import Transcript
-from sprat.runtime.limits import check_cache, checked_context, load_limits
+from sprat.runtime.limits import check_cache, check_flags, checked_context, load_limits
 from sprat.runtime.open_model import open_model
 from sprat.runtime.session import Overflow, Session
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
@@ -81,6 +82,7 @@ class Engine:
         self.backend_choice = backend_choice or BackendChoice(backend.name)
 
     @classmethod
+    @checks_keywords
     def load(
         cls,
         path: str | os.PathLike[str],
@@ -116,6 +118,7 @@ class Engine:
             BackendError: no backend can run it on this machine.
         """
         check_cache(cache)
+        check_flags(force=force, deterministic=deterministic, exact=exact)
         model = open_model(path, backend)
         limits = load_limits(model, device=device, memory=memory, context=context, force=force)
         request = LoadRequest(
@@ -215,6 +218,7 @@ class Engine:
         """The model's name in chat completions."""
         return self.frontend.name
 
+    @checks_keywords
     def session(self, *, overflow: Overflow = "stop") -> Session:
         """A conversation that keeps its KV cache between turns. Close it, or use it in a ``with`` statement.
 

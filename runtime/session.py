@@ -10,7 +10,7 @@ from sprat.runtime.backends.protocol import TokenStream
 from sprat.runtime.chat.completions import ChatCompletion, ChatStream, Message
 from sprat.runtime.chat.prompt import ChatOptions, ChatPrompt, TemplateOptions, split_chat_options
 from sprat.runtime.frontend import Frontend
-from sprat.runtime.generate.generation import Generation
+from sprat.runtime.generate.generation import FinishReason, Generation
 from sprat.runtime.generate.options import GenerateOptions
 from sprat.runtime.generate.transcript import Transcript
 
@@ -18,6 +18,8 @@ __all__ = ["Overflow", "Session"]
 
 Overflow = Literal["stop", "shift"]
 
+_CUT_SHORT = {FinishReason.CANCELLED, FinishReason.TIMEOUT}
+_NOTHING = Message(role="assistant", content="")
 _MIN_ANSWER = 4  # one part of this many of the context is kept free for the answer when turns are dropped
 
 
@@ -66,6 +68,8 @@ class Session:
     def stream_chat(self, text: str, **options: Unpack[ChatOptions]) -> ChatStream:
         """Add ``text`` as a user message and stream the reply; both are added to ``messages`` when it has ended.
 
+        A turn that is cancelled, or times out, before its first token is not added.
+
         Raises:
             TemplateError: the model has no chat template, or it fails on these messages.
             PromptError: the conversation is longer than the context; with ``"shift"``, the new message alone is.
@@ -78,6 +82,8 @@ class Session:
         dropped = {id(message) for message in self.messages} - {id(message) for message in kept}
 
         def add_turn(reply: Message) -> None:
+            if generation.summary.finish_reason in _CUT_SHORT and reply == _NOTHING:
+                return  # it was stopped before the first token: as if it had not been asked
             remaining = [message for message in self.messages if id(message) not in dropped]
             self.messages[:] = [*remaining, question, reply]
 

@@ -245,11 +245,21 @@ class Checkpoint:
                 them all.
             ExportError: the source changed since it was opened.
         """
-        problems = self.problems()
         nonfinite = [repr(name) for scan in self._scan(progress).values() for name in scan.nonfinite]
-        if nonfinite:
-            problems.append(f"{len(nonfinite)} with NaN or infinite weights: {summarize(nonfinite)}")
-        if problems:
+        self._raise_problems(
+            [f"{len(nonfinite)} with NaN or infinite weights: {summarize(nonfinite)}"] if nonfinite else []
+        )
+
+    def check_headers(self) -> None:
+        """Check names and shapes of all tensors, without reading one.
+
+        Raises:
+            CheckpointError: tensors are missing, unexpected or of another size.
+        """
+        self._raise_problems([])
+
+    def _raise_problems(self, further: Sequence[str]) -> None:
+        if problems := [*self.problems(), *further]:
             raise CheckpointError(
                 f"{self.path}: tensors do not make a {self.spec.architecture} model of {self.spec.n_layers} layers: "
                 f"{'. '.join(problems)}. Complete or repair the checkpoint"

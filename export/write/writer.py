@@ -34,6 +34,7 @@ __all__ = [
     "PackTensor",
     "WrittenFile",
     "check_free_space",
+    "free_bytes",
     "is_kept",
     "write_file",
     "write_files",
@@ -165,11 +166,11 @@ def check_free_space(files: Mapping[Path, FileLayout[Tensor]]) -> None:
     """
     path = next(iter(files))
     needed_bytes = sum(_unwritten_bytes(path, layout) for path, layout in files.items())
-    free_bytes = _free_bytes(next(folder for folder in path.absolute().parents if folder.exists()))
-    if needed_bytes > free_bytes:
+    free = free_bytes(path)
+    if needed_bytes > free:
         raise ExportError(
-            f"{path}: {needed_bytes:,} bytes are still to be written and {free_bytes:,} are free; "
-            f"free {needed_bytes - free_bytes:,} bytes and run the same command again"
+            f"{path}: {needed_bytes:,} bytes are still to be written and {free:,} are free; "
+            f"free {needed_bytes - free:,} bytes and run the same command again"
         )
 
 
@@ -186,8 +187,9 @@ def _journal(path: Path) -> Path:
     return path.with_name(path.name + ".journal")
 
 
-def _free_bytes(folder: Path) -> int:
-    disk = os.statvfs(folder)
+def free_bytes(path: Path) -> int:
+    """Free bytes on the disk of ``path``, which need not exist, as its folder need not."""
+    disk = os.statvfs(next(folder for folder in path.absolute().parents if folder.exists()))
     return disk.f_bavail * disk.f_frsize
 
 

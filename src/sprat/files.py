@@ -7,7 +7,23 @@ import hashlib
 import os
 from pathlib import Path
 
-__all__ = ["atomic_write", "cache_folder", "config_folder", "file_sha256", "sync_folder"]
+from sprat.errors import InputError
+
+__all__ = ["atomic_write", "cache_folder", "checked_path", "config_folder", "file_sha256", "sync_folder"]
+
+
+def checked_path(path: object, what: str = "path") -> Path:
+    """The path that a user passed as the argument ``what``; it need not exist.
+
+    Raises:
+        InputError: it is neither text nor a path, it is empty, or it has a NUL character.
+    """
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        raise InputError(f"{what} is {path!r}, expected text or a pathlib.Path")
+    text = os.fspath(path)
+    if not text or "\0" in text:
+        raise InputError(f"{what} is {text!r}, expected the name of a file or folder")
+    return Path(text)
 
 
 def atomic_write(path: Path, data: bytes) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from sprat.demo.tasks import GENERATED, Problem, Split, generated, home, prose
 from sprat.errors import InputError, unknown_name
+from sprat.keywords import checks_keywords
 from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.runtime.chat.completions import Message
 from sprat.runtime.engine import Engine
@@ -50,6 +51,7 @@ class Evaluation:
     kinds: dict[str, tuple[int, int]]
 
 
+@checks_keywords
 def evaluate(
     engine: Engine,
     task: str,

@@ -7,10 +7,12 @@ import os
 from sprat.app.model_reference import find_source
 from sprat.export.inspection import Inspection
 from sprat.export.inspection import inspect as inspect_path
+from sprat.keywords import checks_keywords
 
 __all__ = ["inspect"]
 
 
+@checks_keywords
 def inspect(path: str | os.PathLike[str], *, check: bool = False) -> Inspection:
     """Describe a bundle, a GGUF or ONNX file, or a checkpoint from its headers; weights are read only by ``check``.
 

@@ -6,6 +6,7 @@ import os
 
 from sprat.app.model_reference import find_source
 from sprat.errors import InputError
+from sprat.keywords import checks_keywords
 from sprat.runtime.cache import Storage
 from sprat.runtime.engine import Engine
 from sprat.runtime.files.bundle import MANIFEST_NAME
@@ -13,6 +14,7 @@ from sprat.runtime.files.bundle import MANIFEST_NAME
 __all__ = ["load"]
 
 
+@checks_keywords
 def load(
     model: str | os.PathLike[str],
     *,

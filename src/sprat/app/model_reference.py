@@ -7,13 +7,14 @@ from pathlib import Path
 
 from sprat.app.hub_cache import HubReference, is_repository, newest_snapshot
 from sprat.errors import InputError
+from sprat.files import checked_path
 from sprat.runtime.files.bundle import MANIFEST_NAME
 from sprat.runtime.files.shape_checks import summarize
 from sprat.runtime.files.split_name import first_part
 
-__all__ = ["find_source"]
+__all__ = ["DEMO", "find_source"]
 
-_DEMO = "demo"
+DEMO = "demo"
 
 
 def find_source(name: str | os.PathLike[str]) -> Path:
@@ -30,10 +31,11 @@ def find_source(name: str | os.PathLike[str]) -> Path:
         name: one of these; another path need not exist.
 
     Raises:
-        InputError: a repository is not in the cache, its download is incomplete, or a folder has several GGUF models.
+        InputError: ``name`` is no text and no path, or it is empty; a repository is not in the cache, its download is
+            incomplete, or a folder has several GGUF models.
     """
-    path = Path(name)
-    if name == _DEMO:
+    path = checked_path(name, "model")
+    if name == DEMO:
         from sprat import demo
 
         return demo.path()

@@ -11,9 +11,11 @@ from sprat.app.model_reference import find_source
 from sprat.devices.plan.choose import best_plan
 from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.plan import DEFAULT_PROMPT, Plan
-from sprat.devices.profile import load_profile, load_profiles
+from sprat.devices.profile import find_profile, load_profiles
 from sprat.errors import DeviceError, InputError, unknown_name
 from sprat.export.source.config_file import CONFIG, checkpoint_spec, read_config
+from sprat.export.source.recognize.foreign_names import refuse_foreign_names
+from sprat.keywords import checks_keywords
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.presets import find_preset, preset_names, preset_spec
 from sprat.runtime.arch.spec import ModelSpec
@@ -36,6 +38,7 @@ class PlannedModel:
     footprints: tuple[Footprint, ...]
 
 
+@checks_keywords
 def plan(
     model: str | os.PathLike[str],
     *,
@@ -54,7 +57,8 @@ def plan(
         devices: names of profiles; all profiles by default.
         context: tokens that the KV cache is planned for; by default the model's limit, at most 4096.
         quant: the only quantization to consider; by default a file as it is and the recipes that make it smaller.
-        memory: memory budget of the model, in bytes or as ``"3GB"``; by default what each device's system leaves.
+        memory: memory budget of the model, in bytes or as ``"3GB"``; by default all but what each device's system
+            keeps.
         prompt_tokens: length of the prompt for which the time to first token is predicted.
         on_broken: called with the error of each profile that cannot be read, when all profiles are planned for; by
             default the first such error is raised.
@@ -65,7 +69,7 @@ def plan(
     Raises:
         InputError: the model, a device, the quantization or the memory cannot be used.
     """
-    profiles = [load_profile(name) for name in devices] if devices else load_profiles(on_broken or _raise)
+    profiles = [find_profile(name) for name in devices] if devices else load_profiles(on_broken or _raise)
     usable_bytes = None if memory is None else parse_memory(memory)
     footprints = read_model(model, context=context, quant=quant).footprints
     return [
@@ -111,7 +115,10 @@ def _published(model: str) -> ModelSpec:
 
 def _configured(path: Path) -> ModelSpec:
     folder = path if path.is_dir() else path.parent
-    return checkpoint_spec(read_config(folder, path.name if path.is_file() else CONFIG), folder)
+    spec = checkpoint_spec(read_config(folder, path.name if path.is_file() else CONFIG), folder)
+    if path.is_dir():
+        refuse_foreign_names(path, spec)
+    return spec
 
 
 def _check_context(context: int | None, spec: ModelSpec) -> None:

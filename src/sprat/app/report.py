@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sprat.devices.report.build import Report, make_report
+from sprat.keywords import checks_keywords
 
 __all__ = ["report"]
 
 
+@checks_keywords
 def report(
     results: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str] = "report.html",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -44,4 +45,4 @@ def command(*, results: tuple[Path, ...], output: Path, png_folder: Path | None,
         click.echo(finding)
     for path in (made.page, *made.pictures):
         click.echo(f"written: {path}")
-    click.echo(f"next:  open {output} in a browser")
+    click.echo(f"next:  open {shlex.quote(str(output))} in a browser")
