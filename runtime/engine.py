@@ -69,15 +69,16 @@ class Engine:
         backend_choice: BackendChoice | None = None,
     ) -> None:
         self.backend = backend
+        self.context = checked_context(context, backend.max_context)
         self.frontend = Frontend(
             tokenizer=tokenizer,
             template=template,
             vocab_size=backend.vocab_size,
+            context=self.context,
             batch=batch,
             name=name,
             sampling=sampling,
         )
-        self.context = checked_context(context, backend.max_context)
         self.backend_choice = backend_choice or BackendChoice(backend.name)
 
     @classmethod

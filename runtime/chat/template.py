@@ -99,19 +99,20 @@ class ChatTemplate:
 
         Raises:
             TemplateError: the template cannot be parsed, failed, rejected these messages, or exceeded its budget.
+            PromptError: messages, tools and variables are together larger than a template may read.
         """
         import jinja2
 
         from sprat.runtime.chat.budget import Budget, rendering
-        from sprat.runtime.chat.inputs import template_inputs
+        from sprat.runtime.chat.inputs import charge_inputs, template_inputs
         from sprat.runtime.chat.tracked_text import mask_of
 
         inputs = template_inputs(messages, tools=tools, documents=documents, variables=variables or {})
         compiled = self._compiled(self._select(name, has_tools=tools is not None))
         budget = Budget()
+        charge_inputs(budget, inputs)
         token = rendering.set(budget)
         try:
-            budget.reserve(_size(inputs))
             text = compiled.render({**self._special_tokens, **inputs, "add_generation_prompt": add_generation_prompt})
             return RenderedPrompt(str.__str__(budget.checked(text)), mask_of(text))
         except TemplateError:
@@ -156,12 +157,6 @@ def _compile(source: str) -> jinja2.Template:
         raise
     except (jinja2.TemplateError, SyntaxError, *_TEMPLATE_ERRORS) as error:
         raise TemplateError(f"the chat template cannot be parsed: {_reason(error)}") from error
-
-
-def _size(inputs: Mapping[str, Any]) -> int:
-    from sprat.runtime.chat.budget import size_of
-
-    return size_of(inputs)
 
 
 def _reason(error: BaseException) -> str:
