@@ -21,9 +21,6 @@ _TOOL_NAME = "tool_use"  # transformers takes the template of this name for a co
 _MAX_SOURCE_LENGTH = 1 << 18  # characters; the longest template of a published model known to us has 17,000
 _MAX_REASON_LENGTH = 300
 
-# the exceptions that a compiled template can raise
-_TEMPLATE_ERRORS = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
-
 
 class RenderedPrompt:
     """A rendered conversation, and where its characters come from.
@@ -101,8 +98,6 @@ class ChatTemplate:
             TemplateError: the template cannot be parsed, failed, rejected these messages, or exceeded its budget.
             PromptError: messages, tools and variables are together larger than a template may read.
         """
-        import jinja2
-
         from sprat.runtime.chat.budget import Budget, rendering
         from sprat.runtime.chat.inputs import charge_inputs, template_inputs
         from sprat.runtime.chat.tracked_text import mask_of
@@ -117,7 +112,7 @@ class ChatTemplate:
             return RenderedPrompt(str.__str__(budget.checked(text)), mask_of(text))
         except TemplateError:
             raise
-        except (jinja2.TemplateError, *_TEMPLATE_ERRORS) as error:
+        except Exception as error:  # a template is a program of a stranger: it may raise anything
             raise TemplateError(f"the chat template failed: {_reason(error)}") from error
         finally:
             rendering.reset(token)
@@ -145,8 +140,6 @@ class ChatTemplate:
 
 @functools.lru_cache(maxsize=16)
 def _compile(source: str) -> jinja2.Template:
-    import jinja2
-
     from sprat.runtime.chat.sandbox import TemplateEnvironment
 
     if len(source) > _MAX_SOURCE_LENGTH:
@@ -155,7 +148,7 @@ def _compile(source: str) -> jinja2.Template:
         return TemplateEnvironment().from_string(source)
     except TemplateError:
         raise
-    except (jinja2.TemplateError, SyntaxError, *_TEMPLATE_ERRORS) as error:
+    except Exception as error:  # Jinja's, and those of Python's compiler
         raise TemplateError(f"the chat template cannot be parsed: {_reason(error)}") from error
 
 
