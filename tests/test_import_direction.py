@@ -48,7 +48,10 @@ PARTS = {
         "source texts",
         "write",
         "gguf onnx",
-        "verify",
+        "verify options",
+        "artifacts recipe_choice",
+        "manifest",
+        "card",
         "pipeline inspection",
     ],
     "app": [
