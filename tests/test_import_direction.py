@@ -55,7 +55,6 @@ PARTS = {
         "pipeline inspection",
     ],
     "app": [
-        "hub_cache",
         "model_reference",
         "bench doctor evaluate export inspect load plan quantize report verify",
         "demo",

@@ -98,7 +98,7 @@ def _remedy(unknown: Collection[str]) -> str:
     if not unknown:
         return supported
     options = " ".join(f"--ignore-config-field {name}" for name in sorted(unknown))
-    return f"{supported}; or, if you know that it does not change the computation, export with {options}"
+    return f"{supported}; or, if you know that it does not change the computation, add {options}"
 
 
 def _reader(config: Mapping[str, Any]) -> ConfigReader:
