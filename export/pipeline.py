@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from sprat.devices.plan.plan import Plan
-from sprat.errors import ExportError, InputError, unknown_name
+from sprat.errors import BundleError, ExportError, InputError, unknown_name
 from sprat.export.artifacts import ArtifactWriter, factories
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata, valid_keys
 from sprat.export.manifest import describe_file, identity, manifest_of
@@ -83,6 +83,8 @@ def export(
 ) -> ExportResult:
     """Export a checkpoint to a bundle. After an interruption the same call continues and writes the same bytes.
 
+    A bundle of the same export at ``out`` is kept if its hashes are right, and written again if it is damaged.
+
     Args:
         source: a Hugging Face model folder, or a GGUF file.
         out: the bundle's folder; created when everything is written.
@@ -99,14 +101,20 @@ def export(
     tokenizer = _tokenizer_keys(checkpoint, options.chat_template)
     artifacts = _lay_out(checkpoint, recipe, tokenizer, options)
     texts = tokenizer_texts(checkpoint, tokenizer, complete="onnx" in artifacts)
+    repaired = ""
     if (existing := existing_manifest(out)) and not options.force:
-        bundle = _same_bundle(out, existing, checkpoint, artifacts, texts)
-        return ExportResult(bundle=bundle, plan=plan, n_resumed=0, notes=(_UP_TO_DATE,))
+        _check_same_export(out, existing, checkpoint, artifacts, texts)
+        try:
+            (bundle := Bundle.open(out)).check(progress)
+        except BundleError as damage:
+            repaired = f"the bundle was damaged and was written again: {damage}"
+        else:
+            return ExportResult(bundle=bundle, plan=plan, n_resumed=0, notes=(_UP_TO_DATE,))
     folder = BundleFolder.beside(out)
     written = _write(folder, artifacts, checkpoint, progress)
     files = (*map(describe_file, written), *(folder.add(name, text) for name, text in sorted(texts.items())))
     bundle = folder.finish(manifest_of(checkpoint, recipe, artifacts, files, tokenizer, options))
-    notes = tuple(file.note for file in written if file.note)
+    notes = tuple(note for note in (repaired, *(file.note for file in written)) if note)
     return ExportResult(bundle=bundle, plan=plan, n_resumed=sum(file.n_resumed for file in written), notes=notes)
 
 
@@ -161,18 +169,21 @@ def _model_name(checkpoint: Checkpoint, name: str | None) -> ModelName:
     return ModelName.parse(name, shapes)
 
 
-def _same_bundle(
+def _check_same_export(
     out: Path,
     manifest: Manifest,
     checkpoint: Checkpoint,
     artifacts: Mapping[str, ArtifactWriter],
     texts: Mapping[str, bytes],
-) -> Bundle:
-    """The bundle at ``out``, if an export of the same source, layout, recipe and tokenizer files wrote it."""
+) -> None:
+    """Check that an export of the same source, layout, recipe and tokenizer files wrote the bundle at ``out``.
+
+    Raises:
+        ExportError: it is another one.
+    """
     hashes = {file.name: file.sha256 for file in manifest.files}
     is_same_text = all(hashes.get(name) == hashlib.sha256(text).hexdigest() for name, text in texts.items())
     existing = {artifact.format: artifact.layout_digest for artifact in manifest.artifacts}
     wanted = {name: artifact.layout_digest for name, artifact in artifacts.items()}
     if existing != wanted or not is_same_text or manifest.source.hash != checkpoint.hash():
         raise ExportError(f"{out}: another bundle exists there; choose another name, or replace it with --force")
-    return Bundle.open(out)
