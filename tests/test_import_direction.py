@@ -43,6 +43,7 @@ PARTS = {
         "session",
         "limits",
         "engine",
+        "health",
     ],
     "export": [
         "source texts",

@@ -172,7 +172,7 @@ class Bundle:
             BundleError: a hash differs; all such files are named, and the tensors of a GGUF that sprat wrote.
         """
         text = manifest_text(self.path)
-        problems = [*hash_problems(self.path, self.manifest.files, progress), seal_problem(text)]
+        problems = [seal_problem(text), *hash_problems(self.path, self.manifest.files, progress)]
         _raise_all(self.path, filter(None, problems), "copy the bundle again, or export it again")
         others = unlisted_files(self.path, {MANIFEST_NAME, *(file.name for file in self.manifest.files)})
         notes = (

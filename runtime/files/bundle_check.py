@@ -12,12 +12,12 @@ import msgspec
 from sprat.errors import ModelFileError
 from sprat.progress import ReportProgress
 from sprat.runtime.files.piece_hashes import Piece, differing_pieces
-from sprat.runtime.files.shape_checks import summarize
 from sprat.runtime.files.tensor_digests import gguf_pieces
 
 __all__ = ["HashedFile", "hash_problems", "unlisted_files"]
 
 _WHOLE = "the file"
+_MAX_NAMES = 8  # of tensors in a message
 
 
 class HashedFile(Protocol):
@@ -81,4 +81,6 @@ def _problem(file: HashedFile, differing: Sequence[tuple[Piece, str]]) -> str:
     if differing[0][0].what == _WHOLE:
         return f"{file.name!r} {differing[0][1]}, the manifest says {file.sha256}"
     unread = next((f" ({how})" for _, how in differing if not how.startswith("has")), "")
-    return f"{file.name!r} differs from the manifest in {summarize([piece.what for piece, _ in differing], 8)}{unread}"
+    names = ", ".join(piece.what for piece, _ in differing[:_MAX_NAMES])
+    more = f" and {len(differing) - _MAX_NAMES} more" if len(differing) > _MAX_NAMES else ""
+    return f"{file.name!r} differs from the manifest in {names}{more}{unread}"

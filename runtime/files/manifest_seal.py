@@ -31,7 +31,7 @@ def seal_problem(text: bytes) -> str:
     found = _VALUE.search(text)
     if found is None or found[2].decode() == _digest(text):
         return ""
-    return f"the manifest has SHA-256 {_digest(text)}, and says that it has {found[2].decode()}"
+    return f"'manifest.json' has SHA-256 {_digest(text)}, and says that it has {found[2].decode()}"
 
 
 def _digest(text: bytes) -> str:

@@ -9,8 +9,7 @@ from typing import Any
 
 import click
 
-from sprat.app.load import load as load_model
-from sprat.cli.model_options import load_options, sampling_options, template_options
+from sprat.cli.model_options import load_checked, load_options, sampling_options, template_options
 from sprat.cli.output.reply import print_reply, show_timings
 from sprat.errors import PromptError, TemplateError
 from sprat.runtime.engine import Engine
@@ -38,7 +37,7 @@ def command(
     *, model: str, overflow: Overflow, template: dict[str, Any], load: dict[str, Any], options: dict[str, Any]
 ) -> None:
     """Chat with MODEL (a bundle, a model file, a checkpoint or `demo`); the KV cache is kept between turns."""
-    with load_model(model, **load) as engine, engine.session(overflow=overflow) as session:
+    with load_checked(model, load) as engine, engine.session(overflow=overflow) as session:
         _check_template(engine, template)
         name = printable(engine.name)
         click.echo(f"{name} on {engine.backend_choice.text()}, context {engine.context} tokens. {_HELP}", err=True)
