@@ -52,6 +52,7 @@ PARTS = {
         "verify options",
         "artifacts recipe_choice",
         "manifest",
+        "card",
         "pipeline inspection",
     ],
     "app": [
