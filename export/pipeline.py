@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Unpack
 
 from sprat.devices.plan.plan import Plan
-from sprat.errors import ExportError
+from sprat.errors import BundleError, ExportError
 from sprat.export.artifacts import ArtifactWriter
 from sprat.export.manifest import describe_file, manifest_of
 from sprat.export.options import ExportKeywords, ExportOptions
@@ -72,6 +72,8 @@ def export(
 ) -> ExportResult:
     """Export a checkpoint to a bundle. After an interruption the same call continues and writes the same bytes.
 
+    A bundle of the same export at ``out`` is kept if its hashes are right, and written again if it is damaged.
+
     Args:
         source: a Hugging Face model folder, or a GGUF file.
         out: the bundle's folder; created when everything is written.
@@ -85,14 +87,20 @@ def export(
     out, options = Path(out), ExportOptions.of(keywords)
     prepared = prepare(source, out, options)
     checkpoint, artifacts, texts = prepared.checkpoint, prepared.artifacts, prepared.texts
+    repaired = ""
     if (existing := existing_manifest(out)) and not options.force:
-        bundle = _same_bundle(out, existing, checkpoint, artifacts, texts)
-        return ExportResult(bundle=bundle, plan=prepared.plan, n_resumed=0, notes=(*prepared.notes, _UP_TO_DATE))
+        _check_same_export(out, existing, checkpoint, artifacts, texts)
+        try:
+            (bundle := Bundle.open(out)).check(progress)
+        except BundleError as damage:
+            repaired = f"the bundle was damaged and was written again: {damage}"
+        else:
+            return ExportResult(bundle=bundle, plan=prepared.plan, n_resumed=0, notes=(*prepared.notes, _UP_TO_DATE))
     folder = BundleFolder.beside(out)
     written = _write(folder, artifacts, checkpoint, progress)
     files = (*map(describe_file, written), *(folder.add(name, text) for name, text in sorted(texts.items())))
     bundle = folder.finish(manifest_of(checkpoint, prepared.recipe, artifacts, files, prepared.tokenizer, options))
-    notes = (*prepared.notes, *(file.note for file in written if file.note))
+    notes = (*prepared.notes, *(note for note in (repaired, *(file.note for file in written)) if note))
     n_resumed = sum(file.n_resumed for file in written)
     return ExportResult(bundle=bundle, plan=prepared.plan, n_resumed=n_resumed, notes=notes)
 
@@ -110,18 +118,21 @@ def _write(
     return [file for artifact in artifacts.values() for file in artifact.write(folder.partial, progress)]
 
 
-def _same_bundle(
+def _check_same_export(
     out: Path,
     manifest: Manifest,
     checkpoint: Checkpoint,
     artifacts: Mapping[str, ArtifactWriter],
     texts: Mapping[str, bytes],
-) -> Bundle:
-    """The bundle at ``out``, if an export of the same source, layout, recipe and tokenizer files wrote it."""
+) -> None:
+    """Check that an export of the same source, layout, recipe and tokenizer files wrote the bundle at ``out``.
+
+    Raises:
+        ExportError: it is another one.
+    """
     hashes = {file.name: file.sha256 for file in manifest.files}
     is_same_text = all(hashes.get(name) == hashlib.sha256(text).hexdigest() for name, text in texts.items())
     existing = {artifact.format: artifact.layout_digest for artifact in manifest.artifacts}
     wanted = {name: artifact.layout_digest for name, artifact in artifacts.items()}
     if existing != wanted or not is_same_text or manifest.source.hash != checkpoint.hash():
         raise ExportError(f"{out}: another bundle exists there; choose another name, or replace it with --force")
-    return Bundle.open(out)

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -124,6 +124,7 @@ class OnnxArtifact:
         texts = {_MODEL_NAME: self._graph({**self.metadata, "sprat.source": self.checkpoint.hash()})}
         if self.genai is not None:
             texts[_GENAI_NAME] = self.genai
+        data = replace(data, pieces=())  # the graph names its weights, not the data file
         written = (data, *(_write_whole(folder / name, text) for name, text in texts.items()))
         check_onnx(folder / _MODEL_NAME)  # the written model must pass the checks of loading
         return written

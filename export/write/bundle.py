@@ -14,6 +14,7 @@ from sprat.errors import BundleError, ExportError
 from sprat.export.write.errors import export_errors
 from sprat.files import file_sha256, sync_folder
 from sprat.runtime.files.bundle import MANIFEST_NAME, Bundle, BundleFile, Manifest, read_manifest
+from sprat.runtime.files.manifest_seal import UNSEALED, seal
 
 __all__ = ["BundleFolder", "existing_manifest"]
 
@@ -69,7 +70,8 @@ class BundleFolder:
             ExportError: the disk is full, or permissions are missing.
         """
         self._remove_others({file.name for file in manifest.files})
-        self.add(MANIFEST_NAME, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+        unsealed = msgspec.structs.replace(manifest, manifest_sha256=UNSEALED)
+        self.add(MANIFEST_NAME, seal(msgspec.json.format(msgspec.json.encode(unsealed), indent=2) + b"\n"))
         replaced = self.out.with_name(self.out.name + ".replaced")
         with export_errors(self.out):
             for folder in {(self.partial / file.name).parent for file in manifest.files}:

@@ -27,7 +27,7 @@ from sprat.runtime.backends.protocol import Backend
 from sprat.runtime.cache.entries import Storage
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.model_file import ModelFile
-from sprat.runtime.footprint import program_bytes, resident_and_routed
+from sprat.runtime.footprint import DEFAULT_BATCH, program_bytes, resident_and_routed
 from sprat.text import human_bytes
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "choose",
     "chosen_footprint",
     "open_backend",
+    "stream_bytes",
 ]
 
 _LOADERS: dict[str, BackendLoader] = {}
@@ -51,6 +52,7 @@ class LoadRequest:
     spec: ModelSpec
     context: int  # maximum tokens of a sequence
     n_threads: int
+    batch: int = DEFAULT_BATCH  # tokens of one forward pass, at most
     memory_bytes: int | None = None  # hard limit; None for the machine's memory
     cache: Storage | None = None  # KV cache storage, for backends that support several; None for the default
     deterministic: bool = False  # require the same bits in every run
@@ -101,6 +103,10 @@ class BackendLoader(ABC):
     @abstractmethod
     def footprint(self, request: LoadRequest) -> Footprint:
         """Memory that the backend needs, from the header alone."""
+
+    def stream_bytes(self, request: LoadRequest) -> int:
+        """What a stream takes besides its KV entries; the footprint counts it once."""
+        return 0
 
     @abstractmethod
     def why_not(self, request: LoadRequest) -> SpratError | None:
@@ -169,6 +175,11 @@ def _too_large(passed_over: dict[str, SpratError], request: LoadRequest) -> Does
 def chosen_footprint(choice: BackendChoice, request: LoadRequest) -> Footprint:
     """Memory that the chosen backend needs."""
     return _loader(choice.name).footprint(request)
+
+
+def stream_bytes(choice: BackendChoice, request: LoadRequest) -> int:
+    """What each stream of the chosen backend takes besides its KV entries."""
+    return _loader(choice.name).stream_bytes(request)
 
 
 def open_backend(choice: BackendChoice, request: LoadRequest) -> Backend:
