@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Self, Unpack
 
+from sprat.boundary import public_call
 from sprat.errors import PromptError
 from sprat.runtime.backends.protocol import Backend
 from sprat.runtime.backends.registry import BackendChoice, LoadRequest, choose, open_backend
@@ -81,6 +82,7 @@ class Engine:
         self.backend_choice = backend_choice or BackendChoice(backend.name)
 
     @classmethod
+    @public_call
     def load(
         cls,
         path: str | os.PathLike[str],

@@ -17,7 +17,7 @@ from typing import Annotated
 import msgspec
 
 from sprat.errors import ResultsError
-from sprat.files import atomic_write
+from sprat.files import DocumentError, atomic_write, parse_json, read_input
 
 __all__ = [
     "SCHEMA",
@@ -223,7 +223,7 @@ def read_results(path: str | os.PathLike[str]) -> list[Measurement]:
         ResultsError: the file cannot be read or is empty, or a line is invalid or of another version.
     """
     try:
-        lines = Path(path).read_bytes().splitlines()
+        lines = read_input(Path(path)).splitlines()
     except OSError as error:
         raise ResultsError(f"{path}: cannot be read ({error.strerror}); write one with `sprat bench -o`") from error
     records = [_record(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
@@ -256,17 +256,18 @@ class _Version(msgspec.Struct):
 
 def _record(line: bytes, where: str) -> Measurement:
     try:
-        version = msgspec.json.decode(line, type=_Version).schema
+        version = parse_json(line, _Version).schema
         if version != SCHEMA:
             raise ResultsError(
                 f"{where}: results have version {version}, expected {SCHEMA}; "
                 "run `sprat bench` again, or read them with the version of sprat that wrote them"
             )
-        return msgspec.json.decode(line, type=Measurement)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        record: Measurement = parse_json(line, Measurement)
+    except DocumentError as error:
         raise ResultsError(
             f"{where}: not a result of sprat bench ({error}); write it again with `sprat bench -o`"
         ) from error
+    return record
 
 
 def _at(test: str, depth: int) -> str:

@@ -13,6 +13,7 @@ from sprat.devices.bench.results import BenchTest, Label, MeasuredModel, Measure
 from sprat.devices.plan.plan import PLAN_SCHEMA, PlanSummary, Prediction, Verdict
 from sprat.devices.report.names import weight_bytes
 from sprat.errors import ResultsError
+from sprat.files import DocumentError, parse_json, read_input
 
 __all__ = ["EXPERTS", "STREAMED", "Inputs", "plan_records", "read_inputs"]
 
@@ -103,9 +104,9 @@ def _problems(record: Measurement) -> Iterator[str]:
 def _plans(path: Path) -> list[PlanSummary] | None:
     """The plans in a file, one object per line or one list of all; ``None`` if the file has something else."""
     try:
-        lines = [line for line in path.read_bytes().splitlines() if line.strip()]
-        values = [msgspec.json.decode(line) for line in lines]
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        lines = [line for line in read_input(path).splitlines() if line.strip()]
+        values = [parse_json(line) for line in lines]
+    except (OSError, DocumentError):
         return None  # read_results reports the error
     flat = [each for value in values for each in (value if isinstance(value, list) else [value])]
     if not flat or not all(isinstance(each, dict) and "verdict" in each for each in flat):

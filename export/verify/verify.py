@@ -139,7 +139,7 @@ def _check_source(artifact: Path, adapters: Sequence[AdapterOption]) -> tuple[st
         return ()
     recorded = Bundle.open(artifact).manifest.source
     merged = [(adapter.name, adapter.scale) for adapter in recorded.adapters]
-    if merged != [(option.folder.resolve().name, option.scale) for option in adapters]:
+    if merged != [(Path(os.path.realpath(option.folder)).name, option.scale) for option in adapters]:
         wanted = " ".join(f"--lora {name}:{scale:g}" for name, scale in merged) or "no --lora"
         raise InputError(f"{artifact}: verify it with the adapters of its export: {wanted}")
     return recorded.ignored_config_fields

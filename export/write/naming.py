@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sprat.files import read_text
 from sprat.runtime.arch.tensors import is_routed_expert
 from sprat.runtime.files.split_name import model_stem
 
@@ -125,7 +126,7 @@ def model_id(path: Path) -> str:
 def model_card(path: Path) -> dict[str, str]:
     """The license in the front matter of a folder's README.md, as a ``general.*`` key."""
     card = path / "README.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    text = read_text(card, errors="replace") if card.is_file() else ""
     found = _FRONT_MATTER_LICENSE.match(text)
     return {"general.license": found[1]} if found else {}
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from sprat.export.source.checkpoint import Checkpoint
+from sprat.files import parse_json
 from sprat.runtime.chat.template_files import template_file
 from sprat.runtime.generate.sampling_defaults import config_from_sampling, sampling_from_metadata
 from sprat.runtime.tokenizer.hf_json import build
@@ -65,7 +65,7 @@ def _has_tokenizer(keys: Mapping[str, Any]) -> bool:
 
 
 def _object(text: bytes) -> dict[str, Any]:
-    return msgspec.json.decode(text.removeprefix(codecs.BOM_UTF8), type=dict[str, Any])
+    return parse_json(text, dict[str, Any])
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

@@ -25,7 +25,7 @@ from typing import Annotated, Any, Self
 import msgspec
 
 from sprat.errors import BundleError
-from sprat.files import file_sha256
+from sprat.files import DocumentError, file_sha256, parse_json, read_input
 
 __all__ = [
     "MANIFEST_NAME",
@@ -175,25 +175,21 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_NAME
     try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_MANIFEST_BYTES + 1)
+        text = read_input(path, _MAX_MANIFEST_BYTES)
     except OSError as error:
         raise BundleError(
             f"{path}: cannot be read ({error.strerror}); expected a folder written by `sprat export`"
         ) from error
-    if len(text) > _MAX_MANIFEST_BYTES:
-        raise BundleError(
-            f"{path}: larger than {_MAX_MANIFEST_BYTES:,} bytes, expected a manifest; export the bundle again"
-        )
     try:
-        version = msgspec.json.decode(text, type=_Version).schema_version
+        version = parse_json(text, _Version).schema_version
         if version != SCHEMA_VERSION:
             raise BundleError(
                 f"{path}: schema version {version}, expected {SCHEMA_VERSION}; use the version of sprat that wrote it"
             )
-        return msgspec.json.decode(text, type=Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        manifest: Manifest = parse_json(text, Manifest)
+    except DocumentError as error:
         raise BundleError(f"{path}: not a manifest ({error}); export the bundle again") from error
+    return manifest
 
 
 class _Version(msgspec.Struct):
@@ -234,7 +230,7 @@ def _artifact_problems(manifest: Manifest) -> Iterator[str]:
 
 def _file_problems(folder: Path, file: BundleFile) -> Iterator[str]:
     path = folder / file.name
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):  # resolve() fails in a loop of links
         yield f"{file.name!r} is a link that leaves the folder"
     elif not path.is_file():
         yield f"{file.name!r} is missing"

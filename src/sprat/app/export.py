@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sprat.app.model_reference import find_source
+from sprat.boundary import public_call
 from sprat.export.onnx import OnnxOptions
 from sprat.export.pipeline import ExportResult
 from sprat.export.pipeline import export as export_path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["export", "export_with_optimum"]
 
 
+@public_call
 def export(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -87,6 +89,7 @@ def export(
     )
 
 
+@public_call
 def export_with_optimum(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 
 from sprat.app.model_reference import find_source
+from sprat.boundary import public_call
 from sprat.export.inspection import Inspection
 from sprat.export.inspection import inspect as inspect_path
 
 __all__ = ["inspect"]
 
 
+@public_call
 def inspect(path: str | os.PathLike[str], *, check: bool = False) -> Inspection:
     """Describe a bundle, a GGUF or ONNX file, or a checkpoint from its headers; weights are read only by ``check``.
 

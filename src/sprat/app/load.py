@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from sprat.app.model_reference import find_source
+from sprat.boundary import public_call
 from sprat.errors import InputError
 from sprat.runtime.cache import Storage
 from sprat.runtime.engine import Engine
@@ -13,6 +14,7 @@ from sprat.runtime.files.bundle import MANIFEST_NAME
 __all__ = ["load"]
 
 
+@public_call
 def load(
     model: str | os.PathLike[str],
     *,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sprat.app.model_reference import find_source
+from sprat.boundary import public_call
 from sprat.devices.plan.choose import best_plan
 from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.plan import DEFAULT_PROMPT, Plan
@@ -36,6 +37,7 @@ class PlannedModel:
     footprints: tuple[Footprint, ...]
 
 
+@public_call
 def plan(
     model: str | os.PathLike[str],
     *,

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 from sprat.app.model_reference import find_source
+from sprat.boundary import public_call
 from sprat.export.gguf.quantize import QuantizeResult
 from sprat.export.gguf.quantize import quantize as quantize_path
 from sprat.progress import ReportProgress, no_progress
@@ -13,6 +14,7 @@ from sprat.progress import ReportProgress, no_progress
 __all__ = ["quantize"]
 
 
+@public_call
 def quantize(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],

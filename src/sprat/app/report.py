@@ -6,11 +6,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from sprat.boundary import public_call
 from sprat.devices.report.build import Report, make_report
 
 __all__ = ["report"]
 
 
+@public_call
 def report(
     results: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str] = "report.html",

@@ -11,6 +11,7 @@ from sprat.app.verify import verify
 from sprat.cli.output.terminal import print_json, progress_bar
 from sprat.errors import InputError
 from sprat.export.verify.verify import Verification
+from sprat.files import read_text
 
 __all__ = ["command"]
 
@@ -67,7 +68,7 @@ def command(
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return read_text(Path(path))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--text {path}: cannot be read as UTF-8 text ({error}); pass a text file") from error
 

@@ -19,6 +19,7 @@ from sprat.app.bench.messages import Failure, Job, Message, Result, Traced, Work
 from sprat.app.bench.predicted import predictions
 from sprat.app.bench.trace import TraceReport
 from sprat.app.model_reference import find_source
+from sprat.boundary import public_call
 from sprat.devices.affinity import default_threads
 from sprat.devices.bench.digest import file_digest
 from sprat.devices.bench.resources import drop_cached
@@ -61,6 +62,7 @@ class _Options:
     trace: bool
 
 
+@public_call
 def bench(
     model: str | os.PathLike[str] | None = None,
     *,
