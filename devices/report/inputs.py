@@ -46,9 +46,18 @@ def read_inputs(paths: Iterable[Path]) -> Inputs:
         if plans is None:
             records += _plausible(read_results(path), path)
         else:
-            records += [record for plan in plans for record in plan_records(plan)]
+            records += _plausible(_predicted(plans, path), path)
             refused += [plan for plan in plans if plan.verdict is Verdict.TOO_LARGE]
     return Inputs(tuple(records), tuple(refused))
+
+
+def _predicted(plans: list[PlanSummary], path: Path) -> list[Measurement]:
+    try:
+        return [record for plan in plans for record in plan_records(plan)]
+    except ValueError as error:  # a plan without a device
+        raise ResultsError(
+            f"{path}: not a plan of sprat plan ({error}); write it again with `sprat plan --json`"
+        ) from error
 
 
 def plan_records(plan: PlanSummary) -> Iterator[Measurement]:

@@ -104,6 +104,8 @@ def verify(
             was made with other adapters.
         BackendError: a backend cannot run the artifact.
     """
+    if text is not None and not text.strip():
+        raise InputError("the text to score is empty; pass a text of some hundred words, or none for sprat's own")
     with contextlib.ExitStack() as stack:
         adapters = [AdapterOption.parse(os.fspath(text)) for text in lora]
         ignored = _check_source(Path(artifact), adapters)

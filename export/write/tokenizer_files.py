@@ -65,7 +65,8 @@ def _has_tokenizer(keys: Mapping[str, Any]) -> bool:
 
 
 def _object(text: bytes) -> dict[str, Any]:
-    return parse_json(text, dict[str, Any])
+    found: dict[str, Any] = parse_json(text, dict[str, Any])
+    return found
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

@@ -7,8 +7,9 @@ import errno
 import hashlib
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 __all__ = [
     "DocumentError",
@@ -35,7 +36,7 @@ class DocumentError(ValueError):
     """JSON or TOML that is malformed, nested too deeply, or of another structure; the message is one clause."""
 
 
-def open_input(path: Path) -> IO[bytes]:
+def open_input(path: Path) -> BufferedReader:
     """Open a regular file for reading; links are followed.
 
     Raises:

@@ -76,7 +76,8 @@ def _turn(engine: Engine, session: Session, text: str, options: dict[str, Any]) 
     try:
         stream = session.stream_chat(text, **options)
     except PromptError as error:
-        click.echo(f"sprat: {error}; /reset starts a new conversation, --overflow shift drops old turns", err=True)
+        reason = printable(str(error))
+        click.echo(f"sprat: {reason}; /reset starts a new conversation, --overflow shift drops old turns", err=True)
         return
     with _ctrl_c_calls(stream.cancel):
         timings = print_reply(stream)

@@ -8,6 +8,7 @@ import click
 
 from sprat.app.report import report
 from sprat.cli.output.terminal import print_json
+from sprat.text import printable
 
 __all__ = ["command"]
 
@@ -41,7 +42,7 @@ def command(*, results: tuple[Path, ...], output: Path, png_folder: Path | None,
         print_json({"page": made.page, "pictures": made.pictures, "findings": findings})
         return
     for finding in findings.values():
-        click.echo(finding)
+        click.echo(printable(finding))
     for path in (made.page, *made.pictures):
         click.echo(f"written: {path}")
     click.echo(f"next:  open {output} in a browser")

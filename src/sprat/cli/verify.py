@@ -51,7 +51,7 @@ def command(
         verification = verify(
             artifact,
             source,
-            text=_read(text_file) if text_file else None,
+            text=None if text_file is None else _read(text_file),
             backends=backends or None,
             max_kld=max_kld,
             max_tokens=max_tokens,
