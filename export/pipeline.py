@@ -4,7 +4,8 @@
 2. Choose the recipe: the requested one, or the best one that fits the device. A model that does not fit is an error.
 3. Compute the layout of every artifact.
 4. Read the source once: check that every tensor is present, of the expected shape and finite, and hash the files.
-5. Write the artifacts, the tokenizer files and the manifest; one rename gives the bundle its final name.
+5. Lock ``OUT.partial``, and write the artifacts, the tokenizer files and the manifest there.
+6. Open the bundle and compute the logits of a short prompt; one rename gives it its final name.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from sprat.export.manifest import describe_file, identity, manifest_of
 from sprat.export.options import ExportKeywords, ExportOptions
 from sprat.export.recipe_choice import choose_recipe
 from sprat.export.source.checkpoint import Checkpoint
-from sprat.export.write.bundle import BundleFolder, existing_manifest
+from sprat.export.verify.first_logits import check_first_logits
+from sprat.export.write.bundle import BundleFolder, existing_manifest, files_folder, remove_leftovers
 from sprat.export.write.chat_template import replace_template
 from sprat.export.write.naming import ModelName
 from sprat.export.write.tokenizer_files import tokenizer_texts
-from sprat.export.write.writer import WrittenFile
 from sprat.progress import ReportProgress, no_progress
 from sprat.quant.recipe import Recipe
 from sprat.runtime.files.bundle import Bundle, Manifest, TensorGroup
@@ -100,27 +101,35 @@ def export(
     artifacts = _lay_out(checkpoint, recipe, tokenizer, options)
     texts = tokenizer_texts(checkpoint, tokenizer, complete="onnx" in artifacts)
     if (existing := existing_manifest(out)) and not options.force:
-        bundle = _same_bundle(out, existing, checkpoint, artifacts, texts)
-        return ExportResult(bundle=bundle, plan=plan, n_resumed=0, notes=(_UP_TO_DATE,))
-    folder = BundleFolder.beside(out)
-    written = _write(folder, artifacts, checkpoint, progress)
-    files = (*map(describe_file, written), *(folder.add(name, text) for name, text in sorted(texts.items())))
-    bundle = folder.finish(manifest_of(checkpoint, recipe, artifacts, files, tokenizer, options))
-    notes = tuple(file.note for file in written if file.note)
-    return ExportResult(bundle=bundle, plan=plan, n_resumed=sum(file.n_resumed for file in written), notes=notes)
+        remove_leftovers(out)
+        return _up_to_date(_same_bundle(out, existing, checkpoint, artifacts, texts), plan)
+    _check_before(files_folder(out), artifacts, checkpoint, progress)
+    with BundleFolder.lock(out) as folder:
+        if (existing := existing_manifest(out)) and not options.force:  # another process wrote it in the meantime
+            return _up_to_date(_same_bundle(out, existing, checkpoint, artifacts, texts), plan)
+        written = [file for artifact in artifacts.values() for file in artifact.write(folder.path, progress)]
+        checkpoint.check_unchanged()
+        files = (*map(describe_file, written), *(folder.add(name, text) for name, text in sorted(texts.items())))
+        notes = [file.note for file in written if file.note]
+        manifest = manifest_of(checkpoint, recipe, artifacts, files, tokenizer, options)
+        bundle = folder.finish(manifest, check=lambda path: notes.extend(check_first_logits(path)))
+    n_resumed = sum(file.n_resumed for file in written)
+    return ExportResult(bundle=bundle, plan=plan, n_resumed=n_resumed, notes=tuple(notes))
 
 
-def _write(
-    folder: BundleFolder, artifacts: Mapping[str, ArtifactWriter], checkpoint: Checkpoint, progress: ReportProgress
-) -> list[WrittenFile]:
-    """Write the artifacts, after everything that can be refused beforehand was looked at."""
+def _check_before(
+    folder: Path, artifacts: Mapping[str, ArtifactWriter], checkpoint: Checkpoint, progress: ReportProgress
+) -> None:
+    """Look at everything that can be refused before something is written to ``folder``."""
     for artifact in artifacts.values():
-        artifact.check_free_space(folder.partial)
+        artifact.check_free_space(folder)
     checkpoint.verify_complete(progress)
     for artifact in artifacts.values():
         artifact.check_range()
-    folder.make()
-    return [file for artifact in artifacts.values() for file in artifact.write(folder.partial, progress)]
+
+
+def _up_to_date(bundle: Bundle, plan: Plan | None) -> ExportResult:
+    return ExportResult(bundle=bundle, plan=plan, n_resumed=0, notes=(_UP_TO_DATE,))
 
 
 def _tokenizer_keys(checkpoint: Checkpoint, chat_template: str | os.PathLike[str] | None) -> dict[str, Any]:

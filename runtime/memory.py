@@ -26,7 +26,5 @@ def parse_memory(memory: int | str, what: str = "memory") -> int:
     exact = float(match[1]) * _UNITS[match[2]] if match else 0.0
     n_bytes = int(exact) if exact < _MAX_BYTES else 0
     if n_bytes <= 0:
-        raise InputError(
-            f"{what}: found {memory!r:.40}, expected bytes above 0 or text such as '3GB' or '2.5GiB'"
-        )
+        raise InputError(f"{what}: found {memory!r:.40}, expected bytes above 0 or text such as '3GB' or '2.5GiB'")
     return n_bytes

@@ -196,24 +196,41 @@ def check_place(path: str | os.PathLike[str]) -> None:
     """Check, before anything is measured, that a results file can be written to ``path``.
 
     Raises:
-        ResultsError: its folder does not exist or cannot be written, or ``path`` is a folder.
+        ResultsError: its folder does not exist or cannot be written, or ``path`` is a folder or another kind of file.
     """
     path = Path(path)
+    _existing(path)
     if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
         raise ResultsError(f"{path}: cannot be written; choose a file in an existing folder that you can write to")
 
 
 def write_results(path: str | os.PathLike[str], records: Iterable[Measurement]) -> None:
-    """Write ``records`` to ``path``, one line each, atomically.
+    """Append ``records`` to ``path``, one line each; readers see all of them or none.
 
     Raises:
-        ResultsError: it cannot be written.
+        ResultsError: it cannot be written, or holds something else than results.
     """
     path = Path(path)
+    before = _existing(path)
     try:
-        atomic_write(path, b"".join(msgspec.json.encode(record) + b"\n" for record in records))
+        atomic_write(path, before + b"".join(msgspec.json.encode(record) + b"\n" for record in records))
     except OSError as error:
         raise ResultsError(f"{path}: cannot be written ({error.strerror}); choose another folder with -o") from error
+
+
+def _existing(path: Path) -> bytes:
+    """The results that the file has already, up to a newline."""
+    if not os.path.lexists(path) or path.is_dir():
+        return b""
+    try:
+        data = read_input(path)
+        if data.strip():
+            read_results(path)
+    except (OSError, ResultsError) as error:
+        raise ResultsError(
+            f"{path}: exists, and results cannot be appended to it ({error}); choose another file"
+        ) from error
+    return data if data.endswith(b"\n") or not data else data + b"\n"
 
 
 def read_results(path: str | os.PathLike[str]) -> list[Measurement]:

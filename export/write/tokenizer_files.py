@@ -29,8 +29,9 @@ def tokenizer_texts(checkpoint: Checkpoint, keys: Mapping[str, Any], *, complete
 
     Raises:
         TokenizerError: the tokenizer cannot be rebuilt.
+        ExportError: a file changed since the source was opened.
     """
-    copied = {name: path.read_bytes() for name, path in checkpoint.tokenizer_files.items()}
+    copied = checkpoint.tokenizer_files()
     embedded = {name: str(keys[key]).encode() for name, key in _EMBEDDED.items() if key in keys}
     texts = {**copied, **embedded} if "tokenizer.json" in copied or not copied else {**embedded, **copied}
     texts |= {name: str(value).encode() for key, value in keys.items() if (name := template_file(key))}

@@ -79,7 +79,7 @@ def _counts(_context: click.Context, _option: click.Parameter, text: str) -> tup
 @click.option("--json", "output_format", flag_value="json", help="Print one JSON object per test.")
 @click.option("--markdown", "output_format", flag_value="markdown", help="Print markdown tables, also on a terminal.")
 @click.option("--csv", "output_format", flag_value="csv", help="Print CSV.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Also write JSON lines to this file.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Also append JSON lines to this file.")
 def command(
     *,
     model: str | None,
