@@ -20,7 +20,7 @@ from sprat.runtime.arch.spec_json import spec_fields
 from sprat.runtime.files.bundle import Artifact, BundleFile, Manifest, Source
 from sprat.runtime.generate.sampling_defaults import sampling_from_metadata
 
-__all__ = ["describe_file", "identity", "manifest_of"]
+__all__ = ["describe_file", "identity", "manifest_of", "recipe_name"]
 
 _PACKAGES = ("sprat", "numpy", "gguf", "safetensors", "tokenizers")  # whose versions the manifest records
 
@@ -43,7 +43,7 @@ def manifest_of(
         files=files,
         source=_source(checkpoint),
         spec=spec_fields(checkpoint.spec),
-        recipe=" ".join([recipe.name, *map(str, recipe.rules)]),
+        recipe=recipe_name(recipe),
         tensor_groups=next(iter(artifacts.values())).groups,
         device=options.device,
         versions={name: version(name) for name in (*_PACKAGES, *(["onnx-ir"] if "onnx" in artifacts else []))},
@@ -64,6 +64,11 @@ def _source_warnings(checkpoint: Checkpoint, recipe: Recipe) -> list[str]:
 def identity(checkpoint: Checkpoint) -> str:
     """The source's name, from its path."""
     return model_id(checkpoint.path.absolute())
+
+
+def recipe_name(recipe: Recipe) -> str:
+    """The recipe with its rules, on one line."""
+    return " ".join([recipe.name, *map(str, recipe.rules)])
 
 
 def describe_file(file: WrittenFile) -> BundleFile:

@@ -52,7 +52,7 @@ class ExportOptions:
         chat_template: a file with a Jinja template, instead of the source's chat template.
         lora: folders of PEFT's LoRA adapters to merge into the weights, ``"DIR"`` or ``"DIR:scale"``, in this order.
         ignore_config_fields: unknown fields of ``config.json`` that change no mathematics: ``"rope_scaling.name"``.
-        align: GGUF: alignment of the tensors in bytes; by default 4096 for MoE models and 32 for others.
+        align: GGUF: alignment of the tensors in bytes; by default 32, which llama.cpp's tools expect.
         split: GGUF: split into files of at most this size, in bytes or as ``"4GB"``, if it is larger; the names are
             llama.cpp's, and llama.cpp loads them.
         block_size: ONNX: weights that share a scale: 32, 64 or 128.

@@ -20,6 +20,7 @@ from typing import Any, Unpack
 from sprat.devices.plan.plan import Plan
 from sprat.errors import ExportError, InputError, unknown_name
 from sprat.export.artifacts import ArtifactWriter, factories
+from sprat.export.card.files import card_texts
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata, valid_keys
 from sprat.export.manifest import describe_file, identity, manifest_of
 from sprat.export.options import ExportKeywords, ExportOptions
@@ -100,6 +101,7 @@ def export(
     tokenizer = _tokenizer_keys(checkpoint, options.chat_template)
     artifacts = _lay_out(checkpoint, recipe, tokenizer, options)
     texts = tokenizer_texts(checkpoint, tokenizer, complete="onnx" in artifacts)
+    texts |= card_texts(checkpoint, recipe, artifacts, tokenizer, options)
     if (existing := existing_manifest(out)) and not options.force:
         remove_leftovers(out)
         return _up_to_date(_same_bundle(out, existing, checkpoint, artifacts, texts), plan)

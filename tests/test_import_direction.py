@@ -51,6 +51,7 @@ PARTS = {
         "verify options",
         "artifacts recipe_choice",
         "manifest",
+        "card",
         "pipeline inspection",
     ],
     "app": [

@@ -49,7 +49,7 @@ Examples:
     metavar="PATTERN=FORMAT",
     help="Block format of single tensors; may be repeated.",
 )
-@click.option("--align", type=int, help="GGUF: alignment of the tensors in bytes; by default 4096 for MoE models.")
+@click.option("--align", type=int, help="GGUF: alignment of the tensors in bytes; by default 32.")
 @click.option("--split", metavar="SIZE", help="GGUF: split into files of at most SIZE, such as 4G for FAT32 cards.")
 @click.option("--name", help="The model's name in manifest, metadata and file name; by default that of SOURCE.")
 @click.option(

@@ -86,8 +86,11 @@ def test_rules_fallbacks_and_alignment(source, tmp_path):
 
 
 def test_the_alignment_of_the_source_is_kept(source, tmp_path):
-    quantize(source, tmp_path / "out.gguf", quant="int4")
-    assert gguf.GGUFReader(tmp_path / "out.gguf").alignment == gguf.GGUFReader(source).alignment == 4096
+    quantize(source, tmp_path / "pages.gguf", quant="int8", align=4096)
+    quantize(tmp_path / "pages.gguf", tmp_path / "out.gguf", quant="int4")
+    assert (
+        gguf.GGUFReader(tmp_path / "pages.gguf").alignment == gguf.GGUFReader(tmp_path / "out.gguf").alignment == 4096
+    )
 
 
 def test_an_existing_file_is_replaced_only_with_force_and_the_source_never(source, tmp_path):
