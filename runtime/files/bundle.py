@@ -230,12 +230,15 @@ def _artifact_problems(manifest: Manifest) -> Iterator[str]:
 
 def _file_problems(folder: Path, file: BundleFile) -> Iterator[str]:
     path = folder / file.name
-    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):  # resolve() fails in a loop of links
-        yield f"{file.name!r} is a link that leaves the folder"
-    elif not path.is_file():
-        yield f"{file.name!r} is missing"
-    elif path.stat().st_size != file.size_bytes:
-        yield f"{file.name!r} has {path.stat().st_size} bytes, the manifest says {file.size_bytes}"
+    try:
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):  # resolve() fails in a loop
+            yield f"{file.name!r} is a link that leaves the folder"
+        elif not path.is_file():
+            yield f"{file.name!r} is missing"
+        elif path.stat().st_size != file.size_bytes:
+            yield f"{file.name!r} has {path.stat().st_size} bytes, the manifest says {file.size_bytes}"
+    except OSError as error:  # a name of over 255 bytes, say
+        yield f"{file.name[:60]!r} cannot be read ({error.strerror})"
 
 
 def _raise_all(path: Path, problems: Iterable[str], remedy: str) -> None:
