@@ -16,8 +16,8 @@ from numbers import Integral
 from types import MappingProxyType
 from typing import Any, Self, Unpack
 
+from sprat.boundary import public_call
 from sprat.errors import BackendError, InputError, PromptError
-from sprat.keywords import checks_keywords
 from sprat.progress import ReportProgress, no_progress
 from sprat.runtime.backends.protocol import Backend
 from sprat.runtime.backends.registry import (
@@ -102,7 +102,7 @@ class Engine:
         self.backend_choice = backend_choice or BackendChoice(backend.name)
 
     @classmethod
-    @checks_keywords
+    @public_call
     def load(
         cls,
         path: str | os.PathLike[str],
@@ -263,7 +263,7 @@ class Engine:
         """The model's name in chat completions."""
         return self.frontend.name
 
-    @checks_keywords
+    @public_call
     def session(self, *, overflow: Overflow = "stop", context: int | None = None) -> Session:
         """A conversation that keeps its KV cache between turns. Close it, or use it in a ``with`` statement.
 

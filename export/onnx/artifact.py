@@ -21,6 +21,7 @@ from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.source.tensor import SourceTensor
 from sprat.export.write.errors import export_errors
 from sprat.export.write.naming import ModelName
+from sprat.export.write.plain_files import open_folder, write_new
 from sprat.export.write.tensor_groups import TensorSize, group_tensors
 from sprat.export.write.writer import WrittenFile, check_free_space, write_file
 from sprat.progress import ReportProgress
@@ -142,8 +143,10 @@ class OnnxArtifact:
 
 
 def _write_whole(path: Path, data: bytes) -> WrittenFile:
-    with export_errors(path), path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    with export_errors(path):
+        folder = open_folder(path.parent)
+        try:
+            write_new(folder, path.name, data)
+        finally:
+            os.close(folder)
     return WrittenFile(path, len(data), hashlib.sha256(data).hexdigest())

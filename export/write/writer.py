@@ -27,6 +27,7 @@ from sprat.errors import ExportError
 from sprat.export.write.errors import export_errors
 from sprat.export.write.journal import FinishedTensor, Journal, JournalHead
 from sprat.export.write.layout import FileLayout, PlacedTensor, Tensor
+from sprat.export.write.plain_files import open_own
 from sprat.files import file_sha256, sync_folder
 from sprat.progress import Progress, ReportProgress, no_progress
 
@@ -252,7 +253,7 @@ class _GrowingFile:
     @classmethod
     def open(cls, path: Path, layout: FileLayout[Tensor], journal: Journal) -> _GrowingFile:
         """Open ``path``, positioned after the last tensor whose bytes match the digest in ``journal``."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        descriptor = open_own(path, os.O_RDWR)
         n_trusted, digest = _trusted_prefix(descriptor, layout, journal)
         if n_trusted < len(journal.finished):
             journal.keep(n_trusted)

@@ -6,15 +6,15 @@ import os
 from collections.abc import Sequence
 
 from sprat.app.model_reference import find_source
+from sprat.boundary import public_call
 from sprat.export.inspection import Inspection
 from sprat.export.inspection import inspect as inspect_path
-from sprat.keywords import checks_keywords
 from sprat.progress import ReportProgress, no_progress
 
 __all__ = ["inspect"]
 
 
-@checks_keywords
+@public_call
 def inspect(
     path: str | os.PathLike[str],
     *,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from sprat.app.model_reference import find_source
+from sprat.boundary import public_call
 from sprat.errors import InputError
-from sprat.keywords import checks_keywords
 from sprat.progress import ReportProgress, no_progress
 from sprat.runtime.cache import Storage
 from sprat.runtime.engine import Engine
@@ -16,7 +16,7 @@ from sprat.runtime.files.model_file import Check
 __all__ = ["load"]
 
 
-@checks_keywords
+@public_call
 def load(
     model: str | os.PathLike[str],
     *,

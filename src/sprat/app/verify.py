@@ -6,15 +6,15 @@ import os
 from collections.abc import Sequence
 
 from sprat.app.model_reference import find_source
+from sprat.boundary import public_call
 from sprat.export.verify.verify import Verification
 from sprat.export.verify.verify import verify as verify_path
-from sprat.keywords import checks_keywords
 from sprat.progress import ReportProgress, no_progress
 
 __all__ = ["verify"]
 
 
-@checks_keywords
+@public_call
 def verify(
     artifact: str | os.PathLike[str],
     source: str | os.PathLike[str],

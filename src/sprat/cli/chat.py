@@ -130,7 +130,8 @@ class _Chat:
         try:
             stream = self._session.stream_chat(text, **self._options)
         except PromptError as error:
-            click.echo(f"sprat: {error}; /reset starts a new conversation, --overflow shift drops old turns", err=True)
+            reason = printable(str(error))
+            click.echo(f"sprat: {reason}; /reset starts a new conversation, --overflow shift drops old turns", err=True)
             return
         with _ctrl_c_calls(stream.cancel):
             timings = print_reply(stream)

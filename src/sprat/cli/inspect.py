@@ -37,8 +37,9 @@ def command(path: str, check: bool, ignore_config_fields: tuple[str, ...], as_js
 
 def _print(found: Inspection) -> None:
     size = f"{human_bytes(found.nbytes)}, {found.bits_per_weight:.2f} bits per weight"
+    architecture = printable(found.architecture)
     click.echo(
-        f"{found.kind}: {printable(found.name)}, {found.n_weights / 1e6:,.1f}M weights of {found.architecture}, {size}"
+        f"{found.kind}: {printable(found.name)}, {found.n_weights / 1e6:,.1f}M weights of {architecture}, {size}"
     )
     cache = f"{human_bytes(found.cache_bytes_per_token)} of {found.cache_kind} per token in f16"
     click.echo(f"{found.n_layers} layers, context up to {found.max_context:,} tokens, {cache}")
@@ -55,6 +56,6 @@ def _print(found: Inspection) -> None:
     ]
     print_table(("tensors", "format", "count", "weights", "size", "bits/weight"), rows)
     for runtime in found.runtimes:
-        click.echo(f"{'loads in' if runtime.loads else 'does not load in'} {runtime.name}: {runtime.why}")
+        click.echo(f"{'loads in' if runtime.loads else 'does not load in'} {runtime.name}: {printable(runtime.why)}")
     for note in found.notes:
         click.echo(f"note: {printable(note)}")

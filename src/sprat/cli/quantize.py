@@ -10,7 +10,7 @@ from sprat.app.quantize import quantize
 from sprat.cli.output.interruption import continues_after_interruption
 from sprat.cli.output.terminal import print_json, progress_bar
 from sprat.export.gguf.quantize import QuantizeResult
-from sprat.text import human_bytes
+from sprat.text import human_bytes, printable
 
 __all__ = ["command"]
 
@@ -62,9 +62,11 @@ def command(
     written = sum(file.nbytes for file in result.files)
     click.echo(f"{result.file.path}: {human_bytes(result.source_bytes)} -> {human_bytes(written)}{_parts(result)}")
     for group in result.fallbacks:
-        click.echo(f"note: {group.role} is {group.format}: its rows do not divide into blocks of {group.wanted}")
+        click.echo(
+            f"note: {printable(group.role)} is {group.format}: its rows do not divide into blocks of {group.wanted}"
+        )
     for note in result.notes:
-        click.echo(f"note: {note}")
+        click.echo(f"note: {printable(note)}")
     click.echo(f"next:  sprat inspect {shlex.quote(str(result.file.path))}")
 
 
