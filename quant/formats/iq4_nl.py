@@ -8,7 +8,7 @@ import numpy as np
 from sprat.arrays import F32Array, U8Array
 from sprat.quant.formats.arithmetic import LARGEST_F16, reciprocal, saturate_f16
 from sprat.quant.formats.block import BlockFormat
-from sprat.quant.formats.fit import sanitize, scale_fit, to_lanes
+from sprat.quant.formats.fit import lanes_of, sanitize, scale_fit, to_lanes
 from sprat.quant.formats.packing import f16_bytes, f16_values, pack_nibbles, unpack_nibbles
 
 __all__ = ["IQ4_NL"]
@@ -31,10 +31,10 @@ class IQ4_NL(
 ):
     """``w = d * levels[qs]``."""
 
-    def quantize_blocks(self, blocks: F32Array) -> U8Array:
+    def quantize_blocks(self, blocks: F32Array, importance: F32Array | None = None) -> U8Array:
         """Search the scale with the absmax near either end of the levels, which are not symmetric."""
-        x = to_lanes(sanitize(blocks), 32)
-        d = saturate_f16(scale_fit(x, lambda scaled: _LEVELS[_codes(scaled)], _STARTS))
+        x, w = to_lanes(sanitize(blocks), 32), lanes_of(importance, 32)
+        d = saturate_f16(scale_fit(x, lambda scaled: _LEVELS[_codes(scaled)], _STARTS, w))
         codes = _codes(x * reciprocal(d)).T
         return np.concatenate([f16_bytes(d[:, None]), pack_nibbles(codes)], axis=-1)
 

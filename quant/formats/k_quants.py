@@ -22,10 +22,12 @@ from sprat.quant.formats.fit import (
     affine_codes,
     affine_fit,
     column_sums,
+    lanes_of,
     residual,
     sanitize,
     scale_fit,
     to_lanes,
+    weigh,
 )
 from sprat.quant.formats.packing import f16_bytes, f16_values, pack_bits, pack_nibbles, unpack_bits, unpack_nibbles
 
@@ -47,9 +49,9 @@ class Q4_K(
 ):
     """``w = d * sc * q - dmin * m``: eight sub-blocks of 32 4-bit codes; ``sc`` and ``m`` have 6 bits."""
 
-    def quantize_blocks(self, blocks: F32Array) -> U8Array:
+    def quantize_blocks(self, blocks: F32Array, importance: F32Array | None = None) -> U8Array:
         """Search scales and minima of sub-blocks, then of the superblock."""
-        fit = _fit_super_blocks(to_lanes(sanitize(blocks), 32), 15)
+        fit = _fit_super_blocks(to_lanes(sanitize(blocks), 32), 15, lanes_of(importance, 32))
         codes = fit.codes.reshape(-1, 4, 64)
         return np.concatenate([fit.header(), pack_nibbles(codes).reshape(-1, 128)], axis=-1)
 
@@ -72,9 +74,9 @@ class Q5_K(
 ):
     """``w = d * sc * q - dmin * m``: like Q4_K, with a fifth bit: bit ``b`` of ``qh[i]`` belongs to sub-block ``b``."""
 
-    def quantize_blocks(self, blocks: F32Array) -> U8Array:
+    def quantize_blocks(self, blocks: F32Array, importance: F32Array | None = None) -> U8Array:
         """Search scales and minima of sub-blocks, then of the superblock."""
-        fit = _fit_super_blocks(to_lanes(sanitize(blocks), 32), 31)
+        fit = _fit_super_blocks(to_lanes(sanitize(blocks), 32), 31, lanes_of(importance, 32))
         fifth = np.ascontiguousarray((fit.codes >> 4).transpose(0, 2, 1)).reshape(-1, 256)
         low = pack_nibbles((fit.codes & np.uint8(15)).reshape(-1, 4, 64)).reshape(-1, 128)
         return np.concatenate([fit.header(), pack_bits(fifth), low], axis=-1)
@@ -103,9 +105,9 @@ class Q6_K(
     half of the byte, then B with D. A byte of ``qh`` has the upper bits ``DDCCBBAA``.
     """
 
-    def quantize_blocks(self, blocks: F32Array) -> U8Array:
+    def quantize_blocks(self, blocks: F32Array, importance: F32Array | None = None) -> U8Array:
         """Search scales of sub-blocks, then of the superblock."""
-        d, sc, codes = _fit_symmetric(to_lanes(sanitize(blocks), 16))
+        d, sc, codes = _fit_symmetric(to_lanes(sanitize(blocks), 16), lanes_of(importance, 16))
         runs = codes.reshape(-1, 2, 4, 32)
         ql = pack_nibbles((runs & np.uint8(15)).reshape(-1, 2, 128)).reshape(-1, 128)
         qh = np.bitwise_or.reduce((runs >> 4) << np.array([[0], [2], [4], [6]], np.uint8), axis=2).reshape(-1, 64)
@@ -159,37 +161,39 @@ def _unpack_header(packed: U8Array) -> tuple[F32Array, F32Array]:
     return (d * sc.astype(np.float32))[:, :, None], (dmin * m.astype(np.float32))[:, :, None]
 
 
-def _fit_super_blocks(x: F32Array, largest: int) -> _SuperBlocks:
+def _fit_super_blocks(x: F32Array, largest: int, w: F32Array | None) -> _SuperBlocks:
     """The better of two fits of ``x`` ``(32, 8 n)``; the second refits ``d`` and ``dmin`` to the first's codes."""
-    s, m = (values.reshape(-1, 8) for values in affine_fit(x, largest))
+    s, m = (values.reshape(-1, 8) for values in affine_fit(x, largest, w))
     d, dmin = (saturate_f16(values.max(axis=1, keepdims=True) / np.float32(63)) for values in (s, m))
-    first, error = _round_scales(x, s, m, d, dmin, largest)
-    second, second_error = _round_scales(x, s, m, *_refit(x, first), largest)
+    first, error = _round_scales(x, s, m, (d, dmin), largest, w)
+    second, second_error = _round_scales(x, s, m, _refit(x, first, w), largest, w)
     return first.replaced(second, second_error < error)
 
 
 def _round_scales(
-    x: F32Array, s: F32Array, m: F32Array, d: F32Array, dmin: F32Array, largest: int
+    x: F32Array, s: F32Array, m: F32Array, units: tuple[F32Array, F32Array], largest: int, w: F32Array | None
 ) -> tuple[_SuperBlocks, F32Array]:
     """The 6-bit integers near ``s / d`` and ``m / dmin`` with the smallest error, and that error ``(n,)``."""
+    d, dmin = units
     center_sc, center_m = (clipped_rint(v * reciprocal(unit), 0, 63) for v, unit in ((s, d), (m, dmin)))
     sc, minimum, error = center_sc.copy(), center_m.copy(), np.full(x.shape[1], np.inf, np.float32)
     for sc_step, m_step in itertools.product(_STEPS, _STEPS):
         new_sc, new_m = (np.clip(v + np.float32(n), 0, 63) for v, n in ((center_sc, sc_step), (center_m, m_step)))
         scale, offset = (d * new_sc).ravel(), (dmin * new_m).ravel()
-        new_error = residual(x, scale * affine_codes(x, scale, offset, largest) - offset)
+        new_error = residual(x, scale * affine_codes(x, scale, offset, largest) - offset, w)
         adopt(new_error < error, (sc, new_sc), (minimum, new_m), (error, new_error))
     codes = affine_codes(x, (d * sc).ravel(), (dmin * minimum).ravel(), largest)
     fit = _SuperBlocks(d, dmin, *(v.astype(np.uint8) for v in (sc, minimum, codes.T.reshape(-1, 8, 32))))
     return fit, column_sums(error.reshape(-1, 8).T)
 
 
-def _refit(x: F32Array, fit: _SuperBlocks) -> tuple[F32Array, F32Array]:
+def _refit(x: F32Array, fit: _SuperBlocks, w: F32Array | None) -> tuple[F32Array, F32Array]:
     """``d`` and ``dmin``, float16 ``(n, 1)``, that minimize the squared error for the integers and codes of ``fit``."""
     sc, m = fit.sc.T.astype(np.float32), fit.m.T.astype(np.float32)
     q = to_lanes(fit.codes.astype(np.float32), 32)
-    sum_q, sum_qq, sum_x, sum_xq = (column_sums(v).reshape(-1, 8).T for v in (q, q * q, x, x * q))
-    aa, ab, bb = column_sums(sc * sc * sum_qq), column_sums(sc * m * sum_q), column_sums(m * m * np.float32(32))
+    sum_q, sum_qq, sum_x, sum_xq = (column_sums(weigh(v, w)).reshape(-1, 8).T for v in (q, q * q, x, x * q))
+    n = np.full_like(sum_q, 32) if w is None else column_sums(w).reshape(-1, 8).T
+    aa, ab, bb = column_sums(sc * sc * sum_qq), column_sums(sc * m * sum_q), column_sums(m * m * n)
     xa, xb = column_sums(sc * sum_xq), column_sums(m * sum_x)
     determinant = aa * bb - ab * ab
     alone = np.where(aa > 0, np.float32(0), divide(-xb, bb))  # singular: one of the two suffices
@@ -198,16 +202,16 @@ def _refit(x: F32Array, fit: _SuperBlocks) -> tuple[F32Array, F32Array]:
     return saturate_f16(np.maximum(d, np.float32(0)))[:, None], saturate_f16(np.maximum(dmin, np.float32(0)))[:, None]
 
 
-def _fit_symmetric(x: F32Array) -> tuple[F32Array, npt.NDArray[np.int8], U8Array]:
+def _fit_symmetric(x: F32Array, w: F32Array | None) -> tuple[F32Array, npt.NDArray[np.int8], U8Array]:
     """``x`` ``(16, 16 n)`` as ``d`` ``(n, 1)``, ``sc`` ``(n, 16)``, and codes from 0 to 63 ``(n, 16, 16)``."""
-    s = scale_fit(x, _q6_levels, _Q6_STARTS).reshape(-1, 16)
+    s = scale_fit(x, _q6_levels, _Q6_STARTS, w).reshape(-1, 16)
     d = saturate_f16(signed_absmax(s, axis=1) / np.float32(-128))
     center = clipped_rint(s * reciprocal(d), -128, 127)
     sc, error = center.copy(), np.full(x.shape[1], np.inf, np.float32)
     for step in _STEPS:
         new_sc = np.clip(center + np.float32(step), -128, 127)
         scale = (d * new_sc).ravel()
-        new_error = residual(x, scale * _q6_levels(x * reciprocal(scale)))
+        new_error = residual(x, scale * _q6_levels(x * reciprocal(scale)), w)
         adopt(new_error < error, (sc, new_sc), (error, new_error))
     codes = _q6_levels(x * reciprocal((d * sc).ravel())) + np.float32(32)
     return d, sc.astype(np.int8), codes.T.reshape(-1, 16, 16).astype(np.uint8)
