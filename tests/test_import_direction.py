@@ -27,7 +27,8 @@ PARTS = {
     ],
     "quant": [
         "formats",
-        "convert recipe quality",
+        "convert mixes quality",
+        "recipe",
     ],
     "runtime": [
         "interrupt weights memory",

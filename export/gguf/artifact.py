@@ -126,13 +126,13 @@ def tensor_sizes(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> Itera
 def _file_type(checkpoint: Checkpoint, recipe: Recipe) -> int:
     """``general.file_type``, llama.cpp's name for a mix of formats; that of the source if its formats are kept."""
     source = checkpoint.metadata.get("general.file_type")
-    return source if recipe.name == KEEP and isinstance(source, int) else max(recipe.default.file_type, 0)
+    return source if recipe.name == KEEP and isinstance(source, int) else recipe.file_type
 
 
 def _encoding(checkpoint: Checkpoint, recipe: Recipe) -> str:
     """What a file name says about the formats: ``Q4_0``, or ``Q4_K_M`` of a source whose formats are kept."""
     if recipe.name != KEEP:
-        return recipe.default.name
+        return recipe.encoding
     import gguf
 
     known: dict[int, str] = {int(kind): kind.name.removeprefix("MOSTLY_") for kind in gguf.LlamaFileType}
