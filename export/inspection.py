@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ class Inspection:
     notes: tuple[str, ...]
 
 
-def inspect(path: str | Path, *, check: bool = False) -> Inspection:
+def inspect(path: str | Path, *, check: bool = False, ignore_config_fields: Collection[str] = ()) -> Inspection:
     """Inspect a bundle, a GGUF file, an ONNX model or a checkpoint folder; weights are read only with ``check``.
 
     Of a bundle with both formats, the GGUF is described, and a note names the ONNX model.
@@ -92,20 +92,24 @@ def inspect(path: str | Path, *, check: bool = False) -> Inspection:
     Args:
         path: the file or folder.
         check: read every block of a GGUF; NaN or Inf weights are an error.
+        ignore_config_fields: unknown fields of a checkpoint's ``config.json`` that change no mathematics.
 
     Raises:
-        InputError: ``path`` is none of these, or malformed; or ``check`` and not a GGUF.
+        InputError: ``path`` is none of these, or malformed; or ``check`` and not a GGUF; or fields to ignore and no
+            checkpoint.
     """
     path = Path(path)
-    found = _inspect(path)
+    found = _inspect(path, ignore_config_fields)
     return _checked(found, path) if check else found
 
 
-def _inspect(path: Path) -> Inspection:
-    if (path / MANIFEST_NAME).is_file():
-        return _bundle(Bundle.open(path))
+def _inspect(path: Path, ignore_fields: Collection[str]) -> Inspection:
+    if path.is_dir() and not (path / MANIFEST_NAME).is_file():
+        return _checkpoint(path, ignore_fields)
+    if ignore_fields:
+        raise InputError(f"{path}: --ignore-config-field needs a checkpoint folder with config.json, this is none")
     if path.is_dir():
-        return _checkpoint(path)
+        return _bundle(Bundle.open(path))
     return _onnx(path, path, "onnx", ()) if path.suffix == ".onnx" else _gguf(path, path, "gguf", ())
 
 
@@ -151,8 +155,8 @@ def _onnx(file_path: Path, path: Path, kind: str, warnings: Iterable[str]) -> In
     return _inspection(path, kind, file.name, file.spec, stored_weights(file), _onnx_runtimes(file), notes)
 
 
-def _checkpoint(path: Path) -> Inspection:
-    checkpoint = Checkpoint.open(path)
+def _checkpoint(path: Path, ignore_fields: Collection[str]) -> Inspection:
+    checkpoint = Checkpoint.open(path, ignore_fields=ignore_fields)
     tensors = []
     for name, tensor in checkpoint.tensors.items():
         format, nbytes = tensor.stored_size()

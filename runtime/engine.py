@@ -23,6 +23,7 @@ from sprat.runtime.cache import Storage
 from sprat.runtime.chat.completions import ChatCompletion, ChatStream
 from sprat.runtime.chat.prompt import ChatOptions, ChatPrompt, TemplateOptions, split_chat_options
 from sprat.runtime.chat.template import ChatTemplate
+from sprat.runtime.files.model_reference import locate_model
 from sprat.runtime.frontend import Frontend
 from sprat.runtime.generate.generation import DEFAULT_BATCH, Generation
 from sprat.runtime.generate.options import GenerateOptions, split_options
@@ -70,15 +71,16 @@ class Engine:
         backend_choice: BackendChoice | None = None,
     ) -> None:
         self.backend = backend
+        self.context = checked_context(context, backend.max_context)
         self.frontend = Frontend(
             tokenizer=tokenizer,
             template=template,
             vocab_size=backend.vocab_size,
+            context=self.context,
             batch=batch,
             name=name,
             sampling=sampling,
         )
-        self.context = checked_context(context, backend.max_context)
         self.backend_choice = backend_choice or BackendChoice(backend.name)
 
     @classmethod
@@ -99,7 +101,9 @@ class Engine:
         """Load a bundle, a GGUF or an ONNX model; one that does not fit is rejected before its weights are read.
 
         Args:
-            path: a bundle written by ``sprat export``, a ``.gguf`` file, or a ``.onnx`` file written by sprat.
+            path: a bundle written by ``sprat export``, a ``.gguf`` file, a ``.onnx`` file written by sprat, a folder
+                with one of them, or a repository in the local Hugging Face cache (``"org/name"``,
+                ``"org/name@revision"``, ``"org/name/file.gguf"``).
             device: a profile (see ``sprat devices``) whose plan chooses threads, context, batch and cache format; the
                 model must fit on it, with all weights resident or with expert streaming.
             memory: hard limit, in bytes or as ``"3GB"``; replaces the device's.
@@ -119,7 +123,7 @@ class Engine:
         """
         check_cache(cache)
         check_flags(force=force, deterministic=deterministic, exact=exact)
-        model = open_model(path, backend)
+        model = open_model(locate_model(path), backend)
         limits = load_limits(model, device=device, memory=memory, context=context, force=force)
         request = LoadRequest(
             file=model.file,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Self, Unpack, get_args
 
-from sprat.errors import InputError, unknown_name
+from sprat.errors import InputError, PromptError, unknown_name
 from sprat.runtime.backends.protocol import TokenStream
 from sprat.runtime.chat.completions import ChatCompletion, ChatStream, Message
 from sprat.runtime.chat.prompt import ChatOptions, ChatPrompt, TemplateOptions, split_chat_options
@@ -94,15 +94,22 @@ class Session:
     ) -> tuple[list[Message], ChatPrompt]:
         """The messages before ``question`` that fit into the context with it and an answer, and the prompt."""
         kept = list(self.messages)
-        prompt = self._frontend.encode_chat([*kept, question], options)
         if self._overflow == "stop":
-            return kept, prompt
+            return kept, self._frontend.encode_chat([*kept, question], options)
         share = self._transcript.capacity // _MIN_ANSWER
         limit = self._transcript.capacity - min(max_tokens or share, share)
-        while len(prompt.tokens) > limit and (shorter := _without_oldest_turn(kept)) != kept:
+        while True:
+            shorter = _without_oldest_turn(kept)
+            is_last = shorter == kept
+            try:
+                prompt = self._frontend.encode_chat([*kept, question], options)
+            except PromptError:  # too long to be encoded
+                if is_last:
+                    raise
+            else:
+                if is_last or len(prompt.tokens) <= limit:
+                    return kept, prompt
             kept = shorter
-            prompt = self._frontend.encode_chat([*kept, question], options)
-        return kept, prompt
 
     def reset(self) -> None:
         """Clear the messages; the cache stays, so that the next prompt can reuse a common prefix."""

@@ -56,7 +56,6 @@ PARTS = {
         "estimate pipeline inspection",
     ],
     "app": [
-        "hub_cache",
         "model_reference",
         "evaluate doctor export inspect load plan report verify",
         "demo_bundle",

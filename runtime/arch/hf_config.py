@@ -103,7 +103,7 @@ def _remedy(unknown: Collection[str]) -> str:
     options = " ".join(f"--ignore-config-field {name}" for name in sorted(unknown)[:_MAX_OPTIONS])
     if len(unknown) > _MAX_OPTIONS:
         options += f" and so on for all {len(unknown)} unknown fields"
-    return f"{supported}; or, if you know that it does not change the computation, export with {options}"
+    return f"{supported}; or, if you know that it does not change the computation, add {options}"
 
 
 def _reader(config: Mapping[str, Any]) -> ConfigReader:

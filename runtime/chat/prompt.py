@@ -66,6 +66,8 @@ def chat_prompt(
     tokenizer: Tokenizer,
     messages: Sequence[Mapping[str, Any]],
     options: TemplateOptions | None = None,
+    *,
+    max_tokens: int | None = None,
 ) -> ChatPrompt:
     """Render ``messages`` and encode the prompt.
 
@@ -79,10 +81,11 @@ def chat_prompt(
         tokenizer: the model's tokenizer.
         messages: the conversation, oldest first.
         options: what else the template is given.
+        max_tokens: a prompt that cannot have so few is an error before it is encoded.
 
     Raises:
         TemplateError: the template fails on these messages.
-        PromptError: there is no message, one has no role or content, or the prompt is empty.
+        PromptError: there is no message, one has no role or content, or the prompt is empty or far too long.
     """
     options = options or {}
     _check(messages)
@@ -95,6 +98,8 @@ def chat_prompt(
         variables=options.get("chat_template_kwargs"),
     )
     _check_roles(messages, rendered.text)
+    if max_tokens is not None:
+        tokenizer.check_length(rendered.text, max_tokens)
     tokens = tokenizer.with_bos(tokenizer.encode_parts(_parts(rendered, tokenizer)))
     if not tokens:
         raise PromptError("the chat template makes an empty prompt of these messages; use generate() with a prompt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from sprat.app.model_reference import find_source
 from sprat.export.inspection import Inspection
@@ -13,7 +14,9 @@ __all__ = ["inspect"]
 
 
 @checks_keywords
-def inspect(path: str | os.PathLike[str], *, check: bool = False) -> Inspection:
+def inspect(
+    path: str | os.PathLike[str], *, check: bool = False, ignore_config_fields: Sequence[str] = ()
+) -> Inspection:
     """Describe a bundle, a GGUF or ONNX file, or a checkpoint from its headers; weights are read only by ``check``.
 
     Of a bundle with both formats the GGUF is described, and a note names the ONNX model.
@@ -21,8 +24,9 @@ def inspect(path: str | os.PathLike[str], *, check: bool = False) -> Inspection:
     Args:
         path: the model, a repository in the local Hugging Face cache (``"org/name"``), or ``"demo"``.
         check: read every block of a GGUF and fail on NaN or Inf weights.
+        ignore_config_fields: unknown fields of a checkpoint's ``config.json`` that change no mathematics.
 
     Raises:
         InputError: ``path`` is not a model, is damaged, or ``check`` is asked of a model that is not a GGUF.
     """
-    return inspect_path(find_source(path), check=check)
+    return inspect_path(find_source(path), check=check, ignore_config_fields=ignore_config_fields)

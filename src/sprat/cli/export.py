@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from sprat.app.export import estimate_export, export, export_with_optimum
+from sprat.cli.model_options import ignore_config_field_option
 from sprat.cli.output.export_tables import print_estimate, print_groups
 from sprat.cli.output.interruption import continues_after_interruption
 from sprat.cli.output.terminal import print_json, progress_bar
@@ -78,13 +79,7 @@ Examples:
     metavar="DIR[:SCALE]",
     help="Merge the LoRA adapter (PEFT safetensors) in DIR into the weights; may be repeated.",
 )
-@click.option(
-    "--ignore-config-field",
-    "ignore_config_fields",
-    multiple=True,
-    metavar="NAME",
-    help="A field of config.json that sprat does not know and you know to be harmless; may be repeated.",
-)
+@ignore_config_field_option
 @click.option(
     "--chat-template",
     type=click.Path(exists=True, dir_okay=False),

@@ -6,7 +6,8 @@ import shlex
 
 import click
 
-from sprat.app.plan import plan
+from sprat.app.plan import assumed_dimensions, plan
+from sprat.cli.model_options import ignore_config_field_option
 from sprat.cli.output.terminal import print_json, print_table, warn_left_out
 from sprat.devices.plan.plan import DEFAULT_PROMPT, Plan, Verdict
 from sprat.devices.plan.text import headline, notes
@@ -33,6 +34,7 @@ Examples:
 @click.option("--memory", help="Memory budget of the model, for example 3GB; by default all but what the system keeps.")
 @click.option("-p", "--prompt", "prompt_tokens", type=click.IntRange(min=1), default=DEFAULT_PROMPT, show_default=True,
               help="Prompt length for which TTFT is predicted.")  # fmt: skip
+@ignore_config_field_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per device.")
 def command(
     *,
@@ -43,6 +45,7 @@ def command(
     quant: str | None,
     memory: str | None,
     prompt_tokens: int,
+    ignore_config_fields: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Show whether MODEL fits devices, its memory map, and its predicted speed; no weight is read.
@@ -59,6 +62,7 @@ def command(
         quant=quant,
         memory=memory,
         prompt_tokens=prompt_tokens,
+        ignore_config_fields=ignore_config_fields,
         on_broken=warn_left_out,
     )
     if as_json:
@@ -68,6 +72,8 @@ def command(
         _print_one(model, plans[0], devices[0] if devices else plans[0].profile.name)
     else:
         _print_many(model, plans)
+    if (assumed := assumed_dimensions(model)) and not as_json:
+        click.echo(f"note: not all dimensions of {model} are published; assumed: {', '.join(assumed)}")
 
 
 def _print_one(model: str, plan: Plan, device: str) -> None:
