@@ -28,7 +28,8 @@ def locate_model(name: str | os.PathLike[str]) -> Path:
         name: one of these; another path need not exist.
 
     Raises:
-        InputError: ``name`` is no text and no path, or it is empty; a repository is not in the cache, its download is incomplete, or a folder has several GGUF models.
+        InputError: ``name`` is no text and no path, or it is empty; a repository is not in the cache, its download is
+            incomplete, or a folder has several GGUF models.
     """
     path = checked_path(name, "model")
     if path.is_dir():
