@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sprat.errors import CheckpointError, ExportError, FormatError
-from sprat.export.gguf.artifact import QUANTIZATION_VERSION, tensor_sizes
+from sprat.export.gguf.artifact import QUANTIZATION_VERSION, main_format, tensor_sizes
 from sprat.export.gguf.layout import TensorEntry, named_layouts
 from sprat.export.source.file import SourceFile
 from sprat.export.source.gguf_tensors import gguf_tensors, modern_layout
@@ -22,6 +22,7 @@ from sprat.export.write.errors import export_errors
 from sprat.export.write.tensor_groups import group_tensors
 from sprat.export.write.writer import WrittenFile, is_kept, write_files
 from sprat.progress import ReportProgress, no_progress
+from sprat.quant.formats import BlockFormat
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.model_shape import shape_of_keys
 from sprat.runtime.files.bundle import TensorGroup
@@ -102,7 +103,8 @@ def quantize(
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         entries = [TensorEntry(name, shape, recipe.choose(name, shape).format) for name, shape in shapes.items()]
         split_bytes = None if split is None else parse_memory(split, "split")
-        keys = _metadata(gguf, recipe) | keys
+        sizes = list(tensor_sizes(recipe, shapes))
+        keys = _metadata(gguf, recipe, main_format(recipe, sizes)) | keys
         layouts = named_layouts(out, keys, entries, align or gguf.alignment, split_bytes)
         _refuse_to_replace(files, layouts, force=force)
 
@@ -120,7 +122,7 @@ def quantize(
         progress=progress,
     )
     notes = tuple(file.note for file in written if file.note)
-    groups = group_tensors(tensor_sizes(recipe, shapes))
+    groups = group_tensors(sizes)
     return QuantizeResult(written[0], groups, sum(file.nbytes for file in files), notes, written)
 
 
@@ -149,11 +151,11 @@ def _check_unchanged(files: Iterable[SourceFile]) -> None:
         file.check_unchanged()
 
 
-def _metadata(gguf: GGUFFile, recipe: Recipe) -> dict[str, Any]:
+def _metadata(gguf: GGUFFile, recipe: Recipe, main: BlockFormat) -> dict[str, Any]:
     kept = {key: _typed(value, gguf.value_types[key]) for key, value in gguf.metadata.items()}
     kept.pop("general.alignment", None)
     return kept | {
-        "general.file_type": recipe.file_type,
+        "general.file_type": recipe.file_type(main),
         "general.quantization_version": QUANTIZATION_VERSION,
     }
 

@@ -32,6 +32,13 @@ def test_a_model_that_does_not_fit_prints_the_missing_bytes_and_exits_with_0(cap
     assert "tokens/s" not in out
 
 
+def test_the_next_smaller_quantization_is_a_note(capsys):
+    arguments = ("plan", "r1-distill-qwen-1.5b", "--device", "rpi4-8gb")
+    _, out, _ = run(capsys, *arguments)
+    assert "note: int8 is the most accurate that fits; int4 takes " in out
+    assert "int4" not in run(capsys, *arguments, "--quant", "int8")[1].split("next:")[0]
+
+
 def test_json_is_one_object_per_device(capsys):
     _, out, _ = run(capsys, "plan", "demo", "--device", "rpi5-8gb", "--device", "rpi4-4gb", "--json")
     plans = [json.loads(line) for line in out.splitlines()]
