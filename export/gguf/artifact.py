@@ -18,7 +18,7 @@ from sprat.export.write.writer import WrittenFile, check_free_space, write_files
 from sprat.progress import ReportProgress
 from sprat.quant.recipe import KEEP, Recipe
 from sprat.runtime.arch.gguf_keys import metadata_from_spec
-from sprat.runtime.arch.tensors import expected_tensors
+from sprat.runtime.arch.tensors import expected_tensors, mtp_tensors
 from sprat.runtime.files.bundle import TensorGroup
 from sprat.runtime.files.gguf_header import DEFAULT_ALIGNMENT
 
@@ -95,7 +95,8 @@ def gguf_artifact(
         ConfigError: llama.cpp cannot run the model.
         ExportError: a key, a name or an alignment that GGUF does not allow.
     """
-    shapes = {name: shape for name, shape in expected_tensors(checkpoint.spec).items() if name in checkpoint}
+    known = expected_tensors(checkpoint.spec) | mtp_tensors(checkpoint.spec)
+    shapes = {name: shape for name, shape in known.items() if name in checkpoint}
     entries = [TensorEntry(name, shape, recipe.choose(name, shape).format) for name, shape in shapes.items()]
     keys = {**_general_keys(checkpoint, recipe, name), **metadata_from_spec(checkpoint.spec), **tokenizer}
     alignment = align or DEFAULT_ALIGNMENT
