@@ -89,7 +89,12 @@ def with_key_bias(tmp_path_factory):
     """A function: the largest element of a key bias -> an open Qwen2 with it."""
 
     def write(largest):
-        sizes = {"hidden_size": 128, "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 8192}
+        sizes = {
+            "hidden_size": 128,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 8192,
+        }
         folder = write_checkpoint(tmp_path_factory.mktemp("qwen2") / "source", "qwen2", **sizes)
         tensors = weights(json.loads((folder / "config.json").read_text()))
         for name in tensors:
