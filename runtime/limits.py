@@ -123,7 +123,9 @@ def has_large_key_bias(model: OpenModel) -> bool:
     Elements of a key share a scale, and a bias takes the precision of the others; only the biases are read.
     """
     file = model.file
-    names = [name for name in file.tensors if name.endswith("attn_k.bias")] if isinstance(file, GGUFFile) else []
+    if not isinstance(file, GGUFFile):
+        return False
+    names = (name for name in file.tensors if name.endswith("attn_k.bias"))
     return any(float(np.abs(file.weight(name).dequantize()).max()) > _LARGE_KEY_BIAS for name in names)
 
 
