@@ -14,6 +14,7 @@ from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import expected_tensors, is_routed_expert, tensor_role
 from sprat.runtime.cache import entry_layout
 from sprat.runtime.files.model_file import ModelFile
+from sprat.runtime.files.shape_checks import is_mtp_tensor
 
 __all__ = [
     "DEFAULT_BATCH",
@@ -76,7 +77,7 @@ def file_footprint(
     spec: ModelSpec, file: ModelFile, *, context: int | None = None, cache: Storage | None = None
 ) -> Footprint:
     """The footprint of a file without requantizing it; ``context`` is that of :func:`planned_footprint`."""
-    sizes = {name: info.nbytes for name, info in file.tensors.items()}
+    sizes = {name: info.nbytes for name, info in file.tensors.items() if not is_mtp_tensor(name, spec.n_layers)}
     return footprint_of_sizes(spec, sizes, quant="as it is", context=context, cache=cache)
 
 

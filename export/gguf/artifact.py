@@ -21,7 +21,7 @@ from sprat.progress import ReportProgress
 from sprat.quant.formats import BlockFormat, get_format
 from sprat.quant.recipe import KEEP, Recipe
 from sprat.runtime.arch.gguf_keys import metadata_from_spec
-from sprat.runtime.arch.tensors import expected_tensors
+from sprat.runtime.arch.tensors import expected_tensors, mtp_tensors
 from sprat.runtime.files.bundle import TensorGroup
 from sprat.runtime.files.gguf_header import DEFAULT_ALIGNMENT
 
@@ -107,7 +107,8 @@ def gguf_artifact(
         ConfigError: llama.cpp cannot run the model.
         ExportError: a key, a name or an alignment that GGUF does not allow.
     """
-    shapes = {name: shape for name, shape in expected_tensors(checkpoint.spec).items() if name in checkpoint}
+    known = expected_tensors(checkpoint.spec) | mtp_tensors(checkpoint.spec)
+    shapes = {name: shape for name, shape in known.items() if name in checkpoint}
     entries = [TensorEntry(name, shape, recipe.choose(name, shape).format) for name, shape in shapes.items()]
     sizes = list(tensor_sizes(recipe, shapes))
     main = main_format(recipe, sizes)

@@ -22,6 +22,7 @@ import numpy as np
 from sprat.arrays import F32Array
 from sprat.devices.plan.footprint import Footprint
 from sprat.errors import BackendError, PromptError, SpratError
+from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.backends.llamacpp_build import install_command
 from sprat.runtime.backends.llamacpp_probe import probe
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
@@ -50,7 +51,9 @@ class LlamaCppLoader(BackendLoader, name="llamacpp", preference=30):
         return _BATCH * request.spec.vocab_size * 4
 
     def why_not(self, request: LoadRequest) -> SpratError | None:
-        """llama-cpp-python is not installed."""
+        """llama-cpp-python is not installed, or llama.cpp computes this model in another way."""
+        if differences := architectures()[request.spec.architecture].differs_in_llamacpp(request.spec):
+            return BackendError(f"{request.file.path}: {'; '.join(differences)}; use the native backend")
         if importlib.util.find_spec("llama_cpp") is None:
             return BackendError(f"llama-cpp-python is not installed; install it for this CPU: {install_command()}")
         return None
