@@ -22,7 +22,7 @@ from typing import Self
 from sprat.errors import FormatError, unknown_name
 from sprat.quant.formats import BlockFormat, format_names, get_format
 
-__all__ = ["KEEP", "Choice", "KeptFormats", "Recipe", "Rule", "recipe_names"]
+__all__ = ["KEEP", "Choice", "KeptFormats", "Recipe", "Rule", "is_kept_f32", "recipe_names"]
 
 KEEP = "keep"
 """Name of the recipe that leaves the tensors of a GGUF as they are."""
@@ -178,6 +178,11 @@ class KeptFormats(Recipe):
     def _wanted(self, name: str, shape: tuple[int, ...]) -> BlockFormat:
         rules = () if len(shape) <= 1 or _KEPT_F32.search(name) else reversed(self.rules)
         return next((rule.format for rule in rules if rule.matches(name)), self.formats[name])
+
+
+def is_kept_f32(name: str) -> bool:
+    """Whether a tensor with this name stays F32 under every recipe: a norm, a router or a bias."""
+    return _KEPT_F32.search(name) is not None
 
 
 def recipe_names() -> list[str]:
