@@ -48,7 +48,9 @@ PARTS = {
         "source texts",
         "write",
         "gguf onnx",
-        "verify",
+        "verify options",
+        "artifacts recipe_choice",
+        "manifest",
         "pipeline inspection",
     ],
     "app": [

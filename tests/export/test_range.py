@@ -62,14 +62,11 @@ def test_the_largest_weight_of_each_format_is_exported_and_finite(quant, tmp_pat
 @pytest.mark.parametrize("options", [{"block_size": 32}, {"block_size": 64}, {"portable": True}])
 @pytest.mark.parametrize("quant", ["int4", "int8", "f16", "bf16", "q4_1"])
 def test_onnx_scales_stay_finite(quant, options, tmp_path):
-    from sprat.export.onnx.options import OnnxOptions
-
     source = checkpoint(tmp_path / "source", 3.4e38)
-    onnx = OnnxOptions(**options)
     with pytest.raises(FormatError, match=r"blk\.0\.ffn_down\.weight holds 3\.4e\+38") as error:
-        export(source, tmp_path / "out", quant=quant, formats=("onnx",), onnx=onnx)
+        export(source, tmp_path / "out", quant=quant, formats=("onnx",), **options)
     rule = str(error.value).split("--tensor '")[1].split("'")[0]
-    export(source, tmp_path / "out", quant=quant, formats=("onnx",), onnx=onnx, tensor_rules=[rule])
+    export(source, tmp_path / "out", quant=quant, formats=("onnx",), **options, tensor_rules=[rule])
 
 
 def test_a_fused_expert_is_named_by_a_rule_that_matches_its_two_tensors(tmp_path):

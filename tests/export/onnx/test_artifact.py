@@ -14,7 +14,6 @@ import onnx
 from onnx_models import Runner, artifact, write
 
 from sprat.errors import InputError
-from sprat.export.onnx import OnnxOptions
 from sprat.export.pipeline import export
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.runtime.arch.tensors import expected_tensors
@@ -226,5 +225,5 @@ def test_without_onnx_ir_the_error_names_the_package(source, tmp_path, monkeypat
 
 
 def test_a_bundle_opens(source, tmp_path):
-    export(source, tmp_path / "out", formats=("onnx",), onnx=OnnxOptions(portable=True))
+    export(source, tmp_path / "out", formats=("onnx",), portable=True)
     assert Bundle.open(tmp_path / "out").manifest.recipe == "int4"
