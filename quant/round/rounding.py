@@ -11,7 +11,6 @@ from sprat.quant.formats import BlockFormat
 from sprat.quant.round.descent import descend
 from sprat.quant.round.feedback import feedback_factor, round_with_feedback
 from sprat.quant.round.grid import grid_of
-from sprat.quant.round.search import search_matrix
 
 __all__ = ["Effort", "output_error", "round_matrix"]
 
@@ -42,10 +41,8 @@ def round_matrix(weights: F32Array, moments: F32Array, format: BlockFormat, effo
         ``(n_rows, row_bytes)``.
     """
     grid = grid_of(format)
-    if grid is None:
-        return format.quantize(weights)
-    if not effort.feedback:
-        return search_matrix(weights, np.diagonal(moments), format, grid).reshape(len(weights), -1)
+    if grid is None or not effort.feedback:
+        return format.quantize(weights, np.ascontiguousarray(np.diagonal(moments)))
     packed = round_with_feedback(weights, feedback_factor(moments), format, grid)
     if effort.passes:
         packed = descend(packed, weights, moments, format, grid, effort.passes)

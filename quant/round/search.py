@@ -2,7 +2,7 @@
 
 Rounding with error feedback searches the scales of a block of columns after the errors of the columns before it were
 added, with the weights of the LDL decomposition. One weight per column, not per element, makes every sum a product of
-a vector and a matrix. Formats whose scales are nested use their own search.
+a vector and a matrix. Formats whose scales are nested, or whose codes are few, use their own search.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ __all__ = ["search", "search_matrix"]
 
 _STARTS = (0.80, 0.86, 0.91, 0.96, 1.0, 1.05)  # of the largest code that the absmax or the range is mapped to
 _REFINEMENTS = 2
+_FEW_CODES = 16  # with fewer, the best scale may be far from that of the absmax
 
 
 def search(x: F32Array, importance: F32Array, format: BlockFormat, grid: Grid) -> U8Array:
@@ -33,8 +34,8 @@ def search(x: F32Array, importance: F32Array, format: BlockFormat, grid: Grid) -
     Returns:
         Blocks ``(n_rows, block_bytes)``.
     """
-    if not isinstance(grid, SingleScale):
-        return format.quantize(np.ascontiguousarray(x.T))
+    if not isinstance(grid, SingleScale) or len(grid.levels) < _FEW_CODES:
+        return format.quantize(np.ascontiguousarray(x.T), importance)
     fit = _affine_scales if grid.has_offset else _scales
     scale, offset = fit(x, (importance / importance.max()).astype(np.float32), grid)
     blank = np.zeros((x.shape[1], format.block_bytes), np.uint8)
