@@ -12,6 +12,7 @@ from sprat.export.onnx import onnx_artifact
 from sprat.export.options import ExportOptions
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.write.naming import ModelName
+from sprat.export.write.rounding import Rounding
 from sprat.export.write.writer import WrittenFile
 from sprat.progress import ReportProgress
 from sprat.quant.recipe import Recipe
@@ -30,6 +31,10 @@ class ArtifactWriter(Protocol):
     @property
     def layout_digest(self) -> str:
         """SHA-256 of everything that decides the files' bytes except the weights."""
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the files of weights."""
 
     @property
     def groups(self) -> tuple[TensorGroup, ...]:
@@ -55,6 +60,7 @@ class ArtifactFactory(Protocol):
         *,
         name: ModelName,
         tokenizer: Mapping[str, Any],
+        rounding: Rounding | None = None,
     ) -> ArtifactWriter:
         """Lay out the artifact of ``checkpoint``."""
 

@@ -17,7 +17,7 @@ from sprat.export.write.writer import WrittenFile
 from sprat.quant.recipe import KEEP, Recipe
 from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.arch.spec_json import spec_fields
-from sprat.runtime.files.bundle import Artifact, BundleFile, Manifest, Source
+from sprat.runtime.files.bundle import Artifact, BundleFile, Manifest, QualityReport, Source
 from sprat.runtime.generate.sampling_defaults import sampling_from_metadata
 
 __all__ = ["describe_file", "identity", "manifest_of"]
@@ -32,6 +32,7 @@ def manifest_of(
     files: tuple[BundleFile, ...],
     tokenizer: Mapping[str, Any],
     options: ExportOptions,
+    quality: QualityReport | None = None,
 ) -> Manifest:
     """The manifest, from the layouts and the written files."""
     unused = [f"rule {rule} matches no tensor" for rule in recipe.unused_rules(checkpoint.names())]
@@ -48,6 +49,7 @@ def manifest_of(
         device=options.device,
         versions={name: version(name) for name in (*_PACKAGES, *(["onnx-ir"] if "onnx" in artifacts else []))},
         sampling=dict(sampling_from_metadata(tokenizer)) or msgspec.UNSET,
+        quality=quality or msgspec.UNSET,
         warnings=(*_source_warnings(checkpoint, recipe), *unused, *template_warnings(checkpoint, tokenizer)),
     )
 

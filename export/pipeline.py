@@ -22,16 +22,18 @@ from sprat.export.artifacts import ArtifactWriter, factories
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata, valid_keys
 from sprat.export.manifest import describe_file, identity, manifest_of
 from sprat.export.options import ExportKeywords, ExportOptions
+from sprat.export.quality.plan import plan_quality, quality_digest
 from sprat.export.recipe_choice import choose_recipe
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.write.bundle import BundleFolder, existing_manifest
 from sprat.export.write.chat_template import replace_template
 from sprat.export.write.naming import ModelName
+from sprat.export.write.rounding import Rounding
 from sprat.export.write.tokenizer_files import tokenizer_texts
 from sprat.export.write.writer import WrittenFile
 from sprat.progress import ReportProgress, no_progress
-from sprat.quant.recipe import Recipe
-from sprat.runtime.files.bundle import Bundle, Manifest, TensorGroup
+from sprat.quant.recipe import KEEP, Recipe
+from sprat.runtime.files.bundle import Bundle, Manifest, QualityReport, TensorGroup
 from sprat.runtime.generate.sampling_defaults import (
     metadata_from_sampling,
     sampling_from_config,
@@ -97,15 +99,68 @@ def export(
     checkpoint = Checkpoint.open(source, ignore_fields=options.ignore_config_fields, adapters=options.adapters)
     recipe, plan = choose_recipe(checkpoint, options)
     tokenizer = _tokenizer_keys(checkpoint, options.chat_template)
+    if options.calibrated.level != "none":
+        return _export_calibrated(out, checkpoint, recipe, plan, tokenizer, options, progress)
     artifacts = _lay_out(checkpoint, recipe, tokenizer, options)
     texts = tokenizer_texts(checkpoint, tokenizer, complete="onnx" in artifacts)
     if (existing := existing_manifest(out)) and not options.force:
         bundle = _same_bundle(out, existing, checkpoint, artifacts, texts)
         return ExportResult(bundle=bundle, plan=plan, n_resumed=0, notes=(_UP_TO_DATE,))
+    return _publish(out, checkpoint, recipe, plan, artifacts, texts, tokenizer, options, progress)
+
+
+def _export_calibrated(
+    out: Path,
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    plan: Plan | None,
+    tokenizer: Mapping[str, Any],
+    options: ExportOptions,
+    progress: ReportProgress,
+) -> ExportResult:
+    """The export with formats and codes by :mod:`sprat.export.quality`."""
+    wanted = options.calibrated
+    if list(options.formats) != ["gguf"] or recipe.name == KEEP:
+        raise InputError(
+            f"--quality {wanted.level} writes a GGUF with formats of its own; omit --format onnx and --quant keep, or "
+            "choose --quality none"
+        )
+    checkpoint.verify_complete(progress)
+    if (existing := existing_manifest(out)) and not options.force:
+        digest = quality_digest(checkpoint, recipe, wanted, tokenizer)
+        if not existing.quality or existing.quality.digest != digest or existing.source.hash != checkpoint.hash():
+            raise _another_bundle(out)
+        return ExportResult(bundle=Bundle.open(out), plan=plan, n_resumed=0, notes=(_UP_TO_DATE,))
+
+    def file_size(tried: Recipe) -> int:
+        artifact = _lay_out(checkpoint, tried, tokenizer, options)["gguf"]
+        return artifact.nbytes
+
+    quality = plan_quality(checkpoint, recipe, wanted, tokenizer, file_size, progress)
+    artifacts = _lay_out(checkpoint, quality.recipe, tokenizer, options, quality.rounding)
+    texts = tokenizer_texts(checkpoint, tokenizer, complete=False)
+    return _publish(
+        out, checkpoint, quality.recipe, plan, artifacts, texts, tokenizer, options, progress, quality.report
+    )
+
+
+def _publish(
+    out: Path,
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    plan: Plan | None,
+    artifacts: Mapping[str, ArtifactWriter],
+    texts: Mapping[str, bytes],
+    tokenizer: Mapping[str, Any],
+    options: ExportOptions,
+    progress: ReportProgress,
+    quality: QualityReport | None = None,
+) -> ExportResult:
+    """Write everything, and give the bundle its name."""
     folder = BundleFolder.beside(out)
     written = _write(folder, artifacts, checkpoint, progress)
     files = (*map(describe_file, written), *(folder.add(name, text) for name, text in sorted(texts.items())))
-    bundle = folder.finish(manifest_of(checkpoint, recipe, artifacts, files, tokenizer, options))
+    bundle = folder.finish(manifest_of(checkpoint, recipe, artifacts, files, tokenizer, options, quality))
     notes = tuple(file.note for file in written if file.note)
     return ExportResult(bundle=bundle, plan=plan, n_resumed=sum(file.n_resumed for file in written), notes=notes)
 
@@ -141,7 +196,11 @@ def _source_tokenizer_keys(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _lay_out(
-    checkpoint: Checkpoint, recipe: Recipe, tokenizer: Mapping[str, Any], options: ExportOptions
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    tokenizer: Mapping[str, Any],
+    options: ExportOptions,
+    rounding: Rounding | None = None,
 ) -> dict[str, ArtifactWriter]:
     known, wanted = factories(options), options.formats
     if unknown := [name for name in wanted if name not in known]:
@@ -149,7 +208,10 @@ def _lay_out(
     if not wanted:
         raise InputError(f"no artifact format was given; known: {', '.join(known)}")
     name = _model_name(checkpoint, options.name)
-    return {format: known[format](checkpoint, recipe, name=name, tokenizer=tokenizer) for format in wanted}
+    return {
+        format: known[format](checkpoint, recipe, name=name, tokenizer=tokenizer, rounding=rounding)
+        for format in wanted
+    }
 
 
 def _model_name(checkpoint: Checkpoint, name: str | None) -> ModelName:
@@ -174,5 +236,9 @@ def _same_bundle(
     existing = {artifact.format: artifact.layout_digest for artifact in manifest.artifacts}
     wanted = {name: artifact.layout_digest for name, artifact in artifacts.items()}
     if existing != wanted or not is_same_text or manifest.source.hash != checkpoint.hash():
-        raise ExportError(f"{out}: another bundle exists there; choose another name, or replace it with --force")
+        raise _another_bundle(out)
     return Bundle.open(out)
+
+
+def _another_bundle(out: Path) -> ExportError:
+    return ExportError(f"{out}: another bundle exists there; choose another name, or replace it with --force")

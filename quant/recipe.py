@@ -152,7 +152,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class KeptFormats(Recipe):
-    """Every tensor in the format that it has; the user's rules still apply.
+    """Every tensor in a format of its own: the one that it has, or an allocated one; the user's rules still apply.
 
     Attributes:
         formats: canonical name -> format.
@@ -161,19 +161,20 @@ class KeptFormats(Recipe):
     formats: Mapping[str, BlockFormat] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, formats: Mapping[str, BlockFormat], n_weights: Mapping[str, int]) -> Self:
-        """The recipe ``keep``; its default is the format of most weights.
+    def of(cls, formats: Mapping[str, BlockFormat], n_weights: Mapping[str, int], name: str = KEEP) -> Self:
+        """The recipe ``name``; its default is the format of most weights.
 
         Args:
             formats: canonical name -> format.
             n_weights: canonical name -> number of weights.
+            name: of the recipe.
         """
         totals: Counter[str] = Counter()
-        for name, format in formats.items():
-            totals[format.name] += n_weights[name]
+        for tensor, format in formats.items():
+            totals[format.name] += n_weights[tensor]
         most = totals.most_common(1)[0][0]
         default = next(format for format in formats.values() if format.name == most)
-        return cls(KEEP, default, formats=formats)
+        return cls(name, default, formats=formats)
 
     def _wanted(self, name: str, shape: tuple[int, ...]) -> BlockFormat:
         rules = () if len(shape) <= 1 or _KEPT_F32.search(name) else reversed(self.rules)

@@ -27,7 +27,7 @@ PARTS = {
     ],
     "quant": [
         "formats",
-        "convert recipe quality",
+        "allocate convert recipe quality round",
     ],
     "runtime": [
         "weights memory",
@@ -46,8 +46,8 @@ PARTS = {
     ],
     "export": [
         "source texts",
-        "write",
-        "gguf onnx",
+        "calibration write",
+        "gguf onnx quality",
         "verify options",
         "artifacts recipe_choice",
         "manifest",

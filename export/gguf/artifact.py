@@ -12,6 +12,7 @@ from sprat.arrays import U8Array
 from sprat.export.gguf.layout import GGUFLayout, TensorEntry, joint_digest, named_layouts
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.source.repack import repack
+from sprat.export.write.rounding import Rounding
 from sprat.export.write.layout import PAGE_BYTES
 from sprat.export.write.naming import ModelName, model_card
 from sprat.export.write.tensor_groups import TensorSize, group_tensors
@@ -39,6 +40,7 @@ class GGUFArtifact:
     layouts: Mapping[str, GGUFLayout]  # file name -> layout
     groups: tuple[TensorGroup, ...]
     checkpoint: Checkpoint
+    rounding: Rounding | None = None
 
     @property
     def layout_digest(self) -> str:
@@ -64,13 +66,20 @@ class GGUFArtifact:
         return write_files(
             {folder / name: layout for name, layout in self.layouts.items()},
             self._pack,
-            source=self.checkpoint.hash(),
+            source=self.checkpoint.hash() + (f" {self.rounding.digest}" if self.rounding else ""),
             check_source=self.checkpoint.check_unchanged,
             progress=progress,
             keep_journal=True,
         )
 
+    @property
+    def nbytes(self) -> int:
+        """Size of all files."""
+        return sum(layout.nbytes for layout in self.layouts.values())
+
     def _pack(self, entry: TensorEntry) -> Iterator[U8Array]:
+        if self.rounding and self.rounding.has(entry.name):
+            return iter((self.rounding.round(entry.name, entry.format),))
         return repack(self.checkpoint.tensors[entry.name], entry.format)
 
 
@@ -80,6 +89,7 @@ def gguf_artifact(
     *,
     name: ModelName,
     tokenizer: Mapping[str, Any],
+    rounding: Rounding | None = None,
     align: int | None = None,
     split_bytes: int | None = None,
 ) -> GGUFArtifact:
@@ -90,6 +100,7 @@ def gguf_artifact(
         recipe: the format of every tensor.
         name: the parts of the model's name.
         tokenizer: the ``tokenizer.*`` keys.
+        rounding: rounds tensors that are not rounded blindly.
         align: alignment of the tensors in bytes; by default :func:`default_alignment`.
         split_bytes: split the model into files of at most this size; by default it is one file.
 
@@ -103,7 +114,7 @@ def gguf_artifact(
     alignment = align or default_alignment(checkpoint.spec)
     layouts = named_layouts(Path(name.file_name(_encoding(checkpoint, recipe))), keys, entries, alignment, split_bytes)
     groups = group_tensors(tensor_sizes(recipe, shapes))
-    return GGUFArtifact({path.name: layout for path, layout in layouts.items()}, groups, checkpoint)
+    return GGUFArtifact({path.name: layout for path, layout in layouts.items()}, groups, checkpoint, rounding)
 
 
 def default_alignment(spec: ModelSpec) -> int:

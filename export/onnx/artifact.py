@@ -76,6 +76,11 @@ class OnnxArtifact:
         return hashlib.sha256(self._graph(self.metadata) + (self.genai or b"")).hexdigest()
 
     @property
+    def nbytes(self) -> int:
+        """Size of the weights."""
+        return self.built.data.nbytes
+
+    @property
     def groups(self) -> tuple[TensorGroup, ...]:
         """Weights by role and format."""
         weights = (placed.tensor for placed in self.built.data.tensors)

@@ -26,6 +26,7 @@ Examples:
   sprat export model.gguf out --quant int8
   sprat export demo out --quant int4 --tensor 'ffn_down_exps=q5_0'
   sprat export demo out --format onnx,gguf --quant int4
+  sprat export model.gguf out --quality best --match-size model-Q4_K_M.gguf
 """
 
 
@@ -48,6 +49,24 @@ Examples:
     multiple=True,
     metavar="PATTERN=FORMAT",
     help="Block format of single tensors; may be repeated.",
+)
+@click.option(
+    "--quality",
+    type=click.Choice(["none", "fast", "balanced", "best"]),
+    help="GGUF: give each tensor the format that pays most; balanced and best also read a calibration text.",
+)
+@click.option("--target-size", metavar="SIZE", help="GGUF: the best file of at most SIZE, such as 6.2GB.")
+@click.option("--target-bpw", type=float, help="GGUF: the best file of so many bits per weight.")
+@click.option(
+    "--match-size", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="GGUF: the best file as large."
+)
+@click.option("--max-kld", type=float, help="GGUF: the smallest file within this mean KL divergence, in nats.")
+@click.option(
+    "--calibration",
+    type=click.Path(exists=True, dir_okay=False),
+    multiple=True,
+    metavar="FILE",
+    help="Text to calibrate with instead of the packaged text; may be repeated.",
 )
 @click.option("--align", type=int, help="GGUF: alignment of the tensors in bytes; by default 4096 for MoE models.")
 @click.option("--split", metavar="SIZE", help="GGUF: split into files of at most SIZE, such as 4G for FAT32 cards.")
@@ -98,7 +117,8 @@ def command(*, source: str, out: str, exporter: str, as_json: bool, **options: U
     if exporter == "optimum":
         _print_traced(_trace(source, out, options), as_json=as_json)
         return
-    with progress_bar("exporting", quiet=as_json, in_bytes=True) as bar:
+    in_bytes = options["quality"] in {None, "none"}  # a calibrated export counts layers, too
+    with progress_bar("exporting", quiet=as_json, in_bytes=in_bytes) as bar:
         result = export(source, out, progress=bar, **options)
     if as_json:
         print_json({"path": result.path, "bits_per_weight": result.bits_per_weight, "manifest": result.bundle.manifest})
