@@ -12,9 +12,9 @@ from sprat.arrays import U8Array
 from sprat.export.gguf.layout import GGUFLayout, TensorEntry, joint_digest, named_layouts
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.source.repack import repack
-from sprat.export.write.rounding import Rounding
 from sprat.export.write.layout import PAGE_BYTES
 from sprat.export.write.naming import ModelName, model_card
+from sprat.export.write.rounding import Rounding
 from sprat.export.write.tensor_groups import TensorSize, group_tensors
 from sprat.export.write.writer import WrittenFile, check_free_space, write_files
 from sprat.progress import ReportProgress

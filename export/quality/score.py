@@ -87,4 +87,5 @@ def ratio(a: Score, b: Score) -> tuple[float, float]:
 
 def _log_softmax(logits: F32Array) -> F32Array:
     shifted = logits - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True, dtype=np.float64)).astype(np.float32)
+    sums = np.exp(shifted).sum(axis=1, keepdims=True, dtype=np.float64)
+    return np.asarray(shifted - np.log(sums).astype(np.float32))

@@ -40,7 +40,9 @@ def measurements_path(digest: str) -> Path:
 def save_measurements(path: Path, found: Measurements) -> None:
     """Write the file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    assert found.head_moments is not None, "measure() sets them"
     arrays = {_MEAN_SQUARES + name: rows for name, rows in found.mean_squares.items()}
+    arrays["head_moments"] = found.head_moments
     scalars = {
         "n_tokens": found.n_tokens,
         "kld": found.kld,
@@ -51,7 +53,7 @@ def save_measurements(path: Path, found: Measurements) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
-            np.savez(file, scalars=np.array(json.dumps(scalars)), head_moments=found.head_moments, **arrays)
+            np.savez(file, allow_pickle=False, scalars=np.array(json.dumps(scalars)), **arrays)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

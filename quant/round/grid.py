@@ -49,7 +49,7 @@ class Grid(ABC):
         """The code of the level nearest to each of ``scaled``."""
         clipped = np.clip(scaled, self._first, self._last)
         if self._code_of is None:
-            return (np.rint(clipped) - self._first).astype(np.uint8)
+            return np.asarray((np.rint(clipped) - self._first).astype(np.uint8))
         return self._code_of[np.ceil(_TABLE_STEP * (clipped - self._first)).astype(np.int32)]
 
     @abstractmethod
@@ -79,4 +79,4 @@ def _code_table(levels: F32Array) -> U8Array:
     """Code by the number of half steps above the first level, rounded up."""
     halves = np.arange(_TABLE_STEP * int(levels[-1] - levels[0]) + 1) / _TABLE_STEP + levels[0]
     middles = (levels[1:] + levels[:-1]) / 2
-    return np.searchsorted(middles, halves).astype(np.uint8)
+    return np.asarray(np.searchsorted(middles, halves).astype(np.uint8))
