@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Self, TypedDict
 
-from sprat.errors import unknown_name
+from sprat.devices.profile import find_profile
 from sprat.export.onnx import OnnxOptions
 from sprat.export.quality.options import QualityOptions
 from sprat.export.source.lora import AdapterOption
+from sprat.keywords import unknown_keyword
 from sprat.runtime.memory import parse_memory
 
 __all__ = ["ExportKeywords", "ExportOptions"]
@@ -51,7 +52,7 @@ class ExportOptions:
     Attributes:
         quant: ``"int4"``, ``"int8"``, a block format, or ``"keep"``: a GGUF's own; by default what fits ``device``, and
             ``"int4"`` without a device.
-        device: a profile's name; a model that does not fit its memory is refused before any weight is read.
+        device: a profile's name, or its file; a model that does not fit its memory is refused before a weight is read.
         context: tokens to plan the KV cache for; by default the model's limit, at most 4096.
         formats: the artifacts to write: ``"gguf"``, ``"onnx"`` or both.
         tensor_rules: block formats of single tensors, ``"ffn_down_exps=q5_0"``; later rules win.
@@ -59,7 +60,7 @@ class ExportOptions:
         chat_template: a file with a Jinja template, instead of the source's chat template.
         lora: folders of PEFT's LoRA adapters to merge into the weights, ``"DIR"`` or ``"DIR:scale"``, in this order.
         ignore_config_fields: unknown fields of ``config.json`` that change no mathematics: ``"rope_scaling.name"``.
-        align: GGUF: alignment of the tensors in bytes; by default 4096 for MoE models and 32 for others.
+        align: GGUF: alignment of the tensors in bytes; by default 32, which llama.cpp's tools expect.
         split: GGUF: split into files of at most this size, in bytes or as ``"4GB"``, if it is larger; the names are
             llama.cpp's, and llama.cpp loads them.
         block_size: ONNX: weights that share a scale: 32, 64 or 128.
@@ -103,9 +104,13 @@ class ExportOptions:
         """The record of ``export``'s keyword arguments; TypeError for one that does not exist."""
         names = [field.name for field in fields(cls)]
         if unknown := [name for name in keywords if name not in names]:
-            message = f"export() got an unexpected keyword argument {unknown[0]!r}"
-            raise TypeError(f"{message}: {unknown_name('option', unknown[0], names)}")
+            raise unknown_keyword("export()", unknown[0], names)
         return cls(**keywords)
+
+    @property
+    def device_name(self) -> str | None:
+        """Name of the device's profile."""
+        return find_profile(self.device).name if self.device else None
 
     @property
     def wanted_quant(self) -> str | None:

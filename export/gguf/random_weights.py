@@ -15,7 +15,6 @@ import numpy as np
 
 from sprat.arrays import F32Array, U8Array
 from sprat.errors import ExportError
-from sprat.export.gguf.artifact import default_alignment
 from sprat.export.gguf.layout import GGUFLayout, TensorEntry, gguf_layout
 from sprat.export.write.writer import write_file
 from sprat.files import cache_folder
@@ -23,6 +22,7 @@ from sprat.progress import ReportProgress, no_progress
 from sprat.quant.formats import format_names, get_format
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.gguf_keys import metadata_from_spec
+from sprat.runtime.arch.model_shape import shape_of_keys
 from sprat.runtime.arch.presets import preset_spec
 from sprat.runtime.arch.rope import FrequencyFactors
 from sprat.runtime.arch.spec import ModelSpec
@@ -104,7 +104,8 @@ def clear_cache() -> int:
 def _layout(spec: ModelSpec, preset: str, quant: str) -> GGUFLayout:
     tied = spec.tied_embeddings
     single = quant.upper() in format_names()
-    recipe = Recipe(quant, get_format(quant)) if single else Recipe.named(quant, tied_embeddings=tied)
+    model = shape_of_keys({"general.architecture": spec.architecture, **metadata_from_spec(spec)})
+    recipe = Recipe(quant, get_format(quant)) if single else Recipe.named(quant, tied_embeddings=tied, model=model)
     entries = [
         TensorEntry(name, shape, recipe.choose(name, shape).format) for name, shape in expected_tensors(spec).items()
     ]
@@ -114,7 +115,7 @@ def _layout(spec: ModelSpec, preset: str, quant: str) -> GGUFLayout:
         "tokenizer.ggml.model": "none",
         **metadata_from_spec(spec),
     }
-    return gguf_layout(keys, entries, alignment=default_alignment(spec))
+    return gguf_layout(keys, entries)
 
 
 def _is_current(path: Path, layout: GGUFLayout) -> bool:

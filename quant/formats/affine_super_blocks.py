@@ -1,8 +1,8 @@
-"""Search for superblocks whose sub-blocks have a quantized scale and a quantized minimum: ``w = d * sc * q - dmin * m``.
+"""Search for superblocks whose sub-blocks have a quantized scale and minimum: ``w = d * sc * q - dmin * m``.
 
-First, least squares gives each sub-block float scales. Then the superblock quantizes them to integers times a float16 scale
-and a float16 minimum, and each sub-block also tries the integers next to its own, because rounding a scale changes the best
-minimum and the best codes.
+First, least squares gives each sub-block float scales. Then the superblock quantizes them to integers times a float16
+scale and a float16 minimum, and each sub-block also tries the integers next to its own, because rounding a scale
+changes the best minimum and the best codes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Affine:
 
 @dataclass(frozen=True, slots=True)
 class SuperBlocks:
-    """``n`` superblocks: ``d`` and ``dmin`` ``(n, 1)``; ``sc`` and ``m`` ``(n, n_sub)``; ``codes`` ``(n, n_sub, size)``."""
+    """``n`` superblocks: ``d``, ``dmin`` ``(n, 1)``; ``sc``, ``m`` ``(n, n_sub)``; ``codes`` ``(n, n_sub, size)``."""
 
     d: F32Array
     dmin: F32Array
@@ -53,7 +53,7 @@ class SuperBlocks:
 
 
 def fit_super_blocks(x: F32Array, format: Affine, w: F32Array | None) -> SuperBlocks:
-    """The better of two fits of ``x`` ``(size, n_sub * n)``; the second refits ``d`` and ``dmin`` to the first's codes."""
+    """The better of two fits of ``x`` ``(size, n_sub * n)``; the second refits ``d``, ``dmin`` to the first's codes."""
     s, m = (values.reshape(-1, format.n_sub) for values in affine_fit(x, format.largest, w))
     d, dmin = (saturate_f16(values.max(axis=1, keepdims=True) / np.float32(format.largest_sc)) for values in (s, m))
     first, error = _round_scales(x, s, m, (d, dmin), format, w)

@@ -3,7 +3,6 @@
 The levels are those of E2M1 doubled, so that they are integers, and the scales are halved
 (OCP Microscaling Formats 1.0, sections 5.3.3 and 5.4.1).
 """
-# ruff: noqa: N801 - ggml's names
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ __all__ = ["MXFP4", "NVFP4"]
 _LEVELS = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
 _MIDPOINTS = (_LEVELS[1:8] + _LEVELS[:7]) / 2
 _POWERS = np.ldexp(np.float32(1), np.arange(256) - 128)  # E8M0: 2^(e - 127), halved
-_LARGEST_E8M0 = 254  # 255 is NaN in the standard
+_SMALLEST_E8M0, _LARGEST_E8M0 = 2, 254  # reciprocals are finite; 255 is NaN in the standard
 
 
 def _e4m3_halves() -> F32Array:
@@ -46,7 +45,7 @@ class MXFP4(
         """The power of two with the smallest error, of the three that may have it."""
         x = to_lanes(sanitize(blocks), 32)
         exponent = np.abs(x).max(axis=0).view(np.int32) >> 23  # of the absmax, with bias 127
-        candidates = [np.clip(exponent + step, 0, _LARGEST_E8M0) for step in (-2, -3, -1)]
+        candidates = [np.clip(exponent + step, _SMALLEST_E8M0, _LARGEST_E8M0) for step in (-2, -3, -1)]
         e = _best(x, candidates, _POWERS, lanes_of(importance, 32))
         codes = _nearest_codes(x * reciprocal(_POWERS[e])).T
         return np.concatenate([e[:, None].astype(np.uint8), pack_nibbles(codes)], axis=-1)

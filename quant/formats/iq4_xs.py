@@ -51,4 +51,5 @@ class IQ4_XS(
         high = np.ascontiguousarray(packed[:, 2:4]).view("<u2") >> np.arange(0, 16, 2, dtype="<u2") & 3
         scale = f16_values(packed[:, :2]) * ((low | high << 4).astype(np.float32) - 32)
         levels = iq4_nl.LEVELS[unpack_nibbles(packed[:, 8:].reshape(-1, 8, 16))]
-        return (scale[:, :, None] * levels).reshape(-1, 256)
+        weights: F32Array = (scale[:, :, None] * levels).reshape(-1, 256)
+        return weights

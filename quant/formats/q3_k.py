@@ -26,7 +26,7 @@ _LEVELS = Levels(_nearest, _STARTS, -32)
 class Q3_K(
     BlockFormat,
     ggml_type=11,
-    file_type=12,
+    file_type=11,
     block_size=256,
     block_bytes=32 + 64 + 12 + 2,
     fallback="Q4_0",
@@ -37,8 +37,8 @@ class Q3_K(
 
     Bit ``b`` of ``hmask[i]`` is the upper bit of code ``i`` of run ``b``, where a run is two sub-blocks. ``qs`` has the
     lower two bits: byte ``i`` of each half those of its four runs. Of the twelve bytes of scales, ``i`` below 8 has the
-    low nibbles of ``sc[i]`` and ``sc[i + 8]``, ``8 + i`` the upper two bits of ``sc[i]``, ``sc[i + 4]``, ``sc[i + 8]`` and
-    ``sc[i + 12]``.
+    low nibbles of ``sc[i]`` and ``sc[i + 8]``, and ``8 + i`` the upper two bits of ``sc[i]``, ``sc[i + 4]``,
+    ``sc[i + 8]`` and ``sc[i + 12]``.
     """
 
     def quantize_blocks(self, blocks: F32Array, importance: F32Array | None = None) -> U8Array:
@@ -63,4 +63,5 @@ class Q3_K(
         nibbles = np.concatenate([packed[:, 96:104] & np.uint8(15), packed[:, 96:104] >> np.uint8(4)], axis=-1)
         sc = nibbles | unpack_pairs(packed[:, 104:108]).reshape(-1, 16) << np.uint8(4)
         scale = f16_values(packed[:, 108:]) * (sc.astype(np.float32) - 32)
-        return (scale[:, :, None] * q.reshape(-1, 16, 16)).reshape(-1, 256)
+        weights: F32Array = (scale[:, :, None] * q.reshape(-1, 16, 16)).reshape(-1, 256)
+        return weights
