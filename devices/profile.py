@@ -29,7 +29,7 @@ import msgspec
 
 from sprat.devices.parts import Accelerator, Basis, Compute, Cores, Memory, Power, Sourced, Storage, Thermal
 from sprat.errors import DeviceError, unknown_name
-from sprat.files import atomic_write, config_folder
+from sprat.files import DocumentError, atomic_write, config_folder, parse_toml, read_input
 
 __all__ = [
     "MIN_CORE_SPEED",
@@ -148,7 +148,7 @@ def load_profile(name: str) -> DeviceProfile:
         raise DeviceError(unknown_name("device", name, files, _names_by_title()))
     path = files[name]
     try:
-        return parse_profile(name, path.read_bytes())
+        return parse_profile(name, read_input(path))
     except OSError as error:
         raise DeviceError(f"device profile {name!r}: {path} cannot be read ({error.strerror})") from error
     except DeviceError as error:
@@ -184,8 +184,8 @@ def parse_profile(name: str | None, toml: bytes) -> DeviceProfile:
     """
     subject = "device profile" if name is None else f"device profile {name!r}"
     try:
-        profile = msgspec.toml.decode(toml, type=DeviceProfile)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        profile: DeviceProfile = parse_toml(toml, DeviceProfile)
+    except DocumentError as error:
         raise DeviceError(f"{subject}: {error}; compare it with rpi5-8gb.toml") from error
     _check(profile.name if name is None else name, profile)
     return profile

@@ -18,6 +18,7 @@ from sprat.quant.recipe import KEEP, Recipe
 from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.arch.spec_json import spec_fields
 from sprat.runtime.files.bundle import Artifact, BundleFile, Manifest, Source
+from sprat.runtime.files.tensor_digests import pack_digests
 from sprat.runtime.generate.sampling_defaults import sampling_from_metadata
 
 __all__ = ["describe_file", "identity", "manifest_of", "recipe_name"]
@@ -72,7 +73,8 @@ def recipe_name(recipe: Recipe) -> str:
 
 def describe_file(file: WrittenFile) -> BundleFile:
     """The manifest's entry of a written file."""
-    return BundleFile(name=file.path.name, size_bytes=file.nbytes, sha256=file.sha256)
+    digests = pack_digests(file.pieces) if file.pieces else msgspec.UNSET
+    return BundleFile(name=file.path.name, size_bytes=file.nbytes, sha256=file.sha256, tensor_digests=digests)
 
 
 def _source(checkpoint: Checkpoint) -> Source:

@@ -21,7 +21,7 @@ from sprat.progress import ReportProgress
 from sprat.quant.formats import BlockFormat, get_format
 from sprat.quant.recipe import KEEP, Recipe
 from sprat.runtime.arch.gguf_keys import metadata_from_spec
-from sprat.runtime.arch.tensors import expected_tensors
+from sprat.runtime.arch.tensors import expected_tensors, mtp_tensors
 from sprat.runtime.files.bundle import TensorGroup
 from sprat.runtime.files.gguf_header import DEFAULT_ALIGNMENT
 
@@ -107,7 +107,8 @@ def gguf_artifact(
         ConfigError: llama.cpp cannot run the model.
         ExportError: a key, a name or an alignment that GGUF does not allow.
     """
-    shapes = {name: shape for name, shape in expected_tensors(checkpoint.spec).items() if name in checkpoint}
+    known = expected_tensors(checkpoint.spec) | mtp_tensors(checkpoint.spec)
+    shapes = {name: shape for name, shape in known.items() if name in checkpoint}
     entries = [TensorEntry(name, shape, recipe.choose(name, shape).format) for name, shape in shapes.items()]
     sizes = list(tensor_sizes(recipe, shapes))
     main = main_format(recipe, sizes)
@@ -145,13 +146,13 @@ def main_format(recipe: Recipe, sizes: Iterable[TensorSize]) -> BlockFormat:
 def _file_type(checkpoint: Checkpoint, recipe: Recipe, main: BlockFormat) -> int:
     """``general.file_type``, llama.cpp's name for a mix of formats; that of the source if its formats are kept."""
     source = checkpoint.metadata.get("general.file_type")
-    return source if recipe.name == KEEP and isinstance(source, int) else max(main.file_type, 0)
+    return source if recipe.name == KEEP and isinstance(source, int) else recipe.file_type(main)
 
 
 def _encoding(checkpoint: Checkpoint, recipe: Recipe, main: BlockFormat) -> str:
     """What a file name says about the formats: ``Q4_0``, or ``Q4_K_M`` of a source whose formats are kept."""
     if recipe.name != KEEP:
-        return main.name
+        return recipe.encoding(main)
     import gguf
 
     known: dict[int, str] = {int(kind): kind.name.removeprefix("MOSTLY_") for kind in gguf.LlamaFileType}

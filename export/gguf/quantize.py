@@ -24,6 +24,7 @@ from sprat.export.write.writer import WrittenFile, is_kept, write_files
 from sprat.progress import ReportProgress, no_progress
 from sprat.quant.formats import BlockFormat
 from sprat.quant.recipe import Recipe
+from sprat.runtime.arch.model_shape import shape_of_keys
 from sprat.runtime.files.bundle import TensorGroup
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.gguf_header import ValueType
@@ -78,7 +79,7 @@ def quantize(
     Args:
         source: a GGUF file of any architecture, in any format that ggml knows; of a split model any part.
         out: the new file, in a folder that is made where it is missing; after an interruption the same call continues.
-        quant: ``int4``, ``int8`` or a block format.
+        quant: ``int4``, ``int8``, a mix such as ``q4_k_m`` or a block format.
         tensor_rules: formats for some tensors, ``"ffn_down_exps=q5_0"``; later ones win.
         align: alignment of the tensors in bytes; by default the source's.
         split: split ``out`` into files of at most this size, in bytes or as ``"4GB"``, if it is larger.
@@ -95,14 +96,15 @@ def quantize(
     with GGUFFile.open(source) as gguf:
         files, stored = gguf_tensors(gguf)
         tensors, keys = modern_layout(gguf, stored)
-        recipe = Recipe.named(quant, tied_embeddings="output.weight" not in tensors).with_rules(tensor_rules)
+        tied = "output.weight" not in tensors
+        recipe = Recipe.named(quant, tied_embeddings=tied, model=shape_of_keys(gguf.metadata)).with_rules(tensor_rules)
         if unused := recipe.unused_rules(tensors):
             raise FormatError(f"--tensor {unused[0]}: matches no tensor that can be quantized; see `sprat inspect`")
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         entries = [TensorEntry(name, shape, recipe.choose(name, shape).format) for name, shape in shapes.items()]
         split_bytes = None if split is None else parse_memory(split, "split")
         sizes = list(tensor_sizes(recipe, shapes))
-        keys = _metadata(gguf, main_format(recipe, sizes)) | keys
+        keys = _metadata(gguf, recipe, main_format(recipe, sizes)) | keys
         layouts = named_layouts(out, keys, entries, align or gguf.alignment, split_bytes)
         _refuse_to_replace(files, layouts, force=force)
 
@@ -149,11 +151,11 @@ def _check_unchanged(files: Iterable[SourceFile]) -> None:
         file.check_unchanged()
 
 
-def _metadata(gguf: GGUFFile, main: BlockFormat) -> dict[str, Any]:
+def _metadata(gguf: GGUFFile, recipe: Recipe, main: BlockFormat) -> dict[str, Any]:
     kept = {key: _typed(value, gguf.value_types[key]) for key, value in gguf.metadata.items()}
     kept.pop("general.alignment", None)
     return kept | {
-        "general.file_type": main.file_type,
+        "general.file_type": recipe.file_type(main),
         "general.quantization_version": QUANTIZATION_VERSION,
     }
 

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +21,7 @@ from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.source.tensor import SourceTensor
 from sprat.export.write.errors import export_errors
 from sprat.export.write.naming import ModelName
+from sprat.export.write.plain_files import open_folder, write_new
 from sprat.export.write.tensor_groups import TensorSize, group_tensors
 from sprat.export.write.writer import WrittenFile, check_free_space, write_file
 from sprat.progress import ReportProgress
@@ -124,6 +125,7 @@ class OnnxArtifact:
         texts = {_MODEL_NAME: self._graph({**self.metadata, "sprat.source": self.checkpoint.hash()})}
         if self.genai is not None:
             texts[_GENAI_NAME] = self.genai
+        data = replace(data, pieces=())  # the graph names its weights, not the data file
         written = (data, *(_write_whole(folder / name, text) for name, text in texts.items()))
         check_onnx(folder / _MODEL_NAME)  # the written model must pass the checks of loading
         return written
@@ -141,8 +143,10 @@ class OnnxArtifact:
 
 
 def _write_whole(path: Path, data: bytes) -> WrittenFile:
-    with export_errors(path), path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    with export_errors(path):
+        folder = open_folder(path.parent)
+        try:
+            write_new(folder, path.name, data)
+        finally:
+            os.close(folder)
     return WrittenFile(path, len(data), hashlib.sha256(data).hexdigest())

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sprat.errors import InputError
+from sprat.files import read_text
 from sprat.runtime.arch.tensors import is_routed_expert
 from sprat.runtime.files.split_name import model_stem
 
@@ -23,6 +25,7 @@ __all__ = ["ModelName", "model_card", "model_id"]
 Shapes = Mapping[str, tuple[int, ...]]
 
 _HUB_FOLDER = re.compile(r"models--(?:(?P<owner>.+?)--)?(?P<name>.+)")
+_MAX_FILE_NAME = 220  # of 255, with room for the number of a part and for .journal
 _DEFAULT_VERSION = "v1.0"  # the convention's default
 _SIZE_LABEL = re.compile(r"(\d+x)?(\d+\.)?\d+[A-Za-z](-[A-Za-z]+(\d+\.)?\d+[A-Za-z]+)?")  # the convention's
 _FRONT_MATTER_LICENSE = re.compile(r"---\n(?:(?!---).*\n)*?license: *([\w.+-]+) *\n")
@@ -90,6 +93,9 @@ class ModelName:
     def file_name(self, encoding: str) -> str:
         """The file name when most weights are ``encoding``, with the characters that the convention allows.
 
+        Raises:
+            InputError: it would be longer than file systems allow.
+
         Example:
             >>> ModelName(name="V2 Lite", base_name="V2 Lite", size_label="64x1.5B").file_name("q4_0")
             'V2-Lite-64x1.5B-v1.0-Q4_0.gguf'
@@ -103,7 +109,13 @@ class ModelName:
             version,
             encoding.upper(),
         ]
-        return "-".join(filter(None, parts)) + ".gguf"
+        name = "-".join(filter(None, parts)) + ".gguf"
+        if len(name) > _MAX_FILE_NAME:
+            raise InputError(
+                f"the model's name makes a file name of {len(name)} characters, {name[:40]}…; expected at most "
+                f"{_MAX_FILE_NAME}: give a shorter name with --name"
+            )
+        return name
 
     def metadata(self) -> dict[str, str]:
         """The ``general.*`` keys that hold these parts."""
@@ -137,7 +149,7 @@ def model_id(path: Path) -> str:
 def model_card(path: Path) -> dict[str, str]:
     """The license in the front matter of a folder's README.md, as a ``general.*`` key."""
     card = path / "README.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    text = read_text(card, errors="replace") if card.is_file() else ""
     found = _FRONT_MATTER_LICENSE.match(text)
     return {"general.license": found[1]} if found else {}
 

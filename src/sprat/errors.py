@@ -15,7 +15,8 @@
     │   ├── TokenizerError               a tokenizer that cannot be read or rebuilt
     │   ├── TemplateError                a chat template that fails, exceeds its budget or leaves the sandbox
     │   └── PromptError                  a token id outside the vocabulary, a prompt longer than the context
-    ├── BackendError (RuntimeError)      a backend that is not installed, or died
+    ├── BackendError (RuntimeError)      a backend that is not installed, died, or was closed
+    ├── SessionBusyError (RuntimeError)  a session that is used by two threads at a time
     ├── EmulationError (RuntimeError)    the limits of a device could not be set, or killed the process under them
     └── ExportError (RuntimeError)       the output could not be written: disk full, permissions, a changed source
 
@@ -42,6 +43,7 @@ __all__ = [
     "ModelFileError",
     "PromptError",
     "ResultsError",
+    "SessionBusyError",
     "SpratError",
     "TemplateError",
     "TokenizerError",
@@ -102,7 +104,11 @@ class PromptError(InputError):
 
 
 class BackendError(SpratError, RuntimeError):
-    """A backend is not installed, or died while it was probed or used."""
+    """A backend is not installed, died while it was probed or used, or was closed."""
+
+
+class SessionBusyError(SpratError, RuntimeError):
+    """A session or an answer is used by one thread while another is inside it."""
 
 
 class EmulationError(SpratError, RuntimeError):

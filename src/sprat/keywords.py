@@ -53,10 +53,15 @@ def unknown_keyword(function: str, name: str, known: Iterable[str]) -> TypeError
 def checks_keywords(function: Callable[P, R]) -> Callable[P, R]:
     """A decorator: calls with an unknown keyword raise :func:`unknown_keyword` instead of Python's own message.
 
+    A function that takes any keyword is left alone.
+
     Raises:
         TypeError: in the decorated function, for an unknown keyword.
     """
-    known = [name for name in inspect.signature(function).parameters if name not in {"self", "cls"}]
+    parameters = inspect.signature(function).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return function
+    known = [name for name in parameters if name not in {"self", "cls"}]
 
     @functools.wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -41,7 +41,7 @@ def read(bundle):
 @pytest.mark.parametrize("architecture", CONFIGS)
 def test_a_checkpoint_becomes_a_bundle(sources, tmp_path, architecture):
     result = export(sources[architecture], tmp_path / "out", quant="int8")
-    result.bundle.check_hashes()
+    result.bundle.check()
     manifest = result.bundle.manifest
     assert manifest.source.name == f"tiny-{architecture}-Chat"
     assert manifest.spec["architecture"] == architecture

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sprat.boundary import public_call
 from sprat.demo.tasks import GENERATED, Problem, Split, generated, home, prose
 from sprat.errors import InputError, unknown_name
-from sprat.keywords import checks_keywords
 from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.runtime.chat.completions import Message
 from sprat.runtime.engine import Engine
@@ -51,7 +51,7 @@ class Evaluation:
     kinds: dict[str, tuple[int, int]]
 
 
-@checks_keywords
+@public_call
 def evaluate(
     engine: Engine,
     task: str,

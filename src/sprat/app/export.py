@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Unpack
 
 from sprat.app.model_reference import find_source
+from sprat.boundary import public_call
 from sprat.export.estimate import ExportEstimate
 from sprat.export.estimate import estimate_export as estimate_path
 from sprat.export.onnx import OnnxOptions
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["estimate_export", "export", "export_with_optimum"]
 
 
+@public_call
 def export(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -43,6 +45,7 @@ def export(
     return export_path(find_source(source), out, progress=progress, **options)
 
 
+@public_call
 def estimate_export(
     source: str | os.PathLike[str], out: str | os.PathLike[str], **options: Unpack[ExportKeywords]
 ) -> ExportEstimate:
@@ -55,6 +58,7 @@ def estimate_export(
     return estimate_path(find_source(source), out, **options)
 
 
+@public_call
 def export_with_optimum(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],

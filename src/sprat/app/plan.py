@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sprat.app.model_reference import find_source
+from sprat.boundary import public_call
 from sprat.devices.plan.choose import best_plan
 from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.plan import DEFAULT_PROMPT, Plan
@@ -15,7 +16,6 @@ from sprat.devices.profile import find_profile, load_profiles
 from sprat.errors import DeviceError, InputError, unknown_name
 from sprat.export.source.config_file import CONFIG, checkpoint_spec, read_config
 from sprat.export.source.recognize.foreign_names import refuse_foreign_names
-from sprat.keywords import checks_keywords
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.presets import assumed_fields, find_preset, preset_names, preset_spec
 from sprat.runtime.arch.spec import ModelSpec
@@ -38,7 +38,7 @@ class PlannedModel:
     footprints: tuple[Footprint, ...]
 
 
-@checks_keywords
+@public_call
 def plan(
     model: str | os.PathLike[str],
     *,

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from sprat.app.demo_bundle import demo_gguf
 from sprat.app.model_reference import DEMO, find_source
+from sprat.boundary import public_call
 from sprat.errors import InputError
 from sprat.export.gguf.quantize import QuantizeResult
 from sprat.export.gguf.quantize import quantize as quantize_path
-from sprat.keywords import checks_keywords
 from sprat.progress import ReportProgress, no_progress
 from sprat.runtime.files.bundle import MANIFEST_NAME
 from sprat.runtime.files.model_file import find_model
@@ -18,7 +18,7 @@ from sprat.runtime.files.model_file import find_model
 __all__ = ["quantize"]
 
 
-@checks_keywords
+@public_call
 def quantize(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from sprat.boundary import plain_errors
 from sprat.cli.output.terminal import accept_any_text
 from sprat.cli.output.write_errors import check_output, discard_unwritten, report_write_errors
 from sprat.errors import SpratError, unknown_name
@@ -111,8 +112,9 @@ def main(args: list[str] | None = None) -> None:
     """Run the command line. Exit codes: 0 success, 1 failed verification, 2 user error, with one line on stderr."""
     accept_any_text()
     try:
-        check_output()
-        group.main(args=args, prog_name="sprat", standalone_mode=False)
+        with plain_errors():
+            check_output()
+            group.main(args=args, prog_name="sprat", standalone_mode=False)
     except SpratError as error:
         discard_unwritten()
         click.echo(f"sprat: {printable(str(error))}", err=True)

@@ -10,8 +10,7 @@ from typing import Any
 
 import click
 
-from sprat.app.load import load as load_model
-from sprat.cli.model_options import load_options, sampling_options, template_options
+from sprat.cli.model_options import load_checked, load_options, sampling_options, template_options
 from sprat.cli.output.reply import print_reply, show_timings
 from sprat.errors import PromptError, TemplateError, unknown_name
 from sprat.runtime.chat.completions import Message
@@ -60,7 +59,7 @@ def command(
     options: dict[str, Any],
 ) -> None:
     """Chat with MODEL (a bundle, a model file, a checkpoint or `demo`); the KV cache is kept between turns."""
-    with load_model(model, **load) as engine, engine.session(overflow=overflow) as session:
+    with load_checked(model, load) as engine, engine.session(overflow=overflow) as session:
         chat = _Chat(engine, session, {**options, **template})
         _check_template(engine, system, template)
         chat.begin(system)
@@ -131,7 +130,8 @@ class _Chat:
         try:
             stream = self._session.stream_chat(text, **self._options)
         except PromptError as error:
-            click.echo(f"sprat: {error}; /reset starts a new conversation, --overflow shift drops old turns", err=True)
+            reason = printable(str(error))
+            click.echo(f"sprat: {reason}; /reset starts a new conversation, --overflow shift drops old turns", err=True)
             return
         with _ctrl_c_calls(stream.cancel):
             timings = print_reply(stream)

@@ -37,7 +37,7 @@ Examples:
 @click.argument("source")
 @click.argument("out")
 @click.option("--device", help="Choose the best quantization that fits this device (see: sprat devices).")
-@click.option("--quant", help="int8, int4, a block format such as q4_k, or keep (GGUF).")
+@click.option("--quant", help="int8, int4, a mix such as q4_k_m, a block format such as q4_k, or keep (GGUF).")
 @click.option(
     "--format",
     "formats",

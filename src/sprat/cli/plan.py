@@ -34,7 +34,7 @@ Examples:
 @click.option(
     "-c", "--context", type=click.IntRange(min=1), help="Tokens to plan the KV cache for; by default at most 4096."
 )
-@click.option("--quant", help="Only this quantization: int8, int4 or a block format such as q4_k.")
+@click.option("--quant", help="Only this quantization: int8, int4, a mix such as q4_k_m or a block format.")
 @click.option("--memory", help="Memory budget of the model, for example 3GB; by default all but what the system keeps.")
 @click.option("-p", "--prompt", "prompt_tokens", type=click.IntRange(min=1), default=DEFAULT_PROMPT, show_default=True,
               help="Prompt length for which TTFT is predicted.")  # fmt: skip

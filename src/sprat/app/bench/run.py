@@ -20,6 +20,7 @@ from sprat.app.bench.predicted import predictions
 from sprat.app.bench.trace import TraceReport
 from sprat.app.demo_bundle import demo_gguf
 from sprat.app.model_reference import DEMO, find_source
+from sprat.boundary import public_call
 from sprat.devices.affinity import default_threads
 from sprat.devices.bench.digest import file_digest
 from sprat.devices.bench.resources import drop_cached
@@ -29,7 +30,6 @@ from sprat.devices.emulate.emulate import Emulator, choose_storage, plan_emulati
 from sprat.devices.machine import memory_bytes
 from sprat.devices.profile import DeviceProfile, find_profile
 from sprat.errors import BackendError, DeviceError, EmulationError, InputError
-from sprat.keywords import checks_keywords
 from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.runtime.files.bundle import MANIFEST_NAME
 from sprat.runtime.open_model import open_model
@@ -63,7 +63,7 @@ class _Options:
     trace: bool
 
 
-@checks_keywords
+@public_call
 def bench(
     model: str | os.PathLike[str] | None = None,
     *,
