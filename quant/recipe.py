@@ -24,7 +24,16 @@ from sprat.errors import FormatError, unknown_name
 from sprat.quant.formats import BlockFormat, format_names, get_format
 from sprat.quant.mixes import MIXES, Mix, ModelShape
 
-__all__ = ["KEEP", "Choice", "KeptFormats", "MixedFormats", "Recipe", "Rule", "recipe_names"]
+__all__ = [
+    "KEEP",
+    "Choice",
+    "KeptFormats",
+    "MixedFormats",
+    "Recipe",
+    "Rule",
+    "is_kept_f32",
+    "recipe_names",
+]
 
 KEEP = "keep"
 """Name of the recipe that leaves the tensors of a GGUF as they are."""
@@ -199,7 +208,7 @@ class MixedFormats(Recipe):
 
 @dataclass(frozen=True, slots=True)
 class KeptFormats(Recipe):
-    """Every tensor in the format that it has; the user's rules still apply.
+    """Every tensor in a format of its own: the one that it has, or an allocated one; the user's rules still apply.
 
     Attributes:
         formats: canonical name -> format.
@@ -208,23 +217,29 @@ class KeptFormats(Recipe):
     formats: Mapping[str, BlockFormat] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, formats: Mapping[str, BlockFormat], n_weights: Mapping[str, int]) -> Self:
-        """The recipe ``keep``; its default is the format of most weights.
+    def of(cls, formats: Mapping[str, BlockFormat], n_weights: Mapping[str, int], name: str = KEEP) -> Self:
+        """The recipe ``name``; its default is the format of most weights.
 
         Args:
             formats: canonical name -> format.
             n_weights: canonical name -> number of weights.
+            name: of the recipe.
         """
         totals: Counter[str] = Counter()
-        for name, format in formats.items():
-            totals[format.name] += n_weights[name]
+        for tensor, format in formats.items():
+            totals[format.name] += n_weights[tensor]
         most = totals.most_common(1)[0][0]
         default = next(format for format in formats.values() if format.name == most)
-        return cls(KEEP, default, formats=formats)
+        return cls(name, default, formats=formats)
 
     def _wanted(self, name: str, shape: tuple[int, ...]) -> BlockFormat:
         rules = () if len(shape) <= 1 or _KEPT_F32.search(name) else reversed(self.rules)
         return next((rule.format for rule in rules if rule.matches(name)), self.formats[name])
+
+
+def is_kept_f32(name: str) -> bool:
+    """Whether a tensor with this name stays F32 under every recipe: a norm, a router or a bias."""
+    return _KEPT_F32.search(name) is not None
 
 
 _BY_BITS = {"4bit": "int4", "8bit": "int8", "16bit": "f16"}  # what bitsandbytes and MLX call them

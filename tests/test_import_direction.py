@@ -27,7 +27,7 @@ PARTS = {
     ],
     "quant": [
         "formats",
-        "convert mixes quality",
+        "allocate convert mixes quality round",
         "recipe",
     ],
     "runtime": [
@@ -48,13 +48,14 @@ PARTS = {
     ],
     "export": [
         "source texts",
-        "write",
-        "gguf onnx",
+        "calibration write",
+        "gguf onnx quality",
         "verify options",
         "artifacts recipe_choice",
         "manifest",
         "card",
         "prepare",
+        "calibrated",
         "estimate pipeline inspection",
     ],
     "app": [

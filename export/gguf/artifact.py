@@ -15,6 +15,7 @@ from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.source.repack import repack
 from sprat.export.source.tensor import SourceTensor
 from sprat.export.write.naming import ModelName, model_card
+from sprat.export.write.rounding import Rounding
 from sprat.export.write.tensor_groups import TensorSize, group_tensors
 from sprat.export.write.writer import WrittenFile, check_free_space, write_files
 from sprat.progress import ReportProgress
@@ -40,6 +41,7 @@ class GGUFArtifact:
     layouts: Mapping[str, GGUFLayout]  # file name -> layout
     groups: tuple[TensorGroup, ...]
     checkpoint: Checkpoint
+    rounding: Rounding | None = None
 
     @property
     def layout_digest(self) -> str:
@@ -74,13 +76,15 @@ class GGUFArtifact:
         return write_files(
             {folder / name: layout for name, layout in self.layouts.items()},
             self._pack,
-            source=self.checkpoint.hash(),
+            source=self.checkpoint.hash() + (f" {self.rounding.digest}" if self.rounding else ""),
             check_source=self.checkpoint.check_unchanged,
             progress=progress,
             keep_journal=True,
         )
 
     def _pack(self, entry: TensorEntry) -> Iterator[U8Array]:
+        if self.rounding and self.rounding.has(entry.name):
+            return iter((self.rounding.round(entry.name, entry.format),))
         return repack(self.checkpoint.tensors[entry.name], entry.format)
 
 
@@ -90,6 +94,7 @@ def gguf_artifact(
     *,
     name: ModelName,
     tokenizer: Mapping[str, Any],
+    rounding: Rounding | None = None,
     align: int | None = None,
     split_bytes: int | None = None,
 ) -> GGUFArtifact:
@@ -100,6 +105,7 @@ def gguf_artifact(
         recipe: the format of every tensor.
         name: the parts of the model's name.
         tokenizer: the ``tokenizer.*`` keys.
+        rounding: rounds tensors that are not rounded blindly.
         align: alignment of the tensors in bytes; by default GGUF's 32, which llama.cpp's tools expect.
         split_bytes: split the model into files of at most this size; by default it is one file.
 
@@ -118,7 +124,7 @@ def gguf_artifact(
         Path(name.file_name(_encoding(checkpoint, recipe, main))), keys, entries, alignment, split_bytes
     )
     groups = group_tensors(sizes)
-    return GGUFArtifact({path.name: layout for path, layout in layouts.items()}, groups, checkpoint)
+    return GGUFArtifact({path.name: layout for path, layout in layouts.items()}, groups, checkpoint, rounding)
 
 
 def tensor_sizes(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> Iterable[TensorSize]:

@@ -80,6 +80,10 @@ class ReferenceKernels(StepByStep):
             out[tokens] += self._mlp(x[tokens], routed, int(expert)) * routes.weights[tokens, places, None]
         return out
 
+    def expert(self, x: F32Array, weight: Weight, index: int) -> F32Array:
+        """``x @ weight[index].T``: one expert's matrix of a stack."""
+        return self._product(x, weight, index)
+
     def gqa_attention(self, q: F32Array, entries: KeysAndValues, scale: float) -> F32Array:
         """Query heads grouped by KV head."""
         n, n_heads, dim = q.shape
