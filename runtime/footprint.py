@@ -15,6 +15,7 @@ from sprat.runtime.files.model_file import ModelFile
 from sprat.runtime.files.shape_checks import is_mtp_tensor
 
 __all__ = [
+    "DEFAULT_BATCH",
     "DEFAULT_CONTEXT",
     "PRESETS",
     "cache_bytes_per_token",
@@ -29,6 +30,8 @@ __all__ = [
 ]
 
 PRESETS = ("int8", "int4")  # best quality first; a plan takes the first that fits
+
+DEFAULT_BATCH = 256  # prompt tokens of one forward pass
 
 DEFAULT_CONTEXT = 4096  # tokens; models with a context of 163,840 would need more cache than a small device has
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sprat.errors import PromptError, TemplateError
@@ -13,7 +13,7 @@ from sprat.runtime.chat.completions import ChatStream, Message
 from sprat.runtime.chat.prompt import ChatPrompt, TemplateOptions, chat_prompt
 from sprat.runtime.chat.reasoning import ReasoningSplitter
 from sprat.runtime.chat.template import ChatTemplate
-from sprat.runtime.generate.generation import Generation
+from sprat.runtime.generate.generation import Generation, PrefillSpeed
 from sprat.runtime.generate.options import GenerateOptions, split_options
 from sprat.runtime.generate.sampling import Sampler
 from sprat.runtime.generate.sampling_defaults import SamplingDefaults
@@ -35,6 +35,7 @@ class Frontend:
         batch: prompt tokens of one forward pass.
         name: the model's name, for chat completions.
         sampling: the model's sampling parameters, for those that a caller does not give.
+        speed: of the last chunk of a prompt.
     """
 
     tokenizer: Tokenizer
@@ -44,6 +45,7 @@ class Frontend:
     batch: int
     name: str
     sampling: SamplingDefaults
+    speed: PrefillSpeed = field(default_factory=PrefillSpeed)
 
     def encode(self, prompt: str | Sequence[int]) -> list[int]:
         """Token ids of a prompt, checked.
@@ -137,6 +139,7 @@ class Frontend:
             eog_ids=self.tokenizer.eog_ids,
             stop_conditions=stop_conditions,
             batch=self.batch,
+            speed=self.speed,
             on_prefill=options.get("on_prefill", no_progress),
             on_end=on_end,
         )

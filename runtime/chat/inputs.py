@@ -10,7 +10,7 @@ from sprat.errors import PromptError, TemplateError
 from sprat.runtime.chat.budget import MAX_VALUE_SIZE, Budget, size_of
 from sprat.runtime.chat.tracked_text import as_input
 
-__all__ = ["RESERVED_NAMES", "charge_inputs", "template_inputs"]
+__all__ = ["RESERVED_NAMES", "ROLES", "charge_inputs", "template_inputs"]
 
 RESERVED_NAMES = frozenset({"add_generation_prompt", "documents", "messages", "tools"})
 
@@ -22,7 +22,7 @@ _ROLE_NAMES = (
     "assistant context critic developer document documents environment function ipython model observation system tool "
     "tool_response user"
 )
-_ROLES = frozenset(_ROLE_NAMES.split())
+ROLES = frozenset(_ROLE_NAMES.split())
 
 
 def template_inputs(
@@ -74,7 +74,7 @@ def _message(message: Any) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise TemplateError(f"a message is a {type(message).__name__}, expected a dict with role and content")
     found = {name: value for name, value in fields.items() if value is not None}
-    if str(found.get("role")).lower() in _ROLES:
+    if str(found.get("role")).lower() in ROLES:
         found["role"] = str.__str__(found["role"])
     reasoning = next((found[name] for name in _REASONING if name in found), None)
     return found if reasoning is None else {"thinking": reasoning, **found, "reasoning_content": reasoning}

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from sprat.errors import InputError
+from sprat.files import checked_path
 from sprat.runtime.files.bundle import MANIFEST_NAME
 from sprat.runtime.files.hub_cache import HubReference, is_repository, newest_snapshot
 from sprat.runtime.files.shape_checks import summarize
@@ -27,9 +28,10 @@ def locate_model(name: str | os.PathLike[str]) -> Path:
         name: one of these; another path need not exist.
 
     Raises:
-        InputError: a repository is not in the cache, its download is incomplete, or a folder has several GGUF models.
+        InputError: ``name`` is no text and no path, or it is empty; a repository is not in the cache, its download is
+            incomplete, or a folder has several GGUF models.
     """
-    path = Path(name)
+    path = checked_path(name, "model")
     if path.is_dir():
         return _in_folder(path)
     if not os.path.lexists(path) and (reference := HubReference.parse(os.fspath(name))):

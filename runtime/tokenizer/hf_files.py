@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sprat.errors import TokenizerError
+from sprat.files import DocumentError, parse_json, read_input
 from sprat.runtime.tokenizer.added_tokens import (
     AddedToken,
     add_to_document,
@@ -135,13 +135,11 @@ def _find(path: Path) -> Path:
 
 def _read(path: Path) -> _Json:
     """The JSON object in a file; empty if the file does not exist."""
-    import msgspec
-
     if not path.is_file():
         return {}
     try:
-        value = msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8))
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        value = parse_json(read_input(path))
+    except (OSError, DocumentError) as error:
         raise TokenizerError(f"{path}: not valid JSON ({error}); download or save it again") from error
     if not isinstance(value, dict):
         raise TokenizerError(f"{path}: a JSON {type(value).__name__}, expected an object; download or save it again")

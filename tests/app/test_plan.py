@@ -30,7 +30,7 @@ def test_it_does_not_fit_a_zero_and_the_plan_has_the_missing_bytes():
     plan = one("r1-distill-qwen-1.5b", "rpi-zero-2w")
     assert plan.verdict is Verdict.TOO_LARGE
     assert plan.missing_bytes == plan.footprint.total_bytes - plan.usable_bytes > 10**8
-    assert f"{human_bytes(plan.missing_bytes)} too large" in headline(plan)
+    assert f"{human_bytes(plan.missing_bytes)} more memory needed" in headline(plan)
 
 
 @pytest.mark.parametrize(

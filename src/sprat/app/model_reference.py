@@ -7,9 +7,9 @@ from pathlib import Path
 
 from sprat.runtime.files.model_reference import locate_model
 
-__all__ = ["find_source"]
+__all__ = ["DEMO", "find_source"]
 
-_DEMO = "demo"
+DEMO = "demo"
 
 
 def find_source(name: str | os.PathLike[str]) -> Path:
@@ -18,9 +18,10 @@ def find_source(name: str | os.PathLike[str]) -> Path:
     ``"demo"`` is the packaged student's checkpoint; ``Path("demo")`` is a path like any other.
 
     Raises:
-        InputError: a repository is not in the cache, its download is incomplete, or a folder has several GGUF models.
+        InputError: ``name`` is no text and no path, or it is empty; a repository is not in the cache, its download is
+            incomplete, or a folder has several GGUF models.
     """
-    if name == _DEMO:
+    if name == DEMO:
         from sprat import demo
 
         return demo.path()

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sprat.app.model_reference import find_source
+from sprat.boundary import public_call
 from sprat.devices.plan.choose import best_plan
 from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.plan import DEFAULT_PROMPT, Plan
-from sprat.devices.profile import load_profile, load_profiles
+from sprat.devices.profile import find_profile, load_profiles
 from sprat.errors import DeviceError, InputError, unknown_name
 from sprat.export.source.config_file import CONFIG, checkpoint_spec, read_config
+from sprat.export.source.recognize.foreign_names import refuse_foreign_names
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.presets import assumed_fields, find_preset, preset_names, preset_spec
 from sprat.runtime.arch.spec import ModelSpec
@@ -36,6 +38,7 @@ class PlannedModel:
     footprints: tuple[Footprint, ...]
 
 
+@public_call
 def plan(
     model: str | os.PathLike[str],
     *,
@@ -55,7 +58,8 @@ def plan(
         devices: names of profiles; all profiles by default.
         context: tokens that the KV cache is planned for; by default the model's limit, at most 4096.
         quant: the only quantization to consider; by default a file as it is and the recipes that make it smaller.
-        memory: memory budget of the model, in bytes or as ``"3GB"``; by default what each device's system leaves.
+        memory: memory budget of the model, in bytes or as ``"3GB"``; by default all but what each device's system
+            keeps.
         prompt_tokens: length of the prompt for which the time to first token is predicted.
         ignore_config_fields: unknown fields of a checkpoint's ``config.json`` that change no mathematics.
         on_broken: called with the error of each profile that cannot be read, when all profiles are planned for; by
@@ -67,7 +71,7 @@ def plan(
     Raises:
         InputError: the model, a device, the quantization or the memory cannot be used.
     """
-    profiles = [load_profile(name) for name in devices] if devices else load_profiles(on_broken or _raise)
+    profiles = [find_profile(name) for name in devices] if devices else load_profiles(on_broken or _raise)
     usable_bytes = None if memory is None else parse_memory(memory)
     found = read_model(model, context=context, quant=quant, ignore_config_fields=ignore_config_fields)
     return [
@@ -129,7 +133,10 @@ def _published(model: str) -> ModelSpec:
 
 def _configured(path: Path, ignore_fields: Sequence[str]) -> ModelSpec:
     folder = path if path.is_dir() else path.parent
-    return checkpoint_spec(read_config(folder, path.name if path.is_file() else CONFIG), folder, ignore_fields)
+    spec = checkpoint_spec(read_config(folder, path.name if path.is_file() else CONFIG), folder, ignore_fields)
+    if path.is_dir():
+        refuse_foreign_names(path, spec)
+    return spec
 
 
 def _check_context(context: int | None, spec: ModelSpec) -> None:

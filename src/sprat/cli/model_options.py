@@ -9,9 +9,12 @@ from typing import Any, TypeVar
 
 import click
 
+from sprat.app.load import load as load_model
+from sprat.cli.output.terminal import progress_bar
+from sprat.runtime.engine import Engine
 from sprat.runtime.generate.sampling import SamplingParams
 
-__all__ = ["ignore_config_field_option", "load_options", "sampling_options", "template_options"]
+__all__ = ["ignore_config_field_option", "load_checked", "load_options", "sampling_options", "template_options"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -40,6 +43,15 @@ _LOAD = (
         "--context",
         type=click.IntRange(min=1),
         help="Tokens that prompt and answer may have together. [default: the model's limit, at most 4096]",
+    ),
+    click.option(
+        "-b",
+        "--batch",
+        type=click.IntRange(min=1),
+        help="Prompt tokens of one forward pass: fewer take less memory. [default: 256, or the device's plan]",
+    ),
+    click.option(
+        "--check", flag_value="hashes", help="First compare every byte of a bundle with the hashes in its manifest."
     ),
 )
 
@@ -102,6 +114,12 @@ _SAMPLING = (
 def load_options(command: Command) -> Callable[..., Any]:
     """Add the options of :func:`sprat.load`; the command receives those that were given as the dict ``load``."""
     return _gather(command, "load", _LOAD)
+
+
+def load_checked(model: str, options: dict[str, Any], *, quiet: bool = False) -> Engine:
+    """Load a model with the options of :func:`load_options`; a bar shows the check of its hashes."""
+    with progress_bar("checking", quiet=quiet or "check" not in options, in_bytes=True) as bar:
+        return load_model(model, **options, progress=bar)
 
 
 def template_options(command: Command) -> Callable[..., Any]:
