@@ -109,13 +109,13 @@ class GraphBuilder:
         value.name, value.shape, value.type = name, ir.Shape(shape), ir.TensorType(dtype)
         self._outputs.append(value)
 
-    def branch(self, name: str, build: Callable[[], Value]) -> ir.Graph:
-        """A branch of ``If``: the nodes that ``build`` adds, and the output that it returns."""
+    def branch(self, name: str, build: Callable[[], Sequence[Value]]) -> ir.Graph:
+        """A branch of ``If``: the nodes that ``build`` adds, and the outputs that it returns."""
         outer, self._nodes = self._nodes, []
         try:
             with self.scope(name):
-                result = build()
-            return ir.Graph([], [result], nodes=self._nodes, name=self._scope + name)
+                results = build()
+            return ir.Graph([], results, nodes=self._nodes, name=self._scope + name)
         finally:
             self._nodes = outer
 

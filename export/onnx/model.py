@@ -27,7 +27,7 @@ from sprat.runtime.arch.spec import ModelSpec
 
 __all__ = ["BuiltModel", "build_model"]
 
-_OPSET, _PORTABLE_OPSET, _CONTRIB_OPSET = 23, 21, 1
+_OPSET, _CONTRIB_OPSET = 21, 1
 _IR_VERSION = 10
 _FLOAT, _INT32, _INT64 = ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64
 
@@ -66,7 +66,7 @@ def build_model(
             _grouped_model(graph, weights, spec, attention)
         case attention:
             raise ExportError(f"{name}: no ONNX graph for {type(attention).__name__}; export it with --format gguf")
-    opsets = {"": _PORTABLE_OPSET} if options.portable else {"": _OPSET, CONTRIB: _CONTRIB_OPSET}
+    opsets = {"": _OPSET} if options.portable else {"": _OPSET, CONTRIB: _CONTRIB_OPSET}
     model = ir.Model(graph.finish(opsets), ir_version=_IR_VERSION, producer_name="sprat")
     return BuiltModel(model, weights.arrays.data, cache)
 
