@@ -14,6 +14,7 @@ from sprat.runtime.cache import entry_layout
 from sprat.runtime.files.model_file import ModelFile
 
 __all__ = [
+    "DEFAULT_BATCH",
     "DEFAULT_CONTEXT",
     "PRESETS",
     "cache_bytes_per_token",
@@ -28,6 +29,8 @@ __all__ = [
 ]
 
 PRESETS = ("int8", "int4")  # best quality first; a plan takes the first that fits
+
+DEFAULT_BATCH = 256  # prompt tokens of one forward pass
 
 DEFAULT_CONTEXT = 4096  # tokens; models with a context of 163,840 would need more cache than a small device has
 

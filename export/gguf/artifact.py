@@ -12,19 +12,19 @@ from sprat.arrays import U8Array
 from sprat.export.gguf.layout import GGUFLayout, TensorEntry, joint_digest, named_layouts
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.source.repack import repack
-from sprat.export.write.layout import PAGE_BYTES
+from sprat.export.source.tensor import SourceTensor
 from sprat.export.write.naming import ModelName, model_card
 from sprat.export.write.tensor_groups import TensorSize, group_tensors
 from sprat.export.write.writer import WrittenFile, check_free_space, write_files
 from sprat.progress import ReportProgress
+from sprat.quant.formats import BlockFormat
 from sprat.quant.recipe import KEEP, Recipe
 from sprat.runtime.arch.gguf_keys import metadata_from_spec
-from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import expected_tensors
 from sprat.runtime.files.bundle import TensorGroup
 from sprat.runtime.files.gguf_header import DEFAULT_ALIGNMENT
 
-__all__ = ["QUANTIZATION_VERSION", "GGUFArtifact", "default_alignment", "gguf_artifact", "tensor_sizes"]
+__all__ = ["QUANTIZATION_VERSION", "GGUFArtifact", "gguf_artifact", "tensor_sizes"]
 
 QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION: the layout of ggml's blocks
 
@@ -56,8 +56,17 @@ class GGUFArtifact:
 
     def check_range(self) -> None:
         """Check that no weight exceeds the range of its format."""
+        self.checkpoint.check_range(self.conversions())
+
+    @property
+    def file_sizes(self) -> dict[str, int]:
+        """Name of every part -> bytes."""
+        return {name: layout.nbytes for name, layout in self.layouts.items()}
+
+    def conversions(self) -> Iterator[tuple[SourceTensor, BlockFormat]]:
+        """Every tensor, and the format that it is written in."""
         placed = (placed.tensor for layout in self.layouts.values() for placed in layout.tensors)
-        self.checkpoint.check_range((self.checkpoint.tensors[entry.name], entry.format) for entry in placed)
+        return ((self.checkpoint.tensors[entry.name], entry.format) for entry in placed)
 
     def write(self, folder: Path, progress: ReportProgress) -> tuple[WrittenFile, ...]:
         """Write the parts, or continue an interrupted write; see :func:`~sprat.export.write.writer.write_files`."""
@@ -90,7 +99,7 @@ def gguf_artifact(
         recipe: the format of every tensor.
         name: the parts of the model's name.
         tokenizer: the ``tokenizer.*`` keys.
-        align: alignment of the tensors in bytes; by default :func:`default_alignment`.
+        align: alignment of the tensors in bytes; by default GGUF's 32, which llama.cpp's tools expect.
         split_bytes: split the model into files of at most this size; by default it is one file.
 
     Raises:
@@ -100,15 +109,10 @@ def gguf_artifact(
     shapes = {name: shape for name, shape in expected_tensors(checkpoint.spec).items() if name in checkpoint}
     entries = [TensorEntry(name, shape, recipe.choose(name, shape).format) for name, shape in shapes.items()]
     keys = {**_general_keys(checkpoint, recipe, name), **metadata_from_spec(checkpoint.spec), **tokenizer}
-    alignment = align or default_alignment(checkpoint.spec)
+    alignment = align or DEFAULT_ALIGNMENT
     layouts = named_layouts(Path(name.file_name(_encoding(checkpoint, recipe))), keys, entries, alignment, split_bytes)
     groups = group_tensors(tensor_sizes(recipe, shapes))
     return GGUFArtifact({path.name: layout for path, layout in layouts.items()}, groups, checkpoint)
-
-
-def default_alignment(spec: ModelSpec) -> int:
-    """A page for MoE models, so that every expert can be read ahead on its own; otherwise GGUF's 32 bytes."""
-    return PAGE_BYTES if spec.moe else DEFAULT_ALIGNMENT
 
 
 def tensor_sizes(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> Iterable[TensorSize]:

@@ -15,7 +15,6 @@ import numpy as np
 
 from sprat.arrays import F32Array, U8Array
 from sprat.errors import ExportError
-from sprat.export.gguf.artifact import default_alignment
 from sprat.export.gguf.layout import GGUFLayout, TensorEntry, gguf_layout
 from sprat.export.write.writer import write_file
 from sprat.files import cache_folder
@@ -114,7 +113,7 @@ def _layout(spec: ModelSpec, preset: str, quant: str) -> GGUFLayout:
         "tokenizer.ggml.model": "none",
         **metadata_from_spec(spec),
     }
-    return gguf_layout(keys, entries, alignment=default_alignment(spec))
+    return gguf_layout(keys, entries)
 
 
 def _is_current(path: Path, layout: GGUFLayout) -> bool:

@@ -13,6 +13,7 @@ from sprat.arrays import F32Array, I32Array
 from sprat.runtime.arch.moe import GroupScore, MoESpec, Scoring
 from sprat.runtime.arch.rope import RopeAngles
 from sprat.runtime.cache import KeysAndValues, KVEntries, to_float32
+from sprat.runtime.interrupt import check_interrupt
 from sprat.runtime.kernels.contract import Routes
 from sprat.runtime.kernels.dense import DenseCache
 from sprat.runtime.kernels.layers import MLP
@@ -109,6 +110,7 @@ class ReferenceKernels(StepByStep):
         return self._product(gate * _sigmoid(gate) * self._product(x, mlp.up, expert), mlp.down, expert)
 
     def _product(self, x: F32Array, weight: Weight, expert: int | None = None) -> F32Array:
+        check_interrupt()
         dense = self._dense.find(weight, expert)
         if dense is not None:
             return x @ dense.T

@@ -11,6 +11,7 @@ from sprat.runtime.arch.moe import MoESpec
 from sprat.runtime.arch.rope import RopeAngles
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.cache import Cache
+from sprat.runtime.interrupt import check_interrupt
 from sprat.runtime.kernels import GatedMLP, Kernels, MLAForm, MoE
 from sprat.runtime.models.attention import attend, load_attention
 from sprat.runtime.models.layer_weights import LayerWeights
@@ -40,7 +41,9 @@ class Block:
         observe: RoutingObserver | None,
     ) -> None:
         """Run the layer on the hidden states ``x (n, hidden)``, in place."""
+        check_interrupt()
         attend(self._attention, x, angles, cache, self._index, kernels, form)
+        check_interrupt()
         if isinstance(self._mlp, MoE):
             kernels.moe(x, self._mlp, partial(observe, self._index) if observe else None)
         else:
