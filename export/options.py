@@ -9,6 +9,7 @@ from typing import Self, TypedDict
 
 from sprat.devices.profile import find_profile
 from sprat.export.onnx import OnnxOptions
+from sprat.export.onnx.ort_version import LOWEST, OrtVersion
 from sprat.export.source.lora import AdapterOption
 from sprat.keywords import unknown_keyword
 from sprat.runtime.memory import parse_memory
@@ -35,6 +36,7 @@ class ExportKeywords(TypedDict, total=False):
     block_size: int
     accuracy_level: int
     portable: bool
+    ort: str
     force: bool
 
 
@@ -59,6 +61,8 @@ class ExportOptions:
         block_size: ONNX: weights that share a scale: 32, 64 or 128.
         accuracy_level: ONNX: 4 quantizes activations to int8, 0 keeps them in float32.
         portable: ONNX: standard operators only, for runtimes other than onnxruntime.
+        ort: ONNX: the oldest onnxruntime that must load the graph, ``"1.22"``; from ``"1.31"`` on, MoE graphs are
+            smaller and load faster.
         force: replace an existing bundle, and write a model that does not fit the device.
     """
 
@@ -76,6 +80,7 @@ class ExportOptions:
     block_size: int = 32
     accuracy_level: int = 4
     portable: bool = False
+    ort: str = str(LOWEST)
     force: bool = False
 
     @classmethod
@@ -104,7 +109,13 @@ class ExportOptions:
     @property
     def onnx(self) -> OnnxOptions:
         """Options of the ONNX graph."""
-        return OnnxOptions(block_size=self.block_size, accuracy_level=self.accuracy_level, portable=self.portable)
+        return OnnxOptions(
+            block_size=self.block_size,
+            accuracy_level=self.accuracy_level,
+            portable=self.portable,
+            ort=OrtVersion.parse(self.ort),
+            context=self.context,
+        )
 
     @property
     def adapters(self) -> list[AdapterOption]:

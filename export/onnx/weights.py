@@ -32,6 +32,7 @@ __all__ = ["GraphWeights", "onnx_format"]
 _FLOAT = ir.DataType.FLOAT
 _FLOAT_FORMATS = {"F32", "F16", "BF16"}
 _ASYMMETRIC = {"Q4_1", "Q4_K"}  # ggml formats with a minimum that become 4-bit
+_BLOCKS_OPSET = 21  # DequantizeLinear of blocks, and 4-bit integers
 _MAX_INT4_BITS = 5.0  # bits per weight, scales included
 _MAX_PART_BYTES, _MAX_PARTS = 16 << 20, 32  # of the output head
 
@@ -147,6 +148,7 @@ class GraphWeights:
 
     def _dequantized(self, weight: OnnxWeight, part: int | None) -> Value:
         """The matrix dequantized to float32."""
+        self._graph.needs(opset=_BLOCKS_OPSET)
         arrays = self.arrays.standard(weight, part)
         inputs = (arrays.codes, self._graph.as_float32(arrays.scales), arrays.zeros)
         return self._graph.op("DequantizeLinear", *inputs, axis=-1, block_size=weight.format.block_size)
