@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,13 @@ class Inspection:
     notes: tuple[str, ...]
 
 
-def inspect(path: str | Path, *, check: bool = False, progress: ReportProgress = no_progress) -> Inspection:
+def inspect(
+    path: str | Path,
+    *,
+    check: bool = False,
+    ignore_config_fields: Collection[str] = (),
+    progress: ReportProgress = no_progress,
+) -> Inspection:
     """Inspect a bundle, a GGUF file, an ONNX model or a checkpoint folder; weights are read only with ``check``.
 
     Of a bundle with both formats, the GGUF is described, and a note names the ONNX model.
@@ -95,23 +101,27 @@ def inspect(path: str | Path, *, check: bool = False, progress: ReportProgress =
         path: the file or folder.
         check: read every byte of a bundle and compare the hashes of its manifest, and read every block of a GGUF;
             other bytes, and weights that are NaN or Inf, are an error.
+        ignore_config_fields: unknown fields of a checkpoint's ``config.json`` that change no mathematics.
         progress: of the hashes, in bytes.
 
     Raises:
-        InputError: ``path`` is none of these, or malformed; or ``check`` and neither a GGUF nor a bundle.
+        InputError: ``path`` is none of these, or malformed; or ``check`` and neither a GGUF nor a bundle; or fields to
+            ignore and no checkpoint.
     """
     path = Path(path)
     checked = _check_hashes(path, progress) if check else ()
-    found = _inspect(path)
+    found = _inspect(path, ignore_config_fields)
     checked = (*checked, *_check_weights(found, path, bool(checked))) if check else ()
     return replace(found, notes=(*found.notes, *checked))
 
 
-def _inspect(path: Path) -> Inspection:
-    if (path / MANIFEST_NAME).is_file():
-        return _bundle(Bundle.open(path))
+def _inspect(path: Path, ignore_fields: Collection[str]) -> Inspection:
+    if path.is_dir() and not (path / MANIFEST_NAME).is_file():
+        return _checkpoint(path, ignore_fields)
+    if ignore_fields:
+        raise InputError(f"{path}: --ignore-config-field needs a checkpoint folder with config.json, this is none")
     if path.is_dir():
-        return _checkpoint(path)
+        return _bundle(Bundle.open(path))
     return _onnx(path, path, "onnx", ()) if path.suffix == ".onnx" else _gguf(path, path, "gguf", ())
 
 
@@ -169,8 +179,8 @@ def _onnx(file_path: Path, path: Path, kind: str, warnings: Iterable[str]) -> In
     return _inspection(path, kind, file.name, file.spec, stored_weights(file), _onnx_runtimes(file), notes)
 
 
-def _checkpoint(path: Path) -> Inspection:
-    checkpoint = Checkpoint.open(path)
+def _checkpoint(path: Path, ignore_fields: Collection[str]) -> Inspection:
+    checkpoint = Checkpoint.open(path, ignore_fields=ignore_fields)
     tensors = []
     for name, tensor in checkpoint.tensors.items():
         format, nbytes = tensor.stored_size()

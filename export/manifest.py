@@ -35,7 +35,6 @@ def manifest_of(
     options: ExportOptions,
 ) -> Manifest:
     """The manifest, from the layouts and the written files."""
-    unused = [f"rule {rule} matches no tensor" for rule in recipe.unused_rules(checkpoint.names())]
     return Manifest(
         name=options.name or identity(checkpoint),
         artifacts=tuple(
@@ -46,10 +45,10 @@ def manifest_of(
         spec=spec_fields(checkpoint.spec),
         recipe=recipe_name(recipe),
         tensor_groups=next(iter(artifacts.values())).groups,
-        device=options.device,
+        device=options.device_name,
         versions={name: version(name) for name in (*_PACKAGES, *(["onnx-ir"] if "onnx" in artifacts else []))},
         sampling=dict(sampling_from_metadata(tokenizer)) or msgspec.UNSET,
-        warnings=(*_source_warnings(checkpoint, recipe), *unused, *template_warnings(checkpoint, tokenizer)),
+        warnings=(*_source_warnings(checkpoint, recipe), *template_warnings(checkpoint, tokenizer)),
     )
 
 

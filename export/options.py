@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Self, TypedDict
 
-from sprat.errors import unknown_name
+from sprat.devices.profile import find_profile
 from sprat.export.onnx import OnnxOptions
 from sprat.export.source.lora import AdapterOption
+from sprat.keywords import unknown_keyword
 from sprat.runtime.memory import parse_memory
 
 __all__ = ["ExportKeywords", "ExportOptions"]
@@ -44,7 +45,7 @@ class ExportOptions:
     Attributes:
         quant: ``"int4"``, ``"int8"``, a block format, or ``"keep"``: a GGUF's own; by default what fits ``device``, and
             ``"int4"`` without a device.
-        device: a profile's name; a model that does not fit its memory is refused before any weight is read.
+        device: a profile's name, or its file; a model that does not fit its memory is refused before a weight is read.
         context: tokens to plan the KV cache for; by default the model's limit, at most 4096.
         formats: the artifacts to write: ``"gguf"``, ``"onnx"`` or both.
         tensor_rules: block formats of single tensors, ``"ffn_down_exps=q5_0"``; later rules win.
@@ -82,9 +83,13 @@ class ExportOptions:
         """The record of ``export``'s keyword arguments; TypeError for one that does not exist."""
         names = [field.name for field in fields(cls)]
         if unknown := [name for name in keywords if name not in names]:
-            message = f"export() got an unexpected keyword argument {unknown[0]!r}"
-            raise TypeError(f"{message}: {unknown_name('option', unknown[0], names)}")
+            raise unknown_keyword("export()", unknown[0], names)
         return cls(**keywords)
+
+    @property
+    def device_name(self) -> str | None:
+        """Name of the device's profile."""
+        return find_profile(self.device).name if self.device else None
 
     @property
     def wanted_quant(self) -> str | None:

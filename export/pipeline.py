@@ -4,7 +4,8 @@
 2. Choose the recipe: the requested one, or the best one that fits the device. A model that does not fit is an error.
 3. Compute the layout of every artifact.
 4. Read the source once: check that every tensor is present, of the expected shape and finite, and hash the files.
-5. Write the artifacts, the tokenizer files and the manifest; one rename gives the bundle its final name.
+5. Lock ``OUT.partial``, and write the artifacts, the tokenizer files and the manifest there.
+6. Open the bundle and compute the logits of a short prompt; one rename gives it its final name.
 """
 
 from __future__ import annotations
@@ -14,31 +15,19 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 from sprat.devices.plan.plan import Plan
-from sprat.errors import BundleError, ExportError, InputError, unknown_name
-from sprat.export.artifacts import ArtifactWriter, factories
-from sprat.export.card.files import card_texts
-from sprat.export.gguf.tokenizer_keys import tokenizer_metadata, valid_keys
-from sprat.export.manifest import describe_file, identity, manifest_of
+from sprat.errors import BundleError, ExportError
+from sprat.export.artifacts import ArtifactWriter
+from sprat.export.manifest import describe_file, manifest_of
 from sprat.export.options import ExportKeywords, ExportOptions
-from sprat.export.recipe_choice import choose_recipe
+from sprat.export.prepare import PreparedExport, prepare
 from sprat.export.source.checkpoint import Checkpoint
-from sprat.export.write.bundle import BundleFolder, existing_manifest
-from sprat.export.write.chat_template import replace_template
-from sprat.export.write.naming import ModelName
-from sprat.export.write.tokenizer_files import tokenizer_texts
-from sprat.export.write.writer import WrittenFile
+from sprat.export.verify.first_logits import check_first_logits
+from sprat.export.write.bundle import BundleFolder, existing_manifest, files_folder, remove_leftovers
 from sprat.progress import ReportProgress, no_progress
-from sprat.quant.recipe import Recipe
 from sprat.runtime.files.bundle import Bundle, Manifest, TensorGroup
-from sprat.runtime.generate.sampling_defaults import (
-    metadata_from_sampling,
-    sampling_from_config,
-    sampling_from_metadata,
-)
-from sprat.runtime.tokenizer.hf_files import TokenizerFiles
 
 __all__ = ["ExportResult", "export"]
 
@@ -97,78 +86,54 @@ def export(
         ExportError: the output cannot be written, or the source changed during the export.
     """
     out, options = Path(out), ExportOptions.of(keywords)
-    checkpoint = Checkpoint.open(source, ignore_fields=options.ignore_config_fields, adapters=options.adapters)
-    recipe, plan = choose_recipe(checkpoint, options)
-    tokenizer = _tokenizer_keys(checkpoint, options.chat_template)
-    artifacts = _lay_out(checkpoint, recipe, tokenizer, options)
-    texts = tokenizer_texts(checkpoint, tokenizer, complete="onnx" in artifacts)
-    texts |= card_texts(checkpoint, recipe, artifacts, tokenizer, options)
-    repaired = ""
+    prepared = prepare(source, out, options)
+    checkpoint, artifacts, texts = prepared.checkpoint, prepared.artifacts, prepared.texts
+    repaired: list[str] = []
     if (existing := existing_manifest(out)) and not options.force:
+        remove_leftovers(out)
         _check_same_export(out, existing, checkpoint, artifacts, texts)
-        try:
-            (bundle := Bundle.open(out)).check(progress)
-        except BundleError as damage:
-            repaired = f"the bundle was damaged and was written again: {damage}"
-        else:
-            return ExportResult(bundle=bundle, plan=plan, n_resumed=0, notes=(_UP_TO_DATE,))
-    folder = BundleFolder.beside(out)
-    written = _write(folder, artifacts, checkpoint, progress)
-    files = (*map(describe_file, written), *(folder.add(name, text) for name, text in sorted(texts.items())))
-    bundle = folder.finish(manifest_of(checkpoint, recipe, artifacts, files, tokenizer, options))
-    notes = tuple(note for note in (repaired, *(file.note for file in written)) if note)
-    return ExportResult(bundle=bundle, plan=plan, n_resumed=sum(file.n_resumed for file in written), notes=notes)
+        bundle, damage = _whole_bundle(out, progress)
+        if bundle:
+            return _up_to_date(bundle, prepared)
+        repaired = [f"the bundle was damaged and was written again: {damage}"]
+    _check_before(files_folder(out), artifacts, checkpoint, progress)
+    with BundleFolder.lock(out) as folder:
+        if (existing := existing_manifest(out)) and not options.force and not repaired:
+            # another process wrote it in the meantime
+            _check_same_export(out, existing, checkpoint, artifacts, texts)
+            return _up_to_date(Bundle.open(out), prepared)
+        written = [file for artifact in artifacts.values() for file in artifact.write(folder.path, progress)]
+        checkpoint.check_unchanged()
+        files = (*map(describe_file, written), *(folder.add(name, text) for name, text in sorted(texts.items())))
+        notes = [*prepared.notes, *repaired, *(file.note for file in written if file.note)]
+        manifest = manifest_of(checkpoint, prepared.recipe, artifacts, files, prepared.tokenizer, options)
+        bundle = folder.finish(manifest, check=lambda path: notes.extend(check_first_logits(path)))
+    n_resumed = sum(file.n_resumed for file in written)
+    return ExportResult(bundle=bundle, plan=prepared.plan, n_resumed=n_resumed, notes=tuple(notes))
 
 
-def _write(
-    folder: BundleFolder, artifacts: Mapping[str, ArtifactWriter], checkpoint: Checkpoint, progress: ReportProgress
-) -> list[WrittenFile]:
-    """Write the artifacts, after everything that can be refused beforehand was looked at."""
+def _check_before(
+    folder: Path, artifacts: Mapping[str, ArtifactWriter], checkpoint: Checkpoint, progress: ReportProgress
+) -> None:
+    """Look at everything that can be refused before something is written to ``folder``."""
     for artifact in artifacts.values():
-        artifact.check_free_space(folder.partial)
+        artifact.check_free_space(folder)
     checkpoint.verify_complete(progress)
     for artifact in artifacts.values():
         artifact.check_range()
-    folder.make()
-    return [file for artifact in artifacts.values() for file in artifact.write(folder.partial, progress)]
 
 
-def _tokenizer_keys(checkpoint: Checkpoint, chat_template: str | os.PathLike[str] | None) -> dict[str, Any]:
-    """Tokenizer, chat template and sampling parameters as GGUF keys."""
-    keys = _source_tokenizer_keys(checkpoint)
-    return keys if chat_template is None else replace_template(keys, chat_template)
+def _whole_bundle(out: Path, progress: ReportProgress) -> tuple[Bundle | None, BundleError | None]:
+    """The bundle at ``out``, or its damage."""
+    try:
+        (bundle := Bundle.open(out)).check(progress)
+    except BundleError as damage:
+        return None, damage
+    return bundle, None
 
 
-def _source_tokenizer_keys(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The keys of the source: converted from a folder's files, or copied from a GGUF."""
-    if checkpoint.path.is_dir():
-        sampling = sampling_from_config(
-            TokenizerFiles(checkpoint.path).generation, str(checkpoint.path / "generation_config.json")
-        )
-        return {**metadata_from_sampling(sampling), **tokenizer_metadata(checkpoint.path)}
-    sampling = sampling_from_metadata(checkpoint.metadata)
-    return {**metadata_from_sampling(sampling), **valid_keys(checkpoint.metadata)}
-
-
-def _lay_out(
-    checkpoint: Checkpoint, recipe: Recipe, tokenizer: Mapping[str, Any], options: ExportOptions
-) -> dict[str, ArtifactWriter]:
-    known, wanted = factories(options), options.formats
-    if unknown := [name for name in wanted if name not in known]:
-        raise InputError(unknown_name("artifact format", unknown[0], known))
-    if not wanted:
-        raise InputError(f"no artifact format was given; known: {', '.join(known)}")
-    name = _model_name(checkpoint, options.name)
-    return {format: known[format](checkpoint, recipe, name=name, tokenizer=tokenizer) for format in wanted}
-
-
-def _model_name(checkpoint: Checkpoint, name: str | None) -> ModelName:
-    shapes = {tensor.name: tensor.shape for tensor in checkpoint.tensors.values()}
-    if name is None:
-        return ModelName.of(identity(checkpoint), checkpoint.metadata, shapes)
-    if not name.strip():
-        raise InputError("--name is empty; expected a name such as Name-7B-Chat")
-    return ModelName.parse(name, shapes)
+def _up_to_date(bundle: Bundle, prepared: PreparedExport) -> ExportResult:
+    return ExportResult(bundle=bundle, plan=prepared.plan, n_resumed=0, notes=(*prepared.notes, _UP_TO_DATE))
 
 
 def _check_same_export(

@@ -114,7 +114,7 @@ class Recipe:
         Raises:
             FormatError: unknown name; the message suggests the nearest one.
         """
-        base = _RECIPES.get(name.lower()) or _single_format(name)
+        base = _RECIPES.get(str(name).lower()) or _single_format(name)
         head = r"^(output|token_embd)\.weight$" if tied_embeddings else r"^output\.weight$"
         exceptions = (*base.exceptions, (head, base.head))
         rules = tuple(Rule(pattern, get_format(found)) for pattern, found in exceptions)
@@ -180,13 +180,16 @@ class KeptFormats(Recipe):
         return next((rule.format for rule in rules if rule.matches(name)), self.formats[name])
 
 
+_BY_BITS = {"4bit": "int4", "8bit": "int8", "16bit": "f16"}  # what bitsandbytes and MLX call them
+
+
 def recipe_names() -> list[str]:
     """All names that :meth:`Recipe.named` accepts: built-in recipes, then formats."""
     return [*_RECIPES, *(name.lower() for name in format_names())]
 
 
 def _single_format(name: str) -> _Base:
-    if name.lower() not in recipe_names():
-        raise FormatError(unknown_name("quantization", name, recipe_names()))
+    if not isinstance(name, str) or name.lower() not in recipe_names():
+        raise FormatError(unknown_name("quantization", name, recipe_names(), _BY_BITS))
     found, q6_k = get_format(name), "Q6_K"
     return _Base(found.name, head=found.name if found.bits_per_weight > get_format(q6_k).bits_per_weight else q6_k)

@@ -16,6 +16,7 @@ from numbers import Integral
 from types import MappingProxyType
 from typing import Any, Self, Unpack
 
+from sprat.boundary import public_call
 from sprat.errors import BackendError, InputError, PromptError
 from sprat.progress import ReportProgress, no_progress
 from sprat.runtime.backends.protocol import Backend
@@ -33,6 +34,7 @@ from sprat.runtime.chat.completions import ChatCompletion, ChatStream
 from sprat.runtime.chat.prompt import ChatOptions, ChatPrompt, TemplateOptions, split_chat_options
 from sprat.runtime.chat.template import ChatTemplate
 from sprat.runtime.files.model_file import Check, check_model
+from sprat.runtime.files.model_reference import locate_model
 from sprat.runtime.footprint import DEFAULT_BATCH
 from sprat.runtime.frontend import Frontend
 from sprat.runtime.generate.generation import Generation
@@ -40,7 +42,7 @@ from sprat.runtime.generate.options import GenerateOptions, split_options
 from sprat.runtime.generate.sampling import SamplingParams
 from sprat.runtime.generate.sampling_defaults import SamplingDefaults
 from sprat.runtime.generate.transcript import Transcript
-from sprat.runtime.limits import check_cache, checked_context, load_limits
+from sprat.runtime.limits import check_cache, check_flags, checked_context, load_limits
 from sprat.runtime.open_model import open_model
 from sprat.runtime.session import Overflow, Session
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
@@ -85,20 +87,22 @@ class Engine:
         budget: CacheBudget | None = None,
     ) -> None:
         self.backend = backend
+        self.context = checked_context(context, backend.max_context)
         self._budget = budget or CacheBudget()
         self._is_closed = False
         self.frontend = Frontend(
             tokenizer=tokenizer,
             template=template,
             vocab_size=backend.vocab_size,
+            context=self.context,
             batch=batch,
             name=name,
             sampling=sampling,
         )
-        self.context = checked_context(context, backend.max_context)
         self.backend_choice = backend_choice or BackendChoice(backend.name)
 
     @classmethod
+    @public_call
     def load(
         cls,
         path: str | os.PathLike[str],
@@ -118,7 +122,9 @@ class Engine:
         """Load a bundle, a GGUF or an ONNX model; one that does not fit is rejected before its weights are read.
 
         Args:
-            path: a bundle written by ``sprat export``, a ``.gguf`` file, or a ``.onnx`` file written by sprat.
+            path: a bundle written by ``sprat export``, a ``.gguf`` file, a ``.onnx`` file written by sprat, a folder
+                with one of them, or a repository in the local Hugging Face cache (``"org/name"``,
+                ``"org/name@revision"``, ``"org/name/file.gguf"``).
             device: a profile (see ``sprat devices``) whose plan chooses threads, context, batch and cache format; the
                 model must fit on it, with all weights resident or with expert streaming.
             memory: hard limit for weights, buffers and the KV caches of all sessions, in bytes or as ``"3GB"``;
@@ -145,6 +151,8 @@ class Engine:
             BundleError: ``check="hashes"`` found damage, or the model has no manifest with hashes.
         """
         check_cache(cache)
+        check_flags(force=force, deterministic=deterministic, exact=exact)
+        path = locate_model(path)
         check_model(path, check, progress)
         model = open_model(path, backend)
         limits = load_limits(model, device=device, memory=memory, context=context, batch=batch, force=force)
@@ -255,6 +263,7 @@ class Engine:
         """The model's name in chat completions."""
         return self.frontend.name
 
+    @public_call
     def session(self, *, overflow: Overflow = "stop", context: int | None = None) -> Session:
         """A conversation that keeps its KV cache between turns. Close it, or use it in a ``with`` statement.
 

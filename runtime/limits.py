@@ -10,14 +10,14 @@ from sprat.devices.container import container_memory_bytes
 from sprat.devices.plan.choose import choose_quant
 from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.plan import Plan
-from sprat.devices.profile import DeviceProfile, load_profile
+from sprat.devices.profile import DeviceProfile, find_profile
 from sprat.errors import InputError
 from sprat.runtime.cache import STORAGES, Storage
 from sprat.runtime.footprint import DEFAULT_BATCH, DEFAULT_CONTEXT, file_footprint
 from sprat.runtime.memory import parse_memory
 from sprat.runtime.open_model import OpenModel
 
-__all__ = ["LoadLimits", "check_cache", "checked_context", "load_limits"]
+__all__ = ["LoadLimits", "check_cache", "check_flags", "checked_context", "load_limits"]
 
 _MIN_CONTEXT = 512
 _MAX_BATCH = 1 << 16
@@ -88,9 +88,7 @@ def load_limits(
             memory_bytes=None if force else usable_bytes,
             cores=threads.cores,
         )
-    if not isinstance(device, str):
-        raise InputError(f"device is {device!r}, expected the name of a profile; see `sprat devices`")
-    profile = load_profile(device)
+    profile = find_profile(device)
     if usable_bytes is None:
         usable_bytes = min(profile.usable_bytes, in_container or profile.usable_bytes)
     footprints = [
@@ -140,6 +138,17 @@ def check_cache(cache: object) -> None:
         raise InputError(f"cache is {cache!r}, expected one of {', '.join(STORAGES)}, or None for the default")
 
 
+def check_flags(**flags: object) -> None:
+    """Check arguments that are True or False; any text would count as True.
+
+    Raises:
+        InputError: one is neither.
+    """
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise InputError(f"{name} is {value!r}, expected True or False")
+
+
 def _check_batch(batch: object) -> None:
     if batch is None:
         return
@@ -155,6 +164,6 @@ def checked_context(context: int | None, max_context: int) -> int:
     """
     if context is None:
         return min(max_context, DEFAULT_CONTEXT)
-    if not isinstance(context, Integral) or not 0 < context <= max_context:
+    if isinstance(context, bool) or not isinstance(context, Integral) or not 0 < context <= max_context:
         raise InputError(f"context is {context!r}, expected 1 to {max_context}, the model's longest")
     return context

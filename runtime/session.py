@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, Self, Unpack, get_args
 
-from sprat.errors import InputError, SessionBusyError, unknown_name
+from sprat.errors import InputError, PromptError, SessionBusyError, unknown_name
 from sprat.runtime.backends.protocol import TokenStream
 from sprat.runtime.chat.completions import ChatCompletion, ChatStream, Message
 from sprat.runtime.chat.prompt import ChatOptions, ChatPrompt, TemplateOptions, split_chat_options
 from sprat.runtime.frontend import Frontend
-from sprat.runtime.generate.generation import Generation
+from sprat.runtime.generate.generation import FinishReason, Generation
 from sprat.runtime.generate.options import GenerateOptions
 from sprat.runtime.generate.transcript import Transcript
 
@@ -20,6 +20,8 @@ __all__ = ["Overflow", "Session"]
 
 Overflow = Literal["stop", "shift"]
 
+_CUT_SHORT = {FinishReason.CANCELLED, FinishReason.TIMEOUT}
+_NOTHING = Message(role="assistant", content="")
 _MIN_ANSWER = 4  # one part of this many of the context is kept free for the answer when turns are dropped
 
 
@@ -85,6 +87,8 @@ class Session:
     def stream_chat(self, text: str, **options: Unpack[ChatOptions]) -> ChatStream:
         """Add ``text`` as a user message and stream the reply; both are added to ``messages`` when it has ended.
 
+        A turn that is cancelled, or times out, before its first token is not added.
+
         Raises:
             TemplateError: the model has no chat template, or it fails on these messages.
             PromptError: the conversation is longer than the context; with ``"shift"``, the new message alone is.
@@ -98,6 +102,8 @@ class Session:
         dropped = {id(message) for message in self.messages} - {id(message) for message in kept}
 
         def add_turn(reply: Message) -> None:
+            if generation.summary.finish_reason in _CUT_SHORT and reply == _NOTHING:
+                return  # it was stopped before the first token: as if it had not been asked
             remaining = [message for message in self.messages if id(message) not in dropped]
             self.messages[:] = [*remaining, question, reply]
 
@@ -108,15 +114,22 @@ class Session:
     ) -> tuple[list[Message], ChatPrompt]:
         """The messages before ``question`` that fit into the context with it and an answer, and the prompt."""
         kept = list(self.messages)
-        prompt = self._frontend.encode_chat([*kept, question], options)
         if self._overflow == "stop":
-            return kept, prompt
+            return kept, self._frontend.encode_chat([*kept, question], options)
         share = self._transcript.capacity // _MIN_ANSWER
         limit = self._transcript.capacity - min(max_tokens or share, share)
-        while len(prompt.tokens) > limit and (shorter := _without_oldest_turn(kept)) != kept:
+        while True:
+            shorter = _without_oldest_turn(kept)
+            is_last = shorter == kept
+            try:
+                prompt = self._frontend.encode_chat([*kept, question], options)
+            except PromptError:  # too long to be encoded
+                if is_last:
+                    raise
+            else:
+                if is_last or len(prompt.tokens) <= limit:
+                    return kept, prompt
             kept = shorter
-            prompt = self._frontend.encode_chat([*kept, question], options)
-        return kept, prompt
 
     def reset(self) -> None:
         """Clear the messages; the cache stays, so that the next prompt can reuse a common prefix."""

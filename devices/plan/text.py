@@ -29,7 +29,13 @@ def _margin(plan: Plan) -> str:
         case Verdict.STREAMED:
             resident = f"{100 * plan.held_experts_share:.0f} % of the experts in memory"
             return f"{resident}, {human_bytes(-plan.spare_bytes)} too large to hold all"
-    return f"{human_bytes(plan.missing_bytes)} too large"
+    streamed = " with experts streamed" if plan.missing_from == "memory" and _streams(plan) else ""
+    return f"{human_bytes(plan.missing_bytes)} more {plan.missing_from} needed{streamed}"
+
+
+def _streams(plan: Plan) -> bool:
+    """Whether experts can be streamed, so that less than all of the model must be in memory."""
+    return plan.footprint.least_bytes < plan.footprint.total_bytes
 
 
 def _about_gpu(plan: Plan) -> Iterator[str]:

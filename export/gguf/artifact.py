@@ -12,10 +12,12 @@ from sprat.arrays import U8Array
 from sprat.export.gguf.layout import GGUFLayout, TensorEntry, joint_digest, named_layouts
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.source.repack import repack
+from sprat.export.source.tensor import SourceTensor
 from sprat.export.write.naming import ModelName, model_card
 from sprat.export.write.tensor_groups import TensorSize, group_tensors
 from sprat.export.write.writer import WrittenFile, check_free_space, write_files
 from sprat.progress import ReportProgress
+from sprat.quant.formats import BlockFormat
 from sprat.quant.recipe import KEEP, Recipe
 from sprat.runtime.arch.gguf_keys import metadata_from_spec
 from sprat.runtime.arch.tensors import expected_tensors
@@ -54,8 +56,17 @@ class GGUFArtifact:
 
     def check_range(self) -> None:
         """Check that no weight exceeds the range of its format."""
+        self.checkpoint.check_range(self.conversions())
+
+    @property
+    def file_sizes(self) -> dict[str, int]:
+        """Name of every part -> bytes."""
+        return {name: layout.nbytes for name, layout in self.layouts.items()}
+
+    def conversions(self) -> Iterator[tuple[SourceTensor, BlockFormat]]:
+        """Every tensor, and the format that it is written in."""
         placed = (placed.tensor for layout in self.layouts.values() for placed in layout.tensors)
-        self.checkpoint.check_range((self.checkpoint.tensors[entry.name], entry.format) for entry in placed)
+        return ((self.checkpoint.tensors[entry.name], entry.format) for entry in placed)
 
     def write(self, folder: Path, progress: ReportProgress) -> tuple[WrittenFile, ...]:
         """Write the parts, or continue an interrupted write; see :func:`~sprat.export.write.writer.write_files`."""

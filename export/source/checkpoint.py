@@ -25,7 +25,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from sprat.errors import CheckpointError
+from sprat.errors import CheckpointError, ExportError
 from sprat.export.source.config_file import CONFIG, checkpoint_spec, read_config
 from sprat.export.source.file import FileTensor, SourceFile
 from sprat.export.source.fp8 import F8_E4M3, SCALE_SUFFIX, ScaledBlocks, scale_shape
@@ -42,6 +42,7 @@ from sprat.export.source.scan import FileScan, scan_files
 from sprat.export.source.shards import find_shards, read_shards
 from sprat.export.source.tensor import ComputedRow, SourceTensor
 from sprat.export.source.tensor_map import Origin, gguf_map, replaced_in_gguf, tensor_map
+from sprat.files import file_sha256
 from sprat.progress import ReportProgress, no_progress
 from sprat.quant.formats import BlockFormat
 from sprat.runtime.arch.fp8_config import fp8_block
@@ -95,6 +96,7 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     ignored_fields: tuple[str, ...] = ()
     adapters: tuple[Adapter, ...] = ()
+    _texts: Mapping[str, tuple[SourceFile, str]] = field(default_factory=dict)  # of the tokenizer, with SHA-256
     _scans: dict[SourceFile, FileScan] = field(init=False, default_factory=dict)  # of all files; empty before the pass
 
     @classmethod
@@ -163,7 +165,8 @@ class Checkpoint:
             *([_UNTIED] if unties else []),
         )
         ignored = tuple(sorted(ignore_fields))
-        return cls(path, kept.spec, config, {}, files, kept.tensors, origins, notes, ignored, adapters)
+        texts = _tokenizer_files(path)
+        return cls(path, kept.spec, config, {}, files, kept.tensors, origins, notes, ignored, adapters, texts)
 
     @classmethod
     def _open_gguf(cls, path: Path) -> Self:
@@ -209,12 +212,19 @@ class Checkpoint:
         counts = ", ".join(f"{count} tensors in {name}" for name, count in quantized.most_common())
         return [f"the source is quantized ({counts}): quantizing again adds to its error"]
 
-    @property
-    def tokenizer_files(self) -> dict[str, Path]:
-        """Name -> path of the tokenizer files, chat template and generation config that exist."""
-        if self.path.is_file():
-            return {}
-        return {name: self.path / name for name in _TOKENIZER_FILES if (self.path / name).is_file()}
+    def tokenizer_files(self) -> dict[str, bytes]:
+        """Name -> content of the tokenizer files, chat template and generation config that exist.
+
+        Raises:
+            ExportError: one changed since the source was opened.
+        """
+        found = {}
+        for name, (file, sha256) in self._texts.items():
+            file.check_unchanged()
+            found[name] = file.read(0, file.nbytes).tobytes()
+            if hashlib.sha256(found[name]).hexdigest() != sha256:
+                raise ExportError(f"{file.path}: the source changed while it was read; run the command again")
+        return found
 
     def names(self) -> Iterable[str]:
         """Canonical names, in canonical order."""
@@ -245,11 +255,21 @@ class Checkpoint:
                 them all.
             ExportError: the source changed since it was opened.
         """
-        problems = self.problems()
         nonfinite = [repr(name) for scan in self._scan(progress).values() for name in scan.nonfinite]
-        if nonfinite:
-            problems.append(f"{len(nonfinite)} with NaN or infinite weights: {summarize(nonfinite)}")
-        if problems:
+        self._raise_problems(
+            [f"{len(nonfinite)} with NaN or infinite weights: {summarize(nonfinite)}"] if nonfinite else []
+        )
+
+    def check_headers(self) -> None:
+        """Check names and shapes of all tensors, without reading one.
+
+        Raises:
+            CheckpointError: tensors are missing, unexpected or of another size.
+        """
+        self._raise_problems([])
+
+    def _raise_problems(self, further: Sequence[str]) -> None:
+        if problems := [*self.problems(), *further]:
             raise CheckpointError(
                 f"{self.path}: tensors do not make a {self.spec.architecture} model of {self.spec.n_layers} layers: "
                 f"{'. '.join(problems)}. Complete or repair the checkpoint"
@@ -295,12 +315,12 @@ class Checkpoint:
         )
 
     def check_unchanged(self) -> None:
-        """Compare size, time and inode of every file with those at opening.
+        """Compare size, times and inode of every file with those at opening, the tokenizer files among them.
 
         Raises:
             ExportError: a file changed.
         """
-        for file in self.files:
+        for file in (*self.files, *(file for file, _ in self._texts.values())):
             file.check_unchanged()
 
     def _scan(self, progress: ReportProgress = no_progress) -> Mapping[SourceFile, FileScan]:
@@ -354,3 +374,9 @@ def _check_adapters(path: Path, adapters: Iterable[Adapter], stored: Mapping[str
             raise CheckpointError(
                 f"{adapter.option.folder}: does not fit {path}: {summarize(problems, 3)}; use the adapter's base model"
             )
+
+
+def _tokenizer_files(folder: Path) -> dict[str, tuple[SourceFile, str]]:
+    """The tokenizer files in ``folder``, as they are now."""
+    paths = {name: folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()}
+    return {name: (SourceFile.find(path), file_sha256(path)) for name, path in paths.items()}

@@ -105,6 +105,8 @@ def verify(
         BundleError: a file of the bundle differs from the hashes in its manifest.
         BackendError: a backend cannot run the artifact.
     """
+    if text is not None and not text.strip():
+        raise InputError("the text to score is empty; pass a text of some hundred words, or none for sprat's own")
     with contextlib.ExitStack() as stack:
         if (bundle := bundle_of(artifact)) is not None:
             bundle.check()
@@ -142,7 +144,7 @@ def _check_source(artifact: Path, adapters: Sequence[AdapterOption]) -> tuple[st
         return ()
     recorded = Bundle.open(artifact).manifest.source
     merged = [(adapter.name, adapter.scale) for adapter in recorded.adapters]
-    if merged != [(option.folder.resolve().name, option.scale) for option in adapters]:
+    if merged != [(Path(os.path.realpath(option.folder)).name, option.scale) for option in adapters]:
         wanted = " ".join(f"--lora {name}:{scale:g}" for name, scale in merged) or "no --lora"
         raise InputError(f"{artifact}: verify it with the adapters of its export: {wanted}")
     return recorded.ignored_config_fields

@@ -24,6 +24,7 @@ import msgspec
 
 from sprat.errors import ExportError
 from sprat.export.write.errors import export_errors
+from sprat.export.write.plain_files import open_own
 
 __all__ = ["FinishedTensor", "Journal", "JournalHead"]
 
@@ -66,7 +67,7 @@ class Journal:
             ExportError: another process is writing the same output, or the folder cannot be written.
         """
         with export_errors(path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            descriptor = open_own(path, os.O_RDWR | os.O_APPEND)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -27,6 +27,7 @@ from sprat.errors import ExportError
 from sprat.export.write.errors import export_errors
 from sprat.export.write.journal import FinishedTensor, Journal, JournalHead
 from sprat.export.write.layout import FileLayout, PlacedTensor, Tensor
+from sprat.export.write.plain_files import open_own
 from sprat.files import file_sha256, sync_folder
 from sprat.progress import Progress, ReportProgress, no_progress
 
@@ -34,6 +35,7 @@ __all__ = [
     "PackTensor",
     "WrittenFile",
     "check_free_space",
+    "free_bytes",
     "is_kept",
     "write_file",
     "write_files",
@@ -171,11 +173,11 @@ def check_free_space(files: Mapping[Path, FileLayout[Tensor]]) -> None:
     """
     path = next(iter(files))
     needed_bytes = sum(_unwritten_bytes(path, layout) for path, layout in files.items())
-    free_bytes = _free_bytes(next(folder for folder in path.absolute().parents if folder.exists()))
-    if needed_bytes > free_bytes:
+    free = free_bytes(path)
+    if needed_bytes > free:
         raise ExportError(
-            f"{path}: {needed_bytes:,} bytes are still to be written and {free_bytes:,} are free; "
-            f"free {needed_bytes - free_bytes:,} bytes and run the same command again"
+            f"{path}: {needed_bytes:,} bytes are still to be written and {free:,} are free; "
+            f"free {needed_bytes - free:,} bytes and run the same command again"
         )
 
 
@@ -192,8 +194,9 @@ def _journal(path: Path) -> Path:
     return path.with_name(path.name + ".journal")
 
 
-def _free_bytes(folder: Path) -> int:
-    disk = os.statvfs(folder)
+def free_bytes(path: Path) -> int:
+    """Free bytes on the disk of ``path``, which need not exist, as its folder need not."""
+    disk = os.statvfs(next(folder for folder in path.absolute().parents if folder.exists()))
     return disk.f_bavail * disk.f_frsize
 
 
@@ -250,7 +253,7 @@ class _GrowingFile:
     @classmethod
     def open(cls, path: Path, layout: FileLayout[Tensor], journal: Journal) -> _GrowingFile:
         """Open ``path``, positioned after the last tensor whose bytes match the digest in ``journal``."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        descriptor = open_own(path, os.O_RDWR)
         n_trusted, digest = _trusted_prefix(descriptor, layout, journal)
         if n_trusted < len(journal.finished):
             journal.keep(n_trusted)

@@ -28,6 +28,7 @@ from sprat.runtime.cache.entries import Storage
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.model_file import ModelFile
 from sprat.runtime.footprint import DEFAULT_BATCH, program_bytes, resident_and_routed
+from sprat.text import human_bytes
 
 __all__ = [
     "BackendChoice",
@@ -157,9 +158,18 @@ def choose(name: str, request: LoadRequest) -> BackendChoice:
         passed_over[candidate.name] = why_not
     if len(passed_over) == 1:
         raise next(iter(passed_over.values()))
+    if all(isinstance(why, DoesNotFitError) for why in passed_over.values()):
+        raise _too_large(passed_over, request)
     reasons = "; ".join(f"{other}: {why}" for other, why in passed_over.items())
     does_not_fit = any(isinstance(why, DoesNotFitError) for why in passed_over.values())
     raise (DoesNotFitError if does_not_fit else BackendError)(f"no backend can run {request.file.path}: {reasons}")
+
+
+def _too_large(passed_over: dict[str, SpratError], request: LoadRequest) -> DoesNotFitError:
+    """Sizes and remedy of the preferred backend, and what the others need."""
+    preferred, *others = passed_over
+    needs = (f"{name} {human_bytes(_loader(name).footprint(request).total_bytes)}" for name in others)
+    return DoesNotFitError(f"{passed_over[preferred]} (other backends need: {', '.join(needs)})")
 
 
 def chosen_footprint(choice: BackendChoice, request: LoadRequest) -> Footprint:
@@ -211,10 +221,10 @@ def _why_not(loader: BackendLoader, request: LoadRequest) -> SpratError | None:
 
 
 def _loader(name: str) -> BackendLoader:
-    try:
-        return _loaders()[name]
-    except KeyError:
-        raise BackendError(unknown_name("backend", name, ["auto", *_loaders()])) from None
+    loaders = _loaders()
+    if not isinstance(name, str) or name not in loaders:
+        raise BackendError(unknown_name("backend", name, ["auto", *loaders]))
+    return loaders[name]
 
 
 def _loaders() -> dict[str, BackendLoader]:

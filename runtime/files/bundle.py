@@ -25,6 +25,7 @@ from typing import Annotated, Any, Self
 import msgspec
 
 from sprat.errors import BundleError
+from sprat.files import DocumentError, parse_json, read_input
 from sprat.progress import ReportProgress, no_progress
 from sprat.runtime.files.bundle_check import hash_problems, unlisted_files
 from sprat.runtime.files.manifest_seal import is_sealed, seal_problem
@@ -190,14 +191,15 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path, text = folder / MANIFEST_NAME, manifest_text(folder)
     try:
-        version = msgspec.json.decode(text, type=_Version).schema_version
+        version = parse_json(text, _Version).schema_version
         if version != SCHEMA_VERSION:
             raise BundleError(
                 f"{path}: schema version {version}, expected {SCHEMA_VERSION}; use the version of sprat that wrote it"
             )
-        return msgspec.json.decode(text, type=Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        manifest: Manifest = parse_json(text, Manifest)
+    except DocumentError as error:
         raise BundleError(f"{path}: not a manifest ({error}); export the bundle again") from error
+    return manifest
 
 
 def manifest_text(folder: Path) -> bytes:
@@ -208,16 +210,11 @@ def manifest_text(folder: Path) -> bytes:
     """
     path = folder / MANIFEST_NAME
     try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_MANIFEST_BYTES + 1)
+        text = read_input(path, _MAX_MANIFEST_BYTES)
     except OSError as error:
         raise BundleError(
             f"{path}: cannot be read ({error.strerror}); expected a folder written by `sprat export`"
         ) from error
-    if len(text) > _MAX_MANIFEST_BYTES:
-        raise BundleError(
-            f"{path}: larger than {_MAX_MANIFEST_BYTES:,} bytes, expected a manifest; export the bundle again"
-        )
     return text
 
 
@@ -259,12 +256,15 @@ def _artifact_problems(manifest: Manifest) -> Iterator[str]:
 
 def _file_problems(folder: Path, file: BundleFile) -> Iterator[str]:
     path = folder / file.name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        yield f"{file.name!r} is a link that leaves the folder"
-    elif not path.is_file():
-        yield f"{file.name!r} is missing"
-    elif path.stat().st_size != file.size_bytes:
-        yield f"{file.name!r} has {path.stat().st_size} bytes, the manifest says {file.size_bytes}"
+    try:
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):  # resolve() fails in a loop
+            yield f"{file.name!r} is a link that leaves the folder"
+        elif not path.is_file():
+            yield f"{file.name!r} is missing"
+        elif path.stat().st_size != file.size_bytes:
+            yield f"{file.name!r} has {path.stat().st_size} bytes, the manifest says {file.size_bytes}"
+    except OSError as error:  # a name of over 255 bytes, say
+        yield f"{file.name[:60]!r} cannot be read ({error.strerror})"
 
 
 def _raise_all(path: Path, problems: Iterable[str], remedy: str) -> None:

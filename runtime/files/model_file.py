@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from sprat.errors import BundleError, InputError, unknown_name
+from sprat.files import checked_path
 from sprat.progress import ReportProgress, no_progress
 from sprat.runtime.files.bundle import MANIFEST_NAME, Bundle
 from sprat.runtime.files.gguf import GGUFFile
@@ -23,10 +24,12 @@ def find_model(path: str | os.PathLike[str], backend: str = "auto") -> Path:
     """The model file at ``path``: the file itself, or the artifact of a bundle that ``backend`` runs.
 
     Raises:
+        InputError: ``path`` is no text and no path, or it is empty.
         BundleError: the folder is not a bundle, or has no artifact for ``backend``.
     """
-    if not Path(path).is_dir():
-        return Path(path)
+    path = checked_path(path)
+    if not path.is_dir():
+        return path
     formats = model_formats(path)
     wanted = "onnx" if backend == "onnx" or (backend == "auto" and "gguf" not in formats) else "gguf"
     return Bundle.open(path).artifact(wanted)

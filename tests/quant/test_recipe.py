@@ -119,5 +119,5 @@ def test_a_rule_prints_as_it_is_read():
 
 
 def test_an_unknown_recipe_suggests_the_nearest():
-    with pytest.raises(FormatError, match="unknown quantization 'int5'; did you mean 'int8'"):
+    with pytest.raises(FormatError, match="unknown quantization 'int5'; did you mean 'int4' or 'int8'"):
         Recipe.named("int5")

@@ -11,7 +11,7 @@ from sprat.runtime.backends.native import NativeLoader
 from sprat.runtime.backends.registry import LoadRequest
 from sprat.runtime.footprint import file_footprint
 from sprat.runtime.kernels import ReferenceKernels
-from sprat.runtime.limits import check_cache, load_limits
+from sprat.runtime.limits import check_cache, check_flags, load_limits
 from sprat.runtime.open_model import open_model
 
 
@@ -31,7 +31,7 @@ def board(monkeypatch):
         memory = profile.memory
         system = msgspec.structs.replace(memory.system_bytes, value=memory.total_bytes.value - usable_bytes)
         small = msgspec.structs.replace(profile, memory=msgspec.structs.replace(memory, system_bytes=system))
-        monkeypatch.setattr("sprat.runtime.limits.load_profile", lambda _name: small)
+        monkeypatch.setattr("sprat.runtime.limits.find_profile", lambda _name: small)
 
     return use
 
@@ -133,12 +133,19 @@ def test_the_native_backend_pins_the_threads_that_it_starts(model, monkeypatch):
     [
         ({"context": "4096"}, "context is '4096', expected 1 to"),
         ({"context": 1.5}, "context is 1.5, expected 1 to"),
+        ({"context": True}, "context is True, expected 1 to"),
         ({"device": 5}, "device is 5, expected the name of a profile"),
     ],
 )
 def test_arguments_of_another_type_are_an_error(model, wrong, message):
     with pytest.raises(InputError, match=message):
         load_limits(model, **wrong)
+
+
+@pytest.mark.parametrize("value", ["no", 1, None])
+def test_a_flag_that_is_no_bool_is_an_error(value):
+    with pytest.raises(InputError, match=rf"exact is {value!r}, expected True or False"):
+        check_flags(force=True, exact=value)
 
 
 @pytest.mark.parametrize("cache", ["q4", "", 8, b"f16", "F16"])

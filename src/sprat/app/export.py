@@ -6,6 +6,9 @@ import os
 from typing import TYPE_CHECKING, Unpack
 
 from sprat.app.model_reference import find_source
+from sprat.boundary import public_call
+from sprat.export.estimate import ExportEstimate
+from sprat.export.estimate import estimate_export as estimate_path
 from sprat.export.onnx import OnnxOptions
 from sprat.export.options import ExportKeywords
 from sprat.export.pipeline import ExportResult
@@ -15,9 +18,10 @@ from sprat.progress import ReportProgress, no_progress
 if TYPE_CHECKING:
     from sprat.export.onnx.optimum import OptimumExport
 
-__all__ = ["export", "export_with_optimum"]
+__all__ = ["estimate_export", "export", "export_with_optimum"]
 
 
+@public_call
 def export(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -41,6 +45,20 @@ def export(
     return export_path(find_source(source), out, progress=progress, **options)
 
 
+@public_call
+def estimate_export(
+    source: str | os.PathLike[str], out: str | os.PathLike[str], **options: Unpack[ExportKeywords]
+) -> ExportEstimate:
+    """Sizes, free space and time of :func:`export` with the same arguments; nothing is written, no weight is checked.
+
+    Raises:
+        InputError: the source, the device, a format or a rule cannot be used, or the model does not fit.
+        ExportError: ``out`` exists and is not a bundle.
+    """
+    return estimate_path(find_source(source), out, **options)
+
+
+@public_call
 def export_with_optimum(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],

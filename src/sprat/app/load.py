@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from sprat.app.model_reference import find_source
+from sprat.boundary import public_call
 from sprat.errors import InputError
 from sprat.progress import ReportProgress, no_progress
 from sprat.runtime.cache import Storage
@@ -15,6 +16,7 @@ from sprat.runtime.files.model_file import Check
 __all__ = ["load"]
 
 
+@public_call
 def load(
     model: str | os.PathLike[str],
     *,

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from sprat.app.export import export, export_with_optimum
-from sprat.cli.output.terminal import print_json, print_table, progress_bar
+from sprat.app.export import estimate_export, export, export_with_optimum
+from sprat.cli.model_options import ignore_config_field_option
+from sprat.cli.output.export_tables import print_estimate, print_groups
+from sprat.cli.output.interruption import continues_after_interruption
+from sprat.cli.output.terminal import print_json, progress_bar
 from sprat.devices.plan.text import headline, notes
 from sprat.errors import InputError
 from sprat.export.options import ExportKeywords
@@ -26,6 +29,7 @@ Examples:
   sprat export model.gguf out --quant int8
   sprat export demo out --quant int4 --tensor 'ffn_down_exps=q5_0'
   sprat export demo out --format onnx,gguf --quant int4
+  sprat export DeepSeek-V2-Lite-Chat v2-lite --device rpi5-8gb --dry-run
 """
 
 
@@ -75,13 +79,7 @@ Examples:
     metavar="DIR[:SCALE]",
     help="Merge the LoRA adapter (PEFT safetensors) in DIR into the weights; may be repeated.",
 )
-@click.option(
-    "--ignore-config-field",
-    "ignore_config_fields",
-    multiple=True,
-    metavar="NAME",
-    help="A field of config.json that sprat does not know and you know to be harmless; may be repeated.",
-)
+@ignore_config_field_option
 @click.option(
     "--chat-template",
     type=click.Path(exists=True, dir_okay=False),
@@ -92,14 +90,22 @@ Examples:
 @click.option(
     "--force", is_flag=True, help="Replace an existing bundle at OUT, and write a model that does not fit the device."
 )
+@click.option("--dry-run", is_flag=True, help="Show sizes, free space and about the time; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(*, source: str, out: str, exporter: str, as_json: bool, **options: Unpack[ExportKeywords]) -> None:
+def command(
+    *, source: str, out: str, exporter: str, dry_run: bool, as_json: bool, **options: Unpack[ExportKeywords]
+) -> None:
     """Export SOURCE (checkpoint folder, GGUF, org/name in the Hugging Face cache, `demo`) to a bundle; resumes."""
     if exporter == "optimum":
+        if dry_run:
+            raise InputError("--dry-run: optimum's sizes are not known before it has traced; omit one of the two")
         _print_traced(_trace(source, out, options), as_json=as_json)
         return
-    with progress_bar("exporting", quiet=as_json, in_bytes=True) as bar:
-        result = export(source, out, progress=bar, **options)
+    if dry_run:
+        print_estimate(estimate_export(source, out, **options), as_json=as_json)
+        return
+    with progress_bar("exporting", quiet=as_json, in_bytes=True) as bar, continues_after_interruption(bar) as remember:
+        result = export(source, out, progress=remember, **options)
     if as_json:
         print_json({"path": result.path, "bits_per_weight": result.bits_per_weight, "manifest": result.bundle.manifest})
     else:
@@ -143,18 +149,7 @@ def _print(result: ExportResult, source: str, options: ExportKeywords) -> None:
         click.echo(headline(result.plan))
         for note in notes(result.plan) if not result.plan.runs else ():
             click.echo(f"note: {note}")
-    rows = [
-        (
-            group.role,
-            group.format
-            if group.format == group.wanted
-            else f"{group.format} (rows do not divide into blocks of {group.wanted})",
-            group.n_tensors,
-            human_bytes(group.size_bytes),
-        )
-        for group in manifest.tensor_groups
-    ]
-    print_table(("tensors", "format", "count", "size"), rows)
+    print_groups(manifest.tensor_groups)
     for note in (*manifest.warnings, *result.notes):
         click.echo(f"note: {printable(note)}")
     out, origin = shlex.quote(str(result.path)), shlex.quote(source)

@@ -1,4 +1,4 @@
-"""The options that ``run``, ``chat`` and ``eval`` share: how to load a model, and how to sample from it."""
+"""The options that several commands share: how to read a config, to load a model, and to sample from it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,18 @@ from sprat.cli.output.terminal import progress_bar
 from sprat.runtime.engine import Engine
 from sprat.runtime.generate.sampling import SamplingParams
 
-__all__ = ["load_checked", "load_options", "sampling_options", "template_options"]
+__all__ = ["ignore_config_field_option", "load_checked", "load_options", "sampling_options", "template_options"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+ignore_config_field_option = click.option(
+    "--ignore-config-field",
+    "ignore_config_fields",
+    multiple=True,
+    metavar="NAME",
+    help="A field of config.json that sprat does not know and you know to be harmless; may be repeated.",
+)
 
 
 def _default(name: str) -> str:
