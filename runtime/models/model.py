@@ -81,13 +81,17 @@ class Model:
         """
         ids = self._check(tokens)
         cache.reserve(len(ids))
-        x = self.kernels.embed(self._embedding, ids)
         angles = self._rope.angles(cache.length, len(ids))
         form = self.form or cast("MLAForm", self.spec.attention.cheapest(len(ids), cache.length).name)
-        for block in self._blocks:
-            block(x, angles, cache, self.kernels, form, observe)
+        with np.errstate(all="ignore"):  # NaN and Inf of damaged weights reach the logits, which Sampler checks
+            x = self.kernels.embed(self._embedding, ids)
+            for block in self._blocks:
+                block(x, angles, cache, self.kernels, form, observe)
+            logits = self.kernels.logits(x if all_logits else x[-1:], self._head)
+        if logits.min() == -np.inf:  # a sampler takes it for a masked token
+            logits[logits == -np.inf] = np.nan
         cache.advance(len(ids))
-        return self.kernels.logits(x if all_logits else x[-1:], self._head)
+        return logits
 
     def _check(self, tokens: I32Array | Sequence[int]) -> I32Array:
         ids = np.asarray(tokens)
