@@ -17,6 +17,7 @@ from sprat.devices.plan.footprint import Footprint
 from sprat.errors import BackendError, PromptError, SpratError
 from sprat.runtime.arch.tensors import is_routed_expert
 from sprat.runtime.backends.flush_denormals import subnormals_as_zero
+from sprat.runtime.backends.library_guard import LibraryGuard
 from sprat.runtime.backends.onnx_cache import bind_cache, ort_value
 from sprat.runtime.backends.onnx_session import missing_because, open_session, ort_errors
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
@@ -101,7 +102,9 @@ class ONNXBackend:
         self.low_memory = low_memory
         self._file, self._chunk = file, _chunk(low_memory)
         arena = low_memory or file.cache is CacheUpdate.APPEND
+        self._guard = LibraryGuard("onnxruntime", file.files())
         self._session = open_session(file.path, n_threads=n_threads, arena=arena, small_experts=low_memory)
+        self._guard.check_files()
         self.vocab_size = file.spec.vocab_size
         self.max_context = file.spec.max_context
 
@@ -113,7 +116,7 @@ class ONNXBackend:
         """
         if self._session is None:
             raise BackendError("the engine was closed; load the model again")
-        return ONNXStream(self._session, self._file, capacity, chunk=self._chunk)
+        return ONNXStream(self._session, self._file, capacity, self._guard, chunk=self._chunk)
 
     def close(self) -> None:
         """Free the weights when the last stream is closed."""
@@ -127,11 +130,14 @@ class ONNXStream:
         session: an ``InferenceSession``.
         file: the model that it runs.
         capacity: maximum number of tokens.
+        guard: of the files and threads of the session.
         chunk: maximum number of tokens in one run of the graph.
     """
 
-    def __init__(self, session: Any, file: ONNXFile, capacity: int, *, chunk: int = _CHUNK) -> None:
-        self._session, self._chunk = session, chunk
+    def __init__(
+        self, session: Any, file: ONNXFile, capacity: int, guard: LibraryGuard, *, chunk: int = _CHUNK
+    ) -> None:
+        self._session, self._guard, self._chunk = session, guard, chunk
         self._file = file
         self._binding = bind_cache(file, capacity)
         self._ones = np.ones((1, capacity), np.int64)
@@ -185,6 +191,7 @@ class ONNXStream:
         """Run the graph once: logits ``(n_logits, vocab_size)``."""
         if self._session is None:
             raise BackendError("the engine or the session was closed; load the model again")
+        self._guard.check_process()
         n, cache = len(tokens), self._binding.cache
         n_rows = n_logits if "n_logits" in self._file.inputs else n
         logits = np.empty((1, n_rows, self._file.spec.vocab_size), np.float32)
@@ -195,6 +202,7 @@ class ONNXStream:
             io.bind_ortvalue_output("logits", kept[-1])
             with subnormals_as_zero():
                 self._session.run_with_iobinding(io)
+        self._guard.check_files()
         self._binding.finish(n)
         cache.advance(n)
         rows: F32Array = logits[0, -n_logits:]

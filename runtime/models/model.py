@@ -44,6 +44,7 @@ class Model:
         _check_tensors(spec, weights)
         self.spec = spec
         self.kernels = kernels
+        self._weights = weights
         self._rope = RopeTable(spec.rope)
         self._embedding = weights.weight("token_embd.weight")
         self._head = Head(
@@ -78,6 +79,7 @@ class Model:
 
         Raises:
             PromptError: no tokens, a token id outside the vocabulary, or not enough capacity in the cache.
+            ModelFileChangedError: the file of the weights changed while it was in use.
         """
         ids = self._check(tokens)
         cache.reserve(len(ids))
@@ -90,6 +92,7 @@ class Model:
             logits = self.kernels.logits(x if all_logits else x[-1:], self._head)
         if logits.min() == -np.inf:  # a sampler takes it for a masked token
             logits[logits == -np.inf] = np.nan
+        self._weights.check_unchanged()
         cache.advance(len(ids))
         return logits
 
