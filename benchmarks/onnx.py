@@ -39,7 +39,6 @@ from hf_folder import write_hf_folder
 from worker import Worker
 
 from sprat.export.gguf.random_weights import write_preset
-from sprat.export.onnx.options import OnnxOptions
 from sprat.export.pipeline import export
 from sprat.runtime.files.bundle import Bundle
 
@@ -108,8 +107,14 @@ def _worker(engine: str, path: Path, settings: argparse.Namespace, memory_bytes:
 
 
 def _export(source: Path, out: Path, settings: argparse.Namespace, formats: tuple[str, ...]) -> Bundle:
-    options = OnnxOptions(block_size=settings.block_size, accuracy_level=settings.accuracy_level)
-    return export(source, out, quant="int4", formats=formats, onnx=options).bundle
+    return export(
+        source,
+        out,
+        quant="int4",
+        formats=formats,
+        block_size=settings.block_size,
+        accuracy_level=settings.accuracy_level,
+    ).bundle
 
 
 def _build(python: str, source: Path, out: Path) -> Path:

@@ -48,6 +48,7 @@ RECORDS = (
     "sprat.runtime.chat.completions:ChatStream",
     "sprat.runtime.chat.completions:ChatChunk",
     "sprat.runtime.chat.completions:Delta",
+    "sprat.export.options:ExportOptions",
     "sprat.export.pipeline:ExportResult",
     "sprat.export.gguf.quantize:QuantizeResult",
     "sprat.export.inspection:Inspection",

@@ -17,7 +17,7 @@ from typing import Annotated
 import msgspec
 
 from sprat.errors import ResultsError
-from sprat.files import atomic_write
+from sprat.files import DocumentError, atomic_write, parse_json, read_input
 
 __all__ = [
     "SCHEMA",
@@ -196,24 +196,41 @@ def check_place(path: str | os.PathLike[str]) -> None:
     """Check, before anything is measured, that a results file can be written to ``path``.
 
     Raises:
-        ResultsError: its folder does not exist or cannot be written, or ``path`` is a folder.
+        ResultsError: its folder does not exist or cannot be written, or ``path`` is a folder or another kind of file.
     """
     path = Path(path)
+    _existing(path)
     if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
         raise ResultsError(f"{path}: cannot be written; choose a file in an existing folder that you can write to")
 
 
 def write_results(path: str | os.PathLike[str], records: Iterable[Measurement]) -> None:
-    """Write ``records`` to ``path``, one line each, atomically.
+    """Append ``records`` to ``path``, one line each; readers see all of them or none.
 
     Raises:
-        ResultsError: it cannot be written.
+        ResultsError: it cannot be written, or holds something else than results.
     """
     path = Path(path)
+    before = _existing(path)
     try:
-        atomic_write(path, b"".join(msgspec.json.encode(record) + b"\n" for record in records))
+        atomic_write(path, before + b"".join(msgspec.json.encode(record) + b"\n" for record in records))
     except OSError as error:
         raise ResultsError(f"{path}: cannot be written ({error.strerror}); choose another folder with -o") from error
+
+
+def _existing(path: Path) -> bytes:
+    """The results that the file has already, up to a newline."""
+    if not os.path.lexists(path) or path.is_dir():
+        return b""
+    try:
+        data = read_input(path)
+        if data.strip():
+            read_results(path)
+    except (OSError, ResultsError) as error:
+        raise ResultsError(
+            f"{path}: exists, and results cannot be appended to it ({error}); choose another file"
+        ) from error
+    return data if data.endswith(b"\n") or not data else data + b"\n"
 
 
 def read_results(path: str | os.PathLike[str]) -> list[Measurement]:
@@ -223,7 +240,7 @@ def read_results(path: str | os.PathLike[str]) -> list[Measurement]:
         ResultsError: the file cannot be read or is empty, or a line is invalid or of another version.
     """
     try:
-        lines = Path(path).read_bytes().splitlines()
+        lines = read_input(Path(path)).splitlines()
     except OSError as error:
         raise ResultsError(f"{path}: cannot be read ({error.strerror}); write one with `sprat bench -o`") from error
     records = [_record(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
@@ -256,17 +273,18 @@ class _Version(msgspec.Struct):
 
 def _record(line: bytes, where: str) -> Measurement:
     try:
-        version = msgspec.json.decode(line, type=_Version).schema
+        version = parse_json(line, _Version).schema
         if version != SCHEMA:
             raise ResultsError(
                 f"{where}: results have version {version}, expected {SCHEMA}; "
                 "run `sprat bench` again, or read them with the version of sprat that wrote them"
             )
-        return msgspec.json.decode(line, type=Measurement)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        record: Measurement = parse_json(line, Measurement)
+    except DocumentError as error:
         raise ResultsError(
             f"{where}: not a result of sprat bench ({error}); write it again with `sprat bench -o`"
         ) from error
+    return record
 
 
 def _at(test: str, depth: int) -> str:

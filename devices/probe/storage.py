@@ -88,17 +88,17 @@ def storage_kind(folder: Path) -> str:
 
 @contextmanager
 def _test_file(folder: Path) -> Iterator[Path]:
-    """A file of random bytes, flushed to the storage device."""
+    """A file of random bytes without a name, so that nothing is left of a killed probe; flushed to the device."""
     try:
         if shutil.disk_usage(folder).free < 2 * _FILE_BYTES:
             raise DeviceError(f"{folder}: less than {human_bytes(2 * _FILE_BYTES)} free; choose another folder")
-        with tempfile.NamedTemporaryFile(dir=folder, prefix="sprat-probe-") as file:
+        with tempfile.TemporaryFile(dir=folder) as file:
             chunk, end = os.urandom(_CHUNK_BYTES), time.perf_counter() + _WRITE_SECONDS
             while file.tell() < _FILE_BYTES and (time.perf_counter() < end or not file.tell()):
                 file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
-            yield Path(file.name)
+            yield Path(f"/proc/self/fd/{file.fileno()}")
     except OSError as error:
         raise DeviceError(
             f"{folder}: cannot be measured ({error.strerror}); choose a folder that you can write to"

@@ -14,7 +14,7 @@ from sprat.devices.report.figures.first_token import first_token_figure
 from sprat.devices.report.figures.heat import heat_figure
 from sprat.devices.report.figures.memory_map import memory_figure
 from sprat.devices.report.figures.speed import speed_figure
-from sprat.devices.report.files import write_report_file
+from sprat.devices.report.files import check_page, write_report_file
 from sprat.devices.report.inputs import read_inputs
 from sprat.devices.report.page import render_page
 from sprat.devices.report.png import write_pngs
@@ -35,19 +35,22 @@ class Report:
     figures: tuple[Figure, ...]
 
 
-def make_report(results: Sequence[Path], out: Path, *, png_folder: Path | None = None) -> Report:
+def make_report(results: Sequence[Path], out: Path, *, png_folder: Path | None = None, force: bool = False) -> Report:
     """Write the page ``out`` about ``results``, and its charts as PNG files if a folder is given.
 
     Args:
         results: files of ``sprat bench -o`` or ``sprat plan --json``.
         out: the HTML file.
         png_folder: folder of the PNG files; it is created if it does not exist.
+        force: replace ``out`` also where it is not a page of ``sprat report``.
 
     Raises:
         ResultsError: a file is missing, empty, invalid or of another version.
         BackendError: PNG files are wanted and resvg_py or a font is missing.
         ExportError: a file cannot be written.
     """
+    if not force:
+        check_page(out)
     inputs = read_inputs(results)
     evidence = gather(inputs.records, inputs.refused)
     figures = tuple(figure(evidence) for figure in FIGURES)

@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from sprat.errors import ExportError
-from sprat.files import atomic_write
+from sprat.files import atomic_write, open_input
 
-__all__ = ["write_report_file"]
+__all__ = ["check_page", "write_report_file"]
+
+_GENERATOR = b'<meta name="generator" content="sprat '
+_HEAD_BYTES = 4096
+
+
+def check_page(path: Path) -> None:
+    """Check that ``path`` is free, or an earlier page of ``sprat report``, which is replaced.
+
+    Raises:
+        ExportError: it is another file.
+    """
+    if not os.path.lexists(path) or path.is_dir():  # a folder fails where it is written
+        return
+    try:
+        with open_input(path) as file:
+            is_ours = _GENERATOR in file.read(_HEAD_BYTES)
+    except OSError:
+        is_ours = False
+    if not is_ours:
+        raise ExportError(
+            f"{path}: exists and is not a page of sprat report; choose another path with -o, or replace it with --force"
+        )
 
 
 def write_report_file(path: Path, data: bytes) -> None:

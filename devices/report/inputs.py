@@ -13,6 +13,7 @@ from sprat.devices.bench.results import BenchTest, Label, MeasuredModel, Measure
 from sprat.devices.plan.plan import PLAN_SCHEMA, PlanSummary, Prediction, Verdict
 from sprat.devices.report.names import weight_bytes
 from sprat.errors import ResultsError
+from sprat.files import DocumentError, parse_json, read_input
 
 __all__ = ["EXPERTS", "STREAMED", "Inputs", "plan_records", "read_inputs"]
 
@@ -45,9 +46,18 @@ def read_inputs(paths: Iterable[Path]) -> Inputs:
         if plans is None:
             records += _plausible(read_results(path), path)
         else:
-            records += [record for plan in plans for record in plan_records(plan)]
+            records += _plausible(_predicted(plans, path), path)
             refused += [plan for plan in plans if plan.verdict is Verdict.TOO_LARGE]
     return Inputs(tuple(records), tuple(refused))
+
+
+def _predicted(plans: list[PlanSummary], path: Path) -> list[Measurement]:
+    try:
+        return [record for plan in plans for record in plan_records(plan)]
+    except ValueError as error:  # a plan without a device
+        raise ResultsError(
+            f"{path}: not a plan of sprat plan ({error}); write it again with `sprat plan --json`"
+        ) from error
 
 
 def plan_records(plan: PlanSummary) -> Iterator[Measurement]:
@@ -103,9 +113,9 @@ def _problems(record: Measurement) -> Iterator[str]:
 def _plans(path: Path) -> list[PlanSummary] | None:
     """The plans in a file, one object per line or one list of all; ``None`` if the file has something else."""
     try:
-        lines = [line for line in path.read_bytes().splitlines() if line.strip()]
-        values = [msgspec.json.decode(line) for line in lines]
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        lines = [line for line in read_input(path).splitlines() if line.strip()]
+        values = [parse_json(line) for line in lines]
+    except (OSError, DocumentError):
         return None  # read_results reports the error
     flat = [each for value in values for each in (value if isinstance(value, list) else [value])]
     if not flat or not all(isinstance(each, dict) and "verdict" in each for each in flat):

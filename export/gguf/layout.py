@@ -36,6 +36,7 @@ from sprat.runtime.files.split_name import part_path
 __all__ = ["GGUFLayout", "TensorEntry", "gguf_layout", "joint_digest", "named_layouts", "split_layouts"]
 
 _ALIGNMENT_KEY = "general.alignment"
+_MAX_ALIGNMENT = 2 << 20  # a huge page; the padding is written
 _MAX_KEY_BYTES = 65_535  # from the specification
 _FIXED = "<4sIQQ"
 _FIXED_BYTES = struct.calcsize(_FIXED)
@@ -226,8 +227,8 @@ def _check(metadata: Mapping[str, Any], tensors: Sequence[TensorEntry], alignmen
     problems = [*_key_problems(metadata), *_name_problems(tensors)]
     if not tensors:
         problems.append("there are no tensors")
-    if alignment < 8 or alignment & (alignment - 1):
-        problems.append(f"alignment {alignment} is not a power of two of at least 8")
+    if not 8 <= alignment <= _MAX_ALIGNMENT or alignment & (alignment - 1):
+        problems.append(f"alignment {alignment} is not a power of two from 8 to {_MAX_ALIGNMENT}")
     if problems:
         raise ExportError("cannot be written as GGUF: " + "; ".join(problems))
 

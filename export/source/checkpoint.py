@@ -19,13 +19,13 @@ import math
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from sprat.errors import CheckpointError
+from sprat.errors import CheckpointError, ExportError
 from sprat.export.source.config_file import CONFIG, checkpoint_spec, read_config
 from sprat.export.source.file import FileTensor, SourceFile
 from sprat.export.source.fp8 import F8_E4M3, SCALE_SUFFIX, ScaledBlocks, scale_shape
@@ -34,25 +34,26 @@ from sprat.export.source.gguf_tensors import gguf_tensors
 from sprat.export.source.lora import Adapter, AdapterOption, merged
 from sprat.export.source.range_check import check_range
 from sprat.export.source.recognize.folder_kinds import refuse_pointers
-from sprat.export.source.recognize.left_out import EMBEDDINGS, HEAD, leave_out
+from sprat.export.source.recognize.left_out import EMBEDDINGS, HEAD, kept_mtp_note, leave_out
 from sprat.export.source.recognize.plain_names import check_known_names, plain_names
 from sprat.export.source.recognize.tensor_kinds import refuse_known_tensors
 from sprat.export.source.rows import RowSource
 from sprat.export.source.scan import FileScan, scan_files
 from sprat.export.source.shards import find_shards, read_shards
 from sprat.export.source.tensor import ComputedRow, SourceTensor
-from sprat.export.source.tensor_map import Origin, gguf_map, replaced_in_gguf, tensor_map
+from sprat.export.source.tensor_map import Origin, gguf_map, mtp_map, replaced_in_gguf, tensor_map
+from sprat.files import file_sha256
 from sprat.progress import ReportProgress, no_progress
 from sprat.quant.formats import BlockFormat
 from sprat.runtime.arch.fp8_config import fp8_block
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.rope import FrequencyFactors
 from sprat.runtime.arch.spec import ModelSpec
-from sprat.runtime.arch.tensors import ROPE_FREQS
+from sprat.runtime.arch.tensors import ROPE_FREQS, is_optional_mtp, mtp_tensors
 from sprat.runtime.files.bundle import MergedAdapter
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.gguf_checks import vocabulary_problems
-from sprat.runtime.files.shape_checks import compare_shapes, is_mtp_tensor, summarize
+from sprat.runtime.files.shape_checks import Shapes, compare_shapes, is_mtp_tensor, summarize
 from sprat.runtime.weights import Weight
 
 __all__ = ["Checkpoint"]
@@ -95,6 +96,7 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     ignored_fields: tuple[str, ...] = ()
     adapters: tuple[Adapter, ...] = ()
+    _texts: Mapping[str, tuple[SourceFile, str]] = field(default_factory=dict)  # of the tokenizer, with SHA-256
     _scans: dict[SourceFile, FileScan] = field(init=False, default_factory=dict)  # of all files; empty before the pass
 
     @classmethod
@@ -153,7 +155,8 @@ class Checkpoint:
             stored |= adapter.replaced
         kept = leave_out(stored, spec, config, lambda name: _stored_rows(stored, name, config), keep_head=unties)
         _check_adapters(path, adapters, kept.tensors)
-        origins = tensor_map(kept.spec)
+        mtp = mtp_map(kept.spec).items()
+        origins = tensor_map(kept.spec) | {name: it for name, it in mtp if kept.tensors.keys() >= set(it.sources)}
         expected = (source for origin in origins.values() for source in origin.sources)
         check_known_names(kept.tensors, expected, path, spec.architecture)
         files = (SourceFile.find(path / CONFIG), *shards, *(file for adapter in adapters for file in adapter.files))
@@ -163,7 +166,8 @@ class Checkpoint:
             *([_UNTIED] if unties else []),
         )
         ignored = tuple(sorted(ignore_fields))
-        return cls(path, kept.spec, config, {}, files, kept.tensors, origins, notes, ignored, adapters)
+        texts = _tokenizer_files(path)
+        return cls(path, kept.spec, config, {}, files, kept.tensors, origins, notes, ignored, adapters, texts)
 
     @classmethod
     def _open_gguf(cls, path: Path) -> Self:
@@ -173,10 +177,8 @@ class Checkpoint:
             files, tensors = gguf_tensors(gguf)
             shapes = {name: tensor.shape for name, tensor in tensors.items()}
             replaced = replaced_in_gguf(spec, shapes)
-            mtp = {name for name in tensors if is_mtp_tensor(name, spec.n_layers)}
-            stored = {name: tensor for name, tensor in tensors.items() if name not in replaced | mtp}
-            note = f"{len(mtp)} tensors of multi-token prediction are left out: sprat does not run it"
-            notes = (note,) if mtp else ()
+            spec, left_out, notes = _mtp_of_gguf(spec, shapes)
+            stored = {name: tensor for name, tensor in tensors.items() if name not in replaced | left_out}
             return cls(gguf.path, spec, {}, gguf.metadata, files, stored, gguf_map(spec, shapes), notes)
 
     @functools.cached_property
@@ -209,12 +211,19 @@ class Checkpoint:
         counts = ", ".join(f"{count} tensors in {name}" for name, count in quantized.most_common())
         return [f"the source is quantized ({counts}): quantizing again adds to its error"]
 
-    @property
-    def tokenizer_files(self) -> dict[str, Path]:
-        """Name -> path of the tokenizer files, chat template and generation config that exist."""
-        if self.path.is_file():
-            return {}
-        return {name: self.path / name for name in _TOKENIZER_FILES if (self.path / name).is_file()}
+    def tokenizer_files(self) -> dict[str, bytes]:
+        """Name -> content of the tokenizer files, chat template and generation config that exist.
+
+        Raises:
+            ExportError: one changed since the source was opened.
+        """
+        found = {}
+        for name, (file, sha256) in self._texts.items():
+            file.check_unchanged()
+            found[name] = file.read(0, file.nbytes).tobytes()
+            if hashlib.sha256(found[name]).hexdigest() != sha256:
+                raise ExportError(f"{file.path}: the source changed while it was read; run the command again")
+        return found
 
     def names(self) -> Iterable[str]:
         """Canonical names, in canonical order."""
@@ -245,11 +254,21 @@ class Checkpoint:
                 them all.
             ExportError: the source changed since it was opened.
         """
-        problems = self.problems()
         nonfinite = [repr(name) for scan in self._scan(progress).values() for name in scan.nonfinite]
-        if nonfinite:
-            problems.append(f"{len(nonfinite)} with NaN or infinite weights: {summarize(nonfinite)}")
-        if problems:
+        self._raise_problems(
+            [f"{len(nonfinite)} with NaN or infinite weights: {summarize(nonfinite)}"] if nonfinite else []
+        )
+
+    def check_headers(self) -> None:
+        """Check names and shapes of all tensors, without reading one.
+
+        Raises:
+            CheckpointError: tensors are missing, unexpected or of another size.
+        """
+        self._raise_problems([])
+
+    def _raise_problems(self, further: Sequence[str]) -> None:
+        if problems := [*self.problems(), *further]:
             raise CheckpointError(
                 f"{self.path}: tensors do not make a {self.spec.architecture} model of {self.spec.n_layers} layers: "
                 f"{'. '.join(problems)}. Complete or repair the checkpoint"
@@ -295,12 +314,12 @@ class Checkpoint:
         )
 
     def check_unchanged(self) -> None:
-        """Compare size, time and inode of every file with those at opening.
+        """Compare size, times and inode of every file with those at opening, the tokenizer files among them.
 
         Raises:
             ExportError: a file changed.
         """
-        for file in self.files:
+        for file in (*self.files, *(file for file, _ in self._texts.values())):
             file.check_unchanged()
 
     def _scan(self, progress: ReportProgress = no_progress) -> Mapping[SourceFile, FileScan]:
@@ -342,6 +361,17 @@ def _stored_rows(stored: Mapping[str, FileTensor], name: str, config: Mapping[st
     return ScaledBlocks(tensor, scales, fp8_block(config))
 
 
+def _mtp_of_gguf(spec: ModelSpec, shapes: Shapes) -> tuple[ModelSpec, set[str], tuple[str, ...]]:
+    """The spec with the MTP layers that are kept, the tensors that are left out, and a note for the user."""
+    found = {name: shape for name, shape in shapes.items() if is_mtp_tensor(name, spec.n_layers)}
+    known = mtp_tensors(spec)
+    needed = {name for name in known if not is_optional_mtp(name)}
+    if found and needed <= found.keys() and found.items() <= known.items():
+        return spec, set(), (kept_mtp_note(len(found)),)
+    note = f"{len(found)} tensors of multi-token prediction are left out: sprat does not run it"
+    return replace(spec, n_mtp_layers=0), set(found), (note,) if found else ()
+
+
 def _check_adapters(path: Path, adapters: Iterable[Adapter], stored: Mapping[str, FileTensor]) -> None:
     """Check that adapters fit the checkpoint.
 
@@ -354,3 +384,9 @@ def _check_adapters(path: Path, adapters: Iterable[Adapter], stored: Mapping[str
             raise CheckpointError(
                 f"{adapter.option.folder}: does not fit {path}: {summarize(problems, 3)}; use the adapter's base model"
             )
+
+
+def _tokenizer_files(folder: Path) -> dict[str, tuple[SourceFile, str]]:
+    """The tokenizer files in ``folder``, as they are now."""
+    paths = {name: folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()}
+    return {name: (SourceFile.find(path), file_sha256(path)) for name, path in paths.items()}

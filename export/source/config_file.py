@@ -6,10 +6,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from sprat.errors import CheckpointError, ConfigError
 from sprat.export.source.recognize.folder_kinds import what_folder
+from sprat.files import DocumentError, parse_json, read_input
 from sprat.runtime.arch.hf_config import spec_from_config
 from sprat.runtime.arch.spec import ModelSpec
 
@@ -17,7 +16,6 @@ __all__ = ["CONFIG", "checkpoint_spec", "read_config"]
 
 CONFIG = "config.json"
 MAX_CONFIG_BYTES = 16 << 20
-_BOM = b"\xef\xbb\xbf"  # editors of Windows write it
 
 
 def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
@@ -33,16 +31,12 @@ def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
             raise CheckpointError(problem)
         raise CheckpointError(f"{folder}: contains no {name}; expected a Hugging Face model directory or a GGUF file")
     try:
-        with path.open("rb") as file:
-            text = file.read(MAX_CONFIG_BYTES + 1)
+        config: dict[str, Any] = parse_json(read_input(path, MAX_CONFIG_BYTES), dict[str, Any])
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    if len(text) > MAX_CONFIG_BYTES:
-        raise ConfigError(f"{path}: more than {MAX_CONFIG_BYTES} bytes; expected a model's configuration")
-    try:
-        return msgspec.json.decode(text.removeprefix(_BOM), type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); check the file") from error
+    except DocumentError as error:
         raise ConfigError(f"{path}: not a JSON object ({error}); download it again") from error
+    return config
 
 
 def checkpoint_spec(config: Mapping[str, Any], folder: Path, ignore_fields: Collection[str] = ()) -> ModelSpec:

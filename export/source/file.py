@@ -31,7 +31,7 @@ __all__ = ["FileTensor", "SourceFile"]
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A regular file, with the size, time and inode that it had when it was found.
+    """A regular file, with the size, times and inode that it had when it was found.
 
     Symbolic links are followed, as a Hugging Face cache needs.
     """
@@ -39,6 +39,7 @@ class SourceFile:
     path: Path
     nbytes: int
     modified_ns: int
+    changed_ns: int  # ctime: set by the system at every change, also where a program restores the time above
     inode: int
 
     @classmethod
@@ -56,7 +57,7 @@ class SourceFile:
             ) from error
         if not stat.S_ISREG(found.st_mode):
             raise CheckpointError(f"{path}: not a regular file")
-        return cls(path, found.st_size, found.st_mtime_ns, found.st_ino)
+        return cls(path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
     def read(self, offset: int, nbytes: int) -> U8Array:
         """``nbytes`` bytes from ``offset`` on, in a new array; raises like :meth:`read_into`."""
@@ -111,8 +112,11 @@ class SourceFile:
             raise self._changed(str(error.strerror)) from error
 
     def _compare(self, now: os.stat_result) -> None:
-        if (now.st_size, now.st_mtime_ns, now.st_ino) != (self.nbytes, self.modified_ns, self.inode):
+        if now.st_size != self.nbytes:
             raise self._changed(f"{self.nbytes} bytes before, {now.st_size} now")
+        before = (self.modified_ns, self.changed_ns, self.inode)
+        if (now.st_mtime_ns, now.st_ctime_ns, now.st_ino) != before:
+            raise self._changed("same size, another time or inode")
 
     def _changed(self, how: str) -> ExportError:
         return ExportError(

@@ -12,6 +12,7 @@ Nothing is merged when the adapter is opened: A and B stay in memory, a few rows
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -224,7 +225,7 @@ class Adapter:
     @property
     def name(self) -> str:
         """The folder's name."""
-        return self.option.folder.resolve().name
+        return Path(os.path.realpath(self.option.folder)).name
 
     def notes(self) -> Iterator[str]:
         """What the user should know."""

@@ -19,6 +19,7 @@ from sprat.export.source.file import FileTensor, SourceFile
 from sprat.export.source.fp8 import F8_E4M3, F8_E8M0, SCALE_SUFFIX
 from sprat.export.source.recognize.folder_kinds import what_folder
 from sprat.export.source.recognize.tensor_kinds import refuse_known_tensors
+from sprat.files import DocumentError, parse_json, read_input
 from sprat.quant.formats import BlockFormat, get_format
 from sprat.runtime.files.shape_checks import summarize
 
@@ -77,8 +78,8 @@ def read_shards(shards: Mapping[SourceFile, frozenset[str]]) -> dict[str, FileTe
 def _indexed(folder: Path) -> dict[SourceFile, frozenset[str]]:
     index = folder / INDEX
     try:
-        weight_map = msgspec.json.decode(index.read_bytes(), type=_Index).weight_map
-    except (OSError, msgspec.MsgspecError) as error:
+        weight_map = parse_json(read_input(index), _Index).weight_map
+    except (OSError, DocumentError) as error:
         raise CheckpointError(f"{index}: not an index of shards ({error}); download it again") from error
     indexed: dict[str, set[str]] = {}
     for name, shard in weight_map.items():

@@ -9,6 +9,7 @@ from typing import Any
 
 from sprat.errors import InputError
 from sprat.export.source.checkpoint import Checkpoint
+from sprat.files import read_text
 from sprat.runtime.chat.check import template_problems
 from sprat.runtime.chat.template import DEFAULT_NAME, ChatTemplate
 from sprat.runtime.chat.template_files import StoredTemplates, is_template_key
@@ -26,7 +27,7 @@ def replace_template(keys: Mapping[str, Any], path: str | os.PathLike[str]) -> d
         TemplateError: it is not a template.
     """
     try:
-        source = Path(path).read_text(encoding="utf-8")
+        source = read_text(Path(path))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: the chat template cannot be read ({error}); pass a file in UTF-8") from error
     ChatTemplate(source).check()

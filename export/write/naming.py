@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sprat.errors import InputError
+from sprat.files import read_text
 from sprat.runtime.arch.tensors import is_routed_expert
 from sprat.runtime.files.split_name import model_stem
 
@@ -22,10 +25,14 @@ __all__ = ["ModelName", "model_card", "model_id"]
 Shapes = Mapping[str, tuple[int, ...]]
 
 _HUB_FOLDER = re.compile(r"models--(?:(?P<owner>.+?)--)?(?P<name>.+)")
+_MAX_FILE_NAME = 220  # of 255, with room for the number of a part and for .journal
 _DEFAULT_VERSION = "v1.0"  # the convention's default
 _SIZE_LABEL = re.compile(r"(\d+x)?(\d+\.)?\d+[A-Za-z](-[A-Za-z]+(\d+\.)?\d+[A-Za-z]+)?")  # the convention's
 _FRONT_MATTER_LICENSE = re.compile(r"---\n(?:(?!---).*\n)*?license: *([\w.+-]+) *\n")
 _NOT_IN_A_FILE_NAME = re.compile(r"[^A-Za-z0-9]+")
+_VERSION = re.compile(r"[vV]\d+(\.\d+)*")
+_TRAINER_STEP = re.compile(r"(checkpoint|step|epoch)[-_]?\d+")  # what trainers call the folders inside a model's
+_LETTERS = str.maketrans({"ß": "ss", "ẞ": "SS", "æ": "ae", "Æ": "AE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +58,13 @@ class ModelName:
         counts = _parameter_counts(shapes)
         full, _, base, fine_tune, version, label = gguf.Metadata.get_model_id_components(identity, counts[0])
         name = full or "model"
+        base = base or name
+        if version and not _VERSION.fullmatch(version):  # a date or a training step, which is part of the name
+            base, fine_tune = (base, f"{fine_tune}-{version}") if fine_tune else (f"{base}-{version}", None)
+            version = None
         return cls(
             name=name,
-            base_name=base or name,
+            base_name=base,
             size_label=label or gguf.size_label(*counts),
             fine_tune=fine_tune,
             version=version,
@@ -82,6 +93,9 @@ class ModelName:
     def file_name(self, encoding: str) -> str:
         """The file name when most weights are ``encoding``, with the characters that the convention allows.
 
+        Raises:
+            InputError: it would be longer than file systems allow.
+
         Example:
             >>> ModelName(name="V2 Lite", base_name="V2 Lite", size_label="64x1.5B").file_name("q4_0")
             'V2-Lite-64x1.5B-v1.0-Q4_0.gguf'
@@ -95,7 +109,13 @@ class ModelName:
             version,
             encoding.upper(),
         ]
-        return "-".join(filter(None, parts)) + ".gguf"
+        name = "-".join(filter(None, parts)) + ".gguf"
+        if len(name) > _MAX_FILE_NAME:
+            raise InputError(
+                f"the model's name makes a file name of {len(name)} characters, {name[:40]}…; expected at most "
+                f"{_MAX_FILE_NAME}: give a shorter name with --name"
+            )
+        return name
 
     def metadata(self) -> dict[str, str]:
         """The ``general.*`` keys that hold these parts."""
@@ -112,6 +132,8 @@ class ModelName:
 def model_id(path: Path) -> str:
     """The name of the model at ``path``: the repository of a hub cache, a folder's name, or a file's stem.
 
+    A trainer's folder of one step (``checkpoint-500``) is named after the folder that it is in, too.
+
     Example:
         >>> model_id(Path("/hub/models--deepseek-ai--DeepSeek-V2-Lite/snapshots/604d56"))
         'deepseek-ai/DeepSeek-V2-Lite'
@@ -119,13 +141,15 @@ def model_id(path: Path) -> str:
     for folder in path.parts:
         if found := _HUB_FOLDER.fullmatch(folder):
             return "/".join(filter(None, found.groups()))
-    return model_stem(path) if path.suffix == ".gguf" else path.name
+    if path.suffix == ".gguf":
+        return model_stem(path)
+    return f"{path.parent.name}-{path.name}" if _TRAINER_STEP.fullmatch(path.name) and path.parent.name else path.name
 
 
 def model_card(path: Path) -> dict[str, str]:
     """The license in the front matter of a folder's README.md, as a ``general.*`` key."""
     card = path / "README.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    text = read_text(card, errors="replace") if card.is_file() else ""
     found = _FRONT_MATTER_LICENSE.match(text)
     return {"general.license": found[1]} if found else {}
 
@@ -140,4 +164,7 @@ def _parameter_counts(shapes: Shapes) -> tuple[int, int, int, int]:
 
 
 def _sanitized(part: str) -> str:
-    return _NOT_IN_A_FILE_NAME.sub("-", part).strip("-")
+    """``part`` in the letters that the convention allows: accents are dropped."""
+    plain = unicodedata.normalize("NFKD", part.translate(_LETTERS))
+    letters = "".join(char for char in plain if not unicodedata.combining(char))
+    return _NOT_IN_A_FILE_NAME.sub("-", letters).strip("-")

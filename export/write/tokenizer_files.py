@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from sprat.export.source.checkpoint import Checkpoint
+from sprat.files import parse_json
 from sprat.runtime.chat.template_files import template_file
 from sprat.runtime.generate.sampling_defaults import config_from_sampling, sampling_from_metadata
 from sprat.runtime.tokenizer.hf_json import build
@@ -29,8 +29,9 @@ def tokenizer_texts(checkpoint: Checkpoint, keys: Mapping[str, Any], *, complete
 
     Raises:
         TokenizerError: the tokenizer cannot be rebuilt.
+        ExportError: a file changed since the source was opened.
     """
-    copied = {name: path.read_bytes() for name, path in checkpoint.tokenizer_files.items()}
+    copied = checkpoint.tokenizer_files()
     embedded = {name: str(keys[key]).encode() for name, key in _EMBEDDED.items() if key in keys}
     texts = {**copied, **embedded} if "tokenizer.json" in copied or not copied else {**embedded, **copied}
     texts |= {name: str(value).encode() for key, value in keys.items() if (name := template_file(key))}
@@ -65,7 +66,8 @@ def _has_tokenizer(keys: Mapping[str, Any]) -> bool:
 
 
 def _object(text: bytes) -> dict[str, Any]:
-    return msgspec.json.decode(text.removeprefix(codecs.BOM_UTF8), type=dict[str, Any])
+    found: dict[str, Any] = parse_json(text, dict[str, Any])
+    return found
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

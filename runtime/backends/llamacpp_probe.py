@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import msgspec
 
 from sprat.devices.cpu import this_cpu
 from sprat.errors import BackendError
-from sprat.files import atomic_write, cache_folder
+from sprat.files import DocumentError, atomic_write, cache_folder, parse_json, read_input
 
 __all__ = ["ProbeReport", "probe"]
 
@@ -98,16 +99,24 @@ def _cache_file(path: Path) -> Path:
     """The file that caches the result for ``path``: one per file (by path, size and time), library and CPU."""
     found, cpu = path.stat(), this_cpu()
     features = sorted(name for name, present in cpu.features.items() if present)
-    identity = [str(path.resolve()), found.st_size, found.st_mtime_ns, version("llama-cpp-python"), cpu.model, features]
+    identity = [
+        os.path.realpath(path),
+        found.st_size,
+        found.st_mtime_ns,
+        version("llama-cpp-python"),
+        cpu.model,
+        features,
+    ]
     digest = hashlib.sha256(msgspec.json.encode(identity)).hexdigest()[:32]
     return cache_folder() / "probes" / f"{digest}.json"
 
 
 def _read_cached(cached: Path) -> ProbeReport | None:
     try:
-        return msgspec.json.decode(cached.read_bytes(), type=ProbeReport)
-    except (OSError, msgspec.DecodeError):
+        report: ProbeReport = parse_json(read_input(cached), ProbeReport)
+    except (OSError, DocumentError):
         return None  # not cached, or damaged: probe again
+    return report
 
 
 def _write_cached(cached: Path, report: ProbeReport) -> None:

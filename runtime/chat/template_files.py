@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sprat.files import read_text
 from sprat.runtime.chat.template import DEFAULT_NAME, ChatTemplate
 from sprat.runtime.tokenizer.hf_files import TokenizerFiles
 
@@ -111,7 +112,7 @@ def _read_all(paths: Mapping[str, Path]) -> tuple[dict[str, str], list[str]]:
     sources, problems = {}, []
     for name, path in paths.items():
         try:
-            sources[name] = path.read_text(encoding="utf-8")
+            sources[name] = read_text(path)
         except (OSError, UnicodeDecodeError) as error:
             problems.append(f"chat template: {path.name} cannot be read ({error}); save it as UTF-8")
     return sources, problems
@@ -164,7 +165,7 @@ def _stored_special_tokens(text: Any) -> dict[str, str] | None:
 
     try:
         return msgspec.json.decode(text, type=dict[str, str]) if isinstance(text, str) else None
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None  # written by another program; the ids tell most of it
 
 

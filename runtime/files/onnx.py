@@ -98,7 +98,7 @@ class ONNXFile:
     @property
     def name(self) -> str:
         """The model's name, or the name of its folder."""
-        return self.metadata.get("sprat.name") or self.path.resolve().parent.name
+        return self.metadata.get("sprat.name") or Path(os.path.realpath(self.path)).parent.name
 
     def files(self) -> list[Path]:
         """The graph's file and its data files."""

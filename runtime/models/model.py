@@ -80,6 +80,7 @@ class Model:
         Raises:
             PromptError: no tokens, a token id outside the vocabulary, or not enough capacity in the cache.
             ModelFileChangedError: the file of the weights changed while it was in use.
+            InterruptError: the pass was interrupted; see :mod:`sprat.runtime.interrupt`.
         """
         ids = self._check(tokens)
         cache.reserve(len(ids))

@@ -68,3 +68,29 @@ def test_a_page_that_cannot_be_written_is_an_error(tmp_path, capsys):
     code, _, err = run(capsys, "report", tmp_path / "results.jsonl", "-o", tmp_path / "file" / "report.html")
     assert code == 2
     assert "cannot be written" in err
+
+
+def test_a_page_is_replaced_and_another_file_only_by_force(results, tmp_path, capsys):
+    page = tmp_path / "report.html"
+    for _ in range(2):
+        assert run(capsys, "report", results, "-o", page)[0] == 0
+    page.write_text("<html>mine</html>")
+    code, out, err = run(capsys, "report", results, "-o", page)
+    assert (code, out) == (2, "")
+    assert "report.html: exists and is not a page of sprat report; choose another path with -o" in err
+    assert run(capsys, "report", results, "-o", results)[0] == 2
+    assert page.read_text() == "<html>mine</html>"
+    assert run(capsys, "report", results, "-o", page, "--force")[0] == 0
+    assert page.read_text().startswith("<!doctype html>")
+
+
+def test_a_plan_of_impossible_speed_or_without_a_device_is_one_line(tmp_path, capsys):
+    plan = json.loads(run(capsys, "plan", "r1-distill-qwen-1.5b", "--device", "rpi5-8gb", "--json")[1])
+    for change, expected in (
+        ({"device": ""}, "not a plan of sprat plan"),
+        ({"prediction": plan["prediction"] | {"decode_tokens_per_s": 5e-324}}, "no machine gives such values"),
+    ):
+        (tmp_path / "plan.jsonl").write_text(json.dumps(plan | change))
+        code, _, err = run(capsys, "report", tmp_path / "plan.jsonl", "-o", tmp_path / "report.html")
+        assert code == 2
+        assert expected in err

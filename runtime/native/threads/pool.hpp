@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "runtime/native/threads/forks.hpp"
+#include "runtime/native/threads/interrupt.hpp"
 
 namespace sprat {
 
@@ -38,12 +39,11 @@ class Pool {
     // every call, so that its caches keep the weights that it read; a thread that is done takes
     // items from the others, so that a slow core (a little core, or one that others use too) does
     // less.
+    //
+    // Throws Interrupted when the caller's Interrupt is set, which is looked at before every item.
     template <class Body> void each(int64_t n, const Body &body) {
         if (n <= 0) return;
-        if (n == 1 || workers_->empty()) {
-            for (int64_t i = 0; i < n; ++i) body(i, 0);
-            return;
-        }
+        if (n == 1 || workers_->empty()) return alone(n, body);
         run(
             n,
             [](const void *b, int64_t i, int thread) {
@@ -56,7 +56,7 @@ class Pool {
     // little.
     template <class Body> void each(int64_t n, int64_t n_bytes, const Body &body) {
         if (n_bytes >= kMinSharedBytes) return each(n, body);
-        for (int64_t i = 0; i < n; ++i) body(i, 0);
+        alone(n, body);
     }
 
   private:
@@ -67,6 +67,14 @@ class Pool {
     using Call = void (*)(const void *body, int64_t i, int thread);
 
     void start_workers();
+    template <class Body> void alone(int64_t n, const Body &body) {
+        Interrupt *const interrupt = Interrupt::current();
+        for (int64_t i = 0; i < n; ++i) {
+            if (interrupt && interrupt->is_set()) throw Interrupted();
+            body(i, 0);
+        }
+    }
+
     void run(int64_t n, Call call, const void *body);
     void drain(int thread);
     void work(int thread);
@@ -80,6 +88,7 @@ class Pool {
     alignas(64) std::atomic<uint64_t> generation_{0};  // odd while there is work to join
     Call call_ = nullptr;
     const void *body_ = nullptr;
+    Interrupt *interrupt_ = nullptr;
     alignas(64) std::atomic<int> inside_{
         0};  // workers that may be reading the fields above, and the shares
     std::atomic<bool> stop_{false};

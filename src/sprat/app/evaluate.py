@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sprat.boundary import public_call
 from sprat.demo.tasks import GENERATED, Problem, Split, generated, home, prose
 from sprat.errors import InputError, unknown_name
 from sprat.progress import Progress, ReportProgress, no_progress
@@ -50,6 +51,7 @@ class Evaluation:
     kinds: dict[str, tuple[int, int]]
 
 
+@public_call
 def evaluate(
     engine: Engine,
     task: str,

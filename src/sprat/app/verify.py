@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 from sprat.app.model_reference import find_source
+from sprat.boundary import public_call
 from sprat.export.verify.verify import Verification
 from sprat.export.verify.verify import verify as verify_path
 from sprat.progress import ReportProgress, no_progress
@@ -13,6 +14,7 @@ from sprat.progress import ReportProgress, no_progress
 __all__ = ["verify"]
 
 
+@public_call
 def verify(
     artifact: str | os.PathLike[str],
     source: str | os.PathLike[str],
@@ -41,6 +43,7 @@ def verify(
     Raises:
         InputError: a model cannot be read, the vocabularies differ, the text is too short, or the bundle was
             made with other adapters.
+        BundleError: a file of the bundle differs from the hashes in its manifest.
         BackendError: a backend cannot run the artifact.
     """
     return verify_path(

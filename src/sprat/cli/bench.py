@@ -14,7 +14,7 @@ from sprat.cli.output.bench_tables import csv_text, print_comparison, print_deta
 from sprat.cli.output.terminal import print_json, progress_bar
 from sprat.devices.bench.compare import compare, differences
 from sprat.devices.bench.results import Measurement, check_place, gather_notes, read_results, write_results
-from sprat.text import human_bytes
+from sprat.text import human_bytes, printable
 
 __all__ = ["command"]
 
@@ -79,7 +79,7 @@ def _counts(_context: click.Context, _option: click.Parameter, text: str) -> tup
 @click.option("--json", "output_format", flag_value="json", help="Print one JSON object per test.")
 @click.option("--markdown", "output_format", flag_value="markdown", help="Print markdown tables, also on a terminal.")
 @click.option("--csv", "output_format", flag_value="csv", help="Print CSV.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Also write JSON lines to this file.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Also append JSON lines to this file.")
 def command(
     *,
     model: str | None,
@@ -103,7 +103,7 @@ def command(
     output_format: str | None,
     output: Path | None,
 ) -> None:
-    """Measure the speed of MODEL (a bundle or a model file) here, or under the limits of an emulated device.
+    """Measure the speed of MODEL (a bundle, a model file or `demo`) here, or under the limits of an emulated device.
 
     Each test runs until its speed is stable and is then repeated. Every value is labelled as measured on this machine,
     emulated or predicted.
@@ -165,7 +165,9 @@ def _print(records: Sequence[Measurement], traces: Sequence[TraceReport], *, mar
     for report in traces:
         print_trace(report, markdown=markdown)
     for note, tests in gather_notes(records).items():
-        click.echo(f"note: {', '.join(tests) if len(tests) <= _MAX_LISTED_TESTS else f'{len(tests)} tests'}: {note}")
+        click.echo(
+            f"note: {', '.join(tests) if len(tests) <= _MAX_LISTED_TESTS else f'{len(tests)} tests'}: {printable(note)}"
+        )
     if records[0].model.random_weights:
         _print_cache()
     if emulation := records[0].emulation:
@@ -199,5 +201,5 @@ def _compare(before: Path, after: Path, *, as_json: bool) -> None:
         return
     print_comparison(comparisons, _CONFIDENCE)
     for difference in differences(comparisons[0].before, comparisons[0].after):
-        click.echo(f"differs: {difference}")
+        click.echo(f"differs: {printable(difference)}")
     click.echo(f"next:  sprat report {shlex.join([str(before), str(after)])} -o report.html")

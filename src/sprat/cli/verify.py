@@ -11,6 +11,7 @@ from sprat.app.verify import verify
 from sprat.cli.output.terminal import print_json, progress_bar
 from sprat.errors import InputError
 from sprat.export.verify.verify import Verification
+from sprat.files import read_text
 
 __all__ = ["command"]
 
@@ -50,7 +51,7 @@ def command(
         verification = verify(
             artifact,
             source,
-            text=_read(text_file) if text_file else None,
+            text=None if text_file is None else _read(text_file),
             backends=backends or None,
             max_kld=max_kld,
             max_tokens=max_tokens,
@@ -67,7 +68,7 @@ def command(
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return read_text(Path(path))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--text {path}: cannot be read as UTF-8 text ({error}); pass a text file") from error
 

@@ -1,6 +1,7 @@
 """Results files: records round-trip, and an invalid line is an error that names it."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -9,7 +10,15 @@ import pytest
 from bench_records import LIMITS, measurement
 
 from sprat.devices.bench import results
-from sprat.devices.bench.results import BenchTest, Label, Measurement, gather_notes, read_results, write_results
+from sprat.devices.bench.results import (
+    BenchTest,
+    Label,
+    Measurement,
+    check_place,
+    gather_notes,
+    read_results,
+    write_results,
+)
 from sprat.errors import ResultsError
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "bench-results.md"
@@ -135,3 +144,25 @@ def test_notes_that_differ_only_in_a_percentage_are_merged_into_its_range():
 
 def test_a_single_note_is_not_changed():
     assert gather_notes([measurement(notes=("17% of 40% is little",))]) == {"17% of 40% is little": ["tg128"]}
+
+
+def test_later_results_are_appended_and_other_files_are_never_replaced(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.touch()
+    for records in ([measurement()], [measurement(work=BenchTest.decode(128))]):
+        check_place(path)
+        write_results(path, records)
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))  # an editor dropped the newline
+    write_results(path, [measurement()])
+    assert len(read_results(path)) == 3
+    path.write_text("# notes of mine\n")
+    for call in (lambda: check_place(path), lambda: write_results(path, [measurement()])):
+        with pytest.raises(ResultsError, match=r"results\.jsonl: exists, and results cannot be appended to it"):
+            call()
+    assert path.read_text() == "# notes of mine\n"
+
+
+def test_results_are_not_written_to_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ResultsError, match="not a regular file"):
+        check_place(tmp_path / "pipe")

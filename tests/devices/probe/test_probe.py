@@ -36,7 +36,12 @@ def test_a_probe_gives_a_consistent_profile_of_measured_values(tmp_path):
     assert found.profile.memory.read_gbps.basis is Basis.MEASURED
     assert found.profile.compute.int8_gops.value == 200
     assert set(found.read_bytes_per_s) >= {1, found.profile.n_cores}
-    assert list(tmp_path.glob("sprat-probe-*")) == []
+
+
+def test_the_file_that_is_measured_has_no_name_so_a_killed_probe_leaves_none(tmp_path):
+    with probe_storage._test_file(tmp_path) as path:
+        assert path.stat().st_size > 0
+        assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

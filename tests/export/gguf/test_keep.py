@@ -7,7 +7,7 @@ from old_layout import write_old_layout
 from split_gguf import split
 from tiny_checkpoint import write_checkpoint
 
-from sprat.errors import InputError
+from sprat.errors import BackendError, InputError
 from sprat.export.gguf.quantize import quantize
 from sprat.export.inspection import inspect
 from sprat.export.pipeline import export
@@ -32,7 +32,7 @@ def test_every_tensor_is_unchanged(quantized, tmp_path):
     assert result.bundle.manifest.recipe == "keep"
     assert result.fallbacks == ()
     with GGUFFile.open(quantized) as before, GGUFFile.open(result.bundle.artifact()) as after:
-        assert after.alignment == 4096
+        assert after.alignment == 32
         for name in before.names():
             assert before.tensors[name].format_type == after.tensors[name].format_type
             np.testing.assert_array_equal(before.weight(name).packed, after.weight(name).packed)
@@ -114,3 +114,5 @@ def test_grouped_v2_warns_that_llamacpp_differs(tmp_path):
     assert warning.startswith("llama.cpp and Ollama choose other experts")
     for path in (tmp_path / "out", result.bundle.artifact()):
         assert [note for note in inspect(path).notes if "other experts" in note] == [warning]
+    with pytest.raises(BackendError, match=r"choose other experts.*; use the native backend"):
+        Engine.load(result.bundle.path, backend="llamacpp")

@@ -14,7 +14,6 @@ import onnx
 from onnx_models import Runner, artifact, write
 
 from sprat.errors import InputError
-from sprat.export.onnx import OnnxOptions
 from sprat.export.pipeline import export
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.runtime.arch.tensors import expected_tensors
@@ -141,7 +140,7 @@ def test_groups_count_every_weight(checkpoint):
 
 def test_one_export_writes_both_formats(source, tmp_path):
     bundle = export(source, tmp_path / "out", quant="int4", formats=("onnx", "gguf")).bundle
-    bundle.check_hashes()
+    bundle.check()
     assert [artifact.format for artifact in bundle.manifest.artifacts] == ["onnx", "gguf"]
     names = {file.name for file in bundle.manifest.files}
     assert {"model.onnx", "model.onnx.data", "tokenizer.json"} <= names
@@ -226,5 +225,5 @@ def test_without_onnx_ir_the_error_names_the_package(source, tmp_path, monkeypat
 
 
 def test_a_bundle_opens(source, tmp_path):
-    export(source, tmp_path / "out", formats=("onnx",), onnx=OnnxOptions(portable=True))
+    export(source, tmp_path / "out", formats=("onnx",), portable=True)
     assert Bundle.open(tmp_path / "out").manifest.recipe == "int4"

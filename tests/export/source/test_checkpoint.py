@@ -14,6 +14,7 @@ from tiny_checkpoint import CONFIGS, weights, write_checkpoint
 
 from sprat.errors import CheckpointError, ExportError
 from sprat.export.source.checkpoint import Checkpoint
+from sprat.export.source.file import SourceFile
 from sprat.export.source.fp8 import F8_E4M3
 from sprat.runtime.arch.tensors import expected_tensors
 
@@ -175,7 +176,7 @@ def test_a_gguf_is_a_checkpoint(tmp_path):
     assert checkpoint.warnings == ["the source is quantized (14 tensors in Q8_0): quantizing again adds to its error"]
     assert checkpoint.hash() == hashlib.sha256(path.read_bytes()).hexdigest()
     assert checkpoint.metadata["general.architecture"] == "llama"
-    assert checkpoint.tokenizer_files == {}
+    assert checkpoint.tokenizer_files() == {}
 
 
 def test_a_gguf_in_a_read_only_format_is_a_checkpoint(tmp_path):
@@ -239,10 +240,39 @@ def test_a_changed_source_is_an_error(change, tmp_path):
 
 def test_tokenizer_files_are_found(tmp_path):
     checkpoint = Checkpoint.open(write_checkpoint(tmp_path / "model"))
-    assert set(checkpoint.tokenizer_files) == {"tokenizer.json", "tokenizer_config.json"}
-    assert all(path.is_file() for path in checkpoint.tokenizer_files.values())
+    assert set(checkpoint.tokenizer_files()) == {"tokenizer.json", "tokenizer_config.json"}
+    assert all(checkpoint.tokenizer_files().values())
 
 
 def test_an_unknown_weight_is_a_checkpoint_error(tmp_path):
     with pytest.raises(CheckpointError, match="no tensor 'nothing'"):
         Checkpoint.open(write(tmp_path)).weight("nothing")
+
+
+def rewrite(path, *, keep_time):
+    """Another content of the same size, in place."""
+    before, data = path.stat(), bytearray(path.read_bytes())
+    data[-3] ^= 1
+    with path.open("r+b") as file:
+        file.write(data)
+    if keep_time:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_a_file_rewritten_with_its_size_and_time_is_an_error(name, tmp_path):
+    folder = write_checkpoint(tmp_path / "source", "qwen2")
+    checkpoint = Checkpoint.open(folder)
+    checkpoint.verify_complete()
+    rewrite(folder / name, keep_time=True)
+    with pytest.raises(ExportError, match=rf"{name}: the source changed while it was read \(same size"):
+        checkpoint.check_unchanged()
+
+
+def test_tokenizer_files_are_compared_by_their_hash(tmp_path, monkeypatch):
+    folder = write_checkpoint(tmp_path / "source", "qwen2")
+    checkpoint = Checkpoint.open(folder)
+    rewrite(folder / "tokenizer.json", keep_time=False)
+    monkeypatch.setattr(SourceFile, "_compare", lambda *_: None)  # a file system whose times cannot be trusted
+    with pytest.raises(ExportError, match=r"tokenizer\.json: the source changed while it was read"):
+        checkpoint.tokenizer_files()

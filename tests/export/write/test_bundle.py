@@ -1,8 +1,15 @@
+import errno
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
 import msgspec
 import pytest
 
 from sprat.errors import ExportError
-from sprat.export.write.bundle import BundleFolder, existing_manifest
+from sprat.export.write import publish
+from sprat.export.write.bundle import BundleFolder, existing_manifest, remove_leftovers
 from sprat.runtime.files.bundle import Artifact, Bundle, Manifest, Source
 
 
@@ -20,15 +27,17 @@ def manifest(*files, name="student"):
     )
 
 
-def begin(out):
-    folder = BundleFolder.beside(out)
-    folder.make()
-    return folder
+def build(out, *, data=b"weights", name="student", check=lambda _: None):
+    with BundleFolder.lock(out) as folder:
+        files = (folder.add("model.gguf", data), folder.add("tokenizer.json", b"{}"))
+        return folder.finish(manifest(*files, name=name), check)
 
 
-def build(out, *, data=b"weights", name="student"):
-    folder = begin(out)
-    return folder.finish(manifest(folder.add("model.gguf", data), folder.add("tokenizer.json", b"{}"), name=name))
+def interrupt(out, **files):
+    """Add ``files`` and stop, as a process that is killed."""
+    with BundleFolder.lock(out) as folder:
+        for name, data in files.items():
+            folder.add(name.replace("_", "."), data)
 
 
 def tree(folder):
@@ -37,11 +46,10 @@ def tree(folder):
 
 def test_a_bundle_appears_only_when_complete(tmp_path):
     out = tmp_path / "deep" / "out"
-    folder = begin(out)
-    folder.add("model.gguf", b"weights")
+    interrupt(out, model_gguf=b"weights")
     assert not out.exists()
     bundle = build(out)
-    bundle.check_hashes()
+    bundle.check()
     assert tree(tmp_path / "deep") == ["out", "out/manifest.json", "out/model.gguf", "out/tokenizer.json"]
     assert Bundle.open(out).manifest == bundle.manifest
 
@@ -58,19 +66,17 @@ def test_the_manifest_is_indented_json_in_field_order(tmp_path):
 
 
 def test_files_of_an_interrupted_run_are_reused_and_leftovers_removed(tmp_path):
-    first = begin(tmp_path / "out")
-    for name in ("model.gguf.partial", "model.gguf.journal", "other-recipe.gguf"):
-        first.add(name, b"before")
-    second = begin(tmp_path / "out")
-    assert (second.partial / "model.gguf.partial").read_bytes() == b"before"
+    interrupt(tmp_path / "out", model_gguf_partial=b"before", model_gguf_journal=b"before", other_gguf=b"before")
+    with BundleFolder.lock(tmp_path / "out") as second:
+        assert (second.path / "model.gguf.partial").read_bytes() == b"before"
     build(tmp_path / "out")
     assert tree(tmp_path / "out") == ["manifest.json", "model.gguf", "tokenizer.json"]
 
 
 def test_a_bundle_is_kept_until_its_replacement_is_complete(tmp_path):
     build(tmp_path / "out")
-    begin(tmp_path / "out").add("model.gguf", b"newer")
-    Bundle.open(tmp_path / "out").check_hashes()
+    interrupt(tmp_path / "out", model_gguf=b"newer")
+    Bundle.open(tmp_path / "out").check()
     build(tmp_path / "out", data=b"newer", name="newer")
     assert Bundle.open(tmp_path / "out").manifest.name == "newer"
     assert tree(tmp_path) == ["out", "out/manifest.json", "out/model.gguf", "out/tokenizer.json"]
@@ -89,17 +95,216 @@ def test_files_that_are_not_a_bundle_are_never_replaced(tmp_path, what):
         (out / ("notes.txt" if what == "another folder" else "manifest.json")).write_text('{"name": "mine"}')
     before = tree(tmp_path)
     with pytest.raises(ExportError, match=r"exists and is not a sprat bundle; choose another name"):
-        begin(out)
+        BundleFolder.lock(out)
     assert tree(tmp_path) == before
 
 
 def test_an_empty_folder_may_become_the_bundle(tmp_path):
     (tmp_path / "out").mkdir()
     assert existing_manifest(tmp_path / "out") is None
-    build(tmp_path / "out").check_hashes()
+    build(tmp_path / "out").check()
 
 
 def test_an_unwritable_path_is_an_export_error(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ExportError, match=r"file/out\.partial: cannot be written \(Not a directory\)"):
-        begin(tmp_path / "file" / "out")
+        BundleFolder.lock(tmp_path / "file" / "out")
+
+
+def strange_partial(out, what):
+    """OUT.partial as a stranger made it."""
+    partial = out.with_name("out.partial")
+    victim = out.with_name("victim")
+    victim.mkdir()
+    (victim / "notes.txt").write_text("mine")
+    if what == "a file":
+        partial.write_text("mine")
+    elif what == "a link to a folder":
+        partial.symlink_to(victim)
+    elif what == "a broken link":
+        partial.symlink_to(out.with_name("nowhere"))
+    else:
+        partial.mkdir()
+        marker = partial / ".sprat-export"
+        {
+            "a folder with a file": lambda: (partial / "notes.txt").write_text("mine"),
+            "a folder with a folder": (partial / "photos").mkdir,
+            "a marker that is a link": lambda: marker.symlink_to(victim / "notes.txt"),
+            "a marker with other text": lambda: marker.write_text("mine"),
+            "a marker that is a folder": marker.mkdir,
+            "a marker that is a pipe": lambda: os.mkfifo(marker),
+        }[what]()
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "a file",
+        "a link to a folder",
+        "a broken link",
+        "a folder with a file",
+        "a folder with a folder",
+        "a marker that is a link",
+        "a marker with other text",
+        "a marker that is a folder",
+        "a marker that is a pipe",
+    ],
+)
+def test_a_partial_folder_of_someone_else_is_never_touched(tmp_path, what):
+    strange_partial(tmp_path / "out", what)
+    before = tree(tmp_path)
+    with pytest.raises(ExportError, match=r"out\.partial: exists and was not made by sprat export.*move it away"):
+        BundleFolder.lock(tmp_path / "out")
+    assert tree(tmp_path) == before
+    assert (tmp_path / "victim" / "notes.txt").read_text() == "mine"
+
+
+def test_an_empty_partial_folder_is_used(tmp_path):
+    (tmp_path / "out.partial").mkdir()
+    build(tmp_path / "out").check_hashes()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("make", ["symlink", "hard link", "folder link", "pipe"])
+def test_links_in_the_own_folder_are_replaced_and_not_followed(tmp_path, make):
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / "photos").mkdir()
+    interrupt(tmp_path / "out", model_gguf=b"before")
+    name = tmp_path / "out.partial" / "bundle" / "tokenizer.json"
+    if make == "symlink":
+        name.symlink_to(victim)
+    elif make == "hard link":
+        name.hardlink_to(victim)
+    elif make == "folder link":
+        name.parent.joinpath("extra").symlink_to(tmp_path / "photos")
+    else:
+        os.mkfifo(name)
+    with BundleFolder.lock(tmp_path / "out") as folder:
+        files = [folder.add(each, b"{}") for each in ("model.gguf", "tokenizer.json", "extra/one.jinja")]
+        folder.finish(manifest(*files)).check_hashes()
+    assert victim.read_text() == "mine"
+    assert not list((tmp_path / "photos").iterdir())
+    assert not any(path.is_symlink() for path in (tmp_path / "out").rglob("*"))
+
+
+def test_a_second_process_cannot_build_the_same_bundle(tmp_path):
+    with (
+        BundleFolder.lock(tmp_path / "out"),
+        pytest.raises(ExportError, match="another process is writing this output"),
+    ):
+        BundleFolder.lock(tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_lock_is_of_the_folder_that_exists(tmp_path, monkeypatch):
+    """Between opening the marker and locking it, another process finishes and deletes the folder."""
+    flock, seen = fcntl.flock, []
+
+    def late(descriptor, flags):
+        if not seen:
+            shutil.rmtree(tmp_path / "out.partial")
+        seen.append(descriptor)
+        return flock(descriptor, flags)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    build(tmp_path / "out").check_hashes()
+    assert len(seen) == 2
+
+
+def test_a_bundle_that_fails_its_check_is_not_published(tmp_path):
+    build(tmp_path / "out")
+
+    def fail(folder):
+        assert (folder / "manifest.json").exists()
+        raise ExportError("not readable")
+
+    with pytest.raises(ExportError, match="not readable"):
+        build(tmp_path / "out", name="newer", check=fail)
+    assert Bundle.open(tmp_path / "out").manifest.name == "student"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.fixture
+def no_exchange(monkeypatch):
+    """A system that cannot exchange two names."""
+    monkeypatch.setattr(publish, "_exchange", lambda *_: False)
+
+
+def fail_second_rename(monkeypatch):
+    replace, calls = Path.replace, []
+
+    def fails(self, target):
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, "Input/output error")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", fails)
+
+
+def test_if_the_second_rename_fails_the_bundle_is_put_back(tmp_path, monkeypatch, no_exchange):
+    build(tmp_path / "out")
+    with monkeypatch.context() as patch:
+        fail_second_rename(patch)
+        with pytest.raises(ExportError, match="Input/output error"):
+            build(tmp_path / "out", name="newer")
+    assert Bundle.open(tmp_path / "out").manifest.name == "student"
+    build(tmp_path / "out", name="newest")
+    assert Bundle.open(tmp_path / "out").manifest.name == "newest"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_killed_between_the_renames_the_bundle_is_put_back_by_the_next_run(tmp_path):
+    build(tmp_path / "out")
+    interrupt(tmp_path / "out", model_gguf=b"newer")
+    (tmp_path / "out").replace(tmp_path / "out.partial" / "replaced")
+    with BundleFolder.lock(tmp_path / "out"):
+        Bundle.open(tmp_path / "out").check_hashes()
+
+
+def test_killed_while_the_replaced_bundle_is_deleted_the_next_run_replaces_again(tmp_path):
+    build(tmp_path / "out")
+    interrupt(tmp_path / "out", model_gguf=b"newer")
+    replaced = tmp_path / "out.partial" / "replaced"
+    replaced.mkdir()
+    (replaced / "tokenizer.json").write_text("{}")
+    build(tmp_path / "out", name="newest")
+    assert Bundle.open(tmp_path / "out").manifest.name == "newest"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_called_replaced_beside_the_bundle_is_a_strangers(tmp_path):
+    build(tmp_path / "out")
+    mine = tmp_path / "out.replaced"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
+    build(tmp_path / "out", name="newer")
+    assert tree(mine) == ["notes.txt"]
+
+
+def test_a_link_to_a_bundle_is_replaced_and_its_target_is_kept(tmp_path):
+    build(tmp_path / "target")
+    (tmp_path / "out").symlink_to(tmp_path / "target")
+    build(tmp_path / "out", name="newer")
+    assert Bundle.open(tmp_path / "target").manifest.name == "student"
+    assert Bundle.open(tmp_path / "out").manifest.name == "newer"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "target"]
+
+
+def test_leftovers_of_a_finished_export_are_removed_and_unfinished_work_is_kept(tmp_path):
+    build(tmp_path / "out")
+    interrupt(tmp_path / "out", model_gguf=b"newer")
+    remove_leftovers(tmp_path / "out")
+    assert (tmp_path / "out.partial" / "bundle" / "model.gguf").exists()
+    shutil.rmtree(tmp_path / "out.partial" / "bundle")
+    remove_leftovers(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_leftovers_of_someone_else_are_left(tmp_path):
+    build(tmp_path / "out")
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / "notes.txt").write_text("mine")
+    remove_leftovers(tmp_path / "out")
+    assert tree(tmp_path / "out.partial") == ["notes.txt"]

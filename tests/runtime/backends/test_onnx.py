@@ -15,7 +15,6 @@ pytest.importorskip("onnxruntime")
 
 from sprat.errors import BackendError, BundleError, ConfigError, DoesNotFitError, ModelFileError, PromptError  # noqa: E402
 from sprat.export.inspection import inspect  # noqa: E402
-from sprat.export.onnx.options import OnnxOptions  # noqa: E402
 from sprat.export.pipeline import export  # noqa: E402
 from sprat.export.verify.verify import verify  # noqa: E402
 from sprat.runtime.backends import onnx as onnx_backend  # noqa: E402
@@ -35,8 +34,7 @@ def bundle(request, tmp_path_factory):
     name, portable = request.param
     folder = tmp_path_factory.mktemp("onnx")
     source = write_checkpoint(folder / f"tiny-{name}", name)
-    options = OnnxOptions(portable=portable)
-    return export(source, folder / "out", quant="f32", formats=["gguf", "onnx"], onnx=options).bundle
+    return export(source, folder / "out", quant="f32", formats=["gguf", "onnx"], portable=portable).bundle
 
 
 @pytest.fixture(scope="module")

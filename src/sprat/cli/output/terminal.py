@@ -33,7 +33,7 @@ def shown(text: str) -> str:
 
 def warn_left_out(error: Exception) -> None:
     """Print one line on standard error about an item that is left out of the output."""
-    click.echo(f"sprat: left out: {error}", err=True)
+    click.echo(f"sprat: left out: {printable(str(error))}", err=True)
 
 
 def print_json(record: Any) -> None:
@@ -51,15 +51,16 @@ def print_table(columns: Sequence[str], rows: Iterable[Iterable[object]], *, mar
     from rich.box import MARKDOWN, SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[printable(str(cell)) for cell in row] for row in rows]  # names of tensors and devices among them
     console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False)
     table = Table(box=SIMPLE_HEAD if console.is_terminal and not markdown else MARKDOWN)
     for index, column in enumerate(columns):
         numbers = all(row[index][:1].isdigit() for row in cells)
-        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
+        table.add_column(Text(column), justify="right" if numbers else "left", overflow="fold")
     for row in cells:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # a str would be read as markup: "[/x]"
     with console.capture() as text:  # rich ends the program without a message when a pipe is closed
         console.print(table)
     click.echo(text.get(), nl=False)
@@ -90,16 +91,16 @@ def _terminal_bar(label: str, *, in_bytes: bool) -> Iterator[ReportProgress]:
     from rich.progress import Progress as Bar
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         *((DownloadColumn(),) if in_bytes else ()),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[what]}"),
+        TextColumn("{task.fields[what]}", markup=False),
     )
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=None, what="")
-        yield lambda state: bar.update(task, completed=state.done, total=state.total, what=state.what)
+        yield lambda state: bar.update(task, completed=state.done, total=state.total, what=printable(state.what))
 
 
 def _plain_lines(label: str, *, in_bytes: bool) -> ReportProgress:
@@ -110,7 +111,7 @@ def _plain_lines(label: str, *, in_bytes: bool) -> ReportProgress:
         reached = int(_PLAIN_LINES * state.done / state.total) if state.total else _PLAIN_LINES
         if reached > shown:
             size = f" {human_bytes(int(state.done))} of {human_bytes(int(state.total))}" if in_bytes else ""
-            click.echo(f"{label}: {reached / _PLAIN_LINES:.0%}{size} {state.what}", err=True)
+            click.echo(f"{label}: {reached / _PLAIN_LINES:.0%}{size} {printable(state.what)}", err=True)
         shown = reached  # smaller than before when the next file begins
 
     return show

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sprat.errors import InputError
+from sprat.files import read_text
 from sprat.runtime.files.shape_checks import summarize
 
 __all__ = ["HubReference", "is_repository", "newest_snapshot"]
@@ -137,6 +138,6 @@ def _snapshot_of(folder: Path, ref: str) -> Path | None:
     """The snapshot of a branch or tag, if both are in the cache."""
     if ref not in _refs(folder):
         return None
-    commit = (folder / "refs" / ref).read_text(encoding="utf-8", errors="replace").strip()
+    commit = read_text(folder / "refs" / ref, errors="replace").strip()
     found = folder / "snapshots" / commit
     return found if _COMMIT.fullmatch(commit) and found.is_dir() else None

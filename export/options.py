@@ -1,0 +1,145 @@
+"""The options of an export: one record with defaults, and the same names as keyword arguments."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Self, TypedDict
+
+from sprat.devices.profile import find_profile
+from sprat.export.onnx import OnnxOptions
+from sprat.export.quality.options import QualityOptions
+from sprat.export.source.lora import AdapterOption
+from sprat.keywords import unknown_keyword
+from sprat.runtime.memory import parse_memory
+
+__all__ = ["ExportKeywords", "ExportOptions"]
+
+_DEFAULT_QUANT = "int4"
+
+
+class ExportKeywords(TypedDict, total=False):
+    """The fields of :class:`ExportOptions`, for type checkers; documented there."""
+
+    quant: str | None
+    device: str | None
+    context: int | None
+    formats: Sequence[str]
+    tensor_rules: Sequence[str]
+    name: str | None
+    chat_template: str | os.PathLike[str] | None
+    lora: Sequence[str | os.PathLike[str]]
+    ignore_config_fields: Sequence[str]
+    align: int | None
+    split: int | str | None
+    block_size: int
+    accuracy_level: int
+    portable: bool
+    quality: str | None
+    target_size: int | str | None
+    target_bpw: float | None
+    match_size: str | os.PathLike[str] | None
+    max_kld: float | None
+    calibration: Sequence[str | os.PathLike[str]]
+    force: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions:
+    """What an export takes besides source and target.
+
+    Attributes:
+        quant: ``"int4"``, ``"int8"``, a block format, or ``"keep"``: a GGUF's own; by default what fits ``device``, and
+            ``"int4"`` without a device.
+        device: a profile's name, or its file; a model that does not fit its memory is refused before a weight is read.
+        context: tokens to plan the KV cache for; by default the model's limit, at most 4096.
+        formats: the artifacts to write: ``"gguf"``, ``"onnx"`` or both.
+        tensor_rules: block formats of single tensors, ``"ffn_down_exps=q5_0"``; later rules win.
+        name: the model's name in manifest, metadata and file name, ``"owner/Name-7B-Chat"``; by default the source's.
+        chat_template: a file with a Jinja template, instead of the source's chat template.
+        lora: folders of PEFT's LoRA adapters to merge into the weights, ``"DIR"`` or ``"DIR:scale"``, in this order.
+        ignore_config_fields: unknown fields of ``config.json`` that change no mathematics: ``"rope_scaling.name"``.
+        align: GGUF: alignment of the tensors in bytes; by default 32, which llama.cpp's tools expect.
+        split: GGUF: split into files of at most this size, in bytes or as ``"4GB"``, if it is larger; the names are
+            llama.cpp's, and llama.cpp loads them.
+        block_size: ONNX: weights that share a scale: 32, 64 or 128.
+        accuracy_level: ONNX: 4 quantizes activations to int8, 0 keeps them in float32.
+        portable: ONNX: standard operators only, for runtimes other than onnxruntime.
+        quality: GGUF: ``"fast"``, ``"balanced"`` or ``"best"`` to give every tensor the format that pays most, and with
+            the last two to round for the inputs that a text shows; by default ``"none"``, or ``"balanced"`` with one of
+            the targets.
+        target_size: size of the file, in bytes or as ``"6.2GB"``; by default as large as ``quant`` makes it.
+        target_bpw: the size as bits per weight, scales included.
+        match_size: the size as that of another file.
+        max_kld: the smallest file whose mean KL divergence on the evaluation text is at most this.
+        calibration: text files to calibrate with instead of the packaged text.
+        force: replace an existing bundle, and write a model that does not fit the device.
+    """
+
+    quant: str | None = None
+    device: str | None = None
+    context: int | None = None
+    formats: Sequence[str] = ("gguf",)
+    tensor_rules: Sequence[str] = ()
+    name: str | None = None
+    chat_template: str | os.PathLike[str] | None = None
+    lora: Sequence[str | os.PathLike[str]] = ()
+    ignore_config_fields: Sequence[str] = ()
+    align: int | None = None
+    split: int | str | None = None
+    block_size: int = 32
+    accuracy_level: int = 4
+    portable: bool = False
+    quality: str | None = None
+    target_size: int | str | None = None
+    target_bpw: float | None = None
+    match_size: str | os.PathLike[str] | None = None
+    max_kld: float | None = None
+    calibration: Sequence[str | os.PathLike[str]] = ()
+    force: bool = False
+
+    @classmethod
+    def of(cls, keywords: ExportKeywords) -> Self:
+        """The record of ``export``'s keyword arguments; TypeError for one that does not exist."""
+        names = [field.name for field in fields(cls)]
+        if unknown := [name for name in keywords if name not in names]:
+            raise unknown_keyword("export()", unknown[0], names)
+        return cls(**keywords)
+
+    @property
+    def device_name(self) -> str | None:
+        """Name of the device's profile."""
+        return find_profile(self.device).name if self.device else None
+
+    @property
+    def wanted_quant(self) -> str | None:
+        """The quantization to use, None to let the device decide."""
+        return self.quant or (None if self.device else _DEFAULT_QUANT)
+
+    @property
+    def split_bytes(self) -> int | None:
+        """Largest size of one GGUF file."""
+        return None if self.split is None else parse_memory(self.split, "split")
+
+    @property
+    def onnx(self) -> OnnxOptions:
+        """Options of the ONNX graph."""
+        return OnnxOptions(block_size=self.block_size, accuracy_level=self.accuracy_level, portable=self.portable)
+
+    @property
+    def calibrated(self) -> QualityOptions:
+        """Level, target and text of a calibrated export."""
+        return QualityOptions.of(
+            self.quality,
+            target_size=self.target_size,
+            target_bpw=self.target_bpw,
+            match_size=self.match_size,
+            max_kld=self.max_kld,
+            calibration=self.calibration,
+        )
+
+    @property
+    def adapters(self) -> list[AdapterOption]:
+        """The LoRA adapters to merge."""
+        return [AdapterOption.parse(os.fspath(text)) for text in self.lora]

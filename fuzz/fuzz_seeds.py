@@ -1,0 +1,132 @@
+"""The corpus: valid files of every kind, made here, and each past finding by its name."""
+
+from __future__ import annotations
+
+import base64
+import json
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+from bench_records import measurement
+from gguf_bytes import MALFORMED, small
+from report_page import records
+from tiny_checkpoint import CONFIGS, shapes, write_checkpoint
+
+__all__ = ["FINDINGS", "bundle", "seeds"]
+
+_DEEP = 100_000
+_DATA = Path(__file__).parents[1] / "tests" / "data"
+
+# Past findings: inputs that raised another error than SpratError, hung, or took gigabytes.
+FINDINGS: dict[str, dict[str, bytes]] = {
+    "config": {"nested": b"[" * _DEEP, "nested-object": b'{"a":' * _DEEP, "not-utf8": b"\xff"},
+    "tokenizer": {
+        "nested": b"[" * _DEEP,
+        "added-token-is-a-number": b'{"model":{"type":"BPE","vocab":{},"merges":[]},"added_tokens":'
+        b'[{"id":1,"content":5}]}',
+        "added-tokens-is-a-number": b'{"model":{"type":"BPE","vocab":{},"merges":[]},"added_tokens":5}',
+    },
+    "tokenizer_config": {
+        "nested": b'{"a":' * _DEEP,
+        "templates-are-numbers": b'{"chat_template":[1]}',
+        "template-without-a-name": b'{"chat_template":[{"template":"x"}]}',
+        "template-is-a-number": b'{"chat_template":[{"name":"default","template":5}]}',
+        "special-token-is-empty": b'{"bos_token":"","eos_token":""}',
+        "added-token-is-a-number": b'{"added_tokens_decoder":{"5":{"content":5}}}',
+    },
+    "manifest": {
+        "nested": b"[" * _DEEP,
+        "name-of-300": b'{"schema_version":1,"name":"n","artifacts":[{"format":"gguf","file":"%s","plan":"%s"}],'
+        b'"files":[{"name":"%s","size_bytes":1,"sha256":"%s"}],"source":{"name":"s","format":"gguf","hash":"h",'
+        b'"quantized":false},"spec":{},"recipe":"r","tensor_groups":[],"device":null,"versions":{}}'
+        % (b"n" * 300, b"0" * 64, b"n" * 300, b"0" * 64),
+    },
+    "results": {"nested": b"[" * _DEEP, "nested-line": b'{"schema":1,"a":' + b"[" * _DEEP},
+    "compare": {"nested": b"[" * _DEEP},
+    "device": {"nested": b"a = " + b"[" * _DEEP, "number-of-5000-digits": b"a = " + b"9" * 5000},
+    "template": {
+        "slices": b"{% set b = 'a' * 100000 %}" + b"{% set x = b[1:] %}" * 200,
+        "round": b"{{ 1|round(-1000000000) }}",
+        "rfind": b"{{ ('a'*2000000).rfind('ab' ~ 'a'*1000000) }}",
+        "strip": b"{{ ('b'*1000000).strip('a'*1000000 ~ 'b') }}",
+        "sum": b"{{ ([['a']]*62000)|sum(start=[]) }}",
+        "address": b"{{ 'a'.find }}",
+    },
+    "spec": {"nested": b"[" * _DEEP, "no-heads": b'{"n_kv_heads":0}'},
+    "cache": {"nested": b"[" * _DEEP},
+    "index": {"nested": b"[" * _DEEP, "nested-map": b'{"weight_map":' + b'{"a":' * _DEEP},
+    "journal": {"nested": b"[" * _DEEP + b"\n", "zeros": bytes(100)},
+}
+
+
+def seeds(target: str) -> dict[str, bytes]:
+    """Name -> input: valid ones first, then past findings."""
+    return {**_VALID[target](), **FINDINGS.get(target, {})}
+
+
+def _ggufs() -> dict[str, bytes]:
+    malformed = {name: make() for name, (make, _) in MALFORMED.items()}
+    return {"student": next(bundle().glob("*.gguf")).read_bytes(), "small": small(), **malformed}
+
+
+def _templates() -> dict[str, bytes]:
+    return {path.stem: path.read_bytes() for path in sorted((_DATA / "chat").rglob("*.jinja"))}
+
+
+def _spec() -> bytes:
+    return json.dumps(json.loads((bundle() / "manifest.json").read_bytes())["spec"]).encode()
+
+
+def _results() -> bytes:
+    return b"\n".join(msgspec.json.encode(record) for record in (measurement(), *records()))
+
+
+def _devices() -> dict[str, bytes]:
+    profiles = resources.files("sprat.devices") / "profiles"
+    return {path.name: path.read_bytes() for path in profiles.iterdir() if path.name.endswith(".toml")}
+
+
+def _index() -> bytes:
+    return json.dumps({"weight_map": dict.fromkeys(shapes(CONFIGS["qwen2"]), "model.safetensors")}).encode()
+
+
+def _tiktoken() -> bytes:
+    return b"".join(b"%s %d\n" % (base64.b64encode(bytes([byte])), byte) for byte in range(256))
+
+
+_VALID: dict[str, Callable[[], dict[str, bytes]]] = {
+    "gguf": _ggufs,
+    "safetensors": lambda: {"student": (_files() / "model.safetensors").read_bytes()},
+    "config": lambda: {name: json.dumps(config).encode() for name, config in CONFIGS.items()},
+    "tokenizer": lambda: {"qwen2": (_files() / "tokenizer.json").read_bytes()},
+    "tokenizer_config": lambda: {"qwen2": (_files() / "tokenizer_config.json").read_bytes()},
+    "template": _templates,
+    "manifest": lambda: {"student": (bundle() / "manifest.json").read_bytes()},
+    "onnx": lambda: {"student": (bundle() / "model.onnx").read_bytes()},
+    "spec": lambda: {"student": _spec()},
+    "results": lambda: {"results": _results()},
+    "compare": lambda: {"one": msgspec.json.encode(measurement())},
+    "device": _devices,
+    "sentencepiece": lambda: {"tiny": (_DATA / "sentencepiece" / "tokenizer.model").read_bytes()},
+    "tiktoken": lambda: {"bytes": _tiktoken()},
+    "journal": lambda: {"two": b'{"layout":"d","source":"s","journal":1}\n{"tensor":"a","prefix":"0"}\n'},
+    "index": lambda: {"one": _index()},
+    "cache": lambda: {"report": b'{"use_extra_bufts":true}'},
+}
+
+
+@cache
+def _files() -> Path:
+    return write_checkpoint(Path(tempfile.mkdtemp(prefix="sprat-fuzz-seeds-")) / "student", "qwen2")
+
+
+@cache
+def bundle() -> Path:
+    """A bundle of a tiny model, as GGUF and ONNX."""
+    from sprat.export.pipeline import export
+
+    return export(_files(), _files().parent / "out", quant="int4", formats=("gguf", "onnx")).path

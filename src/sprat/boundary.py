@@ -1,0 +1,67 @@
+"""Where a public call ends: the errors of the system and of the interpreter become SpratError.
+
+The readers name what is wrong with a file. This is for what they cannot expect: a name of over 255 bytes, a loop of
+links, a medium that fails, a document nested so deeply that walking it overflows the stack.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+from sprat.errors import InputError, SpratError
+from sprat.keywords import checks_keywords
+
+__all__ = ["plain_errors", "public_call"]
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+# About the path that the caller passed, or a name in a file; all others are about the machine.
+_ABOUT_THE_NAME = {
+    errno.EACCES,
+    errno.EFBIG,
+    errno.EINVAL,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EPERM,
+}
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Raise what a caller need not know of as a SpratError.
+
+    Raises:
+        InputError: a path or a name in a file cannot be used, text is not valid Unicode, or a document is nested too
+            deeply.
+        SpratError: the operating system failed to read or write.
+    """
+    try:
+        yield
+    except OSError as error:
+        kind = InputError if error.errno in _ABOUT_THE_NAME else SpratError
+        subject = error.filename or "the file system"
+        raise kind(f"{subject}: {error.strerror or error}; check the path, its permissions and the disk") from error
+    except UnicodeError as error:
+        raise InputError(f"text that is not valid Unicode ({error}); expected UTF-8") from error
+    except RecursionError as error:
+        raise InputError("a document is nested too deeply; expected at most some hundred levels") from error
+
+
+def public_call(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """Decorate a function of the public API with :func:`plain_errors` and :func:`~sprat.keywords.checks_keywords`."""
+    checked = checks_keywords(function)
+
+    @functools.wraps(function)
+    def called(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        with plain_errors():
+            return checked(*args, **kwargs)
+
+    return called
