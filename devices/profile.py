@@ -18,6 +18,7 @@ and source::
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterator
 from importlib import resources
@@ -44,6 +45,7 @@ __all__ = [
     "Thermal",
     "check_new_name",
     "contradictions",
+    "find_profile",
     "load_profile",
     "load_profiles",
     "parse_profile",
@@ -53,6 +55,7 @@ __all__ = [
 ]
 
 _NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
+_SUFFIX = ".toml"
 # A core this slow, relative to the fastest, gets no thread: middle cores of phones (0.41) help, little ones (0.15 to
 # 0.38) do not.
 MIN_CORE_SPEED = 0.4
@@ -137,12 +140,12 @@ def load_profile(name: str) -> DeviceProfile:
     """The profile called ``name``.
 
     Raises:
-        DeviceError: there is no such profile (the message has the nearest name), or a value is missing, misspelt or
+        DeviceError: there is no such profile (the message has the nearest names), or a value is missing, misspelt or
             impossible.
     """
     files = _saved() | _shipped()
     if name not in files:
-        raise DeviceError(unknown_name("device", name, files))
+        raise DeviceError(unknown_name("device", name, files, _names_by_title()))
     path = files[name]
     try:
         return parse_profile(name, read_input(path))
@@ -152,17 +155,39 @@ def load_profile(name: str) -> DeviceProfile:
         raise DeviceError(f"{path}: {error}") from error
 
 
-def parse_profile(name: str, toml: bytes) -> DeviceProfile:
-    """The profile called ``name`` from its file's bytes.
+def find_profile(device: str | os.PathLike[str]) -> DeviceProfile:
+    """The profile that a user names: a name of :func:`profile_names`, or the path of a TOML file (``./friend.toml``).
+
+    Raises:
+        DeviceError: as :func:`load_profile`; or there is no such file, or it is not a profile.
+    """
+    if not isinstance(device, str | os.PathLike):
+        raise DeviceError(f"device is {device!r}, expected the name of a profile (see `sprat devices`) or a TOML file")
+    path = Path(device)
+    if not isinstance(device, os.PathLike) and path.suffix != _SUFFIX:
+        return load_profile(device)
+    if not path.is_file():
+        raise DeviceError(f"{path}: no such file; expected a device profile, see docs/device-profiles.md")
+    try:
+        return parse_profile(None, path.read_bytes())
+    except OSError as error:
+        raise DeviceError(f"{path}: cannot be read ({error.strerror})") from error
+    except DeviceError as error:
+        raise DeviceError(f"{path}: {error}") from error
+
+
+def parse_profile(name: str | None, toml: bytes) -> DeviceProfile:
+    """The profile called ``name`` from its file's bytes; any name where it is ``None``.
 
     Raises:
         DeviceError: a key is missing or unknown, or a value is impossible.
     """
+    subject = "device profile" if name is None else f"device profile {name!r}"
     try:
         profile: DeviceProfile = parse_toml(toml, DeviceProfile)
     except DocumentError as error:
-        raise DeviceError(f"device profile {name!r}: {error}; compare it with rpi5-8gb.toml") from error
-    _check(name, profile)
+        raise DeviceError(f"{subject}: {error}; compare it with rpi5-8gb.toml") from error
+    _check(profile.name if name is None else name, profile)
     return profile
 
 
@@ -218,7 +243,13 @@ def _saved() -> dict[str, Path]:
 
 
 def _profiles_in(folder: Path) -> dict[str, Path]:
-    return {path.stem: path for path in folder.glob("*.toml")}
+    return {path.stem: path for path in folder.glob(f"*{_SUFFIX}")}
+
+
+def _names_by_title() -> dict[str, str]:
+    """Title and chip of every profile that can be read: what users call their device."""
+    profiles = load_profiles(lambda _broken: None)  # the message is about another name
+    return {f"{profile.title} {profile.soc}": profile.name for profile in profiles}
 
 
 def _plain(name: str) -> str:

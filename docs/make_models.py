@@ -9,10 +9,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-_TESTS = Path(__file__).parents[1] / "tests"
-sys.path.insert(0, str(_TESTS / "support"))
+_ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(_ROOT / "tests" / "support"), str(_ROOT / "src")]
 
 from golden_models import GROUPS_OF_TWO, MODELS, ONE_EPSILON, ModelRow, transformers_version  # noqa: E402
+
+from sprat.runtime.arch.presets import assumed_fields, preset_config, preset_names  # noqa: E402
 
 PAGE = Path(__file__).with_name("models.md")
 
@@ -47,11 +49,34 @@ _NOTES = """
    llama.cpp's logits are those of the model with one epsilon.
 """
 
+_PRESETS = """
+## Presets
+
+Names that `sprat plan` and `sprat bench --shape` take without weights; Hugging Face's spelling works too.
+
+| preset | architecture | layers | hidden size | experts, per token | context |
+|---|---|---|---|---|---|
+"""
+_ASSUMED = """
+Marked with *: not all dimensions are published, or we have not found them. The preset's file in `runtime/arch/presets/`
+lists the published ones with their source, and the assumed ones; `sprat plan` names the assumed ones.
+"""
+
 
 def page() -> str:
     """The text of docs/models.md."""
-    rows = "".join(map(_row, MODELS))
-    return _INTRO.format(version=transformers_version()) + rows + _COMPARED + "".join(_compared()) + _NOTES
+    rows, presets = "".join(map(_row, MODELS)), "".join(map(_preset, preset_names()))
+    models = _INTRO.format(version=transformers_version()) + rows + _COMPARED + "".join(_compared()) + _NOTES
+    return models + _PRESETS + presets + _ASSUMED
+
+
+def _preset(name: str) -> str:
+    config = preset_config(name)
+    routed = config.get("n_routed_experts") or config.get("num_experts")
+    experts = f"{routed}, {config['num_experts_per_tok']}" if routed else "-"
+    sizes = f"{config['num_hidden_layers']} | {config['hidden_size']:,} | {experts}"
+    mark = "*" if assumed_fields(name) else ""
+    return f"| `{name}`{mark} | `{config['architectures'][0]}` | {sizes} | {config['max_position_embeddings']:,} |\n"
 
 
 def _row(row: ModelRow) -> str:

@@ -25,7 +25,9 @@ def main(model: str, question: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit('hello: expected a model and a question, for example:  python examples/hello.py demo "What is 2 + 2?"')
     try:
-        main(*sys.argv[1:3])
+        main(*sys.argv[1:])
     except sprat.SpratError as error:
         sys.exit(f"hello: {error}")

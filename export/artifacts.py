@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,9 +11,12 @@ from sprat.export.gguf.artifact import gguf_artifact
 from sprat.export.onnx import onnx_artifact
 from sprat.export.options import ExportOptions
 from sprat.export.source.checkpoint import Checkpoint
+from sprat.export.source.tensor import SourceTensor
 from sprat.export.write.naming import ModelName
+from sprat.export.write.rounding import Rounding
 from sprat.export.write.writer import WrittenFile
 from sprat.progress import ReportProgress
+from sprat.quant.formats import BlockFormat
 from sprat.quant.recipe import Recipe
 from sprat.runtime.files.bundle import TensorGroup
 
@@ -35,6 +38,13 @@ class ArtifactWriter(Protocol):
     def groups(self) -> tuple[TensorGroup, ...]:
         """Formats and sizes by role."""
 
+    @property
+    def file_sizes(self) -> Mapping[str, int]:
+        """Name of every file -> bytes; of a graph, which is written last, about."""
+
+    def conversions(self) -> Iterable[tuple[SourceTensor, BlockFormat]]:
+        """Every weight to be written, and its format."""
+
     def check_free_space(self, folder: Path) -> None:
         """Raise ExportError when the bytes still to be written exceed the free space; ``folder`` need not exist."""
 
@@ -55,6 +65,7 @@ class ArtifactFactory(Protocol):
         *,
         name: ModelName,
         tokenizer: Mapping[str, Any],
+        rounding: Rounding | None = None,
     ) -> ArtifactWriter:
         """Lay out the artifact of ``checkpoint``."""
 

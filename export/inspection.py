@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from sprat.export.onnx.stored_weights import stored_weights
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.write.naming import model_id
 from sprat.export.write.tensor_groups import TensorSize, group_tensors
+from sprat.progress import ReportProgress, no_progress
 from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.arch.attention import LatentAttentionSpec
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
@@ -23,6 +24,7 @@ from sprat.runtime.files.bundle import MANIFEST_NAME, Bundle
 from sprat.runtime.files.finite_check import check_finite
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.latent_tensors import split_latent_tensors
+from sprat.runtime.files.model_file import bundle_of, model_formats
 from sprat.runtime.files.onnx import ONNXFile
 from sprat.runtime.files.shape_checks import compare_with_spec
 from sprat.runtime.generate.sampling_defaults import (
@@ -84,39 +86,65 @@ class Inspection:
     notes: tuple[str, ...]
 
 
-def inspect(path: str | Path, *, check: bool = False) -> Inspection:
+def inspect(
+    path: str | Path,
+    *,
+    check: bool = False,
+    ignore_config_fields: Collection[str] = (),
+    progress: ReportProgress = no_progress,
+) -> Inspection:
     """Inspect a bundle, a GGUF file, an ONNX model or a checkpoint folder; weights are read only with ``check``.
 
     Of a bundle with both formats, the GGUF is described, and a note names the ONNX model.
 
     Args:
         path: the file or folder.
-        check: read every block of a GGUF; NaN or Inf weights are an error.
+        check: read every byte of a bundle and compare the hashes of its manifest, and read every block of a GGUF;
+            other bytes, and weights that are NaN or Inf, are an error.
+        ignore_config_fields: unknown fields of a checkpoint's ``config.json`` that change no mathematics.
+        progress: of the hashes, in bytes.
 
     Raises:
-        InputError: ``path`` is none of these, or malformed; or ``check`` and not a GGUF.
+        InputError: ``path`` is none of these, or malformed; or ``check`` and neither a GGUF nor a bundle; or fields to
+            ignore and no checkpoint.
     """
     path = Path(path)
-    found = _inspect(path)
-    return _checked(found, path) if check else found
+    checked = _check_hashes(path, progress) if check else ()
+    found = _inspect(path, ignore_config_fields)
+    checked = (*checked, *_check_weights(found, path, bool(checked))) if check else ()
+    return replace(found, notes=(*found.notes, *checked))
 
 
-def _inspect(path: Path) -> Inspection:
-    if (path / MANIFEST_NAME).is_file():
-        return _bundle(Bundle.open(path))
+def _inspect(path: Path, ignore_fields: Collection[str]) -> Inspection:
+    if path.is_dir() and not (path / MANIFEST_NAME).is_file():
+        return _checkpoint(path, ignore_fields)
+    if ignore_fields:
+        raise InputError(f"{path}: --ignore-config-field needs a checkpoint folder with config.json, this is none")
     if path.is_dir():
-        return _checkpoint(path)
+        return _bundle(Bundle.open(path))
     return _onnx(path, path, "onnx", ()) if path.suffix == ".onnx" else _gguf(path, path, "gguf", ())
 
 
-def _checked(found: Inspection, path: Path) -> Inspection:
-    if found.kind == "bundle":
+def _check_hashes(path: Path, progress: ReportProgress) -> tuple[str, ...]:
+    """Check the bundle at ``path``, or the one that a file belongs to; empty when there is none."""
+    bundle = bundle_of(path) if path.is_file() or (path / MANIFEST_NAME).is_file() else None
+    if bundle is None:
+        return ()
+    notes = bundle.check(progress)
+    return (f"checked: {len(bundle.manifest.files)} files have the hashes of the manifest", *notes)
+
+
+def _check_weights(found: Inspection, path: Path, has_hashes: bool) -> tuple[str, ...]:
+    """Check that the weights of a GGUF are finite; another model has its hashes at least."""
+    if found.kind == "bundle" and "gguf" in model_formats(path):
         path = Bundle.open(path).artifact("gguf")
+    elif found.kind != "gguf" and has_hashes:
+        return ()
     elif found.kind != "gguf":
         raise InputError(f"{path}: found {found.kind}, but --check needs a GGUF; `sprat verify` runs the other formats")
     with GGUFFile.open(path) as file:
         check_finite(file, every=True)
-    return replace(found, notes=(*found.notes, "checked: all weights are finite"))
+    return ("checked: all weights are finite",)
 
 
 def _bundle(bundle: Bundle) -> Inspection:
@@ -151,8 +179,8 @@ def _onnx(file_path: Path, path: Path, kind: str, warnings: Iterable[str]) -> In
     return _inspection(path, kind, file.name, file.spec, stored_weights(file), _onnx_runtimes(file), notes)
 
 
-def _checkpoint(path: Path) -> Inspection:
-    checkpoint = Checkpoint.open(path)
+def _checkpoint(path: Path, ignore_fields: Collection[str]) -> Inspection:
+    checkpoint = Checkpoint.open(path, ignore_fields=ignore_fields)
     tensors = []
     for name, tensor in checkpoint.tensors.items():
         format, nbytes = tensor.stored_size()

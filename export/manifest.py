@@ -17,7 +17,8 @@ from sprat.export.write.writer import WrittenFile
 from sprat.quant.recipe import KEEP, Recipe
 from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.arch.spec_json import spec_fields
-from sprat.runtime.files.bundle import Artifact, BundleFile, Manifest, Source
+from sprat.runtime.files.bundle import Artifact, BundleFile, Manifest, QualityReport, Source
+from sprat.runtime.files.tensor_digests import pack_digests
 from sprat.runtime.generate.sampling_defaults import sampling_from_metadata
 
 __all__ = ["describe_file", "identity", "manifest_of", "recipe_name"]
@@ -32,9 +33,9 @@ def manifest_of(
     files: tuple[BundleFile, ...],
     tokenizer: Mapping[str, Any],
     options: ExportOptions,
+    quality: QualityReport | None = None,
 ) -> Manifest:
     """The manifest, from the layouts and the written files."""
-    unused = [f"rule {rule} matches no tensor" for rule in recipe.unused_rules(checkpoint.names())]
     return Manifest(
         name=options.name or identity(checkpoint),
         artifacts=tuple(
@@ -45,10 +46,11 @@ def manifest_of(
         spec=spec_fields(checkpoint.spec),
         recipe=recipe_name(recipe),
         tensor_groups=next(iter(artifacts.values())).groups,
-        device=options.device,
+        device=options.device_name,
         versions={name: version(name) for name in (*_PACKAGES, *(["onnx-ir"] if "onnx" in artifacts else []))},
         sampling=dict(sampling_from_metadata(tokenizer)) or msgspec.UNSET,
-        warnings=(*_source_warnings(checkpoint, recipe), *unused, *template_warnings(checkpoint, tokenizer)),
+        quality=quality or msgspec.UNSET,
+        warnings=(*_source_warnings(checkpoint, recipe), *template_warnings(checkpoint, tokenizer)),
     )
 
 
@@ -73,7 +75,8 @@ def recipe_name(recipe: Recipe) -> str:
 
 def describe_file(file: WrittenFile) -> BundleFile:
     """The manifest's entry of a written file."""
-    return BundleFile(name=file.path.name, size_bytes=file.nbytes, sha256=file.sha256)
+    digests = pack_digests(file.pieces) if file.pieces else msgspec.UNSET
+    return BundleFile(name=file.path.name, size_bytes=file.nbytes, sha256=file.sha256, tensor_digests=digests)
 
 
 def _source(checkpoint: Checkpoint) -> Source:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Self, TypedDict
 
-from sprat.errors import unknown_name
+from sprat.devices.profile import find_profile
 from sprat.export.onnx import OnnxOptions
+from sprat.export.quality.options import QualityOptions
 from sprat.export.source.lora import AdapterOption
+from sprat.keywords import unknown_keyword
 from sprat.runtime.memory import parse_memory
 
 __all__ = ["ExportKeywords", "ExportOptions"]
@@ -34,6 +36,12 @@ class ExportKeywords(TypedDict, total=False):
     block_size: int
     accuracy_level: int
     portable: bool
+    quality: str | None
+    target_size: int | str | None
+    target_bpw: float | None
+    match_size: str | os.PathLike[str] | None
+    max_kld: float | None
+    calibration: Sequence[str | os.PathLike[str]]
     force: bool
 
 
@@ -44,7 +52,7 @@ class ExportOptions:
     Attributes:
         quant: ``"int4"``, ``"int8"``, a block format, or ``"keep"``: a GGUF's own; by default what fits ``device``, and
             ``"int4"`` without a device.
-        device: a profile's name; a model that does not fit its memory is refused before any weight is read.
+        device: a profile's name, or its file; a model that does not fit its memory is refused before a weight is read.
         context: tokens to plan the KV cache for; by default the model's limit, at most 4096.
         formats: the artifacts to write: ``"gguf"``, ``"onnx"`` or both.
         tensor_rules: block formats of single tensors, ``"ffn_down_exps=q5_0"``; later rules win.
@@ -58,6 +66,14 @@ class ExportOptions:
         block_size: ONNX: weights that share a scale: 32, 64 or 128.
         accuracy_level: ONNX: 4 quantizes activations to int8, 0 keeps them in float32.
         portable: ONNX: standard operators only, for runtimes other than onnxruntime.
+        quality: GGUF: ``"fast"``, ``"balanced"`` or ``"best"`` to give every tensor the format that pays most, and with
+            the last two to round for the inputs that a text shows; by default ``"none"``, or ``"balanced"`` with one of
+            the targets.
+        target_size: size of the file, in bytes or as ``"6.2GB"``; by default as large as ``quant`` makes it.
+        target_bpw: the size as bits per weight, scales included.
+        match_size: the size as that of another file.
+        max_kld: the smallest file whose mean KL divergence on the evaluation text is at most this.
+        calibration: text files to calibrate with instead of the packaged text.
         force: replace an existing bundle, and write a model that does not fit the device.
     """
 
@@ -75,6 +91,12 @@ class ExportOptions:
     block_size: int = 32
     accuracy_level: int = 4
     portable: bool = False
+    quality: str | None = None
+    target_size: int | str | None = None
+    target_bpw: float | None = None
+    match_size: str | os.PathLike[str] | None = None
+    max_kld: float | None = None
+    calibration: Sequence[str | os.PathLike[str]] = ()
     force: bool = False
 
     @classmethod
@@ -82,9 +104,13 @@ class ExportOptions:
         """The record of ``export``'s keyword arguments; TypeError for one that does not exist."""
         names = [field.name for field in fields(cls)]
         if unknown := [name for name in keywords if name not in names]:
-            message = f"export() got an unexpected keyword argument {unknown[0]!r}"
-            raise TypeError(f"{message}: {unknown_name('option', unknown[0], names)}")
+            raise unknown_keyword("export()", unknown[0], names)
         return cls(**keywords)
+
+    @property
+    def device_name(self) -> str | None:
+        """Name of the device's profile."""
+        return find_profile(self.device).name if self.device else None
 
     @property
     def wanted_quant(self) -> str | None:
@@ -100,6 +126,18 @@ class ExportOptions:
     def onnx(self) -> OnnxOptions:
         """Options of the ONNX graph."""
         return OnnxOptions(block_size=self.block_size, accuracy_level=self.accuracy_level, portable=self.portable)
+
+    @property
+    def calibrated(self) -> QualityOptions:
+        """Level, target and text of a calibrated export."""
+        return QualityOptions.of(
+            self.quality,
+            target_size=self.target_size,
+            target_bpw=self.target_bpw,
+            match_size=self.match_size,
+            max_kld=self.max_kld,
+            calibration=self.calibration,
+        )
 
     @property
     def adapters(self) -> list[AdapterOption]:

@@ -15,31 +15,20 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 from sprat.devices.plan.plan import Plan
-from sprat.errors import ExportError, InputError, unknown_name
-from sprat.export.artifacts import ArtifactWriter, factories
-from sprat.export.card.files import card_texts
-from sprat.export.gguf.tokenizer_keys import tokenizer_metadata, valid_keys
-from sprat.export.manifest import describe_file, identity, manifest_of
+from sprat.errors import BundleError, ExportError
+from sprat.export.artifacts import ArtifactWriter
+from sprat.export.calibrated import calibrate, calibration_digest, is_calibrated
+from sprat.export.manifest import describe_file, manifest_of
 from sprat.export.options import ExportKeywords, ExportOptions
-from sprat.export.recipe_choice import choose_recipe
+from sprat.export.prepare import PreparedExport, prepare
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.verify.first_logits import check_first_logits
 from sprat.export.write.bundle import BundleFolder, existing_manifest, files_folder, remove_leftovers
-from sprat.export.write.chat_template import replace_template
-from sprat.export.write.naming import ModelName
-from sprat.export.write.tokenizer_files import tokenizer_texts
 from sprat.progress import ReportProgress, no_progress
-from sprat.quant.recipe import Recipe
 from sprat.runtime.files.bundle import Bundle, Manifest, TensorGroup
-from sprat.runtime.generate.sampling_defaults import (
-    metadata_from_sampling,
-    sampling_from_config,
-    sampling_from_metadata,
-)
-from sprat.runtime.tokenizer.hf_files import TokenizerFiles
 
 __all__ = ["ExportResult", "export"]
 
@@ -85,6 +74,8 @@ def export(
 ) -> ExportResult:
     """Export a checkpoint to a bundle. After an interruption the same call continues and writes the same bytes.
 
+    A bundle of the same export at ``out`` is kept if its hashes are right, and written again if it is damaged.
+
     Args:
         source: a Hugging Face model folder, or a GGUF file.
         out: the bundle's folder; created when everything is written.
@@ -96,27 +87,34 @@ def export(
         ExportError: the output cannot be written, or the source changed during the export.
     """
     out, options = Path(out), ExportOptions.of(keywords)
-    checkpoint = Checkpoint.open(source, ignore_fields=options.ignore_config_fields, adapters=options.adapters)
-    recipe, plan = choose_recipe(checkpoint, options)
-    tokenizer = _tokenizer_keys(checkpoint, options.chat_template)
-    artifacts = _lay_out(checkpoint, recipe, tokenizer, options)
-    texts = tokenizer_texts(checkpoint, tokenizer, complete="onnx" in artifacts)
-    texts |= card_texts(checkpoint, recipe, artifacts, tokenizer, options)
+    prepared = prepare(source, out, options)
+    repaired: list[str] = []
     if (existing := existing_manifest(out)) and not options.force:
         remove_leftovers(out)
-        return _up_to_date(_same_bundle(out, existing, checkpoint, artifacts, texts), plan)
+        _check_same_export(out, existing, prepared, options)
+        bundle, damage = _whole_bundle(out, progress)
+        if bundle:
+            return _up_to_date(bundle, prepared)
+        repaired = [f"the bundle was damaged and was written again: {damage}"]
+    if is_calibrated(options):
+        prepared = calibrate(prepared, options, progress)
+    checkpoint, artifacts, texts = prepared.checkpoint, prepared.artifacts, prepared.texts
     _check_before(files_folder(out), artifacts, checkpoint, progress)
     with BundleFolder.lock(out) as folder:
-        if (existing := existing_manifest(out)) and not options.force:  # another process wrote it in the meantime
-            return _up_to_date(_same_bundle(out, existing, checkpoint, artifacts, texts), plan)
+        if (existing := existing_manifest(out)) and not options.force and not repaired:
+            # another process wrote it in the meantime
+            _check_same_export(out, existing, prepared, options)
+            return _up_to_date(Bundle.open(out), prepared)
         written = [file for artifact in artifacts.values() for file in artifact.write(folder.path, progress)]
         checkpoint.check_unchanged()
         files = (*map(describe_file, written), *(folder.add(name, text) for name, text in sorted(texts.items())))
-        notes = [file.note for file in written if file.note]
-        manifest = manifest_of(checkpoint, recipe, artifacts, files, tokenizer, options)
+        notes = [*prepared.notes, *repaired, *(file.note for file in written if file.note)]
+        manifest = manifest_of(
+            checkpoint, prepared.recipe, artifacts, files, prepared.tokenizer, options, prepared.quality
+        )
         bundle = folder.finish(manifest, check=lambda path: notes.extend(check_first_logits(path)))
     n_resumed = sum(file.n_resumed for file in written)
-    return ExportResult(bundle=bundle, plan=plan, n_resumed=n_resumed, notes=tuple(notes))
+    return ExportResult(bundle=bundle, plan=prepared.plan, n_resumed=n_resumed, notes=tuple(notes))
 
 
 def _check_before(
@@ -130,60 +128,35 @@ def _check_before(
         artifact.check_range()
 
 
-def _up_to_date(bundle: Bundle, plan: Plan | None) -> ExportResult:
-    return ExportResult(bundle=bundle, plan=plan, n_resumed=0, notes=(_UP_TO_DATE,))
+def _whole_bundle(out: Path, progress: ReportProgress) -> tuple[Bundle | None, BundleError | None]:
+    """The bundle at ``out``, or its damage."""
+    try:
+        (bundle := Bundle.open(out)).check(progress)
+    except BundleError as damage:
+        return None, damage
+    return bundle, None
 
 
-def _tokenizer_keys(checkpoint: Checkpoint, chat_template: str | os.PathLike[str] | None) -> dict[str, Any]:
-    """Tokenizer, chat template and sampling parameters as GGUF keys."""
-    keys = _source_tokenizer_keys(checkpoint)
-    return keys if chat_template is None else replace_template(keys, chat_template)
+def _up_to_date(bundle: Bundle, prepared: PreparedExport) -> ExportResult:
+    return ExportResult(bundle=bundle, plan=prepared.plan, n_resumed=0, notes=(*prepared.notes, _UP_TO_DATE))
 
 
-def _source_tokenizer_keys(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The keys of the source: converted from a folder's files, or copied from a GGUF."""
-    if checkpoint.path.is_dir():
-        sampling = sampling_from_config(
-            TokenizerFiles(checkpoint.path).generation, str(checkpoint.path / "generation_config.json")
-        )
-        return {**metadata_from_sampling(sampling), **tokenizer_metadata(checkpoint.path)}
-    sampling = sampling_from_metadata(checkpoint.metadata)
-    return {**metadata_from_sampling(sampling), **valid_keys(checkpoint.metadata)}
+def _check_same_export(out: Path, manifest: Manifest, prepared: PreparedExport, options: ExportOptions) -> None:
+    """Check that an export of the same source, layout, recipe and tokenizer files wrote the bundle at ``out``.
 
+    The layout of a calibrated export follows from its digest.
 
-def _lay_out(
-    checkpoint: Checkpoint, recipe: Recipe, tokenizer: Mapping[str, Any], options: ExportOptions
-) -> dict[str, ArtifactWriter]:
-    known, wanted = factories(options), options.formats
-    if unknown := [name for name in wanted if name not in known]:
-        raise InputError(unknown_name("artifact format", unknown[0], known))
-    if not wanted:
-        raise InputError(f"no artifact format was given; known: {', '.join(known)}")
-    name = _model_name(checkpoint, options.name)
-    return {format: known[format](checkpoint, recipe, name=name, tokenizer=tokenizer) for format in wanted}
-
-
-def _model_name(checkpoint: Checkpoint, name: str | None) -> ModelName:
-    shapes = {tensor.name: tensor.shape for tensor in checkpoint.tensors.values()}
-    if name is None:
-        return ModelName.of(identity(checkpoint), checkpoint.metadata, shapes)
-    if not name.strip():
-        raise InputError("--name is empty; expected a name such as Name-7B-Chat")
-    return ModelName.parse(name, shapes)
-
-
-def _same_bundle(
-    out: Path,
-    manifest: Manifest,
-    checkpoint: Checkpoint,
-    artifacts: Mapping[str, ArtifactWriter],
-    texts: Mapping[str, bytes],
-) -> Bundle:
-    """The bundle at ``out``, if an export of the same source, layout, recipe and tokenizer files wrote it."""
+    Raises:
+        ExportError: it is another one.
+    """
     hashes = {file.name: file.sha256 for file in manifest.files}
-    is_same_text = all(hashes.get(name) == hashlib.sha256(text).hexdigest() for name, text in texts.items())
     existing = {artifact.format: artifact.layout_digest for artifact in manifest.artifacts}
-    wanted = {name: artifact.layout_digest for name, artifact in artifacts.items()}
-    if existing != wanted or not is_same_text or manifest.source.hash != checkpoint.hash():
+    wanted = {name: artifact.layout_digest for name, artifact in prepared.artifacts.items()}
+    texts = prepared.texts
+    if is_calibrated(options):
+        is_same = bool(manifest.quality) and manifest.quality.digest == calibration_digest(prepared, options)
+    else:
+        is_same_text = all(hashes.get(name) == hashlib.sha256(text).hexdigest() for name, text in texts.items())
+        is_same = existing == wanted and is_same_text and not manifest.quality
+    if not is_same or manifest.source.hash != prepared.checkpoint.hash():
         raise ExportError(f"{out}: another bundle exists there; choose another name, or replace it with --force")
-    return Bundle.open(out)

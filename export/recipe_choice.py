@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from sprat.devices.plan.choose import choose_quant
 from sprat.devices.plan.plan import Plan
-from sprat.devices.profile import load_profile
+from sprat.devices.plan.text import smaller_choice
+from sprat.devices.profile import find_profile
 from sprat.errors import InputError
 from sprat.export.options import ExportOptions
 from sprat.export.source.checkpoint import Checkpoint
@@ -20,18 +21,18 @@ from sprat.runtime.footprint import planned_footprint, planned_recipes
 __all__ = ["choose_recipe"]
 
 
-def choose_recipe(checkpoint: Checkpoint, options: ExportOptions) -> tuple[Recipe, Plan | None]:
-    """The recipe, and with a device the plan for it.
+def choose_recipe(checkpoint: Checkpoint, options: ExportOptions) -> tuple[Recipe, Plan | None, list[str]]:
+    """The recipe, with a device the plan for it, and what else could be chosen.
 
     Raises:
         InputError: the quantization, a rule or the device is unknown, or nothing fits the device.
     """
     recipes = _recipes(checkpoint, options)
     if options.device is None:
-        return recipes[0], None
+        return recipes[0], None, []
     footprints = [planned_footprint(checkpoint.spec, recipe, context=options.context) for recipe in recipes]
-    plan = choose_quant(footprints, load_profile(options.device), force=options.force)
-    return recipes[footprints.index(plan.footprint)], plan
+    plan = choose_quant(footprints, find_profile(options.device), force=options.force)
+    return recipes[footprints.index(plan.footprint)], plan, list(smaller_choice(plan, footprints))
 
 
 def _recipes(checkpoint: Checkpoint, options: ExportOptions) -> Sequence[Recipe]:

@@ -12,24 +12,37 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral
 from types import MappingProxyType
 from typing import Any, Self, Unpack
 
 from sprat.boundary import public_call
-from sprat.errors import PromptError
+from sprat.errors import BackendError, InputError, PromptError
+from sprat.progress import ReportProgress, no_progress
 from sprat.runtime.backends.protocol import Backend
-from sprat.runtime.backends.registry import BackendChoice, LoadRequest, choose, open_backend
+from sprat.runtime.backends.registry import (
+    BackendChoice,
+    LoadRequest,
+    choose,
+    chosen_footprint,
+    open_backend,
+    stream_bytes,
+)
 from sprat.runtime.cache import Storage
+from sprat.runtime.cache_budget import CacheBudget
 from sprat.runtime.chat.completions import ChatCompletion, ChatStream
 from sprat.runtime.chat.prompt import ChatOptions, ChatPrompt, TemplateOptions, split_chat_options
 from sprat.runtime.chat.template import ChatTemplate
+from sprat.runtime.files.model_file import Check, check_model
+from sprat.runtime.files.model_reference import locate_model
+from sprat.runtime.footprint import DEFAULT_BATCH
 from sprat.runtime.frontend import Frontend
-from sprat.runtime.generate.generation import DEFAULT_BATCH, Generation
+from sprat.runtime.generate.generation import Generation
 from sprat.runtime.generate.options import GenerateOptions, split_options
 from sprat.runtime.generate.sampling import SamplingParams
 from sprat.runtime.generate.sampling_defaults import SamplingDefaults
 from sprat.runtime.generate.transcript import Transcript
-from sprat.runtime.limits import check_cache, checked_context, load_limits
+from sprat.runtime.limits import check_cache, check_flags, checked_context, load_limits
 from sprat.runtime.open_model import open_model
 from sprat.runtime.session import Overflow, Session
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
@@ -52,6 +65,9 @@ class Engine:
         sampling: the model's sampling parameters (names of :class:`~sprat.runtime.generate.sampling.SamplingParams`),
             for those that a caller does not give.
         backend_choice: why this backend was chosen.
+        budget: the memory that the KV caches of all sessions and answers share; by default without a limit.
+
+    Threads: one engine may be used by several threads, one session by one thread at a time. Load it after a fork.
 
     Raises:
         InputError: ``context`` is longer than the model's.
@@ -68,17 +84,21 @@ class Engine:
         name: str = "model",
         sampling: SamplingDefaults = MappingProxyType({}),
         backend_choice: BackendChoice | None = None,
+        budget: CacheBudget | None = None,
     ) -> None:
         self.backend = backend
+        self.context = checked_context(context, backend.max_context)
+        self._budget = budget or CacheBudget()
+        self._is_closed = False
         self.frontend = Frontend(
             tokenizer=tokenizer,
             template=template,
             vocab_size=backend.vocab_size,
+            context=self.context,
             batch=batch,
             name=name,
             sampling=sampling,
         )
-        self.context = checked_context(context, backend.max_context)
         self.backend_choice = backend_choice or BackendChoice(backend.name)
 
     @classmethod
@@ -91,39 +111,56 @@ class Engine:
         memory: int | str | None = None,
         backend: str = "auto",
         context: int | None = None,
+        batch: int | None = None,
         force: bool = False,
         cache: Storage | None = None,
         deterministic: bool = False,
         exact: bool = False,
+        check: Check = "sizes",
+        progress: ReportProgress = no_progress,
     ) -> Self:
         """Load a bundle, a GGUF or an ONNX model; one that does not fit is rejected before its weights are read.
 
         Args:
-            path: a bundle written by ``sprat export``, a ``.gguf`` file, or a ``.onnx`` file written by sprat.
+            path: a bundle written by ``sprat export``, a ``.gguf`` file, a ``.onnx`` file written by sprat, a folder
+                with one of them, or a repository in the local Hugging Face cache (``"org/name"``,
+                ``"org/name@revision"``, ``"org/name/file.gguf"``).
             device: a profile (see ``sprat devices``) whose plan chooses threads, context, batch and cache format; the
                 model must fit on it, with all weights resident or with expert streaming.
-            memory: hard limit, in bytes or as ``"3GB"``; replaces the device's.
+            memory: hard limit for weights, buffers and the KV caches of all sessions, in bytes or as ``"3GB"``;
+                replaces the device's.
             backend: a name that ``sprat doctor`` lists, or ``"auto"``; :attr:`backend_choice` says why it was chosen.
             context: tokens of prompt and answer together; by default the model's limit, at most 4096, or what fits.
+            batch: prompt tokens of one forward pass, which are in memory together; by default 256, or the plan's for
+                ``device``. Fewer take less memory and are slower.
             force: load a model that does not fit; the operating system then reads weights from storage for every token.
             cache: storage of the native backend's KV cache, ``"f16"`` or ``"int8"`` (about half the bytes); replaces
                 the device's. By default keys and values are stored in f16 and latents in int8.
             deterministic: require a backend with the same bits for the same tokens in every run, as the native one has
-                with any number of threads; other chunk sizes of prefill change the rounding.
+                with any number of threads; other chunk sizes of prefill (``batch``, or a ``timeout`` that shortens the
+                last chunks) change the rounding.
             exact: require a backend that does not round; the native one takes two int8 digits and a float32 cache.
+            check: ``"sizes"`` compares the sizes of a bundle's files with its manifest, ``"hashes"`` reads every file
+                and compares its SHA-256 as well; see :meth:`~sprat.runtime.files.bundle.Bundle.check`.
+            progress: of the check, in bytes.
 
         Raises:
             InputError: the model, the device or an option is invalid; see :mod:`sprat.errors` for the subclasses.
             DoesNotFitError: the model needs more memory than the limit.
             BackendError: no backend can run it on this machine.
+            BundleError: ``check="hashes"`` found damage, or the model has no manifest with hashes.
         """
         check_cache(cache)
+        check_flags(force=force, deterministic=deterministic, exact=exact)
+        path = locate_model(path)
+        check_model(path, check, progress)
         model = open_model(path, backend)
-        limits = load_limits(model, device=device, memory=memory, context=context, force=force)
+        limits = load_limits(model, device=device, memory=memory, context=context, batch=batch, force=force)
         request = LoadRequest(
             file=model.file,
             spec=model.spec,
             context=limits.context,
+            batch=limits.batch,
             n_threads=limits.n_threads,
             memory_bytes=limits.memory_bytes,
             streams=limits.streams,
@@ -142,6 +179,9 @@ class Engine:
             name=model.name,
             sampling=model.sampling(),
             backend_choice=choice,
+            budget=CacheBudget.of(
+                chosen_footprint(choice, request), request.memory_bytes, stream_bytes(choice, request)
+            ),
         )
 
     def generate(
@@ -164,6 +204,8 @@ class Engine:
             PromptError: the prompt is empty, too long, or holds token ids outside the vocabulary; or there is a
                 ``suffix``, and the prompt is not text or the model has no tokens for it.
             InputError: an option is out of range.
+            DoesNotFitError: the open sessions leave no memory for the answer's KV cache.
+            BackendError: the engine was closed.
         """
         _, stop_conditions = split_options(options)
         tokens = self.encode(prompt) if suffix is None else self._encode_between(prompt, suffix)
@@ -189,14 +231,18 @@ class Engine:
         Raises:
             TemplateError: the model has no chat template, or it fails on these messages.
             PromptError: the conversation is longer than the context.
+            DoesNotFitError: the open sessions leave no memory for the answer's KV cache.
+            BackendError: the engine was closed.
         """
         return self.stream_chat(messages, **options).completion()
 
     def stream_chat(self, messages: Sequence[Mapping[str, Any]], **options: Unpack[ChatOptions]) -> ChatStream:
         """Stream the reply to a conversation in chunks, in OpenAI's format; otherwise like :meth:`chat`."""
         for_template, for_generation = split_chat_options(options)
-        prompt = self.frontend.encode_chat(messages, for_template)
-        with self._new_transcript(self.context) as transcript:
+        _, stop_conditions = split_options(for_generation)
+        prompt = self.encode_chat(messages, **for_template)
+        capacity = min(self.context, len(prompt.tokens) + (stop_conditions.max_tokens or self.context))
+        with self._new_transcript(capacity) as transcript:
             generation = self.frontend.generate(
                 transcript, prompt.tokens, for_generation, continues=False, on_end=transcript.close
             )
@@ -217,24 +263,36 @@ class Engine:
         """The model's name in chat completions."""
         return self.frontend.name
 
-    def session(self, *, overflow: Overflow = "stop") -> Session:
+    @public_call
+    def session(self, *, overflow: Overflow = "stop", context: int | None = None) -> Session:
         """A conversation that keeps its KV cache between turns. Close it, or use it in a ``with`` statement.
 
         Args:
+            context: tokens that the conversation can hold; by default the engine's. The memory for all of them is
+                counted against ``memory`` until the session is closed.
             overflow: what ``chat`` does when the conversation fills the context: ``"stop"`` raises
                 :class:`~sprat.errors.PromptError`, ``"shift"`` drops the oldest turns.
 
         Raises:
-            InputError: ``overflow`` is neither.
+            InputError: ``overflow`` is neither, or ``context`` is longer than the engine's.
+            DoesNotFitError: the memory limit leaves too little for another cache; the message says what fits.
+            BackendError: the engine was closed.
         """
-        return Session(self.frontend, self.backend.new_stream(self.context), overflow=overflow)
+        self._check_open()
+        capacity = self.context if context is None else context
+        if not isinstance(capacity, Integral) or not 0 < capacity <= self.context:
+            raise InputError(f"context is {context!r}, expected 1 to {self.context}, the engine's")
+        stream, give_back = self._budget.new_stream(self.backend, capacity)
+        return Session(self.frontend, stream, overflow=overflow, on_close=give_back)
 
     def encode(self, prompt: str | Sequence[int]) -> list[int]:
         """Token ids of a prompt, checked.
 
         Raises:
             PromptError: the prompt is empty, or a token id is outside the vocabulary.
+            BackendError: the engine was closed.
         """
+        self._check_open()
         return self.frontend.encode(prompt)
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], **options: Unpack[TemplateOptions]) -> ChatPrompt:
@@ -247,17 +305,29 @@ class Engine:
         Raises:
             TemplateError: the model has no chat template, or it fails on these messages.
             PromptError: there is no message, or one has no role or content.
+            BackendError: the engine was closed.
         """
+        self._check_open()
         return self.frontend.encode_chat(messages, options)
 
     def close(self) -> None:
-        """Free the weights."""
+        """Free the weights, the caches of all sessions, and the threads; once more does nothing.
+
+        Later calls raise BackendError, also those of sessions and of answers that have not ended. A forward pass that
+        another thread runs is computed to its end first; ``cancel()`` its answer to end it now.
+        """
+        self._is_closed = True
         self.backend.close()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise BackendError(f"{self.name}: the engine was closed; load the model again")
 
     @contextlib.contextmanager
     def _new_transcript(self, capacity: int) -> Iterator[Transcript]:
         """An empty transcript for one answer, which closes it when it ends; closed here if the answer cannot start."""
-        transcript = Transcript(self.backend.new_stream(max(capacity, 1)))
+        self._check_open()
+        transcript = Transcript(*self._budget.new_stream(self.backend, max(capacity, 1)))
         try:
             yield transcript
         except BaseException:

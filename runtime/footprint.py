@@ -8,12 +8,16 @@ from collections.abc import Mapping, Sequence
 from sprat.devices.plan.footprint import Footprint, PassCost
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.attention import Storage
+from sprat.runtime.arch.gguf_keys import metadata_from_spec
+from sprat.runtime.arch.model_shape import shape_of_keys
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import expected_tensors, is_routed_expert, tensor_role
 from sprat.runtime.cache import entry_layout
 from sprat.runtime.files.model_file import ModelFile
+from sprat.runtime.files.shape_checks import is_mtp_tensor
 
 __all__ = [
+    "DEFAULT_BATCH",
     "DEFAULT_CONTEXT",
     "PRESETS",
     "cache_bytes_per_token",
@@ -28,6 +32,8 @@ __all__ = [
 ]
 
 PRESETS = ("int8", "int4")  # best quality first; a plan takes the first that fits
+
+DEFAULT_BATCH = 256  # prompt tokens of one forward pass
 
 DEFAULT_CONTEXT = 4096  # tokens; models with a context of 163,840 would need more cache than a small device has
 
@@ -61,14 +67,17 @@ def planned_recipes(spec: ModelSpec, quant: str | None = None, rules: Sequence[s
         FormatError: unknown quantization, or invalid rule.
     """
     names = PRESETS if quant is None else (quant,)
-    return tuple(Recipe.named(name, tied_embeddings=spec.tied_embeddings).with_rules(rules) for name in names)
+    model = shape_of_keys({"general.architecture": spec.architecture, **metadata_from_spec(spec)})
+    return tuple(
+        Recipe.named(name, tied_embeddings=spec.tied_embeddings, model=model).with_rules(rules) for name in names
+    )
 
 
 def file_footprint(
     spec: ModelSpec, file: ModelFile, *, context: int | None = None, cache: Storage | None = None
 ) -> Footprint:
     """The footprint of a file without requantizing it; ``context`` is that of :func:`planned_footprint`."""
-    sizes = {name: info.nbytes for name, info in file.tensors.items()}
+    sizes = {name: info.nbytes for name, info in file.tensors.items() if not is_mtp_tensor(name, spec.n_layers)}
     return footprint_of_sizes(spec, sizes, quant="as it is", context=context, cache=cache)
 
 

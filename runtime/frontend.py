@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sprat.errors import PromptError, TemplateError
@@ -13,7 +13,7 @@ from sprat.runtime.chat.completions import ChatStream, Message
 from sprat.runtime.chat.prompt import ChatPrompt, TemplateOptions, chat_prompt
 from sprat.runtime.chat.reasoning import ReasoningSplitter
 from sprat.runtime.chat.template import ChatTemplate
-from sprat.runtime.generate.generation import Generation
+from sprat.runtime.generate.generation import Generation, PrefillSpeed
 from sprat.runtime.generate.options import GenerateOptions, split_options
 from sprat.runtime.generate.sampling import Sampler
 from sprat.runtime.generate.sampling_defaults import SamplingDefaults
@@ -31,25 +31,33 @@ class Frontend:
         tokenizer: the model's tokenizer.
         template: the model's chat template, or ``None``.
         vocab_size: rows of the embedding.
+        context: tokens of prompt and answer together.
         batch: prompt tokens of one forward pass.
         name: the model's name, for chat completions.
         sampling: the model's sampling parameters, for those that a caller does not give.
+        speed: of the last chunk of a prompt.
     """
 
     tokenizer: Tokenizer
     template: ChatTemplate | None
     vocab_size: int
+    context: int
     batch: int
     name: str
     sampling: SamplingDefaults
+    speed: PrefillSpeed = field(default_factory=PrefillSpeed)
 
     def encode(self, prompt: str | Sequence[int]) -> list[int]:
         """Token ids of a prompt, checked.
 
         Raises:
-            PromptError: the prompt is empty, or a token id is outside the vocabulary.
+            PromptError: the prompt is empty or far too long, or a token id is outside the vocabulary.
         """
-        tokens = self.tokenizer.encode(prompt, add_bos=True) if isinstance(prompt, str) else _token_ids(prompt)
+        if isinstance(prompt, str):
+            self.tokenizer.check_length(prompt, self.context)
+            tokens = self.tokenizer.encode(prompt, add_bos=True)
+        else:
+            tokens = _token_ids(prompt)
         if not tokens:
             raise PromptError("the prompt is empty, and this model has no BOS token; pass at least one token")
         outside = [token for token in tokens if not 0 <= token < self.vocab_size]
@@ -64,7 +72,7 @@ class Frontend:
         """Token ids of the prompt that asks for the text between ``before`` and ``after``.
 
         Raises:
-            PromptError: the model has no tokens for that.
+            PromptError: the model has no tokens for that, or the texts are far too long.
         """
         tokens = self.tokenizer.vocabulary.fill_in_middle
         if tokens is None:
@@ -72,6 +80,8 @@ class Frontend:
                 f"{self.name} has no fill-in-the-middle tokens (such as <｜fim▁begin｜>), expected for a suffix; use a "
                 "code model, for example DeepSeek-Coder-V2-Lite, or leave the suffix out"
             )
+        for text in (before, after):
+            self.tokenizer.check_length(text, self.context)
         return self.tokenizer.with_bos(self.tokenizer.encode_parts(tokens.parts(before, after)))
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], options: TemplateOptions | None = None) -> ChatPrompt:
@@ -83,12 +93,12 @@ class Frontend:
 
         Raises:
             TemplateError: the model has no chat template, or it fails on these messages.
-            PromptError: there is no message, or one has no role or content.
+            PromptError: there is no message, one has no role or content, or the conversation is far too long.
         """
         if self.template is None:
             raise TemplateError(f"{self.name} has no chat template; pass a prompt to generate() instead")
         try:
-            return chat_prompt(self.template, self.tokenizer, messages, options)
+            return chat_prompt(self.template, self.tokenizer, messages, options, max_tokens=self.context)
         except TemplateError as error:
             raise TemplateError(f"{self.name}: {error}; generate() continues a prompt without it") from error
 
@@ -129,6 +139,7 @@ class Frontend:
             eog_ids=self.tokenizer.eog_ids,
             stop_conditions=stop_conditions,
             batch=self.batch,
+            speed=self.speed,
             on_prefill=options.get("on_prefill", no_progress),
             on_end=on_end,
         )

@@ -5,22 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from numbers import Integral
 
+import numpy as np
+
 from sprat.devices.affinity import Threads, default_threads, fast_core_ids
 from sprat.devices.container import container_memory_bytes
 from sprat.devices.plan.choose import choose_quant
 from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.plan import Plan
-from sprat.devices.profile import DeviceProfile, load_profile
+from sprat.devices.profile import DeviceProfile, find_profile
 from sprat.errors import InputError
 from sprat.runtime.cache import STORAGES, Storage
-from sprat.runtime.footprint import DEFAULT_CONTEXT, file_footprint
-from sprat.runtime.generate.generation import DEFAULT_BATCH
+from sprat.runtime.files.gguf import GGUFFile
+from sprat.runtime.footprint import DEFAULT_BATCH, DEFAULT_CONTEXT, file_footprint
 from sprat.runtime.memory import parse_memory
 from sprat.runtime.open_model import OpenModel
 
-__all__ = ["LoadLimits", "check_cache", "checked_context", "load_limits"]
+__all__ = ["LoadLimits", "check_cache", "check_flags", "checked_context", "has_large_key_bias", "load_limits"]
 
 _MIN_CONTEXT = 512
+_MAX_BATCH = 1 << 16
+_LARGE_KEY_BIAS = 32.0  # a step of the scale is then a quarter; without biases keys are about 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +56,7 @@ def load_limits(
     device: str | None = None,
     memory: int | str | None = None,
     context: int | None = None,
+    batch: int | None = None,
     force: bool = False,
 ) -> LoadLimits:
     """Limits for ``model``; only its header is read.
@@ -65,13 +70,17 @@ def load_limits(
         memory: hard limit, in bytes or as ``"3GB"``; replaces the device's. By default the limit of this process's
             container, if it has one.
         context: in tokens; by default the model's limit, at most 4096, and on a device what fits.
+        batch: prompt tokens of one forward pass; by default :data:`~sprat.runtime.footprint.DEFAULT_BATCH`, or the
+            plan's.
         force: continue when the model does not fit; its pages are then read from storage repeatedly.
 
     Raises:
-        InputError: the context is longer than the model's, the device is unknown, or ``memory`` is not an amount.
+        InputError: the context is longer than the model's, the batch is below 1, the device is unknown, or ``memory``
+            is not an amount.
         DoesNotFitError: the model does not fit on the device.
     """
     checked = checked_context(context, model.spec.max_context)
+    _check_batch(batch)
     usable_bytes = None if memory is None else parse_memory(memory)
     in_container, threads = container_memory_bytes(), default_threads()
     if device is None:
@@ -79,23 +88,49 @@ def load_limits(
         return LoadLimits(
             context=checked,
             n_threads=threads.count,
-            batch=DEFAULT_BATCH,
+            batch=batch or DEFAULT_BATCH,
             memory_bytes=None if force else usable_bytes,
             cores=threads.cores,
         )
-    if not isinstance(device, str):
-        raise InputError(f"device is {device!r}, expected the name of a profile; see `sprat devices`")
-    profile = load_profile(device)
+    profile = find_profile(device)
     if usable_bytes is None:
         usable_bytes = min(profile.usable_bytes, in_container or profile.usable_bytes)
-    footprints = [
-        file_footprint(model.spec, model.file, context=checked, cache=storage)
-        for storage in model.spec.attention.storages
-    ]
-    if context is None:
-        footprints.append(_with_shorter_context(footprints[-1], usable_bytes))
+    footprints = _footprints(model, checked, None if context is not None else usable_bytes)
     plan = choose_quant(footprints, profile, usable_bytes=usable_bytes, force=force)
-    return _from_plan(plan, threads, _cores(profile))
+    limits = _from_plan(plan, threads, _cores(profile))
+    return replace(limits, batch=batch) if batch else limits
+
+
+def _footprints(model: OpenModel, context: int, shorten_to: int | None) -> list[Footprint]:
+    """What to load, the best first: ``context`` with every storage of the cache, then a shorter one.
+
+    Where the int8 cache loses precision, a shorter context in float16 comes before it.
+
+    Args:
+        model: the open model.
+        context: in tokens.
+        shorten_to: memory in bytes that a shorter context may take; ``None`` if the context is fixed.
+    """
+    storages = model.spec.attention.storages
+    whole = [file_footprint(model.spec, model.file, context=context, cache=storage) for storage in storages]
+    if shorten_to is None:
+        return whole
+    short = [_with_shorter_context(footprint, shorten_to) for footprint in whole]
+    if has_large_key_bias(model):
+        return [footprint for pair in zip(whole, short, strict=True) for footprint in pair]
+    return [*whole, short[-1]]
+
+
+def has_large_key_bias(model: OpenModel) -> bool:
+    """Whether a key bias of the model is so large that keys lose precision in an int8 cache (docs/architecture.md).
+
+    Elements of a key share a scale, and a bias takes the precision of the others; only the biases are read.
+    """
+    file = model.file
+    if not isinstance(file, GGUFFile):
+        return False
+    names = (name for name in file.tensors if name.endswith("attn_k.bias"))
+    return any(float(np.abs(file.weight(name).dequantize()).max()) > _LARGE_KEY_BIAS for name in names)
 
 
 def _cores(profile: DeviceProfile) -> tuple[int, ...]:
@@ -134,6 +169,24 @@ def check_cache(cache: object) -> None:
         raise InputError(f"cache is {cache!r}, expected one of {', '.join(STORAGES)}, or None for the default")
 
 
+def check_flags(**flags: object) -> None:
+    """Check arguments that are True or False; any text would count as True.
+
+    Raises:
+        InputError: one is neither.
+    """
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise InputError(f"{name} is {value!r}, expected True or False")
+
+
+def _check_batch(batch: object) -> None:
+    if batch is None:
+        return
+    if not isinstance(batch, Integral) or isinstance(batch, bool) or not 0 < int(batch) <= _MAX_BATCH:
+        raise InputError(f"batch is {batch!r}, expected 1 to {_MAX_BATCH:,} prompt tokens of one forward pass")
+
+
 def checked_context(context: int | None, max_context: int) -> int:
     """``context``, or the default when it is ``None``.
 
@@ -142,6 +195,6 @@ def checked_context(context: int | None, max_context: int) -> int:
     """
     if context is None:
         return min(max_context, DEFAULT_CONTEXT)
-    if not isinstance(context, Integral) or not 0 < context <= max_context:
+    if isinstance(context, bool) or not isinstance(context, Integral) or not 0 < context <= max_context:
         raise InputError(f"context is {context!r}, expected 1 to {max_context}, the model's longest")
     return context

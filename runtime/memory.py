@@ -9,7 +9,7 @@ from sprat.errors import InputError
 __all__ = ["parse_memory"]
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
-_MAX_BYTES = 2**63  # beyond what any operating system addresses
+_MOST = 2**62  # what an offset in a file can be
 
 
 def parse_memory(memory: int | str, what: str = "memory") -> int:
@@ -23,8 +23,7 @@ def parse_memory(memory: int | str, what: str = "memory") -> int:
         (1500000000, 2097152, 4096)
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]I?|)B?\s*", str(memory).upper())
-    exact = float(match[1]) * _UNITS[match[2]] if match else 0.0
-    n_bytes = int(exact) if exact < _MAX_BYTES else 0
-    if n_bytes <= 0:
+    n_bytes = float(match[1]) * _UNITS[match[2]] if match else 0
+    if not 1 <= n_bytes <= _MOST:
         raise InputError(f"{what}: found {memory!r:.40}, expected bytes above 0 or text such as '3GB' or '2.5GiB'")
-    return n_bytes
+    return int(n_bytes)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal, Self, Unpack, get_args
 
-from sprat.errors import InputError, unknown_name
+from sprat.errors import InputError, PromptError, SessionBusyError, unknown_name
 from sprat.runtime.backends.protocol import TokenStream
 from sprat.runtime.chat.completions import ChatCompletion, ChatStream, Message
 from sprat.runtime.chat.prompt import ChatOptions, ChatPrompt, TemplateOptions, split_chat_options
 from sprat.runtime.frontend import Frontend
-from sprat.runtime.generate.generation import Generation
+from sprat.runtime.generate.generation import FinishReason, Generation
 from sprat.runtime.generate.options import GenerateOptions
 from sprat.runtime.generate.transcript import Transcript
 
@@ -18,6 +20,8 @@ __all__ = ["Overflow", "Session"]
 
 Overflow = Literal["stop", "shift"]
 
+_CUT_SHORT = {FinishReason.CANCELLED, FinishReason.TIMEOUT}
+_NOTHING = Message(role="assistant", content="")
 _MIN_ANSWER = 4  # one part of this many of the context is kept free for the answer when turns are dropped
 
 
@@ -27,9 +31,13 @@ class Session:
     ``generate`` takes the whole prompt each time and processes only what follows the common prefix with the tokens in
     the cache. ``chat`` keeps the messages itself. A new answer ends one that is still running.
 
+    A session is for one thread at a time, of which a second one is told with
+    :class:`~sprat.errors.SessionBusyError`; sessions of one engine may run in several threads.
+
     Args:
         frontend: tokenizer and chat template of the model.
         stream: an empty token stream; closed with the session.
+        on_close: called when the stream has been closed.
         overflow: what ``chat`` does when the conversation fills the context: ``"stop"`` raises PromptError and leaves
             the conversation as it is, ``"shift"`` drops the oldest turns and keeps the system message.
 
@@ -40,15 +48,23 @@ class Session:
         InputError: ``overflow`` is neither.
     """
 
-    def __init__(self, frontend: Frontend, stream: TokenStream, *, overflow: Overflow = "stop") -> None:
+    def __init__(
+        self,
+        frontend: Frontend,
+        stream: TokenStream,
+        *,
+        overflow: Overflow = "stop",
+        on_close: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._transcript = Transcript(stream, on_close)
         if overflow not in get_args(Overflow):
-            stream.close()
+            self._transcript.close()
             raise InputError(unknown_name("overflow policy", overflow, get_args(Overflow)))
         self.messages: list[Message] = []
         self._overflow = overflow
         self._frontend = frontend
-        self._transcript = Transcript(stream)
         self._running: Generation | None = None
+        self._lock = threading.RLock()
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -60,15 +76,23 @@ class Session:
         return self._start(self._frontend.encode(prompt), options, continues=True)
 
     def chat(self, text: str, **options: Unpack[ChatOptions]) -> ChatCompletion:
-        """Add ``text`` as a user message and return the whole reply, in OpenAI's format."""
-        return self.stream_chat(text, **options).completion()
+        """Add ``text`` as a user message and return the whole reply, in OpenAI's format.
+
+        Raises:
+            SessionBusyError: another thread uses the session.
+        """
+        with self._alone():
+            return self.stream_chat(text, **options).completion()
 
     def stream_chat(self, text: str, **options: Unpack[ChatOptions]) -> ChatStream:
         """Add ``text`` as a user message and stream the reply; both are added to ``messages`` when it has ended.
 
+        A turn that is cancelled, or times out, before its first token is not added.
+
         Raises:
             TemplateError: the model has no chat template, or it fails on these messages.
             PromptError: the conversation is longer than the context; with ``"shift"``, the new message alone is.
+            SessionBusyError: another thread uses the session.
         """
         question = Message(role="user", content=text)
         for_template, for_generation = split_chat_options(options)
@@ -78,6 +102,8 @@ class Session:
         dropped = {id(message) for message in self.messages} - {id(message) for message in kept}
 
         def add_turn(reply: Message) -> None:
+            if generation.summary.finish_reason in _CUT_SHORT and reply == _NOTHING:
+                return  # it was stopped before the first token: as if it had not been asked
             remaining = [message for message in self.messages if id(message) not in dropped]
             self.messages[:] = [*remaining, question, reply]
 
@@ -88,30 +114,57 @@ class Session:
     ) -> tuple[list[Message], ChatPrompt]:
         """The messages before ``question`` that fit into the context with it and an answer, and the prompt."""
         kept = list(self.messages)
-        prompt = self._frontend.encode_chat([*kept, question], options)
         if self._overflow == "stop":
-            return kept, prompt
+            return kept, self._frontend.encode_chat([*kept, question], options)
         share = self._transcript.capacity // _MIN_ANSWER
         limit = self._transcript.capacity - min(max_tokens or share, share)
-        while len(prompt.tokens) > limit and (shorter := _without_oldest_turn(kept)) != kept:
+        while True:
+            shorter = _without_oldest_turn(kept)
+            is_last = shorter == kept
+            try:
+                prompt = self._frontend.encode_chat([*kept, question], options)
+            except PromptError:  # too long to be encoded
+                if is_last:
+                    raise
+            else:
+                if is_last or len(prompt.tokens) <= limit:
+                    return kept, prompt
             kept = shorter
-            prompt = self._frontend.encode_chat([*kept, question], options)
-        return kept, prompt
 
     def reset(self) -> None:
         """Clear the messages; the cache stays, so that the next prompt can reuse a common prefix."""
-        self._stop_running()
-        self.messages.clear()
+        with self._alone():
+            self._stop_running()
+            self.messages.clear()
 
     def close(self) -> None:
-        """End a running answer and free the cache."""
-        self._stop_running()
-        self._transcript.close()
+        """End a running answer and free the cache; later calls raise BackendError, except this one.
+
+        Raises:
+            SessionBusyError: another thread uses the session.
+        """
+        with self._alone():
+            self._stop_running()
+            self._transcript.close()
 
     def _start(self, prompt: Sequence[int], options: GenerateOptions, *, continues: bool) -> Generation:
-        self._stop_running()
-        self._running = self._frontend.generate(self._transcript, prompt, options, continues=continues)
-        return self._running
+        with self._alone():
+            self._stop_running()
+            self._running = self._frontend.generate(self._transcript, prompt, options, continues=continues)
+            return self._running
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Admit one thread at a time."""
+        if not self._lock.acquire(blocking=False):
+            raise SessionBusyError(
+                "this session is used by another thread; make one session per thread (engine.session()), or wait for "
+                "the other's answer"
+            )
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _stop_running(self) -> None:
         if self._running is not None:

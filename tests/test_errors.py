@@ -54,6 +54,34 @@ def test_the_nearest_name_is_found_in_any_case_and_by_a_part(name, nearest):
     assert f"did you mean {nearest!r}?" in errors.unknown_name("thing", name, known)
 
 
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("pi5", "'rpi5-4gb' or 'rpi5-8gb'"),
+        ("raspberrypi5", "'rpi5-4gb' or 'rpi5-8gb'"),
+        ("Raspberry Pi 5 4GB", "'rpi5-4gb'"),
+        ("rpi-5-8gb", "'rpi5-8gb'"),
+        ("orin", "'jetson-orin-nano', 'jetson-orin-nx' or 'jetson-orin'"),
+    ],
+)
+def test_all_names_that_are_equally_near_are_proposed(name, nearest):
+    known = ["rpi5-8gb", "rpi5-4gb", "jetson-orin-nano", "jetson-orin-nx", "jetson-orin"]
+    titles = {"Raspberry Pi 5, 8 GB": "rpi5-8gb", "Raspberry Pi 5, 4 GB": "rpi5-4gb"}
+    message = errors.unknown_name("device", name, known, titles)
+    proposed = set(re.findall(r"'([\w-]+)'", message.split("; did you mean ")[1].split("? (")[0]))
+    assert proposed == set(re.findall(r"'([\w-]+)'", nearest))
+
+
+def test_an_ending_that_all_names_share_makes_no_name_near():
+    known = ["Qwen2ForCausalLM", "LlamaForCausalLM", "DeepseekV3ForCausalLM"]
+    assert "did you mean" not in errors.unknown_name("architecture", "Gemma2ForCausalLM", known)
+    assert "'DeepseekV3ForCausalLM'?" in errors.unknown_name("architecture", "DeepSeekV3ForCausalLM", known)
+
+
+def test_a_name_that_is_no_text_is_shown():
+    assert errors.unknown_name("backend", 3, ["b", "a"]) == "backend is 3, expected a string (known: a, b)"
+
+
 @pytest.mark.parametrize("name", ["", "x", "serve", "zz9"])
 def test_a_name_that_resembles_none_gets_no_suggestion(name):
     assert "did you mean" not in errors.unknown_name("thing", name, ["q4_k", "rpi5-8gb", "xylophone"])

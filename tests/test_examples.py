@@ -90,6 +90,14 @@ def test_hello_streams_an_answer(student):
     assert re.search(r"\n\[stop, \d+\.\d tokens/s\]\n$", done.stdout)
 
 
+@pytest.mark.parametrize("arguments", [(), ("out",), ("out", "Hello", "again")])
+def test_hello_says_what_it_takes(arguments):
+    command = [sys.executable, ROOT / "examples" / "hello.py", *arguments]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith("hello: expected a model and a question")
+
+
 def test_hello_prints_one_line_on_an_error(tmp_path):
     command = [sys.executable, ROOT / "examples" / "hello.py", "no-such-model", "Hello"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

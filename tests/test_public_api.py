@@ -67,7 +67,7 @@ def test_the_version_is_the_installed_one():
 def test_export_is_callable_like_a_function(tmp_path):
     result = sprat.export("demo", tmp_path / "out", quant="int4")
     assert result.path == tmp_path / "out"
-    with pytest.raises(TypeError, match="unexpected keyword argument 'quantization'"):
+    with pytest.raises(TypeError, match="unknown keyword 'quantization'; did you mean 'quant'"):
         sprat.export("demo", tmp_path / "other", quantization="int4")
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["AttentionCost", "Footprint", "PassCost"]
+__all__ = ["SHORTEST_CONTEXT", "AttentionCost", "Footprint", "PassCost"]
 
-_CONTEXT_STEP = 256  # a context that is shortened to fit is a multiple of this many tokens
+SHORTEST_CONTEXT = 256  # a context that is shortened to fit is a multiple of this many tokens
 _BLOCK = 64  # KV entries and queries that the kernels process together, masked or not
 
 
@@ -175,7 +175,7 @@ class Footprint:
 
     def context_within(self, cache_bytes: int) -> int:
         """Tokens whose KV entries fit into ``cache_bytes``, a multiple of 256; 0 if not even that many."""
-        return max(0, cache_bytes) // max(self.cache_bytes_per_token, 1) // _CONTEXT_STEP * _CONTEXT_STEP
+        return max(0, cache_bytes) // max(self.cache_bytes_per_token, 1) // SHORTEST_CONTEXT * SHORTEST_CONTEXT
 
     @property
     def least_bytes(self) -> int:

@@ -115,6 +115,8 @@ class PlanSummary:
     prediction: Prediction | None
     graphics: GPUFit | None
     settings: RunSettings
+    missing_from: str | None = None  # "memory" or "storage"; None when it fits
+    file_bytes: int = 0  # all weights on storage; 0 in files of earlier versions
 
 
 @dataclass(frozen=True)
@@ -158,11 +160,25 @@ class Plan:
     @property
     def missing_bytes(self) -> int:
         """Bytes that are missing in memory (with experts streamed) or in storage; 0 when it fits."""
-        lacking = self.footprint.least_bytes - self.usable_bytes
-        if self.storage is None:
-            largest = max(each.capacity_bytes.value for each in self.profile.storage if each.capacity_bytes)
-            lacking = max(lacking, self.footprint.weight_bytes - int(largest))
-        return max(lacking, 0)
+        return max(self._missing_memory, self._missing_storage)
+
+    @property
+    def missing_from(self) -> str | None:
+        """Where :attr:`missing_bytes` are missing, ``"memory"`` or ``"storage"``; ``None`` when it fits."""
+        if not self.missing_bytes:
+            return None
+        return "storage" if self._missing_storage > self._missing_memory else "memory"
+
+    @property
+    def _missing_memory(self) -> int:
+        return max(self.footprint.least_bytes - self.usable_bytes, 0)
+
+    @property
+    def _missing_storage(self) -> int:
+        if self.storage is not None:
+            return 0
+        largest = max(each.capacity_bytes.value for each in self.profile.storage if each.capacity_bytes)
+        return self.footprint.weight_bytes - int(largest)
 
     @property
     def storage(self) -> Storage | None:
@@ -259,6 +275,8 @@ class Plan:
             usable_bytes=self.usable_bytes,
             needed_bytes=footprint.total_bytes,
             missing_bytes=self.missing_bytes,
+            missing_from=self.missing_from,
+            file_bytes=footprint.weight_bytes,
             held_experts_share=self.held_experts_share,
             memory_map=self.memory_map(),
             prediction=self.prediction,

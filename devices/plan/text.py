@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Sequence
 
+from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.plan import Plan, Verdict
 from sprat.text import format_number, human_bytes
 
-__all__ = ["headline", "notes"]
+__all__ = ["headline", "notes", "smaller_choice"]
 
 
 def headline(plan: Plan) -> str:
@@ -22,6 +24,29 @@ def notes(plan: Plan) -> list[str]:
     return [*_about_gpu(plan), *(_about_throttling(plan) if plan.runs else _about_force(plan))]
 
 
+def smaller_choice(plan: Plan, footprints: Sequence[Footprint]) -> Iterator[str]:
+    """What the next smaller quantization gives: the first that fits is the most accurate one and not the fastest.
+
+    Args:
+        plan: of the one that was chosen.
+        footprints: of all, the best quality first.
+    """
+    smaller = footprints[footprints.index(plan.footprint) + 1 :]
+    if not smaller or not plan.runs:
+        return
+    other = dataclasses.replace(plan, footprint=smaller[0])
+    speeds = ""
+    if plan.prediction and other.prediction:
+        rates = (found.decode_tokens_per_s for found in (other.prediction, plan.prediction))
+        faster, chosen = map(format_number, rates)
+        speeds = f" and decodes {faster} tokens/s in place of {chosen} (predicted)"
+    yield (
+        f"{plan.footprint.quant} is the most accurate that fits; {other.footprint.quant} takes "
+        f"{human_bytes(other.footprint.total_bytes)} in place of {human_bytes(plan.footprint.total_bytes)}{speeds}: "
+        f"--quant {other.footprint.quant}"
+    )
+
+
 def _margin(plan: Plan) -> str:
     match plan.verdict:
         case Verdict.FITS:
@@ -29,7 +54,13 @@ def _margin(plan: Plan) -> str:
         case Verdict.STREAMED:
             resident = f"{100 * plan.held_experts_share:.0f} % of the experts in memory"
             return f"{resident}, {human_bytes(-plan.spare_bytes)} too large to hold all"
-    return f"{human_bytes(plan.missing_bytes)} too large"
+    streamed = " with experts streamed" if plan.missing_from == "memory" and _streams(plan) else ""
+    return f"{human_bytes(plan.missing_bytes)} more {plan.missing_from} needed{streamed}"
+
+
+def _streams(plan: Plan) -> bool:
+    """Whether experts can be streamed, so that less than all of the model must be in memory."""
+    return plan.footprint.least_bytes < plan.footprint.total_bytes
 
 
 def _about_gpu(plan: Plan) -> Iterator[str]:

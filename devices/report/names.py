@@ -43,7 +43,10 @@ class ModelName:
 
 
 class ModelNames:
-    """Names of models. A prediction gets the name of the model that ran with exactly the same size of weights.
+    """Names of models.
+
+    A prediction gets the name of the model that ran with exactly the same size of weights, and so do predictions of
+    that model in other quantizations.
 
     If a report has one quantization of a model, it is part of the title; if it has several, it is part of each row.
     """
@@ -52,18 +55,24 @@ class ModelNames:
         records, plans = list(records), list(plans)
         ran = [each for each in records if each.label is not Label.PREDICTED]
         self._ran = {each.model.size_bytes: _own_name(each) for each in ran}
+        predicted = [(each.model.size_bytes, _own_name(each)) for each in records if each.label is Label.PREDICTED]
+        predicted += [(weight_bytes(plan), _model_name(plan.model, plan.quant)) for plan in plans]
+        self._ran_as = {own.name: self._ran[size].name for size, own in predicted if size in self._ran}
         self._quants: dict[str, set[str]] = defaultdict(set)
         for found in [*map(self.of_record, records), *map(self.of_plan, plans)]:
             self._quants[found.name].add(found.quant)
 
     def of_record(self, record: Measurement) -> ModelName:
         """The model of a record."""
-        ran = self._ran.get(record.model.size_bytes) if record.label is Label.PREDICTED else None
-        return ran or _own_name(record)
+        own = _own_name(record)
+        return self._predicted(record.model.size_bytes, own) if record.label is Label.PREDICTED else own
 
     def of_plan(self, plan: PlanSummary) -> ModelName:
         """The model of a plan."""
-        return self._ran.get(weight_bytes(plan)) or _model_name(plan.model, plan.quant)
+        return self._predicted(weight_bytes(plan), _model_name(plan.model, plan.quant))
+
+    def _predicted(self, size_bytes: int, own: ModelName) -> ModelName:
+        return self._ran.get(size_bytes) or ModelName(self._ran_as.get(own.name, own.name), own.quant)
 
     def title(self, model: ModelName) -> str:
         """Title of a chart of ``model``."""

@@ -12,7 +12,7 @@ from sprat.devices.plan.plan import PlanSummary
 from sprat.devices.report.names import ModelName, ModelNames, device_titles, place_of, write_tokens
 from sprat.text import human_bytes
 
-__all__ = ["Evidence", "Misfit", "Run", "by_model", "gather", "headline", "test_name"]
+__all__ = ["Evidence", "Misfit", "Run", "by_model", "gather", "headline", "shortage", "test_name"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,9 @@ def gather(records: Sequence[Measurement], refused: Sequence[PlanSummary] = ()) 
         for record in family.values():
             series = ", ".join([row, *_differing(_settings(record), settings)])
             runs.append(Run(record, names.title(model), device, row, series))
-    return Evidence(tuple(runs), tuple(_misfit(plan, names, titles[plan.device]) for plan in refused))
+    misfits = [_misfit(plan, names, titles[plan.device]) for plan in refused]
+    latest = {(misfit.model, misfit.row): misfit for misfit in misfits}  # the same plan may be in several files
+    return Evidence(tuple(runs), tuple(latest.values()))
 
 
 def by_model(items: Iterable[_Named]) -> dict[str, list[_Named]]:
@@ -104,6 +106,11 @@ def headline(runs: Sequence[Run]) -> list[Run]:
     return [run for run in group if run.label is best]
 
 
+def shortage(plan: PlanSummary) -> str:
+    """What a plan that does not fit lacks: ``1.2 GiB of memory missing``."""
+    return f"{human_bytes(plan.missing_bytes)} of {plan.missing_from or 'memory'} missing"
+
+
 def test_name(run: Run) -> str:
     """Name of the test in a chart: ``prefill 512``, ``decode @ 4k``."""
     test = run.record.work
@@ -116,6 +123,10 @@ def _misfit(plan: PlanSummary, names: ModelNames, device: str) -> Misfit:
     return Misfit(names.title(model), device, names.row(device, model), plan)
 
 
+def _counted(count: int, what: str) -> str:
+    return f"1 {what}" if count == 1 else f"{count} {what}s"
+
+
 def _differing(settings: Mapping[str, str], others: Iterable[Mapping[str, str]]) -> list[str]:
     """Settings of this run that differ from those of other runs."""
     return [text for name, text in settings.items() if any(other.get(name) != text for other in others)]
@@ -123,7 +134,10 @@ def _differing(settings: Mapping[str, str], others: Iterable[Mapping[str, str]])
 
 def _settings(record: Measurement) -> dict[str, str]:
     """Everything that may differ between two runs of the same test on devices of the same name."""
-    settings = {"backend": record.backend, "threads": f"{record.threads} threads"}
+    settings = {"backend": record.backend, "threads": _counted(record.threads, "thread")}
     if record.machine:
-        settings |= {"cores": f"{record.machine.n_cores} cores", "memory": human_bytes(record.machine.memory_bytes)}
+        settings |= {
+            "cores": _counted(record.machine.n_cores, "core"),
+            "memory": human_bytes(record.machine.memory_bytes),
+        }
     return settings | {name: f"{name} {value}" for name, value in record.settings.items()}

@@ -51,7 +51,7 @@ def card_texts(
             recipe=recipe_name(recipe),
             groups=next(iter(artifacts.values())).groups,
             files={format: artifact.file_name for format, artifact in artifacts.items()},
-            device=options.device,
+            device=options.device_name,
             context=context,
             runs_in_genai="onnx" in artifacts and architectures()[checkpoint.spec.architecture].genai_type is not None,
             has_modelfile="Modelfile" in texts,

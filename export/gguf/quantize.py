@@ -10,18 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from sprat.errors import CheckpointError, ExportError
-from sprat.export.gguf.artifact import QUANTIZATION_VERSION, tensor_sizes
+from sprat.errors import CheckpointError, ExportError, FormatError
+from sprat.export.gguf.artifact import QUANTIZATION_VERSION, main_format, tensor_sizes
 from sprat.export.gguf.layout import TensorEntry, named_layouts
 from sprat.export.source.file import SourceFile
 from sprat.export.source.gguf_tensors import gguf_tensors, modern_layout
 from sprat.export.source.range_check import check_range
 from sprat.export.source.repack import repack
 from sprat.export.source.scan import FileScan, scan_files
+from sprat.export.write.errors import export_errors
 from sprat.export.write.tensor_groups import group_tensors
 from sprat.export.write.writer import WrittenFile, is_kept, write_files
 from sprat.progress import ReportProgress, no_progress
+from sprat.quant.formats import BlockFormat
 from sprat.quant.recipe import Recipe
+from sprat.runtime.arch.model_shape import shape_of_keys
 from sprat.runtime.files.bundle import TensorGroup
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.gguf_header import ValueType
@@ -75,8 +78,8 @@ def quantize(
 
     Args:
         source: a GGUF file of any architecture, in any format that ggml knows; of a split model any part.
-        out: the new file; after an interruption the same call continues.
-        quant: ``int4``, ``int8`` or a block format.
+        out: the new file, in a folder that is made where it is missing; after an interruption the same call continues.
+        quant: ``int4``, ``int8``, a mix such as ``q4_k_m`` or a block format.
         tensor_rules: formats for some tensors, ``"ffn_down_exps=q5_0"``; later ones win.
         align: alignment of the tensors in bytes; by default the source's.
         split: split ``out`` into files of at most this size, in bytes or as ``"4GB"``, if it is larger.
@@ -93,11 +96,15 @@ def quantize(
     with GGUFFile.open(source) as gguf:
         files, stored = gguf_tensors(gguf)
         tensors, keys = modern_layout(gguf, stored)
-        recipe = Recipe.named(quant, tied_embeddings="output.weight" not in tensors).with_rules(tensor_rules)
+        tied = "output.weight" not in tensors
+        recipe = Recipe.named(quant, tied_embeddings=tied, model=shape_of_keys(gguf.metadata)).with_rules(tensor_rules)
+        if unused := recipe.unused_rules(tensors):
+            raise FormatError(f"--tensor {unused[0]}: matches no tensor that can be quantized; see `sprat inspect`")
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         entries = [TensorEntry(name, shape, recipe.choose(name, shape).format) for name, shape in shapes.items()]
         split_bytes = None if split is None else parse_memory(split, "split")
-        keys = _metadata(gguf, recipe) | keys
+        sizes = list(tensor_sizes(recipe, shapes))
+        keys = _metadata(gguf, recipe, main_format(recipe, sizes)) | keys
         layouts = named_layouts(out, keys, entries, align or gguf.alignment, split_bytes)
         _refuse_to_replace(files, layouts, force=force)
 
@@ -105,6 +112,8 @@ def quantize(
     bounds = _finite_bounds(source, scans.values())
     formats = ((tensors[entry.name], entry.format) for entry in entries)
     check_range(source, formats, lambda tensor: bounds[tensor.name])
+    with export_errors(out.parent):
+        out.parent.mkdir(parents=True, exist_ok=True)
     written = write_files(
         layouts,
         lambda entry: repack(tensors[entry.name], entry.format),
@@ -112,9 +121,8 @@ def quantize(
         check_source=lambda: _check_unchanged(files),
         progress=progress,
     )
-    unused = (f"rule {rule} matches no tensor" for rule in recipe.unused_rules(tensors))
-    notes = tuple(filter(None, (*(file.note for file in written), *unused)))
-    groups = group_tensors(tensor_sizes(recipe, shapes))
+    notes = tuple(file.note for file in written if file.note)
+    groups = group_tensors(sizes)
     return QuantizeResult(written[0], groups, sum(file.nbytes for file in files), notes, written)
 
 
@@ -143,11 +151,11 @@ def _check_unchanged(files: Iterable[SourceFile]) -> None:
         file.check_unchanged()
 
 
-def _metadata(gguf: GGUFFile, recipe: Recipe) -> dict[str, Any]:
+def _metadata(gguf: GGUFFile, recipe: Recipe, main: BlockFormat) -> dict[str, Any]:
     kept = {key: _typed(value, gguf.value_types[key]) for key, value in gguf.metadata.items()}
     kept.pop("general.alignment", None)
     return kept | {
-        "general.file_type": recipe.default.file_type,
+        "general.file_type": recipe.file_type(main),
         "general.quantization_version": QUANTIZATION_VERSION,
     }
 

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -18,12 +18,14 @@ from sprat.export.onnx.genai_config import genai_config
 from sprat.export.onnx.model import BuiltModel, build_model
 from sprat.export.onnx.options import OnnxOptions
 from sprat.export.source.checkpoint import Checkpoint
+from sprat.export.source.tensor import SourceTensor
 from sprat.export.write.errors import export_errors
 from sprat.export.write.naming import ModelName
 from sprat.export.write.plain_files import open_folder, write_new
 from sprat.export.write.tensor_groups import TensorSize, group_tensors
 from sprat.export.write.writer import WrittenFile, check_free_space, write_file
 from sprat.progress import ReportProgress
+from sprat.quant.formats import BlockFormat
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.spec_json import spec_to_json
 from sprat.runtime.files.bundle import TensorGroup
@@ -96,8 +98,18 @@ class OnnxArtifact:
 
     def check_range(self) -> None:
         """Check that no weight exceeds the range of its format."""
+        self.checkpoint.check_range(self.conversions())
+
+    @property
+    def file_sizes(self) -> dict[str, int]:
+        """Bytes of the weights, of the graph and of genai_config.json."""
+        sizes = {DATA_NAME: self.built.data.nbytes, _MODEL_NAME: len(self._graph(self.metadata))}
+        return sizes if self.genai is None else {**sizes, _GENAI_NAME: len(self.genai)}
+
+    def conversions(self) -> Iterator[tuple[SourceTensor, BlockFormat]]:
+        """Every weight, and the format that it is written in."""
         weights = (placed.tensor for placed in self.built.data.tensors)
-        self.checkpoint.check_range((weight.source, weight.format) for weight in weights)
+        return ((weight.source, weight.format) for weight in weights)
 
     def write(self, folder: Path, progress: ReportProgress) -> tuple[WrittenFile, ...]:
         """Write the files, or continue an interrupted write; see :func:`~sprat.export.write.writer.write_file`."""
@@ -113,6 +125,7 @@ class OnnxArtifact:
         texts = {_MODEL_NAME: self._graph({**self.metadata, "sprat.source": self.checkpoint.hash()})}
         if self.genai is not None:
             texts[_GENAI_NAME] = self.genai
+        data = replace(data, pieces=())  # the graph names its weights, not the data file
         written = (data, *(_write_whole(folder / name, text) for name, text in texts.items()))
         check_onnx(folder / _MODEL_NAME)  # the written model must pass the checks of loading
         return written

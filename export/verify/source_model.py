@@ -40,9 +40,11 @@ def open_source(
         adapters: LoRA adapters to merge.
 
     Raises:
-        InputError: the source cannot be read; see :meth:`sprat.export.source.checkpoint.Checkpoint.open`.
+        InputError: the source cannot be read or is incomplete; see
+            :meth:`sprat.export.source.checkpoint.Checkpoint.open`.
     """
     checkpoint = Checkpoint.open(path, ignore_fields=ignore_fields, adapters=adapters)
+    checkpoint.check_headers()
     return ReferenceBackend(checkpoint.spec, checkpoint, dense_bytes=dense_bytes)
 
 

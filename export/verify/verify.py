@@ -28,7 +28,7 @@ from sprat.quant.quality import Quality, QualityMeter, routing_overlap
 from sprat.runtime.backends.protocol import Backend
 from sprat.runtime.engine import Engine
 from sprat.runtime.files.bundle import MANIFEST_NAME, Bundle
-from sprat.runtime.files.model_file import model_formats
+from sprat.runtime.files.model_file import bundle_of, model_formats
 
 __all__ = ["Verification", "verify"]
 
@@ -102,11 +102,14 @@ def verify(
     Raises:
         InputError: artifact or source cannot be read, their vocabularies differ, the text is too short, or the bundle
             was made with other adapters.
+        BundleError: a file of the bundle differs from the hashes in its manifest.
         BackendError: a backend cannot run the artifact.
     """
     if text is not None and not text.strip():
         raise InputError("the text to score is empty; pass a text of some hundred words, or none for sprat's own")
     with contextlib.ExitStack() as stack:
+        if (bundle := bundle_of(artifact)) is not None:
+            bundle.check()
         adapters = [AdapterOption.parse(os.fspath(text)) for text in lora]
         ignored = _check_source(Path(artifact), adapters)
         base = open_source(source, dense_bytes=available_bytes() // 4, ignore_fields=ignored, adapters=adapters)

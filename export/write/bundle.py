@@ -23,6 +23,7 @@ from sprat.export.write.plain_files import delete_all, open_folder, write_new
 from sprat.export.write.publish import replace_folder
 from sprat.files import sync_folder
 from sprat.runtime.files.bundle import MANIFEST_NAME, Bundle, BundleFile, Manifest, read_manifest
+from sprat.runtime.files.manifest_seal import UNSEALED, seal
 
 __all__ = ["BundleFolder", "existing_manifest", "files_folder", "remove_leftovers"]
 
@@ -92,7 +93,8 @@ class BundleFolder:
         """
         names = {file.name for file in manifest.files}
         delete_all(self._files, keep=names)
-        self.add(MANIFEST_NAME, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+        unsealed = msgspec.structs.replace(manifest, manifest_sha256=UNSEALED)
+        self.add(MANIFEST_NAME, seal(msgspec.json.format(msgspec.json.encode(unsealed), indent=2) + b"\n"))
         with export_errors(self.path):
             for folder in {PurePosixPath(name).parent for name in names}:
                 sync_folder(self.path / folder)

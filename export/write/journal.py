@@ -2,9 +2,9 @@
 
 A journal is JSON lines, appended one record per ``write``::
 
-    {"layout":"9f2c…","source":"41aa…","journal":1}              digests of the layout and of the source
-    {"tensor":"token_embd.weight","prefix":"5be0…"}              one line per finished tensor, in file order;
-    {"tensor":"blk.0.attn_norm.weight","prefix":"a71d…"}         SHA-256 of the file up to this tensor's end
+    {"layout":"9f2c…","source":"41aa…","journal":2}                         digests of the layout and of the source
+    {"tensor":"token_embd.weight","prefix":"5be0…","digest":"77ab…"}        one line per finished tensor, in file order:
+    {"tensor":"blk.0.attn_norm.weight","prefix":"a71d…","digest":"0c91…"}   SHA-256 of the file up to its end, of itself
 
 Nothing is synced to disk while a file grows: that would cost more than it saves. After a power cut a line may therefore
 exist without the data it describes, so each line carries the digest of all bytes up to its tensor's end, and a reader
@@ -28,7 +28,7 @@ from sprat.export.write.plain_files import open_own
 
 __all__ = ["FinishedTensor", "Journal", "JournalHead"]
 
-_VERSION = 1
+_VERSION = 2
 
 
 class JournalHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,10 +40,14 @@ class JournalHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FinishedTensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A tensor that was passed to ``write`` completely; ``prefix`` is the SHA-256 of the file up to its end."""
+    """A tensor that was passed to ``write`` completely.
+
+    ``prefix`` is the SHA-256 of the file up to its end, ``digest`` that of the tensor with its padding.
+    """
 
     tensor: str
     prefix: str
+    digest: str
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ _DEFAULT_VERSION = "v1.0"  # the convention's default
 _SIZE_LABEL = re.compile(r"(\d+x)?(\d+\.)?\d+[A-Za-z](-[A-Za-z]+(\d+\.)?\d+[A-Za-z]+)?")  # the convention's
 _FRONT_MATTER_LICENSE = re.compile(r"---\n(?:(?!---).*\n)*?license: *([\w.+-]+) *\n")
 _NOT_IN_A_FILE_NAME = re.compile(r"[^A-Za-z0-9]+")
+_VERSION = re.compile(r"[vV]\d+(\.\d+)*")
+_TRAINER_STEP = re.compile(r"(checkpoint|step|epoch)[-_]?\d+")  # what trainers call the folders inside a model's
+_LETTERS = str.maketrans({"ß": "ss", "ẞ": "SS", "æ": "ae", "Æ": "AE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +58,13 @@ class ModelName:
         counts = _parameter_counts(shapes)
         full, _, base, fine_tune, version, label = gguf.Metadata.get_model_id_components(identity, counts[0])
         name = full or "model"
+        base = base or name
+        if version and not _VERSION.fullmatch(version):  # a date or a training step, which is part of the name
+            base, fine_tune = (base, f"{fine_tune}-{version}") if fine_tune else (f"{base}-{version}", None)
+            version = None
         return cls(
             name=name,
-            base_name=base or name,
+            base_name=base,
             size_label=label or gguf.size_label(*counts),
             fine_tune=fine_tune,
             version=version,
@@ -124,6 +132,8 @@ class ModelName:
 def model_id(path: Path) -> str:
     """The name of the model at ``path``: the repository of a hub cache, a folder's name, or a file's stem.
 
+    A trainer's folder of one step (``checkpoint-500``) is named after the folder that it is in, too.
+
     Example:
         >>> model_id(Path("/hub/models--deepseek-ai--DeepSeek-V2-Lite/snapshots/604d56"))
         'deepseek-ai/DeepSeek-V2-Lite'
@@ -131,7 +141,9 @@ def model_id(path: Path) -> str:
     for folder in path.parts:
         if found := _HUB_FOLDER.fullmatch(folder):
             return "/".join(filter(None, found.groups()))
-    return model_stem(path) if path.suffix == ".gguf" else path.name
+    if path.suffix == ".gguf":
+        return model_stem(path)
+    return f"{path.parent.name}-{path.name}" if _TRAINER_STEP.fullmatch(path.name) and path.parent.name else path.name
 
 
 def model_card(path: Path) -> dict[str, str]:
@@ -152,4 +164,7 @@ def _parameter_counts(shapes: Shapes) -> tuple[int, int, int, int]:
 
 
 def _sanitized(part: str) -> str:
-    return _NOT_IN_A_FILE_NAME.sub("-", part).strip("-")
+    """``part`` in the letters that the convention allows: accents are dropped."""
+    plain = unicodedata.normalize("NFKD", part.translate(_LETTERS))
+    letters = "".join(char for char in plain if not unicodedata.combining(char))
+    return _NOT_IN_A_FILE_NAME.sub("-", letters).strip("-")

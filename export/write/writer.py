@@ -35,6 +35,7 @@ __all__ = [
     "PackTensor",
     "WrittenFile",
     "check_free_space",
+    "free_bytes",
     "is_kept",
     "write_file",
     "write_files",
@@ -53,11 +54,15 @@ PackTensor: TypeAlias = Callable[[Tensor], Iterable[U8Array]]
 
 @dataclass(frozen=True, slots=True)
 class WrittenFile:
-    """A finished file; ``n_resumed`` of its tensors were kept from an interrupted run."""
+    """A finished file; ``n_resumed`` of its tensors were kept from an interrupted run.
+
+    ``pieces`` are the SHA-256 of the header and of each tensor with its padding, for a file that names its tensors.
+    """
 
     path: Path
     nbytes: int
     sha256: str
+    pieces: tuple[bytes, ...] = ()
     n_resumed: int = 0
     note: str = ""  # why an interrupted run was not continued
 
@@ -103,9 +108,11 @@ def write_file(
         else:
             n_resumed = len(layout.tensors)
         sha256 = _digest(layout, journal)
+        header = hashlib.sha256(layout.header).digest()
+        pieces = (header, *(bytes.fromhex(record.digest) for record in journal.finished))
         if not keep_journal:
             journal.remove()
-    return WrittenFile(path, layout.nbytes, sha256, n_resumed, note)
+    return WrittenFile(path, layout.nbytes, sha256, pieces, n_resumed, note)
 
 
 def write_files(
@@ -166,11 +173,11 @@ def check_free_space(files: Mapping[Path, FileLayout[Tensor]]) -> None:
     """
     path = next(iter(files))
     needed_bytes = sum(_unwritten_bytes(path, layout) for path, layout in files.items())
-    free_bytes = _free_bytes(next(folder for folder in path.absolute().parents if folder.exists()))
-    if needed_bytes > free_bytes:
+    free = free_bytes(path)
+    if needed_bytes > free:
         raise ExportError(
-            f"{path}: {needed_bytes:,} bytes are still to be written and {free_bytes:,} are free; "
-            f"free {needed_bytes - free_bytes:,} bytes and run the same command again"
+            f"{path}: {needed_bytes:,} bytes are still to be written and {free:,} are free; "
+            f"free {needed_bytes - free:,} bytes and run the same command again"
         )
 
 
@@ -187,8 +194,9 @@ def _journal(path: Path) -> Path:
     return path.with_name(path.name + ".journal")
 
 
-def _free_bytes(folder: Path) -> int:
-    disk = os.statvfs(folder)
+def free_bytes(path: Path) -> int:
+    """Free bytes on the disk of ``path``, which need not exist, as its folder need not."""
+    disk = os.statvfs(next(folder for folder in path.absolute().parents if folder.exists()))
     return disk.f_bavail * disk.f_frsize
 
 
@@ -235,6 +243,7 @@ class _GrowingFile:
 
     def __init__(self, descriptor: int, journal: Journal, digest: hashlib._Hash, nbytes: int) -> None:
         self._descriptor, self._journal, self._digest = descriptor, journal, digest
+        self._tensor_digest = hashlib.sha256()
         self._unwritten, self._page_left = bytearray(), _HUGE_PAGE_BYTES - nbytes % _HUGE_PAGE_BYTES
         self._ended: list[FinishedTensor] = []  # hashed completely, last bytes perhaps not yet written
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="file-writer")
@@ -254,6 +263,7 @@ class _GrowingFile:
         growing = cls(descriptor, journal, digest, nbytes)
         if not n_trusted:
             growing.append(layout.header)
+            growing._submit(growing._start_tensor)
         return growing
 
     def append(self, data: Buffer) -> None:
@@ -263,7 +273,7 @@ class _GrowingFile:
     def finish_tensor(self, placed: PlacedTensor[Tensor]) -> None:
         """Pad the tensor whose bytes were appended, and record it in the journal."""
         self.append(placed.padding)
-        self._submit(lambda: self._ended.append(FinishedTensor(placed.tensor.name, self._digest.hexdigest())))
+        self._submit(lambda: self._end_tensor(placed.tensor.name))
 
     def finish(self) -> None:
         """Wait until every byte is on disk."""
@@ -294,8 +304,16 @@ class _GrowingFile:
         while len(self._in_flight) > n_left:
             self._in_flight.popleft().result()
 
+    def _start_tensor(self) -> None:
+        self._tensor_digest = hashlib.sha256()
+
+    def _end_tensor(self, name: str) -> None:
+        self._ended.append(FinishedTensor(name, self._digest.hexdigest(), self._tensor_digest.hexdigest()))
+        self._start_tensor()
+
     def _hash_and_write(self, data: memoryview) -> None:
         self._digest.update(data)
+        self._tensor_digest.update(data)
         while data:
             self._unwritten += data[: self._page_left]
             if len(data) < self._page_left:

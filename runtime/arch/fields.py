@@ -143,7 +143,9 @@ class Fields:
             ConfigError: all problems, in one message.
         """
         if self.problems:
-            listed = "; ".join(sorted(self.problems))
+            listed = "; ".join(sorted(self.problems)[:_MAX_LISTED])
+            if len(self.problems) > _MAX_LISTED:
+                listed += f"; and {len(self.problems) - _MAX_LISTED} more"
             raise ConfigError(
                 f"{self._subject}: {listed}. A field that may change the computation is never ignored: {remedy}"
             )
@@ -160,6 +162,9 @@ class Fields:
             self.complain(name, f"is {_short(value)}; expected {wanted}")
             return stand_in
         return value  # type: ignore[no-any-return]  # is_valid has checked it
+
+
+_MAX_LISTED = 6
 
 
 def _is_int(value: Any) -> bool:

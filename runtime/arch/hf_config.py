@@ -93,12 +93,17 @@ def _is_tool_field(name: str) -> bool:
     return name.startswith(_HARMLESS_PREFIXES) or name.endswith(_HARMLESS_SUFFIXES)
 
 
+_MAX_OPTIONS = 6
+
+
 def _remedy(unknown: Collection[str]) -> str:
     supported = "use a checkpoint of a supported architecture"
     if not unknown:
         return supported
-    options = " ".join(f"--ignore-config-field {name}" for name in sorted(unknown))
-    return f"{supported}; or, if you know that it does not change the computation, export with {options}"
+    options = " ".join(f"--ignore-config-field {name}" for name in sorted(unknown)[:_MAX_OPTIONS])
+    if len(unknown) > _MAX_OPTIONS:
+        options += f" and so on for all {len(unknown)} unknown fields"
+    return f"{supported}; or, if you know that it does not change the computation, add {options}"
 
 
 def _reader(config: Mapping[str, Any]) -> ConfigReader:

@@ -8,6 +8,9 @@ computed. Nothing is copied or pinned; the operating system decides which pages 
 from __future__ import annotations
 
 import os
+import threading
+import weakref
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -31,23 +34,34 @@ class ExpertReadahead:
     def __init__(self, file: GGUFFile) -> None:
         self._tensors = file.tensors
         self._descriptors = [os.open(part.path, os.O_RDONLY | os.O_CLOEXEC) for part in file.parts]
+        self._lock = threading.Lock()
+        # Once: the numbers may belong to other files later.
+        self._close = weakref.finalize(self, _close_all, self._descriptors)
 
     def __call__(self, layer: int, experts: I32Array) -> None:
         """Prefetch the selected ``experts (n, n_experts_per_token)`` of ``layer``."""
         if len(experts) > _MAX_TOKENS:
             return
         selected = np.unique(experts).tolist()
-        for part in _PARTS:
-            tensor = self._tensors[f"blk.{layer}.ffn_{part}_exps.weight"]
-            for expert in selected:
-                self._advise(tensor, expert)
+        with self._lock:
+            if not self._close.alive:
+                return
+            for part in _PARTS:
+                tensor = self._tensors[f"blk.{layer}.ffn_{part}_exps.weight"]
+                for expert in selected:
+                    self._advise(tensor, expert)
 
     def close(self) -> None:
-        """Close the descriptors."""
-        for descriptor in self._descriptors:
-            os.close(descriptor)
+        """Close the descriptors; once more does nothing."""
+        with self._lock:
+            self._close()
 
     def _advise(self, tensor: TensorInfo, expert: int) -> None:
         nbytes = tensor.nbytes // tensor.shape[0]
         descriptor = self._descriptors[tensor.part]
         os.posix_fadvise(descriptor, tensor.offset + expert * nbytes, nbytes, os.POSIX_FADV_WILLNEED)
+
+
+def _close_all(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -13,6 +13,7 @@ import functools
 import importlib.util
 import weakref
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ import numpy as np
 from sprat.arrays import F32Array
 from sprat.devices.plan.footprint import Footprint
 from sprat.errors import BackendError, PromptError, SpratError
+from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.backends.llamacpp_build import install_command
 from sprat.runtime.backends.llamacpp_probe import probe
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
+from sprat.runtime.interrupt import InterruptError, current_interrupt
 from sprat.runtime.models import RoutingObserver
 
 __all__ = ["LlamaCppBackend", "LlamaCppStream"]
@@ -32,6 +35,7 @@ _CACHE_ELEMENT_BYTES = 2  # F16
 _BATCH = 256  # maximum tokens per llama_decode: longer prompts are split
 _OWN_BYTES = 16 << 20  # graph, thread stacks and buffers whose size does not depend on the model
 _LOG_ERROR = 4  # GGML_LOG_LEVEL_ERROR
+_ABORTED = 2  # of llama_decode: its abort callback returned true
 
 
 class LlamaCppLoader(BackendLoader, name="llamacpp", preference=30):
@@ -42,8 +46,14 @@ class LlamaCppLoader(BackendLoader, name="llamacpp", preference=30):
         buffer_bytes = _BATCH * request.spec.vocab_size * 4 + _OWN_BYTES
         return request.footprint(cache_element_bytes=_CACHE_ELEMENT_BYTES, buffer_bytes=buffer_bytes)
 
+    def stream_bytes(self, request: LoadRequest) -> int:
+        """Each context has logits of its own."""
+        return _BATCH * request.spec.vocab_size * 4
+
     def why_not(self, request: LoadRequest) -> SpratError | None:
-        """llama-cpp-python is not installed."""
+        """llama-cpp-python is not installed, or llama.cpp computes this model in another way."""
+        if differences := architectures()[request.spec.architecture].differs_in_llamacpp(request.spec):
+            return BackendError(f"{request.file.path}: {'; '.join(differences)}; use the native backend")
         if importlib.util.find_spec("llama_cpp") is None:
             return BackendError(f"llama-cpp-python is not installed; install it for this CPU: {install_command()}")
         return None
@@ -125,6 +135,8 @@ class LlamaCppStream:
         if not self._context:
             raise BackendError(f"llama.cpp cannot create a context of {capacity} tokens{_why()}; use a shorter one")
         self._batch = lib.llama_batch_init(params.n_batch, 0, 1)
+        self._aborts = ctypes.create_string_buffer(2)
+        lib.llama_set_abort_callback(self._context, _is_not_empty(), ctypes.cast(self._aborts, ctypes.c_void_p))
         self._n_batch: int = params.n_batch
         self._vocab_size = vocab_size
         self._free = weakref.finalize(self, _free, self._context, self._batch)  # also if the stream is never closed
@@ -177,15 +189,33 @@ class LlamaCppStream:
             batch.n_seq_id[index] = 1
             batch.seq_id[index][0] = 0
             batch.logits[index] = all_logits or index == len(tokens) - 1
-        status = _library().llama_decode(self._context, batch)
+        interrupt = current_interrupt()
+        self._aborts.value = b""
+        with interrupt.watch(self._abort) if interrupt else nullcontext():
+            status = _library().llama_decode(self._context, batch)
+        if status == _ABORTED:
+            self.truncate(self.length)  # what the aborted batch has written
+            raise InterruptError("llama.cpp was told to stop")
         if status != 0:
             raise BackendError(f"llama.cpp failed at position {self.length} with status {status}{_why()}")
         self.length += len(tokens)
+
+    def _abort(self) -> None:
+        self._aborts.value = b"1"
 
     def _logits(self, n_rows: int) -> F32Array:
         """The last ``n_rows`` rows of logits, copied from llama.cpp's buffer."""
         pointer = _library().llama_get_logits(self._context)
         return np.ctypeslib.as_array(pointer, (n_rows, self._vocab_size)).copy()
+
+
+@functools.cache  # keeps a reference: ctypes does not
+def _is_not_empty() -> Any:
+    """A function for llama.cpp, which calls it between any two nodes of its graph: whether a C string is not empty.
+
+    C's ``strlen`` says so without the GIL; a Python function would take longer than a small node.
+    """
+    return ctypes.cast(ctypes.CDLL(None).strlen, _library().ggml_abort_callback)
 
 
 def _free(context: Any, batch: Any) -> None:

@@ -10,7 +10,7 @@ from sprat.devices.plan.footprint import Footprint
 from sprat.errors import BackendError, SpratError
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.backends.expert_readahead import ExpertReadahead
-from sprat.runtime.backends.model_stream import ModelStream
+from sprat.runtime.backends.model_stream import ModelStream, ModelStreams
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
 from sprat.runtime.cache import Storage
 from sprat.runtime.footprint import cache_bytes_per_token, native_buffer_bytes
@@ -77,18 +77,23 @@ class NativeBackend:
         readahead: ExpertReadahead | None = None,
         cache: Storage | None = None,
     ) -> None:
-        self._model = Model(spec, weights, kernels)
+        self._streams = ModelStreams(Model(spec, weights, kernels))
         self.vocab_size = spec.vocab_size
         self.max_context = spec.max_context
         self._readahead = readahead
         self._cache = cache or spec.attention.storages[0]
 
     def new_stream(self, capacity: int, observe: RoutingObserver | None = None) -> ModelStream:
-        """An empty sequence; ``observe`` gets the routing of each MoE layer."""
-        return ModelStream(self._model, capacity, _both(self._readahead, observe), storage=self._cache)
+        """An empty sequence; ``observe`` gets the routing of each MoE layer.
+
+        Raises:
+            BackendError: the backend was closed.
+        """
+        return self._streams.new(capacity, _both(self._readahead, observe), self._cache)
 
     def close(self) -> None:
-        """Close the readahead; memory and threads are freed with the last reference."""
+        """Free the weights, all streams, the threads, and the descriptors of the readahead."""
+        self._streams.close()
         if self._readahead is not None:
             self._readahead.close()
 

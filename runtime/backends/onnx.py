@@ -7,6 +7,7 @@ The KV cache is sprat's, not onnxruntime's. Each call binds views of it as input
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,8 +18,8 @@ from sprat.devices.plan.footprint import Footprint
 from sprat.errors import BackendError, PromptError, SpratError
 from sprat.runtime.arch.tensors import is_routed_expert
 from sprat.runtime.backends.flush_denormals import subnormals_as_zero
-from sprat.runtime.backends.onnx_cache import bind_cache, ort_value
-from sprat.runtime.backends.onnx_session import missing_because, open_session, ort_errors
+from sprat.runtime.backends.onnx_cache import CacheBinding, bind_cache, ort_value
+from sprat.runtime.backends.onnx_session import missing_because, open_session, ort_errors, run_session
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
 from sprat.runtime.files.onnx import CacheUpdate, ONNXFile
 from sprat.runtime.models import RoutingObserver
@@ -102,6 +103,7 @@ class ONNXBackend:
         self._file, self._chunk = file, _chunk(low_memory)
         arena = low_memory or file.cache is CacheUpdate.APPEND
         self._session = open_session(file.path, n_threads=n_threads, arena=arena, small_experts=low_memory)
+        self._streams: weakref.WeakSet[ONNXStream] = weakref.WeakSet()
         self.vocab_size = file.spec.vocab_size
         self.max_context = file.spec.max_context
 
@@ -113,11 +115,15 @@ class ONNXBackend:
         """
         if self._session is None:
             raise BackendError("the engine was closed; load the model again")
-        return ONNXStream(self._session, self._file, capacity, chunk=self._chunk)
+        stream = ONNXStream(self._session, self._file, capacity, chunk=self._chunk)
+        self._streams.add(stream)
+        return stream
 
     def close(self) -> None:
-        """Free the weights when the last stream is closed."""
+        """Free the weights and all streams; a run of another thread ends first."""
         self._session = None
+        for stream in list(self._streams):
+            stream.close()
 
 
 class ONNXStream:
@@ -131,20 +137,19 @@ class ONNXStream:
     """
 
     def __init__(self, session: Any, file: ONNXFile, capacity: int, *, chunk: int = _CHUNK) -> None:
-        self._session, self._chunk = session, chunk
-        self._file = file
-        self._binding = bind_cache(file, capacity)
+        self._open: tuple[Any, CacheBinding] | None = (session, bind_cache(file, capacity))
+        self._file, self._chunk, self._capacity = file, chunk, capacity
         self._ones = np.ones((1, capacity), np.int64)
 
     @property
     def length(self) -> int:
-        """Tokens in the cache."""
-        return self._binding.cache.length
+        """Tokens in the cache; 0 once it is closed."""
+        return self._open[1].cache.length if self._open else 0
 
     @property
     def capacity(self) -> int:
         """Maximum number of tokens."""
-        return self._binding.cache.capacity
+        return self._capacity
 
     def forward(self, tokens: Sequence[int]) -> F32Array:
         """Append ``tokens`` and return the logits after the last one, ``(vocab_size,)``."""
@@ -159,43 +164,52 @@ class ONNXStream:
 
     def truncate(self, length: int) -> None:
         """Remove every token from position ``length`` on."""
-        self._binding.cache.truncate(length)
+        self._opened()[1].cache.truncate(length)
 
     def save(self) -> bytes:
         """The cache as bytes; see :meth:`sprat.runtime.cache.Cache.save`."""
-        return self._binding.cache.save()
+        return self._opened()[1].cache.save()
 
     def restore(self, saved: bytes) -> None:
         """Replace the cache by a saved one; see :meth:`sprat.runtime.cache.Cache.restore`."""
-        self._binding.cache.restore(saved)
+        self._opened()[1].cache.restore(saved)
 
     def close(self) -> None:
-        """Release the session; memory is freed with the last reference."""
-        self._session = None
+        """Release the session and free the cache."""
+        self._open = None
+
+    def _opened(self) -> tuple[Any, CacheBinding]:
+        """The session and the cache.
+
+        Raises:
+            BackendError: the stream was closed.
+        """
+        if self._open is None:
+            raise BackendError("the engine or the session was closed; load the model again")
+        return self._open
 
     def _chunks(self, tokens: Sequence[int]) -> list[I64Array]:
         """Split the tokens into chunks, after checking that all of them fit into the cache."""
         ids = np.asarray(tokens, np.int64)
         if not ids.size or ids.min() < 0 or ids.max() >= self._file.spec.vocab_size:
             raise PromptError(f"expected at least one token id, each of 0 to {self._file.spec.vocab_size - 1}")
-        self._binding.cache.reserve(len(ids))
+        self._opened()[1].cache.reserve(len(ids))
         return [ids[start : start + self._chunk] for start in range(0, len(ids), self._chunk)]
 
     def _run(self, tokens: I64Array, *, n_logits: int) -> F32Array:
         """Run the graph once: logits ``(n_logits, vocab_size)``."""
-        if self._session is None:
-            raise BackendError("the engine or the session was closed; load the model again")
-        n, cache = len(tokens), self._binding.cache
+        session, binding = self._opened()
+        n, cache = len(tokens), binding.cache
         n_rows = n_logits if "n_logits" in self._file.inputs else n
         logits = np.empty((1, n_rows, self._file.spec.vocab_size), np.float32)
         with ort_errors(f"{self._file.path}: onnxruntime failed at position {cache.length}"):
-            io = self._session.io_binding()
-            kept = [*self._bind_tokens(io, tokens, n_logits, cache.length + n), *self._binding.bind(io, n)]
+            io = session.io_binding()
+            kept = [*self._bind_tokens(io, tokens, n_logits, cache.length + n), *binding.bind(io, n)]
             kept.append(ort_value(logits))
             io.bind_ortvalue_output("logits", kept[-1])
             with subnormals_as_zero():
-                self._session.run_with_iobinding(io)
-        self._binding.finish(n)
+                run_session(session, io)
+        binding.finish(n)
         cache.advance(n)
         rows: F32Array = logits[0, -n_logits:]
         return rows

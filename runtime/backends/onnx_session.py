@@ -15,8 +15,9 @@ from typing import Any
 
 from sprat.errors import BackendError
 from sprat.runtime.backends.flush_denormals import subnormals_as_zero
+from sprat.runtime.interrupt import InterruptError, current_interrupt
 
-__all__ = ["INSTALL", "missing_because", "onnxruntime", "open_session", "ort_errors"]
+__all__ = ["INSTALL", "missing_because", "onnxruntime", "open_session", "ort_errors", "run_session"]
 
 INSTALL = "pip install 'sprat[onnx]'"
 _LOG_ERRORS = 3
@@ -77,6 +78,26 @@ def open_session(path: Path, *, n_threads: int, arena: bool = False, small_exper
     experts = {_EXPERT_PRODUCTS: "fp32"} if small_experts else {}
     with ort_errors(f"{path}: onnxruntime cannot load this model"), subnormals_as_zero(), _environment(experts):
         return ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+
+
+def run_session(session: Any, io: Any) -> None:
+    """Run the graph of an ``InferenceSession`` with bound inputs and outputs; an interrupt ends it between two nodes.
+
+    Raises:
+        InterruptError: the current interrupt was set; the outputs are incomplete.
+    """
+    interrupt = current_interrupt()
+    if interrupt is None:
+        session.run_with_iobinding(io)
+        return
+    options = onnxruntime().RunOptions()
+    with interrupt.watch(lambda: setattr(options, "terminate", True)):
+        try:
+            session.run_with_iobinding(io, options)
+        except Exception as error:
+            if options.terminate:
+                raise InterruptError("onnxruntime was told to stop") from error
+            raise
 
 
 @contextmanager

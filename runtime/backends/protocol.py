@@ -26,7 +26,14 @@ class TokenStream(Protocol):
         """Maximum number of tokens."""
 
     def forward(self, tokens: Sequence[int]) -> F32Array:
-        """Append ``tokens`` (at least one) and return the logits after the last one, ``(vocab_size,)``."""
+        """Append ``tokens`` (at least one) and return the logits after the last one, ``(vocab_size,)``.
+
+        Inside an :class:`~sprat.runtime.interrupt.Interrupt` that is set, the pass ends early with ``InterruptError``;
+        ``length`` then counts the tokens whose passes were complete.
+
+        Raises:
+            BackendError: the stream or the backend was closed.
+        """
 
     def forward_all(self, tokens: Sequence[int]) -> F32Array:
         """Append ``tokens`` and return the logits after each, ``(n, vocab_size)``."""
@@ -35,7 +42,7 @@ class TokenStream(Protocol):
         """Remove every token from position ``length`` on."""
 
     def close(self) -> None:
-        """Free the cache."""
+        """Free the cache; once more does nothing."""
 
 
 class Backend(Protocol):
@@ -63,4 +70,4 @@ class Backend(Protocol):
         """
 
     def close(self) -> None:
-        """Free the weights."""
+        """Free the weights, the threads and all streams; later calls raise BackendError, except this one."""

@@ -6,7 +6,7 @@ from sprat.devices.machine import available_bytes
 from sprat.devices.plan.footprint import Footprint
 from sprat.errors import SpratError
 from sprat.runtime.arch.spec import ModelSpec
-from sprat.runtime.backends.model_stream import ModelStream
+from sprat.runtime.backends.model_stream import ModelStream, ModelStreams
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
 from sprat.runtime.kernels.reference import PANEL_BYTES, ReferenceKernels
 from sprat.runtime.models import Model, RoutingObserver
@@ -62,13 +62,18 @@ class ReferenceBackend:
     name = "reference"
 
     def __init__(self, spec: ModelSpec, weights: WeightSource, *, dense_bytes: int) -> None:
-        self._model = Model(spec, weights, ReferenceKernels(dense_bytes))
+        self._streams = ModelStreams(Model(spec, weights, ReferenceKernels(dense_bytes)))
         self.vocab_size = spec.vocab_size
         self.max_context = spec.max_context
 
     def new_stream(self, capacity: int, observe: RoutingObserver | None = None) -> ModelStream:
-        """An empty sequence; ``observe`` gets the routing of each MoE layer."""
-        return ModelStream(self._model, capacity, observe)
+        """An empty sequence; ``observe`` gets the routing of each MoE layer.
+
+        Raises:
+            BackendError: the backend was closed.
+        """
+        return self._streams.new(capacity, observe)
 
     def close(self) -> None:
-        """Does nothing: memory is freed with the last reference."""
+        """Free the weights, dequantized copies included, and all streams."""
+        self._streams.close()

@@ -27,7 +27,9 @@ from sprat.runtime.backends.protocol import Backend
 from sprat.runtime.cache.entries import Storage
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.model_file import ModelFile
-from sprat.runtime.footprint import program_bytes, resident_and_routed
+from sprat.runtime.files.shape_checks import is_mtp_tensor
+from sprat.runtime.footprint import DEFAULT_BATCH, program_bytes, resident_and_routed
+from sprat.text import human_bytes
 
 __all__ = [
     "BackendChoice",
@@ -37,6 +39,7 @@ __all__ = [
     "choose",
     "chosen_footprint",
     "open_backend",
+    "stream_bytes",
 ]
 
 _LOADERS: dict[str, BackendLoader] = {}
@@ -50,6 +53,7 @@ class LoadRequest:
     spec: ModelSpec
     context: int  # maximum tokens of a sequence
     n_threads: int
+    batch: int = DEFAULT_BATCH  # tokens of one forward pass, at most
     memory_bytes: int | None = None  # hard limit; None for the machine's memory
     cache: Storage | None = None  # KV cache storage, for backends that support several; None for the default
     deterministic: bool = False  # require the same bits in every run
@@ -70,7 +74,8 @@ class LoadRequest:
             cache_element_bytes: bytes of one element of the KV cache.
             buffer_bytes: activations and scratch, at most; the Python process and the tokenizer are added.
         """
-        sizes = {name: info.nbytes for name, info in self.file.tensors.items()}
+        tensors = self.file.tensors.items()
+        sizes = {name: info.nbytes for name, info in tensors if not is_mtp_tensor(name, self.spec.n_layers)}
         resident_bytes, routed_bytes = resident_and_routed(sizes)
         return Footprint(
             quant="as in the file",
@@ -100,6 +105,10 @@ class BackendLoader(ABC):
     @abstractmethod
     def footprint(self, request: LoadRequest) -> Footprint:
         """Memory that the backend needs, from the header alone."""
+
+    def stream_bytes(self, request: LoadRequest) -> int:
+        """What a stream takes besides its KV entries; the footprint counts it once."""
+        return 0
 
     @abstractmethod
     def why_not(self, request: LoadRequest) -> SpratError | None:
@@ -151,14 +160,28 @@ def choose(name: str, request: LoadRequest) -> BackendChoice:
         passed_over[candidate.name] = why_not
     if len(passed_over) == 1:
         raise next(iter(passed_over.values()))
+    if all(isinstance(why, DoesNotFitError) for why in passed_over.values()):
+        raise _too_large(passed_over, request)
     reasons = "; ".join(f"{other}: {why}" for other, why in passed_over.items())
     does_not_fit = any(isinstance(why, DoesNotFitError) for why in passed_over.values())
     raise (DoesNotFitError if does_not_fit else BackendError)(f"no backend can run {request.file.path}: {reasons}")
 
 
+def _too_large(passed_over: dict[str, SpratError], request: LoadRequest) -> DoesNotFitError:
+    """Sizes and remedy of the preferred backend, and what the others need."""
+    preferred, *others = passed_over
+    needs = (f"{name} {human_bytes(_loader(name).footprint(request).total_bytes)}" for name in others)
+    return DoesNotFitError(f"{passed_over[preferred]} (other backends need: {', '.join(needs)})")
+
+
 def chosen_footprint(choice: BackendChoice, request: LoadRequest) -> Footprint:
     """Memory that the chosen backend needs."""
     return _loader(choice.name).footprint(request)
+
+
+def stream_bytes(choice: BackendChoice, request: LoadRequest) -> int:
+    """What each stream of the chosen backend takes besides its KV entries."""
+    return _loader(choice.name).stream_bytes(request)
 
 
 def open_backend(choice: BackendChoice, request: LoadRequest) -> Backend:
@@ -200,10 +223,10 @@ def _why_not(loader: BackendLoader, request: LoadRequest) -> SpratError | None:
 
 
 def _loader(name: str) -> BackendLoader:
-    try:
-        return _loaders()[name]
-    except KeyError:
-        raise BackendError(unknown_name("backend", name, ["auto", *_loaders()])) from None
+    loaders = _loaders()
+    if not isinstance(name, str) or name not in loaders:
+        raise BackendError(unknown_name("backend", name, ["auto", *loaders]))
+    return loaders[name]
 
 
 def _loaders() -> dict[str, BackendLoader]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import mmap
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -113,17 +113,30 @@ class Cache:
         """Replace the tokens by those of another cache of the same model, from the bytes of its :meth:`save`.
 
         Raises:
-            ModelFileError: the bytes are damaged, or from a cache of another model or storage.
+            ModelFileError: the bytes are damaged, hold NaN or Inf, or are from a cache of another model or storage. The
+                cache is as it was, as with every other error.
             PromptError: the tokens do not fit.
         """
         length, payload = self._parse_saved(saved)
-        self._length = 0
-        self.reserve(length)
-        for plane in self._planes:
-            rows = np.frombuffer(payload, plane.dtype, plane[:, :, :length].size)
-            plane[:, :, :length] = rows.reshape(*plane.shape[:2], length, plane.shape[3])
-            payload = payload[rows.nbytes :]
+        if length > self._capacity:
+            raise PromptError(
+                f"the saved cache holds {length} tokens, and this one has room for {self._capacity}: load the model "
+                f"with a context of at least {length}, or process a shorter prompt"
+            )
+        rows = list(self._saved_rows(length, payload))
+        for plane, saved_rows in zip(self._planes, rows, strict=True):
+            plane[:, :, :length] = saved_rows
         self._length = length
+
+    def _saved_rows(self, length: int, payload: memoryview) -> Iterator[Stored]:
+        """The saved entries of each plane, a view of ``payload``, checked."""
+        for plane, layout in zip(self._planes, self._layouts, strict=True):
+            rows = np.frombuffer(payload, plane.dtype, plane[:, :, :length].size)
+            payload = payload[rows.nbytes :]
+            rows = rows.reshape(*plane.shape[:2], length, plane.shape[3])
+            if not layout.is_finite(rows):
+                raise ModelFileError("saved cache: damaged, it holds NaN or Inf; process the prompt again")
+            yield rows
 
     def _parse_saved(self, saved: bytes) -> tuple[int, memoryview]:
         """Number of tokens and rows of a saved cache, checked against the layout of this one."""

@@ -99,6 +99,15 @@ class EntryLayout:
         parts = codes.reshape(*rows.shape[:-1], -1), scales.astype(np.float16), sums, exact
         return np.concatenate([np.ascontiguousarray(part).view(np.uint8) for part in parts], axis=-1)
 
+    def is_finite(self, stored: Stored) -> bool:
+        """Whether stored rows hold neither NaN nor Inf; of int8 rows, whether scales and exact elements do not."""
+        if self.storage != "int8":
+            return bool(np.isfinite(stored).all())
+        scales = self.n_groups * self.group
+        exact = self.width - 2 * self.n_exact
+        floats = (stored[..., scales : scales + 2 * self.n_groups], stored[..., exact:])
+        return all(bool(np.isfinite(np.ascontiguousarray(part).view(np.float16)).all()) for part in floats)
+
     def view(self, stored: Stored) -> KVEntries:
         """Stored rows as kernel arguments; no copy."""
         return stored if self.storage != "int8" else Int8Entries(stored, self)

@@ -19,6 +19,7 @@ _ENTRY = 16  # units of an entry of a list or dict, in addition to its size
 MAX_ENTRIES = MAX_VALUE_SIZE // _ENTRY
 _UNITS = 1 << 26  # one per character that is made; each loop iteration and each call costs some, too
 _UNITS_PER_STEP = 512
+_CHARS_PER_UNIT = 64  # that are compared or searched in the time in which one is made
 _SECONDS = 5.0  # CPU time of this thread, which does not depend on the load of the machine
 _MAX_DEPTH = 64  # of nested calls
 _MAX_BITS = 1 << 13  # of an integer; Python prints up to 4,300 digits
@@ -87,6 +88,20 @@ class Budget:
         else:
             _, entries = _measure(value, printed=False)
             self.charge(1 + _ENTRY * entries)
+        return value
+
+    def read(self, value: Any) -> Any:
+        """Charge a comparison, search or hash of ``value``, and return it.
+
+        Raises:
+            TemplateError: the budget is exhausted.
+        """
+        if isinstance(value, str):
+            self.charge(len(value) // _CHARS_PER_UNIT)
+        elif isinstance(value, range):
+            self.charge(len(value))
+        else:
+            self.checked(value)
         return value
 
     def __enter__(self) -> None:

@@ -9,15 +9,16 @@ from typing import Any
 
 import jinja2
 import jinja2.filters
+import jinja2.tests
 from jinja2.nodes import EvalContext
 from jinja2.runtime import Context
 
 from sprat.runtime.chat.budget import MAX_ENTRIES, MAX_VALUE_SIZE, rendering, size_of, too_large
 from sprat.runtime.chat.text_format import format_percent, text_of
-from sprat.runtime.chat.text_methods import TEXT_METHODS, join, replace, strip
+from sprat.runtime.chat.text_methods import TEXT_METHODS, join, repeat, replace, strip
 from sprat.runtime.chat.tracked_text import TrackedStr, as_input, concat, is_tracked, mask_of, tracked
 
-__all__ = ["escape", "filters"]
+__all__ = ["escape", "filters", "tests"]
 
 # Jinja's own, by what bounds them
 _ITEMS = "batch groupby list map max min reject rejectattr select selectattr slice sort unique"  # iterate over a string
@@ -25,6 +26,7 @@ _TEXT = "pprint striptags title truncate urlencode urlize wordcount wordwrap xml
 _OTHERS = "abs attr count d default dictsort filesizeformat first float int items last length random reverse"
 
 _MAX_TEXT_SIZE = 1 << 16  # characters for ``_TEXT``: some take quadratic time, or run Python code for each word
+_MAX_SETTING_SIZE = 1 << 8  # of their other arguments, which they may repeat for each word
 _MAX_INDENT = 64
 _MAX_DIGITS = 400  # before or after the point: no float has more
 _ESCAPES = {"&": "&amp;", ">": "&gt;", "<": "&lt;", "'": "&#39;", '"': "&#34;"}
@@ -54,6 +56,22 @@ def filters() -> dict[str, Callable[..., Any]]:
         "trim": lambda value, chars=None: strip(text_of(value), chars),
     }
     return {name: _metered(function) for name, function in found.items()}
+
+
+def tests() -> dict[str, Callable[..., Any]]:
+    """Name -> test (``is``): Jinja's, charged for what they compare."""
+    jinjas: dict[str, Any] = dict(jinja2.tests.TESTS)
+    return {name: _read(function) for name, function in jinjas.items()}
+
+
+def _read(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def metered(*args: Any, **kwargs: Any) -> Any:
+        for value in _values(args, kwargs):
+            rendering.get().read(value)
+        return function(*args, **kwargs)
+
+    return metered
 
 
 def escape(value: Any) -> str:
@@ -109,8 +127,8 @@ def _bounded_text(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def bounded(*args: Any, **kwargs: Any) -> Any:
-        values = _values(args, kwargs)
-        if any(size_of(value) > _MAX_TEXT_SIZE for value in values):
+        value, *settings = values = _values(args, kwargs)
+        if size_of(value) > _MAX_TEXT_SIZE or any(size_of(setting) > _MAX_SETTING_SIZE for setting in settings):
             raise too_large()
         result = function(*args, **kwargs)
         is_new = isinstance(result, str) and not isinstance(result, TrackedStr)
@@ -139,8 +157,9 @@ def _format(value: Any, *args: Any, **kwargs: Any) -> str:
 
 
 def _indent(text: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
-    margin = " " * min(width, _MAX_INDENT) if isinstance(width, int) else width[:_MAX_INDENT]
+    margin = repeat(" ", width) if isinstance(width, int) else text_of(width)
     lines = TEXT_METHODS["splitlines"](concat((text_of(text), "\n")))
+    rendering.get().reserve(len(lines) * len(margin))
     kept = [line if not line and not blank else concat((margin, line)) for line in lines]
     return join("\n", [concat((margin, lines[0])) if first else lines[0], *kept[1:]])
 

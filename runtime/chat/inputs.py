@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sprat.errors import TemplateError
+from sprat.errors import PromptError, TemplateError
+from sprat.runtime.chat.budget import MAX_VALUE_SIZE, Budget, size_of
 from sprat.runtime.chat.tracked_text import as_input
 
-__all__ = ["RESERVED_NAMES", "template_inputs"]
+__all__ = ["RESERVED_NAMES", "ROLES", "charge_inputs", "template_inputs"]
 
 RESERVED_NAMES = frozenset({"add_generation_prompt", "documents", "messages", "tools"})
 
@@ -21,7 +22,7 @@ _ROLE_NAMES = (
     "assistant context critic developer document documents environment function ipython model observation system tool "
     "tool_response user"
 )
-_ROLES = frozenset(_ROLE_NAMES.split())
+ROLES = frozenset(_ROLE_NAMES.split())
 
 
 def template_inputs(
@@ -37,6 +38,7 @@ def template_inputs(
 
     Raises:
         TemplateError: a value is not plain data, or a variable has the name of an argument.
+        PromptError: a text is longer than a template may read.
     """
     if reserved := RESERVED_NAMES.intersection(variables):
         raise TemplateError(f"a variable of the chat template is called {min(reserved)}; pass it as the argument")
@@ -48,12 +50,31 @@ def template_inputs(
     }
 
 
+def charge_inputs(budget: Budget, inputs: Mapping[str, Any]) -> None:
+    """Charge the variables of a template before it is rendered.
+
+    Raises:
+        PromptError: they are together larger than a template may read.
+    """
+    try:
+        budget.reserve(size_of(inputs))
+    except TemplateError as error:
+        raise _too_long() from error
+
+
+def _too_long() -> PromptError:
+    return PromptError(
+        f"the conversation is too long: its messages, tools and variables have more than {MAX_VALUE_SIZE:,} characters "
+        "together; shorten them"
+    )
+
+
 def _message(message: Any) -> dict[str, Any]:
     fields = _plain(message)
     if not isinstance(fields, dict):
         raise TemplateError(f"a message is a {type(message).__name__}, expected a dict with role and content")
     found = {name: value for name, value in fields.items() if value is not None}
-    if str(found.get("role")).lower() in _ROLES:
+    if str(found.get("role")).lower() in ROLES:
         found["role"] = str.__str__(found["role"])
     reasoning = next((found[name] for name in _REASONING if name in found), None)
     return found if reasoning is None else {"thinking": reasoning, **found, "reasoning_content": reasoning}
@@ -64,12 +85,15 @@ def _plain(value: Any, depth: int = 0) -> Any:
 
     Raises:
         TemplateError: ``value`` holds another type, or is nested too deep.
+        PromptError: it holds a text that is too long to be copied.
     """
     if depth > _MAX_DEPTH:
         raise TemplateError(f"a message is nested more than {_MAX_DEPTH} deep, expected a dict with role and content")
     if value is None or type(value) in (int, float, bool):
         return value
     if isinstance(value, str):
+        if len(value) > MAX_VALUE_SIZE:
+            raise _too_long()
         return as_input(str.__str__(value))
     if isinstance(value, Mapping):
         return {_plain(key, depth + 1): _plain(item, depth + 1) for key, item in value.items()}

@@ -6,9 +6,11 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeGuard
 
 from sprat.errors import PromptError
+from sprat.keywords import unknown_keyword
+from sprat.runtime.chat.inputs import ROLES
 from sprat.runtime.chat.template import ChatTemplate, RenderedPrompt
 from sprat.runtime.generate.options import GenerateOptions
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
@@ -36,8 +38,16 @@ class ChatOptions(GenerateOptions, TemplateOptions, total=False):
 
 
 def split_chat_options(options: ChatOptions) -> tuple[TemplateOptions, GenerateOptions]:
-    """The keywords for the template, and those for the generation."""
+    """The keywords for the template, and those for the generation.
+
+    Raises:
+        TypeError: an unknown keyword; the message has the nearest ones.
+    """
     names = TemplateOptions.__annotations__
+    known = {**GenerateOptions.__annotations__, **names}
+    for name in options:
+        if name not in known:
+            raise unknown_keyword("chat()", name, known)
     template = {name: value for name, value in options.items() if name in names}
     generate = {name: value for name, value in options.items() if name not in names}
     return template, generate  # type: ignore[return-value]  # the TypedDicts have the types
@@ -56,6 +66,8 @@ def chat_prompt(
     tokenizer: Tokenizer,
     messages: Sequence[Mapping[str, Any]],
     options: TemplateOptions | None = None,
+    *,
+    max_tokens: int | None = None,
 ) -> ChatPrompt:
     """Render ``messages`` and encode the prompt.
 
@@ -69,13 +81,15 @@ def chat_prompt(
         tokenizer: the model's tokenizer.
         messages: the conversation, oldest first.
         options: what else the template is given.
+        max_tokens: a prompt that cannot have so few is an error before it is encoded.
 
     Raises:
         TemplateError: the template fails on these messages.
-        PromptError: there is no message, one has no role or content, or the prompt is empty.
+        PromptError: there is no message, one has no role or content, or the prompt is empty or far too long.
     """
     options = options or {}
     _check(messages)
+    _check_options(options)
     rendered = template.render_tracked(
         messages,
         tools=options.get("tools"),
@@ -83,6 +97,9 @@ def chat_prompt(
         name=options.get("chat_template"),
         variables=options.get("chat_template_kwargs"),
     )
+    _check_roles(messages, rendered.text)
+    if max_tokens is not None:
+        tokenizer.check_length(rendered.text, max_tokens)
     tokens = tokenizer.with_bos(tokenizer.encode_parts(_parts(rendered, tokenizer)))
     if not tokens:
         raise PromptError("the chat template makes an empty prompt of these messages; use generate() with a prompt")
@@ -90,7 +107,7 @@ def chat_prompt(
 
 
 def _check(messages: Sequence[Mapping[str, Any]]) -> None:
-    if isinstance(messages, str | bytes | Mapping):
+    if not _is_list(messages) and messages is not None:
         raise PromptError(
             f"the messages are a {type(messages).__name__}, expected a list of dicts: "
             '[{"role": "user", "content": "..."}]'
@@ -107,6 +124,42 @@ def _check(messages: Sequence[Mapping[str, Any]]) -> None:
             raise PromptError(
                 f"message {index} is {repr(message)[:200]}, expected a dict with role and content: two strings, or as "
                 "content a list of parts; content may be missing beside other fields, such as tool_calls"
+            )
+
+
+def _check_options(options: TemplateOptions) -> None:
+    for name in options:
+        if name not in TemplateOptions.__annotations__:
+            raise unknown_keyword("encode_chat()", name, TemplateOptions.__annotations__)
+    for name in ("tools", "documents"):
+        value = options.get(name)
+        if value is not None and not (_is_list(value) and not any(map(_is_plain, value))):
+            raise PromptError(f"{name} is {repr(value)[:200]}, expected a list of dicts, or None")
+    variables = options.get("chat_template_kwargs")
+    if variables is not None and not (
+        isinstance(variables, Mapping) and all(isinstance(key, str) for key in variables)
+    ):
+        raise PromptError(f"chat_template_kwargs is {variables!r}, expected a dict whose keys are names, or None")
+
+
+def _is_list(value: object) -> TypeGuard[Sequence[object]]:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview)
+
+
+def _is_plain(value: object) -> bool:
+    """Whether ``value`` has no fields; objects of OpenAI's client have some."""
+    return value is None or isinstance(value, str | bytes | int | float | list | tuple)
+
+
+def _check_roles(messages: Sequence[Any], text: str) -> None:
+    """Check that no message is lost: a template leaves out a role that it does not know."""
+    for index, message in enumerate(messages):
+        fields = message if isinstance(message, Mapping) else vars(message)
+        role, content = fields["role"], fields.get("content")
+        if role.lower() not in ROLES and isinstance(content, str) and content.strip() not in text:
+            raise PromptError(
+                f"message {index} has the role {role!r}, which the chat template leaves out; expected user, assistant, "
+                "system or another role of this template"
             )
 
 

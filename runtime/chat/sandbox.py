@@ -5,12 +5,13 @@ child process with resource limits would limit both, but costs a process on ever
 method and filter that makes a value is charged to a :class:`~sprat.runtime.chat.budget.Budget` before it runs, and a
 call that counts steps is inserted into the body of every loop and macro.
 
-It renders what transformers renders, except: statements that load other templates, ``autoescape``, ``lipsum``,
-``str.encode`` and ``str.maketrans``.
+It renders what transformers renders, except: statements that load other templates, of which there are none;
+``autoescape``, whose generated code loses track of the input; and ``str.encode``, since bytes cannot be tracked.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -27,16 +28,16 @@ from markupsafe import Markup
 
 from sprat.errors import TemplateError
 from sprat.runtime.chat.budget import rendering
-from sprat.runtime.chat.filters import escape, filters
+from sprat.runtime.chat.filters import escape, filters, tests
 from sprat.runtime.chat.text_format import format_braces, format_percent, text_of
-from sprat.runtime.chat.text_methods import TEXT_METHODS, join, repeat
+from sprat.runtime.chat.text_methods import TEXT_METHODS, join, maketrans, repeat
 from sprat.runtime.chat.tracked_text import TrackedStr, concat, mask_of, tracked, unmarked
 
 __all__ = ["TemplateEnvironment"]
 
 _LOOP = "changed cycle depth depth0 first index index0 last length nextitem previtem revindex revindex0"
 _MACRO = "arguments caller catch_kwargs catch_varargs name"
-_TEXT = frozenset({*TEXT_METHODS, "format", "format_map"})
+_TEXT = frozenset({*TEXT_METHODS, "format", "format_map", "maketrans"})
 _ATTRIBUTES: dict[type, frozenset[str]] = {
     str: _TEXT,
     Markup: _TEXT,
@@ -58,6 +59,8 @@ _FORBIDDEN_STATEMENTS = (
     nodes.Import,
     nodes.Include,
 )
+_MAX_TIME_FORMAT = 256  # characters; each may make some more
+_LIPSUM_WORD = 16  # characters that a word of placeholder text has at most, with its space
 _MAX_NODES = 1 << 14  # of the syntax tree; published templates have one per 10 characters, up to about 2,000
 _JINJA_KEYWORDS = frozenset({"_block_vars", "_loop_vars"})  # which Jinja passes with every call in a loop or block
 
@@ -80,13 +83,15 @@ class TemplateEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             "cycler": jinja2.utils.Cycler,
             "dict": _Dict(),
             "joiner": jinja2.utils.Joiner,
+            "lipsum": _lipsum,
             "namespace": _Namespace,
             "raise_exception": _raise_exception,
             "range": jinja2.sandbox.safe_range,
             "strftime_now": _strftime_now,
         }
         self.filters = filters()
-        self._own = {"step", "checked", "tilde", "part"}
+        self.tests.update(tests())
+        self._own = {"step", "checked", "tilde", "part", "operand", "infinity"}
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree: nodes.Template = _Instrument(self).visit(super()._parse(source, name, filename))
@@ -102,6 +107,12 @@ class TemplateEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             return attr in getattr(type(obj), "_fields", ()) or attr in _ATTRIBUTES[tuple]
         return attr in _ATTRIBUTES.get(str if isinstance(obj, TrackedStr) else type(obj), frozenset())
 
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """Evaluate ``obj[argument]``; a tuple as key is hashed."""
+        if isinstance(argument, tuple):
+            rendering.get().read(argument)
+        return super().getitem(obj, argument)
+
     def wrap_str_format(self, value: Any) -> None:
         """Return nothing: :meth:`call` formats."""
 
@@ -116,6 +127,8 @@ class TemplateEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             given = {key: value for key, value in kwargs.items() if key not in _JINJA_KEYWORDS}
             return budget.checked(self._call_method(unmarked(owner), name, args, given))
         budget.step()
+        if obj == str.maketrans:
+            return budget.checked(maketrans(*args))
         with budget:
             return budget.checked(super().call(context, obj, *args, **kwargs))
 
@@ -133,6 +146,8 @@ class TemplateEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             return budget.checked(format_percent(text_of(left), right))
         if isinstance(left, str) and isinstance(right, str) and operator == "+":
             return budget.checked(_add(left, right))
+        if operator == "+" and isinstance(left, list | tuple) and isinstance(right, list | tuple):
+            budget.entries(len(left) + len(right))
         if operator == "*":
             value, times = (right, left) if isinstance(left, int) else (left, right)
             if isinstance(value, str) and isinstance(times, int):
@@ -150,6 +165,14 @@ class TemplateEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
     def checked(self, value: Any) -> Any:
         """Charge a list, tuple or dict that the template made."""
         return rendering.get().checked(value)
+
+    def operand(self, value: Any) -> Any:
+        """Charge an operand of a comparison."""
+        return rendering.get().read(value)
+
+    def infinity(self) -> float:
+        """A number of the template that is larger than a float holds."""
+        return math.inf
 
     def tilde(self, *parts: Any) -> str:
         """Evaluate the operator ``~``."""
@@ -183,17 +206,31 @@ class _Instrument(jinja2.visitor.NodeTransformer):
         if self._n_nodes > _MAX_NODES:  # Jinja and Python take a fifth of a millisecond to compile one
             raise TemplateError(f"the chat template has more than {_MAX_NODES} statements and expressions")
         self.generic_visit(node, *args, **kwargs)
+        if isinstance(node, nodes.For | nodes.Macro | nodes.CallBlock | nodes.Block):
+            self._insert_step(node)
+        if isinstance(node, nodes.Compare):
+            self._charge_operands(node)
+        return self._charged(node)
+
+    def _charged(self, node: nodes.Node) -> nodes.Node:
+        """The call that makes the value of ``node``, where Jinja's own code would make it for nothing."""
         match node:
-            case nodes.For() | nodes.Macro() | nodes.CallBlock() | nodes.Block():
-                self._insert_step(node)
             case nodes.Concat():
                 return self._call("tilde", node, *node.nodes)
+            case nodes.Const(value=float() as value) if math.isinf(value):  # Jinja would write it as a name: inf
+                return self._call("infinity", node)
             case nodes.List() | nodes.Dict() | nodes.Tuple(ctx="load"):
                 return self._call("checked", node, node)
             case nodes.Getitem(arg=nodes.Slice() as bounds):
                 parts = (bound or nodes.Const(None) for bound in (bounds.start, bounds.stop, bounds.step))
                 return self._call("part", node, node.node, *parts)
         return node
+
+    def _charge_operands(self, node: nodes.Compare) -> None:
+        sides: list[nodes.Compare | nodes.Operand] = [node, *node.ops]
+        for side in sides:
+            if not isinstance(side.expr, nodes.Const):
+                side.expr = self._call("operand", node, side.expr)
 
     def _insert_step(self, node: nodes.For | nodes.Macro | nodes.CallBlock | nodes.Block) -> None:
         n_literal = sum(len(data.data) for data in node.find_all(nodes.TemplateData))
@@ -273,7 +310,14 @@ def _finalize(_context: Any, value: Any) -> str:
 
 
 def _strftime_now(format: str) -> str:
-    return datetime.now().strftime(format[:256])
+    if len(format) > _MAX_TIME_FORMAT:
+        raise TemplateError(f"the chat template formats the time with {len(format)} characters, expected at most 256")
+    return datetime.now().strftime(format)
+
+
+def _lipsum(n: int = 5, html: bool = True, min: int = 20, max: int = 100) -> str:
+    rendering.get().reserve(n * max * _LIPSUM_WORD)
+    return jinja2.utils.generate_lorem_ipsum(n, html, min, max)
 
 
 def _raise_exception(message: Any) -> None:

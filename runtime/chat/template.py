@@ -21,9 +21,6 @@ _TOOL_NAME = "tool_use"  # transformers takes the template of this name for a co
 _MAX_SOURCE_LENGTH = 1 << 18  # characters; the longest template of a published model known to us has 17,000
 _MAX_REASON_LENGTH = 300
 
-# the exceptions that a compiled template can raise
-_TEMPLATE_ERRORS = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
-
 
 class RenderedPrompt:
     """A rendered conversation, and where its characters come from.
@@ -99,24 +96,23 @@ class ChatTemplate:
 
         Raises:
             TemplateError: the template cannot be parsed, failed, rejected these messages, or exceeded its budget.
+            PromptError: messages, tools and variables are together larger than a template may read.
         """
-        import jinja2
-
         from sprat.runtime.chat.budget import Budget, rendering
-        from sprat.runtime.chat.inputs import template_inputs
+        from sprat.runtime.chat.inputs import charge_inputs, template_inputs
         from sprat.runtime.chat.tracked_text import mask_of
 
         inputs = template_inputs(messages, tools=tools, documents=documents, variables=variables or {})
         compiled = self._compiled(self._select(name, has_tools=tools is not None))
         budget = Budget()
+        charge_inputs(budget, inputs)
         token = rendering.set(budget)
         try:
-            budget.reserve(_size(inputs))
             text = compiled.render({**self._special_tokens, **inputs, "add_generation_prompt": add_generation_prompt})
             return RenderedPrompt(str.__str__(budget.checked(text)), mask_of(text))
         except TemplateError:
             raise
-        except (jinja2.TemplateError, *_TEMPLATE_ERRORS) as error:
+        except Exception as error:  # a template is a program of a stranger: it may raise anything
             raise TemplateError(f"the chat template failed: {_reason(error)}") from error
         finally:
             rendering.reset(token)
@@ -144,8 +140,6 @@ class ChatTemplate:
 
 @functools.lru_cache(maxsize=16)
 def _compile(source: str) -> jinja2.Template:
-    import jinja2
-
     from sprat.runtime.chat.sandbox import TemplateEnvironment
 
     if len(source) > _MAX_SOURCE_LENGTH:
@@ -154,14 +148,8 @@ def _compile(source: str) -> jinja2.Template:
         return TemplateEnvironment().from_string(source)
     except TemplateError:
         raise
-    except (jinja2.TemplateError, SyntaxError, *_TEMPLATE_ERRORS) as error:
+    except Exception as error:  # Jinja's, and those of Python's compiler
         raise TemplateError(f"the chat template cannot be parsed: {_reason(error)}") from error
-
-
-def _size(inputs: Mapping[str, Any]) -> int:
-    from sprat.runtime.chat.budget import size_of
-
-    return size_of(inputs)
 
 
 def _reason(error: BaseException) -> str:

@@ -12,7 +12,8 @@ from jinja2.sandbox import SandboxedEnvironment, SandboxedFormatter
 
 from sprat.errors import TemplateError
 from sprat.runtime.chat.budget import rendering, size_of
-from sprat.runtime.chat.tracked_text import as_input, concat, is_tracked, resized, unmarked
+from sprat.runtime.chat.text_methods import join
+from sprat.runtime.chat.tracked_text import as_input, is_tracked, resized, unmarked
 
 __all__ = ["format_braces", "format_percent", "text_of"]
 
@@ -37,7 +38,7 @@ def text_of(value: Any) -> str:
 
 def format_percent(text: str, values: Any) -> str:
     """``text % values``."""
-    return concat(_percent_parts(text, values))
+    return join("", _percent_parts(text, values))
 
 
 def _percent_parts(text: str, values: Any) -> Iterator[str]:
@@ -89,15 +90,16 @@ class _Fields:
         """``text`` with its fields replaced; those in the format of a field, too."""
         if depth == 0:
             raise ValueError("Max string recursion exceeded")
-        parts = []
+        return join("", self._parts(text, depth))
+
+    def _parts(self, text: str, depth: int) -> Iterator[str]:
         for literal, name, spec, conversion in Formatter().parse(text):
             rendering.get().step()
-            parts.append(as_input(literal) if is_tracked(text) else literal)
+            yield as_input(literal) if is_tracked(text) else literal
             if name is not None:
                 full_name = f"{next(self._automatic)}{name}" if name == "" or name[0] in ".[" else name
                 value, _ = self._lookup.get_field(full_name, self._args, self._kwargs)
-                parts.append(_brace(value, conversion, self.format(spec, depth - 1) if spec else ""))
-        return concat(parts)
+                yield _brace(value, conversion, self.format(spec, depth - 1) if spec else "")
 
 
 def _brace(value: Any, conversion: str | None, spec: str) -> str:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sprat.runtime.chat.budget import MAX_ENTRIES, MAX_VALUE_SIZE, rendering, too_large
-from sprat.runtime.chat.tracked_text import TrackedStr, as_input, concat, mask_of, resized, tracked
+from sprat.runtime.chat.tracked_text import TrackedStr, as_input, concat, is_tracked, mask_of, resized, tracked
 
-__all__ = ["TEXT_METHODS", "join", "repeat", "replace", "strip"]
+__all__ = ["TEXT_METHODS", "join", "maketrans", "repeat", "replace", "strip"]
 
 _FEW = 64  # characters to strip; for more of them Python's search is slow
 _QUERIES = (
@@ -181,7 +181,17 @@ def _expandtabs(text: str, tabsize: int = 8) -> str:
 def _translate(text: str, table: Mapping[int, Any]) -> str:
     longest = max((len(new) for new in table.values() if isinstance(new, str)), default=1)
     rendering.get().reserve(len(text) * max(longest, 1))
-    return resized(str.translate(text, table), text)
+    translated = str.translate(text, table)
+    return as_input(translated) if is_tracked(table) else resized(translated, text)
+
+
+def maketrans(*args: Any) -> dict[int, Any]:
+    """``str.maketrans(...)``; characters that come from the input stay text, so that :func:`_translate` sees them."""
+    rendering.get().entries(sum(len(arg) for arg in args))
+    table: dict[int, Any] = str.maketrans(*args)
+    if len(args) > 1 and is_tracked(args[1]):
+        table |= {ord(old): new for old, new in zip(str.__iter__(args[0]), args[1], strict=True)}
+    return table
 
 
 def _plain(text: str) -> str:

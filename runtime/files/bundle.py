@@ -7,8 +7,8 @@
         Student-26M-v1.0-Q4_0.gguf        one artifact per format
         tokenizer.json  config.json  …    files of the checkpoint
 
-The manifest lists every file with its size and SHA-256. Opening a bundle checks names and sizes;
-:meth:`Bundle.check_hashes` reads every byte. A manifest is untrusted: file names that leave the folder are rejected.
+The manifest lists every file with its size and SHA-256, and its own. Opening a bundle checks names and sizes;
+:meth:`Bundle.check` reads every byte. A manifest is untrusted: file names that leave the folder are rejected.
 :mod:`sprat.export.write.bundle` writes bundles.
 """
 
@@ -25,7 +25,11 @@ from typing import Annotated, Any, Self
 import msgspec
 
 from sprat.errors import BundleError
-from sprat.files import DocumentError, file_sha256, parse_json, read_input
+from sprat.files import DocumentError, parse_json, read_input
+from sprat.progress import ReportProgress, no_progress
+from sprat.runtime.files.bundle_check import hash_problems, unlisted_files
+from sprat.runtime.files.manifest_seal import is_sealed, seal_problem
+from sprat.runtime.files.shape_checks import summarize
 
 __all__ = [
     "MANIFEST_NAME",
@@ -35,8 +39,11 @@ __all__ = [
     "BundleFile",
     "Manifest",
     "MergedAdapter",
+    "QualityReport",
+    "QualityStep",
     "Source",
     "TensorGroup",
+    "manifest_text",
     "read_manifest",
 ]
 
@@ -54,6 +61,7 @@ class BundleFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     name: str
     size_bytes: _Count
     sha256: _Sha256
+    tensor_digests: str | msgspec.UnsetType = msgspec.UNSET  # of a GGUF; see sprat.runtime.files.tensor_digests
 
 
 class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -94,6 +102,28 @@ class TensorGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     size_bytes: _Count
 
 
+class QualityStep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A step of a calibrated export, compared with the source on the evaluation text."""
+
+    name: str
+    kld: float  # mean KL divergence in nats
+    kld_error: float  # its standard error
+    same_top: float  # share of tokens with the source's top token
+    taken: bool  # whether the file has it: it pays beyond two standard errors of the paired difference
+
+
+class QualityReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a calibrated export chose formats and codes."""
+
+    level: str
+    digest: _Sha256  # of calibration text, formats and settings
+    calibration_tokens: _Count
+    rounding: str  # "blind", "search", "feedback" or "descent"
+    expected_kld: float | None  # sum of the tensors' costs; None without a measurement
+    steps: tuple[QualityStep, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The contents of ``manifest.json``."""
 
@@ -108,7 +138,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     device: str | None
     versions: dict[str, str]
     sampling: dict[str, float] | msgspec.UnsetType = msgspec.UNSET  # the model's sampling parameters, for information
+    quality: QualityReport | msgspec.UnsetType = msgspec.UNSET  # of a calibrated export
     warnings: tuple[str, ...] = ()
+    manifest_sha256: _Sha256 | msgspec.UnsetType = msgspec.UNSET  # of this text; see sprat.runtime.files.manifest_seal
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,18 +185,27 @@ class Bundle:
         is_listed = any(file.name == name for file in self.manifest.files)
         return self.path / name if is_listed else None
 
-    def check_hashes(self) -> None:
-        """Read every file and compare its SHA-256.
+    def check(self, progress: ReportProgress = no_progress) -> tuple[str, ...]:
+        """Read every byte of every file, with all cores, and compare the hashes; the manifest's own as well.
+
+        Args:
+            progress: called ten times a second, in bytes.
+
+        Returns:
+            Notes on what has no hash: files that the manifest does not list.
 
         Raises:
-            BundleError: a digest differs; all such files are named.
+            BundleError: a hash differs; all such files are named, and the tensors of a GGUF that sprat wrote.
         """
-        problems = [
-            f"{file.name!r} has SHA-256 {found}, the manifest says {file.sha256}"
-            for file in self.manifest.files
-            if (found := file_sha256(self.path / file.name)) != file.sha256
-        ]
-        _raise_all(self.path, problems, "copy the bundle again")
+        text = manifest_text(self.path)
+        problems = [seal_problem(text), *hash_problems(self.path, self.manifest.files, progress)]
+        _raise_all(self.path, filter(None, problems), "copy the bundle again, or export it again")
+        others = unlisted_files(self.path, {MANIFEST_NAME, *(file.name for file in self.manifest.files)})
+        notes = (
+            "" if is_sealed(text) else "the manifest has no hash of itself, as an older sprat wrote it; export again",
+            f"not in the manifest, and not checked: {summarize(others, 4)}" if others else "",
+        )
+        return tuple(filter(None, notes))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -173,13 +214,7 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         BundleError: the manifest is missing or invalid.
     """
-    path = folder / MANIFEST_NAME
-    try:
-        text = read_input(path, _MAX_MANIFEST_BYTES)
-    except OSError as error:
-        raise BundleError(
-            f"{path}: cannot be read ({error.strerror}); expected a folder written by `sprat export`"
-        ) from error
+    path, text = folder / MANIFEST_NAME, manifest_text(folder)
     try:
         version = parse_json(text, _Version).schema_version
         if version != SCHEMA_VERSION:
@@ -190,6 +225,22 @@ def read_manifest(folder: Path) -> Manifest:
     except DocumentError as error:
         raise BundleError(f"{path}: not a manifest ({error}); export the bundle again") from error
     return manifest
+
+
+def manifest_text(folder: Path) -> bytes:
+    """The bytes of the manifest of ``folder``.
+
+    Raises:
+        BundleError: it cannot be read, or is too large.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        text = read_input(path, _MAX_MANIFEST_BYTES)
+    except OSError as error:
+        raise BundleError(
+            f"{path}: cannot be read ({error.strerror}); expected a folder written by `sprat export`"
+        ) from error
+    return text
 
 
 class _Version(msgspec.Struct):

@@ -13,7 +13,7 @@ from sprat.runtime.arch.tensors import expected_tensors
 
 __all__ = ["Shapes", "compare_shapes", "compare_with_spec", "is_mtp_tensor", "summarize"]
 
-MAX_LISTED = 20  # problems of one kind that a message lists; the rest is counted
+MAX_LISTED = 4  # problems of one kind that a message lists; the rest is counted
 
 Shapes = Mapping[str, tuple[int, ...]]
 

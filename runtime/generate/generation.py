@@ -6,22 +6,26 @@ import enum
 import threading
 import time
 from collections.abc import Callable, Container, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from sprat.arrays import F32Array
+from sprat.errors import SessionBusyError
 from sprat.progress import Progress, ReportProgress, no_progress
+from sprat.runtime.footprint import DEFAULT_BATCH
 from sprat.runtime.generate.options import StopConditions
 from sprat.runtime.generate.stop import StopScanner
 from sprat.runtime.generate.transcript import Transcript
+from sprat.runtime.interrupt import Interrupt
 
 __all__ = [
-    "DEFAULT_BATCH",
     "FinishReason",
     "Generation",
     "Piece",
+    "PrefillSpeed",
     "Summary",
     "TextDecoder",
     "Timings",
@@ -29,7 +33,7 @@ __all__ = [
     "Usage",
 ]
 
-DEFAULT_BATCH = 256  # prompt tokens of one forward pass; cancel and timeout are checked between passes
+_MIN_CHUNK = 16  # tokens: the shortest chunk that a deadline leaves, and that a speed is taken from
 
 
 class FinishReason(enum.StrEnum):
@@ -86,6 +90,24 @@ class Summary:
     timings: Timings
 
 
+@dataclass(slots=True)
+class PrefillSpeed:
+    """The speed of an engine's last chunk of a prompt: how many tokens fit before a deadline."""
+
+    tokens_per_s: float = 0.0  # 0 before the first chunk
+
+    def update(self, n_tokens: int, seconds: float) -> None:
+        """Take the speed of a chunk that is long enough to have one."""
+        if n_tokens >= _MIN_CHUNK and seconds > 0:
+            self.tokens_per_s = n_tokens / seconds
+
+    def tokens_within(self, seconds: float, batch: int) -> int:
+        """Tokens of a chunk that ends within ``seconds``: at most ``batch``, which is also the first guess."""
+        if not self.tokens_per_s:
+            return batch
+        return min(batch, max(_MIN_CHUNK, int(seconds * self.tokens_per_s)))
+
+
 class TokenSampler(Protocol):
     """Chooses the next token; implemented by :class:`sprat.runtime.generate.sampling.Sampler`."""
 
@@ -123,7 +145,7 @@ class Generation(Iterator[Piece]):
     """An iterator over the pieces of one answer; each piece is generated when it is requested.
 
     Iterate over it, or call :meth:`text` for the whole answer. ``summary`` is available once it has ended.
-    :meth:`cancel` may be called from any thread, also during prefill.
+    :meth:`cancel` may be called from any thread, also during prefill; everything else from one thread at a time.
 
     Args:
         transcript: the stream to continue; it holds a proper prefix of ``prompt``.
@@ -132,7 +154,8 @@ class Generation(Iterator[Piece]):
         decoder: turns tokens into text.
         eog_ids: tokens that end generation.
         stop_conditions: when else generation ends.
-        batch: prompt tokens of one forward pass.
+        batch: prompt tokens of one forward pass; fewer if the last chunk's speed says that the timeout leaves no time.
+        speed: of the engine's last chunk.
         on_prefill: called after every chunk of the prompt, with progress in tokens.
         on_end: called once, when the answer has ended.
 
@@ -153,6 +176,7 @@ class Generation(Iterator[Piece]):
         eog_ids: Container[int],
         stop_conditions: StopConditions,
         batch: int = DEFAULT_BATCH,
+        speed: PrefillSpeed | None = None,
         on_prefill: ReportProgress = no_progress,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
@@ -162,12 +186,13 @@ class Generation(Iterator[Piece]):
         self._decoder = decoder
         self._eog_ids = eog_ids
         self._batch = batch
+        self._speed = speed or PrefillSpeed()
         self._on_prefill = on_prefill
         self._on_end = on_end
         self._stop_scanner = StopScanner(stop_conditions.stop)
-        self._cancelled = threading.Event()
         self._max_tokens, timeout = stop_conditions.max_tokens, stop_conditions.timeout
-        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._interrupt = Interrupt(None if timeout is None else time.monotonic() + timeout)
+        self._busy = threading.Lock()
         self._prefill_clock, self._decode_clock = _Clock(), _Clock()
         self._n_cached = transcript.n_past
         self._n_prefilled = self._n_decoded = 0
@@ -180,21 +205,41 @@ class Generation(Iterator[Piece]):
         return self
 
     def __next__(self) -> Piece:
-        return next(self._pieces)
+        with self._alone():
+            return next(self._pieces)
 
     def cancel(self) -> None:
-        """End the answer after the current forward pass; may be called from any thread.
+        """End the answer in the middle of the current forward pass; may be called from any thread.
 
-        Text that is held back as a possible stop string or incomplete character is dropped.
+        The tokens of earlier passes stay in the session's cache. Text that is held back as a possible stop string or
+        incomplete character is dropped.
         """
-        self._cancelled.set()
+        self._interrupt.cancel()
 
     def close(self) -> None:
-        """End the answer now, from the thread that iterates; the tokens so far stay in the session's cache."""
-        if self._summary is None:
-            self._pieces.close()
-        if self._summary is None:  # never started, so the generator's ``finally`` did not run
-            self._finish()
+        """End the answer now, from the thread that iterates; the tokens so far stay in the session's cache.
+
+        Raises:
+            SessionBusyError: another thread, or a callback, is inside a forward pass; :meth:`cancel` ends it.
+        """
+        with self._alone():
+            if self._summary is None:
+                self._pieces.close()
+            if self._summary is None:  # never started, so the generator's ``finally`` did not run
+                self._finish()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Admit one call at a time: the passes of an answer follow each other."""
+        if not self._busy.acquire(blocking=False):
+            raise SessionBusyError(
+                "this answer is being generated by another thread or by the caller of this callback; use one session "
+                "per thread (engine.session()), or end the answer with cancel(), which any thread may call"
+            )
+        try:
+            yield
+        finally:
+            self._busy.release()
 
     def text(self) -> str:
         """Generate the rest, and return the text of the whole answer."""
@@ -221,7 +266,7 @@ class Generation(Iterator[Piece]):
                     piece = self._sample(logits)
                 yield piece
                 if not self._ended():
-                    with self._decode_clock:
+                    with self._decode_clock, self._interrupt:
                         logits = self._transcript.forward([piece.token_id])
         finally:
             self._finish()
@@ -229,16 +274,24 @@ class Generation(Iterator[Piece]):
     def _prefill(self) -> F32Array:
         """Process the prompt in chunks and return the logits after it; meaningless when interrupted."""
         logits = np.empty(0, np.float32)
-        for start in range(self._n_cached, len(self._prompt), self._batch):
-            if self._ended():
-                break
-            chunk = self._prompt[start : start + self._batch]
-            with self._prefill_clock:
+        n_new = len(self._prompt) - self._n_cached
+        while self._n_prefilled < n_new and not self._ended():
+            start, before = self._transcript.n_past, self._prefill_clock.seconds
+            chunk = self._prompt[start : start + self._chunk_size()]
+            with self._prefill_clock, self._interrupt:
                 logits = self._transcript.forward(chunk)
-            self._n_prefilled += len(chunk)
-            n_new = len(self._prompt) - self._n_cached
-            self._on_prefill(Progress(self._n_prefilled, n_new, f"{self._n_prefilled} of {n_new} tokens"))
+            self._n_prefilled = self._transcript.n_past - self._n_cached
+            if self._transcript.n_past - start == len(chunk):
+                self._speed.update(len(chunk), self._prefill_clock.seconds - before)
+                self._on_prefill(Progress(self._n_prefilled, n_new, f"{self._n_prefilled} of {n_new} tokens"))
         return logits
+
+    def _chunk_size(self) -> int:
+        """Tokens of the next chunk: what is computed before the deadline stays in the cache for the next answer."""
+        deadline = self._interrupt.deadline
+        if deadline is None:
+            return self._batch
+        return self._speed.tokens_within(deadline - time.monotonic(), self._batch)
 
     def _sample(self, logits: F32Array) -> Piece:
         """Sample a token, check the stop conditions, and release the text that cannot be part of a stop string."""
@@ -261,10 +314,8 @@ class Generation(Iterator[Piece]):
 
     def _ended(self) -> bool:
         """Whether a stop condition, :meth:`cancel` or the timeout has ended the answer."""
-        if self._reason is None and self._cancelled.is_set():
-            self._reason = FinishReason.CANCELLED
-        if self._reason is None and self._deadline is not None and time.monotonic() >= self._deadline:
-            self._reason = FinishReason.TIMEOUT
+        if self._reason is None and self._interrupt.is_set:
+            self._reason = FinishReason.CANCELLED if self._interrupt.is_cancelled else FinishReason.TIMEOUT
         return self._reason is not None
 
     def _finish(self) -> None:

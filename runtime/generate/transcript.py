@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sprat.arrays import F32Array
 from sprat.runtime.backends.protocol import TokenStream
@@ -12,10 +12,16 @@ __all__ = ["Transcript"]
 
 
 class Transcript:
-    """A token stream and the tokens in its cache."""
+    """A token stream and the tokens in its cache.
 
-    def __init__(self, stream: TokenStream) -> None:
+    Args:
+        stream: an empty stream; closed with the transcript.
+        on_close: called when the stream has been closed.
+    """
+
+    def __init__(self, stream: TokenStream, on_close: Callable[[], object] = lambda: None) -> None:
         self._stream = stream
+        self._on_close = on_close
         self._tokens: list[int] = []
 
     @property
@@ -34,10 +40,14 @@ class Transcript:
         return self._stream.capacity
 
     def forward(self, tokens: Sequence[int]) -> F32Array:
-        """Append ``tokens`` and return the logits after the last one, ``(vocab_size,)``."""
-        logits = self._stream.forward(tokens)
-        self._tokens += tokens
-        return logits
+        """Append ``tokens`` and return the logits after the last one, ``(vocab_size,)``.
+
+        Of a pass that ends early, the transcript has the tokens that the stream has.
+        """
+        try:
+            return self._stream.forward(tokens)
+        finally:
+            self._tokens += tokens[: max(0, self._stream.length - len(self._tokens))]
 
     def rewind(self, prompt: Sequence[int]) -> None:
         """Keep the longest common prefix with ``prompt``, without the last token of ``prompt``.
@@ -52,3 +62,4 @@ class Transcript:
     def close(self) -> None:
         """Free the cache."""
         self._stream.close()
+        self._on_close()

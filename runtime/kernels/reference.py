@@ -13,6 +13,7 @@ from sprat.arrays import F32Array, I32Array
 from sprat.runtime.arch.moe import GroupScore, MoESpec, Scoring
 from sprat.runtime.arch.rope import RopeAngles
 from sprat.runtime.cache import KeysAndValues, KVEntries, to_float32
+from sprat.runtime.interrupt import check_interrupt
 from sprat.runtime.kernels.contract import Routes
 from sprat.runtime.kernels.dense import DenseCache
 from sprat.runtime.kernels.layers import MLP
@@ -79,6 +80,10 @@ class ReferenceKernels(StepByStep):
             out[tokens] += self._mlp(x[tokens], routed, int(expert)) * routes.weights[tokens, places, None]
         return out
 
+    def expert(self, x: F32Array, weight: Weight, index: int) -> F32Array:
+        """``x @ weight[index].T``: one expert's matrix of a stack."""
+        return self._product(x, weight, index)
+
     def gqa_attention(self, q: F32Array, entries: KeysAndValues, scale: float) -> F32Array:
         """Query heads grouped by KV head."""
         n, n_heads, dim = q.shape
@@ -109,6 +114,7 @@ class ReferenceKernels(StepByStep):
         return self._product(gate * _sigmoid(gate) * self._product(x, mlp.up, expert), mlp.down, expert)
 
     def _product(self, x: F32Array, weight: Weight, expert: int | None = None) -> F32Array:
+        check_interrupt()
         dense = self._dense.find(weight, expert)
         if dense is not None:
             return x @ dense.T

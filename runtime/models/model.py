@@ -78,6 +78,7 @@ class Model:
 
         Raises:
             PromptError: no tokens, a token id outside the vocabulary, or not enough capacity in the cache.
+            InterruptError: the pass was interrupted; see :mod:`sprat.runtime.interrupt`.
         """
         ids = self._check(tokens)
         cache.reserve(len(ids))
@@ -86,8 +87,9 @@ class Model:
         form = self.form or cast("MLAForm", self.spec.attention.cheapest(len(ids), cache.length).name)
         for block in self._blocks:
             block(x, angles, cache, self.kernels, form, observe)
+        logits = self.kernels.logits(x if all_logits else x[-1:], self._head)
         cache.advance(len(ids))
-        return self.kernels.logits(x if all_logits else x[-1:], self._head)
+        return logits
 
     def _check(self, tokens: I32Array | Sequence[int]) -> I32Array:
         ids = np.asarray(tokens)

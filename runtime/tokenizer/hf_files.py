@@ -18,6 +18,7 @@ from sprat.runtime.tokenizer.added_tokens import (
     parse_entries,
     parse_ids,
 )
+from sprat.runtime.tokenizer.known_steps import check_steps
 from sprat.runtime.tokenizer.pretokenizers import recognize
 from sprat.runtime.tokenizer.sentencepiece import read_sentencepiece
 from sprat.runtime.tokenizer.tiktoken import TIKTOKEN_NAME, is_tiktoken, read_tiktoken, reserved_tokens
@@ -177,6 +178,7 @@ def _from_tiktoken(files: TokenizerFiles) -> Vocabulary:
 
 def _from_json(files: TokenizerFiles) -> Vocabulary:
     model = _known_model(files)
+    check_steps(files.tokenizer, files.path)
     texts, types = _tokens(files, model)
     is_spm = model is TokenizerModel.SENTENCEPIECE_BPE
     merges = files.tokenizer["model"]["merges"]
@@ -287,11 +289,7 @@ def _tokens(files: TokenizerFiles, model: TokenizerModel) -> tuple[list[str], li
 
 def _pre_name(files: TokenizerFiles) -> str:
     known = recognize(files.tokenizer.get("pre_tokenizer"))
-    if known is None:
-        raise TokenizerError(
-            f"{files.path}: the pre-tokenizer has no name in llama.cpp that sprat knows; export a model of a supported "
-            "family, or add the pre-tokenizer to sprat/runtime/tokenizer/pretokenizers.py"
-        )
+    assert known is not None, "check_steps refuses others"
     added = {token.text.rstrip() for token in files.added}
     return next((name for name, base, text in _NAMED_BY_TOKEN if base == known.name and text in added), known.name)
 
@@ -318,7 +316,7 @@ def _not_a_tokenizer(path: Path) -> Iterator[None]:
     """Turn the errors of a document with another structure into a TokenizerError."""
     try:
         yield
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
+    except (AttributeError, IndexError, KeyError, RecursionError, TypeError) as error:
         raise TokenizerError(f"{path}: not a tokenizer ({error!r}); save it again") from error
 
 

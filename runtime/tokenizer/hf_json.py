@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import replace
 from typing import Any
 
@@ -15,15 +15,27 @@ __all__ = ["build", "composes_only", "prefixes_first_word", "prepare"]
 
 _Json = dict[str, Any]
 _MAX_SQUARES = 1 << 26  # sum of squared lengths, the characters of all splits: 256,000 tokens of 16 characters
+_SPLITS_PER_TOKEN = 8  # published vocabularies have two or three on average
+_MAX_FEW_SPLITS = 1 << 14  # in addition, for small vocabularies
 _SPACE = "\u2581"  # SentencePiece's visible space
 
 
 def prepare(document: _Json) -> _Json:
-    """The same tokenizer with all control tokens marked special, and without padding, truncation and dropout."""
+    """The same tokenizer with all control tokens marked special, and without what sprat does itself or never does.
+
+    sprat adds the special tokens around a text and decodes ids; the steps of the file that do so are left out. So are
+    padding, truncation and dropout.
+    """
     entries = document.get("added_tokens") or []
     added = [{**token, "special": token["special"] or looks_special(token["content"])} for token in entries]
     model = {**document["model"], "dropout": None}
-    prepared = {**document, "added_tokens": added, "model": model, "padding": None, "truncation": None}
+    prepared = {
+        "version": "1.0",
+        "added_tokens": added,
+        "normalizer": document.get("normalizer"),
+        "pre_tokenizer": document.get("pre_tokenizer"),
+        "model": model,
+    }
     if prefixes_first_word(document):
         prepared["pre_tokenizer"] = {**document["pre_tokenizer"], "prepend_scheme": "never"}
     return prepared
@@ -100,6 +112,27 @@ def _post_processor(vocabulary: Vocabulary) -> _Json:
     return {"post_processor": processor}
 
 
+def _splits(usable: Set[str]) -> Iterator[tuple[str, int]]:
+    """Each token with every offset at which it splits into two others.
+
+    Raises:
+        TokenizerError: there are so many that they are no vocabulary's; a run of one letter has a split at each offset.
+    """
+    if sum(len(text) ** 2 for text in usable) > _MAX_SQUARES:
+        raise TokenizerError("the tokens are far longer than those of a vocabulary; convert the model again")
+    left = _SPLITS_PER_TOKEN * len(usable) + _MAX_FEW_SPLITS
+    for text in usable:
+        for at in range(1, len(text)):
+            if text[:at] in usable and text[at:] in usable:
+                left -= 1
+                if left < 0:
+                    raise TokenizerError(
+                        f"the {len(usable)} tokens split into each other in more than {_SPLITS_PER_TOKEN} ways on "
+                        "average, expected about two; convert the model again"
+                    )
+                yield text, at
+
+
 def _sentencepiece(vocabulary: Vocabulary) -> _Json:
     """SentencePiece BPE as ranked merges: llama.cpp merges the pair whose token has the highest score, leftmost first.
 
@@ -107,14 +140,7 @@ def _sentencepiece(vocabulary: Vocabulary) -> _Json:
     """
     ids = {text: index for index, text in enumerate(vocabulary.tokens)}
     usable = {t for t, kind in zip(vocabulary.tokens, vocabulary.types, strict=True) if kind is TokenType.NORMAL}
-    if sum(len(text) ** 2 for text in usable) > _MAX_SQUARES:
-        raise TokenizerError("the tokens are far longer than those of a vocabulary; convert the model again")
-    splits = [
-        (-vocabulary.scores[ids[text]], at, text)
-        for text in usable
-        for at in range(1, len(text))
-        if text[:at] in usable and text[at:] in usable
-    ]
+    splits = [(-vocabulary.scores[ids[text]], at, text) for text, at in _splits(usable)]
     underscores = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
     is_normalized = vocabulary.add_space_prefix and not vocabulary.prefix_first_only
     prefix = [{"type": "Prepend", "prepend": _SPACE}] if is_normalized else []

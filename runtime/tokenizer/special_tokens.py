@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import re
 from collections.abc import Iterable, Mapping
 
+from sprat.errors import TokenizerError
 from sprat.runtime.tokenizer.added_tokens import AddedToken
 
 __all__ = ["SpecialTokens"]
 
+_MAX_SQUARES = 1 << 24  # sum of squared lengths, twice the characters of all prefixes: 1,000 tokens of 128 characters
 _WORD = re.compile(r"\w")
 
 
 class SpecialTokens:
     """Splits text at special tokens: the leftmost match first, and the longest of those that begin at one place.
 
-    No regular expression of all tokens: Python would take half a millisecond per token to compile it.
+    No regular expression of all tokens: Python would take half a millisecond per token to compile it. Instead, where a
+    token may begin, the longest prefix of any token is searched by halving its length.
 
     Args:
         ids: text of each special token -> id.
         added: tokens whose flags ``lstrip``, ``rstrip`` and ``single_word`` apply, as in ``tokenizers``.
+
+    Raises:
+        TokenizerError: the tokens are far longer than special tokens are.
     """
 
     def __init__(self, ids: Mapping[str, int], added: Iterable[AddedToken] = ()) -> None:
         self._ids = ids
         self._flagged = {token.text: token for token in added if token.has_flags and token.text in ids}
         self._sorted = sorted(ids)
-        self._lengths = sorted({len(text) for text in ids}, reverse=True)
+        self._longest = max(map(len, ids), default=0)
+        if sum(len(text) ** 2 for text in ids) > _MAX_SQUARES:
+            raise TokenizerError(
+                f"the {len(ids)} special tokens have up to {self._longest} characters, expected names of roles and "
+                "turns; convert the model again"
+            )
         self._first = re.compile(f"[{re.escape(''.join({text[:1] for text in ids}))}]" if ids else "(?!)")
 
     def split(self, text: str) -> list[str | int]:
@@ -36,7 +48,7 @@ class SpecialTokens:
         start = at = 0
         while match := self._first.search(text, at):
             at = match.start()
-            token = next((text[at : at + n] for n in self._lengths if text[at : at + n] in self._ids), "")
+            token = self._token_at(text, at)
             end = at + len(token)
             if token and self._stands_alone(token, text[at - 1 : at], text[end : end + 1]):
                 before, end = self._strip(token, text[start:at], text, end)
@@ -47,8 +59,30 @@ class SpecialTokens:
 
     def ends_with_prefix(self, text: str) -> bool:
         """Whether ``text`` ends with a proper prefix of a special token."""
-        longest = min(self._lengths[0], len(text)) if self._lengths else 0
+        longest = min(self._longest, len(text))
         return any(self._is_proper_prefix(text[-n:]) for n in range(1, longest + 1))
+
+    @functools.cached_property
+    def _prefixes(self) -> dict[str, str]:
+        """Each prefix of a token -> the longest token that it begins with, or ""."""
+        longest = {"": ""}
+        for text in self._sorted:
+            for end in range(1, len(text) + 1):
+                prefix = text[:end]
+                longest[prefix] = prefix if prefix in self._ids else longest[text[: end - 1]]
+        return longest
+
+    def _token_at(self, text: str, at: int) -> str:
+        """The longest token that begins at ``at``, or ""."""
+        prefixes = self._prefixes
+        n_known, n_unknown = 0, min(self._longest, len(text) - at) + 1  # a prefix of a prefix is one, too
+        while n_unknown - n_known > 1:
+            n_chars = (n_known + n_unknown) // 2
+            if text[at : at + n_chars] in prefixes:
+                n_known = n_chars
+            else:
+                n_unknown = n_chars
+        return prefixes[text[at : at + n_known]]
 
     def _is_proper_prefix(self, prefix: str) -> bool:
         at = bisect.bisect_right(self._sorted, prefix)

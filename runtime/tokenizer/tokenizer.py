@@ -7,6 +7,7 @@ in text from a user are encoded as plain text.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from sprat.runtime.tokenizer.added_tokens import parse_entries
 from sprat.runtime.tokenizer.byte_alphabet import byte_alphabet
 from sprat.runtime.tokenizer.hf_files import TokenizerFiles, read_vocabulary
 from sprat.runtime.tokenizer.hf_json import build, prefixes_first_word, prepare
+from sprat.runtime.tokenizer.known_steps import check_steps
 from sprat.runtime.tokenizer.special_tokens import SpecialTokens
 from sprat.runtime.tokenizer.stream_decoder import StreamDecoder
 from sprat.runtime.tokenizer.vocabulary import TokenizerModel, TokenType, Vocabulary
@@ -24,6 +26,8 @@ from sprat.runtime.tokenizer.vocabulary import TokenizerModel, TokenType, Vocabu
 __all__ = ["Tokenizer"]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_SPACES = re.compile(r"\s+")
+_CHARS_PER_COMPOSED = 2  # NFC makes one byte of at most 1.5 characters: "ǖ" has two bytes, decomposed 3 characters
 _VISIBLE = ("<think>", "</think>")  # kept in decoded text even if the checkpoint marks them special
 
 
@@ -50,6 +54,8 @@ class Tokenizer:
         entries = parse_entries((document or {}).get("added_tokens") or [], "tokenizer.json")
         self.special = SpecialTokens(vocabulary.control_ids(), entries)
         self._engine = None if document is None else _engine(document)
+        self._composes = document is not None and document.get("normalizer") is not None
+        self._eats_spaces = any(token.lstrip or token.rstrip for token in entries)
         self._space_first = document is not None and prefixes_first_word(document)
         spaces = () if vocabulary.prefix_first_only else (" ", "\u2581")  # SentencePiece adds one to a space, too
         self._unspaced = (*spaces, *(token.text for token in entries if not token.special))
@@ -131,6 +137,28 @@ class Tokenizer:
         text, kind = self.vocabulary.tokens[token_id], self.vocabulary.types[token_id]
         is_shown = kind in {TokenType.NORMAL, TokenType.USER_DEFINED, TokenType.BYTE} or text in _VISIBLE
         return "" if is_shown else text
+
+    @functools.cached_property
+    def longest_token(self) -> int:
+        """Characters of a text that a token covers at most; an upper bound."""
+        longest = max(map(len, self.vocabulary.tokens), default=1)
+        return longest * _CHARS_PER_COMPOSED if self._composes else longest
+
+    def check_length(self, text: str, max_tokens: int) -> None:
+        """Check that ``text`` may have at most ``max_tokens`` tokens, without encoding it: 10 MB would take 10 s.
+
+        Raises:
+            PromptError: it has more, however long its tokens are.
+        """
+        n_chars = len(text)
+        if n_chars > max_tokens * self.longest_token and self._eats_spaces:
+            n_chars -= sum(len(spaces) for spaces in _SPACES.findall(text))
+        if n_chars > max_tokens * self.longest_token:
+            raise PromptError(
+                f"the prompt has {n_chars:,} characters, the context holds {max_tokens:,} tokens of at most "
+                f"{self.longest_token} characters each for prompt and answer; shorten the prompt, or load the model "
+                "with a larger context"
+            )
 
     def encode(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> list[int]:
         """Token ids of ``text``.
@@ -234,15 +262,15 @@ def _checked_document(text: str, vocabulary: Vocabulary) -> dict[str, Any]:
     """The tokenizer.json in a GGUF. Its ids must be those of the token list, which index the rows of the embedding."""
     import msgspec
 
+    source = "tokenizer.huggingface.json in the GGUF"
     try:
         document: dict[str, Any] = msgspec.json.decode(text)
+        check_steps(document, source)
         added = {token["content"]: token["id"] for token in document.get("added_tokens") or []}
         ids: dict[str, int] = {**document["model"]["vocab"], **added}
         mismatched = [text for text, index in ids.items() if vocabulary.tokens[index : index + 1] != [text]]
     except (msgspec.DecodeError, AttributeError, KeyError, TypeError, RecursionError) as error:
-        raise TokenizerError(
-            f"tokenizer.huggingface.json in the GGUF is not a tokenizer.json ({error!r}); convert the model again"
-        ) from error
+        raise TokenizerError(f"{source} is not a tokenizer.json ({error!r}); convert the model again") from error
     if mismatched:
         sample = ", ".join(map(repr, mismatched[:5]))
         raise TokenizerError(

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 from sprat.errors import InputError, SpratError
+from sprat.keywords import checks_keywords
 
 __all__ = ["plain_errors", "public_call"]
 
@@ -55,11 +56,12 @@ def plain_errors() -> Iterator[None]:
 
 
 def public_call(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
-    """Decorate a function of the public API with :func:`plain_errors`."""
+    """Decorate a function of the public API with :func:`plain_errors` and :func:`~sprat.keywords.checks_keywords`."""
+    checked = checks_keywords(function)
 
     @functools.wraps(function)
     def called(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
         with plain_errors():
-            return function(*args, **kwargs)
+            return checked(*args, **kwargs)
 
     return called

@@ -15,7 +15,8 @@
     │   ├── TokenizerError               a tokenizer that cannot be read or rebuilt
     │   ├── TemplateError                a chat template that fails, exceeds its budget or leaves the sandbox
     │   └── PromptError                  a token id outside the vocabulary, a prompt longer than the context
-    ├── BackendError (RuntimeError)      a backend that is not installed, or died
+    ├── BackendError (RuntimeError)      a backend that is not installed, died, or was closed
+    ├── SessionBusyError (RuntimeError)  a session that is used by two threads at a time
     ├── EmulationError (RuntimeError)    the limits of a device could not be set, or killed the process under them
     └── ExportError (RuntimeError)       the output could not be written: disk full, permissions, a changed source
 
@@ -26,7 +27,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # type checkers take it as true; the imports would double the time of `import sprat`
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 __all__ = [
     "BackendError",
@@ -42,6 +43,7 @@ __all__ = [
     "ModelFileError",
     "PromptError",
     "ResultsError",
+    "SessionBusyError",
     "SpratError",
     "TemplateError",
     "TokenizerError",
@@ -102,7 +104,11 @@ class PromptError(InputError):
 
 
 class BackendError(SpratError, RuntimeError):
-    """A backend is not installed, or died while it was probed or used."""
+    """A backend is not installed, died while it was probed or used, or was closed."""
+
+
+class SessionBusyError(SpratError, RuntimeError):
+    """A session or an answer is used by one thread while another is inside it."""
 
 
 class EmulationError(SpratError, RuntimeError):
@@ -113,19 +119,66 @@ class ExportError(SpratError, RuntimeError):
     """The output could not be written completely."""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """The message for a name that is not in a registry: the nearest name first, then all known names.
+def unknown_name(kind: str, name: object, known: Iterable[str], other: Mapping[str, str] | None = None) -> str:
+    """The message for a name that is not in a registry: the nearest names first, then all known names.
+
+    Args:
+        kind: what is named, ``"device"``.
+        name: what was found; a value that is no string is shown as it is.
+        known: all names.
+        other: other texts that users write for a name (``"Raspberry Pi 5"``) -> what the message proposes.
 
     Example:
         >>> unknown_name("device", "rpi5-8g", ["rpi4-4gb", "rpi5-8gb"])
         "unknown device 'rpi5-8g'; did you mean 'rpi5-8gb'? (known: rpi4-4gb, rpi5-8gb)"
     """
+    names = sorted(known)
+    if not isinstance(name, str):
+        return f"{kind} is {name!r}, expected a string (known: {', '.join(names)})"
+    nearest = _nearest(name, {text: text for text in names} | dict(other or {}))
+    hint = f"; did you mean {_alternatives(nearest)}?" if nearest else ""
+    return f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})"
+
+
+_MAX_NEAREST = 3
+_SIMILAR = 0.65  # difflib's ratio of texts that resemble each other
+_AS_SIMILAR = 0.02  # further texts are proposed whose ratio is this close to the best
+
+
+def _nearest(name: str, proposals: Mapping[str, str]) -> list[str]:
+    """The proposals whose text is ``name``, else has it as a part, else resembles it, else is a part of it."""
     import difflib  # here, because it would take a third of the time of `import sprat`
 
-    names = sorted(known)
-    folded = {known_name.casefold(): known_name for known_name in names}
-    wanted = name.casefold()
-    parts = [other for other in folded if len(wanted) > 2 and wanted in other]  # "pi5" of "rpi5-8gb"
-    nearest = difflib.get_close_matches(wanted, folded, n=1) or parts
-    hint = f"; did you mean {folded[nearest[0]]!r}?" if nearest else ""
-    return f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})"
+    shared = _shared_ending(list(proposals))
+    plain = {_plain(text.removesuffix(shared)): proposal for text, proposal in proposals.items()}
+    wanted = _plain(name.removesuffix(shared))
+    if not wanted:
+        return []
+    if wanted in plain:
+        return [plain[wanted]]
+    parts = [text for text in plain if len(wanted) > 2 and wanted in text]  # "pi5" of "rpi5-8gb"
+    ratios = {text: difflib.SequenceMatcher(None, text, wanted).ratio() for text in plain}
+    best = max(_SIMILAR, max(ratios.values(), default=0.0) - _AS_SIMILAR)
+    similar = [text for text in plain if ratios[text] >= best]
+    contained = [text for text in plain if len(text) > 3 and text in wanted]
+    found = sorted(parts or similar or contained, key=lambda text: -ratios[text])
+    return list(dict.fromkeys(plain[text] for text in found))[:_MAX_NEAREST]
+
+
+def _alternatives(names: list[str]) -> str:
+    *first, last = map(repr, names)
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _plain(text: str) -> str:
+    """Letters and digits only, in one case."""
+    return "".join(filter(str.isalnum, text.casefold()))
+
+
+def _shared_ending(texts: list[str]) -> str:
+    """The ending of all texts (``ForCausalLM``), which says nothing about which one was meant."""
+    if len(texts) < 2:
+        return ""
+    first = texts[0]
+    start = next(start for start in range(len(first) + 1) if all(text.endswith(first[start:]) for text in texts))
+    return first[start:]

@@ -11,10 +11,13 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sprat.errors import InputError
+
 __all__ = [
     "DocumentError",
     "atomic_write",
     "cache_folder",
+    "checked_path",
     "config_folder",
     "file_sha256",
     "open_input",
@@ -115,6 +118,20 @@ def _check_regular(found: os.stat_result, path: Path) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def checked_path(path: object, what: str = "path") -> Path:
+    """The path that a user passed as the argument ``what``; it need not exist.
+
+    Raises:
+        InputError: it is neither text nor a path, it is empty, or it has a NUL character.
+    """
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        raise InputError(f"{what} is {path!r}, expected text or a pathlib.Path")
+    text = os.fspath(path)
+    if not text or "\0" in text:
+        raise InputError(f"{what} is {text!r}, expected the name of a file or folder")
+    return Path(text)
 
 
 def atomic_write(path: Path, data: bytes) -> None:

@@ -154,3 +154,16 @@ def test_every_function_takes_a_repository(hub, checkpoint, gguf, tmp_path):
     for name in ("org/Name-1B", "org/Name-GGUF"):
         with sprat.load(name) as engine:
             assert engine.generate("hello", max_tokens=1).text() is not None
+
+
+def test_an_engine_takes_the_names_that_load_takes(hub, gguf, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    add_snapshot(hub, NEW, [gguf])
+    add_snapshot(hub, OLD, [gguf], ref="v1")
+    repository, file = hub / "models--org--Name-1B", f"org/Name-1B/{gguf.name}"
+    for name in ("org/Name-1B", "org/Name-1B@v1", file, repository, gguf.parent):
+        with sprat.Engine.load(name, backend="reference") as engine, sprat.load(name, backend="reference") as other:
+            assert engine.tokenizer.vocabulary == other.tokenizer.vocabulary
+            assert engine.name == other.name
+    with pytest.raises(InputError, match=r"hf download org/other$"):
+        sprat.Engine.load("org/other")

@@ -7,7 +7,7 @@ from published_configs import PUBLISHED
 from tiny_checkpoint import write_checkpoint
 
 import sprat
-from sprat.app.plan import read_model
+from sprat.app.plan import assumed_dimensions, read_model
 from sprat.devices.plan.plan import Verdict
 from sprat.devices.plan.text import headline
 from sprat.devices.profile import profile_names
@@ -30,7 +30,7 @@ def test_it_does_not_fit_a_zero_and_the_plan_has_the_missing_bytes():
     plan = one("r1-distill-qwen-1.5b", "rpi-zero-2w")
     assert plan.verdict is Verdict.TOO_LARGE
     assert plan.missing_bytes == plan.footprint.total_bytes - plan.usable_bytes > 10**8
-    assert f"{human_bytes(plan.missing_bytes)} too large" in headline(plan)
+    assert f"{human_bytes(plan.missing_bytes)} more memory needed" in headline(plan)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,29 @@ def test_large_models_get_a_verdict_on_every_device(size):
     plans = sprat.plan(size)
     assert len(plans) == len(profile_names())
     assert any(plan.verdict is Verdict.TOO_LARGE for plan in plans)
+
+
+def test_fields_of_a_config_that_the_user_knows_are_ignored(tmp_path):
+    folder = write_checkpoint(tmp_path / "source", "qwen2")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"my_field": 5}))
+    for path in (folder, folder / "config.json"):
+        with pytest.raises(InputError, match="add --ignore-config-field my_field"):
+            sprat.plan(path, devices=["rpi5-8gb"])
+        assert sprat.plan(path, devices=["rpi5-8gb"], ignore_config_fields=["my_field"])[0].fits
+    assert sprat.inspect(folder, ignore_config_fields=["my_field"]).architecture == "qwen2"
+    for call in (sprat.plan, sprat.inspect):
+        with pytest.raises(InputError, match="no_field cannot be ignored"):
+            call(folder, ignore_config_fields=["my_field", "no_field"])
+    bundle = sprat.export(folder, tmp_path / "out", ignore_config_fields=["my_field"]).bundle.path
+    for call, model in ((sprat.plan, "deepseek-v2-lite"), (sprat.plan, bundle), (sprat.inspect, bundle)):
+        with pytest.raises(InputError, match="--ignore-config-field needs a checkpoint folder"):
+            call(model, ignore_config_fields=["my_field"])
+
+
+def test_assumed_dimensions_of_a_preset_are_named():
+    assert "hidden_size" in assumed_dimensions("ai-sage/GigaChat3-10B-A1.8B")
+    assert assumed_dimensions("deepseek-v2-lite") == assumed_dimensions("nothing") == []
 
 
 def test_a_checkpoint_its_config_and_its_preset_have_the_same_footprint(tmp_path):

@@ -50,6 +50,13 @@ def test_the_first_table_is_llama_benchs(bundle, capsys):
     assert out.splitlines()[-1].startswith("next:")
 
 
+def test_the_packaged_student_is_measured_in_int4(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    code, out, _ = run(capsys, "demo", *QUICK, "--json", "--backend", "reference")
+    assert code == 0
+    assert json.loads(out.splitlines()[0])["model"]["quant"] == "Q4_0"
+
+
 def test_json_prints_one_record_per_test_and_a_file_holds_the_same(bundle, tmp_path, capsys):
     path = tmp_path / "results.jsonl"
     code, out, err = run(capsys, bundle, *QUICK, "--json", "-o", path)
@@ -161,7 +168,7 @@ def test_an_emulated_device_has_its_own_column(bundle, tmp_path, capsys):
         (("model.gguf", "--device", "rpi5-8g", "--emulate"), "did you mean 'rpi5-8gb'"),
         (("model.gguf", "--device", "rpi-zero-2w"), "this machine is not a rpi-zero-2w"),
         (("no-such-file.gguf",), "no-such-file.gguf"),
-        (("demo",), "demo: not a bundle; export it first:  sprat export demo OUT"),
+        ((".",), ".: not a bundle; export it first:  sprat export . OUT"),
         (("model.gguf", "-o", "none/results.jsonl"), "none/results.jsonl: cannot be written"),
         (("--shape", "deepseek-v2-light"), "did you mean 'deepseek-v2-lite'"),
         (("--shape", "smollm2-135m", "--layers", "31"), "expected 1 to 30"),
@@ -185,7 +192,7 @@ def test_an_error_of_the_child_process_is_the_commands_error(bundle, capsys):
 
 def test_a_preset_larger_than_the_disk_is_refused_before_writing(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("sprat.export.write.writer._free_bytes", lambda _folder: 1 << 30)
+    monkeypatch.setattr("sprat.export.write.writer.free_bytes", lambda _folder: 1 << 30)
     code, _, err = run(capsys, "--shape", "deepseek-r1")
     assert code == 2
     assert "are free" in err

@@ -11,6 +11,7 @@ from tiny_checkpoint import write_checkpoint
 
 from sprat.cli import main
 from sprat.export.pipeline import export
+from sprat.runtime.frontend import Frontend
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +87,54 @@ def test_an_answer_cannot_take_over_the_terminal(monkeypatch):
     answer = "a\x1b[2Jb\tc\nd"
     assert say(monkeypatch, answer, is_terminal=True) == b"a\\x1b[2Jb\tc\nd\n"
     assert say(monkeypatch, answer) == answer.encode() + b"\n"  # a file gets the bytes
+
+
+def conversation(monkeypatch, capsys, lines, *options):
+    """What the model was sent, as texts, and standard error, of a chat with ``lines``."""
+    engine = scripted_engine(saying(*["Yes."] * 9))
+    prompts = []
+
+    original = Frontend.encode_chat
+
+    def encode_chat(frontend, messages, options=None):
+        prompts.append([(message["role"], message["content"]) for message in messages])
+        return original(frontend, messages, options)
+
+    monkeypatch.setattr(Frontend, "encode_chat", encode_chat)
+    monkeypatch.setattr("sprat.cli.chat.load_model", lambda *_, **__: engine)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines)))
+    code, _, err = run(capsys, "chat", "model", *options)
+    assert code == 0, err
+    return prompts[1:], err  # without the one that tests the template
+
+
+def test_a_system_message_comes_first_and_outlives_a_reset(monkeypatch, capsys):
+    prompts, _ = conversation(monkeypatch, capsys, ["hi", "/reset", "again"], "--system", "Be brief.")
+    assert prompts[0] == [("system", "Be brief."), ("user", "hi")]
+    assert prompts[-1] == [("system", "Be brief."), ("user", "again")]
+
+
+def test_the_system_message_can_be_replaced_and_removed(monkeypatch, capsys):
+    lines = ["hi", "/system You are a bird.", "and now", "/system", "and then"]
+    prompts, _ = conversation(monkeypatch, capsys, lines)
+    assert prompts[0] == [("user", "hi")]
+    assert prompts[1][0] == ("system", "You are a bird.")
+    assert [role for role, _ in prompts[1]] == ["system", "user", "assistant", "user"]
+    assert [role for role, _ in prompts[2]] == ["user", "assistant", "user", "assistant", "user"]
+
+
+def test_help_and_unknown_commands_are_not_sent(monkeypatch, capsys):
+    prompts, err = conversation(monkeypatch, capsys, ["/help", "/save x", "/sytem a", "/quit", "never"])
+    assert prompts == []
+    assert "/system TEXT  set the system message" in err
+    assert "unknown command '/save' (known: /help, /quit, /reset, /system)" in err
+    assert "unknown command '/sytem'; did you mean '/system'?" in err
+
+
+@pytest.mark.parametrize(
+    ("line", "sent"),
+    [("//help me", "/help me"), (" /help me", "/help me"), ("/home/ada/x", "/home/ada/x"), ("/ by zero", "/ by zero")],
+)
+def test_a_message_may_begin_with_a_slash(line, sent, monkeypatch, capsys):
+    prompts, _ = conversation(monkeypatch, capsys, [line])
+    assert prompts == [[("user", sent)]]

@@ -138,11 +138,13 @@ def test_a_suffix_needs_a_code_model(bundle, capsys):
     assert "has no fill-in-the-middle tokens" in err
 
 
-def test_ctrl_c_stops_the_answer_and_keeps_the_turn(bundle, capsys, monkeypatch):
+def test_ctrl_c_stops_the_answer_and_the_chat_goes_on(bundle, capsys, monkeypatch):
     before = signal.getsignal(signal.SIGINT)  # a test that runs in the background ignores SIGINT
     conversations = []
 
     def interrupted(stream):
+        next(stream)
+        next(stream)
         signal.raise_signal(signal.SIGINT)
         return print_reply(stream)
 
@@ -177,6 +179,23 @@ def test_quantize_then_inspect(bundle, tmp_path, capsys):
     assert out_path.stat().st_size < gguf.stat().st_size
 
 
+def test_quantize_takes_a_bundle_and_the_packaged_student(bundle, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert run(capsys, "quantize", bundle, tmp_path / "small.gguf", "--quant", "q4_0")[0] == 0
+    assert run(capsys, "quantize", "demo", tmp_path / "new" / "demo.gguf", "--quant", "q4_0")[0] == 0
+    assert run(capsys, "run", tmp_path / "new" / "demo.gguf", "hi", "-n", "1")[0] == 0
+    kept = next((tmp_path / "cache").rglob("*.gguf"))
+    written = kept.stat().st_mtime_ns
+    assert run(capsys, "quantize", "demo", tmp_path / "demo2.gguf")[0] == 0
+    assert kept.stat().st_mtime_ns == written  # it is exported once
+
+
+def test_quantize_of_a_checkpoint_says_what_does_it(source, tmp_path, capsys):
+    code, _, err = run(capsys, "quantize", source, tmp_path / "small.gguf", "--quant", "q4_0")
+    assert code == 2
+    assert f"`sprat export {source} OUT --quant q4_0` quantizes it" in err
+
+
 def test_devices_lists_and_shows(capsys):
     assert "rpi5-8gb" in run(capsys, "devices")[1]
     code, out, _ = run(capsys, "devices", "show", "rpi5-8gb")
@@ -204,6 +223,10 @@ def test_doctor_shows_the_native_core_and_the_backends(capsys):
         (("export",), "Missing argument 'SOURCE'; see sprat export --help"),
         (("nonsense",), "unknown command 'nonsense' (known: "),
         (("rum",), "unknown command 'rum'; did you mean 'run'?"),
+        (("help",), "unknown command 'help': sprat --help lists the commands"),
+        (("help", "export"), "sprat COMMAND --help explains one"),
+        (("serve", "out"), "unknown command 'serve': sprat has no server"),
+        (("pull", "deepseek-r1"), "sprat downloads nothing"),
         (("plan", "demo", "--context", "0"), "Invalid value for '-c' / '--context': 0"),
     ],
 )

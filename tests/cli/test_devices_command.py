@@ -1,4 +1,6 @@
 import json
+import shlex
+from pathlib import Path
 
 import pytest
 from command_line import run
@@ -55,3 +57,17 @@ def test_a_broken_user_profile_does_not_hide_other_devices(capsys, tmp_path):
         code, out, err = run(capsys, *arguments)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert "my-board.toml" in err
+
+
+def test_a_profile_from_a_file_is_planned_for_and_added(capsys, tmp_path):
+    file = tmp_path / "friend's.toml"
+    source = Path(__file__).parents[2] / "devices/profiles/rpi5-8gb.toml"
+    file.write_text(source.read_text().replace('name = "rpi5-8gb"', 'name = "friend"'))
+    code, out, _ = run(capsys, "plan", "demo", "--device", file)
+    assert code == 0
+    assert "fits on friend" in out
+    assert f"--device {shlex.quote(str(file))}" in out
+    code, out, _ = run(capsys, "devices", "add", file)
+    assert (code, out.startswith("saved as ")) == (0, True)
+    assert "fits on friend" in run(capsys, "plan", "demo", "--device", "friend")[1]
+    assert "no such file" in run(capsys, "devices", "add", tmp_path / "other.toml")[2]

@@ -4,9 +4,12 @@ import json
 import shlex
 
 import numpy as np
+import pytest
 from command_line import run
 from safetensors_files import save
 from tiny_checkpoint import write_checkpoint
+
+from sprat.progress import Progress
 
 
 def adapter(folder):
@@ -76,3 +79,48 @@ def test_the_plan_of_the_device_is_printed(tmp_path, capsys):
     code, out, error = run(capsys, "export", source, tmp_path / "out", "--device", "rpi5-8gb")
     assert code == 0, error
     assert "fits on rpi5-8gb" in out
+
+
+def test_a_dry_run_prints_sizes_and_writes_nothing(tmp_path, capsys):
+    source, out = write_checkpoint(tmp_path / "model", "qwen2"), tmp_path / "out"
+    code, text, error = run(capsys, "export", source, out, "--device", "rpi5-8gb", "--dry-run")
+    assert code == 0, error
+    for part in ("nothing was written", "fits on rpi5-8gb", "| attn_q ", ".gguf", "free on the disk: ", "time: about "):
+        assert part in text
+    found = json.loads(run(capsys, "export", source, out, "--dry-run", "--json")[1])
+    assert found["size_bytes"] == sum(found["files"].values())
+    assert found["free_bytes"] > 0
+    assert found["missing_bytes"] == 0
+    assert found["tensor_groups"][0]["role"] == "token_embd"
+    assert found["plan"] is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+def test_optimum_has_no_dry_run(tmp_path, capsys):
+    code, _, error = run(capsys, "export", tmp_path, tmp_path / "out", "--exporter", "optimum", "--dry-run")
+    assert (code, "--dry-run: optimum's sizes are not known" in error) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        (None, "nothing is lost: the same command begins again"),
+        (Progress(1 << 20, 1 << 30, "reading the source"), "nothing is lost: the same command begins again"),
+        (
+            Progress(3 << 20, 6 << 20, "blk.1.attn_q.weight"),
+            "3.0 MiB of 6.0 MiB are written; the same command continues",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["export", "quantize"])
+def test_ctrl_c_says_that_the_same_command_continues(command, state, expected, tmp_path, capsys, monkeypatch):
+    def interrupted(*_arguments, progress, **_options):
+        if state:
+            progress(state)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"sprat.cli.{command}.{command}", interrupted)
+    code, _, error = run(capsys, command, "a", tmp_path / "b")
+    assert code == 130
+    assert expected in error
+    assert error.splitlines()[-1] == "sprat: interrupted"

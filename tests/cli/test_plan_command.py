@@ -28,8 +28,15 @@ def test_a_model_that_does_not_fit_prints_the_missing_bytes_and_exits_with_0(cap
     status, out, _ = run(capsys, "plan", "r1-distill-qwen-1.5b", "--device", "rpi-zero-2w")
     assert status == 0
     assert "does not fit on rpi-zero-2w: " in out.splitlines()[0]
-    assert "GiB too large" in out.splitlines()[0]
+    assert "GiB more memory needed" in out.splitlines()[0]
     assert "tokens/s" not in out
+
+
+def test_the_next_smaller_quantization_is_a_note(capsys):
+    arguments = ("plan", "r1-distill-qwen-1.5b", "--device", "rpi4-8gb")
+    _, out, _ = run(capsys, *arguments)
+    assert "note: int8 is the most accurate that fits; int4 takes " in out
+    assert "int4" not in run(capsys, *arguments, "--quant", "int8")[1].split("next:")[0]
 
 
 def test_json_is_one_object_per_device(capsys):
@@ -45,7 +52,7 @@ def test_json_is_one_object_per_device(capsys):
     ("arguments", "expected"),
     [
         (("deepseek-v2-lit",), "did you mean 'deepseek-v2-lite'"),
-        (("demo", "--device", "rpi5"), "did you mean 'rpi5-8gb'"),
+        (("demo", "--device", "rpi5"), "did you mean 'rpi5-4gb', 'rpi5-8gb' or 'rpi5-16gb'"),
         (("demo", "--memory", "much"), "expected bytes above 0"),
         (("demo", "--device", "rpi5-8gb", "--all"), "exclude each other"),
         (("demo", "--context", "999999"), "expected 1 to"),

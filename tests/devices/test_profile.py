@@ -1,7 +1,12 @@
+from pathlib import Path
+
+import msgspec
 import pytest
 
-from sprat.devices.profile import Basis, load_profile, parse_profile, profile_names
+from sprat.devices.profile import Basis, find_profile, load_profile, parse_profile, profile_names
 from sprat.errors import DeviceError
+
+PROFILES = Path(__file__).parents[2] / "devices/profiles"
 
 PI5 = """
 name = "board"
@@ -123,3 +128,43 @@ def test_the_error_for_a_profile_of_the_user_names_its_file(tmp_path, monkeypatc
     path.write_text(PI5)
     with pytest.raises(DeviceError, match=r"mine\.toml: device profile 'mine': its name key is 'board'"):
         load_profile("mine")
+
+
+def test_a_file_is_a_profile_whatever_it_is_called(tmp_path):
+    file = tmp_path / "a friend's.toml"
+    file.write_bytes((PROFILES / "rpi5-8gb.toml").read_bytes().replace(b'name = "rpi5-8gb"', b'name = "friend"'))
+    assert (
+        find_profile(file)
+        == find_profile(str(file))
+        == msgspec.structs.replace(load_profile("rpi5-8gb"), name="friend")
+    )
+    assert find_profile("rpi5-8gb") == load_profile("rpi5-8gb")
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("./nothing.toml", r"nothing\.toml: no such file; expected a device profile"),
+        (Path("nothing"), r"nothing: no such file"),
+        (5, "device is 5, expected the name of a profile"),
+        ("raspberrypi5", "did you mean 'rpi5-4gb', 'rpi5-8gb' or 'rpi5-16gb'"),
+        ("RK3588", "did you mean 'orange-pi-5-16gb'"),
+    ],
+)
+def test_a_device_that_is_not_found_says_what_was_expected(device, message):
+    with pytest.raises(DeviceError, match=message):
+        find_profile(device)
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    file = tmp_path / "friend.toml"
+    file.write_text("name = 'friend'\n")
+    with pytest.raises(DeviceError, match=r"friend\.toml: device profile: .*missing required field"):
+        find_profile(file)
+
+
+def test_the_example_of_the_documentation_is_a_profile(tmp_path):
+    page = (Path(__file__).parents[2] / "docs/device-profiles.md").read_text()
+    file = tmp_path / "friend.toml"
+    file.write_text(page.split("```toml\n")[1].split("```")[0])
+    assert find_profile(file).usable_bytes == 7 << 30

@@ -41,7 +41,7 @@ def read(bundle):
 @pytest.mark.parametrize("architecture", CONFIGS)
 def test_a_checkpoint_becomes_a_bundle(sources, tmp_path, architecture):
     result = export(sources[architecture], tmp_path / "out", quant="int8")
-    result.bundle.check_hashes()
+    result.bundle.check()
     manifest = result.bundle.manifest
     assert manifest.source.name == f"tiny-{architecture}-Chat"
     assert manifest.spec["architecture"] == architecture
@@ -111,13 +111,49 @@ def test_int4_uses_q8_0_for_latent_projections_and_head(source, tmp_path):
 
 
 def test_rules_and_fallbacks_are_reported(source, tmp_path):
-    result = export(source, tmp_path / "out", quant="q4_k", tensor_rules=["ffn_down_exps=q5_1", "atn_q=q8_0"])
+    result = export(source, tmp_path / "out", quant="q4_k", tensor_rules=["ffn_down_exps=q5_1"])
     formats = {group.role: (group.wanted, group.format) for group in result.groups}
     assert formats["ffn_down_exps"] == ("Q5_1", "Q5_1")
     assert formats["attn_q"] == ("Q4_K", "Q5_0")  # rows of 64 do not divide into blocks of 256
     assert "attn_q" in {group.role for group in result.fallbacks}
-    assert result.bundle.manifest.warnings == ("rule atn_q=q8_0 matches no tensor",)
-    assert result.bundle.manifest.recipe == "q4_k ffn_down_exps=q5_1 atn_q=q8_0"
+    assert result.bundle.artifact().name.endswith("-Q5_0.gguf")  # what most weights that wanted Q4_K have
+    file_type = gguf.GGUFReader(result.bundle.artifact()).fields["general.file_type"].contents()
+    assert file_type == gguf.LlamaFileType.MOSTLY_Q5_0
+    assert result.bundle.manifest.warnings == ()
+    assert result.bundle.manifest.recipe == "q4_k ffn_down_exps=q5_1"
+
+
+@pytest.mark.parametrize("rule", ["atn_q=q8_0", "ffn_gate_inp=q8_0", "norm=q8_0"])
+def test_a_rule_that_matches_nothing_fails_before_anything_is_written(rule, source, tmp_path):
+    with pytest.raises(
+        FormatError, match=rf"--tensor {rule}: matches no tensor that can be quantized; `sprat inspect "
+    ):
+        export(source, tmp_path / "out", tensor_rules=["ffn_down_exps=q5_1", rule])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["out.gguf", "out.onnx", "out.safetensors"])
+def test_a_target_that_is_named_like_a_file_is_refused(name, source, tmp_path):
+    with pytest.raises(InputError, match=r"an export writes a folder.* for example .*/out "):
+        export(source, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_quantized_source_that_grows_is_a_note(source, tmp_path):
+    small = export(source, tmp_path / "small", quant="q4_0")
+    assert small.notes == ()
+    grown = export(small.bundle.artifact(), tmp_path / "large", quant="int8")
+    assert len(grown.notes) == 1
+    assert "is no more accurate than its quantized source: --quant keep leaves" in grown.notes[0]
+    assert export(small.bundle.artifact(), tmp_path / "kept", quant="keep").notes == ()
+
+
+def test_with_a_device_the_next_smaller_choice_is_a_note(source, tmp_path):
+    best = export(source, tmp_path / "best", device="rpi5-8gb")
+    assert best.plan.footprint.quant == "int8"
+    assert best.notes[0].startswith("int8 is the most accurate that fits; int4 takes ")
+    assert best.notes[0].endswith("(predicted): --quant int4")
+    assert export(source, tmp_path / "chosen", device="rpi5-8gb", quant="int4").notes == ()
 
 
 @pytest.mark.parametrize(
@@ -234,7 +270,7 @@ def test_a_source_that_changes_while_it_is_read_gives_an_error_and_no_bundle(tmp
 
 
 def test_a_full_disk_is_an_error_before_the_source_is_read(source, tmp_path, monkeypatch):
-    monkeypatch.setattr("sprat.export.write.writer._free_bytes", lambda folder: 1000)
+    monkeypatch.setattr("sprat.export.write.writer.free_bytes", lambda folder: 1000)
     monkeypatch.setattr("sprat.export.source.checkpoint.Checkpoint.verify_complete", lambda *_: pytest.fail("was read"))
     with pytest.raises(ExportError, match=r"bytes are still to be written and 1,000 are free; free [\d,]+ bytes"):
         export(source, tmp_path / "new" / "out")

@@ -1,6 +1,7 @@
 """The public interface of ``Engine``, over a scripted model."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -55,6 +56,26 @@ def test_token_ids_outside_the_vocabulary_are_an_error(prompt):
 def test_a_prompt_that_is_neither_text_nor_token_ids_is_an_error(prompt):
     with pytest.raises(PromptError, match=r"expected text \(str\) or a sequence of token ids"):
         scripted_engine(saying("x")).generate(prompt)
+
+
+@pytest.mark.parametrize("n_chars", [10**7, 10**8])
+@pytest.mark.parametrize("unit", ["a", " ", "é"])
+def test_a_prompt_far_longer_than_the_context_is_not_encoded(n_chars, unit):
+    engine, text = scripted_engine(saying("x")), unit * n_chars
+    engine.tokenizer._engine = None  # would fail
+    calls = (
+        lambda: engine.generate(text),
+        lambda: engine.encode(text),
+        lambda: engine.chat([{"role": "user", "content": text}]),
+        lambda: engine.session().chat(text),
+        lambda: engine.session(overflow="shift").chat(text),
+        lambda: engine.session().generate(text),
+    )
+    started = time.thread_time()
+    for call in calls:
+        with pytest.raises(PromptError, match=r"the context holds|conversation is too long"):
+            call()
+    assert time.thread_time() - started < 1
 
 
 @pytest.mark.parametrize("ids", [(USER, 58), np.array([USER, 58]), iter([USER, 58])])

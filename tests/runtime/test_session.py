@@ -93,6 +93,26 @@ def test_a_cancelled_reply_is_added_to_the_messages():
         assert session.chat("Who am I?")["choices"][0]["message"]["content"] == "Ada!"
 
 
+@pytest.mark.parametrize("reason", ["cancelled", "timeout"])
+def test_a_turn_that_ends_before_its_first_token_is_not_added(reason):
+    with scripted_engine(saying("Hi Ada.", "Ada!")).session() as session:
+        session.chat("I am Ada.")
+        before = list(session.messages)
+        stream = session.stream_chat("Who am I?", timeout=1e-9 if reason == "timeout" else None)
+        if reason == "cancelled":
+            stream.cancel()
+        assert stream.completion()["choices"][0]["finish_reason"] == reason
+        assert session.messages == before
+        assert session.chat("Who am I?")["choices"][0]["message"]["content"] == "Ada!"
+        assert len(session.messages) == 4
+
+
+def test_an_empty_answer_of_the_model_is_added():
+    with scripted_engine(saying("")).session() as session:
+        assert session.chat("Hello")["choices"][0]["finish_reason"] == "stop"
+        assert [message["role"] for message in session.messages] == ["user", "assistant"]
+
+
 def test_reset_clears_the_messages():
     with scripted_engine(saying("Hi.")).session() as session:
         session.chat("Hello")

@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Scale", "linear", "logarithmic", "spread_out", "thin_out"]
+__all__ = ["Scale", "linear", "logarithmic", "shared_ends", "spread_out", "thin_out"]
 
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)  # distances of ticks, times a power of ten
 _FEW_DECADES = 2
+_COMPARABLE = 20.0  # bars of panels whose ends differ by more have different scales, or the shorter would be invisible
+_NEIGHBORS = 10.0  # also where the next larger end differs by more: that panel is no near competitor
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,25 @@ def linear(low: float, high: float, start: float, stop: float, *, n_ticks: int =
     last = max(last, first + 1)
     ticks = tuple(step * index for index in range(first, last + 1))
     return Scale(ticks[0], ticks[-1], start, stop, ticks)
+
+
+def shared_ends(highs: Sequence[float]) -> list[float]:
+    """The end of the scale of each panel: the same for panels whose own ends are comparable.
+
+    Args:
+        highs: the largest value of each panel; 0 for an empty one.
+
+    Example:
+        >>> shared_ends([5.1, 66.0, 7000.0])
+        [66.0, 66.0, 7000.0]
+    """
+    ends: dict[float, float] = {}
+    end = before = math.inf
+    for high in sorted(set(highs), reverse=True):
+        if end is math.inf or 0 < high < max(end / _COMPARABLE, before / _NEIGHBORS):
+            end = high
+        ends[high], before = end, high
+    return [ends[high] for high in highs]
 
 
 def logarithmic(low: float, high: float, start: float, stop: float) -> Scale:

@@ -8,10 +8,11 @@ from xml.etree.ElementTree import Element
 
 from sprat.devices.bench.results import Label
 from sprat.devices.report.charts.marks import hatching
-from sprat.devices.report.charts.svg import NAME_SHARE, NARROW, Panel, label, node, text_width
+from sprat.devices.report.charts.scale import shared_ends
+from sprat.devices.report.charts.svg import NAME_SHARE, NARROW, Panel, fit_name, label, node, text_width
 from sprat.text import human_bytes
 
-__all__ = ["MemoryRow", "draw_memory", "part_names", "parts_legend"]
+__all__ = ["MemoryRow", "MemoryScale", "draw_memory", "memory_scales", "part_names", "parts_legend"]
 
 _THICK = 22
 _ROW_GAP = 14
@@ -29,6 +30,7 @@ class MemoryRow:
     parts: tuple[tuple[str, int], ...]
     total_bytes: int | None
     refused_bytes: int = 0  # missing bytes of its plan, with experts streamed
+    missing_from: str = "of memory"
 
     @property
     def used_bytes(self) -> int:
@@ -46,26 +48,47 @@ class MemoryRow:
         return self.refused_bytes or self.beyond_bytes
 
 
-def draw_memory(rows: Sequence[MemoryRow], names: Sequence[str], width: int) -> Panel:
+@dataclass(frozen=True, slots=True)
+class MemoryScale:
+    """The scale of one panel or of several: bytes at the right end, and pixels for the verdicts."""
+
+    high: float
+    room: float
+
+
+def memory_scales(panels: Sequence[Sequence[MemoryRow]]) -> list[MemoryScale]:
+    """The scale of each panel of one chart: the same, unless the bars of a panel would be invisible."""
+    ends = shared_ends([float(max(map(_end, rows), default=0)) for rows in panels])
+    room = max((text_width(_verdict(row)) for rows in panels for row in rows), default=0.0) + 10
+    return [MemoryScale(end or 1.0, room) for end in ends]
+
+
+def draw_memory(
+    rows: Sequence[MemoryRow], names: Sequence[str], width: int, *, scale: MemoryScale | None = None
+) -> Panel:
     """``rows`` on one scale, so that a model has the same length on every device.
 
     Args:
         rows: from top to bottom.
         names: parts of the legend, in the order of their colours.
         width: pixels.
+        scale: of all panels of the chart; by default that of these rows.
     """
+    scale = scale or memory_scales([rows])[0]
     titles = NAME_SHARE * width + 12 if width >= NARROW else 0.0
-    verdicts = max(text_width(_verdict(row)) for row in rows) + 10 if titles else 2
-    high = max(_end(row) for row in rows) or 1
-    per_byte = (width - titles - verdicts) / high
+    per_byte = (width - titles - (scale.room if titles else 2)) / scale.high
     y, elements = 0.0, []
     for row in rows:
         if titles:
-            elements.append(label(0, y + 15.5, row.name, room=titles - 12))
+            elements.append(label(0, y + 15.5, fit_name(row.name, titles - 12), room=titles - 12))
             elements.append(_verdict_label(row, titles + _end(row) * per_byte + 8, y + 15.5))
         else:
-            elements.append(label(0, y + 10, row.name, room=width - text_width(_verdict(row)) - 8))
-            elements.append(_verdict_label(row, width, y + 10, anchor="end"))
+            if text_width(row.name) + text_width(_verdict(row, short=True)) + 8 > width:
+                elements.append(label(0, y + 10, fit_name(row.name, width), room=width))
+                y += 16
+            else:
+                elements.append(label(0, y + 10, row.name))
+            elements.append(_verdict_label(row, width, y + 10, short=True))
             y += 18
         elements += _bar(row, titles, y, per_byte, names)
         y += _THICK + _ROW_GAP
@@ -82,17 +105,19 @@ def _end(row: MemoryRow) -> int:
     return max(row.used_bytes, row.total_bytes or 0)
 
 
-def _verdict(row: MemoryRow) -> str:
+def _verdict(row: MemoryRow, *, short: bool = False) -> str:
     if row.missing_bytes:
-        streamed = " with experts streamed" if 0 < row.refused_bytes < row.beyond_bytes else ""
-        return f"{human_bytes(row.missing_bytes)} too large{streamed}"
+        streamed = " with experts streamed" if 0 < row.refused_bytes < row.beyond_bytes and not short else ""
+        return f"{human_bytes(row.missing_bytes)} {row.missing_from} missing{streamed}"
     if row.total_bytes is None:
         return human_bytes(row.used_bytes)
     return f"{human_bytes(row.used_bytes)} of {human_bytes(row.total_bytes)}"
 
 
-def _verdict_label(row: MemoryRow, x: float, y: float, anchor: str = "start") -> Element:
-    return label(x, y, _verdict(row), class_="bad" if row.missing_bytes else "number", anchor=anchor)
+def _verdict_label(row: MemoryRow, x: float, y: float, *, short: bool = False) -> Element:
+    """The verdict from ``x`` on; the short one ends there."""
+    class_, anchor = "bad" if row.missing_bytes else "number", "end" if short else "start"
+    return label(x, y, _verdict(row, short=short), class_=class_, anchor=anchor)
 
 
 def _bar(row: MemoryRow, left: float, y: float, per_byte: float, names: Sequence[str]) -> list[Element]:

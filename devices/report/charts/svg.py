@@ -14,6 +14,7 @@ __all__ = [
     "Panel",
     "clean",
     "document",
+    "fit_name",
     "fit_text",
     "label",
     "node",
@@ -119,6 +120,21 @@ def fit_text(text: str, room: float, size: int = 13, *, bold: bool = False) -> s
     while text and text_width(text + "…", size, bold=bold) > room:
         text = text[:-1]
     return text.rstrip(" ,·") + "…"
+
+
+def fit_name(name: str, room: float, size: int = 13) -> str:
+    """``name`` in ``room`` pixels; of ``device, quantization`` the device is cut, so that rows stay different.
+
+    Example:
+        >>> fit_name("Raspberry Pi 4 Model B, 8 GB, int4", 200)
+        'Raspberry Pi 4 Mo…, int4'
+    """
+    device, comma, last = name.rpartition(", ")
+    end = f"{comma}{last}"
+    left = room - text_width(end, size)
+    if text_width(name, size) <= room or not device or left < text_width("MM…", size):
+        return fit_text(name, room, size)
+    return fit_text(device, left, size) + end
 
 
 def wrap_text(text: str, room: float, size: int = 13, *, bold: bool = False) -> list[str]:

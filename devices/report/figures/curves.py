@@ -16,6 +16,7 @@ from sprat.devices.report.runs import Run, by_model
 __all__ = ["curve_panels"]
 
 Point = tuple[float, float]
+_MAX_LINES = 16  # names at their ends are then not pushed far from them
 
 
 def curve_panels(
@@ -32,8 +33,23 @@ def curve_panels(
     for model, group in by_model(runs).items():
         ticks = tuple(sorted({point(run)[0] for run in group}))
         x = Axis(x_title, write_tokens, logarithmic=logarithmic, ticks=ticks)
-        panels.append((model, partial(draw_lines, _lines(group, point), x, y, limits=limits)))
+        lines = _lines(group, point)
+        kept = _most_telling(lines)
+        title = model if len(kept) == len(lines) else f"{model}, {len(kept)} of {len(lines)} lines; all in the table"
+        panels.append((title, partial(draw_lines, kept, x, y, limits=limits)))
     return panels
+
+
+def _most_telling(lines: Sequence[Line]) -> list[Line]:
+    """All lines that were run, and predictions evenly spaced by their ends, so that all can be told apart."""
+    ordered = sorted(lines, key=lambda line: line.points[-1][1])
+    ran = [line for line in ordered if line.kind is not Label.PREDICTED]
+    predicted = [line for line in ordered if line.kind is Label.PREDICTED]
+    n_kept = max(_MAX_LINES - len(ran), 2)
+    if len(predicted) > n_kept:
+        predicted = [predicted[round(index * (len(predicted) - 1) / (n_kept - 1))] for index in range(n_kept)]
+    kept = {id(line) for line in (*ran, *predicted)}
+    return [line for line in lines if id(line) in kept]
 
 
 def _lines(runs: Iterable[Run], point: Callable[[Run], Point]) -> list[Line]:

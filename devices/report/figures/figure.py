@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from sprat.devices.report.charts.svg import Panel, label, stack, wrap_text
 
-__all__ = ["Draw", "Figure", "Table", "titled"]
+__all__ = ["Draw", "Figure", "Table", "scales_note", "titled"]
 
 Draw = Callable[[int], Panel]
 _PANEL_GAP = 24
@@ -33,6 +33,15 @@ class Figure:
     note: str = ""  # how to read it
     draw: Draw | None = None
     table: Table = field(default_factory=Table)
+
+
+def scales_note(scales: Sequence[object]) -> str:
+    """Whether the panels of a chart share their scale, as a sentence; empty for one panel."""
+    if len(scales) < 2:
+        return ""
+    if len(set(scales)) == 1:
+        return " All panels have one scale."
+    return " Scales differ where bars would be too short to see: compare the values on the axes."
 
 
 def titled(panels: Iterable[tuple[str, Draw]]) -> Draw:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from sprat.devices.bench.results import Label
-from sprat.devices.report.charts.bars import Bar, BarRow, draw_bars
+from sprat.devices.report.charts.bars import Bar, BarRow, bar_scales, draw_bars
 from sprat.devices.report.charts.lines import Axis, Limit
 from sprat.devices.report.charts.marks import legend
 from sprat.devices.report.figures.curves import curve_panels
@@ -39,7 +39,7 @@ def first_token_figure(evidence: Evidence) -> Figure:
         logarithmic=True,
         limits=_LIMITS,
     )
-    bars = [_bar_panel(model, group) for model, group in groups.items() if group[0] not in several]
+    bars = _bar_panels({model: group for model, group in groups.items() if group[0] not in several})
     kinds = {run.label for run in shown}
     return Figure(
         slug="first-token",
@@ -51,11 +51,19 @@ def first_token_figure(evidence: Evidence) -> Figure:
     )
 
 
-def _bar_panel(model: str, runs: Sequence[Run]) -> tuple[str, Draw]:
+def _bar_panels(groups: Mapping[str, Sequence[Run]]) -> list[tuple[str, Draw]]:
     """For a single prompt length: one bar per series and label, fastest first."""
-    rows = [BarRow(run.series, (_bar(run),)) for run in sorted(runs, key=lambda run: _point(run)[1])]
-    length = write_tokens(_point(runs[0])[0])
-    return f"{model}, a prompt of {length} tokens", partial(draw_bars, rows, write=_write_seconds)
+    rows = {
+        f"{model}, a prompt of {write_tokens(_point(runs[0])[0])} tokens": [
+            BarRow(run.series, (_bar(run),)) for run in sorted(runs, key=lambda run: _point(run)[1])
+        ]
+        for model, runs in groups.items()
+    }
+    scales = bar_scales(list(rows.values()), write=_write_seconds)
+    return [
+        (title, partial(draw_bars, group, scale=scale, write=_write_seconds, tick=_tick))
+        for (title, group), scale in zip(rows.items(), scales, strict=True)
+    ]
 
 
 def _bar(run: Run) -> Bar:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from sprat.devices.bench.results import Label
-from sprat.devices.report.charts.stacks import MemoryRow, draw_memory, part_names, parts_legend
-from sprat.devices.report.figures.figure import Draw, Figure, Table, titled
+from sprat.devices.report.charts.stacks import MemoryRow, draw_memory, memory_scales, part_names, parts_legend
+from sprat.devices.report.figures.figure import Draw, Figure, Table, scales_note, titled
 from sprat.devices.report.names import known_profile
 from sprat.devices.report.runs import Evidence, Misfit, Run
 from sprat.text import human_bytes
@@ -26,12 +26,16 @@ def memory_figure(evidence: Evidence) -> Figure:
     rows = [row for group in panels.values() for row in group]
     names = part_names(rows)
     parts: list[tuple[str, Draw]] = [("", partial(parts_legend, names))]
-    parts += [(title, partial(draw_memory, group, names)) for title, group in panels.items()]
+    scales = memory_scales(list(panels.values()))
+    parts += [
+        (title, partial(draw_memory, group, names, scale=scale))
+        for (title, group), scale in zip(panels.items(), scales, strict=True)
+    ]
     return Figure(
         slug="memory",
         question=_QUESTION,
         finding=_finding(rows),
-        note="Outline: memory of the device. Hatched: what does not fit.",
+        note=f"Outline: memory of the device. Hatched: what does not fit.{scales_note(scales)}",
         draw=titled(parts),
         table=_table(panels, names),
     )
@@ -61,7 +65,9 @@ def _ran(runs: Iterable[Run]) -> Iterator[tuple[str, MemoryRow]]:
 def _refused(misfits: Iterable[Misfit]) -> Iterator[tuple[str, MemoryRow]]:
     for misfit in misfits:
         parts = tuple((part.name, part.size_bytes) for part in misfit.plan.memory_map)
-        yield misfit.model, MemoryRow(misfit.row, Label.PREDICTED, parts, misfit.total_bytes, misfit.plan.missing_bytes)
+        plan, place = misfit.plan, f"of {misfit.plan.missing_from or 'memory'}"
+        row = MemoryRow(misfit.row, Label.PREDICTED, parts, misfit.total_bytes, plan.missing_bytes, place)
+        yield misfit.model, row
 
 
 def _total(run: Run) -> int | None:
@@ -76,7 +82,7 @@ def _finding(rows: Sequence[MemoryRow]) -> str:
     misfits = [row for row in rows if row.missing_bytes]
     if misfits:
         worst = max(misfits, key=lambda row: row.missing_bytes)
-        lack = f"{worst.name} lacks {human_bytes(worst.missing_bytes)}"
+        lack = f"{worst.name} lacks {human_bytes(worst.missing_bytes)} {worst.missing_from}"
         return f"{len(rows) - len(misfits)} of {len(rows)} fit; {lack}."
     tightest = max(rows, key=lambda row: row.used_bytes / row.total_bytes if row.total_bytes else 0)
     if tightest.total_bytes is None:

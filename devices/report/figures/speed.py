@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 
 from sprat.devices.bench.results import Label
-from sprat.devices.report.charts.bars import Bar, BarRow, Mark, draw_bars
+from sprat.devices.report.charts.bars import Bar, BarRow, Mark, bar_scales, draw_bars
 from sprat.devices.report.charts.marks import legend
-from sprat.devices.report.figures.figure import Draw, Figure, Table, titled
+from sprat.devices.report.figures.figure import Draw, Figure, Table, scales_note, titled
 from sprat.devices.report.inputs import EXPERTS, STREAMED
-from sprat.devices.report.runs import Evidence, Misfit, Run, by_model, headline
-from sprat.text import format_number, human_bytes
+from sprat.devices.report.runs import Evidence, Misfit, Run, by_model, headline, shortage
+from sprat.text import format_number
 
 __all__ = ["speed_figure"]
 
@@ -31,16 +31,22 @@ def speed_figure(evidence: Evidence) -> Figure:
     if not shown:
         return Figure(slug="speed", question=_QUESTION, finding=_nothing(evidence.misfits))
     panels: list[tuple[str, Draw]] = [("", partial(legend, {run.label for run in shown}))]
-    for model in dict.fromkeys([*models, *refused]):
-        rows = [*_rows(models.get(model, ())), *_refused_rows(refused.get(model, ()))]
-        panels.append((model, partial(draw_bars, rows, mark=_READING)))
+    rows = {
+        model: [*_rows(models.get(model, ())), *_refused_rows(refused.get(model, ()))]
+        for model in dict.fromkeys([*models, *refused])
+    }
+    scales = bar_scales(list(rows.values()))
+    panels += [
+        (model, partial(draw_bars, group, scale=scale, mark=_READING))
+        for (model, group), scale in zip(rows.items(), scales, strict=True)
+    ]
     return Figure(
         slug="speed",
         question=_QUESTION,
         finding=_finding(shown, evidence.misfits),
         note=(
-            "Longer is better. Whiskers: slowest to fastest sample, or the error interval of a prediction. Dashed: "
-            "238 words of English per minute (Brysbaert 2019) at 4/3 tokens per word."
+            f"Longer is better.{scales_note(scales)} Whiskers: slowest to fastest sample, or the error interval of a "
+            "prediction. Dashed: 238 words of English per minute (Brysbaert 2019) at 4/3 tokens per word."
         ),
         draw=titled(panels),
         table=_table(shown),
@@ -81,7 +87,7 @@ def _rows(runs: Sequence[Run]) -> list[BarRow]:
 def _refused_rows(misfits: Iterable[Misfit]) -> list[BarRow]:
     """Devices that are too small; the smallest lack first."""
     return [
-        BarRow(misfit.row, (), remark=f"does not fit: {human_bytes(misfit.plan.missing_bytes)} too large")
+        BarRow(misfit.row, (), remark=f"does not fit: {shortage(misfit.plan)}")
         for misfit in sorted(misfits, key=lambda misfit: misfit.plan.missing_bytes)
     ]
 

@@ -217,6 +217,14 @@ void bind_kernels(nb::module_ &m) {
     m.def("isa_names", &isa_names,
           "Instruction sets with kernels that this processor runs, best first.");
     m.def("kernel_formats", &kernel_formats, "Formats of weights that the kernels multiply.");
+    nb::exception<Interrupted>(m, "InterruptError");
+    nb::class_<Interrupt>(m, "Interrupt", "Ends kernels before they are done.")
+        .def(nb::init<>())
+        .def("cancel", &Interrupt::cancel)
+        .def("set_deadline", &Interrupt::set_deadline, "seconds"_a);
+    m.def(
+        "set_interrupt", [](Interrupt *interrupt) { Interrupt::current() = interrupt; },
+        "interrupt"_a.none(), "Of the kernels that this thread calls; it must stay alive.");
     nb::class_<BoundWeight>(m, "Weight", "Packed rows of a weight, read in place.")
         .def(nb::init<nb::object>(), "record"_a);
     nb::class_<BoundMlp>(m, "MLP").def(nb::init<nb::object>(), "record"_a);

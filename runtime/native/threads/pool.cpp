@@ -52,7 +52,7 @@ Pool::~Pool() {
 // is odd; the caller makes it even, and only then looks whether anyone is inside. So either the
 // worker sees that the work is over, or the caller sees the worker.
 void Pool::run(int64_t n, Call call, const void *body) {
-    call_ = call, body_ = body;
+    call_ = call, body_ = body, interrupt_ = Interrupt::current();
     for (int64_t t = 0; t < n_threads(); ++t) {
         shares_[t].next.store(n * t / n_threads(), std::memory_order_relaxed);
         shares_[t].end = n * (t + 1) / n_threads();
@@ -65,13 +65,16 @@ void Pool::run(int64_t n, Call call, const void *body) {
         if (spins < kSpins) pause_cpu();
         else sched_yield();
     }
+    if (interrupt_ && interrupt_->is_set()) throw Interrupted();
 }
 
 void Pool::drain(int thread) {
     for (int t = 0; t < n_threads(); ++t) {
         Share &share = shares_[(thread + t) % n_threads()];
-        for (int64_t i; (i = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;)
+        for (int64_t i; (i = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) {
+            if (interrupt_ && interrupt_->is_set()) return;
             call_(body_, i, thread);
+        }
     }
 }
 

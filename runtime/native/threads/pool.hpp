@@ -10,6 +10,8 @@
 #include <thread>
 #include <vector>
 
+#include "runtime/native/threads/interrupt.hpp"
+
 namespace sprat {
 
 class Pool {
@@ -29,12 +31,11 @@ class Pool {
     // every call, so that its caches keep the weights that it read; a thread that is done takes
     // items from the others, so that a slow core (a little core, or one that others use too) does
     // less.
+    //
+    // Throws Interrupted when the caller's Interrupt is set, which is looked at before every item.
     template <class Body> void each(int64_t n, const Body &body) {
         if (n <= 0) return;
-        if (n == 1 || workers_.empty()) {
-            for (int64_t i = 0; i < n; ++i) body(i, 0);
-            return;
-        }
+        if (n == 1 || workers_.empty()) return alone(n, body);
         run(
             n,
             [](const void *b, int64_t i, int thread) {
@@ -47,7 +48,7 @@ class Pool {
     // little.
     template <class Body> void each(int64_t n, int64_t n_bytes, const Body &body) {
         if (n_bytes >= kMinSharedBytes) return each(n, body);
-        for (int64_t i = 0; i < n; ++i) body(i, 0);
+        alone(n, body);
     }
 
   private:
@@ -56,6 +57,14 @@ class Pool {
     static constexpr int64_t kMinSharedBytes = 48 * 1024;
 
     using Call = void (*)(const void *body, int64_t i, int thread);
+
+    template <class Body> void alone(int64_t n, const Body &body) {
+        Interrupt *const interrupt = Interrupt::current();
+        for (int64_t i = 0; i < n; ++i) {
+            if (interrupt && interrupt->is_set()) throw Interrupted();
+            body(i, 0);
+        }
+    }
 
     void run(int64_t n, Call call, const void *body);
     void drain(int thread);
@@ -70,6 +79,7 @@ class Pool {
     alignas(64) std::atomic<uint64_t> generation_{0};  // odd while there is work to join
     Call call_ = nullptr;
     const void *body_ = nullptr;
+    Interrupt *interrupt_ = nullptr;
     alignas(64) std::atomic<int> inside_{
         0};  // workers that may be reading the fields above, and the shares
     std::atomic<bool> stop_{false};

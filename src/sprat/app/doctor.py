@@ -1,13 +1,20 @@
-"""``sprat doctor``: the CPU, the native core, and the backends that run on this machine."""
+"""``sprat doctor``: the CPU, the native core, the backends that run on this machine; and every check of a model."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
+from sprat.app.model_reference import find_source
 from sprat.devices.cpu import CPU, this_cpu
+from sprat.errors import InputError
 from sprat.native import core, missing_because
+from sprat.progress import ReportProgress, no_progress
+from sprat.runtime.files.bundle import MANIFEST_NAME
+from sprat.runtime.health import Finding, examine
 
 __all__ = ["BackendState", "Diagnosis", "doctor"]
 
@@ -30,11 +37,27 @@ class Diagnosis:
     native_core: bool
     native_missing_because: str
     backends: tuple[BackendState, ...]
+    model: tuple[Finding, ...] = ()  # of the model that was examined, if one was
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check of the model passed."""
+        return all(finding.passed for finding in self.model)
 
 
-def doctor() -> Diagnosis:
-    """Examine this machine without loading a backend that could crash the interpreter."""
+def doctor(model: str | os.PathLike[str] | None = None, *, progress: ReportProgress = no_progress) -> Diagnosis:
+    """Examine this machine, without loading a backend that could crash the interpreter, and a model on it.
+
+    Args:
+        model: a bundle, a GGUF or an ONNX model, of which everything is checked that can be without its source: sizes,
+            hashes, headers, every weight, tokenizer, chat template, and the logits of a short prompt.
+        progress: of the hashes, in bytes.
+
+    Raises:
+        InputError: ``model`` is a checkpoint.
+    """
     return Diagnosis(
+        model=() if model is None else _examine(find_source(model), progress),
         sprat=version("sprat"),
         cpu=this_cpu(),
         native_core=core is not None,
@@ -46,6 +69,12 @@ def doctor() -> Diagnosis:
             _onnx_state(),
         ),
     )
+
+
+def _examine(path: Path, progress: ReportProgress) -> tuple[Finding, ...]:
+    if path.is_dir() and not (path / MANIFEST_NAME).exists():
+        raise InputError(f"{path}: no {MANIFEST_NAME} in it, expected a bundle or a model file; inspect a checkpoint")
+    return examine(path, progress)
 
 
 def _native_state() -> BackendState:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Unpack
 
 from sprat.app.model_reference import find_source
 from sprat.boundary import public_call
+from sprat.export.estimate import ExportEstimate
+from sprat.export.estimate import estimate_export as estimate_path
 from sprat.export.onnx import OnnxOptions
 from sprat.export.options import ExportKeywords
 from sprat.export.pipeline import ExportResult
@@ -16,7 +18,7 @@ from sprat.progress import ReportProgress, no_progress
 if TYPE_CHECKING:
     from sprat.export.onnx.optimum import OptimumExport
 
-__all__ = ["export", "export_with_optimum"]
+__all__ = ["estimate_export", "export", "export_with_optimum"]
 
 
 @public_call
@@ -41,6 +43,19 @@ def export(
         ExportError: the output cannot be written, or the source changed during the export.
     """
     return export_path(find_source(source), out, progress=progress, **options)
+
+
+@public_call
+def estimate_export(
+    source: str | os.PathLike[str], out: str | os.PathLike[str], **options: Unpack[ExportKeywords]
+) -> ExportEstimate:
+    """Sizes, free space and time of :func:`export` with the same arguments; nothing is written, no weight is checked.
+
+    Raises:
+        InputError: the source, the device, a format or a rule cannot be used, or the model does not fit.
+        ExportError: ``out`` exists and is not a bundle.
+    """
+    return estimate_path(find_source(source), out, **options)
 
 
 @public_call

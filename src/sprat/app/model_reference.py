@@ -1,64 +1,28 @@
-"""Names of models on the command line and in the API: a path, ``demo``, or a repository in the Hugging Face cache."""
+"""Names of models on the command line and in the API: ``demo``, and those that an engine takes."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from sprat.app.hub_cache import HubReference, is_repository, newest_snapshot
-from sprat.errors import InputError
-from sprat.runtime.files.bundle import MANIFEST_NAME
-from sprat.runtime.files.shape_checks import summarize
-from sprat.runtime.files.split_name import first_part
+from sprat.runtime.files.model_reference import locate_model
 
-__all__ = ["find_source"]
+__all__ = ["DEMO", "find_source"]
 
-_DEMO = "demo"
+DEMO = "demo"
 
 
 def find_source(name: str | os.PathLike[str]) -> Path:
-    """The path of a model; nothing is downloaded.
+    """The path of a model, as :func:`~sprat.runtime.files.model_reference.locate_model` finds it.
 
-    - An existing file is itself; of a split model, any part.
-    - An existing folder is itself, with two exceptions. A model's folder in the Hugging Face cache
-      (``models--org--name``) is its newest snapshot. A folder with one GGUF model and no checkpoint is that GGUF.
-    - ``"demo"`` is the packaged student's checkpoint; ``Path("demo")`` is a path like any other.
-    - ``"org/name"``, ``"org/name@revision"`` and ``"org/name/file.gguf"`` are looked up in the Hugging Face cache
-      (``HF_HUB_CACHE``, ``HF_HOME``).
-
-    Args:
-        name: one of these; another path need not exist.
+    ``"demo"`` is the packaged student's checkpoint; ``Path("demo")`` is a path like any other.
 
     Raises:
-        InputError: a repository is not in the cache, its download is incomplete, or a folder has several GGUF models.
+        InputError: ``name`` is no text and no path, or it is empty; a repository is not in the cache, its download is
+            incomplete, or a folder has several GGUF models.
     """
-    path = Path(name)
-    if name == _DEMO:
+    if name == DEMO:
         from sprat import demo
 
         return demo.path()
-    if path.is_dir():
-        return _in_folder(path)
-    if not os.path.lexists(path) and (reference := HubReference.parse(os.fspath(name))):
-        return _in_folder(reference.find())
-    return path
-
-
-def _in_folder(path: Path) -> Path:
-    """The model in a folder; a file is itself."""
-    if not path.is_dir() or (path / MANIFEST_NAME).exists():
-        return path
-    if is_repository(path):
-        return _in_folder(newest_snapshot(path))
-    found = [*path.glob("*.safetensors"), *path.glob("*.bin")]
-    return path if found else _gguf_in(path)
-
-
-def _gguf_in(folder: Path) -> Path:
-    """The one GGUF model in ``folder`` or in its folders; ``folder`` itself when there is none."""
-    files = list(folder.glob("*.gguf")) or list(folder.glob("*/*.gguf"))
-    models = sorted({first_part(path) for path in files if not path.name.startswith("mmproj")})
-    if len(models) > 1:
-        names = summarize((str(path.relative_to(folder)) for path in models), 8)
-        raise InputError(f"{folder}: has {len(models)} GGUF models: {names}; give the path of one of them")
-    return models[0] if models else folder
+    return locate_model(name)

@@ -12,11 +12,12 @@ from sprat.boundary import public_call
 from sprat.devices.plan.choose import best_plan
 from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.plan import DEFAULT_PROMPT, Plan
-from sprat.devices.profile import load_profile, load_profiles
+from sprat.devices.profile import find_profile, load_profiles
 from sprat.errors import DeviceError, InputError, unknown_name
 from sprat.export.source.config_file import CONFIG, checkpoint_spec, read_config
+from sprat.export.source.recognize.foreign_names import refuse_foreign_names
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
-from sprat.runtime.arch.presets import find_preset, preset_names, preset_spec
+from sprat.runtime.arch.presets import assumed_fields, find_preset, preset_names, preset_spec
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.files.bundle import MANIFEST_NAME
 from sprat.runtime.files.gguf import GGUFFile
@@ -25,7 +26,7 @@ from sprat.runtime.files.model_file import find_model
 from sprat.runtime.footprint import file_footprint, planned_footprint, planned_recipes
 from sprat.runtime.memory import parse_memory
 
-__all__ = ["PlannedModel", "plan", "read_model"]
+__all__ = ["PlannedModel", "assumed_dimensions", "plan", "read_model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ def plan(
     quant: str | None = None,
     memory: int | str | None = None,
     prompt_tokens: int = DEFAULT_PROMPT,
+    ignore_config_fields: Sequence[str] = (),
     on_broken: Callable[[DeviceError], None] | None = None,
 ) -> list[Plan]:
     """Plan ``model`` for each device, with the best quantization that fits it.
@@ -56,8 +58,10 @@ def plan(
         devices: names of profiles; all profiles by default.
         context: tokens that the KV cache is planned for; by default the model's limit, at most 4096.
         quant: the only quantization to consider; by default a file as it is and the recipes that make it smaller.
-        memory: memory budget of the model, in bytes or as ``"3GB"``; by default what each device's system leaves.
+        memory: memory budget of the model, in bytes or as ``"3GB"``; by default all but what each device's system
+            keeps.
         prompt_tokens: length of the prompt for which the time to first token is predicted.
+        ignore_config_fields: unknown fields of a checkpoint's ``config.json`` that change no mathematics.
         on_broken: called with the error of each profile that cannot be read, when all profiles are planned for; by
             default the first such error is raised.
 
@@ -67,15 +71,22 @@ def plan(
     Raises:
         InputError: the model, a device, the quantization or the memory cannot be used.
     """
-    profiles = [load_profile(name) for name in devices] if devices else load_profiles(on_broken or _raise)
+    profiles = [find_profile(name) for name in devices] if devices else load_profiles(on_broken or _raise)
     usable_bytes = None if memory is None else parse_memory(memory)
-    footprints = read_model(model, context=context, quant=quant).footprints
+    found = read_model(model, context=context, quant=quant, ignore_config_fields=ignore_config_fields)
     return [
-        best_plan(footprints, profile, usable_bytes=usable_bytes, prompt_tokens=prompt_tokens) for profile in profiles
+        best_plan(found.footprints, profile, usable_bytes=usable_bytes, prompt_tokens=prompt_tokens)
+        for profile in profiles
     ]
 
 
-def read_model(model: str | os.PathLike[str], *, context: int | None = None, quant: str | None = None) -> PlannedModel:
+def read_model(
+    model: str | os.PathLike[str],
+    *,
+    context: int | None = None,
+    quant: str | None = None,
+    ignore_config_fields: Sequence[str] = (),
+) -> PlannedModel:
     """The dimensions and footprints of ``model``; the arguments are those of :func:`plan`.
 
     Raises:
@@ -83,10 +94,13 @@ def read_model(model: str | os.PathLike[str], *, context: int | None = None, qua
     """
     path = find_source(model)
     as_it_is: tuple[Footprint, ...] = ()
+    is_config = path.suffix == ".json" or (path.is_dir() and not (path / MANIFEST_NAME).exists())
+    if ignore_config_fields and not is_config:
+        raise InputError(f"{model}: --ignore-config-field needs a checkpoint folder or a config.json, this is none")
     if not path.exists():
         spec = _published(os.fspath(model))
-    elif path.suffix == ".json" or (path.is_dir() and not (path / MANIFEST_NAME).exists()):
-        spec = _configured(path)
+    elif is_config:
+        spec = _configured(path, ignore_config_fields)
     else:
         with GGUFFile.open(find_model(path)) as file:
             spec = spec_from_metadata(file.metadata, file)
@@ -100,6 +114,12 @@ def read_model(model: str | os.PathLike[str], *, context: int | None = None, qua
     return PlannedModel(os.fspath(model), spec, (*as_it_is, *planned))
 
 
+def assumed_dimensions(model: str | os.PathLike[str]) -> list[str]:
+    """The fields of the preset ``model`` that are not published; empty for most, and for models that exist here."""
+    name = os.fspath(model)
+    return [] if os.path.lexists(name) or find_preset(name) is None else assumed_fields(name)
+
+
 def _raise(error: DeviceError) -> None:
     raise error
 
@@ -111,9 +131,12 @@ def _published(model: str) -> ModelSpec:
     return preset_spec(model)
 
 
-def _configured(path: Path) -> ModelSpec:
+def _configured(path: Path, ignore_fields: Sequence[str]) -> ModelSpec:
     folder = path if path.is_dir() else path.parent
-    return checkpoint_spec(read_config(folder, path.name if path.is_file() else CONFIG), folder)
+    spec = checkpoint_spec(read_config(folder, path.name if path.is_file() else CONFIG), folder, ignore_fields)
+    if path.is_dir():
+        refuse_foreign_names(path, spec)
+    return spec
 
 
 def _check_context(context: int | None, spec: ModelSpec) -> None:

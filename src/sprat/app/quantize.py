@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from sprat.app.model_reference import find_source
+from sprat.app.demo_bundle import demo_gguf
+from sprat.app.model_reference import DEMO, find_source
 from sprat.boundary import public_call
+from sprat.errors import InputError
 from sprat.export.gguf.quantize import QuantizeResult
 from sprat.export.gguf.quantize import quantize as quantize_path
 from sprat.progress import ReportProgress, no_progress
+from sprat.runtime.files.bundle import MANIFEST_NAME
+from sprat.runtime.files.model_file import find_model
 
 __all__ = ["quantize"]
 
@@ -29,9 +33,9 @@ def quantize(
     """Write the GGUF ``source`` with the formats of a recipe; all keys are copied except those about the encoding.
 
     Args:
-        source: a GGUF file of any architecture, in any format that ggml knows; of a split model any part; or a
-            repository in the Hugging Face cache (``"org/name"``).
-        out: the new file; after an interruption the same call continues.
+        source: a GGUF file of any architecture, in any format that ggml knows; of a split model any part; a bundle; a
+            repository in the Hugging Face cache (``"org/name"``); or ``"demo"``, the packaged student.
+        out: the new file, in a folder that is made where it is missing; after an interruption the same call continues.
         quant: ``int4``, ``int8`` or a block format.
         tensor_rules: formats for some tensors, ``"ffn_down_exps=q5_0"``; later ones win.
         align: alignment of the tensors in bytes; by default the source's.
@@ -45,8 +49,15 @@ def quantize(
             unknown, or a weight exceeds the range of its format.
         ExportError: ``out`` exists or cannot be written, or the source changed during the export.
     """
+    path = demo_gguf("bf16") if source == DEMO else find_source(source)
+    if (path / MANIFEST_NAME).exists():
+        path = find_model(path)
+    elif path.is_dir():
+        raise InputError(
+            f"{path}: a checkpoint, and quantize reads a GGUF; `sprat export {source} OUT --quant {quant}` quantizes it"
+        )
     return quantize_path(
-        find_source(source),
+        path,
         out,
         quant=quant,
         tensor_rules=tensor_rules,

@@ -43,6 +43,7 @@ def verify(
     Raises:
         InputError: a model cannot be read, the vocabularies differ, the text is too short, or the bundle was
             made with other adapters.
+        BundleError: a file of the bundle differs from the hashes in its manifest.
         BackendError: a backend cannot run the artifact.
     """
     return verify_path(

@@ -28,9 +28,29 @@ _COMMANDS = {
     "demo": "Export, verify and run the packaged student.",
     "plan": "Show whether a model fits a device and its predicted speed, before any download.",
     "bench": "Measure the speed of a model here, or under the limits of an emulated device.",
-    "report": "Draw results and plans as one page: speed, TTFT, context, memory, accuracy, temperature.",
+    "report": "Draw results and plans as one page: speed, TTFT, context, memory, errors of predictions.",
     "devices": "List the device profiles, show one, or measure this machine.",
     "doctor": "Show what this machine can run, and what is missing.",
+}
+
+# What users of other programs type, and what does it here.
+_INSTEAD = {
+    "ask": "sprat run MODEL PROMPT answers one",
+    "benchmark": "sprat bench measures",
+    "complete": "sprat run MODEL PROMPT --raw continues a prompt",
+    "convert": "sprat export converts and quantizes a checkpoint",
+    "download": "sprat downloads nothing; hf download ORG/NAME fetches a model",
+    "generate": "sprat run MODEL PROMPT --raw continues a prompt",
+    "help": "sprat --help lists the commands, sprat COMMAND --help explains one",
+    "info": "sprat inspect shows a model, sprat doctor this machine",
+    "list": "sprat devices lists devices; models are your own folders and files",
+    "perplexity": "sprat verify OUT --source SOURCE prints it",
+    "ps": "sprat runs nothing in the background",
+    "pull": "sprat downloads nothing; hf download ORG/NAME fetches a model",
+    "rm": "a bundle is a folder; remove it with rm -r",
+    "serve": "sprat has no server; programs use sprat run --json or sprat.Engine, and llama-server loads the GGUF",
+    "show": "sprat inspect shows a model, sprat devices show a device",
+    "version": "sprat --version prints it",
 }
 
 _EXAMPLES = """\b
@@ -57,7 +77,10 @@ class _LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and args[0] not in _COMMANDS:
-            raise click.UsageError(unknown_name("command", args[0], _COMMANDS), ctx)
+            message = unknown_name("command", args[0], _COMMANDS)
+            if instead := _INSTEAD.get(args[0].casefold()):
+                message = f"unknown command {args[0]!r}: {instead}"
+            raise click.UsageError(message, ctx)
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -103,7 +103,7 @@ def command(
     output_format: str | None,
     output: Path | None,
 ) -> None:
-    """Measure the speed of MODEL (a bundle or a model file) here, or under the limits of an emulated device.
+    """Measure the speed of MODEL (a bundle, a model file or `demo`) here, or under the limits of an emulated device.
 
     Each test runs until its speed is stable and is then repeated. Every value is labelled as measured on this machine,
     emulated or predicted.

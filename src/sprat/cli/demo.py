@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,11 +35,12 @@ def command(*, out: Path) -> None:
             result = step.run(bar)
         _print(result)
     _heading(f"Done in {time.monotonic() - started:.0f} s. Try next")
+    bundle = shlex.quote(str(out))
     for line in (
-        f"sprat chat {out}",
-        f'sprat run {out} "Which is larger, 417 or 471?"',
-        f"sprat eval {out} --task home --n 200",
-        f"sprat inspect {out}",
+        f"sprat chat {bundle}",
+        f'sprat run {bundle} "Which is larger, 417 or 471?"',
+        f"sprat eval {bundle} --task home --n 200",
+        f"sprat inspect {bundle}",
         f"sprat devices show {DEVICE}",
     ):
         click.echo(f"  {line}")

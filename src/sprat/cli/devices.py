@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from sprat.cli.output.terminal import print_json, print_table, warn_left_out
-from sprat.devices.profile import DeviceProfile, check_new_name, load_profile, load_profiles, save_profile
+from sprat.devices.profile import DeviceProfile, check_new_name, find_profile, load_profiles, save_profile
 from sprat.text import format_number, human_bytes
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ _EXAMPLES = """\b
 Examples:
   sprat devices
   sprat devices show rpi5-8gb
+  sprat devices add friend.toml
   sprat devices probe --save my-board
 """
 
@@ -30,7 +31,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
-    """List the device profiles, show one, or measure this machine."""
+    """List the device profiles, show or add one, or measure this machine."""
     if context.invoked_subcommand is None:
         profiles = load_profiles(warn_left_out)
         if as_json:
@@ -43,13 +44,26 @@ def command(context: click.Context, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(name: str, as_json: bool) -> None:
-    """Show the profile NAME: every value with its basis and source."""
-    profile = load_profile(name)
+    """Show the profile NAME (or a TOML file): every value with its basis and source."""
+    profile = find_profile(name)
     if as_json:
         print_json(profile)
         return
     click.echo(f"{profile.title} ({profile.soc})")
     print_table(("field", "value", "basis", "source"), _fields(msgspec.to_builtins(profile)))
+
+
+@command.command(epilog="Example:  sprat devices add friend.toml")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def add(file: Path, as_json: bool) -> None:
+    """Check the profile in FILE and keep it, so that --device takes its name."""
+    profile = find_profile(file)
+    path = save_profile(profile)
+    if as_json:
+        print_json({"name": profile.name, "path": path})
+    else:
+        click.echo(f"saved as {path}; next:  sprat plan MODEL --device {profile.name}")
 
 
 @command.command(epilog="Example:  sprat devices probe --save my-board --folder /mnt/models")

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from sprat.app.doctor import Diagnosis, doctor
-from sprat.cli.output.terminal import print_json
-from sprat.text import human_bytes
+from sprat.cli.output.terminal import print_json, progress_bar
+from sprat.text import human_bytes, printable
 
 __all__ = ["command"]
 
 
-@click.command(epilog="Example:  sprat doctor --json > machine.json")
+@click.command(epilog="Example:  sprat doctor --json > machine.json;  sprat doctor OUT")
+@click.argument("model", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(as_json: bool) -> None:
-    """Show what this machine can run, and what is missing."""
-    diagnosis = doctor()
+def command(model: str | None, as_json: bool) -> None:
+    """Show what this machine can run, and what is missing.
+
+    With MODEL (a bundle or a model file), check it completely: sizes, hashes, headers, every weight, tokenizer, chat
+    template, and the logits of a short prompt. Exit with 1 if a check fails.
+    """
+    with progress_bar("checking", quiet=as_json or model is None, in_bytes=True) as bar:
+        diagnosis = doctor(model, progress=bar)
     if as_json:
         print_json(diagnosis)
     else:
         _print(diagnosis)
+    if not diagnosis.passed:
+        sys.exit(1)
 
 
 def _print(diagnosis: Diagnosis) -> None:
@@ -40,5 +50,7 @@ def _print(diagnosis: Diagnosis) -> None:
     rows |= {
         f"backend {state.name}": f"{'yes' if state.usable else 'no'}: {state.detail}" for state in diagnosis.backends
     }
+    for finding in diagnosis.model:
+        rows[finding.what] = f"{'ok' if finding.passed else 'FAILED'}: {printable(finding.detail)}"
     for name, value in rows.items():
         click.echo(f"{name:<18} {value}")

@@ -8,8 +8,7 @@ from typing import Any
 import click
 
 from sprat.app.evaluate import TASKS, Evaluation, evaluate
-from sprat.app.load import load as load_model
-from sprat.cli.model_options import load_options
+from sprat.cli.model_options import load_checked, load_options
 from sprat.cli.output.terminal import print_json, print_table, progress_bar
 
 __all__ = ["command"]
@@ -53,7 +52,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(*, model: str, task: str, n: int, seed: int, split: str, load: dict[str, Any], as_json: bool) -> None:
     """Score MODEL (a bundle, a model file, a checkpoint or `demo`) on a task of the packaged student."""
-    with load_model(model, **load) as engine, progress_bar(f"eval {task}", quiet=as_json) as bar:
+    with load_checked(model, load, quiet=as_json) as engine, progress_bar(f"eval {task}", quiet=as_json) as bar:
         result = evaluate(engine, task, n=n, seed=seed, split=split, progress=bar)
     if as_json:
         print_json(result)

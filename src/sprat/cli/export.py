@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from sprat.app.export import export, export_with_optimum
-from sprat.cli.output.terminal import print_json, print_table, progress_bar
+from sprat.app.export import estimate_export, export, export_with_optimum
+from sprat.cli.model_options import ignore_config_field_option
+from sprat.cli.output.export_tables import print_estimate, print_groups
+from sprat.cli.output.interruption import continues_after_interruption
+from sprat.cli.output.terminal import print_json, progress_bar
 from sprat.devices.plan.text import headline, notes
 from sprat.errors import InputError
 from sprat.export.options import ExportKeywords
@@ -26,6 +29,8 @@ Examples:
   sprat export model.gguf out --quant int8
   sprat export demo out --quant int4 --tensor 'ffn_down_exps=q5_0'
   sprat export demo out --format onnx,gguf --quant int4
+  sprat export model.gguf out --quality best --match-size model-Q4_K_M.gguf
+  sprat export DeepSeek-V2-Lite-Chat v2-lite --device rpi5-8gb --dry-run
 """
 
 
@@ -33,7 +38,7 @@ Examples:
 @click.argument("source")
 @click.argument("out")
 @click.option("--device", help="Choose the best quantization that fits this device (see: sprat devices).")
-@click.option("--quant", help="int8, int4, a block format such as q4_k, or keep (GGUF).")
+@click.option("--quant", help="int8, int4, a mix such as q4_k_m, a block format such as q4_k, or keep (GGUF).")
 @click.option(
     "--format",
     "formats",
@@ -48,6 +53,24 @@ Examples:
     multiple=True,
     metavar="PATTERN=FORMAT",
     help="Block format of single tensors; may be repeated.",
+)
+@click.option(
+    "--quality",
+    type=click.Choice(["none", "fast", "balanced", "best"]),
+    help="GGUF: give each tensor the format that pays most; balanced and best also read a calibration text.",
+)
+@click.option("--target-size", metavar="SIZE", help="GGUF: the best file of at most SIZE, such as 6.2GB.")
+@click.option("--target-bpw", type=float, help="GGUF: the best file of so many bits per weight.")
+@click.option(
+    "--match-size", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="GGUF: the best file as large."
+)
+@click.option("--max-kld", type=float, help="GGUF: the smallest file within this mean KL divergence, in nats.")
+@click.option(
+    "--calibration",
+    type=click.Path(exists=True, dir_okay=False),
+    multiple=True,
+    metavar="FILE",
+    help="Text to calibrate with instead of the packaged text; may be repeated.",
 )
 @click.option("--align", type=int, help="GGUF: alignment of the tensors in bytes; by default 32.")
 @click.option("--split", metavar="SIZE", help="GGUF: split into files of at most SIZE, such as 4G for FAT32 cards.")
@@ -75,13 +98,7 @@ Examples:
     metavar="DIR[:SCALE]",
     help="Merge the LoRA adapter (PEFT safetensors) in DIR into the weights; may be repeated.",
 )
-@click.option(
-    "--ignore-config-field",
-    "ignore_config_fields",
-    multiple=True,
-    metavar="NAME",
-    help="A field of config.json that sprat does not know and you know to be harmless; may be repeated.",
-)
+@ignore_config_field_option
 @click.option(
     "--chat-template",
     type=click.Path(exists=True, dir_okay=False),
@@ -92,14 +109,24 @@ Examples:
 @click.option(
     "--force", is_flag=True, help="Replace an existing bundle at OUT, and write a model that does not fit the device."
 )
+@click.option("--dry-run", is_flag=True, help="Show sizes, free space and about the time; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(*, source: str, out: str, exporter: str, as_json: bool, **options: Unpack[ExportKeywords]) -> None:
+def command(
+    *, source: str, out: str, exporter: str, dry_run: bool, as_json: bool, **options: Unpack[ExportKeywords]
+) -> None:
     """Export SOURCE (checkpoint folder, GGUF, org/name in the Hugging Face cache, `demo`) to a bundle; resumes."""
     if exporter == "optimum":
+        if dry_run:
+            raise InputError("--dry-run: optimum's sizes are not known before it has traced; omit one of the two")
         _print_traced(_trace(source, out, options), as_json=as_json)
         return
-    with progress_bar("exporting", quiet=as_json, in_bytes=True) as bar:
-        result = export(source, out, progress=bar, **options)
+    if dry_run:
+        print_estimate(estimate_export(source, out, **options), as_json=as_json)
+        return
+    in_bytes = options["quality"] in {None, "none"}  # a calibrated export counts layers, too
+    bar = progress_bar("exporting", quiet=as_json, in_bytes=in_bytes)
+    with bar as show, continues_after_interruption(show) as remember:
+        result = export(source, out, progress=remember, **options)
     if as_json:
         print_json({"path": result.path, "bits_per_weight": result.bits_per_weight, "manifest": result.bundle.manifest})
     else:
@@ -143,18 +170,7 @@ def _print(result: ExportResult, source: str, options: ExportKeywords) -> None:
         click.echo(headline(result.plan))
         for note in notes(result.plan) if not result.plan.runs else ():
             click.echo(f"note: {note}")
-    rows = [
-        (
-            group.role,
-            group.format
-            if group.format == group.wanted
-            else f"{group.format} (rows do not divide into blocks of {group.wanted})",
-            group.n_tensors,
-            human_bytes(group.size_bytes),
-        )
-        for group in manifest.tensor_groups
-    ]
-    print_table(("tensors", "format", "count", "size"), rows)
+    print_groups(manifest.tensor_groups)
     for note in (*manifest.warnings, *result.notes):
         click.echo(f"note: {printable(note)}")
     out, origin = shlex.quote(str(result.path)), shlex.quote(source)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from sprat.app.inspect import inspect
-from sprat.cli.output.terminal import print_json, print_table
+from sprat.cli.model_options import ignore_config_field_option
+from sprat.cli.output.terminal import print_json, print_table, progress_bar
 from sprat.export.inspection import Inspection
 from sprat.text import human_bytes, printable
 
@@ -14,14 +15,20 @@ __all__ = ["command"]
 
 @click.command(epilog="Example:  sprat inspect SmolLM2-135M-Instruct.Q4_1.gguf")
 @click.argument("path")
-@click.option("--check", is_flag=True, help="Read every block of a GGUF and fail on NaN or Inf weights.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Read every byte: fail where a bundle's hashes differ, and on weights of a GGUF that are NaN or Inf.",
+)
+@ignore_config_field_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(path: str, check: bool, as_json: bool) -> None:
+def command(path: str, check: bool, ignore_config_fields: tuple[str, ...], as_json: bool) -> None:
     """Show what PATH is (a bundle, a model file, a checkpoint or `demo`) and where its bytes go.
 
     Only headers are read, except with --check.
     """
-    inspection = inspect(path, check=check)
+    with progress_bar("checking", quiet=as_json or not check, in_bytes=True) as bar:
+        inspection = inspect(path, check=check, ignore_config_fields=ignore_config_fields, progress=bar)
     if as_json:
         print_json(inspection)
     else:

@@ -1,4 +1,4 @@
-"""The options that ``run``, ``chat`` and ``eval`` share: how to load a model, and how to sample from it."""
+"""The options that several commands share: how to read a config, to load a model, and to sample from it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,23 @@ from typing import Any, TypeVar
 
 import click
 
+from sprat.app.load import load as load_model
+from sprat.cli.output.terminal import progress_bar
+from sprat.runtime.engine import Engine
 from sprat.runtime.generate.sampling import SamplingParams
 
-__all__ = ["load_options", "sampling_options", "template_options"]
+__all__ = ["ignore_config_field_option", "load_checked", "load_options", "sampling_options", "template_options"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+ignore_config_field_option = click.option(
+    "--ignore-config-field",
+    "ignore_config_fields",
+    multiple=True,
+    metavar="NAME",
+    help="A field of config.json that sprat does not know and you know to be harmless; may be repeated.",
+)
 
 
 def _default(name: str) -> str:
@@ -31,6 +43,15 @@ _LOAD = (
         "--context",
         type=click.IntRange(min=1),
         help="Tokens that prompt and answer may have together. [default: the model's limit, at most 4096]",
+    ),
+    click.option(
+        "-b",
+        "--batch",
+        type=click.IntRange(min=1),
+        help="Prompt tokens of one forward pass: fewer take less memory. [default: 256, or the device's plan]",
+    ),
+    click.option(
+        "--check", flag_value="hashes", help="First compare every byte of a bundle with the hashes in its manifest."
     ),
 )
 
@@ -93,6 +114,12 @@ _SAMPLING = (
 def load_options(command: Command) -> Callable[..., Any]:
     """Add the options of :func:`sprat.load`; the command receives those that were given as the dict ``load``."""
     return _gather(command, "load", _LOAD)
+
+
+def load_checked(model: str, options: dict[str, Any], *, quiet: bool = False) -> Engine:
+    """Load a model with the options of :func:`load_options`; a bar shows the check of its hashes."""
+    with progress_bar("checking", quiet=quiet or "check" not in options, in_bytes=True) as bar:
+        return load_model(model, **options, progress=bar)
 
 
 def template_options(command: Command) -> Callable[..., Any]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 
 import click
 
-from sprat.app.plan import plan
+from sprat.app.plan import assumed_dimensions, plan, read_model
+from sprat.cli.model_options import ignore_config_field_option
 from sprat.cli.output.terminal import print_json, print_table, warn_left_out
 from sprat.devices.plan.plan import DEFAULT_PROMPT, Plan, Verdict
-from sprat.devices.plan.text import headline, notes
+from sprat.devices.plan.text import headline, notes, smaller_choice
 from sprat.text import format_number, human_bytes
 
 __all__ = ["command"]
@@ -29,10 +31,11 @@ Examples:
 @click.option(
     "-c", "--context", type=click.IntRange(min=1), help="Tokens to plan the KV cache for; by default at most 4096."
 )
-@click.option("--quant", help="Only this quantization: int8, int4 or a block format such as q4_k.")
-@click.option("--memory", help="Memory budget of the model, for example 3GB; by default what each system leaves.")
+@click.option("--quant", help="Only this quantization: int8, int4, a mix such as q4_k_m or a block format.")
+@click.option("--memory", help="Memory budget of the model, for example 3GB; by default all but what the system keeps.")
 @click.option("-p", "--prompt", "prompt_tokens", type=click.IntRange(min=1), default=DEFAULT_PROMPT, show_default=True,
               help="Prompt length for which TTFT is predicted.")  # fmt: skip
+@ignore_config_field_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per device.")
 def command(
     *,
@@ -43,6 +46,7 @@ def command(
     quant: str | None,
     memory: str | None,
     prompt_tokens: int,
+    ignore_config_fields: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Show whether MODEL fits devices, its memory map, and its predicted speed; no weight is read.
@@ -59,34 +63,47 @@ def command(
         quant=quant,
         memory=memory,
         prompt_tokens=prompt_tokens,
+        ignore_config_fields=ignore_config_fields,
         on_broken=warn_left_out,
     )
     if as_json:
         for found in plans:
             print_json(found.summary(model))
     elif len(plans) == 1:
-        _print_one(model, plans[0])
+        footprints = read_model(model, context=context, ignore_config_fields=ignore_config_fields).footprints
+        choice = smaller_choice(plans[0], footprints) if quant is None else ()
+        _print_one(model, plans[0], devices[0] if devices else plans[0].profile.name, choice)
     else:
         _print_many(model, plans)
+    if (assumed := assumed_dimensions(model)) and not as_json:
+        click.echo(f"note: not all dimensions of {model} are published; assumed: {', '.join(assumed)}")
 
 
-def _print_one(model: str, plan: Plan) -> None:
+def _print_one(model: str, plan: Plan, device: str, choice: Iterable[str]) -> None:
+    """``device`` is what the user named, a profile or its file; ``choice`` are notes on other quantizations."""
     click.echo(f"{model}: {headline(plan)}")
     total = plan.profile.memory.total_bytes.value
     rows = [
         (part.name, f"{part.size_bytes:,}", human_bytes(part.size_bytes), f"{100 * part.size_bytes / total:.1f} %")
         for part in plan.memory_map()
     ]
-    file_bytes = plan.footprint.weight_bytes
-    rows.append(("file on storage", f"{file_bytes:,}", human_bytes(file_bytes), ""))
-    print_table(("memory", "bytes", "", "of the device"), rows)
+    print_table(("memory", "bytes", "size", "of the device"), rows)
+    print_table(("storage", "bytes", "size", "of the device"), [_file(plan)])
     if plan.prediction is not None:
         print_table(("predicted", "value", "limited by"), _predicted(plan))
         error = 100 * plan.prediction.relative_error
         click.echo(f"predicted from the profile, ± {error:.0f} %; nothing was measured")
-    for note in notes(plan):
+    for note in (*notes(plan), *choice):
         click.echo(f"note: {note}")
-    click.echo(f"next:  {_next(model, plan)}")
+    click.echo(f"next:  {_next(model, plan, device)}")
+
+
+def _file(plan: Plan) -> tuple[str, ...]:
+    """The row of the file: its weights, which a header of some MiB precedes."""
+    size, storage = plan.footprint.weight_bytes, plan.storage
+    share = f"{100 * size / storage.capacity_bytes.value:.1f} %" if storage and storage.capacity_bytes else "-"
+    place = storage.kind if storage else "too large for any"
+    return f"weights of the file ({place})", f"{size:,}", human_bytes(size), share
 
 
 def _predicted(plan: Plan) -> list[tuple[str, str, str]]:
@@ -109,7 +126,7 @@ def _print_many(model: str, plans: list[Plan]) -> None:
     count = sum(plan.runs for plan in plans)
     streamed = sum(plan.verdict is Verdict.STREAMED for plan in plans)
     click.echo(f"{model}: runs on {count} of {len(plans)} devices, on {streamed} of them with experts streamed")
-    columns = ("device", "quant", "verdict", "needs", "available", "TTFT", "decode, t/s", "± %", "limited by")
+    columns = ("device", "quant", "verdict", "needs", "memory", "TTFT", "decode, t/s", "± %", "limited by")
     print_table(columns, [_row(plan) for plan in plans])
     footprint = plans[0].footprint
     click.echo(
@@ -123,7 +140,7 @@ def _row(plan: Plan) -> tuple[str, ...]:
     by = {
         Verdict.FITS: "",
         Verdict.STREAMED: f", {100 * plan.held_experts_share:.0f} % in memory",
-        Verdict.TOO_LARGE: f" by {human_bytes(plan.missing_bytes)}",
+        Verdict.TOO_LARGE: f" by {human_bytes(plan.missing_bytes)} of {plan.missing_from}",
     }
     found = plan.prediction
     return (
@@ -145,8 +162,8 @@ def _seconds(seconds: float) -> str:
     )
 
 
-def _next(model: str, plan: Plan) -> str:
-    device = plan.profile.name
+def _next(model: str, plan: Plan, device: str) -> str:
     if plan.runs:
-        return f"sprat export SOURCE OUT --device {device}   then:  sprat run OUT 'a prompt' --device {device}"
-    return f"sprat plan {model} --all   then choose a device that it fits"
+        option = f"--device {shlex.quote(device)}"
+        return f"sprat export SOURCE OUT {option}   then:  sprat run OUT 'a prompt' {option}"
+    return f"sprat plan {shlex.quote(model)} --all   then choose a device that it fits"

@@ -7,6 +7,7 @@ import shlex
 import click
 
 from sprat.app.quantize import quantize
+from sprat.cli.output.interruption import continues_after_interruption
 from sprat.cli.output.terminal import print_json, progress_bar
 from sprat.export.gguf.quantize import QuantizeResult
 from sprat.text import human_bytes, printable
@@ -17,7 +18,12 @@ __all__ = ["command"]
 @click.command(epilog="Example:  sprat quantize model-F16.gguf model-Q4_K.gguf --quant q4_k --tensor 'ffn_down=q6_k'")
 @click.argument("source")
 @click.argument("out")
-@click.option("--quant", default="int4", show_default=True, help="int8, int4, or a block format such as q4_k.")
+@click.option(
+    "--quant",
+    default="int4",
+    show_default=True,
+    help="int8, int4, a mix such as q4_k_m, or a block format such as q4_k.",
+)
 @click.option(
     "--tensor",
     "tensor_rules",
@@ -42,9 +48,9 @@ def command(
 ) -> None:
     """Quantize the GGUF file SOURCE into the GGUF file OUT.
 
-    SOURCE may be any part of a split model, or org/name in the Hugging Face cache.
+    SOURCE may be any part of a split model, a bundle, org/name in the Hugging Face cache, or `demo`.
     """
-    with progress_bar("quantizing", quiet=as_json, in_bytes=True) as bar:
+    with progress_bar("quantizing", quiet=as_json, in_bytes=True) as bar, continues_after_interruption(bar) as remember:
         result = quantize(
             source,
             out,
@@ -53,7 +59,7 @@ def command(
             align=align,
             split=split,
             force=force,
-            progress=bar,
+            progress=remember,
         )
     if as_json:
         print_json(result)

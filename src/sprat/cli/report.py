@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -46,4 +47,4 @@ def command(*, results: tuple[Path, ...], output: Path, png_folder: Path | None,
         click.echo(printable(finding))
     for path in (made.page, *made.pictures):
         click.echo(f"written: {path}")
-    click.echo(f"next:  open {output} in a browser")
+    click.echo(f"next:  open {shlex.quote(str(output))} in a browser")

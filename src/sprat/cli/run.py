@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from sprat.app.load import load as load_model
-from sprat.cli.model_options import load_options, sampling_options, template_options
+from sprat.cli.model_options import load_checked, load_options, sampling_options, template_options
 from sprat.cli.output.reply import print_reply, show_timings
 from sprat.cli.output.terminal import print_json, progress_bar, shown
 from sprat.errors import PromptError, TemplateError
@@ -58,7 +57,7 @@ def command(
     """
     if prompt == "-":
         prompt = _standard_input()
-    with load_model(model, **load) as engine, progress_bar("prefill", quiet=as_json) as bar:
+    with load_checked(model, load, quiet=as_json) as engine, progress_bar("prefill", quiet=as_json) as bar:
         options["on_prefill"] = bar
         if raw or suffix is not None:
             _continue(engine, prompt, suffix, options, as_json=as_json)

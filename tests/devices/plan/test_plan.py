@@ -103,7 +103,8 @@ def test_the_error_names_the_lack_and_a_context_that_fits():
 
 def test_a_smaller_model_is_the_remedy_where_no_context_is_short_enough():
     with pytest.raises(
-        DoesNotFitError, match=r"int8.* no context is short enough: use fewer bits .* or a smaller model"
+        DoesNotFitError,
+        match=r"int8.* no context is short enough: allow at least 15\.1 GiB.* or use fewer bits .* or a smaller model",
     ):
         choose_quant([INT8], PI5)
 
@@ -196,3 +197,13 @@ def test_a_gpu_that_is_too_small_gets_its_lack_of_memory():
     assert (
         f"GTX 1650 lacks {human_bytes(INT4.total_bytes - (4 << 30))} to hold the whole model in int4" in notes(plan)[0]
     )
+
+
+def test_a_plan_says_whether_memory_or_storage_is_missing():
+    assert best_plan([INT4], PI5).missing_from is None
+    assert best_plan([INT4], PI5, usable_bytes=GB).missing_from == "memory"
+    huge = best_plan([dataclasses.replace(INT4, routed_bytes=400 * GB)], PI5)
+    assert huge.missing_from == "storage"
+    assert "more storage needed" in headline(huge)
+    summary = huge.summary("x")
+    assert (summary.missing_from, summary.file_bytes) == ("storage", 401 * GB)

@@ -52,7 +52,7 @@ def test_findings_have_the_values_of_the_results(tmp_path):
         "With a prompt of 2,048 tokens, the first token of deepseek-v2-lite Q4_0 on Cortex-A76 takes 26 s (measured)."
     )
     assert "At depth 4,096, deepseek-v2-lite Q4_0 keeps 67% of its speed" in found["context"]
-    assert found["memory"] == "0 of 2 fit; Raspberry Pi 4 Model B, 4 GB lacks 5.3 GiB."
+    assert found["memory"] == "0 of 2 fit; Raspberry Pi 4 Model B, 4 GB lacks 5.3 GiB of memory."
     assert found["accuracy"] == (
         "6 cases measured: the median error of the predictions is 10%, the worst 10%. "
         "6 cases emulated: the median error of the predictions is 33%, the worst 33%."
@@ -187,3 +187,87 @@ def test_machine_versions_and_file_are_at_the_end(tmp_path):
     text = Page(page).text
     for entry in ("Cortex-A76, 4 cores, 8.0 GiB", "Linux 6.6, aarch64", "sprat 0.1.0", "sha256:00", "2026-11-22"):
         assert entry in text
+
+
+def rectangles(svg, class_):
+    """Widths of the bars of a chart, in order."""
+    return [float(mark.get("width")) for mark in svg.iter(f"{SVG}rect") if class_ in mark.get("class", "")]
+
+
+@pytest.mark.parametrize("width", ["720", "360"])
+def test_bars_of_all_models_of_a_chart_have_one_scale(width, tmp_path):
+    other = msgspec.structs.replace(MODEL, name="other", size_bytes=1)
+    found = [
+        measurement(samples_tps=(30.0,), device="box-a"),
+        measurement(samples_tps=(60.0,), device="box-b", model=other),
+        measurement(samples_tps=(15.0,), device="box-c", model=other),
+    ]
+    page, report = write_report(tmp_path, found)
+    speed = next(svg for svg in charts(page) if svg.get("width") == width)
+    one, *others = rectangles(speed, "bar measured")[1:]  # without the legend's
+    assert others[0] == pytest.approx(2 * one, abs=0.2)
+    assert others[1] == pytest.approx(one / 2, abs=0.2)
+    assert "All panels have one scale." in report.figures[0].note
+
+
+def test_a_model_whose_bars_would_be_invisible_has_a_scale_of_its_own_and_an_axis(tmp_path):
+    other = msgspec.structs.replace(MODEL, name="other", size_bytes=1)
+    found = [measurement(samples_tps=(2.0,)), measurement(samples_tps=(2000.0,), model=other)]
+    page, report = write_report(tmp_path, found)
+    speed = charts(page)[0]
+    assert all(width > 100 for width in rectangles(speed, "bar measured")[1:])
+    assert {"2", "2,000"} <= {text.text for text in speed.iter(f"{SVG}text") if "muted" in text.get("class", "")}
+    assert "Scales differ where bars would be too short to see" in report.figures[0].note
+
+
+def test_memory_maps_of_all_models_have_one_scale(tmp_path):
+    sizes = {"resident weights": 2 << 30}
+    other = msgspec.structs.replace(MODEL, name="other", size_bytes=1)
+    machines = [msgspec.structs.replace(MACHINE, memory_bytes=size << 30) for size in (4, 8)]
+    found = [
+        measurement(memory_map=sizes, machine=machines[0], device="box-a"),
+        measurement(memory_map=sizes, machine=machines[1], device="box-b", model=other),
+    ]
+    page, _ = write_report(tmp_path, found)
+    memory = next(svg for svg in charts(page) if "memory-wide" in svg.get("aria-labelledby"))
+    small, large = rectangles(memory, "box measured")
+    assert large == pytest.approx(2 * small, abs=0.2)
+
+
+def test_one_thread_is_no_threads(tmp_path):
+    found = [measurement(threads=threads, samples_tps=(speed,)) for threads, speed in ((1, 5.0), (4, 6.0))]
+    _, report = write_report(tmp_path, found)
+    assert {row[1] for row in report.figures[0].table.rows} == {"Cortex-A76, 1 thread", "Cortex-A76, 4 threads"}
+
+
+def test_noise_is_no_gain_of_a_longer_context(tmp_path):
+    found = [
+        measurement(samples_tps=(10.0,), work=BenchTest.decode(128)),
+        measurement(samples_tps=(12.2,), work=BenchTest.decode(128, 4096)),
+    ]
+    _, report = write_report(tmp_path, found)
+    finding = next(figure.finding for figure in report.figures if figure.slug == "context")
+    assert finding == "At depth 4,096, student Q4_0 decodes as fast as at depth 0 on Cortex-A76 (measured)."
+
+
+def test_many_lines_are_thinned_and_the_table_has_all(tmp_path):
+    found = [
+        measurement(
+            label=Label.PREDICTED,
+            machine=None,
+            device=f"box-{index}",
+            samples_tps=(speed,),
+            error_share=0.3,
+            work=BenchTest.decode(128, depth),
+        )
+        for index in range(30)
+        for depth, speed in ((0, 10.0 + index), (4096, 5.0 + index))
+    ]
+    page, report = write_report(tmp_path, found)
+    context = next(figure for figure in report.figures if figure.slug == "context")
+    assert "student Q4_0, 16 of 30 lines; all in the table" in page
+    assert len(context.table.rows) == 60
+    svg = next(svg for svg in charts(page) if "context-wide" in svg.get("aria-labelledby"))
+    names = {text.text for text in svg.iter(f"{SVG}text") if "name" in text.get("class", "").split()}
+    assert len(names) == 16
+    assert {"box-0", "box-29"} <= names  # the slowest and the fastest

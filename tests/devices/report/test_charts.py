@@ -11,9 +11,9 @@ from sprat.devices.bench.results import Label
 from sprat.devices.report.charts.bars import Bar, BarRow, Mark, draw_bars
 from sprat.devices.report.charts.lines import Axis, Line, draw_lines
 from sprat.devices.report.charts.ratios import Pair, draw_ratios
-from sprat.devices.report.charts.scale import linear, logarithmic, spread_out, thin_out
+from sprat.devices.report.charts.scale import linear, logarithmic, shared_ends, spread_out, thin_out
 from sprat.devices.report.charts.stacks import MemoryRow, draw_memory
-from sprat.devices.report.charts.svg import document, fit_text, text_width, wrap_text
+from sprat.devices.report.charts.svg import document, fit_name, fit_text, text_width, wrap_text
 from sprat.devices.report.palette import DARK, LIGHT
 from sprat.text import format_number
 
@@ -100,6 +100,9 @@ PANELS = {
     "memory": lambda width: draw_memory(
         [MemoryRow(LONG, Label.PREDICTED, (("weights", 5 << 30),), 4 << 30)], ["weights"], width
     ),
+    "memory that is missing": lambda width: draw_memory(
+        [MemoryRow(LONG, Label.PREDICTED, (("weights", 50 << 30),), 4 << 30, 5 << 30, "of storage")], ["weights"], width
+    ),
     "ratios": lambda width: draw_ratios([Pair(LONG, Label.MEASURED, 30.0, 10.0)], width, band=0.35),
 }
 
@@ -116,6 +119,8 @@ def test_nothing_is_outside_the_chart(name, width):
                 assert (
                     float(element.get("x")) + text_width(element.text or "", int(element.get("font-size"))) <= width + 1
                 )
+            if element.tag == "text" and element.get("text-anchor") == "end":
+                assert float(element.get("x")) >= text_width(element.text or "", int(element.get("font-size"))) - 1
             if element.tag == "rect":
                 assert float(element.get("x")) + float(element.get("width")) <= width + 1
                 assert not math.isnan(float(element.get("height")))
@@ -127,3 +132,31 @@ def test_a_single_value_has_a_scale():
         [Line("a", Label.MEASURED, ((512.0, 3.0),))], Axis("x", str, logarithmic=True), Axis("y", str), 720
     )
     assert panel.height > 200
+
+
+@hypothesis.given(strategies.lists(strategies.floats(0, 1e6), min_size=1, max_size=9))
+def test_panels_share_a_scale_in_which_every_panel_is_visible(highs):
+    ends = shared_ends(highs)
+    for high, end in zip(highs, ends, strict=True):
+        assert end >= high
+        assert not high or high >= end / 20
+    for one, other in itertools.combinations(range(len(highs)), 2):
+        if max(highs) <= 10 * min(highs):
+            assert ends[one] == ends[other]
+
+
+def test_a_row_that_is_cut_keeps_its_quantization():
+    names = [f"Raspberry Pi 4 Model B, 8 GB, {quant}" for quant in ("int4", "int8")]
+    cut = [fit_name(name, 180) for name in names]
+    assert [name.endswith(quant) for name, quant in zip(cut, ("int4", "int8"), strict=True)] == [True, True]
+    assert all(text_width(name) <= 180 for name in cut)
+    assert fit_name("short, int4", 180) == "short, int4"
+    assert fit_name("a name without a comma that is too long", 100).endswith("…")
+
+
+def test_on_a_phone_a_long_name_has_a_line_of_its_own():
+    row = MemoryRow("Raspberry Pi 4 Model B, 8 GB, int4", Label.PREDICTED, (("weights", 3 << 30),), 4 << 30)
+    short = MemoryRow("Pi 4, int4", Label.PREDICTED, (("weights", 3 << 30),), 4 << 30)
+    panel = draw_memory([row], ["weights"], 360)
+    assert "Raspberry Pi 4 Model B, 8 GB, int4" in {element.text for element in panel.elements}
+    assert panel.height > draw_memory([short], ["weights"], 360).height

@@ -115,3 +115,34 @@ def test_all_implausible_values_are_named(changed, message, tmp_path):
 def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(ResultsError, match="cannot be read"):
         read_inputs([tmp_path / "none.jsonl"])
+
+
+def test_the_same_plan_twice_is_one_row(plans, tmp_path):
+    zero = next(plan for plan in plans if plan.device == "rpi-zero-2w")
+    paths = [write_plans(tmp_path / f"{name}.jsonl", plans) for name in "ab"]
+    page = make_report(paths, tmp_path / "report.html").page.read_text(encoding="utf-8")
+    speed = page[page.index("<svg") : page.index("</svg>")]
+    assert speed.count("of memory missing") == 1
+    assert zero.missing_from == "memory"
+
+
+def test_a_report_says_whether_memory_or_storage_is_missing(tmp_path):
+    large = [plan.summary("deepseek-r1") for plan in sprat.plan("deepseek-r1", devices=["rpi5-8gb"])]
+    report = make_report([write_plans(tmp_path / "plans.jsonl", large)], tmp_path / "report.html")
+    assert "lacks 114.5 GiB of storage" in next(figure.finding for figure in report.figures if figure.slug == "memory")
+
+
+def test_other_quantizations_of_a_model_that_ran_join_its_panel(tmp_path):
+    plans = [sprat.plan("demo", devices=["rpi5-8gb"], quant=quant)[0].summary("out") for quant in ("int8", "int4")]
+    size = next(plan.file_bytes for plan in plans if plan.quant == "int4")
+    ran = measurement(model=msgspec.structs.replace(LARGE, name="student", quant="Q4_0", size_bytes=size))
+    write_results(tmp_path / "results.jsonl", [ran])
+    report = make_report(
+        [tmp_path / "results.jsonl", write_plans(tmp_path / "plans.jsonl", plans)], tmp_path / "report.html"
+    )
+    assert {row[0] for row in report.figures[0].table.rows} == {"student"}
+    assert {row[1] for row in report.figures[0].table.rows} == {
+        "Cortex-A76, Q4_0",
+        "Raspberry Pi 5, 8 GB, Q4_0",
+        "Raspberry Pi 5, 8 GB, int8",
+    }

@@ -74,15 +74,26 @@ def test_tensors_that_keep_their_format_keep_their_bytes(source, tmp_path):
 
 
 def test_rules_fallbacks_and_alignment(source, tmp_path):
-    result = quantize(
-        source, tmp_path / "out.gguf", quant="q6_k", tensor_rules=["ffn_down_exps=q5_0", "no=q4_0"], align=64
-    )
+    result = quantize(source, tmp_path / "out.gguf", quant="q6_k", tensor_rules=["ffn_down_exps=q5_0"], align=64)
     formats = {group.role: (group.wanted, group.format) for group in result.groups}
     assert formats["ffn_down_exps"] == ("Q5_0", "Q5_0")
     assert formats["attn_q"] == ("Q6_K", "Q8_0")
     assert "attn_q" in {group.role for group in result.fallbacks}
-    assert result.notes == ("rule no=q4_0 matches no tensor",)
+    assert result.notes == ()
     assert gguf.GGUFReader(tmp_path / "out.gguf").alignment == 64
+
+
+def test_a_rule_that_matches_nothing_fails_before_anything_is_written(source, tmp_path):
+    with pytest.raises(FormatError, match="--tensor no=q4_0: matches no tensor"):
+        quantize(source, tmp_path / "folder" / "out.gguf", tensor_rules=["no=q4_0"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder_is_made(source, tmp_path):
+    assert quantize(source, tmp_path / "a" / "b" / "out.gguf").file.path.is_file()
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ExportError, match=r"cannot be written"):
+        quantize(source, tmp_path / "file" / "out.gguf")
 
 
 def test_the_alignment_of_the_source_is_kept(source, tmp_path):

@@ -140,7 +140,7 @@ def test_groups_count_every_weight(checkpoint):
 
 def test_one_export_writes_both_formats(source, tmp_path):
     bundle = export(source, tmp_path / "out", quant="int4", formats=("onnx", "gguf")).bundle
-    bundle.check_hashes()
+    bundle.check()
     assert [artifact.format for artifact in bundle.manifest.artifacts] == ["onnx", "gguf"]
     names = {file.name for file in bundle.manifest.files}
     assert {"model.onnx", "model.onnx.data", "tokenizer.json"} <= names

@@ -197,7 +197,7 @@ def test_a_scale_grid_of_another_block_size_is_a_size_mismatch(tmp_path):
     quantized_llama(tmp_path / "model", (32, 16), lambda grid: np.ones(grid, np.float32), "F32")
     path = tmp_path / "model" / "config.json"
     path.write_text(path.read_text().replace("[32, 16]", "[128, 128]"))
-    with pytest.raises(CheckpointError, match=r"down_proj\.weight_scale_inv' is \(2, 6\), expected \(1, 1\)"):
+    with pytest.raises(CheckpointError, match=r"q_proj\.weight_scale_inv' is \(2, 4\), expected \(1, 1\)"):
         Checkpoint.open(tmp_path / "model").verify_complete()
 
 

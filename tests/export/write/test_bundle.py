@@ -49,7 +49,7 @@ def test_a_bundle_appears_only_when_complete(tmp_path):
     interrupt(out, model_gguf=b"weights")
     assert not out.exists()
     bundle = build(out)
-    bundle.check_hashes()
+    bundle.check()
     assert tree(tmp_path / "deep") == ["out", "out/manifest.json", "out/model.gguf", "out/tokenizer.json"]
     assert Bundle.open(out).manifest == bundle.manifest
 
@@ -76,7 +76,7 @@ def test_files_of_an_interrupted_run_are_reused_and_leftovers_removed(tmp_path):
 def test_a_bundle_is_kept_until_its_replacement_is_complete(tmp_path):
     build(tmp_path / "out")
     interrupt(tmp_path / "out", model_gguf=b"newer")
-    Bundle.open(tmp_path / "out").check_hashes()
+    Bundle.open(tmp_path / "out").check()
     build(tmp_path / "out", data=b"newer", name="newer")
     assert Bundle.open(tmp_path / "out").manifest.name == "newer"
     assert tree(tmp_path) == ["out", "out/manifest.json", "out/model.gguf", "out/tokenizer.json"]
@@ -102,7 +102,7 @@ def test_files_that_are_not_a_bundle_are_never_replaced(tmp_path, what):
 def test_an_empty_folder_may_become_the_bundle(tmp_path):
     (tmp_path / "out").mkdir()
     assert existing_manifest(tmp_path / "out") is None
-    build(tmp_path / "out").check_hashes()
+    build(tmp_path / "out").check()
 
 
 def test_an_unwritable_path_is_an_export_error(tmp_path):

@@ -6,7 +6,7 @@ from sprat.errors import ExportError
 from sprat.export.write.journal import FinishedTensor, Journal, JournalHead
 
 HEAD = JournalHead(layout="d" * 64, source="s" * 64)
-FIRST, SECOND = FinishedTensor("a.weight", "1" * 64), FinishedTensor("b.weight", "2" * 64)
+FIRST, SECOND = FinishedTensor("a.weight", "1" * 64, "3" * 64), FinishedTensor("b.weight", "2" * 64, "4" * 64)
 
 
 @pytest.fixture

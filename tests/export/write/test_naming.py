@@ -34,6 +34,10 @@ V2_LITE = {  # 26 MoE layers of 64 experts, and the other parameters as one tens
         ("Qwen2.5-Coder-7B", {"w": (7_615_616_512,)}, "Qwen2-5-Coder-7B-v1.0-Q4_0.gguf"),
         ("my student/../v3 ☃", {"w": (26_000_000,)}, "my-student-v3-26M-v1.0-Q4_0.gguf"),
         ("☃", {"w": (26_000,)}, "model-26K-v1.0-Q4_0.gguf"),
+        ("Größe-Łódź", {"w": (26_000_000,)}, "Grosse-Lodz-26M-v1.0-Q4_0.gguf"),
+        ("checkpoint-500", {"w": (26_000_000,)}, "checkpoint-500-26M-v1.0-Q4_0.gguf"),
+        ("student-2024-05", {"w": (26_000_000,)}, "student-2024-05-26M-v1.0-Q4_0.gguf"),
+        ("Qwen3-4B-Instruct-2507", {"w": (4_022_468_096,)}, "Qwen3-4B-Instruct-2507-v1.0-Q4_0.gguf"),
         ("student-v2.1", {"w": (26_000_000,)}, "student-26M-v2.1-Q4_0.gguf"),
     ],
 )
@@ -97,3 +101,16 @@ def test_the_license_is_read_from_the_front_matter(tmp_path, text, license):
 )
 def test_a_model_is_named_after_its_repository_folder_or_file(path, identity):
     assert model_id(Path(path)) == identity
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("runs/my-student/checkpoint-500", "my-student-checkpoint-500"),
+        ("runs/my-student/epoch_3", "my-student-epoch_3"),
+        ("runs/checkpoint", "checkpoint"),
+        ("/checkpoint-500", "checkpoint-500"),
+    ],
+)
+def test_a_step_of_a_training_is_named_after_its_model(path, name):
+    assert model_id(Path(path)) == name

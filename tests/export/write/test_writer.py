@@ -275,7 +275,7 @@ def test_an_existing_file_is_kept_until_the_new_one_is_complete(out):
 
 
 def test_a_full_disk_is_an_error_before_anything_is_packed(out, monkeypatch):
-    monkeypatch.setattr(writer, "_free_bytes", lambda folder: 1000)
+    monkeypatch.setattr(writer, "free_bytes", lambda folder: 1000)
     packed = []
     with pytest.raises(ExportError, match=rf"{LAYOUT.nbytes:,} bytes are still to be written and 1,000 are free"):
         write_file(out, LAYOUT, packed.append)
@@ -287,9 +287,9 @@ def test_bytes_already_written_do_not_count_as_needed(out, monkeypatch):
     with pytest.raises(Killed):
         write_file(out, LAYOUT, interrupted_after(6))
     missing = LAYOUT.nbytes - out.with_name("model.gguf.partial").stat().st_size
-    monkeypatch.setattr(writer, "_free_bytes", lambda folder: missing)
+    monkeypatch.setattr(writer, "free_bytes", lambda folder: missing)
     write_file(out, LAYOUT, pack, keep_journal=True)
-    monkeypatch.setattr(writer, "_free_bytes", lambda folder: 0)
+    monkeypatch.setattr(writer, "free_bytes", lambda folder: 0)
     assert write_file(out, LAYOUT, pack).n_resumed == len(TENSORS)
 
 

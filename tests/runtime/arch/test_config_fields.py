@@ -185,3 +185,13 @@ def test_what_transformers_saves_means_the_same(name, tmp_path):
     assert {f.name: getattr(found, f.name) for f in fields(found)} == {
         f.name: getattr(expected, f.name) for f in fields(expected)
     }
+
+
+def test_many_unknown_fields_are_cut_and_counted():
+    unknown = {f"kind_{index}": index for index in range(40)}
+    with pytest.raises(ConfigError) as error:
+        spec_from_config(LLAMA | unknown)
+    message = str(error.value)
+    assert message.count("a field that sprat does not know") == 6
+    assert "; and 34 more. A field" in message
+    assert message.endswith("and so on for all 40 unknown fields")

@@ -6,9 +6,10 @@ import pytest
 from published_configs import PUBLISHED
 
 from sprat.errors import InputError
+from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.arch.hf_config import spec_from_config
-from sprat.runtime.arch.presets import find_preset, preset_config, preset_names, preset_spec
-from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors
+from sprat.runtime.arch.presets import assumed_fields, find_preset, preset_config, preset_names, preset_spec
+from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors, is_routed_expert
 
 # Totals of the safetensors indexes; for V3 and R1 without the MTP layer (684.5 B with it), for Moonlight without RoPE
 # frequencies (15_960_111_936 with them), for tied embeddings without a second copy of them.
@@ -40,8 +41,31 @@ PARAMETERS = {
 }
 
 
+# Published totals and active parameters of models of which not all dimensions are published
+ROUNDED = {"gigachat3-10b-a1.8b": (10e9, 1.8e9), "kanana-2-30b-a3b": (30e9, 3e9)}
+
+
 def test_every_preset_has_a_parameter_count():
-    assert preset_names() == sorted(PARAMETERS)
+    assert preset_names() == sorted([*PARAMETERS, *ROUNDED])
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_assumed_dimensions_give_the_published_totals(name):
+    spec = preset_spec(name)
+    sizes = {other: math.prod(shape) for other, shape in expected_tensors(spec).items()}
+    routed = sum(size for other, size in sizes.items() if is_routed_expert(other))
+    total = sum(sizes.values())
+    active = total - routed + routed * spec.moe.n_experts_per_token // spec.moe.n_routed_experts
+    assert (total, active) == pytest.approx(ROUNDED[name], rel=0.25)
+    assert not architectures()[spec.architecture].why_not_llamacpp(spec)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_says_which_fields_are_assumed(name):
+    config, assumed = preset_config(name), assumed_fields(name)
+    assert (name in ROUNDED) == bool(assumed) == ("_published" in config)
+    assert set(assumed) <= config.keys()
+    assert not any(field in config.get("_published", "").partition(";")[0].split(", ") for field in assumed)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -61,6 +85,9 @@ def test_a_preset_gives_the_spec_of_the_published_config(published):
 @pytest.mark.parametrize("name", ["deepseek-ai/DeepSeek-V2-Lite-Chat", "DeepSeek-V2-Lite", "deepseek-v2-lite"])
 def test_a_preset_is_found_with_hugging_faces_spelling(name):
     assert find_preset(name) == "deepseek-v2-lite"
+    assert find_preset("ai-sage/GigaChat3-10B-A1.8B") == "gigachat3-10b-a1.8b"
+    assert find_preset("kakaocorp/kanana-2-30b-a3b-instruct-2601") == "kanana-2-30b-a3b"
+    assert find_preset("kakaocorp/kanana-2-30b-a3b-thinking") == "kanana-2-30b-a3b"
 
 
 def test_fewer_layers_keep_everything_else():

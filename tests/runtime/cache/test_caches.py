@@ -182,11 +182,34 @@ def test_only_the_tokens_in_the_cache_are_saved(kind):
 
 
 @both
-def test_tokens_that_do_not_fit_are_not_restored(kind):
-    cache, small = new_cache(kind), new_cache(kind, capacity=4)
+def test_tokens_that_do_not_fit_are_not_restored_and_the_cache_keeps_its_own(kind):
+    cache, small, twin = new_cache(kind), new_cache(kind, capacity=4), new_cache(kind, capacity=4)
     fill(cache, 5)
-    with pytest.raises(PromptError, match="5 more do not fit"):
+    fill(small, 3, seed=7)
+    fill(twin, 3, seed=7)
+    with pytest.raises(PromptError, match="the saved cache holds 5 tokens, and this one has room for 4"):
         small.restore(cache.save())
+    assert small.save() == twin.save()
+
+
+@both
+@pytest.mark.parametrize("storage", ["f32", "f16", "int8"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_saved_entries_that_are_nan_or_inf_are_refused(kind, storage, value):
+    """In the last plane, layer and token, and of a latent in the part that int8 stores in float16."""
+    bad, cache, twin = (new_cache(kind, storage=storage) for _ in range(3))
+    shapes = [(1, 2, 4)] * 2 if kind == "kv" else [(1, 6), (1, 2)]
+    for layer in range(N_LAYERS):
+        arrays = [np.ones(shape, np.float32) for shape in shapes]
+        arrays[-1][..., -1] = value if layer == N_LAYERS - 1 else 1
+        with np.errstate(invalid="ignore"):
+            bad.append(layer, *arrays)
+    bad.advance(1)
+    fill(cache, 2)
+    fill(twin, 2)
+    with pytest.raises(ModelFileError, match="saved cache: damaged, it holds NaN or Inf"):
+        cache.restore(bad.save())
+    assert cache.save() == twin.save()
 
 
 @pytest.mark.parametrize(

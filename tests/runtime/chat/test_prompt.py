@@ -208,11 +208,42 @@ def test_a_variable_with_the_name_of_an_argument_is_an_error(tokenizer):
         ([], "is empty"),
         (["hi"], "message 0"),
         ([1], "message 0"),
+        (5, "are a int"),
+        (b"hi", "are a bytes"),
+        (iter([]), "are a list_iterator"),
     ],
 )
 def test_what_is_no_list_of_messages_is_an_error(tokenizer, messages, message):
     with pytest.raises(PromptError, match=message):
         chat_prompt(template("smollm2"), tokenizer, messages)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tools": 5}, "tools is 5, expected a list of dicts"),
+        ({"tools": "get_weather"}, "tools is 'get_weather', expected a list of dicts"),
+        ({"tools": {"name": "x"}}, "tools is .*, expected a list of dicts"),
+        ({"documents": ["a text"]}, "documents is .*, expected a list of dicts"),
+        ({"chat_template_kwargs": 5}, "chat_template_kwargs is 5, expected a dict"),
+        ({"chat_template_kwargs": {5: 1}}, "chat_template_kwargs is .*, expected a dict"),
+    ],
+)
+def test_template_options_of_another_type_are_an_error(tokenizer, options, message):
+    with pytest.raises(PromptError, match=message):
+        chat_prompt(template("smollm2"), tokenizer, conversation("hi"), options)
+
+
+def test_an_unknown_template_option_names_the_nearest(tokenizer):
+    with pytest.raises(TypeError, match="unknown keyword 'tool'; did you mean 'tools'"):
+        chat_prompt(template("smollm2"), tokenizer, conversation("hi"), {"tool": []})
+
+
+def test_a_role_that_the_template_leaves_out_is_an_error(tokenizer):
+    with pytest.raises(PromptError, match="message 1 has the role 'robot', which the chat template leaves out"):
+        chat_prompt(template("deepseek-r1"), tokenizer, [*conversation("hi"), {"role": "robot", "content": "beep"}])
+    source = ChatTemplate("{% for m in messages %}{{ m.role }}:{{ m.content | trim }};{% endfor %}")
+    assert chat_prompt(source, tokenizer, [{"role": "robot", "content": " beep\n"}]).text == "robot:beep;"
 
 
 def test_a_message_may_have_parts_or_tool_calls_instead_of_text(tokenizer):

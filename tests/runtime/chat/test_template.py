@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sprat.errors import TemplateError
+from sprat.errors import PromptError, TemplateError
 from sprat.runtime.chat import budget as template_budget
 from sprat.runtime.chat.template import ChatTemplate
 
@@ -184,5 +184,5 @@ def test_messages_are_plain_data():
 
 
 def test_a_message_that_is_too_long_is_an_error():
-    with pytest.raises(TemplateError, match="more than 2097152 characters"):
+    with pytest.raises(PromptError, match="more than 2,097,152 characters"):
         render("{{ messages }}", [{"role": "user", "content": "a" * 3_000_000}])

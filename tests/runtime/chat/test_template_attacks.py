@@ -4,6 +4,7 @@ The limit on CPU time, here a quarter of a second, is looked at between operatio
 """
 
 import contextlib
+import resource
 import time
 
 import pytest
@@ -79,14 +80,33 @@ ONE_OPERATION = {
     "macro recursion": "{% macro f(n) %}{{ f(n~n) }}{% endmacro %}{{ f('a') }}",
     "joiner": "{% set j=joiner('a'*1000000) %}{% for i in range(1000) %}{{ j() }}{% endfor %}",
     "cycler": "{% set c=cycler('a'*1000000) %}{% for i in range(1000) %}{{ c.next() }}{% endfor %}",
+    "wordwrap with a long separator": "{{ ('a' * 64000)|wordwrap(1, true, 'z' * 60000)|length }}",
+    "urlize with a long attribute": "{{ ('http://a.b ' * 5000)|urlize(rel='x' * 60000)|length }}",
+    "truncate with a long end": "{{ ('a ' * 30000)|truncate(100, end='x' * 60000)|length }}",
+    "placeholder paragraphs": "{{ lipsum(1000000) }}",
+    "placeholder words": "{{ lipsum(1, false, 20, 1000000000) }}",
+    "a long table": "{{ 'abc'.translate(''.maketrans('a' * 2000000, 'b' * 2000000)) }}",
+    "a wide indent": "{{ ('\n' * 60000)|indent(2000000, true, true)|length }}",
+    "a wide indent of text": "{{ ('\n' * 60000)|indent('z' * 60000, true, true)|length }}",
+    "a long format of time": "{{ strftime_now('%99999d' * 40) }}",
+    "sorting long keys": "{{ ([{'a': 'x' * 2000000}] * 100000)|sort(attribute='a')|length }}",
+    "mapping long text": "{{ (['x' * 2000000] * 60000)|map('upper')|list|length }}",
+    "unions of lists": "{% set b = [1] * 130000 %}{{ (b + b)|length }}",
     "bytes": "{{ (1).to_bytes(1000000000) }}",
 }
 COLLIDING = f"range(0, {100_000 * (2**61 - 1)}, {2**61 - 1})"  # integers with the same hash
+LINES = "".join(f"{{% set {name} = ('ababababab,' * 60000).split(',') %}}" for name in "ab")
 MANY_OPERATIONS = {
     "slices of a string": "{% set b = 'a' * 2000000 %}" + "".join(f"{{% set x{i} = b[1:] %}}" for i in range(1200)),
     "slices of a list": "{% set b = [1] * 100000 %}" + "".join(f"{{% set x{i} = b[1:] %}}" for i in range(1200)),
     "searches": "{% for i in range(100000) %}{{ ('a' * 29000).find('a' * 99 ~ 'b') }}{% endfor %}",
     "comparisons": "{% set a = 'a' * 2000000 %}{% for i in range(100000) %}{{ a == 'a' * 1999999 ~ 'a' }}{% endfor %}",
+    "comparisons without a loop": LINES + "{% if a == b %}{% endif %}" * 3000,
+    "tests": LINES + "{% if a is eq b %}{% endif %}" * 3000,
+    "membership": LINES + "{% if 'x' in a %}{% endif %}" * 3000,
+    "membership in a range": "{% if 1.5 in range(99999) %}{% endif %}" * 3000,
+    "keys that are long tuples": "{% set a = (1,) * 100000 %}" + "{{ {}[a] }}" * 3000,
+    "searches in a long text": "{% set a = 'a' * 2000000 %}" + "{% if 'b' in a %}{% endif %}" * 3000,
     "titles": "{% for i in range(100000) %}{{ ('ab ' * 100000).title() | length }}{% endfor %}",
     "keys whose hashes collide": f"{{{{ dict({COLLIDING} | batch(2)) | length }}}}",
     "items whose hashes collide": f"{{{{ {COLLIDING} | unique | list | length }}}}",
@@ -99,6 +119,8 @@ SOURCES = {
     "opened parentheses": "{{ " + "(" * 100000,
     "a long number": "{{ " + "9" * 100000 + " }}",
     "a long condition": "{% if " + " or ".join(["0"] * 20000) + " %}{% endif %}",
+    "a number that no float holds": "{{ 1e" + "9" * 250_000 + " }}",
+    "many choices": "{% if 0 %}" + "{% elif 0 %}" * 5000 + "{% endif %}",
     "nested lists": "{{ " + "[" * 500 + "]" * 500 + " }}",
 }
 INPUTS = {
@@ -183,8 +205,10 @@ def seconds(source, messages=LONG[:0]):
 
 
 @pytest.mark.parametrize("source", ONE_OPERATION.values(), ids=ONE_OPERATION)
-def test_one_operation_is_short(source):
+def test_one_operation_is_short_and_small(source):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert seconds(source) < LIMIT_S
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 256 << 10  # KiB
 
 
 @pytest.mark.parametrize("source", MANY_OPERATIONS.values(), ids=MANY_OPERATIONS)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sprat.runtime.chat.budget import Budget, rendering
 from sprat.runtime.chat.text_format import format_percent
-from sprat.runtime.chat.text_methods import TEXT_METHODS, join, repeat
+from sprat.runtime.chat.text_methods import TEXT_METHODS, join, maketrans, repeat
 from sprat.runtime.chat.tracked_text import TrackedStr, as_input, concat, is_tracked, mask_of, tracked
 
 TEXTS = st.text(alphabet="ABab- \n", max_size=12)
@@ -118,6 +118,12 @@ def test_case_keeps_the_origin_or_counts_as_input(name):
         result = TEXT_METHODS[name](value)
         assert result == getattr(text + text, name)()
         assert 1 in mask_of(result)[: len(getattr(text, name)())]
+
+
+@pytest.mark.parametrize("args", [("ab", as_input("BB")), ({"a": as_input("B")},)])
+def test_translated_text_comes_from_where_the_table_comes_from(args):
+    assert mask_of(TEXT_METHODS["translate"]("ca", maketrans(*args)))[1] == 1
+    assert mask_of(TEXT_METHODS["translate"]("ca", {97: "b"})) == bytes(2)
 
 
 def test_tracked_text_is_text_for_the_template():

@@ -45,7 +45,7 @@ def test_a_bundle_gives_the_paths_of_its_files(folder):
     assert bundle.artifact() == folder / "model.gguf"
     assert bundle.file("text/tokenizer.json") == folder / "text" / "tokenizer.json"
     assert bundle.file("chat_template.jinja") is None
-    bundle.check_hashes()
+    bundle.check()
 
 
 def test_the_error_for_a_missing_format_names_the_available_ones(folder):
@@ -58,7 +58,7 @@ def test_check_hashes_finds_all_changed_files(folder):
     (folder / "text" / "tokenizer.json").write_bytes(b"[]")
     bundle = Bundle.open(folder)
     with pytest.raises(BundleError, match=r"'model\.gguf' has SHA-256 .*'text/tokenizer\.json' has SHA-256"):
-        bundle.check_hashes()
+        bundle.check()
 
 
 def test_open_finds_changed_sizes_and_missing_files(folder):

@@ -45,4 +45,4 @@ def test_mtp_tensors_are_those_of_layers_after_the_last():
 
 def test_a_long_list_is_cut_and_the_rest_counted():
     assert summarize(["one", "two"]) == "one; two"
-    assert summarize(map(str, range(25))).endswith("19; and 5 more")
+    assert summarize(map(str, range(25))) == "0; 1; 2; 3; and 21 more"

@@ -221,5 +221,5 @@ def test_options_are_split_into_sampling_and_stop_conditions():
     [("temprature", "temperature"), ("max_new_tokens", "max_tokens"), ("repetition_penalty", "repeat_penalty")],
 )
 def test_an_unknown_option_names_the_nearest_one(unknown, nearest):
-    with pytest.raises(TypeError, match=f"unknown option '{unknown}'; did you mean '{nearest}'"):
+    with pytest.raises(TypeError, match=f"unknown keyword '{unknown}'; did you mean '{nearest}'"):
         split_options({unknown: 1})

@@ -1,9 +1,11 @@
 import re
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sprat.errors import TokenizerError
 from sprat.runtime.tokenizer.special_tokens import SpecialTokens
 
 TEXTS = st.lists(st.text("<|a>", min_size=1, max_size=4), max_size=5, unique=True)
@@ -29,3 +31,16 @@ def test_a_prefix_of_a_special_token_at_the_end_of_a_text_is_found(special, text
 @pytest.mark.parametrize("first", ["[", "]", "^", "\\", "-", "｜"])
 def test_any_character_may_begin_a_special_token(first):
     assert SpecialTokens({f"{first}x": 5, "<y>": 6}).split(f"a{first}xb<y>") == ["a", 5, "b", 6]
+
+
+def test_tokens_that_almost_match_everywhere_take_little_time():
+    tokens = SpecialTokens({f"<{'a' * n}b": n for n in range(300)})
+    started = time.thread_time()
+    assert tokens.split("<a" * 100_000) == ["<a" * 100_000]
+    assert tokens.split(("<" + "a" * 299) * 1000 + "b")[-1] == 299
+    assert time.thread_time() - started < 10
+
+
+def test_special_tokens_of_any_length_are_refused_before_they_take_memory():
+    with pytest.raises(TokenizerError, match="special tokens have up to 1024 characters"):
+        SpecialTokens({f"<{n:022}{'a' * 1000}>": n for n in range(1000)})

@@ -57,6 +57,26 @@ def test_a_gguf_gives_the_same_ids_with_and_without_the_embedded_tokenizer_json(
         assert (other.bos_id, other.eog_ids, other.vocab_size) == (ours.bos_id, ours.eog_ids, ours.vocab_size)
 
 
+@pytest.mark.parametrize("name", ["deepseek-v3", "qwen2"])
+def test_the_length_check_never_refuses_what_fits(folder, name):
+    tokenizer = Tokenizer.from_file(folder(name))
+    decomposed = ["\u1100\u1161\u11a8", "\u03b1\u0313\u0300\u0345", "u\u0308\u0304", "e\u0301"]  # NFC shortens them
+    for text in [*HARD_STRINGS, *decomposed]:
+        tokenizer.check_length(text * 50, len(tokenizer.encode(text * 50)))
+    with pytest.raises(PromptError, match=r"has 10,000 characters, the context holds 7 tokens"):
+        tokenizer.check_length("a" * 10_000, 7)
+
+
+def test_spaces_that_belong_to_an_added_token_do_not_count(folder, tmp_path):
+    document = json.loads((folder("deepseek-v3") / "tokenizer.json").read_text(encoding="utf-8"))
+    token = {"id": 1250, "content": "<mask>", "single_word": False, "lstrip": True, "rstrip": True}
+    document["added_tokens"].append(token | {"normalized": False, "special": False})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+    tokenizer, text = Tokenizer.from_file(tmp_path), " " * 100_000 + "<mask>"
+    tokenizer.check_length(text, len(tokenizer.encode(text)))
+    assert len(tokenizer.encode(text)) == 1
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_decoding_returns_the_text(folder, name):
     ours = Tokenizer.from_file(folder(name))
@@ -199,28 +219,6 @@ def test_a_file_that_is_not_a_supported_tokenizer_is_an_error(tmp_path, content,
         Tokenizer.from_file(tmp_path)
     with pytest.raises(TokenizerError, match=r"neither tokenizer\.json, tokenizer\.model nor tiktoken\.model found"):
         Tokenizer.from_file(tmp_path / "nowhere")
-
-
-def spm_metadata(tokens):
-    return {
-        "tokenizer.ggml.model": "llama",
-        "tokenizer.ggml.tokens": ["<unk>", "<s>", "</s>", *tokens],
-        "tokenizer.ggml.token_type": [2, 3, 3] + [1] * len(tokens),
-        "tokenizer.ggml.scores": [0.0] * (3 + len(tokens)),
-    }
-
-
-def test_tokens_too_long_to_merge_are_an_error_before_they_take_memory():
-    with pytest.raises(TokenizerError, match="longer than those of a vocabulary"):
-        Tokenizer.from_gguf(spm_metadata(["a" * n for n in range(1, 1025)]))
-
-
-@pytest.mark.parametrize("change", [{"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}])
-def test_a_panic_of_the_library_is_a_tokenizer_error(folder, change):
-    metadata = tokenizer_metadata(folder("deepseek-v3"))
-    document = json.loads(metadata["tokenizer.huggingface.json"]) | change
-    with pytest.raises(TokenizerError, match="cannot be"):
-        Tokenizer.from_gguf(metadata | {"tokenizer.huggingface.json": json.dumps(document)}).encode("x")
 
 
 @pytest.mark.parametrize("kind", ["padding", "bos", "eos", "eot", "unknown"])

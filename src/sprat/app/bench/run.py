@@ -18,7 +18,8 @@ from sprat import errors
 from sprat.app.bench.messages import Failure, Job, Message, Result, Traced, Working
 from sprat.app.bench.predicted import predictions
 from sprat.app.bench.trace import TraceReport
-from sprat.app.model_reference import find_source
+from sprat.app.demo_bundle import demo_gguf
+from sprat.app.model_reference import DEMO, find_source
 from sprat.boundary import public_call
 from sprat.devices.affinity import default_threads
 from sprat.devices.bench.digest import file_digest
@@ -27,7 +28,7 @@ from sprat.devices.bench.results import BenchTest, Measurement, Setting
 from sprat.devices.cpu import this_cpu
 from sprat.devices.emulate.emulate import Emulator, choose_storage, plan_emulation
 from sprat.devices.machine import memory_bytes
-from sprat.devices.profile import DeviceProfile, load_profile
+from sprat.devices.profile import DeviceProfile, find_profile
 from sprat.errors import BackendError, DeviceError, EmulationError, InputError
 from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.runtime.files.bundle import MANIFEST_NAME
@@ -86,7 +87,7 @@ def bench(
     """Measure the speed of a model, as llama-bench does, in a child process.
 
     Args:
-        model: a bundle or a model file; or else ``preset``.
+        model: a bundle, a model file, or ``"demo"``, the packaged student in int4; or else ``preset``.
         preset: a published model, such as ``"deepseek-v2-lite"``, whose dimensions get random weights; the file is
             kept in the user's cache folder.
         quant: block format or recipe of that file.
@@ -125,7 +126,7 @@ def _start(
 ) -> Iterator[Measurement | TraceReport]:
     """Check the arguments before the iterator is handed out, and write random weights where they are needed."""
     tests = _tests(options)
-    profile = load_profile(device) if device else None
+    profile = find_profile(device) if device else None
     if profile is not None and not emulate:
         _check_is_this_machine(profile)
     elif profile is None and emulate:
@@ -173,6 +174,8 @@ def _tests(options: _Options) -> tuple[BenchTest, ...]:
 def _file(subject: _Subject, backend: str, progress: ReportProgress) -> Path:
     if (subject.model is None) == (subject.preset is None):
         raise InputError("give either a MODEL (a bundle or a model file) or --shape NAME (random weights)")
+    if subject.model == DEMO:
+        return demo_gguf("int4")
     if subject.model is not None:
         path = find_source(subject.model)
         if path.is_dir() and not (path / MANIFEST_NAME).exists():

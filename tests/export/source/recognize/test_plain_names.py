@@ -4,8 +4,9 @@ import json
 
 import pytest
 from safetensors_files import save
-from tiny_checkpoint import CONFIGS, weights
+from tiny_checkpoint import CONFIGS, weights, write_checkpoint
 
+import sprat
 from sprat.errors import CheckpointError
 from sprat.export.inspection import inspect
 from sprat.export.source.checkpoint import Checkpoint
@@ -56,13 +57,31 @@ def test_two_tensors_of_one_plain_name_are_an_error(tmp_path):
         Checkpoint.open(tmp_path)
 
 
-@pytest.mark.parametrize("read", [Checkpoint.open, inspect])
+@pytest.mark.parametrize("read", [Checkpoint.open, inspect, sprat.plan])
 def test_foreign_names_are_shown_with_what_was_expected(read, tmp_path):
     write(tmp_path, "qwen2", lambda name: f"transformer.{name.removeprefix('model.')}")
     with pytest.raises(CheckpointError) as error:
         read(tmp_path)
     assert "no tensor has a name of a qwen2 model; found 'transformer.embed_tokens.weight'; " in str(error.value)
     assert "expected 'model.embed_tokens.weight'; 'model.layers.0.input_layernorm.weight'" in str(error.value)
+
+
+def test_a_plan_needs_no_weights_and_not_all_of_them(tmp_path):
+    write(tmp_path, "deepseek2", str)
+    whole = sprat.plan(tmp_path, devices=["rpi5-8gb"])[0].footprint
+    tensors = weights(CONFIGS["deepseek2"])
+    save(tmp_path / "model.safetensors", {name: tensors[name] for name in list(tensors)[:3]})
+    assert sprat.plan(tmp_path, devices=["rpi5-8gb"])[0].footprint == whole
+    (tmp_path / "model.safetensors").unlink()
+    assert sprat.plan(tmp_path, devices=["rpi5-8gb"])[0].footprint == whole
+
+
+def test_a_checkpoint_of_another_width_is_refused_before_it_runs(tmp_path):
+    folder = write_checkpoint(tmp_path / "model", "llama")
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"intermediate_size": 128}))
+    with pytest.raises(CheckpointError, match=r"12 with size mismatch: .*; and 8 more\. Complete or repair"):
+        sprat.load(folder)
 
 
 def test_inspect_says_which_tensors_an_export_misses(tmp_path):

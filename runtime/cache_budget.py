@@ -1,0 +1,97 @@
+"""``CacheBudget``: the memory that the KV caches of all streams of an engine share under a hard limit."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sprat.devices.plan.footprint import Footprint
+from sprat.errors import DoesNotFitError
+from sprat.runtime.backends.protocol import Backend, TokenStream
+from sprat.text import human_bytes
+
+__all__ = ["CacheBudget", "StreamCost"]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamCost:
+    """What a stream takes: its KV entries, and what a backend allocates for each stream beside them."""
+
+    bytes_per_token: int
+    fixed_bytes: int = 0
+
+    def nbytes(self, capacity: int) -> int:
+        """Bytes of a stream of ``capacity`` tokens."""
+        return self.fixed_bytes + capacity * self.bytes_per_token
+
+
+class CacheBudget:
+    """Counts the streams of an engine, and refuses one that exceeds the limit; may be used from several threads.
+
+    Args:
+        limit_bytes: for all streams together; ``None`` for no limit.
+        cost: what a stream takes.
+    """
+
+    def __init__(self, limit_bytes: int | None = None, cost: StreamCost | None = None) -> None:
+        self._limit_bytes = limit_bytes
+        self._cost = cost or StreamCost(0)
+        self._used_bytes = self._n_streams = 0
+        self._lock = threading.RLock()  # a garbage collection inside the lock may give a stream back
+
+    @classmethod
+    def of(cls, footprint: Footprint, memory_bytes: int | None, stream_bytes: int = 0) -> CacheBudget:
+        """What ``footprint`` leaves of ``memory_bytes`` beside weights and buffers; ``stream_bytes`` as in StreamCost.
+
+        The buffers of the footprint include those of one stream.
+        """
+        cost = StreamCost(footprint.cache_bytes_per_token, stream_bytes)
+        if memory_bytes is None:
+            return cls(None, cost)
+        return cls(memory_bytes - footprint.total_bytes + footprint.cache_bytes + stream_bytes, cost)
+
+    def new_stream(self, backend: Backend, capacity: int) -> tuple[TokenStream, Callable[[], object]]:
+        """A stream of ``capacity`` tokens, and the function that gives its memory back once it is closed.
+
+        A stream that is never closed gives it back when it is collected.
+
+        Raises:
+            DoesNotFitError: the streams that are open leave too little; the message says how many tokens fit.
+        """
+        n_bytes = self._cost.nbytes(capacity)
+        self._reserve(n_bytes, capacity)
+        try:
+            stream = backend.new_stream(capacity)
+        except BaseException:
+            self._give_back(n_bytes)
+            raise
+        give_back = weakref.finalize(stream, self._give_back, n_bytes)
+        give_back.atexit = False
+        return stream, give_back
+
+    def _reserve(self, n_bytes: int, capacity: int) -> None:
+        with self._lock:
+            if self._limit_bytes is not None and self._used_bytes + n_bytes > self._limit_bytes:
+                raise self._refusal(n_bytes, capacity)
+            self._used_bytes += n_bytes
+            self._n_streams += 1
+
+    def _give_back(self, n_bytes: int) -> None:
+        with self._lock:
+            self._used_bytes -= n_bytes
+            self._n_streams -= 1
+
+    def _refusal(self, n_bytes: int, capacity: int) -> DoesNotFitError:
+        assert self._limit_bytes is not None, "nothing is refused without a limit"
+        free = self._limit_bytes - self._used_bytes
+        fitting = max(0, free - self._cost.fixed_bytes) // max(1, self._cost.bytes_per_token)
+        remedy = f"use at most {fitting:,} tokens (context=), " if fitting else ""
+        close = f"close one of the {self._n_streams} that are open, " if self._n_streams else ""
+        return DoesNotFitError(
+            f"a KV cache for {capacity:,} tokens needs {human_bytes(n_bytes)}, {n_bytes - free:,} bytes more than is "
+            f"left: open sessions and answers hold {human_bytes(self._used_bytes)} of the "
+            f"{human_bytes(self._limit_bytes)} that the memory limit leaves for caches; {remedy}{close}"
+            "or allow more memory"
+        )

@@ -1,0 +1,39 @@
+"""What Ctrl-C leaves of a command that continues: said before the program ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from sprat.progress import Progress, ReportProgress
+from sprat.text import human_bytes
+
+__all__ = ["continues_after_interruption"]
+
+_READING = "reading the source"  # the first pass of an export, which begins again
+
+
+@contextmanager
+def continues_after_interruption(report: ReportProgress) -> Iterator[ReportProgress]:
+    """A callback that passes progress on to ``report``; on Ctrl-C, print how much is kept and how to continue."""
+    last: Progress | None = None
+
+    def remember(state: Progress) -> None:
+        nonlocal last
+        last = state
+        report(state)
+
+    try:
+        yield remember
+    except KeyboardInterrupt:
+        click.echo(f"sprat: {_kept(last)}", err=True)
+        raise
+
+
+def _kept(last: Progress | None) -> str:
+    if last is None or last.what == _READING:
+        return "nothing is lost: the same command begins again, or continues what an earlier one has written"
+    size = f"{human_bytes(int(last.done))} of {human_bytes(int(last.total))}"
+    return f"{size} are written; the same command continues at {last.what}"

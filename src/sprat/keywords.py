@@ -1,0 +1,73 @@
+"""Keywords of public functions: an unknown one is an error that names the function and the nearest keyword."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import ParamSpec, TypeVar
+
+from sprat.errors import unknown_name
+
+__all__ = ["checks_keywords", "unknown_keyword"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# What transformers, llama.cpp, Ollama and OpenAI call the same thing.
+_ELSEWHERE = {
+    "cache_type": "cache",
+    "cache_type_k": "cache",
+    "ctx_size": "context",
+    "max_completion_tokens": "max_tokens",
+    "max_length": "max_tokens",
+    "max_new_tokens": "max_tokens",
+    "model_path": "path",
+    "n_batch": "batch",
+    "n_ctx": "context",
+    "n_predict": "max_tokens",
+    "n_threads": "threads",
+    "num_ctx": "context",
+    "num_predict": "max_tokens",
+    "outfile": "out",
+    "outtype": "quant",
+    "quantization": "quant",
+    "repetition_penalty": "repeat_penalty",
+    "stop_strings": "stop",
+    "temp": "temperature",
+}
+
+
+def unknown_keyword(function: str, name: str, known: Iterable[str]) -> TypeError:
+    """The error for a keyword that ``function`` does not have.
+
+    Example:
+        >>> print(unknown_keyword("generate()", "max_new_tokens", ["max_tokens", "top_k"]))
+        generate(): unknown keyword 'max_new_tokens'; did you mean 'max_tokens'? (known: max_tokens, top_k)
+    """
+    known = list(known)
+    elsewhere = {other: keyword for other, keyword in _ELSEWHERE.items() if keyword in known}
+    return TypeError(f"{function}: {unknown_name('keyword', name, known, elsewhere)}")
+
+
+def checks_keywords(function: Callable[P, R]) -> Callable[P, R]:
+    """A decorator: calls with an unknown keyword raise :func:`unknown_keyword` instead of Python's own message.
+
+    A function that takes any keyword is left alone.
+
+    Raises:
+        TypeError: in the decorated function, for an unknown keyword.
+    """
+    parameters = inspect.signature(function).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return function
+    known = [name for name in parameters if name not in {"self", "cls"}]
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name in kwargs:
+            if name not in known:
+                raise unknown_keyword(f"{function.__qualname__}()", name, known)
+        return function(*args, **kwargs)
+
+    return checked
