@@ -42,7 +42,7 @@ PARTS = {
         "chat",
         "frontend open_model",
         "session",
-        "limits",
+        "limits load_options",
         "engine",
         "health",
     ],
