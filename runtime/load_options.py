@@ -68,7 +68,7 @@ class LoadOptions:
         """Check what no later step looks at.
 
         Raises:
-            InputError: ``cache`` is no storage, or a flag is neither True nor False, where any text would count as True.
+            InputError: ``cache`` is no storage, or a flag is neither True nor False: any text would count as True.
         """
         if self.cache is not None and self.cache not in STORAGES:
             raise InputError(f"cache is {self.cache!r}, expected one of {', '.join(STORAGES)}, or None for the default")
