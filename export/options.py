@@ -9,6 +9,7 @@ from typing import Self, TypedDict
 
 from sprat.devices.profile import find_profile
 from sprat.export.onnx import OnnxOptions
+from sprat.export.onnx.ort_version import LOWEST, OrtVersion
 from sprat.export.quality.options import QualityOptions
 from sprat.export.source.lora import AdapterOption
 from sprat.keywords import unknown_keyword
@@ -42,6 +43,7 @@ class ExportKeywords(TypedDict, total=False):
     match_size: str | os.PathLike[str] | None
     max_kld: float | None
     calibration: Sequence[str | os.PathLike[str]]
+    ort: str
     force: bool
 
 
@@ -74,6 +76,8 @@ class ExportOptions:
         match_size: the size as that of another file.
         max_kld: the smallest file whose mean KL divergence on the evaluation text is at most this.
         calibration: text files to calibrate with instead of the packaged text.
+        ort: ONNX: the oldest onnxruntime that must load the graph, ``"1.22"``; from ``"1.31"`` on, MoE graphs are
+            smaller and load faster.
         force: replace an existing bundle, and write a model that does not fit the device.
     """
 
@@ -97,6 +101,7 @@ class ExportOptions:
     match_size: str | os.PathLike[str] | None = None
     max_kld: float | None = None
     calibration: Sequence[str | os.PathLike[str]] = ()
+    ort: str = str(LOWEST)
     force: bool = False
 
     @classmethod
@@ -125,7 +130,13 @@ class ExportOptions:
     @property
     def onnx(self) -> OnnxOptions:
         """Options of the ONNX graph."""
-        return OnnxOptions(block_size=self.block_size, accuracy_level=self.accuracy_level, portable=self.portable)
+        return OnnxOptions(
+            block_size=self.block_size,
+            accuracy_level=self.accuracy_level,
+            portable=self.portable,
+            ort=OrtVersion.parse(self.ort),
+            context=self.context,
+        )
 
     @property
     def calibrated(self) -> QualityOptions:

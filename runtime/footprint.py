@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from sprat.devices.plan.footprint import Footprint, PassCost
+from sprat.devices.plan.footprint import AS_IT_IS, Footprint, PassCost
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.attention import Storage
 from sprat.runtime.arch.gguf_keys import metadata_from_spec
@@ -78,7 +78,7 @@ def file_footprint(
 ) -> Footprint:
     """The footprint of a file without requantizing it; ``context`` is that of :func:`planned_footprint`."""
     sizes = {name: info.nbytes for name, info in file.tensors.items() if not is_mtp_tensor(name, spec.n_layers)}
-    return footprint_of_sizes(spec, sizes, quant="as it is", context=context, cache=cache)
+    return footprint_of_sizes(spec, sizes, quant=AS_IT_IS, context=context, cache=cache)
 
 
 def footprint_of_sizes(

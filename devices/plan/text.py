@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from sprat.devices.plan.footprint import Footprint
+from sprat.devices.plan.footprint import AS_IT_IS, Footprint
 from sprat.devices.plan.plan import Plan, Verdict
 from sprat.text import format_number, human_bytes
 
@@ -15,7 +15,7 @@ __all__ = ["headline", "notes", "smaller_choice"]
 def headline(plan: Plan) -> str:
     """One line: whether it fits, and by how much."""
     footprint = plan.footprint
-    verdict = f"{footprint.quant} {plan.verdict} on {plan.profile.name}"
+    verdict = f"{_subject(footprint)} {plan.verdict} on {plan.profile.name}"
     return f"{verdict}: {_margin(plan)} at a context of {footprint.context:,} tokens"
 
 
@@ -41,10 +41,14 @@ def smaller_choice(plan: Plan, footprints: Sequence[Footprint]) -> Iterator[str]
         faster, chosen = map(format_number, rates)
         speeds = f" and decodes {faster} tokens/s in place of {chosen} (predicted)"
     yield (
-        f"{plan.footprint.quant} is the most accurate that fits; {other.footprint.quant} takes "
+        f"{_subject(plan.footprint)} is the most accurate that fits; {other.footprint.quant} takes "
         f"{human_bytes(other.footprint.total_bytes)} in place of {human_bytes(plan.footprint.total_bytes)}{speeds}: "
         f"--quant {other.footprint.quant}"
     )
+
+
+def _subject(footprint: Footprint) -> str:
+    return "the file" if footprint.quant == AS_IT_IS else footprint.quant
 
 
 def _margin(plan: Plan) -> str:

@@ -53,6 +53,11 @@ class GGUFArtifact:
         """Name of the file, of a split model that of the first part."""
         return next(iter(self.layouts))
 
+    @property
+    def requires(self) -> str:
+        """Nothing is known."""
+        return ""
+
     def check_free_space(self, folder: Path) -> None:
         """Check that all parts fit on the disk; see :func:`~sprat.export.write.writer.check_free_space`."""
         check_free_space({folder / name: layout for name, layout in self.layouts.items()})

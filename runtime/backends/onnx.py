@@ -79,10 +79,13 @@ def _chunk(low_memory: bool) -> int:
 
 def _packing_bytes(request: LoadRequest, *, low_memory: bool) -> int:
     """Bytes of packed weights beyond those of the file: ``MatMulNBits`` in ``.blocks``, ``QMoE`` in stacked rows."""
-    shapes = {name: info.shape for name, info in request.file.tensors.items()}
-    scales = {name: shape for name, shape in shapes.items() if name.endswith(".weight.scales")}
-    routed = sum(math.prod(shape) for name, shape in scales.items() if is_routed_expert(name))
-    others = sum(math.prod(shape[:-1]) for name, shape in shapes.items() if ".blocks" in name)
+    blocks: dict[bool, int] = {True: 0, False: 0}  # of routed experts, of the rest
+    for name, info in request.file.tensors.items():
+        if ".weight.blocks" in name:
+            blocks[is_routed_expert(name)] += math.prod(info.shape[:-1])
+        elif name.endswith(".weight.scales") and is_routed_expert(name):  # a stack, of QMoE
+            blocks[True] += math.prod(info.shape)
+    routed, others = blocks[True], blocks[False]
     expert_block_bytes = _LOW_MEMORY_EXPERT_BLOCK_BYTES if low_memory else _PACKED_BLOCK_BYTES
     return _PACKED_BLOCK_BYTES * others + expert_block_bytes * routed
 

@@ -70,6 +70,7 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     format: str  # "gguf" or "onnx"
     file: str  # name of the main file
     layout_digest: _Sha256 = msgspec.field(name="plan")  # of everything but the weights that decides the file's bytes
+    requires: str | msgspec.UnsetType = msgspec.UNSET  # what a runtime must have: "onnxruntime >= 1.22"
 
 
 class MergedAdapter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -82,3 +82,19 @@ def test_an_existing_bundle_is_a_note(source, tmp_path):
     (note,) = estimate_export(source, tmp_path / "out").notes
     assert "an export of another recipe needs --force" in note
     assert estimate_export(source, tmp_path / "out", force=True).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"quality": "fast"},
+            "--quality fast chooses formats during the export: shown are those of int4",
+        ),
+        ({"target_size": "1MB"}, "the model's file will take at most about 976.6 KiB"),
+        ({"target_bpw": 8.0}, "the model's file will take at most about "),
+    ],
+)
+def test_formats_that_calibration_chooses_are_not_promised(options, said, source, tmp_path):
+    (note,) = estimate_export(source, tmp_path / "out", **options).notes
+    assert said in note

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
+from pathlib import Path
 
 import click
 
+from sprat.app.model_reference import DEMO
 from sprat.app.plan import assumed_dimensions, plan, read_model
 from sprat.cli.model_options import ignore_config_field_option
 from sprat.cli.output.terminal import print_json, print_table, warn_left_out
+from sprat.devices.plan.footprint import AS_IT_IS
 from sprat.devices.plan.plan import DEFAULT_PROMPT, Plan, Verdict
 from sprat.devices.plan.text import headline, notes, smaller_choice
 from sprat.text import format_number, human_bytes
@@ -163,7 +166,10 @@ def _seconds(seconds: float) -> str:
 
 
 def _next(model: str, plan: Plan, device: str) -> str:
+    option = f"--device {shlex.quote(device)}"
+    if plan.runs and plan.footprint.quant == AS_IT_IS:
+        return f"sprat run {shlex.quote(model)} 'a prompt' {option}"
     if plan.runs:
-        option = f"--device {shlex.quote(device)}"
-        return f"sprat export SOURCE OUT {option}   then:  sprat run OUT 'a prompt' {option}"
+        source = shlex.quote(model) if model == DEMO or Path(model).exists() else "SOURCE"
+        return f"sprat export {source} OUT {option}   then:  sprat run OUT 'a prompt' {option}"
     return f"sprat plan {shlex.quote(model)} --all   then choose a device that it fits"
