@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Unpack
 
 from sprat.devices.plan.plan import Plan
+from sprat.errors import ExportError
 from sprat.export.calibrated import is_calibrated
 from sprat.export.manifest import recipe_name
 from sprat.export.options import ExportKeywords, ExportOptions
@@ -73,9 +74,10 @@ def estimate_export(
 
     Raises:
         InputError: as of the export, apart from weights that are NaN, infinite or out of range: they are not read.
-        ExportError: ``out`` exists and is not a bundle.
+        ExportError: ``out`` exists and is not a bundle, or its folder cannot be written.
     """
     out, options = Path(out), ExportOptions.of(keywords)
+    _check_writable(out)
     prepared = prepare(source, out, options)
     prepared.checkpoint.check_headers()
     sizes = [artifact.file_sizes for artifact in prepared.artifacts.values()]
@@ -98,6 +100,12 @@ def estimate_export(
             *_about_calibration(prepared, options),
         ),
     )
+
+
+def _check_writable(out: Path) -> None:
+    nearest = next(path for path in out.absolute().parents if path.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise ExportError(f"{out}: {nearest} is not a folder that can be written; choose another place")
 
 
 def _about_calibration(prepared: PreparedExport, options: ExportOptions) -> list[str]:

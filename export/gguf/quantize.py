@@ -134,6 +134,8 @@ def _recipe(quant: str, rules: Sequence[str], gguf: GGUFFile, names: Collection[
 def _refuse_to_replace(sources: Iterable[SourceFile], outs: Iterable[Path], *, force: bool) -> None:
     """Raise ExportError for a file that exists, except one that an interrupted call left."""
     for out in (path for path in outs if path.exists()):
+        if out.is_dir():
+            raise ExportError(f"{out}: is a folder; give the name of a file, for example {out / 'model.gguf'}")
         if any(out.samefile(source.path) for source in sources):
             raise ExportError(f"{out}: is the source itself; choose another name")
         if not force and not is_kept(out):

@@ -77,6 +77,12 @@ def test_what_the_export_would_refuse_is_refused(source, tmp_path):
         estimate_export(broken, tmp_path / "out")
 
 
+def test_a_place_that_cannot_be_written_is_refused(source, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ExportError, match="file is not a folder that can be written"):
+        estimate_export(source, tmp_path / "file" / "deep" / "out")
+
+
 def test_an_existing_bundle_is_a_note(source, tmp_path):
     export(source, tmp_path / "out")
     (note,) = estimate_export(source, tmp_path / "out").notes
