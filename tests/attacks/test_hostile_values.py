@@ -22,6 +22,7 @@ from sprat.cli import group
 from sprat.errors import SpratError
 
 EXAMPLES = 2000 if os.environ.get("SPRAT_ATTACK") == "whole" else 8
+SLOW = {"export", "quantize", "verify", "bench", "eval"}  # a call of these takes a tenth of a second and more
 FAST = settings(
     max_examples=EXAMPLES,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -126,7 +127,12 @@ def call(name, arguments):
                 list(engine.generate([1, 2], max_tokens=1))
 
 
-PARAMETERS = [(name, each) for name in CALLS for each in parameters(getattr(sprat, name))]
+def marked(name, *rest):
+    """One set of parameters; slow for functions and commands that are."""
+    return pytest.param(name, *rest, marks=pytest.mark.slow if name in SLOW else [])
+
+
+PARAMETERS = [marked(name, each) for name in CALLS for each in parameters(getattr(sprat, name))]
 
 
 @pytest.mark.parametrize(("function", "parameter"), PARAMETERS)
@@ -190,7 +196,7 @@ def options():
     for name in COMMANDS:
         for parameter in command_of(name).params:
             if isinstance(parameter, click.Option) and not parameter.is_flag and not parameter.count:
-                yield name, parameter.opts[0], parameter.nargs
+                yield marked(name, parameter.opts[0], parameter.nargs)
 
 
 @pytest.mark.parametrize(("command", "option", "n_values"), list(options()))
@@ -202,7 +208,7 @@ def test_any_value_of_any_option_is_taken_or_one_line(command, option, n_values,
     check_ending(code, printed, error)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", map(marked, COMMANDS))
 @FAST
 @given(text=words)
 @example(text="fifo")
