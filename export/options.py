@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Self, TypedDict
+from typing import Self, TypedDict
 
 from sprat.devices.profile import find_profile
 from sprat.export.onnx import OnnxOptions
 from sprat.export.onnx.ort_version import LOWEST, OrtVersion
 from sprat.export.quality.options import QualityOptions
 from sprat.export.source.lora import AdapterOption
-from sprat.keywords import listed, unknown_keyword
+from sprat.keywords import unknown_keyword
 from sprat.runtime.memory import parse_memory
 
 __all__ = ["ExportKeywords", "ExportOptions"]
 
 _DEFAULT_QUANT = "int4"
-_LISTS = {"formats", "tensor_rules", "lora", "ignore_config_fields", "calibration"}
 
 
 class ExportKeywords(TypedDict, total=False):
@@ -111,8 +110,7 @@ class ExportOptions:
         names = [field.name for field in fields(cls)]
         if unknown := [name for name in keywords if name not in names]:
             raise unknown_keyword("export()", unknown[0], names)
-        lists: dict[str, Any] = {name: listed(value, name) for name, value in keywords.items() if name in _LISTS}
-        return cls(**{**keywords, **lists})
+        return cls(**keywords)
 
     @property
     def device_name(self) -> str | None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 from collections.abc import Callable, Iterable
-from numbers import Integral
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
-from sprat.errors import InputError, unknown_name
+from sprat.errors import unknown_name
 
-__all__ = ["checks_keywords", "listed", "listed_counts", "unknown_keyword"]
+__all__ = ["checks_keywords", "unknown_keyword"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,33 +48,6 @@ def unknown_keyword(function: str, name: str, known: Iterable[str]) -> TypeError
     known = list(known)
     elsewhere = {other: keyword for other, keyword in _ELSEWHERE.items() if keyword in known}
     return TypeError(f"{function}: {unknown_name('keyword', name, known, elsewhere)}")
-
-
-def listed(value: object, what: str) -> list[Any]:
-    """The list of an argument that takes several texts or paths; one alone is a list of one.
-
-    Raises:
-        InputError: it is neither.
-    """
-    return _listed(value, what, (str, os.PathLike), "text, or a list of texts")
-
-
-def listed_counts(value: object, what: str) -> list[int]:
-    """The list of an argument that takes several counts; one alone is a list of one.
-
-    Raises:
-        InputError: it is neither.
-    """
-    return _listed(value, what, Integral, "an integer, or a list of integers")
-
-
-def _listed(value: object, what: str, kind: type | tuple[type, ...], expected: str) -> list[Any]:
-    if isinstance(value, kind):
-        return [value]
-    found = list(value) if isinstance(value, Iterable) and not isinstance(value, bytes | dict) else None
-    if found is None or not all(isinstance(each, kind) for each in found):
-        raise InputError(f"{what} is {value!r}, expected {expected}")
-    return found
 
 
 def checks_keywords(function: Callable[P, R]) -> Callable[P, R]:
