@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypedDict
+from typing import Self, TypedDict
 
 from sprat.devices.profile import find_profile
 from sprat.export.onnx import OnnxOptions
 from sprat.export.onnx.ort_version import LOWEST, OrtVersion
 from sprat.export.quality.options import QualityOptions
 from sprat.export.source.lora import AdapterOption
-from sprat.keywords import listed, record_of
+from sprat.keywords import record_of
 from sprat.runtime.memory import parse_memory
 
 __all__ = ["ExportKeywords", "ExportOptions"]
 
 _DEFAULT_QUANT = "int4"
-_LISTS = {"formats", "tensor_rules", "lora", "ignore_config_fields", "calibration"}
 
 
 class ExportKeywords(TypedDict, total=False):
@@ -108,8 +107,7 @@ class ExportOptions:
     @classmethod
     def of(cls, keywords: ExportKeywords) -> Self:
         """The record of ``export``'s keyword arguments; TypeError for one that does not exist."""
-        lists: dict[str, Any] = {name: listed(value, name) for name, value in keywords.items() if name in _LISTS}
-        return record_of(cls, "export()", {**keywords, **lists})
+        return record_of(cls, "export()", keywords)
 
     @property
     def device_name(self) -> str | None:
