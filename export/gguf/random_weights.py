@@ -23,6 +23,7 @@ from sprat.progress import ReportProgress, no_progress
 from sprat.quant.formats import format_names, get_format
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.gguf_keys import metadata_from_spec
+from sprat.runtime.arch.model_shape import shape_of_keys
 from sprat.runtime.arch.presets import preset_spec
 from sprat.runtime.arch.rope import FrequencyFactors
 from sprat.runtime.arch.spec import ModelSpec
@@ -109,7 +110,8 @@ def _without_mtp(preset: str, layers: int | None) -> ModelSpec:
 def _layout(spec: ModelSpec, preset: str, quant: str) -> GGUFLayout:
     tied = spec.tied_embeddings
     single = quant.upper() in format_names()
-    recipe = Recipe(quant, get_format(quant)) if single else Recipe.named(quant, tied_embeddings=tied)
+    model = shape_of_keys({"general.architecture": spec.architecture, **metadata_from_spec(spec)})
+    recipe = Recipe(quant, get_format(quant)) if single else Recipe.named(quant, tied_embeddings=tied, model=model)
     entries = [
         TensorEntry(name, shape, recipe.choose(name, shape).format) for name, shape in expected_tensors(spec).items()
     ]

@@ -39,6 +39,8 @@ __all__ = [
     "BundleFile",
     "Manifest",
     "MergedAdapter",
+    "QualityReport",
+    "QualityStep",
     "Source",
     "TensorGroup",
     "manifest_text",
@@ -68,6 +70,7 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     format: str  # "gguf" or "onnx"
     file: str  # name of the main file
     layout_digest: _Sha256 = msgspec.field(name="plan")  # of everything but the weights that decides the file's bytes
+    requires: str | msgspec.UnsetType = msgspec.UNSET  # what a runtime must have: "onnxruntime >= 1.22"
 
 
 class MergedAdapter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -100,6 +103,28 @@ class TensorGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     size_bytes: _Count
 
 
+class QualityStep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A step of a calibrated export, compared with the source on the evaluation text."""
+
+    name: str
+    kld: float  # mean KL divergence in nats
+    kld_error: float  # its standard error
+    same_top: float  # share of tokens with the source's top token
+    taken: bool  # whether the file has it: it pays beyond two standard errors of the paired difference
+
+
+class QualityReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a calibrated export chose formats and codes."""
+
+    level: str
+    digest: _Sha256  # of calibration text, formats and settings
+    calibration_tokens: _Count
+    rounding: str  # "blind", "search", "feedback" or "descent"
+    expected_kld: float | None  # sum of the tensors' costs; None without a measurement
+    steps: tuple[QualityStep, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The contents of ``manifest.json``."""
 
@@ -114,6 +139,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     device: str | None
     versions: dict[str, str]
     sampling: dict[str, float] | msgspec.UnsetType = msgspec.UNSET  # the model's sampling parameters, for information
+    quality: QualityReport | msgspec.UnsetType = msgspec.UNSET  # of a calibrated export
     warnings: tuple[str, ...] = ()
     manifest_sha256: _Sha256 | msgspec.UnsetType = msgspec.UNSET  # of this text; see sprat.runtime.files.manifest_seal
 

@@ -9,6 +9,7 @@ from sprat.app.model_reference import find_source
 from sprat.boundary import public_call
 from sprat.export.verify.verify import Verification
 from sprat.export.verify.verify import verify as verify_path
+from sprat.keywords import listed
 from sprat.progress import ReportProgress, no_progress
 
 __all__ = ["verify"]
@@ -50,9 +51,9 @@ def verify(
         find_source(artifact),
         find_source(source),
         text=text,
-        backends=backends,
+        backends=None if backends is None else listed(backends, "backends"),
         max_kld=max_kld,
         max_tokens=max_tokens,
-        lora=lora,
+        lora=listed(lora, "lora"),
         progress=progress,
     )
