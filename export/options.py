@@ -42,6 +42,7 @@ class ExportKeywords(TypedDict, total=False):
     match_size: str | os.PathLike[str] | None
     max_kld: float | None
     calibration: Sequence[str | os.PathLike[str]]
+    imatrix_out: str | os.PathLike[str] | None
     force: bool
 
 
@@ -74,6 +75,7 @@ class ExportOptions:
         match_size: the size as that of another file.
         max_kld: the smallest file whose mean KL divergence on the evaluation text is at most this.
         calibration: text files to calibrate with instead of the packaged text.
+        imatrix_out: write what the calibration found about inputs as llama.cpp's imatrix, for llama-quantize.
         force: replace an existing bundle, and write a model that does not fit the device.
     """
 
@@ -97,6 +99,7 @@ class ExportOptions:
     match_size: str | os.PathLike[str] | None = None
     max_kld: float | None = None
     calibration: Sequence[str | os.PathLike[str]] = ()
+    imatrix_out: str | os.PathLike[str] | None = None
     force: bool = False
 
     @classmethod
@@ -137,6 +140,7 @@ class ExportOptions:
             match_size=self.match_size,
             max_kld=self.max_kld,
             calibration=self.calibration,
+            imatrix_out=self.imatrix_out,
         )
 
     @property
