@@ -21,6 +21,7 @@ from sprat.devices.plan.plan import Plan
 from sprat.errors import BundleError, ExportError
 from sprat.export.artifacts import ArtifactWriter
 from sprat.export.calibrated import calibrate, calibration_digest, is_calibrated
+from sprat.export.card.files import card_texts
 from sprat.export.manifest import describe_file, manifest_of
 from sprat.export.options import ExportKeywords, ExportOptions
 from sprat.export.prepare import PreparedExport, prepare
@@ -113,6 +114,8 @@ def export(
         manifest = manifest_of(
             checkpoint, prepared.recipe, artifacts, files, prepared.tokenizer, options, prepared.quality
         )
+        for name, text in card_texts(manifest, prepared.tokenizer, options.context).items():
+            folder.add(name, text)
         bundle = folder.finish(manifest, check=lambda path: notes.extend(check_first_logits(path)))
     n_resumed = sum(file.n_resumed for file in written)
     return ExportResult(bundle=bundle, plan=prepared.plan, n_resumed=n_resumed, notes=tuple(notes))

@@ -208,7 +208,7 @@ def test_any_value_of_any_option_is_taken_or_one_line(command, option, n_values,
     check_ending(code, printed, error)
 
 
-@pytest.mark.parametrize("command", map(marked, COMMANDS))
+@pytest.mark.parametrize("command", list(map(marked, COMMANDS)))
 @FAST
 @given(text=words)
 @example(text="fifo")
