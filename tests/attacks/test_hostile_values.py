@@ -227,3 +227,23 @@ def check_ending(code, printed, error):
     assert code in {0, 1, 2}
     assert (code == 0) or error.rpartition("sprat: ")[2].count("\n") <= 1 or "Usage" in printed + error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: sprat.bench("x", repetitions=0), "repetitions is 0, expected at least 1"),
+        (lambda: sprat.bench("x", threads=10**9), "threads is 1000000000, expected 1 to 1024"),
+        (lambda: sprat.bench("x", batch=-5, threads=0), "threads is 0.*; batch is -5, expected at least 1"),
+        (lambda: sprat.bench("x", sustained_s=float("nan")), "sustained_s is nan"),
+        (lambda: sprat.plan("demo", prompt_tokens=-1), "prompt_tokens is -1, expected at least 1"),
+    ],
+)
+def test_values_out_of_range_are_named(call, message):
+    with pytest.raises(sprat.InputError, match=message):
+        call()
+
+
+def test_texts_that_are_no_pairs_are_an_input_error(engine):
+    with pytest.raises(sprat.InputError, match="texts holds something else than pairs"):
+        sprat.evaluate(engine, "prose", texts=[("a",)])
