@@ -1,8 +1,8 @@
 """How long a cancel and a timeout take to end an answer, in prefill and in decode.
 
-Files of published shapes with random weights on the native backend. Every answer is ended at a random moment: ``cancel``
-from another thread, ``timeout`` by its deadline. The latency is the time from that moment until the iterator has ended,
-the release of the thread included. The last line is JSON with ``--json``; ``cancel_p99_ms`` and
+Files of published shapes with random weights on the native backend. Every answer is ended at a random moment:
+``cancel`` from another thread, ``timeout`` by its deadline. The latency is the time from that moment until the iterator
+has ended, the release of the thread included. The last line is JSON with ``--json``; ``cancel_p99_ms`` and
 ``timeout_overshoot_p99_ms`` are the worst of all shapes and phases, and ``load_average`` says how busy the machine was.
 
     python benchmarks/cancel.py --json

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Self, TypedDict
 
 from sprat.devices.profile import find_profile
@@ -12,7 +12,7 @@ from sprat.export.onnx import OnnxOptions
 from sprat.export.onnx.ort_version import LOWEST, OrtVersion
 from sprat.export.quality.options import QualityOptions
 from sprat.export.source.lora import AdapterOption
-from sprat.keywords import unknown_keyword
+from sprat.keywords import record_of
 from sprat.runtime.memory import parse_memory
 
 __all__ = ["ExportKeywords", "ExportOptions"]
@@ -107,10 +107,7 @@ class ExportOptions:
     @classmethod
     def of(cls, keywords: ExportKeywords) -> Self:
         """The record of ``export``'s keyword arguments; TypeError for one that does not exist."""
-        names = [field.name for field in fields(cls)]
-        if unknown := [name for name in keywords if name not in names]:
-            raise unknown_keyword("export()", unknown[0], names)
-        return cls(**keywords)
+        return record_of(cls, "export()", keywords)
 
     @property
     def device_name(self) -> str | None:

@@ -14,13 +14,13 @@ from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.plan import Plan
 from sprat.devices.profile import DeviceProfile, find_profile
 from sprat.errors import InputError
-from sprat.runtime.cache import STORAGES, Storage
+from sprat.runtime.cache import Storage
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.footprint import DEFAULT_BATCH, DEFAULT_CONTEXT, file_footprint
 from sprat.runtime.memory import parse_memory
 from sprat.runtime.open_model import OpenModel
 
-__all__ = ["LoadLimits", "check_cache", "check_flags", "checked_context", "has_large_key_bias", "load_limits"]
+__all__ = ["LoadLimits", "checked_context", "has_large_key_bias", "load_limits"]
 
 _MIN_CONTEXT = 512
 _MAX_BATCH = 1 << 16
@@ -157,27 +157,6 @@ def _with_shorter_context(footprint: Footprint, usable_bytes: int) -> Footprint:
     """``footprint`` with the longest context that fits; unchanged if that is not shorter, or below the minimum."""
     context = footprint.context_within(usable_bytes - (footprint.total_bytes - footprint.cache_bytes))
     return replace(footprint, context=context) if _MIN_CONTEXT <= context < footprint.context else footprint
-
-
-def check_cache(cache: object) -> None:
-    """Check a format of the KV cache.
-
-    Raises:
-        InputError: there is no such format.
-    """
-    if cache is not None and cache not in STORAGES:
-        raise InputError(f"cache is {cache!r}, expected one of {', '.join(STORAGES)}, or None for the default")
-
-
-def check_flags(**flags: object) -> None:
-    """Check arguments that are True or False; any text would count as True.
-
-    Raises:
-        InputError: one is neither.
-    """
-    for name, value in flags.items():
-        if not isinstance(value, bool):
-            raise InputError(f"{name} is {value!r}, expected True or False")
 
 
 def _check_batch(batch: object) -> None:

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCES = ROOT / "src" / "sprat"
 
-LEAVES = ["alignment", "argument_types", "arrays", "errors", "files", "keywords", "native", "progress", "text"]
+LEAVES = ["alignment", "argument_types", "arrays", "errors", "files", "keywords", "locks", "native", "progress", "text"]
 
 ROOMS = ["devices", "quant", "runtime", "export", "app", "cli"]
 """Lowest first; a room imports only rooms before it."""
@@ -42,7 +42,7 @@ PARTS = {
         "chat",
         "frontend open_model",
         "session",
-        "limits",
+        "limits load_options",
         "engine",
         "health",
     ],

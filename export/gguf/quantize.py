@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from sprat.export.source.gguf_tensors import gguf_tensors, modern_layout
 from sprat.export.source.range_check import check_range
 from sprat.export.source.repack import repack
 from sprat.export.source.scan import FileScan, scan_files
-from sprat.export.write.errors import export_errors
+from sprat.export.write.errors import export_errors, output_path
 from sprat.export.write.tensor_groups import group_tensors
 from sprat.export.write.writer import WrittenFile, is_kept, write_files
 from sprat.progress import ReportProgress, no_progress
@@ -91,15 +91,12 @@ def quantize(
             unknown, or a weight exceeds the range of its format.
         ExportError: ``out`` exists or cannot be written, or the source changed during the export.
     """
-    source, out = Path(source), Path(out)
+    source, out = Path(source), output_path(out)
     SourceFile.find(source)  # of a path that is no file, the message is about sources
     with GGUFFile.open(source) as gguf:
         files, stored = gguf_tensors(gguf)
         tensors, keys = modern_layout(gguf, stored)
-        tied = "output.weight" not in tensors
-        recipe = Recipe.named(quant, tied_embeddings=tied, model=shape_of_keys(gguf.metadata)).with_rules(tensor_rules)
-        if unused := recipe.unused_rules(tensors):
-            raise FormatError(f"--tensor {unused[0]}: matches no tensor that can be quantized; see `sprat inspect`")
+        recipe = _recipe(quant, tensor_rules, gguf, tensors)
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         entries = [TensorEntry(name, shape, recipe.choose(name, shape).format) for name, shape in shapes.items()]
         split_bytes = None if split is None else parse_memory(split, "split")
@@ -124,6 +121,14 @@ def quantize(
     notes = tuple(file.note for file in written if file.note)
     groups = group_tensors(sizes)
     return QuantizeResult(written[0], groups, sum(file.nbytes for file in files), notes, written)
+
+
+def _recipe(quant: str, rules: Sequence[str], gguf: GGUFFile, names: Collection[str]) -> Recipe:
+    tied = "output.weight" not in names
+    recipe = Recipe.named(quant, tied_embeddings=tied, model=shape_of_keys(gguf.metadata)).with_rules(rules)
+    if unused := recipe.unused_rules(names):
+        raise FormatError(f"--tensor {unused[0]}: matches no tensor that can be quantized; see `sprat inspect`")
+    return recipe
 
 
 def _refuse_to_replace(sources: Iterable[SourceFile], outs: Iterable[Path], *, force: bool) -> None:

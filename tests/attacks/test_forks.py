@@ -88,7 +88,7 @@ def bundle(tmp_path_factory):
 @needs_native
 @pytest.mark.parametrize("state", ["idle", "busy"])
 def test_a_child_of_the_native_backend_computes(bundle, state):
-    assert results_of(bundle.path, "native", 25, state) == "{0: 25}"
+    assert results_of(bundle.path, "native", 12, state) == "{0: 12}"
 
 
 @needs_native
@@ -102,7 +102,7 @@ def test_a_child_of_onnxruntime_is_refused(tmp_path, state):
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     model = export(write_checkpoint(tmp_path / "tiny"), tmp_path / "out", quant="int8", formats=["onnx"]).bundle
-    assert results_of(model.path, "onnx", 5, state) == "{5: 5}"
+    assert results_of(model.path, "onnx", 2, state) == "{5: 2}"
 
 
 @needs_native
@@ -110,6 +110,6 @@ def test_a_child_that_never_calls_ends(bundle):
     script = SCRIPT.replace(
         "return 0 if answer() == expected == answer() else 3", "engine.close(); globals().pop('engine'); return 0"
     )
-    command = [sys.executable, "-c", script, bundle.path, "native", "10", "busy"]
+    command = [sys.executable, "-c", script, bundle.path, "native", "6", "busy"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
-    assert (done.returncode, done.stdout.strip()) == (0, "{0: 10}"), done.stderr
+    assert (done.returncode, done.stdout.strip()) == (0, "{0: 6}"), done.stderr

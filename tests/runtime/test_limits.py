@@ -15,7 +15,7 @@ from sprat.runtime.backends.native import NativeLoader
 from sprat.runtime.backends.registry import LoadRequest
 from sprat.runtime.footprint import file_footprint
 from sprat.runtime.kernels import ReferenceKernels
-from sprat.runtime.limits import check_cache, check_flags, has_large_key_bias, load_limits
+from sprat.runtime.limits import has_large_key_bias, load_limits
 from sprat.runtime.open_model import open_model
 
 
@@ -186,20 +186,3 @@ def test_the_native_backend_pins_the_threads_that_it_starts(model, monkeypatch):
 def test_arguments_of_another_type_are_an_error(model, wrong, message):
     with pytest.raises(InputError, match=message):
         load_limits(model, **wrong)
-
-
-@pytest.mark.parametrize("value", ["no", 1, None])
-def test_a_flag_that_is_no_bool_is_an_error(value):
-    with pytest.raises(InputError, match=rf"exact is {value!r}, expected True or False"):
-        check_flags(force=True, exact=value)
-
-
-@pytest.mark.parametrize("cache", ["q4", "", 8, b"f16", "F16"])
-def test_an_unknown_cache_format_is_an_error(cache):
-    with pytest.raises(InputError, match="expected one of f32, f16, int8"):
-        check_cache(cache)
-
-
-@pytest.mark.parametrize("cache", [None, "f32", "f16", "int8"])
-def test_known_cache_formats_are_accepted(cache):
-    check_cache(cache)

@@ -1,9 +1,9 @@
 """The MoE sublayer: router, DeepSeek's expert selection, and experts, of which only the chosen ones are computed.
 
-DeepSeek selects experts by one score and weights their outputs by another: V2-Lite's scores are not normalized, and V3's
-correction bias affects only the selection. ``QMoE`` takes both from onnxruntime 1.31 on. Before, it dequantizes every
-expert that it uses (12 times slower, measured), so graphs for older versions, and portable ones, have each expert in an
-``If``: experts without tokens are not computed.
+DeepSeek selects experts by one score and weights their outputs by another: V2-Lite's scores are not normalized, and
+V3's correction bias affects only the selection. ``QMoE`` takes both from onnxruntime 1.31 on. Before, it dequantizes
+every expert that it uses (12 times slower, measured), so graphs for older versions, and portable ones, have each expert
+in an ``If``: experts without tokens are not computed.
 """
 
 from __future__ import annotations
