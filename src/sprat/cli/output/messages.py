@@ -14,12 +14,13 @@ def make_messages_best_effort() -> None:
 
     Standard output is different: a result that cannot be written is an error.
     """
-    if sys.stderr is None:  # closed: the next file that is opened would get its number
+    stream = sys.stderr
+    if stream is None:  # closed: the next file that is opened would get its number
         sys.stderr = io.TextIOWrapper(io.FileIO(os.open(os.devnull, os.O_WRONLY), "w"), write_through=True)
-    elif sys.stderr is sys.__stderr__:
-        raw = _Lossy(sys.stderr.fileno())
+    elif (own := sys.__stderr__) is not None and stream is own:
+        raw = _Lossy(own.fileno())
         sys.stderr = io.TextIOWrapper(
-            io.BufferedWriter(raw), encoding=sys.stderr.encoding, errors="backslashreplace", write_through=True
+            io.BufferedWriter(raw), encoding=own.encoding, errors="backslashreplace", write_through=True
         )
 
 
