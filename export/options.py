@@ -44,6 +44,7 @@ class ExportKeywords(TypedDict, total=False):
     max_kld: float | None
     calibration: Sequence[str | os.PathLike[str]]
     ort: str
+    imatrix_out: str | os.PathLike[str] | None
     force: bool
 
 
@@ -78,6 +79,7 @@ class ExportOptions:
         calibration: text files to calibrate with instead of the packaged text.
         ort: ONNX: the oldest onnxruntime that must load the graph, ``"1.22"``; from ``"1.31"`` on, MoE graphs are
             smaller and load faster.
+        imatrix_out: write what the calibration found about inputs as llama.cpp's imatrix, for llama-quantize.
         force: replace an existing bundle, and write a model that does not fit the device.
     """
 
@@ -102,6 +104,7 @@ class ExportOptions:
     max_kld: float | None = None
     calibration: Sequence[str | os.PathLike[str]] = ()
     ort: str = str(LOWEST)
+    imatrix_out: str | os.PathLike[str] | None = None
     force: bool = False
 
     @classmethod
@@ -145,6 +148,7 @@ class ExportOptions:
             match_size=self.match_size,
             max_kld=self.max_kld,
             calibration=self.calibration,
+            imatrix_out=self.imatrix_out,
         )
 
     @property
