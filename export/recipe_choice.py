@@ -34,7 +34,7 @@ def choose_recipe(checkpoint: Checkpoint, options: ExportOptions) -> tuple[Recip
         return recipes[0], None, []
     footprints = [planned_footprint(checkpoint.spec, recipe, context=options.context) for recipe in recipes]
     plan = choose_quant(footprints, find_profile(options.device), force=options.force)
-    chosen = footprints.index(plan.footprint)
+    chosen = footprints.index(plan.footprint.of_batch(footprints[0].batch))
     return recipes[chosen], plan, _smaller_choice(plan, footprints[chosen + 1 :])
 
 

@@ -9,7 +9,7 @@ from sprat.devices.affinity import Threads, default_threads, fast_core_ids
 from sprat.devices.container import container_memory_bytes
 from sprat.devices.plan.choose import choose_quant
 from sprat.devices.plan.footprint import Footprint
-from sprat.devices.plan.plan import Plan
+from sprat.devices.plan.plan import BATCHES, Plan
 from sprat.devices.profile import DeviceProfile, find_profile
 from sprat.errors import InputError
 from sprat.runtime.cache import STORAGES, Storage
@@ -92,11 +92,11 @@ def load_limits(
     if usable_bytes is None:
         usable_bytes = min(profile.usable_bytes, in_container or profile.usable_bytes)
     footprints = [
-        file_footprint(model.spec, model.file, context=checked, cache=storage)
+        file_footprint(model.spec, model.file, context=checked, cache=storage).of_batch(batch or DEFAULT_BATCH)
         for storage in model.spec.attention.storages
     ]
     if context is None:
-        footprints.append(_with_shorter_context(footprints[-1], usable_bytes))
+        footprints.append(_with_shorter_context(footprints[-1].of_batch(batch or BATCHES[-1]), usable_bytes))
     plan = choose_quant(footprints, profile, usable_bytes=usable_bytes, force=force)
     limits = _from_plan(plan, threads, _cores(profile))
     return replace(limits, batch=batch) if batch else limits

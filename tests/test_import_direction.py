@@ -35,6 +35,7 @@ PARTS = {
         "files cache",
         "kernels",
         "models",
+        "buffers",
         "footprint",
         "backends",
         "generate cache_budget",
