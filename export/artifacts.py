@@ -13,6 +13,7 @@ from sprat.export.options import ExportOptions
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.source.tensor import SourceTensor
 from sprat.export.write.naming import ModelName
+from sprat.export.write.rounding import Rounding
 from sprat.export.write.writer import WrittenFile
 from sprat.progress import ReportProgress
 from sprat.quant.formats import BlockFormat
@@ -32,6 +33,10 @@ class ArtifactWriter(Protocol):
     @property
     def layout_digest(self) -> str:
         """SHA-256 of everything that decides the files' bytes except the weights."""
+
+    @property
+    def requires(self) -> str:
+        """What a runtime must have to load the main file; empty if nothing is known."""
 
     @property
     def groups(self) -> tuple[TensorGroup, ...]:
@@ -64,6 +69,7 @@ class ArtifactFactory(Protocol):
         *,
         name: ModelName,
         tokenizer: Mapping[str, Any],
+        rounding: Rounding | None = None,
     ) -> ArtifactWriter:
         """Lay out the artifact of ``checkpoint``."""
 

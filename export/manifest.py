@@ -17,7 +17,7 @@ from sprat.export.write.writer import WrittenFile
 from sprat.quant.recipe import KEEP, Recipe
 from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.arch.spec_json import spec_fields
-from sprat.runtime.files.bundle import Artifact, BundleFile, Manifest, Source
+from sprat.runtime.files.bundle import Artifact, BundleFile, Manifest, QualityReport, Source
 from sprat.runtime.files.tensor_digests import pack_digests
 from sprat.runtime.generate.sampling_defaults import sampling_from_metadata
 
@@ -33,12 +33,19 @@ def manifest_of(
     files: tuple[BundleFile, ...],
     tokenizer: Mapping[str, Any],
     options: ExportOptions,
+    quality: QualityReport | None = None,
 ) -> Manifest:
     """The manifest, from the layouts and the written files."""
     return Manifest(
         name=options.name or identity(checkpoint),
         artifacts=tuple(
-            Artifact(format=name, file=a.file_name, layout_digest=a.layout_digest) for name, a in artifacts.items()
+            Artifact(
+                format=name,
+                file=a.file_name,
+                layout_digest=a.layout_digest,
+                requires=a.requires or msgspec.UNSET,
+            )
+            for name, a in artifacts.items()
         ),
         files=files,
         source=_source(checkpoint),
@@ -48,6 +55,7 @@ def manifest_of(
         device=options.device_name,
         versions={name: version(name) for name in (*_PACKAGES, *(["onnx-ir"] if "onnx" in artifacts else []))},
         sampling=dict(sampling_from_metadata(tokenizer)) or msgspec.UNSET,
+        quality=quality or msgspec.UNSET,
         warnings=(*_source_warnings(checkpoint, recipe), *template_warnings(checkpoint, tokenizer)),
     )
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Self, TypedDict
+from dataclasses import dataclass
+from typing import Any, Self, TypedDict
 
 from sprat.devices.profile import find_profile
 from sprat.export.onnx import OnnxOptions
+from sprat.export.onnx.ort_version import LOWEST, OrtVersion
+from sprat.export.quality.options import QualityOptions
 from sprat.export.source.lora import AdapterOption
-from sprat.keywords import unknown_keyword
+from sprat.keywords import listed, record_of
 from sprat.runtime.memory import parse_memory
 
 __all__ = ["ExportKeywords", "ExportOptions"]
 
 _DEFAULT_QUANT = "int4"
+_LISTS = {"formats", "tensor_rules", "lora", "ignore_config_fields", "calibration"}
 
 
 class ExportKeywords(TypedDict, total=False):
@@ -35,6 +38,13 @@ class ExportKeywords(TypedDict, total=False):
     block_size: int
     accuracy_level: int
     portable: bool
+    quality: str | None
+    target_size: int | str | None
+    target_bpw: float | None
+    match_size: str | os.PathLike[str] | None
+    max_kld: float | None
+    calibration: Sequence[str | os.PathLike[str]]
+    ort: str
     force: bool
 
 
@@ -59,6 +69,16 @@ class ExportOptions:
         block_size: ONNX: weights that share a scale: 32, 64 or 128.
         accuracy_level: ONNX: 4 quantizes activations to int8, 0 keeps them in float32.
         portable: ONNX: standard operators only, for runtimes other than onnxruntime.
+        quality: GGUF: ``"fast"``, ``"balanced"`` or ``"best"`` to give every tensor the format that pays most, and with
+            the last two to round for the inputs that a text shows; by default ``"none"``, or ``"balanced"`` with one of
+            the targets.
+        target_size: size of the file, in bytes or as ``"6.2GB"``; by default as large as ``quant`` makes it.
+        target_bpw: the size as bits per weight, scales included.
+        match_size: the size as that of another file.
+        max_kld: the smallest file whose mean KL divergence on the evaluation text is at most this.
+        calibration: text files to calibrate with instead of the packaged text.
+        ort: ONNX: the oldest onnxruntime that must load the graph, ``"1.22"``; from ``"1.31"`` on, MoE graphs are
+            smaller and load faster.
         force: replace an existing bundle, and write a model that does not fit the device.
     """
 
@@ -76,15 +96,20 @@ class ExportOptions:
     block_size: int = 32
     accuracy_level: int = 4
     portable: bool = False
+    quality: str | None = None
+    target_size: int | str | None = None
+    target_bpw: float | None = None
+    match_size: str | os.PathLike[str] | None = None
+    max_kld: float | None = None
+    calibration: Sequence[str | os.PathLike[str]] = ()
+    ort: str = str(LOWEST)
     force: bool = False
 
     @classmethod
     def of(cls, keywords: ExportKeywords) -> Self:
         """The record of ``export``'s keyword arguments; TypeError for one that does not exist."""
-        names = [field.name for field in fields(cls)]
-        if unknown := [name for name in keywords if name not in names]:
-            raise unknown_keyword("export()", unknown[0], names)
-        return cls(**keywords)
+        lists: dict[str, Any] = {name: listed(value, name) for name, value in keywords.items() if name in _LISTS}
+        return record_of(cls, "export()", {**keywords, **lists})
 
     @property
     def device_name(self) -> str | None:
@@ -104,7 +129,25 @@ class ExportOptions:
     @property
     def onnx(self) -> OnnxOptions:
         """Options of the ONNX graph."""
-        return OnnxOptions(block_size=self.block_size, accuracy_level=self.accuracy_level, portable=self.portable)
+        return OnnxOptions(
+            block_size=self.block_size,
+            accuracy_level=self.accuracy_level,
+            portable=self.portable,
+            ort=OrtVersion.parse(self.ort),
+            context=self.context,
+        )
+
+    @property
+    def calibrated(self) -> QualityOptions:
+        """Level, target and text of a calibrated export."""
+        return QualityOptions.of(
+            self.quality,
+            target_size=self.target_size,
+            target_bpw=self.target_bpw,
+            match_size=self.match_size,
+            max_kld=self.max_kld,
+            calibration=self.calibration,
+        )
 
     @property
     def adapters(self) -> list[AdapterOption]:

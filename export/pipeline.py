@@ -20,6 +20,8 @@ from typing import Unpack
 from sprat.devices.plan.plan import Plan
 from sprat.errors import BundleError, ExportError
 from sprat.export.artifacts import ArtifactWriter
+from sprat.export.calibrated import calibrate, calibration_digest, is_calibrated
+from sprat.export.card.files import card_texts
 from sprat.export.manifest import describe_file, manifest_of
 from sprat.export.options import ExportKeywords, ExportOptions
 from sprat.export.prepare import PreparedExport, prepare
@@ -87,26 +89,32 @@ def export(
     """
     out, options = Path(out), ExportOptions.of(keywords)
     prepared = prepare(source, out, options)
-    checkpoint, artifacts, texts = prepared.checkpoint, prepared.artifacts, prepared.texts
     repaired: list[str] = []
     if (existing := existing_manifest(out)) and not options.force:
         remove_leftovers(out)
-        _check_same_export(out, existing, checkpoint, artifacts, texts)
+        _check_same_export(out, existing, prepared, options)
         bundle, damage = _whole_bundle(out, progress)
         if bundle:
             return _up_to_date(bundle, prepared)
         repaired = [f"the bundle was damaged and was written again: {damage}"]
+    if is_calibrated(options):
+        prepared = calibrate(prepared, options, progress)
+    checkpoint, artifacts, texts = prepared.checkpoint, prepared.artifacts, prepared.texts
     _check_before(files_folder(out), artifacts, checkpoint, progress)
     with BundleFolder.lock(out) as folder:
         if (existing := existing_manifest(out)) and not options.force and not repaired:
             # another process wrote it in the meantime
-            _check_same_export(out, existing, checkpoint, artifacts, texts)
+            _check_same_export(out, existing, prepared, options)
             return _up_to_date(Bundle.open(out), prepared)
         written = [file for artifact in artifacts.values() for file in artifact.write(folder.path, progress)]
         checkpoint.check_unchanged()
         files = (*map(describe_file, written), *(folder.add(name, text) for name, text in sorted(texts.items())))
         notes = [*prepared.notes, *repaired, *(file.note for file in written if file.note)]
-        manifest = manifest_of(checkpoint, prepared.recipe, artifacts, files, prepared.tokenizer, options)
+        manifest = manifest_of(
+            checkpoint, prepared.recipe, artifacts, files, prepared.tokenizer, options, prepared.quality
+        )
+        for name, text in card_texts(manifest, prepared.tokenizer, options.context).items():
+            folder.add(name, text)
         bundle = folder.finish(manifest, check=lambda path: notes.extend(check_first_logits(path)))
     n_resumed = sum(file.n_resumed for file in written)
     return ExportResult(bundle=bundle, plan=prepared.plan, n_resumed=n_resumed, notes=tuple(notes))
@@ -136,21 +144,22 @@ def _up_to_date(bundle: Bundle, prepared: PreparedExport) -> ExportResult:
     return ExportResult(bundle=bundle, plan=prepared.plan, n_resumed=0, notes=(*prepared.notes, _UP_TO_DATE))
 
 
-def _check_same_export(
-    out: Path,
-    manifest: Manifest,
-    checkpoint: Checkpoint,
-    artifacts: Mapping[str, ArtifactWriter],
-    texts: Mapping[str, bytes],
-) -> None:
+def _check_same_export(out: Path, manifest: Manifest, prepared: PreparedExport, options: ExportOptions) -> None:
     """Check that an export of the same source, layout, recipe and tokenizer files wrote the bundle at ``out``.
+
+    The layout of a calibrated export follows from its digest.
 
     Raises:
         ExportError: it is another one.
     """
     hashes = {file.name: file.sha256 for file in manifest.files}
-    is_same_text = all(hashes.get(name) == hashlib.sha256(text).hexdigest() for name, text in texts.items())
     existing = {artifact.format: artifact.layout_digest for artifact in manifest.artifacts}
-    wanted = {name: artifact.layout_digest for name, artifact in artifacts.items()}
-    if existing != wanted or not is_same_text or manifest.source.hash != checkpoint.hash():
+    wanted = {name: artifact.layout_digest for name, artifact in prepared.artifacts.items()}
+    texts = prepared.texts
+    if is_calibrated(options):
+        is_same = bool(manifest.quality) and manifest.quality.digest == calibration_digest(prepared, options)
+    else:
+        is_same_text = all(hashes.get(name) == hashlib.sha256(text).hexdigest() for name, text in texts.items())
+        is_same = existing == wanted and is_same_text and not manifest.quality
+    if not is_same or manifest.source.hash != prepared.checkpoint.hash():
         raise ExportError(f"{out}: another bundle exists there; choose another name, or replace it with --force")

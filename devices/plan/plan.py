@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -140,6 +141,10 @@ class Plan:
     def spare_bytes(self) -> int:
         """Memory left when everything is loaded; negative when experts must be streamed or it does not fit."""
         return self.usable_bytes - self.footprint.total_bytes
+
+    def index_in(self, footprints: Sequence[Footprint]) -> int:
+        """Which of the ``footprints`` that it was chosen from the plan is for; its batch may be shorter."""
+        return next(i for i, each in enumerate(footprints) if each.of_batch(self.footprint.batch) == self.footprint)
 
     @property
     def fits(self) -> bool:

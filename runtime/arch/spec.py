@@ -34,6 +34,7 @@ class ModelSpec:
     rope: RopeSpec
     tied_embeddings: bool
     moe: MoESpec | None = None
+    n_mtp_layers: int = 0  # of multi-token prediction, after the others: kept in GGUF files, never run
 
     def validate(self) -> None:
         """Check that the dimensions fit together.
@@ -63,6 +64,9 @@ class ModelSpec:
         factors = rope.scaling.factors if isinstance(rope.scaling, FrequencyFactors) else None
         wrong = {
             f"{self.n_layers} layers, expected 1 to {_MAX_LAYERS}": not 1 <= self.n_layers <= _MAX_LAYERS,
+            f"{self.n_mtp_layers} layers of multi-token prediction, expected at most {_MAX_LAYERS}": (
+                self.n_mtp_layers > _MAX_LAYERS
+            ),
             f"rope over {rope.dim} elements, expected an even number": rope.dim % 2 > 0 or rope.dim < 2,
             f"rope theta {rope.theta}, expected above 1": rope.theta <= 1,
             f"rope factors for {len(factors or ())} pairs of {rope.dim // 2}": (

@@ -28,6 +28,7 @@ from sprat.runtime.buffers import program_bytes
 from sprat.runtime.cache.entries import Storage
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.model_file import ModelFile
+from sprat.runtime.files.shape_checks import is_mtp_tensor
 from sprat.runtime.footprint import DEFAULT_BATCH, resident_and_routed
 from sprat.text import human_bytes
 
@@ -75,7 +76,8 @@ class LoadRequest:
             buffer_bytes: activations and scratch; the Python process and the tokenizer are added.
             activation_bytes: share of ``buffer_bytes`` per token of the batch.
         """
-        sizes = {name: info.nbytes for name, info in self.file.tensors.items()}
+        tensors = self.file.tensors.items()
+        sizes = {name: info.nbytes for name, info in tensors if not is_mtp_tensor(name, self.spec.n_layers)}
         resident_bytes, routed_bytes = resident_and_routed(sizes)
         return Footprint(
             quant="as in the file",

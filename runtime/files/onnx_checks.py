@@ -23,7 +23,15 @@ from sprat.runtime.files.shape_checks import summarize
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-__all__ = ["ALLOWED_DOMAINS", "check_onnx", "external_fields", "tensor_nbytes", "tensors_of", "type_name"]
+__all__ = [
+    "ALLOWED_DOMAINS",
+    "check_onnx",
+    "external_fields",
+    "nested_graphs",
+    "tensor_nbytes",
+    "tensors_of",
+    "type_name",
+]
 
 ALLOWED_DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
 _FORBIDDEN_OPERATORS = frozenset({"EPContext", "PythonOp", "PythonOpGrad"})  # they open files or run programs
@@ -72,6 +80,11 @@ def tensors_of(model: ModelProto) -> Iterator[TensorProto]:
             yield from (attribute.t, *attribute.tensors)
             for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
                 yield from (sparse.values, sparse.indices)
+
+
+def nested_graphs(model: ModelProto) -> Iterator[GraphProto]:
+    """The graphs inside of nodes of the main graph: branches, at any depth."""
+    yield from _graphs_in(_subgraphs(model.graph.node), 1)
 
 
 def external_fields(tensor: TensorProto) -> dict[str, str]:

@@ -269,7 +269,7 @@ def _checked_document(text: str, vocabulary: Vocabulary) -> dict[str, Any]:
         added = {token["content"]: token["id"] for token in document.get("added_tokens") or []}
         ids: dict[str, int] = {**document["model"]["vocab"], **added}
         mismatched = [text for text, index in ids.items() if vocabulary.tokens[index : index + 1] != [text]]
-    except (msgspec.DecodeError, AttributeError, KeyError, TypeError, RecursionError) as error:
+    except (msgspec.DecodeError, AttributeError, KeyError, TypeError, RecursionError, UnicodeError) as error:
         raise TokenizerError(f"{source} is not a tokenizer.json ({error!r}); convert the model again") from error
     if mismatched:
         sample = ", ".join(map(repr, mismatched[:5]))

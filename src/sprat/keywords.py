@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
-from typing import ParamSpec, TypeVar
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from numbers import Integral
+from typing import Any, ParamSpec, TypeVar
 
-from sprat.errors import unknown_name
+from sprat.errors import InputError, unknown_name
 
-__all__ = ["checks_keywords", "unknown_keyword"]
+__all__ = ["checks_keywords", "listed", "listed_counts", "record_of", "unknown_keyword"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,6 +51,46 @@ def unknown_keyword(function: str, name: str, known: Iterable[str]) -> TypeError
     known = list(known)
     elsewhere = {other: keyword for other, keyword in _ELSEWHERE.items() if keyword in known}
     return TypeError(f"{function}: {unknown_name('keyword', name, known, elsewhere)}")
+
+
+def record_of(kind: type[R], function: str, keywords: Mapping[str, Any]) -> R:
+    """The record ``kind``, a dataclass, of the keyword arguments that ``function`` was called with.
+
+    Raises:
+        TypeError: as :func:`unknown_keyword`, for a keyword that is no field.
+    """
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    for name in keywords:
+        if name not in known:
+            raise unknown_keyword(function, name, known)
+    return kind(**keywords)
+
+
+def listed(value: object, what: str) -> list[Any]:
+    """The list of an argument that takes several texts or paths; one alone is a list of one.
+
+    Raises:
+        InputError: it is neither.
+    """
+    return _listed(value, what, (str, os.PathLike), "text, or a list of texts")
+
+
+def listed_counts(value: object, what: str) -> list[int]:
+    """The list of an argument that takes several counts; one alone is a list of one.
+
+    Raises:
+        InputError: it is neither.
+    """
+    return _listed(value, what, Integral, "an integer, or a list of integers")
+
+
+def _listed(value: object, what: str, kind: type | tuple[type, ...], expected: str) -> list[Any]:
+    if isinstance(value, kind):
+        return [value]
+    found = list(value) if isinstance(value, Iterable) and not isinstance(value, bytes | dict) else None
+    if found is None or not all(isinstance(each, kind) for each in found):
+        raise InputError(f"{what} is {value!r}, expected {expected}")
+    return found
 
 
 def checks_keywords(function: Callable[P, R]) -> Callable[P, R]:

@@ -25,7 +25,7 @@ def test_the_message_about_an_unknown_field_is_the_command_that_works(tmp_path, 
     source = write_checkpoint(tmp_path / "model", "qwen2", a_new_field=3)
     code, _, error = run(capsys, "export", source, tmp_path / "out")
     assert code == 2
-    option = error.split("export with ")[1].split("\n")[0]
+    option = error.split("computation, add ")[1].split("\n")[0]
     code, out, error = run(capsys, "export", source, tmp_path / "out", *shlex.split(option))
     assert code == 0, error
     assert "note: fields of config.json that were ignored on request: a_new_field" in out

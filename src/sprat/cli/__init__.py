@@ -28,7 +28,7 @@ _COMMANDS = {
     "demo": "Export, verify and run the packaged student.",
     "plan": "Show whether a model fits a device and its predicted speed, before any download.",
     "bench": "Measure the speed of a model here, or under the limits of an emulated device.",
-    "report": "Draw results and plans as one page: speed, TTFT, context, memory, accuracy, temperature.",
+    "report": "Draw results and plans as one page: speed, TTFT, context, memory, errors of predictions.",
     "devices": "List the device profiles, show one, or measure this machine.",
     "doctor": "Show what this machine can run, and what is missing.",
 }

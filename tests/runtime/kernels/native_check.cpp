@@ -21,6 +21,8 @@ std::vector<int> halves_of(Format format) {
     switch (format) {
         case F32:
         case BF16:
+        case MXFP4:
+        case NVFP4:
             return {};
         case Q4_1:
         case Q5_1:
@@ -29,6 +31,10 @@ std::vector<int> halves_of(Format format) {
             return {0, 2};
         case Q6_K:
             return {208};
+        case Q3_K:
+            return {108};
+        case Q2_K:
+            return {80, 82};
         default:
             return {0};
     }
@@ -53,6 +59,7 @@ std::vector<uint8_t> blocks(Format format, int64_t rows, int64_t k) {
         const uint16_t half = uint16_t(0x2800 | (generator() & 0x83ff));  // +-0.03 to 0.06
         if (format == F32) std::memcpy(&out[at], &number, 4);
         if (format == BF16) std::memcpy(&out[at], reinterpret_cast<const char *>(&number) + 2, 2);
+        if (format == MXFP4) out[at] = uint8_t(120 + generator() % 8);  // an exponent
         for (int field : halves_of(format)) std::memcpy(&out[at + field], &half, 2);
     }
     return out;
