@@ -126,7 +126,8 @@ def test_with_a_large_key_bias_a_shorter_context_comes_before_int8(with_key_bias
     assert 512 <= limits[1].context < 4096
     assert load_limits(biased, device="tight", context=4096).cache == "int8"
     assert load_limits(biased, device="tight", context=512).cache == "f16"
-    board(whole.total_bytes - whole.cache_bytes + 500 * whole.cache_bytes_per_token)
+    shortest = whole.of_batch(32)
+    board(shortest.total_bytes - shortest.cache_bytes + 500 * shortest.cache_bytes_per_token)
     assert load_limits(biased, device="tighter").cache == "int8"  # 500 tokens in f16 are too few
 
 
