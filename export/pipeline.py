@@ -28,6 +28,7 @@ from sprat.export.prepare import PreparedExport, prepare
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.verify.first_logits import check_first_logits
 from sprat.export.write.bundle import BundleFolder, existing_manifest, files_folder, remove_leftovers
+from sprat.export.write.errors import output_path
 from sprat.progress import ReportProgress, no_progress
 from sprat.runtime.files.bundle import Bundle, Manifest, TensorGroup
 
@@ -87,7 +88,7 @@ def export(
         InputError: the source, the device, a format or a rule is invalid, or the model does not fit.
         ExportError: the output cannot be written, or the source changed during the export.
     """
-    out, options = Path(out), ExportOptions.of(keywords)
+    out, options = output_path(out), ExportOptions.of(keywords)
     prepared = prepare(source, out, options)
     repaired: list[str] = []
     if (existing := existing_manifest(out)) and not options.force:

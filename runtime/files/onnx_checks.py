@@ -92,7 +92,12 @@ def external_fields(tensor: TensorProto) -> dict[str, str]:
     from onnx import TensorProto
 
     is_external = tensor.data_location == TensorProto.EXTERNAL
-    return {entry.key: entry.value for entry in tensor.external_data} if is_external else {}
+    return {_text(entry.key): _text(entry.value) for entry in tensor.external_data} if is_external else {}
+
+
+def _text(value: str | bytes) -> str:
+    """A string of a protobuf message, which is bytes where it is not UTF-8."""
+    return value if isinstance(value, str) else value.decode("utf-8", "backslashreplace")
 
 
 def tensor_nbytes(tensor: TensorProto) -> int:
@@ -175,12 +180,15 @@ def _file_problem(folder: Path, location: str) -> str:
     ):
         return f"external data in {location[:100]!r}, expected a plain path inside the model's folder"
     path = folder / location
-    if not path.resolve().is_relative_to(folder.resolve()):
-        return f"external data in {location!r}, a link that leaves the folder"
-    if not path.is_file():
-        return f"external data in {location!r}, which is missing"
-    if path.stat().st_nlink > _links_inside(folder, path):
-        return f"external data in {location!r}, which is a hard link to a file outside of the folder"
+    try:
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+            return f"external data in {location!r}, a link that leaves the folder"
+        if not path.is_file():
+            return f"external data in {location!r}, which is missing"
+        if path.stat().st_nlink > _links_inside(folder, path):
+            return f"external data in {location!r}, which is a hard link to a file outside of the folder"
+    except OSError as error:  # a name of over 255 bytes, say
+        return f"external data in {location[:100]!r}, which cannot be read ({error.strerror})"
     return ""
 
 

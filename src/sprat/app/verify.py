@@ -10,7 +10,6 @@ from sprat.boundary import public_call
 from sprat.export.card.measured import write_measured_card
 from sprat.export.verify.verify import Verification
 from sprat.export.verify.verify import verify as verify_path
-from sprat.keywords import listed
 from sprat.progress import ReportProgress, no_progress
 
 __all__ = ["verify"]
@@ -54,10 +53,10 @@ def verify(
         find_source(artifact),
         find_source(source),
         text=text,
-        backends=None if backends is None else listed(backends, "backends"),
+        backends=backends,
         max_kld=max_kld,
         max_tokens=max_tokens,
-        lora=listed(lora, "lora"),
+        lora=lora,
         progress=progress,
     )
     if card:

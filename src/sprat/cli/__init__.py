@@ -122,8 +122,9 @@ def main(args: list[str] | None = None) -> None:
     except click.ClickException as error:
         _show(error)
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("sprat: interrupted", err=True)
+    except (click.Abort, KeyboardInterrupt) as interruption:
+        detail = str(interruption.__cause__ or interruption)  # click raises Abort from KeyboardInterrupt
+        click.echo(f"sprat: interrupted{f'; {detail}' if detail else ''}", err=True)
         sys.exit(130)
 
 

@@ -72,6 +72,12 @@ Examples:
     metavar="FILE",
     help="Text to calibrate with instead of the packaged text; may be repeated.",
 )
+@click.option(
+    "--imatrix-out",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Write the calibration's mean squares for llama-quantize --imatrix.",
+)
 @click.option("--align", type=int, help="GGUF: alignment of the tensors in bytes; by default 32.")
 @click.option("--split", metavar="SIZE", help="GGUF: split into files of at most SIZE, such as 4G for FAT32 cards.")
 @click.option("--name", help="The model's name in manifest, metadata and file name; by default that of SOURCE.")
