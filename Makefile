@@ -3,7 +3,7 @@
 # make test-all   the slow ones too;  make coverage   the same, measured, with its floors
 # make test-arm   the kernels of 64-bit ARM, cross-compiled and run under qemu
 # make test-sanitized   the kernels under the address and undefined-behaviour sanitizers
-# make attack   damaged weights, files that change while they are in use, forks, signals: all of tests/attacks
+# make attack   damaged weights, changed files, forks, signals, faults, races, hostile values: all of tests/attacks
 # make fuzz SECONDS=300   every reader of untrusted files, with mutated input
 # make lint   ruff, mypy and the import-direction test
 # make wheels   what PyPI gets, in dist/: built, repaired, installed, and `sprat demo` run from each
@@ -91,7 +91,7 @@ test-sanitized: $(VENV)/.native
 	build/sanitized/native_check
 
 attack: $(VENV)/.test $(VENV)/.onnx
-	$(BIN)/python -m pytest -q -m "slow or not slow" tests/attacks
+	SPRAT_ATTACK=whole $(BIN)/python -m pytest -q -m "slow or not slow" tests/attacks tests/fuzz
 
 SECONDS ?= 300
 fuzz: $(VENV)/.test $(VENV)/.onnx
