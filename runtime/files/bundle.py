@@ -123,6 +123,18 @@ class QualityReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     steps: tuple[QualityStep, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def lines(self) -> list[str]:
+        """For a reader: what was done, and every step with whether the file has it."""
+        text = f"quality {self.level}: formats allocated, rounding by {self.rounding}"
+        if self.calibration_tokens:
+            text += f", calibrated with {self.calibration_tokens:,} tokens"
+        steps = [
+            f"{step.name}: KLD {step.kld:.5f} ± {step.kld_error:.5f}, same top token {step.same_top:.1%}, "
+            f"{'taken' if step.taken else 'refused: does not pay beyond two standard errors'}"
+            for step in self.steps
+        ]
+        return [text, *steps, *self.notes]
+
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The contents of ``manifest.json``."""

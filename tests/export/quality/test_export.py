@@ -11,28 +11,35 @@ from sprat.export.quality.imatrix import read_imatrix
 from sprat.export.quality.layer_pass import LayerPass
 from sprat.export.quality.score import difference, score
 from sprat.export.source.checkpoint import Checkpoint
-from sprat.export.texts import calibration_text
+from sprat.export.texts import calibration_text, evaluation_text
 from sprat.quant.formats import format_of_type
 from sprat.runtime.files.gguf import GGUFFile
 
-SEQUENCES = [np.random.default_rng(seed).integers(4, 400, 40).astype(np.int32) for seed in range(20)]
+SEQUENCES = [np.random.default_rng(seed).integers(4, 400, 40).astype(np.int32) for seed in range(12)]
+
+
+SMALL = {
+    "deepseek2": {"num_hidden_layers": 2, "n_routed_experts": 4, "num_experts_per_tok": 2},
+    "qwen2": {"num_hidden_layers": 2},
+}
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
+def short_texts(tmp_path, monkeypatch):
+    """A cache of the test's own, and texts that are not long for tokens of a letter or two."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("sprat.export.quality.plan.evaluation_text", lambda: evaluation_text()[:1500])
 
 
-@pytest.fixture(params=["deepseek2", "qwen2"])
+@pytest.fixture(params=SMALL)
 def source(request, tmp_path):
-    return write_checkpoint(tmp_path / "source", request.param)
+    return write_checkpoint(tmp_path / "source", request.param, **SMALL[request.param])
 
 
 @pytest.fixture
 def text(tmp_path):
-    """A short calibration text: the packaged one is long for the tiny model's tokens of a letter or two."""
     file = tmp_path / "text.txt"
-    file.write_text(calibration_text()[:3000])
+    file.write_text(calibration_text()[:2500])
     return {"calibration": [file]}
 
 
