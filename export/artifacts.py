@@ -35,6 +35,10 @@ class ArtifactWriter(Protocol):
         """SHA-256 of everything that decides the files' bytes except the weights."""
 
     @property
+    def requires(self) -> str:
+        """What a runtime must have to load the main file; empty if nothing is known."""
+
+    @property
     def groups(self) -> tuple[TensorGroup, ...]:
         """Formats and sizes by role."""
 

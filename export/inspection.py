@@ -260,8 +260,9 @@ def _onnx_runtimes(file: ONNXFile) -> tuple[Runtime, Runtime]:
     """Every model that sprat writes runs in onnxruntime; onnxruntime-genai needs a genai_config.json."""
     described = (file.path.parent / "genai_config.json").is_file()
     operators = file.metadata.get("sprat.operators", "contrib")
+    why = file.metadata.get("sprat.requires", ""), f"{operators} operators", f"cache layout '{file.cache}'"
     return (
-        Runtime("onnxruntime", True, f"{operators} operators, cache layout '{file.cache}'"),
+        Runtime("onnxruntime", True, ", ".join(filter(None, why))),
         Runtime("onnxruntime-genai", described, "genai_config.json found" if described else "no genai_config.json"),
     )
 

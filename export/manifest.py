@@ -39,7 +39,13 @@ def manifest_of(
     return Manifest(
         name=options.name or identity(checkpoint),
         artifacts=tuple(
-            Artifact(format=name, file=a.file_name, layout_digest=a.layout_digest) for name, a in artifacts.items()
+            Artifact(
+                format=name,
+                file=a.file_name,
+                layout_digest=a.layout_digest,
+                requires=a.requires or msgspec.UNSET,
+            )
+            for name, a in artifacts.items()
         ),
         files=files,
         source=_source(checkpoint),

@@ -155,15 +155,13 @@ class Recipe:
             found = get_format(found.fallback)
         return Choice(found, wanted)
 
-    @property
-    def file_type(self) -> int:
-        """``general.file_type``: llama.cpp's number for this mix of formats."""
-        return max(self.default.file_type, 0)
+    def file_type(self, main: BlockFormat) -> int:
+        """``general.file_type``: llama.cpp's number for this mix of formats, ``main`` being that of most weights."""
+        return max(main.file_type, 0)
 
-    @property
-    def encoding(self) -> str:
-        """What file names say about the formats: ``Q4_0``."""
-        return self.default.name
+    def encoding(self, main: BlockFormat) -> str:
+        """What file names say about the formats: ``Q4_0``; ``main`` is that of most weights."""
+        return main.name
 
     def unused_rules(self, names: Iterable[str]) -> list[str]:
         """The user's rules that match no quantizable tensor of ``names``: probably misspelled."""
@@ -193,13 +191,11 @@ class MixedFormats(Recipe):
     model: ModelShape
     head_tensor: str
 
-    @property
-    def file_type(self) -> int:
+    def file_type(self, main: BlockFormat) -> int:
         """``general.file_type``."""
         return self.mix.file_type
 
-    @property
-    def encoding(self) -> str:
+    def encoding(self, main: BlockFormat) -> str:
         """What file names say."""
         return self.mix.name.upper()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from sprat.devices.plan.footprint import Footprint, PassCost
+from sprat.devices.plan.footprint import AS_IT_IS, Footprint, PassCost
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.attention import Storage
 from sprat.runtime.arch.gguf_keys import metadata_from_spec
@@ -14,6 +14,7 @@ from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import expected_tensors, is_routed_expert, tensor_role
 from sprat.runtime.cache import entry_layout
 from sprat.runtime.files.model_file import ModelFile
+from sprat.runtime.files.shape_checks import is_mtp_tensor
 
 __all__ = [
     "DEFAULT_BATCH",
@@ -76,8 +77,8 @@ def file_footprint(
     spec: ModelSpec, file: ModelFile, *, context: int | None = None, cache: Storage | None = None
 ) -> Footprint:
     """The footprint of a file without requantizing it; ``context`` is that of :func:`planned_footprint`."""
-    sizes = {name: info.nbytes for name, info in file.tensors.items()}
-    return footprint_of_sizes(spec, sizes, quant="as it is", context=context, cache=cache)
+    sizes = {name: info.nbytes for name, info in file.tensors.items() if not is_mtp_tensor(name, spec.n_layers)}
+    return footprint_of_sizes(spec, sizes, quant=AS_IT_IS, context=context, cache=cache)
 
 
 def footprint_of_sizes(

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["SHORTEST_CONTEXT", "AttentionCost", "Footprint", "PassCost"]
+__all__ = ["AS_IT_IS", "SHORTEST_CONTEXT", "AttentionCost", "Footprint", "PassCost"]
 
+AS_IT_IS = "as it is"  # the quantization of a file that is planned for unchanged
 SHORTEST_CONTEXT = 256  # a context that is shortened to fit is a multiple of this many tokens
 _BLOCK = 64  # KV entries and queries that the kernels process together, masked or not
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ def write_preset(
         InputError: unknown preset or format, or wrong number of layers.
         ExportError: not enough free space, checked before anything is written, or no permission.
     """
-    spec = preset_spec(preset, layers=layers)
+    spec = _without_mtp(preset, layers)
     write_file(path, _layout(spec, preset, quant), functools.partial(_pack, spec), progress=progress)
     return spec
 
@@ -70,7 +71,7 @@ def cached_preset(
         InputError: as :func:`write_preset`.
         ExportError: as :func:`write_preset`.
     """
-    spec = preset_spec(preset, layers=layers)
+    spec = _without_mtp(preset, layers)
     layout = _layout(spec, preset, quant)
     path = preset_cache() / f"{preset}-{spec.n_layers}-layers-{quant.upper()}.gguf"
     if not _is_current(path, layout):
@@ -99,6 +100,11 @@ def clear_cache() -> int:
             raise ExportError(f"{path}: cannot be deleted ({error.strerror}); {freed:,} bytes were freed") from error
         freed += size
     return freed
+
+
+def _without_mtp(preset: str, layers: int | None) -> ModelSpec:
+    """The spec of a preset; layers that never run get no weights."""
+    return replace(preset_spec(preset, layers=layers), n_mtp_layers=0)
 
 
 def _layout(spec: ModelSpec, preset: str, quant: str) -> GGUFLayout:

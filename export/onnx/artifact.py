@@ -65,8 +65,10 @@ class OnnxArtifact:
             "sprat.recipe": " ".join([recipe.name, *map(str, recipe.rules)]),
             "sprat.cache": built.cache,
             "sprat.operators": "portable" if options.portable else "contrib",
+            "sprat.requires": built.requires,
         }
-        return cls(built, checkpoint, metadata, genai_config(spec, tokenizer, _MODEL_NAME))
+        genai = genai_config(spec, tokenizer, _MODEL_NAME, options.context)
+        return cls(built, checkpoint, metadata, genai)
 
     @property
     def file_name(self) -> str:
@@ -77,6 +79,11 @@ class OnnxArtifact:
     def layout_digest(self) -> str:
         """SHA-256 of everything that decides the files' bytes except the weights."""
         return hashlib.sha256(self._graph(self.metadata) + (self.genai or b"")).hexdigest()
+
+    @property
+    def requires(self) -> str:
+        """The oldest onnxruntime that loads the graph; of a portable graph its opset too."""
+        return self.built.requires
 
     @property
     def groups(self) -> tuple[TensorGroup, ...]:

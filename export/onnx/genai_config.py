@@ -10,19 +10,24 @@ import msgspec
 from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.arch.attention import GroupedAttentionSpec
 from sprat.runtime.arch.spec import ModelSpec
+from sprat.runtime.footprint import DEFAULT_CONTEXT
 from sprat.runtime.generate.sampling_defaults import config_from_sampling, sampling_from_metadata
 from sprat.runtime.tokenizer.vocabulary import TokenizerModel, Vocabulary
 
 __all__ = ["genai_config"]
 
 
-def genai_config(spec: ModelSpec, tokenizer: Mapping[str, Any], file_name: str) -> bytes | None:
+def genai_config(
+    spec: ModelSpec, tokenizer: Mapping[str, Any], file_name: str, context: int | None = None
+) -> bytes | None:
     """The file's content, or ``None`` for a model that onnxruntime-genai does not support, such as MLA.
 
     Args:
         spec: the architecture.
         tokenizer: the ``tokenizer.*`` and ``general.sampling.*`` keys of a GGUF.
         file_name: name of the graph's file.
+        context: tokens that the cache is reserved for, as the plan counts them; by default the model's limit, at most
+            :data:`~sprat.runtime.footprint.DEFAULT_CONTEXT`. A program asks for more by ``max_length``.
     """
     model_type = architectures()[spec.architecture].genai_type
     if model_type is None or not isinstance(spec.attention, GroupedAttentionSpec):
@@ -36,7 +41,7 @@ def genai_config(spec: ModelSpec, tokenizer: Mapping[str, Any], file_name: str) 
             "decoder": _decoder(spec, spec.attention, file_name),
         },
         "search": {
-            "max_length": spec.max_context,
+            "max_length": min(context or DEFAULT_CONTEXT, spec.max_context),
             "past_present_share_buffer": True,
             "do_sample": False,
             **config_from_sampling(sampling_from_metadata(tokenizer)),

@@ -20,9 +20,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from sprat.export.onnx.ort_version import LOWEST, OrtVersion
+
 __all__ = ["CONTRIB", "Dim", "GraphBuilder", "Value"]
 
 CONTRIB = "com.microsoft"
+_LOWEST_OPSET = 18  # Split into a number of parts, ScatterND that adds
 
 Value: TypeAlias = ir.Value
 Dim: TypeAlias = int | str  # a name for a symbolic size
@@ -33,9 +36,14 @@ class GraphBuilder:
 
     Args:
         name: name of the graph.
+
+    Attributes:
+        opset: the lowest ONNX opset that has the operators so far.
+        ort: the oldest onnxruntime that has them.
     """
 
     def __init__(self, name: str) -> None:
+        self.opset, self.ort = _LOWEST_OPSET, LOWEST
         self._name, self._scope = name, ""
         self._float32: dict[str, ir.Node] = {}
         self._nodes: list[ir.Node] = []
@@ -44,6 +52,10 @@ class GraphBuilder:
         self._initializers: list[Value] = []
         self._constants: dict[tuple[bytes, str, tuple[int, ...]], Value] = {}
         self._names: Counter[str] = Counter()
+
+    def needs(self, *, opset: int = _LOWEST_OPSET, ort: OrtVersion = LOWEST) -> None:
+        """Note that an operator is missing before ``opset``, or before version ``ort`` of onnxruntime."""
+        self.opset, self.ort = max(self.opset, opset), max(self.ort, ort)
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
@@ -109,13 +121,13 @@ class GraphBuilder:
         value.name, value.shape, value.type = name, ir.Shape(shape), ir.TensorType(dtype)
         self._outputs.append(value)
 
-    def branch(self, name: str, build: Callable[[], Value]) -> ir.Graph:
-        """A branch of ``If``: the nodes that ``build`` adds, and the output that it returns."""
+    def branch(self, name: str, build: Callable[[], Sequence[Value]]) -> ir.Graph:
+        """A branch of ``If``: the nodes that ``build`` adds, and the outputs that it returns."""
         outer, self._nodes = self._nodes, []
         try:
             with self.scope(name):
-                result = build()
-            return ir.Graph([], [result], nodes=self._nodes, name=self._scope + name)
+                results = build()
+            return ir.Graph([], results, nodes=self._nodes, name=self._scope + name)
         finally:
             self._nodes = outer
 

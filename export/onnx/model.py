@@ -27,7 +27,7 @@ from sprat.runtime.arch.spec import ModelSpec
 
 __all__ = ["BuiltModel", "build_model"]
 
-_OPSET, _PORTABLE_OPSET, _CONTRIB_OPSET = 23, 21, 1
+_CONTRIB_OPSET = 1
 _IR_VERSION = 10
 _FLOAT, _INT32, _INT64 = ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64
 
@@ -41,6 +41,7 @@ class BuiltModel:
     model: ir.Model
     data: DataFile
     cache: str  # cache layout: "append", "shared" or "concat"; see docs/onnx.md
+    requires: str  # "onnxruntime >= 1.22"
 
 
 def build_model(
@@ -66,9 +67,10 @@ def build_model(
             _grouped_model(graph, weights, spec, attention)
         case attention:
             raise ExportError(f"{name}: no ONNX graph for {type(attention).__name__}; export it with --format gguf")
-    opsets = {"": _PORTABLE_OPSET} if options.portable else {"": _OPSET, CONTRIB: _CONTRIB_OPSET}
+    opsets = {"": graph.opset} if options.portable else {"": graph.opset, CONTRIB: _CONTRIB_OPSET}
+    requires = f"onnxruntime >= {graph.ort}" + (f", ONNX opset {graph.opset}" if options.portable else "")
     model = ir.Model(graph.finish(opsets), ir_version=_IR_VERSION, producer_name="sprat")
-    return BuiltModel(model, weights.arrays.data, cache)
+    return BuiltModel(model, weights.arrays.data, cache, requires)
 
 
 def _latent_model(graph: GraphBuilder, weights: GraphWeights, spec: ModelSpec, attention: LatentAttentionSpec) -> None:

@@ -19,6 +19,7 @@ from sprat.export.onnx.arrays import Arrays, GroupArrays
 from sprat.export.onnx.data import OnnxWeight
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
 from sprat.export.onnx.options import OnnxOptions
+from sprat.export.onnx.ort_version import FAST_QMOE
 from sprat.export.source.rows import AlternatingRows, AsFloat32, TransposedHeads, in_one_format
 from sprat.export.source.tensor import SourceTensor
 from sprat.quant.formats import BlockFormat, get_format
@@ -31,6 +32,7 @@ __all__ = ["GraphWeights", "onnx_format"]
 _FLOAT = ir.DataType.FLOAT
 _FLOAT_FORMATS = {"F32", "F16", "BF16"}
 _ASYMMETRIC = {"Q4_1", "Q4_K"}  # ggml formats with a minimum that become 4-bit
+_BLOCKS_OPSET = 21  # DequantizeLinear of blocks, and 4-bit integers
 _MAX_INT4_BITS = 5.0  # bits per weight, scales included
 _MAX_PART_BYTES, _MAX_PARTS = 16 << 20, 32  # of the output head
 
@@ -70,7 +72,7 @@ class GraphWeights:
             N=n_out,
             bits=format.bits,
             block_size=format.block_size,
-            accuracy_level=self.options.accuracy_level,
+            **self.accuracy,
         )
 
     def head(self, x: Value, name: str) -> Value:
@@ -83,21 +85,28 @@ class GraphWeights:
         stack = replace(weight, source=replace(weight.source, shape=(n_parts, n_rows // n_parts, n_in)))
         return self._graph.op("Concat", *(self.product(x, stack, part=i) for i in range(n_parts)), axis=1)
 
-    def experts(self, layer: int, matrix: str) -> OnnxWeight:
-        """One matrix of all experts, ``(n_experts, out, in)``."""
-        return self._stored(f"blk.{layer}.ffn_{matrix}_exps.weight")
-
-    def fused_experts(self, layer: int) -> tuple[OnnxWeight, OnnxWeight] | None:
-        """Gate and up with alternating rows, and down, with one block size; ``None`` if ``QMoE`` cannot be used."""
+    def experts(self, layer: int) -> tuple[OnnxWeight, OnnxWeight]:
+        """Gate and up with alternating rows, ``(n_experts, 2 * width, hidden)``, and down, of all experts."""
         gate, up, down = (self._tensors[f"blk.{layer}.ffn_{matrix}_exps.weight"] for matrix in ("gate", "up", "down"))
         n_experts, width, hidden = gate.shape
         rows = AlternatingRows(in_one_format([gate.rows, up.rows]))
         fused = SourceTensor(f"blk.{layer}.ffn_gate_up_exps.weight", (n_experts, 2 * width, hidden), rows)
         finest = max(self._wanted(gate), self._wanted(up), key=lambda found: found.bits_per_weight)
-        formats = [self._format(wanted, math.gcd(width, hidden)) for wanted in (finest, self._wanted(down))]
-        if self.options.portable or not all(isinstance(format, GroupFormat) for format in formats):
-            return None
-        return OnnxWeight(fused, formats[0]), OnnxWeight(down, formats[1])
+        common = math.gcd(width, hidden)  # QMoE has one block size
+        formats = [self._format(wanted, common) for wanted in (finest, self._wanted(down))]
+        signed = self.options.portable
+        return OnnxWeight(fused, formats[0], signed), OnnxWeight(down, formats[1], signed)
+
+    def takes_qmoe(self, *experts: OnnxWeight) -> bool:
+        """Whether ``QMoE`` computes these experts: an onnxruntime that has a fast one, and codes."""
+        is_quantized = all(isinstance(weight.format, GroupFormat) for weight in experts)
+        return is_quantized and not self.options.portable and self.options.ort >= FAST_QMOE
+
+    @property
+    def accuracy(self) -> dict[str, int]:
+        """The attribute ``accuracy_level`` of products, unless it is the default."""
+        level = self.options.accuracy_level
+        return {"accuracy_level": level} if level else {}
 
     def per_head(self, x: Value, name: str) -> Value:
         """Each head of ``x`` ``["n", heads, in]`` times its own matrix: ``["n", heads, out]``."""
@@ -113,17 +122,16 @@ class GraphWeights:
         weight = self._stored("token_embd.weight")
         if not isinstance(weight.format, GroupFormat):
             rows = self._graph.op("Gather", self.arrays.floats(weight), tokens)
-        elif self.options.portable:
-            return self._dequantized_rows(self.arrays.rows(weight), weight.format, tokens)
+        elif self.options.portable or weight.bits == 8 or not weight.format.symmetric:
+            # onnxruntime 1.22 and 1.23 have GatherBlockQuantized for 4 bits without zero points alone
+            return self._dequantized_rows(self.arrays.rows(weight), weight, tokens)
         else:
             arrays = self.arrays.rows(weight)
             rows = self._graph.op(
                 "GatherBlockQuantized",
                 *(arrays.codes, tokens, arrays.scales, arrays.zeros),
                 domain=CONTRIB,
-                bits=weight.format.bits,
                 block_size=weight.format.block_size,
-                gather_axis=0,
                 quantize_axis=1,
             )
         return self._graph.op("Cast", rows, to=_FLOAT)
@@ -140,6 +148,7 @@ class GraphWeights:
 
     def _dequantized(self, weight: OnnxWeight, part: int | None) -> Value:
         """The matrix dequantized to float32."""
+        self._graph.needs(opset=_BLOCKS_OPSET)
         arrays = self.arrays.standard(weight, part)
         inputs = (arrays.codes, self._graph.as_float32(arrays.scales), arrays.zeros)
         return self._graph.op("DequantizeLinear", *inputs, axis=-1, block_size=weight.format.block_size)
@@ -157,13 +166,14 @@ class GraphWeights:
             "Transpose", self._graph.op("MatMul", heads_first, self.arrays.float32(matrix), name=name), perm=[1, 0, 2]
         )
 
-    def _dequantized_rows(self, arrays: GroupArrays, format: GroupFormat, tokens: Value) -> Value:
-        """Rows of a portable embedding: gathered as bytes, then dequantized."""
-        graph = self._graph
+    def _dequantized_rows(self, arrays: GroupArrays, weight: OnnxWeight, tokens: Value) -> Value:
+        """Rows of an embedding with standard operators: gathered as bytes, then dequantized."""
+        graph, format = self._graph, weight.format
+        assert isinstance(format, GroupFormat), "floats are gathered as they are"
         codes, scales = (graph.op("Gather", array, tokens) for array in (arrays.codes, arrays.scales))
         if format.bits == 4:
             codes = _nibbles(graph, codes)
-        if format.symmetric:  # from two's complement
+        if format.symmetric and weight.signed:  # from two's complement
             codes = graph.op("BitwiseXor", codes, graph.constant(format.half_range, np.uint8))
         levels = graph.op("Cast", graph.op("Reshape", codes, graph.constant([0, -1, format.block_size])), to=_FLOAT)
         if arrays.zeros is None:

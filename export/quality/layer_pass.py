@@ -109,6 +109,10 @@ class Replaced:
             self._seen[name] = self._weights.weight(name)
         return self._seen[name]
 
+    def check_unchanged(self) -> None:
+        """Check the source."""
+        self._weights.check_unchanged()
+
 
 def layer_prefix(layer: int) -> str:
     """What the names of a layer's tensors begin with."""

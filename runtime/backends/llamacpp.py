@@ -22,6 +22,8 @@ import numpy as np
 from sprat.arrays import F32Array
 from sprat.devices.plan.footprint import Footprint
 from sprat.errors import BackendError, PromptError, SpratError
+from sprat.runtime.arch.architecture import architectures
+from sprat.runtime.backends.library_guard import LibraryGuard
 from sprat.runtime.backends.llamacpp_build import install_command
 from sprat.runtime.backends.llamacpp_probe import probe
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
@@ -50,7 +52,9 @@ class LlamaCppLoader(BackendLoader, name="llamacpp", preference=30):
         return _BATCH * request.spec.vocab_size * 4
 
     def why_not(self, request: LoadRequest) -> SpratError | None:
-        """llama-cpp-python is not installed."""
+        """llama-cpp-python is not installed, or llama.cpp computes this model in another way."""
+        if differences := architectures()[request.spec.architecture].differs_in_llamacpp(request.spec):
+            return BackendError(f"{request.file.path}: {'; '.join(differences)}; use the native backend")
         if importlib.util.find_spec("llama_cpp") is None:
             return BackendError(f"llama-cpp-python is not installed; install it for this CPU: {install_command()}")
         return None
@@ -66,7 +70,10 @@ class LlamaCppLoader(BackendLoader, name="llamacpp", preference=30):
         repacked_bytes = footprint.total_bytes + footprint.weight_bytes  # repacked weights are a second copy
         fits = request.memory_bytes is None or repacked_bytes <= request.memory_bytes
         return LlamaCppBackend(
-            request.file.path, n_threads=request.n_threads, use_extra_bufts=report.use_extra_bufts and fits
+            request.file.path,
+            n_threads=request.n_threads,
+            use_extra_bufts=report.use_extra_bufts and fits,
+            parts=[part.path for part in request.gguf.parts],
         )
 
 
@@ -78,11 +85,13 @@ class LlamaCppBackend:
         n_threads: number of threads.
         use_extra_bufts: let llama.cpp repack weights for this CPU: about twice the prefill speed, but MoE models abort
             with AMX.
+        parts: all files of a split model; by default ``path`` alone.
     """
 
     name = "llamacpp"
 
-    def __init__(self, path: Path, *, n_threads: int, use_extra_bufts: bool) -> None:
+    def __init__(self, path: Path, *, n_threads: int, use_extra_bufts: bool, parts: Sequence[Path] = ()) -> None:
+        self._guard = LibraryGuard("llama.cpp", parts or [path])
         lib = _library()
         params = lib.llama_model_default_params()
         params.use_extra_bufts = use_extra_bufts
@@ -105,7 +114,10 @@ class LlamaCppBackend:
         """
         if not self._model:
             raise BackendError("the engine was closed; load the model again")
-        stream = LlamaCppStream(self._model, capacity=capacity, vocab_size=self.vocab_size, n_threads=self._n_threads)
+        self._guard.check_process()
+        stream = LlamaCppStream(
+            self._model, self._guard, capacity=capacity, vocab_size=self.vocab_size, n_threads=self._n_threads
+        )
         self._streams.add(stream)
         return stream
 
@@ -121,7 +133,8 @@ class LlamaCppBackend:
 class LlamaCppStream:
     """One sequence in a llama.cpp context."""
 
-    def __init__(self, model: Any, *, capacity: int, vocab_size: int, n_threads: int) -> None:
+    def __init__(self, model: Any, guard: LibraryGuard, *, capacity: int, vocab_size: int, n_threads: int) -> None:
+        self._guard = guard
         lib = _library()
         params = lib.llama_context_default_params()
         params.n_ctx = capacity
@@ -170,6 +183,7 @@ class LlamaCppStream:
     def _check_open(self) -> None:
         if not self._free.alive:
             raise BackendError("the engine or the session was closed; load the model again")
+        self._guard.check_process()
 
     def _decode(self, tokens: Sequence[int], *, all_logits: bool) -> None:
         self._check_open()
@@ -195,6 +209,7 @@ class LlamaCppStream:
             raise InterruptError("llama.cpp was told to stop")
         if status != 0:
             raise BackendError(f"llama.cpp failed at position {self.length} with status {status}{_why()}")
+        self._guard.check_files()
         self.length += len(tokens)
 
     def _abort(self) -> None:

@@ -18,6 +18,7 @@ from sprat.devices.plan.footprint import Footprint
 from sprat.errors import BackendError, PromptError, SpratError
 from sprat.runtime.arch.tensors import is_routed_expert
 from sprat.runtime.backends.flush_denormals import subnormals_as_zero
+from sprat.runtime.backends.library_guard import LibraryGuard
 from sprat.runtime.backends.onnx_cache import CacheBinding, bind_cache, ort_value
 from sprat.runtime.backends.onnx_session import missing_because, open_session, ort_errors, run_session
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
@@ -78,10 +79,13 @@ def _chunk(low_memory: bool) -> int:
 
 def _packing_bytes(request: LoadRequest, *, low_memory: bool) -> int:
     """Bytes of packed weights beyond those of the file: ``MatMulNBits`` in ``.blocks``, ``QMoE`` in stacked rows."""
-    shapes = {name: info.shape for name, info in request.file.tensors.items()}
-    scales = {name: shape for name, shape in shapes.items() if name.endswith(".weight.scales")}
-    routed = sum(math.prod(shape) for name, shape in scales.items() if is_routed_expert(name))
-    others = sum(math.prod(shape[:-1]) for name, shape in shapes.items() if ".blocks" in name)
+    blocks: dict[bool, int] = {True: 0, False: 0}  # of routed experts, of the rest
+    for name, info in request.file.tensors.items():
+        if ".weight.blocks" in name:
+            blocks[is_routed_expert(name)] += math.prod(info.shape[:-1])
+        elif name.endswith(".weight.scales") and is_routed_expert(name):  # a stack, of QMoE
+            blocks[True] += math.prod(info.shape)
+    routed, others = blocks[True], blocks[False]
     expert_block_bytes = _LOW_MEMORY_EXPERT_BLOCK_BYTES if low_memory else _PACKED_BLOCK_BYTES
     return _PACKED_BLOCK_BYTES * others + expert_block_bytes * routed
 
@@ -102,7 +106,9 @@ class ONNXBackend:
         self.low_memory = low_memory
         self._file, self._chunk = file, _chunk(low_memory)
         arena = low_memory or file.cache is CacheUpdate.APPEND
+        self._guard = LibraryGuard("onnxruntime", file.files())
         self._session = open_session(file.path, n_threads=n_threads, arena=arena, small_experts=low_memory)
+        self._guard.check_files()
         self._streams: weakref.WeakSet[ONNXStream] = weakref.WeakSet()
         self.vocab_size = file.spec.vocab_size
         self.max_context = file.spec.max_context
@@ -115,7 +121,7 @@ class ONNXBackend:
         """
         if self._session is None:
             raise BackendError("the engine was closed; load the model again")
-        stream = ONNXStream(self._session, self._file, capacity, chunk=self._chunk)
+        stream = ONNXStream(self._session, self._file, capacity, self._guard, chunk=self._chunk)
         self._streams.add(stream)
         return stream
 
@@ -133,12 +139,16 @@ class ONNXStream:
         session: an ``InferenceSession``.
         file: the model that it runs.
         capacity: maximum number of tokens.
+        guard: of the files and threads of the session.
         chunk: maximum number of tokens in one run of the graph.
     """
 
-    def __init__(self, session: Any, file: ONNXFile, capacity: int, *, chunk: int = _CHUNK) -> None:
+    def __init__(
+        self, session: Any, file: ONNXFile, capacity: int, guard: LibraryGuard, *, chunk: int = _CHUNK
+    ) -> None:
         self._open: tuple[Any, CacheBinding] | None = (session, bind_cache(file, capacity))
         self._file, self._chunk, self._capacity = file, chunk, capacity
+        self._guard = guard
         self._ones = np.ones((1, capacity), np.int64)
 
     @property
@@ -199,6 +209,7 @@ class ONNXStream:
     def _run(self, tokens: I64Array, *, n_logits: int) -> F32Array:
         """Run the graph once: logits ``(n_logits, vocab_size)``."""
         session, binding = self._opened()
+        self._guard.check_process()
         n, cache = len(tokens), binding.cache
         n_rows = n_logits if "n_logits" in self._file.inputs else n
         logits = np.empty((1, n_rows, self._file.spec.vocab_size), np.float32)
@@ -209,6 +220,7 @@ class ONNXStream:
             io.bind_ortvalue_output("logits", kept[-1])
             with subnormals_as_zero():
                 run_session(session, io)
+        self._guard.check_files()
         binding.finish(n)
         cache.advance(n)
         rows: F32Array = logits[0, -n_logits:]

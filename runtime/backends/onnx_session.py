@@ -15,6 +15,7 @@ from typing import Any
 
 from sprat.errors import BackendError
 from sprat.runtime.backends.flush_denormals import subnormals_as_zero
+from sprat.runtime.files.onnx_checks import check_onnx, nested_graphs
 from sprat.runtime.interrupt import InterruptError, current_interrupt
 
 __all__ = ["INSTALL", "missing_because", "onnxruntime", "open_session", "ort_errors", "run_session"]
@@ -22,6 +23,7 @@ __all__ = ["INSTALL", "missing_because", "onnxruntime", "open_session", "ort_err
 INSTALL = "pip install 'sprat[onnx]'"
 _LOG_ERRORS = 3
 _EXPERT_PRODUCTS = "ORT_QMOE_CPU_QNBIT_GEMM"  # overrides the accuracy level of QMoE
+_DATA_FOLDER = "session.model_external_initializers_file_folder_path"  # of a graph that does not come from a file
 _CONFIG = {
     "session.intra_op.allow_spinning": "1",  # a token is hundreds of short kernels, too short to wake threads for each
     "session.force_spinning_stop": "1",  # but not after the run
@@ -76,8 +78,12 @@ def open_session(path: Path, *, n_threads: int, arena: bool = False, small_exper
     for key, value in _CONFIG.items():
         options.add_session_config_entry(key, value)
     experts = {_EXPERT_PRODUCTS: "fp32"} if small_experts else {}
+    model: str | bytes = os.fspath(path)
+    if small_experts:
+        model = _with_float_experts(path)
+        options.add_session_config_entry(_DATA_FOLDER, os.fspath(path.parent))
     with ort_errors(f"{path}: onnxruntime cannot load this model"), subnormals_as_zero(), _environment(experts):
-        return ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def run_session(session: Any, io: Any) -> None:
@@ -98,6 +104,17 @@ def run_session(session: Any, io: Any) -> None:
             if options.terminate:
                 raise InterruptError("onnxruntime was told to stop") from error
             raise
+
+
+def _with_float_experts(path: Path) -> bytes:
+    """The graph without the accuracy level of products in branches, which are the experts': theirs is then float32."""
+    model = check_onnx(path)
+    for graph in nested_graphs(model):
+        for node in graph.node:
+            kept = [attribute for attribute in node.attribute if attribute.name != "accuracy_level"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+    return bytes(model.SerializeToString())
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from sprat.runtime.backends.protocol import Backend
 from sprat.runtime.cache.entries import Storage
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.model_file import ModelFile
+from sprat.runtime.files.shape_checks import is_mtp_tensor
 from sprat.runtime.footprint import DEFAULT_BATCH, program_bytes, resident_and_routed
 from sprat.text import human_bytes
 
@@ -73,7 +74,8 @@ class LoadRequest:
             cache_element_bytes: bytes of one element of the KV cache.
             buffer_bytes: activations and scratch, at most; the Python process and the tokenizer are added.
         """
-        sizes = {name: info.nbytes for name, info in self.file.tensors.items()}
+        tensors = self.file.tensors.items()
+        sizes = {name: info.nbytes for name, info in tensors if not is_mtp_tensor(name, self.spec.n_layers)}
         resident_bytes, routed_bytes = resident_and_routed(sizes)
         return Footprint(
             quant="as in the file",

@@ -23,7 +23,15 @@ from sprat.runtime.files.shape_checks import summarize
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-__all__ = ["ALLOWED_DOMAINS", "check_onnx", "external_fields", "tensor_nbytes", "tensors_of", "type_name"]
+__all__ = [
+    "ALLOWED_DOMAINS",
+    "check_onnx",
+    "external_fields",
+    "nested_graphs",
+    "tensor_nbytes",
+    "tensors_of",
+    "type_name",
+]
 
 ALLOWED_DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
 _FORBIDDEN_OPERATORS = frozenset({"EPContext", "PythonOp", "PythonOpGrad"})  # they open files or run programs
@@ -74,12 +82,22 @@ def tensors_of(model: ModelProto) -> Iterator[TensorProto]:
                 yield from (sparse.values, sparse.indices)
 
 
+def nested_graphs(model: ModelProto) -> Iterator[GraphProto]:
+    """The graphs inside of nodes of the main graph: branches, at any depth."""
+    yield from _graphs_in(_subgraphs(model.graph.node), 1)
+
+
 def external_fields(tensor: TensorProto) -> dict[str, str]:
     """``location``, ``offset`` and ``length`` of a tensor's external data; empty if the data is in the model."""
     from onnx import TensorProto
 
     is_external = tensor.data_location == TensorProto.EXTERNAL
-    return {entry.key: entry.value for entry in tensor.external_data} if is_external else {}
+    return {_text(entry.key): _text(entry.value) for entry in tensor.external_data} if is_external else {}
+
+
+def _text(value: str | bytes) -> str:
+    """A string of a protobuf message, which is bytes where it is not UTF-8."""
+    return value if isinstance(value, str) else value.decode("utf-8", "backslashreplace")
 
 
 def tensor_nbytes(tensor: TensorProto) -> int:
@@ -162,12 +180,15 @@ def _file_problem(folder: Path, location: str) -> str:
     ):
         return f"external data in {location[:100]!r}, expected a plain path inside the model's folder"
     path = folder / location
-    if not path.resolve().is_relative_to(folder.resolve()):
-        return f"external data in {location!r}, a link that leaves the folder"
-    if not path.is_file():
-        return f"external data in {location!r}, which is missing"
-    if path.stat().st_nlink > _links_inside(folder, path):
-        return f"external data in {location!r}, which is a hard link to a file outside of the folder"
+    try:
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+            return f"external data in {location!r}, a link that leaves the folder"
+        if not path.is_file():
+            return f"external data in {location!r}, which is missing"
+        if path.stat().st_nlink > _links_inside(folder, path):
+            return f"external data in {location!r}, which is a hard link to a file outside of the folder"
+    except OSError as error:  # a name of over 255 bytes, say
+        return f"external data in {location[:100]!r}, which cannot be read ({error.strerror})"
     return ""
 
 

@@ -66,8 +66,8 @@ class StopConditions:
             ("stop", _are_strings(self.stop), "a string or a sequence of strings, none of them empty"),
             (
                 "timeout",
-                self.timeout is None or (_is_a(Real, self.timeout) and self.timeout > 0),
-                "seconds above 0, or None",
+                self.timeout is None or (_is_a(Real, self.timeout) and 0 < self.timeout <= _MAX_TIMEOUT_S),
+                f"seconds above 0 and at most {_MAX_TIMEOUT_S:.0e}, or None",
             ),
         ]
         problems = [
@@ -75,6 +75,9 @@ class StopConditions:
         ]
         if problems:
             raise InputError(f"invalid stop conditions: {'; '.join(problems)}")
+
+
+_MAX_TIMEOUT_S = 1e9  # 30 years; the clock counts in floats
 
 
 def _is_a(kind: type, value: object) -> bool:

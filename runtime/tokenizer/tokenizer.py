@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -171,7 +172,10 @@ class Tokenizer:
 
         Raises:
             TokenizerError: the model has no tokenizer.
+            PromptError: ``text`` is not a string of valid Unicode.
         """
+        if not isinstance(text, str):
+            raise PromptError(f"the text is a {type(text).__name__}, expected str")
         ids = self.encode_parts(self.special.split(text) if parse_special else [text])
         return self.with_bos(ids) if add_bos else ids
 
@@ -197,10 +201,14 @@ class Tokenizer:
         """Text of ``ids`` without control tokens; invalid UTF-8 becomes U+FFFD.
 
         Raises:
-            PromptError: an id is outside the vocabulary.
+            PromptError: an id is outside the vocabulary, or ``ids`` are not integers.
         """
         decoder = self.stream_decoder()
-        return "".join([*map(decoder.feed, ids), decoder.flush()])
+        try:
+            known = [operator.index(index) for index in ids]
+        except TypeError as error:
+            raise PromptError(f"the ids are a {type(ids).__name__}, expected integers ({error})") from error
+        return "".join([*map(decoder.feed, known), decoder.flush()])
 
     def stream_decoder(self, *, continues: bool = False) -> StreamDecoder:
         """A decoder for tokens one by one; its pieces join to the result of :meth:`decode`.
@@ -269,7 +277,7 @@ def _checked_document(text: str, vocabulary: Vocabulary) -> dict[str, Any]:
         added = {token["content"]: token["id"] for token in document.get("added_tokens") or []}
         ids: dict[str, int] = {**document["model"]["vocab"], **added}
         mismatched = [text for text, index in ids.items() if vocabulary.tokens[index : index + 1] != [text]]
-    except (msgspec.DecodeError, AttributeError, KeyError, TypeError, RecursionError) as error:
+    except (msgspec.DecodeError, AttributeError, KeyError, TypeError, RecursionError, UnicodeError) as error:
         raise TokenizerError(f"{source} is not a tokenizer.json ({error!r}); convert the model again") from error
     if mismatched:
         sample = ", ".join(map(repr, mismatched[:5]))

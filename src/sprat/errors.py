@@ -7,6 +7,7 @@
     │   ├── ConfigError                  a config or its metadata: unsupported, missing or contradictory
     │   ├── CheckpointError              tensors of a source: missing, unexpected, size mismatch, damaged
     │   ├── ModelFileError               a model file: truncated, overlapping tensors, values out of range
+    │   │   └── ModelFileChangedError    a model file that was rewritten or truncated, or fails, while it is in use
     │   ├── BundleError                  a bundle whose manifest and files disagree
     │   ├── FormatError                  an unknown block format, or a row length that it cannot divide
     │   ├── DeviceError                  an unknown device, or a profile with an invalid value
@@ -40,6 +41,7 @@ __all__ = [
     "ExportError",
     "FormatError",
     "InputError",
+    "ModelFileChangedError",
     "ModelFileError",
     "PromptError",
     "ResultsError",
@@ -69,6 +71,10 @@ class CheckpointError(InputError):
 
 class ModelFileError(InputError):
     """A model file is damaged or malicious: what it declares is inconsistent."""
+
+
+class ModelFileChangedError(ModelFileError):
+    """A model file was truncated or rewritten, or cannot be read any more, while it was in use; load it again."""
 
 
 class BundleError(InputError):

@@ -129,7 +129,7 @@ V2_LITE_SHAPE = ModelShape(n_layers=27, queries_per_kv=16, n_experts=64)
 
 def test_a_mix_gives_some_layers_more_bits():
     recipe = Recipe.named("Q4_K_M", model=V2_LITE_SHAPE)
-    assert (recipe.name, recipe.file_type, recipe.encoding) == ("q4_k_m", 15, "Q4_K_M")
+    assert (recipe.name, recipe.file_type(recipe.default), recipe.encoding(recipe.default)) == ("q4_k_m", 15, "Q4_K_M")
     shape = (64, 2048, 1536)
     down = [recipe.choose(f"blk.{layer}.ffn_down_exps.weight", shape).format.name for layer in range(27)]
     more = {0, 1, 2, 5, 8, 11, 14, 17, 20, 23, 24, 25, 26}

@@ -44,13 +44,9 @@ class Layer:
         gain = self.vector(f"{name}.weight")
         return rms_norm(self.graph, x, gain, eps or self.spec.rms_norm_eps, portable=self.portable)
 
-    def experts(self, matrix: str) -> OnnxWeight:
-        """The matrix ``gate``, ``up`` or ``down`` of all experts."""
-        return self.weights.experts(self.number, matrix)
-
-    def fused_experts(self) -> tuple[OnnxWeight, OnnxWeight] | None:
-        """Fused gate and up, and down, if ``QMoE`` can be used."""
-        return self.weights.fused_experts(self.number)
+    def experts(self) -> tuple[OnnxWeight, OnnxWeight]:
+        """Gate and up with alternating rows, and down, of all experts."""
+        return self.weights.experts(self.number)
 
     def _full(self, name: str) -> str:
         return f"blk.{self.number}.{name}"

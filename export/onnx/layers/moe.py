@@ -1,31 +1,41 @@
 """The MoE sublayer: router, DeepSeek's expert selection, and experts, of which only the chosen ones are computed.
 
-``QMoE`` selects experts by one matrix and weights their outputs by another, as DeepSeek needs: V2-Lite's scores are not
-normalized, and V3's correction bias affects only the selection. Float experts, and all experts of a portable graph, are
-in one ``If`` each, so that experts without tokens are not computed.
+DeepSeek selects experts by one score and weights their outputs by another: V2-Lite's scores are not normalized, and
+V3's correction bias affects only the selection. ``QMoE`` takes both from onnxruntime 1.31 on. Before, it dequantizes
+every expert that it uses (12 times slower, measured), so graphs for older versions, and portable ones, have each expert
+in an ``If``: experts without tokens are not computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import onnx_ir as ir
 
+from sprat.alignment import ceil_div
 from sprat.export.onnx.data import OnnxWeight
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
 from sprat.export.onnx.layers.layer import Layer
 from sprat.export.onnx.layers.mlp import gated, mlp
+from sprat.export.onnx.ort_version import FAST_QMOE
 from sprat.runtime.arch.moe import GroupScore, MoESpec, Scoring
 
 __all__ = ["moe_mlp"]
 
+_GROUP = 4  # experts whose If is in another one: of 64 experts with 6 chosen, 36 If are evaluated instead of 64
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Routes:
-    """Selection scores and output weights, ``["n", n_routed_experts]`` each, and the ids of the chosen experts."""
+    """Where tokens go.
+
+    Attributes:
+        scores: selection scores ``["n", n_routed_experts]``.
+        weights: weight of every expert's output, ``["n", n_routed_experts]``.
+        chosen: ids of the chosen experts, ``["n", n_experts_per_token]``.
+    """
 
     scores: Value
     weights: Value
@@ -36,8 +46,9 @@ def moe_mlp(layer: Layer, moe: MoESpec, x: Value) -> Value:
     """Weighted sum of the chosen experts, plus the shared experts: ``["n", hidden]`` to ``["n", hidden]``."""
     with layer.graph.scope("moe"):
         routes = _route(layer, moe, x)
-        fused = layer.fused_experts()
-        out = _fused(layer, moe, x, routes, *fused) if fused else _one_if_per_expert(layer, x, routes)
+        gate_up, down = layer.experts()
+        form = _qmoe if layer.weights.takes_qmoe(gate_up, down) else _one_if_per_expert
+        out = form(layer, moe, x, routes, gate_up, down)
     if not moe.n_shared_experts:
         return out
     return layer.graph.op("Add", out, mlp(layer, x, "_shexp"))
@@ -78,9 +89,11 @@ def _output_weights(graph: GraphBuilder, moe: MoESpec, scores: Value, chosen: Va
     return scores if moe.scaling == 1.0 else graph.op("Mul", scores, graph.constant(moe.scaling, np.float32))
 
 
-def _fused(layer: Layer, moe: MoESpec, x: Value, routes: Routes, gate_up: OnnxWeight, down: OnnxWeight) -> Value:
-    """All experts in one ``QMoE``; the rows of gate and up alternate."""
+def _qmoe(layer: Layer, moe: MoESpec, x: Value, routes: Routes, gate_up: OnnxWeight, down: OnnxWeight) -> Value:
+    """All experts in one ``QMoE``."""
     fc1, fc2 = (layer.weights.arrays.rows(weight) for weight in (gate_up, down))
+    layer.graph.needs(ort=FAST_QMOE)
+    own_bits = {} if down.bits == gate_up.bits else {"fc2_expert_weight_bits": down.bits}
     return layer.graph.op(
         "QMoE",
         *(x, routes.scores, fc1.codes, fc1.scales, None, fc2.codes, fc2.scales, None),
@@ -89,52 +102,79 @@ def _fused(layer: Layer, moe: MoESpec, x: Value, routes: Routes, gate_up: OnnxWe
         k=moe.n_experts_per_token,
         activation_type="swiglu",
         swiglu_fusion=1,
-        activation_alpha=1.0,
-        activation_beta=0.0,
-        normalize_routing_weights=0,
         block_size=gate_up.format.block_size,
         expert_weight_bits=gate_up.bits,
-        fc2_expert_weight_bits=down.bits,
-        accuracy_level=layer.weights.options.accuracy_level,
+        **own_bits,
+        **layer.weights.accuracy,
     )
 
 
-def _one_if_per_expert(layer: Layer, x: Value, routes: Routes) -> Value:
-    """One ``If`` per expert, which adds the outputs of its tokens to the sum."""
-    graph = layer.graph
-    out = graph.op("Mul", x, graph.constant(0, np.float32))
-    zeros = graph.op("Mul", routes.weights, graph.constant(0, np.float32))
-    ones = graph.op("Expand", graph.constant(1, np.float32), graph.op("Shape", routes.chosen))
-    is_chosen = graph.op("ScatterElements", zeros, routes.chosen, ones, axis=1)
-    n_tokens = graph.op("ReduceSum", is_chosen, graph.constant([0]), keepdims=0)
-    experts = [layer.experts(matrix) for matrix in ("gate", "up", "down")]
-    for expert in range(experts[0].source.shape[0]):
-        with graph.scope(f"expert.{expert}"):
-            has_tokens = graph.op("Cast", graph.op("Gather", n_tokens, graph.constant(expert)), to=ir.DataType.BOOL)
-            then = graph.branch(
-                "chosen", partial(_add_expert, layer, experts, expert, x, is_chosen, routes.weights, out)
-            )
-            otherwise = graph.branch("idle", partial(graph.op, "Identity", out))
-            out = graph.op("If", has_tokens, then_branch=then, else_branch=otherwise)
-    return out
-
-
-def _add_expert(
-    layer: Layer,
-    experts: Sequence[OnnxWeight],
-    expert: int,
-    x: Value,
-    is_chosen: Value,
-    output_weights: Value,
-    out: Value,
+def _one_if_per_expert(
+    layer: Layer, moe: MoESpec, x: Value, routes: Routes, gate_up: OnnxWeight, down: OnnxWeight
 ) -> Value:
-    """``out`` plus the weighted output of one expert for its tokens."""
+    """One ``If`` per expert, with the outputs for its tokens or none; the outputs are weighted and added at the end.
+
+    An ``If`` costs some 20 microseconds even when nothing is computed, so a few experts share one around theirs. An
+    assignment is a place in the list of all chosen experts: number ``i`` is token ``i // n_experts_per_token``.
+    """
+    graph, n_experts = layer.graph, moe.n_routed_experts
+    per_token = graph.constant([moe.n_experts_per_token])
+    chosen = graph.op("Reshape", routes.chosen, graph.constant([-1]))
+    is_used = _flags(graph, chosen, n_experts)
+    is_group_used = _flags(graph, graph.op("Div", chosen, graph.constant([_GROUP])), ceil_div(n_experts, _GROUP))
+    nothing = graph.constant(np.empty((0, layer.spec.hidden_size)), np.float32), graph.constant([])
+
+    def one(expert: int) -> Sequence[Value]:
+        build = partial(_expert, layer, gate_up, down, expert, x, chosen, per_token)
+        return _if_used(graph, f"expert.{expert}", is_used[expert], build, nothing)
+
+    def group(number: int) -> Sequence[Value]:
+        experts = range(number * _GROUP, min((number + 1) * _GROUP, n_experts))
+        build = partial(_joined, graph, one, experts)
+        return _if_used(graph, f"group.{number}", is_group_used[number], build, nothing)
+
+    outputs, assignments = _joined(graph, group, range(len(is_group_used)))
+    weights = graph.op("GatherElements", routes.weights, routes.chosen, axis=1)
+    column = graph.op("Reshape", weights, graph.constant([-1, 1]))
+    weighted = graph.op("Mul", outputs, graph.op("Gather", column, assignments))
+    tokens = graph.op("Unsqueeze", graph.op("Div", assignments, per_token), graph.constant([1]))
+    zeros = graph.op("Expand", graph.constant(0, np.float32), graph.op("Shape", x))
+    return graph.op("ScatterND", zeros, tokens, weighted, reduction="add")
+
+
+def _flags(graph: GraphBuilder, found: Value, n: int) -> Sequence[Value]:
+    """Whether each of the numbers 0 to ``n - 1`` is in ``found``: ``n`` values of shape ``[1]``."""
+    true = graph.op("Expand", graph.constant(True, np.bool_), graph.op("Shape", found))
+    flags = graph.op("ScatterElements", graph.constant(np.zeros(n), np.bool_), found, true, axis=0)
+    return graph.ops("Split", flags, n_outputs=n, num_outputs=n)
+
+
+def _if_used(
+    graph: GraphBuilder, name: str, condition: Value, build: Callable[[], Sequence[Value]], nothing: Sequence[Value]
+) -> Sequence[Value]:
+    """What ``build`` returns if ``condition`` holds, else ``nothing``."""
+    with graph.scope(name):
+        then = graph.branch("used", build)
+        otherwise = graph.branch("idle", lambda: [graph.op("Identity", empty) for empty in nothing])
+        return graph.ops("If", condition, n_outputs=len(nothing), then_branch=then, else_branch=otherwise)
+
+
+def _joined(graph: GraphBuilder, build: Callable[[int], Sequence[Value]], numbers: Iterable[int]) -> Sequence[Value]:
+    """The values that ``build`` returns for each number, concatenated."""
+    parts = [build(number) for number in numbers]
+    return [graph.op("Concat", *column, axis=0) for column in zip(*parts, strict=True)]
+
+
+def _expert(
+    layer: Layer, gate_up: OnnxWeight, down: OnnxWeight, expert: int, x: Value, chosen: Value, per_token: Value
+) -> Sequence[Value]:
+    """The outputs of one expert ``["m", hidden]``, not weighted, and its assignments ``["m"]``."""
     graph, weights = layer.graph, layer.weights
-    tokens = graph.op("NonZero", graph.op("Gather", is_chosen, graph.constant(expert), axis=1))
-    indices = graph.op("Transpose", tokens, perm=[1, 0])  # (m, 1)
-    rows = graph.op("GatherND", x, indices)
-    gate, up = (weights.product(rows, matrix, part=expert) for matrix in experts[:2])
-    result = weights.product(gated(graph, gate, up), experts[2], part=expert)
-    column = graph.op("Gather", output_weights, graph.constant([expert]), axis=1)
-    weight = graph.op("GatherND", column, indices)  # (m, 1)
-    return graph.op("ScatterND", out, indices, graph.op("Mul", result, weight), reduction="add")
+    places = graph.op("NonZero", graph.op("Equal", chosen, graph.constant(expert)))
+    assignments = graph.op("Reshape", places, graph.constant([-1]))
+    rows = graph.op("Gather", x, graph.op("Div", assignments, per_token))
+    both = weights.product(rows, gate_up, part=expert)
+    pairs = graph.op("Reshape", both, graph.constant([0, -1, 2]))  # the rows of gate and up alternate
+    gate, up = graph.ops("Split", pairs, n_outputs=2, axis=2, num_outputs=2)
+    inner = graph.op("Reshape", gated(graph, gate, up), graph.constant([0, -1]))
+    return weights.product(inner, down, part=expert), assignments

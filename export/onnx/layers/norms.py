@@ -12,7 +12,7 @@ __all__ = ["add_and_norm", "rms_norm"]
 def rms_norm(graph: GraphBuilder, x: Value, gain: Value, eps: float, *, portable: bool) -> Value:
     """``x / sqrt(mean(x ** 2) + eps) * gain`` over the last axis."""
     if not portable:
-        return graph.op("RMSNormalization", x, gain, axis=-1, epsilon=eps)
+        return graph.op("SimplifiedLayerNormalization", x, gain, epsilon=eps)  # RMSNorm; ONNX has its own from opset 23
     mean_square = graph.op("ReduceMean", graph.op("Mul", x, x), graph.constant([-1]), keepdims=1)
     root = graph.op("Sqrt", graph.op("Add", mean_square, graph.constant(eps, np.float32)))
     return graph.op("Mul", graph.op("Div", x, root), gain)

@@ -53,7 +53,11 @@ def positions(graph: GraphBuilder, start: Value, n: Value) -> Value:
 
 
 def rotary_angles(graph: GraphBuilder, spec: RopeSpec, at: Value, *, portable: bool) -> Angles:
-    """RoPE angles of the positions ``at`` ``["n"]``, computed in float64; no table limits the context.
+    """RoPE angles of the positions ``at`` ``["n"]``; no table limits the context.
+
+    ``Cos`` and ``Sin`` of float64 are missing in onnxruntime before 1.30, and float32 has too few digits for the angle
+    of a late position. So the whole turns are removed in float64, and what is left, at most half a turn, is exact
+    enough.
 
     Args:
         graph: the graph to add to.
@@ -63,10 +67,12 @@ def rotary_angles(graph: GraphBuilder, spec: RopeSpec, at: Value, *, portable: b
     """
     with graph.scope("angles"):
         column = graph.op("Unsqueeze", graph.op("Cast", at, to=_DOUBLE), graph.constant([1]))
-        radians = graph.op("Mul", column, graph.constant(rope_frequencies(spec)[None], np.float64))
-        magnitude = graph.constant(rope_magnitude(spec), np.float64)
+        frequencies = rope_frequencies(spec)[None] / (2 * np.pi)
+        turns = graph.op("Mul", column, graph.constant(frequencies, np.float64))
+        part = graph.op("Cast", graph.op("Sub", turns, graph.op("Round", turns)), to=_FLOAT)
+        radians = graph.op("Mul", part, graph.constant(2 * np.pi, np.float32))
+        magnitude = graph.constant(rope_magnitude(spec), np.float32)
         cos, sin = (graph.op("Mul", graph.op(kind, radians), magnitude) for kind in ("Cos", "Sin"))
-        cos, sin = (graph.op("Cast", angle, to=_FLOAT) for angle in (cos, sin))
         return Angles(cos, sin, spec.interleaved, portable)
 
 

@@ -11,6 +11,7 @@ from sprat.boundary import public_call
 from sprat.errors import InputError
 from sprat.export.gguf.quantize import QuantizeResult
 from sprat.export.gguf.quantize import quantize as quantize_path
+from sprat.files import checked_path
 from sprat.progress import ReportProgress, no_progress
 from sprat.runtime.files.bundle import MANIFEST_NAME
 from sprat.runtime.files.model_file import find_model
@@ -58,7 +59,7 @@ def quantize(
         )
     return quantize_path(
         path,
-        out,
+        checked_path(out, "out"),
         quant=quant,
         tensor_rules=tensor_rules,
         align=align,

@@ -28,7 +28,7 @@ _COMMANDS = {
     "demo": "Export, verify and run the packaged student.",
     "plan": "Show whether a model fits a device and its predicted speed, before any download.",
     "bench": "Measure the speed of a model here, or under the limits of an emulated device.",
-    "report": "Draw results and plans as one page: speed, TTFT, context, memory, accuracy, temperature.",
+    "report": "Draw results and plans as one page: speed, TTFT, context, memory, errors of predictions.",
     "devices": "List the device profiles, show one, or measure this machine.",
     "doctor": "Show what this machine can run, and what is missing.",
 }
@@ -122,8 +122,9 @@ def main(args: list[str] | None = None) -> None:
     except click.ClickException as error:
         _show(error)
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("sprat: interrupted", err=True)
+    except (click.Abort, KeyboardInterrupt) as interruption:
+        detail = str(interruption.__cause__ or interruption)  # click raises Abort from KeyboardInterrupt
+        click.echo(f"sprat: interrupted{f'; {detail}' if detail else ''}", err=True)
         sys.exit(130)
 
 

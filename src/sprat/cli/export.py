@@ -93,6 +93,9 @@ Examples:
 )
 @click.option("--portable", is_flag=True, help="ONNX: standard operators only, for runtimes other than onnxruntime.")
 @click.option(
+    "--ort", default="1.22", show_default=True, metavar="VERSION", help="ONNX: oldest onnxruntime that loads it."
+)
+@click.option(
     "--exporter",
     type=click.Choice(["sprat", "optimum"]),
     default="sprat",

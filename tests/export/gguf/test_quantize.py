@@ -96,6 +96,13 @@ def test_a_missing_folder_is_made(source, tmp_path):
         quantize(source, tmp_path / "file" / "out.gguf")
 
 
+@pytest.mark.parametrize("force", [True, False])
+def test_a_folder_is_no_target(force, source, tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ExportError, match=r"out: is a folder; give the name of a file, for example .*out/model\.gguf"):
+        quantize(source, tmp_path / "out", force=force)
+
+
 def test_the_alignment_of_the_source_is_kept(source, tmp_path):
     quantize(source, tmp_path / "pages.gguf", quant="int8", align=4096)
     quantize(tmp_path / "pages.gguf", tmp_path / "out.gguf", quant="int4")

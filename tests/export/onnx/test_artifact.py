@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from tiny_checkpoint import CONFIGS, write_checkpoint
@@ -14,6 +15,8 @@ import onnx
 from onnx_models import Runner, artifact, write
 
 from sprat.errors import InputError
+from sprat.export.inspection import inspect
+from sprat.export.onnx.ort_version import OrtVersion
 from sprat.export.pipeline import export
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.runtime.arch.tensors import expected_tensors
@@ -96,7 +99,7 @@ def test_a_portable_graph_is_standard_onnx(checkpoint, tmp_path, quant):
     folder = write(tmp_path / "out", checkpoint, quant, portable=True)
     onnx.checker.check_model(str(folder / "model.onnx"), full_check=True)
     model = onnx.load(folder / "model.onnx", load_external_data=False)
-    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 21)]
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 21 if quant == "int4" else 18)]
     assert {domain for domain, _ in operators(model.graph)} == {""}
 
 
@@ -104,8 +107,46 @@ def test_a_graph_for_onnxruntime_uses_contrib_operators(source, tmp_path):
     folder = write(tmp_path / "out", Checkpoint.open(source), "int4")
     found = set(operators(onnx.load(folder / "model.onnx", load_external_data=False).graph))
     contrib = {kind for domain, kind in found if domain == "com.microsoft"}
-    assert contrib >= {"MatMulNBits", "QMoE", "GatherBlockQuantized", "RotaryEmbedding"}
+    assert contrib >= {"MatMulNBits", "GatherBlockQuantized", "RotaryEmbedding"}
     assert {domain for domain, _ in found} == {"", "com.microsoft"}
+
+
+@pytest.mark.parametrize(
+    ("quant", "options", "requires", "has_qmoe"),
+    [
+        ("int4", {}, "onnxruntime >= 1.22", False),
+        ("int4", {"ort": OrtVersion(1, 30)}, "onnxruntime >= 1.22", False),
+        ("int4", {"ort": OrtVersion(1, 31)}, "onnxruntime >= 1.31", True),
+        ("int8", {"ort": OrtVersion(2, 0)}, "onnxruntime >= 1.31", True),
+        ("f32", {"ort": OrtVersion(1, 31)}, "onnxruntime >= 1.22", False),
+        ("int4", {"portable": True, "ort": OrtVersion(1, 31)}, "onnxruntime >= 1.22, ONNX opset 21", False),
+        ("f16", {"portable": True}, "onnxruntime >= 1.22, ONNX opset 18", False),
+    ],
+)
+def test_the_oldest_onnxruntime_is_a_property_of_the_graph(source, tmp_path, quant, options, requires, has_qmoe):
+    checkpoint = Checkpoint.open(source)
+    folder = write(tmp_path / "out", checkpoint, quant, **options)
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    assert artifact(checkpoint, quant, **options).requires == requires
+    assert ONNXFile.open(folder / "model.onnx").metadata["sprat.requires"] == requires
+    assert (("com.microsoft", "QMoE") in set(operators(model.graph))) == has_qmoe
+
+
+def test_manifest_and_inspection_state_the_oldest_onnxruntime(source, tmp_path):
+    export(source, tmp_path / "old", formats=("onnx", "gguf"))
+    export(source, tmp_path / "new", formats=("onnx",), ort="1.31.1")
+    manifest = Bundle.open(tmp_path / "old").manifest
+    assert [entry.requires for entry in manifest.artifacts] == ["onnxruntime >= 1.22", msgspec.UNSET]
+    for name, version in (("old/model.onnx", "1.22"), ("new", "1.31")):
+        runtime = inspect(tmp_path / name).runtimes[0]
+        assert (runtime.name, runtime.why.split(",")[0]) == ("onnxruntime", f"onnxruntime >= {version}")
+
+
+@pytest.mark.parametrize("text", ["", "1", "1.21", "0.99", "1.22.", "1.22rc1", "-1.22", "1.٣٢", "1." + "9" * 400])
+def test_a_version_that_no_graph_loads_in_is_an_error(source, tmp_path, text):
+    with pytest.raises(InputError, match="onnxruntime"):
+        export(source, tmp_path / "out", formats=("onnx",), ort=text)
+    assert not (tmp_path / "out").exists()
 
 
 def test_names_follow_the_model(source, tmp_path):
@@ -113,7 +154,7 @@ def test_names_follow_the_model(source, tmp_path):
     graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
     names = [node.name for node in graph.node]
     assert len(set(names)) == len(names)
-    assert {"blk.0/attn/query", "blk.1/moe/QMoE", "blk.1/moe/router"} <= set(names)
+    assert {"blk.0/attn/query", "blk.1/moe/group.0/If", "blk.1/moe/router"} <= set(names)
     shapes = {
         value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in graph.input
@@ -179,8 +220,9 @@ def test_other_options_give_another_layout_digest(source):
         artifact(checkpoint, "int8").layout_digest,
         artifact(checkpoint, "int4", portable=True).layout_digest,
         artifact(checkpoint, "int4", accuracy_level=0).layout_digest,
+        artifact(checkpoint, "int4", ort=OrtVersion(1, 31)).layout_digest,
     }
-    assert len(digests) == 4
+    assert len(digests) == 5
     assert artifact(checkpoint, "int4").layout_digest in digests
 
 

@@ -192,6 +192,13 @@ INVALID = {
     ),
     "merges of unknown tokens": ({"tokenizer.ggml.merges": ["qq zz"]}, "cannot be built"),
     "an embedded tokenizer that is not JSON": ({"tokenizer.huggingface.json": "{"}, "is not a tokenizer.json"),
+    "an infinite id": ({"tokenizer.ggml.bos_token_id": float("inf")}, "of the wrong type"),
+    "an embedded tokenizer that is not UTF-8": (
+        {"tokenizer.huggingface.json": '{"\udcff": 1}'},
+        "is not a tokenizer.json",
+    ),
+    "a token that is not UTF-8": ({"tokenizer.ggml.tokens": ["\udcff", *map(str, range(1279))]}, "cannot be built"),
+    "nested JSON": ({"tokenizer.huggingface.json": "[" * 100_000}, "is not a tokenizer.json"),
     "a BOS id outside the vocabulary": ({"tokenizer.ggml.bos_token_id": 5000}, "there is no bos_token_id"),
 }
 
