@@ -123,7 +123,7 @@ class QualityReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     level: str
     digest: _Sha256  # of calibration text, formats and settings
     calibration_tokens: _Count
-    rounding: str  # "blind", "search", "feedback" or "descent"
+    rounding: str  # "search", "feedback" or "descent"
     expected_kld: float | None  # sum of the tensors' costs; None without a measurement
     steps: tuple[QualityStep, ...] = ()
     notes: tuple[str, ...] = ()

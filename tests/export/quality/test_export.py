@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from tiny_checkpoint import write_checkpoint
 
+import sprat.demo
 from sprat.errors import ExportError, InputError
 from sprat.export.pipeline import export
 from sprat.export.quality.imatrix import read_imatrix
@@ -91,9 +92,20 @@ def test_fast_reads_no_text_and_is_as_large(source, tmp_path):
     plain = export(source, tmp_path / "plain", quant="q5_0")
     fast = export(source, tmp_path / "fast", quant="q5_0", quality="fast")
     assert file_of(fast).stat().st_size <= 1.001 * file_of(plain).stat().st_size
-    assert fast.bundle.manifest.quality.rounding == "blind"
+    assert fast.bundle.manifest.quality.rounding == "search"
     assert fast.bundle.manifest.recipe == "fast"
     assert len({group.format for group in fast.groups}) > 2
+
+
+@pytest.mark.slow
+def test_fast_is_closer_to_a_trained_model(tmp_path):
+    """Packaged costs are those of trained models; random weights have others."""
+    plain, fast = (
+        export(sprat.demo.path(), tmp_path / str(level), quant="q4_0", quality=level) for level in (None, "fast")
+    )
+    blind, chosen = scores(sprat.demo.path(), file_of(plain), file_of(fast))
+    gain, error = difference(blind, chosen)
+    assert gain > 2 * error
 
 
 def test_bits_per_weight(source, tmp_path):
