@@ -15,7 +15,7 @@ import numpy as np
 
 from sprat.arrays import I32Array, U8Array
 from sprat.errors import InputError
-from sprat.export.calibration import calibration_sequences
+from sprat.export.calibration import calibration_sequences, disturbed
 from sprat.export.quality.budget import Allocation, Tensors, allocate_bytes, allocate_file, tensor_bytes
 from sprat.export.quality.candidates import STEPS, Compared, Rounded, compare, round_all
 from sprat.export.quality.costs import packaged_cost
@@ -156,7 +156,7 @@ def measure_source(
     found = measure(
         checkpoint.spec,
         checkpoint,
-        sequences,
+        [*disturbed(sequences[:n_probes]), *sequences[n_probes:]],
         formats,
         n_probes=n_probes,
         effort=STEPS["search"],
