@@ -43,8 +43,8 @@ class ExportKeywords(TypedDict, total=False):
     match_size: str | os.PathLike[str] | None
     max_kld: float | None
     calibration: Sequence[str | os.PathLike[str]]
-    ort: str
     imatrix_out: str | os.PathLike[str] | None
+    ort: str
     force: bool
 
 
@@ -77,9 +77,9 @@ class ExportOptions:
         match_size: the size as that of another file.
         max_kld: the smallest file whose mean KL divergence on the evaluation text is at most this.
         calibration: text files to calibrate with instead of the packaged text.
+        imatrix_out: write what the calibration found about inputs as llama.cpp's imatrix, for llama-quantize.
         ort: ONNX: the oldest onnxruntime that must load the graph, ``"1.22"``; from ``"1.31"`` on, MoE graphs are
             smaller and load faster.
-        imatrix_out: write what the calibration found about inputs as llama.cpp's imatrix, for llama-quantize.
         force: replace an existing bundle, and write a model that does not fit the device.
     """
 
@@ -103,8 +103,8 @@ class ExportOptions:
     match_size: str | os.PathLike[str] | None = None
     max_kld: float | None = None
     calibration: Sequence[str | os.PathLike[str]] = ()
-    ort: str = str(LOWEST)
     imatrix_out: str | os.PathLike[str] | None = None
+    ort: str = str(LOWEST)
     force: bool = False
 
     @classmethod
