@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sprat.errors import InputError
-from sprat.export.card.files import card_texts
 from sprat.export.options import ExportOptions
 from sprat.export.prepare import PreparedExport, lay_out
 from sprat.export.quality.plan import plan_quality, quality_digest
@@ -53,7 +52,7 @@ def calibrate(prepared: PreparedExport, options: ExportOptions, progress: Report
         prepared,
         recipe=plan.recipe,
         artifacts=artifacts,
-        texts=texts | card_texts(checkpoint, plan.recipe, artifacts, tokenizer, options),
+        texts=texts,
         quality=plan.report,
     )
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypedDict
+from typing import Self, TypedDict
 
 from sprat.devices.profile import find_profile
 from sprat.export.onnx import OnnxOptions
 from sprat.export.onnx.ort_version import LOWEST, OrtVersion
 from sprat.export.quality.options import QualityOptions
 from sprat.export.source.lora import AdapterOption
-from sprat.keywords import listed, record_of
+from sprat.keywords import record_of
 from sprat.runtime.memory import parse_memory
 
 __all__ = ["ExportKeywords", "ExportOptions"]
 
 _DEFAULT_QUANT = "int4"
-_LISTS = {"formats", "tensor_rules", "lora", "ignore_config_fields", "calibration"}
 
 
 class ExportKeywords(TypedDict, total=False):
@@ -45,6 +44,7 @@ class ExportKeywords(TypedDict, total=False):
     max_kld: float | None
     calibration: Sequence[str | os.PathLike[str]]
     ort: str
+    imatrix_out: str | os.PathLike[str] | None
     force: bool
 
 
@@ -80,6 +80,7 @@ class ExportOptions:
         calibration: text files to calibrate with instead of the packaged text.
         ort: ONNX: the oldest onnxruntime that must load the graph, ``"1.22"``; from ``"1.31"`` on, MoE graphs are
             smaller and load faster.
+        imatrix_out: write what the calibration found about inputs as llama.cpp's imatrix, for llama-quantize.
         force: replace an existing bundle, and write a model that does not fit the device.
     """
 
@@ -104,13 +105,13 @@ class ExportOptions:
     max_kld: float | None = None
     calibration: Sequence[str | os.PathLike[str]] = ()
     ort: str = str(LOWEST)
+    imatrix_out: str | os.PathLike[str] | None = None
     force: bool = False
 
     @classmethod
     def of(cls, keywords: ExportKeywords) -> Self:
         """The record of ``export``'s keyword arguments; TypeError for one that does not exist."""
-        lists: dict[str, Any] = {name: listed(value, name) for name, value in keywords.items() if name in _LISTS}
-        return record_of(cls, "export()", {**keywords, **lists})
+        return record_of(cls, "export()", keywords)
 
     @property
     def device_name(self) -> str | None:
@@ -148,6 +149,7 @@ class ExportOptions:
             match_size=self.match_size,
             max_kld=self.max_kld,
             calibration=self.calibration,
+            imatrix_out=self.imatrix_out,
         )
 
     @property

@@ -21,13 +21,17 @@ from sprat.devices.plan.plan import Plan
 from sprat.errors import BundleError, ExportError
 from sprat.export.artifacts import ArtifactWriter
 from sprat.export.calibrated import calibrate, calibration_digest, is_calibrated
+from sprat.export.card.files import card_texts
 from sprat.export.manifest import describe_file, manifest_of
 from sprat.export.options import ExportKeywords, ExportOptions
 from sprat.export.prepare import PreparedExport, prepare
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.verify.first_logits import check_first_logits
 from sprat.export.write.bundle import BundleFolder, existing_manifest, files_folder, remove_leftovers
+from sprat.export.write.errors import output_path
 from sprat.progress import ReportProgress, no_progress
+from sprat.runtime.chat.check import can_chat
+from sprat.runtime.chat.template_files import StoredTemplates
 from sprat.runtime.files.bundle import Bundle, Manifest, TensorGroup
 
 __all__ = ["ExportResult", "export"]
@@ -43,6 +47,7 @@ class ExportResult:
     plan: Plan | None  # for the device, if one was given
     n_resumed: int  # tensors kept from an interrupted run
     notes: tuple[str, ...]  # about this run; warnings for users of the bundle are in the manifest
+    chats: bool  # whether the model has a chat template that renders a question
 
     @property
     def path(self) -> Path:
@@ -86,7 +91,7 @@ def export(
         InputError: the source, the device, a format or a rule is invalid, or the model does not fit.
         ExportError: the output cannot be written, or the source changed during the export.
     """
-    out, options = Path(out), ExportOptions.of(keywords)
+    out, options = output_path(out), ExportOptions.of(keywords)
     prepared = prepare(source, out, options)
     repaired: list[str] = []
     if (existing := existing_manifest(out)) and not options.force:
@@ -112,9 +117,13 @@ def export(
         manifest = manifest_of(
             checkpoint, prepared.recipe, artifacts, files, prepared.tokenizer, options, prepared.quality
         )
+        for name, text in card_texts(manifest, prepared.tokenizer, options.context).items():
+            folder.add(name, text)
         bundle = folder.finish(manifest, check=lambda path: notes.extend(check_first_logits(path)))
     n_resumed = sum(file.n_resumed for file in written)
-    return ExportResult(bundle=bundle, plan=prepared.plan, n_resumed=n_resumed, notes=tuple(notes))
+    return ExportResult(
+        bundle=bundle, plan=prepared.plan, n_resumed=n_resumed, notes=tuple(notes), chats=_chats(prepared)
+    )
 
 
 def _check_before(
@@ -138,7 +147,12 @@ def _whole_bundle(out: Path, progress: ReportProgress) -> tuple[Bundle | None, B
 
 
 def _up_to_date(bundle: Bundle, prepared: PreparedExport) -> ExportResult:
-    return ExportResult(bundle=bundle, plan=prepared.plan, n_resumed=0, notes=(*prepared.notes, _UP_TO_DATE))
+    notes = (*prepared.notes, _UP_TO_DATE)
+    return ExportResult(bundle=bundle, plan=prepared.plan, n_resumed=0, notes=notes, chats=_chats(prepared))
+
+
+def _chats(prepared: PreparedExport) -> bool:
+    return can_chat(StoredTemplates.from_metadata(prepared.tokenizer).template())
 
 
 def _check_same_export(out: Path, manifest: Manifest, prepared: PreparedExport, options: ExportOptions) -> None:

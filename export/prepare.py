@@ -11,7 +11,6 @@ from typing import Any
 from sprat.devices.plan.plan import Plan
 from sprat.errors import FormatError, InputError, unknown_name
 from sprat.export.artifacts import ArtifactWriter, factories
-from sprat.export.card.files import card_texts
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata, valid_keys
 from sprat.export.manifest import identity
 from sprat.export.options import ExportOptions
@@ -46,7 +45,7 @@ class PreparedExport:
         plan: for the device, if one was given.
         tokenizer: the ``tokenizer.*`` keys of a GGUF.
         artifacts: format -> its files, laid out.
-        texts: name -> contents of the tokenizer's files, the model card and the Modelfile.
+        texts: name -> contents of the tokenizer's files.
         notes: what the user may want to choose otherwise.
         quality: of a calibrated export, how formats and codes were chosen.
     """
@@ -84,7 +83,7 @@ def prepare(source: str | os.PathLike[str], out: Path, options: ExportOptions) -
         plan=plan,
         tokenizer=tokenizer,
         artifacts=artifacts,
-        texts=texts | card_texts(checkpoint, recipe, artifacts, tokenizer, options),
+        texts=texts,
         notes=(*notes, *_about_growth(checkpoint, recipe, artifacts)),
     )
 

@@ -21,9 +21,27 @@ __all__ = ["FINDINGS", "bundle", "seeds"]
 _DEEP = 100_000
 _DATA = Path(__file__).parents[1] / "tests" / "data"
 
+_YARN = {"type": "yarn", "factor": 8, "original_max_position_embeddings": 64, "beta_slow": 1.7e308}
+_NO_KV_HEADS = (
+    b'{"architecture":"qwen2","vocab_size":512,"hidden_size":64,"n_layers":4,"n_heads":4,"n_kv_heads":0,"head_dim":16,'
+    b'"intermediate_size":96,"rms_norm_eps":1e-06,"max_context":512,"rope":{"dim":16,"theta":512.0,"interleaved":false,'
+    b'"scaling":null},"tied_embeddings":true,"attention_bias":true,"mla":null,"moe":null}'
+)
+
+
+def _config_with(architecture: str, **changes: object) -> bytes:
+    return json.dumps({**CONFIGS[architecture], **changes}).encode()
+
+
 # Past findings: inputs that raised another error than SpratError, hung, or took gigabytes.
 FINDINGS: dict[str, dict[str, bytes]] = {
-    "config": {"nested": b"[" * _DEEP, "nested-object": b'{"a":' * _DEEP, "not-utf8": b"\xff"},
+    "config": {
+        "nested": b"[" * _DEEP,
+        "nested-object": b'{"a":' * _DEEP,
+        "not-utf8": b"\xff",
+        "yarn-without-a-ramp": _config_with("deepseek2", rope_scaling=_YARN),
+        "rope-over-2^31-elements": _config_with("qwen2", head_dim=(1 << 31) - 2),
+    },
     "tokenizer": {
         "nested": b"[" * _DEEP,
         "added-token-is-a-number": b'{"model":{"type":"BPE","vocab":{},"merges":[]},"added_tokens":'
@@ -56,7 +74,13 @@ FINDINGS: dict[str, dict[str, bytes]] = {
         "sum": b"{{ ([['a']]*62000)|sum(start=[]) }}",
         "address": b"{{ 'a'.find }}",
     },
-    "spec": {"nested": b"[" * _DEEP, "no-heads": b'{"n_kv_heads":0}'},
+    "spec": {"nested": b"[" * _DEEP, "no-kv-heads": _NO_KV_HEADS},
+    "onnx": {
+        "location-is-not-utf8": bytes.fromhex(
+            "080e3a410a100a017712017922084964656e746974791201672a19080110014201776a0e0a086c6f"
+            "636174696f6e1202ff7a7001620f0a0179120a0a08080112040a0208014202101c"
+        ),
+    },
     "cache": {"nested": b"[" * _DEEP},
     "index": {"nested": b"[" * _DEEP, "nested-map": b'{"weight_map":' + b'{"a":' * _DEEP},
     "journal": {"nested": b"[" * _DEEP + b"\n", "zeros": bytes(100)},

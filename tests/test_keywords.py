@@ -1,11 +1,9 @@
 """Wrong keywords and wrong types in calls of the public functions."""
 
-from pathlib import Path
-
 import pytest
 
 import sprat
-from sprat.keywords import checks_keywords, listed, listed_counts
+from sprat.keywords import checks_keywords
 
 PUBLIC = [
     sprat.load,
@@ -55,26 +53,3 @@ def test_a_model_that_is_no_path_is_an_input_error(function, path):
 def test_a_target_that_is_no_path_is_an_input_error(function, out):
     with pytest.raises(sprat.InputError, match=r"^out is "):
         function("demo" if function is sprat.export else __file__, out)
-
-
-def test_one_text_is_a_list_of_one():
-    assert listed("rpi5-8gb", "devices") == ["rpi5-8gb"]
-    assert listed(Path("a"), "results") == [Path("a")]
-    assert listed(("a", Path("b")), "results") == ["a", Path("b")]
-    assert listed((), "lora") == []
-    assert listed_counts(512, "n_prompt") == [512]
-    assert listed_counts([0, 4096], "depths") == [0, 4096]
-
-
-@pytest.mark.parametrize("value", [5, None, [5], b"a", {"a": 1}, [None]])
-def test_what_is_no_list_of_texts_is_an_input_error(value):
-    with pytest.raises(sprat.InputError, match=r"^lora is .*, expected text, or a list of texts"):
-        listed(value, "lora")
-
-
-def test_one_device_one_format_and_one_rule_need_no_list(tmp_path):
-    assert [plan.profile.name for plan in sprat.plan("demo", devices="rpi5-8gb")] == ["rpi5-8gb"]
-    result = sprat.export("demo", tmp_path / "out", formats="gguf", tensor_rules="ffn_down_exps=q5_0")
-    assert result.bundle.manifest.recipe == "int4 ffn_down_exps=q5_0"
-    with pytest.raises(sprat.InputError, match="n_prompt is 'much', expected an integer"):
-        sprat.bench("demo", n_prompt="much")

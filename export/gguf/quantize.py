@@ -18,7 +18,7 @@ from sprat.export.source.gguf_tensors import gguf_tensors, modern_layout
 from sprat.export.source.range_check import check_range
 from sprat.export.source.repack import repack
 from sprat.export.source.scan import FileScan, scan_files
-from sprat.export.write.errors import export_errors
+from sprat.export.write.errors import export_errors, output_path
 from sprat.export.write.tensor_groups import group_tensors
 from sprat.export.write.writer import WrittenFile, is_kept, write_files
 from sprat.progress import ReportProgress, no_progress
@@ -91,7 +91,7 @@ def quantize(
             unknown, or a weight exceeds the range of its format.
         ExportError: ``out`` exists or cannot be written, or the source changed during the export.
     """
-    source, out = Path(source), Path(out)
+    source, out = Path(source), output_path(out)
     SourceFile.find(source)  # of a path that is no file, the message is about sources
     with GGUFFile.open(source) as gguf:
         files, stored = gguf_tensors(gguf)

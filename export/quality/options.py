@@ -41,11 +41,13 @@ class QualityOptions:
         level: of :data:`LEVELS`.
         target: the bytes to aim at.
         calibration: text files to calibrate with; the packaged text if there is none.
+        imatrix_out: where to write llama.cpp's imatrix of the text.
     """
 
     level: str
     target: Target
     calibration: tuple[Path, ...] = ()
+    imatrix_out: Path | None = None
 
     @classmethod
     def of(
@@ -57,6 +59,7 @@ class QualityOptions:
         match_size: str | os.PathLike[str] | None,
         max_kld: float | None,
         calibration: Sequence[str | os.PathLike[str]],
+        imatrix_out: str | os.PathLike[str] | None = None,
     ) -> QualityOptions:
         """Check the options of an export.
 
@@ -72,16 +75,19 @@ class QualityOptions:
         named = [name for name, value in given.items() if value is not None]
         if len(named) > 1:
             raise InputError(f"{' and '.join(named)} contradict each other; give one of them")
-        level = level or ("balanced" if named or calibration else "none")
+        level = level or ("balanced" if named or calibration or imatrix_out else "none")
         if level not in LEVELS:
             raise InputError(unknown_name("quality", level, LEVELS))
-        if level == "none" and (named or calibration):
-            raise InputError(f"--quality none takes no {[*named, '--calibration'][0]}; choose fast, balanced or best")
-        if level == "fast" and (calibration or max_kld is not None):
-            option = "--calibration" if calibration else "--max-kld"
+        texts = {"--calibration": calibration, "--imatrix-out": imatrix_out}
+        named_texts = [name for name, value in texts.items() if value]
+        if level == "none" and (named or named_texts):
+            raise InputError(f"--quality none takes no {[*named, *named_texts][0]}; choose fast, balanced or best")
+        if level == "fast" and (named_texts or max_kld is not None):
+            option = [*named_texts, "--max-kld"][0]
             raise InputError(f"--quality fast reads no text, so it takes no {option}; choose balanced or best")
         target = Target(_file_bytes(target_size, match_size), _bpw(target_bpw), _kld(max_kld))
-        return cls(level, target, tuple(Path(file) for file in calibration))
+        imatrix = None if imatrix_out is None else Path(imatrix_out)
+        return cls(level, target, tuple(Path(file) for file in calibration), imatrix)
 
 
 def _file_bytes(size: int | str | None, other: str | os.PathLike[str] | None) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from sprat.export.calibration import calibration_sequences
 from sprat.export.quality.budget import Allocation, Tensors, allocate_bytes, allocate_file, tensor_bytes
 from sprat.export.quality.candidates import STEPS, Compared, Rounded, compare, round_all
 from sprat.export.quality.costs import packaged_cost
+from sprat.export.quality.imatrix import write_imatrix
 from sprat.export.quality.layer_pass import LayerPass
 from sprat.export.quality.measure import Measurements, measure
 from sprat.export.quality.options import QualityOptions
@@ -30,7 +32,7 @@ from sprat.export.quality.store import (
 )
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.texts import evaluation_text
-from sprat.progress import Progress, ReportProgress
+from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.quant.formats import BlockFormat, format_names, get_format
 from sprat.quant.recipe import Recipe, is_kept_f32
 from sprat.quant.round.grid import grid_of
@@ -38,7 +40,7 @@ from sprat.runtime.files.bundle import QualityReport
 from sprat.runtime.kernels.native import NATIVE_FORMATS
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["MAX_COMPARED", "QualityPlan", "plan_quality", "quality_digest"]
+__all__ = ["MAX_COMPARED", "QualityPlan", "measure_source", "plan_quality", "quality_digest"]
 
 MAX_COMPARED = 500_000_000
 """Weights of a model whose candidates fit into memory."""
@@ -134,6 +136,34 @@ def quality_digest(
     return measurements_digest(checkpoint.hash(), sequences, _formats(), request)
 
 
+def measure_source(
+    checkpoint: Checkpoint, sequences: Sequence[I32Array], level: str, progress: ReportProgress = no_progress
+) -> Measurements:
+    """Measure a source, or read what an earlier call of the same source, text and level kept.
+
+    Args:
+        checkpoint: the source.
+        sequences: token ids of the calibration text.
+        level: ``balanced`` or ``best``.
+        progress: called after each layer.
+    """
+    formats, n_probes = _formats(), _enough(sequences, _PROBE_TOKENS[level])
+    path = measurements_path(measurements_digest(checkpoint.hash(), sequences, formats, f"{n_probes} probes"))
+    if found := load_measurements(path):
+        return found
+    found = measure(
+        checkpoint.spec,
+        checkpoint,
+        sequences,
+        formats,
+        n_probes=n_probes,
+        effort=STEPS["search"],
+        progress=progress,
+    )
+    save_measurements(path, found)
+    return found
+
+
 @dataclass(slots=True)
 class _Planner:
     checkpoint: Checkpoint
@@ -150,7 +180,7 @@ class _Planner:
 
     def fast(self) -> QualityPlan:
         """Allocate by packaged costs; blind rounding."""
-        allocation = self._allocate(packaged_cost)
+        allocation = self._allocate(partial(packaged_cost, self.checkpoint.spec))
         report = QualityReport(
             level="fast", digest=self._digest(), calibration_tokens=0, rounding="blind", expected_kld=None
         )
@@ -177,21 +207,10 @@ class _Planner:
         return QualityPlan(allocation.recipe(self.options.level, self.tensors), rounding, report)
 
     def _measure(self, sequences: Sequence[I32Array]) -> Measurements:
-        formats, n_probes = _formats(), _enough(sequences, _PROBE_TOKENS[self.options.level])
-        digest = measurements_digest(self.checkpoint.hash(), sequences, formats, f"{n_probes} probes")
-        path = measurements_path(digest)
-        measured = load_measurements(path)
-        if measured is None:
-            measured = measure(
-                self.checkpoint.spec,
-                self.checkpoint,
-                sequences,
-                formats,
-                n_probes=n_probes,
-                effort=STEPS["search"],
-                progress=self.progress,
-            )
-            save_measurements(path, measured)
+        measured = measure_source(self.checkpoint, sequences, self.options.level, self.progress)
+        if self.options.imatrix_out is not None:
+            in_layers = {name: rows for name, rows in measured.mean_squares.items() if name.startswith("blk.")}
+            write_imatrix(self.options.imatrix_out, in_layers, measured.n_tokens, "sprat calibration")
         return measured
 
     def _digest(self) -> str:

@@ -17,6 +17,8 @@ import contextlib
 import fcntl
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -25,7 +27,7 @@ from sprat.errors import ExportError
 from sprat.export.write.errors import export_errors
 from sprat.export.write.plain_files import delete_all, open_folder
 
-__all__ = ["OwnFolder", "partial_folder"]
+__all__ = ["OwnFolder", "partial_folder", "scratch_folder"]
 
 _MARKER = ".sprat-export"
 _TEXT = b"sprat builds an export in this folder. The same command continues it; the folder may also be deleted.\n"
@@ -75,6 +77,25 @@ class OwnFolder:
         """Release the lock."""
         os.close(self._marker)
         os.close(self.descriptor)
+
+
+@contextmanager
+def scratch_folder(out: Path) -> Iterator[Path]:
+    """An empty folder to build ``out`` in and to rename to it; deleted with all that is left at the end.
+
+    Raises:
+        ExportError: as :meth:`OwnFolder.lock`.
+    """
+    own = OwnFolder.lock(partial_folder(out))
+    try:
+        delete_all(own.descriptor, keep={_MARKER})
+        folder = own.path / "scratch"
+        with export_errors(folder):
+            folder.mkdir()
+        yield folder
+    finally:
+        own.remove()
+        own.close()
 
 
 def _opened(path: Path) -> int:

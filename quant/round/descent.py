@@ -17,6 +17,7 @@ from sprat.quant.round.grid import Grid
 __all__ = ["descend"]
 
 
+@np.errstate(divide="ignore", invalid="ignore")  # scales of 0 have defined codes
 def descend(
     packed: U8Array, weights: F32Array, moments: F32Array, format: BlockFormat, grid: Grid, passes: int
 ) -> U8Array:

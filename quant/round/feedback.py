@@ -17,6 +17,7 @@ from sprat.quant.round.search import search
 __all__ = ["feedback_factor", "round_with_feedback"]
 
 
+@np.errstate(divide="ignore", invalid="ignore")  # scales of 0 have defined codes
 def round_with_feedback(weights: F32Array, factor: F32Array, format: BlockFormat, grid: Grid) -> U8Array:
     """Round a matrix so that the errors of its columns cancel in its outputs.
 

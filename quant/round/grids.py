@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from sprat.arrays import F32Array, U8Array
 from sprat.quant.formats import get_format, iq4_nl
@@ -68,7 +69,7 @@ class AffineSuperblock(Grid):
     def with_scales(self, packed: U8Array, scale: F32Array, offset: F32Array) -> U8Array:
         """The nearest integers times ``d`` and ``dmin``."""
         d, dmin = f16_values(packed[:, :2]), f16_values(packed[:, 2:4])
-        sc, m = (clipped_rint(v * reciprocal(unit), 0, 63).astype(np.uint8) for v, unit in ((scale, d), (offset, dmin)))
+        sc, m = (_integers(v, unit, 0, 63) for v, unit in ((scale, d), (offset, dmin)))
         return np.concatenate([packed[:, :4], _pack_six_bit_pairs(sc, m), packed[:, 16:]], axis=1)
 
     def with_codes(self, packed: U8Array, codes: U8Array) -> U8Array:
@@ -95,7 +96,7 @@ class Q2Superblock(Grid):
     def with_scales(self, packed: U8Array, scale: F32Array, offset: F32Array) -> U8Array:
         """The nearest integers times ``d`` and ``dmin``."""
         d, dmin = f16_values(packed[:, 80:82]), f16_values(packed[:, 82:84])
-        sc, m = (clipped_rint(v * reciprocal(unit), 0, 15).astype(np.uint8) for v, unit in ((scale, d), (offset, dmin)))
+        sc, m = (_integers(v, unit, 0, 15) for v, unit in ((scale, d), (offset, dmin)))
         return np.concatenate([sc | m << np.uint8(4), packed[:, 16:]], axis=1)
 
     def with_codes(self, packed: U8Array, codes: U8Array) -> U8Array:
@@ -119,7 +120,7 @@ class Q3Superblock(Grid):
 
     def with_scales(self, packed: U8Array, scale: F32Array, offset: F32Array) -> U8Array:
         """The nearest integers times ``d``."""
-        sc = (clipped_rint(scale * reciprocal(f16_values(packed[:, 108:])), -32, 31) + 32).astype(np.uint8)
+        sc = (_integers(scale, f16_values(packed[:, 108:]), -32, 31) + 32).astype(np.uint8)
         nibbles = sc[:, :8] & np.uint8(15) | sc[:, 8:] << np.uint8(4)
         upper = pack_pairs((sc >> np.uint8(4)).reshape(-1, 4, 4))
         return np.concatenate([packed[:, :96], nibbles, upper, packed[:, 108:]], axis=1)
@@ -147,7 +148,7 @@ class CodebookSuperblock(Grid):
 
     def with_scales(self, packed: U8Array, scale: F32Array, offset: F32Array) -> U8Array:
         """The nearest integers times ``d``."""
-        sc = (clipped_rint(scale * reciprocal(f16_values(packed[:, :2])), -32, 31) + 32).astype(np.uint8)
+        sc = (_integers(scale, f16_values(packed[:, :2]), -32, 31) + 32).astype(np.uint8)
         low = sc[:, ::2] & np.uint8(15) | sc[:, 1::2] << np.uint8(4)
         high = np.bitwise_or.reduce((sc >> np.uint8(4)).astype("<u2") << np.arange(0, 16, 2, dtype="<u2"), axis=1)
         return np.concatenate([packed[:, :2], high[:, None].view(np.uint8), low, packed[:, 8:]], axis=1)
@@ -196,7 +197,7 @@ class Q6Superblock(Grid):
 
     def with_scales(self, packed: U8Array, scale: F32Array, offset: F32Array) -> U8Array:
         """The nearest int8 times ``d``."""
-        sc = clipped_rint(scale * reciprocal(f16_values(packed[:, 208:])), -128, 127).astype(np.int8)
+        sc = _integers(scale, f16_values(packed[:, 208:]), -128, 127)
         return np.concatenate([packed[:, :192], sc.view(np.uint8), packed[:, 208:]], axis=1)
 
     def with_codes(self, packed: U8Array, codes: U8Array) -> U8Array:
@@ -205,6 +206,13 @@ class Q6Superblock(Grid):
         ql = pack_nibbles((runs & np.uint8(15)).reshape(-1, 2, 128)).reshape(-1, 128)
         qh = np.bitwise_or.reduce((runs >> 4) << np.array([[0], [2], [4], [6]], np.uint8), axis=2).reshape(-1, 64)
         return np.concatenate([ql, qh, packed[:, 192:]], axis=1)
+
+
+@np.errstate(divide="ignore", invalid="ignore")  # a superblock of zeros has a unit of 0
+def _integers(values: F32Array, unit: F32Array, smallest: int, largest: int) -> npt.NDArray[np.integer]:
+    """The integers that times ``unit`` are nearest to ``values``; int8 where they may be negative."""
+    rounded = clipped_rint(values * reciprocal(unit), smallest, largest)
+    return rounded.astype(np.int8 if smallest < 0 else np.uint8)
 
 
 def _six_bit_pairs(packed: U8Array) -> tuple[U8Array, U8Array]:

@@ -22,6 +22,7 @@ _REFINEMENTS = 2
 _FEW_CODES = 16  # with fewer, the best scale may be far from that of the absmax
 
 
+@np.errstate(divide="ignore", invalid="ignore")  # scales of 0 have defined codes
 def search(x: F32Array, importance: F32Array, format: BlockFormat, grid: Grid) -> U8Array:
     """One block of every row, packed with the scales that minimize ``sum(importance * error ** 2)``.
 

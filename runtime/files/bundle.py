@@ -7,9 +7,9 @@
         Student-26M-v1.0-Q4_0.gguf        one artifact per format
         tokenizer.json  config.json  …    files of the checkpoint
 
-The manifest lists every file with its size and SHA-256, and its own. Opening a bundle checks names and sizes;
-:meth:`Bundle.check` reads every byte. A manifest is untrusted: file names that leave the folder are rejected.
-:mod:`sprat.export.write.bundle` writes bundles.
+The manifest lists every file with its size and SHA-256, and its own; the model card and the Modelfile, which readers
+may edit, are not in it. Opening a bundle checks names and sizes; :meth:`Bundle.check` reads every byte. A manifest is
+untrusted: file names that leave the folder are rejected. :mod:`sprat.export.write.bundle` writes bundles.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from sprat.runtime.files.manifest_seal import is_sealed, seal_problem
 from sprat.runtime.files.shape_checks import summarize
 
 __all__ = [
+    "EDITABLE_FILES",
     "MANIFEST_NAME",
     "SCHEMA_VERSION",
     "Artifact",
@@ -48,6 +49,9 @@ __all__ = [
 ]
 
 MANIFEST_NAME = "manifest.json"
+EDITABLE_FILES = ("Modelfile", "README.md")
+"""Files of a bundle that its readers may edit, so that the manifest does not list them."""
+
 SCHEMA_VERSION = 1
 
 _MAX_MANIFEST_BYTES = 1 << 24
@@ -201,7 +205,9 @@ class Bundle:
         text = manifest_text(self.path)
         problems = [seal_problem(text), *hash_problems(self.path, self.manifest.files, progress)]
         _raise_all(self.path, filter(None, problems), "copy the bundle again, or export it again")
-        others = unlisted_files(self.path, {MANIFEST_NAME, *(file.name for file in self.manifest.files)})
+        others = unlisted_files(
+            self.path, {MANIFEST_NAME, *EDITABLE_FILES, *(file.name for file in self.manifest.files)}
+        )
         notes = (
             "" if is_sealed(text) else "the manifest has no hash of itself, as an older sprat wrote it; export again",
             f"not in the manifest, and not checked: {summarize(others, 4)}" if others else "",

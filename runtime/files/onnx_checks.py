@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALLOWED_DOMAINS",
+    "all_graphs",
     "check_onnx",
     "external_fields",
     "nested_graphs",
     "tensor_nbytes",
     "tensors_of",
+    "text",
     "type_name",
 ]
 
@@ -71,7 +73,7 @@ def check_onnx(path: str | os.PathLike[str]) -> ModelProto:
 
 def tensors_of(model: ModelProto) -> Iterator[TensorProto]:
     """All tensors of a model, including those in attributes, nested graphs and functions."""
-    for graph in _graphs(model):
+    for graph in all_graphs(model):
         yield from graph.initializer
         for sparse in graph.sparse_initializer:
             yield from (sparse.values, sparse.indices)
@@ -92,7 +94,12 @@ def external_fields(tensor: TensorProto) -> dict[str, str]:
     from onnx import TensorProto
 
     is_external = tensor.data_location == TensorProto.EXTERNAL
-    return {entry.key: entry.value for entry in tensor.external_data} if is_external else {}
+    return {text(entry.key): text(entry.value) for entry in tensor.external_data} if is_external else {}
+
+
+def text(value: str | bytes) -> str:
+    """A string of a model; protobuf returns bytes for one that is not UTF-8."""
+    return value if isinstance(value, str) else value.decode("utf-8", "backslashreplace")
 
 
 def tensor_nbytes(tensor: TensorProto) -> int:
@@ -136,11 +143,10 @@ def _parse(path: Path) -> ModelProto:
 
 
 def _operator_problems(model: ModelProto) -> Iterator[str]:
-    domains = {entry.domain for entry in model.opset_import} | {function.domain for function in model.functions}
-    nodes = list(_nodes(model))
-    for domain in sorted((domains | {node.domain for node in nodes}) - ALLOWED_DOMAINS):
+    named = [*model.opset_import, *model.functions, *(nodes := list(_nodes(model)))]
+    for domain in sorted({text(entry.domain) for entry in named} - ALLOWED_DOMAINS):
         yield f"operators of the domain {domain!r}, which need a custom library"
-    for operator in sorted({node.op_type for node in nodes} & _FORBIDDEN_OPERATORS):
+    for operator in sorted({text(node.op_type) for node in nodes} & _FORBIDDEN_OPERATORS):
         yield f"the operator {operator}, which opens other files"
 
 
@@ -175,12 +181,15 @@ def _file_problem(folder: Path, location: str) -> str:
     ):
         return f"external data in {location[:100]!r}, expected a plain path inside the model's folder"
     path = folder / location
-    if not path.resolve().is_relative_to(folder.resolve()):
-        return f"external data in {location!r}, a link that leaves the folder"
-    if not path.is_file():
-        return f"external data in {location!r}, which is missing"
-    if path.stat().st_nlink > _links_inside(folder, path):
-        return f"external data in {location!r}, which is a hard link to a file outside of the folder"
+    try:
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+            return f"external data in {location!r}, a link that leaves the folder"
+        if not path.is_file():
+            return f"external data in {location!r}, which is missing"
+        if path.stat().st_nlink > _links_inside(folder, path):
+            return f"external data in {location!r}, which is a hard link to a file outside of the folder"
+    except OSError as error:  # a name of over 255 bytes, say
+        return f"external data in {location[:100]!r}, which cannot be read ({error.strerror})"
     return ""
 
 
@@ -207,7 +216,8 @@ def _extent_problem(tensor: TensorProto, fields: dict[str, str], file_bytes: int
     return f"ends at byte {end:,} of a file of {file_bytes:,}" if end > file_bytes else ""
 
 
-def _graphs(model: ModelProto) -> Iterator[GraphProto]:
+def all_graphs(model: ModelProto) -> Iterator[GraphProto]:
+    """The main graph and all graphs inside of nodes and functions."""
     yield from _graphs_in([model.graph], 0)
     for function in model.functions:
         yield from _graphs_in(_subgraphs(function.node), 1)
@@ -234,7 +244,7 @@ def _subgraphs(nodes: Any) -> Iterator[GraphProto]:
 
 
 def _nodes(model: ModelProto) -> Iterator[NodeProto]:
-    for graph in _graphs(model):
+    for graph in all_graphs(model):
         yield from graph.node
     for function in model.functions:
         yield from function.node

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
-from numbers import Integral
 from typing import Any, ParamSpec, TypeVar
 
-from sprat.errors import InputError, unknown_name
+from sprat.errors import unknown_name
 
-__all__ = ["checks_keywords", "listed", "listed_counts", "record_of", "unknown_keyword"]
+__all__ = ["checks_keywords", "record_of", "unknown_keyword"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -64,33 +62,6 @@ def record_of(kind: type[R], function: str, keywords: Mapping[str, Any]) -> R:
         if name not in known:
             raise unknown_keyword(function, name, known)
     return kind(**keywords)
-
-
-def listed(value: object, what: str) -> list[Any]:
-    """The list of an argument that takes several texts or paths; one alone is a list of one.
-
-    Raises:
-        InputError: it is neither.
-    """
-    return _listed(value, what, (str, os.PathLike), "text, or a list of texts")
-
-
-def listed_counts(value: object, what: str) -> list[int]:
-    """The list of an argument that takes several counts; one alone is a list of one.
-
-    Raises:
-        InputError: it is neither.
-    """
-    return _listed(value, what, Integral, "an integer, or a list of integers")
-
-
-def _listed(value: object, what: str, kind: type | tuple[type, ...], expected: str) -> list[Any]:
-    if isinstance(value, kind):
-        return [value]
-    found = list(value) if isinstance(value, Iterable) and not isinstance(value, bytes | dict) else None
-    if found is None or not all(isinstance(each, kind) for each in found):
-        raise InputError(f"{what} is {value!r}, expected {expected}")
-    return found
 
 
 def checks_keywords(function: Callable[P, R]) -> Callable[P, R]:

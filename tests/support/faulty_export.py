@@ -77,7 +77,7 @@ class Attack:
         if not self.out.exists():
             return "absent"
         try:
-            Bundle.open(self.out).check_hashes()
+            Bundle.open(self.out).check()
         except BundleError as error:
             return f"broken: {error}"
         files = contents(self.out)

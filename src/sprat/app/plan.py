@@ -16,7 +16,6 @@ from sprat.devices.profile import find_profile, load_profiles
 from sprat.errors import DeviceError, InputError, unknown_name
 from sprat.export.source.config_file import CONFIG, checkpoint_spec, read_config
 from sprat.export.source.recognize.foreign_names import refuse_foreign_names
-from sprat.keywords import listed
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.presets import assumed_fields, find_preset, preset_names, preset_spec
 from sprat.runtime.arch.spec import ModelSpec
@@ -72,9 +71,7 @@ def plan(
     Raises:
         InputError: the model, a device, the quantization or the memory cannot be used.
     """
-    profiles = (
-        [find_profile(name) for name in listed(devices, "devices")] if devices else load_profiles(on_broken or _raise)
-    )
+    profiles = [find_profile(name) for name in devices] if devices else load_profiles(on_broken or _raise)
     usable_bytes = None if memory is None else parse_memory(memory)
     found = read_model(model, context=context, quant=quant, ignore_config_fields=ignore_config_fields)
     return [

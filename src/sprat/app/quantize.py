@@ -12,7 +12,6 @@ from sprat.errors import InputError
 from sprat.export.gguf.quantize import QuantizeResult
 from sprat.export.gguf.quantize import quantize as quantize_path
 from sprat.files import checked_path
-from sprat.keywords import listed
 from sprat.progress import ReportProgress, no_progress
 from sprat.runtime.files.bundle import MANIFEST_NAME
 from sprat.runtime.files.model_file import find_model
@@ -62,7 +61,7 @@ def quantize(
         path,
         checked_path(out, "out"),
         quant=quant,
-        tensor_rules=listed(tensor_rules, "tensor_rules"),
+        tensor_rules=tensor_rules,
         align=align,
         split=split,
         force=force,

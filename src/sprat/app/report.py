@@ -8,7 +8,6 @@ from pathlib import Path
 
 from sprat.boundary import public_call
 from sprat.devices.report.build import Report, make_report
-from sprat.keywords import listed
 
 __all__ = ["report"]
 
@@ -35,4 +34,4 @@ def report(
         ExportError: a file cannot be written, or ``out`` exists and is another kind of file.
     """
     pictures = None if png_folder is None else Path(png_folder)
-    return make_report([Path(path) for path in listed(results, "results")], Path(out), png_folder=pictures, force=force)
+    return make_report([Path(path) for path in results], Path(out), png_folder=pictures, force=force)

@@ -30,7 +30,6 @@ from sprat.devices.emulate.emulate import Emulator, choose_storage, plan_emulati
 from sprat.devices.machine import memory_bytes
 from sprat.devices.profile import DeviceProfile, find_profile
 from sprat.errors import BackendError, DeviceError, EmulationError, InputError
-from sprat.keywords import listed_counts
 from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.runtime.files.bundle import MANIFEST_NAME
 from sprat.runtime.open_model import open_model
@@ -118,10 +117,7 @@ def bench(
         ExportError: the random weights do not fit on the disk.
     """
     subject = _Subject(model, preset, quant, layers)
-    prompts, generated, depths = (
-        listed_counts(value, name) for name, value in (("n_prompt", n_prompt), ("n_gen", n_gen), ("depths", depths))
-    )
-    options = _Options(prompts, generated, depths, repetitions, threads, batch, backend, storage, sustained_s, trace)
+    options = _Options(n_prompt, n_gen, depths, repetitions, threads, batch, backend, storage, sustained_s, trace)
     return _start(subject, options, device, emulate=emulate, progress=progress)
 
 
