@@ -24,7 +24,7 @@ demo: $(VENV)/.core
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
 
-ALL_TESTS := $(addprefix $(VENV)/.,test llamacpp onnx browser)
+ALL_TESTS := $(addprefix $(VENV)/.,test llamacpp onnx onnxruntimes browser)
 test-all: $(ALL_TESTS)
 	$(BIN)/python -m pytest -m "slow or not slow"
 
@@ -56,6 +56,14 @@ $(VENV)/.core: $(BIN)/python pyproject.toml $(NATIVE)
 # The group browser drives Chromium (apt install chromium); without it those tests are skipped.
 $(VENV)/.%: $(VENV)/.core
 	$(BIN)/pip install --quiet --group $*
+	touch $@
+
+# Each version of onnxruntime that graphs are tested in, in a folder of its own; the list has one home.
+ORT_VERSIONS := tests/support/onnxruntime_versions.txt
+$(VENV)/.onnxruntimes: $(VENV)/.onnx $(ORT_VERSIONS)
+	for version in $$(cat $(ORT_VERSIONS)); do \
+		$(BIN)/pip install --quiet --upgrade --no-deps --target $(VENV)/onnxruntime/$$version onnxruntime==$$version || exit 1; \
+	done
 	touch $@
 
 # llama.cpp is compiled for this processor; the flags have one home (see its module for why).

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from sprat.boundary import plain_errors
+from sprat.cli.output.messages import make_messages_best_effort
 from sprat.cli.output.terminal import accept_any_text
 from sprat.cli.output.write_errors import check_output, discard_unwritten, report_write_errors
 from sprat.errors import SpratError, unknown_name
@@ -110,6 +111,7 @@ def group() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line. Exit codes: 0 success, 1 failed verification, 2 user error, with one line on stderr."""
+    make_messages_best_effort()
     accept_any_text()
     try:
         with plain_errors():
