@@ -13,7 +13,7 @@ from tiny_checkpoint import write_checkpoint
 import sprat
 from sprat import errors
 
-FUNCTIONS = {"bench", "evaluate", "export", "inspect", "load", "plan", "quantize", "report", "verify"}
+FUNCTIONS = set("bench estimate_export evaluate export inspect load plan quantize report verify".split())
 CLASSES = {"Engine", "Session"}
 ROOT = Path(__file__).parents[1]
 
