@@ -13,7 +13,9 @@ from tiny_checkpoint import write_checkpoint
 import sprat
 from sprat import errors
 
-FUNCTIONS = set("bench estimate_export evaluate export inspect load plan quantize report verify".split())
+FUNCTIONS = set(
+    ["bench", "estimate_export", "evaluate", "export", "inspect", "load", "plan", "quantize", "report", "verify"]
+)
 CLASSES = {"Engine", "Session"}
 ROOT = Path(__file__).parents[1]
 
