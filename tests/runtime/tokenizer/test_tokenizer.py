@@ -67,6 +67,17 @@ def test_the_length_check_never_refuses_what_fits(folder, name):
         tokenizer.check_length("a" * 10_000, 7)
 
 
+def test_a_long_text_is_encoded_in_slices_until_they_exceed_the_limit(folder, monkeypatch):
+    tokenizer, sizes = Tokenizer.from_file(folder("qwen2")), []
+    encode = tokenizer._encode_text
+    monkeypatch.setattr(tokenizer, "_encode_text", lambda text: sizes.append(len(text)) or encode(text))
+    text = "a word or two " * 200_000
+    with pytest.raises(PromptError, match="2,800,000 characters, more than the 100,000 tokens"):
+        tokenizer.check_length(text, 100_000)
+    assert sum(sizes) < len(text) / 4
+    tokenizer.check_length(text, len(text))
+
+
 def test_spaces_that_belong_to_an_added_token_do_not_count(folder, tmp_path):
     document = json.loads((folder("deepseek-v3") / "tokenizer.json").read_text(encoding="utf-8"))
     token = {"id": 1250, "content": "<mask>", "single_word": False, "lstrip": True, "rstrip": True}

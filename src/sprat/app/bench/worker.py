@@ -57,10 +57,11 @@ def _run(job: Job, out: BinaryIO) -> None:
     capacity = max(test.depth + test.n_tokens for test in job.tests)
     device = job.device if job.emulation else None
     limits = load_limits(model, device=device, context=capacity, force=True)  # as the engine loads it on the device
+    batch = job.batch or limits.batch
     request = LoadRequest(
-        file=model.file, spec=model.spec, context=capacity, n_threads=job.threads, streams=limits.streams
+        file=model.file, spec=model.spec, context=capacity, batch=batch, n_threads=job.threads, streams=limits.streams
     )
-    choice, batch = choose(job.backend, request), job.batch or limits.batch
+    choice = choose(job.backend, request)
     backend = open_backend(choice, request)
     routing = RoutingEntropy()
     observed = job.random_weights and model.spec.moe is not None
