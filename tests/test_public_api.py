@@ -13,9 +13,8 @@ from tiny_checkpoint import write_checkpoint
 import sprat
 from sprat import errors
 
-FUNCTIONS = set(
-    ["bench", "estimate_export", "evaluate", "export", "inspect", "load", "plan", "quantize", "report", "verify"]
-)
+FUNCTIONS = {"bench", "evaluate", "export", "inspect", "load", "plan", "quantize", "report", "verify"}
+FUNCTIONS |= {"estimate_export"}
 CLASSES = {"Engine", "Session"}
 ROOT = Path(__file__).parents[1]
 
