@@ -168,7 +168,8 @@ def _check_same_export(out: Path, manifest: Manifest, prepared: PreparedExport, 
     wanted = {name: artifact.layout_digest for name, artifact in prepared.artifacts.items()}
     texts = prepared.texts
     if is_calibrated(options):
-        is_same = bool(manifest.quality) and manifest.quality.digest == calibration_digest(prepared, options)
+        found = manifest.quality.digest if manifest.quality else ""
+        is_same = found == calibration_digest(prepared, options)
     else:
         is_same_text = all(hashes.get(name) == hashlib.sha256(text).hexdigest() for name, text in texts.items())
         is_same = existing == wanted and is_same_text and not manifest.quality

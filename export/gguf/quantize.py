@@ -31,7 +31,7 @@ from sprat.runtime.files.gguf_header import ValueType
 from sprat.runtime.files.shape_checks import summarize
 from sprat.runtime.memory import parse_memory
 
-__all__ = ["QuantizeResult", "quantize"]
+__all__ = ["QuantizeResult", "quantize", "typed_value"]
 
 _NUMPY_TYPES = {
     ValueType.UINT8: np.uint8,
@@ -161,7 +161,7 @@ def _check_unchanged(files: Iterable[SourceFile]) -> None:
 
 
 def _metadata(gguf: GGUFFile, recipe: Recipe, main: BlockFormat) -> dict[str, Any]:
-    kept = {key: _typed(value, gguf.value_types[key]) for key, value in gguf.metadata.items()}
+    kept = {key: typed_value(value, gguf.value_types[key]) for key, value in gguf.metadata.items()}
     kept.pop("general.alignment", None)
     return kept | {
         "general.file_type": recipe.file_type(main),
@@ -169,7 +169,7 @@ def _metadata(gguf: GGUFFile, recipe: Recipe, main: BlockFormat) -> dict[str, An
     }
 
 
-def _typed(value: Any, types: tuple[ValueType, ...]) -> Any:
+def typed_value(value: Any, types: tuple[ValueType, ...]) -> Any:
     """``value`` as a NumPy scalar of its GGUF type, so that it is written with that type again."""
     scalar = _NUMPY_TYPES.get(types[0])
     return scalar(value) if scalar else value

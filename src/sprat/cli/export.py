@@ -181,6 +181,8 @@ def _print(result: ExportResult, source: str, options: ExportKeywords) -> None:
         for note in notes(result.plan) if not result.plan.runs else ():
             click.echo(f"note: {note}")
     print_groups(manifest.tensor_groups)
+    for line in manifest.quality.lines() if manifest.quality else ():
+        click.echo(printable(line))
     for note in (*manifest.warnings, *result.notes):
         click.echo(f"note: {printable(note)}")
     out, origin = shlex.quote(str(result.path)), shlex.quote(source)
