@@ -36,6 +36,7 @@ PARTS = {
         "files cache",
         "kernels",
         "models",
+        "buffers",
         "footprint",
         "backends",
         "generate cache_budget",
@@ -49,7 +50,8 @@ PARTS = {
     "export": [
         "source texts",
         "calibration write",
-        "gguf onnx quality",
+        "gguf onnx",
+        "quality",
         "verify options",
         "artifacts recipe_choice",
         "manifest",

@@ -120,21 +120,9 @@ class GraphWeights:
     def embedding(self, tokens: Value) -> Value:
         """Rows of the token embedding: ``["n"]`` to ``["n", hidden]``."""
         weight = self._stored("token_embd.weight")
-        if not isinstance(weight.format, GroupFormat):
-            rows = self._graph.op("Gather", self.arrays.floats(weight), tokens)
-        elif self.options.portable or weight.bits == 8 or not weight.format.symmetric:
-            # onnxruntime 1.22 and 1.23 have GatherBlockQuantized for 4 bits without zero points alone
+        if isinstance(weight.format, GroupFormat):
             return self._dequantized_rows(self.arrays.rows(weight), weight, tokens)
-        else:
-            arrays = self.arrays.rows(weight)
-            rows = self._graph.op(
-                "GatherBlockQuantized",
-                *(arrays.codes, tokens, arrays.scales, arrays.zeros),
-                domain=CONTRIB,
-                block_size=weight.format.block_size,
-                quantize_axis=1,
-            )
-        return self._graph.op("Cast", rows, to=_FLOAT)
+        return self._graph.op("Cast", self._graph.op("Gather", self.arrays.floats(weight), tokens), to=_FLOAT)
 
     def _stored(self, name: str) -> OnnxWeight:
         source = self._tensors[name]
@@ -167,7 +155,10 @@ class GraphWeights:
         )
 
     def _dequantized_rows(self, arrays: GroupArrays, weight: OnnxWeight, tokens: Value) -> Value:
-        """Rows of an embedding with standard operators: gathered as bytes, then dequantized."""
+        """Rows of an embedding, gathered as bytes and dequantized.
+
+        ``GatherBlockQuantized`` takes neither 8 bits nor zero points before onnxruntime 1.24, and rounds to float16.
+        """
         graph, format = self._graph, weight.format
         assert isinstance(format, GroupFormat), "floats are gathered as they are"
         codes, scales = (graph.op("Gather", array, tokens) for array in (arrays.codes, arrays.scales))

@@ -25,6 +25,9 @@ __all__ = ["Measurements", "measure"]
 _PROBE_FORMAT = "Q4_0"
 _SAMPLE_ROWS = 128
 _SAMPLE_PARTS = 8
+# To second order the divergence is proportional to the error. Coarse formats also flip routes and saturate attention:
+# with 1.3 the student's file at Q4_0's size had 0.72 of the divergence that it had with 1.
+_STEEPNESS = 1.3
 
 
 @dataclass(slots=True)
@@ -49,9 +52,12 @@ class Measurements:
     probe_format: str = _PROBE_FORMAT
 
     def cost(self, tensor: str, format: str) -> float:
-        """The KL divergence to expect of a tensor in a format: measured in one, scaled by the errors of both."""
+        """The KL divergence to expect of a tensor in a format: measured in one, scaled by the errors of both.
+
+        It grows faster than the error of the outputs: see :data:`_STEEPNESS`.
+        """
         errors = self.errors[tensor]
-        return self.kld[tensor] * errors[format] / max(errors[self.probe_format], 1e-30)
+        return self.kld[tensor] * float(errors[format] / max(errors[self.probe_format], 1e-30)) ** _STEEPNESS
 
 
 def measure(

@@ -92,7 +92,8 @@ class BundleFolder:
             ExportError: the disk is full, or permissions are missing.
         """
         names = {file.name for file in manifest.files}
-        delete_all(self._files, keep=names | set(EDITABLE_FILES))
+        with export_errors(self.path):
+            delete_all(self._files, keep=names | set(EDITABLE_FILES))
         unsealed = msgspec.structs.replace(manifest, manifest_sha256=UNSEALED)
         self.add(MANIFEST_NAME, seal(msgspec.json.format(msgspec.json.encode(unsealed), indent=2) + b"\n"))
         with export_errors(self.path):

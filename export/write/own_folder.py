@@ -67,7 +67,8 @@ class OwnFolder:
 
     def remove(self) -> None:
         """Delete the folder with all that is in it; what cannot be deleted stays, marked, for the next run."""
-        delete_all(self.descriptor, keep={_MARKER})
+        with contextlib.suppress(OSError):
+            delete_all(self.descriptor, keep={_MARKER})
         if os.listdir(self.descriptor) == [_MARKER]:  # noqa: PTH208 - of a descriptor
             with contextlib.suppress(OSError):
                 os.unlink(_MARKER, dir_fd=self.descriptor)
@@ -88,9 +89,9 @@ def scratch_folder(out: Path) -> Iterator[Path]:
     """
     own = OwnFolder.lock(partial_folder(out))
     try:
-        delete_all(own.descriptor, keep={_MARKER})
         folder = own.path / "scratch"
         with export_errors(folder):
+            delete_all(own.descriptor, keep={_MARKER})
             folder.mkdir()
         yield folder
     finally:

@@ -24,7 +24,8 @@ from sprat.runtime.engine import Engine  # noqa: E402
 from sprat.runtime.files.onnx import ONNXFile  # noqa: E402
 from sprat.runtime.open_model import open_model  # noqa: E402
 
-TOKENS = [0, *(int(token) for token in np.random.default_rng(1).integers(2, 512, 40))]
+# of seed 1, a token's third and fourth expert are 4e-8 apart: rounding decides
+TOKENS = [0, *(int(token) for token in np.random.default_rng(2).integers(2, 512, 40))]
 FORMS = [*((name, False) for name in CONFIGS), *((name, True) for name in CONFIGS)]
 
 
