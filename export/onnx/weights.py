@@ -19,7 +19,7 @@ from sprat.export.onnx.arrays import Arrays, GroupArrays
 from sprat.export.onnx.data import OnnxWeight
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
 from sprat.export.onnx.options import OnnxOptions
-from sprat.export.onnx.ort_version import FAST_QMOE
+from sprat.export.onnx.ort_version import FAST_QMOE, FLOAT_INT8
 from sprat.export.source.rows import AlternatingRows, AsFloat32, TransposedHeads, in_one_format
 from sprat.export.source.tensor import SourceTensor
 from sprat.quant.formats import BlockFormat, get_format
@@ -62,6 +62,8 @@ class GraphWeights:
             return self._graph.op("Gemm", x, self.arrays.float32(weight, part), bias, transB=1, name=name)
         if self.options.portable:
             return self._graph.op("Gemm", x, self._dequantized(weight, part), bias, transB=1, name=name)
+        if format.bits == 8 and not self.options.accuracy_level:
+            self._graph.needs(ort=FLOAT_INT8)
         arrays = self.arrays.blocks(weight, part)
         return self._graph.op(
             "MatMulNBits",

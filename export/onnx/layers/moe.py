@@ -111,8 +111,8 @@ def _one_if_per_expert(
 ) -> Value:
     """One ``If`` per expert, with the outputs for its tokens or none; the outputs are weighted and added at the end.
 
-    Fewer ``If`` would cost less, but in an ``If`` inside another one onnxruntime packs no weights, and its products in
-    1.22 refuse to have no rows. An assignment is a place in the list of all chosen experts: number ``i`` is token
+    An ``If`` around several of them would save evaluations, but onnxruntime packs no weights in an ``If`` inside
+    another one. An assignment is a place in the list of all chosen experts: number ``i`` is token
     ``i // n_experts_per_token``.
     """
     graph = layer.graph
