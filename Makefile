@@ -3,6 +3,7 @@
 # make test-all   the slow ones too;  make coverage   the same, measured, with its floors
 # make test-arm   the kernels of 64-bit ARM, cross-compiled and run under qemu
 # make test-sanitized   the kernels under the address and undefined-behaviour sanitizers
+# make attack   damaged weights, changed files, forks, signals, faults, races, hostile values: all of tests/attacks
 # make fuzz SECONDS=300   every reader of untrusted files, with mutated input
 # make lint   ruff, mypy and the import-direction test
 # make wheels   what PyPI gets, in dist/: built, repaired, installed, and `sprat demo` run from each
@@ -15,7 +16,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(wildcard */native/*.cpp */native/*.h */native/*.hpp */native/*/*) src/sprat/_core.cpp CMakeLists.txt
 
-.PHONY: demo test test-all coverage test-arm test-sanitized fuzz lint wheels release-files release-check clean
+.PHONY: demo test test-all coverage test-arm test-sanitized attack fuzz lint wheels release-files release-check clean
 
 demo: $(VENV)/.core
 	$(BIN)/sprat demo
@@ -88,6 +89,9 @@ test-arm: $(VENV)/.native
 test-sanitized: $(VENV)/.native
 	$(call NATIVE_CHECK,sanitized)
 	build/sanitized/native_check
+
+attack: $(VENV)/.test $(VENV)/.onnx
+	SPRAT_ATTACK=whole $(BIN)/python -m pytest -q -m "slow or not slow" tests/attacks tests/fuzz
 
 SECONDS ?= 300
 fuzz: $(VENV)/.test $(VENV)/.onnx

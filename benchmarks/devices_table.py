@@ -18,7 +18,7 @@ from sprat.devices.plan.efficiency import Provenance, load_efficiency
 from sprat.devices.plan.plan import Plan, Verdict
 from sprat.devices.report.files import write_report_file
 from sprat.devices.report.names import ModelNames
-from sprat.runtime.arch.presets import preset_names
+from sprat.runtime.arch.presets import assumed_fields, preset_names
 from sprat.text import format_number, human_bytes
 
 _STUDENT = "demo"
@@ -56,6 +56,8 @@ def document(plans: dict[str, list[Plan]], results: Sequence[Measurement]) -> It
     yield from _INTRO.format(context=context, student=_STUDENT, accuracy=accuracy).splitlines()
     yield ""
     yield from _markdown(("device", *fitting), list(_overview(fitting)))
+    if assumed := [model for model in plans if model in preset_names() and assumed_fields(model)]:
+        yield f"\nNot all dimensions of {', '.join(assumed)} are published; [models.md](models.md) says more."
     for model in sorted(plans.keys() - fitting.keys()):
         nearest = min(plans[model], key=lambda plan: plan.missing_bytes)
         lack = human_bytes(nearest.missing_bytes)

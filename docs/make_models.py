@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-_TESTS = Path(__file__).parents[1] / "tests"
-sys.path.insert(0, str(_TESTS / "support"))
+_ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(_ROOT / "tests" / "support"), str(_ROOT / "src")]
 
 from golden_models import GROUPS_OF_TWO, MODELS, ONE_EPSILON, ModelRow, transformers_version  # noqa: E402
 

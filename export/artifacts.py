@@ -13,6 +13,7 @@ from sprat.export.options import ExportOptions
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.source.tensor import SourceTensor
 from sprat.export.write.naming import ModelName
+from sprat.export.write.rounding import Rounding
 from sprat.export.write.writer import WrittenFile
 from sprat.progress import ReportProgress
 from sprat.quant.formats import BlockFormat
@@ -68,6 +69,7 @@ class ArtifactFactory(Protocol):
         *,
         name: ModelName,
         tokenizer: Mapping[str, Any],
+        rounding: Rounding | None = None,
     ) -> ArtifactWriter:
         """Lay out the artifact of ``checkpoint``."""
 

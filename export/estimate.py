@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Unpack
 
 from sprat.devices.plan.plan import Plan
+from sprat.errors import ExportError
+from sprat.export.calibrated import is_calibrated
 from sprat.export.manifest import recipe_name
 from sprat.export.options import ExportKeywords, ExportOptions
 from sprat.export.prepare import PreparedExport, prepare
@@ -23,6 +25,7 @@ from sprat.export.write.writer import free_bytes
 from sprat.quant.convert import quantize_from
 from sprat.quant.formats import BlockFormat
 from sprat.runtime.files.bundle import TensorGroup
+from sprat.text import human_bytes
 
 __all__ = ["ExportEstimate", "estimate_export"]
 
@@ -71,9 +74,10 @@ def estimate_export(
 
     Raises:
         InputError: as of the export, apart from weights that are NaN, infinite or out of range: they are not read.
-        ExportError: ``out`` exists and is not a bundle.
+        ExportError: ``out`` exists and is not a bundle, or its folder cannot be written.
     """
     out, options = Path(out), ExportOptions.of(keywords)
+    _check_writable(out)
     prepared = prepare(source, out, options)
     prepared.checkpoint.check_headers()
     sizes = [artifact.file_sizes for artifact in prepared.artifacts.values()]
@@ -90,8 +94,32 @@ def estimate_export(
         free_bytes=free_bytes(out),
         seconds=_seconds(prepared),
         plan=prepared.plan,
-        notes=(*prepared.notes, *([f"{out} exists: an export of another recipe needs --force"] if exists else [])),
+        notes=(
+            *prepared.notes,
+            *([f"{out} exists: an export of another recipe needs --force"] if exists else []),
+            *_about_calibration(prepared, options),
+        ),
     )
+
+
+def _check_writable(out: Path) -> None:
+    nearest = next(path for path in out.absolute().parents if path.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise ExportError(f"{out}: {nearest} is not a folder that can be written; choose another place")
+
+
+def _about_calibration(prepared: PreparedExport, options: ExportOptions) -> list[str]:
+    """A calibrated export chooses its formats from weights and texts, which an estimate does not read."""
+    if not is_calibrated(options):
+        return []
+    target = options.calibrated.target
+    n_weights = sum(group.n_weights for group in next(iter(prepared.artifacts.values())).groups)
+    wanted = target.file_bytes or (target.bits_per_weight and int(target.bits_per_weight * n_weights / 8))
+    size = f"the model's file will take at most about {human_bytes(wanted)}" if wanted else "the size may differ"
+    return [
+        f"--quality {options.calibrated.level} chooses formats during the export: shown are those of "
+        f"{recipe_name(prepared.recipe)}, {size}, and the time does not include the choice"
+    ]
 
 
 def _seconds(prepared: PreparedExport) -> float:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Self, TypedDict
 
 from sprat.devices.profile import find_profile
 from sprat.export.onnx import OnnxOptions
 from sprat.export.onnx.ort_version import LOWEST, OrtVersion
+from sprat.export.quality.options import QualityOptions
 from sprat.export.source.lora import AdapterOption
-from sprat.keywords import unknown_keyword
+from sprat.keywords import record_of
 from sprat.runtime.memory import parse_memory
 
 __all__ = ["ExportKeywords", "ExportOptions"]
@@ -36,6 +37,13 @@ class ExportKeywords(TypedDict, total=False):
     block_size: int
     accuracy_level: int
     portable: bool
+    quality: str | None
+    target_size: int | str | None
+    target_bpw: float | None
+    match_size: str | os.PathLike[str] | None
+    max_kld: float | None
+    calibration: Sequence[str | os.PathLike[str]]
+    imatrix_out: str | os.PathLike[str] | None
     ort: str
     force: bool
 
@@ -45,7 +53,8 @@ class ExportOptions:
     """What an export takes besides source and target.
 
     Attributes:
-        quant: ``"int4"``, ``"int8"``, a block format, or ``"keep"``: a GGUF's own; by default what fits ``device``, and
+        quant: ``"int4"``, ``"int8"``, a mix of llama-quantize such as ``"q4_k_m"``, a block format, or ``"keep"``: a
+            GGUF's own; by default what fits ``device``, and
             ``"int4"`` without a device.
         device: a profile's name, or its file; a model that does not fit its memory is refused before a weight is read.
         context: tokens to plan the KV cache for; by default the model's limit, at most 4096.
@@ -61,6 +70,15 @@ class ExportOptions:
         block_size: ONNX: weights that share a scale: 32, 64 or 128.
         accuracy_level: ONNX: 4 quantizes activations to int8, 0 keeps them in float32.
         portable: ONNX: standard operators only, for runtimes other than onnxruntime.
+        quality: GGUF: ``"fast"``, ``"balanced"`` or ``"best"`` to give every tensor the format that pays most, and with
+            the last two to round for the inputs that a text shows; by default ``"none"``, or ``"balanced"`` with one of
+            the targets.
+        target_size: size of the file, in bytes or as ``"6.2GB"``; by default as large as ``quant`` makes it.
+        target_bpw: the size as bits per weight, scales included.
+        match_size: the size as that of another file.
+        max_kld: the smallest file whose mean KL divergence on the evaluation text is at most this.
+        calibration: text files to calibrate with instead of the packaged text.
+        imatrix_out: write what the calibration found about inputs as llama.cpp's imatrix, for llama-quantize.
         ort: ONNX: the oldest onnxruntime that must load the graph, ``"1.22"``; from ``"1.31"`` on, MoE graphs are
             smaller and load faster.
         force: replace an existing bundle, and write a model that does not fit the device.
@@ -80,16 +98,20 @@ class ExportOptions:
     block_size: int = 32
     accuracy_level: int = 4
     portable: bool = False
+    quality: str | None = None
+    target_size: int | str | None = None
+    target_bpw: float | None = None
+    match_size: str | os.PathLike[str] | None = None
+    max_kld: float | None = None
+    calibration: Sequence[str | os.PathLike[str]] = ()
+    imatrix_out: str | os.PathLike[str] | None = None
     ort: str = str(LOWEST)
     force: bool = False
 
     @classmethod
     def of(cls, keywords: ExportKeywords) -> Self:
         """The record of ``export``'s keyword arguments; TypeError for one that does not exist."""
-        names = [field.name for field in fields(cls)]
-        if unknown := [name for name in keywords if name not in names]:
-            raise unknown_keyword("export()", unknown[0], names)
-        return cls(**keywords)
+        return record_of(cls, "export()", keywords)
 
     @property
     def device_name(self) -> str | None:
@@ -115,6 +137,19 @@ class ExportOptions:
             portable=self.portable,
             ort=OrtVersion.parse(self.ort),
             context=self.context,
+        )
+
+    @property
+    def calibrated(self) -> QualityOptions:
+        """Level, target and text of a calibrated export."""
+        return QualityOptions.of(
+            self.quality,
+            target_size=self.target_size,
+            target_bpw=self.target_bpw,
+            match_size=self.match_size,
+            max_kld=self.max_kld,
+            calibration=self.calibration,
+            imatrix_out=self.imatrix_out,
         )
 
     @property

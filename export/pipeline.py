@@ -20,13 +20,18 @@ from typing import Unpack
 from sprat.devices.plan.plan import Plan
 from sprat.errors import BundleError, ExportError
 from sprat.export.artifacts import ArtifactWriter
+from sprat.export.calibrated import calibrate, calibration_digest, is_calibrated
+from sprat.export.card.files import card_texts
 from sprat.export.manifest import describe_file, manifest_of
 from sprat.export.options import ExportKeywords, ExportOptions
 from sprat.export.prepare import PreparedExport, prepare
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.verify.first_logits import check_first_logits
 from sprat.export.write.bundle import BundleFolder, existing_manifest, files_folder, remove_leftovers
+from sprat.export.write.errors import output_path
 from sprat.progress import ReportProgress, no_progress
+from sprat.runtime.chat.check import can_chat
+from sprat.runtime.chat.template_files import StoredTemplates
 from sprat.runtime.files.bundle import Bundle, Manifest, TensorGroup
 
 __all__ = ["ExportResult", "export"]
@@ -42,6 +47,7 @@ class ExportResult:
     plan: Plan | None  # for the device, if one was given
     n_resumed: int  # tensors kept from an interrupted run
     notes: tuple[str, ...]  # about this run; warnings for users of the bundle are in the manifest
+    chats: bool  # whether the model has a chat template that renders a question
 
     @property
     def path(self) -> Path:
@@ -85,31 +91,39 @@ def export(
         InputError: the source, the device, a format or a rule is invalid, or the model does not fit.
         ExportError: the output cannot be written, or the source changed during the export.
     """
-    out, options = Path(out), ExportOptions.of(keywords)
+    out, options = output_path(out), ExportOptions.of(keywords)
     prepared = prepare(source, out, options)
-    checkpoint, artifacts, texts = prepared.checkpoint, prepared.artifacts, prepared.texts
     repaired: list[str] = []
     if (existing := existing_manifest(out)) and not options.force:
         remove_leftovers(out)
-        _check_same_export(out, existing, checkpoint, artifacts, texts)
+        _check_same_export(out, existing, prepared, options)
         bundle, damage = _whole_bundle(out, progress)
         if bundle:
             return _up_to_date(bundle, prepared)
         repaired = [f"the bundle was damaged and was written again: {damage}"]
+    if is_calibrated(options):
+        prepared = calibrate(prepared, options, progress)
+    checkpoint, artifacts, texts = prepared.checkpoint, prepared.artifacts, prepared.texts
     _check_before(files_folder(out), artifacts, checkpoint, progress)
     with BundleFolder.lock(out) as folder:
         if (existing := existing_manifest(out)) and not options.force and not repaired:
             # another process wrote it in the meantime
-            _check_same_export(out, existing, checkpoint, artifacts, texts)
+            _check_same_export(out, existing, prepared, options)
             return _up_to_date(Bundle.open(out), prepared)
         written = [file for artifact in artifacts.values() for file in artifact.write(folder.path, progress)]
         checkpoint.check_unchanged()
         files = (*map(describe_file, written), *(folder.add(name, text) for name, text in sorted(texts.items())))
         notes = [*prepared.notes, *repaired, *(file.note for file in written if file.note)]
-        manifest = manifest_of(checkpoint, prepared.recipe, artifacts, files, prepared.tokenizer, options)
+        manifest = manifest_of(
+            checkpoint, prepared.recipe, artifacts, files, prepared.tokenizer, options, prepared.quality
+        )
+        for name, text in card_texts(manifest, prepared.tokenizer, options.context).items():
+            folder.add(name, text)
         bundle = folder.finish(manifest, check=lambda path: notes.extend(check_first_logits(path)))
     n_resumed = sum(file.n_resumed for file in written)
-    return ExportResult(bundle=bundle, plan=prepared.plan, n_resumed=n_resumed, notes=tuple(notes))
+    return ExportResult(
+        bundle=bundle, plan=prepared.plan, n_resumed=n_resumed, notes=tuple(notes), chats=_chats(prepared)
+    )
 
 
 def _check_before(
@@ -133,24 +147,31 @@ def _whole_bundle(out: Path, progress: ReportProgress) -> tuple[Bundle | None, B
 
 
 def _up_to_date(bundle: Bundle, prepared: PreparedExport) -> ExportResult:
-    return ExportResult(bundle=bundle, plan=prepared.plan, n_resumed=0, notes=(*prepared.notes, _UP_TO_DATE))
+    notes = (*prepared.notes, _UP_TO_DATE)
+    return ExportResult(bundle=bundle, plan=prepared.plan, n_resumed=0, notes=notes, chats=_chats(prepared))
 
 
-def _check_same_export(
-    out: Path,
-    manifest: Manifest,
-    checkpoint: Checkpoint,
-    artifacts: Mapping[str, ArtifactWriter],
-    texts: Mapping[str, bytes],
-) -> None:
+def _chats(prepared: PreparedExport) -> bool:
+    return can_chat(StoredTemplates.from_metadata(prepared.tokenizer).template())
+
+
+def _check_same_export(out: Path, manifest: Manifest, prepared: PreparedExport, options: ExportOptions) -> None:
     """Check that an export of the same source, layout, recipe and tokenizer files wrote the bundle at ``out``.
+
+    The layout of a calibrated export follows from its digest.
 
     Raises:
         ExportError: it is another one.
     """
     hashes = {file.name: file.sha256 for file in manifest.files}
-    is_same_text = all(hashes.get(name) == hashlib.sha256(text).hexdigest() for name, text in texts.items())
     existing = {artifact.format: artifact.layout_digest for artifact in manifest.artifacts}
-    wanted = {name: artifact.layout_digest for name, artifact in artifacts.items()}
-    if existing != wanted or not is_same_text or manifest.source.hash != checkpoint.hash():
+    wanted = {name: artifact.layout_digest for name, artifact in prepared.artifacts.items()}
+    texts = prepared.texts
+    if is_calibrated(options):
+        found = manifest.quality.digest if manifest.quality else ""
+        is_same = found == calibration_digest(prepared, options)
+    else:
+        is_same_text = all(hashes.get(name) == hashlib.sha256(text).hexdigest() for name, text in texts.items())
+        is_same = existing == wanted and is_same_text and not manifest.quality
+    if not is_same or manifest.source.hash != prepared.checkpoint.hash():
         raise ExportError(f"{out}: another bundle exists there; choose another name, or replace it with --force")

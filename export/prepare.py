@@ -11,7 +11,6 @@ from typing import Any
 from sprat.devices.plan.plan import Plan
 from sprat.errors import FormatError, InputError, unknown_name
 from sprat.export.artifacts import ArtifactWriter, factories
-from sprat.export.card.files import card_texts
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata, valid_keys
 from sprat.export.manifest import identity
 from sprat.export.options import ExportOptions
@@ -19,8 +18,10 @@ from sprat.export.recipe_choice import choose_recipe
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.write.chat_template import replace_template
 from sprat.export.write.naming import ModelName
+from sprat.export.write.rounding import Rounding
 from sprat.export.write.tokenizer_files import tokenizer_texts
 from sprat.quant.recipe import KEEP, Recipe
+from sprat.runtime.files.bundle import QualityReport
 from sprat.runtime.generate.sampling_defaults import (
     metadata_from_sampling,
     sampling_from_config,
@@ -29,7 +30,7 @@ from sprat.runtime.generate.sampling_defaults import (
 from sprat.runtime.tokenizer.hf_files import TokenizerFiles
 from sprat.text import human_bytes
 
-__all__ = ["PreparedExport", "prepare"]
+__all__ = ["PreparedExport", "lay_out", "prepare"]
 
 _FILE_SUFFIXES = (".gguf", ".onnx", ".safetensors")
 
@@ -44,8 +45,9 @@ class PreparedExport:
         plan: for the device, if one was given.
         tokenizer: the ``tokenizer.*`` keys of a GGUF.
         artifacts: format -> its files, laid out.
-        texts: name -> contents of the tokenizer's files, the model card and the Modelfile.
+        texts: name -> contents of the tokenizer's files.
         notes: what the user may want to choose otherwise.
+        quality: of a calibrated export, how formats and codes were chosen.
     """
 
     checkpoint: Checkpoint
@@ -55,6 +57,7 @@ class PreparedExport:
     artifacts: Mapping[str, ArtifactWriter]
     texts: Mapping[str, bytes]
     notes: tuple[str, ...]
+    quality: QualityReport | None = None
 
 
 def prepare(source: str | os.PathLike[str], out: Path, options: ExportOptions) -> PreparedExport:
@@ -72,7 +75,7 @@ def prepare(source: str | os.PathLike[str], out: Path, options: ExportOptions) -
     recipe, plan, notes = choose_recipe(checkpoint, options)
     _check_rules(recipe, checkpoint)
     tokenizer = _tokenizer_keys(checkpoint, options.chat_template)
-    artifacts = _lay_out(checkpoint, recipe, tokenizer, options)
+    artifacts = lay_out(checkpoint, recipe, tokenizer, options)
     texts = tokenizer_texts(checkpoint, tokenizer, complete="onnx" in artifacts)
     return PreparedExport(
         checkpoint=checkpoint,
@@ -80,7 +83,7 @@ def prepare(source: str | os.PathLike[str], out: Path, options: ExportOptions) -
         plan=plan,
         tokenizer=tokenizer,
         artifacts=artifacts,
-        texts=texts | card_texts(checkpoint, recipe, artifacts, tokenizer, options),
+        texts=texts,
         notes=(*notes, *_about_growth(checkpoint, recipe, artifacts)),
     )
 
@@ -124,16 +127,28 @@ def _source_tokenizer_keys(checkpoint: Checkpoint) -> dict[str, Any]:
     return {**metadata_from_sampling(sampling), **valid_keys(checkpoint.metadata)}
 
 
-def _lay_out(
-    checkpoint: Checkpoint, recipe: Recipe, tokenizer: Mapping[str, Any], options: ExportOptions
+def lay_out(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    tokenizer: Mapping[str, Any],
+    options: ExportOptions,
+    rounding: Rounding | None = None,
 ) -> dict[str, ArtifactWriter]:
+    """The files of every wanted format.
+
+    Raises:
+        InputError: no format, an unknown one, or an empty name.
+    """
     known, wanted = factories(options), options.formats
     if unknown := [name for name in wanted if name not in known]:
         raise InputError(unknown_name("artifact format", unknown[0], known))
     if not wanted:
         raise InputError(f"no artifact format was given; known: {', '.join(known)}")
     name = _model_name(checkpoint, options.name)
-    return {format: known[format](checkpoint, recipe, name=name, tokenizer=tokenizer) for format in wanted}
+    return {
+        format: known[format](checkpoint, recipe, name=name, tokenizer=tokenizer, rounding=rounding)
+        for format in wanted
+    }
 
 
 def _model_name(checkpoint: Checkpoint, name: str | None) -> ModelName:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 
 from sprat.devices.plan.choose import choose_quant
-from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.plan import Plan
+from sprat.devices.plan.text import smaller_choice
 from sprat.devices.profile import find_profile
 from sprat.errors import InputError
 from sprat.export.options import ExportOptions
@@ -18,7 +17,6 @@ from sprat.export.source.tensor import SourceTensor
 from sprat.quant.formats import BlockFormat, get_format
 from sprat.quant.recipe import KEEP, KeptFormats, Recipe
 from sprat.runtime.footprint import planned_footprint, planned_recipes
-from sprat.text import format_number, human_bytes
 
 __all__ = ["choose_recipe"]
 
@@ -34,25 +32,7 @@ def choose_recipe(checkpoint: Checkpoint, options: ExportOptions) -> tuple[Recip
         return recipes[0], None, []
     footprints = [planned_footprint(checkpoint.spec, recipe, context=options.context) for recipe in recipes]
     plan = choose_quant(footprints, find_profile(options.device), force=options.force)
-    chosen = footprints.index(plan.footprint)
-    return recipes[chosen], plan, _smaller_choice(plan, footprints[chosen + 1 :])
-
-
-def _smaller_choice(plan: Plan, smaller: Sequence[Footprint]) -> list[str]:
-    """A note on the next smaller quantization: the best that fits is the most accurate one and not the fastest."""
-    if not smaller or not plan.runs:
-        return []
-    other = dataclasses.replace(plan, footprint=smaller[0])
-    speeds = ""
-    if plan.prediction and other.prediction:
-        rates = (found.prediction.decode_tokens_per_s for found in (other, plan) if found.prediction)
-        faster, chosen = map(format_number, rates)
-        speeds = f" and decodes {faster} tokens/s in place of {chosen} (predicted)"
-    return [
-        f"{plan.footprint.quant} is the most accurate that fits; {other.footprint.quant} takes "
-        f"{human_bytes(other.footprint.total_bytes)} in place of {human_bytes(plan.footprint.total_bytes)}{speeds}: "
-        f"--quant {other.footprint.quant}"
-    ]
+    return recipes[plan.index_in(footprints)], plan, list(smaller_choice(plan, footprints))
 
 
 def _recipes(checkpoint: Checkpoint, options: ExportOptions) -> Sequence[Recipe]:

@@ -21,9 +21,28 @@ __all__ = ["FINDINGS", "bundle", "seeds"]
 _DEEP = 100_000
 _DATA = Path(__file__).parents[1] / "tests" / "data"
 
+_LONG_SHARD = b'{"weight_map":{"lm_head.weight":"%s.safetensors"}}' % (b"n" * 300)
+_YARN = {"type": "yarn", "factor": 8, "original_max_position_embeddings": 64, "beta_slow": 1.7e308}
+_NO_KV_HEADS = (
+    b'{"architecture":"qwen2","vocab_size":512,"hidden_size":64,"n_layers":4,"n_heads":4,"n_kv_heads":0,"head_dim":16,'
+    b'"intermediate_size":96,"rms_norm_eps":1e-06,"max_context":512,"rope":{"dim":16,"theta":512.0,"interleaved":false,'
+    b'"scaling":null},"tied_embeddings":true,"attention_bias":true,"mla":null,"moe":null}'
+)
+
+
+def _config_with(architecture: str, **changes: object) -> bytes:
+    return json.dumps({**CONFIGS[architecture], **changes}).encode()
+
+
 # Past findings: inputs that raised another error than SpratError, hung, or took gigabytes.
 FINDINGS: dict[str, dict[str, bytes]] = {
-    "config": {"nested": b"[" * _DEEP, "nested-object": b'{"a":' * _DEEP, "not-utf8": b"\xff"},
+    "config": {
+        "nested": b"[" * _DEEP,
+        "nested-object": b'{"a":' * _DEEP,
+        "not-utf8": b"\xff",
+        "yarn-without-a-ramp": _config_with("deepseek2", rope_scaling=_YARN),
+        "rope-over-2^31-elements": _config_with("qwen2", head_dim=(1 << 31) - 2),
+    },
     "tokenizer": {
         "nested": b"[" * _DEEP,
         "added-token-is-a-number": b'{"model":{"type":"BPE","vocab":{},"merges":[]},"added_tokens":'
@@ -46,7 +65,10 @@ FINDINGS: dict[str, dict[str, bytes]] = {
         % (b"n" * 300, b"0" * 64, b"n" * 300, b"0" * 64),
     },
     "results": {"nested": b"[" * _DEEP, "nested-line": b'{"schema":1,"a":' + b"[" * _DEEP},
-    "compare": {"nested": b"[" * _DEEP},
+    "compare": {
+        "nested": b"[" * _DEEP,
+        "a-subnormal-speed": msgspec.json.encode(measurement(samples_tps=(10.0, 5e-324))),
+    },
     "device": {"nested": b"a = " + b"[" * _DEEP, "number-of-5000-digits": b"a = " + b"9" * 5000},
     "template": {
         "slices": b"{% set b = 'a' * 100000 %}" + b"{% set x = b[1:] %}" * 200,
@@ -56,9 +78,15 @@ FINDINGS: dict[str, dict[str, bytes]] = {
         "sum": b"{{ ([['a']]*62000)|sum(start=[]) }}",
         "address": b"{{ 'a'.find }}",
     },
-    "spec": {"nested": b"[" * _DEEP, "no-heads": b'{"n_kv_heads":0}'},
+    "spec": {"nested": b"[" * _DEEP, "no-kv-heads": _NO_KV_HEADS},
+    "onnx": {
+        "location-is-not-utf8": bytes.fromhex(
+            "080e3a410a100a017712017922084964656e746974791201672a19080110014201776a0e0a086c6f"
+            "636174696f6e1202ff7a7001620f0a0179120a0a08080112040a0208014202101c"
+        ),
+    },
     "cache": {"nested": b"[" * _DEEP},
-    "index": {"nested": b"[" * _DEEP, "nested-map": b'{"weight_map":' + b'{"a":' * _DEEP},
+    "index": {"nested": b"[" * _DEEP, "nested-map": b'{"weight_map":' + b'{"a":' * _DEEP, "name-of-312": _LONG_SHARD},
     "journal": {"nested": b"[" * _DEEP + b"\n", "zeros": bytes(100)},
 }
 

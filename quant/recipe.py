@@ -1,11 +1,12 @@
 """The block format of every tensor of a model, by its canonical (GGUF) name and shape.
 
-A recipe is a default format, built-in exceptions, and the user's rules. For one tensor:
+A recipe is a default format, built-in exceptions (or the rules of a mix, see :mod:`sprat.quant.mixes`), and the user's
+rules. For one tensor:
 
 1. Tensors with one axis, norms, routers and biases: F32, regardless of rules. llama.cpp does not quantize them either,
    and they are small.
 2. The last of the user's rules whose pattern matches the name.
-3. The first built-in exception whose pattern matches the name.
+3. The first built-in exception whose pattern matches the name, or the mix's rule.
 4. The default format.
 
 If the rows do not divide into blocks of the format, its fallback is used, and :class:`Choice` records both.
@@ -21,8 +22,18 @@ from typing import Self
 
 from sprat.errors import FormatError, unknown_name
 from sprat.quant.formats import BlockFormat, format_names, get_format
+from sprat.quant.mixes import MIXES, Mix, ModelShape
 
-__all__ = ["KEEP", "Choice", "KeptFormats", "Recipe", "Rule", "recipe_names"]
+__all__ = [
+    "KEEP",
+    "Choice",
+    "KeptFormats",
+    "MixedFormats",
+    "Recipe",
+    "Rule",
+    "is_kept_f32",
+    "recipe_names",
+]
 
 KEEP = "keep"
 """Name of the recipe that leaves the tensors of a GGUF as they are."""
@@ -105,16 +116,24 @@ class Recipe:
     rules: tuple[Rule, ...] = ()
 
     @classmethod
-    def named(cls, name: str, *, tied_embeddings: bool = False) -> Recipe:
-        """A built-in recipe (``int8``, ``int4``) or a single block format, case-insensitive.
+    def named(cls, name: str, *, tied_embeddings: bool = False, model: ModelShape | None = None) -> Recipe:
+        """A built-in recipe (``int8``, ``int4``), a mix of llama-quantize or a single block format, case-insensitive.
 
-        A single format works as in llama-quantize: all matrices use it, except that the head uses Q6_K if that has
-        more bits. With ``tied_embeddings`` the token embedding is the head and gets the head's format.
+        With a single format all matrices use it, except that the head uses Q6_K if that has more bits.
+
+        Args:
+            name: of :func:`recipe_names`.
+            tied_embeddings: the token embedding is the head and gets the head's format.
+            model: what a mix asks of the model; without it a name is that of a single format.
 
         Raises:
             FormatError: unknown name; the message suggests the nearest one.
         """
-        base = _RECIPES.get(str(name).lower()) or _single_format(name)
+        key = str(name).lower()
+        if key in MIXES and model is not None:
+            mix, tied_head = MIXES[key], "token_embd.weight" if tied_embeddings else "output.weight"
+            return MixedFormats(mix.name, get_format(mix.default), mix=mix, model=model, head_tensor=tied_head)
+        base = _RECIPES.get(key) or _single_format(name)
         head = r"^(output|token_embd)\.weight$" if tied_embeddings else r"^output\.weight$"
         exceptions = (*base.exceptions, (head, base.head))
         rules = tuple(Rule(pattern, get_format(found)) for pattern, found in exceptions)
@@ -136,6 +155,14 @@ class Recipe:
             found = get_format(found.fallback)
         return Choice(found, wanted)
 
+    def file_type(self, main: BlockFormat) -> int:
+        """``general.file_type``: llama.cpp's number for this mix of formats, ``main`` being that of most weights."""
+        return max(main.file_type, 0)
+
+    def encoding(self, main: BlockFormat) -> str:
+        """What file names say about the formats: ``Q4_0``; ``main`` is that of most weights."""
+        return main.name
+
     def unused_rules(self, names: Iterable[str]) -> list[str]:
         """The user's rules that match no quantizable tensor of ``names``: probably misspelled."""
         names = [name for name in names if not _KEPT_F32.search(name)]
@@ -150,9 +177,38 @@ class Recipe:
         return self.default
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixedFormats(Recipe):
+    """One of llama-quantize's mixes; the user's rules win.
+
+    Attributes:
+        mix: its rules.
+        model: what they ask of the model.
+        head_tensor: name of the output matrix.
+    """
+
+    mix: Mix
+    model: ModelShape
+    head_tensor: str
+
+    def file_type(self, main: BlockFormat) -> int:
+        """``general.file_type``."""
+        return self.mix.file_type
+
+    def encoding(self, main: BlockFormat) -> str:
+        """What file names say."""
+        return self.mix.name.upper()
+
+    def _wanted(self, name: str, shape: tuple[int, ...]) -> BlockFormat:
+        if len(shape) <= 1 or _KEPT_F32.search(name):
+            return get_format("F32")
+        found = next((rule.format for rule in reversed(self.rules) if rule.matches(name)), None)
+        return found or self.mix.format_of(name, shape, self.model, self.head_tensor)
+
+
 @dataclass(frozen=True, slots=True)
 class KeptFormats(Recipe):
-    """Every tensor in the format that it has; the user's rules still apply.
+    """Every tensor in a format of its own: the one that it has, or an allocated one; the user's rules still apply.
 
     Attributes:
         formats: canonical name -> format.
@@ -161,35 +217,43 @@ class KeptFormats(Recipe):
     formats: Mapping[str, BlockFormat] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, formats: Mapping[str, BlockFormat], n_weights: Mapping[str, int]) -> Self:
-        """The recipe ``keep``; its default is the format of most weights.
+    def of(cls, formats: Mapping[str, BlockFormat], n_weights: Mapping[str, int], name: str = KEEP) -> Self:
+        """The recipe ``name``; its default is the format of most weights.
 
         Args:
             formats: canonical name -> format.
             n_weights: canonical name -> number of weights.
+            name: of the recipe.
         """
         totals: Counter[str] = Counter()
-        for name, format in formats.items():
-            totals[format.name] += n_weights[name]
+        for tensor, format in formats.items():
+            totals[format.name] += n_weights[tensor]
         most = totals.most_common(1)[0][0]
         default = next(format for format in formats.values() if format.name == most)
-        return cls(KEEP, default, formats=formats)
+        return cls(name, default, formats=formats)
 
     def _wanted(self, name: str, shape: tuple[int, ...]) -> BlockFormat:
         rules = () if len(shape) <= 1 or _KEPT_F32.search(name) else reversed(self.rules)
         return next((rule.format for rule in rules if rule.matches(name)), self.formats[name])
 
 
+def is_kept_f32(name: str) -> bool:
+    """Whether a tensor with this name stays F32 under every recipe: a norm, a router or a bias."""
+    return _KEPT_F32.search(name) is not None
+
+
 _BY_BITS = {"4bit": "int4", "8bit": "int8", "16bit": "f16"}  # what bitsandbytes and MLX call them
 
 
 def recipe_names() -> list[str]:
-    """All names that :meth:`Recipe.named` accepts: built-in recipes, then formats."""
-    return [*_RECIPES, *(name.lower() for name in format_names())]
+    """All names that :meth:`Recipe.named` accepts: built-in recipes, then mixes and formats, sorted."""
+    return [*_RECIPES, *sorted({*MIXES, *(name.lower() for name in format_names())})]
 
 
 def _single_format(name: str) -> _Base:
     if not isinstance(name, str) or name.lower() not in recipe_names():
         raise FormatError(unknown_name("quantization", name, recipe_names(), _BY_BITS))
+    if name.lower() in MIXES and name.upper() not in format_names():
+        raise FormatError(f"{name}: a mix of llama-quantize depends on the model, which is not known here")
     found, q6_k = get_format(name), "Q6_K"
     return _Base(found.name, head=found.name if found.bits_per_weight > get_format(q6_k).bits_per_weight else q6_k)

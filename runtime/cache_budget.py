@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from sprat.devices.plan.footprint import Footprint
 from sprat.errors import DoesNotFitError
+from sprat.locks import ForkSafeLock
 from sprat.runtime.backends.protocol import Backend, TokenStream
 from sprat.text import human_bytes
 
@@ -39,7 +39,7 @@ class CacheBudget:
         self._limit_bytes = limit_bytes
         self._cost = cost or StreamCost(0)
         self._used_bytes = self._n_streams = 0
-        self._lock = threading.RLock()  # a garbage collection inside the lock may give a stream back
+        self._lock = ForkSafeLock()  # reentrant: a garbage collection inside the lock may give a stream back
 
     @classmethod
     def of(cls, footprint: Footprint, memory_bytes: int | None, stream_bytes: int = 0) -> CacheBudget:

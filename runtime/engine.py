@@ -28,13 +28,12 @@ from sprat.runtime.backends.registry import (
     open_backend,
     stream_bytes,
 )
-from sprat.runtime.cache import Storage
 from sprat.runtime.cache_budget import CacheBudget
 from sprat.runtime.chat.completions import ChatCompletion, ChatStream
 from sprat.runtime.chat.prompt import ChatOptions, ChatPrompt, TemplateOptions, split_chat_options
 from sprat.runtime.chat.template import ChatTemplate
-from sprat.runtime.files.model_file import Check, check_model
-from sprat.runtime.files.model_reference import locate_model
+from sprat.runtime.files.model_file import check_model
+from sprat.runtime.files.model_reference import locate_model_file
 from sprat.runtime.footprint import DEFAULT_BATCH
 from sprat.runtime.frontend import Frontend
 from sprat.runtime.generate.generation import Generation
@@ -42,8 +41,9 @@ from sprat.runtime.generate.options import GenerateOptions, split_options
 from sprat.runtime.generate.sampling import SamplingParams
 from sprat.runtime.generate.sampling_defaults import SamplingDefaults
 from sprat.runtime.generate.transcript import Transcript
-from sprat.runtime.limits import check_cache, check_flags, checked_context, load_limits
-from sprat.runtime.open_model import open_model
+from sprat.runtime.limits import checked_context, load_limits
+from sprat.runtime.load_options import LoadKeywords, LoadOptions
+from sprat.runtime.open_model import OpenModel, open_model
 from sprat.runtime.session import Overflow, Session
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
@@ -107,17 +107,8 @@ class Engine:
         cls,
         path: str | os.PathLike[str],
         *,
-        device: str | None = None,
-        memory: int | str | None = None,
-        backend: str = "auto",
-        context: int | None = None,
-        batch: int | None = None,
-        force: bool = False,
-        cache: Storage | None = None,
-        deterministic: bool = False,
-        exact: bool = False,
-        check: Check = "sizes",
         progress: ReportProgress = no_progress,
+        **options: Unpack[LoadKeywords],
     ) -> Self:
         """Load a bundle, a GGUF or an ONNX model; one that does not fit is rejected before its weights are read.
 
@@ -125,24 +116,8 @@ class Engine:
             path: a bundle written by ``sprat export``, a ``.gguf`` file, a ``.onnx`` file written by sprat, a folder
                 with one of them, or a repository in the local Hugging Face cache (``"org/name"``,
                 ``"org/name@revision"``, ``"org/name/file.gguf"``).
-            device: a profile (see ``sprat devices``) whose plan chooses threads, context, batch and cache format; the
-                model must fit on it, with all weights resident or with expert streaming.
-            memory: hard limit for weights, buffers and the KV caches of all sessions, in bytes or as ``"3GB"``;
-                replaces the device's.
-            backend: a name that ``sprat doctor`` lists, or ``"auto"``; :attr:`backend_choice` says why it was chosen.
-            context: tokens of prompt and answer together; by default the model's limit, at most 4096, or what fits.
-            batch: prompt tokens of one forward pass, which are in memory together; by default 256, or the plan's for
-                ``device``. Fewer take less memory and are slower.
-            force: load a model that does not fit; the operating system then reads weights from storage for every token.
-            cache: storage of the native backend's KV cache, ``"f16"`` or ``"int8"`` (about half the bytes); replaces
-                the device's. By default keys and values are stored in f16 and latents in int8.
-            deterministic: require a backend with the same bits for the same tokens in every run, as the native one has
-                with any number of threads; other chunk sizes of prefill (``batch``, or a ``timeout`` that shortens the
-                last chunks) change the rounding.
-            exact: require a backend that does not round; the native one takes two int8 digits and a float32 cache.
-            check: ``"sizes"`` compares the sizes of a bundle's files with its manifest, ``"hashes"`` reads every file
-                and compares its SHA-256 as well; see :meth:`~sprat.runtime.files.bundle.Bundle.check`.
-            progress: of the check, in bytes.
+            progress: of ``check="hashes"``, in bytes.
+            options: ``device``, ``memory`` and the other fields of :class:`~sprat.runtime.load_options.LoadOptions`.
 
         Raises:
             InputError: the model, the device or an option is invalid; see :mod:`sprat.errors` for the subclasses.
@@ -150,12 +125,21 @@ class Engine:
             BackendError: no backend can run it on this machine.
             BundleError: ``check="hashes"`` found damage, or the model has no manifest with hashes.
         """
-        check_cache(cache)
-        check_flags(force=force, deterministic=deterministic, exact=exact)
-        path = locate_model(path)
-        check_model(path, check, progress)
-        model = open_model(path, backend)
-        limits = load_limits(model, device=device, memory=memory, context=context, batch=batch, force=force)
+        wanted = LoadOptions.of("Engine.load()", options)
+        path = locate_model_file(path)
+        check_model(path, wanted.check, progress)
+        return cls._of(open_model(path, wanted.backend), wanted)
+
+    @classmethod
+    def _of(cls, model: OpenModel, wanted: LoadOptions) -> Self:
+        limits = load_limits(
+            model,
+            device=wanted.device,
+            memory=wanted.memory,
+            context=wanted.context,
+            batch=wanted.batch,
+            force=wanted.force,
+        )
         request = LoadRequest(
             file=model.file,
             spec=model.spec,
@@ -165,11 +149,11 @@ class Engine:
             memory_bytes=limits.memory_bytes,
             streams=limits.streams,
             cores=limits.cores,
-            cache=cache or (None if exact else limits.cache),
-            deterministic=deterministic,
-            exact=exact,
+            cache=wanted.cache or (None if wanted.exact else limits.cache),
+            deterministic=wanted.deterministic,
+            exact=wanted.exact,
         )
-        choice, tokenizer = choose(backend, request), model.tokenizer()
+        choice, tokenizer = choose(wanted.backend, request), model.tokenizer()
         return cls(
             open_backend(choice, request),
             tokenizer,

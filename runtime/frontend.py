@@ -72,8 +72,10 @@ class Frontend:
         """Token ids of the prompt that asks for the text between ``before`` and ``after``.
 
         Raises:
-            PromptError: the model has no tokens for that, or the texts are far too long.
+            PromptError: ``after`` is no text, the model has no tokens for that, or the texts are far too long.
         """
+        if not isinstance(after, str):
+            raise PromptError(f"the suffix is {after!r}, expected text")
         tokens = self.tokenizer.vocabulary.fill_in_middle
         if tokens is None:
             raise PromptError(

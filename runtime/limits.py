@@ -5,22 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from numbers import Integral
 
+import numpy as np
+
 from sprat.devices.affinity import Threads, default_threads, fast_core_ids
 from sprat.devices.container import container_memory_bytes
 from sprat.devices.plan.choose import choose_quant
 from sprat.devices.plan.footprint import Footprint
-from sprat.devices.plan.plan import Plan
+from sprat.devices.plan.plan import BATCHES, Plan
 from sprat.devices.profile import DeviceProfile, find_profile
 from sprat.errors import InputError
-from sprat.runtime.cache import STORAGES, Storage
+from sprat.runtime.cache import Storage
+from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.footprint import DEFAULT_BATCH, DEFAULT_CONTEXT, file_footprint
 from sprat.runtime.memory import parse_memory
 from sprat.runtime.open_model import OpenModel
 
-__all__ = ["LoadLimits", "check_cache", "check_flags", "checked_context", "load_limits"]
+__all__ = ["LoadLimits", "checked_context", "has_large_key_bias", "load_limits"]
 
 _MIN_CONTEXT = 512
 _MAX_BATCH = 1 << 16
+_LARGE_KEY_BIAS = 32.0  # a step of the scale is then a quarter; without biases keys are about 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,15 +95,44 @@ def load_limits(
     profile = find_profile(device)
     if usable_bytes is None:
         usable_bytes = min(profile.usable_bytes, in_container or profile.usable_bytes)
-    footprints = [
-        file_footprint(model.spec, model.file, context=checked, cache=storage)
-        for storage in model.spec.attention.storages
-    ]
-    if context is None:
-        footprints.append(_with_shorter_context(footprints[-1], usable_bytes))
+    footprints = _footprints(model, checked, batch, None if context is not None else usable_bytes)
     plan = choose_quant(footprints, profile, usable_bytes=usable_bytes, force=force)
     limits = _from_plan(plan, threads, _cores(profile))
     return replace(limits, batch=batch) if batch else limits
+
+
+def _footprints(model: OpenModel, context: int, batch: int | None, shorten_to: int | None) -> list[Footprint]:
+    """What to load, the best first: ``context`` with every storage of the cache, then a shorter one.
+
+    Where the int8 cache loses precision, a shorter context in float16 comes before it.
+
+    Args:
+        model: the open model.
+        context: in tokens.
+        batch: prompt tokens of one forward pass; ``None`` for the default, and for fewer before a shorter context.
+        shorten_to: memory in bytes that a shorter context may take; ``None`` if the context is fixed.
+    """
+    storages = model.spec.attention.storages
+    footprints = (file_footprint(model.spec, model.file, context=context, cache=storage) for storage in storages)
+    whole = [footprint.of_batch(batch or DEFAULT_BATCH) for footprint in footprints]
+    if shorten_to is None:
+        return whole
+    short = [_with_shorter_context(footprint.of_batch(batch or BATCHES[-1]), shorten_to) for footprint in whole]
+    if has_large_key_bias(model):
+        return [footprint for pair in zip(whole, short, strict=True) for footprint in pair]
+    return [*whole, short[-1]]
+
+
+def has_large_key_bias(model: OpenModel) -> bool:
+    """Whether a key bias of the model is so large that keys lose precision in an int8 cache (docs/architecture.md).
+
+    Elements of a key share a scale, and a bias takes the precision of the others; only the biases are read.
+    """
+    file = model.file
+    if not isinstance(file, GGUFFile):
+        return False
+    names = (name for name in file.tensors if name.endswith("attn_k.bias"))
+    return any(float(np.abs(file.weight(name).dequantize()).max()) > _LARGE_KEY_BIAS for name in names)
 
 
 def _cores(profile: DeviceProfile) -> tuple[int, ...]:
@@ -126,27 +159,6 @@ def _with_shorter_context(footprint: Footprint, usable_bytes: int) -> Footprint:
     """``footprint`` with the longest context that fits; unchanged if that is not shorter, or below the minimum."""
     context = footprint.context_within(usable_bytes - (footprint.total_bytes - footprint.cache_bytes))
     return replace(footprint, context=context) if _MIN_CONTEXT <= context < footprint.context else footprint
-
-
-def check_cache(cache: object) -> None:
-    """Check a format of the KV cache.
-
-    Raises:
-        InputError: there is no such format.
-    """
-    if cache is not None and cache not in STORAGES:
-        raise InputError(f"cache is {cache!r}, expected one of {', '.join(STORAGES)}, or None for the default")
-
-
-def check_flags(**flags: object) -> None:
-    """Check arguments that are True or False; any text would count as True.
-
-    Raises:
-        InputError: one is neither.
-    """
-    for name, value in flags.items():
-        if not isinstance(value, bool):
-            raise InputError(f"{name} is {value!r}, expected True or False")
 
 
 def _check_batch(batch: object) -> None:

@@ -53,3 +53,10 @@ class WeightSource(Protocol):
         Raises:
             InputError: there is none; the message names the source.
         """
+
+    def check_unchanged(self) -> None:
+        """Check that all weights read so far are those of the source; called before a result is used.
+
+        Raises:
+            SpratError: the source changed, or cannot be read any more.
+        """

@@ -46,3 +46,10 @@ def test_a_checked_function_keeps_its_signature_and_result():
 def test_a_model_that_is_no_path_is_an_input_error(function, path):
     with pytest.raises(sprat.InputError, match=r"^(path|model) is "):
         function(path)
+
+
+@pytest.mark.parametrize("out", [None, 5, b"out", "", "a\0b"])
+@pytest.mark.parametrize("function", [sprat.export, sprat.quantize])
+def test_a_target_that_is_no_path_is_an_input_error(function, out):
+    with pytest.raises(sprat.InputError, match=r"^out is "):
+        function("demo" if function is sprat.export else __file__, out)

@@ -2,24 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Sequence
 
+from sprat.devices.plan.footprint import AS_IT_IS, Footprint
 from sprat.devices.plan.plan import Plan, Verdict
 from sprat.text import format_number, human_bytes
 
-__all__ = ["headline", "notes"]
+__all__ = ["headline", "notes", "smaller_choice"]
 
 
 def headline(plan: Plan) -> str:
     """One line: whether it fits, and by how much."""
     footprint = plan.footprint
-    verdict = f"{footprint.quant} {plan.verdict} on {plan.profile.name}"
+    verdict = f"{_subject(footprint)} {plan.verdict} on {plan.profile.name}"
     return f"{verdict}: {_margin(plan)} at a context of {footprint.context:,} tokens"
 
 
 def notes(plan: Plan) -> list[str]:
     """The GPU, throttling, and what ``--force`` would do."""
     return [*_about_gpu(plan), *(_about_throttling(plan) if plan.runs else _about_force(plan))]
+
+
+def smaller_choice(plan: Plan, footprints: Sequence[Footprint]) -> Iterator[str]:
+    """What the next smaller quantization gives: the first that fits is the most accurate one and not the fastest.
+
+    Args:
+        plan: of the one that was chosen.
+        footprints: of all, the best quality first.
+    """
+    smaller = footprints[plan.index_in(footprints) + 1 :]
+    if not smaller or not plan.runs:
+        return
+    other = dataclasses.replace(plan, footprint=smaller[0])
+    speeds = ""
+    if plan.prediction and other.prediction:
+        rates = (found.decode_tokens_per_s for found in (other.prediction, plan.prediction))
+        faster, chosen = map(format_number, rates)
+        speeds = f" and decodes {faster} tokens/s in place of {chosen} (predicted)"
+    yield (
+        f"{_subject(plan.footprint)} is the most accurate that fits; {other.footprint.quant} takes "
+        f"{human_bytes(other.footprint.total_bytes)} in place of {human_bytes(plan.footprint.total_bytes)}{speeds}: "
+        f"--quant {other.footprint.quant}"
+    )
+
+
+def _subject(footprint: Footprint) -> str:
+    return "the file" if footprint.quant == AS_IT_IS else footprint.quant
 
 
 def _margin(plan: Plan) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sprat.devices.bench.results import Label, Measurement
+from sprat.devices.plan.footprint import AS_IT_IS
 from sprat.devices.plan.plan import PlanSummary
 from sprat.devices.profile import DeviceProfile, load_profile
 from sprat.errors import DeviceError
@@ -23,7 +24,6 @@ __all__ = [
     "write_tokens",
 ]
 
-_AS_IT_IS = "as it is"  # the quantization in the plan of a file
 _UNNAMED = "this machine"
 _MAX_TITLE = 30  # characters; a profile with a longer title is shown by its name
 _TRADEMARKS = re.compile(r"\((?:R|TM)\)|\bCPU\b|@ .*$", re.IGNORECASE)
@@ -128,7 +128,7 @@ def _own_name(record: Measurement) -> ModelName:
 def _model_name(name: str, quant: str) -> ModelName:
     """The name without folders, and the quantization unless the file decides it."""
     name = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1] or name
-    return ModelName(name, "" if quant == _AS_IT_IS else quant)
+    return ModelName(name, "" if quant == AS_IT_IS else quant)
 
 
 def _title(place: str) -> str:

@@ -3,60 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from sprat.export.artifacts import ArtifactWriter
-from sprat.export.card.model_card import CardFacts, model_card
+from sprat.export.card.model_card import model_card
 from sprat.export.card.modelfile import modelfile
 from sprat.export.card.turn_format import turn_format
-from sprat.export.manifest import identity, recipe_name
-from sprat.export.options import ExportOptions
-from sprat.export.source.checkpoint import Checkpoint
-from sprat.quant.recipe import Recipe
-from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.chat.template_files import StoredTemplates
+from sprat.runtime.files.bundle import Manifest
+from sprat.runtime.files.split_name import split_name
+from sprat.runtime.footprint import DEFAULT_CONTEXT
 from sprat.runtime.generate.sampling_defaults import sampling_from_metadata
 from sprat.runtime.tokenizer.vocabulary import TokenizerModel, Vocabulary
 
 __all__ = ["card_texts"]
 
-_DEFAULT_CONTEXT = 4096
 
-
-def card_texts(
-    checkpoint: Checkpoint,
-    recipe: Recipe,
-    artifacts: Mapping[str, ArtifactWriter],
-    tokenizer: Mapping[str, Any],
-    options: ExportOptions,
-) -> dict[str, bytes]:
-    """File name -> content.
+def card_texts(manifest: Manifest, tokenizer: Mapping[str, Any], context: int | None) -> dict[str, bytes]:
+    """File name -> content. A model without a tokenizer, or in several files, has no Modelfile.
 
     Args:
-        checkpoint: the source.
-        recipe: the formats of its weights.
-        artifacts: format -> layout.
+        manifest: of the bundle.
         tokenizer: the ``tokenizer.*`` and ``general.sampling.*`` keys of a GGUF.
-        options: the export's.
+        context: tokens that the KV cache was planned for; by default the model's limit, at most 4096.
     """
-    context = options.context or min(checkpoint.spec.max_context, _DEFAULT_CONTEXT)
+    context = context or min(manifest.spec["max_context"], DEFAULT_CONTEXT)
+    gguf = next((artifact.file for artifact in manifest.artifacts if artifact.format == "gguf"), None)
     texts = {}
-    if "gguf" in artifacts and options.split is None and _has_tokenizer(tokenizer):
-        texts["Modelfile"] = _modelfile(artifacts["gguf"].file_name, tokenizer, context)
-    name = identity(checkpoint)
-    texts["README.md"] = model_card(
-        CardFacts(
-            name=options.name or name,
-            base_model=name,
-            recipe=recipe_name(recipe),
-            groups=next(iter(artifacts.values())).groups,
-            files={format: artifact.file_name for format, artifact in artifacts.items()},
-            device=options.device_name,
-            context=context,
-            runs_in_genai="onnx" in artifacts and architectures()[checkpoint.spec.architecture].genai_type is not None,
-            has_modelfile="Modelfile" in texts,
-        )
-    )
+    if gguf and split_name(Path(gguf)) is None and _has_tokenizer(tokenizer):
+        texts["Modelfile"] = _modelfile(gguf, tokenizer, context)
+    texts["README.md"] = model_card(manifest, context=context, has_modelfile="Modelfile" in texts)
     return {name: text.encode() for name, text in texts.items()}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +15,18 @@ from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.source.repack import repack
 from sprat.export.source.tensor import SourceTensor
 from sprat.export.write.naming import ModelName, model_card
+from sprat.export.write.rounding import Rounding
 from sprat.export.write.tensor_groups import TensorSize, group_tensors
 from sprat.export.write.writer import WrittenFile, check_free_space, write_files
 from sprat.progress import ReportProgress
-from sprat.quant.formats import BlockFormat
+from sprat.quant.formats import BlockFormat, get_format
 from sprat.quant.recipe import KEEP, Recipe
 from sprat.runtime.arch.gguf_keys import metadata_from_spec
-from sprat.runtime.arch.tensors import expected_tensors
+from sprat.runtime.arch.tensors import expected_tensors, mtp_tensors
 from sprat.runtime.files.bundle import TensorGroup
 from sprat.runtime.files.gguf_header import DEFAULT_ALIGNMENT
 
-__all__ = ["QUANTIZATION_VERSION", "GGUFArtifact", "gguf_artifact", "tensor_sizes"]
+__all__ = ["QUANTIZATION_VERSION", "GGUFArtifact", "gguf_artifact", "main_format", "tensor_sizes"]
 
 QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION: the layout of ggml's blocks
 
@@ -39,6 +41,7 @@ class GGUFArtifact:
     layouts: Mapping[str, GGUFLayout]  # file name -> layout
     groups: tuple[TensorGroup, ...]
     checkpoint: Checkpoint
+    rounding: Rounding | None = None
 
     @property
     def layout_digest(self) -> str:
@@ -78,13 +81,15 @@ class GGUFArtifact:
         return write_files(
             {folder / name: layout for name, layout in self.layouts.items()},
             self._pack,
-            source=self.checkpoint.hash(),
+            source=self.checkpoint.hash() + (f" {self.rounding.digest}" if self.rounding else ""),
             check_source=self.checkpoint.check_unchanged,
             progress=progress,
             keep_journal=True,
         )
 
     def _pack(self, entry: TensorEntry) -> Iterator[U8Array]:
+        if self.rounding and self.rounding.has(entry.name):
+            return iter((self.rounding.round(entry.name, entry.format),))
         return repack(self.checkpoint.tensors[entry.name], entry.format)
 
 
@@ -94,6 +99,7 @@ def gguf_artifact(
     *,
     name: ModelName,
     tokenizer: Mapping[str, Any],
+    rounding: Rounding | None = None,
     align: int | None = None,
     split_bytes: int | None = None,
 ) -> GGUFArtifact:
@@ -104,6 +110,7 @@ def gguf_artifact(
         recipe: the format of every tensor.
         name: the parts of the model's name.
         tokenizer: the ``tokenizer.*`` keys.
+        rounding: rounds tensors that are not rounded blindly.
         align: alignment of the tensors in bytes; by default GGUF's 32, which llama.cpp's tools expect.
         split_bytes: split the model into files of at most this size; by default it is one file.
 
@@ -111,13 +118,18 @@ def gguf_artifact(
         ConfigError: llama.cpp cannot run the model.
         ExportError: a key, a name or an alignment that GGUF does not allow.
     """
-    shapes = {name: shape for name, shape in expected_tensors(checkpoint.spec).items() if name in checkpoint}
+    known = expected_tensors(checkpoint.spec) | mtp_tensors(checkpoint.spec)
+    shapes = {name: shape for name, shape in known.items() if name in checkpoint}
     entries = [TensorEntry(name, shape, recipe.choose(name, shape).format) for name, shape in shapes.items()]
-    keys = {**_general_keys(checkpoint, recipe, name), **metadata_from_spec(checkpoint.spec), **tokenizer}
+    sizes = list(tensor_sizes(recipe, shapes))
+    main = main_format(recipe, sizes)
+    keys = {**_general_keys(checkpoint, recipe, main, name), **metadata_from_spec(checkpoint.spec), **tokenizer}
     alignment = align or DEFAULT_ALIGNMENT
-    layouts = named_layouts(Path(name.file_name(_encoding(checkpoint, recipe))), keys, entries, alignment, split_bytes)
-    groups = group_tensors(tensor_sizes(recipe, shapes))
-    return GGUFArtifact({path.name: layout for path, layout in layouts.items()}, groups, checkpoint)
+    layouts = named_layouts(
+        Path(name.file_name(_encoding(checkpoint, recipe, main))), keys, entries, alignment, split_bytes
+    )
+    groups = group_tensors(sizes)
+    return GGUFArtifact({path.name: layout for path, layout in layouts.items()}, groups, checkpoint, rounding)
 
 
 def tensor_sizes(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> Iterable[TensorSize]:
@@ -128,23 +140,37 @@ def tensor_sizes(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> Itera
         yield TensorSize(name, choice.format.name, math.prod(shape), nbytes, choice.wanted.name)
 
 
-def _file_type(checkpoint: Checkpoint, recipe: Recipe) -> int:
+def main_format(recipe: Recipe, sizes: Iterable[TensorSize]) -> BlockFormat:
+    """The recipe's default format, or what most weights got in its place because their rows do not divide into blocks.
+
+    Args:
+        recipe: the formats that were wanted.
+        sizes: those that the tensors have.
+    """
+    n_weights: Counter[str] = Counter()
+    for tensor in sizes:
+        if tensor.wanted == recipe.default.name:
+            n_weights[tensor.format] += tensor.n_weights
+    return get_format(n_weights.most_common(1)[0][0]) if n_weights else recipe.default
+
+
+def _file_type(checkpoint: Checkpoint, recipe: Recipe, main: BlockFormat) -> int:
     """``general.file_type``, llama.cpp's name for a mix of formats; that of the source if its formats are kept."""
     source = checkpoint.metadata.get("general.file_type")
-    return source if recipe.name == KEEP and isinstance(source, int) else max(recipe.default.file_type, 0)
+    return source if recipe.name == KEEP and isinstance(source, int) else recipe.file_type(main)
 
 
-def _encoding(checkpoint: Checkpoint, recipe: Recipe) -> str:
+def _encoding(checkpoint: Checkpoint, recipe: Recipe, main: BlockFormat) -> str:
     """What a file name says about the formats: ``Q4_0``, or ``Q4_K_M`` of a source whose formats are kept."""
     if recipe.name != KEEP:
-        return recipe.default.name
+        return recipe.encoding(main)
     import gguf
 
     known: dict[int, str] = {int(kind): kind.name.removeprefix("MOSTLY_") for kind in gguf.LlamaFileType}
-    return known.get(_file_type(checkpoint, recipe), recipe.default.name)
+    return known.get(_file_type(checkpoint, recipe, main), main.name)
 
 
-def _general_keys(checkpoint: Checkpoint, recipe: Recipe, name: ModelName) -> dict[str, Any]:
+def _general_keys(checkpoint: Checkpoint, recipe: Recipe, main: BlockFormat, name: ModelName) -> dict[str, Any]:
     source_keys = {
         key: value
         for key, value in checkpoint.metadata.items()
@@ -156,6 +182,6 @@ def _general_keys(checkpoint: Checkpoint, recipe: Recipe, name: ModelName) -> di
         **source_keys,
         **model_card(checkpoint.path),
         **name.metadata(),
-        "general.file_type": _file_type(checkpoint, recipe),
+        "general.file_type": _file_type(checkpoint, recipe, main),
         "general.quantization_version": QUANTIZATION_VERSION,
     }

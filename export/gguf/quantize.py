@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,25 +11,27 @@ from typing import Any
 import numpy as np
 
 from sprat.errors import CheckpointError, ExportError, FormatError
-from sprat.export.gguf.artifact import QUANTIZATION_VERSION, tensor_sizes
+from sprat.export.gguf.artifact import QUANTIZATION_VERSION, main_format, tensor_sizes
 from sprat.export.gguf.layout import TensorEntry, named_layouts
 from sprat.export.source.file import SourceFile
 from sprat.export.source.gguf_tensors import gguf_tensors, modern_layout
 from sprat.export.source.range_check import check_range
 from sprat.export.source.repack import repack
 from sprat.export.source.scan import FileScan, scan_files
-from sprat.export.write.errors import export_errors
+from sprat.export.write.errors import export_errors, output_path
 from sprat.export.write.tensor_groups import group_tensors
-from sprat.export.write.writer import WrittenFile, is_kept, write_files
+from sprat.export.write.writer import WrittenFile, is_kept, refuse_strangers, write_files
 from sprat.progress import ReportProgress, no_progress
+from sprat.quant.formats import BlockFormat
 from sprat.quant.recipe import Recipe
+from sprat.runtime.arch.model_shape import shape_of_keys
 from sprat.runtime.files.bundle import TensorGroup
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.gguf_header import ValueType
 from sprat.runtime.files.shape_checks import summarize
 from sprat.runtime.memory import parse_memory
 
-__all__ = ["QuantizeResult", "quantize"]
+__all__ = ["QuantizeResult", "quantize", "typed_value"]
 
 _NUMPY_TYPES = {
     ValueType.UINT8: np.uint8,
@@ -77,7 +79,7 @@ def quantize(
     Args:
         source: a GGUF file of any architecture, in any format that ggml knows; of a split model any part.
         out: the new file, in a folder that is made where it is missing; after an interruption the same call continues.
-        quant: ``int4``, ``int8`` or a block format.
+        quant: ``int4``, ``int8``, a mix such as ``q4_k_m`` or a block format.
         tensor_rules: formats for some tensors, ``"ffn_down_exps=q5_0"``; later ones win.
         align: alignment of the tensors in bytes; by default the source's.
         split: split ``out`` into files of at most this size, in bytes or as ``"4GB"``, if it is larger.
@@ -89,18 +91,17 @@ def quantize(
             unknown, or a weight exceeds the range of its format.
         ExportError: ``out`` exists or cannot be written, or the source changed during the export.
     """
-    source, out = Path(source), Path(out)
+    source, out = Path(source), output_path(out)
     SourceFile.find(source)  # of a path that is no file, the message is about sources
     with GGUFFile.open(source) as gguf:
         files, stored = gguf_tensors(gguf)
         tensors, keys = modern_layout(gguf, stored)
-        recipe = Recipe.named(quant, tied_embeddings="output.weight" not in tensors).with_rules(tensor_rules)
-        if unused := recipe.unused_rules(tensors):
-            raise FormatError(f"--tensor {unused[0]}: matches no tensor that can be quantized; see `sprat inspect`")
+        recipe = _recipe(quant, tensor_rules, gguf, tensors)
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         entries = [TensorEntry(name, shape, recipe.choose(name, shape).format) for name, shape in shapes.items()]
         split_bytes = None if split is None else parse_memory(split, "split")
-        keys = _metadata(gguf, recipe) | keys
+        sizes = list(tensor_sizes(recipe, shapes))
+        keys = _metadata(gguf, recipe, main_format(recipe, sizes)) | keys
         layouts = named_layouts(out, keys, entries, align or gguf.alignment, split_bytes)
         _refuse_to_replace(files, layouts, force=force)
 
@@ -118,13 +119,25 @@ def quantize(
         progress=progress,
     )
     notes = tuple(file.note for file in written if file.note)
-    groups = group_tensors(tensor_sizes(recipe, shapes))
+    groups = group_tensors(sizes)
     return QuantizeResult(written[0], groups, sum(file.nbytes for file in files), notes, written)
 
 
+def _recipe(quant: str, rules: Sequence[str], gguf: GGUFFile, names: Collection[str]) -> Recipe:
+    tied = "output.weight" not in names
+    recipe = Recipe.named(quant, tied_embeddings=tied, model=shape_of_keys(gguf.metadata)).with_rules(rules)
+    if unused := recipe.unused_rules(names):
+        raise FormatError(f"--tensor {unused[0]}: matches no tensor that can be quantized; see `sprat inspect`")
+    return recipe
+
+
 def _refuse_to_replace(sources: Iterable[SourceFile], outs: Iterable[Path], *, force: bool) -> None:
-    """Raise ExportError for a file that exists, except one that an interrupted call left."""
+    """Raise ExportError for a file that exists or is in the way, except those that an interrupted call left."""
+    outs = list(outs)
+    refuse_strangers(outs)
     for out in (path for path in outs if path.exists()):
+        if out.is_dir():
+            raise ExportError(f"{out}: is a folder; give the name of a file, for example {out / 'model.gguf'}")
         if any(out.samefile(source.path) for source in sources):
             raise ExportError(f"{out}: is the source itself; choose another name")
         if not force and not is_kept(out):
@@ -147,16 +160,16 @@ def _check_unchanged(files: Iterable[SourceFile]) -> None:
         file.check_unchanged()
 
 
-def _metadata(gguf: GGUFFile, recipe: Recipe) -> dict[str, Any]:
-    kept = {key: _typed(value, gguf.value_types[key]) for key, value in gguf.metadata.items()}
+def _metadata(gguf: GGUFFile, recipe: Recipe, main: BlockFormat) -> dict[str, Any]:
+    kept = {key: typed_value(value, gguf.value_types[key]) for key, value in gguf.metadata.items()}
     kept.pop("general.alignment", None)
     return kept | {
-        "general.file_type": recipe.default.file_type,
+        "general.file_type": recipe.file_type(main),
         "general.quantization_version": QUANTIZATION_VERSION,
     }
 
 
-def _typed(value: Any, types: tuple[ValueType, ...]) -> Any:
+def typed_value(value: Any, types: tuple[ValueType, ...]) -> Any:
     """``value`` as a NumPy scalar of its GGUF type, so that it is written with that type again."""
     scalar = _NUMPY_TYPES.get(types[0])
     return scalar(value) if scalar else value

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from sprat.progress import ReportProgress, no_progress
 from sprat.quant.formats import format_names, get_format
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.gguf_keys import metadata_from_spec
+from sprat.runtime.arch.model_shape import shape_of_keys
 from sprat.runtime.arch.presets import preset_spec
 from sprat.runtime.arch.rope import FrequencyFactors
 from sprat.runtime.arch.spec import ModelSpec
@@ -55,7 +57,7 @@ def write_preset(
         InputError: unknown preset or format, or wrong number of layers.
         ExportError: not enough free space, checked before anything is written, or no permission.
     """
-    spec = preset_spec(preset, layers=layers)
+    spec = _without_mtp(preset, layers)
     write_file(path, _layout(spec, preset, quant), functools.partial(_pack, spec), progress=progress)
     return spec
 
@@ -69,7 +71,7 @@ def cached_preset(
         InputError: as :func:`write_preset`.
         ExportError: as :func:`write_preset`.
     """
-    spec = preset_spec(preset, layers=layers)
+    spec = _without_mtp(preset, layers)
     layout = _layout(spec, preset, quant)
     path = preset_cache() / f"{preset}-{spec.n_layers}-layers-{quant.upper()}.gguf"
     if not _is_current(path, layout):
@@ -100,10 +102,16 @@ def clear_cache() -> int:
     return freed
 
 
+def _without_mtp(preset: str, layers: int | None) -> ModelSpec:
+    """The spec of a preset; layers that never run get no weights."""
+    return replace(preset_spec(preset, layers=layers), n_mtp_layers=0)
+
+
 def _layout(spec: ModelSpec, preset: str, quant: str) -> GGUFLayout:
     tied = spec.tied_embeddings
     single = quant.upper() in format_names()
-    recipe = Recipe(quant, get_format(quant)) if single else Recipe.named(quant, tied_embeddings=tied)
+    model = shape_of_keys({"general.architecture": spec.architecture, **metadata_from_spec(spec)})
+    recipe = Recipe(quant, get_format(quant)) if single else Recipe.named(quant, tied_embeddings=tied, model=model)
     entries = [
         TensorEntry(name, shape, recipe.choose(name, shape).format) for name, shape in expected_tensors(spec).items()
     ]

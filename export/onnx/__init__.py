@@ -13,6 +13,7 @@ from sprat.errors import InputError
 from sprat.export.onnx.options import OnnxOptions
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.write.naming import ModelName
+from sprat.export.write.rounding import Rounding
 from sprat.quant.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def onnx_artifact(
     *,
     name: ModelName,
     tokenizer: Mapping[str, Any],
+    rounding: Rounding | None = None,
     options: OnnxOptions | None = None,
 ) -> OnnxArtifact:
     """Build the graph of ``checkpoint`` and lay out its weights; no weight is read.
@@ -36,11 +38,13 @@ def onnx_artifact(
         recipe: the format of every tensor; :func:`~sprat.export.onnx.weights.onnx_format` maps it to ONNX.
         name: the parts of the model's name.
         tokenizer: its ``tokenizer.*`` keys, for the ids of special tokens.
+        rounding: not supported yet.
         options: options of the graph.
 
     Raises:
         InputError: the package onnx-ir is not installed.
     """
+    assert rounding is None, "the pipeline refuses a calibrated export to ONNX"
     try:
         from sprat.export.onnx.artifact import OnnxArtifact
     except ModuleNotFoundError as error:

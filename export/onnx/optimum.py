@@ -22,6 +22,8 @@ from sprat.arrays import F32Array
 from sprat.errors import BackendError, ExportError, FormatError, InputError
 from sprat.export.onnx.options import OnnxOptions
 from sprat.export.texts import evaluation_text
+from sprat.export.write.errors import output_path
+from sprat.export.write.own_folder import scratch_folder
 from sprat.quant.formats.groups import GROUP_SIZES, group_format
 from sprat.quant.quality import Quality, QualityMeter
 from sprat.runtime.backends.onnx_session import open_session, ort_errors
@@ -68,22 +70,21 @@ def export_with_optimum(
         ExportError: ``out`` exists.
         BackendError: optimum-onnx is not installed, or onnxruntime cannot load the graph.
     """
-    source, out, options = Path(source), Path(out), options or OnnxOptions()
+    source, out, options = Path(source), output_path(out), options or OnnxOptions()
     if quant not in _BITS:
         raise InputError(f"--exporter optimum quantizes to {' or '.join(_BITS)}, not to {quant!r}")
     if os.path.lexists(out):
         raise ExportError(f"{out}: exists; choose another name, or remove it")
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    _trace(source, partial / "float")
-    n_quantized, n_unquantized = _quantize(partial / "float" / _NAME, partial / _NAME, _BITS[quant], options)
-    check_onnx(partial / _NAME)
-    quality = _compare(partial / "float" / _NAME, partial / _NAME, _token_ids(source))
-    for file in (partial / "float").iterdir():
-        if not file.name.startswith(_NAME):
-            shutil.copy(file, partial)
-    shutil.rmtree(partial / "float")
-    partial.replace(out)
+    with scratch_folder(out) as partial:
+        _trace(source, partial / "float")
+        n_quantized, n_unquantized = _quantize(partial / "float" / _NAME, partial / _NAME, _BITS[quant], options)
+        check_onnx(partial / _NAME)
+        quality = _compare(partial / "float" / _NAME, partial / _NAME, _token_ids(source))
+        for file in (partial / "float").iterdir():
+            if not file.name.startswith(_NAME):
+                shutil.copy(file, partial)
+        shutil.rmtree(partial / "float")
+        partial.replace(out)
     return OptimumExport(path=out, n_quantized=n_quantized, n_unquantized=n_unquantized, quality=quality)
 
 

@@ -19,7 +19,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,14 +34,14 @@ from sprat.export.source.gguf_tensors import gguf_tensors
 from sprat.export.source.lora import Adapter, AdapterOption, merged
 from sprat.export.source.range_check import check_range
 from sprat.export.source.recognize.folder_kinds import refuse_pointers
-from sprat.export.source.recognize.left_out import EMBEDDINGS, HEAD, leave_out
+from sprat.export.source.recognize.left_out import EMBEDDINGS, HEAD, kept_mtp_note, leave_out
 from sprat.export.source.recognize.plain_names import check_known_names, plain_names
 from sprat.export.source.recognize.tensor_kinds import refuse_known_tensors
 from sprat.export.source.rows import RowSource
 from sprat.export.source.scan import FileScan, scan_files
 from sprat.export.source.shards import find_shards, read_shards
 from sprat.export.source.tensor import ComputedRow, SourceTensor
-from sprat.export.source.tensor_map import Origin, gguf_map, replaced_in_gguf, tensor_map
+from sprat.export.source.tensor_map import Origin, gguf_map, mtp_map, replaced_in_gguf, tensor_map
 from sprat.files import file_sha256
 from sprat.progress import ReportProgress, no_progress
 from sprat.quant.formats import BlockFormat
@@ -49,11 +49,11 @@ from sprat.runtime.arch.fp8_config import fp8_block
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.rope import FrequencyFactors
 from sprat.runtime.arch.spec import ModelSpec
-from sprat.runtime.arch.tensors import ROPE_FREQS
+from sprat.runtime.arch.tensors import ROPE_FREQS, is_optional_mtp, mtp_tensors
 from sprat.runtime.files.bundle import MergedAdapter
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.gguf_checks import vocabulary_problems
-from sprat.runtime.files.shape_checks import compare_shapes, is_mtp_tensor, summarize
+from sprat.runtime.files.shape_checks import Shapes, compare_shapes, is_mtp_tensor, summarize
 from sprat.runtime.weights import Weight
 
 __all__ = ["Checkpoint"]
@@ -155,7 +155,8 @@ class Checkpoint:
             stored |= adapter.replaced
         kept = leave_out(stored, spec, config, lambda name: _stored_rows(stored, name, config), keep_head=unties)
         _check_adapters(path, adapters, kept.tensors)
-        origins = tensor_map(kept.spec)
+        mtp = mtp_map(kept.spec).items()
+        origins = tensor_map(kept.spec) | {name: it for name, it in mtp if kept.tensors.keys() >= set(it.sources)}
         expected = (source for origin in origins.values() for source in origin.sources)
         check_known_names(kept.tensors, expected, path, spec.architecture)
         files = (SourceFile.find(path / CONFIG), *shards, *(file for adapter in adapters for file in adapter.files))
@@ -176,10 +177,8 @@ class Checkpoint:
             files, tensors = gguf_tensors(gguf)
             shapes = {name: tensor.shape for name, tensor in tensors.items()}
             replaced = replaced_in_gguf(spec, shapes)
-            mtp = {name for name in tensors if is_mtp_tensor(name, spec.n_layers)}
-            stored = {name: tensor for name, tensor in tensors.items() if name not in replaced | mtp}
-            note = f"{len(mtp)} tensors of multi-token prediction are left out: sprat does not run it"
-            notes = (note,) if mtp else ()
+            spec, left_out, notes = _mtp_of_gguf(spec, shapes)
+            stored = {name: tensor for name, tensor in tensors.items() if name not in replaced | left_out}
             return cls(gguf.path, spec, {}, gguf.metadata, files, stored, gguf_map(spec, shapes), notes)
 
     @functools.cached_property
@@ -360,6 +359,17 @@ def _stored_rows(stored: Mapping[str, FileTensor], name: str, config: Mapping[st
     if tensor.format is not F8_E4M3 or scales is None:
         return tensor
     return ScaledBlocks(tensor, scales, fp8_block(config))
+
+
+def _mtp_of_gguf(spec: ModelSpec, shapes: Shapes) -> tuple[ModelSpec, set[str], tuple[str, ...]]:
+    """The spec with the MTP layers that are kept, the tensors that are left out, and a note for the user."""
+    found = {name: shape for name, shape in shapes.items() if is_mtp_tensor(name, spec.n_layers)}
+    known = mtp_tensors(spec)
+    needed = {name for name in known if not is_optional_mtp(name)}
+    if found and needed <= found.keys() and found.items() <= known.items():
+        return spec, set(), (kept_mtp_note(len(found)),)
+    note = f"{len(found)} tensors of multi-token prediction are left out: sprat does not run it"
+    return replace(spec, n_mtp_layers=0), set(found), (note,) if found else ()
 
 
 def _check_adapters(path: Path, adapters: Iterable[Adapter], stored: Mapping[str, FileTensor]) -> None:

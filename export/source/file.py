@@ -2,16 +2,15 @@
 
 Each read opens and closes the file. That costs microseconds per chunk of megabytes and has three advantages: no open
 descriptors for a checkpoint of 163 shards, a resident set of one chunk, and a check of the file's identity at every
-read, so a source that changes during an export is an error instead of silent corruption. (With a memory map, a file
-that shrinks raises SIGBUS, which Python code cannot catch.)
+read, so a source that changes during an export is an error instead of silent corruption.
 
-A running model reads the same weights repeatedly, and they may be larger than memory: these are views of a map.
+A running model reads the same weights repeatedly, and they may be larger than memory: these are views of a map, which
+:meth:`SourceFile.check_unchanged` checks after each pass.
 """
 
 from __future__ import annotations
 
 import math
-import mmap
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ import numpy as np
 from sprat.arrays import U8Array
 from sprat.errors import CheckpointError, ExportError
 from sprat.quant.formats import BlockFormat
+from sprat.runtime.files.mapped_file import GuardedMap
 
 __all__ = ["FileTensor", "SourceFile"]
 
@@ -94,17 +94,18 @@ class SourceFile:
         """
         if (mapped := _MAPS.get(self)) is None:
             self.check_unchanged()
-            with self.path.open("rb") as file:
-                mapped = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-            _MAPS[self] = mapped
-        return mapped
+            mapped = _MAPS[self] = GuardedMap.open(self.path)
+        return np.frombuffer(mapped, np.uint8)
 
     def check_unchanged(self) -> None:
         """Compare size, time and inode with those at :meth:`find`.
 
         Raises:
             ExportError: the file changed or was deleted.
+            ModelFileChangedError: it is mapped, and changed since or cannot be read.
         """
+        if (mapped := _MAPS.get(self)) is not None:
+            mapped.watch.check_unchanged()
         try:
             self._compare(self.path.stat())
         except OSError as error:
@@ -124,7 +125,7 @@ class SourceFile:
         )
 
 
-_MAPS: WeakValueDictionary[SourceFile, U8Array] = WeakValueDictionary()
+_MAPS: WeakValueDictionary[SourceFile, GuardedMap] = WeakValueDictionary()
 
 
 @dataclass(frozen=True, slots=True)

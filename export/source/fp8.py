@@ -48,7 +48,7 @@ _VALUES = _decode_table()
 class _E4M3(BlockFormat, ggml_type=-1, file_type=-1, block_size=1, block_bytes=1, register=False):
     """Codes without their scales; ggml has no such type, so this format is read and never written."""
 
-    def quantize_blocks(self, blocks: F32Array) -> U8Array:
+    def quantize_blocks(self, blocks: F32Array, importance: F32Array | None = None) -> U8Array:
         raise FormatError(f"{self.name} can be read but not written; use Q8_0 or BF16")
 
     def dequantize_blocks(self, packed: U8Array) -> F32Array:
@@ -62,7 +62,7 @@ F8_E4M3 = _E4M3()
 class _E8M0(BlockFormat, ggml_type=-1, file_type=-1, block_size=1, block_bytes=1, register=False):
     """UE8M0: unsigned exponents, of scales only."""
 
-    def quantize_blocks(self, blocks: F32Array) -> U8Array:
+    def quantize_blocks(self, blocks: F32Array, importance: F32Array | None = None) -> U8Array:
         raise FormatError(f"{self.name} can be read but not written; use F32")
 
     def dequantize_blocks(self, packed: U8Array) -> F32Array:

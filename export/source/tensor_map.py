@@ -21,11 +21,11 @@ from sprat.export.source.rows import HeadRows, InterleavedHeads, RowSource, Stac
 from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.arch.attention import GroupedAttentionSpec, LatentAttentionSpec
 from sprat.runtime.arch.spec import ModelSpec
-from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors
+from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors, mtp_tensors
 from sprat.runtime.files.latent_tensors import KV_B, unsplit_layers
 from sprat.runtime.files.shape_checks import Shapes
 
-__all__ = ["Origin", "gguf_map", "replaced_in_gguf", "tensor_map"]
+__all__ = ["Origin", "gguf_map", "mtp_map", "replaced_in_gguf", "tensor_map"]
 
 _GLOBAL = {
     "token_embd": "model.embed_tokens",
@@ -58,6 +58,12 @@ _IN_LAYER = {
     "ffn_gate_shexp": "mlp.shared_experts.gate_proj",
     "ffn_up_shexp": "mlp.shared_experts.up_proj",
     "ffn_down_shexp": "mlp.shared_experts.down_proj",
+    "eh_proj": "eh_proj",  # from here on of an MTP layer
+    "enorm": "enorm",
+    "hnorm": "hnorm",
+    "embed_tokens": "embed_tokens",
+    "shared_head_head": "shared_head.head",
+    "shared_head_norm": "shared_head.norm",
 }
 _WITHOUT_SUFFIX = {"exp_probs_b.bias": "mlp.gate.e_score_correction_bias"}
 
@@ -88,6 +94,11 @@ def tensor_map(spec: ModelSpec) -> dict[str, Origin]:
     return {name: _origin(name, shape, spec) for name, shape in expected.items()}
 
 
+def mtp_map(spec: ModelSpec) -> dict[str, Origin]:
+    """Canonical name -> origin, for the MTP layers of a checkpoint of ``spec``."""
+    return {name: _origin(name, shape, spec) for name, shape in mtp_tensors(spec).items()}
+
+
 def gguf_map(spec: ModelSpec, shapes: Shapes) -> dict[str, Origin]:
     """Canonical name -> origin, for a GGUF of ``spec``, whose names are canonical already.
 
@@ -95,7 +106,8 @@ def gguf_map(spec: ModelSpec, shapes: Shapes) -> dict[str, Origin]:
         spec: the architecture.
         shapes: name -> shape of the file's tensors: old files of DeepSeek have ``attn_kv_b``, which must be split.
     """
-    origins = {name: _renamed(name, shape) for name, shape in expected_tensors(spec).items()}
+    kept = {name: shape for name, shape in mtp_tensors(spec).items() if name in shapes}
+    origins = {name: _renamed(name, shape) for name, shape in (expected_tensors(spec) | kept).items()}
     for prefix, names in unsplit_layers(spec, shapes).items():
         assert isinstance(spec.attention, LatentAttentionSpec), "only latent attention has attn_kv_b"
         for name in names:

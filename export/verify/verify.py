@@ -105,8 +105,7 @@ def verify(
         BundleError: a file of the bundle differs from the hashes in its manifest.
         BackendError: a backend cannot run the artifact.
     """
-    if text is not None and not text.strip():
-        raise InputError("the text to score is empty; pass a text of some hundred words, or none for sprat's own")
+    _check_text(text)
     with contextlib.ExitStack() as stack:
         if (bundle := bundle_of(artifact)) is not None:
             bundle.check()
@@ -136,6 +135,11 @@ def verify(
         max_kld=max_kld,
         window=len(windows[0]),
     )
+
+
+def _check_text(text: str | None) -> None:
+    if text is not None and not text.strip():
+        raise InputError("the text to score is empty; pass a text of some hundred words, or none for sprat's own")
 
 
 def _check_source(artifact: Path, adapters: Sequence[AdapterOption]) -> tuple[str, ...]:

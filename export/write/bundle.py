@@ -22,7 +22,7 @@ from sprat.export.write.own_folder import OwnFolder, partial_folder
 from sprat.export.write.plain_files import delete_all, open_folder, write_new
 from sprat.export.write.publish import replace_folder
 from sprat.files import sync_folder
-from sprat.runtime.files.bundle import MANIFEST_NAME, Bundle, BundleFile, Manifest, read_manifest
+from sprat.runtime.files.bundle import EDITABLE_FILES, MANIFEST_NAME, Bundle, BundleFile, Manifest, read_manifest
 from sprat.runtime.files.manifest_seal import UNSEALED, seal
 
 __all__ = ["BundleFolder", "existing_manifest", "files_folder", "remove_leftovers"]
@@ -84,7 +84,7 @@ class BundleFolder:
         A bundle that it replaces is deleted last, so that one of the two is complete at any moment.
 
         Args:
-            manifest: lists all files; others are deleted.
+            manifest: lists all files but :data:`EDITABLE_FILES`; others are deleted.
             check: called with the complete folder before it is renamed; when it raises, nothing is published and the
                 files are deleted.
 
@@ -92,7 +92,8 @@ class BundleFolder:
             ExportError: the disk is full, or permissions are missing.
         """
         names = {file.name for file in manifest.files}
-        delete_all(self._files, keep=names)
+        with export_errors(self.path):
+            delete_all(self._files, keep=names | set(EDITABLE_FILES))
         unsealed = msgspec.structs.replace(manifest, manifest_sha256=UNSEALED)
         self.add(MANIFEST_NAME, seal(msgspec.json.format(msgspec.json.encode(unsealed), indent=2) + b"\n"))
         with export_errors(self.path):

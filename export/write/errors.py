@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sprat.errors import ExportError
+from sprat.errors import ExportError, InputError
 
-__all__ = ["export_errors"]
+__all__ = ["export_errors", "output_path"]
+
+
+def output_path(out: str | os.PathLike[str]) -> Path:
+    """The path of an output.
+
+    Raises:
+        InputError: it has no name of its own (``"."``, ``"/"``), or no file can have it.
+    """
+    path = Path(out)
+    if path.name in {"", ".."} or "\0" in str(path):
+        raise InputError(f"the output is {str(out)!r}, expected the name of a new file or folder, such as 'out'")
+    return path
 
 
 @contextmanager

@@ -17,6 +17,8 @@ import contextlib
 import fcntl
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -25,7 +27,7 @@ from sprat.errors import ExportError
 from sprat.export.write.errors import export_errors
 from sprat.export.write.plain_files import delete_all, open_folder
 
-__all__ = ["OwnFolder", "partial_folder"]
+__all__ = ["OwnFolder", "partial_folder", "scratch_folder"]
 
 _MARKER = ".sprat-export"
 _TEXT = b"sprat builds an export in this folder. The same command continues it; the folder may also be deleted.\n"
@@ -65,7 +67,8 @@ class OwnFolder:
 
     def remove(self) -> None:
         """Delete the folder with all that is in it; what cannot be deleted stays, marked, for the next run."""
-        delete_all(self.descriptor, keep={_MARKER})
+        with contextlib.suppress(OSError):
+            delete_all(self.descriptor, keep={_MARKER})
         if os.listdir(self.descriptor) == [_MARKER]:  # noqa: PTH208 - of a descriptor
             with contextlib.suppress(OSError):
                 os.unlink(_MARKER, dir_fd=self.descriptor)
@@ -75,6 +78,25 @@ class OwnFolder:
         """Release the lock."""
         os.close(self._marker)
         os.close(self.descriptor)
+
+
+@contextmanager
+def scratch_folder(out: Path) -> Iterator[Path]:
+    """An empty folder to build ``out`` in and to rename to it; deleted with all that is left at the end.
+
+    Raises:
+        ExportError: as :meth:`OwnFolder.lock`.
+    """
+    own = OwnFolder.lock(partial_folder(out))
+    try:
+        folder = own.path / "scratch"
+        with export_errors(folder):
+            delete_all(own.descriptor, keep={_MARKER})
+            folder.mkdir()
+        yield folder
+    finally:
+        own.remove()
+        own.close()
 
 
 def _opened(path: Path) -> int:

@@ -3,8 +3,8 @@
 A format is one class::
 
     class Q8_0(BlockFormat, ggml_type=8, file_type=7, block_size=32, block_bytes=2 + 32):
-        def quantize_blocks(self, blocks): ...      # (n, 32) float32 -> (n, 34) uint8
-        def dequantize_blocks(self, packed): ...    # (n, 34) uint8 -> (n, 32) float32
+        def quantize_blocks(self, blocks, importance=None): ...    # (n, 32) float32 -> (n, 34) uint8
+        def dequantize_blocks(self, packed): ...                   # (n, 34) uint8 -> (n, 32) float32
 
 Defining the class registers it under its name; :func:`get_format` and :func:`format_of_type` find it.
 Type numbers and layouts are ggml's (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
@@ -23,6 +23,7 @@ import numpy.typing as npt
 from sprat.arrays import F32Array, U8Array
 from sprat.errors import FormatError, unknown_name
 from sprat.quant.formats import native
+from sprat.quant.formats.importance import RowImportance
 
 __all__ = ["BlockFormat", "format_names", "format_of_type", "get_format"]
 
@@ -93,13 +94,22 @@ class BlockFormat(ABC):
             )
         return n_weights // self.block_size * self.block_bytes
 
-    def quantize(self, rows: F32Array) -> U8Array:
+    def quantize(self, rows: F32Array, importance: F32Array | None = None) -> U8Array:
         """Quantize ``(..., k)`` finite float32 weights to ``(..., row_bytes(k))`` bytes.
 
+        Args:
+            rows: the weights.
+            importance: of each weight's squared error, finite and at least 0, in any unit: ``(k,)`` for the columns, or
+                any shape that broadcasts to that of ``rows``, such as ``(n_experts, 1, k)``. ``None`` weighs all errors
+                alike. The mean square of a column's activations (llama.cpp's imatrix) is the usual one.
+
         Raises:
-            FormatError: ``k`` does not divide into blocks.
+            FormatError: ``k`` does not divide into blocks; ``importance`` has another shape, or negative, infinite or
+                NaN elements.
         """
         row_bytes = self.row_bytes(rows.shape[-1])
+        if importance is not None:
+            return self._quantize_weighted(rows, RowImportance.of(importance, rows.shape, self.name))
         blocks = np.ascontiguousarray(rows, dtype=np.float32).reshape(-1, self.block_size)
         packed = np.empty((len(blocks), self.block_bytes), np.uint8)
         if not native.convert(_F32_TYPE, self.ggml_type, blocks, packed):
@@ -129,6 +139,19 @@ class BlockFormat(ABC):
             )
         return sum(_f16_absmax(blocks[:, at : at + 2]) * code for at, code in self.scale_fields.items())
 
+    def _quantize_weighted(self, rows: F32Array, importance: RowImportance) -> U8Array:
+        k = rows.shape[-1]
+        flat = np.ascontiguousarray(rows, dtype=np.float32).reshape(-1, k)
+        packed = np.empty((len(flat), self.row_bytes(k)), np.uint8)
+        if not native.quantize(self.ggml_type, flat, importance.distinct, importance.which, packed):
+            step = max(1, _CHUNK_WEIGHTS // max(1, k))
+            for start in range(0, len(flat), step):
+                blocks = flat[start : start + step].reshape(-1, self.block_size)
+                weights = importance.blocks(start, start + step, self.block_size)
+                with np.errstate(all="ignore"):
+                    packed[start : start + step] = self.quantize_blocks(blocks, weights).reshape(-1, packed.shape[1])
+        return packed.reshape(*rows.shape[:-1], packed.shape[1])
+
     def _by_chunks(
         self, convert: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], source: npt.NDArray[Any], out: npt.NDArray[Any]
     ) -> None:
@@ -139,8 +162,13 @@ class BlockFormat(ABC):
                 out[start : start + chunk] = convert(source[start : start + chunk])
 
     @abstractmethod
-    def quantize_blocks(self, blocks: F32Array) -> U8Array:
-        """Quantize ``(n, block_size)`` weights to ``(n, block_bytes)`` bytes."""
+    def quantize_blocks(self, blocks: F32Array, importance: F32Array | None = None) -> U8Array:
+        """Quantize ``(n, block_size)`` weights to ``(n, block_bytes)`` bytes.
+
+        Args:
+            blocks: the weights.
+            importance: like ``blocks``; the largest of each block is 1, none is 0.
+        """
 
     @abstractmethod
     def dequantize_blocks(self, packed: U8Array) -> F32Array:

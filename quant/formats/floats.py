@@ -18,7 +18,7 @@ _LARGEST_BF16 = float(np.uint32(0x7F7F7FFF).view(np.float32))  # the next one is
 class F32(BlockFormat, ggml_type=0, file_type=0, block_size=1, block_bytes=4, largest=_LARGEST_F32):
     """IEEE binary32."""
 
-    def quantize_blocks(self, blocks: F32Array) -> U8Array:
+    def quantize_blocks(self, blocks: F32Array, importance: F32Array | None = None) -> U8Array:
         """The same bytes."""
         return blocks.view(np.uint8)
 
@@ -30,7 +30,7 @@ class F32(BlockFormat, ggml_type=0, file_type=0, block_size=1, block_bytes=4, la
 class F16(BlockFormat, ggml_type=1, file_type=1, block_size=1, block_bytes=2, largest=LARGEST_ROUNDED_F16):
     """IEEE binary16: subnormals are exact, values from 65520 on become infinite, NaN stays NaN."""
 
-    def quantize_blocks(self, blocks: F32Array) -> U8Array:
+    def quantize_blocks(self, blocks: F32Array, importance: F32Array | None = None) -> U8Array:
         """Round to nearest even."""
         return blocks.astype(np.float16).view(np.uint8)
 
@@ -42,7 +42,7 @@ class F16(BlockFormat, ggml_type=1, file_type=1, block_size=1, block_bytes=2, la
 class BF16(BlockFormat, ggml_type=30, file_type=32, block_size=1, block_bytes=2, largest=_LARGEST_BF16):
     """The upper 16 bits of a binary32."""
 
-    def quantize_blocks(self, blocks: F32Array) -> U8Array:
+    def quantize_blocks(self, blocks: F32Array, importance: F32Array | None = None) -> U8Array:
         """Round to nearest even; NaN becomes quiet, so that it is not rounded to infinity."""
         bits = blocks.view(np.uint32)
         is_nan = (bits & 0x7FFFFFFF) > 0x7F800000

@@ -23,7 +23,7 @@ import numpy as np
 from sprat.arrays import F32Array, U8Array
 from sprat.quant.formats.arithmetic import LARGEST_F16, clipped_rint, divide, reciprocal, saturate_f16
 from sprat.quant.formats.block import BlockFormat
-from sprat.quant.formats.fit import adopt, column_sums, residual, sanitize, scale_fit, to_lanes
+from sprat.quant.formats.fit import adopt, column_sums, lanes_of, residual, sanitize, scale_fit, to_lanes, weigh
 from sprat.quant.formats.legacy import Q4_0
 from sprat.quant.formats.packing import f16_bytes, f16_values
 from sprat.quant.formats.q8_0 import Q8_0
@@ -95,23 +95,24 @@ class GroupFormat(BlockFormat, ggml_type=-1, file_type=-1, block_size=1, block_b
         ordered = _interleave(codes) if self.bits == 4 else codes ^ np.uint8(self.half_range)  # int8 to offset
         return np.concatenate([scales, ordered], axis=-1).reshape(packed.shape)
 
-    def quantize_blocks(self, blocks: F32Array) -> U8Array:
+    def quantize_blocks(self, blocks: F32Array, importance: F32Array | None = None) -> U8Array:
         """Quantize as :attr:`ggml_format` does; without one, fit scale and zero point by least squares."""
         if self.ggml_format:
-            return self.from_ggml(self.ggml_format.quantize(blocks))
-        return self._fit_scale(blocks) if self.symmetric else self._fit_affine(blocks)
+            return self.from_ggml(self.ggml_format.quantize(blocks, importance))
+        w = lanes_of(importance, self.block_size)
+        return self._fit_scale(blocks, w) if self.symmetric else self._fit_affine(blocks, w)
 
     def dequantize_blocks(self, packed: U8Array) -> F32Array:
         """``d * (q - z)``."""
         zero = np.float32(self.half_range) if self.symmetric else packed[:, 2:3].astype(np.float32)
         return f16_values(packed[:, :2]) * (self._codes(packed) - zero)
 
-    def _fit_scale(self, blocks: F32Array) -> U8Array:
+    def _fit_scale(self, blocks: F32Array, w: F32Array | None) -> U8Array:
         x, half = to_lanes(sanitize(blocks), self.block_size), self.half_range
-        d = saturate_f16(scale_fit(x, lambda scaled: clipped_rint(scaled, -half, half - 1), _STARTS[self.bits]))
+        d = saturate_f16(scale_fit(x, lambda scaled: clipped_rint(scaled, -half, half - 1), _STARTS[self.bits], w))
         return self._pack(d, clipped_rint(x * reciprocal(d), -half, half - 1) + np.float32(half))
 
-    def _fit_affine(self, blocks: F32Array) -> U8Array:
+    def _fit_affine(self, blocks: F32Array, w: F32Array | None) -> U8Array:
         """The best of nine divisions of the range, 0 included, into steps, by squared error."""
         x, largest = to_lanes(sanitize(blocks), self.block_size), 2 * self.half_range - 1
         low = np.minimum(x.min(axis=0), np.float32(0))
@@ -121,8 +122,8 @@ class GroupFormat(BlockFormat, ggml_type=-1, file_type=-1, block_size=1, block_b
             step = (np.float32(largest) + start) * inverse
             new_zero = clipped_rint(-low * step, 0, largest)
             levels = clipped_rint(x * step + new_zero, 0, largest) - new_zero
-            new_d = saturate_f16(divide(column_sums(x * levels), column_sums(levels * levels)))
-            new_error = residual(x, new_d * levels)
+            new_d = saturate_f16(divide(column_sums(weigh(x * levels, w)), column_sums(weigh(levels * levels, w))))
+            new_error = residual(x, new_d * levels, w)
             adopt(new_error < error, (d, new_d), (zero, new_zero), (error, new_error))
         return self._pack(d, clipped_rint(x * reciprocal(d) + zero, 0, largest), zero)
 

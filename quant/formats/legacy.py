@@ -1,7 +1,8 @@
 """Q4_0, Q4_1, Q5_0, Q5_1: blocks of 32 codes of 4 or 5 bits, a scale, and in the ``_1`` formats a minimum.
 
-The bytes equal those of ggml's reference quantizer: the scale is computed from the block's absmax or range, the codes
-with the float32 reciprocal of the scale *before* it is rounded to float16, and rounding adds 0.5 and truncates.
+Without importance the bytes equal those of ggml's reference quantizer: the scale is computed from the block's absmax or
+range, the codes with the float32 reciprocal of the scale *before* it is rounded to float16, and rounding adds 0.5 and
+truncates. With importance, scale and minimum are searched.
 """
 # ruff: noqa: N801 - ggml's names
 
@@ -10,8 +11,9 @@ from __future__ import annotations
 import numpy as np
 
 from sprat.arrays import F32Array, U8Array
-from sprat.quant.formats.arithmetic import LARGEST_F16, reciprocal, signed_absmax
+from sprat.quant.formats.arithmetic import LARGEST_F16, clipped_rint, reciprocal, saturate_f16, signed_absmax
 from sprat.quant.formats.block import BlockFormat
+from sprat.quant.formats.fit import affine_codes, affine_fit, sanitize, scale_fit, to_lanes
 from sprat.quant.formats.packing import (
     f16_bytes,
     f16_values,
@@ -35,9 +37,9 @@ class Q4_0(
 ):
     """``w = d * (qs - 8)``."""
 
-    def quantize_blocks(self, blocks: F32Array) -> U8Array:
+    def quantize_blocks(self, blocks: F32Array, importance: F32Array | None = None) -> U8Array:
         """The value of largest magnitude becomes code 0, exactly ``-8 d``."""
-        d, codes = _symmetric(blocks, zero=8)
+        d, codes = _symmetric(blocks, importance, zero=8)
         return np.concatenate([f16_bytes(d), pack_nibbles(codes)], axis=-1)
 
     def dequantize_blocks(self, packed: U8Array) -> F32Array:
@@ -56,9 +58,9 @@ class Q4_1(
 ):
     """``w = d * qs + m``."""
 
-    def quantize_blocks(self, blocks: F32Array) -> U8Array:
+    def quantize_blocks(self, blocks: F32Array, importance: F32Array | None = None) -> U8Array:
         """Codes 0 .. 15 span the block from its minimum to its maximum."""
-        d, m, codes = _affine(blocks, steps=15)
+        d, m, codes = _affine(blocks, importance, steps=15)
         return np.concatenate([f16_bytes(d), f16_bytes(m), pack_nibbles(codes)], axis=-1)
 
     def dequantize_blocks(self, packed: U8Array) -> F32Array:
@@ -77,9 +79,9 @@ class Q5_0(
 ):
     """``w = d * (qs - 16)``; ``qh`` holds the fifth bits."""
 
-    def quantize_blocks(self, blocks: F32Array) -> U8Array:
+    def quantize_blocks(self, blocks: F32Array, importance: F32Array | None = None) -> U8Array:
         """The value of largest magnitude becomes code 0, exactly ``-16 d``."""
-        d, codes = _symmetric(blocks, zero=16)
+        d, codes = _symmetric(blocks, importance, zero=16)
         return np.concatenate([f16_bytes(d), _pack_five(codes)], axis=-1)
 
     def dequantize_blocks(self, packed: U8Array) -> F32Array:
@@ -98,9 +100,9 @@ class Q5_1(
 ):
     """``w = d * qs + m``; ``qh`` holds the fifth bits."""
 
-    def quantize_blocks(self, blocks: F32Array) -> U8Array:
+    def quantize_blocks(self, blocks: F32Array, importance: F32Array | None = None) -> U8Array:
         """Codes 0 .. 31 span the block from its minimum to its maximum."""
-        d, m, codes = _affine(blocks, steps=31)
+        d, m, codes = _affine(blocks, importance, steps=31)
         return np.concatenate([f16_bytes(d), f16_bytes(m), _pack_five(codes)], axis=-1)
 
     def dequantize_blocks(self, packed: U8Array) -> F32Array:
@@ -108,17 +110,43 @@ class Q5_1(
         return f16_values(packed[:, :2]) * _unpack_five(packed[:, 4:]).astype(np.float32) + f16_values(packed[:, 2:4])
 
 
-def _symmetric(blocks: F32Array, *, zero: int) -> tuple[F32Array, U8Array]:
+def _symmetric(blocks: F32Array, importance: F32Array | None, *, zero: int) -> tuple[F32Array, U8Array]:
     """Scale ``(n, 1)`` and codes ``(n, 32)``; the first value of largest magnitude decides the sign of the scale."""
+    if importance is not None:
+        return _searched_symmetric(blocks, importance, zero)
     d = (signed_absmax(blocks, axis=-1) + np.float32(0)) / np.float32(-zero)  # ggml's scale of all zeros is -0
     return d, _truncate(blocks * reciprocal(d) + np.float32(zero + 0.5), 2 * zero - 1)
 
 
-def _affine(blocks: F32Array, *, steps: int) -> tuple[F32Array, F32Array, U8Array]:
+def _searched_symmetric(blocks: F32Array, importance: F32Array, zero: int) -> tuple[F32Array, U8Array]:
+    """The scale, of either sign, with the smallest weighted error."""
+
+    def levels(scaled: F32Array) -> F32Array:
+        return clipped_rint(scaled, -zero, zero - 1)
+
+    x = to_lanes(sanitize(blocks), 32)
+    starts = [sign * (zero + k / 8) for sign, last in ((-1, 8), (1, 0)) for k in range(-12, last + 1)]
+    d = saturate_f16(scale_fit(x, levels, starts, to_lanes(importance, 32)))
+    codes = levels(x * reciprocal(d)) + np.float32(zero)
+    return d[:, None], codes.T.astype(np.uint8)
+
+
+def _affine(blocks: F32Array, importance: F32Array | None, *, steps: int) -> tuple[F32Array, F32Array, U8Array]:
     """Scale and minimum ``(n, 1)``, codes ``(n, 32)``; of +0 and -0, the first is the minimum."""
+    if importance is not None:
+        return _searched_affine(blocks, importance, steps)
     m = np.take_along_axis(blocks, blocks.argmin(axis=-1, keepdims=True), axis=-1)
     d = (blocks.max(axis=-1, keepdims=True) - m + np.float32(0)) / np.float32(steps)  # +0 if a block has +0 and -0
     return d, m, _truncate((blocks - m) * reciprocal(d) + np.float32(0.5), steps)
+
+
+def _searched_affine(blocks: F32Array, importance: F32Array, steps: int) -> tuple[F32Array, F32Array, U8Array]:
+    """The scale and minimum with the smallest weighted error."""
+    x = to_lanes(sanitize(blocks), 32)
+    s, negative = affine_fit(x, steps, to_lanes(importance, 32), signed=True)
+    d, m = saturate_f16(s), saturate_f16(-negative)
+    codes = affine_codes(x, d, -m, steps)
+    return d[:, None], m[:, None], codes.T.astype(np.uint8)
 
 
 def _truncate(values: F32Array, largest: int) -> U8Array:

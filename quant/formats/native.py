@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from sprat.native import core
 
-__all__ = ["convert", "scan"]
+__all__ = ["convert", "quantize", "scan"]
 
 _NATIVE_TYPES = frozenset(core.block_types() if core is not None else ())
 
@@ -23,6 +23,24 @@ def convert(source_type: int, target_type: int, source: npt.NDArray[Any], target
     if core is None or not {source_type, target_type} <= _NATIVE_TYPES:
         return False
     core.convert(source_type, target_type, _as_bytes(source), _as_bytes(target))
+    return True
+
+
+def quantize(
+    target_type: int,
+    rows: npt.NDArray[np.float32],
+    importance: npt.NDArray[np.float32],
+    which: npt.NDArray[np.int64],
+    target: npt.NDArray[np.uint8],
+) -> bool:
+    """Quantize ``(n, k)`` rows with the importance ``importance[which]``, all contiguous, on all cores.
+
+    Returns:
+        Whether it was done, as in :func:`convert`.
+    """
+    if core is None or target_type not in _NATIVE_TYPES or not hasattr(core, "quantize_weighted"):
+        return False
+    core.quantize_weighted(target_type, rows, importance, which, _as_bytes(target))
     return True
 
 

@@ -1,4 +1,4 @@
-"""Bit layouts that block formats share: float16 fields, nibbles, and fifth bits."""
+"""Bit layouts that block formats share: float16 fields, nibbles, pairs of bits, and single bits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,18 @@ import numpy as np
 
 from sprat.arrays import F32Array, U8Array
 
-__all__ = ["f16_bytes", "f16_values", "pack_bits", "pack_nibbles", "unpack_bits", "unpack_nibbles"]
+__all__ = [
+    "f16_bytes",
+    "f16_values",
+    "pack_bits",
+    "pack_nibbles",
+    "pack_pairs",
+    "unpack_bits",
+    "unpack_nibbles",
+    "unpack_pairs",
+]
+
+_SHIFTS = np.array([[0], [2], [4], [6]], np.uint8)
 
 
 def f16_bytes(values: F32Array) -> U8Array:
@@ -38,3 +49,14 @@ def pack_bits(bits: U8Array) -> U8Array:
 def unpack_bits(packed: U8Array) -> U8Array:
     """Inverse of :func:`pack_bits`."""
     return np.unpackbits(packed, axis=-1, bitorder="little")
+
+
+def pack_pairs(codes: U8Array) -> U8Array:
+    """``(..., 4, n)`` codes below 4 to ``(..., n)`` bytes: the first row in the lowest two bits."""
+    packed: U8Array = np.bitwise_or.reduce(codes << _SHIFTS, axis=-2)
+    return packed
+
+
+def unpack_pairs(packed: U8Array) -> U8Array:
+    """Inverse of :func:`pack_pairs`."""
+    return packed[..., None, :] >> _SHIFTS & np.uint8(3)

@@ -42,7 +42,7 @@ def _read_only_format(ggml_type: int) -> BlockFormat:
     class ReadOnly(
         BlockFormat, ggml_type=ggml_type, file_type=-1, block_size=size, block_bytes=packed_size, register=False
     ):
-        def quantize_blocks(self, blocks: F32Array) -> U8Array:
+        def quantize_blocks(self, blocks: F32Array, importance: F32Array | None = None) -> U8Array:
             raise FormatError(f"{self.name} can be read but not written; use Q4_0, Q8_0 or another of sprat's formats")
 
         def dequantize_blocks(self, packed: U8Array) -> F32Array:

@@ -15,10 +15,14 @@
 namespace sprat {
 
 using Pack = void (*)(const float *weights, uint8_t *packed, size_t n_blocks);
+// The same, with the importance of each weight's squared error, normalized by block.
+using PackWeighted = void (*)(const float *weights, const float *importance, uint8_t *packed,
+                              size_t n_blocks);
 using Unpack = void (*)(const uint8_t *packed, float *weights, size_t n_blocks);
 
 struct Codec {
     Pack pack[3];  // for vectors of 4, 8 and 16 lanes
+    PackWeighted pack_weighted[3];
     Unpack unpack[3];
 };
 
@@ -26,10 +30,23 @@ struct Codec {
 #define SPRAT_INLINED __attribute__((always_inline))
 #define SPRAT_INLINE static inline SPRAT_INLINED
 
-// Blocks has pack<W> and unpack<W> for vectors of W lanes, always inline, and block_bytes.
+// pack_weighted<W>, or pack<W> of a format that has no choice among codes.
+template <class Blocks, int W>
+SPRAT_INLINE void pack_weighted(const float *weights, const float *importance, uint8_t *packed,
+                                size_t n) {
+    if constexpr (requires { Blocks::template pack_weighted<W>(weights, importance, packed, n); })
+        Blocks::template pack_weighted<W>(weights, importance, packed, n);
+    else Blocks::template pack<W>(weights, packed, n);
+}
+
+// Blocks has pack<W> and unpack<W> for vectors of W lanes, always inline, and block_bytes; a format
+// that searches has pack_weighted<W> too.
 template <class Blocks> struct Variants {
     static void pack(const float *weights, uint8_t *packed, size_t n) {
         Blocks::template pack<4>(weights, packed, n);
+    }
+    static void weighted(const float *weights, const float *importance, uint8_t *packed, size_t n) {
+        pack_weighted<Blocks, 4>(weights, importance, packed, n);
     }
     static void unpack(const uint8_t *packed, float *weights, size_t n) {
         Blocks::template unpack<4>(packed, weights, n);
@@ -42,21 +59,31 @@ template <class Blocks> struct Variants {
     SPRAT_AVX2 static void pack_avx2(const float *weights, uint8_t *packed, size_t n) {
         Blocks::template pack<8>(weights, packed, n);
     }
+    SPRAT_AVX2 static void weighted_avx2(const float *weights, const float *importance,
+                                         uint8_t *packed, size_t n) {
+        pack_weighted<Blocks, 8>(weights, importance, packed, n);
+    }
     SPRAT_AVX2 static void unpack_avx2(const uint8_t *packed, float *weights, size_t n) {
         Blocks::template unpack<8>(packed, weights, n);
     }
     SPRAT_AVX512 static void pack_avx512(const float *weights, uint8_t *packed, size_t n) {
         Blocks::template pack<16>(weights, packed, n);
     }
+    SPRAT_AVX512 static void weighted_avx512(const float *weights, const float *importance,
+                                             uint8_t *packed, size_t n) {
+        pack_weighted<Blocks, 16>(weights, importance, packed, n);
+    }
     SPRAT_AVX512 static void unpack_avx512(const uint8_t *packed, float *weights, size_t n) {
         Blocks::template unpack<16>(packed, weights, n);
     }
 #else
     static constexpr Pack pack_avx2 = pack, pack_avx512 = pack;
+    static constexpr PackWeighted weighted_avx2 = weighted, weighted_avx512 = weighted;
     static constexpr Unpack unpack_avx2 = unpack, unpack_avx512 = unpack;
 #endif
 
     static constexpr Codec codec{{pack, pack_avx2, pack_avx512},
+                                 {weighted, weighted_avx2, weighted_avx512},
                                  {unpack, unpack_avx2, unpack_avx512}};
 };
 

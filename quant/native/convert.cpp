@@ -53,6 +53,19 @@ template <class Work> void for_pieces(size_t n_weights, const Work &work) {
     });
 }
 
+// normalized() of quant/formats/importance.py: each block divided by its largest element, and none
+// of it below 2^-16.
+void normalize(const float *importance, size_t n, size_t block_size, float *to) {
+    for (size_t start = 0; start < n; start += block_size) {
+        const float *block = importance + start;
+        const float largest = *std::max_element(block, block + block_size);
+        for (size_t i = 0; i < block_size; ++i) {
+            const float ratio = largest > 0 ? block[i] / largest : 1.f;
+            to[start + i] = ratio > 0x1p-16f ? ratio : 0x1p-16f;
+        }
+    }
+}
+
 bool is_finite(float value) { return (bits_of(value) & 0x7f800000) != 0x7f800000; }
 
 }  // namespace
@@ -76,6 +89,31 @@ void convert(Format from, Format to, std::span<const uint8_t> source, std::span<
         alignas(64) float weights[kBuffer];
         unpack(source.data() + start / in.block_size * in.block_bytes, weights, n / in.block_size);
         pack(weights, target.data() + start / out.block_size * out.block_bytes, n / out.block_size);
+    });
+}
+
+void quantize_weighted(Format to, const WeightedRows &rows, std::span<uint8_t> target,
+                       int max_lanes) {
+    const BlockLayout &out = kLayouts[to];
+    const PackWeighted pack = codec_of(to).pack_weighted[variant(max_lanes)];
+    const size_t n_rows = rows.which.size(), k = rows.k, n_blocks = k / out.block_size;
+    const size_t n_distinct = k ? rows.importance.size() / k : 0;
+    if (k % out.block_size || rows.weights.size() != n_rows * k ||
+        target.size() != n_rows * n_blocks * out.block_bytes)
+        throw std::invalid_argument("rows and target do not hold the same number of weights");
+    for (const int64_t index : rows.which)
+        if (k && (index < 0 || size_t(index) >= n_distinct))
+            throw std::invalid_argument("a row has no importance");
+    parallel_for(n_rows, [&](size_t row) {
+        alignas(64) float importance[kBuffer];
+        for (size_t start = 0; start < k; start += kBuffer) {
+            const size_t n = std::min(kBuffer, k - start);
+            normalize(rows.importance.data() + size_t(rows.which[row]) * k + start, n,
+                      out.block_size, importance);
+            pack(rows.weights.data() + row * k + start, importance,
+                 target.data() + (row * n_blocks + start / out.block_size) * out.block_bytes,
+                 n / out.block_size);
+        }
     });
 }
 

@@ -17,6 +17,18 @@ Format format_of_type(int ggml_type);
 void convert(Format from, Format to, std::span<const uint8_t> source, std::span<uint8_t> target,
              int max_lanes);
 
+// Rows of k weights; row r's squared errors have the importance importance[which[r] * k ..], finite
+// and not negative.
+struct WeightedRows {
+    std::span<const float> weights, importance;
+    std::span<const int64_t> which;
+    size_t k;
+};
+
+// Packs rows as blocks of `target`.
+void quantize_weighted(Format to, const WeightedRows &rows, std::span<uint8_t> target,
+                       int max_lanes);
+
 // Index of the first weight that is NaN or infinite.
 std::optional<size_t> first_nonfinite(Format format, std::span<const uint8_t> source);
 

@@ -1,6 +1,6 @@
 // Q8_0, Q4_0, Q4_1, Q5_0, Q5_1: blocks of 32 with a scale from their extreme values; see
 // quant/formats/legacy.py.
-#include "quant/native/vector.hpp"
+#include "quant/native/blocks.hpp"
 
 namespace sprat {
 namespace {
@@ -95,6 +95,35 @@ SPRAT_INLINE void expand(const Codes<W> &codes, int zero, float d, float m, floa
         store<W>(x + W * i, d * __builtin_convertvector(codes.part[i] - zero, Floats<W>) + m);
 }
 
+// Levels of the search with importance: smallest .. largest.
+template <int smallest, int largest> struct Levels {
+    template <class F> SPRAT_INLINE F nearest(F scaled) {
+        return nearest_whole(scaled, float(smallest), float(largest));
+    }
+};
+struct Levels8 : Levels<-127, 127> {
+    static constexpr int kStarts = 9;
+
+    SPRAT_INLINE float start(int k) { return 124.f + float(k) / 2; }
+    template <class F> SPRAT_INLINE F code(F scaled) { return nearest(scaled); }
+};
+template <int zero> struct SymmetricLevels : Levels<-zero, zero - 1> {
+    static constexpr int kStarts = 34;
+
+    SPRAT_INLINE float start(int k) {
+        return k < 21 ? -(float(zero) + float(k - 12) / 8) : float(zero) + float(k - 33) / 8;
+    }
+    template <class F> SPRAT_INLINE F code(F scaled) {
+        return Levels<-zero, zero - 1>::nearest(scaled) + float(zero);
+    }
+};
+
+template <int W> SPRAT_INLINE Codes<W> codes_of(const int *code) {
+    Codes<W> codes;
+    std::memcpy(codes.part, code, sizeof codes.part);
+    return codes;
+}
+
 struct Blocks8 {  // Q8_0: d, qs
     static constexpr size_t block_bytes = 2 + kSize;
 
@@ -109,6 +138,16 @@ struct Blocks8 {  // Q8_0: d, qs
             for (int j = 0; j < kSize; j += W)
                 store_bytes<W>(packed + 2 + j, rounded<W>(load<W>(x + j) * scale));
         }
+    }
+    template <int W>
+    SPRAT_INLINE void pack_weighted(const float *x, const float *importance, uint8_t *packed,
+                                    size_t n) {
+        const auto write = [&](size_t block, float d, const int *codes) SPRAT_INLINED {
+            uint8_t *to = packed + block_bytes * block;
+            store_half(to, d);
+            for (int j = 0; j < kSize; ++j) to[2 + j] = uint8_t(codes[j]);
+        };
+        search_blocks<Levels8, kSize, W>(x, Importance{importance}, n, write);
     }
     // Rounds half away from zero; 0 for infinity and NaN.
     template <int W> SPRAT_INLINE Ints<W> rounded(Floats<W> scaled) {
@@ -147,6 +186,17 @@ template <bool five> struct Symmetric {  // Q4_0, Q5_0: d, qs
             five ? pack_five<W>(codes, packed + 2) : pack_nibbles<W>(codes, packed + 2);
         }
     }
+    template <int W>
+    SPRAT_INLINE void pack_weighted(const float *x, const float *importance, uint8_t *packed,
+                                    size_t n) {
+        const auto write = [&](size_t block, float d, const int *found) SPRAT_INLINED {
+            uint8_t *to = packed + block_bytes * block;
+            const Codes<W> codes = codes_of<W>(found);
+            store_half(to, d);
+            five ? pack_five<W>(codes, to + 2) : pack_nibbles<W>(codes, to + 2);
+        };
+        search_blocks<SymmetricLevels<zero>, kSize, W>(x, Importance{importance}, n, write);
+    }
     template <int W> SPRAT_INLINE void unpack(const uint8_t *packed, float *x, size_t n) {
         for (; n; --n, x += kSize, packed += block_bytes) {
             const Codes<W> codes =
@@ -169,6 +219,39 @@ template <bool five> struct WithMinimum {  // Q4_1, Q5_1: d, m, qs
             store_half(packed, d);
             store_half(packed + 2, m);
             five ? pack_five<W>(codes, packed + 4) : pack_nibbles<W>(codes, packed + 4);
+        }
+    }
+    // _searched_affine
+    template <int W>
+    SPRAT_INLINE void pack_weighted(const float *x, const float *importance, uint8_t *packed,
+                                    size_t n) {
+        for (size_t done = 0; done < n; done += kLanes) {
+            const int here = int(std::min<size_t>(n - done, kLanes));
+            LaneBlock<kSize> lanes, codes;
+            alignas(64) float d[kLanes], m[kLanes];
+            to_lanes(x + kSize * done, here, lanes);
+            const auto w = Importance{importance}.lanes<kSize>(kSize * done, here);
+            for (int lane = 0; lane < kLanes; lane += W) {
+                const Affine<W> fit = affine_fit<W, true>(lanes, w, lane, float(steps));
+                store<W>(d + lane, fit.s);
+                store<W>(m + lane, -fit.m);
+                for (int i = lane; i < lane + W; ++i)
+                    d[i] = saturate_half(d[i]), m[i] = saturate_half(m[i]);
+                const Floats<W> per_scale = reciprocal(load<W>(d + lane));
+                for (int j = 0; j < kSize; ++j)
+                    store<W>(&codes.row[j][lane],
+                             nearest_whole(
+                                 (load<W>(&lanes.row[j][lane]) - load<W>(m + lane)) * per_scale,
+                                 0.f, float(steps)));
+            }
+            for (int lane = 0; lane < here; ++lane, packed += block_bytes) {
+                int code[kSize];
+                for (int j = 0; j < kSize; ++j) code[j] = int(codes.row[j][lane]);
+                store_half(packed, d[lane]);
+                store_half(packed + 2, m[lane]);
+                five ? pack_five<W>(codes_of<W>(code), packed + 4)
+                     : pack_nibbles<W>(codes_of<W>(code), packed + 4);
+            }
         }
     }
     template <int W> SPRAT_INLINE void unpack(const uint8_t *packed, float *x, size_t n) {

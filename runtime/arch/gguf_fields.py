@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from sprat.runtime.arch.attention import GroupedAttentionSpec
@@ -80,7 +81,10 @@ def _read_factors(fields: Fields, weights: WeightSource) -> FrequencyFactors | N
     fields.ignore("rope.scaling.original_context_length", *_YARN_KEYS)
     if ROPE_FREQS not in weights:
         return None
-    return FrequencyFactors(tuple(weights.weight(ROPE_FREQS).dequantize().ravel().tolist()))
+    factors = tuple(weights.weight(ROPE_FREQS).dequantize().ravel().tolist())
+    if bad := [factor for factor in factors if not 0 < factor < math.inf]:
+        fields.problems.append(f"{ROPE_FREQS} holds {bad[0]}, expected finite numbers above 0")
+    return FrequencyFactors(factors)
 
 
 def _read_yarn(fields: Fields, weights: WeightSource) -> YarnScaling:

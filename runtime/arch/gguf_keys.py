@@ -30,7 +30,7 @@ def metadata_from_spec(spec: ModelSpec) -> dict[str, Any]:
     if problems := [*architectures()[spec.architecture].why_not_llamacpp(spec), *_why_not_yarn(spec)]:
         raise ConfigError(f"llama.cpp cannot run this {spec.architecture} model: {'; '.join(problems)}")
     metadata: dict[str, Any] = {
-        "block_count": spec.n_layers,
+        "block_count": spec.n_layers + spec.n_mtp_layers,
         "context_length": spec.max_context,
         "embedding_length": spec.hidden_size,
         "feed_forward_length": spec.intermediate_size,
@@ -42,6 +42,7 @@ def metadata_from_spec(spec: ModelSpec) -> dict[str, Any]:
         "rope.dimension_count": spec.rope.dim,
         "rope.freq_base": spec.rope.theta,
         **(_yarn_keys(spec, spec.rope.scaling) if isinstance(spec.rope.scaling, YarnScaling) else {}),
+        **({"nextn_predict_layers": spec.n_mtp_layers} if spec.n_mtp_layers else {}),
         "vocab_size": spec.vocab_size,
     }
     return {f"{spec.architecture}.{key}": value for key, value in metadata.items()}

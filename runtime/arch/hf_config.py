@@ -76,6 +76,8 @@ def spec_from_config(config: Mapping[str, Any], *, ignore_fields: Collection[str
             value that sprat does not implement, or a name in ``ignore_fields`` is not that of an unknown field. The
             message names every such field.
     """
+    if isinstance(ignore_fields, str) or not _are_names(ignore_fields):
+        raise ConfigError(f"the fields to ignore are {ignore_fields!r}, expected a list of names")
     refuse_known_kinds(config)
     fields = Fields("config.json", config, ignored=ignore_fields)
     spec = _reader(config)(fields)
@@ -87,6 +89,10 @@ def spec_from_config(config: Mapping[str, Any], *, ignore_fields: Collection[str
     fields.raise_problems(_remedy([name for name, ignored in fields.unknown.items() if not ignored]))
     spec.validate()
     return spec
+
+
+def _are_names(names: object) -> bool:
+    return isinstance(names, Collection) and all(isinstance(name, str) for name in names)
 
 
 def _is_tool_field(name: str) -> bool:

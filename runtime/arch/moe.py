@@ -62,6 +62,8 @@ class MoESpec:
 
     def contradictions(self, n_layers: int) -> list[str]:
         """Dimensions that do not fit together in a model of ``n_layers``, as clauses of one message."""
+        if self.n_groups < 1 or self.n_routed_experts < 1:
+            return [f"{self.n_routed_experts} experts in {self.n_groups} groups, expected at least one of each"]
         per_group = self.n_routed_experts // self.n_groups
         wrong = {
             f"{self.n_routed_experts} experts, expected at most {_MAX_EXPERTS}": self.n_routed_experts > _MAX_EXPERTS,

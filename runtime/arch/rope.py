@@ -40,6 +40,16 @@ class YarnScaling:
     mscale: float = 1.0
     mscale_all_dim: float = 0.0
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether the ramp and the magnitudes can be computed from these values; all published ones are far inside."""
+        return (
+            0 < self.factor < 1e6
+            and 0 < self.original_max_position_embeddings < 1 << 40
+            and all(1e-6 < beta < 1e6 for beta in (self.beta_fast, self.beta_slow))
+            and all(0 < yarn_magnitude(self.factor, scale) < 1e6 for scale in (self.mscale, self.mscale_all_dim))
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class FrequencyFactors:
@@ -112,9 +122,10 @@ def llama3_factors(
     than ``low_freq_factor`` times is divided by ``factor`` (``apply_scaling`` of Llama 3.1's reference implementation).
     """
     turns = original_context * _base_frequencies(dim, theta) / (2 * math.pi)
-    smooth = np.clip((turns - low_freq_factor) / (high_freq_factor - low_freq_factor), 0.0, 1.0)
-    divisors = 1.0 / ((1 - smooth) / factor + smooth)
-    return FrequencyFactors(tuple(divisors.astype(np.float32).tolist()))
+    with np.errstate(all="ignore"):  # what is not finite is refused with the other dimensions
+        smooth = np.clip((turns - low_freq_factor) / (high_freq_factor - low_freq_factor), 0.0, 1.0)
+        divisors = 1.0 / ((1 - smooth) / factor + smooth)
+        return FrequencyFactors(tuple(divisors.astype(np.float32).tolist()))
 
 
 def _base_frequencies(dim: int, theta: float) -> F64Array:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from sprat.errors import ConfigError
 from sprat.runtime.arch.attention import AttentionSpec
 from sprat.runtime.arch.moe import MoESpec
-from sprat.runtime.arch.rope import FrequencyFactors, RopeSpec
+from sprat.runtime.arch.rope import FrequencyFactors, RopeSpec, YarnScaling
 
 __all__ = ["ModelSpec"]
 
 _MAX_LAYERS = 1024  # ten times the largest published one; bounds loops over an untrusted file
+_MAX_ROPE_DIM = 1 << 16  # a hundred times the largest published one; bounds the size of an array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class ModelSpec:
     rope: RopeSpec
     tied_embeddings: bool
     moe: MoESpec | None = None
+    n_mtp_layers: int = 0  # of multi-token prediction, after the others: kept in GGUF files, never run
 
     def validate(self) -> None:
         """Check that the dimensions fit together.
@@ -63,8 +65,14 @@ class ModelSpec:
         factors = rope.scaling.factors if isinstance(rope.scaling, FrequencyFactors) else None
         wrong = {
             f"{self.n_layers} layers, expected 1 to {_MAX_LAYERS}": not 1 <= self.n_layers <= _MAX_LAYERS,
-            f"rope over {rope.dim} elements, expected an even number": rope.dim % 2 > 0 or rope.dim < 2,
-            f"rope theta {rope.theta}, expected above 1": rope.theta <= 1,
+            f"{self.n_mtp_layers} layers of multi-token prediction, expected at most {_MAX_LAYERS}": (
+                self.n_mtp_layers > _MAX_LAYERS
+            ),
+            f"rope over {rope.dim} elements, expected an even number up to {_MAX_ROPE_DIM}": (
+                rope.dim % 2 > 0 or not 2 <= rope.dim <= _MAX_ROPE_DIM
+            ),
+            f"rope theta {rope.theta}, expected above 1": not 1 < rope.theta < float("inf"),
+            f"{rope.scaling} is out of range": isinstance(rope.scaling, YarnScaling) and not rope.scaling.is_sound,
             f"rope factors for {len(factors or ())} pairs of {rope.dim // 2}": (
                 factors is not None
                 and (len(factors) != rope.dim // 2 or not all(0 < factor < float("inf") for factor in factors))

@@ -13,9 +13,10 @@ from sprat.runtime.arch.moe import mlp_tensors
 from sprat.runtime.arch.rope import FrequencyFactors
 from sprat.runtime.arch.spec import ModelSpec
 
-__all__ = ["ROPE_FREQS", "expected_tensors", "is_routed_expert", "tensor_role"]
+__all__ = ["ROPE_FREQS", "expected_tensors", "is_optional_mtp", "is_routed_expert", "mtp_tensors", "tensor_role"]
 
 ROPE_FREQS = "rope_freqs.weight"  # divisors of the RoPE frequencies; computed from the config of a checkpoint
+_OPTIONAL_MTP = frozenset({"embed_tokens", "shared_head_head", "shared_head_norm"})  # else those of the model
 
 
 def expected_tensors(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
@@ -34,6 +35,37 @@ def expected_tensors(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
     if not spec.tied_embeddings:
         tensors["output.weight"] = (spec.vocab_size, spec.hidden_size)
     return tensors
+
+
+def mtp_tensors(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    """The tensors of the layers of multi-token prediction (arXiv 2412.19437, section 2.2), which come after the others.
+
+    A file may lack those that :func:`is_optional_mtp` names: llama.cpp then takes the model's own.
+    """
+    hidden, vocabulary = spec.hidden_size, (spec.vocab_size, spec.hidden_size)
+    own = {
+        "eh_proj": (hidden, 2 * hidden),
+        "enorm": (hidden,),
+        "hnorm": (hidden,),
+        "embed_tokens": vocabulary,
+        "shared_head_head": vocabulary,
+        "shared_head_norm": (hidden,),
+    }
+    tensors: dict[str, tuple[int, ...]] = {}
+    for layer in range(spec.n_layers, spec.n_layers + spec.n_mtp_layers):
+        tensors.update((f"blk.{layer}.{name}", shape) for name, shape in _layer(spec, layer))
+        tensors.update((f"blk.{layer}.nextn.{name}.weight", shape) for name, shape in own.items())
+    return tensors
+
+
+def is_optional_mtp(name: str) -> bool:
+    """Whether a tensor of :func:`mtp_tensors` may be missing.
+
+    Example:
+        >>> is_optional_mtp("blk.47.nextn.shared_head_norm.weight"), is_optional_mtp("blk.47.nextn.eh_proj.weight")
+        (True, False)
+    """
+    return tensor_role(name).removeprefix("nextn.") in _OPTIONAL_MTP
 
 
 def tensor_role(name: str) -> str:

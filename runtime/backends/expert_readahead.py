@@ -8,13 +8,13 @@ computed. Nothing is copied or pinned; the operating system decides which pages 
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections.abc import Sequence
 
 import numpy as np
 
 from sprat.arrays import I32Array
+from sprat.locks import ForkSafeLock
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.gguf_checks import TensorInfo
 
@@ -34,7 +34,7 @@ class ExpertReadahead:
     def __init__(self, file: GGUFFile) -> None:
         self._tensors = file.tensors
         self._descriptors = [os.open(part.path, os.O_RDONLY | os.O_CLOEXEC) for part in file.parts]
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         # Once: the numbers may belong to other files later.
         self._close = weakref.finalize(self, _close_all, self._descriptors)
 

@@ -22,9 +22,12 @@ import numpy as np
 from sprat.arrays import F32Array
 from sprat.devices.plan.footprint import Footprint
 from sprat.errors import BackendError, PromptError, SpratError
+from sprat.runtime.arch.architecture import architectures
+from sprat.runtime.backends.library_guard import LibraryGuard
 from sprat.runtime.backends.llamacpp_build import install_command
 from sprat.runtime.backends.llamacpp_probe import probe
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
+from sprat.runtime.buffers import activation_bytes
 from sprat.runtime.interrupt import InterruptError, current_interrupt
 from sprat.runtime.models import RoutingObserver
 
@@ -32,7 +35,8 @@ __all__ = ["LlamaCppBackend", "LlamaCppStream"]
 
 _CACHE_ELEMENT_BYTES = 2  # F16
 _BATCH = 256  # maximum tokens per llama_decode: longer prompts are split
-_OWN_BYTES = 16 << 20  # graph, thread stacks and buffers whose size does not depend on the model
+_OWN_BYTES = 12 << 20  # graph, thread stacks and buffers whose size does not depend on the model
+_ACTIVATIONS = 2.6  # of the native kernels' activations, for a batch: measured
 _LOG_ERROR = 4  # GGML_LOG_LEVEL_ERROR
 _ABORTED = 2  # of llama_decode: its abort callback returned true
 
@@ -41,16 +45,19 @@ class LlamaCppLoader(BackendLoader, name="llamacpp", preference=30):
     """llama.cpp, if llama-cpp-python is installed and can load the file."""
 
     def footprint(self, request: LoadRequest) -> Footprint:
-        """An F16 cache, and the logits of one batch."""
-        buffer_bytes = _BATCH * request.spec.vocab_size * 4 + _OWN_BYTES
+        """An F16 cache, and the activations and logits of one batch of llama.cpp's own size."""
+        buffer_bytes = self.stream_bytes(request) + _OWN_BYTES
         return request.footprint(cache_element_bytes=_CACHE_ELEMENT_BYTES, buffer_bytes=buffer_bytes)
 
     def stream_bytes(self, request: LoadRequest) -> int:
-        """Each context has logits of its own."""
-        return _BATCH * request.spec.vocab_size * 4
+        """Each context has activations and logits of its own."""
+        batch = min(_BATCH, request.context)
+        return int(_ACTIVATIONS * batch * activation_bytes(request.spec)) + 2 * request.spec.vocab_size * 4
 
     def why_not(self, request: LoadRequest) -> SpratError | None:
-        """llama-cpp-python is not installed."""
+        """llama-cpp-python is not installed, or llama.cpp computes this model in another way."""
+        if differences := architectures()[request.spec.architecture].differs_in_llamacpp(request.spec):
+            return BackendError(f"{request.file.path}: {'; '.join(differences)}; use the native backend")
         if importlib.util.find_spec("llama_cpp") is None:
             return BackendError(f"llama-cpp-python is not installed; install it for this CPU: {install_command()}")
         return None
@@ -66,7 +73,10 @@ class LlamaCppLoader(BackendLoader, name="llamacpp", preference=30):
         repacked_bytes = footprint.total_bytes + footprint.weight_bytes  # repacked weights are a second copy
         fits = request.memory_bytes is None or repacked_bytes <= request.memory_bytes
         return LlamaCppBackend(
-            request.file.path, n_threads=request.n_threads, use_extra_bufts=report.use_extra_bufts and fits
+            request.file.path,
+            n_threads=request.n_threads,
+            use_extra_bufts=report.use_extra_bufts and fits,
+            parts=[part.path for part in request.gguf.parts],
         )
 
 
@@ -78,11 +88,13 @@ class LlamaCppBackend:
         n_threads: number of threads.
         use_extra_bufts: let llama.cpp repack weights for this CPU: about twice the prefill speed, but MoE models abort
             with AMX.
+        parts: all files of a split model; by default ``path`` alone.
     """
 
     name = "llamacpp"
 
-    def __init__(self, path: Path, *, n_threads: int, use_extra_bufts: bool) -> None:
+    def __init__(self, path: Path, *, n_threads: int, use_extra_bufts: bool, parts: Sequence[Path] = ()) -> None:
+        self._guard = LibraryGuard("llama.cpp", parts or [path])
         lib = _library()
         params = lib.llama_model_default_params()
         params.use_extra_bufts = use_extra_bufts
@@ -105,7 +117,10 @@ class LlamaCppBackend:
         """
         if not self._model:
             raise BackendError("the engine was closed; load the model again")
-        stream = LlamaCppStream(self._model, capacity=capacity, vocab_size=self.vocab_size, n_threads=self._n_threads)
+        self._guard.check_process()
+        stream = LlamaCppStream(
+            self._model, self._guard, capacity=capacity, vocab_size=self.vocab_size, n_threads=self._n_threads
+        )
         self._streams.add(stream)
         return stream
 
@@ -121,7 +136,8 @@ class LlamaCppBackend:
 class LlamaCppStream:
     """One sequence in a llama.cpp context."""
 
-    def __init__(self, model: Any, *, capacity: int, vocab_size: int, n_threads: int) -> None:
+    def __init__(self, model: Any, guard: LibraryGuard, *, capacity: int, vocab_size: int, n_threads: int) -> None:
+        self._guard = guard
         lib = _library()
         params = lib.llama_context_default_params()
         params.n_ctx = capacity
@@ -170,6 +186,7 @@ class LlamaCppStream:
     def _check_open(self) -> None:
         if not self._free.alive:
             raise BackendError("the engine or the session was closed; load the model again")
+        self._guard.check_process()
 
     def _decode(self, tokens: Sequence[int], *, all_logits: bool) -> None:
         self._check_open()
@@ -195,6 +212,7 @@ class LlamaCppStream:
             raise InterruptError("llama.cpp was told to stop")
         if status != 0:
             raise BackendError(f"llama.cpp failed at position {self.length} with status {status}{_why()}")
+        self._guard.check_files()
         self.length += len(tokens)
 
     def _abort(self) -> None:

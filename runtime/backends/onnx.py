@@ -18,6 +18,7 @@ from sprat.devices.plan.footprint import Footprint
 from sprat.errors import BackendError, PromptError, SpratError
 from sprat.runtime.arch.tensors import is_routed_expert
 from sprat.runtime.backends.flush_denormals import subnormals_as_zero
+from sprat.runtime.backends.library_guard import LibraryGuard
 from sprat.runtime.backends.onnx_cache import CacheBinding, bind_cache, ort_value
 from sprat.runtime.backends.onnx_session import missing_because, open_session, ort_errors, run_session
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
@@ -29,7 +30,7 @@ __all__ = ["ONNXBackend", "ONNXStream"]
 
 _CACHE_ELEMENT_BYTES = 4  # float32
 _CHUNK, _SMALL_CHUNK = 128, 64  # tokens whose activations are in memory together
-_LIBRARY_BYTES = 64 << 20  # onnxruntime itself, onnx, and their threads
+_LIBRARY_BYTES = 48 << 20  # onnxruntime itself, onnx, and their threads: measured
 _PACKED_BLOCK_BYTES = 10  # two scales and a sum in float32 instead of one float16 scale: measured
 _LOW_MEMORY_EXPERT_BLOCK_BYTES = 2  # one float32 scale, with float32 activations: measured
 
@@ -105,7 +106,9 @@ class ONNXBackend:
         self.low_memory = low_memory
         self._file, self._chunk = file, _chunk(low_memory)
         arena = low_memory or file.cache is CacheUpdate.APPEND
+        self._guard = LibraryGuard("onnxruntime", file.files())
         self._session = open_session(file.path, n_threads=n_threads, arena=arena, small_experts=low_memory)
+        self._guard.check_files()
         self._streams: weakref.WeakSet[ONNXStream] = weakref.WeakSet()
         self.vocab_size = file.spec.vocab_size
         self.max_context = file.spec.max_context
@@ -118,7 +121,7 @@ class ONNXBackend:
         """
         if self._session is None:
             raise BackendError("the engine was closed; load the model again")
-        stream = ONNXStream(self._session, self._file, capacity, chunk=self._chunk)
+        stream = ONNXStream(self._session, self._file, capacity, self._guard, chunk=self._chunk)
         self._streams.add(stream)
         return stream
 
@@ -136,12 +139,16 @@ class ONNXStream:
         session: an ``InferenceSession``.
         file: the model that it runs.
         capacity: maximum number of tokens.
+        guard: of the files and threads of the session.
         chunk: maximum number of tokens in one run of the graph.
     """
 
-    def __init__(self, session: Any, file: ONNXFile, capacity: int, *, chunk: int = _CHUNK) -> None:
+    def __init__(
+        self, session: Any, file: ONNXFile, capacity: int, guard: LibraryGuard, *, chunk: int = _CHUNK
+    ) -> None:
         self._open: tuple[Any, CacheBinding] | None = (session, bind_cache(file, capacity))
         self._file, self._chunk, self._capacity = file, chunk, capacity
+        self._guard = guard
         self._ones = np.ones((1, capacity), np.int64)
 
     @property
@@ -202,6 +209,7 @@ class ONNXStream:
     def _run(self, tokens: I64Array, *, n_logits: int) -> F32Array:
         """Run the graph once: logits ``(n_logits, vocab_size)``."""
         session, binding = self._opened()
+        self._guard.check_process()
         n, cache = len(tokens), binding.cache
         n_rows = n_logits if "n_logits" in self._file.inputs else n
         logits = np.empty((1, n_rows, self._file.spec.vocab_size), np.float32)
@@ -212,6 +220,7 @@ class ONNXStream:
             io.bind_ortvalue_output("logits", kept[-1])
             with subnormals_as_zero():
                 run_session(session, io)
+        self._guard.check_files()
         binding.finish(n)
         cache.advance(n)
         rows: F32Array = logits[0, -n_logits:]

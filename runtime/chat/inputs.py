@@ -111,8 +111,11 @@ def _converted(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     for method in ("model_dump", "item"):
-        if callable(getattr(value, method, None)) and not isinstance(value, type):
-            return getattr(value, method)()
+        try:
+            if callable(getattr(value, method, None)) and not isinstance(value, type):
+                return getattr(value, method)()
+        except Exception as error:  # the caller's own class
+            raise TemplateError(f"a {type(value).__name__} in the messages fails as {method}(): {error}") from error
     raise TemplateError(
         f"found a {type(value).__name__} in the messages or variables of a chat template, expected strings, numbers, "
         "booleans, lists and dicts"

@@ -27,7 +27,7 @@ from jinja2 import nodes
 from markupsafe import Markup
 
 from sprat.errors import TemplateError
-from sprat.runtime.chat.budget import rendering
+from sprat.runtime.chat.budget import MAX_ENTRIES, rendering, too_large
 from sprat.runtime.chat.filters import escape, filters, tests
 from sprat.runtime.chat.text_format import format_braces, format_percent, text_of
 from sprat.runtime.chat.text_methods import TEXT_METHODS, join, maketrans, repeat
@@ -146,8 +146,9 @@ class TemplateEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             return budget.checked(format_percent(text_of(left), right))
         if isinstance(left, str) and isinstance(right, str) and operator == "+":
             return budget.checked(_add(left, right))
-        if operator == "+" and isinstance(left, list | tuple) and isinstance(right, list | tuple):
-            budget.entries(len(left) + len(right))
+        both_lists = isinstance(left, list | tuple) and isinstance(right, list | tuple)
+        if operator == "+" and both_lists and len(left) + len(right) > MAX_ENTRIES:  # charged when it is made
+            raise too_large()
         if operator == "*":
             value, times = (right, left) if isinstance(left, int) else (left, right)
             if isinstance(value, str) and isinstance(times, int):

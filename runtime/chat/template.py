@@ -128,6 +128,8 @@ class ChatTemplate:
 
     def _select(self, name: str | None, *, has_tools: bool) -> str:
         """The name of the template to use, as transformers chooses."""
+        if name is not None and not isinstance(name, str):
+            raise TemplateError(f"chat_template is a {type(name).__name__}, expected the name of one of the model's")
         wanted = name or (_TOOL_NAME if has_tools and _TOOL_NAME in self.sources else DEFAULT_NAME)
         if wanted not in self.sources:
             known = ", ".join(sorted(self.sources))

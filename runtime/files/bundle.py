@@ -7,9 +7,9 @@
         Student-26M-v1.0-Q4_0.gguf        one artifact per format
         tokenizer.json  config.json  …    files of the checkpoint
 
-The manifest lists every file with its size and SHA-256, and its own. Opening a bundle checks names and sizes;
-:meth:`Bundle.check` reads every byte. A manifest is untrusted: file names that leave the folder are rejected.
-:mod:`sprat.export.write.bundle` writes bundles.
+The manifest lists every file with its size and SHA-256, and its own; the model card and the Modelfile, which readers
+may edit, are not in it. Opening a bundle checks names and sizes; :meth:`Bundle.check` reads every byte. A manifest is
+untrusted: file names that leave the folder are rejected. :mod:`sprat.export.write.bundle` writes bundles.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from sprat.runtime.files.manifest_seal import is_sealed, seal_problem
 from sprat.runtime.files.shape_checks import summarize
 
 __all__ = [
+    "EDITABLE_FILES",
     "MANIFEST_NAME",
     "SCHEMA_VERSION",
     "Artifact",
@@ -39,6 +40,8 @@ __all__ = [
     "BundleFile",
     "Manifest",
     "MergedAdapter",
+    "QualityReport",
+    "QualityStep",
     "Source",
     "TensorGroup",
     "manifest_text",
@@ -46,6 +49,9 @@ __all__ = [
 ]
 
 MANIFEST_NAME = "manifest.json"
+EDITABLE_FILES = ("Modelfile", "README.md")
+"""Files of a bundle that its readers may edit, so that the manifest does not list them."""
+
 SCHEMA_VERSION = 1
 
 _MAX_MANIFEST_BYTES = 1 << 24
@@ -101,6 +107,40 @@ class TensorGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     size_bytes: _Count
 
 
+class QualityStep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A step of a calibrated export, compared with the source on the evaluation text."""
+
+    name: str
+    kld: float  # mean KL divergence in nats
+    kld_error: float  # its standard error
+    same_top: float  # share of tokens with the source's top token
+    taken: bool  # whether the file has it: it pays beyond two standard errors of the paired difference
+
+
+class QualityReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a calibrated export chose formats and codes."""
+
+    level: str
+    digest: _Sha256  # of calibration text, formats and settings
+    calibration_tokens: _Count
+    rounding: str  # "search", "feedback" or "descent"
+    expected_kld: float | None  # sum of the tensors' costs; None without a measurement
+    steps: tuple[QualityStep, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """For a reader: what was done, and every step with whether the file has it."""
+        text = f"quality {self.level}: formats allocated, rounding by {self.rounding}"
+        if self.calibration_tokens:
+            text += f", calibrated with {self.calibration_tokens:,} tokens"
+        steps = [
+            f"{step.name}: KLD {step.kld:.5f} ± {step.kld_error:.5f}, same top token {step.same_top:.1%}, "
+            f"{'taken' if step.taken else 'refused: does not pay beyond two standard errors'}"
+            for step in self.steps
+        ]
+        return [text, *steps, *self.notes]
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The contents of ``manifest.json``."""
 
@@ -115,6 +155,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     device: str | None
     versions: dict[str, str]
     sampling: dict[str, float] | msgspec.UnsetType = msgspec.UNSET  # the model's sampling parameters, for information
+    quality: QualityReport | msgspec.UnsetType = msgspec.UNSET  # of a calibrated export
     warnings: tuple[str, ...] = ()
     manifest_sha256: _Sha256 | msgspec.UnsetType = msgspec.UNSET  # of this text; see sprat.runtime.files.manifest_seal
 
@@ -176,7 +217,9 @@ class Bundle:
         text = manifest_text(self.path)
         problems = [seal_problem(text), *hash_problems(self.path, self.manifest.files, progress)]
         _raise_all(self.path, filter(None, problems), "copy the bundle again, or export it again")
-        others = unlisted_files(self.path, {MANIFEST_NAME, *(file.name for file in self.manifest.files)})
+        others = unlisted_files(
+            self.path, {MANIFEST_NAME, *EDITABLE_FILES, *(file.name for file in self.manifest.files)}
+        )
         notes = (
             "" if is_sealed(text) else "the manifest has no hash of itself, as an older sprat wrote it; export again",
             f"not in the manifest, and not checked: {summarize(others, 4)}" if others else "",

@@ -28,7 +28,15 @@ def check_finite(file: GGUFFile, *, every: bool = False) -> None:
 
     Raises:
         ModelFileError: a block holds NaN or Inf; the message has its offset in the file.
+        ModelFileChangedError: the file changed meanwhile.
     """
+    try:
+        _check(file, every=every)
+    finally:
+        file.check_unchanged()
+
+
+def _check(file: GGUFFile, *, every: bool) -> None:
     for name in file.names():
         weight = file.weight(name)
         blocks = weight.packed.reshape(-1, weight.format.block_bytes)

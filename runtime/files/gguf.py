@@ -120,6 +120,16 @@ class GGUFFile:
                 with suppress(AttributeError, OSError):  # not Linux, or a kernel without huge pages
                     part.map.madvise(mmap.MADV_HUGEPAGE)
 
+    def check_unchanged(self) -> None:
+        """Check that what was read so far are the file's bytes; see :mod:`sprat.runtime.files.mapped_file`.
+
+        Raises:
+            ModelFileChangedError: a part was truncated or rewritten, or cannot be read.
+        """
+        for part in self.parts:
+            if isinstance(part, MappedPart):
+                part.map.watch.check_unchanged()
+
     def close(self) -> None:
         """Do nothing: the file is unmapped with the last view of it. For symmetry with other sources."""
 

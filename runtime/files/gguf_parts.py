@@ -7,7 +7,6 @@ the number of tensors in all parts. The first part holds the other metadata. As 
 
 from __future__ import annotations
 
-import mmap
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from sprat.arrays import U8Array
 from sprat.errors import ModelFileError
 from sprat.runtime.files.gguf_checks import TensorInfo, check_layout, check_types
 from sprat.runtime.files.gguf_header import Header, read_header
+from sprat.runtime.files.mapped_file import GuardedMap
 from sprat.runtime.files.shape_checks import summarize
 from sprat.runtime.files.split_name import part_path, split_name
 
@@ -53,7 +53,7 @@ class MappedPart:
     path: Path
     header: Header
     tensors: dict[str, TensorInfo]
-    map: mmap.mmap
+    map: GuardedMap
     bytes: U8Array
 
     @classmethod
@@ -61,12 +61,15 @@ class MappedPart:
         """Map the file at ``path``, and check its metadata and tensor table; no tensor data is read.
 
         Raises:
-            ModelFileError: the file cannot be opened, is not a GGUF, or is inconsistent.
+            ModelFileError: the file cannot be opened, is not a GGUF, is inconsistent, or changes meanwhile.
         """
         data = _mapped(path)
-        header = read_header(memoryview(data), str(path))
-        check_types(header.metadata, str(path))
-        tensors = check_layout(header, file_bytes=len(data), path=str(path))
+        try:
+            header = read_header(memoryview(data), str(path))
+            check_types(header.metadata, str(path))
+            tensors = check_layout(header, file_bytes=len(data), path=str(path))
+        finally:
+            data.watch.check_unchanged()
         return cls(path, header, tensors, data, np.frombuffer(data, np.uint8))
 
     @property
@@ -164,7 +167,7 @@ def _tensor_problems(parts: Sequence[MappedPart]) -> Iterator[str]:
         yield f"they hold {n_tensors} tensors, and {SPLIT_TENSORS} is {declared}"
 
 
-def _mapped(path: Path) -> mmap.mmap:
+def _mapped(path: Path) -> GuardedMap:
     """The whole file, mapped read-only; links are followed, as in a Hugging Face cache."""
     try:
         status = path.stat()
@@ -172,8 +175,7 @@ def _mapped(path: Path) -> mmap.mmap:
             raise ModelFileError(f"{path}: not a regular file; expected a GGUF file")
         if status.st_size == 0:
             raise ModelFileError(f"{path}: byte 0: found an empty file, expected a GGUF; download or export it again")
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return GuardedMap.open(path)
     except OSError as error:
         if path.is_symlink() and not path.exists():
             raise ModelFileError(

@@ -113,6 +113,11 @@ class ONNXFile:
         """The model's name, or the name of its folder."""
         return self.metadata.get("sprat.name") or Path(os.path.realpath(self.path)).parent.name
 
+    def files(self) -> list[Path]:
+        """The graph's file and its data files."""
+        locations = sorted({tensor.location for tensor in self.tensors.values()} - {""})
+        return [self.path, *(self.path.parent / location for location in locations)]
+
     @property
     def ports(self) -> Iterator[CachePort]:
         """The inputs and outputs of the cache, layer by layer."""

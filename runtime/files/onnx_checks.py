@@ -181,12 +181,15 @@ def _file_problem(folder: Path, location: str) -> str:
     ):
         return f"external data in {location[:100]!r}, expected a plain path inside the model's folder"
     path = folder / location
-    if not path.resolve().is_relative_to(folder.resolve()):
-        return f"external data in {location!r}, a link that leaves the folder"
-    if not path.is_file():
-        return f"external data in {location!r}, which is missing"
-    if path.stat().st_nlink > _links_inside(folder, path):
-        return f"external data in {location!r}, which is a hard link to a file outside of the folder"
+    try:
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+            return f"external data in {location!r}, a link that leaves the folder"
+        if not path.is_file():
+            return f"external data in {location!r}, which is missing"
+        if path.stat().st_nlink > _links_inside(folder, path):
+            return f"external data in {location!r}, which is a hard link to a file outside of the folder"
+    except OSError as error:  # a name of over 255 bytes, say
+        return f"external data in {location[:100]!r}, which cannot be read ({error.strerror})"
     return ""
 
 

@@ -44,7 +44,7 @@ class StopConditions:
         max_tokens: maximum number of generated tokens; ``None`` for as many as fit into the context.
         stop: strings that end the answer; they are not part of it. They match text, and special tokens by their text
             (``"<｜User｜>"``), which are otherwise not shown.
-        timeout: seconds from the call; checked after every token and every chunk of the prompt.
+        timeout: seconds from the call; at the deadline the forward pass that runs is ended, too.
 
     Raises:
         InputError: a value is out of its range; all such values are named.
@@ -66,8 +66,8 @@ class StopConditions:
             ("stop", _are_strings(self.stop), "a string or a sequence of strings, none of them empty"),
             (
                 "timeout",
-                self.timeout is None or (_is_a(Real, self.timeout) and self.timeout > 0),
-                "seconds above 0, or None",
+                self.timeout is None or (_is_a(Real, self.timeout) and 0 < self.timeout <= _MAX_TIMEOUT_S),
+                f"seconds above 0 and at most {_MAX_TIMEOUT_S:.0e}, or None",
             ),
         ]
         problems = [
@@ -75,6 +75,9 @@ class StopConditions:
         ]
         if problems:
             raise InputError(f"invalid stop conditions: {'; '.join(problems)}")
+
+
+_MAX_TIMEOUT_S = 1e9  # 30 years; the clock counts in floats
 
 
 def _is_a(kind: type, value: object) -> bool:

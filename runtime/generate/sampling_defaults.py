@@ -6,6 +6,7 @@ They replace sprat's defaults, and the caller's options replace them. What is ab
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any, TypeAlias, TypeGuard
 
@@ -95,4 +96,4 @@ def describe_sampling(defaults: SamplingDefaults) -> str:
 
 def _is_finite(value: Any) -> TypeGuard[float]:
     is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    return is_number and math.isfinite(float(value))
+    return is_number and (abs(value) <= sys.float_info.max if isinstance(value, int) else math.isfinite(float(value)))

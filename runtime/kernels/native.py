@@ -25,22 +25,18 @@ from sprat.runtime.weights import Weight
 
 __all__ = ["NATIVE_FORMATS", "NativeKernels", "instruction_sets", "native_missing_because"]
 
-NATIVE_FORMATS: frozenset[str] = frozenset(
-    core.kernel_formats() if core is not None and hasattr(core, "kernel_formats") else ()
-)
+NATIVE_FORMATS: frozenset[str] = frozenset(() if core is None else core.kernel_formats())
 """Formats of weights that the kernels multiply; none without the native core."""
 
 
 def native_missing_because() -> str:
     """Why native kernels are not available; empty if they are."""
-    if core is None:
-        return missing_because
-    return "" if instruction_sets() else "the native core was built from an older checkout; reinstall sprat"
+    return missing_because if core is None else ""
 
 
 def instruction_sets() -> list[str]:
     """Instruction sets with kernels that this CPU supports, best first; the last is always ``plain``."""
-    return core.isa_names() if core is not None and hasattr(core, "kernel_formats") else []
+    return [] if core is None else core.isa_names()
 
 
 class NativeKernels:

@@ -40,8 +40,9 @@ class ReferenceKernels(StepByStep):
         return table.format.dequantize(table.packed[tokens])
 
     def rms_norm(self, x: F32Array, gain: F32Array, eps: float) -> F32Array:
-        """``x / sqrt(mean(x ** 2) + eps) * gain``."""
+        """``x / sqrt(mean(x ** 2) + eps) * gain``; NaN where the mean overflows, instead of zeros."""
         mean_square = np.mean(np.square(x), axis=-1, keepdims=True)
+        mean_square[np.isinf(mean_square)] = np.nan
         return np.asarray(x / np.sqrt(mean_square + np.float32(eps)) * gain)
 
     def linear(self, x: F32Array, weight: Weight, bias: F32Array | None = None) -> F32Array:
@@ -61,8 +62,14 @@ class ReferenceKernels(StepByStep):
         return self._mlp(x, mlp, None)
 
     def route(self, logits: F32Array, moe: MoESpec, bias: F32Array | None = None) -> Routes:
-        """Score experts, limit to the best groups, select the top k, compute their weights."""
+        """Score experts, limit to the best groups, select the top k, compute their weights.
+
+        An expert whose logit or bias is NaN or Inf is selected, with the weight NaN.
+        """
         scores = _softmax(logits) if moe.scoring is Scoring.SOFTMAX else _sigmoid(logits)
+        scores[~np.isfinite(logits)] = np.nan
+        if bias is not None:
+            scores[:, ~np.isfinite(bias)] = np.nan
         selection_scores = scores if bias is None else scores + bias
         if moe.n_groups_per_token < moe.n_groups:
             selection_scores = _limit_to_groups(selection_scores, moe)
@@ -79,6 +86,10 @@ class ReferenceKernels(StepByStep):
             tokens, places = np.nonzero(routes.experts == expert)
             out[tokens] += self._mlp(x[tokens], routed, int(expert)) * routes.weights[tokens, places, None]
         return out
+
+    def expert(self, x: F32Array, weight: Weight, index: int) -> F32Array:
+        """``x @ weight[index].T``: one expert's matrix of a stack."""
+        return self._product(x, weight, index)
 
     def gqa_attention(self, q: F32Array, entries: KeysAndValues, scale: float) -> F32Array:
         """Query heads grouped by KV head."""
@@ -145,6 +156,8 @@ def _attend(q: F32Array, keys: F32Array, values: F32Array, scale: float) -> F32A
         n_seen = n_entries - n + stop  # entries that the last query of this panel attends to
         queries: F32Array = q[:, :, start:stop].reshape(kv_heads, -1, dim) * np.float32(scale)
         scores = (queries @ keys[:, :n_seen].swapaxes(1, 2)).reshape(kv_heads, group, -1, n_seen)
+        if scores.min() == -np.inf:  # of damaged weights, or overflow; a softmax would hide it
+            scores[scores == -np.inf] = np.nan
         if stop - start > 1:
             scores[..., start - stop :] += np.triu(np.full((stop - start, stop - start), -np.inf, np.float32), 1)
         sums = _softmax(scores).reshape(kv_heads, -1, n_seen) @ values[:, :n_seen]
@@ -168,8 +181,8 @@ def _sigmoid(x: F32Array) -> F32Array:
 
 
 def _best(scores: F32Array, n: int) -> npt.NDArray[np.intp]:
-    """Indices of the ``n`` largest scores in each row, best first; the lower index of equal ones."""
-    return np.argsort(-scores, axis=-1, kind="stable")[:, :n]
+    """Indices of the ``n`` largest scores in each row, best first; the lower index of equal ones. NaN comes first."""
+    return np.argsort(np.where(np.isnan(scores), -np.inf, -scores), axis=-1, kind="stable")[:, :n]
 
 
 def _limit_to_groups(selection_scores: F32Array, moe: MoESpec) -> F32Array:

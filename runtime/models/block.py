@@ -41,8 +41,16 @@ class Block:
         observe: RoutingObserver | None,
     ) -> None:
         """Run the layer on the hidden states ``x (n, hidden)``, in place."""
+        self.attend(x, angles, cache, kernels, form)
+        self.feed_forward(x, kernels, observe)
+
+    def attend(self, x: F32Array, angles: RopeAngles, cache: Cache, kernels: Kernels, form: MLAForm) -> None:
+        """``x += attention(norm(x))`` in place, ``x (n, hidden)``: consecutive tokens of one sequence."""
         check_interrupt()
         attend(self._attention, x, angles, cache, self._index, kernels, form)
+
+    def feed_forward(self, x: F32Array, kernels: Kernels, observe: RoutingObserver | None = None) -> None:
+        """``x += mlp(norm(x))`` in place, ``x (n, hidden)``: any tokens of any sequences."""
         check_interrupt()
         if isinstance(self._mlp, MoE):
             kernels.moe(x, self._mlp, partial(observe, self._index) if observe else None)

@@ -44,6 +44,7 @@ class Model:
         _check_tensors(spec, weights)
         self.spec = spec
         self.kernels = kernels
+        self._weights = weights
         self._rope = RopeTable(spec.rope)
         self._embedding = weights.weight("token_embd.weight")
         self._head = Head(
@@ -78,16 +79,21 @@ class Model:
 
         Raises:
             PromptError: no tokens, a token id outside the vocabulary, or not enough capacity in the cache.
+            ModelFileChangedError: the file of the weights changed while it was in use.
             InterruptError: the pass was interrupted; see :mod:`sprat.runtime.interrupt`.
         """
         ids = self._check(tokens)
         cache.reserve(len(ids))
-        x = self.kernels.embed(self._embedding, ids)
         angles = self._rope.angles(cache.length, len(ids))
         form = self.form or cast("MLAForm", self.spec.attention.cheapest(len(ids), cache.length).name)
-        for block in self._blocks:
-            block(x, angles, cache, self.kernels, form, observe)
-        logits = self.kernels.logits(x if all_logits else x[-1:], self._head)
+        with np.errstate(all="ignore"):  # NaN and Inf of damaged weights reach the logits, which Sampler checks
+            x = self.kernels.embed(self._embedding, ids)
+            for block in self._blocks:
+                block(x, angles, cache, self.kernels, form, observe)
+            logits = self.kernels.logits(x if all_logits else x[-1:], self._head)
+        if logits.min() == -np.inf:  # a sampler takes it for a masked token
+            logits[logits == -np.inf] = np.nan
+        self._weights.check_unchanged()
         cache.advance(len(ids))
         return logits
 

@@ -23,12 +23,15 @@ void score(const MoeSpec &spec, const float *logits, std::vector<float> &scores)
     for (float &s : scores) s /= total;
 }
 
+// NaN comes before all numbers, so that it is chosen and shows in the weights.
+bool ranks_above(float a, float b) { return a > b || (std::isnan(a) && !std::isnan(b)); }
+
 // Indices of the n largest values, largest first; of equal ones the lower index.
 void top_k(const std::vector<float> &values, int n, std::vector<int> &indices) {
     indices.resize(values.size());
     std::iota(indices.begin(), indices.end(), 0);
     const auto better = [&](int a, int b) {
-        return values[a] > values[b] || (values[a] == values[b] && a < b);
+        return ranks_above(values[a], values[b]) || (!ranks_above(values[b], values[a]) && a < b);
     };
     std::partial_sort(indices.begin(), indices.begin() + n, indices.end(), better);
     indices.resize(n);
@@ -41,8 +44,8 @@ void limit_to_groups(const MoeSpec &spec, std::vector<float> &values) {
     for (int g = 0; g < spec.n_groups; ++g) {
         float first = kNever, second = kNever;
         for (int e = g * size; e < (g + 1) * size; ++e) {
-            if (values[e] > first) second = first, first = values[e];
-            else second = std::max(second, values[e]);
+            if (ranks_above(values[e], first)) second = first, first = values[e];
+            else if (ranks_above(values[e], second)) second = values[e];
         }
         groups[g] = spec.top2_groups && size > 1 ? first + second : first;
     }
@@ -59,7 +62,11 @@ void route(const MoeSpec &spec, const float *logits, const float *bias, int64_t 
     std::vector<float> scores(spec.n_experts), values;
     std::vector<int> chosen;
     for (int64_t t = 0; t < n; ++t, expert_ids += spec.n_chosen, weights += spec.n_chosen) {
-        score(spec, logits + t * spec.n_experts, scores);
+        const float *of_token = logits + t * spec.n_experts;
+        score(spec, of_token, scores);
+        // NaN where logit or bias is infinite: 0 and 1 would hide it.
+        for (int e = 0; e < spec.n_experts; ++e) scores[e] += of_token[e] - of_token[e];
+        for (int e = 0; bias && e < spec.n_experts; ++e) scores[e] += bias[e] - bias[e];
         values = scores;
         for (int e = 0; bias && e < spec.n_experts; ++e) values[e] += bias[e];
         if (spec.n_groups_chosen < spec.n_groups) limit_to_groups(spec, values);

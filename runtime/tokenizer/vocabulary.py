@@ -124,7 +124,7 @@ class Vocabulary:
             vocabulary = cls._from_keys(metadata)
         except TokenizerError:
             raise
-        except (TypeError, ValueError) as error:
+        except (OverflowError, TypeError, ValueError) as error:
             raise TokenizerError(
                 f"GGUF metadata: a tokenizer key has a value of the wrong type ({error}); convert the model again"
             ) from error

@@ -1,11 +1,14 @@
 """The contract of the native core; each function has a NumPy twin where it is used."""
 
+import mmap
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sprat.arrays import F32Array, I32Array
+
+abi: int
 
 def cpu_features() -> dict[str, bool]: ...
 def cache_bytes() -> dict[str, int]: ...
@@ -18,7 +21,23 @@ def convert(
     target: npt.NDArray[np.uint8],
     max_lanes: int = 16,
 ) -> None: ...
+def quantize_weighted(
+    target_type: int,
+    weights: npt.NDArray[np.float32],
+    importance: npt.NDArray[np.float32],
+    which: npt.NDArray[np.int64],
+    target: npt.NDArray[np.uint8],
+    max_lanes: int = 16,
+) -> None: ...
 def first_nonfinite(source_type: int, source: npt.NDArray[np.uint8]) -> int | None: ...
+
+class MapGuard:
+    """Of a map, or of every map of the file at a path."""
+
+    def __init__(self, mapped: mmap.mmap | str) -> None: ...
+    @property
+    def failed(self) -> bool: ...
+
 def isa_names() -> list[str]: ...
 def kernel_formats() -> list[str]: ...
 

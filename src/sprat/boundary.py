@@ -1,7 +1,8 @@
 """Where a public call ends: the errors of the system and of the interpreter become SpratError.
 
 The readers name what is wrong with a file. This is for what they cannot expect: a name of over 255 bytes, a loop of
-links, a medium that fails, a document nested so deeply that walking it overflows the stack.
+links, a medium that fails, a document nested so deeply that walking it overflows the stack. Arguments of another type
+than a function declares are named before anything runs.
 """
 
 from __future__ import annotations
@@ -56,11 +57,19 @@ def plain_errors() -> Iterator[None]:
 
 
 def public_call(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
-    """Decorate a function of the public API with :func:`plain_errors` and :func:`~sprat.keywords.checks_keywords`."""
+    """Decorate a function of the public API: its keywords, the types of its arguments, and :func:`plain_errors`.
+
+    Raises:
+        TypeError: in the decorated function, for an unknown keyword.
+        InputError: for an argument of another type than declared, and as :func:`plain_errors`.
+    """
     checked = checks_keywords(function)
 
     @functools.wraps(function)
     def called(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        from sprat.argument_types import check_arguments  # imports what `import sprat` need not
+
+        check_arguments(function, args, kwargs)
         with plain_errors():
             return checked(*args, **kwargs)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from typing import Any, ParamSpec, TypeVar
 
 from sprat.errors import unknown_name
 
-__all__ = ["checks_keywords", "unknown_keyword"]
+__all__ = ["checks_keywords", "record_of", "unknown_keyword"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,6 +49,19 @@ def unknown_keyword(function: str, name: str, known: Iterable[str]) -> TypeError
     known = list(known)
     elsewhere = {other: keyword for other, keyword in _ELSEWHERE.items() if keyword in known}
     return TypeError(f"{function}: {unknown_name('keyword', name, known, elsewhere)}")
+
+
+def record_of(kind: type[R], function: str, keywords: Mapping[str, Any]) -> R:
+    """The record ``kind``, a dataclass, of the keyword arguments that ``function`` was called with.
+
+    Raises:
+        TypeError: as :func:`unknown_keyword`, for a keyword that is no field.
+    """
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    for name in keywords:
+        if name not in known:
+            raise unknown_keyword(function, name, known)
+    return kind(**keywords)
 
 
 def checks_keywords(function: Callable[P, R]) -> Callable[P, R]:

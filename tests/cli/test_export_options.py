@@ -25,7 +25,7 @@ def test_the_message_about_an_unknown_field_is_the_command_that_works(tmp_path, 
     source = write_checkpoint(tmp_path / "model", "qwen2", a_new_field=3)
     code, _, error = run(capsys, "export", source, tmp_path / "out")
     assert code == 2
-    option = error.split("export with ")[1].split("\n")[0]
+    option = error.split("computation, add ")[1].split("\n")[0]
     code, out, error = run(capsys, "export", source, tmp_path / "out", *shlex.split(option))
     assert code == 0, error
     assert "note: fields of config.json that were ignored on request: a_new_field" in out
@@ -122,5 +122,21 @@ def test_ctrl_c_says_that_the_same_command_continues(command, state, expected, t
     monkeypatch.setattr(f"sprat.cli.{command}.{command}", interrupted)
     code, _, error = run(capsys, command, "a", tmp_path / "b")
     assert code == 130
-    assert expected in error
-    assert error.splitlines()[-1] == "sprat: interrupted"
+    assert error.splitlines()[-1].startswith(f"sprat: interrupted; {expected}")
+
+
+@pytest.mark.parametrize("template", [None, "{{ x }", [{"name": "rag", "template": "{{ messages }}"}]])
+def test_the_next_command_of_a_model_that_cannot_chat_works(template, tmp_path, capsys):
+    source = write_checkpoint(tmp_path / "model", "qwen2")
+    config = json.loads((source / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (source / "chat_template.jinja").unlink(missing_ok=True)
+    (source / "tokenizer_config.json").write_text(
+        json.dumps(config | ({"chat_template": template} if template else {}))
+    )
+    code, out, error = run(capsys, "export", source, tmp_path / "out")
+    assert code == 0, error
+    command = out.split("then:  sprat ")[-1].strip()
+    assert command.endswith(" 'a prompt' --raw")
+    code, _, error = run(capsys, *shlex.split(command), "-n", "1")
+    assert code == 0, error

@@ -2,6 +2,9 @@ import json
 
 import pytest
 from command_line import run
+from tiny_checkpoint import write_checkpoint
+
+from sprat.cli import main
 
 
 def test_all_devices_are_a_table_after_the_verdict(capsys):
@@ -32,6 +35,13 @@ def test_a_model_that_does_not_fit_prints_the_missing_bytes_and_exits_with_0(cap
     assert "tokens/s" not in out
 
 
+def test_the_next_smaller_quantization_is_a_note(capsys):
+    arguments = ("plan", "r1-distill-qwen-1.5b", "--device", "rpi4-8gb")
+    _, out, _ = run(capsys, *arguments)
+    assert "note: int8 is the most accurate that fits; int4 takes " in out
+    assert "int4" not in run(capsys, *arguments, "--quant", "int8")[1].split("next:")[0]
+
+
 def test_json_is_one_object_per_device(capsys):
     _, out, _ = run(capsys, "plan", "demo", "--device", "rpi5-8gb", "--device", "rpi4-4gb", "--json")
     plans = [json.loads(line) for line in out.splitlines()]
@@ -55,3 +65,30 @@ def test_a_user_error_prints_one_line_and_exits_with_2(capsys, arguments, expect
     status, out, err = run(capsys, "plan", *arguments)
     assert (status, out) == (2, "")
     assert expected in err
+
+
+def test_the_next_command_is_for_the_model_that_was_planned(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = write_checkpoint(tmp_path / "my model", "qwen2")
+    main(["export", str(folder), "out", "--quant", "int4"])
+    capsys.readouterr()
+    on_pi = ("--device", "rpi5-8gb")
+    assert "next:  sprat export 'my model' OUT --device rpi5-8gb" in run(capsys, "plan", "my model", *on_pi)[1]
+    assert "next:  sprat run out 'a prompt' --device rpi5-8gb" in run(capsys, "plan", "out", *on_pi)[1]
+    assert "out: the file fits on rpi5-8gb: " in run(capsys, "plan", "out", *on_pi)[1]
+    assert "next:  sprat export SOURCE OUT" in run(capsys, "plan", "r1-distill-qwen-1.5b", *on_pi)[1]
+
+
+def test_a_field_of_the_config_is_ignored_and_assumed_dimensions_are_named(capsys, tmp_path):
+    folder = write_checkpoint(tmp_path / "source", "qwen2")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"my_field": 5}))
+    option = ("--ignore-config-field", "my_field")
+    for command in (("plan", folder, "--device", "rpi5-8gb"), ("inspect", folder)):
+        code, _, error = run(capsys, *command)
+        assert code == 2
+        assert "add --ignore-config-field my_field" in error
+        assert run(capsys, *command, *option)[0] == 0
+    _, output, _ = run(capsys, "plan", "gigachat3-10b-a1.8b", "--device", "rpi5-8gb")
+    assert "assumed: first_k_dense_replace, hidden_size" in output
+    assert "assumed" not in run(capsys, "plan", "deepseek-v2-lite", "--device", "rpi5-8gb")[1]

@@ -1,5 +1,8 @@
 """Limits of control groups, versions 1 and 2, from the files of a made-up machine."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from sprat.devices import container, machine
@@ -136,3 +139,11 @@ def test_threads_are_the_big_cores_within_the_quota(v2, monkeypatch, speeds, quo
     v2.write("all/pod/a", cpu__max=f"{quota} 100000")
     monkeypatch.setattr("sprat.devices.affinity.core_speeds", lambda: speeds)
     assert default_threads() == expected
+
+
+def test_the_page_on_containers_names_every_file_that_is_read():
+    page = (Path(__file__).parents[2] / "docs" / "containers.md").read_text(encoding="utf-8")
+    source = Path(container.__file__).read_text(encoding="utf-8")
+    read = {"cgroup", "mountinfo", *re.findall(r'"((?:memory|cpu)\.\w+)"', source)}
+    assert len(read) > 8
+    assert not [name for name in read if name not in page]

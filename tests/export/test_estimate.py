@@ -77,8 +77,30 @@ def test_what_the_export_would_refuse_is_refused(source, tmp_path):
         estimate_export(broken, tmp_path / "out")
 
 
+def test_a_place_that_cannot_be_written_is_refused(source, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ExportError, match="file is not a folder that can be written"):
+        estimate_export(source, tmp_path / "file" / "deep" / "out")
+
+
 def test_an_existing_bundle_is_a_note(source, tmp_path):
     export(source, tmp_path / "out")
     (note,) = estimate_export(source, tmp_path / "out").notes
     assert "an export of another recipe needs --force" in note
     assert estimate_export(source, tmp_path / "out", force=True).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"quality": "fast"},
+            "--quality fast chooses formats during the export: shown are those of int4",
+        ),
+        ({"target_size": "1MB"}, "the model's file will take at most about 976.6 KiB"),
+        ({"target_bpw": 8.0}, "the model's file will take at most about "),
+    ],
+)
+def test_formats_that_calibration_chooses_are_not_promised(options, said, source, tmp_path):
+    (note,) = estimate_export(source, tmp_path / "out", **options).notes
+    assert said in note

@@ -116,6 +116,9 @@ def test_rules_and_fallbacks_are_reported(source, tmp_path):
     assert formats["ffn_down_exps"] == ("Q5_1", "Q5_1")
     assert formats["attn_q"] == ("Q4_K", "Q5_0")  # rows of 64 do not divide into blocks of 256
     assert "attn_q" in {group.role for group in result.fallbacks}
+    assert result.bundle.artifact().name.endswith("-Q5_0.gguf")  # what most weights that wanted Q4_K have
+    file_type = gguf.GGUFReader(result.bundle.artifact()).fields["general.file_type"].contents()
+    assert file_type == gguf.LlamaFileType.MOSTLY_Q5_0
     assert result.bundle.manifest.warnings == ()
     assert result.bundle.manifest.recipe == "q4_k ffn_down_exps=q5_1"
 

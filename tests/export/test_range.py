@@ -17,7 +17,16 @@ from sprat.runtime.files.finite_check import check_finite
 from sprat.runtime.files.gguf import GGUFFile
 
 NAME = "model.layers.0.mlp.down_proj.weight"
-FALLBACKS = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}  # of rows of 96 weights
+FALLBACKS = {  # of rows of 96 weights
+    "Q6_K": "Q8_0",
+    "Q5_K": "Q5_1",
+    "Q4_K": "Q5_0",
+    "IQ4_XS": "IQ4_NL",
+    "Q3_K": "Q4_0",
+    "Q2_K": "Q4_0",
+    "Q2_0": "Q4_0",
+    "NVFP4": "MXFP4",
+}
 
 
 @pytest.fixture

@@ -11,9 +11,18 @@ from weights import hard_weights, ordinary_weights
 from sprat.errors import FormatError
 from sprat.native import core
 from sprat.quant.formats import BlockFormat, block, format_names, format_of_type, get_format
+from sprat.quant.formats.importance import RowImportance
 
 native = pytest.mark.skipif(core is None, reason="without the native core")
-FILE_TYPES = {"F32": "ALL_F32", "Q4_K": "MOSTLY_Q4_K_S", "Q5_K": "MOSTLY_Q5_K_S"}
+FILE_TYPES = {
+    "F32": "ALL_F32",
+    "Q3_K": "MOSTLY_Q3_K_S",
+    "Q4_K": "MOSTLY_Q4_K_S",
+    "Q5_K": "MOSTLY_Q5_K_S",
+    "MXFP4": "MOSTLY_MXFP4_MOE",
+}
+# Formats of llama.cpp that the package gguf has not yet: their own tests compare them with llama.cpp.
+known_to_gguf = [name for name in format_names() if name in gguf.GGMLQuantizationType.__members__]
 
 # Largest error relative to the block's absmax. A scale search may clip the absmax to reduce the other errors.
 LARGEST_ERRORS = {
@@ -29,6 +38,12 @@ LARGEST_ERRORS = {
     "Q5_K": 1 / 8,
     "Q4_K": 1 / 4,
     "IQ4_NL": 1 / 3,
+    "IQ4_XS": 1 / 3,
+    "Q3_K": 1 / 2,
+    "Q2_K": 1,
+    "Q2_0": 1,
+    "MXFP4": 1 / 2,
+    "NVFP4": 1,
 }
 # Relative error on Gaussian weights; measured for formats with a scale search, and smaller than ggml's.
 GAUSSIAN_ERRORS = {
@@ -44,6 +59,12 @@ GAUSSIAN_ERRORS = {
     "IQ4_NL": 0.0740,
     "Q4_1": 0.0800,
     "Q4_0": 0.0875,
+    "IQ4_XS": 0.0750,
+    "NVFP4": 0.0910,
+    "MXFP4": 0.1130,
+    "Q3_K": 0.1450,
+    "Q2_K": 0.2660,
+    "Q2_0": 0.3530,
 }
 
 
@@ -62,11 +83,14 @@ def found(request) -> BlockFormat:
     return get_format(request.param)
 
 
-def test_type_numbers_and_sizes_are_ggmls(found):
+@pytest.mark.parametrize("name", known_to_gguf)
+def test_type_numbers_and_sizes_are_ggmls(name):
+    found = get_format(name)
     kind = gguf.GGMLQuantizationType[found.name]
     assert found.ggml_type == kind
     assert (found.block_size, found.block_bytes) == gguf.GGML_QUANT_SIZES[kind]
-    assert found.file_type == gguf.LlamaFileType[FILE_TYPES.get(found.name, f"MOSTLY_{found.name}")]
+    if found.name != "NVFP4":  # which gguf counts among the types of tensors only
+        assert found.file_type == gguf.LlamaFileType[FILE_TYPES.get(found.name, f"MOSTLY_{found.name}")]
     assert format_of_type(kind) is found
     assert found.bits_per_weight == 8 * found.block_bytes / found.block_size
 
@@ -76,7 +100,9 @@ def test_a_fallback_has_smaller_blocks(found):
         assert get_format(found.fallback).block_size < found.block_size
 
 
-def test_any_bytes_dequantize_as_in_the_gguf_package(found):
+@pytest.mark.parametrize("name", known_to_gguf)
+def test_any_bytes_dequantize_as_in_the_gguf_package(name):
+    found = get_format(name)
     packed = np.random.default_rng(3).integers(0, 256, (37, 8 * found.block_bytes), dtype=np.uint8)
     with np.errstate(all="ignore"):
         expected = gguf.quants.dequantize(packed, gguf.GGMLQuantizationType[found.name])
@@ -123,6 +149,23 @@ def test_bytes_are_equal_at_every_vector_length(found, kind, max_lanes):
 
 
 @native
+@pytest.mark.parametrize("kind", ["normal", "heavy tails", "a scale per weight", "nearly all zeros", "any bits"])
+@pytest.mark.parametrize("max_lanes", [4, 8, 16])
+def test_native_and_numpy_bytes_with_importance_are_equal(found, kind, max_lanes):
+    weights = hard_weights()[kind]
+    rng = np.random.default_rng(6)
+    distinct = np.exp(rng.normal(size=(3, weights.shape[1])) * [[0.5], [2], [20]]).astype(np.float32)
+    distinct[1, 100:400] = 0
+    which = np.arange(len(weights)) % 3
+    packed = np.empty((len(weights), found.row_bytes(weights.shape[1])), np.uint8)
+    core.quantize_weighted(found.ggml_type, weights, distinct, which, packed.reshape(-1), max_lanes)
+    expected = RowImportance(distinct, which).blocks(0, len(weights), found.block_size)
+    with np.errstate(all="ignore"):
+        blocks = found.quantize_blocks(weights.reshape(-1, found.block_size), expected)
+    np.testing.assert_array_equal(packed.reshape(blocks.shape), blocks)
+
+
+@native
 @pytest.mark.parametrize("n_blocks", [0, 1, 2, 3, 7, 17, 513])
 def test_native_bytes_do_not_depend_on_the_number_of_blocks(found, n_blocks):
     weights = np.random.default_rng(n_blocks).standard_normal((513, found.block_size), np.float32)
@@ -165,6 +208,18 @@ def test_an_unknown_format_suggests_the_nearest():
         get_format("q4_kk")
     with pytest.raises(FormatError, match="unknown ggml type 99"):
         format_of_type(99)
+
+
+@native
+def test_the_native_core_rejects_importance_of_another_shape():
+    weights, importance, which = np.zeros((2, 64), np.float32), np.ones((1, 64), np.float32), np.zeros(2, np.int64)
+    target = np.zeros(2 * 36, np.uint8)
+    with pytest.raises(ValueError, match="has not the shape"):
+        core.quantize_weighted(2, weights, importance[:, :32].copy(), which, target)
+    with pytest.raises(ValueError, match="has no importance"):
+        core.quantize_weighted(2, weights, importance, which + 1, target)
+    with pytest.raises(ValueError, match="do not hold the same number"):
+        core.quantize_weighted(2, weights, importance, which, target[:36])
 
 
 @native

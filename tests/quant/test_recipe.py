@@ -4,6 +4,7 @@ import pytest
 
 from sprat.errors import FormatError
 from sprat.quant.formats import format_names
+from sprat.quant.mixes import MIXES, ModelShape
 from sprat.quant.recipe import Recipe, Rule, recipe_names
 
 DEEPSEEK_V2_LITE = {
@@ -121,3 +122,43 @@ def test_a_rule_prints_as_it_is_read():
 def test_an_unknown_recipe_suggests_the_nearest():
     with pytest.raises(FormatError, match="unknown quantization 'int5'; did you mean 'int4' or 'int8'"):
         Recipe.named("int5")
+
+
+V2_LITE_SHAPE = ModelShape(n_layers=27, queries_per_kv=16, n_experts=64)
+
+
+def test_a_mix_gives_some_layers_more_bits():
+    recipe = Recipe.named("Q4_K_M", model=V2_LITE_SHAPE)
+    assert (recipe.name, recipe.file_type(recipe.default), recipe.encoding(recipe.default)) == ("q4_k_m", 15, "Q4_K_M")
+    shape = (64, 2048, 1536)
+    down = [recipe.choose(f"blk.{layer}.ffn_down_exps.weight", shape).format.name for layer in range(27)]
+    more = {0, 1, 2, 5, 8, 11, 14, 17, 20, 23, 24, 25, 26}
+    assert down == ["Q6_K" if layer in more else "Q4_K" for layer in range(27)]
+    assert recipe.choose("blk.0.attn_kv_a_mqa.weight", (576, 2048)).format.name == "Q4_K"
+    assert recipe.choose("output.weight", (102400, 2048)).format.name == "Q6_K"
+    assert recipe.choose("blk.1.ffn_gate_inp.weight", (64, 2048)).format.name == "F32"
+
+
+def test_the_fallbacks_of_a_mix_are_those_of_its_formats():
+    recipe = Recipe.named("q4_k_m", model=V2_LITE_SHAPE)
+    formats = [recipe.choose(f"blk.{layer}.ffn_down_exps.weight", (64, 2048, 1408)).format.name for layer in (1, 3)]
+    assert formats == ["Q8_0", "Q5_0"]
+
+
+def test_rules_override_a_mix():
+    recipe = Recipe.named("q3_k_l", model=V2_LITE_SHAPE).with_rules(["ffn_down=q2_k", "output=q8_0"])
+    assert recipe.choose("blk.1.ffn_down_shexp.weight", (2048, 2816)).format.name == "Q2_K"
+    assert recipe.choose("output.weight", (1024, 2048)).format.name == "Q8_0"
+    assert recipe.name == "q3_k_l"
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_head_of_a_mix_is_the_output_or_the_tied_embedding(tied):
+    recipe = Recipe.named("q2_k", tied_embeddings=tied, model=V2_LITE_SHAPE)
+    assert recipe.choose("token_embd.weight", (1024, 2048)).format.name == ("Q6_K" if tied else "Q2_K")
+
+
+@pytest.mark.parametrize("name", [name for name in MIXES if name.upper() not in format_names()])
+def test_a_mix_needs_to_know_the_model(name):
+    with pytest.raises(FormatError, match=f"{name}: a mix of llama-quantize depends on the model"):
+        Recipe.named(name)

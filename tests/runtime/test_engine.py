@@ -294,3 +294,6 @@ def test_a_suffix_needs_a_text_and_a_model_with_the_tokens():
         scripted_engine(saying("x")).generate("a", suffix="b")
     with pytest.raises(PromptError, match="token ids, expected text beside a suffix"):
         fim_engine().generate([1], suffix="b")
+    for wrong in (5, b"b", ["b"]):
+        with pytest.raises(PromptError, match=r"the suffix is .*, expected text"):
+            fim_engine().generate("a", suffix=wrong)

@@ -1,17 +1,21 @@
 """Load limits from a device's plan, computed from file headers."""
 
+import json
+
 import msgspec
 import pytest
+from tiny_checkpoint import weights, write_checkpoint, write_weights
 
 from sprat.devices.affinity import Threads
 from sprat.devices.profile import load_profile
 from sprat.errors import DoesNotFitError, InputError
 from sprat.export.gguf.random_weights import write_preset
+from sprat.export.pipeline import export
 from sprat.runtime.backends.native import NativeLoader
 from sprat.runtime.backends.registry import LoadRequest
 from sprat.runtime.footprint import file_footprint
 from sprat.runtime.kernels import ReferenceKernels
-from sprat.runtime.limits import check_cache, check_flags, load_limits
+from sprat.runtime.limits import has_large_key_bias, load_limits
 from sprat.runtime.open_model import open_model
 
 
@@ -66,11 +70,15 @@ def test_a_device_decides_threads_batch_and_memory(model):
     assert limits.memory_bytes == load_profile("rpi-zero-2w").usable_bytes
 
 
-def test_less_memory_first_gives_an_int8_cache_and_then_a_shorter_context(model, board):
+def test_less_memory_first_gives_a_shorter_batch_then_an_int8_cache_and_then_a_shorter_context(model, board):
     whole = file_footprint(model.spec, model.file, context=4096)
-    small = file_footprint(model.spec, model.file, context=4096, cache="int8")
+    shortest = whole.of_batch(32)
+    small = file_footprint(model.spec, model.file, context=4096, cache="int8").of_batch(32)
     assert load_limits(model, device="rpi5-8gb").cache == "f16"
-    board(whole.total_bytes - 1000 * whole.cache_bytes_per_token)
+    board(whole.of_batch(64).total_bytes)
+    short = load_limits(model, device="short")
+    assert (short.cache, short.context, short.batch) == ("f16", 4096, 64)
+    board(shortest.total_bytes - 1000 * shortest.cache_bytes_per_token)
     tight = load_limits(model, device="tight")
     assert (tight.cache, tight.context) == ("int8", 4096)
     board(small.total_bytes - small.cache_bytes + 2000 * small.cache_bytes_per_token)
@@ -78,6 +86,49 @@ def test_less_memory_first_gives_an_int8_cache_and_then_a_shorter_context(model,
     assert (tighter.cache, tighter.context) == ("int8", 1792)  # 2000 in steps of 256
     with pytest.raises(DoesNotFitError, match=r"use a context of at most 1,792 tokens"):
         load_limits(model, device="tighter", context=4096)
+
+
+@pytest.fixture(scope="module")
+def with_key_bias(tmp_path_factory):
+    """A function: the largest element of a key bias -> an open Qwen2 with it."""
+
+    def write(largest):
+        sizes = {
+            "hidden_size": 128,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 8192,
+        }
+        folder = write_checkpoint(tmp_path_factory.mktemp("qwen2") / "source", "qwen2", **sizes)
+        tensors = weights(json.loads((folder / "config.json").read_text()))
+        for name in tensors:
+            if name.endswith("k_proj.bias"):
+                tensors[name][:] = 0.5
+        tensors[name_of_last_key_bias(tensors)][3] = -largest
+        write_weights(folder / "model.safetensors", tensors)
+        return open_model(export(folder, folder.parent / "out", quant="f32").bundle.path)
+
+    return write
+
+
+def name_of_last_key_bias(tensors):
+    return max(name for name in tensors if name.endswith("k_proj.bias"))
+
+
+def test_with_a_large_key_bias_a_shorter_context_comes_before_int8(with_key_bias, board):
+    plain, biased = with_key_bias(2.0), with_key_bias(300.0)
+    assert [has_large_key_bias(model) for model in (plain, biased)] == [False, True]
+    whole, small = (file_footprint(plain.spec, plain.file, context=4096, cache=cache) for cache in ("f16", "int8"))
+    board(small.total_bytes)
+    limits = [load_limits(model, device="tight") for model in (plain, biased)]
+    assert (limits[0].cache, limits[0].context) == ("int8", 4096)
+    assert limits[1].cache == "f16"
+    assert 512 <= limits[1].context < 4096
+    assert load_limits(biased, device="tight", context=4096).cache == "int8"
+    assert load_limits(biased, device="tight", context=512).cache == "f16"
+    shortest = whole.of_batch(32)
+    board(shortest.total_bytes - shortest.cache_bytes + 500 * shortest.cache_bytes_per_token)
+    assert load_limits(biased, device="tighter").cache == "int8"  # 500 tokens in f16 are too few
 
 
 def test_a_model_that_does_not_fit_is_an_error_unless_forced(model, board):
@@ -140,20 +191,3 @@ def test_the_native_backend_pins_the_threads_that_it_starts(model, monkeypatch):
 def test_arguments_of_another_type_are_an_error(model, wrong, message):
     with pytest.raises(InputError, match=message):
         load_limits(model, **wrong)
-
-
-@pytest.mark.parametrize("value", ["no", 1, None])
-def test_a_flag_that_is_no_bool_is_an_error(value):
-    with pytest.raises(InputError, match=rf"exact is {value!r}, expected True or False"):
-        check_flags(force=True, exact=value)
-
-
-@pytest.mark.parametrize("cache", ["q4", "", 8, b"f16", "F16"])
-def test_an_unknown_cache_format_is_an_error(cache):
-    with pytest.raises(InputError, match="expected one of f32, f16, int8"):
-        check_cache(cache)
-
-
-@pytest.mark.parametrize("cache", [None, "f32", "f16", "int8"])
-def test_known_cache_formats_are_accepted(cache):
-    check_cache(cache)

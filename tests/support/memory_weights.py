@@ -40,6 +40,9 @@ class MemoryWeights:
     def __contains__(self, name: object) -> bool:
         return name in self.arrays
 
+    def check_unchanged(self) -> None:
+        """Memory is not a file."""
+
     def weight(self, name: str) -> Weight:
         if name not in self.arrays:
             raise CheckpointError(f"memory: there is no {name}")

@@ -97,6 +97,7 @@ def draw_bars(
     scale: BarScale | None = None,
     mark: Mark | None = None,
     write: Callable[[float], str] = format_number,
+    tick: Callable[[float], str] = "{:,g}".format,
 ) -> Panel:
     """``rows`` from top to bottom in the given order, over an axis that begins at zero.
 
@@ -106,6 +107,7 @@ def draw_bars(
         scale: of all panels of the chart; by default that of these rows.
         mark: a value to compare with, drawn if it is in the scale.
         write: how values are written.
+        tick: how values of the axis are written.
     """
     frame = _frame(scale or bar_scales([rows], write=write)[0], width, write)
     shown = mark if mark and _MIN_MARK * frame.x.high < mark.value < frame.x.high else None
@@ -117,7 +119,7 @@ def draw_bars(
     bottom = y - frame.gap + 2
     if not any(row.bars for row in rows):
         return Panel(bottom, tuple(elements))
-    behind = _axis(frame, top, bottom) + (_mark(shown, frame, bottom, width) if shown else [])
+    behind = _axis(frame, top, bottom, tick) + (_mark(shown, frame, bottom, width) if shown else [])
     return Panel(bottom + _AXIS, (*behind, *elements))
 
 
@@ -129,14 +131,14 @@ def _frame(scale: BarScale, width: int, write: Callable[[float], str]) -> _Frame
     return _Frame(NAME_SHARE * width, linear(0.0, scale.high, left, right), _ROW_GAP, write)
 
 
-def _axis(frame: _Frame, top: float, bottom: float) -> list[Element]:
+def _axis(frame: _Frame, top: float, bottom: float, write: Callable[[float], str]) -> list[Element]:
     """A line and a value at every tick."""
-    ticks = frame.x.ticks
-    kept = thin_out(ticks, frame.x, max(text_width(frame.write(tick), 12) for tick in ticks[1:]) + 12)
+    _, *ticks = frame.x.ticks
+    widest = max(text_width(write(tick), 12) for tick in ticks)
+    kept = thin_out((0.0, *ticks), frame.x, widest + 12)
     lines = [node("path", d=f"M{frame.x(tick):.1f} {top:.1f}V{bottom:.1f}", class_="grid") for tick in kept]
     values = [
-        label(frame.x(tick), bottom + 14, frame.write(tick) if tick else "0", size=12, class_="muted", anchor="middle")
-        for tick in kept[1:]
+        label(frame.x(tick), bottom + 14, write(tick), size=12, class_="muted", anchor="middle") for tick in kept[1:]
     ]
     return [*lines, label(frame.left, bottom + 14, "0", size=12, class_="muted"), *values]
 

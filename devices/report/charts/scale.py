@@ -11,6 +11,7 @@ __all__ = ["Scale", "linear", "logarithmic", "shared_ends", "spread_out", "thin_
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)  # distances of ticks, times a power of ten
 _FEW_DECADES = 2
 _COMPARABLE = 20.0  # bars of panels whose ends differ by more have different scales, or the shorter would be invisible
+_NEIGHBORS = 10.0  # also where the next larger end differs by more: that panel is no near competitor
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +51,11 @@ def shared_ends(highs: Sequence[float]) -> list[float]:
         [66.0, 66.0, 7000.0]
     """
     ends: dict[float, float] = {}
-    end = math.inf
+    end = before = math.inf
     for high in sorted(set(highs), reverse=True):
-        if end is math.inf or 0 < high < end / _COMPARABLE:
+        if end is math.inf or 0 < high < max(end / _COMPARABLE, before / _NEIGHBORS):
             end = high
-        ends[high] = end
+        ends[high], before = end, high
     return [ends[high] for high in highs]
 
 

@@ -83,12 +83,12 @@ def draw_memory(
             elements.append(label(0, y + 15.5, fit_name(row.name, titles - 12), room=titles - 12))
             elements.append(_verdict_label(row, titles + _end(row) * per_byte + 8, y + 15.5))
         else:
-            if text_width(row.name) + text_width(_verdict(row)) + 8 > width:
+            if text_width(row.name) + text_width(_verdict(row, short=True)) + 8 > width:
                 elements.append(label(0, y + 10, fit_name(row.name, width), room=width))
                 y += 16
             else:
                 elements.append(label(0, y + 10, row.name))
-            elements.append(_verdict_label(row, width, y + 10, anchor="end"))
+            elements.append(_verdict_label(row, width, y + 10, short=True))
             y += 18
         elements += _bar(row, titles, y, per_byte, names)
         y += _THICK + _ROW_GAP
@@ -105,17 +105,19 @@ def _end(row: MemoryRow) -> int:
     return max(row.used_bytes, row.total_bytes or 0)
 
 
-def _verdict(row: MemoryRow) -> str:
+def _verdict(row: MemoryRow, *, short: bool = False) -> str:
     if row.missing_bytes:
-        streamed = " with experts streamed" if 0 < row.refused_bytes < row.beyond_bytes else ""
+        streamed = " with experts streamed" if 0 < row.refused_bytes < row.beyond_bytes and not short else ""
         return f"{human_bytes(row.missing_bytes)} {row.missing_from} missing{streamed}"
     if row.total_bytes is None:
         return human_bytes(row.used_bytes)
     return f"{human_bytes(row.used_bytes)} of {human_bytes(row.total_bytes)}"
 
 
-def _verdict_label(row: MemoryRow, x: float, y: float, anchor: str = "start") -> Element:
-    return label(x, y, _verdict(row), class_="bad" if row.missing_bytes else "number", anchor=anchor)
+def _verdict_label(row: MemoryRow, x: float, y: float, *, short: bool = False) -> Element:
+    """The verdict from ``x`` on; the short one ends there."""
+    class_, anchor = "bad" if row.missing_bytes else "number", "end" if short else "start"
+    return label(x, y, _verdict(row, short=short), class_=class_, anchor=anchor)
 
 
 def _bar(row: MemoryRow, left: float, y: float, per_byte: float, names: Sequence[str]) -> list[Element]:

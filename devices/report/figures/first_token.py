@@ -61,7 +61,7 @@ def _bar_panels(groups: Mapping[str, Sequence[Run]]) -> list[tuple[str, Draw]]:
     }
     scales = bar_scales(list(rows.values()), write=_write_seconds)
     return [
-        (title, partial(draw_bars, group, scale=scale, write=_write_seconds))
+        (title, partial(draw_bars, group, scale=scale, write=_write_seconds, tick=_tick))
         for (title, group), scale in zip(rows.items(), scales, strict=True)
     ]
 

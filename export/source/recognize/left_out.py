@@ -1,6 +1,7 @@
 """Tensors of a checkpoint that an export leaves out, and what is compared before one is.
 
-- Layers of multi-token prediction, which sprat does not run, whether or not the config declares them.
+- Layers of multi-token prediction, which sprat does not run, whether or not the config declares them. They are kept for
+  architectures that llama.cpp drafts with (:attr:`~sprat.runtime.arch.spec.ModelSpec.n_mtp_layers`).
 - An output head that equals the embeddings in a model that ties them. If it differs, both are kept, as transformers 5
   does (``PreTrainedModel.tie_weights``); if the embeddings are missing, the head stands for both.
 - RoPE frequencies that old checkpoints saved as buffers; the config gives them. A difference is reported.
@@ -19,12 +20,14 @@ import numpy as np
 from sprat.export.source.file import FileTensor
 from sprat.export.source.fp8 import SCALE_SUFFIX
 from sprat.export.source.rows import RowSource, read_rows
+from sprat.export.source.tensor_map import mtp_map
 from sprat.runtime.arch.fp8_config import is_fp8
 from sprat.runtime.arch.rope import rope_frequencies
 from sprat.runtime.arch.spec import ModelSpec
+from sprat.runtime.arch.tensors import is_optional_mtp
 from sprat.runtime.files.shape_checks import summarize
 
-__all__ = ["EMBEDDINGS", "HEAD", "Kept", "leave_out", "mtp_tensors", "same_values"]
+__all__ = ["EMBEDDINGS", "HEAD", "Kept", "kept_mtp_note", "leave_out", "mtp_tensors", "same_values"]
 
 EMBEDDINGS, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -63,8 +66,13 @@ def leave_out(
     """
     notes: list[str] = []
     kept = dict(stored)
-    if mtp := mtp_tensors(stored, spec.n_layers, config):
-        notes.append(_mtp_note(mtp, config))
+    mtp = mtp_tensors(stored, spec.n_layers, config)
+    if mtp and spec.n_mtp_layers and _is_whole(mtp, stored, spec):
+        notes.append(kept_mtp_note(len(mtp)))
+        mtp = set()
+    else:
+        spec = replace(spec, n_mtp_layers=0)
+        notes += [_mtp_note(mtp, config)] if mtp else []
     frequencies = {name for name in stored if _FREQUENCIES.fullmatch(name)}
     notes += _frequency_notes(frequencies, spec, rows)
     activations = {name for name in stored if is_fp8(config) and _ACTIVATION_SCALE.fullmatch(name)}
@@ -88,6 +96,23 @@ def mtp_tensors(names: Iterable[str], n_layers: int, config: Mapping[str, Any]) 
     }
     in_layers = {name for name, match in matches.items() if int(match[1]) >= n_layers and int(match[1]) in layers}
     return in_layers | {name for name in names if _MTP_PREFIX.match(name)}
+
+
+def kept_mtp_note(n_tensors: int) -> str:
+    """What the user should know about an MTP layer in a file."""
+    return (
+        f"{n_tensors} tensors of multi-token prediction are kept in the GGUF, for llama.cpp; sprat does not run them, "
+        "and an ONNX model has none"
+    )
+
+
+def _is_whole(mtp: set[str], stored: Mapping[str, FileTensor], spec: ModelSpec) -> bool:
+    """Whether the MTP layers have all tensors that llama.cpp needs, in their shapes, and no others."""
+    origins = mtp_map(spec)
+    shapes = {source: origin.source_shape for origin in origins.values() for source in origin.sources}
+    needed = {source for name, origin in origins.items() if not is_optional_mtp(name) for source in origin.sources}
+    known = {*shapes, *(source + SCALE_SUFFIX for source in shapes)}
+    return needed <= mtp <= known and all(stored[name].shape == shapes[name] for name in mtp & shapes.keys())
 
 
 def same_values(one: RowSource, other: RowSource) -> bool:

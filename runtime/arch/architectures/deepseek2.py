@@ -33,11 +33,13 @@ class DeepSeek2(Architecture, name="deepseek2"):
         return {"DeepseekV2ForCausalLM": self._v2, "DeepseekV3ForCausalLM": self._v3}
 
     def spec_from_gguf(self, fields: Fields, weights: WeightSource) -> ModelSpec:
-        """Read the keys; MTP layers come last and are not part of the spec."""
+        """Read the keys; MTP layers come last."""
+        n_mtp_layers = fields.size("nextn_predict_layers", 0, least=0)
         attention = LatentAttentionSpec.from_gguf(fields, bias=False)
         return ModelSpec(
             architecture=self.name,
-            n_layers=fields.size("block_count") - fields.size("nextn_predict_layers", 0, least=0),
+            n_layers=fields.size("block_count") - n_mtp_layers,
+            n_mtp_layers=n_mtp_layers,
             attention=attention,
             rope=rope_from_gguf(fields, attention.qk_rope_head_dim, weights, interleaved=True),
             moe=_experts_from_gguf(fields, weights),

@@ -1,6 +1,11 @@
-"""GLM-4.7-Flash: DeepSeek-V3's attention and routing with a list of layer types. Its GGUF architecture is deepseek2."""
+"""GLM-4.7-Flash: DeepSeek-V3's attention and routing with a list of layer types. Its GGUF architecture is deepseek2.
+
+llama.cpp drafts with its MTP layer, so files keep it.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from sprat.runtime.arch.architecture import reads_config
 from sprat.runtime.arch.fields import Fields
@@ -18,4 +23,5 @@ def glm4_moe_lite_from_config(fields: Fields) -> ModelSpec:
     n_dense_layers = fields.leading("mlp_layer_types", "dense", "sparse", default=1)
     fields.must_be({"first_k_dense_replace": [n_dense_layers]})  # configs before transformers 5 have it
     moe = sigmoid_experts_from_config(fields, n_dense_layers=n_dense_layers, scaling=1.8, n_groups=1, n_chosen_groups=1)
-    return latent_from_config(fields, "deepseek2", moe=moe)
+    spec = latent_from_config(fields, "deepseek2", moe=moe)
+    return replace(spec, n_mtp_layers=fields.size("num_nextn_predict_layers", 0, least=0))

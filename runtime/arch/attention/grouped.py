@@ -82,7 +82,7 @@ class GroupedAttentionSpec(AttentionSpec):
 
     def contradictions(self) -> list[str]:
         """The number of query heads is not a multiple of the number of KV heads."""
-        if self.n_heads % self.n_kv_heads:
+        if self.n_kv_heads < 1 or self.n_heads < 1 or self.n_heads % self.n_kv_heads:
             return [f"{self.n_heads} query heads over {self.n_kv_heads} KV heads"]
         return []
 

@@ -5,6 +5,9 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include <set>
+#include <string>
+
 #include "runtime/native/expect.hpp"
 #include "runtime/native/kernels.hpp"
 
@@ -27,6 +30,9 @@ class PythonRecord : public Record {
     explicit PythonRecord(nb::object object)
         : PythonRecord(std::move(object), std::make_shared<std::vector<nb::object>>()) {}
 
+    // Throws for a field of the record that was not read: this core would compute without it.
+    void expect_all_read() const;
+
     Matrix matrix(const char *name) const override;
     Vector vector(const char *name) const override;
     double number(const char *name) const override;
@@ -40,8 +46,11 @@ class PythonRecord : public Record {
     PythonRecord(nb::object object, Arrays arrays)
         : object_(std::move(object)), arrays_(std::move(arrays)) {}
 
+    nb::object read(const char *name) const;
+
     nb::object object_;
     Arrays arrays_;
+    mutable std::set<std::string> read_;  // names of fields
 };
 
 // A weight (runtime/weights.py) and the array that holds its bytes.
@@ -73,8 +82,9 @@ void expect_experts(const Ints &expert_ids, int64_t n_experts);
 
 // Runs a kernel without the GIL, alone on its pool.
 template <class Body> void run(KernelSet &set, const Body &body) {
+    set.start_anew_after_fork();  // with the GIL, and so one thread at a time
     const nb::gil_scoped_release release;
-    const std::lock_guard lock(set.busy);
+    const std::lock_guard lock(*set.busy);
     body();
 }
 

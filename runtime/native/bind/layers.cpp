@@ -118,15 +118,31 @@ template <class Layer> void bind_layer(nb::module_ &m, const char *name) {
     nb::class_<Layer>(m, name).def(
         "__init__",
         [](Layer *at, nb::object record) {
-            new (at) Layer(std::make_shared<PythonRecord>(std::move(record)));
+            const auto fields = std::make_shared<PythonRecord>(std::move(record));
+            new (at) Layer(fields);
+            fields->expect_all_read();
         },
         "record"_a);
 }
 
 }  // namespace
 
+void PythonRecord::expect_all_read() const {
+    for (const nb::handle field : object_.attr("__dataclass_fields__")) {
+        const auto name = nb::cast<std::string>(field);
+        if (!read_.count(name))
+            throw std::invalid_argument("the native core does not know the field " + name +
+                                        " of a layer: it is older than sprat; reinstall sprat");
+    }
+}
+
+nb::object PythonRecord::read(const char *name) const {
+    read_.insert(name);
+    return object_.attr(name);
+}
+
 Matrix PythonRecord::matrix(const char *name) const {
-    const nb::object weight = object_.attr(name);
+    const nb::object weight = read(name);
     if (weight.is_none()) return {};
     BoundWeight bound(weight);
     arrays_->push_back(std::move(bound.packed));
@@ -134,7 +150,7 @@ Matrix PythonRecord::matrix(const char *name) const {
 }
 
 Vector PythonRecord::vector(const char *name) const {
-    nb::object values = object_.attr(name);
+    nb::object values = read(name);
     if (values.is_none()) return {};
     Floats floats;
     expect(nb::try_cast(values, floats, false), "a norm or bias is not a contiguous float32 array");
@@ -142,14 +158,14 @@ Vector PythonRecord::vector(const char *name) const {
     return {floats.data(), int64_t(floats.size())};
 }
 
-double PythonRecord::number(const char *name) const { return nb::cast<double>(object_.attr(name)); }
-bool PythonRecord::flag(const char *name) const { return nb::cast<bool>(object_.attr(name)); }
+double PythonRecord::number(const char *name) const { return nb::cast<double>(read(name)); }
+bool PythonRecord::flag(const char *name) const { return nb::cast<bool>(read(name)); }
 std::string PythonRecord::text(const char *name) const {
-    return nb::cast<std::string>(object_.attr(name).attr("value"));
+    return nb::cast<std::string>(read(name).attr("value"));
 }
 
 RecordPtr PythonRecord::record(const char *name) const {
-    nb::object field = object_.attr(name);
+    nb::object field = read(name);
     if (field.is_none()) return nullptr;
     return RecordPtr(new PythonRecord(std::move(field), arrays_));
 }

@@ -57,6 +57,7 @@ template <class W> class Flash {
         const int64_t end = task.end < last_seen ? task.end : last_seen;
         for (int64_t first = task.begin; first < end; first += kBlockEntries) {
             const int n = min(end - first, kBlockEntries);
+            value_scales = 0;
             if (task.rank) expand(first, n);
             for (int r = 0; r < n; r += step) {
                 pack_entries(first, r, min(n - r, step));
@@ -139,6 +140,7 @@ template <class W> class Flash {
                      *to = value_words + j * value_width / W::kPerWord;
                 key_scale[at] = pack_key(first, at, key);
                 value_scale[at] = shared ? key_scale[at] : pack_value(first, at, to);
+                value_scales += value_scale[at];
                 value[j] = shared ? key : to;
             }
             store_values(value, r / W::kPerWord);
@@ -187,10 +189,12 @@ template <class W> class Flash {
         }
     }
 
-    // Weights of kLanes queries, packed; the scales of values are part of them.
+    // Weights of kLanes queries, packed; the scales of values are part of them. A maximum drops
+    // NaN: the sum of these scales brings it back.
     void weigh(int64_t first, int n, int query, int column) {
         const F largest = softmax.update(first, n, query, column, value_scale);
-        const F scale = W::scale(largest, code_limit(kBlockEntries));
+        const F scale =
+            W::scale(largest, code_limit(kBlockEntries)) + (value_scales - value_scales);
         const F inverse = scale > broadcast(1e-30f) ? 1.0f / scale : F{};
         store(weight_scale + column, scale);
         for (int r = 0; r < n; r += W::kPerWord) {
@@ -219,6 +223,7 @@ template <class W> class Flash {
     float *key_rows = nullptr;           // (kBlockEntries, n_words * kPerWord)
     float *value_rows = nullptr;         // (kBlockEntries, value_width)
     float key_scale[kBlockEntries], value_scale[kBlockEntries];
+    float value_scales;  // the sum of the block's: infinite or NaN when one of them is
     float weight_scale[kAttnNR];
 };
 

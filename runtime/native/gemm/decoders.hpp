@@ -5,7 +5,7 @@
 // says how many bytes a group takes and gives, of a group g,
 //
 //   scale(g, s)  eight scales, one per 32 codes; with kHalves sixteen, one per 16
-//   min(g)       eight minima, for formats that have them: weight = scale * code + min
+//   min(g, m)    as many minima, for formats that have them: weight = scale * code + min
 //   codes(g, b)  the 32 codes of block b, a byte each
 //
 // and kZero, the code that stands for 0: weight = scale * (code - kZero). Layouts are ggml's
@@ -51,7 +51,7 @@ struct DecodeQ4_1 : BlockOf32 {  // d, m, qs[16]
     static constexpr int block_bytes = 20, group_bytes = 8 * block_bytes;
     static constexpr bool kHasMin = true;
     static INLINE void scale(const uint8_t *g, F8 *s) { s[0] = scales8(g, block_bytes); }
-    static INLINE F8 min(const uint8_t *g) { return scales8(g + 2, block_bytes); }
+    static INLINE void min(const uint8_t *g, F8 *m) { m[0] = scales8(g + 2, block_bytes); }
     static constexpr int kPackedBlocks = 1;
     static constexpr int packed(int i) { return i * block_bytes + 4; }
     static INLINE B32 codes(const uint8_t *g, int b) { return nibbles(g + b * block_bytes + 4); }
@@ -70,7 +70,7 @@ struct DecodeQ5_1 : BlockOf32 {  // d, m, qh[4], qs[16]
     static constexpr int block_bytes = 24, group_bytes = 8 * block_bytes;
     static constexpr bool kHasMin = true;
     static INLINE void scale(const uint8_t *g, F8 *s) { s[0] = scales8(g, block_bytes); }
-    static INLINE F8 min(const uint8_t *g) { return scales8(g + 2, block_bytes); }
+    static INLINE void min(const uint8_t *g, F8 *m) { m[0] = scales8(g + 2, block_bytes); }
     static INLINE B32 codes(const uint8_t *g, int b) {
         const uint8_t *block = g + b * block_bytes;
         return bit_or(nibbles(block + 8), fifth_bits(load<uint32_t>(block + 4)));
@@ -104,17 +104,16 @@ struct DecodeIQ4_NL : BlockOf32 {  // d, qs[16], codes of a table
 struct KQuant : BlockOf32 {
     static constexpr bool kHasMin = true;
     static INLINE F8 widen(uint32_t first, uint32_t second) {
-        const uint64_t both = uint64_t(second) << 32 | first;
-        return __builtin_convertvector(load<U8x8>(&both), F8);
+        return unsigned_bytes(uint64_t(second) << 32 | first);
     }
     static INLINE uint32_t word(const uint8_t *g, int i) { return load<uint32_t>(g + 4 + 4 * i); }
     static INLINE void scale(const uint8_t *g, F8 *s) {
         const uint32_t upper = (word(g, 2) & 0x0f0f0f0f) | (word(g, 0) >> 6 & 0x03030303) << 4;
         s[0] = widen(word(g, 0) & 0x3f3f3f3f, upper) * half_to_float(g);
     }
-    static INLINE F8 min(const uint8_t *g) {
+    static INLINE void min(const uint8_t *g, F8 *m) {
         const uint32_t upper = (word(g, 2) >> 4 & 0x0f0f0f0f) | (word(g, 1) >> 6 & 0x03030303) << 4;
-        return widen(word(g, 1) & 0x3f3f3f3f, upper) * -half_to_float(g + 2);
+        m[0] = widen(word(g, 1) & 0x3f3f3f3f, upper) * -half_to_float(g + 2);
     }
 };
 
@@ -160,8 +159,8 @@ struct DecodeQ6_K : BlockOf32 {  // ql[2][64], qh[2][32], scales[16] of int8, d
     static constexpr bool kHalves = true;
     static INLINE void scale(const uint8_t *g, F8 *s) {
         const float d = half_to_float(g + 208);
-        s[0] = __builtin_convertvector(load<S8x8>(g + 192), F8) * d;
-        s[1] = __builtin_convertvector(load<S8x8>(g + 200), F8) * d;
+        s[0] = signed_bytes(load<uint64_t>(g + 192)) * d;
+        s[1] = signed_bytes(load<uint64_t>(g + 200)) * d;
     }
     // Blocks 0 and 1 are the low nibbles of 64 bytes, 2 and 3 the high ones; their upper two bits
     // share 32 bytes.
@@ -179,6 +178,12 @@ struct DecodeQ6_K : BlockOf32 {  // ql[2][64], qh[2][32], scales[16] of int8, d
         }
     }
 };
+
+}  // namespace
+
+#include "runtime/native/gemm/low_bit_decoders.hpp"
+
+namespace {
 
 // Float formats: a row is elements, one register at a time.
 struct DecodeF32 {

@@ -5,22 +5,31 @@
 
 namespace {
 
-// 32 elements share the scale d = max|x| / 127, as in Q8_0; their sums are part of the record.
+// 32 elements share the scale d = max|x| / 127, as in Q8_0; their sums are part of the record. The
+// maximum compares bits, as integers, so that infinity and NaN count as the largest: the scale
+// becomes infinite or NaN, and with it every product.
 INLINE void quantize_block(const float *x, const Token &to, int64_t block) {
     constexpr int N = 32 / kLanes;
-    F top{}, half[2] = {};
-    for (int i = 0; i < N; ++i) top = max(top, absolute(load<F>(x + i * kLanes)));
-    const float largest = reduce_max(top);
+    I top{};
+    F half[2] = {};
+    for (int i = 0; i < N; ++i) {
+        const I size = load<I>(x + i * kLanes) & 0x7fffffff;
+        top = size > top ? size : top;
+    }
+    const int32_t bits = reduce_max(top);
+    float largest;
+    std::memcpy(&largest, &bits, sizeof largest);
     // Otherwise 127 / largest overflows, or is 0.
     const bool usable = largest > 1e-30f && largest < __builtin_inff();
     const float inverse = usable ? 127.0f / largest : 0.0f;
+    const I kept = I{} - int32_t(usable);  // the codes of a bad block are 0, and its scale is bad
     for (int i = 0; i < N; ++i) {
-        const I rounded = (I)(load<F>(x + i * kLanes) * inverse + kRoundMagic) - kRoundMagicBits;
+        const F shifted = load<F>(x + i * kLanes) * inverse + kRoundMagic;
+        const I rounded = ((I)shifted & kept) - (kRoundMagicBits & kept);
         store(to.q + 32 * block + i * kLanes, __builtin_convertvector(rounded, Bytes));
         half[i / (N / 2)] += to_float(rounded);
     }
-    to.d[block] =
-        largest > 1e-30f ? largest / 127.0f : 0.0f;  // infinity stays, and makes the result NaN
+    to.d[block] = largest <= 1e-30f ? 0.0f : largest / 127.0f;  // NaN is not below: it stays
     to.sum16[2 * block] = int32_t(reduce_add(half[0]));
     to.sum16[2 * block + 1] = int32_t(reduce_add(half[1]));
     to.sum32[block] = to.sum16[2 * block] + to.sum16[2 * block + 1];
@@ -50,14 +59,15 @@ void silu_mul(const float *gate, const float *up, int64_t n, float *out) {
     std::memcpy(out + whole, &last, (n - whole) * sizeof(float));
 }
 
-// x / sqrt(mean(x^2) + eps) * gain (arXiv 1910.07467); out may be x.
+// x / sqrt(mean(x^2) + eps) * gain (arXiv 1910.07467); out may be x. NaN where the sum of squares
+// overflows: finite x would become zeros.
 void rms_norm(const float *x, const float *gain, float eps, int64_t k, float *out) {
     const int64_t whole = k / kLanes * kLanes;
     F squares{};
     for (int64_t i = 0; i < whole; i += kLanes) squares += load<F>(x + i) * load<F>(x + i);
     float total = reduce_add(squares);
     for (int64_t i = whole; i < k; ++i) total += x[i] * x[i];
-    const float scale = 1.0f / __builtin_sqrtf(total / float(k) + eps);
+    const float scale = 1.0f / __builtin_sqrtf(total / float(k) + eps) + (total - total);
     for (int64_t i = 0; i < whole; i += kLanes)
         store(out + i, load<F>(x + i) * scale * load<F>(gain + i));
     for (int64_t i = whole; i < k; ++i) out[i] = x[i] * scale * gain[i];

@@ -33,9 +33,9 @@ template <class V, class T> INLINE void interleave_tokens(V values, T *to) {
 // The micro-kernel: adds the panel's products with T tokens to their sums
 // (T / kTokensPerVector, kNR, kTokensPerVector). kSteps groups of four codes share a scale: 8, or 4
 // in formats with halves. Dot products of a block start at -bias * sum(q), so that the zero point
-// costs nothing (and at kDotStart, see scaled()). Compiled for five kinds of format, not for each
-// of nine. In one piece: with the loop over tokens in a function of its own, GCC 12 allocated
-// the registers of the main loop otherwise, and it took about 3 % longer.
+// costs nothing (and at kDotStart, see scaled()). Compiled for each kind of format, of which there
+// are fewer than formats. In one piece: with the loop over tokens in a function of its own, GCC 12
+// allocated the registers of the main loop otherwise, and it took about 3 % longer.
 template <bool kSigned, bool kMin, int kSteps, int kBiasOf, int T>
 void gemm_tile(const GemmTask &task, const Panel &panel, int first_column, int n_columns, int first,
                const NextPanel &ahead, float *sums) {
@@ -57,8 +57,14 @@ void gemm_tile(const GemmTask &task, const Panel &panel, int first_column, int n
             const F d = load<F>(x.d + first_column / 32 + b);
             interleave_tokens(sums_of_q * -kBiasOf + kDotStart, &start[t / G][b][t % G]);
             interleave_tokens(d, &scale_of[t / G][b][t % G]);  // kSteps 4: of twice the columns
-            if constexpr (kMin)
+            if constexpr (kMin && kSteps == 8)
                 interleave_tokens(to_float(sums_of_q) * d, &minimum_of[t / G][b][t % G]);
+            if constexpr (kMin && kSteps == 4) {
+                F each_twice;
+                for (int i = 0; i < kLanes; ++i)
+                    each_twice[i] = x.d[first_column / 32 + (b + i) / 2];
+                interleave_tokens(to_float(sums_of_q) * each_twice, &minimum_of[t / G][b][t % G]);
+            }
         }
     }
     F total[N][V];
@@ -151,12 +157,12 @@ template <BlockDecoder D> void gemm_task(const GemmTask &task) {
 // One block; `scale` and `minimum` are those of its group. Codes are below 128, so that both kinds
 // pass for signed.
 template <class D>
-INLINE void dequantize_block(const uint8_t *codes, int block, const F8 *scale, F8 minimum,
+INLINE void dequantize_block(const uint8_t *codes, int block, const F8 *scale, const F8 *minimum,
                              float *out) {
     for (int i = 0; i < 32; i += kLanes) {
         const int s = D::kHalves ? 2 * block + i / 16 : block;
-        store(out + i,
-              (load_int8(codes + i) - float(D::kZero)) * scale[s / 8][s % 8] + minimum[block]);
+        store(out + i, (load_int8(codes + i) - float(D::kZero)) * scale[s / 8][s % 8] +
+                           minimum[s / 8][s % 8]);
     }
 }
 
@@ -165,9 +171,9 @@ template <BlockDecoder D> void dequantize(const uint8_t *row, int64_t k, float *
         const int n = min(k - at, 256);
         uint8_t copy[D::group_bytes] = {}, codes[32];
         std::memcpy(copy, row, size_t(n) * D::group_bytes / 256);
-        F8 s[2], minimum{};
+        F8 s[2], minimum[2] = {};
         D::scale(copy, s);
-        if constexpr (D::kHasMin) minimum = D::min(copy);
+        if constexpr (D::kHasMin) D::min(copy, minimum);
         for (int b = 0; b < n / 32; ++b) {
             store32(codes, D::codes(copy, b));
             dequantize_block<D>(codes, b, s, minimum, out + at + 32 * b);

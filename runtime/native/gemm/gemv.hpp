@@ -67,19 +67,23 @@ INLINE F8 integers(const int32_t *q) { return to_float8(load<I8>(q)); }
 
 // The scales of a row's group times those of a token's activations.
 template <class D>
-INLINE void multiply_scales(const F8 *scale, F8 minimum, const Token &x, int64_t block, F8 *product,
-                            Correction<Steps<D>::kBiasLeft> &correction) {
+INLINE void multiply_scales(const F8 *scale, const F8 *minimum, const Token &x, int64_t block,
+                            F8 *product, Correction<Steps<D>::kBiasLeft> &correction) {
     const F8 d = load<F8>(x.d + block);
     if constexpr (D::kHalves) {
-        product[0] = scale[0] * __builtin_shufflevector(d, d, 0, 0, 1, 1, 2, 2, 3, 3);
-        product[1] = scale[1] * __builtin_shufflevector(d, d, 4, 4, 5, 5, 6, 6, 7, 7);
-        correction.biased += integers(x.sum16 + 2 * block) * product[0] +
-                             integers(x.sum16 + 2 * block + 8) * product[1];
+        const F8 low = __builtin_shufflevector(d, d, 0, 0, 1, 1, 2, 2, 3, 3),
+                 high = __builtin_shufflevector(d, d, 4, 4, 5, 5, 6, 6, 7, 7);
+        const F8 first = integers(x.sum16 + 2 * block), second = integers(x.sum16 + 2 * block + 8);
+        product[0] = scale[0] * low, product[1] = scale[1] * high;
+        if constexpr (Steps<D>::kBiasLeft != 0)
+            correction.biased += first * product[0] + second * product[1];
+        if constexpr (D::kHasMin)
+            correction.minimum += first * low * minimum[0] + second * high * minimum[1];
     } else {
         product[0] = scale[0] * d;
         if constexpr (Steps<D>::kBiasLeft != 0)
             correction.biased += integers(x.sum32 + block) * product[0];
-        if constexpr (D::kHasMin) correction.minimum += integers(x.sum32 + block) * d * minimum;
+        if constexpr (D::kHasMin) correction.minimum += integers(x.sum32 + block) * d * minimum[0];
     }
 }
 
@@ -99,9 +103,9 @@ template <class D, int T, int N>
 INLINE void add_group(F (&dot)[T], Correction<Steps<D>::kBiasLeft> (&correction)[T],
                       const uint8_t *g, const Token (&x)[T], const Inputs<D, N> (&q)[T],
                       int64_t block) {
-    F8 scale[2], minimum{}, product[T][2];
+    F8 scale[2], minimum[2], product[T][2];
     D::scale(g, scale);
-    if constexpr (D::kHasMin) minimum = D::min(g);
+    if constexpr (D::kHasMin) D::min(g, minimum);
     for (int t = 0; t < T; ++t)
         multiply_scales<D>(scale, minimum, x[t], block, product[t], correction[t]);
 #pragma GCC unroll 8

@@ -66,9 +66,9 @@ template <class D, int R>
 INLINE F8 add_packed(const uint8_t *g, const Token &x, const Inputs<D, Steps<D>::N> &q, F *row) {
     constexpr int N = Steps<D>::N, kPerStep = R > N ? R / N : 1, kPerRow = R > N ? 1 : N / R;
     Correction<Steps<D>::kBiasLeft> correction;
-    F8 scale[2], minimum{}, product[2];
+    F8 scale[2], minimum[2], product[2];
     D::scale(g, scale);
-    if constexpr (D::kHasMin) minimum = D::min(g);
+    if constexpr (D::kHasMin) D::min(g, minimum);
     multiply_scales<D>(scale, minimum, x, 0, product, correction);
 #pragma GCC unroll 8
     for (int r = 0; r < R; r += kPerStep) {

@@ -23,8 +23,7 @@ constexpr int kKC = 1024;
 // Of one thread; gemm_scratch_bytes has room for it and for kNR sums per token.
 struct Panel {
     uint8_t codes[kKC / 4][kNR][4];
-    float scale[kKC / 16][kNR];  // of 16 columns each, or of 32
-    float minimum[kKC / 32][kNR];
+    float scale[kKC / 16][kNR], minimum[kKC / 16][kNR];  // of 16 columns each, or of 32
 };
 static_assert(sizeof(Panel) <= 64 * 1024 && kNR <= sprat::kMaxNR,
               "gemm_scratch_bytes is too small");
@@ -47,16 +46,17 @@ INLINE void transpose_scales(const F8 *values, size_t stride, float *out) {
 }
 
 template <class D> void unpack_scales(RowGroups g, int group, int row, Panel &panel) {
-    F8 scale[kLanes][2], minimum[kLanes];
+    F8 scale[kLanes][2], minimum[kLanes][2];
     for (int r = 0; r < kLanes; ++r) {
         D::scale(g[r], scale[r]);
-        if constexpr (D::kHasMin) minimum[r] = D::min(g[r]);
+        if constexpr (D::kHasMin) D::min(g[r], minimum[r]);
     }
-    float *to = panel.scale[group * kScales<D>] + row;
-    for (int i = 0; i < kScales<D>; i += 8)
-        transpose_scales(scale[0] + i / 8, sizeof scale[0], to + i * kNR);
-    if constexpr (D::kHasMin)
-        transpose_scales(minimum, sizeof minimum[0], panel.minimum[group * 8] + row);
+    for (int i = 0; i < kScales<D>; i += 8) {
+        const int at = group * kScales<D> + i;
+        transpose_scales(scale[0] + i / 8, sizeof scale[0], panel.scale[at] + row);
+        if constexpr (D::kHasMin)
+            transpose_scales(minimum[0] + i / 8, sizeof minimum[0], panel.minimum[at] + row);
+    }
 }
 
 // Packed nibbles are transposed before they are taken apart: half as many bytes to move.

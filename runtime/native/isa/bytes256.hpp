@@ -31,18 +31,38 @@ INLINE B32 fifth_bits(uint32_t bits) {
                             _mm256_set1_epi8(16));
 }
 
-// (v >> kShift & 2^kBits - 1) << 4: the upper bits of codes that a format keeps apart.
-template <int kShift, int kBits> INLINE B32 upper_bits(B32 v) {
+// (v >> kShift & 2^kBits - 1) << kTo: bits of codes that share bytes.
+template <int kShift, int kBits, int kTo> INLINE B32 field(B32 v) {
     const B32 kept =
         _mm256_and_si256(_mm256_srli_epi16(v, kShift), _mm256_set1_epi8((1 << kBits) - 1));
-    return _mm256_slli_epi16(kept, 4);
+    return _mm256_slli_epi16(kept, kTo);
 }
+template <int kShift, int kBits> INLINE B32 upper_bits(B32 v) { return field<kShift, kBits, 4>(v); }
+
+// 8 bytes of four 2-bit codes each. A byte times 1 + 2^6 + 2^12 + 2^18 has each at its own byte.
+INLINE B32 spread_pairs(const uint8_t *p) {
+    const B32 one = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p)));
+    const B32 two = _mm256_or_si256(one, _mm256_slli_epi32(one, 6));
+    const B32 four = _mm256_or_si256(two, _mm256_slli_epi32(two, 12));
+    return _mm256_and_si256(four, _mm256_set1_epi8(3));
+}
+
+// Eights 0, 2, 1, 3.
+INLINE B32 middle_swapped(B32 v) { return _mm256_permute4x64_epi64(v, 0xd8); }
 
 INLINE B32 bit_or(B32 a, B32 b) { return _mm256_or_si256(a, b); }
 
 INLINE B32 shuffle(B32 index, const int8_t *table16) {
     const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i *>(table16));
     return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), index);
+}
+
+// Eight integers of a byte each. __builtin_convertvector converts them one by one.
+INLINE F8 unsigned_bytes(uint64_t bytes) {
+    return (F8)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(int64_t(bytes))));
+}
+INLINE F8 signed_bytes(uint64_t bytes) {
+    return (F8)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(int64_t(bytes))));
 }
 
 // Eight binary16 scales, `stride` bytes apart, converted together.

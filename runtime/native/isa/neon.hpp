@@ -52,11 +52,28 @@ INLINE B32 fifth_bits(uint32_t bits) {
     };
     return {spread(bits), spread(bits >> 16)};
 }
-template <int kShift, int kBits> INLINE B32 upper_bits(B32 v) {
+template <int kShift, int kBits, int kTo> INLINE B32 field(B32 v) {
     const uint8x16_t mask = vdupq_n_u8((1 << kBits) - 1);
     const int8x16_t shift = vdupq_n_s8(-kShift);  // negative shifts right
-    return {vshlq_n_u8(vandq_u8(vshlq_u8(v.low, shift), mask), 4),
-            vshlq_n_u8(vandq_u8(vshlq_u8(v.high, shift), mask), 4)};
+    return {vshlq_n_u8(vandq_u8(vshlq_u8(v.low, shift), mask), kTo),
+            vshlq_n_u8(vandq_u8(vshlq_u8(v.high, shift), mask), kTo)};
+}
+template <int kShift, int kBits> INLINE B32 upper_bits(B32 v) { return field<kShift, kBits, 4>(v); }
+
+// 8 bytes of four 2-bit codes each.
+INLINE B32 spread_pairs(const uint8_t *p) {
+    const uint8x16_t bytes = vcombine_u8(vld1_u8(p), vld1_u8(p));
+    const uint8x16_t order = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
+    const int8x16_t shift = vreinterpretq_s8_u32(vdupq_n_u32(0xfafcfe00));  // 0, -2, -4, -6
+    const uint8x16_t four = vdupq_n_u8(4), mask = vdupq_n_u8(3);
+    return {vandq_u8(vshlq_u8(vqtbl1q_u8(bytes, order), shift), mask),
+            vandq_u8(vshlq_u8(vqtbl1q_u8(bytes, vaddq_u8(order, four)), shift), mask)};
+}
+
+// Eights 0, 2, 1, 3.
+INLINE B32 middle_swapped(B32 v) {
+    return {vcombine_u8(vget_low_u8(v.low), vget_low_u8(v.high)),
+            vcombine_u8(vget_high_u8(v.low), vget_high_u8(v.high))};
 }
 INLINE B32 bit_or(B32 a, B32 b) { return {vorrq_u8(a.low, b.low), vorrq_u8(a.high, b.high)}; }
 INLINE B32 shuffle(B32 index, const int8_t *table16) {
@@ -80,6 +97,20 @@ INLINE F8 scales8(const uint8_t *p, int stride) {
     uint16_t half[8];
     for (int i = 0; i < 8; ++i) std::memcpy(&half[i], p + i * stride, 2);
     const F parts[2] = {load_half(half), load_half(half + 4)};
+    return load<F8>(parts);
+}
+
+// Eight integers of a byte each.
+INLINE F8 unsigned_bytes(uint64_t bytes) {
+    const uint16x8_t wide = vmovl_u8(vcreate_u8(bytes));
+    const float32x4_t parts[2] = {vcvtq_f32_u32(vmovl_u16(vget_low_u16(wide))),
+                                  vcvtq_f32_u32(vmovl_u16(vget_high_u16(wide)))};
+    return load<F8>(parts);
+}
+INLINE F8 signed_bytes(uint64_t bytes) {
+    const int16x8_t wide = vmovl_s8(vcreate_s8(bytes));
+    const float32x4_t parts[2] = {vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide))),
+                                  vcvtq_f32_s32(vmovl_s16(vget_high_s16(wide)))};
     return load<F8>(parts);
 }
 

@@ -68,4 +68,41 @@ template <> struct Pair<DecodeQ6_K> {
     }
 };
 
+template <> struct Pair<DecodeIQ4_XS> {
+    static INLINE Chunk codes(const uint8_t *g, int c) {
+        const __m128i values =
+            _mm_loadu_si128(reinterpret_cast<const __m128i *>(DecodeIQ4_NL::values));
+        return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(values), nibbles2<0, 16>(g + 8 + 32 * c));
+    }
+};
+template <> struct Pair<DecodeMXFP4> {
+    static INLINE Chunk codes(const uint8_t *g, int c) {
+        const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i *>(kFp4Levels));
+        return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(values), nibbles2<1, 17>(g + 34 * c));
+    }
+};
+// Pairs of bits 2c and 2c + 1 of the 32 bytes of a half.
+INLINE Chunk pairs_of_half(const uint8_t *qs, int c) {
+    const Chunk both = shifted<0, 2>(load32_twice(qs + c / 2 * 32));
+    return masked(_mm512_srl_epi64(both, _mm_cvtsi32_si128(c % 2 * 4)), 3);
+}
+template <> struct Pair<DecodeQ3_K> {
+    static INLINE Chunk codes(const uint8_t *g, int c) {
+        const Chunk upper =
+            _mm512_srl_epi64(shifted<0, 1>(load32_twice(g)), _mm_cvtsi32_si128(2 * c));
+        return _mm512_or_si512(pairs_of_half(g + 32, c), _mm512_slli_epi64(masked(upper, 1), 2));
+    }
+};
+template <> struct Pair<DecodeQ2_K> {
+    static INLINE Chunk codes(const uint8_t *g, int c) { return pairs_of_half(g + 16, c); }
+};
+template <> struct Pair<DecodeQ2_0> {
+    static INLINE Chunk codes(const uint8_t *g, int c) {  // spread_pairs, 16 bytes at once
+        const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i *>(g + 18 * c + 2));
+        const Chunk one = _mm512_cvtepu8_epi32(bytes);
+        const Chunk two = _mm512_or_si512(one, _mm512_slli_epi32(one, 6));
+        return masked(_mm512_or_si512(two, _mm512_slli_epi32(two, 12)), 3);
+    }
+};
+
 }  // namespace

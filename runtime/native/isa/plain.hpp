@@ -44,8 +44,19 @@ INLINE B32 nibbles(const uint8_t *p) {
 INLINE B32 fifth_bits(uint32_t bits) {
     return each([&](int i) { return (bits >> i & 1) << 4; });
 }
+template <int kShift, int kBits, int kTo> INLINE B32 field(const B32 &v) {
+    return each([&](int i) { return (v.at[i] >> kShift & ((1 << kBits) - 1)) << kTo; });
+}
 template <int kShift, int kBits> INLINE B32 upper_bits(const B32 &v) {
-    return each([&](int i) { return (v.at[i] >> kShift & ((1 << kBits) - 1)) << 4; });
+    return field<kShift, kBits, 4>(v);
+}
+// 8 bytes of four 2-bit codes each.
+INLINE B32 spread_pairs(const uint8_t *p) {
+    return each([&](int i) { return p[i / 4] >> i % 4 * 2 & 3; });
+}
+// Eights 0, 2, 1, 3.
+INLINE B32 middle_swapped(const B32 &v) {
+    return each([&](int i) { return v.at[i / 8 % 3 == 0 ? i : i ^ 24]; });
 }
 INLINE B32 bit_or(const B32 &a, const B32 &b) {
     return each([&](int i) { return a.at[i] | b.at[i]; });
@@ -75,6 +86,9 @@ INLINE F8 scales8(const uint8_t *p, int stride) {
     for (int i = 0; i < 8; ++i) out[i] = half_to_float(p + i * stride);
     return out;
 }
+
+INLINE F8 unsigned_bytes(uint64_t bytes) { return __builtin_convertvector(load<U8x8>(&bytes), F8); }
+INLINE F8 signed_bytes(uint64_t bytes) { return __builtin_convertvector(load<S8x8>(&bytes), F8); }
 
 INLINE float reduce_max(F v) { return max(max(v[0], v[1]), max(v[2], v[3])); }
 INLINE float reduce_add(F v) { return (v[0] + v[1]) + (v[2] + v[3]); }

@@ -50,6 +50,26 @@ template <> struct Quad<DecodeIQ4_NL> {
     }
 };
 
+template <> struct Quad<DecodeIQ4_XS> {
+    static INLINE Nibbles codes(const uint8_t *g, int c) {
+        const __m128i values =
+            _mm_loadu_si128(reinterpret_cast<const __m128i *>(DecodeIQ4_NL::values));
+        const Chunk table = _mm512_broadcast_i32x4(values), mask = _mm512_set1_epi8(15);
+        const Chunk both = _mm512_loadu_si512(g + 8 + 64 * c);  // four blocks, without a gap
+        const Chunk high = _mm512_and_si512(_mm512_srli_epi16(both, 4), mask);
+        return {_mm512_shuffle_epi8(table, _mm512_and_si512(both, mask)),
+                _mm512_shuffle_epi8(table, high)};
+    }
+};
+template <> struct Quad<DecodeMXFP4> {
+    static INLINE Nibbles codes(const uint8_t *g, int c) {
+        const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i *>(kFp4Levels));
+        const Chunk table = _mm512_broadcast_i32x4(values);
+        const Nibbles index = nibbles4<1, 17>(g + 68 * c);
+        return {_mm512_shuffle_epi8(table, index.low), _mm512_shuffle_epi8(table, index.high)};
+    }
+};
+
 template <class D>
     requires requires(const uint8_t *g) { Quad<D>::codes(g, 0); }
 struct Steps<D> {

@@ -35,7 +35,6 @@ template <class V, class T> INLINE void store(T *p, V v) { std::memcpy(p, &v, si
 INLINE F broadcast(float x) { return F{} + x; }
 INLINE F to_float(I x) { return __builtin_convertvector(x, F); }
 INLINE F8 to_float8(I8 x) { return __builtin_convertvector(x, F8); }
-INLINE F absolute(F x) { return (F)((I)x & 0x7fffffff); }
 INLINE F max(F a, F b) { return a > b ? a : b; }
 INLINE float max(float a, float b) { return a > b ? a : b; }
 INLINE int min(int64_t a, int64_t b) { return int(a < b ? a : b); }
@@ -52,7 +51,8 @@ template <class V = F> INLINE V as_lane_sums(F8 v) {
 }
 
 // exp to 2 ulp: 2^n * exp(r) with |r| <= ln(2) / 2, Cephes' polynomial (expf.c). 0 below -87, so
-// that masked scores vanish.
+// that masked scores vanish; but NaN for minus infinity, which only damaged weights and overflow
+// make.
 INLINE F exp(F x) {
     const F magic = broadcast(kRoundMagic);
     const F top = broadcast(88.0f);
@@ -69,7 +69,7 @@ INLINE F exp(F x) {
     p = p * r * r + r + 1.0f;
     const F safe = n > broadcast(-126.0f) ? n : broadcast(-126.0f);
     const I exponent = (__builtin_convertvector(safe, I) + 127) << 23;
-    return x < broadcast(-87.0f) ? F{} : p * (F)exponent;
+    return x < broadcast(-87.0f) ? x - x : p * (F)exponent;
 }
 
 }  // namespace

@@ -30,10 +30,15 @@ void pin(int core) {
 
 }  // namespace
 
-Pool::Pool(int n_threads, const std::vector<int> &cores) : shares_(n_threads) {
-    for (int thread = 1; thread < n_threads; ++thread) {
-        const int core = size_t(thread) <= cores.size() ? cores[thread - 1] : -1;
-        workers_.emplace_back([this, thread, core] {
+Pool::Pool(int n_threads, const std::vector<int> &cores)
+    : shares_(n_threads), cores_(cores), workers_(std::make_unique<std::vector<std::thread>>()) {
+    start_workers();
+}
+
+void Pool::start_workers() {
+    for (int thread = 1; thread < int(shares_.size()); ++thread) {
+        const int core = size_t(thread) <= cores_.size() ? cores_[thread - 1] : -1;
+        workers_->emplace_back([this, thread, core] {
             if (core >= 0) pin(core);
             work(thread);
         });
@@ -41,10 +46,24 @@ Pool::Pool(int n_threads, const std::vector<int> &cores) : shares_(n_threads) {
 }
 
 Pool::~Pool() {
+    if (is_of_parent()) {
+        (void)workers_.release();  // neither to be joined nor detached
+        return;
+    }
     stop_.store(true);
     generation_.fetch_add(1);
     generation_.notify_all();
-    for (auto &worker : workers_) worker.join();
+    for (auto &worker : *workers_) worker.join();
+}
+
+// The parent may have been in the middle of work.
+void Pool::start_anew() {
+    forks_ = forks_so_far();
+    (void)workers_.release();
+    workers_ = std::make_unique<std::vector<std::thread>>();
+    generation_.store(0);
+    inside_.store(0);
+    start_workers();
 }
 
 // The caller does not wait for a worker that has not joined: on a busy machine it may sleep for

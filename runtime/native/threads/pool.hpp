@@ -7,9 +7,11 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <thread>
 #include <vector>
 
+#include "runtime/native/threads/forks.hpp"
 #include "runtime/native/threads/interrupt.hpp"
 
 namespace sprat {
@@ -23,7 +25,13 @@ class Pool {
     Pool(const Pool &) = delete;
     Pool &operator=(const Pool &) = delete;
 
-    int n_threads() const { return int(workers_.size()) + 1; }
+    int n_threads() const { return int(workers_->size()) + 1; }
+
+    // Whether this process was forked from the one that started the workers, which do not exist
+    // here.
+    bool is_of_parent() const { return forks_ != forks_so_far(); }
+    // Forgets workers that do not exist, and starts others.
+    void start_anew();
 
     // body(i, thread) for every i below n; one caller at a time, and never from within a body.
     //
@@ -35,7 +43,7 @@ class Pool {
     // Throws Interrupted when the caller's Interrupt is set, which is looked at before every item.
     template <class Body> void each(int64_t n, const Body &body) {
         if (n <= 0) return;
-        if (n == 1 || workers_.empty()) return alone(n, body);
+        if (n == 1 || workers_->empty()) return alone(n, body);
         run(
             n,
             [](const void *b, int64_t i, int thread) {
@@ -58,6 +66,7 @@ class Pool {
 
     using Call = void (*)(const void *body, int64_t i, int thread);
 
+    void start_workers();
     template <class Body> void alone(int64_t n, const Body &body) {
         Interrupt *const interrupt = Interrupt::current();
         for (int64_t i = 0; i < n; ++i) {
@@ -84,7 +93,9 @@ class Pool {
         0};  // workers that may be reading the fields above, and the shares
     std::atomic<bool> stop_{false};
     std::vector<Share> shares_;
-    std::vector<std::thread> workers_;
+    const std::vector<int> cores_;
+    unsigned forks_ = forks_so_far();
+    std::unique_ptr<std::vector<std::thread>> workers_;
 };
 
 }  // namespace sprat

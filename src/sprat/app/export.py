@@ -13,6 +13,7 @@ from sprat.export.onnx import OnnxOptions
 from sprat.export.options import ExportKeywords
 from sprat.export.pipeline import ExportResult
 from sprat.export.pipeline import export as export_path
+from sprat.files import checked_path
 from sprat.progress import ReportProgress, no_progress
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def export(
         InputError: the source, the device, a format or a rule cannot be used, or the model does not fit.
         ExportError: the output cannot be written, or the source changed during the export.
     """
-    return export_path(find_source(source), out, progress=progress, **options)
+    return export_path(find_source(source), checked_path(out, "out"), progress=progress, **options)
 
 
 @public_call
@@ -55,7 +56,7 @@ def estimate_export(
         InputError: the source, the device, a format or a rule cannot be used, or the model does not fit.
         ExportError: ``out`` exists and is not a bundle.
     """
-    return estimate_path(find_source(source), out, **options)
+    return estimate_path(find_source(source), checked_path(out, "out"), **options)
 
 
 @public_call

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from sprat.app.model_reference import find_source
 from sprat.boundary import public_call
+from sprat.export.card.measured import write_measured_card
 from sprat.export.verify.verify import Verification
 from sprat.export.verify.verify import verify as verify_path
 from sprat.progress import ReportProgress, no_progress
@@ -24,6 +25,7 @@ def verify(
     max_kld: float | None = None,
     max_tokens: int | None = None,
     lora: Sequence[str | os.PathLike[str]] = (),
+    card: bool = False,
     progress: ReportProgress = no_progress,
 ) -> Verification:
     """Compare the logits of an artifact with those of its source, as ``llama-perplexity --kl-divergence`` does.
@@ -38,6 +40,7 @@ def verify(
         max_kld: the largest mean KL divergence, in nats per token, that passes.
         max_tokens: read only the first tokens of the text.
         lora: the LoRA adapters that the export merged, ``"DIR"`` or ``"DIR:scale"``, as in the export.
+        card: write the measurement into the README.md of the bundle ``artifact``.
         progress: called after each chunk, in tokens.
 
     Raises:
@@ -46,7 +49,7 @@ def verify(
         BundleError: a file of the bundle differs from the hashes in its manifest.
         BackendError: a backend cannot run the artifact.
     """
-    return verify_path(
+    verification = verify_path(
         find_source(artifact),
         find_source(source),
         text=text,
@@ -56,3 +59,6 @@ def verify(
         lora=lora,
         progress=progress,
     )
+    if card:
+        write_measured_card(verification)
+    return verification

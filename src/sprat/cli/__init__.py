@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from sprat.boundary import plain_errors
+from sprat.cli.output.messages import make_messages_best_effort
 from sprat.cli.output.terminal import accept_any_text
 from sprat.cli.output.write_errors import check_output, discard_unwritten, report_write_errors
 from sprat.errors import SpratError, unknown_name
-from sprat.text import printable
+from sprat.text import one_line
 
 __all__ = ["main"]
 
@@ -28,7 +29,7 @@ _COMMANDS = {
     "demo": "Export, verify and run the packaged student.",
     "plan": "Show whether a model fits a device and its predicted speed, before any download.",
     "bench": "Measure the speed of a model here, or under the limits of an emulated device.",
-    "report": "Draw results and plans as one page: speed, TTFT, context, memory, accuracy, temperature.",
+    "report": "Draw results and plans as one page: speed, TTFT, context, memory, errors of predictions.",
     "devices": "List the device profiles, show one, or measure this machine.",
     "doctor": "Show what this machine can run, and what is missing.",
 }
@@ -110,6 +111,7 @@ def group() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line. Exit codes: 0 success, 1 failed verification, 2 user error, with one line on stderr."""
+    make_messages_best_effort()
     accept_any_text()
     try:
         with plain_errors():
@@ -117,13 +119,14 @@ def main(args: list[str] | None = None) -> None:
             group.main(args=args, prog_name="sprat", standalone_mode=False)
     except SpratError as error:
         discard_unwritten()
-        click.echo(f"sprat: {printable(str(error))}", err=True)
+        click.echo(f"sprat: {one_line(str(error))}", err=True)
         sys.exit(2)
     except click.ClickException as error:
         _show(error)
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("sprat: interrupted", err=True)
+    except (click.Abort, KeyboardInterrupt) as interruption:
+        detail = str(interruption.__cause__ or interruption)  # click raises Abort from KeyboardInterrupt
+        click.echo(f"sprat: interrupted{f'; {detail}' if detail else ''}", err=True)
         sys.exit(130)
 
 

@@ -29,6 +29,7 @@ Examples:
   sprat export model.gguf out --quant int8
   sprat export demo out --quant int4 --tensor 'ffn_down_exps=q5_0'
   sprat export demo out --format onnx,gguf --quant int4
+  sprat export model.gguf out --quality best --match-size model-Q4_K_M.gguf
   sprat export DeepSeek-V2-Lite-Chat v2-lite --device rpi5-8gb --dry-run
 """
 
@@ -37,7 +38,7 @@ Examples:
 @click.argument("source")
 @click.argument("out")
 @click.option("--device", help="Choose the best quantization that fits this device (see: sprat devices).")
-@click.option("--quant", help="int8, int4, a block format such as q4_k, or keep (GGUF).")
+@click.option("--quant", help="int8, int4, a mix such as q4_k_m, a block format such as q4_k, or keep (GGUF).")
 @click.option(
     "--format",
     "formats",
@@ -52,6 +53,30 @@ Examples:
     multiple=True,
     metavar="PATTERN=FORMAT",
     help="Block format of single tensors; may be repeated.",
+)
+@click.option(
+    "--quality",
+    type=click.Choice(["none", "fast", "balanced", "best"]),
+    help="GGUF: give each tensor the format that pays most; balanced and best also read a calibration text.",
+)
+@click.option("--target-size", metavar="SIZE", help="GGUF: the best file of at most SIZE, such as 6.2GB.")
+@click.option("--target-bpw", type=float, help="GGUF: the best file of so many bits per weight.")
+@click.option(
+    "--match-size", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="GGUF: the best file as large."
+)
+@click.option("--max-kld", type=float, help="GGUF: the smallest file within this mean KL divergence, in nats.")
+@click.option(
+    "--calibration",
+    type=click.Path(exists=True, dir_okay=False),
+    multiple=True,
+    metavar="FILE",
+    help="Text to calibrate with instead of the packaged text; may be repeated.",
+)
+@click.option(
+    "--imatrix-out",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Write the calibration's mean squares for llama-quantize --imatrix.",
 )
 @click.option("--align", type=int, help="GGUF: alignment of the tensors in bytes; by default 32.")
 @click.option("--split", metavar="SIZE", help="GGUF: split into files of at most SIZE, such as 4G for FAT32 cards.")
@@ -107,7 +132,9 @@ def command(
     if dry_run:
         print_estimate(estimate_export(source, out, **options), as_json=as_json)
         return
-    with progress_bar("exporting", quiet=as_json, in_bytes=True) as bar, continues_after_interruption(bar) as remember:
+    in_bytes = options["quality"] in {None, "none"}  # a calibrated export counts layers, too
+    bar = progress_bar("exporting", quiet=as_json, in_bytes=in_bytes)
+    with bar as show, continues_after_interruption(show) as remember:
         result = export(source, out, progress=remember, **options)
     if as_json:
         print_json({"path": result.path, "bits_per_weight": result.bits_per_weight, "manifest": result.bundle.manifest})
@@ -141,7 +168,8 @@ def _print_traced(traced: OptimumExport, *, as_json: bool) -> None:
         return
     click.echo(f"{traced.path}: {traced.n_quantized} products quantized, {traced.n_unquantized} left in float")
     click.echo(f"against the float graph:\n{traced.quality.text()}")
-    click.echo(f"next:  python -c 'import onnxruntime as ort; ort.InferenceSession(\"{traced.path}/model.onnx\")'")
+    code = f"import onnxruntime as ort; ort.InferenceSession({str(traced.path / 'model.onnx')!r})"
+    click.echo(f"next:  python -c {shlex.quote(code)}")
 
 
 def _print(result: ExportResult, source: str, options: ExportKeywords) -> None:
@@ -153,8 +181,11 @@ def _print(result: ExportResult, source: str, options: ExportKeywords) -> None:
         for note in notes(result.plan) if not result.plan.runs else ():
             click.echo(f"note: {note}")
     print_groups(manifest.tensor_groups)
+    for line in manifest.quality.lines() if manifest.quality else ():
+        click.echo(printable(line))
     for note in (*manifest.warnings, *result.notes):
         click.echo(f"note: {printable(note)}")
     out, origin = shlex.quote(str(result.path)), shlex.quote(source)
     adapters = "".join(f" --lora {shlex.quote(str(text))}" for text in options["lora"])
-    click.echo(f"next:  sprat verify {out} --source {origin}{adapters}   then:  sprat run {out} 'a prompt'")
+    raw = "" if result.chats else " --raw"
+    click.echo(f"next:  sprat verify {out} --source {origin}{adapters}   then:  sprat run {out} 'a prompt'{raw}")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
+from pathlib import Path
 
 import click
 
-from sprat.app.plan import assumed_dimensions, plan
+from sprat.app.model_reference import DEMO
+from sprat.app.plan import assumed_dimensions, plan, read_model
 from sprat.cli.model_options import ignore_config_field_option
 from sprat.cli.output.terminal import print_json, print_table, warn_left_out
+from sprat.devices.plan.footprint import AS_IT_IS
 from sprat.devices.plan.plan import DEFAULT_PROMPT, Plan, Verdict
-from sprat.devices.plan.text import headline, notes
+from sprat.devices.plan.text import headline, notes, smaller_choice
 from sprat.text import format_number, human_bytes
 
 __all__ = ["command"]
@@ -30,7 +34,7 @@ Examples:
 @click.option(
     "-c", "--context", type=click.IntRange(min=1), help="Tokens to plan the KV cache for; by default at most 4096."
 )
-@click.option("--quant", help="Only this quantization: int8, int4 or a block format such as q4_k.")
+@click.option("--quant", help="Only this quantization: int8, int4, a mix such as q4_k_m or a block format.")
 @click.option("--memory", help="Memory budget of the model, for example 3GB; by default all but what the system keeps.")
 @click.option("-p", "--prompt", "prompt_tokens", type=click.IntRange(min=1), default=DEFAULT_PROMPT, show_default=True,
               help="Prompt length for which TTFT is predicted.")  # fmt: skip
@@ -69,15 +73,17 @@ def command(
         for found in plans:
             print_json(found.summary(model))
     elif len(plans) == 1:
-        _print_one(model, plans[0], devices[0] if devices else plans[0].profile.name)
+        footprints = read_model(model, context=context, ignore_config_fields=ignore_config_fields).footprints
+        choice = smaller_choice(plans[0], footprints) if quant is None else ()
+        _print_one(model, plans[0], devices[0] if devices else plans[0].profile.name, choice)
     else:
         _print_many(model, plans)
     if (assumed := assumed_dimensions(model)) and not as_json:
         click.echo(f"note: not all dimensions of {model} are published; assumed: {', '.join(assumed)}")
 
 
-def _print_one(model: str, plan: Plan, device: str) -> None:
-    """``device`` is what the user named: a profile, or its file."""
+def _print_one(model: str, plan: Plan, device: str, choice: Iterable[str]) -> None:
+    """``device`` is what the user named, a profile or its file; ``choice`` are notes on other quantizations."""
     click.echo(f"{model}: {headline(plan)}")
     total = plan.profile.memory.total_bytes.value
     rows = [
@@ -90,7 +96,7 @@ def _print_one(model: str, plan: Plan, device: str) -> None:
         print_table(("predicted", "value", "limited by"), _predicted(plan))
         error = 100 * plan.prediction.relative_error
         click.echo(f"predicted from the profile, ± {error:.0f} %; nothing was measured")
-    for note in notes(plan):
+    for note in (*notes(plan), *choice):
         click.echo(f"note: {note}")
     click.echo(f"next:  {_next(model, plan, device)}")
 
@@ -160,7 +166,10 @@ def _seconds(seconds: float) -> str:
 
 
 def _next(model: str, plan: Plan, device: str) -> str:
+    option = f"--device {shlex.quote(device)}"
+    if plan.runs and plan.footprint.quant == AS_IT_IS:
+        return f"sprat run {shlex.quote(model)} 'a prompt' {option}"
     if plan.runs:
-        option = f"--device {shlex.quote(device)}"
-        return f"sprat export SOURCE OUT {option}   then:  sprat run OUT 'a prompt' {option}"
+        source = shlex.quote(model) if model == DEMO or Path(model).exists() else "SOURCE"
+        return f"sprat export {source} OUT {option}   then:  sprat run OUT 'a prompt' {option}"
     return f"sprat plan {shlex.quote(model)} --all   then choose a device that it fits"

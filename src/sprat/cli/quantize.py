@@ -18,7 +18,12 @@ __all__ = ["command"]
 @click.command(epilog="Example:  sprat quantize model-F16.gguf model-Q4_K.gguf --quant q4_k --tensor 'ffn_down=q6_k'")
 @click.argument("source")
 @click.argument("out")
-@click.option("--quant", default="int4", show_default=True, help="int8, int4, or a block format such as q4_k.")
+@click.option(
+    "--quant",
+    default="int4",
+    show_default=True,
+    help="int8, int4, a mix such as q4_k_m, or a block format such as q4_k.",
+)
 @click.option(
     "--tensor",
     "tensor_rules",

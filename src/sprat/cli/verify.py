@@ -30,6 +30,7 @@ __all__ = ["command"]
 @click.option(
     "--lora", multiple=True, metavar="DIR[:SCALE]", help="LoRA adapter that the export merged; as in the export."
 )
+@click.option("--card", is_flag=True, help="Write the measurement into the README.md of the bundle ARTIFACT.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     *,
@@ -40,6 +41,7 @@ def command(
     max_kld: float | None,
     max_tokens: int | None,
     lora: tuple[str, ...],
+    card: bool,
     as_json: bool,
 ) -> None:
     """Compare ARTIFACT (a bundle or a model file) with its source.
@@ -56,6 +58,7 @@ def command(
             max_kld=max_kld,
             max_tokens=max_tokens,
             lora=lora,
+            card=card,
             progress=bar,
         )
     if as_json:

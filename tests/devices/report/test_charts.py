@@ -100,6 +100,9 @@ PANELS = {
     "memory": lambda width: draw_memory(
         [MemoryRow(LONG, Label.PREDICTED, (("weights", 5 << 30),), 4 << 30)], ["weights"], width
     ),
+    "memory that is missing": lambda width: draw_memory(
+        [MemoryRow(LONG, Label.PREDICTED, (("weights", 50 << 30),), 4 << 30, 5 << 30, "of storage")], ["weights"], width
+    ),
     "ratios": lambda width: draw_ratios([Pair(LONG, Label.MEASURED, 30.0, 10.0)], width, band=0.35),
 }
 
@@ -116,6 +119,8 @@ def test_nothing_is_outside_the_chart(name, width):
                 assert (
                     float(element.get("x")) + text_width(element.text or "", int(element.get("font-size"))) <= width + 1
                 )
+            if element.tag == "text" and element.get("text-anchor") == "end":
+                assert float(element.get("x")) >= text_width(element.text or "", int(element.get("font-size"))) - 1
             if element.tag == "rect":
                 assert float(element.get("x")) + float(element.get("width")) <= width + 1
                 assert not math.isnan(float(element.get("height")))
@@ -136,7 +141,7 @@ def test_panels_share_a_scale_in_which_every_panel_is_visible(highs):
         assert end >= high
         assert not high or high >= end / 20
     for one, other in itertools.combinations(range(len(highs)), 2):
-        if max(highs) <= 20 * min(highs):
+        if max(highs) <= 10 * min(highs):
             assert ends[one] == ends[other]
 
 

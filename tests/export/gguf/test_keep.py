@@ -7,7 +7,7 @@ from old_layout import write_old_layout
 from split_gguf import split
 from tiny_checkpoint import write_checkpoint
 
-from sprat.errors import InputError
+from sprat.errors import BackendError, InputError
 from sprat.export.gguf.quantize import quantize
 from sprat.export.inspection import inspect
 from sprat.export.pipeline import export
@@ -114,3 +114,5 @@ def test_grouped_v2_warns_that_llamacpp_differs(tmp_path):
     assert warning.startswith("llama.cpp and Ollama choose other experts")
     for path in (tmp_path / "out", result.bundle.artifact()):
         assert [note for note in inspect(path).notes if "other experts" in note] == [warning]
+    with pytest.raises(BackendError, match=r"choose other experts.*; use the native backend"):
+        Engine.load(result.bundle.path, backend="llamacpp")

@@ -96,6 +96,13 @@ def test_a_missing_folder_is_made(source, tmp_path):
         quantize(source, tmp_path / "file" / "out.gguf")
 
 
+@pytest.mark.parametrize("force", [True, False])
+def test_a_folder_is_no_target(force, source, tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ExportError, match=r"out: is a folder; give the name of a file, for example .*out/model\.gguf"):
+        quantize(source, tmp_path / "out", force=force)
+
+
 def test_the_alignment_of_the_source_is_kept(source, tmp_path):
     quantize(source, tmp_path / "pages.gguf", quant="int8", align=4096)
     quantize(tmp_path / "pages.gguf", tmp_path / "out.gguf", quant="int4")
@@ -135,3 +142,13 @@ def test_a_wrong_argument_leaves_nothing_behind(source, tmp_path, data, argument
     with pytest.raises(error):
         quantize(given, tmp_path / "out.gguf", **arguments)
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["out.gguf.partial", "out.gguf.journal"])
+def test_files_of_someone_else_beside_the_output_are_never_touched(name, source, tmp_path):
+    mine = tmp_path / name
+    mine.write_text("mine")
+    with pytest.raises(ExportError, match=rf"{name}: exists and was not made by sprat; move it away"):
+        quantize(source, tmp_path / "out.gguf", quant="q8_0", force=True)
+    assert mine.read_text() == "mine"
+    assert not (tmp_path / "out.gguf").exists()

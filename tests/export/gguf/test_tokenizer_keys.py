@@ -135,7 +135,11 @@ CHANGES = {
     ),
     "no pre-tokenizer": (lambda d: d.update(pre_tokenizer=None), "the pre-tokenizer has no name in llama.cpp"),
     "a malformed pre-tokenizer": (lambda d: d.update(pre_tokenizer={"type": "Sequence"}), "not a tokenizer"),
-    "text in lower case": (lambda d: d.update(normalizer={"type": "Lowercase"}), "cannot express this tokenizer"),
+    "text in lower case": (lambda d: d.update(normalizer={"type": "Lowercase"}), "the normalizer has the step"),
+    "words that are taken whole": (
+        lambda d: d["model"].update(ignore_merges=True, merges=d["model"]["merges"][:99]),
+        "cannot express this",
+    ),
     "another model": (lambda d: d["model"].update(type="WordPiece"), "type 'WordPiece', expected 'BPE'"),
     "no vocabulary": (lambda d: d["model"].pop("vocab"), "not a tokenizer"),
     "an added token without an id": (lambda d: d["added_tokens"].append({"content": "x"}), "not a tokenizer"),

@@ -33,6 +33,9 @@ class Requantized:
     def __contains__(self, name):
         return name in self._checkpoint
 
+    def check_unchanged(self):
+        self._checkpoint.check_unchanged()
+
     def weight(self, name):
         weight = self._checkpoint.weight(name)
         dense, found = weight.dequantize(), self._formats[name]

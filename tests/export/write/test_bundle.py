@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import fcntl
 import os
@@ -7,9 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sprat.errors import ExportError
+from sprat.errors import ExportError, InputError
 from sprat.export.write import publish
 from sprat.export.write.bundle import BundleFolder, existing_manifest, remove_leftovers
+from sprat.export.write.errors import output_path
+from sprat.export.write.own_folder import scratch_folder
 from sprat.runtime.files.bundle import Artifact, Bundle, Manifest, Source
 
 
@@ -161,7 +164,7 @@ def test_a_partial_folder_of_someone_else_is_never_touched(tmp_path, what):
 
 def test_an_empty_partial_folder_is_used(tmp_path):
     (tmp_path / "out.partial").mkdir()
-    build(tmp_path / "out").check_hashes()
+    build(tmp_path / "out").check()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -182,7 +185,7 @@ def test_links_in_the_own_folder_are_replaced_and_not_followed(tmp_path, make):
         os.mkfifo(name)
     with BundleFolder.lock(tmp_path / "out") as folder:
         files = [folder.add(each, b"{}") for each in ("model.gguf", "tokenizer.json", "extra/one.jinja")]
-        folder.finish(manifest(*files)).check_hashes()
+        folder.finish(manifest(*files)).check()
     assert victim.read_text() == "mine"
     assert not list((tmp_path / "photos").iterdir())
     assert not any(path.is_symlink() for path in (tmp_path / "out").rglob("*"))
@@ -208,7 +211,7 @@ def test_the_lock_is_of_the_folder_that_exists(tmp_path, monkeypatch):
         return flock(descriptor, flags)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    build(tmp_path / "out").check_hashes()
+    build(tmp_path / "out").check()
     assert len(seen) == 2
 
 
@@ -260,7 +263,7 @@ def test_killed_between_the_renames_the_bundle_is_put_back_by_the_next_run(tmp_p
     interrupt(tmp_path / "out", model_gguf=b"newer")
     (tmp_path / "out").replace(tmp_path / "out.partial" / "replaced")
     with BundleFolder.lock(tmp_path / "out"):
-        Bundle.open(tmp_path / "out").check_hashes()
+        Bundle.open(tmp_path / "out").check()
 
 
 def test_killed_while_the_replaced_bundle_is_deleted_the_next_run_replaces_again(tmp_path):
@@ -308,3 +311,44 @@ def test_leftovers_of_someone_else_are_left(tmp_path):
     (tmp_path / "out.partial" / "notes.txt").write_text("mine")
     remove_leftovers(tmp_path / "out")
     assert tree(tmp_path / "out.partial") == ["notes.txt"]
+
+
+def test_a_scratch_folder_is_published_or_deleted(tmp_path):
+    with scratch_folder(tmp_path / "out") as folder:
+        (folder / "model.onnx").write_text("graph")
+        folder.replace(tmp_path / "out")
+    with contextlib.suppress(KeyError), scratch_folder(tmp_path / "other") as folder:
+        (folder / "model.onnx").write_text("graph")
+        raise KeyError
+    assert tree(tmp_path) == ["out", "out/model.onnx"]
+
+
+def test_a_scratch_folder_of_someone_else_is_never_touched(tmp_path):
+    strange_partial(tmp_path / "out", "a folder with a file")
+    with pytest.raises(ExportError, match="was not made by sprat export"), scratch_folder(tmp_path / "out"):
+        pytest.fail("it was taken")
+    assert tree(tmp_path / "out.partial") == ["notes.txt"]
+
+
+@pytest.mark.parametrize("out", ["", ".", "..", "/", "a\0b", "a/.."])
+def test_an_output_without_a_name_is_an_input_error(out):
+    with pytest.raises(InputError, match="expected the name of a new file or folder"):
+        output_path(out)
+
+
+def test_a_leftover_that_cannot_be_deleted_is_not_published(tmp_path, monkeypatch):
+    interrupt(tmp_path / "out", other_gguf=b"before")
+    unlink = os.unlink
+
+    def fails(name, **options):
+        if name == "other.gguf":
+            raise OSError(errno.EIO, "Input/output error")
+        unlink(name, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", fails)
+        with pytest.raises(ExportError, match="Input/output error"):
+            build(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    build(tmp_path / "out")
+    assert tree(tmp_path) == ["out", "out/manifest.json", "out/model.gguf", "out/tokenizer.json"]

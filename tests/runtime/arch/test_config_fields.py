@@ -82,6 +82,12 @@ def test_an_unknown_field_is_named_with_the_option_that_declares_it_harmless():
         spec_from_config(LLAMA | {"a_field": 1, "rope_scaling": LLAMA["rope_scaling"] | {"b": 2}})
 
 
+@pytest.mark.parametrize("names", ["a_field", [5], [{}], 5, None])
+def test_what_is_no_list_of_names_is_an_error(names):
+    with pytest.raises(ConfigError, match="expected a list of names"):
+        spec_from_config(LLAMA, ignore_fields=names)
+
+
 def test_a_field_that_the_user_declares_harmless_is_ignored():
     changes = {"a_field": 1, "rope_scaling": LLAMA["rope_scaling"] | {"b": 2}}
     assert spec_from_config(LLAMA | changes, ignore_fields=["a_field", "rope_scaling.b"]) == spec_from_config(LLAMA)

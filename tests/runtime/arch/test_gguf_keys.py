@@ -110,10 +110,9 @@ def test_smollm2(smollm2_gguf):
 
 def test_mtp_layers_are_not_counted():
     metadata, weights = file_of(LITE)
-    assert (
-        spec_from_metadata(metadata | {"deepseek2.block_count": 28, "deepseek2.nextn_predict_layers": 1}, weights)
-        == LITE
-    )
+    with_mtp = metadata | {"deepseek2.block_count": 28, "deepseek2.nextn_predict_layers": 1}
+    assert spec_from_metadata(with_mtp, weights) == replace(LITE, n_mtp_layers=1)
+    assert file_of(replace(LITE, n_mtp_layers=1))[0] == with_mtp
 
 
 @pytest.mark.parametrize(

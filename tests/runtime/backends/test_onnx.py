@@ -18,6 +18,7 @@ from sprat.export.inspection import inspect  # noqa: E402
 from sprat.export.pipeline import export  # noqa: E402
 from sprat.export.verify.verify import verify  # noqa: E402
 from sprat.runtime.backends import onnx as onnx_backend  # noqa: E402
+from sprat.runtime.backends.library_guard import LibraryGuard  # noqa: E402
 from sprat.runtime.backends.registry import LoadRequest, choose, chosen_footprint, open_backend  # noqa: E402
 from sprat.runtime.engine import Engine  # noqa: E402
 from sprat.runtime.files.onnx import ONNXFile  # noqa: E402
@@ -197,7 +198,8 @@ def test_a_small_budget_takes_the_low_memory_form(moe, monkeypatch):
 def test_short_chunks_give_the_same_logits(small):
     file = open_model(small.artifact("onnx")).file
     session = onnx_backend.open_session(file.path, n_threads=1)
-    long, short = (onnx_backend.ONNXStream(session, file, 64, chunk=chunk) for chunk in (64, 3))
+    guard = LibraryGuard("onnxruntime", [])
+    long, short = (onnx_backend.ONNXStream(session, file, 64, guard, chunk=chunk) for chunk in (64, 3))
     np.testing.assert_allclose(short.forward_all(TOKENS), long.forward_all(TOKENS), atol=5e-3)  # activations are int8
 
 

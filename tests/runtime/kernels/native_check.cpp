@@ -21,6 +21,8 @@ std::vector<int> halves_of(Format format) {
     switch (format) {
         case F32:
         case BF16:
+        case MXFP4:
+        case NVFP4:
             return {};
         case Q4_1:
         case Q5_1:
@@ -29,6 +31,10 @@ std::vector<int> halves_of(Format format) {
             return {0, 2};
         case Q6_K:
             return {208};
+        case Q3_K:
+            return {108};
+        case Q2_K:
+            return {80, 82};
         default:
             return {0};
     }
@@ -53,6 +59,7 @@ std::vector<uint8_t> blocks(Format format, int64_t rows, int64_t k) {
         const uint16_t half = uint16_t(0x2800 | (generator() & 0x83ff));  // +-0.03 to 0.06
         if (format == F32) std::memcpy(&out[at], &number, 4);
         if (format == BF16) std::memcpy(&out[at], reinterpret_cast<const char *>(&number) + 2, 2);
+        if (format == MXFP4) out[at] = uint8_t(120 + generator() % 8);  // an exponent
         for (int field : halves_of(format)) std::memcpy(&out[at + field], &half, 2);
     }
     return out;
@@ -341,6 +348,68 @@ void check_latents(const Isa &isa, const Isa &plain) {
     }
 }
 
+void expect_bad(const char *what, const Isa &isa, const float *values, int64_t n, bool all) {
+    const auto is_bad = [](float x) { return !std::isfinite(x); };
+    if (all ? std::all_of(values, values + n, is_bad) : std::any_of(values, values + n, is_bad))
+        return;
+    ++failures, std::printf("%s on %s: a bad value is lost\n", what, isa.name);
+}
+
+// NaN and infinity in one activation reach all products with it.
+void check_bad_activations(const Isa &isa, float bad) {
+    for (int f = 0; f < N_FORMATS; ++f) {
+        const int64_t k = kLayouts[f].block_size == 256 ? 768 : 736;
+        const auto weights = blocks(Format(f), 19, k);
+        for (int n : {1, 2, 9})
+            for (int64_t place = 0; place < k; place += 23) {
+                auto x = normals(size_t(n * k));
+                x[size_t((n - 1) * k + place)] = bad;
+                const auto out = product(isa, isa, Format(f), weights, x, 19, k, n);
+                expect_bad(kLayouts[f].name, isa, &out[size_t(n - 1) * 19], 19, true);
+            }
+    }
+    std::vector<float> x = normals(70), gain(70, 1.0f), out(70);
+    x[33] = bad;
+    isa.rms_norm(x.data(), gain.data(), 1e-6f, 70, out.data());
+    expect_bad("RMSNorm", isa, out.data(), 70, false);
+    std::fill(x.begin(), x.end(), 1e30f);
+    isa.rms_norm(x.data(), gain.data(), 1e-6f, 70, out.data());
+    expect_bad("overflow of RMSNorm", isa, out.data(), 70, true);
+}
+
+// And in one element of a key or a value, all queries that see it. Entries have 256 elements that
+// int8 keeps as codes, and 6 others.
+void check_bad_entries(const Isa &isa, float bad) {
+    const int dim = 262, n_entries = 200;
+    for (int place : {0, 131, 250, 261}) {
+        auto good = normals(n_entries * dim), floats = good;
+        floats[size_t(50 * dim + place)] = bad;
+        std::vector<uint8_t> halves(n_entries * 2 * dim), latents(n_entries * 276);
+        const KvEntries in_float32{reinterpret_cast<const uint8_t *>(floats.data()), 4 * dim, true,
+                                   0};
+        const KvEntries in_float16{halves.data(), 2 * dim, false, 0};
+        const KvEntries in_int8{latents.data(), 276, false, 256, 128};
+        const KvEntries good_keys{reinterpret_cast<const uint8_t *>(good.data()), 4 * dim, true, 0};
+        for (int r = 0; r < n_entries; ++r)
+            for (const KvEntries &entries : {in_float16, in_int8})
+                store_entry(entries, r, &floats[size_t(r) * dim], dim);
+        for (int n : {1, 3, 40}) {
+            auto q = normals(size_t(n) * dim);
+            for (float &x : q) x *= 0.05f;
+            const auto check = [&](const KvEntries &keys, const KvEntries *values) {
+                const auto out = attention(isa, q, keys, n, dim, 256, n_entries, values);
+                for (int i = 0; i < n; ++i)
+                    expect_bad("attention", isa, &out[size_t(i) * 256], 256, false);
+            };
+            for (const KvEntries &entries : {in_float32, in_float16, in_int8}) {
+                check(entries, nullptr);
+                check(entries, &good_keys);
+                if (place < 256) check(good_keys, &entries);
+            }
+        }
+    }
+}
+
 // Frames nest, chunks that are added meanwhile leave earlier pointers alone, and memory is reused.
 void check_arena() {
     Arena arena;
@@ -373,6 +442,10 @@ int main() {
         check_products(*isas[i], plain);
         check_attention(*isas[i], plain);
         check_latents(*isas[i], plain);
+        for (float bad : {NAN, INFINITY, -INFINITY}) {
+            check_bad_activations(*isas[i], bad);
+            check_bad_entries(*isas[i], bad);
+        }
         for (int n_threads : {1, 3}) {
             check_set(*isas[i], plain, n_threads);
             check_layers(*isas[i], plain, n_threads);

@@ -97,11 +97,11 @@ def test_products_of_any_codes(isa, format_name):
     stored, rng = get_format(format_name), np.random.default_rng(6)
     packed = rng.integers(0, 256, (32, 5 * stored.block_bytes), np.uint8)
     scales = get_format(format_name).quantize(rng.normal(size=(32, 5 * stored.block_size)).astype(np.float32))
-    fields = {"Q4_1": 4, "Q5_1": 4, "Q4_K": 4, "Q5_K": 4}.get(format_name, 2)
-    start = 208 if format_name == "Q6_K" else 0  # its scale comes last
-    for block in range(0, packed.shape[1], stored.block_bytes):
-        field = slice(block + start, block + start + fields)
-        packed[:, field] = scales[:, field]
+    halves = [slice(at, at + 2) for at in stored.scale_fields]
+    fields = halves or [slice(0, stored.block_bytes - stored.block_size // 2)]  # scales of a byte, then nibbles
+    blocks, of_scales = (values.reshape(-1, stored.block_bytes) for values in (packed, scales))
+    for field in fields:
+        blocks[:, field] = of_scales[:, field]
     weight = Weight("w", stored, (32, 5 * stored.block_size), packed)
     for n in (2, 8):
         x = exact_activations(rng, n, weight.shape[1])

@@ -67,6 +67,17 @@ def test_the_length_check_never_refuses_what_fits(folder, name):
         tokenizer.check_length("a" * 10_000, 7)
 
 
+def test_a_long_text_is_encoded_in_slices_until_they_exceed_the_limit(folder, monkeypatch):
+    tokenizer, sizes = Tokenizer.from_file(folder("qwen2")), []
+    encode = tokenizer._encode_text
+    monkeypatch.setattr(tokenizer, "_encode_text", lambda text: sizes.append(len(text)) or encode(text))
+    text = "a word or two " * 200_000
+    with pytest.raises(PromptError, match="2,800,000 characters, more than the 100,000 tokens"):
+        tokenizer.check_length(text, 100_000)
+    assert sum(sizes) < len(text) / 4
+    tokenizer.check_length(text, len(text))
+
+
 def test_spaces_that_belong_to_an_added_token_do_not_count(folder, tmp_path):
     document = json.loads((folder("deepseek-v3") / "tokenizer.json").read_text(encoding="utf-8"))
     token = {"id": 1250, "content": "<mask>", "single_word": False, "lstrip": True, "rstrip": True}
@@ -192,6 +203,13 @@ INVALID = {
     ),
     "merges of unknown tokens": ({"tokenizer.ggml.merges": ["qq zz"]}, "cannot be built"),
     "an embedded tokenizer that is not JSON": ({"tokenizer.huggingface.json": "{"}, "is not a tokenizer.json"),
+    "an infinite id": ({"tokenizer.ggml.bos_token_id": float("inf")}, "of the wrong type"),
+    "an embedded tokenizer that is not UTF-8": (
+        {"tokenizer.huggingface.json": '{"\udcff": 1}'},
+        "is not a tokenizer.json",
+    ),
+    "a token that is not UTF-8": ({"tokenizer.ggml.tokens": ["\udcff", *map(str, range(1279))]}, "cannot be built"),
+    "nested JSON": ({"tokenizer.huggingface.json": "[" * 100_000}, "is not a tokenizer.json"),
     "a BOS id outside the vocabulary": ({"tokenizer.ggml.bos_token_id": 5000}, "there is no bos_token_id"),
 }
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import click
-
 from sprat.progress import Progress, ReportProgress
 from sprat.text import human_bytes
 
@@ -17,7 +15,7 @@ _READING = "reading the source"  # the first pass of an export, which begins aga
 
 @contextmanager
 def continues_after_interruption(report: ReportProgress) -> Iterator[ReportProgress]:
-    """A callback that passes progress on to ``report``; on Ctrl-C, print how much is kept and how to continue."""
+    """A callback that passes progress on to ``report``; Ctrl-C gets a message: how much is kept, how to continue."""
     last: Progress | None = None
 
     def remember(state: Progress) -> None:
@@ -27,9 +25,8 @@ def continues_after_interruption(report: ReportProgress) -> Iterator[ReportProgr
 
     try:
         yield remember
-    except KeyboardInterrupt:
-        click.echo(f"sprat: {_kept(last)}", err=True)
-        raise
+    except KeyboardInterrupt as interruption:
+        raise KeyboardInterrupt(_kept(last)) from interruption
 
 
 def _kept(last: Progress | None) -> str:

@@ -1,0 +1,65 @@
+"""A prepared export with formats and codes by :mod:`sprat.export.quality`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sprat.errors import InputError
+from sprat.export.options import ExportOptions
+from sprat.export.prepare import PreparedExport, lay_out
+from sprat.export.quality.plan import plan_quality, quality_digest
+from sprat.export.write.tokenizer_files import tokenizer_texts
+from sprat.progress import ReportProgress
+from sprat.quant.recipe import KEEP, Recipe
+
+__all__ = ["calibrate", "calibration_digest", "is_calibrated"]
+
+
+def is_calibrated(options: ExportOptions) -> bool:
+    """Whether formats are allocated."""
+    return options.calibrated.level != "none"
+
+
+def calibration_digest(prepared: PreparedExport, options: ExportOptions) -> str:
+    """SHA-256 of everything that decides formats and codes.
+
+    Raises:
+        InputError: as :func:`calibrate`.
+    """
+    _check(prepared, options)
+    return quality_digest(prepared.checkpoint, prepared.recipe, options.calibrated, prepared.tokenizer)
+
+
+def calibrate(prepared: PreparedExport, options: ExportOptions, progress: ReportProgress) -> PreparedExport:
+    """Choose formats and codes, and lay the files out again.
+
+    Raises:
+        InputError: the options do not go with a calibrated export, no file of the wanted size exists, or the model's
+            text side cannot be read.
+    """
+    _check(prepared, options)
+    checkpoint, tokenizer = prepared.checkpoint, prepared.tokenizer
+    checkpoint.verify_complete(progress)
+
+    def file_size(recipe: Recipe) -> int:
+        files = lay_out(checkpoint, recipe, tokenizer, options)["gguf"].file_sizes
+        return sum(files.values())
+
+    plan = plan_quality(checkpoint, prepared.recipe, options.calibrated, tokenizer, file_size, progress)
+    artifacts = lay_out(checkpoint, plan.recipe, tokenizer, options, plan.rounding)
+    texts = tokenizer_texts(checkpoint, tokenizer, complete=False)
+    return replace(
+        prepared,
+        recipe=plan.recipe,
+        artifacts=artifacts,
+        texts=texts,
+        quality=plan.report,
+    )
+
+
+def _check(prepared: PreparedExport, options: ExportOptions) -> None:
+    if list(options.formats) != ["gguf"] or prepared.recipe.name == KEEP:
+        raise InputError(
+            f"--quality {options.calibrated.level} writes a GGUF with formats of its own; omit --format onnx and "
+            "--quant keep, or choose --quality none"
+        )

@@ -1,0 +1,142 @@
+"""The text of a calibrated export as token ids: the packaged one, or the user's files.
+
+The packaged text is a list of documents. A conversation is rendered with the model's chat template up to its
+last answer, which follows the template's generation prompt. Reasoning comes before it, as in a reply of R1, and begins
+with ``<think>`` if the template does not open it.
+A user's file is one document of plain text, in which special tokens are parsed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sprat.arrays import I32Array
+from sprat.errors import InputError, TemplateError
+from sprat.export.texts import calibration_text
+from sprat.runtime.chat.prompt import chat_prompt
+from sprat.runtime.chat.template import ChatTemplate
+from sprat.runtime.chat.template_files import template_from_metadata
+from sprat.runtime.tokenizer.tokenizer import Tokenizer
+
+__all__ = ["Document", "calibration_sequences", "disturbed", "packaged_documents"]
+
+_WINDOW = 512
+_MIN_TOKENS = 8  # a shorter sequence shows a matrix little
+_THINK = "<think>\n"
+_REPLACED = 0.15
+_STRIDE = 4  # the first quarter of the sequences has every fourth document
+_MARK = re.compile(r"^%%%% (\w+)\n", re.MULTILINE)
+_PART = re.compile(r"^%% (\w+)\n", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text, or a conversation.
+
+    Attributes:
+        parts: role and text of each message; ``think`` is the reasoning before the last answer. A text has one part
+            without a role.
+    """
+
+    parts: tuple[tuple[str, str], ...]
+
+
+def packaged_documents() -> list[Document]:
+    """The documents of :func:`~sprat.export.texts.calibration_text`."""
+    _, *marked = _MARK.split(calibration_text())
+    return [_document(kind, text) for kind, text in zip(marked[::2], marked[1::2], strict=True)]
+
+
+def calibration_sequences(
+    metadata: Mapping[str, Any], files: Sequence[Path] = (), *, window: int = _WINDOW
+) -> list[I32Array]:
+    """The token ids of the calibration text, in sequences that begin with BOS if the model has one.
+
+    Args:
+        metadata: the ``tokenizer.*`` keys of the model.
+        files: text files to use instead of the packaged documents.
+        window: largest length of a sequence.
+
+    Raises:
+        InputError: a file cannot be read as UTF-8, or the text is too short.
+        TokenizerError: the model has no tokenizer.
+    """
+    tokenizer, template = Tokenizer.from_gguf(metadata), template_from_metadata(metadata)
+    if files:
+        documents = [tokenizer.encode(_read(file), parse_special=True) for file in files]
+    else:
+        documents = [_encode(document, tokenizer, template) for document in packaged_documents()]
+    sequences = [piece for tokens in documents for piece in _windows(tokens, tokenizer, window)]
+    if not sequences:
+        raise InputError(
+            f"the calibration text has no sequence of {_MIN_TOKENS} tokens; pass a longer text with --calibration"
+        )
+    return [sequence for start in range(_STRIDE) for sequence in sequences[start::_STRIDE]]
+
+
+def disturbed(sequences: Sequence[I32Array]) -> list[I32Array]:
+    """The sequences, of which every second has 15 % of its tokens replaced by others of the same text.
+
+    A model that knows a text by heart predicts it whatever the error of its weights is; a sequence that it cannot know
+    shows what rounding costs. The first token, which may be BOS, stays.
+    """
+    rng, tokens = np.random.default_rng(len(sequences)), np.concatenate(sequences)
+    found = [sequence.copy() for sequence in sequences]
+    for sequence in found[::2]:
+        places = rng.random(len(sequence)) < _REPLACED
+        places[0] = False
+        sequence[places] = rng.choice(tokens, int(places.sum()))
+    return found
+
+
+def _document(kind: str, text: str) -> Document:
+    if kind == "text":
+        return Document((("", text.rstrip("\n")),))
+    _, *parts = _PART.split(text)
+    return Document(tuple((role, part.rstrip("\n")) for role, part in zip(parts[::2], parts[1::2], strict=True)))
+
+
+def _encode(document: Document, tokenizer: Tokenizer, template: ChatTemplate | None) -> list[int]:
+    """Token ids without BOS."""
+    if document.parts[0][0] and template is not None:
+        try:
+            return _without_bos(_conversation(document, tokenizer, template), tokenizer)
+        except TemplateError:  # a template may refuse a system message, or a conversation that does not alternate
+            pass
+    return tokenizer.encode("\n\n".join(text for _, text in document.parts))
+
+
+def _conversation(document: Document, tokenizer: Tokenizer, template: ChatTemplate) -> list[int]:
+    messages = [{"role": role, "content": text} for role, text in document.parts if role != "think"]
+    thought = next((text for role, text in document.parts if role == "think"), "")
+    prompt = chat_prompt(template, tokenizer, messages[:-1])
+    is_open = prompt.text.rstrip().endswith("<think>")
+    thinking = f"{'' if is_open else _THINK}{thought}\n</think>\n\n" if thought else ""
+    reply = (thinking or ("</think>\n\n" if is_open else "")) + messages[-1]["content"]
+    end = [] if tokenizer.vocabulary.eos_id is None else [tokenizer.vocabulary.eos_id]
+    return [*prompt.tokens, *tokenizer.encode(reply, parse_special=True), *end]
+
+
+def _without_bos(tokens: list[int], tokenizer: Tokenizer) -> list[int]:
+    return tokens[len(tokenizer.with_bos([])) :]
+
+
+def _windows(tokens: list[int], tokenizer: Tokenizer, window: int) -> Iterator[I32Array]:
+    step = window - len(tokenizer.with_bos([]))
+    for start in range(0, len(tokens), step):
+        piece = tokenizer.with_bos(tokens[start : start + step])
+        if len(piece) >= _MIN_TOKENS:
+            yield np.asarray(piece, np.int32)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: cannot be read as a text in UTF-8 ({error}); pass a text file") from error

@@ -1,0 +1,1 @@
+"""Calibrated export: the best file in a number of bytes."""

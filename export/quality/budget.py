@@ -1,0 +1,100 @@
+"""From a target and costs to a block format for every tensor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from sprat.errors import InputError
+from sprat.quant.allocate import Option, allocate
+from sprat.quant.formats import BlockFormat, get_format
+from sprat.quant.recipe import KeptFormats, Recipe
+from sprat.text import human_bytes
+
+__all__ = ["Allocation", "Tensors", "allocate_bytes", "allocate_file", "tensor_bytes"]
+
+_CLOSE = 0.001  # of the target
+_MAX_ROUNDS = 8
+
+Cost = Callable[[str, BlockFormat], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensors:
+    """The tensors of a model, and the formats that they may have.
+
+    Attributes:
+        shapes: canonical name -> shape.
+        choices: name -> formats, of the tensors that are allocated.
+        fixed: name -> format, of the others: norms, routers, biases, tensors of the user's rules, odd rows.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    choices: Mapping[str, tuple[BlockFormat, ...]]
+    fixed: Mapping[str, BlockFormat]
+
+    @property
+    def n_weights(self) -> int:
+        """Of all tensors."""
+        return sum(map(math.prod, self.shapes.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """A format for every tensor.
+
+    Attributes:
+        formats: name -> format, of all tensors.
+        cost: sum of the allocated tensors' costs.
+    """
+
+    formats: Mapping[str, BlockFormat]
+    cost: float
+
+    def recipe(self, name: str, tensors: Tensors) -> Recipe:
+        """The recipe ``name`` with these formats."""
+        sizes = {tensor: math.prod(shape) for tensor, shape in tensors.shapes.items()}
+        return KeptFormats.of(self.formats, sizes, name)
+
+
+def tensor_bytes(shape: tuple[int, ...], format: BlockFormat) -> int:
+    """Packed size of a tensor."""
+    return math.prod(shape[:-1]) * format.row_bytes(shape[-1])
+
+
+def allocate_bytes(tensors: Tensors, cost: Cost, budget: int) -> Allocation:
+    """The formats with the least cost in ``budget`` bytes of all tensors.
+
+    Raises:
+        InputError: the smallest formats exceed the budget.
+    """
+    fixed = sum(tensor_bytes(tensors.shapes[name], format) for name, format in tensors.fixed.items())
+    options = [
+        [Option(format.name, tensor_bytes(tensors.shapes[name], format), cost(name, format)) for format in formats]
+        for name, formats in tensors.choices.items()
+    ]
+    picked = allocate(options, budget - fixed)
+    chosen = {name: get_format(option.name) for name, option in zip(tensors.choices, picked, strict=True)}
+    formats = {name: chosen.get(name) or tensors.fixed[name] for name in tensors.shapes}
+    return Allocation(formats, sum(option.cost for option in picked))
+
+
+def allocate_file(tensors: Tensors, cost: Cost, target: int, file_size: Callable[[Allocation], int]) -> Allocation:
+    """The formats with the least cost in a file of at most ``target`` bytes, header and padding included.
+
+    Raises:
+        InputError: the smallest formats exceed it.
+    """
+    budget, best, best_size = target, None, 0
+    for _ in range(_MAX_ROUNDS):
+        found = allocate_bytes(tensors, cost, budget)
+        size = file_size(found)
+        if best_size < size <= target:
+            best, best_size = found, size
+        if best is not None and target - best_size <= _CLOSE * target:
+            break
+        budget += target - size
+    if best is None:
+        raise InputError(f"no file of {human_bytes(target)} was found; give a slightly larger size")
+    return best

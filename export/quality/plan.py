@@ -1,0 +1,361 @@
+"""The plan of a calibrated export: measure, allocate, round, compare.
+
+A model of up to :data:`MAX_COMPARED` weights is rounded in memory by every step, and the steps are compared with the
+source on the evaluation text. A larger one is rounded while it is written, by the steps that paid for other models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from sprat.arrays import I32Array, U8Array
+from sprat.errors import InputError
+from sprat.export.calibration import calibration_sequences, disturbed
+from sprat.export.quality.budget import Allocation, Tensors, allocate_bytes, allocate_file, tensor_bytes
+from sprat.export.quality.candidates import STEPS, Compared, Rounded, compare, round_all
+from sprat.export.quality.costs import packaged_cost
+from sprat.export.quality.flat import FlatRounding
+from sprat.export.quality.imatrix import write_imatrix
+from sprat.export.quality.layer_pass import LayerPass
+from sprat.export.quality.measure import Measurements, measure
+from sprat.export.quality.options import QualityOptions
+from sprat.export.quality.rounder import Rounder
+from sprat.export.quality.store import (
+    load_measurements,
+    measurements_digest,
+    measurements_path,
+    save_measurements,
+)
+from sprat.export.source.checkpoint import Checkpoint
+from sprat.export.texts import evaluation_text
+from sprat.export.write.rounding import Rounding
+from sprat.progress import Progress, ReportProgress, no_progress
+from sprat.quant.formats import BlockFormat, format_names, get_format
+from sprat.quant.recipe import Recipe, is_kept_f32
+from sprat.quant.round.grid import grid_of
+from sprat.runtime.files.bundle import QualityReport
+from sprat.runtime.kernels.native import NATIVE_FORMATS
+from sprat.runtime.tokenizer.tokenizer import Tokenizer
+
+__all__ = ["MAX_COMPARED", "QualityPlan", "measure_source", "plan_quality", "quality_digest"]
+
+MAX_COMPARED = 500_000_000
+"""Weights of a model whose candidates fit into memory."""
+
+_PROBE_TOKENS = {"balanced": 768, "best": 1536}
+_STEPS = {"balanced": ("search", "feedback"), "best": ("search", "feedback", "descent")}
+_KLD_ROUNDS = 4
+_KLD_MARGIN = 0.97  # of the limit, to aim at
+
+
+@dataclass(frozen=True, slots=True)
+class QualityPlan:
+    """What the writers need.
+
+    Attributes:
+        recipe: the formats.
+        rounding: rounds the allocated tensors.
+        report: for the manifest.
+    """
+
+    recipe: Recipe
+    rounding: Rounding
+    report: QualityReport
+
+
+@dataclass(frozen=True, slots=True)
+class _InMemory:
+    """Tensors that were rounded already."""
+
+    digest: str
+    weights: Rounded
+
+    def has(self, name: str) -> bool:
+        """Whether it was rounded."""
+        return name in self.weights
+
+    def round(self, name: str, format: BlockFormat) -> U8Array:
+        """Its packed rows."""
+        weight = self.weights[name]
+        return weight.packed.reshape(-1, weight.packed.shape[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class _Streamed:
+    """Tensors that are rounded when they are written."""
+
+    digest: str
+    names: frozenset[str]
+    rounder: Rounder
+
+    def has(self, name: str) -> bool:
+        """Whether it is rounded here."""
+        return name in self.names
+
+    def round(self, name: str, format: BlockFormat) -> U8Array:
+        """Its packed rows."""
+        packed = self.rounder.round(name, format)
+        return packed.reshape(-1, packed.shape[-1])
+
+
+def plan_quality(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    options: QualityOptions,
+    tokenizer: Mapping[str, Any],
+    file_size: Callable[[Recipe], int],
+    progress: ReportProgress,
+) -> QualityPlan:
+    """Choose formats and codes for the least divergence in the wanted bytes.
+
+    Args:
+        checkpoint: the source.
+        recipe: what the export would do without calibration; its size is the target where none is given, and the
+            tensors of its rules keep their formats.
+        options: level, target and text.
+        tokenizer: the ``tokenizer.*`` keys.
+        file_size: bytes of the file under a recipe.
+        progress: called during measuring and rounding.
+
+    Raises:
+        InputError: the target is too small, the text too short, or no size reaches the wanted divergence.
+    """
+    planner = _Planner(checkpoint, recipe, options, tokenizer, file_size, progress)
+    return planner.fast() if options.level == "fast" else planner.calibrated()
+
+
+def quality_digest(
+    checkpoint: Checkpoint, recipe: Recipe, options: QualityOptions, tokenizer: Mapping[str, Any]
+) -> str:
+    """SHA-256 of everything that decides formats and codes; reads no weight beyond the source's hash."""
+    request = f"{options.level} {options.target} {recipe.name} {' '.join(map(str, recipe.rules))}"
+    sequences = [] if options.level == "fast" else calibration_sequences(tokenizer, options.calibration)
+    return measurements_digest(checkpoint.hash(), sequences, _formats(), request)
+
+
+def measure_source(
+    checkpoint: Checkpoint, sequences: Sequence[I32Array], level: str, progress: ReportProgress = no_progress
+) -> Measurements:
+    """Measure a source, or read what an earlier call of the same source, text and level kept.
+
+    Args:
+        checkpoint: the source.
+        sequences: token ids of the calibration text.
+        level: ``balanced`` or ``best``.
+        progress: called after each layer.
+    """
+    formats, n_probes = _formats(), _enough(sequences, _PROBE_TOKENS[level])
+    path = measurements_path(measurements_digest(checkpoint.hash(), sequences, formats, f"{n_probes} probes"))
+    if found := load_measurements(path):
+        return found
+    found = measure(
+        checkpoint.spec,
+        checkpoint,
+        [*disturbed(sequences[:n_probes]), *sequences[n_probes:]],
+        formats,
+        n_probes=n_probes,
+        effort=STEPS["search"],
+        progress=progress,
+    )
+    save_measurements(path, found)
+    return found
+
+
+@dataclass(slots=True)
+class _Planner:
+    checkpoint: Checkpoint
+    recipe: Recipe
+    options: QualityOptions
+    tokenizer: Mapping[str, Any]
+    file_size: Callable[[Recipe], int]
+    progress: ReportProgress
+    tensors: Tensors = field(init=False)
+
+    def __post_init__(self) -> None:
+        shapes = {name: tensor.shape for name, tensor in self.checkpoint.tensors.items()}
+        self.tensors = _tensors(shapes, self.recipe)
+
+    def fast(self) -> QualityPlan:
+        """Allocate by packaged costs; search scales with equal importance."""
+        allocation = self._allocate(partial(packaged_cost, self.checkpoint.spec))
+        report = QualityReport(
+            level="fast", digest=self._digest(), calibration_tokens=0, rounding="search", expected_kld=None
+        )
+        rounding = FlatRounding(report.digest, frozenset(self.tensors.choices), self.checkpoint)
+        return QualityPlan(allocation.recipe("fast", self.tensors), rounding, report)
+
+    def calibrated(self) -> QualityPlan:
+        """Measure, allocate, round."""
+        sequences = calibration_sequences(self.tokenizer, self.options.calibration)
+        measured = self._measure(sequences)
+
+        def cost(name: str, format: BlockFormat) -> float:
+            return measured.cost(name, format.name)
+
+        if self.tensors.n_weights > MAX_COMPARED:
+            return self._streamed(self._allocate(cost), measured, sequences)
+        evaluation = LayerPass(self.checkpoint.spec, self.checkpoint, _evaluation(self.tokenizer))
+        if self.options.target.max_kld is None:
+            allocation = self._allocate(cost)
+            compared = self._compare(allocation, measured, sequences, evaluation)
+        else:
+            allocation, compared = self._reach(self.options.target.max_kld, cost, measured, sequences, evaluation)
+        rounding = _InMemory(self._digest(), compared.weights)
+        report = self._report(rounding.digest, measured, compared.name, allocation, compared)
+        return QualityPlan(allocation.recipe(self.options.level, self.tensors), rounding, report)
+
+    def _measure(self, sequences: Sequence[I32Array]) -> Measurements:
+        measured = measure_source(self.checkpoint, sequences, self.options.level, self.progress)
+        if self.options.imatrix_out is not None:
+            in_layers = {name: rows for name, rows in measured.mean_squares.items() if name.startswith("blk.")}
+            write_imatrix(self.options.imatrix_out, in_layers, measured.n_tokens, "sprat calibration")
+        return measured
+
+    def _digest(self) -> str:
+        return quality_digest(self.checkpoint, self.recipe, self.options, self.tokenizer)
+
+    def _allocate(self, cost: Callable[[str, BlockFormat], float], budget: int | None = None) -> Allocation:
+        target = self.options.target
+        if budget is None and target.file_bytes is not None:
+            return allocate_file(self.tensors, cost, target.file_bytes, self._size)
+        if budget is None and target.bits_per_weight is not None:
+            budget = int(target.bits_per_weight * self.tensors.n_weights / 8)
+        return allocate_bytes(self.tensors, cost, self._recipe_bytes() if budget is None else budget)
+
+    def _size(self, allocation: Allocation) -> int:
+        return self.file_size(allocation.recipe(self.options.level, self.tensors))
+
+    def _recipe_bytes(self) -> int:
+        shapes = self.tensors.shapes
+        return sum(tensor_bytes(shape, self.recipe.choose(name, shape).format) for name, shape in shapes.items())
+
+    def _compare(
+        self,
+        allocation: Allocation,
+        measured: Measurements,
+        sequences: Sequence[I32Array],
+        evaluation: LayerPass,
+    ) -> Compared:
+        assert measured.head_moments is not None, "measure() sets them"
+        formats = {name: allocation.formats[name] for name in self.tensors.choices}
+        candidates = {
+            step: round_all(
+                self.checkpoint.spec,
+                self.checkpoint,
+                sequences,
+                measured.head_moments,
+                formats,
+                step,
+                self.progress,
+            )
+            for step in _STEPS[self.options.level]
+        }
+        self.progress(Progress(0, 1, "comparing"))
+        return compare(evaluation, candidates)
+
+    def _reach(
+        self,
+        limit: float,
+        cost: Callable[[str, BlockFormat], float],
+        measured: Measurements,
+        sequences: Sequence[I32Array],
+        evaluation: LayerPass,
+    ) -> tuple[Allocation, Compared]:
+        """The smallest file whose divergence is within the limit: by expected costs, corrected by what was measured."""
+        wanted, best = limit, None
+        for _ in range(_KLD_ROUNDS):
+            allocation = self._smallest(wanted, cost)
+            compared = self._compare(allocation, measured, sequences, evaluation)
+            if compared.score.mean <= limit:
+                best = allocation, compared
+                if compared.score.mean > limit * (2 * _KLD_MARGIN - 1):
+                    break
+            wanted = allocation.cost * limit * _KLD_MARGIN / compared.score.mean
+        if best is None:
+            raise InputError(
+                f"--max-kld {limit:g}: the best of {_KLD_ROUNDS} files has {compared.score.mean:.3g}; "
+                "allow a larger divergence"
+            )
+        return best
+
+    def _smallest(self, wanted: float, cost: Callable[[str, BlockFormat], float]) -> Allocation:
+        """The smallest allocation with an expected cost of at most ``wanted``, by bisection of the bytes."""
+        sizes = [
+            sorted(tensor_bytes(self.tensors.shapes[name], format) for format in formats)
+            for name, formats in self.tensors.choices.items()
+        ]
+        fixed = sum(tensor_bytes(self.tensors.shapes[name], format) for name, format in self.tensors.fixed.items())
+        low, high = (fixed + sum(size[end] for size in sizes) for end in (0, -1))
+        found = self._allocate(cost, high)
+        while high - low > 1e-3 * high:
+            middle = (low + high) // 2
+            tried = self._allocate(cost, middle)
+            if tried.cost <= wanted:
+                high, found = middle, tried
+            else:
+                low = middle
+        return found
+
+    def _streamed(self, allocation: Allocation, measured: Measurements, sequences: Sequence[I32Array]) -> QualityPlan:
+        assert measured.head_moments is not None, "measure() sets them"
+        step = _STEPS[self.options.level][-1]
+        rounder = Rounder(self.checkpoint.spec, self.checkpoint, sequences, measured.head_moments, STEPS[step])
+        rounding = _Streamed(self._digest(), frozenset(self.tensors.choices), rounder)
+        report = self._report(rounding.digest, measured, step, allocation, None)
+        return QualityPlan(allocation.recipe(self.options.level, self.tensors), rounding, report)
+
+    def _report(
+        self, digest: str, measured: Measurements, step: str, allocation: Allocation, compared: Compared | None
+    ) -> QualityReport:
+        notes = [] if compared else [f"steps were not compared: above {MAX_COMPARED / 1e6:.0f}M weights"]
+        unseen = {name: tokens.count(0) for name, tokens in measured.expert_tokens.items() if 0 in tokens}
+        if unseen:
+            count, total = max(unseen.values()), len(next(iter(measured.expert_tokens.values())))
+            notes.append(f"up to {count} of {total} experts of a layer saw no token of the calibration text")
+        return QualityReport(
+            level=self.options.level,
+            digest=digest,
+            calibration_tokens=measured.n_tokens,
+            rounding=step,
+            expected_kld=allocation.cost,
+            steps=compared.steps if compared else (),
+            notes=tuple(notes),
+        )
+
+
+def _tensors(shapes: Mapping[str, tuple[int, ...]], recipe: Recipe) -> Tensors:
+    """Which tensors are allocated, and which keep the recipe's format."""
+    choices: dict[str, tuple[BlockFormat, ...]] = {}
+    for name, shape in shapes.items():
+        is_fixed = len(shape) < 2 or is_kept_f32(name) or any(rule.matches(name) for rule in recipe.rules)
+        usable = tuple(format for format in _formats() if format.divides(shape[-1]))
+        if not is_fixed and len(usable) > 1:
+            choices[name] = usable
+    fixed = {name: recipe.choose(name, shape).format for name, shape in shapes.items() if name not in choices}
+    return Tensors(shapes, choices, fixed)
+
+
+def _formats() -> list[BlockFormat]:
+    """Formats to choose from: those that rounding knows and, where the core is built, its kernels run."""
+    known = [format for format in map(get_format, format_names()) if grid_of(format)]
+    return [format for format in known if not NATIVE_FORMATS or format.name in NATIVE_FORMATS]
+
+
+def _enough(sequences: Sequence[I32Array], n_tokens: int) -> int:
+    """How many of the first sequences have ``n_tokens`` together."""
+    reached = np.cumsum([len(sequence) for sequence in sequences]) >= n_tokens
+    return int(reached.argmax()) + 1 if reached.any() else len(sequences)
+
+
+def _evaluation(tokenizer: Mapping[str, Any]) -> list[I32Array]:
+    """The evaluation text, which no calibration reads, in windows."""
+    found = Tokenizer.from_gguf(tokenizer)
+    tokens = found.encode(evaluation_text())
+    window = 512 - 1
+    pieces = [tokens[start : start + window] for start in range(0, len(tokens), window)]
+    return [np.asarray(found.with_bos(piece), np.int32) for piece in pieces if len(piece) > 1]

@@ -1,0 +1,78 @@
+"""Round a model: a second pass over the calibration text, layer by layer, with the moments of each layer's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sprat.arrays import F32Array, I32Array, U8Array
+from sprat.export.quality.layer_pass import LayerPass, Replaced
+from sprat.export.quality.statistics import MatrixMoments, MomentsRecorder
+from sprat.export.quality.taps import RecordingKernels
+from sprat.quant.formats import BlockFormat
+from sprat.quant.round.rounding import Effort, round_matrix
+from sprat.runtime.arch.spec import ModelSpec
+from sprat.runtime.kernels import ReferenceKernels
+from sprat.runtime.weights import Weight, WeightSource
+
+__all__ = ["Rounder"]
+
+
+class Rounder:
+    """Rounds the tensors of a model in the order of its layers.
+
+    Args:
+        spec: the architecture.
+        weights: the source's weights.
+        sequences: token ids of the calibration text.
+        head_moments: second moments of the head's inputs, ``(hidden, hidden)``.
+        effort: the steps of rounding.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        weights: WeightSource,
+        sequences: Sequence[I32Array],
+        head_moments: F32Array,
+        effort: Effort,
+    ) -> None:
+        self._layers = LayerPass(spec, weights, sequences)
+        self._head_moments = head_moments
+        self._effort = effort
+        self._x: F32Array | None = None
+        self._layer = -1
+        self._recorder = MomentsRecorder()
+
+    def round(self, name: str, format: BlockFormat) -> U8Array:
+        """The tensor ``name`` in ``format``, ``(..., row_bytes)``; layers must be asked for in order."""
+        weight = self._layers.weights.weight(name)
+        if name.startswith("blk."):
+            moments = self._moments(int(name.split(".")[1])).get(name)
+            return _round(weight, moments, format, self._effort)
+        is_head = name == self._layers.head().output.name
+        own = self._head_moments if is_head else np.eye(weight.shape[-1], dtype=np.float32)
+        return round_matrix(weight.dequantize(), own, format, self._effort)
+
+    def _moments(self, layer: int) -> dict[str, MatrixMoments]:
+        if self._x is None:
+            self._x = self._layers.embed(ReferenceKernels(0))
+        while self._layer < layer:
+            self._layer += 1
+            self._recorder = MomentsRecorder()
+            block = self._layers.block(self._layer, Replaced(self._layers.weights, {}))
+            self._layers.run(block, self._x, RecordingKernels(ReferenceKernels(), self._recorder))
+        return self._recorder.moments
+
+
+def _round(weight: Weight, moments: MatrixMoments | None, format: BlockFormat, effort: Effort) -> U8Array:
+    assert moments is not None, f"{weight.name}: no product has it"
+    common = moments.common()
+    if len(weight.shape) == 2:
+        return round_matrix(weight.dequantize(), common, format, effort)
+    parts = [
+        round_matrix(weight[part].dequantize(), moments.of_part(part, common), format, effort)
+        for part in range(weight.shape[0])
+    ]
+    return np.stack(parts)

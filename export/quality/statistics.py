@@ -1,0 +1,89 @@
+"""What the inputs of a layer's matrices look like: second moments per matrix, per expert and per head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from sprat.arrays import F32Array
+from sprat.quant.round.moments import InputMoments, shrunk
+from sprat.runtime.weights import Weight
+
+__all__ = ["PRIOR_TOKENS", "MatrixMoments", "MomentsRecorder"]
+
+PRIOR_TOKENS = 256.0
+"""Tokens that the layer's moments count for beside an expert's own."""
+
+
+class MatrixMoments:
+    """The moments of one tensor: one matrix, or one per expert or head of a stack."""
+
+    def __init__(self, n_parts: int, size: int) -> None:
+        self._size = size
+        self._parts: list[InputMoments | None] = [None] * n_parts
+
+    def add(self, x: F32Array, weights: F32Array | None, index: int) -> None:
+        """Add inputs of one part."""
+        part = self._parts[index]
+        if part is None:
+            part = self._parts[index] = InputMoments.empty(self._size)
+        part.add(x, weights)
+
+    @property
+    def n_tokens(self) -> list[int]:
+        """Inputs that each part has seen."""
+        return [part.n_tokens if part else 0 for part in self._parts]
+
+    def share(self, index: int) -> float:
+        """How much a part's outputs count: the sum of its weights, 1 per token of an unweighted input."""
+        part = self._parts[index]
+        return part.weight if part else 0.0
+
+    def common(self) -> F32Array:
+        """The moments of all parts together, ``(k, k)``."""
+        seen = [part for part in self._parts if part]
+        weight = sum(part.weight for part in seen)
+        if not weight:
+            return np.eye(self._size, dtype=np.float32)
+        total = np.zeros((self._size, self._size), np.float32)
+        for part in seen:
+            total += part.total
+        return total / np.float32(weight)
+
+    def of_part(self, index: int, common: F32Array) -> F32Array:
+        """The moments of one part, shrunk to those of all parts where it has seen few inputs."""
+        if len(self._parts) == 1:
+            return common
+        part = self._parts[index]
+        return shrunk(part.mean(), part.n_tokens, common, PRIOR_TOKENS) if part else common
+
+    def mean_squares(self) -> F32Array:
+        """Mean square of each input, ``(n_parts, k)``: llama.cpp's imatrix; of all parts for one that saw nothing."""
+        everywhere = np.diagonal(self.common()).astype(np.float32)
+        return np.stack([part.mean_square() if part else everywhere for part in self._parts])
+
+
+class MomentsRecorder:
+    """An ``InputObserver`` that sums the moments of every matrix by name.
+
+    Matrices with the same inputs share one sum: q, k and v; gate and up.
+    """
+
+    def __init__(self) -> None:
+        self.moments: dict[str, MatrixMoments] = {}
+        self._last: tuple[F32Array, int, MatrixMoments] | None = None
+
+    def __call__(self, weight: Weight, x: F32Array, weights: F32Array | None = None, index: int | None = None) -> None:
+        """Add the inputs of ``weight``."""
+        if self._last is not None and self._last[0] is x and self._last[1] == (index or 0):
+            self.moments.setdefault(weight.name, self._last[2])
+            return
+        n_parts = 1 if index is None else weight.shape[0]
+        own = self.moments.setdefault(weight.name, MatrixMoments(n_parts, weight.shape[-1]))
+        own.add(x, weights, index or 0)
+        self._last = x, index or 0, own
+
+    def names(self) -> Iterable[str]:
+        """Tensors whose inputs were seen."""
+        return self.moments.keys()

@@ -1,0 +1,5 @@
+// Android's state of an activity.
+
+package android.os
+
+class Bundle

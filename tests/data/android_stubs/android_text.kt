@@ -1,0 +1,7 @@
+// The text of an EditText.
+
+package android.text
+
+interface Editable : CharSequence {
+    fun clear()
+}

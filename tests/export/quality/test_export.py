@@ -1,0 +1,174 @@
+"""Calibrated exports from end to end."""
+
+import gguf
+import numpy as np
+import pytest
+from tiny_checkpoint import write_checkpoint
+
+import sprat.demo
+from sprat.errors import ExportError, InputError
+from sprat.export.pipeline import export
+from sprat.export.quality.imatrix import read_imatrix
+from sprat.export.quality.layer_pass import LayerPass
+from sprat.export.quality.score import difference, score
+from sprat.export.source.checkpoint import Checkpoint
+from sprat.export.texts import calibration_text, evaluation_text
+from sprat.quant.formats import format_of_type
+from sprat.runtime.files.gguf import GGUFFile
+
+SEQUENCES = [np.random.default_rng(seed).integers(4, 400, 40).astype(np.int32) for seed in range(12)]
+
+
+SMALL = {
+    "deepseek2": {"num_hidden_layers": 2, "n_routed_experts": 4, "num_experts_per_tok": 2},
+    "qwen2": {"num_hidden_layers": 2},
+}
+
+
+@pytest.fixture(autouse=True)
+def short_texts(tmp_path, monkeypatch):
+    """A cache of the test's own, and texts that are not long for tokens of a letter or two."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("sprat.export.quality.plan.evaluation_text", lambda: evaluation_text()[:1500])
+
+
+@pytest.fixture(params=SMALL)
+def source(request, tmp_path):
+    return write_checkpoint(tmp_path / "source", request.param, **SMALL[request.param])
+
+
+@pytest.fixture
+def text(tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_text(calibration_text()[:2500])
+    return {"calibration": [file]}
+
+
+def file_of(result):
+    return result.bundle.artifact("gguf")
+
+
+def scores(source, *files):
+    checkpoint = Checkpoint.open(source)
+    layers = LayerPass(checkpoint.spec, checkpoint, SEQUENCES)
+    opened = {str(file): GGUFFile.open(file) for file in files}
+    return score(layers, opened).values()
+
+
+def test_as_many_bytes_and_closer_to_the_source(source, tmp_path, text):
+    plain = export(source, tmp_path / "plain", quant="q4_0")
+    best = export(source, tmp_path / "best", quality="best", match_size=file_of(plain), **text)
+    size, limit = file_of(best).stat().st_size, file_of(plain).stat().st_size
+    assert 0.99 * limit <= size <= limit
+    blind, chosen = scores(source, file_of(plain), file_of(best))
+    gain, error = difference(blind, chosen)
+    assert gain > 3 * error
+    report = best.bundle.manifest.quality
+    assert report.level == "best"
+    assert report.calibration_tokens > 500
+    assert [step.name for step in report.steps] == ["search", "feedback", "descent"]
+    assert report.rounding == [step.name for step in report.steps if step.taken][-1]
+
+
+def test_stock_readers_see_the_same_weights(source, tmp_path, text):
+    path = file_of(export(source, tmp_path / "out", quality="balanced", quant="q4_0", **text))
+    ours = GGUFFile.open(path)
+    for tensor in gguf.GGUFReader(path).tensors:
+        weight = ours.weight(tensor.name)
+        read = gguf.dequantize(tensor.data, tensor.tensor_type).reshape(weight.shape)
+        assert np.array_equal(read, weight.dequantize()), tensor.name
+        assert format_of_type(tensor.tensor_type) is weight.format
+
+
+def test_the_imatrix_is_written(source, tmp_path, text):
+    export(source, tmp_path / "out", imatrix_out=tmp_path / "imatrix.gguf", **text)
+    found = read_imatrix(tmp_path / "imatrix.gguf")
+    assert "token_embd.weight" not in found
+    assert found["blk.1.attn_output.weight"].shape[0] == 1
+    assert all((rows > 0).any() for rows in found.values())
+
+
+def test_fast_reads_no_text_and_is_as_large(source, tmp_path):
+    plain = export(source, tmp_path / "plain", quant="q5_0")
+    fast = export(source, tmp_path / "fast", quant="q5_0", quality="fast")
+    assert file_of(fast).stat().st_size <= 1.001 * file_of(plain).stat().st_size
+    assert fast.bundle.manifest.quality.rounding == "search"
+    assert fast.bundle.manifest.recipe == "fast"
+    assert len({group.format for group in fast.groups}) > 2
+
+
+@pytest.mark.slow
+def test_fast_is_closer_to_a_trained_model(tmp_path):
+    """Packaged costs are those of trained models; random weights have others."""
+    plain, fast = (
+        export(sprat.demo.path(), tmp_path / str(level), quant="q4_0", quality=level) for level in (None, "fast")
+    )
+    blind, chosen = scores(sprat.demo.path(), file_of(plain), file_of(fast))
+    gain, error = difference(blind, chosen)
+    assert gain > 2 * error
+
+
+def test_bits_per_weight(source, tmp_path):
+    result = export(source, tmp_path / "out", quality="fast", target_bpw=6.0)
+    assert 5.9 < result.bits_per_weight <= 6.0
+
+
+def test_a_divergence_is_reached(source, tmp_path, text):
+    loose = export(source, tmp_path / "loose", max_kld=0.02, **text)
+    tight = export(source, tmp_path / "tight", max_kld=0.002, **text)
+    for result, limit in ((loose, 0.02), (tight, 0.002)):
+        taken = [step for step in result.bundle.manifest.quality.steps if step.taken][-1]
+        assert 0 < taken.kld <= limit
+    assert file_of(loose).stat().st_size < file_of(tight).stat().st_size
+
+
+def test_the_same_command_does_nothing_and_another_is_refused(source, tmp_path, text):
+    out = tmp_path / "out"
+    first = export(source, out, quality="balanced", **text)
+    again = export(source, out, quality="balanced", **text)
+    assert "up to date" in again.notes[-1]
+    assert again.bundle.manifest == first.bundle.manifest
+    others = (
+        {"quality": "best", **text},
+        {"quality": "balanced", "quant": "q5_0", **text},
+        {"quality": "balanced"},
+        {},
+    )
+    for other in others:
+        with pytest.raises(ExportError, match="another bundle"):
+            export(source, out, **other)
+
+
+def test_the_same_command_writes_the_same_bytes(source, tmp_path, text):
+    one, two = (export(source, tmp_path / name, quality="best", **text) for name in ("one", "two"))
+    assert file_of(one).read_bytes() == file_of(two).read_bytes()
+
+
+def test_rules_of_the_user_win(source, tmp_path):
+    result = export(source, tmp_path / "out", quality="fast", tensor_rules=["token_embd=f16"])
+    assert next(group.format for group in result.groups if group.role == "token_embd") == "F16"
+
+
+def test_a_large_model_is_rounded_while_it_is_written(source, tmp_path, monkeypatch, text):
+    whole = export(source, tmp_path / "whole", quality="best", **text)
+    monkeypatch.setattr("sprat.export.quality.plan.MAX_COMPARED", 1000)
+    streamed = export(source, tmp_path / "streamed", quality="best", **text)
+    assert streamed.bundle.manifest.quality.rounding == "descent"
+    assert "not compared" in streamed.bundle.manifest.quality.notes[0]
+    if whole.bundle.manifest.quality.rounding == "descent":
+        assert file_of(whole).read_bytes() == file_of(streamed).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"quality": "best", "formats": ["onnx"]}, "--quality best writes a GGUF"),
+        ({"target_size": 1000}, "smallest formats take"),
+        ({"target_bpw": 1.0}, "smallest formats take"),
+        ({"max_kld": 1e-12}, "allow a larger divergence"),
+    ],
+)
+def test_what_cannot_be_is_refused(source, tmp_path, options, match, text):
+    with pytest.raises(InputError, match=match):
+        export(source, tmp_path / "out", **options, **text)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,79 @@
+"""The calibration text as token ids."""
+
+import numpy as np
+import pytest
+from tiny_checkpoint import write_checkpoint
+
+from sprat.errors import InputError
+from sprat.export.calibration import calibration_sequences, disturbed, packaged_documents
+from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
+from sprat.export.texts import calibration_text, evaluation_text
+from sprat.runtime.tokenizer.tokenizer import Tokenizer
+
+
+@pytest.fixture(scope="module")
+def metadata(tmp_path_factory):
+    return tokenizer_metadata(write_checkpoint(tmp_path_factory.mktemp("c") / "source", "deepseek2"))
+
+
+def test_the_packaged_text_has_every_kind_and_many_scripts():
+    documents = packaged_documents()
+    roles = [tuple(role for role, _ in document.parts) for document in documents]
+    assert sum("think" in parts for parts in roles) >= 10
+    assert any(len(parts) >= 5 and "think" not in parts for parts in roles)
+    assert sum(parts == ("",) for parts in roles) >= 15
+    for letter in "дमし个한ةßéñã":
+        assert letter in calibration_text()
+
+
+def test_verification_reads_another_text():
+    known = {line.strip() for line in evaluation_text().splitlines() if len(line) > 30}
+    assert not known & {line.strip() for line in calibration_text().splitlines()}
+
+
+def test_sequences_begin_with_bos_and_fit_the_window(metadata):
+    tokenizer = Tokenizer.from_gguf(metadata)
+    sequences = calibration_sequences(metadata, window=64)
+    assert all(sequence[0] == tokenizer.bos_id and 8 <= len(sequence) <= 64 for sequence in sequences)
+    assert all(sequence.dtype == np.int32 for sequence in sequences)
+
+
+def test_a_reply_follows_the_template(metadata):
+    tokenizer = Tokenizer.from_gguf(metadata)
+    sequences = [sequence.tolist() for sequence in calibration_sequences(metadata)]
+    assistant = tokenizer.encode("<｜Assistant｜>", parse_special=True)
+    assert assistant[0] in sequences[0]
+    assert "<think>" in tokenizer.decode(sequences[0])
+    assert any(tokenizer.vocabulary.eos_id in sequence for sequence in sequences)
+
+
+def test_every_second_sequence_is_disturbed():
+    sequences = [np.arange(100 * n, 100 * n + 100, dtype=np.int32) for n in range(6)]
+    found = disturbed(sequences)
+    shares = [float(np.mean(a != b)) for a, b in zip(found, sequences, strict=True)]
+    assert shares[1::2] == [0, 0, 0]
+    assert all(0.05 < share < 0.3 for share in shares[::2])
+    assert all(a[0] == b[0] for a, b in zip(found, sequences, strict=True))
+    assert all(np.isin(a, np.concatenate(sequences)).all() for a in found)
+    assert all(np.array_equal(a, b) for a, b in zip(found, disturbed(sequences), strict=True))
+
+
+def test_a_file_is_read_instead_with_its_special_tokens(metadata, tmp_path):
+    file = tmp_path / "mine.txt"
+    file.write_text("<｜User｜>How many apples are left?<｜Assistant｜>There are seven apples left over.")
+    tokenizer = Tokenizer.from_gguf(metadata)
+    (sequence,) = calibration_sequences(metadata, [file])
+    wanted = tokenizer.encode(file.read_text(), add_bos=True, parse_special=True)
+    assert sequence.tolist() == wanted
+
+
+@pytest.mark.parametrize(("content", "match"), [(b"", "no sequence of 8 tokens"), (b"\xff\xfe\x00", "text in UTF-8")])
+def test_files_without_text_are_refused(metadata, tmp_path, content, match):
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(InputError, match=match):
+        calibration_sequences(metadata, [tmp_path / "file"])
+
+
+def test_a_missing_file_is_refused(metadata, tmp_path):
+    with pytest.raises(InputError, match=r"none\.txt: cannot be read"):
+        calibration_sequences(metadata, [tmp_path / "none.txt"])
