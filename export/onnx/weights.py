@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -105,7 +106,7 @@ class GraphWeights:
         return is_quantized and not self.options.portable and self.options.ort >= FAST_QMOE
 
     @property
-    def accuracy(self) -> dict[str, int]:
+    def accuracy(self) -> dict[str, Any]:
         """The attribute ``accuracy_level`` of products, unless it is the default."""
         level = self.options.accuracy_level
         return {"accuracy_level": level} if level else {}

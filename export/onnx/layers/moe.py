@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -90,7 +91,7 @@ def _qmoe(layer: Layer, moe: MoESpec, x: Value, routes: Routes, gate_up: OnnxWei
     """All experts in one ``QMoE``."""
     fc1, fc2 = (layer.weights.arrays.rows(weight) for weight in (gate_up, down))
     layer.graph.needs(ort=FAST_QMOE)
-    own_bits = {} if down.bits == gate_up.bits else {"fc2_expert_weight_bits": down.bits}
+    own_bits: dict[str, Any] = {} if down.bits == gate_up.bits else {"fc2_expert_weight_bits": down.bits}
     return layer.graph.op(
         "QMoE",
         *(x, routes.scores, fc1.codes, fc1.scales, None, fc2.codes, fc2.scales, None),
