@@ -58,7 +58,8 @@ class Measurements:
         """
         errors = self.errors[tensor]
         relative = errors[format] / max(errors[self.probe_format], 1e-30)
-        return self.kld[tensor] * max(relative, relative**_STEEPNESS)
+        steep: float = relative**_STEEPNESS
+        return self.kld[tensor] * max(relative, steep)
 
 
 def measure(
