@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -19,7 +20,7 @@ from sprat.export.onnx.arrays import Arrays, GroupArrays
 from sprat.export.onnx.data import OnnxWeight
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
 from sprat.export.onnx.options import OnnxOptions
-from sprat.export.onnx.ort_version import FAST_QMOE
+from sprat.export.onnx.ort_version import FAST_QMOE, FLOAT_INT8
 from sprat.export.source.rows import AlternatingRows, AsFloat32, TransposedHeads, in_one_format
 from sprat.export.source.tensor import SourceTensor
 from sprat.quant.formats import BlockFormat, get_format
@@ -62,6 +63,8 @@ class GraphWeights:
             return self._graph.op("Gemm", x, self.arrays.float32(weight, part), bias, transB=1, name=name)
         if self.options.portable:
             return self._graph.op("Gemm", x, self._dequantized(weight, part), bias, transB=1, name=name)
+        if format.bits == 8 and not self.options.accuracy_level:
+            self._graph.needs(ort=FLOAT_INT8)
         arrays = self.arrays.blocks(weight, part)
         return self._graph.op(
             "MatMulNBits",
@@ -103,7 +106,7 @@ class GraphWeights:
         return is_quantized and not self.options.portable and self.options.ort >= FAST_QMOE
 
     @property
-    def accuracy(self) -> dict[str, int]:
+    def accuracy(self) -> dict[str, Any]:
         """The attribute ``accuracy_level`` of products, unless it is the default."""
         level = self.options.accuracy_level
         return {"accuracy_level": level} if level else {}

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -90,7 +91,7 @@ def _qmoe(layer: Layer, moe: MoESpec, x: Value, routes: Routes, gate_up: OnnxWei
     """All experts in one ``QMoE``."""
     fc1, fc2 = (layer.weights.arrays.rows(weight) for weight in (gate_up, down))
     layer.graph.needs(ort=FAST_QMOE)
-    own_bits = {} if down.bits == gate_up.bits else {"fc2_expert_weight_bits": down.bits}
+    own_bits: dict[str, Any] = {} if down.bits == gate_up.bits else {"fc2_expert_weight_bits": down.bits}
     return layer.graph.op(
         "QMoE",
         *(x, routes.scores, fc1.codes, fc1.scales, None, fc2.codes, fc2.scales, None),
@@ -111,8 +112,8 @@ def _one_if_per_expert(
 ) -> Value:
     """One ``If`` per expert, with the outputs for its tokens or none; the outputs are weighted and added at the end.
 
-    Fewer ``If`` would cost less, but in an ``If`` inside another one onnxruntime packs no weights, and its products in
-    1.22 refuse to have no rows. An assignment is a place in the list of all chosen experts: number ``i`` is token
+    An ``If`` around several of them would save evaluations, but onnxruntime packs no weights in an ``If`` inside
+    another one. An assignment is a place in the list of all chosen experts: number ``i`` is token
     ``i // n_experts_per_token``.
     """
     graph = layer.graph

@@ -83,12 +83,17 @@ def found(request, newest, exports, tmp_path_factory):
     return request.param, logits_in(request.param, exports, tmp_path_factory.mktemp("old"))
 
 
+def promises(name, form, version):
+    """Whether the export says that it loads in ``version``."""
+    quant, options = FORMS[form]
+    requires = artifact(Checkpoint.open(GOLDEN / name), quant, **options).requires
+    return OrtVersion.parse(version) >= OrtVersion.parse(requires.split(",")[0].removeprefix("onnxruntime >= "))
+
+
 def test_every_graph_runs_where_it_says(found):
     version, logits = found
     for (name, form), result in logits.items():
-        options = FORMS[form][1]
-        requires = artifact(Checkpoint.open(GOLDEN / name), FORMS[form][0], **options).requires
-        if OrtVersion.parse(version) >= OrtVersion.parse(requires.split(",")[0].removeprefix("onnxruntime >= ")):
+        if promises(name, form, version):
             assert not isinstance(result, str), (version, name, form, result)
 
 
@@ -104,6 +109,8 @@ def test_quantized_logits_are_those_of_the_newest_version(found, newest):
     version, logits = found
     for (name, form), result in logits.items():
         expected = newest[name, form]
+        if not promises(name, form, version):
+            continue
         if form in EXACT:
             assert np.abs(result - expected).max() <= TOLERANCE * np.abs(expected).max(), (version, name, form)
         elif form in ROUNDED:
