@@ -13,7 +13,7 @@ from types import ModuleType
 
 __all__ = ["ABI", "core", "missing_because"]
 
-ABI = 2
+ABI = 3
 """``kAbi`` of ``_core.cpp``."""
 
 
