@@ -1,9 +1,9 @@
 """How long a cancel and a timeout take to end an answer, in prefill and in decode.
 
 Files of published shapes with random weights on the native backend. Every answer is ended at a random moment:
-``cancel`` from another thread, ``timeout`` by its deadline. The latency is the time from that moment until the iterator
-has ended, the release of the thread included. The last line is JSON with ``--json``; ``cancel_p99_ms`` and
-``timeout_overshoot_p99_ms`` are the worst of all shapes and phases, and ``load_average`` says how busy the machine was.
+by ``cancel`` from another thread, or by its ``timeout``. The latency is the time from that moment until the iterator
+has ended. Of the JSON, ``cancel_p99_ms`` and ``timeout_overshoot_p99_ms`` are the worst of all shapes and phases, and
+``load_average`` says how busy the machine was.
 
     python benchmarks/cancel.py --json
     python benchmarks/cancel.py --shape r1-distill-qwen-1.5b --repetitions 200 --threads 2
@@ -36,7 +36,7 @@ Phase = Literal["prefill", "decode"]
 
 _LAYERS = {"deepseek-v2-lite": 6, "r1-distill-qwen-1.5b": None}  # None for all: V2-Lite whole takes 9 GB
 _PROMPT, _SHORT_PROMPT = 2048, 32
-_DECODE_S = 0.5  # the moments of decode are spread over this time
+_SPAN_S: dict[Phase, float] = {"prefill": 1.5, "decode": 0.5}  # the moments are spread over this time, at most
 _WAIT_S = 120  # for an answer that should have ended
 
 
@@ -139,9 +139,9 @@ def _measure(shape: str, arguments: argparse.Namespace) -> list[Latencies]:
     backend = open_backend(BackendChoice("native"), request)
     answers = _Answers(backend, arguments.batch)
     _seconds(lambda: answers.start("prefill"))  # reads the weights for the first time
-    spans: dict[Phase, float] = {"prefill": 0.9 * _seconds(lambda: answers.start("prefill")), "decode": _DECODE_S}
+    prompt_s = 0.9 * _seconds(lambda: answers.start("prefill"))
     found = []
-    for phase, span_s in spans.items():
+    for phase, span_s in (("prefill", min(prompt_s, _SPAN_S["prefill"])), ("decode", _SPAN_S["decode"])):
         moments = np.random.default_rng(1).uniform(0.02, 1, arguments.repetitions) * span_s
         first_s = _seconds(lambda: answers.start("decode")) if phase == "decode" else 0.0
         cancels = [_cancel_ms(answers, phase, float(moment)) for moment in moments]

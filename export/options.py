@@ -53,7 +53,8 @@ class ExportOptions:
     """What an export takes besides source and target.
 
     Attributes:
-        quant: ``"int4"``, ``"int8"``, a block format, or ``"keep"``: a GGUF's own; by default what fits ``device``, and
+        quant: ``"int4"``, ``"int8"``, a mix of llama-quantize such as ``"q4_k_m"``, a block format, or ``"keep"``: a
+            GGUF's own; by default what fits ``device``, and
             ``"int4"`` without a device.
         device: a profile's name, or its file; a model that does not fit its memory is refused before a weight is read.
         context: tokens to plan the KV cache for; by default the model's limit, at most 4096.

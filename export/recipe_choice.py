@@ -32,7 +32,7 @@ def choose_recipe(checkpoint: Checkpoint, options: ExportOptions) -> tuple[Recip
         return recipes[0], None, []
     footprints = [planned_footprint(checkpoint.spec, recipe, context=options.context) for recipe in recipes]
     plan = choose_quant(footprints, find_profile(options.device), force=options.force)
-    return recipes[footprints.index(plan.footprint)], plan, list(smaller_choice(plan, footprints))
+    return recipes[plan.index_in(footprints)], plan, list(smaller_choice(plan, footprints))
 
 
 def _recipes(checkpoint: Checkpoint, options: ExportOptions) -> Sequence[Recipe]:

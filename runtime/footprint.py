@@ -12,6 +12,7 @@ from sprat.runtime.arch.gguf_keys import metadata_from_spec
 from sprat.runtime.arch.model_shape import shape_of_keys
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import expected_tensors, is_routed_expert, tensor_role
+from sprat.runtime.buffers import activation_bytes, native_buffer_bytes, program_bytes
 from sprat.runtime.cache import entry_layout
 from sprat.runtime.files.model_file import ModelFile
 from sprat.runtime.files.shape_checks import is_mtp_tensor
@@ -23,11 +24,9 @@ __all__ = [
     "cache_bytes_per_token",
     "file_footprint",
     "footprint_of_sizes",
-    "native_buffer_bytes",
     "pass_cost",
     "planned_footprint",
     "planned_recipes",
-    "program_bytes",
     "resident_and_routed",
 ]
 
@@ -37,12 +36,6 @@ DEFAULT_BATCH = 256  # prompt tokens of one forward pass
 
 DEFAULT_CONTEXT = 4096  # tokens; models with a context of 163,840 would need more cache than a small device has
 
-_PREFILL_TOKENS = 512  # of a chunk, whose activations are in memory together
-_N_ACTIVATIONS = 8  # arrays of the widest activation, in memory together
-_KERNEL_BYTES = 32 << 20  # panels and scratch of the threads
-# Measured with a vocabulary of 49,152: Python, NumPy and sprat; then metadata and tokenizer.
-_PROGRAM_BYTES = 48 << 20
-_TOKENIZER_BYTES_PER_TOKEN = 1200
 _LATENT_PROJECTIONS = frozenset({"attn_k_b", "attn_v_b"})  # counted in the cost of attention
 _CALLS_OF_LAYER = 2  # kernel calls: attention, MLP or MoE
 _CALLS_OF_MODEL = 2  # embeddings and logits
@@ -101,7 +94,9 @@ def footprint_of_sizes(
         routed_bytes=routed_bytes,
         cache_bytes_per_token=cache_bytes_per_token(spec, cache),
         context=min(context or DEFAULT_CONTEXT, spec.max_context),
-        buffer_bytes=native_buffer_bytes(spec) + program_bytes(spec.vocab_size),
+        buffer_bytes=native_buffer_bytes(spec, DEFAULT_BATCH) + program_bytes(spec.vocab_size),
+        batch=DEFAULT_BATCH,
+        activation_bytes=activation_bytes(spec),
         pass_cost=pass_cost(spec, sizes, cache),
         cache=cache,
     )
@@ -111,17 +106,6 @@ def resident_and_routed(sizes: Mapping[str, int]) -> tuple[int, int]:
     """Bytes of the weights that every token reads, and of the routed experts, of ``sizes`` (name -> packed bytes)."""
     routed_bytes = sum(size for name, size in sizes.items() if is_routed_expert(name))
     return sum(sizes.values()) - routed_bytes, routed_bytes
-
-
-def native_buffer_bytes(spec: ModelSpec) -> int:
-    """Memory of the native backend besides weights and cache, at most: activations, two rows of logits, scratch."""
-    widest = max(spec.intermediate_size, spec.hidden_size, spec.attention.q_width)
-    return 4 * (_N_ACTIVATIONS * _PREFILL_TOKENS * widest + 2 * spec.vocab_size) + _KERNEL_BYTES
-
-
-def program_bytes(vocab_size: int) -> int:
-    """Memory of the Python process and the tokenizer."""
-    return _PROGRAM_BYTES + vocab_size * _TOKENIZER_BYTES_PER_TOKEN
 
 
 def cache_bytes_per_token(spec: ModelSpec, cache: Storage) -> int:

@@ -11,7 +11,7 @@ from sprat.devices.affinity import Threads, default_threads, fast_core_ids
 from sprat.devices.container import container_memory_bytes
 from sprat.devices.plan.choose import choose_quant
 from sprat.devices.plan.footprint import Footprint
-from sprat.devices.plan.plan import Plan
+from sprat.devices.plan.plan import BATCHES, Plan
 from sprat.devices.profile import DeviceProfile, find_profile
 from sprat.errors import InputError
 from sprat.runtime.cache import Storage
@@ -95,13 +95,13 @@ def load_limits(
     profile = find_profile(device)
     if usable_bytes is None:
         usable_bytes = min(profile.usable_bytes, in_container or profile.usable_bytes)
-    footprints = _footprints(model, checked, None if context is not None else usable_bytes)
+    footprints = _footprints(model, checked, batch, None if context is not None else usable_bytes)
     plan = choose_quant(footprints, profile, usable_bytes=usable_bytes, force=force)
     limits = _from_plan(plan, threads, _cores(profile))
     return replace(limits, batch=batch) if batch else limits
 
 
-def _footprints(model: OpenModel, context: int, shorten_to: int | None) -> list[Footprint]:
+def _footprints(model: OpenModel, context: int, batch: int | None, shorten_to: int | None) -> list[Footprint]:
     """What to load, the best first: ``context`` with every storage of the cache, then a shorter one.
 
     Where the int8 cache loses precision, a shorter context in float16 comes before it.
@@ -109,13 +109,15 @@ def _footprints(model: OpenModel, context: int, shorten_to: int | None) -> list[
     Args:
         model: the open model.
         context: in tokens.
+        batch: prompt tokens of one forward pass; ``None`` for the default, and for fewer before a shorter context.
         shorten_to: memory in bytes that a shorter context may take; ``None`` if the context is fixed.
     """
     storages = model.spec.attention.storages
-    whole = [file_footprint(model.spec, model.file, context=context, cache=storage) for storage in storages]
+    footprints = (file_footprint(model.spec, model.file, context=context, cache=storage) for storage in storages)
+    whole = [footprint.of_batch(batch or DEFAULT_BATCH) for footprint in footprints]
     if shorten_to is None:
         return whole
-    short = [_with_shorter_context(footprint, shorten_to) for footprint in whole]
+    short = [_with_shorter_context(footprint.of_batch(batch or BATCHES[-1]), shorten_to) for footprint in whole]
     if has_large_key_bias(model):
         return [footprint for pair in zip(whole, short, strict=True) for footprint in pair]
     return [*whole, short[-1]]

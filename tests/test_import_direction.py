@@ -36,6 +36,7 @@ PARTS = {
         "files cache",
         "kernels",
         "models",
+        "buffers",
         "footprint",
         "backends",
         "generate cache_budget",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sprat.devices.plan.footprint import Footprint
-from sprat.devices.plan.plan import DEFAULT_PROMPT, Plan
+from sprat.devices.plan.plan import BATCHES, DEFAULT_PROMPT, Plan
 from sprat.devices.plan.refusal import refusal
 from sprat.devices.profile import DeviceProfile
 from sprat.errors import DoesNotFitError
@@ -23,7 +23,8 @@ def best_plan(
 ) -> Plan:
     """The plan for the first of ``footprints`` (best quality first) that fits ``profile`` without streaming.
 
-    If none fits, the plan for the smallest: it streams the fewest experts, or lacks the fewest bytes.
+    One that does not fit is tried with fewer tokens of a forward pass, down to 32, before the next one. If none fits,
+    the plan for the smallest: it streams the fewest experts, or lacks the fewest bytes.
 
     Args:
         footprints: of one model, at least one.
@@ -32,8 +33,18 @@ def best_plan(
         prompt_tokens: length of the prompt for which the time to first token is predicted.
     """
     usable_bytes = profile.usable_bytes if usable_bytes is None else usable_bytes
-    plans = [Plan(profile, footprint, usable_bytes, prompt_tokens) for footprint in footprints]
+    plans = [
+        Plan(profile, footprint.of_batch(batch), usable_bytes, prompt_tokens)
+        for footprint in footprints
+        for batch in _batches(footprint)
+    ]
     return next((plan for plan in plans if plan.fits), max(plans, key=lambda plan: plan.spare_bytes))
+
+
+def _batches(footprint: Footprint) -> list[int]:
+    """The batch of the footprint, then shorter ones where these take less memory."""
+    shorter = [size for size in BATCHES if size < footprint.batch] if footprint.activation_bytes else []
+    return [footprint.batch, *shorter]
 
 
 def choose_quant(

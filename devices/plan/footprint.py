@@ -6,7 +6,7 @@ They are computed from a model in :mod:`sprat.runtime.footprint`; ``devices`` do
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["AS_IT_IS", "SHORTEST_CONTEXT", "AttentionCost", "Footprint", "PassCost"]
 
@@ -145,9 +145,11 @@ class Footprint:
         routed_bytes: weights of routed experts, of which a token reads some.
         cache_bytes_per_token: KV entries of a token, in all layers.
         context: context length in tokens.
-        buffer_bytes: activations, logits, tokenizer, and the program itself.
+        buffer_bytes: activations of ``batch`` tokens, logits, tokenizer, and the program itself.
         pass_cost: cost of a forward pass; ``None`` if it is not known, and then no speed is predicted.
         cache: format of the KV cache.
+        batch: tokens of one forward pass.
+        activation_bytes: share of ``buffer_bytes`` per token of the batch.
     """
 
     quant: str
@@ -158,6 +160,14 @@ class Footprint:
     buffer_bytes: int
     pass_cost: PassCost | None = None
     cache: str = "f16"
+    batch: int = 256
+    activation_bytes: int = 0
+
+    def of_batch(self, batch: int) -> Footprint:
+        """The same model with another number of tokens of one forward pass."""
+        if batch == self.batch:
+            return self
+        return replace(self, batch=batch, buffer_bytes=self.buffer_bytes + (batch - self.batch) * self.activation_bytes)
 
     @property
     def weight_bytes(self) -> int:

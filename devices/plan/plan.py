@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,6 +18,7 @@ from sprat.devices.plan.predict import PREFILL_CHUNK, PassTime, Predictor, devic
 from sprat.devices.profile import DeviceProfile, Storage
 
 __all__ = [
+    "BATCHES",
     "DEFAULT_PROMPT",
     "PLAN_SCHEMA",
     "MemoryPart",
@@ -31,7 +33,7 @@ DEFAULT_PROMPT = 512  # tokens, as llama-bench's pp512
 PLAN_SCHEMA = 1
 """Version of :class:`PlanSummary`; a file of another version is an error."""
 
-_BATCHES = (512, 256, 128, 64, 32)  # long passes help MoE models most: each expert is read once for all tokens
+BATCHES = (512, 256, 128, 64, 32)  # long passes help MoE models most: each expert is read once for all tokens
 _MAX_PASS_S = 2.0  # cancel and timeout take effect between passes
 _MAX_SLOWDOWN = 1.25  # of a whole prompt in shorter passes
 
@@ -140,6 +142,10 @@ class Plan:
         """Memory left when everything is loaded; negative when experts must be streamed or it does not fit."""
         return self.usable_bytes - self.footprint.total_bytes
 
+    def index_in(self, footprints: Sequence[Footprint]) -> int:
+        """Which of the ``footprints`` that it was chosen from the plan is for; its batch may be shorter."""
+        return next(i for i, each in enumerate(footprints) if each.of_batch(self.footprint.batch) == self.footprint)
+
     @property
     def fits(self) -> bool:
         """Whether weights, a full KV cache and buffers fit."""
@@ -237,9 +243,20 @@ class Plan:
         return RunSettings(
             n_threads=self.profile.n_threads,
             context=self.footprint.context,
-            batch=_prefill_batch(self.predictor) if self.predictor else PREFILL_CHUNK,
+            batch=self._batch,
             cache=self.footprint.cache,
         )
+
+    @property
+    def _batch(self) -> int:
+        """The best batch of those whose activations fit."""
+        wanted = _prefill_batch(self.predictor) if self.predictor else PREFILL_CHUNK
+        return next((size for size in BATCHES if size <= wanted and self._has_room_for(size)), self.footprint.batch)
+
+    def _has_room_for(self, batch: int) -> bool:
+        footprint = self.footprint.of_batch(batch)
+        needed = footprint.total_bytes if self.fits else footprint.least_bytes
+        return batch <= self.footprint.batch or needed <= self.usable_bytes
 
     @cached_property
     def prediction(self) -> Prediction | None:
@@ -296,8 +313,8 @@ def _prefill_batch(predictor: Predictor) -> int:
     passes are not so short that the whole prompt takes more than a quarter longer.
     """
     if predictor.resident_share < 1:
-        return _BATCHES[0]
-    times = {size: predictor.prefill(size).total_s for size in _BATCHES}
+        return BATCHES[0]
+    times = {size: predictor.prefill(size).total_s for size in BATCHES}
     fastest = min(seconds / size for size, seconds in times.items())
     efficient = [size for size, seconds in times.items() if seconds / size <= _MAX_SLOWDOWN * fastest]
     return next((size for size in efficient if times[size] <= _MAX_PASS_S), efficient[-1])

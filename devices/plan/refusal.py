@@ -8,6 +8,7 @@ from sprat.text import human_bytes
 
 __all__ = ["refusal"]
 
+_SHORTER_BATCHES = (128, 64, 32)
 _FEWEST_BITS = 0.25  # of the weights' bytes, at best: float16 to four bits
 
 
@@ -39,6 +40,10 @@ def refusal(footprint: Footprint, usable_bytes: int, subject: str, *, streams: b
 def _remedy(footprint: Footprint, needed: int, usable_bytes: int) -> str:
     """A shorter context where that is enough; else the least memory, and fewer bits where these may do."""
     without_cache = needed - footprint.cache_bytes
+    for batch in _SHORTER_BATCHES:
+        spared = footprint.buffer_bytes - footprint.of_batch(batch).buffer_bytes
+        if batch < footprint.batch and needed - spared <= usable_bytes:
+            return f"use a batch of at most {batch} prompt tokens (--batch {batch}), or allow more memory"
     if context := footprint.context_within(usable_bytes - without_cache):
         return f"use a context of at most {context:,} tokens, or allow more memory"
     context = min(footprint.context, SHORTEST_CONTEXT)

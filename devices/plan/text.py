@@ -31,7 +31,7 @@ def smaller_choice(plan: Plan, footprints: Sequence[Footprint]) -> Iterator[str]
         plan: of the one that was chosen.
         footprints: of all, the best quality first.
     """
-    smaller = footprints[footprints.index(plan.footprint) + 1 :]
+    smaller = footprints[plan.index_in(footprints) + 1 :]
     if not smaller or not plan.runs:
         return
     other = dataclasses.replace(plan, footprint=smaller[0])

@@ -20,7 +20,7 @@ from sprat.export.source.repack import repack
 from sprat.export.source.scan import FileScan, scan_files
 from sprat.export.write.errors import export_errors, output_path
 from sprat.export.write.tensor_groups import group_tensors
-from sprat.export.write.writer import WrittenFile, is_kept, write_files
+from sprat.export.write.writer import WrittenFile, is_kept, refuse_strangers, write_files
 from sprat.progress import ReportProgress, no_progress
 from sprat.quant.formats import BlockFormat
 from sprat.quant.recipe import Recipe
@@ -132,7 +132,9 @@ def _recipe(quant: str, rules: Sequence[str], gguf: GGUFFile, names: Collection[
 
 
 def _refuse_to_replace(sources: Iterable[SourceFile], outs: Iterable[Path], *, force: bool) -> None:
-    """Raise ExportError for a file that exists, except one that an interrupted call left."""
+    """Raise ExportError for a file that exists or is in the way, except those that an interrupted call left."""
+    outs = list(outs)
+    refuse_strangers(outs)
     for out in (path for path in outs if path.exists()):
         if out.is_dir():
             raise ExportError(f"{out}: is a folder; give the name of a file, for example {out / 'model.gguf'}")

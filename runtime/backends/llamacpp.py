@@ -27,6 +27,7 @@ from sprat.runtime.backends.library_guard import LibraryGuard
 from sprat.runtime.backends.llamacpp_build import install_command
 from sprat.runtime.backends.llamacpp_probe import probe
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
+from sprat.runtime.buffers import activation_bytes
 from sprat.runtime.interrupt import InterruptError, current_interrupt
 from sprat.runtime.models import RoutingObserver
 
@@ -34,7 +35,8 @@ __all__ = ["LlamaCppBackend", "LlamaCppStream"]
 
 _CACHE_ELEMENT_BYTES = 2  # F16
 _BATCH = 256  # maximum tokens per llama_decode: longer prompts are split
-_OWN_BYTES = 16 << 20  # graph, thread stacks and buffers whose size does not depend on the model
+_OWN_BYTES = 12 << 20  # graph, thread stacks and buffers whose size does not depend on the model
+_ACTIVATIONS = 2.6  # of the native kernels' activations, for a batch: measured
 _LOG_ERROR = 4  # GGML_LOG_LEVEL_ERROR
 _ABORTED = 2  # of llama_decode: its abort callback returned true
 
@@ -43,13 +45,14 @@ class LlamaCppLoader(BackendLoader, name="llamacpp", preference=30):
     """llama.cpp, if llama-cpp-python is installed and can load the file."""
 
     def footprint(self, request: LoadRequest) -> Footprint:
-        """An F16 cache, and the logits of one batch."""
-        buffer_bytes = _BATCH * request.spec.vocab_size * 4 + _OWN_BYTES
+        """An F16 cache, and the activations and logits of one batch of llama.cpp's own size."""
+        buffer_bytes = self.stream_bytes(request) + _OWN_BYTES
         return request.footprint(cache_element_bytes=_CACHE_ELEMENT_BYTES, buffer_bytes=buffer_bytes)
 
     def stream_bytes(self, request: LoadRequest) -> int:
-        """Each context has logits of its own."""
-        return _BATCH * request.spec.vocab_size * 4
+        """Each context has activations and logits of its own."""
+        batch = min(_BATCH, request.context)
+        return int(_ACTIVATIONS * batch * activation_bytes(request.spec)) + 2 * request.spec.vocab_size * 4
 
     def why_not(self, request: LoadRequest) -> SpratError | None:
         """llama-cpp-python is not installed, or llama.cpp computes this model in another way."""

@@ -12,8 +12,9 @@ from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.backends.expert_readahead import ExpertReadahead
 from sprat.runtime.backends.model_stream import ModelStream, ModelStreams
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
+from sprat.runtime.buffers import activation_bytes, native_buffer_bytes
 from sprat.runtime.cache import Storage
-from sprat.runtime.footprint import cache_bytes_per_token, native_buffer_bytes
+from sprat.runtime.footprint import cache_bytes_per_token
 from sprat.runtime.kernels.native import NATIVE_FORMATS, NativeKernels, native_missing_because
 from sprat.runtime.models import Model, RoutingObserver
 from sprat.runtime.weights import WeightSource
@@ -30,7 +31,11 @@ class NativeLoader(BackendLoader, name="native", preference=10):
     def footprint(self, request: LoadRequest) -> Footprint:
         """The requested KV cache, and the activations of one chunk."""
         spec = request.spec
-        without_cache = request.footprint(cache_element_bytes=0, buffer_bytes=native_buffer_bytes(spec))
+        without_cache = request.footprint(
+            cache_element_bytes=0,
+            buffer_bytes=native_buffer_bytes(spec, request.batch, request.n_threads),
+            activation_bytes=activation_bytes(spec),
+        )
         return replace(without_cache, cache_bytes_per_token=cache_bytes_per_token(spec, _cache(request)))
 
     def why_not(self, request: LoadRequest) -> SpratError | None:

@@ -15,8 +15,9 @@ from sprat.runtime.weights import WeightSource
 __all__ = ["ReferenceBackend"]
 
 _CACHE_ELEMENT_BYTES = 4  # float32
-_CHUNK = 256  # tokens whose activations are in memory together
-_N_PANELS = 6  # scores, their exponentials and sums, dequantized rows, and NumPy's copies of them
+_N_ACTIVATIONS = 5  # arrays of the widest activation, in memory together: measured
+_N_DEQUANTIZED = 1.5  # a panel of dequantized rows, and NumPy's copies while it is made: measured
+_N_SCORES = 3  # a panel of scores, their exponentials and weights
 
 
 class ReferenceLoader(BackendLoader, name="reference", preference=20):
@@ -27,11 +28,15 @@ class ReferenceLoader(BackendLoader, name="reference", preference=20):
 
     def footprint(self, request: LoadRequest) -> Footprint:
         """A float32 cache and the activations of one chunk; dequantized weights use only the remaining memory."""
-        spec = request.spec
+        spec, batch = request.spec, request.batch
         widest = max(spec.intermediate_size, spec.hidden_size, spec.attention.q_width)
-        panel_bytes = min(PANEL_BYTES, 4 * spec.attention.n_heads * _CHUNK * request.context)
-        buffer_bytes = 8 * _CHUNK * widest * 4 + 2 * spec.vocab_size * 4 + _N_PANELS * panel_bytes
-        return request.footprint(cache_element_bytes=_CACHE_ELEMENT_BYTES, buffer_bytes=buffer_bytes)
+        token_bytes = _N_ACTIVATIONS * widest * 4
+        scores = _N_SCORES * min(PANEL_BYTES, 4 * spec.attention.n_heads * batch * request.context)
+        dequantized = int(_N_DEQUANTIZED * min(PANEL_BYTES, 4 * spec.vocab_size * spec.hidden_size))
+        buffer_bytes = batch * token_bytes + 2 * spec.vocab_size * 4 + max(scores, dequantized)
+        return request.footprint(
+            cache_element_bytes=_CACHE_ELEMENT_BYTES, buffer_bytes=buffer_bytes, activation_bytes=token_bytes
+        )
 
     def why_not(self, request: LoadRequest) -> SpratError | None:
         """None."""

@@ -24,11 +24,12 @@ from sprat.devices.plan.refusal import refusal
 from sprat.errors import BackendError, DoesNotFitError, SpratError, unknown_name
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.backends.protocol import Backend
+from sprat.runtime.buffers import program_bytes
 from sprat.runtime.cache.entries import Storage
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.model_file import ModelFile
 from sprat.runtime.files.shape_checks import is_mtp_tensor
-from sprat.runtime.footprint import DEFAULT_BATCH, program_bytes, resident_and_routed
+from sprat.runtime.footprint import DEFAULT_BATCH, resident_and_routed
 from sprat.text import human_bytes
 
 __all__ = [
@@ -67,12 +68,13 @@ class LoadRequest:
         assert isinstance(self.file, GGUFFile), f"{self.file.path} is not a GGUF file"
         return self.file
 
-    def footprint(self, *, cache_element_bytes: int, buffer_bytes: int) -> Footprint:
+    def footprint(self, *, cache_element_bytes: int, buffer_bytes: int, activation_bytes: int = 0) -> Footprint:
         """The footprint of the packed weights with a backend's cache and buffers.
 
         Args:
             cache_element_bytes: bytes of one element of the KV cache.
-            buffer_bytes: activations and scratch, at most; the Python process and the tokenizer are added.
+            buffer_bytes: activations and scratch; the Python process and the tokenizer are added.
+            activation_bytes: share of ``buffer_bytes`` per token of the batch.
         """
         tensors = self.file.tensors.items()
         sizes = {name: info.nbytes for name, info in tensors if not is_mtp_tensor(name, self.spec.n_layers)}
@@ -83,8 +85,16 @@ class LoadRequest:
             routed_bytes=routed_bytes,
             cache_bytes_per_token=self.spec.cache_elements_per_token * cache_element_bytes,
             context=self.context,
-            buffer_bytes=buffer_bytes + program_bytes(self.spec.vocab_size),
+            buffer_bytes=buffer_bytes + program_bytes(self._tokenizer_size),
+            batch=self.batch,
+            activation_bytes=activation_bytes,
         )
+
+    @property
+    def _tokenizer_size(self) -> int:
+        """Tokens of the tokenizer; 0 for a GGUF without one."""
+        is_absent = isinstance(self.file, GGUFFile) and "tokenizer.ggml.tokens" not in self.file.metadata
+        return 0 if is_absent else self.spec.vocab_size
 
 
 class BackendLoader(ABC):

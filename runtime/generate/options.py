@@ -44,7 +44,7 @@ class StopConditions:
         max_tokens: maximum number of generated tokens; ``None`` for as many as fit into the context.
         stop: strings that end the answer; they are not part of it. They match text, and special tokens by their text
             (``"<｜User｜>"``), which are otherwise not shown.
-        timeout: seconds from the call; checked after every token and every chunk of the prompt.
+        timeout: seconds from the call; at the deadline the forward pass that runs is ended, too.
 
     Raises:
         InputError: a value is out of its range; all such values are named.

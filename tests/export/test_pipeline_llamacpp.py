@@ -41,7 +41,7 @@ def test_llamacpp_computes_what_the_reference_computes(tmp_path, architecture, q
     assert 0 <= divergence(path) < max_kld
 
 
-@pytest.mark.parametrize("quant", ["q4_1", "q5_0", "q5_1", "iq4_nl", "q8_0"])
+@pytest.mark.parametrize("quant", ["q4_1", "q5_0", "q5_1", "iq4_nl", "q8_0", "mxfp4", "mxfp4_moe"])
 def test_llamacpp_loads_every_format_that_quantize_writes(tmp_path, quant):
     pytest.importorskip("llama_cpp")
     source = write_checkpoint(tmp_path / "source")
@@ -49,7 +49,10 @@ def test_llamacpp_loads_every_format_that_quantize_writes(tmp_path, quant):
     assert 0 <= divergence(quantize(half, tmp_path / "out.gguf", quant=quant).file.path) < 2e-3
 
 
-@pytest.mark.parametrize("quant", ["q4_k", "q5_k", "q6_k"])
+@pytest.mark.parametrize(
+    "quant",
+    ["q4_k", "q5_k", "q6_k", "q4_k_m", "q3_k", "q3_k_m", "q2_k", "iq4_xs", "q2_0", "nvfp4"],
+)
 def test_llamacpp_loads_k_quants_of_rows_of_256(tmp_path, quant):
     pytest.importorskip("llama_cpp")
     source = write_checkpoint(tmp_path / "source", "llama", hidden_size=256, intermediate_size=256)

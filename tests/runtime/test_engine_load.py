@@ -71,11 +71,11 @@ def test_a_memory_limit_that_is_too_small_is_an_error_with_sizes(bundle):
 
 def test_the_error_proposes_a_context_that_fits(bundle):
     with pytest.raises(DoesNotFitError, match="use a context of at most") as refused:
-        Engine.load(bundle.path, memory="400MB", backend="reference", context=163_840)
+        Engine.load(bundle.path, memory="300MB", backend="reference", context=163_840)
     context = int(str(refused.value).split("at most ")[1].split()[0].replace(",", ""))
-    Engine.load(bundle.path, memory="400MB", backend="reference", context=context).close()
+    Engine.load(bundle.path, memory="300MB", backend="reference", context=context).close()
     with pytest.raises(DoesNotFitError):
-        Engine.load(bundle.path, memory="400MB", backend="reference", context=context + 512)
+        Engine.load(bundle.path, memory="300MB", backend="reference", context=context + 512)
 
 
 @pytest.mark.parametrize("memory", ["", "lots", "-1GB", 0, "3 parsecs"])

@@ -70,11 +70,15 @@ def test_a_device_decides_threads_batch_and_memory(model):
     assert limits.memory_bytes == load_profile("rpi-zero-2w").usable_bytes
 
 
-def test_less_memory_first_gives_an_int8_cache_and_then_a_shorter_context(model, board):
+def test_less_memory_first_gives_a_shorter_batch_then_an_int8_cache_and_then_a_shorter_context(model, board):
     whole = file_footprint(model.spec, model.file, context=4096)
-    small = file_footprint(model.spec, model.file, context=4096, cache="int8")
+    shortest = whole.of_batch(32)
+    small = file_footprint(model.spec, model.file, context=4096, cache="int8").of_batch(32)
     assert load_limits(model, device="rpi5-8gb").cache == "f16"
-    board(whole.total_bytes - 1000 * whole.cache_bytes_per_token)
+    board(whole.of_batch(64).total_bytes)
+    short = load_limits(model, device="short")
+    assert (short.cache, short.context, short.batch) == ("f16", 4096, 64)
+    board(shortest.total_bytes - 1000 * shortest.cache_bytes_per_token)
     tight = load_limits(model, device="tight")
     assert (tight.cache, tight.context) == ("int8", 4096)
     board(small.total_bytes - small.cache_bytes + 2000 * small.cache_bytes_per_token)
@@ -122,7 +126,8 @@ def test_with_a_large_key_bias_a_shorter_context_comes_before_int8(with_key_bias
     assert 512 <= limits[1].context < 4096
     assert load_limits(biased, device="tight", context=4096).cache == "int8"
     assert load_limits(biased, device="tight", context=512).cache == "f16"
-    board(whole.total_bytes - whole.cache_bytes + 500 * whole.cache_bytes_per_token)
+    shortest = whole.of_batch(32)
+    board(shortest.total_bytes - shortest.cache_bytes + 500 * shortest.cache_bytes_per_token)
     assert load_limits(biased, device="tighter").cache == "int8"  # 500 tokens in f16 are too few
 
 

@@ -28,6 +28,7 @@ from sprat.app.bench.trace import Tracer
 from sprat.devices.bench.procedure import Bench, Procedure, Setup
 from sprat.devices.bench.results import Label, MeasuredModel, Measurement
 from sprat.devices.plan.footprint import Footprint
+from sprat.devices.profile import find_profile
 from sprat.errors import SpratError
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import expected_tensors
@@ -56,10 +57,11 @@ def _run(job: Job, out: BinaryIO) -> None:
     capacity = max(test.depth + test.n_tokens for test in job.tests)
     device = job.device if job.emulation else None
     limits = load_limits(model, device=device, context=capacity, force=True)  # as the engine loads it on the device
+    batch = job.batch or limits.batch
     request = LoadRequest(
-        file=model.file, spec=model.spec, context=capacity, n_threads=job.threads, streams=limits.streams
+        file=model.file, spec=model.spec, context=capacity, batch=batch, n_threads=job.threads, streams=limits.streams
     )
-    choice, batch = choose(job.backend, request), job.batch or limits.batch
+    choice = choose(job.backend, request)
     backend = open_backend(choice, request)
     routing = RoutingEntropy()
     observed = job.random_weights and model.spec.moe is not None
@@ -100,7 +102,7 @@ def _setup(job: Job, model: OpenModel, footprint: Footprint, backend: str, batch
         threads=job.threads,
         path=model.file.path,
         label=Label.EMULATED if job.emulation else Label.MEASURED,
-        device=job.device,
+        device=find_profile(job.device).name if job.device else None,
         versions=_versions(backend),
         settings={"batch": batch, "context": footprint.context, "repetitions": job.repetitions} | job.settings,
         memory_map={name: size for name, size in parts.items() if size},
