@@ -21,17 +21,20 @@ NATIVE := $(wildcard */native/*.cpp */native/*.h */native/*.hpp */native/*/*) sr
 demo: $(VENV)/.core
 	$(BIN)/sprat demo
 
+# A process for each core; the tests of a file stay in one, since they share fixtures.
+PYTEST := -m pytest -n auto --dist loadfile
+
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
 
 ALL_TESTS := $(addprefix $(VENV)/.,test llamacpp onnx onnxruntimes browser)
 test-all: $(ALL_TESTS)
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python $(PYTEST) -m "slow or not slow"
 
 coverage: $(ALL_TESTS) $(VENV)/.coverage
 	mkdir -p build
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m "slow or not slow"
+	$(BIN)/coverage run $(PYTEST) -m "slow or not slow"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage json --quiet -o build/coverage.json
 	$(BIN)/python tools/coverage_floor.py build/coverage.json

@@ -29,6 +29,7 @@ from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.verify.first_logits import check_first_logits
 from sprat.export.write.bundle import BundleFolder, existing_manifest, files_folder, remove_leftovers
 from sprat.export.write.errors import output_path
+from sprat.export.write.own_folder import check_partial
 from sprat.progress import ReportProgress, no_progress
 from sprat.runtime.chat.check import can_chat
 from sprat.runtime.chat.template_files import StoredTemplates
@@ -101,6 +102,7 @@ def export(
         if bundle:
             return _up_to_date(bundle, prepared)
         repaired = [f"the bundle was damaged and was written again: {damage}"]
+    check_partial(out)
     if is_calibrated(options):
         prepared = calibrate(prepared, options, progress)
     checkpoint, artifacts, texts = prepared.checkpoint, prepared.artifacts, prepared.texts

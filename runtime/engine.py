@@ -67,7 +67,7 @@ class Engine:
         backend_choice: why this backend was chosen.
         budget: the memory that the KV caches of all sessions and answers share; by default without a limit.
 
-    Threads: one engine may be used by several threads, one session by one thread at a time. Load it after a fork.
+    Threads: one engine may be used by several threads, one session by one thread at a time (docs/embedding.md).
 
     Raises:
         InputError: ``context`` is longer than the model's.

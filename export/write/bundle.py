@@ -129,10 +129,9 @@ class BundleFolder:
 
 
 def remove_leftovers(out: Path) -> None:
-    """Delete what an export that was killed after its last rename left; unfinished work of another one is kept.
+    """Delete what an export that was killed after its last rename left.
 
-    Raises:
-        ExportError: another process is exporting to ``out``.
+    Unfinished work of another one is kept, and so is a folder of someone else or of an export that runs now.
     """
     partial = partial_folder(out)
     unfinished = (partial / _FILES).exists() and not (partial / _FILES / MANIFEST_NAME).exists()

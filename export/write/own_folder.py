@@ -27,7 +27,7 @@ from sprat.errors import ExportError
 from sprat.export.write.errors import export_errors
 from sprat.export.write.plain_files import delete_all, open_folder
 
-__all__ = ["OwnFolder", "partial_folder", "scratch_folder"]
+__all__ = ["OwnFolder", "check_partial", "partial_folder", "scratch_folder"]
 
 _MARKER = ".sprat-export"
 _TEXT = b"sprat builds an export in this folder. The same command continues it; the folder may also be deleted.\n"
@@ -78,6 +78,17 @@ class OwnFolder:
         """Release the lock."""
         os.close(self._marker)
         os.close(self.descriptor)
+
+
+def check_partial(out: Path) -> None:
+    """Check that ``OUT.partial`` can be used, before hours are spent on the source; nothing is created.
+
+    Raises:
+        ExportError: it exists and is not sprat's, or another process builds in it.
+    """
+    path = partial_folder(out)
+    if os.path.lexists(path):
+        OwnFolder.lock(path).close()
 
 
 @contextmanager

@@ -95,6 +95,7 @@ void AttentionOps::attend(const Pass &pass, float *out) {
         task.out = sums + at * stride, task.m = m + at, task.l = l + at;
         task.value_stride = int(stride);
         task.scratch = scratch.get<uint8_t>(int64_t(isa.attention_scratch_bytes(task)));
+        task.stops = Pool::stops, task.pool = &context_.pool;
         isa.attend(task);
     });
     const int64_t n_merges = (all_queries + kMergeBatch - 1) / kMergeBatch;

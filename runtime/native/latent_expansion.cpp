@@ -61,6 +61,7 @@ void AttentionOps::expand_head(const float *q, int64_t n, int dim, const LatentK
     task.out = sums, task.m = m, task.l = l;
     task.value_stride = int(stride);
     task.scratch = frame.get<uint8_t>(int64_t(isa.attention_scratch_bytes(task)));
+    task.stops = Pool::stops, task.pool = &context_.pool;
     isa.attend(task);
     for (int64_t t = 0; t < n; ++t)
         merge_parts(sums + t * stride, m + t, l + t, 1, 0, 0, int(value_dim),

@@ -104,6 +104,7 @@ void MoeOps::down(const std::vector<Job> &jobs, int64_t n, float *out, int64_t h
             float *sums = frame.get<float>(n * n_rows), *part = frame.get<float>(n * n_rows);
             std::fill_n(sums, n * n_rows, 0.0f);
             for (const Job &job : jobs) {
+                if (context_.pool.interrupted()) return;
                 const bool is_last = &job == &jobs.back();
                 const Job &next = is_last ? jobs.front() : *(&job + 1);
                 linear_.gemm(job.mlp->down, job.slice, row, n_rows, job.input, nullptr,

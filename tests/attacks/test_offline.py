@@ -108,6 +108,7 @@ def test_a_command_works_without_a_network(command, models):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_long_session_works_without_a_network(models):
     done = offline(models, sys.executable, "-c", SESSION, "bundle", "native", "reference", "onnx")
     assert done.returncode == 0, done.stderr

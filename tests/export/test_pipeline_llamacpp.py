@@ -65,3 +65,14 @@ def test_page_aligned_tensors_load(tmp_path):
     pytest.importorskip("llama_cpp")
     source = write_checkpoint(tmp_path / "source", "qwen2")
     assert 0 <= divergence(export(source, tmp_path / "out", quant="f16", align=4096).path) < 1e-5
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "deepseek2"])
+def test_llamacpp_reads_a_calibrated_export(tmp_path, architecture, monkeypatch):
+    pytest.importorskip("llama_cpp")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "text.txt").write_text("If there are 12 apples and 5 are eaten, 7 apples are left. " * 20)
+    source = write_checkpoint(tmp_path / "source", architecture, num_hidden_layers=2)
+    result = export(source, tmp_path / "out", quality="best", quant="q4_0", calibration=[tmp_path / "text.txt"])
+    assert len({group.format for group in result.groups}) > 2
+    assert divergence(result.bundle.artifact("gguf")) < 2e-3

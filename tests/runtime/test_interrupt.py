@@ -109,6 +109,26 @@ def test_a_native_kernel_ends_in_the_middle(n_threads, how):
     np.testing.assert_allclose(found, x[:3] @ values.T, rtol=1e-3, atol=1e-2)
 
 
+@needs_native
+def test_attention_over_a_long_context_ends_early():
+    """20 GFLOP take more than 20 ms on any CPU; later calls are right."""
+    from sprat.runtime.cache import KeysAndValues
+    from sprat.runtime.kernels.native import NativeKernels
+
+    kernels, n_entries, ended = NativeKernels(1), 200_000, []
+    rng = np.random.default_rng(0)
+    keys, values = (rng.standard_normal((1, n_entries, 128), np.float32) for _ in range(2))
+    q = rng.standard_normal((192, 1, 128), np.float32)
+    interrupt = Interrupt(time.monotonic() + 0.02)
+    with interrupt:
+        kernels.gqa_attention(q, KeysAndValues(keys, values), 0.1)
+        ended.append("at the end")
+    assert interrupt.is_set
+    assert ended == []
+    found = kernels.gqa_attention(q[:1], KeysAndValues(keys[:, :1], values[:, :1]), 0.1)
+    np.testing.assert_allclose(found[0], values[:, 0], rtol=1e-5)  # one entry: its weight is 1
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("layer", [1, 3])
 def test_a_pass_that_is_cancelled_in_a_layer_leaves_the_cache_as_it_was(bundle, backend, layer):

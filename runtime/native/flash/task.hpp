@@ -24,6 +24,10 @@ struct AttentionTask {
     float *out, *m, *l;
     int value_stride;
     uint8_t *scratch;  // Isa::attention_scratch_bytes(*this), aligned to 64
+    // Looked at before every block of entries: true leaves the rest undone. A long context takes a
+    // slow core a second. A function, since the kernels are compiled once per instruction set.
+    bool (*stops)(const void *pool) = nullptr;
+    const void *pool = nullptr;
 };
 
 }  // namespace sprat

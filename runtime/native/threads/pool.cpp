@@ -84,14 +84,14 @@ void Pool::run(int64_t n, Call call, const void *body) {
         if (spins < kSpins) pause_cpu();
         else sched_yield();
     }
-    if (interrupt_ && interrupt_->is_set()) throw Interrupted();
+    if (interrupted()) throw Interrupted();
 }
 
 void Pool::drain(int thread) {
     for (int t = 0; t < n_threads(); ++t) {
         Share &share = shares_[(thread + t) % n_threads()];
         for (int64_t i; (i = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) {
-            if (interrupt_ && interrupt_->is_set()) return;
+            if (interrupted()) return;
             call_(body_, i, thread);
         }
     }

@@ -59,6 +59,10 @@ class Pool {
         alone(n, body);
     }
 
+    // Whether the work that runs is to be left; a long item looks at it, too.
+    bool interrupted() const { return interrupt_ && interrupt_->is_set(); }
+    static bool stops(const void *pool) { return static_cast<const Pool *>(pool)->interrupted(); }
+
   private:
     // One thread reads 48 KB in 5 us, at 10 GB/s. Handing half of them to another costs 2 to 3 us,
     // and its caches do not hold them: below this nothing is gained.
@@ -68,11 +72,9 @@ class Pool {
 
     void start_workers();
     template <class Body> void alone(int64_t n, const Body &body) {
-        Interrupt *const interrupt = Interrupt::current();
-        for (int64_t i = 0; i < n; ++i) {
-            if (interrupt && interrupt->is_set()) throw Interrupted();
-            body(i, 0);
-        }
+        interrupt_ = Interrupt::current();
+        for (int64_t i = 0; i < n && !interrupted(); ++i) body(i, 0);
+        if (interrupted()) throw Interrupted();
     }
 
     void run(int64_t n, Call call, const void *body);

@@ -248,3 +248,11 @@ def test_an_id_that_names_no_token_counts_as_absent(folder, kind, value):
     names = {"padding": vocabulary.pad_id, "bos": vocabulary.bos_id, "eos": vocabulary.eos_id}
     assert names.get(kind) is None
     assert all(0 <= index < len(vocabulary) for index in vocabulary.eog_ids)
+
+
+@pytest.mark.parametrize(("name", "ignores"), [("llama-bpe", True), ("glm4", False)])
+def test_of_equal_pre_tokenizers_the_merges_decide(folder, name, ignores):
+    document = json.loads((folder(name) / "tokenizer.json").read_text(encoding="utf-8"))
+    assert document["model"]["ignore_merges"] == ignores
+    assert Tokenizer.from_file(folder(name)).vocabulary.pre == name
+    assert tokenizer_metadata(folder(name))["tokenizer.ggml.pre"] == name
