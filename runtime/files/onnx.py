@@ -92,8 +92,8 @@ class ONNXFile:
         model = check_onnx(path)
         if not trust and (problems := list(operator_problems(model))):
             raise ModelFileError(
-                f"{path}: {summarize(problems, _MAX_LISTED)}; a graph is a program: load only one that you trust "
-                "(trust=True), or export it again"
+                f"{path}: {summarize(problems, _MAX_LISTED)}; a graph is a program, "
+                "and this is none of sprat's; export the model again"
             )
         metadata = {text(entry.key): text(entry.value) for entry in model.metadata_props}
         _check_written_by_sprat(metadata, path)
