@@ -3,7 +3,7 @@
 # make test-all   the slow ones too;  make coverage   the same, measured, with its floors
 # make test-arm   the kernels of 64-bit ARM, cross-compiled and run under qemu
 # make test-sanitized   the kernels under the address and undefined-behaviour sanitizers
-# make attack   damaged weights, files that change while they are in use, forks, signals: all of tests/attacks
+# make attack   damaged weights, changed files, forks, signals, faults, races, hostile values: all of tests/attacks
 # make fuzz SECONDS=300   every reader of untrusted files, with mutated input
 # make lint   ruff, mypy and the import-direction test
 # make wheels   what PyPI gets, in dist/: built, repaired, installed, and `sprat demo` run from each
@@ -21,17 +21,20 @@ NATIVE := $(wildcard */native/*.cpp */native/*.h */native/*.hpp */native/*/*) sr
 demo: $(VENV)/.core
 	$(BIN)/sprat demo
 
-test: $(VENV)/.test
-	$(BIN)/python -m pytest
+# A process for each core; the tests of a file stay in one, since they share fixtures.
+PYTEST := -m pytest -n auto --dist loadfile
 
-ALL_TESTS := $(addprefix $(VENV)/.,test llamacpp onnx browser)
+test: $(VENV)/.test
+	$(BIN)/python $(PYTEST)
+
+ALL_TESTS := $(addprefix $(VENV)/.,test llamacpp onnx onnxruntimes browser)
 test-all: $(ALL_TESTS)
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python $(PYTEST) -m "slow or not slow"
 
 coverage: $(ALL_TESTS) $(VENV)/.coverage
 	mkdir -p build
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m "slow or not slow"
+	$(BIN)/coverage run $(PYTEST) -m "slow or not slow"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage json --quiet -o build/coverage.json
 	$(BIN)/python tools/coverage_floor.py build/coverage.json
@@ -56,6 +59,14 @@ $(VENV)/.core: $(BIN)/python pyproject.toml $(NATIVE)
 # The group browser drives Chromium (apt install chromium); without it those tests are skipped.
 $(VENV)/.%: $(VENV)/.core
 	$(BIN)/pip install --quiet --group $*
+	touch $@
+
+# Each version of onnxruntime that graphs are tested in, in a folder of its own; the list has one home.
+ORT_VERSIONS := tests/support/onnxruntime_versions.txt
+$(VENV)/.onnxruntimes: $(VENV)/.onnx $(ORT_VERSIONS)
+	for version in $$(cat $(ORT_VERSIONS)); do \
+		$(BIN)/pip install --quiet --upgrade --no-deps --target $(VENV)/onnxruntime/$$version onnxruntime==$$version || exit 1; \
+	done
 	touch $@
 
 # llama.cpp is compiled for this processor; the flags have one home (see its module for why).
@@ -83,7 +94,7 @@ test-sanitized: $(VENV)/.native
 	build/sanitized/native_check
 
 attack: $(VENV)/.test $(VENV)/.onnx
-	$(BIN)/python -m pytest -q -m "slow or not slow" tests/attacks
+	SPRAT_ATTACK=whole $(BIN)/python -m pytest -q -m "slow or not slow" tests/attacks tests/fuzz
 
 SECONDS ?= 300
 fuzz: $(VENV)/.test $(VENV)/.onnx

@@ -24,7 +24,7 @@ PAGE = Path(__file__).with_name("api.md")
 
 GROUPS = {
     "Load and generate": ("load", "Engine", "Session"),
-    "Export": ("export", "quantize"),
+    "Export": ("export", "estimate_export", "quantize"),
     "Inspect, verify, evaluate": ("inspect", "verify", "evaluate"),
     "Plan and measure": ("plan", "bench", "report"),
 }
@@ -51,6 +51,7 @@ RECORDS = (
     "sprat.runtime.chat.completions:Delta",
     "sprat.export.options:ExportOptions",
     "sprat.export.pipeline:ExportResult",
+    "sprat.export.estimate:ExportEstimate",
     "sprat.export.gguf.quantize:QuantizeResult",
     "sprat.export.inspection:Inspection",
     "sprat.export.inspection:TensorUse",

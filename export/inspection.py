@@ -151,6 +151,7 @@ def _bundle(bundle: Bundle) -> Inspection:
     main, *others = sorted(artifact.format for artifact in bundle.manifest.artifacts)  # the GGUF first
     notes = [
         *bundle.manifest.warnings,
+        *(bundle.manifest.quality.lines() if bundle.manifest.quality else ()),
         *(f"also contains {format}: sprat inspect {bundle.artifact(format)}" for format in others),
     ]
     inspect_file = _onnx if main == "onnx" else _gguf
@@ -161,11 +162,13 @@ def _gguf(file_path: Path, path: Path, kind: str, warnings: Iterable[str]) -> In
     with GGUFFile.open(file_path) as file:
         spec = spec_from_metadata(file.metadata, file)
         tensors = [TensorSize(name, info.type_name, info.n_weights, info.nbytes) for name, info in file.tensors.items()]
+        mtp = [f"MTP layers in the file, which sprat does not run: {spec.n_mtp_layers}"] if spec.n_mtp_layers else []
         runtimes = (_own_runtime(spec, file), *_llamacpp_runtimes(spec, file))
         name = file.name
         notes = (
             *warnings,
             *architectures()[spec.architecture].differs_in_llamacpp(spec),
+            *mtp,
             *_tokenizer_notes(file.metadata),
             _sampling_note(sampling_from_metadata(file.metadata)),
             *_template_notes(StoredTemplates.from_metadata(file.metadata)),

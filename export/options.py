@@ -43,8 +43,8 @@ class ExportKeywords(TypedDict, total=False):
     match_size: str | os.PathLike[str] | None
     max_kld: float | None
     calibration: Sequence[str | os.PathLike[str]]
-    ort: str
     imatrix_out: str | os.PathLike[str] | None
+    ort: str
     force: bool
 
 
@@ -53,7 +53,8 @@ class ExportOptions:
     """What an export takes besides source and target.
 
     Attributes:
-        quant: ``"int4"``, ``"int8"``, a block format, or ``"keep"``: a GGUF's own; by default what fits ``device``, and
+        quant: ``"int4"``, ``"int8"``, a mix of llama-quantize such as ``"q4_k_m"``, a block format, or ``"keep"``: a
+            GGUF's own; by default what fits ``device``, and
             ``"int4"`` without a device.
         device: a profile's name, or its file; a model that does not fit its memory is refused before a weight is read.
         context: tokens to plan the KV cache for; by default the model's limit, at most 4096.
@@ -77,9 +78,9 @@ class ExportOptions:
         match_size: the size as that of another file.
         max_kld: the smallest file whose mean KL divergence on the evaluation text is at most this.
         calibration: text files to calibrate with instead of the packaged text.
+        imatrix_out: write what the calibration found about inputs as llama.cpp's imatrix, for llama-quantize.
         ort: ONNX: the oldest onnxruntime that must load the graph, ``"1.22"``; from ``"1.31"`` on, MoE graphs are
             smaller and load faster.
-        imatrix_out: write what the calibration found about inputs as llama.cpp's imatrix, for llama-quantize.
         force: replace an existing bundle, and write a model that does not fit the device.
     """
 
@@ -103,8 +104,8 @@ class ExportOptions:
     match_size: str | os.PathLike[str] | None = None
     max_kld: float | None = None
     calibration: Sequence[str | os.PathLike[str]] = ()
-    ort: str = str(LOWEST)
     imatrix_out: str | os.PathLike[str] | None = None
+    ort: str = str(LOWEST)
     force: bool = False
 
     @classmethod

@@ -29,7 +29,10 @@ from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.verify.first_logits import check_first_logits
 from sprat.export.write.bundle import BundleFolder, existing_manifest, files_folder, remove_leftovers
 from sprat.export.write.errors import output_path
+from sprat.export.write.own_folder import check_partial
 from sprat.progress import ReportProgress, no_progress
+from sprat.runtime.chat.check import can_chat
+from sprat.runtime.chat.template_files import StoredTemplates
 from sprat.runtime.files.bundle import Bundle, Manifest, TensorGroup
 
 __all__ = ["ExportResult", "export"]
@@ -45,6 +48,7 @@ class ExportResult:
     plan: Plan | None  # for the device, if one was given
     n_resumed: int  # tensors kept from an interrupted run
     notes: tuple[str, ...]  # about this run; warnings for users of the bundle are in the manifest
+    chats: bool  # whether the model has a chat template that renders a question
 
     @property
     def path(self) -> Path:
@@ -98,6 +102,7 @@ def export(
         if bundle:
             return _up_to_date(bundle, prepared)
         repaired = [f"the bundle was damaged and was written again: {damage}"]
+    check_partial(out)
     if is_calibrated(options):
         prepared = calibrate(prepared, options, progress)
     checkpoint, artifacts, texts = prepared.checkpoint, prepared.artifacts, prepared.texts
@@ -118,7 +123,9 @@ def export(
             folder.add(name, text)
         bundle = folder.finish(manifest, check=lambda path: notes.extend(check_first_logits(path)))
     n_resumed = sum(file.n_resumed for file in written)
-    return ExportResult(bundle=bundle, plan=prepared.plan, n_resumed=n_resumed, notes=tuple(notes))
+    return ExportResult(
+        bundle=bundle, plan=prepared.plan, n_resumed=n_resumed, notes=tuple(notes), chats=_chats(prepared)
+    )
 
 
 def _check_before(
@@ -142,7 +149,12 @@ def _whole_bundle(out: Path, progress: ReportProgress) -> tuple[Bundle | None, B
 
 
 def _up_to_date(bundle: Bundle, prepared: PreparedExport) -> ExportResult:
-    return ExportResult(bundle=bundle, plan=prepared.plan, n_resumed=0, notes=(*prepared.notes, _UP_TO_DATE))
+    notes = (*prepared.notes, _UP_TO_DATE)
+    return ExportResult(bundle=bundle, plan=prepared.plan, n_resumed=0, notes=notes, chats=_chats(prepared))
+
+
+def _chats(prepared: PreparedExport) -> bool:
+    return can_chat(StoredTemplates.from_metadata(prepared.tokenizer).template())
 
 
 def _check_same_export(out: Path, manifest: Manifest, prepared: PreparedExport, options: ExportOptions) -> None:
@@ -158,7 +170,8 @@ def _check_same_export(out: Path, manifest: Manifest, prepared: PreparedExport, 
     wanted = {name: artifact.layout_digest for name, artifact in prepared.artifacts.items()}
     texts = prepared.texts
     if is_calibrated(options):
-        is_same = bool(manifest.quality) and manifest.quality.digest == calibration_digest(prepared, options)
+        found = manifest.quality.digest if manifest.quality else ""
+        is_same = found == calibration_digest(prepared, options)
     else:
         is_same_text = all(hashes.get(name) == hashlib.sha256(text).hexdigest() for name, text in texts.items())
         is_same = existing == wanted and is_same_text and not manifest.quality

@@ -21,6 +21,7 @@ __all__ = ["FINDINGS", "bundle", "seeds"]
 _DEEP = 100_000
 _DATA = Path(__file__).parents[1] / "tests" / "data"
 
+_LONG_SHARD = b'{"weight_map":{"lm_head.weight":"%s.safetensors"}}' % (b"n" * 300)
 _YARN = {"type": "yarn", "factor": 8, "original_max_position_embeddings": 64, "beta_slow": 1.7e308}
 _NO_KV_HEADS = (
     b'{"architecture":"qwen2","vocab_size":512,"hidden_size":64,"n_layers":4,"n_heads":4,"n_kv_heads":0,"head_dim":16,'
@@ -64,7 +65,10 @@ FINDINGS: dict[str, dict[str, bytes]] = {
         % (b"n" * 300, b"0" * 64, b"n" * 300, b"0" * 64),
     },
     "results": {"nested": b"[" * _DEEP, "nested-line": b'{"schema":1,"a":' + b"[" * _DEEP},
-    "compare": {"nested": b"[" * _DEEP},
+    "compare": {
+        "nested": b"[" * _DEEP,
+        "a-subnormal-speed": msgspec.json.encode(measurement(samples_tps=(10.0, 5e-324))),
+    },
     "device": {"nested": b"a = " + b"[" * _DEEP, "number-of-5000-digits": b"a = " + b"9" * 5000},
     "template": {
         "slices": b"{% set b = 'a' * 100000 %}" + b"{% set x = b[1:] %}" * 200,
@@ -82,7 +86,7 @@ FINDINGS: dict[str, dict[str, bytes]] = {
         ),
     },
     "cache": {"nested": b"[" * _DEEP},
-    "index": {"nested": b"[" * _DEEP, "nested-map": b'{"weight_map":' + b'{"a":' * _DEEP},
+    "index": {"nested": b"[" * _DEEP, "nested-map": b'{"weight_map":' + b'{"a":' * _DEEP, "name-of-312": _LONG_SHARD},
     "journal": {"nested": b"[" * _DEEP + b"\n", "zeros": bytes(100)},
 }
 

@@ -33,7 +33,7 @@ from sprat.runtime.chat.completions import ChatCompletion, ChatStream
 from sprat.runtime.chat.prompt import ChatOptions, ChatPrompt, TemplateOptions, split_chat_options
 from sprat.runtime.chat.template import ChatTemplate
 from sprat.runtime.files.model_file import check_model
-from sprat.runtime.files.model_reference import locate_model
+from sprat.runtime.files.model_reference import locate_model_file
 from sprat.runtime.footprint import DEFAULT_BATCH
 from sprat.runtime.frontend import Frontend
 from sprat.runtime.generate.generation import Generation
@@ -126,7 +126,7 @@ class Engine:
             BundleError: ``check="hashes"`` found damage, or the model has no manifest with hashes.
         """
         wanted = LoadOptions.of("Engine.load()", options)
-        path = locate_model(path)
+        path = locate_model_file(path)
         check_model(path, wanted.check, progress)
         return cls._of(open_model(path, wanted.backend), wanted)
 

@@ -50,7 +50,8 @@ PARTS = {
     "export": [
         "source texts",
         "calibration write",
-        "gguf onnx quality",
+        "gguf onnx",
+        "quality",
         "verify options",
         "artifacts recipe_choice",
         "manifest",

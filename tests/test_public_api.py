@@ -14,6 +14,7 @@ import sprat
 from sprat import errors
 
 FUNCTIONS = {"bench", "evaluate", "export", "inspect", "load", "plan", "quantize", "report", "verify"}
+FUNCTIONS |= {"estimate_export"}
 CLASSES = {"Engine", "Session"}
 ROOT = Path(__file__).parents[1]
 

@@ -43,7 +43,7 @@ class _Loop:
         self.nodes: list[NodeProto] = []
         self._prefix, self._tensors = moe.name, tensors
         self._attributes = {entry.name: helper.get_attribute_value(entry) for entry in moe.attribute}
-        self._accuracy_level = 0 if float_experts else self._attributes["accuracy_level"]
+        self._accuracy_level = 0 if float_experts else self._attributes.get("accuracy_level", 0)
         x, weights = moe.input[0], self._mask(moe.input[1], moe.input[14])
         width = tensors[moe.input[2]].dims[1] // 2
         outputs = [
@@ -61,13 +61,15 @@ class _Loop:
 
     def _expert(self, x: str, moe: NodeProto, width: int, expert: int) -> str:
         """``down(silu(gate(x)) * up(x))``; rows of gate and up are interleaved."""
-        (both,) = self._product(x, moe.input[2], moe.input[3], expert, self._attributes["expert_weight_bits"])
+        bits = self._attributes["expert_weight_bits"]
+        (both,) = self._product(x, moe.input[2], moe.input[3], expert, bits)
         (pairs,) = self._add("Reshape", [both, self._constant([0, width, 2])])
         gate, up = (self._add("Gather", [pairs, self._constant(half)], axis=2)[0] for half in (0, 1))
         (sigmoid,) = self._add("Sigmoid", [gate])
         (silu,) = self._add("Mul", [gate, sigmoid])
         (hidden,) = self._add("Mul", [silu, up])
-        return self._product(hidden, moe.input[5], moe.input[6], expert, self._attributes["fc2_expert_weight_bits"])[0]
+        bits = self._attributes.get("fc2_expert_weight_bits", bits)
+        return self._product(hidden, moe.input[5], moe.input[6], expert, bits)[0]
 
     def _weighted(self, output: str, weights: str, expert: int) -> str:
         (weight,) = self._add("Gather", [weights, self._constant([expert])], axis=1)

@@ -11,6 +11,8 @@ from sprat.devices.bench.results import Percentiles
 
 __all__ = ["Ratio", "percentiles", "ratio_interval", "spread", "student_t_quantile"]
 
+_MAX_POWER = 709.0  # e ** 709.8 is the largest float
+
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
@@ -61,9 +63,14 @@ def ratio_interval(faster: Sequence[float], slower: Sequence[float], confidence:
     error = math.sqrt(sum(variances))
     freedom = sum(v * v / (len(side) - 1) for v, side in zip(variances, logs, strict=True))
     if not freedom:  # both variances are 0
-        return Ratio(math.exp(difference), math.exp(difference), math.exp(difference))
+        return Ratio(_exp(difference), _exp(difference), _exp(difference))
     margin = student_t_quantile((1 + confidence) / 2, error**4 / freedom) * error
-    return Ratio(math.exp(difference), math.exp(difference - margin), math.exp(difference + margin))
+    return Ratio(_exp(difference), _exp(difference - margin), _exp(difference + margin))
+
+
+def _exp(power: float) -> float:
+    """``e ** power``; infinite beyond the largest float, as the interval of two samples that differ widely can be."""
+    return math.exp(power) if power < _MAX_POWER else math.inf
 
 
 def student_t_quantile(probability: float, freedom: float) -> float:

@@ -20,7 +20,7 @@ from sprat.export.source.repack import repack
 from sprat.export.source.scan import FileScan, scan_files
 from sprat.export.write.errors import export_errors, output_path
 from sprat.export.write.tensor_groups import group_tensors
-from sprat.export.write.writer import WrittenFile, is_kept, write_files
+from sprat.export.write.writer import WrittenFile, is_kept, refuse_strangers, write_files
 from sprat.progress import ReportProgress, no_progress
 from sprat.quant.formats import BlockFormat
 from sprat.quant.recipe import Recipe
@@ -31,7 +31,7 @@ from sprat.runtime.files.gguf_header import ValueType
 from sprat.runtime.files.shape_checks import summarize
 from sprat.runtime.memory import parse_memory
 
-__all__ = ["QuantizeResult", "quantize"]
+__all__ = ["QuantizeResult", "quantize", "typed_value"]
 
 _NUMPY_TYPES = {
     ValueType.UINT8: np.uint8,
@@ -132,7 +132,9 @@ def _recipe(quant: str, rules: Sequence[str], gguf: GGUFFile, names: Collection[
 
 
 def _refuse_to_replace(sources: Iterable[SourceFile], outs: Iterable[Path], *, force: bool) -> None:
-    """Raise ExportError for a file that exists, except one that an interrupted call left."""
+    """Raise ExportError for a file that exists or is in the way, except those that an interrupted call left."""
+    outs = list(outs)
+    refuse_strangers(outs)
     for out in (path for path in outs if path.exists()):
         if out.is_dir():
             raise ExportError(f"{out}: is a folder; give the name of a file, for example {out / 'model.gguf'}")
@@ -159,7 +161,7 @@ def _check_unchanged(files: Iterable[SourceFile]) -> None:
 
 
 def _metadata(gguf: GGUFFile, recipe: Recipe, main: BlockFormat) -> dict[str, Any]:
-    kept = {key: _typed(value, gguf.value_types[key]) for key, value in gguf.metadata.items()}
+    kept = {key: typed_value(value, gguf.value_types[key]) for key, value in gguf.metadata.items()}
     kept.pop("general.alignment", None)
     return kept | {
         "general.file_type": recipe.file_type(main),
@@ -167,7 +169,7 @@ def _metadata(gguf: GGUFFile, recipe: Recipe, main: BlockFormat) -> dict[str, An
     }
 
 
-def _typed(value: Any, types: tuple[ValueType, ...]) -> Any:
+def typed_value(value: Any, types: tuple[ValueType, ...]) -> Any:
     """``value`` as a NumPy scalar of its GGUF type, so that it is written with that type again."""
     scalar = _NUMPY_TYPES.get(types[0])
     return scalar(value) if scalar else value

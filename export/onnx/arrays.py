@@ -58,7 +58,7 @@ class Arrays:
         return value if weight.format.name == "F32" else self._graph.as_float32(value)
 
     def rows(self, weight: OnnxWeight) -> GroupArrays:
-        """Codes ``(..., bytes)``, for ``QMoE`` and ``GatherBlockQuantized``."""
+        """Codes ``(..., bytes)``, for ``QMoE`` and for rows of the embedding."""
         *outer, n_in = weight.source.shape
         return self._bytes(weight, ".rows", (*outer, n_in * weight.bits // 8), None)
 

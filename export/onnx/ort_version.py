@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from sprat.errors import InputError
 
-__all__ = ["FAST_QMOE", "LOWEST", "OrtVersion"]
+__all__ = ["FAST_QMOE", "FLOAT_INT8", "LOWEST", "OrtVersion"]
 
 
 class OrtVersion(NamedTuple):
@@ -39,4 +39,5 @@ class OrtVersion(NamedTuple):
 
 
 LOWEST = OrtVersion(1, 22)
+FLOAT_INT8 = OrtVersion(1, 23)  # MatMulNBits of 8 bits with float32 activations
 FAST_QMOE = OrtVersion(1, 31)  # QMoE over packed weights, with output weights and bits of its own for each matrix

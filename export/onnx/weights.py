@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -19,7 +20,7 @@ from sprat.export.onnx.arrays import Arrays, GroupArrays
 from sprat.export.onnx.data import OnnxWeight
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
 from sprat.export.onnx.options import OnnxOptions
-from sprat.export.onnx.ort_version import FAST_QMOE
+from sprat.export.onnx.ort_version import FAST_QMOE, FLOAT_INT8
 from sprat.export.source.rows import AlternatingRows, AsFloat32, TransposedHeads, in_one_format
 from sprat.export.source.tensor import SourceTensor
 from sprat.quant.formats import BlockFormat, get_format
@@ -62,6 +63,8 @@ class GraphWeights:
             return self._graph.op("Gemm", x, self.arrays.float32(weight, part), bias, transB=1, name=name)
         if self.options.portable:
             return self._graph.op("Gemm", x, self._dequantized(weight, part), bias, transB=1, name=name)
+        if format.bits == 8 and not self.options.accuracy_level:
+            self._graph.needs(ort=FLOAT_INT8)
         arrays = self.arrays.blocks(weight, part)
         return self._graph.op(
             "MatMulNBits",
@@ -103,7 +106,7 @@ class GraphWeights:
         return is_quantized and not self.options.portable and self.options.ort >= FAST_QMOE
 
     @property
-    def accuracy(self) -> dict[str, int]:
+    def accuracy(self) -> dict[str, Any]:
         """The attribute ``accuracy_level`` of products, unless it is the default."""
         level = self.options.accuracy_level
         return {"accuracy_level": level} if level else {}
@@ -120,21 +123,9 @@ class GraphWeights:
     def embedding(self, tokens: Value) -> Value:
         """Rows of the token embedding: ``["n"]`` to ``["n", hidden]``."""
         weight = self._stored("token_embd.weight")
-        if not isinstance(weight.format, GroupFormat):
-            rows = self._graph.op("Gather", self.arrays.floats(weight), tokens)
-        elif self.options.portable or weight.bits == 8 or not weight.format.symmetric:
-            # onnxruntime 1.22 and 1.23 have GatherBlockQuantized for 4 bits without zero points alone
+        if isinstance(weight.format, GroupFormat):
             return self._dequantized_rows(self.arrays.rows(weight), weight, tokens)
-        else:
-            arrays = self.arrays.rows(weight)
-            rows = self._graph.op(
-                "GatherBlockQuantized",
-                *(arrays.codes, tokens, arrays.scales, arrays.zeros),
-                domain=CONTRIB,
-                block_size=weight.format.block_size,
-                quantize_axis=1,
-            )
-        return self._graph.op("Cast", rows, to=_FLOAT)
+        return self._graph.op("Cast", self._graph.op("Gather", self.arrays.floats(weight), tokens), to=_FLOAT)
 
     def _stored(self, name: str) -> OnnxWeight:
         source = self._tensors[name]
@@ -167,7 +158,10 @@ class GraphWeights:
         )
 
     def _dequantized_rows(self, arrays: GroupArrays, weight: OnnxWeight, tokens: Value) -> Value:
-        """Rows of an embedding with standard operators: gathered as bytes, then dequantized."""
+        """Rows of an embedding, gathered as bytes and dequantized.
+
+        ``GatherBlockQuantized`` takes neither 8 bits nor zero points before onnxruntime 1.24, and rounds to float16.
+        """
         graph, format = self._graph, weight.format
         assert isinstance(format, GroupFormat), "floats are gathered as they are"
         codes, scales = (graph.op("Gather", array, tokens) for array in (arrays.codes, arrays.scales))

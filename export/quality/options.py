@@ -58,7 +58,7 @@ class QualityOptions:
         target_bpw: float | None,
         match_size: str | os.PathLike[str] | None,
         max_kld: float | None,
-        calibration: Sequence[str | os.PathLike[str]],
+        calibration: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
         imatrix_out: str | os.PathLike[str] | None = None,
     ) -> QualityOptions:
         """Check the options of an export.
@@ -87,7 +87,8 @@ class QualityOptions:
             raise InputError(f"--quality fast reads no text, so it takes no {option}; choose balanced or best")
         target = Target(_file_bytes(target_size, match_size), _bpw(target_bpw), _kld(max_kld))
         imatrix = None if imatrix_out is None else Path(imatrix_out)
-        return cls(level, target, tuple(Path(file) for file in calibration), imatrix)
+        files = [calibration] if isinstance(calibration, str | os.PathLike) else calibration
+        return cls(level, target, tuple(Path(file) for file in files), imatrix)
 
 
 def _file_bytes(size: int | str | None, other: str | os.PathLike[str] | None) -> int | None:

@@ -15,10 +15,11 @@ import numpy as np
 
 from sprat.arrays import I32Array, U8Array
 from sprat.errors import InputError
-from sprat.export.calibration import calibration_sequences
+from sprat.export.calibration import calibration_sequences, disturbed
 from sprat.export.quality.budget import Allocation, Tensors, allocate_bytes, allocate_file, tensor_bytes
 from sprat.export.quality.candidates import STEPS, Compared, Rounded, compare, round_all
 from sprat.export.quality.costs import packaged_cost
+from sprat.export.quality.flat import FlatRounding
 from sprat.export.quality.imatrix import write_imatrix
 from sprat.export.quality.layer_pass import LayerPass
 from sprat.export.quality.measure import Measurements, measure
@@ -32,6 +33,7 @@ from sprat.export.quality.store import (
 )
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.texts import evaluation_text
+from sprat.export.write.rounding import Rounding
 from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.quant.formats import BlockFormat, format_names, get_format
 from sprat.quant.recipe import Recipe, is_kept_f32
@@ -57,12 +59,12 @@ class QualityPlan:
 
     Attributes:
         recipe: the formats.
-        rounding: rounds the allocated tensors; ``None`` for blind rounding.
+        rounding: rounds the allocated tensors.
         report: for the manifest.
     """
 
     recipe: Recipe
-    rounding: _InMemory | _Streamed | None
+    rounding: Rounding
     report: QualityReport
 
 
@@ -154,7 +156,7 @@ def measure_source(
     found = measure(
         checkpoint.spec,
         checkpoint,
-        sequences,
+        [*disturbed(sequences[:n_probes]), *sequences[n_probes:]],
         formats,
         n_probes=n_probes,
         effort=STEPS["search"],
@@ -179,12 +181,13 @@ class _Planner:
         self.tensors = _tensors(shapes, self.recipe)
 
     def fast(self) -> QualityPlan:
-        """Allocate by packaged costs; blind rounding."""
+        """Allocate by packaged costs; search scales with equal importance."""
         allocation = self._allocate(partial(packaged_cost, self.checkpoint.spec))
         report = QualityReport(
-            level="fast", digest=self._digest(), calibration_tokens=0, rounding="blind", expected_kld=None
+            level="fast", digest=self._digest(), calibration_tokens=0, rounding="search", expected_kld=None
         )
-        return QualityPlan(allocation.recipe("fast", self.tensors), None, report)
+        rounding = FlatRounding(report.digest, frozenset(self.tensors.choices), self.checkpoint)
+        return QualityPlan(allocation.recipe("fast", self.tensors), rounding, report)
 
     def calibrated(self) -> QualityPlan:
         """Measure, allocate, round."""

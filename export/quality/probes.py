@@ -163,5 +163,8 @@ def _log_softmax(logits: F32Array) -> F64Array:
 
 
 def rounded(weight: Weight, format: BlockFormat) -> Weight:
-    """``weight`` rounded blindly to ``format``."""
-    return Weight(weight.name, format, weight.shape, format.quantize(weight.dequantize()))
+    """``weight`` rounded blindly to ``format``; of a stack, one part is dequantized at a time."""
+    if len(weight.shape) == 2:
+        return Weight(weight.name, format, weight.shape, format.quantize(weight.dequantize()))
+    packed = np.stack([format.quantize(weight[part].dequantize()) for part in range(weight.shape[0])])
+    return Weight(weight.name, format, weight.shape, packed)

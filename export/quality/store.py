@@ -18,7 +18,7 @@ from sprat.quant.formats import BlockFormat
 
 __all__ = ["load_measurements", "measurements_digest", "measurements_path", "save_measurements"]
 
-_VERSION = 1  # of what is measured, and how
+_VERSION = 2  # of what is measured, and how
 _MEAN_SQUARES = "mean_squares/"
 
 
@@ -62,7 +62,7 @@ def save_measurements(path: Path, found: Measurements) -> None:
 def load_measurements(path: Path) -> Measurements | None:
     """Read the file; ``None`` if there is none, or it is damaged, which costs a new measurement and nothing else."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             scalars = json.loads(str(arrays["scalars"]))
             names = [name for name in arrays.files if name.startswith(_MEAN_SQUARES)]
             return Measurements(

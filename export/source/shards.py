@@ -27,6 +27,7 @@ __all__ = ["find_shards", "read_shards"]
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+_MAX_NAME_BYTES = 255  # of file systems
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 _FORMATS: Mapping[str, BlockFormat] = {
     **{name: get_format(name) for name in ("F32", "F16", "BF16")},
@@ -100,7 +101,8 @@ def _indexed(folder: Path) -> dict[SourceFile, frozenset[str]]:
 
 def _is_in_folder(shard: str) -> bool:
     """Whether ``shard`` can only name a safetensors file in the index's folder."""
-    return shard.endswith(".safetensors") and Path(shard).name == shard and "\0" not in shard
+    is_plain = shard.endswith(".safetensors") and Path(shard).name == shard and "\0" not in shard
+    return is_plain and len(shard.encode()) <= _MAX_NAME_BYTES
 
 
 def _no_shards(folder: Path) -> str:

@@ -92,7 +92,8 @@ class BundleFolder:
             ExportError: the disk is full, or permissions are missing.
         """
         names = {file.name for file in manifest.files}
-        delete_all(self._files, keep=names | set(EDITABLE_FILES))
+        with export_errors(self.path):
+            delete_all(self._files, keep=names | set(EDITABLE_FILES))
         unsealed = msgspec.structs.replace(manifest, manifest_sha256=UNSEALED)
         self.add(MANIFEST_NAME, seal(msgspec.json.format(msgspec.json.encode(unsealed), indent=2) + b"\n"))
         with export_errors(self.path):
@@ -128,10 +129,9 @@ class BundleFolder:
 
 
 def remove_leftovers(out: Path) -> None:
-    """Delete what an export that was killed after its last rename left; unfinished work of another one is kept.
+    """Delete what an export that was killed after its last rename left.
 
-    Raises:
-        ExportError: another process is exporting to ``out``.
+    Unfinished work of another one is kept, and so is a folder of someone else or of an export that runs now.
     """
     partial = partial_folder(out)
     unfinished = (partial / _FILES).exists() and not (partial / _FILES / MANIFEST_NAME).exists()

@@ -25,9 +25,11 @@ import msgspec
 from sprat.errors import ExportError
 from sprat.export.write.errors import export_errors
 from sprat.export.write.plain_files import open_own
+from sprat.files import open_input
 
-__all__ = ["FinishedTensor", "Journal", "JournalHead"]
+__all__ = ["FinishedTensor", "Journal", "JournalHead", "is_journal"]
 
+_BEGINNING = b'{"layout":"'
 _VERSION = 2
 
 
@@ -113,6 +115,16 @@ class Journal:
 
     def _append(self, record: JournalHead | FinishedTensor) -> None:
         os.write(self._descriptor, msgspec.json.encode(record) + b"\n")
+
+
+def is_journal(path: Path) -> bool:
+    """Whether the file is empty, as after a power cut, or begins as a journal of any version does."""
+    try:
+        with open_input(path) as file:
+            text = file.read(len(_BEGINNING))
+    except OSError:
+        return False
+    return text in {b"", _BEGINNING}
 
 
 def _parse(text: bytes) -> tuple[JournalHead | None, list[FinishedTensor]]:

@@ -27,7 +27,7 @@ from sprat.errors import ExportError
 from sprat.export.write.errors import export_errors
 from sprat.export.write.plain_files import delete_all, open_folder
 
-__all__ = ["OwnFolder", "partial_folder", "scratch_folder"]
+__all__ = ["OwnFolder", "check_partial", "partial_folder", "scratch_folder"]
 
 _MARKER = ".sprat-export"
 _TEXT = b"sprat builds an export in this folder. The same command continues it; the folder may also be deleted.\n"
@@ -67,7 +67,8 @@ class OwnFolder:
 
     def remove(self) -> None:
         """Delete the folder with all that is in it; what cannot be deleted stays, marked, for the next run."""
-        delete_all(self.descriptor, keep={_MARKER})
+        with contextlib.suppress(OSError):
+            delete_all(self.descriptor, keep={_MARKER})
         if os.listdir(self.descriptor) == [_MARKER]:  # noqa: PTH208 - of a descriptor
             with contextlib.suppress(OSError):
                 os.unlink(_MARKER, dir_fd=self.descriptor)
@@ -79,6 +80,17 @@ class OwnFolder:
         os.close(self.descriptor)
 
 
+def check_partial(out: Path) -> None:
+    """Check that ``OUT.partial`` can be used, before hours are spent on the source; nothing is created.
+
+    Raises:
+        ExportError: it exists and is not sprat's, or another process builds in it.
+    """
+    path = partial_folder(out)
+    if os.path.lexists(path):
+        OwnFolder.lock(path).close()
+
+
 @contextmanager
 def scratch_folder(out: Path) -> Iterator[Path]:
     """An empty folder to build ``out`` in and to rename to it; deleted with all that is left at the end.
@@ -88,9 +100,9 @@ def scratch_folder(out: Path) -> Iterator[Path]:
     """
     own = OwnFolder.lock(partial_folder(out))
     try:
-        delete_all(own.descriptor, keep={_MARKER})
         folder = own.path / "scratch"
         with export_errors(folder):
+            delete_all(own.descriptor, keep={_MARKER})
             folder.mkdir()
         yield folder
     finally:

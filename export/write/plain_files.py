@@ -67,12 +67,16 @@ def write_new(folder: int, name: str, data: bytes) -> None:
 
 
 def delete_all(folder: int, keep: Collection[str] = ()) -> None:
-    """Delete everything in the folder; links are deleted and not followed, and what cannot be deleted stays.
+    """Delete everything in the folder; links are deleted and not followed.
 
     Args:
         folder: descriptor of the folder.
         keep: relative paths of files to keep.
+
+    Raises:
+        OSError: why the first of the files that stay could not be deleted.
     """
+    problems: list[OSError] = []
     kept = {parent for name in keep for parent in map(str, PurePosixPath(name).parents)}
     for root, folders, files, descriptor in os.fwalk(".", topdown=False, dir_fd=folder):
         inside = PurePosixPath(root)
@@ -80,9 +84,13 @@ def delete_all(folder: int, keep: Collection[str] = ()) -> None:
             path = str(inside / name)
             if path in keep or path in kept:
                 continue
-            with contextlib.suppress(OSError):
+            try:
                 is_folder = stat.S_ISDIR(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode)
                 (os.rmdir if is_folder else os.unlink)(name, dir_fd=descriptor)
+            except OSError as error:
+                problems.append(error)
+    if problems:
+        raise problems[0]
 
 
 def _made(folder: int, name: str) -> int:

@@ -25,7 +25,7 @@ from typing import TypeAlias
 from sprat.arrays import U8Array
 from sprat.errors import ExportError
 from sprat.export.write.errors import export_errors
-from sprat.export.write.journal import FinishedTensor, Journal, JournalHead
+from sprat.export.write.journal import FinishedTensor, Journal, JournalHead, is_journal
 from sprat.export.write.layout import FileLayout, PlacedTensor, Tensor
 from sprat.export.write.plain_files import open_own
 from sprat.files import file_sha256, sync_folder
@@ -37,6 +37,7 @@ __all__ = [
     "check_free_space",
     "free_bytes",
     "is_kept",
+    "refuse_strangers",
     "write_file",
     "write_files",
 ]
@@ -160,6 +161,22 @@ def write_files(
 def is_kept(path: Path) -> bool:
     """Whether ``path`` is a complete file that an interrupted :func:`write_files` left, with others to follow."""
     return path.exists() and _journal(path).exists() and not _partial(path).exists()
+
+
+def refuse_strangers(paths: Iterable[Path]) -> None:
+    """Check that the files beside outputs in a user's folder are those of an interrupted call, which are written over.
+
+    Raises:
+        ExportError: ``NAME.partial`` or ``NAME.journal`` is someone else's.
+    """
+    for path in paths:
+        partial, journal = _partial(path), _journal(path)
+        is_strange = os.path.lexists(partial) and not os.path.lexists(journal)
+        if is_strange or (os.path.lexists(journal) and not is_journal(journal)):
+            strange = partial if is_strange else journal
+            raise ExportError(
+                f"{strange}: exists and was not made by sprat; move it away, or choose another name for the output"
+            )
 
 
 def check_free_space(files: Mapping[Path, FileLayout[Tensor]]) -> None:

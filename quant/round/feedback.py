@@ -32,7 +32,7 @@ def round_with_feedback(weights: F32Array, factor: F32Array, format: BlockFormat
     """
     size, columns = format.block_size, np.array(weights.T, np.float32, order="C")
     packed = np.empty((len(weights), weights.shape[1] // size, format.block_bytes), np.uint8)
-    importance = np.float32(1) / np.square(np.diagonal(factor))
+    importance = np.reciprocal(np.square(np.diagonal(factor)))
     for index, start in enumerate(range(0, len(columns), size)):
         block = slice(start, start + size)
         x = columns[block]

@@ -50,7 +50,8 @@ class Grid(ABC):
         clipped = np.clip(scaled, self._first, self._last)
         if self._code_of is None:
             return np.asarray((np.rint(clipped) - self._first).astype(np.uint8))
-        return self._code_of[np.ceil(_TABLE_STEP * (clipped - self._first)).astype(np.int32)]
+        found: U8Array = self._code_of[np.ceil(_TABLE_STEP * (clipped - self._first)).astype(np.int32)]
+        return found
 
     @abstractmethod
     def scales(self, packed: U8Array) -> tuple[F32Array, F32Array]:

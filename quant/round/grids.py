@@ -69,7 +69,7 @@ class AffineSuperblock(Grid):
     def with_scales(self, packed: U8Array, scale: F32Array, offset: F32Array) -> U8Array:
         """The nearest integers times ``d`` and ``dmin``."""
         d, dmin = f16_values(packed[:, :2]), f16_values(packed[:, 2:4])
-        sc, m = (_integers(v, unit, 0, 63) for v, unit in ((scale, d), (offset, dmin)))
+        sc, m = (_integers(v, unit, 0, 63).astype(np.uint8) for v, unit in ((scale, d), (offset, dmin)))
         return np.concatenate([packed[:, :4], _pack_six_bit_pairs(sc, m), packed[:, 16:]], axis=1)
 
     def with_codes(self, packed: U8Array, codes: U8Array) -> U8Array:

@@ -114,12 +114,12 @@ def _least_squares(
     q: F32Array, weighted: F32Array, w: F32Array, squares: F32Array
 ) -> tuple[F32Array, F32Array, F32Array]:
     """``scale`` and ``offset`` of ``scale * q - offset`` by weighted least squares, and the error they leave."""
-    total = float(w.sum())
+    total = np.float32(w.sum())
     sum_q, sum_qq = w @ q, w @ (q * q)
     sum_x, sum_xq = weighted.sum(axis=0), np.einsum("ij,ij->j", weighted, q)
     determinant = total * sum_qq - sum_q * sum_q
-    solvable = determinant > 1e-6 * total * sum_qq
+    solvable = determinant > np.float32(1e-6) * total * sum_qq
     scale = np.where(solvable, divide(total * sum_xq - sum_q * sum_x, determinant), np.float32(0))
-    offset = (scale * sum_q - sum_x) / np.float32(total)
+    offset = (scale * sum_q - sum_x) / total
     error = squares - scale * sum_xq + offset * sum_x
     return scale, offset, error

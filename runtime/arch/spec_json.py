@@ -21,6 +21,7 @@ __all__ = ["spec_fields", "spec_from_json", "spec_to_json"]
 Record = TypeVar("Record")
 
 _GROUPED_FIELDS = ("n_heads", "n_kv_heads", "head_dim", "attention_bias", "qk_norm")
+_MAY_BE_ZERO = frozenset({"n_shared_experts", "n_dense_layers"})
 _ORDER = (
     "architecture",
     "vocab_size",
@@ -63,13 +64,23 @@ def spec_from_json(text: str, subject: str) -> ModelSpec:
     """
     try:
         fields = msgspec.json.decode(text, type=dict[str, Any])
+        _check_sizes(fields)
         common = {name: value for name, value in fields.items() if name not in {*_GROUPED_FIELDS, "mla"}}
         moe = None if fields.get("moe") is None else msgspec.convert(fields["moe"], MoESpec)
         spec = _record(ModelSpec, common, attention=_attention(fields), rope=_rope(fields.get("rope")), moe=moe)
-    except (msgspec.MsgspecError, KeyError, TypeError, RecursionError) as error:
+    except (msgspec.MsgspecError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{subject}: its architecture cannot be read ({error!r}); export the model again") from error
     spec.validate()
     return spec
+
+
+def _check_sizes(fields: Mapping[str, Any]) -> None:
+    """Check that no size is zero or negative, in any record; ValueError names the first that is."""
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            _check_sizes(value)
+        elif isinstance(value, int) and not isinstance(value, bool) and value < (0 if name in _MAY_BE_ZERO else 1):
+            raise ValueError(f"{name} is {value}, expected at least {0 if name in _MAY_BE_ZERO else 1}")
 
 
 def _attention(fields: Mapping[str, Any]) -> AttentionSpec:

@@ -8,7 +8,7 @@ from typing import Any
 from sprat.errors import TemplateError
 from sprat.runtime.chat.template import DEFAULT_NAME, ChatTemplate
 
-__all__ = ["template_problems"]
+__all__ = ["can_chat", "template_problems"]
 
 _QUESTION = {"role": "user", "content": "What is 2+2?"}
 _HISTORY = [_QUESTION, {"role": "assistant", "content": "4"}, {"role": "user", "content": "And 3+3?"}]
@@ -32,6 +32,11 @@ _CONVERSATIONS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "thinking": (_REASONING, {"variables": {"thinking": True, "enable_thinking": True}}),
     "thinking switched off": (_REASONING, {"variables": {"thinking": False, "enable_thinking": False}}),
 }
+
+
+def can_chat(template: ChatTemplate | None) -> bool:
+    """Whether the model's chat template renders a question."""
+    return template is not None and DEFAULT_NAME in template.sources and not _problem(template, [_QUESTION])
 
 
 def template_problems(template: ChatTemplate | None) -> tuple[str, ...]:

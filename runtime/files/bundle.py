@@ -123,10 +123,22 @@ class QualityReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     level: str
     digest: _Sha256  # of calibration text, formats and settings
     calibration_tokens: _Count
-    rounding: str  # "blind", "search", "feedback" or "descent"
+    rounding: str  # "search", "feedback" or "descent"
     expected_kld: float | None  # sum of the tensors' costs; None without a measurement
     steps: tuple[QualityStep, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """For a reader: what was done, and every step with whether the file has it."""
+        text = f"quality {self.level}: formats allocated, rounding by {self.rounding}"
+        if self.calibration_tokens:
+            text += f", calibrated with {self.calibration_tokens:,} tokens"
+        steps = [
+            f"{step.name}: KLD {step.kld:.5f} ± {step.kld_error:.5f}, same top token {step.same_top:.1%}, "
+            f"{'taken' if step.taken else 'refused: does not pay beyond two standard errors'}"
+            for step in self.steps
+        ]
+        return [text, *steps, *self.notes]
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

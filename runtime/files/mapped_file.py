@@ -60,6 +60,10 @@ class FileWatch:
         if (now.st_dev, now.st_ino) == self._inode and (now.st_size, now.st_mtime_ns) != self._found:
             raise self._changed(f"{self._found[0]} bytes before, {now.st_size} now, modified meanwhile")
 
+    def end_guard(self) -> None:
+        """Guard nothing any more: the map is gone."""
+        self._guard = None
+
     def _changed(self, how: str) -> ModelFileChangedError:
         return ModelFileChangedError(
             f"{self.path}: the file changed while it was in use ({how}), expected the bytes that were loaded; load the "
@@ -84,3 +88,12 @@ class GuardedMap(mmap.mmap):
             mapped = cls(file.fileno(), 0, access=mmap.ACCESS_READ)
         mapped.watch = FileWatch(path, status, None if core is None else core.MapGuard(mapped))
         return mapped
+
+    def close(self) -> None:
+        """Unmap the file; its addresses may be another map's afterwards, so the guard ends.
+
+        Raises:
+            BufferError: there are views of it.
+        """
+        super().close()
+        self.watch.end_guard()

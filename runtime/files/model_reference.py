@@ -12,7 +12,7 @@ from sprat.runtime.files.hub_cache import HubReference, is_repository, newest_sn
 from sprat.runtime.files.shape_checks import summarize
 from sprat.runtime.files.split_name import first_part
 
-__all__ = ["locate_model"]
+__all__ = ["locate_model", "locate_model_file"]
 
 
 def locate_model(name: str | os.PathLike[str]) -> Path:
@@ -36,6 +36,22 @@ def locate_model(name: str | os.PathLike[str]) -> Path:
         return _in_folder(path)
     if not os.path.lexists(path) and (reference := HubReference.parse(os.fspath(name))):
         return _in_folder(reference.find())
+    return path
+
+
+def locate_model_file(name: str | os.PathLike[str]) -> Path:
+    """Like :func:`locate_model`, for a bundle or a model file; a checkpoint is an error that says what runs it.
+
+    Raises:
+        InputError: as for :func:`locate_model`, or a checkpoint.
+    """
+    path = locate_model(name)
+    is_checkpoint = path.is_dir() and (path / "config.json").exists() and not (path / MANIFEST_NAME).exists()
+    if is_checkpoint or (name == "demo" and not path.exists()):
+        raise InputError(
+            f"{path}: a checkpoint, expected a bundle or a model file; sprat.load({os.fspath(name)!r}) runs it "
+            f"unquantized, `sprat export {os.fspath(name)} OUT` makes a bundle of it"
+        )
     return path
 
 

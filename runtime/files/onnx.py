@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from sprat.errors import ModelFileError
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.spec_json import spec_from_json
-from sprat.runtime.files.onnx_checks import check_onnx, external_fields, tensor_nbytes, type_name
+from sprat.runtime.files.onnx_checks import check_onnx, external_fields, tensor_nbytes, text, type_name
+from sprat.runtime.files.onnx_operators import operator_problems
 from sprat.runtime.files.shape_checks import summarize
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto, ValueInfoProto
+
+_MAX_LISTED = 8  # problems in one message
 
 __all__ = ["CachePort", "CacheUpdate", "Initializer", "ONNXFile"]
 
@@ -73,8 +76,13 @@ class ONNXFile:
     inputs: frozenset[str]
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Self:
+    def open(cls, path: str | os.PathLike[str], *, trust: bool = False) -> Self:
         """Read and check the graph at ``path``; no weights are read.
+
+        Args:
+            path: the graph.
+            trust: take operators and constants that sprat's exporter does not write, see
+                :mod:`~sprat.runtime.files.onnx_operators`.
 
         Raises:
             ModelFileError: see :func:`~sprat.runtime.files.onnx_checks.check_onnx`; or the graph is not one of sprat's.
@@ -82,15 +90,20 @@ class ONNXFile:
         """
         path = Path(path)
         model = check_onnx(path)
-        metadata = {entry.key: entry.value for entry in model.metadata_props}
+        if not trust and (problems := list(operator_problems(model))):
+            raise ModelFileError(
+                f"{path}: {summarize(problems, _MAX_LISTED)}; a graph is a program: load only one that you trust "
+                "(trust=True), or export it again"
+            )
+        metadata = {text(entry.key): text(entry.value) for entry in model.metadata_props}
         _check_written_by_sprat(metadata, path)
         file = cls(
             path=path,
             spec=spec_from_json(metadata["sprat.spec"], str(path)),
             cache=CacheUpdate(metadata["sprat.cache"]),
             metadata=metadata,
-            tensors={tensor.name: _stored(tensor) for tensor in model.graph.initializer},
-            inputs=frozenset(value.name for value in model.graph.input),
+            tensors={text(tensor.name): _stored(tensor) for tensor in model.graph.initializer},
+            inputs=frozenset(text(value.name) for value in model.graph.input),
         )
         file._check_ports(model)
         return file
@@ -126,7 +139,7 @@ class ONNXFile:
             raise ModelFileError(
                 f"{self.path}: sprat.cache is {self.cache}, but the model is {self.spec.architecture}; export it again"
             )
-        found = {value.name: _last_size(value) for value in (*model.graph.input, *model.graph.output)}
+        found = {text(value.name): _last_size(value) for value in (*model.graph.input, *model.graph.output)}
         expected = {"input_ids": None, "logits": self.spec.vocab_size}
         expected |= {name: planes[port.plane].width for port in self.ports for name in (port.past, port.present)}
         problems = [

@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALLOWED_DOMAINS",
+    "all_graphs",
     "check_onnx",
     "external_fields",
     "nested_graphs",
     "tensor_nbytes",
     "tensors_of",
+    "text",
     "type_name",
 ]
 
@@ -71,7 +73,7 @@ def check_onnx(path: str | os.PathLike[str]) -> ModelProto:
 
 def tensors_of(model: ModelProto) -> Iterator[TensorProto]:
     """All tensors of a model, including those in attributes, nested graphs and functions."""
-    for graph in _graphs(model):
+    for graph in all_graphs(model):
         yield from graph.initializer
         for sparse in graph.sparse_initializer:
             yield from (sparse.values, sparse.indices)
@@ -92,11 +94,11 @@ def external_fields(tensor: TensorProto) -> dict[str, str]:
     from onnx import TensorProto
 
     is_external = tensor.data_location == TensorProto.EXTERNAL
-    return {_text(entry.key): _text(entry.value) for entry in tensor.external_data} if is_external else {}
+    return {text(entry.key): text(entry.value) for entry in tensor.external_data} if is_external else {}
 
 
-def _text(value: str | bytes) -> str:
-    """A string of a protobuf message, which is bytes where it is not UTF-8."""
+def text(value: str | bytes) -> str:
+    """A string of a model; protobuf returns bytes for one that is not UTF-8."""
     return value if isinstance(value, str) else value.decode("utf-8", "backslashreplace")
 
 
@@ -141,11 +143,10 @@ def _parse(path: Path) -> ModelProto:
 
 
 def _operator_problems(model: ModelProto) -> Iterator[str]:
-    domains = {entry.domain for entry in model.opset_import} | {function.domain for function in model.functions}
-    nodes = list(_nodes(model))
-    for domain in sorted((domains | {node.domain for node in nodes}) - ALLOWED_DOMAINS):
+    named = [*model.opset_import, *model.functions, *(nodes := list(_nodes(model)))]
+    for domain in sorted({text(entry.domain) for entry in named} - ALLOWED_DOMAINS):
         yield f"operators of the domain {domain!r}, which need a custom library"
-    for operator in sorted({node.op_type for node in nodes} & _FORBIDDEN_OPERATORS):
+    for operator in sorted({text(node.op_type) for node in nodes} & _FORBIDDEN_OPERATORS):
         yield f"the operator {operator}, which opens other files"
 
 
@@ -215,7 +216,8 @@ def _extent_problem(tensor: TensorProto, fields: dict[str, str], file_bytes: int
     return f"ends at byte {end:,} of a file of {file_bytes:,}" if end > file_bytes else ""
 
 
-def _graphs(model: ModelProto) -> Iterator[GraphProto]:
+def all_graphs(model: ModelProto) -> Iterator[GraphProto]:
+    """The main graph and all graphs inside of nodes and functions."""
     yield from _graphs_in([model.graph], 0)
     for function in model.functions:
         yield from _graphs_in(_subgraphs(function.node), 1)
@@ -242,7 +244,7 @@ def _subgraphs(nodes: Any) -> Iterator[GraphProto]:
 
 
 def _nodes(model: ModelProto) -> Iterator[NodeProto]:
-    for graph in _graphs(model):
+    for graph in all_graphs(model):
         yield from graph.node
     for function in model.functions:
         yield from function.node

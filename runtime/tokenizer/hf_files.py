@@ -288,7 +288,8 @@ def _tokens(files: TokenizerFiles, model: TokenizerModel) -> tuple[list[str], li
 
 
 def _pre_name(files: TokenizerFiles) -> str:
-    known = recognize(files.tokenizer.get("pre_tokenizer"))
+    ignores = bool(files.tokenizer["model"].get("ignore_merges"))
+    known = recognize(files.tokenizer.get("pre_tokenizer"), ignore_merges=ignores)
     assert known is not None, "check_steps refuses others"
     added = {token.text.rstrip() for token in files.added}
     return next((name for name, base, text in _NAMED_BY_TOKEN if base == known.name and text in added), known.name)

@@ -89,6 +89,7 @@ def _like_o200k(words: str, punctuation: str) -> str:
 
 
 _QWEN2 = (_split(_like_cl100k(r"\p{N}")), _byte_level(use_regex=False))
+_LLAMA3 = (_split(_like_cl100k(r"\p{N}{1,3}")), _byte_level(use_regex=False))
 _GPT2 = (_byte_level(use_regex=True),)
 _GPT4O = (_split(_like_o200k("", "/")), _byte_level(use_regex=False))
 
@@ -132,13 +133,8 @@ PRE_TOKENIZERS: tuple[PreTokenizer, ...] = (
     ),
     PreTokenizer("qwen2", _QWEN2, normalizer="NFC"),
     PreTokenizer("deepseek-r1-qwen", _QWEN2, normalizer="NFC"),  # like qwen2, with DeepSeek's special tokens and a BOS
-    PreTokenizer(
-        "llama-bpe",
-        (_split(_like_cl100k(r"\p{N}{1,3}")), _byte_level(use_regex=False)),
-        ignore_merges=True,
-        add_bos=True,
-        aliases=("llama3", "llama-v3"),
-    ),
+    PreTokenizer("llama-bpe", _LLAMA3, ignore_merges=True, add_bos=True, aliases=("llama3", "llama-v3")),
+    PreTokenizer("glm4", _LLAMA3, aliases=("chatglm-bpe",)),
     PreTokenizer("smollm", (_DIGITS, _byte_level(use_regex=True))),
     PreTokenizer("gpt-2", _GPT2, aliases=("phi-2",)),
     PreTokenizer("gigachat", _GPT2),
@@ -175,10 +171,14 @@ def get_pre_tokenizer(name: str) -> PreTokenizer:
     return _BY_NAME[name]
 
 
-def recognize(pre_tokenizer: _Json | None) -> PreTokenizer | None:
-    """The first pre-tokenizer with the same steps as this ``pre_tokenizer`` entry of a tokenizer.json, or ``None``."""
+def recognize(pre_tokenizer: _Json | None, *, ignore_merges: bool = False) -> PreTokenizer | None:
+    """The pre-tokenizer with the same steps as this ``pre_tokenizer`` entry of a tokenizer.json, or ``None``.
+
+    Of several, the first whose ``ignore_merges`` is that of the file, else the first.
+    """
     steps = _canonical(pre_tokenizer)
-    return next((known for known in PRE_TOKENIZERS if _canonical(known.json()) == steps), None)
+    found = [known for known in PRE_TOKENIZERS if _canonical(known.json()) == steps]
+    return min(found, key=lambda known: known.ignore_merges != ignore_merges, default=None)
 
 
 def _canonical(entry: _Json | None) -> list[tuple[Any, ...]]:

@@ -28,6 +28,9 @@ __all__ = ["Tokenizer"]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SPACES = re.compile(r"\s+")
+_LONG_TEXT = 1 << 20  # characters, which take about a second to encode
+_SLICE = 1 << 16
+_CUTS = 1.25  # tokens of a text in slices, relative to those of the whole, at most
 _CHARS_PER_COMPOSED = 2  # NFC makes one byte of at most 1.5 characters: "ǖ" has two bytes, decomposed 3 characters
 _VISIBLE = ("<think>", "</think>")  # kept in decoded text even if the checkpoint marks them special
 
@@ -146,10 +149,12 @@ class Tokenizer:
         return longest * _CHARS_PER_COMPOSED if self._composes else longest
 
     def check_length(self, text: str, max_tokens: int) -> None:
-        """Check that ``text`` may have at most ``max_tokens`` tokens, without encoding it: 10 MB would take 10 s.
+        """Check that ``text`` may have at most ``max_tokens`` tokens, before it is encoded: 10 MB would take 10 s.
+
+        Where its length allows so few, a long text is encoded in slices until they have more.
 
         Raises:
-            PromptError: it has more, however long its tokens are.
+            PromptError: it has more.
         """
         n_chars = len(text)
         if n_chars > max_tokens * self.longest_token and self._eats_spaces:
@@ -160,6 +165,20 @@ class Tokenizer:
                 f"{self.longest_token} characters each for prompt and answer; shorten the prompt, or load the model "
                 "with a larger context"
             )
+        if n_chars > _LONG_TEXT and self._slices_exceed(text, max_tokens):
+            raise PromptError(
+                f"the prompt has {n_chars:,} characters, more than the {max_tokens:,} tokens that the context "
+                "holds for prompt and answer; shorten the prompt, or load the model with a larger context"
+            )
+
+    def _slices_exceed(self, text: str, max_tokens: int) -> bool:
+        """Whether ``text`` in slices has far more tokens; the cut inside of a word adds a few."""
+        n_tokens = 0
+        for start in range(0, len(text), _SLICE):
+            n_tokens += len(self._encode_text(text[start : start + _SLICE]))
+            if n_tokens > _CUTS * max_tokens:
+                return True
+        return False
 
     def encode(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> list[int]:
         """Token ids of ``text``.

@@ -42,7 +42,7 @@ TYPE_CHECKING = False  # type checkers take it as true; `typing` takes longer to
 if TYPE_CHECKING:
     from sprat.app.bench import bench
     from sprat.app.evaluate import evaluate
-    from sprat.app.export import export
+    from sprat.app.export import estimate_export, export
     from sprat.app.inspect import inspect
     from sprat.app.load import load
     from sprat.app.plan import plan
@@ -77,6 +77,7 @@ __all__ = [
     "TokenizerError",
     "__version__",
     "bench",
+    "estimate_export",
     "evaluate",
     "export",
     "inspect",
@@ -92,6 +93,7 @@ _MODULES = {
     "Engine": "sprat.runtime.engine",
     "Session": "sprat.runtime.session",
     "bench": "sprat.app.bench",
+    "estimate_export": "sprat.app.export",
     "evaluate": "sprat.app.evaluate",
     "inspect": "sprat.app.inspect",
     "load": "sprat.app.load",

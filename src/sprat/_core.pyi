@@ -21,6 +21,14 @@ def convert(
     target: npt.NDArray[np.uint8],
     max_lanes: int = 16,
 ) -> None: ...
+def quantize_weighted(
+    target_type: int,
+    weights: npt.NDArray[np.float32],
+    importance: npt.NDArray[np.float32],
+    which: npt.NDArray[np.int64],
+    target: npt.NDArray[np.uint8],
+    max_lanes: int = 16,
+) -> None: ...
 def first_nonfinite(source_type: int, source: npt.NDArray[np.uint8]) -> int | None: ...
 
 class MapGuard:

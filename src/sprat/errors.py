@@ -156,19 +156,19 @@ def _nearest(name: str, proposals: Mapping[str, str]) -> list[str]:
     import difflib  # here, because it would take a third of the time of `import sprat`
 
     shared = _shared_ending(list(proposals))
-    plain = {_plain(text.removesuffix(shared)): proposal for text, proposal in proposals.items()}
-    wanted = _plain(name.removesuffix(shared))
-    if not wanted:
+    folded = {text.removesuffix(shared).casefold(): proposal for text, proposal in proposals.items()}
+    wanted = name.removesuffix(shared).casefold()
+    plain = {text: _plain(text) for text in (wanted, *folded)}
+    if not plain[wanted]:
         return []
-    if wanted in plain:
-        return [plain[wanted]]
-    parts = [text for text in plain if len(wanted) > 2 and wanted in text]  # "pi5" of "rpi5-8gb"
-    ratios = {text: difflib.SequenceMatcher(None, text, wanted).ratio() for text in plain}
+    same = [text for text in folded if plain[text] == plain[wanted]]
+    parts = [text for text in folded if len(plain[wanted]) > 2 and plain[wanted] in plain[text]]  # "pi5" of "rpi5-8gb"
+    ratios = {text: difflib.SequenceMatcher(None, text, wanted).ratio() for text in folded}
     best = max(_SIMILAR, max(ratios.values(), default=0.0) - _AS_SIMILAR)
-    similar = [text for text in plain if ratios[text] >= best]
-    contained = [text for text in plain if len(text) > 3 and text in wanted]
-    found = sorted(parts or similar or contained, key=lambda text: -ratios[text])
-    return list(dict.fromkeys(plain[text] for text in found))[:_MAX_NEAREST]
+    similar = [text for text in folded if ratios[text] >= best]
+    contained = [text for text in folded if len(plain[text]) > 3 and plain[text] in plain[wanted]]
+    found = sorted(same or parts or similar or contained, key=lambda text: -ratios[text])
+    return list(dict.fromkeys(folded[text] for text in found))[:_MAX_NEAREST]
 
 
 def _alternatives(names: list[str]) -> str:

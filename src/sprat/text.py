@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["format_number", "human_bytes", "printable"]
+__all__ = ["format_number", "human_bytes", "one_line", "printable"]
 
 
 def human_bytes(n_bytes: float) -> str:
@@ -39,3 +39,13 @@ def printable(text: str) -> str:
         'a\\x1b[2Jb\n'
     """
     return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
+
+
+def one_line(text: str) -> str:
+    r"""As :func:`printable`, in one line: a file's name may hold a newline.
+
+    Example:
+        >>> one_line("no\nfile")
+        'no\\nfile'
+    """
+    return printable(text).replace("\n", "\\n")

@@ -1,4 +1,5 @@
 import pytest
+from scripted_model import saying, scripted_engine
 
 from sprat.app.evaluate import evaluate, wilson_interval
 from sprat.errors import InputError
@@ -34,4 +35,4 @@ def test_the_interval_of_all_right_ends_at_one():
 )
 def test_wrong_options_are_refused_before_the_model_runs(options, message):
     with pytest.raises(InputError, match=message):
-        evaluate(None, **options)
+        evaluate(scripted_engine(saying("")), **options)

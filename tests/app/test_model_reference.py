@@ -167,3 +167,10 @@ def test_an_engine_takes_the_names_that_load_takes(hub, gguf, tmp_path, monkeypa
             assert engine.name == other.name
     with pytest.raises(InputError, match=r"hf download org/other$"):
         sprat.Engine.load("org/other")
+
+
+def test_an_engine_names_what_runs_a_checkpoint(cached, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("org/Name-1B", cached, "demo"):
+        with pytest.raises(InputError, match=rf"a checkpoint, .* sprat\.load\('{name}'\) runs it"):
+            sprat.Engine.load(name)

@@ -22,6 +22,7 @@ from sprat.cli import group
 from sprat.errors import SpratError
 
 EXAMPLES = 2000 if os.environ.get("SPRAT_ATTACK") == "whole" else 8
+SLOW = {"export", "quantize", "verify", "bench", "eval"}  # a call of these takes a tenth of a second and more
 FAST = settings(
     max_examples=EXAMPLES,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -66,6 +67,7 @@ OBJECTS = [
     Path("loop"),
 ]
 texts = st.sampled_from(TEXTS) | st.text(max_size=20)
+words = texts.filter(lambda text: "\0" not in text)  # no command line can hold it
 values = texts | st.sampled_from(NUMBERS) | st.sampled_from(OBJECTS) | st.lists(texts, max_size=3)
 
 
@@ -125,7 +127,12 @@ def call(name, arguments):
                 list(engine.generate([1, 2], max_tokens=1))
 
 
-PARAMETERS = [(name, each) for name in CALLS for each in parameters(getattr(sprat, name))]
+def marked(name, *rest):
+    """One set of parameters; slow for functions and commands that are."""
+    return pytest.param(name, *rest, marks=pytest.mark.slow if name in SLOW else [])
+
+
+PARAMETERS = [marked(name, each) for name in CALLS for each in parameters(getattr(sprat, name))]
 
 
 @pytest.mark.parametrize(("function", "parameter"), PARAMETERS)
@@ -172,8 +179,8 @@ COMMANDS = {
     "verify": ["model.gguf", "--source", "student", "--backend", "native", "--max-tokens", "8"],
     "run": ["model.gguf", "hello", "--max-tokens", "2"],
     "report": ["deep.json", "-o", "page.html"],
-    "eval": ["model.gguf", "arithmetic", "-n", "1"],
-    "bench": ["model.gguf", "--backend", "no-such-backend"],
+    "eval": ["model.gguf", "--task", "arithmetic", "--n", "1"],
+    "bench": ["model.gguf", "--backend", "no-such-backend", "-p", "1", "-n", "1", "-r", "1"],
     "devices show": ["rpi5-8gb"],
 }
 
@@ -189,21 +196,21 @@ def options():
     for name in COMMANDS:
         for parameter in command_of(name).params:
             if isinstance(parameter, click.Option) and not parameter.is_flag and not parameter.count:
-                yield name, parameter.opts[0], parameter.nargs
+                yield marked(name, parameter.opts[0], parameter.nargs)
 
 
 @pytest.mark.parametrize(("command", "option", "n_values"), list(options()))
 @FAST
-@given(text=texts)
+@given(text=words)
 def test_any_value_of_any_option_is_taken_or_one_line(command, option, n_values, text, inside, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("a prompt"))
     code, printed, error = run(capsys, *command.split(), *COMMANDS[command], option, *[text] * n_values)
     check_ending(code, printed, error)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", list(map(marked, COMMANDS)))
 @FAST
-@given(text=texts)
+@given(text=words)
 @example(text="fifo")
 @example(text="loop")
 def test_any_value_of_an_argument_is_taken_or_one_line(command, text, inside, capsys, monkeypatch):
@@ -220,3 +227,23 @@ def check_ending(code, printed, error):
     assert code in {0, 1, 2}
     assert (code == 0) or error.rpartition("sprat: ")[2].count("\n") <= 1 or "Usage" in printed + error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: sprat.bench("x", repetitions=0), "repetitions is 0, expected at least 1"),
+        (lambda: sprat.bench("x", threads=10**9), "threads is 1000000000, expected 1 to 1024"),
+        (lambda: sprat.bench("x", batch=-5, threads=0), "threads is 0.*; batch is -5, expected at least 1"),
+        (lambda: sprat.bench("x", sustained_s=float("nan")), "sustained_s is nan"),
+        (lambda: sprat.plan("demo", prompt_tokens=-1), "prompt_tokens is -1, expected at least 1"),
+    ],
+)
+def test_values_out_of_range_are_named(call, message):
+    with pytest.raises(sprat.InputError, match=message):
+        call()
+
+
+def test_texts_that_are_no_pairs_are_an_input_error(engine):
+    with pytest.raises(sprat.InputError, match="texts holds something else than pairs"):
+        sprat.evaluate(engine, "prose", texts=[("a",)])

@@ -123,3 +123,20 @@ def test_ctrl_c_says_that_the_same_command_continues(command, state, expected, t
     code, _, error = run(capsys, command, "a", tmp_path / "b")
     assert code == 130
     assert error.splitlines()[-1].startswith(f"sprat: interrupted; {expected}")
+
+
+@pytest.mark.parametrize("template", [None, "{{ x }", [{"name": "rag", "template": "{{ messages }}"}]])
+def test_the_next_command_of_a_model_that_cannot_chat_works(template, tmp_path, capsys):
+    source = write_checkpoint(tmp_path / "model", "qwen2")
+    config = json.loads((source / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (source / "chat_template.jinja").unlink(missing_ok=True)
+    (source / "tokenizer_config.json").write_text(
+        json.dumps(config | ({"chat_template": template} if template else {}))
+    )
+    code, out, error = run(capsys, "export", source, tmp_path / "out")
+    assert code == 0, error
+    command = out.split("then:  sprat ")[-1].strip()
+    assert command.endswith(" 'a prompt' --raw")
+    code, _, error = run(capsys, *shlex.split(command), "-n", "1")
+    assert code == 0, error

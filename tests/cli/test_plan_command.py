@@ -77,3 +77,18 @@ def test_the_next_command_is_for_the_model_that_was_planned(capsys, tmp_path, mo
     assert "next:  sprat run out 'a prompt' --device rpi5-8gb" in run(capsys, "plan", "out", *on_pi)[1]
     assert "out: the file fits on rpi5-8gb: " in run(capsys, "plan", "out", *on_pi)[1]
     assert "next:  sprat export SOURCE OUT" in run(capsys, "plan", "r1-distill-qwen-1.5b", *on_pi)[1]
+
+
+def test_a_field_of_the_config_is_ignored_and_assumed_dimensions_are_named(capsys, tmp_path):
+    folder = write_checkpoint(tmp_path / "source", "qwen2")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"my_field": 5}))
+    option = ("--ignore-config-field", "my_field")
+    for command in (("plan", folder, "--device", "rpi5-8gb"), ("inspect", folder)):
+        code, _, error = run(capsys, *command)
+        assert code == 2
+        assert "add --ignore-config-field my_field" in error
+        assert run(capsys, *command, *option)[0] == 0
+    _, output, _ = run(capsys, "plan", "gigachat3-10b-a1.8b", "--device", "rpi5-8gb")
+    assert "assumed: first_k_dense_replace, hidden_size" in output
+    assert "assumed" not in run(capsys, "plan", "deepseek-v2-lite", "--device", "rpi5-8gb")[1]

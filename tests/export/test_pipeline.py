@@ -295,3 +295,14 @@ def test_the_manifest_describes_the_file(source, tmp_path):
     artifact = bundle.artifact()
     described = {file.name: file for file in bundle.manifest.files}[artifact.name]
     assert (described.size_bytes, described.sha256) == (artifact.stat().st_size, file_sha256(artifact))
+
+
+def test_a_partial_folder_of_someone_else_is_found_before_the_source_is_read(tmp_path):
+    source = write_checkpoint(tmp_path / "source", "qwen2")
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / "notes.txt").write_text("mine")
+    seen = []
+    with pytest.raises(ExportError, match=r"out\.partial: exists and was not made by sprat export"):
+        export(source, tmp_path / "out", quant="int8", progress=seen.append)
+    assert not seen
+    assert [path.name for path in (tmp_path / "out.partial").iterdir()] == ["notes.txt"]

@@ -41,7 +41,7 @@ def test_llamacpp_computes_what_the_reference_computes(tmp_path, architecture, q
     assert 0 <= divergence(path) < max_kld
 
 
-@pytest.mark.parametrize("quant", ["q4_1", "q5_0", "q5_1", "iq4_nl", "q8_0"])
+@pytest.mark.parametrize("quant", ["q4_1", "q5_0", "q5_1", "iq4_nl", "q8_0", "mxfp4", "mxfp4_moe"])
 def test_llamacpp_loads_every_format_that_quantize_writes(tmp_path, quant):
     pytest.importorskip("llama_cpp")
     source = write_checkpoint(tmp_path / "source")
@@ -49,7 +49,10 @@ def test_llamacpp_loads_every_format_that_quantize_writes(tmp_path, quant):
     assert 0 <= divergence(quantize(half, tmp_path / "out.gguf", quant=quant).file.path) < 2e-3
 
 
-@pytest.mark.parametrize("quant", ["q4_k", "q5_k", "q6_k"])
+@pytest.mark.parametrize(
+    "quant",
+    ["q4_k", "q5_k", "q6_k", "q4_k_m", "q3_k", "q3_k_m", "q2_k", "iq4_xs", "q2_0", "nvfp4"],
+)
 def test_llamacpp_loads_k_quants_of_rows_of_256(tmp_path, quant):
     pytest.importorskip("llama_cpp")
     source = write_checkpoint(tmp_path / "source", "llama", hidden_size=256, intermediate_size=256)
@@ -62,3 +65,14 @@ def test_page_aligned_tensors_load(tmp_path):
     pytest.importorskip("llama_cpp")
     source = write_checkpoint(tmp_path / "source", "qwen2")
     assert 0 <= divergence(export(source, tmp_path / "out", quant="f16", align=4096).path) < 1e-5
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "deepseek2"])
+def test_llamacpp_reads_a_calibrated_export(tmp_path, architecture, monkeypatch):
+    pytest.importorskip("llama_cpp")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "text.txt").write_text("If there are 12 apples and 5 are eaten, 7 apples are left. " * 20)
+    source = write_checkpoint(tmp_path / "source", architecture, num_hidden_layers=2)
+    result = export(source, tmp_path / "out", quality="best", quant="q4_0", calibration=[tmp_path / "text.txt"])
+    assert len({group.format for group in result.groups}) > 2
+    assert divergence(result.bundle.artifact("gguf")) < 2e-3

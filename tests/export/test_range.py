@@ -108,7 +108,7 @@ def test_norms_are_float32_and_hold_every_float(kind, tmp_path):
         tensors = weights(CONFIGS["qwen2"])
         tensors[name].flat[5] = value
         save(source / "model.safetensors", {key: bf16(array) for key, array in tensors.items()}, "BF16")
-    bundle = export(source, tmp_path / "out", quant="f16", tensor_rules=["attn_norm=f16"], formats=("gguf", "onnx"))
+    bundle = export(source, tmp_path / "out", quant="f16", tensor_rules=["attn_=f16"], formats=("gguf", "onnx"))
     with GGUFFile.open(bundle.bundle.artifact("gguf")) as file:
         check_finite(file, every=True)
 

@@ -28,7 +28,7 @@ class Attack:
     def __init__(self, shim, source, folder, action, *, force):
         self.shim, self.source, self.out = ctypes.CDLL(shim), source, folder / "out"
         self.action, self.force = action, force
-        self.old, self.new = folder / "old", folder / "new"
+        self.old, self.new = folder / "old" / "out", folder / "new" / "out"  # some files name their bundle
         self.child(self.old, _OLD)
         self.child(self.new, _NEW)
 

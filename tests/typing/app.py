@@ -15,6 +15,7 @@ from sprat import (
     Session,
     SpratError,
     bench,
+    estimate_export,
     evaluate,
     export,
     inspect,
@@ -28,6 +29,9 @@ from sprat import (
 
 def deploy(source: str | Path, out: Path) -> float:
     """Export for a device, requantize, and verify."""
+    estimate = estimate_export(source, out, device="rpi5-8gb")
+    assert_type(estimate.size_bytes, int)
+    assert_type(estimate.missing_bytes, int)
     result = export(source, out, device="rpi5-8gb", formats=("gguf", "onnx"), tensor_rules=["ffn_down_exps=q5_0"])
     assert_type(result.path, Path)
     assert_type(result.bits_per_weight, float)

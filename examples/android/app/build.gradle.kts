@@ -20,7 +20,7 @@ android {
 }
 
 dependencies {
-    implementation("com.microsoft.onnxruntime:onnxruntime-android:1.24.0") // or newer: `sprat inspect` names the oldest
+    implementation("com.microsoft.onnxruntime:onnxruntime-android:1.27.0") // or newer: `sprat inspect` names the oldest
     implementation("ai.djl.huggingface:tokenizers:0.33.0")
     implementation("ai.djl.android:tokenizer-native:0.33.0")
 }

@@ -1,20 +1,20 @@
 """The MoE sublayer: router, DeepSeek's expert selection, and experts, of which only the chosen ones are computed.
 
-DeepSeek selects experts by one score and weights their outputs by another: V2-Lite's scores are not normalized, and
-V3's correction bias affects only the selection. ``QMoE`` takes both from onnxruntime 1.31 on. Before, it dequantizes
-every expert that it uses (12 times slower, measured), so graphs for older versions, and portable ones, have each expert
-in an ``If``: experts without tokens are not computed.
+DeepSeek selects experts by one score and weights their outputs by another: V2-Lite's scores are not normalized, and the
+correction bias of V3 affects only the selection. ``QMoE`` takes both from onnxruntime 1.31 on. Before, it dequantizes
+every expert that it uses (12 times slower, measured), so in graphs for older versions, and in portable ones, each
+expert is in an ``If``: those without tokens are not computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
-from sprat.alignment import ceil_div
 from sprat.export.onnx.data import OnnxWeight
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
 from sprat.export.onnx.layers.layer import Layer
@@ -23,8 +23,6 @@ from sprat.export.onnx.ort_version import FAST_QMOE
 from sprat.runtime.arch.moe import GroupScore, MoESpec, Scoring
 
 __all__ = ["moe_mlp"]
-
-_GROUP = 4  # experts whose If is in another one: of 64 experts with 6 chosen, 36 If are evaluated instead of 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +91,7 @@ def _qmoe(layer: Layer, moe: MoESpec, x: Value, routes: Routes, gate_up: OnnxWei
     """All experts in one ``QMoE``."""
     fc1, fc2 = (layer.weights.arrays.rows(weight) for weight in (gate_up, down))
     layer.graph.needs(ort=FAST_QMOE)
-    own_bits = {} if down.bits == gate_up.bits else {"fc2_expert_weight_bits": down.bits}
+    own_bits: dict[str, Any] = {} if down.bits == gate_up.bits else {"fc2_expert_weight_bits": down.bits}
     return layer.graph.op(
         "QMoE",
         *(x, routes.scores, fc1.codes, fc1.scales, None, fc2.codes, fc2.scales, None),
@@ -114,26 +112,21 @@ def _one_if_per_expert(
 ) -> Value:
     """One ``If`` per expert, with the outputs for its tokens or none; the outputs are weighted and added at the end.
 
-    An ``If`` costs some 20 microseconds even when nothing is computed, so a few experts share one around theirs. An
-    assignment is a place in the list of all chosen experts: number ``i`` is token ``i // n_experts_per_token``.
+    An ``If`` around several of them would save evaluations, but onnxruntime packs no weights in an ``If`` inside
+    another one. An assignment is a place in the list of all chosen experts: number ``i`` is token
+    ``i // n_experts_per_token``.
     """
-    graph, n_experts = layer.graph, moe.n_routed_experts
+    graph = layer.graph
     per_token = graph.constant([moe.n_experts_per_token])
     chosen = graph.op("Reshape", routes.chosen, graph.constant([-1]))
-    is_used = _flags(graph, chosen, n_experts)
-    is_group_used = _flags(graph, graph.op("Div", chosen, graph.constant([_GROUP])), ceil_div(n_experts, _GROUP))
     nothing = graph.constant(np.empty((0, layer.spec.hidden_size)), np.float32), graph.constant([])
-
-    def one(expert: int) -> Sequence[Value]:
-        build = partial(_expert, layer, gate_up, down, expert, x, chosen, per_token)
-        return _if_used(graph, f"expert.{expert}", is_used[expert], build, nothing)
-
-    def group(number: int) -> Sequence[Value]:
-        experts = range(number * _GROUP, min((number + 1) * _GROUP, n_experts))
-        build = partial(_joined, graph, one, experts)
-        return _if_used(graph, f"group.{number}", is_group_used[number], build, nothing)
-
-    outputs, assignments = _joined(graph, group, range(len(is_group_used)))
+    parts = []
+    for expert, is_used in enumerate(_flags(graph, chosen, moe.n_routed_experts)):
+        with graph.scope(f"expert.{expert}"):
+            then = graph.branch("used", partial(_expert, layer, gate_up, down, expert, x, chosen, per_token))
+            otherwise = graph.branch("idle", lambda: [graph.op("Identity", empty) for empty in nothing])
+            parts.append(graph.ops("If", is_used, n_outputs=2, then_branch=then, else_branch=otherwise))
+    outputs, assignments = (graph.op("Concat", *column, axis=0) for column in zip(*parts, strict=True))
     weights = graph.op("GatherElements", routes.weights, routes.chosen, axis=1)
     column = graph.op("Reshape", weights, graph.constant([-1, 1]))
     weighted = graph.op("Mul", outputs, graph.op("Gather", column, assignments))
@@ -147,22 +140,6 @@ def _flags(graph: GraphBuilder, found: Value, n: int) -> Sequence[Value]:
     true = graph.op("Expand", graph.constant(True, np.bool_), graph.op("Shape", found))
     flags = graph.op("ScatterElements", graph.constant(np.zeros(n), np.bool_), found, true, axis=0)
     return graph.ops("Split", flags, n_outputs=n, num_outputs=n)
-
-
-def _if_used(
-    graph: GraphBuilder, name: str, condition: Value, build: Callable[[], Sequence[Value]], nothing: Sequence[Value]
-) -> Sequence[Value]:
-    """What ``build`` returns if ``condition`` holds, else ``nothing``."""
-    with graph.scope(name):
-        then = graph.branch("used", build)
-        otherwise = graph.branch("idle", lambda: [graph.op("Identity", empty) for empty in nothing])
-        return graph.ops("If", condition, n_outputs=len(nothing), then_branch=then, else_branch=otherwise)
-
-
-def _joined(graph: GraphBuilder, build: Callable[[int], Sequence[Value]], numbers: Iterable[int]) -> Sequence[Value]:
-    """The values that ``build`` returns for each number, concatenated."""
-    parts = [build(number) for number in numbers]
-    return [graph.op("Concat", *column, axis=0) for column in zip(*parts, strict=True)]
 
 
 def _expert(

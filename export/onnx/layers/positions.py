@@ -56,8 +56,7 @@ def rotary_angles(graph: GraphBuilder, spec: RopeSpec, at: Value, *, portable: b
     """RoPE angles of the positions ``at`` ``["n"]``; no table limits the context.
 
     ``Cos`` and ``Sin`` of float64 are missing in onnxruntime before 1.30, and float32 has too few digits for the angle
-    of a late position. So the whole turns are removed in float64, and what is left, at most half a turn, is exact
-    enough.
+    of a late position. So whole turns are removed in float64; half a turn at most is left.
 
     Args:
         graph: the graph to add to.

@@ -22,8 +22,10 @@ INLINE void quantize_block(const float *x, const Token &to, int64_t block) {
     // Otherwise 127 / largest overflows, or is 0.
     const bool usable = largest > 1e-30f && largest < __builtin_inff();
     const float inverse = usable ? 127.0f / largest : 0.0f;
+    const I kept = I{} - int32_t(usable);  // the codes of a bad block are 0, and its scale is bad
     for (int i = 0; i < N; ++i) {
-        const I rounded = (I)(load<F>(x + i * kLanes) * inverse + kRoundMagic) - kRoundMagicBits;
+        const F shifted = load<F>(x + i * kLanes) * inverse + kRoundMagic;
+        const I rounded = ((I)shifted & kept) - (kRoundMagicBits & kept);
         store(to.q + 32 * block + i * kLanes, __builtin_convertvector(rounded, Bytes));
         half[i / (N / 2)] += to_float(rounded);
     }

@@ -1,7 +1,9 @@
 #include "runtime/native/maps/guard.hpp"
 
+#include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -9,6 +11,7 @@
 #include <climits>
 #include <cstring>
 #include <mutex>
+#include <new>
 
 #include "runtime/native/maps/process_maps.hpp"
 
@@ -30,9 +33,14 @@ namespace {
 std::atomic<MapGuard::Entry *> all{nullptr};
 std::mutex changing;
 struct sigaction previous;
-// Whether this thread passed a fault on. A handler that gives up then raises the signal, after it
-// installed its own previous handler, which may be this one: faulthandler does.
-__attribute__((tls_model("initial-exec"))) thread_local volatile bool passed_fault_on = false;
+// The thread that passed a fault on. A handler that gives up then raises the signal there, after it
+// installed its own previous handler, which may be this one: faulthandler does. No thread_local:
+// its first use may allocate.
+std::atomic<long> passed_fault_on{0};
+
+// A thread that held the lock does not exist in a forked child.
+[[maybe_unused]] const int registered =
+    pthread_atfork(nullptr, nullptr, [] { new (&changing) std::mutex; });
 
 uintptr_t page_start(uintptr_t address) { return address & ~uintptr_t(sysconf(_SC_PAGESIZE) - 1); }
 
@@ -77,10 +85,11 @@ bool recover(uintptr_t address) {
 
 void pass_on(int signal, siginfo_t *info, void *context) {
     const bool is_fault = info->si_code > 0;
+    const long thread = syscall(SYS_gettid);
     const bool is_default =
         !(previous.sa_flags & SA_SIGINFO) &&
         (previous.sa_handler == SIG_DFL || previous.sa_handler == SIG_IGN);
-    if (is_default || (!is_fault && passed_fault_on)) {
+    if (is_default || (!is_fault && passed_fault_on.load() == thread)) {
         // The read fails once more, and that ends the process; a sent signal is sent again.
         struct sigaction fatal{};
         fatal.sa_handler = SIG_DFL;
@@ -88,7 +97,7 @@ void pass_on(int signal, siginfo_t *info, void *context) {
         if (!is_fault) raise(signal);
         return;
     }
-    passed_fault_on = is_fault;
+    if (is_fault) passed_fault_on.store(thread);
     if (previous.sa_flags & SA_SIGINFO) previous.sa_sigaction(signal, info, context);
     else previous.sa_handler(signal);
 }

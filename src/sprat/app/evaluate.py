@@ -138,6 +138,8 @@ def _evaluate_prose(
     engine: Engine, texts: Sequence[tuple[str, str]], seed: int, progress: ReportProgress
 ) -> Evaluation:
     """Perplexity of a model on reference answers, each given its question; nothing is sampled."""
+    if not all(len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in texts):
+        raise InputError("texts holds something else than pairs of question and answer, both text")
     n_tokens = n_correct = 0
     sum_nats = 0.0
     for done, (question, answer) in enumerate(texts, start=1):

@@ -52,6 +52,11 @@ def estimate_export(
 ) -> ExportEstimate:
     """Sizes, free space and time of :func:`export` with the same arguments; nothing is written, no weight is checked.
 
+    Args:
+        source: as of :func:`export`.
+        out: as of :func:`export`.
+        options: as of :func:`export`.
+
     Raises:
         InputError: the source, the device, a format or a rule cannot be used, or the model does not fit.
         ExportError: ``out`` exists and is not a bundle.

@@ -71,6 +71,8 @@ def plan(
     Raises:
         InputError: the model, a device, the quantization or the memory cannot be used.
     """
+    if prompt_tokens < 1:
+        raise InputError(f"prompt_tokens is {prompt_tokens}, expected at least 1")
     profiles = [find_profile(name) for name in devices] if devices else load_profiles(on_broken or _raise)
     usable_bytes = None if memory is None else parse_memory(memory)
     found = read_model(model, context=context, quant=quant, ignore_config_fields=ignore_config_fields)

@@ -37,7 +37,7 @@ def quantize(
         source: a GGUF file of any architecture, in any format that ggml knows; of a split model any part; a bundle; a
             repository in the Hugging Face cache (``"org/name"``); or ``"demo"``, the packaged student.
         out: the new file, in a folder that is made where it is missing; after an interruption the same call continues.
-        quant: ``int4``, ``int8`` or a block format.
+        quant: ``int4``, ``int8``, a mix of llama-quantize such as ``q4_k_m``, or a block format.
         tensor_rules: formats for some tensors, ``"ffn_down_exps=q5_0"``; later ones win.
         align: alignment of the tensors in bytes; by default the source's.
         split: split ``out`` into files of at most this size, in bytes or as ``"4GB"``, if it is larger; the names are

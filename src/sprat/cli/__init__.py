@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from sprat.boundary import plain_errors
+from sprat.cli.output.messages import make_messages_best_effort
 from sprat.cli.output.terminal import accept_any_text
 from sprat.cli.output.write_errors import check_output, discard_unwritten, report_write_errors
 from sprat.errors import SpratError, unknown_name
-from sprat.text import printable
+from sprat.text import one_line
 
 __all__ = ["main"]
 
@@ -110,6 +111,7 @@ def group() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line. Exit codes: 0 success, 1 failed verification, 2 user error, with one line on stderr."""
+    make_messages_best_effort()
     accept_any_text()
     try:
         with plain_errors():
@@ -117,7 +119,7 @@ def main(args: list[str] | None = None) -> None:
             group.main(args=args, prog_name="sprat", standalone_mode=False)
     except SpratError as error:
         discard_unwritten()
-        click.echo(f"sprat: {printable(str(error))}", err=True)
+        click.echo(f"sprat: {one_line(str(error))}", err=True)
         sys.exit(2)
     except click.ClickException as error:
         _show(error)

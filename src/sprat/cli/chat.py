@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -79,6 +80,8 @@ def _check_template(engine: Engine, system: str | None, template: dict[str, Any]
 
 def _ask() -> str | None:
     """The next non-blank line; ``None`` at the end of input and at /quit."""
+    if sys.stdin is None:
+        raise PromptError("standard input is closed, and a chat reads its messages from it")
     while True:
         try:
             text = input("> ").rstrip()

@@ -168,7 +168,8 @@ def _print_traced(traced: OptimumExport, *, as_json: bool) -> None:
         return
     click.echo(f"{traced.path}: {traced.n_quantized} products quantized, {traced.n_unquantized} left in float")
     click.echo(f"against the float graph:\n{traced.quality.text()}")
-    click.echo(f"next:  python -c 'import onnxruntime as ort; ort.InferenceSession(\"{traced.path}/model.onnx\")'")
+    code = f"import onnxruntime as ort; ort.InferenceSession({str(traced.path / 'model.onnx')!r})"
+    click.echo(f"next:  python -c {shlex.quote(code)}")
 
 
 def _print(result: ExportResult, source: str, options: ExportKeywords) -> None:
@@ -180,8 +181,11 @@ def _print(result: ExportResult, source: str, options: ExportKeywords) -> None:
         for note in notes(result.plan) if not result.plan.runs else ():
             click.echo(f"note: {note}")
     print_groups(manifest.tensor_groups)
+    for line in manifest.quality.lines() if manifest.quality else ():
+        click.echo(printable(line))
     for note in (*manifest.warnings, *result.notes):
         click.echo(f"note: {printable(note)}")
     out, origin = shlex.quote(str(result.path)), shlex.quote(source)
     adapters = "".join(f" --lora {shlex.quote(str(text))}" for text in options["lora"])
-    click.echo(f"next:  sprat verify {out} --source {origin}{adapters}   then:  sprat run {out} 'a prompt'")
+    raw = "" if result.chats else " --raw"
+    click.echo(f"next:  sprat verify {out} --source {origin}{adapters}   then:  sprat run {out} 'a prompt'{raw}")

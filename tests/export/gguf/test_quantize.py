@@ -142,3 +142,13 @@ def test_a_wrong_argument_leaves_nothing_behind(source, tmp_path, data, argument
     with pytest.raises(error):
         quantize(given, tmp_path / "out.gguf", **arguments)
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["out.gguf.partial", "out.gguf.journal"])
+def test_files_of_someone_else_beside_the_output_are_never_touched(name, source, tmp_path):
+    mine = tmp_path / name
+    mine.write_text("mine")
+    with pytest.raises(ExportError, match=rf"{name}: exists and was not made by sprat; move it away"):
+        quantize(source, tmp_path / "out.gguf", quant="q8_0", force=True)
+    assert mine.read_text() == "mine"
+    assert not (tmp_path / "out.gguf").exists()

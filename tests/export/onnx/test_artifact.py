@@ -107,7 +107,7 @@ def test_a_graph_for_onnxruntime_uses_contrib_operators(source, tmp_path):
     folder = write(tmp_path / "out", Checkpoint.open(source), "int4")
     found = set(operators(onnx.load(folder / "model.onnx", load_external_data=False).graph))
     contrib = {kind for domain, kind in found if domain == "com.microsoft"}
-    assert contrib >= {"MatMulNBits", "GatherBlockQuantized", "RotaryEmbedding"}
+    assert contrib >= {"MatMulNBits", "RotaryEmbedding"}
     assert {domain for domain, _ in found} == {"", "com.microsoft"}
 
 
@@ -118,6 +118,8 @@ def test_a_graph_for_onnxruntime_uses_contrib_operators(source, tmp_path):
         ("int4", {"ort": OrtVersion(1, 30)}, "onnxruntime >= 1.22", False),
         ("int4", {"ort": OrtVersion(1, 31)}, "onnxruntime >= 1.31", True),
         ("int8", {"ort": OrtVersion(2, 0)}, "onnxruntime >= 1.31", True),
+        ("int8", {}, "onnxruntime >= 1.22", False),
+        ("int8", {"accuracy_level": 0}, "onnxruntime >= 1.23", False),
         ("f32", {"ort": OrtVersion(1, 31)}, "onnxruntime >= 1.22", False),
         ("int4", {"portable": True, "ort": OrtVersion(1, 31)}, "onnxruntime >= 1.22, ONNX opset 21", False),
         ("f16", {"portable": True}, "onnxruntime >= 1.22, ONNX opset 18", False),
@@ -154,7 +156,7 @@ def test_names_follow_the_model(source, tmp_path):
     graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
     names = [node.name for node in graph.node]
     assert len(set(names)) == len(names)
-    assert {"blk.0/attn/query", "blk.1/moe/group.0/If", "blk.1/moe/router"} <= set(names)
+    assert {"blk.0/attn/query", "blk.1/moe/expert.0/If", "blk.1/moe/router"} <= set(names)
     shapes = {
         value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in graph.input
@@ -242,6 +244,24 @@ def test_the_config_for_onnxruntime_genai(sources, tmp_path, architecture):
     assert (config["bos_token_id"], config["eos_token_id"]) == (0, 1)
     names = {value.name for value in onnx.load(bundle.artifact("onnx"), load_external_data=False).graph.input}
     assert {pattern % 3 for pattern in config["decoder"]["inputs"].values() if "%d" in pattern} <= names
+
+
+@pytest.mark.parametrize(
+    ("limit", "options", "max_length"),
+    [
+        (131_072, {}, 4096),
+        (131_072, {"context": 512}, 512),
+        (131_072, {"device": "rpi5-8gb"}, 4096),
+        (1024, {}, 1024),
+        (1024, {"context": 4096}, 1024),
+    ],
+)
+def test_genai_reserves_the_planned_context(tmp_path, limit, options, max_length):
+    source = write_checkpoint(tmp_path / "tiny", "llama", max_position_embeddings=limit)
+    bundle = export(source, tmp_path / "out", formats=("onnx",), **options).bundle
+    config = json.loads((bundle.path / "genai_config.json").read_text())
+    assert config["search"]["max_length"] == max_length
+    assert config["model"]["context_length"] == limit
 
 
 def test_latent_attention_has_no_config_for_onnxruntime_genai(source, tmp_path):

@@ -5,34 +5,42 @@ import numpy as np
 import pytest
 from tiny_checkpoint import write_checkpoint
 
+import sprat.demo
 from sprat.errors import ExportError, InputError
 from sprat.export.pipeline import export
 from sprat.export.quality.imatrix import read_imatrix
 from sprat.export.quality.layer_pass import LayerPass
 from sprat.export.quality.score import difference, score
 from sprat.export.source.checkpoint import Checkpoint
-from sprat.export.texts import calibration_text
+from sprat.export.texts import calibration_text, evaluation_text
 from sprat.quant.formats import format_of_type
 from sprat.runtime.files.gguf import GGUFFile
 
-SEQUENCES = [np.random.default_rng(seed).integers(4, 400, 40).astype(np.int32) for seed in range(20)]
+SEQUENCES = [np.random.default_rng(seed).integers(4, 400, 40).astype(np.int32) for seed in range(12)]
+
+
+SMALL = {
+    "deepseek2": {"num_hidden_layers": 2, "n_routed_experts": 4, "num_experts_per_tok": 2},
+    "qwen2": {"num_hidden_layers": 2},
+}
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
+def short_texts(tmp_path, monkeypatch):
+    """A cache of the test's own, and texts that are not long for tokens of a letter or two."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("sprat.export.quality.plan.evaluation_text", lambda: evaluation_text()[:1500])
 
 
-@pytest.fixture(params=["deepseek2", "qwen2"])
+@pytest.fixture(params=SMALL)
 def source(request, tmp_path):
-    return write_checkpoint(tmp_path / "source", request.param)
+    return write_checkpoint(tmp_path / "source", request.param, **SMALL[request.param])
 
 
 @pytest.fixture
 def text(tmp_path):
-    """A short calibration text: the packaged one is long for the tiny model's tokens of a letter or two."""
     file = tmp_path / "text.txt"
-    file.write_text(calibration_text()[:3000])
+    file.write_text(calibration_text()[:2500])
     return {"calibration": [file]}
 
 
@@ -84,9 +92,20 @@ def test_fast_reads_no_text_and_is_as_large(source, tmp_path):
     plain = export(source, tmp_path / "plain", quant="q5_0")
     fast = export(source, tmp_path / "fast", quant="q5_0", quality="fast")
     assert file_of(fast).stat().st_size <= 1.001 * file_of(plain).stat().st_size
-    assert fast.bundle.manifest.quality.rounding == "blind"
+    assert fast.bundle.manifest.quality.rounding == "search"
     assert fast.bundle.manifest.recipe == "fast"
     assert len({group.format for group in fast.groups}) > 2
+
+
+@pytest.mark.slow
+def test_fast_is_closer_to_a_trained_model(tmp_path):
+    """Packaged costs are those of trained models; random weights have others."""
+    plain, fast = (
+        export(sprat.demo.path(), tmp_path / str(level), quant="q4_0", quality=level) for level in (None, "fast")
+    )
+    blind, chosen = scores(sprat.demo.path(), file_of(plain), file_of(fast))
+    gain, error = difference(blind, chosen)
+    assert gain > 2 * error
 
 
 def test_bits_per_weight(source, tmp_path):

@@ -20,7 +20,9 @@ FORMATS = [get_format(name) for name in ("Q4_0", "Q5_0", "Q8_0", "F16")]
 
 @pytest.fixture(scope="module", params=["deepseek2", "qwen2"])
 def measured(request, tmp_path_factory):
-    source = Checkpoint.open(write_checkpoint(tmp_path_factory.mktemp("c") / "source", request.param))
+    source = Checkpoint.open(
+        write_checkpoint(tmp_path_factory.mktemp("c") / "source", request.param, num_hidden_layers=3)
+    )
     return source, measure(source.spec, source, SEQUENCES, FORMATS, n_probes=4, effort=Effort(feedback=False))
 
 

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from sprat.errors import InputError
@@ -19,6 +21,10 @@ def test_a_target_or_a_text_means_balanced(tmp_path):
     assert options(match_size=tmp_path / "other.gguf").target.file_bytes == 77
     assert options(target_bpw=3.4).level == options(calibration=["a.txt"]).level == "balanced"
     assert options("best", max_kld=0.02).target.max_kld == 0.02
+
+
+def test_one_file_needs_no_list():
+    assert options(calibration="a.txt").calibration == (Path("a.txt"),)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,9 @@ SEQUENCES = [np.random.default_rng(seed).integers(4, 400, n).astype(np.int32) fo
 
 @pytest.fixture(scope="module", params=CONFIGS)
 def source(request, tmp_path_factory):
-    return Checkpoint.open(write_checkpoint(tmp_path_factory.mktemp("c") / "source", request.param))
+    return Checkpoint.open(
+        write_checkpoint(tmp_path_factory.mktemp("c") / "source", request.param, num_hidden_layers=3)
+    )
 
 
 def run(source, kernels):

@@ -150,6 +150,12 @@ def test_what_runs_does_not_count_the_layer(exported):
     ]
     assert plans[0] == plans[1]
     assert sprat.inspect(result.bundle.path).n_layers == sprat.inspect(plain.bundle.path).n_layers
+    assert [
+        note
+        for note in sprat.inspect(result.bundle.artifact()).notes
+        if note == "MTP layers in the file, which sprat does not run: 1"
+    ]
+    assert not [note for note in sprat.inspect(plain.bundle.artifact()).notes if "MTP" in note]
 
 
 def test_an_onnx_model_is_that_without_the_layer(exported, tmp_path):

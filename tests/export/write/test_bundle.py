@@ -334,3 +334,21 @@ def test_a_scratch_folder_of_someone_else_is_never_touched(tmp_path):
 def test_an_output_without_a_name_is_an_input_error(out):
     with pytest.raises(InputError, match="expected the name of a new file or folder"):
         output_path(out)
+
+
+def test_a_leftover_that_cannot_be_deleted_is_not_published(tmp_path, monkeypatch):
+    interrupt(tmp_path / "out", other_gguf=b"before")
+    unlink = os.unlink
+
+    def fails(name, **options):
+        if name == "other.gguf":
+            raise OSError(errno.EIO, "Input/output error")
+        unlink(name, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", fails)
+        with pytest.raises(ExportError, match="Input/output error"):
+            build(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    build(tmp_path / "out")
+    assert tree(tmp_path) == ["out", "out/manifest.json", "out/model.gguf", "out/tokenizer.json"]

@@ -158,6 +158,16 @@ def test_an_operator_that_opens_files_is_an_error(save):
         check_onnx(save(node=add(domain="com.microsoft", kind="EPContext")))
 
 
+@pytest.mark.parametrize("field", ["location", "offset", "length"])
+@pytest.mark.parametrize("damage", [b"\xff", b"\x80", b"\xc3("])
+def test_a_string_that_is_not_utf8_is_an_error(save, field, damage):
+    path = save(external(location="L" * 8, offset="O" * 8, length="N" * 8))
+    whole, letter = path.read_bytes(), {"location": b"L", "offset": b"O", "length": b"N"}[field]
+    path.write_bytes(whole.replace(letter * 8, damage + letter * (8 - len(damage))))
+    with pytest.raises(ModelFileError):
+        check_onnx(path)
+
+
 @pytest.mark.parametrize("data", [b"", b"\0", b"GGUF" * 100, b"\x08" * 1000])
 def test_a_file_that_is_not_a_model_is_an_error(tmp_path, data):
     path = tmp_path / "model.onnx"

@@ -67,6 +67,17 @@ def test_the_length_check_never_refuses_what_fits(folder, name):
         tokenizer.check_length("a" * 10_000, 7)
 
 
+def test_a_long_text_is_encoded_in_slices_until_they_exceed_the_limit(folder, monkeypatch):
+    tokenizer, sizes = Tokenizer.from_file(folder("qwen2")), []
+    encode = tokenizer._encode_text
+    monkeypatch.setattr(tokenizer, "_encode_text", lambda text: sizes.append(len(text)) or encode(text))
+    text = "a word or two " * 200_000
+    with pytest.raises(PromptError, match="2,800,000 characters, more than the 100,000 tokens"):
+        tokenizer.check_length(text, 100_000)
+    assert sum(sizes) < len(text) / 4
+    tokenizer.check_length(text, len(text))
+
+
 def test_spaces_that_belong_to_an_added_token_do_not_count(folder, tmp_path):
     document = json.loads((folder("deepseek-v3") / "tokenizer.json").read_text(encoding="utf-8"))
     token = {"id": 1250, "content": "<mask>", "single_word": False, "lstrip": True, "rstrip": True}
@@ -237,3 +248,11 @@ def test_an_id_that_names_no_token_counts_as_absent(folder, kind, value):
     names = {"padding": vocabulary.pad_id, "bos": vocabulary.bos_id, "eos": vocabulary.eos_id}
     assert names.get(kind) is None
     assert all(0 <= index < len(vocabulary) for index in vocabulary.eog_ids)
+
+
+@pytest.mark.parametrize(("name", "ignores"), [("llama-bpe", True), ("glm4", False)])
+def test_of_equal_pre_tokenizers_the_merges_decide(folder, name, ignores):
+    document = json.loads((folder(name) / "tokenizer.json").read_text(encoding="utf-8"))
+    assert document["model"]["ignore_merges"] == ignores
+    assert Tokenizer.from_file(folder(name)).vocabulary.pre == name
+    assert tokenizer_metadata(folder(name))["tokenizer.ggml.pre"] == name

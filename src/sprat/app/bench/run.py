@@ -36,6 +36,9 @@ from sprat.runtime.open_model import open_model
 
 __all__ = ["bench"]
 
+_MAX_THREADS = 1024
+_MAX_SECONDS = 7 * 24 * 3600  # of one sustained test
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Subject:
@@ -125,6 +128,7 @@ def _start(
     subject: _Subject, options: _Options, device: str | None, *, emulate: bool, progress: ReportProgress
 ) -> Iterator[Measurement | TraceReport]:
     """Check the arguments before the iterator is handed out, and write random weights where they are needed."""
+    _check_options(options)
     tests = _tests(options)
     profile = find_profile(device) if device else None
     if profile is not None and not emulate:
@@ -135,6 +139,22 @@ def _start(
     if profile is None or not emulate:
         return _run_child(job, None, progress)
     return _emulated(job, profile, options, progress)
+
+
+def _check_options(options: _Options) -> None:
+    """Raise InputError for values out of their range; all of them are named."""
+    holds = {
+        f"repetitions is {options.repetitions}, expected at least 1": options.repetitions >= 1,
+        f"threads is {options.threads}, expected 1 to {_MAX_THREADS}, or None": (
+            options.threads is None or 1 <= options.threads <= _MAX_THREADS
+        ),
+        f"batch is {options.batch}, expected at least 1, or None": options.batch is None or options.batch >= 1,
+        f"sustained_s is {options.sustained_s}, expected seconds from 0 to {_MAX_SECONDS}": (
+            0 <= options.sustained_s <= _MAX_SECONDS
+        ),
+    }
+    if problems := [text for text, is_right in holds.items() if not is_right]:
+        raise InputError("; ".join(problems))
 
 
 def _emulated(

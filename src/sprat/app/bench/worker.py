@@ -28,6 +28,7 @@ from sprat.app.bench.trace import Tracer
 from sprat.devices.bench.procedure import Bench, Procedure, Setup
 from sprat.devices.bench.results import Label, MeasuredModel, Measurement
 from sprat.devices.plan.footprint import Footprint
+from sprat.devices.profile import find_profile
 from sprat.errors import SpratError
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import expected_tensors
@@ -101,7 +102,7 @@ def _setup(job: Job, model: OpenModel, footprint: Footprint, backend: str, batch
         threads=job.threads,
         path=model.file.path,
         label=Label.EMULATED if job.emulation else Label.MEASURED,
-        device=job.device,
+        device=find_profile(job.device).name if job.device else None,
         versions=_versions(backend),
         settings={"batch": batch, "context": footprint.context, "repetitions": job.repetitions} | job.settings,
         memory_map={name: size for name, size in parts.items() if size},

