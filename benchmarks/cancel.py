@@ -35,7 +35,7 @@ from sprat.runtime.open_model import open_model
 Phase = Literal["prefill", "decode"]
 
 _LAYERS = {"deepseek-v2-lite": 6, "r1-distill-qwen-1.5b": None}  # None for all: V2-Lite whole takes 9 GB
-_PROMPT, _SHORT_PROMPT = 2048, 32
+_PROMPT, _SHORT_PROMPT = 2048, 128
 _SPAN_S: dict[Phase, float] = {"prefill": 1.5, "decode": 0.5}  # the moments are spread over this time, at most
 _WAIT_S = 120  # for an answer that should have ended
 
@@ -138,8 +138,8 @@ def _measure(shape: str, arguments: argparse.Namespace) -> list[Latencies]:
     )
     backend = open_backend(BackendChoice("native"), request)
     answers = _Answers(backend, arguments.batch)
-    _seconds(lambda: answers.start("prefill"))  # reads the weights for the first time
-    prompt_s = 0.9 * _seconds(lambda: answers.start("prefill"))
+    _seconds(lambda: answers.start("decode"))  # reads the weights for the first time
+    prompt_s = 0.5 * _PROMPT / _SHORT_PROMPT * _seconds(lambda: answers.start("decode"))  # long chunks are faster
     found = []
     for phase, span_s in (("prefill", min(prompt_s, _SPAN_S["prefill"])), ("decode", _SPAN_S["decode"])):
         moments = np.random.default_rng(1).uniform(0.02, 1, arguments.repetitions) * span_s

@@ -53,8 +53,10 @@ class FlashFewQueries {
             std::memcpy(queries + q * key_width, task.q + q * task.dim, task.dim * sizeof(float));
         }
         const int64_t end = task.end < task.first_seen ? task.end : task.first_seen;
-        for (int64_t first = task.begin; first < end && !(task.stops && task.stops(task.pool)); first += kFewBlock)
+        for (int64_t first = task.begin; first < end; first += kFewBlock) {
+            if (task.stops && task.stops(task.pool)) break;
             attend_block(first, min(end - first, kFewBlock));
+        }
     }
 
   private:

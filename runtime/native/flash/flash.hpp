@@ -55,7 +55,8 @@ template <class W> class Flash {
         begin();
         const int64_t last_seen = task.first_seen + (task.n_queries - 1) / task.queries_per_token;
         const int64_t end = task.end < last_seen ? task.end : last_seen;
-        for (int64_t first = task.begin; first < end && !(task.stops && task.stops(task.pool)); first += kBlockEntries) {
+        for (int64_t first = task.begin; first < end; first += kBlockEntries) {
+            if (task.stops && task.stops(task.pool)) break;
             const int n = min(end - first, kBlockEntries);
             value_scales = 0;
             if (task.rank) expand(first, n);
