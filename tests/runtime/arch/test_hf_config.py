@@ -287,5 +287,5 @@ def test_architectures_must_be_one_name(found):
 
 
 def test_the_error_of_an_unknown_architecture_suggests_the_nearest():
-    with pytest.raises(ConfigError, match="did you mean 'DeepseekV3ForCausalLM'"):
+    with pytest.raises(ConfigError, match="did you mean 'DeepseekV2ForCausalLM' or 'DeepseekV3ForCausalLM'"):
         spec_from_config(V3 | {"architectures": ["DeepseekV32ForCausalLM"]})
