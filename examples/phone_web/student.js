@@ -27,11 +27,14 @@ export class Student {
       executionProviders: ["wasm"],
       externalData: [{ path: "model.onnx.data", data: new Uint8Array(data) }],
     });
-    return new Student(session, new Tokenizer(tokenizer, config), new Template(template), { config, generation, context });
+    const hidden = tokenizer.added_tokens.filter((token) => token.special).map((token) => token.content);
+    const options = { config, generation, context, hidden };
+    return new Student(session, new Tokenizer(tokenizer, config), new Template(template), options);
   }
 
-  constructor(session, tokenizer, template, { config, generation, context }) {
+  constructor(session, tokenizer, template, { config, generation, context, hidden }) {
     Object.assign(this, { session, tokenizer, template, config, generation, context });
+    this.hidden = hidden.filter((text) => text !== THINK && text !== THINK_END);
     this.ends = new Set([generation.eos_token_id ?? []].flat());
     this.cache = makeCache(session.inputMetadata, context);
     this.tokens = []; // whose keys and values are in the cache
@@ -54,12 +57,18 @@ export class Student {
       const token = chooseToken(logits, this.generation);
       if (this.ends.has(token)) break;
       answer.push(token);
-      const decoded = this.tokenizer.decode(answer, { skip_special_tokens: false });
+      const decoded = this.decode(answer);
       const tokensPerSecond = (1000 * answer.length) / (performance.now() - start);
       const isWhole = !decoded.endsWith("\ufffd"); // half a character waits for its rest
       if (isWhole) yield { ...splitReasoning(thought + decoded), cached, tokensPerSecond };
       logits = await this.forward([token]);
     }
+  }
+
+  /** The text of `tokens` without special tokens, except for those around a thought. */
+  decode(tokens) {
+    const text = this.tokenizer.decode(tokens, { skip_special_tokens: false });
+    return this.hidden.reduce((left, token) => left.replaceAll(token, ""), text);
   }
 
   render(messages) {
