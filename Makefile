@@ -33,10 +33,7 @@ test-all: $(ALL_TESTS)
 
 coverage: $(ALL_TESTS) $(VENV)/.coverage
 	mkdir -p build
-	$(BIN)/coverage erase
-	$(BIN)/coverage run $(PYTEST) -m "slow or not slow"
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage json --quiet -o build/coverage.json
+	$(BIN)/python $(PYTEST) -m "slow or not slow" --cov --cov-report=json:build/coverage.json
 	$(BIN)/python tools/coverage_floor.py build/coverage.json
 
 # mypy reads the types of onnx and onnx-ir, so they are installed too.

@@ -24,12 +24,13 @@ from sprat.runtime.chat.template import ChatTemplate
 from sprat.runtime.chat.template_files import template_from_metadata
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["Document", "calibration_sequences", "disturbed", "packaged_documents"]
+__all__ = ["Document", "calibration_sequences", "disturbed", "hold_out", "packaged_documents"]
 
 _WINDOW = 512
 _MIN_TOKENS = 8  # a shorter sequence shows a matrix little
 _THINK = "<think>\n"
 _REPLACED = 0.15
+_HELD_OUT = 8
 _STRIDE = 4  # the first quarter of the sequences has every fourth document
 _MARK = re.compile(r"^%%%% (\w+)\n", re.MULTILINE)
 _PART = re.compile(r"^%% (\w+)\n", re.MULTILINE)
@@ -78,6 +79,13 @@ def calibration_sequences(
             f"the calibration text has no sequence of {_MIN_TOKENS} tokens; pass a longer text with --calibration"
         )
     return [sequence for start in range(_STRIDE) for sequence in sequences[start::_STRIDE]]
+
+
+def hold_out(sequences: Sequence[I32Array]) -> tuple[list[I32Array], list[I32Array]]:
+    """What to calibrate with, and one of eight sequences to judge the result by; none of fewer than sixteen."""
+    if len(sequences) < 2 * _HELD_OUT:
+        return list(sequences), []
+    return [text for number, text in enumerate(sequences) if number % _HELD_OUT], list(sequences[::_HELD_OUT])
 
 
 def disturbed(sequences: Sequence[I32Array]) -> list[I32Array]:

@@ -1,7 +1,8 @@
 """The plan of a calibrated export: measure, allocate, round, compare.
 
 A model of up to :data:`MAX_COMPARED` weights is rounded in memory by every step, and the steps are compared with the
-source on the evaluation text. A larger one is rounded while it is written, by the steps that paid for other models.
+source on the evaluation text, or on a part of the user's text that calibration does not read. A larger one is rounded
+while it is written, by the steps that paid for other models.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from sprat.arrays import I32Array, U8Array
 from sprat.errors import InputError
-from sprat.export.calibration import calibration_sequences, disturbed
+from sprat.export.calibration import calibration_sequences, disturbed, hold_out
 from sprat.export.quality.budget import Allocation, Tensors, allocate_bytes, allocate_file, tensor_bytes
 from sprat.export.quality.candidates import STEPS, Compared, Rounded, compare, round_all
 from sprat.export.quality.costs import packaged_cost
@@ -191,7 +192,7 @@ class _Planner:
 
     def calibrated(self) -> QualityPlan:
         """Measure, allocate, round."""
-        sequences = calibration_sequences(self.tokenizer, self.options.calibration)
+        sequences, held_out = self._texts()
         measured = self._measure(sequences)
 
         def cost(name: str, format: BlockFormat) -> float:
@@ -199,7 +200,7 @@ class _Planner:
 
         if self.tensors.n_weights > MAX_COMPARED:
             return self._streamed(self._allocate(cost), measured, sequences)
-        evaluation = LayerPass(self.checkpoint.spec, self.checkpoint, _evaluation(self.tokenizer))
+        evaluation = LayerPass(self.checkpoint.spec, self.checkpoint, held_out)
         if self.options.target.max_kld is None:
             allocation = self._allocate(cost)
             compared = self._compare(allocation, measured, sequences, evaluation)
@@ -208,6 +209,16 @@ class _Planner:
         rounding = _InMemory(self._digest(), compared.weights)
         report = self._report(rounding.digest, measured, compared.name, allocation, compared)
         return QualityPlan(allocation.recipe(self.options.level, self.tensors), rounding, report)
+
+    def _texts(self) -> tuple[Sequence[I32Array], Sequence[I32Array]]:
+        """The sequences to calibrate with, and those that the steps are compared on.
+
+        A user's text says what the model is for, so a part of it is held out; a short one is compared on the packaged
+        text.
+        """
+        sequences = calibration_sequences(self.tokenizer, self.options.calibration)
+        kept, held_out = hold_out(sequences) if self.options.calibration else (sequences, [])
+        return kept, held_out or _evaluation(self.tokenizer)
 
     def _measure(self, sequences: Sequence[I32Array]) -> Measurements:
         measured = measure_source(self.checkpoint, sequences, self.options.level, self.progress)

@@ -5,7 +5,7 @@ import pytest
 from tiny_checkpoint import write_checkpoint
 
 from sprat.errors import InputError
-from sprat.export.calibration import calibration_sequences, disturbed, packaged_documents
+from sprat.export.calibration import calibration_sequences, disturbed, hold_out, packaged_documents
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
 from sprat.export.texts import calibration_text, evaluation_text
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
@@ -77,3 +77,15 @@ def test_files_without_text_are_refused(metadata, tmp_path, content, match):
 def test_a_missing_file_is_refused(metadata, tmp_path):
     with pytest.raises(InputError, match=r"none\.txt: cannot be read"):
         calibration_sequences(metadata, [tmp_path / "none.txt"])
+
+
+def test_a_part_is_held_out_of_a_long_text():
+    sequences = [np.array([number]) for number in range(20)]
+    kept, held_out = hold_out(sequences)
+    assert [int(text[0]) for text in held_out] == [0, 8, 16]
+    assert sorted(int(text[0]) for text in (*kept, *held_out)) == list(range(20))
+
+
+def test_a_short_text_is_used_whole():
+    sequences = [np.array([number]) for number in range(15)]
+    assert hold_out(sequences) == (sequences, [])

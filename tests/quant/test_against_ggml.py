@@ -105,4 +105,5 @@ def test_the_weighted_error_is_not_larger_than_ggmls_with_the_same_imatrix(ggml,
             np.mean(importance * (found.dequantize(packed) - weights) ** 2)
             for packed in (found.quantize(weights, importance), quantize(ggml, name, weights, importance))
         )
-        assert ours <= ggmls, kind
+        # A refitted scale misses a grid that the weights lie on already, by the rounding of float16.
+        assert ours <= ggmls + 1e-6 * np.mean(importance * weights**2), kind

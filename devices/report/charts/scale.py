@@ -47,7 +47,7 @@ def shared_ends(highs: Sequence[float]) -> list[float]:
         highs: the largest value of each panel; 0 for an empty one.
 
     Example:
-        >>> shared_ends([5.1, 66.0, 7000.0])
+        >>> shared_ends([31.0, 66.0, 7000.0])
         [66.0, 66.0, 7000.0]
     """
     ends: dict[float, float] = {}

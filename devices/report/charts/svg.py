@@ -127,7 +127,7 @@ def fit_name(name: str, room: float, size: int = 13) -> str:
 
     Example:
         >>> fit_name("Raspberry Pi 4 Model B, 8 GB, int4", 200)
-        'Raspberry Pi 4 Mo…, int4'
+        'Raspberry Pi 4 Mod…, int4'
     """
     device, comma, last = name.rpartition(", ")
     end = f"{comma}{last}"

@@ -82,10 +82,10 @@ def test_kernels_survive_any_bytes_and_only_their_rows_are_affected(isa, format_
     weight = random_weight(rng, (37, 512), format_name)
     packed = weight.packed.copy()
     packed[5] = rng.integers(0, 256, packed.shape[1])
-    packed[20] = 255  # every scale is NaN
+    packed[20] = 255  # every scale is NaN; in NVFP4, whose scales have no NaN, ggml reads 480
     x = rng.normal(size=(n_tokens, 512)).astype(np.float32)
     result = kernels_of(isa).linear(x, Weight("damaged", weight.format, weight.shape, packed))
     intact_rows = np.delete(np.arange(37), [5, 20])
     expected = kernels_of(isa).linear(x, weight)
     np.testing.assert_array_equal(result[:, intact_rows], expected[:, intact_rows])
-    assert not np.isfinite(result[:, 20]).any()
+    assert np.isfinite(result[:, 20]).any() == (format_name == "NVFP4")

@@ -101,7 +101,7 @@ def test_an_unknown_tensor_name_is_a_model_file_error(write):
         file.weight("nothing")
 
 
-@pytest.mark.parametrize("kind", ["Q2_K", "Q3_K", "IQ2_XS", "IQ4_XS", "TQ1_0", "MXFP4"])
+@pytest.mark.parametrize("kind", ["IQ1_S", "IQ2_XS", "IQ3_XXS", "IQ3_S", "TQ1_0", "TQ2_0"])
 def test_a_read_only_format_is_dequantized_by_the_package_gguf(kind, write):
     ggml_type = reference.GGMLQuantizationType[kind]
     n_weights, n_bytes = reference.GGML_QUANT_SIZES[ggml_type]
