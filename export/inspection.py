@@ -21,8 +21,8 @@ from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.chat.check import template_problems
 from sprat.runtime.chat.template_files import StoredTemplates
 from sprat.runtime.files.bundle import MANIFEST_NAME, Bundle
-from sprat.runtime.files.finite_check import check_finite
 from sprat.runtime.files.gguf import GGUFFile
+from sprat.runtime.files.integrity.finite_check import check_finite
 from sprat.runtime.files.latent_tensors import split_latent_tensors
 from sprat.runtime.files.model_file import bundle_of, model_formats
 from sprat.runtime.files.onnx import ONNXFile

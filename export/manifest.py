@@ -18,7 +18,7 @@ from sprat.quant.recipe import KEEP, Recipe
 from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.arch.spec_json import spec_fields
 from sprat.runtime.files.bundle import Artifact, BundleFile, Manifest, QualityReport, Source
-from sprat.runtime.files.tensor_digests import pack_digests
+from sprat.runtime.files.integrity.tensor_digests import pack_digests
 from sprat.runtime.generate.sampling_defaults import sampling_from_metadata
 
 __all__ = ["describe_file", "identity", "manifest_of", "recipe_name"]

@@ -14,8 +14,8 @@ from sprat.runtime.backends.onnx_session import missing_because as onnx_missing_
 from sprat.runtime.chat.check import template_problems
 from sprat.runtime.engine import Engine
 from sprat.runtime.files.bundle import Bundle
-from sprat.runtime.files.finite_check import check_finite
 from sprat.runtime.files.gguf import GGUFFile
+from sprat.runtime.files.integrity.finite_check import check_finite
 from sprat.runtime.files.model_file import bundle_of, model_formats
 from sprat.runtime.open_model import OpenModel, open_model
 from sprat.text import human_bytes

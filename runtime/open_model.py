@@ -12,8 +12,8 @@ from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.chat.template import ChatTemplate
 from sprat.runtime.chat.template_files import template_from_files, template_from_metadata
-from sprat.runtime.files.finite_check import check_finite
 from sprat.runtime.files.gguf import GGUFFile
+from sprat.runtime.files.integrity.finite_check import check_finite
 from sprat.runtime.files.latent_tensors import split_latent_tensors
 from sprat.runtime.files.model_file import ModelFile, find_model, model_formats
 from sprat.runtime.files.onnx import ONNXFile

@@ -23,7 +23,7 @@ from sprat.export.write.plain_files import delete_all, open_folder, write_new
 from sprat.export.write.publish import replace_folder
 from sprat.files import sync_folder
 from sprat.runtime.files.bundle import EDITABLE_FILES, MANIFEST_NAME, Bundle, BundleFile, Manifest, read_manifest
-from sprat.runtime.files.manifest_seal import UNSEALED, seal
+from sprat.runtime.files.integrity.manifest_seal import UNSEALED, seal
 
 __all__ = ["BundleFolder", "existing_manifest", "files_folder", "remove_leftovers"]
 

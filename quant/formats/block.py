@@ -23,7 +23,7 @@ import numpy.typing as npt
 from sprat.arrays import F32Array, U8Array
 from sprat.errors import FormatError, unknown_name
 from sprat.quant.formats import native
-from sprat.quant.formats.importance import RowImportance
+from sprat.quant.formats.shared.importance import RowImportance
 
 __all__ = ["BlockFormat", "format_names", "format_of_type", "get_format"]
 

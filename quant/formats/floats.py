@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from sprat.arrays import F32Array, U8Array
-from sprat.quant.formats.arithmetic import LARGEST_ROUNDED_F16
 from sprat.quant.formats.block import BlockFormat
+from sprat.quant.formats.shared.arithmetic import LARGEST_ROUNDED_F16
 
 __all__ = ["BF16", "F16", "F32"]
 

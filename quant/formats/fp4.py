@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sprat.arrays import F32Array, U8Array
-from sprat.quant.formats.arithmetic import reciprocal
 from sprat.quant.formats.block import BlockFormat
-from sprat.quant.formats.fit import adopt, lanes_of, residual, sanitize, to_lanes
-from sprat.quant.formats.packing import pack_nibbles, unpack_nibbles
+from sprat.quant.formats.shared.arithmetic import reciprocal
+from sprat.quant.formats.shared.fit import adopt, lanes_of, residual, sanitize, to_lanes
+from sprat.quant.formats.shared.packing import pack_nibbles, unpack_nibbles
 
 __all__ = ["MXFP4", "NVFP4"]
 

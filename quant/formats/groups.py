@@ -21,12 +21,12 @@ from typing import ClassVar
 import numpy as np
 
 from sprat.arrays import F32Array, U8Array
-from sprat.quant.formats.arithmetic import LARGEST_F16, clipped_rint, divide, reciprocal, saturate_f16
 from sprat.quant.formats.block import BlockFormat
-from sprat.quant.formats.fit import adopt, column_sums, lanes_of, residual, sanitize, scale_fit, to_lanes, weigh
 from sprat.quant.formats.legacy import Q4_0
-from sprat.quant.formats.packing import f16_bytes, f16_values
 from sprat.quant.formats.q8_0 import Q8_0
+from sprat.quant.formats.shared.arithmetic import LARGEST_F16, clipped_rint, divide, reciprocal, saturate_f16
+from sprat.quant.formats.shared.fit import adopt, column_sums, lanes_of, residual, sanitize, scale_fit, to_lanes, weigh
+from sprat.quant.formats.shared.packing import f16_bytes, f16_values
 
 __all__ = ["GROUP_SIZES", "GroupFormat", "group_format"]
 

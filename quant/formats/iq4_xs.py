@@ -7,11 +7,11 @@ import numpy as np
 
 from sprat.arrays import F32Array, U8Array
 from sprat.quant.formats import iq4_nl
-from sprat.quant.formats.arithmetic import LARGEST_F16, reciprocal
 from sprat.quant.formats.block import BlockFormat
-from sprat.quant.formats.fit import lanes_of, sanitize, to_lanes
-from sprat.quant.formats.packing import f16_bytes, f16_values, pack_nibbles, unpack_nibbles
-from sprat.quant.formats.super_blocks import Levels, fit_scaled
+from sprat.quant.formats.shared.arithmetic import LARGEST_F16, reciprocal
+from sprat.quant.formats.shared.fit import lanes_of, sanitize, to_lanes
+from sprat.quant.formats.shared.packing import f16_bytes, f16_values, pack_nibbles, unpack_nibbles
+from sprat.quant.formats.shared.super_blocks import Levels, fit_scaled
 
 __all__ = ["IQ4_XS"]
 

@@ -6,12 +6,19 @@ from __future__ import annotations
 import numpy as np
 
 from sprat.arrays import F32Array, U8Array
-from sprat.quant.formats.affine_super_blocks import Affine, SuperBlocks, fit_super_blocks
-from sprat.quant.formats.arithmetic import LARGEST_F16, clipped_rint, reciprocal
 from sprat.quant.formats.block import BlockFormat
-from sprat.quant.formats.fit import lanes_of, sanitize, to_lanes
-from sprat.quant.formats.packing import f16_bytes, f16_values, pack_bits, pack_nibbles, unpack_bits, unpack_nibbles
-from sprat.quant.formats.super_blocks import Levels, fit_scaled
+from sprat.quant.formats.shared.affine_super_blocks import Affine, SuperBlocks, fit_super_blocks
+from sprat.quant.formats.shared.arithmetic import LARGEST_F16, clipped_rint, reciprocal
+from sprat.quant.formats.shared.fit import lanes_of, sanitize, to_lanes
+from sprat.quant.formats.shared.packing import (
+    f16_bytes,
+    f16_values,
+    pack_bits,
+    pack_nibbles,
+    unpack_bits,
+    unpack_nibbles,
+)
+from sprat.quant.formats.shared.super_blocks import Levels, fit_scaled
 
 __all__ = ["Q4_K", "Q5_K", "Q6_K"]
 

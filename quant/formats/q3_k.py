@@ -6,11 +6,11 @@ from __future__ import annotations
 import numpy as np
 
 from sprat.arrays import F32Array, U8Array
-from sprat.quant.formats.arithmetic import LARGEST_F16, clipped_rint, reciprocal
 from sprat.quant.formats.block import BlockFormat
-from sprat.quant.formats.fit import lanes_of, sanitize, to_lanes
-from sprat.quant.formats.packing import f16_bytes, f16_values, pack_bits, pack_pairs, unpack_bits, unpack_pairs
-from sprat.quant.formats.super_blocks import Levels, fit_scaled
+from sprat.quant.formats.shared.arithmetic import LARGEST_F16, clipped_rint, reciprocal
+from sprat.quant.formats.shared.fit import lanes_of, sanitize, to_lanes
+from sprat.quant.formats.shared.packing import f16_bytes, f16_values, pack_bits, pack_pairs, unpack_bits, unpack_pairs
+from sprat.quant.formats.shared.super_blocks import Levels, fit_scaled
 
 __all__ = ["Q3_K"]
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 import numpy as np
 
 from sprat.arrays import F32Array, U8Array
-from sprat.quant.formats.arithmetic import LARGEST_F16, clipped_rint, reciprocal, saturate_f16
 from sprat.quant.formats.block import BlockFormat
-from sprat.quant.formats.fit import sanitize, scale_fit, to_lanes
-from sprat.quant.formats.packing import f16_bytes, f16_values
+from sprat.quant.formats.shared.arithmetic import LARGEST_F16, clipped_rint, reciprocal, saturate_f16
+from sprat.quant.formats.shared.fit import sanitize, scale_fit, to_lanes
+from sprat.quant.formats.shared.packing import f16_bytes, f16_values
 
 __all__ = ["Q8_0"]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from sprat.arrays import F32Array, F64Array, U8Array
 from sprat.quant.formats import BlockFormat
-from sprat.quant.formats.arithmetic import reciprocal
+from sprat.quant.formats.shared.arithmetic import reciprocal
 from sprat.quant.round.grid import Grid
 from sprat.quant.round.search import search
 

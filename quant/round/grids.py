@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from sprat.arrays import F32Array, U8Array
 from sprat.quant.formats import get_format, iq4_nl
-from sprat.quant.formats.arithmetic import clipped_rint, reciprocal, saturate_f16
-from sprat.quant.formats.packing import f16_bytes, f16_values, pack_bits, pack_nibbles, pack_pairs, unpack_pairs
+from sprat.quant.formats.shared.arithmetic import clipped_rint, reciprocal, saturate_f16
+from sprat.quant.formats.shared.packing import f16_bytes, f16_values, pack_bits, pack_nibbles, pack_pairs, unpack_pairs
 from sprat.quant.round.grid import Grid, add_grid
 
 __all__: list[str] = []

@@ -11,7 +11,7 @@ import numpy as np
 
 from sprat.arrays import F32Array, U8Array
 from sprat.quant.formats import BlockFormat
-from sprat.quant.formats.arithmetic import divide, reciprocal
+from sprat.quant.formats.shared.arithmetic import divide, reciprocal
 from sprat.quant.round.grid import Grid
 from sprat.quant.round.grids import SingleScale
 

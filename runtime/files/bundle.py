@@ -27,8 +27,8 @@ import msgspec
 from sprat.errors import BundleError
 from sprat.files import DocumentError, parse_json, read_input
 from sprat.progress import ReportProgress, no_progress
-from sprat.runtime.files.bundle_check import hash_problems, unlisted_files
-from sprat.runtime.files.manifest_seal import is_sealed, seal_problem
+from sprat.runtime.files.integrity.bundle_check import hash_problems, unlisted_files
+from sprat.runtime.files.integrity.manifest_seal import is_sealed, seal_problem
 from sprat.runtime.files.shape_checks import summarize
 
 __all__ = [
@@ -65,7 +65,7 @@ class BundleFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     name: str
     size_bytes: _Count
     sha256: _Sha256
-    tensor_digests: str | msgspec.UnsetType = msgspec.UNSET  # of a GGUF; see sprat.runtime.files.tensor_digests
+    tensor_digests: str | msgspec.UnsetType = msgspec.UNSET  # of a GGUF; see integrity/tensor_digests.py
 
 
 class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -157,7 +157,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     sampling: dict[str, float] | msgspec.UnsetType = msgspec.UNSET  # the model's sampling parameters, for information
     quality: QualityReport | msgspec.UnsetType = msgspec.UNSET  # of a calibrated export
     warnings: tuple[str, ...] = ()
-    manifest_sha256: _Sha256 | msgspec.UnsetType = msgspec.UNSET  # of this text; see sprat.runtime.files.manifest_seal
+    manifest_sha256: _Sha256 | msgspec.UnsetType = msgspec.UNSET  # of this text; see integrity/manifest_seal.py
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ import sprat
 from sprat.errors import ModelFileChangedError, ModelFileError
 from sprat.export.pipeline import export
 from sprat.runtime.engine import Engine
-from sprat.runtime.files.finite_check import check_finite
 from sprat.runtime.files.gguf import GGUFFile
+from sprat.runtime.files.integrity.finite_check import check_finite
 from sprat.runtime.files.mapped_file import GuardedMap
 from sprat.runtime.open_model import open_model
 

@@ -13,8 +13,8 @@ from sprat.export import pipeline
 from sprat.export.gguf.quantize import quantize
 from sprat.export.pipeline import export
 from sprat.quant.formats import format_names, get_format
-from sprat.runtime.files.finite_check import check_finite
 from sprat.runtime.files.gguf import GGUFFile
+from sprat.runtime.files.integrity.finite_check import check_finite
 
 NAME = "model.layers.0.mlp.down_proj.weight"
 FALLBACKS = {  # of rows of 96 weights

@@ -11,7 +11,7 @@ from weights import hard_weights, ordinary_weights
 from sprat.errors import FormatError
 from sprat.native import core
 from sprat.quant.formats import BlockFormat, block, format_names, format_of_type, get_format
-from sprat.quant.formats.importance import RowImportance
+from sprat.quant.formats.shared.importance import RowImportance
 
 native = pytest.mark.skipif(core is None, reason="without the native core")
 FILE_TYPES = {

@@ -6,7 +6,7 @@ from weights import hard_weights, ordinary_weights
 
 from sprat.errors import FormatError
 from sprat.quant.formats import BlockFormat, format_names, get_format
-from sprat.quant.formats.importance import RowImportance
+from sprat.quant.formats.shared.importance import RowImportance
 
 SEARCHED = [name for name in format_names() if get_format(name).block_size > 1]
 K = 512

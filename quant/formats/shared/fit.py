@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sprat.arrays import F32Array
-from sprat.quant.formats.arithmetic import clipped_rint, divide, reciprocal, signed_absmax
+from sprat.quant.formats.shared.arithmetic import clipped_rint, divide, reciprocal, signed_absmax
 
 __all__ = [
     "adopt",

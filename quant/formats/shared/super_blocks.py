@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sprat.arrays import F32Array
-from sprat.quant.formats.arithmetic import clipped_rint, divide, reciprocal, saturate_f16, signed_absmax
-from sprat.quant.formats.fit import adopt, column_sums, residual, scale_fit, weigh
+from sprat.quant.formats.shared.arithmetic import clipped_rint, divide, reciprocal, saturate_f16, signed_absmax
+from sprat.quant.formats.shared.fit import adopt, column_sums, residual, scale_fit, weigh
 
 __all__ = ["Levels", "Scaled", "fit_scaled"]
 
@@ -25,7 +25,7 @@ class Levels:
 
     Attributes:
         nearest: levels nearest to values that are divided by their scale.
-        starts: levels to which the search first maps the absmax; see :func:`~sprat.quant.formats.fit.scale_fit`.
+        starts: levels to which the search first maps the absmax; see :func:`~sprat.quant.formats.shared.fit.scale_fit`.
         smallest_sc: the smallest integer scale, a negative power of two; the largest is ``-smallest_sc - 1``.
         rounds: how often the integers are searched, each time after ``d`` was refitted to the integers before.
     """

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sprat.arrays import F32Array, U8Array
-from sprat.quant.formats.arithmetic import clipped_rint, divide, reciprocal, saturate_f16
-from sprat.quant.formats.fit import adopt, affine_codes, affine_fit, column_sums, residual, to_lanes, weigh
+from sprat.quant.formats.shared.arithmetic import clipped_rint, divide, reciprocal, saturate_f16
+from sprat.quant.formats.shared.fit import adopt, affine_codes, affine_fit, column_sums, residual, to_lanes, weigh
 
 __all__ = ["Affine", "SuperBlocks", "fit_super_blocks"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sprat.errors import ModelFileError
 from sprat.runtime.files.gguf_parts import MappedPart
-from sprat.runtime.files.piece_hashes import Piece
+from sprat.runtime.files.integrity.piece_hashes import Piece
 
 __all__ = ["DIGEST_BYTES", "gguf_pieces", "pack_digests"]
 

@@ -11,8 +11,8 @@ from native_kernels import BLOCK_FORMATS, every_isa, kernels_of, needs_native, r
 
 from sprat.errors import ModelFileError
 from sprat.export.gguf.random_weights import write_preset
-from sprat.runtime.files.finite_check import check_finite
 from sprat.runtime.files.gguf import GGUFFile
+from sprat.runtime.files.integrity.finite_check import check_finite
 from sprat.runtime.open_model import open_model
 from sprat.runtime.weights import Weight
 

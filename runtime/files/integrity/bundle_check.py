@@ -11,8 +11,8 @@ import msgspec
 
 from sprat.errors import ModelFileError
 from sprat.progress import ReportProgress
-from sprat.runtime.files.piece_hashes import Piece, differing_pieces
-from sprat.runtime.files.tensor_digests import gguf_pieces
+from sprat.runtime.files.integrity.piece_hashes import Piece, differing_pieces
+from sprat.runtime.files.integrity.tensor_digests import gguf_pieces
 
 __all__ = ["HashedFile", "hash_problems", "unlisted_files"]
 
@@ -37,7 +37,7 @@ class HashedFile(Protocol):
 
     @property
     def tensor_digests(self) -> str | msgspec.UnsetType:
-        """Of a GGUF: see :mod:`sprat.runtime.files.tensor_digests`."""
+        """Of a GGUF: see :mod:`sprat.runtime.files.integrity.tensor_digests`."""
 
 
 def hash_problems(folder: Path, files: Sequence[HashedFile], progress: ReportProgress) -> Iterator[str]:

@@ -12,10 +12,10 @@ from sprat.errors import BundleError, InputError
 from sprat.export.pipeline import export
 from sprat.progress import Progress
 from sprat.runtime.engine import Engine
-from sprat.runtime.files import piece_hashes
 from sprat.runtime.files.bundle import EDITABLE_FILES, Bundle
 from sprat.runtime.files.gguf import GGUFFile
-from sprat.runtime.files.manifest_seal import seal, seal_problem
+from sprat.runtime.files.integrity import piece_hashes
+from sprat.runtime.files.integrity.manifest_seal import seal, seal_problem
 from sprat.runtime.files.model_file import bundle_of
 
 
