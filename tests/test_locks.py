@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from sprat import locks
 from sprat.locks import ForkSafeLock
 
 
@@ -45,3 +46,13 @@ def test_a_lock_that_another_thread_holds_is_free_in_a_child():
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     done.set()
     holder.join()
+
+
+def test_a_lock_of_a_thread_that_is_gone_is_free_after_a_fork():
+    lock = ForkSafeLock()
+    holder = threading.Thread(target=lock.__enter__)
+    holder.start()
+    holder.join()
+    locks._renew_all()  # what a child does first
+    with lock:  # would wait for ever
+        pass

@@ -88,7 +88,8 @@ def without_half_characters(text):
 def test_the_answers_are_sprats(page, model):
     messages = []
     with sprat.load(model[1], backend="onnx") as engine:
-        for question in ("What is 17 plus 25?", "Turn on the kitchen light"):
+        questions = ("What is 17 plus 25?", "Turn on the kitchen light")  # random weights fill the context at once
+        for question in questions if model[0] == "demo" else questions[:1]:
             messages.append({"role": "user", "content": question})
             message = engine.chat(messages, max_tokens=512, temperature=0)["choices"][0]["message"]
             messages.append(message)
@@ -96,8 +97,9 @@ def test_the_answers_are_sprats(page, model):
             assert reasoning == message.get("reasoning_content", "")
             assert without_half_characters(answer) == without_half_characters(message["content"])
     assert page.locator("details").first.get_attribute("open") is None
-    assert "from the cache" in page.locator("#status").text_content()
-    assert not page.locator("#status").text_content().endswith(" 0 from the cache")
+    status = page.locator("#status").text_content()
+    assert status.endswith(" from the cache")
+    assert status.endswith(", 0 from the cache") == (model[0] != "demo")
 
 
 def test_the_page_fits_a_phone(page):

@@ -54,4 +54,4 @@ def test_packed_weights_take_the_predicted_memory(model, form):
     request = LoadRequest(file=model.file, spec=model.spec, context=64, n_threads=1)
     added = onnx_backend._packing_bytes(request, low_memory=form == "low_memory")
     packed = sum(tensor.nbytes for name, tensor in model.file.tensors.items() if not name.startswith("token_embd."))
-    assert taken == pytest.approx(packed + added, rel=0.02)
+    assert taken == pytest.approx(packed + added, rel=0.05)
