@@ -8,7 +8,6 @@ from sprat.errors import InputError
 from sprat.export.options import ExportOptions
 from sprat.export.prepare import PreparedExport, lay_out
 from sprat.export.quality.plan import plan_quality, quality_digest
-from sprat.export.write.tokenizer_files import tokenizer_texts
 from sprat.progress import ReportProgress
 from sprat.quant.recipe import KEEP, Recipe
 
@@ -21,11 +20,13 @@ def is_calibrated(options: ExportOptions) -> bool:
 
 
 def calibration_digest(prepared: PreparedExport, options: ExportOptions) -> str:
-    """SHA-256 of everything that decides formats and codes.
+    """SHA-256 of everything that decides formats and codes; the same before and after :func:`calibrate`.
 
     Raises:
         InputError: as :func:`calibrate`.
     """
+    if prepared.quality is not None:
+        return prepared.quality.digest
     _check(prepared, options)
     return quality_digest(prepared.checkpoint, prepared.recipe, options.calibrated, prepared.tokenizer)
 
@@ -47,14 +48,7 @@ def calibrate(prepared: PreparedExport, options: ExportOptions, progress: Report
 
     plan = plan_quality(checkpoint, prepared.recipe, options.calibrated, tokenizer, file_size, progress)
     artifacts = lay_out(checkpoint, plan.recipe, tokenizer, options, plan.rounding)
-    texts = tokenizer_texts(checkpoint, tokenizer, complete=False)
-    return replace(
-        prepared,
-        recipe=plan.recipe,
-        artifacts=artifacts,
-        texts=texts,
-        quality=plan.report,
-    )
+    return replace(prepared, recipe=plan.recipe, artifacts=artifacts, quality=plan.report)
 
 
 def _check(prepared: PreparedExport, options: ExportOptions) -> None:

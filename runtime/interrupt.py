@@ -29,9 +29,7 @@ class _Current(threading.local):
 
 
 _current = _Current()
-_NATIVE_ERRORS: tuple[type[BaseException], ...] = (
-    (core.InterruptError,) if core is not None and hasattr(core, "InterruptError") else ()
-)
+_NATIVE_ERRORS: tuple[type[BaseException], ...] = () if core is None else (core.InterruptError,)
 
 
 class Interrupt:
@@ -130,7 +128,7 @@ def check_interrupt() -> None:
 
 def _native_interrupt(deadline: float | None) -> Any:
     """The native core's twin of an interrupt, which its kernels can look at without the GIL."""
-    if core is None or not _NATIVE_ERRORS:
+    if core is None:
         return None
     native = core.Interrupt()
     if deadline is not None:
@@ -139,5 +137,5 @@ def _native_interrupt(deadline: float | None) -> Any:
 
 
 def _set_native(interrupt: Interrupt | None) -> None:
-    if core is not None and _NATIVE_ERRORS:
+    if core is not None:
         core.set_interrupt(interrupt.native if interrupt is not None else None)

@@ -68,13 +68,10 @@ class LoadOptions:
         """Check what no later step looks at.
 
         Raises:
-            InputError: ``cache`` is no storage, or a flag is neither True nor False: any text would count as True.
+            InputError: ``cache`` is no storage.
         """
         if self.cache is not None and self.cache not in STORAGES:
             raise InputError(f"cache is {self.cache!r}, expected one of {', '.join(STORAGES)}, or None for the default")
-        for name in ("force", "deterministic", "exact"):
-            if not isinstance(value := getattr(self, name), bool):
-                raise InputError(f"{name} is {value!r}, expected True or False")
 
     @classmethod
     def of(cls, function: str, keywords: LoadKeywords) -> Self:

@@ -22,7 +22,7 @@ from sprat.runtime.generate.sampling_defaults import (
     sampling_from_config,
     sampling_from_metadata,
 )
-from sprat.runtime.tokenizer.hf_files import TokenizerFiles
+from sprat.runtime.tokenizer.hf_files import TokenizerFiles, has_tokenizer
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 __all__ = [
@@ -115,8 +115,11 @@ class ONNXModel:
         return self.file.name
 
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer in tokenizer.json and the configs of the folder."""
-        return Tokenizer.from_files(TokenizerFiles(self.file.path.parent, self.spec.vocab_size))
+        """The tokenizer in the folder's files; without one, the model takes token ids only."""
+        folder = self.file.path.parent
+        if not has_tokenizer(folder):
+            return Tokenizer.from_gguf({})
+        return Tokenizer.from_files(TokenizerFiles(folder, self.spec.vocab_size))
 
     def template(self) -> ChatTemplate | None:
         """chat_template.jinja, or the template in tokenizer_config.json."""

@@ -1,5 +1,5 @@
 // Super-blocks whose sub-blocks have a quantized scale and a quantized minimum: the search of
-// quant/formats/affine_super_blocks.py, with the same float32 operations in the same order.
+// quant/formats/shared/affine_super_blocks.py, with the same float32 operations in the same order.
 #pragma once
 
 #include "quant/native/super_blocks.hpp"

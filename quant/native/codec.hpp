@@ -4,7 +4,7 @@
 // any two, and quantizing BF16 or dequantizing to F32 are just two of its cases. The functions
 // exist for each vector length of the processor family. No variant may give other bytes than NumPy:
 // quant/native is compiled with -ffp-contract=off, sums are added in the order of
-// quant/formats/fit.py, and nothing is reassociated.
+// quant/formats/shared/fit.py, and nothing is reassociated.
 #pragma once
 
 #include <cstddef>

@@ -102,23 +102,10 @@ struct Levels6 {
     template <class F> SPRAT_INLINE F code(F scaled) { return nearest(scaled) + 32.f; }
 };
 
-struct Blocks6 : Searched<Blocks6> {  // Q6_K: ql, qh, sixteen int8 scales, d
+struct Blocks6 : SearchedInLanes<Blocks6, Levels6> {  // Q6_K: ql, qh, sixteen int8 scales, d
     static constexpr size_t block_bytes = 128 + 64 + 16 + 2;
 
-    template <int W, class Importance>
-    SPRAT_INLINE void search(const float *weights, Importance importance, uint8_t *packed,
-                             size_t n) {
-        for (size_t i = 0; i < n; ++i, packed += block_bytes) {
-            LaneBlock<16> x;
-            ScaledLanes fit;
-            uint8_t codes[256];
-            to_lanes(weights + 256 * i, kLanes, x);
-            fit_scaled<Levels6, W>(x, importance.template lanes<16>(256 * i, kLanes), fit, codes);
-            store_block(codes, fit, packed);
-        }
-    }
-
-    SPRAT_INLINE void store_block(const uint8_t *codes, const ScaledLanes &fit, uint8_t *packed) {
+    SPRAT_INLINE void write(const ScaledLanes &fit, const uint8_t *codes, uint8_t *packed) {
         for (int half = 0; half < 2; ++half) {
             const uint8_t *q = codes + 128 * half;
             for (int j = 0; j < 64; ++j)

@@ -15,21 +15,8 @@ struct Levels {
     template <class F> SPRAT_INLINE F code(F scaled) { return nearest(scaled) + 4.f; }
 };
 
-struct Blocks : Searched<Blocks> {  // hmask[32], qs[64], scales[12], d
+struct Blocks : SearchedInLanes<Blocks, Levels> {  // hmask[32], qs[64], scales[12], d
     static constexpr size_t block_bytes = 32 + 64 + 12 + 2;
-
-    template <int W, class Importance>
-    SPRAT_INLINE void search(const float *weights, Importance importance, uint8_t *packed,
-                             size_t n) {
-        for (size_t i = 0; i < n; ++i, packed += block_bytes) {
-            LaneBlock<16> x;
-            ScaledLanes fit;
-            uint8_t codes[256];
-            to_lanes(weights + 256 * i, kLanes, x);
-            fit_scaled<Levels, W>(x, importance.template lanes<16>(256 * i, kLanes), fit, codes);
-            write(fit, codes, packed);
-        }
-    }
 
     SPRAT_INLINE void write(const ScaledLanes &fit, const uint8_t *codes, uint8_t *packed) {
         std::memset(packed, 0, block_bytes);

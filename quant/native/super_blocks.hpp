@@ -1,5 +1,5 @@
 // Super-blocks whose sub-blocks have a quantized scale and no minimum: the search of
-// quant/formats/super_blocks.py, with the same float32 operations in the same order.
+// quant/formats/shared/super_blocks.py, with the same float32 operations in the same order.
 #pragma once
 
 #include "quant/native/fit.hpp"
@@ -126,5 +126,21 @@ SPRAT_INLINE void fit_scaled(const LaneBlock<rows> &x, const Weights &weights, S
         }
     }
 }
+
+// A format of super-blocks in sixteen lanes; Blocks::write(fit, codes, packed) stores one.
+template <class Blocks, class Levels> struct SearchedInLanes : Searched<Blocks> {
+    template <int W, class Importance>
+    SPRAT_INLINE void search(const float *weights, Importance importance, uint8_t *packed,
+                             size_t n) {
+        for (size_t i = 0; i < n; ++i, packed += Blocks::block_bytes) {
+            LaneBlock<16> x;
+            ScaledLanes fit;
+            uint8_t codes[256];
+            to_lanes(weights + 256 * i, kLanes, x);
+            fit_scaled<Levels, W>(x, importance.template lanes<16>(256 * i, kLanes), fit, codes);
+            Blocks::write(fit, codes, packed);
+        }
+    }
+};
 
 }  // namespace sprat

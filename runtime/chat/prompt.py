@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict, TypeGuard
 
 from sprat.errors import PromptError
-from sprat.keywords import unknown_keyword
+from sprat.keywords import check_known
 from sprat.runtime.chat.inputs import ROLES
 from sprat.runtime.chat.template import ChatTemplate, RenderedPrompt
 from sprat.runtime.generate.options import GenerateOptions
@@ -44,10 +44,7 @@ def split_chat_options(options: ChatOptions) -> tuple[TemplateOptions, GenerateO
         TypeError: an unknown keyword; the message has the nearest ones.
     """
     names = TemplateOptions.__annotations__
-    known = {**GenerateOptions.__annotations__, **names}
-    for name in options:
-        if name not in known:
-            raise unknown_keyword("chat()", name, known)
+    check_known("chat()", options, {**GenerateOptions.__annotations__, **names})
     template = {name: value for name, value in options.items() if name in names}
     generate = {name: value for name, value in options.items() if name not in names}
     return template, generate  # type: ignore[return-value]  # the TypedDicts have the types
@@ -128,9 +125,7 @@ def _check(messages: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _check_options(options: TemplateOptions) -> None:
-    for name in options:
-        if name not in TemplateOptions.__annotations__:
-            raise unknown_keyword("encode_chat()", name, TemplateOptions.__annotations__)
+    check_known("encode_chat()", options, TemplateOptions.__annotations__)
     for name in ("tools", "documents"):
         value = options.get(name)
         if value is not None and not (_is_list(value) and not any(map(_is_plain, value))):

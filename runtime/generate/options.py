@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TypedDict
 
 from sprat.errors import InputError
-from sprat.keywords import unknown_keyword
+from sprat.keywords import check_known
 from sprat.progress import ReportProgress
 from sprat.runtime.generate.sampling import SamplingParams
 from sprat.runtime.generate.sampling_defaults import SamplingDefaults
@@ -104,9 +104,7 @@ def split_options(
         InputError: a value is out of its range.
         TypeError: an unknown keyword; the message has the nearest ones.
     """
-    for name in options:
-        if name not in GenerateOptions.__annotations__:
-            raise unknown_keyword("generate()", name, GenerateOptions.__annotations__)
+    check_known("generate()", options, GenerateOptions.__annotations__)
     on_prefill = options.get("on_prefill")
     if on_prefill is not None and not callable(on_prefill):
         raise InputError(f"on_prefill is {on_prefill!r}, expected a function that is called with the progress")

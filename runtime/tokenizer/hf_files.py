@@ -32,8 +32,9 @@ from sprat.runtime.tokenizer.vocabulary import (
     split_merge,
 )
 
-__all__ = ["TokenizerFiles", "read_vocabulary"]
+__all__ = ["TokenizerFiles", "has_tokenizer", "read_vocabulary"]
 
+_VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", TIKTOKEN_NAME)  # the first has most
 _Json = dict[str, Any]
 _SPECIAL = ("bos", "eos", "unk", "pad")
 _CONFIG, _SPECIAL_MAP, _ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
@@ -122,9 +123,14 @@ def read_vocabulary(files: TokenizerFiles) -> Vocabulary:
     return vocabulary
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether the folder has a vocabulary, in any of the files that :func:`read_vocabulary` reads."""
+    return any((folder / name).is_file() for name in _VOCABULARY_FILES)
+
+
 def _find(path: Path) -> Path:
     """The tokenizer's file; tokenizer.json is preferred, since it holds more than the others."""
-    for file in (path, *(path / name for name in ("tokenizer.json", "tokenizer.model", TIKTOKEN_NAME))):
+    for file in (path, *(path / name for name in _VOCABULARY_FILES)):
         if file.is_file():
             return file
     raise TokenizerError(

@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from sprat.errors import unknown_name
 
-__all__ = ["checks_keywords", "record_of", "unknown_keyword"]
+__all__ = ["check_known", "checks_keywords", "record_of"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,33 +39,36 @@ _ELSEWHERE = {
 }
 
 
-def unknown_keyword(function: str, name: str, known: Iterable[str]) -> TypeError:
-    """The error for a keyword that ``function`` does not have.
+def check_known(function: str, keywords: Iterable[str], known: Iterable[str]) -> None:
+    """Check that ``function`` has all ``keywords``.
+
+    Raises:
+        TypeError: it does not have one; the message has the nearest one that it has.
 
     Example:
-        >>> print(unknown_keyword("generate()", "max_new_tokens", ["max_tokens", "top_k"]))
-        generate(): unknown keyword 'max_new_tokens'; did you mean 'max_tokens'? (known: max_tokens, top_k)
+        >>> check_known("generate()", ["max_new_tokens"], ["max_tokens", "top_k"])
+        Traceback (most recent call last):
+        TypeError: generate(): unknown keyword 'max_new_tokens'; did you mean 'max_tokens'? (known: max_tokens, top_k)
     """
     known = list(known)
-    elsewhere = {other: keyword for other, keyword in _ELSEWHERE.items() if keyword in known}
-    return TypeError(f"{function}: {unknown_name('keyword', name, known, elsewhere)}")
+    for name in keywords:
+        if name not in known:
+            elsewhere = {other: keyword for other, keyword in _ELSEWHERE.items() if keyword in known}
+            raise TypeError(f"{function}: {unknown_name('keyword', name, known, elsewhere)}")
 
 
 def record_of(kind: type[R], function: str, keywords: Mapping[str, Any]) -> R:
     """The record ``kind``, a dataclass, of the keyword arguments that ``function`` was called with.
 
     Raises:
-        TypeError: as :func:`unknown_keyword`, for a keyword that is no field.
+        TypeError: as :func:`check_known`, for a keyword that is no field.
     """
-    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    for name in keywords:
-        if name not in known:
-            raise unknown_keyword(function, name, known)
+    check_known(function, keywords, [field.name for field in fields(kind)])  # type: ignore[arg-type]
     return kind(**keywords)
 
 
 def checks_keywords(function: Callable[P, R]) -> Callable[P, R]:
-    """A decorator: calls with an unknown keyword raise :func:`unknown_keyword` instead of Python's own message.
+    """A decorator: an unknown keyword is the error of :func:`check_known` instead of Python's own message.
 
     A function that takes any keyword is left alone.
 
@@ -79,9 +82,7 @@ def checks_keywords(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        for name in kwargs:
-            if name not in known:
-                raise unknown_keyword(f"{function.__qualname__}()", name, known)
+        check_known(f"{function.__qualname__}()", kwargs, known)
         return function(*args, **kwargs)
 
     return checked

@@ -4,7 +4,9 @@ from dataclasses import fields
 
 import pytest
 
+import sprat
 from sprat.errors import InputError
+from sprat.runtime.engine import Engine
 from sprat.runtime.load_options import LoadKeywords, LoadOptions
 
 
@@ -14,9 +16,11 @@ def test_the_keywords_are_the_fields():
 
 
 @pytest.mark.parametrize("value", ["no", 1, None])
-def test_a_flag_that_is_no_bool_is_an_error(value):
-    with pytest.raises(InputError, match=rf"exact is {value!r}, expected True or False"):
-        LoadOptions(force=True, exact=value)
+@pytest.mark.parametrize("load", [Engine.load, sprat.load])
+def test_a_flag_that_is_no_bool_is_an_error(load, value):
+    """Any text would count as True."""
+    with pytest.raises(InputError, match=rf"exact is {value!r} .*, expected bool"):
+        load("no-such-file", force=True, exact=value)
 
 
 @pytest.mark.parametrize("cache", ["q4", "", 8, b"f16", "F16"])

@@ -1,5 +1,7 @@
 """Calibrated exports from end to end."""
 
+from pathlib import Path
+
 import gguf
 import numpy as np
 import pytest
@@ -7,12 +9,16 @@ from tiny_checkpoint import write_checkpoint
 
 import sprat.demo
 from sprat.errors import ExportError, InputError
+from sprat.export.calibrated import calibrate, calibration_digest
+from sprat.export.options import ExportOptions
 from sprat.export.pipeline import export
+from sprat.export.prepare import prepare
 from sprat.export.quality.imatrix import read_imatrix
 from sprat.export.quality.layer_pass import LayerPass
 from sprat.export.quality.score import difference, score
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.texts import calibration_text, evaluation_text
+from sprat.progress import no_progress
 from sprat.quant.formats import format_of_type
 from sprat.runtime.files.gguf import GGUFFile
 
@@ -172,3 +178,12 @@ def test_what_cannot_be_is_refused(source, tmp_path, options, match, text):
     with pytest.raises(InputError, match=match):
         export(source, tmp_path / "out", **options, **text)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_digest_of_a_calibrated_export_does_not_depend_on_what_it_chose(source, text):
+    """Another process may publish the same export meanwhile: it is recognized after the calibration, too."""
+    options = ExportOptions(quality="balanced", **text)
+    before = prepare(source, Path("out"), options)
+    after = calibrate(before, options, no_progress)
+    assert after.recipe != before.recipe
+    assert calibration_digest(after, options) == calibration_digest(before, options)

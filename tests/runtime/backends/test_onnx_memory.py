@@ -40,18 +40,25 @@ print(pages() - before)
 """
 
 
-@pytest.fixture(scope="module")
-def model(v2_lite_gguf, tmp_path_factory):
-    """Two layers in int4, in blocks of 32."""
+# Oldest onnxruntime of the graph -> error. An If for each expert takes what the formula does not count: 3.5 and 4.4 %
+# were measured.
+TOLERANCE = {"1.31": 0.02, "1.22": 0.05}
+
+
+@pytest.fixture(scope="module", params=TOLERANCE)
+def model(request, v2_lite_gguf, tmp_path_factory):
+    """The oldest onnxruntime of the graph, and two layers in int4, in blocks of 32."""
     out = tmp_path_factory.mktemp("onnx") / "out"
-    return open_model(export(v2_lite_gguf, out, quant="int4", formats=["onnx"]).bundle.artifact("onnx"))
+    result = export(v2_lite_gguf, out, quant="int4", formats=["onnx"], ort=request.param)
+    return request.param, open_model(result.bundle.artifact("onnx"))
 
 
 @pytest.mark.parametrize("form", ["fast", "low_memory"])
 def test_packed_weights_take_the_predicted_memory(model, form):
+    ort, model = model
     command = [sys.executable, "-c", CHILD, model.file.path, form]
     taken = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     request = LoadRequest(file=model.file, spec=model.spec, context=64, n_threads=1)
     added = onnx_backend._packing_bytes(request, low_memory=form == "low_memory")
     packed = sum(tensor.nbytes for name, tensor in model.file.tensors.items() if not name.startswith("token_embd."))
-    assert taken == pytest.approx(packed + added, rel=0.05)
+    assert taken == pytest.approx(packed + added, rel=TOLERANCE[ort])
