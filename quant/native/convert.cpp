@@ -53,8 +53,8 @@ template <class Work> void for_pieces(size_t n_weights, const Work &work) {
     });
 }
 
-// normalized() of quant/formats/shared/importance.py: each block divided by its largest element, and none
-// of it below 2^-16.
+// normalized() of quant/formats/shared/importance.py: each block divided by its largest element,
+// and none of it below 2^-16.
 void normalize(const float *importance, size_t n, size_t block_size, float *to) {
     for (size_t start = 0; start < n; start += block_size) {
         const float *block = importance + start;

@@ -1,4 +1,5 @@
-// The scale search of quant/formats/shared/fit.py, with the same float32 operations in the same order.
+// The scale search of quant/formats/shared/fit.py, with the same float32 operations in the same
+// order.
 // Each lane of a vector holds a block of its own:
 //
 //   row[0]    | x[0] of block 0  | x[0] of block 1  | ... | x[0] of block 15  |
