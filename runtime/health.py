@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sprat.errors import SpratError
+import numpy as np
+
+from sprat.errors import BackendError, SpratError
 from sprat.progress import ReportProgress, no_progress
 from sprat.runtime.backends.onnx_session import missing_because as onnx_missing_because
 from sprat.runtime.chat.check import template_problems
@@ -18,12 +20,13 @@ from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.integrity.finite_check import check_finite
 from sprat.runtime.files.model_file import bundle_of, model_formats
 from sprat.runtime.open_model import OpenModel, open_model
+from sprat.runtime.tokenizer.vocabulary import TokenizerModel
 from sprat.text import human_bytes
 
-__all__ = ["Finding", "examine"]
+__all__ = ["Finding", "examine", "has_finite_logits"]
 
 _PROMPT = "The quick brown fox"
-_CONTEXT = 32  # tokens, for a few of which logits are computed
+_CONTEXT = 8  # tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,18 @@ def examine(path: str | os.PathLike[str], progress: ReportProgress = no_progress
         progress: of the hashes, in bytes.
     """
     return tuple(_findings(Path(path), progress))
+
+
+def has_finite_logits(engine: Engine) -> bool:
+    """Whether the logits of a prefill and a decode are finite, for token ids from the whole vocabulary."""
+    n, capacity = engine.backend.vocab_size, min(_CONTEXT, engine.context)
+    prompt = [0, n // 3, n // 2, n - 1][: max(1, capacity - 1)]
+    passes = [prompt, [n // 4]] if capacity > len(prompt) else [prompt]
+    stream = engine.backend.new_stream(capacity)
+    try:
+        return all(np.isfinite(stream.forward(tokens)).all() for tokens in passes)
+    finally:
+        stream.close()
 
 
 def _findings(path: Path, progress: ReportProgress) -> Iterator[Finding]:
@@ -92,6 +107,8 @@ def _weights(file: GGUFFile) -> str:
 
 def _tokenizer(model: OpenModel) -> str:
     tokenizer = model.tokenizer()
+    if tokenizer.vocabulary.model is TokenizerModel.NONE:
+        return "none: the model takes token ids"
     tokens = tokenizer.encode(_PROMPT)
     return f"{model.spec.vocab_size:,} tokens; {_PROMPT!r} is {len(tokens)} of them"
 
@@ -102,13 +119,12 @@ def _template(model: OpenModel) -> str:
 
 
 def _logits(path: Path, format: str) -> str:
-    """A few tokens; the sampler raises an error on logits that are NaN or Inf."""
     if format == "onnx" and (why := onnx_missing_because()):
         return f"not computed: {why}"
     with Engine.load(path, backend="onnx" if format == "onnx" else "auto", context=_CONTEXT) as engine:
-        prompt = engine.encode(_PROMPT)[: _CONTEXT // 2]
-        pieces = list(engine.generate(prompt, max_tokens=2, temperature=0))
-        return f"finite on {engine.backend.name}, {len(pieces)} tokens generated"
+        if not has_finite_logits(engine):
+            raise BackendError(f"NaN or Inf on {engine.backend.name}; copy the model again, or export it again")
+        return f"finite on {engine.backend.name} in prefill and decode"
 
 
 def _finding(what: str, check: Callable[[], str]) -> Finding:

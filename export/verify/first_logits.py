@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from sprat.devices.machine import available_bytes
 from sprat.errors import BackendError, DoesNotFitError, ExportError, SpratError
 from sprat.runtime.engine import Engine
 from sprat.runtime.files.bundle import Bundle
+from sprat.runtime.health import has_finite_logits
 
 __all__ = ["check_first_logits"]
 
@@ -48,13 +47,7 @@ def check_first_logits(folder: Path) -> Iterator[str]:
 
 
 def _check_finite(engine: Engine, name: str) -> None:
-    n = engine.backend.vocab_size
-    stream = engine.backend.new_stream(min(_CONTEXT, engine.context))
-    try:
-        logits = stream.forward([0, n // 3, n // 2, n - 1][: engine.context])
-    finally:
-        stream.close()
-    if not np.isfinite(logits).all():
+    if not has_finite_logits(engine):
         raise ExportError(
             f"{name}: the written model computes NaN or Inf on a short prompt, and nothing was published; if its "
             "source does not, choose a format of higher precision, such as --quant q8_0 or bf16"

@@ -8,6 +8,7 @@ from command_line import run
 from tiny_checkpoint import write_checkpoint
 
 from sprat.cli import main
+from sprat.export.gguf.random_weights import write_preset
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +108,11 @@ def test_a_checkpoint_has_no_hashes_to_check(source, capsys):
     code, _, err = run(capsys, "run", source, "hi", "--check")
     assert code == 2
     assert "no choice of device, backend, cache, batch or check" in err
+
+
+def test_doctor_runs_a_model_without_a_tokenizer(tmp_path, capsys):
+    write_preset(tmp_path / "ids.gguf", "smollm2-135m", layers=1)
+    code, out, _ = run(capsys, "doctor", str(tmp_path / "ids.gguf"))
+    assert code == 0
+    assert "gguf tokenizer     ok: none: the model takes token ids" in out
+    assert "gguf logits        ok: finite on" in out
