@@ -33,7 +33,7 @@ from sprat.runtime.generate.sampling_defaults import (
     sampling_from_config,
     sampling_from_metadata,
 )
-from sprat.runtime.tokenizer.hf_files import TokenizerFiles, read_vocabulary
+from sprat.runtime.tokenizer.hf_files import TokenizerFiles, read_generation_config, read_vocabulary
 from sprat.runtime.tokenizer.vocabulary import Vocabulary
 
 __all__ = ["Inspection", "Runtime", "TensorUse", "inspect"]
@@ -282,7 +282,7 @@ def _folder_notes(folder: Path) -> Iterator[str]:
     """End tokens and sampling parameters in the tokenizer files of a folder."""
     yield _end_note(lambda: read_vocabulary(TokenizerFiles(folder)))
     try:
-        yield _sampling_note(sampling_from_config(TokenizerFiles(folder).generation, "generation_config.json"))
+        yield _sampling_note(sampling_from_config(read_generation_config(folder), "generation_config.json"))
     except InputError as error:
         yield f"sampling: {error}"
 

@@ -27,7 +27,7 @@ from sprat.runtime.generate.sampling_defaults import (
     sampling_from_config,
     sampling_from_metadata,
 )
-from sprat.runtime.tokenizer.hf_files import TokenizerFiles
+from sprat.runtime.tokenizer.hf_files import read_generation_config
 from sprat.text import human_bytes
 
 __all__ = ["PreparedExport", "lay_out", "prepare"]
@@ -120,7 +120,7 @@ def _source_tokenizer_keys(checkpoint: Checkpoint) -> dict[str, Any]:
     """The keys of the source: converted from a folder's files, or copied from a GGUF."""
     if checkpoint.path.is_dir():
         sampling = sampling_from_config(
-            TokenizerFiles(checkpoint.path).generation, str(checkpoint.path / "generation_config.json")
+            read_generation_config(checkpoint.path), str(checkpoint.path / "generation_config.json")
         )
         return {**metadata_from_sampling(sampling), **tokenizer_metadata(checkpoint.path)}
     sampling = sampling_from_metadata(checkpoint.metadata)

@@ -22,7 +22,7 @@ from sprat.runtime.generate.sampling_defaults import (
     sampling_from_config,
     sampling_from_metadata,
 )
-from sprat.runtime.tokenizer.hf_files import TokenizerFiles, has_tokenizer
+from sprat.runtime.tokenizer.hf_files import TokenizerFiles, has_tokenizer, read_generation_config
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 __all__ = [
@@ -122,12 +122,13 @@ class ONNXModel:
         return Tokenizer.from_files(TokenizerFiles(folder, self.spec.vocab_size))
 
     def template(self) -> ChatTemplate | None:
-        """chat_template.jinja, or the template in tokenizer_config.json."""
-        return template_from_files(TokenizerFiles(self.file.path.parent))
+        """chat_template.jinja, or the template in tokenizer_config.json; none without a tokenizer."""
+        folder = self.file.path.parent
+        return template_from_files(TokenizerFiles(folder)) if has_tokenizer(folder) else None
 
     def sampling(self) -> SamplingDefaults:
         """The generation_config.json of the folder."""
-        return sampling_from_config(TokenizerFiles(self.file.path.parent).generation)
+        return sampling_from_config(read_generation_config(self.file.path.parent))
 
 
 _READERS: Mapping[str, Callable[[Path], OpenModel]] = {"gguf": GGUFModel.open, "onnx": ONNXModel.open}

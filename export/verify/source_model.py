@@ -16,7 +16,7 @@ from sprat.runtime.chat.template_files import template_from_metadata
 from sprat.runtime.engine import Engine
 from sprat.runtime.generate.sampling_defaults import sampling_from_config
 from sprat.runtime.memory import parse_memory
-from sprat.runtime.tokenizer.hf_files import TokenizerFiles
+from sprat.runtime.tokenizer.hf_files import read_generation_config
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["load_source", "open_source"]
@@ -68,5 +68,5 @@ def load_source(path: str | os.PathLike[str], *, memory: int | str | None = None
         template=template_from_metadata(metadata),
         context=context,
         name=model_id(Path(path).absolute()),
-        sampling=sampling_from_config(TokenizerFiles(Path(path)).generation),
+        sampling=sampling_from_config(read_generation_config(Path(path))),
     )

@@ -32,7 +32,7 @@ from sprat.runtime.tokenizer.vocabulary import (
     split_merge,
 )
 
-__all__ = ["TokenizerFiles", "has_tokenizer", "read_vocabulary"]
+__all__ = ["TokenizerFiles", "has_tokenizer", "read_generation_config", "read_vocabulary"]
 
 _VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", TIKTOKEN_NAME)  # the first has most
 _Json = dict[str, Any]
@@ -67,7 +67,7 @@ class TokenizerFiles:
         self.tokenizer = _read(self.path) if self.path.suffix == ".json" else {}  # empty for a .model
         self.config = _read(self.path.with_name(_CONFIG))
         self.special_map = _read(self.path.with_name(_SPECIAL_MAP))
-        self.generation = _read(self.path.with_name("generation_config.json"))
+        self.generation = read_generation_config(self.path.parent)
         self.model = {"vocab_size": n_rows, **_read(self.path.with_name("config.json"))}
         with _not_a_tokenizer(self.path):
             self.added = self._added_tokens()
@@ -126,6 +126,11 @@ def read_vocabulary(files: TokenizerFiles) -> Vocabulary:
 def has_tokenizer(folder: Path) -> bool:
     """Whether the folder has a vocabulary, in any of the files that :func:`read_vocabulary` reads."""
     return any((folder / name).is_file() for name in _VOCABULARY_FILES)
+
+
+def read_generation_config(folder: Path) -> _Json:
+    """The generation_config.json of a folder, with or without a tokenizer; empty if it does not exist."""
+    return _read(folder / "generation_config.json")
 
 
 def _find(path: Path) -> Path:

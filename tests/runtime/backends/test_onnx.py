@@ -13,7 +13,7 @@ from tiny_checkpoint import CONFIGS, write_checkpoint
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from sprat.errors import BackendError, BundleError, ConfigError, DoesNotFitError, ModelFileError, PromptError  # noqa: E402
+from sprat.errors import BackendError, BundleError, ConfigError, DoesNotFitError, ModelFileError, PromptError, TokenizerError  # noqa: E402
 from sprat.export.inspection import inspect  # noqa: E402
 from sprat.export.pipeline import export  # noqa: E402
 from sprat.export.verify.verify import verify  # noqa: E402
@@ -62,6 +62,15 @@ def test_numpy_still_computes_with_subnormal_numbers(small):
     with Engine.load(small.path) as engine:
         engine.backend.new_stream(8).forward(TOKENS[:4])
     assert np.array([1e-40], np.float32) * np.float32(1) > 0
+
+
+def test_a_model_without_a_tokenizer_takes_token_ids(small, tmp_path):
+    for file in small.path.glob("model.onnx*"):
+        shutil.copy(file, tmp_path)
+    with Engine.load(tmp_path / "model.onnx") as engine:
+        assert np.isfinite(engine.backend.new_stream(8).forward(TOKENS[:4])).all()
+        with pytest.raises(TokenizerError, match="token ids"):
+            engine.encode("a text")
 
 
 def test_logits_are_those_of_the_reference(engine, expected):
