@@ -10,7 +10,14 @@ from typing import Literal, Self, Unpack, get_args
 from sprat.errors import InputError, PromptError, SessionBusyError, unknown_name
 from sprat.runtime.backends.protocol import TokenStream
 from sprat.runtime.chat.completions import ChatCompletion, ChatStream, Message
-from sprat.runtime.chat.prompt import ChatOptions, ChatPrompt, TemplateOptions, split_chat_options
+from sprat.runtime.chat.prompt import (
+    ChatOptions,
+    ChatPrompt,
+    TemplateOptions,
+    reply_options,
+    split_chat_options,
+)
+from sprat.runtime.chat.tools.plan import ToolPlan
 from sprat.runtime.frontend import Frontend
 from sprat.runtime.generate.generation import FinishReason, Generation
 from sprat.runtime.generate.options import GenerateOptions
@@ -96,8 +103,11 @@ class Session:
         """
         question = Message(role="user", content=text)
         for_template, for_generation = split_chat_options(options)
+        for_reply = reply_options(options)
+        if for_reply.n != 1:
+            raise InputError(f"n is {for_reply.n}, but a conversation goes on with one reply; use engine.chat()")
         kept, prompt = self._fit(question, for_template, for_generation.get("max_tokens"))
-        generation = self._start(prompt.tokens, for_generation, continues=False)
+        generation = self._start(prompt.tokens, for_generation, continues=False, tools=prompt.tools)
 
         dropped = {id(message) for message in self.messages} - {id(message) for message in kept}
 
@@ -107,7 +117,9 @@ class Session:
             remaining = [message for message in self.messages if id(message) not in dropped]
             self.messages[:] = [*remaining, question, reply]
 
-        return self._frontend.reply(prompt, generation, on_reply=add_turn)
+        return self._frontend.reply(
+            prompt, (answer for answer in [generation]), logprobs=for_reply.logprobs, on_reply=add_turn
+        )
 
     def _fit(
         self, question: Message, options: TemplateOptions, max_tokens: int | None
@@ -147,10 +159,12 @@ class Session:
             self._stop_running()
             self._transcript.close()
 
-    def _start(self, prompt: Sequence[int], options: GenerateOptions, *, continues: bool) -> Generation:
+    def _start(
+        self, prompt: Sequence[int], options: GenerateOptions, *, continues: bool, tools: ToolPlan | None = None
+    ) -> Generation:
         with self._alone():
             self._stop_running()
-            self._running = self._frontend.generate(self._transcript, prompt, options, continues=continues)
+            self._running = self._frontend.generate(self._transcript, prompt, options, continues=continues, tools=tools)
             return self._running
 
     @contextmanager
