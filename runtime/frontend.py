@@ -10,7 +10,7 @@ from typing import Any
 from sprat.errors import InputError, PromptError, TemplateError
 from sprat.progress import no_progress
 from sprat.runtime.chat.completions import ChatStream, Message
-from sprat.runtime.chat.prompt import ChatPrompt, TemplateOptions, chat_prompt
+from sprat.runtime.chat.prompt import ChatPrompt, TemplateOptions, prompt_with_tools
 from sprat.runtime.chat.reasoning import ReasoningSplitter
 from sprat.runtime.chat.reply import Reply
 from sprat.runtime.chat.template import ChatTemplate
@@ -121,7 +121,7 @@ class Frontend:
         if self.template is None:
             raise TemplateError(f"{self.name} has no chat template; pass a prompt to generate() instead")
         try:
-            return chat_prompt(self.template, self.tokenizer, messages, options, max_tokens=self.context)
+            return prompt_with_tools(self.template, self.tokenizer, messages, options, max_tokens=self.context)
         except TemplateError as error:
             raise TemplateError(f"{self.name}: {error}; generate() continues a prompt without it") from error
 

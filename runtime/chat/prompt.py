@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict, TypeGuard
 
 from sprat.errors import InputError, PromptError
@@ -22,6 +22,7 @@ __all__ = [
     "ReplyOptions",
     "TemplateOptions",
     "chat_prompt",
+    "prompt_with_tools",
     "reply_options",
     "split_chat_options",
 ]
@@ -117,6 +118,35 @@ class ChatPrompt:
     tools: ToolPlan | None = None
 
 
+def prompt_with_tools(
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    messages: Sequence[Mapping[str, Any]],
+    options: TemplateOptions | None = None,
+    *,
+    max_tokens: int | None = None,
+) -> ChatPrompt:
+    """Like :func:`chat_prompt`, with all that tools need and the template lacks.
+
+    Raises:
+        InputError: ``tools`` or ``tool_choice`` are wrong.
+    """
+    options = options or {}
+    _check(messages)
+    _check_options(options)
+    conversation = with_tools(
+        template,
+        messages,
+        options.get("tools"),
+        name=options.get("chat_template"),
+        choice=options.get("tool_choice"),
+        parallel=options.get("parallel_tool_calls", True),
+    )
+    adapted: TemplateOptions = {**options, "tools": conversation.tools}
+    prompt = chat_prompt(conversation.template, tokenizer, conversation.messages, adapted, max_tokens=max_tokens)
+    return replace(prompt, tools=conversation.plan)
+
+
 def chat_prompt(
     template: ChatTemplate,
     tokenizer: Tokenizer,
@@ -146,17 +176,9 @@ def chat_prompt(
     options = options or {}
     _check(messages)
     _check_options(options)
-    conversation = with_tools(
-        template,
+    rendered = template.render_tracked(
         messages,
-        options.get("tools"),
-        name=options.get("chat_template"),
-        choice=options.get("tool_choice"),
-        parallel=options.get("parallel_tool_calls", True),
-    )
-    rendered = conversation.template.render_tracked(
-        conversation.messages,
-        tools=conversation.tools,
+        tools=options.get("tools"),
         documents=options.get("documents"),
         name=options.get("chat_template"),
         variables=options.get("chat_template_kwargs"),
@@ -167,10 +189,15 @@ def chat_prompt(
     tokens = tokenizer.with_bos(tokenizer.encode_parts(_parts(rendered, tokenizer)))
     if not tokens:
         raise PromptError("the chat template makes an empty prompt of these messages; use generate() with a prompt")
-    return ChatPrompt(rendered.text, tokens, conversation.plan)
+    return ChatPrompt(rendered.text, tokens)
 
 
 def _check(messages: Sequence[Mapping[str, Any]]) -> None:
+    """Check that ``messages`` are a conversation.
+
+    Raises:
+        PromptError: there is none, or one has no role or content.
+    """
     if not _is_list(messages) and messages is not None:
         raise PromptError(
             f"the messages are a {type(messages).__name__}, expected a list of dicts: "

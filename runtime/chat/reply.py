@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 
 from sprat.runtime.chat.reasoning import ReasoningParts, ReasoningSplitter
@@ -18,7 +18,7 @@ class Message(TypedDict):
     role: str
     content: str
     reasoning_content: NotRequired[str]
-    tool_calls: NotRequired[list[ToolCall] | list[dict[str, Any]]]
+    tool_calls: NotRequired[Sequence[Mapping[str, Any]]]
     tool_call_id: NotRequired[str]
     name: NotRequired[str]
 

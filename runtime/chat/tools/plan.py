@@ -57,14 +57,14 @@ class ToolConversation:
     """
 
     template: ChatTemplate
-    messages: Sequence[Any]
+    messages: Sequence[Mapping[str, Any]]
     tools: Sequence[Any] | None
     plan: ToolPlan | None
 
 
 def with_tools(
     template: ChatTemplate,
-    messages: Sequence[Any],
+    messages: Sequence[Mapping[str, Any]],
     tools: Sequence[Any] | None,
     *,
     name: str | None,
@@ -88,7 +88,7 @@ def with_tools(
     chosen = choose_tools(tools_of(tools or ()), choice)
     described = tools if chosen.tools else None
     if described is None and not any(map(_has_tools, messages)):
-        return ToolConversation(template, messages, None, None)
+        return ToolConversation(template, messages, None if tools else tools, None)
     found = template_tools(template.source(name, has_tools=described is not None))
     prepared = [_with_arguments(message, parsed=found.parsed_arguments) for message in messages]
     plan = ToolPlan(found.format, chosen, parallel) if described else None
@@ -117,7 +117,6 @@ def _call_with_arguments(call: Any, *, parsed: bool) -> Any:
         value = json.loads(arguments) if isinstance(arguments, str) else dict(arguments)
         text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise PromptError(
-            f"a call of {function['name']!r} has the arguments {arguments!r:.200}, no JSON object"
-        ) from error
+        name = function["name"]
+        raise PromptError(f"a call of {name!r} has the arguments {arguments!r:.200}, expected a JSON object") from error
     return {"type": "function", **fields, "function": {**function, "arguments": value if parsed else text}}

@@ -23,7 +23,8 @@ _DESCRIBE = """\
 {%- set sprat = namespace(text=sprat_intro) -%}
 {%- for tool in tools -%}
 {%- set function = tool.function if tool.function else tool -%}
-{%- set sprat.text = sprat.text + '\\n\\n### ' + function.name + '\\nDescription: ' + (function.description or 'none') -%}
+{%- set sprat.text = sprat.text + '\\n\\n### ' + function.name -%}
+{%- set sprat.text = sprat.text + '\\nDescription: ' + (function.description or 'none') -%}
 {%- set sprat.text = sprat.text + '\\nParameters: ' + (function.parameters or {}) | tojson -%}
 {%- endfor -%}
 {%- set sprat.text = sprat.text + sprat_outro -%}
