@@ -25,6 +25,7 @@ _COMMANDS = {
     "verify": "Compare a bundle with its source: perplexity, KL divergence, routing overlap.",
     "run": "Answer one prompt.",
     "chat": "Chat with a model.",
+    "decide": "Print how probable each of several answers is.",
     "eval": "Score a model on the tasks of the packaged student.",
     "demo": "Export, verify and run the packaged student.",
     "plan": "Show whether a model fits a device and its predicted speed, before any download.",
