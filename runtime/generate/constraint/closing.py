@@ -13,6 +13,8 @@ from sprat.runtime.generate.guide import TokenMask
 __all__ = ["ClosingGuide"]
 
 _ENDINGS = b'}]"'  # what closes an object, a list, a text
+_ENDINGS_OF_TEXT = b'"}]'
+_ONLY_IN_TEXT = ord("@")
 _COMMON = b":,0123456789-.eE+tfn{[ abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -84,7 +86,8 @@ class ClosingGuide:
     def _step(self, matcher: Any, used: Counter[int]) -> list[int]:
         """The next tokens, which the matcher has taken; none where no single byte is allowed."""
         tokens = self._vocabulary.byte_tokens
-        for byte in _ENDINGS:
+        is_text = _ONLY_IN_TEXT in tokens and matcher.validate_tokens([tokens[_ONLY_IN_TEXT]]) == 1
+        for byte in _ENDINGS_OF_TEXT if is_text else _ENDINGS:
             if byte in tokens and matcher.try_consume_tokens([tokens[byte]]):
                 return [tokens[byte]]
         if forced := matcher.compute_ff_tokens():
