@@ -93,8 +93,21 @@ class ClosingGuide:
         if forced := matcher.compute_ff_tokens():
             matcher.consume_tokens(forced)
             return list(forced)
-        for byte in sorted((*_COMMON, *tokens.keys() - _COMMON), key=used.__getitem__):
-            if byte in tokens and matcher.try_consume_tokens([tokens[byte]]):
+        candidates = [
+            byte for byte in sorted((*_COMMON, *tokens.keys() - _COMMON), key=used.__getitem__) if byte in tokens
+        ]
+        last = None if is_text else next((byte for byte in candidates if _ends(matcher, tokens[byte])), None)
+        for byte in candidates if last is None else [last]:
+            if matcher.try_consume_tokens([tokens[byte]]):
                 used[byte] += 1
                 return [tokens[byte]]
         return []
+
+
+def _ends(matcher: Any, token: int) -> bool:
+    """Whether ``token`` completes a match; the matcher is where it was."""
+    if not matcher.try_consume_tokens([token]):
+        return False
+    is_end = bool(matcher.is_accepting())
+    matcher.rollback(1)
+    return is_end
