@@ -36,7 +36,7 @@ SETTINGS = [
 
 
 def llama_distribution(logits, history, params):
-    """Token id -> probability after the samplers in the order of common_params_sampling, and the softmax of ``dist``."""
+    """Token id -> probability after the samplers of common_params_sampling in order, and the softmax of ``dist``."""
     chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
     penalties = (params.repeat_penalty, params.frequency_penalty, params.presence_penalty)
     biases = [llama_cpp.llama_logit_bias(token=token, bias=bias) for token, bias in params.logit_bias.items()]

@@ -51,8 +51,7 @@ def check(name, schema, temperature, seed, max_tokens):
         assert (summary.finish_reason, summary.usage.completion_tokens) == ("length", max_tokens)
     try:
         text, summary = answer(name, schema, close_json=True, **options)
-    except sprat.InputError as error:
-        assert "raise max_tokens" in str(error)
+    except sprat.InputError:  # no answer is so short
         return
     validator.validate(json.loads(text))
     assert summary.finish_reason == "stop"

@@ -54,7 +54,7 @@ def test_an_answer_ends_without_an_end_token_where_nothing_may_follow(engine):
 )
 def test_an_answer_matches_its_format(engine, asked, pattern):
     for seed in range(5):
-        text = engine.generate("x", response_format=asked, max_tokens=300, close_json=True, seed=seed).text()
+        text = engine.generate("x", response_format=asked, max_tokens=60, close_json=True, seed=seed).text()
         assert re.fullmatch(pattern, text, re.DOTALL)
 
 
@@ -129,8 +129,7 @@ def test_a_grammar_that_becomes_too_complex_is_an_error_of_the_answer(engine):
     ambiguous = "start: " + " ".join(["(/[ab]/)*"] * 400)
     generation = engine.generate("x", response_format={"type": "grammar", "grammar": ambiguous}, max_tokens=400)
     with pytest.raises(InputError, match="the answer cannot go on"):
-        for _ in range(400):
-            next(generation)
+        generation.text()
 
 
 def test_without_llguidance_the_extra_is_named(engine, monkeypatch):
@@ -165,7 +164,7 @@ class TestClosing:
         assert isinstance(json.loads(text.text()), str)
 
     def test_too_few_tokens_are_an_error_before_anything_runs(self, engine):
-        with pytest.raises(InputError, match="found no answer of at most 4 tokens.*raise max_tokens"):
+        with pytest.raises(InputError, match=r"found no answer of at most 4 tokens.*raise max_tokens"):
             engine.generate("x", response_format=AS_OPENAI, close_json=True, max_tokens=4)
 
     def test_a_repetition_is_left(self, engine):
