@@ -72,7 +72,7 @@ def test_reasoning_that_the_prompt_opens_is_closed():
     engine = scripted_engine(random_logits, template=template)
     engine.decide(QUESTION, ["a", "b"])
     tokens = engine.backend.streams[0].processed[0]
-    assert tokens[-19:] == [*b"<think>\n\n</think>\n\n"]
+    assert tokens[-18:] == [*b"<think>\n</think>\n\n"]
 
 
 def test_a_temperature_makes_a_decision_less_certain():
