@@ -97,6 +97,8 @@ def _reason(error: str) -> str:
     if found := _UNSUPPORTED.search(error):
         names = found["names"].replace('"', "'")
         return f"the schema uses {names}, which constrained answers do not support; remove it, and check the answer"
+    if "coerce_one_of" in error:
+        return "the schema uses 'oneOf' for alternatives that may overlap; use 'anyOf'"
     first, *others = [line.strip() for line in error.strip().splitlines()]
     causes = [line.removeprefix("error: ") for line in others if line.startswith("error: ")]  # after a drawing
     return f"{': '.join([first.rstrip(':'), *causes])}; correct the schema, expression or grammar"
