@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from sprat.runtime.chat.tools.definitions import Tool
 from sprat.runtime.chat.tools.formats import ToolFormat
-from sprat.runtime.generate.constraint.response_format import JSON_OPTIONS
+from sprat.runtime.generate.constraint.response_format import JSON_OPTIONS, schema_text
 
 __all__ = ["calls_grammar"]
 
@@ -34,7 +34,7 @@ def calls_grammar(
         f"call: {' | '.join(f'tool_{index}' for index in range(len(tools)))}",
     ]
     for index, tool in enumerate(tools):
-        schema = json.dumps({**tool.parameters, "x-guidance": JSON_OPTIONS}, default=dict)
+        schema = schema_text({**tool.parameters, "x-guidance": JSON_OPTIONS}, f"tool {tool.name!r}")
         before, after = literal(f"{used.before_name}{tool.name}{used.after_name}"), literal(used.after_arguments)
         rules.append(f"tool_{index}: {before} %json {schema} {after}")
     return "\n".join(rules)

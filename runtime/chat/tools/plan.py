@@ -103,7 +103,10 @@ def _with_arguments(message: Any, *, parsed: bool) -> Any:
     """``message`` with the arguments of its calls as objects (``parsed``) or as JSON text, and with content."""
     if not isinstance(message, Mapping) or not message.get("tool_calls"):
         return message
-    calls = [_call_with_arguments(call, parsed=parsed) for call in message["tool_calls"]]
+    calls = message["tool_calls"]
+    if not isinstance(calls, list | tuple):
+        raise PromptError(f"a message has the tool_calls {calls!r:.200}, expected a list of dicts")
+    calls = [_call_with_arguments(call, parsed=parsed) for call in calls]
     return {**message, "tool_calls": calls, "content": message.get("content") or ""}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sprat.errors import InputError, unknown_name
 
-__all__ = ["grammar_of"]
+__all__ = ["JSON_OPTIONS", "grammar_of", "schema_text"]
 
 # One space at most between tokens of JSON: models differ in it, and white space without limit never ends.
 JSON_OPTIONS = {"whitespace_pattern": "[ ]?"}
@@ -36,7 +36,7 @@ def _json_schema(asked: Mapping[str, Any]) -> str:
     """OpenAI's format, or the schema beside the type, as llama-server and the Responses API take it."""
     outer = asked.get("json_schema", asked)
     schema = outer.get("schema") if isinstance(outer, Mapping) else None
-    if not isinstance(schema, Mapping | bool):
+    if not isinstance(schema, Mapping):
         raise InputError(
             f"response_format has the schema {schema!r}, expected a JSON schema as a dict: "
             '{"type": "json_schema", "json_schema": {"schema": {"type": "object", ...}}}'
@@ -48,17 +48,28 @@ def _json_object(_asked: Mapping[str, Any]) -> str:
     return _of_schema({"type": "object"})
 
 
-def _of_schema(schema: Mapping[str, Any] | bool) -> str:
+def _of_schema(schema: Mapping[str, Any]) -> str:
     from sprat.runtime.generate.constraint.library import matcher_class
 
-    try:
-        text = json.dumps(schema, default=dict, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"response_format has a schema that is not JSON ({error}); pass dicts, lists and text"
-        ) from error
+    text = schema_text(schema, "response_format")
     grammar: str = matcher_class().grammar_from_json_schema(text, overrides=JSON_OPTIONS)
     return grammar
+
+
+def schema_text(schema: Mapping[str, Any], subject: str) -> str:
+    """A JSON schema as text.
+
+    Args:
+        schema: plain data.
+        subject: what has the schema, for messages.
+
+    Raises:
+        InputError: it holds something that JSON does not have.
+    """
+    try:
+        return json.dumps(dict(schema), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{subject} has a schema that is not JSON ({error}); pass dicts, lists and text") from error
 
 
 def _regex(asked: Mapping[str, Any]) -> str:
@@ -95,6 +106,10 @@ def _text(asked: Mapping[str, Any], name: str) -> str:
     text = asked.get(name)
     if not isinstance(text, str) or not text:
         raise InputError(f"response_format has the {name} {text!r}, expected it as text")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"response_format has a {name} that is not valid Unicode ({error})") from error
     return text
 
 

@@ -107,7 +107,7 @@ def test_logits_beyond_the_vocabulary_are_never_sampled():
         ({"type": "json_schema", "schema": {"if": {}, "then": {}}}, "uses 'if', 'then'"),
         ({"type": "json_schema", "schema": {"type": "array", "uniqueItems": True}}, "uses 'uniqueItems'"),
         ({"type": "json_schema", "schema": {"type": "string", "format": "foo"}}, "Unknown format: foo"),
-        ({"type": "json_schema", "schema": {"oneOf": [{"type": "integer"}, {"type": "number"}]}}, "'oneOf'.*use 'anyOf'"),
+        ({"type": "json_schema", "schema": {"oneOf": [{"minimum": 1}, {"type": "number"}]}}, "'oneOf'.*use 'anyOf'"),
         ({"type": "json_schema", "schema": {"type": "strin"}}, "Invalid type: strin"),
         ({"type": "json_schema", "schema": {"enum": [float("nan")]}}, "not JSON"),
         ({"type": "json_schema", "schema": {"enum": [{1, 2}]}}, "not JSON"),
