@@ -72,7 +72,7 @@ class AnswerGuides:
         grammar = self._grammar()
         if grammar is None and self.calls is None and self.rules.max_thinking_tokens is None:
             return None
-        tail = self.tokenizer.decode(prompt[-_TAIL:])
+        tail = self.tokenizer.decode(token for token in prompt[-_TAIL:] if token < self.tokenizer.vocab_size)
         is_open = tail.rstrip().endswith(OPEN)
         may_open = may_reason and CLOSE not in tail
         budget = self._thinking_budget(closes=grammar is not None and self.rules.close_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import weakref
 from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -84,12 +85,13 @@ class _Tokens:
         self.special_token_ids = [*(token for token, text in texts.items() if not text), *unused]
         self.eos_token_id = eos_id
         self.bos_token_id = tokenizer.bos_id
-        self._encode = tokenizer.encode_parts
+        self._tokenizer = weakref.ref(tokenizer)  # the library keeps this object, and the cache must not keep its key
 
     def __call__(self, text: str | bytes) -> list[int]:
         """Token ids of text in the middle of an answer: without the space that some put before a first word."""
         decoded = text if isinstance(text, str) else text.decode("utf-8", "replace")
-        return self._encode([self.eos_token_id, decoded])[1:]
+        tokenizer = self._tokenizer()
+        return [] if tokenizer is None else tokenizer.encode_parts([self.eos_token_id, decoded])[1:]
 
 
 def _reason(error: str) -> str:

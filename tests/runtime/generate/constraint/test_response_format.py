@@ -1,8 +1,10 @@
 """``response_format`` over a scripted model: what an answer may be, and what is refused."""
 
+import gc
 import json
 import re
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from scripted_model import EOS, ScriptedBackend, byte_tokenizer, random_logits, 
 
 from sprat.errors import BackendError, InputError
 from sprat.runtime.engine import Engine
+from sprat.runtime.generate.constraint.grammar import GrammarVocabulary
 
 QUESTION = [{"role": "user", "content": "Where?"}]
 SCHEMA = {
@@ -144,6 +147,18 @@ def test_a_model_without_an_end_token_is_an_error():
     engine.tokenizer.vocabulary.eog_ids and object.__setattr__(engine.tokenizer.vocabulary, "eog_ids", frozenset())
     with pytest.raises(BackendError, match="no end token"):
         engine.generate("x", response_format={"type": "json_object"})
+
+
+def test_the_vocabulary_is_made_once_and_freed_with_the_engine():
+    engine = scripted_engine(random_logits)
+    made = [GrammarVocabulary.of(engine.tokenizer, 260) for _ in range(2)]
+    assert made[0] is made[1]
+    assert made[0].tokenize("ab") == [*b"ab"]
+    alive = weakref.ref(engine.tokenizer)
+    del engine
+    gc.collect()
+    assert alive() is None
+    assert made[0].matcher('start: "a"').compute_ff_tokens() in ([], [ord("a")])
 
 
 class TestClosing:
