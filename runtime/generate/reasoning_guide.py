@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +66,7 @@ class ReasoningGuide:
         is_open: the prompt ends with ``<think>``.
         may_open: the answer may begin with ``<think>``.
         max_tokens: of reasoning; ``None``: no limit.
+        on_token: called for each token that is not part of the answer.
     """
 
     def __init__(
@@ -76,11 +78,13 @@ class ReasoningGuide:
         is_open: bool,
         may_open: bool,
         max_tokens: int | None = None,
+        on_token: Callable[[], None] = lambda: None,
     ) -> None:
         self._tokens = ReasoningTokens.of(tokenizer)
         self._vocab_size = vocab_size
         self._answer = answer
         self._left = max_tokens
+        self._on_token = on_token
         self._decoder = tokenizer.stream_decoder(continues=True)
         self._text = ""  # the last characters, in which the tags are found
         self._state = _State.THINKING if is_open else _State.BEFORE if may_open else _State.ANSWERING
@@ -113,6 +117,7 @@ class ReasoningGuide:
         if self._state is _State.AFTER and token_id in self._tokens.breaks:
             self._n_breaks += 1
             self._state = _State.AFTER if self._n_breaks < _MAX_BREAKS else _State.ANSWERING
+            self._on_token()
             return token_id
         self._state = _State.ANSWERING
         return token_id if self._answer is None else self._answer.accept(token_id)
@@ -138,6 +143,7 @@ class ReasoningGuide:
         """A token before which nothing but white space was generated."""
         if token_id == self._tokens.open_id:
             self._state = _State.THINKING
+            self._on_token()
             return token_id
         if self._answer is not None:  # the mask allowed only <think> beside the answer
             self._state = _State.ANSWERING
@@ -151,6 +157,7 @@ class ReasoningGuide:
         return token_id
 
     def _think(self, token_id: int) -> None:
+        self._on_token()
         if self._queue:
             self._queue.popleft()
             if not self._queue:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sprat.errors import InputError
 from sprat.runtime.generate.constraint.alternatives import EitherGuide, TriggeredGuide
 from sprat.runtime.generate.constraint.closing import ClosingGuide
 from sprat.runtime.generate.constraint.grammar import GrammarVocabulary
@@ -18,6 +19,7 @@ from sprat.runtime.tokenizer.tokenizer import Tokenizer
 __all__ = ["AnswerGuides", "CallRules"]
 
 _TAIL = 16  # last tokens of a prompt, in which a tag of reasoning is found
+_MORE_AROUND = 3  # tokens beside the end of reasoning: its beginning, and two line breaks after it
 _ANSWER_SHARE = 4  # with close_json, reasoning leaves at least one part of this many of the tokens for the answer
 
 
@@ -75,12 +77,24 @@ class AnswerGuides:
         tail = self.tokenizer.decode(token for token in prompt[-_TAIL:] if token < self.tokenizer.vocab_size)
         is_open = tail.rstrip().endswith(OPEN)
         may_open = may_reason and CLOSE not in tail
-        budget = self._thinking_budget(closes=grammar is not None and self.rules.close_json)
-        answer = self._answer(grammar, budget if is_open or may_open else 0)
-        if not is_open and not may_open:
+        bound = None if grammar is None else self._bound(grammar)
+        budget = self._thinking_budget(bound)
+        if budget is not None and budget < 0 and is_open:
+            raise InputError(
+                f"close_json: max_tokens leaves {self.max_tokens} tokens for the reasoning, its end and an answer that "
+                "matches response_format, which is too few; raise max_tokens"
+            )
+        answer = self._with_calls(bound)
+        if not is_open and (not may_open or (budget is not None and budget < 0)):
             return answer
         return ReasoningGuide(
-            self.tokenizer, self.vocab_size, answer=answer, is_open=is_open, may_open=may_open, max_tokens=budget
+            self.tokenizer,
+            self.vocab_size,
+            answer=answer,
+            is_open=is_open,
+            may_open=may_open,
+            max_tokens=budget,
+            on_token=bound.spend if isinstance(bound, ClosingGuide) else lambda: None,
         )
 
     def _grammar(self) -> str | None:
@@ -89,39 +103,34 @@ class AnswerGuides:
             return self.calls.grammar
         return grammar_of(self.rules.response_format)
 
-    def _thinking_budget(self, *, closes: bool) -> int | None:
+    def _bound(self, grammar: str) -> GrammarGuide | ClosingGuide:
+        if self.rules.close_json:
+            return ClosingGuide(self._vocabulary, grammar, self.max_tokens)
+        return GrammarGuide(self._vocabulary, grammar)
+
+    def _thinking_budget(self, bound: Guide | None) -> int | None:
+        """Tokens of reasoning; below 0 where an answer that is to be finished leaves none."""
         asked = self.rules.max_thinking_tokens
-        if not closes:
+        if not isinstance(bound, ClosingGuide):
             return asked
-        most = self.max_tokens - self.max_tokens // _ANSWER_SHARE - self._n_around
-        return max(0, most if asked is None else min(asked, most))
+        around = len(ReasoningTokens.of(self.tokenizer).closing) + _MORE_AROUND
+        most = self.max_tokens - max(self.max_tokens // _ANSWER_SHARE, bound.n_shortest) - around
+        return most if asked is None else min(asked, most)
 
-    @property
-    def _n_around(self) -> int:
-        """Tokens of the tags around reasoning, and of a line break after it."""
-        return len(ReasoningTokens.of(self.tokenizer).closing) + 2
-
-    def _answer(self, grammar: str | None, thinking_tokens: int | None) -> Guide | None:
-        calls = None if self.calls is None or self.calls.is_required else self._triggered(self.calls)
-        if grammar is None:
-            return calls
-        bound = self._bound(grammar, thinking_tokens)
-        return bound if calls is None or self.calls is None else EitherGuide([bound, self._grammar_guide(self.calls)])
-
-    def _bound(self, grammar: str, thinking_tokens: int | None) -> Guide:
-        if not self.rules.close_json:
-            return GrammarGuide(self._vocabulary, grammar)
-        reasoning = thinking_tokens + self._n_around if thinking_tokens else 0
-        return ClosingGuide(self._vocabulary, grammar, self.max_tokens - reasoning)
+    def _with_calls(self, bound: Guide | None) -> Guide | None:
+        """The guide of an answer that is ``bound``, or calls tools."""
+        if self.calls is None or self.calls.is_required:
+            return bound
+        return self._triggered(self.calls) if bound is None else EitherGuide([bound, self._grammar_guide(self.calls)])
 
     def _triggered(self, calls: CallRules) -> Guide:
         vocabulary, decoder = self._vocabulary, self.tokenizer.stream_decoder(continues=True, shown=calls.shown)
 
         def tokenize(text: str) -> list[int]:
-            parts = self.tokenizer.special.split(text)
-            return [
-                token for part in parts for token in ([part] if isinstance(part, int) else vocabulary.tokenize(part))
-            ]
+            ids: list[int] = []
+            for part in self.tokenizer.special.split(text):
+                ids += [part] if isinstance(part, int) else vocabulary.tokenize(part)
+            return ids
 
         self._grammar_guide(calls)  # a schema that is not supported is an error before anything runs
         return TriggeredGuide(

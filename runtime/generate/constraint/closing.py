@@ -24,7 +24,10 @@ class ClosingGuide:
     Args:
         vocabulary: the model's tokens.
         grammar: what the answer must match.
-        max_tokens: tokens of the answer, an end token included.
+        max_tokens: tokens of the answer, an end token included, and of what comes before it (:meth:`spend`).
+
+    Attributes:
+        n_shortest: tokens of the shortest answer that was found.
 
     Raises:
         InputError: the grammar cannot be used, or no answer of so few tokens was found.
@@ -41,6 +44,7 @@ class ClosingGuide:
                 "raise max_tokens"
             )
         self._closing = end
+        self.n_shortest = len(end)
 
     @property
     def is_complete(self) -> bool:
@@ -50,6 +54,10 @@ class ClosingGuide:
     def allowed(self) -> TokenMask:
         """As the grammar allows."""
         return self._guide.allowed()
+
+    def spend(self) -> None:
+        """Count a token that is not part of the answer."""
+        self._left -= 1
 
     def accept(self, token_id: int) -> int:
         """Take the token, or the next one of the end, if that would not fit after it."""
@@ -93,9 +101,8 @@ class ClosingGuide:
         if forced := matcher.compute_ff_tokens():
             matcher.consume_tokens(forced)
             return list(forced)
-        candidates = [
-            byte for byte in sorted((*_COMMON, *tokens.keys() - _COMMON), key=used.__getitem__) if byte in tokens
-        ]
+        known = (byte for byte in (*_COMMON, *tokens.keys() - _COMMON) if byte in tokens)
+        candidates = sorted(known, key=used.__getitem__)
         last = None if is_text else next((byte for byte in candidates if _ends(matcher, tokens[byte])), None)
         for byte in candidates if last is None else [last]:
             if matcher.try_consume_tokens([tokens[byte]]):

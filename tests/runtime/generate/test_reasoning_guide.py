@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scripted_model import ASSISTANT, EOS, ScriptedBackend, byte_tokenizer, random_logits, scripted_engine
 
+from sprat.errors import InputError
 from sprat.runtime.chat.template import ChatTemplate
 from sprat.runtime.engine import Engine
 
@@ -77,6 +78,21 @@ def test_close_json_leaves_room_for_the_answer_after_endless_reasoning():
     thought, answer, reason = message(engine, max_tokens=60, **asked)
     assert (json.loads(answer).keys(), reason) == ({"a"}, "stop")
     assert len(thought) > 20
+
+
+def test_close_json_leaves_all_tokens_to_an_answer_without_reasoning():
+    text = '{"a": "' + 40 * "b" + '"}'
+    engine = scripted_engine(writing(text), template=PLAIN)
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+    asked = {"response_format": {"type": "json_schema", "schema": schema}, "close_json": True}
+    assert message(engine, max_tokens=60, **asked)[1:] == (text, "stop")
+
+
+def test_too_few_tokens_for_reasoning_and_answer_are_an_error():
+    asked = {"response_format": {"type": "json_object"}, "close_json": True}
+    with pytest.raises(InputError, match=r"leaves 10 tokens for the reasoning.*raise max_tokens"):
+        message(scripted_engine(writing("x"), template=OPENED), max_tokens=10, **asked)
+    assert message(scripted_engine(writing("{}"), template=PLAIN), max_tokens=10, **asked)[1:] == ("{}", "stop")
 
 
 def test_a_model_may_open_reasoning_itself():
