@@ -70,6 +70,22 @@ def answer(engine: Engine, question: str) -> str:
     return message["content"]
 
 
+def command(engine: Engine, sentence: str) -> str:
+    """A command as JSON, a call, a decision, an embedding."""
+    messages = [{"role": "user", "content": sentence}]
+    schema = {"type": "object", "properties": {"on": {"type": "boolean"}}}
+    bound = engine.chat(
+        messages, response_format={"type": "json_schema", "schema": schema}, close_json=True, logprobs=True, n=2
+    )
+    tools = [{"type": "function", "function": {"name": "switch", "parameters": schema}}]
+    called = engine.chat(messages, tools=tools, tool_choice="required", max_thinking_tokens=20)
+    print(called["choices"][0]["message"].get("tool_calls"), engine.embed([sentence]).shape)
+    decision = engine.decide(messages, ["on", "off"], temperature=2.0)
+    assert_type(decision["on"], float)
+    assert_type(decision.best, str)
+    return bound["choices"][0]["message"]["content"]
+
+
 def pieces(engine: Engine, prompt: str) -> Iterator[str]:
     """A continuation, piece by piece."""
     generation = engine.generate(prompt, max_tokens=50, top_p=0.9, seed=1, timeout=10.0)
