@@ -41,7 +41,7 @@ class GrammarVocabulary:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, vocab_size: int) -> GrammarVocabulary:
-        """The vocabulary of ``tokenizer``, made once: that takes a second for 100,000 tokens on a Raspberry Pi.
+        """The vocabulary of ``tokenizer``, made once: every token is read for it.
 
         Raises:
             BackendError: llguidance is not installed, or the model has no end token.

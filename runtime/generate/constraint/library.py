@@ -1,4 +1,4 @@
-"""llguidance, imported where it is needed: it takes 20 ms and is an extra (no wheels for musl and 32-bit ARM)."""
+"""llguidance, imported where it is needed; it is an extra, since it has no wheels for musl and 32-bit ARM."""
 
 from __future__ import annotations
 
