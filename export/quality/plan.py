@@ -17,7 +17,14 @@ import numpy as np
 from sprat.arrays import I32Array, U8Array
 from sprat.errors import InputError
 from sprat.export.calibration import calibration_sequences, disturbed, hold_out
-from sprat.export.quality.budget import Allocation, Tensors, allocate_bytes, allocate_file, tensor_bytes
+from sprat.export.quality.budget import (
+    Allocation,
+    Tensors,
+    allocate_bytes,
+    allocate_file,
+    allocated_formats,
+    tensor_bytes,
+)
 from sprat.export.quality.candidates import STEPS, Compared, Rounded, compare, round_all
 from sprat.export.quality.costs import packaged_cost
 from sprat.export.quality.flat import FlatRounding
@@ -36,11 +43,9 @@ from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.texts import evaluation_text
 from sprat.export.write.rounding import Rounding
 from sprat.progress import Progress, ReportProgress, no_progress
-from sprat.quant.formats import BlockFormat, format_names, get_format
-from sprat.quant.recipe import Recipe, is_kept_f32
-from sprat.quant.round.grid import grid_of
+from sprat.quant.formats import BlockFormat
+from sprat.quant.recipe import Recipe
 from sprat.runtime.files.bundle import QualityReport
-from sprat.runtime.kernels.native import NATIVE_FORMATS
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["MAX_COMPARED", "QualityPlan", "measure_source", "plan_quality", "quality_digest"]
@@ -136,7 +141,7 @@ def quality_digest(
     """SHA-256 of everything that decides formats and codes; reads no weight beyond the source's hash."""
     request = f"{options.level} {options.target} {recipe.name} {' '.join(map(str, recipe.rules))}"
     sequences = [] if options.level == "fast" else calibration_sequences(tokenizer, options.calibration)
-    return measurements_digest(checkpoint.hash(), sequences, _formats(), request)
+    return measurements_digest(checkpoint.hash(), sequences, allocated_formats(), request)
 
 
 def measure_source(
@@ -150,7 +155,7 @@ def measure_source(
         level: ``balanced`` or ``best``.
         progress: called after each layer.
     """
-    formats, n_probes = _formats(), _enough(sequences, _PROBE_TOKENS[level])
+    formats, n_probes = allocated_formats(), _enough(sequences, _PROBE_TOKENS[level])
     path = measurements_path(measurements_digest(checkpoint.hash(), sequences, formats, f"{n_probes} probes"))
     if found := load_measurements(path):
         return found
@@ -179,7 +184,7 @@ class _Planner:
 
     def __post_init__(self) -> None:
         shapes = {name: tensor.shape for name, tensor in self.checkpoint.tensors.items()}
-        self.tensors = _tensors(shapes, self.recipe)
+        self.tensors = Tensors.of(shapes, self.recipe)
 
     def fast(self) -> QualityPlan:
         """Allocate by packaged costs; search scales with equal importance."""
@@ -337,24 +342,6 @@ class _Planner:
             steps=compared.steps if compared else (),
             notes=tuple(notes),
         )
-
-
-def _tensors(shapes: Mapping[str, tuple[int, ...]], recipe: Recipe) -> Tensors:
-    """Which tensors are allocated, and which keep the recipe's format."""
-    choices: dict[str, tuple[BlockFormat, ...]] = {}
-    for name, shape in shapes.items():
-        is_fixed = len(shape) < 2 or is_kept_f32(name) or any(rule.matches(name) for rule in recipe.rules)
-        usable = tuple(format for format in _formats() if format.divides(shape[-1]))
-        if not is_fixed and len(usable) > 1:
-            choices[name] = usable
-    fixed = {name: recipe.choose(name, shape).format for name, shape in shapes.items() if name not in choices}
-    return Tensors(shapes, choices, fixed)
-
-
-def _formats() -> list[BlockFormat]:
-    """Formats to choose from: those that rounding knows and, where the core is built, its kernels run."""
-    known = [format for format in map(get_format, format_names()) if grid_of(format)]
-    return [format for format in known if not NATIVE_FORMATS or format.name in NATIVE_FORMATS]
 
 
 def _enough(sequences: Sequence[I32Array], n_tokens: int) -> int:
