@@ -16,7 +16,7 @@ import numpy as np
 
 from sprat.arrays import I32Array, U8Array
 from sprat.errors import InputError
-from sprat.export.calibration import calibration_sequences, disturbed, hold_out
+from sprat.export.calibration import calibration_sequences, hold_out
 from sprat.export.quality.budget import (
     Allocation,
     Tensors,
@@ -48,7 +48,7 @@ from sprat.quant.recipe import Recipe
 from sprat.runtime.files.bundle import QualityReport
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["MAX_COMPARED", "QualityPlan", "measure_source", "plan_quality", "quality_digest"]
+__all__ = ["MAX_COMPARED", "QualityPlan", "evaluation_sequences", "measure_source", "plan_quality", "quality_digest"]
 
 MAX_COMPARED = 500_000_000
 """Weights of a model whose candidates fit into memory."""
@@ -162,7 +162,7 @@ def measure_source(
     found = measure(
         checkpoint.spec,
         checkpoint,
-        [*disturbed(sequences[:n_probes]), *sequences[n_probes:]],
+        sequences,
         formats,
         n_probes=n_probes,
         effort=STEPS["search"],
@@ -223,7 +223,7 @@ class _Planner:
         """
         sequences = calibration_sequences(self.tokenizer, self.options.calibration)
         kept, held_out = hold_out(sequences) if self.options.calibration else (sequences, [])
-        return kept, held_out or _evaluation(self.tokenizer)
+        return kept, held_out or evaluation_sequences(self.tokenizer)
 
     def _measure(self, sequences: Sequence[I32Array]) -> Measurements:
         measured = measure_source(self.checkpoint, sequences, self.options.level, self.progress)
@@ -350,7 +350,7 @@ def _enough(sequences: Sequence[I32Array], n_tokens: int) -> int:
     return int(reached.argmax()) + 1 if reached.any() else len(sequences)
 
 
-def _evaluation(tokenizer: Mapping[str, Any]) -> list[I32Array]:
+def evaluation_sequences(tokenizer: Mapping[str, Any]) -> list[I32Array]:
     """The evaluation text, which no calibration reads, in windows."""
     found = Tokenizer.from_gguf(tokenizer)
     tokens = found.encode(evaluation_text())
