@@ -62,7 +62,7 @@ PARTS = {
     ],
     "app": [
         "model_reference questions",
-        "evaluate doctor export inspect load plan report verify",
+        "evaluate doctor export frontier inspect load plan report verify",
         "demo_bundle",
         "bench quantize",
         "demo",
