@@ -27,7 +27,7 @@ PARTS = {
     ],
     "quant": [
         "formats",
-        "allocate convert mixes quality round",
+        "allocate convert kld_scale mixes quality round",
         "recipe",
     ],
     "runtime": [
@@ -61,8 +61,8 @@ PARTS = {
         "estimate pipeline inspection",
     ],
     "app": [
-        "model_reference",
-        "evaluate doctor export inspect load plan report verify",
+        "model_reference questions",
+        "evaluate doctor export frontier inspect load plan report verify",
         "demo_bundle",
         "bench quantize",
         "demo",

@@ -119,6 +119,7 @@ class PlanSummary:
     settings: RunSettings
     missing_from: str | None = None  # "memory" or "storage"; None when it fits
     file_bytes: int = 0  # all weights on storage; 0 in files of earlier versions
+    mix: PlanSummary | None = None  # a mix of formats that stays wholly in memory, where this does not
 
 
 @dataclass(frozen=True)

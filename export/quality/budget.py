@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 from sprat.errors import InputError
 from sprat.quant.allocate import Option, allocate
-from sprat.quant.formats import BlockFormat, get_format
-from sprat.quant.recipe import KeptFormats, Recipe
+from sprat.quant.formats import BlockFormat, format_names, get_format
+from sprat.quant.recipe import KeptFormats, Recipe, is_kept_f32
+from sprat.quant.round.grid import grid_of
+from sprat.runtime.kernels.native import NATIVE_FORMATS
 from sprat.text import human_bytes
 
-__all__ = ["Allocation", "Tensors", "allocate_bytes", "allocate_file", "tensor_bytes"]
+__all__ = ["Allocation", "Tensors", "allocate_bytes", "allocate_file", "allocated_formats", "tensor_bytes"]
 
 _CLOSE = 0.001  # of the target
 _MAX_ROUNDS = 8
@@ -33,6 +36,18 @@ class Tensors:
     shapes: Mapping[str, tuple[int, ...]]
     choices: Mapping[str, tuple[BlockFormat, ...]]
     fixed: Mapping[str, BlockFormat]
+
+    @classmethod
+    def of(cls, shapes: Mapping[str, tuple[int, ...]], recipe: Recipe) -> Self:
+        """Tensors of ``shapes``; those of the recipe's rules, and those that no recipe quantizes, are fixed."""
+        choices: dict[str, tuple[BlockFormat, ...]] = {}
+        for name, shape in shapes.items():
+            is_fixed = len(shape) < 2 or is_kept_f32(name) or any(rule.matches(name) for rule in recipe.rules)
+            usable = tuple(format for format in allocated_formats() if format.divides(shape[-1]))
+            if not is_fixed and len(usable) > 1:
+                choices[name] = usable
+        fixed = {name: recipe.choose(name, shape).format for name, shape in shapes.items() if name not in choices}
+        return cls(shapes, choices, fixed)
 
     @property
     def n_weights(self) -> int:
@@ -56,6 +71,12 @@ class Allocation:
         """The recipe ``name`` with these formats."""
         sizes = {tensor: math.prod(shape) for tensor, shape in tensors.shapes.items()}
         return KeptFormats.of(self.formats, sizes, name)
+
+
+def allocated_formats() -> list[BlockFormat]:
+    """Formats to choose from: those that rounding knows and, where the core is built, its kernels run."""
+    known = [format for format in map(get_format, format_names()) if grid_of(format)]
+    return [format for format in known if not NATIVE_FORMATS or format.name in NATIVE_FORMATS]
 
 
 def tensor_bytes(shape: tuple[int, ...], format: BlockFormat) -> int:

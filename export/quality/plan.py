@@ -16,8 +16,15 @@ import numpy as np
 
 from sprat.arrays import I32Array, U8Array
 from sprat.errors import InputError
-from sprat.export.calibration import calibration_sequences, disturbed, hold_out
-from sprat.export.quality.budget import Allocation, Tensors, allocate_bytes, allocate_file, tensor_bytes
+from sprat.export.calibration import calibration_sequences, hold_out
+from sprat.export.quality.budget import (
+    Allocation,
+    Tensors,
+    allocate_bytes,
+    allocate_file,
+    allocated_formats,
+    tensor_bytes,
+)
 from sprat.export.quality.candidates import STEPS, Compared, Rounded, compare, round_all
 from sprat.export.quality.costs import packaged_cost
 from sprat.export.quality.flat import FlatRounding
@@ -36,14 +43,12 @@ from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.texts import evaluation_text
 from sprat.export.write.rounding import Rounding
 from sprat.progress import Progress, ReportProgress, no_progress
-from sprat.quant.formats import BlockFormat, format_names, get_format
-from sprat.quant.recipe import Recipe, is_kept_f32
-from sprat.quant.round.grid import grid_of
+from sprat.quant.formats import BlockFormat
+from sprat.quant.recipe import Recipe
 from sprat.runtime.files.bundle import QualityReport
-from sprat.runtime.kernels.native import NATIVE_FORMATS
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["MAX_COMPARED", "QualityPlan", "measure_source", "plan_quality", "quality_digest"]
+__all__ = ["MAX_COMPARED", "QualityPlan", "evaluation_sequences", "measure_source", "plan_quality", "quality_digest"]
 
 MAX_COMPARED = 500_000_000
 """Weights of a model whose candidates fit into memory."""
@@ -136,7 +141,7 @@ def quality_digest(
     """SHA-256 of everything that decides formats and codes; reads no weight beyond the source's hash."""
     request = f"{options.level} {options.target} {recipe.name} {' '.join(map(str, recipe.rules))}"
     sequences = [] if options.level == "fast" else calibration_sequences(tokenizer, options.calibration)
-    return measurements_digest(checkpoint.hash(), sequences, _formats(), request)
+    return measurements_digest(checkpoint.hash(), sequences, allocated_formats(), request)
 
 
 def measure_source(
@@ -150,14 +155,14 @@ def measure_source(
         level: ``balanced`` or ``best``.
         progress: called after each layer.
     """
-    formats, n_probes = _formats(), _enough(sequences, _PROBE_TOKENS[level])
+    formats, n_probes = allocated_formats(), _enough(sequences, _PROBE_TOKENS[level])
     path = measurements_path(measurements_digest(checkpoint.hash(), sequences, formats, f"{n_probes} probes"))
     if found := load_measurements(path):
         return found
     found = measure(
         checkpoint.spec,
         checkpoint,
-        [*disturbed(sequences[:n_probes]), *sequences[n_probes:]],
+        sequences,
         formats,
         n_probes=n_probes,
         effort=STEPS["search"],
@@ -179,7 +184,7 @@ class _Planner:
 
     def __post_init__(self) -> None:
         shapes = {name: tensor.shape for name, tensor in self.checkpoint.tensors.items()}
-        self.tensors = _tensors(shapes, self.recipe)
+        self.tensors = Tensors.of(shapes, self.recipe)
 
     def fast(self) -> QualityPlan:
         """Allocate by packaged costs; search scales with equal importance."""
@@ -218,7 +223,7 @@ class _Planner:
         """
         sequences = calibration_sequences(self.tokenizer, self.options.calibration)
         kept, held_out = hold_out(sequences) if self.options.calibration else (sequences, [])
-        return kept, held_out or _evaluation(self.tokenizer)
+        return kept, held_out or evaluation_sequences(self.tokenizer)
 
     def _measure(self, sequences: Sequence[I32Array]) -> Measurements:
         measured = measure_source(self.checkpoint, sequences, self.options.level, self.progress)
@@ -339,31 +344,13 @@ class _Planner:
         )
 
 
-def _tensors(shapes: Mapping[str, tuple[int, ...]], recipe: Recipe) -> Tensors:
-    """Which tensors are allocated, and which keep the recipe's format."""
-    choices: dict[str, tuple[BlockFormat, ...]] = {}
-    for name, shape in shapes.items():
-        is_fixed = len(shape) < 2 or is_kept_f32(name) or any(rule.matches(name) for rule in recipe.rules)
-        usable = tuple(format for format in _formats() if format.divides(shape[-1]))
-        if not is_fixed and len(usable) > 1:
-            choices[name] = usable
-    fixed = {name: recipe.choose(name, shape).format for name, shape in shapes.items() if name not in choices}
-    return Tensors(shapes, choices, fixed)
-
-
-def _formats() -> list[BlockFormat]:
-    """Formats to choose from: those that rounding knows and, where the core is built, its kernels run."""
-    known = [format for format in map(get_format, format_names()) if grid_of(format)]
-    return [format for format in known if not NATIVE_FORMATS or format.name in NATIVE_FORMATS]
-
-
 def _enough(sequences: Sequence[I32Array], n_tokens: int) -> int:
     """How many of the first sequences have ``n_tokens`` together."""
     reached = np.cumsum([len(sequence) for sequence in sequences]) >= n_tokens
     return int(reached.argmax()) + 1 if reached.any() else len(sequences)
 
 
-def _evaluation(tokenizer: Mapping[str, Any]) -> list[I32Array]:
+def evaluation_sequences(tokenizer: Mapping[str, Any]) -> list[I32Array]:
     """The evaluation text, which no calibration reads, in windows."""
     found = Tokenizer.from_gguf(tokenizer)
     tokens = found.encode(evaluation_text())

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
 
 from sprat.app.model_reference import DEMO
-from sprat.app.plan import assumed_dimensions, plan, read_model
+from sprat.app.plan import PlannedModel, assumed_dimensions, plan, plan_mix, read_model
 from sprat.cli.model_options import ignore_config_field_option
 from sprat.cli.output.terminal import print_json, print_table, warn_left_out
 from sprat.devices.plan.footprint import AS_IT_IS
 from sprat.devices.plan.plan import DEFAULT_PROMPT, Plan, Verdict
 from sprat.devices.plan.text import headline, notes, smaller_choice
+from sprat.runtime.arch.tensors import expected_tensors
 from sprat.text import format_number, human_bytes
 
 __all__ = ["command"]
@@ -69,13 +72,15 @@ def command(
         ignore_config_fields=ignore_config_fields,
         on_broken=warn_left_out,
     )
+    known = None if quant else read_model(model, context=context, ignore_config_fields=ignore_config_fields)
     if as_json:
         for found in plans:
-            print_json(found.summary(model))
+            mix = plan_mix(known, found) if known else None
+            print_json(dataclasses.replace(found.summary(model), mix=mix.summary(model) if mix else None))
     elif len(plans) == 1:
-        footprints = read_model(model, context=context, ignore_config_fields=ignore_config_fields).footprints
-        choice = smaller_choice(plans[0], footprints) if quant is None else ()
-        _print_one(model, plans[0], devices[0] if devices else plans[0].profile.name, choice)
+        device = devices[0] if devices else plans[0].profile.name
+        choice = [*smaller_choice(plans[0], known.footprints), *_about_mix(known, plans[0])] if known else []
+        _print_one(model, plans[0], device, choice)
     else:
         _print_many(model, plans)
     if (assumed := assumed_dimensions(model)) and not as_json:
@@ -99,6 +104,23 @@ def _print_one(model: str, plan: Plan, device: str, choice: Iterable[str]) -> No
     for note in (*notes(plan), *choice):
         click.echo(f"note: {note}")
     click.echo(f"next:  {_next(model, plan, device)}")
+
+
+def _about_mix(model: PlannedModel, plan: Plan) -> Iterator[str]:
+    """What a calibrated export can do for a device that does not hold the model."""
+    mix = plan_mix(model, plan)
+    if mix is None:
+        return
+    size = mix.footprint.weight_bytes
+    n_weights = sum(math.prod(shape) for shape in expected_tensors(model.spec).values())
+    speeds = ""
+    if mix.prediction:
+        before = f" in place of {format_number(plan.prediction.decode_tokens_per_s)}" if plan.prediction else ""
+        speeds = f" and decodes {format_number(mix.prediction.decode_tokens_per_s)} tokens/s{before} (predicted)"
+    yield (
+        f"a mix of formats in {human_bytes(size)} ({8 * size / n_weights:.2f} bits per weight) stays wholly in "
+        f"memory{speeds}: --quality balanced writes it; its KL divergence is unknown before that measures it"
+    )
 
 
 def _file(plan: Plan) -> tuple[str, ...]:
