@@ -2,6 +2,7 @@
 
 ``python -m sprat.runtime.backends.llamacpp_child FILE 1`` loads the file with repacked buffers (``0``: without),
 decodes three tokens and exits with 0. If llama.cpp rejects the file, it exits with 1 and the reason on standard error.
+With the files of the model as further arguments, it is in a sandbox that can read nothing else.
 """
 
 from __future__ import annotations
@@ -14,9 +15,14 @@ from sprat.errors import SpratError
 _PROBE_TOKENS = (1, 2, 3)  # ids in every vocabulary
 
 
-def main(path: str, use_extra_bufts: str) -> None:
+def main(path: str, use_extra_bufts: str, *readable: str) -> None:
     """Load the file, decode a prompt of two tokens, and one more token."""
     import resource
+
+    if readable:
+        from sprat.runtime.sandbox.enter import enter_sandbox
+
+        enter_sandbox(map(Path, readable))  # before NumPy starts threads
 
     from sprat.runtime.backends.llamacpp import LlamaCppBackend
 
