@@ -15,7 +15,7 @@ __all__ = ["activation_bytes", "isolation_bytes", "native_buffer_bytes", "progra
 _PROGRAM_BYTES = 48 << 20  # Python, NumPy and sprat, once a model has run
 _TOKENIZER_BYTES = 9 << 20
 _TOKENIZER_BYTES_PER_TOKEN = 1040  # texts, merges and the tables of the tokenizers library
-_SHARED_BYTES = 2 << 20  # tokens, and logits of many rows or of one
+_SHARED_BYTES = 2 << 20  # tokens, and logits of several rows
 _FLOAT = 4
 _QUANTIZED = 1.5  # bytes of an element in int8 with scale and sum, as native/matrix.hpp has it
 _QUANTIZED_MULTIPLE = 256
@@ -42,7 +42,7 @@ def isolation_bytes(vocab_size: int) -> int:
     Args:
         vocab_size: logits of a token.
     """
-    return _PROGRAM_BYTES + _SHARED_BYTES + _FLOAT * vocab_size
+    return _PROGRAM_BYTES + _SHARED_BYTES + 3 * _FLOAT * vocab_size
 
 
 def native_buffer_bytes(spec: ModelSpec, batch: int, n_threads: int = _THREADS) -> int:

@@ -1,7 +1,8 @@
 """``IsolatedBackend``: a backend whose weights, kernels and caches are in another process.
 
-A crash there is a :class:`~sprat.errors.BackendDiedError` here. A token costs two small messages and two copies of its
-logits.
+A crash there is a :class:`~sprat.errors.BackendDiedError` here. A token costs two small messages and a copy of its
+logits, into memory that both map. Who writes there could change them while they are sampled: into those of another
+token, which it may choose anyway.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from sprat.runtime.isolation.messages import (
     Reply,
 )
 from sprat.runtime.isolation.process import ModelProcess
+from sprat.runtime.isolation.region import SHARED
 from sprat.runtime.models import RoutingObserver
 
 __all__ = ["IsolatedBackend", "IsolatedStream", "open_isolated"]
@@ -128,11 +130,20 @@ class IsolatedStream:
 
     def forward(self, tokens: Sequence[int]) -> F32Array:
         """Append ``tokens`` and return the logits after the last one, ``(vocab_size,)``."""
-        return self._forward(tokens, n_rows=1).ravel()
+        with self._process.turn():
+            region = self._process.region
+            row = region.unused_row()
+            shared = self._pass(tokens, row=row, all_logits=False)
+            return shared[0].copy() if row == SHARED else region.lend(row)
 
     def forward_all(self, tokens: Sequence[int]) -> F32Array:
         """Append ``tokens`` and return the logits after each, ``(n, vocab_size)``."""
-        return self._forward(tokens, n_rows=len(tokens))
+        with self._process.turn():
+            parts = [self._pass(tokens, row=SHARED, all_logits=True).copy()]
+            while (n := sum(map(len, parts))) < len(tokens):
+                reply = self._process.ask(MoreRows(self._process.next_number()))
+                parts.append(self._rows(reply, len(tokens) - n).copy())
+        return np.concatenate(parts)
 
     def truncate(self, length: int) -> None:
         """Remove every token from position ``length`` on; the process does with the next pass."""
@@ -144,38 +155,25 @@ class IsolatedStream:
         self._release()
         self._process.close_streams()
 
-    def _forward(self, tokens: Sequence[int], *, n_rows: int) -> F32Array:
-        """A pass: ``n_rows`` rows of logits, copied from memory that the process could still change."""
-        with self._process.turn():
-            self._check_open()
-            rows = self._first_rows(tokens, all_logits=n_rows != 1)
-            if len(rows) >= n_rows:
-                return rows[:n_rows].copy()
-            parts = [rows.copy()]
-            while sum(map(len, parts)) < n_rows:
-                parts.append(self._rows(self._process.ask(MoreRows(self._process.next_number()))).copy())
-        return np.concatenate(parts)[:n_rows]
-
-    def _first_rows(self, tokens: Sequence[int], *, all_logits: bool) -> F32Array:
-        """Ask for the pass: the rows of logits in the region.
+    def _pass(self, tokens: Sequence[int], *, row: int, all_logits: bool) -> F32Array:
+        """Run a pass: the rows of logits that are in the region, in ``row`` or shared.
 
         Raises:
             InterruptError: the current interrupt ended it.
             SpratError: it failed.
         """
+        self._check_open()
         n, n_past, interrupt = len(tokens), self._length, current_interrupt()
         self._put(tokens)
-        deadline = interrupt.deadline if interrupt else None
-        reply = self._process.ask(
-            Forward(self._process.next_number(), self._number, n_past, n, all_logits, deadline)
-        )
+        number, deadline = self._process.next_number(), interrupt.deadline if interrupt else None
+        reply = self._process.ask(Forward(number, self._number, n_past, n, all_logits, row, deadline))
         if isinstance(reply, Computed | Failed):
             self._length = max(n_past, min(reply.length, n_past + n))
         if isinstance(reply, Failed):
             raise _error(reply)
         if isinstance(reply, Computed) and not reply.n_rows:
             check_interrupt()
-        return self._rows(reply)
+        return self._rows(reply, n if all_logits else 1)
 
     def _put(self, tokens: Sequence[int]) -> None:
         region = self._process.region.tokens
@@ -186,12 +184,12 @@ class IsolatedStream:
         except OverflowError as error:
             raise PromptError(f"a token id is far outside the vocabulary ({error})") from error
 
-    def _rows(self, reply: Reply) -> F32Array:
-        """The rows of logits that the process has put into the region."""
-        logits = self._process.region.logits
-        if not isinstance(reply, Computed) or not 0 < reply.n_rows <= len(logits):
+    def _rows(self, reply: Reply, most: int) -> F32Array:
+        """The shared rows of logits that the process has written."""
+        shared = self._process.region.shared
+        if not isinstance(reply, Computed) or not 0 < reply.n_rows <= min(most, len(shared)):
             raise self._process.died("it sent no logits")
-        return logits[: reply.n_rows]
+        return shared[: reply.n_rows]
 
     def _check_open(self) -> None:
         if not self._release.alive:

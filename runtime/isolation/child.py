@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from types import TracebackType
 
 from sprat.runtime.isolation.messages import Load, receive_request
 from sprat.runtime.sandbox.enter import enter_sandbox
@@ -29,11 +30,16 @@ def main(descriptor: int, cancels: int, region: int, parent: int) -> None:
     Server(descriptor, cancels, region).run(load, parent, end=_end)
 
 
-def _end() -> None:
-    os._exit(0)  # whatever other threads do: nothing is written here
+def _end(status: int = 0) -> None:
+    os._exit(status)  # whatever other threads do: nothing is written here
+
+
+def _end_with(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    sys.__excepthook__(kind, error, trace)  # its last line is what the other process shows
+    _end(1)
 
 
 if __name__ == "__main__":
-    sys.stdin.close()
+    sys.excepthook = _end_with
     main(*map(int, sys.argv[1:]))
     _end()

@@ -74,11 +74,12 @@ class Forward(msgspec.Struct, frozen=True, tag=True):
     n_past: int
     n_tokens: int
     all_logits: bool
+    row: int  # of the region, for the logits; SHARED for its shared rows
     deadline: float | None  # time.monotonic(), which all processes share
 
 
 class MoreRows(msgspec.Struct, frozen=True, tag=True):
-    """Put the next logits of the last pass into the region."""
+    """Put the next logits of the last pass into the region's shared rows."""
 
     number: int
 
@@ -98,7 +99,7 @@ class Opened(msgspec.Struct, frozen=True, tag=True):
 
 
 class Computed(msgspec.Struct, frozen=True, tag=True):
-    """Tokens in the stream, and rows of logits in the region; none after an interrupt."""
+    """Tokens in the stream, and rows of logits that were written into the region; none after an interrupt."""
 
     number: int
     length: int

@@ -5,26 +5,30 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import weakref
 
 import numpy as np
 
 from sprat.arrays import F32Array, I32Array
 
-__all__ = ["Region", "region_bytes"]
+__all__ = ["SHARED", "Region", "region_bytes"]
+
+SHARED = -1  # instead of the index of a lent row: the rows for all
 
 _TOKENS = 1 << 16  # of one pass: the most that `batch` allows
-_LOGITS_BYTES = 1 << 20  # what is handed over at once; one row at least
+_SHARED_BYTES = 1 << 20  # of logits that are handed over at once; one row at least
+_N_LENT = 2  # one for the token that is sampled, one for the next
 _SEALS = 0x0001 | 0x0002 | 0x0004  # F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW
 _ADD_SEALS = 1033  # F_ADD_SEALS
 
 
 def region_bytes(vocab_size: int) -> int:
     """Bytes of a region for a model with this vocabulary."""
-    return 4 * _TOKENS + 4 * vocab_size * _n_rows(vocab_size)
+    return 4 * _TOKENS + 4 * vocab_size * (_N_LENT + _n_shared(vocab_size))
 
 
-def _n_rows(vocab_size: int) -> int:
-    return max(1, _LOGITS_BYTES // (4 * vocab_size))
+def _n_shared(vocab_size: int) -> int:
+    return max(1, _SHARED_BYTES // (4 * vocab_size))
 
 
 class Region:
@@ -36,13 +40,15 @@ class Region:
 
     Attributes:
         tokens: ids of the tokens of a pass.
-        logits: rows of logits, ``(n, vocab_size)``.
+        shared: rows of logits, which are copied out, ``(n, vocab_size)``.
     """
 
     def __init__(self, descriptor: int, vocab_size: int) -> None:
-        mapped = mmap.mmap(descriptor, region_bytes(vocab_size))
-        self.tokens: I32Array = np.frombuffer(mapped, np.int32, _TOKENS)
-        self.logits: F32Array = np.frombuffer(mapped, np.float32, offset=4 * _TOKENS).reshape(-1, vocab_size)
+        self._mapped = mmap.mmap(descriptor, region_bytes(vocab_size))
+        self._vocab_size = vocab_size
+        self.tokens: I32Array = np.frombuffer(self._mapped, np.int32, _TOKENS)
+        self.shared: F32Array = self._rows(_N_LENT, _n_shared(vocab_size)).reshape(-1, vocab_size)
+        self._users: list[weakref.ref[F32Array] | None] = [None] * _N_LENT
 
     @staticmethod
     def create(vocab_size: int) -> int:
@@ -51,3 +57,25 @@ class Region:
         os.ftruncate(descriptor, region_bytes(vocab_size))
         fcntl.fcntl(descriptor, _ADD_SEALS, _SEALS)
         return descriptor
+
+    def unused_row(self) -> int:
+        """The index of a row to lend that nobody uses; ``SHARED`` if all are in use."""
+        for index, user in enumerate(self._users):
+            if user is None or user() is None:
+                return index
+        return SHARED
+
+    def lend(self, index: int) -> F32Array:
+        """The row ``(vocab_size,)``, which is in use while this array, or a view of it, exists."""
+        # Each time a new array: views of it keep it, while views of one array for all would keep that one.
+        row = self.row(index)
+        self._users[index] = weakref.ref(row)
+        return row
+
+    def row(self, index: int) -> F32Array:
+        """The row to lend, for who fills it."""
+        return self._rows(index, 1)
+
+    def _rows(self, first: int, n: int) -> F32Array:
+        offset = 4 * (_TOKENS + first * self._vocab_size)
+        return np.frombuffer(self._mapped, np.float32, n * self._vocab_size, offset)

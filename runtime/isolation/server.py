@@ -32,7 +32,7 @@ from sprat.runtime.isolation.messages import (
     receive_request,
     send,
 )
-from sprat.runtime.isolation.region import Region
+from sprat.runtime.isolation.region import SHARED, Region
 from sprat.runtime.open_model import open_model
 
 __all__ = ["Server"]
@@ -112,12 +112,13 @@ class Server:
                 self._rows = rows.reshape(-1, self._backend.vocab_size)
         except SpratError as error:
             return _failed(request.number, error, stream.length)
-        return Computed(request.number, stream.length, self._hand_over())
+        return Computed(request.number, stream.length, self._hand_over(request.row))
 
-    def _hand_over(self) -> int:
-        """Move the next rows of logits to the region."""
-        n = min(len(self._rows), len(self._region.logits))
-        self._region.logits[:n] = self._rows[:n]
+    def _hand_over(self, row: int = SHARED) -> int:
+        """Move the next rows of logits to the region: to its shared rows, or one to the row that will be lent."""
+        place = self._region.shared if row == SHARED else self._region.row(row)[None]
+        n = min(len(self._rows), len(place))
+        place[:n] = self._rows[:n]
         self._rows = self._rows[n:]
         return n
 
