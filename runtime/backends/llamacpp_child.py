@@ -19,6 +19,7 @@ def main(path: str, use_extra_bufts: str, *readable: str) -> None:
     """Load the file, decode a prompt of two tokens, and one more token."""
     import resource
 
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # an abort is expected: write no core file
     if readable:
         from sprat.runtime.sandbox.enter import enter_sandbox
 
@@ -26,7 +27,6 @@ def main(path: str, use_extra_bufts: str, *readable: str) -> None:
 
     from sprat.runtime.backends.llamacpp import LlamaCppBackend
 
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # an abort is expected: write no core file
     try:
         backend = LlamaCppBackend(Path(path), n_threads=1, use_extra_bufts=use_extra_bufts == "1")
         stream = backend.new_stream(capacity=32)

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sprat.arrays import F32Array
 from sprat.errors import SpratError
 from sprat.runtime.backends.protocol import Backend, TokenStream
@@ -54,7 +52,6 @@ class Server:
         self._descriptor, self._region_descriptor = descriptor, region
         self._cancels = _Cancels(cancels)
         self._streams: dict[int, TokenStream] = {}
-        self._rows: F32Array = np.empty((0, 0), np.float32)  # logits that have not been handed over
 
     def run(self, load: Load, parent: int, end: Callable[[], object]) -> None:
         """Answer the first request and all others, until the socket is closed.
@@ -71,6 +68,7 @@ class Server:
             send(self._descriptor, _failed(load.number, error, 0))
             return
         self._region = Region(self._region_descriptor, self._backend.vocab_size)
+        self._rows: F32Array = self._region.shared[:0]  # logits that have not been handed over
         send(self._descriptor, Loaded(load.number, self._backend.vocab_size, self._backend.max_context))
         while (request := receive_request(self._descriptor)) is not None:
             reply = self._answer(request)

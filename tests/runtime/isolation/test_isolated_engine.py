@@ -35,7 +35,7 @@ def bundle(tmp_path_factory):
     return export(write_checkpoint(folder / "tiny-Chat"), folder / "out", quant="int8", formats=("gguf", "onnx")).path
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def engine(bundle):
     with Engine.load(bundle, backend="reference", isolate=True) as engine:
         yield engine

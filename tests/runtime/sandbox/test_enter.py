@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sprat.errors import BackendError
-from sprat.runtime.sandbox import seccomp
+from sprat.runtime.sandbox import enter, seccomp
 from sprat.runtime.sandbox.enter import restrict_thread
 from sprat.runtime.sandbox.landlock import landlock_version, restrict_files
 
@@ -150,6 +150,22 @@ def test_a_system_without_libseccomp_is_an_error_with_a_remedy(monkeypatch):
     monkeypatch.setattr(seccomp.ctypes, "CDLL", missing)
     with pytest.raises(BackendError, match="apt install libseccomp2"):
         seccomp.filter_system_calls()
+
+
+def test_limits_stay_below_those_that_hold_already(monkeypatch):
+    """And the process is restricted once they are set, which it can no longer do later."""
+    steps = []
+    monkeypatch.setattr(enter.resource, "setrlimit", lambda kind, limits: steps.append((kind, limits)))
+    monkeypatch.setattr(enter.resource, "getrlimit", lambda _kind: (100, 100))
+    monkeypatch.setattr(enter, "restrict_thread", lambda files: steps.append(files))
+    enter.enter_sandbox(iter([Path("a")]), memory_bytes=1 << 30)
+    assert dict(steps[:-1]) == {
+        resource.RLIMIT_CORE: (0, 0),
+        resource.RLIMIT_FSIZE: (0, 0),
+        resource.RLIMIT_NOFILE: (100, 100),
+        resource.RLIMIT_DATA: (100, 100),
+    }
+    assert steps[-1] == [Path("a")]
 
 
 LIMITED = """
