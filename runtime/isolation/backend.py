@@ -20,7 +20,6 @@ from sprat.errors import BackendError, ModelFileChangedError, PromptError, Sprat
 from sprat.runtime.backends.registry import BackendChoice, LoadRequest, isolated_request
 from sprat.runtime.interrupt import check_interrupt, current_interrupt
 from sprat.runtime.isolation.messages import (
-    CloseStream,
     Computed,
     Failed,
     Forward,
@@ -163,6 +162,7 @@ class IsolatedStream:
             SpratError: it failed.
         """
         self._check_open()
+        check_interrupt()
         n, n_past, interrupt = len(tokens), self._length, current_interrupt()
         self._put(tokens)
         number, deadline = self._process.next_number(), interrupt.deadline if interrupt else None
@@ -220,5 +220,6 @@ def _load(name: str, request: LoadRequest, number: int) -> Load:
 def _error(reply: Failed) -> SpratError:
     """The error that the process reports; a BackendError if it is none of sprat's."""
     kind = getattr(errors, reply.kind, None) if reply.kind in errors.__all__ else None
-    is_error = isinstance(kind, type) and issubclass(kind, SpratError)
-    return kind(reply.message) if is_error else BackendError(reply.message)
+    if isinstance(kind, type) and issubclass(kind, SpratError):
+        return kind(reply.message)
+    return BackendError(reply.message)

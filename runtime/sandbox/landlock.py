@@ -21,7 +21,7 @@ _RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}  # version -> number of rights to files; 
 
 def landlock_version() -> int:
     """The kernel's version of Landlock; 0 without it."""
-    return max(0, libc.syscall(_CREATE_RULESET, None, 0, _VERSION))
+    return max(0, int(libc.syscall(_CREATE_RULESET, None, 0, _VERSION)))
 
 
 def restrict_files(readable: Iterable[Path]) -> bool:

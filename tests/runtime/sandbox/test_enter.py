@@ -28,7 +28,7 @@ def in_sandbox(act, *files):
         try:
             restrict_thread(files)
             outcome.append(act())
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - handed to the test
             outcome.append(error)
 
     thread = threading.Thread(target=run)
@@ -121,7 +121,7 @@ def test_other_threads_are_not_in_it(file):
 def test_it_cannot_read_anything_else(file):
     other = file.with_name("other")
     other.write_bytes(b"private")
-    for path in (other, "/etc/passwd", os.path.expanduser("~")):
+    for path in (other, "/etc/passwd", Path.home()):
         found = in_sandbox(lambda path=path: os.open(path, os.O_RDONLY), file)
         assert isinstance(found, PermissionError), path
 
@@ -157,7 +157,7 @@ def test_limits_stay_below_those_that_hold_already(monkeypatch):
     steps = []
     monkeypatch.setattr(enter.resource, "setrlimit", lambda kind, limits: steps.append((kind, limits)))
     monkeypatch.setattr(enter.resource, "getrlimit", lambda _kind: (100, 100))
-    monkeypatch.setattr(enter, "restrict_thread", lambda files: steps.append(files))
+    monkeypatch.setattr(enter, "restrict_thread", steps.append)
     enter.enter_sandbox(iter([Path("a")]), memory_bytes=1 << 30)
     assert dict(steps[:-1]) == {
         resource.RLIMIT_CORE: (0, 0),
