@@ -26,6 +26,7 @@ class LoadKeywords(TypedDict, total=False):
     deterministic: bool
     exact: bool
     check: Check
+    isolate: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,9 @@ class LoadOptions:
         exact: require a backend that does not round; the native one takes two int8 digits and a float32 cache.
         check: ``"sizes"`` compares the sizes of a bundle's files with its manifest, ``"hashes"`` reads every file and
             compares its SHA-256 as well; see :meth:`~sprat.runtime.files.bundle.Bundle.check`.
+        isolate: run the backend in a process of its own that has no network, reads only the model and libraries,
+            writes nothing, starts nothing and has a limit of memory. When it crashes, calls raise
+            :class:`~sprat.errors.BackendDiedError`, and the model can be loaded again. Linux only.
     """
 
     device: str | None = None
@@ -63,6 +67,7 @@ class LoadOptions:
     deterministic: bool = False
     exact: bool = False
     check: Check = "sizes"
+    isolate: bool = False
 
     def __post_init__(self) -> None:
         """Check what no later step looks at.

@@ -31,7 +31,7 @@ PARTS = {
         "recipe",
     ],
     "runtime": [
-        "interrupt weights memory",
+        "interrupt weights memory sandbox",
         "tokenizer arch",
         "files cache",
         "kernels",
@@ -42,6 +42,7 @@ PARTS = {
         "generate cache_budget",
         "chat",
         "frontend open_model",
+        "isolation",
         "session",
         "limits load_options",
         "engine",

@@ -18,6 +18,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from sprat.errors import (
+    BackendDiedError,
     BackendError,
     BundleError,
     CheckpointError,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "BackendDiedError",
     "BackendError",
     "BundleError",
     "CheckpointError",

@@ -17,6 +17,7 @@
     │   ├── TemplateError                a chat template that fails, exceeds its budget or leaves the sandbox
     │   └── PromptError                  a token id outside the vocabulary, a prompt longer than the context
     ├── BackendError (RuntimeError)      a backend that is not installed, died, or was closed
+    │   └── BackendDiedError             the process of an isolated backend ended; load the model again
     ├── SessionBusyError (RuntimeError)  a session that is used by two threads at a time
     ├── EmulationError (RuntimeError)    the limits of a device could not be set, or killed the process under them
     └── ExportError (RuntimeError)       the output could not be written: disk full, permissions, a changed source
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 __all__ = [
+    "BackendDiedError",
     "BackendError",
     "BundleError",
     "CheckpointError",
@@ -111,6 +113,10 @@ class PromptError(InputError):
 
 class BackendError(SpratError, RuntimeError):
     """A backend is not installed, died while it was probed or used, or was closed."""
+
+
+class BackendDiedError(BackendError):
+    """The process of an isolated backend ended, by a crash, a limit or a signal; load the model again."""
 
 
 class SessionBusyError(SpratError, RuntimeError):

@@ -53,6 +53,12 @@ _LOAD = (
     click.option(
         "--check", flag_value="hashes", help="First compare every byte of a bundle with the hashes in its manifest."
     ),
+    click.option(
+        "--isolate",
+        is_flag=True,
+        default=None,
+        help="Run the model in a process without network and write access: for files that you do not trust.",
+    ),
 )
 
 
