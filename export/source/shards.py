@@ -123,8 +123,8 @@ def _read_header(file: SourceFile) -> Iterator[FileTensor]:
     if unknown:
         refuse_known_tensors(file.path, (name for name, _, _ in entries))
         raise CheckpointError(
-            f"{file.path}: tensors of type {summarize(unknown)}; sprat reads {', '.join(_FORMATS)}: save the model in one "
-            "of these with transformers' model.to(torch.bfloat16).save_pretrained(DIR)"
+            f"{file.path}: tensors of type {summarize(unknown)}; sprat reads {', '.join(_FORMATS)}: save the model in "
+            "one of these with transformers' model.to(torch.bfloat16).save_pretrained(DIR)"
         )
     # safetensors checked that the tensors fill the file up to its end, so the remaining bytes are the header.
     sizes = [math.prod(shape) * _FORMATS[dtype].block_bytes for _, dtype, shape in entries]
