@@ -31,6 +31,7 @@ from sprat.errors import (
     ModelFileChangedError,
     ModelFileError,
     PromptError,
+    QueueFullError,
     ResultsError,
     SessionBusyError,
     SpratError,
@@ -49,12 +50,15 @@ if TYPE_CHECKING:
     from sprat.app.quantize import quantize
     from sprat.app.report import report
     from sprat.app.verify import verify
+    from sprat.runtime.async_engine import AsyncEngine, AsyncSession
     from sprat.runtime.engine import Engine
     from sprat.runtime.session import Session
 
     __version__: str
 
 __all__ = [
+    "AsyncEngine",
+    "AsyncSession",
     "BackendError",
     "BundleError",
     "CheckpointError",
@@ -69,6 +73,7 @@ __all__ = [
     "ModelFileChangedError",
     "ModelFileError",
     "PromptError",
+    "QueueFullError",
     "ResultsError",
     "Session",
     "SessionBusyError",
@@ -90,6 +95,8 @@ __all__ = [
 
 # Name: the module that defines it. `export` is not here: it is also the package sprat.export, which is callable.
 _MODULES = {
+    "AsyncEngine": "sprat.runtime.async_engine",
+    "AsyncSession": "sprat.runtime.async_engine",
     "Engine": "sprat.runtime.engine",
     "Session": "sprat.runtime.session",
     "bench": "sprat.app.bench",
