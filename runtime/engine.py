@@ -247,6 +247,13 @@ class Engine:
         """The model's name in chat completions."""
         return self.frontend.name
 
+    def needed_bytes(self, n_answers: int) -> int:
+        """Memory for weights, buffers, and the KV caches of ``n_answers`` of the whole context at a time.
+
+        0 for a model that was not loaded from a GGUF or ONNX file.
+        """
+        return self._budget.needed_bytes(n_answers, self.context)
+
     @public_call
     def session(self, *, overflow: Overflow = "stop", context: int | None = None) -> Session:
         """A conversation that keeps its KV cache between turns. Close it, or use it in a ``with`` statement.

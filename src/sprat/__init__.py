@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from sprat.runtime.async_engine import AsyncEngine, AsyncSession
     from sprat.runtime.engine import Engine
     from sprat.runtime.session import Session
+    from sprat.server.serve import serve
 
     __version__: str
 
@@ -90,6 +91,7 @@ __all__ = [
     "plan",
     "quantize",
     "report",
+    "serve",
     "verify",
 ]
 
@@ -107,6 +109,7 @@ _MODULES = {
     "plan": "sprat.app.plan",
     "quantize": "sprat.app.quantize",
     "report": "sprat.app.report",
+    "serve": "sprat.server.serve",
     "verify": "sprat.app.verify",
 }
 

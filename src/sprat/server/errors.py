@@ -1,0 +1,89 @@
+"""Errors as OpenAI's API reports them: ``{"error": {"message", "type", "param", "code"}}`` and a status."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from sprat.errors import DoesNotFitError, InputError, QueueFullError, SpratError
+
+__all__ = ["ApiError", "error_body", "error_response", "from_exception"]
+
+_LOG = logging.getLogger("sprat.server")
+_RETRY_AFTER_S = 1  # an answer of a small model takes seconds, and a slot becomes free at each end
+_FIELD = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$|unknown field `(?P<unknown>[^`]*)`")
+
+
+class ApiError(Exception):
+    """What a client is told.
+
+    Args:
+        status: of HTTP.
+        message: for people.
+        kind: OpenAI's ``type``.
+        param: the field of the request.
+        code: for programs.
+        headers: of the response.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.headers = status, headers or {}
+        self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def from_exception(error: Exception) -> ApiError:
+    """What a client is told of ``error``."""
+    match error:
+        case ApiError():
+            return error
+        case msgspec.ValidationError() | msgspec.DecodeError():
+            return _invalid_body(error)
+        case QueueFullError():
+            return _later(429, error, kind="rate_limit_error", code="queue_full")
+        case DoesNotFitError():
+            return _later(503, error, kind="server_error", code="out_of_memory")
+        case InputError():
+            return ApiError(400, str(error))
+        case SpratError():
+            return ApiError(500, str(error), kind="server_error")
+        case HTTPException():
+            return ApiError(error.status_code, error.detail, headers=dict(error.headers or {}))
+    _LOG.exception("a request failed", exc_info=error)
+    return ApiError(500, "the server failed; its log has the reason", kind="server_error")
+
+
+def _invalid_body(error: Exception) -> ApiError:
+    found = _FIELD.search(str(error))
+    param = found and (found["path"] or found["unknown"])
+    return ApiError(400, f"invalid request: {error}", param=param or None)
+
+
+def _later(status: int, error: Exception, *, kind: str, code: str) -> ApiError:
+    return ApiError(status, str(error), kind=kind, code=code, headers={"Retry-After": str(_RETRY_AFTER_S)})
+
+
+def error_body(error: Exception) -> dict[str, Any]:
+    """The JSON of ``error``."""
+    return from_exception(error).body
+
+
+async def error_response(_request: Request, error: Exception) -> JSONResponse:
+    """The response for ``error``."""
+    told = from_exception(error)
+    return JSONResponse(told.body, told.status, told.headers)
