@@ -13,7 +13,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sprat.server.api import chat, completions, models
+from sprat.server import page
+from sprat.server.api import chat, completions, models, ollama, responses
 from sprat.server.errors import error_response
 from sprat.server.guard import Guard
 from sprat.server.metrics import Metrics
@@ -29,6 +30,12 @@ _ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/v1/models/{model:path}", models.model),
     ("POST", "/v1/chat/completions", chat.chat_completions),
     ("POST", "/v1/completions", completions.completions),
+    ("POST", "/v1/responses", responses.responses),
+    ("POST", "/api/chat", ollama.chat),
+    ("GET", "/api/tags", ollama.tags),
+    ("POST", "/api/show", ollama.show),
+    ("GET", "/api/version", ollama.told_version),
+    ("GET", "/", page.page),
     ("GET", "/health", models.health),
     ("GET", "/metrics", models.metrics),
 )
