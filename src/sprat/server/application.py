@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sprat.server import page
+from sprat.server import openapi, page
 from sprat.server.api import chat, completions, models, ollama, responses
 from sprat.server.errors import error_response
 from sprat.server.guard import Guard
@@ -35,6 +35,7 @@ _ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/api/tags", ollama.tags),
     ("POST", "/api/show", ollama.show),
     ("GET", "/api/version", ollama.told_version),
+    ("GET", "/openapi.json", openapi.openapi),
     ("GET", "/", page.page),
     ("GET", "/health", models.health),
     ("GET", "/metrics", models.metrics),

@@ -19,7 +19,7 @@ from sprat.server.errors import ApiError
 from sprat.server.exchange import body_of, unless_gone
 from sprat.server.model_pool import ModelPool, ServedModel
 
-__all__ = ["OllamaChat", "chat", "show", "tags", "told_version"]
+__all__ = ["OllamaChat", "OllamaShow", "chat", "show", "tags", "told_version"]
 
 _LATEST = ":latest"  # what Ollama's clients add to a name without a tag
 _OPTIONS = {"temperature", "top_k", "top_p", "min_p", "seed", "stop"}  # under the same names
@@ -74,6 +74,12 @@ class OllamaChat(msgspec.Struct, forbid_unknown_fields=True):
             for message in self.messages
         ]
         return plain_messages(msgspec.convert(raw, list[ChatMessage]))
+
+
+class OllamaShow(msgspec.Struct):
+    """The body of a question about a model."""
+
+    model: str
 
 
 async def chat(request: Request) -> Response:
@@ -176,10 +182,9 @@ def _tag(model: ServedModel) -> dict[str, Any]:
 
 async def show(request: Request) -> Response:
     """What a model can do."""
-    body = await body_of(request, dict[str, Any])
-    name = str(body.get("model", "")).removesuffix(_LATEST)
+    body = await body_of(request, OllamaShow)
     pool: ModelPool = request.app.state.pool
-    details = _tag(pool.find(name))["details"]
+    details = _tag(pool.find(body.model.removesuffix(_LATEST)))["details"]
     return JSONResponse({"details": details, "model_info": {}, "capabilities": ["completion"], "template": ""})
 
 

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from sprat.runtime.chat.completions import ChatChunk
 from sprat.server.answering import Answering, streamed
-from sprat.server.api.fields import ChatMessage, Count, Sampling, TextPart, plain_messages
+from sprat.server.api.fields import ChatMessage, Count, Sampling, TextPart, plain_messages, text_of
 from sprat.server.api.response_events import ResponseEvents
 from sprat.server.errors import ApiError
 from sprat.server.exchange import body_of, unless_gone
@@ -22,14 +22,21 @@ from sprat.server.exchange import body_of, unless_gone
 __all__ = ["ResponsesRequest", "responses"]
 
 
+class InputPart(TextPart, forbid_unknown_fields=True):
+    """A part of an item; that of an earlier reasoning is not read."""
+
+    type: Literal["text", "input_text", "output_text", "reasoning_text"] = "input_text"
+
+
 class InputItem(msgspec.Struct, forbid_unknown_fields=True):
     """A message of the conversation, or what an earlier response held."""
 
     type: Literal["message", "reasoning"] = "message"
     role: Literal["system", "developer", "user", "assistant"] = "user"
-    content: str | list[TextPart] | None = None
+    content: str | list[InputPart] | None = None
     id: str | None = None
     status: str | None = None
+    phase: str | None = None
     summary: list[Any] | None = None
     encrypted_content: str | None = None
 
@@ -55,7 +62,7 @@ class ResponsesRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
     def messages(self) -> list[ChatMessage]:
         """The conversation. Reasoning of earlier answers is left out, as templates of reasoning models do."""
         items = [InputItem(content=self.input)] if isinstance(self.input, str) else self.input
-        found = [ChatMessage(item.role, item.content) for item in items if item.type == "message"]
+        found = [ChatMessage(item.role, text_of(item.content)) for item in items if item.type == "message"]
         return [*([ChatMessage("system", self.instructions)] if self.instructions else []), *found]
 
     def options(self) -> dict[str, Any]:
