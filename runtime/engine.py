@@ -10,12 +10,16 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, Self, Unpack
 
+import numpy as np
+
+from sprat.arrays import F32Array
 from sprat.boundary import public_call
 from sprat.errors import BackendError, InputError, PromptError
 from sprat.progress import ReportProgress, no_progress
@@ -36,6 +40,8 @@ from sprat.runtime.files.model_file import check_model
 from sprat.runtime.files.model_reference import locate_model_file
 from sprat.runtime.footprint import DEFAULT_BATCH
 from sprat.runtime.frontend import Frontend
+from sprat.runtime.generate.decision import Decision, decide
+from sprat.runtime.generate.embedding import mean_pooled
 from sprat.runtime.generate.generation import Generation
 from sprat.runtime.generate.options import GenerateOptions, split_options
 from sprat.runtime.generate.sampling import SamplingParams
@@ -232,6 +238,88 @@ class Engine:
             )
         return self.frontend.reply(prompt, generation)
 
+    def decide(
+        self,
+        prompt: str | Sequence[Mapping[str, Any]],
+        options: Sequence[str],
+        *,
+        temperature: float = 1.0,
+        **template: Unpack[TemplateOptions],
+    ) -> Decision:
+        """The probabilities of given answers, computed from the logits in one prefill: nothing is sampled.
+
+        Where an option is the beginning of another one, the end of the answer counts, too. docs/embedding.md says how
+        to calibrate.
+
+        Args:
+            prompt: messages as for :meth:`chat`, after which the model answers without reasoning; or text, which is
+                continued as by :meth:`generate`.
+            options: the answers, as the model would write them.
+            temperature: above 1 the decision is less certain, below 1 more.
+            **template: what the chat template is given; :meth:`chat` has the names.
+
+        Returns:
+            A dict of option and probability, the most probable first, with ``best``, ``logprobs`` and ``mass``.
+
+        Raises:
+            InputError: there are fewer than two options, or one is empty or appears twice.
+            PromptError: prompt and options are longer than the context.
+            TemplateError: the model has no chat template, or it fails on these messages.
+        """
+        if not isinstance(temperature, Real) or isinstance(temperature, bool) or not 0 < temperature < math.inf:
+            raise InputError(f"temperature is {temperature!r}, expected a finite number above 0")
+        if isinstance(prompt, str):
+            tokens = self.encode(prompt)
+        else:
+            tokens = self.frontend.answer_tokens(self.encode_chat(prompt, **template))
+        encoded = self.frontend.encode_options(options)
+        capacity = self._checked_length(len(tokens) + max(map(len, encoded.values())))
+        with self._new_transcript(capacity) as transcript, contextlib.closing(transcript):
+            return decide(
+                transcript,
+                tokens,
+                encoded,
+                ends=self.tokenizer.eog_ids,
+                batch=self.frontend.batch,
+                temperature=float(temperature),
+            )
+
+    def embed(self, texts: str | Sequence[str], *, normalize: bool = True) -> F32Array:
+        """Embeddings of texts: the mean over the tokens of the last layer's normed hidden states.
+
+        Models that generate text were not trained for it: their vectors compare roughly, those of an embedding model
+        well.
+
+        Args:
+            texts: one text, or several.
+            normalize: scale each vector to length 1, so that a product of two is their cosine.
+
+        Returns:
+            ``(hidden_size,)`` for one text, ``(n, hidden_size)`` for several.
+
+        Raises:
+            PromptError: a text is empty, or longer than the context.
+            BackendError: the backend computes logits only (``llamacpp``, ``onnx``), or the engine was closed.
+        """
+        if not isinstance(texts, str):
+            return np.stack([self.embed(text, normalize=normalize) for text in _texts(texts)])
+        tokens = self.encode(texts)
+        stream, give_back = self._budget.new_stream(self.backend, self._checked_length(len(tokens)))
+        try:
+            mean = mean_pooled(stream, tokens, self.frontend.batch)
+        finally:
+            stream.close()
+            give_back()
+        return (mean / np.linalg.norm(mean) if normalize else mean).astype(np.float32)
+
+    def _checked_length(self, n_tokens: int) -> int:
+        if n_tokens > self.context:
+            raise PromptError(
+                f"the text has {n_tokens} tokens, the context holds {self.context}; shorten it, or load the model with "
+                "a larger context"
+            )
+        return n_tokens
+
     @property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer."""
@@ -330,3 +418,14 @@ class Engine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _texts(texts: object) -> Sequence[str]:
+    """The texts to embed, checked.
+
+    Raises:
+        PromptError: they are no list of texts, or none.
+    """
+    if isinstance(texts, list | tuple) and texts and all(isinstance(text, str) for text in texts):
+        return texts
+    raise PromptError(f"the texts are {texts!r:.200}, expected a text or a list of at least one text")

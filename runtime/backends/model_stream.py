@@ -42,6 +42,11 @@ class ModelStream:
         model, cache = self._opened()
         return model.forward(tokens, cache, all_logits=True, observe=self._observe)
 
+    def hidden_states(self, tokens: Sequence[int]) -> F32Array:
+        """Append ``tokens`` and return the hidden states after the final norm, ``(n, hidden_size)``."""
+        model, cache = self._opened()
+        return model.hidden_states(tokens, cache)
+
     def truncate(self, length: int) -> None:
         """Remove every token from position ``length`` on."""
         self._opened()[1].truncate(length)

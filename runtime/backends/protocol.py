@@ -6,12 +6,12 @@ Protocols, not base classes: each backend wraps another library, and they share 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sprat.arrays import F32Array
 from sprat.runtime.models import RoutingObserver
 
-__all__ = ["Backend", "TokenStream"]
+__all__ = ["Backend", "HiddenStates", "TokenStream"]
 
 
 class TokenStream(Protocol):
@@ -43,6 +43,14 @@ class TokenStream(Protocol):
 
     def close(self) -> None:
         """Free the cache; once more does nothing."""
+
+
+@runtime_checkable
+class HiddenStates(Protocol):
+    """A token stream whose backend gives hidden states, too."""
+
+    def hidden_states(self, tokens: Sequence[int]) -> F32Array:
+        """Append ``tokens`` and return the hidden states after the final norm, ``(n, hidden_size)``."""
 
 
 class Backend(Protocol):

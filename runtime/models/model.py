@@ -83,19 +83,34 @@ class Model:
             InterruptError: the pass was interrupted; see :mod:`sprat.runtime.interrupt`.
         """
         ids = self._check(tokens)
-        cache.reserve(len(ids))
-        angles = self._rope.angles(cache.length, len(ids))
-        form = self.form or cast("MLAForm", self.spec.attention.cheapest(len(ids), cache.length).name)
         with np.errstate(all="ignore"):  # NaN and Inf of damaged weights reach the logits, which Sampler checks
-            x = self.kernels.embed(self._embedding, ids)
-            for block in self._blocks:
-                block(x, angles, cache, self.kernels, form, observe)
+            x = self._run_layers(ids, cache, observe)
             logits = self.kernels.logits(x if all_logits else x[-1:], self._head)
         if logits.min() == -np.inf:  # a sampler takes it for a masked token
             logits[logits == -np.inf] = np.nan
         self._weights.check_unchanged()
         cache.advance(len(ids))
         return logits
+
+    def hidden_states(self, tokens: I32Array | Sequence[int], cache: Cache) -> F32Array:
+        """Like :meth:`forward`, but the hidden states after the final norm: ``(n, hidden_size)``."""
+        ids = self._check(tokens)
+        with np.errstate(all="ignore"):
+            x = self._run_layers(ids, cache, None)
+            normed = self.kernels.rms_norm(x, self._head.norm, self._head.eps)
+        self._weights.check_unchanged()
+        cache.advance(len(ids))
+        return normed
+
+    def _run_layers(self, ids: I32Array, cache: Cache, observe: RoutingObserver | None) -> F32Array:
+        """The hidden states after the last layer, ``(n, hidden_size)``; the caller advances the cache."""
+        cache.reserve(len(ids))
+        angles = self._rope.angles(cache.length, len(ids))
+        form = self.form or cast("MLAForm", self.spec.attention.cheapest(len(ids), cache.length).name)
+        x = self.kernels.embed(self._embedding, ids)
+        for block in self._blocks:
+            block(x, angles, cache, self.kernels, form, observe)
+        return x
 
     def _check(self, tokens: I32Array | Sequence[int]) -> I32Array:
         ids = np.asarray(tokens)
