@@ -12,18 +12,15 @@ import heapq
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from sprat.arrays import F32Array
-from sprat.runtime.backends.protocol import TokenStream
+from sprat.runtime.backends.protocol import Backend, RunsTogether, TokenStream
 from sprat.runtime.interrupt import Interrupt, InterruptError, current_interrupt
 
-__all__ = ["ForwardEach", "PassQueue", "forward_in_turn"]
-
-ForwardEach = Callable[[Sequence[TokenStream], Sequence[int]], F32Array]
-"""Appends one token to each stream, in one pass; the logits of each, ``(n, vocab_size)``."""
+__all__ = ["PassQueue", "forward_in_turn"]
 
 _PATIENCE = 0.25  # of a pass's duration: how long the queue waits for an answer that samples its next token
 
@@ -68,11 +65,11 @@ class PassQueue:
     """Runs the passes of its threads one at a time.
 
     Args:
-        forward_each: runs passes of one token together; ``None`` if the backend cannot.
+        backend: whose passes these are.
     """
 
-    def __init__(self, forward_each: ForwardEach | None = None) -> None:
-        self._forward_each = forward_each
+    def __init__(self, backend: Backend) -> None:
+        self._together = backend if isinstance(backend, RunsTogether) else None
         self._changed = threading.Condition()
         self._waiting: list[_Pass] = []  # a heap
         self._turns: set[_Turn] = set()
@@ -147,15 +144,16 @@ class PassQueue:
         return left if left > 0 and not self._is_running else None
 
     def _can_join(self, waiting: _Pass) -> bool:
-        return self._forward_each is not None and len(waiting.tokens) == 1
+        return self._together is not None and len(waiting.tokens) == 1
 
     def _take(self, mine: _Pass) -> list[_Pass]:
         """Remove ``mine`` from the queue, with the passes that run together with it."""
         self._is_running = True
         together = [mine]
         if self._can_join(mine):
-            priority = mine.turn.priority
-            together = [one for one in self._waiting if self._can_join(one) and one.turn.priority == priority]
+            priority, most = mine.turn.priority, self._together.max_together if self._together else 1
+            joining = (one for one in sorted(self._waiting) if self._can_join(one) and one.turn.priority == priority)
+            together = list(itertools.islice(joining, most))
         for one in together:
             self._leave(one)
         return together
@@ -171,10 +169,10 @@ class PassQueue:
         if len(together) == 1:
             first.result = first.stream.forward(first.tokens)
             return
-        assert self._forward_each is not None, "only passes that can join are taken together"
+        assert self._together is not None, "only passes that can join are taken together"
         try:
             with Interrupt():  # the cancel of one answer does not end the pass of the others
-                logits = self._forward_each([one.stream for one in together], [one.tokens[0] for one in together])
+                logits = self._together.forward_each([one.stream for one in together], [one.tokens[0] for one in together])
         except BaseException as error:
             for one in together:
                 one.result = error

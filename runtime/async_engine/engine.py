@@ -59,7 +59,7 @@ class AsyncEngine:
             raise InputError(f"parallel is {parallel} and queue {queue}, expected at least 1 and at least 0")
         self.engine = engine
         self._workers = Workers(parallel, queue)
-        self._passes = PassQueue(getattr(engine.backend, "forward_each", None))
+        self._passes = PassQueue(engine.backend)
 
     @classmethod
     async def load(
