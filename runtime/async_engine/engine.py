@@ -98,12 +98,19 @@ class AsyncEngine:
         self, messages: Sequence[Mapping[str, Any]], *, priority: int = 0, **options: Unpack[ChatOptions]
     ) -> ChatCompletion:
         """The whole reply to a conversation, as :meth:`Engine.chat`; cancelling the task ends the answer."""
-        return await self.stream_chat(messages, priority=priority, **options).completion()
+        job = Job(lambda: self.engine.stream_chat(messages, **options), self._passes, priority, in_parts=False)
+        self._workers.submit(job)
+        return await AsyncChatStream(job, self._workers).completion()
 
     async def session(self, *, overflow: Overflow = "stop", context: int | None = None) -> AsyncSession:
         """A conversation that keeps its KV cache between turns; arguments and errors of :meth:`Engine.session`."""
         session = await asyncio.to_thread(self.engine.session, overflow=overflow, context=context)
         return AsyncSession(session, self._workers, self._passes)
+
+    @property
+    def parallel(self) -> int:
+        """Answers that are generated at a time, at most."""
+        return self._workers.parallel
 
     @property
     def n_running(self) -> int:

@@ -45,18 +45,22 @@ class AsyncSession:
             QueueFullError: too many answers wait already.
             BackendError: the engine was closed.
         """
+        return AsyncChatStream(self._begin(text, priority, options, in_parts=True), self._workers)
+
+    async def chat(self, text: str, *, priority: int = 0, **options: Unpack[ChatOptions]) -> ChatCompletion:
+        """Add ``text`` as a user message and return the whole reply; cancelling the task ends the answer."""
+        job = self._begin(text, priority, options, in_parts=False)
+        return await AsyncChatStream(job, self._workers).completion()
+
+    def _begin(self, text: str, priority: int, options: ChatOptions, *, in_parts: bool) -> Job[ChatStream]:
         if self._job is not None and not self._job.has_ended:
             raise SessionBusyError(
                 "the session's last answer has not ended; wait for it, cancel it, or use one session per conversation"
             )
-        job = Job(lambda: self._session.stream_chat(text, **options), self._passes, priority)
+        job = Job(lambda: self._session.stream_chat(text, **options), self._passes, priority, in_parts=in_parts)
         self._workers.submit(job)
         self._job = job
-        return AsyncChatStream(job, self._workers)
-
-    async def chat(self, text: str, *, priority: int = 0, **options: Unpack[ChatOptions]) -> ChatCompletion:
-        """Add ``text`` as a user message and return the whole reply; cancelling the task ends the answer."""
-        return await self.stream_chat(text, priority=priority, **options).completion()
+        return job
 
     async def close(self) -> None:
         """End a running answer, and free the cache."""

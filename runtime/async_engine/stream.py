@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from sprat.errors import SpratError
 from sprat.runtime.async_engine.workers import Workers
 from sprat.runtime.chat.completions import ChatChunk, ChatCompletion, ChatStream
 from sprat.runtime.generate.generation import Generation, Piece, Summary
@@ -46,16 +46,23 @@ class Job(Generic[AnswerOf]):
         start: begins the answer; called in the worker's thread.
         passes: in which its forward passes take turns.
         priority: higher goes first.
+        in_parts: post every part; otherwise the end alone, which wakes the event loop once.
     """
 
-    def __init__(self, start: Callable[[], AnswerOf], passes: PassQueue, priority: int) -> None:
+    def __init__(
+        self, start: Callable[[], AnswerOf], passes: PassQueue, priority: int, *, in_parts: bool = True
+    ) -> None:
         self.priority = priority
+        self._in_parts = in_parts
         self.answer: AnswerOf | None = None
         self.parts: asyncio.Queue[Any] = asyncio.Queue()
         self._start, self._passes = start, passes
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
+        self._posted: deque[object] = deque()  # and not in ``parts`` yet
+        self._is_waking = False
         self._is_cancelled = False
+        self._error: BaseException | None = None
         self._ended = threading.Event()
 
     @property
@@ -69,13 +76,16 @@ class Job(Generic[AnswerOf]):
 
     def run(self) -> None:
         """Generate the answer to its end, from a worker's thread."""
-        error: BaseException | None = None
         try:
             with self._passes.turns(self.priority):
                 self._generate()
-        except BaseException as caught:  # noqa: BLE001  # it is raised where the parts are taken
-            error = caught
-        self._end(error)
+        except BaseException as error:  # noqa: BLE001  # it is raised where the parts are taken
+            self._error = error
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Post the end: the answer's, or ``error``, if it never began."""
+        self._ended.set()
+        self._post(_End(error or self._error))
 
     def cancel(self) -> None:
         """End the answer in the middle of its pass, or before it begins; from any thread."""
@@ -83,10 +93,6 @@ class Job(Generic[AnswerOf]):
             self._is_cancelled = True
             if self.answer is not None:
                 self.answer.cancel()
-
-    def abandon(self) -> None:
-        """Post the end of an answer that has not begun and will not."""
-        self._end(SpratError("the answer was cancelled before it began: it waited for a free thread"))
 
     def cancel_soon(self) -> None:
         """Cancel from the event loop; for finalizers, which may interrupt code that holds a lock."""
@@ -105,17 +111,28 @@ class Job(Generic[AnswerOf]):
                 part = next(answer)
             except StopIteration:
                 return
-            self._post(part)
-
-    def _end(self, error: BaseException | None) -> None:
-        self._ended.set()
-        self._post(_End(error))
+            if self._in_parts:
+                self._post(part)
 
     def _post(self, part: object) -> None:
+        """Wake the event loop, unless it is waking already: a fast model has several parts ready by then."""
+        with self._lock:
+            self._posted.append(part)
+            if self._is_waking:
+                return
+            self._is_waking = True
         try:
-            self._loop.call_soon_threadsafe(self.parts.put_nowait, part)
+            self._loop.call_soon_threadsafe(self._take)
         except RuntimeError:  # the loop is closed: nobody takes the parts
             self.cancel()
+
+    def _take(self) -> None:
+        with self._lock:
+            self._is_waking = False
+            parts = list(self._posted)
+            self._posted.clear()
+        for part in parts:
+            self.parts.put_nowait(part)
 
 
 class AsyncStream(AsyncIterator[Part], Generic[Part, AnswerOf]):

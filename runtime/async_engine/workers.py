@@ -8,7 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from sprat.errors import BackendError, QueueFullError
+from sprat.errors import BackendError, QueueFullError, SpratError
 
 __all__ = ["Work", "Workers"]
 
@@ -24,8 +24,8 @@ class Work(Protocol):
     def cancel(self) -> None:
         """End soon, also before the start; from any thread."""
 
-    def abandon(self) -> None:
-        """End without having run."""
+    def end(self, error: BaseException | None = None) -> None:
+        """Called once no thread works on it any more; with an error if none ever did."""
 
 
 class Workers:
@@ -84,7 +84,7 @@ class Workers:
             heapq.heapify(left)
             self._waiting = left
         if was_waiting:
-            work.abandon()
+            work.end(SpratError("the answer was cancelled before it began: it waited for a free thread"))
 
     def close(self) -> None:
         """Cancel all works and wait for their threads; once more does nothing."""
@@ -107,5 +107,6 @@ class Workers:
                 self._running.discard(work)
                 if self._waiting and not self._is_closed:
                     self._start(heapq.heappop(self._waiting)[1])
+            work.end()
 
 
