@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, Self, Unpack
@@ -34,7 +34,13 @@ from sprat.runtime.backends.registry import (
 )
 from sprat.runtime.cache_budget import CacheBudget
 from sprat.runtime.chat.completions import ChatCompletion, ChatStream
-from sprat.runtime.chat.prompt import ChatOptions, ChatPrompt, TemplateOptions, split_chat_options
+from sprat.runtime.chat.prompt import (
+    ChatOptions,
+    ChatPrompt,
+    TemplateOptions,
+    reply_options,
+    split_chat_options,
+)
 from sprat.runtime.chat.template import ChatTemplate
 from sprat.runtime.files.model_file import check_model
 from sprat.runtime.files.model_reference import locate_model_file
@@ -229,14 +235,20 @@ class Engine:
     def stream_chat(self, messages: Sequence[Mapping[str, Any]], **options: Unpack[ChatOptions]) -> ChatStream:
         """Stream the reply to a conversation in chunks, in OpenAI's format; otherwise like :meth:`chat`."""
         for_template, for_generation = split_chat_options(options)
-        _, stop_conditions = split_options(for_generation)
+        for_reply = reply_options(options)
         prompt = self.encode_chat(messages, **for_template)
+        generations = self._answers(prompt, for_generation, for_reply.n)
+        return self.frontend.reply(prompt, generations, logprobs=for_reply.logprobs)
+
+    def _answers(self, prompt: ChatPrompt, options: GenerateOptions, count: int) -> Generator[Generation]:
+        """``count`` answers to one prompt, each begun when it is taken; they share its KV entries."""
+        _, stop_conditions = split_options(options)
         capacity = min(self.context, len(prompt.tokens) + (stop_conditions.max_tokens or self.context))
-        with self._new_transcript(capacity) as transcript:
-            generation = self.frontend.generate(
-                transcript, prompt.tokens, for_generation, continues=False, on_end=transcript.close
-            )
-        return self.frontend.reply(prompt, generation)
+        with self._new_transcript(capacity) as transcript, contextlib.closing(transcript):
+            for index in range(count):
+                seed = options.get("seed")
+                seeded: GenerateOptions = options if seed is None else {**options, "seed": seed + index}
+                yield self.frontend.generate(transcript, prompt.tokens, seeded, continues=False, tools=prompt.tools)
 
     def decide(
         self,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sprat.errors import InputError, PromptError, TemplateError
 from sprat.progress import no_progress
 from sprat.runtime.chat.completions import ChatStream, Message
-from sprat.runtime.chat.prompt import ChatPrompt, TemplateOptions, chat_prompt
+from sprat.runtime.chat.prompt import ChatPrompt, TemplateOptions, prompt_with_tools
 from sprat.runtime.chat.reasoning import ReasoningSplitter
+from sprat.runtime.chat.reply import Reply
 from sprat.runtime.chat.template import ChatTemplate
+from sprat.runtime.chat.tools.plan import ToolPlan
+from sprat.runtime.chat.tools.splitter import ToolCallSplitter
 from sprat.runtime.generate.constraint.answer import AnswerGuides
 from sprat.runtime.generate.generation import Generation, PrefillSpeed
 from sprat.runtime.generate.options import GenerateOptions, rules_of, split_options
@@ -118,7 +121,7 @@ class Frontend:
         if self.template is None:
             raise TemplateError(f"{self.name} has no chat template; pass a prompt to generate() instead")
         try:
-            return chat_prompt(self.template, self.tokenizer, messages, options, max_tokens=self.context)
+            return prompt_with_tools(self.template, self.tokenizer, messages, options, max_tokens=self.context)
         except TemplateError as error:
             raise TemplateError(f"{self.name}: {error}; generate() continues a prompt without it") from error
 
@@ -135,6 +138,7 @@ class Frontend:
         options: GenerateOptions,
         *,
         continues: bool,
+        tools: ToolPlan | None = None,
         on_end: Callable[[], None] = lambda: None,
     ) -> Generation:
         """Start generation after ``prompt``; the prefix that is in the cache of ``transcript`` is reused.
@@ -144,6 +148,7 @@ class Frontend:
             prompt: token ids of the whole prompt, checked.
             options: sampling parameters and stop conditions.
             continues: the answer continues the text of the prompt; otherwise it begins a message.
+            tools: what the answer may call.
             on_end: called once, when the answer has ended.
 
         Raises:
@@ -160,14 +165,16 @@ class Frontend:
                 "shorten the prompt, or load the model with a larger context"
             )
         room = transcript.capacity - len(prompt)
-        guides = AnswerGuides(self.tokenizer, self.vocab_size, rules, min(stop_conditions.max_tokens or room, room))
+        calls = None if tools is None else tools.rules(self.tokenizer)
+        max_tokens = min(stop_conditions.max_tokens or room, room)
+        guides = AnswerGuides(self.tokenizer, self.vocab_size, rules, max_tokens, calls)
         guide = guides.guide(prompt, may_reason=not continues)
         transcript.rewind(prompt)
         return Generation(
             transcript,
             prompt,
             sampler=Sampler(sampling),
-            decoder=self.tokenizer.stream_decoder(continues=continues),
+            decoder=self.tokenizer.stream_decoder(continues=continues, shown=calls.shown if calls else frozenset()),
             eog_ids=self.tokenizer.eog_ids,
             stop_conditions=stop_conditions,
             guide=guide,
@@ -181,17 +188,29 @@ class Frontend:
     def reply(
         self,
         prompt: ChatPrompt,
-        generation: Generation,
+        generations: Generator[Generation],
+        *,
+        logprobs: bool = False,
         on_reply: Callable[[Message], None] = lambda _reply: None,
     ) -> ChatStream:
-        """The reply as chunks, with the reasoning separated from the answer.
+        """The reply as chunks, with reasoning and tool calls separated from the answer.
 
         Args:
             prompt: the rendered conversation.
-            generation: the answer.
-            on_reply: called with the complete reply.
+            generations: the answers; closed after the last one.
+            logprobs: report log probabilities.
+            on_reply: called with each complete reply.
         """
-        return ChatStream(generation, ReasoningSplitter(prompt.text), model=self.name, on_reply=on_reply)
+
+        def new_reply() -> Reply:
+            calls = None if prompt.tools is None else ToolCallSplitter(prompt.tools.format)
+            return Reply(ReasoningSplitter(prompt.text), calls, self._shown_bytes if logprobs else None)
+
+        return ChatStream(generations, new_reply, model=self.name, on_reply=on_reply)
+
+    def _shown_bytes(self, token_id: int) -> bytes:
+        """The bytes of a token, special tokens included."""
+        return self.tokenizer.token_bytes(token_id) or self.tokenizer.special_text(token_id).encode()
 
 
 def _token_ids(prompt: object) -> list[int]:

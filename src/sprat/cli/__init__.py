@@ -26,6 +26,7 @@ _COMMANDS = {
     "run": "Answer one prompt.",
     "chat": "Chat with a model.",
     "serve": "Serve models over HTTP: OpenAI's API and a chat page.",
+    "decide": "Print how probable each of several answers is.",
     "eval": "Score a model on the tasks of the packaged student.",
     "demo": "Export, verify and run the packaged student.",
     "plan": "Show whether a model fits a device and its predicted speed, before any download.",
