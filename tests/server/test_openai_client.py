@@ -180,3 +180,90 @@ def test_no_json_and_an_unknown_path_have_openais_error_object(client):
         client.get("/chat/completions", cast_to=object)
     assert caught.value.status_code == 405
     assert json.loads(caught.value.response.text)["error"]["message"] == "Method Not Allowed"
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"device": {"enum": ["light", "fan"]}, "on": {"type": "boolean"}},
+    "required": ["device", "on"],
+    "additionalProperties": False,
+}
+TOOL = {
+    "type": "function",
+    "function": {"name": "switch", "description": "Switch a device.", "parameters": SCHEMA},
+}
+SENTENCE = [{"role": "user", "content": "Turn on the kitchen light"}]
+
+
+def test_an_answer_has_the_shape_of_the_schema_it_was_asked_for(client):
+    pytest.importorskip("llguidance")
+    asked = {"type": "json_schema", "json_schema": {"name": "command", "schema": SCHEMA, "strict": True}}
+    content = ask(client, messages=SENTENCE, response_format=asked, max_tokens=100).choices[0].message.content
+    assert set(json.loads(content)) == {"device", "on"}
+    text = {"format": {"type": "json_schema", "name": "command", "schema": SCHEMA}}
+    response = client.responses.create(model="student", input=SENTENCE[0]["content"], text=text)
+    assert set(json.loads(response.output_text)) == {"device", "on"}
+
+
+def test_a_model_of_pydantic_is_parsed(client):
+    pytest.importorskip("llguidance")
+    from typing import Literal
+
+    from pydantic import BaseModel
+
+    class Command(BaseModel):
+        device: Literal["light", "fan"]
+        on: bool
+
+    completion = client.chat.completions.parse(model="student", messages=SENTENCE, response_format=Command)
+    assert isinstance(completion.choices[0].message.parsed, Command)
+
+
+def test_a_tool_is_called_and_its_result_fed_back(client):
+    pytest.importorskip("llguidance")
+    options = {"messages": SENTENCE, "tools": [TOOL], "tool_choice": "required", "max_tokens": 200}
+    choice = ask(client, **options).choices[0]
+    (call, *_) = choice.message.tool_calls
+    assert (choice.finish_reason, call.function.name) == ("tool_calls", "switch")
+    assert set(json.loads(call.function.arguments)) == {"device", "on"}
+    result = {"role": "tool", "tool_call_id": call.id, "content": "done"}
+    history = [*SENTENCE, choice.message, result]
+    assert ask(client, messages=history, tools=[TOOL], max_tokens=20).choices[0].message.role == "assistant"
+    deltas = [chunk.choices[0].delta for chunk in ask(client, stream=True, **options)]
+    streamed = [call for delta in deltas for call in delta.tool_calls or []]
+    assert streamed[0].function.arguments == call.function.arguments
+
+
+def test_a_response_calls_a_function_and_takes_its_output(client):
+    pytest.importorskip("llguidance")
+    tool = {"type": "function", **TOOL["function"]}
+    options = {"model": "student", "tools": [tool], "tool_choice": "required", "temperature": 0}
+    question = {"role": "user", "content": SENTENCE[0]["content"]}
+    with client.responses.stream(input=[question], **options) as stream:
+        kinds = {event.type for event in stream}
+        response = stream.get_final_response()
+    call = next(item for item in response.output if item.type == "function_call")
+    assert set(json.loads(call.arguments)) == {"device", "on"}
+    assert {"response.function_call_arguments.delta", "response.function_call_arguments.done"} <= kinds
+    output = {"type": "function_call_output", "call_id": call.call_id, "output": "done"}
+    after = client.responses.create(model="student", input=[question, *response.output, output], tools=[tool])
+    assert after.status in {"completed", "incomplete"}
+    with pytest.raises(openai.BadRequestError, match="'web_search' is not offered"):
+        client.responses.create(model="student", input="x", tools=[{"type": "web_search"}])
+
+
+def test_log_probabilities_and_several_replies(client):
+    completion = ask(client, logprobs=True, top_logprobs=2, n=2, seed=1, temperature=1)
+    assert [choice.index for choice in completion.choices] == [0, 1]
+    first = completion.choices[0].logprobs.content[0]
+    assert first.logprob <= 0
+    assert len(first.top_logprobs) == 2
+    *_, last = ask(client, n=2, stream=True, stream_options={"include_usage": True})
+    assert last.usage.completion_tokens > completion.usage.prompt_tokens
+
+
+def test_sampling_that_openai_has_is_passed_on(client):
+    options = {"presence_penalty": 1, "frequency_penalty": 1, "logit_bias": {"5": -100}, "seed": 3}
+    extra = {"min_p": 0.1, "top_k": 3, "typical_p": 0.9, "min_tokens": 2, "max_thinking_tokens": 3}
+    completion = ask(client, temperature=1, extra_body=extra, **options)
+    assert len(completion.choices[0].message.reasoning_content) < 20

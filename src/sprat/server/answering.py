@@ -45,7 +45,7 @@ class Answering:
         self._pool: ModelPool = state.pool
         self._metrics: Metrics = state.metrics
         self.model: ServedModel = self._pool.find(name)
-        self._began = time.monotonic()
+        self._began, self._is_first = time.monotonic(), True
 
     async def completion(self, messages: Sequence[Mapping[str, Any]], options: dict[str, Any]) -> ChatCompletion:
         """The whole reply to a conversation."""
@@ -53,8 +53,9 @@ class Answering:
             completion = await engine.chat(messages, **self.limited(options))
         completion["model"] = self.model.name
         for choice in completion["choices"]:
-            self._end(choice["finish_reason"], completion["timings"])
+            self._metrics.answer(self.model.name, choice["finish_reason"])
             choice["finish_reason"] = str(openai_reason(choice["finish_reason"]))
+        self._metrics.tokens(self.model.name, completion["timings"])
         return completion
 
     async def chunks(
@@ -65,17 +66,23 @@ class Answering:
             self._pool.using(self.model) as engine,
             engine.stream_chat(messages, **self.limited(options)) as stream,
         ):
-            is_first = True
+            timings: dict[str, Any] = {}
             async for chunk in stream:
                 chunk["model"] = self.model.name
-                for choice in chunk["choices"]:
-                    if is_first and (choice["delta"].get("content") or choice["delta"].get("reasoning_content")):
-                        self._metrics.first_token(self.model.name, time.monotonic() - self._began)
-                        is_first = False
-                    if reason := choice["finish_reason"]:
-                        self._end(reason, chunk["timings"])
-                        choice["finish_reason"] = openai_reason(reason)
+                self._count(chunk)
+                timings = chunk.get("timings", timings)
                 yield chunk
+            self._metrics.tokens(self.model.name, timings)
+
+    def _count(self, chunk: ChatChunk) -> None:
+        """Count the first part of the answer and the end of each reply, whose reason becomes OpenAI's."""
+        for choice in chunk["choices"]:
+            if self._is_first and choice["delta"].keys() - {"role"} and any(choice["delta"].values()):
+                self._is_first = False
+                self._metrics.first_token(self.model.name, time.monotonic() - self._began)
+            if reason := choice["finish_reason"]:
+                self._metrics.answer(self.model.name, reason)
+                choice["finish_reason"] = openai_reason(reason)
 
     @asynccontextmanager
     async def engine(self) -> AsyncIterator[AsyncEngine]:
@@ -91,10 +98,8 @@ class Answering:
 
     def ended(self, summary: Summary) -> None:
         """Count an answer that continues a prompt."""
-        self._end(str(summary.finish_reason), asdict(summary.timings))
-
-    def _end(self, reason: str, timings: dict[str, Any]) -> None:
-        self._metrics.answer(self.model.name, reason, timings)
+        self._metrics.answer(self.model.name, str(summary.finish_reason))
+        self._metrics.tokens(self.model.name, asdict(summary.timings))
 
 
 async def streamed(request: Request, parts: AsyncGenerator[bytes, None], **options: Any) -> EventStream:

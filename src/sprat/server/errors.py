@@ -83,7 +83,8 @@ def error_body(error: Exception) -> dict[str, Any]:
     return from_exception(error).body
 
 
-async def error_response(_request: Request, error: Exception) -> JSONResponse:
-    """The response for ``error``."""
+async def error_response(request: Request, error: Exception) -> JSONResponse:
+    """The response for ``error``, as Ollama's clients know it under ``/api``."""
     told = from_exception(error)
-    return JSONResponse(told.body, told.status, told.headers)
+    body = {"error": str(told)} if request.url.path.startswith("/api/") else told.body
+    return JSONResponse(body, told.status, told.headers)

@@ -50,12 +50,15 @@ class Metrics:
         """Count the time until an answer began."""
         self._first.labels(model).observe(seconds)
 
-    def answer(self, model: str, finish_reason: str, timings: dict[str, Any]) -> None:
+    def answer(self, model: str, finish_reason: str) -> None:
         """Count an answer that has ended."""
+        self._finished.labels(model, finish_reason).inc()
+
+    def tokens(self, model: str, timings: dict[str, Any]) -> None:
+        """Count the tokens of a request."""
         self._prompt.labels(model).inc(timings["prompt_n"])
         self._cached.labels(model).inc(timings["cache_n"])
         self._generated.labels(model).inc(timings["predicted_n"])
-        self._finished.labels(model, finish_reason).inc()
 
     def text(self) -> bytes:
         """All of it, in the text format."""

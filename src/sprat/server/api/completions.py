@@ -13,13 +13,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sprat.server.answering import Answering, openai_reason, streamed
-from sprat.server.api.fields import Count, Sampling, StreamOptions
+from sprat.server.api.fields import Count, Sampling, StreamOptions, given
 from sprat.server.errors import ApiError
 from sprat.server.exchange import body_of, event, unless_gone
 
 __all__ = ["CompletionRequest", "completions"]
 
 _MAX_PROMPTS = 64
+_DEFAULT_MAX_TOKENS = 16  # OpenAI's
 
 
 class CompletionRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
@@ -32,13 +33,14 @@ class CompletionRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
     n: Annotated[int, Meta(ge=1, le=1)] | None = None
     echo: bool | None = None
     stop: str | list[str] | None = None
+    response_format: dict[str, Any] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
     def options(self) -> dict[str, Any]:
         """The keywords of ``generate``."""
-        options = {**self.sampling(), "suffix": self.suffix, "stop": self.stop, "max_tokens": self.max_tokens or 16}
-        return {name: value for name, value in options.items() if value is not None}
+        limit = {"max_tokens": self.max_tokens or _DEFAULT_MAX_TOKENS}
+        return {**self.sampling(), **given(self, "suffix", "stop", "response_format"), **limit}
 
     def prompts(self) -> list[str | list[int]]:
         """The prompts, one for each choice.

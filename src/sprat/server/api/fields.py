@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from sprat.server.errors import ApiError
 
-__all__ = ["ChatMessage", "NoEffect", "Sampling", "StreamOptions", "TextPart", "plain_messages", "text_of"]
+__all__ = ["ChatMessage", "NoEffect", "Sampling", "StreamOptions", "TextPart", "given", "plain_messages", "text_of"]
 
 Count = Annotated[int, Meta(ge=1)]
 
@@ -62,13 +62,23 @@ class Sampling(NoEffect, kw_only=True):
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=0, le=1 << 20)] | None = None
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    typical_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     repeat_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    logit_bias: dict[int, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    min_tokens: Annotated[int, Meta(ge=0)] | None = None
+    max_thinking_tokens: Annotated[int, Meta(ge=0)] | None = None
     seed: Annotated[int, Meta(ge=0, lt=1 << 32)] | None = None
 
     def sampling(self) -> dict[str, Any]:
         """The keywords of ``generate`` that were given."""
-        names = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+        return given(self, *(set(Sampling.__struct_fields__) - set(NoEffect.__struct_fields__)))
+
+
+def given(request: msgspec.Struct, *names: str) -> dict[str, Any]:
+    """The fields ``names`` of a request that were given."""
+    return {name: value for name in names if (value := getattr(request, name)) is not None}
 
 
 def text_of(content: str | list[TextPart] | None) -> str | None:

@@ -59,7 +59,9 @@ class OllamaChat(msgspec.Struct, forbid_unknown_fields=True):
             del options["max_tokens"]
         if self.think is not None:
             options["chat_template_kwargs"] = {"thinking": bool(self.think), "enable_thinking": bool(self.think)}
-        return options
+        if self.format is not None:
+            options["response_format"] = _response_format(self.format)
+        return {**options, **({"tools": self.tools} if self.tools else {})}
 
     def chat_messages(self) -> list[dict[str, Any]]:
         """The messages for a chat template.
@@ -70,10 +72,28 @@ class OllamaChat(msgspec.Struct, forbid_unknown_fields=True):
         if any(message.images for message in self.messages):
             raise ApiError(400, "the model reads text only, and a message has images", param="messages")
         raw = [
-            {"role": message.role, "content": message.content, "tool_calls": message.tool_calls}
+            {"role": message.role, "content": message.content, "tool_calls": _openai_calls(message.tool_calls)}
             for message in self.messages
         ]
         return plain_messages(msgspec.convert(raw, list[ChatMessage]))
+
+
+def _response_format(asked: object) -> dict[str, Any]:
+    """Ollama's ``"json"``, or a JSON schema, as OpenAI's."""
+    if asked == "json":
+        return {"type": "json_object"}
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": asked}}
+
+
+def _openai_calls(calls: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """Tool calls of Ollama, which has no ids and arguments that are no text, as OpenAI's."""
+    found = []
+    for index, call in enumerate(calls or []):
+        function = call.get("function", {})
+        arguments = msgspec.json.encode(function.get("arguments", {})).decode()
+        call_function = {"name": function.get("name", ""), "arguments": arguments}
+        found.append({"id": f"call_{index}", "type": "function", "function": call_function})
+    return found or None
 
 
 class OllamaShow(msgspec.Struct):
@@ -110,13 +130,15 @@ async def _lines(chunks: AsyncGenerator[ChatChunk, None], model: str) -> AsyncGe
 
 
 async def _whole(chunks: AsyncGenerator[ChatChunk, None], model: str) -> dict[str, Any]:
-    message = {"role": "assistant", "content": "", "thinking": ""}
+    empty: dict[str, Any] = {"content": "", "thinking": "", "tool_calls": []}
+    message = empty.copy()
     async with aclosing(chunks):
         async for chunk in chunks:
             line = _line(chunk, model)
-            for name in ("content", "thinking"):
-                message[name] += line["message"].get(name, "")
-    return {**line, "message": {name: text for name, text in message.items() if text or name != "thinking"}}
+            for name, nothing in empty.items():
+                message[name] = message[name] + line["message"].get(name, nothing)
+    told = {name: value for name, value in message.items() if value or name == "content"}
+    return {**line, "message": {"role": "assistant", **told}}
 
 
 def _line(chunk: ChatChunk, model: str) -> dict[str, Any]:
@@ -139,8 +161,16 @@ def _line(chunk: ChatChunk, model: str) -> dict[str, Any]:
 
 
 def _message(delta: Delta) -> dict[str, Any]:
-    message = {"role": "assistant", "content": delta.get("content", "")}
-    return message | ({"thinking": delta["reasoning_content"]} if "reasoning_content" in delta else {})
+    message: dict[str, Any] = {"role": "assistant", "content": delta.get("content", "")}
+    if "reasoning_content" in delta:
+        message["thinking"] = delta["reasoning_content"]
+    if "tool_calls" in delta:
+        functions = [call["function"] for call in delta["tool_calls"]]
+        message["tool_calls"] = [
+            {"function": {"name": function["name"], "arguments": msgspec.json.decode(function["arguments"])}}
+            for function in functions
+        ]
+    return message
 
 
 def _head(model: str) -> dict[str, Any]:
@@ -185,7 +215,7 @@ async def show(request: Request) -> Response:
     body = await body_of(request, OllamaShow)
     pool: ModelPool = request.app.state.pool
     details = _tag(pool.find(body.model.removesuffix(_LATEST)))["details"]
-    return JSONResponse({"details": details, "model_info": {}, "capabilities": ["completion"], "template": ""})
+    return JSONResponse({"details": details, "model_info": {}, "capabilities": ["completion", "tools"], "template": ""})
 
 
 async def told_version(_request: Request) -> Response:

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from sprat.runtime.chat.tools.splitter import ToolCall
 from sprat.server.exchange import event
 
 __all__ = ["ItemKind", "ResponseEvents"]
@@ -36,12 +37,27 @@ class ResponseEvents:
         """The events of ``delta``, which is added to the item of its kind."""
         if not delta:
             return
-        if not self._output or self._output[-1]["type"] != kind:
+        if not self._output or (self._output[-1]["type"], self._output[-1]["status"]) != (kind, "in_progress"):
             yield from self._end_item()
             yield from self._begin_item(kind)
         self._n_reasoning += kind == "reasoning"
         self._output[-1]["content"][0]["text"] += delta
         yield self._event(f"response.{_PARTS[kind]}.delta", **self._place(), delta=delta, **_logprobs(kind))
+
+    def call(self, call: ToolCall) -> Iterator[bytes]:
+        """The events of a function call, which is complete."""
+        yield from self._end_item()
+        function = call["function"]
+        item: dict[str, Any] = {"id": f"fc_{secrets.token_hex(12)}", "type": "function_call", "status": "in_progress"}
+        self._output.append(item | {"call_id": call["id"], "name": function["name"], "arguments": ""})
+        place = {"output_index": len(self._output) - 1}
+        yield self._event("response.output_item.added", **place, item=self._output[-1])
+        arguments = function["arguments"]
+        self._output[-1] |= {"arguments": arguments, "status": "completed"}
+        kind = "response.function_call_arguments"
+        yield self._event(f"{kind}.delta", **place, item_id=item["id"], delta=arguments)
+        yield self._event(f"{kind}.done", **place, item_id=item["id"], name=function["name"], arguments=arguments)
+        yield self._event("response.output_item.done", **place, item=self._output[-1])
 
     def end(self, reason: str, usage: dict[str, int], timings: dict[str, Any]) -> Iterator[bytes]:
         """The last events."""
@@ -65,7 +81,7 @@ class ResponseEvents:
         yield self._event("response.content_part.added", **self._place(), part=part)
 
     def _end_item(self) -> Iterator[bytes]:
-        if not self._output:
+        if not self._output or self._output[-1]["status"] == "completed":
             return
         item = self._output[-1]
         part = item["content"][0]
