@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Unpack
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["serve"]
 
 _GRACE_S = 10  # that answers get to end when the process is told to
+_LOOK_S = 0.05  # between two looks at the server's state, for which uvicorn has no event
 
 
 @public_call
@@ -115,20 +117,24 @@ async def _serve(
     server: uvicorn.Server, pool: ModelPool, listener: socket.socket, on_ready: Callable[[str], object]
 ) -> None:
     await pool.load_first()
-    ready = asyncio.ensure_future(_when_started(server, lambda: on_ready(_address(listener))))
+    telling = asyncio.ensure_future(_tell(server, lambda: on_ready(_address(listener))))
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when all is shut down
     try:
         await server.serve(sockets=[listener])
     finally:
-        ready.cancel()
+        signal.signal(signal.SIGTERM, before)
         await pool.close()
+        await telling
 
 
-async def _when_started(server: uvicorn.Server, call: Callable[[], object]) -> None:
-    while not server.started:
-        await asyncio.sleep(0.01)
+async def _tell(server: uvicorn.Server, call: Callable[[], object]) -> None:
+    """Say when the server answers, and when it begins to stop."""
+    while not (server.started or server.should_exit):
+        await asyncio.sleep(_LOOK_S)
     with systemd.notifying():
         call()
-        await asyncio.Event().wait()
+        while not server.should_exit:
+            await asyncio.sleep(_LOOK_S)
 
 
 def _listening(settings: ServerSettings) -> socket.socket:
