@@ -1,13 +1,10 @@
-"""A thermostat that is told by sentences: MQTT messages in, checked JSON commands and states out.
+"""A thermostat that is told by sentences over MQTT; needs 'sprat[json]' and paho-mqtt.
 
-::
-
-    pip install 'sprat[json]' paho-mqtt
-    python examples/home/mqtt_thermostat.py student-int4 localhost 1883
+    python examples/home/mqtt_thermostat.py student-int4 localhost 1883 &
     mosquitto_sub -t 'home/thermostat/#' -v &
     mosquitto_pub -t home/say -m 'Set the thermostat to 21 degrees'
 
-The schema binds every token of the answer, so that a command is always one that the thermostat knows.
+The schema binds every token of the answer: a command is always one that the thermostat knows.
 """
 
 from __future__ import annotations
@@ -22,7 +19,7 @@ import sprat
 
 SAY, SET, STATE = "home/say", "home/thermostat/set", "home/thermostat/state"
 STEP_C, MIN_C, MAX_C = 1, 5, 30
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
         "device": {"const": "thermostat"},
@@ -31,10 +28,11 @@ SCHEMA = {
         "value": {"type": ["integer", "null"], "minimum": MIN_C, "maximum": MAX_C},
         "unit": {"enum": ["celsius", None]},
     },
-    "required": ["device", "room", "action", "value", "unit"],
     "additionalProperties": False,
 }
-RESPONSE_FORMAT = {"type": "json_schema", "json_schema": {"name": "command", "schema": SCHEMA}}
+SCHEMA["required"] = list(SCHEMA["properties"])
+OPTIONS: Any = {"temperature": 0, "max_tokens": 400, "timeout": 10, "close_json": True}
+OPTIONS["response_format"] = {"type": "json_schema", "json_schema": {"name": "command", "schema": SCHEMA}}
 
 
 class Thermostat:
@@ -44,28 +42,25 @@ class Thermostat:
         self.engine, self.target_c = engine, 20
 
     def hear(self, client: mqtt.Client, _userdata: Any, message: mqtt.MQTTMessage) -> None:
-        """Turn a sentence into a command, and carry it out. A sentence that fails must not end the service."""
+        """Carry out what a sentence means. One that fails must not end the service."""
         try:
             command = self.understand(message.payload.decode(errors="replace"))
         except sprat.SpratError as error:
             client.publish(STATE, json.dumps({"error": str(error)}))
-            return
-        client.publish(SET, json.dumps(command))
-        self.carry_out(command)
-        client.publish(STATE, json.dumps({"target": self.target_c}), retain=True)
+        else:
+            client.publish(SET, json.dumps(command))
+            self.carry_out(command)
+            client.publish(STATE, json.dumps({"target": self.target_c}), retain=True)
 
     def understand(self, sentence: str) -> dict[str, Any]:
         """The command that a sentence means."""
-        messages = [{"role": "user", "content": sentence}]
-        options: Any = {"response_format": RESPONSE_FORMAT, "max_tokens": 100, "timeout": 10, "close_json": True}
-        reply = self.engine.chat(messages, temperature=0, **options)
+        reply = self.engine.chat([{"role": "user", "content": sentence}], **OPTIONS)
         return dict(json.loads(reply["choices"][0]["message"]["content"]))
 
     def carry_out(self, command: dict[str, Any]) -> None:
         """Change the target temperature."""
-        value = command["value"]
-        change = {"set": 0, "increase": 1, "decrease": -1}[command["action"]] * (value or STEP_C)
-        target = self.target_c + change if change or value is None else value
+        value, sign = command["value"], {"set": 0, "increase": 1, "decrease": -1}[command["action"]]
+        target = self.target_c + sign * (value or STEP_C) if sign or value is None else value
         self.target_c = min(MAX_C, max(MIN_C, target))
 
 

@@ -1,8 +1,7 @@
-"""A Wyoming service that answers sentences: Home Assistant's voice assistants find it as a conversation agent.
+"""A Wyoming service that answers sentences, for Home Assistant's voice assistants; needs wyoming.
 
 ::
 
-    pip install sprat wyoming
     python examples/home/wyoming_handle.py student-int4 tcp://0.0.0.0:10500
 
 In Home Assistant: Settings, Devices, Add integration, Wyoming Protocol, this machine's address and port 10500.
@@ -23,7 +22,7 @@ from wyoming.server import AsyncEventHandler, AsyncServer
 
 import sprat
 
-MAX_TOKENS, TIMEOUT_S = 200, 30
+LIMITS: Any = {"max_tokens": 200, "timeout": 30}
 
 
 class Handler(AsyncEventHandler):
@@ -47,8 +46,7 @@ class Handler(AsyncEventHandler):
     async def answer(self, sentence: str) -> None:
         """Stream the answer; the whole text follows for clients that take no stream."""
         messages = [{"role": "user", "content": sentence}]
-        stream = self.engine.stream_chat(messages, temperature=0, max_tokens=MAX_TOKENS, timeout=TIMEOUT_S)
-        async with stream:
+        async with self.engine.stream_chat(messages, temperature=0, **LIMITS) as stream:
             await self.write_event(HandledStart().event())
             async for chunk in stream:
                 if text := chunk["choices"][0]["delta"].get("content"):

@@ -45,7 +45,8 @@ def test_limits_out_of_range_are_refused(wrong):
 @pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/api/tags", "/openapi.json", "/nothing"])
 def test_without_the_key_nothing_is_answered(guarded, path, given):
     response = httpx.get(guarded.address + path, headers={"Authorization": given} if given else {})
-    assert (response.status_code, response.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert response.status_code == 401
+    assert "the API key is missing or wrong" in response.text
 
 
 def test_with_the_key_everything_is(guarded):

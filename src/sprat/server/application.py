@@ -21,11 +21,11 @@ from sprat.server.metrics import Metrics
 from sprat.server.model_pool import ModelPool
 from sprat.server.settings import ServerSettings
 
-__all__ = ["application"]
+__all__ = ["ROUTES", "application"]
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-_ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
+ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/v1/models", models.models),
     ("GET", "/v1/models/{model:path}", models.model),
     ("POST", "/v1/chat/completions", chat.chat_completions),
@@ -50,7 +50,7 @@ def application(model_paths: Mapping[str, Path], settings: ServerSettings) -> St
         settings: of the server.
     """
     app = Starlette(
-        routes=[Route(path, _counted(path, endpoint), methods=[method]) for method, path, endpoint in _ROUTES],
+        routes=[Route(path, _counted(path, endpoint), methods=[method]) for method, path, endpoint in ROUTES],
         middleware=[Middleware(Guard, settings=settings)],
         exception_handlers={HTTPException: error_response, Exception: error_response},
         lifespan=_life,

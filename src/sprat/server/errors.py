@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 
 from sprat.errors import DoesNotFitError, InputError, QueueFullError, SpratError
 
-__all__ = ["ApiError", "error_body", "error_response", "from_exception"]
+__all__ = ["ApiError", "error_body", "error_response", "from_exception", "told_at"]
 
 _LOG = logging.getLogger("sprat.server")
 _RETRY_AFTER_S = 1  # an answer of a small model takes seconds, and a slot becomes free at each end
@@ -84,7 +84,11 @@ def error_body(error: Exception) -> dict[str, Any]:
 
 
 async def error_response(request: Request, error: Exception) -> JSONResponse:
-    """The response for ``error``, as Ollama's clients know it under ``/api``."""
-    told = from_exception(error)
-    body = {"error": str(told)} if request.url.path.startswith("/api/") else told.body
-    return JSONResponse(body, told.status, told.headers)
+    """The response for ``error``."""
+    return told_at(request.url.path, from_exception(error))
+
+
+def told_at(path: str, error: ApiError) -> JSONResponse:
+    """The response for ``error`` at a path: under ``/api`` as Ollama's clients know it."""
+    body = {"error": str(error)} if path.startswith("/api/") else error.body
+    return JSONResponse(body, error.status, error.headers)

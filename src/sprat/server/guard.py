@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sprat.server.errors import ApiError
+from sprat.server.errors import ApiError, told_at
 from sprat.server.settings import ServerSettings, is_loopback
 
 __all__ = ["Guard"]
@@ -40,7 +40,7 @@ class Guard:
         headers = Headers(scope=scope)
         origin = headers.get("origin")
         if (refusal := self._refusal(scope["path"], scope["method"], headers)) is not None:
-            await JSONResponse(refusal.body, refusal.status, refusal.headers)(scope, receive, send)
+            await told_at(scope["path"], refusal)(scope, receive, send)
         elif scope["method"] == "OPTIONS" and origin and "access-control-request-method" in headers:
             await JSONResponse(None, headers=_allowing(origin))(scope, receive, send)
         else:

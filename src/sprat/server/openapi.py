@@ -50,6 +50,9 @@ _ERROR = {
 }
 
 
+_OLLAMA_ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+
+
 async def openapi(_request: Request) -> Response:
     """The document."""
     return JSONResponse(document())
@@ -61,11 +64,11 @@ def document() -> dict[str, Any]:
     requests = [kind for _, kind, _ in _POSTS.values()]
     schemas, components = msgspec.json.schema_components(requests, ref_template="#/components/schemas/{name}")
     paths: dict[str, Any] = {
-        path: {"post": _operation(title, ["application/json", *([stream] if stream else [])], body=schema)}
+        path: {"post": _operation(path, title, ["application/json", *([stream] if stream else [])], body=schema)}
         for (path, (title, _, stream)), schema in zip(_POSTS.items(), schemas, strict=True)
     }
     for path, (title, media) in _GETS.items():
-        paths[path] = {"get": _operation(title, [media])}
+        paths[path] = {"get": _operation(path, title, [media])}
     name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
     paths["/v1/models/{model}"]["get"]["parameters"] = [name]
     return {
@@ -73,17 +76,18 @@ def document() -> dict[str, Any]:
         "info": {"title": "sprat", "version": version("sprat"), "license": {"name": "Apache-2.0"}},
         "paths": paths,
         "components": {
-            "schemas": {**components, "Error": _ERROR},
+            "schemas": {**components, "Error": _ERROR, "OllamaError": _OLLAMA_ERROR},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"key": []}],
     }
 
 
-def _operation(title: str, media: list[str], body: dict[str, Any] | None = None) -> dict[str, Any]:
+def _operation(path: str, title: str, media: list[str], body: dict[str, Any] | None = None) -> dict[str, Any]:
     answer = {"type": "object"} if media[0] == "application/json" else {"type": "string"}
     content = {kind: {"schema": answer if kind == media[0] else {"type": "string"}} for kind in media}
-    error = {"description": "Why not", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
+    kind = {"$ref": f"#/components/schemas/{'OllamaError' if path.startswith('/api/') else 'Error'}"}
+    error = {"description": "Why not", "content": {"application/json": {"schema": kind}}}
     operation: dict[str, Any] = {
         "summary": title,
         "responses": {"200": {"description": title, "content": content}, "default": error},
