@@ -36,9 +36,7 @@ class CacheBudget:
         beside_bytes: what the model takes without any stream; 0 if that is not known.
     """
 
-    def __init__(
-        self, limit_bytes: int | None = None, cost: StreamCost | None = None, beside_bytes: int = 0
-    ) -> None:
+    def __init__(self, limit_bytes: int | None = None, cost: StreamCost | None = None, beside_bytes: int = 0) -> None:
         self._limit_bytes = limit_bytes
         self._beside_bytes = beside_bytes
         self._cost = cost or StreamCost(0)

@@ -172,7 +172,9 @@ class PassQueue:
         assert self._together is not None, "only passes that can join are taken together"
         try:
             with Interrupt():  # the cancel of one answer does not end the pass of the others
-                logits = self._together.forward_each([one.stream for one in together], [one.tokens[0] for one in together])
+                logits = self._together.forward_each(
+                    [one.stream for one in together], [one.tokens[0] for one in together]
+                )
         except BaseException as error:
             for one in together:
                 one.result = error

@@ -1,4 +1,4 @@
-"""A thermostat that is told by sentences over MQTT; needs 'sprat[json]' and paho-mqtt.
+"""A thermostat that is told by sentences over MQTT; needs 'sprat[constrain]' and paho-mqtt.
 
     python examples/home/mqtt_thermostat.py student-int4 localhost 1883 &
     mosquitto_sub -t 'home/thermostat/#' -v &

@@ -69,9 +69,14 @@ class AsyncEngine:
         return cls(await asyncio.to_thread(Engine.load, path, **options), parallel=parallel, queue=queue)
 
     def generate(
-        self, prompt: str | Sequence[int], *, priority: int = 0, suffix: str | None = None, **options: Unpack[GenerateOptions]
+        self,
+        prompt: str | Sequence[int],
+        *,
+        priority: int = 0,
+        suffix: str | None = None,
+        **options: Unpack[GenerateOptions],
     ) -> AsyncGeneration:
-        """Generate text after ``prompt``; arguments are those of :meth:`Engine.generate`, whose errors iterating raises.
+        """Generate text after ``prompt``; arguments as of :meth:`Engine.generate`, whose errors iterating raises.
 
         Raises:
             QueueFullError: too many answers wait already.

@@ -108,5 +108,3 @@ class Workers:
                 if self._waiting and not self._is_closed:
                     self._start(heapq.heappop(self._waiting)[1])
             work.end()
-
-

@@ -122,7 +122,8 @@ with running_server({{"m": Path({str(student)!r})}}) as server, httpx.Client() a
     def ask(times):
         for number in range(times):
             message = [{{"role": "user", "content": f"What is {{number % 90 + 10}} plus 25?"}}]
-            response = client.post(server.address + "/v1/chat/completions", json={{"model": "m", "messages": message, "max_tokens": 4}})
+            body = {{"model": "m", "messages": message, "max_tokens": 4}}
+            response = client.post(server.address + "/v1/chat/completions", json=body)
             assert response.status_code == 200
         return rss()
     before = ask(100)

@@ -24,7 +24,11 @@ def loaded(server):
 def test_names_are_those_of_files_unless_they_are_given(student, tmp_path):
     other = tmp_path / "Small.gguf"
     other.write_bytes(b"GGUF")
-    assert named_models([str(student), str(other), f"b={student}"]) == {"student": student, "Small": other, "b": student}
+    assert named_models([str(student), str(other), f"b={student}"]) == {
+        "student": student,
+        "Small": other,
+        "b": student,
+    }
 
 
 def test_two_of_one_name_and_none_at_all_are_refused(student):

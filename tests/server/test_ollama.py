@@ -4,10 +4,9 @@ import json
 
 import httpx
 import pytest
+from http_server import running_server
 
 ollama = pytest.importorskip("ollama", reason="needs ollama: pip install ollama")
-
-from http_server import running_server
 
 QUESTION = [{"role": "user", "content": "What is 17 plus 25?"}]
 TOOL = {
@@ -61,7 +60,12 @@ def test_a_tool_is_called_and_its_result_fed_back(client):
 
 def test_a_format_binds_the_answer(client):
     pytest.importorskip("llguidance")
-    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer"}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
     reply = client.chat(model="student", messages=QUESTION, format=schema, options=GREEDY | {"num_predict": 100})
     assert set(json.loads(reply.message.content)) == {"n"}
 

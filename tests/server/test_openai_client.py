@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-openai = pytest.importorskip("openai", reason="needs openai: pip install openai")
-
 import sprat
+
+openai = pytest.importorskip("openai", reason="needs openai: pip install openai")
 
 QUESTION = [{"role": "user", "content": "What is 17 plus 25?"}]
 
@@ -161,7 +161,7 @@ def test_an_invalid_request_is_a_400_that_names_the_field(client, options, param
 
 def test_a_prompt_beyond_the_context_is_a_400_also_in_a_stream(client):
     for stream in (False, True):
-        with pytest.raises(openai.BadRequestError, match="the context holds|tokens"):
+        with pytest.raises(openai.BadRequestError, match="tokens"):
             ask(client, stream=stream, messages=[{"role": "user", "content": "word " * 9000}])
 
 

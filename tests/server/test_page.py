@@ -1,4 +1,4 @@
-"""The chat page in headless Chromium at a phone's size: answers, markdown without HTML, stop, key, and no request elsewhere."""
+"""The chat page in headless Chromium at a phone's size: answers, markdown without HTML, stop, key, no other request."""
 
 import shutil
 from urllib.parse import urlsplit

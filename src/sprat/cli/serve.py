@@ -33,7 +33,9 @@ OpenAI's client then needs no change:
 @click.option("--origin", "origins", multiple=True, help="Another web origin whose pages may send requests.")
 @click.option("--parallel", type=click.IntRange(min=1), default=4, show_default=True, help="Answers at a time.")
 @click.option("--queue", type=click.IntRange(min=0), default=16, show_default=True, help="Requests that may wait.")
-@click.option("-n", "--max-tokens", type=click.IntRange(min=1), help="Most tokens of any answer. [default: the context]")
+@click.option(
+    "-n", "--max-tokens", type=click.IntRange(min=1), help="Most tokens of any answer. [default: the context]"
+)
 @click.option("--timeout", type=float, default=600, show_default=True, help="Seconds that an answer may take.")
 @click.option("--keep-alive", type=float, help="Unload a model that is not used for so many seconds. [default: never]")
 @load_options

@@ -51,21 +51,23 @@ def from_exception(error: Exception) -> ApiError:
     """What a client is told of ``error``."""
     match error:
         case ApiError():
-            return error
+            told = error
         case msgspec.ValidationError() | msgspec.DecodeError():
-            return _invalid_body(error)
+            told = _invalid_body(error)
         case QueueFullError():
-            return _later(429, error, kind="rate_limit_error", code="queue_full")
+            told = _later(429, error, kind="rate_limit_error", code="queue_full")
         case DoesNotFitError():
-            return _later(503, error, kind="server_error", code="out_of_memory")
+            told = _later(503, error, kind="server_error", code="out_of_memory")
         case InputError():
-            return ApiError(400, str(error))
+            told = ApiError(400, str(error))
         case SpratError():
-            return ApiError(500, str(error), kind="server_error")
+            told = ApiError(500, str(error), kind="server_error")
         case HTTPException():
-            return ApiError(error.status_code, error.detail, headers=dict(error.headers or {}))
-    _LOG.exception("a request failed", exc_info=error)
-    return ApiError(500, "the server failed; its log has the reason", kind="server_error")
+            told = ApiError(error.status_code, error.detail, headers=dict(error.headers or {}))
+        case _:
+            _LOG.exception("a request failed", exc_info=error)
+            told = ApiError(500, "the server failed; its log has the reason", kind="server_error")
+    return told
 
 
 def _invalid_body(error: Exception) -> ApiError:

@@ -52,7 +52,9 @@ class Guard:
             return ApiError(403, f"the host {host!r} is not this machine's loopback address", code="forbidden_host")
         if origin is not None and origin not in self._settings.origins and urlsplit(origin).netloc != host:
             return ApiError(
-                403, f"pages of {origin} may not use this server; --origin {origin} allows them", code="forbidden_origin"
+                403,
+                f"pages of {origin} may not use this server; --origin {origin} allows them",
+                code="forbidden_origin",
             )
         if key is None or path in _OPEN or method == "OPTIONS":
             return None

@@ -150,8 +150,8 @@ def _listening(settings: ServerSettings) -> socket.socket:
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         raise SpratError(
-            f"cannot listen on {settings.host}, port {settings.port}: {reason}; choose another with --port, or --port 0 "
-            "for any free one"
+            f"cannot listen on {settings.host}, port {settings.port}: {reason}; choose another port, or 0 for any free "
+            "one"
         ) from error
 
 

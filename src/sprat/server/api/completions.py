@@ -74,9 +74,7 @@ async def completions(request: Request) -> Response:
     return JSONResponse({**head, **await unless_gone(request, _choices(answering, prompts, body.options()))})
 
 
-async def _choices(
-    answering: Answering, prompts: Sequence[str | list[int]], options: dict[str, Any]
-) -> dict[str, Any]:
+async def _choices(answering: Answering, prompts: Sequence[str | list[int]], options: dict[str, Any]) -> dict[str, Any]:
     """One choice for each prompt, and the tokens of all."""
     choices, usages = [], []
     async with answering.engine() as engine:

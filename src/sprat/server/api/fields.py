@@ -18,7 +18,7 @@ class TextPart(msgspec.Struct, forbid_unknown_fields=True):
     """A part of a message; the only kind that a text model reads."""
 
     text: str
-    type: Literal["text", "input_text", "output_text"] = "text"
+    type: Literal["text", "input_text", "output_text", "reasoning_text"] = "text"
     annotations: list[Any] = []
     logprobs: list[Any] = []
 

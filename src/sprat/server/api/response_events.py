@@ -73,8 +73,8 @@ class ResponseEvents:
 
     def _begin_item(self, kind: ItemKind) -> Iterator[bytes]:
         item: dict[str, Any] = {"id": f"{_PREFIX[kind]}_{secrets.token_hex(12)}", "type": kind, "status": "in_progress"}
-        item |= {"role": "assistant"} if kind == "message" else {"summary": []}
-        self._output.append({**item, "content": []})
+        extra: dict[str, Any] = {"role": "assistant"} if kind == "message" else {"summary": []}
+        self._output.append({**item, **extra, "content": []})
         yield self._event("response.output_item.added", output_index=len(self._output) - 1, item=self._output[-1])
         part = {"type": _PARTS[kind], "text": "", **({"annotations": []} if kind == "message" else {})}
         self._output[-1]["content"].append(part)

@@ -22,18 +22,12 @@ from sprat.server.exchange import body_of, unless_gone
 __all__ = ["ResponsesRequest", "responses"]
 
 
-class InputPart(TextPart, forbid_unknown_fields=True):
-    """A part of an item; that of an earlier reasoning is not read."""
-
-    type: Literal["text", "input_text", "output_text", "reasoning_text"] = "input_text"
-
-
 class InputItem(msgspec.Struct, forbid_unknown_fields=True):
     """A message of the conversation, or what an earlier response held."""
 
     type: Literal["message", "reasoning", "function_call", "function_call_output"] = "message"
     role: Literal["system", "developer", "user", "assistant"] = "user"
-    content: str | list[InputPart] | None = None
+    content: str | list[TextPart] | None = None
     id: str | None = None
     status: str | None = None
     phase: str | None = None
@@ -42,7 +36,7 @@ class InputItem(msgspec.Struct, forbid_unknown_fields=True):
     call_id: str | None = None
     name: str | None = None
     arguments: str | None = None
-    output: str | list[InputPart] | None = None
+    output: str | list[TextPart] | None = None
 
     def message(self) -> ChatMessage:
         """The item as a message of a chat."""
