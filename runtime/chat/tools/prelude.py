@@ -140,7 +140,7 @@ def _rendered(template: ChatTemplate, messages: list[dict[str, Any]], tools: Seq
 
 
 def _outro(used: ToolFormat) -> str:
-    what = f"what is between {used.opening} and {used.closing}" if used.opening else "the format"
+    what = "all of it but the first and the last token" if used.opening else "the format"
     return _OUTRO.format(example=used.example(), several="" if used.between is None else _SEVERAL.format(what=what))
 
 

@@ -13,6 +13,8 @@ from sprat.runtime.generate.guide import TokenMask
 __all__ = ["ClosingGuide"]
 
 _ENDINGS = b'}]"'  # what closes an object, a list, a text
+_ENDINGS_OF_TEXT = b'"}]'
+_ONLY_IN_TEXT = ord("@")
 _COMMON = b":,0123456789-.eE+tfn{[ abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -84,14 +86,28 @@ class ClosingGuide:
     def _step(self, matcher: Any, used: Counter[int]) -> list[int]:
         """The next tokens, which the matcher has taken; none where no single byte is allowed."""
         tokens = self._vocabulary.byte_tokens
-        for byte in _ENDINGS:
+        is_text = _ONLY_IN_TEXT in tokens and matcher.validate_tokens([tokens[_ONLY_IN_TEXT]]) == 1
+        for byte in _ENDINGS_OF_TEXT if is_text else _ENDINGS:
             if byte in tokens and matcher.try_consume_tokens([tokens[byte]]):
                 return [tokens[byte]]
         if forced := matcher.compute_ff_tokens():
             matcher.consume_tokens(forced)
             return list(forced)
-        for byte in sorted((*_COMMON, *tokens.keys() - _COMMON), key=used.__getitem__):
-            if byte in tokens and matcher.try_consume_tokens([tokens[byte]]):
+        candidates = [
+            byte for byte in sorted((*_COMMON, *tokens.keys() - _COMMON), key=used.__getitem__) if byte in tokens
+        ]
+        last = None if is_text else next((byte for byte in candidates if _ends(matcher, tokens[byte])), None)
+        for byte in candidates if last is None else [last]:
+            if matcher.try_consume_tokens([tokens[byte]]):
                 used[byte] += 1
                 return [tokens[byte]]
         return []
+
+
+def _ends(matcher: Any, token: int) -> bool:
+    """Whether ``token`` completes a match; the matcher is where it was."""
+    if not matcher.try_consume_tokens([token]):
+        return False
+    is_end = bool(matcher.is_accepting())
+    matcher.rollback(1)
+    return is_end

@@ -97,4 +97,6 @@ def _reason(error: str) -> str:
     if found := _UNSUPPORTED.search(error):
         names = found["names"].replace('"', "'")
         return f"the schema uses {names}, which constrained answers do not support; remove it, and check the answer"
-    return f"{error.strip()}; correct the schema, expression or grammar"
+    first, *others = [line.strip() for line in error.strip().splitlines()]
+    causes = [line.removeprefix("error: ") for line in others if line.startswith("error: ")]  # after a drawing
+    return f"{': '.join([first.rstrip(':'), *causes])}; correct the schema, expression or grammar"

@@ -52,7 +52,7 @@ def _of_schema(schema: Mapping[str, Any] | bool) -> str:
     from sprat.runtime.generate.constraint.library import matcher_class
 
     try:
-        text = json.dumps(schema, default=dict)
+        text = json.dumps(schema, default=dict, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"response_format has a schema that is not JSON ({error}); pass dicts, lists and text"
