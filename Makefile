@@ -27,7 +27,7 @@ PYTEST := -m pytest -n auto --dist loadfile
 test: $(VENV)/.test
 	$(BIN)/python $(PYTEST)
 
-ALL_TESTS := $(addprefix $(VENV)/.,test llamacpp onnx onnxruntimes browser)
+ALL_TESTS := $(addprefix $(VENV)/.,test llamacpp onnx onnxruntimes browser serve)
 test-all: $(ALL_TESTS)
 	$(BIN)/python $(PYTEST) -m "slow or not slow"
 
@@ -36,8 +36,8 @@ coverage: $(ALL_TESTS) $(VENV)/.coverage
 	$(BIN)/python $(PYTEST) -m "slow or not slow" --cov --cov-report=json:build/coverage.json
 	$(BIN)/python tools/coverage_floor.py build/coverage.json
 
-# mypy reads the types of onnx and onnx-ir, so they are installed too.
-lint: $(VENV)/.test $(VENV)/.lint $(VENV)/.onnx
+# mypy reads the types of onnx, onnx-ir and starlette, so they are installed too.
+lint: $(VENV)/.test $(VENV)/.lint $(VENV)/.onnx $(VENV)/.serve
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

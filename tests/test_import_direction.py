@@ -14,7 +14,7 @@ SOURCES = ROOT / "src" / "sprat"
 
 LEAVES = ["alignment", "argument_types", "arrays", "errors", "files", "keywords", "locks", "native", "progress", "text"]
 
-ROOMS = ["devices", "quant", "runtime", "export", "app", "cli"]
+ROOMS = ["devices", "quant", "runtime", "export", "app", "server", "cli"]
 """Lowest first; a room imports only rooms before it."""
 
 PARTS = {
@@ -39,6 +39,7 @@ PARTS = {
         "buffers",
         "footprint",
         "backends",
+        "pass_queue",
         "generate cache_budget",
         "chat",
         "frontend open_model",
@@ -46,7 +47,7 @@ PARTS = {
         "session",
         "limits load_options",
         "engine",
-        "health",
+        "async_engine health",
     ],
     "export": [
         "source texts",

@@ -6,6 +6,7 @@ Angles depend on the position alone: a forward pass computes them once for all l
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,11 +95,15 @@ class RopeSpec:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RopeAngles:
-    """Cosines and sines of consecutive positions, ``(n, dim / 2)`` each, multiplied by YaRN's magnitude."""
+    """Cosines and sines of positions, ``(n, dim / 2)`` each, multiplied by YaRN's magnitude."""
 
     cos: F32Array
     sin: F32Array
     interleaved: bool
+
+    def row(self, index: int) -> RopeAngles:
+        """The angles of one of the positions."""
+        return RopeAngles(self.cos[index : index + 1], self.sin[index : index + 1], self.interleaved)
 
 
 class RopeTable:
@@ -118,6 +123,12 @@ class RopeTable:
             table = self._table = self._computed(max(end, 2 * len(table[0])))
         cos, sin = table
         return RopeAngles(cos[start:end], sin[start:end], self._interleaved)
+
+    def angles_at(self, positions: Sequence[int]) -> RopeAngles:
+        """Angles of any positions."""
+        whole = self.angles(0, max(positions) + 1)
+        rows = np.asarray(positions)
+        return RopeAngles(whole.cos[rows], whole.sin[rows], self._interleaved)
 
     def _computed(self, n_positions: int) -> tuple[F32Array, F32Array]:
         radians = np.arange(n_positions)[:, None] * self._frequencies

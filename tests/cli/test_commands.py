@@ -226,7 +226,7 @@ def test_doctor_shows_the_native_core_and_the_backends(capsys):
         (("rum",), "unknown command 'rum'; did you mean 'run'?"),
         (("help",), "unknown command 'help': sprat --help lists the commands"),
         (("help", "export"), "sprat COMMAND --help explains one"),
-        (("serve", "out"), "unknown command 'serve': sprat has no server"),
+        (("serve", "no-such-model"), "no-such-model"),
         (("pull", "deepseek-r1"), "sprat downloads nothing"),
         (("plan", "demo", "--context", "0"), "Invalid value for '-c' / '--context': 0"),
     ],

@@ -25,6 +25,8 @@ _COMMANDS = {
     "verify": "Compare a bundle with its source: perplexity, KL divergence, routing overlap.",
     "run": "Answer one prompt.",
     "chat": "Chat with a model.",
+    "serve": "Serve models over HTTP: OpenAI's API and a chat page.",
+    "decide": "Print how probable each of several answers is.",
     "eval": "Score a model on a task, or on your own questions.",
     "demo": "Export, verify and run the packaged student.",
     "plan": "Show whether a model fits a device and its predicted speed, before any download.",
@@ -50,7 +52,6 @@ _INSTEAD = {
     "ps": "sprat runs nothing in the background",
     "pull": "sprat downloads nothing; hf download ORG/NAME fetches a model",
     "rm": "a bundle is a folder; remove it with rm -r",
-    "serve": "sprat has no server; programs use sprat run --json or sprat.Engine, and llama-server loads the GGUF",
     "show": "sprat inspect shows a model, sprat devices show a device",
     "version": "sprat --version prints it",
 }

@@ -251,15 +251,17 @@ void check_layers(const Isa &isa, const Isa &plain, int n_threads) {
         };
         both("latent layer", [&](KernelSet &k, float *out, KvEntries entries, uint8_t *cache) {
             entries.data = cache;
+            const KvBuffer buffer{entries, 0, n_past};
             k.attention.latent_attention(latent, out, n, {cos.data(), sin.data(), true},
-                                         {entries, 0, n_past}, false);
+                                         {&buffer, 1}, false);
         });
         both("grouped layer", [&](KernelSet &k, float *out, KvEntries entries, uint8_t *cache) {
             entries.data = cache, entries.n_int8 = std::min(entries.n_int8, 32);
             KvEntries values = entries;
             values.data += (n_past + n) * entries.stride;
+            const KvBuffer key{entries, 0, n_past}, value{values, 0, n_past};
             k.attention.grouped_attention(grouped, out, n, {cos.data(), sin.data(), false},
-                                          {entries, 0, n_past}, {values, 0, n_past});
+                                          {&key, 1}, {&value, 1});
         });
     }
     std::vector<uint8_t> experts[3];
