@@ -53,6 +53,7 @@ _LOAD = (
     click.option(
         "--check", flag_value="hashes", help="First compare every byte of a bundle with the hashes in its manifest."
     ),
+    click.option("--trust", is_flag=True, help="Run an ONNX graph with operators that sprat does not write."),
 )
 
 
