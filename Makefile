@@ -27,7 +27,7 @@ PYTEST := -m pytest -n auto --dist loadfile
 test: $(VENV)/.test
 	$(BIN)/python $(PYTEST)
 
-ALL_TESTS := $(addprefix $(VENV)/.,test llamacpp onnx onnxruntimes browser serve)
+ALL_TESTS := $(addprefix $(VENV)/.,test llamacpp onnx onnxruntimes webgpu browser serve)
 test-all: $(ALL_TESTS)
 	$(BIN)/python $(PYTEST) -m "slow or not slow"
 
@@ -64,6 +64,11 @@ $(VENV)/.onnxruntimes: $(VENV)/.onnx $(ORT_VERSIONS)
 	for version in $$(cat $(ORT_VERSIONS)); do \
 		$(BIN)/pip install --quiet --upgrade --no-deps --target $(VENV)/onnxruntime/$$version onnxruntime==$$version || exit 1; \
 	done
+	touch $@
+
+# onnxruntime's WebGPU provider, in a folder of its own: its wheel replaces onnxruntime. Chromium has the Vulkan driver.
+$(VENV)/.webgpu: $(VENV)/.onnx
+	$(BIN)/pip install --quiet --upgrade --no-deps --target $(VENV)/onnxruntime/webgpu onnxruntime-webgpu==1.27.0
 	touch $@
 
 # llama.cpp is compiled for this processor; the flags have one home (see its module for why).

@@ -141,7 +141,7 @@ class Engine:
         wanted = LoadOptions.of("Engine.load()", options)
         path = locate_model_file(path)
         check_model(path, wanted.check, progress)
-        return cls._of(open_model(path, wanted.backend), wanted)
+        return cls._of(open_model(path, wanted.backend, trust=wanted.trust), wanted)
 
     @classmethod
     def _of(cls, model: OpenModel, wanted: LoadOptions) -> Self:

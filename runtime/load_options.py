@@ -27,6 +27,7 @@ class LoadKeywords(TypedDict, total=False):
     exact: bool
     check: Check
     isolate: bool
+    trust: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,8 @@ class LoadOptions:
         isolate: run the backend in a process of its own that has no network, reads only the model and libraries,
             writes nothing, starts nothing and has a limit of memory. When it crashes, calls raise
             :class:`~sprat.errors.BackendDiedError`, and the model can be loaded again. Linux only.
+        trust: run an ONNX graph with operators that sprat's exporter does not write, such as ``Loop``. A graph is a
+            program: one from somewhere else may not end, or take all memory. Everything else is checked as before.
     """
 
     device: str | None = None
@@ -68,6 +71,7 @@ class LoadOptions:
     exact: bool = False
     check: Check = "sizes"
     isolate: bool = False
+    trust: bool = False
 
     def __post_init__(self) -> None:
         """Check what no later step looks at.

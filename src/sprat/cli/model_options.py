@@ -70,6 +70,7 @@ _LOAD = (
         default=None,
         help="Run the model in a process without network and write access: for files that you do not trust.",
     ),
+    click.option("--trust", is_flag=True, help="Run an ONNX graph with operators that sprat does not write."),
 )
 
 
