@@ -17,6 +17,8 @@ from sprat.runtime.footprint import planned_footprint
 
 __all__ = ["calibrate", "calibration_digest", "is_calibrated"]
 
+_ONNX_BLOCK = 32
+
 
 def is_calibrated(options: ExportOptions) -> bool:
     """Whether formats are allocated."""
@@ -47,8 +49,8 @@ def calibrate(prepared: PreparedExport, options: ExportOptions, progress: Report
     checkpoint.verify_complete(progress)
 
     def file_size(recipe: Recipe) -> int:
-        files = lay_out(checkpoint, recipe, tokenizer, options)["gguf"].file_sizes
-        return sum(files.values())
+        (artifact,) = lay_out(checkpoint, recipe, tokenizer, options).values()
+        return sum(artifact.file_sizes.values())
 
     wanted = _within_device(prepared, options)
     found = plan_quality(checkpoint, prepared.recipe, wanted, tokenizer, file_size, progress)
@@ -76,8 +78,14 @@ def _planned(prepared: PreparedExport, recipe: Recipe) -> Plan | None:
 
 
 def _check(prepared: PreparedExport, options: ExportOptions) -> None:
-    if list(options.formats) != ["gguf"] or prepared.recipe.name == KEEP:
+    level = options.calibrated.level
+    if list(options.formats) not in (["gguf"], ["onnx"]) or prepared.recipe.name == KEEP:
         raise InputError(
-            f"--quality {options.calibrated.level} writes a GGUF with formats of its own; omit --format onnx and "
-            "--quant keep, or choose --quality none"
+            f"--quality {level} writes one file with formats of its own; give one --format, and omit --quant keep, or "
+            "choose --quality none"
+        )
+    if list(options.formats) == ["onnx"] and (options.portable or options.block_size != _ONNX_BLOCK):
+        raise InputError(
+            f"--quality {level} rounds ONNX weights in blocks of {_ONNX_BLOCK} for contrib operators; omit --portable "
+            "and --block-size, or choose --quality none"
         )

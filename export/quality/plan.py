@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sprat.arrays import I32Array, U8Array
-from sprat.errors import InputError
+from sprat.errors import InputError, TokenizerError
 from sprat.export.calibration import calibration_sequences, hold_out
 from sprat.export.quality.budget import (
     Allocation,
@@ -55,6 +55,7 @@ MAX_COMPARED = 500_000_000
 
 _PROBE_TOKENS = {"balanced": 768, "best": 1536}
 _STEPS = {"balanced": ("search", "feedback"), "best": ("search", "feedback", "descent")}
+_GLANCE_SEQUENCES, _GLANCE_TOKENS = 4, 128
 _KLD_ROUNDS = 4
 _KLD_MARGIN = 0.97  # of the limit, to aim at
 
@@ -139,8 +140,9 @@ def quality_digest(
     checkpoint: Checkpoint, recipe: Recipe, options: QualityOptions, tokenizer: Mapping[str, Any]
 ) -> str:
     """SHA-256 of everything that decides formats and codes; reads no weight beyond the source's hash."""
-    request = f"{options.level} {options.target} {recipe.name} {' '.join(map(str, recipe.rules))}"
-    sequences = [] if options.level == "fast" else calibration_sequences(tokenizer, options.calibration)
+    request = f"{options.level} {options.target} {options.file_format} {recipe.name} {' '.join(map(str, recipe.rules))}"
+    is_fast = options.level == "fast"
+    sequences = _glance(tokenizer) if is_fast else calibration_sequences(tokenizer, options.calibration)
     return measurements_digest(checkpoint.hash(), sequences, allocated_formats(), request)
 
 
@@ -184,15 +186,34 @@ class _Planner:
 
     def __post_init__(self) -> None:
         shapes = {name: tensor.shape for name, tensor in self.checkpoint.tensors.items()}
-        self.tensors = Tensors.of(shapes, self.recipe)
+        self.tensors = Tensors.of(shapes, self.recipe, self.options.file_format)
+        if self.options.file_format == "onnx" and self.tensors.n_weights > MAX_COMPARED:
+            raise InputError(
+                f"--format onnx with --quality holds the rounded model in memory: {self.tensors.n_weights / 1e6:,.0f}M "
+                f"weights, expected at most {MAX_COMPARED / 1e6:.0f}M; write a GGUF"
+            )
 
     def fast(self) -> QualityPlan:
-        """Allocate by packaged costs; search scales with equal importance."""
-        allocation = self._allocate(partial(packaged_cost, self.checkpoint.spec))
+        """Allocate by packaged costs; search scales, weighted by the inputs that a glance at the text shows."""
+        spec, names, digest = self.checkpoint.spec, frozenset(self.tensors.choices), self._digest()
+        allocation = self._allocate(partial(packaged_cost, spec))
+        text = _glance(self.tokenizer)
+        rounding: Rounding = FlatRounding(digest, names, self.checkpoint)
+        equal = np.eye(spec.hidden_size, dtype=np.float32)
+        if text and self.options.file_format == "onnx":  # its writer reads rows in chunks
+            formats = {name: allocation.formats[name] for name in self.tensors.choices}
+            weights = round_all(spec, self.checkpoint, text, equal, formats, "search", self.progress)
+            rounding = _InMemory(digest, weights)
+        elif text:
+            rounding = _Streamed(digest, names, Rounder(spec, self.checkpoint, text, equal, STEPS["search"]))
         report = QualityReport(
-            level="fast", digest=self._digest(), calibration_tokens=0, rounding="search", expected_kld=None
+            level="fast",
+            digest=digest,
+            calibration_tokens=sum(map(len, text)),
+            rounding="search",
+            expected_kld=None,
+            notes=() if text else ("the model has no tokenizer: all inputs count alike",),
         )
-        rounding = FlatRounding(report.digest, frozenset(self.tensors.choices), self.checkpoint)
         return QualityPlan(allocation.recipe("fast", self.tensors), rounding, report)
 
     def calibrated(self) -> QualityPlan:
@@ -342,6 +363,14 @@ class _Planner:
             steps=compared.steps if compared else (),
             notes=tuple(notes),
         )
+
+
+def _glance(tokenizer: Mapping[str, Any]) -> list[I32Array]:
+    """The beginnings of some documents of the packaged text; nothing for a model without a tokenizer."""
+    try:
+        return [sequence[:_GLANCE_TOKENS] for sequence in calibration_sequences(tokenizer)[:_GLANCE_SEQUENCES]]
+    except TokenizerError:
+        return []
 
 
 def _enough(sequences: Sequence[I32Array], n_tokens: int) -> int:
