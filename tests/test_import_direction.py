@@ -32,7 +32,7 @@ PARTS = {
     ],
     "runtime": [
         "interrupt weights memory sandbox",
-        "tokenizer arch",
+        "tokenizer arch gpu_option",
         "files cache",
         "kernels",
         "models",
