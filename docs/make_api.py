@@ -24,6 +24,7 @@ PAGE = Path(__file__).with_name("api.md")
 
 GROUPS = {
     "Load and generate": ("load", "Engine", "Session"),
+    "Many at a time": ("AsyncEngine", "AsyncSession", "serve"),
     "Export": ("export", "estimate_export", "quantize"),
     "Inspect, verify, evaluate": ("inspect", "verify", "evaluate"),
     "Plan and measure": ("plan", "bench", "report"),
@@ -51,6 +52,8 @@ RECORDS = (
     "sprat.runtime.chat.tools.splitter:ToolCall",
     "sprat.runtime.chat.reply:Logprobs",
     "sprat.runtime.chat.reply:TokenLogprob",
+    "sprat.runtime.async_engine.stream:AsyncGeneration",
+    "sprat.runtime.async_engine.stream:AsyncChatStream",
     "sprat.runtime.chat.completions:ChatCompletion",
     "sprat.runtime.chat.completions:Choice",
     "sprat.runtime.chat.completions:ChatStream",

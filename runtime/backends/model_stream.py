@@ -77,6 +77,18 @@ class ModelStreams:
         self._model: Model | None = model
         self._streams: weakref.WeakSet[ModelStream] = weakref.WeakSet()
 
+    def forward_each(
+        self, streams: Sequence[ModelStream], tokens: Sequence[int], observe: RoutingObserver | None
+    ) -> F32Array:
+        """Append one token to each of several streams, in one pass; the logits of each, ``(n, vocab_size)``.
+
+        Raises:
+            BackendError: the backend or a stream was closed.
+        """
+        opened = [stream._opened() for stream in streams]  # noqa: SLF001  # this class makes them
+        model = opened[0][0]
+        return model.forward_each(tokens, [cache for _, cache in opened], observe=observe)
+
     def new(self, capacity: int, observe: RoutingObserver | None, storage: Storage = "f32") -> ModelStream:
         """An empty sequence.
 

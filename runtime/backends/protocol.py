@@ -6,12 +6,12 @@ Protocols, not base classes: each backend wraps another library, and they share 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from sprat.arrays import F32Array
 from sprat.runtime.models import RoutingObserver
 
-__all__ = ["Backend", "HiddenStates", "TokenStream"]
+__all__ = ["Backend", "HiddenStates", "RunsTogether", "TokenStream"]
 
 
 class TokenStream(Protocol):
@@ -79,3 +79,19 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free the weights, the threads and all streams; later calls raise BackendError, except this one."""
+
+
+@runtime_checkable
+class RunsTogether(Protocol):
+    """A backend that can append a token to several streams in one pass, and read each weight once for all of them."""
+
+    @property
+    def max_together(self) -> int:
+        """Streams up to which every logit has the bits of its stream's own ``forward``."""
+
+    def forward_each(self, streams: Sequence[Any], tokens: Sequence[int]) -> F32Array:
+        """Append ``tokens[i]`` to ``streams[i]``, which are this backend's; the logits of each, ``(n, vocab_size)``.
+
+        Raises:
+            BackendError: a stream or the backend was closed.
+        """

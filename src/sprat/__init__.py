@@ -18,6 +18,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from sprat.errors import (
+    BackendDiedError,
     BackendError,
     BundleError,
     CheckpointError,
@@ -31,6 +32,7 @@ from sprat.errors import (
     ModelFileChangedError,
     ModelFileError,
     PromptError,
+    QueueFullError,
     ResultsError,
     SessionBusyError,
     SpratError,
@@ -49,12 +51,17 @@ if TYPE_CHECKING:
     from sprat.app.quantize import quantize
     from sprat.app.report import report
     from sprat.app.verify import verify
+    from sprat.runtime.async_engine import AsyncEngine, AsyncSession
     from sprat.runtime.engine import Engine
     from sprat.runtime.session import Session
+    from sprat.server.serve import serve
 
     __version__: str
 
 __all__ = [
+    "AsyncEngine",
+    "AsyncSession",
+    "BackendDiedError",
     "BackendError",
     "BundleError",
     "CheckpointError",
@@ -69,6 +76,7 @@ __all__ = [
     "ModelFileChangedError",
     "ModelFileError",
     "PromptError",
+    "QueueFullError",
     "ResultsError",
     "Session",
     "SessionBusyError",
@@ -85,11 +93,14 @@ __all__ = [
     "plan",
     "quantize",
     "report",
+    "serve",
     "verify",
 ]
 
 # Name: the module that defines it. `export` is not here: it is also the package sprat.export, which is callable.
 _MODULES = {
+    "AsyncEngine": "sprat.runtime.async_engine",
+    "AsyncSession": "sprat.runtime.async_engine",
     "Engine": "sprat.runtime.engine",
     "Session": "sprat.runtime.session",
     "bench": "sprat.app.bench",
@@ -100,6 +111,7 @@ _MODULES = {
     "plan": "sprat.app.plan",
     "quantize": "sprat.app.quantize",
     "report": "sprat.app.report",
+    "serve": "sprat.server.serve",
     "verify": "sprat.app.verify",
 }
 

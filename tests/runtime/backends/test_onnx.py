@@ -13,7 +13,15 @@ from tiny_checkpoint import CONFIGS, write_checkpoint
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from sprat.errors import BackendError, BundleError, ConfigError, DoesNotFitError, ModelFileError, PromptError, TokenizerError  # noqa: E402
+from sprat.errors import (  # noqa: E402
+    BackendError,
+    BundleError,
+    ConfigError,
+    DoesNotFitError,
+    ModelFileError,
+    PromptError,
+    TokenizerError,
+)
 from sprat.export.inspection import inspect  # noqa: E402
 from sprat.export.pipeline import export  # noqa: E402
 from sprat.export.verify.verify import verify  # noqa: E402
