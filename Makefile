@@ -27,7 +27,7 @@ PYTEST := -m pytest -n auto --dist loadfile
 test: $(VENV)/.test
 	$(BIN)/python $(PYTEST)
 
-ALL_TESTS := $(addprefix $(VENV)/.,test llamacpp onnx onnxruntimes browser serve)
+ALL_TESTS := $(addprefix $(VENV)/.,test llamacpp onnx onnxruntimes webgpu browser serve)
 test-all: $(ALL_TESTS)
 	$(BIN)/python $(PYTEST) -m "slow or not slow"
 
@@ -66,6 +66,11 @@ $(VENV)/.onnxruntimes: $(VENV)/.onnx $(ORT_VERSIONS)
 	done
 	touch $@
 
+# onnxruntime's WebGPU provider, in a folder of its own: its wheel replaces onnxruntime. Chromium has the Vulkan driver.
+$(VENV)/.webgpu: $(VENV)/.onnx
+	$(BIN)/pip install --quiet --upgrade --no-deps --target $(VENV)/onnxruntime/webgpu onnxruntime-webgpu==1.27.0
+	touch $@
+
 # llama.cpp is compiled for this processor; the flags have one home (see its module for why).
 $(VENV)/.llamacpp: $(VENV)/.core
 	CMAKE_ARGS="$$($(BIN)/python -m sprat.runtime.backends.llamacpp_build)" $(BIN)/pip install --quiet --group llamacpp
@@ -79,13 +84,14 @@ $(VENV)/.native $(VENV)/.wheels: $(VENV)/.%: $(BIN)/python pyproject.toml
 # The kernels without Python, every instruction set against plain C++: the presets in CMakePresets.json.
 NATIVE_CHECK = PATH="$(CURDIR)/$(BIN):$$PATH" && cmake --preset $(1) && cmake --build --preset $(1) --parallel 2
 
-# Debian: apt install g++-aarch64-linux-gnu qemu-user. Once as a processor with i8mm and once as one without.
+# Debian: apt install g++-aarch64-linux-gnu qemu-user. As a processor with i8mm, one with dot products (Raspberry Pi 5),
+# and two with neither (Raspberry Pi 4; 3 and Zero 2 W).
+ARM_CPUS := max neoverse-n1 cortex-a72 cortex-a53
 test-arm: $(VENV)/.native
 	$(call NATIVE_CHECK,arm)
-	qemu-aarch64 -cpu max build/arm/native_check
-	qemu-aarch64 -cpu neoverse-n1 build/arm/native_check
+	for cpu in $(ARM_CPUS); do qemu-aarch64 -cpu $$cpu build/arm/native_check || exit 1; done
 
-# x86-64: its four sets. ARM: its three.
+# x86-64: its four sets. ARM: its four.
 test-sanitized: $(VENV)/.native
 	$(call NATIVE_CHECK,sanitized)
 	build/sanitized/native_check

@@ -10,11 +10,12 @@ from sprat.alignment import round_up
 from sprat.runtime.arch.attention import LatentAttentionSpec
 from sprat.runtime.arch.spec import ModelSpec
 
-__all__ = ["activation_bytes", "native_buffer_bytes", "program_bytes"]
+__all__ = ["activation_bytes", "isolation_bytes", "native_buffer_bytes", "program_bytes"]
 
 _PROGRAM_BYTES = 48 << 20  # Python, NumPy and sprat, once a model has run
 _TOKENIZER_BYTES = 9 << 20
 _TOKENIZER_BYTES_PER_TOKEN = 1040  # texts, merges and the tables of the tokenizers library
+_SHARED_BYTES = 2 << 20  # tokens, and logits of several rows
 _FLOAT = 4
 _QUANTIZED = 1.5  # bytes of an element in int8 with scale and sum, as native/matrix.hpp has it
 _QUANTIZED_MULTIPLE = 256
@@ -33,6 +34,15 @@ def program_bytes(vocab_size: int) -> int:
     """
     tokenizer = _TOKENIZER_BYTES + vocab_size * _TOKENIZER_BYTES_PER_TOKEN if vocab_size else 0
     return _PROGRAM_BYTES + tokenizer
+
+
+def isolation_bytes(vocab_size: int) -> int:
+    """Memory of the second process of an isolated backend, which has no tokenizer, and of what both processes map.
+
+    Args:
+        vocab_size: logits of a token.
+    """
+    return _PROGRAM_BYTES + _SHARED_BYTES + 3 * _FLOAT * vocab_size
 
 
 def native_buffer_bytes(spec: ModelSpec, batch: int, n_threads: int = _THREADS) -> int:

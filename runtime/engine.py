@@ -53,6 +53,7 @@ from sprat.runtime.generate.options import GenerateOptions, split_options
 from sprat.runtime.generate.sampling import SamplingParams
 from sprat.runtime.generate.sampling_defaults import SamplingDefaults
 from sprat.runtime.generate.transcript import Transcript
+from sprat.runtime.isolation.backend import open_isolated
 from sprat.runtime.limits import checked_context, load_limits
 from sprat.runtime.load_options import LoadKeywords, LoadOptions
 from sprat.runtime.open_model import OpenModel, open_model
@@ -134,13 +135,13 @@ class Engine:
         Raises:
             InputError: the model, the device or an option is invalid; see :mod:`sprat.errors` for the subclasses.
             DoesNotFitError: the model needs more memory than the limit.
-            BackendError: no backend can run it on this machine.
+            BackendError: no backend can run it on this machine, or it cannot be isolated.
             BundleError: ``check="hashes"`` found damage, or the model has no manifest with hashes.
         """
         wanted = LoadOptions.of("Engine.load()", options)
         path = locate_model_file(path)
         check_model(path, wanted.check, progress)
-        return cls._of(open_model(path, wanted.backend), wanted)
+        return cls._of(open_model(path, wanted.backend, trust=wanted.trust), wanted)
 
     @classmethod
     def _of(cls, model: OpenModel, wanted: LoadOptions) -> Self:
@@ -151,6 +152,7 @@ class Engine:
             context=wanted.context,
             batch=wanted.batch,
             force=wanted.force,
+            isolated=wanted.isolate,
         )
         request = LoadRequest(
             file=model.file,
@@ -164,10 +166,11 @@ class Engine:
             cache=wanted.cache or (None if wanted.exact else limits.cache),
             deterministic=wanted.deterministic,
             exact=wanted.exact,
+            isolated=wanted.isolate,
         )
         choice, tokenizer = choose(wanted.backend, request), model.tokenizer()
         return cls(
-            open_backend(choice, request),
+            open_isolated(choice, request) if wanted.isolate else open_backend(choice, request),
             tokenizer,
             template=model.template(),
             context=limits.context,

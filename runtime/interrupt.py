@@ -78,19 +78,27 @@ class Interrupt:
     def watch(self, stop: Callable[[], None]) -> Iterator[None]:
         """Inside the block, call ``stop`` from another thread once the interrupt is set; for other libraries."""
         timer = None
-        with self._lock:
-            self._stops.append(stop)
         if self.deadline is not None:
             timer = threading.Timer(max(0.0, self.deadline - time.monotonic()), self._stop)
             timer.daemon = True
             timer.start()
         try:
+            with self.watch_cancel(stop):
+                yield
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    @contextmanager
+    def watch_cancel(self, stop: Callable[[], None]) -> Iterator[None]:
+        """As :meth:`watch`, for what looks at the deadline by itself: without a timer, which costs a thread."""
+        with self._lock:
+            self._stops.append(stop)
+        try:
             if self.is_set:
                 stop()
             yield
         finally:
-            if timer is not None:
-                timer.cancel()
             with self._lock:
                 self._stops.remove(stop)
 

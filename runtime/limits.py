@@ -14,6 +14,7 @@ from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.plan import BATCHES, Plan
 from sprat.devices.profile import DeviceProfile, find_profile
 from sprat.errors import InputError
+from sprat.runtime.buffers import isolation_bytes
 from sprat.runtime.cache import Storage
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.footprint import DEFAULT_BATCH, DEFAULT_CONTEXT, file_footprint
@@ -58,6 +59,7 @@ def load_limits(
     context: int | None = None,
     batch: int | None = None,
     force: bool = False,
+    isolated: bool = False,
 ) -> LoadLimits:
     """Limits for ``model``; only its header is read.
 
@@ -73,6 +75,7 @@ def load_limits(
         batch: prompt tokens of one forward pass; by default :data:`~sprat.runtime.footprint.DEFAULT_BATCH`, or the
             plan's.
         force: continue when the model does not fit; its pages are then read from storage repeatedly.
+        isolated: the backend runs in a process of its own, which takes memory too.
 
     Raises:
         InputError: the context is longer than the model's, the batch is below 1, the device is unknown, or ``memory``
@@ -95,13 +98,16 @@ def load_limits(
     profile = find_profile(device)
     if usable_bytes is None:
         usable_bytes = min(profile.usable_bytes, in_container or profile.usable_bytes)
-    footprints = _footprints(model, checked, batch, None if context is not None else usable_bytes)
+    extra_bytes = isolation_bytes(model.spec.vocab_size) if isolated else 0
+    footprints = _footprints(model, checked, batch, None if context is not None else usable_bytes, extra_bytes)
     plan = choose_quant(footprints, profile, usable_bytes=usable_bytes, force=force)
     limits = _from_plan(plan, threads, _cores(profile))
     return replace(limits, batch=batch) if batch else limits
 
 
-def _footprints(model: OpenModel, context: int, batch: int | None, shorten_to: int | None) -> list[Footprint]:
+def _footprints(
+    model: OpenModel, context: int, batch: int | None, shorten_to: int | None, extra_bytes: int = 0
+) -> list[Footprint]:
     """What to load, the best first: ``context`` with every storage of the cache, then a shorter one.
 
     Where the int8 cache loses precision, a shorter context in float16 comes before it.
@@ -111,10 +117,12 @@ def _footprints(model: OpenModel, context: int, batch: int | None, shorten_to: i
         context: in tokens.
         batch: prompt tokens of one forward pass; ``None`` for the default, and for fewer before a shorter context.
         shorten_to: memory in bytes that a shorter context may take; ``None`` if the context is fixed.
+        extra_bytes: memory besides what the model takes in one process.
     """
     storages = model.spec.attention.storages
     footprints = (file_footprint(model.spec, model.file, context=context, cache=storage) for storage in storages)
-    whole = [footprint.of_batch(batch or DEFAULT_BATCH) for footprint in footprints]
+    with_extra = (replace(footprint, buffer_bytes=footprint.buffer_bytes + extra_bytes) for footprint in footprints)
+    whole = [footprint.of_batch(batch or DEFAULT_BATCH) for footprint in with_extra]
     if shorten_to is None:
         return whole
     short = [_with_shorter_context(footprint.of_batch(batch or BATCHES[-1]), shorten_to) for footprint in whole]

@@ -26,6 +26,8 @@ class LoadKeywords(TypedDict, total=False):
     deterministic: bool
     exact: bool
     check: Check
+    isolate: bool
+    trust: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,11 @@ class LoadOptions:
         exact: require a backend that does not round; the native one takes two int8 digits and a float32 cache.
         check: ``"sizes"`` compares the sizes of a bundle's files with its manifest, ``"hashes"`` reads every file and
             compares its SHA-256 as well; see :meth:`~sprat.runtime.files.bundle.Bundle.check`.
+        isolate: run the backend in a process of its own that has no network, reads only the model and libraries,
+            writes nothing, starts nothing and has a limit of memory. When it crashes, calls raise
+            :class:`~sprat.errors.BackendDiedError`, and the model can be loaded again. Linux only.
+        trust: run an ONNX graph with operators that sprat's exporter does not write, such as ``Loop``. A graph is a
+            program: one from somewhere else may not end, or take all memory. Everything else is checked as before.
     """
 
     device: str | None = None
@@ -63,6 +70,8 @@ class LoadOptions:
     deterministic: bool = False
     exact: bool = False
     check: Check = "sizes"
+    isolate: bool = False
+    trust: bool = False
 
     def __post_init__(self) -> None:
         """Check what no later step looks at.

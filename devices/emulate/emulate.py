@@ -50,7 +50,7 @@ class Emulator:
         """
         folders = [str(group.folder) for group in self.groups]
         cleanup = subprocess.Popen(
-            [sys.executable, "-m", "sprat.devices.emulate.cleanup", *folders],
+            [sys.executable, "-P", "-m", "sprat.devices.emulate.cleanup", *folders],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )

@@ -15,7 +15,7 @@ from sprat.devices.plan.efficiency import Efficiency, Factors
 from sprat.devices.plan.footprint import PassCost
 from sprat.devices.profile import DeviceProfile, Storage
 
-__all__ = ["PREFILL_CHUNK", "Limit", "PassTime", "Predictor", "Rates", "device_rates"]
+__all__ = ["PREFILL_CHUNK", "Limit", "PartTimes", "PassTime", "Predictor", "Rates", "device_rates"]
 
 PREFILL_CHUNK = 512  # tokens of a prompt in one pass, unless that takes too long
 _LANES = {"avx512": 16, "avx2": 8}  # float32 lanes of a vector register; 4 elsewhere
@@ -131,6 +131,22 @@ class _Product:
     rows: float  # output values
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartTimes:
+    """Times of the parts of one pass."""
+
+    dense: PassTime
+    experts: PassTime
+    attention: PassTime
+    head: PassTime
+    calls: PassTime
+
+    @property
+    def total(self) -> PassTime:
+        """The whole pass: the parts run one after another."""
+        return self.dense + self.experts + self.attention + self.head + self.calls
+
+
 @dataclass(frozen=True, slots=True)
 class Predictor:
     """Times of one model on one device.
@@ -149,6 +165,10 @@ class Predictor:
 
     def decode(self, past: int) -> PassTime:
         """One token at depth ``past``."""
+        return self.decode_parts(past).total
+
+    def decode_parts(self, past: int) -> PartTimes:
+        """One token at depth ``past``, part by part."""
         return self._pass(1, past, self.efficiency.decode, self.rates.gemv_ops, self._hit_share())
 
     def prefill(self, n_tokens: int, past: int = 0, batch: int = PREFILL_CHUNK) -> PassTime:
@@ -157,20 +177,24 @@ class Predictor:
         for start in range(0, n_tokens, batch):
             n_new = min(batch, n_tokens - start)
             # A long pass uses nearly every expert, whatever the last pass left in memory.
-            total += self._pass(n_new, past + start, self.efficiency.prefill, self.rates.gemm_ops, self.resident_share)
+            total += self._pass(
+                n_new, past + start, self.efficiency.prefill, self.rates.gemm_ops, self.resident_share
+            ).total
         return total
 
-    def _pass(self, n_tokens: int, past: int, factors: Factors, int8_ops: float, resident: float) -> PassTime:
+    def _pass(self, n_tokens: int, past: int, factors: Factors, int8_ops: float, resident: float) -> PartTimes:
         cost, rates = self.cost, self.rates
         missed = rates.missed_share(cost.matrix_bytes + cost.cache_bytes_per_token * past)
         dense = _Product(cost.dense_bytes * missed, 2 * n_tokens * cost.dense_weights, n_tokens * cost.dense_rows)
-        times = self._product(dense, factors, int8_ops)
-        times += self._experts(n_tokens, factors, int8_ops, missed, resident)
-        times += self._attention(n_tokens, past, factors, missed)
         # The output head runs for the last token of a pass only.
         head = _Product(cost.head_bytes * missed, 2 * cost.head_weights, cost.head_rows)
-        times += self._product(head, self.efficiency.decode, rates.gemv_ops)
-        return times + PassTime(calls_s=cost.n_calls * rates.call_s * factors.calls)
+        return PartTimes(
+            dense=self._product(dense, factors, int8_ops),
+            experts=self._experts(n_tokens, factors, int8_ops, missed, resident),
+            attention=self._attention(n_tokens, past, factors, missed),
+            head=self._product(head, self.efficiency.decode, rates.gemv_ops),
+            calls=PassTime(calls_s=cost.n_calls * rates.call_s * factors.calls),
+        )
 
     def _product(self, product: _Product, factors: Factors, int8_ops: float, reached: float = 1.0) -> PassTime:
         memory_s = product.n_bytes / (self.rates.read_bytes * factors.memory * reached)

@@ -29,7 +29,7 @@ from sprat.runtime.arch.rope import FrequencyFactors
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors
 
-__all__ = ["cached_preset", "clear_cache", "preset_cache", "write_preset"]
+__all__ = ["cached_preset", "clear_cache", "preset_cache", "write_preset", "write_random"]
 
 _POOL_BLOCKS = 65_521  # prime, so that repeated blocks are at different offsets in the rows
 _INTO_RESIDUAL = ("attn_output", "ffn_down")
@@ -58,8 +58,15 @@ def write_preset(
         ExportError: not enough free space, checked before anything is written, or no permission.
     """
     spec = _without_mtp(preset, layers)
-    write_file(path, _layout(spec, preset, quant), functools.partial(_pack, spec), progress=progress)
+    write_random(path, spec, preset, quant, progress=progress)
     return spec
+
+
+def write_random(
+    path: Path, spec: ModelSpec, name: str, quant: str = "Q4_0", *, progress: ReportProgress = no_progress
+) -> None:
+    """Write a file of a model that is called ``name``; otherwise as :func:`write_preset`."""
+    write_file(path, _layout(spec, name, quant), functools.partial(_pack, spec), progress=progress)
 
 
 def cached_preset(

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from sprat.arrays import F32Array, I32Array
 from sprat.export.quality.layer_pass import LayerPass, Replaced
-from sprat.export.quality.probes import Probes, rounded
+from sprat.export.quality.probes import Probes
+from sprat.export.quality.rounder import round_weight
 from sprat.export.quality.statistics import MatrixMoments, MomentsRecorder
 from sprat.export.quality.taps import RecordingKernels
 from sprat.progress import Progress, ReportProgress, no_progress
-from sprat.quant.formats import BlockFormat, get_format
+from sprat.quant.formats import BlockFormat
 from sprat.quant.recipe import is_kept_f32
 from sprat.quant.round.rounding import Effort, output_error, round_matrix
 from sprat.runtime.arch.spec import ModelSpec
-from sprat.runtime.kernels import ReferenceKernels
+from sprat.runtime.kernels import Head, ReferenceKernels
+from sprat.runtime.models.block import Block
 from sprat.runtime.weights import Weight, WeightSource
 
 __all__ = ["Measurements", "measure"]
 
-_PROBE_FORMAT = "Q4_0"
+_PROBES = (("Q4_0",), ("Q2_K", "Q2_0"))
+"""Formats that are probed: of each entry the first that a tensor's rows divide into."""
 _SAMPLE_ROWS = 128
 _SAMPLE_PARTS = 8
-# To second order the divergence is proportional to the error. Coarser formats also flip routes: the student's file at
-# Q4_0's size, extrapolated in proportion, took Q2_0 for experts and lost more than it expected.
+_DISTINCT = 1.5  # ratio of the errors of two probes from which a slope is meaningful
+# Of tensors with one probe. To second order the divergence is proportional to the error; coarser formats also flip
+# routes.
 _STEEPNESS = 1.3
 
 
@@ -36,7 +41,7 @@ class Measurements:
 
     Attributes:
         n_tokens: tokens of the calibration text.
-        kld: tensor -> KL divergence of the model with this tensor alone in :attr:`probe_format`.
+        kld: tensor -> probed format -> KL divergence of the model with this tensor alone in it.
         errors: tensor -> format -> error of the outputs, in a unit of the tensor's own.
         mean_squares: tensor -> mean square of its inputs, ``(n_parts, k)``.
         expert_tokens: stacked tensor -> tokens that each expert saw.
@@ -44,22 +49,27 @@ class Measurements:
     """
 
     n_tokens: int
-    kld: dict[str, float] = field(default_factory=dict)
+    kld: dict[str, dict[str, float]] = field(default_factory=dict)
     errors: dict[str, dict[str, float]] = field(default_factory=dict)
     mean_squares: dict[str, F32Array] = field(default_factory=dict)
     expert_tokens: dict[str, list[int]] = field(default_factory=dict)
     head_moments: F32Array | None = None
-    probe_format: str = _PROBE_FORMAT
 
     def cost(self, tensor: str, format: str) -> float:
-        """The KL divergence to expect of a tensor in a format: measured in one, scaled by the errors of both.
+        """The KL divergence to expect of a tensor in a format: a power law of the error through the probes.
 
-        Above the probe's error it grows faster than the error: see :data:`_STEEPNESS`.
+        Below the finest probe it is proportional to the error, which holds to second order. Above, the exponent is
+        that of the probes, and at least 1.
         """
-        errors = self.errors[tensor]
-        relative = errors[format] / max(errors[self.probe_format], 1e-30)
-        steep: float = relative**_STEEPNESS
-        return self.kld[tensor] * max(relative, steep)
+        errors = {name: max(error, 1e-30) for name, error in self.errors[tensor].items()}
+        probes = sorted((errors[name], max(kld, 1e-30)) for name, kld in self.kld[tensor].items())
+        (fine, base), (coarse, most) = probes[0], probes[-1]
+        relative = errors[format] / fine
+        if relative <= 1:
+            return base * relative
+        slope = math.log(most / base) / math.log(coarse / fine) if coarse > _DISTINCT * fine else _STEEPNESS
+        found: float = base * relative ** max(1.0, slope)
+        return found
 
 
 def measure(
@@ -80,36 +90,84 @@ def measure(
         sequences: token ids of the calibration text.
         formats: formats to measure.
         n_probes: sequences of the text that the probes read, the first ones.
-        effort: how tensors are rounded to measure a format's error.
+        effort: how tensors are rounded, to measure a format's error and to probe it.
         progress: called after each layer; unit: layers.
     """
     found = Measurements(sum(map(len, sequences)))
     layers, probed = (LayerPass(spec, weights, part) for part in (sequences, sequences[:n_probes]))
-    probes, kernels = Probes(probed), ReferenceKernels(0)
-    table, format = weights.weight("token_embd.weight"), get_format(_PROBE_FORMAT)
-    x = layers.embed(kernels)
-    if format.divides(table.shape[-1]):
-        probes.start_embedding(rounded(table, format), kernels)
+    probing = _Probing(probed, formats, effort)
+    x = layers.embed(ReferenceKernels(0))
+    table = weights.weight("token_embd.weight")
+    probing.start_embedding(table)
     for layer in range(spec.n_layers):
         progress(Progress(layer, spec.n_layers + 1, f"layer {layer + 1} of {spec.n_layers}"))
         source, kernels, recorder = Replaced(weights, {}), ReferenceKernels(), MomentsRecorder()
         block, before = layers.block(layer, source), x[: probed.n_tokens].copy()
-        probes.advance(block, kernels)
+        probing.advance(block, kernels)
         layers.run(block, x, RecordingKernels(kernels, recorder))
-        matrices = {name: source.weight(name) for name in recorder.moments if not is_kept_f32(name)}
-        measured = {name: weight for name, weight in matrices.items() if format.divides(weight.shape[-1])}
-        for name, weight in measured.items():
-            _add_matrix(found, weight, recorder.moments[name], formats, effort)
-        probes.start(
-            layer, {name: rounded(weight, format) for name, weight in measured.items()}, source, before, kernels
-        )
+        matrices = [source.weight(name) for name in recorder.moments if not is_kept_f32(name)]
+        for weight in matrices:
+            _add_matrix(found, weight, recorder.moments[weight.name], formats, effort)
+        probing.start(layer, {weight: recorder.moments[weight.name] for weight in matrices}, source, before, kernels)
     progress(Progress(spec.n_layers, spec.n_layers + 1, "head"))
-    _measure_head(found, layers, x, formats, effort)
     head = layers.head()
+    moments = _measure_head(found, head, x, formats, effort)
     if not spec.tied_embeddings:
         found.errors[table.name] = _errors(table, None, formats, effort)
-    found.kld = probes.finish(x[: probed.n_tokens], head, rounded(head.output, format))
+    found.kld = probing.finish(x[: probed.n_tokens], head, moments)
     return found
+
+
+class _Probing:
+    """The probes of every entry of :data:`_PROBES`."""
+
+    def __init__(self, layers: LayerPass, formats: Sequence[BlockFormat], effort: Effort) -> None:
+        self._effort = effort
+        self._probes = [
+            (Probes(layers), [format for name in names for format in formats if format.name == name])
+            for names in _PROBES
+        ]
+        self._formats: dict[tuple[int, str], str] = {}
+
+    def start_embedding(self, table: Weight) -> None:
+        moments = MatrixMoments(1, table.shape[-1])
+        for number, (probes, _) in enumerate(self._probes):
+            for weight in self._rounded(number, {table: moments}).values():
+                probes.start_embedding(weight, ReferenceKernels(0))
+
+    def advance(self, block: Block, kernels: ReferenceKernels) -> None:
+        for probes, _ in self._probes:
+            probes.advance(block, kernels)
+
+    def start(
+        self,
+        layer: int,
+        matrices: Mapping[Weight, MatrixMoments],
+        source: WeightSource,
+        x: F32Array,
+        kernels: ReferenceKernels,
+    ) -> None:
+        for number, (probes, _) in enumerate(self._probes):
+            probes.start(layer, self._rounded(number, matrices), source, x, kernels)
+
+    def finish(self, x: F32Array, head: Head, moments: MatrixMoments) -> dict[str, dict[str, float]]:
+        """Tensor -> probed format -> divergence."""
+        found: dict[str, dict[str, float]] = {}
+        for number, (probes, _) in enumerate(self._probes):
+            output = self._rounded(number, {head.output: moments}).get(head.output.name)
+            for name, kld in probes.finish(x, head, output).items():
+                found.setdefault(name, {})[self._formats[number, name]] = kld
+        return found
+
+    def _rounded(self, number: int, matrices: Mapping[Weight, MatrixMoments]) -> dict[str, Weight]:
+        """The matrices in the format of one entry, without those whose rows divide into none of its formats."""
+        rounded: dict[str, Weight] = {}
+        for weight, moments in matrices.items():
+            usable = (format for format in self._probes[number][1] if format.divides(weight.shape[-1]))
+            if format := next(usable, None):
+                rounded[weight.name] = round_weight(weight, moments, format, self._effort)
+                self._formats[number, weight.name] = format.name
+        return rounded
 
 
 def _add_matrix(
@@ -122,13 +180,13 @@ def _add_matrix(
 
 
 def _measure_head(
-    found: Measurements, layers: LayerPass, x: F32Array, formats: Sequence[BlockFormat], effort: Effort
-) -> None:
-    head = layers.head()
+    found: Measurements, head: Head, x: F32Array, formats: Sequence[BlockFormat], effort: Effort
+) -> MatrixMoments:
     moments = MatrixMoments(1, len(head.norm))
     moments.add(ReferenceKernels(0).rms_norm(x, head.norm, head.eps), None, 0)
     found.head_moments = moments.common()
     _add_matrix(found, head.output, moments, formats, effort)
+    return moments
 
 
 def _errors(

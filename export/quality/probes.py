@@ -16,12 +16,11 @@ import numpy as np
 
 from sprat.arrays import F32Array, F64Array
 from sprat.export.quality.layer_pass import LayerPass, Replaced
-from sprat.quant.formats import BlockFormat
 from sprat.runtime.kernels import Head, Kernels, ReferenceKernels
 from sprat.runtime.models.block import Block
 from sprat.runtime.weights import Weight, WeightSource
 
-__all__ = ["Probes", "rounded"]
+__all__ = ["Probes"]
 
 _MOST_LIKELY = 256
 _CHUNK = 64  # tokens whose logits are in memory at once
@@ -82,21 +81,22 @@ class Probes:
                 self._add(f"{layer}.{number}", state, {name: share / (total or 1) for name, share in shares.items()})
             x = after
 
-    def finish(self, x: F32Array, head: Head, rounded_head: Weight) -> dict[str, float]:
+    def finish(self, x: F32Array, head: Head, rounded_head: Weight | None) -> dict[str, float]:
         """Tensor -> mean KL divergence, for the tensors of all probes and the head.
 
         Args:
             x: the source's hidden states after the last layer.
             head: the source's head.
-            rounded_head: the rounded output matrix.
+            rounded_head: the rounded output matrix; ``None`` without a probe of the head.
         """
         totals: F64Array = np.zeros(len(self._states) + 1)
+        output = rounded_head or head.output
         for start in range(0, len(x), _CHUNK):
             chunk = slice(start, start + _CHUNK)
             states = np.stack([x[chunk], *(state[chunk] for state in self._states.values())], axis=1)
-            totals += _chunk_divergences(states, head, rounded_head)
+            totals += _chunk_divergences(states, head, output)
         means = totals / len(x)
-        found = {rounded_head.name: float(means[-1])}
+        found = {rounded_head.name: float(means[-1])} if rounded_head else {}
         for name, mean in zip(self._states, means[:-1].tolist(), strict=True):
             for tensor, share in self._shares[name].items():
                 found[tensor] = found.get(tensor, 0.0) + share * mean
@@ -160,11 +160,3 @@ def _log_softmax(logits: F32Array) -> F64Array:
     """Of each column."""
     shifted = logits.astype(np.float64) - logits.max(axis=0)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=0)))
-
-
-def rounded(weight: Weight, format: BlockFormat) -> Weight:
-    """``weight`` rounded blindly to ``format``; of a stack, one part is dequantized at a time."""
-    if len(weight.shape) == 2:
-        return Weight(weight.name, format, weight.shape, format.quantize(weight.dequantize()))
-    packed = np.stack([format.quantize(weight[part].dequantize()) for part in range(weight.shape[0])])
-    return Weight(weight.name, format, weight.shape, packed)

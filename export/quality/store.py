@@ -18,7 +18,7 @@ from sprat.quant.formats import BlockFormat
 
 __all__ = ["load_measurements", "measurements_digest", "measurements_path", "save_measurements"]
 
-_VERSION = 2  # of what is measured, and how
+_VERSION = 3  # of what is measured, and how
 _MEAN_SQUARES = "mean_squares/"
 
 
@@ -48,7 +48,6 @@ def save_measurements(path: Path, found: Measurements) -> None:
         "kld": found.kld,
         "errors": found.errors,
         "expert_tokens": found.expert_tokens,
-        "probe_format": found.probe_format,
     }
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -70,7 +69,6 @@ def load_measurements(path: Path) -> Measurements | None:
                 kld=scalars["kld"],
                 errors=scalars["errors"],
                 expert_tokens=scalars["expert_tokens"],
-                probe_format=scalars["probe_format"],
                 mean_squares={name.removeprefix(_MEAN_SQUARES): arrays[name] for name in names},
                 head_moments=arrays["head_moments"],
             )

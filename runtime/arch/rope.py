@@ -1,4 +1,4 @@
-"""Rotary position embedding: the angles of each position, including YaRN and Llama 3.1's scaling.
+"""Rotary position embedding: the angles of each position, with linear scaling, YaRN or Llama 3.1's scaling.
 
 Angles depend on the position alone: a forward pass computes them once for all layers.
 """
@@ -15,7 +15,9 @@ from sprat.arrays import F32Array, F64Array
 
 __all__ = [
     "FrequencyFactors",
+    "LinearScaling",
     "RopeAngles",
+    "RopeScaling",
     "RopeSpec",
     "RopeTable",
     "YarnScaling",
@@ -63,6 +65,21 @@ class FrequencyFactors:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LinearScaling:
+    """Position interpolation (arXiv 2306.15595): every frequency is divided by ``factor``."""
+
+    factor: float
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the factor is a usual one."""
+        return 0 < self.factor < 1e6
+
+
+RopeScaling = YarnScaling | LinearScaling | FrequencyFactors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RopeSpec:
     """Rotary position embedding over ``dim`` elements per head.
 
@@ -73,7 +90,7 @@ class RopeSpec:
     dim: int
     theta: float
     interleaved: bool
-    scaling: YarnScaling | FrequencyFactors | None = None
+    scaling: RopeScaling | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,6 +166,8 @@ def rope_frequencies(spec: RopeSpec) -> F64Array:
     match spec.scaling:
         case None:
             return base
+        case LinearScaling(factor=factor):
+            return np.asarray(base / factor)
         case FrequencyFactors(factors):
             return np.asarray(base / np.array(factors))
         case YarnScaling() as yarn:

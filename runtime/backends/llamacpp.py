@@ -14,6 +14,7 @@ import importlib.util
 import weakref
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,20 +63,26 @@ class LlamaCppLoader(BackendLoader, name="llamacpp", preference=30):
             return BackendError(f"llama-cpp-python is not installed; install it for this CPU: {install_command()}")
         return None
 
+    def isolated_request(self, request: LoadRequest) -> LoadRequest:
+        """With the result of the probe, which is a process of its own."""
+        return replace(request, use_extra_bufts=probe(request.file.path, request.file.files()).use_extra_bufts)
+
     def load(self, request: LoadRequest) -> LlamaCppBackend:
         """Probe the file in a child process, then load it here with the settings that worked.
 
         Raises:
             BackendError: llama.cpp crashed on the file, or rejected it.
         """
-        report = probe(request.file.path)
+        use_extra_bufts = request.use_extra_bufts
+        if use_extra_bufts is None:
+            use_extra_bufts = probe(request.file.path).use_extra_bufts
         footprint = self.footprint(request)
         repacked_bytes = footprint.total_bytes + footprint.weight_bytes  # repacked weights are a second copy
         fits = request.memory_bytes is None or repacked_bytes <= request.memory_bytes
         return LlamaCppBackend(
             request.file.path,
             n_threads=request.n_threads,
-            use_extra_bufts=report.use_extra_bufts and fits,
+            use_extra_bufts=use_extra_bufts and fits,
             parts=[part.path for part in request.gguf.parts],
         )
 

@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,6 +22,7 @@ import msgspec
 from sprat.devices.cpu import this_cpu
 from sprat.errors import BackendError
 from sprat.files import DocumentError, atomic_write, cache_folder, parse_json, read_input
+from sprat.runtime.backends.child_outcome import ChildOutcome
 
 __all__ = ["ProbeReport", "probe"]
 
@@ -35,22 +36,12 @@ class ProbeReport(msgspec.Struct, frozen=True):
     use_extra_bufts: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """Exit status and last message of a child."""
-
-    return_code: int
-    message: str
-
-    def text(self) -> str:
-        """``SIGILL`` or ``exit code 3``, and the message."""
-        killed = self.return_code < 0
-        ending = signal.Signals(-self.return_code).name if killed else f"exit code {self.return_code}"
-        return f"{ending}: {self.message}" if self.message else ending
-
-
-def probe(path: Path) -> ProbeReport:
+def probe(path: Path, readable: Sequence[Path] = ()) -> ProbeReport:
     """Find the settings with which llama.cpp can load ``path`` on this machine, without risking this process.
+
+    Args:
+        path: a GGUF file.
+        readable: the files of the model, for a child in a sandbox that can read nothing else; empty for no sandbox.
 
     Raises:
         BackendError: none works; the message has the exit status of the child and a remedy.
@@ -60,7 +51,7 @@ def probe(path: Path) -> ProbeReport:
     if report is not None:
         return report
     for use_extra_bufts in (True, False):
-        outcome = _try(path, use_extra_bufts=use_extra_bufts)
+        outcome = _try(path, readable, use_extra_bufts=use_extra_bufts)
         if outcome.return_code == 0:
             report = ProbeReport(use_extra_bufts)
             _write_cached(cached, report)
@@ -70,22 +61,17 @@ def probe(path: Path) -> ProbeReport:
     raise BackendError(f"{path}: llama.cpp crashes in a child process ({outcome.text()}); {_remedy(outcome)}")
 
 
-def _try(path: Path, *, use_extra_bufts: bool) -> _Outcome:
-    command = [sys.executable, "-m", _CHILD, str(path), str(int(use_extra_bufts))]
+def _try(path: Path, readable: Sequence[Path], *, use_extra_bufts: bool) -> ChildOutcome:
+    files = [os.path.realpath(file) for file in readable]
+    command = [sys.executable, "-P", "-m", _CHILD, str(path), str(int(use_extra_bufts)), *files]
     try:
         child = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        return _Outcome(1, f"llama.cpp did not finish within {_TIMEOUT_SECONDS} s")
-    return _Outcome(child.returncode, _message(child.stderr.decode("utf-8", "replace")))
+        return ChildOutcome(1, f"llama.cpp did not finish within {_TIMEOUT_SECONDS} s")
+    return ChildOutcome.of(child.returncode, child.stderr)
 
 
-def _message(stderr: str) -> str:
-    """The failed assertion, which ggml prints before a backtrace; otherwise the last line."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    return next((line for line in lines if "GGML_ASSERT" in line), lines[-1] if lines else "")
-
-
-def _remedy(outcome: _Outcome) -> str:
+def _remedy(outcome: ChildOutcome) -> str:
     if -outcome.return_code == signal.SIGKILL:
         return "the system killed it, mostly for lack of memory: use a smaller file or a shorter context"
     if outcome.return_code < 0:

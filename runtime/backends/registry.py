@@ -24,7 +24,7 @@ from sprat.devices.plan.refusal import refusal
 from sprat.errors import BackendError, DoesNotFitError, SpratError, unknown_name
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.backends.protocol import Backend
-from sprat.runtime.buffers import program_bytes
+from sprat.runtime.buffers import isolation_bytes, program_bytes
 from sprat.runtime.cache.entries import Storage
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.model_file import ModelFile
@@ -39,6 +39,7 @@ __all__ = [
     "backend_names",
     "choose",
     "chosen_footprint",
+    "isolated_request",
     "open_backend",
     "stream_bytes",
 ]
@@ -61,6 +62,8 @@ class LoadRequest:
     exact: bool = False  # require unquantized activations and cache
     cores: tuple[int, ...] = ()  # cores to pin threads to; empty for no pinning
     streams: bool = False  # experts are streamed from storage
+    isolated: bool = False  # in a process of its own
+    use_extra_bufts: bool | None = None  # of llama.cpp, where a probe was made; None to make it
 
     @property
     def gguf(self) -> GGUFFile:
@@ -85,10 +88,15 @@ class LoadRequest:
             routed_bytes=routed_bytes,
             cache_bytes_per_token=self.spec.cache_elements_per_token * cache_element_bytes,
             context=self.context,
-            buffer_bytes=buffer_bytes + program_bytes(self._tokenizer_size),
+            buffer_bytes=buffer_bytes + self._program_bytes,
             batch=self.batch,
             activation_bytes=activation_bytes,
         )
+
+    @property
+    def _program_bytes(self) -> int:
+        isolation = isolation_bytes(self.spec.vocab_size) if self.isolated else 0
+        return program_bytes(self._tokenizer_size) + isolation
 
     @property
     def _tokenizer_size(self) -> int:
@@ -123,6 +131,14 @@ class BackendLoader(ABC):
     @abstractmethod
     def why_not(self, request: LoadRequest) -> SpratError | None:
         """Why this backend cannot run the file on this machine, apart from memory; ``None`` if it can."""
+
+    def isolated_request(self, request: LoadRequest) -> LoadRequest:
+        """``request`` for a process that can start no other; what needs one is done here.
+
+        Raises:
+            BackendError: the backend cannot run the file.
+        """
+        return request
 
     @abstractmethod
     def load(self, request: LoadRequest) -> Backend:
@@ -197,6 +213,11 @@ def stream_bytes(choice: BackendChoice, request: LoadRequest) -> int:
 def open_backend(choice: BackendChoice, request: LoadRequest) -> Backend:
     """Load the weights into the chosen backend."""
     return _loader(choice.name).load(request)
+
+
+def isolated_request(choice: BackendChoice, request: LoadRequest) -> LoadRequest:
+    """What the chosen backend loads in a process of its own, see :meth:`BackendLoader.isolated_request`."""
+    return _loader(choice.name).isolated_request(request)
 
 
 def _by_preference() -> list[BackendLoader]:

@@ -83,6 +83,10 @@ class GGUFFile:
         """Size of all parts in bytes."""
         return sum(part.nbytes for part in self.parts)
 
+    def files(self) -> list[Path]:
+        """The files of all parts."""
+        return [part.path for part in self.parts]
+
     def names(self) -> Iterable[str]:
         """Names of all tensors, in file order."""
         return self.tensors.keys()

@@ -18,6 +18,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from sprat.errors import (
+    BackendDiedError,
     BackendError,
     BundleError,
     CheckpointError,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncEngine",
     "AsyncSession",
+    "BackendDiedError",
     "BackendError",
     "BundleError",
     "CheckpointError",

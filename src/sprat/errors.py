@@ -17,6 +17,7 @@
     │   ├── TemplateError                a chat template that fails, exceeds its budget or leaves the sandbox
     │   └── PromptError                  a token id outside the vocabulary, a prompt longer than the context
     ├── BackendError (RuntimeError)      a backend that is not installed, died, or was closed
+    │   └── BackendDiedError             the process of an isolated backend ended; load the model again
     ├── SessionBusyError (RuntimeError)  a session that is used by two threads at a time
     ├── QueueFullError (RuntimeError)    more requests wait for an engine than its queue holds
     ├── EmulationError (RuntimeError)    the limits of a device could not be set, or killed the process under them
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 __all__ = [
+    "BackendDiedError",
     "BackendError",
     "BundleError",
     "CheckpointError",
@@ -113,6 +115,10 @@ class PromptError(InputError):
 
 class BackendError(SpratError, RuntimeError):
     """A backend is not installed, died while it was probed or used, or was closed."""
+
+
+class BackendDiedError(BackendError):
+    """The process of an isolated backend ended, by a crash, a limit or a signal; load the model again."""
 
 
 class SessionBusyError(SpratError, RuntimeError):

@@ -95,6 +95,7 @@ def test_verify_passes_and_fails_by_its_limit(source, bundle, capsys):
     code, out, _ = run(capsys, *arguments)
     assert code == 0
     assert out.startswith("MEASURED: mean KL divergence")
+    assert "of Llama 3 8B in llama.cpp" in out.splitlines()[1]
 
 
 def test_inspect_shows_a_bundle_and_its_source(source, bundle, capsys):

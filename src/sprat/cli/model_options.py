@@ -64,6 +64,13 @@ _LOAD = (
     click.option(
         "--check", flag_value="hashes", help="First compare every byte of a bundle with the hashes in its manifest."
     ),
+    click.option(
+        "--isolate",
+        is_flag=True,
+        default=None,
+        help="Run the model in a process without network and write access: for files that you do not trust.",
+    ),
+    click.option("--trust", is_flag=True, help="Run an ONNX graph with operators that sprat does not write."),
 )
 
 

@@ -12,6 +12,7 @@ from sprat.cli.output.terminal import print_json, progress_bar
 from sprat.errors import InputError
 from sprat.export.verify.verify import Verification
 from sprat.files import read_text
+from sprat.quant.kld_scale import kld_in_words
 
 __all__ = ["command"]
 
@@ -62,7 +63,8 @@ def command(
             progress=bar,
         )
     if as_json:
-        print_json({"passed": verification.passed, "verification": verification})
+        words = {name: kld_in_words(found.mean_kld) for name, found in verification.quality.items()}
+        print_json({"passed": verification.passed, "in_words": words, "verification": verification})
     else:
         _print(verification)
     if not verification.passed:
@@ -79,7 +81,8 @@ def _read(path: str) -> str:
 def _print(verification: Verification) -> None:
     worst = max(found.mean_kld for found in verification.quality.values())
     limit = "no limit given (--max-kld)" if verification.max_kld is None else f"limit {verification.max_kld}"
-    click.echo(f"{_verdict(verification)}: mean KL divergence {worst:.6f}, {limit}\n")
+    click.echo(f"{_verdict(verification)}: mean KL divergence {worst:.6f}, {limit}")
+    click.echo(f"{kld_in_words(worst)}; a small model loses more in the same format, and other texts read otherwise\n")
     click.echo(verification.text())
 
 

@@ -58,6 +58,21 @@ def test_a_child_that_is_killed_becomes_an_error_with_a_remedy(llama_cpp, tmp_pa
         assert "(SIGABRT: ggml-backend.cpp:898: GGML_ASSERT(*id != -1) failed)" in str(died.value)
 
 
+SANDBOXED = """
+import socket
+try:
+    socket.socket()
+except PermissionError:
+    raise SystemExit("no network here")
+"""
+
+
+def test_the_child_of_an_isolated_model_is_in_a_sandbox(llama_cpp, tmp_path):
+    llama_cpp(SANDBOXED)
+    with pytest.raises(BackendError, match="no network here"):
+        probe(tmp_path / "x.gguf", [tmp_path / "x.gguf", tmp_path / "llama_cpp.py"])
+
+
 def test_the_second_try_is_without_repacked_buffers(llama_cpp, tmp_path):
     llama_cpp(AMX)
     assert probe(tmp_path / "x.gguf") == ProbeReport(use_extra_bufts=False)
@@ -77,9 +92,9 @@ def tries(tmp_path, monkeypatch):
     monkeypatch.setattr(probing, "version", lambda _name: "0.3.36")
     started = []
 
-    def one_try(_path, *, use_extra_bufts):
+    def one_try(_path, _readable, *, use_extra_bufts):
         started.append(use_extra_bufts)
-        return probing._Outcome(-signal.SIGABRT if use_extra_bufts else 0, "")
+        return probing.ChildOutcome(-signal.SIGABRT if use_extra_bufts else 0, "")
 
     monkeypatch.setattr(probing, "_try", one_try)
     return started
@@ -109,7 +124,7 @@ def test_another_file_under_the_same_name_is_probed_again(tries, tmp_path):
 
 def test_failures_are_not_cached(tries, tmp_path, monkeypatch):
     with monkeypatch.context() as broken:
-        broken.setattr(probing, "_try", lambda *_, **__: probing._Outcome(-signal.SIGILL, ""))
+        broken.setattr(probing, "_try", lambda *_, **__: probing.ChildOutcome(-signal.SIGILL, ""))
         with pytest.raises(BackendError, match="SIGILL"):
             probe(tmp_path / "x.gguf")
     assert probe(tmp_path / "x.gguf") == ProbeReport(use_extra_bufts=False)

@@ -233,7 +233,7 @@ def _job(subject: _Subject, options: _Options, tests: tuple[BenchTest, ...], pat
 
 
 def _run_child(job: Job, emulator: Emulator | None, progress: ReportProgress) -> Iterator[Measurement | TraceReport]:
-    command = [sys.executable, "-m", "sprat.app.bench.worker"]
+    command = [sys.executable, "-P", "-m", "sprat.app.bench.worker"]
     with contextlib.ExitStack() as stack:
         if emulator is not None:
             drop_cached(Path(job.path))  # pages in the page cache would count against no limit and cost no time

@@ -1,0 +1,94 @@
+// Products of any blocks with any activations, on every instruction set: nothing outside of the
+// buffers is read or written, a bad weight or activation shows in every result that it takes part
+// in, and finite results agree.
+#include <algorithm>
+
+#include "fuzz/native/input.hpp"
+#include "runtime/native/isa/isa.hpp"
+
+using namespace sprat;
+using namespace sprat::fuzzing;
+
+namespace {
+
+struct Case {
+    Format format;
+    int n_rows, n_tokens;
+    int64_t k;
+    std::vector<uint8_t> weights;
+    std::vector<float> x;
+};
+
+std::vector<float> product(const Isa &isa, const Isa &quantizer, const Case &of) {
+    const int64_t padded = pad_to(of.k, 256);
+    std::vector<uint8_t> records(size_t(of.n_tokens * padded * 3 / 2)),
+        scratch(gemm_scratch_bytes(of.n_tokens) + 64);
+    std::vector<float> out(size_t(of.n_tokens) * of.n_rows);
+    const Activations input{of.x.data(), of.k, {records.data(), padded}};
+    for (int t = 0; t < of.n_tokens; ++t)
+        quantizer.quantize(of.x.data() + t * of.k, of.k, input.quantized, t);
+    GemmTask task{};
+    task.weights = task.next = of.weights.data(), task.row_bytes = of.weights.size() / of.n_rows;
+    task.n_rows = of.n_rows, task.input = &input, task.n_tokens = of.n_tokens;
+    task.out = out.data(), task.out_stride = of.n_rows;
+    task.scratch = scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64);
+    isa.gemm[of.format](task);
+    return out;
+}
+
+// Of a row: the largest magnitude, infinite for a bad one, and the sum of all.
+struct Size {
+    double largest = 0, sum = 0;
+
+    explicit Size(const float *values, int64_t n) {
+        for (int64_t i = 0; i < n; ++i) {
+            const double size = is_bad(values[i]) ? INFINITY : std::fabs(values[i]);
+            largest = std::max(largest, size), sum += size;
+        }
+    }
+};
+
+void check(const Case &of, const Isa &isa, const Isa &plain, const std::vector<Size> &rows,
+           const std::vector<Size> &tokens) {
+    const auto out = product(isa, plain, of), expected = product(plain, plain, of);
+    for (int t = 0; t < of.n_tokens; ++t)
+        for (int r = 0; r < of.n_rows; ++r) {
+            const float here = out[size_t(t) * of.n_rows + r],
+                        there = expected[size_t(t) * of.n_rows + r];
+            const double largest = rows[r].largest * tokens[t].largest;
+            if (std::isnan(largest) || std::isinf(largest)) {
+                if (!is_bad(here)) found("a bad value is lost", isa.name, kLayouts[of.format].name);
+                continue;
+            }
+            // Sums in another order; above 1e30 they may overflow in one order and not in another.
+            const double limit = 1e-4 * double(of.k) * largest + 1e-30;
+            if (limit < 1e26 && !(std::fabs(here - there) <= limit))
+                found("a result differs", isa.name, kLayouts[of.format].name);
+        }
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    Input input(data, size);
+    Case of{Format(input.below(N_FORMATS)), 1 + input.below(4), 1 + input.below(7), 0, {}, {}};
+    const BlockLayout &layout = kLayouts[of.format];
+    const int bad_activation = input.byte();
+    of.k = std::max<int64_t>(32, int64_t(layout.block_size)) * (1 + input.below(3));
+    of.weights = input.bytes(size_t(of.n_rows * of.k) / layout.block_size * layout.block_bytes);
+    of.x = bad_activation % 8 == 7 ? input.any_floats(size_t(of.n_tokens * of.k))
+                                   : input.small_floats(size_t(of.n_tokens * of.k));
+    int n_isas = 0;
+    const Isa *const *isas = usable_isas(n_isas);
+    const Isa &plain = *isas[n_isas - 1];
+    std::vector<Size> rows, tokens;
+    std::vector<float> row(size_t(of.k), 0.0f);
+    for (int r = 0; r < of.n_rows; ++r) {
+        plain.dequantize[of.format](of.weights.data() + r * (of.weights.size() / of.n_rows), of.k,
+                                    row.data());
+        rows.emplace_back(row.data(), of.k);
+    }
+    for (int t = 0; t < of.n_tokens; ++t) tokens.emplace_back(of.x.data() + t * of.k, of.k);
+    for (int i = 0; i < n_isas; ++i) check(of, *isas[i], plain, rows, tokens);
+    return 0;
+}

@@ -1,0 +1,1 @@
+"""What a process gives up before it opens an untrusted file: writing, the network, other processes."""
