@@ -4,12 +4,13 @@
     python benchmarks/serve.py --only four_sessions --tokens 64 --pairs 5
     python benchmarks/serve.py --only memory --requests 100000
 
-``four_sessions_throughput_ratio``: tokens per second of four sessions over those of one, DeepSeek-V2-Lite's shape with six
-layers and random weights, native backend. ``prefix_ttft_ratio``: time to the first token of a prompt of 3,000 tokens the
-first time, over that of a prompt with the same 3,000 tokens before it, over HTTP. ``overhead_ms_per_token``: a streamed
-answer over HTTP less the same answer in Python. ``vanish_p50_ms``: from a client's close to the free slot. ``rss_growth``:
-resident memory of the server after the requests over that after the first tenth, less 1. The last four: packaged student.
-Medians; sides alternate. ``load_average`` says how busy the machine was.
+``four_sessions_throughput_ratio``: tokens per second of four sessions over those of one; DeepSeek-V2-Lite's shape
+with six layers and random weights, native backend. ``prefix_ttft_ratio``: time to the first token of a prompt of
+3,000 tokens the first time, over that of a prompt with the same 3,000 tokens before it, over HTTP.
+``overhead_ms_per_token``: a streamed answer over HTTP less the same answer in Python. ``vanish_p50_ms``: from a
+client's close to the free slot. ``rss_growth``: resident memory of the server after the requests over that after the
+first tenth, less 1. The last four: packaged student. Medians; sides alternate. ``load_average`` says how busy the
+machine was.
 """
 
 from __future__ import annotations

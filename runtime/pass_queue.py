@@ -43,6 +43,7 @@ class _Pass:
     turn: _Turn = field(compare=False)
     stream: TokenStream = field(compare=False)
     tokens: Sequence[int] = field(compare=False)
+    all_logits: bool = field(compare=False)
     result: F32Array | BaseException | None = field(default=None, compare=False)
 
 
@@ -55,10 +56,14 @@ class _Current(threading.local):
 _current = _Current()
 
 
-def forward_in_turn(stream: TokenStream, tokens: Sequence[int]) -> F32Array:
-    """``stream.forward(tokens)``, when it is this thread's turn; at once outside of :meth:`PassQueue.turns`."""
-    turn = _current.turn
-    return stream.forward(tokens) if turn is None else turn.queue.forward(turn, stream, tokens)
+def forward_in_turn(stream: TokenStream, tokens: Sequence[int], *, all_logits: bool = False) -> F32Array:
+    """``stream.forward(tokens)``, or ``forward_all``, when it is this thread's turn.
+
+    Outside of :meth:`PassQueue.turns` it runs at once.
+    """
+    if _current.turn is not None:
+        return _current.turn.queue.forward(_current.turn, stream, tokens, all_logits=all_logits)
+    return (stream.forward_all if all_logits else stream.forward)(tokens)
 
 
 class PassQueue:
@@ -92,13 +97,13 @@ class PassQueue:
                 self._turns.discard(turn)
                 self._changed.notify_all()
 
-    def forward(self, turn: _Turn, stream: TokenStream, tokens: Sequence[int]) -> F32Array:
+    def forward(self, turn: _Turn, stream: TokenStream, tokens: Sequence[int], *, all_logits: bool = False) -> F32Array:
         """The logits of a pass, when its turn has come.
 
         Raises:
             InterruptError: the pass was interrupted while it waited, or while it ran.
         """
-        mine = _Pass((-turn.priority, next(self._numbers)), turn, stream, tokens)
+        mine = _Pass((-turn.priority, next(self._numbers)), turn, stream, tokens, all_logits)
         if together := self._wait(mine):
             began = time.monotonic()
             try:
@@ -144,7 +149,7 @@ class PassQueue:
         return left if left > 0 and not self._is_running else None
 
     def _can_join(self, waiting: _Pass) -> bool:
-        return self._together is not None and len(waiting.tokens) == 1
+        return self._together is not None and len(waiting.tokens) == 1 and not waiting.all_logits
 
     def _take(self, mine: _Pass) -> list[_Pass]:
         """Remove ``mine`` from the queue, with the passes that run together with it."""
@@ -167,7 +172,8 @@ class PassQueue:
     def _run(self, together: list[_Pass]) -> None:
         first = together[0]
         if len(together) == 1:
-            first.result = first.stream.forward(first.tokens)
+            forward = first.stream.forward_all if first.all_logits else first.stream.forward
+            first.result = forward(first.tokens)
             return
         assert self._together is not None, "only passes that can join are taken together"
         try:

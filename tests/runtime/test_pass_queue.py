@@ -25,6 +25,10 @@ class Stream:
         time.sleep(PASS_S)
         return np.array([float(tokens[-1])], np.float32)
 
+    def forward_all(self, tokens):
+        self.forward(tokens)
+        return np.array(tokens, np.float32)[:, None]
+
 
 class Alone:
     """A backend that runs one pass at a time."""
@@ -112,6 +116,15 @@ def test_a_pass_of_several_tokens_runs_alone():
         lambda: run(queue, Stream(2, log), [[5, 6], [7, 8]], ready=ready),
     )
     assert sorted(log) == [(1, 2), (1, 2), (2, 2), (2, 2)]
+
+
+def test_all_logits_are_those_of_the_stream_in_turns_or_not():
+    log = []
+    stream = Stream(1, log)
+    assert forward_in_turn(stream, [1, 2], all_logits=True).tolist() == [[1], [2]]
+    with PassQueue(Together(log)).turns():
+        assert forward_in_turn(stream, [3], all_logits=True).tolist() == [[3]]
+    assert log == [(1, 2), (1, 1)]
 
 
 def test_an_error_of_a_shared_pass_reaches_each_answer():

@@ -165,6 +165,12 @@ def test_a_prompt_beyond_the_context_is_a_400_also_in_a_stream(client):
             ask(client, stream=stream, messages=[{"role": "user", "content": "word " * 9000}])
 
 
+def test_json_that_is_nested_too_deeply_is_a_400(client):
+    content = b'{"model": "m", "messages": [], "response_format": ' + b'{"a":' * 100_000
+    with pytest.raises(openai.BadRequestError, match="nested too deeply"):
+        client.post("/chat/completions", body=None, content=content, cast_to=object)
+
+
 def test_what_needs_stored_responses_is_refused(client):
     with pytest.raises(openai.BadRequestError, match="stores no responses"):
         client.responses.create(model="student", input="x", previous_response_id="resp_1")

@@ -114,6 +114,18 @@ def test_what_cannot_be_served_is_one_line(student, capsys, monkeypatch, argumen
     assert message in error
 
 
+@pytest.mark.parametrize("host", ["a\0b", "x" * 300, "\udcff", ".", "256.1.1.1", "[/x]", ""])
+def test_a_host_that_is_no_name_is_an_error(student, host):
+    with pytest.raises(sprat.SpratError):
+        sprat.serve(str(student), host=host, api_key="k")
+
+
+@pytest.mark.parametrize("wrong", [{"models": 3}, {"models": []}, {"port": "80"}, {"parallel": 0.5}, {"origins": 3}])
+def test_arguments_of_another_type_are_errors(student, wrong):
+    with pytest.raises(sprat.InputError):
+        sprat.serve(**{"models": str(student), "host": "nowhere.invalid", "api_key": "k", **wrong})
+
+
 def test_a_missing_model_is_one_line(capsys):
     code, _, error = run(capsys, "serve", "no-such-model")
     assert (code, error.count("\n")) == (2, 1)

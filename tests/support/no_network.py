@@ -1,6 +1,7 @@
 """Run a command that the system kills when it opens a socket that is not local: ``python no_network.py COMMAND …``.
 
-With ``--may-listen`` before the command it may, and is killed when it connects one. A seccomp filter (seccomp(2)), which children and threads inherit.
+With ``--may-listen`` before the command it may, and is killed when it connects one.
+A seccomp filter (seccomp(2)), which children and threads inherit.
 """
 
 import ctypes
@@ -15,7 +16,8 @@ _ALLOW, _KILL_PROCESS = 0x7FFF0000, 0x80000000
 _AF_UNIX = 1
 _NO_ARGUMENT = 0xFFFFFFFF  # no descriptor of a socket: every connect is forbidden
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
-_MACHINES = {"x86_64": (0xC000003E, 41, 42), "aarch64": (0xC00000B7, 198, 203)}  # AUDIT_ARCH, socket(2), connect(2)
+# AUDIT_ARCH, socket(2), connect(2)
+_MACHINES = {"x86_64": (0xC000003E, 41, 42), "aarch64": (0xC00000B7, 198, 203)}
 
 
 class _Program(ctypes.Structure):

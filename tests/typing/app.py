@@ -8,6 +8,8 @@ from typing import assert_type
 
 import sprat
 from sprat import (
+    AsyncEngine,
+    AsyncSession,
     DeviceError,
     DoesNotFitError,
     Engine,
@@ -23,6 +25,7 @@ from sprat import (
     plan,
     quantize,
     report,
+    serve,
     verify,
 )
 
@@ -44,6 +47,24 @@ def deploy(source: str | Path, out: Path) -> float:
     verification = verify(out, source, backends=["native"], max_kld=0.05, max_tokens=512)
     assert_type(verification.passed, bool)
     return verification.quality["native"].mean_kld
+
+
+async def answer_many(path: Path, questions: list[str]) -> list[str]:
+    """Answers to all questions, generated together."""
+    async with await AsyncEngine.load(path, memory="3GB", parallel=2, queue=8) as engine:
+        async for chunk in engine.stream_chat([{"role": "user", "content": questions[0]}], priority=1, max_tokens=9):
+            print(chunk["choices"][0]["delta"].get("content", ""))
+        generation = engine.generate("Once", temperature=0)
+        assert_type(await generation.text(), str)
+        session = await engine.session()
+        assert_type(session, AsyncSession)
+        replies = [await session.chat(question) for question in questions]
+    return [reply["choices"][0]["message"]["content"] for reply in replies]
+
+
+def run_server(path: Path) -> None:
+    """Serve until SIGTERM."""
+    serve([f"student={path}"], port=8081, keep_alive=60.0, memory="3GB", on_ready=print)
 
 
 def describe(path: Path) -> str:

@@ -41,7 +41,10 @@ async def body_of(request: Request, kind: type[Body]) -> Body:
                     )
     except TimeoutError:
         raise ApiError(408, f"the request did not arrive within {_BODY_TIMEOUT_S:.0f} s") from None
-    return msgspec.json.decode(received, type=kind)
+    try:
+        return msgspec.json.decode(received, type=kind)
+    except RecursionError:
+        raise ApiError(400, "the request's JSON is nested too deeply") from None
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:

@@ -147,8 +147,9 @@ def _listening(settings: ServerSettings) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, settings.port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, settings.port), family=family, backlog=128)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+    except (OSError, ValueError) as error:  # ValueError: a name that no resolver takes
+        number = getattr(error, "errno", None)
+        reason = os.strerror(number) if number and number > 0 else str(error)
         raise SpratError(
             f"cannot listen on {settings.host}, port {settings.port}: {reason}; choose another port, or 0 for any free "
             "one"
