@@ -1,5 +1,7 @@
 """A soak of a few seconds finds nothing that grows, and finds what does."""
 
+import time
+
 import pytest
 import soak
 from fuzz_seeds import bundle
@@ -26,7 +28,8 @@ class Leaky:
     def generate(self, *_):
         if self._error:
             raise self._error
-        self._kept.append((bytearray(b"x") * (1 << 20), open(__file__)))  # noqa: SIM115 - it is a leak
+        time.sleep(0.01)
+        self._kept.append((bytearray(b"x") * (2 << 20), open(__file__)))  # noqa: SIM115 - it is a leak
 
     chat = abandon = hold = generate
 
@@ -41,7 +44,7 @@ class Leaky:
 def test_a_leak_and_a_strange_error_are_found(monkeypatch):
     monkeypatch.setitem(soak.DRIVERS, "leaky", lambda _path: Leaky())
     monkeypatch.setitem(soak.DRIVERS, "broken", lambda _path: Leaky(ZeroDivisionError("here")))
-    leaky, broken = soak.soak(None, ["leaky", "broken"], 1.0)
+    leaky, broken = soak.soak(None, ["leaky", "broken"], 2.0)
     assert any("descriptors" in problem for problem in leaky.problems)
     assert any("resident memory" in problem for problem in leaky.problems)
     assert ["ZeroDivisionError: here" in problem for problem in broken.problems] == [True]
