@@ -41,9 +41,7 @@ def main(target: str, seconds: int, folder: Path) -> None:
         f"-timeout={_MAX_SECONDS}",
         f"-rss_limit_mb={_MAX_MEMORY_MB}",
     )
-    atheris.Setup(
-        [sys.argv[0], str(corpus), *limits, f"-artifact_prefix={folder}/", "-print_final_stats=1"], once
-    )
+    atheris.Setup([sys.argv[0], str(corpus), *limits, f"-artifact_prefix={folder}/", "-print_final_stats=1"], once)
     atheris.Fuzz()
 
 

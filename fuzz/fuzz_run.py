@@ -1,9 +1,9 @@
 """Run the fuzz targets: ``make fuzz SECONDS=300``, or ``python -m fuzz_run --seconds 60 gguf config``.
 
-Where atheris is installed, coverage guides the mutations (:mod:`fuzz_guided`); elsewhere, or with ``--unguided``, they
-are those of :mod:`fuzz_mutate`. Each target runs in a process of its own with a limit on its memory. The inputs are the corpus, then mutations of it and
-of mutations that a reader took to the end. A finding is kept in ``build/fuzz/TARGET/`` with its traceback, and the
-command exits with 1.
+Each target runs in a process of its own with a limit on its memory. The inputs are the corpus, then mutations: guided
+by coverage where atheris is installed (:mod:`fuzz_guided`), elsewhere, or with ``--unguided``, those of
+:mod:`fuzz_mutate`, also of mutations that a reader took to the end. A finding is kept in ``build/fuzz/TARGET/``, and
+the command exits with 1.
 """
 
 from __future__ import annotations

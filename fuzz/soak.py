@@ -107,13 +107,10 @@ class EngineDriver:
     def hold(self, rng: random.Random) -> None:
         """Up to twenty sessions."""
         with ExitStack() as sessions:
-            opened = []
-            try:
-                for _ in range(rng.randint(1, 20)):
-                    opened.append(sessions.enter_context(self._engine.session()))
-            finally:
-                for session in opened[:1]:
-                    session.generate("Hello", max_tokens=4).text()
+            first = sessions.enter_context(self._engine.session(context=64))
+            first.generate("Hello", max_tokens=4).text()
+            for _ in range(rng.randint(1, 20)):
+                sessions.enter_context(self._engine.session())
 
     def processes(self) -> list[int]:
         """This process, and that of an isolated backend."""
@@ -189,7 +186,8 @@ class Soaked:
 
     def row(self) -> dict[str, Any]:
         """As JSON."""
-        assert self.first and self.last
+        assert self.first is not None, "it was not soaked"
+        assert self.last is not None, "it was not soaked"
         return {
             "driver": self.driver,
             "requests": self.requests,
@@ -233,8 +231,7 @@ def _clock_that_jumps(rng: random.Random) -> Iterator[None]:
     if rng.random() < 0.9:
         yield
         return
-    off, now = rng.uniform(-3e8, 3e8), time.time
-    with mock.patch.object(time, "time", lambda: now() + off):
+    with mock.patch.object(time, "time", return_value=time.time() + rng.uniform(-3e8, 3e8)):
         yield
 
 

@@ -1,6 +1,7 @@
 """A soak of a few seconds finds nothing that grows, and finds what does."""
 
 import time
+from pathlib import Path
 
 import pytest
 import soak
@@ -29,7 +30,7 @@ class Leaky:
         if self._error:
             raise self._error
         time.sleep(0.01)
-        self._kept.append((bytearray(b"x") * (2 << 20), open(__file__)))  # noqa: SIM115 - it is a leak
+        self._kept.append((bytearray(b"x") * (2 << 20), Path(__file__).open()))  # noqa: SIM115 - it is a leak
 
     chat = abandon = hold = generate
 
