@@ -4,7 +4,9 @@
 # make test-arm   the kernels of 64-bit ARM, cross-compiled and run under qemu
 # make test-sanitized   the kernels under the address and undefined-behaviour sanitizers
 # make attack   damaged weights, changed files, forks, signals, faults, races, hostile values: all of tests/attacks
-# make fuzz SECONDS=300   every reader of untrusted files, with mutated input
+# make fuzz SECONDS=300   every reader of untrusted files, with mutated input; guided by coverage where atheris is installed
+# make fuzz-native SECONDS=300   the kernels with any bytes, by libFuzzer and the sanitizers; takes clang
+# make soak SECONDS=600   requests at random for a long time: memory, descriptors and threads stay
 # make lint   ruff, mypy and the import-direction test
 # make wheels   what PyPI gets, in dist/: built, repaired, installed, and `sprat demo` run from each
 # make release-files   the wheels, the sdist, their SBOM and SHA-256 sums: see RELEASE.md
@@ -16,7 +18,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(wildcard */native/*.cpp */native/*.h */native/*.hpp */native/*/*) src/sprat/_core.cpp CMakeLists.txt
 
-.PHONY: demo test test-all coverage test-arm test-sanitized attack fuzz lint wheels release-files release-check clean
+.PHONY: demo test test-all coverage test-arm test-sanitized attack fuzz fuzz-native soak lint wheels release-files release-check clean
 
 demo: $(VENV)/.core
 	$(BIN)/sprat demo
@@ -101,7 +103,19 @@ attack: $(VENV)/.test $(VENV)/.onnx
 
 SECONDS ?= 300
 fuzz: $(VENV)/.test $(VENV)/.onnx
+	-$(BIN)/pip install --quiet --group fuzz
 	PYTHONPATH=fuzz:tests/support $(BIN)/python -m fuzz_run --seconds $(SECONDS)
+
+# Debian: apt install clang libclang-rt-dev.
+CLANG ?= $(lastword $(sort $(notdir $(wildcard /usr/bin/clang++ /usr/bin/clang++-[0-9]*))))
+fuzz-native: $(VENV)/.native
+	@[ -n "$(CLANG)" ] || { echo "clang is missing: apt install clang libclang-rt-dev" >&2; exit 1; }
+	PATH="$(CURDIR)/$(BIN):$$PATH" && cmake --preset fuzz -DCMAKE_CXX_COMPILER=$(CLANG) && \
+		cmake --build --preset fuzz --parallel 2
+	$(BIN)/python fuzz/fuzz_native.py --seconds $(SECONDS)
+
+soak: $(VENV)/.test $(VENV)/.onnx
+	PYTHONPATH=fuzz:tests/support $(BIN)/python -m soak --seconds $(SECONDS)
 
 wheels: $(VENV)/.wheels
 	PYTHONPATH=tools $(BIN)/python -m wheels
