@@ -39,10 +39,10 @@ from sprat.demo.tasks import Problem, Split, arithmetic, home, prose
 from sprat.export.calibration import calibration_sequences, hold_out
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
 from sprat.export.pipeline import export
-from sprat.export.quality.layer_pass import LayerPass
 from sprat.export.quality.llama_quantize import llama_quantize
+from sprat.export.quality.measuring.layer_pass import LayerPass
+from sprat.export.quality.measuring.score import Score, ratio, score
 from sprat.export.quality.plan import measure_source
-from sprat.export.quality.score import Score, ratio, score
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.texts import evaluation_text
 from sprat.runtime.files.gguf import GGUFFile
