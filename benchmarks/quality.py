@@ -31,6 +31,7 @@ from typing import Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
+from quality_onnx import onnx_vs_k_quant
 from quality_source import dithered
 
 import sprat.demo
@@ -55,6 +56,7 @@ CASES = {
     "smollm2_q4_0": ("smollm2", "q4_0", "best"),
     "smollm2_q4_k_m": ("smollm2", "q4_k_m", "best"),
     "fast_smollm2_q4_0": ("smollm2", "q4_0", "fast"),
+    "onnx_vs_k_quant": ("student", "k_quant", "best"),
     "equal_kld_bytes_saved_student": ("student", "q4_k_m", "best"),
     "equal_kld_bytes_saved_smollm2": ("smollm2", "q4_k_m", "best"),
 }
@@ -214,7 +216,10 @@ def main() -> None:
                 if kind == "student"
                 else smollm2(folder, options.gguf, options.held_out, options.windows)
             )
-            results |= compare(model, cases, folder)
+            if cases.pop("onnx_vs_k_quant", None):
+                results |= onnx_vs_k_quant(model.source, model.calibration, model.held_out, folder)
+            if cases:
+                results |= compare(model, cases, folder)
     if not options.json:
         for key, value in results.items():
             print(f"{key:>32} {value:.6g}", file=sys.stderr)
