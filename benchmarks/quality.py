@@ -49,6 +49,8 @@ from sprat.export.texts import evaluation_text
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
+sys.path.remove(str(Path(__file__).parent))  # its onnx.py hides the package onnx
+
 CASES = {
     "student_q4_0": ("student", "q4_0", "best"),
     "student_q4_k_m": ("student", "q4_k_m", "best"),
