@@ -16,7 +16,7 @@ SEQUENCES = [np.random.default_rng(seed).integers(4, 400, 24).astype(np.int32) f
 FORMATS = [get_format(name) for name in ("Q4_0", "Q2_0", "Q8_0")]
 
 
-class Stop(Exception):
+class StoppedError(Exception):
     pass
 
 
@@ -44,9 +44,9 @@ def test_an_interrupted_measurement_continues(source, tmp_path):
 
     def interrupt(progress):
         if progress.done == 2:
-            raise Stop
+            raise StoppedError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StoppedError):
         measured(source, file, interrupt)
     assert file.exists()
     again = measured(source, file, lambda progress: layers.append(progress.done))
