@@ -41,6 +41,7 @@ from sprat.runtime.generate.options import GenerateOptions, split_options
 from sprat.runtime.generate.sampling import SamplingParams
 from sprat.runtime.generate.sampling_defaults import SamplingDefaults
 from sprat.runtime.generate.transcript import Transcript
+from sprat.runtime.gpu_option import GPUOption
 from sprat.runtime.limits import checked_context, load_limits
 from sprat.runtime.load_options import LoadKeywords, LoadOptions
 from sprat.runtime.open_model import OpenModel, open_model
@@ -152,6 +153,8 @@ class Engine:
             cache=wanted.cache or (None if wanted.exact else limits.cache),
             deterministic=wanted.deterministic,
             exact=wanted.exact,
+            gpu=GPUOption.of(wanted.gpu),
+            accelerator=limits.accelerator,
         )
         choice, tokenizer = choose(wanted.backend, request), model.tokenizer()
         return cls(

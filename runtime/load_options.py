@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self, TypedDict
 
+from sprat.devices.plan.placement import Placement
 from sprat.errors import InputError
 from sprat.keywords import record_of
 from sprat.runtime.cache import STORAGES, Storage
 from sprat.runtime.files.model_file import Check
+from sprat.runtime.gpu_option import GPUOption
 
 __all__ = ["LoadKeywords", "LoadOptions"]
 
@@ -26,6 +28,7 @@ class LoadKeywords(TypedDict, total=False):
     deterministic: bool
     exact: bool
     check: Check
+    gpu: str | int | Placement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,10 @@ class LoadOptions:
         exact: require a backend that does not round; the native one takes two int8 digits and a float32 cache.
         check: ``"sizes"`` compares the sizes of a bundle's files with its manifest, ``"hashes"`` reads every file and
             compares its SHA-256 as well; see :meth:`~sprat.runtime.files.bundle.Bundle.check`.
+        gpu: ``"off"`` computes on the CPU. Everything else takes the ``llamacpp`` backend: ``"auto"`` the fastest split
+            between a GPU's free memory and RAM, and the CPU where no GPU helps (:attr:`Engine.backend_choice` says
+            why); ``"4GB"`` the same with so much of the GPU's memory, ``"on"`` everything on the GPU, or a
+            :class:`~sprat.devices.plan.placement.Placement`: these three are errors where they do not work.
     """
 
     device: str | None = None
@@ -63,13 +70,15 @@ class LoadOptions:
     deterministic: bool = False
     exact: bool = False
     check: Check = "sizes"
+    gpu: str | int | Placement = "off"
 
     def __post_init__(self) -> None:
         """Check what no later step looks at.
 
         Raises:
-            InputError: ``cache`` is no storage.
+            InputError: ``cache`` is no storage, or ``gpu`` none of its values.
         """
+        GPUOption.of(self.gpu)
         if self.cache is not None and self.cache not in STORAGES:
             raise InputError(f"cache is {self.cache!r}, expected one of {', '.join(STORAGES)}, or None for the default")
 

@@ -22,10 +22,12 @@ import msgspec
 from sprat.devices.cpu import this_cpu
 from sprat.errors import BackendError
 from sprat.files import DocumentError, atomic_write, cache_folder, parse_json, read_input
+from sprat.runtime.backends.gpu.use import GPUUse
 
 __all__ = ["ProbeReport", "probe"]
 
 _TIMEOUT_SECONDS = 600  # reading a large file from an SD card takes minutes
+_SHORT_CONTEXT = 32  # tokens
 _CHILD = "sprat.runtime.backends.llamacpp_child"
 
 
@@ -49,29 +51,35 @@ class _Outcome:
         return f"{ending}: {self.message}" if self.message else ending
 
 
-def probe(path: Path) -> ProbeReport:
+def probe(path: Path, gpu: GPUUse | None = None, context: int = _SHORT_CONTEXT) -> ProbeReport:
     """Find the settings with which llama.cpp can load ``path`` on this machine, without risking this process.
+
+    Args:
+        path: the file.
+        gpu: what goes on which GPU.
+        context: tokens of the KV cache that is allocated with a GPU, whose memory it must fit.
 
     Raises:
         BackendError: none works; the message has the exit status of the child and a remedy.
     """
-    cached = _cache_file(path)
+    on_gpu = [] if gpu is None else [msgspec.json.encode(gpu).decode(), str(context)]
+    cached = _cache_file(path, on_gpu)
     report = _read_cached(cached)
     if report is not None:
         return report
     for use_extra_bufts in (True, False):
-        outcome = _try(path, use_extra_bufts=use_extra_bufts)
+        outcome = _try(path, *on_gpu, use_extra_bufts=use_extra_bufts)
         if outcome.return_code == 0:
             report = ProbeReport(use_extra_bufts)
             _write_cached(cached, report)
             return report
         if outcome.return_code > 0:  # llama.cpp rejected the file
             raise BackendError(outcome.message)
-    raise BackendError(f"{path}: llama.cpp crashes in a child process ({outcome.text()}); {_remedy(outcome)}")
+    raise BackendError(f"{path}: llama.cpp crashes in a child process ({outcome.text()}); {_remedy(outcome, gpu)}")
 
 
-def _try(path: Path, *, use_extra_bufts: bool) -> _Outcome:
-    command = [sys.executable, "-m", _CHILD, str(path), str(int(use_extra_bufts))]
+def _try(path: Path, *on_gpu: str, use_extra_bufts: bool) -> _Outcome:
+    command = [sys.executable, "-m", _CHILD, str(path), str(int(use_extra_bufts)), *on_gpu]
     try:
         child = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_SECONDS, check=False)
     except subprocess.TimeoutExpired:
@@ -85,7 +93,9 @@ def _message(stderr: str) -> str:
     return next((line for line in lines if "GGML_ASSERT" in line), lines[-1] if lines else "")
 
 
-def _remedy(outcome: _Outcome) -> str:
+def _remedy(outcome: _Outcome, gpu: GPUUse | None) -> str:
+    if gpu is not None:
+        return f"on {gpu.text()}: update the driver, give it less of the GPU's memory (gpu='1GB'), or use gpu='off'"
     if -outcome.return_code == signal.SIGKILL:
         return "the system killed it, mostly for lack of memory: use a smaller file or a shorter context"
     if outcome.return_code < 0:
@@ -95,8 +105,8 @@ def _remedy(outcome: _Outcome) -> str:
     return "use backend='reference', or export the file again"
 
 
-def _cache_file(path: Path) -> Path:
-    """The file that caches the result for ``path``: one per file (by path, size and time), library and CPU."""
+def _cache_file(path: Path, on_gpu: list[str]) -> Path:
+    """The file that caches the result for ``path``: one per file (by path, size and time), library, CPU, placement."""
     found, cpu = path.stat(), this_cpu()
     features = sorted(name for name, present in cpu.features.items() if present)
     identity = [
@@ -106,6 +116,7 @@ def _cache_file(path: Path) -> Path:
         version("llama-cpp-python"),
         cpu.model,
         features,
+        *on_gpu,
     ]
     digest = hashlib.sha256(msgspec.json.encode(identity)).hexdigest()[:32]
     return cache_folder() / "probes" / f"{digest}.json"

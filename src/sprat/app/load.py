@@ -42,11 +42,11 @@ def load(
     wanted, path = LoadOptions.of("load()", options), find_source(model)
     if not path.is_dir() or (path / MANIFEST_NAME).exists():
         return Engine.load(path, progress=progress, **options)
-    chosen = (wanted.device, wanted.cache, wanted.batch, wanted.check)
-    if wanted.backend not in {"auto", "reference"} or chosen != (None, None, None, "sizes"):
+    chosen = (wanted.device, wanted.cache, wanted.batch, wanted.check, wanted.gpu)
+    if wanted.backend not in {"auto", "reference"} or chosen != (None, None, None, "sizes", "off"):
         raise InputError(
-            f"{path}: a checkpoint runs unquantized, in NumPy, with no choice of device, backend, cache, batch or "
-            f"check; export it first:  sprat export {model} OUT"
+            f"{path}: a checkpoint runs unquantized, in NumPy, with no choice of device, backend, cache, batch, check "
+            f"or gpu; export it first:  sprat export {model} OUT"
         )
     from sprat.export.verify.source_model import load_source
 
