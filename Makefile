@@ -2,6 +2,7 @@
 # make test   the fast tests (no network, under three minutes)
 # make test-all   the slow ones too;  make coverage   the same, measured, with its floors
 # make test-arm   the kernels of 64-bit ARM, cross-compiled and run under qemu
+# make test-instructions   fails where the kernels of 64-bit ARM take more instructions than before
 # make test-sanitized   the kernels under the address and undefined-behaviour sanitizers
 # make attack   damaged weights, changed files, forks, signals, faults, races, hostile values: all of tests/attacks
 # make fuzz SECONDS=300   every reader of untrusted files, with mutated input
@@ -16,7 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(wildcard */native/*.cpp */native/*.h */native/*.hpp */native/*/*) src/sprat/_core.cpp CMakeLists.txt
 
-.PHONY: demo test test-all coverage test-arm test-sanitized attack fuzz lint wheels release-files release-check clean
+.PHONY: demo test test-all coverage test-arm test-instructions test-sanitized attack fuzz lint wheels release-files release-check clean
 
 demo: $(VENV)/.core
 	$(BIN)/sprat demo
@@ -85,6 +86,10 @@ ARM_CPUS := max neoverse-n1 cortex-a72 cortex-a53
 test-arm: $(VENV)/.native
 	$(call NATIVE_CHECK,arm)
 	for cpu in $(ARM_CPUS); do qemu-aarch64 -cpu $$cpu build/arm/native_check || exit 1; done
+
+# Instructions per product of the ARM kernels, against the table of an earlier commit: no noise, and no board.
+test-instructions: $(VENV)/.native
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/arm.py --check
 
 # x86-64: its four sets. ARM: its four.
 test-sanitized: $(VENV)/.native
