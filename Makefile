@@ -4,6 +4,7 @@
 # make test-arm   the kernels of 64-bit ARM, cross-compiled and run under qemu
 # make test-instructions   fails where the kernels of 64-bit ARM take more instructions than before
 # make test-sanitized   the kernels under the address and undefined-behaviour sanitizers
+# make bench   ratios to llama.cpp, appended to benchmarks/history.jsonl and drawn in build/history.svg
 # make attack   damaged weights, changed files, forks, signals, faults, races, hostile values: all of tests/attacks
 # make fuzz SECONDS=300   every reader of untrusted files, with mutated input
 # make lint   ruff, mypy and the import-direction test
@@ -17,7 +18,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(wildcard */native/*.cpp */native/*.h */native/*.hpp */native/*/*) src/sprat/_core.cpp CMakeLists.txt
 
-.PHONY: demo test test-all coverage test-arm test-instructions test-sanitized attack fuzz lint wheels release-files release-check clean
+.PHONY: demo bench test test-all coverage test-arm test-instructions test-sanitized attack fuzz lint wheels release-files release-check clean
 
 demo: $(VENV)/.core
 	$(BIN)/sprat demo
@@ -95,6 +96,12 @@ test-instructions: $(VENV)/.native
 test-sanitized: $(VENV)/.native
 	$(call NATIVE_CHECK,sanitized)
 	build/sanitized/native_check
+
+# Ratios to llama.cpp on the packaged student, appended to benchmarks/history.jsonl and drawn. Wants a quiet machine.
+bench: $(VENV)/.llamacpp $(VENV)/.browser
+	mkdir -p build
+	$(BIN)/python benchmarks/vs_llamacpp.py --shape demo --json > build/bench.json
+	$(BIN)/python benchmarks/history.py build/bench.json
 
 attack: $(VENV)/.test $(VENV)/.onnx
 	SPRAT_ATTACK=whole $(BIN)/python -m pytest -q -m "slow or not slow" tests/attacks tests/fuzz
