@@ -89,7 +89,7 @@ class LoadOptions:
         """
         gpu = GPUOption.of(self.gpu)
         if self.isolate and not gpu.is_off:
-            raise InputError(f"gpu is {self.gpu!r} with isolate=True, but an isolated process opens no device; drop one")
+            raise InputError(f"gpu is {self.gpu!r} with isolate=True, but it opens no device; drop one of the two")
         if self.cache is not None and self.cache not in STORAGES:
             raise InputError(f"cache is {self.cache!r}, expected one of {', '.join(STORAGES)}, or None for the default")
 

@@ -75,7 +75,7 @@ except PermissionError:
 def test_the_child_of_an_isolated_model_is_in_a_sandbox(llama_cpp, tmp_path):
     llama_cpp(SANDBOXED)
     with pytest.raises(BackendError, match="no network here"):
-        probe(tmp_path / "x.gguf", [tmp_path / "x.gguf", tmp_path / "llama_cpp.py"])
+        probe(tmp_path / "x.gguf", readable=[tmp_path / "x.gguf", tmp_path / "llama_cpp.py"])
 
 
 def test_the_second_try_is_without_repacked_buffers(llama_cpp, tmp_path):
