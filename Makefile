@@ -2,9 +2,13 @@
 # make test   the fast tests (no network, under three minutes)
 # make test-all   the slow ones too;  make coverage   the same, measured, with its floors
 # make test-arm   the kernels of 64-bit ARM, cross-compiled and run under qemu
+# make test-instructions   fails where the kernels of 64-bit ARM take more instructions than before
 # make test-sanitized   the kernels under the address and undefined-behaviour sanitizers
+# make bench   ratios to llama.cpp, appended to benchmarks/history.jsonl and drawn in build/history.svg
 # make attack   damaged weights, changed files, forks, signals, faults, races, hostile values: all of tests/attacks
-# make fuzz SECONDS=300   every reader of untrusted files, with mutated input
+# make fuzz SECONDS=300   every reader of untrusted files, with mutated input; guided by coverage where atheris is installed
+# make fuzz-native SECONDS=300   the kernels with any bytes, by libFuzzer and the sanitizers; takes clang
+# make soak SECONDS=600   requests at random for a long time: memory, descriptors and threads stay
 # make lint   ruff, mypy and the import-direction test
 # make wheels   what PyPI gets, in dist/: built, repaired, installed, and `sprat demo` run from each
 # make release-files   the wheels, the sdist, their SBOM and SHA-256 sums: see RELEASE.md
@@ -16,7 +20,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(wildcard */native/*.cpp */native/*.h */native/*.hpp */native/*/*) src/sprat/_core.cpp CMakeLists.txt
 
-.PHONY: demo test test-all coverage test-arm test-sanitized attack fuzz lint wheels release-files release-check clean
+<<<<<<< HEAD
+.PHONY: demo test test-all coverage test-arm test-sanitized attack fuzz fuzz-native soak lint wheels release-files release-check clean
+=======
+.PHONY: demo bench test test-all coverage test-arm test-instructions test-sanitized attack fuzz lint wheels release-files release-check clean
+>>>>>>> w21
 
 demo: $(VENV)/.core
 	$(BIN)/sprat demo
@@ -91,17 +99,39 @@ test-arm: $(VENV)/.native
 	$(call NATIVE_CHECK,arm)
 	for cpu in $(ARM_CPUS); do qemu-aarch64 -cpu $$cpu build/arm/native_check || exit 1; done
 
+# Instructions per product of the ARM kernels, against the table of an earlier commit: no noise, and no board.
+test-instructions: $(VENV)/.native
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/arm.py --check
+
 # x86-64: its four sets. ARM: its four.
 test-sanitized: $(VENV)/.native
 	$(call NATIVE_CHECK,sanitized)
 	build/sanitized/native_check
+
+# Ratios to llama.cpp on the packaged student, appended to benchmarks/history.jsonl and drawn. Wants a quiet machine.
+bench: $(VENV)/.llamacpp $(VENV)/.browser
+	mkdir -p build
+	$(BIN)/python benchmarks/vs_llamacpp.py --shape demo --json > build/bench.json
+	$(BIN)/python benchmarks/history.py build/bench.json
 
 attack: $(VENV)/.test $(VENV)/.onnx
 	SPRAT_ATTACK=whole $(BIN)/python -m pytest -q -m "slow or not slow" tests/attacks tests/fuzz
 
 SECONDS ?= 300
 fuzz: $(VENV)/.test $(VENV)/.onnx
+	-$(BIN)/pip install --quiet --group fuzz
 	PYTHONPATH=fuzz:tests/support $(BIN)/python -m fuzz_run --seconds $(SECONDS)
+
+# Debian: apt install clang libclang-rt-dev.
+CLANG ?= $(lastword $(sort $(notdir $(wildcard /usr/bin/clang++ /usr/bin/clang++-[0-9]*))))
+fuzz-native: $(VENV)/.native
+	@[ -n "$(CLANG)" ] || { echo "clang is missing: apt install clang libclang-rt-dev" >&2; exit 1; }
+	PATH="$(CURDIR)/$(BIN):$$PATH" && cmake --preset fuzz -DCMAKE_CXX_COMPILER=$(CLANG) && \
+		cmake --build --preset fuzz --parallel 2
+	$(BIN)/python fuzz/fuzz_native.py --seconds $(SECONDS)
+
+soak: $(VENV)/.test $(VENV)/.onnx
+	PYTHONPATH=fuzz:tests/support $(BIN)/python -m soak --seconds $(SECONDS)
 
 wheels: $(VENV)/.wheels
 	PYTHONPATH=tools $(BIN)/python -m wheels

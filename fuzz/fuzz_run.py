@@ -1,20 +1,25 @@
 """Run the fuzz targets: ``make fuzz SECONDS=300``, or ``python -m fuzz_run --seconds 60 gguf config``.
 
-Each target runs in a process of its own with a limit on its memory. The inputs are the corpus, then mutations of it and
-of mutations that a reader took to the end. A finding is kept in ``build/fuzz/TARGET/`` with its traceback, and the
-command exits with 1.
+Each target runs in a process of its own with a limit on its memory. The inputs are the corpus, then mutations: guided
+by coverage where atheris is installed (:mod:`fuzz_guided`), elsewhere, or with ``--unguided``, those of
+:mod:`fuzz_mutate`, also of mutations that a reader took to the end. A finding is kept in ``build/fuzz/TARGET/``, and
+the command exits with 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import json
+import os
 import random
+import re
 import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from dataclasses import asdict, dataclass, field
@@ -23,7 +28,7 @@ from types import FrameType
 
 from fuzz_mutate import mutate
 from fuzz_seeds import seeds
-from fuzz_targets import TARGETS, remove_files, run
+from fuzz_targets import MEMORY, TARGETS, remove_files, run
 
 _MAX_BYTES = 1 << 18
 _MAX_SECONDS = 20  # of one input
@@ -40,7 +45,7 @@ class Counts:
     target: str
     seconds: float = 0.0
     inputs: int = 0
-    to_the_end: int = 0
+    to_the_end: int | None = 0  # None: not counted
     findings: list[str] = field(default_factory=list)
 
 
@@ -54,13 +59,17 @@ def main() -> None:
     parser.add_argument("targets", nargs="*", choices=[*TARGETS, []], metavar="TARGET")
     parser.add_argument("--seconds", type=float, default=300, help="in total, divided among the targets")
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--unguided", action="store_true", help="even where atheris is installed")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     names = options.targets or list(TARGETS)
     if options.child:
         _fuzz(names[0], options.seconds, options.seed)
         return
-    counts = [_in_child(name, options.seconds / len(names), options.seed) for name in names]
+    is_guided = importlib.util.find_spec("atheris") is not None and not options.unguided
+    share = options.seconds / len(names)
+    counts = [_guided(name, share) if is_guided else _in_child(name, share, options.seed) for name in names]
+    print("guided by coverage (atheris)" if is_guided else "not guided by coverage")
     _print(counts)
     sys.exit(any(count.findings for count in counts))
 
@@ -76,6 +85,32 @@ def _in_child(target: str, seconds: float, seed: int | None) -> Counts:
     found = Counts(**json.loads(lines[-1])) if lines else Counts(target)
     if child.returncode:
         found.findings.append(f"the process ended with {child.returncode}; its last input is {_last(target)}")
+    return found
+
+
+def _guided(target: str, seconds: float) -> Counts:
+    """Counts of a run by libFuzzer, which has none of the inputs that ran to the end."""
+    folder = _FOUND / target
+    command = [sys.executable, "-m", "fuzz_guided", target, str(max(1, round(seconds))), str(folder)]
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="sprat-fuzz-", dir=MEMORY) as files:  # libFuzzer leaves without cleaning up
+        try:
+            child = subprocess.run(
+                command,
+                env={**os.environ, "TMPDIR": files},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                check=False,
+                timeout=2 * seconds + _START_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            return Counts(target, findings=["hangs"])
+    text = child.stderr.decode("utf-8", "replace")
+    executed = re.search(r"stat::number_of_executed_units:\s*(\d+)", text)
+    found = Counts(target, round(time.monotonic() - began, 1), int(executed[1]) if executed else 0, None)
+    if child.returncode:
+        lines = [line for line in text.splitlines() if line.strip() and not line.startswith(("#", "stat::"))]
+        found.findings.append(f"status {child.returncode}: {' | '.join(lines[-8:])[:600]}; the input is in {folder}")
     return found
 
 
@@ -118,7 +153,7 @@ def _try(counts: Counts, data: bytes) -> bool:
         return False
     finally:
         signal.alarm(0)
-    counts.to_the_end += done
+    counts.to_the_end = (counts.to_the_end or 0) + done
     return done
 
 
@@ -149,9 +184,10 @@ def _print(counts: list[Counts]) -> None:
     print(f"{'target':<18}{'seconds':>8}{'inputs':>10}{'to the end':>12}  findings")
     for one in counts:
         listed = "; ".join(one.findings) or "none"
-        print(f"{one.target:<18}{one.seconds:>8.0f}{one.inputs:>10}{one.to_the_end:>12}  {listed}")
-    total, ended = sum(one.inputs for one in counts), sum(one.to_the_end for one in counts)
-    print(f"{'sum':<18}{sum(one.seconds for one in counts):>8.0f}{total:>10}{ended:>12}")
+        ended = "-" if one.to_the_end is None else one.to_the_end
+        print(f"{one.target:<18}{one.seconds:>8.0f}{one.inputs:>10}{ended:>12}  {listed}")
+    total = sum(one.inputs for one in counts)
+    print(f"{'sum':<18}{sum(one.seconds for one in counts):>8.0f}{total:>10}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ A SpratError is a refusal. Any other exception is a finding, and so is a call th
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
@@ -16,11 +17,14 @@ from tiny_checkpoint import write_checkpoint
 
 from sprat.errors import SpratError
 
-__all__ = ["TARGETS", "remove_files", "run"]
+__all__ = ["MEMORY", "TARGETS", "remove_files", "run"]
 
 Target = Callable[[bytes], None]
 
-_FOLDER = Path(tempfile.mkdtemp(prefix="sprat-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+"""A folder whose files are in memory, if there is one."""
+
+_FOLDER = Path(tempfile.mkdtemp(prefix="sprat-fuzz-", dir=None if "TMPDIR" in os.environ else MEMORY))
 _MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi <|im_end|>"}]
 
 

@@ -53,6 +53,7 @@ from sprat.runtime.generate.options import GenerateOptions, split_options
 from sprat.runtime.generate.sampling import SamplingParams
 from sprat.runtime.generate.sampling_defaults import SamplingDefaults
 from sprat.runtime.generate.transcript import Transcript
+from sprat.runtime.gpu_option import GPUOption
 from sprat.runtime.isolation.backend import open_isolated
 from sprat.runtime.limits import checked_context, load_limits
 from sprat.runtime.load_options import LoadKeywords, LoadOptions
@@ -167,6 +168,8 @@ class Engine:
             deterministic=wanted.deterministic,
             exact=wanted.exact,
             isolated=wanted.isolate,
+            gpu=GPUOption.of(wanted.gpu),
+            accelerator=limits.accelerator,
         )
         choice, tokenizer = choose(wanted.backend, request), model.tokenizer()
         return cls(

@@ -9,7 +9,7 @@ from sprat.devices.plan.placement import Placement
 from sprat.errors import InputError
 from sprat.runtime.memory import parse_memory
 
-__all__ = ["GPUOption"]
+__all__ = ["GPU_OFF", "GPUOption"]
 
 _WORDS = ("off", "auto", "on")
 
@@ -48,6 +48,9 @@ class GPUOption:
         except InputError as error:
             raise InputError(f"gpu is {value!r}, expected {_expected()}") from error
         return cls(is_off=False, card_bytes=card_bytes)
+
+
+GPU_OFF = GPUOption()
 
 
 def _expected() -> str:

@@ -282,7 +282,7 @@ class Plan:
         predictor = self.predictor
         if predictor is None:
             return None
-        efficiency, rates = predictor.efficiency, predictor.rates
+        rates = predictor.rates
         prompt_tokens = min(self.prompt_tokens, self.footprint.context)
         prefill, decode = predictor.prefill(prompt_tokens, batch=self.settings.batch), predictor.decode(0)
         return Prediction(
@@ -292,7 +292,7 @@ class Plan:
             prefill_tokens_per_s=prompt_tokens / prefill.total_s,
             decode_tokens_per_s=_per_second(decode),
             decode_tokens_per_s_at_context=_per_second(predictor.decode(self.footprint.context)),
-            relative_error=efficiency.errors.of(rates.basis),
+            relative_error=rates.relative_error,
             prefill_limit=prefill.limit,
             decode_limit=decode.limit,
         )

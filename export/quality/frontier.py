@@ -13,10 +13,10 @@ from sprat.devices.profile import DeviceProfile
 from sprat.devices.report.figures.frontier import FrontierPoint
 from sprat.export.quality.budget import Tensors, allocate_bytes, tensor_bytes
 from sprat.export.quality.candidates import round_all
-from sprat.export.quality.layer_pass import LayerPass, Replaced
 from sprat.export.quality.llama_quantize import llama_quantize
-from sprat.export.quality.measure import Measurements
-from sprat.export.quality.score import Score, score
+from sprat.export.quality.measuring.layer_pass import LayerPass, Replaced
+from sprat.export.quality.measuring.measurements import Measurements
+from sprat.export.quality.measuring.score import Score, score
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.progress import ReportProgress
 from sprat.quant.recipe import Recipe

@@ -29,16 +29,18 @@ from sprat.export.quality.candidates import STEPS, Compared, Rounded, compare, r
 from sprat.export.quality.costs import packaged_cost
 from sprat.export.quality.flat import FlatRounding
 from sprat.export.quality.imatrix import write_imatrix
-from sprat.export.quality.layer_pass import LayerPass
-from sprat.export.quality.measure import Measurements, measure
-from sprat.export.quality.options import QualityOptions
-from sprat.export.quality.rounder import Rounder
-from sprat.export.quality.store import (
+from sprat.export.quality.measuring.layer_pass import LayerPass
+from sprat.export.quality.measuring.measure import measure
+from sprat.export.quality.measuring.measurements import Measurements
+from sprat.export.quality.measuring.store import (
     load_measurements,
     measurements_digest,
     measurements_path,
     save_measurements,
 )
+from sprat.export.quality.measuring.unfinished import Unfinished
+from sprat.export.quality.options import QualityOptions
+from sprat.export.quality.rounder import Rounder
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.texts import evaluation_text
 from sprat.export.write.rounding import Rounding
@@ -169,6 +171,7 @@ def measure_source(
         n_probes=n_probes,
         effort=STEPS["search"],
         progress=progress,
+        unfinished=Unfinished(path.with_suffix(".unfinished.npz")),
     )
     save_measurements(path, found)
     return found

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from sprat.arrays import F32Array, I32Array, U8Array
-from sprat.export.quality.layer_pass import LayerPass, Replaced
-from sprat.export.quality.statistics import MatrixMoments, MomentsRecorder
-from sprat.export.quality.taps import RecordingKernels
+from sprat.export.quality.measuring.layer_pass import LayerPass, Replaced
+from sprat.export.quality.measuring.statistics import MatrixMoments, MomentsRecorder
+from sprat.export.quality.measuring.taps import RecordingKernels
 from sprat.quant.formats import BlockFormat
 from sprat.quant.round.rounding import Effort, round_matrix
 from sprat.runtime.arch.spec import ModelSpec

@@ -60,9 +60,9 @@ void check(const Case &of, const Isa &isa, const Isa &plain, const std::vector<S
                 if (!is_bad(here)) found("a bad value is lost", isa.name, kLayouts[of.format].name);
                 continue;
             }
-            // Sums in another order; above 1e30 they may overflow in one order and not in another.
+            // Sums in another order. Above 1e30 a step may overflow, which shows.
             const double limit = 1e-4 * double(of.k) * largest + 1e-30;
-            if (limit < 1e26 && !(std::fabs(here - there) <= limit))
+            if (rows[r].largest < 1e30 && limit < 1e26 && !(std::fabs(here - there) <= limit))
                 found("a result differs", isa.name, kLayouts[of.format].name);
         }
 }

@@ -76,6 +76,11 @@ class IsolatedBackend:
             self._process.close()
             raise
 
+    @property
+    def process_id(self) -> int:
+        """The process with the model."""
+        return self._process.process_id
+
     def _check_loaded(self, reply: object, request: LoadRequest) -> None:
         if isinstance(reply, Failed):
             raise _error(reply)

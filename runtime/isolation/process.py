@@ -53,6 +53,11 @@ class ModelProcess:
             os.close(descriptor)
         self._end = weakref.finalize(self, _end, self._channels, self._process, self._owner)
 
+    @property
+    def process_id(self) -> int:
+        """Of the other process."""
+        return self._process.pid
+
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
         """A block of requests of one thread, for which those of others wait; region and replies are its own.

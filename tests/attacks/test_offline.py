@@ -129,3 +129,29 @@ def test_a_command_works_without_a_network(command, models):
 def test_a_long_session_works_without_a_network(models):
     done = offline(models, sys.executable, "-c", SESSION, "bundle", "native", "reference", "onnx")
     assert done.returncode == 0, done.stderr
+
+
+ONNX_SESSION = """
+import sys
+from sprat.runtime.engine import Engine
+with Engine.load(sys.argv[1], backend="onnx") as engine:
+    engine.generate("hello", max_tokens=4).text()
+"""
+
+
+@pytest.mark.slow
+def test_onnxruntime_asks_for_no_socket_at_all(models, tmp_path):
+    """Its telemetry would; seen by the system calls of all its threads, where a filter is not in the way."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    log = tmp_path / "calls"
+    trace = ["strace", "--follow-forks", "--trace=network,execve", "--output", log]
+    done = subprocess.run(
+        [*trace, sys.executable, "-c", ONNX_SESSION, models / "bundle"], capture_output=True, text=True, check=False
+    )
+    if "ptrace" in done.stderr and done.returncode:
+        pytest.skip("this system allows no tracing")
+    calls = log.read_text()
+    assert done.returncode == 0, done.stderr
+    assert "execve(" in calls, "nothing was traced"
+    assert [line for line in calls.splitlines() if "AF_INET" in line or "connect(" in line] == []

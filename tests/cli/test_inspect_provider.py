@@ -23,13 +23,13 @@ def bundle(tmp_path_factory):
 @pytest.fixture
 def webgpu(monkeypatch):
     """The models that were run with a provider; ``problem`` and errors are those of the last call."""
-    models, result = [], {"prompt_error": 0.25, "decode_error": 1e-4, "problem": ""}
+    models, result = [], {"prompt_error": 0.25, "decode_error": 1e-4, "problem": "", "version": "1.27.0"}
 
     def use(model, provider):
         models.append((model.name, provider))
         nodes = (FallbackNodes("Shape", "blk.*/Shape", 12),)
         numbers = {"n_nodes": 50, "n_fallback_nodes": 12, "fallback": nodes}
-        return ProviderUse(provider=provider, version="1.27.0", **numbers, **result)
+        return ProviderUse(provider=provider, **numbers, **result)
 
     monkeypatch.setattr(inspection, "provider_use", use)
     return models, result
@@ -45,8 +45,9 @@ def test_the_onnx_model_of_a_bundle_is_run_and_its_fallback_printed(bundle, webg
 
 
 def test_a_run_that_fails_is_printed(bundle, webgpu, capsys):
-    webgpu[1].update(prompt_error=None, decode_error=None, problem="SIGSEGV: device lost")
+    webgpu[1].update(prompt_error=None, decode_error=None, problem="SIGSEGV: device lost", version="")
     _, out, _ = run(capsys, "inspect", bundle / "model.onnx", "--provider", "webgpu")
+    assert "\nwebgpu computes 50 nodes" in out
     assert "fails: SIGSEGV: device lost" in out
 
 

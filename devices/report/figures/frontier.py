@@ -66,6 +66,7 @@ def _lines(points: Sequence[FrontierPoint], device: str = "") -> list[Line]:
         across = point.tokens_per_s.get(device) if device else point.nbytes / 1e6
         if across is not None:
             found.setdefault(point.maker, []).append((across, max(point.kld, _SMALLEST_KLD)))
+    # All are measured; the first maker is drawn as measured values are, the others grey and dotted to tell them apart.
     kinds = dict(zip(found, (Label.MEASURED, *(Label.PREDICTED for _ in found)), strict=False))
     return [Line(maker, kinds[maker], tuple(sorted(places))) for maker, places in found.items()]
 

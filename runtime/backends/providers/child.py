@@ -58,7 +58,7 @@ def main(path: str, provider: str) -> None:
 
 def _compare(file: ONNXFile, provider: str, found: Computed) -> Computed:
     try:
-        session = _session(file.path, [provider, CPU], _VERBOSE)
+        session = _session(file.path, list(dict.fromkeys((provider, CPU))), _VERBOSE)
         prompt, decoded = (_logits(file, session, chunk) for chunk in (len(_TOKENS), 1))
     except BackendError as error:
         return msgspec.structs.replace(found, problem=str(error))

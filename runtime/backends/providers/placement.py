@@ -47,7 +47,7 @@ class ProviderUse:
 
     Attributes:
         provider: its short name.
-        version: of onnxruntime.
+        version: of onnxruntime; empty where the child died.
         n_nodes: nodes that the provider computes, those in branches included.
         n_fallback_nodes: nodes that the CPU computes instead.
         fallback: these nodes, most first.

@@ -73,10 +73,8 @@ def _print(found: Inspection) -> None:
 
 
 def _print_provider(use: ProviderUse) -> None:
-    click.echo(
-        f"\n{use.provider} (onnxruntime {use.version}) computes {use.n_nodes:,} nodes, "
-        f"the CPU {use.n_fallback_nodes:,}:"
-    )
+    version = f" (onnxruntime {use.version})" if use.version else ""
+    click.echo(f"\n{use.provider}{version} computes {use.n_nodes:,} nodes, the CPU {use.n_fallback_nodes:,}:")
     rows = [(nodes.operator, nodes.name, nodes.n_nodes) for nodes in use.fallback]
     print_table(("on the CPU", "nodes", "count"), rows)
     if use.problem:

@@ -62,6 +62,9 @@ _LOAD = (
         help="Prompt tokens of one forward pass: fewer take less memory. [default: 256, or the device's plan]",
     ),
     click.option(
+        "--gpu", metavar="WHAT", help="off, auto (with the CPU to fall back on), on, or an amount of its memory: 4GB."
+    ),
+    click.option(
         "--check", flag_value="hashes", help="First compare every byte of a bundle with the hashes in its manifest."
     ),
     click.option(

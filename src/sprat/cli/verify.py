@@ -31,6 +31,9 @@ __all__ = ["command"]
 @click.option(
     "--lora", multiple=True, metavar="DIR[:SCALE]", help="LoRA adapter that the export merged; as in the export."
 )
+@click.option(
+    "--gpu", default="off", metavar="WHAT", help="Run ARTIFACT on a GPU: auto, on, or an amount of its memory."
+)
 @click.option("--card", is_flag=True, help="Write the measurement into the README.md of the bundle ARTIFACT.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
@@ -42,6 +45,7 @@ def command(
     max_kld: float | None,
     max_tokens: int | None,
     lora: tuple[str, ...],
+    gpu: str,
     card: bool,
     as_json: bool,
 ) -> None:
@@ -59,6 +63,7 @@ def command(
             max_kld=max_kld,
             max_tokens=max_tokens,
             lora=lora,
+            gpu=gpu,
             card=card,
             progress=bar,
         )

@@ -14,8 +14,8 @@ from sprat.export.options import ExportOptions
 from sprat.export.pipeline import export
 from sprat.export.prepare import prepare
 from sprat.export.quality.imatrix import read_imatrix
-from sprat.export.quality.layer_pass import LayerPass
-from sprat.export.quality.score import difference, score
+from sprat.export.quality.measuring.layer_pass import LayerPass
+from sprat.export.quality.measuring.score import difference, score
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.texts import calibration_text, evaluation_text
 from sprat.progress import no_progress

@@ -42,7 +42,7 @@ def engine(bundle):
 
 
 def child_of(engine):
-    return engine.backend._process._process.pid
+    return engine.backend.process_id
 
 
 def is_alive(pid):
@@ -278,7 +278,7 @@ from sprat.errors import BackendError
 from sprat.runtime.engine import Engine
 
 engine = Engine.load(sys.argv[1], backend="reference", isolate=True)
-print(engine.backend._process._process.pid, flush=True)
+print(engine.backend.process_id, flush=True)
 """
 
 

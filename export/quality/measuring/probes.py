@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from sprat.arrays import F32Array, F64Array
-from sprat.export.quality.layer_pass import LayerPass, Replaced
+from sprat.export.quality.measuring.layer_pass import LayerPass, Replaced
 from sprat.runtime.kernels import Head, Kernels, ReferenceKernels
 from sprat.runtime.models.block import Block
 from sprat.runtime.weights import Weight, WeightSource
@@ -39,6 +39,16 @@ class Probes:
         self._layers = layers
         self._states: dict[str, F32Array] = {}
         self._shares: dict[str, dict[str, float]] = {}  # probe -> tensor -> share of its divergence
+
+    @property
+    def states(self) -> dict[str, F32Array]:
+        """Probe -> hidden states, ``(n, hidden)``."""
+        return self._states
+
+    @property
+    def shares(self) -> dict[str, dict[str, float]]:
+        """Probe -> tensor -> share of the probe's divergence."""
+        return self._shares
 
     def start_embedding(self, table: Weight, kernels: Kernels) -> None:
         """Start the probe of the embeddings, before the first layer."""

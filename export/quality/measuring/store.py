@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from sprat.arrays import I32Array
-from sprat.export.quality.measure import Measurements
+from sprat.export.quality.measuring.measurements import Measurements
 from sprat.files import cache_folder
 from sprat.quant.formats import BlockFormat
 

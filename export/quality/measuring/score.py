@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sprat.arrays import F32Array, F64Array
-from sprat.export.quality.layer_pass import LayerPass
+from sprat.export.quality.measuring.layer_pass import LayerPass
 from sprat.runtime.kernels import ReferenceKernels
 from sprat.runtime.weights import WeightSource
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from tiny_checkpoint import CONFIGS, write_checkpoint
 
-from sprat.export.quality.layer_pass import LayerPass, Replaced
-from sprat.export.quality.score import score
-from sprat.export.quality.statistics import MatrixMoments, MomentsRecorder
-from sprat.export.quality.taps import RecordingKernels
+from sprat.export.quality.measuring.layer_pass import LayerPass, Replaced
+from sprat.export.quality.measuring.score import score
+from sprat.export.quality.measuring.statistics import MatrixMoments, MomentsRecorder
+from sprat.export.quality.measuring.taps import RecordingKernels
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.quant.formats import get_format
 from sprat.quant.quality import QualityMeter

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from tiny_checkpoint import write_checkpoint
 
-from sprat.export.quality.layer_pass import LayerPass, Replaced
-from sprat.export.quality.measure import Measurements, measure
+from sprat.export.quality.measuring.layer_pass import LayerPass, Replaced
+from sprat.export.quality.measuring.measure import measure
+from sprat.export.quality.measuring.measurements import Measurements
+from sprat.export.quality.measuring.score import score
+from sprat.export.quality.measuring.statistics import MatrixMoments
+from sprat.export.quality.measuring.store import load_measurements, save_measurements
 from sprat.export.quality.rounder import round_weight
-from sprat.export.quality.score import score
-from sprat.export.quality.statistics import MatrixMoments
-from sprat.export.quality.store import load_measurements, save_measurements
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.quant.formats import get_format
 from sprat.quant.recipe import is_kept_f32

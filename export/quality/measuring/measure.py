@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from sprat.arrays import F32Array, I32Array
-from sprat.export.quality.layer_pass import LayerPass, Replaced
-from sprat.export.quality.probes import Probes
+from sprat.export.quality.measuring.layer_pass import LayerPass, Replaced
+from sprat.export.quality.measuring.measurements import Measurements
+from sprat.export.quality.measuring.probes import Probes
+from sprat.export.quality.measuring.statistics import MatrixMoments, MomentsRecorder
+from sprat.export.quality.measuring.taps import RecordingKernels
+from sprat.export.quality.measuring.unfinished import Unfinished
 from sprat.export.quality.rounder import round_weight
-from sprat.export.quality.statistics import MatrixMoments, MomentsRecorder
-from sprat.export.quality.taps import RecordingKernels
 from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.quant.formats import BlockFormat
 from sprat.quant.recipe import is_kept_f32
@@ -23,53 +23,12 @@ from sprat.runtime.kernels import Head, ReferenceKernels
 from sprat.runtime.models.block import Block
 from sprat.runtime.weights import Weight, WeightSource
 
-__all__ = ["Measurements", "measure"]
+__all__ = ["measure"]
 
 _PROBES = (("Q4_0",), ("Q2_K", "Q2_0"))
 """Formats that are probed: of each entry the first that a tensor's rows divide into."""
 _SAMPLE_ROWS = 128
 _SAMPLE_PARTS = 8
-_DISTINCT = 1.5  # ratio of the errors of two probes from which a slope is meaningful
-# Of tensors with one probe. To second order the divergence is proportional to the error; coarser formats also flip
-# routes.
-_STEEPNESS = 1.3
-
-
-@dataclass(slots=True)
-class Measurements:
-    """What calibration found out about a model.
-
-    Attributes:
-        n_tokens: tokens of the calibration text.
-        kld: tensor -> probed format -> KL divergence of the model with this tensor alone in it.
-        errors: tensor -> format -> error of the outputs, in a unit of the tensor's own.
-        mean_squares: tensor -> mean square of its inputs, ``(n_parts, k)``.
-        expert_tokens: stacked tensor -> tokens that each expert saw.
-        head_moments: second moments of the head's inputs, ``(hidden, hidden)``.
-    """
-
-    n_tokens: int
-    kld: dict[str, dict[str, float]] = field(default_factory=dict)
-    errors: dict[str, dict[str, float]] = field(default_factory=dict)
-    mean_squares: dict[str, F32Array] = field(default_factory=dict)
-    expert_tokens: dict[str, list[int]] = field(default_factory=dict)
-    head_moments: F32Array | None = None
-
-    def cost(self, tensor: str, format: str) -> float:
-        """The KL divergence to expect of a tensor in a format: a power law of the error through the probes.
-
-        Below the finest probe it is proportional to the error, which holds to second order. Above, the exponent is
-        that of the probes, and at least 1.
-        """
-        errors = {name: max(error, 1e-30) for name, error in self.errors[tensor].items()}
-        probes = sorted((errors[name], max(kld, 1e-30)) for name, kld in self.kld[tensor].items())
-        (fine, base), (coarse, most) = probes[0], probes[-1]
-        relative = errors[format] / fine
-        if relative <= 1:
-            return base * relative
-        slope = math.log(most / base) / math.log(coarse / fine) if coarse > _DISTINCT * fine else _STEEPNESS
-        found: float = base * relative ** max(1.0, slope)
-        return found
 
 
 def measure(
@@ -81,6 +40,7 @@ def measure(
     n_probes: int,
     effort: Effort,
     progress: ReportProgress = no_progress,
+    unfinished: Unfinished | None = None,
 ) -> Measurements:
     """Measure a model.
 
@@ -92,14 +52,19 @@ def measure(
         n_probes: sequences of the text that the probes read, the first ones.
         effort: how tensors are rounded, to measure a format's error and to probe it.
         progress: called after each layer; unit: layers.
+        unfinished: where an interrupted measurement is kept, and continued from.
     """
     found = Measurements(sum(map(len, sequences)))
     layers, probed = (LayerPass(spec, weights, part) for part in (sequences, sequences[:n_probes]))
     probing = _Probing(probed, formats, effort)
     x = layers.embed(ReferenceKernels(0))
     table = weights.weight("token_embd.weight")
-    probing.start_embedding(table)
-    for layer in range(spec.n_layers):
+    first = unfinished.load(found, x, probing.probes, probing.formats) if unfinished else 0
+    if first == 0:
+        probing.start_embedding(table)
+    for layer in range(first, spec.n_layers):
+        if unfinished and layer > first:
+            unfinished.save_if_due(layer, found, x, probing.probes, probing.formats)
         progress(Progress(layer, spec.n_layers + 1, f"layer {layer + 1} of {spec.n_layers}"))
         source, kernels, recorder = Replaced(weights, {}), ReferenceKernels(), MomentsRecorder()
         block, before = layers.block(layer, source), x[: probed.n_tokens].copy()
@@ -115,6 +80,8 @@ def measure(
     if not spec.tied_embeddings:
         found.errors[table.name] = _errors(table, None, formats, effort)
     found.kld = probing.finish(x[: probed.n_tokens], head, moments)
+    if unfinished:
+        unfinished.remove()
     return found
 
 
@@ -123,20 +90,18 @@ class _Probing:
 
     def __init__(self, layers: LayerPass, formats: Sequence[BlockFormat], effort: Effort) -> None:
         self._effort = effort
-        self._probes = [
-            (Probes(layers), [format for name in names for format in formats if format.name == name])
-            for names in _PROBES
-        ]
-        self._formats: dict[tuple[int, str], str] = {}
+        self._wanted = [[format for name in names for format in formats if format.name == name] for names in _PROBES]
+        self.probes = [Probes(layers) for _ in _PROBES]
+        self.formats: list[dict[str, str]] = [{} for _ in _PROBES]  # of each tensor
 
     def start_embedding(self, table: Weight) -> None:
         moments = MatrixMoments(1, table.shape[-1])
-        for number, (probes, _) in enumerate(self._probes):
+        for number, probes in enumerate(self.probes):
             for weight in self._rounded(number, {table: moments}).values():
                 probes.start_embedding(weight, ReferenceKernels(0))
 
     def advance(self, block: Block, kernels: ReferenceKernels) -> None:
-        for probes, _ in self._probes:
+        for probes in self.probes:
             probes.advance(block, kernels)
 
     def start(
@@ -147,26 +112,26 @@ class _Probing:
         x: F32Array,
         kernels: ReferenceKernels,
     ) -> None:
-        for number, (probes, _) in enumerate(self._probes):
+        for number, probes in enumerate(self.probes):
             probes.start(layer, self._rounded(number, matrices), source, x, kernels)
 
     def finish(self, x: F32Array, head: Head, moments: MatrixMoments) -> dict[str, dict[str, float]]:
         """Tensor -> probed format -> divergence."""
         found: dict[str, dict[str, float]] = {}
-        for number, (probes, _) in enumerate(self._probes):
+        for number, probes in enumerate(self.probes):
             output = self._rounded(number, {head.output: moments}).get(head.output.name)
             for name, kld in probes.finish(x, head, output).items():
-                found.setdefault(name, {})[self._formats[number, name]] = kld
+                found.setdefault(name, {})[self.formats[number][name]] = kld
         return found
 
     def _rounded(self, number: int, matrices: Mapping[Weight, MatrixMoments]) -> dict[str, Weight]:
         """The matrices in the format of one entry, without those whose rows divide into none of its formats."""
         rounded: dict[str, Weight] = {}
         for weight, moments in matrices.items():
-            usable = (format for format in self._probes[number][1] if format.divides(weight.shape[-1]))
+            usable = (format for format in self._wanted[number] if format.divides(weight.shape[-1]))
             if format := next(usable, None):
                 rounded[weight.name] = round_weight(weight, moments, format, self._effort)
-                self._formats[number, weight.name] = format.name
+                self.formats[number][weight.name] = format.name
         return rounded
 
 
