@@ -22,7 +22,8 @@ GREEDY = {"temperature": 0, "num_ctx": 8192, "num_predict": -1}
 
 @pytest.fixture(scope="module")
 def client(server):
-    return ollama.Client(host=server.address)
+    with ollama.Client(host=server.address) as client:
+        yield client
 
 
 def test_models_are_listed_with_their_sizes(client):
@@ -80,8 +81,7 @@ def test_calls_of_a_model_are_told_as_ollama_tells_them():
 
 
 def test_without_a_message_a_model_is_loaded_and_unloaded(student):
-    with running_server({"a": student}) as running:
-        client = ollama.Client(host=running.address)
+    with running_server({"a": student}) as running, ollama.Client(host=running.address) as client:
         assert client.chat(model="a", messages=[]).done_reason == "load"
         assert running.engine() is not None
         client.chat(model="a", messages=[], keep_alive=0)

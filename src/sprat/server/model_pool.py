@@ -81,6 +81,7 @@ class ModelPool:
         self._settings = settings
         self._limit_bytes = None if settings.memory is None else parse_memory(settings.memory)
         self._loading = asyncio.Lock()
+        self._unloading: set[asyncio.Future[None]] = set()  # the loop itself keeps no task alive
 
     def find(self, name: str) -> ServedModel:
         """The model ``name``. A server of one model answers to every name, as llama-server does.
@@ -172,4 +173,5 @@ class ModelPool:
 
     def _unload_if_unused(self, model: ServedModel, since: float) -> None:
         if not model.n_users and model.last_used == since:
-            self._unloading = asyncio.ensure_future(self.unload(model))
+            self._unloading.add(task := asyncio.ensure_future(self.unload(model)))
+            task.add_done_callback(self._unloading.discard)
