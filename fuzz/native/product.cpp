@@ -57,7 +57,11 @@ void check(const Case &of, const Isa &isa, const Isa &plain, const std::vector<S
                         there = expected[size_t(t) * of.n_rows + r];
             const double largest = rows[r].largest * tokens[t].largest;
             if (std::isnan(largest) || std::isinf(largest)) {
-                if (!is_bad(here)) found("a bad value is lost", isa.name, kLayouts[of.format].name);
+                // MXFP4 has no NaN: its largest scales overflow float32 where a row is unpacked, and
+                // not in a product with small activations.
+                const bool overflowed = of.format == MXFP4 && std::isfinite(tokens[t].largest);
+                if (!overflowed && !is_bad(here))
+                    found("a bad value is lost", isa.name, kLayouts[of.format].name);
                 continue;
             }
             // Sums in another order. Above 1e30 a step may overflow, which shows.
