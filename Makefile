@@ -119,7 +119,7 @@ attack: $(VENV)/.test $(VENV)/.onnx
 
 SECONDS ?= 300
 fuzz: $(VENV)/.test $(VENV)/.onnx
-	-$(BIN)/pip install --quiet --group fuzz
+	-$(BIN)/pip install --quiet --only-binary :all: --group fuzz
 	PYTHONPATH=fuzz:tests/support $(BIN)/python -m fuzz_run --seconds $(SECONDS)
 
 # Debian: apt install clang libclang-rt-dev.

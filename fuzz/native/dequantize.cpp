@@ -11,7 +11,8 @@ using namespace sprat::fuzzing;
 
 namespace {
 
-std::vector<float> by_codec(Format format, const std::vector<uint8_t> &packed, size_t n, int lanes) {
+std::vector<float> by_codec(Format format, const std::vector<uint8_t> &packed, size_t n,
+                            int lanes) {
     std::vector<float> out(n);
     convert(format, F32, packed, {reinterpret_cast<uint8_t *>(out.data()), 4 * n}, lanes);
     return out;
@@ -22,7 +23,8 @@ void compare(const std::vector<float> &expected, const std::vector<float> &out, 
     float largest = 0;
     for (float x : expected) largest = std::isfinite(x) ? std::max(largest, std::fabs(x)) : largest;
     for (size_t i = 0; i < out.size(); ++i) {
-        if (is_bad(expected[i]) != is_bad(out[i])) found("NaN or infinity differs", isa, kLayouts[format].name);
+        if (is_bad(expected[i]) != is_bad(out[i]))
+            found("NaN or infinity differs", isa, kLayouts[format].name);
         // A product and a sum, or both in one step: what rounding leaves of values that cancel.
         if (!is_bad(out[i]) && std::fabs(out[i] - expected[i]) > 1e-4f * largest)
             found("a value differs", isa, kLayouts[format].name);

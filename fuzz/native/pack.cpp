@@ -58,7 +58,8 @@ void experts(Input &input) {
     route(spec, logits.data(), input.byte() % 2 ? bias.data() : nullptr, n, ids.data(),
           weights.data());
     for (int64_t t = 0; t < n; ++t) {
-        const std::set<int32_t> chosen(&ids[size_t(t * n_chosen)], &ids[size_t(t * n_chosen)] + n_chosen);
+        const int32_t *first = &ids[size_t(t * n_chosen)];
+        const std::set<int32_t> chosen(first, first + n_chosen);
         if (int(chosen.size()) != n_chosen || *chosen.begin() < 0 || *chosen.rbegin() >= n_experts)
             found("an expert that does not exist, or twice the same", "plain", "route");
     }

@@ -29,8 +29,8 @@ class Leaky:
     def generate(self, *_):
         if self._error:
             raise self._error
-        time.sleep(0.01)
-        self._kept.append((bytearray(b"x") * (2 << 20), Path(__file__).open()))  # noqa: SIM115 - it is a leak
+        time.sleep(0.2)
+        self._kept.append((bytearray(b"x") * (32 << 20), [Path(__file__).open() for _ in range(9)]))  # noqa: SIM115 - it is a leak
 
     chat = abandon = hold = generate
 
@@ -38,8 +38,9 @@ class Leaky:
         return [soak.os.getpid()]
 
     def close(self):
-        for _, file in self._kept:
-            file.close()
+        for _, files in self._kept:
+            for file in files:
+                file.close()
 
 
 def test_a_leak_and_a_strange_error_are_found(monkeypatch):
