@@ -101,8 +101,7 @@ def verify(
         max_kld: the largest mean KL divergence, in nats, that passes.
         max_tokens: score only the first tokens of the text.
         lora: the LoRA adapters that the export merged, as in the export.
-        gpu: as in ``Engine.load``: with another value than ``"off"`` only the backend that computes there runs the
-            artifact, except for the ones in ``backends``.
+        gpu: as in ``Engine.load``; by default of ``backends``, only the one that computes there runs the artifact.
         progress: called after each chunk; unit: tokens.
 
     Raises:
@@ -118,9 +117,7 @@ def verify(
         adapters = [AdapterOption.parse(os.fspath(text)) for text in lora]
         ignored = _check_source(Path(artifact), adapters)
         base = open_source(source, dense_bytes=available_bytes() // 4, ignore_fields=ignored, adapters=adapters)
-        names = backends or (_default_backends(artifact) if gpu == "off" else ["auto"])
-        loaded = [stack.enter_context(Engine.load(artifact, backend=name, gpu=gpu)) for name in names]
-        engines = {engine.backend.name: engine for engine in loaded}
+        engines = {engine.backend.name: stack.enter_context(engine) for engine in _load(artifact, backends, gpu)}
         window = min(_WINDOW, base.max_context, *(engine.context for engine in engines.values()))
         comparison = _Comparison(base, {name: engine.backend for name, engine in engines.items()}, window)
         stack.callback(comparison.close)
@@ -238,6 +235,13 @@ def _windows(engine: Engine, text: str, window: int, max_tokens: int | None) -> 
     for piece in windows:
         piece[: len(engine.tokenizer.with_bos([]))] = engine.tokenizer.bos_id or 0
     return windows
+
+
+def _load(
+    artifact: str | os.PathLike[str], backends: Sequence[str] | None, gpu: str | int | Placement
+) -> Iterator[Engine]:
+    for name in backends or (_default_backends(artifact) if gpu == "off" else ["auto"]):
+        yield Engine.load(artifact, backend=name, gpu=gpu)
 
 
 def _default_backends(artifact: str | os.PathLike[str]) -> list[str]:
