@@ -40,10 +40,12 @@ INLINE int8x16_t load_activations(const int8_t *const *q, int at) {
     return vcombine_s8(vld1_s8(q[0] + at), vld1_s8(q[1] + at));
 }
 INLINE void store_interleaved(const I (&values)[2], int32_t *to) {
-    vst2q_s32(to, {(int32x4_t)values[0], (int32x4_t)values[1]});
+    const int32x4x2_t both = {(int32x4_t)values[0], (int32x4_t)values[1]};
+    vst2q_s32(to, both);
 }
 INLINE void store_interleaved(const F (&values)[2], float *to) {
-    vst2q_f32(to, {(float32x4_t)values[0], (float32x4_t)values[1]});
+    const float32x4x2_t both = {(float32x4_t)values[0], (float32x4_t)values[1]};
+    vst2q_f32(to, both);
 }
 template <class V, class T> INLINE V broadcast_tokens(const T *x) {
     return (V)vdupq_n_s64(load<int64_t>(x));
