@@ -7,6 +7,8 @@ import pytest
 from http_server import running_server
 
 ollama = pytest.importorskip("ollama", reason="needs ollama: pip install ollama")
+# A connection of Ollama's client may be left to the garbage collector, which reports it in a later test.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 QUESTION = [{"role": "user", "content": "What is 17 plus 25?"}]
 TOOL = {
