@@ -78,8 +78,8 @@ class Sampler:
             BackendError: the maximum of the logits is NaN or infinite.
         """
         raw = _floats(logits)
-        top = raw.max()
-        if not np.isfinite(top):
+        top = float(raw.max())
+        if not math.isfinite(top):
             raise BackendError(
                 f"the largest logit is {top}, expected a finite value: the model's weights are damaged; "
                 "find the tensor with `sprat inspect --check`"
@@ -87,7 +87,7 @@ class Sampler:
         ids, probabilities = self.distribution(raw, history)
         drawn = probabilities.cumsum().searchsorted(self._random.random(), side="right") if ids.size > 1 else 0
         token = int(ids[min(drawn, ids.size - 1)])  # rounding may leave the cumulative sum below 1
-        return token, float(raw[token]) - float(top) - math.log(np.exp(raw - top).sum())
+        return token, float(raw[token]) - top - math.log(np.exp(raw - top).sum())
 
     def distribution(self, logits: npt.ArrayLike, history: Sequence[int] = ()) -> tuple[_Ids, F64Array]:
         """The candidates that remain and their probabilities, most probable first; arguments as for :meth:`sample`."""

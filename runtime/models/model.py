@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -20,7 +22,12 @@ from sprat.runtime.models.block import Block, RoutingObserver
 from sprat.runtime.models.layer_weights import LayerWeights
 from sprat.runtime.weights import WeightSource
 
-__all__ = ["Model"]
+__all__ = ["MIN_TOKENS_TOGETHER", "Model"]
+
+MIN_TOKENS_TOGETHER = 6
+"""Fewer tokens of a native pass have the bits of one at a time (kMinTokensTogether, kMinGemmTokens)."""
+
+_NO_WARNINGS = contextlib.nullcontext()
 
 
 class Model:
@@ -44,6 +51,7 @@ class Model:
         _check_tensors(spec, weights)
         self.spec = spec
         self.kernels = kernels
+        self._in_numpy = kernels.in_numpy
         self._weights = weights
         self._rope = RopeTable(spec.rope)
         self._embedding = weights.weight("token_embd.weight")
@@ -52,6 +60,7 @@ class Model:
             output=self._embedding if spec.tied_embeddings else weights.weight("output.weight"),
             eps=spec.rms_norm_eps,
         )
+        self._form_of_few = cast("MLAForm", spec.attention.cheapest(1, spec.max_context).name)
         self._blocks = [Block(spec, LayerWeights(weights, index), index) for index in range(spec.n_layers)]
 
     def new_cache(self, capacity: int, storage: Storage = "f32") -> Cache:
@@ -85,17 +94,24 @@ class Model:
         ids = self._check(tokens)
         cache.reserve(len(ids))
         angles = self._rope.angles(cache.length, len(ids))
-        form = self.form or cast("MLAForm", self.spec.attention.cheapest(len(ids), cache.length).name)
-        with np.errstate(all="ignore"):  # NaN and Inf of damaged weights reach the logits, which Sampler checks
+        form = self.form or self._cheapest_form(len(ids), cache.length)
+        # NaN and Inf of damaged weights reach the logits, which Sampler checks.
+        with np.errstate(all="ignore") if self._in_numpy else _NO_WARNINGS:
             x = self.kernels.embed(self._embedding, ids)
             for block in self._blocks:
                 block(x, angles, cache, self.kernels, form, observe)
             logits = self.kernels.logits(x if all_logits else x[-1:], self._head)
-        if logits.min() == -np.inf:  # a sampler takes it for a masked token
-            logits[logits == -np.inf] = np.nan
+        if not math.isfinite(np.vdot(logits, logits)):  # takes half as long as the minimum
+            logits[logits == -np.inf] = np.nan  # a sampler takes it for a masked token
         self._weights.check_unchanged()
         cache.advance(len(ids))
         return logits
+
+    def _cheapest_form(self, n_new: int, n_past: int) -> MLAForm:
+        """The MLA form with the fewest operations; of a few tokens always that of one, so that they have its bits."""
+        if n_new < MIN_TOKENS_TOGETHER:
+            return self._form_of_few
+        return cast("MLAForm", self.spec.attention.cheapest(n_new, n_past).name)
 
     def _check(self, tokens: I32Array | Sequence[int]) -> I32Array:
         ids = np.asarray(tokens)
