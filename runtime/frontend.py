@@ -17,6 +17,7 @@ from sprat.runtime.generate.generation import Generation, PrefillSpeed
 from sprat.runtime.generate.options import GenerateOptions, split_options
 from sprat.runtime.generate.sampling import Sampler
 from sprat.runtime.generate.sampling_defaults import SamplingDefaults
+from sprat.runtime.generate.speculate.speculator import Speculation
 from sprat.runtime.generate.transcript import Transcript
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
@@ -36,6 +37,7 @@ class Frontend:
         name: the model's name, for chat completions.
         sampling: the model's sampling parameters, for those that a caller does not give.
         speed: of the last chunk of a prompt.
+        speculation: guesses tokens; ``None`` for one pass for each.
     """
 
     tokenizer: Tokenizer
@@ -46,6 +48,7 @@ class Frontend:
     name: str
     sampling: SamplingDefaults
     speed: PrefillSpeed = field(default_factory=PrefillSpeed)
+    speculation: Speculation | None = None
 
     def encode(self, prompt: str | Sequence[int]) -> list[int]:
         """Token ids of a prompt, checked.
@@ -142,6 +145,7 @@ class Frontend:
             stop_conditions=stop_conditions,
             batch=self.batch,
             speed=self.speed,
+            speculation=self.speculation,
             on_prefill=options.get("on_prefill", no_progress),
             on_end=on_end,
         )

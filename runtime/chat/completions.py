@@ -60,7 +60,7 @@ class ChatCompletion(TypedDict):
     created: int  # seconds since 1970
     model: str
     choices: list[Choice]
-    usage: dict[str, int]
+    usage: dict[str, Any]
     timings: dict[str, Any]
 
 
@@ -72,7 +72,7 @@ class ChatChunk(TypedDict):
     created: int
     model: str
     choices: list[ChunkChoice]
-    usage: NotRequired[dict[str, int]]
+    usage: NotRequired[dict[str, Any]]
     timings: NotRequired[dict[str, Any]]
 
 

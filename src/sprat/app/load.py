@@ -18,15 +18,21 @@ __all__ = ["load"]
 
 @public_call
 def load(
-    model: str | os.PathLike[str], *, progress: ReportProgress = no_progress, **options: Unpack[LoadKeywords]
+    model: str | os.PathLike[str],
+    *,
+    draft: Engine | None = None,
+    progress: ReportProgress = no_progress,
+    **options: Unpack[LoadKeywords],
 ) -> Engine:
     """Load a model: like :meth:`Engine.load`, which takes bundles and model files, and also checkpoints.
 
     A checkpoint folder, such as the packaged student ``"demo"``, runs unquantized, in NumPy and float32: deterministic
-    and exact, but slow, and without a choice of device, backend, cache, batch and check. Export it to run it fast.
+    and exact, but slow, and without a choice of device, backend, cache, batch, check, prefix cache and speculation.
+    Export it to run it fast.
 
     Args:
         model: a bundle, a GGUF or ONNX file, a checkpoint folder, ``"org/name"`` of the hub's cache, or ``"demo"``.
+        draft: the engine of a smaller model, which guesses tokens; see :meth:`Engine.load`.
         progress: of ``check="hashes"``, in bytes.
         options: ``device``, ``memory`` and the other fields of :class:`~sprat.runtime.load_options.LoadOptions`.
 
@@ -41,12 +47,12 @@ def load(
     """
     wanted, path = LoadOptions.of("load()", options), find_source(model)
     if not path.is_dir() or (path / MANIFEST_NAME).exists():
-        return Engine.load(path, progress=progress, **options)
-    chosen = (wanted.device, wanted.cache, wanted.batch, wanted.check)
-    if wanted.backend not in {"auto", "reference"} or chosen != (None, None, None, "sizes"):
+        return Engine.load(path, draft=draft, progress=progress, **options)
+    chosen = (wanted.device, wanted.cache, wanted.batch, wanted.check, wanted.prefix_cache, wanted.speculate, draft)
+    if wanted.backend not in {"auto", "reference"} or chosen != (None, None, None, "sizes", True, "auto", None):
         raise InputError(
-            f"{path}: a checkpoint runs unquantized, in NumPy, with no choice of device, backend, cache, batch or "
-            f"check; export it first:  sprat export {model} OUT"
+            f"{path}: a checkpoint runs unquantized, in NumPy, with no choice of device, backend, cache, batch, check, "
+            f"prefix cache or speculation; export it first:  sprat export {model} OUT"
         )
     from sprat.export.verify.source_model import load_source
 
