@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from typing import Self, TypedDict
+from typing import Literal, Self, TypeAlias, TypedDict
 
 from sprat.errors import InputError
+from sprat.files import checked_path
 from sprat.keywords import record_of
 from sprat.runtime.cache import STORAGES, Storage
 from sprat.runtime.files.model_file import Check
 
-__all__ = ["LoadKeywords", "LoadOptions"]
+__all__ = ["LoadKeywords", "LoadOptions", "Speculate"]
+
+Speculate: TypeAlias = Literal["auto", "off"] | int
+
+_MAX_DRAFTS = 64
 
 
 class LoadKeywords(TypedDict, total=False):
@@ -28,6 +34,8 @@ class LoadKeywords(TypedDict, total=False):
     check: Check
     isolate: bool
     trust: bool
+    prefix_cache: bool | str | os.PathLike[str]
+    speculate: Speculate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +66,12 @@ class LoadOptions:
             :class:`~sprat.errors.BackendDiedError`, and the model can be loaded again. Linux only.
         trust: run an ONNX graph with operators that sprat's exporter does not write, such as ``Loop``. A graph is a
             program: one from somewhere else may not end, or take all memory. Everything else is checked as before.
+        prefix_cache: keep the KV entries of prompts, so that the next one with the same beginning processes only the
+            rest: at most those of one full context, and only what ``memory`` leaves beside sessions. A folder also
+            keeps them on disk, for the next start. False for none. See docs/embedding.md.
+        speculate: ``"auto"`` lets a pass check up to 4 guessed tokens where that is faster (docs/embedding.md); a
+            number, up to so many; ``"off"``, none. The answer's distribution is the same. With up to 4, the native
+            backend's bits are, too; with ``deterministic``, others guess nothing and this one no more than 4.
     """
 
     device: str | None = None
@@ -72,15 +86,22 @@ class LoadOptions:
     check: Check = "sizes"
     isolate: bool = False
     trust: bool = False
+    prefix_cache: bool | str | os.PathLike[str] = True
+    speculate: Speculate = "auto"
 
     def __post_init__(self) -> None:
         """Check what no later step looks at.
 
         Raises:
-            InputError: ``cache`` is no storage.
+            InputError: ``cache`` is no storage, ``prefix_cache`` no path, or ``speculate`` no number of tokens.
         """
         if self.cache is not None and self.cache not in STORAGES:
             raise InputError(f"cache is {self.cache!r}, expected one of {', '.join(STORAGES)}, or None for the default")
+        if not isinstance(self.prefix_cache, bool):
+            checked_path(self.prefix_cache, "prefix_cache")
+        number = isinstance(self.speculate, int) and not isinstance(self.speculate, bool)
+        if self.speculate not in ("auto", "off") and not (number and 0 < int(self.speculate) <= _MAX_DRAFTS):
+            raise InputError(f"speculate is {self.speculate!r}, expected 'auto', 'off' or 1 to {_MAX_DRAFTS} tokens")
 
     @classmethod
     def of(cls, function: str, keywords: LoadKeywords) -> Self:

@@ -62,6 +62,11 @@ _LOAD = (
         help="Prompt tokens of one forward pass: fewer take less memory. [default: 256, or the device's plan]",
     ),
     click.option(
+        "--prefix-cache",
+        metavar="DIR",
+        help="Keep processed prompts in this folder; the next one with the same beginning processes only the rest.",
+    ),
+    click.option(
         "--check", flag_value="hashes", help="First compare every byte of a bundle with the hashes in its manifest."
     ),
     click.option(
