@@ -11,12 +11,17 @@ from importlib import resources
 from pathlib import Path
 
 import msgspec
+import numpy as np
 from bench_records import measurement
 from gguf_bytes import MALFORMED, small
 from report_page import records
 from tiny_checkpoint import CONFIGS, shapes, write_checkpoint
 
-__all__ = ["FINDINGS", "bundle", "seeds"]
+from sprat.runtime.arch.attention import CachePlane
+from sprat.runtime.cache import Cache, KVCache
+from sprat.runtime.prefix.saved_state import StateIdentity, write_state
+
+__all__ = ["FINDINGS", "bundle", "seeds", "state_cache", "state_identity"]
 
 _DEEP = 100_000
 _DATA = Path(__file__).parents[1] / "tests" / "data"
@@ -126,6 +131,23 @@ def _tiktoken() -> bytes:
     return b"".join(b"%s %d\n" % (base64.b64encode(bytes([byte])), byte) for byte in range(256))
 
 
+def state_cache() -> Cache:
+    """A small cache, for saved sessions."""
+    return KVCache([CachePlane(2, 4), CachePlane(2, 4)], 3, 8, "f16")
+
+
+def state_identity() -> StateIdentity:
+    """Of a model with such a cache."""
+    return StateIdentity("m" * 64, "reference", state_cache().geometry)
+
+
+def _saved_state(*messages: dict[str, str]) -> bytes:
+    path = _files().parent / "session"
+    rows = tuple(np.ones_like(plane) for plane in state_cache().empty_rows(3))
+    write_state(path, state_identity(), [3, 1, 4], rows, messages)
+    return path.read_bytes()
+
+
 _VALID: dict[str, Callable[[], dict[str, bytes]]] = {
     "gguf": _ggufs,
     "safetensors": lambda: {"student": (_files() / "model.safetensors").read_bytes()},
@@ -143,6 +165,10 @@ _VALID: dict[str, Callable[[], dict[str, bytes]]] = {
     "tiktoken": lambda: {"bytes": _tiktoken()},
     "journal": lambda: {"two": b'{"layout":"d","source":"s","journal":1}\n{"tensor":"a","prefix":"0"}\n'},
     "index": lambda: {"one": _index()},
+    "saved_state": lambda: {
+        "prefix": _saved_state(),
+        "session": _saved_state({"role": "user", "content": "Grüße"}),
+    },
     "cache": lambda: {"report": b'{"use_extra_bufts":true}'},
 }
 

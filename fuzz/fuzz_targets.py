@@ -5,6 +5,7 @@ A SpratError is a refusal. Any other exception is a finding, and so is a call th
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from fuzz_seeds import bundle
+from fuzz_seeds import bundle, state_cache, state_identity
 from tiny_checkpoint import write_checkpoint
 
 from sprat.errors import SpratError
@@ -187,6 +188,17 @@ def _spec(data: bytes) -> None:
     spec_from_json(data.decode("utf-8", "replace"), "sprat.spec")
 
 
+def _saved_state(data: bytes) -> None:
+    """The digest of the header is made to fit: no mutation would reach behind it."""
+    from sprat.runtime.prefix.saved_state import read_state, read_tokens
+
+    size = int.from_bytes(data[12:16], "little")
+    data = data[:16] + hashlib.sha256(data[48 : 48 + size]).digest() + data[48:]
+    path = _written("session", data)
+    read_tokens(path, state_identity())
+    read_state(path, state_identity(), state_cache())
+
+
 TARGETS: dict[str, Target] = {
     "gguf": _gguf,
     "safetensors": _safetensors,
@@ -205,4 +217,5 @@ TARGETS: dict[str, Target] = {
     "journal": _journal,
     "index": _index,
     "cache": _cache,
+    "saved_state": _saved_state,
 }

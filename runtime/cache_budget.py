@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,14 +35,20 @@ class CacheBudget:
         limit_bytes: for all streams together; ``None`` for no limit.
         cost: what a stream takes.
         beside_bytes: what the model takes without any stream; 0 if that is not known.
+
+    Attributes:
+        cost: what a stream takes.
+        lock: held while the counts change.
+        make_room: called with the bytes that a new stream lacks; it may give back what can be computed again.
     """
 
     def __init__(self, limit_bytes: int | None = None, cost: StreamCost | None = None, beside_bytes: int = 0) -> None:
         self._limit_bytes = limit_bytes
         self._beside_bytes = beside_bytes
-        self._cost = cost or StreamCost(0)
+        self.cost = cost or StreamCost(0)
+        self.make_room: Callable[[int], object] = lambda _n_bytes: None
         self._used_bytes = self._n_streams = 0
-        self._lock = ForkSafeLock()  # reentrant: a garbage collection inside the lock may give a stream back
+        self.lock = ForkSafeLock()  # reentrant: a garbage collection inside the lock may give a stream back
 
     @classmethod
     def of(cls, footprint: Footprint, memory_bytes: int | None, stream_bytes: int = 0) -> CacheBudget:
@@ -55,7 +62,7 @@ class CacheBudget:
 
     def needed_bytes(self, n_streams: int, capacity: int) -> int:
         """What the model takes with ``n_streams`` streams of ``capacity`` tokens; 0 if that is not known."""
-        return self._beside_bytes and self._beside_bytes + n_streams * self._cost.nbytes(capacity)
+        return self._beside_bytes and self._beside_bytes + n_streams * self.cost.nbytes(capacity)
 
     def new_stream(self, backend: Backend, capacity: int) -> tuple[TokenStream, Callable[[], object]]:
         """A stream of ``capacity`` tokens, and the function that gives its memory back once it is closed.
@@ -65,7 +72,7 @@ class CacheBudget:
         Raises:
             DoesNotFitError: the streams that are open leave too little; the message says how many tokens fit.
         """
-        n_bytes = self._cost.nbytes(capacity)
+        n_bytes = self.cost.nbytes(capacity)
         self._reserve(n_bytes, capacity)
         try:
             stream = backend.new_stream(capacity)
@@ -77,21 +84,44 @@ class CacheBudget:
         return stream, give_back
 
     def _reserve(self, n_bytes: int, capacity: int) -> None:
-        with self._lock:
-            if self._limit_bytes is not None and self._used_bytes + n_bytes > self._limit_bytes:
+        with self.lock:
+            if (missing := self._missing(n_bytes)) > 0:
+                self.make_room(missing)
+            if not self.take(n_bytes):
                 raise self._refusal(n_bytes, capacity)
-            self._used_bytes += n_bytes
             self._n_streams += 1
 
-    def _give_back(self, n_bytes: int) -> None:
-        with self._lock:
+    def _missing(self, n_bytes: int) -> int:
+        """How many bytes ``n_bytes`` more would be above the limit."""
+        return 0 if self._limit_bytes is None else self._used_bytes + n_bytes - self._limit_bytes
+
+    @property
+    def free_bytes(self) -> float:
+        """Bytes that are left; infinite without a limit."""
+        return -self._missing(0) if self._limit_bytes is not None else math.inf
+
+    def take(self, n_bytes: int) -> bool:
+        """Count ``n_bytes`` as used; false if the limit leaves too little."""
+        with self.lock:
+            if self._missing(n_bytes) > 0:
+                return False
+            self._used_bytes += n_bytes
+            return True
+
+    def give_back(self, n_bytes: int) -> None:
+        """Count ``n_bytes`` that were taken as free."""
+        with self.lock:
             self._used_bytes -= n_bytes
+
+    def _give_back(self, n_bytes: int) -> None:
+        with self.lock:
+            self.give_back(n_bytes)
             self._n_streams -= 1
 
     def _refusal(self, n_bytes: int, capacity: int) -> DoesNotFitError:
         assert self._limit_bytes is not None, "nothing is refused without a limit"
         free = self._limit_bytes - self._used_bytes
-        fitting = max(0, free - self._cost.fixed_bytes) // max(1, self._cost.bytes_per_token)
+        fitting = max(0, free - self.cost.fixed_bytes) // max(1, self.cost.bytes_per_token)
         remedy = f"use at most {fitting:,} tokens (context=), " if fitting else ""
         close = f"close one of the {self._n_streams} that are open, " if self._n_streams else ""
         return DoesNotFitError(

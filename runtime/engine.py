@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, Self, Unpack
@@ -23,7 +23,7 @@ from sprat.arrays import F32Array
 from sprat.boundary import public_call
 from sprat.errors import BackendError, InputError, PromptError
 from sprat.progress import ReportProgress, no_progress
-from sprat.runtime.backends.protocol import Backend
+from sprat.runtime.backends.protocol import Backend, TokenStream
 from sprat.runtime.backends.registry import (
     BackendChoice,
     LoadRequest,
@@ -52,13 +52,17 @@ from sprat.runtime.generate.generation import Generation
 from sprat.runtime.generate.options import GenerateOptions, split_options
 from sprat.runtime.generate.sampling import SamplingParams
 from sprat.runtime.generate.sampling_defaults import SamplingDefaults
+from sprat.runtime.generate.speculate.speculator import Speculation
 from sprat.runtime.generate.transcript import Transcript
 from sprat.runtime.gpu_option import GPUOption
 from sprat.runtime.isolation.backend import open_isolated
 from sprat.runtime.limits import checked_context, load_limits
 from sprat.runtime.load_options import LoadKeywords, LoadOptions
 from sprat.runtime.open_model import OpenModel, open_model
-from sprat.runtime.session import Overflow, Session
+from sprat.runtime.overflow import Fitting, Overflow, checked_overflow
+from sprat.runtime.prefix.cache import PrefixCache
+from sprat.runtime.session import Session
+from sprat.runtime.sharing import Identify, cannot_save, identifier, prefixes_of, speculation_of
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["Engine"]
@@ -80,6 +84,9 @@ class Engine:
             for those that a caller does not give.
         backend_choice: why this backend was chosen.
         budget: the memory that the KV caches of all sessions and answers share; by default without a limit.
+        prefixes: entries of earlier prompts; ``None`` for none.
+        speculation: guesses tokens; ``None`` for one pass for each.
+        identify: what the entries of a cache depend on; by default sessions cannot be saved.
 
     Threads: one engine may be used by several threads, one session by one thread at a time (docs/embedding.md).
 
@@ -99,10 +106,14 @@ class Engine:
         sampling: SamplingDefaults = MappingProxyType({}),
         backend_choice: BackendChoice | None = None,
         budget: CacheBudget | None = None,
+        prefixes: PrefixCache | None = None,
+        speculation: Speculation | None = None,
+        identify: Identify = cannot_save,
     ) -> None:
         self.backend = backend
         self.context = checked_context(context, backend.max_context)
         self._budget = budget or CacheBudget()
+        self._prefixes, self._identify = prefixes, identify
         self._is_closed = False
         self.frontend = Frontend(
             tokenizer=tokenizer,
@@ -112,6 +123,7 @@ class Engine:
             batch=batch,
             name=name,
             sampling=sampling,
+            speculation=speculation,
         )
         self.backend_choice = backend_choice or BackendChoice(backend.name)
 
@@ -121,6 +133,7 @@ class Engine:
         cls,
         path: str | os.PathLike[str],
         *,
+        draft: Engine | None = None,
         progress: ReportProgress = no_progress,
         **options: Unpack[LoadKeywords],
     ) -> Self:
@@ -130,6 +143,8 @@ class Engine:
             path: a bundle written by ``sprat export``, a ``.gguf`` file, a ``.onnx`` file written by sprat, a folder
                 with one of them, or a repository in the local Hugging Face cache (``"org/name"``,
                 ``"org/name@revision"``, ``"org/name/file.gguf"``).
+            draft: the engine of a smaller model with the same vocabulary, which guesses tokens; see ``speculate``. It
+                is used as long as this one is, and closed by you.
             progress: of ``check="hashes"``, in bytes.
             options: ``device``, ``memory`` and the other fields of :class:`~sprat.runtime.load_options.LoadOptions`.
 
@@ -142,10 +157,10 @@ class Engine:
         wanted = LoadOptions.of("Engine.load()", options)
         path = locate_model_file(path)
         check_model(path, wanted.check, progress)
-        return cls._of(open_model(path, wanted.backend, trust=wanted.trust), wanted)
+        return cls._of(open_model(path, wanted.backend, trust=wanted.trust), wanted, draft)
 
     @classmethod
-    def _of(cls, model: OpenModel, wanted: LoadOptions) -> Self:
+    def _of(cls, model: OpenModel, wanted: LoadOptions, draft: Engine | None) -> Self:
         limits = load_limits(
             model,
             device=wanted.device,
@@ -172,19 +187,27 @@ class Engine:
             accelerator=limits.accelerator,
         )
         choice, tokenizer = choose(wanted.backend, request), model.tokenizer()
-        return cls(
-            open_isolated(choice, request) if wanted.isolate else open_backend(choice, request),
-            tokenizer,
-            template=model.template(),
-            context=limits.context,
-            batch=limits.batch,
-            name=model.name,
-            sampling=model.sampling(),
-            backend_choice=choice,
-            budget=CacheBudget.of(
-                chosen_footprint(choice, request), request.memory_bytes, stream_bytes(choice, request)
-            ),
-        )
+        budget = CacheBudget.of(chosen_footprint(choice, request), request.memory_bytes, stream_bytes(choice, request))
+        identify = identifier(request, choice)
+        with contextlib.ExitStack() as on_error:
+            backend = open_isolated(choice, request) if wanted.isolate else open_backend(choice, request)
+            on_error.callback(backend.close)
+            engine = cls(
+                backend,
+                tokenizer,
+                template=model.template(),
+                context=limits.context,
+                batch=limits.batch,
+                name=model.name,
+                sampling=model.sampling(),
+                backend_choice=choice,
+                budget=budget,
+                prefixes=prefixes_of(wanted.prefix_cache, request, choice, backend, budget, identify),
+                speculation=speculation_of(wanted, choice, backend, tokenizer, draft),
+                identify=identify,
+            )
+            on_error.pop_all()
+        return engine
 
     def generate(
         self, prompt: str | Sequence[int], *, suffix: str | None = None, **options: Unpack[GenerateOptions]
@@ -212,7 +235,7 @@ class Engine:
         _, stop_conditions = split_options(options)
         tokens = self.encode(prompt) if suffix is None else self._encode_between(prompt, suffix)
         capacity = min(self.context, len(tokens) + (stop_conditions.max_tokens or self.context))
-        with self._new_transcript(capacity) as transcript:
+        with self._new_transcript(capacity, tokens) as transcript:
             return self.frontend.generate(transcript, tokens, options, continues=True, on_end=transcript.close)
 
     def _encode_between(self, prompt: str | Sequence[int], suffix: str) -> list[int]:
@@ -220,37 +243,57 @@ class Engine:
             raise PromptError("the prompt is token ids, expected text beside a suffix; encode both into the prompt")
         return self.frontend.encode_between(prompt, suffix)
 
-    def chat(self, messages: Sequence[Mapping[str, Any]], **options: Unpack[ChatOptions]) -> ChatCompletion:
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        overflow: Overflow = "error",
+        **options: Unpack[ChatOptions],
+    ) -> ChatCompletion:
         """The whole reply to a conversation, in OpenAI's format, with the reasoning in ``reasoning_content``.
 
         Args:
             messages: dicts ``{"role": ..., "content": ...}``, oldest first; further fields, such as ``tool_calls``, go
                 to the template.
+            overflow: what to do with a conversation that fills the context; see :meth:`session`.
             **options: as for :meth:`generate`, and what the chat template is given
-                (:class:`~sprat.runtime.chat.prompt.TemplateOptions`): ``tools``, ``documents``, ``chat_template`` and
-                ``chat_template_kwargs``.
+                (:class:`~sprat.runtime.chat.prompt.TemplateOptions`): ``tools``, ``documents``, ``chat_template``,
+                ``chat_template_kwargs``, and ``volatile``, texts that change from call to call.
 
         Raises:
             TemplateError: the model has no chat template, or it fails on these messages.
-            PromptError: the conversation is longer than the context.
+            PromptError: the conversation is longer than the context; unless ``overflow`` is ``"error"``, its last turn
+                is.
+            InputError: an option is out of range.
             DoesNotFitError: the open sessions leave no memory for the answer's KV cache.
             BackendError: the engine was closed.
         """
-        return self.stream_chat(messages, **options).completion()
+        return self.stream_chat(messages, overflow=overflow, **options).completion()
 
-    def stream_chat(self, messages: Sequence[Mapping[str, Any]], **options: Unpack[ChatOptions]) -> ChatStream:
+    def stream_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        overflow: Overflow = "error",
+        **options: Unpack[ChatOptions],
+    ) -> ChatStream:
         """Stream the reply to a conversation in chunks, in OpenAI's format; otherwise like :meth:`chat`."""
+        self._check_open()
         for_template, for_generation = split_chat_options(options)
         for_reply = reply_options(options)
-        prompt = self.encode_chat(messages, **for_template)
+        fitting = Fitting(self.frontend, self.context, checked_overflow(overflow), self._reply)
+        prompt = fitting.prompt(messages, for_template, for_generation)
         generations = self._answers(prompt, for_generation, for_reply.n)
         return self.frontend.reply(prompt, generations, logprobs=for_reply.logprobs)
+
+    def _reply(self, prompt: ChatPrompt, options: GenerateOptions) -> ChatStream:
+        return self.frontend.reply(prompt, self._answers(prompt, options, 1))
 
     def _answers(self, prompt: ChatPrompt, options: GenerateOptions, count: int) -> Generator[Generation]:
         """``count`` answers to one prompt, each begun when it is taken; they share its KV entries."""
         _, stop_conditions = split_options(options)
         capacity = min(self.context, len(prompt.tokens) + (stop_conditions.max_tokens or self.context))
-        with self._new_transcript(capacity) as transcript, contextlib.closing(transcript):
+        with self._new_transcript(capacity, prompt.tokens) as transcript, contextlib.closing(transcript):
             for index in range(count):
                 seed = options.get("seed")
                 seeded: GenerateOptions = options if seed is None else {**options, "seed": seed + index}
@@ -292,7 +335,7 @@ class Engine:
             tokens = self.frontend.answer_tokens(self.encode_chat(prompt, **template))
         encoded = self.frontend.encode_options(options)
         capacity = self._checked_length(len(tokens) + max(map(len, encoded.values())))
-        with self._new_transcript(capacity) as transcript, contextlib.closing(transcript):
+        with self._new_transcript(capacity, tokens) as transcript, contextlib.closing(transcript):
             return decide(
                 transcript,
                 tokens,
@@ -322,7 +365,7 @@ class Engine:
         if not isinstance(texts, str):
             return np.stack([self.embed(text, normalize=normalize) for text in _texts(texts)])
         tokens = self.encode(texts)
-        stream, give_back = self._budget.new_stream(self.backend, self._checked_length(len(tokens)))
+        stream, give_back = self.new_stream(self._checked_length(len(tokens)))
         try:
             mean = mean_pooled(stream, tokens, self.frontend.batch)
         finally:
@@ -361,26 +404,58 @@ class Engine:
         return self._budget.needed_bytes(n_answers, self.context)
 
     @public_call
-    def session(self, *, overflow: Overflow = "stop", context: int | None = None) -> Session:
+    def session(
+        self,
+        *,
+        overflow: Overflow = "error",
+        context: int | None = None,
+        restore: str | os.PathLike[str] | None = None,
+    ) -> Session:
         """A conversation that keeps its KV cache between turns. Close it, or use it in a ``with`` statement.
 
         Args:
             context: tokens that the conversation can hold; by default the engine's. The memory for all of them is
                 counted against ``memory`` until the session is closed.
-            overflow: what ``chat`` does when the conversation fills the context: ``"stop"`` raises
-                :class:`~sprat.errors.PromptError`, ``"shift"`` drops the oldest turns.
+            overflow: what ``chat`` does when the conversation fills the context: ``"error"`` raises
+                :class:`~sprat.errors.PromptError` and leaves the conversation as it is, ``"shift"`` drops the oldest
+                turns and keeps system messages, ``"summarise"`` first lets the model summarise those turns in a system
+                message (where the summary is empty, it is left out).
+            restore: a file of :meth:`Session.save`; the conversation goes on from there.
 
         Raises:
-            InputError: ``overflow`` is neither, or ``context`` is longer than the engine's.
+            InputError: ``overflow`` is none of these, or ``context`` is longer than the engine's.
+            SavedStateError: ``restore`` is damaged, or of another model, backend or cache type.
+            PromptError: the saved conversation does not fit into ``context``.
             DoesNotFitError: the memory limit leaves too little for another cache; the message says what fits.
             BackendError: the engine was closed.
         """
         self._check_open()
+        policy = checked_overflow(overflow)
         capacity = self.context if context is None else context
         if not isinstance(capacity, Integral) or not 0 < capacity <= self.context:
             raise InputError(f"context is {context!r}, expected 1 to {self.context}, the engine's")
-        stream, give_back = self._budget.new_stream(self.backend, capacity)
-        return Session(self.frontend, stream, overflow=overflow, on_close=give_back)
+        transcript = Transcript(*self.new_stream(capacity), self._prefixes)
+        session = Session(self.frontend, transcript, overflow=policy, identify=self._identify)
+        if restore is not None:
+            with contextlib.ExitStack() as on_error:
+                on_error.callback(session.close)
+                session.restore(restore)
+                on_error.pop_all()
+        return session
+
+    def restore(self, path: str | os.PathLike[str], *, overflow: Overflow = "error") -> Session:
+        """The session that :meth:`Session.save` wrote to ``path``; as ``session(restore=path)``."""
+        return self.session(overflow=overflow, restore=path)
+
+    def new_stream(self, capacity: int) -> tuple[TokenStream, Callable[[], object]]:
+        """An empty sequence of the backend, within the memory limit, and what gives its memory back once it is closed.
+
+        Raises:
+            DoesNotFitError: the memory limit leaves too little.
+            BackendError: the engine was closed.
+        """
+        self._check_open()
+        return self._budget.new_stream(self.backend, capacity)
 
     def encode(self, prompt: str | Sequence[int]) -> list[int]:
         """Token ids of a prompt, checked.
@@ -413,6 +488,8 @@ class Engine:
         Later calls raise BackendError, also those of sessions and of answers that have not ended. A forward pass that
         another thread runs is computed to its end first; ``cancel()`` its answer to end it now.
         """
+        if self._prefixes is not None and not self._is_closed:
+            self._prefixes.close()
         self._is_closed = True
         self.backend.close()
 
@@ -421,10 +498,11 @@ class Engine:
             raise BackendError(f"{self.name}: the engine was closed; load the model again")
 
     @contextlib.contextmanager
-    def _new_transcript(self, capacity: int) -> Iterator[Transcript]:
+    def _new_transcript(self, capacity: int, prompt: Sequence[int]) -> Iterator[Transcript]:
         """An empty transcript for one answer, which closes it when it ends; closed here if the answer cannot start."""
-        self._check_open()
-        transcript = Transcript(*self._budget.new_stream(self.backend, max(capacity, 1)))
+        if self._prefixes is not None:
+            self._prefixes.touch(prompt)  # a stream may need the memory of others
+        transcript = Transcript(*self.new_stream(max(capacity, 1)), self._prefixes)
         try:
             yield transcript
         except BaseException:

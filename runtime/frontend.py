@@ -22,6 +22,7 @@ from sprat.runtime.generate.options import GenerateOptions, rules_of, split_opti
 from sprat.runtime.generate.reasoning_guide import OPEN, ReasoningTokens
 from sprat.runtime.generate.sampling import Sampler
 from sprat.runtime.generate.sampling_defaults import SamplingDefaults
+from sprat.runtime.generate.speculate.speculator import Speculation
 from sprat.runtime.generate.transcript import Transcript
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
@@ -43,6 +44,7 @@ class Frontend:
         name: the model's name, for chat completions.
         sampling: the model's sampling parameters, for those that a caller does not give.
         speed: of the last chunk of a prompt.
+        speculation: guesses tokens; ``None`` for one pass for each.
     """
 
     tokenizer: Tokenizer
@@ -53,6 +55,7 @@ class Frontend:
     name: str
     sampling: SamplingDefaults
     speed: PrefillSpeed = field(default_factory=PrefillSpeed)
+    speculation: Speculation | None = None
 
     def encode(self, prompt: str | Sequence[int]) -> list[int]:
         """Token ids of a prompt, checked.
@@ -181,6 +184,7 @@ class Frontend:
             n_alternatives=rules.top_logprobs,
             batch=self.batch,
             speed=self.speed,
+            speculation=self.speculation,
             on_prefill=options.get("on_prefill", no_progress),
             on_end=on_end,
         )

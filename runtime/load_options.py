@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from typing import Self, TypedDict
+from typing import Literal, Self, TypeAlias, TypedDict
 
 from sprat.devices.plan.placement import Placement
 from sprat.errors import InputError
+from sprat.files import checked_path
 from sprat.keywords import record_of
 from sprat.runtime.cache import STORAGES, Storage
 from sprat.runtime.files.model_file import Check
 from sprat.runtime.gpu_option import GPUOption
 
-__all__ = ["LoadKeywords", "LoadOptions"]
+__all__ = ["LoadKeywords", "LoadOptions", "Speculate"]
+
+Speculate: TypeAlias = Literal["auto", "off"] | int
+
+_MAX_DRAFTS = 64
 
 
 class LoadKeywords(TypedDict, total=False):
@@ -31,6 +37,8 @@ class LoadKeywords(TypedDict, total=False):
     isolate: bool
     trust: bool
     gpu: str | int | Placement
+    prefix_cache: bool | str | os.PathLike[str]
+    speculate: Speculate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +73,12 @@ class LoadOptions:
             between a GPU's free memory and RAM, and the CPU where no GPU helps (:attr:`Engine.backend_choice` says
             why); ``"4GB"`` the same with so much of the GPU's memory, ``"on"`` everything on the GPU, or a
             :class:`~sprat.devices.plan.placement.Placement`: these three are errors where they do not work.
+        prefix_cache: keep the KV entries of prompts, so that the next one with the same beginning processes only the
+            rest: at most those of one full context, and only what ``memory`` leaves beside sessions. A folder also
+            keeps them on disk, for the next start. False for none. See docs/embedding.md.
+        speculate: ``"auto"`` lets a pass check up to 4 guessed tokens where that is faster (docs/embedding.md); a
+            number, up to so many; ``"off"``, none. The answer's distribution is the same. With up to 4, the native
+            backend's bits are, too; with ``deterministic``, others guess nothing and this one no more than 4.
     """
 
     device: str | None = None
@@ -80,18 +94,26 @@ class LoadOptions:
     isolate: bool = False
     trust: bool = False
     gpu: str | int | Placement = "off"
+    prefix_cache: bool | str | os.PathLike[str] = True
+    speculate: Speculate = "auto"
 
     def __post_init__(self) -> None:
         """Check what no later step looks at.
 
         Raises:
-            InputError: ``cache`` is no storage, or ``gpu`` none of its values.
+            InputError: ``cache`` is no storage, ``gpu`` none of its values or on with ``isolate``, ``prefix_cache`` no
+                path, or ``speculate`` no number of tokens.
         """
         gpu = GPUOption.of(self.gpu)
         if self.isolate and not gpu.is_off:
             raise InputError(f"gpu is {self.gpu!r} with isolate=True, but it opens no device; drop one of the two")
         if self.cache is not None and self.cache not in STORAGES:
             raise InputError(f"cache is {self.cache!r}, expected one of {', '.join(STORAGES)}, or None for the default")
+        if not isinstance(self.prefix_cache, bool):
+            checked_path(self.prefix_cache, "prefix_cache")
+        number = isinstance(self.speculate, int) and not isinstance(self.speculate, bool)
+        if self.speculate not in ("auto", "off") and not (number and 0 < int(self.speculate) <= _MAX_DRAFTS):
+            raise InputError(f"speculate is {self.speculate!r}, expected 'auto', 'off' or 1 to {_MAX_DRAFTS} tokens")
 
     @classmethod
     def of(cls, function: str, keywords: LoadKeywords) -> Self:

@@ -20,7 +20,7 @@ from sprat.arrays import F32Array
 from sprat.runtime.backends.protocol import Backend, RunsTogether, TokenStream
 from sprat.runtime.interrupt import Interrupt, InterruptError, current_interrupt
 
-__all__ = ["PassQueue", "forward_in_turn"]
+__all__ = ["PassQueue", "forward_in_turn", "shares_turns"]
 
 _PATIENCE = 0.25  # of a pass's duration: how long the queue waits for an answer that samples its next token
 
@@ -66,6 +66,11 @@ def forward_in_turn(stream: TokenStream, tokens: Sequence[int], *, all_logits: b
     return (stream.forward_all if all_logits else stream.forward)(tokens)
 
 
+def shares_turns() -> bool:
+    """Whether passes of this thread take turns with those of other answers."""
+    return _current.turn is not None and _current.turn.queue.n_turns > 1
+
+
 class PassQueue:
     """Runs the passes of its threads one at a time.
 
@@ -96,6 +101,11 @@ class PassQueue:
             with self._changed:
                 self._turns.discard(turn)
                 self._changed.notify_all()
+
+    @property
+    def n_turns(self) -> int:
+        """Threads that are inside of :meth:`turns`."""
+        return len(self._turns)
 
     def forward(self, turn: _Turn, stream: TokenStream, tokens: Sequence[int], *, all_logits: bool = False) -> F32Array:
         """The logits of a pass, when its turn has come.

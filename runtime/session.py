@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, Self, Unpack, get_args
+from typing import Self, Unpack, cast
 
-from sprat.errors import InputError, PromptError, SessionBusyError, unknown_name
-from sprat.runtime.backends.protocol import TokenStream
+from sprat.boundary import public_call
+from sprat.errors import InputError, SessionBusyError
+from sprat.files import checked_path
+from sprat.runtime.cache import Cache
 from sprat.runtime.chat.completions import ChatCompletion, ChatStream, Message
-from sprat.runtime.chat.prompt import (
-    ChatOptions,
-    ChatPrompt,
-    TemplateOptions,
-    reply_options,
-    split_chat_options,
-)
+from sprat.runtime.chat.prompt import ChatOptions, ChatPrompt, reply_options, split_chat_options
 from sprat.runtime.chat.tools.plan import ToolPlan
 from sprat.runtime.frontend import Frontend
 from sprat.runtime.generate.generation import FinishReason, Generation
 from sprat.runtime.generate.options import GenerateOptions
 from sprat.runtime.generate.transcript import Transcript
+from sprat.runtime.overflow import Fitting, Overflow, last_turn
+from sprat.runtime.prefix.saved_state import StateIdentity, read_state, write_state
 
-__all__ = ["Overflow", "Session"]
-
-Overflow = Literal["stop", "shift"]
+__all__ = ["Session"]
 
 _CUT_SHORT = {FinishReason.CANCELLED, FinishReason.TIMEOUT}
 _NOTHING = Message(role="assistant", content="")
-_MIN_ANSWER = 4  # one part of this many of the context is kept free for the answer when turns are dropped
 
 
 class Session:
@@ -43,32 +39,25 @@ class Session:
 
     Args:
         frontend: tokenizer and chat template of the model.
-        stream: an empty token stream; closed with the session.
-        on_close: called when the stream has been closed.
-        overflow: what ``chat`` does when the conversation fills the context: ``"stop"`` raises PromptError and leaves
-            the conversation as it is, ``"shift"`` drops the oldest turns and keeps the system message.
+        transcript: an empty one; closed with the session.
+        overflow: what ``chat`` does when the conversation fills the context; see :meth:`Engine.session`.
+        identify: what the entries of a cache depend on, for files of them.
 
     Attributes:
         messages: the conversation so far. It may be edited: the next turn processes what changed.
-
-    Raises:
-        InputError: ``overflow`` is neither.
     """
 
     def __init__(
         self,
         frontend: Frontend,
-        stream: TokenStream,
+        transcript: Transcript,
         *,
-        overflow: Overflow = "stop",
-        on_close: Callable[[], object] = lambda: None,
+        overflow: Overflow = "error",
+        identify: Callable[[Cache], StateIdentity],
     ) -> None:
-        self._transcript = Transcript(stream, on_close)
-        if overflow not in get_args(Overflow):
-            self._transcript.close()
-            raise InputError(unknown_name("overflow policy", overflow, get_args(Overflow)))
+        self._transcript = transcript
         self.messages: list[Message] = []
-        self._overflow = overflow
+        self._overflow, self._identify = overflow, identify
         self._frontend = frontend
         self._running: Generation | None = None
         self._lock = threading.RLock()
@@ -102,7 +91,8 @@ class Session:
 
         Raises:
             TemplateError: the model has no chat template, or it fails on these messages.
-            PromptError: the conversation is longer than the context; with ``"shift"``, the new message alone is.
+            PromptError: the conversation is longer than the context; unless ``overflow`` is ``"error"``, the new
+                message alone is.
             SessionBusyError: another thread uses the session.
         """
         questions = [*text] if isinstance(text, list | tuple) else [Message(role="user", content=text)]  # type: ignore[typeddict-item]
@@ -110,42 +100,65 @@ class Session:
         for_reply = reply_options(options)
         if for_reply.n != 1:
             raise InputError(f"n is {for_reply.n}, but a conversation goes on with one reply; use engine.chat()")
-        kept, prompt = self._fit(questions, for_template, for_generation.get("max_tokens"))
+        before, turn = last_turn([*self.messages, *questions])
+        fitting = Fitting(self._frontend, self._transcript.capacity, self._overflow, self._reply)
+        kept, prompt = fitting.fit(before, turn, for_template, for_generation)
         generation = self._start(prompt.tokens, for_generation, continues=False, tools=prompt.tools)
-
-        dropped = {id(message) for message in self.messages} - {id(message) for message in kept}
 
         def add_turn(reply: Message) -> None:
             if generation.summary.finish_reason in _CUT_SHORT and reply == _NOTHING:
                 return  # it was stopped before the first token: as if it had not been asked
-            remaining = [message for message in self.messages if id(message) not in dropped]
-            self.messages[:] = [*remaining, *questions, reply]
+            self._replace(before, kept)
+            self.messages += [*questions, reply]
 
         return self._frontend.reply(
             prompt, (answer for answer in [generation]), logprobs=for_reply.logprobs, on_reply=add_turn
         )
 
-    def _fit(
-        self, questions: list[Message], options: TemplateOptions, max_tokens: int | None
-    ) -> tuple[list[Message], ChatPrompt]:
-        """The messages before ``questions`` that fit into the context with them and an answer, and the prompt."""
-        kept = list(self.messages)
-        if self._overflow == "stop":
-            return kept, self._frontend.encode_chat([*kept, *questions], options)
-        share = self._transcript.capacity // _MIN_ANSWER
-        limit = self._transcript.capacity - min(max_tokens or share, share)
-        while True:
-            shorter = _without_oldest_turn(kept)
-            is_last = shorter == kept
-            try:
-                prompt = self._frontend.encode_chat([*kept, *questions], options)
-            except PromptError:  # too long to be encoded
-                if is_last:
-                    raise
-            else:
-                if is_last or len(prompt.tokens) <= limit:
-                    return kept, prompt
-            kept = shorter
+    def _replace(self, before: list[Message], kept: list[Message]) -> None:
+        """Drop from the messages, which may have been edited meanwhile, what is not kept; add a summary."""
+        old, new = {id(message) for message in before}, {id(message) for message in kept}
+        self.messages[:] = [message for message in self.messages if id(message) not in old - new]
+        n_system = next((i for i, message in enumerate(self.messages) if message["role"] != "system"), 0)
+        self.messages[n_system:n_system] = [message for message in kept if id(message) not in old]
+
+    def _reply(self, prompt: ChatPrompt, options: GenerateOptions) -> ChatStream:
+        generation = self._start(prompt.tokens, options, continues=False)
+        return self._frontend.reply(prompt, (answer for answer in [generation]))
+
+    @public_call
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the conversation and its KV cache to a file, for :meth:`restore` in this or another process.
+
+        The file is of the size of the entries, is written whole or not at all, and is good for this model, backend and
+        cache type. It holds the conversation in plain text.
+
+        Raises:
+            InputError: the path cannot be used, or a message is not what JSON can hold.
+            BackendError: the backend does not give its entries out (``llamacpp``), or the session was closed.
+            SessionBusyError: another thread uses the session.
+        """
+        with self._alone():
+            tokens, rows = self._transcript.saved()
+            write_state(checked_path(path), self._identify(self._transcript.cache), tokens, rows, self.messages)
+
+    @public_call
+    def restore(self, path: str | os.PathLike[str]) -> None:
+        """Replace the conversation and the cache by those that :meth:`save` wrote.
+
+        Raises:
+            SavedStateError: the file is damaged, or of another model, backend or cache type. The session is as it was.
+            PromptError: its tokens do not fit into the session's context.
+            BackendError: the backend takes no entries (``llamacpp``), or the session was closed.
+            SessionBusyError: another thread uses the session.
+        """
+        with self._alone():
+            self._stop_running()
+            cache = self._transcript.cache
+            tokens, rows, messages = read_state(checked_path(path), self._identify(cache), cache)
+            self._frontend.encode(tokens.tolist())  # ids of this vocabulary
+            self._transcript.restore(tokens.tolist(), rows)
+            self.messages[:] = cast("list[Message]", messages)
 
     def reset(self) -> None:
         """Clear the messages; the cache stays, so that the next prompt can reuse a common prefix."""
@@ -194,13 +207,3 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _without_oldest_turn(messages: list[Message]) -> list[Message]:
-    """``messages`` without the first user message and what follows up to the next; system messages stay."""
-    users = [index for index, message in enumerate(messages) if message["role"] == "user"]
-    if not users:
-        return messages
-    end = users[1] if users[1:] else len(messages)
-    turn = messages[users[0] : end]
-    return messages[: users[0]] + [message for message in turn if message["role"] == "system"] + messages[end:]

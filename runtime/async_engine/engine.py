@@ -20,13 +20,13 @@ from sprat.errors import InputError
 from sprat.runtime.async_engine.session import AsyncSession
 from sprat.runtime.async_engine.stream import AsyncChatStream, AsyncGeneration, Job
 from sprat.runtime.async_engine.workers import Workers
-from sprat.runtime.chat.completions import ChatCompletion
+from sprat.runtime.chat.completions import ChatCompletion, ChatStream
 from sprat.runtime.chat.prompt import ChatOptions
 from sprat.runtime.engine import Engine
 from sprat.runtime.generate.options import GenerateOptions
 from sprat.runtime.load_options import LoadKeywords
+from sprat.runtime.overflow import Overflow
 from sprat.runtime.pass_queue import PassQueue
-from sprat.runtime.session import Overflow
 
 __all__ = ["AsyncEngine"]
 
@@ -63,10 +63,17 @@ class AsyncEngine:
 
     @classmethod
     async def load(
-        cls, path: str | os.PathLike[str], *, parallel: int = 4, queue: int = 16, **options: Unpack[LoadKeywords]
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        parallel: int = 4,
+        queue: int = 16,
+        draft: Engine | None = None,
+        **options: Unpack[LoadKeywords],
     ) -> Self:
-        """Load a model in a thread; ``options`` and errors are those of :meth:`Engine.load`."""
-        return cls(await asyncio.to_thread(Engine.load, path, **options), parallel=parallel, queue=queue)
+        """Load a model in a thread; ``draft``, ``options`` and errors are those of :meth:`Engine.load`."""
+        engine = await asyncio.to_thread(Engine.load, path, draft=draft, **options)
+        return cls(engine, parallel=parallel, queue=queue)
 
     def generate(
         self,
@@ -87,7 +94,12 @@ class AsyncEngine:
         return AsyncGeneration(job, self._workers)
 
     def stream_chat(
-        self, messages: Sequence[Mapping[str, Any]], *, priority: int = 0, **options: Unpack[ChatOptions]
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        priority: int = 0,
+        overflow: Overflow = "error",
+        **options: Unpack[ChatOptions],
     ) -> AsyncChatStream:
         """Stream the reply to a conversation, as :meth:`Engine.stream_chat`, whose errors iterating raises.
 
@@ -95,21 +107,36 @@ class AsyncEngine:
             QueueFullError: too many answers wait already.
             BackendError: the engine was closed.
         """
-        job = Job(lambda: self.engine.stream_chat(messages, **options), self._passes, priority)
+        job = Job(lambda: self.engine.stream_chat(messages, overflow=overflow, **options), self._passes, priority)
         self._workers.submit(job)
         return AsyncChatStream(job, self._workers)
 
     async def chat(
-        self, messages: Sequence[Mapping[str, Any]], *, priority: int = 0, **options: Unpack[ChatOptions]
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        priority: int = 0,
+        overflow: Overflow = "error",
+        **options: Unpack[ChatOptions],
     ) -> ChatCompletion:
         """The whole reply to a conversation, as :meth:`Engine.chat`; cancelling the task ends the answer."""
-        job = Job(lambda: self.engine.stream_chat(messages, **options), self._passes, priority, in_parts=False)
+
+        def start() -> ChatStream:
+            return self.engine.stream_chat(messages, overflow=overflow, **options)
+
+        job = Job(start, self._passes, priority, in_parts=False)
         self._workers.submit(job)
         return await AsyncChatStream(job, self._workers).completion()
 
-    async def session(self, *, overflow: Overflow = "stop", context: int | None = None) -> AsyncSession:
+    async def session(
+        self,
+        *,
+        overflow: Overflow = "error",
+        context: int | None = None,
+        restore: str | os.PathLike[str] | None = None,
+    ) -> AsyncSession:
         """A conversation that keeps its KV cache between turns; arguments and errors of :meth:`Engine.session`."""
-        session = await asyncio.to_thread(self.engine.session, overflow=overflow, context=context)
+        session = await asyncio.to_thread(self.engine.session, overflow=overflow, context=context, restore=restore)
         return AsyncSession(session, self._workers, self._passes)
 
     @property

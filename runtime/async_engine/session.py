@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -37,7 +39,9 @@ class AsyncSession:
         """The conversation so far. It may be edited between two turns."""
         return self._session.messages
 
-    def stream_chat(self, text: str, *, priority: int = 0, **options: Unpack[ChatOptions]) -> AsyncChatStream:
+    def stream_chat(
+        self, text: str | Sequence[Message], *, priority: int = 0, **options: Unpack[ChatOptions]
+    ) -> AsyncChatStream:
         """Add ``text`` as a user message and stream the reply; see :meth:`Session.stream_chat`.
 
         Raises:
@@ -47,20 +51,36 @@ class AsyncSession:
         """
         return AsyncChatStream(self._begin(text, priority, options, in_parts=True), self._workers)
 
-    async def chat(self, text: str, *, priority: int = 0, **options: Unpack[ChatOptions]) -> ChatCompletion:
+    async def chat(
+        self, text: str | Sequence[Message], *, priority: int = 0, **options: Unpack[ChatOptions]
+    ) -> ChatCompletion:
         """Add ``text`` as a user message and return the whole reply; cancelling the task ends the answer."""
         job = self._begin(text, priority, options, in_parts=False)
         return await AsyncChatStream(job, self._workers).completion()
 
-    def _begin(self, text: str, priority: int, options: ChatOptions, *, in_parts: bool) -> Job[ChatStream]:
-        if self._job is not None and not self._job.has_ended:
-            raise SessionBusyError(
-                "the session's last answer has not ended; wait for it, cancel it, or use one session per conversation"
-            )
+    def _begin(
+        self, text: str | Sequence[Message], priority: int, options: ChatOptions, *, in_parts: bool
+    ) -> Job[ChatStream]:
+        self._check_idle()
         job = Job(lambda: self._session.stream_chat(text, **options), self._passes, priority, in_parts=in_parts)
         self._workers.submit(job)
         self._job = job
         return job
+
+    def _check_idle(self) -> None:
+        if self._job is not None and not self._job.has_ended:
+            raise SessionBusyError(
+                "the session's last answer has not ended; wait for it, cancel it, or use one session per conversation"
+            )
+
+    async def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the conversation and its KV cache to a file, as :meth:`Session.save`.
+
+        Raises:
+            SessionBusyError: the last answer has not ended.
+        """
+        self._check_idle()
+        await asyncio.to_thread(self._session.save, path)
 
     async def close(self) -> None:
         """End a running answer, and free the cache."""

@@ -52,6 +52,7 @@ class LlamaCppLoader(BackendLoader, name="llamacpp", preference=30):
     """llama.cpp, if llama-cpp-python is installed and can load the file."""
 
     uses_gpu = True
+    gives_entries = False
 
     def footprint(self, request: LoadRequest) -> Footprint:
         """An F16 cache, and the activations and logits of one batch of llama.cpp's own size; less what a GPU holds."""
@@ -213,6 +214,7 @@ class LlamaCppStream:
         self._free = weakref.finalize(self, _free, self._context, self._batch)  # also if the stream is never closed
         self.capacity = capacity
         self.length = 0
+        self.cache = None  # llama.cpp keeps it
 
     def forward(self, tokens: Sequence[int]) -> F32Array:
         """Append ``tokens`` and return the logits after the last one, ``(vocab_size,)``."""

@@ -51,6 +51,11 @@ class ModelStream:
         """Remove every token from position ``length`` on."""
         self._opened()[1].truncate(length)
 
+    @property
+    def cache(self) -> Cache | None:
+        """The KV cache; ``None`` once it is closed."""
+        return self._open[1] if self._open else None
+
     def close(self) -> None:
         """Free the cache; a pass that another thread runs ends first."""
         self._open = self._observe = None

@@ -28,6 +28,7 @@ class NativeLoader(BackendLoader, name="native", preference=10):
 
     deterministic = True  # kernels divide work by its shape alone
     exact = True
+    few_as_one = True
 
     def footprint(self, request: LoadRequest) -> Footprint:
         """The requested KV cache, and the activations of one chunk."""

@@ -22,6 +22,7 @@ from sprat.runtime.backends.library_guard import LibraryGuard
 from sprat.runtime.backends.onnx_cache import CacheBinding, bind_cache, ort_value
 from sprat.runtime.backends.onnx_session import missing_because, open_session, ort_errors, run_session
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
+from sprat.runtime.cache import Cache
 from sprat.runtime.files.onnx import CacheUpdate, ONNXFile
 from sprat.runtime.models import RoutingObserver
 
@@ -176,13 +177,10 @@ class ONNXStream:
         """Remove every token from position ``length`` on."""
         self._opened()[1].cache.truncate(length)
 
-    def save(self) -> bytes:
-        """The cache as bytes; see :meth:`sprat.runtime.cache.Cache.save`."""
-        return self._opened()[1].cache.save()
-
-    def restore(self, saved: bytes) -> None:
-        """Replace the cache by a saved one; see :meth:`sprat.runtime.cache.Cache.restore`."""
-        self._opened()[1].cache.restore(saved)
+    @property
+    def cache(self) -> Cache | None:
+        """The KV cache; ``None`` once it is closed."""
+        return self._open[1].cache if self._open else None
 
     def close(self) -> None:
         """Release the session and free the cache."""

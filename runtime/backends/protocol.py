@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from sprat.arrays import F32Array
+from sprat.runtime.cache import Cache
 from sprat.runtime.models import RoutingObserver
 
 __all__ = ["Backend", "HiddenStates", "RunsTogether", "TokenStream"]
@@ -24,6 +25,10 @@ class TokenStream(Protocol):
     @property
     def capacity(self) -> int:
         """Maximum number of tokens."""
+
+    @property
+    def cache(self) -> Cache | None:
+        """The KV entries, which may be copied between streams; ``None`` if a library keeps them, or once closed."""
 
     def forward(self, tokens: Sequence[int]) -> F32Array:
         """Append ``tokens`` (at least one) and return the logits after the last one, ``(vocab_size,)``.

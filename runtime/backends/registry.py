@@ -42,6 +42,7 @@ __all__ = [
     "backend_names",
     "choose",
     "chosen_footprint",
+    "chosen_loader",
     "isolated_request",
     "open_backend",
     "stream_bytes",
@@ -120,6 +121,8 @@ class BackendLoader(ABC):
     deterministic: ClassVar[bool] = False  # the same tokens give the same bits in every run
     exact: ClassVar[bool] = False  # supports unquantized activations and cache
     uses_gpu: ClassVar[bool] = False  # has ``place``
+    few_as_one: ClassVar[bool] = False  # a few tokens of one pass have the bits of one at a time
+    gives_entries: ClassVar[bool] = True  # KV entries may be copied between its streams
 
     def __init_subclass__(cls, *, name: str, preference: int, reads: str = "gguf") -> None:
         super().__init_subclass__()
@@ -254,6 +257,11 @@ def chosen_footprint(choice: BackendChoice, request: LoadRequest) -> Footprint:
 def stream_bytes(choice: BackendChoice, request: LoadRequest) -> int:
     """What each stream of the chosen backend takes besides its KV entries."""
     return _loader(choice.name).stream_bytes(_chosen(choice, request))
+
+
+def chosen_loader(choice: BackendChoice) -> BackendLoader:
+    """The loader of the chosen backend, for its properties."""
+    return _loader(choice.name)
 
 
 def open_backend(choice: BackendChoice, request: LoadRequest) -> Backend:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sprat.runtime.cache.cache import Cache
+from sprat.runtime.cache.cache import Cache, Rows
 from sprat.runtime.cache.entries import (
     STORAGES,
     EntryLayout,
@@ -26,6 +26,7 @@ __all__ = [
     "KVEntries",
     "KeysAndValues",
     "LatentCache",
+    "Rows",
     "Storage",
     "entry_layout",
     "to_float32",

@@ -1,4 +1,4 @@
-"""The base class of KV caches: length, capacity, truncation, saving and restoring.
+"""The base class of KV caches: length, capacity, truncation, and rows that move between caches.
 
 A layer writes its KV entries of all new tokens before the next layer runs. The new tokens count only after
 :meth:`Cache.advance`, so that a forward pass that fails leaves the cache unchanged.
@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import math
 import mmap
-import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import TypeAlias
 
 import numpy as np
 
 from sprat.arrays import F32Array
-from sprat.errors import ModelFileError, PromptError
+from sprat.errors import PromptError
 from sprat.runtime.arch.attention import CachePlane
 from sprat.runtime.cache.entries import EntryLayout, KVEntries, Storage, Stored, entry_layout
 
-__all__ = ["Cache"]
+__all__ = ["Cache", "Rows"]
 
-_MAGIC = b"SPRATKV1"
-_HEADER = struct.Struct("<8sIQ")
+Rows: TypeAlias = tuple[Stored, ...]
+"""The KV entries of consecutive tokens: of each plane ``(n_layers, heads, tokens, width)``."""
+
 _HUGE_PAGE_BYTES = 2 << 20
 
 
@@ -98,65 +99,41 @@ class Cache:
         stored[:, self._length : end] = layout.store(rows)
         return layout.view(stored[:, :end])
 
-    def save(self) -> bytes:
-        """The KV entries of all tokens as bytes, after a header that identifies the layout.
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of a token's entries in all layers."""
+        return sum(plane[:, :, :1].nbytes for plane in self._planes)
 
-        ::
+    @property
+    def geometry(self) -> str:
+        """Kind, storage and dimensions: caches with the same have interchangeable rows."""
+        planes = (f"{plane.shape[0]}x{plane.shape[1]}x{plane.shape[3]}" for plane in self._planes)
+        return " ".join((type(self).__name__, self._layouts[0].storage, *planes))
 
-            magic (8 bytes) | size of the geometry (u32) | tokens (u64) | geometry | rows of each plane
-        """
-        geometry = self._geometry()
-        rows = (np.ascontiguousarray(plane[:, :, : self._length]).tobytes() for plane in self._planes)
-        return b"".join((_HEADER.pack(_MAGIC, len(geometry), self._length), geometry, *rows))
+    def rows(self, start: int, stop: int) -> Rows:
+        """A copy of the entries of tokens ``start`` to ``stop - 1``."""
+        assert 0 <= start <= stop <= self._length, "the cache does not hold these tokens"
+        return tuple(plane[:, :, start:stop].copy() for plane in self._planes)
 
-    def restore(self, saved: bytes) -> None:
-        """Replace the tokens by those of another cache of the same model, from the bytes of its :meth:`save`.
+    def empty_rows(self, n: int) -> Rows:
+        """Arrays for the entries of ``n`` tokens, to be filled with those of another cache of this geometry."""
+        return tuple(np.empty((*plane.shape[:2], n, plane.shape[3]), plane.dtype) for plane in self._planes)
+
+    def append_rows(self, rows: Rows) -> None:
+        """Add tokens whose entries are those of another cache of this geometry.
 
         Raises:
-            ModelFileError: the bytes are damaged, hold NaN or Inf, or are from a cache of another model or storage. The
-                cache is as it was, as with every other error.
-            PromptError: the tokens do not fit.
+            PromptError: they do not fit into the capacity.
         """
-        length, payload = self._parse_saved(saved)
-        if length > self._capacity:
-            raise PromptError(
-                f"the saved cache holds {length} tokens, and this one has room for {self._capacity}: load the model "
-                f"with a context of at least {length}, or process a shorter prompt"
-            )
-        rows = list(self._saved_rows(length, payload))
-        for plane, saved_rows in zip(self._planes, rows, strict=True):
-            plane[:, :, :length] = saved_rows
-        self._length = length
+        n = rows[0].shape[2]
+        self.reserve(n)
+        for plane, new in zip(self._planes, rows, strict=True):
+            plane[:, :, self._length : self._length + n] = new
+        self._length += n
 
-    def _saved_rows(self, length: int, payload: memoryview) -> Iterator[Stored]:
-        """The saved entries of each plane, a view of ``payload``, checked."""
-        for plane, layout in zip(self._planes, self._layouts, strict=True):
-            rows = np.frombuffer(payload, plane.dtype, plane[:, :, :length].size)
-            payload = payload[rows.nbytes :]
-            rows = rows.reshape(*plane.shape[:2], length, plane.shape[3])
-            if not layout.is_finite(rows):
-                raise ModelFileError("saved cache: damaged, it holds NaN or Inf; process the prompt again")
-            yield rows
-
-    def _parse_saved(self, saved: bytes) -> tuple[int, memoryview]:
-        """Number of tokens and rows of a saved cache, checked against the layout of this one."""
-        if len(saved) < _HEADER.size or not saved.startswith(_MAGIC):
-            raise ModelFileError(f"saved cache: it does not begin with {_MAGIC!r}; process the prompt again")
-        _, size, length = _HEADER.unpack_from(saved)
-        geometry, payload = saved[_HEADER.size :][:size], memoryview(saved)[_HEADER.size + size :]
-        if geometry != self._geometry():
-            raise ModelFileError(
-                f"saved cache: layout {geometry[:100]!r}, expected {self._geometry()!r}; process the prompt again"
-            )
-        if len(payload) != sum(plane[:, :, :1].nbytes for plane in self._planes) * length:
-            raise ModelFileError(
-                f"saved cache: damaged, {len(payload)} bytes of entries for {length} tokens; process the prompt again"
-            )
-        return length, payload
-
-    def _geometry(self) -> bytes:
-        planes = (f"{plane.shape[0]}x{plane.shape[1]}x{plane.shape[3]}" for plane in self._planes)
-        return " ".join((type(self).__name__, self._layouts[0].storage, *planes)).encode()
+    def are_finite(self, rows: Rows) -> bool:
+        """Whether entries hold neither NaN nor Inf."""
+        return all(layout.is_finite(plane) for layout, plane in zip(self._layouts, rows, strict=True))
 
 
 def _unwritten(shape: tuple[int, ...], layout: EntryLayout) -> Stored:

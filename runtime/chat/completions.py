@@ -16,7 +16,8 @@ from sprat.runtime.generate.generation import Generation, Summary
 
 __all__ = ["ChatChunk", "ChatCompletion", "ChatStream", "Choice", "ChunkChoice", "Delta", "Message"]
 
-_ADDED = {"completion_tokens", "predicted_n", "predicted_ms"}  # of several replies; they share the prompt
+_ADDED = {"completion_tokens", "predicted_n", "predicted_ms", "draft_n", "draft_n_accepted"}
+"""Counts that are added up for several replies, which share the prompt."""
 
 
 class Choice(TypedDict):
@@ -48,7 +49,7 @@ class ChatCompletion(TypedDict):
     created: int  # seconds since 1970
     model: str
     choices: list[Choice]
-    usage: dict[str, int]
+    usage: dict[str, Any]
     timings: dict[str, Any]
 
 
@@ -60,7 +61,7 @@ class ChatChunk(TypedDict):
     created: int
     model: str
     choices: list[ChunkChoice]
-    usage: NotRequired[dict[str, int]]
+    usage: NotRequired[dict[str, Any]]
     timings: NotRequired[dict[str, Any]]
 
 
@@ -170,7 +171,7 @@ class ChatStream(Iterator[ChatChunk]):
         )
 
 
-def _totals(summaries: list[Summary]) -> tuple[dict[str, int], dict[str, Any]]:
+def _totals(summaries: list[Summary]) -> tuple[dict[str, Any], dict[str, Any]]:
     """``usage`` and ``timings`` of several replies to one prompt: those of the first, with the tokens of all."""
     first, *others = summaries
     usage, timings = asdict(first.usage), asdict(first.timings)

@@ -38,6 +38,9 @@ class TemplateOptions(TypedDict, total=False):
     ``tools`` and ``documents`` are lists of dicts; ``tool_choice`` and ``parallel_tool_calls`` are OpenAI's;
     ``chat_template`` is the name of one of several templates, such as ``"rag"``; ``chat_template_kwargs`` are further
     variables, such as ``{"enable_thinking": False}``.
+
+    ``volatile`` are texts that change from call to call, such as the time or the state of devices. They are put before
+    the text of the last user message, so that all that comes before it stays the same and is not processed again.
     """
 
     tools: Sequence[Mapping[str, Any]] | None
@@ -46,6 +49,7 @@ class TemplateOptions(TypedDict, total=False):
     documents: Sequence[Mapping[str, Any]] | None
     chat_template: str | None
     chat_template_kwargs: Mapping[str, Any] | None
+    volatile: Sequence[str] | None
 
 
 class ChatOptions(GenerateOptions, TemplateOptions, total=False):
@@ -176,6 +180,7 @@ def chat_prompt(
     options = options or {}
     _check(messages)
     _check_options(options)
+    messages = _with_volatile(messages, options.get("volatile") or ())
     rendered = template.render_tracked(
         messages,
         tools=options.get("tools"),
@@ -226,11 +231,26 @@ def _check_options(options: TemplateOptions) -> None:
             raise PromptError(f"{name} is {repr(value)[:200]}, expected a list of dicts, or None")
     if not isinstance(options.get("parallel_tool_calls", True), bool):
         raise PromptError(f"parallel_tool_calls is {options['parallel_tool_calls']!r}, expected True or False")
+    volatile = options.get("volatile")
+    if volatile is not None and not (_is_list(volatile) and all(isinstance(text, str) for text in volatile)):
+        raise PromptError(f"volatile is {repr(volatile)[:200]}, expected a list of texts, or None")
     variables = options.get("chat_template_kwargs")
     if variables is not None and not (
         isinstance(variables, Mapping) and all(isinstance(key, str) for key in variables)
     ):
         raise PromptError(f"chat_template_kwargs is {variables!r}, expected a dict whose keys are names, or None")
+
+
+def _with_volatile(messages: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+    """``messages`` with ``texts`` before the last user message's text; in a message of their own if there is none."""
+    if not texts:
+        return messages
+    before = "".join(f"{text}\n\n" for text in texts)
+    for at in reversed(range(len(messages))):
+        message = messages[at]
+        if isinstance(message, Mapping) and message["role"] == "user" and isinstance(message.get("content"), str):
+            return [*messages[:at], {**message, "content": before + message["content"]}, *messages[at + 1 :]]
+    return [*messages, {"role": "user", "content": before.rstrip()}]
 
 
 def _is_list(value: object) -> TypeGuard[Sequence[object]]:

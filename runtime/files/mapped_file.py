@@ -4,7 +4,7 @@ A page that cannot be read any more, because the file was truncated or its mediu
 module the native core puts zeros in its place (``runtime/native/maps/guard.hpp``) and remembers it; without the core
 the process dies. A file that is rewritten in place with the same size has another modification time. Both are a
 :class:`~sprat.errors.ModelFileChangedError` at the next :meth:`FileWatch.check_unchanged`, which every forward pass
-calls before its result is used.
+calls before its result is used; time and size are looked at once in a millisecond, which is more than once per answer.
 
 Replacing a file by renaming another to its name is safe: the map keeps the old one.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import time
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +21,8 @@ from sprat.errors import ModelFileChangedError
 from sprat.native import core
 
 __all__ = ["FileWatch", "GuardedMap"]
+
+_LOOK_EVERY_S = 0.001  # a stat takes as long as a fiftieth of a small model's token
 
 
 class FileWatch:
@@ -34,6 +37,7 @@ class FileWatch:
     def __init__(self, path: Path, status: os.stat_result, guard: Any) -> None:
         self.path = path
         self._absolute = path.resolve()
+        self._look_again = 0.0  # on the clock of time.monotonic
         self._inode = status.st_dev, status.st_ino
         self._found = status.st_size, status.st_mtime_ns
         self._guard = guard
@@ -53,6 +57,12 @@ class FileWatch:
         """
         if self._guard is not None and self._guard.failed:
             raise self._changed("a part that was there before cannot be read")
+        if (clock := time.monotonic()) >= self._look_again:
+            self._look()
+            self._look_again = clock + _LOOK_EVERY_S  # not after a change: that stays an error
+
+    def _look(self) -> None:
+        """Compare size and modification time."""
         try:
             now = self._absolute.stat()
         except OSError:  # deleted or moved away: the map keeps what it was

@@ -80,6 +80,7 @@ def decide(
     transcript.rewind(prompt)
     while transcript.n_past < len(prompt):
         logits = transcript.forward(prompt[transcript.n_past : transcript.n_past + batch])
+    transcript.remember()
     scorer = _Scorer(transcript, [*prompt], sorted(ends) if counts_end else [])
     found = dict(scorer.score(root, _log_softmax(logits), 0.0))
     return Decision({name: found[name] for name in options}, temperature)

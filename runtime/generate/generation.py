@@ -20,6 +20,7 @@ from sprat.runtime.footprint import DEFAULT_BATCH
 from sprat.runtime.generate.guide import Guide, ids_of
 from sprat.runtime.generate.options import StopConditions
 from sprat.runtime.generate.sampling import log_probability, top_logprobs
+from sprat.runtime.generate.speculate.speculator import Speculation, Speculator
 from sprat.runtime.generate.stop import StopScanner
 from sprat.runtime.generate.transcript import Transcript
 from sprat.runtime.interrupt import Interrupt
@@ -29,6 +30,7 @@ __all__ = [
     "Generation",
     "Piece",
     "PrefillSpeed",
+    "PromptTokensDetails",
     "Summary",
     "TextDecoder",
     "Timings",
@@ -36,6 +38,7 @@ __all__ = [
     "Usage",
 ]
 
+_CONTEXT_OF_ANSWER = 3  # tokens of the prompt that are noted with an answer, so that its first ones can be guessed
 _MIN_CHUNK = 16  # tokens: the shortest chunk that a deadline leaves, and that a speed is taken from
 
 
@@ -65,12 +68,20 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PromptTokensDetails:
+    """``cached_tokens``: prompt tokens whose KV entries were there before; OpenAI's name."""
+
+    cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """Token counts, under OpenAI's names. The end token counts as a completion token."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +95,8 @@ class Timings:
     predicted_n: int
     predicted_ms: float
     predicted_per_second: float
+    draft_n: int  # tokens that were guessed and checked (speculative decoding)
+    draft_n_accepted: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +181,7 @@ class Generation(Iterator[Piece]):
         n_alternatives: most probable tokens reported beside each.
         batch: prompt tokens of one forward pass; fewer if the last chunk's speed says that the timeout leaves no time.
         speed: of the engine's last chunk.
+        speculation: guesses tokens; ``None`` for one pass for each.
         on_prefill: called after every chunk of the prompt, with progress in tokens.
         on_end: called once, when the answer has ended.
 
@@ -191,6 +205,7 @@ class Generation(Iterator[Piece]):
         n_alternatives: int = 0,
         batch: int = DEFAULT_BATCH,
         speed: PrefillSpeed | None = None,
+        speculation: Speculation | None = None,
         on_prefill: ReportProgress = no_progress,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
@@ -203,6 +218,8 @@ class Generation(Iterator[Piece]):
         self._n_alternatives = n_alternatives
         self._batch = batch
         self._speed = speed or PrefillSpeed()
+        self._speculation = speculation
+        self._speculator: Speculator | None = None
         self._on_prefill = on_prefill
         self._on_end = on_end
         self._stop_scanner = StopScanner(stop_conditions.stop)
@@ -278,13 +295,15 @@ class Generation(Iterator[Piece]):
     def _run(self) -> Generator[Piece]:
         try:
             logits = self._prefill()
+            self._transcript.remember()
             while not self._ended():
                 with self._decode_clock:
                     piece = self._sample(logits)
                 yield piece
                 if not self._ended():
                     with self._decode_clock, self._interrupt:
-                        logits = self._transcript.forward([piece.token_id])
+                        logits = self._forward(piece.token_id)
+            self._transcript.remember()
         finally:
             self._finish()
 
@@ -302,6 +321,15 @@ class Generation(Iterator[Piece]):
                 self._speed.update(len(chunk), self._prefill_clock.seconds - before)
                 self._on_prefill(Progress(self._n_prefilled, n_new, f"{self._n_prefilled} of {n_new} tokens"))
         return logits
+
+    def _forward(self, token: int) -> F32Array:
+        """Append a sampled token, and return the logits after it."""
+        if self._speculation is None:
+            return self._transcript.forward([token])
+        if self._speculator is None:
+            self._speculator = self._speculation.start(self._transcript, self._prompt)
+        n_left = self._transcript.capacity if self._max_tokens is None else self._max_tokens - self._n_decoded
+        return self._speculator.forward(token, n_left - 1)
 
     def _chunk_size(self) -> int:
         """Tokens of the next chunk: what is computed before the deadline stays in the cache for the next answer."""
@@ -353,6 +381,9 @@ class Generation(Iterator[Piece]):
         return self._reason is not None
 
     def _finish(self) -> None:
+        if self._speculation is not None and self._speculator is not None:
+            begin = max(0, len(self._prompt) - _CONTEXT_OF_ANSWER)
+            self._speculation.finish(self._speculator, self._transcript.tokens[begin:])
         prompt_ms, predicted_ms = 1e3 * self._prefill_clock.seconds, 1e3 * self._decode_clock.seconds
         self._summary = Summary(
             finish_reason=self._reason or FinishReason.CANCELLED,  # closed by the caller, or the backend failed
@@ -360,6 +391,7 @@ class Generation(Iterator[Piece]):
                 prompt_tokens=len(self._prompt),
                 completion_tokens=self._n_decoded,
                 total_tokens=len(self._prompt) + self._n_decoded,
+                prompt_tokens_details=PromptTokensDetails(cached_tokens=self._n_cached),
             ),
             timings=Timings(
                 cache_n=self._n_cached,
@@ -369,6 +401,8 @@ class Generation(Iterator[Piece]):
                 predicted_n=self._n_decoded,
                 predicted_ms=predicted_ms,
                 predicted_per_second=_per_second(self._n_decoded, predicted_ms),
+                draft_n=self._speculator.n_drafts if self._speculator else 0,
+                draft_n_accepted=self._speculator.n_right if self._speculator else 0,
             ),
         )
         self._on_end()

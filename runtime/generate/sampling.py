@@ -51,8 +51,8 @@ class Sampler:
             BackendError: the maximum of the logits is NaN or infinite.
         """
         raw = _floats(logits)
-        top = raw.max()
-        if not np.isfinite(top):
+        top = float(raw.max())
+        if not math.isfinite(top):
             raise BackendError(
                 f"the largest logit is {top}, expected a finite value: the model's weights are damaged; "
                 "find the tensor with `sprat inspect --check`"

@@ -126,6 +126,7 @@ class IsolatedStream:
         self._release.atexit = False
         self._length = 0
         self.capacity = capacity
+        self.cache = None  # the entries stay in that process
 
     @property
     def length(self) -> int:

@@ -43,6 +43,10 @@ class Routes:
 class Kernels(Protocol):
     """A kernel implementation. A protocol, not a base class: implementations share no arithmetic."""
 
+    @property
+    def in_numpy(self) -> bool:
+        """Whether NumPy computes, which warns of NaN and Inf."""
+
     def embed(self, table: Weight, tokens: I32Array) -> F32Array:
         """Rows ``tokens`` of ``table``: ``(n, hidden)``."""
 

@@ -53,6 +53,8 @@ class NativeKernels:
         BackendError: the native core is not built, or the CPU lacks the instruction set.
     """
 
+    in_numpy = False
+
     def __init__(
         self,
         n_threads: int | None = None,

@@ -32,6 +32,8 @@ class ReferenceKernels(StepByStep):
         dense_bytes: limit on dequantized weights kept in memory.
     """
 
+    in_numpy = True
+
     def __init__(self, dense_bytes: int = 1 << 30) -> None:
         self._dense = DenseCache(dense_bytes)
 

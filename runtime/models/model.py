@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -20,7 +22,12 @@ from sprat.runtime.models.block import Block, RoutingObserver
 from sprat.runtime.models.layer_weights import LayerWeights
 from sprat.runtime.weights import WeightSource
 
-__all__ = ["Model"]
+__all__ = ["MIN_TOKENS_TOGETHER", "Model"]
+
+MIN_TOKENS_TOGETHER = 6
+"""Fewer tokens of a native pass have the bits of one at a time (kMinTokensTogether, kMinGemmTokens)."""
+
+_NO_WARNINGS = contextlib.nullcontext()
 
 
 class Model:
@@ -44,6 +51,7 @@ class Model:
         _check_tensors(spec, weights)
         self.spec = spec
         self.kernels = kernels
+        self._in_numpy = kernels.in_numpy
         self._weights = weights
         self._rope = RopeTable(spec.rope)
         self._embedding = weights.weight("token_embd.weight")
@@ -52,6 +60,7 @@ class Model:
             output=self._embedding if spec.tied_embeddings else weights.weight("output.weight"),
             eps=spec.rms_norm_eps,
         )
+        self._form_of_few = cast("MLAForm", spec.attention.cheapest(1, spec.max_context).name)
         self._blocks = [Block(spec, LayerWeights(weights, index), index) for index in range(spec.n_layers)]
 
     def new_cache(self, capacity: int, storage: Storage = "f32") -> Cache:
@@ -83,7 +92,7 @@ class Model:
             InterruptError: the pass was interrupted; see :mod:`sprat.runtime.interrupt`.
         """
         ids = self._check(tokens)
-        with np.errstate(all="ignore"):  # NaN and Inf of damaged weights reach the logits, which Sampler checks
+        with self._warnings_off():
             x = self._run_layers(ids, cache, observe)
             logits = _unmasked(self.kernels.logits(x if all_logits else x[-1:], self._head))
         self._weights.check_unchanged()
@@ -111,9 +120,8 @@ class Model:
         for cache in caches:
             cache.reserve(1)
         angles = self._rope.angles_at([cache.length for cache in caches])
-        longest = max(cache.length for cache in caches)
-        form = self.form or cast("MLAForm", self.spec.attention.cheapest(1, longest).name)
-        with np.errstate(all="ignore"):
+        form = self._form(1, max(cache.length for cache in caches))
+        with self._warnings_off():
             x = self.kernels.embed(self._embedding, ids)
             for block in self._blocks:
                 block.attend_each(x, angles, caches, self.kernels, form)
@@ -127,7 +135,7 @@ class Model:
     def hidden_states(self, tokens: I32Array | Sequence[int], cache: Cache) -> F32Array:
         """Like :meth:`forward`, but the hidden states after the final norm: ``(n, hidden_size)``."""
         ids = self._check(tokens)
-        with np.errstate(all="ignore"):
+        with self._warnings_off():
             x = self._run_layers(ids, cache, None)
             normed = self.kernels.rms_norm(x, self._head.norm, self._head.eps)
         self._weights.check_unchanged()
@@ -138,11 +146,23 @@ class Model:
         """The hidden states after the last layer, ``(n, hidden_size)``; the caller advances the cache."""
         cache.reserve(len(ids))
         angles = self._rope.angles(cache.length, len(ids))
-        form = self.form or cast("MLAForm", self.spec.attention.cheapest(len(ids), cache.length).name)
+        form = self._form(len(ids), cache.length)
         x = self.kernels.embed(self._embedding, ids)
         for block in self._blocks:
             block(x, angles, cache, self.kernels, form, observe)
         return x
+
+    def _form(self, n_new: int, n_past: int) -> MLAForm:
+        """The MLA form with the fewest operations; of a few tokens always that of one, so that they have its bits."""
+        if self.form is not None:
+            return self.form
+        if n_new < MIN_TOKENS_TOGETHER:
+            return self._form_of_few
+        return cast("MLAForm", self.spec.attention.cheapest(n_new, n_past).name)
+
+    def _warnings_off(self) -> contextlib.AbstractContextManager[object]:
+        """NaN and Inf of damaged weights reach the logits, which Sampler checks: NumPy is not to warn of them."""
+        return np.errstate(all="ignore") if self._in_numpy else _NO_WARNINGS
 
     def _check(self, tokens: I32Array | Sequence[int]) -> I32Array:
         ids = np.asarray(tokens)
@@ -159,7 +179,7 @@ class Model:
 
 def _unmasked(logits: F32Array) -> F32Array:
     """``logits``, where -inf, which a sampler takes for a masked token, has become NaN."""
-    if logits.min() == -np.inf:
+    if not math.isfinite(np.vdot(logits, logits)):  # takes half as long as the minimum
         logits[logits == -np.inf] = np.nan
     return logits
 

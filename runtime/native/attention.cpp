@@ -30,10 +30,24 @@ constexpr int64_t kMinTasks = 8;
 constexpr int64_t kMergeBatch = 4;
 // Parts begin at whole blocks of entries (kBlockEntries of flash/flash.hpp).
 constexpr int64_t kPartMultiple = 64;
+// Fewer tokens than this attend one by one, so that the result of a token does not depend on those
+// that are computed with it: speculative decoding has the bits of decoding token by token. Products
+// have them below kMinGemmTokens of every instruction set, which this equals.
+constexpr int64_t kMinTokensTogether = 6;
 
 KvEntries offset(KvEntries entries, int64_t n_bytes) {
     entries.data += n_bytes;
     return entries;
+}
+
+// Token `t` of the last `n`, alone: `attend` gets it and the entries up to its own.
+template <class Attend>
+void one_by_one(const GroupedKv &cache, int64_t n, const Attend &attend) {
+    for (int64_t t = 0; t < n; ++t) {
+        GroupedKv seen = cache;
+        seen.n_entries -= n - 1 - t;
+        attend(t, seen);
+    }
 }
 
 }  // namespace
@@ -110,6 +124,11 @@ void AttentionOps::attend(const Pass &pass, float *out) {
 
 void AttentionOps::gqa(const float *q, int64_t n, int heads, int dim, const GroupedKv &cache,
                        float scale, float *out) {
+    if (n > 1 && n < kMinTokensTogether)
+        return one_by_one(cache, n, [&](int64_t t, const GroupedKv &seen) {
+            const int64_t at = t * heads * dim;
+            gqa(q + at, 1, heads, dim, seen, scale, out + at);
+        });
     const int group = heads / cache.kv_heads;
     Frame frame = context_.frame();
     float *packed = frame.get<float>(n * heads * dim), *mixed = frame.get<float>(n * heads * dim);
@@ -152,7 +171,12 @@ void AttentionOps::mla_absorbed(const float *q, int64_t n, int dim, const Latent
     }
     const GroupedKv shared{cache.entries, cache.entries, 0, 0, 1, cache.n_entries};
     float *mixed = frame.get<float>(n * heads * rank);
-    attend({packed, n, int(heads), int(latent), int(rank), shared}, mixed);
+    if (n < kMinTokensTogether)
+        one_by_one(shared, n, [&](int64_t t, const GroupedKv &seen) {
+            attend({packed + t * heads * latent, 1, int(heads), int(latent), int(rank), seen},
+                   mixed + t * heads * rank);
+        });
+    else attend({packed, n, int(heads), int(latent), int(rank), shared}, mixed);
     for (int64_t h = 0; h < heads; ++h)
         for (int64_t t = 0; t < n; ++t)
             std::copy_n(mixed + (t * heads + h) * rank, rank, by_head + (h * n + t) * rank);

@@ -12,6 +12,7 @@
     │   ├── FormatError                  an unknown block format, or a row length that it cannot divide
     │   ├── DeviceError                  an unknown device, or a profile with an invalid value
     │   ├── ResultsError                 a results file: another version, damaged, or of other tests
+    │   ├── SavedStateError              a saved session or prefix: damaged, or of another model, backend or cache
     │   ├── DoesNotFitError              a model that needs more memory than the limit
     │   ├── TokenizerError               a tokenizer that cannot be read or rebuilt
     │   ├── TemplateError                a chat template that fails, exceeds its budget or leaves the sandbox
@@ -49,6 +50,7 @@ __all__ = [
     "PromptError",
     "QueueFullError",
     "ResultsError",
+    "SavedStateError",
     "SessionBusyError",
     "SpratError",
     "TemplateError",
@@ -95,6 +97,10 @@ class DeviceError(InputError):
 
 class ResultsError(InputError):
     """A results file has another version, is damaged, or holds other tests than the one it is compared with."""
+
+
+class SavedStateError(InputError):
+    """A saved session or prefix is damaged, or is of another model, backend or cache."""
 
 
 class DoesNotFitError(InputError):

@@ -134,12 +134,12 @@ def checked_path(path: object, what: str = "path") -> Path:
     return Path(text)
 
 
-def atomic_write(path: Path, data: bytes) -> None:
+def atomic_write(path: Path, *data: bytes | memoryview) -> None:
     """Write ``data`` to ``path``: under a temporary name first, then renamed, so that no reader sees half a file.
 
     Args:
         path: the final name; its folder exists, an existing file is replaced.
-        data: the whole content.
+        data: the whole content, in parts.
 
     Raises:
         OSError: it cannot be written; nothing is left behind, and an existing file is as it was.
@@ -147,7 +147,8 @@ def atomic_write(path: Path, data: bytes) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
-            file.write(data)
+            for part in data:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

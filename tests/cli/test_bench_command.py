@@ -13,9 +13,10 @@ import pytest
 from bench_records import measurement
 from tiny_checkpoint import write_checkpoint
 
+from sprat.app.bench.speculation import SpeculationSpeed
 from sprat.app.bench.trace import TraceReport
 from sprat.cli import main
-from sprat.cli.output.bench_tables import print_trace
+from sprat.cli.output.bench_tables import print_speculation, print_trace
 from sprat.devices.bench.results import BenchTest, Label, read_results, write_results
 from sprat.devices.emulate.emulate import plan_emulation
 from sprat.devices.profile import load_profile
@@ -198,3 +199,37 @@ def test_a_preset_larger_than_the_disk_is_refused_before_writing(tmp_path, capsy
     assert code == 2
     assert "are free" in err
     assert [path.name for path in (tmp_path / "sprat" / "shapes").iterdir()] == []
+
+
+def test_speculation_is_measured_in_pairs(bundle, capsys):
+    code, out, _ = run(capsys, bundle, "--speculate", "-r", "1", "--backend", "reference", "--json")
+    found = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [each["answers"] for each in found] == ["commands", "json", "quotes", "prose"]
+    for each in found:
+        assert each["ratio"] > 0
+        assert each["draft_n"] >= each["draft_n_accepted"]
+        assert each["tokens"] > 0
+
+
+def test_speculation_as_a_table(capsys):
+    print_speculation(
+        [
+            SpeculationSpeed(
+                answers="json",
+                tokens=1234,
+                plain_per_second=10,
+                per_second=15,
+                ratio=1.5,
+                draft_n=90,
+                draft_n_accepted=80,
+            )
+        ]
+    )
+    assert "1,234" in (table := capsys.readouterr().out)
+    assert "1.50" in table
+
+
+def test_speculation_needs_a_model(capsys):
+    code, _, err = run(capsys, "--speculate")
+    assert (code, "--speculate needs a MODEL" in err) == (2, True)

@@ -138,3 +138,21 @@ def test_help_and_unknown_commands_are_not_sent(monkeypatch, capsys):
 def test_a_message_may_begin_with_a_slash(line, sent, monkeypatch, capsys):
     prompts, _ = conversation(monkeypatch, capsys, [line])
     assert prompts == [[("user", sent)]]
+
+
+def test_the_old_name_of_the_overflow_policy_is_said_to_go(bundle, capsys, monkeypatch):
+    code, _, err = chat(capsys, monkeypatch, bundle, "hi\n", "--overflow", "stop")
+    assert (code, err.count("--overflow stop is now --overflow error")) == (0, 1)
+
+
+def test_a_prompt_is_reused_by_the_next_process(bundle, capsys, tmp_path):
+    cached = []
+    for question in ("one", "two"):
+        prompt = "The quick brown fox jumps over the lazy dog. " * 6 + question
+        code, out, _ = run(capsys, "run", bundle, prompt, "-n", "2", "--prefix-cache", tmp_path / "cache", "--json")
+        assert code == 0
+        cached.append(json.loads(out)["usage"]["prompt_tokens_details"]["cached_tokens"])
+    assert cached[0] == 0
+    assert cached[1] > 64
+    code, _, err = run(capsys, "run", "demo", "hi", "--prefix-cache", tmp_path / "cache")
+    assert (code, "no choice of device, backend, cache, batch, check, prefix cache" in err) == (2, True)

@@ -155,8 +155,10 @@ def test_chat_returns_openai_s_format_and_serializes_to_json():
     assert reply["id"].startswith("chatcmpl-")
     message = {"role": "assistant", "content": "Paris."}
     assert reply["choices"] == [{"index": 0, "message": message, "finish_reason": "stop"}]
-    assert reply["usage"] == {"prompt_tokens": 9, "completion_tokens": 7, "total_tokens": 16}
+    counts = {"prompt_tokens": 9, "completion_tokens": 7, "total_tokens": 16}
+    assert reply["usage"] == {**counts, "prompt_tokens_details": {"cached_tokens": 0}}
     expected = "cache_n prompt_n prompt_ms prompt_per_second predicted_n predicted_ms predicted_per_second"
+    expected += " draft_n draft_n_accepted"
     assert list(reply["timings"]) == expected.split()
     assert json.loads(json.dumps(reply)) == reply
 

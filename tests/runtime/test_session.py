@@ -138,7 +138,7 @@ def long_chat(overflow, **options):
 
 
 def test_a_full_context_is_an_error_and_leaves_the_conversation_as_it_is():
-    with long_chat("stop") as session:
+    with long_chat("error") as session:
         before = list(session.messages)
         with pytest.raises(PromptError, match="context holds 60"):
             session.chat("0123456789")
@@ -160,7 +160,14 @@ def test_an_unknown_overflow_policy_is_an_error():
     engine = scripted_engine(saying("Hi."))
     with pytest.raises(InputError, match="unknown overflow policy 'slide'"):
         engine.session(overflow="slide")
-    assert engine.backend.streams[-1].closed == 1
+    assert engine.backend.streams == []
+
+
+def test_the_old_name_of_the_policy_that_raises_is_deprecated():
+    with pytest.warns(DeprecationWarning, match='overflow="stop" is now "error"'):
+        session = long_chat("stop")
+    with pytest.raises(PromptError, match="context holds 60"):
+        session.chat("0123456789")
 
 
 def test_a_session_hands_tools_and_variables_to_the_template():

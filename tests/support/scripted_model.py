@@ -34,6 +34,15 @@ def byte_tokenizer(special=SPECIAL):
     return Tokenizer.from_gguf(metadata)
 
 
+class FakeCache:
+    """A KV cache of no bytes."""
+
+    geometry = "none"
+
+    def rows(self, start, stop):
+        return ()
+
+
 class ScriptedStream:
     """A token stream whose logits come from a function of all its tokens."""
 
@@ -54,6 +63,13 @@ class ScriptedStream:
         self.tokens += tokens
         self.processed.append(list(tokens))
         return self._logits_after(self.tokens)
+
+    def forward_all(self, tokens):
+        return np.array([self.forward([token]) for token in tokens])
+
+    @property
+    def cache(self):
+        return FakeCache()
 
     def truncate(self, length):
         del self.tokens[length:]

@@ -39,6 +39,8 @@ class InputObserver(Protocol):
 class RecordingKernels(StepByStep):
     """:class:`~sprat.runtime.kernels.contract.Kernels` over the reference that call ``observe`` before each product."""
 
+    in_numpy = True
+
     def __init__(self, kernels: ReferenceKernels, observe: InputObserver) -> None:
         self._kernels = kernels
         self._observe = observe

@@ -15,19 +15,26 @@ from sprat.runtime.load_options import LoadKeywords, LoadOptions
 
 __all__ = ["load"]
 
+_OF_FILES = ("device", "backend", "cache", "batch", "check", "isolate", "gpu", "prefix_cache", "speculate")
+
 
 @public_call
 def load(
-    model: str | os.PathLike[str], *, progress: ReportProgress = no_progress, **options: Unpack[LoadKeywords]
+    model: str | os.PathLike[str],
+    *,
+    draft: Engine | None = None,
+    progress: ReportProgress = no_progress,
+    **options: Unpack[LoadKeywords],
 ) -> Engine:
     """Load a model: like :meth:`Engine.load`, which takes bundles and model files, and also checkpoints.
 
     A checkpoint folder, such as the packaged student ``"demo"``, runs unquantized, in NumPy and float32: deterministic
-    and exact, but slow, and without a choice of device, backend, cache, batch, check, isolation and GPU. Export it
-    to run it fast.
+    and exact, but slow, and without a choice of device, backend, cache, batch, check, isolation, GPU, prefix cache and
+    speculation. Export it to run it fast.
 
     Args:
         model: a bundle, a GGUF or ONNX file, a checkpoint folder, ``"org/name"`` of the hub's cache, or ``"demo"``.
+        draft: the engine of a smaller model, which guesses tokens; see :meth:`Engine.load`.
         progress: of ``check="hashes"``, in bytes.
         options: ``device``, ``memory`` and the other fields of :class:`~sprat.runtime.load_options.LoadOptions`.
 
@@ -42,13 +49,18 @@ def load(
     """
     wanted, path = LoadOptions.of("load()", options), find_source(model)
     if not path.is_dir() or (path / MANIFEST_NAME).exists():
-        return Engine.load(path, progress=progress, **options)
-    chosen = (wanted.device, wanted.cache, wanted.batch, wanted.check, wanted.isolate, wanted.gpu)
-    if wanted.backend not in {"auto", "reference"} or chosen != (None, None, None, "sizes", False, "off"):
+        return Engine.load(path, draft=draft, progress=progress, **options)
+    if chosen := [*_chosen(wanted), *(["draft"] if draft else [])]:
         raise InputError(
-            f"{path}: a checkpoint runs unquantized, in NumPy, with no choice of device, backend, cache, batch, check, "
-            f"isolation or gpu; export it first:  sprat export {model} OUT"
+            f"{path}: a checkpoint runs unquantized, in NumPy, with no choice of {', '.join(chosen)}; export it first: "
+            f" sprat export {model} OUT"
         )
     from sprat.export.verify.source_model import load_source
 
     return load_source(path, memory=wanted.memory, context=wanted.context)
+
+
+def _chosen(wanted: LoadOptions) -> list[str]:
+    """The options with a value that a checkpoint cannot have."""
+    default = LoadOptions(backend=wanted.backend if wanted.backend == "reference" else "auto")
+    return [name for name in _OF_FILES if getattr(wanted, name) != getattr(default, name)]

@@ -8,9 +8,16 @@ from pathlib import Path
 
 import click
 
-from sprat.app.bench import bench
+from sprat.app.bench import bench, bench_speculation
 from sprat.app.bench.trace import TraceReport
-from sprat.cli.output.bench_tables import csv_text, print_comparison, print_details, print_speeds, print_trace
+from sprat.cli.output.bench_tables import (
+    csv_text,
+    print_comparison,
+    print_details,
+    print_speculation,
+    print_speeds,
+    print_trace,
+)
 from sprat.cli.output.terminal import print_json, progress_bar
 from sprat.devices.bench.compare import compare, differences
 from sprat.devices.bench.results import Measurement, check_place, gather_notes, read_results, write_results
@@ -25,6 +32,7 @@ Examples:
   sprat bench OUT -p 512 -n 128 -d 0,4096
   sprat bench --shape deepseek-v2-lite --layers 6 --device rpi5-8gb --emulate --json
   sprat bench OUT --sustained 300 -o results.jsonl
+  sprat bench OUT --speculate
   sprat bench --compare before.jsonl after.jsonl
 """
 
@@ -66,6 +74,7 @@ def _counts(_context: click.Context, _option: click.Parameter, text: str) -> tup
 @click.option("--storage", help="The device's storage that holds the model; by default its fastest.")
 @click.option("--sustained", "sustained_s", type=click.IntRange(min=0), default=0, show_default=True,
               help="Keep each test running for this many seconds.")  # fmt: skip
+@click.option("--speculate", is_flag=True, help="Instead: answers with speculative decoding against those without.")
 @click.option("--trace", is_flag=True, help="Also show the time per kernel and per layer.")
 @click.option(
     "--compare",
@@ -97,6 +106,7 @@ def command(
     emulate: bool,
     storage: str | None,
     sustained_s: int,
+    speculate: bool,
     trace: bool,
     files: tuple[Path, Path] | None,
     clear_cache: bool,
@@ -109,11 +119,8 @@ def command(
     emulated or predicted.
     """
     as_json = output_format == "json"
-    if files:
-        _compare(*files, as_json=as_json)
-        return
-    if clear_cache:
-        _clear_cache(as_json=as_json)
+    if files or clear_cache or speculate:
+        _instead(model, backend, repetitions, files, clear_cache=clear_cache, as_json=as_json)
         return
     if output:
         check_place(output)
@@ -191,6 +198,36 @@ def _clear_cache(*, as_json: bool) -> None:
         print_json({"folder": folder, "freed_bytes": freed})
     else:
         click.echo(f"{human_bytes(freed)} of random weights removed from {folder}")
+
+
+def _instead(
+    model: str | None,
+    backend: str,
+    repetitions: int,
+    files: tuple[Path, Path] | None,
+    *,
+    clear_cache: bool,
+    as_json: bool,
+) -> None:
+    """What the command does instead of the tests."""
+    if files:
+        _compare(*files, as_json=as_json)
+    elif clear_cache:
+        _clear_cache(as_json=as_json)
+    else:
+        _speculation(model, backend, repetitions, as_json=as_json)
+
+
+def _speculation(model: str | None, backend: str, repetitions: int, *, as_json: bool) -> None:
+    if model is None:
+        raise click.UsageError("--speculate needs a MODEL, whose own answers are measured")
+    with progress_bar("bench", quiet=as_json) as bar:
+        speeds = bench_speculation(model, backend=backend, repetitions=repetitions, progress=bar)
+    if as_json:
+        for speed in speeds:
+            print_json(speed)
+    else:
+        print_speculation(speeds)
 
 
 def _compare(before: Path, after: Path, *, as_json: bool) -> None:

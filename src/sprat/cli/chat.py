@@ -16,7 +16,7 @@ from sprat.cli.output.reply import print_reply, show_timings
 from sprat.errors import PromptError, TemplateError, unknown_name
 from sprat.runtime.chat.completions import Message
 from sprat.runtime.engine import Engine
-from sprat.runtime.session import Overflow, Session
+from sprat.runtime.session import Session
 from sprat.text import printable
 
 __all__ = ["command"]
@@ -42,10 +42,11 @@ Examples:
 @click.option("--system", help="A system message before the conversation.")
 @click.option(
     "--overflow",
-    type=click.Choice(["stop", "shift"]),
-    default="stop",
+    type=click.Choice(["error", "shift", "summarise", "stop"]),
+    default="error",
     show_default=True,
-    help="When the conversation fills the context: stop asks for /reset, shift drops the oldest turns.",
+    help="When the conversation fills the context: error asks for /reset, shift drops the oldest turns, summarise "
+    "lets the model summarise them. (stop: error)",
 )
 @template_options
 @load_options
@@ -54,12 +55,15 @@ def command(
     *,
     model: str,
     system: str | None,
-    overflow: Overflow,
+    overflow: Any,
     template: dict[str, Any],
     load: dict[str, Any],
     options: dict[str, Any],
 ) -> None:
     """Chat with MODEL (a bundle, a model file, a checkpoint or `demo`); the KV cache is kept between turns."""
+    if overflow == "stop":
+        click.echo("sprat: --overflow stop is now --overflow error; the old name goes in 0.4", err=True)
+        overflow = "error"
     with load_checked(model, load) as engine, engine.session(overflow=overflow) as session:
         chat = _Chat(engine, session, {**options, **template})
         _check_template(engine, system, template)

@@ -65,6 +65,11 @@ _LOAD = (
         "--gpu", metavar="WHAT", help="off, auto (with the CPU to fall back on), on, or an amount of its memory: 4GB."
     ),
     click.option(
+        "--prefix-cache",
+        metavar="DIR",
+        help="Keep processed prompts in this folder; the next one with the same beginning processes only the rest.",
+    ),
+    click.option(
         "--check", flag_value="hashes", help="First compare every byte of a bundle with the hashes in its manifest."
     ),
     click.option(

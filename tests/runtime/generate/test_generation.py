@@ -28,6 +28,9 @@ class Script:
     def n_past(self):
         return len(self.tokens)
 
+    def remember(self):
+        """Nothing is kept."""
+
     def forward(self, tokens):
         self._on_extend(tokens)
         self.tokens += tokens

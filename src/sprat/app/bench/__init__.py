@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from sprat.app.bench.run import bench
+from sprat.app.bench.speculation import SpeculationSpeed, bench_speculation
 
-__all__ = ["bench"]
+__all__ = ["SpeculationSpeed", "bench", "bench_speculation"]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import click
 
+from sprat.app.bench.speculation import SpeculationSpeed
 from sprat.app.bench.trace import TraceReport, TraceRow, by_kernel, by_layer
 from sprat.cli.output.terminal import print_table
 from sprat.devices.bench.compare import Comparison
@@ -16,7 +17,7 @@ from sprat.devices.bench.results import Label, Measurement, Moment, Percentiles
 from sprat.runtime.kernels.trace import NO_LAYER
 from sprat.text import human_bytes
 
-__all__ = ["csv_text", "print_comparison", "print_details", "print_speeds", "print_trace"]
+__all__ = ["csv_text", "print_comparison", "print_details", "print_speculation", "print_speeds", "print_trace"]
 
 _NONE = "-"  # not available on this machine
 
@@ -102,6 +103,25 @@ def print_trace(report: TraceReport, *, markdown: bool = False) -> None:
             for row in by_layer(report)
         ],
         markdown=markdown,
+    )
+
+
+def print_speculation(speeds: Sequence[SpeculationSpeed]) -> None:
+    """Tokens per second without and with drafts, for each kind of answers."""
+    print_table(
+        ("answers", "tokens", "t/s without drafts", "t/s with", "ratio", "drafts", "right"),
+        [
+            (
+                speed.answers,
+                f"{speed.tokens:,}",
+                f"{speed.plain_per_second:.1f}",
+                f"{speed.per_second:.1f}",
+                f"{speed.ratio:.2f}",
+                f"{speed.draft_n:,}",
+                f"{speed.draft_n_accepted:,}",
+            )
+            for speed in speeds
+        ],
     )
 
 

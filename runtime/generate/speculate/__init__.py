@@ -1,0 +1,1 @@
+"""Speculative decoding: tokens are guessed, and one pass of the model checks several guesses."""

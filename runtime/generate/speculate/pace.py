@@ -1,0 +1,107 @@
+"""``Pace``: how many drafts a pass checks, from what passes cost and how many drafts were right.
+
+A pass of ``k + 1`` tokens takes ``t(k + 1)`` seconds, which is measured: a mixture of experts reads more experts for
+more tokens, and a core that is short of arithmetic takes longer. If a draft is right with probability ``a``, the pass
+yields ``1 + a + ... + a^k`` tokens (arXiv 2211.17192, eq. 1). The ``k`` with the most tokens per second is taken; 0 is
+no drafts.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from sprat.runtime.generate.speculate.drafter import Kind
+
+__all__ = ["Pace"]
+
+_RECENT = 8  # passes of which the fastest counts: what makes others slower is another program
+_OUTLIER = 3.0  # times what was expected; more is not believed
+_GUESS = 0.4  # of a pass for each further token, until it is measured
+_PRIOR = 1.0  # right and wrong drafts that each kind begins with
+_FORGET = 0.97  # weight of earlier drafts after one more
+_MIN_GAIN = 1.02
+_SHARE = 0.02  # of all time may be lost to wrong drafts
+_CREDIT, _MAX_CREDIT = 3.0, 16.0  # passes of one token that may be lost at first, and after gains
+_TRY_EVERY = 32  # chances after which a kind that does not pay is tried again
+_PLAIN_EVERY = 64  # passes after which one without drafts is measured
+
+
+class Pace:
+    """Measurements of one engine, which its answers share.
+
+    An account bounds the loss: what drafts win is added, what they lose is taken off, and without credit there are no
+    drafts.
+
+    Args:
+        max_drafts: of one pass.
+        always: check as many drafts as there are, whether that pays or not.
+    """
+
+    def __init__(self, max_drafts: int, *, always: bool = False) -> None:
+        self.max_drafts = max_drafts
+        self._always = always
+        self._seconds: dict[tuple[str, int], deque[float]] = {}  # by source and tokens of the pass
+        self._right: dict[Kind, tuple[float, float]] = {}  # right drafts, and all that were checked
+        self._skipped: dict[Kind, int] = {}
+        self._credit = 0.0  # seconds
+        self._since_plain = 0
+
+    def n_drafts(self, kind: Kind, available: int) -> int:
+        """How many of ``available`` drafts of a kind to check."""
+        most = min(available, self.max_drafts)
+        plain = self._plain
+        if self._always or most <= 0:
+            return max(most, 0)
+        if not plain or self._since_plain >= _PLAIN_EVERY or self._credit <= 0:
+            return 0
+        right = self._probability(kind)
+        rates = [sum(right**i for i in range(k + 1)) / self._pass_seconds(kind.source, k + 1) for k in range(most + 1)]
+        best = max(range(most + 1), key=rates.__getitem__)
+        if best and rates[best] * plain >= _MIN_GAIN:
+            return best
+        self._skipped[kind] = skipped = self._skipped.get(kind, 0) + 1
+        return 1 if skipped % _TRY_EVERY == 0 else 0
+
+    def add_pass(self, source: str, n_tokens: int, seconds: float) -> None:
+        """Take the seconds of a pass of ``n_tokens``, drafting included; ``source`` is empty without drafts."""
+        if expected := self._pass_seconds(source, n_tokens):
+            seconds = min(seconds, _OUTLIER * expected)
+        else:
+            self._credit = _CREDIT * seconds
+        self._seconds.setdefault((source, n_tokens), deque(maxlen=_RECENT)).append(seconds)
+        self._since_plain = 0 if n_tokens == 1 else self._since_plain + 1
+        self._add_credit(_SHARE * seconds)
+        if n_tokens > 1:
+            self._add_credit(self._plain - seconds)
+
+    def add_drafts(self, kind: Kind, n_right: int, n_drafts: int) -> None:
+        """Take how many drafts of a pass were right, from the first on."""
+        right, checked = self._right.get(kind, (_PRIOR, 2 * _PRIOR))
+        n_checked = n_right + (n_right < n_drafts)
+        self._right[kind] = _FORGET * right + n_right, _FORGET * checked + n_checked
+        self._add_credit(n_right * self._plain)
+
+    @property
+    def _plain(self) -> float:
+        """Seconds of a pass of one token; 0 before the first."""
+        return min(self._seconds.get(("", 1), (0.0,)))
+
+    def _probability(self, kind: Kind) -> float:
+        right, checked = self._right.get(kind, (_PRIOR, 2 * _PRIOR))
+        return right / checked
+
+    def _pass_seconds(self, source: str, n_tokens: int) -> float:
+        """Seconds of a pass: measured, or what each further token took of the longest pass that is shorter."""
+        if n_tokens == 1:
+            return self._plain
+        if known := self._seconds.get((source, n_tokens)):
+            return min(known)
+        for n in range(n_tokens - 1, 1, -1):
+            if recent := self._seconds.get((source, n)):
+                shorter = min(recent)
+                return shorter + (n_tokens - n) * max(0.0, shorter - self._plain) / (n - 1)
+        return self._plain * (1 + _GUESS * (n_tokens - 1))
+
+    def _add_credit(self, seconds: float) -> None:
+        most = _MAX_CREDIT * self._plain
+        self._credit = max(-most, min(self._credit + seconds, most))

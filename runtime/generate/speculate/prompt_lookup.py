@@ -1,0 +1,112 @@
+"""``PromptLookup``: drafts from the prompt, the answer and earlier answers (prompt lookup decoding, Saxena 2023).
+
+The last tokens are searched in what came before; what followed there is the draft. Code, and answers that quote their
+prompt, repeat themselves; JSON commands repeat the keys of the last ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sprat.runtime.generate.speculate.drafter import Kind
+
+__all__ = ["History", "PromptLookup", "TokenIndex"]
+
+_LENGTHS = (3, 2)  # of the searched tokens, the longest first
+_MAX_STRENGTH = 8  # tokens that match; a longer match is no better
+_HISTORY_TOKENS = 4096
+
+
+class TokenIndex:
+    """Finds the last occurrence of tokens in a sequence; the time does not depend on the sequence's length.
+
+    Attributes:
+        tokens: the sequence.
+    """
+
+    def __init__(self, tokens: Iterable[int] = ()) -> None:
+        self.tokens: list[int] = []
+        self._after: dict[tuple[int, ...], int] = {}  # tokens -> position after their last occurrence
+        for token in tokens:
+            self.feed(token)
+
+    def feed(self, token: int) -> None:
+        """Append a token."""
+        end = len(self.tokens)
+        for n in _LENGTHS:
+            if end >= n:
+                self._after[tuple(self.tokens[end - n :])] = end
+        self.tokens.append(token)
+
+    def find(self, last: Sequence[int]) -> tuple[int, int]:
+        """Where the end of ``last`` occurs with a token behind it: the position of that, and how many tokens match.
+
+        Of no match, both are 0; fewer than two tokens are none.
+        """
+        for length in _LENGTHS:
+            at = self._after.get(tuple(last[-length:]))
+            if at is not None:
+                n, longest = length, min(at, len(last), _MAX_STRENGTH)
+                while n < longest and self.tokens[at - n - 1] == last[-n - 1]:
+                    n += 1
+                return at, n
+        return 0, 0
+
+
+class History:
+    """The last answers of an engine; may be used from several threads.
+
+    Only tokens that the model itself confirms leave it.
+    """
+
+    def __init__(self) -> None:
+        self.index = TokenIndex()
+
+    def add(self, tokens: Sequence[int]) -> None:
+        """Append an answer, and drop the oldest."""
+        index = self.index
+        if len(index.tokens) + len(tokens) > _HISTORY_TOKENS:
+            index = TokenIndex(index.tokens[-_HISTORY_TOKENS // 2 :])
+        for token in tokens[-_HISTORY_TOKENS // 2 :]:
+            index.feed(token)
+        self.index = index
+
+
+class PromptLookup:
+    """Looks up the last tokens of a sequence in itself and in earlier answers, and takes the longer match.
+
+    Args:
+        tokens: the sequence, to which :meth:`feed` appends.
+        history: earlier answers.
+    """
+
+    def __init__(self, tokens: Iterable[int], history: History | None = None) -> None:
+        self._own = TokenIndex(tokens)
+        self._earlier = history.index if history is not None else TokenIndex()
+        self._draft = self._own, 0  # where it is
+
+    def feed(self, token: int) -> None:
+        """Append a token."""
+        self._own.feed(token)
+
+    def kind(self) -> Kind | None:
+        """How many of the last tokens are found, and where; ``None`` below two."""
+        last = self._own.tokens[-_MAX_STRENGTH:]
+        (at, n), (earlier_at, n_earlier) = self._own.find(last), self._earlier.find(last)
+        if n_earlier > n:
+            self._draft = self._earlier, earlier_at
+            return Kind("lookup", n_earlier, "earlier answers")
+        self._draft = self._own, at
+        return Kind("lookup", n) if n else None
+
+    def prepare(self) -> None:
+        """Do nothing: the index is complete."""
+
+    def propose(self, n: int) -> list[int]:
+        """What followed; a match that reaches the end goes on with itself, as repetitions do."""
+        index, at = self._draft
+        known = index.tokens[at : at + n]
+        return [known[i % len(known)] for i in range(n)] if known else []
+
+    def close(self) -> None:
+        """Do nothing."""

@@ -1,0 +1,109 @@
+"""``PrefixFolder``: prefixes on disk, which a restart need not compute again.
+
+A file holds a whole prefix, from its first token on. What is written is bounded, because flash wears out: a prefix of
+which most is in another file is left out, and the files that were used longest ago go first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from sprat.arrays import I32Array
+from sprat.errors import SavedStateError
+from sprat.runtime.cache import Cache, Rows
+from sprat.runtime.prefix.saved_state import StateIdentity, read_state, read_tokens, write_state
+from sprat.runtime.prefix.tree import n_common
+
+__all__ = ["PrefixFolder"]
+
+_SUFFIX = ".sprat-prefix"
+_MIN_TOKENS = 64  # a shorter prefix is computed as fast as it is read
+_MIN_NEW = 0.25  # share of a prefix that no file has yet
+
+
+class PrefixFolder:
+    """The files of one model in a folder, which may hold those of others. Not for several threads at a time.
+
+    Args:
+        path: the folder; it is made when the first file is written.
+        identity: of the model.
+        limit_bytes: of all files of the model.
+    """
+
+    def __init__(self, path: Path, identity: StateIdentity, limit_bytes: int) -> None:
+        self._path, self._identity, self._limit_bytes = path, identity, limit_bytes
+        self._prefix = hashlib.sha256("\n".join(_fields(identity)).encode()).hexdigest()[:16]
+        self._tokens: dict[Path, I32Array] = {}
+        for file in sorted(path.glob(f"{self._prefix}-*{_SUFFIX}")):
+            with self._dropping(file):
+                self._tokens[file] = read_tokens(file, identity)
+
+    def find(self, tokens: I32Array, beyond: int) -> tuple[Path, I32Array] | None:
+        """The file that shares most with ``tokens``, more than ``beyond`` of them, and its whole prefix."""
+        shared = {file: n_common(known, tokens) for file, known in self._tokens.items()}
+        file = max(shared, key=shared.__getitem__, default=None)
+        return (file, self._tokens[file]) if file is not None and shared[file] > beyond else None
+
+    def read(self, file: Path, cache: Cache) -> Rows | None:
+        """The rows of a file that was found; ``None`` if it is damaged, which is a warning."""
+        with self._dropping(file):
+            _, rows, _ = read_state(file, self._identity, cache)
+            os.utime(file)
+            return rows
+        return None
+
+    def wants(self, tokens: I32Array) -> bool:
+        """Whether a file for this prefix is worth writing."""
+        held = max((n_common(known, tokens) for known in self._tokens.values()), default=0)
+        return len(tokens) - held >= max(_MIN_TOKENS, _MIN_NEW * len(tokens))
+
+    def write(self, tokens: I32Array, rows: Rows) -> None:
+        """Write a prefix, and delete what is too much; a failure is a warning."""
+        name = hashlib.sha256(tokens.astype("<i4").tobytes()).hexdigest()[:32]
+        file = self._path / f"{self._prefix}-{name}{_SUFFIX}"
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+            write_state(file, self._identity, tokens.tolist(), rows)
+        except OSError as error:
+            warnings.warn(f"{file}: the prefix was not saved ({error.strerror or error})", RuntimeWarning, stacklevel=2)
+            return
+        self._tokens[file] = np.array(tokens)
+        self._shrink()
+
+    def _shrink(self) -> None:
+        """Delete the files that were used longest ago until the rest is within the limit."""
+        found = {}
+        for file in self._tokens:
+            with contextlib.suppress(OSError):  # another process deleted it
+                found[file] = file.stat()
+        total = sum(status.st_size for status in found.values())
+        for file in sorted(found, key=lambda file: found[file].st_mtime_ns):
+            if total <= self._limit_bytes:
+                return
+            total -= found[file].st_size
+            self._drop(file)
+
+    @contextlib.contextmanager
+    def _dropping(self, file: Path) -> Iterator[None]:
+        """Forget a file that cannot be used, with a warning: its prompt is computed again."""
+        try:
+            yield
+        except (SavedStateError, OSError) as error:
+            warnings.warn(f"{error}; the prompt is processed again", RuntimeWarning, stacklevel=4)
+            self._drop(file)
+
+    def _drop(self, file: Path) -> None:
+        self._tokens.pop(file, None)
+        with contextlib.suppress(OSError):  # read-only, or gone
+            file.unlink()
+
+
+def _fields(identity: StateIdentity) -> list[str]:
+    return [identity.model, identity.producer, identity.geometry]

@@ -1,0 +1,144 @@
+"""``PrefixTree``: a radix tree over token ids that holds the KV entries of every prefix once.
+
+::
+
+    "You are a helpful ..."  (3,000 tokens and their rows)
+      ├── "What is the time?"
+      └── "Turn on the "
+            ├── "light"
+            └── "fan"
+
+A node's rows belong to its tokens at the position where the path to it ends; they are valid below that path alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sprat.arrays import I32Array
+from sprat.runtime.cache import Rows
+
+__all__ = ["PrefixTree", "Run", "cut", "n_common"]
+
+
+@dataclass(slots=True, eq=False)
+class _Node:
+    tokens: I32Array
+    rows: Rows
+    parent: _Node | None
+    used: int = 0  # the higher, the later
+    children: dict[int, _Node] = field(default_factory=dict)  # by their first token
+
+    @property
+    def nbytes(self) -> int:
+        return sum(plane.nbytes for plane in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Entries of consecutive tokens: the first ``n`` of ``rows``."""
+
+    rows: Rows
+    n: int
+
+
+class PrefixTree:
+    """Token prefixes and their KV entries. Not for several threads at a time.
+
+    Attributes:
+        nbytes: of all rows.
+    """
+
+    def __init__(self) -> None:
+        self._root = _Node(np.empty(0, np.int32), (), None)
+        self._clock = itertools.count(1)
+        self.nbytes = 0
+
+    def match(self, tokens: I32Array) -> list[Run]:
+        """The entries of the longest prefix of ``tokens``, in order; its nodes count as used now."""
+        return [Run(node.rows, n) for node, n in self._path(tokens)]
+
+    def insert(self, tokens: I32Array, rows: Rows) -> None:
+        """Add ``tokens``; ``rows`` are those of its last tokens, from the first that the tree does not hold."""
+        path = self._path(tokens)
+        start = sum(n for _, n in path)
+        parent = self._root
+        if path:
+            parent, n = path[-1]
+            if n < len(parent.tokens):
+                parent = self._split(parent, n)
+        node = _Node(tokens[start:].copy(), rows, parent, next(self._clock))
+        parent.children[int(node.tokens[0])] = node
+        self.nbytes += node.nbytes
+
+    def evict(self) -> int:
+        """Drop the leaf that was used longest ago; returns its bytes, 0 if there is none."""
+        leaf = min(self._leaves(), key=lambda node: node.used, default=None)
+        if leaf is None or leaf.parent is None:
+            return 0
+        del leaf.parent.children[int(leaf.tokens[0])]
+        self.nbytes -= leaf.nbytes
+        return leaf.nbytes
+
+    def latest(self) -> I32Array:
+        """The whole prefix that was used last; empty if there is none."""
+        node, parts = max(self._leaves(), key=lambda node: node.used, default=self._root), []
+        while node.parent is not None:
+            parts.append(node.tokens)
+            node = node.parent
+        return np.concatenate([np.empty(0, np.int32), *reversed(parts)])
+
+    def _path(self, tokens: I32Array) -> list[tuple[_Node, int]]:
+        """The nodes that hold a prefix of ``tokens``, and how many tokens of each."""
+        node, at, path = self._root, 0, []
+        now = next(self._clock)
+        while at < len(tokens) and (child := node.children.get(int(tokens[at]))) is not None:
+            n = n_common(child.tokens, tokens[at:])
+            child.used = now
+            path.append((child, n))
+            at += n
+            if n < len(child.tokens):
+                break
+            node = child
+        return path
+
+    def _split(self, node: _Node, n: int) -> _Node:
+        """Put the first ``n`` tokens of ``node`` into a new parent. Rows are copied: views would keep all of them."""
+        assert node.parent is not None, "the root has no tokens to split"
+        rows = tuple(plane[:, :, :n].copy() for plane in node.rows)
+        upper = _Node(node.tokens[:n].copy(), rows, node.parent, node.used)
+        node.parent.children[int(upper.tokens[0])] = upper
+        node.tokens, node.rows = node.tokens[n:].copy(), tuple(plane[:, :, n:].copy() for plane in node.rows)
+        node.parent = upper
+        upper.children[int(node.tokens[0])] = node
+        return upper
+
+    def _leaves(self) -> Iterator[_Node]:
+        nodes = [self._root]
+        while nodes:
+            node = nodes.pop()
+            nodes += node.children.values()
+            if not node.children and node is not self._root:
+                yield node
+
+
+def n_common(first: I32Array, second: I32Array) -> int:
+    """Length of the longest common prefix."""
+    n = min(len(first), len(second))
+    different = np.flatnonzero(first[:n] != second[:n])
+    return int(different[0]) if different.size else n
+
+
+def cut(runs: Sequence[Run], start: int, stop: int) -> list[Rows]:
+    """The rows of tokens ``start`` to ``stop - 1`` of ``runs``; views."""
+    found, at = [], 0
+    for run in runs:
+        first, last = max(start - at, 0), min(stop - at, run.n)
+        if first < last:
+            found.append(tuple(plane[:, :, first:last] for plane in run.rows))
+        at += run.n
+    return found
