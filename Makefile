@@ -2,7 +2,9 @@
 # make test   the fast tests (no network, under three minutes)
 # make test-all   the slow ones too;  make coverage   the same, measured, with its floors
 # make test-arm   the kernels of 64-bit ARM, cross-compiled and run under qemu
+# make test-instructions   fails where the kernels of 64-bit ARM take more instructions than before
 # make test-sanitized   the kernels under the address and undefined-behaviour sanitizers
+# make bench   ratios to llama.cpp, appended to benchmarks/history.jsonl and drawn in build/history.svg
 # make attack   damaged weights, changed files, forks, signals, faults, races, hostile values: all of tests/attacks
 # make fuzz SECONDS=300   every reader of untrusted files, with mutated input; guided by coverage where atheris is installed
 # make fuzz-native SECONDS=300   the kernels with any bytes, by libFuzzer and the sanitizers; takes clang
@@ -18,7 +20,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(wildcard */native/*.cpp */native/*.h */native/*.hpp */native/*/*) src/sprat/_core.cpp CMakeLists.txt
 
+<<<<<<< HEAD
 .PHONY: demo test test-all coverage test-arm test-sanitized attack fuzz fuzz-native soak lint wheels release-files release-check clean
+=======
+.PHONY: demo bench test test-all coverage test-arm test-instructions test-sanitized attack fuzz lint wheels release-files release-check clean
+>>>>>>> w21
 
 demo: $(VENV)/.core
 	$(BIN)/sprat demo
@@ -29,7 +35,7 @@ PYTEST := -m pytest -n auto --dist loadfile
 test: $(VENV)/.test
 	$(BIN)/python $(PYTEST)
 
-ALL_TESTS := $(addprefix $(VENV)/.,test llamacpp onnx onnxruntimes browser)
+ALL_TESTS := $(addprefix $(VENV)/.,test llamacpp onnx onnxruntimes webgpu browser serve)
 test-all: $(ALL_TESTS)
 	$(BIN)/python $(PYTEST) -m "slow or not slow"
 
@@ -38,8 +44,8 @@ coverage: $(ALL_TESTS) $(VENV)/.coverage
 	$(BIN)/python $(PYTEST) -m "slow or not slow" --cov --cov-report=json:build/coverage.json
 	$(BIN)/python tools/coverage_floor.py build/coverage.json
 
-# mypy reads the types of onnx and onnx-ir, so they are installed too.
-lint: $(VENV)/.test $(VENV)/.lint $(VENV)/.onnx
+# mypy reads the types of onnx, onnx-ir and starlette, so they are installed too.
+lint: $(VENV)/.test $(VENV)/.lint $(VENV)/.onnx $(VENV)/.serve
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -68,6 +74,11 @@ $(VENV)/.onnxruntimes: $(VENV)/.onnx $(ORT_VERSIONS)
 	done
 	touch $@
 
+# onnxruntime's WebGPU provider, in a folder of its own: its wheel replaces onnxruntime. Chromium has the Vulkan driver.
+$(VENV)/.webgpu: $(VENV)/.onnx
+	$(BIN)/pip install --quiet --upgrade --no-deps --target $(VENV)/onnxruntime/webgpu onnxruntime-webgpu==1.27.0
+	touch $@
+
 # llama.cpp is compiled for this processor; the flags have one home (see its module for why).
 $(VENV)/.llamacpp: $(VENV)/.core
 	CMAKE_ARGS="$$($(BIN)/python -m sprat.runtime.backends.llamacpp_build)" $(BIN)/pip install --quiet --group llamacpp
@@ -81,16 +92,27 @@ $(VENV)/.native $(VENV)/.wheels: $(VENV)/.%: $(BIN)/python pyproject.toml
 # The kernels without Python, every instruction set against plain C++: the presets in CMakePresets.json.
 NATIVE_CHECK = PATH="$(CURDIR)/$(BIN):$$PATH" && cmake --preset $(1) && cmake --build --preset $(1) --parallel 2
 
-# Debian: apt install g++-aarch64-linux-gnu qemu-user. Once as a processor with i8mm and once as one without.
+# Debian: apt install g++-aarch64-linux-gnu qemu-user. As a processor with i8mm, one with dot products (Raspberry Pi 5),
+# and two with neither (Raspberry Pi 4; 3 and Zero 2 W).
+ARM_CPUS := max neoverse-n1 cortex-a72 cortex-a53
 test-arm: $(VENV)/.native
 	$(call NATIVE_CHECK,arm)
-	qemu-aarch64 -cpu max build/arm/native_check
-	qemu-aarch64 -cpu neoverse-n1 build/arm/native_check
+	for cpu in $(ARM_CPUS); do qemu-aarch64 -cpu $$cpu build/arm/native_check || exit 1; done
 
-# x86-64: its four sets. ARM: its three.
+# Instructions per product of the ARM kernels, against the table of an earlier commit: no noise, and no board.
+test-instructions: $(VENV)/.native
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/arm.py --check
+
+# x86-64: its four sets. ARM: its four.
 test-sanitized: $(VENV)/.native
 	$(call NATIVE_CHECK,sanitized)
 	build/sanitized/native_check
+
+# Ratios to llama.cpp on the packaged student, appended to benchmarks/history.jsonl and drawn. Wants a quiet machine.
+bench: $(VENV)/.llamacpp $(VENV)/.browser
+	mkdir -p build
+	$(BIN)/python benchmarks/vs_llamacpp.py --shape demo --json > build/bench.json
+	$(BIN)/python benchmarks/history.py build/bench.json
 
 attack: $(VENV)/.test $(VENV)/.onnx
 	SPRAT_ATTACK=whole $(BIN)/python -m pytest -q -m "slow or not slow" tests/attacks tests/fuzz

@@ -75,7 +75,7 @@ class _Answers:
             on_end=transcript.close,
         )
 
-    def sample(self, logits: F32Array, _history: Sequence[int]) -> tuple[int, float]:
+    def sample(self, logits: F32Array, _history: Sequence[int], _allowed: object) -> tuple[int, float]:
         """Greedy."""
         return int(logits.argmax()), 0.0
 

@@ -4,6 +4,9 @@ Both sides are read by one evaluator: sprat's reference in float32, on text that
 source. ``*_ratio`` keys are mean KL divergence of sprat's file / of llama-quantize's, with the standard error of the
 quotient of paired tokens (``_se``: a lower bound, since tokens of a document are correlated).
 
+``equal_kld_bytes_saved_*``: the share of the mix's bytes that a file of the same divergence saves, by interpolation
+between two smaller files on logarithmic axes.
+
 1. ``student_*``: the packaged student, calibrated on problems of its training split, held-out problems and prose.
 2. ``smollm2_*``: SmolLM2-135M-Instruct, calibrated on the packaged text. The published file is Q4_1, which would
    flatter that grid: every weight is first moved to a random place inside its own quantization cell (seeded).
@@ -16,10 +19,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,21 +31,25 @@ from typing import Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
-from quality_peer import dithered, llama_quantize
+from quality_onnx import onnx_vs_k_quant
+from quality_source import dithered
 
 import sprat.demo
 from sprat.arrays import I32Array
 from sprat.demo.tasks import Problem, Split, arithmetic, home, prose
-from sprat.export.calibration import calibration_sequences
+from sprat.export.calibration import calibration_sequences, hold_out
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
 from sprat.export.pipeline import export
-from sprat.export.quality.layer_pass import LayerPass
+from sprat.export.quality.llama_quantize import llama_quantize
+from sprat.export.quality.measuring.layer_pass import LayerPass
+from sprat.export.quality.measuring.score import Score, ratio, score
 from sprat.export.quality.plan import measure_source
-from sprat.export.quality.score import Score, ratio, score
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.texts import evaluation_text
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
+
+sys.path.remove(str(Path(__file__).parent))  # its onnx.py hides the package onnx
 
 CASES = {
     "student_q4_0": ("student", "q4_0", "best"),
@@ -50,8 +58,14 @@ CASES = {
     "smollm2_q4_0": ("smollm2", "q4_0", "best"),
     "smollm2_q4_k_m": ("smollm2", "q4_k_m", "best"),
     "fast_smollm2_q4_0": ("smollm2", "q4_0", "fast"),
+    "onnx_vs_k_quant": ("student", "k_quant", "best"),
+    "equal_kld_bytes_saved_student": ("student", "q4_k_m", "best"),
+    "equal_kld_bytes_saved_smollm2": ("smollm2", "q4_k_m", "best"),
 }
 """Key -> model, llama-quantize's mix, quality."""
+
+_SAVED = "equal_kld_bytes_saved_"
+_SHARES = {"student": (0.70, 0.78), "smollm2": (0.84, 0.92)}  # of the mix's bytes: two files around its divergence
 
 _N_PROBLEMS = 200
 _WINDOW = 512
@@ -110,19 +124,30 @@ def compare(model: Model, cases: dict[str, tuple[str, str, str]], folder: Path) 
     """All cases of one model, scored in one pass."""
     checkpoint = Checkpoint.open(model.source)
     sequences = calibration_sequences(_tokenizer_keys(checkpoint), model.calibration)
-    measured = measure_source(checkpoint, sequences, "best")
+    kept = hold_out(sequences)[0] if model.calibration else sequences  # as the export does
+    measured = measure_source(checkpoint, kept, "best")
     imatrix = {name: rows for name, rows in measured.mean_squares.items() if name.startswith("blk.")}
     files: dict[str, Path] = {}
-    for key, (_, mix, quality) in cases.items():
+    for key, (kind, mix, quality) in cases.items():
         peer = folder / f"{mix}.gguf"
         if not peer.exists():
             llama_quantize(model.unquantized, peer, mix, imatrix)
-        text = {} if quality == "fast" else {"calibration": model.calibration}
-        ours = export(model.source, folder / key, quality=quality, match_size=peer, **text)
-        files |= {f"{key} peer": peer, key: ours.bundle.artifact("gguf")}
+        files[f"{key} peer"] = peer
+        for share in _SHARES[kind] if key.startswith(_SAVED) else (1.0,):
+            size, text = (
+                int(share * peer.stat().st_size),
+                {} if quality == "fast" else {"calibration": model.calibration},
+            )
+            out = folder / f"{key}-{share}"
+            files[f"{key} {share}"] = export(
+                model.source, out, quality=quality, target_size=size, **text
+            ).bundle.artifact("gguf")
     layers = LayerPass(checkpoint.spec, checkpoint, model.held_out)
     scores = score(layers, {name: GGUFFile.open(path) for name, path in files.items()})
-    return {name: value for key in cases for name, value in _results(key, scores, files).items()}
+    results: dict[str, float] = {}
+    for key, (kind, _, _) in cases.items():
+        results |= _saved(key, scores, files, _SHARES[kind]) if key.startswith(_SAVED) else _results(key, scores, files)
+    return results
 
 
 def _tokenizer_keys(checkpoint: Checkpoint) -> Mapping[str, Any]:
@@ -130,7 +155,7 @@ def _tokenizer_keys(checkpoint: Checkpoint) -> Mapping[str, Any]:
 
 
 def _results(key: str, scores: dict[str, Score], files: dict[str, Path]) -> dict[str, float]:
-    ours, peer = scores[key], scores[f"{key} peer"]
+    ours, peer = scores[f"{key} 1.0"], scores[f"{key} peer"]
     value, error = ratio(ours, peer)
     return {
         key: value,
@@ -139,8 +164,27 @@ def _results(key: str, scores: dict[str, Score], files: dict[str, Path]) -> dict
         f"{key}_peer_kld": peer.mean,
         f"{key}_same_top": float(ours.same_top.mean()),
         f"{key}_peer_same_top": float(peer.same_top.mean()),
-        f"{key}_bytes": files[key].stat().st_size,
+        f"{key}_bytes": files[f"{key} 1.0"].stat().st_size,
         f"{key}_peer_bytes": files[f"{key} peer"].stat().st_size,
+    }
+
+
+def _saved(key: str, scores: dict[str, Score], files: dict[str, Path], shares: Sequence[float]) -> dict[str, float]:
+    """Where the line through two files crosses the peer's divergence; its error is that of the nearer file's ratio."""
+    peer, size = scores[f"{key} peer"], files[f"{key} peer"].stat().st_size
+    (x0, y0, e0), (x1, y1, e1) = (
+        (math.log(files[f"{key} {share}"].stat().st_size / size), math.log(value), error / value)
+        for share in shares
+        for value, error in [ratio(scores[f"{key} {share}"], peer)]
+    )
+    slope = (y1 - y0) / (x1 - x0)
+    crossing = math.exp(x0 - y0 / slope)
+    nearer = e0 if abs(y0) < abs(y1) else e1
+    return {
+        key: 1 - crossing,
+        f"{key}_se": crossing * nearer / abs(slope),
+        f"{key}_ratio_0": math.exp(y0),
+        f"{key}_ratio_1": math.exp(y1),
     }
 
 
@@ -174,7 +218,10 @@ def main() -> None:
                 if kind == "student"
                 else smollm2(folder, options.gguf, options.held_out, options.windows)
             )
-            results |= compare(model, cases, folder)
+            if cases.pop("onnx_vs_k_quant", None):
+                results |= onnx_vs_k_quant(model.source, model.calibration, model.held_out, folder)
+            if cases:
+                results |= compare(model, cases, folder)
     if not options.json:
         for key, value in results.items():
             print(f"{key:>32} {value:.6g}", file=sys.stderr)

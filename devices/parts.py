@@ -94,6 +94,9 @@ class Accelerator(_Part, frozen=True):
     memory_bytes: Sourced
     peak_gbps: Sourced
     shared_memory: bool = False
+    bus_gbps: Sourced | None = None  # between the device's RAM and a card's own memory
+    layer_us: Sourced | None = None  # of a layer without its reads, in microseconds: starting its kernels
+    keep_off: str | None = None  # why the CPU is the better choice
 
 
 class Power(_Part, frozen=True):

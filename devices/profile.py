@@ -67,6 +67,8 @@ _MAX = {
     "memory_bytes": 2**42,
     "clock_ghz": 20,
     "peak_gbps": 20_000,
+    "bus_gbps": 1_000,
+    "layer_us": 100_000,
     "sequential_mbps": 200_000,
     "int8_ops_per_cycle": 65_536,
     "f32_ops_per_cycle": 65_536,

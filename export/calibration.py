@@ -24,12 +24,11 @@ from sprat.runtime.chat.template import ChatTemplate
 from sprat.runtime.chat.template_files import template_from_metadata
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["Document", "calibration_sequences", "disturbed", "hold_out", "packaged_documents"]
+__all__ = ["Document", "calibration_sequences", "hold_out", "packaged_documents"]
 
 _WINDOW = 512
 _MIN_TOKENS = 8  # a shorter sequence shows a matrix little
 _THINK = "<think>\n"
-_REPLACED = 0.15
 _HELD_OUT = 8
 _STRIDE = 4  # the first quarter of the sequences has every fourth document
 _MARK = re.compile(r"^%%%% (\w+)\n", re.MULTILINE)
@@ -86,21 +85,6 @@ def hold_out(sequences: Sequence[I32Array]) -> tuple[list[I32Array], list[I32Arr
     if len(sequences) < 2 * _HELD_OUT:
         return list(sequences), []
     return [text for number, text in enumerate(sequences) if number % _HELD_OUT], list(sequences[::_HELD_OUT])
-
-
-def disturbed(sequences: Sequence[I32Array]) -> list[I32Array]:
-    """The sequences, of which every second has 15 % of its tokens replaced by others of the same text.
-
-    A model that knows a text by heart predicts it whatever the error of its weights is; a sequence that it cannot know
-    shows what rounding costs. The first token, which may be BOS, stays.
-    """
-    rng, tokens = np.random.default_rng(len(sequences)), np.concatenate(sequences)
-    found = [sequence.copy() for sequence in sequences]
-    for sequence in found[::2]:
-        places = rng.random(len(sequence)) < _REPLACED
-        places[0] = False
-        sequence[places] = rng.choice(tokens, int(places.sum()))
-    return found
 
 
 def _document(kind: str, text: str) -> Document:

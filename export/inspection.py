@@ -18,6 +18,7 @@ from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.arch.attention import LatentAttentionSpec
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.spec import ModelSpec
+from sprat.runtime.backends.providers.placement import ProviderUse, provider_use
 from sprat.runtime.chat.check import template_problems
 from sprat.runtime.chat.template_files import StoredTemplates
 from sprat.runtime.files.bundle import MANIFEST_NAME, Bundle
@@ -84,12 +85,14 @@ class Inspection:
     tensors: tuple[TensorUse, ...]
     runtimes: tuple[Runtime, ...]
     notes: tuple[str, ...]
+    provider: ProviderUse | None = None  # of an ONNX model, where one was asked for
 
 
 def inspect(
     path: str | Path,
     *,
     check: bool = False,
+    provider: str | None = None,
     ignore_config_fields: Collection[str] = (),
     progress: ReportProgress = no_progress,
 ) -> Inspection:
@@ -101,18 +104,22 @@ def inspect(
         path: the file or folder.
         check: read every byte of a bundle and compare the hashes of its manifest, and read every block of a GGUF;
             other bytes, and weights that are NaN or Inf, are an error.
+        provider: load and run the ONNX model with this execution provider of onnxruntime, ``"webgpu"`` for example,
+            in a child process; see :class:`~sprat.runtime.backends.providers.placement.ProviderUse`.
         ignore_config_fields: unknown fields of a checkpoint's ``config.json`` that change no mathematics.
         progress: of the hashes, in bytes.
 
     Raises:
-        InputError: ``path`` is none of these, or malformed; or ``check`` and neither a GGUF nor a bundle; or fields to
-            ignore and no checkpoint.
+        InputError: ``path`` is none of these, or malformed; or ``check`` and neither a GGUF nor a bundle; or a provider
+            and no ONNX model; or fields to ignore and no checkpoint.
+        BackendError: the provider is not installed, or does not load the model.
     """
     path = Path(path)
     checked = _check_hashes(path, progress) if check else ()
     found = _inspect(path, ignore_config_fields)
     checked = (*checked, *_check_weights(found, path, bool(checked))) if check else ()
-    return replace(found, notes=(*found.notes, *checked))
+    used = provider_use(_onnx_model(path, found), provider) if provider is not None else None
+    return replace(found, notes=(*found.notes, *checked), provider=used)
 
 
 def _inspect(path: Path, ignore_fields: Collection[str]) -> Inspection:
@@ -145,6 +152,16 @@ def _check_weights(found: Inspection, path: Path, has_hashes: bool) -> tuple[str
     with GGUFFile.open(path) as file:
         check_finite(file, every=True)
     return ("checked: all weights are finite",)
+
+
+def _onnx_model(path: Path, found: Inspection) -> Path:
+    if found.kind == "bundle" and "onnx" in model_formats(path):
+        return Bundle.open(path).artifact("onnx")
+    if found.kind != "onnx":
+        raise InputError(
+            f"{path}: a provider needs an ONNX model, found a {found.kind} without one; export --format onnx"
+        )
+    return path
 
 
 def _bundle(bundle: Bundle) -> Inspection:

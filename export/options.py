@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self, TypedDict
 
 from sprat.devices.profile import find_profile
@@ -142,7 +142,7 @@ class ExportOptions:
     @property
     def calibrated(self) -> QualityOptions:
         """Level, target and text of a calibrated export."""
-        return QualityOptions.of(
+        found = QualityOptions.of(
             self.quality,
             target_size=self.target_size,
             target_bpw=self.target_bpw,
@@ -151,6 +151,7 @@ class ExportOptions:
             calibration=self.calibration,
             imatrix_out=self.imatrix_out,
         )
+        return replace(found, file_format="onnx" if list(self.formats) == ["onnx"] else "gguf")
 
     @property
     def adapters(self) -> list[AdapterOption]:

@@ -33,10 +33,12 @@ class CacheBudget:
     Args:
         limit_bytes: for all streams together; ``None`` for no limit.
         cost: what a stream takes.
+        beside_bytes: what the model takes without any stream; 0 if that is not known.
     """
 
-    def __init__(self, limit_bytes: int | None = None, cost: StreamCost | None = None) -> None:
+    def __init__(self, limit_bytes: int | None = None, cost: StreamCost | None = None, beside_bytes: int = 0) -> None:
         self._limit_bytes = limit_bytes
+        self._beside_bytes = beside_bytes
         self._cost = cost or StreamCost(0)
         self._used_bytes = self._n_streams = 0
         self._lock = ForkSafeLock()  # reentrant: a garbage collection inside the lock may give a stream back
@@ -48,9 +50,12 @@ class CacheBudget:
         The buffers of the footprint include those of one stream.
         """
         cost = StreamCost(footprint.cache_bytes_per_token, stream_bytes)
-        if memory_bytes is None:
-            return cls(None, cost)
-        return cls(memory_bytes - footprint.total_bytes + footprint.cache_bytes + stream_bytes, cost)
+        beside = footprint.total_bytes - footprint.cache_bytes - stream_bytes
+        return cls(None if memory_bytes is None else memory_bytes - beside, cost, beside)
+
+    def needed_bytes(self, n_streams: int, capacity: int) -> int:
+        """What the model takes with ``n_streams`` streams of ``capacity`` tokens; 0 if that is not known."""
+        return self._beside_bytes and self._beside_bytes + n_streams * self._cost.nbytes(capacity)
 
     def new_stream(self, backend: Backend, capacity: int) -> tuple[TokenStream, Callable[[], object]]:
         """A stream of ``capacity`` tokens, and the function that gives its memory back once it is closed.

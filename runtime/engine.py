@@ -10,12 +10,16 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from numbers import Integral
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, Self, Unpack
 
+import numpy as np
+
+from sprat.arrays import F32Array
 from sprat.boundary import public_call
 from sprat.errors import BackendError, InputError, PromptError
 from sprat.progress import ReportProgress, no_progress
@@ -30,17 +34,26 @@ from sprat.runtime.backends.registry import (
 )
 from sprat.runtime.cache_budget import CacheBudget
 from sprat.runtime.chat.completions import ChatCompletion, ChatStream
-from sprat.runtime.chat.prompt import ChatOptions, ChatPrompt, TemplateOptions, split_chat_options
+from sprat.runtime.chat.prompt import (
+    ChatOptions,
+    ChatPrompt,
+    TemplateOptions,
+    reply_options,
+    split_chat_options,
+)
 from sprat.runtime.chat.template import ChatTemplate
 from sprat.runtime.files.model_file import check_model
 from sprat.runtime.files.model_reference import locate_model_file
 from sprat.runtime.footprint import DEFAULT_BATCH
 from sprat.runtime.frontend import Frontend
+from sprat.runtime.generate.decision import Decision, decide
+from sprat.runtime.generate.embedding import mean_pooled
 from sprat.runtime.generate.generation import Generation
 from sprat.runtime.generate.options import GenerateOptions, split_options
 from sprat.runtime.generate.sampling import SamplingParams
 from sprat.runtime.generate.sampling_defaults import SamplingDefaults
 from sprat.runtime.generate.transcript import Transcript
+from sprat.runtime.gpu_option import GPUOption
 from sprat.runtime.isolation.backend import open_isolated
 from sprat.runtime.limits import checked_context, load_limits
 from sprat.runtime.load_options import LoadKeywords, LoadOptions
@@ -129,7 +142,7 @@ class Engine:
         wanted = LoadOptions.of("Engine.load()", options)
         path = locate_model_file(path)
         check_model(path, wanted.check, progress)
-        return cls._of(open_model(path, wanted.backend), wanted)
+        return cls._of(open_model(path, wanted.backend, trust=wanted.trust), wanted)
 
     @classmethod
     def _of(cls, model: OpenModel, wanted: LoadOptions) -> Self:
@@ -155,6 +168,8 @@ class Engine:
             deterministic=wanted.deterministic,
             exact=wanted.exact,
             isolated=wanted.isolate,
+            gpu=GPUOption.of(wanted.gpu),
+            accelerator=limits.accelerator,
         )
         choice, tokenizer = choose(wanted.backend, request), model.tokenizer()
         return cls(
@@ -226,14 +241,102 @@ class Engine:
     def stream_chat(self, messages: Sequence[Mapping[str, Any]], **options: Unpack[ChatOptions]) -> ChatStream:
         """Stream the reply to a conversation in chunks, in OpenAI's format; otherwise like :meth:`chat`."""
         for_template, for_generation = split_chat_options(options)
-        _, stop_conditions = split_options(for_generation)
+        for_reply = reply_options(options)
         prompt = self.encode_chat(messages, **for_template)
+        generations = self._answers(prompt, for_generation, for_reply.n)
+        return self.frontend.reply(prompt, generations, logprobs=for_reply.logprobs)
+
+    def _answers(self, prompt: ChatPrompt, options: GenerateOptions, count: int) -> Generator[Generation]:
+        """``count`` answers to one prompt, each begun when it is taken; they share its KV entries."""
+        _, stop_conditions = split_options(options)
         capacity = min(self.context, len(prompt.tokens) + (stop_conditions.max_tokens or self.context))
-        with self._new_transcript(capacity) as transcript:
-            generation = self.frontend.generate(
-                transcript, prompt.tokens, for_generation, continues=False, on_end=transcript.close
+        with self._new_transcript(capacity) as transcript, contextlib.closing(transcript):
+            for index in range(count):
+                seed = options.get("seed")
+                seeded: GenerateOptions = options if seed is None else {**options, "seed": seed + index}
+                yield self.frontend.generate(transcript, prompt.tokens, seeded, continues=False, tools=prompt.tools)
+
+    def decide(
+        self,
+        prompt: str | Sequence[Mapping[str, Any]],
+        options: Sequence[str],
+        *,
+        temperature: float = 1.0,
+        **template: Unpack[TemplateOptions],
+    ) -> Decision:
+        """The probabilities of given answers, computed from the logits in one prefill: nothing is sampled.
+
+        Where an option is the beginning of another one, the end of the answer counts, too. docs/embedding.md says how
+        to calibrate.
+
+        Args:
+            prompt: messages as for :meth:`chat`, after which the model answers without reasoning; or text, which is
+                continued as by :meth:`generate`.
+            options: the answers, as the model would write them.
+            temperature: above 1 the decision is less certain, below 1 more.
+            **template: what the chat template is given; :meth:`chat` has the names.
+
+        Returns:
+            A dict of option and probability, the most probable first, with ``best``, ``logprobs`` and ``mass``.
+
+        Raises:
+            InputError: there are fewer than two options, or one is empty or appears twice.
+            PromptError: prompt and options are longer than the context.
+            TemplateError: the model has no chat template, or it fails on these messages.
+        """
+        if not isinstance(temperature, Real) or isinstance(temperature, bool) or not 0 < temperature < math.inf:
+            raise InputError(f"temperature is {temperature!r}, expected a finite number above 0")
+        if isinstance(prompt, str):
+            tokens = self.encode(prompt)
+        else:
+            tokens = self.frontend.answer_tokens(self.encode_chat(prompt, **template))
+        encoded = self.frontend.encode_options(options)
+        capacity = self._checked_length(len(tokens) + max(map(len, encoded.values())))
+        with self._new_transcript(capacity) as transcript, contextlib.closing(transcript):
+            return decide(
+                transcript,
+                tokens,
+                encoded,
+                ends=self.tokenizer.eog_ids,
+                batch=self.frontend.batch,
+                temperature=float(temperature),
             )
-        return self.frontend.reply(prompt, generation)
+
+    def embed(self, texts: str | Sequence[str], *, normalize: bool = True) -> F32Array:
+        """Embeddings of texts: the mean over the tokens of the last layer's normed hidden states.
+
+        Models that generate text were not trained for it: their vectors compare roughly, those of an embedding model
+        well.
+
+        Args:
+            texts: one text, or several.
+            normalize: scale each vector to length 1, so that a product of two is their cosine.
+
+        Returns:
+            ``(hidden_size,)`` for one text, ``(n, hidden_size)`` for several.
+
+        Raises:
+            PromptError: a text is empty, or longer than the context.
+            BackendError: the backend computes logits only (``llamacpp``, ``onnx``), or the engine was closed.
+        """
+        if not isinstance(texts, str):
+            return np.stack([self.embed(text, normalize=normalize) for text in _texts(texts)])
+        tokens = self.encode(texts)
+        stream, give_back = self._budget.new_stream(self.backend, self._checked_length(len(tokens)))
+        try:
+            mean = mean_pooled(stream, tokens, self.frontend.batch)
+        finally:
+            stream.close()
+            give_back()
+        return (mean / np.linalg.norm(mean) if normalize else mean).astype(np.float32)
+
+    def _checked_length(self, n_tokens: int) -> int:
+        if n_tokens > self.context:
+            raise PromptError(
+                f"the text has {n_tokens} tokens, the context holds {self.context}; shorten it, or load the model with "
+                "a larger context"
+            )
+        return n_tokens
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -249,6 +352,13 @@ class Engine:
     def name(self) -> str:
         """The model's name in chat completions."""
         return self.frontend.name
+
+    def needed_bytes(self, n_answers: int) -> int:
+        """Memory for weights, buffers, and the KV caches of ``n_answers`` of the whole context at a time.
+
+        0 for a model that was not loaded from a GGUF or ONNX file.
+        """
+        return self._budget.needed_bytes(n_answers, self.context)
 
     @public_call
     def session(self, *, overflow: Overflow = "stop", context: int | None = None) -> Session:
@@ -326,3 +436,14 @@ class Engine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _texts(texts: object) -> Sequence[str]:
+    """The texts to embed, checked.
+
+    Raises:
+        PromptError: they are no list of texts, or none.
+    """
+    if isinstance(texts, list | tuple) and texts and all(isinstance(text, str) for text in texts):
+        return texts
+    raise PromptError(f"the texts are {texts!r:.200}, expected a text or a list of at least one text")

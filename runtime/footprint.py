@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from sprat.devices.plan.footprint import AS_IT_IS, Footprint, PassCost
+from sprat.devices.plan.footprint import AS_IT_IS, Footprint, LayerBytes, PassCost
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.attention import Storage
 from sprat.runtime.arch.gguf_keys import metadata_from_spec
@@ -37,6 +37,7 @@ DEFAULT_BATCH = 256  # prompt tokens of one forward pass
 DEFAULT_CONTEXT = 4096  # tokens; models with a context of 163,840 would need more cache than a small device has
 
 _LATENT_PROJECTIONS = frozenset({"attn_k_b", "attn_v_b"})  # counted in the cost of attention
+_F16_BYTES = 2
 _CALLS_OF_LAYER = 2  # kernel calls: attention, MLP or MoE
 _CALLS_OF_MODEL = 2  # embeddings and logits
 
@@ -140,7 +141,18 @@ def pass_cost(spec: ModelSpec, sizes: Mapping[str, int], cache: Storage) -> Pass
         n_moe_layers=n_moe_layers,
         n_experts=moe.n_routed_experts if moe else 0,
         n_experts_per_token=moe.n_experts_per_token if moe else 0,
+        f16_cache_bytes_per_token=_F16_BYTES * spec.cache_elements_per_token,
+        layers=_layer_bytes(spec.n_layers, sizes),
     )
+
+
+def _layer_bytes(n_layers: int, sizes: Mapping[str, int]) -> tuple[LayerBytes, ...]:
+    dense, experts = [0] * n_layers, [0] * n_layers
+    for name, size in sizes.items():
+        if name.startswith("blk."):
+            where = experts if is_routed_expert(name) else dense
+            where[int(name.split(".", 2)[1])] += size
+    return tuple(map(LayerBytes, dense, experts))
 
 
 def _tensor_bytes(recipe: Recipe, name: str, shape: tuple[int, ...]) -> int:

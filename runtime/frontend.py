@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sprat.errors import PromptError, TemplateError
+from sprat.errors import InputError, PromptError, TemplateError
 from sprat.progress import no_progress
 from sprat.runtime.chat.completions import ChatStream, Message
-from sprat.runtime.chat.prompt import ChatPrompt, TemplateOptions, chat_prompt
+from sprat.runtime.chat.prompt import ChatPrompt, TemplateOptions, prompt_with_tools
 from sprat.runtime.chat.reasoning import ReasoningSplitter
+from sprat.runtime.chat.reply import Reply
 from sprat.runtime.chat.template import ChatTemplate
+from sprat.runtime.chat.tools.plan import ToolPlan
+from sprat.runtime.chat.tools.splitter import ToolCallSplitter
+from sprat.runtime.generate.constraint.answer import AnswerGuides
 from sprat.runtime.generate.generation import Generation, PrefillSpeed
-from sprat.runtime.generate.options import GenerateOptions, split_options
+from sprat.runtime.generate.options import GenerateOptions, rules_of, split_options
+from sprat.runtime.generate.reasoning_guide import OPEN, ReasoningTokens
 from sprat.runtime.generate.sampling import Sampler
 from sprat.runtime.generate.sampling_defaults import SamplingDefaults
 from sprat.runtime.generate.transcript import Transcript
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["Frontend"]
+
+_MIN_OPTIONS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +93,20 @@ class Frontend:
             self.tokenizer.check_length(text, self.context)
         return self.tokenizer.with_bos(self.tokenizer.encode_parts(tokens.parts(before, after)))
 
+    def encode_options(self, options: Sequence[str]) -> dict[str, list[int]]:
+        """Option -> token ids, as they continue a prompt.
+
+        Raises:
+            InputError: there are fewer than two options, one is no text or empty, or one appears twice.
+        """
+        if isinstance(options, str | bytes) or not isinstance(options, Sequence) or len(options) < _MIN_OPTIONS:
+            raise InputError(f"options are {options!r}, expected a list of at least {_MIN_OPTIONS} texts")
+        wrong = [option for option in options if not isinstance(option, str) or not option]
+        if wrong or len(set(options)) < len(options):
+            raise InputError(f"options are {list(options)!r}, expected different texts, none of them empty")
+        anchor = 0  # a token before the option, so that no tokenizer takes it for the first word of a text
+        return {option: self.tokenizer.encode_parts([anchor, option])[1:] for option in options}
+
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], options: TemplateOptions | None = None) -> ChatPrompt:
         """Render a conversation with the chat template, and encode it.
 
@@ -100,9 +121,15 @@ class Frontend:
         if self.template is None:
             raise TemplateError(f"{self.name} has no chat template; pass a prompt to generate() instead")
         try:
-            return chat_prompt(self.template, self.tokenizer, messages, options, max_tokens=self.context)
+            return prompt_with_tools(self.template, self.tokenizer, messages, options, max_tokens=self.context)
         except TemplateError as error:
             raise TemplateError(f"{self.name}: {error}; generate() continues a prompt without it") from error
+
+    def answer_tokens(self, prompt: ChatPrompt) -> list[int]:
+        """The tokens of ``prompt``, after which the answer begins: reasoning that it opens is closed again."""
+        if not prompt.text.rstrip().endswith(OPEN):
+            return prompt.tokens
+        return [*prompt.tokens, *ReasoningTokens.of(self.tokenizer).closing]
 
     def generate(
         self,
@@ -111,6 +138,7 @@ class Frontend:
         options: GenerateOptions,
         *,
         continues: bool,
+        tools: ToolPlan | None = None,
         on_end: Callable[[], None] = lambda: None,
     ) -> Generation:
         """Start generation after ``prompt``; the prefix that is in the cache of ``transcript`` is reused.
@@ -120,6 +148,7 @@ class Frontend:
             prompt: token ids of the whole prompt, checked.
             options: sampling parameters and stop conditions.
             continues: the answer continues the text of the prompt; otherwise it begins a message.
+            tools: what the answer may call.
             on_end: called once, when the answer has ended.
 
         Raises:
@@ -127,19 +156,29 @@ class Frontend:
             InputError: an option is out of its range.
         """
         sampling, stop_conditions = split_options(options, self.sampling)
+        rules = rules_of(options)
+        if outside := [token for token in sampling.logit_bias if token >= self.vocab_size]:
+            raise InputError(f"logit_bias has the token id {outside[0]}, expected 0 to {self.vocab_size - 1}")
         if len(prompt) >= transcript.capacity:
             raise PromptError(
                 f"the prompt has {len(prompt)} tokens, the context holds {transcript.capacity} for prompt and answer; "
                 "shorten the prompt, or load the model with a larger context"
             )
+        room = transcript.capacity - len(prompt)
+        calls = None if tools is None else tools.rules(self.tokenizer)
+        max_tokens = min(stop_conditions.max_tokens or room, room)
+        guides = AnswerGuides(self.tokenizer, self.vocab_size, rules, max_tokens, calls)
+        guide = guides.guide(prompt, may_reason=not continues)
         transcript.rewind(prompt)
         return Generation(
             transcript,
             prompt,
             sampler=Sampler(sampling),
-            decoder=self.tokenizer.stream_decoder(continues=continues),
+            decoder=self.tokenizer.stream_decoder(continues=continues, shown=calls.shown if calls else frozenset()),
             eog_ids=self.tokenizer.eog_ids,
             stop_conditions=stop_conditions,
+            guide=guide,
+            n_alternatives=rules.top_logprobs,
             batch=self.batch,
             speed=self.speed,
             on_prefill=options.get("on_prefill", no_progress),
@@ -149,17 +188,29 @@ class Frontend:
     def reply(
         self,
         prompt: ChatPrompt,
-        generation: Generation,
+        generations: Generator[Generation],
+        *,
+        logprobs: bool = False,
         on_reply: Callable[[Message], None] = lambda _reply: None,
     ) -> ChatStream:
-        """The reply as chunks, with the reasoning separated from the answer.
+        """The reply as chunks, with reasoning and tool calls separated from the answer.
 
         Args:
             prompt: the rendered conversation.
-            generation: the answer.
-            on_reply: called with the complete reply.
+            generations: the answers; closed after the last one.
+            logprobs: report log probabilities.
+            on_reply: called with each complete reply.
         """
-        return ChatStream(generation, ReasoningSplitter(prompt.text), model=self.name, on_reply=on_reply)
+
+        def new_reply() -> Reply:
+            calls = None if prompt.tools is None else ToolCallSplitter(prompt.tools.format)
+            return Reply(ReasoningSplitter(prompt.text), calls, self._shown_bytes if logprobs else None)
+
+        return ChatStream(generations, new_reply, model=self.name, on_reply=on_reply)
+
+    def _shown_bytes(self, token_id: int) -> bytes:
+        """The bytes of a token, special tokens included."""
+        return self.tokenizer.token_bytes(token_id) or self.tokenizer.special_text(token_id).encode()
 
 
 def _token_ids(prompt: object) -> list[int]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from sprat.devices.affinity import Threads, default_threads, fast_core_ids
 from sprat.devices.container import container_memory_bytes
+from sprat.devices.parts import Accelerator
 from sprat.devices.plan.choose import choose_quant
 from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.plan import BATCHES, Plan
@@ -40,6 +41,7 @@ class LoadLimits:
         cache: storage of the KV cache; ``None`` for the backend's default.
         streams: whether routed experts are streamed from storage: the plan keeps only some of them in memory.
         cores: the cores to pin threads to, on a machine with big and little cores; empty for no pinning.
+        accelerator: the device's GPU.
     """
 
     context: int
@@ -49,6 +51,7 @@ class LoadLimits:
     cache: Storage | None = None
     streams: bool = False
     cores: tuple[int, ...] = ()
+    accelerator: Accelerator | None = None
 
 
 def load_limits(
@@ -160,6 +163,7 @@ def _from_plan(plan: Plan, threads: Threads, cores: tuple[int, ...]) -> LoadLimi
         cache="int8" if settings.cache == "int8" else "f16",
         streams=not plan.fits,
         cores=(cores or threads.cores)[:n_threads],
+        accelerator=plan.profile.accelerator,
     )
 
 

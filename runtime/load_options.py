@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self, TypedDict
 
+from sprat.devices.plan.placement import Placement
 from sprat.errors import InputError
 from sprat.keywords import record_of
 from sprat.runtime.cache import STORAGES, Storage
 from sprat.runtime.files.model_file import Check
+from sprat.runtime.gpu_option import GPUOption
 
 __all__ = ["LoadKeywords", "LoadOptions"]
 
@@ -27,6 +29,8 @@ class LoadKeywords(TypedDict, total=False):
     exact: bool
     check: Check
     isolate: bool
+    trust: bool
+    gpu: str | int | Placement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +59,12 @@ class LoadOptions:
         isolate: run the backend in a process of its own that has no network, reads only the model and libraries,
             writes nothing, starts nothing and has a limit of memory. When it crashes, calls raise
             :class:`~sprat.errors.BackendDiedError`, and the model can be loaded again. Linux only.
+        trust: run an ONNX graph with operators that sprat's exporter does not write, such as ``Loop``. A graph is a
+            program: one from somewhere else may not end, or take all memory. Everything else is checked as before.
+        gpu: ``"off"`` computes on the CPU. Everything else takes the ``llamacpp`` backend: ``"auto"`` the fastest split
+            between a GPU's free memory and RAM, and the CPU where no GPU helps (:attr:`Engine.backend_choice` says
+            why); ``"4GB"`` the same with so much of the GPU's memory, ``"on"`` everything on the GPU, or a
+            :class:`~sprat.devices.plan.placement.Placement`: these three are errors where they do not work.
     """
 
     device: str | None = None
@@ -68,13 +78,18 @@ class LoadOptions:
     exact: bool = False
     check: Check = "sizes"
     isolate: bool = False
+    trust: bool = False
+    gpu: str | int | Placement = "off"
 
     def __post_init__(self) -> None:
         """Check what no later step looks at.
 
         Raises:
-            InputError: ``cache`` is no storage.
+            InputError: ``cache`` is no storage, or ``gpu`` none of its values.
         """
+        gpu = GPUOption.of(self.gpu)
+        if self.isolate and not gpu.is_off:
+            raise InputError(f"gpu is {self.gpu!r} with isolate=True, but it opens no device; drop one of the two")
         if self.cache is not None and self.cache not in STORAGES:
             raise InputError(f"cache is {self.cache!r}, expected one of {', '.join(STORAGES)}, or None for the default")
 

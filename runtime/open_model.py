@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -100,9 +99,9 @@ class ONNXModel:
     file: ONNXFile
 
     @classmethod
-    def open(cls, path: Path) -> ONNXModel:
-        """Open and check the file."""
-        return cls(ONNXFile.open(path))
+    def open(cls, path: Path, *, trust: bool = False) -> ONNXModel:
+        """Open and check the file; with ``trust`` operators of others are taken."""
+        return cls(ONNXFile.open(path, trust=trust))
 
     @property
     def spec(self) -> ModelSpec:
@@ -131,18 +130,18 @@ class ONNXModel:
         return sampling_from_config(read_generation_config(self.file.path.parent))
 
 
-_READERS: Mapping[str, Callable[[Path], OpenModel]] = {"gguf": GGUFModel.open, "onnx": ONNXModel.open}
-
-
-def open_model(path: str | os.PathLike[str], backend: str = "auto") -> OpenModel:
+def open_model(path: str | os.PathLike[str], backend: str = "auto", *, trust: bool = False) -> OpenModel:
     """Open a bundle, a ``.gguf`` or a ``.onnx`` file.
 
     Args:
         path: a bundle or a model file.
         backend: the backend that will run it; from a bundle with both formats, ``onnx`` selects the ONNX model.
+        trust: take an ONNX graph with operators that sprat's exporter does not write.
 
     Raises:
         InputError: the model cannot be read, or is damaged; see :mod:`sprat.errors` for the subclasses.
     """
     found = find_model(path, backend)
-    return _READERS[model_formats(found)[0]](found)
+    if model_formats(found) == ["onnx"]:
+        return ONNXModel.open(found, trust=trust)
+    return GGUFModel.open(found)

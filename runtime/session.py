@@ -10,7 +10,14 @@ from typing import Literal, Self, Unpack, get_args
 from sprat.errors import InputError, PromptError, SessionBusyError, unknown_name
 from sprat.runtime.backends.protocol import TokenStream
 from sprat.runtime.chat.completions import ChatCompletion, ChatStream, Message
-from sprat.runtime.chat.prompt import ChatOptions, ChatPrompt, TemplateOptions, split_chat_options
+from sprat.runtime.chat.prompt import (
+    ChatOptions,
+    ChatPrompt,
+    TemplateOptions,
+    reply_options,
+    split_chat_options,
+)
+from sprat.runtime.chat.tools.plan import ToolPlan
 from sprat.runtime.frontend import Frontend
 from sprat.runtime.generate.generation import FinishReason, Generation
 from sprat.runtime.generate.options import GenerateOptions
@@ -75,8 +82,12 @@ class Session:
         """Continue ``prompt``; see :meth:`sprat.runtime.engine.Engine.generate`."""
         return self._start(self._frontend.encode(prompt), options, continues=True)
 
-    def chat(self, text: str, **options: Unpack[ChatOptions]) -> ChatCompletion:
+    def chat(self, text: str | Sequence[Message], **options: Unpack[ChatOptions]) -> ChatCompletion:
         """Add ``text`` as a user message and return the whole reply, in OpenAI's format.
+
+        Args:
+            text: the message; or a list of messages, such as the results of the tools that the model called.
+            **options: as for :meth:`sprat.runtime.engine.Engine.chat`, except ``n``.
 
         Raises:
             SessionBusyError: another thread uses the session.
@@ -84,7 +95,7 @@ class Session:
         with self._alone():
             return self.stream_chat(text, **options).completion()
 
-    def stream_chat(self, text: str, **options: Unpack[ChatOptions]) -> ChatStream:
+    def stream_chat(self, text: str | Sequence[Message], **options: Unpack[ChatOptions]) -> ChatStream:
         """Add ``text`` as a user message and stream the reply; both are added to ``messages`` when it has ended.
 
         A turn that is cancelled, or times out, before its first token is not added.
@@ -94,10 +105,13 @@ class Session:
             PromptError: the conversation is longer than the context; with ``"shift"``, the new message alone is.
             SessionBusyError: another thread uses the session.
         """
-        question = Message(role="user", content=text)
+        questions = [*text] if isinstance(text, list | tuple) else [Message(role="user", content=text)]  # type: ignore[typeddict-item]
         for_template, for_generation = split_chat_options(options)
-        kept, prompt = self._fit(question, for_template, for_generation.get("max_tokens"))
-        generation = self._start(prompt.tokens, for_generation, continues=False)
+        for_reply = reply_options(options)
+        if for_reply.n != 1:
+            raise InputError(f"n is {for_reply.n}, but a conversation goes on with one reply; use engine.chat()")
+        kept, prompt = self._fit(questions, for_template, for_generation.get("max_tokens"))
+        generation = self._start(prompt.tokens, for_generation, continues=False, tools=prompt.tools)
 
         dropped = {id(message) for message in self.messages} - {id(message) for message in kept}
 
@@ -105,24 +119,26 @@ class Session:
             if generation.summary.finish_reason in _CUT_SHORT and reply == _NOTHING:
                 return  # it was stopped before the first token: as if it had not been asked
             remaining = [message for message in self.messages if id(message) not in dropped]
-            self.messages[:] = [*remaining, question, reply]
+            self.messages[:] = [*remaining, *questions, reply]
 
-        return self._frontend.reply(prompt, generation, on_reply=add_turn)
+        return self._frontend.reply(
+            prompt, (answer for answer in [generation]), logprobs=for_reply.logprobs, on_reply=add_turn
+        )
 
     def _fit(
-        self, question: Message, options: TemplateOptions, max_tokens: int | None
+        self, questions: list[Message], options: TemplateOptions, max_tokens: int | None
     ) -> tuple[list[Message], ChatPrompt]:
-        """The messages before ``question`` that fit into the context with it and an answer, and the prompt."""
+        """The messages before ``questions`` that fit into the context with them and an answer, and the prompt."""
         kept = list(self.messages)
         if self._overflow == "stop":
-            return kept, self._frontend.encode_chat([*kept, question], options)
+            return kept, self._frontend.encode_chat([*kept, *questions], options)
         share = self._transcript.capacity // _MIN_ANSWER
         limit = self._transcript.capacity - min(max_tokens or share, share)
         while True:
             shorter = _without_oldest_turn(kept)
             is_last = shorter == kept
             try:
-                prompt = self._frontend.encode_chat([*kept, question], options)
+                prompt = self._frontend.encode_chat([*kept, *questions], options)
             except PromptError:  # too long to be encoded
                 if is_last:
                     raise
@@ -147,10 +163,12 @@ class Session:
             self._stop_running()
             self._transcript.close()
 
-    def _start(self, prompt: Sequence[int], options: GenerateOptions, *, continues: bool) -> Generation:
+    def _start(
+        self, prompt: Sequence[int], options: GenerateOptions, *, continues: bool, tools: ToolPlan | None = None
+    ) -> Generation:
         with self._alone():
             self._stop_running()
-            self._running = self._frontend.generate(self._transcript, prompt, options, continues=continues)
+            self._running = self._frontend.generate(self._transcript, prompt, options, continues=continues, tools=tools)
             return self._running
 
     @contextmanager

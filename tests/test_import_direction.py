@@ -14,7 +14,7 @@ SOURCES = ROOT / "src" / "sprat"
 
 LEAVES = ["alignment", "argument_types", "arrays", "errors", "files", "keywords", "locks", "native", "progress", "text"]
 
-ROOMS = ["devices", "quant", "runtime", "export", "app", "cli"]
+ROOMS = ["devices", "quant", "runtime", "export", "app", "server", "cli"]
 """Lowest first; a room imports only rooms before it."""
 
 PARTS = {
@@ -27,18 +27,19 @@ PARTS = {
     ],
     "quant": [
         "formats",
-        "allocate convert mixes quality round",
+        "allocate convert kld_scale mixes quality round",
         "recipe",
     ],
     "runtime": [
         "interrupt weights memory sandbox",
-        "tokenizer arch",
+        "tokenizer arch gpu_option",
         "files cache",
         "kernels",
         "models",
         "buffers",
         "footprint",
         "backends",
+        "pass_queue",
         "generate cache_budget",
         "chat",
         "frontend open_model",
@@ -46,7 +47,7 @@ PARTS = {
         "session",
         "limits load_options",
         "engine",
-        "health",
+        "async_engine health",
     ],
     "export": [
         "source texts",
@@ -62,8 +63,8 @@ PARTS = {
         "estimate pipeline inspection",
     ],
     "app": [
-        "model_reference",
-        "evaluate doctor export inspect load plan report verify",
+        "model_reference questions",
+        "evaluate doctor export frontier inspect load plan report verify",
         "demo_bundle",
         "bench quantize",
         "demo",

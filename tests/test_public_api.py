@@ -14,8 +14,8 @@ import sprat
 from sprat import errors
 
 FUNCTIONS = {"bench", "evaluate", "export", "inspect", "load", "plan", "quantize", "report", "verify"}
-FUNCTIONS |= {"estimate_export"}
-CLASSES = {"Engine", "Session"}
+FUNCTIONS |= {"estimate_export", "serve"}
+CLASSES = {"AsyncEngine", "AsyncSession", "Engine", "Session"}
 ROOT = Path(__file__).parents[1]
 
 

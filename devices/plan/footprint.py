@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-__all__ = ["AS_IT_IS", "SHORTEST_CONTEXT", "AttentionCost", "Footprint", "PassCost"]
+__all__ = ["AS_IT_IS", "SHORTEST_CONTEXT", "AttentionCost", "Footprint", "LayerBytes", "PassCost"]
 
 AS_IT_IS = "as it is"  # the quantization of a file that is planned for unchanged
 SHORTEST_CONTEXT = 256  # a context that is shortened to fit is a multiple of this many tokens
@@ -60,6 +60,14 @@ class AttentionCost:
         return n_tokens * self.per_token + expanded * self.per_entry + n_tokens * attended * self.per_pair / filled
 
 
+@dataclass(frozen=True, slots=True)
+class LayerBytes:
+    """Packed weights of one layer: what every token reads, and all its routed experts."""
+
+    dense_bytes: int
+    experts_bytes: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassCost:
     """What a forward pass reads and computes. A product costs two operations per weight and token.
@@ -77,6 +85,8 @@ class PassCost:
         n_moe_layers: layers with an MoE sublayer.
         n_experts: routed experts of one such layer.
         n_experts_per_token: experts that the router selects per token and layer.
+        f16_cache_bytes_per_token: KV entries of a token in float16, in all layers.
+        layers: bytes of each layer; empty where they are not known.
         n_layers: layers of the model.
         attention: ways to compute one layer's attention; the runtime takes the cheapest.
         attention_values: query values plus attention output values of a token, in all layers.
@@ -101,6 +111,8 @@ class PassCost:
     n_moe_layers: int = 0
     n_experts: int = 0
     n_experts_per_token: int = 0
+    f16_cache_bytes_per_token: int = 0
+    layers: tuple[LayerBytes, ...] = ()
 
     @property
     def is_mla(self) -> bool:

@@ -13,7 +13,7 @@ from functools import cached_property
 
 from sprat.devices.plan.efficiency import load_efficiency
 from sprat.devices.plan.footprint import Footprint
-from sprat.devices.plan.gpu import GPUFit, fit_gpu
+from sprat.devices.plan.gpu import GPUFit, GPUPlan, fit_gpu, plan_gpu
 from sprat.devices.plan.predict import PREFILL_CHUNK, PassTime, Predictor, device_rates
 from sprat.devices.profile import DeviceProfile, Storage
 
@@ -119,6 +119,8 @@ class PlanSummary:
     settings: RunSettings
     missing_from: str | None = None  # "memory" or "storage"; None when it fits
     file_bytes: int = 0  # all weights on storage; 0 in files of earlier versions
+    mix: PlanSummary | None = None  # a mix of formats that stays wholly in memory, where this does not
+    gpu: GPUPlan | None = None  # placements on the GPU; None without one, and in files of earlier versions
 
 
 @dataclass(frozen=True)
@@ -225,17 +227,33 @@ class Plan:
     @cached_property
     def predictor(self) -> Predictor | None:
         """Times of single passes; ``None`` when the model does not fit or the cost of a pass is not known."""
-        if self.footprint.pass_cost is None or not self.runs or self.storage is None:
+        return self._predictor(self.held_experts_share) if self.runs else None
+
+    def _predictor(self, resident_share: float) -> Predictor | None:
+        if self.footprint.pass_cost is None or self.storage is None:
             return None
         efficiency = load_efficiency()
         rates = device_rates(self.profile, efficiency, self.storage)
-        return Predictor(self.footprint.pass_cost, rates, efficiency, self.held_experts_share)
+        return Predictor(self.footprint.pass_cost, rates, efficiency, resident_share)
 
     @property
     def graphics(self) -> GPUFit | None:
         """The model in the memory of the device's GPU; ``None`` without a GPU."""
         accelerator = self.profile.accelerator
         return fit_gpu(accelerator, self.footprint) if accelerator else None
+
+    def gpu(self, *, past: int = 0, card_bytes: int | None = None) -> GPUPlan | None:
+        """Placements on the device's GPU for decoding at depth ``past``, with ``card_bytes`` of its memory.
+
+        ``None`` without a GPU, or when the cost of a pass is not known. Nothing is streamed: what is not on the card
+        must fit into memory, also of a model that does not fit without the card.
+        """
+        accelerator, cost = self.profile.accelerator, self.footprint.pass_cost
+        predictor = self._predictor(1.0)
+        if accelerator is None or predictor is None or cost is None or not cost.layers:
+            return None
+        on_cpu = predictor.decode_parts(past)
+        return plan_gpu(accelerator, self.footprint, on_cpu, self.usable_bytes, past=past, card_bytes=card_bytes)
 
     @property
     def settings(self) -> RunSettings:
@@ -264,7 +282,7 @@ class Plan:
         predictor = self.predictor
         if predictor is None:
             return None
-        efficiency, rates = predictor.efficiency, predictor.rates
+        rates = predictor.rates
         prompt_tokens = min(self.prompt_tokens, self.footprint.context)
         prefill, decode = predictor.prefill(prompt_tokens, batch=self.settings.batch), predictor.decode(0)
         return Prediction(
@@ -274,13 +292,13 @@ class Plan:
             prefill_tokens_per_s=prompt_tokens / prefill.total_s,
             decode_tokens_per_s=_per_second(decode),
             decode_tokens_per_s_at_context=_per_second(predictor.decode(self.footprint.context)),
-            relative_error=efficiency.errors.of(rates.basis),
+            relative_error=rates.relative_error,
             prefill_limit=prefill.limit,
             decode_limit=decode.limit,
         )
 
-    def summary(self, model: str) -> PlanSummary:
-        """The values of the plan; ``model`` is the name that the user gave."""
+    def summary(self, model: str, *, card_bytes: int | None = None) -> PlanSummary:
+        """The values of the plan; ``model`` is the name that the user gave, ``card_bytes`` as for :meth:`gpu`."""
         footprint = self.footprint
         return PlanSummary(
             model=model,
@@ -298,6 +316,7 @@ class Plan:
             memory_map=self.memory_map(),
             prediction=self.prediction,
             graphics=self.graphics,
+            gpu=self.gpu(card_bytes=card_bytes),
             settings=self.settings,
         )
 

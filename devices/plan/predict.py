@@ -11,11 +11,12 @@ import enum
 from dataclasses import dataclass, fields
 
 from sprat.devices.parts import Basis
+from sprat.devices.plan.counted import load_counted
 from sprat.devices.plan.efficiency import Efficiency, Factors
 from sprat.devices.plan.footprint import PassCost
 from sprat.devices.profile import DeviceProfile, Storage
 
-__all__ = ["PREFILL_CHUNK", "Limit", "PassTime", "Predictor", "Rates", "device_rates"]
+__all__ = ["PREFILL_CHUNK", "Limit", "PartTimes", "PassTime", "Predictor", "Rates", "device_rates"]
 
 PREFILL_CHUNK = 512  # tokens of a prompt in one pass, unless that takes too long
 _LANES = {"avx512": 16, "avx2": 8}  # float32 lanes of a vector register; 4 elsewhere
@@ -58,7 +59,7 @@ class PassTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """Rates that sprat's kernels reach on a device, per second, and the weakest basis among them."""
+    """Rates that sprat's kernels reach on a device, per second; their weakest basis; the error of what they predict."""
 
     read_bytes: float
     cache_bytes: int  # CPU cache: up to this size nothing is read from memory
@@ -70,6 +71,7 @@ class Rates:
     storage_bytes: float  # sequential reads
     random_bytes: float  # random reads of an expert's size
     basis: Basis
+    relative_error: float
 
     def missed_share(self, n_bytes: float) -> float:
         """Share of ``n_bytes`` per pass that misses the CPU cache: 0 up to its size, 1 from three times that."""
@@ -79,7 +81,7 @@ class Rates:
 
 
 def device_rates(profile: DeviceProfile, efficiency: Efficiency, storage: Storage) -> Rates:
-    """The rates of ``profile`` with weights on ``storage``: measured, or else shares of its peaks."""
+    """The rates of ``profile`` with weights on ``storage``: measured, else counted, else shares of its peaks."""
     memory, peaks = profile.memory, efficiency.peaks
     read_gbps = memory.read_gbps.value * (1 if memory.sustained_gbps else peaks.memory_share.value)
     clock_ghz = max(cores.clock_ghz.value for cores in profile.fast_cores)
@@ -96,6 +98,7 @@ def device_rates(profile: DeviceProfile, efficiency: Efficiency, storage: Storag
         storage_bytes=1e6 * storage.sequential_mbps.value,
         random_bytes=1e6 * (storage.random_1mib_mbps or storage.sequential_mbps).value,
         basis=_weakest(profile),
+        relative_error=_relative_error(profile, efficiency),
     )
 
 
@@ -105,13 +108,23 @@ def _kernel_gops(profile: DeviceProfile, efficiency: Efficiency) -> tuple[float,
         measured = profile.compute
         return measured.int8_gops.value, measured.one_token_gops.value, measured.f32_gflops.value
     peaks = efficiency.peaks
+    attention = sum(cores.f32_gflops for cores in profile.fast_cores) * peaks.f32_share.value
+    counted = load_counted()
+    if counted.has(profile.fast_cores):
+        # Factors of products are shares of a probe's rates; counts are of the products themselves.
+        one, many = (2e-9 * rate for rate in counted.products_per_second(profile.fast_cores))
+        return many / efficiency.prefill.compute, one / efficiency.decode.compute, attention
     int8_peak = sum(cores.int8_gops for cores in profile.fast_cores)
-    f32_peak = sum(cores.f32_gflops for cores in profile.fast_cores)
-    return (
-        int8_peak * peaks.int8_share.value,
-        int8_peak * peaks.one_token_share.value,
-        f32_peak * peaks.f32_share.value,
-    )
+    return int8_peak * peaks.int8_share.value, int8_peak * peaks.one_token_share.value, attention
+
+
+def _relative_error(profile: DeviceProfile, efficiency: Efficiency) -> float:
+    """By the weakest basis; smaller where the cores' speed was counted and the memory's is known."""
+    counted = load_counted()
+    memory = profile.memory.read_gbps.basis
+    if profile.compute or memory is Basis.ASSUMED or not counted.has(profile.fast_cores):
+        return efficiency.errors.of(_weakest(profile))
+    return counted.error(profile.fast_cores)
 
 
 def _weakest(profile: DeviceProfile) -> Basis:
@@ -129,6 +142,22 @@ class _Product:
     n_bytes: float  # read from memory
     ops: float
     rows: float  # output values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartTimes:
+    """Times of the parts of one pass."""
+
+    dense: PassTime
+    experts: PassTime
+    attention: PassTime
+    head: PassTime
+    calls: PassTime
+
+    @property
+    def total(self) -> PassTime:
+        """The whole pass: the parts run one after another."""
+        return self.dense + self.experts + self.attention + self.head + self.calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +178,10 @@ class Predictor:
 
     def decode(self, past: int) -> PassTime:
         """One token at depth ``past``."""
+        return self.decode_parts(past).total
+
+    def decode_parts(self, past: int) -> PartTimes:
+        """One token at depth ``past``, part by part."""
         return self._pass(1, past, self.efficiency.decode, self.rates.gemv_ops, self._hit_share())
 
     def prefill(self, n_tokens: int, past: int = 0, batch: int = PREFILL_CHUNK) -> PassTime:
@@ -157,20 +190,24 @@ class Predictor:
         for start in range(0, n_tokens, batch):
             n_new = min(batch, n_tokens - start)
             # A long pass uses nearly every expert, whatever the last pass left in memory.
-            total += self._pass(n_new, past + start, self.efficiency.prefill, self.rates.gemm_ops, self.resident_share)
+            total += self._pass(
+                n_new, past + start, self.efficiency.prefill, self.rates.gemm_ops, self.resident_share
+            ).total
         return total
 
-    def _pass(self, n_tokens: int, past: int, factors: Factors, int8_ops: float, resident: float) -> PassTime:
+    def _pass(self, n_tokens: int, past: int, factors: Factors, int8_ops: float, resident: float) -> PartTimes:
         cost, rates = self.cost, self.rates
         missed = rates.missed_share(cost.matrix_bytes + cost.cache_bytes_per_token * past)
         dense = _Product(cost.dense_bytes * missed, 2 * n_tokens * cost.dense_weights, n_tokens * cost.dense_rows)
-        times = self._product(dense, factors, int8_ops)
-        times += self._experts(n_tokens, factors, int8_ops, missed, resident)
-        times += self._attention(n_tokens, past, factors, missed)
         # The output head runs for the last token of a pass only.
         head = _Product(cost.head_bytes * missed, 2 * cost.head_weights, cost.head_rows)
-        times += self._product(head, self.efficiency.decode, rates.gemv_ops)
-        return times + PassTime(calls_s=cost.n_calls * rates.call_s * factors.calls)
+        return PartTimes(
+            dense=self._product(dense, factors, int8_ops),
+            experts=self._experts(n_tokens, factors, int8_ops, missed, resident),
+            attention=self._attention(n_tokens, past, factors, missed),
+            head=self._product(head, self.efficiency.decode, rates.gemv_ops),
+            calls=PassTime(calls_s=cost.n_calls * rates.call_s * factors.calls),
+        )
 
     def _product(self, product: _Product, factors: Factors, int8_ops: float, reached: float = 1.0) -> PassTime:
         memory_s = product.n_bytes / (self.rates.read_bytes * factors.memory * reached)

@@ -71,6 +71,9 @@ def _about_gpu(plan: Plan) -> Iterator[str]:
     found = plan.graphics
     if found is None:
         return
+    if plan.profile.accelerator and (why := plan.profile.accelerator.keep_off):
+        yield f"keep {found.name} off: {why}"
+        return
     if found.spare_bytes < 0:
         fit = f"lacks {human_bytes(-found.spare_bytes)} to hold the whole model in {plan.footprint.quant}"
     elif found.most_tokens_per_s is None:
@@ -81,8 +84,8 @@ def _about_gpu(plan: Plan) -> Iterator[str]:
             f"{format_number(found.most_tokens_per_s)} tokens/s (assumed: peak bandwidth, and only weights are read)"
         )
     yield (
-        f"{found.name} {fit}; sprat's native backend runs on the CPU, a llama-cpp-python built for {found.api} would "
-        "use the GPU"
+        f"{found.name} {fit}; --gpu uses it with a llama-cpp-python that is built for {found.api} (docs/gpu.md), "
+        "the native backend runs on the CPU"
     )
 
 

@@ -1,4 +1,4 @@
-"""The charts as PNG files, each with its finding and note, for slides and messages."""
+"""The charts as PNG or SVG files, each with its finding and note, for slides and messages."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from sprat.devices.report.charts.svg import Panel, document, label, node, stack,
 from sprat.devices.report.figures.figure import Figure
 from sprat.devices.report.files import write_report_file
 from sprat.devices.report.palette import LIGHT, resolve
-from sprat.errors import BackendError
+from sprat.errors import BackendError, InputError
 
-__all__ = ["write_pngs"]
+__all__ = ["check_picture", "write_picture", "write_pngs"]
 
 _WIDTH = 720
 _MARGIN = 28
@@ -34,6 +34,32 @@ def write_pngs(figures: Iterable[Figure], folder: Path) -> list[Path]:
             written.append(folder / f"{figure.slug}.png")
             write_report_file(written[-1], _render(_poster(figure)))
     return written
+
+
+def check_picture(path: Path) -> None:
+    """Check that a picture can have this name.
+
+    Raises:
+        InputError: another suffix than ``.svg`` and ``.png``.
+    """
+    if path.suffix not in {".svg", ".png"}:
+        raise InputError(f"{path}: a picture is a .svg or .png file; give one of these names")
+
+
+def write_picture(figure: Figure, path: Path) -> None:
+    """A figure that is not empty as an SVG with its style, or as a PNG, by the suffix of ``path``.
+
+    Raises:
+        InputError: as :func:`check_picture`.
+        BackendError: as :func:`write_pngs`, of a PNG.
+        ExportError: the file cannot be written.
+    """
+    check_picture(path)
+    if path.suffix == ".svg":
+        write_report_file(path, _poster(figure).replace(">", f"><style>{_style()}</style>", 1).encode())
+    else:
+        _check_font()
+        write_report_file(path, _render(_poster(figure)))
 
 
 def _check_font() -> None:
@@ -72,5 +98,8 @@ def _render(svg: str) -> bytes:
         import resvg_py
     except ImportError as error:
         raise BackendError("PNG files need resvg_py, which is not installed: pip install 'sprat[report]'") from error
-    style = resolve((resources.files("sprat.devices.report") / "chart.css").read_text(encoding="utf-8"), LIGHT)
-    return bytes(resvg_py.svg_to_bytes(svg_string=svg, style_sheet=style, background=LIGHT["paper"], zoom=_ZOOM))
+    return bytes(resvg_py.svg_to_bytes(svg_string=svg, style_sheet=_style(), background=LIGHT["paper"], zoom=_ZOOM))
+
+
+def _style() -> str:
+    return resolve((resources.files("sprat.devices.report") / "chart.css").read_text(encoding="utf-8"), LIGHT)

@@ -38,15 +38,16 @@ def onnx_artifact(
         recipe: the format of every tensor; :func:`~sprat.export.onnx.weights.onnx_format` maps it to ONNX.
         name: the parts of the model's name.
         tokenizer: its ``tokenizer.*`` keys, for the ids of special tokens.
-        rounding: not supported yet.
+        rounding: rounds tensors that are not rounded blindly, and keeps them in memory.
         options: options of the graph.
 
     Raises:
         InputError: the package onnx-ir is not installed.
     """
-    assert rounding is None, "the pipeline refuses a calibrated export to ONNX"
     try:
         from sprat.export.onnx.artifact import OnnxArtifact
     except ModuleNotFoundError as error:
         raise InputError(f"ONNX files need {error.name}; install it with pip install 'sprat[onnx]'") from error
-    return OnnxArtifact.of(checkpoint, recipe, name=name, tokenizer=tokenizer, options=options or OnnxOptions())
+    return OnnxArtifact.of(
+        checkpoint, recipe, name=name, tokenizer=tokenizer, rounding=rounding, options=options or OnnxOptions()
+    )

@@ -22,6 +22,8 @@ from sprat.export.source.tensor import SourceTensor
 from sprat.export.write.errors import export_errors
 from sprat.export.write.naming import ModelName
 from sprat.export.write.plain_files import open_folder, write_new
+from sprat.export.write.rounded_rows import rounded_tensors
+from sprat.export.write.rounding import Rounding
 from sprat.export.write.tensor_groups import TensorSize, group_tensors
 from sprat.export.write.writer import WrittenFile, check_free_space, write_file
 from sprat.progress import ReportProgress
@@ -53,11 +55,13 @@ class OnnxArtifact:
         *,
         name: ModelName,
         tokenizer: Mapping[str, Any],
+        rounding: Rounding | None,
         options: OnnxOptions,
     ) -> Self:
         """Build the graph; see :func:`sprat.export.onnx.onnx_artifact`."""
         spec = checkpoint.spec
-        built = build_model(spec, checkpoint.tensors, recipe, options, name=name.name)
+        tensors = rounded_tensors(checkpoint.tensors, recipe, rounding)
+        built = build_model(spec, tensors, recipe, options, name=name.name)
         metadata = {
             "sprat.version": version("sprat"),
             "sprat.name": name.name,
@@ -67,6 +71,8 @@ class OnnxArtifact:
             "sprat.operators": "portable" if options.portable else "contrib",
             "sprat.requires": built.requires,
         }
+        if rounding:
+            metadata["sprat.rounding"] = rounding.digest
         genai = genai_config(spec, tokenizer, _MODEL_NAME, options.context)
         return cls(built, checkpoint, metadata, genai)
 
@@ -124,7 +130,7 @@ class OnnxArtifact:
             folder / DATA_NAME,
             self.built.data,
             self._pack,
-            source=self.checkpoint.hash(),
+            source=" ".join([self.checkpoint.hash(), self.metadata.get("sprat.rounding", "")]).rstrip(),
             check_source=self.checkpoint.check_unchanged,
             progress=progress,
             keep_journal=True,

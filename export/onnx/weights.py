@@ -53,7 +53,7 @@ class GraphWeights:
 
     def linear(self, x: Value, name: str, bias: str | None = None) -> Value:
         """``x @ weight.T + bias``: ``["n", in]`` to ``["n", out]``."""
-        return self.product(x, self._stored(f"{name}.weight"), bias=None if bias is None else self.vector(bias))
+        return self.product(x, self.stored(f"{name}.weight"), bias=None if bias is None else self.vector(bias))
 
     def product(self, x: Value, weight: OnnxWeight, *, part: int | None = None, bias: Value | None = None) -> Value:
         """``x @ weight.T + bias`` with a matrix, or with matrix ``part`` of a stack."""
@@ -80,7 +80,7 @@ class GraphWeights:
 
     def head(self, x: Value, name: str) -> Value:
         """Logits ``["n", vocab_size]``; the matrix is split, since onnxruntime holds a part twice while it packs it."""
-        weight = self._stored(f"{name}.weight")
+        weight = self.stored(f"{name}.weight")
         n_rows, n_in = weight.source.shape
         n_parts = _n_parts(n_rows, weight.regions[0].nbytes)
         if n_parts == 1 or self.options.portable or not isinstance(weight.format, GroupFormat):
@@ -88,7 +88,7 @@ class GraphWeights:
         stack = replace(weight, source=replace(weight.source, shape=(n_parts, n_rows // n_parts, n_in)))
         return self._graph.op("Concat", *(self.product(x, stack, part=i) for i in range(n_parts)), axis=1)
 
-    def experts(self, layer: int) -> tuple[OnnxWeight, OnnxWeight]:
+    def qmoe_experts(self, layer: int) -> tuple[OnnxWeight, OnnxWeight]:
         """Gate and up with alternating rows, ``(n_experts, 2 * width, hidden)``, and down, of all experts."""
         gate, up, down = (self._tensors[f"blk.{layer}.ffn_{matrix}_exps.weight"] for matrix in ("gate", "up", "down"))
         n_experts, width, hidden = gate.shape
@@ -97,12 +97,11 @@ class GraphWeights:
         finest = max(self._wanted(gate), self._wanted(up), key=lambda found: found.bits_per_weight)
         common = math.gcd(width, hidden)  # QMoE has one block size
         formats = [self._format(wanted, common) for wanted in (finest, self._wanted(down))]
-        signed = self.options.portable
-        return OnnxWeight(fused, formats[0], signed), OnnxWeight(down, formats[1], signed)
+        return OnnxWeight(fused, formats[0]), OnnxWeight(down, formats[1])
 
-    def takes_qmoe(self, *experts: OnnxWeight) -> bool:
-        """Whether ``QMoE`` computes these experts: an onnxruntime that has a fast one, and codes."""
-        is_quantized = all(isinstance(weight.format, GroupFormat) for weight in experts)
+    def takes_qmoe(self, layer: int) -> bool:
+        """Whether ``QMoE`` computes the experts of ``layer``: an onnxruntime that has a fast one, and codes."""
+        is_quantized = all(isinstance(weight.format, GroupFormat) for weight in self.qmoe_experts(layer))
         return is_quantized and not self.options.portable and self.options.ort >= FAST_QMOE
 
     @property
@@ -113,7 +112,7 @@ class GraphWeights:
 
     def per_head(self, x: Value, name: str) -> Value:
         """Each head of ``x`` ``["n", heads, in]`` times its own matrix: ``["n", heads, out]``."""
-        weight = self._stored(f"{name}.weight")
+        weight = self.stored(f"{name}.weight")
         if self.options.portable or not isinstance(weight.format, GroupFormat):
             return self._per_head_float(x, weight.source)
         n_heads = weight.source.shape[0]
@@ -122,12 +121,13 @@ class GraphWeights:
 
     def embedding(self, tokens: Value) -> Value:
         """Rows of the token embedding: ``["n"]`` to ``["n", hidden]``."""
-        weight = self._stored("token_embd.weight")
+        weight = self.stored("token_embd.weight")
         if isinstance(weight.format, GroupFormat):
             return self._dequantized_rows(self.arrays.rows(weight), weight, tokens)
         return self._graph.op("Cast", self._graph.op("Gather", self.arrays.floats(weight), tokens), to=_FLOAT)
 
-    def _stored(self, name: str) -> OnnxWeight:
+    def stored(self, name: str) -> OnnxWeight:
+        """A matrix or a stack of matrices in the format that the recipe has for it."""
         source = self._tensors[name]
         return OnnxWeight(source, self._format(self._wanted(source), source.shape[-1]), signed=self.options.portable)
 

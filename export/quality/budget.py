@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from sprat.errors import InputError
 from sprat.quant.allocate import Option, allocate
-from sprat.quant.formats import BlockFormat, get_format
-from sprat.quant.recipe import KeptFormats, Recipe
+from sprat.quant.formats import BlockFormat, format_names, get_format
+from sprat.quant.recipe import KeptFormats, Recipe, is_kept_f32
+from sprat.quant.round.grid import grid_of
+from sprat.runtime.kernels.native import NATIVE_FORMATS
 from sprat.text import human_bytes
 
-__all__ = ["Allocation", "Tensors", "allocate_bytes", "allocate_file", "tensor_bytes"]
+__all__ = ["Allocation", "Tensors", "allocate_bytes", "allocate_file", "allocated_formats", "tensor_bytes"]
 
 _CLOSE = 0.001  # of the target
 _MAX_ROUNDS = 8
+_ONNX_FORMATS = ("Q4_0", "Q8_0")
 
 Cost = Callable[[str, BlockFormat], float]
 
@@ -28,11 +32,27 @@ class Tensors:
         shapes: canonical name -> shape.
         choices: name -> formats, of the tensors that are allocated.
         fixed: name -> format, of the others: norms, routers, biases, tensors of the user's rules, odd rows.
+        tied: tensors that must have one format: ONNX stores gate and up of experts together.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     choices: Mapping[str, tuple[BlockFormat, ...]]
     fixed: Mapping[str, BlockFormat]
+    tied: Sequence[tuple[str, ...]] = ()
+
+    @classmethod
+    def of(cls, shapes: Mapping[str, tuple[int, ...]], recipe: Recipe, file_format: str = "gguf") -> Self:
+        """Tensors of ``shapes``; those of the recipe's rules, and those that no recipe quantizes, are fixed."""
+        choices: dict[str, tuple[BlockFormat, ...]] = {}
+        for name, shape in shapes.items():
+            is_fixed = len(shape) < 2 or is_kept_f32(name) or any(rule.matches(name) for rule in recipe.rules)
+            usable = tuple(format for format in allocated_formats(file_format) if format.divides(shape[-1]))
+            if not is_fixed and len(usable) > 1:
+                choices[name] = usable
+        fixed = {name: recipe.choose(name, shape).format for name, shape in shapes.items() if name not in choices}
+        gates = [name for name in choices if "ffn_gate_exps" in name] if file_format == "onnx" else []
+        pairs = [(name, name.replace("ffn_gate_exps", "ffn_up_exps")) for name in gates]
+        return cls(shapes, choices, fixed, [pair for pair in pairs if pair[1] in choices])
 
     @property
     def n_weights(self) -> int:
@@ -58,6 +78,17 @@ class Allocation:
         return KeptFormats.of(self.formats, sizes, name)
 
 
+def allocated_formats(file_format: str = "gguf") -> list[BlockFormat]:
+    """Formats to choose from: those that rounding knows and, where the core is built, its kernels run.
+
+    ONNX has two of them under other names: symmetric blocks of 32 with 4 or 8 bits.
+    """
+    if file_format == "onnx":
+        return [get_format(name) for name in _ONNX_FORMATS]
+    known = [format for format in map(get_format, format_names()) if grid_of(format)]
+    return [format for format in known if not NATIVE_FORMATS or format.name in NATIVE_FORMATS]
+
+
 def tensor_bytes(shape: tuple[int, ...], format: BlockFormat) -> int:
     """Packed size of a tensor."""
     return math.prod(shape[:-1]) * format.row_bytes(shape[-1])
@@ -70,14 +101,24 @@ def allocate_bytes(tensors: Tensors, cost: Cost, budget: int) -> Allocation:
         InputError: the smallest formats exceed the budget.
     """
     fixed = sum(tensor_bytes(tensors.shapes[name], format) for name, format in tensors.fixed.items())
-    options = [
-        [Option(format.name, tensor_bytes(tensors.shapes[name], format), cost(name, format)) for format in formats]
-        for name, formats in tensors.choices.items()
-    ]
-    picked = allocate(options, budget - fixed)
-    chosen = {name: get_format(option.name) for name, option in zip(tensors.choices, picked, strict=True)}
+    tied = {name: group for group in tensors.tied for name in group}
+    groups = list(dict.fromkeys(tied.get(name, (name,)) for name in tensors.choices))
+    picked = allocate([_options(tensors, group, cost) for group in groups], budget - fixed)
+    chosen = {name: get_format(found.name) for group, found in zip(groups, picked, strict=True) for name in group}
     formats = {name: chosen.get(name) or tensors.fixed[name] for name in tensors.shapes}
     return Allocation(formats, sum(option.cost for option in picked))
+
+
+def _options(tensors: Tensors, group: Sequence[str], cost: Cost) -> list[Option]:
+    """The formats of tensors that have the same one."""
+    return [
+        Option(
+            format.name,
+            sum(tensor_bytes(tensors.shapes[name], format) for name in group),
+            sum(cost(name, format) for name in group),
+        )
+        for format in tensors.choices[group[0]]
+    ]
 
 
 def allocate_file(tensors: Tensors, cost: Cost, target: int, file_size: Callable[[Allocation], int]) -> Allocation:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sprat.arrays import F32Array, I32Array, U8Array
-from sprat.export.quality.layer_pass import LayerPass, Replaced
+from sprat.export.quality.measuring.layer_pass import LayerPass, Replaced
+from sprat.export.quality.measuring.score import Score, difference, score
 from sprat.export.quality.rounder import Rounder
-from sprat.export.quality.score import Score, difference, score
 from sprat.progress import Progress, ReportProgress
 from sprat.quant.formats import BlockFormat
 from sprat.quant.round.rounding import Effort

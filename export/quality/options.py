@@ -42,12 +42,14 @@ class QualityOptions:
         target: the bytes to aim at.
         calibration: text files to calibrate with; the packaged text if there is none.
         imatrix_out: where to write llama.cpp's imatrix of the text.
+        file_format: ``gguf`` or ``onnx``.
     """
 
     level: str
     target: Target
     calibration: tuple[Path, ...] = ()
     imatrix_out: Path | None = None
+    file_format: str = "gguf"
 
     @classmethod
     def of(
@@ -84,7 +86,7 @@ class QualityOptions:
             raise InputError(f"--quality none takes no {[*named, *named_texts][0]}; choose fast, balanced or best")
         if level == "fast" and (named_texts or max_kld is not None):
             option = [*named_texts, "--max-kld"][0]
-            raise InputError(f"--quality fast reads no text, so it takes no {option}; choose balanced or best")
+            raise InputError(f"--quality fast measures nothing, so it takes no {option}; choose balanced or best")
         target = Target(_file_bytes(target_size, match_size), _bpw(target_bpw), _kld(max_kld))
         imatrix = None if imatrix_out is None else Path(imatrix_out)
         files = [calibration] if isinstance(calibration, str | os.PathLike) else calibration

@@ -15,41 +15,49 @@ from typing import Any
 import numpy as np
 
 from sprat.arrays import I32Array, U8Array
-from sprat.errors import InputError
-from sprat.export.calibration import calibration_sequences, disturbed, hold_out
-from sprat.export.quality.budget import Allocation, Tensors, allocate_bytes, allocate_file, tensor_bytes
+from sprat.errors import InputError, TokenizerError
+from sprat.export.calibration import calibration_sequences, hold_out
+from sprat.export.quality.budget import (
+    Allocation,
+    Tensors,
+    allocate_bytes,
+    allocate_file,
+    allocated_formats,
+    tensor_bytes,
+)
 from sprat.export.quality.candidates import STEPS, Compared, Rounded, compare, round_all
 from sprat.export.quality.costs import packaged_cost
 from sprat.export.quality.flat import FlatRounding
 from sprat.export.quality.imatrix import write_imatrix
-from sprat.export.quality.layer_pass import LayerPass
-from sprat.export.quality.measure import Measurements, measure
-from sprat.export.quality.options import QualityOptions
-from sprat.export.quality.rounder import Rounder
-from sprat.export.quality.store import (
+from sprat.export.quality.measuring.layer_pass import LayerPass
+from sprat.export.quality.measuring.measure import measure
+from sprat.export.quality.measuring.measurements import Measurements
+from sprat.export.quality.measuring.store import (
     load_measurements,
     measurements_digest,
     measurements_path,
     save_measurements,
 )
+from sprat.export.quality.measuring.unfinished import Unfinished
+from sprat.export.quality.options import QualityOptions
+from sprat.export.quality.rounder import Rounder
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.texts import evaluation_text
 from sprat.export.write.rounding import Rounding
 from sprat.progress import Progress, ReportProgress, no_progress
-from sprat.quant.formats import BlockFormat, format_names, get_format
-from sprat.quant.recipe import Recipe, is_kept_f32
-from sprat.quant.round.grid import grid_of
+from sprat.quant.formats import BlockFormat
+from sprat.quant.recipe import Recipe
 from sprat.runtime.files.bundle import QualityReport
-from sprat.runtime.kernels.native import NATIVE_FORMATS
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["MAX_COMPARED", "QualityPlan", "measure_source", "plan_quality", "quality_digest"]
+__all__ = ["MAX_COMPARED", "QualityPlan", "evaluation_sequences", "measure_source", "plan_quality", "quality_digest"]
 
 MAX_COMPARED = 500_000_000
 """Weights of a model whose candidates fit into memory."""
 
 _PROBE_TOKENS = {"balanced": 768, "best": 1536}
 _STEPS = {"balanced": ("search", "feedback"), "best": ("search", "feedback", "descent")}
+_GLANCE_SEQUENCES, _GLANCE_TOKENS = 4, 128
 _KLD_ROUNDS = 4
 _KLD_MARGIN = 0.97  # of the limit, to aim at
 
@@ -134,9 +142,10 @@ def quality_digest(
     checkpoint: Checkpoint, recipe: Recipe, options: QualityOptions, tokenizer: Mapping[str, Any]
 ) -> str:
     """SHA-256 of everything that decides formats and codes; reads no weight beyond the source's hash."""
-    request = f"{options.level} {options.target} {recipe.name} {' '.join(map(str, recipe.rules))}"
-    sequences = [] if options.level == "fast" else calibration_sequences(tokenizer, options.calibration)
-    return measurements_digest(checkpoint.hash(), sequences, _formats(), request)
+    request = f"{options.level} {options.target} {options.file_format} {recipe.name} {' '.join(map(str, recipe.rules))}"
+    is_fast = options.level == "fast"
+    sequences = _glance(tokenizer) if is_fast else calibration_sequences(tokenizer, options.calibration)
+    return measurements_digest(checkpoint.hash(), sequences, allocated_formats(), request)
 
 
 def measure_source(
@@ -150,18 +159,19 @@ def measure_source(
         level: ``balanced`` or ``best``.
         progress: called after each layer.
     """
-    formats, n_probes = _formats(), _enough(sequences, _PROBE_TOKENS[level])
+    formats, n_probes = allocated_formats(), _enough(sequences, _PROBE_TOKENS[level])
     path = measurements_path(measurements_digest(checkpoint.hash(), sequences, formats, f"{n_probes} probes"))
     if found := load_measurements(path):
         return found
     found = measure(
         checkpoint.spec,
         checkpoint,
-        [*disturbed(sequences[:n_probes]), *sequences[n_probes:]],
+        sequences,
         formats,
         n_probes=n_probes,
         effort=STEPS["search"],
         progress=progress,
+        unfinished=Unfinished(path.with_suffix(".unfinished.npz")),
     )
     save_measurements(path, found)
     return found
@@ -179,15 +189,34 @@ class _Planner:
 
     def __post_init__(self) -> None:
         shapes = {name: tensor.shape for name, tensor in self.checkpoint.tensors.items()}
-        self.tensors = _tensors(shapes, self.recipe)
+        self.tensors = Tensors.of(shapes, self.recipe, self.options.file_format)
+        if self.options.file_format == "onnx" and self.tensors.n_weights > MAX_COMPARED:
+            raise InputError(
+                f"--format onnx with --quality holds the rounded model in memory: {self.tensors.n_weights / 1e6:,.0f}M "
+                f"weights, expected at most {MAX_COMPARED / 1e6:.0f}M; write a GGUF"
+            )
 
     def fast(self) -> QualityPlan:
-        """Allocate by packaged costs; search scales with equal importance."""
-        allocation = self._allocate(partial(packaged_cost, self.checkpoint.spec))
+        """Allocate by packaged costs; search scales, weighted by the inputs that a glance at the text shows."""
+        spec, names, digest = self.checkpoint.spec, frozenset(self.tensors.choices), self._digest()
+        allocation = self._allocate(partial(packaged_cost, spec))
+        text = _glance(self.tokenizer)
+        rounding: Rounding = FlatRounding(digest, names, self.checkpoint)
+        equal = np.eye(spec.hidden_size, dtype=np.float32)
+        if text and self.options.file_format == "onnx":  # its writer reads rows in chunks
+            formats = {name: allocation.formats[name] for name in self.tensors.choices}
+            weights = round_all(spec, self.checkpoint, text, equal, formats, "search", self.progress)
+            rounding = _InMemory(digest, weights)
+        elif text:
+            rounding = _Streamed(digest, names, Rounder(spec, self.checkpoint, text, equal, STEPS["search"]))
         report = QualityReport(
-            level="fast", digest=self._digest(), calibration_tokens=0, rounding="search", expected_kld=None
+            level="fast",
+            digest=digest,
+            calibration_tokens=sum(map(len, text)),
+            rounding="search",
+            expected_kld=None,
+            notes=() if text else ("the model has no tokenizer: all inputs count alike",),
         )
-        rounding = FlatRounding(report.digest, frozenset(self.tensors.choices), self.checkpoint)
         return QualityPlan(allocation.recipe("fast", self.tensors), rounding, report)
 
     def calibrated(self) -> QualityPlan:
@@ -218,7 +247,7 @@ class _Planner:
         """
         sequences = calibration_sequences(self.tokenizer, self.options.calibration)
         kept, held_out = hold_out(sequences) if self.options.calibration else (sequences, [])
-        return kept, held_out or _evaluation(self.tokenizer)
+        return kept, held_out or evaluation_sequences(self.tokenizer)
 
     def _measure(self, sequences: Sequence[I32Array]) -> Measurements:
         measured = measure_source(self.checkpoint, sequences, self.options.level, self.progress)
@@ -339,22 +368,12 @@ class _Planner:
         )
 
 
-def _tensors(shapes: Mapping[str, tuple[int, ...]], recipe: Recipe) -> Tensors:
-    """Which tensors are allocated, and which keep the recipe's format."""
-    choices: dict[str, tuple[BlockFormat, ...]] = {}
-    for name, shape in shapes.items():
-        is_fixed = len(shape) < 2 or is_kept_f32(name) or any(rule.matches(name) for rule in recipe.rules)
-        usable = tuple(format for format in _formats() if format.divides(shape[-1]))
-        if not is_fixed and len(usable) > 1:
-            choices[name] = usable
-    fixed = {name: recipe.choose(name, shape).format for name, shape in shapes.items() if name not in choices}
-    return Tensors(shapes, choices, fixed)
-
-
-def _formats() -> list[BlockFormat]:
-    """Formats to choose from: those that rounding knows and, where the core is built, its kernels run."""
-    known = [format for format in map(get_format, format_names()) if grid_of(format)]
-    return [format for format in known if not NATIVE_FORMATS or format.name in NATIVE_FORMATS]
+def _glance(tokenizer: Mapping[str, Any]) -> list[I32Array]:
+    """The beginnings of some documents of the packaged text; nothing for a model without a tokenizer."""
+    try:
+        return [sequence[:_GLANCE_TOKENS] for sequence in calibration_sequences(tokenizer)[:_GLANCE_SEQUENCES]]
+    except TokenizerError:
+        return []
 
 
 def _enough(sequences: Sequence[I32Array], n_tokens: int) -> int:
@@ -363,7 +382,7 @@ def _enough(sequences: Sequence[I32Array], n_tokens: int) -> int:
     return int(reached.argmax()) + 1 if reached.any() else len(sequences)
 
 
-def _evaluation(tokenizer: Mapping[str, Any]) -> list[I32Array]:
+def evaluation_sequences(tokenizer: Mapping[str, Any]) -> list[I32Array]:
     """The evaluation text, which no calibration reads, in windows."""
     found = Tokenizer.from_gguf(tokenizer)
     tokens = found.encode(evaluation_text())

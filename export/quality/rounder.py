@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from sprat.arrays import F32Array, I32Array, U8Array
-from sprat.export.quality.layer_pass import LayerPass, Replaced
-from sprat.export.quality.statistics import MatrixMoments, MomentsRecorder
-from sprat.export.quality.taps import RecordingKernels
+from sprat.export.quality.measuring.layer_pass import LayerPass, Replaced
+from sprat.export.quality.measuring.statistics import MatrixMoments, MomentsRecorder
+from sprat.export.quality.measuring.taps import RecordingKernels
 from sprat.quant.formats import BlockFormat
 from sprat.quant.round.rounding import Effort, round_matrix
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.kernels import ReferenceKernels
 from sprat.runtime.weights import Weight, WeightSource
 
-__all__ = ["Rounder"]
+__all__ = ["Rounder", "round_weight"]
 
 
 class Rounder:
@@ -50,7 +50,8 @@ class Rounder:
         weight = self._layers.weights.weight(name)
         if name.startswith("blk."):
             moments = self._moments(int(name.split(".")[1])).get(name)
-            return _round(weight, moments, format, self._effort)
+            assert moments is not None, f"{name}: no product has it"
+            return round_weight(weight, moments, format, self._effort).packed
         is_head = name == self._layers.head().output.name
         own = self._head_moments if is_head else np.eye(weight.shape[-1], dtype=np.float32)
         return round_matrix(weight.dequantize(), own, format, self._effort)
@@ -66,13 +67,16 @@ class Rounder:
         return self._recorder.moments
 
 
-def _round(weight: Weight, moments: MatrixMoments | None, format: BlockFormat, effort: Effort) -> U8Array:
-    assert moments is not None, f"{weight.name}: no product has it"
+def round_weight(weight: Weight, moments: MatrixMoments, format: BlockFormat, effort: Effort) -> Weight:
+    """``weight`` in ``format``, rounded for its inputs; of a stack, one part is dequantized at a time."""
     common = moments.common()
     if len(weight.shape) == 2:
-        return round_matrix(weight.dequantize(), common, format, effort)
-    parts = [
-        round_matrix(weight[part].dequantize(), moments.of_part(part, common), format, effort)
-        for part in range(weight.shape[0])
-    ]
-    return np.stack(parts)
+        packed = round_matrix(weight.dequantize(), common, format, effort)
+    else:
+        parts = range(weight.shape[0])
+        packed = np.stack([_part(weight[part], moments.of_part(part, common), format, effort) for part in parts])
+    return Weight(weight.name, format, weight.shape, packed)
+
+
+def _part(matrix: Weight, moments: F32Array, format: BlockFormat, effort: Effort) -> U8Array:
+    return round_matrix(matrix.dequantize(), moments, format, effort)

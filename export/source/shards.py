@@ -122,7 +122,10 @@ def _read_header(file: SourceFile) -> Iterator[FileTensor]:
     unknown = sorted({f"{dtype} ({name!r})" for name, dtype, _ in entries if dtype not in _FORMATS})
     if unknown:
         refuse_known_tensors(file.path, (name for name, _, _ in entries))
-        raise CheckpointError(f"{file.path}: tensors of type {summarize(unknown)}; sprat reads {', '.join(_FORMATS)}")
+        raise CheckpointError(
+            f"{file.path}: tensors of type {summarize(unknown)}; sprat reads {', '.join(_FORMATS)}: save the model in "
+            "one of these with transformers' model.to(torch.bfloat16).save_pretrained(DIR)"
+        )
     # safetensors checked that the tensors fill the file up to its end, so the remaining bytes are the header.
     sizes = [math.prod(shape) * _FORMATS[dtype].block_bytes for _, dtype, shape in entries]
     offset = file.nbytes - sum(sizes)

@@ -19,6 +19,7 @@ import numpy as np
 
 from sprat.arrays import I32Array
 from sprat.devices.machine import available_bytes
+from sprat.devices.plan.placement import Placement
 from sprat.errors import InputError
 from sprat.export.source.lora import AdapterOption
 from sprat.export.texts import evaluation_text
@@ -50,6 +51,7 @@ class Verification:
             the model is an MoE.
         max_kld: the limit on the mean KL divergence, if any.
         window: tokens per window.
+        places: backend -> where it computed; empty unless a GPU was asked for.
     """
 
     artifact: Path
@@ -58,6 +60,7 @@ class Verification:
     routing: Mapping[int, float]
     max_kld: float | None
     window: int
+    places: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -67,7 +70,7 @@ class Verification:
 
     def text(self) -> str:
         """llama-perplexity's three blocks for each backend, then the routing overlap."""
-        blocks = [f"backend {name}\n{found.text()}" for name, found in self.quality.items()]
+        blocks = [f"backend {self.places.get(name, name)}\n{found.text()}" for name, found in self.quality.items()]
         if self.routing:
             layers = "\n".join(f"layer {layer:>3}: {overlap:7.3%}" for layer, overlap in sorted(self.routing.items()))
             mean = np.mean(list(self.routing.values()))
@@ -84,6 +87,7 @@ def verify(
     max_kld: float | None = None,
     max_tokens: int | None = None,
     lora: Sequence[str | os.PathLike[str]] = (),
+    gpu: str | int | Placement = "off",
     progress: ReportProgress = no_progress,
 ) -> Verification:
     """Compare the logits of an artifact with those of its source.
@@ -97,6 +101,7 @@ def verify(
         max_kld: the largest mean KL divergence, in nats, that passes.
         max_tokens: score only the first tokens of the text.
         lora: the LoRA adapters that the export merged, as in the export.
+        gpu: as in ``Engine.load``; by default of ``backends``, only the one that computes there runs the artifact.
         progress: called after each chunk; unit: tokens.
 
     Raises:
@@ -112,10 +117,7 @@ def verify(
         adapters = [AdapterOption.parse(os.fspath(text)) for text in lora]
         ignored = _check_source(Path(artifact), adapters)
         base = open_source(source, dense_bytes=available_bytes() // 4, ignore_fields=ignored, adapters=adapters)
-        engines = {
-            name: stack.enter_context(Engine.load(artifact, backend=name))
-            for name in backends or _default_backends(artifact)
-        }
+        engines = {engine.backend.name: stack.enter_context(engine) for engine in _load(artifact, backends, gpu)}
         window = min(_WINDOW, base.max_context, *(engine.context for engine in engines.values()))
         comparison = _Comparison(base, {name: engine.backend for name, engine in engines.items()}, window)
         stack.callback(comparison.close)
@@ -134,6 +136,7 @@ def verify(
         routing=comparison.mean_overlap(),
         max_kld=max_kld,
         window=len(windows[0]),
+        places={name: engine.backend_choice.text() for name, engine in engines.items()} if gpu != "off" else {},
     )
 
 
@@ -232,6 +235,13 @@ def _windows(engine: Engine, text: str, window: int, max_tokens: int | None) -> 
     for piece in windows:
         piece[: len(engine.tokenizer.with_bos([]))] = engine.tokenizer.bos_id or 0
     return windows
+
+
+def _load(
+    artifact: str | os.PathLike[str], backends: Sequence[str] | None, gpu: str | int | Placement
+) -> Iterator[Engine]:
+    for name in backends or (_default_backends(artifact) if gpu == "off" else ["auto"]):
+        yield Engine.load(artifact, backend=name, gpu=gpu)
 
 
 def _default_backends(artifact: str | os.PathLike[str]) -> list[str]:

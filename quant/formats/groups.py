@@ -21,7 +21,7 @@ from typing import ClassVar
 import numpy as np
 
 from sprat.arrays import F32Array, U8Array
-from sprat.quant.formats.block import BlockFormat
+from sprat.quant.formats.block import BlockFormat, get_format
 from sprat.quant.formats.legacy import Q4_0
 from sprat.quant.formats.q8_0 import Q8_0
 from sprat.quant.formats.shared.arithmetic import LARGEST_F16, clipped_rint, divide, reciprocal, saturate_f16
@@ -34,7 +34,7 @@ GROUP_SIZES = (32, 64, 128)
 
 _SCALE_BYTES = 2
 _FORMATS: dict[tuple[int, int, bool], GroupFormat] = {}
-_Q4_0, _Q8_0 = Q4_0(), Q8_0()
+_Q4_0, _Q8_0 = get_format(Q4_0.name), get_format(Q8_0.name)  # the registered ones: their blocks are copied, not rounded
 _AFFINE_STARTS = tuple(np.float32(k / 4) for k in range(-4, 5))
 # Levels to which the absmax is mapped
 _STARTS = {4: (-8.5, -8.0, -7.5, -7.0, 7.0, 7.5), 8: (-128.0, -127.5, 127.0, 127.5)}

@@ -8,13 +8,14 @@ from typing import Any
 from sprat.runtime.arch.attention import GroupedAttentionSpec
 from sprat.runtime.arch.fields import Fields
 from sprat.runtime.arch.moe import MoESpec
-from sprat.runtime.arch.rope import FrequencyFactors, RopeSpec, YarnScaling
+from sprat.runtime.arch.rope import FrequencyFactors, LinearScaling, RopeSpec, YarnScaling
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import ROPE_FREQS
 from sprat.runtime.weights import WeightSource
 
 __all__ = ["common_from_gguf", "grouped_from_gguf", "rope_from_gguf"]
 
+_LINEAR_KEYS = ("rope.scaling.factor", "rope.scale_linear")
 _YARN_KEYS = ("rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow", "rope.scaling.yarn_log_multiplier")
 _LOG_MULTIPLIER = 0.1  # yarn_log_multiplier holds this times mscale_all_dim
 
@@ -60,24 +61,41 @@ def common_from_gguf(fields: Fields, weights: WeightSource) -> dict[str, Any]:
 
 
 def rope_from_gguf(fields: Fields, dim: int, weights: WeightSource, *, interleaved: bool) -> RopeSpec:
-    """RoPE over ``dim`` elements of a head: unscaled, YaRN, or Llama 3.1's factors, which are a tensor."""
+    """RoPE over ``dim`` elements of a head: unscaled, linear, YaRN, or Llama 3.1's factors, which are a tensor.
+
+    As in llama.cpp, a factor without a type is linear, and the type ``none`` overrides it.
+    """
     unsupported = (  # unless 1
-        "rope.scale_linear",
         "rope.scaling.attn_factor",
         "rope.scaling.yarn_attn_factor",
         "rope.scaling.yarn_ext_factor",
     )
     fields.must_be({"rope.dimension_count": [dim]} | {key: [1.0] for key in unsupported})
     read = fields.choice(
-        "rope.scaling.type", {"none": _read_factors, "linear": _read_factors, "yarn": _read_yarn}, "none"
+        "rope.scaling.type", {"none": _read_unscaled, "linear": _read_linear, "yarn": _read_yarn}, "linear"
     )
     theta = fields.float32("rope.freq_base", 10000.0)
     return RopeSpec(dim=dim, theta=theta, interleaved=interleaved, scaling=read(fields, weights))
 
 
+def _read_unscaled(fields: Fields, weights: WeightSource) -> FrequencyFactors | None:
+    fields.ignore(*_LINEAR_KEYS)
+    return _read_factors(fields, weights)
+
+
+def _read_linear(fields: Fields, weights: WeightSource) -> LinearScaling | FrequencyFactors | None:
+    """A linear factor, which old files call ``rope.scale_linear``; 1 means none."""
+    values = [fields.float32(key) for key in _LINEAR_KEYS if key in fields]
+    factors = _read_factors(fields, weights)
+    if not values or values[0] == 1.0:
+        return factors
+    if factors is not None:
+        fields.problems.append(f"{ROPE_FREQS} and a linear rope.scaling.factor of {values[0]}; expected one of the two")
+    return LinearScaling(factor=values[0])
+
+
 def _read_factors(fields: Fields, weights: WeightSource) -> FrequencyFactors | None:
     """Llama 3.1's scaling, or none."""
-    fields.must_be({"rope.scaling.factor": [1.0]})
     fields.ignore("rope.scaling.original_context_length", *_YARN_KEYS)
     if ROPE_FREQS not in weights:
         return None

@@ -12,7 +12,7 @@ from sprat.errors import ConfigError, unknown_name
 from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.arch.fields import Fields
 from sprat.runtime.arch.gguf_tolerated import HARMLESS, take_unused, usual_keys
-from sprat.runtime.arch.rope import YarnScaling
+from sprat.runtime.arch.rope import LinearScaling, YarnScaling
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.weights import WeightSource
 
@@ -41,7 +41,7 @@ def metadata_from_spec(spec: ModelSpec) -> dict[str, Any]:
         **architectures()[spec.architecture].gguf_keys(spec),
         "rope.dimension_count": spec.rope.dim,
         "rope.freq_base": spec.rope.theta,
-        **(_yarn_keys(spec, spec.rope.scaling) if isinstance(spec.rope.scaling, YarnScaling) else {}),
+        **_scaling_keys(spec),
         **({"nextn_predict_layers": spec.n_mtp_layers} if spec.n_mtp_layers else {}),
         "vocab_size": spec.vocab_size,
     }
@@ -86,10 +86,17 @@ def _why_not_yarn(spec: ModelSpec) -> list[str]:
     return [problem for problem, is_wrong in wrong.items() if is_wrong]
 
 
-def _yarn_keys(spec: ModelSpec, yarn: YarnScaling) -> dict[str, Any]:
-    return {
-        "rope.scaling.type": "yarn",
-        "rope.scaling.factor": yarn.factor,
-        "rope.scaling.original_context_length": yarn.original_max_position_embeddings,
-        **spec.attention.yarn_keys(yarn),
-    }
+def _scaling_keys(spec: ModelSpec) -> dict[str, Any]:
+    """The keys of a scaling that is not a tensor, as Llama 3.1's factors are."""
+    match spec.rope.scaling:
+        case LinearScaling(factor=factor):
+            return {"rope.scaling.type": "linear", "rope.scaling.factor": factor}
+        case YarnScaling() as yarn:
+            return {
+                "rope.scaling.type": "yarn",
+                "rope.scaling.factor": yarn.factor,
+                "rope.scaling.original_context_length": yarn.original_max_position_embeddings,
+                **spec.attention.yarn_keys(yarn),
+            }
+        case _:
+            return {}

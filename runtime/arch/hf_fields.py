@@ -8,7 +8,14 @@ from typing import Any
 from sprat.runtime.arch.attention import GroupedAttentionSpec, LatentAttentionSpec
 from sprat.runtime.arch.fields import Fields
 from sprat.runtime.arch.moe import GroupScore, MoESpec, Scoring
-from sprat.runtime.arch.rope import FrequencyFactors, RopeSpec, YarnScaling, llama3_factors
+from sprat.runtime.arch.rope import (
+    FrequencyFactors,
+    LinearScaling,
+    RopeScaling,
+    RopeSpec,
+    YarnScaling,
+    llama3_factors,
+)
 from sprat.runtime.arch.spec import ModelSpec
 
 __all__ = [
@@ -157,7 +164,7 @@ def rope_from_config(fields: Fields, dim: int, *, interleaved: bool) -> RopeSpec
     return RopeSpec(dim=dim, theta=theta, interleaved=interleaved, scaling=scalings[0])
 
 
-def _scaling(fields: Fields, form: Fields, dim: int, theta: float) -> YarnScaling | FrequencyFactors | None:
+def _scaling(fields: Fields, form: Fields, dim: int, theta: float) -> RopeScaling | None:
     form.must_be({"partial_rotary_factor": [1.0]})
     kinds = [form.choice(name, _ROPE_KINDS) for name in ("rope_type", "type") if name in form]
     if len(set(kinds)) > 1:
@@ -183,6 +190,10 @@ def _original_context(fields: Fields, scaling: Fields) -> int:
 
 def _no_scaling(fields: Fields, scaling: Fields, dim: int, theta: float) -> None:
     return None
+
+
+def _linear(fields: Fields, scaling: Fields, dim: int, theta: float) -> LinearScaling:
+    return LinearScaling(factor=scaling.number("factor"))
 
 
 def _yarn(fields: Fields, scaling: Fields, dim: int, theta: float) -> YarnScaling:
@@ -218,4 +229,4 @@ def _llama3(fields: Fields, scaling: Fields, dim: int, theta: float) -> Frequenc
     )
 
 
-_ROPE_KINDS = {"default": _no_scaling, "yarn": _yarn, "llama3": _llama3}
+_ROPE_KINDS = {"default": _no_scaling, "linear": _linear, "yarn": _yarn, "llama3": _llama3}

@@ -1,4 +1,4 @@
-"""Rotary position embedding: the angles of each position, including YaRN and Llama 3.1's scaling.
+"""Rotary position embedding: the angles of each position, with linear scaling, YaRN or Llama 3.1's scaling.
 
 Angles depend on the position alone: a forward pass computes them once for all layers.
 """
@@ -6,6 +6,7 @@ Angles depend on the position alone: a forward pass computes them once for all l
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,9 @@ from sprat.arrays import F32Array, F64Array
 
 __all__ = [
     "FrequencyFactors",
+    "LinearScaling",
     "RopeAngles",
+    "RopeScaling",
     "RopeSpec",
     "RopeTable",
     "YarnScaling",
@@ -62,6 +65,21 @@ class FrequencyFactors:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LinearScaling:
+    """Position interpolation (arXiv 2306.15595): every frequency is divided by ``factor``."""
+
+    factor: float
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the factor is a usual one."""
+        return 0 < self.factor < 1e6
+
+
+RopeScaling = YarnScaling | LinearScaling | FrequencyFactors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RopeSpec:
     """Rotary position embedding over ``dim`` elements per head.
 
@@ -72,16 +90,20 @@ class RopeSpec:
     dim: int
     theta: float
     interleaved: bool
-    scaling: YarnScaling | FrequencyFactors | None = None
+    scaling: RopeScaling | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RopeAngles:
-    """Cosines and sines of consecutive positions, ``(n, dim / 2)`` each, multiplied by YaRN's magnitude."""
+    """Cosines and sines of positions, ``(n, dim / 2)`` each, multiplied by YaRN's magnitude."""
 
     cos: F32Array
     sin: F32Array
     interleaved: bool
+
+    def row(self, index: int) -> RopeAngles:
+        """The angles of one of the positions."""
+        return RopeAngles(self.cos[index : index + 1], self.sin[index : index + 1], self.interleaved)
 
 
 class RopeTable:
@@ -101,6 +123,12 @@ class RopeTable:
             table = self._table = self._computed(max(end, 2 * len(table[0])))
         cos, sin = table
         return RopeAngles(cos[start:end], sin[start:end], self._interleaved)
+
+    def angles_at(self, positions: Sequence[int]) -> RopeAngles:
+        """Angles of any positions."""
+        whole = self.angles(0, max(positions) + 1)
+        rows = np.asarray(positions)
+        return RopeAngles(whole.cos[rows], whole.sin[rows], self._interleaved)
 
     def _computed(self, n_positions: int) -> tuple[F32Array, F32Array]:
         radians = np.arange(n_positions)[:, None] * self._frequencies
@@ -138,6 +166,8 @@ def rope_frequencies(spec: RopeSpec) -> F64Array:
     match spec.scaling:
         case None:
             return base
+        case LinearScaling(factor=factor):
+            return np.asarray(base / factor)
         case FrequencyFactors(factors):
             return np.asarray(base / np.array(factors))
         case YarnScaling() as yarn:

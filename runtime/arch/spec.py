@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sprat.errors import ConfigError
 from sprat.runtime.arch.attention import AttentionSpec
 from sprat.runtime.arch.moe import MoESpec
-from sprat.runtime.arch.rope import FrequencyFactors, RopeSpec, YarnScaling
+from sprat.runtime.arch.rope import FrequencyFactors, LinearScaling, RopeSpec, YarnScaling
 
 __all__ = ["ModelSpec"]
 
@@ -72,7 +72,9 @@ class ModelSpec:
                 rope.dim % 2 > 0 or not 2 <= rope.dim <= _MAX_ROPE_DIM
             ),
             f"rope theta {rope.theta}, expected above 1": not 1 < rope.theta < float("inf"),
-            f"{rope.scaling} is out of range": isinstance(rope.scaling, YarnScaling) and not rope.scaling.is_sound,
+            f"{rope.scaling} is out of range": (
+                isinstance(rope.scaling, YarnScaling | LinearScaling) and not rope.scaling.is_sound
+            ),
             f"rope factors for {len(factors or ())} pairs of {rope.dim // 2}": (
                 factors is not None
                 and (len(factors) != rope.dim // 2 or not all(0 < factor < float("inf") for factor in factors))

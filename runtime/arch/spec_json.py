@@ -5,7 +5,7 @@ The dimensions of grouped attention are top-level fields; ``mla`` has those of l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar, get_type_hints
 
 import msgspec
@@ -13,7 +13,7 @@ import msgspec
 from sprat.errors import ConfigError
 from sprat.runtime.arch.attention import AttentionSpec, GroupedAttentionSpec, LatentAttentionSpec
 from sprat.runtime.arch.moe import MoESpec
-from sprat.runtime.arch.rope import FrequencyFactors, RopeSpec, YarnScaling
+from sprat.runtime.arch.rope import FrequencyFactors, LinearScaling, RopeScaling, RopeSpec, YarnScaling
 from sprat.runtime.arch.spec import ModelSpec
 
 __all__ = ["spec_fields", "spec_from_json", "spec_to_json"]
@@ -92,11 +92,17 @@ def _attention(fields: Mapping[str, Any]) -> AttentionSpec:
 
 
 def _rope(fields: Any) -> RopeSpec:
-    """RoPE: ``scaling`` is one of two records, which msgspec cannot tell apart."""
+    """RoPE: ``scaling`` is one of three records, which msgspec cannot tell apart."""
     scaling = fields.get("scaling") if isinstance(fields, dict) else None
     if scaling is not None:
-        scaling = msgspec.convert(scaling, FrequencyFactors if "factors" in scaling else YarnScaling)
+        scaling = msgspec.convert(scaling, _scaling_kind(scaling))
     return _record(RopeSpec, msgspec.convert(fields, dict[str, Any]), scaling=scaling)
+
+
+def _scaling_kind(scaling: Collection[str]) -> type[RopeScaling]:
+    if "factors" in scaling:
+        return FrequencyFactors
+    return YarnScaling if "original_max_position_embeddings" in scaling else LinearScaling
 
 
 def _record(kind: type[Record], fields: Mapping[str, Any], **converted: Any) -> Record:

@@ -22,13 +22,19 @@ import numpy as np
 
 from sprat.arrays import F32Array
 from sprat.devices.plan.footprint import Footprint
+from sprat.devices.plan.gpu import CARD_BATCH
 from sprat.errors import BackendError, PromptError, SpratError
 from sprat.runtime.arch.architecture import architectures
+from sprat.runtime.backends.gpu.ggml import ggml
+from sprat.runtime.backends.gpu.offload import Offload
+from sprat.runtime.backends.gpu.place import place_on_gpu
+from sprat.runtime.backends.gpu.use import GPUUse
 from sprat.runtime.backends.library_guard import LibraryGuard
 from sprat.runtime.backends.llamacpp_build import install_command
 from sprat.runtime.backends.llamacpp_probe import probe
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
 from sprat.runtime.buffers import activation_bytes
+from sprat.runtime.footprint import file_footprint
 from sprat.runtime.interrupt import InterruptError, current_interrupt
 from sprat.runtime.models import RoutingObserver
 
@@ -45,14 +51,38 @@ _ABORTED = 2  # of llama_decode: its abort callback returned true
 class LlamaCppLoader(BackendLoader, name="llamacpp", preference=30):
     """llama.cpp, if llama-cpp-python is installed and can load the file."""
 
+    uses_gpu = True
+
     def footprint(self, request: LoadRequest) -> Footprint:
-        """An F16 cache, and the activations and logits of one batch of llama.cpp's own size."""
+        """An F16 cache, and the activations and logits of one batch of llama.cpp's own size; less what a GPU holds."""
         buffer_bytes = self.stream_bytes(request) + _OWN_BYTES
-        return request.footprint(cache_element_bytes=_CACHE_ELEMENT_BYTES, buffer_bytes=buffer_bytes)
+        found = request.footprint(cache_element_bytes=_CACHE_ELEMENT_BYTES, buffer_bytes=buffer_bytes)
+        use = request.gpu_use
+        if use is None:
+            return found
+        n_layers = use.placement.n_layers
+        return replace(
+            found,
+            resident_bytes=found.resident_bytes - use.dense_bytes,
+            routed_bytes=found.routed_bytes - use.experts_bytes,
+            cache_bytes_per_token=found.cache_bytes_per_token * (n_layers - use.placement.layers) // n_layers,
+        )
+
+    def place(self, request: LoadRequest) -> GPUUse:
+        """The placement, tried in a child process with this file and context.
+
+        Raises:
+            BackendError: there is no GPU that helps, or llama.cpp fails on it.
+            DoesNotFitError: the GPU's memory is too small.
+        """
+        footprint = file_footprint(request.spec, request.file, context=request.context)
+        use = place_on_gpu(request.gpu, footprint, accelerator=request.accelerator, memory_bytes=request.memory_bytes)
+        probe(request.file.path, use, request.context)
+        return use
 
     def stream_bytes(self, request: LoadRequest) -> int:
         """Each context has activations and logits of its own."""
-        batch = min(_BATCH, request.context)
+        batch = min(CARD_BATCH if request.gpu_use else _BATCH, request.context)
         return int(_ACTIVATIONS * batch * activation_bytes(request.spec)) + 2 * request.spec.vocab_size * 4
 
     def why_not(self, request: LoadRequest) -> SpratError | None:
@@ -65,7 +95,7 @@ class LlamaCppLoader(BackendLoader, name="llamacpp", preference=30):
 
     def isolated_request(self, request: LoadRequest) -> LoadRequest:
         """With the result of the probe, which is a process of its own."""
-        return replace(request, use_extra_bufts=probe(request.file.path, request.file.files()).use_extra_bufts)
+        return replace(request, use_extra_bufts=probe(request.file.path, readable=request.file.files()).use_extra_bufts)
 
     def load(self, request: LoadRequest) -> LlamaCppBackend:
         """Probe the file in a child process, then load it here with the settings that worked.
@@ -75,7 +105,7 @@ class LlamaCppLoader(BackendLoader, name="llamacpp", preference=30):
         """
         use_extra_bufts = request.use_extra_bufts
         if use_extra_bufts is None:
-            use_extra_bufts = probe(request.file.path).use_extra_bufts
+            use_extra_bufts = probe(request.file.path, request.gpu_use, request.context).use_extra_bufts
         footprint = self.footprint(request)
         repacked_bytes = footprint.total_bytes + footprint.weight_bytes  # repacked weights are a second copy
         fits = request.memory_bytes is None or repacked_bytes <= request.memory_bytes
@@ -84,6 +114,7 @@ class LlamaCppLoader(BackendLoader, name="llamacpp", preference=30):
             n_threads=request.n_threads,
             use_extra_bufts=use_extra_bufts and fits,
             parts=[part.path for part in request.gguf.parts],
+            gpu=request.gpu_use,
         )
 
 
@@ -96,22 +127,35 @@ class LlamaCppBackend:
         use_extra_bufts: let llama.cpp repack weights for this CPU: about twice the prefill speed, but MoE models abort
             with AMX.
         parts: all files of a split model; by default ``path`` alone.
+        gpu: what goes on which GPU; by default nothing, whatever llama.cpp is built for.
     """
 
     name = "llamacpp"
 
-    def __init__(self, path: Path, *, n_threads: int, use_extra_bufts: bool, parts: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        n_threads: int,
+        use_extra_bufts: bool,
+        parts: Sequence[Path] = (),
+        gpu: GPUUse | None = None,
+    ) -> None:
         self._guard = LibraryGuard("llama.cpp", parts or [path])
         lib = _library()
+        _keep_log()
+        ggml()
         params = lib.llama_model_default_params()
         params.use_extra_bufts = use_extra_bufts
-        _keep_log()
+        offload = Offload(gpu.placement, gpu.device) if gpu else Offload(None, "")
+        offload.set(params)
         self._model = lib.llama_model_load_from_file(str(path).encode(), params)
         if not self._model:
             raise BackendError(
                 f"{path}: llama.cpp cannot load this file{_why()}; sprat inspect says which runtimes can"
             )
         self._n_threads = n_threads
+        self._n_batch = CARD_BATCH if gpu else _BATCH
         self._streams: weakref.WeakSet[LlamaCppStream] = weakref.WeakSet()
         self.vocab_size: int = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self._model))
         self.max_context: int = lib.llama_model_n_ctx_train(self._model)
@@ -126,7 +170,12 @@ class LlamaCppBackend:
             raise BackendError("the engine was closed; load the model again")
         self._guard.check_process()
         stream = LlamaCppStream(
-            self._model, self._guard, capacity=capacity, vocab_size=self.vocab_size, n_threads=self._n_threads
+            self._model,
+            self._guard,
+            capacity=capacity,
+            vocab_size=self.vocab_size,
+            n_threads=self._n_threads,
+            n_batch=self._n_batch,
         )
         self._streams.add(stream)
         return stream
@@ -143,12 +192,14 @@ class LlamaCppBackend:
 class LlamaCppStream:
     """One sequence in a llama.cpp context."""
 
-    def __init__(self, model: Any, guard: LibraryGuard, *, capacity: int, vocab_size: int, n_threads: int) -> None:
+    def __init__(
+        self, model: Any, guard: LibraryGuard, *, capacity: int, vocab_size: int, n_threads: int, n_batch: int
+    ) -> None:
         self._guard = guard
         lib = _library()
         params = lib.llama_context_default_params()
         params.n_ctx = capacity
-        params.n_batch = params.n_ubatch = min(capacity, _BATCH)
+        params.n_batch = params.n_ubatch = min(capacity, n_batch)
         params.n_threads = params.n_threads_batch = n_threads
         _keep_log()
         self._context = lib.llama_init_from_model(model, params)

@@ -2,7 +2,8 @@
 
 ``python -m sprat.runtime.backends.llamacpp_child FILE 1`` loads the file with repacked buffers (``0``: without),
 decodes three tokens and exits with 0. If llama.cpp rejects the file, it exits with 1 and the reason on standard error.
-With the files of the model as further arguments, it is in a sandbox that can read nothing else.
+A third and fourth argument are a placement on a GPU as JSON, and the context. With the files of the model as further
+arguments, it is in a sandbox that can read nothing else.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import msgspec
+
 from sprat.errors import SpratError
+from sprat.runtime.backends.gpu.use import GPUUse
 
 _PROBE_TOKENS = (1, 2, 3)  # ids in every vocabulary
 
 
-def main(path: str, use_extra_bufts: str, *readable: str) -> None:
+def main(path: str, use_extra_bufts: str, gpu: str = "null", context: str = "32", *readable: str) -> None:
     """Load the file, decode a prompt of two tokens, and one more token."""
     import resource
 
@@ -27,9 +31,10 @@ def main(path: str, use_extra_bufts: str, *readable: str) -> None:
 
     from sprat.runtime.backends.llamacpp import LlamaCppBackend
 
+    use = msgspec.json.decode(gpu, type=GPUUse | None)
     try:
-        backend = LlamaCppBackend(Path(path), n_threads=1, use_extra_bufts=use_extra_bufts == "1")
-        stream = backend.new_stream(capacity=32)
+        backend = LlamaCppBackend(Path(path), n_threads=1, use_extra_bufts=use_extra_bufts == "1", gpu=use)
+        stream = backend.new_stream(capacity=int(context))
         stream.forward(_PROBE_TOKENS[:2])
         stream.forward(_PROBE_TOKENS[2:])
     except SpratError as error:

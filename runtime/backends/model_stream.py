@@ -42,6 +42,11 @@ class ModelStream:
         model, cache = self._opened()
         return model.forward(tokens, cache, all_logits=True, observe=self._observe)
 
+    def hidden_states(self, tokens: Sequence[int]) -> F32Array:
+        """Append ``tokens`` and return the hidden states after the final norm, ``(n, hidden_size)``."""
+        model, cache = self._opened()
+        return model.hidden_states(tokens, cache)
+
     def truncate(self, length: int) -> None:
         """Remove every token from position ``length`` on."""
         self._opened()[1].truncate(length)
@@ -71,6 +76,18 @@ class ModelStreams:
     def __init__(self, model: Model) -> None:
         self._model: Model | None = model
         self._streams: weakref.WeakSet[ModelStream] = weakref.WeakSet()
+
+    def forward_each(
+        self, streams: Sequence[ModelStream], tokens: Sequence[int], observe: RoutingObserver | None
+    ) -> F32Array:
+        """Append one token to each of several streams, in one pass; the logits of each, ``(n, vocab_size)``.
+
+        Raises:
+            BackendError: the backend or a stream was closed.
+        """
+        opened = [stream._opened() for stream in streams]  # noqa: SLF001  # this class makes them
+        model = opened[0][0]
+        return model.forward_each(tokens, [cache for _, cache in opened], observe=observe)
 
     def new(self, capacity: int, observe: RoutingObserver | None, storage: Storage = "f32") -> ModelStream:
         """An empty sequence.

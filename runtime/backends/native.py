@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from sprat.arrays import I32Array
+from sprat.arrays import F32Array, I32Array
 from sprat.devices.machine import available_bytes
 from sprat.devices.plan.footprint import Footprint
 from sprat.errors import BackendError, SpratError
@@ -73,6 +74,7 @@ class NativeBackend:
     """
 
     name = "native"
+    max_together = 5  # of forward_each: more tokens go through another product, which rounds otherwise
 
     def __init__(
         self,
@@ -95,6 +97,13 @@ class NativeBackend:
             BackendError: the backend was closed.
         """
         return self._streams.new(capacity, _both(self._readahead, observe), self._cache)
+
+    def forward_each(self, streams: Sequence[ModelStream], tokens: Sequence[int]) -> F32Array:
+        """Append one token to each of several streams, in one pass; the logits of each, ``(n, vocab_size)``.
+
+        Every logit has the bits of :meth:`ModelStream.forward` for up to :attr:`max_together` streams.
+        """
+        return self._streams.forward_each(streams, tokens, self._readahead)
 
     def close(self) -> None:
         """Free the weights, all streams, the threads, and the descriptors of the readahead."""

@@ -21,7 +21,7 @@ from sprat.runtime.interrupt import InterruptError, current_interrupt
 __all__ = ["INSTALL", "missing_because", "onnxruntime", "open_session", "ort_errors", "run_session"]
 
 INSTALL = "pip install 'sprat[onnx]'"
-_LOG_ERRORS = 3
+_LOG_ERRORS, _LOG_FATAL = 3, 4
 _EXPERT_PRODUCTS = "ORT_QMOE_CPU_QNBIT_GEMM"  # overrides the accuracy level of QMoE
 _DATA_FOLDER = "session.model_external_initializers_file_folder_path"  # of a graph that does not come from a file
 _CONFIG = {
@@ -97,6 +97,7 @@ def run_session(session: Any, io: Any) -> None:
         session.run_with_iobinding(io)
         return
     options = onnxruntime().RunOptions()
+    options.log_severity_level = _LOG_FATAL  # it would log the interrupt as an error; other errors are raised
     with interrupt.watch(lambda: setattr(options, "terminate", True)):
         try:
             session.run_with_iobinding(io, options)

@@ -6,12 +6,12 @@ Protocols, not base classes: each backend wraps another library, and they share 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from sprat.arrays import F32Array
 from sprat.runtime.models import RoutingObserver
 
-__all__ = ["Backend", "TokenStream"]
+__all__ = ["Backend", "HiddenStates", "RunsTogether", "TokenStream"]
 
 
 class TokenStream(Protocol):
@@ -45,6 +45,14 @@ class TokenStream(Protocol):
         """Free the cache; once more does nothing."""
 
 
+@runtime_checkable
+class HiddenStates(Protocol):
+    """A token stream whose backend gives hidden states, too."""
+
+    def hidden_states(self, tokens: Sequence[int]) -> F32Array:
+        """Append ``tokens`` and return the hidden states after the final norm, ``(n, hidden_size)``."""
+
+
 class Backend(Protocol):
     """Weights in memory, ready to run."""
 
@@ -71,3 +79,19 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free the weights, the threads and all streams; later calls raise BackendError, except this one."""
+
+
+@runtime_checkable
+class RunsTogether(Protocol):
+    """A backend that can append a token to several streams in one pass, and read each weight once for all of them."""
+
+    @property
+    def max_together(self) -> int:
+        """Streams up to which every logit has the bits of its stream's own ``forward``."""
+
+    def forward_each(self, streams: Sequence[Any], tokens: Sequence[int]) -> F32Array:
+        """Append ``tokens[i]`` to ``streams[i]``, which are this backend's; the logits of each, ``(n, vocab_size)``.
+
+        Raises:
+            BackendError: a stream or the backend was closed.
+        """

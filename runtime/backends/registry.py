@@ -16,13 +16,15 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from sprat.devices.parts import Accelerator
 from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.refusal import refusal
 from sprat.errors import BackendError, DoesNotFitError, SpratError, unknown_name
 from sprat.runtime.arch.spec import ModelSpec
+from sprat.runtime.backends.gpu.use import GPUUse
 from sprat.runtime.backends.protocol import Backend
 from sprat.runtime.buffers import isolation_bytes, program_bytes
 from sprat.runtime.cache.entries import Storage
@@ -30,6 +32,7 @@ from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.model_file import ModelFile
 from sprat.runtime.files.shape_checks import is_mtp_tensor
 from sprat.runtime.footprint import DEFAULT_BATCH, resident_and_routed
+from sprat.runtime.gpu_option import GPU_OFF, GPUOption
 from sprat.text import human_bytes
 
 __all__ = [
@@ -64,6 +67,9 @@ class LoadRequest:
     streams: bool = False  # experts are streamed from storage
     isolated: bool = False  # in a process of its own
     use_extra_bufts: bool | None = None  # of llama.cpp, where a probe was made; None to make it
+    gpu: GPUOption = GPU_OFF  # what the caller says about the GPU
+    accelerator: Accelerator | None = None  # of the device's profile
+    gpu_use: GPUUse | None = None  # the placement that was chosen
 
     @property
     def gguf(self) -> GGUFFile:
@@ -113,6 +119,7 @@ class BackendLoader(ABC):
     reads: ClassVar[str]  # file format: gguf or onnx
     deterministic: ClassVar[bool] = False  # the same tokens give the same bits in every run
     exact: ClassVar[bool] = False  # supports unquantized activations and cache
+    uses_gpu: ClassVar[bool] = False  # has ``place``
 
     def __init_subclass__(cls, *, name: str, preference: int, reads: str = "gguf") -> None:
         super().__init_subclass__()
@@ -127,6 +134,17 @@ class BackendLoader(ABC):
     def stream_bytes(self, request: LoadRequest) -> int:
         """What a stream takes besides its KV entries; the footprint counts it once."""
         return 0
+
+    def place(self, request: LoadRequest) -> GPUUse:
+        """What of the model goes on a GPU.
+
+        Raises:
+            BackendError: there is no GPU that helps.
+            DoesNotFitError: the GPU's memory is too small.
+        """
+        raise BackendError(
+            f"{request.file.path}: the {self.name} backend computes on the CPU; use backend='llamacpp' or gpu='off'"
+        )
 
     @abstractmethod
     def why_not(self, request: LoadRequest) -> SpratError | None:
@@ -155,6 +173,8 @@ class BackendChoice:
 
     name: str
     passed_over: tuple[tuple[str, str], ...] = ()
+    gpu: GPUUse | None = None  # None on the CPU
+    no_gpu_because: str = ""  # why a GPU that was asked for is not used
 
     def text(self) -> str:
         """The choice in one line.
@@ -163,7 +183,9 @@ class BackendChoice:
             >>> BackendChoice("reference", (("native", "not built"),)).text()
             'reference; not native (not built)'
         """
-        return "; not ".join([self.name, *(f"{name} ({why})" for name, why in self.passed_over)])
+        place = f" on {self.gpu.text()}" if self.gpu else " on the CPU" if self.no_gpu_because else ""
+        text = "; not ".join([self.name + place, *(f"{name} ({why})" for name, why in self.passed_over)])
+        return f"{text}; no GPU ({self.no_gpu_because})" if self.no_gpu_because else text
 
 
 def backend_names() -> list[str]:
@@ -176,8 +198,32 @@ def choose(name: str, request: LoadRequest) -> BackendChoice:
 
     Raises:
         DoesNotFitError: the model needs more memory than the request allows.
-        BackendError: unknown backend, or it cannot run the file on this machine.
+        BackendError: unknown backend, or it cannot run the file on this machine, or not on the GPU that is asked for.
     """
+    if request.gpu.is_off:
+        return _on_cpu(name, request)
+    try:
+        return _on_gpu(name, request)
+    except (BackendError, DoesNotFitError) as error:
+        if not request.gpu.falls_back:
+            raise
+        return replace(_on_cpu(name, request), no_gpu_because=str(error))
+
+
+def _on_gpu(name: str, request: LoadRequest) -> BackendChoice:
+    """The backend on a GPU; without a name the first that can compute there."""
+    loaders = _candidates(request) if name == "auto" else [_loader(name)]
+    loader = next((each for each in loaders if each.uses_gpu), loaders[0])
+    on_cpu = replace(request, memory_bytes=None)  # what is on the card takes none
+    if why_not := _why_not(loader, on_cpu):
+        raise why_not
+    placed = replace(request, gpu_use=loader.place(request))
+    if why_not := _why_not(loader, placed):
+        raise why_not
+    return BackendChoice(loader.name, gpu=placed.gpu_use)
+
+
+def _on_cpu(name: str, request: LoadRequest) -> BackendChoice:
     passed_over: dict[str, SpratError] = {}
     for candidate in _candidates(request) if name == "auto" else [_loader(name)]:
         why_not = _why_not(candidate, request)
@@ -202,17 +248,21 @@ def _too_large(passed_over: dict[str, SpratError], request: LoadRequest) -> Does
 
 def chosen_footprint(choice: BackendChoice, request: LoadRequest) -> Footprint:
     """Memory that the chosen backend needs."""
-    return _loader(choice.name).footprint(request)
+    return _loader(choice.name).footprint(_chosen(choice, request))
 
 
 def stream_bytes(choice: BackendChoice, request: LoadRequest) -> int:
     """What each stream of the chosen backend takes besides its KV entries."""
-    return _loader(choice.name).stream_bytes(request)
+    return _loader(choice.name).stream_bytes(_chosen(choice, request))
 
 
 def open_backend(choice: BackendChoice, request: LoadRequest) -> Backend:
     """Load the weights into the chosen backend."""
-    return _loader(choice.name).load(request)
+    return _loader(choice.name).load(_chosen(choice, request))
+
+
+def _chosen(choice: BackendChoice, request: LoadRequest) -> LoadRequest:
+    return replace(request, gpu_use=choice.gpu) if choice.gpu else request
 
 
 def isolated_request(choice: BackendChoice, request: LoadRequest) -> LoadRequest:

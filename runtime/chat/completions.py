@@ -7,41 +7,28 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict
 from typing import Any, Literal, NotRequired, TypedDict
 
-from sprat.runtime.chat.reasoning import ReasoningParts, ReasoningSplitter
-from sprat.runtime.generate.generation import Generation
+from sprat.runtime.chat.reply import Delta, Logprobs, Message, Reply
+from sprat.runtime.generate.generation import Generation, Summary
 
 __all__ = ["ChatChunk", "ChatCompletion", "ChatStream", "Choice", "ChunkChoice", "Delta", "Message"]
 
-
-class Message(TypedDict):
-    """One message of a conversation; fields beside these go to the chat template."""
-
-    role: str
-    content: str
-    reasoning_content: NotRequired[str]
-    tool_calls: NotRequired[list[dict[str, Any]]]
-    tool_call_id: NotRequired[str]
-    name: NotRequired[str]
-
-
-class Delta(TypedDict, total=False):
-    """What a chunk adds to the reply."""
-
-    role: str
-    content: str
-    reasoning_content: str
+_ADDED = {"completion_tokens", "predicted_n", "predicted_ms"}  # of several replies; they share the prompt
 
 
 class Choice(TypedDict):
-    """The reply. ``finish_reason`` is OpenAI's ``stop`` or ``length``, or sprat's ``cancelled`` or ``timeout``."""
+    """A reply.
+
+    ``finish_reason`` is OpenAI's ``stop``, ``length`` or ``tool_calls``, or sprat's ``cancelled`` or ``timeout``.
+    """
 
     index: int
     message: Message
     finish_reason: str
+    logprobs: NotRequired[Logprobs]
 
 
 class ChunkChoice(TypedDict):
@@ -50,10 +37,11 @@ class ChunkChoice(TypedDict):
     index: int
     delta: Delta
     finish_reason: str | None
+    logprobs: NotRequired[Logprobs]
 
 
 class ChatCompletion(TypedDict):
-    """A whole reply."""
+    """A whole reply, or ``n`` of them."""
 
     id: str
     object: Literal["chat.completion"]
@@ -79,30 +67,34 @@ class ChatChunk(TypedDict):
 class ChatStream(Iterator[ChatChunk]):
     """A streamed reply: iterate over its chunks, or get the whole reply with :meth:`completion`.
 
-    Both give the same text: the deltas of the chunks join to the message of the completion.
+    Both give the same text: the deltas of the chunks join to the message of the completion. Several replies follow one
+    another, and ``index`` says which one a chunk belongs to.
 
     Args:
-        generation: the answer.
-        splitter: separates the reasoning from the answer.
+        generations: the answers; each is taken when the one before has ended, and the generator is closed after them.
+        new_reply: an empty reply.
         model: the model's name.
-        on_reply: called with the complete reply.
+        on_reply: called with each complete reply.
     """
 
     def __init__(
         self,
-        generation: Generation,
-        splitter: ReasoningSplitter,
+        generations: Generator[Generation],
+        new_reply: Callable[[], Reply],
         *,
         model: str,
         on_reply: Callable[[Message], None] = lambda _reply: None,
     ) -> None:
-        self._generation = generation
-        self._splitter = splitter
+        self._current = next(generations)  # what is wrong with the prompt is an error of the call
+        self._others = generations
+        self._new_reply = new_reply
         self._model = model
         self._on_reply = on_reply
         self._id = f"chatcmpl-{secrets.token_hex(12)}"
         self._created = int(time.time())
-        self._reply = Message(role="assistant", content="")
+        self._choices: list[Choice] = []
+        self._summaries: list[Summary] = []
+        self._is_cancelled = False
         self._chunks = self._run()
 
     def __iter__(self) -> Iterator[ChatChunk]:
@@ -113,52 +105,81 @@ class ChatStream(Iterator[ChatChunk]):
 
     def cancel(self) -> None:
         """End the reply after the current forward pass; may be called from any thread."""
-        self._generation.cancel()
+        self._is_cancelled = True
+        self._current.cancel()
 
     def completion(self) -> ChatCompletion:
         """Generate the rest, and return the whole reply."""
         for _ in self:
             pass
-        summary = self._generation.summary
+        usage, timings = _totals(self._summaries)
         return ChatCompletion(
             id=self._id,
             object="chat.completion",
             created=self._created,
             model=self._model,
-            choices=[Choice(index=0, message=self._reply, finish_reason=str(summary.finish_reason))],
-            usage=asdict(summary.usage),
-            timings=asdict(summary.timings),
+            choices=self._choices,
+            usage=usage,
+            timings=timings,
         )
 
     def _run(self) -> Iterator[ChatChunk]:
+        try:
+            yield from self._chunks_of(self._current)
+            for generation in self._others if not self._is_cancelled else ():
+                self._current = generation
+                yield from self._chunks_of(generation)
+        finally:
+            self._others.close()
+
+    def _chunks_of(self, generation: Generation) -> Iterator[ChatChunk]:
+        """The chunks of one reply; totals of all so far are in its last one."""
+        reply = self._new_reply()
         yield self._chunk(Delta(role="assistant", content=""))
-        for piece in self._generation:
-            if delta := self._add(self._splitter.feed(piece.text)):
-                yield self._chunk(delta)
-        if delta := self._add(self._splitter.flush()):
+        for piece in generation:
+            delta, logprobs = reply.feed(piece)
+            if delta or logprobs:
+                yield self._chunk(delta, logprobs=logprobs)
+        if delta := reply.flush():
             yield self._chunk(delta)
-        self._on_reply(self._reply)
-        summary = self._generation.summary
-        last = self._chunk(Delta(), str(summary.finish_reason))
-        last["usage"], last["timings"] = asdict(summary.usage), asdict(summary.timings)
+        self._on_reply(reply.message)
+        summary = generation.summary
+        last = self._chunk(Delta(), reply.finish_reason(summary.finish_reason))
+        self._summaries.append(summary)
+        choice = Choice(
+            index=len(self._choices),
+            message=reply.message,
+            finish_reason=reply.finish_reason(summary.finish_reason),
+        )
+        if reply.logprobs is not None:
+            choice["logprobs"] = reply.logprobs
+        self._choices.append(choice)
+        last["usage"], last["timings"] = _totals(self._summaries)
         yield last
 
-    def _chunk(self, delta: Delta, finish_reason: str | None = None) -> ChatChunk:
+    def _chunk(self, delta: Delta, finish_reason: str | None = None, *, logprobs: Logprobs | None = None) -> ChatChunk:
+        choice = ChunkChoice(index=len(self._choices), delta=delta, finish_reason=finish_reason)
+        if logprobs is not None:
+            choice["logprobs"] = logprobs
         return ChatChunk(
             id=self._id,
             object="chat.completion.chunk",
             created=self._created,
             model=self._model,
-            choices=[ChunkChoice(index=0, delta=delta, finish_reason=finish_reason)],
+            choices=[choice],
         )
 
-    def _add(self, parts: ReasoningParts) -> Delta:
-        """Add ``parts`` to the reply, and return the delta; empty when the parts are."""
-        delta = Delta()
-        if parts.reasoning:
-            delta["reasoning_content"] = parts.reasoning
-            self._reply["reasoning_content"] = self._reply.get("reasoning_content", "") + parts.reasoning
-        if parts.content:
-            delta["content"] = parts.content
-            self._reply["content"] += parts.content
-        return delta
+
+def _totals(summaries: list[Summary]) -> tuple[dict[str, int], dict[str, Any]]:
+    """``usage`` and ``timings`` of several replies to one prompt: those of the first, with the tokens of all."""
+    first, *others = summaries
+    usage, timings = asdict(first.usage), asdict(first.timings)
+    for summary in others:
+        for total, added in ((usage, asdict(summary.usage)), (timings, asdict(summary.timings))):
+            for name in _ADDED & total.keys():
+                total[name] += added[name]
+    if others:
+        usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
+        seconds = timings["predicted_ms"] / 1e3
+        timings["predicted_per_second"] = timings["predicted_n"] / seconds if seconds else 0.0
+    return usage, timings

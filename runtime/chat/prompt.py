@@ -5,17 +5,29 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict, TypeGuard
 
-from sprat.errors import PromptError
+from sprat.errors import InputError, PromptError
 from sprat.keywords import check_known
 from sprat.runtime.chat.inputs import ROLES
 from sprat.runtime.chat.template import ChatTemplate, RenderedPrompt
+from sprat.runtime.chat.tools.plan import ToolPlan, with_tools
 from sprat.runtime.generate.options import GenerateOptions
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["ChatOptions", "ChatPrompt", "TemplateOptions", "chat_prompt", "split_chat_options"]
+__all__ = [
+    "ChatOptions",
+    "ChatPrompt",
+    "ReplyOptions",
+    "TemplateOptions",
+    "chat_prompt",
+    "prompt_with_tools",
+    "reply_options",
+    "split_chat_options",
+]
+
+_MAX_REPLIES = 128  # OpenAI's
 
 _RUN = re.compile(b"\0+|\1+")  # of characters that are all the template's, or all from the input
 
@@ -23,18 +35,59 @@ _RUN = re.compile(b"\0+|\1+")  # of characters that are all the template's, or a
 class TemplateOptions(TypedDict, total=False):
     """The keywords of a chat that go to the template.
 
-    ``tools`` and ``documents`` are lists of dicts; ``chat_template`` is the name of one of several templates, such as
-    ``"rag"``; ``chat_template_kwargs`` are further variables, such as ``{"enable_thinking": False}``.
+    ``tools`` and ``documents`` are lists of dicts; ``tool_choice`` and ``parallel_tool_calls`` are OpenAI's;
+    ``chat_template`` is the name of one of several templates, such as ``"rag"``; ``chat_template_kwargs`` are further
+    variables, such as ``{"enable_thinking": False}``.
     """
 
     tools: Sequence[Mapping[str, Any]] | None
+    tool_choice: str | Mapping[str, Any] | None
+    parallel_tool_calls: bool
     documents: Sequence[Mapping[str, Any]] | None
     chat_template: str | None
     chat_template_kwargs: Mapping[str, Any] | None
 
 
 class ChatOptions(GenerateOptions, TemplateOptions, total=False):
-    """The keywords of every ``chat``: those of ``generate``, and those that go to the template."""
+    """The keywords of every ``chat``: those of ``generate``, and those that go to the template.
+
+    ``logprobs`` reports the log probability of each token of the answer, and ``top_logprobs`` others in its place;
+    ``n`` is the number of replies, of which the i-th has the seed ``seed + i``.
+    """
+
+    logprobs: bool
+    n: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplyOptions:
+    """What a reply has besides its text.
+
+    Attributes:
+        logprobs: of each token.
+        n: number of replies.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    logprobs: bool = False
+    n: int = 1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.logprobs, bool):
+            raise InputError(f"logprobs is {self.logprobs!r}, expected True or False; top_logprobs is a number")
+        if not isinstance(self.n, int) or isinstance(self.n, bool) or not 1 <= self.n <= _MAX_REPLIES:
+            raise InputError(f"n is {self.n!r}, expected 1 to {_MAX_REPLIES} replies")
+
+
+def reply_options(options: ChatOptions) -> ReplyOptions:
+    """What the keywords of a ``chat`` say of the reply.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+    return ReplyOptions(logprobs=options.get("logprobs", False) or False, n=options.get("n", 1))
 
 
 def split_chat_options(options: ChatOptions) -> tuple[TemplateOptions, GenerateOptions]:
@@ -43,19 +96,55 @@ def split_chat_options(options: ChatOptions) -> tuple[TemplateOptions, GenerateO
     Raises:
         TypeError: an unknown keyword; the message has the nearest ones.
     """
-    names = TemplateOptions.__annotations__
-    check_known("chat()", options, {**GenerateOptions.__annotations__, **names})
+    names, others = TemplateOptions.__annotations__, ReplyOptions.__dataclass_fields__
+    check_known("chat()", options, {**GenerateOptions.__annotations__, **names, **others})
     template = {name: value for name, value in options.items() if name in names}
-    generate = {name: value for name, value in options.items() if name not in names}
+    generate = {name: value for name, value in options.items() if name not in {*names, *others}}
     return template, generate  # type: ignore[return-value]  # the TypedDicts have the types
 
 
 @dataclass(frozen=True, slots=True)
 class ChatPrompt:
-    """A rendered conversation."""
+    """A rendered conversation.
+
+    Attributes:
+        text: the prompt.
+        tokens: with exactly one BOS, if the model wants one.
+        tools: what the answer may call.
+    """
 
     text: str
-    tokens: list[int]  # with exactly one BOS, if the model wants one
+    tokens: list[int]
+    tools: ToolPlan | None = None
+
+
+def prompt_with_tools(
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    messages: Sequence[Mapping[str, Any]],
+    options: TemplateOptions | None = None,
+    *,
+    max_tokens: int | None = None,
+) -> ChatPrompt:
+    """Like :func:`chat_prompt`, with all that tools need and the template lacks.
+
+    Raises:
+        InputError: ``tools`` or ``tool_choice`` are wrong.
+    """
+    options = options or {}
+    _check(messages)
+    _check_options(options)
+    conversation = with_tools(
+        template,
+        messages,
+        options.get("tools"),
+        name=options.get("chat_template"),
+        choice=options.get("tool_choice"),
+        parallel=options.get("parallel_tool_calls", True),
+    )
+    adapted: TemplateOptions = {**options, "tools": conversation.tools}
+    prompt = chat_prompt(conversation.template, tokenizer, conversation.messages, adapted, max_tokens=max_tokens)
+    return replace(prompt, tools=conversation.plan)
 
 
 def chat_prompt(
@@ -104,6 +193,11 @@ def chat_prompt(
 
 
 def _check(messages: Sequence[Mapping[str, Any]]) -> None:
+    """Check that ``messages`` are a conversation.
+
+    Raises:
+        PromptError: there is none, or one has no role or content.
+    """
     if not _is_list(messages) and messages is not None:
         raise PromptError(
             f"the messages are a {type(messages).__name__}, expected a list of dicts: "
@@ -130,6 +224,8 @@ def _check_options(options: TemplateOptions) -> None:
         value = options.get(name)
         if value is not None and not (_is_list(value) and not any(map(_is_plain, value))):
             raise PromptError(f"{name} is {repr(value)[:200]}, expected a list of dicts, or None")
+    if not isinstance(options.get("parallel_tool_calls", True), bool):
+        raise PromptError(f"parallel_tool_calls is {options['parallel_tool_calls']!r}, expected True or False")
     variables = options.get("chat_template_kwargs")
     if variables is not None and not (
         isinstance(variables, Mapping) and all(isinstance(key, str) for key in variables)

@@ -46,6 +46,11 @@ class ReasoningSplitter:
         self._held = ""
         self._at_start = True  # of the reasoning, or of the answer after it: white space is dropped there
 
+    @property
+    def is_reasoning(self) -> bool:
+        """Whether the text so far is inside of the reasoning."""
+        return self._state is _State.THINKING
+
     def feed(self, text: str) -> ReasoningParts:
         """The text that certainly belongs to the reasoning or to the answer."""
         self._held += text

@@ -117,6 +117,18 @@ class ChatTemplate:
         finally:
             rendering.reset(token)
 
+    def source(self, name: str | None, *, has_tools: bool) -> str:
+        """The source of the template that is used.
+
+        Raises:
+            TemplateError: there is none of this name.
+        """
+        return self.sources[self._select(name, has_tools=has_tools)]
+
+    def after(self, prelude: str) -> ChatTemplate:
+        """These templates, each after the source ``prelude``."""
+        return ChatTemplate({name: prelude + source for name, source in self.sources.items()}, self._special_tokens)
+
     def check(self) -> None:
         """Parse all templates.
 

@@ -93,7 +93,8 @@ class ONNXFile:
         if not trust and (problems := list(operator_problems(model))):
             raise ModelFileError(
                 f"{path}: {summarize(problems, _MAX_LISTED)}; a graph is a program, "
-                "and this is none of sprat's; export the model again"
+                "and this is none of sprat's; export the model again, or load it with trust=True (--trust) "
+                "if you know its author"
             )
         metadata = {text(entry.key): text(entry.value) for entry in model.metadata_props}
         _check_written_by_sprat(metadata, path)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import enum
 import threading
 import time
-from collections.abc import Callable, Container, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from sprat.arrays import F32Array
 from sprat.errors import SessionBusyError
 from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.runtime.footprint import DEFAULT_BATCH
+from sprat.runtime.generate.guide import Guide, ids_of
 from sprat.runtime.generate.options import StopConditions
+from sprat.runtime.generate.sampling import log_probability, top_logprobs
 from sprat.runtime.generate.stop import StopScanner
 from sprat.runtime.generate.transcript import Transcript
 from sprat.runtime.interrupt import Interrupt
@@ -51,12 +54,14 @@ class Piece:
 
     ``text`` is empty while a character is incomplete or a stop string may have begun, and for an end token.
     ``logprob`` is the natural logarithm of the token's probability; see
-    :meth:`sprat.runtime.generate.sampling.Sampler.sample`.
+    :meth:`sprat.runtime.generate.sampling.Sampler.sample`. ``top_logprobs`` has the most probable tokens in its place,
+    as many as the option of this name says: token ids and log probabilities.
     """
 
     text: str
     token_id: int
     logprob: float
+    top_logprobs: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,8 +116,13 @@ class PrefillSpeed:
 class TokenSampler(Protocol):
     """Chooses the next token; implemented by :class:`sprat.runtime.generate.sampling.Sampler`."""
 
-    def sample(self, logits: F32Array, history: Sequence[int], /) -> tuple[int, float]:
-        """The token sampled from ``logits (vocab_size,)`` after ``history``, and its log probability."""
+    def sample(
+        self, logits: F32Array, history: Sequence[int], allowed: npt.NDArray[np.intp] | None, /
+    ) -> tuple[int, float]:
+        """The token sampled from ``logits (vocab_size,)`` after ``history``, and its log probability.
+
+        ``allowed`` are the ids that may be sampled, in ascending order; ``None`` for all.
+        """
 
 
 class TextDecoder(Protocol):
@@ -154,6 +164,8 @@ class Generation(Iterator[Piece]):
         decoder: turns tokens into text.
         eog_ids: tokens that end generation.
         stop_conditions: when else generation ends.
+        guide: restricts the tokens of the answer.
+        n_alternatives: most probable tokens reported beside each.
         batch: prompt tokens of one forward pass; fewer if the last chunk's speed says that the timeout leaves no time.
         speed: of the engine's last chunk.
         on_prefill: called after every chunk of the prompt, with progress in tokens.
@@ -173,8 +185,10 @@ class Generation(Iterator[Piece]):
         *,
         sampler: TokenSampler,
         decoder: TextDecoder,
-        eog_ids: Container[int],
+        eog_ids: Collection[int],
         stop_conditions: StopConditions,
+        guide: Guide | None = None,
+        n_alternatives: int = 0,
         batch: int = DEFAULT_BATCH,
         speed: PrefillSpeed | None = None,
         on_prefill: ReportProgress = no_progress,
@@ -185,12 +199,15 @@ class Generation(Iterator[Piece]):
         self._sampler = sampler
         self._decoder = decoder
         self._eog_ids = eog_ids
+        self._guide = guide
+        self._n_alternatives = n_alternatives
         self._batch = batch
         self._speed = speed or PrefillSpeed()
         self._on_prefill = on_prefill
         self._on_end = on_end
         self._stop_scanner = StopScanner(stop_conditions.stop)
         self._max_tokens, timeout = stop_conditions.max_tokens, stop_conditions.timeout
+        self._min_tokens = stop_conditions.min_tokens
         self._interrupt = Interrupt(None if timeout is None else time.monotonic() + timeout)
         self._busy = threading.Lock()
         self._prefill_clock, self._decode_clock = _Clock(), _Clock()
@@ -295,18 +312,35 @@ class Generation(Iterator[Piece]):
 
     def _sample(self, logits: F32Array) -> Piece:
         """Sample a token, check the stop conditions, and release the text that cannot be part of a stop string."""
-        token_id, logprob = self._sampler.sample(logits, self._transcript.tokens)
+        token_id, logprob = self._next_token(logits)
+        alternatives = top_logprobs(logits, self._n_alternatives) if self._n_alternatives else ()
         self._n_decoded += 1
         is_eog = token_id in self._eog_ids
         text = "" if is_eog else self._scan(token_id)
-        if is_eog or self._stop_scanner.matched:
+        if is_eog or self._stop_scanner.matched or (self._guide is not None and self._guide.is_complete):
             self._reason = FinishReason.STOP
         elif self._n_decoded == self._max_tokens or self._transcript.n_past == self._transcript.capacity:
             self._reason = FinishReason.LENGTH
         if self._ended():
             text += self._stop_scanner.feed(self._decoder.flush()) + self._stop_scanner.flush()
         self._texts.append(text)
-        return Piece(text, token_id, logprob)
+        return Piece(text, token_id, logprob, alternatives)
+
+    def _next_token(self, logits: F32Array) -> tuple[int, float]:
+        """The next token and its log probability: sampled from what may come, or what the guide takes instead."""
+        token_id, logprob = self._sampler.sample(logits, self._transcript.tokens, self._allowed(logits.size))
+        taken = token_id if self._guide is None else self._guide.accept(token_id)
+        return taken, logprob if taken == token_id else log_probability(logits, taken)
+
+    def _allowed(self, vocab_size: int) -> npt.NDArray[np.intp] | None:
+        """The ids that may come next; ``None`` for all."""
+        mask = None if self._guide is None else self._guide.allowed()
+        if self._n_decoded < self._min_tokens:
+            mask = np.ones(vocab_size, np.bool_) if mask is None else mask
+            ends = [token for token in self._eog_ids if token < vocab_size]
+            if mask.sum() > mask[ends].sum():  # otherwise the guide allows nothing but an end
+                mask[ends] = False
+        return None if mask is None else ids_of(mask)
 
     def _scan(self, token_id: int) -> str:
         """The text that this token releases."""

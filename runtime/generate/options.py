@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from types import MappingProxyType
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from sprat.errors import InputError
 from sprat.keywords import check_known
@@ -14,25 +14,37 @@ from sprat.progress import ReportProgress
 from sprat.runtime.generate.sampling import SamplingParams
 from sprat.runtime.generate.sampling_defaults import SamplingDefaults
 
-__all__ = ["GenerateOptions", "StopConditions", "split_options"]
+__all__ = ["AnswerRules", "GenerateOptions", "StopConditions", "rules_of", "split_options"]
 
 
 class GenerateOptions(TypedDict, total=False):
     """The keywords, for type checkers.
 
-    :class:`SamplingParams` and :class:`StopConditions` document and check them. ``on_prefill`` is called after every
-    chunk of the prompt, with progress in tokens.
+    :class:`SamplingParams`, :class:`StopConditions` and :class:`AnswerRules` document and check them. ``on_prefill`` is
+    called after every chunk of the prompt, with progress in tokens.
     """
 
     temperature: float
     top_k: int
     top_p: float
     min_p: float
+    typical_p: float
+    top_n_sigma: float
+    xtc_probability: float
+    xtc_threshold: float
     repeat_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: Mapping[int, float]
     seed: int | None
     max_tokens: int | None
+    min_tokens: int
     stop: str | Sequence[str]
     timeout: float | None
+    response_format: Mapping[str, Any] | None
+    close_json: bool
+    max_thinking_tokens: int | None
+    top_logprobs: int
     on_prefill: ReportProgress
 
 
@@ -42,6 +54,7 @@ class StopConditions:
 
     Attributes:
         max_tokens: maximum number of generated tokens; ``None`` for as many as fit into the context.
+        min_tokens: end tokens are not sampled before so many tokens; stop strings and grammars end the answer earlier.
         stop: strings that end the answer; they are not part of it. They match text, and special tokens by their text
             (``"<｜User｜>"``), which are otherwise not shown.
         timeout: seconds from the call; at the deadline the forward pass that runs is ended, too.
@@ -51,6 +64,7 @@ class StopConditions:
     """
 
     max_tokens: int | None = None
+    min_tokens: int = 0
     stop: Sequence[str] = ()
     timeout: float | None = None
 
@@ -63,6 +77,7 @@ class StopConditions:
                 self.max_tokens is None or (_is_a(Integral, self.max_tokens) and self.max_tokens >= 1),
                 "an integer of at least 1, or None for as many as fit into the context",
             ),
+            ("min_tokens", _is_a(Integral, self.min_tokens) and self.min_tokens >= 0, "an integer of at least 0"),
             ("stop", _are_strings(self.stop), "a string or a sequence of strings, none of them empty"),
             (
                 "timeout",
@@ -70,13 +85,60 @@ class StopConditions:
                 f"seconds above 0 and at most {_MAX_TIMEOUT_S:.0e}, or None",
             ),
         ]
-        problems = [
-            f"{name} is {getattr(self, name)!r}, expected {expected}" for name, holds, expected in rules if not holds
+        _check(self, "stop conditions", rules)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerRules:
+    """What the answer may be, and what is reported of it.
+
+    Attributes:
+        response_format: what the answer must match: ``{"type": "json_schema", "json_schema": {"schema": ...}}``,
+            ``{"type": "json_object"}``, ``{"type": "regex", "regex": ...}``, ``{"type": "grammar", "grammar": ...}``
+            (Lark) or ``{"type": "choices", "choices": [...]}``; see docs/embedding.md. Reasoning is not bound.
+        close_json: reserve tokens of ``max_tokens`` (or of the context) in which an answer of a ``response_format`` is
+            finished, instead of being cut.
+        max_thinking_tokens: tokens of reasoning, after which it is closed and the model answers; ``None``: no limit.
+        top_logprobs: report so many most probable tokens beside each token, at most 20.
+
+    Raises:
+        InputError: a value is out of its range; all such values are named.
+    """
+
+    response_format: Mapping[str, Any] | None = None
+    close_json: bool = False
+    max_thinking_tokens: int | None = None
+    top_logprobs: int = 0
+
+    def __post_init__(self) -> None:
+        thinking, top = self.max_thinking_tokens, self.top_logprobs
+        rules = [
+            (
+                "response_format",
+                self.response_format is None or isinstance(self.response_format, Mapping),
+                'a dict such as {"type": "json_object"}, or None',
+            ),
+            ("close_json", isinstance(self.close_json, bool), "True or False"),
+            (
+                "max_thinking_tokens",
+                thinking is None or (_is_a(Integral, thinking) and thinking >= 0),
+                "an integer of at least 0, or None",
+            ),
+            ("top_logprobs", _is_a(Integral, top) and 0 <= top <= _MAX_TOP_LOGPROBS, f"0 to {_MAX_TOP_LOGPROBS}"),
         ]
-        if problems:
-            raise InputError(f"invalid stop conditions: {'; '.join(problems)}")
+        _check(self, "rules of an answer", rules)
 
 
+def _check(record: object, subject: str, rules: list[tuple[str, bool, str]]) -> None:
+    """Check ``rules``: name of a field, whether its value is right, and what is expected."""
+    problems = [
+        f"{name} is {getattr(record, name)!r}, expected {expected}" for name, holds, expected in rules if not holds
+    ]
+    if problems:
+        raise InputError(f"invalid {subject}: {'; '.join(problems)}")
+
+
+_MAX_TOP_LOGPROBS = 20  # OpenAI's
 _MAX_TIMEOUT_S = 1e9  # 30 years; the clock counts in floats
 
 
@@ -89,12 +151,13 @@ def _are_strings(stop: object) -> bool:
 
 
 _STOP_CONDITIONS = frozenset(StopConditions.__dataclass_fields__)
+_RULES = frozenset(AnswerRules.__dataclass_fields__)
 
 
 def split_options(
     options: GenerateOptions, defaults: SamplingDefaults = MappingProxyType({})
 ) -> tuple[SamplingParams, StopConditions]:
-    """The two records that the keywords belong to; ``on_prefill`` is part of neither.
+    """How to sample and when to stop; :func:`rules_of` has the rest, except ``on_prefill``.
 
     Args:
         options: the caller's keywords.
@@ -109,5 +172,15 @@ def split_options(
     if on_prefill is not None and not callable(on_prefill):
         raise InputError(f"on_prefill is {on_prefill!r}, expected a function that is called with the progress")
     stop = {name: value for name, value in options.items() if name in _STOP_CONDITIONS}
-    sampling = {name: value for name, value in options.items() if name not in {*_STOP_CONDITIONS, "on_prefill"}}
+    others = {*_STOP_CONDITIONS, *_RULES, "on_prefill"}
+    sampling = {name: value for name, value in options.items() if name not in others}
     return SamplingParams(**{**defaults, **sampling}), StopConditions(**stop)  # type: ignore[arg-type]  # the TypedDict has the types
+
+
+def rules_of(options: GenerateOptions) -> AnswerRules:
+    """What the answer may be, of the caller's keywords.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+    return AnswerRules(**{name: value for name, value in options.items() if name in _RULES})  # type: ignore[arg-type]

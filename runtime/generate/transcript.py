@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from sprat.arrays import F32Array
 from sprat.runtime.backends.protocol import TokenStream
+from sprat.runtime.pass_queue import forward_in_turn
 
 __all__ = ["Transcript"]
 
@@ -45,7 +46,7 @@ class Transcript:
         Of a pass that ends early, the transcript has the tokens that the stream has.
         """
         try:
-            return self._stream.forward(tokens)
+            return forward_in_turn(self._stream, tokens)
         finally:
             self._tokens += tokens[: max(0, self._stream.length - len(self._tokens))]
 

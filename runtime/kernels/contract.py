@@ -13,7 +13,7 @@ Activations are C-contiguous float32 of shape ``(n, ...)``, ``n`` consecutive to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -114,6 +114,22 @@ class Kernels(Protocol):
 
     def grouped_attention(
         self, x: F32Array, layer: GroupedAttention, angles: RopeAngles, cache: KVCache, index: int
+    ) -> None:
+        """The same for grouped-query attention."""
+
+    def latent_attention_each(
+        self,
+        x: F32Array,
+        layer: LatentAttention,
+        angles: RopeAngles,
+        caches: Sequence[LatentCache],
+        index: int,
+        form: MLAForm,
+    ) -> None:
+        """As :meth:`latent_attention`, for one token of each of several sequences: row ``i`` is of ``caches[i]``."""
+
+    def grouped_attention_each(
+        self, x: F32Array, layer: GroupedAttention, angles: RopeAngles, caches: Sequence[KVCache], index: int
     ) -> None:
         """The same for grouped-query attention."""
 

@@ -163,6 +163,31 @@ class NativeKernels:
         keys, values = cache.plane(0), cache.plane(1)
         self._set.grouped_attention(bound, x, self._bound.angles(angles), keys, values, index, cache.length)
 
+    def latent_attention_each(
+        self,
+        x: F32Array,
+        layer: LatentAttention,
+        angles: RopeAngles,
+        caches: Sequence[LatentCache],
+        index: int,
+        form: MLAForm,
+    ) -> None:
+        """The products for all tokens together, attention sequence by sequence."""
+        lengths, planes = [cache.length for cache in caches], [cache.plane(0) for cache in caches]
+        bound = self._bound(layer)
+        self._set.latent_attention_each(
+            bound, x, self._bound.angles(angles), planes, index, lengths, form == "expanded"
+        )
+
+    def grouped_attention_each(
+        self, x: F32Array, layer: GroupedAttention, angles: RopeAngles, caches: Sequence[KVCache], index: int
+    ) -> None:
+        """The products for all tokens together, attention sequence by sequence."""
+        lengths = [cache.length for cache in caches]
+        keys, values = ([cache.plane(plane) for cache in caches] for plane in (0, 1))
+        bound = self._bound(layer)
+        self._set.grouped_attention_each(bound, x, self._bound.angles(angles), keys, values, index, lengths)
+
     def gated_mlp(self, x: F32Array, layer: GatedMLP) -> None:
         """All steps in one call."""
         self._set.gated_mlp(self._bound(layer), x)

@@ -6,6 +6,8 @@ is timed separately.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sprat.arrays import F32Array
 from sprat.runtime.arch.rope import RopeAngles
 from sprat.runtime.cache import KVCache, LatentCache
@@ -59,6 +61,31 @@ class StepByStep:
         self.rope(k, angles)
         heads_out = self.gqa_attention(q, cache.append(index, k, v), layer.scale)
         x += self.linear(heads_out.reshape(len(x), -1), layer.output)
+
+    def latent_attention_each(
+        self: Kernels,
+        x: F32Array,
+        layer: LatentAttention,
+        angles: RopeAngles,
+        caches: Sequence[LatentCache],
+        index: int,
+        form: MLAForm,
+    ) -> None:
+        """Sequence by sequence."""
+        for row, cache in enumerate(caches):
+            self.latent_attention(x[row : row + 1], layer, angles.row(row), cache, index, form)
+
+    def grouped_attention_each(
+        self: Kernels,
+        x: F32Array,
+        layer: GroupedAttention,
+        angles: RopeAngles,
+        caches: Sequence[KVCache],
+        index: int,
+    ) -> None:
+        """Sequence by sequence."""
+        for row, cache in enumerate(caches):
+            self.grouped_attention(x[row : row + 1], layer, angles.row(row), cache, index)
 
     def gated_mlp(self: Kernels, x: F32Array, layer: GatedMLP) -> None:
         """Norm, MLP, residual add."""

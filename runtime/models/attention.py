@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sprat.arrays import F32Array
 from sprat.errors import ConfigError
 from sprat.runtime.arch.attention import GroupedAttentionSpec, LatentAttentionSpec
@@ -11,7 +13,7 @@ from sprat.runtime.cache import Cache, KVCache, LatentCache, Storage
 from sprat.runtime.kernels import GroupedAttention, Kernels, LatentAttention, MLAForm
 from sprat.runtime.models.layer_weights import LayerWeights
 
-__all__ = ["attend", "load_attention", "new_cache"]
+__all__ = ["attend", "attend_each", "load_attention", "new_cache"]
 
 
 def new_cache(spec: ModelSpec, capacity: int, storage: Storage) -> Cache:
@@ -60,6 +62,24 @@ def attend(
     else:
         assert isinstance(cache, KVCache), "the cache is from another model"
         kernels.grouped_attention(x, layer, angles, cache, index)
+
+
+def attend_each(
+    layer: GroupedAttention | LatentAttention,
+    x: F32Array,
+    angles: RopeAngles,
+    caches: Sequence[Cache],
+    index: int,
+    kernels: Kernels,
+    form: MLAForm,
+) -> None:
+    """As :func:`attend`, for one token of each of several sequences: row ``i`` of ``x`` is of ``caches[i]``."""
+    if isinstance(layer, LatentAttention):
+        latents = [cache for cache in caches if isinstance(cache, LatentCache)]
+        kernels.latent_attention_each(x, layer, angles, latents, index, form)
+    else:
+        keys = [cache for cache in caches if isinstance(cache, KVCache)]
+        kernels.grouped_attention_each(x, layer, angles, keys, index)
 
 
 def _grouped(spec: ModelSpec, attention: GroupedAttentionSpec, weights: LayerWeights) -> GroupedAttention:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeAlias
 
@@ -13,7 +13,7 @@ from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.cache import Cache
 from sprat.runtime.interrupt import check_interrupt
 from sprat.runtime.kernels import GatedMLP, Kernels, MLAForm, MoE
-from sprat.runtime.models.attention import attend, load_attention
+from sprat.runtime.models.attention import attend, attend_each, load_attention
 from sprat.runtime.models.layer_weights import LayerWeights
 
 __all__ = ["Block", "RoutingObserver"]
@@ -48,6 +48,13 @@ class Block:
         """``x += attention(norm(x))`` in place, ``x (n, hidden)``: consecutive tokens of one sequence."""
         check_interrupt()
         attend(self._attention, x, angles, cache, self._index, kernels, form)
+
+    def attend_each(
+        self, x: F32Array, angles: RopeAngles, caches: Sequence[Cache], kernels: Kernels, form: MLAForm
+    ) -> None:
+        """``x += attention(norm(x))`` in place, ``x (n, hidden)``: one token of each of ``n`` sequences."""
+        check_interrupt()
+        attend_each(self._attention, x, angles, caches, self._index, kernels, form)
 
     def feed_forward(self, x: F32Array, kernels: Kernels, observe: RoutingObserver | None = None) -> None:
         """``x += mlp(norm(x))`` in place, ``x (n, hidden)``: any tokens of any sequences."""

@@ -83,19 +83,66 @@ class Model:
             InterruptError: the pass was interrupted; see :mod:`sprat.runtime.interrupt`.
         """
         ids = self._check(tokens)
-        cache.reserve(len(ids))
-        angles = self._rope.angles(cache.length, len(ids))
-        form = self.form or cast("MLAForm", self.spec.attention.cheapest(len(ids), cache.length).name)
         with np.errstate(all="ignore"):  # NaN and Inf of damaged weights reach the logits, which Sampler checks
-            x = self.kernels.embed(self._embedding, ids)
-            for block in self._blocks:
-                block(x, angles, cache, self.kernels, form, observe)
-            logits = self.kernels.logits(x if all_logits else x[-1:], self._head)
-        if logits.min() == -np.inf:  # a sampler takes it for a masked token
-            logits[logits == -np.inf] = np.nan
+            x = self._run_layers(ids, cache, observe)
+            logits = _unmasked(self.kernels.logits(x if all_logits else x[-1:], self._head))
         self._weights.check_unchanged()
         cache.advance(len(ids))
         return logits
+
+    def forward_each(
+        self, tokens: I32Array | Sequence[int], caches: Sequence[Cache], *, observe: RoutingObserver | None = None
+    ) -> F32Array:
+        """Compute the logits after one token of each of several sequences, in one pass over the weights.
+
+        Args:
+            tokens: ``(n,)`` token ids, one for each cache.
+            caches: of this model, each once; their lengths are unchanged if an error is raised.
+            observe: as for :meth:`forward`.
+
+        Returns:
+            Logits ``(n, vocab_size)``.
+
+        Raises:
+            PromptError, ModelFileChangedError, InterruptError: as :meth:`forward`.
+        """
+        ids = self._check(tokens)
+        assert len(ids) == len(caches), "there is one token for each cache"
+        for cache in caches:
+            cache.reserve(1)
+        angles = self._rope.angles_at([cache.length for cache in caches])
+        longest = max(cache.length for cache in caches)
+        form = self.form or cast("MLAForm", self.spec.attention.cheapest(1, longest).name)
+        with np.errstate(all="ignore"):
+            x = self.kernels.embed(self._embedding, ids)
+            for block in self._blocks:
+                block.attend_each(x, angles, caches, self.kernels, form)
+                block.feed_forward(x, self.kernels, observe)
+            logits = _unmasked(self.kernels.logits(x, self._head))
+        self._weights.check_unchanged()
+        for cache in caches:
+            cache.advance(1)
+        return logits
+
+    def hidden_states(self, tokens: I32Array | Sequence[int], cache: Cache) -> F32Array:
+        """Like :meth:`forward`, but the hidden states after the final norm: ``(n, hidden_size)``."""
+        ids = self._check(tokens)
+        with np.errstate(all="ignore"):
+            x = self._run_layers(ids, cache, None)
+            normed = self.kernels.rms_norm(x, self._head.norm, self._head.eps)
+        self._weights.check_unchanged()
+        cache.advance(len(ids))
+        return normed
+
+    def _run_layers(self, ids: I32Array, cache: Cache, observe: RoutingObserver | None) -> F32Array:
+        """The hidden states after the last layer, ``(n, hidden_size)``; the caller advances the cache."""
+        cache.reserve(len(ids))
+        angles = self._rope.angles(cache.length, len(ids))
+        form = self.form or cast("MLAForm", self.spec.attention.cheapest(len(ids), cache.length).name)
+        x = self.kernels.embed(self._embedding, ids)
+        for block in self._blocks:
+            block(x, angles, cache, self.kernels, form, observe)
+        return x
 
     def _check(self, tokens: I32Array | Sequence[int]) -> I32Array:
         ids = np.asarray(tokens)
@@ -108,6 +155,13 @@ class Model:
                     "the prompt was encoded with another model's tokenizer"
                 )
         return ids.astype(np.int32)
+
+
+def _unmasked(logits: F32Array) -> F32Array:
+    """``logits``, where -inf, which a sampler takes for a masked token, has become NaN."""
+    if logits.min() == -np.inf:
+        logits[logits == -np.inf] = np.nan
+    return logits
 
 
 def _check_tensors(spec: ModelSpec, weights: WeightSource) -> None:

@@ -38,11 +38,12 @@ class AttentionOps {
                       float *out);
 
     // Sublayers: x (n, hidden) += attention(norm(x)). The new tokens' entries are written to the
-    // cache.
+    // cache. With n_sequences buffers, each sequence has n / n_sequences of the tokens.
     void latent_attention(const LatentAttention &layer, float *x, int64_t n,
-                          const RopeAngles &angles, const KvBuffer &latents, bool expanded);
+                          const RopeAngles &angles, const KvBuffers &latents, bool expanded);
     void grouped_attention(const GroupedAttention &layer, float *x, int64_t n,
-                           const RopeAngles &angles, const KvBuffer &keys, const KvBuffer &values);
+                           const RopeAngles &angles, const KvBuffers &keys,
+                           const KvBuffers &values);
 
   private:
     struct Pass;

@@ -6,11 +6,11 @@
 namespace sprat {
 
 void AttentionOps::latent_attention(const LatentAttention &layer, float *x, int64_t n,
-                                    const RopeAngles &angles, const KvBuffer &latents,
+                                    const RopeAngles &angles, const KvBuffers &latents,
                                     bool expanded) {
     const int64_t heads = layer.heads(), rank = layer.rank(), dim = layer.head_dim(),
                   rope = layer.rope();
-    const int64_t latent_size = rank + rope, half = rope / 2;
+    const int64_t latent_size = rank + rope, half = rope / 2, own = n / latents.n_sequences;
     Frame frame = context_.frame();
     float *q = frame.get<float>(n * heads * dim), *kv = frame.get<float>(n * latent_size);
     project_latents(frame, layer, x, n, q, kv);
@@ -20,12 +20,18 @@ void AttentionOps::latent_attention(const LatentAttention &layer, float *x, int6
         rotate(q + t * heads * dim + layer.nope(), heads, dim, half, cos, sin, angles.interleaved);
         rotate(latent + rank, 1, rope, half, cos, sin, angles.interleaved);
         context_.isa.rms_norm(latent, layer.kv_a_norm.gain.data, layer.kv_a_norm.eps, rank, latent);
-        store_entry(latents.entries, latents.n_past + t, latent, latent_size);
+        const KvBuffer &buffer = latents.of_sequence[t / own];
+        store_entry(buffer.entries, buffer.n_past + t % own, latent, latent_size);
     });
-    const LatentKv cache{latents.entries, latents.n_past + n, &layer.k_b, &layer.v_b};
     float *attended = frame.get<float>(n * heads * layer.v_b.rows);
-    if (expanded) mla_expanded(q, n, int(dim), cache, layer.scale, attended);
-    else mla_absorbed(q, n, int(dim), cache, layer.scale, attended);
+    for (int64_t s = 0; s < latents.n_sequences; ++s) {
+        const KvBuffer &buffer = latents.of_sequence[s];
+        const LatentKv cache{buffer.entries, buffer.n_past + own, &layer.k_b, &layer.v_b};
+        const float *from = q + s * own * heads * dim;
+        float *to = attended + s * own * heads * layer.v_b.rows;
+        if (expanded) mla_expanded(from, own, int(dim), cache, layer.scale, to);
+        else mla_absorbed(from, own, int(dim), cache, layer.scale, to);
+    }
     linear_.add_linear(layer.output, attended, n, x);
 }
 
@@ -53,9 +59,10 @@ void AttentionOps::normalize_heads(const Norm &norm, float *x, int64_t heads, in
 }
 
 void AttentionOps::grouped_attention(const GroupedAttention &layer, float *x, int64_t n,
-                                     const RopeAngles &angles, const KvBuffer &keys,
-                                     const KvBuffer &values) {
+                                     const RopeAngles &angles, const KvBuffers &keys,
+                                     const KvBuffers &values) {
     const int64_t dim = layer.head_dim, half = dim / 2, n_q = layer.q.rows, n_kv = layer.k.rows;
+    const int64_t own = n / keys.n_sequences;
     const bool quantized =
         wants_quantized(layer.q) || wants_quantized(layer.k) || wants_quantized(layer.v);
     Frame frame = context_.frame();
@@ -72,15 +79,20 @@ void AttentionOps::grouped_attention(const GroupedAttention &layer, float *x, in
         normalize_heads(layer.k_norm, k + t * n_kv, layer.kv_heads(), dim);
         rotate(q + t * n_q, layer.heads(), dim, half, cos, sin, angles.interleaved);
         rotate(k + t * n_kv, layer.kv_heads(), dim, half, cos, sin, angles.interleaved);
+        const KvBuffer &key = keys.of_sequence[t / own], &value = values.of_sequence[t / own];
         for (int64_t h = 0; h < layer.kv_heads(); ++h) {
-            store_entry(keys.of_head(h), keys.n_past + t, k + t * n_kv + h * dim, dim);
-            store_entry(values.of_head(h), values.n_past + t, v + t * n_kv + h * dim, dim);
+            store_entry(key.of_head(h), key.n_past + t % own, k + t * n_kv + h * dim, dim);
+            store_entry(value.of_head(h), value.n_past + t % own, v + t * n_kv + h * dim, dim);
         }
     });
-    const GroupedKv cache{keys.entries,      values.entries,        keys.head_bytes,
-                          values.head_bytes, int(layer.kv_heads()), keys.n_past + n};
     float *attended = frame.get<float>(n * n_q);
-    gqa(q, n, int(layer.heads()), int(dim), cache, layer.scale, attended);
+    for (int64_t s = 0; s < keys.n_sequences; ++s) {
+        const KvBuffer &key = keys.of_sequence[s], &value = values.of_sequence[s];
+        const GroupedKv cache{key.entries,      value.entries,         key.head_bytes,
+                              value.head_bytes, int(layer.kv_heads()), key.n_past + own};
+        gqa(q + s * own * n_q, own, int(layer.heads()), int(dim), cache, layer.scale,
+            attended + s * own * n_q);
+    }
     linear_.add_linear(layer.output, attended, n, x);
 }
 

@@ -40,6 +40,13 @@ struct KvBuffer {
     }
 };
 
+// The buffers of the sequences that the tokens of a pass belong to: one for all of them, or, where
+// each token is of a sequence of its own, one for each.
+struct KvBuffers {
+    const KvBuffer *of_sequence;
+    int64_t n_sequences;
+};
+
 // Writes entry `i` from `n` elements, with the bytes that NumPy's twin writes.
 void store_entry(const KvEntries &entries, int64_t i, const float *x, int64_t n);
 

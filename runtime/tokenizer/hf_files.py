@@ -209,13 +209,13 @@ def _finish(files: TokenizerFiles, vocabulary: Vocabulary) -> Vocabulary:
     """Add what the configs say: added tokens, padding to the rows of the embedding, special ids."""
     texts, types, scores = _with_added(files, vocabulary)
     ids = {text: index for index, text in enumerate(texts)}
-    named = {kind: _known_ids(files.model.get(f"{kind}_token_id"), texts) for kind in _SPECIAL}
+    named = {kind: _known_ids(files.model, f"{kind}_token_id", texts) for kind in _SPECIAL}
     own = {kind: getattr(vocabulary, f"{kind}_id") for kind in _SPECIAL}
     special = {
         kind: ids.get(files.special(kind), next(iter(named[kind]), None) if own[kind] is None else own[kind])
         for kind in _SPECIAL
     }
-    ends = [special["eos"], *named["eos"], *_known_ids(files.generation.get("eos_token_id"), texts)]
+    ends = [special["eos"], *named["eos"], *_known_ids(files.generation, "eos_token_id", texts)]
     add_bos = files.config.get("add_bos_token")
     return dataclasses.replace(
         vocabulary,
@@ -332,10 +332,15 @@ def _not_a_tokenizer(path: Path) -> Iterator[None]:
         raise TokenizerError(f"{path}: not a tokenizer ({error!r}); save it again") from error
 
 
-def _known_ids(value: Any, texts: list[str]) -> list[int]:
-    """The valid ids of a config entry, which is an id or a list of ids; -1 means none."""
-    values = value if isinstance(value, list) else [value]
-    return [index for index in values if isinstance(index, int) and 0 <= index < len(texts)]
+def _known_ids(config: Mapping[str, Any], name: str, texts: list[str]) -> list[int]:
+    """The ids in a config entry, which is an id or a list of ids; one that no token has, as -1, means none."""
+    value = config.get(name)
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    if wrong := [index for index in values if type(index) is not int]:
+        raise TokenizerError(
+            f"{name} is {wrong[0]!r}; expected the id of a token, or a list of ids: correct the config"
+        )
+    return [index for index in values if 0 <= index < len(texts)]
 
 
 def _processors(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -229,14 +229,22 @@ class Tokenizer:
             raise PromptError(f"the ids are a {type(ids).__name__}, expected integers ({error})") from error
         return "".join([*map(decoder.feed, known), decoder.flush()])
 
-    def stream_decoder(self, *, continues: bool = False) -> StreamDecoder:
+    def stream_decoder(self, *, continues: bool = False, shown: frozenset[int] = frozenset()) -> StreamDecoder:
         """A decoder for tokens one by one; its pieces join to the result of :meth:`decode`.
 
         Args:
             continues: the tokens continue a text, so SentencePiece's leading space is kept.
+            shown: special tokens that are decoded as their text.
         """
+
+        def bytes_of(token_id: int) -> bytes:
+            return self.special_text(token_id).encode() if token_id in shown else self.token_bytes(token_id)
+
+        def hidden_text(token_id: int) -> str:
+            return "" if token_id in shown else self.special_text(token_id)
+
         strip_space = self.vocabulary.add_space_prefix and not continues
-        return StreamDecoder(self.token_bytes, strip_space=strip_space, special_text=self.special_text)
+        return StreamDecoder(bytes_of, strip_space=strip_space, special_text=hidden_text)
 
     def _encode_text(self, text: str) -> list[int]:
         if self._engine is None:

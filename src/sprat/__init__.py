@@ -32,6 +32,7 @@ from sprat.errors import (
     ModelFileChangedError,
     ModelFileError,
     PromptError,
+    QueueFullError,
     ResultsError,
     SessionBusyError,
     SpratError,
@@ -50,12 +51,16 @@ if TYPE_CHECKING:
     from sprat.app.quantize import quantize
     from sprat.app.report import report
     from sprat.app.verify import verify
+    from sprat.runtime.async_engine import AsyncEngine, AsyncSession
     from sprat.runtime.engine import Engine
     from sprat.runtime.session import Session
+    from sprat.server.serve import serve
 
     __version__: str
 
 __all__ = [
+    "AsyncEngine",
+    "AsyncSession",
     "BackendDiedError",
     "BackendError",
     "BundleError",
@@ -71,6 +76,7 @@ __all__ = [
     "ModelFileChangedError",
     "ModelFileError",
     "PromptError",
+    "QueueFullError",
     "ResultsError",
     "Session",
     "SessionBusyError",
@@ -87,11 +93,14 @@ __all__ = [
     "plan",
     "quantize",
     "report",
+    "serve",
     "verify",
 ]
 
 # Name: the module that defines it. `export` is not here: it is also the package sprat.export, which is callable.
 _MODULES = {
+    "AsyncEngine": "sprat.runtime.async_engine",
+    "AsyncSession": "sprat.runtime.async_engine",
     "Engine": "sprat.runtime.engine",
     "Session": "sprat.runtime.session",
     "bench": "sprat.app.bench",
@@ -102,6 +111,7 @@ _MODULES = {
     "plan": "sprat.app.plan",
     "quantize": "sprat.app.quantize",
     "report": "sprat.app.report",
+    "serve": "sprat.server.serve",
     "verify": "sprat.app.verify",
 }
 

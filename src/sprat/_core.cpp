@@ -10,7 +10,7 @@ void bind_maps(nb::module_ &m);     // runtime/native/bind/maps.cpp
 
 // The version of everything that the bind functions define: raised, here and in
 // src/sprat/native.py, whenever Python code of one version would misuse a core of another.
-constexpr int kAbi = 3;
+constexpr int kAbi = 4;
 
 NB_MODULE(_core, m) {
     m.doc() = "The native core of sprat; everything in it also exists in NumPy.";

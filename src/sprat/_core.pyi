@@ -100,6 +100,26 @@ class KernelSet:
         index: int,
         n_past: int,
     ) -> None: ...
+    def latent_attention_each(
+        self,
+        layer: LatentAttention,
+        x: F32Array,
+        angles: RopeAngles,
+        latents: list[Plane],
+        index: int,
+        n_past: list[int],
+        expanded: bool,
+    ) -> None: ...
+    def grouped_attention_each(
+        self,
+        layer: GroupedAttention,
+        x: F32Array,
+        angles: RopeAngles,
+        keys: list[Plane],
+        values: list[Plane],
+        index: int,
+        n_past: list[int],
+    ) -> None: ...
     def gated_mlp(self, layer: GatedMLP, x: F32Array) -> None: ...
     def moe(self, layer: MoE, x: F32Array) -> None: ...
     def moe_route(self, layer: MoE, x: F32Array, expert_ids: I32Array, weights: F32Array) -> None: ...

@@ -19,6 +19,7 @@
     ├── BackendError (RuntimeError)      a backend that is not installed, died, or was closed
     │   └── BackendDiedError             the process of an isolated backend ended; load the model again
     ├── SessionBusyError (RuntimeError)  a session that is used by two threads at a time
+    ├── QueueFullError (RuntimeError)    more requests wait for an engine than its queue holds
     ├── EmulationError (RuntimeError)    the limits of a device could not be set, or killed the process under them
     └── ExportError (RuntimeError)       the output could not be written: disk full, permissions, a changed source
 
@@ -46,6 +47,7 @@ __all__ = [
     "ModelFileChangedError",
     "ModelFileError",
     "PromptError",
+    "QueueFullError",
     "ResultsError",
     "SessionBusyError",
     "SpratError",
@@ -121,6 +123,10 @@ class BackendDiedError(BackendError):
 
 class SessionBusyError(SpratError, RuntimeError):
     """A session or an answer is used by one thread while another is inside it."""
+
+
+class QueueFullError(SpratError, RuntimeError):
+    """More requests wait for an engine than its queue holds; try again later."""
 
 
 class EmulationError(SpratError, RuntimeError):

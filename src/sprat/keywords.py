@@ -20,9 +20,16 @@ _ELSEWHERE = {
     "cache_type": "cache",
     "cache_type_k": "cache",
     "ctx_size": "context",
+    "function_call": "tool_choice",
+    "functions": "tools",
+    "grammar": "response_format",
+    "guided_choice": "response_format",
+    "guided_json": "response_format",
+    "json_schema": "response_format",
     "max_completion_tokens": "max_tokens",
     "max_length": "max_tokens",
     "max_new_tokens": "max_tokens",
+    "min_new_tokens": "min_tokens",
     "model_path": "path",
     "n_batch": "batch",
     "n_ctx": "context",
@@ -36,6 +43,8 @@ _ELSEWHERE = {
     "repetition_penalty": "repeat_penalty",
     "stop_strings": "stop",
     "temp": "temperature",
+    "thinking_budget": "max_thinking_tokens",
+    "typical": "typical_p",
 }
 
 

@@ -13,7 +13,7 @@ from types import ModuleType
 
 __all__ = ["ABI", "core", "missing_because"]
 
-ABI = 3
+ABI = 4
 """``kAbi`` of ``_core.cpp``."""
 
 

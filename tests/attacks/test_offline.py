@@ -5,6 +5,7 @@ Two walls: a network namespace without interfaces, and a seccomp filter (``tests
 
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -65,7 +66,7 @@ def offline(models, *command, text=""):
     )
 
 
-# Every command; `bench --emulate` and `devices probe` measure for long and are left out.
+# Every command but `serve`; `bench --emulate` and `devices probe` measure for long and are left out.
 COMMANDS = {
     "export": ["student", "out", "--format", "gguf,onnx"],
     "quantize": ["demo-not-needed"],
@@ -73,9 +74,11 @@ COMMANDS = {
     "verify": ["bundle", "--source", "student", "--max-tokens", "16"],
     "run": ["bundle", "hello", "-n", "4"],
     "chat": ["bundle", "-n", "4"],
+    "decide": ["bundle", "hello", "--options", "yes,no"],
     "eval": ["bundle", "--task", "arithmetic", "--n", "2"],
     "demo": [],
     "plan": ["bundle", "--all"],
+    "frontier": ["student", "--sizes", "q4_0"],
     "bench": ["bundle", "-p", "8", "-n", "4", "-r", "1"],
     "report": ["results.jsonl", "-o", "page.html"],
     "devices": [],
@@ -94,7 +97,21 @@ def test_a_socket_kills_the_process_and_there_is_no_interface(models):
 
 
 def test_every_command_is_tried():
-    assert COMMANDS.keys() == set(group.list_commands(None))
+    assert COMMANDS.keys() | {"serve"} == set(group.list_commands(None))
+
+
+def test_the_server_answers_and_connects_to_nothing(models):
+    namespace()  # this system has the means
+    httpx = pytest.importorskip("httpx")
+    pytest.importorskip("uvicorn")
+    command = [*WALL, "--may-listen", sys.executable, "-m", "sprat", "serve", "bundle", "--port", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    with subprocess.Popen(command, cwd=models, env=environment, stderr=subprocess.PIPE, text=True) as server:
+        address = re.search(r"http://\S+:\d+(?=/v1)", server.stderr.readline())[0]
+        body = {"model": "bundle", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
+        assert httpx.post(f"{address}/v1/chat/completions", json=body, timeout=60).status_code == 200
+        server.terminate()
+        assert server.wait(60) == 0
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_doctor_of_a_checkpoint(source, capsys):
 def test_a_checkpoint_has_no_hashes_to_check(source, capsys):
     code, _, err = run(capsys, "run", source, "hi", "--check")
     assert code == 2
-    assert "no choice of device, backend, cache, batch or check" in err
+    assert "no choice of device, backend, cache, batch, check" in err
 
 
 def test_doctor_runs_a_model_without_a_tokenizer(tmp_path, capsys):

@@ -95,6 +95,7 @@ def test_verify_passes_and_fails_by_its_limit(source, bundle, capsys):
     code, out, _ = run(capsys, *arguments)
     assert code == 0
     assert out.startswith("MEASURED: mean KL divergence")
+    assert "of Llama 3 8B in llama.cpp" in out.splitlines()[1]
 
 
 def test_inspect_shows_a_bundle_and_its_source(source, bundle, capsys):
@@ -225,7 +226,7 @@ def test_doctor_shows_the_native_core_and_the_backends(capsys):
         (("rum",), "unknown command 'rum'; did you mean 'run'?"),
         (("help",), "unknown command 'help': sprat --help lists the commands"),
         (("help", "export"), "sprat COMMAND --help explains one"),
-        (("serve", "out"), "unknown command 'serve': sprat has no server"),
+        (("serve", "no-such-model"), "no-such-model"),
         (("pull", "deepseek-r1"), "sprat downloads nothing"),
         (("plan", "demo", "--context", "0"), "Invalid value for '-c' / '--context': 0"),
     ],

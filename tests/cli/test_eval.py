@@ -42,3 +42,20 @@ def test_prose_is_scored_by_tokens_and_perplexity(source, capsys, tmp_path, monk
     record = json.loads(evaluated(capsys, source, "--task", "prose", "--json"))
     assert record["n"] > 5  # tokens, not texts
     assert record["perplexity"] > 50  # a random model: near the size of its vocabulary, 512
+
+
+def test_wrong_replies_to_own_questions_are_shown(source, capsys, tmp_path):
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text('{"prompt": "What is 2 + 3?", "answer": "5"}\n' * 7)
+    main(["eval", str(source), "--file", str(questions), "--max-tokens", "2"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("questions.jsonl: 0.0% right of 7")
+    assert sum(line.startswith("wrong: 'What is 2 + 3?'") for line in lines) == 5
+    assert lines[-2].startswith("… and 2 more")
+
+
+def test_eval_takes_a_task_or_a_file(source, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["eval", str(source)])
+    assert stop.value.code == 2
+    assert "give either --task or --file" in capsys.readouterr().err

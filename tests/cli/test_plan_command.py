@@ -92,3 +92,40 @@ def test_a_field_of_the_config_is_ignored_and_assumed_dimensions_are_named(capsy
     _, output, _ = run(capsys, "plan", "gigachat3-10b-a1.8b", "--device", "rpi5-8gb")
     assert "assumed: first_k_dense_replace, hidden_size" in output
     assert "assumed" not in run(capsys, "plan", "deepseek-v2-lite", "--device", "rpi5-8gb")[1]
+
+
+def test_placements_on_the_gpu_are_a_table_with_an_unknown_error(capsys):
+    arguments = ("plan", "deepseek-v2-lite", "--device", "home-8c-16gb-8gpu")
+    _, out, _ = run(capsys, *arguments)
+    assert [line.split("|")[1].strip() for line in out.splitlines() if "of 27 |" in line] == ["off", "auto", "on"]
+    assert "does not fit by " in out
+    assert "no GPU was measured, the error is unknown" in out
+    assert "unknown" not in run(capsys, *arguments, "--gpu", "off")[1]
+    assert "| auto " not in run(capsys, *arguments, "--gpu", "on")[1]
+    assert ", 4.0 GiB of its memory" in run(capsys, *arguments, "--gpu", "4GiB")[1]
+
+
+def test_a_model_that_only_streams_without_the_gpu_says_so(capsys):
+    _, out, _ = run(capsys, "plan", "qwen3-30b-a3b", "--device", "home-8c-16gb-8gpu")
+    assert "tokens/s" in out
+    assert ", streamed" in out
+    _, out, _ = run(capsys, "plan", "deepseek-v2-lite", "--device", "jetson-orin-nano-8gb")
+    assert "none fits without streaming" in out
+
+
+def test_many_devices_get_a_column_for_the_gpu_on_request(capsys):
+    assert "with the GPU" not in run(capsys, "plan", "qwen3-0.6b", "--all")[1]
+    _, out, _ = run(capsys, "plan", "qwen3-0.6b", "--all", "--gpu", "auto")
+    assert "with the GPU, t/s" in out
+    assert "keep it off" in next(line for line in out.splitlines() if "| rpi5-8gb" in line)
+    status, _, err = run(capsys, "plan", "qwen3-0.6b", "--gpu", "much")
+    assert status == 2
+    assert "gpu is 'much', expected 'off', 'auto', 'on'" in err
+
+
+def test_json_has_the_placements(capsys):
+    arguments = ("plan", "deepseek-v2-lite", "--device", "home-8c-16gb-8gpu", "--json", "--gpu", "6GiB")
+    found = json.loads(run(capsys, *arguments)[1])["gpu"]
+    assert found["card_bytes"] == 6 << 30
+    assert found["best"]["placement"]["layers"] == 27
+    assert found["off"]["placement"]["layers"] == 0

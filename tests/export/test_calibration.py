@@ -5,7 +5,7 @@ import pytest
 from tiny_checkpoint import write_checkpoint
 
 from sprat.errors import InputError
-from sprat.export.calibration import calibration_sequences, disturbed, hold_out, packaged_documents
+from sprat.export.calibration import calibration_sequences, hold_out, packaged_documents
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
 from sprat.export.texts import calibration_text, evaluation_text
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
@@ -45,17 +45,6 @@ def test_a_reply_follows_the_template(metadata):
     assert assistant[0] in sequences[0]
     assert "<think>" in tokenizer.decode(sequences[0])
     assert any(tokenizer.vocabulary.eos_id in sequence for sequence in sequences)
-
-
-def test_every_second_sequence_is_disturbed():
-    sequences = [np.arange(100 * n, 100 * n + 100, dtype=np.int32) for n in range(6)]
-    found = disturbed(sequences)
-    shares = [float(np.mean(a != b)) for a, b in zip(found, sequences, strict=True)]
-    assert shares[1::2] == [0, 0, 0]
-    assert all(0.05 < share < 0.3 for share in shares[::2])
-    assert all(a[0] == b[0] for a, b in zip(found, sequences, strict=True))
-    assert all(np.isin(a, np.concatenate(sequences)).all() for a in found)
-    assert all(np.array_equal(a, b) for a, b in zip(found, disturbed(sequences), strict=True))
 
 
 def test_a_file_is_read_instead_with_its_special_tokens(metadata, tmp_path):

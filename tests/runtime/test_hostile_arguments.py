@@ -8,6 +8,7 @@ from scripted_model import random_logits, scripted_engine
 from sprat.errors import PromptError, SpratError, TemplateError
 
 MESSAGES = [{"role": "user", "content": "hi"}]
+TOOL = {"name": "f"}
 TEMPLATE = "{{ messages }}{{ tools }}{{ documents }}{{ thinking }}"
 
 
@@ -33,8 +34,30 @@ HOSTILE = [
 CALLS = {
     **{
         f"chat({name})": lambda engine, value, name=name: engine.chat(MESSAGES, max_tokens=1, **{name: value})
-        for name in ("tools", "documents", "chat_template", "chat_template_kwargs")
+        for name in (
+            *("tools", "documents", "chat_template", "chat_template_kwargs", "parallel_tool_calls", "n", "logprobs"),
+            *("top_logprobs", "logit_bias", "min_tokens", "max_thinking_tokens", "response_format", "close_json"),
+        )
     },
+    **{
+        f"response_format({name})": lambda engine, value, kind=kind, name=name: engine.chat(
+            MESSAGES, max_tokens=1, response_format={"type": kind, name: value}
+        )
+        for kind, name in (
+            ("json_schema", "schema"),
+            ("regex", "regex"),
+            ("grammar", "grammar"),
+            ("choices", "choices"),
+        )
+    },
+    "tool_choice": lambda engine, value: engine.chat(MESSAGES, max_tokens=1, tools=[TOOL], tool_choice=value),
+    "name of a tool": lambda engine, value: engine.chat(MESSAGES, max_tokens=1, tools=[{"name": value}]),
+    "parameters": lambda engine, value: engine.chat(MESSAGES, max_tokens=1, tools=[{"name": "f", "parameters": value}]),
+    "tool_calls": lambda engine, value: engine.chat([*MESSAGES, MESSAGES[0] | {"tool_calls": value}], max_tokens=1),
+    "options": lambda engine, value: engine.decide(MESSAGES, value),
+    "option": lambda engine, value: engine.decide("a", ["b", value]),
+    "prompt of a decision": lambda engine, value: engine.decide(value, ["a", "b"]),
+    "embed": lambda engine, value: engine.embed(value),
     "messages": lambda engine, value: engine.chat(value, max_tokens=1),
     "role": lambda engine, value: engine.chat([{"role": value, "content": "a"}], max_tokens=1),
     "content": lambda engine, value: engine.chat([{"role": "user", "content": value}], max_tokens=1),

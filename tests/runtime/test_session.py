@@ -164,10 +164,13 @@ def test_an_unknown_overflow_policy_is_an_error():
 
 
 def test_a_session_hands_tools_and_variables_to_the_template():
-    template = "{{ bos_token }}{{ tools | length }}{{ mood }}<|user|>{{ messages[-1].content }}<|assistant|>"
-    engine = scripted_engine(saying("Hi."), template=template)
+    marks = """{# <tool_call> "name" "arguments" #}"""
+    asks = "<|user|>{{ messages[-1].content }}<|assistant|>"
+    names = "{% for tool in tools or [] %}{{ tool.function.name }}{% endfor %}"
+    template = marks + "{{ bos_token }}" + names + "{{ mood }}" + asks
+    engine, tool = scripted_engine(saying("Hi."), template=template), {"function": {"name": "f"}}
     with engine.session() as session:
-        session.chat("Hello", tools=[{"type": "function"}], chat_template_kwargs={"mood": "glad"}, max_tokens=5)
-        assert session.tokens[:8] == (BOS, *b"1glad", USER, *b"H")
+        session.chat("Hello", tools=[tool], chat_template_kwargs={"mood": "glad"}, max_tokens=5)
+        assert session.tokens[:8] == (BOS, *b"fglad", USER, *b"H")
     reply = engine.chat([{"role": "user", "content": "Hello"}], tools=[], chat_template_kwargs={"mood": "x"})
     assert reply["choices"][0]["message"]["content"] == "Hi."

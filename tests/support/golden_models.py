@@ -47,7 +47,7 @@ MODELS = (
         "LlamaForCausalLM",
         "llama",
         ("DeepSeek-R1-Distill-Llama-8B", "DeepSeek-R1-Distill-Llama-70B"),
-        ("r1-distill-llama", "r1-distill-llama-odd"),
+        ("r1-distill-llama", "r1-distill-llama-odd", "deepseek-coder"),
     ),
     ModelRow(
         "Qwen2ForCausalLM",

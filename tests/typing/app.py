@@ -8,6 +8,8 @@ from typing import assert_type
 
 import sprat
 from sprat import (
+    AsyncEngine,
+    AsyncSession,
     DeviceError,
     DoesNotFitError,
     Engine,
@@ -23,6 +25,7 @@ from sprat import (
     plan,
     quantize,
     report,
+    serve,
     verify,
 )
 
@@ -44,6 +47,24 @@ def deploy(source: str | Path, out: Path) -> float:
     verification = verify(out, source, backends=["native"], max_kld=0.05, max_tokens=512)
     assert_type(verification.passed, bool)
     return verification.quality["native"].mean_kld
+
+
+async def answer_many(path: Path, questions: list[str]) -> list[str]:
+    """Answers to all questions, generated together."""
+    async with await AsyncEngine.load(path, memory="3GB", parallel=2, queue=8) as engine:
+        async for chunk in engine.stream_chat([{"role": "user", "content": questions[0]}], priority=1, max_tokens=9):
+            print(chunk["choices"][0]["delta"].get("content", ""))
+        generation = engine.generate("Once", temperature=0)
+        assert_type(await generation.text(), str)
+        session = await engine.session()
+        assert_type(session, AsyncSession)
+        replies = [await session.chat(question) for question in questions]
+    return [reply["choices"][0]["message"]["content"] for reply in replies]
+
+
+def run_server(path: Path) -> None:
+    """Serve until SIGTERM."""
+    serve([f"student={path}"], port=8081, keep_alive=60.0, memory="3GB", on_ready=print)
 
 
 def describe(path: Path) -> str:
@@ -68,6 +89,22 @@ def answer(engine: Engine, question: str) -> str:
     assert_type(message["content"], str)
     print(message.get("reasoning_content", ""))
     return message["content"]
+
+
+def command(engine: Engine, sentence: str) -> str:
+    """A command as JSON, a call, a decision, an embedding."""
+    messages = [{"role": "user", "content": sentence}]
+    schema = {"type": "object", "properties": {"on": {"type": "boolean"}}}
+    bound = engine.chat(
+        messages, response_format={"type": "json_schema", "schema": schema}, close_json=True, logprobs=True, n=2
+    )
+    tools = [{"type": "function", "function": {"name": "switch", "parameters": schema}}]
+    called = engine.chat(messages, tools=tools, tool_choice="required", max_thinking_tokens=20)
+    print(called["choices"][0]["message"].get("tool_calls"), engine.embed([sentence]).shape)
+    decision = engine.decide(messages, ["on", "off"], temperature=2.0)
+    assert_type(decision["on"], float)
+    assert_type(decision.best, str)
+    return bound["choices"][0]["message"]["content"]
 
 
 def pieces(engine: Engine, prompt: str) -> Iterator[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sprat.export.onnx.data import OnnxWeight
 from sprat.export.onnx.graph import GraphBuilder, Value
 from sprat.export.onnx.layers.norms import rms_norm
 from sprat.export.onnx.weights import GraphWeights
@@ -44,9 +43,9 @@ class Layer:
         gain = self.vector(f"{name}.weight")
         return rms_norm(self.graph, x, gain, eps or self.spec.rms_norm_eps, portable=self.portable)
 
-    def experts(self) -> tuple[OnnxWeight, OnnxWeight]:
-        """Gate and up with alternating rows, and down, of all experts."""
-        return self.weights.experts(self.number)
+    def expert(self, x: Value, name: str, expert: int) -> Value:
+        """``x`` ``["m", in]`` times the matrix of one expert: ``["m", out]``."""
+        return self.weights.product(x, self.weights.stored(f"{self._full(name)}.weight"), part=expert)
 
     def _full(self, name: str) -> str:
         return f"blk.{self.number}.{name}"

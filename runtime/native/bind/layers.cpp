@@ -2,6 +2,7 @@
 #include "runtime/native/bind/arrays.hpp"
 
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 using nb::literals::operator""_a;
 
@@ -59,7 +60,31 @@ void latent_attention(KernelSet &set, const LatentAttention &layer, Out &x,
     const int64_t rank = layer.rank();
     const KvBuffer buffer =
         buffer_of(latents, index, 1, rank + layer.rope(), rank, latent_group(rank), n_past, n);
-    run(set, [&] { set.attention.latent_attention(layer, x.data(), n, angles, buffer, expanded); });
+    run(set, [&] {
+        set.attention.latent_attention(layer, x.data(), n, angles, {&buffer, 1}, expanded);
+    });
+}
+
+// One token of each of several sequences, whose caches and lengths are listed in the same order.
+void expect_one_each(int64_t n, const std::vector<Buffers> &caches,
+                     const std::vector<int64_t> &n_past) {
+    expect(n > 0 && int64_t(caches.size()) == n && n_past.size() == caches.size(),
+           "there is not one token for each cache");
+}
+
+void latent_attention_each(KernelSet &set, const LatentAttention &layer, Out &x,
+                           const BoundAngles &angles, const std::vector<Buffers> &latents,
+                           int64_t index, const std::vector<int64_t> &n_past, bool expanded) {
+    const int64_t n = tokens_in(x, layer.output.rows), rank = layer.rank();
+    angles.expect_shape(n, layer.rope());
+    expect_one_each(n, latents, n_past);
+    std::vector<KvBuffer> buffers;
+    for (size_t i = 0; i < latents.size(); ++i)
+        buffers.push_back(buffer_of(latents[i], index, 1, rank + layer.rope(), rank,
+                                    latent_group(rank), n_past[i], 1));
+    run(set, [&] {
+        set.attention.latent_attention(layer, x.data(), n, angles, {buffers.data(), n}, expanded);
+    });
 }
 
 void grouped_attention(KernelSet &set, const GroupedAttention &layer, Out &x,
@@ -72,7 +97,30 @@ void grouped_attention(KernelSet &set, const GroupedAttention &layer, Out &x,
     };
     const KvBuffer key_buffer = buffer(keys), value_buffer = buffer(values);
     run(set, [&] {
-        set.attention.grouped_attention(layer, x.data(), n, angles, key_buffer, value_buffer);
+        set.attention.grouped_attention(layer, x.data(), n, angles, {&key_buffer, 1},
+                                        {&value_buffer, 1});
+    });
+}
+
+void grouped_attention_each(KernelSet &set, const GroupedAttention &layer, Out &x,
+                            const BoundAngles &angles, const std::vector<Buffers> &keys,
+                            const std::vector<Buffers> &values, int64_t index,
+                            const std::vector<int64_t> &n_past) {
+    const int64_t n = tokens_in(x, layer.output.rows), dim = layer.head_dim;
+    angles.expect_shape(n, dim);
+    expect_one_each(n, keys, n_past);
+    expect_one_each(n, values, n_past);
+    const auto buffers = [&](const std::vector<Buffers> &all) {
+        std::vector<KvBuffer> found;
+        for (size_t i = 0; i < all.size(); ++i)
+            found.push_back(buffer_of(all[i], index, layer.kv_heads(), dim, dim, kHeadGroup,
+                                      n_past[i], 1));
+        return found;
+    };
+    const std::vector<KvBuffer> key_buffers = buffers(keys), value_buffers = buffers(values);
+    run(set, [&] {
+        set.attention.grouped_attention(layer, x.data(), n, angles, {key_buffers.data(), n},
+                                        {value_buffers.data(), n});
     });
 }
 
@@ -188,6 +236,10 @@ void bind_layers(nb::module_ &m, nb::class_<sprat::KernelSet> &kernels) {
              "index"_a, "n_past"_a, "expanded"_a)
         .def("grouped_attention", &grouped_attention, "layer"_a, x, "angles"_a, in_place("keys"),
              in_place("values"), "index"_a, "n_past"_a)
+        .def("latent_attention_each", &latent_attention_each, "layer"_a, x, "angles"_a,
+             in_place("latents"), "index"_a, "n_past"_a, "expanded"_a)
+        .def("grouped_attention_each", &grouped_attention_each, "layer"_a, x, "angles"_a,
+             in_place("keys"), in_place("values"), "index"_a, "n_past"_a)
         .def("gated_mlp", &gated_mlp, "layer"_a, x)
         .def("moe", &moe, "layer"_a, x)
         .def("moe_route", &moe_route, "layer"_a, x, expert_ids, weights)

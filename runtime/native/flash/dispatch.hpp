@@ -27,7 +27,7 @@ auto with_form(const AttentionTask &task, uint8_t *scratch, const Use &use) {
         Flash<F32Operand> form(task, scratch);
         return use(form);
     }
-    Flash<I16PairOperand> form(task, scratch);
+    Flash<EntryOperand> form(task, scratch);
     return use(form);
 }
 

@@ -5,7 +5,7 @@
 // columns has its own scales, so that a score is a sum over groups:
 //
 //   entry    | codes of group 0 | ... | codes of group n | scales | code sums | rope part: f16 |
-//   query    | codes of group 0 | ... | codes of group n |          rope part: int16 pairs     |
+//   query    | codes of group 0 | ... | codes of group n |          rope part: EntryOperand    |
 //
 //   score = sum over groups (codes . codes) * scale * scale + rope . rope
 //
@@ -55,17 +55,18 @@ template <class D> class FlashInt8Latents {
           n_groups(task.keys.n_groups()),
           scratch{memory},
           softmax(scratch.softmax(task, round_up(task.n_queries, kLanes), kLatentBlock)),
-          ropes(scratch.columns<I16PairOperand>(task.n_queries, task.dim - task.value_dim)) {
+          ropes(scratch.columns<EntryOperand>(task.n_queries, task.dim - task.value_dim)) {
         queries = scratch.take<int32_t>(int64_t(ropes.columns) * task.value_dim / 4);
         query_scale = scratch.take<float>(ropes.columns * n_groups);
-        rope_keys = scratch.take<int32_t>(kLatentBlock * ropes.n_words);
+        rope_keys = scratch.take<EntryOperand::Word>(kLatentBlock * ropes.n_words);
         values = scratch.take<int32_t>(int64_t(kBlockWords) * task.value_dim);
         weights = scratch.take<int32_t>(kBlockWords * kAttnNR * n_groups);
         weight_scale = scratch.take<float>(kAttnNR * n_groups);
         entry_scale = scratch.take<float>(kLatentBlock * n_groups),
         entry_zero = scratch.take<float>(kLatentBlock * n_groups);
         largest_scale = scratch.take<float>(n_groups);
-        space = scratch.take<uint8_t>(kLanes * task.value_dim + 4 * 2 * ropes.n_words);
+        space = scratch.take<uint8_t>(kLanes * task.value_dim +
+                                      4 * EntryOperand::kPerWord * ropes.n_words);
     }
 
     size_t scratch_bytes() const { return scratch.used; }
@@ -150,13 +151,12 @@ template <class D> class FlashInt8Latents {
     }
 
     void load_ropes(int n) {
-        const int rope = task.dim - task.value_dim, padded = 2 * ropes.n_words;
+        const int rope = task.dim - task.value_dim, padded = EntryOperand::kPerWord * ropes.n_words;
         for (int r = 0; r < n; ++r) {
             const uint16_t *halves = reinterpret_cast<const uint16_t *>(
                 entries + r * task.keys.stride + task.keys.f16_tail_at());
-            rope_scale[r] = largest_f16(halves, rope) / kCodeLimit;
-            pack_f16(halves, rope, padded, inverse_of(rope_scale[r]),
-                     rope_keys + r * ropes.n_words);
+            rope_scale[r] =
+                pack_f16_row<EntryOperand>(halves, rope, padded, rope_keys + r * ropes.n_words);
         }
     }
 
@@ -194,11 +194,11 @@ template <class D> class FlashInt8Latents {
                 add_score(r, c, (x - zero[r]) * (load<F>(scale + c) * of_entry[r]), g == 0);
             });
         }
-        OperandB<I16PairOperand> some = ropes.from(query);
+        OperandB<EntryOperand> some = ropes.from(query);
         some.columns = columns;
-        const OperandA<I16PairOperand> rope{rope_keys, ropes.n_words, 1,
-                                            next + task.value_dim * kAttnTallMR, task.keys.stride};
-        multiply<I16PairOperand>(n, ropes.n_words, rope, some, [&](int r, int c, F x) {
+        const OperandA<EntryOperand> rope{rope_keys, ropes.n_words, 1,
+                                          next + task.value_dim * kAttnTallMR, task.keys.stride};
+        multiply<EntryOperand>(n, ropes.n_words, rope, some, [&](int r, int c, F x) {
             add_score(r, c, x * (load<F>(ropes.scale + query + c) * rope_scale[r]), false);
         });
     }
@@ -265,16 +265,16 @@ template <class D> class FlashInt8Latents {
     int n_groups;
     ScratchLayout scratch;
     OnlineSoftmax softmax;
-    PackedColumns<I16PairOperand> ropes;  // of the queries
-    int32_t *queries;                     // (n_groups, kGroupWords, columns)
-    float *query_scale;                   // (n_groups, columns)
-    const uint8_t *entries;               // of the block
-    float *entry_scale, *entry_zero;      // (n_groups, kLatentBlock)
-    float *largest_scale;                 // (n_groups): of a block's entries
-    int32_t *rope_keys;                   // (kLatentBlock, ropes.n_words)
-    int32_t *values;                      // (n_groups, kBlockWords, kLatentGroup)
-    int32_t *weights;                     // (n_groups, kBlockWords, kAttnNR)
-    float *weight_scale;                  // (n_groups, kAttnNR)
+    PackedColumns<EntryOperand> ropes;  // of the queries
+    int32_t *queries;                   // (n_groups, kGroupWords, columns)
+    float *query_scale;                 // (n_groups, columns)
+    const uint8_t *entries;             // of the block
+    float *entry_scale, *entry_zero;    // (n_groups, kLatentBlock)
+    float *largest_scale;               // (n_groups): of a block's entries
+    EntryOperand::Word *rope_keys;      // (kLatentBlock, ropes.n_words)
+    int32_t *values;                    // (n_groups, kBlockWords, kLatentGroup)
+    int32_t *weights;                   // (n_groups, kBlockWords, kAttnNR)
+    float *weight_scale;                // (n_groups, kAttnNR)
     uint8_t *space;
     float rope_scale[kLatentBlock], ones[kLatentBlock];
 };

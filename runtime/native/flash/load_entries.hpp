@@ -88,6 +88,20 @@ INLINE void pack_f16(const uint16_t *from, int n, int padded, float inverse, int
     for (i += 2 * kLanes; i < padded; i += 2 * kLanes) store(out + i / 2, I{});
 }
 
+// The same of any operand, at the row's own scale, which is returned.
+template <class W>
+INLINE float pack_f16_row(const uint16_t *from, int n, int padded, typename W::Word *out) {
+    if constexpr (W::kPerWord == 1) {
+        load_f16(reinterpret_cast<const uint8_t *>(from), n, out);
+        for (int i = n; i < padded; ++i) out[i] = 0;
+        return 1;
+    } else {
+        const float scale = largest_f16(from, n) / kCodeLimit;
+        pack_f16(from, n, padded, inverse_of(scale), out);
+        return scale;
+    }
+}
+
 // Whole groups of codes as words.
 INLINE void pack_codes(const KvEntries &entries, const uint8_t *entry, float inverse,
                        int32_t *out) {

@@ -9,6 +9,8 @@
 // Elements kLanes apart share a word, so that packing needs no shuffle.
 #pragma once
 
+#include <type_traits>
+
 namespace {
 
 // A product of k pairs of codes must fit into 31 bits. Cached rows have codes up to kCodeLimit, the
@@ -74,6 +76,9 @@ struct I16PairOperand {
         return column / kLanes % 2 ? halves(a >> 16, b) : halves(a, b << 16);
     }
 };
+
+// What float16 and int8 entries become.
+using EntryOperand = std::conditional_t<kPairProducts, I16PairOperand, F32Operand>;
 
 INLINE float inverse_of(float scale) { return scale > 1e-30f ? 1.0f / scale : 0.0f; }
 

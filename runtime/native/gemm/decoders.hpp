@@ -8,9 +8,9 @@
 //   min(g, m)    as many minima, for formats that have them: weight = scale * code + min
 //   codes(g, b)  the 32 codes of block b, a byte each
 //
-// and kZero, the code that stands for 0: weight = scale * (code - kZero). Layouts are ggml's
-// (ggml-common.h). Blocks of 32 with a scale look like this, with d in binary16 and codes j and
-// j + 16 in the low and the high nibble of byte j:
+// and kZero, the code that stands for 0: weight = scale * (code - kZero); kLargest, the largest
+// magnitude of a code. Layouts are ggml's (ggml-common.h). Blocks of 32 with a scale look like
+// this, with d in binary16 and codes j and j + 16 in the low and the high nibble of byte j:
 //
 //   Q4_0    | d | qs[16] |            Q4_1    | d | m | qs[16] |
 //   Q5_0    | d | qh[4] | qs[16] |    Q5_1    | d | m | qh[4] | qs[16] |     qh: bit 4 of each code
@@ -23,8 +23,8 @@
 
 namespace {
 
-struct BlockOf32 {  // the defaults: 32 codes and one scale
-    static constexpr int kZero = 0;
+struct BlockOf32 {  // the defaults: 32 codes of four bits and one scale
+    static constexpr int kZero = 0, kLargest = 15;
     static constexpr bool kSigned = false, kHasMin = false, kHalves = false;
 };
 
@@ -59,6 +59,7 @@ struct DecodeQ4_1 : BlockOf32 {  // d, m, qs[16]
 
 struct DecodeQ5_0 : BlockOf32 {  // d, qh[4], qs[16]
     static constexpr int block_bytes = 22, group_bytes = 8 * block_bytes, kZero = 16;
+    static constexpr int kLargest = 31;
     static INLINE void scale(const uint8_t *g, F8 *s) { s[0] = scales8(g, block_bytes); }
     static INLINE B32 codes(const uint8_t *g, int b) {
         const uint8_t *block = g + b * block_bytes;
@@ -67,7 +68,7 @@ struct DecodeQ5_0 : BlockOf32 {  // d, qh[4], qs[16]
 };
 
 struct DecodeQ5_1 : BlockOf32 {  // d, m, qh[4], qs[16]
-    static constexpr int block_bytes = 24, group_bytes = 8 * block_bytes;
+    static constexpr int block_bytes = 24, group_bytes = 8 * block_bytes, kLargest = 31;
     static constexpr bool kHasMin = true;
     static INLINE void scale(const uint8_t *g, F8 *s) { s[0] = scales8(g, block_bytes); }
     static INLINE void min(const uint8_t *g, F8 *m) { m[0] = scales8(g + 2, block_bytes); }
@@ -78,14 +79,14 @@ struct DecodeQ5_1 : BlockOf32 {  // d, m, qh[4], qs[16]
 };
 
 struct DecodeQ8_0 : BlockOf32 {  // d, qs[32]
-    static constexpr int block_bytes = 34, group_bytes = 8 * block_bytes;
+    static constexpr int block_bytes = 34, group_bytes = 8 * block_bytes, kLargest = 128;
     static constexpr bool kSigned = true;
     static INLINE void scale(const uint8_t *g, F8 *s) { s[0] = scales8(g, block_bytes); }
     static INLINE B32 codes(const uint8_t *g, int b) { return load32(g + b * block_bytes + 2); }
 };
 
 struct DecodeIQ4_NL : BlockOf32 {  // d, qs[16], codes of a table
-    static constexpr int block_bytes = 18, group_bytes = 8 * block_bytes;
+    static constexpr int block_bytes = 18, group_bytes = 8 * block_bytes, kLargest = 127;
     static constexpr bool kSigned = true;
     static constexpr int8_t values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                           1,    13,   25,  38,  53,  69,  89,  113};
@@ -127,7 +128,7 @@ struct DecodeQ4_K : KQuant {  // header, qs[4][32]: low nibbles are block 2i, hi
 };
 
 struct DecodeQ5_K : KQuant {  // header, qh[32], qs[4][32]
-    static constexpr int group_bytes = 176;
+    static constexpr int group_bytes = 176, kLargest = 31;
     static INLINE B32 upper(B32 qh, int b) {
         switch (b) {
             case 0:
@@ -155,7 +156,7 @@ struct DecodeQ5_K : KQuant {  // header, qh[32], qs[4][32]
 };
 
 struct DecodeQ6_K : BlockOf32 {  // ql[2][64], qh[2][32], scales[16] of int8, d
-    static constexpr int group_bytes = 210, kZero = 32;
+    static constexpr int group_bytes = 210, kZero = 32, kLargest = 63;
     static constexpr bool kHalves = true;
     static INLINE void scale(const uint8_t *g, F8 *s) {
         const float d = half_to_float(g + 208);

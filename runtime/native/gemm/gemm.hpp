@@ -23,20 +23,13 @@ INLINE Token token_or_last(const GemmTask &task, int i) {
     return token_of(task, min(i, task.n_tokens - 1));
 }
 
-// A token's values, each beside those of the tokens that share its register.
-template <class V, class T> INLINE void interleave_tokens(V values, T *to) {
-    if constexpr (kTokensPerVector == 1) store(to, values);
-    else
-        for (int i = 0; i < kLanes; ++i) to[i * kTokensPerVector] = values[i];
-}
-
 // The micro-kernel: adds the panel's products with T tokens to their sums
 // (T / kTokensPerVector, kNR, kTokensPerVector). kSteps groups of four codes share a scale: 8, or 4
 // in formats with halves. Dot products of a block start at -bias * sum(q), so that the zero point
 // costs nothing (and at kDotStart, see scaled()). Compiled for each kind of format, of which there
 // are fewer than formats. In one piece: with the loop over tokens in a function of its own, GCC 12
 // allocated the registers of the main loop otherwise, and it took about 3 % longer.
-template <bool kSigned, bool kMin, int kSteps, int kBiasOf, int T>
+template <class Sums, bool kMin, int kSteps, int kBiasOf, int T>
 void gemm_tile(const GemmTask &task, const Panel &panel, int first_column, int n_columns, int first,
                const NextPanel &ahead, float *sums) {
     constexpr int G = kTokensPerVector, N = T / G, V = kNRVectors * G, kBlocks = kKC / (4 * kSteps);
@@ -47,24 +40,31 @@ void gemm_tile(const GemmTask &task, const Panel &panel, int first_column, int n
     // Of the tokens, in the order in which it is read: codes, also of the next tile's tokens, which
     // are prefetched; for each block where the dot products start, the scale, and the factor of the
     // minimum.
-    for (int t = 0; t < T; ++t) {
-        const Token x = token_or_last(task, first + t);
-        const int32_t *sum = (kSteps == 4 ? x.sum16 : x.sum32) + first_column / (4 * kSteps);
-        q[t] = x.q + first_column;
-        next[t] = token_or_last(task, first + T + t).q + first_column;
+    for (int t = 0; t < T; t += G) {
+        Token x[G];
+        for (int g = 0; g < G; ++g) {
+            x[g] = token_or_last(task, first + t + g);
+            q[t + g] = x[g].q + first_column;
+            next[t + g] = token_or_last(task, first + T + t + g).q + first_column;
+        }
         for (int b = 0; b < n_blocks; b += kLanes) {  // may read on into the record's next field
-            const I sums_of_q = load<I>(sum + b);
-            const F d = load<F>(x.d + first_column / 32 + b);
-            interleave_tokens(sums_of_q * -kBiasOf + kDotStart, &start[t / G][b][t % G]);
-            interleave_tokens(d, &scale_of[t / G][b][t % G]);  // kSteps 4: of twice the columns
-            if constexpr (kMin && kSteps == 8)
-                interleave_tokens(to_float(sums_of_q) * d, &minimum_of[t / G][b][t % G]);
-            if constexpr (kMin && kSteps == 4) {
-                F each_twice;
-                for (int i = 0; i < kLanes; ++i)
-                    each_twice[i] = x.d[first_column / 32 + (b + i) / 2];
-                interleave_tokens(to_float(sums_of_q) * each_twice, &minimum_of[t / G][b][t % G]);
+            I starts[G];
+            F scales[G], minima[G];  // kSteps 4: scales of twice the columns
+            for (int g = 0; g < G; ++g) {
+                const int32_t *sum = kSteps == 4 ? x[g].sum16 : x[g].sum32;
+                const float *d = x[g].d + first_column / 32;
+                const I sums_of_q = load<I>(sum + first_column / (4 * kSteps) + b);
+                starts[g] = sums_of_q * -kBiasOf + kDotStart, scales[g] = load<F>(d + b);
+                if constexpr (kMin && kSteps == 8) minima[g] = to_float(sums_of_q) * scales[g];
+                if constexpr (kMin && kSteps == 4) {
+                    F each_twice;
+                    for (int i = 0; i < kLanes; ++i) each_twice[i] = d[(b + i) / 2];
+                    minima[g] = to_float(sums_of_q) * each_twice;
+                }
             }
+            store_interleaved(starts, start[t / G][b]);
+            store_interleaved(scales, scale_of[t / G][b]);
+            if constexpr (kMin) store_interleaved(minima, minimum_of[t / G][b]);
         }
     }
     F total[N][V];
@@ -76,22 +76,23 @@ void gemm_tile(const GemmTask &task, const Panel &panel, int first_column, int n
                                n_blocks);
     for (int b = 0; b < n_blocks; ++b) {
         prefetcher.step();
-        I dot[N][V];
+        typename Sums::Sum dot[N][V];
+        decltype(load_activations(q, 0)) x[N];
 #pragma GCC unroll 16
         for (int t = 0; t < N; ++t) {
             for (int i = 0; i < G; ++i) __builtin_prefetch(next[G * t + i] + 4 * kSteps * b);
-            for (int v = 0; v < V; ++v) dot[t][v] = broadcast_tokens<I>(start[t][b]);
+            for (int v = 0; v < V; ++v) dot[t][v] = Sums::begin(broadcast_tokens<I>(start[t][b]));
         }
         // The dot products of one block: four codes of kNR rows times four of each token.
 #pragma GCC unroll 8
         for (int j = 0; j < kSteps; j += G) {
 #pragma GCC unroll 16
             for (int t = 0; t < N; ++t) {
-                const auto x = load_activations(q + G * t, 4 * (b * kSteps + j));
+                if (j % kStepsPerLoad == 0)
+                    x[t] = load_activations(q + G * t, 4 * (b * kSteps + j));
 #pragma GCC unroll 4
                 for (int v = 0; v < V; ++v)
-                    dot[t][v] = panel_dot<kSigned>(
-                        dot[t][v], codes + 4 * ((j + v % G) * kNR + v / G * kLanes), x);
+                    Sums::add(dot[t][v], j, codes + 4 * ((j + v % G) * kNR + v / G * kLanes), x[t]);
             }
         }
         // Times the scales of row and token.
@@ -99,9 +100,11 @@ void gemm_tile(const GemmTask &task, const Panel &panel, int first_column, int n
         for (int v = 0; v < V; ++v) {
             const F of_row = load_row_scales(scale + v / G * kLanes, v % G);
 #pragma GCC unroll 16
-            for (int t = 0; t < N; ++t)
+            for (int t = 0; t < N; ++t) {
+                const I sum = Sums::total(dot[t][v], broadcast_tokens<I>(start[t][b]));
                 total[t][v] +=
-                    scaled(dot[t][v], of_row) * broadcast_tokens<F>(scale_of[t][b * kSteps / 8]);
+                    scaled(sum, of_row) * broadcast_tokens<F>(scale_of[t][b * kSteps / 8]);
+            }
             if constexpr (kMin) {
                 const F of_row_min = load_row_scales(minimum + v / G * kLanes, v % G);
                 for (int t = 0; t < N; ++t)
@@ -124,7 +127,7 @@ void gemm_tiles(const GemmTask &task, const Panel &panel, int row, int column, f
         if (column + kKC >= task.input->k)  // sums are stored next, each token's to another page
             for (int i = t; i < min(t + T, task.n_tokens); ++i)
                 __builtin_prefetch(task.out + i * task.out_stride + row, 1);
-        gemm_tile<D::kSigned, D::kHasMin, D::kHalves ? 4 : 8, kBias<D>, T>(
+        gemm_tile<PanelSums<D>, D::kHasMin, D::kHalves ? 4 : 8, kBias<D>, T>(
             task, panel, column, n_columns, t, ahead, sums + t * kNR);
     }
     if constexpr (T > 2) gemm_tiles<D, T - 2>(task, panel, row, column, sums, t);

@@ -63,17 +63,15 @@ template <int kBiasOf> struct Correction {
     INLINE F8 of_blocks() const { return minimum + biased * float(-kBiasOf); }
 };
 
-INLINE F8 integers(const int32_t *q) { return to_float8(load<I8>(q)); }
-
 // The scales of a row's group times those of a token's activations.
 template <class D>
 INLINE void multiply_scales(const F8 *scale, const F8 *minimum, const Token &x, int64_t block,
                             F8 *product, Correction<Steps<D>::kBiasLeft> &correction) {
-    const F8 d = load<F8>(x.d + block);
+    const F8 d = load8(x.d + block);
     if constexpr (D::kHalves) {
-        const F8 low = __builtin_shufflevector(d, d, 0, 0, 1, 1, 2, 2, 3, 3),
-                 high = __builtin_shufflevector(d, d, 4, 4, 5, 5, 6, 6, 7, 7);
-        const F8 first = integers(x.sum16 + 2 * block), second = integers(x.sum16 + 2 * block + 8);
+        const F8 low = twice<0>(d), high = twice<4>(d);
+        const F8 first = integers8(x.sum16 + 2 * block),
+                 second = integers8(x.sum16 + 2 * block + 8);
         product[0] = scale[0] * low, product[1] = scale[1] * high;
         if constexpr (Steps<D>::kBiasLeft != 0)
             correction.biased += first * product[0] + second * product[1];
@@ -82,8 +80,8 @@ INLINE void multiply_scales(const F8 *scale, const F8 *minimum, const Token &x, 
     } else {
         product[0] = scale[0] * d;
         if constexpr (Steps<D>::kBiasLeft != 0)
-            correction.biased += integers(x.sum32 + block) * product[0];
-        if constexpr (D::kHasMin) correction.minimum += integers(x.sum32 + block) * d * minimum[0];
+            correction.biased += integers8(x.sum32 + block) * product[0];
+        if constexpr (D::kHasMin) correction.minimum += integers8(x.sum32 + block) * d * minimum[0];
     }
 }
 

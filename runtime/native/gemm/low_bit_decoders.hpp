@@ -34,13 +34,14 @@ template <int kBits, int kTo> INLINE B32 field_at(B32 v, int i) {
 }
 
 struct DecodeIQ4_XS : BlockOf32 {
-    static constexpr int group_bytes = 136;
+    static constexpr int group_bytes = 136, kLargest = 127;
     static constexpr bool kSigned = true;
     static INLINE void scale(const uint8_t *g, F8 *s) {
         const I8 eight = {0, 1, 2, 3, 4, 5, 6, 7};
         const I8 low = ((I8{} + load<int32_t>(g + 4)) >> (4 * eight)) & 15;
         const I8 high = ((I8{} + load<uint16_t>(g + 2)) >> (2 * eight)) & 3;
-        s[0] = to_float8((low | high << 4) - 32) * half_to_float(g);
+        const I8 six_bits = (low | high << 4) - 32;
+        s[0] = integers8(reinterpret_cast<const int32_t *>(&six_bits)) * half_to_float(g);
     }
     static INLINE B32 codes(const uint8_t *g, int b) {
         return shuffle(nibbles(g + 8 + 16 * b), DecodeIQ4_NL::values);
@@ -88,9 +89,9 @@ struct DecodeQ2_K : BlockOf32 {
 struct DecodeQ2_0 : BlockOf32 {
     static constexpr int block_bytes = 18, group_bytes = 4 * block_bytes, kZero = 1;
     static INLINE void scale(const uint8_t *g, F8 *s) {
-        const float d[4] = {half_to_float(g), half_to_float(g + 18), half_to_float(g + 36),
+        const float d[8] = {half_to_float(g), half_to_float(g + 18), half_to_float(g + 36),
                             half_to_float(g + 54)};
-        s[0] = F8{d[0], d[0], d[1], d[1], d[2], d[2], d[3], d[3]};
+        s[0] = twice<0>(load8(d));
     }
     static INLINE B32 codes(const uint8_t *g, int b) {
         return spread_pairs(g + b / 2 * block_bytes + 2 + b % 2 * 8);
@@ -109,7 +110,8 @@ struct DecodeMXFP4 : BlockOf32 {
     static INLINE void scale(const uint8_t *g, F8 *s) {  // 2^(e - 128)
         const I8 e = {g[0], g[17], g[34], g[51], g[68], g[85], g[102], g[119]};
         const I8 subnormal = e == 0 ? I8{} + 0x00200000 : I8{} + 0x00400000;
-        s[0] = (F8)(e < 2 ? subnormal : (e - 1) << 23);
+        const I8 bits = e < 2 ? subnormal : (e - 1) << 23;
+        s[0] = load8(reinterpret_cast<const float *>(&bits));
     }
     static INLINE B32 codes(const uint8_t *g, int b) {
         return shuffle(nibbles(g + b * block_bytes + 1), kFp4Levels);

@@ -8,6 +8,7 @@ constexpr int kLanes = 8;
 }
 #include "runtime/native/isa/vectors.hpp"
 //
+#include "runtime/native/isa/eight_in_a_vector.hpp"
 #include "runtime/native/isa/bytes256.hpp"
 
 namespace {
@@ -98,6 +99,7 @@ INLINE F scaled(I dot, F scale) {
 }
 
 // total + both products of a pair of int16, for attention.
+constexpr bool kPairProducts = true;
 INLINE I dot2_i16(I total, I a, I b) {
 #if defined(__AVXVNNI__)
     __asm__("%{vex%} vpdpwssd %2, %1, %0" : "+x"(total) : "x"(a), "xm"(b));
@@ -127,7 +129,7 @@ INLINE I broadcast4(const int8_t *x) {
     std::memcpy(&four, x, 4);
     return I{} + four;
 }
-template <bool kSigned> INLINE I panel_dot(I total, const uint8_t *codes, I x) {
+template <bool kSigned> INLINE I panel_dot(I total, const uint8_t *codes, I x, int) {
     return dot4<kSigned>(total, load32(codes), (B32)x);
 }
 
@@ -178,3 +180,5 @@ typedef void ByteDot;  // vpmaddubsw saturates for products of any two bytes
 }  // namespace
 
 #include "runtime/native/isa/one_token_per_vector.hpp"
+#include "runtime/native/isa/one_step_per_load.hpp"
+#include "runtime/native/isa/quad_sums.hpp"

@@ -9,6 +9,7 @@ constexpr int kLanes = 16;
 }
 #include "runtime/native/isa/vectors.hpp"
 //
+#include "runtime/native/isa/eight_in_a_vector.hpp"
 #include "runtime/native/isa/bytes256.hpp"
 
 namespace {
@@ -113,7 +114,7 @@ INLINE I broadcast4(const int8_t *x) {
     std::memcpy(&four, x, 4);
     return I{} + four;
 }
-template <bool kSigned> INLINE I panel_dot(I total, const uint8_t *codes, I x) {
+template <bool kSigned> INLINE I panel_dot(I total, const uint8_t *codes, I x, int) {
     return (I)_mm512_dpbusd_epi32((__m512i)total, _mm512_loadu_si512(codes), (__m512i)x);
 }
 
@@ -127,6 +128,7 @@ INLINE F scaled(I dot, F scale) {
 }
 
 // total + both products of a pair of int16, for attention.
+constexpr bool kPairProducts = true;
 INLINE I dot2_i16(I total, I a, I b) {
     return (I)_mm512_dpwssd_epi32((__m512i)total, (__m512i)a, (__m512i)b);
 }
@@ -179,3 +181,5 @@ struct ByteDot {
 }  // namespace
 
 #include "runtime/native/isa/one_token_per_vector.hpp"
+#include "runtime/native/isa/one_step_per_load.hpp"
+#include "runtime/native/isa/quad_sums.hpp"

@@ -11,7 +11,7 @@ extern const Isa isa_plain;
 #if defined(__x86_64__)
 extern const Isa isa_avx2, isa_avxvnni, isa_avx512;
 #elif defined(__aarch64__)
-extern const Isa isa_neon, isa_i8mm;
+extern const Isa isa_neon8, isa_neon, isa_i8mm;
 #endif
 
 namespace {
@@ -31,6 +31,7 @@ struct Choice {
 #elif defined(__aarch64__)
         if (cpu.dotprod && cpu.i8mm) isas[n++] = &isa_i8mm;
         if (cpu.dotprod) isas[n++] = &isa_neon;
+        if (cpu.neon) isas[n++] = &isa_neon8;
 #endif
         isas[n++] = &isa_plain;
     }

@@ -1,5 +1,5 @@
-// AArch64 with the dot product extension (Cortex-A76, as in the Raspberry Pi 5, and later); with
-// i8mm, its matrix product.
+// AArch64. With the dot product extension (Cortex-A76, as in the Raspberry Pi 5, and later)
+// neon_dot.hpp has the products, without it neon_long.hpp.
 #pragma once
 
 #include <arm_neon.h>
@@ -10,6 +10,8 @@ namespace {
 constexpr int kLanes = 4;
 }
 #include "runtime/native/isa/vectors.hpp"
+//
+#include "runtime/native/isa/eight_in_halves.hpp"
 
 namespace {
 
@@ -52,11 +54,15 @@ INLINE B32 fifth_bits(uint32_t bits) {
     };
     return {spread(bits), spread(bits >> 16)};
 }
+template <int kBy> INLINE uint8x16_t shift_left(uint8x16_t v) {
+    if constexpr (kBy > 0) return vshlq_n_u8(v, kBy);
+    else if constexpr (kBy < 0) return vshrq_n_u8(v, -kBy);
+    else return v;
+}
 template <int kShift, int kBits, int kTo> INLINE B32 field(B32 v) {
-    const uint8x16_t mask = vdupq_n_u8((1 << kBits) - 1);
-    const int8x16_t shift = vdupq_n_s8(-kShift);  // negative shifts right
-    return {vshlq_n_u8(vandq_u8(vshlq_u8(v.low, shift), mask), kTo),
-            vshlq_n_u8(vandq_u8(vshlq_u8(v.high, shift), mask), kTo)};
+    const uint8x16_t mask = vdupq_n_u8(((1 << kBits) - 1) << kTo);
+    return {vandq_u8(shift_left<kTo - kShift>(v.low), mask),
+            vandq_u8(shift_left<kTo - kShift>(v.high), mask)};
 }
 template <int kShift, int kBits> INLINE B32 upper_bits(B32 v) { return field<kShift, kBits, 4>(v); }
 
@@ -93,25 +99,29 @@ INLINE float half_to_float(const uint8_t *p) {
     std::memcpy(&half, p, 2);
     return float(half);
 }
+INLINE F8 halves8(uint16x8_t v) {
+    const float16x8_t half = vreinterpretq_f16_u16(v);
+    return {(F)vcvt_f32_f16(vget_low_f16(half)), (F)vcvt_high_f32_f16(half)};
+}
 INLINE F8 scales8(const uint8_t *p, int stride) {
-    uint16_t half[8];
-    for (int i = 0; i < 8; ++i) std::memcpy(&half[i], p + i * stride, 2);
-    const F parts[2] = {load_half(half), load_half(half + 4)};
-    return load<F8>(parts);
+    const auto at = [&](int i) { return reinterpret_cast<const uint16_t *>(p + i * stride); };
+    uint16x8_t v = vld1q_dup_u16(at(0));
+    v = vld1q_lane_u16(at(1), v, 1), v = vld1q_lane_u16(at(2), v, 2);
+    v = vld1q_lane_u16(at(3), v, 3), v = vld1q_lane_u16(at(4), v, 4);
+    v = vld1q_lane_u16(at(5), v, 5), v = vld1q_lane_u16(at(6), v, 6);
+    return halves8(vld1q_lane_u16(at(7), v, 7));
 }
 
 // Eight integers of a byte each.
 INLINE F8 unsigned_bytes(uint64_t bytes) {
     const uint16x8_t wide = vmovl_u8(vcreate_u8(bytes));
-    const float32x4_t parts[2] = {vcvtq_f32_u32(vmovl_u16(vget_low_u16(wide))),
-                                  vcvtq_f32_u32(vmovl_u16(vget_high_u16(wide)))};
-    return load<F8>(parts);
+    return {(F)vcvtq_f32_u32(vmovl_u16(vget_low_u16(wide))),
+            (F)vcvtq_f32_u32(vmovl_high_u16(wide))};
 }
 INLINE F8 signed_bytes(uint64_t bytes) {
     const int16x8_t wide = vmovl_s8(vcreate_s8(bytes));
-    const float32x4_t parts[2] = {vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide))),
-                                  vcvtq_f32_s32(vmovl_s16(vget_high_s16(wide)))};
-    return load<F8>(parts);
+    return {(F)vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide))),
+            (F)vcvtq_f32_s32(vmovl_high_s16(wide))};
 }
 
 INLINE float reduce_max(F v) { return vmaxvq_f32((float32x4_t)v); }
@@ -121,62 +131,12 @@ INLINE int32_t reduce_max(I v) { return vmaxvq_s32((int32x4_t)v); }
 
 template <class D> INLINE Chunk chunk(const uint8_t *group, int c) { return D::codes(group, c); }
 
-INLINE I dot4(I total, uint8x16_t codes, int8x16_t x) {
-    return (I)vdotq_s32((int32x4_t)total, vreinterpretq_s8_u8(codes), x);
-}
-
-// total + scale * (codes . x) of chunk c, with one scale per 32 codes or one per 16; `scale` holds
-// those of the group.
-template <bool kSigned, bool kHalves>
-INLINE F add_dot(F total, Chunk codes, const int8_t *x, const F8 *scale, int c) {
-    const I low = dot4(I{}, codes.low, vld1q_s8(x));
-    if constexpr (kHalves) {
-        total += to_float(low) * scale[c / 4][c % 4 * 2];
-        return total +
-               to_float(dot4(I{}, codes.high, vld1q_s8(x + 16))) * scale[c / 4][c % 4 * 2 + 1];
-    } else {
-        return total + to_float(dot4(low, codes.high, vld1q_s8(x + 16))) * scale[0][c];
-    }
-}
-
-#if defined(__ARM_FEATURE_MATMUL_INT8)
-// smmla multiplies two rows with two tokens, eight codes of each, twice as many as sdot. So
-// registers of a tile hold the dot products of two rows with two tokens:
-//   | r0 t0 | r0 t1 | r1 t0 | r1 t1 |
-constexpr int kTokensPerVector = 2;
-
-// Two words of four rows, to eight bytes of rows 0 and 1, and of rows 2 and 3.
-INLINE void interleave_rows(I *four) {
-    for (int i = 0; i < 4; i += 2) {
-        const int32x4_t first = (int32x4_t)four[i], second = (int32x4_t)four[i + 1];
-        four[i] = (I)vzip1q_s32(first, second), four[i + 1] = (I)vzip2q_s32(first, second);
-    }
-}
-INLINE int8x16_t load_activations(const int8_t *const *q, int at) {
-    return vcombine_s8(vld1_s8(q[0] + at), vld1_s8(q[1] + at));
-}
-template <class V, class T> INLINE V broadcast_tokens(const T *x) {
-    return (V)vdupq_n_s64(load<int64_t>(x));
-}
-INLINE F load_row_scales(const float *x, int pair) {
-    const float32x4_t four = vld1q_f32(x);
-    return (F)(pair ? vzip2q_f32(four, four) : vzip1q_f32(four, four));
-}
-template <bool kSigned> INLINE I panel_dot(I total, const uint8_t *codes, int8x16_t x) {
-    return (I)vmmlaq_s32((int32x4_t)total, vreinterpretq_s8_u8(vld1q_u8(codes)), x);
-}
-#else
-INLINE int8x16_t broadcast4(const int8_t *x) {
-    return vreinterpretq_s8_s32(vdupq_n_s32(load<int32_t>(x)));
-}
-template <bool kSigned> INLINE I panel_dot(I total, const uint8_t *codes, int8x16_t x) {
-    return dot4(total, vld1q_u8(codes), x);
-}
-#endif
 constexpr int32_t kDotStart = 0;  // where dot products of a panel start; scaled() takes it off
 INLINE F scaled(I dot, F scale) { return to_float(dot) * scale; }
 
-// total + both products of a pair of int16, for attention.
+// total + both products of a pair of int16: four instructions for eight products, which float32
+// does in two, so that attention takes float32 here.
+constexpr bool kPairProducts = false;
 INLINE I dot2_i16(I total, I a, I b) {
     const int16x8_t x = (int16x8_t)a, y = (int16x8_t)b;
     return total + (I)vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(y)), vmull_high_s16(x, y));
@@ -192,28 +152,10 @@ INLINE void transpose4x4(const uint8_t *in, int64_t stride, I *out) {
     out[3] = (I)vcombine_u32(vget_high_u32(first.val[1]), vget_high_u32(second.val[1]));
 }
 
-// Dot products of four and four signed bytes in each lane, for latent attention.
-struct ByteDot {
-    static constexpr int kZero = 0, kLargest = 127;
-
-    static INLINE I dot(I total, I codes, I x) {
-        return dot4(total, (uint8x16_t)codes, (int8x16_t)x);
-    }
-
-    // A byte of each of four rows to a lane, of 16 columns.
-    static INLINE void transpose_bytes(const uint8_t *const (&rows)[4], I *out) {
-        const uint8x16x2_t ab = vzipq_u8(vld1q_u8(rows[0]), vld1q_u8(rows[1])),
-                           cd = vzipq_u8(vld1q_u8(rows[2]), vld1q_u8(rows[3]));
-        for (int i = 0; i < 2; ++i) {
-            const uint16x8x2_t both =
-                vzipq_u16(vreinterpretq_u16_u8(ab.val[i]), vreinterpretq_u16_u8(cd.val[i]));
-            out[2 * i] = (I)both.val[0], out[2 * i + 1] = (I)both.val[1];
-        }
-    }
-};
-
 }  // namespace
 
-#if !defined(__ARM_FEATURE_MATMUL_INT8)
-#include "runtime/native/isa/one_token_per_vector.hpp"
+#if defined(__ARM_FEATURE_DOTPROD)
+#include "runtime/native/isa/neon_dot.hpp"
+#else
+#include "runtime/native/isa/neon_long.hpp"
 #endif

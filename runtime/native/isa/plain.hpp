@@ -8,6 +8,8 @@ namespace {
 constexpr int kLanes = 4;
 }
 #include "runtime/native/isa/vectors.hpp"
+//
+#include "runtime/native/isa/eight_in_halves.hpp"
 
 namespace {
 
@@ -82,13 +84,19 @@ INLINE float half_bits_to_float(uint16_t half) {
 }
 INLINE float half_to_float(const uint8_t *p) { return half_bits_to_float(load<uint16_t>(p)); }
 INLINE F8 scales8(const uint8_t *p, int stride) {
-    F8 out;
+    float out[8];
     for (int i = 0; i < 8; ++i) out[i] = half_to_float(p + i * stride);
-    return out;
+    return load8(out);
 }
 
-INLINE F8 unsigned_bytes(uint64_t bytes) { return __builtin_convertvector(load<U8x8>(&bytes), F8); }
-INLINE F8 signed_bytes(uint64_t bytes) { return __builtin_convertvector(load<S8x8>(&bytes), F8); }
+INLINE F8 unsigned_bytes(uint64_t bytes) {
+    const I8 wide = __builtin_convertvector(load<U8x8>(&bytes), I8);
+    return integers8(reinterpret_cast<const int32_t *>(&wide));
+}
+INLINE F8 signed_bytes(uint64_t bytes) {
+    const I8 wide = __builtin_convertvector(load<S8x8>(&bytes), I8);
+    return integers8(reinterpret_cast<const int32_t *>(&wide));
+}
 
 INLINE float reduce_max(F v) { return max(max(v[0], v[1]), max(v[2], v[3])); }
 INLINE float reduce_add(F v) { return (v[0] + v[1]) + (v[2] + v[3]); }
@@ -126,7 +134,7 @@ INLINE F add_dot(F total, const Chunk &codes, const int8_t *x, const F8 *scale, 
 }
 
 INLINE const int8_t *broadcast4(const int8_t *x) { return x; }
-template <bool kSigned> INLINE I panel_dot(I total, const uint8_t *codes, const int8_t *x) {
+template <bool kSigned> INLINE I panel_dot(I total, const uint8_t *codes, const int8_t *x, int) {
     for (int lane = 0; lane < kLanes; ++lane) total[lane] += dot<kSigned>(codes + 4 * lane, x, 4);
     return total;
 }
@@ -135,6 +143,7 @@ constexpr int32_t kDotStart = 0;  // where dot products of a panel start; scaled
 INLINE F scaled(I dot, F scale) { return to_float(dot) * scale; }
 
 // total + both products of a pair of int16, for attention.
+constexpr bool kPairProducts = true;
 INLINE I dot2_i16(I total, I a, I b) {
     return total + (a << 16 >> 16) * (b << 16 >> 16) + (a >> 16) * (b >> 16);
 }
@@ -150,3 +159,5 @@ typedef void ByteDot;  // no product of bytes: attention takes int16 pairs
 }  // namespace
 
 #include "runtime/native/isa/one_token_per_vector.hpp"
+#include "runtime/native/isa/one_step_per_load.hpp"
+#include "runtime/native/isa/quad_sums.hpp"

@@ -18,7 +18,6 @@ using sprat::kRoundMagicBits;
 typedef float F __attribute__((vector_size(4 * kLanes)));    // one register of float32
 typedef int32_t I __attribute__((vector_size(4 * kLanes)));  // one register of int32
 typedef int8_t Bytes __attribute__((vector_size(kLanes)));   // a register of I, narrowed
-typedef float F8 __attribute__((vector_size(32)));  // one value per block of a group, on every set
 typedef int32_t I8 __attribute__((vector_size(32)));
 typedef uint8_t U8x8 __attribute__((vector_size(8)));
 typedef int8_t S8x8 __attribute__((vector_size(8)));
@@ -34,21 +33,10 @@ template <class V, class T> INLINE void store(T *p, V v) { std::memcpy(p, &v, si
 
 INLINE F broadcast(float x) { return F{} + x; }
 INLINE F to_float(I x) { return __builtin_convertvector(x, F); }
-INLINE F8 to_float8(I8 x) { return __builtin_convertvector(x, F8); }
 INLINE F max(F a, F b) { return a > b ? a : b; }
 INLINE float max(float a, float b) { return a > b ? a : b; }
 INLINE int min(int64_t a, int64_t b) { return int(a < b ? a : b); }
 INLINE int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
-
-// Eight values in a register whose lanes are summed later: zeros behind them, or two to a lane.
-template <class V = F> INLINE V as_lane_sums(F8 v) {
-    if constexpr (kLanes == 16)
-        return __builtin_shufflevector(v, F8{}, 0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 8, 8, 8, 8, 8, 8);
-    else if constexpr (kLanes == 8) return v;
-    else
-        return __builtin_shufflevector(v, v, 0, 1, 2, 3) +
-               __builtin_shufflevector(v, v, 4, 5, 6, 7);
-}
 
 // exp to 2 ulp: 2^n * exp(r) with |r| <= ln(2) / 2, Cephes' polynomial (expf.c). 0 below -87, so
 // that masked scores vanish; but NaN for minus infinity, which only damaged weights and overflow

@@ -10,11 +10,13 @@ from pathlib import Path
 
 from sprat.app.model_reference import find_source
 from sprat.devices.cpu import CPU, this_cpu
-from sprat.errors import InputError
+from sprat.errors import BackendError, InputError, SpratError
 from sprat.native import core, missing_because
 from sprat.progress import ReportProgress, no_progress
+from sprat.runtime.backends.gpu.find import GPUDevice, find_gpus
 from sprat.runtime.files.bundle import MANIFEST_NAME
 from sprat.runtime.health import Finding, examine
+from sprat.runtime.open_model import open_model
 
 __all__ = ["BackendState", "Diagnosis", "doctor"]
 
@@ -37,6 +39,8 @@ class Diagnosis:
     native_core: bool
     native_missing_because: str
     backends: tuple[BackendState, ...]
+    gpus: tuple[GPUDevice, ...] = ()  # that llama.cpp can use
+    gpu_detail: str = ""  # what a model would get there, why there is none, or how to install a build for a GPU
     model: tuple[Finding, ...] = ()  # of the model that was examined, if one was
 
     @property
@@ -56,8 +60,12 @@ def doctor(model: str | os.PathLike[str] | None = None, *, progress: ReportProgr
     Raises:
         InputError: ``model`` is a checkpoint.
     """
+    path = None if model is None else find_source(model)
+    gpus, gpu_detail = _gpus(path)
     return Diagnosis(
-        model=() if model is None else _examine(find_source(model), progress),
+        model=() if path is None else _examine(path, progress),
+        gpus=gpus,
+        gpu_detail=gpu_detail,
         sprat=version("sprat"),
         cpu=this_cpu(),
         native_core=core is not None,
@@ -75,6 +83,35 @@ def _examine(path: Path, progress: ReportProgress) -> tuple[Finding, ...]:
     if path.is_dir() and not (path / MANIFEST_NAME).exists():
         raise InputError(f"{path}: no {MANIFEST_NAME} in it, expected a bundle or a model file; inspect a checkpoint")
     return examine(path, progress)
+
+
+def _gpus(model: Path | None) -> tuple[tuple[GPUDevice, ...], str]:
+    """The GPUs, found in a child process; and what ``model`` gets on the best, or what is missing."""
+    from sprat.runtime.backends.gpu.install import gpu_install_commands, likely_kind
+
+    try:
+        gpus = tuple(find_gpus())
+    except BackendError as error:
+        gpus, why = (), str(error)
+    else:
+        why = "none that this llama-cpp-python can use"
+    if gpus:
+        return gpus, "" if model is None else _placement(model)
+    kind = likely_kind()
+    return (), f"{why}; a build for this machine's ({kind}): {gpu_install_commands()[kind]}" if kind else why
+
+
+def _placement(path: Path) -> str:
+    """What ``gpu="auto"`` puts where; only the header is read."""
+    from sprat.runtime.backends.gpu.place import place_on_gpu
+    from sprat.runtime.footprint import file_footprint
+    from sprat.runtime.gpu_option import GPUOption
+
+    try:
+        model = open_model(path, "llamacpp")
+        return place_on_gpu(GPUOption.of("auto"), file_footprint(model.spec, model.file)).text()
+    except SpratError as error:  # a damaged file is a finding of the checks
+        return f"nothing: {error}"
 
 
 def _native_state() -> BackendState:

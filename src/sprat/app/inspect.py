@@ -19,6 +19,7 @@ def inspect(
     path: str | os.PathLike[str],
     *,
     check: bool = False,
+    provider: str | None = None,
     ignore_config_fields: Sequence[str] = (),
     progress: ReportProgress = no_progress,
 ) -> Inspection:
@@ -30,11 +31,20 @@ def inspect(
         path: the model, a repository in the local Hugging Face cache (``"org/name"``), or ``"demo"``.
         check: read every byte of a bundle and compare the hashes of its manifest, and read every block of a GGUF;
             other bytes, and weights that are NaN or Inf, are an error.
+        provider: load and run the ONNX model with this execution provider of onnxruntime, ``"webgpu"`` for example,
+            in a child process: which nodes it computes, which the CPU, and how far its logits are from the CPU's.
         ignore_config_fields: unknown fields of a checkpoint's ``config.json`` that change no mathematics.
         progress: of the hashes, in bytes.
 
     Raises:
         InputError: ``path`` is not a model, is damaged, or ``check`` is asked of a model that is neither a bundle nor a
-            GGUF.
+            GGUF, or ``provider`` of one without ONNX.
+        BackendError: the provider is not installed, or does not load the model.
     """
-    return inspect_path(find_source(path), check=check, ignore_config_fields=ignore_config_fields, progress=progress)
+    return inspect_path(
+        find_source(path),
+        check=check,
+        provider=provider,
+        ignore_config_fields=ignore_config_fields,
+        progress=progress,
+    )

@@ -23,8 +23,8 @@ def load(
     """Load a model: like :meth:`Engine.load`, which takes bundles and model files, and also checkpoints.
 
     A checkpoint folder, such as the packaged student ``"demo"``, runs unquantized, in NumPy and float32: deterministic
-    and exact, but slow, and without a choice of device, backend, cache, batch, check and isolation. Export it to run it
-    fast.
+    and exact, but slow, and without a choice of device, backend, cache, batch, check, isolation and GPU. Export it
+    to run it fast.
 
     Args:
         model: a bundle, a GGUF or ONNX file, a checkpoint folder, ``"org/name"`` of the hub's cache, or ``"demo"``.
@@ -43,11 +43,11 @@ def load(
     wanted, path = LoadOptions.of("load()", options), find_source(model)
     if not path.is_dir() or (path / MANIFEST_NAME).exists():
         return Engine.load(path, progress=progress, **options)
-    chosen = (wanted.device, wanted.cache, wanted.batch, wanted.check, wanted.isolate)
-    if wanted.backend not in {"auto", "reference"} or chosen != (None, None, None, "sizes", False):
+    chosen = (wanted.device, wanted.cache, wanted.batch, wanted.check, wanted.isolate, wanted.gpu)
+    if wanted.backend not in {"auto", "reference"} or chosen != (None, None, None, "sizes", False, "off"):
         raise InputError(
-            f"{path}: a checkpoint runs unquantized, in NumPy, with no choice of device, backend, cache, batch, check "
-            f"or isolation; export it first:  sprat export {model} OUT"
+            f"{path}: a checkpoint runs unquantized, in NumPy, with no choice of device, backend, cache, batch, check, "
+            f"isolation or gpu; export it first:  sprat export {model} OUT"
         )
     from sprat.export.verify.source_model import load_source
 

@@ -14,6 +14,7 @@ from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.plan import DEFAULT_PROMPT, Plan
 from sprat.devices.profile import find_profile, load_profiles
 from sprat.errors import DeviceError, InputError, unknown_name
+from sprat.export.quality.fitted import fitted_mix
 from sprat.export.source.config_file import CONFIG, checkpoint_spec, read_config
 from sprat.export.source.recognize.foreign_names import refuse_foreign_names
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
@@ -26,7 +27,7 @@ from sprat.runtime.files.model_file import find_model
 from sprat.runtime.footprint import file_footprint, planned_footprint, planned_recipes
 from sprat.runtime.memory import parse_memory
 
-__all__ = ["PlannedModel", "assumed_dimensions", "plan", "read_model"]
+__all__ = ["PlannedModel", "assumed_dimensions", "plan", "plan_mix", "read_model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,14 @@ def read_model(
     if as_it_is:  # requantizing only saves memory
         planned = [footprint for footprint in planned if footprint.weight_bytes < as_it_is[0].weight_bytes]
     return PlannedModel(os.fspath(model), spec, (*as_it_is, *planned))
+
+
+def plan_mix(found: PlannedModel, plan: Plan) -> Plan | None:
+    """The plan for a mix of formats that stays wholly in memory, where ``plan`` does not; ``None`` if there is none.
+
+    The formats are those of ``sprat export --quality fast``. Their divergence is not known before it is measured.
+    """
+    return None if plan.fits else fitted_mix(found.spec, planned_recipes(found.spec)[-1], plan)
 
 
 def assumed_dimensions(model: str | os.PathLike[str]) -> list[str]:

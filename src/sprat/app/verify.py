@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from sprat.app.model_reference import find_source
 from sprat.boundary import public_call
+from sprat.devices.plan.placement import Placement
 from sprat.export.card.measured import write_measured_card
 from sprat.export.verify.verify import Verification
 from sprat.export.verify.verify import verify as verify_path
@@ -26,6 +27,7 @@ def verify(
     max_tokens: int | None = None,
     lora: Sequence[str | os.PathLike[str]] = (),
     card: bool = False,
+    gpu: str | int | Placement = "off",
     progress: ReportProgress = no_progress,
 ) -> Verification:
     """Compare the logits of an artifact with those of its source, as ``llama-perplexity --kl-divergence`` does.
@@ -41,6 +43,7 @@ def verify(
         max_tokens: read only the first tokens of the text.
         lora: the LoRA adapters that the export merged, ``"DIR"`` or ``"DIR:scale"``, as in the export.
         card: write the measurement into the README.md of the bundle ``artifact``.
+        gpu: as in :func:`load`: the artifact runs on a GPU, with the same limits.
         progress: called after each chunk, in tokens.
 
     Raises:
@@ -57,6 +60,7 @@ def verify(
         max_kld=max_kld,
         max_tokens=max_tokens,
         lora=lora,
+        gpu=gpu,
         progress=progress,
     )
     if card:

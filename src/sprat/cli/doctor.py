@@ -50,6 +50,11 @@ def _print(diagnosis: Diagnosis) -> None:
     rows |= {
         f"backend {state.name}": f"{'yes' if state.usable else 'no'}: {state.detail}" for state in diagnosis.backends
     }
+    for gpu in diagnosis.gpus:
+        memory = f"{human_bytes(gpu.free_bytes)} of {human_bytes(gpu.total_bytes)} free"
+        rows[f"GPU {gpu.name}"] = f"{printable(gpu.description)}, {memory}{', shared' if gpu.integrated else ''}"
+    if diagnosis.gpu_detail:
+        rows["on the GPU" if diagnosis.gpus else "GPU"] = printable(diagnosis.gpu_detail)
     for finding in diagnosis.model:
         rows[finding.what] = f"{'ok' if finding.passed else 'FAILED'}: {printable(finding.detail)}"
     for name, value in rows.items():

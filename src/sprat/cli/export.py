@@ -57,14 +57,14 @@ Examples:
 @click.option(
     "--quality",
     type=click.Choice(["none", "fast", "balanced", "best"]),
-    help="GGUF: give each tensor the format that pays most; balanced and best also read a calibration text.",
+    help="Give each tensor the format that pays most; balanced and best also read a calibration text.",
 )
-@click.option("--target-size", metavar="SIZE", help="GGUF: the best file of at most SIZE, such as 6.2GB.")
-@click.option("--target-bpw", type=float, help="GGUF: the best file of so many bits per weight.")
+@click.option("--target-size", metavar="SIZE", help="The best file of at most SIZE, such as 6.2GB.")
+@click.option("--target-bpw", type=float, help="The best file of so many bits per weight.")
 @click.option(
-    "--match-size", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="GGUF: the best file as large."
+    "--match-size", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="The best file as large."
 )
-@click.option("--max-kld", type=float, help="GGUF: the smallest file within this mean KL divergence, in nats.")
+@click.option("--max-kld", type=float, help="The smallest file within this mean KL divergence, in nats.")
 @click.option(
     "--calibration",
     type=click.Path(exists=True, dir_okay=False),

@@ -5,16 +5,27 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from sprat.app.load import load as load_model
 from sprat.cli.output.terminal import progress_bar
+from sprat.errors import InputError
+from sprat.files import read_text
 from sprat.runtime.engine import Engine
 from sprat.runtime.generate.sampling import SamplingParams
 
-__all__ = ["ignore_config_field_option", "load_checked", "load_options", "sampling_options", "template_options"]
+__all__ = [
+    "answer_rules",
+    "format_options",
+    "ignore_config_field_option",
+    "load_checked",
+    "load_options",
+    "sampling_options",
+    "template_options",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -51,6 +62,9 @@ _LOAD = (
         help="Prompt tokens of one forward pass: fewer take less memory. [default: 256, or the device's plan]",
     ),
     click.option(
+        "--gpu", metavar="WHAT", help="off, auto (with the CPU to fall back on), on, or an amount of its memory: 4GB."
+    ),
+    click.option(
         "--check", flag_value="hashes", help="First compare every byte of a bundle with the hashes in its manifest."
     ),
     click.option(
@@ -59,6 +73,7 @@ _LOAD = (
         default=None,
         help="Run the model in a process without network and write access: for files that you do not trust.",
     ),
+    click.option("--trust", is_flag=True, help="Run an ONNX graph with operators that sprat does not write."),
 )
 
 
@@ -111,10 +126,79 @@ _SAMPLING = (
         type=float,
         help=f"Above 1 makes recent tokens less likely. {_default('repeat_penalty')}",
     ),
+    click.option(
+        "--presence-penalty", type=float, help="Subtracted from the logits of tokens among the last 64. [default: 0]"
+    ),
+    click.option(
+        "--frequency-penalty", type=float, help="The same, once for each time that a token appears. [default: 0]"
+    ),
+    click.option("--typical-p", type=float, help="Locally typical sampling. [default: 1, off]"),
+    click.option(
+        "--top-n-sigma", type=float, help="Drop tokens so many standard deviations below the best. [default: 0, off]"
+    ),
+    click.option("--xtc-probability", type=float, help="How often XTC leaves out top choices. [default: 0, off]"),
+    click.option("--xtc-threshold", type=float, help="Probability of a top choice. [default: 0.1]"),
     click.option("--seed", type=int, help="Same seed, same answer."),
+    click.option("--min-tokens", type=click.IntRange(min=0), help="Do not end the answer before so many tokens."),
+    click.option(
+        "--max-thinking-tokens",
+        type=click.IntRange(min=0),
+        help="Close the reasoning after so many tokens, and answer. [default: no limit]",
+    ),
     click.option("--stop", multiple=True, help="Text, or a special token, that ends the answer; may be repeated."),
     click.option("--timeout", type=float, help="Seconds after which the answer is cut off."),
 )
+
+
+_FORMATS = (
+    click.option(
+        "--json-schema",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="The answer is JSON that matches the schema in this file.",
+    ),
+    click.option("--json-object", is_flag=True, default=None, help="The answer is a JSON object."),
+    click.option("--regex", help="The answer matches this regular expression."),
+    click.option(
+        "--grammar",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="The answer matches the Lark grammar in this file.",
+    ),
+    click.option("--choices", metavar="A,B", help="The answer is one of these texts, separated by commas."),
+    click.option(
+        "--close-json", is_flag=True, default=None, help="Finish the answer within --max-tokens instead of cutting it."
+    ),
+)
+
+
+def format_options(command: Command) -> Callable[..., Any]:
+    """Add what the answer may be; the command receives those that were given as the dict ``formats``."""
+    return _gather(command, "formats", _FORMATS)
+
+
+def answer_rules(formats: dict[str, Any]) -> dict[str, Any]:
+    """The keywords of ``generate`` for the options of :func:`format_options`.
+
+    Raises:
+        click.UsageError: two of them say what the answer is.
+        InputError: the schema is not JSON.
+    """
+    rules = {name: formats[name] for name in formats.keys() & {"close_json"}}
+    kinds = sorted(formats.keys() - rules.keys())
+    if len(kinds) > 1:
+        raise click.UsageError(f"--{' and --'.join(kinds)} exclude each other".replace("_", "-"))
+    for kind in kinds:
+        rules["response_format"] = _response_format(kind, formats[kind])
+    return rules
+
+
+def _response_format(kind: str, value: Any) -> dict[str, Any]:
+    if kind == "json_schema":
+        try:
+            return {"type": kind, "schema": json.loads(read_text(value))}
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{value}: found no JSON ({error}), expected a JSON schema") from error
+    values = {"grammar": read_text(value) if kind == "grammar" else value, "choices": str(value).split(",")}
+    return {"type": kind, kind: values.get(kind, value)}
 
 
 def load_options(command: Command) -> Callable[..., Any]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
 
 from sprat.app.model_reference import DEMO
-from sprat.app.plan import assumed_dimensions, plan, read_model
+from sprat.app.plan import PlannedModel, assumed_dimensions, plan, plan_mix, read_model
 from sprat.cli.model_options import ignore_config_field_option
+from sprat.cli.output.gpu_table import best_speed, print_placements
 from sprat.cli.output.terminal import print_json, print_table, warn_left_out
 from sprat.devices.plan.footprint import AS_IT_IS
 from sprat.devices.plan.plan import DEFAULT_PROMPT, Plan, Verdict
 from sprat.devices.plan.text import headline, notes, smaller_choice
+from sprat.runtime.arch.tensors import expected_tensors
+from sprat.runtime.gpu_option import GPUOption
 from sprat.text import format_number, human_bytes
 
 __all__ = ["command"]
@@ -24,6 +29,7 @@ Examples:
   sprat plan deepseek-v2-lite --all
   sprat plan r1-distill-qwen-1.5b --device home-4c-8gb-4gpu
   sprat plan model.gguf --device rpi5-8gb --context 16384 --memory 6GB
+  sprat plan qwen3-30b-a3b --device home-8c-16gb-8gpu --gpu 6GB
 """
 
 
@@ -38,6 +44,11 @@ Examples:
 @click.option("--memory", help="Memory budget of the model, for example 3GB; by default all but what the system keeps.")
 @click.option("-p", "--prompt", "prompt_tokens", type=click.IntRange(min=1), default=DEFAULT_PROMPT, show_default=True,
               help="Prompt length for which TTFT is predicted.")  # fmt: skip
+@click.option(
+    "--gpu",
+    metavar="WHAT",
+    help="Placements on the GPU: auto (none, the fastest and all), on, off, or an amount of its memory.",
+)
 @ignore_config_field_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per device.")
 def command(
@@ -49,6 +60,7 @@ def command(
     quant: str | None,
     memory: str | None,
     prompt_tokens: int,
+    gpu: str | None,
     ignore_config_fields: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -59,6 +71,7 @@ def command(
     """
     if devices and every:
         raise click.UsageError("--all and --device exclude each other; give one of them")
+    option = GPUOption.of(gpu or "auto")
     plans = plan(
         model,
         devices=devices,
@@ -69,20 +82,23 @@ def command(
         ignore_config_fields=ignore_config_fields,
         on_broken=warn_left_out,
     )
+    known = None if quant else read_model(model, context=context, ignore_config_fields=ignore_config_fields)
     if as_json:
         for found in plans:
-            print_json(found.summary(model))
+            mix = plan_mix(known, found) if known else None
+            summary = found.summary(model, card_bytes=option.card_bytes)
+            print_json(dataclasses.replace(summary, mix=mix.summary(model) if mix else None))
     elif len(plans) == 1:
-        footprints = read_model(model, context=context, ignore_config_fields=ignore_config_fields).footprints
-        choice = smaller_choice(plans[0], footprints) if quant is None else ()
-        _print_one(model, plans[0], devices[0] if devices else plans[0].profile.name, choice)
+        device = devices[0] if devices else plans[0].profile.name
+        choice = [*smaller_choice(plans[0], known.footprints), *_about_mix(known, plans[0])] if known else []
+        _print_one(model, plans[0], device, choice, option)
     else:
-        _print_many(model, plans)
+        _print_many(model, plans, None if gpu is None or option.is_off else option)
     if (assumed := assumed_dimensions(model)) and not as_json:
         click.echo(f"note: not all dimensions of {model} are published; assumed: {', '.join(assumed)}")
 
 
-def _print_one(model: str, plan: Plan, device: str, choice: Iterable[str]) -> None:
+def _print_one(model: str, plan: Plan, device: str, choice: Iterable[str], gpu: GPUOption) -> None:
     """``device`` is what the user named, a profile or its file; ``choice`` are notes on other quantizations."""
     click.echo(f"{model}: {headline(plan)}")
     total = plan.profile.memory.total_bytes.value
@@ -96,9 +112,28 @@ def _print_one(model: str, plan: Plan, device: str, choice: Iterable[str]) -> No
         print_table(("predicted", "value", "limited by"), _predicted(plan))
         error = 100 * plan.prediction.relative_error
         click.echo(f"predicted from the profile, ± {error:.0f} %; nothing was measured")
+    if not gpu.is_off:
+        print_placements(plan, gpu.card_bytes, whole_only=not gpu.falls_back and gpu.card_bytes is None)
     for note in (*notes(plan), *choice):
         click.echo(f"note: {note}")
     click.echo(f"next:  {_next(model, plan, device)}")
+
+
+def _about_mix(model: PlannedModel, plan: Plan) -> Iterator[str]:
+    """What a calibrated export can do for a device that does not hold the model."""
+    mix = plan_mix(model, plan)
+    if mix is None:
+        return
+    size = mix.footprint.weight_bytes
+    n_weights = sum(math.prod(shape) for shape in expected_tensors(model.spec).values())
+    speeds = ""
+    if mix.prediction:
+        before = f" in place of {format_number(plan.prediction.decode_tokens_per_s)}" if plan.prediction else ""
+        speeds = f" and decodes {format_number(mix.prediction.decode_tokens_per_s)} tokens/s{before} (predicted)"
+    yield (
+        f"a mix of formats in {human_bytes(size)} ({8 * size / n_weights:.2f} bits per weight) stays wholly in "
+        f"memory{speeds}: --quality balanced writes it; its KL divergence is unknown before that measures it"
+    )
 
 
 def _file(plan: Plan) -> tuple[str, ...]:
@@ -125,12 +160,27 @@ def _predicted(plan: Plan) -> list[tuple[str, str, str]]:
     ]
 
 
-def _print_many(model: str, plans: list[Plan]) -> None:
+def _print_many(model: str, plans: list[Plan], gpu: GPUOption | None) -> None:
+    """``gpu`` adds a column with the fastest placement on each device's GPU."""
     count = sum(plan.runs for plan in plans)
     streamed = sum(plan.verdict is Verdict.STREAMED for plan in plans)
     click.echo(f"{model}: runs on {count} of {len(plans)} devices, on {streamed} of them with experts streamed")
-    columns = ("device", "quant", "verdict", "needs", "memory", "TTFT", "decode, t/s", "± %", "limited by")
-    print_table(columns, [_row(plan) for plan in plans])
+    columns: tuple[str, ...] = (
+        "device",
+        "quant",
+        "verdict",
+        "needs",
+        "memory",
+        "TTFT",
+        "decode, t/s",
+        "± %",
+        "limited by",
+    )
+    rows = [_row(plan) for plan in plans]
+    if gpu is not None:
+        columns += ("with the GPU, t/s",)
+        rows = [(*row, best_speed(plan, gpu.card_bytes)) for row, plan in zip(rows, plans, strict=True)]
+    print_table(columns, rows)
     footprint = plans[0].footprint
     click.echo(
         f"speeds are predicted: TTFT of a prompt of {plans[0].prompt_tokens:,} tokens, decode at depth 0; "

@@ -8,7 +8,14 @@ from typing import Any
 
 import click
 
-from sprat.cli.model_options import load_checked, load_options, sampling_options, template_options
+from sprat.cli.model_options import (
+    answer_rules,
+    format_options,
+    load_checked,
+    load_options,
+    sampling_options,
+    template_options,
+)
 from sprat.cli.output.reply import print_reply, show_timings
 from sprat.cli.output.terminal import print_json, progress_bar, shown
 from sprat.errors import PromptError, TemplateError
@@ -22,6 +29,8 @@ Examples:
   sprat run OUT "What is the capital of France?"
   sprat run OUT "Once upon a time" --raw -n 64 --temp 0.7 --seed 1
   sprat run OUT "lights off in the kitchen" --json
+  sprat run OUT "lights off in the kitchen" --json-schema command.json --close-json -n 60
+  sprat run OUT "Is it warm at 30 degrees?" --choices yes,no
   sprat run OUT - < question.txt
   sprat run OUT "def mean(values):" --suffix "    return total / len(values)"
 """
@@ -36,6 +45,7 @@ Examples:
 @template_options
 @load_options
 @sampling_options
+@format_options
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object in OpenAI's format, with reasoning_content."
 )
@@ -49,12 +59,14 @@ def command(
     template: dict[str, Any],
     load: dict[str, Any],
     options: dict[str, Any],
+    formats: dict[str, Any],
     as_json: bool,
 ) -> None:
     """Answer one PROMPT with MODEL (a bundle, a model file, a checkpoint or `demo`).
 
     PROMPT - is read from standard input.
     """
+    options |= answer_rules(formats)
     if prompt == "-":
         prompt = _standard_input()
     with load_checked(model, load, quiet=as_json) as engine, progress_bar("prefill", quiet=as_json) as bar:

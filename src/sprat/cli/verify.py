@@ -12,6 +12,7 @@ from sprat.cli.output.terminal import print_json, progress_bar
 from sprat.errors import InputError
 from sprat.export.verify.verify import Verification
 from sprat.files import read_text
+from sprat.quant.kld_scale import kld_in_words
 
 __all__ = ["command"]
 
@@ -30,6 +31,9 @@ __all__ = ["command"]
 @click.option(
     "--lora", multiple=True, metavar="DIR[:SCALE]", help="LoRA adapter that the export merged; as in the export."
 )
+@click.option(
+    "--gpu", default="off", metavar="WHAT", help="Run ARTIFACT on a GPU: auto, on, or an amount of its memory."
+)
 @click.option("--card", is_flag=True, help="Write the measurement into the README.md of the bundle ARTIFACT.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
@@ -41,6 +45,7 @@ def command(
     max_kld: float | None,
     max_tokens: int | None,
     lora: tuple[str, ...],
+    gpu: str,
     card: bool,
     as_json: bool,
 ) -> None:
@@ -58,11 +63,13 @@ def command(
             max_kld=max_kld,
             max_tokens=max_tokens,
             lora=lora,
+            gpu=gpu,
             card=card,
             progress=bar,
         )
     if as_json:
-        print_json({"passed": verification.passed, "verification": verification})
+        words = {name: kld_in_words(found.mean_kld) for name, found in verification.quality.items()}
+        print_json({"passed": verification.passed, "in_words": words, "verification": verification})
     else:
         _print(verification)
     if not verification.passed:
@@ -79,7 +86,8 @@ def _read(path: str) -> str:
 def _print(verification: Verification) -> None:
     worst = max(found.mean_kld for found in verification.quality.values())
     limit = "no limit given (--max-kld)" if verification.max_kld is None else f"limit {verification.max_kld}"
-    click.echo(f"{_verdict(verification)}: mean KL divergence {worst:.6f}, {limit}\n")
+    click.echo(f"{_verdict(verification)}: mean KL divergence {worst:.6f}, {limit}")
+    click.echo(f"{kld_in_words(worst)}; a small model loses more in the same format, and other texts read otherwise\n")
     click.echo(verification.text())
 
 

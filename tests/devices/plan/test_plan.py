@@ -142,7 +142,7 @@ def test_a_memory_limit_replaces_the_usable_memory_of_the_profile():
 
 
 def test_a_summary_is_the_same_after_json():
-    summary = best_plan([INT4], PI5).summary("a-model")
+    summary = best_plan([INT4], load_profile("laptop-8gb")).summary("a-model")
     decoded = msgspec.json.decode(msgspec.json.encode(summary), type=PlanSummary)
     assert decoded == summary
     assert (decoded.schema, decoded.graphics) == (PLAN_SCHEMA, None)

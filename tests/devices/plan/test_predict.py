@@ -5,10 +5,12 @@ import dataclasses
 import msgspec
 import pytest
 
+from sprat.devices.plan.counted import load_counted, parse_counted
 from sprat.devices.plan.efficiency import load_efficiency
 from sprat.devices.plan.footprint import AttentionCost, PassCost
 from sprat.devices.plan.predict import Limit, Predictor, Rates, device_rates
 from sprat.devices.profile import Basis, load_profile
+from sprat.errors import DeviceError
 
 RATES = Rates(
     read_bytes=1e9,
@@ -21,6 +23,7 @@ RATES = Rates(
     storage_bytes=1e8,
     random_bytes=5e7,
     basis=Basis.MEASURED,
+    relative_error=0.2,
 )
 DENSE = PassCost(
     dense_bytes=10**8,
@@ -152,15 +155,36 @@ def test_attention_takes_the_cheaper_of_expanded_and_absorbed():
 
 def test_a_measured_rate_is_used_and_others_are_shares_of_the_peaks():
     efficiency = load_efficiency()
+    board = load_profile("n100-mini-16gb")
+    rates = device_rates(board, efficiency, board.storage[0])
+    peak = sum(cores.int8_gops for cores in board.fast_cores) * 1e9
+    assert rates.gemm_ops == pytest.approx(peak * efficiency.peaks.int8_share.value)
+    assert rates.relative_error == efficiency.errors.of(rates.basis)
+    assert device_rates(load_profile("laptop-8gb"), efficiency, board.storage[0]).basis is Basis.ASSUMED
+
+
+def test_a_board_whose_kernels_were_counted_takes_those_cycles():
+    efficiency, cycles = load_efficiency(), load_counted().cores["Cortex-A76"]
     board = load_profile("rpi5-8gb")
     rates = device_rates(board, efficiency, board.storage[1])
-    peak = 4 * 2.4e9 * 64  # cores, cycles, operations of two SDOT
-    assert rates.gemm_ops == pytest.approx(peak * efficiency.peaks.int8_share.value)
+    assert rates.gemm_ops * efficiency.prefill.compute == pytest.approx(2 * 4 * 2.4e9 / cycles.many_tokens)
+    assert rates.gemv_ops * efficiency.decode.compute == pytest.approx(2 * 4 * 2.4e9 / cycles.one_token)
     assert rates.read_bytes == 11.4e9
     assert rates.storage_bytes == 450e6
     assert rates.n_lanes == 4
     assert rates.basis is Basis.PUBLISHED
-    assert device_rates(load_profile("laptop-8gb"), efficiency, board.storage[1]).basis is Basis.ASSUMED
+    assert rates.relative_error == cycles.error.value < efficiency.errors.published.value
+
+
+def test_a_counted_board_with_assumed_memory_keeps_the_error_of_an_assumption():
+    efficiency, board = load_efficiency(), load_profile("rpi-zero-2w")
+    assert load_counted().has(board.fast_cores)
+    assert device_rates(board, efficiency, board.storage[0]).relative_error == efficiency.errors.assumed.value
+
+
+def test_a_wrong_count_is_named_with_the_command_that_writes_it():
+    with pytest.raises(DeviceError, match=r"counted\.toml: .*one_token.*benchmarks/arm\.py --save"):
+        parse_counted(b'source = "x"\n[cores.x]\nmany_tokens = 1.0\n')
 
 
 def test_threads_run_on_big_cores_only():

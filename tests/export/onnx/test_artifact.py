@@ -156,7 +156,7 @@ def test_names_follow_the_model(source, tmp_path):
     graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
     names = [node.name for node in graph.node]
     assert len(set(names)) == len(names)
-    assert {"blk.0/attn/query", "blk.1/moe/expert.0/If", "blk.1/moe/router"} <= set(names)
+    assert {"blk.0/attn/query", "blk.1/moe/experts.0/If", "blk.1/moe/router"} <= set(names)
     shapes = {
         value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in graph.input

@@ -14,8 +14,8 @@ from sprat.export.options import ExportOptions
 from sprat.export.pipeline import export
 from sprat.export.prepare import prepare
 from sprat.export.quality.imatrix import read_imatrix
-from sprat.export.quality.layer_pass import LayerPass
-from sprat.export.quality.score import difference, score
+from sprat.export.quality.measuring.layer_pass import LayerPass
+from sprat.export.quality.measuring.score import difference, score
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.texts import calibration_text, evaluation_text
 from sprat.progress import no_progress
@@ -94,13 +94,18 @@ def test_the_imatrix_is_written(source, tmp_path, text):
     assert all((rows > 0).any() for rows in found.values())
 
 
-def test_fast_reads_no_text_and_is_as_large(source, tmp_path):
+def test_fast_is_as_large_and_weights_its_search(source, tmp_path, monkeypatch):
     plain = export(source, tmp_path / "plain", quant="q5_0")
     fast = export(source, tmp_path / "fast", quant="q5_0", quality="fast")
     assert file_of(fast).stat().st_size <= 1.001 * file_of(plain).stat().st_size
     assert fast.bundle.manifest.quality.rounding == "search"
     assert fast.bundle.manifest.recipe == "fast"
     assert len({group.format for group in fast.groups}) > 2
+    assert 100 < fast.bundle.manifest.quality.calibration_tokens <= 512
+    monkeypatch.setattr("sprat.export.quality.plan._glance", lambda _tokenizer: [])
+    equal = export(source, tmp_path / "equal", quant="q5_0", quality="fast")
+    assert "all inputs count alike" in equal.bundle.manifest.quality.notes[0]
+    assert file_of(equal).read_bytes() != file_of(fast).read_bytes()
 
 
 @pytest.mark.slow
@@ -168,7 +173,7 @@ def test_a_large_model_is_rounded_while_it_is_written(source, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"quality": "best", "formats": ["onnx"]}, "--quality best writes a GGUF"),
+        ({"quality": "best", "formats": ["gguf", "onnx"]}, "--quality best writes one file"),
         ({"target_size": 1000}, "smallest formats take"),
         ({"target_bpw": 1.0}, "smallest formats take"),
         ({"max_kld": 1e-12}, "allow a larger divergence"),

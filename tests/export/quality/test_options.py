@@ -34,7 +34,7 @@ def test_one_file_needs_no_list():
         (None, {"target_size": "1GB", "max_kld": 0.1}, "--target-size and --max-kld contradict"),
         ("none", {"target_bpw": 4.0}, "--quality none takes no --target-bpw"),
         ("none", {"calibration": ["a"]}, "--quality none takes no --calibration"),
-        ("fast", {"max_kld": 0.1}, "reads no text, so it takes no --max-kld"),
+        ("fast", {"max_kld": 0.1}, "measures nothing, so it takes no --max-kld"),
         ("fast", {"calibration": ["a"]}, "takes no --calibration"),
         ("fast", {"imatrix_out": "i.gguf"}, "takes no --imatrix-out"),
         (None, {"target_bpw": 0.0}, "--target-bpw 0.0: expected above 0"),

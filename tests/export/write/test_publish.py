@@ -1,5 +1,7 @@
 """Replacing a folder where two names cannot be exchanged in one step: one of the two is complete at any moment."""
 
+import errno
+
 import pytest
 
 from sprat.export.write import publish
@@ -29,3 +31,17 @@ def test_a_second_rename_that_fails_puts_the_folder_back(folders):
     with pytest.raises(FileNotFoundError):
         publish.replace_folder(new, out, replaced)
     assert (out / "file").read_text() == "out"
+
+
+def test_names_are_exchanged_only_where_the_system_can(tmp_path, monkeypatch):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(FileNotFoundError):
+        publish._exchange(tmp_path / "first", tmp_path / "missing")
+    monkeypatch.setattr(publish.ctypes, "CDLL", lambda *_, **__: object())  # macOS, musl before 1.2.5
+    assert not publish._exchange(tmp_path / "first", tmp_path / "second")
+
+
+def test_a_file_system_that_cannot_exchange_names_is_not_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(publish, "_NOT_SUPPORTED", {errno.ENOENT})
+    assert not publish._exchange(tmp_path / "missing", tmp_path / "also-missing")

@@ -14,11 +14,14 @@ from sprat.errors import ConfigError
 from sprat.runtime.arch.attention import GroupedAttentionSpec
 from sprat.runtime.arch.gguf_keys import metadata_from_spec, spec_from_metadata
 from sprat.runtime.arch.hf_config import spec_from_config
-from sprat.runtime.arch.rope import FrequencyFactors, YarnScaling
+from sprat.runtime.arch.rope import FrequencyFactors, LinearScaling, YarnScaling
 from sprat.runtime.arch.tensors import ROPE_FREQS
 from sprat.runtime.files.gguf import GGUFFile
 
-LITE, V2, QWEN = (spec_from_config(PUBLISHED[f"DeepSeek-{n}"]) for n in ("V2-Lite", "V2", "R1-Distill-Qwen-1.5B"))
+LITE, V2, QWEN, R1_LLAMA = (
+    spec_from_config(PUBLISHED[f"DeepSeek-{n}"])
+    for n in ("V2-Lite", "V2", "R1-Distill-Qwen-1.5B", "R1-Distill-Llama-8B")
+)
 
 
 def file_of(spec):
@@ -108,6 +111,24 @@ def test_smollm2(smollm2_gguf):
     assert (spec.rms_norm_eps, spec.rope.theta, spec.tied_embeddings, spec.vocab_size) == (1e-5, 1e5, True, 49152)
 
 
+@pytest.mark.parametrize(
+    ("keys", "factor"),
+    [
+        ({"scaling.type": "linear", "scaling.factor": 4.0}, 4.0),
+        ({"scaling.factor": 4.0}, 4.0),
+        ({"scale_linear": 4.0}, 4.0),
+        ({"scaling.type": "linear", "scaling.factor": 1.0}, None),
+        ({"scaling.type": "none", "scaling.factor": 4.0}, None),
+    ],
+)
+def test_a_linear_factor_is_read_as_llamacpp_does(keys, factor):
+    metadata, weights = file_of(QWEN)
+    spec = spec_from_metadata(metadata | {f"qwen2.rope.{key}": value for key, value in keys.items()}, weights)
+    expected = replace(QWEN, rope=replace(QWEN.rope, scaling=factor and LinearScaling(factor=factor)))
+    assert spec == expected
+    assert spec_from_metadata(*file_of(expected)) == expected
+
+
 def test_mtp_layers_are_not_counted():
     metadata, weights = file_of(LITE)
     with_mtp = metadata | {"deepseek2.block_count": 28, "deepseek2.nextn_predict_layers": 1}
@@ -118,7 +139,7 @@ def test_mtp_layers_are_not_counted():
 @pytest.mark.parametrize(
     ("spec", "changes", "named"),
     [
-        (QWEN, {"qwen2.rope.scaling.type": "linear", "qwen2.rope.scaling.factor": 4.0}, "rope.scaling.factor"),
+        (R1_LLAMA, {"llama.rope.scaling.factor": 4.0}, "expected one of the two"),
         (QWEN, {"qwen2.rope.scaling.type": "longrope"}, "rope.scaling.type"),
         (QWEN, {"qwen2.attention.sliding_window": 4096}, "attention.sliding_window"),
         (QWEN, {"qwen2.expert_count": 60}, "expert_count"),

@@ -1,6 +1,7 @@
 """A library that kills its process is detected in a child process; the result is cached. The children here are real."""
 
 import json
+import os
 import signal
 
 import pytest
@@ -22,7 +23,11 @@ KILLED = {
 }
 # Aborts with repacked buffers, as builds with AMX do on MoE models.
 AMX = """
+class Ggml:
+    _name = "libllama.so"
+    def __getattr__(self, name): return lambda *_: 1  # one device: the CPU
 class Library:
+    _lib = Ggml()
     class Params: use_extra_bufts = True
     def llama_log_callback(self, function): return function
     def llama_log_set(self, *_): pass
@@ -41,7 +46,7 @@ REFUSES = AMX.replace("if params.use_extra_bufts:", "if False:").replace("raise 
 def llama_cpp(tmp_path, monkeypatch):
     """Writes a fake llama_cpp module for the children; the cache folder is new."""
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(probing, "version", lambda _name: "0.3.36")
     return (tmp_path / "llama_cpp.py").write_text
@@ -70,7 +75,7 @@ except PermissionError:
 def test_the_child_of_an_isolated_model_is_in_a_sandbox(llama_cpp, tmp_path):
     llama_cpp(SANDBOXED)
     with pytest.raises(BackendError, match="no network here"):
-        probe(tmp_path / "x.gguf", [tmp_path / "x.gguf", tmp_path / "llama_cpp.py"])
+        probe(tmp_path / "x.gguf", readable=[tmp_path / "x.gguf", tmp_path / "llama_cpp.py"])
 
 
 def test_the_second_try_is_without_repacked_buffers(llama_cpp, tmp_path):
@@ -92,7 +97,7 @@ def tries(tmp_path, monkeypatch):
     monkeypatch.setattr(probing, "version", lambda _name: "0.3.36")
     started = []
 
-    def one_try(_path, _readable, *, use_extra_bufts):
+    def one_try(_path, _on_gpu, _readable, *, use_extra_bufts):
         started.append(use_extra_bufts)
         return probing.ChildOutcome(-signal.SIGABRT if use_extra_bufts else 0, "")
 

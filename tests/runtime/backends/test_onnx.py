@@ -13,7 +13,7 @@ from tiny_checkpoint import CONFIGS, write_checkpoint
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from sprat.errors import (
+from sprat.errors import (  # noqa: E402
     BackendError,
     BundleError,
     ConfigError,
@@ -21,7 +21,7 @@ from sprat.errors import (
     ModelFileError,
     PromptError,
     TokenizerError,
-)  # noqa: E402
+)
 from sprat.export.inspection import inspect  # noqa: E402
 from sprat.export.pipeline import export  # noqa: E402
 from sprat.export.verify.verify import verify  # noqa: E402

@@ -5,9 +5,20 @@ from types import SimpleNamespace
 import pytest
 
 from sprat.devices.plan.footprint import Footprint
+from sprat.devices.plan.placement import Placement
 from sprat.errors import BackendError, DoesNotFitError
 from sprat.runtime.backends import registry
-from sprat.runtime.backends.registry import BackendChoice, BackendLoader, backend_names, choose, open_backend
+from sprat.runtime.backends.gpu.use import GPUUse
+from sprat.runtime.backends.registry import (
+    BackendChoice,
+    BackendLoader,
+    LoadRequest,
+    backend_names,
+    choose,
+    chosen_footprint,
+    open_backend,
+)
+from sprat.runtime.gpu_option import GPU_OFF, GPUOption
 
 
 @pytest.fixture
@@ -33,7 +44,11 @@ def add(monkeypatch):
 
 def request(memory_bytes=None):
     return SimpleNamespace(
-        file=SimpleNamespace(path="x.gguf", format="gguf"), memory_bytes=memory_bytes, deterministic=False, exact=False
+        file=SimpleNamespace(path="x.gguf", format="gguf"),
+        memory_bytes=memory_bytes,
+        deterministic=False,
+        exact=False,
+        gpu=GPU_OFF,
     )
 
 
@@ -95,3 +110,64 @@ def test_two_backends_cannot_share_a_name(add):
     add("native", 1)
     with pytest.raises(AssertionError, match="two backends"):
         add("native", 2)
+
+
+@pytest.fixture
+def on_gpu(add):
+    """Adds a native loader and one with a GPU that fails with an error, or places."""
+    add("native", 1)
+
+    def add_gpu(error=None):
+        class Loader(BackendLoader, name="card", preference=9):
+            uses_gpu = True
+
+            def footprint(self, request):
+                return Footprint(
+                    quant="", resident_bytes=1000 if request.gpu_use else 10**9, routed_bytes=0,
+                    cache_bytes_per_token=1, context=1, buffer_bytes=0,
+                )  # fmt: skip
+
+            def why_not(self, request):
+                return None
+
+            def place(self, request):
+                if error:
+                    raise error
+                return GPUUse(device="V0", description="x", placement=Placement(n_layers=2, layers=2, head=True))
+
+            def load(self, request):
+                return request.gpu_use.device
+
+    return add_gpu
+
+
+def gpu_request(gpu, memory_bytes=None):
+    file = SimpleNamespace(path="x.gguf", format="gguf")
+    return LoadRequest(file=file, spec=None, context=1, n_threads=1, memory_bytes=memory_bytes, gpu=GPUOption.of(gpu))
+
+
+def test_a_gpu_chooses_the_backend_that_computes_there(on_gpu):
+    on_gpu()
+    request = gpu_request("auto", memory_bytes=10**6)  # enough only because the weights are on the card
+    choice = choose("auto", request)
+    assert choice.text() == "card on V0 (x): 2 of 2 layers and the head on the card"
+    assert open_backend(choice, request) == "V0"
+    assert chosen_footprint(choice, request).weight_bytes == 1000
+
+
+def test_auto_falls_back_to_the_cpu_and_says_why(on_gpu):
+    on_gpu(BackendError("no GPU found"))
+    choice = choose("auto", gpu_request("auto"))
+    assert choice.text() == "native on the CPU; no GPU (no GPU found)"
+    for gpu in ("on", "1GB"):
+        with pytest.raises(BackendError, match="no GPU found"):
+            choose("auto", gpu_request(gpu))
+
+
+def test_a_backend_without_a_gpu_says_so(on_gpu):
+    on_gpu()
+    with pytest.raises(BackendError, match=r"the native backend computes on the CPU; use backend='llamacpp' or gpu="):
+        choose("native", gpu_request("on"))
+    assert choose("native", gpu_request("auto")).no_gpu_because
+    with pytest.raises(DoesNotFitError):
+        choose("card", gpu_request("on", memory_bytes=10))

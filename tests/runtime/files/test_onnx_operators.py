@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from sprat.errors import ConfigError, ModelFileError  # noqa: E402
 from sprat.export.pipeline import export  # noqa: E402
 from sprat.runtime.arch.spec_json import spec_from_json  # noqa: E402
+from sprat.runtime.engine import Engine  # noqa: E402
 from sprat.runtime.files.onnx import ONNXFile  # noqa: E402
 
 
@@ -98,6 +99,20 @@ def test_what_the_exporter_does_not_write_is_an_error(changed, edit, message):
     with pytest.raises(ModelFileError, match=message):
         ONNXFile.open(path)
     ONNXFile.open(path, trust=True)
+
+
+def add_absolute_value(graph):
+    graph.initializer.append(scalar("number", -1))
+    graph.node.append(helper.make_node("Abs", ["number"], ["unused"]))
+
+
+def test_a_trusted_graph_with_other_operators_is_loaded(changed):
+    pytest.importorskip("onnxruntime")
+    path = changed(add_absolute_value)
+    with pytest.raises(ModelFileError, match=r"operator Abs.* trust=True \(--trust\)"):
+        Engine.load(path.parent / "model.onnx", backend="onnx")
+    with Engine.load(path.parent / "model.onnx", backend="onnx", trust=True) as engine:
+        assert list(engine.generate([1, 2, 3], max_tokens=2))
 
 
 @pytest.mark.parametrize("name", ["deepseek2", "qwen2"])

@@ -41,7 +41,7 @@ class Script:
 class Greedy:
     """A sampler that takes the token with the highest logit."""
 
-    def sample(self, logits, history):
+    def sample(self, logits, history, allowed):
         assert len(history) > 0
         return int(np.argmax(logits)), -0.5
 

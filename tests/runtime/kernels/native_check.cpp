@@ -210,6 +210,10 @@ void check_layers(const Isa &isa, const Isa &plain, int n_threads) {
     std::vector<uint8_t> kept[8];
     const Matrix q = weight(1, heads * (nope + rope), hidden, kept[0]),
                  kv_a = weight(1, rank + rope, hidden, kept[1]);
+    // Rotated elements as large as the others, which are normed: int16 pairs share a scale, and some
+    // sets take float32 instead.
+    for (size_t at = size_t(rank) * kv_a.row_bytes; at < kept[1].size(); at += 34)
+        kept[1][at + 1] = uint8_t((kept[1][at + 1] & 0x83) | 0x14);  // d / 32
     const Matrix k_b = weight(heads, rank, nope, kept[2]),
                  v_b = weight(heads, value, rank, kept[3]);
     const Matrix output = weight(1, hidden, heads * value, kept[4]),
@@ -224,7 +228,7 @@ void check_layers(const Isa &isa, const Isa &plain, int n_threads) {
     latent_fields->matrices = {
         {"q", q}, {"kv_a", kv_a}, {"k_b", k_b}, {"v_b", v_b}, {"output", output}};
     latent_fields->vectors = {{"norm", vector(gain, hidden)}, {"kv_a_norm", vector(gain, rank)}};
-    latent_fields->numbers = {{"eps", 1e-6}, {"latent_eps", 1e-5}, {"scale", 0.1}};
+    latent_fields->numbers = {{"eps", 1e-6}, {"latent_eps", 1e-5}, {"scale", 1e-4}};
     const LatentAttention latent(latent_fields);
     const Matrix grouped_q = weight(1, 64, hidden, kept[7]);
     grouped_fields->matrices = {{"q", grouped_q}, {"k", kv}, {"v", kv}, {"output", output}};
@@ -251,15 +255,17 @@ void check_layers(const Isa &isa, const Isa &plain, int n_threads) {
         };
         both("latent layer", [&](KernelSet &k, float *out, KvEntries entries, uint8_t *cache) {
             entries.data = cache;
+            const KvBuffer buffer{entries, 0, n_past};
             k.attention.latent_attention(latent, out, n, {cos.data(), sin.data(), true},
-                                         {entries, 0, n_past}, false);
+                                         {&buffer, 1}, false);
         });
         both("grouped layer", [&](KernelSet &k, float *out, KvEntries entries, uint8_t *cache) {
             entries.data = cache, entries.n_int8 = std::min(entries.n_int8, 32);
             KvEntries values = entries;
             values.data += (n_past + n) * entries.stride;
+            const KvBuffer key{entries, 0, n_past}, value{values, 0, n_past};
             k.attention.grouped_attention(grouped, out, n, {cos.data(), sin.data(), false},
-                                          {entries, 0, n_past}, {values, 0, n_past});
+                                          {&key, 1}, {&value, 1});
         });
     }
     std::vector<uint8_t> experts[3];

@@ -146,6 +146,17 @@ def test_all_eos_tokens_of_the_generation_config_are_eog_tokens(tmp_path):
     assert rebuilt(folder).eog_ids == {1201, 1203}
 
 
+@pytest.mark.parametrize("value", ["1201", [1201, "1203"], [True], 1201.0, {"id": 1201}])
+@pytest.mark.parametrize("name", ["generation_config.json", "config.json"])
+def test_an_end_token_that_is_no_id_is_an_error(tmp_path, name, value):
+    folder = write_byte_level(tmp_path, "deepseek-v3")
+    path = folder / name
+    config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps(config | {"eos_token_id": value}), encoding="utf-8")
+    with pytest.raises(TokenizerError, match=r"eos_token_id is .*expected the id of a token"):
+        Tokenizer.from_file(folder)
+
+
 def test_the_vocabulary_is_padded_to_the_embedding(tokenizer):
     assert tokenizer.vocab_size == 1280
     assert tokenizer.token_text(1279) == "[PAD1279]"

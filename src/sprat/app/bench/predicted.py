@@ -49,7 +49,7 @@ def predictions(
             settings=record.settings,
             work=record.work,
             samples_tps=(record.work.n_tokens / _seconds(predictor, record.work, plan.settings.batch),),
-            error_share=efficiency.errors.of(rates.basis),
+            error_share=rates.relative_error,
             memory_map={part.name: part.size_bytes for part in plan.memory_map()},
         )
 

@@ -1,0 +1,1 @@
+"""Measure a model, layer by layer: statistics of inputs, probes of formats, divergence of candidates."""

@@ -1,0 +1,1 @@
+"""Tools: OpenAI's ``tools`` in the prompt, calls bound by their schemas, and calls in the answer."""

@@ -1,0 +1,1 @@
+"""What an answer may be: JSON schemas, regular expressions, grammars and choices, as masks of tokens (llguidance)."""

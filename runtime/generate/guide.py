@@ -1,0 +1,43 @@
+"""``Guide``: what decides, token by token, how an answer may go on. Grammars and budgets of reasoning are guides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Guide", "TokenMask", "ids_of", "mask_of"]
+
+TokenMask = npt.NDArray[np.bool_]
+"""Which tokens may come next: ``(vocab_size,)``."""
+
+
+class Guide(Protocol):
+    """Restricts the tokens of one answer, from its first token on."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Nothing may follow: the answer ends here, without an end token."""
+
+    def allowed(self) -> TokenMask | None:
+        """The tokens that may come next, end tokens included; ``None`` for all. The caller may change the array."""
+
+    def accept(self, token_id: int) -> int:
+        """Take the token that was sampled, or replace it; return the one that was taken."""
+
+    def forced(self) -> list[int]:
+        """Tokens that come next whatever the model says: a caller may take them without a pass for each."""
+
+
+def mask_of(ids: Sequence[int], vocab_size: int) -> TokenMask:
+    """The mask that allows ``ids`` only."""
+    mask = np.zeros(vocab_size, np.bool_)
+    mask[list(ids)] = True
+    return mask
+
+
+def ids_of(mask: TokenMask) -> npt.NDArray[np.intp]:
+    """The ids that a mask allows, in ascending order."""
+    return np.flatnonzero(mask)

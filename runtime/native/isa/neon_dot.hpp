@@ -1,0 +1,106 @@
+// Dot products of four bytes in each lane: sdot, and with i8mm smmla.
+#pragma once
+
+#include "runtime/native/isa/neon.hpp"
+
+namespace {
+
+INLINE I dot4(I total, uint8x16_t codes, int8x16_t x) {
+    return (I)vdotq_s32((int32x4_t)total, vreinterpretq_s8_u8(codes), x);
+}
+
+// total + scale * (codes . x) of chunk c, with one scale per 32 codes or one per 16; `scale` holds
+// those of the group.
+template <bool kSigned, bool kHalves>
+INLINE F add_dot(F total, Chunk codes, const int8_t *x, const F8 *scale, int c) {
+    const I low = dot4(I{}, codes.low, vld1q_s8(x));
+    if constexpr (kHalves) {
+        total += to_float(low) * scale[c / 4][c % 4 * 2];
+        return total +
+               to_float(dot4(I{}, codes.high, vld1q_s8(x + 16))) * scale[c / 4][c % 4 * 2 + 1];
+    } else {
+        return total + to_float(dot4(low, codes.high, vld1q_s8(x + 16))) * scale[0][c];
+    }
+}
+
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+// smmla multiplies two rows with two tokens, eight codes of each, twice as many as sdot. So
+// registers of a tile hold the dot products of two rows with two tokens:
+//   | r0 t0 | r0 t1 | r1 t0 | r1 t1 |
+constexpr int kTokensPerVector = 2, kStepsPerLoad = 2;
+
+// Two words of four rows, to eight bytes of rows 0 and 1, and of rows 2 and 3.
+INLINE void interleave_rows(I *four) {
+    for (int i = 0; i < 4; i += 2) {
+        const int32x4_t first = (int32x4_t)four[i], second = (int32x4_t)four[i + 1];
+        four[i] = (I)vzip1q_s32(first, second), four[i + 1] = (I)vzip2q_s32(first, second);
+    }
+}
+INLINE int8x16_t load_activations(const int8_t *const *q, int at) {
+    return vcombine_s8(vld1_s8(q[0] + at), vld1_s8(q[1] + at));
+}
+INLINE void store_interleaved(const I (&values)[2], int32_t *to) {
+    const int32x4x2_t both = {(int32x4_t)values[0], (int32x4_t)values[1]};
+    vst2q_s32(to, both);
+}
+INLINE void store_interleaved(const F (&values)[2], float *to) {
+    const float32x4x2_t both = {(float32x4_t)values[0], (float32x4_t)values[1]};
+    vst2q_f32(to, both);
+}
+template <class V, class T> INLINE V broadcast_tokens(const T *x) {
+    return (V)vdupq_n_s64(load<int64_t>(x));
+}
+INLINE F load_row_scales(const float *x, int pair) {
+    const float32x4_t four = vld1q_f32(x);
+    return (F)(pair ? vzip2q_f32(four, four) : vzip1q_f32(four, four));
+}
+template <bool kSigned> INLINE I panel_dot(I total, const uint8_t *codes, int8x16_t x, int) {
+    return (I)vmmlaq_s32((int32x4_t)total, vreinterpretq_s8_u8(vld1q_u8(codes)), x);
+}
+#else
+// The sixteen codes of a token that four steps take, one lane each.
+constexpr int kStepsPerLoad = 4;
+INLINE int8x16_t load_activations(const int8_t *const *q, int at) { return vld1q_s8(q[0] + at); }
+
+// `step` is a constant wherever this is inlined.
+template <bool kSigned> INLINE I panel_dot(I total, const uint8_t *codes, int8x16_t x, int step) {
+    const int8x16_t four = vreinterpretq_s8_u8(vld1q_u8(codes));
+    switch (step % 4) {
+        case 0:
+            return (I)vdotq_laneq_s32((int32x4_t)total, four, x, 0);
+        case 1:
+            return (I)vdotq_laneq_s32((int32x4_t)total, four, x, 1);
+        case 2:
+            return (I)vdotq_laneq_s32((int32x4_t)total, four, x, 2);
+        default:
+            return (I)vdotq_laneq_s32((int32x4_t)total, four, x, 3);
+    }
+}
+#endif
+
+// Dot products of four and four signed bytes in each lane, for latent attention.
+struct ByteDot {
+    static constexpr int kZero = 0, kLargest = 127;
+
+    static INLINE I dot(I total, I codes, I x) {
+        return dot4(total, (uint8x16_t)codes, (int8x16_t)x);
+    }
+
+    // A byte of each of four rows to a lane, of 16 columns.
+    static INLINE void transpose_bytes(const uint8_t *const (&rows)[4], I *out) {
+        const uint8x16x2_t ab = vzipq_u8(vld1q_u8(rows[0]), vld1q_u8(rows[1])),
+                           cd = vzipq_u8(vld1q_u8(rows[2]), vld1q_u8(rows[3]));
+        for (int i = 0; i < 2; ++i) {
+            const uint16x8x2_t both =
+                vzipq_u16(vreinterpretq_u16_u8(ab.val[i]), vreinterpretq_u16_u8(cd.val[i]));
+            out[2 * i] = (I)both.val[0], out[2 * i + 1] = (I)both.val[1];
+        }
+    }
+};
+
+}  // namespace
+
+#if !defined(__ARM_FEATURE_MATMUL_INT8)
+#include "runtime/native/isa/one_token_per_vector.hpp"
+#endif
+#include "runtime/native/isa/quad_sums.hpp"

@@ -1,0 +1,95 @@
+// ARMv8.0, without a dot product (Cortex-A72 and A53, as in the Raspberry Pi 4, 3 and Zero 2 W):
+// smull and smlal multiply eight bytes to int16, where a few products fit before saddlp adds pairs
+// of them up in int32. These processors do one of the former per cycle, so that eight products per
+// cycle are their peak, and everything else should fit beside them.
+#pragma once
+
+#include "runtime/native/isa/neon.hpp"
+
+namespace {
+
+// a . x of 16 codes, in eight lanes; and added to such sums.
+INLINE int16x8_t multiply16(int8x16_t a, int8x16_t x) {
+    return vmlal_high_s8(vmull_s8(vget_low_s8(a), vget_low_s8(x)), a, x);
+}
+INLINE int16x8_t multiply16(int16x8_t sum, int8x16_t a, int8x16_t x) {
+    return vmlal_high_s8(vmlal_s8(sum, vget_low_s8(a), vget_low_s8(x)), a, x);
+}
+
+// Two products of the largest codes fit into int16: 128 * 127 * 2 = 32512. So do four of those
+// that are not signed, which have up to six bits: 63 * 127 * 4 = 32004.
+template <bool kSigned> INLINE I dot32(Chunk codes, const int8_t *x) {
+    const int8x16_t low = vreinterpretq_s8_u8(codes.low), high = vreinterpretq_s8_u8(codes.high);
+    const int16x8_t first = multiply16(low, vld1q_s8(x));
+    if constexpr (kSigned)
+        return (I)vpadalq_s16(vpaddlq_s16(first), multiply16(high, vld1q_s8(x + 16)));
+    else return (I)vpaddlq_s16(multiply16(first, high, vld1q_s8(x + 16)));
+}
+INLINE I dot16(uint8x16_t codes, const int8_t *x) {
+    return (I)vpaddlq_s16(multiply16(vreinterpretq_s8_u8(codes), vld1q_s8(x)));
+}
+
+// total + scale * (codes . x) of chunk c, with one scale per 32 codes or one per 16; `scale` holds
+// those of the group.
+template <bool kSigned, bool kHalves>
+INLINE F add_dot(F total, Chunk codes, const int8_t *x, const F8 *scale, int c) {
+    if constexpr (kHalves) {
+        total += to_float(dot16(codes.low, x)) * scale[c / 4][c % 4 * 2];
+        return total + to_float(dot16(codes.high, x + 16)) * scale[c / 4][c % 4 * 2 + 1];
+    } else {
+        return total + to_float(dot32<kSigned>(codes, x)) * scale[0][c];
+    }
+}
+
+// The sixteen codes of a token that four steps of a tile take.
+constexpr int kStepsPerLoad = 4;
+INLINE int8x16_t load_activations(const int8_t *const *q, int at) { return vld1q_s8(q[0] + at); }
+
+// How a tile of gemm/gemm.hpp adds up a block of kSteps times four codes of four rows:
+//
+//   low    | r0 c0 | r0 c1 | r0 c2 | r0 c3 | r1 c0 | ... |    int16
+//   high   | r2 c0 | r2 c1 | r2 c2 | r2 c3 | r3 c0 | ... |
+//
+// kHeld steps fit into them. With kPairs their sums in pairs do, too, at the end of the block.
+template <int kSteps, int kHeld, bool kPairs> struct LongSums {
+    struct Sum {
+        int16x8_t low, high;
+        int32x4_t wide_low, wide_high;  // unused if a block fits into int16
+    };
+
+    static INLINE Sum begin(I) { return Sum(); }
+    // `step` is a constant wherever this is inlined.
+    static INLINE void add(Sum &sum, int step, const uint8_t *codes, int8x16_t sixteen) {
+        const int8x16_t four = vreinterpretq_s8_u8(vld1q_u8(codes));
+        const int8x16_t x = (int8x16_t)(I{} + ((I)sixteen)[step % 4]);  // one word, for every row
+        if (step % kHeld == 0) {
+            sum.low = vmull_s8(vget_low_s8(four), vget_low_s8(x));
+            sum.high = vmull_high_s8(four, x);
+        } else {
+            sum.low = vmlal_s8(sum.low, vget_low_s8(four), vget_low_s8(x));
+            sum.high = vmlal_high_s8(sum.high, four, x);
+        }
+        if (kHeld == kSteps || step % kHeld != kHeld - 1) return;
+        sum.wide_low = step < kHeld ? vpaddlq_s16(sum.low) : vpadalq_s16(sum.wide_low, sum.low);
+        sum.wide_high = step < kHeld ? vpaddlq_s16(sum.high) : vpadalq_s16(sum.wide_high, sum.high);
+    }
+    static INLINE I total(const Sum &sum, I start) {
+        if constexpr (kHeld < kSteps) return (I)vpaddq_s32(sum.wide_low, sum.wide_high) + start;
+        else if constexpr (kPairs)
+            return (I)vpadalq_s16((int32x4_t)start, vpaddq_s16(sum.low, sum.high));
+        else return (I)vpaddq_s32(vpaddlq_s16(sum.low), vpaddlq_s16(sum.high)) + start;
+    }
+};
+
+template <class D> constexpr int kFitInt16 = 32767 / (127 * D::kLargest);  // products of a code
+template <class D> constexpr int kStepsOf = D::kHalves ? 4 : 8;
+template <class D>
+constexpr int kHeldOf = kFitInt16<D> < kStepsOf<D> ? kFitInt16<D> / 2 * 2 : kStepsOf<D>;
+template <class D>
+using PanelSums = LongSums<kStepsOf<D>, kHeldOf<D>, kFitInt16<D> >= 2 * kHeldOf<D>>;
+
+typedef void ByteDot;  // attention takes float32, which does as many products per instruction
+
+}  // namespace
+
+#include "runtime/native/isa/one_token_per_vector.hpp"

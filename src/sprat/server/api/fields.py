@@ -1,0 +1,104 @@
+"""Fields that several requests share: messages, sampling, and what is accepted without effect."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from sprat.server.errors import ApiError
+
+__all__ = ["ChatMessage", "NoEffect", "Sampling", "StreamOptions", "TextPart", "given", "plain_messages", "text_of"]
+
+Count = Annotated[int, Meta(ge=1)]
+
+
+class TextPart(msgspec.Struct, forbid_unknown_fields=True):
+    """A part of a message; the only kind that a text model reads."""
+
+    text: str
+    type: Literal["text", "input_text", "output_text", "reasoning_text"] = "text"
+    annotations: list[Any] = []
+    logprobs: list[Any] = []
+
+
+class ChatMessage(msgspec.Struct, forbid_unknown_fields=True):
+    """A message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart] | None = None
+    name: str | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    annotations: list[Any] | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+
+
+class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
+    """Options of a stream."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class NoEffect(msgspec.Struct, kw_only=True):
+    """Fields for OpenAI's own service, which mean nothing on this machine."""
+
+    metadata: dict[str, str] | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    safety_identifier: str | None = None
+    service_tier: str | None = None
+    store: bool | None = None
+    user: str | None = None
+
+
+class Sampling(NoEffect, kw_only=True):
+    """How tokens are chosen; names of OpenAI, and those that sprat and llama.cpp add."""
+
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=0, le=1 << 20)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    typical_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    repeat_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    logit_bias: dict[int, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    min_tokens: Annotated[int, Meta(ge=0)] | None = None
+    max_thinking_tokens: Annotated[int, Meta(ge=0)] | None = None
+    seed: Annotated[int, Meta(ge=0, lt=1 << 32)] | None = None
+
+    def sampling(self) -> dict[str, Any]:
+        """The keywords of ``generate`` that were given."""
+        return given(self, *(set(Sampling.__struct_fields__) - set(NoEffect.__struct_fields__)))
+
+
+def given(request: msgspec.Struct, *names: str) -> dict[str, Any]:
+    """The fields ``names`` of a request that were given."""
+    return {name: value for name in names if (value := getattr(request, name)) is not None}
+
+
+def text_of(content: str | list[TextPart] | None) -> str | None:
+    """The text of a message's content."""
+    return "".join(part.text for part in content) if isinstance(content, list) else content
+
+
+def plain_messages(messages: list[ChatMessage]) -> list[dict[str, Any]]:
+    """The messages for a chat template.
+
+    Raises:
+        ApiError: a message is empty.
+    """
+    plain = []
+    for index, message in enumerate(messages):
+        fields = {"content": text_of(message.content), "name": message.name, "tool_calls": message.tool_calls}
+        fields |= {"reasoning_content": message.reasoning_content, "tool_call_id": message.tool_call_id}
+        if message.content is None and not message.tool_calls:
+            raise ApiError(400, f"message {index} has neither content nor tool_calls", param=f"messages[{index}]")
+        role = "system" if message.role == "developer" else message.role
+        given = {name: value for name, value in fields.items() if value is not None}
+        plain.append({"role": role, "content": None, **given})
+    return plain

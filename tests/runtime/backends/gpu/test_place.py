@@ -1,0 +1,120 @@
+"""Which placement a model gets on the GPUs that are found; the GPUs are made up, the model is the packaged student."""
+
+import pytest
+from tiny_checkpoint import write_checkpoint
+
+from sprat.devices.plan.placement import Placement
+from sprat.devices.profile import load_profile
+from sprat.errors import BackendError, DoesNotFitError
+from sprat.export.pipeline import export
+from sprat.runtime.backends.gpu import place
+from sprat.runtime.backends.gpu.find import GPUDevice
+from sprat.runtime.backends.gpu.place import place_on_gpu
+from sprat.runtime.backends.llamacpp import LlamaCppLoader
+from sprat.runtime.backends.registry import LoadRequest
+from sprat.runtime.footprint import file_footprint
+from sprat.runtime.gpu_option import GPUOption
+from sprat.runtime.open_model import open_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("place")
+    source = write_checkpoint(folder / "tiny", "deepseek2")
+    return open_model(export(source, folder / "out", quant="f16").bundle.artifact())
+
+
+@pytest.fixture
+def footprint(model):
+    return file_footprint(model.spec, model.file, context=64)
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Sets the GPUs that are found: name and free bytes of each."""
+
+    def found(*devices, integrated=False):
+        listed = [
+            GPUDevice(name=name, description="made up", integrated=integrated, free_bytes=free, total_bytes=8 << 30)
+            for name, free in devices
+        ]
+        monkeypatch.setattr(place, "find_gpus", lambda: listed)
+
+    return found
+
+
+def test_auto_puts_everything_on_a_card_that_holds_it(gpus, footprint, model):
+    gpus(("Vulkan0", 1 << 30), ("CUDA0", 6 << 30))
+    use = place_on_gpu(GPUOption.of("auto"), footprint)
+    assert use.device == "CUDA0"  # the most free memory
+    assert use.placement == Placement(n_layers=model.spec.n_layers, layers=model.spec.n_layers, head=True)
+    assert use.experts_bytes == footprint.routed_bytes
+    assert use.text().startswith("CUDA0 (made up): ")
+
+
+def test_less_memory_holds_less(gpus, footprint):
+    gpus(("Vulkan0", 1 << 30))
+    whole = place_on_gpu(GPUOption.of("on"), footprint)
+    less = place_on_gpu(GPUOption.of(whole.card_bytes - 1), footprint)
+    assert less.placement != whole.placement
+    assert less.card_bytes < whole.card_bytes
+    assert less.dense_bytes + less.experts_bytes < whole.dense_bytes + whole.experts_bytes
+
+
+def test_no_gpu_is_an_error_that_names_doctor(gpus, footprint):
+    gpus()
+    with pytest.raises(
+        BackendError, match="finds no GPU: it is built for the CPU, or the driver is missing; sprat doc"
+    ):
+        place_on_gpu(GPUOption.of("auto"), footprint)
+
+
+def test_too_little_memory_is_an_error_with_sizes(gpus, footprint):
+    gpus(("Vulkan0", 1 << 20))
+    with pytest.raises(DoesNotFitError, match=r"and the head on the card needs .* on Vulkan0 \(made up\).* gpu='auto'"):
+        place_on_gpu(GPUOption.of("on"), footprint)
+    with pytest.raises(BackendError, match="no part of the model fits Vulkan0"):
+        place_on_gpu(GPUOption.of("auto"), footprint)
+    with pytest.raises(DoesNotFitError, match="may be used"):
+        place_on_gpu(GPUOption.of("auto"), footprint, memory_bytes=1)
+
+
+def test_auto_leaves_an_integrated_gpu_of_unknown_speed_off(gpus, footprint):
+    gpus(("Vulkan0", 1 << 30), integrated=True)
+    with pytest.raises(BackendError, match="or is faster there"):
+        place_on_gpu(GPUOption.of("auto"), footprint)
+    assert place_on_gpu(GPUOption.of("1GB"), footprint).placement.layers
+    gpus(("MTL0", 1 << 30), integrated=True)
+    assert place_on_gpu(GPUOption.of("auto"), footprint).placement.layers
+
+
+def test_auto_keeps_off_what_the_profile_says(gpus, footprint):
+    gpus(("Vulkan0", 1 << 30))
+    card = load_profile("rpi5-8gb").accelerator
+    with pytest.raises(BackendError, match=r"VideoCore VII is better kept off: llama\.cpp's Vulkan"):
+        place_on_gpu(GPUOption.of("auto"), footprint, accelerator=card)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"n_layers": 99, "layers": 1, "head": True},
+        {"layers": 99, "head": True},
+        {"layers": 1, "head": False},
+        {"layers": 1, "head": True, "experts_in_memory": (0,)},
+    ],
+)
+def test_a_placement_of_another_model_is_refused(gpus, footprint, model, wrong):
+    gpus(("Vulkan0", 1 << 30))
+    with pytest.raises(BackendError, match="the placement is for"):
+        place_on_gpu(GPUOption.of(Placement(**({"n_layers": model.spec.n_layers} | wrong))), footprint)
+
+
+def test_what_is_on_the_card_is_not_counted_in_memory(gpus, footprint, model):
+    gpus(("Vulkan0", 1 << 30))
+    request = {"file": model.file, "spec": model.spec, "context": 64, "n_threads": 1}
+    on_cpu = LlamaCppLoader().footprint(LoadRequest(**request))
+    use = place_on_gpu(GPUOption.of("on"), footprint)
+    placed = LlamaCppLoader().footprint(LoadRequest(**request, gpu_use=use))
+    assert placed.weight_bytes == on_cpu.weight_bytes - use.dense_bytes - use.experts_bytes
+    assert (placed.routed_bytes, placed.cache_bytes) == (0, 0)
