@@ -35,7 +35,7 @@ ERRORS = tuple(name for name in sprat.__all__ if name.endswith("Error"))
 
 RECORDS = (
     "sprat.progress:Progress",
-    "sprat.runtime.load_options:LoadOptions",
+    "sprat.runtime.loading.options:LoadOptions",
     "sprat.runtime.generate.sampling:SamplingParams",
     "sprat.runtime.generate.options:StopConditions",
     "sprat.runtime.generate.options:AnswerRules",

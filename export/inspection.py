@@ -26,7 +26,7 @@ from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.integrity.finite_check import check_finite
 from sprat.runtime.files.latent_tensors import split_latent_tensors
 from sprat.runtime.files.model_file import bundle_of, model_formats
-from sprat.runtime.files.onnx import ONNXFile
+from sprat.runtime.files.onnx.file import ONNXFile
 from sprat.runtime.files.shape_checks import compare_with_spec
 from sprat.runtime.generate.sampling_defaults import (
     SamplingDefaults,

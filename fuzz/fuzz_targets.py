@@ -121,7 +121,7 @@ def _manifest(data: bytes) -> None:
 
 
 def _onnx(data: bytes) -> None:
-    from sprat.runtime.files.onnx import ONNXFile
+    from sprat.runtime.files.onnx.file import ONNXFile
 
     folder = _in_bundle("onnx")
     (folder / "model.onnx").write_bytes(data)

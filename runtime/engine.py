@@ -56,13 +56,13 @@ from sprat.runtime.generate.speculate.speculator import Speculation
 from sprat.runtime.generate.transcript import Transcript
 from sprat.runtime.gpu_option import GPUOption
 from sprat.runtime.isolation.backend import open_isolated
-from sprat.runtime.limits import checked_context, load_limits
-from sprat.runtime.load_options import LoadKeywords, LoadOptions
+from sprat.runtime.loading.limits import checked_context, load_limits
+from sprat.runtime.loading.options import LoadKeywords, LoadOptions
+from sprat.runtime.loading.sharing import Identify, cannot_save, identifier, prefixes_of, speculation_of
 from sprat.runtime.open_model import OpenModel, open_model
 from sprat.runtime.overflow import Fitting, Overflow, checked_overflow
 from sprat.runtime.prefix.cache import PrefixCache
 from sprat.runtime.session import Session
-from sprat.runtime.sharing import Identify, cannot_save, identifier, prefixes_of, speculation_of
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["Engine"]
@@ -146,7 +146,7 @@ class Engine:
             draft: the engine of a smaller model with the same vocabulary, which guesses tokens; see ``speculate``. It
                 is used as long as this one is, and closed by you.
             progress: of ``check="hashes"``, in bytes.
-            options: ``device``, ``memory`` and the other fields of :class:`~sprat.runtime.load_options.LoadOptions`.
+            options: ``device``, ``memory`` and the other fields of :class:`~sprat.runtime.loading.options.LoadOptions`.
 
         Raises:
             InputError: the model, the device or an option is invalid; see :mod:`sprat.errors` for the subclasses.

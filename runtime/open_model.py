@@ -15,7 +15,7 @@ from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.integrity.finite_check import check_finite
 from sprat.runtime.files.latent_tensors import split_latent_tensors
 from sprat.runtime.files.model_file import ModelFile, find_model, model_formats
-from sprat.runtime.files.onnx import ONNXFile
+from sprat.runtime.files.onnx.file import ONNXFile
 from sprat.runtime.generate.sampling_defaults import (
     SamplingDefaults,
     sampling_from_config,

@@ -31,7 +31,7 @@ from sprat.quant.formats import BlockFormat
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.spec_json import spec_to_json
 from sprat.runtime.files.bundle import TensorGroup
-from sprat.runtime.files.onnx_checks import check_onnx
+from sprat.runtime.files.onnx.checks import check_onnx
 
 __all__ = ["OnnxArtifact"]
 

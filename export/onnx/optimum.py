@@ -26,8 +26,8 @@ from sprat.export.write.errors import output_path
 from sprat.export.write.own_folder import scratch_folder
 from sprat.quant.formats.groups import GROUP_SIZES, group_format
 from sprat.quant.quality import Quality, QualityMeter
-from sprat.runtime.backends.onnx_session import open_session, ort_errors
-from sprat.runtime.files.onnx_checks import check_onnx
+from sprat.runtime.backends.onnx.session import open_session, ort_errors
+from sprat.runtime.files.onnx.checks import check_onnx
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto

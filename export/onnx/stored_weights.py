@@ -14,7 +14,7 @@ from sprat.export.write.tensor_groups import TensorSize
 from sprat.quant.formats.groups import GROUP_SIZES, group_format
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import expected_tensors
-from sprat.runtime.files.onnx import Initializer, ONNXFile
+from sprat.runtime.files.onnx.file import Initializer, ONNXFile
 
 __all__ = ["stored_weights"]
 

@@ -24,7 +24,7 @@ from sprat.runtime.chat.completions import ChatCompletion, ChatStream
 from sprat.runtime.chat.prompt import ChatOptions
 from sprat.runtime.engine import Engine
 from sprat.runtime.generate.options import GenerateOptions
-from sprat.runtime.load_options import LoadKeywords
+from sprat.runtime.loading.options import LoadKeywords
 from sprat.runtime.overflow import Overflow
 from sprat.runtime.pass_queue import PassQueue
 

@@ -11,7 +11,7 @@ from sprat.files import checked_path
 from sprat.progress import ReportProgress, no_progress
 from sprat.runtime.files.bundle import MANIFEST_NAME, Bundle
 from sprat.runtime.files.gguf import GGUFFile
-from sprat.runtime.files.onnx import ONNXFile
+from sprat.runtime.files.onnx.file import ONNXFile
 
 __all__ = ["Check", "ModelFile", "bundle_of", "check_model", "find_model", "model_formats"]
 

@@ -93,7 +93,7 @@ def test_a_device_s_memory_is_enforced(bundle, monkeypatch):
     zero = load_profile("rpi-zero-2w")
     system = msgspec.structs.replace(zero.memory.system_bytes, value=zero.memory.total_bytes.value - 2e6)
     small = msgspec.structs.replace(zero, memory=msgspec.structs.replace(zero.memory, system_bytes=system))
-    monkeypatch.setattr("sprat.runtime.limits.find_profile", lambda _name: small)
+    monkeypatch.setattr("sprat.runtime.loading.limits.find_profile", lambda _name: small)
     with pytest.raises(DoesNotFitError, match=r"on rpi-zero-2w needs .* more than the 1\.9 MiB that it may use"):
         Engine.load(bundle.path, device="rpi-zero-2w")
     with Engine.load(bundle.path, device="rpi-zero-2w", memory="3GB") as engine:

@@ -5,7 +5,7 @@ import pytest
 from sprat.devices.plan.placement import Placement
 from sprat.errors import InputError
 from sprat.runtime.gpu_option import GPU_OFF, GPUOption
-from sprat.runtime.load_options import LoadOptions
+from sprat.runtime.loading.options import LoadOptions
 
 
 def test_words_amounts_and_placements():

@@ -17,10 +17,10 @@ import numpy as np
 from sprat.arrays import F32Array
 from sprat.errors import BackendError
 from sprat.runtime.backends.library_guard import LibraryGuard
-from sprat.runtime.backends.onnx import ONNXStream
-from sprat.runtime.backends.onnx_session import onnxruntime, ort_errors
+from sprat.runtime.backends.onnx.backend import ONNXStream
+from sprat.runtime.backends.onnx.session import onnxruntime, ort_errors
 from sprat.runtime.backends.providers.names import CPU
-from sprat.runtime.files.onnx import ONNXFile
+from sprat.runtime.files.onnx.file import ONNXFile
 
 __all__ = ["Computed", "main"]
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from sprat.errors import BackendError
-from sprat.runtime.backends.onnx_session import missing_because
+from sprat.runtime.backends.onnx.session import missing_because
 from sprat.runtime.backends.providers.child import Computed
 from sprat.runtime.backends.providers.names import CPU, check_provider_name, full_name, install_hint
 

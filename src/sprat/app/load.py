@@ -11,7 +11,7 @@ from sprat.errors import InputError
 from sprat.progress import ReportProgress, no_progress
 from sprat.runtime.engine import Engine
 from sprat.runtime.files.bundle import MANIFEST_NAME
-from sprat.runtime.load_options import LoadKeywords, LoadOptions
+from sprat.runtime.loading.options import LoadKeywords, LoadOptions
 
 __all__ = ["load"]
 
@@ -36,7 +36,7 @@ def load(
         model: a bundle, a GGUF or ONNX file, a checkpoint folder, ``"org/name"`` of the hub's cache, or ``"demo"``.
         draft: the engine of a smaller model, which guesses tokens; see :meth:`Engine.load`.
         progress: of ``check="hashes"``, in bytes.
-        options: ``device``, ``memory`` and the other fields of :class:`~sprat.runtime.load_options.LoadOptions`.
+        options: ``device``, ``memory`` and the other fields of :class:`~sprat.runtime.loading.options.LoadOptions`.
 
     Returns:
         An engine. Close it, or use it in a ``with`` statement.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from sprat.boundary import public_call
 from sprat.errors import BackendError, SpratError
-from sprat.runtime.load_options import LoadKeywords, LoadOptions
+from sprat.runtime.loading.options import LoadKeywords, LoadOptions
 from sprat.server import systemd
 from sprat.server.settings import ServerSettings
 

@@ -6,7 +6,7 @@ import ipaddress
 from dataclasses import dataclass, field
 
 from sprat.errors import InputError
-from sprat.runtime.load_options import LoadKeywords
+from sprat.runtime.loading.options import LoadKeywords
 
 __all__ = ["ServerSettings", "is_loopback"]
 
@@ -28,7 +28,7 @@ class ServerSettings:
         keep_alive: seconds after which a model that is not used is unloaded; ``None`` for never, unless another one
             needs the memory.
         memory: limit for all models together, in bytes or as ``"3GB"``.
-        load: how to load the models; see :class:`~sprat.runtime.load_options.LoadOptions`.
+        load: how to load the models; see :class:`~sprat.runtime.loading.options.LoadOptions`.
 
     Raises:
         InputError: a value is out of range, or another host than loopback has no API key.

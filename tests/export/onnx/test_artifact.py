@@ -21,7 +21,7 @@ from sprat.export.pipeline import export
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.runtime.arch.tensors import expected_tensors
 from sprat.runtime.files.bundle import Bundle
-from sprat.runtime.files.onnx import ONNXFile
+from sprat.runtime.files.onnx.file import ONNXFile
 
 PAGE = 4096
 

@@ -25,11 +25,11 @@ from sprat.errors import (  # noqa: E402
 from sprat.export.inspection import inspect  # noqa: E402
 from sprat.export.pipeline import export  # noqa: E402
 from sprat.export.verify.verify import verify  # noqa: E402
-from sprat.runtime.backends import onnx as onnx_backend  # noqa: E402
 from sprat.runtime.backends.library_guard import LibraryGuard  # noqa: E402
+from sprat.runtime.backends.onnx import backend as onnx_backend  # noqa: E402
 from sprat.runtime.backends.registry import LoadRequest, choose, chosen_footprint, open_backend  # noqa: E402
 from sprat.runtime.engine import Engine  # noqa: E402
-from sprat.runtime.files.onnx import ONNXFile  # noqa: E402
+from sprat.runtime.files.onnx.file import ONNXFile  # noqa: E402
 from sprat.runtime.open_model import open_model  # noqa: E402
 
 # of seed 1, a token's third and fourth expert are 4e-8 apart: rounding decides
@@ -96,7 +96,7 @@ def test_chunks_give_the_logits_of_one_pass(engine, expected, cuts):
 
 
 def test_a_prompt_longer_than_a_chunk_is_split(engine, expected, monkeypatch):
-    monkeypatch.setattr("sprat.runtime.backends.onnx._CHUNK", 7)
+    monkeypatch.setattr("sprat.runtime.backends.onnx.backend._CHUNK", 7)
     assert np.allclose(engine.backend.new_stream(64).forward_all(TOKENS), expected, atol=1e-4)
     assert np.allclose(engine.backend.new_stream(64).forward(TOKENS), expected[-1], atol=1e-4)
 

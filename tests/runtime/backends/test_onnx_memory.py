@@ -10,7 +10,7 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from sprat.export.pipeline import export
-from sprat.runtime.backends import onnx as onnx_backend
+from sprat.runtime.backends.onnx import backend as onnx_backend
 from sprat.runtime.backends.registry import LoadRequest
 from sprat.runtime.open_model import open_model
 
@@ -23,9 +23,9 @@ from pathlib import Path
 
 import onnx
 
-from sprat.runtime.backends.onnx import ONNXBackend
-from sprat.runtime.files.onnx import ONNXFile
-from sprat.runtime.backends.onnx_session import onnxruntime
+from sprat.runtime.backends.onnx.backend import ONNXBackend
+from sprat.runtime.files.onnx.file import ONNXFile
+from sprat.runtime.backends.onnx.session import onnxruntime
 
 onnxruntime()
 file = ONNXFile.open(sys.argv[1])

@@ -33,7 +33,7 @@ from sprat.errors import SpratError
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import expected_tensors
 from sprat.runtime.backends.registry import LoadRequest, choose, chosen_footprint, open_backend
-from sprat.runtime.limits import load_limits
+from sprat.runtime.loading.limits import load_limits
 from sprat.runtime.open_model import OpenModel, open_model
 
 __all__ = ["run_job"]

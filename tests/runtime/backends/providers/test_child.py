@@ -8,7 +8,7 @@ pytest.importorskip("onnx_ir")
 pytest.importorskip("onnxruntime")
 
 from sprat.export.pipeline import export
-from sprat.runtime.backends import onnx_session
+from sprat.runtime.backends.onnx import session as onnx_session
 from sprat.runtime.backends.providers.child import Computed, main
 from sprat.runtime.backends.providers.names import CPU
 from sprat.runtime.backends.providers.placement import read_placements

@@ -15,7 +15,7 @@ from sprat.runtime.backends.native import NativeLoader
 from sprat.runtime.backends.registry import LoadRequest
 from sprat.runtime.footprint import file_footprint
 from sprat.runtime.kernels import ReferenceKernels
-from sprat.runtime.limits import has_large_key_bias, load_limits
+from sprat.runtime.loading.limits import has_large_key_bias, load_limits
 from sprat.runtime.open_model import open_model
 
 
@@ -35,7 +35,7 @@ def board(monkeypatch):
         memory = profile.memory
         system = msgspec.structs.replace(memory.system_bytes, value=memory.total_bytes.value - usable_bytes)
         small = msgspec.structs.replace(profile, memory=msgspec.structs.replace(memory, system_bytes=system))
-        monkeypatch.setattr("sprat.runtime.limits.find_profile", lambda _name: small)
+        monkeypatch.setattr("sprat.runtime.loading.limits.find_profile", lambda _name: small)
 
     return use
 
@@ -47,7 +47,7 @@ def test_without_a_device_the_arguments_decide(model):
 
 
 def test_in_a_container_its_memory_is_the_limit(model, monkeypatch):
-    monkeypatch.setattr("sprat.runtime.limits.container_memory_bytes", lambda: 10**9)
+    monkeypatch.setattr("sprat.runtime.loading.limits.container_memory_bytes", lambda: 10**9)
     assert load_limits(model).memory_bytes == 10**9
     assert load_limits(model, memory="2GB").memory_bytes == 2 * 10**9
     assert load_limits(model, force=True).memory_bytes is None
@@ -57,7 +57,7 @@ def test_in_a_container_its_memory_is_the_limit(model, monkeypatch):
 
 @pytest.mark.parametrize("device", [None, "rpi5-8gb"])
 def test_the_quota_and_the_big_cores_decide_threads(model, monkeypatch, device):
-    monkeypatch.setattr("sprat.runtime.limits.default_threads", lambda: Threads(2, (5, 4)))
+    monkeypatch.setattr("sprat.runtime.loading.limits.default_threads", lambda: Threads(2, (5, 4)))
     limits = load_limits(model, device=device)
     assert (limits.n_threads, limits.cores) == (2, (5, 4))
 

@@ -20,7 +20,7 @@ from sprat.runtime.generate.speculate.drafter import Drafter, FirstOf
 from sprat.runtime.generate.speculate.pace import Pace
 from sprat.runtime.generate.speculate.prompt_lookup import History, PromptLookup
 from sprat.runtime.generate.speculate.speculator import Speculation
-from sprat.runtime.load_options import LoadOptions
+from sprat.runtime.loading.options import LoadOptions
 from sprat.runtime.models.model import MIN_TOKENS_TOGETHER
 from sprat.runtime.prefix.cache import PrefixCache
 from sprat.runtime.prefix.folder import PrefixFolder

@@ -15,7 +15,7 @@ from typing import Any
 
 from sprat.errors import BackendError
 from sprat.runtime.backends.flush_denormals import subnormals_as_zero
-from sprat.runtime.files.onnx_checks import check_onnx, nested_graphs
+from sprat.runtime.files.onnx.checks import check_onnx, nested_graphs
 from sprat.runtime.interrupt import InterruptError, current_interrupt
 
 __all__ = ["INSTALL", "missing_because", "onnxruntime", "open_session", "ort_errors", "run_session"]

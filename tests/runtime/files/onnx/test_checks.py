@@ -9,7 +9,7 @@ onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper  # noqa: E402
 
 from sprat.errors import ModelFileError  # noqa: E402
-from sprat.runtime.files.onnx_checks import check_onnx, tensor_nbytes, tensors_of  # noqa: E402
+from sprat.runtime.files.onnx.checks import check_onnx, tensor_nbytes, tensors_of  # noqa: E402
 
 ROW = bytes(range(16))  # four float32
 

@@ -1,7 +1,7 @@
 """The ``onnx`` backend: graphs exported by sprat (docs/onnx.md), run by onnxruntime on the CPU.
 
 The KV cache is sprat's, not onnxruntime's. Each call binds views of it as inputs and outputs; only with
-``CacheUpdate.CONCAT`` are entries copied (:class:`~sprat.runtime.files.onnx.CacheUpdate`).
+``CacheUpdate.CONCAT`` are entries copied (:class:`~sprat.runtime.files.onnx.file.CacheUpdate`).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from sprat.errors import BackendError, PromptError, SpratError
 from sprat.runtime.arch.tensors import is_routed_expert
 from sprat.runtime.backends.flush_denormals import subnormals_as_zero
 from sprat.runtime.backends.library_guard import LibraryGuard
-from sprat.runtime.backends.onnx_cache import CacheBinding, bind_cache, ort_value
-from sprat.runtime.backends.onnx_session import missing_because, open_session, ort_errors, run_session
+from sprat.runtime.backends.onnx.cache import CacheBinding, bind_cache, ort_value
+from sprat.runtime.backends.onnx.session import missing_because, open_session, ort_errors, run_session
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
 from sprat.runtime.cache import Cache
-from sprat.runtime.files.onnx import CacheUpdate, ONNXFile
+from sprat.runtime.files.onnx.file import CacheUpdate, ONNXFile
 from sprat.runtime.models import RoutingObserver
 
 __all__ = ["ONNXBackend", "ONNXStream"]
@@ -98,7 +98,7 @@ class ONNXBackend:
         file: a checked model.
         n_threads: number of threads.
         low_memory: less memory, lower speed: short chunks, and the arena and ``small_experts`` of
-            :func:`~sprat.runtime.backends.onnx_session.open_session`.
+            :func:`~sprat.runtime.backends.onnx.session.open_session`.
     """
 
     name = "onnx"

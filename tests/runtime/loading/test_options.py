@@ -7,7 +7,7 @@ import pytest
 import sprat
 from sprat.errors import InputError
 from sprat.runtime.engine import Engine
-from sprat.runtime.load_options import LoadKeywords, LoadOptions
+from sprat.runtime.loading.options import LoadKeywords, LoadOptions
 
 
 def test_the_keywords_are_the_fields():

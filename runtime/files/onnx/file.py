@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from sprat.errors import ModelFileError
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.spec_json import spec_from_json
-from sprat.runtime.files.onnx_checks import check_onnx, external_fields, tensor_nbytes, text, type_name
-from sprat.runtime.files.onnx_operators import operator_problems
+from sprat.runtime.files.onnx.checks import check_onnx, external_fields, tensor_nbytes, text, type_name
+from sprat.runtime.files.onnx.operators import operator_problems
 from sprat.runtime.files.shape_checks import summarize
 
 if TYPE_CHECKING:
@@ -82,10 +82,10 @@ class ONNXFile:
         Args:
             path: the graph.
             trust: take operators and constants that sprat's exporter does not write, see
-                :mod:`~sprat.runtime.files.onnx_operators`.
+                :mod:`~sprat.runtime.files.onnx.operators`.
 
         Raises:
-            ModelFileError: see :func:`~sprat.runtime.files.onnx_checks.check_onnx`; or the graph is not one of sprat's.
+            ModelFileError: see :func:`~sprat.runtime.files.onnx.checks.check_onnx`; or the graph is not one of sprat's.
             ConfigError: the architecture in its metadata is invalid.
         """
         path = Path(path)

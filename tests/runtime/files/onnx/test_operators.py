@@ -16,7 +16,7 @@ from sprat.errors import ConfigError, ModelFileError  # noqa: E402
 from sprat.export.pipeline import export  # noqa: E402
 from sprat.runtime.arch.spec_json import spec_from_json  # noqa: E402
 from sprat.runtime.engine import Engine  # noqa: E402
-from sprat.runtime.files.onnx import ONNXFile  # noqa: E402
+from sprat.runtime.files.onnx.file import ONNXFile  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 from sprat.errors import BackendError
 from sprat.runtime.backends.registry import BackendChoice
 from sprat.runtime.cache_budget import CacheBudget
-from sprat.runtime.sharing import prefixes_of
+from sprat.runtime.loading.sharing import prefixes_of
 
 LLAMACPP = BackendChoice("llamacpp")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sprat.runtime.files.onnx_checks import all_graphs, external_fields, tensor_nbytes, tensors_of, text
+from sprat.runtime.files.onnx.checks import all_graphs, external_fields, tensor_nbytes, tensors_of, text
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sprat.runtime.arch.spec import ModelSpec
-from sprat.runtime.backends.onnx_session import onnxruntime
+from sprat.runtime.backends.onnx.session import onnxruntime
 from sprat.runtime.cache import Cache
-from sprat.runtime.files.onnx import CacheUpdate, ONNXFile
+from sprat.runtime.files.onnx.file import CacheUpdate, ONNXFile
 
 __all__ = ["CacheBinding", "bind_cache", "ort_value"]
 

@@ -1,0 +1,1 @@
+"""How a model is loaded: options, limits of this machine, and what sessions share."""
