@@ -137,12 +137,7 @@ def test_results_of_tools_stay_with_the_question_and_the_call():
         session.messages += [*TURNS, {"role": "assistant", "content": "call"}]
         reply = session.chat([{"role": "tool", "content": "result", "tool_call_id": "1"}], max_tokens=3)
         assert reply["choices"][0]["message"]["content"] == "OK"
-        assert [message["content"] for message in session.messages] == [
-            "Be kind.",
-            "abcdefghij",
-            "call",
-            "result",
-            "OK",
-        ]
+        contents = [message["content"] for message in session.messages]
+    assert contents == ["Be kind.", "abcdefghij", "call", "result", "OK"]
     (prompt,) = prompts(engine)
-    assert prompt.startswith("Be kind.abcdefghijcall<|tool|>result")
+    assert prompt.startswith("Be kind.abcdefghijcall<tool_response>")
