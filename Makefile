@@ -20,11 +20,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(wildcard */native/*.cpp */native/*.h */native/*.hpp */native/*/*) src/sprat/_core.cpp CMakeLists.txt
 
-<<<<<<< HEAD
-.PHONY: demo test test-all coverage test-arm test-sanitized attack fuzz fuzz-native soak lint wheels release-files release-check clean
-=======
-.PHONY: demo bench test test-all coverage test-arm test-instructions test-sanitized attack fuzz lint wheels release-files release-check clean
->>>>>>> w21
+.PHONY: demo bench test test-all coverage test-arm test-instructions test-sanitized attack fuzz fuzz-native soak lint wheels \
+	release-files release-check clean
 
 demo: $(VENV)/.core
 	$(BIN)/sprat demo
