@@ -87,10 +87,10 @@ def prefixes_of(
     """
     if wanted is False:
         return None
-    if request.isolated or not chosen_loader(choice).gives_entries:
+    if not chosen_loader(choice).gives_entries or request.isolated:
         if wanted is True:
             return None
-        keeper = "an isolated process" if request.isolated else f"the {choice.name} backend"
+        keeper = "an isolated process" if chosen_loader(choice).gives_entries else f"the {choice.name} backend"
         raise BackendError(
             f"prefix_cache is {os.fspath(wanted)!r}, but {keeper} does not give out its KV entries; load the model "
             "without isolate and with another backend, or leave the folder out"

@@ -129,3 +129,15 @@ def test_without_a_question_the_texts_are_one():
 def test_wrong_texts_are_an_error(texts):
     with pytest.raises(PromptError, match=r"volatile is .* expected a list of texts"):
         scripted_engine(saying("x")).chat(TURNS, volatile=texts)
+
+
+def test_results_of_tools_stay_with_the_question_and_the_call():
+    engine = scripted_engine(summarising, context=85)
+    with engine.session(overflow="shift") as session:
+        session.messages += [*TURNS, {"role": "assistant", "content": "call"}]
+        reply = session.chat([{"role": "tool", "content": "result", "tool_call_id": "1"}], max_tokens=3)
+        assert reply["choices"][0]["message"]["content"] == "OK"
+        contents = [message["content"] for message in session.messages]
+    assert contents == ["Be kind.", "abcdefghij", "call", "result", "OK"]
+    (prompt,) = prompts(engine)
+    assert prompt.startswith("Be kind.abcdefghijcall<tool_response>")

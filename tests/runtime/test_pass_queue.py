@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sprat.runtime.interrupt import Interrupt
-from sprat.runtime.pass_queue import PassQueue, forward_in_turn
+from sprat.runtime.pass_queue import PassQueue, forward_in_turn, shares_turns
 
 PASS_S = 0.01
 
@@ -170,3 +170,23 @@ def test_an_answer_that_is_cancelled_while_it_waits_ends_at_once():
     assert log == [("long", 1)]
     run(queue, Stream("next", log), [[2]])
     assert log[-1] == ("next", 1)
+
+
+def test_turns_are_shared_while_another_answer_has_some():
+    queue, began, done = PassQueue(Alone()), threading.Event(), threading.Event()
+
+    def other():
+        with queue.turns():
+            began.set()
+            done.wait()
+
+    with ThreadPoolExecutor(1) as threads:
+        assert not shares_turns()
+        with queue.turns():
+            assert not shares_turns()
+            ended = threads.submit(other)
+            began.wait()
+            assert shares_turns()
+            done.set()
+            ended.result()
+            assert not shares_turns()

@@ -8,10 +8,12 @@ import time
 import numpy as np
 import pytest
 from scripted_model import random_logits, saying, scripted_engine
+from tiny_engines import tiny_engine
 
 import sprat
 from sprat.errors import BackendError, InputError, PromptError, QueueFullError, SessionBusyError, SpratError
 
+PATTERN = [5, 9, 7] * 6
 QUESTION = [{"role": "user", "content": "Where?"}]
 
 
@@ -177,6 +179,50 @@ def test_a_session_keeps_its_cache_between_turns():
             assert [message["role"] for message in session.messages] == ["user", "assistant"] * 2
 
     run(test, scripted_engine(saying("Paris", "Rome")))
+
+
+def test_a_session_is_saved_and_restored(tmp_path):
+    async def test():
+        async with sprat.AsyncEngine(tiny_engine("llama")) as engine:
+            async with await engine.session() as session:
+                generation = session._session.generate(PATTERN, max_tokens=3, temperature=0)
+                expected = [piece.token_id for piece in generation]
+                await session.save(tmp_path / "saved")
+            async with await engine.session(restore=tmp_path / "saved") as restored:
+                assert restored._session.tokens == (*PATTERN, *expected[:2])
+
+    asyncio.run(test())
+
+
+def test_drafts_are_checked_while_an_answer_is_alone():
+    options = {"max_tokens": 24, "temperature": 0}
+    with tiny_engine("llama", speculate="off") as plain:
+        expected = plain.generate(PATTERN, **options).text()
+
+    async def test():
+        async with sprat.AsyncEngine(tiny_engine("llama", prefix_cache=False), parallel=3) as engine:
+            engine.engine.frontend.speculation.pace._always = True
+            alone = engine.generate(PATTERN, **options)
+            assert await alone.text() == expected
+            assert (await alone.summary()).timings.draft_n_accepted > 0
+            answers = [engine.generate(PATTERN, **options) for _ in range(6)]
+            assert await asyncio.gather(*(answer.text() for answer in answers)) == [expected] * 6
+
+    asyncio.run(test())
+
+
+def test_a_conversation_that_is_too_long_is_shortened():
+    turns = [{"role": "user", "content": "0123456789" * 4}, {"role": "assistant", "content": "x"}, *QUESTION]
+
+    async def test(engine):
+        with pytest.raises(PromptError, match="the context holds 50"):
+            await engine.chat(turns)
+        reply = await engine.chat(turns, overflow="shift", max_tokens=8)
+        assert reply["choices"][0]["message"]["content"] == "Paris"
+        chunks = [chunk async for chunk in engine.stream_chat(turns, overflow="shift", max_tokens=8)]
+        assert chunks[-1]["usage"] == reply["usage"]
+
+    run(test, scripted_engine(saying("Paris"), context=50))
 
 
 def test_a_session_gives_one_answer_at_a_time_and_closing_ends_it():

@@ -262,10 +262,37 @@ def test_a_file_that_changes_is_named(bundle, tmp_path):
             engine.generate(PROMPT, max_tokens=2).text()
 
 
+@needs_native
+def test_guesses_of_an_isolated_model_change_no_answer(bundle):
+    options = {"max_tokens": 20, "temperature": 1.0, "seed": 2}
+    with Engine.load(bundle, backend="native", isolate=True, speculate="off") as plain:
+        expected = plain.generate(PROMPT, **options).text()
+    with Engine.load(bundle, backend="native", isolate=True) as engine:
+        engine.frontend.speculation.pace._always = True
+        assert engine.generate(PROMPT, **options).text() == expected
+        repeated = engine.generate(PROMPT, **options)
+        assert repeated.text() == expected
+        assert repeated.summary.timings.draft_n_accepted > 0
+
+
+def test_kv_entries_of_an_isolated_model_stay_where_they_are(bundle, engine, tmp_path):
+    for _ in range(2):
+        generation = engine.generate(PROMPT, max_tokens=2)
+        generation.text()
+    assert generation.summary.timings.cache_n == 0
+    with engine.session() as session:
+        session.generate(PROMPT, max_tokens=2).text()
+        for use in (session.save, session.restore):
+            with pytest.raises(BackendError, match="another process \\(isolate=True\\)"):
+                use(tmp_path / "session")
+    with pytest.raises(BackendError, match="an isolated process does not give out its KV entries"):
+        Engine.load(bundle, isolate=True, prefix_cache=tmp_path)
+
+
 def test_a_checkpoint_is_not_isolated():
     import sprat
 
-    with pytest.raises(InputError, match="isolation"):
+    with pytest.raises(InputError, match="isolate"):
         sprat.load("demo", isolate=True)
 
 
