@@ -112,7 +112,7 @@ def test_a_pass_of_another_thread_ends_before_the_weights_are_freed(bundles):
 
     def answer():
         try:
-            for _ in engine.generate("The dog", max_tokens=4000):
+            for _ in engine.generate("The dog", max_tokens=4000, min_tokens=4000):
                 started.set()
             outcome.append("the end")
         except BackendError as error:

@@ -104,6 +104,7 @@ def test_a_completion_takes_several_prompts_and_token_ids(client, engine):
     assert [choice.index for choice in completion.choices] == [0, 1]
     assert completion.choices[0].text == completion.choices[1].text
     assert completion.usage.completion_tokens == 8
+    assert 0 < completion.usage.prompt_tokens_details.cached_tokens < completion.usage.prompt_tokens
 
 
 def test_a_response_has_the_reasoning_as_an_item_of_its_own(client, reply):

@@ -84,8 +84,13 @@ async def _choices(answering: Answering, prompts: Sequence[str | list[int]], opt
             answering.ended(summary)
             usages.append(asdict(summary.usage))
             choices.append(_choice(index, text, str(summary.finish_reason)))
-    usage = {name: sum(one[name] for one in usages) for name in usages[0]}
-    return {"choices": choices, "usage": usage, "timings": asdict(summary.timings)}
+    return {"choices": choices, "usage": _sum(usages), "timings": asdict(summary.timings)}
+
+
+def _sum(usages: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The counts of all, details included."""
+    counts = {name: [usage[name] for usage in usages] for name in usages[0]}
+    return {name: _sum(each) if isinstance(each[0], dict) else sum(each) for name, each in counts.items()}
 
 
 async def _events(

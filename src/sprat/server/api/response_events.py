@@ -59,7 +59,7 @@ class ResponseEvents:
         yield self._event(f"{kind}.done", **place, item_id=item["id"], name=function["name"], arguments=arguments)
         yield self._event("response.output_item.done", **place, item=self._output[-1])
 
-    def end(self, reason: str, usage: dict[str, int], timings: dict[str, Any]) -> Iterator[bytes]:
+    def end(self, reason: str, usage: dict[str, Any], timings: dict[str, Any]) -> Iterator[bytes]:
         """The last events."""
         yield from self._end_item()
         is_whole = reason != "length"
@@ -105,7 +105,7 @@ def _logprobs(kind: str) -> dict[str, Any]:
     return {"logprobs": []} if kind == "message" else {}
 
 
-def _usage(usage: dict[str, int], timings: dict[str, Any], n_reasoning: int) -> dict[str, Any]:
+def _usage(usage: dict[str, Any], timings: dict[str, Any], n_reasoning: int) -> dict[str, Any]:
     """The tokens under the names of this API. Of the reasoning, those with text are counted: one for each delta."""
     return {
         "input_tokens": usage["prompt_tokens"],
