@@ -112,7 +112,7 @@ bench: $(VENV)/.llamacpp $(VENV)/.browser
 	$(BIN)/python benchmarks/history.py build/bench.json
 
 attack: $(VENV)/.test $(VENV)/.onnx
-	SPRAT_ATTACK=whole $(BIN)/python -m pytest -q -m "slow or not slow" tests/attacks tests/fuzz
+	SPRAT_ATTACK=whole $(BIN)/python -m pytest -q -m "slow or not slow" tests/attacks tests/fuzz tests/runtime/generate/constraint
 
 SECONDS ?= 300
 fuzz: $(VENV)/.test $(VENV)/.onnx

@@ -123,8 +123,8 @@ class EngineDriver:
 
 
 def _with_little_memory(path: Path, **options: Any) -> Engine:
-    """The engine with the least memory that it takes, to some megabytes: a few more sessions are refused."""
-    for n_bytes in itertools.count(64 << 20, 4 << 20):
+    """The engine with the least memory that it takes, to a megabyte: a few more sessions are refused."""
+    for n_bytes in itertools.count(8 << 20, 1 << 20):
         try:
             return Engine.load(path, memory=n_bytes, **options)
         except DoesNotFitError:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from sprat.arrays import I32Array
-from sprat.errors import SavedStateError
+from sprat.errors import InputError, SavedStateError
 from sprat.runtime.cache import Cache, Rows
 from sprat.runtime.prefix.saved_state import StateIdentity, read_state, read_tokens, write_state
 from sprat.runtime.prefix.tree import n_common
@@ -32,15 +32,22 @@ class PrefixFolder:
     """The files of one model in a folder, which may hold those of others. Not for several threads at a time.
 
     Args:
-        path: the folder; it is made when the first file is written.
+        path: the folder, made if it does not exist.
         identity: of the model.
         limit_bytes: of all files of the model.
+
+    Raises:
+        InputError: the folder cannot be made.
     """
 
     def __init__(self, path: Path, identity: StateIdentity, limit_bytes: int) -> None:
         self._path, self._identity, self._limit_bytes = path, identity, limit_bytes
         self._prefix = hashlib.sha256("\n".join(_fields(identity)).encode()).hexdigest()[:16]
         self._tokens: dict[Path, I32Array] = {}
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"prefix_cache: {path} is no folder, and cannot be one ({error.strerror})") from error
         for file in sorted(path.glob(f"{self._prefix}-*{_SUFFIX}")):
             with self._dropping(file):
                 self._tokens[file] = read_tokens(file, identity)
@@ -69,7 +76,6 @@ class PrefixFolder:
         name = hashlib.sha256(tokens.astype("<i4").tobytes()).hexdigest()[:32]
         file = self._path / f"{self._prefix}-{name}{_SUFFIX}"
         try:
-            self._path.mkdir(parents=True, exist_ok=True)
             write_state(file, self._identity, tokens.tolist(), rows)
         except OSError as error:
             warnings.warn(f"{file}: the prefix was not saved ({error.strerror or error})", RuntimeWarning, stacklevel=2)

@@ -210,8 +210,8 @@ void check_layers(const Isa &isa, const Isa &plain, int n_threads) {
     std::vector<uint8_t> kept[8];
     const Matrix q = weight(1, heads * (nope + rope), hidden, kept[0]),
                  kv_a = weight(1, rank + rope, hidden, kept[1]);
-    // Rotated elements as large as the others, which are normed: int16 pairs share a scale, and some
-    // sets take float32 instead.
+    // Rotated elements as large as the others, which are normed: int16 pairs share a scale, and
+    // some sets take float32 instead.
     for (size_t at = size_t(rank) * kv_a.row_bytes; at < kept[1].size(); at += 34)
         kept[1][at + 1] = uint8_t((kept[1][at + 1] & 0x83) | 0x14);  // d / 32
     const Matrix k_b = weight(heads, rank, nope, kept[2]),

@@ -202,12 +202,17 @@ def test_models_share_a_folder_and_not_their_entries(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path):
-    (tmp_path / "file").write_text("no folder")
-    with (
-        pytest.warns(RuntimeWarning, match="the prefix was not saved"),
-        tiny_engine("llama", prefix_cache=tmp_path / "file") as engine,
-    ):
+    folder = tmp_path / "folder"
+    engine = tiny_engine("llama", prefix_cache=folder)
+    folder.rmdir()
+    with pytest.warns(RuntimeWarning, match="the prefix was not saved"), engine:
         answer(engine, LONG)
+
+
+def test_a_file_in_place_of_the_folder_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(InputError, match=r"prefix_cache: .*file is no folder"):
+        tiny_engine("llama", prefix_cache=tmp_path / "file")
 
 
 @pytest.mark.parametrize("value", ["", "a\0b", 5, None])
