@@ -72,18 +72,19 @@ def _like_cl100k(digits: str) -> str:
     )
 
 
-def _like_o200k(words: str, punctuation: str) -> str:
+def _like_o200k(words: str, punctuation: str, digits: str = r"\p{N}{1,3}") -> str:
     """GPT-4o's expression: words split where case changes, digits in groups of three.
 
     Args:
         words: intersected with the letters of a word.
         punctuation: characters that follow punctuation, besides line ends.
+        digits: pattern of digits.
     """
     upper = rf"[\p{{Lu}}\p{{Lt}}\p{{Lm}}\p{{Lo}}\p{{M}}{words}]"
     lower = rf"[\p{{Ll}}\p{{Lm}}\p{{Lo}}\p{{M}}{words}]"
     start, end = r"[^\r\n\p{L}\p{N}]?", f"{_CONTRACTIONS}?"
     return (
-        rf"{start}{upper}*{lower}+{end}|{start}{upper}+{lower}*{end}|\p{{N}}{{1,3}}"
+        rf"{start}{upper}*{lower}+{end}|{start}{upper}+{lower}*{end}|{digits}"
         rf"| ?[^\s\p{{L}}\p{{N}}]+[\r\n{punctuation}]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     )
 
@@ -140,6 +141,19 @@ PRE_TOKENIZERS: tuple[PreTokenizer, ...] = (
     PreTokenizer("gigachat", _GPT2),
     PreTokenizer("gpt-4o", _GPT4O, aliases=("llama4",)),
     PreTokenizer("kanana2", _GPT4O),
+    PreTokenizer(
+        "youtu",  # Youtu-LLM
+        (
+            _split(
+                "[\uac00-\ud7a3\u3131-\u318e]+"
+                "|[\uff01\u2026\u201c\u201d\u2018\u2019\u2014\uff1a\uff1b\uff0c\u3001-\u303f\ufe30-\ufe4f]+"
+                "|[\u3105-\u312f]+|[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
+            ),
+            _split(_like_o200k("", "/", r"\p{N}")),
+            _byte_level(use_regex=False),
+        ),
+        ignore_merges=True,
+    ),
     PreTokenizer(
         "kimi-k2",  # Moonlight, Kimi; tiktoken takes a word that is in the vocabulary whole
         (_split(r"[\p{Han}]+|" + _like_o200k(r"&&[^\p{Han}]", "")), _byte_level(use_regex=False)),

@@ -54,7 +54,7 @@ def known_difference(text, name, across_words):
     """Whether llama.cpp splits the text differently; most differences change ids only with merges across words."""
     if name in {"qwen2", "deepseek-r1-qwen"}:
         return text != unicodedata.normalize("NFC", text)  # llama.cpp does not normalize
-    if name in {"gpt-4o", "kanana2", "kimi-k2"} and _splits_unlike_llama_cpp(text, name, across_words):
+    if name in {"gpt-4o", "kanana2", "kimi-k2", "youtu"} and _splits_unlike_llama_cpp(text, name, across_words):
         return True
     if name == "deepseek-llm" and any(unicodedata.category(c) in {"Nd", "Co"} for c in text):
         return across_words  # llama.cpp does not split runs of digits and of private use characters
@@ -64,6 +64,8 @@ def known_difference(text, name, across_words):
 def _splits_unlike_llama_cpp(text, name, across_words):
     """llama.cpp simplifies these expressions: marks, and case outside ASCII; in kimi-k2 all case, and the zero 〇."""
     if any(unicodedata.category(char).startswith("M") for char in text):
+        return True
+    if name == "youtu" and across_words and "camelCase" in text:
         return True
     if name == "kimi-k2":
         return "〇" in text or (across_words and "camelCase" in text)
