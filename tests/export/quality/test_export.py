@@ -5,7 +5,6 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from tiny_checkpoint import write_checkpoint
 
 import sprat.demo
 from sprat.errors import ExportError, InputError
@@ -17,37 +16,18 @@ from sprat.export.quality.imatrix import read_imatrix
 from sprat.export.quality.measuring.layer_pass import LayerPass
 from sprat.export.quality.measuring.score import difference, score
 from sprat.export.source.checkpoint import Checkpoint
-from sprat.export.texts import calibration_text, evaluation_text
 from sprat.progress import no_progress
 from sprat.quant.formats import format_of_type
 from sprat.runtime.files.gguf import GGUFFile
 
+pytestmark = pytest.mark.usefixtures("short_texts")
+
 SEQUENCES = [np.random.default_rng(seed).integers(4, 400, 40).astype(np.int32) for seed in range(12)]
 
 
-SMALL = {
-    "deepseek2": {"num_hidden_layers": 2, "n_routed_experts": 4, "num_experts_per_tok": 2},
-    "qwen2": {"num_hidden_layers": 2},
-}
-
-
-@pytest.fixture(autouse=True)
-def short_texts(tmp_path, monkeypatch):
-    """A cache of the test's own, and texts that are not long for tokens of a letter or two."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("sprat.export.quality.plan.evaluation_text", lambda: evaluation_text()[:1500])
-
-
-@pytest.fixture(params=SMALL)
-def source(request, tmp_path):
-    return write_checkpoint(tmp_path / "source", request.param, **SMALL[request.param])
-
-
 @pytest.fixture
-def text(tmp_path):
-    file = tmp_path / "text.txt"
-    file.write_text(calibration_text()[:2500])
-    return {"calibration": [file]}
+def text(text_file):
+    return {"calibration": [text_file]}
 
 
 def file_of(result):

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_checkpoint import write_checkpoint
 
 pytest.importorskip("onnx_ir")
 
@@ -15,32 +14,15 @@ from sprat.export.options import ExportOptions
 from sprat.export.pipeline import export
 from sprat.export.prepare import prepare
 from sprat.export.source.rows import read_rows
-from sprat.export.texts import calibration_text, evaluation_text
 from sprat.export.verify.verify import verify
 from sprat.progress import no_progress
 
-SMALL = {
-    "deepseek2": {"num_hidden_layers": 2, "n_routed_experts": 4, "num_experts_per_tok": 2},
-    "qwen2": {"num_hidden_layers": 2},
-}
-
-
-@pytest.fixture(autouse=True)
-def short_texts(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("sprat.export.quality.plan.evaluation_text", lambda: evaluation_text()[:1500])
-
-
-@pytest.fixture(params=SMALL)
-def source(request, tmp_path):
-    return write_checkpoint(tmp_path / "source", request.param, **SMALL[request.param])
+pytestmark = pytest.mark.usefixtures("short_texts")
 
 
 @pytest.fixture
-def options(tmp_path):
-    file = tmp_path / "text.txt"
-    file.write_text(calibration_text()[:2500])
-    return ExportOptions(formats=["onnx"], quant="int4", quality="balanced", calibration=[file])
+def options(text_file):
+    return ExportOptions(formats=["onnx"], quant="int4", quality="balanced", calibration=[text_file])
 
 
 def test_stored_rows_are_the_rounded_ones(source, options):
@@ -57,8 +39,8 @@ def test_stored_rows_are_the_rounded_ones(source, options):
     assert np.array_equal(codes.reshape(len(rows), packed.shape[1], -1), packed[..., 2:])
 
 
-def test_gate_and_up_of_experts_have_one_format(tmp_path, options):
-    source = write_checkpoint(tmp_path / "source", "deepseek2", **SMALL["deepseek2"])
+@pytest.mark.parametrize("source", ["deepseek2"], indirect=True)
+def test_gate_and_up_of_experts_have_one_format(source, options):
     for bits in (5.2, 6.0, 7.0):
         wanted = replace(options, target_bpw=bits)
         recipe = calibrate(prepare(source, Path("out"), wanted), wanted, no_progress).recipe

@@ -20,6 +20,14 @@ MANY_CHECKS = settings(CHECKS, max_examples=5000 if os.environ.get("SPRAT_ATTACK
 EVERYTHING = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
 
 
+asked = given(
+    schema=SCHEMAS | st.just(TREE),
+    temperature=st.sampled_from([0.0, 1.0, 2.0]),
+    seed=st.integers(0, 2**32),
+    max_tokens=st.sampled_from([40, 150]),
+)
+
+
 @functools.cache
 def engine(name):
     """An engine with random logits that depend on the last tokens, over the tokens of bytes or of the student."""
@@ -35,8 +43,8 @@ def engine(name):
 
 
 def answer(name, schema, **options):
-    asked = {"type": "json_schema", "json_schema": {"name": "any", "schema": schema}}
-    generation = engine(name).generate("x", response_format=asked, **EVERYTHING, **options)
+    response_format = {"type": "json_schema", "json_schema": {"name": "any", "schema": schema}}
+    generation = engine(name).generate("x", response_format=response_format, **EVERYTHING, **options)
     text = generation.text()
     return text, generation.summary
 
@@ -60,12 +68,7 @@ def check(name, schema, temperature, seed, max_tokens):
 
 
 @pytest.mark.parametrize("name", ["bytes", "student"])
-@given(
-    schema=SCHEMAS | st.just(TREE),
-    temperature=st.sampled_from([0.0, 1.0, 2.0]),
-    seed=st.integers(0, 2**32),
-    max_tokens=st.sampled_from([40, 150]),
-)
+@asked
 @CHECKS
 def test_a_finished_answer_is_valid(name, schema, temperature, seed, max_tokens):
     check(name, schema, temperature, seed, max_tokens)
@@ -73,12 +76,7 @@ def test_a_finished_answer_is_valid(name, schema, temperature, seed, max_tokens)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["bytes", "student"])
-@given(
-    schema=SCHEMAS | st.just(TREE),
-    temperature=st.sampled_from([0.0, 1.0, 2.0]),
-    seed=st.integers(0, 2**32),
-    max_tokens=st.sampled_from([40, 150]),
-)
+@asked
 @MANY_CHECKS
 def test_many_finished_answers_are_valid(name, schema, temperature, seed, max_tokens):
     check(name, schema, temperature, seed, max_tokens)
