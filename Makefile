@@ -18,7 +18,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := $(wildcard */native/*.cpp */native/*.h */native/*.hpp */native/*/*) src/sprat/_core.cpp CMakeLists.txt
+NATIVE := $(wildcard $(foreach depth,* */* */*/*,*/native/$(depth))) src/sprat/_core.cpp CMakeLists.txt
 
 .PHONY: demo bench test test-all coverage test-arm test-instructions test-sanitized attack fuzz fuzz-native soak lint wheels \
 	release-files release-check clean

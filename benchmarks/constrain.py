@@ -22,12 +22,12 @@ from typing import Any, TypeVar
 from sprat.export.gguf.random_weights import cached_preset
 from sprat.runtime.backends.protocol import TokenStream
 from sprat.runtime.backends.registry import LoadRequest, choose, open_backend
-from sprat.runtime.footprint import DEFAULT_BATCH
 from sprat.runtime.generate.constraint.grammar import GrammarVocabulary
 from sprat.runtime.generate.constraint.grammar_guide import GrammarGuide
 from sprat.runtime.generate.constraint.response_format import grammar_of
 from sprat.runtime.generate.guide import ids_of
 from sprat.runtime.generate.sampling import Sampler, SamplingParams
+from sprat.runtime.memory.footprint import DEFAULT_BATCH
 from sprat.runtime.open_model import open_model
 from sprat.runtime.tokenizer.byte_alphabet import byte_alphabet
 from sprat.runtime.tokenizer.tokenizer import Tokenizer

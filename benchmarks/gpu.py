@@ -21,7 +21,7 @@ from sprat.devices.plan.gpu import placement_problem
 from sprat.devices.plan.placement import PlacedModel, Placement, PlacementProblem, best_placement, price
 from sprat.devices.plan.plan import Plan
 from sprat.devices.profile import find_profile
-from sprat.runtime.footprint import file_footprint
+from sprat.runtime.memory.footprint import file_footprint
 from sprat.runtime.open_model import open_model
 
 _PROMPT = "The history of small computers begins with"

@@ -31,8 +31,8 @@ from typing import Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
-from quality_onnx import onnx_vs_k_quant
-from quality_source import dithered
+from quality_cases.onnx import onnx_vs_k_quant
+from quality_cases.source import dithered
 
 import sprat.demo
 from sprat.arrays import I32Array

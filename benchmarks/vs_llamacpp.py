@@ -34,8 +34,8 @@ from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.kernels.native import NativeKernels
 
 sys.path.insert(0, str(Path(__file__).parent))
-from rivals import RivalDiedError, Worker
-from shapes import SHAPES, write_preset
+from llamacpp_peer.shapes import SHAPES, write_preset
+from llamacpp_peer.worker import RivalDiedError, Worker
 
 _DECODED = 16
 _DECODED_SMALL = 128  # below 100 MB, where sixteen tokens of 0.5 ms are too short to measure

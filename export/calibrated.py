@@ -13,7 +13,7 @@ from sprat.export.quality.options import QualityOptions, Target
 from sprat.export.quality.plan import plan_quality, quality_digest
 from sprat.progress import ReportProgress
 from sprat.quant.recipe import KEEP, Recipe
-from sprat.runtime.footprint import planned_footprint
+from sprat.runtime.memory.footprint import planned_footprint
 
 __all__ = ["calibrate", "calibration_digest", "is_calibrated"]
 

@@ -13,7 +13,7 @@ from sprat.export.onnx.ort_version import LOWEST, OrtVersion
 from sprat.export.quality.options import QualityOptions
 from sprat.export.source.lora import AdapterOption
 from sprat.keywords import record_of
-from sprat.runtime.memory import parse_memory
+from sprat.runtime.memory.amount import parse_memory
 
 __all__ = ["ExportKeywords", "ExportOptions"]
 

@@ -16,7 +16,7 @@ from sprat.export.source.file import FileTensor
 from sprat.export.source.tensor import SourceTensor
 from sprat.quant.formats import BlockFormat, get_format
 from sprat.quant.recipe import KEEP, KeptFormats, Recipe
-from sprat.runtime.footprint import planned_footprint, planned_recipes
+from sprat.runtime.memory.footprint import planned_footprint, planned_recipes
 
 __all__ = ["choose_recipe"]
 

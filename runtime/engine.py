@@ -32,7 +32,6 @@ from sprat.runtime.backends.registry import (
     open_backend,
     stream_bytes,
 )
-from sprat.runtime.cache_budget import CacheBudget
 from sprat.runtime.chat.completions import ChatCompletion, ChatStream
 from sprat.runtime.chat.prompt import (
     ChatOptions,
@@ -44,7 +43,6 @@ from sprat.runtime.chat.prompt import (
 from sprat.runtime.chat.template import ChatTemplate
 from sprat.runtime.files.model_file import check_model
 from sprat.runtime.files.model_reference import locate_model_file
-from sprat.runtime.footprint import DEFAULT_BATCH
 from sprat.runtime.frontend import Frontend
 from sprat.runtime.generate.decision import Decision, decide
 from sprat.runtime.generate.embedding import mean_pooled
@@ -59,6 +57,8 @@ from sprat.runtime.isolation.backend import open_isolated
 from sprat.runtime.loading.limits import checked_context, load_limits
 from sprat.runtime.loading.options import LoadKeywords, LoadOptions
 from sprat.runtime.loading.sharing import Identify, cannot_save, identifier, prefixes_of, speculation_of
+from sprat.runtime.memory.cache_budget import CacheBudget
+from sprat.runtime.memory.footprint import DEFAULT_BATCH
 from sprat.runtime.open_model import OpenModel, open_model
 from sprat.runtime.overflow import Fitting, Overflow, checked_overflow
 from sprat.runtime.prefix.cache import PrefixCache
@@ -455,7 +455,7 @@ class Engine:
             BackendError: the engine was closed.
         """
         self._check_open()
-        return self._budget.new_stream(self.backend, capacity)
+        return self._budget.new_stream(self.backend.new_stream, capacity)
 
     def encode(self, prompt: str | Sequence[int]) -> list[int]:
         """Token ids of a prompt, checked.

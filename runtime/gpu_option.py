@@ -7,7 +7,7 @@ from typing import Self
 
 from sprat.devices.plan.placement import Placement
 from sprat.errors import InputError
-from sprat.runtime.memory import parse_memory
+from sprat.runtime.memory.amount import parse_memory
 
 __all__ = ["GPU_OFF", "GPUOption"]
 

@@ -38,9 +38,9 @@ from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.backends.protocol import TokenStream
 from sprat.runtime.backends.registry import LoadRequest, choose, open_backend
 from sprat.runtime.files.gguf import GGUFFile
-from sprat.runtime.footprint import file_footprint
 from sprat.runtime.kernels.rates import measure_rates
-from sprat.runtime.memory import parse_memory
+from sprat.runtime.memory.amount import parse_memory
+from sprat.runtime.memory.footprint import file_footprint
 
 __all__ = ["MODELS", "Measured", "Model", "Pair", "measure"]
 

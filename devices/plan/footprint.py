@@ -1,6 +1,6 @@
 """Bytes that a model needs, and the cost of its forward passes, as plain values.
 
-They are computed from a model in :mod:`sprat.runtime.footprint`; ``devices`` does not know models.
+They are computed from a model in :mod:`sprat.runtime.memory.footprint`; ``devices`` does not know models.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from sprat.export.card.turn_format import turn_format
 from sprat.runtime.chat.template_files import StoredTemplates
 from sprat.runtime.files.bundle import Manifest
 from sprat.runtime.files.split_name import split_name
-from sprat.runtime.footprint import DEFAULT_CONTEXT
 from sprat.runtime.generate.sampling_defaults import sampling_from_metadata
+from sprat.runtime.memory.footprint import DEFAULT_CONTEXT
 from sprat.runtime.tokenizer.vocabulary import TokenizerModel, Vocabulary
 
 __all__ = ["card_texts"]

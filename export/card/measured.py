@@ -10,7 +10,7 @@ from sprat.export.verify.verify import Verification
 from sprat.export.write.errors import export_errors
 from sprat.files import atomic_write
 from sprat.runtime.files.bundle import Bundle
-from sprat.runtime.footprint import DEFAULT_CONTEXT
+from sprat.runtime.memory.footprint import DEFAULT_CONTEXT
 
 __all__ = ["write_measured_card"]
 

@@ -29,7 +29,7 @@ from sprat.runtime.files.bundle import TensorGroup
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.gguf_header import ValueType
 from sprat.runtime.files.shape_checks import summarize
-from sprat.runtime.memory import parse_memory
+from sprat.runtime.memory.amount import parse_memory
 
 __all__ = ["QuantizeResult", "quantize", "typed_value"]
 

@@ -10,8 +10,8 @@ import msgspec
 from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.arch.attention import GroupedAttentionSpec
 from sprat.runtime.arch.spec import ModelSpec
-from sprat.runtime.footprint import DEFAULT_CONTEXT
 from sprat.runtime.generate.sampling_defaults import config_from_sampling, sampling_from_metadata
+from sprat.runtime.memory.footprint import DEFAULT_CONTEXT
 from sprat.runtime.tokenizer.vocabulary import TokenizerModel, Vocabulary
 
 __all__ = ["genai_config"]
@@ -27,7 +27,7 @@ def genai_config(
         tokenizer: the ``tokenizer.*`` and ``general.sampling.*`` keys of a GGUF.
         file_name: name of the graph's file.
         context: tokens that the cache is reserved for, as the plan counts them; by default the model's limit, at most
-            :data:`~sprat.runtime.footprint.DEFAULT_CONTEXT`. A program asks for more by ``max_length``.
+            :data:`~sprat.runtime.memory.footprint.DEFAULT_CONTEXT`. A program asks for more by ``max_length``.
     """
     model_type = architectures()[spec.architecture].genai_type
     if model_type is None or not isinstance(spec.attention, GroupedAttentionSpec):

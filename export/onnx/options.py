@@ -19,7 +19,7 @@ class OnnxOptions:
         portable: use standard operators only, no contrib operators.
         ort: the oldest onnxruntime that must load the graph; later ones load it too.
         context: tokens that onnxruntime-genai reserves its cache for; by default the model's limit, at most
-            :data:`~sprat.runtime.footprint.DEFAULT_CONTEXT`.
+            :data:`~sprat.runtime.memory.footprint.DEFAULT_CONTEXT`.
     """
 
     block_size: int = 32

@@ -12,7 +12,7 @@ from sprat.export.quality.costs import packaged_cost
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import expected_tensors
-from sprat.runtime.footprint import planned_footprint
+from sprat.runtime.memory.footprint import planned_footprint
 
 __all__ = ["MIX", "fitted_mix"]
 

@@ -21,7 +21,7 @@ from sprat.export.source.checkpoint import Checkpoint
 from sprat.progress import ReportProgress
 from sprat.quant.recipe import Recipe
 from sprat.runtime.files.gguf import GGUFFile
-from sprat.runtime.footprint import footprint_of_sizes
+from sprat.runtime.memory.footprint import footprint_of_sizes
 from sprat.runtime.weights import WeightSource
 
 __all__ = ["OURS", "THEIRS", "FrontierModel", "measure_frontier"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sprat.errors import InputError, unknown_name
-from sprat.runtime.memory import parse_memory
+from sprat.runtime.memory.amount import parse_memory
 
 __all__ = ["LEVELS", "QualityOptions", "Target"]
 

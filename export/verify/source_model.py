@@ -15,7 +15,7 @@ from sprat.runtime.backends.reference import ReferenceBackend
 from sprat.runtime.chat.template_files import template_from_metadata
 from sprat.runtime.engine import Engine
 from sprat.runtime.generate.sampling_defaults import sampling_from_config
-from sprat.runtime.memory import parse_memory
+from sprat.runtime.memory.amount import parse_memory
 from sprat.runtime.tokenizer.hf_files import read_generation_config
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 

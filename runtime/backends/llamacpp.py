@@ -33,9 +33,9 @@ from sprat.runtime.backends.library_guard import LibraryGuard
 from sprat.runtime.backends.llamacpp_build import install_command
 from sprat.runtime.backends.llamacpp_probe import probe
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
-from sprat.runtime.buffers import activation_bytes
-from sprat.runtime.footprint import file_footprint
 from sprat.runtime.interrupt import InterruptError, current_interrupt
+from sprat.runtime.memory.buffers import activation_bytes
+from sprat.runtime.memory.footprint import file_footprint
 from sprat.runtime.models import RoutingObserver
 
 __all__ = ["LlamaCppBackend", "LlamaCppStream"]

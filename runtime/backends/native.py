@@ -13,10 +13,10 @@ from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.backends.expert_readahead import ExpertReadahead
 from sprat.runtime.backends.model_stream import ModelStream, ModelStreams
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
-from sprat.runtime.buffers import activation_bytes, native_buffer_bytes
 from sprat.runtime.cache import Storage
-from sprat.runtime.footprint import cache_bytes_per_token
 from sprat.runtime.kernels.native import NATIVE_FORMATS, NativeKernels, native_missing_because
+from sprat.runtime.memory.buffers import activation_bytes, native_buffer_bytes
+from sprat.runtime.memory.footprint import cache_bytes_per_token
 from sprat.runtime.models import Model, RoutingObserver
 from sprat.runtime.weights import WeightSource
 

@@ -26,13 +26,13 @@ from sprat.errors import BackendError, DoesNotFitError, SpratError, unknown_name
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.backends.gpu.use import GPUUse
 from sprat.runtime.backends.protocol import Backend
-from sprat.runtime.buffers import isolation_bytes, program_bytes
 from sprat.runtime.cache.entries import Storage
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.model_file import ModelFile
 from sprat.runtime.files.shape_checks import is_mtp_tensor
-from sprat.runtime.footprint import DEFAULT_BATCH, resident_and_routed
 from sprat.runtime.gpu_option import GPU_OFF, GPUOption
+from sprat.runtime.memory.buffers import isolation_bytes, program_bytes
+from sprat.runtime.memory.footprint import DEFAULT_BATCH, resident_and_routed
 from sprat.text import human_bytes
 
 __all__ = [

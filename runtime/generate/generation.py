@@ -16,7 +16,6 @@ import numpy.typing as npt
 from sprat.arrays import F32Array
 from sprat.errors import SessionBusyError
 from sprat.progress import Progress, ReportProgress, no_progress
-from sprat.runtime.footprint import DEFAULT_BATCH
 from sprat.runtime.generate.guide import Guide, ids_of
 from sprat.runtime.generate.options import StopConditions
 from sprat.runtime.generate.sampling import log_probability, top_logprobs
@@ -24,6 +23,7 @@ from sprat.runtime.generate.speculate.speculator import Speculation, Speculator
 from sprat.runtime.generate.stop import StopScanner
 from sprat.runtime.generate.transcript import Transcript
 from sprat.runtime.interrupt import Interrupt
+from sprat.runtime.memory.footprint import DEFAULT_BATCH
 
 __all__ = [
     "FinishReason",

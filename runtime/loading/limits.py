@@ -15,11 +15,11 @@ from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.plan import BATCHES, Plan
 from sprat.devices.profile import DeviceProfile, find_profile
 from sprat.errors import InputError
-from sprat.runtime.buffers import isolation_bytes
 from sprat.runtime.cache import Storage
 from sprat.runtime.files.gguf import GGUFFile
-from sprat.runtime.footprint import DEFAULT_BATCH, DEFAULT_CONTEXT, file_footprint
-from sprat.runtime.memory import parse_memory
+from sprat.runtime.memory.amount import parse_memory
+from sprat.runtime.memory.buffers import isolation_bytes
+from sprat.runtime.memory.footprint import DEFAULT_BATCH, DEFAULT_CONTEXT, file_footprint
 from sprat.runtime.open_model import OpenModel
 
 __all__ = ["LoadLimits", "checked_context", "has_large_key_bias", "load_limits"]
@@ -75,8 +75,8 @@ def load_limits(
         memory: hard limit, in bytes or as ``"3GB"``; replaces the device's. By default the limit of this process's
             container, if it has one.
         context: in tokens; by default the model's limit, at most 4096, and on a device what fits.
-        batch: prompt tokens of one forward pass; by default :data:`~sprat.runtime.footprint.DEFAULT_BATCH`, or the
-            plan's.
+        batch: prompt tokens of one forward pass; by default the plan's, or
+            :data:`~sprat.runtime.memory.footprint.DEFAULT_BATCH`.
         force: continue when the model does not fit; its pages are then read from storage repeatedly.
         isolated: the backend runs in a process of its own, which takes memory too.
 

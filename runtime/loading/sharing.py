@@ -13,7 +13,6 @@ from sprat.native import ABI
 from sprat.runtime.backends.protocol import Backend, TokenStream
 from sprat.runtime.backends.registry import BackendChoice, LoadRequest, chosen_loader
 from sprat.runtime.cache import Cache
-from sprat.runtime.cache_budget import CacheBudget
 from sprat.runtime.files.fingerprint import fingerprint, model_paths
 from sprat.runtime.generate.speculate.draft_model import DraftModel
 from sprat.runtime.generate.speculate.drafter import Drafter, FirstOf
@@ -21,6 +20,7 @@ from sprat.runtime.generate.speculate.pace import Pace
 from sprat.runtime.generate.speculate.prompt_lookup import History, PromptLookup
 from sprat.runtime.generate.speculate.speculator import Speculation
 from sprat.runtime.loading.options import LoadOptions
+from sprat.runtime.memory.cache_budget import CacheBudget
 from sprat.runtime.models.model import MIN_TOKENS_TOGETHER
 from sprat.runtime.prefix.cache import PrefixCache
 from sprat.runtime.prefix.folder import PrefixFolder

@@ -12,7 +12,7 @@ import numpy as np
 
 from sprat.arrays import I32Array
 from sprat.runtime.cache import Cache, Rows
-from sprat.runtime.cache_budget import CacheBudget
+from sprat.runtime.memory.cache_budget import CacheBudget
 from sprat.runtime.prefix.folder import PrefixFolder
 from sprat.runtime.prefix.tree import PrefixTree, Run, cut
 

@@ -79,7 +79,7 @@ def test_json_prints_one_record_per_test_and_a_file_holds_the_same(bundle, tmp_p
 
 def test_csv_has_a_line_per_test(capsys, monkeypatch):
     records = [measurement(work=BenchTest.prefill(8)), measurement()]
-    monkeypatch.setattr("sprat.cli.bench.bench", lambda *_, **__: records)
+    monkeypatch.setattr("sprat.cli.boards.bench.bench", lambda *_, **__: records)
     code, out, _ = run(capsys, "bundle", "--csv")
     rows = list(csv.DictReader(io.StringIO(out)))
     assert code == 0

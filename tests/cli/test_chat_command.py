@@ -66,7 +66,7 @@ class Terminal(io.TextIOWrapper):
 def say(monkeypatch, text, *options, encoding="utf-8", is_terminal=False):
     """What ``sprat run`` writes when the model says ``text``."""
     terminal = Terminal(encoding, is_terminal)
-    monkeypatch.setattr("sprat.cli.run.load_checked", lambda *_, **__: scripted_engine(saying(text)))
+    monkeypatch.setattr("sprat.cli.answers.run.load_checked", lambda *_, **__: scripted_engine(saying(text)))
     monkeypatch.setattr(sys, "stdout", terminal)
     main(["run", "model", "hi", *options])
     return terminal.written()
@@ -101,7 +101,7 @@ def conversation(monkeypatch, capsys, lines, *options):
         return original(frontend, messages, options)
 
     monkeypatch.setattr(Frontend, "encode_chat", encode_chat)
-    monkeypatch.setattr("sprat.cli.chat.load_checked", lambda *_, **__: engine)
+    monkeypatch.setattr("sprat.cli.answers.chat.load_checked", lambda *_, **__: engine)
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines)))
     code, _, err = run(capsys, "chat", "model", *options)
     assert code == 0, err

@@ -155,7 +155,7 @@ def test_ctrl_c_stops_the_answer_and_the_chat_goes_on(bundle, capsys, monkeypatc
 
     answers = iter(["hello", "/quit"])
     monkeypatch.setattr("builtins.input", lambda _prompt: next(answers))
-    monkeypatch.setattr("sprat.cli.chat.print_reply", interrupted)
+    monkeypatch.setattr("sprat.cli.answers.chat.print_reply", interrupted)
     monkeypatch.setattr(Session, "close", close)
     code, _, _ = run(capsys, "chat", str(bundle), "-n", "5", "--temp", "0")
     assert code == 0

@@ -58,7 +58,7 @@ def test_optimum_refuses_options_that_it_would_ignore(tmp_path, capsys):
 
 
 def test_what_optimum_made_is_printed(tmp_path, capsys, monkeypatch):
-    from sprat.cli import export as module
+    from sprat.cli.artifacts import export as module
     from sprat.export.onnx.optimum import OptimumExport
     from sprat.quant.quality import QualityMeter
 
@@ -119,7 +119,7 @@ def test_ctrl_c_says_that_the_same_command_continues(command, state, expected, t
             progress(state)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f"sprat.cli.{command}.{command}", interrupted)
+    monkeypatch.setattr(f"sprat.cli.artifacts.{command}.{command}", interrupted)
     code, _, error = run(capsys, command, "a", tmp_path / "b")
     assert code == 130
     assert error.splitlines()[-1].startswith(f"sprat: interrupted; {expected}")

@@ -1,6 +1,6 @@
 """Search for superblocks whose sub-blocks have a quantized scale and no minimum: ``w = d * sc * level``.
 
-The NumPy definition of ``quant/native/super_blocks.hpp``, with equal bytes.
+The NumPy definition of ``quant/native/codecs/super_blocks.hpp``, with equal bytes.
 """
 
 from __future__ import annotations

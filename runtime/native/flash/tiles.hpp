@@ -7,9 +7,9 @@
 //   A: m x k words         [         ]
 //   [ kAttnMR rows     ] . [         ]  =  kAttnMR x kAttnNR sums in registers
 //
-// The micro-kernel is kAttnMR x kAttnNRVectors registers (isa/avx512.hpp and others say why). Where
-// B ends, or has no more columns, one register at a time: kAttnTallMR rows, whose sums hide the
-// latency.
+// The micro-kernel is kAttnMR x kAttnNRVectors registers (isa/x86/avx512.hpp and others say why).
+// Where B ends, or has no more columns, one register at a time: kAttnTallMR rows, whose sums hide
+// the latency.
 #pragma once
 
 #include "runtime/native/flash/operands.hpp"

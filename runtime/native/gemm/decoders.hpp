@@ -212,5 +212,5 @@ concept FloatDecoder = requires { D::bytes; };
 }  // namespace
 
 #if defined(__AVX512VBMI__)
-#include "runtime/native/isa/pairs512.hpp"
+#include "runtime/native/isa/x86/pairs512.hpp"
 #endif

@@ -8,9 +8,9 @@
 //   sums      [ kMR x kNR ] in registers, added to the tokens' sums, which wait in the second-level
 //             cache (kNR floats = 128 bytes a token with AVX-512)
 //
-// kMR x kNR (isa/avx512.hpp and others say why) is chosen so that the int32 sums of a block and the
-// float sums of the tile fill the registers: the int8 dot product has a latency of 5 cycles, so 10
-// and more independent sums keep two ports busy.
+// kMR x kNR (isa/x86/avx512.hpp and others say why) is chosen so that the int32 sums of a block and
+// the float sums of the tile fill the registers: the int8 dot product has a latency of 5 cycles, so
+// 10 and more independent sums keep two ports busy.
 #pragma once
 
 #include "runtime/native/gemm/gemv_small_k.hpp"

@@ -50,7 +50,7 @@ template <class D> struct Steps {
 }  // namespace
 
 #if defined(__AVX512VBMI__)
-#include "runtime/native/isa/quads512.hpp"
+#include "runtime/native/isa/x86/quads512.hpp"
 #endif
 
 namespace {

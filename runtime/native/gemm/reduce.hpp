@@ -1,5 +1,5 @@
 // Sums across lanes, of several registers together where an instruction set has a better way
-// (isa/avx512.hpp).
+// (isa/x86/avx512.hpp).
 #pragma once
 
 namespace {

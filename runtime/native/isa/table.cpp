@@ -1,6 +1,6 @@
 // All kernels for one instruction set. CMake compiles this file once per set, with that set's
 // options and
-//   SPRAT_ISA_HEADER  its primitives, "runtime/native/isa/avx2.hpp"
+//   SPRAT_ISA_HEADER  its primitives, "runtime/native/isa/x86/avx2.hpp"
 //   SPRAT_ISA_TABLE   the table's name, isa_avx2
 //   SPRAT_ISA_NAME    what SPRAT_ISA and sprat doctor call it, "avx2"
 #include SPRAT_ISA_HEADER

@@ -104,8 +104,8 @@ def _gpus(model: Path | None) -> tuple[tuple[GPUDevice, ...], str]:
 def _placement(path: Path) -> str:
     """What ``gpu="auto"`` puts where; only the header is read."""
     from sprat.runtime.backends.gpu.place import place_on_gpu
-    from sprat.runtime.footprint import file_footprint
     from sprat.runtime.gpu_option import GPUOption
+    from sprat.runtime.memory.footprint import file_footprint
 
     try:
         model = open_model(path, "llamacpp")

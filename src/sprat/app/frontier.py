@@ -25,7 +25,7 @@ from sprat.export.source.checkpoint import Checkpoint
 from sprat.files import checked_path
 from sprat.progress import ReportProgress, no_progress
 from sprat.quant.recipe import recipe_names
-from sprat.runtime.footprint import planned_recipes
+from sprat.runtime.memory.footprint import planned_recipes
 
 __all__ = ["DEFAULT_SIZES", "Frontier", "frontier"]
 

@@ -24,8 +24,8 @@ from sprat.runtime.files.bundle import MANIFEST_NAME
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.latent_tensors import split_latent_tensors
 from sprat.runtime.files.model_file import find_model
-from sprat.runtime.footprint import file_footprint, planned_footprint, planned_recipes
-from sprat.runtime.memory import parse_memory
+from sprat.runtime.memory.amount import parse_memory
+from sprat.runtime.memory.footprint import file_footprint, planned_footprint, planned_recipes
 
 __all__ = ["PlannedModel", "assumed_dimensions", "plan", "plan_mix", "read_model"]
 

@@ -37,6 +37,12 @@ _COMMANDS = {
     "doctor": "Show what this machine can run, and what is missing.",
 }
 
+_FOLDERS = {
+    "artifacts": ["export", "quantize", "inspect", "verify", "frontier"],
+    "answers": ["run", "chat", "serve", "decide", "eval", "demo"],
+    "boards": ["plan", "bench", "report", "devices", "doctor"],
+}
+
 # What users of other programs type, and what does it here.
 _INSTEAD = {
     "ask": "sprat run MODEL PROMPT answers one",
@@ -66,7 +72,7 @@ Examples:
 
 
 class _LazyGroup(click.Group):
-    """A group whose commands are ``sprat.cli.<name>.command``."""
+    """A group whose commands are ``sprat.cli.<folder>.<name>.command``."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         with report_write_errors():  # --help and --version print here
@@ -92,7 +98,8 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"sprat.cli.{cmd_name}")
+        folder = next(folder for folder, names in _FOLDERS.items() if cmd_name in names)
+        module = importlib.import_module(f"sprat.cli.{folder}.{cmd_name}")
         command: click.Command = module.command
         return command
 

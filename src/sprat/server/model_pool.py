@@ -15,7 +15,7 @@ from sprat.app.model_reference import DEMO, find_source
 from sprat.errors import DoesNotFitError, InputError
 from sprat.runtime.async_engine import AsyncEngine
 from sprat.runtime.engine import Engine
-from sprat.runtime.memory import parse_memory
+from sprat.runtime.memory.amount import parse_memory
 from sprat.server.errors import ApiError
 from sprat.server.settings import ServerSettings
 

@@ -15,7 +15,7 @@ from sprat.devices.plan.predict import Predictor, device_rates
 from sprat.devices.profile import DeviceProfile, load_profile
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.presets import preset_spec
-from sprat.runtime.footprint import planned_footprint
+from sprat.runtime.memory.footprint import planned_footprint
 
 FOLDER = Path(__file__).parents[3] / "benchmarks" / "prediction"
 

@@ -12,7 +12,7 @@ from sprat.devices.plan.plan import Verdict
 from sprat.devices.plan.text import notes
 from sprat.devices.profile import load_profile, load_profiles
 from sprat.runtime.arch.presets import preset_spec
-from sprat.runtime.footprint import planned_footprint, planned_recipes
+from sprat.runtime.memory.footprint import planned_footprint, planned_recipes
 
 
 def plan_of(model, device, quant="int4"):

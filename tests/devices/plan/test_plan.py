@@ -11,7 +11,7 @@ from sprat.devices.profile import load_profile
 from sprat.errors import DoesNotFitError
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.presets import preset_spec
-from sprat.runtime.footprint import planned_footprint
+from sprat.runtime.memory.footprint import planned_footprint
 from sprat.text import human_bytes
 
 PI5 = load_profile("rpi5-8gb")

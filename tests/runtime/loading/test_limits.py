@@ -13,9 +13,9 @@ from sprat.export.gguf.random_weights import write_preset
 from sprat.export.pipeline import export
 from sprat.runtime.backends.native import NativeLoader
 from sprat.runtime.backends.registry import LoadRequest
-from sprat.runtime.footprint import file_footprint
 from sprat.runtime.kernels import ReferenceKernels
 from sprat.runtime.loading.limits import has_large_key_bias, load_limits
+from sprat.runtime.memory.footprint import file_footprint
 from sprat.runtime.open_model import open_model
 
 

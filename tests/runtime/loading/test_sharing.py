@@ -4,8 +4,8 @@ import pytest
 
 from sprat.errors import BackendError
 from sprat.runtime.backends.registry import BackendChoice
-from sprat.runtime.cache_budget import CacheBudget
 from sprat.runtime.loading.sharing import prefixes_of
+from sprat.runtime.memory.cache_budget import CacheBudget
 
 LLAMACPP = BackendChoice("llamacpp")
 

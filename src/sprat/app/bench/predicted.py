@@ -10,7 +10,7 @@ from sprat.devices.plan.efficiency import load_efficiency
 from sprat.devices.plan.plan import Plan
 from sprat.devices.plan.predict import Predictor, device_rates
 from sprat.devices.profile import DeviceProfile, Storage
-from sprat.runtime.footprint import file_footprint
+from sprat.runtime.memory.footprint import file_footprint
 from sprat.runtime.open_model import open_model
 
 __all__ = ["predictions"]

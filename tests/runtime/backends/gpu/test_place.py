@@ -12,8 +12,8 @@ from sprat.runtime.backends.gpu.find import GPUDevice
 from sprat.runtime.backends.gpu.place import place_on_gpu
 from sprat.runtime.backends.llamacpp import LlamaCppLoader
 from sprat.runtime.backends.registry import LoadRequest
-from sprat.runtime.footprint import file_footprint
 from sprat.runtime.gpu_option import GPUOption
+from sprat.runtime.memory.footprint import file_footprint
 from sprat.runtime.open_model import open_model
 
 

@@ -3,7 +3,7 @@
 llama.cpp runs through its own API and not through sprat's backend, so that sprat does not slow it down: 512 tokens per
 ubatch (its default), flash attention on or off per context, no copy of the logits.
 
-    python benchmarks/rivals.py {native,repacked,plain} FILE THREADS
+    python benchmarks/llamacpp_peer/worker.py {native,repacked,plain} FILE THREADS
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from sprat.export.gguf.random_weights import write_preset
 from sprat.export.pipeline import export
 from sprat.runtime.arch.presets import preset_spec
 from sprat.runtime.backends.registry import BackendChoice, LoadRequest, chosen_footprint
-from sprat.runtime.buffers import activation_bytes, native_buffer_bytes, program_bytes
+from sprat.runtime.memory.buffers import activation_bytes, native_buffer_bytes, program_bytes
 from sprat.runtime.open_model import open_model
 
 TOLERANCE = 0.15

@@ -4,7 +4,7 @@
 // cycle are their peak, and everything else should fit beside them.
 #pragma once
 
-#include "runtime/native/isa/neon.hpp"
+#include "runtime/native/isa/arm/neon.hpp"
 
 namespace {
 

@@ -1,6 +1,6 @@
 // IQ4_XS: super-blocks of eight sub-blocks of IQ4_NL's levels; see quant/formats/iq4_xs.py.
-#include "quant/native/iq4_levels.hpp"
-#include "quant/native/super_blocks.hpp"
+#include "quant/native/codecs/iq4_levels.hpp"
+#include "quant/native/codecs/super_blocks.hpp"
 
 namespace sprat {
 namespace {

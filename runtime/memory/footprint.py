@@ -12,10 +12,10 @@ from sprat.runtime.arch.gguf_keys import metadata_from_spec
 from sprat.runtime.arch.model_shape import shape_of_keys
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import expected_tensors, is_routed_expert, tensor_role
-from sprat.runtime.buffers import activation_bytes, native_buffer_bytes, program_bytes
 from sprat.runtime.cache import entry_layout
 from sprat.runtime.files.model_file import ModelFile
 from sprat.runtime.files.shape_checks import is_mtp_tensor
+from sprat.runtime.memory.buffers import activation_bytes, native_buffer_bytes, program_bytes
 
 __all__ = [
     "DEFAULT_BATCH",

@@ -1,5 +1,5 @@
 // Q2_K: super-blocks of sixteen sub-blocks of 2-bit codes; see quant/formats/q2_k.py.
-#include "quant/native/affine_super_blocks.hpp"
+#include "quant/native/codecs/affine_super_blocks.hpp"
 
 namespace sprat {
 namespace {

@@ -6,14 +6,16 @@ import math
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from sprat.devices.plan.footprint import Footprint
 from sprat.errors import DoesNotFitError
 from sprat.locks import ForkSafeLock
-from sprat.runtime.backends.protocol import Backend, TokenStream
 from sprat.text import human_bytes
 
 __all__ = ["CacheBudget", "StreamCost"]
+
+_Stream = TypeVar("_Stream")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,8 @@ class CacheBudget:
         """What the model takes with ``n_streams`` streams of ``capacity`` tokens; 0 if that is not known."""
         return self._beside_bytes and self._beside_bytes + n_streams * self.cost.nbytes(capacity)
 
-    def new_stream(self, backend: Backend, capacity: int) -> tuple[TokenStream, Callable[[], object]]:
-        """A stream of ``capacity`` tokens, and the function that gives its memory back once it is closed.
+    def new_stream(self, new: Callable[[int], _Stream], capacity: int) -> tuple[_Stream, Callable[[], object]]:
+        """``new(capacity)``, a stream of so many tokens, and the function that gives its memory back once it is closed.
 
         A stream that is never closed gives it back when it is collected.
 
@@ -75,7 +77,7 @@ class CacheBudget:
         n_bytes = self.cost.nbytes(capacity)
         self._reserve(n_bytes, capacity)
         try:
-            stream = backend.new_stream(capacity)
+            stream = new(capacity)
         except BaseException:
             self._give_back(n_bytes)
             raise

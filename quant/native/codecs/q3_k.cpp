@@ -1,5 +1,5 @@
 // Q3_K: super-blocks of sixteen sub-blocks of 3-bit codes; see quant/formats/q3_k.py.
-#include "quant/native/super_blocks.hpp"
+#include "quant/native/codecs/super_blocks.hpp"
 
 namespace sprat {
 namespace {

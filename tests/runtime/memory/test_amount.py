@@ -3,7 +3,7 @@
 import pytest
 
 from sprat.errors import InputError
-from sprat.runtime.memory import parse_memory
+from sprat.runtime.memory.amount import parse_memory
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from sprat.export.pipeline import export
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.hf_config import spec_from_config
-from sprat.runtime.footprint import cache_bytes_per_token, planned_footprint
 from sprat.runtime.kernels.reference import ReferenceKernels
+from sprat.runtime.memory.footprint import cache_bytes_per_token, planned_footprint
 from sprat.runtime.models import Model
 
 

@@ -3,7 +3,7 @@
 The writer is :mod:`sprat.export.gguf.random_weights`. ``vs_llamacpp.py`` reports the routing entropy with every result
 from such a file.
 
-    python benchmarks/shapes.py deepseek-v2-lite --layers 6 --quant Q4_0 v2-lite-6.gguf
+    python benchmarks/llamacpp_peer/shapes.py deepseek-v2-lite --layers 6 --quant Q4_0 v2-lite-6.gguf
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 // quant/formats/shared/affine_super_blocks.py, with the same float32 operations in the same order.
 #pragma once
 
-#include "quant/native/super_blocks.hpp"
+#include "quant/native/codecs/super_blocks.hpp"
 
 namespace sprat {
 

@@ -1,5 +1,5 @@
 // Q4_K, Q5_K, Q6_K: super-blocks of 256 with quantized scales; see quant/formats/k_quants.py.
-#include "quant/native/affine_super_blocks.hpp"
+#include "quant/native/codecs/affine_super_blocks.hpp"
 
 namespace sprat {
 namespace {

@@ -1,7 +1,7 @@
 // Dot products of four bytes in each lane: sdot, and with i8mm smmla.
 #pragma once
 
-#include "runtime/native/isa/neon.hpp"
+#include "runtime/native/isa/arm/neon.hpp"
 
 namespace {
 

@@ -155,7 +155,7 @@ INLINE void transpose4x4(const uint8_t *in, int64_t stride, I *out) {
 }  // namespace
 
 #if defined(__ARM_FEATURE_DOTPROD)
-#include "runtime/native/isa/neon_dot.hpp"
+#include "runtime/native/isa/arm/neon_dot.hpp"
 #else
-#include "runtime/native/isa/neon_long.hpp"
+#include "runtime/native/isa/arm/neon_long.hpp"
 #endif

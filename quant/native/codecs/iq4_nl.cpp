@@ -1,6 +1,6 @@
 // IQ4_NL: four-bit codes of sixteen uneven levels; see quant/formats/iq4_nl.py.
 #include "quant/native/blocks.hpp"
-#include "quant/native/iq4_levels.hpp"
+#include "quant/native/codecs/iq4_levels.hpp"
 
 namespace sprat {
 namespace {

@@ -12,12 +12,12 @@ import sprat
 from sprat.devices.bench.results import Label
 from sprat.devices.plan.efficiency import load_efficiency
 
-COMMAND = Path(__file__).parents[2] / "benchmarks" / "devices_table.py"
+COMMAND = Path(__file__).parents[1] / "docs" / "make_devices.py"
 
 
 @pytest.fixture(scope="module")
 def document():
-    spec = importlib.util.spec_from_file_location("devices_table", COMMAND)
+    spec = importlib.util.spec_from_file_location("make_devices", COMMAND)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     plans = {model: sprat.plan(model) for model in ("demo", "deepseek-v2-lite", "r1-distill-llama-70b")}

@@ -10,7 +10,7 @@ constexpr int kLanes = 16;
 #include "runtime/native/isa/vectors.hpp"
 //
 #include "runtime/native/isa/eight_in_a_vector.hpp"
-#include "runtime/native/isa/bytes256.hpp"
+#include "runtime/native/isa/x86/bytes256.hpp"
 
 namespace {
 

@@ -1,0 +1,1 @@
+"""Commands about devices: plans, measurements and this machine."""
