@@ -129,7 +129,7 @@ class QualityReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """For a reader: what was done, and every step with whether the file has it."""
+        """Lines of text: what was done, and every step with whether it was taken."""
         text = f"quality {self.level}: formats allocated, rounding by {self.rounding}"
         if self.calibration_tokens:
             text += f", calibrated with {self.calibration_tokens:,} tokens"
