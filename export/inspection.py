@@ -138,7 +138,7 @@ def _check_hashes(path: Path, progress: ReportProgress) -> tuple[str, ...]:
     if bundle is None:
         return ()
     notes = bundle.check(progress)
-    return (f"checked: {len(bundle.manifest.files)} files have the hashes of the manifest", *notes)
+    return (f"checked: every file has its hash of the manifest ({len(bundle.manifest.files)})", *notes)
 
 
 def _check_weights(found: Inspection, path: Path, has_hashes: bool) -> tuple[str, ...]:
