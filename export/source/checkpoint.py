@@ -168,8 +168,8 @@ class Checkpoint:
         )
         ignored = tuple(sorted(ignore_fields))
         texts = _tokenizer_files(path)
-        found = (path, kept.spec, config, {}, files, kept.tensors, origins, notes, ignored, adapters, texts)
-        return cls(*found, config_sha256)
+        tensors = kept.tensors
+        return cls(path, kept.spec, config, {}, files, tensors, origins, notes, ignored, adapters, texts, config_sha256)
 
     @classmethod
     def _open_gguf(cls, path: Path) -> Self:
