@@ -44,6 +44,7 @@ __all__ = [
     "QualityStep",
     "Source",
     "TensorGroup",
+    "has_manifest",
     "manifest_text",
     "read_manifest",
 ]
@@ -225,6 +226,11 @@ class Bundle:
             f"not in the manifest, and not checked: {summarize(others, 4)}" if others else "",
         )
         return tuple(filter(None, notes))
+
+
+def has_manifest(folder: Path) -> bool:
+    """Whether ``folder`` is a bundle, be it a damaged one: a link that leads nowhere counts."""
+    return os.path.lexists(folder / MANIFEST_NAME)
 
 
 def read_manifest(folder: Path) -> Manifest:
