@@ -12,7 +12,7 @@ import numpy as np
 
 from sprat.errors import BackendError, SpratError
 from sprat.progress import ReportProgress, no_progress
-from sprat.runtime.backends.onnx.session import missing_because as onnx_missing_because
+from sprat.runtime.backends.providers.library import missing_because as onnx_missing_because
 from sprat.runtime.chat.check import template_problems
 from sprat.runtime.engine import Engine
 from sprat.runtime.files.bundle import Bundle
