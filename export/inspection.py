@@ -169,6 +169,7 @@ def _bundle(bundle: Bundle) -> Inspection:
     main, *others = sorted(artifact.format for artifact in bundle.manifest.artifacts)  # the GGUF first
     notes = [
         *bundle.manifest.warnings,
+        *(bundle.manifest.pruning.lines() if bundle.manifest.pruning else ()),
         *(bundle.manifest.quality.lines() if bundle.manifest.quality else ()),
         *(f"also contains {format}: sprat inspect {bundle.artifact(format)}" for format in others),
     ]
