@@ -311,3 +311,29 @@ def test_embeddings_that_cannot_be_say_why(client, options, param):
     with pytest.raises(openai.BadRequestError) as refused:
         client.embeddings.create(**{"model": "student", **options})
     assert refused.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"temperatur": 1}, "did you mean 'temperature'?"),
+        ({"max_token": 5}, "did you mean 'max_tokens'?"),
+        ({"respone_format": {}}, "did you mean 'response_format'?"),
+        ({"top_logprobs": 2}, "pass logprobs=True too"),
+        ({"close_json": True}, "there is none; pass one"),
+        (
+            {"min_tokens": 9, "max_tokens": 3},
+            "min_tokens is 9, expected an integer of at least 0 and at most max_tokens",
+        ),
+        ({"xtc_probability": 1.5}, "Expected `float` <= 1.0"),
+    ],
+)
+def test_options_that_cannot_be_meant_say_what_could(client, options, told):
+    with pytest.raises(openai.BadRequestError, match=r"invalid|logprobs|close_json") as refused:
+        ask(client, extra_body=options)
+    assert told in refused.value.message
+
+
+def test_samplers_that_openai_lacks_go_beside_its_own(client):
+    sampled = {"xtc_probability": 0.5, "xtc_threshold": 0.1, "top_n_sigma": 1.0, "typical_p": 0.9}
+    assert ask(client, extra_body=sampled, seed=1, temperature=1).choices[0].message.content
