@@ -25,7 +25,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from sprat.errors import CheckpointError, ExportError
+from sprat.errors import CheckpointError
 from sprat.export.source.config_file import CONFIG, checkpoint_spec, read_config
 from sprat.export.source.file import FileTensor, SourceFile
 from sprat.export.source.fp8 import F8_E4M3, SCALE_SUFFIX, ScaledBlocks, scale_shape
@@ -99,6 +99,7 @@ class Checkpoint:
     ignored_fields: tuple[str, ...] = ()
     adapters: tuple[Adapter, ...] = ()
     _texts: Mapping[str, tuple[SourceFile, str]] = field(default_factory=dict)  # of the tokenizer, with SHA-256
+    _config_sha256: str = ""
     experts: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     whole: Self | None = None
     _scans: dict[SourceFile, FileScan] = field(default_factory=dict)  # of all files; empty before the one pass
@@ -145,7 +146,7 @@ class Checkpoint:
     @classmethod
     def _open_folder(cls, path: Path, ignore_fields: Collection[str], options: Sequence[AdapterOption]) -> Self:
         refuse_pointers(path)
-        config = read_config(path)
+        config, config_sha256 = read_config(path), file_sha256(path / CONFIG)
         spec = checkpoint_spec(config, path, ignore_fields)
         adapters = tuple(map(Adapter.open, options))
         shards = find_shards(path)
@@ -171,7 +172,8 @@ class Checkpoint:
         )
         ignored = tuple(sorted(ignore_fields))
         texts = _tokenizer_files(path)
-        return cls(path, kept.spec, config, {}, files, kept.tensors, origins, notes, ignored, adapters, texts)
+        tensors = kept.tensors
+        return cls(path, kept.spec, config, {}, files, tensors, origins, notes, ignored, adapters, texts, config_sha256)
 
     @classmethod
     def _open_gguf(cls, path: Path) -> Self:
@@ -247,7 +249,7 @@ class Checkpoint:
             file.check_unchanged()
             found[name] = file.read(0, file.nbytes).tobytes()
             if hashlib.sha256(found[name]).hexdigest() != sha256:
-                raise ExportError(f"{file.path}: the source changed while it was read; run the command again")
+                raise file.changed("it has another SHA-256 than when it was opened")
         return found
 
     def names(self) -> Iterable[str]:
@@ -361,6 +363,9 @@ class Checkpoint:
             for tensor in {*self._stored.values(), *of_adapters}:
                 tensors[tensor.file].append(tensor)
             self._scans.update(scan_files(tensors, progress))
+            for file, scan in self._scans.items():
+                if file.path == self.path / CONFIG and scan.sha256 != self._config_sha256:
+                    raise file.changed("it has another SHA-256 than when it was opened")
         return self._scans
 
     def _rows(self, source: str) -> RowSource:

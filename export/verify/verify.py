@@ -91,6 +91,7 @@ def verify(
     max_tokens: int | None = None,
     lora: Sequence[str | os.PathLike[str]] = (),
     gpu: str | int | Placement = "off",
+    provider: str | None = None,
     progress: ReportProgress = no_progress,
 ) -> Verification:
     """Compare the logits of an artifact with those of its source.
@@ -105,6 +106,7 @@ def verify(
         max_tokens: score only the first tokens of the text.
         lora: the LoRA adapters that the export merged, as in the export.
         gpu: as in ``Engine.load``; by default of ``backends``, only the one that computes there runs the artifact.
+        provider: as in ``Engine.load``; only the onnx backend runs the artifact.
         progress: called after each chunk; unit: tokens.
 
     Raises:
@@ -122,7 +124,9 @@ def verify(
         adapters = [AdapterOption.parse(os.fspath(text)) for text in lora]
         ignored = _check_source(Path(artifact), adapters)
         base = open_source(source, dense_bytes=available_bytes() // 4, ignore_fields=ignored, adapters=adapters)
-        engines = {engine.backend.name: stack.enter_context(engine) for engine in _load(artifact, backends, gpu)}
+        engines = {
+            engine.backend.name: stack.enter_context(engine) for engine in _load(artifact, backends, gpu, provider)
+        }
         window = min(_WINDOW, base.max_context, *(engine.context for engine in engines.values()))
         comparison = _Comparison(base, {name: engine.backend for name, engine in engines.items()}, window, experts)
         stack.callback(comparison.close)
@@ -141,7 +145,7 @@ def verify(
         routing=comparison.mean_overlap(),
         max_kld=max_kld,
         window=len(windows[0]),
-        places={name: engine.backend_choice.text() for name, engine in engines.items()} if gpu != "off" else {},
+        places={name: each.backend_choice.text() for name, each in engines.items()} if gpu != "off" or provider else {},
     )
 
 
@@ -250,10 +254,14 @@ def _windows(engine: Engine, text: str, window: int, max_tokens: int | None) -> 
 
 
 def _load(
-    artifact: str | os.PathLike[str], backends: Sequence[str] | None, gpu: str | int | Placement
+    artifact: str | os.PathLike[str],
+    backends: Sequence[str] | None,
+    gpu: str | int | Placement,
+    provider: str | None,
 ) -> Iterator[Engine]:
-    for name in backends or (_default_backends(artifact) if gpu == "off" else ["auto"]):
-        yield Engine.load(artifact, backend=name, gpu=gpu)
+    on_cpu = gpu == "off" and provider is None
+    for name in backends or (_default_backends(artifact) if on_cpu else ["auto"]):
+        yield Engine.load(artifact, backend=name, gpu=gpu, provider=provider)
 
 
 def _default_backends(artifact: str | os.PathLike[str]) -> list[str]:

@@ -44,6 +44,7 @@ __all__ = [
     "QualityStep",
     "Source",
     "TensorGroup",
+    "has_manifest",
     "manifest_text",
     "read_manifest",
 ]
@@ -129,7 +130,7 @@ class QualityReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """For a reader: what was done, and every step with whether the file has it."""
+        """Lines of text: what was done, and every step with whether it was taken."""
         text = f"quality {self.level}: formats allocated, rounding by {self.rounding}"
         if self.calibration_tokens:
             text += f", calibrated with {self.calibration_tokens:,} tokens"
@@ -253,6 +254,11 @@ class Bundle:
             f"not in the manifest, and not checked: {summarize(others, 4)}" if others else "",
         )
         return tuple(filter(None, notes))
+
+
+def has_manifest(folder: Path) -> bool:
+    """Whether ``folder`` is a bundle, be it a damaged one: a link that leads nowhere counts."""
+    return os.path.lexists(folder / MANIFEST_NAME)
 
 
 def read_manifest(folder: Path) -> Manifest:
