@@ -93,7 +93,7 @@ class NVFP4(
 def _best(
     x: F32Array, candidates: list[npt.NDArray[np.int64]], values: F32Array, w: F32Array | None
 ) -> npt.NDArray[np.int64]:
-    """Of each lane's candidate codes of a scale the first with the smallest error."""
+    """For each lane, the candidate codes with the smallest error; the first of equal ones."""
     best, error = candidates[0].copy(), np.full(x.shape[1], np.inf, np.float32)
     for code in candidates:
         scale = values[code]

@@ -137,7 +137,7 @@ def _llamacpp_state() -> BackendState:
 
 
 def _onnx_state() -> BackendState:
-    from sprat.runtime.backends.onnx.session import missing_because as onnx_missing_because
+    from sprat.runtime.backends.providers.library import missing_because as onnx_missing_because
 
     if why := onnx_missing_because():
         return BackendState("onnx", False, why)
