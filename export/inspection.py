@@ -139,7 +139,7 @@ def _check_hashes(path: Path, progress: ReportProgress) -> tuple[str, ...]:
     if bundle is None:
         return ()
     notes = bundle.check(progress)
-    return (f"checked: {len(bundle.manifest.files)} files have the hashes of the manifest", *notes)
+    return (f"checked: every file has its hash of the manifest ({len(bundle.manifest.files)})", *notes)
 
 
 def _check_weights(found: Inspection, path: Path, has_hashes: bool) -> tuple[str, ...]:
@@ -169,6 +169,7 @@ def _bundle(bundle: Bundle) -> Inspection:
     main, *others = sorted(artifact.format for artifact in bundle.manifest.artifacts)  # the GGUF first
     notes = [
         *bundle.manifest.warnings,
+        *(bundle.manifest.pruning.lines() if bundle.manifest.pruning else ()),
         *(bundle.manifest.quality.lines() if bundle.manifest.quality else ()),
         *(f"also contains {format}: sprat inspect {bundle.artifact(format)}" for format in others),
     ]

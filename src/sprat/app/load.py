@@ -10,7 +10,7 @@ from sprat.boundary import public_call
 from sprat.errors import InputError
 from sprat.progress import ReportProgress, no_progress
 from sprat.runtime.engine import Engine
-from sprat.runtime.files.bundle import MANIFEST_NAME
+from sprat.runtime.files.bundle import has_manifest
 from sprat.runtime.loading.options import LoadKeywords, LoadOptions
 
 __all__ = ["load"]
@@ -48,7 +48,7 @@ def load(
         BackendError: no backend can run it here.
     """
     wanted, path = LoadOptions.of("load()", options), find_source(model)
-    if not path.is_dir() or (path / MANIFEST_NAME).exists():
+    if not path.is_dir() or has_manifest(path):
         return Engine.load(path, draft=draft, progress=progress, **options)
     if chosen := [*_chosen(wanted), *(["draft"] if draft else [])]:
         raise InputError(
