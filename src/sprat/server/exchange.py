@@ -18,7 +18,7 @@ from sprat.server.errors import ApiError, error_body
 
 __all__ = ["EventStream", "body_of", "event", "unless_gone"]
 
-Body = TypeVar("Body")
+Body = TypeVar("Body", bound=msgspec.Struct)
 Result = TypeVar("Result")
 
 _UNKNOWN_FIELD = re.compile("Object contains unknown field `(?P<name>[^`]*)`")
