@@ -78,7 +78,7 @@ class StopConditions:
                 "an integer of at least 1, or None for as many as fit into the context",
             ),
             ("min_tokens", self._has_min_tokens(), "an integer of at least 0 and at most max_tokens"),
-            ("stop", _are_strings(self.stop), "a string or a sequence of strings, none of them empty"),
+            ("stop", _are_strings(self.stop), f"a string or at most {_MAX_STOPS:,} strings, none of them empty"),
             (
                 "timeout",
                 self.timeout is None or (_is_a(Real, self.timeout) and 0 < self.timeout <= _MAX_TIMEOUT_S),
@@ -146,6 +146,7 @@ def _check(record: object, subject: str, rules: list[tuple[str, bool, str]]) -> 
 
 _MAX_TOP_LOGPROBS = 20  # OpenAI's
 _MAX_TIMEOUT_S = 1e9  # 30 years; the clock counts in floats
+_MAX_STOPS = 1000  # each is searched for in each piece
 
 
 def _is_a(kind: type, value: object) -> bool:
@@ -153,7 +154,9 @@ def _is_a(kind: type, value: object) -> bool:
 
 
 def _are_strings(stop: object) -> bool:
-    return isinstance(stop, list | tuple | set | frozenset) and all(isinstance(text, str) and text for text in stop)
+    if not isinstance(stop, list | tuple | set | frozenset) or len(stop) > _MAX_STOPS:
+        return False
+    return all(isinstance(text, str) and text for text in stop)
 
 
 _STOP_CONDITIONS = frozenset(StopConditions.__dataclass_fields__)
