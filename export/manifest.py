@@ -15,7 +15,7 @@ from sprat.export.write.chat_template import template_warnings
 from sprat.export.write.naming import model_id
 from sprat.export.write.writer import WrittenFile
 from sprat.quant.recipe import KEEP, Recipe
-from sprat.runtime.arch.architecture import architectures
+from sprat.runtime.arch.gguf_keys import llamacpp_differences
 from sprat.runtime.arch.spec_json import spec_fields
 from sprat.runtime.files.bundle import Artifact, BundleFile, Manifest, QualityReport, Source
 from sprat.runtime.files.integrity.tensor_digests import pack_digests
@@ -62,10 +62,9 @@ def manifest_of(
 
 def _source_warnings(checkpoint: Checkpoint, recipe: Recipe) -> list[str]:
     left_out = checkpoint.quantized_warnings if recipe.name == KEEP else []
-    architecture = architectures()[checkpoint.spec.architecture]
     return [
         *(warning for warning in checkpoint.warnings if warning not in left_out),
-        *architecture.differs_in_llamacpp(checkpoint.spec),
+        *llamacpp_differences(checkpoint.spec),
     ]
 
 
