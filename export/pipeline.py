@@ -34,7 +34,7 @@ from sprat.export.write.own_folder import check_partial
 from sprat.progress import ReportProgress, no_progress
 from sprat.runtime.chat.check import can_chat
 from sprat.runtime.chat.template_files import StoredTemplates
-from sprat.runtime.files.bundle import Bundle, Manifest, TensorGroup
+from sprat.runtime.files.bundle import Bundle, BundleFile, Manifest, TensorGroup
 
 __all__ = ["ExportResult", "export"]
 
@@ -104,10 +104,7 @@ def export(
             return _up_to_date(bundle, prepared)
         repaired = [f"the bundle was damaged and was written again: {damage}"]
     check_partial(out)
-    if options.prune_experts is not None:
-        prepared = prune_prepared(prepared, options, progress)
-    if is_calibrated(options):
-        prepared = calibrate(prepared, options, progress)
+    prepared = _measured(prepared, options, progress)
     checkpoint, artifacts, texts = prepared.checkpoint, prepared.artifacts, prepared.texts
     _check_before(files_folder(out), artifacts, checkpoint, progress)
     with BundleFolder.lock(out) as folder:
@@ -119,22 +116,33 @@ def export(
         checkpoint.check_unchanged()
         files = (*map(describe_file, written), *(folder.add(name, text) for name, text in sorted(texts.items())))
         notes = [*prepared.notes, *repaired, *(file.note for file in written if file.note)]
-        manifest = manifest_of(
-            checkpoint,
-            prepared.recipe,
-            artifacts,
-            files,
-            prepared.tokenizer,
-            options,
-            quality=prepared.quality,
-            pruning=prepared.pruning,
-        )
+        manifest = _manifest(prepared, files, options)
         for name, text in card_texts(manifest, prepared.tokenizer, options.context).items():
             folder.add(name, text)
         bundle = folder.finish(manifest, check=lambda path: notes.extend(check_first_logits(path)))
     n_resumed = sum(file.n_resumed for file in written)
     return ExportResult(
         bundle=bundle, plan=prepared.plan, n_resumed=n_resumed, notes=tuple(notes), chats=_chats(prepared)
+    )
+
+
+def _measured(prepared: PreparedExport, options: ExportOptions, progress: ReportProgress) -> PreparedExport:
+    """Choose what a calibration text decides: the experts that stay, formats and codes."""
+    if options.prune_experts is not None:
+        prepared = prune_prepared(prepared, options, progress)
+    return calibrate(prepared, options, progress) if is_calibrated(options) else prepared
+
+
+def _manifest(prepared: PreparedExport, files: tuple[BundleFile, ...], options: ExportOptions) -> Manifest:
+    return manifest_of(
+        prepared.checkpoint,
+        prepared.recipe,
+        prepared.artifacts,
+        files,
+        prepared.tokenizer,
+        options,
+        quality=prepared.quality,
+        pruning=prepared.pruning,
     )
 
 
