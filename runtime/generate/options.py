@@ -148,8 +148,9 @@ def _is_a(kind: type, value: object) -> bool:
 
 
 def _are_strings(stop: object) -> bool:
-    is_short = isinstance(stop, list | tuple | set | frozenset) and len(stop) <= _MAX_STOPS
-    return is_short and all(isinstance(text, str) and text for text in stop)
+    if not isinstance(stop, list | tuple | set | frozenset) or len(stop) > _MAX_STOPS:
+        return False
+    return all(isinstance(text, str) and text for text in stop)
 
 
 _STOP_CONDITIONS = frozenset(StopConditions.__dataclass_fields__)
