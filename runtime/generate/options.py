@@ -77,7 +77,7 @@ class StopConditions:
                 self.max_tokens is None or (_is_a(Integral, self.max_tokens) and self.max_tokens >= 1),
                 "an integer of at least 1, or None for as many as fit into the context",
             ),
-            ("min_tokens", _is_a(Integral, self.min_tokens) and self.min_tokens >= 0, "an integer of at least 0"),
+            ("min_tokens", self._has_min_tokens(), "an integer of at least 0 and at most max_tokens"),
             ("stop", _are_strings(self.stop), f"a string or at most {_MAX_STOPS:,} strings, none of them empty"),
             (
                 "timeout",
@@ -86,6 +86,12 @@ class StopConditions:
             ),
         ]
         _check(self, "stop conditions", rules)
+
+    def _has_min_tokens(self) -> bool:
+        """Whether ``min_tokens`` is a number that ``max_tokens`` leaves."""
+        if not _is_a(Integral, self.min_tokens) or self.min_tokens < 0:
+            return False
+        return self.max_tokens is None or not _is_a(Integral, self.max_tokens) or self.min_tokens <= self.max_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
