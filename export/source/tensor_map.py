@@ -14,18 +14,28 @@ Tensors that are not used are sorted out before: :mod:`sprat.export.source.recog
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from sprat.export.source.rows import HeadRows, InterleavedHeads, RowSource, Stacked, TransposedHeads, in_one_format
+from sprat.export.source.rows import (
+    Columns,
+    HeadRows,
+    InterleavedHeads,
+    RowRange,
+    RowSource,
+    Stacked,
+    TransposedHeads,
+    in_one_format,
+)
 from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.arch.attention import GroupedAttentionSpec, LatentAttentionSpec
 from sprat.runtime.arch.spec import ModelSpec
-from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors, mtp_tensors
+from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors, is_routed_expert, mtp_tensors
 from sprat.runtime.files.latent_tensors import KV_B, unsplit_layers
 from sprat.runtime.files.shape_checks import Shapes
 
-__all__ = ["Origin", "gguf_map", "mtp_map", "replaced_in_gguf", "tensor_map"]
+__all__ = ["Origin", "gguf_map", "mtp_map", "of_experts", "replaced_in_gguf", "tensor_map"]
 
 _GLOBAL = {
     "token_embd": "model.embed_tokens",
@@ -107,7 +117,7 @@ def gguf_map(spec: ModelSpec, shapes: Shapes) -> dict[str, Origin]:
         shapes: name -> shape of the file's tensors: old files of DeepSeek have ``attn_kv_b``, which must be split.
     """
     kept = {name: shape for name, shape in mtp_tensors(spec).items() if name in shapes}
-    origins = {name: _renamed(name, shape) for name, shape in (expected_tensors(spec) | kept).items()}
+    origins = {name: _in_gguf(name, shape) for name, shape in (expected_tensors(spec) | kept).items()}
     for prefix, names in unsplit_layers(spec, shapes).items():
         assert isinstance(spec.attention, LatentAttentionSpec), "only latent attention has attn_kv_b"
         for name in names:
@@ -125,6 +135,22 @@ def replaced_in_gguf(spec: ModelSpec, shapes: Shapes) -> set[str]:
     return {name for prefix, names in layers for name in (names or (prefix + KV_B,)) if name in shapes}
 
 
+def of_experts(origin: Origin, experts: Sequence[int]) -> Origin:
+    """The origin of a tensor with an entry per expert, with the entries of ``experts`` only, in this order."""
+    _, *others = origin.shape
+    height = math.prod(others[:-1])
+
+    def build(parts: Sequence[RowSource]) -> RowSource:
+        rows = origin.build(parts)
+        if not others:  # one bias per expert
+            return Columns(in_one_format([rows], elementwise=True)[0], experts)
+        if isinstance(rows, Stacked):
+            return Stacked([rows.parts[expert] for expert in experts])
+        return Stacked([RowRange(rows, expert * height, height) for expert in experts])
+
+    return replace(origin, shape=(len(experts), *others), build=build)
+
+
 def _origin(name: str, shape: tuple[int, ...], spec: ModelSpec) -> Origin:
     source = _source_name(name, architectures()[spec.architecture].hf_tensors)
     if "{expert}" in source:
@@ -138,6 +164,12 @@ def _origin(name: str, shape: tuple[int, ...], spec: ModelSpec) -> Origin:
             n_heads = attention.n_heads if kind == "attn_q" else attention.n_kv_heads
             return Origin(shape, (source,), shape, lambda parts: InterleavedHeads(parts[0], n_heads))
     return _renamed(source, shape)
+
+
+def _in_gguf(name: str, shape: tuple[int, ...]) -> Origin:
+    """A tensor of its own name; experts as parts, which are read one at a time."""
+    origin = _renamed(name, shape)
+    return of_experts(origin, range(shape[0])) if is_routed_expert(name) else origin
 
 
 def _renamed(source: str, shape: tuple[int, ...]) -> Origin:

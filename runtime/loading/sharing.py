@@ -17,7 +17,7 @@ from sprat.runtime.files.fingerprint import fingerprint, model_paths
 from sprat.runtime.generate.speculate.draft_model import DraftModel
 from sprat.runtime.generate.speculate.drafter import Drafter, FirstOf
 from sprat.runtime.generate.speculate.pace import Pace
-from sprat.runtime.generate.speculate.prompt_lookup import History, PromptLookup
+from sprat.runtime.generate.speculate.prompt_lookup import Forced, History, PromptLookup
 from sprat.runtime.generate.speculate.speculator import Speculation
 from sprat.runtime.loading.options import LoadOptions
 from sprat.runtime.memory.cache_budget import CacheBudget
@@ -87,13 +87,14 @@ def prefixes_of(
     """
     if wanted is False:
         return None
-    if not chosen_loader(choice).gives_entries or request.isolated:
+    gives_entries = chosen_loader(choice).gives_entries(request)
+    if not gives_entries or request.isolated:
         if wanted is True:
             return None
-        keeper = "an isolated process" if chosen_loader(choice).gives_entries else f"the {choice.name} backend"
+        keeper = "an isolated process" if gives_entries else f"the {choice.name} backend"
         raise BackendError(
             f"prefix_cache is {os.fspath(wanted)!r}, but {keeper} does not give out its KV entries; load the model "
-            "without isolate and with another backend, or leave the folder out"
+            "without isolate and provider, and with another backend, or leave the folder out"
         )
     limit_bytes, folder = budget.cost.nbytes(request.context), None
     if wanted is not True:
@@ -127,9 +128,14 @@ def _grain(request: LoadRequest) -> int:
 
 
 def _drafter(
-    draft: DraftEngine | None, vocab_size: int, prompt: Sequence[int], capacity: int, history: History
+    draft: DraftEngine | None,
+    vocab_size: int,
+    prompt: Sequence[int],
+    capacity: int,
+    history: History,
+    forced: Forced,
 ) -> Drafter:
-    lookup = PromptLookup(prompt, history)
+    lookup = PromptLookup(prompt, history, forced)
     if draft is None or len(prompt) >= draft.context:
         return lookup
     stream, give_back = draft.new_stream(min(capacity, draft.context))
