@@ -31,7 +31,6 @@ from typing import Any
 from arm_counts.cycles import predicted_cycles
 from arm_counts.emulator import Block, NotSupportedError, build_plugin, instructions, per_repeat
 from arm_counts.gate import TABLE, compiler, complaints, save
-from arm_counts.published import PUBLISHED, predicted
 from arm_counts.works import FORMATS, Work, works
 
 _ROOT = Path(__file__).parents[1]
@@ -171,6 +170,8 @@ def save_counts(plugin: Path, sprat: Path) -> None:
 
 def print_published(plugin: Path, llamacpp: Path) -> None:
     """llama.cpp's counted kernels against its published speeds."""
+    from arm_counts.published import PUBLISHED, predicted  # computes sizes with sprat, which the gate does without
+
     processor = PROCESSORS["cortex-a76"]
     by_name = {work.name: work for work in works(tuple({row.format for row in PUBLISHED}))}
 
