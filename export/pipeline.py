@@ -103,7 +103,7 @@ def export(
             return _up_to_date(bundle, prepared)
         repaired = [f"the bundle was damaged and was written again: {damage}"]
     check_partial(out)
-    if is_calibrated(options):
+    if is_calibrated(prepared, options):
         prepared = calibrate(prepared, options, progress)
     checkpoint, artifacts, texts = prepared.checkpoint, prepared.artifacts, prepared.texts
     _check_before(files_folder(out), artifacts, checkpoint, progress)
@@ -169,7 +169,7 @@ def _check_same_export(out: Path, manifest: Manifest, prepared: PreparedExport, 
     existing = {artifact.format: artifact.layout_digest for artifact in manifest.artifacts}
     wanted = {name: artifact.layout_digest for name, artifact in prepared.artifacts.items()}
     texts = prepared.texts
-    if is_calibrated(options):
+    if is_calibrated(prepared, options):
         found = manifest.quality.digest if manifest.quality else ""
         is_same = found == calibration_digest(prepared, options)
     else:

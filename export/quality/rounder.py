@@ -11,6 +11,7 @@ from sprat.export.quality.measuring.layer_pass import LayerPass, Replaced
 from sprat.export.quality.measuring.statistics import MatrixMoments, MomentsRecorder
 from sprat.export.quality.measuring.taps import RecordingKernels
 from sprat.quant.formats import BlockFormat
+from sprat.quant.round.moments import equal_moments
 from sprat.quant.round.rounding import Effort, round_matrix
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.kernels import ReferenceKernels
@@ -26,7 +27,7 @@ class Rounder:
         spec: the architecture.
         weights: the source's weights.
         sequences: token ids of the calibration text.
-        head_moments: second moments of the head's inputs, ``(hidden, hidden)``.
+        head_moments: second moments of the head's inputs, ``(hidden, hidden)``; ``None`` for equal ones.
         effort: the steps of rounding.
     """
 
@@ -35,7 +36,7 @@ class Rounder:
         spec: ModelSpec,
         weights: WeightSource,
         sequences: Sequence[I32Array],
-        head_moments: F32Array,
+        head_moments: F32Array | None,
         effort: Effort,
     ) -> None:
         self._layers = LayerPass(spec, weights, sequences)
@@ -43,17 +44,19 @@ class Rounder:
         self._effort = effort
         self._x: F32Array | None = None
         self._layer = -1
+        self._kernels, self._weights = ReferenceKernels(0), weights
         self._recorder = MomentsRecorder()
 
     def round(self, name: str, format: BlockFormat) -> U8Array:
         """The tensor ``name`` in ``format``, ``(..., row_bytes)``; layers must be asked for in order."""
-        weight = self._layers.weights.weight(name)
         if name.startswith("blk."):
             moments = self._moments(int(name.split(".")[1])).get(name)
             assert moments is not None, f"{name}: no product has it"
-            return round_weight(weight, moments, format, self._effort).packed
-        is_head = name == self._layers.head().output.name
-        own = self._head_moments if is_head else np.eye(weight.shape[-1], dtype=np.float32)
+            return round_weight(self._weights.weight(name), moments, format, self._effort, self._kernels).packed
+        weight = self._layers.weights.weight(name)
+        own = self._head_moments if name == self._layers.head().output.name else None
+        if own is None:
+            own = equal_moments(weight.shape[-1], diagonal=not self._effort.feedback)
         return round_matrix(weight.dequantize(), own, format, self._effort)
 
     def _moments(self, layer: int) -> dict[str, MatrixMoments]:
@@ -61,22 +64,35 @@ class Rounder:
             self._x = self._layers.embed(ReferenceKernels(0))
         while self._layer < layer:
             self._layer += 1
-            self._recorder = MomentsRecorder()
-            block = self._layers.block(self._layer, Replaced(self._layers.weights, {}))
-            self._layers.run(block, self._x, RecordingKernels(ReferenceKernels(), self._recorder))
+            self._recorder = MomentsRecorder(diagonal=not self._effort.feedback)
+            # What the pass dequantizes, the rounding reads again.
+            self._kernels, self._weights = ReferenceKernels(), Replaced(self._layers.weights, {})
+            block = self._layers.block(self._layer, self._weights)
+            self._layers.run(block, self._x, RecordingKernels(self._kernels, self._recorder))
         return self._recorder.moments
 
 
-def round_weight(weight: Weight, moments: MatrixMoments, format: BlockFormat, effort: Effort) -> Weight:
-    """``weight`` in ``format``, rounded for its inputs; of a stack, one part is dequantized at a time."""
+def round_weight(
+    weight: Weight, moments: MatrixMoments, format: BlockFormat, effort: Effort, kernels: ReferenceKernels
+) -> Weight:
+    """``weight`` in ``format``, rounded for its inputs; of a stack, one part is dequantized at a time.
+
+    Args:
+        weight: a matrix or a stack.
+        moments: of its inputs.
+        format: the block format.
+        effort: the steps of rounding.
+        kernels: that ran the layer, and may have dequantized the weight.
+    """
     common = moments.common()
     if len(weight.shape) == 2:
-        packed = round_matrix(weight.dequantize(), common, format, effort)
+        packed = round_matrix(kernels.dequantized(weight), common, format, effort)
     else:
         parts = range(weight.shape[0])
-        packed = np.stack([_part(weight[part], moments.of_part(part, common), format, effort) for part in parts])
+        packed = np.stack(
+            [
+                round_matrix(kernels.dequantized(weight, part), moments.of_part(part, common), format, effort)
+                for part in parts
+            ]
+        )
     return Weight(weight.name, format, weight.shape, packed)
-
-
-def _part(matrix: Weight, moments: F32Array, format: BlockFormat, effort: Effort) -> U8Array:
-    return round_matrix(matrix.dequantize(), moments, format, effort)

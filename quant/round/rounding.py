@@ -11,6 +11,7 @@ from sprat.quant.formats import BlockFormat
 from sprat.quant.round.descent import descend
 from sprat.quant.round.feedback import feedback_factor, round_with_feedback
 from sprat.quant.round.grid import grid_of
+from sprat.quant.round.moments import diagonal_of
 
 __all__ = ["Effort", "output_error", "round_matrix"]
 
@@ -33,7 +34,7 @@ def round_matrix(weights: F32Array, moments: F32Array, format: BlockFormat, effo
 
     Args:
         weights: ``(n_rows, k)``.
-        moments: second moments of the inputs, ``(k, k)``.
+        moments: second moments of the inputs, ``(k, k)``; without feedback their diagonal ``(k,)`` is enough.
         format: the block format; its blocks divide ``k``.
         effort: the steps; all of them start from the weighted search.
 
@@ -42,7 +43,7 @@ def round_matrix(weights: F32Array, moments: F32Array, format: BlockFormat, effo
     """
     grid = grid_of(format)
     if grid is None or not effort.feedback:
-        return format.quantize(weights, np.ascontiguousarray(np.diagonal(moments)))
+        return format.quantize(weights, np.ascontiguousarray(diagonal_of(moments)))
     packed = round_with_feedback(weights, feedback_factor(moments), format, grid)
     if effort.passes:
         packed = descend(packed, weights, moments, format, grid, effort.passes)

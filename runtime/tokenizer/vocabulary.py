@@ -71,6 +71,9 @@ class TokenType(enum.IntEnum):
     BYTE = 6  # ``<0x0A>`` of SentencePiece
 
 
+_TOKEN_TYPES = {int(kind): kind for kind in TokenType}  # a call of the class for each of 100,000 tokens is slow
+
+
 def looks_special(text: str) -> bool:
     """Whether a token is a control token although its file does not say so (``<｜User｜>``), by llama.cpp's rule."""
     return text == "<pad>" or (text.startswith(("<|", "<｜")) and text.endswith(("|>", "｜>")))
@@ -256,7 +259,7 @@ def _array(metadata: Mapping[str, Any], key: str) -> Any:
 
 def _token_type(value: Any) -> TokenType:
     try:
-        return TokenType(int(value))
+        return _TOKEN_TYPES.get(int(value), TokenType.NORMAL)
     except ValueError:
         return TokenType.NORMAL
 

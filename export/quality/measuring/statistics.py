@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from sprat.arrays import F32Array
-from sprat.quant.round.moments import InputMoments, shrunk
+from sprat.quant.round.moments import InputMoments, diagonal_of, equal_moments, shrunk
 from sprat.runtime.weights import Weight
 
 __all__ = ["PRIOR_TOKENS", "MatrixMoments", "MomentsRecorder"]
@@ -17,17 +17,24 @@ PRIOR_TOKENS = 256.0
 
 
 class MatrixMoments:
-    """The moments of one tensor: one matrix, or one per expert or head of a stack."""
+    """The moments of one tensor: one matrix, or one per expert or head of a stack.
 
-    def __init__(self, n_parts: int, size: int) -> None:
+    Args:
+        n_parts: experts or heads; 1 for a matrix.
+        size: ``k``, elements of an input.
+        diagonal: sum only mean squares, ``(k,)`` instead of ``(k, k)``.
+    """
+
+    def __init__(self, n_parts: int, size: int, *, diagonal: bool = False) -> None:
         self._size = size
+        self._diagonal = diagonal
         self._parts: list[InputMoments | None] = [None] * n_parts
 
     def add(self, x: F32Array, weights: F32Array | None, index: int) -> None:
         """Add inputs of one part."""
         part = self._parts[index]
         if part is None:
-            part = self._parts[index] = InputMoments.empty(self._size)
+            part = self._parts[index] = InputMoments.empty(self._size, diagonal=self._diagonal)
         part.add(x, weights)
 
     @property
@@ -41,12 +48,12 @@ class MatrixMoments:
         return part.weight if part else 0.0
 
     def common(self) -> F32Array:
-        """The moments of all parts together, ``(k, k)``."""
+        """The moments of all parts together, ``(k, k)`` or ``(k,)``."""
         seen = [part for part in self._parts if part]
         weight = sum(part.weight for part in seen)
         if not weight:
-            return np.eye(self._size, dtype=np.float32)
-        total = np.zeros((self._size, self._size), np.float32)
+            return equal_moments(self._size, diagonal=self._diagonal)
+        total = np.zeros_like(seen[0].total)
         for part in seen:
             total += part.total
         return total / np.float32(weight)
@@ -60,7 +67,7 @@ class MatrixMoments:
 
     def mean_squares(self) -> F32Array:
         """Mean square of each input, ``(n_parts, k)``: llama.cpp's imatrix; of all parts for one that saw nothing."""
-        everywhere = np.diagonal(self.common()).astype(np.float32)
+        everywhere = diagonal_of(self.common())
         return np.stack([part.mean_square() if part else everywhere for part in self._parts])
 
 
@@ -68,9 +75,13 @@ class MomentsRecorder:
     """An ``InputObserver`` that sums the moments of every matrix by name.
 
     Matrices with the same inputs share one sum: q, k and v; gate and up.
+
+    Args:
+        diagonal: sum only mean squares.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, diagonal: bool = False) -> None:
+        self._diagonal = diagonal
         self.moments: dict[str, MatrixMoments] = {}
         self._last: tuple[F32Array, int, MatrixMoments] | None = None
 
@@ -80,7 +91,8 @@ class MomentsRecorder:
             self.moments.setdefault(weight.name, self._last[2])
             return
         n_parts = 1 if index is None else weight.shape[0]
-        own = self.moments.setdefault(weight.name, MatrixMoments(n_parts, weight.shape[-1]))
+        new = MatrixMoments(n_parts, weight.shape[-1], diagonal=self._diagonal)
+        own = self.moments.setdefault(weight.name, new)
         own.add(x, weights, index or 0)
         self._last = x, index or 0, own
 
