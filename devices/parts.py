@@ -97,6 +97,7 @@ class Accelerator(_Part, frozen=True):
     bus_gbps: Sourced | None = None  # between the device's RAM and a card's own memory
     layer_us: Sourced | None = None  # of a layer without its reads, in microseconds: starting its kernels
     keep_off: str | None = None  # why the CPU is the better choice
+    provider_options: dict[str, dict[str, str]] = {}  # of onnxruntime's providers, by their short names
 
 
 class Power(_Part, frozen=True):

@@ -19,6 +19,7 @@ from sprat.runtime.arch.attention import LatentAttentionSpec
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.backends.providers.placement import ProviderUse, provider_use
+from sprat.runtime.backends.providers.settings import ProviderSettings
 from sprat.runtime.chat.check import template_problems
 from sprat.runtime.chat.template_files import StoredTemplates
 from sprat.runtime.files.bundle import MANIFEST_NAME, Bundle
@@ -118,7 +119,7 @@ def inspect(
     checked = _check_hashes(path, progress) if check else ()
     found = _inspect(path, ignore_config_fields)
     checked = (*checked, *_check_weights(found, path, bool(checked))) if check else ()
-    used = provider_use(_onnx_model(path, found), provider) if provider is not None else None
+    used = provider_use(_onnx_model(path, found), ProviderSettings.of(provider)) if provider is not None else None
     return replace(found, notes=(*found.notes, *checked), provider=used)
 
 
@@ -138,7 +139,7 @@ def _check_hashes(path: Path, progress: ReportProgress) -> tuple[str, ...]:
     if bundle is None:
         return ()
     notes = bundle.check(progress)
-    return (f"checked: {len(bundle.manifest.files)} files have the hashes of the manifest", *notes)
+    return (f"checked: every file has its hash of the manifest ({len(bundle.manifest.files)})", *notes)
 
 
 def _check_weights(found: Inspection, path: Path, has_hashes: bool) -> tuple[str, ...]:
@@ -168,6 +169,7 @@ def _bundle(bundle: Bundle) -> Inspection:
     main, *others = sorted(artifact.format for artifact in bundle.manifest.artifacts)  # the GGUF first
     notes = [
         *bundle.manifest.warnings,
+        *(bundle.manifest.pruning.lines() if bundle.manifest.pruning else ()),
         *(bundle.manifest.quality.lines() if bundle.manifest.quality else ()),
         *(f"also contains {format}: sprat inspect {bundle.artifact(format)}" for format in others),
     ]

@@ -17,7 +17,7 @@ from sprat.export.write.writer import WrittenFile
 from sprat.quant.recipe import KEEP, Recipe
 from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.arch.spec_json import spec_fields
-from sprat.runtime.files.bundle import Artifact, BundleFile, Manifest, QualityReport, Source
+from sprat.runtime.files.bundle import Artifact, BundleFile, Manifest, PruningReport, QualityReport, Source
 from sprat.runtime.files.integrity.tensor_digests import pack_digests
 from sprat.runtime.generate.sampling_defaults import sampling_from_metadata
 
@@ -33,7 +33,9 @@ def manifest_of(
     files: tuple[BundleFile, ...],
     tokenizer: Mapping[str, Any],
     options: ExportOptions,
+    *,
     quality: QualityReport | None = None,
+    pruning: PruningReport | None = None,
 ) -> Manifest:
     """The manifest, from the layouts and the written files."""
     return Manifest(
@@ -56,6 +58,7 @@ def manifest_of(
         versions={name: version(name) for name in (*_PACKAGES, *(["onnx-ir"] if "onnx" in artifacts else []))},
         sampling=dict(sampling_from_metadata(tokenizer)) or msgspec.UNSET,
         quality=quality or msgspec.UNSET,
+        pruning=pruning or msgspec.UNSET,
         warnings=(*_source_warnings(checkpoint, recipe), *template_warnings(checkpoint, tokenizer)),
     )
 

@@ -44,6 +44,7 @@ class ExportKeywords(TypedDict, total=False):
     max_kld: float | None
     calibration: Sequence[str | os.PathLike[str]]
     imatrix_out: str | os.PathLike[str] | None
+    prune_experts: float | None
     ort: str
     force: bool
 
@@ -79,6 +80,8 @@ class ExportOptions:
         max_kld: the smallest file whose mean KL divergence on the evaluation text is at most this.
         calibration: text files to calibrate with instead of the packaged text.
         imatrix_out: write what the calibration found about inputs as llama.cpp's imatrix, for llama-quantize.
+        prune_experts: share of each layer's routed experts to leave out, ``0.25``: those that add least to the
+            calibration text.
         ort: ONNX: the oldest onnxruntime that must load the graph, ``"1.22"``; from ``"1.31"`` on, MoE graphs are
             smaller and load faster.
         force: replace an existing bundle, and write a model that does not fit the device.
@@ -105,6 +108,7 @@ class ExportOptions:
     max_kld: float | None = None
     calibration: Sequence[str | os.PathLike[str]] = ()
     imatrix_out: str | os.PathLike[str] | None = None
+    prune_experts: float | None = None
     ort: str = str(LOWEST)
     force: bool = False
 
@@ -142,13 +146,14 @@ class ExportOptions:
     @property
     def calibrated(self) -> QualityOptions:
         """Level, target and text of a calibrated export."""
+        for_pruning_only = self.prune_experts is not None and self.quality in {"none", "fast"}
         found = QualityOptions.of(
             self.quality,
             target_size=self.target_size,
             target_bpw=self.target_bpw,
             match_size=self.match_size,
             max_kld=self.max_kld,
-            calibration=self.calibration,
+            calibration=() if for_pruning_only else self.calibration,
             imatrix_out=self.imatrix_out,
         )
         return replace(found, file_format="onnx" if list(self.formats) == ["onnx"] else "gguf")

@@ -25,6 +25,7 @@ from sprat.export.card.files import card_texts
 from sprat.export.manifest import describe_file, manifest_of
 from sprat.export.options import ExportKeywords, ExportOptions
 from sprat.export.prepare import PreparedExport, prepare
+from sprat.export.pruned import prepared_pruning_digest, prune_prepared
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.verify.first_logits import check_first_logits
 from sprat.export.write.bundle import BundleFolder, existing_manifest, files_folder, remove_leftovers
@@ -103,7 +104,13 @@ def export(
             return _up_to_date(bundle, prepared)
         repaired = [f"the bundle was damaged and was written again: {damage}"]
     check_partial(out)
+<<<<<<< HEAD
     if is_calibrated(prepared, options):
+=======
+    if options.prune_experts is not None:
+        prepared = prune_prepared(prepared, options, progress)
+    if is_calibrated(options):
+>>>>>>> main
         prepared = calibrate(prepared, options, progress)
     checkpoint, artifacts, texts = prepared.checkpoint, prepared.artifacts, prepared.texts
     _check_before(files_folder(out), artifacts, checkpoint, progress)
@@ -117,7 +124,14 @@ def export(
         files = (*map(describe_file, written), *(folder.add(name, text) for name, text in sorted(texts.items())))
         notes = [*prepared.notes, *repaired, *(file.note for file in written if file.note)]
         manifest = manifest_of(
-            checkpoint, prepared.recipe, artifacts, files, prepared.tokenizer, options, prepared.quality
+            checkpoint,
+            prepared.recipe,
+            artifacts,
+            files,
+            prepared.tokenizer,
+            options,
+            quality=prepared.quality,
+            pruning=prepared.pruning,
         )
         for name, text in card_texts(manifest, prepared.tokenizer, options.context).items():
             folder.add(name, text)
@@ -175,5 +189,7 @@ def _check_same_export(out: Path, manifest: Manifest, prepared: PreparedExport, 
     else:
         is_same_text = all(hashes.get(name) == hashlib.sha256(text).hexdigest() for name, text in texts.items())
         is_same = existing == wanted and is_same_text and not manifest.quality
+    pruned = manifest.pruning.digest if manifest.pruning else ""
+    is_same = is_same and pruned == prepared_pruning_digest(prepared, options)
     if not is_same or manifest.source.hash != prepared.checkpoint.hash():
         raise ExportError(f"{out}: another bundle exists there; choose another name, or replace it with --force")

@@ -14,6 +14,7 @@ from sprat.export.artifacts import ArtifactWriter, factories
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata, valid_keys
 from sprat.export.manifest import identity
 from sprat.export.options import ExportOptions
+from sprat.export.pruning.selection import provisional
 from sprat.export.recipe_choice import choose_recipe
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.write.chat_template import replace_template
@@ -21,7 +22,7 @@ from sprat.export.write.naming import ModelName
 from sprat.export.write.rounding import Rounding
 from sprat.export.write.tokenizer_files import tokenizer_texts
 from sprat.quant.recipe import KEEP, Recipe
-from sprat.runtime.files.bundle import QualityReport
+from sprat.runtime.files.bundle import PruningReport, QualityReport
 from sprat.runtime.generate.sampling_defaults import (
     metadata_from_sampling,
     sampling_from_config,
@@ -48,6 +49,7 @@ class PreparedExport:
         texts: name -> contents of the tokenizer's files.
         notes: what the user may want to choose otherwise.
         quality: of a calibrated export, how formats and codes were chosen.
+        pruning: of an export with fewer experts, which were kept.
     """
 
     checkpoint: Checkpoint
@@ -58,6 +60,7 @@ class PreparedExport:
     texts: Mapping[str, bytes]
     notes: tuple[str, ...]
     quality: QualityReport | None = None
+    pruning: PruningReport | None = None
 
 
 def prepare(source: str | os.PathLike[str], out: Path, options: ExportOptions) -> PreparedExport:
@@ -72,6 +75,8 @@ def prepare(source: str | os.PathLike[str], out: Path, options: ExportOptions) -
             f"for example {out.with_suffix('')} (`sprat quantize` writes a single file from a GGUF)"
         )
     checkpoint = Checkpoint.open(source, ignore_fields=options.ignore_config_fields, adapters=options.adapters)
+    if options.prune_experts is not None:
+        checkpoint = provisional(checkpoint, options.prune_experts)
     recipe, plan, notes = choose_recipe(checkpoint, options)
     _check_rules(recipe, checkpoint)
     tokenizer = _tokenizer_keys(checkpoint, options.chat_template)
@@ -154,7 +159,8 @@ def lay_out(
 def _model_name(checkpoint: Checkpoint, name: str | None) -> ModelName:
     shapes = {tensor.name: tensor.shape for tensor in checkpoint.tensors.values()}
     if name is None:
-        return ModelName.of(identity(checkpoint), checkpoint.metadata, shapes)
+        found = ModelName.of(identity(checkpoint), checkpoint.metadata, shapes)
+        return found.sized(shapes) if checkpoint.experts else found
     if not name.strip():
         raise InputError("--name is empty; expected a name such as Name-7B-Chat")
     return ModelName.parse(name, shapes)

@@ -12,7 +12,6 @@ from sprat.devices.profile import find_profile
 from sprat.errors import InputError
 from sprat.export.options import ExportOptions
 from sprat.export.source.checkpoint import Checkpoint
-from sprat.export.source.file import FileTensor
 from sprat.export.source.tensor import SourceTensor
 from sprat.quant.formats import BlockFormat, get_format
 from sprat.quant.recipe import KEEP, KeptFormats, Recipe
@@ -53,6 +52,7 @@ def _recipes(checkpoint: Checkpoint, options: ExportOptions) -> Sequence[Recipe]
 
 def _kept_format(tensor: SourceTensor) -> BlockFormat:
     """The tensor's format; Q8_0 where rearranging took it out of its blocks (attn_k_b of an old quantized file)."""
-    made = not isinstance(tensor.rows, FileTensor) and len(tensor.shape) > 1 and tensor.format.name == "F32"
+    stored = {part.format.name for part in tensor.rows.stored()}
+    made = tensor.format.name not in stored and len(tensor.shape) > 1 and tensor.format.name == "F32"
     q8_0 = get_format("Q8_0")
     return q8_0 if made and q8_0.divides(tensor.shape[-1]) else tensor.format

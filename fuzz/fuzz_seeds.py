@@ -137,7 +137,7 @@ def state_cache() -> Cache:
 
 
 def state_identity() -> StateIdentity:
-    """Of a model with such a cache."""
+    """The identity of a model whose cache is :func:`state_cache`."""
     return StateIdentity("m" * 64, "reference", state_cache().geometry)
 
 

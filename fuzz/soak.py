@@ -97,11 +97,11 @@ class EngineDriver:
             timer.join()
 
     def chat(self, options: dict[str, Any]) -> None:
-        """In a conversation of its own."""
+        """Request a chat completion without a session."""
         self._engine.chat(_MESSAGES, **options)
 
     def abandon(self) -> None:
-        """After one token."""
+        """Stop reading an answer after one token."""
         next(self._engine.generate("Hello", max_tokens=50))
 
     def hold(self, rng: random.Random) -> None:
@@ -185,7 +185,7 @@ class Soaked:
     last: Usage | None = None
 
     def row(self) -> dict[str, Any]:
-        """As JSON."""
+        """The usage of this driver as a JSON object."""
         assert self.first is not None, "it was not soaked"
         assert self.last is not None, "it was not soaked"
         return {

@@ -157,7 +157,7 @@ class Engine:
         wanted = LoadOptions.of("Engine.load()", options)
         path = locate_model_file(path)
         check_model(path, wanted.check, progress)
-        return cls._of(open_model(path, wanted.backend, trust=wanted.trust), wanted, draft)
+        return cls._of(open_model(path, wanted.backend_name, trust=wanted.trust), wanted, draft)
 
     @classmethod
     def _of(cls, model: OpenModel, wanted: LoadOptions, draft: Engine | None) -> Self:
@@ -185,8 +185,9 @@ class Engine:
             isolated=wanted.isolate,
             gpu=GPUOption.of(wanted.gpu),
             accelerator=limits.accelerator,
+            provider=wanted.provider_settings(limits.accelerator),
         )
-        choice, tokenizer = choose(wanted.backend, request), model.tokenizer()
+        choice, tokenizer = choose(wanted.backend_name, request), model.tokenizer()
         budget = CacheBudget.of(chosen_footprint(choice, request), request.memory_bytes, stream_bytes(choice, request))
         identify = identifier(request, choice)
         with contextlib.ExitStack() as on_error:

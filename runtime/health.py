@@ -12,7 +12,7 @@ import numpy as np
 
 from sprat.errors import BackendError, SpratError
 from sprat.progress import ReportProgress, no_progress
-from sprat.runtime.backends.onnx.session import missing_because as onnx_missing_because
+from sprat.runtime.backends.providers.library import missing_because as onnx_missing_because
 from sprat.runtime.chat.check import template_problems
 from sprat.runtime.engine import Engine
 from sprat.runtime.files.bundle import Bundle
@@ -71,7 +71,7 @@ def _findings(path: Path, progress: ReportProgress) -> Iterator[Finding]:
         if bundle is None:
             return "no manifest lists this file: there are no sizes and hashes to compare"
         total = sum(file.size_bytes for file in bundle.manifest.files)
-        return f"{len(bundle.manifest.files)} files, {human_bytes(total)}"
+        return f"files: {len(bundle.manifest.files)}, {human_bytes(total)}"
 
     yield (found := _finding("manifest and sizes", sizes))
     if not found.passed:

@@ -91,7 +91,7 @@ class Interrupt:
 
     @contextmanager
     def watch_cancel(self, stop: Callable[[], None]) -> Iterator[None]:
-        """As :meth:`watch`, for what looks at the deadline by itself: without a timer, which costs a thread."""
+        """Like :meth:`watch`, for callees that check the deadline themselves: no timer, which would take a thread."""
         with self._lock:
             self._stops.append(stop)
         try:

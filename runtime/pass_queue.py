@@ -22,7 +22,7 @@ from sprat.runtime.interrupt import Interrupt, InterruptError, current_interrupt
 
 __all__ = ["PassQueue", "forward_in_turn", "shares_turns"]
 
-_PATIENCE = 0.25  # of a pass's duration: how long the queue waits for an answer that samples its next token
+_JOIN_SHARE = 0.25  # of a pass's duration: how long the queue waits for an answer that samples its next token
 
 
 @dataclass(slots=True, eq=False)
@@ -85,7 +85,7 @@ class PassQueue:
         self._turns: set[_Turn] = set()
         self._is_running = False
         self._numbers = itertools.count()
-        self._patience_ends = 0.0  # on the clock of time.monotonic
+        self._join_until = 0.0  # on the clock of time.monotonic
 
     @contextmanager
     def turns(self, priority: int = 0) -> Iterator[None]:
@@ -151,11 +151,11 @@ class PassQueue:
             and (turn.priority > mine.turn.priority or (turn.priority == mine.turn.priority and self._can_join(mine)))
             for turn in self._turns
         )
-        return not is_expected or time.monotonic() >= self._patience_ends
+        return not is_expected or time.monotonic() >= self._join_until
 
     def _time_to_wait(self) -> float | None:
-        """Seconds until the patience ends; ``None``, until something changes, once it has."""
-        left = self._patience_ends - time.monotonic()
+        """Seconds to wait for more passes to join; ``None`` (wait for a change) after that, or while a pass runs."""
+        left = self._join_until - time.monotonic()
         return left if left > 0 and not self._is_running else None
 
     def _can_join(self, waiting: _Pass) -> bool:
@@ -202,7 +202,7 @@ class PassQueue:
     def _end(self, together: list[_Pass], seconds: float) -> None:
         with self._changed:
             self._is_running = False
-            self._patience_ends = time.monotonic() + _PATIENCE * seconds
+            self._join_until = time.monotonic() + _JOIN_SHARE * seconds
             self._changed.notify_all()
 
     def _wake(self) -> None:

@@ -149,7 +149,7 @@ def _import_libraries(engine: str) -> None:
     if engine == "onnx":
         import onnx  # noqa: F401
 
-        from sprat.runtime.backends.onnx.session import onnxruntime
+        from sprat.runtime.backends.providers.library import onnxruntime
 
         onnxruntime()
 

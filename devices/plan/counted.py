@@ -50,7 +50,7 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return all(some.kind in self.cores for some in cores)
 
     def products_per_second(self, cores: tuple[Cores, ...]) -> tuple[float, float]:
-        """With one token and with many, of all these cores together."""
+        """Products per second of all these cores together: with one token, and with many."""
         cycles = [(1e9 * some.count * some.clock_ghz.value, self.cores[some.kind]) for some in cores]
         return sum(hz / core.one_token for hz, core in cycles), sum(hz / core.many_tokens for hz, core in cycles)
 

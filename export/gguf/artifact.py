@@ -81,7 +81,7 @@ class GGUFArtifact:
         return write_files(
             {folder / name: layout for name, layout in self.layouts.items()},
             self._pack,
-            source=self.checkpoint.hash() + (f" {self.rounding.digest}" if self.rounding else ""),
+            source=self.checkpoint.content_hash() + (f" {self.rounding.digest}" if self.rounding else ""),
             check_source=self.checkpoint.check_unchanged,
             progress=progress,
             keep_journal=True,

@@ -130,7 +130,7 @@ class OnnxArtifact:
             folder / DATA_NAME,
             self.built.data,
             self._pack,
-            source=" ".join([self.checkpoint.hash(), self.metadata.get("sprat.rounding", "")]).rstrip(),
+            source=" ".join([self.checkpoint.content_hash(), self.metadata.get("sprat.rounding", "")]).rstrip(),
             check_source=self.checkpoint.check_unchanged,
             progress=progress,
             keep_journal=True,

@@ -66,7 +66,7 @@ class Tensors:
 
     @property
     def n_weights(self) -> int:
-        """Of all tensors."""
+        """The number of weights in all tensors."""
         return sum(map(math.prod, self.shapes.values()))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,7 @@ from sprat.runtime.tokenizer.tokenizer import Tokenizer
 __all__ = [
     "MAX_COMPARED",
     "QualityPlan",
+    "calibration_and_evaluation",
     "evaluation_sequences",
     "expected_time",
     "measure_source",
@@ -196,7 +198,7 @@ def measure_source(
         progress: called after each layer.
     """
     formats, n_probes = allocated_formats(), _enough(sequences, _PROBE_TOKENS[level])
-    path = measurements_path(measurements_digest(checkpoint.hash(), sequences, formats, f"{n_probes} probes"))
+    path = measurements_path(measurements_digest(checkpoint.content_hash(), sequences, formats, f"{n_probes} probes"))
     if found := load_measurements(path):
         return found
     found = measure(
@@ -239,7 +241,7 @@ class _Planner:
         level = self.options.level
         if level == "fast":
             return Reading(_n_tokens(self.text), 0, 0, ("search",))
-        sequences, held_out = self._texts()
+        sequences, held_out = calibration_and_evaluation(self.tokenizer, self.options.calibration)
         probed = sequences[: _enough(sequences, _PROBE_TOKENS[level])]
         if self.tensors.n_weights > MAX_COMPARED:
             return Reading(_n_tokens(sequences), _n_tokens(probed), 0, _STEPS[level][-1:])
@@ -268,7 +270,7 @@ class _Planner:
 
     def calibrated(self) -> QualityPlan:
         """Measure, allocate, round."""
-        sequences, held_out = self._texts()
+        sequences, held_out = calibration_and_evaluation(self.tokenizer, self.options.calibration)
         measured = self._measure(sequences)
 
         def cost(name: str, format: BlockFormat) -> float:
@@ -285,15 +287,6 @@ class _Planner:
         rounding = _InMemory(self._digest(), compared.weights)
         report = self._report(rounding.digest, measured, compared.name, allocation, compared)
         return QualityPlan(allocation.recipe(self.options.level, self.tensors), rounding, report)
-
-    def _texts(self) -> tuple[Sequence[I32Array], Sequence[I32Array]]:
-        """The sequences to calibrate with, and those that the steps are compared on.
-
-        A user's text says what the model is for, so a part of it is held out; a short one is compared on the packaged
-        text.
-        """
-        kept, held_out = hold_out(self.text) if self.options.calibration else (self.text, [])
-        return kept, held_out or evaluation_sequences(self.tokenizer)
 
     def _measure(self, sequences: Sequence[I32Array]) -> Measurements:
         measured = measure_source(self.checkpoint, sequences, self.options.level, self.progress)
@@ -413,6 +406,19 @@ def _enough(sequences: Sequence[I32Array], n_tokens: int) -> int:
     """How many of the first sequences have ``n_tokens`` together."""
     reached = np.cumsum([len(sequence) for sequence in sequences]) >= n_tokens
     return int(reached.argmax()) + 1 if reached.any() else len(sequences)
+
+
+def calibration_and_evaluation(
+    tokenizer: Mapping[str, Any], files: Sequence[Path]
+) -> tuple[Sequence[I32Array], Sequence[I32Array]]:
+    """The sequences to calibrate with, and those to compare on.
+
+    A user's text says what the model is for, so a part of it is held out; for a short one, the packaged evaluation text
+    is taken.
+    """
+    sequences = calibration_sequences(tokenizer, files)
+    kept, held_out = hold_out(sequences) if files else (sequences, [])
+    return kept, held_out or evaluation_sequences(tokenizer)
 
 
 def evaluation_sequences(tokenizer: Mapping[str, Any]) -> list[I32Array]:

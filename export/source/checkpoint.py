@@ -25,7 +25,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from sprat.errors import CheckpointError, ExportError
+from sprat.errors import CheckpointError
 from sprat.export.source.config_file import CONFIG, checkpoint_spec, read_config
 from sprat.export.source.file import FileTensor, SourceFile
 from sprat.export.source.fp8 import F8_E4M3, SCALE_SUFFIX, ScaledBlocks, scale_shape
@@ -41,7 +41,7 @@ from sprat.export.source.rows import RowSource
 from sprat.export.source.scan import FileScan, scan_files
 from sprat.export.source.shards import find_shards, read_shards
 from sprat.export.source.tensor import ComputedRow, SourceTensor
-from sprat.export.source.tensor_map import Origin, gguf_map, mtp_map, replaced_in_gguf, tensor_map
+from sprat.export.source.tensor_map import Origin, gguf_map, mtp_map, of_experts, replaced_in_gguf, tensor_map
 from sprat.files import file_sha256
 from sprat.progress import ReportProgress, no_progress
 from sprat.quant.formats import BlockFormat
@@ -49,7 +49,7 @@ from sprat.runtime.arch.fp8_config import fp8_block
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.rope import FrequencyFactors
 from sprat.runtime.arch.spec import ModelSpec
-from sprat.runtime.arch.tensors import ROPE_FREQS, is_optional_mtp, mtp_tensors
+from sprat.runtime.arch.tensors import ROPE_FREQS, has_experts, is_optional_mtp, mtp_tensors
 from sprat.runtime.files.bundle import MergedAdapter
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.gguf_checks import vocabulary_problems
@@ -84,6 +84,8 @@ class Checkpoint:
         notes: what opening found that the user should know.
         ignored_fields: unknown fields of the config that the user declared harmless.
         adapters: LoRA adapters that are merged into the weights.
+        experts: MoE layer -> the routed experts that are read; empty for all of them.
+        whole: of a checkpoint with fewer experts, the one with all.
     """
 
     path: Path
@@ -97,7 +99,10 @@ class Checkpoint:
     ignored_fields: tuple[str, ...] = ()
     adapters: tuple[Adapter, ...] = ()
     _texts: Mapping[str, tuple[SourceFile, str]] = field(default_factory=dict)  # of the tokenizer, with SHA-256
-    _scans: dict[SourceFile, FileScan] = field(init=False, default_factory=dict)  # of all files; empty before the pass
+    _config_sha256: str = ""
+    experts: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    whole: Self | None = None
+    _scans: dict[SourceFile, FileScan] = field(default_factory=dict)  # of all files; empty before the one pass
 
     @classmethod
     def open(
@@ -141,7 +146,7 @@ class Checkpoint:
     @classmethod
     def _open_folder(cls, path: Path, ignore_fields: Collection[str], options: Sequence[AdapterOption]) -> Self:
         refuse_pointers(path)
-        config = read_config(path)
+        config, config_sha256 = read_config(path), file_sha256(path / CONFIG)
         spec = checkpoint_spec(config, path, ignore_fields)
         adapters = tuple(map(Adapter.open, options))
         shards = find_shards(path)
@@ -167,7 +172,8 @@ class Checkpoint:
         )
         ignored = tuple(sorted(ignore_fields))
         texts = _tokenizer_files(path)
-        return cls(path, kept.spec, config, {}, files, kept.tensors, origins, notes, ignored, adapters, texts)
+        tensors = kept.tensors
+        return cls(path, kept.spec, config, {}, files, tensors, origins, notes, ignored, adapters, texts, config_sha256)
 
     @classmethod
     def _open_gguf(cls, path: Path) -> Self:
@@ -180,6 +186,27 @@ class Checkpoint:
             spec, left_out, notes = _mtp_of_gguf(spec, shapes)
             stored = {name: tensor for name, tensor in tensors.items() if name not in replaced | left_out}
             return cls(gguf.path, spec, {}, gguf.metadata, files, stored, gguf_map(spec, shapes), notes)
+
+    def with_experts(self, experts: Mapping[int, tuple[int, ...]]) -> Self:
+        """The same source with fewer routed experts; layers of multi-token prediction are left out.
+
+        Args:
+            experts: MoE layer -> ids of its experts in ascending order, as many in every layer.
+        """
+        assert self.spec.moe is not None, "only called for an MoE"
+        moe = replace(self.spec.moe, n_routed_experts=len(next(iter(experts.values()))))
+        mtp = self._origins.keys() & mtp_tensors(self.spec)
+        origins = {name: _of_experts(name, it, experts) for name, it in self._origins.items() if name not in mtp}
+        unused = {source for name in mtp for source in self._origins[name].sources}
+        return replace(
+            self,
+            spec=replace(self.spec, moe=moe, n_mtp_layers=0),
+            _origins=origins,
+            _stored={name: tensor for name, tensor in self._stored.items() if name not in unused},
+            notes=tuple(note for note in self.notes if note != kept_mtp_note(len(mtp))),
+            experts=experts,
+            whole=self,
+        )
 
     @functools.cached_property
     def tensors(self) -> dict[str, SourceTensor]:
@@ -222,7 +249,7 @@ class Checkpoint:
             file.check_unchanged()
             found[name] = file.read(0, file.nbytes).tobytes()
             if hashlib.sha256(found[name]).hexdigest() != sha256:
-                raise ExportError(f"{file.path}: the source changed while it was read; run the command again")
+                raise file.changed("it has another SHA-256 than when it was opened")
         return found
 
     def names(self) -> Iterable[str]:
@@ -287,6 +314,12 @@ class Checkpoint:
         lines = sorted((self._hashed_name(file), scan.sha256) for file, scan in self._scan().items())
         return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in lines).encode()).hexdigest()
 
+    def content_hash(self) -> str:
+        """:meth:`hash`, of a checkpoint with fewer experts that of the source and of their ids."""
+        if not self.experts:
+            return self.hash()
+        return hashlib.sha256(f"{self.hash()} experts {sorted(self.experts.items())}".encode()).hexdigest()
+
     def _hashed_name(self, file: SourceFile) -> str:
         for number, adapter in enumerate(self.adapters):
             if file in adapter.files:
@@ -330,6 +363,9 @@ class Checkpoint:
             for tensor in {*self._stored.values(), *of_adapters}:
                 tensors[tensor.file].append(tensor)
             self._scans.update(scan_files(tensors, progress))
+            for file, scan in self._scans.items():
+                if file.path == self.path / CONFIG and scan.sha256 != self._config_sha256:
+                    raise file.changed("it has another SHA-256 than when it was opened")
         return self._scans
 
     def _rows(self, source: str) -> RowSource:
@@ -351,6 +387,13 @@ class Checkpoint:
                 block = fp8_block(self.config)
                 is_single = block is None and scale is not None and math.prod(scale.shape) == 1
                 yield name, scale.shape if scale and is_single else scale_shape(stored.shape, block)
+
+
+def _of_experts(name: str, origin: Origin, experts: Mapping[int, tuple[int, ...]]) -> Origin:
+    """The origin of the tensor ``name`` with these experts of its layer."""
+    if not has_experts(name):
+        return origin
+    return of_experts(origin, experts[int(name.split(".")[1])])
 
 
 def _stored_rows(stored: Mapping[str, FileTensor], name: str, config: Mapping[str, Any]) -> RowSource:

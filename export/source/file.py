@@ -14,7 +14,7 @@ import math
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 from weakref import WeakValueDictionary
@@ -23,10 +23,13 @@ import numpy as np
 
 from sprat.arrays import U8Array
 from sprat.errors import CheckpointError, ExportError
+from sprat.export.source.row_hashes import RowHashes
 from sprat.quant.formats import BlockFormat
 from sprat.runtime.files.mapped_file import GuardedMap
 
 __all__ = ["FileTensor", "SourceFile"]
+
+_COMPARED_BYTES = 1 << 20  # of a mapped tensor at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ class SourceFile:
         Raises:
             ExportError: the file changed since it was found, or cannot be read.
         """
-        left = out.data.cast("B")
+        left = out.data.cast("B") if out.size else memoryview(b"")
         try:
             with self.path.open("rb", buffering=0) as file:
                 self._compare(os.fstat(file.fileno()))
@@ -79,7 +82,7 @@ class SourceFile:
                 while left:
                     n_read = file.readinto(left)
                     if not n_read:
-                        raise self._changed("unexpected end of file")
+                        raise self.changed("unexpected end of file")
                     left = left[n_read:]
         except OSError as error:
             raise ExportError(
@@ -109,16 +112,17 @@ class SourceFile:
         try:
             self._compare(self.path.stat())
         except OSError as error:
-            raise self._changed(str(error.strerror)) from error
+            raise self.changed(str(error.strerror)) from error
 
     def _compare(self, now: os.stat_result) -> None:
         if now.st_size != self.nbytes:
-            raise self._changed(f"{self.nbytes} bytes before, {now.st_size} now")
+            raise self.changed(f"{self.nbytes} bytes before, {now.st_size} now")
         before = (self.modified_ns, self.changed_ns, self.inode)
         if (now.st_mtime_ns, now.st_ctime_ns, now.st_ino) != before:
-            raise self._changed("same size, another time or inode")
+            raise self.changed("same size, another time or inode")
 
-    def _changed(self, how: str) -> ExportError:
+    def changed(self, how: str) -> ExportError:
+        """The error for a file that changed."""
         return ExportError(
             f"{self.path}: the source changed while it was read ({how}); "
             "run the command again when nothing else writes to it"
@@ -137,6 +141,7 @@ class FileTensor:
     format: BlockFormat
     file: SourceFile
     offset: int
+    hashes: RowHashes = field(init=False, compare=False, repr=False, default_factory=RowHashes)
 
     @property
     def n_columns(self) -> int:
@@ -154,8 +159,13 @@ class FileTensor:
         return self.n_rows * self.format.row_bytes(self.n_columns)
 
     def read_into(self, start: int, out: U8Array) -> None:
-        """Fill ``out``, ``(n, row_bytes)``, with the ``n`` rows from ``start`` on."""
+        """Fill ``out``, ``(n, row_bytes)``, with the ``n`` rows from ``start`` on.
+
+        Raises:
+            ExportError: the file changed, also where only its bytes show it, or cannot be read.
+        """
         self.file.read_into(self.offset + start * self.format.row_bytes(self.n_columns), out)
+        self._compare(start, out)
 
     def bound(self, measured: Callable[[FileTensor], float]) -> float:
         """What was measured."""
@@ -166,5 +176,13 @@ class FileTensor:
         yield self
 
     def whole(self) -> U8Array:
-        """All rows, as a view of the mapped file."""
-        return self.file.map()[self.offset : self.offset + self.nbytes].reshape(self.n_rows, -1)
+        """All rows, as a view of the mapped file; raises like :meth:`read_into`."""
+        rows = self.file.map()[self.offset : self.offset + self.nbytes].reshape(self.n_rows, -1)
+        step = max(1, _COMPARED_BYTES // max(1, rows.shape[1]))
+        for start in range(0, self.n_rows, step):
+            self._compare(start, rows[start : start + step])
+        return rows
+
+    def _compare(self, start: int, rows: U8Array) -> None:
+        if not self.hashes.are_same(start, rows, self.n_rows):
+            raise self.file.changed(f"tensor {self.name} has other weights than when it was hashed")

@@ -21,9 +21,11 @@ from sprat.quant.formats import BlockFormat, get_format
 __all__ = [
     "AlternatingRows",
     "AsFloat32",
+    "Columns",
     "HeadRows",
     "InterleavedHeads",
     "Measured",
+    "RowRange",
     "RowSource",
     "RowView",
     "Stacked",
@@ -114,6 +116,40 @@ class AsFloat32(RowView):
         """Rows from ``start`` on, as float32 bytes."""
         packed = read_rows(self.rows, start, start + len(out))
         out[...] = self.rows.format.dequantize(packed).view(np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class RowRange(RowView):
+    """Rows ``first`` to ``first + height``: one expert of a stack."""
+
+    first: int
+    height: int
+
+    @property
+    def n_rows(self) -> int:
+        """``height``."""
+        return self.height
+
+    def read_into(self, start: int, out: U8Array) -> None:
+        """Rows from ``first + start`` on."""
+        self.rows.read_into(self.first + start, out)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns(RowView):
+    """Some columns, of a format with one weight per block: the biases of some experts."""
+
+    indices: Sequence[int]
+
+    @property
+    def n_columns(self) -> int:
+        """Number of indices."""
+        return len(self.indices)
+
+    def read_into(self, start: int, out: U8Array) -> None:
+        """The columns of the rows from ``start`` on."""
+        rows = read_rows(self.rows, start, start + len(out)).view(f"u{self.format.block_bytes}")
+        out[...] = np.ascontiguousarray(rows[:, self.indices]).view(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)

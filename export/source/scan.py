@@ -1,6 +1,7 @@
 """One pass over the source files: their SHA-256, and for each tensor a bound of its magnitudes, infinite for NaN.
 
-Both need every byte of a checkpoint that may be larger than memory, so they share the reads.
+Both need every byte of a checkpoint that may be larger than memory, so they share the reads; and so do the hashes by
+which later reads notice that a tensor changed.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import hashlib
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,7 @@ import numpy as np
 from sprat.arrays import U8Array
 from sprat.export.source.file import FileTensor, SourceFile
 from sprat.export.source.fp8 import F8_E4M3, F8_E8M0
+from sprat.export.source.row_hashes import SEGMENT_BYTES, hash_rows
 from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.quant.convert import first_nonfinite
 from sprat.quant.formats import BlockFormat
@@ -109,15 +111,28 @@ def _scan_file(count: Callable[[int], None], file: SourceFile, tensors: Iterable
 
 def _scan_tensor(digest: _BackgroundHash, tensor: FileTensor) -> float:
     """An upper bound of all magnitudes; after the first chunk with NaN or Inf, the rest is only hashed."""
-    bound = 0.0
-    step = CHUNK_BYTES // tensor.format.block_bytes * tensor.format.block_bytes
-    end = tensor.offset + tensor.nbytes
-    for start in range(tensor.offset, end, step):
-        chunk = tensor.file.read(start, min(step, end - start))
+    bound, total = 0.0, 0
+    row_bytes = tensor.format.row_bytes(tensor.n_columns)
+    for start, nbytes in _pieces(tensor.nbytes, row_bytes, tensor.format.block_bytes):
+        chunk = tensor.file.read(tensor.offset + start, nbytes)
         digest.update(chunk)
+        total += int(hash_rows(chunk.reshape(-1, min(row_bytes, nbytes)), start).sum())
         if math.isfinite(bound):
             bound = max(bound, magnitude_bound(chunk, tensor.format))
+    tensor.hashes.expect(total % 2**64)
     return bound
+
+
+def _pieces(nbytes: int, row_bytes: int, block_bytes: int) -> Iterator[tuple[int, int]]:
+    """Start and size of the pieces of a tensor to read at once: whole rows, or whole blocks and segments of one row."""
+    if row_bytes <= CHUNK_BYTES:
+        span = step = CHUNK_BYTES // max(1, row_bytes) * row_bytes
+    else:
+        span, unit = row_bytes, math.lcm(SEGMENT_BYTES, block_bytes)
+        step = max(1, CHUNK_BYTES // unit) * unit
+    for first in range(0, nbytes, max(1, span)):
+        end = min(first + span, nbytes)
+        yield from ((start, min(step, end - start)) for start in range(first, end, step))
 
 
 def _hash_gap(digest: _BackgroundHash, file: SourceFile, start: int, stop: int) -> None:

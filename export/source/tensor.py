@@ -66,7 +66,7 @@ class SourceTensor:
 
         An expert of a stack is read when it is indexed.
         """
-        if isinstance(self.rows, Stacked):
+        if isinstance(self.rows, Stacked) and len(self.shape) > 2:
             parts = [SourceTensor(f"{self.name}[{i}]", self.shape[1:], part) for i, part in enumerate(self.rows.parts)]
             return _StackedWeight(self, parts)
         return Weight(self.name, self.format, self.shape, _whole(self.rows).reshape(*self.shape[:-1], -1))

@@ -14,10 +14,20 @@ Tensors that are not used are sorted out before: :mod:`sprat.export.source.recog
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from sprat.export.source.rows import HeadRows, InterleavedHeads, RowSource, Stacked, TransposedHeads, in_one_format
+from sprat.export.source.rows import (
+    Columns,
+    HeadRows,
+    InterleavedHeads,
+    RowRange,
+    RowSource,
+    Stacked,
+    TransposedHeads,
+    in_one_format,
+)
 from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.arch.attention import GroupedAttentionSpec, LatentAttentionSpec
 from sprat.runtime.arch.spec import ModelSpec
@@ -25,7 +35,7 @@ from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors, mtp_tensors
 from sprat.runtime.files.latent_tensors import KV_B, unsplit_layers
 from sprat.runtime.files.shape_checks import Shapes
 
-__all__ = ["Origin", "gguf_map", "mtp_map", "replaced_in_gguf", "tensor_map"]
+__all__ = ["Origin", "gguf_map", "mtp_map", "of_experts", "replaced_in_gguf", "tensor_map"]
 
 _GLOBAL = {
     "token_embd": "model.embed_tokens",
@@ -123,6 +133,22 @@ def replaced_in_gguf(spec: ModelSpec, shapes: Shapes) -> set[str]:
     """
     layers = unsplit_layers(spec, shapes).items()
     return {name for prefix, names in layers for name in (names or (prefix + KV_B,)) if name in shapes}
+
+
+def of_experts(origin: Origin, experts: Sequence[int]) -> Origin:
+    """The origin of a tensor with an entry per expert, with the entries of ``experts`` only, in this order."""
+    _, *others = origin.shape
+    height = math.prod(others[:-1])
+
+    def build(parts: Sequence[RowSource]) -> RowSource:
+        rows = origin.build(parts)
+        if not others:  # one bias per expert
+            return Columns(in_one_format([rows], elementwise=True)[0], experts)
+        if isinstance(rows, Stacked):
+            return Stacked([rows.parts[expert] for expert in experts])
+        return Stacked([RowRange(rows, expert * height, height) for expert in experts])
+
+    return replace(origin, shape=(len(experts), *others), build=build)
 
 
 def _origin(name: str, shape: tuple[int, ...], spec: ModelSpec) -> Origin:

@@ -27,6 +27,7 @@ from sprat.export.verify.source_model import open_source
 from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.quant.quality import Quality, QualityMeter, routing_overlap
 from sprat.runtime.backends.protocol import Backend
+from sprat.runtime.backends.reference import ReferenceBackend
 from sprat.runtime.engine import Engine
 from sprat.runtime.files.bundle import MANIFEST_NAME, Bundle
 from sprat.runtime.files.model_file import bundle_of, model_formats
@@ -35,8 +36,10 @@ __all__ = ["Verification", "verify"]
 
 _WINDOW = 512  # tokens, llama-perplexity's default
 _MIN_TOKENS = 16  # fewer are too few for a mean
-_ROUTING_BACKEND = "reference"  # the routing overlap measures the weights, not int8 activations
 _CHUNK = 64  # tokens whose logits are in memory at once: 33 MB for a vocabulary of 128k
+
+
+Experts = Mapping[str, tuple[int, ...]]  # MoE layer -> the source's ids of a pruned artifact's experts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +51,7 @@ class Verification:
         source: the source it was exported from.
         quality: backend -> statistics; the base is the source's logits.
         routing: layer -> routing overlap, the mean share of experts that source and artifact both chose; empty unless
-            the model is an MoE.
+            the model is an MoE, and for a pruned one without its bundle, which says what its experts were.
         max_kld: the limit on the mean KL divergence, if any.
         window: tokens per window.
         places: backend -> where it computed; empty unless a GPU was asked for.
@@ -88,6 +91,7 @@ def verify(
     max_tokens: int | None = None,
     lora: Sequence[str | os.PathLike[str]] = (),
     gpu: str | int | Placement = "off",
+    provider: str | None = None,
     progress: ReportProgress = no_progress,
 ) -> Verification:
     """Compare the logits of an artifact with those of its source.
@@ -102,6 +106,7 @@ def verify(
         max_tokens: score only the first tokens of the text.
         lora: the LoRA adapters that the export merged, as in the export.
         gpu: as in ``Engine.load``; by default of ``backends``, only the one that computes there runs the artifact.
+        provider: as in ``Engine.load``; only the onnx backend runs the artifact.
         progress: called after each chunk; unit: tokens.
 
     Raises:
@@ -112,14 +117,18 @@ def verify(
     """
     _check_text(text)
     with contextlib.ExitStack() as stack:
+        experts: Experts = {}
         if (bundle := bundle_of(artifact)) is not None:
             bundle.check()
+            experts = bundle.manifest.pruning.experts if bundle.manifest.pruning else {}
         adapters = [AdapterOption.parse(os.fspath(text)) for text in lora]
         ignored = _check_source(Path(artifact), adapters)
         base = open_source(source, dense_bytes=available_bytes() // 4, ignore_fields=ignored, adapters=adapters)
-        engines = {engine.backend.name: stack.enter_context(engine) for engine in _load(artifact, backends, gpu)}
+        engines = {
+            engine.backend.name: stack.enter_context(engine) for engine in _load(artifact, backends, gpu, provider)
+        }
         window = min(_WINDOW, base.max_context, *(engine.context for engine in engines.values()))
-        comparison = _Comparison(base, {name: engine.backend for name, engine in engines.items()}, window)
+        comparison = _Comparison(base, {name: engine.backend for name, engine in engines.items()}, window, experts)
         stack.callback(comparison.close)
         first = next(iter(engines.values()))
         windows = _windows(first, text or evaluation_text(), window, max_tokens)
@@ -136,7 +145,7 @@ def verify(
         routing=comparison.mean_overlap(),
         max_kld=max_kld,
         window=len(windows[0]),
-        places={name: engine.backend_choice.text() for name, engine in engines.items()} if gpu != "off" else {},
+        places={name: each.backend_choice.text() for name, each in engines.items()} if gpu != "off" or provider else {},
     )
 
 
@@ -160,7 +169,7 @@ def _check_source(artifact: Path, adapters: Sequence[AdapterOption]) -> tuple[st
 class _Comparison:
     """Streams of the source and of every backend, advanced together."""
 
-    def __init__(self, base: Backend, backends: Mapping[str, Backend], window: int) -> None:
+    def __init__(self, base: ReferenceBackend, backends: Mapping[str, Backend], window: int, experts: Experts) -> None:
         for name, backend in backends.items():
             if backend.vocab_size != base.vocab_size:
                 raise InputError(
@@ -169,12 +178,17 @@ class _Comparison:
                 )
         self.meters = {name: QualityMeter() for name in backends}
         self._base_routes, self._routes = _Routes(), _Routes()
+        self._experts = experts
         self._overlaps: dict[int, list[float]] = defaultdict(list)
         self._base = base.new_stream(window, self._base_routes.record)
         self._streams = {
-            name: backend.new_stream(window, self._routes.record if backend.name == _ROUTING_BACKEND else None)
+            name: backend.new_stream(window, self._routes.record if self._is_routing(base, backend) else None)
             for name, backend in backends.items()
         }
+
+    def _is_routing(self, base: ReferenceBackend, backend: Backend) -> bool:
+        """Whether the backend's experts are those of the source, or known to be a part of them."""
+        return isinstance(backend, ReferenceBackend) and bool(self._experts or backend.n_experts == base.n_experts)
 
     def read(self, tokens: I32Array) -> Iterator[int]:
         """Compare one window ``(n,)``; yields the number of tokens read so far."""
@@ -206,7 +220,9 @@ class _Comparison:
         """Compare the routing that both sides recorded since the last call."""
         base_routes, routes = self._base_routes.take(), self._routes.take()
         for layer in base_routes.keys() & routes.keys():
-            self._overlaps[layer].extend(routing_overlap(base_routes[layer], routes[layer]))
+            ids = self._experts.get(str(layer))
+            chosen = np.asarray(ids, np.int32)[routes[layer]] if ids else routes[layer]
+            self._overlaps[layer].extend(routing_overlap(base_routes[layer], chosen))
 
 
 @dataclass(slots=True)
@@ -238,10 +254,14 @@ def _windows(engine: Engine, text: str, window: int, max_tokens: int | None) -> 
 
 
 def _load(
-    artifact: str | os.PathLike[str], backends: Sequence[str] | None, gpu: str | int | Placement
+    artifact: str | os.PathLike[str],
+    backends: Sequence[str] | None,
+    gpu: str | int | Placement,
+    provider: str | None,
 ) -> Iterator[Engine]:
-    for name in backends or (_default_backends(artifact) if gpu == "off" else ["auto"]):
-        yield Engine.load(artifact, backend=name, gpu=gpu)
+    on_cpu = gpu == "off" and provider is None
+    for name in backends or (_default_backends(artifact) if on_cpu else ["auto"]):
+        yield Engine.load(artifact, backend=name, gpu=gpu, provider=provider)
 
 
 def _default_backends(artifact: str | os.PathLike[str]) -> list[str]:

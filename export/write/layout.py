@@ -49,7 +49,7 @@ class FileLayout(Protocol[Tensor]):
 
     @property
     def tensors(self) -> Sequence[PlacedTensor[Tensor]]:
-        """In file order, without gaps."""
+        """The tensors in file order, without gaps between them."""
 
     @property
     def nbytes(self) -> int:

@@ -11,7 +11,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,12 @@ class ModelName:
             fine_tune=said.get("general.finetune", parsed.fine_tune),
             version=said.get("general.version", parsed.version),
         )
+
+    def sized(self, shapes: Shapes) -> ModelName:
+        """The same name with the size of these tensors: of a model that lost some."""
+        import gguf
+
+        return replace(self, size_label=gguf.size_label(*_parameter_counts(shapes)))
 
     def file_name(self, encoding: str) -> str:
         """The file name when most weights are ``encoding``, with the characters that the convention allows.

@@ -17,9 +17,6 @@ struct Case {
     int64_t k;
     std::vector<uint8_t> weights;
     std::vector<float> x;
-    // MXFP4 has no NaN. Its largest scales, 2^96 and more, overflow float32 in some steps: here where
-    // a row is unpacked, there in a product.
-    bool has_huge_scale = false;
 };
 
 std::vector<float> product(const Isa &isa, const Isa &quantizer, const Case &of) {
@@ -60,13 +57,13 @@ void check(const Case &of, const Isa &isa, const Isa &plain, const std::vector<S
                         there = expected[size_t(t) * of.n_rows + r];
             const double largest = rows[r].largest * tokens[t].largest;
             if (std::isnan(largest) || std::isinf(largest)) {
-                if (!of.has_huge_scale && !is_bad(here))
+                if (!is_bad(here))
                     found("a bad value is lost", isa.name, kLayouts[of.format].name);
                 continue;
             }
             // Sums in another order. Above 1e30 a step may overflow, which shows.
             const double limit = 1e-4 * double(of.k) * largest + 1e-30;
-            if (!of.has_huge_scale && rows[r].largest < 1e30 && limit < 1e26 && !(std::fabs(here - there) <= limit))
+            if (rows[r].largest < 1e30 && limit < 1e26 && !(std::fabs(here - there) <= limit))
                 found("a result differs", isa.name, kLayouts[of.format].name);
         }
 }
@@ -80,8 +77,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const int bad_activation = input.byte();
     of.k = std::max<int64_t>(32, int64_t(layout.block_size)) * (1 + input.below(3));
     of.weights = input.bytes(size_t(of.n_rows * of.k) / layout.block_size * layout.block_bytes);
-    for (size_t at = 0; of.format == MXFP4 && at < of.weights.size(); at += layout.block_bytes)
-        of.has_huge_scale |= of.weights[at] >= 224;
     of.x = bad_activation % 8 == 7 ? input.any_floats(size_t(of.n_tokens * of.k))
                                    : input.small_floats(size_t(of.n_tokens * of.k));
     int n_isas = 0;

@@ -19,8 +19,19 @@ __all__ = ["MXFP4", "NVFP4"]
 
 _LEVELS = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
 _MIDPOINTS = (_LEVELS[1:8] + _LEVELS[:7]) / 2
-_POWERS = np.ldexp(np.float32(1), np.arange(256) - 128)  # E8M0: 2^(e - 127), halved
-_SMALLEST_E8M0, _LARGEST_E8M0 = 2, 254  # reciprocals are finite; 255 is NaN in the standard
+_SMALLEST_E8M0, _LARGEST_E8M0 = 2, 223  # of a search: reciprocals are finite. Of a file: those above are NaN
+
+
+def _e8m0_halves() -> F32Array:
+    """Half of each E8M0 value, ``2^(e - 128)``; NaN for 255, as in the standard, and for all of 2^96 and more.
+
+    No model has such weights. Their products overflow float32 within a step, in one instruction set and not in another.
+    """
+    code = np.arange(256)
+    return np.where(code <= _LARGEST_E8M0, np.ldexp(np.float32(1), code - 128), np.float32(np.nan))
+
+
+_POWERS = _e8m0_halves()
 
 
 def _e4m3_halves() -> F32Array:
@@ -39,7 +50,7 @@ _LARGEST_E4M3 = 0x7E
 class MXFP4(
     BlockFormat, ggml_type=39, file_type=38, block_size=32, block_bytes=1 + 16, fallback="F16", largest=2.0**30
 ):
-    """``w = 2^(e - 128) * levels[qs]``."""
+    """``w = 2^(e - 128) * levels[qs]``; NaN where ``e`` is above 223, scales that ggml computes with."""
 
     def quantize_blocks(self, blocks: F32Array, importance: F32Array | None = None) -> U8Array:
         """The power of two with the smallest error, of the three that may have it."""
@@ -82,7 +93,7 @@ class NVFP4(
 def _best(
     x: F32Array, candidates: list[npt.NDArray[np.int64]], values: F32Array, w: F32Array | None
 ) -> npt.NDArray[np.int64]:
-    """Of each lane's candidate codes of a scale the first with the smallest error."""
+    """For each lane, the candidate codes with the smallest error; the first of equal ones."""
     best, error = candidates[0].copy(), np.full(x.shape[1], np.inf, np.float32)
     for code in candidates:
         scale = values[code]

@@ -41,7 +41,7 @@ _STARTS = {4: (-8.5, -8.0, -7.5, -7.0, 7.0, 7.5), 8: (-128.0, -127.5, 127.0, 127
 
 
 def _largest(bits: int, block_size: int, *, symmetric: bool) -> float:
-    """Of ggml's format for the same codes; else the shorter side's codes, less one for a rounded zero point."""
+    """The largest weight: as ggml's for the same codes, else of the shorter side less a rounded zero point."""
     if symmetric and block_size == _Q4_0.block_size:
         return _Q4_0.largest if bits == 4 else _Q8_0.largest
     return ((1 << (bits - 1)) - (1 if symmetric else 2)) * LARGEST_F16

@@ -13,7 +13,15 @@ from sprat.runtime.arch.moe import mlp_tensors
 from sprat.runtime.arch.rope import FrequencyFactors
 from sprat.runtime.arch.spec import ModelSpec
 
-__all__ = ["ROPE_FREQS", "expected_tensors", "is_optional_mtp", "is_routed_expert", "mtp_tensors", "tensor_role"]
+__all__ = [
+    "ROPE_FREQS",
+    "expected_tensors",
+    "has_experts",
+    "is_optional_mtp",
+    "is_routed_expert",
+    "mtp_tensors",
+    "tensor_role",
+]
 
 ROPE_FREQS = "rope_freqs.weight"  # divisors of the RoPE frequencies; computed from the config of a checkpoint
 _OPTIONAL_MTP = frozenset({"embed_tokens", "shared_head_head", "shared_head_norm"})  # else those of the model
@@ -86,6 +94,16 @@ def is_routed_expert(name: str) -> bool:
         (True, False)
     """
     return tensor_role(name).partition(".")[0].endswith("_exps")
+
+
+def has_experts(name: str) -> bool:
+    """Whether the first axis of a tensor is the routed experts: their weights, the router and its biases.
+
+    Example:
+        >>> has_experts("blk.3.ffn_gate_inp.weight"), has_experts("blk.3.ffn_gate_shexp.weight")
+        (True, False)
+    """
+    return is_routed_expert(name) or tensor_role(name) in {"ffn_gate_inp", "exp_probs_b.bias"}
 
 
 def _layer(spec: ModelSpec, layer: int) -> Iterator[NamedShape]:

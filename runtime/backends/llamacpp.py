@@ -52,7 +52,10 @@ class LlamaCppLoader(BackendLoader, name="llamacpp", preference=30):
     """llama.cpp, if llama-cpp-python is installed and can load the file."""
 
     uses_gpu = True
-    gives_entries = False
+
+    def gives_entries(self, request: LoadRequest) -> bool:
+        """llama.cpp keeps them."""
+        return False
 
     def footprint(self, request: LoadRequest) -> Footprint:
         """An F16 cache, and the activations and logits of one batch of llama.cpp's own size; less what a GPU holds."""

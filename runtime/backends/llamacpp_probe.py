@@ -1,14 +1,12 @@
 """Load a file with llama.cpp in a child process first, since an abort or an illegal instruction cannot be caught.
 
 The child is :mod:`sprat.runtime.backends.llamacpp_child`. It runs with llama.cpp's repacked buffers (fast), and if that
-crashes, without them (needed for MoE models on CPUs with AMX). The result is cached per file, llama-cpp-python version
-and CPU.
+crashes, without them (needed for MoE models on CPUs with AMX). The result is remembered per file, llama-cpp-python
+version, CPU and driver.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
 import signal
 import subprocess
@@ -19,11 +17,10 @@ from pathlib import Path
 
 import msgspec
 
-from sprat.devices.cpu import this_cpu
 from sprat.errors import BackendError
-from sprat.files import DocumentError, atomic_write, cache_folder, parse_json, read_input
 from sprat.runtime.backends.child_outcome import ChildOutcome
 from sprat.runtime.backends.gpu.use import GPUUse
+from sprat.runtime.backends.probe_cache import probe_file, recall, remember
 
 __all__ = ["ProbeReport", "probe"]
 
@@ -53,15 +50,14 @@ def probe(
         BackendError: none works; the message has the exit status of the child and a remedy.
     """
     on_gpu = [msgspec.json.encode(gpu).decode(), str(_SHORT_CONTEXT if gpu is None else context)]
-    cached = _cache_file(path, on_gpu)
-    report = _read_cached(cached)
-    if report is not None:
+    cached = probe_file([path], version("llama-cpp-python"), *on_gpu)
+    if (report := recall(cached, ProbeReport)) is not None:
         return report
     for use_extra_bufts in (True, False):
         outcome = _try(path, on_gpu, readable, use_extra_bufts=use_extra_bufts)
         if outcome.return_code == 0:
             report = ProbeReport(use_extra_bufts)
-            _write_cached(cached, report)
+            remember(cached, report)
             return report
         if outcome.return_code > 0:  # llama.cpp rejected the file
             raise BackendError(outcome.message)
@@ -88,34 +84,3 @@ def _remedy(outcome: ChildOutcome, gpu: GPUUse | None) -> str:
 
         return f"rebuild it for this CPU: {install_command()} --force-reinstall --no-binary llama-cpp-python"
     return "use backend='reference', or export the file again"
-
-
-def _cache_file(path: Path, on_gpu: list[str]) -> Path:
-    """The file that caches the result for ``path``: one per file (by path, size and time), library, CPU, placement."""
-    found, cpu = path.stat(), this_cpu()
-    features = sorted(name for name, present in cpu.features.items() if present)
-    identity = [
-        os.path.realpath(path),
-        found.st_size,
-        found.st_mtime_ns,
-        version("llama-cpp-python"),
-        cpu.model,
-        features,
-        *on_gpu,
-    ]
-    digest = hashlib.sha256(msgspec.json.encode(identity)).hexdigest()[:32]
-    return cache_folder() / "probes" / f"{digest}.json"
-
-
-def _read_cached(cached: Path) -> ProbeReport | None:
-    try:
-        report: ProbeReport = parse_json(read_input(cached), ProbeReport)
-    except (OSError, DocumentError):
-        return None  # not cached, or damaged: probe again
-    return report
-
-
-def _write_cached(cached: Path, report: ProbeReport) -> None:
-    with contextlib.suppress(OSError):  # the folder is not writable: the next start probes again
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(cached, msgspec.json.encode(report))

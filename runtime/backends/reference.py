@@ -70,6 +70,7 @@ class ReferenceBackend:
         self._streams = ModelStreams(Model(spec, weights, ReferenceKernels(dense_bytes)))
         self.vocab_size = spec.vocab_size
         self.max_context = spec.max_context
+        self.n_experts = spec.moe.n_routed_experts if spec.moe else 0
 
     def new_stream(self, capacity: int, observe: RoutingObserver | None = None) -> ModelStream:
         """An empty sequence; ``observe`` gets the routing of each MoE layer.

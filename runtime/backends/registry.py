@@ -26,6 +26,7 @@ from sprat.errors import BackendError, DoesNotFitError, SpratError, unknown_name
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.backends.gpu.use import GPUUse
 from sprat.runtime.backends.protocol import Backend
+from sprat.runtime.backends.providers.settings import ProviderSettings
 from sprat.runtime.cache.entries import Storage
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.model_file import ModelFile
@@ -71,6 +72,7 @@ class LoadRequest:
     gpu: GPUOption = GPU_OFF  # what the caller says about the GPU
     accelerator: Accelerator | None = None  # of the device's profile
     gpu_use: GPUUse | None = None  # the placement that was chosen
+    provider: ProviderSettings | None = None  # of onnxruntime; None for the CPU
 
     @property
     def gguf(self) -> GGUFFile:
@@ -122,7 +124,6 @@ class BackendLoader(ABC):
     exact: ClassVar[bool] = False  # supports unquantized activations and cache
     uses_gpu: ClassVar[bool] = False  # has ``place``
     few_as_one: ClassVar[bool] = False  # a few tokens of one pass have the bits of one at a time
-    gives_entries: ClassVar[bool] = True  # KV entries may be copied between its streams
 
     def __init_subclass__(cls, *, name: str, preference: int, reads: str = "gguf") -> None:
         super().__init_subclass__()
@@ -137,6 +138,10 @@ class BackendLoader(ABC):
     def stream_bytes(self, request: LoadRequest) -> int:
         """What a stream takes besides its KV entries; the footprint counts it once."""
         return 0
+
+    def gives_entries(self, request: LoadRequest) -> bool:
+        """Whether KV entries may be copied between its streams."""
+        return True
 
     def place(self, request: LoadRequest) -> GPUUse:
         """What of the model goes on a GPU.
@@ -178,6 +183,7 @@ class BackendChoice:
     passed_over: tuple[tuple[str, str], ...] = ()
     gpu: GPUUse | None = None  # None on the CPU
     no_gpu_because: str = ""  # why a GPU that was asked for is not used
+    provider: str = ""  # of onnxruntime, besides the CPU
 
     def text(self) -> str:
         """The choice in one line.
@@ -187,6 +193,7 @@ class BackendChoice:
             'reference; not native (not built)'
         """
         place = f" on {self.gpu.text()}" if self.gpu else " on the CPU" if self.no_gpu_because else ""
+        place = f" with {self.provider}" if self.provider else place
         text = "; not ".join([self.name + place, *(f"{name} ({why})" for name, why in self.passed_over)])
         return f"{text}; no GPU ({self.no_gpu_because})" if self.no_gpu_because else text
 
@@ -231,15 +238,16 @@ def _on_cpu(name: str, request: LoadRequest) -> BackendChoice:
     for candidate in _candidates(request) if name == "auto" else [_loader(name)]:
         why_not = _why_not(candidate, request)
         if why_not is None:
-            return BackendChoice(candidate.name, tuple((other, str(why)) for other, why in passed_over.items()))
+            reasons = tuple((other, str(why)) for other, why in passed_over.items())
+            return BackendChoice(candidate.name, reasons, provider=request.provider.name if request.provider else "")
         passed_over[candidate.name] = why_not
     if len(passed_over) == 1:
         raise next(iter(passed_over.values()))
     if all(isinstance(why, DoesNotFitError) for why in passed_over.values()):
         raise _too_large(passed_over, request)
-    reasons = "; ".join(f"{other}: {why}" for other, why in passed_over.items())
+    why_none = "; ".join(f"{other}: {why}" for other, why in passed_over.items())
     does_not_fit = any(isinstance(why, DoesNotFitError) for why in passed_over.values())
-    raise (DoesNotFitError if does_not_fit else BackendError)(f"no backend can run {request.file.path}: {reasons}")
+    raise (DoesNotFitError if does_not_fit else BackendError)(f"no backend can run {request.file.path}: {why_none}")
 
 
 def _too_large(passed_over: dict[str, SpratError], request: LoadRequest) -> DoesNotFitError:

@@ -61,7 +61,7 @@ class EntryLayout:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the stored array."""
+        """The data type of the stored array."""
         return _DTYPES[self.storage]
 
     @property

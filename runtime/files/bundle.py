@@ -44,6 +44,7 @@ __all__ = [
     "QualityStep",
     "Source",
     "TensorGroup",
+    "has_manifest",
     "manifest_text",
     "read_manifest",
 ]
@@ -129,7 +130,7 @@ class QualityReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """For a reader: what was done, and every step with whether the file has it."""
+        """Lines of text: what was done, and every step with whether it was taken."""
         text = f"quality {self.level}: formats allocated, rounding by {self.rounding}"
         if self.calibration_tokens:
             text += f", calibrated with {self.calibration_tokens:,} tokens"
@@ -139,6 +140,33 @@ class QualityReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             for step in self.steps
         ]
         return [text, *steps, *self.notes]
+
+
+class PruningReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which routed experts an export kept, and what leaving out the others costs before quantization."""
+
+    digest: _Sha256  # of source, text and share
+    calibration_tokens: _Count
+    n_experts: _Count  # of each layer of the source
+    experts: dict[str, tuple[_Count, ...]]  # MoE layer -> the source's ids of those that were kept
+    n_weights: _Count
+    n_weights_before: _Count
+    contribution: float  # of the kept experts: share of router weight times norm of the output, over the text
+    n_scored: _Count  # tokens of the comparison with the source
+    kld: float  # mean KL divergence in nats
+    kld_error: float  # its standard error
+    same_top: float  # share of tokens with the source's top token
+
+    def lines(self) -> list[str]:
+        """For a reader: what was removed, and what it costs."""
+        n_kept = len(next(iter(self.experts.values())))
+        return [
+            f"pruned: {n_kept} of {self.n_experts} experts per layer kept, by {self.calibration_tokens:,} tokens: "
+            f"{self.n_weights / 1e6:,.1f}M of {self.n_weights_before / 1e6:,.1f}M weights, "
+            f"{self.contribution:.1%} of what the experts add",
+            f"cost of pruning, before quantization: KLD {self.kld:.5f} ± {self.kld_error:.5f}, same top token "
+            f"{self.same_top:.1%} on {self.n_scored:,} tokens",
+        ]
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -156,6 +184,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     versions: dict[str, str]
     sampling: dict[str, float] | msgspec.UnsetType = msgspec.UNSET  # the model's sampling parameters, for information
     quality: QualityReport | msgspec.UnsetType = msgspec.UNSET  # of a calibrated export
+    pruning: PruningReport | msgspec.UnsetType = msgspec.UNSET  # of an export with fewer experts
     warnings: tuple[str, ...] = ()
     manifest_sha256: _Sha256 | msgspec.UnsetType = msgspec.UNSET  # of this text; see integrity/manifest_seal.py
 
@@ -225,6 +254,11 @@ class Bundle:
             f"not in the manifest, and not checked: {summarize(others, 4)}" if others else "",
         )
         return tuple(filter(None, notes))
+
+
+def has_manifest(folder: Path) -> bool:
+    """Whether ``folder`` is a bundle, be it a damaged one: a link that leads nowhere counts."""
+    return os.path.lexists(folder / MANIFEST_NAME)
 
 
 def read_manifest(folder: Path) -> Manifest:

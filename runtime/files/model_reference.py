@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sprat.errors import InputError
 from sprat.files import checked_path
-from sprat.runtime.files.bundle import MANIFEST_NAME
+from sprat.runtime.files.bundle import has_manifest
 from sprat.runtime.files.hub_cache import HubReference, is_repository, newest_snapshot
 from sprat.runtime.files.shape_checks import summarize
 from sprat.runtime.files.split_name import first_part
@@ -46,7 +46,7 @@ def locate_model_file(name: str | os.PathLike[str]) -> Path:
         InputError: as for :func:`locate_model`, or a checkpoint.
     """
     path = locate_model(name)
-    is_checkpoint = path.is_dir() and (path / "config.json").exists() and not (path / MANIFEST_NAME).exists()
+    is_checkpoint = path.is_dir() and (path / "config.json").exists() and not has_manifest(path)
     if is_checkpoint or (name == "demo" and not path.exists()):
         raise InputError(
             f"{path}: a checkpoint, expected a bundle or a model file; sprat.load({os.fspath(name)!r}) runs it "
@@ -57,7 +57,7 @@ def locate_model_file(name: str | os.PathLike[str]) -> Path:
 
 def _in_folder(path: Path) -> Path:
     """The model in a folder; a file is itself."""
-    if not path.is_dir() or (path / MANIFEST_NAME).exists():
+    if not path.is_dir() or has_manifest(path):
         return path
     if is_repository(path):
         return _in_folder(newest_snapshot(path))

@@ -85,7 +85,7 @@ class MoreRows(msgspec.Struct, frozen=True, tag=True):
 
 
 class Loaded(msgspec.Struct, frozen=True, tag=True):
-    """Of the model that was loaded."""
+    """The reply to a load: the properties of the model."""
 
     number: int
     vocab_size: int

@@ -55,7 +55,7 @@ class ModelProcess:
 
     @property
     def process_id(self) -> int:
-        """Of the other process."""
+        """The process id of the child."""
         return self._process.pid
 
     @contextlib.contextmanager

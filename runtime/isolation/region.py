@@ -59,7 +59,7 @@ class Region:
         return descriptor
 
     def unused_row(self) -> int:
-        """The index of a row to lend that nobody uses; ``SHARED`` if all are in use."""
+        """The index of a free row; ``SHARED`` if all are in use."""
         for index, user in enumerate(self._users):
             if user is None or user() is None:
                 return index
@@ -73,7 +73,7 @@ class Region:
         return row
 
     def row(self, index: int) -> F32Array:
-        """The row to lend, for who fills it."""
+        """Row ``index``, to be written."""
         return self._rows(index, 1)
 
     def _rows(self, first: int, n: int) -> F32Array:

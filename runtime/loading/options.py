@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Self, TypeAlias, TypedDict
 
+from sprat.devices.parts import Accelerator
 from sprat.devices.plan.placement import Placement
 from sprat.errors import InputError
 from sprat.files import checked_path
 from sprat.keywords import record_of
+from sprat.runtime.backends.providers.settings import ProviderSettings
 from sprat.runtime.cache import STORAGES, Storage
 from sprat.runtime.files.model_file import Check
 from sprat.runtime.gpu_option import GPUOption
@@ -37,6 +40,8 @@ class LoadKeywords(TypedDict, total=False):
     isolate: bool
     trust: bool
     gpu: str | int | Placement
+    provider: str | None
+    provider_options: Mapping[str, str] | None
     prefix_cache: bool | str | os.PathLike[str]
     speculate: Speculate
 
@@ -73,6 +78,10 @@ class LoadOptions:
             between a GPU's free memory and RAM, and the CPU where no GPU helps (:attr:`Engine.backend_choice` says
             why); ``"4GB"`` the same with so much of the GPU's memory, ``"on"`` everything on the GPU, or a
             :class:`~sprat.devices.plan.placement.Placement`: these three are errors where they do not work.
+        provider: an execution provider of onnxruntime, for an ONNX model; the CPU computes the rest: ``"webgpu"``,
+            ``"cuda"``, ``"coreml"``, ``"directml"``, ``"openvino"`` or ``"qnn"``. Its logits are first compared with
+            the CPU's, in a child process; wrong ones are an error. See docs/onnx.md.
+        provider_options: its options in onnxruntime's words, ``{"device_id": "1"}``; they replace those of ``device``.
         prefix_cache: keep the KV entries of prompts, so that the next one with the same beginning processes only the
             rest: at most those of one full context, and only what ``memory`` leaves beside sessions. A folder also
             keeps them on disk, for the next start. False for none. See docs/embedding.md.
@@ -94,6 +103,8 @@ class LoadOptions:
     isolate: bool = False
     trust: bool = False
     gpu: str | int | Placement = "off"
+    provider: str | None = None
+    provider_options: Mapping[str, str] | None = None
     prefix_cache: bool | str | os.PathLike[str] = True
     speculate: Speculate = "auto"
 
@@ -101,12 +112,14 @@ class LoadOptions:
         """Check what no later step looks at.
 
         Raises:
-            InputError: ``cache`` is no storage, ``gpu`` none of its values or on with ``isolate``, ``prefix_cache`` no
-                path, or ``speculate`` no number of tokens.
+            InputError: ``cache`` is no storage, ``gpu`` none of its values or on with ``isolate``, ``provider`` unknown
+                or beside ``isolate``, ``gpu`` or another backend, ``prefix_cache`` no path, or ``speculate`` no number
+                of tokens.
         """
         gpu = GPUOption.of(self.gpu)
         if self.isolate and not gpu.is_off:
             raise InputError(f"gpu is {self.gpu!r} with isolate=True, but it opens no device; drop one of the two")
+        self._check_provider(gpu)
         if self.cache is not None and self.cache not in STORAGES:
             raise InputError(f"cache is {self.cache!r}, expected one of {', '.join(STORAGES)}, or None for the default")
         if not isinstance(self.prefix_cache, bool):
@@ -114,6 +127,29 @@ class LoadOptions:
         number = isinstance(self.speculate, int) and not isinstance(self.speculate, bool)
         if self.speculate not in ("auto", "off") and not (number and 0 < int(self.speculate) <= _MAX_DRAFTS):
             raise InputError(f"speculate is {self.speculate!r}, expected 'auto', 'off' or 1 to {_MAX_DRAFTS} tokens")
+
+    def _check_provider(self, gpu: GPUOption) -> None:
+        if self.provider is None:
+            if self.provider_options is not None:
+                raise InputError(f"provider_options is {self.provider_options!r} without a provider; name one")
+            return
+        ProviderSettings.of(self.provider, self.provider_options)
+        others = {"isolate=True": self.isolate, f"gpu={self.gpu!r}": not gpu.is_off}
+        others[f"backend={self.backend!r}"] = self.backend not in {"auto", "onnx"}
+        if found := [name for name, is_set in others.items() if is_set]:
+            raise InputError(
+                f"provider is {self.provider!r} with {', '.join(found)}, but providers are the onnx backend's, in this "
+                "process; drop one of the two"
+            )
+
+    def provider_settings(self, accelerator: Accelerator | None) -> ProviderSettings | None:
+        """The provider with the options for a device's GPU; ``None`` without one."""
+        return ProviderSettings.of(self.provider, self.provider_options, accelerator) if self.provider else None
+
+    @property
+    def backend_name(self) -> str:
+        """``backend``; a provider is the onnx backend's."""
+        return self.backend if self.provider is None else "onnx"
 
     @classmethod
     def of(cls, function: str, keywords: LoadKeywords) -> Self:

@@ -87,13 +87,14 @@ def prefixes_of(
     """
     if wanted is False:
         return None
-    if not chosen_loader(choice).gives_entries or request.isolated:
+    gives_entries = chosen_loader(choice).gives_entries(request)
+    if not gives_entries or request.isolated:
         if wanted is True:
             return None
-        keeper = "an isolated process" if chosen_loader(choice).gives_entries else f"the {choice.name} backend"
+        keeper = "an isolated process" if gives_entries else f"the {choice.name} backend"
         raise BackendError(
             f"prefix_cache is {os.fspath(wanted)!r}, but {keeper} does not give out its KV entries; load the model "
-            "without isolate and with another backend, or leave the folder out"
+            "without isolate and provider, and with another backend, or leave the folder out"
         )
     limit_bytes, folder = budget.cost.nbytes(request.context), None
     if wanted is not True:

@@ -72,14 +72,20 @@ class CacheBudget:
         A stream that is never closed gives it back when it is collected.
 
         Raises:
-            DoesNotFitError: the streams that are open leave too little; the message says how many tokens fit.
+            DoesNotFitError: the streams that are open leave too little, and the message says how many tokens fit; or
+                the system has too little.
         """
         n_bytes = self.cost.nbytes(capacity)
         self._reserve(n_bytes, capacity)
         try:
             stream = new(capacity)
-        except BaseException:
+        except BaseException as error:
             self._give_back(n_bytes)
+            if isinstance(error, MemoryError):
+                raise DoesNotFitError(
+                    f"a KV cache for {capacity:,} tokens needs {human_bytes(n_bytes)}, which this system does not "
+                    "give; use fewer tokens (context=)"
+                ) from error
             raise
         give_back = weakref.finalize(stream, self._give_back, n_bytes)
         give_back.atexit = False

@@ -40,9 +40,27 @@ _END_OF_GENERATION = frozenset({
     "<|eom_id|>",
     "<|end_of_text|>",
     "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<|calls|>",
+    "<|flush|>",
+    "<|tool_response>",
+    "<turn|>",
     "<end_of_turn>",
+    "<end_of_utterance>",
+    "<eos>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOS]",
+    "[EOT]",
+    "[e~[",
     "</s>",
+    # padding, repository and file of fill-in-the-middle: a model writes them after what it filled in
+    *("<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"),
+    *("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"),
+    "<|file_sep|>",
 })  # fmt: skip
+_END_KEYS = ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")  # tokenizer.ggml.*_token_id of end tokens
 
 PREFIX_KEY = "tokenizer.sprat.prefix_first_only"
 EOG_KEY = "tokenizer.sprat.eog_token_ids"  # all end tokens: GGUF has keys for three
@@ -219,11 +237,13 @@ def checked_size(size: int, source: object) -> int:
 def eog_ids(tokens: list[str], types: list[TokenType], named: Iterable[int | None]) -> frozenset[int]:
     """The ``named`` ids, and all control tokens with a text that llama.cpp treats as EOG."""
     known = {
-        index
+        text: index
         for index, (text, kind) in enumerate(zip(tokens, types, strict=False))
         if kind is TokenType.CONTROL and text in _END_OF_GENERATION
     }
-    return frozenset(known | {index for index in named if index is not None})
+    if {"<|return|>", "<|call|>"} <= known.keys():
+        known.pop("<|end|>", None)  # of gpt-oss: ends a message, after which the answer continues
+    return frozenset({*known.values(), *(index for index in named if index is not None)})
 
 
 def is_known_eog(text: str) -> bool:
@@ -235,7 +255,7 @@ def _named_ends(metadata: Mapping[str, Any], size: int) -> list[int | None]:
     """The end tokens in the keys; ids that name no token are left out."""
     listed = metadata.get(EOG_KEY)
     ids = [] if listed is None else [int(index) for index in listed]
-    keys = [_id(metadata, kind, size, None) for kind in ("eos", "eot", "eom")]
+    keys = [_id(metadata, kind, size, None) for kind in _END_KEYS]
     return [*keys, *(index for index in ids if 0 <= index < size)]
 
 

@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 from golden_models import config_of
 from memory_weights import MemoryWeights
-from native_kernels import BLOCK_FORMATS, every_isa, kernels_of, needs_native, random_weight
+from native_kernels import BLOCK_FORMATS, every_isa, exact_activations, kernels_of, needs_native, random_weight
 
 from sprat.errors import BackendError
+from sprat.quant.convert import first_nonfinite
+from sprat.quant.formats import get_format
 from sprat.runtime.arch.hf_config import spec_from_config
 from sprat.runtime.arch.moe import GroupScore, MoESpec, Scoring
 from sprat.runtime.generate.sampling import Sampler, SamplingParams
 from sprat.runtime.kernels import ReferenceKernels
 from sprat.runtime.models import Model
+from sprat.runtime.weights import Weight
 
 BAD = [np.nan, np.inf, -np.inf]
 both_kernels = pytest.mark.parametrize(
@@ -36,6 +39,31 @@ def test_an_activation_at_any_place_reaches_every_product(isa, format_name, bad)
             out = kernels.linear(x, weight)
             assert not np.isfinite(out[n - 1]).any(), (n, place)
             assert np.isfinite(out[: n - 1]).all(), (n, place)
+
+
+@needs_native
+@every_isa
+@pytest.mark.parametrize("n", [1, 2, 3, 40])
+def test_every_scale_of_mxfp4_gives_the_same_or_shows(isa, n):
+    """A row for each scale: finite and near the reference up to 2^95, NaN above, which float32 cannot multiply."""
+    rng, stored = np.random.default_rng(n), get_format("MXFP4")
+    packed = rng.integers(0, 256, (256, 2, 17), dtype=np.uint8)
+    packed[..., 0] = np.arange(256)[:, None]
+    weight = Weight("w", stored, (256, 64), packed.reshape(256, 34))
+    x = exact_activations(rng, n, 64)
+    out, expected = kernels_of(isa).linear(x, weight), ReferenceKernels().linear(x, weight)
+    largest = np.abs(weight.dequantize()).max(axis=1) * np.abs(x).sum(axis=1)[:, None]
+    assert np.isfinite(expected[:, :224]).all()
+    assert (np.abs(out - expected)[:, :224] <= 1e-5 * largest[:, :224] + 1e-35).all()
+    assert np.isnan(out[:, 224:]).all()
+    assert np.isnan(expected[:, 224:]).all()
+
+
+@pytest.mark.parametrize("scale", [224, 254, 255])
+def test_a_scale_that_cannot_be_multiplied_is_found_by_the_check_of_blocks(scale):
+    packed = np.zeros((4, 17), np.uint8)
+    packed[2, 0] = scale
+    assert first_nonfinite(packed, get_format("MXFP4")) == 64
 
 
 @both_kernels

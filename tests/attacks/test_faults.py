@@ -37,11 +37,8 @@ def source(tmp_path_factory):
     return write_checkpoint(tmp_path_factory.mktemp("source") / "student", "qwen2")
 
 
-FAST = [("EIO", True)]
-SLOW = [pair for pair in itertools.product(ACTIONS, (False, True)) if pair not in FAST]
-
-
-@pytest.mark.parametrize(("action", "force"), [*FAST, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in SLOW)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("action", "force"), list(itertools.product(ACTIONS, (False, True))))
 def test_a_fault_at_any_call_leaves_a_complete_output_or_none(action, force, shim, source, tmp_path):
     command = [sys.executable, SUPPORT / "faulty_export.py", shim, source, tmp_path, ACTIONS[action]]
     command += ["force" if force else "new", STRIDE]

@@ -201,6 +201,7 @@ def test_a_preset_larger_than_the_disk_is_refused_before_writing(tmp_path, capsy
     assert [path.name for path in (tmp_path / "sprat" / "shapes").iterdir()] == []
 
 
+@pytest.mark.slow
 def test_speculation_is_measured_in_pairs(bundle, capsys):
     code, out, _ = run(capsys, bundle, "--speculate", "-r", "1", "--backend", "reference", "--json")
     found = [json.loads(line) for line in out.splitlines()]

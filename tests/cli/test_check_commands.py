@@ -42,7 +42,7 @@ def damaged(bundle):
 def test_a_whole_bundle_passes_every_command(bundle, source, capsys):
     code, out, err = run(capsys, "inspect", bundle, "--check")
     assert code == 0
-    assert "files have the hashes of the manifest" in out
+    assert "every file has its hash of the manifest" in out
     assert "checked: all weights are finite" in out
     assert "checking: 100%" in err
     assert run(capsys, "run", bundle, "hi", "-n", 2, "--check", "--batch", 8)[0] == 0

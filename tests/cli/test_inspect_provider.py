@@ -26,10 +26,10 @@ def webgpu(monkeypatch):
     models, result = [], {"prompt_error": 0.25, "decode_error": 1e-4, "problem": "", "version": "1.27.0"}
 
     def use(model, provider):
-        models.append((model.name, provider))
+        models.append((model.name, provider.name))
         nodes = (FallbackNodes("Shape", "blk.*/Shape", 12),)
         numbers = {"n_nodes": 50, "n_fallback_nodes": 12, "fallback": nodes}
-        return ProviderUse(provider=provider, **numbers, **result)
+        return ProviderUse(provider=provider.name, **numbers, **result)
 
     monkeypatch.setattr(inspection, "provider_use", use)
     return models, result

@@ -58,6 +58,7 @@ def export_and_kill(source, out, n_chunks, delay=0.0):
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_the_bytes_are_the_same(source, whole, tmp_path):
     rng = random.Random(7)
     for attempt in range(4):

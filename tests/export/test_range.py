@@ -77,6 +77,7 @@ def test_the_largest_weight_of_each_format_is_exported_and_finite(quant, tmp_pat
         np.testing.assert_allclose(file.weight("blk.0.ffn_down.weight").dequantize().flat[5], value, rtol=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_running")
 @pytest.mark.parametrize("options", [{"block_size": 32}, {"block_size": 64}, {"portable": True}])
 @pytest.mark.parametrize("quant", ["int4", "int8", "f16", "bf16", "q4_1"])

@@ -63,6 +63,8 @@ def test_any_bytes_dequantize_as_in_ggml(ggml, name):
         found.block_bytes,
     )
     packed = np.random.default_rng(3).integers(0, 256, (999, found.block_bytes), dtype=np.uint8)
+    if name == "MXFP4":
+        packed[:, 0] %= 224  # larger scales are NaN here
     expected = np.empty((999, found.block_size), np.float32)
     traits.to_float(packed.ctypes.data, expected.ctypes.data, expected.size)
     np.testing.assert_array_equal(found.dequantize(packed), expected)

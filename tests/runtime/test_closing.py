@@ -87,6 +87,7 @@ def test_a_closed_engine_holds_no_map_and_raises(bundles, backend):
     session.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_of_two_engines_in_sequence_one_is_in_memory(bundles, backend):
     for bundle in bundles * 2:

@@ -111,6 +111,7 @@ def test_an_error_in_the_middle_of_a_stream_is_an_event(student, monkeypatch):
     assert json.loads(events[-1])["error"]["type"] == "server_error"
 
 
+@pytest.mark.slow
 def test_memory_stays_flat(student):
     """Resident memory after 300 requests is that after 100, within a megabyte, in a process of its own."""
     program = f"""

@@ -12,12 +12,12 @@ from sprat.runtime.weights import Weight
 
 __all__ = ["KINDS", "BadWeights", "bad_block", "can_hold"]
 
-# Bits of binary16, bfloat16, float32, of an exponent byte (E8M0) and of E4M3, which have no infinity.
+# Bits of binary16, bfloat16, float32, of MXFP4's exponent byte and of E4M3, which have no infinity.
 _PATTERNS = {
     "nan": [b"\x00\x7e", b"\xc0\x7f", b"\x00\x00\xc0\x7f", b"\xff", b"\x7f"],
     "inf": [b"\x00\x7c", b"\x80\x7f", b"\x00\x00\x80\x7f"],
     "minus inf": [b"\x00\xfc", b"\x80\xff", b"\x00\x00\x80\xff"],
-    "largest": [b"\xff\x7b", b"\x7f\x7f", b"\xff\xff\x7f\x7f", b"\xfe", b"\x7e"],
+    "largest": [b"\xff\x7b", b"\x7f\x7f", b"\xff\xff\x7f\x7f", b"\xdf", b"\x7e"],
 }
 KINDS = list(_PATTERNS)
 

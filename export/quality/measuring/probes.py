@@ -167,6 +167,6 @@ def _chunk_divergences(states: F32Array, head: Head, rounded_head: Weight) -> F6
 
 
 def _log_softmax(logits: F32Array) -> F64Array:
-    """Of each column."""
+    """The logarithm of the softmax over each column."""
     shifted = logits.astype(np.float64) - logits.max(axis=0)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=0)))

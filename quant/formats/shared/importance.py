@@ -59,7 +59,7 @@ class RowImportance:
         return cls(np.ascontiguousarray(rows), np.ascontiguousarray(which, dtype=np.int64))
 
     def blocks(self, start: int, stop: int, block_size: int) -> F32Array:
-        """Of rows ``start .. stop``: ``(n, block_size)``, normalized."""
+        """The importance of rows ``start`` to ``stop``, normalized per block: ``(n, block_size)``."""
         return normalized(self.distinct[self.which[start:stop]].reshape(-1, block_size))
 
 

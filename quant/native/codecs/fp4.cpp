@@ -30,16 +30,17 @@ SPRAT_INLINE float level_of(int code) {
     return float(code & 8 ? -kLevels[code & 7] : kLevels[code & 7]);
 }
 
-// Half of E8M0: 2^(e - 128).
+// Half of E8M0: 2^(e - 128). NaN above 223, 2^95; see quant/formats/fp4.py.
 struct PowerOfTwo {
     static constexpr int kRows = 32, kCandidates = 3;
 
     SPRAT_INLINE float value(int code) {
+        if (code > 223) return __builtin_nanf("");
         return from_bits(code < 2 ? 0x00200000u << code : uint32_t(code - 1) << 23);
     }
     SPRAT_INLINE int candidate(float absmax, int i) {
         constexpr int kSteps[3] = {-2, -3, -1};
-        return std::clamp(int(bits_of(absmax) >> 23) + kSteps[i], 2, 254);
+        return std::clamp(int(bits_of(absmax) >> 23) + kSteps[i], 2, 223);
     }
 };
 

@@ -1,7 +1,8 @@
-"""The ``onnx`` backend: graphs exported by sprat (docs/onnx.md), run by onnxruntime on the CPU.
+"""The ``onnx`` backend: graphs exported by sprat (docs/onnx.md), run by onnxruntime on the CPU or with a provider.
 
 The KV cache is sprat's, not onnxruntime's. Each call binds views of it as inputs and outputs; only with
-``CacheUpdate.CONCAT`` are entries copied (:class:`~sprat.runtime.files.onnx.file.CacheUpdate`).
+``CacheUpdate.CONCAT`` are entries copied (:class:`~sprat.runtime.files.onnx.file.CacheUpdate`). With a provider whose
+device has memory of its own, it is there (:mod:`~sprat.runtime.backends.onnx.device_cache`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ from sprat.runtime.arch.tensors import is_routed_expert
 from sprat.runtime.backends.flush_denormals import subnormals_as_zero
 from sprat.runtime.backends.library_guard import LibraryGuard
 from sprat.runtime.backends.onnx.cache import CacheBinding, bind_cache, ort_value
-from sprat.runtime.backends.onnx.session import missing_because, open_session, ort_errors, run_session
+from sprat.runtime.backends.onnx.device_cache import DeviceMemory
+from sprat.runtime.backends.onnx.session import EXPORT_AGAIN, open_session, ort_errors, run_session
+from sprat.runtime.backends.providers.check import check_provider
+from sprat.runtime.backends.providers.library import missing_because
+from sprat.runtime.backends.providers.settings import ProviderSettings
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
 from sprat.runtime.cache import Cache
 from sprat.runtime.files.onnx.file import CacheUpdate, ONNXFile
@@ -43,24 +48,35 @@ class ONNXLoader(BackendLoader, name="onnx", preference=40, reads="onnx"):
         """A float32 cache, the activations of one chunk, its attention scores over the context, and packed weights."""
         return _footprint(request, low_memory=_wants_low_memory(request))
 
+    def gives_entries(self, request: LoadRequest) -> bool:
+        """Not those in a device's memory."""
+        return request.provider is None or request.provider.memory is None
+
     def why_not(self, request: LoadRequest) -> SpratError | None:
         """Not installed."""
         why = missing_because()
         return BackendError(why) if why else None
 
     def load(self, request: LoadRequest) -> ONNXBackend:
-        """Load the weights; onnxruntime packs matrices for this CPU.
+        """Load the weights; onnxruntime packs matrices for this CPU. A provider is tried in a child process first.
 
         Raises:
-            BackendError: onnxruntime rejects the model.
+            BackendError: onnxruntime rejects the model; or the provider does, is missing, or computes something else.
         """
         assert isinstance(request.file, ONNXFile)
-        return ONNXBackend(request.file, n_threads=request.n_threads, low_memory=_wants_low_memory(request))
+        if request.provider is not None:
+            check_provider(request.file, request.provider)
+        return ONNXBackend(
+            request.file,
+            n_threads=request.n_threads,
+            low_memory=_wants_low_memory(request),
+            provider=request.provider,
+        )
 
 
 def _wants_low_memory(request: LoadRequest) -> bool:
-    """Whether the model fits into the memory limit only with float32 expert products and short chunks."""
-    if request.memory_bytes is None:
+    """Whether the model fits into the limit only with float32 expert products and short chunks, on the CPU."""
+    if request.memory_bytes is None or request.provider is not None:
         return False
     return _footprint(request, low_memory=False).total_bytes > request.memory_bytes
 
@@ -99,16 +115,22 @@ class ONNXBackend:
         n_threads: number of threads.
         low_memory: less memory, lower speed: short chunks, and the arena and ``small_experts`` of
             :func:`~sprat.runtime.backends.onnx.session.open_session`.
+        provider: what computes besides the CPU; by default nothing.
     """
 
     name = "onnx"
 
-    def __init__(self, file: ONNXFile, *, n_threads: int, low_memory: bool = False) -> None:
+    def __init__(
+        self, file: ONNXFile, *, n_threads: int, low_memory: bool = False, provider: ProviderSettings | None = None
+    ) -> None:
         self.low_memory = low_memory
         self._file, self._chunk = file, _chunk(low_memory)
         arena = low_memory or file.cache is CacheUpdate.APPEND
         self._guard = LibraryGuard("onnxruntime", file.files())
-        self._session = open_session(file.path, n_threads=n_threads, arena=arena, small_experts=low_memory)
+        self._session = open_session(
+            file.path, n_threads=n_threads, arena=arena, small_experts=low_memory, provider=provider
+        )
+        self._device = DeviceMemory(file, provider) if provider and provider.memory else None
         self._guard.check_files()
         self._streams: weakref.WeakSet[ONNXStream] = weakref.WeakSet()
         self.vocab_size = file.spec.vocab_size
@@ -122,13 +144,13 @@ class ONNXBackend:
         """
         if self._session is None:
             raise BackendError("the engine was closed; load the model again")
-        stream = ONNXStream(self._session, self._file, capacity, self._guard, chunk=self._chunk)
+        stream = ONNXStream(self._session, self._file, capacity, self._guard, chunk=self._chunk, device=self._device)
         self._streams.add(stream)
         return stream
 
     def close(self) -> None:
         """Free the weights and all streams; a run of another thread ends first."""
-        self._session = None
+        self._session = self._device = None
         for stream in list(self._streams):
             stream.close()
 
@@ -142,14 +164,23 @@ class ONNXStream:
         capacity: maximum number of tokens.
         guard: of the files and threads of the session.
         chunk: maximum number of tokens in one run of the graph.
+        device: where the cache is; by default in the CPU's memory.
     """
 
     def __init__(
-        self, session: Any, file: ONNXFile, capacity: int, guard: LibraryGuard, *, chunk: int = _CHUNK
+        self,
+        session: Any,
+        file: ONNXFile,
+        capacity: int,
+        guard: LibraryGuard,
+        *,
+        chunk: int = _CHUNK,
+        device: DeviceMemory | None = None,
     ) -> None:
-        self._open: tuple[Any, CacheBinding] | None = (session, bind_cache(file, capacity))
+        self._open: tuple[Any, CacheBinding] | None = (session, bind_cache(file, capacity, device))
         self._file, self._chunk, self._capacity = file, chunk, capacity
         self._guard = guard
+        self._remedy = EXPORT_AGAIN if device is None else "leave the provider out"
         self._ones = np.ones((1, capacity), np.int64)
 
     @property
@@ -179,8 +210,8 @@ class ONNXStream:
 
     @property
     def cache(self) -> Cache | None:
-        """The KV cache; ``None`` once it is closed."""
-        return self._open[1].cache if self._open else None
+        """The KV cache; ``None`` on a device, and once it is closed."""
+        return self._open[1].cache if self._open and not self._open[1].on_device else None
 
     def close(self) -> None:
         """Release the session and free the cache."""
@@ -211,7 +242,7 @@ class ONNXStream:
         n, cache = len(tokens), binding.cache
         n_rows = n_logits if "n_logits" in self._file.inputs else n
         logits = np.empty((1, n_rows, self._file.spec.vocab_size), np.float32)
-        with ort_errors(f"{self._file.path}: onnxruntime failed at position {cache.length}"):
+        with ort_errors(f"{self._file.path}: onnxruntime failed at position {cache.length}", self._remedy):
             io = session.io_binding()
             kept = [*self._bind_tokens(io, tokens, n_logits, cache.length + n), *binding.bind(io, n)]
             kept.append(ort_value(logits))

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sprat.runtime.arch.spec import ModelSpec
-from sprat.runtime.backends.onnx.session import onnxruntime
+from sprat.runtime.backends.onnx.device_cache import DeviceBinding, DeviceMemory
+from sprat.runtime.backends.providers.library import onnxruntime
 from sprat.runtime.cache import Cache
 from sprat.runtime.files.onnx.file import CacheUpdate, ONNXFile
 
@@ -19,7 +20,11 @@ __all__ = ["CacheBinding", "bind_cache", "ort_value"]
 class CacheBinding(Protocol):
     """A cache that is bound to inputs and outputs of a graph."""
 
-    cache: Cache
+    on_device: bool  # the entries are not in ``cache``, which counts them
+
+    @property
+    def cache(self) -> Cache:
+        """The entries, or their number."""
 
     def bind(self, io: Any, n: int) -> list[Any]:
         """Bind the entries so far and the buffer for ``n`` new ones; the returned values must outlive the run."""
@@ -28,9 +33,9 @@ class CacheBinding(Protocol):
         """Copy the ``n`` new entries into the cache, if the run wrote them elsewhere; called before ``advance``."""
 
 
-def bind_cache(file: ONNXFile, capacity: int) -> CacheBinding:
-    """An empty cache, bound as the graph needs it."""
-    return _BINDINGS[file.cache](file, capacity)
+def bind_cache(file: ONNXFile, capacity: int, device: DeviceMemory | None = None) -> CacheBinding:
+    """An empty cache, bound as the graph needs it, in the CPU's memory or a device's."""
+    return _BINDINGS[file.cache](file, capacity) if device is None else DeviceBinding(file, capacity, device)
 
 
 def ort_value(array: npt.NDArray[Any]) -> Any:
@@ -41,6 +46,8 @@ def ort_value(array: npt.NDArray[Any]) -> Any:
 
 class AppendBinding:
     """Latents: the graph reads the first entries of a buffer and writes the next ones, without copies."""
+
+    on_device = False
 
     def __init__(self, file: ONNXFile, capacity: int) -> None:
         self.cache = _new_cache(file.spec, capacity)
@@ -64,6 +71,8 @@ class AppendBinding:
 class SharedBinding:
     """Keys and values: the graph writes new entries into the buffers that it reads, without copies."""
 
+    on_device = False
+
     def __init__(self, file: ONNXFile, capacity: int) -> None:
         self.cache = _new_cache(file.spec, capacity)
         self._values = [(port, ort_value(self.cache.plane(port.plane)[port.layer][None])) for port in file.ports]
@@ -81,6 +90,8 @@ class SharedBinding:
 
 class ConcatBinding:
     """Keys and values of a graph of standard operators, which returns all entries in a new array."""
+
+    on_device = False
 
     def __init__(self, file: ONNXFile, capacity: int) -> None:
         self.cache = _new_cache(file.spec, capacity)

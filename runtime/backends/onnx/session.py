@@ -1,4 +1,4 @@
-"""onnxruntime sessions: telemetry off before the import, CPU only, errors as ``BackendError``.
+"""onnxruntime sessions, on the CPU or with a provider; errors are a ``BackendError``.
 
 Session options keep memory low for small devices, and threads stop spinning after each run.
 """
@@ -6,7 +6,6 @@ Session options keep memory low for small devices, and threads stop spinning aft
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,13 +14,16 @@ from typing import Any
 
 from sprat.errors import BackendError
 from sprat.runtime.backends.flush_denormals import subnormals_as_zero
+from sprat.runtime.backends.providers.library import LOG_ERRORS, onnxruntime
+from sprat.runtime.backends.providers.names import CPU, full_name, install_hint
+from sprat.runtime.backends.providers.settings import ProviderSettings
 from sprat.runtime.files.onnx.checks import check_onnx, nested_graphs
 from sprat.runtime.interrupt import InterruptError, current_interrupt
 
-__all__ = ["INSTALL", "missing_because", "onnxruntime", "open_session", "ort_errors", "run_session"]
+__all__ = ["EXPORT_AGAIN", "LOG_VERBOSE", "open_session", "ort_errors", "run_session"]
 
-INSTALL = "pip install 'sprat[onnx]'"
-_LOG_ERRORS, _LOG_FATAL = 3, 4
+EXPORT_AGAIN = "export it again"
+LOG_VERBOSE, _LOG_FATAL = 0, 4
 _EXPERT_PRODUCTS = "ORT_QMOE_CPU_QNBIT_GEMM"  # overrides the accuracy level of QMoE
 _DATA_FOLDER = "session.model_external_initializers_file_folder_path"  # of a graph that does not come from a file
 _CONFIG = {
@@ -31,59 +33,78 @@ _CONFIG = {
 }
 
 
-def missing_because() -> str:
-    """Why onnxruntime is not available; empty if it is. It is not imported."""
-    missing = [name for name in ("onnxruntime", "onnx") if importlib.util.find_spec(name) is None]
-    return f"{' and '.join(missing)} not installed; {INSTALL}" if missing else ""
-
-
-@functools.cache
-def onnxruntime() -> Any:
-    """The library, with telemetry off.
-
-    Raises:
-        BackendError: it is not installed, or cannot be imported.
-    """
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: builds with telemetry send an event on import
-    try:
-        import onnxruntime as ort
-    except ImportError as error:
-        raise BackendError(f"onnxruntime cannot be imported ({error}); {INSTALL}") from error
-    ort.disable_telemetry_events()
-    ort.set_default_logger_severity(_LOG_ERRORS)
-    return ort
-
-
-def open_session(path: Path, *, n_threads: int, arena: bool = False, small_experts: bool = False) -> Any:
-    """An ``InferenceSession`` on the CPU over a checked model.
+def open_session(
+    path: Path,
+    *,
+    n_threads: int,
+    arena: bool = False,
+    small_experts: bool = False,
+    provider: ProviderSettings | None = None,
+    log: int = LOG_ERRORS,
+) -> Any:
+    """An ``InferenceSession`` over a checked model.
 
     Args:
         path: the model.
-        n_threads: number of threads.
+        n_threads: number of threads; 0 for onnxruntime's choice.
         arena: allocate activations in onnxruntime's arena. After the first long prompt it is smaller than the memory
             that the system's allocator keeps; but grouped-query attention over long contexts was up to 7 % slower with
             it, latent attention was not (measured).
         small_experts: less memory, lower speed: expert products with float32 activations. A block of 32 int4 weights
             (18 bytes) then takes 2 bytes more, for a float32 scale, instead of 10 with int8 activations.
+        provider: computes what it can, the CPU the rest; by default the CPU computes everything.
+        log: onnxruntime's least severity of messages.
 
     Raises:
-        BackendError: onnxruntime rejects the model.
+        BackendError: onnxruntime rejects the model, lacks the provider, or cannot use it.
     """
-    ort = onnxruntime()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = n_threads
-    options.inter_op_num_threads = 1
-    options.enable_cpu_mem_arena = arena
-    options.enable_mem_pattern = False  # shapes change from run to run
-    for key, value in _CONFIG.items():
-        options.add_session_config_entry(key, value)
+    options = _options(n_threads, arena, log)
     experts = {_EXPERT_PRODUCTS: "fp32"} if small_experts else {}
     model: str | bytes = os.fspath(path)
     if small_experts:
         model = _with_float_experts(path)
         options.add_session_config_entry(_DATA_FOLDER, os.fspath(path.parent))
-    with ort_errors(f"{path}: onnxruntime cannot load this model"), subnormals_as_zero(), _environment(experts):
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    what = f"{path}: onnxruntime cannot load this model{_with(provider)}"
+    with ort_errors(what, _remedy(provider)), subnormals_as_zero(), _environment(experts):
+        return _session(model, options, provider)
+
+
+def _options(n_threads: int, arena: bool, log: int) -> Any:
+    options = onnxruntime().SessionOptions()
+    options.intra_op_num_threads = n_threads
+    options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = arena
+    options.enable_mem_pattern = False  # shapes change from run to run
+    options.log_severity_level = log
+    for key, value in _CONFIG.items():
+        options.add_session_config_entry(key, value)
+    return options
+
+
+def _session(model: str | bytes, options: Any, provider: ProviderSettings | None) -> Any:
+    """The session; onnxruntime itself would only warn about a provider that it does not have or cannot start."""
+    ort = onnxruntime()
+    if provider is None:
+        return ort.InferenceSession(model, options, providers=[CPU])
+    name = full_name(provider.name)
+    if name not in (available := ort.get_available_providers()):
+        raise BackendError(
+            f"onnxruntime {ort.__version__} has no {name}, only {', '.join(available)}; {install_hint(provider.name)}"
+        )
+    session = ort.InferenceSession(model, options, providers=provider.session_providers(), enable_fallback=0)
+    if name not in session.get_providers():
+        raise RuntimeError(f"{name} does not start with the options {dict(provider.options)}")
+    return session
+
+
+def _with(provider: ProviderSettings | None) -> str:
+    return f" with {provider.name}" if provider else ""
+
+
+def _remedy(provider: ProviderSettings | None) -> str:
+    return (
+        "check the device's driver and the provider's options, or leave the provider out" if provider else EXPORT_AGAIN
+    )
 
 
 def run_session(session: Any, io: Any) -> None:
@@ -131,13 +152,13 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def ort_errors(what: str) -> Iterator[None]:
-    """Convert onnxruntime's exceptions into a ``BackendError`` that begins with ``what``."""
+def ort_errors(what: str, remedy: str = EXPORT_AGAIN) -> Iterator[None]:
+    """Convert onnxruntime's exceptions into a ``BackendError`` that begins with ``what`` and ends with ``remedy``."""
     try:
         yield
     except _error_types() as error:
         reason = str(error).strip().splitlines()
-        raise BackendError(f"{what} ({reason[0] if reason else type(error).__name__}); export it again") from error
+        raise BackendError(f"{what} ({reason[0] if reason else type(error).__name__}); {remedy}") from error
 
 
 @functools.cache

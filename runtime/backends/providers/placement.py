@@ -18,9 +18,10 @@ from pathlib import Path
 import msgspec
 
 from sprat.errors import BackendError
-from sprat.runtime.backends.onnx.session import missing_because
-from sprat.runtime.backends.providers.child import Computed
-from sprat.runtime.backends.providers.names import CPU, check_provider_name, full_name, install_hint
+from sprat.runtime.backends.providers.computed import Computed
+from sprat.runtime.backends.providers.library import missing_because
+from sprat.runtime.backends.providers.names import CPU, full_name, install_hint
+from sprat.runtime.backends.providers.settings import ProviderSettings
 
 __all__ = ["FallbackNodes", "ProviderUse", "provider_use", "read_placements"]
 
@@ -51,9 +52,9 @@ class ProviderUse:
         n_nodes: nodes that the provider computes, those in branches included.
         n_fallback_nodes: nodes that the CPU computes instead.
         fallback: these nodes, most first.
-        prompt_error: largest difference from the CPU's logits over a prompt of 12 tokens in one run, as a share of the
+        prompt_error: largest difference from the CPU's logits over a prompt of 80 tokens in two runs, as a share of the
             largest logit; ``None`` where the run failed.
-        decode_error: the same for these tokens in a run each, as in decode.
+        decode_error: the same for the first 12 tokens in a run each, as in decode.
         problem: why the run failed; empty if it did not.
     """
 
@@ -67,25 +68,24 @@ class ProviderUse:
     problem: str
 
 
-def provider_use(model: Path, provider: str) -> ProviderUse:
+def provider_use(model: Path, provider: ProviderSettings) -> ProviderUse:
     """Load and run the graph ``model`` with ``provider`` in a child process.
 
     Raises:
-        InputError: no such provider.
         BackendError: onnxruntime or the provider is not installed, or does not load the graph.
     """
-    check_provider_name(provider)
     if why := missing_because():
         raise BackendError(why)
-    command = [sys.executable, "-m", _CHILD, str(model), full_name(provider)]
+    settings = msgspec.json.encode(provider).decode()
+    command = [sys.executable, "-P", "-m", _CHILD, str(model), settings]
     try:
         child = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
         raise BackendError(
-            f"{model}: {provider} did not finish within {_TIMEOUT_SECONDS} s; try a small model"
+            f"{model}: {provider.name} did not finish within {_TIMEOUT_SECONDS} s; try a small model"
         ) from error
     log = child.stderr.decode("utf-8", "replace").splitlines()
-    return _use(model, provider, _computed(child, log), log)
+    return _use(model, provider.name, _computed(child, log), log)
 
 
 def _computed(child: subprocess.CompletedProcess[bytes], log: list[str]) -> Computed:

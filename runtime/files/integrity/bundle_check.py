@@ -33,11 +33,11 @@ class HashedFile(Protocol):
 
     @property
     def sha256(self) -> str:
-        """Of its bytes, in hexadecimal."""
+        """The SHA-256 of the file, in hexadecimal."""
 
     @property
     def tensor_digests(self) -> str | msgspec.UnsetType:
-        """Of a GGUF: see :mod:`sprat.runtime.files.integrity.tensor_digests`."""
+        """The digests of a GGUF's tensors: see :mod:`sprat.runtime.files.integrity.tensor_digests`."""
 
 
 def hash_problems(folder: Path, files: Sequence[HashedFile], progress: ReportProgress) -> Iterator[str]:

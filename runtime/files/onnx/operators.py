@@ -2,7 +2,8 @@
 
 onnxruntime runs whatever a graph says: ``Loop`` without an end, or ``ConstantOfShape`` of a terabyte. A graph of sprat
 needs neither, so a graph with other operators is refused. Operators that make an array from a shape take the shape of
-another array only. A graph whose arrays grow by products or concatenation is not recognized.
+another array only, and arrays do not grow by concatenation (:mod:`~sprat.runtime.files.onnx.concatenation`). A graph
+whose arrays grow by products, of broadcast shapes say, is not recognized.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sprat.runtime.files.onnx.checks import all_graphs, external_fields, tensor_nbytes, tensors_of, text
+from sprat.runtime.files.onnx.concatenation import concatenation_problems
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -44,6 +46,7 @@ def operator_problems(model: ModelProto) -> Iterator[str]:
     for node in nodes:
         if node.op_type in {"Expand", "Range"} and not _is_as_large_as_another(node, makers):
             yield f"{node.op_type} {node.name[:80]!r} makes an array of a size of its own"
+    yield from concatenation_problems(model.graph)
     for tensor in tensors_of(model):
         if external_fields(tensor):
             continue

@@ -52,7 +52,7 @@ class ClosingGuide:
         return self._guide.is_complete
 
     def allowed(self) -> TokenMask:
-        """As the grammar allows."""
+        """The tokens that the grammar allows next."""
         return self._guide.allowed()
 
     def spend(self) -> None:

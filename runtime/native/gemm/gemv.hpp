@@ -96,11 +96,15 @@ template <class D, int N> struct Inputs {
     }
 };
 
-// Adds the first N steps of one group of a row, for T tokens.
-template <class D, int T, int N>
+// The same of a group that was prepared for all rows of a task (PreparedInputs).
+template <class D> struct InputsAt {
+    const typename Steps<D>::Input *at;
+};
+
+// Adds the first N steps of one group of a row, for T tokens; `q` has their inputs.
+template <class D, int N, int T, class Q>
 INLINE void add_group(F (&dot)[T], Correction<Steps<D>::kBiasLeft> (&correction)[T],
-                      const uint8_t *g, const Token (&x)[T], const Inputs<D, N> (&q)[T],
-                      int64_t block) {
+                      const uint8_t *g, const Token (&x)[T], const Q (&q)[T], int64_t block) {
     F8 scale[2], minimum[2], product[T][2];
     D::scale(g, scale);
     if constexpr (D::kHasMin) D::min(g, minimum);
@@ -172,8 +176,43 @@ class PrefetchDistance {
     int64_t left_, jump_;
 };
 
+// Whether inputs take vector operations to make.
+template <class D> constexpr bool kPrepares = !std::is_pointer_v<typename Steps<D>::Input>;
+
+// Inputs of all groups of several tokens, in the task's scratch: made once for all rows, if they
+// fit. Of one token they are made again for every four rows: no slower, where memory is the limit.
+template <class D> class PreparedInputs {
+  public:
+    explicit PreparedInputs(const GemmTask &task)
+        : n_groups_(task.input->quantized.k_padded / 256) {
+        const size_t n = size_t(task.n_tokens) * n_groups_;
+        if constexpr (kPrepares<D>) {
+            if (task.n_tokens == 1 || n * sizeof(Group) > sprat::gemm_scratch_bytes(task.n_tokens))
+                return;
+            groups_ = reinterpret_cast<Group *>(task.scratch);
+            for (int t = 0; t < task.n_tokens; ++t)
+                for (int64_t i = 0; i < n_groups_; ++i)
+                    groups_[t * n_groups_ + i].load(token_of(task, t).q + 256 * i);
+        }
+    }
+
+    explicit operator bool() const { return groups_ != nullptr; }
+
+    INLINE InputsAt<D> at(int token, int64_t group) const {
+        return {groups_[token * n_groups_ + group].at};
+    }
+
+  private:
+    typedef Inputs<D, Steps<D>::N> Group;
+
+    int64_t n_groups_;
+    Group *groups_ = nullptr;
+};
+
 // Rows `row`, `row + apart`, ... times T tokens.
-template <class D, int T> void gemv_tile(const GemmTask &task, int row, int apart, int first) {
+template <class D, int T, bool kPrepared>
+void gemv_tile(const GemmTask &task, const PreparedInputs<D> &prepared, int row, int apart,
+               int first) {
     const int64_t n_groups = task.row_bytes / D::group_bytes,
                   rest = task.row_bytes % D::group_bytes;
     const uint8_t *g[kGemvRows];
@@ -182,11 +221,13 @@ template <class D, int T> void gemv_tile(const GemmTask &task, int row, int apar
     for (int r = 0; r < kGemvRows; ++r) g[r] = row_of(task, row + r * apart);
     load_tokens(task, first, x);
     const auto add = [&]<int N>(std::integral_constant<int, N>, int64_t i) {
-        Inputs<D, N> q[T];
-        for (int t = 0; t < T; ++t) q[t].load(x[t].q + 256 * i);
+        std::conditional_t<kPrepared, InputsAt<D>, Inputs<D, N>> q[T];
+        for (int t = 0; t < T; ++t)
+            if constexpr (kPrepared) q[t] = prepared.at(first + t, i);
+            else q[t].load(x[t].q + 256 * i);
 #pragma GCC unroll 4
         for (int r = 0; r < kGemvRows; ++r)
-            add_group<D>(sums.dot[r], sums.correction[r], g[r], x, q, 8 * i);
+            add_group<D, N>(sums.dot[r], sums.correction[r], g[r], x, q, 8 * i);
     };
     PrefetchDistance distance(task, row, apart);
     for (int64_t i = 0; i < n_groups; ++i) {

@@ -29,11 +29,17 @@ template <class D, int T> void gemv_one_group(const GemmTask &task, int first) {
             const uint8_t *g = row_of(task, row + r * apart);
             for (size_t line = 0; line < task.row_bytes; line += 64)
                 __builtin_prefetch(g + kPrefetchBytes + line);
-            add_group<D>(sums.dot[r], sums.correction[r],
-                         whole_group<D>(task, g, task.row_bytes, copy[r]), x, q, 0);
+            add_group<D, Steps<D>::N>(sums.dot[r], sums.correction[r],
+                                      whole_group<D>(task, g, task.row_bytes, copy[r]), x, q, 0);
         }
         sums.store(task, row, apart, first);
     }
+}
+
+// T tokens at a time, then the rest.
+template <class D, int T> INLINE void gemv_one_groups(const GemmTask &task, int t) {
+    for (; t + T <= task.n_tokens; t += T) gemv_one_group<D, T>(task, t);
+    if constexpr (T > 1) gemv_one_groups<D, T - 1>(task, t);
 }
 
 // A token of 256 / R elements R times over. Padding of the record is not read.
@@ -115,7 +121,28 @@ template <class D, int R> void gemv_packed_rows(const GemmTask &task, int token)
     }
 }
 
-// Any number of rows and tokens, two tokens at a time: they share what decoding costs.
+// Rows of more than one group: T tokens at a time, then the rest; they share what decoding costs.
+template <class D, bool kPrepared, int T>
+INLINE void gemv_tiles(const GemmTask &task, const PreparedInputs<D> &prepared, int row, int apart,
+                       int t) {
+    for (; t + T <= task.n_tokens; t += T)
+        gemv_tile<D, T, kPrepared>(task, prepared, row, apart, t);
+    if constexpr (T > 1) gemv_tiles<D, kPrepared, T - 1>(task, prepared, row, apart, t);
+}
+
+template <class D> void gemv_groups(const GemmTask &task) {
+    const int apart = (task.n_rows + kGemvRows - 1) / kGemvRows;
+    const PreparedInputs<D> prepared(task);
+    const auto all_rows = [&]<bool kPrepared>(std::bool_constant<kPrepared>) {
+        for (int row = 0; row < apart; ++row)
+            gemv_tiles<D, kPrepared, kGemvTokens>(task, prepared, row, apart, 0);
+    };
+    if constexpr (kPrepares<D>)
+        if (prepared) return all_rows(std::true_type());
+    all_rows(std::false_type());
+}
+
+// Any number of rows and tokens.
 template <class D> void gemv(const GemmTask &task) {
     const auto each_token = [&](auto &&rows) {
         for (int t = 0; t < task.n_tokens; ++t) rows(t);
@@ -126,15 +153,8 @@ template <class D> void gemv(const GemmTask &task) {
         if (task.input->k == 128)
             return each_token([&](int t) { gemv_packed_rows<D, 2>(task, t); });
     }
-    const bool is_one_group = task.input->k <= 256;
-    const int apart = (task.n_rows + kGemvRows - 1) / kGemvRows;
-    for (int row = 0; row < (is_one_group ? 1 : apart); ++row) {
-        int t = 0;
-        for (; t + 2 <= task.n_tokens; t += 2)
-            is_one_group ? gemv_one_group<D, 2>(task, t) : gemv_tile<D, 2>(task, row, apart, t);
-        if (t < task.n_tokens)
-            is_one_group ? gemv_one_group<D, 1>(task, t) : gemv_tile<D, 1>(task, row, apart, t);
-    }
+    if (task.input->k > 256) return gemv_groups<D>(task);
+    gemv_one_groups<D, kGemvTokens>(task, 0);
 }
 
 }  // namespace

@@ -107,10 +107,13 @@ constexpr int8_t kFp4Levels[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -
 struct DecodeMXFP4 : BlockOf32 {
     static constexpr int block_bytes = 17, group_bytes = 8 * block_bytes;
     static constexpr bool kSigned = true;
-    static INLINE void scale(const uint8_t *g, F8 *s) {  // 2^(e - 128)
+    // 2^(e - 128). Above 2^95 NaN, as in quant/formats/fp4.py: some steps of a product, and not the
+    // same in every instruction set, would overflow.
+    static INLINE void scale(const uint8_t *g, F8 *s) {
         const I8 e = {g[0], g[17], g[34], g[51], g[68], g[85], g[102], g[119]};
         const I8 subnormal = e == 0 ? I8{} + 0x00200000 : I8{} + 0x00400000;
-        const I8 bits = e < 2 ? subnormal : (e - 1) << 23;
+        const I8 power = e < 2 ? subnormal : (e - 1) << 23;
+        const I8 bits = e > 223 ? I8{} + 0x7fc00000 : power;
         s[0] = load8(reinterpret_cast<const float *>(&bits));
     }
     static INLINE B32 codes(const uint8_t *g, int b) {

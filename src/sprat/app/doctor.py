@@ -14,7 +14,7 @@ from sprat.errors import BackendError, InputError, SpratError
 from sprat.native import core, missing_because
 from sprat.progress import ReportProgress, no_progress
 from sprat.runtime.backends.gpu.find import GPUDevice, find_gpus
-from sprat.runtime.files.bundle import MANIFEST_NAME
+from sprat.runtime.files.bundle import MANIFEST_NAME, has_manifest
 from sprat.runtime.health import Finding, examine
 from sprat.runtime.open_model import open_model
 
@@ -80,7 +80,7 @@ def doctor(model: str | os.PathLike[str] | None = None, *, progress: ReportProgr
 
 
 def _examine(path: Path, progress: ReportProgress) -> tuple[Finding, ...]:
-    if path.is_dir() and not (path / MANIFEST_NAME).exists():
+    if path.is_dir() and not has_manifest(path):
         raise InputError(f"{path}: no {MANIFEST_NAME} in it, expected a bundle or a model file; inspect a checkpoint")
     return examine(path, progress)
 
@@ -137,7 +137,7 @@ def _llamacpp_state() -> BackendState:
 
 
 def _onnx_state() -> BackendState:
-    from sprat.runtime.backends.onnx.session import missing_because as onnx_missing_because
+    from sprat.runtime.backends.providers.library import missing_because as onnx_missing_because
 
     if why := onnx_missing_because():
         return BackendState("onnx", False, why)

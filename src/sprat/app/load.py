@@ -10,12 +10,12 @@ from sprat.boundary import public_call
 from sprat.errors import InputError
 from sprat.progress import ReportProgress, no_progress
 from sprat.runtime.engine import Engine
-from sprat.runtime.files.bundle import MANIFEST_NAME
+from sprat.runtime.files.bundle import has_manifest
 from sprat.runtime.loading.options import LoadKeywords, LoadOptions
 
 __all__ = ["load"]
 
-_OF_FILES = ("device", "backend", "cache", "batch", "check", "isolate", "gpu", "prefix_cache", "speculate")
+_OF_FILES = ("device", "backend", "cache", "batch", "check", "isolate", "gpu", "provider", "prefix_cache", "speculate")
 
 
 @public_call
@@ -29,8 +29,8 @@ def load(
     """Load a model: like :meth:`Engine.load`, which takes bundles and model files, and also checkpoints.
 
     A checkpoint folder, such as the packaged student ``"demo"``, runs unquantized, in NumPy and float32: deterministic
-    and exact, but slow, and without a choice of device, backend, cache, batch, check, isolation, GPU, prefix cache and
-    speculation. Export it to run it fast.
+    and exact, but slow, and without a choice of device, backend, cache, batch, check, isolation, GPU, provider, prefix
+    cache and speculation. Export it to run it fast.
 
     Args:
         model: a bundle, a GGUF or ONNX file, a checkpoint folder, ``"org/name"`` of the hub's cache, or ``"demo"``.
@@ -48,7 +48,7 @@ def load(
         BackendError: no backend can run it here.
     """
     wanted, path = LoadOptions.of("load()", options), find_source(model)
-    if not path.is_dir() or (path / MANIFEST_NAME).exists():
+    if not path.is_dir() or has_manifest(path):
         return Engine.load(path, draft=draft, progress=progress, **options)
     if chosen := [*_chosen(wanted), *(["draft"] if draft else [])]:
         raise InputError(

@@ -20,7 +20,7 @@ from sprat.export.source.recognize.foreign_names import refuse_foreign_names
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.presets import assumed_fields, find_preset, preset_names, preset_spec
 from sprat.runtime.arch.spec import ModelSpec
-from sprat.runtime.files.bundle import MANIFEST_NAME
+from sprat.runtime.files.bundle import has_manifest
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.latent_tensors import split_latent_tensors
 from sprat.runtime.files.model_file import find_model
@@ -97,7 +97,7 @@ def read_model(
     """
     path = find_source(model)
     as_it_is: tuple[Footprint, ...] = ()
-    is_config = path.suffix == ".json" or (path.is_dir() and not (path / MANIFEST_NAME).exists())
+    is_config = path.suffix == ".json" or (path.is_dir() and not has_manifest(path))
     if ignore_config_fields and not is_config:
         raise InputError(f"{model}: --ignore-config-field needs a checkpoint folder or a config.json, this is none")
     if not path.exists():

@@ -13,7 +13,7 @@ from sprat.export.gguf.quantize import QuantizeResult
 from sprat.export.gguf.quantize import quantize as quantize_path
 from sprat.files import checked_path
 from sprat.progress import ReportProgress, no_progress
-from sprat.runtime.files.bundle import MANIFEST_NAME
+from sprat.runtime.files.bundle import has_manifest
 from sprat.runtime.files.model_file import find_model
 
 __all__ = ["quantize"]
@@ -51,7 +51,7 @@ def quantize(
         ExportError: ``out`` exists or cannot be written, or the source changed during the export.
     """
     path = demo_gguf("bf16") if source == DEMO else find_source(source)
-    if (path / MANIFEST_NAME).exists():
+    if has_manifest(path):
         path = find_model(path)
     elif path.is_dir():
         raise InputError(

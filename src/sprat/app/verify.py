@@ -28,6 +28,7 @@ def verify(
     lora: Sequence[str | os.PathLike[str]] = (),
     card: bool = False,
     gpu: str | int | Placement = "off",
+    provider: str | None = None,
     progress: ReportProgress = no_progress,
 ) -> Verification:
     """Compare the logits of an artifact with those of its source, as ``llama-perplexity --kl-divergence`` does.
@@ -44,6 +45,7 @@ def verify(
         lora: the LoRA adapters that the export merged, ``"DIR"`` or ``"DIR:scale"``, as in the export.
         card: write the measurement into the README.md of the bundle ``artifact``.
         gpu: as in :func:`load`: the artifact runs on a GPU, with the same limits.
+        provider: as in :func:`load`: onnxruntime runs the artifact with it, with the same limits.
         progress: called after each chunk, in tokens.
 
     Raises:
@@ -61,6 +63,7 @@ def verify(
         max_tokens=max_tokens,
         lora=lora,
         gpu=gpu,
+        provider=provider,
         progress=progress,
     )
     if card:

@@ -44,6 +44,14 @@ def _default(name: str) -> str:
     return f"[default: the model's, shown by `sprat inspect`; otherwise {getattr(SamplingParams(), name):g}]"
 
 
+def _pairs(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> dict[str, str] | None:
+    """``NAME=VALUE`` of the command line as a dict; ``None`` without one."""
+    for value in values:
+        if "=" not in value:
+            raise click.BadParameter(f"found {value!r}, expected NAME=VALUE")
+    return dict(value.split("=", 1) for value in values) or None
+
+
 _LOAD = (
     click.option("--device", help="Load as planned for this profile: memory, threads, context (see: sprat devices)."),
     click.option("--memory", help="Hard memory budget, for example 3GB; checked before anything is loaded."),
@@ -63,6 +71,19 @@ _LOAD = (
     ),
     click.option(
         "--gpu", metavar="WHAT", help="off, auto (with the CPU to fall back on), on, or an amount of its memory: 4GB."
+    ),
+    click.option(
+        "--provider",
+        metavar="NAME",
+        help="Compute an ONNX model with this provider of onnxruntime: webgpu, cuda, coreml, directml, openvino, qnn.",
+    ),
+    click.option(
+        "--provider-option",
+        "provider_options",
+        multiple=True,
+        callback=_pairs,
+        metavar="NAME=VALUE",
+        help="An option of the provider, in onnxruntime's words; may be repeated.",
     ),
     click.option(
         "--prefix-cache",

@@ -18,7 +18,7 @@ def short_texts(tmp_path, monkeypatch):
     monkeypatch.setattr("sprat.export.quality.plan.evaluation_text", lambda: evaluation_text()[:1500])
 
 
-@pytest.fixture(params=SMALL)
+@pytest.fixture(params=["deepseek2", pytest.param("qwen2", marks=pytest.mark.slow)])
 def source(request, tmp_path):
     """A checkpoint with experts, and one without."""
     return write_checkpoint(tmp_path / "source", request.param, **SMALL[request.param])

@@ -104,6 +104,7 @@ def test_bits_per_weight(source, tmp_path):
     assert 5.9 < result.bits_per_weight <= 6.0
 
 
+@pytest.mark.slow
 def test_a_divergence_is_reached(source, tmp_path, text):
     loose = export(source, tmp_path / "loose", max_kld=0.02, **text)
     tight = export(source, tmp_path / "tight", max_kld=0.002, **text)
@@ -140,6 +141,7 @@ def test_rules_of_the_user_win(source, tmp_path):
     assert next(group.format for group in result.groups if group.role == "token_embd") == "F16"
 
 
+@pytest.mark.slow
 def test_a_large_model_is_rounded_while_it_is_written(source, tmp_path, monkeypatch, text):
     whole = export(source, tmp_path / "whole", quality="best", **text)
     monkeypatch.setattr("sprat.export.quality.plan.MAX_COMPARED", 1000)

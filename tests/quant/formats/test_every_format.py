@@ -104,6 +104,8 @@ def test_a_fallback_has_smaller_blocks(found):
 def test_any_bytes_dequantize_as_in_the_gguf_package(name):
     found = get_format(name)
     packed = np.random.default_rng(3).integers(0, 256, (37, 8 * found.block_bytes), dtype=np.uint8)
+    if name == "MXFP4":
+        packed[:, ::17] %= 224  # larger scales are NaN here
     with np.errstate(all="ignore"):
         expected = gguf.quants.dequantize(packed, gguf.GGMLQuantizationType[found.name])
     np.testing.assert_array_equal(found.dequantize(packed), expected)

@@ -25,7 +25,7 @@ import onnx
 
 from sprat.runtime.backends.onnx.backend import ONNXBackend
 from sprat.runtime.files.onnx.file import ONNXFile
-from sprat.runtime.backends.onnx.session import onnxruntime
+from sprat.runtime.backends.providers.library import onnxruntime
 
 onnxruntime()
 file = ONNXFile.open(sys.argv[1])

@@ -311,7 +311,14 @@ def started(bundle, script, **options):
     return process, int(process.stdout.readline())
 
 
-@pytest.mark.parametrize("how", ["returns", "exits", "is killed", "is killed while it computes"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "returns",
+        "is killed while it computes",
+        *(pytest.param(how, marks=pytest.mark.slow) for how in ("exits", "is killed")),
+    ],
+)
 def test_the_end_of_the_interpreter_leaves_no_orphan(bundle, how):
     scripts = {
         "returns": "",

@@ -81,6 +81,7 @@ def preset(tmp_path_factory):
     return write
 
 
+@pytest.mark.slow
 @needs_native
 @pytest.mark.parametrize("batch", [32, 256])
 def test_the_native_backend_with_an_moe(v2_lite_gguf, batch):
@@ -113,6 +114,7 @@ def student(tmp_path_factory):
     return export(demo.path(), tmp_path_factory.mktemp("student") / "out", formats=("gguf", "onnx")).bundle
 
 
+@pytest.mark.slow
 @needs_native
 def test_the_native_backend_with_a_tokenizer(student):
     expect_close(planned_and_measured(student.artifact("gguf"), "native", 256, "with tokenizer"))

@@ -11,6 +11,7 @@ from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.tokenizer.pretokenizers import PRE_TOKENIZERS
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
+from sprat.runtime.tokenizer.vocabulary import TokenType
 
 pytestmark = pytest.mark.slow
 llama_cpp = pytest.importorskip("llama_cpp")
@@ -72,12 +73,43 @@ def _splits_unlike_llama_cpp(text, name, across_words):
     return across_words and any(char.isupper() and not char.isascii() for char in text)
 
 
+def llama_cpp_ends(metadata, path):
+    llama = llama_cpp.Llama(str(write_vocabulary(path, metadata)), vocab_only=True, verbose=False)
+    vocab = llama_cpp.llama_model_get_vocab(llama.model)
+    ends = {index for index in range(1280) if llama_cpp.llama_vocab_is_eog(vocab, index)}
+    llama.close()
+    return ends
+
+
 def test_llama_cpp_ends_on_the_ids_in_the_keys(tmp_path):
     folder = write_byte_level(tmp_path, "deepseek-v3")
     (folder / "generation_config.json").write_text('{"eos_token_id": [1201, 1202]}')
     metadata = tokenizer_metadata(folder)
-    llama = llama_cpp.Llama(str(write_vocabulary(tmp_path / "v.gguf", metadata)), vocab_only=True, verbose=False)
-    vocab = llama_cpp.llama_model_get_vocab(llama.model)
-    ends = {index for index in range(1280) if llama_cpp.llama_vocab_is_eog(vocab, index)}
-    llama.close()
+    ends = llama_cpp_ends(metadata, tmp_path / "v.gguf")
     assert ends == Tokenizer.from_file(folder).eog_ids == {1201, 1202}
+
+
+# one of padding, repository and file for each vocabulary: llama.cpp takes the first that it finds
+END_TEXTS = [
+    ["<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|end|>", "<eos>", "</s>", "[EOS]", "[EOT]"],
+    ["<|return|>", "<|call|>", "<|end|>", "<|calls|>", "<|flush|>", "<|tool_response>", "<turn|>", "[e~["],
+    ["<|return|>", "<|end|>", "<end_of_turn>", "<end_of_utterance>", "<EOT>", "_<EOT>", "<|endoftext|>"],
+    ["<|fim_pad|>", "<|fim_repo|>", "<|file_sep|>", "<|im_start|>", "<|user|>"],
+    *([pad, repo] for pad, repo in zip(["<fim-pad>", "<fim_pad>"], ["<|repo_name|>", "<fim-repo>"], strict=True)),
+    *([pad, repo] for pad, repo in zip(["<PAD>", "[PAD]"], ["<REPO>", "<reponame>"], strict=True)),
+]
+
+
+@pytest.mark.parametrize("texts", END_TEXTS, ids=" ".join)
+def test_the_same_texts_end_an_answer_as_in_llama_cpp(tmp_path, texts):
+    metadata = tokenizer_metadata(write_byte_level(tmp_path, "gpt-2"))
+    metadata["tokenizer.ggml.tokens"] = metadata["tokenizer.ggml.tokens"][:1210] + texts
+    metadata["tokenizer.ggml.tokens"] += [f"[{index}]" for index in range(1210 + len(texts), 1280)]
+    metadata["tokenizer.ggml.token_type"][1210:] = TokenType.CONTROL
+    assert Tokenizer.from_gguf(metadata).eog_ids == llama_cpp_ends(metadata, tmp_path / "v.gguf")
+
+
+def test_keys_of_fill_in_the_middle_name_ends_as_in_llama_cpp(tmp_path):
+    metadata = tokenizer_metadata(write_byte_level(tmp_path, "gpt-2"))
+    metadata |= {f"tokenizer.ggml.fim_{kind}_token_id": 1210 + i for i, kind in enumerate(("pad", "rep", "sep"))}
+    assert Tokenizer.from_gguf(metadata).eog_ids == llama_cpp_ends(metadata, tmp_path / "v.gguf")

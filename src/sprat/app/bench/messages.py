@@ -6,6 +6,7 @@ import msgspec
 
 from sprat.app.bench.trace import TraceReport
 from sprat.devices.bench.results import BenchTest, Emulation, Measurement, Setting
+from sprat.runtime.backends.providers.settings import ProviderSettings
 
 __all__ = ["Failure", "Job", "Message", "Result", "Traced", "Working"]
 
@@ -17,6 +18,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     digest: str  # of the file; computed by the parent, because reading it under limits is slow and fills the page cache
     tests: tuple[BenchTest, ...]  # ordered by depth, so that a long context is built once
     backend: str
+    provider: ProviderSettings | None = None
     threads: int
     batch: int | None  # prompt tokens per forward pass; None for the engine's choice
     repetitions: int

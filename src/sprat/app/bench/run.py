@@ -32,6 +32,7 @@ from sprat.devices.profile import DeviceProfile, find_profile
 from sprat.errors import BackendError, DeviceError, EmulationError, InputError
 from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.runtime.files.bundle import MANIFEST_NAME
+from sprat.runtime.loading.options import LoadOptions
 from sprat.runtime.open_model import open_model
 
 __all__ = ["bench"]
@@ -61,6 +62,7 @@ class _Options:
     threads: int | None
     batch: int | None
     backend: str
+    provider: str | None
     storage: str | None
     sustained_s: float
     trace: bool
@@ -80,6 +82,7 @@ def bench(
     threads: int | None = None,
     batch: int | None = None,
     backend: str = "auto",
+    provider: str | None = None,
     device: str | None = None,
     emulate: bool = False,
     storage: str | None = None,
@@ -102,6 +105,7 @@ def bench(
         threads: by default one per usable core, or per core of the emulated device.
         batch: prompt tokens per forward pass; by default the engine's choice.
         backend: ``"auto"``, or a name that ``sprat doctor`` lists.
+        provider: of onnxruntime, as for :func:`sprat.load`.
         device: the profile of this machine, or with ``emulate`` of the device to emulate.
         emulate: run under the device's cores, memory and storage speed (cgroups; needs root).
         storage: the device's storage that holds the model; by default its fastest.
@@ -120,7 +124,9 @@ def bench(
         ExportError: the random weights do not fit on the disk.
     """
     subject = _Subject(model, preset, quant, layers)
-    options = _Options(n_prompt, n_gen, depths, repetitions, threads, batch, backend, storage, sustained_s, trace)
+    options = _Options(
+        n_prompt, n_gen, depths, repetitions, threads, batch, backend, provider, storage, sustained_s, trace
+    )
     return _start(subject, options, device, emulate=emulate, progress=progress)
 
 
@@ -135,7 +141,10 @@ def _start(
         _check_is_this_machine(profile)
     elif profile is None and emulate:
         raise InputError("--emulate: no device was named; add --device NAME (see: sprat devices)")
-    job = _job(subject, options, tests, _file(subject, options.backend, progress), device)
+    load = LoadOptions(backend=options.backend, provider=options.provider)
+    settings = load.provider_settings(profile.accelerator if profile else None)
+    path = _file(subject, load.backend_name, progress)
+    job = msgspec.structs.replace(_job(subject, options, tests, path, device), provider=settings)
     if profile is None or not emulate:
         return _run_child(job, None, progress)
     return _emulated(job, profile, options, progress)
@@ -215,11 +224,13 @@ def _file(subject: _Subject, backend: str, progress: ReportProgress) -> Path:
 def _job(subject: _Subject, options: _Options, tests: tuple[BenchTest, ...], path: Path, device: str | None) -> Job:
     """The tests on this machine; :func:`_emulated` adds limits."""
     settings: dict[str, Setting] = {"shape": subject.preset, "layers": subject.layers} if subject.preset else {}
+    if options.provider:
+        settings["provider"] = options.provider
     return Job(
         path=str(path),
         digest=file_digest(path),
         tests=tests,
-        backend=options.backend,
+        backend="onnx" if options.provider else options.backend,
         threads=options.threads or default_threads().count,
         batch=options.batch,
         repetitions=options.repetitions,

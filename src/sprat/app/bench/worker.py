@@ -59,7 +59,13 @@ def _run(job: Job, out: BinaryIO) -> None:
     limits = load_limits(model, device=device, context=capacity, force=True)  # as the engine loads it on the device
     batch = job.batch or limits.batch
     request = LoadRequest(
-        file=model.file, spec=model.spec, context=capacity, batch=batch, n_threads=job.threads, streams=limits.streams
+        file=model.file,
+        spec=model.spec,
+        context=capacity,
+        batch=batch,
+        n_threads=job.threads,
+        streams=limits.streams,
+        provider=job.provider,
     )
     choice = choose(job.backend, request)
     backend = open_backend(choice, request)

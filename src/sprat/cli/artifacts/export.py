@@ -30,6 +30,7 @@ Examples:
   sprat export demo out --quant int4 --tensor 'ffn_down_exps=q5_0'
   sprat export demo out --format onnx,gguf --quant int4
   sprat export model.gguf out --quality best --match-size model-Q4_K_M.gguf
+  sprat export demo out --prune-experts 0.25 --calibration mine.txt
   sprat export DeepSeek-V2-Lite-Chat v2-lite --device rpi5-8gb --dry-run
 """
 
@@ -70,7 +71,13 @@ Examples:
     type=click.Path(exists=True, dir_okay=False),
     multiple=True,
     metavar="FILE",
-    help="Text to calibrate with instead of the packaged text; may be repeated.",
+    help="Text to calibrate and prune with instead of the packaged text; may be repeated.",
+)
+@click.option(
+    "--prune-experts",
+    type=float,
+    metavar="SHARE",
+    help="Leave out this share of each layer's experts, those that add least to the calibration text.",
 )
 @click.option(
     "--imatrix-out",
@@ -147,6 +154,7 @@ def _trace(source: str, out: str, options: ExportKeywords) -> OptimumExport:
         "--lora": options["lora"],
         "--ignore-config-field": options["ignore_config_fields"],
         "--chat-template": options["chat_template"],
+        "--prune-experts": options["prune_experts"],
     }
     if given := [name for name, value in refused.items() if value]:
         raise InputError(
@@ -181,8 +189,9 @@ def _print(result: ExportResult, source: str, options: ExportKeywords) -> None:
         for note in notes(result.plan) if not result.plan.runs else ():
             click.echo(f"note: {note}")
     print_groups(manifest.tensor_groups)
-    for line in manifest.quality.lines() if manifest.quality else ():
-        click.echo(printable(line))
+    for report in (manifest.pruning, manifest.quality):
+        for line in report.lines() if report else ():
+            click.echo(printable(line))
     for note in (*manifest.warnings, *result.notes):
         click.echo(f"note: {printable(note)}")
     out, origin = shlex.quote(str(result.path)), shlex.quote(source)

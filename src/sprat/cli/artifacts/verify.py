@@ -34,6 +34,7 @@ __all__ = ["command"]
 @click.option(
     "--gpu", default="off", metavar="WHAT", help="Run ARTIFACT on a GPU: auto, on, or an amount of its memory."
 )
+@click.option("--provider", metavar="NAME", help="Run ARTIFACT with this provider of onnxruntime: webgpu, cuda, ...")
 @click.option("--card", is_flag=True, help="Write the measurement into the README.md of the bundle ARTIFACT.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
@@ -46,6 +47,7 @@ def command(
     max_tokens: int | None,
     lora: tuple[str, ...],
     gpu: str,
+    provider: str | None,
     card: bool,
     as_json: bool,
 ) -> None:
@@ -64,6 +66,7 @@ def command(
             max_tokens=max_tokens,
             lora=lora,
             gpu=gpu,
+            provider=provider,
             card=card,
             progress=bar,
         )

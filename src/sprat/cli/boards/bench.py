@@ -69,6 +69,9 @@ def _counts(_context: click.Context, _option: click.Parameter, text: str) -> tup
     "-b", "--batch", type=click.IntRange(min=1), help="Prompt tokens per forward pass; by default the engine's choice."
 )
 @click.option("--backend", default="auto", show_default=True, help="auto, or one that `sprat doctor` lists.")
+@click.option(
+    "--provider", metavar="NAME", help="Run an ONNX model with this provider of onnxruntime: webgpu, cuda, ..."
+)
 @click.option("--device", help="The profile of this machine, or with --emulate of the device to emulate.")
 @click.option("--emulate", is_flag=True, help="Run under the device's cores, memory and storage speed. Needs root.")
 @click.option("--storage", help="The device's storage that holds the model; by default its fastest.")
@@ -102,6 +105,7 @@ def command(
     threads: int | None,
     batch: int | None,
     backend: str,
+    provider: str | None,
     device: str | None,
     emulate: bool,
     storage: str | None,
@@ -137,6 +141,7 @@ def command(
             threads=threads,
             batch=batch,
             backend=backend,
+            provider=provider,
             device=device,
             emulate=emulate,
             storage=storage,

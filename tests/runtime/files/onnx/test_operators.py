@@ -79,6 +79,37 @@ def add_nested_tile(graph):
     branch.node.append(helper.make_node("Tile", [branch.node[0].output[0], "many"], ["tiled"]))
 
 
+def add_doublings(graph):
+    graph.initializer.append(scalar("one", [1.0], np.float32))
+    for i in range(40):
+        before = f"doubled{i - 1}" if i else "one"
+        graph.node.insert(i, helper.make_node("Concat", [before, before], [f"doubled{i}"], axis=0))
+
+
+def add_hidden_doublings(graph):
+    """Copies that other operators make: slices, casts, sums, and the branches of an If."""
+    graph.initializer.extend([scalar("one", [1.0], np.float32), scalar("yes", True, np.bool_), scalar("none", [0.0])])
+    nodes = []
+    for i in range(40):
+        before, copy = f"doubled{i - 1}" if i else "one", f"copy{i}"
+        value = [helper.make_tensor_value_info(copy, TensorProto.FLOAT, None)]
+        branch = helper.make_graph([helper.make_node("Identity", [before], [copy])], f"branch{i}", [], value)
+        makers = [
+            helper.make_node("Split", [before], [copy], num_outputs=1),
+            helper.make_node("Add", [before, "none"], [copy]),
+            helper.make_node("If", ["yes"], [copy], then_branch=branch, else_branch=branch),
+        ]
+        nodes += [makers[i % 3], helper.make_node("Concat", [copy, before], [f"doubled{i}"], axis=0)]
+    for i, node in enumerate(nodes):
+        graph.node.insert(i, node)
+
+
+def add_wide_concatenations(graph):
+    graph.initializer.append(scalar("one", [1.0], np.float32))
+    for i in range(3):
+        graph.node.insert(i, helper.make_node("Concat", [f"wide{i - 1}" if i else "one"] * 4096, [f"wide{i}"], axis=0))
+
+
 def add_large_constant(graph):
     graph.initializer.append(scalar("large", np.zeros(1 << 16), np.float32))
 
@@ -91,6 +122,9 @@ def add_large_constant(graph):
         (add_expand, "Expand '' makes an array of a size of its own"),
         (add_range, "Range '' makes an array of a size of its own"),
         (add_nested_tile, "the operator Tile"),
+        (add_doublings, "Concat '' holds 32 copies of an array, expected at most 16"),
+        (add_hidden_doublings, "Concat '' holds 32 copies of an array"),
+        (add_wide_concatenations, "Concat '' holds 4,096 copies of an array"),
         (add_large_constant, "tensor 'large' has 262,"),
     ],
 )

@@ -1,0 +1,1 @@
+"""Routed experts that contribute least are left out of an export."""
