@@ -104,13 +104,9 @@ def export(
             return _up_to_date(bundle, prepared)
         repaired = [f"the bundle was damaged and was written again: {damage}"]
     check_partial(out)
-<<<<<<< HEAD
-    if is_calibrated(prepared, options):
-=======
     if options.prune_experts is not None:
         prepared = prune_prepared(prepared, options, progress)
-    if is_calibrated(options):
->>>>>>> main
+    if is_calibrated(prepared, options):
         prepared = calibrate(prepared, options, progress)
     checkpoint, artifacts, texts = prepared.checkpoint, prepared.artifacts, prepared.texts
     _check_before(files_folder(out), artifacts, checkpoint, progress)
