@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from sprat.devices.plan.plan import Plan
 from sprat.errors import InputError
+from sprat.export.artifacts import ArtifactWriter
 from sprat.export.options import ExportOptions
 from sprat.export.prepare import PreparedExport, lay_out
 from sprat.export.quality.budget import Tensors
@@ -13,10 +14,12 @@ from sprat.export.quality.fast import fast_allocation, fast_recipe
 from sprat.export.quality.fitted import fitted_mix
 from sprat.export.quality.options import QualityOptions, Target
 from sprat.export.quality.plan import expected_time, plan_quality, quality_digest, text_of
+from sprat.export.quality.speed import predicted_tokens_per_s
 from sprat.export.quality.timing import QualityTime
 from sprat.progress import Progress, ReportProgress
 from sprat.quant.recipe import KEEP, Recipe
 from sprat.runtime.memory.footprint import planned_footprint
+from sprat.text import format_number
 
 __all__ = ["calibrate", "calibration_digest", "is_calibrated", "quality_seconds", "wanted_quality", "with_fast_formats"]
 
@@ -80,8 +83,8 @@ def calibrate(prepared: PreparedExport, options: ExportOptions, progress: Report
 
     found = plan_quality(checkpoint, prepared.recipe, wanted, tokenizer, file_size, progress)
     artifacts = lay_out(checkpoint, found.recipe, tokenizer, options, found.rounding)
-    plan = _planned(prepared, found.recipe)
-    return replace(prepared, recipe=found.recipe, artifacts=artifacts, quality=found.report, plan=plan)
+    laid_out = _with_formats(prepared, found.recipe, artifacts)
+    return replace(laid_out, quality=found.report)
 
 
 def quality_seconds(prepared: PreparedExport, options: ExportOptions) -> QualityTime:
@@ -110,8 +113,7 @@ def with_fast_formats(prepared: PreparedExport, options: ExportOptions) -> Prepa
 
     found = fast_allocation(checkpoint.spec, tensors, prepared.recipe, wanted, file_size)
     recipe = fast_recipe(found, tensors, prepared.recipe, wanted)
-    artifacts = lay_out(checkpoint, recipe, prepared.tokenizer, options)
-    return replace(prepared, recipe=recipe, artifacts=artifacts, plan=_planned(prepared, recipe))
+    return _with_formats(prepared, recipe, lay_out(checkpoint, recipe, prepared.tokenizer, options))
 
 
 def _tensors(prepared: PreparedExport, file_format: str = "gguf") -> Tensors:
@@ -124,13 +126,18 @@ def _file_size(prepared: PreparedExport, recipe: Recipe, options: ExportOptions)
     return sum(artifact.file_sizes.values())
 
 
-def _planned(prepared: PreparedExport, recipe: Recipe) -> Plan | None:
-    """The device's plan for the allocated formats."""
+def _with_formats(prepared: PreparedExport, recipe: Recipe, artifacts: Mapping[str, ArtifactWriter]) -> PreparedExport:
+    """The allocated formats, the device's plan for them, and their speed there."""
+    found = replace(prepared, recipe=recipe, artifacts=artifacts)
     if prepared.plan is None:
-        return None
-    before = prepared.plan.footprint
-    footprint = planned_footprint(prepared.checkpoint.spec, recipe, context=before.context).of_batch(before.batch)
-    return replace(prepared.plan, footprint=footprint)
+        return found
+    before, spec = prepared.plan.footprint, prepared.checkpoint.spec
+    footprint = planned_footprint(spec, recipe, context=before.context).of_batch(before.batch)
+    plan = replace(prepared.plan, footprint=footprint)
+    shapes = {name: tensor.shape for name, tensor in prepared.checkpoint.tensors.items()}
+    speed = predicted_tokens_per_s(plan, spec, shapes, recipe)
+    said = [f"predicted with these formats on {plan.profile.name}: {format_number(speed)} tokens/s"] if speed else []
+    return replace(found, plan=plan, notes=(*prepared.notes, *said))
 
 
 def _check(prepared: PreparedExport, options: ExportOptions, level: str) -> None:

@@ -26,6 +26,7 @@ from sprat.export.manifest import describe_file, manifest_of
 from sprat.export.options import ExportKeywords, ExportOptions
 from sprat.export.prepare import PreparedExport, prepare
 from sprat.export.pruned import prepared_pruning_digest, prune_prepared
+from sprat.export.quality.options import Target
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.verify.first_logits import check_first_logits
 from sprat.export.write.bundle import BundleFolder, existing_manifest, files_folder, remove_leftovers
@@ -107,6 +108,8 @@ def export(
     if options.prune_experts is not None:
         prepared = prune_prepared(prepared, options, progress)
     if is_calibrated(prepared, options):
+        if options.calibrated.target == Target():  # as many bytes as these
+            _check_space(files_folder(out), prepared.artifacts)
         prepared = calibrate(prepared, options, progress)
     checkpoint, artifacts, texts = prepared.checkpoint, prepared.artifacts, prepared.texts
     _check_before(files_folder(out), artifacts, checkpoint, progress)
@@ -142,11 +145,15 @@ def _check_before(
     folder: Path, artifacts: Mapping[str, ArtifactWriter], checkpoint: Checkpoint, progress: ReportProgress
 ) -> None:
     """Look at everything that can be refused before something is written to ``folder``."""
-    for artifact in artifacts.values():
-        artifact.check_free_space(folder)
+    _check_space(folder, artifacts)
     checkpoint.verify_complete(progress)
     for artifact in artifacts.values():
         artifact.check_range()
+
+
+def _check_space(folder: Path, artifacts: Mapping[str, ArtifactWriter]) -> None:
+    for artifact in artifacts.values():
+        artifact.check_free_space(folder)
 
 
 def _whole_bundle(out: Path, progress: ReportProgress) -> tuple[Bundle | None, BundleError | None]:

@@ -9,9 +9,10 @@ from typing import Any
 from sprat.arrays import I32Array
 from sprat.errors import TokenizerError
 from sprat.export.calibration import calibration_sequences
-from sprat.export.quality.budget import Allocation, Tensors, allocate_target
+from sprat.export.quality.budget import Allocation, Tensors
 from sprat.export.quality.costs import packaged_cost
 from sprat.export.quality.options import QualityOptions, Target
+from sprat.export.quality.speed import allocate_for
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.spec import ModelSpec
 
@@ -43,7 +44,7 @@ def fast_allocation(
     def size(found: Allocation) -> int:
         return file_size(fast_recipe(found, tensors, recipe, options))
 
-    return allocate_target(tensors, partial(packaged_cost, spec), recipe, options.target, size)
+    return allocate_for(spec, tensors, partial(packaged_cost, spec), recipe, options, size)
 
 
 def fast_recipe(allocation: Allocation, tensors: Tensors, recipe: Recipe, options: QualityOptions) -> Recipe:

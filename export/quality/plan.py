@@ -22,7 +22,6 @@ from sprat.export.quality.budget import (
     Cost,
     Tensors,
     allocate_bytes,
-    allocate_target,
     allocated_formats,
     tensor_bytes,
 )
@@ -42,6 +41,7 @@ from sprat.export.quality.measuring.store import (
 from sprat.export.quality.measuring.unfinished import Unfinished
 from sprat.export.quality.options import QualityOptions
 from sprat.export.quality.rounder import Rounder
+from sprat.export.quality.speed import allocate_for
 from sprat.export.quality.timing import QualityTime, Reading, quality_time
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.texts import evaluation_text
@@ -183,6 +183,8 @@ def quality_digest(
         sequences: :func:`text_of` them.
     """
     request = f"{options.level} {options.target} {options.file_format} {recipe.name} {' '.join(map(str, recipe.rules))}"
+    if options.speed_weight:
+        request += f" {options.speed_weight} {options.device}"
     return measurements_digest(checkpoint.hash(), sequences, allocated_formats(), request)
 
 
@@ -299,7 +301,7 @@ class _Planner:
         return quality_digest(self.checkpoint, self.recipe, self.options, self.text)
 
     def _allocate(self, cost: Cost) -> Allocation:
-        return allocate_target(self.tensors, cost, self.recipe, self.options.target, self._size)
+        return allocate_for(self.checkpoint.spec, self.tensors, cost, self.recipe, self.options, self._size)
 
     def _size(self, allocation: Allocation) -> int:
         return self.file_size(allocation.recipe(self.options.level, self.tensors))
