@@ -18,7 +18,7 @@ from sprat.runtime.arch.spec import ModelSpec
 
 __all__ = ["fast_allocation", "fast_recipe", "glance"]
 
-_SEQUENCES, _TOKENS = 8, 32
+_SEQUENCES, _TOKENS = 8, 16
 
 
 def fast_allocation(
@@ -56,7 +56,7 @@ def fast_recipe(allocation: Allocation, tensors: Tensors, recipe: Recipe, option
 def glance(tokenizer: Mapping[str, Any]) -> list[I32Array]:
     """The beginnings of some documents of the packaged text; nothing for a model without a tokenizer.
 
-    256 tokens of many documents weight the search as well as 512 of few.
+    128 tokens of eight documents weight the search as well as 512 of four do.
     """
     try:
         return [sequence[:_TOKENS] for sequence in calibration_sequences(tokenizer)[:_SEQUENCES]]

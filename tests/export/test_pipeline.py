@@ -153,7 +153,9 @@ def test_with_a_device_the_next_smaller_choice_is_a_note(source, tmp_path):
     assert best.plan.footprint.quant == "int8"
     assert best.notes[0].startswith("int8 is the most accurate that fits; int4 takes ")
     assert best.notes[0].endswith("(predicted): --quant int4")
-    assert export(source, tmp_path / "chosen", device="rpi5-8gb", quant="int4").notes == ()
+    (note,) = export(source, tmp_path / "chosen", device="rpi5-8gb", quant="int4").notes
+    assert note.startswith("predicted with these formats on rpi5-8gb: ")
+    assert export(source, tmp_path / "blind", device="rpi5-8gb", quant="int4", quality="none").notes == ()
 
 
 @pytest.mark.parametrize(
