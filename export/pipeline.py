@@ -105,12 +105,7 @@ def export(
             return _up_to_date(bundle, prepared)
         repaired = [f"the bundle was damaged and was written again: {damage}"]
     check_partial(out)
-    if options.prune_experts is not None:
-        prepared = prune_prepared(prepared, options, progress)
-    if is_calibrated(prepared, options):
-        if options.calibrated.target == Target():  # as many bytes as these
-            _check_space(files_folder(out), prepared.artifacts)
-        prepared = calibrate(prepared, options, progress)
+    prepared = _chosen(prepared, files_folder(out), options, progress)
     checkpoint, artifacts, texts = prepared.checkpoint, prepared.artifacts, prepared.texts
     _check_before(files_folder(out), artifacts, checkpoint, progress)
     with BundleFolder.lock(out) as folder:
@@ -139,6 +134,17 @@ def export(
     return ExportResult(
         bundle=bundle, plan=prepared.plan, n_resumed=n_resumed, notes=tuple(notes), chats=_chats(prepared)
     )
+
+
+def _chosen(prepared: PreparedExport, folder: Path, options: ExportOptions, progress: ReportProgress) -> PreparedExport:
+    """The export with the experts and formats that weights and texts decide."""
+    if options.prune_experts is not None:
+        prepared = prune_prepared(prepared, options, progress)
+    if not is_calibrated(prepared, options):
+        return prepared
+    if options.calibrated.target == Target():  # as many bytes as these
+        _check_space(folder, prepared.artifacts)
+    return calibrate(prepared, options, progress)
 
 
 def _check_before(
