@@ -109,8 +109,7 @@ def export(
     checkpoint, artifacts, texts = prepared.checkpoint, prepared.artifacts, prepared.texts
     _check_before(files_folder(out), artifacts, checkpoint, progress)
     with BundleFolder.lock(out) as folder:
-        if (existing := existing_manifest(out)) and not options.force and not repaired:
-            # another process wrote it in the meantime
+        if (existing := existing_manifest(out)) and not options.force and not repaired:  # by another process
             _check_same_export(out, existing, prepared, options)
             return _up_to_date(Bundle.open(out), prepared)
         written = [file for artifact in artifacts.values() for file in artifact.write(folder.path, progress)]
