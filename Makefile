@@ -32,7 +32,7 @@ PYTEST := -m pytest -n auto --dist loadfile
 test: $(VENV)/.test
 	$(BIN)/python $(PYTEST)
 
-ALL_TESTS := $(addprefix $(VENV)/.,test llamacpp onnx onnxruntimes webgpu browser serve)
+ALL_TESTS := $(addprefix $(VENV)/.,test llamacpp onnx onnxruntimes webgpu vulkan browser serve)
 test-all: $(ALL_TESTS)
 	$(BIN)/python $(PYTEST) -m "slow or not slow"
 
@@ -79,6 +79,13 @@ $(VENV)/.webgpu: $(VENV)/.onnx
 # llama.cpp is compiled for this processor; the flags have one home (see its module for why).
 $(VENV)/.llamacpp: $(VENV)/.core
 	CMAKE_ARGS="$$($(BIN)/python -m sprat.runtime.backends.llamacpp_build)" $(BIN)/pip install --quiet --group llamacpp
+	touch $@
+
+# A prebuilt llama.cpp for Vulkan, from npm; without one for this llama-cpp-python its tests are skipped. Debian:
+# apt install mesa-vulkan-drivers, whose driver computes on the CPU.
+$(VENV)/.vulkan: $(VENV)/.llamacpp tools/prebuilt_vulkan.py
+	rm -rf $(VENV)/vulkan
+	$(BIN)/python tools/prebuilt_vulkan.py $(VENV)/vulkan || { rm -rf $(VENV)/vulkan; echo "the tests on Vulkan are skipped"; }
 	touch $@
 
 # Groups that need no sprat, so that nothing is compiled for them.

@@ -1,5 +1,7 @@
 """Makes a folder with a prebuilt llama.cpp for Vulkan that the installed llama-cpp-python can load, for tests.
 
+`make .venv/.vulkan` runs it; by hand, with another folder:
+
 python tools/prebuilt_vulkan.py /tmp/vulkan && SPRAT_TEST_VULKAN=/tmp/vulkan pytest -m slow tests/runtime/backends/gpu
 
 The libraries come from npm (node-llama-cpp's package), whose llama.cpp is a little older than the one that

@@ -74,7 +74,11 @@ def _about_gpu(plan: Plan) -> Iterator[str]:
     if plan.profile.accelerator and (why := plan.profile.accelerator.keep_off):
         yield f"keep {found.name} off: {why}"
         return
-    if found.spare_bytes < 0:
+    on_gpu = plan.gpu()
+    if on_gpu is not None and not on_gpu.whole.fits:
+        lack = human_bytes(on_gpu.whole.card_bytes - on_gpu.card_bytes)
+        fit = f"lacks {lack} to hold the whole model in {plan.footprint.quant} with its buffers"
+    elif found.spare_bytes < 0:
         fit = f"lacks {human_bytes(-found.spare_bytes)} to hold the whole model in {plan.footprint.quant}"
     elif found.most_tokens_per_s is None:
         fit = f"would hold the whole model with {human_bytes(found.spare_bytes)} to spare"

@@ -15,12 +15,11 @@ import numpy as np
 
 from sprat.export.quality.budget import Tensors
 from sprat.export.quality.candidates import STEPS
-from sprat.export.quality.measuring.layer_pass import LayerPass, Replaced, layer_prefix
+from sprat.export.quality.measuring.layer_pass import DENSE_BYTES, LayerPass, Replaced, layer_prefix
 from sprat.export.quality.measuring.measure import PROBES, SAMPLE_ROWS
 from sprat.export.quality.measuring.statistics import MomentsRecorder
 from sprat.export.quality.measuring.taps import RecordingKernels
 from sprat.quant.formats import get_format
-from sprat.quant.round.moments import equal_moments
 from sprat.quant.round.rounding import round_matrix
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.kernels import ReferenceKernels
@@ -140,7 +139,7 @@ class _Work:
 
         def run(n_tokens: int) -> None:
             tokens = np.arange(n_tokens, dtype=np.int32) % self._spec.vocab_size
-            layers, kernels = LayerPass(self._spec, self._weights, [tokens]), ReferenceKernels()
+            layers, kernels = LayerPass(self._spec, self._weights, [tokens]), ReferenceKernels(DENSE_BYTES)
             block = layers.block(self._layer, Replaced(self._weights, {}))
             shown = RecordingKernels(kernels, MomentsRecorder()) if records else kernels
             layers.run(block, layers.embed(ReferenceKernels(0)), shown)
@@ -163,7 +162,8 @@ class _Work:
         weight = self._weights.weight(name)
         matrix = weight if len(weight.shape) == 2 else weight[0]
         sample = matrix.format.dequantize(matrix.packed[: _ROWS[1]])
-        moments = equal_moments(matrix.shape[-1], diagonal=not STEPS[step].feedback)
+        width = matrix.shape[-1]
+        moments = np.eye(width, dtype=np.float32) if STEPS[step].feedback else np.ones(width, np.float32)
         format = next(get_format(each) for each in ("Q4_K", "Q5_0") if get_format(each).divides(matrix.shape[-1]))
         sizes = [min(rows, len(sample)) for rows in _ROWS]
         return _Line.timed(lambda rows: round_matrix(sample[:rows], moments, format, STEPS[step]), sizes)

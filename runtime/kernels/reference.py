@@ -93,10 +93,9 @@ class ReferenceKernels(StepByStep):
         """``x @ weight[index].T``: one expert's matrix of a stack."""
         return self._product(x, weight, index)
 
-    def dequantized(self, weight: Weight, index: int | None = None) -> F32Array:
-        """``weight``, or one part of a stack, in float32: the copy that is kept, or one of its own."""
-        dense = self._dense.find(weight, index)
-        return (weight if index is None else weight[index]).dequantize() if dense is None else dense
+    def kept(self, weight: Weight, index: int | None = None) -> F32Array | None:
+        """The dequantized copy of ``weight``, or of one part of a stack, if it was kept."""
+        return self._dense.kept(weight, index)
 
     def gqa_attention(self, q: F32Array, entries: KeysAndValues, scale: float) -> F32Array:
         """Query heads grouped by KV head."""
@@ -110,18 +109,18 @@ class ReferenceKernels(StepByStep):
         n_heads, rank, _ = k_b.shape
         latent, rope = np.split(to_float32(entries), [rank], axis=-1)
         shared_rope = np.broadcast_to(rope, (n_heads, *rope.shape))
-        keys = np.concatenate([latent @ self.dequantized(k_b), shared_rope], axis=-1)
-        values = latent @ self.dequantized(v_b).swapaxes(1, 2)
+        keys = np.concatenate([latent @ self._dequantized(k_b), shared_rope], axis=-1)
+        values = latent @ self._dequantized(v_b).swapaxes(1, 2)
         return _heads_last(_attend(q.swapaxes(0, 1)[:, None], keys, values, scale), n_heads)
 
     def mla_absorbed(self, q: F32Array, entries: KVEntries, k_b: Weight, v_b: Weight, scale: float) -> F32Array:
         """Queries ``[q_nope @ k_b.T, q_rope]`` over the KV entries: one KV head, whose values are the latents."""
         n_heads, rank, nope = k_b.shape
         q_nope, q_rope = np.split(q.swapaxes(0, 1), [nope], axis=-1)
-        absorbed = np.concatenate([q_nope @ self.dequantized(k_b).swapaxes(1, 2), q_rope], axis=-1)
+        absorbed = np.concatenate([q_nope @ self._dequantized(k_b).swapaxes(1, 2), q_rope], axis=-1)
         keys = to_float32(entries)[None]
         latents = _attend(absorbed[None], keys, keys[..., :rank], scale)[0]
-        return _heads_last(latents @ self.dequantized(v_b).swapaxes(1, 2), n_heads)
+        return _heads_last(latents @ self._dequantized(v_b).swapaxes(1, 2), n_heads)
 
     def _mlp(self, x: F32Array, mlp: MLP, expert: int | None) -> F32Array:
         gate = self._product(x, mlp.gate, expert)
@@ -136,6 +135,10 @@ class ReferenceKernels(StepByStep):
         n_rows = max(1, PANEL_BYTES // (4 * part.shape[-1]))
         panels = (part.packed[start : start + n_rows] for start in range(0, part.shape[0], n_rows))
         return np.concatenate([x @ part.format.dequantize(panel).T for panel in panels], axis=-1)
+
+    def _dequantized(self, weight: Weight) -> F32Array:
+        dense = self._dense.find(weight)
+        return weight.dequantize() if dense is None else dense
 
 
 def _attend(q: F32Array, keys: F32Array, values: F32Array, scale: float) -> F32Array:

@@ -54,5 +54,5 @@ def test_without_a_gpu_the_install_command_for_the_driver_that_is_there(found, m
     assert "machine's (cuda): CMAKE_ARGS='-DGGML_NATIVE=OFF" in detail
     assert "-DGGML_CUDA=ON' pip install" in detail
     monkeypatch.setattr(install, "likely_kind", lambda: None)
-    assert "CMAKE_ARGS" not in doctor().gpu_detail
+    assert "of another kind than Apple's, with its driver: CMAKE_ARGS='-DGGML_NATIVE=OFF" in doctor().gpu_detail
     assert "\nGPU                " in run(capsys, "doctor")[1]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from sprat.arrays import F32Array
-from sprat.quant.round.moments import InputMoments, diagonal_of, equal_moments, shrunk
+from sprat.quant.round.moments import InputMoments, shrunk
 from sprat.runtime.weights import Weight
 
 __all__ = ["PRIOR_TOKENS", "MatrixMoments", "MomentsRecorder"]
@@ -21,8 +21,8 @@ class MatrixMoments:
 
     Args:
         n_parts: experts or heads; 1 for a matrix.
-        size: ``k``, elements of an input.
-        diagonal: sum only mean squares, ``(k,)`` instead of ``(k, k)``.
+        size: elements of an input.
+        diagonal: sum squares alone.
     """
 
     def __init__(self, n_parts: int, size: int, *, diagonal: bool = False) -> None:
@@ -34,7 +34,7 @@ class MatrixMoments:
         """Add inputs of one part."""
         part = self._parts[index]
         if part is None:
-            part = self._parts[index] = InputMoments.empty(self._size, diagonal=self._diagonal)
+            part = self._parts[index] = InputMoments(self._size, diagonal=self._diagonal)
         part.add(x, weights)
 
     @property
@@ -48,27 +48,40 @@ class MatrixMoments:
         return part.weight if part else 0.0
 
     def common(self) -> F32Array:
-        """The moments of all parts together, ``(k, k)`` or ``(k,)``."""
-        seen = [part for part in self._parts if part]
-        weight = sum(part.weight for part in seen)
-        if not weight:
-            return equal_moments(self._size, diagonal=self._diagonal)
-        total = np.zeros_like(seen[0].total)
-        for part in seen:
-            total += part.total
-        return total / np.float32(weight)
+        """The moments of all parts together, ``(k, k)``; the identity if none saw an input."""
+        return self._together().mean()
 
     def of_part(self, index: int, common: F32Array) -> F32Array:
         """The moments of one part, shrunk to those of all parts where it has seen few inputs."""
-        if len(self._parts) == 1:
+        part = None if len(self._parts) == 1 else self._parts[index]
+        if part is None:
             return common
-        part = self._parts[index]
-        return shrunk(part.mean(), part.n_tokens, common, PRIOR_TOKENS) if part else common
+        return shrunk(part.mean(), part.n_tokens, common, PRIOR_TOKENS)
+
+    def squares_of_part(self, index: int, common: F32Array) -> F32Array:
+        """The diagonal of :meth:`of_part`, from that of :meth:`common`, ``(k,)``."""
+        part = None if len(self._parts) == 1 else self._parts[index]
+        if part is None:
+            return common
+        return shrunk(part.mean_square(), part.n_tokens, common, PRIOR_TOKENS)
+
+    def common_squares(self) -> F32Array:
+        """The diagonal of :meth:`common`, ``(k,)``."""
+        return self._together().mean_square()
 
     def mean_squares(self) -> F32Array:
         """Mean square of each input, ``(n_parts, k)``: llama.cpp's imatrix; of all parts for one that saw nothing."""
-        everywhere = diagonal_of(self.common())
+        everywhere = self.common_squares()
         return np.stack([part.mean_square() if part else everywhere for part in self._parts])
+
+    def _together(self) -> InputMoments:
+        seen = [part for part in self._parts if part]
+        if len(seen) == 1:
+            return seen[0]
+        total = InputMoments(self._size, diagonal=self._diagonal)
+        for part in seen:
+            total.add_all(part)
+        return total
 
 
 class MomentsRecorder:
@@ -77,7 +90,7 @@ class MomentsRecorder:
     Matrices with the same inputs share one sum: q, k and v; gate and up.
 
     Args:
-        diagonal: sum only mean squares.
+        diagonal: sum squares alone.
     """
 
     def __init__(self, *, diagonal: bool = False) -> None:

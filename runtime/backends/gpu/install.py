@@ -18,7 +18,12 @@ _OPTIONS = {
     "sycl": "-DGGML_SYCL=ON -DCMAKE_C_COMPILER=icx -DCMAKE_CXX_COMPILER=icpx",
     "opencl": "-DGGML_OPENCL=ON",
 }
-_MARKS = {"cuda": ("proc/driver/nvidia", "dev/nvhost-gpu"), "opencl": ("dev/kgsl-3d0",), "vulkan": ("dev/dri",)}
+_MARKS = {
+    "cuda": ("proc/driver/nvidia", "dev/nvhost-gpu"),
+    "opencl": ("dev/kgsl-3d0",),
+    "sycl": ("opt/intel/oneapi/compiler",),
+    "vulkan": ("dev/dri",),
+}
 
 
 def gpu_install_commands() -> dict[str, str]:
@@ -34,7 +39,7 @@ def gpu_install_commands() -> dict[str, str]:
 def likely_kind(root: Path = Path("/")) -> str | None:
     """The kind of GPU that this machine seems to have, from its drivers' files below ``root``; none if there are none.
 
-    SYCL is never the first choice: Vulkan runs on the same GPUs and needs no other compiler.
+    SYCL only where its compiler is installed: Vulkan runs on the same GPUs, and needs none.
     """
     if sys.platform == "darwin" and platform.machine() == "arm64":
         return "metal"

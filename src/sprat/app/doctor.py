@@ -98,7 +98,9 @@ def _gpus(model: Path | None) -> tuple[tuple[GPUDevice, ...], str]:
     if gpus:
         return gpus, "" if model is None else _placement(model)
     kind = likely_kind()
-    return (), f"{why}; a build for this machine's ({kind}): {gpu_install_commands()[kind]}" if kind else why
+    if kind is None:
+        return (), f"{why}; for a GPU of another kind than Apple's, with its driver: {gpu_install_commands()['vulkan']}"
+    return (), f"{why}; a build for this machine's ({kind}): {gpu_install_commands()[kind]}"
 
 
 def _placement(path: Path) -> str:

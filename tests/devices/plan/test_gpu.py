@@ -7,7 +7,7 @@ import pytest
 from sprat.devices.parts import Basis, Sourced
 from sprat.devices.plan.choose import best_plan
 from sprat.devices.plan.gpu import placement_problem
-from sprat.devices.plan.placement import price
+from sprat.devices.plan.placement import Placement, best_placement, price
 from sprat.devices.plan.plan import Verdict
 from sprat.devices.plan.text import notes
 from sprat.devices.profile import load_profile, load_profiles
@@ -117,3 +117,40 @@ def test_the_fastest_placement_is_no_slower_than_none_or_all(profile):
     found = plan_of("r1-distill-qwen-1.5b", profile.name).gpu()
     others = [placed for placed in (found.off, found.whole) if placed and placed.fits]
     assert found.keep_off or all(found.best.token_s <= placed.token_s for placed in others)
+
+
+HOMES = ("home-4c-8gb-4gpu", "home-8c-16gb-8gpu", "home-20gb-12gpu")
+MODELS = ("deepseek-v2-lite", "qwen3-30b-a3b", "r1-distill-qwen-1.5b", "r1-distill-qwen-7b", "r1-distill-qwen-14b")
+
+
+@pytest.mark.parametrize("device", HOMES)
+@pytest.mark.parametrize("model", MODELS)
+def test_no_placement_of_a_published_model_is_faster_on_a_home_computer(model, device):
+    """The MoE layers of a model are alike, so every number of layers and of experts in memory are all placements."""
+    plan = plan_of(model, device)
+    problem = placement_problem(
+        plan.profile.accelerator, plan.footprint, plan._predictor(1.0).decode_parts(0), plan.usable_bytes
+    )
+    n_layers = len(problem.layers)
+    assert len({layer for layer in problem.layers if layer.experts}) <= 1
+    placements = [Placement(n_layers=n_layers)]
+    for count in range(n_layers + 1):
+        moe = [index for index in range(n_layers - count, n_layers) if problem.layers[index].experts]
+        placements += [
+            Placement(n_layers=n_layers, layers=count, head=True, experts_in_memory=tuple(moe[:stay]))
+            for stay in range(len(moe) + 1)
+        ]
+    fitting = [placed.token_s for each in placements if (placed := price(problem, each)).fits]
+    best = best_placement(problem)
+    assert (best is None) == (not fitting)
+    if best is not None:
+        assert best.token_s == pytest.approx(min(fitting))
+
+
+@pytest.mark.parametrize("device", ["rpi5-8gb", "orange-pi-5-16gb", "pixel-8", "galaxy-s24"])
+def test_a_gpu_without_evidence_of_a_gain_is_kept_off_and_the_plan_says_why(device):
+    plan = plan_of("r1-distill-qwen-1.5b", device)
+    assert plan.gpu().best.placement.is_off
+    [why] = [note for note in notes(plan) if note.startswith("keep ")]
+    assert "off: " in why
+    assert "llama.cpp's Vulkan" in why

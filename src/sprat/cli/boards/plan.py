@@ -217,9 +217,17 @@ def _seconds(seconds: float) -> str:
 
 def _next(model: str, plan: Plan, device: str) -> str:
     option = f"--device {shlex.quote(device)}"
+    running = f"{option}{_gpu_option(plan)}"
     if plan.runs and plan.footprint.quant == AS_IT_IS:
-        return f"sprat run {shlex.quote(model)} 'a prompt' {option}"
+        return f"sprat run {shlex.quote(model)} 'a prompt' {running}"
     if plan.runs:
         source = shlex.quote(model) if model == DEMO or Path(model).exists() else "SOURCE"
-        return f"sprat export {source} OUT {option}   then:  sprat run OUT 'a prompt' {option}"
+        return f"sprat export {source} OUT {option}   then:  sprat run OUT 'a prompt' {running}"
     return f"sprat plan {shlex.quote(model)} --all   then choose a device that it fits"
+
+
+def _gpu_option(plan: Plan) -> str:
+    """`` --gpu auto`` where the GPU is predicted to help."""
+    found = plan.gpu()
+    helps = found is not None and found.best is not None and not found.best.placement.is_off
+    return " --gpu auto" if helps else ""

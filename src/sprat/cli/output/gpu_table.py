@@ -63,11 +63,21 @@ def _cells(plan: Plan, placed: PlacedModel) -> tuple[str, ...]:
     n_moe = sum(1 for layer in in_memory if layer.experts_bytes)
     return (
         f"{placement.layers} of {placement.n_layers}",
-        f"{len(stay)} of {n_moe} layers" if n_moe else "-",
+        f"{len(stay)} of {n_moe} layers{_ranges(stay)}" if n_moe else "-",
         human_bytes(placed.card_bytes),
         human_bytes(placed.memory_bytes),
         format_number(1 / placed.token_s),
     )
+
+
+def _ranges(layers: set[int]) -> str:
+    """``" (1-5, 9)"``, layers counted from 0 as in the names of tensors; nothing where there are none."""
+    texts, found = [], sorted(layers)
+    while found:
+        length = next((n for n, index in enumerate(found) if index != found[0] + n), len(found))
+        texts.append(f"{found[0]}-{found[length - 1]}" if length > 1 else str(found[0]))
+        found = found[length:]
+    return f" ({', '.join(texts)})" if texts else ""
 
 
 def _streamed(plan: Plan) -> tuple[str, ...]:

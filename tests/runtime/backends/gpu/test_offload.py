@@ -62,7 +62,16 @@ def test_every_kind_of_gpu_has_an_install_command():
         assert "--no-binary llama-cpp-python" in command
 
 
-@pytest.mark.parametrize(("mark", "kind"), [("proc/driver/nvidia", "cuda"), ("dev/dri", "vulkan"), ("dev", None)])
+@pytest.mark.parametrize(
+    ("mark", "kind"),
+    [
+        ("proc/driver/nvidia", "cuda"),
+        ("dev/kgsl-3d0", "opencl"),
+        ("opt/intel/oneapi/compiler", "sycl"),
+        ("dev/dri", "vulkan"),
+        ("dev", None),
+    ],
+)
 def test_the_driver_files_tell_the_kind(tmp_path, monkeypatch, mark, kind):
     monkeypatch.setattr("sys.platform", "linux")
     (tmp_path / mark).mkdir(parents=True)

@@ -1,75 +1,88 @@
-"""llama.cpp on a Vulkan device against the native backend, split in the ways that a placement can choose.
-
-Runs where ``SPRAT_TEST_VULKAN`` names a folder with a ``libllama.so`` built for Vulkan (docs/gpu.md: a prebuilt one and
-Mesa's software driver do). The software driver compiles its shaders on first use: minutes on two cores.
-"""
+"""llama.cpp on a Vulkan device against the native backend, split in every way that a placement can choose."""
 
 import json
-import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
+import every_split
+import msgspec
 import pytest
+import vulkan
 from tiny_checkpoint import write_checkpoint
 
-from sprat.devices.plan.placement import Placement
+from sprat.app.demo_bundle import demo_gguf
 from sprat.export.pipeline import export
 
-LIBRARY = os.environ.get("SPRAT_TEST_VULKAN", "")
+pytest.importorskip("llama_cpp")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not LIBRARY, reason="SPRAT_TEST_VULKAN names no llama.cpp for Vulkan"),
+    pytest.mark.skipif(not vulkan.is_installed(), reason="make .venv/.vulkan, apt install mesa-vulkan-drivers"),
 ]
-N_LAYERS = 4
-SPLITS = {
-    "whole": Placement(n_layers=N_LAYERS, layers=N_LAYERS, head=True),
-    "head only": Placement(n_layers=N_LAYERS, head=True),
-    "two layers": Placement(n_layers=N_LAYERS, layers=2, head=True),
-    "experts in memory": Placement(n_layers=N_LAYERS, layers=N_LAYERS, head=True, experts_in_memory=(1, 2, 3)),
-    "some experts in memory": Placement(n_layers=N_LAYERS, layers=3, head=True, experts_in_memory=(2,)),
-}
-CHILD = """
-import json, sys
-import numpy as np
-import msgspec
-from sprat.devices.plan.placement import Placement
-from sprat.quant.quality import QualityMeter
-from sprat.runtime.engine import Engine
-
-path, text = sys.argv[1], "The quick brown fox jumps over the lazy dog, and the dog sleeps on."
-def greedy(engine):
-    return [piece.token_id for piece in engine.generate(text, max_tokens=8, temperature=0)]
-with Engine.load(path, backend="native", exact=True) as engine:
-    tokens = engine.encode(text)
-    base, expected = engine.backend.new_stream(64).forward_all(tokens), greedy(engine)
-for name, split in json.loads(sys.argv[2]).items():
-    with Engine.load(path, backend="llamacpp", gpu=msgspec.convert(split, Placement), context=64) as engine:
-        meter = QualityMeter()
-        meter.add(base, engine.backend.new_stream(64).forward_all(tokens), np.asarray(tokens))
-        kld = float(meter.result().kld.value)
-        print(json.dumps([name, engine.backend_choice.text(), kld, greedy(engine) == expected]))
-"""
 
 
-def test_every_split_gives_the_logits_and_the_answer_of_the_native_backend(tmp_path):
-    pytest.importorskip("llama_cpp")
-    source = write_checkpoint(tmp_path / "tiny", "deepseek2")
-    artifact = export(source, tmp_path / "out", quant="f32").bundle.artifact()
-    splits = json.dumps(
-        {name: {field: getattr(split, field) for field in split.__slots__} for name, split in SPLITS.items()}
-    )
-    environment = os.environ | {"LLAMA_CPP_LIB_PATH": LIBRARY, "GGML_VK_VISIBLE_DEVICES": "0"}
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD, str(artifact), splits],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
+def compared(path, placements):
+    """``(KLD, same answer)`` of each placement."""
+    command = [sys.executable, every_split.__file__, str(path), msgspec.json.encode(placements).decode()]
+    child = subprocess.run(command, capture_output=True, text=True, env=vulkan.environment(), check=False)
     assert child.returncode == 0, child.stderr
     found = [json.loads(line) for line in child.stdout.splitlines()]
-    assert [name for name, *_ in found] == list(SPLITS)
-    for name, place, kld, same in found:
-        assert "llamacpp on Vulkan" in place, name
-        assert kld < 1e-3, name  # f16 products and cache
-        assert same, name
+    assert [index for index, *_ in found] == list(range(len(placements)))
+    return [tuple(values) for _, *values in found]
+
+
+@pytest.fixture(scope="module")
+def v2_lite(tmp_path_factory):
+    """DeepSeek-V2-Lite's shape, small: four layers, the first of them dense, in float32."""
+    folder = tmp_path_factory.mktemp("vulkan")
+    source = write_checkpoint(folder / "tiny", "deepseek2")
+    return export(source, folder / "out", quant="f32").bundle.artifact()
+
+
+def test_every_placement_of_a_moe_model_has_the_logits_and_the_answer_of_the_native_backend(v2_lite):
+    placements = list(every_split.every_placement(4, (1, 2, 3)))
+    assert len(placements) == 23
+    for placement, (kld, same) in zip(placements, compared(v2_lite, placements), strict=True):
+        assert kld < 1e-3, placement  # f16 products and cache
+        assert same, placement
+
+
+def test_the_student_has_the_same_answer_on_the_gpu():
+    placements = list(every_split.every_placement(5, ()))
+    for placement, (kld, same) in zip(placements, compared(demo_gguf("int8"), placements), strict=True):
+        assert kld < 2e-3, placement
+        assert same, placement
+
+
+def sprat(*arguments, **variables):
+    command = [sys.executable, "-m", "sprat", *map(str, arguments)]
+    environment = vulkan.environment() | variables
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_auto_computes_on_the_gpu_and_says_where(tmp_path):
+    cache = {"XDG_CACHE_HOME": str(tmp_path)}
+    command = ("run", demo_gguf("int8"), "What is 12 + 5?", "-n", 8, "--temp", 0)
+    found, expected = sprat(*command, "--gpu", "auto", **cache), sprat(*command)
+    assert found.stdout == expected.stdout
+    assert "llamacpp on Vulkan0 (llvmpipe" in found.stderr
+    verified = sprat("verify", demo_gguf("int8"), "--source", "demo", "--gpu", "auto", "--max-tokens", 32,
+                     "--max-kld", 0.05, **cache)  # fmt: skip
+    assert verified.stdout.startswith("PASSED"), verified.stderr
+
+
+def test_without_the_driver_on_is_one_error_and_auto_the_cpu_with_the_reason(tmp_path):
+    nothing = {"VK_ICD_FILENAMES": "/nonsense.json", "XDG_CACHE_HOME": str(tmp_path)}
+    refused = sprat("run", demo_gguf("int8"), "hi", "--gpu", "on", "-n", 1, **nothing)
+    assert re.match(r"sprat: this llama-cpp-python finds no GPU", refused.stderr)
+    assert not refused.stdout
+    on_cpu = sprat("run", demo_gguf("int8"), "hi", "--gpu", "auto", "-n", 1, "--backend", "llamacpp", **nothing)
+    assert on_cpu.returncode == 0
+    assert "llamacpp on the CPU; no GPU (this llama-cpp-python finds no GPU" in on_cpu.stderr
+
+
+def test_doctor_lists_the_gpu_and_what_goes_there():
+    found = sprat("doctor", Path(demo_gguf("int8")))
+    assert "GPU Vulkan0" in found.stdout
+    assert "5 of 5 layers and the head on the card" in " ".join(found.stdout.split())

@@ -1,6 +1,7 @@
 """sprat's graphs under onnxruntime's WebGPU provider, on a Vulkan driver for the CPU (docs/onnx.md)."""
 
 import json
+import re
 import subprocess
 import sys
 from functools import cache
@@ -13,7 +14,9 @@ pytest.importorskip("onnxruntime")
 import webgpu
 from golden_models import GOLDEN
 from onnx_models import write
+from tiny_checkpoint import write_checkpoint
 
+from sprat.export.pipeline import export
 from sprat.export.source.checkpoint import Checkpoint
 
 pytestmark = [
@@ -79,3 +82,51 @@ def test_a_moe_graph_that_the_provider_refuses_is_a_problem_beside_its_nodes(ins
     assert found["problem"]
     assert found["n_nodes"]
     assert found["prompt_error"] is None
+
+
+@pytest.fixture(scope="module")
+def sprat(tmp_path_factory):
+    """Runs a command with the provider's driver; successes of the check are remembered in a folder of this module."""
+    environment = webgpu.environment() | {"XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "sprat", *map(str, arguments)]
+        return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+
+    return run
+
+
+def exported(folder, *, portable):
+    source = write_checkpoint(folder / "tiny", "llama")
+    return source, export(source, folder / "out", quant="f32", formats=["onnx"], portable=portable).bundle.path
+
+
+def test_an_answer_and_a_verification_are_those_of_the_cpu(sprat, tmp_path):
+    source, bundle = exported(tmp_path, portable=True)
+    command = ("run", bundle, "The quick brown fox", "--temp", "0", "-n", "8")
+    found, expected = sprat(*command, "--provider", "webgpu"), sprat(*command)
+    assert "onnx with webgpu" in found.stderr
+    assert found.stdout == expected.stdout
+    verified = sprat(
+        "verify", bundle, "--source", source, "--provider", "webgpu", "--max-kld", 1e-5, "--max-tokens", 64
+    )
+    assert verified.returncode == 0, verified.stderr
+    assert "backend onnx with webgpu" in verified.stdout
+
+
+def test_a_graph_that_is_computed_wrongly_is_refused(sprat, tmp_path):
+    _, bundle = exported(tmp_path, portable=False)
+    refused = sprat("run", bundle, "The quick brown fox", "--provider", "webgpu")
+    assert refused.returncode
+    assert "webgpu computes a prompt wrongly with this driver" in refused.stderr
+    assert not refused.stdout
+
+
+def test_a_driver_that_is_not_there_is_one_error(sprat, tmp_path):
+    _, bundle = exported(tmp_path, portable=True)
+    environment = webgpu.environment() | {"VK_ICD_FILENAMES": "/nonsense.json", "XDG_CACHE_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "sprat", "run", str(bundle), "The", "--provider", "webgpu"]
+    refused = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert refused.returncode
+    assert re.search(r"^sprat: .*webgpu", refused.stderr, re.MULTILINE)
+    assert "Traceback" not in refused.stderr

@@ -1,0 +1,64 @@
+"""A child process: logits and greedy answer of a model on a GPU, for placements, against the native backend.
+
+``python every_split.py MODEL PLACEMENTS`` prints for each placement its index, the mean KL divergence over a prompt,
+and whether the first greedy tokens are the same.
+"""
+
+import json
+import sys
+from itertools import combinations
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from sprat.devices.plan.placement import Placement
+from sprat.quant.quality import QualityMeter
+from sprat.runtime.backends.gpu.find import find_gpus
+from sprat.runtime.backends.gpu.use import GPUUse
+from sprat.runtime.backends.llamacpp import LlamaCppBackend
+from sprat.runtime.engine import Engine
+
+TEXT = "The quick brown fox jumps over the lazy dog, and the dog sleeps on."
+N_GREEDY = 8
+
+
+def every_placement(n_layers, moe_layers):
+    """All placements besides none: head and last layers on the card, of these any experts in memory."""
+    for layers in range(n_layers + 1):
+        movable = [index for index in moe_layers if index >= n_layers - layers]
+        for count in range(len(movable) + 1):
+            for stay in combinations(movable, count):
+                yield Placement(n_layers=n_layers, layers=layers, head=True, experts_in_memory=stay)
+
+
+def computed(backend, tokens):
+    """Logits after each token, and the greedy tokens after them."""
+    stream = backend.new_stream(len(tokens) + N_GREEDY)
+    logits = stream.forward_all(tokens)
+    answer = [int(logits[-1].argmax())]
+    while len(answer) < N_GREEDY:
+        answer.append(int(stream.forward(answer[-1:]).argmax()))
+    stream.close()
+    return logits, answer
+
+
+def main(path, placements):
+    """Compare, and print a line for each."""
+    with Engine.load(path, backend="native", exact=True) as engine:
+        tokens = engine.encode(TEXT)
+        base, expected = computed(engine.backend, tokens)
+    [device] = find_gpus()
+    for index, placement in enumerate(msgspec.json.decode(placements, type=list[Placement])):
+        use = GPUUse(device=device.name, description=device.description, placement=placement)
+        backend = LlamaCppBackend(Path(path), n_threads=1, use_extra_bufts=False, gpu=use)
+        logits, answer = computed(backend, tokens)
+        backend.close()
+        meter = QualityMeter()
+        meter.add(base, logits, np.asarray(tokens))
+        sys.stdout.write(json.dumps([index, float(meter.result().kld.value), answer == expected]) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
