@@ -58,9 +58,8 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def relative_cycles(self, cores: tuple[Cores, ...], format: str) -> float:
         """Cycles of a product with one token in a block format over those in Q4_0; 1 where it was not counted."""
-        counted = [self.cores[some.kind] for some in cores if some.kind in self.cores]
-        ratios = [core.one_token_of[format] / core.one_token for core in counted if format in core.one_token_of]
-        return max(ratios, default=1.0)
+        counted = [self.cores[some.kind].one_token_of for some in cores if some.kind in self.cores]
+        return max((cycles[format] / cycles["Q4_0"] for cycles in counted if format in cycles), default=1.0)
 
     def error(self, cores: tuple[Cores, ...]) -> float:
         """The largest error of these kinds."""
