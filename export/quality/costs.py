@@ -1,9 +1,9 @@
 """Costs of formats without a measurement: typical divergences by the role of a tensor.
 
 ``--quality fast`` probes nothing. What a role costs was measured on one model with each kind of attention
-(SmolLM2-135M and the packaged student) by probes on the packaged calibration text alone (``benchmarks/role_costs.py``);
-what a format costs is the error that it leaves in normally distributed weights, coarse ones to the power that the
-student's roles showed.
+(SmolLM2-135M and the packaged student) by probes of the calibration text: the student's with
+``benchmarks/role_costs.py`` and the packaged text alone. What a format costs is the error that it leaves in normally
+distributed weights, coarse ones to the power that the student's roles showed.
 """
 
 from __future__ import annotations
