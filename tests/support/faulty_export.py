@@ -19,7 +19,7 @@ from sprat.export.write import writer
 from sprat.runtime.files.bundle import Bundle
 
 _NEVER = 1 << 40
-_OLD, _NEW = "int8", "int4"
+_OLD, _NEW = "int8", "q4_0"  # not int4, which is calibrated: minutes per sweep
 
 
 class Attack:
