@@ -66,14 +66,7 @@ def measure(
         if unfinished and layer > first:
             unfinished.save_if_due(layer, found, x, probing.probes, probing.formats)
         progress(Progress(layer, spec.n_layers + 1, f"layer {layer + 1} of {spec.n_layers}"))
-        source, kernels, recorder = Replaced(weights, {}), ReferenceKernels(DENSE_BYTES), MomentsRecorder()
-        block, before = layers.block(layer, source), x[: probed.n_tokens].copy()
-        probing.advance(block, kernels)
-        layers.run(block, x, RecordingKernels(kernels, recorder))
-        matrices = [source.weight(name) for name in recorder.moments if not is_kept_f32(name)]
-        for weight in matrices:
-            _add_matrix(found, weight, recorder.moments[weight.name], formats, effort)
-        probing.start(layer, {weight: recorder.moments[weight.name] for weight in matrices}, source, before, kernels)
+        _measure_layer(found, layers, layer, x, probing, formats, effort)
     progress(Progress(spec.n_layers, spec.n_layers + 1, "head"))
     head = layers.head()
     moments = _measure_head(found, head, x, formats, effort)
@@ -86,10 +79,31 @@ def measure(
     return found
 
 
+def _measure_layer(
+    found: Measurements,
+    layers: LayerPass,
+    layer: int,
+    x: F32Array,
+    probing: _Probing,
+    formats: Sequence[BlockFormat],
+    effort: Effort,
+) -> None:
+    """Run ``x`` through a layer; moments and dequantized weights are freed before the next one."""
+    source, kernels, recorder = Replaced(layers.weights, {}), ReferenceKernels(DENSE_BYTES), MomentsRecorder()
+    block, before = layers.block(layer, source), x[: probing.n_tokens].copy()
+    probing.advance(block, kernels)
+    layers.run(block, x, RecordingKernels(kernels, recorder))
+    matrices = [source.weight(name) for name in recorder.moments if not is_kept_f32(name)]
+    for weight in matrices:
+        _add_matrix(found, weight, recorder.moments[weight.name], formats, effort)
+    probing.start(layer, {weight: recorder.moments[weight.name] for weight in matrices}, source, before, kernels)
+
+
 class _Probing:
     """The probes of every entry of :data:`PROBES`."""
 
     def __init__(self, layers: LayerPass, formats: Sequence[BlockFormat], effort: Effort) -> None:
+        self.n_tokens = layers.n_tokens
         self._effort = effort
         self._wanted = [[format for name in names for format in formats if format.name == name] for names in PROBES]
         self.probes = [Probes(layers) for _ in PROBES]
