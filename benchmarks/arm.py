@@ -8,7 +8,7 @@ repacked or not.
 
     pip download --no-binary :all: --no-deps llama-cpp-python        # and unpack it
     python benchmarks/arm.py --llamacpp llama_cpp_python-*/vendor/llama.cpp --json
-    python benchmarks/arm.py --llamacpp ... --published     # llama.cpp's counts against speeds published for a Pi 5
+    python benchmarks/arm.py --llamacpp ... --published     # llama.cpp's counts against speeds published for boards
     python benchmarks/arm.py --check                        # the gate of CI: instructions per product, sprat only
     python benchmarks/arm.py --save                         # its table, and devices/plan/counted.toml
 
@@ -185,9 +185,8 @@ def print_published(plugin: Path, llamacpp: Path) -> None:
         found = predicted(row, cycles)
         errors.append(abs(found / row.tokens_per_second - 1))
         test = "decode" if row.n_tokens == 1 else f"prompt of {row.n_tokens}"
-        print(
-            f"{row.model:30}{row.path:10}{test:15}{row.tokens_per_second:8.2f}{found:8.2f}{errors[-1]:7.0%}", flush=True
-        )
+        print(f"{row.board:8}{row.model:21}{row.mix:11}{row.path:10}{test:15}", end="")
+        print(f"{row.tokens_per_second:8.2f}{found:8.2f}{errors[-1]:7.0%}", flush=True)
     print(f"median error {statistics.median(errors):.0%}, worst {max(errors):.0%}")
 
 

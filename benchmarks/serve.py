@@ -187,7 +187,7 @@ def memory(requests: int) -> dict[str, float]:
         before = _resident_bytes()
         _ask(address, requests)
         after = _resident_bytes()
-    return {"rss_growth": after / before - 1, "rss_bytes": after, "requests": requests}
+    return {"rss_growth": after / before - 1, "rss_warm_bytes": before, "rss_bytes": after, "requests": requests}
 
 
 def _ask(address: str, times: int) -> None:

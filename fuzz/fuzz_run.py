@@ -33,7 +33,7 @@ from fuzz_targets import MEMORY, TARGETS, remove_files, run
 _MAX_BYTES = 1 << 18
 _MAX_SECONDS = 20  # of one input
 _MAX_MEMORY = 6 << 30
-_START_SECONDS = 120  # to start, and for the last input
+_START_SECONDS = 600  # to start, and for the last input, on a machine that is busy
 _KEPT = 300  # inputs that ran to the end, as material for further mutations
 _FOUND = Path("build") / "fuzz"
 

@@ -346,14 +346,14 @@ class Engine:
                 temperature=float(temperature),
             )
 
-    def embed(self, texts: str | Sequence[str], *, normalize: bool = True) -> F32Array:
+    def embed(self, texts: str | Sequence[str | Sequence[int]], *, normalize: bool = True) -> F32Array:
         """Embeddings of texts: the mean over the tokens of the last layer's normed hidden states.
 
         Models that generate text were not trained for it: their vectors compare roughly, those of an embedding model
         well.
 
         Args:
-            texts: one text, or several.
+            texts: one text, or several, each as text or as token ids.
             normalize: scale each vector to length 1, so that a product of two is their cosine.
 
         Returns:
@@ -364,8 +364,11 @@ class Engine:
             BackendError: the backend computes logits only (``llamacpp``, ``onnx``), or the engine was closed.
         """
         if not isinstance(texts, str):
-            return np.stack([self.embed(text, normalize=normalize) for text in _texts(texts)])
-        tokens = self.encode(texts)
+            return np.stack([self._embedded(text, normalize=normalize) for text in _texts(texts)])
+        return self._embedded(texts, normalize=normalize)
+
+    def _embedded(self, text: str | Sequence[int], *, normalize: bool) -> F32Array:
+        tokens = self.encode(text)
         stream, give_back = self.new_stream(self._checked_length(len(tokens)))
         try:
             mean = mean_pooled(stream, tokens, self.frontend.batch)
@@ -517,12 +520,14 @@ class Engine:
         self.close()
 
 
-def _texts(texts: object) -> Sequence[str]:
-    """The texts to embed, checked.
+def _texts(texts: object) -> Sequence[str | Sequence[int]]:
+    """The texts to embed, checked but for their token ids.
 
     Raises:
         PromptError: they are no list of texts, or none.
     """
-    if isinstance(texts, list | tuple) and texts and all(isinstance(text, str) for text in texts):
+    if isinstance(texts, list | tuple) and texts and all(isinstance(text, str | list | tuple) for text in texts):
         return texts
-    raise PromptError(f"the texts are {texts!r:.200}, expected a text or a list of at least one text")
+    raise PromptError(
+        f"the texts are {texts!r:.200}, expected a text or a list of at least one, each as text or as token ids"
+    )

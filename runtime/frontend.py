@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,7 +68,7 @@ class Frontend:
             self.tokenizer.check_length(prompt, self.context)
             tokens = self.tokenizer.encode(prompt, add_bos=True)
         else:
-            tokens = _token_ids(prompt)
+            tokens = _token_ids(prompt, self.context)
         if not tokens:
             raise PromptError("the prompt is empty, and this model has no BOS token; pass at least one token")
         outside = [token for token in tokens if not 0 <= token < self.vocab_size]
@@ -217,11 +218,12 @@ class Frontend:
         return self.tokenizer.token_bytes(token_id) or self.tokenizer.special_text(token_id).encode()
 
 
-def _token_ids(prompt: object) -> list[int]:
-    """The token ids of a prompt that is not text; bytes are neither."""
+def _token_ids(prompt: object, context: int) -> list[int]:
+    """The token ids of a prompt that is not text; bytes are neither. Of an iterator, no more than are too many."""
     if isinstance(prompt, Iterable) and not isinstance(prompt, bytes | bytearray | memoryview | Mapping):
         try:
-            return [operator.index(token) for token in prompt]
+            limit = None if isinstance(prompt, Sized) else context + 1
+            return [operator.index(token) for token in itertools.islice(prompt, limit)]
         except TypeError:
             found = f"a {type(prompt).__name__} that does not hold integers"
     else:

@@ -27,6 +27,13 @@ def test_the_tree_in_the_docstring_matches_the_classes():
     }
 
 
+def test_a_message_that_names_a_million_values_is_short():
+    text = str(errors.InputError(f"seed is {'9' * 10**6}, expected an integer"))
+    assert len(text) < 8000
+    assert text.startswith("seed is 999")
+    assert text.endswith("999, expected an integer")
+
+
 @pytest.mark.parametrize("name", [name for name in errors.__all__ if name.endswith("Error")])
 def test_every_error_is_a_sprat_error(name):
     assert issubclass(getattr(errors, name), errors.SpratError)

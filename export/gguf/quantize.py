@@ -135,10 +135,10 @@ def _refuse_to_replace(sources: Iterable[SourceFile], outs: Iterable[Path], *, f
     """Raise ExportError for a file that exists or is in the way, except those that an interrupted call left."""
     outs = list(outs)
     refuse_strangers(outs)
-    for out in (path for path in outs if path.exists()):
+    for out in (path for path in outs if os.path.lexists(path)):
         if out.is_dir():
             raise ExportError(f"{out}: is a folder; give the name of a file, for example {out / 'model.gguf'}")
-        if any(out.samefile(source.path) for source in sources):
+        if out.exists() and any(out.samefile(source.path) for source in sources):
             raise ExportError(f"{out}: is the source itself; choose another name")
         if not force and not is_kept(out):
             raise ExportError(f"{out}: exists; choose another name, or replace it with --force")

@@ -135,7 +135,8 @@ def allocate_file(tensors: Tensors, cost: Cost, target: int, file_size: Callable
             best, best_size = found, size
         if best is not None and target - best_size <= _CLOSE * target:
             break
-        budget += target - size
+        rest = size - sum(tensor_bytes(tensors.shapes[name], format) for name, format in found.formats.items())
+        budget = target - rest  # header and padding; what the tensors left of the budget is not counted twice
     if best is None:
         raise InputError(f"no file of {human_bytes(target)} was found; give a slightly larger size")
     return best

@@ -7,16 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from sprat.arrays import F32Array, I32Array, U8Array
-from sprat.export.quality.measuring.layer_pass import LayerPass, Replaced
+from sprat.export.quality.measuring.layer_pass import DENSE_BYTES, LayerPass, Replaced
 from sprat.export.quality.measuring.statistics import MatrixMoments, MomentsRecorder
 from sprat.export.quality.measuring.taps import RecordingKernels
 from sprat.quant.formats import BlockFormat
-from sprat.quant.round.rounding import Effort, round_matrix
+from sprat.quant.round.rounding import Effort, MatrixRounder
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.kernels import ReferenceKernels
 from sprat.runtime.weights import Weight, WeightSource
 
 __all__ = ["Rounder", "round_weight"]
+
+_PANEL_BYTES = 64 << 20  # of dequantized rows: the embeddings of DeepSeek-V2-Lite take 839 MB
 
 
 class Rounder:
@@ -54,7 +56,7 @@ class Rounder:
             return round_weight(weight, moments, format, self._effort).packed
         is_head = name == self._layers.head().output.name
         own = self._head_moments if is_head else np.eye(weight.shape[-1], dtype=np.float32)
-        return round_matrix(weight.dequantize(), own, format, self._effort)
+        return _round_rows(weight, own, format, self._effort)
 
     def _moments(self, layer: int) -> dict[str, MatrixMoments]:
         if self._x is None:
@@ -63,20 +65,24 @@ class Rounder:
             self._layer += 1
             self._recorder = MomentsRecorder()
             block = self._layers.block(self._layer, Replaced(self._layers.weights, {}))
-            self._layers.run(block, self._x, RecordingKernels(ReferenceKernels(), self._recorder))
+            self._layers.run(block, self._x, RecordingKernels(ReferenceKernels(DENSE_BYTES), self._recorder))
         return self._recorder.moments
 
 
 def round_weight(weight: Weight, moments: MatrixMoments, format: BlockFormat, effort: Effort) -> Weight:
     """``weight`` in ``format``, rounded for its inputs; of a stack, one part is dequantized at a time."""
-    common = moments.common()
+    common = moments.common() if effort.feedback else moments.common_squares()
+    of_part = moments.of_part if effort.feedback else moments.squares_of_part
     if len(weight.shape) == 2:
-        packed = round_matrix(weight.dequantize(), common, format, effort)
+        packed = _round_rows(weight, common, format, effort)
     else:
         parts = range(weight.shape[0])
-        packed = np.stack([_part(weight[part], moments.of_part(part, common), format, effort) for part in parts])
+        packed = np.stack([_round_rows(weight[part], of_part(part, common), format, effort) for part in parts])
     return Weight(weight.name, format, weight.shape, packed)
 
 
-def _part(matrix: Weight, moments: F32Array, format: BlockFormat, effort: Effort) -> U8Array:
-    return round_matrix(matrix.dequantize(), moments, format, effort)
+def _round_rows(matrix: Weight, moments: F32Array, format: BlockFormat, effort: Effort) -> U8Array:
+    """Packed rows ``(n_rows, row_bytes)``; a panel of them is dequantized at a time."""
+    rounder, step = MatrixRounder(moments, format, effort), max(1, _PANEL_BYTES // (4 * matrix.shape[-1]))
+    panels = (matrix.packed[start : start + step] for start in range(0, matrix.shape[0], step))
+    return np.concatenate([rounder.round(matrix.format.dequantize(panel)) for panel in panels])

@@ -77,7 +77,10 @@ def _whole(rows: RowSource) -> U8Array:
 
 
 class _StackedWeight(Weight):
-    """Separately stored experts as one weight; each is read when it is indexed."""
+    """A layer's experts as one weight; each is read when it is indexed, into memory that its caller frees.
+
+    Views of a map would stay in the resident set while any part of the file is in use.
+    """
 
     __slots__ = ("_experts",)
     _experts: Sequence[SourceTensor]
@@ -95,7 +98,9 @@ class _StackedWeight(Weight):
         return np.stack([expert.weight().packed for expert in self._experts])
 
     def __getitem__(self, index: int) -> Weight:
-        return self._experts[index].weight()
+        expert = self._experts[index]
+        packed = read_rows(expert.rows, 0, expert.rows.n_rows)
+        return Weight(expert.name, expert.format, expert.shape, packed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -31,7 +31,7 @@ from sprat.export.source.rows import (
 from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.arch.attention import GroupedAttentionSpec, LatentAttentionSpec
 from sprat.runtime.arch.spec import ModelSpec
-from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors, mtp_tensors
+from sprat.runtime.arch.tensors import ROPE_FREQS, expected_tensors, is_routed_expert, mtp_tensors
 from sprat.runtime.files.latent_tensors import KV_B, unsplit_layers
 from sprat.runtime.files.shape_checks import Shapes
 
@@ -117,7 +117,7 @@ def gguf_map(spec: ModelSpec, shapes: Shapes) -> dict[str, Origin]:
         shapes: name -> shape of the file's tensors: old files of DeepSeek have ``attn_kv_b``, which must be split.
     """
     kept = {name: shape for name, shape in mtp_tensors(spec).items() if name in shapes}
-    origins = {name: _renamed(name, shape) for name, shape in (expected_tensors(spec) | kept).items()}
+    origins = {name: _in_gguf(name, shape) for name, shape in (expected_tensors(spec) | kept).items()}
     for prefix, names in unsplit_layers(spec, shapes).items():
         assert isinstance(spec.attention, LatentAttentionSpec), "only latent attention has attn_kv_b"
         for name in names:
@@ -164,6 +164,12 @@ def _origin(name: str, shape: tuple[int, ...], spec: ModelSpec) -> Origin:
             n_heads = attention.n_heads if kind == "attn_q" else attention.n_kv_heads
             return Origin(shape, (source,), shape, lambda parts: InterleavedHeads(parts[0], n_heads))
     return _renamed(source, shape)
+
+
+def _in_gguf(name: str, shape: tuple[int, ...]) -> Origin:
+    """A tensor of its own name; experts as parts, which are read one at a time."""
+    origin = _renamed(name, shape)
+    return of_experts(origin, range(shape[0])) if is_routed_expert(name) else origin
 
 
 def _renamed(source: str, shape: tuple[int, ...]) -> Origin:

@@ -28,7 +28,7 @@ from sprat.export.write.errors import export_errors
 from sprat.export.write.journal import FinishedTensor, Journal, JournalHead, is_journal
 from sprat.export.write.layout import FileLayout, PlacedTensor, Tensor
 from sprat.export.write.plain_files import open_own
-from sprat.files import file_sha256, sync_folder
+from sprat.files import file_sha256, refuse_special, sync_folder
 from sprat.progress import Progress, ReportProgress, no_progress
 
 __all__ = [
@@ -94,6 +94,8 @@ def write_file(
             changed. ``path`` is then as before; what was written so far is kept for the next call.
     """
     head = JournalHead(layout=layout.digest(), source=source)
+    with export_errors(path, "choose another name"):
+        refuse_special(path)
     check_free_space({path: layout})
     with export_errors(path, _CONTINUES), Journal.open(_journal(path)) as journal:
         note = _discard_note(journal, head)

@@ -6,7 +6,7 @@ The output error of ``x -> W x`` for a weight error ``D`` is ``D x``, and its me
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -15,25 +15,25 @@ from sprat.errors import InputError
 
 __all__ = ["InputMoments", "shrunk"]
 
+_PANEL = 256
 
-@dataclass(slots=True)
+
 class InputMoments:
-    """Sum of ``x x.T`` over weighted inputs.
+    """Sum of ``x x.T`` over weighted inputs: of the symmetric matrix, the lower half.
 
-    Attributes:
-        total: ``(k, k)``, the weighted sum.
-        weight: sum of the weights; of unweighted inputs their number.
-        n_tokens: inputs seen, whatever their weight.
+    It is kept in panels of 256 rows, each up to its last row's diagonal element: a layer of DeepSeek-V2-Lite has 64
+    experts with 25 MB of whole matrices each.
+
+    Args:
+        size: elements of an input.
     """
 
-    total: F32Array
-    weight: float = 0.0
-    n_tokens: int = field(default=0)
-
-    @classmethod
-    def empty(cls, size: int) -> InputMoments:
-        """No input of ``size`` elements was seen."""
-        return cls(np.zeros((size, size), np.float32))
+    def __init__(self, size: int) -> None:
+        self.weight = 0.0  # sum of the weights; of unweighted inputs their number
+        self.n_tokens = 0  # inputs seen, whatever their weight
+        self._size = size
+        edges = [*range(0, size, _PANEL), size]
+        self._panels = [np.zeros((end - start, end), np.float32) for start, end in pairwise(edges)]
 
     def add(self, x: F32Array, weights: F32Array | None = None) -> None:
         """Add inputs ``(n, k)``, each with its weight ``(n,)``.
@@ -41,26 +41,44 @@ class InputMoments:
         Raises:
             InputError: the inputs have another width, or an element is not finite.
         """
-        if x.shape[-1] != len(self.total):
-            raise InputError(f"inputs of {x.shape[-1]} elements, expected {len(self.total)}")
+        if x.shape[-1] != self._size:
+            raise InputError(f"inputs of {x.shape[-1]} elements, expected {self._size}")
         scaled = x if weights is None else x * weights[:, None]
-        self.total += scaled.T @ x
+        for panel in self._panels:
+            rows, end = panel.shape
+            np.add(panel, scaled[:, end - rows : end].T @ x[:, :end], out=panel)
         self.weight += float(len(x)) if weights is None else float(weights.sum())
         self.n_tokens += len(x)
-        if not np.isfinite(np.trace(self.total)):
+        if not np.isfinite(self._diagonal().sum()):
             raise InputError("an input of a matrix is not finite: the model's activations overflow on this text")
+
+    def add_all(self, other: InputMoments) -> None:
+        """Add all inputs of ``other``."""
+        for panel, more in zip(self._panels, other._panels, strict=True):
+            np.add(panel, more, out=panel)
+        self.weight += other.weight
+        self.n_tokens += other.n_tokens
 
     def mean(self) -> F32Array:
         """``(k, k)``; the identity if no input was seen."""
         if self.weight <= 0:
-            return np.eye(len(self.total), dtype=np.float32)
-        return self.total / np.float32(self.weight)
+            return np.eye(self._size, dtype=np.float32)
+        full = np.empty((self._size, self._size), np.float32)
+        for panel in self._panels:
+            rows, end = panel.shape
+            half = panel / np.float32(self.weight)
+            full[end - rows : end, :end] = half
+            full[: end - rows, end - rows : end] = half[:, : end - rows].T
+        return full
 
     def mean_square(self) -> F32Array:
         """Mean square of each input element, ``(k,)``: llama.cpp's imatrix; ones if no input was seen."""
         if self.weight <= 0:
-            return np.ones(len(self.total), np.float32)
-        return np.diagonal(self.total) / np.float32(self.weight)
+            return np.ones(self._size, np.float32)
+        return self._diagonal() / np.float32(self.weight)
+
+    def _diagonal(self) -> F32Array:
+        return np.concatenate([np.diagonal(panel, panel.shape[1] - panel.shape[0]) for panel in self._panels])
 
 
 def shrunk(own: F32Array, n_tokens: int, common: F32Array, prior_tokens: float) -> F32Array:

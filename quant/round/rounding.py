@@ -12,7 +12,9 @@ from sprat.quant.round.descent import descend
 from sprat.quant.round.feedback import feedback_factor, round_with_feedback
 from sprat.quant.round.grid import grid_of
 
-__all__ = ["Effort", "output_error", "round_matrix"]
+__all__ = ["Effort", "MatrixRounder", "output_error", "round_matrix"]
+
+_FEEDBACK_COLUMNS = 4096  # errors are fed back within as many: the factor of 10,944 in float64 would take 5 GB
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,25 +30,40 @@ class Effort:
     passes: int = 3
 
 
-def round_matrix(weights: F32Array, moments: F32Array, format: BlockFormat, effort: Effort) -> U8Array:
-    """Round a matrix for the inputs that it gets.
+class MatrixRounder:
+    """Rounds the rows of a matrix for the inputs that it gets; rows may come in parts.
 
     Args:
-        weights: ``(n_rows, k)``.
-        moments: second moments of the inputs, ``(k, k)``.
+        moments: second moments of the inputs, ``(k, k)``; their diagonal ``(k,)`` is enough without feedback.
         format: the block format; its blocks divide ``k``.
         effort: the steps; all of them start from the weighted search.
-
-    Returns:
-        ``(n_rows, row_bytes)``.
     """
-    grid = grid_of(format)
-    if grid is None or not effort.feedback:
-        return format.quantize(weights, np.ascontiguousarray(np.diagonal(moments)))
-    packed = round_with_feedback(weights, feedback_factor(moments), format, grid)
-    if effort.passes:
-        packed = descend(packed, weights, moments, format, grid, effort.passes)
-    return packed.reshape(len(weights), -1)
+
+    def __init__(self, moments: F32Array, format: BlockFormat, effort: Effort) -> None:
+        grid = grid_of(format)
+        self._moments, self._format, self._effort = moments, format, effort
+        self._grid = grid if effort.feedback else None
+        starts = range(0, len(moments), _FEEDBACK_COLUMNS) if self._grid else ()
+        groups = [slice(start, start + _FEEDBACK_COLUMNS) for start in starts]
+        self._factors = [(group, feedback_factor(moments[group, group])) for group in groups]
+
+    def round(self, weights: F32Array) -> U8Array:
+        """Rows ``(n, k)`` to packed rows ``(n, row_bytes)``."""
+        format, grid = self._format, self._grid
+        if grid is None:
+            moments = self._moments
+            importance = moments if moments.ndim == 1 else np.diagonal(moments)
+            return format.quantize(weights, np.ascontiguousarray(importance))
+        parts = [round_with_feedback(weights[:, group], factor, format, grid) for group, factor in self._factors]
+        packed = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        if self._effort.passes:
+            packed = descend(packed, weights, self._moments, format, grid, self._effort.passes)
+        return packed.reshape(len(weights), -1)
+
+
+def round_matrix(weights: F32Array, moments: F32Array, format: BlockFormat, effort: Effort) -> U8Array:
+    """Round a whole matrix ``(n_rows, k)``; see :class:`MatrixRounder`."""
+    return MatrixRounder(moments, format, effort).round(weights)
 
 
 def output_error(weights: F32Array, packed: U8Array, moments: F32Array, format: BlockFormat) -> float:

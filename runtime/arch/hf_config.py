@@ -52,7 +52,7 @@ _HARMLESS_GROUPS = {
 _FIXED: dict[str, list[Any]] = {
     "add_cross_attention": [False],
     "attention_bias": [False],
-    "hidden_act": ["silu"],
+    "hidden_act": ["silu", "swish"],  # two names of one function
     "is_encoder_decoder": [False],
     "mlp_bias": [False],
     "pruned_heads": [{}],

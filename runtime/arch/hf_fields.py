@@ -23,6 +23,7 @@ __all__ = [
     "experts_from_config",
     "grouped_from_config",
     "latent_from_config",
+    "no_sliding_windows",
     "rope_from_config",
     "sigmoid_experts_from_config",
 ]
@@ -60,6 +61,18 @@ def grouped_from_config(
         rope=rope_from_config(fields, attention.head_dim, interleaved=interleaved),
         **common_from_config(fields),
     )
+
+
+def no_sliding_windows(fields: Fields, n_layers: int) -> None:
+    """Check that no layer has a sliding window.
+
+    Qwen's are in the layers from ``max_window_layers`` on, unless ``layer_types`` says which.
+    """
+    first = fields.size("max_window_layers", 28, least=0)
+    if first < n_layers and "layer_types" not in fields:
+        fields.must_be({"use_sliding_window": [False]})
+    fields.all_must_be("layer_types", "full_attention")
+    fields.ignore("use_sliding_window", "sliding_window")
 
 
 def latent_from_config(

@@ -15,10 +15,12 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack
 
+from sprat.arrays import F32Array
 from sprat.boundary import public_call
 from sprat.errors import InputError
+from sprat.runtime.async_engine.embedding import Embeddings
 from sprat.runtime.async_engine.session import AsyncSession
-from sprat.runtime.async_engine.stream import AsyncChatStream, AsyncGeneration, Job
+from sprat.runtime.async_engine.stream import AsyncChatStream, AsyncGeneration, AsyncStream, Job
 from sprat.runtime.async_engine.workers import Workers
 from sprat.runtime.chat.completions import ChatCompletion, ChatStream
 from sprat.runtime.chat.prompt import ChatOptions
@@ -127,6 +129,21 @@ class AsyncEngine:
         job = Job(start, self._passes, priority, in_parts=False)
         self._workers.submit(job)
         return await AsyncChatStream(job, self._workers).completion()
+
+    async def embed(
+        self, texts: Sequence[str | Sequence[int]], *, priority: int = 0, normalize: bool = True
+    ) -> list[F32Array]:
+        """The vector of each text, as :meth:`Engine.embed`; cancelling the task ends the computation.
+
+        Raises:
+            PromptError: a text is empty, or longer than the context.
+            QueueFullError: too many answers wait already.
+            BackendError: the engine was closed, or the backend computes logits only.
+        """
+        job = Job(lambda: Embeddings(self.engine, texts, normalize=normalize), self._passes, priority)
+        self._workers.submit(job)
+        async with AsyncStream[F32Array, Embeddings](job, self._workers) as vectors:
+            return [vector async for vector in vectors]
 
     async def session(
         self,

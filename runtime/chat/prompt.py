@@ -91,6 +91,10 @@ def reply_options(options: ChatOptions) -> ReplyOptions:
     Raises:
         InputError: a value is out of its range.
     """
+    if options.get("top_logprobs") and not options.get("logprobs"):
+        raise InputError(
+            f"top_logprobs is {options['top_logprobs']!r}, but logprobs is not True; pass logprobs=True too"
+        )
     return ReplyOptions(logprobs=options.get("logprobs", False) or False, n=options.get("n", 1))
 
 

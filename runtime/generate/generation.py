@@ -6,7 +6,7 @@ import enum
 import threading
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from sprat.arrays import F32Array
 from sprat.errors import SessionBusyError
 from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.runtime.generate.guide import Guide, ids_of
+from sprat.runtime.generate.mask_ahead import MaskAhead
 from sprat.runtime.generate.options import StopConditions
 from sprat.runtime.generate.sampling import log_probability, top_logprobs
 from sprat.runtime.generate.speculate.speculator import Speculation, Speculator
@@ -214,7 +215,7 @@ class Generation(Iterator[Piece]):
         self._sampler = sampler
         self._decoder = decoder
         self._eog_ids = eog_ids
-        self._guide = guide
+        self._guide = None if guide is None else MaskAhead(guide)
         self._n_alternatives = n_alternatives
         self._batch = batch
         self._speed = speed or PrefillSpeed()
@@ -324,12 +325,15 @@ class Generation(Iterator[Piece]):
 
     def _forward(self, token: int) -> F32Array:
         """Append a sampled token, and return the logits after it."""
-        if self._speculation is None:
-            return self._transcript.forward([token])
-        if self._speculator is None:
-            self._speculator = self._speculation.start(self._transcript, self._prompt)
-        n_left = self._transcript.capacity if self._max_tokens is None else self._max_tokens - self._n_decoded
-        return self._speculator.forward(token, n_left - 1)
+        guide = None if self._guide is None or self._transcript.is_next_draft(token) else self._guide
+        with nullcontext() if guide is None else guide.ahead():  # none where the logits of a draft are known
+            if self._speculation is None:
+                return self._transcript.forward([token])
+            if self._speculator is None:
+                forced = tuple if self._guide is None else self._guide.forced
+                self._speculator = self._speculation.start(self._transcript, self._prompt, forced)
+            n_left = self._transcript.capacity if self._max_tokens is None else self._max_tokens - self._n_decoded
+            return self._speculator.forward(token, n_left - 1)
 
     def _chunk_size(self) -> int:
         """Tokens of the next chunk: what is computed before the deadline stays in the cache for the next answer."""

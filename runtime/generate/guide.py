@@ -28,7 +28,10 @@ class Guide(Protocol):
         """Take the token that was sampled, or replace it; return the one that was taken."""
 
     def forced(self) -> list[int]:
-        """Tokens that come next whatever the model says: a caller may take them without a pass for each."""
+        """Tokens that come next, if the model writes the text that is prescribed as the tokenizer does.
+
+        Guesses that one pass checks: the model may cut the same text into other tokens.
+        """
 
 
 def mask_of(ids: Sequence[int], vocab_size: int) -> TokenMask:

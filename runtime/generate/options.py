@@ -77,8 +77,8 @@ class StopConditions:
                 self.max_tokens is None or (_is_a(Integral, self.max_tokens) and self.max_tokens >= 1),
                 "an integer of at least 1, or None for as many as fit into the context",
             ),
-            ("min_tokens", _is_a(Integral, self.min_tokens) and self.min_tokens >= 0, "an integer of at least 0"),
-            ("stop", _are_strings(self.stop), "a string or a sequence of strings, none of them empty"),
+            ("min_tokens", self._has_min_tokens(), "an integer of at least 0 and at most max_tokens"),
+            ("stop", _are_strings(self.stop), f"a string or at most {_MAX_STOPS:,} strings, none of them empty"),
             (
                 "timeout",
                 self.timeout is None or (_is_a(Real, self.timeout) and 0 < self.timeout <= _MAX_TIMEOUT_S),
@@ -86,6 +86,12 @@ class StopConditions:
             ),
         ]
         _check(self, "stop conditions", rules)
+
+    def _has_min_tokens(self) -> bool:
+        """Whether ``min_tokens`` is a number that ``max_tokens`` leaves."""
+        if not _is_a(Integral, self.min_tokens) or self.min_tokens < 0:
+            return False
+        return self.max_tokens is None or not _is_a(Integral, self.max_tokens) or self.min_tokens <= self.max_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +146,7 @@ def _check(record: object, subject: str, rules: list[tuple[str, bool, str]]) -> 
 
 _MAX_TOP_LOGPROBS = 20  # OpenAI's
 _MAX_TIMEOUT_S = 1e9  # 30 years; the clock counts in floats
+_MAX_STOPS = 1000  # each is searched for in each piece
 
 
 def _is_a(kind: type, value: object) -> bool:
@@ -147,7 +154,9 @@ def _is_a(kind: type, value: object) -> bool:
 
 
 def _are_strings(stop: object) -> bool:
-    return isinstance(stop, list | tuple | set | frozenset) and all(isinstance(text, str) and text for text in stop)
+    if not isinstance(stop, list | tuple | set | frozenset) or len(stop) > _MAX_STOPS:
+        return False
+    return all(isinstance(text, str) and text for text in stop)
 
 
 _STOP_CONDITIONS = frozenset(StopConditions.__dataclass_fields__)

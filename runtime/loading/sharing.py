@@ -17,7 +17,7 @@ from sprat.runtime.files.fingerprint import fingerprint, model_paths
 from sprat.runtime.generate.speculate.draft_model import DraftModel
 from sprat.runtime.generate.speculate.drafter import Drafter, FirstOf
 from sprat.runtime.generate.speculate.pace import Pace
-from sprat.runtime.generate.speculate.prompt_lookup import History, PromptLookup
+from sprat.runtime.generate.speculate.prompt_lookup import Forced, History, PromptLookup
 from sprat.runtime.generate.speculate.speculator import Speculation
 from sprat.runtime.loading.options import LoadOptions
 from sprat.runtime.memory.cache_budget import CacheBudget
@@ -128,9 +128,14 @@ def _grain(request: LoadRequest) -> int:
 
 
 def _drafter(
-    draft: DraftEngine | None, vocab_size: int, prompt: Sequence[int], capacity: int, history: History
+    draft: DraftEngine | None,
+    vocab_size: int,
+    prompt: Sequence[int],
+    capacity: int,
+    history: History,
+    forced: Forced,
 ) -> Drafter:
-    lookup = PromptLookup(prompt, history)
+    lookup = PromptLookup(prompt, history, forced)
     if draft is None or len(prompt) >= draft.context:
         return lookup
     stream, give_back = draft.new_stream(min(capacity, draft.context))

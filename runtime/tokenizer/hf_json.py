@@ -91,8 +91,9 @@ def _added(vocabulary: Vocabulary, added: Iterable[AddedToken]) -> _Json:
     entries = []
     for index, (text, kind) in enumerate(zip(vocabulary.tokens, vocabulary.types, strict=True)):
         if kind in control or kind is TokenType.USER_DEFINED:
-            token = flagged.get(text, AddedToken(id=index, text=text))
-            entries.append(replace(token, special=kind in control).json())
+            token, special = flagged.get(text), kind in control
+            token = replace(token, special=special) if token else AddedToken(id=index, text=text, special=special)
+            entries.append(token.json())
     return {"added_tokens": entries}
 
 

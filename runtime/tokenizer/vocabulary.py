@@ -89,6 +89,9 @@ class TokenType(enum.IntEnum):
     BYTE = 6  # ``<0x0A>`` of SentencePiece
 
 
+_TYPES: dict[Any, TokenType] = {int(kind): kind for kind in TokenType}
+
+
 def looks_special(text: str) -> bool:
     """Whether a token is a control token although its file does not say so (``<｜User｜>``), by llama.cpp's rule."""
     return text == "<pad>" or (text.startswith(("<|", "<｜")) and text.endswith(("|>", "｜>")))
@@ -158,7 +161,9 @@ class Vocabulary:
             return cls(model=model, tokens=[f"[PAD{index}]" for index in range(size)], types=[TokenType.UNUSED] * size)
         tokens = [str(token) or f"[EMPTY_{index}]" for index, token in enumerate(_array(metadata, "tokens"))]
         kinds = metadata.get("tokenizer.ggml.token_type")
-        types = [TokenType.NORMAL] * len(tokens) if kinds is None else [_token_type(kind) for kind in kinds]
+        types = [TokenType.NORMAL] * len(tokens)
+        if kinds is not None:
+            types = [_TYPES.get(kind, TokenType.NORMAL) for kind in kinds]
         pre = str(metadata.get("tokenizer.ggml.pre") or "default") if model is TokenizerModel.BYTE_LEVEL_BPE else ""
         is_spm = model is TokenizerModel.SENTENCEPIECE_BPE
         bos_id = _id(metadata, "bos", len(tokens), 1 if is_spm else None)
@@ -216,6 +221,8 @@ class Vocabulary:
 
 def split_merge(merge: str) -> list[str]:
     """The two parts of a merge: split at the first space after the first character, which may be a space itself."""
+    if not merge.startswith(" "):
+        return merge.split(" ", 1)
     at = merge.find(" ", 1)
     return [merge[:at], merge[at + 1 :]]
 
@@ -272,13 +279,6 @@ def _array(metadata: Mapping[str, Any], key: str) -> Any:
     if values is None or isinstance(values, (str, int, float)):
         raise TokenizerError(f"tokenizer.ggml.{key} is missing or not a list; convert the model again")
     return values
-
-
-def _token_type(value: Any) -> TokenType:
-    try:
-        return TokenType(int(value))
-    except ValueError:
-        return TokenType.NORMAL
 
 
 def _id(metadata: Mapping[str, Any], kind: str, size: int, default: int | None) -> int | None:

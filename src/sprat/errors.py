@@ -59,8 +59,18 @@ __all__ = [
 ]
 
 
+_MAX_MESSAGE = 8000  # characters
+
+
 class SpratError(Exception):
-    """Base class of all exceptions of sprat."""
+    """Base class of all exceptions of sprat.
+
+    A message names what was found; of one that would have a million characters, both ends are kept.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if len(text) <= _MAX_MESSAGE else f"{text[: _MAX_MESSAGE // 2]} […] {text[-_MAX_MESSAGE // 4 :]}"
 
 
 class InputError(SpratError, ValueError):

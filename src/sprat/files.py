@@ -25,6 +25,7 @@ __all__ = [
     "parse_toml",
     "read_input",
     "read_text",
+    "refuse_special",
     "sync_folder",
 ]
 
@@ -142,8 +143,9 @@ def atomic_write(path: Path, *data: bytes | memoryview) -> None:
         data: the whole content, in parts.
 
     Raises:
-        OSError: it cannot be written; nothing is left behind, and an existing file is as it was.
+        OSError: it cannot be written, or is no regular file; nothing is left behind, and an existing file is as it was.
     """
+    refuse_special(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
@@ -157,6 +159,18 @@ def atomic_write(path: Path, *data: bytes | memoryview) -> None:
             partial.unlink()
         raise
     sync_folder(path.parent)
+
+
+def refuse_special(path: Path) -> None:
+    """Check that a file which is renamed to ``path`` would not take the place of a FIFO, a socket or a device.
+
+    Raises:
+        OSError: it would. A link is replaced, and what it leads to stays.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def sync_folder(folder: Path) -> None:

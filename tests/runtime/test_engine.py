@@ -1,5 +1,6 @@
 """The public interface of ``Engine``, over a scripted model."""
 
+import itertools
 import json
 import time
 
@@ -81,6 +82,16 @@ def test_a_prompt_far_longer_than_the_context_is_not_encoded(n_chars, unit):
 @pytest.mark.parametrize("ids", [(USER, 58), np.array([USER, 58]), iter([USER, 58])])
 def test_every_sequence_of_integers_is_a_prompt(ids):
     assert scripted_engine(saying("x")).generate(ids).text() == "x"
+
+
+def test_ids_without_an_end_are_too_many():
+    with pytest.raises(PromptError, match=r"the prompt has [\d,]+ tokens, the context holds"):
+        scripted_engine(saying("x")).generate(itertools.repeat(58)).text()
+
+
+def test_more_stop_strings_than_can_be_searched_for_are_an_error():
+    with pytest.raises(InputError, match="expected a string or at most 1,000 strings, none of them empty"):
+        scripted_engine(saying("x")).generate("Where:", stop=[str(number) for number in range(1001)])
 
 
 @pytest.mark.parametrize("call", ["generate", "chat"])

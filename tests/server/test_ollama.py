@@ -6,6 +6,8 @@ import httpx
 import pytest
 from http_server import running_server
 
+from sprat.server.api.ollama import OllamaChat
+
 ollama = pytest.importorskip("ollama", reason="needs ollama: pip install ollama")
 # A connection of Ollama's client may be left to the garbage collector, which reports it in a later test.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -102,3 +104,43 @@ def test_what_is_wrong_is_told(server, body, message):
     response = httpx.post(f"{server.address}/api/chat", json={"model": "student", **body})
     assert response.status_code == 400
     assert message in response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"options": {"num_predict": "many"}}, "Expected `int`, got `str`"),
+        ({"options": {"num_predict": 3.7}}, "Expected `int`, got `float`"),
+        ({"options": {"temperature": "hot"}}, "temperature is 'hot'"),
+        ({"options": {"presence_penalty": "much"}}, "presence_penalty is 'much'"),
+        ({"keep_alive": "soon"}, "'5m' or '1h30m'"),
+        ({"keep_alive": "nan"}, "'5m' or '1h30m'"),
+        ({"keepalive": 5}, "did you mean 'keep_alive'?"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{"function": "x"}]}]}, "Expected `object`, got `str`"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{"function": None}]}]}, "Expected `object`, got `null`"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "Invalid enum value 'robot'"),
+    ],
+)
+def test_what_cannot_be_meant_is_told(server, options, told):
+    body = {"model": "student", "messages": QUESTION, "stream": False, **options}
+    response = httpx.post(f"{server.address}/api/chat", json=body, timeout=60)
+    assert (response.status_code, told in response.json()["error"]) == (400, True), response.text
+
+
+def test_options_without_a_value_are_those_that_are_not_given(client):
+    nothing = {"num_predict": None, "temperature": 0, "seed": None, "stop": None}
+    for keep_alive in ("1h30m", "300", -1, "-1m", 300):
+        reply = client.chat(model="student", messages=QUESTION, options=nothing, format="", keep_alive=keep_alive)
+        assert reply.message.content == "42"
+
+
+def test_penalties_reach_the_sampler():
+    options = {
+        "presence_penalty": 2.0,
+        "frequency_penalty": 0.5,
+        "repeat_penalty": 1.1,
+        "typical_p": 0.9,
+        "mirostat": 2,
+    }
+    asked = OllamaChat(model="student", options=options)
+    assert asked.chat_options() == {name: value for name, value in options.items() if name != "mirostat"}

@@ -274,3 +274,66 @@ def test_sampling_that_openai_has_is_passed_on(client):
     extra = {"min_p": 0.1, "top_k": 3, "typical_p": 0.9, "min_tokens": 2, "max_thinking_tokens": 3}
     completion = ask(client, temperature=1, extra_body=extra, **options)
     assert len(completion.choices[0].message.reasoning_content) < 20
+
+
+def test_embeddings_are_the_engines(client, engine):
+    texts = ["lights off in the kitchen", "What is 17 plus 25?"]
+    expected = engine.embed(texts)
+    found = client.embeddings.create(model="student", input=texts)  # the client asks for base64
+    assert [item.index for item in found.data] == [0, 1]
+    for item, vector in zip(found.data, expected, strict=True):
+        assert item.embedding == pytest.approx(vector.tolist(), abs=1e-6)
+    plain = client.embeddings.create(
+        model="student", input=texts[0], encoding_format="float", dimensions=len(expected[0])
+    )
+    assert plain.data[0].embedding == pytest.approx(expected[0].tolist(), abs=1e-6)
+    tokens = engine.encode(texts[0])
+    by_tokens = client.embeddings.create(model="student", input=[tokens, tokens])
+    assert by_tokens.data[1].embedding == pytest.approx(expected[0].tolist(), abs=1e-6)
+    assert by_tokens.usage.prompt_tokens == by_tokens.usage.total_tokens == 2 * len(tokens)
+
+
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        ({"input": []}, "input"),
+        ({"input": {"a": 1}}, "input"),
+        ({"input": ["x", 5]}, "input"),
+        ({"input": ["x"] * 2049}, "input"),
+        ({"input": [10**9]}, None),
+        ({"input": "x " * 20000}, None),
+        ({"input": "x", "dimensions": 3}, "dimensions"),
+        ({"input": "x", "encoding_format": "int8"}, "encoding_format"),
+        ({"input": "x", "extra_body": {"truncate": True}}, "truncate"),
+    ],
+)
+def test_embeddings_that_cannot_be_say_why(client, options, param):
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.embeddings.create(**{"model": "student", **options})
+    assert refused.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"temperatur": 1}, "did you mean 'temperature'?"),
+        ({"max_token": 5}, "did you mean 'max_tokens'?"),
+        ({"respone_format": {}}, "did you mean 'response_format'?"),
+        ({"top_logprobs": 2}, "pass logprobs=True too"),
+        ({"close_json": True}, "there is none; pass one"),
+        (
+            {"min_tokens": 9, "max_tokens": 3},
+            "min_tokens is 9, expected an integer of at least 0 and at most max_tokens",
+        ),
+        ({"xtc_probability": 1.5}, "Expected `float` <= 1.0"),
+    ],
+)
+def test_options_that_cannot_be_meant_say_what_could(client, options, told):
+    with pytest.raises(openai.BadRequestError, match=r"invalid|logprobs|close_json") as refused:
+        ask(client, extra_body=options)
+    assert told in refused.value.message
+
+
+def test_samplers_that_openai_lacks_go_beside_its_own(client):
+    sampled = {"xtc_probability": 0.5, "xtc_threshold": 0.1, "top_n_sigma": 1.0, "typical_p": 0.9}
+    assert ask(client, extra_body=sampled, seed=1, temperature=1).choices[0].message.content

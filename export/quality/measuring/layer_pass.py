@@ -16,9 +16,12 @@ from sprat.runtime.models.block import Block
 from sprat.runtime.models.layer_weights import LayerWeights
 from sprat.runtime.weights import Weight, WeightSource
 
-__all__ = ["LayerPass", "Replaced", "layer_prefix"]
+__all__ = ["DENSE_BYTES", "LayerPass", "Replaced", "layer_prefix"]
 
-_ACTIVATION_BYTES = 128 << 20  # of the widest activation of one MLP call
+DENSE_BYTES = 256 << 20
+"""Dequantized weights of a layer that kernels keep; the others are dequantized for every call."""
+
+_ACTIVATION_BYTES = 64 << 20  # of the widest activation of one MLP call
 
 
 class LayerPass:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sprat.arrays import F32Array, I32Array
-from sprat.export.quality.measuring.layer_pass import LayerPass, Replaced
+from sprat.export.quality.measuring.layer_pass import DENSE_BYTES, LayerPass, Replaced
 from sprat.export.quality.measuring.measurements import Measurements
 from sprat.export.quality.measuring.probes import Probes
 from sprat.export.quality.measuring.statistics import MatrixMoments, MomentsRecorder
@@ -58,15 +58,14 @@ def measure(
     layers, probed = (LayerPass(spec, weights, part) for part in (sequences, sequences[:n_probes]))
     probing = _Probing(probed, formats, effort)
     x = layers.embed(ReferenceKernels(0))
-    table = weights.weight("token_embd.weight")
     first = unfinished.load(found, x, probing.probes, probing.formats) if unfinished else 0
     if first == 0:
-        probing.start_embedding(table)
+        probing.start_embedding(weights.weight("token_embd.weight"))
     for layer in range(first, spec.n_layers):
         if unfinished and layer > first:
             unfinished.save_if_due(layer, found, x, probing.probes, probing.formats)
         progress(Progress(layer, spec.n_layers + 1, f"layer {layer + 1} of {spec.n_layers}"))
-        source, kernels, recorder = Replaced(weights, {}), ReferenceKernels(), MomentsRecorder()
+        source, kernels, recorder = Replaced(weights, {}), ReferenceKernels(DENSE_BYTES), MomentsRecorder()
         block, before = layers.block(layer, source), x[: probed.n_tokens].copy()
         probing.advance(block, kernels)
         layers.run(block, x, RecordingKernels(kernels, recorder))
@@ -78,6 +77,7 @@ def measure(
     head = layers.head()
     moments = _measure_head(found, head, x, formats, effort)
     if not spec.tied_embeddings:
+        table = weights.weight("token_embd.weight")
         found.errors[table.name] = _errors(table, None, formats, effort)
     found.kld = probing.finish(x[: probed.n_tokens], head, moments)
     if unfinished:

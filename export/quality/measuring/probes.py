@@ -24,6 +24,7 @@ __all__ = ["Probes"]
 
 _MOST_LIKELY = 256
 _CHUNK = 64  # tokens whose logits are in memory at once
+_TOGETHER = 4  # probes that run through a layer in one call
 
 Sublayer = Callable[[Block, F32Array, Kernels], None]
 
@@ -55,9 +56,14 @@ class Probes:
         self._add(table.name, self._layers.embed(kernels, table), {table.name: 1.0})
 
     def advance(self, block: Block, kernels: Kernels) -> None:
-        """Run every probe so far through a layer of the source."""
-        for state in self._states.values():
-            self._layers.run(block, state, kernels)
+        """Run every probe so far through a layer of the source, some at a time: they share dequantized weights."""
+        own = list(self._states.values())
+        for start in range(0, len(own), _TOGETHER):
+            some = own[start : start + _TOGETHER]
+            together = np.concatenate(some)
+            self._layers.run(block, together, kernels)
+            for state, after in zip(some, np.split(together, len(some)), strict=True):
+                state[...] = after
 
     def start(
         self, layer: int, rounded: Mapping[str, Weight], source: WeightSource, x: F32Array, kernels: Kernels
@@ -152,7 +158,7 @@ def _chunk_divergences(states: F32Array, head: Head, rounded_head: Weight) -> F6
         head: the source's head.
         rounded_head: the rounded output matrix.
     """
-    kernels, n_likely = ReferenceKernels(), min(_MOST_LIKELY, head.output.shape[0])
+    kernels, n_likely = ReferenceKernels(0), min(_MOST_LIKELY, head.output.shape[0])
     base = kernels.logits(np.ascontiguousarray(states[:, 0]), head)
     likely = np.argpartition(base, -n_likely, axis=1)[:, -n_likely:]
     totals: F64Array = np.zeros(states.shape[1])

@@ -27,7 +27,7 @@ class MatrixMoments:
         """Add inputs of one part."""
         part = self._parts[index]
         if part is None:
-            part = self._parts[index] = InputMoments.empty(self._size)
+            part = self._parts[index] = InputMoments(self._size)
         part.add(x, weights)
 
     @property
@@ -41,27 +41,40 @@ class MatrixMoments:
         return part.weight if part else 0.0
 
     def common(self) -> F32Array:
-        """The moments of all parts together, ``(k, k)``."""
-        seen = [part for part in self._parts if part]
-        weight = sum(part.weight for part in seen)
-        if not weight:
-            return np.eye(self._size, dtype=np.float32)
-        total = np.zeros((self._size, self._size), np.float32)
-        for part in seen:
-            total += part.total
-        return total / np.float32(weight)
+        """The moments of all parts together, ``(k, k)``; the identity if none saw an input."""
+        return self._together().mean()
 
     def of_part(self, index: int, common: F32Array) -> F32Array:
         """The moments of one part, shrunk to those of all parts where it has seen few inputs."""
-        if len(self._parts) == 1:
+        part = None if len(self._parts) == 1 else self._parts[index]
+        if part is None:
             return common
-        part = self._parts[index]
-        return shrunk(part.mean(), part.n_tokens, common, PRIOR_TOKENS) if part else common
+        return shrunk(part.mean(), part.n_tokens, common, PRIOR_TOKENS)
+
+    def squares_of_part(self, index: int, common: F32Array) -> F32Array:
+        """The diagonal of :meth:`of_part`, from that of :meth:`common`, ``(k,)``."""
+        part = None if len(self._parts) == 1 else self._parts[index]
+        if part is None:
+            return common
+        return shrunk(part.mean_square(), part.n_tokens, common, PRIOR_TOKENS)
+
+    def common_squares(self) -> F32Array:
+        """The diagonal of :meth:`common`, ``(k,)``."""
+        return self._together().mean_square()
 
     def mean_squares(self) -> F32Array:
         """Mean square of each input, ``(n_parts, k)``: llama.cpp's imatrix; of all parts for one that saw nothing."""
-        everywhere = np.diagonal(self.common()).astype(np.float32)
+        everywhere = self.common_squares()
         return np.stack([part.mean_square() if part else everywhere for part in self._parts])
+
+    def _together(self) -> InputMoments:
+        seen = [part for part in self._parts if part]
+        if len(seen) == 1:
+            return seen[0]
+        total = InputMoments(self._size)
+        for part in seen:
+            total.add_all(part)
+        return total
 
 
 class MomentsRecorder:

@@ -13,7 +13,7 @@ import numpy as np
 
 from sprat.arrays import I32Array
 from sprat.export.quality.measuring.measurements import Measurements
-from sprat.files import cache_folder
+from sprat.files import cache_folder, refuse_special
 from sprat.quant.formats import BlockFormat
 
 __all__ = ["load_measurements", "measurements_digest", "measurements_path", "save_measurements"]
@@ -49,6 +49,7 @@ def save_measurements(path: Path, found: Measurements) -> None:
         "errors": found.errors,
         "expert_tokens": found.expert_tokens,
     }
+    refuse_special(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:

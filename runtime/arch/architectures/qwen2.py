@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from sprat.runtime.arch.architecture import Architecture, ConfigReader
 from sprat.runtime.arch.fields import Fields
 from sprat.runtime.arch.gguf_fields import grouped_from_gguf
-from sprat.runtime.arch.hf_fields import grouped_from_config
+from sprat.runtime.arch.hf_fields import grouped_from_config, no_sliding_windows
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.weights import WeightSource
 
@@ -38,7 +38,7 @@ class Qwen2(Architecture, name="qwen2"):
         return []
 
     def _from_config(self, fields: Fields) -> ModelSpec:
-        fields.must_be({"use_sliding_window": [False], "use_mrope": [False]})
-        fields.all_must_be("layer_types", "full_attention")
-        fields.ignore("sliding_window", "max_window_layers")  # only used with a sliding window
-        return grouped_from_config(fields, self.name, interleaved=False, bias=True)
+        fields.must_be({"use_mrope": [False]})
+        spec = grouped_from_config(fields, self.name, interleaved=False, bias=True)
+        no_sliding_windows(fields, spec.n_layers)
+        return spec

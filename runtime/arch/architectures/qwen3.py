@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from sprat.runtime.arch.architecture import Architecture, ConfigReader
 from sprat.runtime.arch.fields import Fields
 from sprat.runtime.arch.gguf_fields import grouped_from_gguf
-from sprat.runtime.arch.hf_fields import grouped_from_config
+from sprat.runtime.arch.hf_fields import grouped_from_config, no_sliding_windows
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.weights import WeightSource
 
@@ -29,7 +29,6 @@ class Qwen3(Architecture, name="qwen3"):
         return grouped_from_gguf(fields, self.name, weights, interleaved=False)
 
     def _from_config(self, fields: Fields) -> ModelSpec:
-        fields.must_be({"use_sliding_window": [False]})
-        fields.all_must_be("layer_types", "full_attention")
-        fields.ignore("sliding_window", "max_window_layers")  # of windows that are not used
-        return grouped_from_config(fields, self.name, interleaved=False, qk_norm=True)
+        spec = grouped_from_config(fields, self.name, interleaved=False, qk_norm=True)
+        no_sliding_windows(fields, spec.n_layers)
+        return spec

@@ -72,6 +72,8 @@ class AnswerGuides:
             BackendError: llguidance is not installed.
         """
         grammar = self._grammar()
+        if self.rules.close_json and grammar is None and self.calls is None:
+            raise InputError("close_json finishes an answer of a response_format, and there is none; pass one")
         if grammar is None and self.calls is None and self.rules.max_thinking_tokens is None:
             return None
         tail = self.tokenizer.decode(token for token in prompt[-_TAIL:] if token < self.tokenizer.vocab_size)

@@ -71,8 +71,8 @@ class ClosingGuide:
         return self._guide.accept(token_id)
 
     def forced(self) -> list[int]:
-        """None: each token is weighed against the tokens that are left."""
-        return []
+        """As the grammar prescribes; where too few tokens are left, :meth:`accept` takes others."""
+        return self._guide.forced()
 
     def _end(self, matcher: Any, limit: int) -> list[int] | None:
         """Tokens of a short text that finishes the match, found greedily; ``None`` where it has more than ``limit``.

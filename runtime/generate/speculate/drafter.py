@@ -11,7 +11,7 @@ __all__ = ["Drafter", "FirstOf", "Kind"]
 class Kind(NamedTuple):
     """Drafts of one kind are about as likely to be right, and cost about the same."""
 
-    source: str  # "lookup", "model"
+    source: str  # "lookup", "forced", "model"
     strength: int
     place: str = "text"
 

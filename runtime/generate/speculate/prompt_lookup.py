@@ -1,16 +1,20 @@
 """``PromptLookup``: drafts from the prompt, the answer and earlier answers (prompt lookup decoding, Saxena 2023).
 
 The last tokens are searched in what came before; what followed there is the draft. Code, and answers that quote their
-prompt, repeat themselves; JSON commands repeat the keys of the last ones.
+prompt, repeat themselves; JSON commands repeat the keys of the last ones. Where a grammar prescribes the next tokens,
+the draft begins with them, and the search goes on behind them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from sprat.runtime.generate.speculate.drafter import Kind
 
-__all__ = ["History", "PromptLookup", "TokenIndex"]
+__all__ = ["Forced", "History", "PromptLookup", "TokenIndex"]
+
+Forced = Callable[[], Sequence[int]]
+"""Tokens that a grammar prescribes next."""
 
 _LENGTHS = (3, 2)  # of the searched tokens, the longest first
 _MAX_STRENGTH = 8  # tokens that match; a longer match is no better
@@ -78,35 +82,45 @@ class PromptLookup:
     Args:
         tokens: the sequence, to which :meth:`feed` appends.
         history: earlier answers.
+        forced: what a grammar prescribes after the sequence.
     """
 
-    def __init__(self, tokens: Iterable[int], history: History | None = None) -> None:
+    def __init__(self, tokens: Iterable[int], history: History | None = None, forced: Forced = tuple) -> None:
         self._own = TokenIndex(tokens)
         self._earlier = history.index if history is not None else TokenIndex()
-        self._draft = self._own, 0  # where it is
+        self._forced = forced
+        self._prescribed: Sequence[int] = ()
+        self._draft = self._own, 0  # what follows, and where it is
 
     def feed(self, token: int) -> None:
         """Append a token."""
         self._own.feed(token)
 
     def kind(self) -> Kind | None:
-        """How many of the last tokens are found, and where; ``None`` below two."""
-        last = self._own.tokens[-_MAX_STRENGTH:]
+        """How many of the last tokens are found, and where; how many are prescribed; ``None`` for no draft."""
+        self._prescribed = self._forced()
+        last = [*self._own.tokens[-_MAX_STRENGTH:], *self._prescribed][-_MAX_STRENGTH:]
         (at, n), (earlier_at, n_earlier) = self._own.find(last), self._earlier.find(last)
-        if n_earlier > n:
-            self._draft = self._earlier, earlier_at
+        is_earlier = n_earlier > n
+        self._draft = (self._earlier, earlier_at) if is_earlier else (self._own, at)
+        if self._prescribed:
+            return Kind("forced", min(len(self._prescribed), _MAX_STRENGTH))
+        if is_earlier:
             return Kind("lookup", n_earlier, "earlier answers")
-        self._draft = self._own, at
         return Kind("lookup", n) if n else None
 
     def prepare(self) -> None:
         """Do nothing: the index is complete."""
 
     def propose(self, n: int) -> list[int]:
-        """What followed; a match that reaches the end goes on with itself, as repetitions do."""
+        """What is prescribed, then what followed.
+
+        A match that reaches the end goes on with itself, as repetitions do.
+        """
         index, at = self._draft
-        known = index.tokens[at : at + n]
-        return [known[i % len(known)] for i in range(n)] if known else []
+        prescribed = self._prescribed[:n]
+        known = index.tokens[at : at + n] if at else []
+        return [*prescribed, *(known[i % len(known)] for i in range(n - len(prescribed)))] if known else [*prescribed]
 
     def close(self) -> None:
         """Do nothing."""

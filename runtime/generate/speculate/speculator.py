@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from sprat.arrays import F32Array
 from sprat.runtime.generate.speculate.drafter import Drafter, Kind
 from sprat.runtime.generate.speculate.pace import Pace
-from sprat.runtime.generate.speculate.prompt_lookup import History
+from sprat.runtime.generate.speculate.prompt_lookup import Forced, History
 from sprat.runtime.generate.transcript import Transcript
 from sprat.runtime.pass_queue import shares_turns
 
@@ -31,17 +31,18 @@ class Speculation:
 
     Attributes:
         pace: its measurements.
-        drafter: makes the drafter of one answer, from its prompt, the capacity of its stream, and the history.
+        drafter: makes the drafter of one answer, from its prompt, the capacity of its stream, the history, and what
+            gives the tokens that a grammar prescribes next.
         history: earlier answers.
     """
 
     pace: Pace
-    drafter: Callable[[Sequence[int], int, History], Drafter]
+    drafter: Callable[[Sequence[int], int, History, Forced], Drafter]
     history: History = field(default_factory=History)
 
-    def start(self, transcript: Transcript, prompt: Sequence[int]) -> Speculator:
-        """The speculator of an answer to ``prompt``."""
-        return Speculator(transcript, self.drafter(prompt, transcript.capacity, self.history), self.pace)
+    def start(self, transcript: Transcript, prompt: Sequence[int], forced: Forced = tuple) -> Speculator:
+        """The speculator of an answer to ``prompt``; ``forced`` gives what a grammar prescribes next."""
+        return Speculator(transcript, self.drafter(prompt, transcript.capacity, self.history, forced), self.pace)
 
     def finish(self, answer: Speculator, tokens: Sequence[int]) -> None:
         """Free what an answer took, and note its ``tokens`` for later ones."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -10,9 +11,11 @@ from typing import Any
 
 from starlette.requests import Request
 
+from sprat.arrays import F32Array
 from sprat.runtime.async_engine import AsyncEngine
 from sprat.runtime.chat.completions import ChatChunk, ChatCompletion
 from sprat.runtime.generate.generation import Summary
+from sprat.server.errors import ApiError
 from sprat.server.exchange import EventStream, unless_gone
 from sprat.server.metrics import Metrics
 from sprat.server.model_pool import ModelPool, ServedModel
@@ -83,6 +86,26 @@ class Answering:
             if reason := choice["finish_reason"]:
                 self._metrics.answer(self.model.name, reason)
                 choice["finish_reason"] = openai_reason(reason)
+
+    async def embeddings(self, texts: Sequence[str | list[int]]) -> tuple[list[F32Array], int]:
+        """The vector of each text, and the number of tokens of all.
+
+        Raises:
+            ApiError: it takes longer than the server's limit.
+        """
+        async with self._pool.using(self.model) as engine:
+            try:
+                async with asyncio.timeout(self._settings.timeout):
+                    vectors = await engine.embed(texts)
+            except TimeoutError:
+                raise ApiError(
+                    503,
+                    f"it took over {self._settings.timeout:g} s, the server's limit; send fewer texts",
+                    kind="server_error",
+                ) from None
+            n_tokens = sum(len(text if isinstance(text, list) else engine.engine.encode(text)) for text in texts)
+        self._metrics.tokens(self.model.name, {"prompt_n": n_tokens, "cache_n": 0, "predicted_n": 0})
+        return vectors, n_tokens
 
     @asynccontextmanager
     async def engine(self) -> AsyncIterator[AsyncEngine]:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from sprat.server import openapi, page
-from sprat.server.api import chat, completions, models, ollama, responses
+from sprat.server.api import chat, completions, embeddings, models, ollama, responses
 from sprat.server.errors import error_response
 from sprat.server.guard import Guard
 from sprat.server.metrics import Metrics
@@ -31,6 +31,7 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/v1/chat/completions", chat.chat_completions),
     ("POST", "/v1/completions", completions.completions),
     ("POST", "/v1/responses", responses.responses),
+    ("POST", "/v1/embeddings", embeddings.embeddings),
     ("POST", "/api/chat", ollama.chat),
     ("GET", "/api/tags", ollama.tags),
     ("POST", "/api/show", ollama.show),

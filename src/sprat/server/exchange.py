@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Awaitable, Coroutine
 from contextlib import aclosing, suppress
 from typing import Any, TypeVar
@@ -12,13 +13,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from sprat.errors import unknown_name
 from sprat.server.errors import ApiError, error_body
 
 __all__ = ["EventStream", "body_of", "event", "unless_gone"]
 
-Body = TypeVar("Body")
+Body = TypeVar("Body", bound=msgspec.Struct)
 Result = TypeVar("Result")
 
+_UNKNOWN_FIELD = re.compile("Object contains unknown field `(?P<name>[^`]*)`")
 _BODY_TIMEOUT_S = 30.0  # a client that sends its request more slowly is not waited for
 
 
@@ -27,7 +30,7 @@ async def body_of(request: Request, kind: type[Body]) -> Body:
 
     Raises:
         ApiError: it is larger than the limit, or arrives too slowly.
-        msgspec.ValidationError: it is no ``kind``.
+        msgspec.ValidationError: it is no ``kind``; of an unknown field, an ApiError with the nearest ones.
     """
     limit: int = request.app.state.settings.max_body_bytes
     received = bytearray()
@@ -45,6 +48,11 @@ async def body_of(request: Request, kind: type[Body]) -> Body:
         return msgspec.json.decode(received, type=kind)
     except RecursionError:
         raise ApiError(400, "the request's JSON is nested too deeply") from None
+    except msgspec.ValidationError as error:
+        if found := _UNKNOWN_FIELD.fullmatch(str(error)):  # of the request itself; of what is inside, the path is told
+            name, known = found["name"], (field.name for field in msgspec.structs.fields(kind))
+            raise ApiError(400, f"invalid request: {unknown_name('field', name, known)}", param=name) from None
+        raise
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:

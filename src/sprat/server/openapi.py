@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from sprat.server.api.chat import ChatRequest
 from sprat.server.api.completions import CompletionRequest
+from sprat.server.api.embeddings import EmbeddingRequest
 from sprat.server.api.ollama import OllamaChat, OllamaShow
 from sprat.server.api.responses import ResponsesRequest
 
@@ -21,6 +22,7 @@ _POSTS: dict[str, tuple[str, type, str]] = {
     "/v1/chat/completions": ("Reply to a conversation", ChatRequest, "text/event-stream"),
     "/v1/completions": ("Continue a prompt", CompletionRequest, "text/event-stream"),
     "/v1/responses": ("Reply to a conversation, as items", ResponsesRequest, "text/event-stream"),
+    "/v1/embeddings": ("A vector for each text", EmbeddingRequest, ""),
     "/api/chat": ("Reply to a conversation, as Ollama does", OllamaChat, "application/x-ndjson"),
     "/api/show": ("What a model can do, as Ollama says it", OllamaShow, ""),
 }

@@ -114,8 +114,7 @@ def test_an_expert_is_read_without_the_others(tmp_path):
     theirs = weights(checkpoint.config)["model.layers.1.mlp.experts.3.up_proj.weight"]
     np.testing.assert_array_equal(expert.dequantize(), theirs)
     np.testing.assert_array_equal(stack.packed[3], expert.packed)
-    assert np.shares_memory(expert.packed, stack[3].packed)
-    assert not expert.packed.flags.writeable
+    assert not np.shares_memory(expert.packed, stack[3].packed)  # its caller frees it, unlike a view of the map
 
 
 def test_llama3_rope_factors_become_a_tensor(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from sprat.quant.formats import format_names, get_format
 from sprat.quant.round import Effort, grid_of, round_matrix
 from sprat.quant.round.descent import descend
-from sprat.quant.round.rounding import output_error
+from sprat.quant.round.rounding import MatrixRounder, output_error
 
 GRIDS = [name for name in format_names() if grid_of(get_format(name))]
 
@@ -85,3 +85,27 @@ def test_errors_of_correlated_columns_cancel():
     fed = format.dequantize(round_matrix(weights, moments, format, Effort(passes=0)))[0]
     assert abs(blind[:2].sum() - 0.9) > 0.5
     assert abs(fed[:2].sum() - 0.9) < 0.5
+
+
+def test_wide_rows_are_fed_back_in_groups_of_columns(monkeypatch):
+    """A group of columns is rounded as a matrix of its own."""
+    weights, moments, format = heavy(6, 128), correlated(128), get_format("Q4_0")
+    monkeypatch.setattr("sprat.quant.round.rounding._FEEDBACK_COLUMNS", 64)
+    found = round_matrix(weights, moments, format, Effort(passes=0))
+    halves = [
+        round_matrix(weights[:, half], moments[half, half], format, Effort(passes=0))
+        for half in (slice(0, 64), slice(64, 128))
+    ]
+    assert np.array_equal(found, np.concatenate(halves, axis=1))
+    assert output_error(weights, found, moments, format) < output_error(
+        weights, format.quantize(weights), moments, format
+    )
+
+
+def test_rows_may_come_in_parts():
+    weights, moments, format = heavy(8, 64), correlated(64), get_format("Q5_0")
+    rounder = MatrixRounder(moments, format, Effort())
+    parts = [rounder.round(weights[:3]), rounder.round(weights[3:])]
+    whole = rounder.round(weights)
+    difference = format.dequantize(np.concatenate(parts)) - format.dequantize(whole)
+    assert np.count_nonzero(difference) <= difference.size // 100  # products of other shapes round differently

@@ -197,6 +197,18 @@ def test_a_config_of_transformers_5_gives_the_same_spec(name):
 
 
 @pytest.mark.parametrize(
+    ("config", "changes"),
+    [
+        (QWEN, {"use_sliding_window": True, "max_window_layers": 28}),  # the layers from 28 on, of 28
+        (QWEN3, {"use_sliding_window": True, "layer_types": ["full_attention"] * 36}),
+        (LLAMA, {"hidden_act": "swish"}),
+    ],
+)
+def test_values_that_change_no_computation_are_accepted(config, changes):
+    assert spec_from_config(config | changes) == spec_from_config(config)
+
+
+@pytest.mark.parametrize(
     ("config", "changes", "named"),
     [
         (QWEN, {"use_sliding_window": True}, "use_sliding_window"),

@@ -12,6 +12,7 @@ from tiny_engines import tiny_engine
 
 import sprat
 from sprat.errors import BackendError, InputError, PromptError, QueueFullError, SessionBusyError, SpratError
+from sprat.runtime.async_engine.embedding import Embeddings
 
 PATTERN = [5, 9, 7] * 6
 QUESTION = [{"role": "user", "content": "Where?"}]
@@ -304,3 +305,18 @@ def test_loading_takes_what_an_engine_takes(tmp_path):
             assert [completion["choices"] for completion in together] == alone
 
     asyncio.run(test())
+
+
+def test_embeddings_are_the_engines_and_end_when_they_are_cancelled():
+    async def embedded(engine, texts):
+        async with sprat.AsyncEngine(engine) as serving:
+            return await serving.embed(texts, normalize=False)
+
+    tokens = [[1, 2, 3], [4, 5]]
+    with tiny_engine("deepseek2", "reference") as engine:
+        expected = engine.embed(tokens, normalize=False)
+        cancelled = Embeddings(engine, tokens, normalize=True)
+        np.testing.assert_array_equal(next(cancelled), engine.embed(tokens[:1])[0])
+        cancelled.cancel()
+        assert list(cancelled) == []
+        np.testing.assert_array_equal(asyncio.run(embedded(engine, tokens)), expected)

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sprat.server.answering import Answering, openai_reason, streamed
-from sprat.server.api.fields import Count, Sampling, StreamOptions, given
+from sprat.server.api.fields import Count, Sampling, StreamOptions, given, is_tokens
 from sprat.server.errors import ApiError
 from sprat.server.exchange import body_of, event, unless_gone
 
@@ -48,17 +48,13 @@ class CompletionRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
         Raises:
             ApiError: the prompt is none that OpenAI's API has, or there are too many.
         """
-        prompts = self.prompt if isinstance(self.prompt, list) and not _is_tokens(self.prompt) else [self.prompt]
-        if not all(isinstance(prompt, str) or _is_tokens(prompt) for prompt in prompts):
+        prompts = self.prompt if isinstance(self.prompt, list) and not is_tokens(self.prompt) else [self.prompt]
+        if not all(isinstance(prompt, str) or is_tokens(prompt) for prompt in prompts):
             raise ApiError(400, "prompt: expected text, token ids, or a list of these", param="prompt")
         if not 1 <= len(prompts) <= (1 if self.stream else _MAX_PROMPTS):
             limit = "one, since the answer is streamed" if self.stream else f"1 to {_MAX_PROMPTS}"
             raise ApiError(400, f"prompt: {len(prompts)} prompts, expected {limit}", param="prompt")
         return prompts
-
-
-def _is_tokens(prompt: object) -> bool:
-    return isinstance(prompt, list) and bool(prompt) and all(type(token) is int for token in prompt)
 
 
 async def completions(request: Request) -> Response:

@@ -9,7 +9,17 @@ from msgspec import Meta
 
 from sprat.server.errors import ApiError
 
-__all__ = ["ChatMessage", "NoEffect", "Sampling", "StreamOptions", "TextPart", "given", "plain_messages", "text_of"]
+__all__ = [
+    "ChatMessage",
+    "NoEffect",
+    "Sampling",
+    "StreamOptions",
+    "TextPart",
+    "given",
+    "is_tokens",
+    "plain_messages",
+    "text_of",
+]
 
 Count = Annotated[int, Meta(ge=1)]
 
@@ -63,6 +73,9 @@ class Sampling(NoEffect, kw_only=True):
     top_k: Annotated[int, Meta(ge=0, le=1 << 20)] | None = None
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     typical_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_n_sigma: Annotated[float, Meta(ge=0)] | None = None
+    xtc_probability: Annotated[float, Meta(ge=0, le=1)] | None = None
+    xtc_threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
     repeat_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
     presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
@@ -79,6 +92,11 @@ class Sampling(NoEffect, kw_only=True):
 def given(request: msgspec.Struct, *names: str) -> dict[str, Any]:
     """The fields ``names`` of a request that were given."""
     return {name: value for name in names if (value := getattr(request, name)) is not None}
+
+
+def is_tokens(prompt: object) -> bool:
+    """Whether a prompt is token ids."""
+    return isinstance(prompt, list) and bool(prompt) and all(type(token) is int for token in prompt)
 
 
 def text_of(content: str | list[TextPart] | None) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -22,9 +24,24 @@ from sprat.server.model_pool import ModelPool, ServedModel
 __all__ = ["OllamaChat", "OllamaShow", "chat", "show", "tags", "told_version"]
 
 _LATEST = ":latest"  # what Ollama's clients add to a name without a tag
-_OPTIONS = {"temperature", "top_k", "top_p", "min_p", "seed", "stop"}  # under the same names
-_RENAMED = {"num_predict": "max_tokens", "repeat_penalty": "repeat_penalty"}
+_PENALTIES = {"repeat_penalty", "presence_penalty", "frequency_penalty"}
+_OPTIONS = {"temperature", "top_k", "top_p", "min_p", "typical_p", "seed", "stop", *_PENALTIES}  # under the same names
 _UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"-?(\d+(\.\d*)?(ms|s|m|h))+")  # as Go writes it, "1h30m"
+_PART = re.compile(r"(?P<number>[\d.]+)(?P<unit>ms|s|m|h)")
+
+
+class OllamaFunction(msgspec.Struct):
+    """What a call calls."""
+
+    name: str
+    arguments: dict[str, Any] = {}
+
+
+class OllamaCall(msgspec.Struct):
+    """A call of a tool."""
+
+    function: OllamaFunction
 
 
 class OllamaMessage(msgspec.Struct):
@@ -34,7 +51,7 @@ class OllamaMessage(msgspec.Struct):
     content: str = ""
     thinking: str | None = None
     images: list[str] | None = None
-    tool_calls: list[dict[str, Any]] | None = None
+    tool_calls: list[OllamaCall] | None = None
     tool_name: str | None = None
 
 
@@ -52,14 +69,14 @@ class OllamaChat(msgspec.Struct, forbid_unknown_fields=True):
 
     def chat_options(self) -> dict[str, Any]:
         """The keywords of ``chat``."""
-        given = self.options or {}
+        given = {name: value for name, value in (self.options or {}).items() if value is not None}
         options = {name: value for name, value in given.items() if name in _OPTIONS}
-        options |= {name: given[other] for other, name in _RENAMED.items() if other in given}
-        if options.get("max_tokens", 1) < 1:  # Ollama: -1 is without a limit
-            del options["max_tokens"]
+        limit = msgspec.convert(given.get("num_predict", -1), int)
+        if limit >= 1:  # Ollama: -1 is without a limit
+            options["max_tokens"] = limit
         if self.think is not None:
             options["chat_template_kwargs"] = {"thinking": bool(self.think), "enable_thinking": bool(self.think)}
-        if self.format is not None:
+        if self.format not in (None, ""):
             options["response_format"] = _response_format(self.format)
         return {**options, **({"tools": self.tools} if self.tools else {})}
 
@@ -85,14 +102,13 @@ def _response_format(asked: object) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": asked}}
 
 
-def _openai_calls(calls: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+def _openai_calls(calls: list[OllamaCall] | None) -> list[dict[str, Any]] | None:
     """Tool calls of Ollama, which has no ids and arguments that are no text, as OpenAI's."""
     found = []
     for index, call in enumerate(calls or []):
-        function = call.get("function", {})
-        arguments = msgspec.json.encode(function.get("arguments", {})).decode()
-        call_function = {"name": function.get("name", ""), "arguments": arguments}
-        found.append({"id": f"call_{index}", "type": "function", "function": call_function})
+        arguments = msgspec.json.encode(call.function.arguments).decode()
+        function = {"name": call.function.name, "arguments": arguments}
+        found.append({"id": f"call_{index}", "type": "function", "function": function})
     return found or None
 
 
@@ -178,17 +194,21 @@ def _head(model: str) -> dict[str, Any]:
 
 
 def _seconds(keep_alive: float | str) -> float | None:
-    """Seconds of ``300``, ``"5m"``; ``None`` for a negative value, which is for ever.
+    """Seconds of ``300``, ``"300"``, ``"1h30m"``; ``None`` for a negative value, which is for ever.
 
     Raises:
         ApiError: it is no duration.
     """
     text = str(keep_alive)
-    number = text.rstrip("abcdefghijklmnopqrstuvwxyz")
+    if _DURATION.fullmatch(text):
+        seconds = sum(float(part["number"]) * _UNITS[part["unit"]] for part in _PART.finditer(text))
+        return None if text.startswith("-") else seconds
     try:
-        seconds = float(number) * _UNITS[text[len(number) :] or "s"]
-    except (ValueError, KeyError):
-        raise ApiError(400, f"keep_alive is {keep_alive!r}, expected seconds or text such as '5m'") from None
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise ApiError(400, f"keep_alive is {keep_alive!r}, expected seconds or text such as '5m' or '1h30m'")
     return seconds if seconds >= 0 else None
 
 

@@ -68,7 +68,8 @@ def test_moments_are_those_of_the_inputs(source):
         found = recorder.moments[name]
         own = found._parts[index or 0]
         assert own.n_tokens == len(x)
-        assert np.allclose(own.total, x.T @ x, rtol=1e-3, atol=1e-3 * np.abs(own.total).max())
+        total = own.mean() * own.weight
+        assert np.allclose(total, x.T @ x, rtol=1e-3, atol=1e-3 * np.abs(total).max())
 
 
 def test_experts_that_saw_nothing_have_their_layers_moments():

@@ -8,6 +8,7 @@ from scripted_model import ScriptedBackend, byte_tokenizer, random_logits, scrip
 from sprat.runtime.engine import Engine
 from sprat.runtime.generate.speculate.drafter import Kind
 from sprat.runtime.generate.speculate.pace import Pace
+from sprat.runtime.generate.speculate.prompt_lookup import PromptLookup
 from sprat.runtime.generate.speculate.speculator import Speculation
 
 SCHEMA = {
@@ -105,3 +106,19 @@ def test_several_replies_are_those_without_drafts():
     found = guess(scripted_engine(random_logits), first).chat(asked[0], **asked[1])
     assert found["choices"] == expected["choices"]
     assert found["timings"]["draft_n"] >= found["timings"]["draft_n_accepted"] > 0
+
+
+@pytest.mark.parametrize("sampling", SAMPLED)
+@pytest.mark.parametrize("close", [False, True])
+def test_what_a_grammar_prescribes_is_checked_in_the_pass_before_it(close, sampling):
+    """Nothing of it was seen before, so that a lookup alone finds no draft."""
+    pytest.importorskip("llguidance")
+    text = "Licht: (an|aus)! Bye"
+    options = {"response_format": {"type": "regex", "regex": text}, "close_json": close, **sampling}
+    expected, _ = answered(scripted_engine(random_logits), "x", options)
+    engine = scripted_engine(random_logits)
+    drafts = Speculation(Pace(4, always=True), lambda prompt, _, history, forced: PromptLookup(prompt, history, forced))
+    object.__setattr__(engine.frontend, "speculation", drafts)
+    found, summary = answered(engine, "x", options)
+    assert found == expected
+    assert summary.timings.draft_n_accepted >= 8

@@ -46,6 +46,17 @@ def test_the_longer_match_is_taken_and_the_history_is_bounded():
     assert 1000 <= len(history.index.tokens) <= 4096
 
 
+def test_what_is_prescribed_comes_first_and_the_search_goes_on_behind_it():
+    drafter = PromptLookup(b'"room": "hall", "fan": "off"; ', forced=lambda: b'"room"')
+    assert drafter.kind() == ("forced", 6, "text")
+    assert bytes(drafter.propose(4)) == b'"roo'
+    assert bytes(drafter.propose(12)) == b'"room": "hal'
+    assert bytes(PromptLookup(b"", forced=lambda: b"xyz").propose(9)) == b""  # kind() comes first
+    alone = PromptLookup(b"", forced=lambda: b"xyz")
+    assert alone.kind() == ("forced", 3, "text")
+    assert bytes(alone.propose(9)) == b"xyz"
+
+
 @given(st.text("ab", min_size=1, max_size=60))
 def test_the_index_finds_what_a_search_finds(text):
     drafter = lookup(text[:1])
