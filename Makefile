@@ -32,7 +32,7 @@ PYTEST := -m pytest -n auto --dist loadfile
 test: $(VENV)/.test
 	$(BIN)/python $(PYTEST)
 
-ALL_TESTS := $(addprefix $(VENV)/.,test llamacpp onnx onnxruntimes webgpu vulkan browser serve)
+ALL_TESTS := $(addprefix $(VENV)/.,test llamacpp onnx onnxruntimes webgpu openvino vulkan browser serve)
 test-all: $(ALL_TESTS)
 	$(BIN)/python $(PYTEST) -m "slow or not slow"
 
@@ -74,6 +74,11 @@ $(VENV)/.onnxruntimes: $(VENV)/.onnx $(ORT_VERSIONS)
 # onnxruntime's WebGPU provider, in a folder of its own: its wheel replaces onnxruntime. Chromium has the Vulkan driver.
 $(VENV)/.webgpu: $(VENV)/.onnx
 	$(BIN)/pip install --quiet --upgrade --no-deps --target $(VENV)/onnxruntime/webgpu onnxruntime-webgpu==1.27.0
+	touch $@
+
+# The same with Intel's provider, which computes on the CPU where there is no other device.
+$(VENV)/.openvino: $(VENV)/.onnx
+	$(BIN)/pip install --quiet --upgrade --no-deps --target $(VENV)/onnxruntime/openvino onnxruntime-openvino==1.24.1
 	touch $@
 
 # llama.cpp is compiled for this processor; the flags have one home (see its module for why).

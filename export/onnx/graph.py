@@ -152,8 +152,11 @@ class GraphBuilder:
         attributes: dict[str, Any],
     ) -> ir.Node:
         name = self._unique(name)
+        given = list(inputs)
+        while given and given[-1] is None:  # OpenVINO reads an absent input as a node of its own, and refuses it
+            given.pop()
         outputs = [ir.Value(name=name if i == 0 else f"{name}:{i}") for i in range(n_outputs)]
-        return ir.node(kind, inputs, attributes, domain=domain, outputs=outputs, name=name)
+        return ir.node(kind, given, attributes, domain=domain, outputs=outputs, name=name)
 
     def _unique(self, name: str) -> str:
         """``name``, with a numeric suffix if it is taken."""

@@ -1,4 +1,4 @@
-"""sprat inspect --provider, with a provider that is not run."""
+"""--provider of inspect and other commands, with providers that are not run."""
 
 import json
 
@@ -63,3 +63,20 @@ def test_a_provider_needs_an_onnx_model(bundle, webgpu, capsys):
     assert code == 2
     assert "a provider needs an ONNX model" in error
     assert not webgpu[0]
+
+
+def test_options_of_a_provider_are_names_and_values(bundle, capsys):
+    command = ("run", bundle, "hi", "--provider", "webgpu", "--provider-option")
+    code, _, error = run(capsys, *command, "powerPreference")
+    assert code == 2
+    assert "expected NAME=VALUE" in error
+    code, _, error = run(capsys, *command, "powerpreference=low-power")
+    assert code == 2
+    assert "did you mean 'powerPreference'" in error
+    assert run(capsys, "run", bundle, "hi", "--provider-option", "device_id=1")[0] == 2
+
+
+def test_verify_and_bench_take_a_provider(bundle, capsys):
+    for command in (("verify", bundle, "--source", bundle.parent / "tiny"), ("bench", bundle, "-n", "0", "-p", "8")):
+        _, _, error = run(capsys, *command, "--provider", "metal")
+        assert "unknown provider 'metal'" in error

@@ -25,6 +25,7 @@ from sprat.runtime.backends.onnx.device_cache import DeviceMemory
 from sprat.runtime.backends.onnx.session import EXPORT_AGAIN, open_session, ort_errors, run_session
 from sprat.runtime.backends.providers.check import check_provider
 from sprat.runtime.backends.providers.library import missing_because
+from sprat.runtime.backends.providers.names import CPU
 from sprat.runtime.backends.providers.settings import ProviderSettings
 from sprat.runtime.backends.registry import BackendLoader, LoadRequest
 from sprat.runtime.cache import Cache
@@ -180,7 +181,8 @@ class ONNXStream:
         self._open: tuple[Any, CacheBinding] | None = (session, bind_cache(file, capacity, device))
         self._file, self._chunk, self._capacity = file, chunk, capacity
         self._guard = guard
-        self._remedy = EXPORT_AGAIN if device is None else "leave the provider out"
+        self._of_provider = device is not None or session.get_providers()[0] != CPU
+        self._remedy = "leave the provider out" if self._of_provider else EXPORT_AGAIN
         self._ones = np.ones((1, capacity), np.int64)
 
     @property
@@ -241,14 +243,19 @@ class ONNXStream:
         self._guard.check_process()
         n, cache = len(tokens), binding.cache
         n_rows = n_logits if "n_logits" in self._file.inputs else n
-        logits = np.empty((1, n_rows, self._file.spec.vocab_size), np.float32)
+        logits = None if self._of_provider else np.empty((1, n_rows, self._file.spec.vocab_size), np.float32)
         with ort_errors(f"{self._file.path}: onnxruntime failed at position {cache.length}", self._remedy):
             io = session.io_binding()
             kept = [*self._bind_tokens(io, tokens, n_logits, cache.length + n), *binding.bind(io, n)]
-            kept.append(ort_value(logits))
-            io.bind_ortvalue_output("logits", kept[-1])
+            if logits is None:
+                io.bind_output("logits", "cpu")
+            else:
+                kept.append(ort_value(logits))
+                io.bind_ortvalue_output("logits", kept[-1])
             with subnormals_as_zero():
                 run_session(session, io)
+            if logits is None:
+                logits = io.get_outputs()[-1].numpy()  # OpenVINO ignores n_logits and returns all rows
         self._guard.check_files()
         binding.finish(n)
         cache.advance(n)

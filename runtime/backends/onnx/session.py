@@ -23,6 +23,7 @@ from sprat.runtime.interrupt import InterruptError, current_interrupt
 __all__ = ["EXPORT_AGAIN", "LOG_VERBOSE", "open_session", "ort_errors", "run_session"]
 
 EXPORT_AGAIN = "export it again"
+_MOST_REASON = 300  # characters of an error of onnxruntime
 LOG_VERBOSE, _LOG_FATAL = 0, 4
 _EXPERT_PRODUCTS = "ORT_QMOE_CPU_QNBIT_GEMM"  # overrides the accuracy level of QMoE
 _DATA_FOLDER = "session.model_external_initializers_file_folder_path"  # of a graph that does not come from a file
@@ -157,8 +158,10 @@ def ort_errors(what: str, remedy: str = EXPORT_AGAIN) -> Iterator[None]:
     try:
         yield
     except _error_types() as error:
-        reason = str(error).strip().splitlines()
-        raise BackendError(f"{what} ({reason[0] if reason else type(error).__name__}); {remedy}") from error
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        reason = lines[-1]  # the cause; providers quote their calls before it, with whole signatures
+        cut = f"... {reason[-_MOST_REASON:]}" if len(reason) > _MOST_REASON else reason
+        raise BackendError(f"{what} ({cut}); {remedy}") from error
 
 
 @functools.cache

@@ -50,20 +50,27 @@ def _compare(file: ONNXFile, provider: ProviderSettings, found: Computed) -> Com
         runs = [_logits(file, session, *run, device) for run in ((tokens, _CHUNK), (decoded, 1))]
     except BackendError as error:
         return msgspec.structs.replace(found, problem=str(error))
-    expected = _logits(file, open_session(file.path, n_threads=0), tokens, _CHUNK)
-    prompt, decode = (_error(logits, expected[: len(logits)]) for logits in runs)
+    if not all(np.isfinite(logits).all() for logits in runs):
+        return msgspec.structs.replace(found, problem="its logits are NaN or Inf")
+    expected = _logits(file, open_session(file.path, n_threads=0), tokens, _CHUNK)[:-1]
+    prompt, decode = (_error(logits, expected) for logits in runs)
     return msgspec.structs.replace(found, prompt_error=prompt, decode_error=decode)
 
 
 def _logits(
     file: ONNXFile, session: Any, tokens: list[int], chunk: int, device: DeviceMemory | None = None
 ) -> F32Array:
-    """The logits after each token of a new sequence, with ``chunk`` tokens in a run."""
+    """The logits after each token of a sequence, ``chunk`` tokens in a run; and again, alone, those after the last."""
     guard = LibraryGuard("onnxruntime", file.files())
-    return ONNXStream(session, file, len(tokens), guard, chunk=chunk, device=device).forward_all(tokens)
+    stream = ONNXStream(session, file, len(tokens), guard, chunk=chunk, device=device)
+    rows = stream.forward_all(tokens)
+    stream.truncate(0)
+    return np.vstack([rows, stream.forward(tokens)])
 
 
-def _error(found: F32Array, expected: F32Array) -> float:
+def _error(found: F32Array, all_expected: F32Array) -> float:
+    n = len(found) - 1
+    expected = np.vstack([all_expected[:n], all_expected[n - 1]])
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 

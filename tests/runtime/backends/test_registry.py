@@ -49,6 +49,7 @@ def request(memory_bytes=None):
         deterministic=False,
         exact=False,
         gpu=GPU_OFF,
+        provider=None,
     )
 
 

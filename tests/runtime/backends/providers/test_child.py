@@ -1,6 +1,7 @@
 """The child process that tries a provider, in this process and with the CPU as the provider."""
 
 import msgspec
+import numpy as np
 import pytest
 from tiny_checkpoint import write_checkpoint
 
@@ -8,7 +9,7 @@ pytest.importorskip("onnx_ir")
 pytest.importorskip("onnxruntime")
 
 from sprat.export.pipeline import export
-from sprat.runtime.backends.providers import names
+from sprat.runtime.backends.providers import child, names
 from sprat.runtime.backends.providers.child import main
 from sprat.runtime.backends.providers.computed import Computed
 from sprat.runtime.backends.providers.library import onnxruntime
@@ -53,6 +54,11 @@ def test_a_provider_that_is_not_there_computes_nothing(compute):
     found, _ = compute("cuda")
     assert CPU in found.available
     assert (found.prompt_error, found.problem) == (None, "")
+
+
+def test_logits_that_are_nan_are_a_problem(compute, monkeypatch):
+    monkeypatch.setattr(child, "_logits", lambda *_: np.array([[1.0, np.nan]]))
+    assert compute()[0].problem == "its logits are NaN or Inf"
 
 
 def test_a_session_that_fails_is_a_problem(compute, monkeypatch):
