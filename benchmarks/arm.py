@@ -31,8 +31,9 @@ from typing import Any
 from arm_counts.cycles import predicted_cycles
 from arm_counts.emulator import Block, NotSupportedError, build_plugin, instructions, per_repeat
 from arm_counts.gate import TABLE, compiler, complaints, save
-from arm_counts.published import PUBLISHED, predicted
 from arm_counts.works import FORMATS, Work, works
+
+from sprat.export.quality.budget import allocated_formats
 
 _ROOT = Path(__file__).parents[1]
 _BUILD = _ROOT / "build"
@@ -156,6 +157,13 @@ def check(plugin: Path, sprat: Path) -> None:
     raise SystemExit(bool(slower))
 
 
+def cycles_by_format(bench: Bench) -> dict[str, float]:
+    """Cycles per product with one token, of every format that a calibrated export chooses from."""
+    names = sorted(format.name for format in allocated_formats())
+    found = {work.name: work for work in works(tuple(names))}
+    return {name: bench.compare(found[f"{name}, 1 token"])["cycles_per_product"] for name in names}
+
+
 def save_counts(plugin: Path, sprat: Path) -> None:
     """Write the gate's table and the cycles in ``counted.toml``."""
     save(instruction_counts(plugin, sprat), compiler())
@@ -166,11 +174,15 @@ def save_counts(plugin: Path, sprat: Path) -> None:
         one_token, many_tokens = (bench.compare(work)["cycles_per_product"] for work in (one, many))
         values = f"one_token = {one_token:.4f}\nmany_tokens = {many_tokens:.4f}\n"
         text = re.sub(rf'(\[cores."{kind}"\]\n)one_token = .*\nmany_tokens = .*\n', rf"\g<1>{values}", text)
+        rows = "".join(f"{format} = {cycles:.4f}\n" for format, cycles in cycles_by_format(bench).items())
+        text = re.sub(rf'(\[cores."{kind}".one_token_of\]\n)(\w+ = .*\n)*', rf"\g<1>{rows}", text)
     _COUNTED.write_text(text, encoding="utf-8")
 
 
 def print_published(plugin: Path, llamacpp: Path) -> None:
     """llama.cpp's counted kernels against its published speeds."""
+    from arm_counts.published import PUBLISHED, predicted  # computes sizes with sprat, which the gate does without
+
     processor = PROCESSORS["cortex-a76"]
     by_name = {work.name: work for work in works(tuple({row.format for row in PUBLISHED}))}
 
