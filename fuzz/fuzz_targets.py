@@ -169,9 +169,10 @@ def _journal(data: bytes) -> None:
 
 
 def _cache(data: bytes) -> None:
-    from sprat.runtime.backends.llamacpp_probe import _read_cached
+    from sprat.runtime.backends.llamacpp_probe import ProbeReport
+    from sprat.runtime.backends.probe_cache import recall
 
-    _read_cached(_written("probe.json", data))
+    recall(_written("probe.json", data), ProbeReport)
 
 
 def _index(data: bytes) -> None:

@@ -63,6 +63,7 @@ def test_every_work_counts_its_products_and_bytes(arm_counts):
 
 def test_a_published_decode_is_the_slower_of_reading_and_computing(arm_counts):
     published = arm_counts("published")
-    row = published.Published("a model", "Q4_0", "plain", 1, 1000, 570, 1.0, "nobody")
+    cost = published.TokenCost(1e9, 0.0, 570e6)
+    row = published.Published("a model", "q4_0", "Q4_0", "plain", 1, 1.0, "nobody", cost)
     assert published.predicted(row, lambda *_: 1e-9) == pytest.approx(11.4e9 / 570e6)
     assert published.predicted(row, lambda *_: 1.0) == pytest.approx(9.6)
