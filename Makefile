@@ -109,7 +109,7 @@ test-arm: $(VENV)/.native
 	for cpu in $(ARM_CPUS); do qemu-aarch64 -cpu $$cpu build/arm/native_check || exit 1; done
 
 # Instructions per product of the ARM kernels, against the table of an earlier commit: no noise, and no board.
-test-instructions: $(VENV)/.native
+test-instructions: $(VENV)/.native $(VENV)/.core
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/arm.py --check
 
 # x86-64: its four sets. ARM: its four.
