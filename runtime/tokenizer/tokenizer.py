@@ -306,8 +306,8 @@ def _in_parts(document: dict[str, Any]) -> Any:
     """What :func:`_from_json` makes, in half the time where there are 100,000 merges: the library reads them slowly."""
     import tokenizers
 
-    model, empty = document["model"], {"vocab": {}, "merges": []}
-    engine = _from_json({**document, "added_tokens": [], "model": {**model, **empty}})
+    model: dict[str, Any] = document["model"]
+    engine = _from_json({**document, "added_tokens": [], "model": {**model, "vocab": {}, "merges": []}})
     options = {name: model[name] for name in _BPE_OPTIONS if model.get(name) is not None}
     engine.model = tokenizers.models.BPE(model["vocab"], [(left, right) for left, right in model["merges"]], **options)
     added = ({name: entry[name] for name in _ADDED_FIELDS} for entry in document["added_tokens"])
