@@ -7,7 +7,7 @@
 # make bench   ratios to llama.cpp, appended to benchmarks/history.jsonl and drawn in build/history.svg
 # make attack   damaged weights, changed files, forks, signals, faults, races, hostile values: all of tests/attacks
 # make fuzz SECONDS=300   every reader of untrusted files, with mutated input; guided by coverage where atheris is installed
-# make fuzz-native SECONDS=300   the kernels with any bytes, by libFuzzer and the sanitizers; takes clang
+# make fuzz-native SECONDS=300   the kernels with any bytes, by libFuzzer and sanitizers; takes clang
 # make soak SECONDS=600   requests at random for a long time: memory, descriptors and threads stay
 # make lint   ruff, mypy and the import-direction test
 # make wheels   what PyPI gets, in dist/: built, repaired, installed, and `sprat demo` run from each

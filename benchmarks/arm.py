@@ -33,6 +33,8 @@ from arm_counts.emulator import Block, NotSupportedError, build_plugin, instruct
 from arm_counts.gate import TABLE, compiler, complaints, save
 from arm_counts.works import FORMATS, Work, works
 
+from sprat.export.quality.budget import allocated_formats
+
 _ROOT = Path(__file__).parents[1]
 _BUILD = _ROOT / "build"
 _COUNTED = _ROOT / "devices" / "plan" / "counted.toml"
@@ -155,6 +157,13 @@ def check(plugin: Path, sprat: Path) -> None:
     raise SystemExit(bool(slower))
 
 
+def cycles_by_format(bench: Bench) -> dict[str, float]:
+    """Cycles per product with one token, of every format that a calibrated export chooses from."""
+    names = sorted(format.name for format in allocated_formats())
+    found = {work.name: work for work in works(tuple(names))}
+    return {name: bench.compare(found[f"{name}, 1 token"])["cycles_per_product"] for name in names}
+
+
 def save_counts(plugin: Path, sprat: Path) -> None:
     """Write the gate's table and the cycles in ``counted.toml``."""
     save(instruction_counts(plugin, sprat), compiler())
@@ -165,6 +174,8 @@ def save_counts(plugin: Path, sprat: Path) -> None:
         one_token, many_tokens = (bench.compare(work)["cycles_per_product"] for work in (one, many))
         values = f"one_token = {one_token:.4f}\nmany_tokens = {many_tokens:.4f}\n"
         text = re.sub(rf'(\[cores."{kind}"\]\n)one_token = .*\nmany_tokens = .*\n', rf"\g<1>{values}", text)
+        rows = "".join(f"{format} = {cycles:.4f}\n" for format, cycles in cycles_by_format(bench).items())
+        text = re.sub(rf'(\[cores."{kind}".one_token_of\]\n)(\w+ = .*\n)*', rf"\g<1>{rows}", text)
     _COUNTED.write_text(text, encoding="utf-8")
 
 

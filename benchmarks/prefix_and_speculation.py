@@ -51,9 +51,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="+", help="bundles or model files; the keys are the worst of all")
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--drafts", type=int, help="tokens that a pass may check; by default speculate='auto'")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
-    speeds = {model: bench_speculation(model, repetitions=options.repetitions) for model in options.model}
+    speeds = {
+        model: bench_speculation(model, speculate=options.drafts or "auto", repetitions=options.repetitions)
+        for model in options.model
+    }
     prefixes = {model: prefix_ratios(model, options.repetitions) for model in options.model}
     in_json = ("commands", "json")
     found = {

@@ -7,6 +7,10 @@ quotient of paired tokens (``_se``: a lower bound, since tokens of a document ar
 ``equal_kld_bytes_saved_*``: the share of the mix's bytes that a file of the same divergence saves, by interpolation
 between two smaller files on logarithmic axes.
 
+``overlap_deficit_*`` is the quotient of the shares of routed experts that differ from the source's, ``stock_*`` of the
+divergences in stock llama.cpp, by llama-perplexity's method, ``hand_recipe_*`` that against llama-quantize with the
+best of some ``--tensor-type`` recipes made by hand.
+
 1. ``student_*``: the packaged student, calibrated on problems of its training split, held-out problems and prose.
 2. ``smollm2_*``: SmolLM2-135M-Instruct, calibrated on the packaged text. The published file is Q4_1, which would
    flatter that grid: every weight is first moved to a random place inside its own quantization cell (seeded).
@@ -31,11 +35,14 @@ from typing import Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
+from quality_cases.hand_recipe import best_hand_recipe
 from quality_cases.onnx import onnx_vs_k_quant
+from quality_cases.routing import overlap_deficits
 from quality_cases.source import dithered
+from quality_cases.stock import stock_divergences
 
 import sprat.demo
-from sprat.arrays import I32Array
+from sprat.arrays import F64Array, I32Array
 from sprat.demo.tasks import Problem, Split, arithmetic, home, prose
 from sprat.export.calibration import calibration_sequences, hold_out
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
@@ -61,10 +68,17 @@ CASES = {
     "onnx_vs_k_quant": ("student", "k_quant", "best"),
     "equal_kld_bytes_saved_student": ("student", "q4_k_m", "best"),
     "equal_kld_bytes_saved_smollm2": ("smollm2", "q4_k_m", "best"),
+    "overlap_deficit_student": ("student", "q4_0", "best"),
+    "stock_student_q4_0": ("student", "q4_0", "best"),
+    "stock_student_q3_k_m": ("student", "q3_k_m", "best"),
+    "hand_recipe_student": ("student", "hand", "best"),
 }
 """Key -> model, llama-quantize's mix, quality."""
 
 _SAVED = "equal_kld_bytes_saved_"
+_DEFICIT, _STOCK = "overlap_deficit_", "stock_"
+_STOCK_WINDOWS = 32
+_HAND = "hand"  # llama-quantize with --tensor-type, in place of a mix
 _SHARES = {"student": (0.70, 0.78), "smollm2": (0.84, 0.92)}  # of the mix's bytes: two files around its divergence
 
 _N_PROBLEMS = 200
@@ -127,27 +141,52 @@ def compare(model: Model, cases: dict[str, tuple[str, str, str]], folder: Path) 
     kept = hold_out(sequences)[0] if model.calibration else sequences  # as the export does
     measured = measure_source(checkpoint, kept, "best")
     imatrix = {name: rows for name, rows in measured.mean_squares.items() if name.startswith("blk.")}
+    layers = LayerPass(checkpoint.spec, checkpoint, model.held_out)
     files: dict[str, Path] = {}
     for key, (kind, mix, quality) in cases.items():
         peer = folder / f"{mix}.gguf"
-        if not peer.exists():
+        if mix == _HAND and not peer.exists():
+            best_hand_recipe(model.unquantized, peer, imatrix, layers)
+        elif not peer.exists():
             llama_quantize(model.unquantized, peer, mix, imatrix)
         files[f"{key} peer"] = peer
         for share in _SHARES[kind] if key.startswith(_SAVED) else (1.0,):
-            size, text = (
-                int(share * peer.stat().st_size),
-                {} if quality == "fast" else {"calibration": model.calibration},
-            )
-            out = folder / f"{key}-{share}"
-            files[f"{key} {share}"] = export(
-                model.source, out, quality=quality, target_size=size, **text
-            ).bundle.artifact("gguf")
-    layers = LayerPass(checkpoint.spec, checkpoint, model.held_out)
-    scores = score(layers, {name: GGUFFile.open(path) for name, path in files.items()})
+            size, out = int(share * peer.stat().st_size), folder / f"{mix}-{quality}-{share}"
+            text = {} if quality == "fast" else {"calibration": model.calibration}
+            made = export(model.source, out, quality=quality, target_size=size, **text)  # again: up to date
+            files[f"{key} {share}"] = made.bundle.artifact("gguf")
+    distinct = {str(path): GGUFFile.open(path) for path in files.values()}
+    by_path = score(layers, distinct)
+    scores = {name: by_path[str(path)] for name, path in files.items()}
     results: dict[str, float] = {}
     for key, (kind, _, _) in cases.items():
         results |= _saved(key, scores, files, _SHARES[kind]) if key.startswith(_SAVED) else _results(key, scores, files)
+        if key.startswith(_DEFICIT):
+            results |= _paired(key, overlap_deficits(layers, _pair(key, distinct, files)))
+        if key.startswith(_STOCK):
+            results |= _paired(
+                key, stock_divergences(model.unquantized, _pair(key, files, files), model.held_out, _STOCK_WINDOWS)
+            )
     return results
+
+
+def _pair(key: str, values: Mapping[Any, Any], files: Mapping[str, Path]) -> dict[str, Any]:
+    """Both files of a case, of ``values`` by name or by path."""
+    names = {"ours": f"{key} 1.0", "peer": f"{key} peer"}
+    return {side: values.get(name) or values[str(files[name])] for side, name in names.items()}
+
+
+def _paired(key: str, by_token: Mapping[str, F64Array]) -> dict[str, float]:
+    """The quotient of the means in place of the divergence's."""
+    sides = {side: Score(kld=values, same_top=np.ones(len(values))) for side, values in by_token.items()}
+    value, error = ratio(sides["ours"], sides["peer"])
+    return {
+        key: value,
+        f"{key}_se": error,
+        f"{key}_mean": sides["ours"].mean,
+        f"{key}_peer_mean": sides["peer"].mean,
+        f"{key}_tokens": len(by_token["ours"]),
+    }
 
 
 def _tokenizer_keys(checkpoint: Checkpoint) -> Mapping[str, Any]:

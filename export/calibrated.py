@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from sprat.devices.plan.plan import Plan
 from sprat.errors import InputError
+from sprat.export.artifacts import ArtifactWriter
 from sprat.export.options import ExportOptions
 from sprat.export.prepare import PreparedExport, lay_out
+from sprat.export.quality.budget import Tensors
+from sprat.export.quality.fast import fast_allocation, fast_recipe
 from sprat.export.quality.fitted import fitted_mix
 from sprat.export.quality.options import QualityOptions, Target
-from sprat.export.quality.plan import plan_quality, quality_digest
-from sprat.progress import ReportProgress
+from sprat.export.quality.plan import expected_time, plan_quality, quality_digest, text_of
+from sprat.export.quality.speed import predicted_tokens_per_s
+from sprat.export.quality.timing import QualityTime
+from sprat.progress import Progress, ReportProgress
 from sprat.quant.recipe import KEEP, Recipe
 from sprat.runtime.memory.footprint import planned_footprint
+from sprat.text import format_number
 
-__all__ = ["calibrate", "calibration_digest", "is_calibrated"]
+__all__ = ["calibrate", "calibration_digest", "is_calibrated", "quality_seconds", "wanted_quality", "with_fast_formats"]
 
 _ONNX_BLOCK = 32
+_OPEN = "int4"  # the recipe whose name promises bytes, not formats
 
 
-def is_calibrated(options: ExportOptions) -> bool:
+def is_calibrated(prepared: PreparedExport, options: ExportOptions) -> bool:
     """Whether formats are allocated."""
-    return options.calibrated.level != "none"
+    return wanted_quality(prepared, options).level != "none"
+
+
+def wanted_quality(prepared: PreparedExport, options: ExportOptions) -> QualityOptions:
+    """What was asked for.
+
+    Where nothing was, a GGUF in int4 is made with ``fast``, in as many bytes: int4 is our own name for about 4 bits,
+    while a name such as q4_0 or q4_k_m says which formats a file has, and int8 gains little. With a quality but no
+    size, the bytes are those that stay in the device's memory where the recipe's do not.
+    """
+    wanted, plan = options.calibrated, prepared.plan
+    if wanted.level == "none" and options.quality is None:
+        is_open = prepared.recipe.name == _OPEN and list(options.formats) == ["gguf"]
+        return replace(wanted, level="fast") if is_open and _tensors(prepared).choices else wanted
+    if wanted.level == "none" or plan is None or plan.fits or wanted.target != Target():
+        return wanted
+    fitted = fitted_mix(prepared.checkpoint.spec, prepared.recipe, plan)
+    return replace(wanted, target=Target(file_bytes=fitted.footprint.weight_bytes)) if fitted else wanted
 
 
 def calibration_digest(prepared: PreparedExport, options: ExportOptions) -> str:
@@ -33,8 +57,10 @@ def calibration_digest(prepared: PreparedExport, options: ExportOptions) -> str:
     """
     if prepared.quality is not None:
         return prepared.quality.digest
-    _check(prepared, options)
-    return quality_digest(prepared.checkpoint, prepared.recipe, _within_device(prepared, options), prepared.tokenizer)
+    wanted = wanted_quality(prepared, options)
+    _check(prepared, options, wanted.level)
+    sequences = text_of(wanted, prepared.tokenizer)
+    return quality_digest(prepared.checkpoint, prepared.recipe, wanted, sequences)
 
 
 def calibrate(prepared: PreparedExport, options: ExportOptions, progress: ReportProgress) -> PreparedExport:
@@ -44,41 +70,77 @@ def calibrate(prepared: PreparedExport, options: ExportOptions, progress: Report
         InputError: the options do not go with a calibrated export, no file of the wanted size exists, or the model's
             text side cannot be read.
     """
-    _check(prepared, options)
+    wanted = wanted_quality(prepared, options)
+    _check(prepared, options, wanted.level)
     checkpoint, tokenizer = prepared.checkpoint, prepared.tokenizer
+    if wanted.level != "fast":  # which takes hardly longer than this estimate
+        said = f"--quality {wanted.level}: {quality_seconds(prepared, options).text()}"
+        progress(Progress(0, 1, "reading the source", note=said))
     checkpoint.verify_complete(progress)
 
     def file_size(recipe: Recipe) -> int:
-        (artifact,) = lay_out(checkpoint, recipe, tokenizer, options).values()
-        return sum(artifact.file_sizes.values())
+        return _file_size(prepared, recipe, options)
 
-    wanted = _within_device(prepared, options)
     found = plan_quality(checkpoint, prepared.recipe, wanted, tokenizer, file_size, progress)
     artifacts = lay_out(checkpoint, found.recipe, tokenizer, options, found.rounding)
-    plan = _planned(prepared, found.recipe)
-    return replace(prepared, recipe=found.recipe, artifacts=artifacts, quality=found.report, plan=plan)
+    laid_out = _with_formats(prepared, found.recipe, artifacts)
+    return replace(laid_out, quality=found.report)
 
 
-def _within_device(prepared: PreparedExport, options: ExportOptions) -> QualityOptions:
-    """What was asked for; without a size, the bytes that stay in the device's memory where the recipe's do not."""
-    wanted, plan = options.calibrated, prepared.plan
-    if plan is None or plan.fits or wanted.target != Target():
-        return wanted
-    fitted = fitted_mix(prepared.checkpoint.spec, prepared.recipe, plan)
-    return replace(wanted, target=Target(file_bytes=fitted.footprint.weight_bytes)) if fitted else wanted
+def quality_seconds(prepared: PreparedExport, options: ExportOptions) -> QualityTime:
+    """How long the level takes on this machine; a layer of the source is timed.
+
+    Raises:
+        InputError: as :func:`calibrate`.
+    """
+    wanted = wanted_quality(prepared, options)
+    _check(prepared, options, wanted.level)
+    return expected_time(prepared.checkpoint, prepared.recipe, wanted, prepared.tokenizer)
 
 
-def _planned(prepared: PreparedExport, recipe: Recipe) -> Plan | None:
-    """The device's plan for the allocated formats."""
+def with_fast_formats(prepared: PreparedExport, options: ExportOptions) -> PreparedExport:
+    """The layout that :func:`calibrate` makes with ``fast``, whose formats depend on no weight.
+
+    Raises:
+        InputError: as :func:`calibrate`.
+    """
+    wanted = wanted_quality(prepared, options)
+    _check(prepared, options, wanted.level)
+    checkpoint, tensors = prepared.checkpoint, _tensors(prepared, wanted.file_format)
+
+    def file_size(recipe: Recipe) -> int:
+        return _file_size(prepared, recipe, options)
+
+    found = fast_allocation(checkpoint.spec, tensors, prepared.recipe, wanted, file_size)
+    recipe = fast_recipe(found, tensors, prepared.recipe, wanted)
+    return _with_formats(prepared, recipe, lay_out(checkpoint, recipe, prepared.tokenizer, options))
+
+
+def _tensors(prepared: PreparedExport, file_format: str = "gguf") -> Tensors:
+    shapes = {name: tensor.shape for name, tensor in prepared.checkpoint.tensors.items()}
+    return Tensors.of(shapes, prepared.recipe, file_format)
+
+
+def _file_size(prepared: PreparedExport, recipe: Recipe, options: ExportOptions) -> int:
+    (artifact,) = lay_out(prepared.checkpoint, recipe, prepared.tokenizer, options).values()
+    return sum(artifact.file_sizes.values())
+
+
+def _with_formats(prepared: PreparedExport, recipe: Recipe, artifacts: Mapping[str, ArtifactWriter]) -> PreparedExport:
+    """The allocated formats, the device's plan for them, and their speed there."""
+    found = replace(prepared, recipe=recipe, artifacts=artifacts)
     if prepared.plan is None:
-        return None
-    before = prepared.plan.footprint
-    footprint = planned_footprint(prepared.checkpoint.spec, recipe, context=before.context).of_batch(before.batch)
-    return replace(prepared.plan, footprint=footprint)
+        return found
+    before, spec = prepared.plan.footprint, prepared.checkpoint.spec
+    footprint = planned_footprint(spec, recipe, context=before.context).of_batch(before.batch)
+    plan = replace(prepared.plan, footprint=footprint)
+    shapes = {name: tensor.shape for name, tensor in prepared.checkpoint.tensors.items()}
+    speed = predicted_tokens_per_s(plan, spec, shapes, recipe)
+    said = [f"predicted with these formats on {plan.profile.name}: {format_number(speed)} tokens/s"] if speed else []
+    return replace(found, plan=plan, notes=(*prepared.notes, *said))
 
 
-def _check(prepared: PreparedExport, options: ExportOptions) -> None:
-    level = options.calibrated.level
+def _check(prepared: PreparedExport, options: ExportOptions, level: str) -> None:
     if list(options.formats) not in (["gguf"], ["onnx"]) or prepared.recipe.name == KEEP:
         raise InputError(
             f"--quality {level} writes one file with formats of its own; give one --format, and omit --quant keep, or "

@@ -14,10 +14,12 @@ from typing import Unpack
 
 from sprat.devices.plan.plan import Plan
 from sprat.errors import ExportError
-from sprat.export.calibrated import is_calibrated
+from sprat.export.calibrated import quality_seconds, wanted_quality, with_fast_formats
 from sprat.export.manifest import recipe_name
 from sprat.export.options import ExportKeywords, ExportOptions
 from sprat.export.prepare import PreparedExport, prepare
+from sprat.export.quality.options import QualityOptions
+from sprat.export.quality.timing import QualityTime
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.source.tensor import SourceTensor
 from sprat.export.write.bundle import existing_manifest
@@ -46,6 +48,8 @@ class ExportEstimate:
         free_bytes: on the disk of ``path``.
         seconds: about, on this machine: two passes over the source, of which a sample was timed; the time that a slow
             disk adds is not in it.
+        level: of quality: ``none``, ``fast``, ``balanced`` or ``best``.
+        quality: the share of ``seconds`` that the level takes, by part; ``None`` with ``none``.
         plan: for the device, if one was given.
         notes: what the user may want to choose otherwise.
     """
@@ -58,6 +62,8 @@ class ExportEstimate:
     source_bytes: int
     free_bytes: int
     seconds: float
+    level: str
+    quality: QualityTime | None
     plan: Plan | None
     notes: tuple[str, ...]
 
@@ -80,6 +86,10 @@ def estimate_export(
     _check_writable(out)
     prepared = prepare(source, out, options)
     prepared.checkpoint.check_headers()
+    wanted = wanted_quality(prepared, options)
+    quality = quality_seconds(prepared, options) if wanted.level != "none" else None
+    if wanted.level == "fast":
+        prepared = with_fast_formats(prepared, options)
     sizes = [artifact.file_sizes for artifact in prepared.artifacts.values()]
     files = {name: size for found in sizes for name, size in found.items()}
     files |= {name: len(text) for name, text in sorted(prepared.texts.items())}
@@ -92,12 +102,14 @@ def estimate_export(
         size_bytes=sum(files.values()),
         source_bytes=sum(file.nbytes for file in prepared.checkpoint.files),
         free_bytes=free_bytes(out),
-        seconds=_seconds(prepared),
+        seconds=_seconds(prepared) + (quality.total_s if quality else 0.0),
+        level=wanted.level,
+        quality=quality,
         plan=prepared.plan,
         notes=(
             *prepared.notes,
             *([f"{out} exists: an export of another recipe needs --force"] if exists else []),
-            *_about_calibration(prepared, options),
+            *_about_calibration(prepared, wanted),
         ),
     )
 
@@ -108,17 +120,17 @@ def _check_writable(out: Path) -> None:
         raise ExportError(f"{out}: {nearest} is not a folder that can be written; choose another place")
 
 
-def _about_calibration(prepared: PreparedExport, options: ExportOptions) -> list[str]:
-    """A calibrated export chooses its formats from weights and texts, which an estimate does not read."""
-    if not is_calibrated(options):
+def _about_calibration(prepared: PreparedExport, wanted: QualityOptions) -> list[str]:
+    """Measured costs decide formats, and an estimate measures none."""
+    if wanted.level in ("none", "fast"):
         return []
-    target = options.calibrated.target
+    target = wanted.target
     n_weights = sum(group.n_weights for group in next(iter(prepared.artifacts.values())).groups)
-    wanted = target.file_bytes or (target.bits_per_weight and int(target.bits_per_weight * n_weights / 8))
-    size = f"the model's file will take at most about {human_bytes(wanted)}" if wanted else "the size may differ"
+    limit = target.file_bytes or (target.bits_per_weight and int(target.bits_per_weight * n_weights / 8))
+    size = f"the model's file will take at most about {human_bytes(limit)}" if limit else "the size may differ"
     return [
-        f"--quality {options.calibrated.level} chooses formats during the export: shown are those of "
-        f"{recipe_name(prepared.recipe)}, {size}, and the time does not include the choice"
+        f"--quality {wanted.level} chooses formats during the export: shown are those of "
+        f"{recipe_name(prepared.recipe)}, {size}"
     ]
 
 

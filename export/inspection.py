@@ -14,9 +14,8 @@ from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.write.naming import model_id
 from sprat.export.write.tensor_groups import TensorSize, group_tensors
 from sprat.progress import ReportProgress, no_progress
-from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.arch.attention import LatentAttentionSpec
-from sprat.runtime.arch.gguf_keys import spec_from_metadata
+from sprat.runtime.arch.gguf_keys import llamacpp_differences, spec_from_metadata
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.backends.providers.placement import ProviderUse, provider_use
 from sprat.runtime.backends.providers.settings import ProviderSettings
@@ -186,7 +185,7 @@ def _gguf(file_path: Path, path: Path, kind: str, warnings: Iterable[str]) -> In
         name = file.name
         notes = (
             *warnings,
-            *architectures()[spec.architecture].differs_in_llamacpp(spec),
+            *llamacpp_differences(spec),
             *mtp,
             *_tokenizer_notes(file.metadata),
             _sampling_note(sampling_from_metadata(file.metadata)),

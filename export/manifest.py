@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,11 +16,12 @@ from sprat.export.write.chat_template import template_warnings
 from sprat.export.write.naming import model_id
 from sprat.export.write.writer import WrittenFile
 from sprat.quant.recipe import KEEP, Recipe
-from sprat.runtime.arch.architecture import architectures
+from sprat.runtime.arch.gguf_keys import llamacpp_differences
 from sprat.runtime.arch.spec_json import spec_fields
 from sprat.runtime.files.bundle import Artifact, BundleFile, Manifest, PruningReport, QualityReport, Source
 from sprat.runtime.files.integrity.tensor_digests import pack_digests
-from sprat.runtime.generate.sampling_defaults import sampling_from_metadata
+from sprat.runtime.generate.sampling_defaults import sampling_from_metadata, unused_entries
+from sprat.runtime.tokenizer.hf_files import read_generation_config
 
 __all__ = ["describe_file", "identity", "manifest_of", "recipe_name"]
 
@@ -65,11 +67,17 @@ def manifest_of(
 
 def _source_warnings(checkpoint: Checkpoint, recipe: Recipe) -> list[str]:
     left_out = checkpoint.quantized_warnings if recipe.name == KEEP else []
-    architecture = architectures()[checkpoint.spec.architecture]
     return [
         *(warning for warning in checkpoint.warnings if warning not in left_out),
-        *architecture.differs_in_llamacpp(checkpoint.spec),
+        *llamacpp_differences(checkpoint.spec),
+        *_unused_entries(checkpoint.path),
     ]
+
+
+def _unused_entries(source: Path) -> list[str]:
+    """What of a folder's generation_config.json the model does without; callers have options for most of it."""
+    names = unused_entries(read_generation_config(source)) if source.is_dir() else []
+    return [f"not used of generation_config.json: {', '.join(names)}"] if names else []
 
 
 def identity(checkpoint: Checkpoint) -> str:

@@ -44,6 +44,7 @@ class ExportKeywords(TypedDict, total=False):
     max_kld: float | None
     calibration: Sequence[str | os.PathLike[str]]
     imatrix_out: str | os.PathLike[str] | None
+    speed_weight: float
     prune_experts: float | None
     ort: str
     force: bool
@@ -71,9 +72,9 @@ class ExportOptions:
         block_size: ONNX: weights that share a scale: 32, 64 or 128.
         accuracy_level: ONNX: 4 quantizes activations to int8, 0 keeps them in float32.
         portable: ONNX: standard operators only, for runtimes other than onnxruntime.
-        quality: GGUF: ``"fast"``, ``"balanced"`` or ``"best"`` to give every tensor the format that pays most, and with
-            the last two to round for the inputs that a text shows; by default ``"none"``, or ``"balanced"`` with one of
-            the targets.
+        quality: ``"fast"``, ``"balanced"`` or ``"best"`` to give every tensor the format that pays most, and to round
+            for the inputs that a text shows, or ``"none"``; by default ``"fast"`` for one GGUF in int4, ``"balanced"``
+            with one of the targets or a text, and else ``"none"``.
         target_size: size of the file, in bytes or as ``"6.2GB"``; by default as large as ``quant`` makes it.
         target_bpw: the size as bits per weight, scales included.
         match_size: the size as that of another file.
@@ -82,6 +83,8 @@ class ExportOptions:
         imatrix_out: write what the calibration found about inputs as llama.cpp's imatrix, for llama-quantize.
         prune_experts: share of each layer's routed experts to leave out, ``0.25``: those that add least to the
             calibration text.
+        speed_weight: with a device, what the time of a token counts beside the divergence: with 1, a tenth less time
+            may cost a tenth more divergence.
         ort: ONNX: the oldest onnxruntime that must load the graph, ``"1.22"``; from ``"1.31"`` on, MoE graphs are
             smaller and load faster.
         force: replace an existing bundle, and write a model that does not fit the device.
@@ -108,6 +111,7 @@ class ExportOptions:
     max_kld: float | None = None
     calibration: Sequence[str | os.PathLike[str]] = ()
     imatrix_out: str | os.PathLike[str] | None = None
+    speed_weight: float = 0.0
     prune_experts: float | None = None
     ort: str = str(LOWEST)
     force: bool = False
@@ -155,6 +159,8 @@ class ExportOptions:
             max_kld=self.max_kld,
             calibration=() if for_pruning_only else self.calibration,
             imatrix_out=self.imatrix_out,
+            speed_weight=self.speed_weight,
+            device=self.device,
         )
         return replace(found, file_format="onnx" if list(self.formats) == ["onnx"] else "gguf")
 

@@ -26,6 +26,7 @@ from sprat.export.manifest import describe_file, manifest_of
 from sprat.export.options import ExportKeywords, ExportOptions
 from sprat.export.prepare import PreparedExport, prepare
 from sprat.export.pruned import prepared_pruning_digest, prune_prepared
+from sprat.export.quality.options import Target
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.verify.first_logits import check_first_logits
 from sprat.export.write.bundle import BundleFolder, existing_manifest, files_folder, remove_leftovers
@@ -34,7 +35,7 @@ from sprat.export.write.own_folder import check_partial
 from sprat.progress import ReportProgress, no_progress
 from sprat.runtime.chat.check import can_chat
 from sprat.runtime.chat.template_files import StoredTemplates
-from sprat.runtime.files.bundle import Bundle, Manifest, TensorGroup
+from sprat.runtime.files.bundle import Bundle, BundleFile, Manifest, TensorGroup
 
 __all__ = ["ExportResult", "export"]
 
@@ -104,31 +105,18 @@ def export(
             return _up_to_date(bundle, prepared)
         repaired = [f"the bundle was damaged and was written again: {damage}"]
     check_partial(out)
-    if options.prune_experts is not None:
-        prepared = prune_prepared(prepared, options, progress)
-    if is_calibrated(options):
-        prepared = calibrate(prepared, options, progress)
+    prepared = _chosen(prepared, files_folder(out), options, progress)
     checkpoint, artifacts, texts = prepared.checkpoint, prepared.artifacts, prepared.texts
     _check_before(files_folder(out), artifacts, checkpoint, progress)
     with BundleFolder.lock(out) as folder:
-        if (existing := existing_manifest(out)) and not options.force and not repaired:
-            # another process wrote it in the meantime
+        if (existing := existing_manifest(out)) and not options.force and not repaired:  # by another process
             _check_same_export(out, existing, prepared, options)
             return _up_to_date(Bundle.open(out), prepared)
         written = [file for artifact in artifacts.values() for file in artifact.write(folder.path, progress)]
         checkpoint.check_unchanged()
         files = (*map(describe_file, written), *(folder.add(name, text) for name, text in sorted(texts.items())))
         notes = [*prepared.notes, *repaired, *(file.note for file in written if file.note)]
-        manifest = manifest_of(
-            checkpoint,
-            prepared.recipe,
-            artifacts,
-            files,
-            prepared.tokenizer,
-            options,
-            quality=prepared.quality,
-            pruning=prepared.pruning,
-        )
+        manifest = _manifest(prepared, files, options)
         for name, text in card_texts(manifest, prepared.tokenizer, options.context).items():
             folder.add(name, text)
         bundle = folder.finish(manifest, check=lambda path: notes.extend(check_first_logits(path)))
@@ -138,15 +126,43 @@ def export(
     )
 
 
+def _chosen(prepared: PreparedExport, folder: Path, options: ExportOptions, progress: ReportProgress) -> PreparedExport:
+    """The export with the experts and formats that weights and texts decide."""
+    if options.prune_experts is not None:
+        prepared = prune_prepared(prepared, options, progress)
+    if not is_calibrated(prepared, options):
+        return prepared
+    if options.calibrated.target == Target():  # as many bytes as these
+        _check_space(folder, prepared.artifacts)
+    return calibrate(prepared, options, progress)
+
+
+def _manifest(prepared: PreparedExport, files: tuple[BundleFile, ...], options: ExportOptions) -> Manifest:
+    return manifest_of(
+        prepared.checkpoint,
+        prepared.recipe,
+        prepared.artifacts,
+        files,
+        prepared.tokenizer,
+        options,
+        quality=prepared.quality,
+        pruning=prepared.pruning,
+    )
+
+
 def _check_before(
     folder: Path, artifacts: Mapping[str, ArtifactWriter], checkpoint: Checkpoint, progress: ReportProgress
 ) -> None:
     """Look at everything that can be refused before something is written to ``folder``."""
-    for artifact in artifacts.values():
-        artifact.check_free_space(folder)
+    _check_space(folder, artifacts)
     checkpoint.verify_complete(progress)
     for artifact in artifacts.values():
         artifact.check_range()
+
+
+def _check_space(folder: Path, artifacts: Mapping[str, ArtifactWriter]) -> None:
+    for artifact in artifacts.values():
+        artifact.check_free_space(folder)
 
 
 def _whole_bundle(out: Path, progress: ReportProgress) -> tuple[Bundle | None, BundleError | None]:
@@ -179,7 +195,7 @@ def _check_same_export(out: Path, manifest: Manifest, prepared: PreparedExport, 
     existing = {artifact.format: artifact.layout_digest for artifact in manifest.artifacts}
     wanted = {name: artifact.layout_digest for name, artifact in prepared.artifacts.items()}
     texts = prepared.texts
-    if is_calibrated(options):
+    if is_calibrated(prepared, options):
         found = manifest.quality.digest if manifest.quality else ""
         is_same = found == calibration_digest(prepared, options)
     else:

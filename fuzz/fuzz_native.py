@@ -1,4 +1,4 @@
-"""``make fuzz-native SECONDS=300``: libFuzzer over the native kernels, with two sanitizers (address, undefined).
+"""``make fuzz-native SECONDS=300``: libFuzzer over the kernels (address sanitizer) and the codecs (UBSan, too).
 
 Each target of ``fuzz/native`` gets the same time. The corpus begins with blocks of every format, good and bad, and
 grows in ``build/fuzz/corpus``; an input that ends a target is kept in ``build/fuzz/found`` and ends the run with status

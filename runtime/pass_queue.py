@@ -44,6 +44,7 @@ class _Pass:
     stream: TokenStream = field(compare=False)
     tokens: Sequence[int] = field(compare=False)
     all_logits: bool = field(compare=False)
+    changed: threading.Condition = field(compare=False)  # its thread waits for it
     result: F32Array | BaseException | None = field(default=None, compare=False)
 
 
@@ -80,7 +81,7 @@ class PassQueue:
 
     def __init__(self, backend: Backend) -> None:
         self._together = backend if isinstance(backend, RunsTogether) else None
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  # a signal handler may set an interrupt while its thread holds it
         self._waiting: list[_Pass] = []  # a heap
         self._turns: set[_Turn] = set()
         self._is_running = False
@@ -91,16 +92,16 @@ class PassQueue:
     def turns(self, priority: int = 0) -> Iterator[None]:
         """Inside the block, the passes of this thread take turns; higher ``priority`` goes first."""
         turn = _Turn(self, priority)
-        with self._changed:
+        with self._lock:
             self._turns.add(turn)
         _current.turn = turn
         try:
             yield
         finally:
             _current.turn = None
-            with self._changed:
+            with self._lock:
                 self._turns.discard(turn)
-                self._changed.notify_all()
+                self._tell_next()
 
     @property
     def n_turns(self) -> int:
@@ -113,7 +114,8 @@ class PassQueue:
         Raises:
             InterruptError: the pass was interrupted while it waited, or while it ran.
         """
-        mine = _Pass((-turn.priority, next(self._numbers)), turn, stream, tokens, all_logits)
+        order, changed = (-turn.priority, next(self._numbers)), threading.Condition(self._lock)
+        mine = _Pass(order, turn, stream, tokens, all_logits, changed)
         if together := self._wait(mine):
             began = time.monotonic()
             try:
@@ -128,17 +130,19 @@ class PassQueue:
     def _wait(self, mine: _Pass) -> list[_Pass]:
         """The passes that this thread runs now, ``mine`` among them; empty if another thread ran it."""
         interrupt = current_interrupt()
-        with interrupt.watch(self._wake) if interrupt else nullcontext(), self._changed:
+        with interrupt.watch(lambda: self._tell(mine)) if interrupt else nullcontext(), self._lock:
             mine.turn.waiting, mine.turn.is_decoding = mine, len(mine.tokens) == 1
             heapq.heappush(self._waiting, mine)
-            self._changed.notify_all()
+            if self._waiting[0] is not mine and self._may_start(self._waiting[0]):
+                self._tell_next()
             while mine.result is None:
                 if mine.turn.waiting is mine and interrupt is not None and interrupt.is_set:
                     self._leave(mine)
+                    self._tell_next()
                     raise InterruptError("the forward pass was interrupted while it waited for its turn")
                 if self._may_start(mine):
                     return self._take(mine)
-                self._changed.wait(self._time_to_wait())
+                mine.changed.wait(self._time_to_wait())
             return []
 
     def _may_start(self, mine: _Pass) -> bool:
@@ -177,7 +181,6 @@ class PassQueue:
         self._waiting.remove(one)
         heapq.heapify(self._waiting)
         one.turn.waiting = None
-        self._changed.notify_all()
 
     def _run(self, together: list[_Pass]) -> None:
         first = together[0]
@@ -200,11 +203,18 @@ class PassQueue:
                 one.result = row
 
     def _end(self, together: list[_Pass], seconds: float) -> None:
-        with self._changed:
+        with self._lock:
             self._is_running = False
             self._join_until = time.monotonic() + _JOIN_SHARE * seconds
-            self._changed.notify_all()
+            for one in together:
+                one.changed.notify()
+            self._tell_next()
 
-    def _wake(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
+    def _tell_next(self) -> None:
+        """Wake the first in the queue alone: the others could only go on waiting."""
+        if self._waiting:
+            self._waiting[0].changed.notify()
+
+    def _tell(self, one: _Pass) -> None:
+        with self._lock:
+            one.changed.notify()

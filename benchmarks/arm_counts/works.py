@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sprat.quant.formats import get_format
+
 __all__ = ["FORMATS", "Work", "works"]
 
 FORMATS = ("Q4_0", "Q4_K", "Q8_0", "IQ4_XS", "Q3_K", "Q2_K")
-_BLOCKS = {  # elements and bytes
-    "Q4_0": (32, 18),
-    "Q4_K": (256, 144),
-    "Q8_0": (32, 34),
-    "Q5_K": (256, 176),
-    "Q6_K": (256, 210),
-    "IQ4_XS": (256, 136),
-    "Q3_K": (256, 110),
-    "Q2_K": (256, 84),
-}
 _ROWS, _COLS = 256, 2048  # instructions per weight hardly depend on the rows
 _DEPTH = 2048
 # Of R1-Distill-Qwen-1.5B (hidden, intermediate, heads, KV heads, head_dim), of DeepSeek-V2-Lite (heads, rank, rope).
@@ -81,8 +73,8 @@ def _grouped(name: str, heads: int, kv_heads: int, dim: int, n: int) -> Work:
 
 
 def _packed(format_name: str, weights: int) -> int:
-    block_size, block_bytes = _BLOCKS[format_name]
-    return weights // block_size * block_bytes
+    found = get_format(format_name)
+    return weights // found.block_size * found.block_bytes
 
 
 def _words(*values: str | int) -> tuple[str, ...]:

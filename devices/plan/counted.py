@@ -27,11 +27,13 @@ class CountedCore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         one_token: with one token.
         many_tokens: with 512.
         error: relative error of predictions from these cycles.
+        one_token_of: with one token, by block format.
     """
 
     one_token: Positive
     many_tokens: Positive
     error: Sourced
+    one_token_of: dict[str, Positive] = {}
 
 
 class Counted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,6 +55,11 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """Products per second of all these cores together: with one token, and with many."""
         cycles = [(1e9 * some.count * some.clock_ghz.value, self.cores[some.kind]) for some in cores]
         return sum(hz / core.one_token for hz, core in cycles), sum(hz / core.many_tokens for hz, core in cycles)
+
+    def relative_cycles(self, cores: tuple[Cores, ...], format: str) -> float:
+        """Cycles of a product with one token in a block format over those in Q4_0; 1 where it was not counted."""
+        counted = [self.cores[some.kind].one_token_of for some in cores if some.kind in self.cores]
+        return max((cycles[format] / cycles["Q4_0"] for cycles in counted if format in cycles), default=1.0)
 
     def error(self, cores: tuple[Cores, ...]) -> float:
         """The largest error of these kinds."""

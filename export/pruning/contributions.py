@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sprat.arrays import F32Array, F64Array, I32Array
-from sprat.export.quality.measuring.layer_pass import LayerPass, Replaced
+from sprat.export.quality.measuring.layer_pass import DENSE_BYTES, LayerPass, Replaced
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.progress import Progress, ReportProgress
 from sprat.runtime.kernels import MLP, ReferenceKernels, Routes
@@ -47,7 +47,7 @@ class _CountingKernels(ReferenceKernels):
     """Kernels that sum what each expert of one layer adds."""
 
     def __init__(self, n_experts: int) -> None:
-        super().__init__()
+        super().__init__(DENSE_BYTES)
         self.contributions: F64Array = np.zeros(n_experts)
 
     def experts(self, x: F32Array, routes: Routes, routed: MLP, shared: MLP | None = None) -> F32Array:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from sprat.errors import InputError
+from sprat.export.quality.options import Target
 from sprat.quant.allocate import Option, allocate
 from sprat.quant.formats import BlockFormat, format_names, get_format
 from sprat.quant.recipe import KeptFormats, Recipe, is_kept_f32
@@ -15,7 +16,16 @@ from sprat.quant.round.grid import grid_of
 from sprat.runtime.kernels.native import NATIVE_FORMATS
 from sprat.text import human_bytes
 
-__all__ = ["Allocation", "Tensors", "allocate_bytes", "allocate_file", "allocated_formats", "tensor_bytes"]
+__all__ = [
+    "Allocation",
+    "Cost",
+    "Tensors",
+    "allocate_bytes",
+    "allocate_file",
+    "allocate_target",
+    "allocated_formats",
+    "tensor_bytes",
+]
 
 _CLOSE = 0.001  # of the target
 _MAX_ROUNDS = 8
@@ -107,6 +117,22 @@ def allocate_bytes(tensors: Tensors, cost: Cost, budget: int) -> Allocation:
     chosen = {name: get_format(found.name) for group, found in zip(groups, picked, strict=True) for name in group}
     formats = {name: chosen.get(name) or tensors.fixed[name] for name in tensors.shapes}
     return Allocation(formats, sum(option.cost for option in picked))
+
+
+def allocate_target(
+    tensors: Tensors, cost: Cost, recipe: Recipe, target: Target, file_size: Callable[[Allocation], int]
+) -> Allocation:
+    """The formats with the least cost in the bytes of a target; without one, in those of ``recipe``.
+
+    Raises:
+        InputError: the smallest formats exceed them.
+    """
+    if target.file_bytes is not None:
+        return allocate_file(tensors, cost, target.file_bytes, file_size)
+    if target.bits_per_weight is not None:
+        return allocate_bytes(tensors, cost, int(target.bits_per_weight * tensors.n_weights / 8))
+    shapes = tensors.shapes.items()
+    return allocate_bytes(tensors, cost, sum(tensor_bytes(s, recipe.choose(name, s).format) for name, s in shapes))
 
 
 def _options(tensors: Tensors, group: Sequence[str], cost: Cost) -> list[Option]:

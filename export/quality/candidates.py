@@ -39,7 +39,7 @@ def round_all(
     spec: ModelSpec,
     weights: WeightSource,
     sequences: Sequence[I32Array],
-    head_moments: F32Array,
+    head_moments: F32Array | None,
     formats: Mapping[str, BlockFormat],
     step: str,
     progress: ReportProgress,

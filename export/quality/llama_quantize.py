@@ -13,6 +13,7 @@ import numpy as np
 
 from sprat.arrays import F32Array
 from sprat.errors import BackendError, unknown_name
+from sprat.quant.formats import get_format
 
 __all__ = ["FILE_TYPES", "has_llama_quantize", "llama_quantize"]
 
@@ -35,7 +36,13 @@ def has_llama_quantize() -> bool:
     return importlib.util.find_spec("llama_cpp") is not None
 
 
-def llama_quantize(source: Path, out: Path, file_type: str, imatrix: Mapping[str, F32Array]) -> Path:
+def llama_quantize(
+    source: Path,
+    out: Path,
+    file_type: str,
+    imatrix: Mapping[str, F32Array],
+    tensor_types: Mapping[str, str] | None = None,
+) -> Path:
     """Quantize ``source`` as ``llama-quantize --imatrix`` does.
 
     Args:
@@ -43,6 +50,8 @@ def llama_quantize(source: Path, out: Path, file_type: str, imatrix: Mapping[str
         out: the file to write.
         file_type: a name of :data:`FILE_TYPES`.
         imatrix: tensor -> mean square of its inputs, ``(n_parts, k)``.
+        tensor_types: its ``--tensor-type``: pattern -> block format; ``token_embd`` and ``output`` mean its options for
+            these two.
 
     Raises:
         BackendError: an unknown file type, or llama-quantize failed.
@@ -59,6 +68,14 @@ def llama_quantize(source: Path, out: Path, file_type: str, imatrix: Mapping[str
     lib.llama_log_set(_no_log(), ctypes.c_void_p(0))
     params = lib.llama_model_quantize_default_params()
     params.ftype, params.nthread, params.imatrix = FILE_TYPES[file_type], 1, entries
+    types = {pattern: get_format(name).ggml_type for pattern, name in (tensor_types or {}).items()}
+    params.token_embedding_type = types.pop("token_embd", params.token_embedding_type)
+    params.output_tensor_type = types.pop("output", params.output_tensor_type)
+    overrides = (lib.llama_model_tensor_override * (len(types) + 1))()
+    for override, (pattern, ggml_type) in zip(overrides, types.items(), strict=False):
+        override.pattern, override.type = pattern.encode(), ggml_type
+    if types:
+        params.tt_overrides = overrides
     failed = lib.llama_model_quantize(str(source).encode(), str(out).encode(), ctypes.byref(params))
     if failed:
         raise BackendError(f"{source}: llama-quantize to {file_type} failed with code {failed}; leave this size out")

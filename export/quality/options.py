@@ -43,6 +43,9 @@ class QualityOptions:
         calibration: text files to calibrate with; the packaged text if there is none.
         imatrix_out: where to write llama.cpp's imatrix of the text.
         file_format: ``gguf`` or ``onnx``.
+        speed_weight: what the time of a token counts beside the divergence, see
+            :func:`~sprat.export.quality.speed.allocate_for`.
+        device: whose time.
     """
 
     level: str
@@ -50,6 +53,8 @@ class QualityOptions:
     calibration: tuple[Path, ...] = ()
     imatrix_out: Path | None = None
     file_format: str = "gguf"
+    speed_weight: float = 0.0
+    device: str | None = None
 
     @classmethod
     def of(
@@ -62,11 +67,14 @@ class QualityOptions:
         max_kld: float | None,
         calibration: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
         imatrix_out: str | os.PathLike[str] | None = None,
+        speed_weight: float = 0.0,
+        device: str | None = None,
     ) -> QualityOptions:
         """Check the options of an export.
 
         Raises:
-            InputError: an unknown level, two targets, a target out of range, or targets with ``none``.
+            InputError: an unknown level, two targets, a target out of range, targets with ``none``, or a weight of the
+                speed without a device.
         """
         given = {
             "--target-size": target_size,
@@ -77,7 +85,9 @@ class QualityOptions:
         named = [name for name, value in given.items() if value is not None]
         if len(named) > 1:
             raise InputError(f"{' and '.join(named)} contradict each other; give one of them")
-        level = level or ("balanced" if named or calibration or imatrix_out else "none")
+        _check_speed(speed_weight, device, level, max_kld)
+        measures = named or calibration or imatrix_out
+        level = level or ("balanced" if measures else "fast" if speed_weight else "none")
         if level not in LEVELS:
             raise InputError(unknown_name("quality", level, LEVELS))
         texts = {"--calibration": calibration, "--imatrix-out": imatrix_out}
@@ -90,7 +100,20 @@ class QualityOptions:
         target = Target(_file_bytes(target_size, match_size), _bpw(target_bpw), _kld(max_kld))
         imatrix = None if imatrix_out is None else Path(imatrix_out)
         files = [calibration] if isinstance(calibration, str | os.PathLike) else calibration
-        return cls(level, target, tuple(Path(file) for file in files), imatrix)
+        texts_of_user = tuple(Path(file) for file in files)
+        return cls(level, target, texts_of_user, imatrix, speed_weight=speed_weight, device=device)
+
+
+def _check_speed(weight: float, device: str | None, level: str | None, max_kld: float | None) -> None:
+    if not 0 <= weight < float("inf"):
+        raise InputError(f"--speed-weight {weight}: expected 0 or a positive number, such as 1")
+    if not weight:
+        return
+    if device is None:
+        raise InputError("--speed-weight asks whose speed counts; name a device with --device")
+    if level == "none" or max_kld is not None:
+        other = "--quality none" if level == "none" else "--max-kld"
+        raise InputError(f"--speed-weight chooses among formats, and {other} leaves no choice; omit one of them")
 
 
 def _file_bytes(size: int | str | None, other: str | os.PathLike[str] | None) -> int | None:

@@ -9,25 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sprat.arrays import I32Array, U8Array
-from sprat.errors import InputError, TokenizerError
+from sprat.errors import InputError
 from sprat.export.calibration import calibration_sequences, hold_out
 from sprat.export.quality.budget import (
     Allocation,
+    Cost,
     Tensors,
     allocate_bytes,
-    allocate_file,
     allocated_formats,
     tensor_bytes,
 )
 from sprat.export.quality.candidates import STEPS, Compared, Rounded, compare, round_all
-from sprat.export.quality.costs import packaged_cost
+from sprat.export.quality.fast import fast_allocation, fast_recipe, glance
 from sprat.export.quality.flat import FlatRounding
 from sprat.export.quality.imatrix import write_imatrix
 from sprat.export.quality.measuring.layer_pass import LayerPass
@@ -42,6 +41,8 @@ from sprat.export.quality.measuring.store import (
 from sprat.export.quality.measuring.unfinished import Unfinished
 from sprat.export.quality.options import QualityOptions
 from sprat.export.quality.rounder import Rounder
+from sprat.export.quality.speed import allocate_for
+from sprat.export.quality.timing import QualityTime, Reading, quality_time
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.texts import evaluation_text
 from sprat.export.write.rounding import Rounding
@@ -56,9 +57,11 @@ __all__ = [
     "QualityPlan",
     "calibration_and_evaluation",
     "evaluation_sequences",
+    "expected_time",
     "measure_source",
     "plan_quality",
     "quality_digest",
+    "text_of",
 ]
 
 MAX_COMPARED = 500_000_000
@@ -66,7 +69,6 @@ MAX_COMPARED = 500_000_000
 
 _PROBE_TOKENS = {"balanced": 768, "best": 1536}
 _STEPS = {"balanced": ("search", "feedback"), "best": ("search", "feedback", "descent")}
-_GLANCE_SEQUENCES, _GLANCE_TOKENS = 4, 128
 _KLD_ROUNDS = 4
 _KLD_MARGIN = 0.97  # of the limit, to aim at
 
@@ -147,13 +149,42 @@ def plan_quality(
     return planner.fast() if options.level == "fast" else planner.calibrated()
 
 
-def quality_digest(
+def expected_time(
     checkpoint: Checkpoint, recipe: Recipe, options: QualityOptions, tokenizer: Mapping[str, Any]
+) -> QualityTime:
+    """How long :func:`plan_quality` and the rounding of its tensors take on this machine; one layer is timed.
+
+    Raises:
+        InputError: the text is too short.
+    """
+    planner = _Planner(checkpoint, recipe, options, tokenizer, lambda _recipe: 0, no_progress)
+    return quality_time(checkpoint.spec, checkpoint, planner.tensors, planner.reading())
+
+
+def text_of(options: QualityOptions, tokenizer: Mapping[str, Any]) -> list[I32Array]:
+    """The token ids that a level reads, held-out ones included.
+
+    Raises:
+        InputError: a file cannot be read as UTF-8, or the text is too short.
+        TokenizerError: the level measures, and the model has no tokenizer.
+    """
+    return glance(tokenizer) if options.level == "fast" else calibration_sequences(tokenizer, options.calibration)
+
+
+def quality_digest(
+    checkpoint: Checkpoint, recipe: Recipe, options: QualityOptions, sequences: Sequence[I32Array]
 ) -> str:
-    """SHA-256 of everything that decides formats and codes; reads no weight beyond the source's hash."""
+    """SHA-256 of everything that decides formats and codes; reads no weight beyond the source's hash.
+
+    Args:
+        checkpoint: the source.
+        recipe: what the export would do without calibration.
+        options: level, target and text.
+        sequences: :func:`text_of` them.
+    """
     request = f"{options.level} {options.target} {options.file_format} {recipe.name} {' '.join(map(str, recipe.rules))}"
-    is_fast = options.level == "fast"
-    sequences = _glance(tokenizer) if is_fast else calibration_sequences(tokenizer, options.calibration)
+    if options.speed_weight:
+        request += f" {options.speed_weight} {options.device}"
     return measurements_digest(checkpoint.hash(), sequences, allocated_formats(), request)
 
 
@@ -195,8 +226,10 @@ class _Planner:
     file_size: Callable[[Recipe], int]
     progress: ReportProgress
     tensors: Tensors = field(init=False)
+    text: list[I32Array] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.text = text_of(self.options, self.tokenizer)
         shapes = {name: tensor.shape for name, tensor in self.checkpoint.tensors.items()}
         self.tensors = Tensors.of(shapes, self.recipe, self.options.file_format)
         if self.options.file_format == "onnx" and self.tensors.n_weights > MAX_COMPARED:
@@ -205,28 +238,37 @@ class _Planner:
                 f"weights, expected at most {MAX_COMPARED / 1e6:.0f}M; write a GGUF"
             )
 
+    def reading(self) -> Reading:
+        """What the level reads, and does."""
+        level = self.options.level
+        if level == "fast":
+            return Reading(_n_tokens(self.text), 0, 0, ("search",))
+        sequences, held_out = calibration_and_evaluation(self.tokenizer, self.options.calibration)
+        probed = sequences[: _enough(sequences, _PROBE_TOKENS[level])]
+        if self.tensors.n_weights > MAX_COMPARED:
+            return Reading(_n_tokens(sequences), _n_tokens(probed), 0, _STEPS[level][-1:])
+        return Reading(_n_tokens(sequences), _n_tokens(probed), _n_tokens(held_out), _STEPS[level])
+
     def fast(self) -> QualityPlan:
         """Allocate by packaged costs; search scales, weighted by the inputs that a glance at the text shows."""
         spec, names, digest = self.checkpoint.spec, frozenset(self.tensors.choices), self._digest()
-        allocation = self._allocate(partial(packaged_cost, spec))
-        text = _glance(self.tokenizer)
+        allocation, text = fast_allocation(spec, self.tensors, self.recipe, self.options, self.file_size), self.text
         rounding: Rounding = FlatRounding(digest, names, self.checkpoint)
-        equal = np.eye(spec.hidden_size, dtype=np.float32)
         if text and self.options.file_format == "onnx":  # its writer reads rows in chunks
             formats = {name: allocation.formats[name] for name in self.tensors.choices}
-            weights = round_all(spec, self.checkpoint, text, equal, formats, "search", self.progress)
+            weights = round_all(spec, self.checkpoint, text, None, formats, "search", self.progress)
             rounding = _InMemory(digest, weights)
         elif text:
-            rounding = _Streamed(digest, names, Rounder(spec, self.checkpoint, text, equal, STEPS["search"]))
+            rounding = _Streamed(digest, names, Rounder(spec, self.checkpoint, text, None, STEPS["search"]))
         report = QualityReport(
             level="fast",
             digest=digest,
-            calibration_tokens=sum(map(len, text)),
+            calibration_tokens=_n_tokens(text),
             rounding="search",
             expected_kld=None,
             notes=() if text else ("the model has no tokenizer: all inputs count alike",),
         )
-        return QualityPlan(allocation.recipe("fast", self.tensors), rounding, report)
+        return QualityPlan(fast_recipe(allocation, self.tensors, self.recipe, self.options), rounding, report)
 
     def calibrated(self) -> QualityPlan:
         """Measure, allocate, round."""
@@ -256,22 +298,13 @@ class _Planner:
         return measured
 
     def _digest(self) -> str:
-        return quality_digest(self.checkpoint, self.recipe, self.options, self.tokenizer)
+        return quality_digest(self.checkpoint, self.recipe, self.options, self.text)
 
-    def _allocate(self, cost: Callable[[str, BlockFormat], float], budget: int | None = None) -> Allocation:
-        target = self.options.target
-        if budget is None and target.file_bytes is not None:
-            return allocate_file(self.tensors, cost, target.file_bytes, self._size)
-        if budget is None and target.bits_per_weight is not None:
-            budget = int(target.bits_per_weight * self.tensors.n_weights / 8)
-        return allocate_bytes(self.tensors, cost, self._recipe_bytes() if budget is None else budget)
+    def _allocate(self, cost: Cost) -> Allocation:
+        return allocate_for(self.checkpoint.spec, self.tensors, cost, self.recipe, self.options, self._size)
 
     def _size(self, allocation: Allocation) -> int:
         return self.file_size(allocation.recipe(self.options.level, self.tensors))
-
-    def _recipe_bytes(self) -> int:
-        shapes = self.tensors.shapes
-        return sum(tensor_bytes(shape, self.recipe.choose(name, shape).format) for name, shape in shapes.items())
 
     def _compare(
         self,
@@ -300,7 +333,7 @@ class _Planner:
     def _reach(
         self,
         limit: float,
-        cost: Callable[[str, BlockFormat], float],
+        cost: Cost,
         measured: Measurements,
         sequences: Sequence[I32Array],
         evaluation: LayerPass,
@@ -322,7 +355,7 @@ class _Planner:
             )
         return best
 
-    def _smallest(self, wanted: float, cost: Callable[[str, BlockFormat], float]) -> Allocation:
+    def _smallest(self, wanted: float, cost: Cost) -> Allocation:
         """The smallest allocation with an expected cost of at most ``wanted``, by bisection of the bytes."""
         sizes = [
             sorted(tensor_bytes(self.tensors.shapes[name], format) for format in formats)
@@ -330,10 +363,10 @@ class _Planner:
         ]
         fixed = sum(tensor_bytes(self.tensors.shapes[name], format) for name, format in self.tensors.fixed.items())
         low, high = (fixed + sum(size[end] for size in sizes) for end in (0, -1))
-        found = self._allocate(cost, high)
+        found = allocate_bytes(self.tensors, cost, high)
         while high - low > 1e-3 * high:
             middle = (low + high) // 2
-            tried = self._allocate(cost, middle)
+            tried = allocate_bytes(self.tensors, cost, middle)
             if tried.cost <= wanted:
                 high, found = middle, tried
             else:
@@ -367,12 +400,8 @@ class _Planner:
         )
 
 
-def _glance(tokenizer: Mapping[str, Any]) -> list[I32Array]:
-    """The beginnings of some documents of the packaged text; nothing for a model without a tokenizer."""
-    try:
-        return [sequence[:_GLANCE_TOKENS] for sequence in calibration_sequences(tokenizer)[:_GLANCE_SEQUENCES]]
-    except TokenizerError:
-        return []
+def _n_tokens(sequences: Sequence[I32Array]) -> int:
+    return sum(map(len, sequences))
 
 
 def _enough(sequences: Sequence[I32Array], n_tokens: int) -> int:

@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from sprat.arrays import U8Array
-from sprat.errors import CheckpointError, ExportError
+from sprat.errors import CheckpointError, ExportError, ModelFileChangedError
 from sprat.export.source.row_hashes import RowHashes
 from sprat.quant.formats import BlockFormat
 from sprat.runtime.files.mapped_file import GuardedMap
@@ -104,13 +104,14 @@ class SourceFile:
         """Compare size, time and inode with those at :meth:`find`.
 
         Raises:
-            ExportError: the file changed or was deleted.
-            ModelFileChangedError: it is mapped, and changed since or cannot be read.
+            ExportError: the file changed or was deleted, or cannot be read where it is mapped.
         """
-        if (mapped := _MAPS.get(self)) is not None:
-            mapped.watch.check_unchanged()
         try:
+            if (mapped := _MAPS.get(self)) is not None:
+                mapped.watch.check_unchanged()
             self._compare(self.path.stat())
+        except ModelFileChangedError as error:  # which asks to load a model again
+            raise self.changed("while it was mapped") from error
         except OSError as error:
             raise self.changed(str(error.strerror)) from error
 

@@ -117,10 +117,7 @@ def verify(
     """
     _check_text(text)
     with contextlib.ExitStack() as stack:
-        experts: Experts = {}
-        if (bundle := bundle_of(artifact)) is not None:
-            bundle.check()
-            experts = bundle.manifest.pruning.experts if bundle.manifest.pruning else {}
+        experts = _checked_experts(artifact)
         adapters = [AdapterOption.parse(os.fspath(text)) for text in lora]
         ignored = _check_source(Path(artifact), adapters)
         base = open_source(source, dense_bytes=available_bytes() // 4, ignore_fields=ignored, adapters=adapters)
@@ -132,12 +129,7 @@ def verify(
         stack.callback(comparison.close)
         first = next(iter(engines.values()))
         windows = _windows(first, text or evaluation_text(), window, max_tokens)
-        n_read = len(windows[0]) - 1  # a window's last token is predicted, not read
-        for number, tokens in enumerate(windows):
-            for n_done in comparison.read(tokens):
-                progress(
-                    Progress(number * n_read + n_done, len(windows) * n_read, f"window {number + 1} of {len(windows)}")
-                )
+        _read_all(comparison, windows, progress)
     return Verification(
         artifact=Path(artifact),
         source=Path(source),
@@ -149,9 +141,25 @@ def verify(
     )
 
 
+def _read_all(comparison: _Comparison, windows: Sequence[I32Array], progress: ReportProgress) -> None:
+    n_read = len(windows[0]) - 1  # a window's last token is predicted, not read
+    for number, tokens in enumerate(windows):
+        what = f"window {number + 1} of {len(windows)}"
+        for n_done in comparison.read(tokens):
+            progress(Progress(number * n_read + n_done, len(windows) * n_read, what))
+
+
 def _check_text(text: str | None) -> None:
     if text is not None and not text.strip():
         raise InputError("the text to score is empty; pass a text of some hundred words, or none for sprat's own")
+
+
+def _checked_experts(artifact: str | os.PathLike[str]) -> Experts:
+    """Compare a bundle's files with its hashes; returns which of the source's experts it has, if it was pruned."""
+    if (bundle := bundle_of(artifact)) is None:
+        return {}
+    bundle.check()
+    return bundle.manifest.pruning.experts if bundle.manifest.pruning else {}
 
 
 def _check_source(artifact: Path, adapters: Sequence[AdapterOption]) -> tuple[str, ...]:

@@ -125,7 +125,7 @@ def _searched_symmetric(blocks: F32Array, importance: F32Array, zero: int) -> tu
         return clipped_rint(scaled, -zero, zero - 1)
 
     x = to_lanes(sanitize(blocks), 32)
-    starts = [sign * (zero + k / 8) for sign, last in ((-1, 8), (1, 0)) for k in range(-12, last + 1)]
+    starts = [sign * (zero + k / 2) for sign, last in ((-1, 2), (1, 0)) for k in range(-3, last + 1)]
     d = saturate_f16(scale_fit(x, levels, starts, to_lanes(importance, 32)))
     codes = levels(x * reciprocal(d)) + np.float32(zero)
     return d[:, None], codes.T.astype(np.uint8)

@@ -19,20 +19,22 @@ _PANEL = 256
 
 
 class InputMoments:
-    """Sum of ``x x.T`` over weighted inputs: of the symmetric matrix, the lower half.
+    """Sum of ``x x.T`` over weighted inputs: of the symmetric matrix, the lower half, or the diagonal alone.
 
     It is kept in panels of 256 rows, each up to its last row's diagonal element: a layer of DeepSeek-V2-Lite has 64
     experts with 25 MB of whole matrices each.
 
     Args:
         size: elements of an input.
+        diagonal: sum squares alone, which is all that a scale search reads.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, diagonal: bool = False) -> None:
         self.weight = 0.0  # sum of the weights; of unweighted inputs their number
         self.n_tokens = 0  # inputs seen, whatever their weight
         self._size = size
-        edges = [*range(0, size, _PANEL), size]
+        self._squares = np.zeros(size, np.float32) if diagonal else None
+        edges = [] if diagonal else [*range(0, size, _PANEL), size]
         self._panels = [np.zeros((end - start, end), np.float32) for start, end in pairwise(edges)]
 
     def add(self, x: F32Array, weights: F32Array | None = None) -> None:
@@ -44,6 +46,8 @@ class InputMoments:
         if x.shape[-1] != self._size:
             raise InputError(f"inputs of {x.shape[-1]} elements, expected {self._size}")
         scaled = x if weights is None else x * weights[:, None]
+        if self._squares is not None:
+            self._squares += np.einsum("ij,ij->j", scaled, x)
         for panel in self._panels:
             rows, end = panel.shape
             np.add(panel, scaled[:, end - rows : end].T @ x[:, :end], out=panel)
@@ -56,11 +60,14 @@ class InputMoments:
         """Add all inputs of ``other``."""
         for panel, more in zip(self._panels, other._panels, strict=True):
             np.add(panel, more, out=panel)
+        if self._squares is not None:
+            self._squares += other._diagonal()
         self.weight += other.weight
         self.n_tokens += other.n_tokens
 
     def mean(self) -> F32Array:
-        """``(k, k)``; the identity if no input was seen."""
+        """``(k, k)``; the identity if no input was seen. Not of a diagonal alone."""
+        assert self._squares is None, "only squares were summed"
         if self.weight <= 0:
             return np.eye(self._size, dtype=np.float32)
         full = np.empty((self._size, self._size), np.float32)
@@ -78,6 +85,8 @@ class InputMoments:
         return self._diagonal() / np.float32(self.weight)
 
     def _diagonal(self) -> F32Array:
+        if self._squares is not None:
+            return self._squares
         return np.concatenate([np.diagonal(panel, panel.shape[1] - panel.shape[0]) for panel in self._panels])
 
 

@@ -76,8 +76,8 @@ class Fields:
         self._taken.update(expected)
         for name, values in expected.items():
             if name in self._values and not _in(self._values[name], values):
-                wanted = " or ".join(map(_short, values))
-                self.complain(name, f"is {_short(self._values[name])}; sprat supports only {wanted}")
+                wanted = f"only {' or '.join(map(_short, values))}" if values else "no value of it"
+                self.complain(name, f"is {_short(self._values[name])}; sprat supports {wanted}")
 
     def names(self) -> Collection[str]:
         """Names of the fields that are present."""

@@ -106,7 +106,11 @@ def _read_factors(fields: Fields, weights: WeightSource) -> FrequencyFactors | N
 
 
 def _read_yarn(fields: Fields, weights: WeightSource) -> YarnScaling:
-    """As in llama.cpp: ``yarn_log_multiplier`` sets both mscales; without it they are the paper's."""
+    """As in llama.cpp: ``yarn_log_multiplier`` sets both mscales; without it they are the paper's.
+
+    Without it llama.cpp's deepseek2 scales scores a second time; transformers, whose config then has no
+    ``mscale_all_dim``, does not. sprat computes as transformers, and the ``llamacpp`` backend refuses the file.
+    """
     mscale: dict[str, float] = {}
     if "rope.scaling.yarn_log_multiplier" in fields:
         both = round(fields.float32("rope.scaling.yarn_log_multiplier") / _LOG_MULTIPLIER, 6)

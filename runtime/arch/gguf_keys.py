@@ -16,7 +16,7 @@ from sprat.runtime.arch.rope import LinearScaling, YarnScaling
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.weights import WeightSource
 
-__all__ = ["metadata_from_spec", "spec_from_metadata"]
+__all__ = ["llamacpp_differences", "metadata_from_spec", "spec_from_metadata"]
 
 
 def metadata_from_spec(spec: ModelSpec) -> dict[str, Any]:
@@ -71,6 +71,17 @@ def spec_from_metadata(metadata: Mapping[str, Any], weights: WeightSource) -> Mo
     fields.raise_problems()
     spec.validate()
     return spec
+
+
+def llamacpp_differences(spec: ModelSpec) -> list[str]:
+    """What llama.cpp computes in another way from a file with this spec, so that its logits differ; for users.
+
+    Its context has YaRN's betas from options, not from the keys, and one mscale.
+    """
+    yarn = (
+        f"llama.cpp and Ollama do not compute this: {problem}; their logits differ" for problem in _why_not_yarn(spec)
+    )
+    return [*architectures()[spec.architecture].differs_in_llamacpp(spec), *yarn]
 
 
 def _why_not_yarn(spec: ModelSpec) -> list[str]:

@@ -24,7 +24,7 @@ from sprat.arrays import F32Array
 from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.gpu import CARD_BATCH
 from sprat.errors import BackendError, PromptError, SpratError
-from sprat.runtime.arch.architecture import architectures
+from sprat.runtime.arch.gguf_keys import llamacpp_differences
 from sprat.runtime.backends.gpu.ggml import ggml
 from sprat.runtime.backends.gpu.offload import Offload
 from sprat.runtime.backends.gpu.place import place_on_gpu
@@ -91,7 +91,7 @@ class LlamaCppLoader(BackendLoader, name="llamacpp", preference=30):
 
     def why_not(self, request: LoadRequest) -> SpratError | None:
         """llama-cpp-python is not installed, or llama.cpp computes this model in another way."""
-        if differences := architectures()[request.spec.architecture].differs_in_llamacpp(request.spec):
+        if differences := llamacpp_differences(request.spec):
             return BackendError(f"{request.file.path}: {'; '.join(differences)}; use the native backend")
         if importlib.util.find_spec("llama_cpp") is None:
             return BackendError(f"llama-cpp-python is not installed; install it for this CPU: {install_command()}")

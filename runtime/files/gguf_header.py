@@ -187,7 +187,7 @@ def _read_version(cursor: _Cursor) -> int:
     if magic == _POINTER:
         cursor.fail(0, f"{magic!r}", f"{MAGIC!r}", "a Git-LFS pointer in place of the content: run `git lfs pull`")
     if magic != MAGIC:
-        cursor.fail(0, f"{magic!r}", f"{MAGIC!r}", "this is not a GGUF file")
+        cursor.fail(0, f"{magic!r}", f"{MAGIC!r}", "this is not a GGUF file; of a checkpoint, pass the folder")
     version = cursor.u32("the version")
     if version not in VERSIONS:
         swapped = int.from_bytes(version.to_bytes(4, "little"), "big") in VERSIONS

@@ -23,7 +23,7 @@ __all__ = ["HubReference", "is_repository", "newest_snapshot"]
 
 _PART = r"[A-Za-z0-9][\w.-]*"
 _REFERENCE = re.compile(
-    rf"(?P<repository>{_PART}/{_PART})(?:/(?P<file>[^@]+\.gguf))?(?:@(?P<revision>{_PART}(?:/{_PART})*))?"
+    rf"(?:hf://|https://(?:huggingface|hf)\.co/)?(?P<repository>{_PART}/{_PART})(?:/(?P<file>[^@]+\.gguf))?(?:@(?P<revision>{_PART}(?:/{_PART})*))?/?"
 )
 _LOCAL_SUFFIXES = (".gguf", ".onnx", ".json", ".safetensors")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
@@ -39,7 +39,7 @@ class HubReference:
 
     @classmethod
     def parse(cls, name: str) -> HubReference | None:
-        """``org/name``, ``org/name@revision`` or ``org/name/file.gguf``; ``None`` for any other text.
+        """``org/name``, ``org/name@revision`` or ``org/name/file.gguf``, also as an address; ``None`` for other text.
 
         Example:
             >>> HubReference.parse("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B@main").revision

@@ -22,6 +22,7 @@ __all__ = [
     "metadata_from_sampling",
     "sampling_from_config",
     "sampling_from_metadata",
+    "unused_entries",
 ]
 
 SamplingDefaults: TypeAlias = Mapping[str, float]
@@ -36,6 +37,16 @@ _NAMES = {
     "repeat_penalty": ("repetition_penalty", "penalty_repeat"),
 }
 _PREFIX = "general.sampling."
+
+# Entries of generation_config.json that change what transformers answers and that sprat does not use -> their defaults
+_UNUSED = {
+    **dict.fromkeys(("bad_words_ids", "stop_strings", "suppress_tokens", "begin_suppress_tokens", "sequence_bias")),
+    **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty")),
+    **dict.fromkeys(("min_new_tokens", "penalty_alpha", "guidance_scale", "top_h")),
+    **dict.fromkeys(("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "min_length"), 0),
+    **dict.fromkeys(("epsilon_cutoff", "eta_cutoff"), 0),
+    **dict.fromkeys(("typical_p", "encoder_repetition_penalty", "num_beams"), 1),
+}
 
 
 def sampling_from_config(config: Mapping[str, Any], source: str = "generation_config.json") -> SamplingDefaults:
@@ -52,6 +63,15 @@ def sampling_from_config(config: Mapping[str, Any], source: str = "generation_co
     except InputError as error:
         raise InputError(f"{source}: {error}; correct the file, or remove the entry") from error
     return values
+
+
+def unused_entries(config: Mapping[str, Any]) -> list[str]:
+    """Names of the entries of a generation config that change transformers' answers and that sprat does not use."""
+    return [
+        name
+        for name, neutral in _UNUSED.items()
+        if config.get(name) is not None and config[name] != neutral and config[name] != []
+    ]
 
 
 def sampling_from_metadata(metadata: Mapping[str, Any]) -> SamplingDefaults:

@@ -29,6 +29,10 @@ class DenseCache:
         """Bytes of the copies kept."""
         return self._used_bytes
 
+    def kept(self, weight: Weight, index: int | None = None) -> F32Array | None:
+        """The copy that :meth:`find` kept, if it did."""
+        return self._kept.get((weight, index))
+
     def find(self, weight: Weight, index: int | None = None) -> F32Array | None:
         """A float32 copy of ``weight``, or of expert ``index`` of a stacked one; ``None`` if it does not fit."""
         key = (weight, index)

@@ -93,6 +93,10 @@ class ReferenceKernels(StepByStep):
         """``x @ weight[index].T``: one expert's matrix of a stack."""
         return self._product(x, weight, index)
 
+    def kept(self, weight: Weight, index: int | None = None) -> F32Array | None:
+        """The dequantized copy of ``weight``, or of one part of a stack, if it was kept."""
+        return self._dense.kept(weight, index)
+
     def gqa_attention(self, q: F32Array, entries: KeysAndValues, scale: float) -> F32Array:
         """Query heads grouped by KV head."""
         n, n_heads, dim = q.shape

@@ -17,11 +17,13 @@ class Progress:
         done: bytes, tokens, tests or problems that are finished.
         total: the same unit, for the whole.
         what: what is being done now: a tensor, a window, a test.
+        note: a line to keep in sight, such as how long all of it takes.
     """
 
     done: float
     total: float
     what: str
+    note: str = ""
 
 
 ReportProgress: TypeAlias = Callable[[Progress], None]

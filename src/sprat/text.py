@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["format_number", "human_bytes", "one_line", "printable"]
+__all__ = ["format_number", "human_bytes", "human_seconds", "one_line", "printable"]
 
 
 def human_bytes(n_bytes: float) -> str:
@@ -17,6 +17,20 @@ def human_bytes(n_bytes: float) -> str:
             return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
         n_bytes /= 1024
     return f"{n_bytes:.1f} TiB"
+
+
+def human_seconds(seconds: float) -> str:
+    """A duration in the unit that leaves one to three digits.
+
+    Example:
+        >>> human_seconds(0.2), human_seconds(75), human_seconds(750), human_seconds(30_000)
+        ('a second', '75 s', '12 min', '8.3 h')
+    """
+    if seconds < 1:
+        return "a second"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def format_number(value: float) -> str:

@@ -59,6 +59,11 @@ def test_a_repository_is_the_snapshot_of_main(hub, cached):
     assert find_source(cached) == cached
 
 
+@pytest.mark.parametrize("address", ["https://huggingface.co/org/Name-1B", "hf://org/Name-1B@main", "org/Name-1B/"])
+def test_an_address_of_a_repository_is_looked_up_too(cached, address):
+    assert find_source(address) == cached
+
+
 @pytest.mark.parametrize("revision", [NEW, NEW[:8], "main"])
 def test_a_revision_is_a_branch_or_a_commit(cached, revision):
     assert find_source(f"org/Name-1B@{revision}") == cached

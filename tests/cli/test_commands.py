@@ -74,6 +74,8 @@ def test_a_rule_changes_the_format_of_its_tensors(source, tmp_path, capsys):
         "int4",
         "--tensor",
         "ffn_down_exps=q5_0",
+        "--quality",
+        "none",
         "--json",
     )
     groups = {group["role"]: group["format"] for group in json.loads(out)["manifest"]["tensor_groups"]}

@@ -24,3 +24,9 @@ def test_bytes_are_shown(capsys):
     with progress_bar("exporting", in_bytes=True) as show:
         show(Progress(3 << 20, 6 << 20, "blk.0"))
     assert capsys.readouterr().err == "exporting: 50% 3.0 MiB of 6.0 MiB blk.0\n"
+
+
+def test_a_note_is_a_line_of_its_own(capsys):
+    with progress_bar("exporting") as show:
+        show(Progress(0, 1, "reading", note="about 12 min"))
+    assert capsys.readouterr().err == "exporting: about 12 min\n"

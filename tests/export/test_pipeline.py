@@ -65,7 +65,7 @@ def test_the_gguf_has_the_spec_of_the_config(sources, tmp_path, architecture):
 
 
 def test_general_keys(source, tmp_path):
-    keys, _ = read(export(source, tmp_path / "out").bundle)
+    keys, _ = read(export(source, tmp_path / "out", quant="q4_0").bundle)
     general = {key.removeprefix("general."): value for key, value in keys.items() if key.startswith("general.")}
     assert general == {
         "architecture": "deepseek2",
@@ -98,8 +98,8 @@ def test_float32_weights_are_exact_after_renaming_stacking_and_transposing(sourc
     expect("blk.1.attn_v_b.weight", np.ascontiguousarray(kv_b[:, 32:]))
 
 
-def test_int4_uses_q8_0_for_latent_projections_and_head(source, tmp_path):
-    result = export(source, tmp_path / "out", quant="int4")
+def test_blind_int4_uses_q8_0_for_latent_projections_and_head(source, tmp_path):
+    result = export(source, tmp_path / "out", quant="int4", quality="none")
     formats = {group.role: group.format for group in result.groups}
     assert formats["ffn_down_exps"] == formats["attn_output"] == formats["ffn_up_shexp"] == "Q4_0"
     assert formats["attn_kv_a_mqa"] == formats["attn_k_b"] == formats["attn_v_b"] == formats["output"] == "Q8_0"
@@ -153,7 +153,9 @@ def test_with_a_device_the_next_smaller_choice_is_a_note(source, tmp_path):
     assert best.plan.footprint.quant == "int8"
     assert best.notes[0].startswith("int8 is the most accurate that fits; int4 takes ")
     assert best.notes[0].endswith("(predicted): --quant int4")
-    assert export(source, tmp_path / "chosen", device="rpi5-8gb", quant="int4").notes == ()
+    (note,) = export(source, tmp_path / "chosen", device="rpi5-8gb", quant="int4").notes
+    assert note.startswith("predicted with these formats on rpi5-8gb: ")
+    assert export(source, tmp_path / "blind", device="rpi5-8gb", quant="int4", quality="none").notes == ()
 
 
 @pytest.mark.parametrize(
@@ -189,8 +191,8 @@ def test_another_export_does_not_replace_a_bundle_without_force(source, tmp_path
 
 def test_a_bundle_can_be_made_of_a_gguf(source, tmp_path):
     first = export(source, tmp_path / "f16", quant="f16")
-    again = export(first.bundle.artifact(), tmp_path / "again", quant="int4")
-    direct = export(source, tmp_path / "direct", quant="int4")
+    again = export(first.bundle.artifact(), tmp_path / "again", quant="q4_0")
+    direct = export(source, tmp_path / "direct", quant="q4_0")
     keys, found = read(again.bundle)
     expected_keys, expected = read(direct.bundle)
     assert keys == expected_keys

@@ -142,3 +142,10 @@ def test_the_tokenizer_json_of_an_onnx_bundle_has_all_tokens_and_no_bom(tmp_path
     assert library.token_to_id("<tool_x>") == n_tokens
     with Engine.load(out) as engine:
         assert n_tokens in engine.tokenizer.encode("say <tool_x> now")
+
+
+def test_what_only_transformers_uses_of_a_generation_config_is_a_warning(tmp_path):
+    folder = write_checkpoint(tmp_path / "source", "qwen2")
+    (folder / "generation_config.json").write_text(json.dumps({"no_repeat_ngram_size": 3, "temperature": 0.6}))
+    warnings = export(folder, tmp_path / "out", quant="int8").bundle.manifest.warnings
+    assert warnings == ("not used of generation_config.json: no_repeat_ngram_size",)

@@ -137,3 +137,12 @@ with running_server({{"m": Path({str(student)!r})}}) as server, httpx.Client() a
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
     before, after = map(int, done.stdout.split())
     assert after - before < 1 << 20
+
+
+def test_embeddings_end_at_the_time_limit(student):
+    with running_server({"student": student}, timeout=0.01) as running:
+        body = {"model": "student", "input": ["light " * 300] * 200}
+        response = httpx.post(f"{running.address}/v1/embeddings", json=body, timeout=60)
+        assert (response.status_code, response.json()["error"]["type"]) == (503, "server_error")
+        assert "over 0.01 s" in response.json()["error"]["message"]
+        assert httpx.post(f"{running.address}/v1/embeddings", json=body | {"input": []}).status_code == 400

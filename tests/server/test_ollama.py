@@ -109,7 +109,7 @@ def test_what_is_wrong_is_told(server, body, message):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"options": {"num_predict": "many"}}, "Expected `int`, got `str`"),
+        ({"options": {"num_predict": "many"}}, "Expected `int`, got `str` - at `$.num_predict`"),
         ({"options": {"num_predict": 3.7}}, "Expected `int`, got `float`"),
         ({"options": {"temperature": "hot"}}, "temperature is 'hot'"),
         ({"options": {"presence_penalty": "much"}}, "presence_penalty is 'much'"),

@@ -23,11 +23,12 @@ from sprat.runtime.kernels import Head, ReferenceKernels
 from sprat.runtime.models.block import Block
 from sprat.runtime.weights import Weight, WeightSource
 
-__all__ = ["measure"]
+__all__ = ["PROBES", "SAMPLE_ROWS", "measure"]
 
-_PROBES = (("Q4_0",), ("Q2_K", "Q2_0"))
+PROBES = (("Q4_0",), ("Q2_K", "Q2_0"))
 """Formats that are probed: of each entry the first that a tensor's rows divide into."""
-_SAMPLE_ROWS = 128
+SAMPLE_ROWS = 128
+"""Rows of a tensor whose errors are measured."""
 _SAMPLE_PARTS = 8
 
 
@@ -86,19 +87,20 @@ def measure(
 
 
 class _Probing:
-    """The probes of every entry of :data:`_PROBES`."""
+    """The probes of every entry of :data:`PROBES`."""
 
     def __init__(self, layers: LayerPass, formats: Sequence[BlockFormat], effort: Effort) -> None:
         self._effort = effort
-        self._wanted = [[format for name in names for format in formats if format.name == name] for names in _PROBES]
-        self.probes = [Probes(layers) for _ in _PROBES]
-        self.formats: list[dict[str, str]] = [{} for _ in _PROBES]  # of each tensor
+        self._wanted = [[format for name in names for format in formats if format.name == name] for names in PROBES]
+        self.probes = [Probes(layers) for _ in PROBES]
+        self.formats: list[dict[str, str]] = [{} for _ in PROBES]  # of each tensor
 
     def start_embedding(self, table: Weight) -> None:
         moments = MatrixMoments(1, table.shape[-1])
         for number, probes in enumerate(self.probes):
-            for weight in self._rounded(number, {table: moments}).values():
-                probes.start_embedding(weight, ReferenceKernels(0))
+            kernels = ReferenceKernels(0)
+            for weight in self._rounded(number, {table: moments}, kernels).values():
+                probes.start_embedding(weight, kernels)
 
     def advance(self, block: Block, kernels: ReferenceKernels) -> None:
         for probes in self.probes:
@@ -113,24 +115,27 @@ class _Probing:
         kernels: ReferenceKernels,
     ) -> None:
         for number, probes in enumerate(self.probes):
-            probes.start(layer, self._rounded(number, matrices), source, x, kernels)
+            probes.start(layer, self._rounded(number, matrices, kernels), source, x, kernels)
 
     def finish(self, x: F32Array, head: Head, moments: MatrixMoments) -> dict[str, dict[str, float]]:
         """Tensor -> probed format -> divergence."""
         found: dict[str, dict[str, float]] = {}
         for number, probes in enumerate(self.probes):
-            output = self._rounded(number, {head.output: moments}).get(head.output.name)
+            rounded = self._rounded(number, {head.output: moments}, ReferenceKernels(0))
+            output = rounded.get(head.output.name)
             for name, kld in probes.finish(x, head, output).items():
                 found.setdefault(name, {})[self.formats[number][name]] = kld
         return found
 
-    def _rounded(self, number: int, matrices: Mapping[Weight, MatrixMoments]) -> dict[str, Weight]:
+    def _rounded(
+        self, number: int, matrices: Mapping[Weight, MatrixMoments], kernels: ReferenceKernels
+    ) -> dict[str, Weight]:
         """The matrices in the format of one entry, without those whose rows divide into none of its formats."""
         rounded: dict[str, Weight] = {}
         for weight, moments in matrices.items():
             usable = (format for format in self._wanted[number] if format.divides(weight.shape[-1]))
             if format := next(usable, None):
-                rounded[weight.name] = round_weight(weight, moments, format, self._effort)
+                rounded[weight.name] = round_weight(weight, moments, format, self._effort, kernels)
                 self.formats[number][weight.name] = format.name
         return rounded
 
@@ -167,7 +172,7 @@ def _errors(
     for part in map(int, parts):
         matrix = stack[part] if stack else weight
         own = moments.of_part(part, common) if moments else common
-        rows = np.unique(np.linspace(0, matrix.shape[0] - 1, max(16, _SAMPLE_ROWS // len(parts))).round().astype(int))
+        rows = np.unique(np.linspace(0, matrix.shape[0] - 1, max(16, SAMPLE_ROWS // len(parts))).round().astype(int))
         sample = matrix.format.dequantize(matrix.packed[rows])
         share = moments.share(part) if moments and stack else 1.0
         for format in usable:

@@ -17,17 +17,24 @@ PRIOR_TOKENS = 256.0
 
 
 class MatrixMoments:
-    """The moments of one tensor: one matrix, or one per expert or head of a stack."""
+    """The moments of one tensor: one matrix, or one per expert or head of a stack.
 
-    def __init__(self, n_parts: int, size: int) -> None:
+    Args:
+        n_parts: experts or heads; 1 for a matrix.
+        size: elements of an input.
+        diagonal: sum squares alone.
+    """
+
+    def __init__(self, n_parts: int, size: int, *, diagonal: bool = False) -> None:
         self._size = size
+        self._diagonal = diagonal
         self._parts: list[InputMoments | None] = [None] * n_parts
 
     def add(self, x: F32Array, weights: F32Array | None, index: int) -> None:
         """Add inputs of one part."""
         part = self._parts[index]
         if part is None:
-            part = self._parts[index] = InputMoments(self._size)
+            part = self._parts[index] = InputMoments(self._size, diagonal=self._diagonal)
         part.add(x, weights)
 
     @property
@@ -71,7 +78,7 @@ class MatrixMoments:
         seen = [part for part in self._parts if part]
         if len(seen) == 1:
             return seen[0]
-        total = InputMoments(self._size)
+        total = InputMoments(self._size, diagonal=self._diagonal)
         for part in seen:
             total.add_all(part)
         return total
@@ -81,9 +88,13 @@ class MomentsRecorder:
     """An ``InputObserver`` that sums the moments of every matrix by name.
 
     Matrices with the same inputs share one sum: q, k and v; gate and up.
+
+    Args:
+        diagonal: sum squares alone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, diagonal: bool = False) -> None:
+        self._diagonal = diagonal
         self.moments: dict[str, MatrixMoments] = {}
         self._last: tuple[F32Array, int, MatrixMoments] | None = None
 
@@ -93,7 +104,8 @@ class MomentsRecorder:
             self.moments.setdefault(weight.name, self._last[2])
             return
         n_parts = 1 if index is None else weight.shape[0]
-        own = self.moments.setdefault(weight.name, MatrixMoments(n_parts, weight.shape[-1]))
+        new = MatrixMoments(n_parts, weight.shape[-1], diagonal=self._diagonal)
+        own = self.moments.setdefault(weight.name, new)
         own.add(x, weights, index or 0)
         self._last = x, index or 0, own
 

@@ -108,10 +108,10 @@ struct Levels8 : Levels<-127, 127> {
     template <class F> SPRAT_INLINE F code(F scaled) { return nearest(scaled); }
 };
 template <int zero> struct SymmetricLevels : Levels<-zero, zero - 1> {
-    static constexpr int kStarts = 34;
+    static constexpr int kStarts = 10;
 
     SPRAT_INLINE float start(int k) {
-        return k < 21 ? -(float(zero) + float(k - 12) / 8) : float(zero) + float(k - 33) / 8;
+        return k < 6 ? -(float(zero) + float(k - 3) / 2) : float(zero) + float(k - 9) / 2;
     }
     template <class F> SPRAT_INLINE F code(F scaled) {
         return Levels<-zero, zero - 1>::nearest(scaled) + float(zero);

@@ -82,7 +82,7 @@ def test_fast_is_as_large_and_weights_its_search(source, tmp_path, monkeypatch):
     assert fast.bundle.manifest.recipe == "fast"
     assert len({group.format for group in fast.groups}) > 2
     assert 100 < fast.bundle.manifest.quality.calibration_tokens <= 512
-    monkeypatch.setattr("sprat.export.quality.plan._glance", lambda _tokenizer: [])
+    monkeypatch.setattr("sprat.export.quality.plan.glance", lambda _tokenizer: [])
     equal = export(source, tmp_path / "equal", quant="q5_0", quality="fast")
     assert "all inputs count alike" in equal.bundle.manifest.quality.notes[0]
     assert file_of(equal).read_bytes() != file_of(fast).read_bytes()

@@ -12,7 +12,7 @@ from published_configs import PUBLISHED
 
 from sprat.errors import ConfigError
 from sprat.runtime.arch.attention import GroupedAttentionSpec
-from sprat.runtime.arch.gguf_keys import metadata_from_spec, spec_from_metadata
+from sprat.runtime.arch.gguf_keys import llamacpp_differences, metadata_from_spec, spec_from_metadata
 from sprat.runtime.arch.hf_config import spec_from_config
 from sprat.runtime.arch.rope import FrequencyFactors, LinearScaling, YarnScaling
 from sprat.runtime.arch.tensors import ROPE_FREQS
@@ -237,3 +237,20 @@ def test_round_trip_of_qwen_with_yarn():
     yarn = YarnScaling(factor=4.0, original_max_position_embeddings=32768)
     spec = replace(QWEN, rope=replace(QWEN.rope, scaling=yarn))
     assert spec_from_metadata(*file_of(spec)) == spec
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"yarn_log_multiplier": None}, "mscale is 1.0 and mscale_all_dim 0.0"),
+        ({"yarn_beta_fast": 8.0}, "beta_fast and beta_slow are not 32 and 1"),
+        ({}, ""),
+    ],
+)
+def test_yarn_that_llamacpp_computes_otherwise_is_told(changes, difference):
+    """Its deepseek2 takes the betas of its options, and scales scores once more where there is no multiplier."""
+    metadata, weights = file_of(LITE)
+    metadata |= {f"deepseek2.rope.scaling.{name}": value for name, value in changes.items()}
+    spec = spec_from_metadata({key: value for key, value in metadata.items() if value is not None}, weights)
+    differences = llamacpp_differences(spec)
+    assert [difference in text for text in differences] == ([True] if difference else [])

@@ -11,6 +11,7 @@ from sprat.runtime.generate.sampling_defaults import (
     metadata_from_sampling,
     sampling_from_config,
     sampling_from_metadata,
+    unused_entries,
 )
 
 DEEPSEEK = {"temperature": 0.6, "top_p": 0.95, "do_sample": True, "bos_token_id": 0, "eos_token_id": 1}
@@ -39,6 +40,18 @@ def test_parameters_of_a_generation_config(config, expected):
 def test_a_value_out_of_range_is_an_error_that_names_the_file(config):
     with pytest.raises(InputError, match=f"folder/generation_config.json: .*{next(iter(config))} is"):
         sampling_from_config(config, "folder/generation_config.json")
+
+
+def test_entries_that_only_transformers_uses_are_named_unless_they_change_nothing():
+    config = DEEPSEEK | {
+        "stop_strings": ["x"],
+        "num_beams": 4,
+        "typical_p": 1.0,
+        "suppress_tokens": [],
+        "min_length": 0,
+    }
+    assert unused_entries(config) == ["stop_strings", "num_beams"]
+    assert unused_entries(DEEPSEEK | EVERYTHING | {"max_new_tokens": 9, "bad_words_ids": None}) == []
 
 
 def test_metadata_keeps_the_parameters():

@@ -12,6 +12,7 @@ from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.runtime.chat.completions import Message
 from sprat.runtime.engine import Engine
 from sprat.runtime.generate.generation import Timings
+from sprat.runtime.loading.options import Speculate
 
 __all__ = ["SpeculationSpeed", "bench_speculation"]
 
@@ -66,14 +67,16 @@ def bench_speculation(
     model: str | os.PathLike[str],
     *,
     backend: str = "auto",
+    speculate: Speculate = "auto",
     repetitions: int = 5,
     progress: ReportProgress = no_progress,
 ) -> tuple[SpeculationSpeed, ...]:
-    """Measure greedy answers of ``model`` with ``speculate="auto"`` against those with ``"off"``.
+    """Measure greedy answers of ``model`` with ``speculate`` against those with ``"off"``.
 
     Args:
         model: a bundle or a model file.
         backend: as for :func:`sprat.load`.
+        speculate: ``"auto"``, or the number of tokens that a pass may check.
         repetitions: of every request, after one that warms up.
         progress: in requests.
 
@@ -82,7 +85,7 @@ def bench_speculation(
     """
     n, done, found = (repetitions + 1) * sum(map(len, _PROMPTS.values())), 0, []
     with (
-        load(model, backend=backend, prefix_cache=False) as drafting,
+        load(model, backend=backend, prefix_cache=False, speculate=speculate) as drafting,
         load(model, backend=backend, prefix_cache=False, speculate="off") as plain,
     ):
         for answers, prompts in _PROMPTS.items():

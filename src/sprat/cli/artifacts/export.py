@@ -14,7 +14,7 @@ from sprat.cli.output.interruption import continues_after_interruption
 from sprat.cli.output.terminal import print_json, progress_bar
 from sprat.devices.plan.text import headline, notes
 from sprat.errors import InputError
-from sprat.export.options import ExportKeywords
+from sprat.export.options import ExportKeywords, ExportOptions
 from sprat.export.pipeline import ExportResult
 from sprat.text import human_bytes, printable
 
@@ -58,7 +58,7 @@ Examples:
 @click.option(
     "--quality",
     type=click.Choice(["none", "fast", "balanced", "best"]),
-    help="Give each tensor the format that pays most; balanced and best also read a calibration text.",
+    help="Give each tensor the format that pays most, which fast does for int4 by default; balanced and best measure.",
 )
 @click.option("--target-size", metavar="SIZE", help="The best file of at most SIZE, such as 6.2GB.")
 @click.option("--target-bpw", type=float, help="The best file of so many bits per weight.")
@@ -84,6 +84,13 @@ Examples:
     type=click.Path(dir_okay=False),
     metavar="FILE",
     help="Write the calibration's mean squares for llama-quantize --imatrix.",
+)
+@click.option(
+    "--speed-weight",
+    type=float,
+    default=0.0,
+    metavar="W",
+    help="With --device: how much speed counts beside closeness; 1: a tenth of one for a tenth of the other.",
 )
 @click.option("--align", type=int, help="GGUF: alignment of the tensors in bytes; by default 32.")
 @click.option("--split", metavar="SIZE", help="GGUF: split into files of at most SIZE, such as 4G for FAT32 cards.")
@@ -139,7 +146,7 @@ def command(
     if dry_run:
         print_estimate(estimate_export(source, out, **options), as_json=as_json)
         return
-    in_bytes = options["quality"] in {None, "none"}  # a calibrated export counts layers, too
+    in_bytes = ExportOptions.of(options).calibrated.level in {"none", "fast"}  # the others count layers, too
     bar = progress_bar("exporting", quiet=as_json, in_bytes=in_bytes)
     with bar as show, continues_after_interruption(show) as remember:
         result = export(source, out, progress=remember, **options)

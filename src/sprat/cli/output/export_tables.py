@@ -10,7 +10,7 @@ from sprat.cli.output.terminal import print_json, print_table
 from sprat.devices.plan.text import headline
 from sprat.export.estimate import ExportEstimate
 from sprat.runtime.files.bundle import TensorGroup
-from sprat.text import human_bytes, printable
+from sprat.text import human_bytes, human_seconds, printable
 
 __all__ = ["print_estimate", "print_groups"]
 
@@ -48,14 +48,10 @@ def print_estimate(found: ExportEstimate, *, as_json: bool) -> None:
     lacking = f"; {human_bytes(found.missing_bytes)} more are needed" if found.missing_bytes else ""
     click.echo(f"free on the disk: {human_bytes(found.free_bytes)}{lacking}")
     click.echo(
-        f"time: about {_duration(found.seconds)} for {human_bytes(found.source_bytes)}, from a sample on this machine; "
-        "a slow disk adds to it"
+        f"time: about {human_seconds(found.seconds)} for {human_bytes(found.source_bytes)}, from a sample on this "
+        "machine; a slow disk adds to it"
     )
+    if found.quality is not None:
+        click.echo(f"of it --quality {found.level}: {found.quality.text()}")
     for note in found.notes:
         click.echo(f"note: {printable(note)}")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 1:
-        return "a second"
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -100,7 +100,13 @@ def _terminal_bar(label: str, *, in_bytes: bool) -> Iterator[ReportProgress]:
     )
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=None, what="")
-        yield lambda state: bar.update(task, completed=state.done, total=state.total, what=printable(state.what))
+
+        def show(state: Progress) -> None:
+            if state.note:
+                bar.console.print(printable(state.note), markup=False, highlight=False)
+            bar.update(task, completed=state.done, total=state.total, what=printable(state.what))
+
+        yield show
 
 
 def _plain_lines(label: str, *, in_bytes: bool) -> ReportProgress:
@@ -108,6 +114,8 @@ def _plain_lines(label: str, *, in_bytes: bool) -> ReportProgress:
 
     def show(state: Progress) -> None:
         nonlocal shown
+        if state.note:
+            click.echo(f"{label}: {printable(state.note)}", err=True)
         reached = int(_PLAIN_LINES * state.done / state.total) if state.total else _PLAIN_LINES
         if reached > shown:
             size = f" {human_bytes(int(state.done))} of {human_bytes(int(state.total))}" if in_bytes else ""

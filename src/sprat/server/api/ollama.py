@@ -55,6 +55,12 @@ class OllamaMessage(msgspec.Struct):
     tool_name: str | None = None
 
 
+class OllamaLimit(msgspec.Struct):
+    """The option that limits an answer: below 1, nothing does."""
+
+    num_predict: int = -1
+
+
 class OllamaChat(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a chat. ``options`` has many that only llama.cpp knows; those are ignored, as Ollama does."""
 
@@ -71,8 +77,7 @@ class OllamaChat(msgspec.Struct, forbid_unknown_fields=True):
         """The keywords of ``chat``."""
         given = {name: value for name, value in (self.options or {}).items() if value is not None}
         options = {name: value for name, value in given.items() if name in _OPTIONS}
-        limit = msgspec.convert(given.get("num_predict", -1), int)
-        if limit >= 1:  # Ollama: -1 is without a limit
+        if (limit := msgspec.convert(given, OllamaLimit).num_predict) >= 1:
             options["max_tokens"] = limit
         if self.think is not None:
             options["chat_template_kwargs"] = {"thinking": bool(self.think), "enable_thinking": bool(self.think)}

@@ -15,6 +15,7 @@ from sprat.export.source.checkpoint import Checkpoint
 from sprat.quant.formats import get_format
 from sprat.quant.recipe import is_kept_f32
 from sprat.quant.round import Effort
+from sprat.runtime.kernels import ReferenceKernels
 
 SEQUENCES = [np.random.default_rng(seed).integers(4, 400, 24).astype(np.int32) for seed in range(4)]
 FORMATS = [get_format(name) for name in ("Q4_0", "Q5_0", "Q8_0", "F16")]
@@ -33,7 +34,7 @@ def matrices(source):
 
 
 def blindly(weight, format):
-    return round_weight(weight, MatrixMoments(1, weight.shape[-1]), format, Effort(feedback=False))
+    return round_weight(weight, MatrixMoments(1, weight.shape[-1]), format, Effort(feedback=False), ReferenceKernels(0))
 
 
 def test_every_matrix_has_a_cost(measured):
