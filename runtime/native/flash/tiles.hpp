@@ -47,7 +47,8 @@ INLINE void tile(int first, int column, int k, OperandA<W> a, const typename W::
         for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
             for (int v = 0; v < V; ++v)
-                total[r][v] = W::dot(total[r][v], typename W::V{} + row_of_a[r * a.row], row[v]);
+                total[r][v] =
+                    W::dot(total[r][v], in_every_lane<typename W::V>(row_of_a[r * a.row]), row[v]);
         // With few queries, entries pass faster than memory delivers them: fetch the next block's
         // meanwhile.
         if constexpr (V == 1)

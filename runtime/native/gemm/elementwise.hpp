@@ -11,7 +11,6 @@ namespace {
 INLINE void quantize_block(const float *x, const Token &to, int64_t block) {
     constexpr int N = 32 / kLanes;
     I top{};
-    F half[2] = {};
     for (int i = 0; i < N; ++i) {
         const I size = load<I>(x + i * kLanes) & 0x7fffffff;
         top = size > top ? size : top;
@@ -22,17 +21,13 @@ INLINE void quantize_block(const float *x, const Token &to, int64_t block) {
     // Otherwise 127 / largest overflows, or is 0.
     const bool usable = largest > 1e-30f && largest < __builtin_inff();
     const float inverse = usable ? 127.0f / largest : 0.0f;
-    const I kept = I{} - int32_t(usable);  // the codes of a bad block are 0, and its scale is bad
-    for (int i = 0; i < N; ++i) {
-        const F shifted = load<F>(x + i * kLanes) * inverse + kRoundMagic;
-        const I rounded = ((I)shifted & kept) - (kRoundMagicBits & kept);
-        store(to.q + 32 * block + i * kLanes, __builtin_convertvector(rounded, Bytes));
-        half[i / (N / 2)] += to_float(rounded);
-    }
+    F shifted[N];
+    for (int i = 0; i < N; ++i) shifted[i] = load<F>(x + i * kLanes) * inverse + kRoundMagic;
+    int32_t sums[2];  // the codes of a bad block are 0, and its scale is bad
+    store_codes(shifted, usable, to.q + 32 * block, sums);
     to.d[block] = largest <= 1e-30f ? 0.0f : largest / 127.0f;  // NaN is not below: it stays
-    to.sum16[2 * block] = int32_t(reduce_add(half[0]));
-    to.sum16[2 * block + 1] = int32_t(reduce_add(half[1]));
-    to.sum32[block] = to.sum16[2 * block] + to.sum16[2 * block + 1];
+    std::memcpy(to.sum16 + 2 * block, sums, sizeof sums);
+    to.sum32[block] = sums[0] + sums[1];
 }
 
 void quantize(const float *x, int64_t k, const QuantizedActivations &into, int64_t token) {

@@ -51,6 +51,8 @@ template <class D> struct Steps {
 
 #if defined(__AVX512VBMI__)
 #include "runtime/native/isa/x86/quads512.hpp"
+#elif defined(SPRAT_NEON)
+#include "runtime/native/isa/arm/four_blocks.hpp"
 #endif
 
 namespace {

@@ -12,7 +12,7 @@ INLINE void interleave_rows(I *) {}
 template <class V, class T> INLINE void store_interleaved(const V (&values)[1], T *to) {
     store(to, values[0]);
 }
-template <class V, class T> INLINE V broadcast_tokens(const T *x) { return V{} + *x; }
+template <class V, class T> INLINE V broadcast_tokens(const T *x) { return in_every_lane<V>(*x); }
 INLINE F load_row_scales(const float *x, int) { return load<F>(x); }
 
 }  // namespace

@@ -162,3 +162,4 @@ typedef void ByteDot;  // no product of bytes: attention takes int16 pairs
 #include "runtime/native/isa/one_token_per_vector.hpp"
 #include "runtime/native/isa/one_step_per_load.hpp"
 #include "runtime/native/isa/quad_sums.hpp"
+#include "runtime/native/isa/store_codes.hpp"

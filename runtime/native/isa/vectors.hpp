@@ -31,7 +31,10 @@ template <class V, class T> INLINE V load(const T *p) {
 }
 template <class V, class T> INLINE void store(T *p, V v) { std::memcpy(p, &v, sizeof v); }
 
-INLINE F broadcast(float x) { return F{} + x; }
+// x in every lane. Zeros are taken off, not added: x - 0 is x, also where x is -0, so that nothing
+// of it is left to compute.
+template <class V, class T> INLINE V in_every_lane(T x) { return x - V{}; }
+INLINE F broadcast(float x) { return in_every_lane<F>(x); }
 INLINE F to_float(I x) { return __builtin_convertvector(x, F); }
 INLINE F max(F a, F b) { return a > b ? a : b; }
 INLINE float max(float a, float b) { return a > b ? a : b; }

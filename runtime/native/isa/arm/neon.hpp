@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#define SPRAT_NEON  // not __ARM_NEON, which the compiler also sets for plain C++
+
 namespace {
 constexpr int kLanes = 4;
 }
@@ -100,17 +102,15 @@ INLINE float half_to_float(const uint8_t *p) {
     std::memcpy(&half, p, 2);
     return float(half);
 }
-INLINE F8 halves8(uint16x8_t v) {
-    const float16x8_t half = vreinterpretq_f16_u16(v);
-    return {(F)vcvt_f32_f16(vget_low_f16(half)), (F)vcvt_high_f32_f16(half)};
+// Halves `stride` bytes apart. Put together in general registers, whose units have nothing else to
+// do; a load of one lane waits for the one before it, and takes a vector unit, too.
+INLINE uint64_t four_halves(const uint8_t *p, int stride) {
+    const auto at = [&](int i) { return uint64_t(load<uint16_t>(p + i * stride)) << 16 * i; };
+    return at(0) | at(1) | (at(2) | at(3));
 }
 INLINE F8 scales8(const uint8_t *p, int stride) {
-    const auto at = [&](int i) { return reinterpret_cast<const uint16_t *>(p + i * stride); };
-    uint16x8_t v = vld1q_dup_u16(at(0));
-    v = vld1q_lane_u16(at(1), v, 1), v = vld1q_lane_u16(at(2), v, 2);
-    v = vld1q_lane_u16(at(3), v, 3), v = vld1q_lane_u16(at(4), v, 4);
-    v = vld1q_lane_u16(at(5), v, 5), v = vld1q_lane_u16(at(6), v, 6);
-    return halves8(vld1q_lane_u16(at(7), v, 7));
+    const uint64_t low = four_halves(p, stride), high = four_halves(p + 4 * stride, stride);
+    return {(F)vcvt_f32_f16(vcreate_f16(low)), (F)vcvt_f32_f16(vcreate_f16(high))};
 }
 
 // Eight integers of a byte each.
@@ -132,8 +132,26 @@ INLINE int32_t reduce_max(I v) { return vmaxvq_s32((int32x4_t)v); }
 
 template <class D> INLINE Chunk chunk(const uint8_t *group, int c) { return D::codes(group, c); }
 
-constexpr int32_t kDotStart = 0;  // where dot products of a panel start; scaled() takes it off
-INLINE F scaled(I dot, F scale) { return to_float(dot) * scale; }
+// Dot products of a panel start at the bits of kRoundMagic, so that a sum x is, read as a float,
+// kRoundMagic + x: the difference is exact (|x| < 2^22) and takes one vector unit for a cycle,
+// where a Cortex-A76 takes two to convert.
+constexpr int32_t kDotStart = kRoundMagicBits;
+INLINE F scaled(I dot, F scale) { return ((F)dot - kRoundMagic) * scale; }
+
+// isa/store_codes.hpp says what this does. GCC narrows such vectors one element at a time. The low
+// bytes of rounded floats are the codes already.
+INLINE void store_codes(const F *shifted, bool usable, int8_t *to, int32_t *sums) {
+    const uint8x16_t kept = vdupq_n_u8(uint8_t(-int(usable)));
+    for (int i = 0; i < 2; ++i, shifted += 4) {
+        const auto pair = [&](int at) {
+            return vreinterpretq_u8_u16(
+                vuzp1q_u16((uint16x8_t)shifted[at], (uint16x8_t)shifted[at + 1]));
+        };
+        const uint8x16_t bytes = vandq_u8(vuzp1q_u8(pair(0), pair(2)), kept);
+        vst1q_u8(reinterpret_cast<uint8_t *>(to + 16 * i), bytes);
+        sums[i] = vaddlvq_s16(vpaddlq_s8(vreinterpretq_s8_u8(bytes)));
+    }
+}
 
 // total + both products of a pair of int16: four instructions for eight products, which float32
 // does in two, so that attention takes float32 here.

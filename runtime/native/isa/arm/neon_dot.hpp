@@ -9,19 +9,11 @@ INLINE I dot4(I total, uint8x16_t codes, int8x16_t x) {
     return (I)vdotq_s32((int32x4_t)total, vreinterpretq_s8_u8(codes), x);
 }
 
-// total + scale * (codes . x) of chunk c, with one scale per 32 codes or one per 16; `scale` holds
-// those of the group.
-template <bool kSigned, bool kHalves>
-INLINE F add_dot(F total, Chunk codes, const int8_t *x, const F8 *scale, int c) {
-    const I low = dot4(I{}, codes.low, vld1q_s8(x));
-    if constexpr (kHalves) {
-        total += to_float(low) * scale[c / 4][c % 4 * 2];
-        return total +
-               to_float(dot4(I{}, codes.high, vld1q_s8(x + 16))) * scale[c / 4][c % 4 * 2 + 1];
-    } else {
-        return total + to_float(dot4(low, codes.high, vld1q_s8(x + 16))) * scale[0][c];
-    }
+// codes . x of a block and of half of one, in four lanes.
+template <bool kSigned> INLINE I dot32(const B32 &codes, const int8_t *x) {
+    return dot4(dot4(I{}, codes.low, vld1q_s8(x)), codes.high, vld1q_s8(x + 16));
 }
+INLINE I dot16(uint8x16_t codes, const int8_t *x) { return dot4(I{}, codes, vld1q_s8(x)); }
 
 #if defined(__ARM_FEATURE_MATMUL_INT8)
 // smmla multiplies two rows with two tokens, eight codes of each, twice as many as sdot. So

@@ -29,18 +29,6 @@ INLINE I dot16(uint8x16_t codes, const int8_t *x) {
     return (I)vpaddlq_s16(multiply16(vreinterpretq_s8_u8(codes), vld1q_s8(x)));
 }
 
-// total + scale * (codes . x) of chunk c, with one scale per 32 codes or one per 16; `scale` holds
-// those of the group.
-template <bool kSigned, bool kHalves>
-INLINE F add_dot(F total, Chunk codes, const int8_t *x, const F8 *scale, int c) {
-    if constexpr (kHalves) {
-        total += to_float(dot16(codes.low, x)) * scale[c / 4][c % 4 * 2];
-        return total + to_float(dot16(codes.high, x + 16)) * scale[c / 4][c % 4 * 2 + 1];
-    } else {
-        return total + to_float(dot32<kSigned>(codes, x)) * scale[0][c];
-    }
-}
-
 // The sixteen codes of a token that four steps of a tile take.
 constexpr int kStepsPerLoad = 4;
 INLINE int8x16_t load_activations(const int8_t *const *q, int at) { return vld1q_s8(q[0] + at); }

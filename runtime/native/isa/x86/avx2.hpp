@@ -183,3 +183,4 @@ typedef void ByteDot;  // vpmaddubsw saturates for products of any two bytes
 #include "runtime/native/isa/one_token_per_vector.hpp"
 #include "runtime/native/isa/one_step_per_load.hpp"
 #include "runtime/native/isa/quad_sums.hpp"
+#include "runtime/native/isa/store_codes.hpp"

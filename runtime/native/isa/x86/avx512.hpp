@@ -185,3 +185,4 @@ struct ByteDot {
 #include "runtime/native/isa/one_token_per_vector.hpp"
 #include "runtime/native/isa/one_step_per_load.hpp"
 #include "runtime/native/isa/quad_sums.hpp"
+#include "runtime/native/isa/store_codes.hpp"
