@@ -3,6 +3,7 @@
 import io
 import json
 import signal
+from importlib.util import find_spec
 
 import pytest
 from command_line import run
@@ -228,7 +229,11 @@ def test_doctor_shows_the_native_core_and_the_backends(capsys):
         (("rum",), "unknown command 'rum'; did you mean 'run'?"),
         (("help",), "unknown command 'help': sprat --help lists the commands"),
         (("help", "export"), "sprat COMMAND --help explains one"),
-        (("serve", "no-such-model"), "no-such-model"),
+        pytest.param(
+            ("serve", "no-such-model"),
+            "no-such-model",
+            marks=pytest.mark.skipif(find_spec("prometheus_client") is None, reason="pip install 'sprat[serve]'"),
+        ),
         (("pull", "deepseek-r1"), "sprat downloads nothing"),
         (("plan", "demo", "--context", "0"), "Invalid value for '-c' / '--context': 0"),
     ],
