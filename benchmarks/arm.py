@@ -31,6 +31,7 @@ from typing import Any
 from arm_counts.cycles import predicted_cycles
 from arm_counts.emulator import Block, NotSupportedError, build_plugin, instructions, per_repeat
 from arm_counts.gate import TABLE, compiler, complaints, save
+from arm_counts.published import PUBLISHED, predicted
 from arm_counts.works import FORMATS, Work, works
 
 from sprat.export.quality.budget import allocated_formats
@@ -167,13 +168,12 @@ def cycles_by_format(bench: Bench) -> dict[str, float]:
 def save_counts(plugin: Path, sprat: Path) -> None:
     """Write the gate's table and the cycles in ``counted.toml``."""
     save(instruction_counts(plugin, sprat), compiler())
-    one, many = (work for work in works(("Q4_0",)) if work.name in {"Q4_0, 1 token", "Q4_0, 512 tokens"})
+    (many,) = (work for work in works(("Q4_0",)) if work.name == "Q4_0, 512 tokens")
     text = _COUNTED.read_text(encoding="utf-8")
     for name, kind in (("cortex-a53", "Cortex-A53"), ("cortex-a72", "Cortex-A72"), ("cortex-a76", "Cortex-A76")):
         bench = Bench(PROCESSORS[name], plugin, sprat, None)
-        one_token, many_tokens = (bench.compare(work)["cycles_per_product"] for work in (one, many))
-        values = f"one_token = {one_token:.4f}\nmany_tokens = {many_tokens:.4f}\n"
-        text = re.sub(rf'(\[cores."{kind}"\]\n)one_token = .*\nmany_tokens = .*\n', rf"\g<1>{values}", text)
+        value = f"many_tokens = {bench.compare(many)['cycles_per_product']:.4f}\n"
+        text = re.sub(rf'(\[cores."{kind}"\]\n)many_tokens = .*\n', rf"\g<1>{value}", text)
         rows = "".join(f"{format} = {cycles:.4f}\n" for format, cycles in cycles_by_format(bench).items())
         text = re.sub(rf'(\[cores."{kind}".one_token_of\]\n)(\w+ = .*\n)*', rf"\g<1>{rows}", text)
     _COUNTED.write_text(text, encoding="utf-8")
@@ -181,8 +181,6 @@ def save_counts(plugin: Path, sprat: Path) -> None:
 
 def print_published(plugin: Path, llamacpp: Path) -> None:
     """llama.cpp's counted kernels against its published speeds."""
-    from arm_counts.published import PUBLISHED, predicted  # computes sizes with sprat, which the gate does without
-
     processor = PROCESSORS["cortex-a76"]
     by_name = {work.name: work for work in works(tuple({row.format for row in PUBLISHED}))}
 

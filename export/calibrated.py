@@ -117,8 +117,7 @@ def with_fast_formats(prepared: PreparedExport, options: ExportOptions) -> Prepa
 
 
 def _tensors(prepared: PreparedExport, file_format: str = "gguf") -> Tensors:
-    shapes = {name: tensor.shape for name, tensor in prepared.checkpoint.tensors.items()}
-    return Tensors.of(shapes, prepared.recipe, file_format)
+    return Tensors.of(prepared.checkpoint.shapes, prepared.recipe, file_format)
 
 
 def _file_size(prepared: PreparedExport, recipe: Recipe, options: ExportOptions) -> int:
@@ -134,8 +133,7 @@ def _with_formats(prepared: PreparedExport, recipe: Recipe, artifacts: Mapping[s
     before, spec = prepared.plan.footprint, prepared.checkpoint.spec
     footprint = planned_footprint(spec, recipe, context=before.context).of_batch(before.batch)
     plan = replace(prepared.plan, footprint=footprint)
-    shapes = {name: tensor.shape for name, tensor in prepared.checkpoint.tensors.items()}
-    speed = predicted_tokens_per_s(plan, spec, shapes, recipe)
+    speed = predicted_tokens_per_s(plan, spec, prepared.checkpoint.shapes, recipe)
     said = [f"predicted with these formats on {plan.profile.name}: {format_number(speed)} tokens/s"] if speed else []
     return replace(found, plan=plan, notes=(*prepared.notes, *said))
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from os import PathLike, fspath
-from pathlib import Path
 
 from sprat.export.options import ExportOptions
 from sprat.export.prepare import PreparedExport, lay_out
 from sprat.export.pruning.prune import prune, pruning_digest
+from sprat.export.quality.options import text_files
 from sprat.progress import ReportProgress
 
 __all__ = ["prepared_pruning_digest", "prune_prepared"]
@@ -25,7 +23,7 @@ def prune_prepared(prepared: PreparedExport, options: ExportOptions, progress: R
     assert whole is not None, "prepare() leaves experts out"
     assert share is not None, "only called with a share"
     whole.verify_complete(progress)
-    found = prune(whole, share, _files(options), prepared.tokenizer, progress)
+    found = prune(whole, share, text_files(options.calibration), prepared.tokenizer, progress)
     artifacts = lay_out(found.checkpoint, prepared.recipe, prepared.tokenizer, options)
     return replace(prepared, checkpoint=found.checkpoint, artifacts=artifacts, pruning=found.report)
 
@@ -34,9 +32,6 @@ def prepared_pruning_digest(prepared: PreparedExport, options: ExportOptions) ->
     """SHA-256 of everything that decides which experts stay; empty if all do."""
     if options.prune_experts is None:
         return ""
-    return pruning_digest(prepared.checkpoint, options.prune_experts, _files(options), prepared.tokenizer)
-
-
-def _files(options: ExportOptions) -> Sequence[Path]:
-    given = options.calibration
-    return [Path(fspath(file)) for file in ([given] if isinstance(given, str | PathLike) else given)]
+    return pruning_digest(
+        prepared.checkpoint, options.prune_experts, text_files(options.calibration), prepared.tokenizer
+    )

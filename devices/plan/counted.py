@@ -24,16 +24,23 @@ class CountedCore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Cycles of one core for a product of an int4 weight (Q4_0) with a token's activation.
 
     Attributes:
-        one_token: with one token.
-        many_tokens: with 512.
-        error: relative error of predictions from these cycles.
         one_token_of: with one token, by block format.
+        many_tokens: with 512, in Q4_0.
+        error: relative error of predictions from these cycles.
     """
 
-    one_token: Positive
+    one_token_of: dict[str, Positive]
     many_tokens: Positive
     error: Sourced
-    one_token_of: dict[str, Positive] = {}
+
+    def __post_init__(self) -> None:
+        if "Q4_0" not in self.one_token_of:
+            raise ValueError("one_token_of has no Q4_0, which the other formats are compared with")
+
+    @property
+    def one_token(self) -> float:
+        """Cycles with one token, in Q4_0."""
+        return self.one_token_of["Q4_0"]
 
 
 class Counted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

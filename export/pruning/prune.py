@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sprat.arrays import I32Array
+from sprat.export.calibration import calibration_sequences
 from sprat.export.pruning.contributions import expert_contributions
 from sprat.export.pruning.selection import best_experts, checked_share
 from sprat.export.quality.measuring.layer_pass import LayerPass
@@ -50,7 +51,7 @@ def prune(
         InputError: the model has no experts, ``share`` is out of range, or the text is too short.
     """
     moe = checked_share(checkpoint, share)
-    sequences, held_out = calibration_and_evaluation(tokenizer, files)
+    sequences, held_out = _texts(files, tokenizer)
     contributions = expert_contributions(checkpoint, sequences, progress)
     experts = best_experts(moe, share, contributions)
     pruned = checkpoint.with_experts(experts)
@@ -77,7 +78,11 @@ def prune(
 
 def pruning_digest(checkpoint: Checkpoint, share: float, files: Sequence[Path], tokenizer: Mapping[str, Any]) -> str:
     """SHA-256 of everything that decides which experts stay."""
-    return _digest(checkpoint, share, calibration_and_evaluation(tokenizer, files)[0])
+    return _digest(checkpoint, share, _texts(files, tokenizer)[0])
+
+
+def _texts(files: Sequence[Path], tokenizer: Mapping[str, Any]) -> tuple[Sequence[I32Array], Sequence[I32Array]]:
+    return calibration_and_evaluation(calibration_sequences(tokenizer, files), tokenizer, is_own=bool(files))
 
 
 def _digest(checkpoint: Checkpoint, share: float, sequences: Sequence[I32Array]) -> str:

@@ -105,7 +105,7 @@ def _point(
 def _ours(model: FrontierModel, recipe: Recipe, theirs: _File | None, step: str, report: ReportProgress) -> _File:
     """The source with all tensors rounded to the bytes of llama-quantize's file, or of ``recipe`` without one."""
     assert model.measured.head_moments is not None, "measure() sets them"
-    shapes = {name: tensor.shape for name, tensor in model.checkpoint.tensors.items()}
+    shapes = model.checkpoint.shapes
     tensors = Tensors.of(shapes, recipe)
     recipe_bytes = sum(tensor_bytes(shape, recipe.choose(name, shape).format) for name, shape in shapes.items())
     budget = sum(theirs.sizes.values()) if theirs else recipe_bytes

@@ -6,11 +6,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from sprat.errors import InputError, unknown_name
 from sprat.runtime.memory.amount import parse_memory
 
-__all__ = ["LEVELS", "QualityOptions", "Target"]
+__all__ = ["LEVELS", "QualityOptions", "Target", "TextFiles", "text_files"]
+
+TextFiles: TypeAlias = Sequence[str | os.PathLike[str]] | str | os.PathLike[str]
 
 LEVELS = ("none", "fast", "balanced", "best")
 """How much time is spent; ``none`` is the export without allocation and calibration."""
@@ -65,7 +68,7 @@ class QualityOptions:
         target_bpw: float | None,
         match_size: str | os.PathLike[str] | None,
         max_kld: float | None,
-        calibration: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
+        calibration: TextFiles,
         imatrix_out: str | os.PathLike[str] | None = None,
         speed_weight: float = 0.0,
         device: str | None = None,
@@ -99,9 +102,12 @@ class QualityOptions:
             raise InputError(f"--quality fast measures nothing, so it takes no {option}; choose balanced or best")
         target = Target(_file_bytes(target_size, match_size), _bpw(target_bpw), _kld(max_kld))
         imatrix = None if imatrix_out is None else Path(imatrix_out)
-        files = [calibration] if isinstance(calibration, str | os.PathLike) else calibration
-        texts_of_user = tuple(Path(file) for file in files)
-        return cls(level, target, texts_of_user, imatrix, speed_weight=speed_weight, device=device)
+        return cls(level, target, text_files(calibration), imatrix, speed_weight=speed_weight, device=device)
+
+
+def text_files(given: TextFiles) -> tuple[Path, ...]:
+    """The text files that a caller names: one, or several."""
+    return tuple(map(Path, [given] if isinstance(given, str | os.PathLike) else given))
 
 
 def _check_speed(weight: float, device: str | None, level: str | None, max_kld: float | None) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -230,20 +229,22 @@ class _Planner:
 
     def __post_init__(self) -> None:
         self.text = text_of(self.options, self.tokenizer)
-        shapes = {name: tensor.shape for name, tensor in self.checkpoint.tensors.items()}
-        self.tensors = Tensors.of(shapes, self.recipe, self.options.file_format)
+        self.tensors = Tensors.of(self.checkpoint.shapes, self.recipe, self.options.file_format)
         if self.options.file_format == "onnx" and self.tensors.n_weights > MAX_COMPARED:
             raise InputError(
                 f"--format onnx with --quality holds the rounded model in memory: {self.tensors.n_weights / 1e6:,.0f}M "
                 f"weights, expected at most {MAX_COMPARED / 1e6:.0f}M; write a GGUF"
             )
 
+    def _texts(self) -> tuple[Sequence[I32Array], Sequence[I32Array]]:
+        return calibration_and_evaluation(self.text, self.tokenizer, is_own=bool(self.options.calibration))
+
     def reading(self) -> Reading:
         """What the level reads, and does."""
         level = self.options.level
         if level == "fast":
             return Reading(_n_tokens(self.text), 0, 0, ("search",))
-        sequences, held_out = calibration_and_evaluation(self.tokenizer, self.options.calibration)
+        sequences, held_out = self._texts()
         probed = sequences[: _enough(sequences, _PROBE_TOKENS[level])]
         if self.tensors.n_weights > MAX_COMPARED:
             return Reading(_n_tokens(sequences), _n_tokens(probed), 0, _STEPS[level][-1:])
@@ -272,7 +273,7 @@ class _Planner:
 
     def calibrated(self) -> QualityPlan:
         """Measure, allocate, round."""
-        sequences, held_out = calibration_and_evaluation(self.tokenizer, self.options.calibration)
+        sequences, held_out = self._texts()
         measured = self._measure(sequences)
 
         def cost(name: str, format: BlockFormat) -> float:
@@ -411,15 +412,19 @@ def _enough(sequences: Sequence[I32Array], n_tokens: int) -> int:
 
 
 def calibration_and_evaluation(
-    tokenizer: Mapping[str, Any], files: Sequence[Path]
+    sequences: Sequence[I32Array], tokenizer: Mapping[str, Any], *, is_own: bool
 ) -> tuple[Sequence[I32Array], Sequence[I32Array]]:
     """The sequences to calibrate with, and those to compare on.
 
     A user's text says what the model is for, so a part of it is held out; for a short one, the packaged evaluation text
     is taken.
+
+    Args:
+        sequences: token ids of the calibration text.
+        tokenizer: the ``tokenizer.*`` keys.
+        is_own: the text is the user's, not the packaged one.
     """
-    sequences = calibration_sequences(tokenizer, files)
-    kept, held_out = hold_out(sequences) if files else (sequences, [])
+    kept, held_out = hold_out(sequences) if is_own else (sequences, [])
     return kept, held_out or evaluation_sequences(tokenizer)
 
 

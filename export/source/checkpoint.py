@@ -26,7 +26,7 @@ from typing import Any, Self
 import numpy as np
 
 from sprat.errors import CheckpointError
-from sprat.export.source.config_file import CONFIG, checkpoint_spec, read_config
+from sprat.export.source.config_file import CONFIG, checkpoint_spec, config_bytes, parse_config
 from sprat.export.source.file import FileTensor, SourceFile
 from sprat.export.source.fp8 import F8_E4M3, SCALE_SUFFIX, ScaledBlocks, scale_shape
 from sprat.export.source.fused_experts import split_experts
@@ -146,7 +146,8 @@ class Checkpoint:
     @classmethod
     def _open_folder(cls, path: Path, ignore_fields: Collection[str], options: Sequence[AdapterOption]) -> Self:
         refuse_pointers(path)
-        config, config_sha256 = read_config(path), file_sha256(path / CONFIG)
+        content = config_bytes(path)
+        config, config_sha256 = parse_config(content, path / CONFIG), hashlib.sha256(content).hexdigest()
         spec = checkpoint_spec(config, path, ignore_fields)
         adapters = tuple(map(Adapter.open, options))
         shards = find_shards(path)
@@ -207,6 +208,11 @@ class Checkpoint:
             experts=experts,
             whole=self,
         )
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Canonical name -> shape, without tensors whose sources are missing."""
+        return {name: tensor.shape for name, tensor in self.tensors.items()}
 
     @functools.cached_property
     def tensors(self) -> dict[str, SourceTensor]:

@@ -12,7 +12,7 @@ from sprat.files import DocumentError, parse_json, read_input
 from sprat.runtime.arch.hf_config import spec_from_config
 from sprat.runtime.arch.spec import ModelSpec
 
-__all__ = ["CONFIG", "checkpoint_spec", "read_config"]
+__all__ = ["CONFIG", "checkpoint_spec", "config_bytes", "parse_config", "read_config"]
 
 CONFIG = "config.json"
 MAX_CONFIG_BYTES = 16 << 20
@@ -25,15 +25,34 @@ def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
         CheckpointError: the file does not exist or cannot be read.
         ConfigError: it is not a JSON object.
     """
+    return parse_config(config_bytes(folder, name), folder / name)
+
+
+def config_bytes(folder: Path, name: str = CONFIG) -> bytes:
+    """The content of ``folder/name``.
+
+    Raises:
+        CheckpointError: the file does not exist or cannot be read.
+    """
     path = folder / name
     if not path.is_file():
         if problem := what_folder(folder):
             raise CheckpointError(problem)
         raise CheckpointError(f"{folder}: contains no {name}; expected a Hugging Face model directory or a GGUF file")
     try:
-        config: dict[str, Any] = parse_json(read_input(path, MAX_CONFIG_BYTES), dict[str, Any])
+        return read_input(path, MAX_CONFIG_BYTES)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); check the file") from error
+
+
+def parse_config(content: bytes, path: Path) -> dict[str, Any]:
+    """The JSON object in the ``content`` of ``path``.
+
+    Raises:
+        ConfigError: it is not a JSON object.
+    """
+    try:
+        config: dict[str, Any] = parse_json(content, dict[str, Any])
     except DocumentError as error:
         raise ConfigError(f"{path}: not a JSON object ({error}); download it again") from error
     return config

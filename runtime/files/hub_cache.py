@@ -22,8 +22,12 @@ from sprat.runtime.files.shape_checks import summarize
 __all__ = ["HubReference", "is_repository", "newest_snapshot"]
 
 _PART = r"[A-Za-z0-9][\w.-]*"
-_REFERENCE = re.compile(
-    rf"(?:hf://|https://(?:huggingface|hf)\.co/)?(?P<repository>{_PART}/{_PART})(?:/(?P<file>[^@]+\.gguf))?(?:@(?P<revision>{_PART}(?:/{_PART})*))?/?"
+_FILE, _REVISION = r"(?P<file>[^@]+\.gguf)", rf"(?P<revision>{_PART}(?:/{_PART})*)"
+_REFERENCE = re.compile(rf"(?P<repository>{_PART}/{_PART})(?:/{_FILE})?(?:@{_REVISION})?/?")
+_SCHEME = re.compile(r"hf://|https?://(?:www\.)?(?:huggingface|hf)\.co/")
+# Of a page in a browser, whose revision is one part: a branch with a slash cannot be told from a folder.
+_PAGE = re.compile(
+    rf"(?P<repository>{_PART}/{_PART})/(?:tree|blob|resolve)/(?P<revision>{_PART})(?:/{_FILE})?/?(?:\?[^/]*)?"
 )
 _LOCAL_SUFFIXES = (".gguf", ".onnx", ".json", ".safetensors")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
@@ -46,7 +50,8 @@ class HubReference:
             'main'
             >>> HubReference.parse("models/student.gguf")
         """
-        found = _REFERENCE.fullmatch(name)
+        path = _SCHEME.sub("", name, count=1)
+        found = (_PAGE.fullmatch(path) if path != name else None) or _REFERENCE.fullmatch(path)
         if found is None or found["repository"].endswith(_LOCAL_SUFFIXES):
             return None
         return cls(found["repository"], found["file"], found["revision"])

@@ -59,7 +59,18 @@ def test_a_repository_is_the_snapshot_of_main(hub, cached):
     assert find_source(cached) == cached
 
 
-@pytest.mark.parametrize("address", ["https://huggingface.co/org/Name-1B", "hf://org/Name-1B@main", "org/Name-1B/"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://huggingface.co/org/Name-1B",
+        "https://www.huggingface.co/org/Name-1B/",
+        "http://hf.co/org/Name-1B",
+        "https://huggingface.co/org/Name-1B/tree/main",
+        f"https://huggingface.co/org/Name-1B/tree/{NEW}/",
+        "hf://org/Name-1B@main",
+        "org/Name-1B/",
+    ],
+)
 def test_an_address_of_a_repository_is_looked_up_too(cached, address):
     assert find_source(address) == cached
 

@@ -19,12 +19,14 @@ from sprat.runtime.generate.sampling import SamplingParams
 
 __all__ = [
     "answer_rules",
+    "calibration_option",
     "format_options",
     "ignore_config_field_option",
     "load_checked",
     "load_options",
     "sampling_options",
     "template_options",
+    "tensor_option",
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -37,6 +39,25 @@ ignore_config_field_option = click.option(
     metavar="NAME",
     help="A field of config.json that sprat does not know and you know to be harmless; may be repeated.",
 )
+
+tensor_option = click.option(
+    "--tensor",
+    "tensor_rules",
+    multiple=True,
+    metavar="PATTERN=FORMAT",
+    help="Block format of single tensors; may be repeated.",
+)
+
+
+def calibration_option(purpose: str) -> Callable[[Command], Command]:
+    """``--calibration``, whose text a command needs to ``purpose``."""
+    return click.option(
+        "--calibration",
+        type=click.Path(exists=True, dir_okay=False),
+        multiple=True,
+        metavar="FILE",
+        help=f"Text to {purpose} with instead of the packaged text; may be repeated.",
+    )
 
 
 def _default(name: str) -> str:

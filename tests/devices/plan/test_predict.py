@@ -185,6 +185,11 @@ def test_a_counted_board_with_assumed_memory_keeps_the_error_of_an_assumption():
 def test_a_wrong_count_is_named_with_the_command_that_writes_it():
     with pytest.raises(DeviceError, match=r"counted\.toml: .*one_token.*benchmarks/arm\.py --save"):
         parse_counted(b'source = "x"\n[cores.x]\nmany_tokens = 1.0\n')
+    without_q4_0 = (
+        b'many_tokens = 1.0\none_token_of = {Q8_0 = 1.0}\nerror = {value = 1, basis = "assumed", source = "x"}'
+    )
+    with pytest.raises(DeviceError, match=r"one_token_of has no Q4_0.*benchmarks/arm\.py --save"):
+        parse_counted(b'source = "x"\n[cores.x]\n' + without_q4_0)
 
 
 def test_threads_run_on_big_cores_only():

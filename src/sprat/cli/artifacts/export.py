@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from sprat.app.export import estimate_export, export, export_with_optimum
-from sprat.cli.model_options import ignore_config_field_option
+from sprat.cli.model_options import calibration_option, ignore_config_field_option, tensor_option
 from sprat.cli.output.export_tables import print_estimate, print_groups
 from sprat.cli.output.interruption import continues_after_interruption
 from sprat.cli.output.terminal import print_json, progress_bar
@@ -48,13 +48,7 @@ Examples:
     callback=lambda _context, _option, value: value.split(","),
     help="gguf, onnx, or gguf,onnx.",
 )
-@click.option(
-    "--tensor",
-    "tensor_rules",
-    multiple=True,
-    metavar="PATTERN=FORMAT",
-    help="Block format of single tensors; may be repeated.",
-)
+@tensor_option
 @click.option(
     "--quality",
     type=click.Choice(["none", "fast", "balanced", "best"]),
@@ -66,13 +60,7 @@ Examples:
     "--match-size", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="The best file as large."
 )
 @click.option("--max-kld", type=float, help="The smallest file within this mean KL divergence, in nats.")
-@click.option(
-    "--calibration",
-    type=click.Path(exists=True, dir_okay=False),
-    multiple=True,
-    metavar="FILE",
-    help="Text to calibrate and prune with instead of the packaged text; may be repeated.",
-)
+@calibration_option("calibrate and prune")
 @click.option(
     "--prune-experts",
     type=float,

@@ -7,6 +7,7 @@ import shlex
 import click
 
 from sprat.app.frontier import DEFAULT_SIZES, Frontier, frontier
+from sprat.cli.model_options import calibration_option
 from sprat.cli.output.terminal import print_json, print_table, progress_bar
 from sprat.devices.report.figures.frontier import frontier_figure
 from sprat.text import printable
@@ -25,13 +26,7 @@ Examples:
 @click.option("--sizes", default=",".join(DEFAULT_SIZES), show_default=True, help="Mixes whose bytes the files have.")
 @click.option("--device", "devices", multiple=True, help="Predict the speed on this device; may be repeated.")
 @click.option("--quality", type=click.Choice(["balanced", "best"]), default="balanced", show_default=True)
-@click.option(
-    "--calibration",
-    type=click.Path(exists=True, dir_okay=False),
-    multiple=True,
-    metavar="FILE",
-    help="Text to calibrate with instead of the packaged text; may be repeated.",
-)
+@calibration_option("calibrate")
 @click.option("-o", "--output", metavar="FILE", help="Also draw the frontier: a .svg or .png file.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(

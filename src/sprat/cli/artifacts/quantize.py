@@ -7,6 +7,7 @@ import shlex
 import click
 
 from sprat.app.quantize import quantize
+from sprat.cli.model_options import tensor_option
 from sprat.cli.output.interruption import continues_after_interruption
 from sprat.cli.output.terminal import print_json, progress_bar
 from sprat.export.gguf.quantize import QuantizeResult
@@ -24,13 +25,7 @@ __all__ = ["command"]
     show_default=True,
     help="int8, int4, a mix such as q4_k_m, or a block format such as q4_k.",
 )
-@click.option(
-    "--tensor",
-    "tensor_rules",
-    multiple=True,
-    metavar="PATTERN=FORMAT",
-    help="Block format of single tensors; may be repeated.",
-)
+@tensor_option
 @click.option("--align", type=int, help="Alignment of the tensors in bytes; by default as in SOURCE.")
 @click.option("--split", metavar="SIZE", help="Split OUT into files of at most SIZE, such as 4G for FAT32 cards.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
