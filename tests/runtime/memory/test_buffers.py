@@ -53,14 +53,6 @@ print(json.dumps({"measured": peak - weights - footprint.cache_bytes, "planned":
 
 
 def planned_and_measured(path, backend, batch, *arguments):
-    """The bytes of a child; of another if they are too many: a mapped page that was taken back counts as buffer."""
-    found = _one_child(path, backend, batch, *arguments)
-    if found["measured"] * (1 - TOLERANCE) > found["planned"]:
-        found = _one_child(path, backend, batch, *arguments)
-    return found
-
-
-def _one_child(path, backend, batch, *arguments):
     command = [sys.executable, "-c", CHILD, str(path), backend, str(batch), *arguments]
     # Measuring coverage takes 11 MB in the child.
     unmeasured = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
