@@ -29,6 +29,28 @@ def short_answers(student):
         yield running
 
 
+MESSAGES = [{"role": "user", "content": "hi"}]
+STREAMS = {
+    "/v1/chat/completions": {"model": "student", "messages": MESSAGES},
+    "/v1/completions": {"model": "student", "prompt": "hi"},
+    "/v1/responses": {"model": "student", "input": "hi"},
+    "/api/chat": {"model": "student", "messages": MESSAGES},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", STREAMS)
+def test_streams_are_described(short_answers, path):
+    schemathesis = pytest.importorskip("schemathesis", reason="needs schemathesis: pip install schemathesis")
+    from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
+
+    schema = schemathesis.openapi.from_url(f"{short_answers.address}/openapi.json")
+    case = schema[path]["POST"].Case(body={**STREAMS[path], "stream": True}, media_type="application/json")
+    response = case.call_and_validate(checks=[content_type_conformance, response_schema_conformance])
+    assert response.headers["content-type"][0].startswith(("text/event-stream", "application/x-ndjson"))
+    assert response.status_code == 200
+
+
 @pytest.mark.slow
 def test_requests_made_from_the_document_get_responses_that_it_describes(short_answers):
     schemathesis = pytest.importorskip("schemathesis", reason="needs schemathesis: pip install schemathesis")

@@ -50,9 +50,15 @@ _ERROR = {
         }
     },
 }
-
-
 _OLLAMA_ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+# The schema of a stream of events describes one event: OpenAPI before 3.2 has no other place for it.
+_EVENT = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {"event": {"type": "string"}, "data": {"type": "string", "description": "JSON, or [DONE]"}},
+}
+_TEXT = {"type": "string"}
+_RESPONSES = {"application/json": {"type": "object"}, "text/event-stream": _EVENT}
 
 
 async def openapi(_request: Request) -> Response:
@@ -86,8 +92,7 @@ def document() -> dict[str, Any]:
 
 
 def _operation(path: str, title: str, media: list[str], body: dict[str, Any] | None = None) -> dict[str, Any]:
-    answer = {"type": "object"} if media[0] == "application/json" else {"type": "string"}
-    content = {kind: {"schema": answer if kind == media[0] else {"type": "string"}} for kind in media}
+    content = {kind: {"schema": _RESPONSES.get(kind, _TEXT)} for kind in media}
     kind = {"$ref": f"#/components/schemas/{'OllamaError' if path.startswith('/api/') else 'Error'}"}
     error = {"description": "Why not", "content": {"application/json": {"schema": kind}}}
     operation: dict[str, Any] = {
