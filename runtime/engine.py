@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from numbers import Integral, Real
@@ -328,8 +327,8 @@ class Engine:
             PromptError: prompt and options are longer than the context.
             TemplateError: the model has no chat template, or it fails on these messages.
         """
-        if not isinstance(temperature, Real) or isinstance(temperature, bool) or not 0 < temperature < math.inf:
-            raise InputError(f"temperature is {temperature!r}, expected a finite number above 0")
+        if not isinstance(temperature, Real) or isinstance(temperature, bool) or not 1e-30 <= temperature <= 1e30:
+            raise InputError(f"temperature is {temperature!r}, expected a number between 1e-30 and 1e+30")
         if isinstance(prompt, str):
             tokens = self.encode(prompt)
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +9,12 @@ from typing import Any
 from sprat.errors import InputError
 
 __all__ = ["SamplingParams"]
+
+# Logits are float32. With factors and summands of at most this magnitude, and quotients by at least its inverse,
+# neither they nor their variance overflows in float64.
+_LARGEST = 1e30
+_NUMBER = f"between -{_LARGEST:g} and {_LARGEST:g}"
+_POSITIVE = f"between {1 / _LARGEST:g} and {_LARGEST:g}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +71,7 @@ class SamplingParams:
         """Name of a field, whether its value is right, and what is expected."""
         for name in ("temperature", "top_n_sigma"):
             value = getattr(self, name)
-            yield name, _is_number(value) and value >= 0, "a finite number of at least 0"
+            yield name, _is_number(value) and (value == 0 or _is_positive(value)), f"0, or {_POSITIVE}"
         yield "top_k", _is_count(self.top_k), "an integer of at least 0 (0: no limit)"
         for name in ("top_p", "typical_p"):
             value = getattr(self, name)
@@ -74,10 +79,10 @@ class SamplingParams:
         for name in ("min_p", "xtc_probability", "xtc_threshold"):
             value = getattr(self, name)
             yield name, _is_number(value) and 0 <= value <= 1, "between 0 and 1"
-        yield "repeat_penalty", _is_number(self.repeat_penalty) and self.repeat_penalty > 0, "a finite number above 0"
+        yield "repeat_penalty", _is_positive(self.repeat_penalty), _POSITIVE
         for name in ("presence_penalty", "frequency_penalty"):
-            yield name, _is_number(getattr(self, name)), "a finite number"
-        yield "logit_bias", _is_bias(self.logit_bias), "a dict of token ids and finite numbers"
+            yield name, _is_number(getattr(self, name)), _NUMBER
+        yield "logit_bias", _is_bias(self.logit_bias), f"a dict of token ids and numbers, each {_NUMBER}"
         yield "seed", self.seed is None or _is_count(self.seed), "an integer of at least 0, or None"
 
 
@@ -89,8 +94,12 @@ def _is_id(key: Any) -> bool:
     return _is_count(key) or (isinstance(key, str) and key.isascii() and key.isdigit())
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_number(value) and value >= 1 / _LARGEST
 
 
 def _is_count(value: object) -> bool:

@@ -153,6 +153,36 @@ def test_all_parameters_out_of_range_are_named_at_once():
             SamplingParams(temperature=bad)
 
 
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@pytest.mark.parametrize("temperature", [0, 1e-30, 1e30])
+@pytest.mark.parametrize("penalty", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("summand", [-1e30, 0.0, 1e30])
+@pytest.mark.parametrize("logits", [[1.0, 2.0, 0.5], [LARGEST, -LARGEST, 1e-40], [-math.inf, LARGEST, 0.0]])
+def test_the_limits_of_parameters_overflow_nothing(temperature, penalty, summand, logits):
+    chosen = sampler(
+        temperature=temperature,
+        repeat_penalty=penalty,
+        presence_penalty=summand,
+        frequency_penalty=summand,
+        logit_bias={0: summand, 2: -summand},
+        top_n_sigma=1e30,
+        typical_p=0.9,
+    )
+    _, probabilities = chosen.distribution(np.array(logits, np.float32), [0] * 63 + [1])
+    assert probabilities.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("value", [1e-31, 1e31, 5e-324, -1e31])
+def test_values_beyond_the_limits_are_refused(value):
+    with pytest.raises(InputError, match=r"repeat_penalty is .*, expected between 1e-30 and 1e\+30"):
+        SamplingParams(repeat_penalty=value)
+    if abs(value) > 1:
+        with pytest.raises(InputError, match="presence_penalty is"):
+            SamplingParams(presence_penalty=value)
+
+
 def test_without_a_seed_two_samplers_differ():
     logits = np.zeros(100_000)
     draws = [Sampler(SamplingParams(top_k=0, top_p=1.0, min_p=0.0)).sample(logits)[0] for _ in range(3)]
