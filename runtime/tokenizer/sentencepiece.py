@@ -19,7 +19,7 @@ __all__ = ["read_sentencepiece"]
 
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3  # fields of ModelProto
 _TEXT, _SCORE, _TYPE = 1, 2, 3  # of SentencePiece; its types have the same numbers as GGUF's
-_MODEL_TYPE, _BPE = 3, 2  # of TrainerSpec
+_MODEL_TYPE, _BPE, _SPACE_AS_SUFFIX = 3, 2, 24  # of TrainerSpec
 _CHARSMAP, _DUMMY_PREFIX, _REMOVE_SPACES = 2, 3, 4  # of NormalizerSpec
 
 
@@ -27,7 +27,7 @@ def read_sentencepiece(path: Path) -> Vocabulary:
     """The vocabulary of a BPE model. ``<s>`` is BOS and ``</s>`` is EOS, if they exist.
 
     Raises:
-        TokenizerError: the file is damaged, holds a unigram model, or normalizes text, which llama.cpp does not do.
+        TokenizerError: the file is damaged, holds a unigram model, or is of a kind that llama.cpp does not have.
     """
     try:
         model = _message(path.read_bytes())
@@ -45,6 +45,11 @@ def read_sentencepiece(path: Path) -> Vocabulary:
     if any(normalizer[_CHARSMAP]) or normalizer[_REMOVE_SPACES] != [0]:
         raise TokenizerError(
             f"{path}: the SentencePiece model normalizes text, expected one that does not: llama.cpp has no such step"
+        )
+    if any(trainer[_SPACE_AS_SUFFIX]) or TokenType.BYTE not in types:
+        raise TokenizerError(
+            f"{path}: the SentencePiece model ends words with the space or has no byte tokens, expected one that "
+            "begins words with it and falls back to bytes: llama.cpp supports no other"
         )
     ids = {text: index for index, text in enumerate(tokens)}
     eos = ids.get("</s>")

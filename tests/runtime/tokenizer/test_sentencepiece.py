@@ -132,6 +132,14 @@ def test_an_unsupported_model_is_an_error(tmp_path, old, new, message):
         Tokenizer.from_file(tmp_path)
 
 
+def test_a_model_without_byte_tokens_is_refused(tmp_path):
+    """llama.cpp ends the process at the first character that the vocabulary does not have."""
+    byte, normal = b"\x18\x06", b"\x18\x01"
+    (tmp_path / "tokenizer.model").write_bytes((DATA / "tokenizer.model").read_bytes().replace(byte, normal))
+    with pytest.raises(TokenizerError, match="no byte tokens"):
+        Tokenizer.from_file(tmp_path)
+
+
 def test_a_model_is_padded_to_the_embedding(tmp_path):
     (tmp_path / "tokenizer.model").write_bytes((DATA / "tokenizer.model").read_bytes())
     (tmp_path / "config.json").write_text('{"vocab_size": 1200}')
