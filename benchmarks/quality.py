@@ -47,7 +47,7 @@ from quality_cases.stock import stock_divergences
 import sprat.demo
 from sprat.arrays import F64Array, I32Array
 from sprat.demo.tasks import Problem, Split, arithmetic, home, prose
-from sprat.export.calibration import calibration_sequences, hold_out
+from sprat.export.calibration import calibration_sequences, hold_out, with_packaged
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
 from sprat.export.pipeline import export
 from sprat.export.quality.llama_quantize import llama_quantize
@@ -153,9 +153,7 @@ def _english() -> list[str]:
 def compare(model: Model, cases: dict[str, tuple[str, str, str]], folder: Path) -> dict[str, float]:
     """All cases of one model, scored in one pass."""
     checkpoint = Checkpoint.open(model.source)
-    sequences = calibration_sequences(_tokenizer_keys(checkpoint), model.calibration)
-    kept = hold_out(sequences)[0] if model.calibration else sequences  # as the export does
-    measured = measure_source(checkpoint, kept, "best")
+    measured = measure_source(checkpoint, _calibration(checkpoint, model), "best")
     imatrix = {name: rows for name, rows in measured.mean_squares.items() if name.startswith("blk.")}
     layers = LayerPass(checkpoint.spec, checkpoint, model.held_out)
     files: dict[str, Path] = {}
@@ -203,6 +201,13 @@ def _paired(key: str, by_token: Mapping[str, F64Array]) -> dict[str, float]:
         f"{key}_peer_mean": sides["peer"].mean,
         f"{key}_tokens": len(by_token["ours"]),
     }
+
+
+def _calibration(checkpoint: Checkpoint, model: Model) -> list[I32Array]:
+    """What the export calibrates with."""
+    keys = _tokenizer_keys(checkpoint)
+    sequences = calibration_sequences(keys, model.calibration)
+    return with_packaged(hold_out(sequences)[0], keys) if model.calibration else sequences
 
 
 def _tokenizer_keys(checkpoint: Checkpoint) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from sprat.arrays import I32Array, U8Array
 from sprat.errors import InputError
-from sprat.export.calibration import calibration_sequences, hold_out
+from sprat.export.calibration import calibration_sequences, hold_out, with_packaged
 from sprat.export.quality.budget import (
     Allocation,
     Cost,
@@ -207,7 +207,9 @@ class QualityPlanner:
         return measurements_digest(self.checkpoint.hash(), self.text, allocated_formats(), request)
 
     def _texts(self) -> tuple[Sequence[I32Array], Sequence[I32Array]]:
-        return calibration_and_evaluation(self.text, self.tokenizer, is_own=bool(self.options.calibration))
+        is_own = bool(self.options.calibration)
+        kept, held_out = calibration_and_evaluation(self.text, self.tokenizer, is_own=is_own)
+        return with_packaged(kept, self.tokenizer) if is_own else kept, held_out
 
     def _reading(self) -> Reading:
         """What the level reads, and does."""
