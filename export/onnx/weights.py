@@ -21,7 +21,14 @@ from sprat.export.onnx.data import OnnxWeight
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
 from sprat.export.onnx.options import OnnxOptions
 from sprat.export.onnx.ort_version import FAST_QMOE, FLOAT_INT8
-from sprat.export.source.rows import AlternatingRows, AsFloat32, TransposedHeads, in_one_format
+from sprat.export.source.rows import (
+    AlternatingMatrices,
+    AlternatingRows,
+    AsFloat32,
+    RowSource,
+    TransposedHeads,
+    in_one_format,
+)
 from sprat.export.source.tensor import SourceTensor
 from sprat.quant.formats import BlockFormat, get_format
 from sprat.quant.formats.groups import GROUP_SIZES, GroupFormat, group_format
@@ -90,14 +97,29 @@ class GraphWeights:
 
     def qmoe_experts(self, layer: int) -> tuple[OnnxWeight, OnnxWeight]:
         """Gate and up with alternating rows, ``(n_experts, 2 * width, hidden)``, and down, of all experts."""
-        gate, up, down = (self._tensors[f"blk.{layer}.ffn_{matrix}_exps.weight"] for matrix in ("gate", "up", "down"))
-        n_experts, width, hidden = gate.shape
+        gate, up, down = self._experts(layer)
+        _, width, hidden = gate.shape
         rows = AlternatingRows(in_one_format([gate.rows, up.rows]))
-        fused = SourceTensor(f"blk.{layer}.ffn_gate_up_exps.weight", (n_experts, 2 * width, hidden), rows)
         finest = max(self._wanted(gate), self._wanted(up), key=lambda found: found.bits_per_weight)
         common = math.gcd(width, hidden)  # QMoE has one block size
         formats = [self._format(wanted, common) for wanted in (finest, self._wanted(down))]
-        return OnnxWeight(fused, formats[0]), OnnxWeight(down, formats[1])
+        return OnnxWeight(_gate_up(gate, rows), formats[0]), OnnxWeight(down, formats[1])
+
+    def gate_up(self, layer: int) -> list[OnnxWeight]:
+        """Gate and up of all experts: one stack ``(n_experts, 2 * width, hidden)`` if they share a format, else two.
+
+        In a matrix of the stack the rows of gate come first.
+        """
+        gate, up, _ = self._experts(layer)
+        stacks = [self.stored(gate.name), self.stored(up.name)]
+        if stacks[0].format != stacks[1].format or gate.format != up.format:
+            return stacks
+        fused = _gate_up(gate, AlternatingMatrices([gate.rows, up.rows], gate.shape[1]))
+        return [replace(stacks[0], source=fused)]
+
+    def down(self, layer: int) -> OnnxWeight:
+        """Down of all experts, ``(n_experts, hidden, width)``."""
+        return self.stored(self._experts(layer)[2].name)
 
     def takes_qmoe(self, layer: int) -> bool:
         """Whether ``QMoE`` computes the experts of ``layer``: an onnxruntime that has a fast one, and codes."""
@@ -130,6 +152,11 @@ class GraphWeights:
         """A matrix or a stack of matrices in the format that the recipe has for it."""
         source = self._tensors[name]
         return OnnxWeight(source, self._format(self._wanted(source), source.shape[-1]), signed=self.options.portable)
+
+    def _experts(self, layer: int) -> tuple[SourceTensor, SourceTensor, SourceTensor]:
+        """Gate, up and down of the experts of ``layer``."""
+        gate, up, down = (self._tensors[f"blk.{layer}.ffn_{part}_exps.weight"] for part in ("gate", "up", "down"))
+        return gate, up, down
 
     def _wanted(self, source: SourceTensor) -> BlockFormat:
         return self._recipe.choose(source.name, source.shape).wanted
@@ -179,6 +206,12 @@ class GraphWeights:
         scale = graph.op("Unsqueeze", graph.op("Cast", scales, to=_FLOAT), graph.constant([2]))
         blocks = graph.op("Mul", graph.op("Sub", levels, zero), scale)
         return graph.op("Reshape", blocks, graph.constant([0, -1]))
+
+
+def _gate_up(gate: SourceTensor, rows: RowSource) -> SourceTensor:
+    """Gate and up of all experts as one tensor with ``rows``."""
+    n_experts, width, hidden = gate.shape
+    return SourceTensor(gate.name.replace("ffn_gate_exps", "ffn_gate_up_exps"), (n_experts, 2 * width, hidden), rows)
 
 
 def _n_parts(n_rows: int, nbytes: int) -> int:

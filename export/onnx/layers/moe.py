@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from sprat.export.onnx.data import OnnxWeight
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
 from sprat.export.onnx.layers.layer import Layer
 from sprat.export.onnx.layers.mlp import gated, mlp
@@ -26,7 +27,7 @@ from sprat.runtime.arch.moe import GroupScore, MoESpec, Scoring
 
 __all__ = ["moe_mlp"]
 
-_GROUP = 4  # experts in one If; a group of a group would save more, but in an If inside an If nothing is packed
+_GROUP = 8  # experts in one If; a group of a group would save more, but in an If inside an If nothing is packed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,15 +156,20 @@ def _group_outputs(layer: Layer, moe: MoESpec, rows: Value, chosen: Value) -> li
 
 
 def _experts(layer: Layer, experts: range, rows: Value, sizes: Value) -> Sequence[Value]:
-    """The outputs of several experts, the first ``sizes[0]`` of ``rows`` being those of the first expert."""
+    """The outputs of several experts, the first ``sizes[0]`` of ``rows`` being those of the first expert.
+
+    The activation is that of all of them together: fewer nodes, and larger ones.
+    """
+    gate_up = [_products(layer, weight, experts, rows, sizes) for weight in layer.weights.gate_up(layer.number)]
+    if len(gate_up) == 1:
+        gate_up = list(layer.graph.ops("Split", gate_up[0], n_outputs=2, axis=1, num_outputs=2))
+    return [_products(layer, layer.weights.down(layer.number), experts, gated(layer.graph, *gate_up), sizes)]
+
+
+def _products(layer: Layer, weight: OnnxWeight, experts: range, rows: Value, sizes: Value) -> Value:
+    """Each expert's part of ``rows`` times its matrix of ``weight``."""
     if len(experts) == 1:
-        return [_expert(layer, experts[0], rows)]
+        return layer.weights.product(rows, weight, part=experts[0])
     parts = layer.graph.ops("Split", rows, sizes, n_outputs=len(experts), axis=0)
-    return [layer.graph.op("Concat", *map(partial(_expert, layer), experts, parts), axis=0)]
-
-
-def _expert(layer: Layer, expert: int, rows: Value) -> Value:
-    """The gated MLP of one expert."""
-    with layer.graph.scope(f"{expert}"):
-        gate, up = (layer.expert(rows, f"ffn_{part}_exps", expert) for part in ("gate", "up"))
-        return layer.expert(gated(layer.graph, gate, up), "ffn_down_exps", expert)
+    products = (layer.weights.product(part, weight, part=expert) for expert, part in zip(experts, parts, strict=True))
+    return layer.graph.op("Concat", *products, axis=0)
