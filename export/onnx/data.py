@@ -148,12 +148,8 @@ class DataFile:
         return tuple(region.moved(begin) for region in weight.regions)
 
     def digest(self) -> str:
-        """SHA-256 of names, formats, kinds of row order, and offsets."""
-        lines = [
-            f"{placed.tensor.name} {placed.tensor.format} {type(placed.tensor.source.rows).__name__} "
-            f"{placed.begin} {placed.end}"
-            for placed in self.tensors
-        ]
+        """SHA-256 of names, formats and offsets."""
+        lines = [f"{placed.tensor.name} {placed.tensor.format} {placed.begin} {placed.end}" for placed in self.tensors]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

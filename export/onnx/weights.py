@@ -21,14 +21,7 @@ from sprat.export.onnx.data import OnnxWeight
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
 from sprat.export.onnx.options import OnnxOptions
 from sprat.export.onnx.ort_version import FAST_QMOE, FLOAT_INT8
-from sprat.export.source.rows import (
-    AlternatingMatrices,
-    AlternatingRows,
-    AsFloat32,
-    RowSource,
-    TransposedHeads,
-    in_one_format,
-)
+from sprat.export.source.rows import AlternatingRows, AsFloat32, TransposedHeads, in_one_format
 from sprat.export.source.tensor import SourceTensor
 from sprat.quant.formats import BlockFormat, get_format
 from sprat.quant.formats.groups import GROUP_SIZES, GroupFormat, group_format
@@ -99,23 +92,18 @@ class GraphWeights:
         """Gate and up with alternating rows, ``(n_experts, 2 * width, hidden)``, and down, of all experts."""
         gate, up, down = self._experts(layer)
         _, width, hidden = gate.shape
-        rows = AlternatingRows(in_one_format([gate.rows, up.rows]))
         finest = max(self._wanted(gate), self._wanted(up), key=lambda found: found.bits_per_weight)
         common = math.gcd(width, hidden)  # QMoE has one block size
         formats = [self._format(wanted, common) for wanted in (finest, self._wanted(down))]
-        return OnnxWeight(_gate_up(gate, rows), formats[0]), OnnxWeight(down, formats[1])
+        return OnnxWeight(_gate_up(gate, up), formats[0]), OnnxWeight(down, formats[1])
 
     def gate_up(self, layer: int) -> list[OnnxWeight]:
-        """Gate and up of all experts: one stack ``(n_experts, 2 * width, hidden)`` if they share a format, else two.
-
-        In a matrix of the stack the rows of gate come first.
-        """
+        """Gate and up of all experts, in one stack as ``QMoE`` takes it if they share a format, else in two."""
         gate, up, _ = self._experts(layer)
         stacks = [self.stored(gate.name), self.stored(up.name)]
         if stacks[0].format != stacks[1].format or gate.format != up.format:
             return stacks
-        fused = _gate_up(gate, AlternatingMatrices([gate.rows, up.rows], gate.shape[1]))
-        return [replace(stacks[0], source=fused)]
+        return [replace(stacks[0], source=_gate_up(gate, up))]
 
     def down(self, layer: int) -> OnnxWeight:
         """Down of all experts, ``(n_experts, hidden, width)``."""
@@ -208,9 +196,10 @@ class GraphWeights:
         return graph.op("Reshape", blocks, graph.constant([0, -1]))
 
 
-def _gate_up(gate: SourceTensor, rows: RowSource) -> SourceTensor:
-    """Gate and up of all experts as one tensor with ``rows``."""
+def _gate_up(gate: SourceTensor, up: SourceTensor) -> SourceTensor:
+    """Gate and up of all experts with alternating rows, ``(n_experts, 2 * width, hidden)``."""
     n_experts, width, hidden = gate.shape
+    rows = AlternatingRows(in_one_format([gate.rows, up.rows]))
     return SourceTensor(gate.name.replace("ffn_gate_exps", "ffn_gate_up_exps"), (n_experts, 2 * width, hidden), rows)
 
 

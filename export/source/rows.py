@@ -19,7 +19,6 @@ from sprat.export.source.file import FileTensor
 from sprat.quant.formats import BlockFormat, get_format
 
 __all__ = [
-    "AlternatingMatrices",
     "AlternatingRows",
     "AsFloat32",
     "Columns",
@@ -207,22 +206,6 @@ class AlternatingRows(_Parts):
         for index, part in enumerate(self.parts):
             first, end = ((row + n_parts - 1 - index) // n_parts for row in (start, stop))
             out[(index - start) % n_parts :: n_parts] = read_rows(part, first, end)
-
-
-@dataclass(frozen=True, slots=True)
-class AlternatingMatrices(_Parts):
-    """``height`` rows of every part, then the next of every part, and so on: gate and up of one expert side by side."""
-
-    height: int
-
-    def read_into(self, start: int, out: U8Array) -> None:
-        """Rows from ``start`` on, from the parts in turn."""
-        while len(out):
-            matrix, first = divmod(start, self.height)
-            index, part = divmod(matrix, len(self.parts))
-            here = out[: self.height - first]
-            self.parts[part].read_into(index * self.height + first, here)
-            start, out = start + len(here), out[len(here) :]
 
 
 @dataclass(frozen=True, slots=True)

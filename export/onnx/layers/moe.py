@@ -160,10 +160,15 @@ def _experts(layer: Layer, experts: range, rows: Value, sizes: Value) -> Sequenc
 
     The activation is that of all of them together: fewer nodes, and larger ones.
     """
-    gate_up = [_products(layer, weight, experts, rows, sizes) for weight in layer.weights.gate_up(layer.number)]
-    if len(gate_up) == 1:
-        gate_up = list(layer.graph.ops("Split", gate_up[0], n_outputs=2, axis=1, num_outputs=2))
-    return [_products(layer, layer.weights.down(layer.number), experts, gated(layer.graph, *gate_up), sizes)]
+    graph, weights = layer.graph, layer.weights
+    gate_up = [_products(layer, weight, experts, rows, sizes) for weight in weights.gate_up(layer.number)]
+    if len(gate_up) == 2:
+        hidden = gated(graph, *gate_up)
+    else:
+        pairs = graph.op("Reshape", gate_up[0], graph.constant([0, -1, 2]))
+        gate, up = graph.ops("Split", pairs, n_outputs=2, axis=2, num_outputs=2)
+        hidden = graph.op("Squeeze", gated(graph, gate, up), graph.constant([2]))
+    return [_products(layer, weights.down(layer.number), experts, hidden, sizes)]
 
 
 def _products(layer: Layer, weight: OnnxWeight, experts: range, rows: Value, sizes: Value) -> Value:
