@@ -45,7 +45,7 @@ class OnnxArtifact:
     """An ONNX model: its graph, and the complete layout of its weights, to be written."""
 
     built: BuiltModel
-    newer: BuiltModel | None  # a mixture's graph for newer versions of onnxruntime, over the same data file
+    newer: BuiltModel | None  # an MoE model's graph for newer versions of onnxruntime, over the same data
     checkpoint: Checkpoint
     metadata: Mapping[str, str]  # of the graph, without the source's hash, which needs a pass over the source
     genai: bytes | None  # genai_config.json, if onnxruntime-genai can run the model

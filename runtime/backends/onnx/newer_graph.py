@@ -1,8 +1,8 @@
 """A second graph over the same weights, with operators that older versions of onnxruntime lack (docs/onnx.md).
 
-A mixture's ``model.onnx`` loads in every version since 1.22. Beside it is a graph whose experts are one ``QMoE``: the same
-results from the same data file, in less time per token. It names the SHA-256 of ``model.onnx``, so it is used with no
-other.
+The ``model.onnx`` of an MoE model loads in every version since 1.22. Beside it is a graph whose experts are one
+``QMoE``: the same results from the same data file, in less time per token. It names the SHA-256 of ``model.onnx``, so
+it is used with no other.
 """
 
 from __future__ import annotations
