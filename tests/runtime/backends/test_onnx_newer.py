@@ -1,4 +1,4 @@
-"""Beside an MoE model's graph for every onnxruntime is one for newer versions; the engine takes the faster that runs."""
+"""Beside an MoE model's graph for every onnxruntime is one for newer ones; the engine takes the faster that runs."""
 
 import numpy as np
 import onnx_models
