@@ -77,9 +77,12 @@ class OnnxArtifact:
         if rounding:
             metadata["sprat.rounding"] = rounding.digest
         genai = genai_config(spec, tokenizer, _MODEL_NAME, options.context)
-        newer = build_model(spec, tensors, recipe, replace(options, ort=max(options.ort, FAST_QMOE)), name=name.name)
-        is_another = newer.requires != built.requires and newer.data.digest() == built.data.digest()
-        return cls(built, newer if is_another else None, checkpoint, metadata, genai)
+        newer = None
+        if spec.moe and options.ort < FAST_QMOE:
+            newer = build_model(spec, tensors, recipe, replace(options, ort=FAST_QMOE), name=name.name)
+            if newer.requires == built.requires or newer.data.digest() != built.data.digest():
+                newer = None
+        return cls(built, newer, checkpoint, metadata, genai)
 
     @property
     def file_name(self) -> str:

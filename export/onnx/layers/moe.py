@@ -3,9 +3,10 @@
 DeepSeek selects experts by one score and weights their outputs by another: V2-Lite's scores are not normalized, and the
 correction bias of V3 affects only the selection. ``QMoE`` takes both from onnxruntime 1.31 on. Before, it dequantizes
 every expert that it uses (12 times slower, measured). So graphs for older versions, and portable ones, sort the tokens
-by expert, and an ``If`` computes a group of experts where one of them has tokens. An ``If`` costs more than products
-without rows: in groups of four a token takes some 5 % less CPU time than with an ``If`` for each expert (measured:
-V2-Lite's shape). In portable graphs an expert without rows would still be dequantized: there a group is one expert.
+by expert, and an ``If`` computes a group of experts where one of them has tokens. Each node costs some microseconds,
+since the weights that stream through the caches push out what it needs: groups of eight, weights of the branch's own,
+and one activation for a group were the fastest form (docs/onnx.md). In portable graphs an expert without rows would
+still be dequantized: there a group is one expert.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from sprat.runtime.arch.moe import GroupScore, MoESpec, Scoring
 
 __all__ = ["moe_mlp"]
 
-_GROUP = 8  # experts in one If; a group of a group would save more, but in an If inside an If nothing is packed
+_GROUP = 8  # experts in one If; trees of If were slower
 
 
 @dataclass(frozen=True, slots=True, eq=False)
