@@ -222,6 +222,7 @@ def _finish(files: TokenizerFiles, vocabulary: Vocabulary) -> Vocabulary:
         tokens=texts,
         types=types,
         scores=scores,
+        ids=ids,
         bos_id=special["bos"],
         eos_id=special["eos"],
         unk_id=special["unk"],

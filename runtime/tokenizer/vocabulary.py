@@ -122,11 +122,11 @@ class Vocabulary:
     add_space_prefix: bool = False  # SentencePiece: a space before the text
     prefix_first_only: bool = False  # not after each special token, as llama.cpp does
     named_fim: FillInMiddle | None = None  # as the keys of a GGUF name them
-    ids: dict[str, int] = field(init=False, repr=False, compare=False)  # of each text
+    ids: dict[str, int] = field(default_factory=dict, repr=False, compare=False)  # of all texts; made unless given
     unusual: list[int] = field(init=False, repr=False, compare=False)  # ids of the tokens that are not NORMAL: few
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ids", _ids_of(self.tokens))
+        object.__setattr__(self, "ids", self.ids or _ids_of(self.tokens))
         unusual = [index for index, kind in enumerate(self.types) if kind is not TokenType.NORMAL]
         object.__setattr__(self, "unusual", unusual)
 
@@ -191,6 +191,7 @@ class Vocabulary:
             add_bos=bool(metadata.get("tokenizer.ggml.add_bos_token", adds_bos and bos_id is not None)),
             add_space_prefix=bool(metadata.get("tokenizer.ggml.add_space_prefix", is_spm)),
             prefix_first_only=bool(metadata.get(PREFIX_KEY, False)),
+            ids=ids,
             named_fim=FillInMiddle.find(ids, lambda key: _id(metadata, key, len(tokens), None)),
         )
 
@@ -290,7 +291,11 @@ def _kinds(metadata: Mapping[str, Any], n_tokens: int) -> list[TokenType]:
     values = metadata.get("tokenizer.ggml.token_type")
     if values is None:
         return [TokenType.NORMAL] * n_tokens
-    return [_TYPES.get(value, TokenType.NORMAL) for value in np.asarray(values).tolist()]
+    array = np.asarray(values)
+    types = [TokenType.NORMAL] * len(array)
+    for index in np.flatnonzero(array != TokenType.NORMAL).tolist():
+        types[index] = _TYPES.get(array[index].item(), TokenType.NORMAL)
+    return types
 
 
 def _ids_of(tokens: list[str]) -> dict[str, int]:
