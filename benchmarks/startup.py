@@ -1,9 +1,10 @@
-"""Start-up: ``import sprat``, ``sprat --help``, a whole ``sprat run``, and loading a model with a large vocabulary.
+"""Start-up: ``import sprat``, ``sprat --help``, whole answers, and loading a model with a large vocabulary.
 
     python benchmarks/startup.py [--runs 10] [--json]
 
-Each is timed in new interpreters. The first three are compared with ``python -c pass``. The cases alternate, so that
-the ratios hold on a busy machine, and run once before they are timed. The interpreter must keep bytecode: where
+Each is timed in new interpreters. ``run`` answers with the packaged student in NumPy and float32, ``bundle`` with the
+same student exported in int4. These are compared with ``python -c pass``. The cases alternate, so that the ratios hold
+on a busy machine, and run once before they are timed. The interpreter must keep bytecode: where
 PYTHONDONTWRITEBYTECODE is set, it is removed, since without bytecode every module is compiled again.
 
 ``load`` is from ``Engine.load`` to the first token of a prompt of 64 words, on a file with the tensors, layers and
@@ -27,6 +28,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from sprat import demo, export
 from sprat.export.gguf.random_weights import write_random
 from sprat.runtime.arch.hf_config import spec_from_config
 from sprat.runtime.arch.presets import preset_config
@@ -45,8 +47,9 @@ CASES = {
     "import": ["-c", "import sprat"],
     "help": ["-m", "sprat", "--help"],
     "run": ["-m", "sprat", "run", "demo", "What is 17 + 25?"],
+    "bundle": ["-m", "sprat", "run", "student", "What is 17 + 25?"],
 }
-_OWN = ("import", "help", "run")
+_OWN = ("import", "help", "run", "bundle")
 _PRESET, _VOCABULARY = "deepseek-v2-lite", 102_400
 _NARROW = {
     "hidden_size": 256,
@@ -60,10 +63,10 @@ _NARROW = {
 _ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
-def whole(arguments: list[str]) -> tuple[float, float]:
-    """Wall and CPU seconds of one new interpreter."""
+def whole(arguments: list[str], folder: Path) -> tuple[float, float]:
+    """Wall and CPU seconds of one new interpreter in ``folder``."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run([sys.executable, *arguments], check=True, env=_ENVIRONMENT, capture_output=True)
+    subprocess.run([sys.executable, *arguments], check=True, env=_ENVIRONMENT, capture_output=True, cwd=folder)
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -105,12 +108,14 @@ def _tokenizer() -> dict[str, Any]:
     }
 
 
-def measure(n_runs: int, model: Path) -> dict[str, list[tuple[float, float]]]:
+def measure(n_runs: int, folder: Path) -> dict[str, list[tuple[float, float]]]:
     """Wall and CPU seconds of all cases, which take turns."""
+    export(demo.path(), folder / "student", quant="int4", quality="none")
+    write_model(folder / "narrow.gguf")
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in (*CASES, "load")}
     for turn in range(n_runs + 1):
         for name, times in found.items():
-            once = loading(model) if name == "load" else whole(CASES[name])
+            once = loading(folder / "narrow.gguf") if name == "load" else whole(CASES[name], folder)
             if turn:
                 times.append(once)
     return found
@@ -121,10 +126,10 @@ def summary(found: dict[str, list[tuple[float, float]]]) -> dict[str, float]:
     walls = {name: [wall for wall, _ in times] for name, times in found.items()}
     median = {name: statistics.median(times) for name, times in walls.items()}
     results: dict[str, float] = {"runs": len(walls["run"])}
-    for name in found:
+    for name, times in found.items():
         results[f"{name}_ms"] = round(1000 * (median[name] - (median["python"] if name in _OWN else 0)), 1)
         results[f"{name}_least_ms"] = round(1000 * min(walls[name]), 1)
-        results[f"{name}_cpu_ms"] = round(1000 * min(cpu for _, cpu in found[name]), 1)
+        results[f"{name}_cpu_ms"] = round(1000 * min(cpu for _, cpu in times), 1)
     return results | {f"{name}_ratio": round(median[name] / median["python"], 2) for name in _OWN}
 
 
@@ -135,9 +140,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print only the line of JSON")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "narrow.gguf"
-        write_model(model)
-        found = measure(options.runs, model)
+        found = measure(options.runs, Path(folder))
     results = summary(found)
     if not options.json:
         for name in found:

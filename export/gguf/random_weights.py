@@ -73,7 +73,7 @@ def write_random(
     tokenizer: Mapping[str, Any] = _NO_TOKENIZER,
     progress: ReportProgress = no_progress,
 ) -> None:
-    """Write a file of a model that is called ``name``, with the keys of a tokenizer; otherwise as :func:`write_preset`."""
+    """Write a file of a model called ``name``, with the keys of a tokenizer; otherwise as :func:`write_preset`."""
     write_file(path, _layout(spec, name, quant, tokenizer), functools.partial(_pack, spec), progress=progress)
 
 
@@ -122,9 +122,7 @@ def _without_mtp(preset: str, layers: int | None) -> ModelSpec:
     return replace(preset_spec(preset, layers=layers), n_mtp_layers=0)
 
 
-def _layout(
-    spec: ModelSpec, preset: str, quant: str, tokenizer: Mapping[str, Any] = _NO_TOKENIZER
-) -> GGUFLayout:
+def _layout(spec: ModelSpec, preset: str, quant: str, tokenizer: Mapping[str, Any] = _NO_TOKENIZER) -> GGUFLayout:
     tied = spec.tied_embeddings
     single = quant.upper() in format_names()
     model = shape_of_keys({"general.architecture": spec.architecture, **metadata_from_spec(spec)})

@@ -26,8 +26,8 @@ def short_strings(data: memoryview, at: int, limit: int) -> tuple[list[str], int
         limit: number of strings that the array has from there on.
 
     Returns:
-        The strings before the first that is empty, longer than 255 bytes or reaches beyond the window. None where one
-        of these has a zero or is not UTF-8.
+        The strings before the first that is longer than 255 bytes, reaches beyond the window or is before an empty
+        one. None where one of these has a zero or is not UTF-8.
     """
     raw = np.frombuffer(data[at : at + min(_WINDOW, limit * _MANY)], np.uint8).copy()
     numbers = np.ndarray(max(raw.size - _PREFIX + 1, 0), "<u8", raw, strides=(1,))  # at each byte

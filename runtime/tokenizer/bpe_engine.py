@@ -83,7 +83,7 @@ class BPEEngine:
         self._engine.model = bpe_model(self._settings, self._bytes, [])
         encoded = self._engine.encode(text, add_special_tokens=False)
         symbols: dict[int, list[str]] = {}
-        for word, symbol in zip(encoded.words, encoded.tokens, strict=True):
+        for word, symbol in zip(encoded.word_ids, encoded.tokens, strict=True):
             symbols.setdefault(word, []).append(symbol)
         return {"".join(word) for word in symbols.values()}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -32,7 +32,7 @@ class FillInMiddle:
             known: text -> id of the vocabulary.
             id_of_key: id of the keys ``fim_pre``, ``fim_suf`` and ``fim_mid``, or ``None``.
         """
-        by_text = {key: max((known.get(text, -1) for text in texts)) for key, texts in _TEXTS.items()}
+        by_text = {key: max(known.get(text, -1) for text in texts) for key, texts in _TEXTS.items()}
         found = {key: index for key, index in by_text.items() if index >= 0}
         ids = [found.get(key) if (named := id_of_key(key)) is None else named for key in _TEXTS]
         prefix, suffix, middle = ids

@@ -47,7 +47,7 @@ def engine_of(document: _Json) -> Any:
     return engine
 
 
-def bpe_model(settings: Mapping[str, Any], vocab: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> Any:
+def bpe_model(settings: Mapping[str, Any], vocab: dict[str, int], merges: list[tuple[str, str]]) -> Any:
     """The library's BPE with the settings of a document's ``model``, and with other tokens and merges."""
     import tokenizers
 
