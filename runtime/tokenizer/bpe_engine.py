@@ -8,11 +8,11 @@ are in them. Ids are the same, since these merges keep their order, which is the
 from __future__ import annotations
 
 import operator
-import threading
 from collections.abc import Iterable, Mapping
 from itertools import repeat
 from typing import Any
 
+from sprat.locks import ForkSafeLock
 from sprat.runtime.tokenizer.byte_alphabet import byte_alphabet
 from sprat.runtime.tokenizer.library_engine import bpe_model, engine_of
 
@@ -48,8 +48,9 @@ class BPEEngine:
         self._merges = merges
         self._longest = max(map(len, self._vocab))
         self._left, self._is_whole = _MAX_LOOKUPS, False
-        self._lock = threading.Lock()
-        self._bytes = {char: self._vocab[char] for char in byte_alphabet() if char in self._vocab}
+        self._lock = ForkSafeLock()
+        symbols = [*byte_alphabet(), self._settings.get("unk_token")]
+        self._bytes = {symbol: self._vocab[symbol] for symbol in symbols if symbol in self._vocab}
         added = {token["content"]: token["id"] for token in document["added_tokens"]}
         settings = {**self._settings, "vocab": {**added, **self._bytes}, "merges": []}
         self._engine = engine_of({**document, "model": settings})
