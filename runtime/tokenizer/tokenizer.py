@@ -7,6 +7,7 @@ in text from a user are encoded as plain text.
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 import re
 from collections.abc import Iterable, Mapping
@@ -323,9 +324,9 @@ def _checked_document(text: str, vocabulary: Vocabulary) -> tuple[dict[str, Any]
 
 
 def _texts_of(model: dict[str, Any]) -> list[str] | None:
-    """The merges of a BPE model as ``"left right"``; ``None`` where these have other spaces than that between them."""
+    """The merges of a BPE model as ``"left right"``, as older files have them; ``None`` where parts have spaces."""
     merges = model.get("merges") or []
-    if model.get("type") != "BPE" or model.get("byte_fallback") or (merges and isinstance(merges[0], str)):
+    if model.get("type") != "BPE" or model.get("byte_fallback"):
         return None
-    texts = list(map(" ".join, merges))
-    return texts if "".join(texts).count(" ") == len(texts) else None
+    texts = merges if merges and isinstance(merges[0], str) else list(map(" ".join, merges))
+    return texts if set(map(str.count, texts, itertools.repeat(" "))) <= {1} else None

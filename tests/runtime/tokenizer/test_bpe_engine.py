@@ -1,5 +1,6 @@
 """A large vocabulary is given to the library in part, and every id is that of the whole."""
 
+import json
 import threading
 
 import pytest
@@ -31,9 +32,20 @@ def in_part(metadata):
     return tokenizer
 
 
-@pytest.mark.parametrize("without", [(), (EMBEDDED,)], ids=["embedded", "rebuilt"])
-def test_ids_are_those_of_all_merges_together(metadata, without, large, monkeypatch):
-    keys = {key: value for key, value in metadata.items() if key not in without}
+def rebuilt(metadata):
+    return {key: value for key, value in metadata.items() if key != EMBEDDED}
+
+
+def with_old_merges(metadata):
+    """The tokenizer.json as versions of tokenizers before 0.20 write it."""
+    document = json.loads(metadata[EMBEDDED])
+    document["model"]["merges"] = list(map(" ".join, document["model"]["merges"]))
+    return metadata | {EMBEDDED: json.dumps(document)}
+
+
+@pytest.mark.parametrize("changed", [dict, with_old_merges, rebuilt])
+def test_ids_are_those_of_all_merges_together(metadata, changed, large, monkeypatch):
+    keys = changed(metadata)
     part = in_part(keys)
     monkeypatch.setattr(bpe_engine, "_FEW_MERGES", len(keys["tokenizer.ggml.merges"]) + 1)
     whole = Tokenizer.from_gguf(keys)
@@ -78,6 +90,5 @@ def test_threads_may_encode_at_once_while_the_model_is_exchanged(metadata, large
 @pytest.mark.parametrize("merge", ["qq zz", "a qq", "a", "a b c", "a  b"])
 def test_merges_that_name_no_tokens_are_refused_when_the_model_is_loaded(metadata, merge, large):
     merges = [*metadata["tokenizer.ggml.merges"], merge]
-    keys = {key: value for key, value in metadata.items() if key != EMBEDDED}
     with pytest.raises(TokenizerError, match="cannot be built"):
-        Tokenizer.from_gguf(keys | {"tokenizer.ggml.merges": merges})
+        Tokenizer.from_gguf(rebuilt(metadata) | {"tokenizer.ggml.merges": merges})
