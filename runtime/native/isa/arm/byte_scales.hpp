@@ -33,11 +33,12 @@ template <class D> struct GroupInput {
 
     alignas(16) int8_t q[256];
     Start start[n * S::kStarts];
-    float d[n][4], zero[n][4];      // 256 d and -(128 + zero) d
-    float sum[n][4], no_sum[n][4];  // of activations, times 256 d and -128 d
+    float d[n][4], zero[n][4];    // 256 d and -(128 + zero) d
+    float sum[n][4], no_sum[4];   // of activations, times 256 d; and times -128 d, of all registers
 
     explicit INLINE GroupInput(const Token &x, int64_t block) {
         S::arrange(x.q + 32 * block, q);
+        std::memset(no_sum, 0, sizeof no_sum);
         for (int i = 0; i < n; ++i)
             for (int l = 0; l < 4; ++l) {
                 const int at = S::scale_of(i, l), factor = S::factor(i, l);
@@ -48,7 +49,8 @@ template <class D> struct GroupInput {
                 else start[4 * i + l] = {{begin}};
                 d[i][l] = 256 * own / float(factor);
                 zero[i][l] = -(128 + S::kScaleZero) * own / float(factor);
-                sum[i][l] = 256 * own * float(codes), no_sum[i][l] = -128 * own * float(codes);
+                sum[i][l] = 256 * own * float(codes);
+                no_sum[l] -= 0.5f * sum[i][l];  // exact, and so the same fused or not
             }
     }
     GroupInput() = default;
@@ -69,6 +71,11 @@ template <class D> INLINE F half_and_bytes(uint8x16_t bytes, int i) {
     return (F)vqtbx1q_u8(load_again<uint8x16_t>(kHalf), bytes, vld1q_u8(where.at[i]));
 }
 
+// a + b * c, rounded once: the compiler's choice could differ from one number of tokens to another.
+INLINE F multiply_add(F a, F b, F c) {
+    return (F)vfmaq_f32((float32x4_t)a, (float32x4_t)b, (float32x4_t)c);
+}
+
 template <class D>
     requires(BlockDecoder<D> && HasByteScales<D>)
 struct Steps<D> {
@@ -82,34 +89,34 @@ struct Steps<D> {
     template <int T, class Q>
     static INLINE void add_group(F (&dot)[T], const uint8_t *g, const Q (&q)[T]) {
         const uint8x16_t scales = S::scales(g);
-        F group[T] = {};
+        F group[T];
 #pragma GCC unroll 4
         for (int i = 0; i < S::kRegisters; ++i) {
             const F scale = half_and_bytes<D>(scales, i);
             const auto codes = S::codes(g, i);
             for (int t = 0; t < T; ++t) {
                 const Input &x = q[t].at[0];
-                const F product = multiply_add(x.zero[i], scale, x.d[i]);
-                group[t] += started(S::sums(x.start, codes, x.q, i)) * product;
+                const F zero = (F)load_again<float32x4_t>(x.zero[i]);
+                const F product = multiply_add(zero, scale, load<F>(x.d[i]));
+                const F sums = started(S::sums(x.start, codes, x.q, i));
+                group[t] = i ? multiply_add(group[t], sums, product) : sums * product;
             }
         }
-        for (int t = 0; t < T; ++t) dot[t] += group[t] * S::d(g);
+        for (int t = 0; t < T; ++t) dot[t] = multiply_add(dot[t], group[t], broadcast(S::d(g)));
         if constexpr (D::kHasMin) {
             const uint8x16_t mins = S::mins(g);
-            F minimum[T] = {};
+            F minimum[T];
+            for (int t = 0; t < T; ++t) minimum[t] = (F)load_again<float32x4_t>(q[t].at[0].no_sum);
 #pragma GCC unroll 4
             for (int i = 0; i < S::kRegisters; ++i) {
                 const F each = half_and_bytes<D>(mins, i);
                 for (int t = 0; t < T; ++t)
-                    minimum[t] += multiply_add(q[t].at[0].no_sum[i], each, q[t].at[0].sum[i]);
+                    minimum[t] = multiply_add(minimum[t], each, load<F>(q[t].at[0].sum[i]));
             }
-            for (int t = 0; t < T; ++t) dot[t] -= minimum[t] * S::dmin(g);
+            const float32x4_t factor = vdupq_n_f32(S::dmin(g));
+            for (int t = 0; t < T; ++t)
+                dot[t] = (F)vfmsq_f32((float32x4_t)dot[t], (float32x4_t)minimum[t], factor);
         }
-    }
-
-  private:
-    static INLINE F multiply_add(const float *to, F a, const float *b) {
-        return (F)vfmaq_f32(load_again<float32x4_t>(to), (float32x4_t)a, vld1q_f32(b));
     }
 };
 
