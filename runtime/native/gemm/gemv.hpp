@@ -51,10 +51,8 @@ template <class D> struct Steps {
 
 #if defined(__AVX512VBMI__)
 #include "runtime/native/isa/x86/quads512.hpp"
-#elif defined(SPRAT_NEON) && defined(__ARM_FEATURE_DOTPROD)
-#include "runtime/native/isa/arm/started_dots.hpp"
 #elif defined(SPRAT_NEON)
-#include "runtime/native/isa/arm/four_blocks.hpp"
+#include "runtime/native/isa/arm/started_dots.hpp"
 #endif
 
 namespace {

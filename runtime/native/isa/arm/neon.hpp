@@ -136,6 +136,8 @@ INLINE F8 signed_bytes(uint64_t bytes) {
             (F)vcvtq_f32_s32(vmovl_high_s16(wide))};
 }
 
+INLINE I pairs_added(I a, I b) { return (I)vpaddq_s32((int32x4_t)a, (int32x4_t)b); }
+
 INLINE float reduce_max(F v) { return vmaxvq_f32((float32x4_t)v); }
 INLINE float reduce_add(F v) { return vaddvq_f32((float32x4_t)v); }
 
