@@ -1,5 +1,6 @@
 """llama.cpp on a Vulkan device against the native backend, split in every way that a placement can choose."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -13,6 +14,7 @@ import vulkan
 from tiny_checkpoint import write_checkpoint
 
 from sprat.app.demo_bundle import demo_gguf
+from sprat.devices.plan.context_settings import ContextSettings
 from sprat.devices.plan.placement import Placement
 from sprat.export.pipeline import export
 
@@ -23,13 +25,17 @@ pytestmark = [
 ]
 
 
-def compared(path, placements):
-    """``(KLD, same answer)`` of each placement."""
-    command = [sys.executable, every_split.__file__, str(path), msgspec.json.encode(placements).decode()]
+DEFAULTS = (ContextSettings(),)
+
+
+def compared(path, placements, settings=DEFAULTS):
+    """``(KLD, same answer)`` of each placement with each settings."""
+    cases = list(itertools.product(placements, settings))
+    command = [sys.executable, every_split.__file__, str(path), msgspec.json.encode(cases).decode()]
     child = subprocess.run(command, capture_output=True, text=True, env=vulkan.environment(), check=False)
     assert child.returncode == 0, child.stderr
     found = [json.loads(line) for line in child.stdout.splitlines()]
-    assert [index for index, *_ in found] == list(range(len(placements)))
+    assert [index for index, *_ in found] == list(range(len(cases)))
     return [tuple(values) for _, *values in found]
 
 
@@ -54,6 +60,24 @@ def test_the_student_has_the_same_answer_on_the_gpu():
     for placement, (kld, same) in zip(placements, compared(demo_gguf("int8"), placements), strict=True):
         assert kld < 2e-3, placement
         assert same, placement
+
+
+SETTINGS = {  # -> the largest KLD: f16's is the test's above, llama.cpp's own roundings of a cache come on top
+    ContextSettings(flash_attention=True): 2e-3,
+    ContextSettings(flash_attention=False): 2e-3,
+    ContextSettings(flash_attention=True, batch=8): 2e-3,
+    ContextSettings(cache="f32", flash_attention=True): 2e-3,
+    ContextSettings(cache="int8", flash_attention=True): 2e-3,
+    ContextSettings(cache="int4", flash_attention=True): 0.05,
+}
+
+
+def test_the_student_has_the_same_answer_with_every_cache_and_attention():
+    placements = [Placement(n_layers=5, layers=layers, head=True) for layers in (5, 2)]
+    found = compared(demo_gguf("int8"), placements, SETTINGS)
+    for (placement, settings), (kld, same) in zip(itertools.product(placements, SETTINGS), found, strict=True):
+        assert kld < SETTINGS[settings], (placement, settings)
+        assert same or settings.cache == "int4", (placement, settings)
 
 
 def test_smollm2_has_the_same_answer_on_the_gpu(smollm2_gguf):
