@@ -104,6 +104,28 @@ def test_auto_computes_on_the_gpu_and_says_where(tmp_path):
     assert verified.stdout.startswith("PASSED"), verified.stderr
 
 
+KILLED = """
+import os, signal, sys
+from sprat import BackendDiedError, Engine
+with Engine.load(sys.argv[1], gpu="auto") as engine:
+    assert engine.backend_choice.gpu, engine.backend_choice.text()
+    answer = engine.generate("What is 12 + 5?", temperature=0)
+    next(answer)
+    os.kill(engine.backend.process_id, signal.SIGKILL)
+    try:
+        list(answer)
+    except BackendDiedError as error:
+        print(error)
+"""
+
+
+def test_a_driver_that_dies_while_it_computes_is_an_error_here(tmp_path):
+    environment = vulkan.environment() | {"XDG_CACHE_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", KILLED, str(demo_gguf("int8"))]
+    child = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert re.search(r"the process that computes on Vulkan0 ended \(SIGKILL.*use gpu='off'", child.stdout), child.stderr
+
+
 def test_without_the_driver_on_is_one_error_and_auto_the_cpu_with_the_reason(tmp_path):
     nothing = {"VK_ICD_FILENAMES": "/nonsense.json", "XDG_CACHE_HOME": str(tmp_path)}
     refused = sprat("run", demo_gguf("int8"), "hi", "--gpu", "on", "-n", 1, **nothing)

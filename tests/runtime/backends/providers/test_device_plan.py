@@ -61,8 +61,8 @@ def test_a_model_that_the_device_does_not_hold_is_refused_unless_forced(model, c
     with pytest.raises(DoesNotFitError) as refused:
         chosen(model)
     assert re.search(
-        r"onnx: webgpu needs .* of its device \(weights .*, KV cache for 512 tokens, twice, .*, activations .*\), .* more "
-        r"than the .* that are free there by nvidia-smi; use a .*, or leave the provider out$",
+        r"onnx: webgpu needs .* of its device \(weights .*, KV cache for 512 tokens, twice, .*, activations .*\), .* "
+        r"more than the .* that are free there by nvidia-smi; use a .*, or leave the provider out$",
         str(refused.value),
     )
     assert chosen(model, force=True).provider == "webgpu"
