@@ -23,6 +23,8 @@ _MIN_GAIN = 1.02
 _SHARE = 0.01  # of the time of passes may be lost to wrong drafts
 _CREDIT, _MAX_CREDIT = 3.0, 8.0  # passes of one token that may be lost at first, and after gains
 _TRY_EVERY = 32  # chances after which a kind that does not pay is tried again
+_PATIENCE = 8  # passes without drafts after which
+_LOOK_EVERY = 8  # only every so many-th pass looks for some: looking takes some 10 us, a pass of a small model 300
 _PLAIN_EVERY = 64  # passes after which one without drafts is measured
 
 
@@ -49,6 +51,12 @@ class Pace:
         self._skipped: dict[Kind, int] = {}
         self._credit = 0.0  # seconds
         self._since_plain = 0
+        self._n_without = 0  # passes since the last drafts
+
+    def looks(self) -> bool:
+        """Whether the next pass looks for drafts at all; asked once for each."""
+        self._n_without += 1
+        return self.always or self._n_without <= _PATIENCE or self._n_without % _LOOK_EVERY == 0
 
     def n_drafts(self, kind: Kind, available: int) -> int:
         """How many of ``available`` drafts of a kind to check."""
@@ -77,6 +85,7 @@ class Pace:
             self._plain, self._since_plain = self._fastest[key], 0
         else:
             self._since_plain += 1
+            self._n_without = 0
             self._add_credit(self._plain - seconds)
 
     def add_drafts(self, kind: Kind, n_right: int, n_drafts: int) -> None:

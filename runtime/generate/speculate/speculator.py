@@ -23,8 +23,6 @@ __all__ = ["Speculation", "Speculator"]
 
 _NO_DRAFTS = ""
 _NOTHING = Kind(_NO_DRAFTS, 0)
-_PATIENCE = 8  # passes without drafts after which
-_ASK_EVERY = 8  # only every so many-th pass looks for some: looking takes some 10 us, a pass of a small model 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,6 @@ class Speculator:
         self._transcript, self._drafter, self._pace = transcript, drafter, pace
         self.n_drafts = self.n_right = 0
         self._pending: tuple[Kind, int, int] | None = None  # kind, drafts and right drafts of the last pass
-        self._n_without = 0  # passes since the last drafts
 
     def forward(self, token: int, n_left: int) -> F32Array:
         """Append ``token``, and return the logits after it, ``(vocab_size,)``.
@@ -85,8 +82,7 @@ class Speculator:
         if self._transcript.is_next_draft(token):
             return self._accept(token)
         self.settle()
-        self._n_without += 1
-        if shares_turns() or not self._looks():
+        if shares_turns() or not self._pace.looks():
             return self._transcript.forward([token])
         kind, n = self._plan(n_left)
         started = time.perf_counter()
@@ -95,7 +91,6 @@ class Speculator:
             logits = self._transcript.forward_with_drafts(token, drafts)
             self._pending = kind, len(drafts), 0
             self.n_drafts += len(drafts)
-            self._n_without = 0
         else:
             logits = self._transcript.forward([token])
         source = kind.source if drafts else _NO_DRAFTS
@@ -120,10 +115,6 @@ class Speculator:
         self._pending = kind, n_drafts, n_right + 1
         self.n_right += 1
         return self._transcript.forward([token])
-
-    def _looks(self) -> bool:
-        """Whether drafts are looked for at all."""
-        return self._pace.always or self._n_without <= _PATIENCE or self._n_without % _ASK_EVERY == 0
 
     def _plan(self, n_left: int) -> tuple[Kind, int]:
         """Kind and number of the drafts of the next pass; 0 where they do not pay."""
