@@ -42,7 +42,19 @@ class ServerDriver:
     def __init__(self, path: Path) -> None:
         import httpx
 
-        command = [sys.executable, "-m", "sprat", "serve", f"m={path}", "--port", "0", "--parallel", "2", "--queue", "4"]
+        command = [
+            sys.executable,
+            "-m",
+            "sprat",
+            "serve",
+            f"m={path}",
+            "--port",
+            "0",
+            "--parallel",
+            "2",
+            "--queue",
+            "4",
+        ]
         self._process = subprocess.Popen([*command, "--timeout", "60"], stderr=subprocess.PIPE, text=True)
         assert self._process.stderr is not None, "it is a pipe"
         ready = self._process.stderr.readline()
@@ -55,7 +67,7 @@ class ServerDriver:
         self._client = httpx.Client(base_url=found[0], timeout=_PATIENCE_S, limits=one_kept)
 
     def generate(self, prompt: Any, options: dict[str, Any], cancel_after: float | None) -> None:
-        """Complete ``prompt``; with ``cancel_after``, or a ``timeout`` among the options, hang up after so many seconds."""
+        """Complete ``prompt``; hang up after ``cancel_after`` seconds, or a ``timeout`` among the options."""
         patience = options.pop("timeout", cancel_after)
         if patience is None:
             self._post("/v1/completions", {"prompt": prompt, **options})
