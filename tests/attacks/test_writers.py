@@ -61,6 +61,8 @@ def restores(path, models):
 def no_half_split(path, models):
     """Parts appear by their names together, or one is missing, which opening says."""
     parts = sorted(path.glob("q-*.gguf"))
+    if not parts:
+        return any(path.glob("*.journal"))  # an interrupted call, which the next one continues
     try:
         return GGUFFile.open(parts[0]).close() is None
     except SpratError:
