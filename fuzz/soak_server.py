@@ -42,20 +42,9 @@ class ServerDriver:
     def __init__(self, path: Path) -> None:
         import httpx
 
-        command = [
-            sys.executable,
-            "-m",
-            "sprat",
-            "serve",
-            f"m={path}",
-            "--port",
-            "0",
-            "--parallel",
-            "2",
-            "--queue",
-            "4",
-        ]
-        self._process = subprocess.Popen([*command, "--timeout", "60"], stderr=subprocess.PIPE, text=True)
+        limits = ["--parallel", "2", "--queue", "4", "--timeout", "60"]
+        command = [sys.executable, "-m", "sprat", "serve", f"m={path}", "--port", "0", *limits]
+        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert self._process.stderr is not None, "it is a pipe"
         ready = self._process.stderr.readline()
         found = re.search(r"http://([\d.]+):(\d+)", ready)
@@ -67,7 +56,7 @@ class ServerDriver:
         self._client = httpx.Client(base_url=found[0], timeout=_PATIENCE_S, limits=one_kept)
 
     def generate(self, prompt: Any, options: dict[str, Any], cancel_after: float | None) -> None:
-        """Complete ``prompt``; hang up after ``cancel_after`` seconds, or a ``timeout`` among the options."""
+        """Complete ``prompt``; hang up after ``cancel_after`` seconds, or after a ``timeout`` among the options."""
         patience = options.pop("timeout", cancel_after)
         if patience is None:
             self._post("/v1/completions", {"prompt": prompt, **options})

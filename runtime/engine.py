@@ -28,6 +28,7 @@ from sprat.runtime.backends.registry import (
     LoadRequest,
     choose,
     chosen_footprint,
+    chosen_request,
     open_backend,
     stream_bytes,
 )
@@ -167,7 +168,7 @@ class Engine:
             context=wanted.context,
             batch=wanted.batch,
             force=wanted.force,
-            isolated=wanted.isolate,
+            isolated=wanted.isolate or wanted.provider is not None,
         )
         request = LoadRequest(
             file=model.file,
@@ -182,15 +183,17 @@ class Engine:
             deterministic=wanted.deterministic,
             exact=wanted.exact,
             isolated=wanted.isolate,
+            shields=hasattr(os, "memfd_create"),  # Linux: what the two processes share
             gpu=GPUOption.of(wanted.gpu),
             accelerator=limits.accelerator,
             provider=wanted.provider_settings(limits.accelerator),
         )
         choice, tokenizer = choose(wanted.backend_name, request), model.tokenizer()
+        request = chosen_request(choice, request)
         budget = CacheBudget.of(chosen_footprint(choice, request), request.memory_bytes, stream_bytes(choice, request))
         identify = identifier(request, choice)
         with contextlib.ExitStack() as on_error:
-            backend = open_isolated(choice, request) if wanted.isolate else open_backend(choice, request)
+            backend = open_isolated(choice, request) if request.own_process else open_backend(choice, request)
             on_error.callback(backend.close)
             engine = cls(
                 backend,

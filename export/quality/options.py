@@ -44,7 +44,7 @@ class QualityOptions:
     Attributes:
         level: of :data:`LEVELS`.
         target: the bytes to aim at.
-        calibration: text files to calibrate with; the packaged text if there is none.
+        calibration: text files to calibrate with, beside a share of the packaged text; that alone if there is none.
         imatrix_out: where to write llama.cpp's imatrix of the text.
         file_format: ``gguf`` or ``onnx``.
         speed_weight: what the time of a token counts beside the divergence, see

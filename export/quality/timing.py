@@ -28,7 +28,7 @@ from sprat.text import human_seconds
 
 __all__ = ["QualityTime", "Reading", "quality_time"]
 
-_TOKENS = (16, 144)
+_TOKENS = (64, 576)  # with fewer, products with an expert's few tokens take longer for each
 _ROWS = (32, 288)
 
 
@@ -85,13 +85,21 @@ def quality_time(spec: ModelSpec, weights: WeightSource, tensors: Tensors, readi
     rounded = {step: work.rounded(step) for step in {*reading.steps, *(["search"] if reading.probes else [])}}
     measuring = comparing = 0.0
     if reading.probes:
-        n_states = work.n_layers * len(PROBES) * (2 * (spec.n_layers - 1) / 2 + 2 + work.n_matrices / 2)
-        probing = n_states * reading.probes * work.passes().per_unit
+        probing = _probe_passes(spec, work) * reading.probes * work.passes().per_unit
         measuring = passed + probing + rounded["search"] * (len(PROBES) + work.sampled_share)
     if reading.evaluation:
         head = spec.vocab_size * spec.hidden_size / work.layer_weights
         comparing = (1 + len(reading.steps)) * (work.n_layers + head) * work.passes().of(reading.evaluation)
     return QualityTime(measuring, sum(passed + rounded[step] for step in reading.steps), comparing)
+
+
+def _probe_passes(spec: ModelSpec, work: _Work) -> float:
+    """How often the tokens of the probes run through a layer, as :class:`~.measuring.probes.Probes` does it.
+
+    Before layer ``l`` there are ``1 + 2 * l`` probes, on average as many as there are layers. A layer starts with its
+    exact output, one sublayer for each matrix alone, both sublayers with all, and the MLP after the attention.
+    """
+    return len(PROBES) * work.n_layers * (spec.n_layers + 2.5 + work.n_matrices / 2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,8 +98,10 @@ class LlamaCppLoader(BackendLoader, name="llamacpp", preference=30):
         return None
 
     def isolated_request(self, request: LoadRequest) -> LoadRequest:
-        """With the result of the probe, which is a process of its own."""
-        return replace(request, use_extra_bufts=probe(request.file.path, readable=request.file.files()).use_extra_bufts)
+        """With the result of the probe, which is a process of its own; a GPU's driver needs more than a sandbox has."""
+        path, use = request.file.path, request.gpu_use
+        readable = request.file.files() if use is None else ()
+        return replace(request, use_extra_bufts=probe(path, use, request.context, readable=readable).use_extra_bufts)
 
     def load(self, request: LoadRequest) -> LlamaCppBackend:
         """Probe the file in a child process, then load it here with the settings that worked.

@@ -44,6 +44,7 @@ __all__ = [
     "choose",
     "chosen_footprint",
     "chosen_loader",
+    "chosen_request",
     "isolated_request",
     "open_backend",
     "stream_bytes",
@@ -68,6 +69,7 @@ class LoadRequest:
     cores: tuple[int, ...] = ()  # cores to pin threads to; empty for no pinning
     streams: bool = False  # experts are streamed from storage
     isolated: bool = False  # in a process of its own
+    shields: bool = False  # a backend that opens a device gets a process of its own: its driver can end it
     use_extra_bufts: bool | None = None  # of llama.cpp, where a probe was made; None to make it
     gpu: GPUOption = GPU_OFF  # what the caller says about the GPU
     accelerator: Accelerator | None = None  # of the device's profile
@@ -103,8 +105,14 @@ class LoadRequest:
         )
 
     @property
+    def own_process(self) -> bool:
+        """Whether the backend runs in a process of its own."""
+        opens_device = self.gpu_use is not None or (self.provider is not None and self.provider.opens_device)
+        return self.isolated or (self.shields and opens_device)
+
+    @property
     def _program_bytes(self) -> int:
-        isolation = isolation_bytes(self.spec.vocab_size) if self.isolated else 0
+        isolation = isolation_bytes(self.spec.vocab_size) if self.own_process else 0
         return program_bytes(self._tokenizer_size) + isolation
 
     @property
@@ -259,12 +267,12 @@ def _too_large(passed_over: dict[str, SpratError], request: LoadRequest) -> Does
 
 def chosen_footprint(choice: BackendChoice, request: LoadRequest) -> Footprint:
     """Memory that the chosen backend needs."""
-    return _loader(choice.name).footprint(_chosen(choice, request))
+    return _loader(choice.name).footprint(chosen_request(choice, request))
 
 
 def stream_bytes(choice: BackendChoice, request: LoadRequest) -> int:
     """What each stream of the chosen backend takes besides its KV entries."""
-    return _loader(choice.name).stream_bytes(_chosen(choice, request))
+    return _loader(choice.name).stream_bytes(chosen_request(choice, request))
 
 
 def chosen_loader(choice: BackendChoice) -> BackendLoader:
@@ -274,16 +282,17 @@ def chosen_loader(choice: BackendChoice) -> BackendLoader:
 
 def open_backend(choice: BackendChoice, request: LoadRequest) -> Backend:
     """Load the weights into the chosen backend."""
-    return _loader(choice.name).load(_chosen(choice, request))
+    return _loader(choice.name).load(chosen_request(choice, request))
 
 
-def _chosen(choice: BackendChoice, request: LoadRequest) -> LoadRequest:
+def chosen_request(choice: BackendChoice, request: LoadRequest) -> LoadRequest:
+    """``request`` with the placement that was chosen."""
     return replace(request, gpu_use=choice.gpu) if choice.gpu else request
 
 
 def isolated_request(choice: BackendChoice, request: LoadRequest) -> LoadRequest:
     """What the chosen backend loads in a process of its own, see :meth:`BackendLoader.isolated_request`."""
-    return _loader(choice.name).isolated_request(request)
+    return _loader(choice.name).isolated_request(chosen_request(choice, request))
 
 
 def _by_preference() -> list[BackendLoader]:

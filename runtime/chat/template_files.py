@@ -27,7 +27,6 @@ _NAMES_KEY = "tokenizer.chat_templates"
 _SPECIAL_TOKENS_KEY = "tokenizer.special_tokens_map"
 _ID_KEYS = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 _SENTENCEPIECE_IDS = {"bos": 1, "eos": 2, "unk": 0}  # llama.cpp's defaults
-_SPECIAL_TOKENS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ class StoredTemplates:
         if not paths:
             sources, problems = _from_config(files.config.get("chat_template"))
         names = {_key_name(name): source for name, source in sources.items()}
-        return cls(names, _special_tokens(files), tuple(problems))
+        return cls(names, files.special_names(), tuple(problems))
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> StoredTemplates:
@@ -137,27 +136,6 @@ def _from_config(entry: Any) -> tuple[dict[str, str], list[str]]:
 def _key_name(name: str) -> str:
     """``name`` as part of a key and of a file name, by gguf-py's rule."""
     return re.sub(r"[^0-9A-Za-z]", "_", name)
-
-
-def _special_tokens(files: TokenizerFiles) -> dict[str, str]:
-    """The special tokens that transformers hands to a template."""
-    entries = dict(files.config)
-    if "added_tokens_decoder" not in entries:
-        entries |= files.special_map
-    if isinstance(extra := entries.get("extra_special_tokens"), dict):
-        entries |= extra
-    standard = [f"{name}_token" for name in _SPECIAL_TOKENS]
-    others = sorted(name for name in entries if name.endswith("_token") and name not in standard)
-    if isinstance(extra, dict):
-        others += [name for name in extra if name not in others and name not in standard]
-    texts = {name: _token_text(entries.get(name)) for name in (*standard, *others)}
-    return {name: text for name, text in texts.items() if text is not None}
-
-
-def _token_text(entry: Any) -> str | None:
-    """The text of a token, which is a string or an AddedToken."""
-    text = entry.get("content") if isinstance(entry, dict) else entry
-    return text if isinstance(text, str) else None
 
 
 def _stored_special_tokens(text: Any) -> dict[str, str] | None:

@@ -77,10 +77,13 @@ class LoadOptions:
         gpu: ``"off"`` computes on the CPU. Everything else takes the ``llamacpp`` backend: ``"auto"`` the fastest split
             between a GPU's free memory and RAM, and the CPU where no GPU helps (:attr:`Engine.backend_choice` says
             why); ``"4GB"`` the same with so much of the GPU's memory, ``"on"`` everything on the GPU, or a
-            :class:`~sprat.devices.plan.placement.Placement`: these three are errors where they do not work.
+            :class:`~sprat.devices.plan.placement.Placement`: these three are errors where they do not work. On Linux
+            the driver is in a process of its own: when it crashes, calls raise
+            :class:`~sprat.errors.BackendDiedError`.
         provider: an execution provider of onnxruntime, for an ONNX model; the CPU computes the rest: ``"webgpu"``,
             ``"cuda"``, ``"coreml"``, ``"directml"``, ``"openvino"`` or ``"qnn"``. Its logits are first compared with
-            the CPU's, in a child process; wrong ones are an error. See docs/onnx.md.
+            the CPU's, in a child process; wrong ones are an error. Its driver is where that of ``gpu`` is. See
+            docs/onnx.md.
         provider_options: its options in onnxruntime's words, ``{"device_id": "1"}``; they replace those of ``device``.
         prefix_cache: keep the KV entries of prompts, so that the next one with the same beginning processes only the
             rest: at most those of one full context, and only what ``memory`` leaves beside sessions. A folder also
@@ -118,7 +121,9 @@ class LoadOptions:
         """
         gpu = GPUOption.of(self.gpu)
         if self.isolate and not gpu.is_off:
-            raise InputError(f"gpu is {self.gpu!r} with isolate=True, but it opens no device; drop one of the two")
+            raise InputError(
+                f"gpu is {self.gpu!r} with isolate=True, whose sandbox opens no device; drop one of the two"
+            )
         self._check_provider(gpu)
         if self.cache is not None and self.cache not in STORAGES:
             raise InputError(f"cache is {self.cache!r}, expected one of {', '.join(STORAGES)}, or None for the default")
@@ -138,8 +143,8 @@ class LoadOptions:
         others[f"backend={self.backend!r}"] = self.backend not in {"auto", "onnx"}
         if found := [name for name, is_set in others.items() if is_set]:
             raise InputError(
-                f"provider is {self.provider!r} with {', '.join(found)}, but providers are the onnx backend's, in this "
-                "process; drop one of the two"
+                f"provider is {self.provider!r} with {', '.join(found)}, but providers are the onnx backend's, and the "
+                "sandbox of isolate opens no device; drop one of the two"
             )
 
     def provider_settings(self, accelerator: Accelerator | None) -> ProviderSettings | None:

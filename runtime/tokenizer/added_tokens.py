@@ -1,13 +1,13 @@
 """Added tokens of a checkpoint: tokenizer.json, ``added_tokens_decoder`` in tokenizer_config.json, added_tokens.json.
 
 transformers reads all three, and so does sprat: a token that only one of them names is a token. Where several name it,
-the flags of ``added_tokens_decoder`` win, as in transformers.
+the flags of ``added_tokens_decoder`` win, as in transformers; a token that one of them calls special is special.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sprat.errors import TokenizerError
@@ -87,7 +87,7 @@ def parse_ids(ids: Mapping[str, int], special: Collection[str], source: str) -> 
 
 
 def merge_added_tokens(*lists: Iterable[AddedToken]) -> list[AddedToken]:
-    """All tokens, ordered by id; of several entries for a token the first counts.
+    """All tokens, ordered by id; of several entries for a token the first counts, and whether any is special.
 
     Raises:
         TokenizerError: two entries give one id two texts, or one text two ids; the message names both files.
@@ -106,6 +106,8 @@ def merge_added_tokens(*lists: Iterable[AddedToken]) -> list[AddedToken]:
                 f"{token.source}: the added token {token.text!r} has id {token.id}, but {same_text.id} in "
                 f"{same_text.source}; correct one of the two"
             )
+        if token.special and not same_id.special:
+            by_id[token.id] = replace(same_id, special=True)
     return sorted(by_id.values(), key=lambda token: token.id)
 
 

@@ -37,6 +37,8 @@ __all__ = ["TokenizerFiles", "has_tokenizer", "read_generation_config", "read_vo
 _VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", TIKTOKEN_NAME)  # the first has most
 _Json = dict[str, Any]
 _SPECIAL = ("bos", "eos", "unk", "pad")
+_KINDS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+_STANDARD = tuple(f"{kind}_token" for kind in _KINDS)
 _CONFIG, _SPECIAL_MAP, _ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 # llama.cpp's names for a pre-tokenizer that differ by the model: name, pre-tokenizer, a token that the model has
 _NAMED_BY_TOKEN = (
@@ -88,23 +90,37 @@ class TokenizerFiles:
         name = f"{kind}_token"
         return _content(self.config[name] if name in self.config else self.special_map.get(name))
 
+    def special_names(self) -> dict[str, str]:
+        """Name -> text of the special tokens that have a name, such as ``bos_token``, as transformers collects them."""
+        entries = self.config if "added_tokens_decoder" in self.config else {**self.config, **self.special_map}
+        extra, specific = (entries.get(f"{kind}_special_tokens") for kind in ("extra", "model_specific"))
+        own = {name: entry for name, entry in entries.items() if name.endswith("_token") and name not in _STANDARD}
+        own |= extra if isinstance(extra, dict) else {}
+        if not any(map(_content, own.values())) and isinstance(specific, dict):
+            own = specific
+        standard = {name: entries.get(name) for name in _STANDARD}
+        return {name: text for name, entry in (standard | own).items() if (text := _content(entry))}
+
     def special_texts(self) -> list[str]:
         """The texts of all tokens that the configs call special, in transformers' order."""
-        kinds = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
         lists = [
-            config.get(name) or []
+            config.get(name)
             for config in (self.config, self.special_map)
             for name in ("additional_special_tokens", "extra_special_tokens")
         ]
-        texts = [*map(self.special, kinds), *(_content(entry) for entries in lists for entry in entries)]
+        unnamed = [_content(entry) for entries in lists if isinstance(entries, list) for entry in entries]
+        texts = [*map(self.special, _KINDS), *self.special_names().values(), *unnamed]
         return [text for text in dict.fromkeys(texts) if text]
 
     def _added_tokens(self) -> list[AddedToken]:
-        return merge_added_tokens(
+        stored = parse_entries(self.tokenizer.get("added_tokens") or [], self.path.name)
+        tokens = merge_added_tokens(
             parse_decoder(self.config.get("added_tokens_decoder") or {}, _CONFIG),
-            parse_entries(self.tokenizer.get("added_tokens") or [], self.path.name),
+            stored,
             parse_ids(_read(self.path.with_name(_ADDED)), self.special_texts(), _ADDED),
         )
+        named = set(self.special_names().values()).difference(token.text for token in stored)
+        return [dataclasses.replace(token, special=token.special or token.text in named) for token in tokens]
 
 
 def read_vocabulary(files: TokenizerFiles) -> Vocabulary:
@@ -319,8 +335,9 @@ def _scores(merges: Sequence[str | list[str]], texts: list[str]) -> list[float]:
 
 
 def _content(entry: Any) -> str:
-    """The text of a special token in a config: a string or an AddedToken."""
-    return str(entry.get("content") if isinstance(entry, dict) else entry or "")
+    """The text of a special token in a config, which is a string or an AddedToken; "" for anything else."""
+    text = entry.get("content") if isinstance(entry, dict) else entry
+    return text if isinstance(text, str) else ""
 
 
 @contextlib.contextmanager

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import bisect
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from sprat.errors import TokenizerError
 from sprat.runtime.tokenizer.added_tokens import AddedToken
@@ -24,23 +23,28 @@ class SpecialTokens:
 
     Args:
         ids: text of each special token -> id.
-        added: tokens whose flags ``lstrip``, ``rstrip`` and ``single_word`` apply, as in ``tokenizers``.
+        added: tokens whose flags ``lstrip``, ``rstrip`` and ``single_word`` apply, as in ``tokenizers``; one that is
+            not special and holds a special token stays text, in one part.
 
     Raises:
         TokenizerError: the tokens are far longer than special tokens are.
     """
 
-    def __init__(self, ids: Mapping[str, int], added: Iterable[AddedToken] = ()) -> None:
+    def __init__(self, ids: Mapping[str, int], added: Collection[AddedToken] = ()) -> None:
         self._ids = ids
         self._flagged = {token.text: token for token in added if token.has_flags and token.text in ids}
-        self._sorted = sorted(ids)
-        self._longest = max(map(len, ids), default=0)
-        if sum(len(text) ** 2 for text in ids) > _MAX_SQUARES:
+        texts = [token.text for token in added if not (token.special or token.normalized or token.text in ids)]
+        inner = SpecialTokens(ids) if ids and texts else None
+        self._whole = frozenset(text for text in texts if inner and inner.split(text) != [text])
+        self._known = frozenset({*ids, *self._whole})
+        self._longest = max(map(len, self._known), default=0)
+        if sum(len(text) ** 2 for text in self._known) > _MAX_SQUARES:
             raise TokenizerError(
                 f"the {len(ids)} special tokens have up to {self._longest} characters, expected names of roles and "
                 "turns; convert the model again"
             )
-        self._first = re.compile(f"[{re.escape(''.join({text[:1] for text in ids}))}]" if ids else "(?!)")
+        first = "".join({text[:1] for text in self._known})
+        self._first = re.compile(f"[{re.escape(first)}]" if first else "(?!)")
 
     def split(self, text: str) -> list[str | int]:
         """Split ``text`` at special tokens: token ids, and the plain text between them."""
@@ -50,26 +54,21 @@ class SpecialTokens:
             at = match.start()
             token = self._token_at(text, at)
             end = at + len(token)
-            if token and self._stands_alone(token, text[at - 1 : at], text[end : end + 1]):
+            if token and token not in self._whole and self._stands_alone(token, text[at - 1 : at], text[end : end + 1]):
                 before, end = self._strip(token, text[start:at], text, end)
                 parts += [before, self._ids[token]]
                 start = end
             at = end if token else at + 1
         return [part for part in [*parts, text[start:]] if part != ""]
 
-    def ends_with_prefix(self, text: str) -> bool:
-        """Whether ``text`` ends with a proper prefix of a special token."""
-        longest = min(self._longest, len(text))
-        return any(self._is_proper_prefix(text[-n:]) for n in range(1, longest + 1))
-
     @functools.cached_property
     def _prefixes(self) -> dict[str, str]:
         """Each prefix of a token -> the longest token that it begins with, or ""."""
         longest = {"": ""}
-        for text in self._sorted:
+        for text in sorted(self._known):
             for end in range(1, len(text) + 1):
                 prefix = text[:end]
-                longest[prefix] = prefix if prefix in self._ids else longest[text[: end - 1]]
+                longest[prefix] = prefix if prefix in self._known else longest[text[: end - 1]]
         return longest
 
     def _token_at(self, text: str, at: int) -> str:
@@ -83,10 +82,6 @@ class SpecialTokens:
             else:
                 n_unknown = n_chars
         return prefixes[text[at : at + n_known]]
-
-    def _is_proper_prefix(self, prefix: str) -> bool:
-        at = bisect.bisect_right(self._sorted, prefix)
-        return at < len(self._sorted) and self._sorted[at].startswith(prefix)
 
     def _stands_alone(self, token: str, before: str, after: str) -> bool:
         """Whether ``single_word``, if the token has it, allows the characters beside it."""

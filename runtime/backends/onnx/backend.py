@@ -58,6 +58,17 @@ class ONNXLoader(BackendLoader, name="onnx", preference=40, reads="onnx"):
         why = missing_because()
         return BackendError(why) if why else None
 
+    def isolated_request(self, request: LoadRequest) -> LoadRequest:
+        """The same, once its provider was tried in a child process.
+
+        Raises:
+            BackendError: the provider rejects the model, is missing, or computes something else.
+        """
+        assert isinstance(request.file, ONNXFile)
+        if request.provider is not None:
+            check_provider(request.file, request.provider)
+        return request
+
     def load(self, request: LoadRequest) -> ONNXBackend:
         """Load the weights; onnxruntime packs matrices for this CPU. A provider is tried in a child process first.
 
@@ -65,8 +76,8 @@ class ONNXLoader(BackendLoader, name="onnx", preference=40, reads="onnx"):
             BackendError: onnxruntime rejects the model; or the provider does, is missing, or computes something else.
         """
         assert isinstance(request.file, ONNXFile)
-        if request.provider is not None:
-            check_provider(request.file, request.provider)
+        if not request.isolated:
+            self.isolated_request(request)
         return ONNXBackend(
             request.file,
             n_threads=request.n_threads,

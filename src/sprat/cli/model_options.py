@@ -56,7 +56,7 @@ def calibration_option(purpose: str) -> Callable[[Command], Command]:
         type=click.Path(exists=True, dir_okay=False),
         multiple=True,
         metavar="FILE",
-        help=f"Text to {purpose} with instead of the packaged text; may be repeated.",
+        help=f"Text to {purpose} with; the packaged text by default; may be repeated.",
     )
 
 

@@ -8,6 +8,7 @@ from tiny_checkpoint import write_tokenizer
 
 from sprat.errors import TokenizerError
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
+from sprat.runtime.tokenizer.hf_files import TokenizerFiles
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 SPM = Path(__file__).parents[2] / "data" / "sentencepiece" / "tokenizer.model"
@@ -154,6 +155,52 @@ def test_a_named_end_token_without_an_id_gets_the_next_one(tmp_path, vocabulary,
     for ours in (Tokenizer.from_file(tmp_path), Tokenizer.from_gguf(tokenizer_metadata(tmp_path))):
         assert ours.encode("<|done|>", parse_special=True) == [first]
         assert first in ours.eog_ids
+
+
+NAMED = {
+    "a key of the config": {"image_token": "<image>"},
+    "names and texts": {"extra_special_tokens": {"image_token": "<image>"}},
+    "as transformers 5 saves them": {"model_specific_special_tokens": {"picture": "<image>"}},
+    "texts": {"extra_special_tokens": ["<image>"]},
+}
+
+
+@pytest.mark.parametrize("config", NAMED.values(), ids=NAMED)
+def test_a_named_special_token_without_an_id_gets_the_next_one(tmp_path, config):
+    first = tokenizer_json(tmp_path)
+    edit(tmp_path / "tokenizer_config.json", **config)
+    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": N_ROWS}))
+    ours = Tokenizer.from_gguf(tokenizer_metadata(tmp_path))
+    ids = ours.encode("image_token<image>", parse_special=True)
+    assert ids[-1] == first
+    assert ours.decode(ids) == "image_token"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", NAMED.values(), ids=NAMED)
+def test_named_special_tokens_are_those_of_transformers(tmp_path, config):
+    transformers = pytest.importorskip("transformers", minversion="5.0")
+    tokenizer_json(tmp_path)
+    edit(tmp_path / "tokenizer_config.json", **config)
+    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": N_ROWS, "model_type": "llama"}))
+    judge, files = transformers.AutoTokenizer.from_pretrained(tmp_path), TokenizerFiles(tmp_path)
+    assert Tokenizer.from_files(files).encode("<image>", parse_special=True) == judge.encode("<image>")
+    assert files.special_names() == judge.special_tokens_map
+
+
+@pytest.mark.parametrize(("stored", "decoder"), [(True, False), (False, True), (None, False)])
+def test_a_token_is_special_if_one_file_says_so_or_it_ends_answers(tmp_path, stored, decoder):
+    tokenizer_json(tmp_path)
+    if stored is not None:
+        added = json.loads((tmp_path / "tokenizer.json").read_text())["added_tokens"]
+        entry = {"id": N_JSON, **flags("<done>", special=stored)}
+        edit(tmp_path / "tokenizer.json", added_tokens=[*added, entry])
+    edit(tmp_path / "tokenizer_config.json", added_tokens_decoder={N_JSON: flags("<done>", special=decoder)})
+    if stored is None:
+        edit(tmp_path / "tokenizer_config.json", eos_token="<done>")
+    ours = Tokenizer.from_file(tmp_path)
+    assert ours.decode([N_JSON]) == ""
+    assert N_JSON not in ours.encode("<done>")
 
 
 @pytest.mark.parametrize("ids", [{0: 1150, 1: 1160}, {0: 1151}, {1: 1150, 0: 1149}])

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sprat.errors import TokenizerError
+from sprat.runtime.tokenizer.added_tokens import AddedToken
 from sprat.runtime.tokenizer.special_tokens import SpecialTokens
 
 TEXTS = st.lists(st.text("<|a>", min_size=1, max_size=4), max_size=5, unique=True)
@@ -21,16 +22,14 @@ def test_parts_equal_those_of_a_regular_expression_with_the_longest_token_first(
     assert SpecialTokens(ids).split(text) == [part for part in expected if part != ""]
 
 
-@given(special=TEXTS, text=st.text("<|a>b", max_size=8))
-def test_a_prefix_of_a_special_token_at_the_end_of_a_text_is_found(special, text):
-    suffixes = {text[-n:] for n in range(1, len(text) + 1)}
-    prefixes = {token[:n] for token in special for n in range(1, len(token))}
-    assert SpecialTokens(dict.fromkeys(special, 0)).ends_with_prefix(text) == bool(suffixes & prefixes)
-
-
 @pytest.mark.parametrize("first", ["[", "]", "^", "\\", "-", "｜"])
 def test_any_character_may_begin_a_special_token(first):
     assert SpecialTokens({f"{first}x": 5, "<y>": 6}).split(f"a{first}xb<y>") == ["a", 5, "b", 6]
+
+
+def test_a_visible_token_that_holds_a_special_one_stays_text():
+    visible = AddedToken(id=7, text="<y>b", special=False)
+    assert SpecialTokens({"<y>": 6}, [visible]).split("<y>b<y>a<y>b") == ["<y>b", 6, "a<y>b"]
 
 
 def test_tokens_that_almost_match_everywhere_take_little_time():

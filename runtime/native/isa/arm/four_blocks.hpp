@@ -24,7 +24,7 @@ template <BlockDecoder D> struct Steps<D> {
         return {D::codes(g, 4 * c), D::codes(g, 4 * c + 1), D::codes(g, 4 * c + 2),
                 D::codes(g, 4 * c + 3)};
     }
-    static INLINE Input input(const int8_t *q) { return q; }
+    static INLINE Input input(const Token &x, int64_t block) { return x.q + 32 * block; }
     static INLINE F add(F total, const Codes &codes, Input x, const F8 *scale, int c) {
         const B32 *b = codes.block;
         if constexpr (D::kHalves) {

@@ -24,6 +24,7 @@ constexpr int kNRVectors = 2, kMR = 4;
 // Streams of reads per thread (gemm/gemv.hpp). No constant of this file was timed on a board yet.
 constexpr int kGemvRows = 2;
 constexpr int kGemvTokens = 2;  // of a pass over the rows
+constexpr int kMinPreparedTokens = 1;
 // Tokens from which GEMM is faster: with fewer, unpacking a panel costs more than it saves.
 constexpr int kMinGemmTokens = 6;
 // Micro-kernel of attention, 4 x 16: 16 sums, 4 registers of B, one broadcast of A.
