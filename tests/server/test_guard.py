@@ -104,7 +104,9 @@ def test_a_body_over_the_limit_is_refused(student):
 
 
 def test_a_body_that_is_announced_over_the_limit_is_not_waited_for(guarded):
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Length: {10**12}\r\n\r\n"
+    head = (
+        f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Length: {10**12}\r\n\r\n"
+    )
     address = urlsplit(guarded.address)
     with socket.create_connection((address.hostname, address.port), timeout=20) as client:
         client.sendall(head.encode())  # and nothing of the body
