@@ -139,7 +139,7 @@ fuzz-native: $(VENV)/.native
 		cmake --build --preset fuzz --parallel 2
 	$(BIN)/python fuzz/fuzz_native.py --seconds $(SECONDS)
 
-soak: $(VENV)/.test $(VENV)/.onnx
+soak: $(VENV)/.test $(VENV)/.onnx $(VENV)/.serve
 	PYTHONPATH=fuzz:tests/support $(BIN)/python -m soak --seconds $(SECONDS)
 
 wheels: $(VENV)/.wheels

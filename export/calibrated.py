@@ -13,8 +13,7 @@ from sprat.export.quality.budget import Tensors
 from sprat.export.quality.fast import fast_allocation, fast_recipe
 from sprat.export.quality.fitted import fitted_mix
 from sprat.export.quality.options import QualityOptions, Target
-from sprat.export.quality.plan import expected_time, plan_quality, quality_digest, text_of
-from sprat.export.quality.speed import predicted_tokens_per_s
+from sprat.export.quality.plan import QualityPlanner
 from sprat.export.quality.timing import QualityTime
 from sprat.progress import Progress, ReportProgress
 from sprat.quant.recipe import KEEP, Recipe
@@ -57,10 +56,7 @@ def calibration_digest(prepared: PreparedExport, options: ExportOptions) -> str:
     """
     if prepared.quality is not None:
         return prepared.quality.digest
-    wanted = wanted_quality(prepared, options)
-    _check(prepared, options, wanted.level)
-    sequences = text_of(wanted, prepared.tokenizer)
-    return quality_digest(prepared.checkpoint, prepared.recipe, wanted, sequences)
+    return _planner(prepared, options).digest()
 
 
 def calibrate(prepared: PreparedExport, options: ExportOptions, progress: ReportProgress) -> PreparedExport:
@@ -70,19 +66,14 @@ def calibrate(prepared: PreparedExport, options: ExportOptions, progress: Report
         InputError: the options do not go with a calibrated export, no file of the wanted size exists, or the model's
             text side cannot be read.
     """
-    wanted = wanted_quality(prepared, options)
-    _check(prepared, options, wanted.level)
-    checkpoint, tokenizer = prepared.checkpoint, prepared.tokenizer
-    if wanted.level != "fast":  # which takes hardly longer than this estimate
-        said = f"--quality {wanted.level}: {quality_seconds(prepared, options).text()}"
+    planner = _planner(prepared, options)
+    level = planner.options.level
+    if level != "fast":  # which takes hardly longer than this estimate
+        said = f"--quality {level}: {planner.expected_time().text()}"
         progress(Progress(0, 1, "reading the source", note=said))
-    checkpoint.verify_complete(progress)
-
-    def file_size(recipe: Recipe) -> int:
-        return _file_size(prepared, recipe, options)
-
-    found = plan_quality(checkpoint, prepared.recipe, wanted, tokenizer, file_size, progress)
-    artifacts = lay_out(checkpoint, found.recipe, tokenizer, options, found.rounding)
+    prepared.checkpoint.verify_complete(progress)
+    found = planner.plan(progress)
+    artifacts = lay_out(prepared.checkpoint, found.recipe, prepared.tokenizer, options, found.rounding)
     laid_out = _with_formats(prepared, found.recipe, artifacts)
     return replace(laid_out, quality=found.report)
 
@@ -93,9 +84,17 @@ def quality_seconds(prepared: PreparedExport, options: ExportOptions) -> Quality
     Raises:
         InputError: as :func:`calibrate`.
     """
+    return _planner(prepared, options).expected_time()
+
+
+def _planner(prepared: PreparedExport, options: ExportOptions) -> QualityPlanner:
     wanted = wanted_quality(prepared, options)
     _check(prepared, options, wanted.level)
-    return expected_time(prepared.checkpoint, prepared.recipe, wanted, prepared.tokenizer)
+
+    def file_size(recipe: Recipe) -> int:
+        return _file_size(prepared, recipe, options)
+
+    return QualityPlanner(prepared.checkpoint, prepared.recipe, wanted, prepared.tokenizer, file_size)
 
 
 def with_fast_formats(prepared: PreparedExport, options: ExportOptions) -> PreparedExport:
@@ -133,7 +132,7 @@ def _with_formats(prepared: PreparedExport, recipe: Recipe, artifacts: Mapping[s
     before, spec = prepared.plan.footprint, prepared.checkpoint.spec
     footprint = planned_footprint(spec, recipe, context=before.context).of_batch(before.batch)
     plan = replace(prepared.plan, footprint=footprint)
-    speed = predicted_tokens_per_s(plan, spec, prepared.checkpoint.shapes, recipe)
+    speed = plan.prediction.decode_tokens_per_s if plan.prediction else None
     said = [f"predicted with these formats on {plan.profile.name}: {format_number(speed)} tokens/s"] if speed else []
     return replace(found, plan=plan, notes=(*prepared.notes, *said))
 

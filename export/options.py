@@ -79,7 +79,7 @@ class ExportOptions:
         target_bpw: the size as bits per weight, scales included.
         match_size: the size as that of another file.
         max_kld: the smallest file whose mean KL divergence on the evaluation text is at most this.
-        calibration: text files to calibrate with instead of the packaged text.
+        calibration: text files to calibrate with, beside a quarter of packaged text; the packaged text by default.
         imatrix_out: write what the calibration found about inputs as llama.cpp's imatrix, for llama-quantize.
         prune_experts: share of each layer's routed experts to leave out, ``0.25``: those that add least to the
             calibration text.

@@ -1,7 +1,7 @@
 """``make soak SECONDS=600``: requests at random, for a long time; nothing may grow.
 
 Each request goes to a driver: an engine of each backend, in this process or isolated. A driver for something else that
-answers requests (a server) is a class with the methods of :class:`Driver` and a line in :data:`DRIVERS`. Requests are
+answers requests is a class with the methods of :class:`Driver` and a line in :data:`DRIVERS`. Requests are
 cancelled, time out, are wrong, need too much memory, and are left half read at random; clocks jump meanwhile (the wall
 clock, as Python sees it). After the first tenth of the time, which fills caches, resident memory, descriptors and
 threads must stay: a table, and one JSON object last. The exit status is 1 if something grew or another error than
@@ -26,6 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 from unittest import mock
+
+from soak_server import ServerDriver
 
 from sprat.errors import DoesNotFitError, SpratError
 from sprat.runtime.engine import Engine
@@ -137,6 +139,7 @@ DRIVERS: dict[str, Callable[[Path], Driver]] = {
     "reference": lambda path: EngineDriver(path, backend="reference"),
     "onnx": lambda path: EngineDriver(path, backend="onnx"),
     "isolated": lambda path: EngineDriver(path, backend="native", isolate=True),
+    "server": ServerDriver,
 }
 
 

@@ -212,9 +212,11 @@ class KeptFormats(Recipe):
 
     Attributes:
         formats: canonical name -> format.
+        bits_per_weight: mean over all weights, scales included.
     """
 
     formats: Mapping[str, BlockFormat] = field(default_factory=dict)
+    bits_per_weight: float = 0.0
 
     @classmethod
     def of(cls, formats: Mapping[str, BlockFormat], n_weights: Mapping[str, int], name: str = KEEP) -> Self:
@@ -230,7 +232,17 @@ class KeptFormats(Recipe):
             totals[format.name] += n_weights[tensor]
         most = totals.most_common(1)[0][0]
         default = next(format for format in formats.values() if format.name == most)
-        return cls(name, default, formats=formats)
+        bits = sum(n_weights[tensor] * format.bits_per_weight for tensor, format in formats.items())
+        return cls(name, default, formats=formats, bits_per_weight=bits / max(1, sum(n_weights.values())))
+
+    def encoding(self, main: BlockFormat) -> str:
+        """What file names say: ``INT4``, as asked for, or ``MIX_3_4BPW``; a mix is not what its commonest format is.
+
+        The name of a kept source is that of its formats.
+        """
+        if self.name == KEEP:
+            return main.name
+        return self.name.upper() if self.name in _RECIPES else f"MIX_{self.bits_per_weight:.1f}BPW".replace(".", "_")
 
     def _wanted(self, name: str, shape: tuple[int, ...]) -> BlockFormat:
         rules = () if len(shape) <= 1 or _KEPT_F32.search(name) else reversed(self.rules)

@@ -18,9 +18,8 @@ from sprat.export.prepare import prepare
 from sprat.export.quality.budget import Tensors, tensor_bytes
 from sprat.export.quality.measuring.layer_pass import LayerPass, Replaced
 from sprat.export.quality.measuring.score import ratio, score
-from sprat.export.quality.plan import plan_quality
+from sprat.export.quality.plan import QualityPlanner
 from sprat.export.source.checkpoint import Checkpoint
-from sprat.progress import no_progress
 from sprat.quant.formats import get_format
 from sprat.runtime.weights import Weight
 
@@ -42,7 +41,7 @@ def onnx_vs_k_quant(
     fixed = sum(tensor_bytes(tensors.shapes[name], format) for name, format in tensors.fixed.items())
     bits = 8 * (fixed + sum(linears.values()) * _BITS / 8) / tensors.n_weights
     options = ExportOptions(**wanted, target_bpw=bits, calibration=calibration).calibrated
-    plan = plan_quality(checkpoint, before.recipe, options, before.tokenizer, lambda _recipe: 0, no_progress)
+    plan = QualityPlanner(checkpoint, before.recipe, options, before.tokenizer, lambda _recipe: 0).plan()
     ours, theirs = {}, {}
     for name in linears:
         weight = checkpoint.weight(name)

@@ -63,10 +63,14 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         cycles = [(1e9 * some.count * some.clock_ghz.value, self.cores[some.kind]) for some in cores]
         return sum(hz / core.one_token for hz, core in cycles), sum(hz / core.many_tokens for hz, core in cycles)
 
-    def relative_cycles(self, cores: tuple[Cores, ...], format: str) -> float:
-        """Cycles of a product with one token in a block format over those in Q4_0; 1 where it was not counted."""
-        counted = [self.cores[some.kind].one_token_of for some in cores if some.kind in self.cores]
-        return max((cycles[format] / cycles["Q4_0"] for cycles in counted if format in cycles), default=1.0)
+    def relative_cycles(self, cores: tuple[Cores, ...]) -> dict[str, float]:
+        """Block format -> cycles of a product with one token over those in Q4_0, by the slowest kind counted."""
+        relative: dict[str, float] = {}
+        for some in cores:
+            cycles = self.cores[some.kind].one_token_of if some.kind in self.cores else {}
+            for format, of_format in cycles.items():
+                relative[format] = max(relative.get(format, 0.0), of_format / cycles["Q4_0"])
+        return relative
 
     def error(self, cores: tuple[Cores, ...]) -> float:
         """The largest error of these kinds."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-__all__ = ["AS_IT_IS", "SHORTEST_CONTEXT", "AttentionCost", "Footprint", "LayerBytes", "PassCost"]
+__all__ = ["AS_IT_IS", "SHORTEST_CONTEXT", "AttentionCost", "Footprint", "FormatShare", "LayerBytes", "PassCost"]
 
 AS_IT_IS = "as it is"  # the quantization of a file that is planned for unchanged
 SHORTEST_CONTEXT = 256  # a context that is shortened to fit is a multiple of this many tokens
@@ -68,6 +68,15 @@ class LayerBytes:
     experts_bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class FormatShare:
+    """What one block format has of a part of a model: shares of its bytes and of its weights."""
+
+    format: str
+    bytes_share: float
+    weights_share: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassCost:
     """What a forward pass reads and computes. A product costs two operations per weight and token.
@@ -87,11 +96,15 @@ class PassCost:
         n_experts_per_token: experts that the router selects per token and layer.
         f16_cache_bytes_per_token: KV entries of a token in float16, in all layers.
         layers: bytes of each layer; empty where they are not known.
+        n_heads: attention heads of a layer; 0 where they are not known.
         n_layers: layers of the model.
         attention: ways to compute one layer's attention; the runtime takes the cheapest.
         attention_values: query values plus attention output values of a token, in all layers.
         cache_bytes_per_token: KV entries of a token, in all layers.
         n_calls: kernel calls of a pass.
+        dense_formats: block formats of the matrices that every token uses; empty where they are not known.
+        head_formats: of the output head.
+        expert_formats: of the routed experts.
     """
 
     dense_bytes: int
@@ -113,6 +126,10 @@ class PassCost:
     n_experts_per_token: int = 0
     f16_cache_bytes_per_token: int = 0
     layers: tuple[LayerBytes, ...] = ()
+    n_heads: int = 0
+    dense_formats: tuple[FormatShare, ...] = ()
+    head_formats: tuple[FormatShare, ...] = ()
+    expert_formats: tuple[FormatShare, ...] = ()
 
     @property
     def is_mla(self) -> bool:

@@ -36,5 +36,5 @@ class FormatSpeed:
 
     def seconds(self, n_weights: float, n_bytes: float, format: str) -> float:
         """The longer of reading ``n_bytes`` and computing with ``n_weights`` in ``format``."""
-        relative = load_counted().relative_cycles(self.profile.fast_cores, format)
+        relative = load_counted().relative_cycles(self.profile.fast_cores).get(format, 1.0)
         return max(n_bytes / self.read_bytes, n_weights * relative / self.products)

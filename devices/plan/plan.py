@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from sprat.devices.plan.counted import load_counted
 from sprat.devices.plan.efficiency import load_efficiency
 from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.gpu import GPUFit, GPUPlan, fit_gpu, plan_gpu
@@ -234,7 +235,8 @@ class Plan:
             return None
         efficiency = load_efficiency()
         rates = device_rates(self.profile, efficiency, self.storage)
-        return Predictor(self.footprint.pass_cost, rates, efficiency, resident_share)
+        cycles = load_counted().relative_cycles(self.profile.fast_cores)
+        return Predictor(self.footprint.pass_cost, rates, efficiency, resident_share, cycles)
 
     @property
     def graphics(self) -> GPUFit | None:

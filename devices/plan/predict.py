@@ -1,6 +1,7 @@
 """Time of a forward pass on a device: a roofline over its cost (Williams, Waterman and Patterson, CACM 52(4), 2009).
 
-A product takes the larger of the times to read its weights and to compute; attention the sum of its operations and of
+A product takes the larger of the times to read its weights and to compute, each block format for itself, since some
+of few bytes take many instructions with one token; attention the sum of its operations and of
 reading the KV cache; every kernel call a constant; streamed experts the time to read them from storage. These run one
 after another, so their times add up.
 """
@@ -8,12 +9,13 @@ after another, so their times add up.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 
 from sprat.devices.parts import Basis
 from sprat.devices.plan.counted import load_counted
 from sprat.devices.plan.efficiency import Efficiency, Factors
-from sprat.devices.plan.footprint import PassCost
+from sprat.devices.plan.footprint import FormatShare, PassCost
 from sprat.devices.profile import DeviceProfile, Storage
 
 __all__ = ["PREFILL_CHUNK", "Limit", "PartTimes", "PassTime", "Predictor", "Rates", "device_rates"]
@@ -142,6 +144,7 @@ class _Product:
     n_bytes: float  # read from memory
     ops: float
     rows: float  # output values
+    formats: Sequence[FormatShare] = ()  # of its weights, with one token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,12 +172,14 @@ class Predictor:
         rates: rates of the device.
         efficiency: shares of these rates that the engine reaches.
         resident_share: share of the routed experts' bytes that stay in memory.
+        cycles: block format -> cycles of a product with one token over those of Q4_0; 1 for others.
     """
 
     cost: PassCost
     rates: Rates
     efficiency: Efficiency
     resident_share: float = 1.0
+    cycles: Mapping[str, float] = field(default_factory=dict)
 
     def decode(self, past: int) -> PassTime:
         """One token at depth ``past``."""
@@ -198,9 +203,14 @@ class Predictor:
     def _pass(self, n_tokens: int, past: int, factors: Factors, int8_ops: float, resident: float) -> PartTimes:
         cost, rates = self.cost, self.rates
         missed = rates.missed_share(cost.matrix_bytes + cost.cache_bytes_per_token * past)
-        dense = _Product(cost.dense_bytes * missed, 2 * n_tokens * cost.dense_weights, n_tokens * cost.dense_rows)
+        dense = _Product(
+            cost.dense_bytes * missed,
+            2 * n_tokens * cost.dense_weights,
+            n_tokens * cost.dense_rows,
+            cost.dense_formats if n_tokens == 1 else (),
+        )
         # The output head runs for the last token of a pass only.
-        head = _Product(cost.head_bytes * missed, 2 * cost.head_weights, cost.head_rows)
+        head = _Product(cost.head_bytes * missed, 2 * cost.head_weights, cost.head_rows, cost.head_formats)
         return PartTimes(
             dense=self._product(dense, factors, int8_ops),
             experts=self._experts(n_tokens, factors, int8_ops, missed, resident),
@@ -212,14 +222,19 @@ class Predictor:
     def _product(self, product: _Product, factors: Factors, int8_ops: float, reached: float = 1.0) -> PassTime:
         memory_s = product.n_bytes / (self.rates.read_bytes * factors.memory * reached)
         compute_s = product.ops / (int8_ops * factors.compute * reached)
-        rows = PassTime(compute_s=product.rows * factors.row / (int8_ops * factors.compute))
-        return rows + (PassTime(memory_s=memory_s) if memory_s > compute_s else PassTime(compute_s=compute_s))
+        total = PassTime(compute_s=product.rows * factors.row / (int8_ops * factors.compute))
+        for part in product.formats or (FormatShare("Q4_0", 1.0, 1.0),):
+            reading = memory_s * part.bytes_share
+            computing = compute_s * part.weights_share * self.cycles.get(part.format, 1.0)
+            total += PassTime(memory_s=reading) if reading > computing else PassTime(compute_s=computing)
+        return total
 
     def _experts(self, n_tokens: int, factors: Factors, int8_ops: float, missed: float, resident: float) -> PassTime:
         cost = self.cost
         n_bytes = cost.experts_read(n_tokens) * cost.expert_bytes
         chosen = n_tokens * cost.n_moe_layers * cost.n_experts_per_token
-        product = _Product(n_bytes * missed, 2 * chosen * cost.expert_weights, chosen * cost.expert_rows)
+        formats = cost.expert_formats if n_tokens == 1 else ()
+        product = _Product(n_bytes * missed, 2 * chosen * cost.expert_weights, chosen * cost.expert_rows, formats)
         storage_s = n_bytes * (1 - resident) / (self.rates.random_bytes * factors.storage)
         return self._product(product, factors, int8_ops, factors.experts) + PassTime(storage_s=storage_s)
 

@@ -52,10 +52,11 @@ class FrontierModel:
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """Weights, and the bytes of each tensor in a file of them."""
+    """Weights, and the bytes and the block format of each tensor in a file of them."""
 
     weights: WeightSource
     sizes: Mapping[str, int]
+    formats: Mapping[str, str]
 
 
 def measure_frontier(
@@ -81,24 +82,22 @@ def measure_frontier(
     files |= theirs
     layers = LayerPass(model.checkpoint.spec, model.checkpoint, model.held_out)
     scores = score(layers, {" ".join(key): file.weights for key, file in files.items()})
-    return [
-        _point(model, maker, mix, file.sizes, scores[f"{maker} {mix}"], devices) for (maker, mix), file in files.items()
-    ]
+    return [_point(model, maker, mix, file, scores[f"{maker} {mix}"], devices) for (maker, mix), file in files.items()]
 
 
 def _point(
-    model: FrontierModel, maker: str, mix: str, sizes: Mapping[str, int], found: Score, devices: Sequence[DeviceProfile]
+    model: FrontierModel, maker: str, mix: str, file: _File, found: Score, devices: Sequence[DeviceProfile]
 ) -> FrontierPoint:
     n_weights = sum(math.prod(tensor.shape) for tensor in model.checkpoint.tensors.values())
     return FrontierPoint(
         maker=maker,
         mix=mix,
-        nbytes=sum(sizes.values()),
-        bits_per_weight=8 * sum(sizes.values()) / n_weights,
+        nbytes=sum(file.sizes.values()),
+        bits_per_weight=8 * sum(file.sizes.values()) / n_weights,
         kld=found.mean,
         kld_error=found.error,
         same_top=float(found.same_top.mean()),
-        tokens_per_s=dict(_speeds(model, sizes, devices)),
+        tokens_per_s=dict(_speeds(model, file, devices)),
     )
 
 
@@ -120,20 +119,19 @@ def _ours(model: FrontierModel, recipe: Recipe, theirs: _File | None, step: str,
         report,
     )
     sizes = {name: tensor_bytes(shape, found.formats[name]) for name, shape in shapes.items()}
-    return _File(Replaced(model.checkpoint, rounded), sizes)
+    return _File(Replaced(model.checkpoint, rounded), sizes, {name: each.name for name, each in found.formats.items()})
 
 
 def _theirs(model: FrontierModel, mix: str) -> _File:
     assert model.unquantized is not None, "the caller checked"
     imatrix = {name: rows for name, rows in model.measured.mean_squares.items() if name.startswith("blk.")}
     file = GGUFFile.open(llama_quantize(model.unquantized, model.folder / f"{mix}.gguf", mix, imatrix))
-    return _File(file, {name: info.nbytes for name, info in file.tensors.items()})
+    sizes = {name: info.nbytes for name, info in file.tensors.items()}
+    return _File(file, sizes, {name: info.type_name for name, info in file.tensors.items()})
 
 
-def _speeds(
-    model: FrontierModel, sizes: Mapping[str, int], devices: Sequence[DeviceProfile]
-) -> Iterator[tuple[str, float]]:
-    footprint = footprint_of_sizes(model.checkpoint.spec, sizes, quant="")
+def _speeds(model: FrontierModel, file: _File, devices: Sequence[DeviceProfile]) -> Iterator[tuple[str, float]]:
+    footprint = footprint_of_sizes(model.checkpoint.spec, file.sizes, file.formats, quant="")
     for profile in devices:
         prediction = Plan(profile, footprint, profile.usable_bytes).prediction
         if prediction:

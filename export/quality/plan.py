@@ -15,7 +15,7 @@ import numpy as np
 
 from sprat.arrays import I32Array, U8Array
 from sprat.errors import InputError
-from sprat.export.calibration import calibration_sequences, hold_out
+from sprat.export.calibration import calibration_sequences, hold_out, with_packaged
 from sprat.export.quality.budget import (
     Allocation,
     Cost,
@@ -54,13 +54,10 @@ from sprat.runtime.tokenizer.tokenizer import Tokenizer
 __all__ = [
     "MAX_COMPARED",
     "QualityPlan",
+    "QualityPlanner",
     "calibration_and_evaluation",
     "evaluation_sequences",
-    "expected_time",
     "measure_source",
-    "plan_quality",
-    "quality_digest",
-    "text_of",
 ]
 
 MAX_COMPARED = 500_000_000
@@ -68,6 +65,7 @@ MAX_COMPARED = 500_000_000
 
 _PROBE_TOKENS = {"balanced": 768, "best": 1536}
 _STEPS = {"balanced": ("search", "feedback"), "best": ("search", "feedback", "descent")}
+_KEPT = 2  # tensors: gate and up of a layer's experts are read in turn
 _KLD_ROUNDS = 4
 _KLD_MARGIN = 0.97  # of the limit, to aim at
 
@@ -106,11 +104,12 @@ class _InMemory:
 
 @dataclass(frozen=True, slots=True)
 class _Streamed:
-    """Tensors that are rounded when they are written."""
+    """Tensors that are rounded when they are written; the last two are kept, since a writer reads chunks of them."""
 
     digest: str
     names: frozenset[str]
     rounder: Rounder
+    kept: dict[str, U8Array] = field(default_factory=dict)
 
     def has(self, name: str) -> bool:
         """Whether it is rounded here."""
@@ -118,73 +117,12 @@ class _Streamed:
 
     def round(self, name: str, format: BlockFormat) -> U8Array:
         """Its packed rows."""
-        packed = self.rounder.round(name, format)
-        return packed.reshape(-1, packed.shape[-1])
-
-
-def plan_quality(
-    checkpoint: Checkpoint,
-    recipe: Recipe,
-    options: QualityOptions,
-    tokenizer: Mapping[str, Any],
-    file_size: Callable[[Recipe], int],
-    progress: ReportProgress,
-) -> QualityPlan:
-    """Choose formats and codes for the least divergence in the wanted bytes.
-
-    Args:
-        checkpoint: the source.
-        recipe: what the export would do without calibration; its size is the target where none is given, and the
-            tensors of its rules keep their formats.
-        options: level, target and text.
-        tokenizer: the ``tokenizer.*`` keys.
-        file_size: bytes of the file under a recipe.
-        progress: called during measuring and rounding.
-
-    Raises:
-        InputError: the target is too small, the text too short, or no size reaches the wanted divergence.
-    """
-    planner = _Planner(checkpoint, recipe, options, tokenizer, file_size, progress)
-    return planner.fast() if options.level == "fast" else planner.calibrated()
-
-
-def expected_time(
-    checkpoint: Checkpoint, recipe: Recipe, options: QualityOptions, tokenizer: Mapping[str, Any]
-) -> QualityTime:
-    """How long :func:`plan_quality` and the rounding of its tensors take on this machine; one layer is timed.
-
-    Raises:
-        InputError: the text is too short.
-    """
-    planner = _Planner(checkpoint, recipe, options, tokenizer, lambda _recipe: 0, no_progress)
-    return quality_time(checkpoint.spec, checkpoint, planner.tensors, planner.reading())
-
-
-def text_of(options: QualityOptions, tokenizer: Mapping[str, Any]) -> list[I32Array]:
-    """The token ids that a level reads, held-out ones included.
-
-    Raises:
-        InputError: a file cannot be read as UTF-8, or the text is too short.
-        TokenizerError: the level measures, and the model has no tokenizer.
-    """
-    return glance(tokenizer) if options.level == "fast" else calibration_sequences(tokenizer, options.calibration)
-
-
-def quality_digest(
-    checkpoint: Checkpoint, recipe: Recipe, options: QualityOptions, sequences: Sequence[I32Array]
-) -> str:
-    """SHA-256 of everything that decides formats and codes; reads no weight beyond the source's hash.
-
-    Args:
-        checkpoint: the source.
-        recipe: what the export would do without calibration.
-        options: level, target and text.
-        sequences: :func:`text_of` them.
-    """
-    request = f"{options.level} {options.target} {options.file_format} {recipe.name} {' '.join(map(str, recipe.rules))}"
-    if options.speed_weight:
-        request += f" {options.speed_weight} {options.device}"
-    return measurements_digest(checkpoint.hash(), sequences, allocated_formats(), request)
+        if name not in self.kept:
+            if len(self.kept) == _KEPT:
+                del self.kept[next(iter(self.kept))]
+            packed = self.rounder.round(name, format)
+            self.kept[name] = packed.reshape(-1, packed.shape[-1])
+        return self.kept[name]
 
 
 def measure_source(
@@ -217,18 +155,34 @@ def measure_source(
 
 
 @dataclass(slots=True)
-class _Planner:
+class QualityPlanner:
+    """Chooses formats and codes for the least divergence in the wanted bytes.
+
+    Args:
+        checkpoint: the source.
+        recipe: what the export would do without calibration; its size is the target where none is given, and the
+            tensors of its rules keep their formats.
+        options: level, target and text.
+        tokenizer: the ``tokenizer.*`` keys.
+        file_size: bytes of the file under a recipe.
+
+    Raises:
+        InputError: a text file cannot be read as UTF-8, the text is too short, or the model is too large for ONNX.
+        TokenizerError: the level measures, and the model has no tokenizer.
+    """
+
     checkpoint: Checkpoint
     recipe: Recipe
     options: QualityOptions
     tokenizer: Mapping[str, Any]
     file_size: Callable[[Recipe], int]
-    progress: ReportProgress
+    progress: ReportProgress = no_progress
     tensors: Tensors = field(init=False)
     text: list[I32Array] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.text = text_of(self.options, self.tokenizer)
+        files, is_fast = self.options.calibration, self.options.level == "fast"
+        self.text = glance(self.tokenizer) if is_fast else calibration_sequences(self.tokenizer, files)
         self.tensors = Tensors.of(self.checkpoint.shapes, self.recipe, self.options.file_format)
         if self.options.file_format == "onnx" and self.tensors.n_weights > MAX_COMPARED:
             raise InputError(
@@ -236,10 +190,34 @@ class _Planner:
                 f"weights, expected at most {MAX_COMPARED / 1e6:.0f}M; write a GGUF"
             )
 
-    def _texts(self) -> tuple[Sequence[I32Array], Sequence[I32Array]]:
-        return calibration_and_evaluation(self.text, self.tokenizer, is_own=bool(self.options.calibration))
+    def plan(self, progress: ReportProgress = no_progress) -> QualityPlan:
+        """Measure, allocate, round and compare, as the level asks; ``progress`` is called in between.
 
-    def reading(self) -> Reading:
+        Raises:
+            InputError: the target is too small, or no size reaches the wanted divergence.
+        """
+        self.progress = progress
+        return self._fast() if self.options.level == "fast" else self._calibrated()
+
+    def expected_time(self) -> QualityTime:
+        """How long :meth:`plan` and the rounding of its tensors take on this machine; one layer is timed."""
+        return quality_time(self.checkpoint.spec, self.checkpoint, self.tensors, self._reading())
+
+    def digest(self) -> str:
+        """SHA-256 of everything that decides formats and codes; reads no weight beyond the source's hash."""
+        options, recipe = self.options, self.recipe
+        rules = " ".join(map(str, recipe.rules))
+        request = f"{options.level} {options.target} {options.file_format} {recipe.name} {rules}"
+        if options.speed_weight:
+            request += f" {options.speed_weight} {options.device}"
+        return measurements_digest(self.checkpoint.hash(), self.text, allocated_formats(), request)
+
+    def _texts(self) -> tuple[Sequence[I32Array], Sequence[I32Array]]:
+        is_own = bool(self.options.calibration)
+        kept, held_out = calibration_and_evaluation(self.text, self.tokenizer, is_own=is_own)
+        return with_packaged(kept, self.tokenizer) if is_own else kept, held_out
+
+    def _reading(self) -> Reading:
         """What the level reads, and does."""
         level = self.options.level
         if level == "fast":
@@ -250,9 +228,9 @@ class _Planner:
             return Reading(_n_tokens(sequences), _n_tokens(probed), 0, _STEPS[level][-1:])
         return Reading(_n_tokens(sequences), _n_tokens(probed), _n_tokens(held_out), _STEPS[level])
 
-    def fast(self) -> QualityPlan:
+    def _fast(self) -> QualityPlan:
         """Allocate by packaged costs; search scales, weighted by the inputs that a glance at the text shows."""
-        spec, names, digest = self.checkpoint.spec, frozenset(self.tensors.choices), self._digest()
+        spec, names, digest = self.checkpoint.spec, frozenset(self.tensors.choices), self.digest()
         allocation, text = fast_allocation(spec, self.tensors, self.recipe, self.options, self.file_size), self.text
         rounding: Rounding = FlatRounding(digest, names, self.checkpoint)
         if text and self.options.file_format == "onnx":  # its writer reads rows in chunks
@@ -271,7 +249,7 @@ class _Planner:
         )
         return QualityPlan(fast_recipe(allocation, self.tensors, self.recipe, self.options), rounding, report)
 
-    def calibrated(self) -> QualityPlan:
+    def _calibrated(self) -> QualityPlan:
         """Measure, allocate, round."""
         sequences, held_out = self._texts()
         measured = self._measure(sequences)
@@ -287,7 +265,7 @@ class _Planner:
             compared = self._compare(allocation, measured, sequences, evaluation)
         else:
             allocation, compared = self._reach(self.options.target.max_kld, cost, measured, sequences, evaluation)
-        rounding = _InMemory(self._digest(), compared.weights)
+        rounding = _InMemory(self.digest(), compared.weights)
         report = self._report(rounding.digest, measured, compared.name, allocation, compared)
         return QualityPlan(allocation.recipe(self.options.level, self.tensors), rounding, report)
 
@@ -297,9 +275,6 @@ class _Planner:
             in_layers = {name: rows for name, rows in measured.mean_squares.items() if name.startswith("blk.")}
             write_imatrix(self.options.imatrix_out, in_layers, measured.n_tokens, "sprat calibration")
         return measured
-
-    def _digest(self) -> str:
-        return quality_digest(self.checkpoint, self.recipe, self.options, self.text)
 
     def _allocate(self, cost: Cost) -> Allocation:
         return allocate_for(self.checkpoint.spec, self.tensors, cost, self.recipe, self.options, self._size)
@@ -378,7 +353,7 @@ class _Planner:
         assert measured.head_moments is not None, "measure() sets them"
         step = _STEPS[self.options.level][-1]
         rounder = Rounder(self.checkpoint.spec, self.checkpoint, sequences, measured.head_moments, STEPS[step])
-        rounding = _Streamed(self._digest(), frozenset(self.tensors.choices), rounder)
+        rounding = _Streamed(self.digest(), frozenset(self.tensors.choices), rounder)
         report = self._report(rounding.digest, measured, step, allocation, None)
         return QualityPlan(allocation.recipe(self.options.level, self.tensors), rounding, report)
 

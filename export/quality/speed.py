@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from sprat.devices.plan.format_speed import FormatSpeed
-from sprat.devices.plan.plan import Plan
 from sprat.devices.profile import find_profile
 from sprat.export.quality.budget import Allocation, Cost, Tensors, allocate_target, tensor_bytes
 from sprat.export.quality.options import QualityOptions
@@ -15,7 +14,7 @@ from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import is_routed_expert
 
-__all__ = ["allocate_for", "predicted_tokens_per_s"]
+__all__ = ["allocate_for"]
 
 _TINY = 1e-30
 
@@ -60,29 +59,6 @@ def allocate_for(
 
     found = allocate_target(tensors, combined, recipe, options.target, file_size)
     return Allocation(found.formats, sum(cost(name, found.formats[name]) for name in tensors.choices))
-
-
-def predicted_tokens_per_s(
-    plan: Plan, spec: ModelSpec, shapes: Mapping[str, tuple[int, ...]], recipe: Recipe
-) -> float | None:
-    """Decoding at depth 0 on the plan's device, with the instructions of each format; ``None`` without a prediction.
-
-    Args:
-        plan: of the recipe; it assumes Q4_0's instructions.
-        spec: the architecture.
-        shapes: of all tensors.
-        recipe: their formats.
-    """
-    if plan.prediction is None:
-        return None
-    device = FormatSpeed.of(plan.profile)
-    seconds = 1 / plan.prediction.decode_tokens_per_s
-    for name, shape in shapes.items():
-        format = recipe.choose(name, shape).format
-        if format.block_size > 1:
-            weights, nbytes = (_share(spec, name) * n for n in (math.prod(shape), tensor_bytes(shape, format)))
-            seconds += device.seconds(weights, nbytes, format.name) - device.seconds(weights, nbytes, "Q4_0")
-    return 1 / seconds
 
 
 def _seconds(device: FormatSpeed, spec: ModelSpec, name: str, shape: tuple[int, ...], format: BlockFormat) -> float:

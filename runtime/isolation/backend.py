@@ -30,7 +30,7 @@ from sprat.runtime.isolation.messages import (
     OpenStream,
     Reply,
 )
-from sprat.runtime.isolation.process import ModelProcess
+from sprat.runtime.isolation.process import ISOLATED, Expected, ModelProcess
 from sprat.runtime.isolation.region import SHARED
 from sprat.runtime.models import RoutingObserver
 
@@ -44,7 +44,7 @@ def open_isolated(choice: BackendChoice, request: LoadRequest) -> IsolatedBacken
     """Load the weights into the chosen backend, in a process of its own.
 
     The process can allocate ``memory_bytes`` (or what the machine has available), read the model and libraries, and
-    nothing else: see :mod:`sprat.runtime.sandbox.enter`.
+    nothing else: see :mod:`sprat.runtime.sandbox.enter`. One that opens a device is in no sandbox.
 
     Raises:
         BackendDiedError: the process ended while it loaded.
@@ -66,7 +66,7 @@ class IsolatedBackend:
         self.name = name
         self.vocab_size = request.spec.vocab_size
         self.max_context = request.spec.max_context
-        self._process = ModelProcess(str(request.file.path), self.vocab_size)
+        self._process = ModelProcess(str(request.file.path), self.vocab_size, _expected(request))
         self._n_streams = 0
         try:
             with self._process.turn():
@@ -202,6 +202,14 @@ class IsolatedStream:
             raise BackendError("the engine or the session was closed; load the model again")
 
 
+def _expected(request: LoadRequest) -> Expected:
+    if request.gpu_use is not None:
+        return Expected.of_device(request.gpu_use.device, "use gpu='off'")
+    if request.provider is not None:
+        return Expected.of_device(request.provider.name, "leave the provider out")
+    return ISOLATED
+
+
 def _load(name: str, request: LoadRequest, number: int) -> Load:
     n_bytes = request.memory_bytes or available_bytes()
     return Load(
@@ -220,6 +228,9 @@ def _load(name: str, request: LoadRequest, number: int) -> Load:
         cores=request.cores,
         streams=request.streams,
         use_extra_bufts=request.use_extra_bufts,
+        wishes=request.wishes,
+        gpu_use=request.gpu_use,
+        provider=request.provider,
     )
 
 

@@ -2,12 +2,14 @@
 
 The first three are descriptors: of the socket of :mod:`~sprat.runtime.isolation.messages`, of a pipe from which the
 numbers of cancelled requests come, and of the region. The sandbox is entered before the model is opened and before
-NumPy is imported, whose threads would stay outside.
+NumPy is imported, whose threads would stay outside. A backend that opens a device is in no sandbox: its driver opens
+files, writes what it compiled, and allocates what no limit knows.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +25,10 @@ def main(descriptor: int, cancels: int, region: int, parent: int) -> None:
     load = receive_request(descriptor)
     if not isinstance(load, Load):
         return
-    enter_sandbox(map(Path, load.readable), load.limit_bytes)
+    if load.opens_device:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a driver may abort: write no core file
+    else:
+        enter_sandbox(map(Path, load.readable), load.limit_bytes)
 
     from sprat.runtime.isolation.server import Server
 

@@ -11,6 +11,10 @@ from typing import TypeAlias
 
 import msgspec
 
+from sprat.devices.plan.context_settings import NO_WISHES, ContextWishes
+from sprat.runtime.backends.gpu.use import GPUUse
+from sprat.runtime.backends.providers.settings import ProviderSettings
+
 __all__ = [
     "CloseStream",
     "Computed",
@@ -49,6 +53,14 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     cores: tuple[int, ...]
     streams: bool
     use_extra_bufts: bool | None
+    wishes: ContextWishes = NO_WISHES
+    gpu_use: GPUUse | None = None
+    provider: ProviderSettings | None = None
+
+    @property
+    def opens_device(self) -> bool:
+        """Whether the process must be able to open devices: then it is in no sandbox."""
+        return self.gpu_use is not None or self.provider is not None
 
 
 class OpenStream(msgspec.Struct, frozen=True, tag=True):

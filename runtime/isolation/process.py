@@ -10,6 +10,8 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
 
 import msgspec
 
@@ -20,10 +22,36 @@ from sprat.runtime.isolation.channels import Channels, start
 from sprat.runtime.isolation.messages import CloseStream, Reply, Request
 from sprat.runtime.isolation.region import Region
 
-__all__ = ["ModelProcess"]
+__all__ = ["ISOLATED", "Expected", "ModelProcess"]
 
-_GRACE_S = 5.0  # a pass may go on that long after its cancel or deadline, and twice as long at most
 _TURN_S = 0.01  # between looks at the interrupt while another thread has its turn
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a process may do, and what to do when it has ended.
+
+    Attributes:
+        what: it is called in messages.
+        remedy: when it has ended.
+        grace_s: a pass may go on that long after its cancel or deadline, and twice as long at most.
+    """
+
+    what: str = "its isolated process"
+    remedy: str = "load the model again"
+    grace_s: float = 5.0
+
+    @classmethod
+    def of_device(cls, device: str, otherwise: str) -> Self:
+        """A process that a driver can end; a pass on a device is stopped only where it comes back to the CPU."""
+        return cls(
+            f"the process that computes on {device}",
+            f"check the device and its driver and load the model again, or {otherwise}",
+            60.0,
+        )
+
+
+ISOLATED = Expected()
 
 
 class ModelProcess:
@@ -32,14 +60,15 @@ class ModelProcess:
     Args:
         what: the model, for messages.
         vocab_size: its logits of a token.
+        expected: what the process may do.
 
     Attributes:
         region: memory for tokens and logits, for who has the turn.
         closed_streams: numbers of streams that nobody uses any more; any thread may append.
     """
 
-    def __init__(self, what: str, vocab_size: int) -> None:
-        self._what = what
+    def __init__(self, what: str, vocab_size: int, expected: Expected = ISOLATED) -> None:
+        self._what, self._expected = what, expected
         self._owner = os.getpid()
         self._turn = threading.Lock()
         self._number = 0
@@ -146,7 +175,8 @@ class ModelProcess:
         outcome = ChildOutcome.of(self._process.returncode, self._channels.last_words())
         self._end()
         reasons = "; ".join(filter(None, (outcome.text(), why, _likely_cause(outcome))))
-        self._ended = BackendDiedError(f"{self._what}: its isolated process ended ({reasons}); load the model again")
+        expected = self._expected
+        self._ended = BackendDiedError(f"{self._what}: {expected.what} ended ({reasons}); {expected.remedy}")
         return self._ended
 
     def _reply(self, number: int, interrupt: Interrupt | None) -> Reply:
@@ -165,9 +195,10 @@ class ModelProcess:
     def _wait(self, interrupt: Interrupt) -> None:
         """Wait for a reply, and end a process that does not look at the interrupt."""
         was_set = False
-        while not self._channels.wait(_GRACE_S):
+        grace_s = self._expected.grace_s
+        while not self._channels.wait(grace_s):
             if was_set:
-                raise self.died(f"{_GRACE_S:g} s after a cancel or a timeout it still computed")
+                raise self.died(f"{grace_s:g} s after a cancel or a timeout it still computed")
             was_set = interrupt.is_set
 
 

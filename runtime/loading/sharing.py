@@ -88,10 +88,10 @@ def prefixes_of(
     if wanted is False:
         return None
     gives_entries = chosen_loader(choice).gives_entries(request)
-    if not gives_entries or request.isolated:
+    if not gives_entries or request.own_process:
         if wanted is True:
             return None
-        keeper = "an isolated process" if gives_entries else f"the {choice.name} backend"
+        keeper = "a process of its own" if gives_entries else f"the {choice.name} backend"
         raise BackendError(
             f"prefix_cache is {os.fspath(wanted)!r}, but {keeper} does not give out its KV entries; load the model "
             "without isolate and provider, and with another backend, or leave the folder out"

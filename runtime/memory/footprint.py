@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from sprat.devices.plan.footprint import AS_IT_IS, Footprint, LayerBytes, PassCost
-from sprat.quant.recipe import Recipe
+from sprat.devices.plan.footprint import AS_IT_IS, Footprint, FormatShare, LayerBytes, PassCost
 from sprat.runtime.arch.attention import Storage
 from sprat.runtime.arch.gguf_keys import metadata_from_spec
 from sprat.runtime.arch.model_shape import shape_of_keys
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import expected_tensors, is_routed_expert, tensor_role
 from sprat.runtime.cache import entry_layout
+from sprat.runtime.files.gguf_checks import TensorInfo
 from sprat.runtime.files.model_file import ModelFile
 from sprat.runtime.files.shape_checks import is_mtp_tensor
 from sprat.runtime.memory.buffers import activation_bytes, native_buffer_bytes, program_bytes
+
+if TYPE_CHECKING:
+    from sprat.quant.recipe import Recipe
 
 __all__ = [
     "DEFAULT_BATCH",
@@ -50,8 +55,13 @@ def planned_footprint(spec: ModelSpec, recipe: Recipe, *, context: int | None = 
         recipe: the block format of each tensor.
         context: context length; by default the model's limit, at most :data:`DEFAULT_CONTEXT`.
     """
-    sizes = {name: _tensor_bytes(recipe, name, shape) for name, shape in expected_tensors(spec).items()}
-    return footprint_of_sizes(spec, sizes, quant=recipe.name, context=context)
+    formats = {name: recipe.choose(name, shape).format for name, shape in expected_tensors(spec).items()}
+    sizes = {
+        name: math.prod(shape[:-1]) * formats[name].row_bytes(shape[-1])
+        for name, shape in expected_tensors(spec).items()
+    }
+    names = {name: format.name for name, format in formats.items()}
+    return footprint_of_sizes(spec, sizes, names, quant=recipe.name, context=context)
 
 
 def planned_recipes(spec: ModelSpec, quant: str | None = None, rules: Sequence[str] = ()) -> tuple[Recipe, ...]:
@@ -60,6 +70,8 @@ def planned_recipes(spec: ModelSpec, quant: str | None = None, rules: Sequence[s
     Raises:
         FormatError: unknown quantization, or invalid rule.
     """
+    from sprat.quant.recipe import Recipe  # which a model that is loaded does not need
+
     names = PRESETS if quant is None else (quant,)
     model = shape_of_keys({"general.architecture": spec.architecture, **metadata_from_spec(spec)})
     return tuple(
@@ -71,18 +83,27 @@ def file_footprint(
     spec: ModelSpec, file: ModelFile, *, context: int | None = None, cache: Storage | None = None
 ) -> Footprint:
     """The footprint of a file without requantizing it; ``context`` is that of :func:`planned_footprint`."""
-    sizes = {name: info.nbytes for name, info in file.tensors.items() if not is_mtp_tensor(name, spec.n_layers)}
-    return footprint_of_sizes(spec, sizes, quant=AS_IT_IS, context=context, cache=cache)
+    tensors = {name: info for name, info in file.tensors.items() if not is_mtp_tensor(name, spec.n_layers)}
+    sizes = {name: info.nbytes for name, info in tensors.items()}
+    formats = {name: info.type_name for name, info in tensors.items() if isinstance(info, TensorInfo)}
+    return footprint_of_sizes(spec, sizes, formats, quant=AS_IT_IS, context=context, cache=cache)
 
 
 def footprint_of_sizes(
-    spec: ModelSpec, sizes: Mapping[str, int], *, quant: str, context: int | None = None, cache: Storage | None = None
+    spec: ModelSpec,
+    sizes: Mapping[str, int],
+    formats: Mapping[str, str],
+    *,
+    quant: str,
+    context: int | None = None,
+    cache: Storage | None = None,
 ) -> Footprint:
     """The footprint of a model whose tensors take ``sizes`` bytes.
 
     Args:
         spec: the model.
         sizes: canonical name -> packed bytes.
+        formats: canonical name -> block format; empty where they are not known, as in an ONNX model.
         quant: name of the quantization.
         context: as for :func:`planned_footprint`.
         cache: storage of the KV cache; by default the native backend's.
@@ -98,7 +119,7 @@ def footprint_of_sizes(
         buffer_bytes=native_buffer_bytes(spec, DEFAULT_BATCH) + program_bytes(spec.vocab_size),
         batch=DEFAULT_BATCH,
         activation_bytes=activation_bytes(spec),
-        pass_cost=pass_cost(spec, sizes, cache),
+        pass_cost=pass_cost(spec, sizes, formats, cache),
         cache=cache,
     )
 
@@ -114,19 +135,21 @@ def cache_bytes_per_token(spec: ModelSpec, cache: Storage) -> int:
     return spec.n_layers * sum(plane.n_heads * entry_layout(plane, cache).nbytes for plane in spec.attention.planes)
 
 
-def pass_cost(spec: ModelSpec, sizes: Mapping[str, int], cache: Storage) -> PassCost:
-    """The cost of a forward pass, with tensors of ``sizes`` (canonical name -> packed bytes) and a cache."""
+def pass_cost(spec: ModelSpec, sizes: Mapping[str, int], formats: Mapping[str, str], cache: Storage) -> PassCost:
+    """The cost of a forward pass; the arguments are those of :func:`footprint_of_sizes`."""
     moe = spec.moe
     n_moe_layers = spec.n_layers - moe.n_dense_layers if moe else 0
     n_experts = n_moe_layers * moe.n_routed_experts if moe else 0
     dense = _dense_matrices(spec)
+    routed = [name for name in sizes if is_routed_expert(name)]
     resident_bytes, routed_bytes = resident_and_routed(sizes)
-    head_bytes = sizes["token_embd.weight" if spec.tied_embeddings else "output.weight"]
+    head = "token_embd.weight" if spec.tied_embeddings else "output.weight"
+    head_bytes = sizes[head]
     embedding_bytes = 0 if spec.tied_embeddings else sizes["token_embd.weight"]
     return PassCost(
         dense_bytes=resident_bytes - head_bytes - embedding_bytes,
-        dense_weights=sum(map(math.prod, dense)),
-        dense_rows=sum(math.prod(shape[:-1]) for shape in dense),
+        dense_weights=sum(map(math.prod, dense.values())),
+        dense_rows=sum(math.prod(shape[:-1]) for shape in dense.values()),
         head_bytes=head_bytes,
         head_weights=spec.vocab_size * spec.hidden_size,
         head_rows=spec.vocab_size,
@@ -143,7 +166,23 @@ def pass_cost(spec: ModelSpec, sizes: Mapping[str, int], cache: Storage) -> Pass
         n_experts_per_token=moe.n_experts_per_token if moe else 0,
         f16_cache_bytes_per_token=_F16_BYTES * spec.cache_elements_per_token,
         layers=_layer_bytes(spec.n_layers, sizes),
+        n_heads=spec.attention.n_heads,
+        dense_formats=_shares(spec, sizes, formats, dense),
+        head_formats=_shares(spec, sizes, formats, [head]),
+        expert_formats=_shares(spec, sizes, formats, routed),
     )
+
+
+def _shares(
+    spec: ModelSpec, sizes: Mapping[str, int], formats: Mapping[str, str], names: Iterable[str]
+) -> tuple[FormatShare, ...]:
+    """The formats of the tensors ``names``."""
+    shapes, nbytes, weights = expected_tensors(spec), Counter[str](), Counter[str]()
+    for name in names if formats else ():
+        nbytes[formats[name]] += sizes[name]
+        weights[formats[name]] += math.prod(shapes[name])
+    all_bytes, all_weights = nbytes.total(), weights.total()
+    return tuple(FormatShare(each, nbytes[each] / all_bytes, weights[each] / all_weights) for each in nbytes)
 
 
 def _layer_bytes(n_layers: int, sizes: Mapping[str, int]) -> tuple[LayerBytes, ...]:
@@ -155,15 +194,11 @@ def _layer_bytes(n_layers: int, sizes: Mapping[str, int]) -> tuple[LayerBytes, .
     return tuple(map(LayerBytes, dense, experts))
 
 
-def _tensor_bytes(recipe: Recipe, name: str, shape: tuple[int, ...]) -> int:
-    return math.prod(shape[:-1]) * recipe.choose(name, shape).format.row_bytes(shape[-1])
-
-
-def _dense_matrices(spec: ModelSpec) -> list[tuple[int, ...]]:
+def _dense_matrices(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
     """Shapes of the matrices that every token uses, without the head and those counted in attention."""
     apart = {"token_embd", "output", *_LATENT_PROJECTIONS}
-    return [
-        shape
+    return {
+        name: shape
         for name, shape in expected_tensors(spec).items()
         if len(shape) > 1 and not is_routed_expert(name) and tensor_role(name) not in apart
-    ]
+    }

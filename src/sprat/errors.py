@@ -18,7 +18,7 @@
     │   ├── TemplateError                a chat template that fails, exceeds its budget or leaves the sandbox
     │   └── PromptError                  a token id outside the vocabulary, a prompt longer than the context
     ├── BackendError (RuntimeError)      a backend that is not installed, died, or was closed
-    │   └── BackendDiedError             the process of an isolated backend ended; load the model again
+    │   └── BackendDiedError             the process of an isolated backend, or of a driver, ended; load it again
     ├── SessionBusyError (RuntimeError)  a session that is used by two threads at a time
     ├── QueueFullError (RuntimeError)    more requests wait for an engine than its queue holds
     ├── EmulationError (RuntimeError)    the limits of a device could not be set, or killed the process under them
@@ -134,7 +134,7 @@ class BackendError(SpratError, RuntimeError):
 
 
 class BackendDiedError(BackendError):
-    """The process of an isolated backend ended, by a crash, a limit or a signal; load the model again."""
+    """The process of an isolated backend, or of a driver, ended by a crash, a limit or a signal; load it again."""
 
 
 class SessionBusyError(SpratError, RuntimeError):

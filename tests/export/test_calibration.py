@@ -5,7 +5,7 @@ import pytest
 from tiny_checkpoint import write_checkpoint
 
 from sprat.errors import InputError
-from sprat.export.calibration import calibration_sequences, hold_out, packaged_documents
+from sprat.export.calibration import calibration_sequences, hold_out, packaged_documents, with_packaged
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
 from sprat.export.texts import calibration_text, evaluation_text
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
@@ -78,3 +78,17 @@ def test_a_part_is_held_out_of_a_long_text():
 def test_a_short_text_is_used_whole():
     sequences = [np.array([number]) for number in range(15)]
     assert hold_out(sequences) == (sequences, [])
+
+
+def test_a_users_text_is_three_quarters_of_a_blend(metadata):
+    own = [np.full(200, 7, np.int32)] * 30
+    blend = with_packaged(own, metadata)
+    places = [number for number, sequence in enumerate(blend) if sequence is own[0]]
+    assert len(places) == len(own)
+    packaged = sum(map(len, blend)) - 200 * 30
+    assert 0.25 <= packaged / sum(map(len, blend)) < 0.3  # the last sequence is whole
+    assert max(np.diff(places)) <= len(blend) / 8  # evenly: probes read the first sequences
+
+
+def test_a_short_text_is_not_outweighed(metadata):
+    assert sorted(map(len, with_packaged([np.full(60, 7, np.int32)], metadata))) == [20, 60]

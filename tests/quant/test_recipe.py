@@ -3,9 +3,9 @@
 import pytest
 
 from sprat.errors import FormatError
-from sprat.quant.formats import format_names
+from sprat.quant.formats import format_names, get_format
 from sprat.quant.mixes import MIXES, ModelShape
-from sprat.quant.recipe import Recipe, Rule, recipe_names
+from sprat.quant.recipe import KeptFormats, Recipe, Rule, recipe_names
 
 DEEPSEEK_V2_LITE = {
     "token_embd.weight": (102400, 2048),
@@ -162,3 +162,10 @@ def test_the_head_of_a_mix_is_the_output_or_the_tied_embedding(tied):
 def test_a_mix_needs_to_know_the_model(name):
     with pytest.raises(FormatError, match=f"{name}: a mix of llama-quantize depends on the model"):
         Recipe.named(name)
+
+
+@pytest.mark.parametrize(("name", "encoding"), [("int4", "INT4"), ("best", "MIX_3_9BPW"), ("keep", "Q3_K")])
+def test_a_file_of_mixed_formats_is_not_named_after_one_of_them(name, encoding):
+    formats = {"a.weight": get_format("Q3_K"), "b.weight": get_format("Q8_0")}
+    recipe = KeptFormats.of(formats, {"a.weight": 9 * 256, "b.weight": 256}, name)
+    assert recipe.encoding(recipe.default) == encoding

@@ -37,7 +37,7 @@ def main(path: str, settings: str) -> None:
     provider = msgspec.json.decode(settings, type=ProviderSettings)
     found = Computed(version=ort.__version__, available=tuple(ort.get_available_providers()))
     if full_name(provider.name) in found.available:
-        found = _compare(ONNXFile.open(path), provider, found)
+        found = _compare(ONNXFile.open(path, trust=True), provider, found)
     sys.stdout.write(msgspec.json.encode(found).decode())
 
 

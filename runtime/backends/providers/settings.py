@@ -62,6 +62,11 @@ class ProviderSettings:
         """See :func:`~sprat.runtime.backends.providers.names.device_memory`."""
         return device_memory(self.name)
 
+    @property
+    def opens_device(self) -> bool:
+        """Whether it computes with a device's driver; OpenVINO need not."""
+        return self.options.get("device_type") != "CPU"
+
     def session_providers(self) -> list[Any]:
         """The argument ``providers`` of an ``InferenceSession``: nodes that the provider lacks are the CPU's."""
         return [(full_name(self.name), dict(self.options)), CPU]

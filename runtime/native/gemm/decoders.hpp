@@ -104,17 +104,20 @@ struct DecodeIQ4_NL : BlockOf32 {  // d, qs[16], codes of a table
 //   w2: bits 0-3 of scale[4 + j] in the low nibble, of min[4 + j] in the high one
 struct KQuant : BlockOf32 {
     static constexpr bool kHasMin = true;
-    static INLINE F8 widen(uint32_t first, uint32_t second) {
-        return unsigned_bytes(uint64_t(second) << 32 | first);
-    }
     static INLINE uint32_t word(const uint8_t *g, int i) { return load<uint32_t>(g + 4 + 4 * i); }
-    static INLINE void scale(const uint8_t *g, F8 *s) {
+    static INLINE uint64_t scale_bytes(const uint8_t *g) {
         const uint32_t upper = (word(g, 2) & 0x0f0f0f0f) | (word(g, 0) >> 6 & 0x03030303) << 4;
-        s[0] = widen(word(g, 0) & 0x3f3f3f3f, upper) * half_to_float(g);
+        return uint64_t(upper) << 32 | (word(g, 0) & 0x3f3f3f3f);
+    }
+    static INLINE uint64_t min_bytes(const uint8_t *g) {
+        const uint32_t upper = (word(g, 2) >> 4 & 0x0f0f0f0f) | (word(g, 1) >> 6 & 0x03030303) << 4;
+        return uint64_t(upper) << 32 | (word(g, 1) & 0x3f3f3f3f);
+    }
+    static INLINE void scale(const uint8_t *g, F8 *s) {
+        s[0] = unsigned_bytes(scale_bytes(g)) * half_to_float(g);
     }
     static INLINE void min(const uint8_t *g, F8 *m) {
-        const uint32_t upper = (word(g, 2) >> 4 & 0x0f0f0f0f) | (word(g, 1) >> 6 & 0x03030303) << 4;
-        m[0] = widen(word(g, 1) & 0x3f3f3f3f, upper) * -half_to_float(g + 2);
+        m[0] = unsigned_bytes(min_bytes(g)) * -half_to_float(g + 2);
     }
 };
 
@@ -129,7 +132,7 @@ struct DecodeQ4_K : KQuant {  // header, qs[4][32]: low nibbles are block 2i, hi
 
 struct DecodeQ5_K : KQuant {  // header, qh[32], qs[4][32]
     static constexpr int group_bytes = 176, kLargest = 31;
-    static INLINE B32 upper(B32 qh, int b) {
+    static INLINE auto upper(B32 qh, int b) {
         switch (b) {
             case 0:
                 return upper_bits<0, 1>(qh);

@@ -41,7 +41,7 @@ template <class D> struct Steps {
     typedef const int8_t *Input;
 
     static INLINE Codes codes(const uint8_t *g, int c) { return chunk<D>(g, c); }
-    static INLINE Input input(const int8_t *q) { return q; }
+    static INLINE Input input(const Token &x, int64_t block) { return x.q + 32 * block; }
     static INLINE F add(F total, const Codes &codes, Input x, const F8 *scale, int c) {
         return add_dot<D::kSigned, D::kHalves>(total, codes, x, scale, c);
     }
@@ -52,10 +52,14 @@ template <class D> struct Steps {
 #if defined(__AVX512VBMI__)
 #include "runtime/native/isa/x86/quads512.hpp"
 #elif defined(SPRAT_NEON)
-#include "runtime/native/isa/arm/four_blocks.hpp"
+#include "runtime/native/isa/arm/started_dots.hpp"
 #endif
 
 namespace {
+
+// Whether a set adds a group of a format in a way of its own. Rows of such a format are whole
+// groups.
+template <class D> constexpr bool kOfWholeGroups = requires { Steps<D>::kWholeGroups; };
 
 // What zero point and minimum add to a dot product: -bias * sum(scale * q) + sum(min * q), per
 // block.
@@ -92,9 +96,9 @@ INLINE void multiply_scales(const F8 *scale, const F8 *minimum, const Token &x, 
 template <class D, int N> struct Inputs {
     typename Steps<D>::Input at[N];
 
-    INLINE void load(const int8_t *q) {
+    INLINE void load(const Token &x, int64_t block) {
 #pragma GCC unroll 8
-        for (int c = 0; c < N; ++c) at[c] = Steps<D>::input(q + 32 * Steps<D>::kBlocks * c);
+        for (int c = 0; c < N; ++c) at[c] = Steps<D>::input(x, block + Steps<D>::kBlocks * c);
     }
 };
 
@@ -107,16 +111,20 @@ template <class D> struct InputsAt {
 template <class D, int N, int T, class Q>
 INLINE void add_group(F (&dot)[T], Correction<Steps<D>::kBiasLeft> (&correction)[T],
                       const uint8_t *g, const Token (&x)[T], const Q (&q)[T], int64_t block) {
-    F8 scale[2], minimum[2], product[T][2];
-    D::scale(g, scale);
-    if constexpr (D::kHasMin) D::min(g, minimum);
-    for (int t = 0; t < T; ++t)
-        multiply_scales<D>(scale, minimum, x[t], block, product[t], correction[t]);
-#pragma GCC unroll 8
-    for (int c = 0; c < N; ++c) {
-        const auto codes = Steps<D>::codes(g, c);
+    if constexpr (kOfWholeGroups<D>) {
+        Steps<D>::add_group(dot, g, q);
+    } else {
+        F8 scale[2], minimum[2], product[T][2];
+        D::scale(g, scale);
+        if constexpr (D::kHasMin) D::min(g, minimum);
         for (int t = 0; t < T; ++t)
-            dot[t] = Steps<D>::add(dot[t], codes, q[t].at[c], product[t], c);
+            multiply_scales<D>(scale, minimum, x[t], block, product[t], correction[t]);
+#pragma GCC unroll 8
+        for (int c = 0; c < N; ++c) {
+            const auto codes = Steps<D>::codes(g, c);
+            for (int t = 0; t < T; ++t)
+                dot[t] = Steps<D>::add(dot[t], codes, q[t].at[c], product[t], c);
+        }
     }
 }
 
@@ -189,12 +197,13 @@ template <class D> class PreparedInputs {
         : n_groups_(task.input->quantized.k_padded / 256) {
         const size_t n = size_t(task.n_tokens) * n_groups_;
         if constexpr (kPrepares<D>) {
-            if (task.n_tokens == 1 || n * sizeof(Group) > sprat::gemm_scratch_bytes(task.n_tokens))
+            if (task.n_tokens < kMinPreparedTokens ||
+                n * sizeof(Group) > sprat::gemm_scratch_bytes(task.n_tokens))
                 return;
             groups_ = reinterpret_cast<Group *>(task.scratch);
             for (int t = 0; t < task.n_tokens; ++t)
                 for (int64_t i = 0; i < n_groups_; ++i)
-                    groups_[t * n_groups_ + i].load(token_of(task, t).q + 256 * i);
+                    groups_[t * n_groups_ + i].load(token_of(task, t), 8 * i);
         }
     }
 
@@ -226,7 +235,7 @@ void gemv_tile(const GemmTask &task, const PreparedInputs<D> &prepared, int row,
         std::conditional_t<kPrepared, InputsAt<D>, Inputs<D, N>> q[T];
         for (int t = 0; t < T; ++t)
             if constexpr (kPrepared) q[t] = prepared.at(first + t, i);
-            else q[t].load(x[t].q + 256 * i);
+            else q[t].load(x[t], 8 * i);
 #pragma GCC unroll 4
         for (int r = 0; r < kGemvRows; ++r)
             add_group<D, N>(sums.dot[r], sums.correction[r], g[r], x, q, 8 * i);
@@ -242,13 +251,14 @@ void gemv_tile(const GemmTask &task, const PreparedInputs<D> &prepared, int row,
 #pragma GCC unroll 4
         for (int r = 0; r < kGemvRows; ++r) g[r] += D::group_bytes;
     }
-    if (rest) {
-        uint8_t copy[kGemvRows][D::group_bytes];
-        for (int r = 0; r < kGemvRows; ++r) g[r] = whole_group<D>(task, g[r], rest, copy[r]);
-        if (rest <= D::group_bytes / 2)
-            add(std::integral_constant<int, Steps<D>::N / 2>(), n_groups);
-        else add(std::integral_constant<int, Steps<D>::N>(), n_groups);
-    }
+    if constexpr (!kOfWholeGroups<D>)
+        if (rest) {
+            uint8_t copy[kGemvRows][D::group_bytes];
+            for (int r = 0; r < kGemvRows; ++r) g[r] = whole_group<D>(task, g[r], rest, copy[r]);
+            if (rest <= D::group_bytes / 2)
+                add(std::integral_constant<int, Steps<D>::N / 2>(), n_groups);
+            else add(std::integral_constant<int, Steps<D>::N>(), n_groups);
+        }
     sums.store(task, row, apart, first);
 }
 

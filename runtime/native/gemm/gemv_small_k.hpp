@@ -20,7 +20,7 @@ template <class D, int T> void gemv_one_group(const GemmTask &task, int first) {
     Token x[T];
     Inputs<D, Steps<D>::N> q[T];
     load_tokens(task, first, x);
-    for (int t = 0; t < T; ++t) q[t].load(x[t].q);
+    for (int t = 0; t < T; ++t) q[t].load(x[t], 0);
     for (int row = 0; row < apart; ++row) {
         uint8_t copy[kGemvRows][D::group_bytes];
         RowSums<D, T> sums;
@@ -97,7 +97,7 @@ template <class D, int R> void gemv_packed_rows(const GemmTask &task, int token)
     RepeatedToken<R> repeated(own[0]);
     const Token x = repeated.token();
     Inputs<D, Steps<D>::N> q;
-    q.load(x.q);
+    q.load(x, 0);
     for (int first = 0; first < task.n_rows; first += kRows) {
         uint8_t copy[D::group_bytes];
         F row[kRows];

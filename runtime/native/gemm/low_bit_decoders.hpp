@@ -43,22 +43,42 @@ struct DecodeIQ4_XS : BlockOf32 {
         const I8 six_bits = (low | high << 4) - 32;
         s[0] = integers8(reinterpret_cast<const int32_t *>(&six_bits)) * half_to_float(g);
     }
+    // The same scales as bytes, before 32 is taken off. Each step halves what lies together.
+    static INLINE uint64_t scale_bytes(const uint8_t *g) {
+        uint64_t low = load<uint32_t>(g + 4), high = load<uint16_t>(g + 2);
+        low = (low | low << 16) & 0x0000ffff0000ffff;
+        low = (low | low << 8) & 0x00ff00ff00ff00ff;
+        low = (low | low << 4) & 0x0f0f0f0f0f0f0f0f;
+        high = (high | high << 24) & 0x000000ff000000ff;
+        high = (high | high << 12) & 0x000f000f000f000f;
+        high = (high | high << 6) & 0x0303030303030303;
+        return low | high << 4;
+    }
     static INLINE B32 codes(const uint8_t *g, int b) {
         return shuffle(nibbles(g + 8 + 16 * b), DecodeIQ4_NL::values);
     }
+};
+
+struct U64x2 {
+    uint64_t low, high;
 };
 
 struct DecodeQ3_K : BlockOf32 {
     static constexpr int group_bytes = 110, kZero = 4;
     static constexpr bool kHalves = true;
     // Low nibbles of scales i and 8 + i in byte i; upper bits of i, 4 + i, 8 + i, 12 + i in 8 + i.
-    static INLINE void scale(const uint8_t *g, F8 *s) {
+    static INLINE U64x2 scale_bytes(const uint8_t *g) {
         const uint64_t low = load<uint64_t>(g + 96), pairs = load<uint32_t>(g + 104);
         const uint64_t upper = pairs | pairs << 30;  // two of the four pairs at the same bits
         const uint64_t nibble = 0x0f0f0f0f0f0f0f0f, pair = 0x0303030303030303;
+        return {(low & nibble) | (upper & pair) << 4, (low >> 4 & nibble) | (upper >> 4 & pair)
+                                                                                << 4};
+    }
+    static INLINE void scale(const uint8_t *g, F8 *s) {
+        const U64x2 bytes = scale_bytes(g);
         const float d = half_to_float(g + 108);
-        s[0] = (unsigned_bytes((low & nibble) | (upper & pair) << 4) - 32.0f) * d;
-        s[1] = (unsigned_bytes((low >> 4 & nibble) | (upper >> 4 & pair) << 4) - 32.0f) * d;
+        s[0] = (unsigned_bytes(bytes.low) - 32.0f) * d;
+        s[1] = (unsigned_bytes(bytes.high) - 32.0f) * d;
     }
     static INLINE B32 codes(const uint8_t *g, int b) {
         return bit_or(field_at<2, 0>(load32(g + 32 + b / 4 * 32), b % 4),

@@ -15,7 +15,7 @@ from sprat.devices.profile import find_profile
 from sprat.devices.report.figures.frontier import FrontierPoint, frontier_figure
 from sprat.devices.report.png import check_picture, write_picture
 from sprat.errors import InputError, unknown_name
-from sprat.export.calibration import calibration_sequences
+from sprat.export.calibration import calibration_sequences, with_packaged
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
 from sprat.export.pipeline import export
 from sprat.export.quality.frontier import FrontierModel, measure_frontier
@@ -72,7 +72,7 @@ def frontier(
         sizes: mixes whose bytes the files have: ``"q4_k_m"``.
         devices: names of profiles for which the speed of decoding is predicted.
         quality: ``"balanced"`` or ``"best"``.
-        calibration: text files to calibrate with, instead of the packaged text.
+        calibration: text files to calibrate with, beside a share of the packaged text.
         picture: a ``.svg`` or ``.png`` file to draw.
         progress: called for each tensor.
 
@@ -89,6 +89,8 @@ def frontier(
     _check_size(checkpoint)
     tokenizer = checkpoint.metadata or tokenizer_metadata(checkpoint.path)
     sequences = calibration_sequences(tokenizer, [Path(file) for file in calibration])
+    if calibration:  # as the export does
+        sequences = with_packaged(sequences, tokenizer)
     held_out = evaluation_sequences(tokenizer)
     with tempfile.TemporaryDirectory(prefix="sprat-frontier-") as folder:
         has_peer = has_llama_quantize()

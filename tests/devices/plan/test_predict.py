@@ -7,7 +7,7 @@ import pytest
 
 from sprat.devices.plan.counted import load_counted, parse_counted
 from sprat.devices.plan.efficiency import load_efficiency
-from sprat.devices.plan.footprint import AttentionCost, PassCost
+from sprat.devices.plan.footprint import AttentionCost, FormatShare, PassCost
 from sprat.devices.plan.predict import Limit, Predictor, Rates, device_rates
 from sprat.devices.profile import Basis, load_profile
 from sprat.errors import DeviceError
@@ -70,6 +70,18 @@ def test_decode_on_a_slow_cpu_is_limited_by_compute():
     time = predictor(DENSE, gemv_ops=1e9).decode(0)
     assert time.compute_s == pytest.approx(0.4, rel=1e-3)  # two operations for each of 2 * 10^8 weights
     assert time.limit is Limit.COMPUTE
+
+
+def test_a_format_of_many_instructions_slows_one_token_and_no_prompt():
+    shares = (FormatShare("Q4_0", 0.5, 0.5), FormatShare("Q3_K", 0.5, 0.5))
+    mixed = dataclasses.replace(DENSE, dense_formats=shares)
+    slow = {"rates": dataclasses.replace(RATES, gemv_ops=8e9), "efficiency": full_efficiency()}
+    plain = Predictor(mixed, **slow)
+    counted = Predictor(mixed, **slow, cycles={"Q4_0": 1.0, "Q3_K": 3.0})
+    dense = counted.decode_parts(0).dense
+    assert dense.memory_s == pytest.approx(plain.decode_parts(0).dense.memory_s / 2)  # Q4_0's half is read
+    assert dense.compute_s > 0 == plain.decode_parts(0).dense.compute_s
+    assert counted.prefill(512) == plain.prefill(512)
 
 
 def test_rows_have_a_cost_beside_their_weights():

@@ -41,6 +41,7 @@ def test_the_default_has_the_bytes_and_the_name_of_int4(source, tmp_path):
     assert 0.98 * sizes[1] <= sizes[0] <= 1.002 * sizes[1]
     manifest = made.bundle.manifest
     assert (manifest.recipe, manifest.quality.level) == ("int4", "fast")
+    assert made.bundle.artifact("gguf").name.endswith("-INT4.gguf")
     assert "up to date" in export(source, tmp_path / "out", quality="fast").notes[-1]
 
 

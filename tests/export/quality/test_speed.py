@@ -11,7 +11,7 @@ from sprat.devices.profile import find_profile
 from sprat.export.quality.budget import Tensors, allocated_formats, tensor_bytes
 from sprat.export.quality.costs import packaged_cost
 from sprat.export.quality.options import QualityOptions, Target
-from sprat.export.quality.speed import allocate_for, predicted_tokens_per_s
+from sprat.export.quality.speed import allocate_for
 from sprat.runtime.arch.presets import preset_spec
 from sprat.runtime.arch.tensors import expected_tensors
 from sprat.runtime.memory.footprint import planned_footprint, planned_recipes
@@ -32,9 +32,8 @@ def allocation(spec, weight, target=None):
     return found, found.recipe("mix", tensors), tensors
 
 
-def speed(spec, recipe, tensors):
-    plan = best_plan([planned_footprint(spec, recipe)], find_profile(DEVICE))
-    return predicted_tokens_per_s(plan, spec, tensors.shapes, recipe)
+def speed(spec, recipe):
+    return best_plan([planned_footprint(spec, recipe)], find_profile(DEVICE)).prediction.decode_tokens_per_s
 
 
 def test_every_allocated_format_was_counted_on_the_cores_of_a_pi():
@@ -44,7 +43,7 @@ def test_every_allocated_format_was_counted_on_the_cores_of_a_pi():
 
 def test_more_weight_is_faster_and_less_close(spec):
     found = [allocation(spec, weight) for weight in (0.0, 20.0, 1000.0)]
-    speeds = [speed(spec, recipe, tensors) for _, recipe, tensors in found]
+    speeds = [speed(spec, recipe) for _, recipe, _ in found]
     costs = [each.cost for each, _, _ in found]
     assert speeds[0] < speeds[1] < speeds[2]
     assert costs[0] < costs[1] < costs[2]
@@ -64,6 +63,6 @@ def test_many_instructions_cost_time_and_few_bytes_do_not():
 
 
 def test_a_format_that_was_not_counted_is_taken_as_fast_as_q4_0():
-    cores = find_profile(DEVICE).fast_cores
-    assert load_counted().relative_cycles(cores, "IQ1_S") == 1.0
-    assert load_counted().relative_cycles(cores, "Q4_0") == 1.0
+    assert load_counted().relative_cycles(find_profile(DEVICE).fast_cores)["Q4_0"] == 1.0
+    device = FormatSpeed.of(find_profile(DEVICE))
+    assert device.seconds(1e6, 0, "IQ1_S") == device.seconds(1e6, 0, "Q4_0")

@@ -16,6 +16,7 @@ from tiny_checkpoint import write_checkpoint
 from sprat.errors import BackendDiedError, BackendError, DoesNotFitError, InputError, ModelFileChangedError, PromptError
 from sprat.export.pipeline import export
 from sprat.runtime.engine import Engine
+from sprat.runtime.isolation.process import Expected
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="seccomp")
 
@@ -198,7 +199,7 @@ def test_a_cancel_and_a_timeout_end_an_answer(bundle, backend, how):
 
 
 def test_a_pass_that_ignores_its_cancel_is_ended_with_its_process(bundle, monkeypatch):
-    monkeypatch.setattr("sprat.runtime.isolation.process._GRACE_S", 0.1)
+    monkeypatch.setattr("sprat.runtime.isolation.backend._expected", lambda _request: Expected(grace_s=0.1))
     engine = Engine.load(bundle, backend="reference", isolate=True)
     pid = child_of(engine)
     answer = engine.generate(PROMPT)
@@ -268,7 +269,7 @@ def test_guesses_of_an_isolated_model_change_no_answer(bundle):
     with Engine.load(bundle, backend="native", isolate=True, speculate="off") as plain:
         expected = plain.generate(PROMPT, **options).text()
     with Engine.load(bundle, backend="native", isolate=True) as engine:
-        engine.frontend.speculation.pace._always = True
+        engine.frontend.speculation.pace.always = True
         assert engine.generate(PROMPT, **options).text() == expected
         repeated = engine.generate(PROMPT, **options)
         assert repeated.text() == expected
@@ -300,6 +301,7 @@ SCRIPT = """
 import os, sys, time
 from sprat.errors import BackendError
 from sprat.runtime.engine import Engine
+from sprat.runtime.isolation.process import Expected
 
 engine = Engine.load(sys.argv[1], backend="reference", isolate=True)
 print(engine.backend.process_id, flush=True)

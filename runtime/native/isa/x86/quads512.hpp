@@ -83,7 +83,8 @@ struct Steps<D> {
         const Codes codes = Quad<D>::codes(g, c);
         return {as_unsigned<D::kSigned>(codes.low), as_unsigned<D::kSigned>(codes.high)};
     }
-    static INLINE Input input(const int8_t *q) {
+    static INLINE Input input(const Token &x, int64_t block) {
+        const int8_t *q = x.q + 32 * block;
         const Chunk first = _mm512_loadu_si512(q), second = _mm512_loadu_si512(q + 64);
         const Chunk low = _mm512_shuffle_i64x2(first, second, 0x88),
                     high = _mm512_shuffle_i64x2(first, second, 0xdd);

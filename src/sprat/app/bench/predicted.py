@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from sprat.devices.bench.results import BenchTest, Label, Measurement
+from sprat.devices.plan.counted import load_counted
 from sprat.devices.plan.efficiency import load_efficiency
 from sprat.devices.plan.plan import Plan
 from sprat.devices.plan.predict import Predictor, device_rates
@@ -33,9 +34,9 @@ def predictions(
     plan = Plan(profile, footprint, profile.usable_bytes)
     if footprint.pass_cost is None or not plan.runs:
         return
-    efficiency = load_efficiency()
+    efficiency, cycles = load_efficiency(), load_counted().relative_cycles(profile.fast_cores)
     rates = device_rates(profile, efficiency, storage)
-    predictor = Predictor(footprint.pass_cost, rates, efficiency, plan.held_experts_share)
+    predictor = Predictor(footprint.pass_cost, rates, efficiency, plan.held_experts_share, cycles)
     for record in emulated:
         yield Measurement(
             label=Label.PREDICTED,

@@ -1,17 +1,20 @@
 """A GPU that fails while a placement is tried is an error, or with ``auto`` the CPU and the reason; real children."""
 
 import os
+import re
 import sys
 
+import lost_card
 import pytest
 from tiny_checkpoint import write_checkpoint
 
-from sprat.errors import BackendError
+from sprat.errors import BackendDiedError, BackendError
 from sprat.export.pipeline import export
 from sprat.runtime.backends import llamacpp_probe
 from sprat.runtime.backends.gpu import place
 from sprat.runtime.backends.gpu.find import GPUDevice
 from sprat.runtime.backends.registry import LoadRequest, choose
+from sprat.runtime.engine import Engine
 from sprat.runtime.gpu_option import GPUOption
 from sprat.runtime.open_model import open_model
 
@@ -41,7 +44,7 @@ def ending(request, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "llama_cpp", raising=False)
     monkeypatch.setattr(llamacpp_probe, "version", lambda _name: "0.3.36")
-    monkeypatch.setattr(place, "find_gpus", lambda: [CARD])
+    monkeypatch.setattr(place, "find_gpus", lambda _shape: [CARD])
     return ENDS[request.param]
 
 
@@ -64,3 +67,30 @@ def test_auto_is_the_cpu_and_says_why(model, ending):
     assert (choice.name, choice.gpu) == ("llamacpp", None)
     assert ending in choice.no_gpu_because
     assert choice.text().startswith("llamacpp on the CPU; no GPU (")
+
+
+@pytest.fixture
+def vanishing(model, tmp_path, monkeypatch):
+    """A llama.cpp whose card vanishes in the third pass."""
+    lost_card.write(tmp_path, model.spec)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(llamacpp_probe, "version", lambda _name: "0.3.36")
+    monkeypatch.setattr(place, "find_gpus", lambda _shape: [CARD])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the driver is in this process")
+def test_a_card_that_vanishes_in_the_middle_of_a_token_is_an_error(model, vanishing):
+    with Engine.load(model.file.path, gpu="on", context=64) as engine:
+        assert engine.backend_choice.gpu.device == "Vulkan0"
+        with pytest.raises(BackendDiedError) as died:
+            engine.generate([1, 2]).text()
+        assert re.search(
+            r"the process that computes on Vulkan0 ended \(SIGABRT: what\(\):  vk::Queue::submit: ErrorDeviceLost\); "
+            r"check the device and its driver and load the model again, or use gpu='off'$",
+            str(died.value),
+        )
+        with pytest.raises(BackendDiedError, match="ErrorDeviceLost"):  # and so does every later call
+            engine.generate([1, 2]).text()
+    with Engine.load(model.file.path, gpu="on", context=64) as again:
+        assert next(again.generate([1, 2])) is not None
