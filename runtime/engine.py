@@ -20,6 +20,7 @@ import numpy as np
 
 from sprat.arrays import F32Array
 from sprat.boundary import public_call
+from sprat.devices.plan.context_settings import CacheType
 from sprat.errors import BackendError, InputError, PromptError
 from sprat.progress import ReportProgress, no_progress
 from sprat.runtime.backends.protocol import Backend, TokenStream
@@ -32,6 +33,7 @@ from sprat.runtime.backends.registry import (
     open_backend,
     stream_bytes,
 )
+from sprat.runtime.cache import Storage
 from sprat.runtime.chat.completions import ChatCompletion, ChatStream
 from sprat.runtime.chat.prompt import (
     ChatOptions,
@@ -53,7 +55,6 @@ from sprat.runtime.generate.sampling_defaults import SamplingDefaults
 from sprat.runtime.generate.speculate.speculator import Speculation
 from sprat.runtime.generate.transcript import Transcript
 from sprat.runtime.gpu_option import GPUOption
-from sprat.runtime.isolation.backend import open_isolated
 from sprat.runtime.loading.limits import checked_context, load_limits
 from sprat.runtime.loading.options import LoadKeywords, LoadOptions
 from sprat.runtime.loading.sharing import Identify, cannot_save, identifier, prefixes_of, speculation_of
@@ -179,7 +180,8 @@ class Engine:
             memory_bytes=limits.memory_bytes,
             streams=limits.streams,
             cores=limits.cores,
-            cache=wanted.cache or (None if wanted.exact else limits.cache),
+            cache=_of_native(wanted.cache) or (None if wanted.exact else limits.cache),
+            wishes=wanted.wishes,
             deterministic=wanted.deterministic,
             exact=wanted.exact,
             isolated=wanted.isolate,
@@ -187,20 +189,21 @@ class Engine:
             gpu=GPUOption.of(wanted.gpu),
             accelerator=limits.accelerator,
             provider=wanted.provider_settings(limits.accelerator),
+            force=wanted.force,
         )
         choice, tokenizer = choose(wanted.backend_name, request), model.tokenizer()
         request = chosen_request(choice, request)
         budget = CacheBudget.of(chosen_footprint(choice, request), request.memory_bytes, stream_bytes(choice, request))
         identify = identifier(request, choice)
         with contextlib.ExitStack() as on_error:
-            backend = open_isolated(choice, request) if request.own_process else open_backend(choice, request)
+            backend = _isolated(choice, request) if request.own_process else open_backend(choice, request)
             on_error.callback(backend.close)
             engine = cls(
                 backend,
                 tokenizer,
                 template=model.template(),
                 context=limits.context,
-                batch=limits.batch,
+                batch=choice.gpu.settings.batch if choice.gpu else limits.batch,
                 name=model.name,
                 sampling=model.sampling(),
                 backend_choice=choice,
@@ -520,6 +523,16 @@ class Engine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _isolated(choice: BackendChoice, request: LoadRequest) -> Backend:
+    from sprat.runtime.isolation.backend import open_isolated  # imports sockets and processes
+
+    return open_isolated(choice, request)
+
+
+def _of_native(cache: CacheType | None) -> Storage | None:
+    return None if cache == "int4" else cache  # only llama.cpp has it
 
 
 def _texts(texts: object) -> Sequence[str | Sequence[int]]:
