@@ -82,7 +82,7 @@ def test_no_gpu_is_an_error_that_names_doctor(gpus, footprint):
 
 
 def test_too_little_memory_is_an_error_with_sizes(gpus, footprint):
-    gpus(("Vulkan0", 1 << 20))
+    gpus(("Vulkan0", 1 << 16))
     needs = r"and the head on the card \(.*\) needs .* on Vulkan0 \(made up\).* gpu='auto'"
     with pytest.raises(DoesNotFitError, match=needs):
         place_on_gpu(GPUOption.of("on"), footprint, SHAPE)
