@@ -55,7 +55,6 @@ from sprat.runtime.generate.sampling_defaults import SamplingDefaults
 from sprat.runtime.generate.speculate.speculator import Speculation
 from sprat.runtime.generate.transcript import Transcript
 from sprat.runtime.gpu_option import GPUOption
-from sprat.runtime.isolation.backend import open_isolated
 from sprat.runtime.loading.limits import checked_context, load_limits
 from sprat.runtime.loading.options import LoadKeywords, LoadOptions
 from sprat.runtime.loading.sharing import Identify, cannot_save, identifier, prefixes_of, speculation_of
@@ -197,7 +196,7 @@ class Engine:
         budget = CacheBudget.of(chosen_footprint(choice, request), request.memory_bytes, stream_bytes(choice, request))
         identify = identifier(request, choice)
         with contextlib.ExitStack() as on_error:
-            backend = open_isolated(choice, request) if request.own_process else open_backend(choice, request)
+            backend = _isolated(choice, request) if request.own_process else open_backend(choice, request)
             on_error.callback(backend.close)
             engine = cls(
                 backend,
@@ -524,6 +523,12 @@ class Engine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _isolated(choice: BackendChoice, request: LoadRequest) -> Backend:
+    from sprat.runtime.isolation.backend import open_isolated  # imports sockets and processes
+
+    return open_isolated(choice, request)
 
 
 def _of_native(cache: CacheType | None) -> Storage | None:

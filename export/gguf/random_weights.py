@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,7 @@ __all__ = ["cached_preset", "clear_cache", "preset_cache", "write_preset", "writ
 _POOL_BLOCKS = 65_521  # prime, so that repeated blocks are at different offsets in the rows
 _INTO_RESIDUAL = ("attn_output", "ffn_down")
 _INTO_RESIDUAL_SCALE = 0.02
+_NO_TOKENIZER = {"tokenizer.ggml.model": "none"}
 
 
 def write_preset(
@@ -63,10 +65,16 @@ def write_preset(
 
 
 def write_random(
-    path: Path, spec: ModelSpec, name: str, quant: str = "Q4_0", *, progress: ReportProgress = no_progress
+    path: Path,
+    spec: ModelSpec,
+    name: str,
+    quant: str = "Q4_0",
+    *,
+    tokenizer: Mapping[str, Any] = _NO_TOKENIZER,
+    progress: ReportProgress = no_progress,
 ) -> None:
-    """Write a file of a model that is called ``name``; otherwise as :func:`write_preset`."""
-    write_file(path, _layout(spec, name, quant), functools.partial(_pack, spec), progress=progress)
+    """Write a file of a model called ``name``, with the keys of a tokenizer; otherwise as :func:`write_preset`."""
+    write_file(path, _layout(spec, name, quant, tokenizer), functools.partial(_pack, spec), progress=progress)
 
 
 def cached_preset(
@@ -114,7 +122,7 @@ def _without_mtp(preset: str, layers: int | None) -> ModelSpec:
     return replace(preset_spec(preset, layers=layers), n_mtp_layers=0)
 
 
-def _layout(spec: ModelSpec, preset: str, quant: str) -> GGUFLayout:
+def _layout(spec: ModelSpec, preset: str, quant: str, tokenizer: Mapping[str, Any] = _NO_TOKENIZER) -> GGUFLayout:
     tied = spec.tied_embeddings
     single = quant.upper() in format_names()
     model = shape_of_keys({"general.architecture": spec.architecture, **metadata_from_spec(spec)})
@@ -125,7 +133,7 @@ def _layout(spec: ModelSpec, preset: str, quant: str) -> GGUFLayout:
     keys = {
         "general.architecture": str(spec.architecture),
         "general.name": f"{preset} (random weights)",
-        "tokenizer.ggml.model": "none",
+        **tokenizer,
         **metadata_from_spec(spec),
     }
     return gguf_layout(keys, entries)

@@ -7,16 +7,15 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from sprat.devices.machine import available_bytes
-from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.source.lora import AdapterOption
 from sprat.export.write.naming import model_id
 from sprat.runtime.backends.reference import ReferenceBackend
-from sprat.runtime.chat.template_files import template_from_metadata
+from sprat.runtime.chat.template_files import template_from_files
 from sprat.runtime.engine import Engine
 from sprat.runtime.generate.sampling_defaults import sampling_from_config
 from sprat.runtime.memory.amount import parse_memory
-from sprat.runtime.tokenizer.hf_files import read_generation_config
+from sprat.runtime.tokenizer.hf_files import TokenizerFiles
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["load_source", "open_source"]
@@ -60,13 +59,12 @@ def load_source(path: str | os.PathLike[str], *, memory: int | str | None = None
         InputError: the checkpoint cannot be read, or its tokenizer is not supported.
     """
     dense_bytes = available_bytes() // 2 if memory is None else parse_memory(memory)
-    metadata = tokenizer_metadata(Path(path))
-    tokenizer = Tokenizer.from_gguf(metadata)
+    files = TokenizerFiles(Path(path))
     return Engine(
         open_source(path, dense_bytes=dense_bytes),
-        tokenizer,
-        template=template_from_metadata(metadata),
+        Tokenizer.from_files(files),
+        template=template_from_files(files),
         context=context,
         name=model_id(Path(path).absolute()),
-        sampling=sampling_from_config(read_generation_config(Path(path))),
+        sampling=sampling_from_config(files.generation),
     )

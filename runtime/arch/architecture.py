@@ -7,6 +7,7 @@ follow from the spec.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
@@ -78,9 +79,14 @@ class Architecture(ABC):
 
 def architectures() -> Mapping[str, Architecture]:
     """``general.architecture`` -> architecture: those in the folder, and subclasses that are defined elsewhere."""
+    _import_folder()
+    return _REGISTERED
+
+
+@functools.cache
+def _import_folder() -> None:
     for module in pkgutil.iter_modules(importlib.import_module(_FOLDER).__path__):
         importlib.import_module(f"{_FOLDER}.{module.name}")
-    return _REGISTERED
 
 
 def reads_config(name: str) -> Callable[[ConfigReader], ConfigReader]:

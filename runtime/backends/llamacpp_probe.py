@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
@@ -50,6 +49,8 @@ def probe(
         BackendError: none works; the message has the exit status of the child and a remedy.
     """
     on_gpu = [msgspec.json.encode(gpu).decode(), str(_SHORT_CONTEXT if gpu is None else context)]
+    from importlib.metadata import version  # imports e-mail and CSV readers
+
     cached = probe_file([path], version("llama-cpp-python"), *on_gpu)
     if (report := recall(cached, ProbeReport)) is not None:
         return report

@@ -13,6 +13,7 @@ why earlier ones cannot.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
@@ -353,7 +354,12 @@ def _loader(name: str) -> BackendLoader:
 
 def _loaders() -> dict[str, BackendLoader]:
     """All loaders; importing the modules of this folder registers them."""
+    _import_folder()
+    return _LOADERS
+
+
+@functools.cache
+def _import_folder() -> None:
     package = importlib.import_module(__package__)
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{__package__}.{module.name}")
-    return _LOADERS

@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from sprat.alignment import round_up
 from sprat.errors import ModelFileError
+from sprat.runtime.files.gguf_strings import short_strings
 
 __all__ = ["DEFAULT_ALIGNMENT", "MAGIC", "Header", "TensorRecord", "ValueType", "read_header"]
 
@@ -38,6 +39,8 @@ MAX_KEYS = 1 << 16
 MAX_TENSORS = 1 << 20
 MAX_WEIGHTS = 1 << 63  # elements of one tensor; ggml counts them in an int64
 MAX_ELEMENTS = 1 << 24  # of one metadata array; the largest published vocabularies have 2^18
+_SINGLY = 4  # strings that are read one by one after those that are read at once
+_WITHOUT = 1 << 13  # the same where few are read at once: a window costs as much as these
 MIN_KEY_BYTES = 8 + 4 + 1  # length of the name, type, smallest value
 MIN_TENSOR_BYTES = 8 + 4 + 8 + 4 + 8  # length of the name, n_dims, one dim, type, offset
 
@@ -237,21 +240,13 @@ def _numbers(cursor: _Cursor, key: str, kind: ValueType, count: int) -> npt.NDAr
 
 
 def _strings(cursor: _Cursor, key: str, n_strings: int) -> list[str]:
-    """The elements of a string array; a vocabulary has 150,000, so this loop avoids method calls."""
-    data, at, end, unpack = cursor.data, cursor.at, len(cursor.data), _U64.unpack_from
+    """The elements of a string array: most windows of the file are read at once, what they cannot have one by one."""
     strings: list[str] = []
-    try:
-        for _ in range(n_strings):
-            start = at + 8
-            stop = start + unpack(data, at)[0]
-            if stop > end:
-                break
-            strings.append(str(data[start:stop], "utf-8"))
-            at = stop
-    except (struct.error, UnicodeDecodeError):
-        pass  # the cursor below reports the string and the byte
-    cursor.at = at
-    strings.extend(cursor.text(f"string {index} of {key!r}") for index in range(len(strings), n_strings))
+    while (left := n_strings - len(strings)) > 0:
+        found, cursor.at = short_strings(cursor.data, cursor.at, left)
+        strings += found
+        start, n_singly = len(strings), _SINGLY if len(found) > _SINGLY else _WITHOUT
+        strings += [cursor.text(f"string {start + i} of {key!r}") for i in range(min(n_singly, left - len(found)))]
     return strings
 
 

@@ -6,6 +6,7 @@ Logit bias, penalties, top-n-sigma, top-k, typical, top-p, min-p, XTC, temperatu
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -29,9 +30,13 @@ class Sampler:
 
     def __init__(self, params: SamplingParams) -> None:
         self.params = params
-        self._random = np.random.Generator(np.random.PCG64(params.seed))
         self._biased = np.array(list(params.logit_bias), dtype=np.intp)
         self._bias = np.array(list(params.logit_bias.values()), dtype=np.float64)
+
+    @functools.cached_property
+    def _random(self) -> np.random.Generator:
+        """Made by the first draw: NumPy imports the module then, and a greedy answer draws nothing."""
+        return np.random.Generator(np.random.PCG64(self.params.seed))
 
     def sample(
         self, logits: npt.ArrayLike, history: Sequence[int] = (), allowed: _Ids | None = None

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from numbers import Integral
+from typing import TYPE_CHECKING
 
 from sprat.devices.affinity import Threads, default_threads, fast_core_ids
 from sprat.devices.container import container_memory_bytes
 from sprat.devices.parts import Accelerator
-from sprat.devices.plan.choose import choose_quant
 from sprat.devices.plan.footprint import Footprint
-from sprat.devices.plan.plan import BATCHES, Plan
 from sprat.devices.profile import DeviceProfile, find_profile
 from sprat.errors import InputError
 from sprat.runtime.cache import Storage
@@ -19,6 +18,9 @@ from sprat.runtime.memory.buffers import isolation_bytes
 from sprat.runtime.memory.footprint import DEFAULT_BATCH, DEFAULT_CONTEXT, file_footprint
 from sprat.runtime.memory.key_bias import has_large_key_bias
 from sprat.runtime.open_model import OpenModel
+
+if TYPE_CHECKING:
+    from sprat.devices.plan.plan import Plan
 
 __all__ = ["LoadLimits", "checked_context", "load_limits"]
 
@@ -95,6 +97,8 @@ def load_limits(
             memory_bytes=None if force else usable_bytes,
             cores=threads.cores,
         )
+    from sprat.devices.plan.choose import choose_quant  # takes long to import, and only a device needs it
+
     profile = find_profile(device)
     if usable_bytes is None:
         usable_bytes = min(profile.usable_bytes, in_container or profile.usable_bytes)
@@ -125,6 +129,8 @@ def _footprints(
     whole = [footprint.of_batch(batch or DEFAULT_BATCH) for footprint in with_extra]
     if shorten_to is None:
         return whole
+    from sprat.devices.plan.plan import BATCHES
+
     short = [_with_shorter_context(footprint.of_batch(batch or BATCHES[-1]), shorten_to) for footprint in whole]
     if has_large_key_bias(model.file):
         return [footprint for pair in zip(whole, short, strict=True) for footprint in pair]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from sprat.devices.plan.footprint import AS_IT_IS, Footprint, FormatShare, LayerBytes, PassCost
-from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.attention import Storage
 from sprat.runtime.arch.gguf_keys import metadata_from_spec
 from sprat.runtime.arch.model_shape import shape_of_keys
@@ -18,6 +18,9 @@ from sprat.runtime.files.gguf_checks import TensorInfo
 from sprat.runtime.files.model_file import ModelFile
 from sprat.runtime.files.shape_checks import is_mtp_tensor
 from sprat.runtime.memory.buffers import activation_bytes, native_buffer_bytes, program_bytes
+
+if TYPE_CHECKING:
+    from sprat.quant.recipe import Recipe
 
 __all__ = [
     "DEFAULT_BATCH",
@@ -67,6 +70,8 @@ def planned_recipes(spec: ModelSpec, quant: str | None = None, rules: Sequence[s
     Raises:
         FormatError: unknown quantization, or invalid rule.
     """
+    from sprat.quant.recipe import Recipe  # which a model that is loaded does not need
+
     names = PRESETS if quant is None else (quant,)
     model = shape_of_keys({"general.architecture": spec.architecture, **metadata_from_spec(spec)})
     return tuple(

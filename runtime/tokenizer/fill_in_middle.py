@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -25,16 +25,16 @@ class FillInMiddle:
     middle: int
 
     @classmethod
-    def find(cls, tokens: Sequence[str], id_of_key: Callable[[str], int | None] = lambda _key: None) -> Self | None:
+    def find(cls, known: Mapping[str, int], id_of_key: Callable[[str], int | None] = lambda _key: None) -> Self | None:
         """The tokens that a file names, otherwise those with a known text; ``None`` unless there are all three.
 
         Args:
-            tokens: the vocabulary.
+            known: text -> id of the vocabulary.
             id_of_key: id of the keys ``fim_pre``, ``fim_suf`` and ``fim_mid``, or ``None``.
         """
-        known = {text: key for key, texts in _TEXTS.items() for text in texts}
-        by_text = {known[text]: index for index, text in enumerate(tokens) if text in known}
-        ids = [by_text.get(key) if (named := id_of_key(key)) is None else named for key in _TEXTS]
+        by_text = {key: max(known.get(text, -1) for text in texts) for key, texts in _TEXTS.items()}
+        found = {key: index for key, index in by_text.items() if index >= 0}
+        ids = [found.get(key) if (named := id_of_key(key)) is None else named for key in _TEXTS]
         prefix, suffix, middle = ids
         return None if prefix is None or suffix is None or middle is None else cls(prefix, suffix, middle)
 

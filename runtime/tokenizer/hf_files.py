@@ -238,11 +238,12 @@ def _finish(files: TokenizerFiles, vocabulary: Vocabulary) -> Vocabulary:
         tokens=texts,
         types=types,
         scores=scores,
+        ids=ids,
         bos_id=special["bos"],
         eos_id=special["eos"],
         unk_id=special["unk"],
         pad_id=special["pad"],
-        eog_ids=eog_ids(texts, types, ends),
+        eog_ids=eog_ids(ids, types, ends),
         add_bos=(add_bos if isinstance(add_bos, bool) else vocabulary.add_bos) and special["bos"] is not None,
     )
 

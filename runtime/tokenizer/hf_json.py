@@ -11,7 +11,7 @@ from sprat.runtime.tokenizer.added_tokens import AddedToken
 from sprat.runtime.tokenizer.pretokenizers import get_pre_tokenizer
 from sprat.runtime.tokenizer.vocabulary import TokenizerModel, TokenType, Vocabulary, looks_special, split_merge
 
-__all__ = ["build", "composes_only", "prefixes_first_word", "prepare"]
+__all__ = ["build", "build_without_merges", "composes_only", "prefixes_first_word", "prepare", "with_merges"]
 
 _Json = dict[str, Any]
 _MAX_SQUARES = 1 << 26  # sum of squared lengths, the characters of all splits: 256,000 tokens of 16 characters
@@ -64,9 +64,20 @@ def build(vocabulary: Vocabulary, added: Iterable[AddedToken] = ()) -> _Json:
         vocabulary: the tokens and their types.
         added: tokens with flags that a vocabulary does not have (``lstrip``, ``rstrip``, ``single_word``).
     """
-    spm = vocabulary.model is TokenizerModel.SENTENCEPIECE_BPE
-    document = _sentencepiece(vocabulary) if spm else _byte_level(vocabulary)
-    return {**document, **_added(vocabulary, added), **_post_processor(vocabulary)}
+    if vocabulary.model is TokenizerModel.SENTENCEPIECE_BPE:
+        return {**_sentencepiece(vocabulary), **_added(vocabulary, added), **_post_processor(vocabulary)}
+    document = build_without_merges(vocabulary, added)
+    return with_merges(document, [split_merge(merge) for merge in vocabulary.merges])
+
+
+def build_without_merges(vocabulary: Vocabulary, added: Iterable[AddedToken] = ()) -> _Json:
+    """The same for byte-level BPE, without the merges, which are most of it."""
+    return {**_byte_level(vocabulary), **_added(vocabulary, added), **_post_processor(vocabulary)}
+
+
+def with_merges(document: _Json, merges: list[list[str]]) -> _Json:
+    """``document`` with pairs as its merges."""
+    return {**document, "model": {**document["model"], "merges": merges}}
 
 
 def _byte_level(vocabulary: Vocabulary) -> _Json:
@@ -79,8 +90,8 @@ def _byte_level(vocabulary: Vocabulary) -> _Json:
         "model": {
             "type": "BPE",
             "ignore_merges": pre.ignore_merges,
-            "vocab": {text: index for index, text in enumerate(vocabulary.tokens)},
-            "merges": [split_merge(merge) for merge in vocabulary.merges],
+            "vocab": vocabulary.ids,
+            "merges": [],
         },
     }
 
@@ -89,7 +100,8 @@ def _added(vocabulary: Vocabulary, added: Iterable[AddedToken]) -> _Json:
     control = (TokenType.CONTROL, TokenType.UNKNOWN)
     flagged = {token.text: token for token in added if token.has_flags}
     entries = []
-    for index, (text, kind) in enumerate(zip(vocabulary.tokens, vocabulary.types, strict=True)):
+    for index in vocabulary.unusual:
+        text, kind = vocabulary.tokens[index], vocabulary.types[index]
         if kind in control or kind is TokenType.USER_DEFINED:
             token, special = flagged.get(text), kind in control
             token = replace(token, special=special) if token else AddedToken(id=index, text=text, special=special)
@@ -139,7 +151,7 @@ def _sentencepiece(vocabulary: Vocabulary) -> _Json:
 
     A merge is a pair, so each token appears once for every split of it into two other tokens.
     """
-    ids = {text: index for index, text in enumerate(vocabulary.tokens)}
+    ids = vocabulary.ids
     usable = {t for t, kind in zip(vocabulary.tokens, vocabulary.types, strict=True) if kind is TokenType.NORMAL}
     splits = [(-vocabulary.scores[ids[text]], at, text) for text, at in _splits(usable)]
     underscores = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}

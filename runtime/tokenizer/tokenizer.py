@@ -6,23 +6,31 @@ in text from a user are encoded as plain text.
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import itertools
 import operator
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from sprat.errors import PromptError, TokenizerError
 from sprat.runtime.tokenizer.added_tokens import parse_entries
+from sprat.runtime.tokenizer.bpe_engine import BPEEngine, in_one_piece
 from sprat.runtime.tokenizer.byte_alphabet import byte_alphabet
 from sprat.runtime.tokenizer.hf_files import TokenizerFiles, read_vocabulary
-from sprat.runtime.tokenizer.hf_json import build, prefixes_first_word, prepare
+from sprat.runtime.tokenizer.hf_json import (
+    build,
+    build_without_merges,
+    prefixes_first_word,
+    prepare,
+    with_merges,
+)
 from sprat.runtime.tokenizer.known_steps import check_steps
+from sprat.runtime.tokenizer.library_engine import LibraryEngine, library_errors
 from sprat.runtime.tokenizer.special_tokens import SpecialTokens
 from sprat.runtime.tokenizer.stream_decoder import StreamDecoder
-from sprat.runtime.tokenizer.vocabulary import TokenizerModel, TokenType, Vocabulary
+from sprat.runtime.tokenizer.vocabulary import TokenizerModel, TokenType, Vocabulary, split_merge
 
 __all__ = ["Tokenizer"]
 
@@ -32,15 +40,6 @@ _LONG_TEXT = 1 << 20  # characters, which take about a second to encode
 _SLICE = 1 << 16
 _CUTS = 1.25  # tokens of a text in slices, relative to those of the whole, at most
 _CHARS_PER_COMPOSED = 2  # NFC makes one byte of at most 1.5 characters: "ǖ" has two bytes, decomposed 3 characters
-_BPE_OPTIONS = (
-    "unk_token",
-    "continuing_subword_prefix",
-    "end_of_word_suffix",
-    "fuse_unk",
-    "byte_fallback",
-    "ignore_merges",
-)
-_ADDED_FIELDS = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
 _VISIBLE = ("<think>", "</think>")  # kept in decoded text even if the checkpoint marks them special
 
 
@@ -51,6 +50,7 @@ class Tokenizer:
         vocabulary: the tokens and their types.
         document: the tokenizer.json that the engine runs; ``None`` for a model without a tokenizer, which takes token
             ids only.
+        merges: the merges of byte-level BPE, ``"left right"``, if the document has none.
 
     Attributes:
         vocabulary: as passed.
@@ -62,11 +62,13 @@ class Tokenizer:
         'café'
     """
 
-    def __init__(self, vocabulary: Vocabulary, document: dict[str, Any] | None) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, document: dict[str, Any] | None, merges: list[str] | None = None
+    ) -> None:
         self.vocabulary = vocabulary
         entries = parse_entries((document or {}).get("added_tokens") or [], "tokenizer.json")
         self.special = SpecialTokens(vocabulary.control_ids(), entries)
-        self._engine = None if document is None else _engine(document)
+        self._engine = None if document is None else _engine(document, merges)
         self._composes = document is not None and document.get("normalizer") is not None
         self._eats_spaces = any(token.lstrip or token.rstrip for token in entries)
         self._space_first = document is not None and prefixes_first_word(document)
@@ -99,7 +101,11 @@ class Tokenizer:
         if vocabulary.model is TokenizerModel.NONE:
             return cls(vocabulary, None)
         embedded = metadata.get("tokenizer.huggingface.json")
-        return cls(vocabulary, _checked_document(embedded, vocabulary) if embedded else build(vocabulary))
+        if embedded:
+            return cls(vocabulary, *_checked_document(embedded, vocabulary))
+        if vocabulary.model is TokenizerModel.SENTENCEPIECE_BPE:
+            return cls(vocabulary, build(vocabulary))
+        return cls(vocabulary, build_without_merges(vocabulary), vocabulary.merges)
 
     @property
     def vocab_size(self) -> int:
@@ -265,9 +271,8 @@ class Tokenizer:
                 f"the text is not valid Unicode: found {_describe_surrogate(match[0])} at index {match.start()}; "
                 "decode its bytes as UTF-8, with errors='replace' for damaged ones"
             )
-        with _library_errors("the text cannot be encoded"):
-            ids: list[int] = self._engine.encode(text, add_special_tokens=False).ids
-        return ids
+        with library_errors("the text cannot be encoded"):
+            return self._engine.encode(text)
 
     def _check(self, token_id: int) -> None:
         if not 0 <= token_id < self.vocab_size:
@@ -280,54 +285,22 @@ def _describe_surrogate(char: str) -> str:
     return f"the byte 0x{code - 0xDC00:02X}" if 0xDC80 <= code <= 0xDCFF else f"the lone surrogate U+{code:04X}"
 
 
-def _engine(document: dict[str, Any]) -> Any:
-    """The ``tokenizers`` engine, set to encode special tokens in a text as plain text."""
+def _engine(document: dict[str, Any], merges: list[str] | None) -> LibraryEngine | BPEEngine:
+    """The engine of a document and of its ``merges``; ``None`` where the document has them."""
     prepared = prepare(document)
-    with _library_errors("the tokenizer cannot be built"):
-        engine = _in_parts(prepared) if _is_listed_bpe(prepared["model"]) else _from_json(prepared)
-    engine.encode_special_tokens = True
-    return engine
+    with library_errors("the tokenizer cannot be built"):
+        if merges is None:
+            return LibraryEngine(prepared)
+        if in_one_piece(merges, prepared["model"]["vocab"]):
+            return LibraryEngine(with_merges(prepared, list(map(split_merge, merges))))
+        return BPEEngine(prepared, merges)
 
 
-def _from_json(document: dict[str, Any]) -> Any:
-    import msgspec
-    import tokenizers
+def _checked_document(text: str, vocabulary: Vocabulary) -> tuple[dict[str, Any], list[str] | None]:
+    """The tokenizer.json in a GGUF, and its merges where it is byte-level BPE.
 
-    return tokenizers.Tokenizer.from_buffer(msgspec.json.encode(document))
-
-
-def _is_listed_bpe(model: dict[str, Any]) -> bool:
-    """Whether a model is BPE with merges that are pairs, not text."""
-    merges = model.get("merges") or [""]
-    return model.get("type") == "BPE" and not isinstance(merges[0], str)
-
-
-def _in_parts(document: dict[str, Any]) -> Any:
-    """What :func:`_from_json` makes, in half the time where there are 100,000 merges: the library reads them slowly."""
-    import tokenizers
-
-    model: dict[str, Any] = document["model"]
-    engine = _from_json({**document, "added_tokens": [], "model": {**model, "vocab": {}, "merges": []}})
-    options = {name: model[name] for name in _BPE_OPTIONS if model.get(name) is not None}
-    engine.model = tokenizers.models.BPE(model["vocab"], [(left, right) for left, right in model["merges"]], **options)
-    added = ({name: entry[name] for name in _ADDED_FIELDS} for entry in document["added_tokens"])
-    engine.add_tokens([tokenizers.AddedToken(**entry) for entry in added])
-    return engine
-
-
-@contextlib.contextmanager
-def _library_errors(problem: str) -> Iterator[None]:
-    """Turn every error of the library into a TokenizerError; where its Rust code panics, that is no Exception."""
-    try:
-        yield
-    except BaseException as error:
-        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            raise TokenizerError(f"{problem} ({error}); convert the model again") from error
-        raise
-
-
-def _checked_document(text: str, vocabulary: Vocabulary) -> dict[str, Any]:
-    """The tokenizer.json in a GGUF. Its ids must be those of the token list, which index the rows of the embedding."""
+    Its ids must be those of the token list, which index the rows of the embedding.
+    """
     import msgspec
 
     source = "tokenizer.huggingface.json in the GGUF"
@@ -336,7 +309,9 @@ def _checked_document(text: str, vocabulary: Vocabulary) -> dict[str, Any]:
         check_steps(document, source)
         added = {token["content"]: token["id"] for token in document.get("added_tokens") or []}
         ids: dict[str, int] = {**document["model"]["vocab"], **added}
-        mismatched = [text for text, index in ids.items() if vocabulary.tokens[index : index + 1] != [text]]
+        known = vocabulary.tokens
+        mismatched = [text for text, index in ids.items() if not 0 <= index < len(known) or known[index] != text]
+        merges = _texts_of(document["model"]) if vocabulary.model is TokenizerModel.BYTE_LEVEL_BPE else None
     except (msgspec.DecodeError, AttributeError, KeyError, TypeError, RecursionError, UnicodeError) as error:
         raise TokenizerError(f"{source} is not a tokenizer.json ({error!r}); convert the model again") from error
     if mismatched:
@@ -345,4 +320,13 @@ def _checked_document(text: str, vocabulary: Vocabulary) -> dict[str, Any]:
             f"tokenizer.huggingface.json and tokenizer.ggml.tokens disagree on {len(mismatched)} tokens ({sample}); "
             "convert the model again"
         )
-    return document
+    return document if merges is None else with_merges(document, []), merges
+
+
+def _texts_of(model: dict[str, Any]) -> list[str] | None:
+    """The merges of a BPE model as ``"left right"``, as older files have them; ``None`` where parts have spaces."""
+    merges = model.get("merges") or []
+    if model.get("type") != "BPE" or model.get("byte_fallback"):
+        return None
+    texts = merges if merges and isinstance(merges[0], str) else list(map(" ".join, merges))
+    return texts if set(map(str.count, texts, itertools.repeat(" "))) <= {1} else None

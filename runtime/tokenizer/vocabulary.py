@@ -7,11 +7,14 @@ and :mod:`sprat.export.gguf.tokenizer_keys` writes it.
 from __future__ import annotations
 
 import enum
+import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from sprat.errors import TokenizerError
 from sprat.runtime.tokenizer.fill_in_middle import FillInMiddle
@@ -119,6 +122,13 @@ class Vocabulary:
     add_space_prefix: bool = False  # SentencePiece: a space before the text
     prefix_first_only: bool = False  # not after each special token, as llama.cpp does
     named_fim: FillInMiddle | None = None  # as the keys of a GGUF name them
+    ids: dict[str, int] = field(default_factory=dict, repr=False, compare=False)  # of all texts; made unless given
+    unusual: list[int] = field(init=False, repr=False, compare=False)  # ids of the tokens that are not NORMAL: few
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ids", self.ids or _ids_of(self.tokens))
+        unusual = [index for index, kind in enumerate(self.types) if kind is not TokenType.NORMAL]
+        object.__setattr__(self, "unusual", unusual)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -126,13 +136,12 @@ class Vocabulary:
     @property
     def fill_in_middle(self) -> FillInMiddle | None:
         """The tokens of fill-in-the-middle; ``None`` for a model without them."""
-        return self.named_fim or FillInMiddle.find(self.tokens)
+        return self.named_fim or FillInMiddle.find(self.ids)
 
     def control_ids(self) -> dict[str, int]:
         """Text -> id of all control tokens: text from a user is never encoded as one."""
         kinds = (TokenType.CONTROL, TokenType.UNKNOWN)
-        rows = zip(self.tokens, range(len(self)), self.types, strict=True)
-        return {text: index for text, index, kind in rows if kind in kinds}
+        return {self.tokens[index]: index for index in self.unusual if self.types[index] in kinds}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> Vocabulary:
@@ -159,11 +168,10 @@ class Vocabulary:
             key = f"{metadata.get('general.architecture')}.vocab_size"
             size = checked_size(int(metadata.get(key, metadata.get("vocab_size", 0))), "GGUF metadata")
             return cls(model=model, tokens=[f"[PAD{index}]" for index in range(size)], types=[TokenType.UNUSED] * size)
-        tokens = [str(token) or f"[EMPTY_{index}]" for index, token in enumerate(_array(metadata, "tokens"))]
-        kinds = metadata.get("tokenizer.ggml.token_type")
-        types = [TokenType.NORMAL] * len(tokens)
-        if kinds is not None:
-            types = [_TYPES.get(kind, TokenType.NORMAL) for kind in kinds]
+        tokens = _texts(metadata, "tokens")
+        if not all(tokens):
+            tokens = [text or f"[EMPTY_{index}]" for index, text in enumerate(tokens)]
+        types, ids = _kinds(metadata, len(tokens)), _ids_of(tokens)
         pre = str(metadata.get("tokenizer.ggml.pre") or "default") if model is TokenizerModel.BYTE_LEVEL_BPE else ""
         is_spm = model is TokenizerModel.SENTENCEPIECE_BPE
         bos_id = _id(metadata, "bos", len(tokens), 1 if is_spm else None)
@@ -173,17 +181,18 @@ class Vocabulary:
             tokens=tokens,
             types=types,
             pre=pre,
-            merges=[] if is_spm else [str(merge) for merge in _array(metadata, "merges")],
+            merges=[] if is_spm else _texts(metadata, "merges"),
             scores=[float(score) for score in _array(metadata, "scores")] if is_spm else [],
             bos_id=bos_id,
             eos_id=_id(metadata, "eos", len(tokens), 2 if is_spm else None),
             unk_id=_id(metadata, "unknown", len(tokens), 0 if is_spm else None),
             pad_id=_id(metadata, "padding", len(tokens), None),
-            eog_ids=eog_ids(tokens, types, _named_ends(metadata, len(tokens))),
+            eog_ids=eog_ids(ids, types, _named_ends(metadata, len(tokens))),
             add_bos=bool(metadata.get("tokenizer.ggml.add_bos_token", adds_bos and bos_id is not None)),
             add_space_prefix=bool(metadata.get("tokenizer.ggml.add_space_prefix", is_spm)),
             prefix_first_only=bool(metadata.get(PREFIX_KEY, False)),
-            named_fim=FillInMiddle.find(tokens, lambda key: _id(metadata, key, len(tokens), None)),
+            ids=ids,
+            named_fim=FillInMiddle.find(ids, lambda key: _id(metadata, key, len(tokens), None)),
         )
 
     def check(self, source: str) -> None:
@@ -200,14 +209,14 @@ class Vocabulary:
             problems.append(f"{len(self.types)} token types for {len(self.tokens)} tokens")
         if self.scores and len(self.scores) != len(self.tokens):
             problems.append(f"{len(self.scores)} scores for {len(self.tokens)} tokens")
-        if len(set(self.tokens)) != len(self.tokens):
+        if len(self.ids) != len(self.tokens):
             duplicates = [text for text, count in Counter(self.tokens).items() if count > 1]
             problems.append(f"{len(duplicates)} tokens appear more than once: {', '.join(map(repr, duplicates[:5]))}")
         longest = max(map(len, self.tokens), default=0)
         if longest > _MAX_TOKEN_LENGTH:
             problems.append(f"a token of {longest} characters, expected at most {_MAX_TOKEN_LENGTH}")
-        rows = zip(self.tokens, self.types, strict=False)
-        invalid = [text for text, kind in rows if kind is TokenType.BYTE and not _BYTE.fullmatch(text)]
+        texts = [self.tokens[i] for i in self.unusual if i < len(self) and self.types[i] is TokenType.BYTE]
+        invalid = [text for text in texts if not _BYTE.fullmatch(text)]
         if invalid:
             listed = ", ".join(map(repr, invalid[:5]))
             problems.append(f"{len(invalid)} byte tokens that are not written as <0x0A>: {listed}")
@@ -238,13 +247,10 @@ def checked_size(size: int, source: object) -> int:
     return size
 
 
-def eog_ids(tokens: list[str], types: list[TokenType], named: Iterable[int | None]) -> frozenset[int]:
+def eog_ids(ids: Mapping[str, int], types: Sequence[TokenType], named: Iterable[int | None]) -> frozenset[int]:
     """The ``named`` ids, and all control tokens with a text that llama.cpp treats as EOG."""
-    known = {
-        text: index
-        for index, (text, kind) in enumerate(zip(tokens, types, strict=False))
-        if kind is TokenType.CONTROL and text in _END_OF_GENERATION
-    }
+    found = {text: ids[text] for text in _END_OF_GENERATION if text in ids}
+    known = {text: at for text, at in found.items() if at < len(types) and types[at] is TokenType.CONTROL}
     if {"<|return|>", "<|call|>"} <= known.keys():
         known.pop("<|end|>", None)  # of gpt-oss: ends a message, after which the answer continues
     return frozenset({*known.values(), *(index for index in named if index is not None)})
@@ -272,6 +278,28 @@ def _model(metadata: Mapping[str, Any]) -> TokenizerModel:
         raise TokenizerError(
             f"tokenizer.ggml.model is {name!r}, expected one of {known}; use a model with a supported tokenizer"
         ) from None
+
+
+def _texts(metadata: Mapping[str, Any], key: str) -> list[str]:
+    """The strings in a key; an array of strings is what it is."""
+    values = _array(metadata, key)
+    return values if isinstance(values, list) else [str(value) for value in values]
+
+
+def _kinds(metadata: Mapping[str, Any], n_tokens: int) -> list[TokenType]:
+    """The types of all tokens; unknown values are NORMAL."""
+    values = metadata.get("tokenizer.ggml.token_type")
+    if values is None:
+        return [TokenType.NORMAL] * n_tokens
+    array = np.asarray(values)
+    types = [TokenType.NORMAL] * len(array)
+    for index in np.flatnonzero(array != TokenType.NORMAL).tolist():
+        types[index] = _TYPES.get(array[index].item(), TokenType.NORMAL)
+    return types
+
+
+def _ids_of(tokens: list[str]) -> dict[str, int]:
+    return dict(zip(tokens, itertools.count(), strict=False))
 
 
 def _array(metadata: Mapping[str, Any], key: str) -> Any:

@@ -23,6 +23,7 @@ from sprat.runtime.backends.flush_denormals import subnormals_as_zero
 from sprat.runtime.backends.library_guard import LibraryGuard
 from sprat.runtime.backends.onnx.cache import CacheBinding, bind_cache, ort_value
 from sprat.runtime.backends.onnx.device_cache import DeviceMemory
+from sprat.runtime.backends.onnx.newer_graph import fastest_graph
 from sprat.runtime.backends.onnx.session import EXPORT_AGAIN, open_session, ort_errors, run_session
 from sprat.runtime.backends.providers.check import check_provider
 from sprat.runtime.backends.providers.device_plan import DevicePlan
@@ -89,7 +90,7 @@ class ONNXLoader(BackendLoader, name="onnx", preference=40, reads="onnx"):
         if not request.isolated:
             self.isolated_request(request)
         return ONNXBackend(
-            request.file,
+            request.file if request.provider else fastest_graph(request.file),
             n_threads=request.n_threads,
             low_memory=_wants_low_memory(request),
             provider=request.provider,

@@ -18,12 +18,13 @@ QWEN = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
 @pytest.mark.parametrize("texts", [DEEPSEEK, QWEN], ids=["DeepSeek", "Qwen"])
 def test_tokens_are_found_by_their_text(texts):
     before, after, middle = texts
-    assert FillInMiddle.find(["a", middle, before, "b", after]) == FillInMiddle(2, 4, 1)
-    assert FillInMiddle.find(["a", middle, before, "b"]) is None
+    ids = {"a": 0, middle: 1, before: 2, "b": 3, after: 4}
+    assert FillInMiddle.find(ids) == FillInMiddle(2, 4, 1)
+    assert FillInMiddle.find({text: index for text, index in ids.items() if text != after}) is None
 
 
 def test_keys_of_the_file_come_first():
-    found = FillInMiddle.find([*DEEPSEEK, "x"], {"fim_mid": 3}.get)
+    found = FillInMiddle.find({text: index for index, text in enumerate(DEEPSEEK)}, {"fim_mid": 3}.get)
     assert found == FillInMiddle(0, 1, 3)
 
 

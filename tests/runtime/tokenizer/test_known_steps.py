@@ -11,7 +11,8 @@ from tiny_vocabulary import write_byte_level
 from sprat.errors import TokenizerError
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
 from sprat.runtime.tokenizer.known_steps import check_steps
-from sprat.runtime.tokenizer.tokenizer import Tokenizer, _library_errors
+from sprat.runtime.tokenizer.library_engine import library_errors
+from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 GROW = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
 FILL = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 1000}
@@ -135,12 +136,12 @@ def test_every_error_of_the_library_is_a_tokenizer_error():
     for broken in ({"type": "Precompiled", "precompiled_charsmap": "AAAA"}, {"type": "Nothing"}):
         model = {"type": "BPE", "vocab": {"a": 0}, "merges": []}
         text = json.dumps({"version": "1.0", "added_tokens": [], "normalizer": broken, "model": model})
-        with pytest.raises(TokenizerError, match="cannot be built"), _library_errors("the tokenizer cannot be built"):
+        with pytest.raises(TokenizerError, match="cannot be built"), library_errors("the tokenizer cannot be built"):
             tokenizers.Tokenizer.from_str(text).encode("abc")
 
 
 def test_an_interrupt_is_no_error_of_the_library():
-    with pytest.raises(KeyboardInterrupt), _library_errors("the text cannot be encoded"):
+    with pytest.raises(KeyboardInterrupt), library_errors("the text cannot be encoded"):
         raise KeyboardInterrupt
 
 
