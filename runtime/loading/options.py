@@ -130,14 +130,14 @@ class LoadOptions:
                 f"gpu is {self.gpu!r} with isolate=True, whose sandbox opens no device; drop one of the two"
             )
         self._check_provider(gpu)
-        self._check_context()
+        self._check_context(gpu)
         if not isinstance(self.prefix_cache, bool):
             checked_path(self.prefix_cache, "prefix_cache")
         number = isinstance(self.speculate, int) and not isinstance(self.speculate, bool)
         if self.speculate not in ("auto", "off") and not (number and 0 < int(self.speculate) <= _MAX_DRAFTS):
             raise InputError(f"speculate is {self.speculate!r}, expected 'auto', 'off' or 1 to {_MAX_DRAFTS} tokens")
 
-    def _check_context(self) -> None:
+    def _check_context(self, gpu: GPUOption) -> None:
         if self.cache is not None and self.cache not in CACHE_ELEMENT_BYTES:
             names = ", ".join(CACHE_ELEMENT_BYTES)
             raise InputError(f"cache is {self.cache!r}, expected one of {names}, or None for the default")
@@ -149,7 +149,8 @@ class LoadOptions:
                 f"flash_attention is {flash!r} with backend={self.backend!r}, but it is llama.cpp's; drop one of "
                 "the two"
             )
-        if flash is False and self.cache is not None and self.cache.startswith("int") and self.backend == "llamacpp":
+        is_llamacpp = self.backend == "llamacpp" or not gpu.is_off
+        if flash is False and is_llamacpp and self.cache in {"int8", "int4"}:
             raise InputError(
                 f"cache is {self.cache!r} with flash_attention=False, but llama.cpp stores integers only with flash "
                 "attention; drop one of the two"

@@ -48,7 +48,7 @@ def llama_cpp(tmp_path, monkeypatch):
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(probing, "version", lambda _name: "0.3.36")
+    monkeypatch.setattr("importlib.metadata.version", lambda _name: "0.3.36")
     return (tmp_path / "llama_cpp.py").write_text
 
 
@@ -96,7 +96,7 @@ def tries(tmp_path, monkeypatch):
     """Replaces children by their outcomes; returns the list of those started."""
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(probing, "version", lambda _name: "0.3.36")
+    monkeypatch.setattr("importlib.metadata.version", lambda _name: "0.3.36")
     started = []
 
     def one_try(_path, _on_gpu, _readable, *, use_extra_bufts):
@@ -117,7 +117,7 @@ def test_the_working_settings_are_cached(tries, tmp_path):
 
 def test_another_version_of_the_library_is_probed_again(tries, tmp_path, monkeypatch):
     probe(tmp_path / "x.gguf")
-    monkeypatch.setattr(probing, "version", lambda _name: "0.3.37")
+    monkeypatch.setattr("importlib.metadata.version", lambda _name: "0.3.37")
     probe(tmp_path / "x.gguf")
     assert len(tries) == 4
 

@@ -10,7 +10,6 @@ from tiny_checkpoint import write_checkpoint
 
 from sprat.errors import BackendDiedError, BackendError
 from sprat.export.pipeline import export
-from sprat.runtime.backends import llamacpp_probe
 from sprat.runtime.backends.gpu import place
 from sprat.runtime.backends.gpu.find import GPUDevice
 from sprat.runtime.backends.registry import LoadRequest, choose
@@ -43,7 +42,7 @@ def ending(request, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "llama_cpp", raising=False)
-    monkeypatch.setattr(llamacpp_probe, "version", lambda _name: "0.3.36")
+    monkeypatch.setattr("importlib.metadata.version", lambda _name: "0.3.36")
     monkeypatch.setattr(place, "find_gpus", lambda _shape: [CARD])
     return ENDS[request.param]
 
@@ -75,7 +74,7 @@ def vanishing(model, tmp_path, monkeypatch):
     lost_card.write(tmp_path, model.spec)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(llamacpp_probe, "version", lambda _name: "0.3.36")
+    monkeypatch.setattr("importlib.metadata.version", lambda _name: "0.3.36")
     monkeypatch.setattr(place, "find_gpus", lambda _shape: [CARD])
 
 
