@@ -8,9 +8,11 @@
 with six layers and random weights, native backend. ``prefix_ttft_ratio``: time to the first token of a prompt of
 3,000 tokens the first time, over that of a prompt with the same 3,000 tokens before it, over HTTP.
 ``overhead_ms_per_token``: a streamed answer over HTTP less the same answer in Python. ``vanish_p50_ms``: from a
-client's close to the free slot. ``rss_growth``: resident memory of the server after the requests over that after the
-first tenth, less 1. The last four: packaged student. Medians; sides alternate. ``load_average`` says how busy the
-machine was.
+client's close to the free slot. ``rss_growth``: resident memory of the server after the requests over that after a
+warm-up, less 1; the warm-up is a tenth as many requests, and 1,000 at least where as many are asked for. The last
+four: packaged student. ``speculation_json_ratio`` and ``speculation_worst_ratio``: as ``sprat bench --speculate``
+measures them, packaged student. ``schema_mask_share``: ``constrain.py``. Medians; sides alternate. ``load_average``
+says how busy the machine was.
 """
 
 from __future__ import annotations
@@ -31,7 +33,10 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+from constrain import measure as measure_masks
+
 import sprat
+from sprat.app.bench.speculation import bench_speculation
 from sprat.app.demo_bundle import demo_gguf
 from sprat.export.gguf.random_weights import cached_preset
 from sprat.runtime.backends.protocol import Backend
@@ -43,6 +48,7 @@ from sprat.server.settings import ServerSettings
 
 SHAPE, LAYERS, QUANT = "deepseek-v2-lite", 6, "Q4_0"
 PREFIX = 3000
+_WARM_UP = 1000  # requests, after which the caches of prompts and answers are full
 QUESTION = [{"role": "user", "content": "What is 347 plus 285?"}]
 
 
@@ -181,13 +187,28 @@ def _wait(holds: Callable[[], bool]) -> None:
 
 
 def memory(requests: int) -> dict[str, float]:
-    """Growth of resident memory over many short requests, after a tenth of them."""
+    """Growth of resident memory over many short requests, after a warm-up."""
     with _server() as (address, _):
-        _ask(address, requests // 10)
+        _ask(address, max(requests // 10, min(requests, _WARM_UP)))
         before = _resident_bytes()
         _ask(address, requests)
         after = _resident_bytes()
     return {"rss_growth": after / before - 1, "rss_warm_bytes": before, "rss_bytes": after, "requests": requests}
+
+
+def masks(tokens: int, threads: int) -> dict[str, float]:
+    """The cost of masks relative to a token, of DeepSeek-V2-Lite's shape with six layers."""
+    return {"schema_mask_share": measure_masks(SHAPE, LAYERS, tokens, threads).schema_mask_share}
+
+
+def speculation(pairs: int) -> dict[str, float]:
+    """Speed with drafts over that without: of each kind of answers, the better of the two in JSON, the worst of all."""
+    ratios = {speed.answers: speed.ratio for speed in bench_speculation(demo_gguf("int8"), repetitions=pairs)}
+    return {
+        "speculation_json_ratio": max(ratios["commands"], ratios["json"]),
+        "speculation_worst_ratio": min(ratios.values()),
+        **{f"speculation_of_{answers}": ratio for answers, ratio in ratios.items()},
+    }
 
 
 def _ask(address: str, times: int) -> None:
@@ -202,7 +223,7 @@ def _resident_bytes() -> int:
 
 
 def _main() -> None:
-    parts = ("four_sessions", "prefix", "overhead", "vanish", "memory")
+    parts = ("four_sessions", "prefix", "overhead", "vanish", "masks", "speculation", "memory")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=parts, action="append")
     parser.add_argument("--pairs", type=int, default=5)
@@ -216,6 +237,8 @@ def _main() -> None:
         "prefix": lambda: prefix(arguments.pairs),
         "overhead": lambda: overhead(arguments.pairs),
         "vanish": lambda: vanish(arguments.pairs),
+        "masks": lambda: masks(arguments.tokens, arguments.threads),
+        "speculation": lambda: speculation(arguments.pairs),
         "memory": lambda: memory(arguments.requests),
     }
     found: dict[str, float] = {"load_average": os.getloadavg()[0]}

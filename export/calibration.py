@@ -9,6 +9,7 @@ rounding that is fitted to one task's text alone costs what the model does elsew
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -98,9 +99,9 @@ def with_packaged(own: Sequence[I32Array], metadata: Mapping[str, Any]) -> list[
         metadata: the ``tokenizer.*`` keys of the model.
     """
     packaged = calibration_sequences(metadata)
-    most = sum(map(len, own)) * _PACKAGED_SHARE / (1 - _PACKAGED_SHARE)
+    most = math.ceil(sum(map(len, own)) * _PACKAGED_SHARE / (1 - _PACKAGED_SHARE))
     before = [0, *accumulate(map(len, packaged))]
-    taken = [sequence for sequence, start in zip(packaged, before, strict=False) if start < most]
+    taken = [sequence[:most] for sequence, start in zip(packaged, before, strict=False) if start < most]
     places = [((number + 0.5) / len(part), text) for part in (own, taken) for number, text in enumerate(part)]
     return [text for _, text in sorted(places, key=lambda place: place[0])]
 

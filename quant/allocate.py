@@ -37,28 +37,30 @@ class Option:
     cost: float
 
 
-def allocate(tensors: Sequence[Sequence[Option]], budget: int) -> list[Option]:
+def allocate(tensors: Sequence[Sequence[Option]], budget: int, fixed: int = 0) -> list[Option]:
     """The option of every tensor with the least total cost.
 
     Args:
         tensors: the options of each tensor, at least one.
         budget: bytes of all tensors together.
+        fixed: share of them that tensors without a choice take.
 
     Raises:
         InputError: the smallest options exceed the budget.
     """
     tensors = [_useful(options) for options in tensors]
     least = [min(option.nbytes for option in options) for options in tensors]
-    slack = budget - sum(least)
+    slack = budget - fixed - sum(least)
     if slack < 0:
+        smallest = human_bytes(fixed + sum(least))
         raise InputError(
-            f"{human_bytes(budget)} hold no file of this model: its smallest formats take {human_bytes(sum(least))}; "
+            f"{human_bytes(budget)} hold no file of this model: its smallest formats take {smallest}; "
             "give a larger size"
         )
     extra = [[option.nbytes - small for option in options] for options, small in zip(tensors, least, strict=True)]
     unit = max(math.gcd(*(size for sizes in extra for size in sizes)), -(-slack // _MAX_UNITS), 1)
     picks = _table(tensors, [[-(-size // unit) for size in sizes] for sizes in extra], slack // unit)
-    return _spend_rest(tensors, [options[pick] for options, pick in zip(tensors, picks, strict=True)], budget)
+    return _spend_rest(tensors, [options[pick] for options, pick in zip(tensors, picks, strict=True)], budget - fixed)
 
 
 def _useful(options: Sequence[Option]) -> list[Option]:

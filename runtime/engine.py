@@ -20,6 +20,7 @@ import numpy as np
 
 from sprat.arrays import F32Array
 from sprat.boundary import public_call
+from sprat.devices.plan.context_settings import CacheType
 from sprat.errors import BackendError, InputError, PromptError
 from sprat.progress import ReportProgress, no_progress
 from sprat.runtime.backends.protocol import Backend, TokenStream
@@ -32,6 +33,7 @@ from sprat.runtime.backends.registry import (
     open_backend,
     stream_bytes,
 )
+from sprat.runtime.cache import Storage
 from sprat.runtime.chat.completions import ChatCompletion, ChatStream
 from sprat.runtime.chat.prompt import (
     ChatOptions,
@@ -178,7 +180,8 @@ class Engine:
             memory_bytes=limits.memory_bytes,
             streams=limits.streams,
             cores=limits.cores,
-            cache=wanted.cache or (None if wanted.exact else limits.cache),
+            cache=_of_native(wanted.cache) or (None if wanted.exact else limits.cache),
+            wishes=wanted.wishes,
             deterministic=wanted.deterministic,
             exact=wanted.exact,
             isolated=wanted.isolate,
@@ -186,6 +189,7 @@ class Engine:
             gpu=GPUOption.of(wanted.gpu),
             accelerator=limits.accelerator,
             provider=wanted.provider_settings(limits.accelerator),
+            force=wanted.force,
         )
         choice, tokenizer = choose(wanted.backend_name, request), model.tokenizer()
         request = chosen_request(choice, request)
@@ -199,7 +203,7 @@ class Engine:
                 tokenizer,
                 template=model.template(),
                 context=limits.context,
-                batch=limits.batch,
+                batch=choice.gpu.settings.batch if choice.gpu else limits.batch,
                 name=model.name,
                 sampling=model.sampling(),
                 backend_choice=choice,
@@ -525,6 +529,10 @@ def _isolated(choice: BackendChoice, request: LoadRequest) -> Backend:
     from sprat.runtime.isolation.backend import open_isolated  # imports sockets and processes
 
     return open_isolated(choice, request)
+
+
+def _of_native(cache: CacheType | None) -> Storage | None:
+    return None if cache == "int4" else cache  # only llama.cpp has it
 
 
 def _texts(texts: object) -> Sequence[str | Sequence[int]]:

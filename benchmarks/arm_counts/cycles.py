@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import subprocess
@@ -40,6 +41,7 @@ def predicted_cycles(blocks: Counter[Block], program: Path, model: str) -> float
     return spent * instructions(blocks) / total
 
 
+@functools.cache
 def _disassembled(program: Path) -> dict[int, str]:
     command = ["aarch64-linux-gnu-objdump", "-d", "--no-show-raw-insn", str(program)]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout

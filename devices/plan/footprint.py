@@ -96,6 +96,7 @@ class PassCost:
         n_experts_per_token: experts that the router selects per token and layer.
         f16_cache_bytes_per_token: KV entries of a token in float16, in all layers.
         layers: bytes of each layer; empty where they are not known.
+        n_heads: attention heads of a layer; 0 where they are not known.
         n_layers: layers of the model.
         attention: ways to compute one layer's attention; the runtime takes the cheapest.
         attention_values: query values plus attention output values of a token, in all layers.
@@ -125,6 +126,7 @@ class PassCost:
     n_experts_per_token: int = 0
     f16_cache_bytes_per_token: int = 0
     layers: tuple[LayerBytes, ...] = ()
+    n_heads: int = 0
     dense_formats: tuple[FormatShare, ...] = ()
     head_formats: tuple[FormatShare, ...] = ()
     expert_formats: tuple[FormatShare, ...] = ()

@@ -5,9 +5,11 @@ No part of this is fitted to measurements of a GPU: every time here is predicted
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from sprat.devices.parts import Accelerator
+from sprat.devices.plan.context_settings import NO_WISHES, ContextSettings
 from sprat.devices.plan.footprint import Footprint, PassCost
 from sprat.devices.plan.placement import (
     LayerPieces,
@@ -15,13 +17,12 @@ from sprat.devices.plan.placement import (
     PlacedModel,
     PlacementProblem,
     best_placement,
+    choose_settings,
     whole_on_card,
 )
 from sprat.devices.plan.predict import PartTimes
 
-__all__ = ["CARD_BATCH", "GPUFit", "GPUPlan", "card_buffer_bytes", "fit_gpu", "placement_problem", "plan_gpu"]
-
-CARD_BATCH = 512  # prompt tokens of a pass on a GPU: llama.cpp's default of a physical batch
+__all__ = ["GPUFit", "GPUPlan", "card_buffer_bytes", "fit_gpu", "free_card_bytes", "placement_problem", "plan_gpu"]
 
 # Assumed of every GPU whose profile does not say otherwise.
 _MEMORY_SHARE = (
@@ -35,6 +36,7 @@ _BUS_GBPS = 6.0  # PCIe 3.0 x8, minus overhead
 _HAND_OVER_US = 25.0  # to wait for the GPU and start a copy
 _ACTIVATIONS = 2.6  # llama.cpp's, in times of the native kernels', as in the llamacpp backend
 _FLOAT = 4
+_SETTINGS = ContextSettings(flash_attention=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +104,7 @@ def plan_gpu(
     *,
     past: int = 0,
     card_bytes: int | None = None,
+    settings: Iterable[ContextSettings] | None = None,
 ) -> GPUPlan:
     """Placements of ``footprint`` on ``accelerator``.
 
@@ -112,17 +115,22 @@ def plan_gpu(
         usable_bytes: RAM that the model may use.
         past: depth at which a token is decoded.
         card_bytes: memory of the GPU that the model may use; by default all but a reserve.
+        settings: of the context to choose from, the best first; by default all, with flash attention.
     """
-    problem = placement_problem(accelerator, footprint, on_cpu, usable_bytes, past=past, card_bytes=card_bytes)
+    problems = [
+        placement_problem(accelerator, footprint, on_cpu, usable_bytes, past=past, card_bytes=card_bytes, settings=each)
+        for each in settings or NO_WISHES.to_try()
+    ]
+    problem = problems[0]
     off = best_placement(replace(problem, card_bytes=0))
-    best = off if accelerator.keep_off else best_placement(problem)
+    best = off if accelerator.keep_off else choose_settings(problems, best_placement)
     return GPUPlan(
         name=accelerator.name,
         api=accelerator.api,
         card_bytes=problem.card_bytes,
         off=off,
         best=best,
-        whole=whole_on_card(problem),
+        whole=choose_settings(problems, whole_on_card) or whole_on_card(problem),
         keep_off=accelerator.keep_off,
     )
 
@@ -135,18 +143,20 @@ def placement_problem(
     *,
     past: int = 0,
     card_bytes: int | None = None,
+    settings: ContextSettings = _SETTINGS,
 ) -> PlacementProblem:
     """What a placement is chosen by; arguments as for :func:`plan_gpu`."""
     cost = footprint.pass_cost
     assert cost is not None, "the caller checked"
-    layers, head = _layers(accelerator, footprint, on_cpu, past), _head(accelerator, cost, on_cpu)
+    layers = _layers(accelerator, footprint, on_cpu, past, settings)
+    head = _head(accelerator, cost, on_cpu)
     hand_over_s = 1e-6 * _HAND_OVER_US
     embedding_bytes = footprint.resident_bytes - cost.dense_bytes - cost.head_bytes
     # A tied head is a copy of the embeddings, which stay in memory.
     stays = footprint.buffer_bytes + (embedding_bytes or cost.head_bytes)
     memory_bytes = usable_bytes - stays
     if card_bytes is None:
-        card_bytes = int(accelerator.memory_bytes.value) - (0 if accelerator.shared_memory else _RESERVE_BYTES)
+        card_bytes = free_card_bytes(accelerator)
     bus = accelerator.bus_gbps.value if accelerator.bus_gbps else _BUS_GBPS
     if accelerator.shared_memory:
         bus = accelerator.peak_gbps.value
@@ -156,27 +166,31 @@ def placement_problem(
         head=head,
         card_bytes=max(card_bytes, 0),
         memory_bytes=memory_bytes,
-        buffer_bytes=card_buffer_bytes(footprint.activation_bytes, cost.head_rows),
+        buffer_bytes=card_buffer_bytes(footprint, cost, settings),
         copy_bytes=max(layer.experts_bytes or layer.dense_bytes for layer in cost.layers),
         hand_over_s=hand_over_s + _FLOAT * cost.head_weights / cost.head_rows / (1e9 * bus),
         logits_s=hand_over_s + _FLOAT * cost.head_rows / (1e9 * bus),
+        settings=settings,
     )
     if accelerator.shared_memory and problem.total_bytes > memory_bytes:
         return replace(problem, card_bytes=0)  # the card has no memory beside what is too small
     return problem
 
 
-def card_buffer_bytes(activation_bytes: int, vocab_size: int) -> int:
-    """What llama.cpp takes on the card beside weights and KV cache.
-
-    Args:
-        activation_bytes: of the native kernels, per token of a pass.
-        vocab_size: logits of a token.
-    """
-    return int(_ACTIVATIONS * CARD_BATCH * activation_bytes) + 2 * _FLOAT * vocab_size
+def free_card_bytes(accelerator: Accelerator) -> int:
+    """What a model may use of a card whose driver is not asked: all but a reserve, where the memory is its own."""
+    return int(accelerator.memory_bytes.value) - (0 if accelerator.shared_memory else _RESERVE_BYTES)
 
 
-def _layers(accelerator: Accelerator, footprint: Footprint, on_cpu: PartTimes, past: int) -> tuple[LayerPieces, ...]:
+def card_buffer_bytes(footprint: Footprint, cost: PassCost, settings: ContextSettings) -> int:
+    """What llama.cpp takes on the card beside weights and KV cache: activations, attention scores and logits."""
+    activations = int(_ACTIVATIONS * settings.batch * footprint.activation_bytes)
+    return activations + settings.scores_bytes(cost.n_heads, footprint.context) + 2 * _FLOAT * cost.head_rows
+
+
+def _layers(
+    accelerator: Accelerator, footprint: Footprint, on_cpu: PartTimes, past: int, settings: ContextSettings
+) -> tuple[LayerPieces, ...]:
     """Each layer's share of the CPU's times, by its bytes; and the time to read these bytes on the card."""
     cost = footprint.pass_cost
     assert cost is not None, "the caller checked"
@@ -184,7 +198,7 @@ def _layers(accelerator: Accelerator, footprint: Footprint, on_cpu: PartTimes, p
     read_s = 1 / (1e9 * _MEMORY_SHARE * accelerator.peak_gbps.value)
     layer_us = accelerator.layer_us.value if accelerator.layer_us else 0
     start_s = 1e-6 * (layer_us or (_SHARED_LAYER_US if accelerator.shared_memory else _LAYER_US))
-    entries = cost.f16_cache_bytes_per_token // n_layers
+    entries = settings.cache_bytes(cost.f16_cache_bytes_per_token) // n_layers
     all_dense = sum(layer.dense_bytes for layer in cost.layers)
     all_experts = sum(layer.experts_bytes for layer in cost.layers)
     per_layer_s = (on_cpu.attention.total_s + on_cpu.calls.total_s) / n_layers

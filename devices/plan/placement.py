@@ -11,8 +11,10 @@ dynamic programming over their bytes, in MiB.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from sprat.devices.plan.context_settings import ContextSettings
 
 __all__ = [
     "LayerPieces",
@@ -21,11 +23,13 @@ __all__ = [
     "Placement",
     "PlacementProblem",
     "best_placement",
+    "choose_settings",
     "price",
     "whole_on_card",
 ]
 
 _MIB = 1 << 20
+_GAIN = 1.1  # times faster must a token be for a smaller cache or shorter passes
 _Choices = dict[int, tuple[float, frozenset[int]]]  # MiB of experts on the card -> seconds, layers that they are of
 
 
@@ -93,6 +97,7 @@ class PlacementProblem:
         copy_bytes: room on the card for the weights in memory that a long prompt copies there.
         hand_over_s: seconds to hand the hidden state from card to CPU, or back.
         logits_s: seconds to hand the logits to the CPU.
+        settings: of the context, which cache and buffers follow from.
     """
 
     layers: tuple[LayerPieces, ...]
@@ -103,6 +108,7 @@ class PlacementProblem:
     copy_bytes: int = 0
     hand_over_s: float = 0.0
     logits_s: float = 0.0
+    settings: ContextSettings = field(default_factory=ContextSettings)
 
     @property
     def total_bytes(self) -> int:
@@ -120,6 +126,7 @@ class PlacedModel:
         memory_bytes: weights and KV cache in memory; those that no placement moves, such as embeddings, not counted.
         token_s: of one token.
         fits: whether card and memory hold it.
+        settings: of the context.
     """
 
     placement: Placement
@@ -127,6 +134,7 @@ class PlacedModel:
     memory_bytes: int
     token_s: float
     fits: bool
+    settings: ContextSettings = field(default_factory=ContextSettings)
 
 
 def best_placement(problem: PlacementProblem) -> PlacedModel | None:
@@ -137,6 +145,25 @@ def best_placement(problem: PlacementProblem) -> PlacedModel | None:
     fastest_first = sorted(_candidates(problem), key=lambda found: found[0])
     placed = (price(problem, placement) for _, placement in fastest_first)
     return next((found for found in placed if found.fits), None)
+
+
+def choose_settings(
+    problems: Iterable[PlacementProblem], place: Callable[[PlacementProblem], PlacedModel | None]
+) -> PlacedModel | None:
+    """The placement with the first settings that fit, or with later ones where a token is much faster.
+
+    Args:
+        problems: one for each settings, the best first.
+        place: the placement for one of them; ``None`` if nothing fits.
+    """
+    chosen: PlacedModel | None = None
+    for problem in problems:
+        placed = place(problem)
+        if placed is not None and placed.fits and (chosen is None or _GAIN * placed.token_s < chosen.token_s):
+            chosen = placed
+        if chosen is not None and not chosen.memory_bytes:
+            break  # all is on the card: no settings move more
+    return chosen
 
 
 def whole_on_card(problem: PlacementProblem) -> PlacedModel:
@@ -165,6 +192,7 @@ def price(problem: PlacementProblem, placement: Placement) -> PlacedModel:
         memory_bytes=in_memory,
         token_s=token_s,
         fits=card_bytes <= problem.card_bytes and in_memory <= problem.memory_bytes,
+        settings=problem.settings,
     )
 
 

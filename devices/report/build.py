@@ -14,7 +14,7 @@ from sprat.devices.report.figures.first_token import first_token_figure
 from sprat.devices.report.figures.heat import heat_figure
 from sprat.devices.report.figures.memory_map import memory_figure
 from sprat.devices.report.figures.speed import speed_figure
-from sprat.devices.report.files import check_page, write_report_file
+from sprat.devices.report.files import check_is_no_input, check_page, write_report_file
 from sprat.devices.report.inputs import read_inputs
 from sprat.devices.report.page import render_page
 from sprat.devices.report.png import write_pngs
@@ -51,6 +51,7 @@ def make_report(results: Sequence[Path], out: Path, *, png_folder: Path | None =
     """
     if not force:
         check_page(out)
+    check_is_no_input(out, results)
     inputs = read_inputs(results)
     evidence = gather(inputs.records, inputs.refused)
     figures = tuple(figure(evidence) for figure in FIGURES)

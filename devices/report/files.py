@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from sprat.errors import ExportError
 from sprat.files import atomic_write, open_input
 
-__all__ = ["check_page", "write_report_file"]
+__all__ = ["check_is_no_input", "check_page", "write_report_file"]
 
 _GENERATOR = b'<meta name="generator" content="sprat '
 _HEAD_BYTES = 4096
@@ -31,6 +32,17 @@ def check_page(path: Path) -> None:
         raise ExportError(
             f"{path}: exists and is not a page of sprat report; choose another path with -o, or replace it with --force"
         )
+
+
+def check_is_no_input(path: Path, inputs: Iterable[Path]) -> None:
+    """Check that ``path`` is none of the files that a report is made from.
+
+    Raises:
+        ExportError: it is one of them, also by another name.
+    """
+    for each in inputs:
+        if path.exists() and each.exists() and path.samefile(each):
+            raise ExportError(f"{path}: is {each}, which the report reads; choose another path with -o")
 
 
 def write_report_file(path: Path, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
@@ -40,10 +41,12 @@ def check_picture(path: Path) -> None:
     """Check that a picture can have this name.
 
     Raises:
-        InputError: another suffix than ``.svg`` and ``.png``.
+        InputError: another suffix than ``.svg`` and ``.png``, or there is a file of this name.
     """
     if path.suffix not in {".svg", ".png"}:
         raise InputError(f"{path}: a picture is a .svg or .png file; give one of these names")
+    if os.path.lexists(path):
+        raise InputError(f"{path}: exists; choose another name, or remove it")
 
 
 def write_picture(figure: Figure, path: Path) -> None:

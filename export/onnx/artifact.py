@@ -17,6 +17,7 @@ from sprat.export.onnx.data import OnnxWeight
 from sprat.export.onnx.genai_config import genai_config
 from sprat.export.onnx.model import BuiltModel, build_model
 from sprat.export.onnx.options import OnnxOptions
+from sprat.export.onnx.ort_version import FAST_QMOE
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.source.tensor import SourceTensor
 from sprat.export.write.errors import export_errors
@@ -30,6 +31,7 @@ from sprat.progress import ReportProgress
 from sprat.quant.formats import BlockFormat
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.spec_json import spec_to_json
+from sprat.runtime.backends.onnx.newer_graph import NEWER_NAME, OF_KEY
 from sprat.runtime.files.bundle import TensorGroup
 from sprat.runtime.files.onnx.checks import check_onnx
 
@@ -43,6 +45,7 @@ class OnnxArtifact:
     """An ONNX model: its graph, and the complete layout of its weights, to be written."""
 
     built: BuiltModel
+    newer: BuiltModel | None  # an MoE model's graph for newer versions of onnxruntime, over the same data
     checkpoint: Checkpoint
     metadata: Mapping[str, str]  # of the graph, without the source's hash, which needs a pass over the source
     genai: bytes | None  # genai_config.json, if onnxruntime-genai can run the model
@@ -74,7 +77,12 @@ class OnnxArtifact:
         if rounding:
             metadata["sprat.rounding"] = rounding.digest
         genai = genai_config(spec, tokenizer, _MODEL_NAME, options.context)
-        return cls(built, checkpoint, metadata, genai)
+        newer = None
+        if spec.moe and options.ort < FAST_QMOE:
+            newer = build_model(spec, tensors, recipe, replace(options, ort=FAST_QMOE), name=name.name)
+            if newer.requires == built.requires or newer.data.digest() != built.data.digest():
+                newer = None
+        return cls(built, newer, checkpoint, metadata, genai)
 
     @property
     def file_name(self) -> str:
@@ -84,7 +92,7 @@ class OnnxArtifact:
     @property
     def layout_digest(self) -> str:
         """SHA-256 of everything that decides the files' bytes except the weights."""
-        return hashlib.sha256(self._graph(self.metadata) + (self.genai or b"")).hexdigest()
+        return hashlib.sha256(b"".join(self._texts(self.metadata).values())).hexdigest()
 
     @property
     def requires(self) -> str:
@@ -115,9 +123,10 @@ class OnnxArtifact:
 
     @property
     def file_sizes(self) -> dict[str, int]:
-        """Bytes of the weights, of the graph and of genai_config.json."""
-        sizes = {DATA_NAME: self.built.data.nbytes, _MODEL_NAME: len(self._graph(self.metadata))}
-        return sizes if self.genai is None else {**sizes, _GENAI_NAME: len(self.genai)}
+        """Bytes of the weights, of the graphs and of genai_config.json."""
+        return {DATA_NAME: self.built.data.nbytes} | {
+            name: len(text) for name, text in self._texts(self.metadata).items()
+        }
 
     def conversions(self) -> Iterator[tuple[SourceTensor, BlockFormat]]:
         """Every weight, and the format that it is written in."""
@@ -135,24 +144,32 @@ class OnnxArtifact:
             progress=progress,
             keep_journal=True,
         )
-        texts = {_MODEL_NAME: self._graph({**self.metadata, "sprat.source": self.checkpoint.hash()})}
-        if self.genai is not None:
-            texts[_GENAI_NAME] = self.genai
+        texts = self._texts({**self.metadata, "sprat.source": self.checkpoint.hash()})
         data = replace(data, pieces=())  # the graph names its weights, not the data file
         written = (data, *(_write_whole(folder / name, text) for name, text in texts.items()))
-        check_onnx(folder / _MODEL_NAME)  # the written model must pass the checks of loading
+        for name in texts.keys() - {_GENAI_NAME}:
+            check_onnx(folder / name)  # a written graph must pass the checks of loading
         return written
 
     def _pack(self, weight: OnnxWeight) -> Iterator[U8Array]:
         return weight.chunks()
 
-    def _graph(self, metadata: Mapping[str, str]) -> bytes:
-        import onnx_ir as ir
+    def _texts(self, metadata: Mapping[str, str]) -> dict[str, bytes]:
+        """Name -> content of the files besides the weights."""
+        texts = {_MODEL_NAME: _graph(self.built, metadata)}
+        if self.newer is not None:
+            of = hashlib.sha256(texts[_MODEL_NAME]).hexdigest()
+            texts[NEWER_NAME] = _graph(self.newer, {**metadata, "sprat.requires": self.newer.requires, OF_KEY: of})
+        return texts if self.genai is None else {**texts, _GENAI_NAME: self.genai}
 
-        proto = ir.to_proto(self.built.model)
-        for key, value in metadata.items():
-            proto.metadata_props.add(key=key, value=value)
-        return bytes(proto.SerializeToString(deterministic=True))
+
+def _graph(built: BuiltModel, metadata: Mapping[str, str]) -> bytes:
+    import onnx_ir as ir
+
+    proto = ir.to_proto(built.model)
+    for key, value in metadata.items():
+        proto.metadata_props.add(key=key, value=value)
+    return bytes(proto.SerializeToString(deterministic=True))
 
 
 def _write_whole(path: Path, data: bytes) -> WrittenFile:

@@ -90,14 +90,24 @@ class GraphWeights:
 
     def qmoe_experts(self, layer: int) -> tuple[OnnxWeight, OnnxWeight]:
         """Gate and up with alternating rows, ``(n_experts, 2 * width, hidden)``, and down, of all experts."""
-        gate, up, down = (self._tensors[f"blk.{layer}.ffn_{matrix}_exps.weight"] for matrix in ("gate", "up", "down"))
-        n_experts, width, hidden = gate.shape
-        rows = AlternatingRows(in_one_format([gate.rows, up.rows]))
-        fused = SourceTensor(f"blk.{layer}.ffn_gate_up_exps.weight", (n_experts, 2 * width, hidden), rows)
+        gate, up, down = self._experts(layer)
+        _, width, hidden = gate.shape
         finest = max(self._wanted(gate), self._wanted(up), key=lambda found: found.bits_per_weight)
         common = math.gcd(width, hidden)  # QMoE has one block size
         formats = [self._format(wanted, common) for wanted in (finest, self._wanted(down))]
-        return OnnxWeight(fused, formats[0]), OnnxWeight(down, formats[1])
+        return OnnxWeight(_gate_up(gate, up), formats[0]), OnnxWeight(down, formats[1])
+
+    def gate_up(self, layer: int) -> list[OnnxWeight]:
+        """Gate and up of all experts, in one stack as ``QMoE`` takes it if they share a format, else in two."""
+        gate, up, _ = self._experts(layer)
+        stacks = [self.stored(gate.name), self.stored(up.name)]
+        if stacks[0].format != stacks[1].format or gate.format != up.format:
+            return stacks
+        return [replace(stacks[0], source=_gate_up(gate, up))]
+
+    def down(self, layer: int) -> OnnxWeight:
+        """Down of all experts, ``(n_experts, hidden, width)``."""
+        return self.stored(self._experts(layer)[2].name)
 
     def takes_qmoe(self, layer: int) -> bool:
         """Whether ``QMoE`` computes the experts of ``layer``: an onnxruntime that has a fast one, and codes."""
@@ -130,6 +140,11 @@ class GraphWeights:
         """A matrix or a stack of matrices in the format that the recipe has for it."""
         source = self._tensors[name]
         return OnnxWeight(source, self._format(self._wanted(source), source.shape[-1]), signed=self.options.portable)
+
+    def _experts(self, layer: int) -> tuple[SourceTensor, SourceTensor, SourceTensor]:
+        """Gate, up and down of the experts of ``layer``."""
+        gate, up, down = (self._tensors[f"blk.{layer}.ffn_{part}_exps.weight"] for part in ("gate", "up", "down"))
+        return gate, up, down
 
     def _wanted(self, source: SourceTensor) -> BlockFormat:
         return self._recipe.choose(source.name, source.shape).wanted
@@ -179,6 +194,13 @@ class GraphWeights:
         scale = graph.op("Unsqueeze", graph.op("Cast", scales, to=_FLOAT), graph.constant([2]))
         blocks = graph.op("Mul", graph.op("Sub", levels, zero), scale)
         return graph.op("Reshape", blocks, graph.constant([0, -1]))
+
+
+def _gate_up(gate: SourceTensor, up: SourceTensor) -> SourceTensor:
+    """Gate and up of all experts with alternating rows, ``(n_experts, 2 * width, hidden)``."""
+    n_experts, width, hidden = gate.shape
+    rows = AlternatingRows(in_one_format([gate.rows, up.rows]))
+    return SourceTensor(gate.name.replace("ffn_gate_exps", "ffn_gate_up_exps"), (n_experts, 2 * width, hidden), rows)
 
 
 def _n_parts(n_rows: int, nbytes: int) -> int:

@@ -113,7 +113,7 @@ def allocate_bytes(tensors: Tensors, cost: Cost, budget: int) -> Allocation:
     fixed = sum(tensor_bytes(tensors.shapes[name], format) for name, format in tensors.fixed.items())
     tied = {name: group for group in tensors.tied for name in group}
     groups = list(dict.fromkeys(tied.get(name, (name,)) for name in tensors.choices))
-    picked = allocate([_options(tensors, group, cost) for group in groups], budget - fixed)
+    picked = allocate([_options(tensors, group, cost) for group in groups], budget, fixed)
     chosen = {name: get_format(found.name) for group, found in zip(groups, picked, strict=True) for name in group}
     formats = {name: chosen.get(name) or tensors.fixed[name] for name in tensors.shapes}
     return Allocation(formats, sum(option.cost for option in picked))

@@ -12,29 +12,48 @@ Format: https://github.com/ggml-org/llama.cpp/tree/master/tools/imatrix
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from sprat.arrays import F32Array, U8Array
-from sprat.errors import InputError
+from sprat.errors import ExportError, InputError, SpratError
 from sprat.export.gguf.layout import TensorEntry, gguf_layout
 from sprat.export.write.writer import write_file
 from sprat.quant.formats import get_format
 from sprat.runtime.files.gguf import GGUFFile
 
-__all__ = ["read_imatrix", "write_imatrix"]
+__all__ = ["check_imatrix_place", "read_imatrix", "write_imatrix"]
 
 _SUMS, _COUNTS = ".in_sum2", ".counts"
 _TYPE = "imatrix"
+
+
+def check_imatrix_place(path: Path) -> None:
+    """Check, before anything is measured, that :func:`write_imatrix` would replace nothing but another imatrix.
+
+    Raises:
+        ExportError: its folder does not exist, or there is another file at ``path``.
+    """
+    if not path.absolute().parent.is_dir():
+        raise ExportError(f"{path}: its folder does not exist; create it, or choose another with --imatrix-out")
+    if not os.path.lexists(path):
+        return
+    try:
+        read_imatrix(path)
+    except (SpratError, OSError) as error:
+        raise ExportError(
+            f"{path}: exists and is not an imatrix; choose another name with --imatrix-out, or remove it"
+        ) from error
 
 
 def write_imatrix(path: Path, mean_squares: Mapping[str, F32Array], n_tokens: int, dataset: str) -> None:
     """Write the file that ``llama-quantize --imatrix`` reads.
 
     Args:
-        path: the file; an existing one is replaced.
+        path: the file; an existing one is replaced, see :func:`check_imatrix_place`.
         mean_squares: tensor -> mean square of its inputs, ``(n_parts, k)``.
         n_tokens: tokens of the calibration text.
         dataset: name of the text.

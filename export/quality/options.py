@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from sprat.errors import InputError, unknown_name
+from sprat.export.quality.imatrix import check_imatrix_place
 from sprat.runtime.memory.amount import parse_memory
 
 __all__ = ["LEVELS", "QualityOptions", "Target", "TextFiles", "text_files"]
@@ -102,6 +103,8 @@ class QualityOptions:
             raise InputError(f"--quality fast measures nothing, so it takes no {option}; choose balanced or best")
         target = Target(_file_bytes(target_size, match_size), _bpw(target_bpw), _kld(max_kld))
         imatrix = None if imatrix_out is None else Path(imatrix_out)
+        if imatrix is not None:
+            check_imatrix_place(imatrix)
         return cls(level, target, text_files(calibration), imatrix, speed_weight=speed_weight, device=device)
 
 

@@ -65,6 +65,7 @@ MAX_COMPARED = 500_000_000
 
 _PROBE_TOKENS = {"balanced": 768, "best": 1536}
 _STEPS = {"balanced": ("search", "feedback"), "best": ("search", "feedback", "descent")}
+_KEPT = 2  # tensors: gate and up of a layer's experts are read in turn
 _KLD_ROUNDS = 4
 _KLD_MARGIN = 0.97  # of the limit, to aim at
 
@@ -103,11 +104,12 @@ class _InMemory:
 
 @dataclass(frozen=True, slots=True)
 class _Streamed:
-    """Tensors that are rounded when they are written."""
+    """Tensors that are rounded when they are written; the last two are kept, since a writer reads chunks of them."""
 
     digest: str
     names: frozenset[str]
     rounder: Rounder
+    kept: dict[str, U8Array] = field(default_factory=dict)
 
     def has(self, name: str) -> bool:
         """Whether it is rounded here."""
@@ -115,8 +117,12 @@ class _Streamed:
 
     def round(self, name: str, format: BlockFormat) -> U8Array:
         """Its packed rows."""
-        packed = self.rounder.round(name, format)
-        return packed.reshape(-1, packed.shape[-1])
+        if name not in self.kept:
+            if len(self.kept) == _KEPT:
+                del self.kept[next(iter(self.kept))]
+            packed = self.rounder.round(name, format)
+            self.kept[name] = packed.reshape(-1, packed.shape[-1])
+        return self.kept[name]
 
 
 def measure_source(

@@ -42,7 +42,7 @@ from sprat.export.source.scan import FileScan, scan_files
 from sprat.export.source.shards import find_shards, read_shards
 from sprat.export.source.tensor import ComputedRow, SourceTensor
 from sprat.export.source.tensor_map import Origin, gguf_map, mtp_map, of_experts, replaced_in_gguf, tensor_map
-from sprat.files import file_sha256
+from sprat.files import MAX_INPUT_BYTES, file_sha256
 from sprat.progress import ReportProgress, no_progress
 from sprat.quant.formats import BlockFormat
 from sprat.runtime.arch.fp8_config import fp8_block
@@ -436,6 +436,10 @@ def _check_adapters(path: Path, adapters: Iterable[Adapter], stored: Mapping[str
 
 
 def _tokenizer_files(folder: Path) -> dict[str, tuple[SourceFile, str]]:
-    """The tokenizer files in ``folder``, as they are now."""
+    """The tokenizer files in ``folder``, as they are now.
+
+    Raises:
+        OSError: one cannot be read, or is larger than a file that is read whole may be.
+    """
     paths = {name: folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()}
-    return {name: (SourceFile.find(path), file_sha256(path)) for name, path in paths.items()}
+    return {name: (SourceFile.find(path), file_sha256(path, MAX_INPUT_BYTES)) for name, path in paths.items()}

@@ -14,12 +14,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 
 from sprat.arrays import I32Array
 from sprat.devices.machine import available_bytes
-from sprat.devices.plan.placement import Placement
 from sprat.errors import InputError
 from sprat.export.source.lora import AdapterOption
 from sprat.export.texts import evaluation_text
@@ -31,6 +31,7 @@ from sprat.runtime.backends.reference import ReferenceBackend
 from sprat.runtime.engine import Engine
 from sprat.runtime.files.bundle import MANIFEST_NAME, Bundle
 from sprat.runtime.files.model_file import bundle_of, model_formats
+from sprat.runtime.loading.options import LoadKeywords
 
 __all__ = ["Verification", "verify"]
 
@@ -90,9 +91,8 @@ def verify(
     max_kld: float | None = None,
     max_tokens: int | None = None,
     lora: Sequence[str | os.PathLike[str]] = (),
-    gpu: str | int | Placement = "off",
-    provider: str | None = None,
     progress: ReportProgress = no_progress,
+    **load: Unpack[LoadKeywords],
 ) -> Verification:
     """Compare the logits of an artifact with those of its source.
 
@@ -105,9 +105,9 @@ def verify(
         max_kld: the largest mean KL divergence, in nats, that passes.
         max_tokens: score only the first tokens of the text.
         lora: the LoRA adapters that the export merged, as in the export.
-        gpu: as in ``Engine.load``; by default of ``backends``, only the one that computes there runs the artifact.
-        provider: as in ``Engine.load``; only the onnx backend runs the artifact.
         progress: called after each chunk; unit: tokens.
+        load: how to load the artifact, as for ``Engine.load``; with ``gpu`` or ``provider``, by default of
+            ``backends``, only the one that computes there runs it.
 
     Raises:
         InputError: artifact or source cannot be read, their vocabularies differ, the text is too short, or the bundle
@@ -121,9 +121,7 @@ def verify(
         adapters = [AdapterOption.parse(os.fspath(text)) for text in lora]
         ignored = _check_source(Path(artifact), adapters)
         base = open_source(source, dense_bytes=available_bytes() // 4, ignore_fields=ignored, adapters=adapters)
-        engines = {
-            engine.backend.name: stack.enter_context(engine) for engine in _load(artifact, backends, gpu, provider)
-        }
+        engines = {engine.backend.name: stack.enter_context(engine) for engine in _load(artifact, backends, load)}
         window = min(_WINDOW, base.max_context, *(engine.context for engine in engines.values()))
         comparison = _Comparison(base, {name: engine.backend for name, engine in engines.items()}, window, experts)
         stack.callback(comparison.close)
@@ -137,7 +135,7 @@ def verify(
         routing=comparison.mean_overlap(),
         max_kld=max_kld,
         window=len(windows[0]),
-        places={name: each.backend_choice.text() for name, each in engines.items()} if gpu != "off" or provider else {},
+        places={name: each.backend_choice.text() for name, each in engines.items()} if _on_device(load) else {},
     )
 
 
@@ -264,12 +262,15 @@ def _windows(engine: Engine, text: str, window: int, max_tokens: int | None) -> 
 def _load(
     artifact: str | os.PathLike[str],
     backends: Sequence[str] | None,
-    gpu: str | int | Placement,
-    provider: str | None,
+    load: LoadKeywords,
 ) -> Iterator[Engine]:
-    on_cpu = gpu == "off" and provider is None
-    for name in backends or (_default_backends(artifact) if on_cpu else ["auto"]):
-        yield Engine.load(artifact, backend=name, gpu=gpu, provider=provider)
+    for name in backends or (["auto"] if _on_device(load) else _default_backends(artifact)):
+        keywords: LoadKeywords = {**load, "backend": name}
+        yield Engine.load(artifact, **keywords)
+
+
+def _on_device(load: LoadKeywords) -> bool:
+    return load.get("gpu", "off") != "off" or load.get("provider") is not None
 
 
 def _default_backends(artifact: str | os.PathLike[str]) -> list[str]:

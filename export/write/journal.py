@@ -118,13 +118,13 @@ class Journal:
 
 
 def is_journal(path: Path) -> bool:
-    """Whether the file is empty, as after a power cut, or begins as a journal of any version does."""
+    """Whether the file begins as a journal of any version does, as far as it was written before a full disk."""
     try:
         with open_input(path) as file:
             text = file.read(len(_BEGINNING))
     except OSError:
         return False
-    return text in {b"", _BEGINNING}
+    return _BEGINNING.startswith(text)
 
 
 def _parse(text: bytes) -> tuple[JournalHead | None, list[FinishedTensor]]:

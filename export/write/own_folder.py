@@ -144,7 +144,7 @@ def _locked_marker(path: Path, folder: int) -> int | None:
 def _take(path: Path, folder: int, marker: int) -> int | None:
     """Lock the opened marker, and check that it is sprat's and still the one in the folder."""
     found = os.fstat(marker)
-    if not stat.S_ISREG(found.st_mode) or os.pread(marker, len(_TEXT) + 1, 0) not in {b"", _TEXT}:
+    if not stat.S_ISREG(found.st_mode) or not _TEXT.startswith(os.pread(marker, len(_TEXT) + 1, 0)):  # a short write
         raise _strange(path)
     try:
         fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)

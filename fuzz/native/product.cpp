@@ -51,6 +51,8 @@ struct Size {
 void check(const Case &of, const Isa &isa, const Isa &plain, const std::vector<Size> &rows,
            const std::vector<Size> &tokens) {
     const auto out = product(isa, plain, of), expected = product(plain, plain, of);
+    const bool any_bad = std::any_of(rows.begin(), rows.end(),
+                                     [](const Size &row) { return !std::isfinite(row.largest); });
     for (int t = 0; t < of.n_tokens; ++t)
         for (int r = 0; r < of.n_rows; ++r) {
             const float here = out[size_t(t) * of.n_rows + r],
@@ -61,6 +63,8 @@ void check(const Case &of, const Isa &isa, const Isa &plain, const std::vector<S
                     found("a bad value is lost", isa.name, kLayouts[of.format].name);
                 continue;
             }
+            // A bad row may spoil its neighbours in a panel: more shows than must.
+            if (any_bad && is_bad(here)) continue;
             // Sums in another order. Above 1e30 a step may overflow, which shows.
             const double limit = 1e-4 * double(of.k) * largest + 1e-30;
             if (rows[r].largest < 1e30 && limit < 1e26 && !(std::fabs(here - there) <= limit))

@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 
 from sprat.arrays import F32Array
+from sprat.devices.plan.context_settings import CACHE_ELEMENT_BYTES, PLANNED_CACHES, ContextSettings
 from sprat.devices.plan.footprint import Footprint
-from sprat.devices.plan.gpu import CARD_BATCH
 from sprat.errors import BackendError, PromptError, SpratError
 from sprat.runtime.arch.gguf_keys import llamacpp_differences
-from sprat.runtime.backends.gpu.ggml import ggml
+from sprat.runtime.backends.gpu.attention_shape import AttentionShape
+from sprat.runtime.backends.gpu.ggml import CACHE_TYPES, ggml
 from sprat.runtime.backends.gpu.offload import Offload
 from sprat.runtime.backends.gpu.place import place_on_gpu
 from sprat.runtime.backends.gpu.use import GPUUse
@@ -36,12 +37,14 @@ from sprat.runtime.backends.registry import BackendLoader, LoadRequest
 from sprat.runtime.interrupt import InterruptError, current_interrupt
 from sprat.runtime.memory.buffers import activation_bytes
 from sprat.runtime.memory.footprint import file_footprint
+from sprat.runtime.memory.key_bias import has_large_key_bias
 from sprat.runtime.models import RoutingObserver
 
 __all__ = ["LlamaCppBackend", "LlamaCppStream"]
 
-_CACHE_ELEMENT_BYTES = 2  # F16
-_BATCH = 256  # maximum tokens per llama_decode: longer prompts are split
+_BATCH = 256  # maximum tokens per llama_decode on the CPU: longer prompts are split
+_ON_CPU = ContextSettings(batch=_BATCH)
+_CHOOSES = -1  # LLAMA_FLASH_ATTN_TYPE_AUTO
 _OWN_BYTES = 12 << 20  # graph, thread stacks and buffers whose size does not depend on the model
 _ACTIVATIONS = 2.6  # of the native kernels' activations, for a batch: measured
 _LOG_ERROR = 4  # GGML_LOG_LEVEL_ERROR
@@ -52,15 +55,17 @@ class LlamaCppLoader(BackendLoader, name="llamacpp", preference=30):
     """llama.cpp, if llama-cpp-python is installed and can load the file."""
 
     uses_gpu = True
+    stores_int4 = True
 
     def gives_entries(self, request: LoadRequest) -> bool:
         """llama.cpp keeps them."""
         return False
 
     def footprint(self, request: LoadRequest) -> Footprint:
-        """An F16 cache, and the activations and logits of one batch of llama.cpp's own size; less what a GPU holds."""
+        """The cache, and the activations and logits of one batch of llama.cpp's own size; less what a GPU holds."""
         buffer_bytes = self.stream_bytes(request) + _OWN_BYTES
-        found = request.footprint(cache_element_bytes=_CACHE_ELEMENT_BYTES, buffer_bytes=buffer_bytes)
+        element_bytes = CACHE_ELEMENT_BYTES[_settings(request).cache]
+        found = request.footprint(cache_element_bytes=element_bytes, buffer_bytes=buffer_bytes)
         use = request.gpu_use
         if use is None:
             return found
@@ -80,13 +85,21 @@ class LlamaCppLoader(BackendLoader, name="llamacpp", preference=30):
             DoesNotFitError: the GPU's memory is too small.
         """
         footprint = file_footprint(request.spec, request.file, context=request.context)
-        use = place_on_gpu(request.gpu, footprint, accelerator=request.accelerator, memory_bytes=request.memory_bytes)
+        use = place_on_gpu(
+            request.gpu,
+            footprint,
+            AttentionShape.of(request.spec.attention),
+            accelerator=request.accelerator,
+            memory_bytes=request.memory_bytes,
+            wishes=request.wishes,
+            caches=PLANNED_CACHES[:1] if has_large_key_bias(request.file) else PLANNED_CACHES,
+        )
         probe(request.file.path, use, request.context)
         return use
 
     def stream_bytes(self, request: LoadRequest) -> int:
         """Each context has activations and logits of its own."""
-        batch = min(CARD_BATCH if request.gpu_use else _BATCH, request.context)
+        batch = min(_settings(request).batch, request.context)
         return int(_ACTIVATIONS * batch * activation_bytes(request.spec)) + 2 * request.spec.vocab_size * 4
 
     def why_not(self, request: LoadRequest) -> SpratError | None:
@@ -121,7 +134,12 @@ class LlamaCppLoader(BackendLoader, name="llamacpp", preference=30):
             use_extra_bufts=use_extra_bufts and fits,
             parts=[part.path for part in request.gguf.parts],
             gpu=request.gpu_use,
+            settings=_settings(request),
         )
+
+
+def _settings(request: LoadRequest) -> ContextSettings:
+    return request.gpu_use.settings if request.gpu_use else request.wishes.on_cpu(_BATCH)
 
 
 class LlamaCppBackend:
@@ -134,6 +152,7 @@ class LlamaCppBackend:
             with AMX.
         parts: all files of a split model; by default ``path`` alone.
         gpu: what goes on which GPU; by default nothing, whatever llama.cpp is built for.
+        settings: of the contexts.
     """
 
     name = "llamacpp"
@@ -146,6 +165,7 @@ class LlamaCppBackend:
         use_extra_bufts: bool,
         parts: Sequence[Path] = (),
         gpu: GPUUse | None = None,
+        settings: ContextSettings = _ON_CPU,
     ) -> None:
         self._guard = LibraryGuard("llama.cpp", parts or [path])
         lib = _library()
@@ -160,8 +180,7 @@ class LlamaCppBackend:
             raise BackendError(
                 f"{path}: llama.cpp cannot load this file{_why()}; sprat inspect says which runtimes can"
             )
-        self._n_threads = n_threads
-        self._n_batch = CARD_BATCH if gpu else _BATCH
+        self._n_threads, self._settings = n_threads, settings
         self._streams: weakref.WeakSet[LlamaCppStream] = weakref.WeakSet()
         self.vocab_size: int = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self._model))
         self.max_context: int = lib.llama_model_n_ctx_train(self._model)
@@ -181,7 +200,7 @@ class LlamaCppBackend:
             capacity=capacity,
             vocab_size=self.vocab_size,
             n_threads=self._n_threads,
-            n_batch=self._n_batch,
+            settings=self._settings,
         )
         self._streams.add(stream)
         return stream
@@ -199,18 +218,30 @@ class LlamaCppStream:
     """One sequence in a llama.cpp context."""
 
     def __init__(
-        self, model: Any, guard: LibraryGuard, *, capacity: int, vocab_size: int, n_threads: int, n_batch: int
+        self,
+        model: Any,
+        guard: LibraryGuard,
+        *,
+        capacity: int,
+        vocab_size: int,
+        n_threads: int,
+        settings: ContextSettings,
     ) -> None:
         self._guard = guard
         lib = _library()
         params = lib.llama_context_default_params()
         params.n_ctx = capacity
-        params.n_batch = params.n_ubatch = min(capacity, n_batch)
+        params.n_batch = params.n_ubatch = min(capacity, settings.batch)
+        params.type_k = params.type_v = CACHE_TYPES[settings.cache]
+        params.flash_attn_type = _CHOOSES if settings.flash_attention is None else int(settings.flash_attention)
         params.n_threads = params.n_threads_batch = n_threads
         _keep_log()
         self._context = lib.llama_init_from_model(model, params)
         if not self._context:
-            raise BackendError(f"llama.cpp cannot create a context of {capacity} tokens{_why()}; use a shorter one")
+            raise BackendError(
+                f"llama.cpp cannot create a context of {capacity} tokens with {settings.text()}{_why()}; use a shorter "
+                "one, or other settings"
+            )
         self._batch = lib.llama_batch_init(params.n_batch, 0, 1)
         self._aborts = ctypes.create_string_buffer(2)
         lib.llama_set_abort_callback(self._context, _is_not_empty(), ctypes.cast(self._aborts, ctypes.c_void_p))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from sprat.devices.plan.context_settings import ContextSettings
 from sprat.errors import SpratError
 from sprat.runtime.backends.gpu.use import GPUUse
 
@@ -33,7 +34,9 @@ def main(path: str, use_extra_bufts: str, gpu: str = "null", context: str = "32"
 
     use = msgspec.json.decode(gpu, type=GPUUse | None)
     try:
-        backend = LlamaCppBackend(Path(path), n_threads=1, use_extra_bufts=use_extra_bufts == "1", gpu=use)
+        settings = use.settings if use else ContextSettings()
+        extra = use_extra_bufts == "1"
+        backend = LlamaCppBackend(Path(path), n_threads=1, use_extra_bufts=extra, gpu=use, settings=settings)
         stream = backend.new_stream(capacity=int(context))
         stream.forward(_PROBE_TOKENS[:2])
         stream.forward(_PROBE_TOKENS[2:])

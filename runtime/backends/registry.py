@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from sprat.devices.parts import Accelerator
+from sprat.devices.plan.context_settings import NO_WISHES, ContextWishes
 from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.refusal import refusal
 from sprat.errors import BackendError, DoesNotFitError, SpratError, unknown_name
@@ -71,11 +72,13 @@ class LoadRequest:
     streams: bool = False  # experts are streamed from storage
     isolated: bool = False  # in a process of its own
     shields: bool = False  # a backend that opens a device gets a process of its own: its driver can end it
+    wishes: ContextWishes = NO_WISHES  # of llama.cpp's contexts
     use_extra_bufts: bool | None = None  # of llama.cpp, where a probe was made; None to make it
     gpu: GPUOption = GPU_OFF  # what the caller says about the GPU
     accelerator: Accelerator | None = None  # of the device's profile
     gpu_use: GPUUse | None = None  # the placement that was chosen
     provider: ProviderSettings | None = None  # of onnxruntime; None for the CPU
+    force: bool = False  # load what does not fit a provider's device
 
     @property
     def gguf(self) -> GGUFFile:
@@ -83,7 +86,7 @@ class LoadRequest:
         assert isinstance(self.file, GGUFFile), f"{self.file.path} is not a GGUF file"
         return self.file
 
-    def footprint(self, *, cache_element_bytes: int, buffer_bytes: int, activation_bytes: int = 0) -> Footprint:
+    def footprint(self, *, cache_element_bytes: float, buffer_bytes: int, activation_bytes: int = 0) -> Footprint:
         """The footprint of the packed weights with a backend's cache and buffers.
 
         Args:
@@ -98,7 +101,7 @@ class LoadRequest:
             quant="as in the file",
             resident_bytes=resident_bytes,
             routed_bytes=routed_bytes,
-            cache_bytes_per_token=self.spec.cache_elements_per_token * cache_element_bytes,
+            cache_bytes_per_token=int(self.spec.cache_elements_per_token * cache_element_bytes),
             context=self.context,
             buffer_bytes=buffer_bytes + self._program_bytes,
             batch=self.batch,
@@ -132,6 +135,7 @@ class BackendLoader(ABC):
     deterministic: ClassVar[bool] = False  # the same tokens give the same bits in every run
     exact: ClassVar[bool] = False  # supports unquantized activations and cache
     uses_gpu: ClassVar[bool] = False  # has ``place``
+    stores_int4: ClassVar[bool] = False  # has a KV cache in int4
     few_as_one: ClassVar[bool] = False  # a few tokens of one pass have the bits of one at a time
 
     def __init_subclass__(cls, *, name: str, preference: int, reads: str = "gguf") -> None:
@@ -147,6 +151,10 @@ class BackendLoader(ABC):
     def stream_bytes(self, request: LoadRequest) -> int:
         """What a stream takes besides its KV entries; the footprint counts it once."""
         return 0
+
+    def on_device(self, request: LoadRequest) -> str:
+        """What of the model is planned for the memory of a provider's device; empty if nothing is."""
+        return ""
 
     def gives_entries(self, request: LoadRequest) -> bool:
         """Whether KV entries may be copied between its streams."""
@@ -193,6 +201,7 @@ class BackendChoice:
     gpu: GPUUse | None = None  # None on the CPU
     no_gpu_because: str = ""  # why a GPU that was asked for is not used
     provider: str = ""  # of onnxruntime, besides the CPU
+    on_device: str = ""  # what is planned for the memory of the provider's device
 
     def text(self) -> str:
         """The choice in one line.
@@ -202,7 +211,8 @@ class BackendChoice:
             'reference; not native (not built)'
         """
         place = f" on {self.gpu.text()}" if self.gpu else " on the CPU" if self.no_gpu_because else ""
-        place = f" with {self.provider}" if self.provider else place
+        if self.provider:
+            place = f" with {self.provider}" + (f" ({self.on_device})" if self.on_device else "")
         text = "; not ".join([self.name + place, *(f"{name} ({why})" for name, why in self.passed_over)])
         return f"{text}; no GPU ({self.no_gpu_because})" if self.no_gpu_because else text
 
@@ -248,7 +258,8 @@ def _on_cpu(name: str, request: LoadRequest) -> BackendChoice:
         why_not = _why_not(candidate, request)
         if why_not is None:
             reasons = tuple((other, str(why)) for other, why in passed_over.items())
-            return BackendChoice(candidate.name, reasons, provider=request.provider.name if request.provider else "")
+            provider = request.provider.name if request.provider else ""
+            return BackendChoice(candidate.name, reasons, provider=provider, on_device=candidate.on_device(request))
         passed_over[candidate.name] = why_not
     if len(passed_over) == 1:
         raise next(iter(passed_over.values()))
@@ -320,6 +331,11 @@ def _why_not(loader: BackendLoader, request: LoadRequest) -> SpratError | None:
         return BackendError(
             f"{request.file.path}: the {loader.name} backend may quantize activations or its cache; "
             "use the native one, or omit exact"
+        )
+    if request.wishes.cache == "int4" and not loader.stores_int4:
+        return BackendError(
+            f"{request.file.path}: the {loader.name} backend has no KV cache in int4; use backend='llamacpp', or "
+            "cache='int8'"
         )
     if request.memory_bytes is not None:
         subject = f"{request.file.path}: the {loader.name} backend"

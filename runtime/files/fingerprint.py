@@ -8,17 +8,16 @@ proof against a file that was made to have the same samples.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from sprat.files import open_input
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.model_file import ModelFile
+from sprat.runtime.files.samples import add_samples
 
 __all__ = ["fingerprint", "model_paths"]
 
-_BEGIN_BYTES = 1 << 16
 _SAMPLES, _SAMPLE_BYTES = 1024, 256
 
 
@@ -35,15 +34,6 @@ def fingerprint(paths: Iterable[Path]) -> str:
     """
     digest = hashlib.sha256()
     for path in paths:
-        _add(digest, path)
+        with open_input(path) as file:
+            add_samples(digest, file, _SAMPLES, _SAMPLE_BYTES)
     return digest.hexdigest()
-
-
-def _add(digest: hashlib._Hash, path: Path) -> None:
-    with open_input(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        digest.update(size.to_bytes(8, "little"))
-        digest.update(file.read(_BEGIN_BYTES))
-        for sample in range(_SAMPLES):
-            file.seek(size * sample // _SAMPLES)
-            digest.update(file.read(_SAMPLE_BYTES))

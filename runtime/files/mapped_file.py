@@ -4,13 +4,19 @@ A page that cannot be read any more, because the file was truncated or its mediu
 module the native core puts zeros in its place (``runtime/native/maps/guard.hpp``) and remembers it; without the core
 the process dies. A file that is rewritten in place with the same size has another modification time. Both are a
 :class:`~sprat.errors.ModelFileChangedError` at the next :meth:`FileWatch.check_unchanged`, which every forward pass
-calls before its result is used; time and size are looked at once in a millisecond, which is more than once per answer.
+calls before its result is used; times and size are looked at once in a millisecond, which is more than once per answer.
+
+Copies that keep times, and systems that give all files one time, leave the modification time as it was. The change
+time of the inode (ctime) cannot be set by a program, but new links, permissions and names change it, too. So where it
+alone is another, samples of the file are compared with those of the time when it was mapped. Change of a few bytes
+between the samples is not noticed then; file systems without a change time (FAT) show none of it.
 
 Replacing a file by renaming another to its name is safe: the map keeps the old one.
 """
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
 import time
@@ -18,11 +24,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from sprat.errors import ModelFileChangedError
+from sprat.files import open_input
 from sprat.native import core
+from sprat.runtime.files.samples import add_samples
 
 __all__ = ["FileWatch", "GuardedMap"]
 
 _LOOK_EVERY_S = 0.001  # a stat takes as long as a fiftieth of a small model's token
+_SAMPLES, _SAMPLE_BYTES = 64, 4096  # at every load, so few; any other training, quantization or merge differs in them
 
 
 class FileWatch:
@@ -40,6 +49,8 @@ class FileWatch:
         self._look_again = 0.0  # on the clock of time.monotonic
         self._inode = status.st_dev, status.st_ino
         self._found = status.st_size, status.st_mtime_ns
+        self._changed_ns = status.st_ctime_ns
+        self._samples = self._sampled()
         self._guard = guard
 
     @classmethod
@@ -52,8 +63,8 @@ class FileWatch:
         """Check that all reads of the map so far returned the file's bytes.
 
         Raises:
-            ModelFileChangedError: a page could not be read, or size or modification time are others than when the file
-                was mapped.
+            ModelFileChangedError: a page could not be read, or size, modification time, or change time and content are
+                others than when the file was mapped.
         """
         if self._guard is not None and self._guard.failed:
             raise self._changed("a part that was there before cannot be read")
@@ -62,13 +73,33 @@ class FileWatch:
             self._look_again = clock + _LOOK_EVERY_S  # not after a change: that stays an error
 
     def _look(self) -> None:
-        """Compare size and modification time."""
+        """Compare size and times, and the samples where only the change time differs."""
         try:
             now = self._absolute.stat()
         except OSError:  # deleted or moved away: the map keeps what it was
             return
-        if (now.st_dev, now.st_ino) == self._inode and (now.st_size, now.st_mtime_ns) != self._found:
+        if (now.st_dev, now.st_ino) != self._inode:
+            return
+        if (now.st_size, now.st_mtime_ns) != self._found:
             raise self._changed(f"{self._found[0]} bytes before, {now.st_size} now, modified meanwhile")
+        if now.st_ctime_ns != self._changed_ns:
+            self._compare_samples()
+            self._changed_ns = now.st_ctime_ns
+
+    def _compare_samples(self) -> None:
+        try:
+            now = self._sampled()
+        except OSError as error:
+            raise self._changed(f"it cannot be compared: {error.strerror}") from error
+        if now != self._samples:
+            raise self._changed("same size and modification time, other content")
+
+    def _sampled(self) -> bytes:
+        """SHA-256 of samples of the file."""
+        digest = hashlib.sha256()
+        with open_input(self._absolute) as file:
+            add_samples(digest, file, _SAMPLES, _SAMPLE_BYTES)
+        return digest.digest()
 
     def end_guard(self) -> None:
         """Guard nothing any more: the map is gone."""

@@ -138,7 +138,7 @@ class AnswerRules:
 def _check(record: object, subject: str, rules: list[tuple[str, bool, str]]) -> None:
     """Check ``rules``: name of a field, whether its value is right, and what is expected."""
     problems = [
-        f"{name} is {getattr(record, name)!r}, expected {expected}" for name, holds, expected in rules if not holds
+        f"{name} is {getattr(record, name)!r:.200}, expected {expected}" for name, holds, expected in rules if not holds
     ]
     if problems:
         raise InputError(f"invalid {subject}: {'; '.join(problems)}")

@@ -58,7 +58,7 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         problems = [
-            f"{name} is {getattr(self, name)!r}, expected {expected}"
+            f"{name} is {getattr(self, name)!r:.200}, expected {expected}"
             for name, holds, expected in self._rules()
             if not holds
         ]

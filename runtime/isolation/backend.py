@@ -30,7 +30,7 @@ from sprat.runtime.isolation.messages import (
     OpenStream,
     Reply,
 )
-from sprat.runtime.isolation.process import Expected, ModelProcess
+from sprat.runtime.isolation.process import ISOLATED, Expected, ModelProcess
 from sprat.runtime.isolation.region import SHARED
 from sprat.runtime.models import RoutingObserver
 
@@ -207,7 +207,7 @@ def _expected(request: LoadRequest) -> Expected:
         return Expected.of_device(request.gpu_use.device, "use gpu='off'")
     if request.provider is not None:
         return Expected.of_device(request.provider.name, "leave the provider out")
-    return Expected()
+    return ISOLATED
 
 
 def _load(name: str, request: LoadRequest, number: int) -> Load:
@@ -228,6 +228,7 @@ def _load(name: str, request: LoadRequest, number: int) -> Load:
         cores=request.cores,
         streams=request.streams,
         use_extra_bufts=request.use_extra_bufts,
+        wishes=request.wishes,
         gpu_use=request.gpu_use,
         provider=request.provider,
     )

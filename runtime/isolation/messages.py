@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from sprat.devices.plan.context_settings import NO_WISHES, ContextWishes
 from sprat.runtime.backends.gpu.use import GPUUse
 from sprat.runtime.backends.providers.settings import ProviderSettings
 
@@ -52,6 +53,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     cores: tuple[int, ...]
     streams: bool
     use_extra_bufts: bool | None
+    wishes: ContextWishes = NO_WISHES
     gpu_use: GPUUse | None = None
     provider: ProviderSettings | None = None
 

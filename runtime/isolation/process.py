@@ -22,7 +22,7 @@ from sprat.runtime.isolation.channels import Channels, start
 from sprat.runtime.isolation.messages import CloseStream, Reply, Request
 from sprat.runtime.isolation.region import Region
 
-__all__ = ["Expected", "ModelProcess"]
+__all__ = ["ISOLATED", "Expected", "ModelProcess"]
 
 _TURN_S = 0.01  # between looks at the interrupt while another thread has its turn
 
@@ -51,6 +51,9 @@ class Expected:
         )
 
 
+ISOLATED = Expected()
+
+
 class ModelProcess:
     """A process that answers requests; of several threads, one after the other.
 
@@ -64,7 +67,7 @@ class ModelProcess:
         closed_streams: numbers of streams that nobody uses any more; any thread may append.
     """
 
-    def __init__(self, what: str, vocab_size: int, expected: Expected = Expected()) -> None:
+    def __init__(self, what: str, vocab_size: int, expected: Expected = ISOLATED) -> None:
         self._what, self._expected = what, expected
         self._owner = os.getpid()
         self._turn = threading.Lock()

@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from sprat.devices.affinity import Threads, default_threads, fast_core_ids
 from sprat.devices.container import container_memory_bytes
 from sprat.devices.parts import Accelerator
@@ -15,20 +13,19 @@ from sprat.devices.plan.footprint import Footprint
 from sprat.devices.profile import DeviceProfile, find_profile
 from sprat.errors import InputError
 from sprat.runtime.cache import Storage
-from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.memory.amount import parse_memory
 from sprat.runtime.memory.buffers import isolation_bytes
 from sprat.runtime.memory.footprint import DEFAULT_BATCH, DEFAULT_CONTEXT, file_footprint
+from sprat.runtime.memory.key_bias import has_large_key_bias
 from sprat.runtime.open_model import OpenModel
 
 if TYPE_CHECKING:
     from sprat.devices.plan.plan import Plan
 
-__all__ = ["LoadLimits", "checked_context", "has_large_key_bias", "load_limits"]
+__all__ = ["LoadLimits", "checked_context", "load_limits"]
 
 _MIN_CONTEXT = 512
 _MAX_BATCH = 1 << 16
-_LARGE_KEY_BIAS = 32.0  # a step of the scale is then a quarter; without biases keys are about 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,21 +132,9 @@ def _footprints(
     from sprat.devices.plan.plan import BATCHES
 
     short = [_with_shorter_context(footprint.of_batch(batch or BATCHES[-1]), shorten_to) for footprint in whole]
-    if has_large_key_bias(model):
+    if has_large_key_bias(model.file):
         return [footprint for pair in zip(whole, short, strict=True) for footprint in pair]
     return [*whole, short[-1]]
-
-
-def has_large_key_bias(model: OpenModel) -> bool:
-    """Whether a key bias of the model is so large that keys lose precision in an int8 cache (docs/architecture.md).
-
-    Elements of a key share a scale, and a bias takes the precision of the others; only the biases are read.
-    """
-    file = model.file
-    if not isinstance(file, GGUFFile):
-        return False
-    names = (name for name in file.tensors if name.endswith("attn_k.bias"))
-    return any(float(np.abs(file.weight(name).dequantize()).max()) > _LARGE_KEY_BIAS for name in names)
 
 
 def _cores(profile: DeviceProfile) -> tuple[int, ...]:

@@ -166,6 +166,7 @@ def pass_cost(spec: ModelSpec, sizes: Mapping[str, int], formats: Mapping[str, s
         n_experts_per_token=moe.n_experts_per_token if moe else 0,
         f16_cache_bytes_per_token=_F16_BYTES * spec.cache_elements_per_token,
         layers=_layer_bytes(spec.n_layers, sizes),
+        n_heads=spec.attention.n_heads,
         dense_formats=_shares(spec, sizes, formats, dense),
         head_formats=_shares(spec, sizes, formats, [head]),
         expert_formats=_shares(spec, sizes, formats, routed),

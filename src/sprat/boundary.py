@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
-from sprat.errors import InputError, SpratError
+from sprat.errors import DoesNotFitError, InputError, SpratError
 from sprat.keywords import checks_keywords
 
 __all__ = ["plain_errors", "public_call"]
@@ -42,6 +42,7 @@ def plain_errors() -> Iterator[None]:
     Raises:
         InputError: a path or a name in a file cannot be used, text is not valid Unicode, or a document is nested too
             deeply.
+        DoesNotFitError: memory is exhausted.
         SpratError: the operating system failed to read or write.
     """
     try:
@@ -54,6 +55,11 @@ def plain_errors() -> Iterator[None]:
         raise InputError(f"text that is not valid Unicode ({error}); expected UTF-8") from error
     except RecursionError as error:
         raise InputError("a document is nested too deeply; expected at most some hundred levels") from error
+    except MemoryError as error:
+        raise DoesNotFitError(
+            f"memory is exhausted ({str(error) or 'an allocation failed'}); close other programs, raise the limit of "
+            "this process (ulimit -v), or take a smaller model or context"
+        ) from error
 
 
 def public_call(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:

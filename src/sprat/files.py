@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from sprat.errors import InputError
 
 __all__ = [
+    "MAX_INPUT_BYTES",
     "DocumentError",
     "atomic_write",
     "cache_folder",
@@ -186,9 +187,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+def file_sha256(path: Path, max_bytes: int | None = None) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read, or is larger than ``max_bytes``.
+    """
     with open_input(path) as file:
+        if max_bytes is not None and os.fstat(file.fileno()).st_size > max_bytes:
+            raise OSError(errno.EFBIG, f"larger than {max_bytes:,} bytes", str(path))
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

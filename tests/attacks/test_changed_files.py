@@ -86,6 +86,13 @@ def rewrite(path, sources):
         target.write(sources["twin"].read_bytes())
 
 
+def rewrite_with_its_time(path, sources):
+    """As ``rsync --inplace --times`` may, or any copy where all files have one time."""
+    before = path.stat()
+    rewrite(path, sources)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 CHANGES = {
     "truncated": truncate,
     "emptied": empty,
@@ -93,6 +100,7 @@ CHANGES = {
     "replaced by a twin": lambda path, sources: copy_over(path, sources, "twin"),
     "replaced by a longer file": lambda path, sources: copy_over(path, sources, "longer"),
     "rewritten": rewrite,
+    "rewritten with its time": rewrite_with_its_time,
 }
 
 
@@ -188,6 +196,42 @@ def test_a_file_that_only_moves_keeps_answering(model):
         assert answer(engine) == expected
 
 
+def link_and_unlink(path):
+    os.link(path, f"{path}.link")
+    Path(f"{path}.link").unlink()
+
+
+HARMLESS = {
+    "another link": lambda path: os.link(path, f"{path}.link"),
+    "a link gone": link_and_unlink,
+    "other permissions": lambda path: path.chmod(0o440),
+    "read meanwhile": lambda path: os.utime(path, ns=(1, path.stat().st_mtime_ns)),
+    "renamed and back": lambda path: path.rename(f"{path}.x").rename(path),
+}
+
+
+@every_backend
+@pytest.mark.parametrize("happen", HARMLESS.values(), ids=HARMLESS)
+def test_a_file_of_which_only_the_change_time_is_new_keeps_answering(model, backend, happen):
+    with Engine.load(model, backend=backend) as engine:
+        expected, before = answer(engine), model.stat().st_ctime_ns
+        happen(model)
+        assert model.stat().st_ctime_ns != before
+        assert answer(engine) == expected
+
+
+def test_a_changed_file_that_cannot_be_compared_is_an_error(model, monkeypatch):
+    mapped = GuardedMap.open(model)
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("sprat.runtime.files.mapped_file.open_input", refuse)
+    model.chmod(0)
+    with pytest.raises(ModelFileChangedError, match="cannot be compared: Permission denied"):
+        mapped.watch.check_unchanged()
+
+
 @needs_handler
 @pytest.mark.parametrize("every", [False, True])
 def test_a_file_that_is_truncated_before_its_blocks_are_checked_is_an_error(model, every):
@@ -249,7 +293,7 @@ def onnx_bundles(tmp_path_factory):
 
 @needs_handler
 @pytest.mark.parametrize("quant", ["int8", "f32"])
-@pytest.mark.parametrize("size", [0, 4096, None])
+@pytest.mark.parametrize("size", [0, 4096, None, "same time"])
 def test_changed_onnx_data_is_an_error(onnx_bundles, tmp_path, quant, size):
     """onnxruntime maps the data file by itself."""
     folder = shutil.copytree(onnx_bundles[quant].path, tmp_path / "bundle")
@@ -258,6 +302,10 @@ def test_changed_onnx_data_is_an_error(onnx_bundles, tmp_path, quant, size):
         assert answer(engine)
         if size is None:
             data.write_bytes(data.read_bytes()[::-1])
+        elif size == "same time":
+            before = data.stat()
+            data.write_bytes(data.read_bytes()[::-1])
+            os.utime(data, ns=(before.st_atime_ns, before.st_mtime_ns))
         else:
             os.truncate(data, size)
         with pytest.raises(ModelFileChangedError, match=data.name):

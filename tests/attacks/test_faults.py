@@ -7,7 +7,6 @@ every call takes minutes (``make attack``); otherwise it is some of the calls, a
 import itertools
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,17 +18,6 @@ HERE = Path(__file__).parent
 SUPPORT = HERE.parent / "support"
 STRIDE = "1" if os.environ.get("SPRAT_ATTACK") == "whole" else "29"
 ACTIONS = {"killed": "k", "EIO": "i", "ENOSPC": "s", "short write": "h"}
-
-
-@pytest.fixture(scope="module")
-def shim(tmp_path_factory):
-    """The compiled shim."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None or not sys.platform.startswith("linux"):
-        pytest.skip("needs Linux and a C compiler")
-    path = tmp_path_factory.mktemp("shim") / "faulty_calls.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", path, HERE / "faulty_calls.c", "-ldl"], check=True)
-    return path
 
 
 @pytest.fixture(scope="module")

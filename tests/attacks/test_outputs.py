@@ -1,9 +1,10 @@
-"""An output never takes the place of a FIFO, a socket or a device, not even with --force."""
+"""An output never takes the place of a FIFO, a socket, a device or an input, not even with --force."""
 
 import os
 import socket
 import stat
 
+import numpy as np
 import pytest
 from command_line import run
 from report_page import records
@@ -12,6 +13,7 @@ from tiny_checkpoint import write_checkpoint
 import sprat
 from sprat.devices.bench.results import write_results
 from sprat.errors import SpratError
+from sprat.export.quality.imatrix import check_imatrix_place, write_imatrix
 from sprat.files import atomic_write
 
 
@@ -85,3 +87,38 @@ def test_a_link_that_leads_nowhere_is_replaced_by_force_only(models, tmp_path, c
     assert run(capsys, *arguments, "--force")[0] == 0
     assert out.is_file()
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_report_never_replaces_what_it_reads(models, tmp_path, capsys):
+    results = tmp_path / "results.jsonl"
+    write_results(results, records())
+    before = results.read_bytes()
+    link = tmp_path / "link.html"
+    link.symlink_to(results)
+    for out in (results, link):
+        code, _, error = run(capsys, "report", results, "-o", out, "--force")
+        assert (code, "which the report reads" in error) == (2, True)
+    assert results.read_bytes() == before
+
+
+def test_an_imatrix_replaces_no_other_file_and_not_its_source(models, tmp_path, capsys):
+    source = tmp_path / "source.gguf"
+    source.write_bytes(next((models / "bundle").glob("*.gguf")).read_bytes())
+    (tmp_path / "thesis.gguf").write_text("not an imatrix")
+    for path in (source, tmp_path / "thesis.gguf"):
+        before = path.read_bytes()
+        options = ["--quality", "balanced", "--imatrix-out", path, "--force"]
+        code, _, error = run(capsys, "export", source, tmp_path / "out", *options)
+        assert (code, "exists and is not an imatrix" in error) == (2, True)
+        assert path.read_bytes() == before
+    code, _, error = run(capsys, "export", source, tmp_path / "out", "--imatrix-out", tmp_path / "no" / "i.gguf")
+    assert (code, "folder does not exist" in error) == (2, True)
+    write_imatrix(tmp_path / "i.gguf", {"blk.0.attn_q.weight": np.ones((1, 64), np.float32)}, 9, "text")
+    check_imatrix_place(tmp_path / "i.gguf")  # an imatrix may be replaced
+
+
+def test_a_drawing_replaces_no_file(models, tmp_path, capsys):
+    (tmp_path / "thesis.svg").write_text("mine")
+    code, _, error = run(capsys, "frontier", models / "student", "-o", tmp_path / "thesis.svg")
+    assert (code, "thesis.svg: exists" in error) == (2, True)
+    assert (tmp_path / "thesis.svg").read_text() == "mine"

@@ -90,5 +90,5 @@ def test_a_users_text_is_three_quarters_of_a_blend(metadata):
     assert max(np.diff(places)) <= len(blend) / 8  # evenly: probes read the first sequences
 
 
-def test_a_short_text_gets_one_packaged_sequence(metadata):
-    assert len(with_packaged([np.full(20, 7, np.int32)], metadata)) == 2
+def test_a_short_text_is_not_outweighed(metadata):
+    assert sorted(map(len, with_packaged([np.full(60, 7, np.int32)], metadata))) == [20, 60]

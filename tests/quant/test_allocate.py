@@ -54,3 +54,10 @@ def test_bytes_go_where_they_pay():
 def test_with_all_bytes_every_tensor_has_its_best():
     tensors = [formats(1600, 2.0), formats(800, 1.0)]
     assert [option.name for option in allocate(tensors, 10**9)] == ["17", "17"]
+
+
+def test_a_refusal_counts_tensors_without_a_choice():
+    one = [Option("a", 100, 1.0)]
+    assert allocate([one], 150, fixed=50) == one
+    with pytest.raises(InputError, match="149 B hold no file of this model: its smallest formats take 150 B"):
+        allocate([one], 149, fixed=50)

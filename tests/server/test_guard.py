@@ -1,5 +1,8 @@
 """Who may use the server: the key, the loopback address, and pages of other sites."""
 
+import socket
+from urllib.parse import urlsplit
+
 import httpx
 import pytest
 from http_server import running_server
@@ -98,6 +101,16 @@ def test_a_body_over_the_limit_is_refused(student):
         response = httpx.post(f"{running.address}/v1/chat/completions", content=b"x" * 1001)
         assert (response.status_code, response.json()["error"]["code"]) == (413, "request_too_large")
         assert httpx.post(f"{running.address}/v1/chat/completions", json=CHAT).status_code == 200
+
+
+def test_a_body_that_is_announced_over_the_limit_is_not_waited_for(guarded):
+    head = (
+        f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Length: {10**12}\r\n\r\n"
+    )
+    address = urlsplit(guarded.address)
+    with socket.create_connection((address.hostname, address.port), timeout=20) as client:
+        client.sendall(head.encode())  # and nothing of the body
+        assert client.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
 def test_answers_are_cut_at_the_servers_limit_of_tokens(student):

@@ -172,6 +172,27 @@ def test_json_that_is_nested_too_deeply_is_a_400(client):
         client.post("/chat/completions", body=None, content=content, cast_to=object)
 
 
+def test_a_picture_is_refused_as_what_the_model_does_not_read(client):
+    for part in ({"type": "image_url", "image_url": {"url": "x"}}, {"image_url": {"url": "x"}, "type": "image_url"}):
+        with pytest.raises(openai.BadRequestError, match="reads text only"):
+            ask(client, messages=[{"role": "user", "content": [part]}])
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/responses", "/completions", "/embeddings"])
+def test_a_request_that_names_no_model_gets_the_only_one(client, path):
+    asked = {"/chat/completions": {"messages": QUESTION}, "/completions": {"prompt": "x"}}.get(path, {"input": "x"})
+    assert client.post(path, body=asked, cast_to=object)["model"] == "student"
+
+
+def test_hints_for_openais_models_change_nothing_but_an_effort_of_none_ends_reasoning(client, reply):
+    hints = {"verbosity": "low", "prediction": {"type": "content", "content": "42"}, "modalities": ["text"]}
+    hinted = ask(client, reasoning_effort="low", **hints).choices[0].message
+    assert (hinted.content, hinted.reasoning_content) == (reply["content"], reply["reasoning_content"])
+    at_once = ask(client, reasoning_effort="none").choices[0].message
+    assert at_once.content
+    assert not getattr(at_once, "reasoning_content", None)
+
+
 def test_what_needs_stored_responses_is_refused(client):
     with pytest.raises(openai.BadRequestError, match="stores no responses"):
         client.responses.create(model="student", input="x", previous_response_id="resp_1")
@@ -183,10 +204,10 @@ def test_no_json_and_an_unknown_path_have_openais_error_object(client):
     with pytest.raises(openai.NotFoundError) as caught:
         client.get("/nothing", cast_to=object)
     assert caught.value.body["type"] == "invalid_request_error"
-    with pytest.raises(openai.APIStatusError, match="Method Not Allowed") as caught:
+    assert "there is no GET /v1/nothing; /openapi.json lists" in caught.value.message
+    with pytest.raises(openai.APIStatusError, match="there is no GET /v1/chat/completions") as caught:
         client.get("/chat/completions", cast_to=object)
-    assert caught.value.status_code == 405
-    assert json.loads(caught.value.response.text)["error"]["message"] == "Method Not Allowed"
+    assert (caught.value.status_code, caught.value.response.headers["allow"]) == (405, "POST")
 
 
 SCHEMA = {

@@ -1,7 +1,7 @@
-"""A child process: logits and greedy answer of a model on a GPU, for placements, against the native backend.
+"""A child process: logits and greedy answer of a model on a GPU, split and set in ways, against the native backend.
 
-``python every_split.py MODEL PLACEMENTS`` prints for each placement its index, the mean KL divergence over a prompt,
-and whether the first greedy tokens are the same.
+``python every_split.py MODEL CASES`` prints for each case, a pair of placement and settings, its index, the mean KL
+divergence over a prompt, and whether the first greedy tokens are the same.
 """
 
 import json
@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from sprat.devices.plan.context_settings import ContextSettings
 from sprat.devices.plan.placement import Placement
 from sprat.quant.quality import QualityMeter
 from sprat.runtime.backends.gpu.find import find_gpus
@@ -43,15 +44,16 @@ def computed(backend, tokens):
     return logits, answer
 
 
-def main(path, placements):
+def main(path, cases):
     """Compare, and print a line for each."""
     with Engine.load(path, backend="native", exact=True) as engine:
         tokens = engine.encode(TEXT)
         base, expected = computed(engine.backend, tokens)
     [device] = find_gpus()
-    for index, placement in enumerate(msgspec.json.decode(placements, type=list[Placement])):
+    pairs = msgspec.json.decode(cases, type=list[tuple[Placement, ContextSettings]])
+    for index, (placement, settings) in enumerate(pairs):
         use = GPUUse(device=device.name, description=device.description, placement=placement)
-        backend = LlamaCppBackend(Path(path), n_threads=1, use_extra_bufts=False, gpu=use)
+        backend = LlamaCppBackend(Path(path), n_threads=1, use_extra_bufts=False, gpu=use, settings=settings)
         logits, answer = computed(backend, tokens)
         backend.close()
         meter = QualityMeter()

@@ -43,9 +43,5 @@ class Layer:
         gain = self.vector(f"{name}.weight")
         return rms_norm(self.graph, x, gain, eps or self.spec.rms_norm_eps, portable=self.portable)
 
-    def expert(self, x: Value, name: str, expert: int) -> Value:
-        """``x`` ``["m", in]`` times the matrix of one expert: ``["m", out]``."""
-        return self.weights.product(x, self.weights.stored(f"{self._full(name)}.weight"), part=expert)
-
     def _full(self, name: str) -> str:
         return f"blk.{self.number}.{name}"

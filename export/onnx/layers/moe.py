@@ -3,9 +3,10 @@
 DeepSeek selects experts by one score and weights their outputs by another: V2-Lite's scores are not normalized, and the
 correction bias of V3 affects only the selection. ``QMoE`` takes both from onnxruntime 1.31 on. Before, it dequantizes
 every expert that it uses (12 times slower, measured). So graphs for older versions, and portable ones, sort the tokens
-by expert, and an ``If`` computes a group of experts where one of them has tokens. An ``If`` costs more than products
-without rows: in groups of four a token takes some 5 % less CPU time than with an ``If`` for each expert (measured:
-V2-Lite's shape). In portable graphs an expert without rows would still be dequantized: there a group is one expert.
+by expert, and an ``If`` computes a group of experts where one of them has tokens. Each node costs some microseconds,
+since the weights that stream through the caches push out what it needs: groups of eight, weights of the branch's own,
+and one activation for a group were the fastest form (docs/onnx.md). In portable graphs an expert without rows would
+still be dequantized: there a group is one expert.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from sprat.export.onnx.data import OnnxWeight
 from sprat.export.onnx.graph import CONTRIB, GraphBuilder, Value
 from sprat.export.onnx.layers.layer import Layer
 from sprat.export.onnx.layers.mlp import gated, mlp
@@ -26,7 +28,7 @@ from sprat.runtime.arch.moe import GroupScore, MoESpec, Scoring
 
 __all__ = ["moe_mlp"]
 
-_GROUP = 4  # experts in one If; a group of a group would save more, but in an If inside an If nothing is packed
+_GROUP = 8  # experts in one If; trees of If were slower
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,15 +157,25 @@ def _group_outputs(layer: Layer, moe: MoESpec, rows: Value, chosen: Value) -> li
 
 
 def _experts(layer: Layer, experts: range, rows: Value, sizes: Value) -> Sequence[Value]:
-    """The outputs of several experts, the first ``sizes[0]`` of ``rows`` being those of the first expert."""
+    """The outputs of several experts, the first ``sizes[0]`` of ``rows`` being those of the first expert.
+
+    The activation is that of all of them together: fewer nodes, and larger ones.
+    """
+    graph, weights = layer.graph, layer.weights
+    gate_up = [_products(layer, weight, experts, rows, sizes) for weight in weights.gate_up(layer.number)]
+    if len(gate_up) == 2:
+        hidden = gated(graph, *gate_up)
+    else:
+        pairs = graph.op("Reshape", gate_up[0], graph.constant([0, -1, 2]))
+        gate, up = graph.ops("Split", pairs, n_outputs=2, axis=2, num_outputs=2)
+        hidden = graph.op("Squeeze", gated(graph, gate, up), graph.constant([2]))
+    return [_products(layer, weights.down(layer.number), experts, hidden, sizes)]
+
+
+def _products(layer: Layer, weight: OnnxWeight, experts: range, rows: Value, sizes: Value) -> Value:
+    """Each expert's part of ``rows`` times its matrix of ``weight``."""
     if len(experts) == 1:
-        return [_expert(layer, experts[0], rows)]
+        return layer.weights.product(rows, weight, part=experts[0])
     parts = layer.graph.ops("Split", rows, sizes, n_outputs=len(experts), axis=0)
-    return [layer.graph.op("Concat", *map(partial(_expert, layer), experts, parts), axis=0)]
-
-
-def _expert(layer: Layer, expert: int, rows: Value) -> Value:
-    """The gated MLP of one expert."""
-    with layer.graph.scope(f"{expert}"):
-        gate, up = (layer.expert(rows, f"ffn_{part}_exps", expert) for part in ("gate", "up"))
-        return layer.expert(gated(layer.graph, gate, up), "ffn_down_exps", expert)
+    products = (layer.weights.product(part, weight, part=expert) for expert, part in zip(experts, parts, strict=True))
+    return layer.graph.op("Concat", *products, axis=0)

@@ -9,7 +9,9 @@ import sys
 
 import msgspec
 
+from sprat.devices.plan.context_settings import CacheType
 from sprat.errors import BackendError
+from sprat.runtime.backends.gpu.attention_shape import AttentionShape
 
 __all__ = ["GPUDevice", "find_gpus"]
 
@@ -26,6 +28,7 @@ class GPUDevice(msgspec.Struct, frozen=True, kw_only=True):
         integrated: whether it shares the CPU's memory.
         free_bytes: of its memory.
         total_bytes: of its memory.
+        flash_attention: storages of the KV cache with which it has flash attention for a model.
     """
 
     name: str
@@ -33,10 +36,14 @@ class GPUDevice(msgspec.Struct, frozen=True, kw_only=True):
     integrated: bool
     free_bytes: int
     total_bytes: int
+    flash_attention: tuple[CacheType, ...] = ()
 
 
-def find_gpus() -> list[GPUDevice]:
+def find_gpus(shape: AttentionShape | None = None) -> list[GPUDevice]:
     """The GPUs that the installed llama.cpp can use now; none with a build for the CPU.
+
+    Args:
+        shape: of the attention that flash attention is wanted for.
 
     Raises:
         BackendError: llama-cpp-python is not installed, or the child process died: mostly of a driver.
@@ -47,7 +54,10 @@ def find_gpus() -> list[GPUDevice]:
         )
     try:
         child = subprocess.run(
-            [sys.executable, "-m", _CHILD], capture_output=True, timeout=_TIMEOUT_SECONDS, check=False
+            [sys.executable, "-P", "-m", _CHILD, msgspec.json.encode(shape).decode()],
+            capture_output=True,
+            timeout=_TIMEOUT_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise BackendError(

@@ -8,11 +8,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sprat.devices.plan.context_settings import CacheType
 from sprat.errors import BackendError
 
-__all__ = ["device_named", "device_values", "ggml", "host_buffer_type"]
+__all__ = ["CACHE_TYPES", "device_named", "device_values", "ggml", "host_buffer_type"]
+
+CACHE_TYPES: Mapping[CacheType, int] = {"f32": 0, "f16": 1, "int8": 8, "int4": 2}
+"""Numbers of ``enum ggml_type``: int8 is Q8_0, int4 Q4_0."""
 
 _POINTER, _SIZE = ctypes.c_void_p, ctypes.c_size_t
+
+
+class InitParams(ctypes.Structure):
+    """``struct ggml_init_params``."""
+
+    _fields_ = (("mem_size", _SIZE), ("mem_buffer", _POINTER), ("no_alloc", ctypes.c_bool))
+
+
 _SIGNATURES: Mapping[str, tuple[Any, tuple[Any, ...]]] = {
     "ggml_backend_load_all_from_path": (None, (ctypes.c_char_p,)),
     "ggml_backend_dev_count": (_SIZE, ()),
@@ -24,6 +36,11 @@ _SIGNATURES: Mapping[str, tuple[Any, tuple[Any, ...]]] = {
     "ggml_backend_dev_type": (ctypes.c_int, (_POINTER,)),
     "ggml_backend_dev_memory": (None, (_POINTER, ctypes.POINTER(_SIZE), ctypes.POINTER(_SIZE))),
     "ggml_backend_dev_buffer_type": (_POINTER, (_POINTER,)),
+    "ggml_backend_dev_supports_op": (ctypes.c_bool, (_POINTER, _POINTER)),
+    "ggml_new_tensor_4d": (_POINTER, (_POINTER, ctypes.c_int, *[ctypes.c_int64] * 4)),
+    "ggml_flash_attn_ext": (_POINTER, (*[_POINTER] * 5, *[ctypes.c_float] * 3)),
+    "ggml_init": (_POINTER, (InitParams,)),
+    "ggml_free": (None, (_POINTER,)),
 }
 _CPU = 0  # GGML_BACKEND_DEVICE_TYPE_CPU
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from sprat.devices.machine import available_bytes
 from sprat.devices.parts import Accelerator, Basis, Sourced
+from sprat.devices.plan.context_settings import NO_WISHES, PLANNED_CACHES, CacheType, ContextWishes
 from sprat.devices.plan.footprint import Footprint, PassCost
 from sprat.devices.plan.gpu import placement_problem
-from sprat.devices.plan.placement import PlacedModel, Placement, PlacementProblem, best_placement, price, whole_on_card
+from sprat.devices.plan.placement import (
+    PlacedModel,
+    Placement,
+    PlacementProblem,
+    best_placement,
+    choose_settings,
+    price,
+    whole_on_card,
+)
 from sprat.devices.plan.predict import PartTimes, PassTime
 from sprat.errors import BackendError, DoesNotFitError
+from sprat.runtime.backends.gpu.attention_shape import AttentionShape
 from sprat.runtime.backends.gpu.find import GPUDevice, find_gpus
 from sprat.runtime.backends.gpu.use import GPUUse
 from sprat.runtime.gpu_option import GPUOption
@@ -26,36 +37,54 @@ _FREE_SHARE, _MOST_MARGIN = 0.9, 300 << 20  # of the free memory, what the drive
 
 
 def place_on_gpu(
-    option: GPUOption, footprint: Footprint, *, accelerator: Accelerator | None = None, memory_bytes: int | None = None
+    option: GPUOption,
+    footprint: Footprint,
+    shape: AttentionShape,
+    *,
+    accelerator: Accelerator | None = None,
+    memory_bytes: int | None = None,
+    wishes: ContextWishes = NO_WISHES,
+    caches: Sequence[CacheType] = PLANNED_CACHES,
 ) -> GPUUse:
     """The fastest placement of a file on the GPU with the most free memory, or the one that the caller wants.
 
     Args:
         option: what the caller wants.
         footprint: of the file, with the bytes of its layers.
+        shape: of its attention.
         accelerator: of the device's profile; without one its rates are assumed.
         memory_bytes: RAM that the model may use; by default what is available.
+        wishes: settings of the context that are given; the others are chosen with the placement.
+        caches: storages of the KV cache to choose from, the best first.
 
     Raises:
-        BackendError: there is no GPU, or the CPU is predicted to be faster.
+        BackendError: there is no GPU, it lacks what is wished, or the CPU is predicted to be faster.
         DoesNotFitError: what should be on the card does not fit there, or the rest not into memory.
     """
-    device = _most_free()
+    device = _most_free(shape)
     if option.falls_back and accelerator is not None and accelerator.keep_off:
         raise BackendError(f"{accelerator.name} is better kept off: {accelerator.keep_off}")
     free_bytes = device.free_bytes - min(int((1 - _FREE_SHARE) * device.free_bytes), _MOST_MARGIN)
     card_bytes = min(free_bytes, option.card_bytes or free_bytes)
-    problem = placement_problem(
-        accelerator or assumed_accelerator(device, option),
-        footprint,
-        _assumed_times(footprint),
-        memory_bytes or available_bytes(),
-        card_bytes=card_bytes,
-    )
+    problems = [
+        placement_problem(
+            accelerator or assumed_accelerator(device, option),
+            footprint,
+            _assumed_times(footprint),
+            memory_bytes or available_bytes(),
+            card_bytes=card_bytes,
+            settings=settings,
+        )
+        for settings in wishes.to_try(caches, device.flash_attention)
+    ]
+    if not problems:
+        raise BackendError(
+            f"{device.name} ({device.description}) has no flash attention for this model's {wishes.cache} cache, "
+            "without which llama.cpp stores no integers; use cache='f16' or gpu='off'"
+        )
     if accelerator is None:
-        problem = replace(problem, hand_over_s=0.0, logits_s=0.0)
-    placed = _placed(option, problem, device)
-    return _use(device, placed, footprint)
+        problems = [replace(problem, hand_over_s=0.0, logits_s=0.0) for problem in problems]
+    return _use(device, _placed(option, problems, device), footprint)
 
 
 def assumed_accelerator(device: GPUDevice, option: GPUOption) -> Accelerator:
@@ -75,8 +104,8 @@ def _assumed(value: float) -> Sourced:
     return Sourced(value=value, basis=Basis.ASSUMED, source="not known")
 
 
-def _most_free() -> GPUDevice:
-    found = find_gpus()
+def _most_free(shape: AttentionShape) -> GPUDevice:
+    found = find_gpus(shape)
     if not found:
         raise BackendError(
             "this llama-cpp-python finds no GPU: it is built for the CPU, or the driver is missing; sprat doctor has "
@@ -101,20 +130,20 @@ def _assumed_times(footprint: Footprint) -> PartTimes:
     )
 
 
-def _placed(option: GPUOption, problem: PlacementProblem, device: GPUDevice) -> PlacedModel:
+def _placed(option: GPUOption, problems: Sequence[PlacementProblem], device: GPUDevice) -> PlacedModel:
     if option.placement is not None:
-        placed = price(problem, _checked(option.placement, len(problem.layers)))
+        wanted = _checked(option.placement, len(problems[0].layers))
+        placed = choose_settings(problems, lambda problem: price(problem, wanted))
     elif option.falls_back or option.card_bytes is not None:
-        best = best_placement(problem)
-        if best is None:
-            raise DoesNotFitError(_too_large(whole_on_card(problem), problem, device))
-        if best.placement.is_off:
+        placed = choose_settings(problems, best_placement)
+        if placed is not None and placed.placement.is_off:
             raise BackendError(f"no part of the model fits {device.name} ({device.description}) or is faster there")
-        return best
     else:
-        placed = whole_on_card(problem)
-    if not placed.fits:
-        raise DoesNotFitError(_too_large(placed, problem, device))
+        placed = choose_settings(problems, whole_on_card)
+    if placed is None:
+        smallest = problems[-1]  # its last settings take least
+        least = price(smallest, option.placement) if option.placement else whole_on_card(smallest)
+        raise DoesNotFitError(_too_large(least, smallest, device))
     return placed
 
 
@@ -135,7 +164,8 @@ def _checked(placement: Placement, n_layers: int) -> Placement:
 
 def _too_large(placed: PlacedModel, problem: PlacementProblem, device: GPUDevice) -> str:
     return (
-        f"{placed.placement.text()} needs {human_bytes(placed.card_bytes)} on {device.name} ({device.description}) and "
+        f"{placed.placement.text()} ({placed.settings.text()}) needs {human_bytes(placed.card_bytes)} "
+        f"on {device.name} ({device.description}) and "
         f"{human_bytes(placed.memory_bytes)} of memory; {human_bytes(problem.card_bytes)} and "
         f"{human_bytes(max(problem.memory_bytes, 0))} may be used: use gpu='auto', a shorter context, or gpu='off'"
     )
@@ -152,6 +182,7 @@ def _use(device: GPUDevice, placed: PlacedModel, footprint: Footprint) -> GPUUse
         device=device.name,
         description=device.description,
         placement=placement,
+        settings=placed.settings,
         card_bytes=placed.card_bytes,
         dense_bytes=head_bytes + sum(cost.layers[index].dense_bytes for index in on_card),
         experts_bytes=sum(cost.layers[index].experts_bytes for index in moved),

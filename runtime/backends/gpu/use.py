@@ -1,9 +1,10 @@
-"""What a backend does with a GPU: the device, the placement, and the bytes that leave the CPU's memory."""
+"""What a backend does with a GPU: device, placement, settings, and the bytes that leave the CPU's memory."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from sprat.devices.plan.context_settings import ContextSettings
 from sprat.devices.plan.placement import Placement
 
 __all__ = ["GPUUse"]
@@ -17,6 +18,7 @@ class GPUUse:
         device: llama.cpp's name, ``Vulkan0``.
         description: the driver's.
         placement: what is on the card.
+        settings: of the context.
         card_bytes: weights, KV cache and buffers there, as planned.
         dense_bytes: weights there that every token reads.
         experts_bytes: weights of routed experts there.
@@ -25,10 +27,11 @@ class GPUUse:
     device: str
     description: str
     placement: Placement
+    settings: ContextSettings = field(default_factory=ContextSettings)
     card_bytes: int = 0
     dense_bytes: int = 0
     experts_bytes: int = 0
 
     def text(self) -> str:
         """One line."""
-        return f"{self.device} ({self.description}): {self.placement.text()}"
+        return f"{self.device} ({self.description}): {self.placement.text()}; {self.settings.text()}"

@@ -17,13 +17,17 @@ import numpy as np
 from sprat.arrays import F32Array, I64Array
 from sprat.devices.plan.footprint import Footprint
 from sprat.errors import BackendError, PromptError, SpratError
+from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import is_routed_expert
 from sprat.runtime.backends.flush_denormals import subnormals_as_zero
 from sprat.runtime.backends.library_guard import LibraryGuard
 from sprat.runtime.backends.onnx.cache import CacheBinding, bind_cache, ort_value
 from sprat.runtime.backends.onnx.device_cache import DeviceMemory
+from sprat.runtime.backends.onnx.newer_graph import fastest_graph
 from sprat.runtime.backends.onnx.session import EXPORT_AGAIN, open_session, ort_errors, run_session
 from sprat.runtime.backends.providers.check import check_provider
+from sprat.runtime.backends.providers.device_plan import DevicePlan
+from sprat.runtime.backends.providers.free_memory import free_memory
 from sprat.runtime.backends.providers.library import missing_because
 from sprat.runtime.backends.providers.names import CPU
 from sprat.runtime.backends.providers.settings import ProviderSettings
@@ -54,9 +58,16 @@ class ONNXLoader(BackendLoader, name="onnx", preference=40, reads="onnx"):
         return request.provider is None or request.provider.memory is None
 
     def why_not(self, request: LoadRequest) -> SpratError | None:
-        """Not installed."""
-        why = missing_because()
-        return BackendError(why) if why else None
+        """Not installed, or too large for the memory of the provider's device."""
+        if why := missing_because():
+            return BackendError(why)
+        planned = None if request.force else _on_device(request)
+        return planned.refusal(request.file.path) if planned else None
+
+    def on_device(self, request: LoadRequest) -> str:
+        """The plan for the provider's device."""
+        planned = _on_device(request)
+        return planned.text() if planned else ""
 
     def isolated_request(self, request: LoadRequest) -> LoadRequest:
         """The same, once its provider was tried in a child process.
@@ -79,7 +90,7 @@ class ONNXLoader(BackendLoader, name="onnx", preference=40, reads="onnx"):
         if not request.isolated:
             self.isolated_request(request)
         return ONNXBackend(
-            request.file,
+            request.file if request.provider else fastest_graph(request.file),
             n_threads=request.n_threads,
             low_memory=_wants_low_memory(request),
             provider=request.provider,
@@ -93,13 +104,38 @@ def _wants_low_memory(request: LoadRequest) -> bool:
     return _footprint(request, low_memory=False).total_bytes > request.memory_bytes
 
 
+def _token_bytes(spec: ModelSpec) -> int:
+    """Activations and logits of a token of a chunk."""
+    widest = max(spec.intermediate_size, spec.hidden_size, spec.attention.q_width)
+    return 8 * widest * 4 + spec.vocab_size * 4
+
+
+def _scores_bytes(spec: ModelSpec) -> int:
+    """Attention scores of a token of a chunk, for one KV entry."""
+    return 3 * 4 * spec.attention.n_heads
+
+
 def _footprint(request: LoadRequest, *, low_memory: bool) -> Footprint:
     spec = request.spec
-    widest = max(spec.intermediate_size, spec.hidden_size, spec.attention.q_width)
-    scores_bytes = 3 * 4 * spec.attention.n_heads * request.context
-    chunk_bytes = _chunk(low_memory) * (8 * widest * 4 + spec.vocab_size * 4 + scores_bytes)
+    chunk_bytes = _chunk(low_memory) * (_token_bytes(spec) + request.context * _scores_bytes(spec))
     buffer_bytes = chunk_bytes + _packing_bytes(request, low_memory=low_memory) + _LIBRARY_BYTES
     return request.footprint(cache_element_bytes=_CACHE_ELEMENT_BYTES, buffer_bytes=buffer_bytes)
+
+
+def _on_device(request: LoadRequest) -> DevicePlan | None:
+    """What goes into the memory of the provider's device; ``None`` where it has none of its own."""
+    if request.provider is None or request.provider.memory is None:
+        return None
+    on_cpu = _footprint(request, low_memory=False)
+    return DevicePlan(
+        provider=request.provider.name,
+        weight_bytes=on_cpu.weight_bytes,
+        entry_bytes=on_cpu.cache_bytes_per_token,
+        scores_bytes=_CHUNK * _scores_bytes(request.spec),
+        pass_bytes=_CHUNK * _token_bytes(request.spec),
+        context=request.context,
+        free=free_memory(request.provider, request.accelerator),
+    )
 
 
 def _chunk(low_memory: bool) -> int:

@@ -1,7 +1,8 @@
 """How often a graph repeats an array by concatenation: forty times ``Concat(x, x)`` make a terabyte of one number.
 
 A graph of sprat concatenates halves, heads and the outputs of experts, each of them a few times before the next product
-with a weight. Between two products an array may hold each of its sources at most :data:`MAX_COPIES` times.
+with a weight. Between two products an array may hold each of its sources at most :data:`MAX_COPIES` times. A constant
+without elements does not count: it is the output of experts that no token chose.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ _Copies: TypeAlias = Counter[str]  # a source -> how often it is in an array
 
 def concatenation_problems(graph: GraphProto) -> Iterator[str]:
     """The arrays of ``graph`` and its branches that hold a source more often, as clauses of one message."""
-    yield from _visit(graph, {})
+    fed = {value.name for value in graph.input}
+    empty = {tensor.name for tensor in graph.initializer if 0 in tensor.dims} - fed
+    yield from _visit(graph, {name: Counter({name: 0}) for name in empty})
 
 
 def _visit(graph: GraphProto, copies: dict[str, _Copies]) -> Iterator[str]:
@@ -46,7 +49,8 @@ def _visit(graph: GraphProto, copies: dict[str, _Copies]) -> Iterator[str]:
 def _copies(node: NodeProto, name: str, branches: Iterable[str], copies: dict[str, _Copies]) -> _Copies:
     if node.op_type in _SOURCES:
         return Counter({name: 1})
-    inputs = [copies.get(value) or Counter({value: 1}) for value in (*node.input, *branches) if value]
+    made_of = branches if node.op_type == "If" else node.input  # a condition is no part of the result
+    inputs = [copies.get(value) or Counter({value: 1}) for value in made_of if value]
     if node.op_type == "Concat":
         return sum(inputs, Counter())
     largest: _Copies = Counter()

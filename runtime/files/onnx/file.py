@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from sprat.errors import ModelFileError
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.spec_json import spec_from_json
-from sprat.runtime.files.onnx.checks import check_onnx, external_fields, tensor_nbytes, text, type_name
+from sprat.runtime.files.onnx.checks import all_graphs, check_onnx, external_fields, tensor_nbytes, text, type_name
 from sprat.runtime.files.onnx.operators import operator_problems
 from sprat.runtime.files.shape_checks import summarize
 
@@ -103,7 +103,7 @@ class ONNXFile:
             spec=spec_from_json(metadata["sprat.spec"], str(path)),
             cache=CacheUpdate(metadata["sprat.cache"]),
             metadata=metadata,
-            tensors={text(tensor.name): _stored(tensor) for tensor in model.graph.initializer},
+            tensors={text(each.name): _stored(each) for graph in all_graphs(model) for each in graph.initializer},
             inputs=frozenset(text(value.name) for value in model.graph.input),
         )
         file._check_ports(model)

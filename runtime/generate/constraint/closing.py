@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import numpy as np
+
 from sprat.errors import InputError
 from sprat.runtime.generate.constraint.grammar import GrammarVocabulary
 from sprat.runtime.generate.constraint.grammar_guide import GrammarGuide
@@ -37,6 +39,10 @@ class ClosingGuide:
         self._guide = GrammarGuide(vocabulary, grammar)
         self._vocabulary = vocabulary
         self._left = max_tokens
+        tokens = vocabulary.byte_tokens
+        self._bytes = [byte for byte in (*_COMMON, *sorted(tokens.keys() - _COMMON)) if byte in tokens]
+        self._ids = np.array([tokens[byte] for byte in self._bytes], np.intp)
+        self._bits = np.zeros((vocabulary.vocab_size + 31) // 32, np.int32)
         end = self._end(self._guide.matcher.deep_copy(), max_tokens)
         if end is None:
             raise InputError(
@@ -62,12 +68,13 @@ class ClosingGuide:
     def accept(self, token_id: int) -> int:
         """Take the token, or the next one of the end, if that would not fit after it."""
         self._left -= 1
-        ahead = self._guide.matcher.deep_copy()
-        ahead.consume_token(token_id)
-        end = self._end(ahead, self._left)
-        if end is None:
-            token_id, *end = self._closing
-        self._closing = end
+        if token_id not in self._closing[:1]:
+            ahead = self._guide.matcher.deep_copy()
+            ahead.consume_token(token_id)
+            if (end := self._end(ahead, self._left)) is not None:
+                self._closing = end
+                return self._guide.accept(token_id)
+        token_id, *self._closing = self._closing
         return self._guide.accept(token_id)
 
     def forced(self) -> list[int]:
@@ -101,14 +108,19 @@ class ClosingGuide:
         if forced := matcher.compute_ff_tokens():
             matcher.consume_tokens(forced)
             return list(forced)
-        known = (byte for byte in (*_COMMON, *tokens.keys() - _COMMON) if byte in tokens)
-        candidates = sorted(known, key=used.__getitem__)
+        candidates = sorted(self._bytes if is_text else self._allowed(matcher), key=used.__getitem__)
         last = None if is_text else next((byte for byte in candidates if _ends(matcher, tokens[byte])), None)
         for byte in candidates if last is None else [last]:
             if matcher.try_consume_tokens([tokens[byte]]):
                 used[byte] += 1
                 return [tokens[byte]]
         return []
+
+    def _allowed(self, matcher: Any) -> list[int]:
+        """The single bytes that may come next: outside of a text, few."""
+        matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
+        bits = self._bits.view(np.uint32)[self._ids >> 5] >> (self._ids & 31).astype(np.uint32)
+        return [self._bytes[at] for at in np.flatnonzero(bits & 1)]
 
 
 def _ends(matcher: Any, token: int) -> bool:

@@ -92,7 +92,8 @@ def _choices(asked: Mapping[str, Any]) -> str:
     choices = asked.get("choices")
     if not isinstance(choices, list | tuple) or not 0 < len(choices) <= _MAX_CHOICES or not all(map(_is_text, choices)):
         raise InputError(
-            f"response_format has the choices {choices!r:.200}, expected a list of texts, none of them empty"
+            f"response_format has the choices {choices!r:.200}, expected a list of 1 to {_MAX_CHOICES:,} texts, "
+            "none of them empty"
         )
     grammar: str = matcher_class().grammar_from_lark("start: " + " | ".join(map(json.dumps, choices)))
     return grammar

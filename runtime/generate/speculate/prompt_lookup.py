@@ -24,22 +24,19 @@ _HISTORY_TOKENS = 4096
 class TokenIndex:
     """Finds the last occurrence of tokens in a sequence; the time does not depend on the sequence's length.
 
+    Tokens are indexed when the next search needs them, so that those that nobody searches for cost next to nothing.
+
     Attributes:
         tokens: the sequence.
     """
 
     def __init__(self, tokens: Iterable[int] = ()) -> None:
-        self.tokens: list[int] = []
+        self.tokens = list(tokens)
         self._after: dict[tuple[int, ...], int] = {}  # tokens -> position after their last occurrence
-        for token in tokens:
-            self.feed(token)
+        self._n_indexed = 0
 
     def feed(self, token: int) -> None:
         """Append a token."""
-        end = len(self.tokens)
-        for n in _LENGTHS:
-            if end >= n:
-                self._after[tuple(self.tokens[end - n :])] = end
         self.tokens.append(token)
 
     def find(self, last: Sequence[int]) -> tuple[int, int]:
@@ -47,6 +44,7 @@ class TokenIndex:
 
         Of no match, both are 0; fewer than two tokens are none.
         """
+        self._catch_up()
         for length in _LENGTHS:
             at = self._after.get(tuple(last[-length:]))
             if at is not None:
@@ -55,6 +53,15 @@ class TokenIndex:
                     n += 1
                 return at, n
         return 0, 0
+
+    def _catch_up(self) -> None:
+        """Index the tokens that a token follows; two threads at a time write the same."""
+        tokens = self.tokens
+        for end in range(self._n_indexed, len(tokens)):
+            for n in _LENGTHS:
+                if end >= n:
+                    self._after[tuple(tokens[end - n : end])] = end
+        self._n_indexed = len(tokens)
 
 
 class History:

@@ -82,7 +82,7 @@ class Speculator:
         if self._transcript.is_next_draft(token):
             return self._accept(token)
         self.settle()
-        if shares_turns():
+        if shares_turns() or not self._pace.looks():
             return self._transcript.forward([token])
         kind, n = self._plan(n_left)
         started = time.perf_counter()

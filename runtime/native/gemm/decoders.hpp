@@ -132,7 +132,7 @@ struct DecodeQ4_K : KQuant {  // header, qs[4][32]: low nibbles are block 2i, hi
 
 struct DecodeQ5_K : KQuant {  // header, qh[32], qs[4][32]
     static constexpr int group_bytes = 176, kLargest = 31;
-    static INLINE B32 upper(B32 qh, int b) {
+    static INLINE auto upper(B32 qh, int b) {
         switch (b) {
             case 0:
                 return upper_bits<0, 1>(qh);

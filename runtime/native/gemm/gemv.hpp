@@ -51,15 +51,14 @@ template <class D> struct Steps {
 
 #if defined(__AVX512VBMI__)
 #include "runtime/native/isa/x86/quads512.hpp"
-#elif defined(SPRAT_NEON) && defined(__ARM_FEATURE_DOTPROD)
-#include "runtime/native/isa/arm/started_dots.hpp"
 #elif defined(SPRAT_NEON)
-#include "runtime/native/isa/arm/four_blocks.hpp"
+#include "runtime/native/isa/arm/started_dots.hpp"
 #endif
 
 namespace {
 
-// Whether a set adds a group of a format in a way of its own.
+// Whether a set adds a group of a format in a way of its own. Rows of such a format are whole
+// groups.
 template <class D> constexpr bool kOfWholeGroups = requires { Steps<D>::kWholeGroups; };
 
 // What zero point and minimum add to a dot product: -bias * sum(scale * q) + sum(min * q), per
@@ -252,13 +251,14 @@ void gemv_tile(const GemmTask &task, const PreparedInputs<D> &prepared, int row,
 #pragma GCC unroll 4
         for (int r = 0; r < kGemvRows; ++r) g[r] += D::group_bytes;
     }
-    if (rest) {
-        uint8_t copy[kGemvRows][D::group_bytes];
-        for (int r = 0; r < kGemvRows; ++r) g[r] = whole_group<D>(task, g[r], rest, copy[r]);
-        if (Steps<D>::N > 1 && rest <= D::group_bytes / 2)
-            add(std::integral_constant<int, (Steps<D>::N + 1) / 2>(), n_groups);
-        else add(std::integral_constant<int, Steps<D>::N>(), n_groups);
-    }
+    if constexpr (!kOfWholeGroups<D>)
+        if (rest) {
+            uint8_t copy[kGemvRows][D::group_bytes];
+            for (int r = 0; r < kGemvRows; ++r) g[r] = whole_group<D>(task, g[r], rest, copy[r]);
+            if (rest <= D::group_bytes / 2)
+                add(std::integral_constant<int, Steps<D>::N / 2>(), n_groups);
+            else add(std::integral_constant<int, Steps<D>::N>(), n_groups);
+        }
     sums.store(task, row, apart, first);
 }
 

@@ -71,8 +71,8 @@ struct DecodeQ3_K : BlockOf32 {
         const uint64_t low = load<uint64_t>(g + 96), pairs = load<uint32_t>(g + 104);
         const uint64_t upper = pairs | pairs << 30;  // two of the four pairs at the same bits
         const uint64_t nibble = 0x0f0f0f0f0f0f0f0f, pair = 0x0303030303030303;
-        return {(low & nibble) | (upper & pair) << 4,
-                (low >> 4 & nibble) | (upper >> 4 & pair) << 4};
+        return {(low & nibble) | (upper & pair) << 4, (low >> 4 & nibble) | (upper >> 4 & pair)
+                                                                                << 4};
     }
     static INLINE void scale(const uint8_t *g, F8 *s) {
         const U64x2 bytes = scale_bytes(g);

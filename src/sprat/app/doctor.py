@@ -105,13 +105,15 @@ def _gpus(model: Path | None) -> tuple[tuple[GPUDevice, ...], str]:
 
 def _placement(path: Path) -> str:
     """What ``gpu="auto"`` puts where; only the header is read."""
+    from sprat.runtime.backends.gpu.attention_shape import AttentionShape
     from sprat.runtime.backends.gpu.place import place_on_gpu
     from sprat.runtime.gpu_option import GPUOption
     from sprat.runtime.memory.footprint import file_footprint
 
     try:
         model = open_model(path, "llamacpp")
-        return place_on_gpu(GPUOption.of("auto"), file_footprint(model.spec, model.file)).text()
+        footprint, shape = file_footprint(model.spec, model.file), AttentionShape.of(model.spec.attention)
+        return place_on_gpu(GPUOption.of("auto"), footprint, shape).text()
     except SpratError as error:  # a damaged file is a finding of the checks
         return f"nothing: {error}"
 

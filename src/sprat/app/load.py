@@ -15,7 +15,19 @@ from sprat.runtime.loading.options import LoadKeywords, LoadOptions
 
 __all__ = ["load"]
 
-_OF_FILES = ("device", "backend", "cache", "batch", "check", "isolate", "gpu", "provider", "prefix_cache", "speculate")
+_OF_FILES = (
+    "device",
+    "backend",
+    "cache",
+    "flash_attention",
+    "batch",
+    "check",
+    "isolate",
+    "gpu",
+    "provider",
+    "prefix_cache",
+    "speculate",
+)
 
 
 @public_call
@@ -29,8 +41,8 @@ def load(
     """Load a model: like :meth:`Engine.load`, which takes bundles and model files, and also checkpoints.
 
     A checkpoint folder, such as the packaged student ``"demo"``, runs unquantized, in NumPy and float32: deterministic
-    and exact, but slow, and without a choice of device, backend, cache, batch, check, isolation, GPU, provider, prefix
-    cache and speculation. Export it to run it fast.
+    and exact, but slow, and without a choice of device, backend, cache, flash attention, batch, check, isolation, GPU,
+    provider, prefix cache and speculation. Export it to run it fast.
 
     Args:
         model: a bundle, a GGUF or ONNX file, a checkpoint folder, ``"org/name"`` of the hub's cache, or ``"demo"``.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from sprat.app.model_reference import find_source
 from sprat.boundary import public_call
+from sprat.devices.plan.context_settings import CacheType
 from sprat.devices.plan.placement import Placement
 from sprat.export.card.measured import write_measured_card
 from sprat.export.verify.verify import Verification
@@ -29,6 +30,8 @@ def verify(
     card: bool = False,
     gpu: str | int | Placement = "off",
     provider: str | None = None,
+    cache: CacheType | None = None,
+    flash_attention: bool | None = None,
     progress: ReportProgress = no_progress,
 ) -> Verification:
     """Compare the logits of an artifact with those of its source, as ``llama-perplexity --kl-divergence`` does.
@@ -46,6 +49,8 @@ def verify(
         card: write the measurement into the README.md of the bundle ``artifact``.
         gpu: as in :func:`load`: the artifact runs on a GPU, with the same limits.
         provider: as in :func:`load`: onnxruntime runs the artifact with it, with the same limits.
+        cache: as in :func:`load`.
+        flash_attention: as in :func:`load`.
         progress: called after each chunk, in tokens.
 
     Raises:
@@ -64,6 +69,8 @@ def verify(
         lora=lora,
         gpu=gpu,
         provider=provider,
+        cache=cache,
+        flash_attention=flash_attention,
         progress=progress,
     )
     if card:

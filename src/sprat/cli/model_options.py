@@ -20,6 +20,7 @@ from sprat.runtime.generate.sampling import SamplingParams
 __all__ = [
     "answer_rules",
     "calibration_option",
+    "context_options",
     "format_options",
     "ignore_config_field_option",
     "load_checked",
@@ -73,6 +74,18 @@ def _pairs(_context: click.Context, _option: click.Parameter, values: tuple[str,
     return dict(value.split("=", 1) for value in values) or None
 
 
+_CONTEXT = (
+    click.option(
+        "--cache",
+        type=click.Choice(["f16", "int8", "int4"]),
+        help="Storage of the KV cache; int4 is llama.cpp's. [default: the device's plan, or the backend's]",
+    ),
+    click.option(
+        "--flash-attention/--no-flash-attention",
+        default=None,
+        help="Of llama.cpp: attention without an array of scores. [default: where the GPU has it]",
+    ),
+)
 _LOAD = (
     click.option("--device", help="Load as planned for this profile: memory, threads, context (see: sprat devices)."),
     click.option("--memory", help="Hard memory budget, for example 3GB; checked before anything is loaded."),
@@ -90,6 +103,7 @@ _LOAD = (
         type=click.IntRange(min=1),
         help="Prompt tokens of one forward pass: fewer take less memory. [default: 256, or the device's plan]",
     ),
+    *_CONTEXT,
     click.option(
         "--gpu", metavar="WHAT", help="off, auto (with the CPU to fall back on), on, or an amount of its memory: 4GB."
     ),
@@ -251,6 +265,11 @@ def _response_format(kind: str, value: Any) -> dict[str, Any]:
 def load_options(command: Command) -> Callable[..., Any]:
     """Add the options of :func:`sprat.load`; the command receives those that were given as the dict ``load``."""
     return _gather(command, "load", _LOAD)
+
+
+def context_options(command: Command) -> Command:
+    """Add the options of a KV cache and its attention."""
+    return functools.reduce(lambda found, option: option(found), reversed(_CONTEXT), command)
 
 
 def load_checked(model: str, options: dict[str, Any], *, quiet: bool = False) -> Engine:

@@ -17,7 +17,10 @@ __all__ = ["ApiError", "error_body", "error_response", "from_exception", "told_a
 
 _LOG = logging.getLogger("sprat.server")
 _RETRY_AFTER_S = 1  # an answer of a small model takes seconds, and a slot becomes free at each end
+_NO_ROUTE = (404, 405)
 _FIELD = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$|unknown field `(?P<unknown>[^`]*)`")
+
+_PART = re.compile(r"\bcontent\[\d+\]")
 
 
 class ApiError(Exception):
@@ -73,7 +76,8 @@ def from_exception(error: Exception) -> ApiError:
 def _invalid_body(error: Exception) -> ApiError:
     found = _FIELD.search(str(error))
     param = found and (found["path"] or found["unknown"])
-    return ApiError(400, f"invalid request: {error}", param=param or None)
+    hint = " (a model here reads text only)" if _PART.search(str(error)) else ""
+    return ApiError(400, f"invalid request: {error}{hint}", param=param or None)
 
 
 def _later(status: int, error: Exception, *, kind: str, code: str) -> ApiError:
@@ -87,6 +91,9 @@ def error_body(error: Exception) -> dict[str, Any]:
 
 async def error_response(request: Request, error: Exception) -> JSONResponse:
     """The response for ``error``."""
+    if isinstance(error, HTTPException) and error.status_code in _NO_ROUTE:
+        what = f"there is no {request.method} {request.url.path:.200}; /openapi.json lists what there is"
+        error = ApiError(error.status_code, what, code="not_found", headers=dict(error.headers or {}))
     return told_at(request.url.path, from_exception(error))
 
 

@@ -33,15 +33,16 @@ async def body_of(request: Request, kind: type[Body]) -> Body:
         msgspec.ValidationError: it is no ``kind``; of an unknown field, an ApiError with the nearest ones.
     """
     limit: int = request.app.state.settings.max_body_bytes
+    announced = request.headers.get("content-length", "")  # the HTTP library refuses what is no number
+    if announced.isdecimal() and int(announced) > limit:  # before it is waited for
+        raise _too_large(limit)
     received = bytearray()
     try:
         async with asyncio.timeout(_BODY_TIMEOUT_S):
             async for part in request.stream():
                 received += part
                 if len(received) > limit:
-                    raise ApiError(
-                        413, f"the request has over {limit:,} bytes, which is the limit", code="request_too_large"
-                    )
+                    raise _too_large(limit)
     except TimeoutError:
         raise ApiError(408, f"the request did not arrive within {_BODY_TIMEOUT_S:.0f} s") from None
     try:
@@ -53,6 +54,10 @@ async def body_of(request: Request, kind: type[Body]) -> Body:
             name, known = found["name"], (field.name for field in msgspec.structs.fields(kind))
             raise ApiError(400, f"invalid request: {unknown_name('field', name, known)}", param=name) from None
         raise
+
+
+def _too_large(limit: int) -> ApiError:
+    return ApiError(413, f"the request has over {limit:,} bytes, which is the limit", code="request_too_large")
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:

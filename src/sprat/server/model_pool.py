@@ -93,9 +93,8 @@ class ModelPool:
             return next(iter(self.models.values()))
         if name not in self.models:
             known = ", ".join(sorted(self.models))
-            raise ApiError(
-                404, f"the model {name!r} does not exist (known: {known})", param="model", code="model_not_found"
-            )
+            problem = f"the model {name!r:.200} does not exist" if name else "the request names no model"
+            raise ApiError(404, f"{problem} (known: {known})", param="model", code="model_not_found")
         return self.models[name]
 
     async def load_first(self) -> None:

@@ -2,15 +2,18 @@
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 
+from sprat.devices.plan.context_settings import ContextSettings
 from sprat.devices.plan.placement import (
     LayerPieces,
     PieceCost,
     Placement,
     PlacementProblem,
     best_placement,
+    choose_settings,
     price,
     whole_on_card,
 )
@@ -81,3 +84,17 @@ def test_a_placement_reads_as_one_line():
     assert Placement(n_layers=4).text() == "nothing on the card"
     partial = Placement(n_layers=4, layers=3, head=True, experts_in_memory=(2, 3))
     assert partial.text() == "3 of 4 layers and the head on the card, experts of 2 layers in memory"
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_settings_are_the_first_that_are_not_much_slower_than_the_best(seed):
+    first = problem(seed)
+    tight = [replace(first, buffer_bytes=(8 - 2 * n) * MIB, settings=ContextSettings(batch=512 >> n)) for n in range(4)]
+    fitting = [placed for each in tight if (placed := best_placement(each)) is not None]
+    found = choose_settings(tight, best_placement)
+    if not fitting:
+        assert found is None
+        return
+    fastest = min(placed.token_s for placed in fitting)
+    assert found in fitting
+    assert found.token_s <= 1.1 * fastest + 1e-12

@@ -21,6 +21,7 @@ from sprat.export.pipeline import export
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.runtime.arch.tensors import expected_tensors
 from sprat.runtime.files.bundle import Bundle
+from sprat.runtime.files.onnx.checks import all_graphs
 from sprat.runtime.files.onnx.file import ONNXFile
 
 PAGE = 4096
@@ -45,7 +46,7 @@ def checkpoint(request, sources):
 
 def initializers(folder: Path):
     model = onnx.load(folder / "model.onnx", load_external_data=False)
-    return {tensor.name: tensor for tensor in model.graph.initializer}
+    return {tensor.name: tensor for graph in all_graphs(model) for tensor in graph.initializer}
 
 
 def external_data(folder: Path):

@@ -9,9 +9,10 @@ import msgspec
 import pytest
 
 from sprat.errors import ExportError, InputError
-from sprat.export.write import publish
+from sprat.export.write import own_folder, publish
 from sprat.export.write.bundle import BundleFolder, existing_manifest, remove_leftovers
 from sprat.export.write.errors import output_path
+from sprat.export.write.journal import is_journal
 from sprat.export.write.own_folder import scratch_folder
 from sprat.runtime.files.bundle import Artifact, Bundle, Manifest, Source
 
@@ -352,3 +353,17 @@ def test_a_leftover_that_cannot_be_deleted_is_not_published(tmp_path, monkeypatc
     assert not (tmp_path / "out").exists()
     build(tmp_path / "out")
     assert tree(tmp_path) == ["out", "out/manifest.json", "out/model.gguf", "out/tokenizer.json"]
+
+
+def test_a_marker_and_a_journal_that_a_full_disk_cut_short_are_sprats_own(tmp_path):
+    partial = tmp_path / "out.partial"
+    partial.mkdir()
+    for n_bytes in (0, 1, len(own_folder._TEXT)):
+        (partial / own_folder._MARKER).write_bytes(own_folder._TEXT[:n_bytes])
+        own_folder.OwnFolder.lock(partial).close()
+    (partial / own_folder._MARKER).write_bytes(b"a stranger's")
+    with pytest.raises(ExportError, match="was not made by sprat"):
+        own_folder.OwnFolder.lock(partial)
+    for text, is_ours in ((b"", True), (b"{", True), (b'{"layout":"x', True), (b"mine", False)):
+        (tmp_path / "journal").write_bytes(text)
+        assert is_journal(tmp_path / "journal") == is_ours

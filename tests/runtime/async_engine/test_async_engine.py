@@ -202,7 +202,7 @@ def test_drafts_are_checked_while_an_answer_is_alone():
 
     async def test():
         async with sprat.AsyncEngine(tiny_engine("llama", prefix_cache=False), parallel=3) as engine:
-            engine.engine.frontend.speculation.pace._always = True
+            engine.engine.frontend.speculation.pace.always = True
             alone = engine.generate(PATTERN, **options)
             assert await alone.text() == expected
             assert (await alone.summary()).timings.draft_n_accepted > 0

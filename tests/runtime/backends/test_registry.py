@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from sprat.devices.plan.context_settings import NO_WISHES
 from sprat.devices.plan.footprint import Footprint
 from sprat.devices.plan.placement import Placement
 from sprat.errors import BackendError, DoesNotFitError
@@ -44,6 +45,7 @@ def add(monkeypatch):
 
 def request(memory_bytes=None):
     return SimpleNamespace(
+        wishes=NO_WISHES,
         file=SimpleNamespace(path="x.gguf", format="gguf"),
         memory_bytes=memory_bytes,
         deterministic=False,
@@ -151,7 +153,9 @@ def test_a_gpu_chooses_the_backend_that_computes_there(on_gpu):
     on_gpu()
     request = gpu_request("auto", memory_bytes=10**6)  # enough only because the weights are on the card
     choice = choose("auto", request)
-    assert choice.text() == "card on V0 (x): 2 of 2 layers and the head on the card"
+    assert (
+        choice.text() == "card on V0 (x): 2 of 2 layers and the head on the card; f16 cache, 512 prompt tokens a pass"
+    )
     assert open_backend(choice, request) == "V0"
     assert chosen_footprint(choice, request).weight_bytes == 1000
 

@@ -269,7 +269,7 @@ def test_guesses_of_an_isolated_model_change_no_answer(bundle):
     with Engine.load(bundle, backend="native", isolate=True, speculate="off") as plain:
         expected = plain.generate(PROMPT, **options).text()
     with Engine.load(bundle, backend="native", isolate=True) as engine:
-        engine.frontend.speculation.pace._always = True
+        engine.frontend.speculation.pace.always = True
         assert engine.generate(PROMPT, **options).text() == expected
         repeated = engine.generate(PROMPT, **options)
         assert repeated.text() == expected

@@ -14,8 +14,9 @@ from sprat.export.pipeline import export
 from sprat.runtime.backends.native import NativeLoader
 from sprat.runtime.backends.registry import LoadRequest
 from sprat.runtime.kernels import ReferenceKernels
-from sprat.runtime.loading.limits import has_large_key_bias, load_limits
+from sprat.runtime.loading.limits import load_limits
 from sprat.runtime.memory.footprint import file_footprint
+from sprat.runtime.memory.key_bias import has_large_key_bias
 from sprat.runtime.open_model import open_model
 
 
@@ -117,7 +118,7 @@ def name_of_last_key_bias(tensors):
 
 def test_with_a_large_key_bias_a_shorter_context_comes_before_int8(with_key_bias, board):
     plain, biased = with_key_bias(2.0), with_key_bias(300.0)
-    assert [has_large_key_bias(model) for model in (plain, biased)] == [False, True]
+    assert [has_large_key_bias(model.file) for model in (plain, biased)] == [False, True]
     whole, small = (file_footprint(plain.spec, plain.file, context=4096, cache=cache) for cache in ("f16", "int8"))
     board(small.total_bytes)
     limits = [load_limits(model, device="tight") for model in (plain, biased)]

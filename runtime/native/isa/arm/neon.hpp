@@ -50,13 +50,17 @@ INLINE B32 nibbles(const uint8_t *p) {
     const uint8x16_t both = vld1q_u8(p);
     return {vandq_u8(both, vdupq_n_u8(15)), vshrq_n_u8(both, 4)};
 }
-INLINE B32 fifth_bits(uint32_t bits) {
-    const uint8x8_t bit = vcreate_u8(0x8040201008040201);
-    const auto spread = [&](uint32_t two) {
-        const uint8x16_t bytes = vcombine_u8(vdup_n_u8(uint8_t(two)), vdup_n_u8(uint8_t(two >> 8)));
-        return vandq_u8(vtstq_u8(bytes, vcombine_u8(bit, bit)), vdupq_n_u8(16));
-    };
-    return {spread(bits), spread(bits >> 16)};
+// Bits 4 and up of codes, kBits of each byte; the others are anything. bit_or() puts them in with
+// one instruction.
+template <int kBits> struct Upper {
+    B32 bytes;
+};
+INLINE Upper<1> fifth_bits(uint32_t bits) {
+    const uint8x16_t word = vreinterpretq_u8_u32(vdupq_n_u32(bits));
+    const uint8x16_t low = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1},
+                     high = {2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3},
+                     bit = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    return {{vtstq_u8(vqtbl1q_u8(word, low), bit), vtstq_u8(vqtbl1q_u8(word, high), bit)}};
 }
 template <int kBy> INLINE uint8x16_t shift_left(uint8x16_t v) {
     if constexpr (kBy > 0) return vshlq_n_u8(v, kBy);
@@ -68,7 +72,9 @@ template <int kShift, int kBits, int kTo> INLINE B32 field(B32 v) {
     return {vandq_u8(shift_left<kTo - kShift>(v.low), mask),
             vandq_u8(shift_left<kTo - kShift>(v.high), mask)};
 }
-template <int kShift, int kBits> INLINE B32 upper_bits(B32 v) { return field<kShift, kBits, 4>(v); }
+template <int kShift, int kBits> INLINE Upper<kBits> upper_bits(B32 v) {
+    return {{shift_left<4 - kShift>(v.low), shift_left<4 - kShift>(v.high)}};
+}
 
 // 8 bytes of four 2-bit codes each.
 INLINE B32 spread_pairs(const uint8_t *p) {
@@ -84,6 +90,10 @@ INLINE B32 spread_pairs(const uint8_t *p) {
 INLINE B32 middle_swapped(B32 v) {
     return {vcombine_u8(vget_low_u8(v.low), vget_low_u8(v.high)),
             vcombine_u8(vget_high_u8(v.low), vget_high_u8(v.high))};
+}
+template <int kBits> INLINE B32 bit_or(B32 a, Upper<kBits> b) {
+    const uint8x16_t mask = vdupq_n_u8(((1 << kBits) - 1) << 4);
+    return {vbslq_u8(mask, b.bytes.low, a.low), vbslq_u8(mask, b.bytes.high, a.high)};
 }
 INLINE B32 bit_or(B32 a, B32 b) { return {vorrq_u8(a.low, b.low), vorrq_u8(a.high, b.high)}; }
 INLINE B32 shuffle(B32 index, const int8_t *table16) {
@@ -125,6 +135,8 @@ INLINE F8 signed_bytes(uint64_t bytes) {
     return {(F)vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide))),
             (F)vcvtq_f32_s32(vmovl_high_s16(wide))};
 }
+
+INLINE I pairs_added(I a, I b) { return (I)vpaddq_s32((int32x4_t)a, (int32x4_t)b); }
 
 INLINE float reduce_max(F v) { return vmaxvq_f32((float32x4_t)v); }
 INLINE float reduce_add(F v) { return vaddvq_f32((float32x4_t)v); }

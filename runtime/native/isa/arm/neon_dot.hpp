@@ -9,11 +9,51 @@ INLINE I dot4(I total, uint8x16_t codes, int8x16_t x) {
     return (I)vdotq_s32((int32x4_t)total, vreinterpretq_s8_u8(codes), x);
 }
 
-// codes . x of a block and of half of one, in four lanes.
-template <bool kSigned> INLINE I dot32(const B32 &codes, const int8_t *x) {
-    return dot4(dot4(I{}, codes.low, vld1q_s8(x)), codes.high, vld1q_s8(x + 16));
+// Loads what an instruction overwrites. The compiler would load it once and copy it, which takes a
+// vector unit; loads have units of their own.
+template <class V> INLINE V load_again(const void *p) {
+    V v;
+    asm volatile("ldr %q0, %1" : "=w"(v) : "m"(*static_cast<const V *>(p)));
+    return v;
 }
-INLINE I dot16(uint8x16_t codes, const int8_t *x) { return dot4(I{}, codes, vld1q_s8(x)); }
+
+// What four dot products begin at: each in the first lane of the register that sdot adds to.
+struct Starts {
+    int32_t lanes[4][4] = {};
+
+    INLINE void set(int i, int32_t value) { lanes[i][0] = value; }
+    INLINE I begin(int i) const { return load_again<I>(lanes[i]); }
+};
+struct StartsOfLanes {
+    int32_t lanes[4];
+
+    INLINE void set(int i, int32_t value) { lanes[i] = value; }
+};
+
+// The sums of codes . x of four blocks or halves of blocks, `apart` activations apart, a lane each.
+template <bool kSigned, int kApart>
+INLINE I four_sums(const Starts &start, const B32 (&codes)[4], const int8_t *x) {
+    const auto dot = [&](int i) {
+        const int8_t *at = x + kApart * i;
+        return dot4(dot4(start.begin(i), codes[i].low, vld1q_s8(at)), codes[i].high,
+                    vld1q_s8(at + 16));
+    };
+    return pairs_added(pairs_added(dot(0), dot(1)), pairs_added(dot(2), dot(3)));
+}
+template <int kApart>
+INLINE I four_sums(const Starts &start, const uint8x16_t (&codes)[4], const int8_t *x) {
+    const auto dot = [&](int i) {
+        return dot4(start.begin(i), codes[i], vld1q_s8(x + kApart * i));
+    };
+    return pairs_added(pairs_added(dot(0), dot(1)), pairs_added(dot(2), dot(3)));
+}
+
+// codes . x of 64 codes, those of a lane being the same bytes of each register.
+INLINE I sums_of_lanes(const StartsOfLanes &start, const uint8x16_t (&codes)[4], const int8_t *x) {
+    I sum = load_again<I>(start.lanes);
+    for (int r = 0; r < 4; ++r) sum = dot4(sum, codes[r], vld1q_s8(x + 16 * r));
+    return sum;
+}
 
 #if defined(__ARM_FEATURE_MATMUL_INT8)
 // smmla multiplies two rows with two tokens, eight codes of each, twice as many as sdot. So

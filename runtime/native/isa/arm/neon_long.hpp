@@ -16,17 +16,56 @@ INLINE int16x8_t multiply16(int16x8_t sum, int8x16_t a, int8x16_t x) {
     return vmlal_high_s8(vmlal_s8(sum, vget_low_s8(a), vget_low_s8(x)), a, x);
 }
 
+template <class V> INLINE V load_again(const void *p) { return load<V>(static_cast<const V *>(p)); }
+
+// What four dot products begin at.
+struct Starts {
+    int32_t lanes[4];
+
+    INLINE void set(int i, int32_t value) { lanes[i] = value; }
+};
+typedef Starts StartsOfLanes;
+
+// The sums of codes . x of four blocks or halves of blocks, kApart activations apart, a lane each.
+//
 // Two products of the largest codes fit into int16: 128 * 127 * 2 = 32512. So do four of those
 // that are not signed, which have up to six bits: 63 * 127 * 4 = 32004.
-template <bool kSigned> INLINE I dot32(Chunk codes, const int8_t *x) {
-    const int8x16_t low = vreinterpretq_s8_u8(codes.low), high = vreinterpretq_s8_u8(codes.high);
-    const int16x8_t first = multiply16(low, vld1q_s8(x));
-    if constexpr (kSigned)
-        return (I)vpadalq_s16(vpaddlq_s16(first), multiply16(high, vld1q_s8(x + 16)));
-    else return (I)vpaddlq_s16(multiply16(first, high, vld1q_s8(x + 16)));
+template <bool kSigned, int kApart>
+INLINE I four_sums(const Starts &start, const B32 (&codes)[4], const int8_t *x) {
+    const auto dot = [&](int i) {
+        const int8x16_t low = vreinterpretq_s8_u8(codes[i].low),
+                        high = vreinterpretq_s8_u8(codes[i].high);
+        const int8_t *at = x + kApart * i;
+        const int16x8_t first = multiply16(low, vld1q_s8(at));
+        if constexpr (kSigned)
+            return (I)vpadalq_s16(vpaddlq_s16(first), multiply16(high, vld1q_s8(at + 16)));
+        else return (I)vpaddlq_s16(multiply16(first, high, vld1q_s8(at + 16)));
+    };
+    const I sums = pairs_added(pairs_added(dot(0), dot(1)), pairs_added(dot(2), dot(3)));
+    return sums + load<I>(start.lanes);
 }
-INLINE I dot16(uint8x16_t codes, const int8_t *x) {
-    return (I)vpaddlq_s16(multiply16(vreinterpretq_s8_u8(codes), vld1q_s8(x)));
+// Codes of up to 112 (two products: 28448).
+template <int kApart>
+INLINE I four_sums(const Starts &start, const uint8x16_t (&codes)[4], const int8_t *x) {
+    const auto dot = [&](int i) {
+        const int8x16_t code = vreinterpretq_s8_u8(codes[i]);
+        return (I)vpaddlq_s16(multiply16(code, vld1q_s8(x + kApart * i)));
+    };
+    const I sums = pairs_added(pairs_added(dot(0), dot(1)), pairs_added(dot(2), dot(3)));
+    return sums + load<I>(start.lanes);
+}
+
+// codes . x of 64 codes of up to 48 (four products: 24384), those of a lane being the same bytes of
+// each register.
+INLINE I sums_of_lanes(const StartsOfLanes &start, const uint8x16_t (&codes)[4], const int8_t *x) {
+    int16x8_t low, high;
+    for (int r = 0; r < 4; ++r) {
+        const int8x16_t code = vreinterpretq_s8_u8(codes[r]), at = vld1q_s8(x + 16 * r);
+        low = r ? vmlal_s8(low, vget_low_s8(code), vget_low_s8(at))
+                : vmull_s8(vget_low_s8(code), vget_low_s8(at));
+        high = r ? vmlal_high_s8(high, code, at) : vmull_high_s8(code, at);
+    }
+    return pairs_added((I)vpaddlq_s16(low), (I)vpaddlq_s16(high)) + load<I>(start.lanes);
 }
 
 // The sixteen codes of a token that four steps of a tile take.

@@ -16,34 +16,8 @@
 
 namespace {
 
-// Loads what an instruction overwrites. The compiler would load it once and copy it, which takes a
-// vector unit; loads have units of their own.
-template <class V = int32x4_t> INLINE V load_again(const void *p) {
-    V v;
-    asm volatile("ldr %q0, %1" : "=w"(v) : "m"(*static_cast<const V *>(p)));
-    return v;
-}
-
-// A lane for each register's sum.
-INLINE I sums_of_four(const I (&v)[4]) {
-    const int32x4_t low = vpaddq_s32((int32x4_t)v[0], (int32x4_t)v[1]);
-    return (I)vpaddq_s32(low, vpaddq_s32((int32x4_t)v[2], (int32x4_t)v[3]));
-}
-
-// Where the dot product of a block or half of one starts, in the first lane.
-struct Start {
-    int32_t lanes[4];
-};
-
 // The float of four sums that began at kDotStart.
 INLINE F started(I sums) { return (F)sums - kRoundMagic; }
-
-INLINE I dot_from(const Start &start, uint8x16_t codes, const int8_t *x) {
-    return dot4((I)load_again(&start), codes, vld1q_s8(x));
-}
-INLINE I dot_from(const Start &start, const B32 &codes, const int8_t *x) {
-    return dot4(dot_from(start, codes.low, x), codes.high, vld1q_s8(x + 16));
-}
 
 template <BlockDecoder D> struct Steps<D> {
     static constexpr int N = 2, kBlocks = 4, kBiasLeft = 0;
@@ -52,39 +26,30 @@ template <BlockDecoder D> struct Steps<D> {
     };
     struct Input {
         const int8_t *q;
-        Start start[D::kHalves ? 8 : 4];
+        Starts start[D::kHalves ? 2 : 1];
     };
 
     static INLINE Codes codes(const uint8_t *g, int c) {
-        return {D::codes(g, 4 * c), D::codes(g, 4 * c + 1), D::codes(g, 4 * c + 2),
-                D::codes(g, 4 * c + 3)};
+        return {{D::codes(g, 4 * c), D::codes(g, 4 * c + 1), D::codes(g, 4 * c + 2),
+                 D::codes(g, 4 * c + 3)}};
     }
     static INLINE Input input(const Token &x, int64_t block) {
-        constexpr int kPerBlock = D::kHalves ? 2 : 1;
         const int32_t *sums = D::kHalves ? x.sum16 + 2 * block : x.sum32 + block;
         Input made{x.q + 32 * block, {}};
-        for (int i = 0; i < 4 * kPerBlock; ++i)
-            made.start[i].lanes[0] = kDotStart - kBias<D> * sums[i];
+        for (int i = 0; i < (D::kHalves ? 8 : 4); ++i)
+            made.start[i / 4].set(i % 4, kDotStart - kBias<D> * sums[i]);
         return made;
     }
     static INLINE F add(F total, const Codes &codes, const Input &x, const F8 *scale, int c) {
         const B32 *b = codes.block;
-        const Start *at = x.start;
-        const int8_t *q = x.q;
         if constexpr (D::kHalves) {
-            const I first[4] = {dot_from(at[0], b[0].low, q), dot_from(at[1], b[0].high, q + 16),
-                                dot_from(at[2], b[1].low, q + 32),
-                                dot_from(at[3], b[1].high, q + 48)};
-            const I second[4] = {dot_from(at[4], b[2].low, q + 64),
-                                 dot_from(at[5], b[2].high, q + 80),
-                                 dot_from(at[6], b[3].low, q + 96),
-                                 dot_from(at[7], b[3].high, q + 112)};
-            total += started(sums_of_four(first)) * scale[c].low;
-            return total + started(sums_of_four(second)) * scale[c].high;
+            const uint8x16_t first[4] = {b[0].low, b[0].high, b[1].low, b[1].high},
+                             second[4] = {b[2].low, b[2].high, b[3].low, b[3].high};
+            total += started(four_sums<16>(x.start[0], first, x.q)) * scale[c].low;
+            return total + started(four_sums<16>(x.start[1], second, x.q + 64)) * scale[c].high;
         } else {
-            const I dots[4] = {dot_from(at[0], b[0], q), dot_from(at[1], b[1], q + 32),
-                               dot_from(at[2], b[2], q + 64), dot_from(at[3], b[3], q + 96)};
-            return total + started(sums_of_four(dots)) * (c ? scale[0].high : scale[0].low);
+            const I dots = four_sums<D::kSigned, 32>(x.start[0], codes.block, x.q);
+            return total + started(dots) * (c ? scale[0].high : scale[0].low);
         }
     }
 };

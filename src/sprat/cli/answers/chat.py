@@ -14,6 +14,7 @@ import click
 from sprat.cli.model_options import load_checked, load_options, sampling_options, template_options
 from sprat.cli.output.reply import print_reply, show_timings
 from sprat.errors import PromptError, TemplateError, unknown_name
+from sprat.files import MAX_INPUT_BYTES
 from sprat.runtime.chat.completions import Message
 from sprat.runtime.engine import Engine
 from sprat.runtime.session import Session
@@ -88,7 +89,7 @@ def _ask() -> str | None:
         raise PromptError("standard input is closed, and a chat reads its messages from it")
     while True:
         try:
-            text = input("> ").rstrip()
+            text = _line().rstrip()
         except EOFError:
             return None
         except UnicodeDecodeError as error:
@@ -97,6 +98,24 @@ def _ask() -> str | None:
             return None
         if text:
             return text
+
+
+def _line() -> str:
+    """The next line, without line editing where no one types.
+
+    Raises:
+        EOFError: there is none.
+        PromptError: it has more characters than any context holds.
+    """
+    if sys.stdin.isatty():
+        return input("> ")
+    click.echo("> ", nl=False)
+    line = sys.stdin.readline(MAX_INPUT_BYTES + 1)
+    if not line:
+        raise EOFError
+    if len(line) > MAX_INPUT_BYTES:
+        raise PromptError(f"a line has over {MAX_INPUT_BYTES:,} characters, which no context holds")
+    return line
 
 
 class _Chat:

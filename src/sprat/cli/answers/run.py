@@ -19,6 +19,7 @@ from sprat.cli.model_options import (
 from sprat.cli.output.reply import print_reply, show_timings
 from sprat.cli.output.terminal import print_json, progress_bar, shown
 from sprat.errors import PromptError, TemplateError
+from sprat.files import MAX_INPUT_BYTES
 from sprat.runtime.chat.completions import Message
 from sprat.runtime.engine import Engine
 
@@ -82,7 +83,10 @@ def _standard_input() -> str:
     if sys.stdin is None:
         raise PromptError("standard input is closed, but the prompt - is read from it")
     try:
-        return sys.stdin.buffer.read().decode().removesuffix("\n")
+        data = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
+        if len(data) > MAX_INPUT_BYTES:
+            raise PromptError(f"standard input has over {MAX_INPUT_BYTES:,} bytes, which no context holds")
+        return data.decode().removesuffix("\n")
     except UnicodeDecodeError as error:
         raise PromptError(f"standard input is not UTF-8 text ({error}); convert it, for example with iconv") from error
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import click
 
 from sprat.app.verify import verify
+from sprat.cli.model_options import context_options
 from sprat.cli.output.terminal import print_json, progress_bar
+from sprat.devices.plan.context_settings import CacheType
 from sprat.errors import InputError
 from sprat.export.verify.verify import Verification
 from sprat.files import read_text
@@ -35,6 +37,7 @@ __all__ = ["command"]
     "--gpu", default="off", metavar="WHAT", help="Run ARTIFACT on a GPU: auto, on, or an amount of its memory."
 )
 @click.option("--provider", metavar="NAME", help="Run ARTIFACT with this provider of onnxruntime: webgpu, cuda, ...")
+@context_options
 @click.option("--card", is_flag=True, help="Write the measurement into the README.md of the bundle ARTIFACT.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
@@ -48,6 +51,8 @@ def command(
     lora: tuple[str, ...],
     gpu: str,
     provider: str | None,
+    cache: CacheType | None,
+    flash_attention: bool | None,
     card: bool,
     as_json: bool,
 ) -> None:
@@ -67,6 +72,8 @@ def command(
             lora=lora,
             gpu=gpu,
             provider=provider,
+            cache=cache,
+            flash_attention=flash_attention,
             card=card,
             progress=bar,
         )

@@ -31,7 +31,8 @@ def print_placements(plan: Plan, card_bytes: int | None, *, whole_only: bool) ->
     rows = [row for row in _rows(plan, found) if not whole_only or row[0] == "on"]
     print_table(_COLUMNS, rows)
     click.echo(
-        f"predicted for llama.cpp on {found.name} ({found.api}), {human_bytes(found.card_bytes)} of its memory; "
+        f"predicted for llama.cpp on {found.name} ({found.api}), {human_bytes(found.card_bytes)} of its memory, with "
+        f"{(found.best or found.whole).settings.text()}; "
         "no GPU was measured, the error is unknown"
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 from starlette.requests import Request
@@ -35,8 +35,8 @@ _PASSED_ON = (
 class ChatRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
     """The body of a request."""
 
-    model: str
     messages: list[ChatMessage]
+    model: str = ""
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
     n: Annotated[int, Meta(ge=1, le=16)] | None = None
@@ -51,11 +51,16 @@ class ChatRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    verbosity: str | None = None  # this and the next have no effect: they are hints to models of OpenAI
+    prediction: dict[str, Any] | None = None
+    modalities: list[Literal["text"]] | None = None
 
     def options(self) -> dict[str, Any]:
         """The keywords of ``chat``."""
         limit = self.max_completion_tokens or self.max_tokens
-        return {**self.sampling(), **given(self, *_PASSED_ON), **({"max_tokens": limit} if limit else {})}
+        thinking = {"max_thinking_tokens": 0} if self.reasoning_effort == "none" else {}
+        return {**thinking, **self.sampling(), **given(self, *_PASSED_ON), **({"max_tokens": limit} if limit else {})}
 
 
 async def chat_completions(request: Request) -> Response:

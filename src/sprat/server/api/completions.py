@@ -26,8 +26,8 @@ _DEFAULT_MAX_TOKENS = 16  # OpenAI's
 class CompletionRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
     """The body of a request."""
 
-    model: str
     prompt: Any  # text, token ids, or a list of either: msgspec has no unions of arrays
+    model: str = ""
     suffix: str | None = None
     max_tokens: Count | None = None
     n: Annotated[int, Meta(ge=1, le=1)] | None = None

@@ -24,8 +24,8 @@ _Encoding = Literal["float", "base64"]
 class EmbeddingRequest(NoEffect, kw_only=True, forbid_unknown_fields=True):
     """The body of a request."""
 
-    model: str
     input: Any  # text, token ids, or a list of either: msgspec has no unions of arrays
+    model: str = ""
     encoding_format: _Encoding | None = None
     dimensions: Annotated[int, Meta(ge=1)] | None = None
 

@@ -63,8 +63,8 @@ class Reasoning(msgspec.Struct):
 class ResponsesRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
     """The body of a request."""
 
-    model: str
     input: str | list[InputItem]
+    model: str = ""
     instructions: str | None = None
     max_output_tokens: Count | None = None
     previous_response_id: str | None = None

@@ -7,6 +7,7 @@ import pytest
 
 from sprat.errors import BackendError
 from sprat.runtime.backends.gpu import find
+from sprat.runtime.backends.gpu.attention_shape import AttentionShape
 from sprat.runtime.backends.gpu.find import GPUDevice, find_gpus
 
 # A library with a CPU, a card and an integrated GPU, whose backends are loaded on request; it prints as llama.cpp does.
@@ -28,6 +29,11 @@ class Ggml:
     def ggml_backend_dev_by_name(self, name): return None
     def ggml_backend_dev_by_type(self, kind): return 0
     def ggml_backend_dev_buffer_type(self, device): return 1
+    def ggml_init(self, params): return 1
+    def ggml_free(self, context): pass
+    def ggml_new_tensor_4d(self, context, kind, *sizes): return kind
+    def ggml_flash_attn_ext(self, context, queries, keys, values, mask, *scales): return keys
+    def ggml_backend_dev_supports_op(self, device, keys): return keys in (1, 8)
 def declared(function):
     import functools
     @functools.wraps(function)
@@ -55,6 +61,13 @@ def test_gpus_are_listed_without_the_cpu(llama_cpp):
     memory = {"free_bytes": 3 << 30, "total_bytes": 4 << 30}
     assert card == GPUDevice(name="Vulkan0", description="a card", integrated=False, **memory)
     assert (chip.name, chip.integrated) == ("Vulkan1", True)
+
+
+@pytest.mark.parametrize(("width", "caches"), [(64, ("f16", "int8")), (40, ("f16",))])
+def test_the_driver_is_asked_for_flash_attention_with_each_cache_that_has_whole_blocks(llama_cpp, width, caches):
+    llama_cpp(LIBRARY)
+    card, _chip = find_gpus(AttentionShape(n_heads=8, n_kv_heads=2, key_width=width, value_width=64))
+    assert card.flash_attention == caches
 
 
 def test_a_driver_that_aborts_is_an_error_with_its_last_words(llama_cpp):

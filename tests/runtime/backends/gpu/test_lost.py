@@ -44,7 +44,7 @@ def ending(request, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "llama_cpp", raising=False)
     monkeypatch.setattr(llamacpp_probe, "version", lambda _name: "0.3.36")
-    monkeypatch.setattr(place, "find_gpus", lambda: [CARD])
+    monkeypatch.setattr(place, "find_gpus", lambda _shape: [CARD])
     return ENDS[request.param]
 
 
@@ -76,7 +76,7 @@ def vanishing(model, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(llamacpp_probe, "version", lambda _name: "0.3.36")
-    monkeypatch.setattr(place, "find_gpus", lambda: [CARD])
+    monkeypatch.setattr(place, "find_gpus", lambda _shape: [CARD])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the driver is in this process")

@@ -1,5 +1,6 @@
 """llama.cpp on a Vulkan device against the native backend, split in every way that a placement can choose."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -13,6 +14,7 @@ import vulkan
 from tiny_checkpoint import write_checkpoint
 
 from sprat.app.demo_bundle import demo_gguf
+from sprat.devices.plan.context_settings import ContextSettings
 from sprat.devices.plan.placement import Placement
 from sprat.export.pipeline import export
 
@@ -23,13 +25,17 @@ pytestmark = [
 ]
 
 
-def compared(path, placements):
-    """``(KLD, same answer)`` of each placement."""
-    command = [sys.executable, every_split.__file__, str(path), msgspec.json.encode(placements).decode()]
+DEFAULTS = (ContextSettings(),)
+
+
+def compared(path, placements, settings=DEFAULTS):
+    """``(KLD, same answer)`` of each placement with each settings."""
+    cases = list(itertools.product(placements, settings))
+    command = [sys.executable, every_split.__file__, str(path), msgspec.json.encode(cases).decode()]
     child = subprocess.run(command, capture_output=True, text=True, env=vulkan.environment(), check=False)
     assert child.returncode == 0, child.stderr
     found = [json.loads(line) for line in child.stdout.splitlines()]
-    assert [index for index, *_ in found] == list(range(len(placements)))
+    assert [index for index, *_ in found] == list(range(len(cases)))
     return [tuple(values) for _, *values in found]
 
 
@@ -56,6 +62,24 @@ def test_the_student_has_the_same_answer_on_the_gpu():
         assert same, placement
 
 
+SETTINGS = {  # -> the largest KLD: f16's is the test's above, llama.cpp's own roundings of a cache come on top
+    ContextSettings(flash_attention=True): 2e-3,
+    ContextSettings(flash_attention=False): 2e-3,
+    ContextSettings(flash_attention=True, batch=8): 2e-3,
+    ContextSettings(cache="f32", flash_attention=True): 2e-3,
+    ContextSettings(cache="int8", flash_attention=True): 2e-3,
+    ContextSettings(cache="int4", flash_attention=True): 0.05,
+}
+
+
+def test_the_student_has_the_same_answer_with_every_cache_and_attention():
+    placements = [Placement(n_layers=5, layers=layers, head=True) for layers in (5, 2)]
+    found = compared(demo_gguf("int8"), placements, SETTINGS)
+    for (placement, settings), (kld, same) in zip(itertools.product(placements, SETTINGS), found, strict=True):
+        assert kld < SETTINGS[settings], (placement, settings)
+        assert same or settings.cache == "int4", (placement, settings)
+
+
 def test_smollm2_has_the_same_answer_on_the_gpu(smollm2_gguf):
     placements = [Placement(n_layers=30, layers=layers, head=True) for layers in (30, 15, 0)]
     for placement, (kld, same) in zip(placements, compared(smollm2_gguf, placements), strict=True):
@@ -78,6 +102,28 @@ def test_auto_computes_on_the_gpu_and_says_where(tmp_path):
     verified = sprat("verify", demo_gguf("int8"), "--source", "demo", "--gpu", "auto", "--max-tokens", 32,
                      "--max-kld", 0.05, **cache)  # fmt: skip
     assert verified.stdout.startswith("PASSED"), verified.stderr
+
+
+KILLED = """
+import os, signal, sys
+from sprat import BackendDiedError, Engine
+with Engine.load(sys.argv[1], gpu="auto") as engine:
+    assert engine.backend_choice.gpu, engine.backend_choice.text()
+    answer = engine.generate("What is 12 + 5?", temperature=0)
+    next(answer)
+    os.kill(engine.backend.process_id, signal.SIGKILL)
+    try:
+        list(answer)
+    except BackendDiedError as error:
+        print(error)
+"""
+
+
+def test_a_driver_that_dies_while_it_computes_is_an_error_here(tmp_path):
+    environment = vulkan.environment() | {"XDG_CACHE_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", KILLED, str(demo_gguf("int8"))]
+    child = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert re.search(r"the process that computes on Vulkan0 ended \(SIGKILL.*use gpu='off'", child.stdout), child.stderr
 
 
 def test_without_the_driver_on_is_one_error_and_auto_the_cpu_with_the_reason(tmp_path):

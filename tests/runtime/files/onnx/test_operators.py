@@ -177,3 +177,22 @@ def replaced(fields, record, name, value):
         return json.dumps(fields)
     finally:
         record[name] = before
+
+
+@pytest.mark.parametrize("portable", [False, True], ids=["contrib", "portable"])
+def test_a_model_with_as_many_experts_as_deepseek_v3_opens(tmp_path, portable):
+    source = write_checkpoint(tmp_path / "model", "deepseek2", n_routed_experts=256)
+    folder = export(source, tmp_path / "out", formats=("onnx",), portable=portable).path
+    assert ONNXFile.open(folder / "model.onnx").spec.moe.n_routed_experts == 256
+
+
+def add_fed_constant(graph):
+    """An array without elements until the caller feeds a large one."""
+    graph.initializer.append(scalar("fed", np.empty(0), np.float32))
+    graph.input.append(helper.make_tensor_value_info("fed", TensorProto.FLOAT, ["n"]))
+    graph.node.insert(0, helper.make_node("Concat", ["fed"] * 32, ["copies"], axis=0))
+
+
+def test_a_constant_without_elements_that_is_an_input_counts_as_an_array(changed):
+    with pytest.raises(ModelFileError, match="Concat '' holds 32 copies of an array"):
+        ONNXFile.open(changed(add_fed_constant))

@@ -69,6 +69,17 @@ def test_nothing_is_drafted_before_a_pass_was_measured():
     assert Pace(4).n_drafts(KIND, 4) == 0
 
 
+def test_drafts_are_looked_for_at_every_pass_only_while_there_are_some():
+    pace = Pace(4)
+    looks = [pace.looks() for _ in range(64)]
+    assert all(looks[:8])
+    assert sum(looks) == 8 + (64 - 8) // 8
+    pace.add_pass("", 1, 1.0)
+    assert not pace.looks()
+    pace.add_pass("lookup", 3, 1.5)
+    assert all(pace.looks() for _ in range(8))
+
+
 def test_one_slow_pass_changes_little():
     pace = Pace(4)
     for seconds in (1.0, 1.0, 1000.0):

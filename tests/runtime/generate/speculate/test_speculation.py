@@ -121,7 +121,7 @@ def test_right_and_wrong_drafts_give_the_same_answer(n_right, backend):
 
 def test_what_was_answered_before_is_guessed():
     with tiny_engine("qwen2", prefix_cache=False) as engine:
-        engine.frontend.speculation.pace._always = True
+        engine.frontend.speculation.pace.always = True
         first, summary = answer(engine, PATTERN, n=24)
         again, repeated = answer(engine, PATTERN, n=24)
         assert ids(again) == ids(first)
@@ -190,7 +190,7 @@ def test_a_draft_model_gives_the_answer_of_the_large_one(backend, tmp_path):
     ):
         for draft, accepted in ((other, False), (twin, True)):
             with tiny_engine("qwen2", backend, draft=draft) as engine:
-                engine.frontend.speculation.pace._always = True
+                engine.frontend.speculation.pace.always = True
                 for prompt in PROMPTS:
                     found, summary = answer(engine, prompt, n=20)
                     assert ids(found) == ids(answer(plain, prompt, n=20)[0])
