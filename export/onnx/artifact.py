@@ -31,9 +31,10 @@ from sprat.progress import ReportProgress
 from sprat.quant.formats import BlockFormat
 from sprat.quant.recipe import Recipe
 from sprat.runtime.arch.spec_json import spec_to_json
-from sprat.runtime.backends.onnx.newer_graph import NEWER_NAME, OF_KEY
+from sprat.runtime.backends.onnx.newer_graph import OF_KEY
 from sprat.runtime.files.bundle import TensorGroup
 from sprat.runtime.files.onnx.checks import check_onnx
+from sprat.runtime.files.onnx.file import NEWER_NAME
 
 __all__ = ["OnnxArtifact"]
 

@@ -157,6 +157,7 @@ def test_ctrl_c_stops_the_answer_and_the_chat_goes_on(bundle, capsys, monkeypatc
         closed(session)
 
     answers = iter(["hello", "/quit"])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     monkeypatch.setattr("builtins.input", lambda _prompt: next(answers))
     monkeypatch.setattr("sprat.cli.answers.chat.print_reply", interrupted)
     monkeypatch.setattr(Session, "close", close)
@@ -168,6 +169,7 @@ def test_ctrl_c_stops_the_answer_and_the_chat_goes_on(bundle, capsys, monkeypatc
 
 def test_chat_goes_on_until_quit(bundle, capsys, monkeypatch):
     lines = iter(["hello", "/reset", "again", "/quit"])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     monkeypatch.setattr("builtins.input", lambda _prompt: next(lines))
     code, _, err = run(capsys, "chat", str(bundle), "-n", "2", "--temp", "0")
     assert code == 0
@@ -276,6 +278,7 @@ def test_a_prompt_that_is_not_utf8_prints_one_line(bundle, capsys, monkeypatch):
     def undecodable(_prompt):
         raise UnicodeDecodeError("utf-8", b"caf\xe9", 3, 4, "unexpected end of data")
 
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     monkeypatch.setattr("builtins.input", undecodable)
     code, _, err = run(capsys, "chat", str(bundle))
     assert code == 2

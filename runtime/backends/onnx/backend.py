@@ -41,7 +41,7 @@ __all__ = ["ONNXBackend", "ONNXStream"]
 
 _CACHE_ELEMENT_BYTES = 4  # float32
 _CHUNK, _SMALL_CHUNK = 128, 64  # tokens whose activations are in memory together
-_LIBRARY_BYTES = 48 << 20  # onnxruntime itself, onnx, and their threads: measured
+_LIBRARY_BYTES = 42 << 20  # onnxruntime itself, onnx, and their threads: measured
 _PACKED_BLOCK_BYTES = 10  # two scales and a sum in float32 instead of one float16 scale: measured
 _LOW_MEMORY_EXPERT_BLOCK_BYTES = 2  # one float32 scale, with float32 activations: measured
 

@@ -11,11 +11,10 @@ import hashlib
 import re
 
 from sprat.runtime.backends.providers.library import onnxruntime
-from sprat.runtime.files.onnx.file import ONNXFile
+from sprat.runtime.files.onnx.file import NEWER_NAME, ONNXFile
 
-__all__ = ["NEWER_NAME", "OF_KEY", "fastest_graph"]
+__all__ = ["OF_KEY", "fastest_graph"]
 
-NEWER_NAME = "model.ort-1.31.onnx"
 OF_KEY = "sprat.of"  # metadata of the newer graph: SHA-256 of the file model.onnx
 _VERSION = re.compile(r"(\d+)\.(\d+)")
 

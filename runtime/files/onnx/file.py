@@ -19,9 +19,10 @@ from sprat.runtime.files.shape_checks import summarize
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto, ValueInfoProto
 
+NEWER_NAME = "model.ort-1.31.onnx"  # the graph beside model.onnx with operators of newer versions (docs/onnx.md)
 _MAX_LISTED = 8  # problems in one message
 
-__all__ = ["CachePort", "CacheUpdate", "Initializer", "ONNXFile"]
+__all__ = ["NEWER_NAME", "CachePort", "CacheUpdate", "Initializer", "ONNXFile"]
 
 
 class CacheUpdate(enum.StrEnum):
@@ -115,9 +116,11 @@ class ONNXFile:
         return self.metadata.get("sprat.name") or Path(os.path.realpath(self.path)).parent.name
 
     def files(self) -> list[Path]:
-        """The graph's file and its data files."""
+        """The graph's file, the graph beside it for newer versions of onnxruntime, and their data files."""
+        newer = self.path.with_name(NEWER_NAME)
+        graphs = [self.path, newer] if newer != self.path and newer.is_file() else [self.path]
         locations = sorted({tensor.location for tensor in self.tensors.values()} - {""})
-        return [self.path, *(self.path.parent / location for location in locations)]
+        return [*graphs, *(self.path.parent / location for location in locations)]
 
     @property
     def ports(self) -> Iterator[CachePort]:

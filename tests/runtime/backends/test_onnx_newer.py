@@ -13,9 +13,9 @@ from sprat.errors import ModelFileError  # noqa: E402
 from sprat.export.onnx.ort_version import FAST_QMOE  # noqa: E402
 from sprat.export.source.checkpoint import Checkpoint  # noqa: E402
 from sprat.runtime.backends.onnx import newer_graph  # noqa: E402
-from sprat.runtime.backends.onnx.newer_graph import NEWER_NAME, fastest_graph  # noqa: E402
+from sprat.runtime.backends.onnx.newer_graph import fastest_graph  # noqa: E402
 from sprat.runtime.engine import Engine  # noqa: E402
-from sprat.runtime.files.onnx.file import ONNXFile  # noqa: E402
+from sprat.runtime.files.onnx.file import NEWER_NAME, ONNXFile  # noqa: E402
 
 TOKENS = list(range(3, 40))
 

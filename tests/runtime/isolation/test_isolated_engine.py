@@ -286,7 +286,7 @@ def test_kv_entries_of_an_isolated_model_stay_where_they_are(bundle, engine, tmp
         for use in (session.save, session.restore):
             with pytest.raises(BackendError, match="another process \\(isolate=True\\)"):
                 use(tmp_path / "session")
-    with pytest.raises(BackendError, match="an isolated process does not give out its KV entries"):
+    with pytest.raises(BackendError, match="a process of its own does not give out its KV entries"):
         Engine.load(bundle, isolate=True, prefix_cache=tmp_path)
 
 

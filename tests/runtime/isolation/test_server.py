@@ -134,7 +134,7 @@ def test_a_cancel_reaches_a_pass_that_runs(model, served_by, monkeypatch):
 def test_a_model_that_cannot_be_opened_there_is_its_error(model, served_by, monkeypatch):
     served_by(serve)
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise ModelFileError("damaged")
 
     monkeypatch.setattr(server, "open_model", refuse)

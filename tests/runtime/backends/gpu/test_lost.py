@@ -83,7 +83,7 @@ def test_a_card_that_vanishes_in_the_middle_of_a_token_is_an_error(model, vanish
     with Engine.load(model.file.path, gpu="on", context=64) as engine:
         assert engine.backend_choice.gpu.device == "Vulkan0"
         with pytest.raises(BackendDiedError) as died:
-            engine.generate([1, 2]).text()
+            engine.generate([1, 2], min_tokens=8).text()
         assert re.search(
             r"the process that computes on Vulkan0 ended \(SIGABRT: what\(\):  vk::Queue::submit: ErrorDeviceLost\); "
             r"check the device and its driver and load the model again, or use gpu='off'$",
