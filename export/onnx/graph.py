@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -32,26 +31,6 @@ Value: TypeAlias = ir.Value
 Dim: TypeAlias = int | str  # a name for a symbolic size
 
 
-@dataclass(slots=True)
-class _Body:
-    """What the graph, or one of its branches, consists of."""
-
-    nodes: list[ir.Node] = field(default_factory=list)
-    initializers: list[Value] = field(default_factory=list)
-    float32: dict[str, ir.Node] = field(default_factory=dict)  # name of an initializer -> its Cast
-
-    def graph(self, name: str, inputs: Sequence[Value], outputs: Sequence[Value], opsets: dict[str, int]) -> ir.Graph:
-        """The finished graph; casts of initializers come first."""
-        return ir.Graph(
-            inputs,
-            outputs,
-            nodes=[*self.float32.values(), *self.nodes],
-            initializers=self.initializers,
-            opset_imports=opsets,
-            name=name,
-        )
-
-
 class GraphBuilder:
     """A graph under construction.
 
@@ -66,9 +45,11 @@ class GraphBuilder:
     def __init__(self, name: str) -> None:
         self.opset, self.ort = _LOWEST_OPSET, LOWEST
         self._name, self._scope = name, ""
-        self._body = self._main = _Body()
+        self._float32: dict[str, ir.Node] = {}
+        self._nodes: list[ir.Node] = []
         self._inputs: list[Value] = []
         self._outputs: list[Value] = []
+        self._initializers: list[Value] = []
         self._constants: dict[tuple[bytes, str, tuple[int, ...]], Value] = {}
         self._names: Counter[str] = Counter()
 
@@ -95,32 +76,36 @@ class GraphBuilder:
     ) -> Sequence[Value]:
         """Add a node with several outputs."""
         node = self._node(kind, inputs, n_outputs, self._scope + (name or kind), domain, attributes)
-        self._body.nodes.append(node)
+        self._nodes.append(node)
         return node.outputs
 
     def as_float32(self, value: Value) -> Value:
         """An initializer as float32: a ``Cast`` before all other nodes, which onnxruntime folds when it loads."""
         assert value.name, "an initializer has a name"
-        casts = self._body.float32
-        if value.name not in casts:
+        if value.name not in self._float32:
             attributes = {"to": ir.DataType.FLOAT}
-            casts[value.name] = self._node("Cast", [value], 1, f"{value.name}.f32", "", attributes)
-        return casts[value.name].outputs[0]
+            self._float32[value.name] = self._node("Cast", [value], 1, f"{value.name}.f32", "", attributes)
+        return self._float32[value.name].outputs[0]
 
     def constant(self, array: npt.ArrayLike, dtype: npt.DTypeLike = np.int64) -> Value:
-        """A small constant of the whole graph; equal constants share one initializer."""
+        """A small constant; equal constants share one initializer."""
         array = np.asarray(array, dtype)
         key = (array.tobytes(), str(array.dtype), array.shape)
         if key not in self._constants:
             text = np.array2string(array, threshold=8, edgeitems=2, separator=",").replace(" ", "").replace("\n", "")
-            self._constants[key] = _initializer(ir.tensor(array, name=self._unique(f"{array.dtype}{text}")))
-            self._main.initializers.append(self._constants[key])
+            self._constants[key] = self.initializer(ir.tensor(array, name=self._unique(f"{array.dtype}{text}")))
         return self._constants[key]
 
     def initializer(self, tensor: ir.TensorProtocol) -> Value:
-        """A named tensor, a reference to external data; in a branch it is the branch's own."""
-        value = _initializer(tensor)
-        self._body.initializers.append(value)
+        """A named tensor: a constant, or a reference to external data.
+
+        It belongs to the main graph also where a branch uses it: onnxruntime does not find the external data of a
+        branch in memory, where a browser has them (1.22 to 1.31).
+        """
+        value = ir.Value(
+            name=tensor.name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
+        self._initializers.append(value)
         return value
 
     def input(self, name: str, dtype: ir.DataType, shape: Sequence[Dim]) -> Value:
@@ -141,18 +126,25 @@ class GraphBuilder:
         self._outputs.append(value)
 
     def branch(self, name: str, build: Callable[[], Sequence[Value]]) -> ir.Graph:
-        """A branch of ``If``: what ``build`` adds, and the outputs that it returns."""
-        outer, self._body = self._body, _Body()
+        """A branch of ``If``: the nodes that ``build`` adds, and the outputs that it returns."""
+        outer, self._nodes = self._nodes, []
         try:
             with self.scope(name):
                 results = build()
-            return self._body.graph(self._scope + name, [], results, {})
+            return ir.Graph([], results, nodes=self._nodes, name=self._scope + name)
         finally:
-            self._body = outer
+            self._nodes = outer
 
     def finish(self, opsets: dict[str, int]) -> ir.Graph:
         """The finished graph."""
-        return self._main.graph(self._name, self._inputs, self._outputs, opsets)
+        return ir.Graph(
+            self._inputs,
+            self._outputs,
+            nodes=[*self._float32.values(), *self._nodes],
+            initializers=self._initializers,
+            opset_imports=opsets,
+            name=self._name,
+        )
 
     def _node(
         self,
@@ -174,9 +166,3 @@ class GraphBuilder:
         """``name``, with a numeric suffix if it is taken."""
         self._names[name] += 1
         return name if self._names[name] == 1 else f"{name}_{self._names[name]}"
-
-
-def _initializer(tensor: ir.TensorProtocol) -> Value:
-    return ir.Value(
-        name=tensor.name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
-    )

@@ -17,6 +17,8 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "phone_web"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PHONE = {"width": 390, "height": 844}
 LOAD_MS = ANSWER_MS = 300_000
+IS_LOADED = """!document.querySelector("button").disabled
+    || document.querySelector("#status").textContent.startsWith("Error")"""
 IS_IDLE = """n => document.querySelector("button").textContent == "Send"
     && document.querySelectorAll("article").length == n"""
 
@@ -64,7 +66,8 @@ def page(site, model):
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("request", lambda request: urlsplit(request.url).netloc in address or problems.append(request.url))
         page.goto(f"{address}?model={model[0]}/")
-        page.wait_for_function("!document.querySelector('button').disabled", timeout=LOAD_MS)
+        page.wait_for_function(IS_LOADED, timeout=LOAD_MS)
+        assert page.locator("#status").text_content() == "ready, offline"
         yield page
         browser.close()
     assert problems == []

@@ -4,9 +4,9 @@ DeepSeek selects experts by one score and weights their outputs by another: V2-L
 correction bias of V3 affects only the selection. ``QMoE`` takes both from onnxruntime 1.31 on. Before, it dequantizes
 every expert that it uses (12 times slower, measured). So graphs for older versions, and portable ones, sort the tokens
 by expert, and an ``If`` computes a group of experts where one of them has tokens. Each node costs some microseconds,
-since the weights that stream through the caches push out what it needs: groups of eight, weights of the branch's own,
-and one activation for a group were the fastest form (docs/onnx.md). In portable graphs an expert without rows would
-still be dequantized: there a group is one expert.
+since the weights that stream through the caches push out what it needs: groups of eight, and one activation for a
+group, were the fastest form (docs/onnx.md). In portable graphs an expert without rows would still be dequantized: there
+a group is one expert.
 """
 
 from __future__ import annotations

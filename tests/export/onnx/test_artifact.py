@@ -46,7 +46,7 @@ def checkpoint(request, sources):
 
 def initializers(folder: Path):
     model = onnx.load(folder / "model.onnx", load_external_data=False)
-    return {tensor.name: tensor for graph in all_graphs(model) for tensor in graph.initializer}
+    return {tensor.name: tensor for tensor in model.graph.initializer}
 
 
 def external_data(folder: Path):
@@ -87,6 +87,15 @@ def test_the_graph_contains_no_weights(checkpoint, tmp_path):
     folder = write(tmp_path / "out", checkpoint, "int4")
     assert max(len(tensor.raw_data) for tensor in initializers(folder).values()) <= 512
     assert all(tensor.name for tensor in initializers(folder).values())
+
+
+@pytest.mark.parametrize("portable", [False, True], ids=["contrib", "portable"])
+def test_all_weights_belong_to_the_main_graph(checkpoint, tmp_path, portable):
+    """onnxruntime-web does not load the external data of a branch."""
+    folder = write(tmp_path / "out", checkpoint, "int4", portable=portable)
+    main, *branches = all_graphs(onnx.load(folder / "model.onnx", load_external_data=False))
+    assert main.initializer
+    assert not any(branch.initializer for branch in branches)
 
 
 def test_tied_embeddings_are_stored_once(sources, tmp_path):
