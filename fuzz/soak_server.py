@@ -98,6 +98,8 @@ class ServerDriver:
         self._process.terminate()
         status = self._process.wait(_PATIENCE_S)
         self._messages.shutdown()
+        assert self._process.stderr is not None, "it is a pipe"
+        self._process.stderr.close()
         assert status == 0, f"the server ended with status {status}"
 
     def _post(self, route: str, body: dict[str, Any]) -> None:
