@@ -34,7 +34,10 @@ template <class D> constexpr int kBias = D::kZero + (D::kSigned ? kSignedBias : 
 template <class D> constexpr int kScales = D::kHalves ? 16 : 8;  // of a group
 
 // How the codes of a group meet a token's activations: in N steps of kBlocks blocks each. kBiasLeft
-// is what a step leaves of the bias for the caller to take off.
+// is what a step leaves of the bias for the caller to take off. Every format has its own on NEON.
+#if defined(SPRAT_NEON)
+template <class D> struct Steps;
+#else
 template <class D> struct Steps {
     static constexpr int N = 8 / kChunkBlocks, kBlocks = kChunkBlocks, kBiasLeft = kBias<D>;
     typedef Chunk Codes;
@@ -46,6 +49,7 @@ template <class D> struct Steps {
         return add_dot<D::kSigned, D::kHalves>(total, codes, x, scale, c);
     }
 };
+#endif
 
 }  // namespace
 
