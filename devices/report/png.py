@@ -37,19 +37,19 @@ def write_pngs(figures: Iterable[Figure], folder: Path) -> list[Path]:
     return written
 
 
-def check_picture(path: Path) -> None:
+def check_picture(path: Path, *, force: bool = False) -> None:
     """Check that a picture can have this name.
 
     Raises:
-        InputError: another suffix than ``.svg`` and ``.png``, or there is a file of this name.
+        InputError: another suffix than ``.svg`` and ``.png``, or the name is taken; ``force`` replaces a file.
     """
     if path.suffix not in {".svg", ".png"}:
         raise InputError(f"{path}: a picture is a .svg or .png file; give one of these names")
-    if os.path.lexists(path):
-        raise InputError(f"{path}: exists; choose another name, or remove it")
+    if os.path.lexists(path) and not (force and path.is_file()):
+        raise InputError(f"{path}: exists; choose another name, or replace a file with --force")
 
 
-def write_picture(figure: Figure, path: Path) -> None:
+def write_picture(figure: Figure, path: Path, *, force: bool = False) -> None:
     """A figure that is not empty as an SVG with its style, or as a PNG, by the suffix of ``path``.
 
     Raises:
@@ -57,7 +57,7 @@ def write_picture(figure: Figure, path: Path) -> None:
         BackendError: as :func:`write_pngs`, of a PNG.
         ExportError: the file cannot be written.
     """
-    check_picture(path)
+    check_picture(path, force=force)
     if path.suffix == ".svg":
         write_report_file(path, _poster(figure).replace(">", f"><style>{_style()}</style>", 1).encode())
     else:

@@ -133,7 +133,7 @@ WRITERS = {
         "devices probe --save board --folder .",
         is_profile,
     ),
-    "frontier": Writer("frontier {models}/student --sizes q4_0 -o f.svg", "f.svg", needs="llama_cpp"),
+    "frontier": Writer("frontier {models}/student --sizes q4_0 -o f.svg --force", "f.svg", needs="llama_cpp"),
     "demo": Writer("demo out", "out", is_whole=is_bundle),
     "run": Writer(
         "run {models}/bundle " + "word" * 40 + " --raw -n 1 --prefix-cache prefixes",

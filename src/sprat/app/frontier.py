@@ -63,6 +63,7 @@ def frontier(
     quality: str = "balanced",
     calibration: Sequence[str | os.PathLike[str]] = (),
     picture: str | os.PathLike[str] | None = None,
+    force: bool = False,
     progress: ReportProgress = no_progress,
 ) -> Frontier:
     """Measure the divergence of calibrated files of several sizes, and of llama-quantize's files of the same sizes.
@@ -74,6 +75,7 @@ def frontier(
         quality: ``"balanced"`` or ``"best"``.
         calibration: text files to calibrate with, beside a share of the packaged text.
         picture: a ``.svg`` or ``.png`` file to draw.
+        force: replace ``picture`` if it exists.
         progress: called for each tensor.
 
     Raises:
@@ -82,7 +84,7 @@ def frontier(
     """
     path, drawn = find_source(source), None if picture is None else checked_path(picture, "picture")
     if drawn is not None:
-        check_picture(drawn)
+        check_picture(drawn, force=force)
     _check(sizes, quality)
     profiles = [find_profile(name) for name in devices]
     checkpoint = Checkpoint.open(path)
@@ -105,7 +107,7 @@ def frontier(
         recipes = {size: planned_recipes(checkpoint.spec, size)[0] for size in sizes}
         points = measure_frontier(model, recipes, _STEPS[quality], profiles, progress)
     if drawn is not None:
-        write_picture(frontier_figure(path.name, points), drawn)
+        write_picture(frontier_figure(path.name, points), drawn, force=force)
     without = "llama-quantize's files are left out: pip install 'sprat[llamacpp]' compares with them"
     return Frontier(
         model=path.name,

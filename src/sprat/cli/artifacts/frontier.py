@@ -28,6 +28,7 @@ Examples:
 @click.option("--quality", type=click.Choice(["balanced", "best"]), default="balanced", show_default=True)
 @calibration_option("calibrate")
 @click.option("-o", "--output", metavar="FILE", help="Also draw the frontier: a .svg or .png file.")
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     *,
@@ -37,6 +38,7 @@ def command(
     quality: str,
     calibration: tuple[str, ...],
     output: str | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Show what the bytes of a file of SOURCE buy: KL divergence and same top token of calibrated files.
@@ -52,6 +54,7 @@ def command(
             quality=quality,
             calibration=calibration,
             picture=output,
+            force=force,
             progress=bar,
         )
     if as_json:
