@@ -32,7 +32,7 @@ from sprat.runtime.tokenizer.vocabulary import (
     split_merge,
 )
 
-__all__ = ["TokenizerFiles", "has_tokenizer", "read_generation_config", "read_vocabulary"]
+__all__ = ["TokenizerFiles", "has_tokenizer", "read_generation_config", "read_vocabulary", "unknown_ends"]
 
 _VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", TIKTOKEN_NAME)  # the first has most
 _Json = dict[str, Any]
@@ -70,7 +70,8 @@ class TokenizerFiles:
         self.config = _read(self.path.with_name(_CONFIG))
         self.special_map = _read(self.path.with_name(_SPECIAL_MAP))
         self.generation = read_generation_config(self.path.parent)
-        self.model = {"vocab_size": n_rows, **_read(self.path.with_name("config.json"))}
+        self.model = _read(self.path.with_name("config.json"))
+        self._n_rows = n_rows
         with _not_a_tokenizer(self.path):
             self.added = self._added_tokens()
 
@@ -83,7 +84,7 @@ class TokenizerFiles:
     def n_rows(self) -> int | None:
         """Rows of the embedding, if known."""
         rows = self.model.get("vocab_size")
-        return rows if isinstance(rows, int) else None
+        return rows if isinstance(rows, int) else self._n_rows
 
     def special(self, kind: str) -> str:
         """The text of ``bos``, ``eos``, ``unk`` or ``pad``, or ""; the config holds a string or an AddedToken."""
@@ -350,15 +351,29 @@ def _not_a_tokenizer(path: Path) -> Iterator[None]:
         raise TokenizerError(f"{path}: not a tokenizer ({error!r}); save it again") from error
 
 
+def unknown_ends(config: Mapping[str, Any], n_rows: int) -> list[int]:
+    """The ids of ``eos_token_id`` in a config that no token of a model with ``n_rows`` embeddings has.
+
+    Raises:
+        TokenizerError: the entry is neither an id nor a list of ids.
+    """
+    return [index for index in _ids(config, "eos_token_id") if not 0 <= index < n_rows]
+
+
 def _known_ids(config: Mapping[str, Any], name: str, texts: list[str]) -> list[int]:
-    """The ids in a config entry, which is an id or a list of ids; one that no token has, as -1, means none."""
+    """The ids in a config entry; one that no token has, as -1, means none."""
+    return [index for index in _ids(config, name) if 0 <= index < len(texts)]
+
+
+def _ids(config: Mapping[str, Any], name: str) -> list[int]:
+    """The ids in a config entry, which is an id or a list of ids."""
     value = config.get(name)
     values = value if isinstance(value, list) else [] if value is None else [value]
     if wrong := [index for index in values if type(index) is not int]:
         raise TokenizerError(
             f"{name} is {wrong[0]!r}; expected the id of a token, or a list of ids: correct the config"
         )
-    return [index for index in values if 0 <= index < len(texts)]
+    return values
 
 
 def _processors(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
