@@ -24,6 +24,6 @@ def end_token_warnings(folder: Path, n_rows: int) -> Iterator[str]:
         return
     files = TokenizerFiles(folder, n_rows)
     for name, config in (("config.json", files.model), ("generation_config.json", files.generation)):
-        if ids := unknown_ends(config, n_rows):
+        if ids := unknown_ends(config, n_rows, name):
             listed = ", ".join(map(str, ids[:3]))
             yield f"eos_token_id of {name} is no token of the {n_rows}, and ends no answer: {listed}"

@@ -64,6 +64,7 @@ _V3_DEFAULTS = {  # of transformers' DeepseekV3Config
     "v_head_dim": 128,
     "vocab_size": 129280,
 }
+_GLM_FLASH = ({47, 48}, 154880)  # layers with or without MTP, vocabulary, by which it recognizes GLM-4.7-Flash
 _KANANA_2 = (48, 128256)  # layers and vocabulary, by which it does so too
 
 
@@ -154,7 +155,10 @@ def _experts_from_gguf(fields: Fields, weights: WeightSource) -> MoESpec | None:
     """``None`` for a dense model (Youtu), whose keys of experts say nothing."""
     n_dense_layers, n_layers = (fields.size(name, 0, least=0) for name in ("leading_dense_block_count", "block_count"))
     if n_dense_layers != n_layers:
-        return MoESpec.from_gguf(fields, weights)
+        # as in llama.cpp: files of GLM-4.7-Flash by its first converter lack the key, as do those of V2
+        layers, vocabulary = _GLM_FLASH
+        is_glm = n_layers in layers and weights.weight("token_embd.weight").shape[0] == vocabulary
+        return MoESpec.from_gguf(fields, weights, scoring=Scoring.SIGMOID if is_glm else Scoring.SOFTMAX)
     fields.must_be({"expert_count": [0]})
     fields.ignore("expert_used_count", "expert_shared_count", "expert_feed_forward_length")
     fields.ignore("expert_weights_scale", "expert_weights_norm", "expert_gating_func")
