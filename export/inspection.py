@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import Any
 from sprat.errors import InputError, TokenizerError
 from sprat.export.onnx.stored_weights import stored_weights
 from sprat.export.source.checkpoint import Checkpoint
+from sprat.export.source.recognize.end_tokens import end_token_warnings
 from sprat.export.write.naming import model_id
 from sprat.export.write.tensor_groups import TensorSize, group_tensors
 from sprat.progress import ReportProgress, no_progress
@@ -196,7 +198,7 @@ def _gguf(file_path: Path, path: Path, kind: str, warnings: Iterable[str]) -> In
 
 def _onnx(file_path: Path, path: Path, kind: str, warnings: Iterable[str]) -> Inspection:
     file = ONNXFile.open(file_path)
-    notes = (*warnings, *_folder_notes(file_path.parent), *_folder_template_notes(file_path.parent))
+    notes = (*warnings, *_folder_notes(file_path.parent, file.spec), *_folder_template_notes(file_path.parent))
     return _inspection(path, kind, file.name, file.spec, stored_weights(file), _onnx_runtimes(file), notes)
 
 
@@ -208,7 +210,7 @@ def _checkpoint(path: Path, ignore_fields: Collection[str]) -> Inspection:
         tensors.append(TensorSize(name, format, math.prod(tensor.shape), nbytes))
     problems = checkpoint.problems()
     runtimes = (Runtime("sprat export", not problems, "; ".join(problems) or "a checkpoint; export it to run it"),)
-    notes = (*checkpoint.warnings, *_folder_notes(path), *_folder_template_notes(path))
+    notes = (*checkpoint.warnings, *_folder_notes(path, checkpoint.spec), *_folder_template_notes(path))
     return _inspection(path, "checkpoint", model_id(path.absolute()), checkpoint.spec, tensors, runtimes, notes)
 
 
@@ -296,9 +298,11 @@ def _tokenizer_notes(metadata: dict[str, Any]) -> list[str]:
     return [note, _end_note(lambda: Vocabulary.from_metadata(metadata))]
 
 
-def _folder_notes(folder: Path) -> Iterator[str]:
+def _folder_notes(folder: Path, spec: ModelSpec) -> Iterator[str]:
     """End tokens and sampling parameters in the tokenizer files of a folder."""
-    yield _end_note(lambda: read_vocabulary(TokenizerFiles(folder)))
+    yield _end_note(lambda: read_vocabulary(TokenizerFiles(folder, spec.vocab_size)))
+    with contextlib.suppress(TokenizerError):  # the note before says so
+        yield from end_token_warnings(folder, spec.vocab_size)
     try:
         yield _sampling_note(sampling_from_config(read_generation_config(folder), "generation_config.json"))
     except InputError as error:

@@ -12,6 +12,7 @@ import msgspec
 from sprat.export.artifacts import ArtifactWriter
 from sprat.export.options import ExportOptions
 from sprat.export.source.checkpoint import Checkpoint
+from sprat.export.source.recognize.end_tokens import end_token_warnings
 from sprat.export.write.chat_template import template_warnings
 from sprat.export.write.naming import model_id
 from sprat.export.write.writer import WrittenFile
@@ -70,6 +71,7 @@ def _source_warnings(checkpoint: Checkpoint, recipe: Recipe) -> list[str]:
     return [
         *(warning for warning in checkpoint.warnings if warning not in left_out),
         *llamacpp_differences(checkpoint.spec),
+        *end_token_warnings(checkpoint.path, checkpoint.spec.vocab_size),
         *_unused_entries(checkpoint.path),
     ]
 

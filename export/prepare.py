@@ -127,7 +127,7 @@ def _source_tokenizer_keys(checkpoint: Checkpoint) -> dict[str, Any]:
         sampling = sampling_from_config(
             read_generation_config(checkpoint.path), str(checkpoint.path / "generation_config.json")
         )
-        return {**metadata_from_sampling(sampling), **tokenizer_metadata(checkpoint.path)}
+        return {**metadata_from_sampling(sampling), **tokenizer_metadata(checkpoint.path, checkpoint.spec.vocab_size)}
     sampling = sampling_from_metadata(checkpoint.metadata)
     return {**metadata_from_sampling(sampling), **valid_keys(checkpoint.metadata)}
 

@@ -43,8 +43,8 @@ def modelfile(
         context: tokens to reserve the KV cache for.
     """
     lines = [f"FROM ./{file_name}", f"PARAMETER num_ctx {context}"]
-    lines += [f"PARAMETER {name} {sampling[name]:g}" for name in _PARAMETERS if name in sampling]
-    lines += [f"PARAMETER stop {json.dumps(text, ensure_ascii=False)}" for text in stop]
+    lines += [f"PARAMETER {name} {_number(name, sampling[name])}" for name in _PARAMETERS if name in sampling]
+    lines += [f"PARAMETER stop {_value(text)}" for text in stop]
     if turns is None:
         return "\n".join(lines) + "\n" + _NO_TEMPLATE
     if turns.system is None:
@@ -94,8 +94,25 @@ def _turn(turn: Turn) -> str:
 
 
 def _literal(text: str) -> str:
-    """``text`` as a Go string in an action: JSON's escapes are Go's, apart from the slash, which JSON leaves alone."""
-    return "{{ " + json.dumps(text, ensure_ascii=False) + " }}" if text else ""
+    """``text`` as a Go string in an action: JSON's escapes are Go's, apart from the slash, which JSON leaves alone.
+
+    Ollama drops what is not printable from a Modelfile, such as an ideographic space, so that is escaped, too.
+    """
+    return "{{ " + "".join(map(_escaped, json.dumps(text, ensure_ascii=False))) + " }}" if text else ""
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return character if character.isprintable() else f"\\U{code:08x}" if code > 0xFFFF else f"\\u{code:04x}"
+
+
+def _number(name: str, value: float) -> str:
+    return str(int(value)) if name == "top_k" else f"{value:g}"  # an integer has no exponent
+
+
+def _value(text: str) -> str:
+    """``text`` as a Modelfile's value, which has no escapes: what is between the quotes is taken as it is."""
+    return _quoted(text) if '"' in text or "\n" in text else f'"{text}"'
 
 
 def _quoted(text: str) -> str:

@@ -29,16 +29,17 @@ PROBE = (
 )
 
 
-def tokenizer_metadata(directory: str | Path) -> dict[str, Any]:
+def tokenizer_metadata(directory: str | Path, n_rows: int | None = None) -> dict[str, Any]:
     """The ``tokenizer.*`` keys for a checkpoint directory.
 
-    Arrays are lists of strings, int32 (types) and float32 (scores), padded to the config's ``vocab_size``.
+    Arrays are lists of strings, int32 (types) and float32 (scores), padded to the config's ``vocab_size``, or to
+    ``n_rows`` where config.json does not say.
 
     Raises:
         TokenizerError: there are no tokenizer files; llama.cpp has no pre-tokenizer for it; there are more tokens than
             embedding rows; or the keys, read back, give other ids than the checkpoint's tokenizer.
     """
-    files = TokenizerFiles(directory)
+    files = TokenizerFiles(directory, n_rows)
     tokenizer = Tokenizer.from_files(files)
     metadata = metadata_from_vocabulary(tokenizer.vocabulary)
     _verify(tokenizer, metadata, files)

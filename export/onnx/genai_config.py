@@ -16,6 +16,8 @@ from sprat.runtime.tokenizer.vocabulary import TokenizerModel, Vocabulary
 
 __all__ = ["genai_config"]
 
+_SEARCH = frozenset({"do_sample", "temperature", "top_k", "top_p", "repetition_penalty"})  # it has no min_p
+
 
 def genai_config(
     spec: ModelSpec, tokenizer: Mapping[str, Any], file_name: str, context: int | None = None
@@ -44,10 +46,17 @@ def genai_config(
             "max_length": min(context or DEFAULT_CONTEXT, spec.max_context),
             "past_present_share_buffer": True,
             "do_sample": False,
-            **config_from_sampling(sampling_from_metadata(tokenizer)),
+            **_sampling(spec, tokenizer),
         },
     }
     return msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n"
+
+
+def _sampling(spec: ModelSpec, tokenizer: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's parameters that onnxruntime-genai knows: an unknown one, or a larger top_k, and it loads nothing."""
+    found = config_from_sampling(sampling_from_metadata(tokenizer))
+    known = {name: value for name, value in found.items() if name in _SEARCH}
+    return known | ({"top_k": min(int(known["top_k"]), spec.vocab_size)} if "top_k" in known else {})
 
 
 def _decoder(spec: ModelSpec, attention: GroupedAttentionSpec, file_name: str) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class Fields:
         self._subject = subject
         self._prefix = prefix
         self._values = {name: value for name, value in values.items() if value is not None}
+        self._nulls = values.keys() - self._values.keys()
         self._taken: set[str] = set()
         self._ignored = ignored
         self.problems: list[str] = []
@@ -43,6 +44,20 @@ class Fields:
 
     def __contains__(self, name: object) -> bool:
         return name in self._values
+
+    def rename(self, aliases: Mapping[str, str]) -> None:
+        """Read fields under their other names: ``aliases`` maps each to the name that is read."""
+        for alias, name in aliases.items():
+            if alias not in self._values:
+                continue
+            value = self._values.pop(alias)
+            if self._values.setdefault(name, value) != value:
+                self.complain(name, f"and {alias} contradict each other: remove the wrong one")
+
+    def assume(self, defaults: Mapping[str, Any]) -> None:
+        """Give fields that are not in the mapping these values; ``null`` stays ``null``."""
+        for name in defaults.keys() - self._nulls:
+            self._values.setdefault(name, defaults[name])
 
     def size(self, name: str, default: int | None = None, *, least: int = 1) -> int:
         """A whole number of at least ``least``; required without a ``default``."""
@@ -87,12 +102,13 @@ class Fields:
         """Like :meth:`must_be`, for those of the fields that were not read yet."""
         self.must_be({name: values for name, values in expected.items() if name not in self._taken})
 
-    def all_must_be(self, name: str, expected: Any) -> None:
-        """Check a list, if present: every item must be ``expected``."""
+    def all_must_be(self, name: str, *expected: Any) -> None:
+        """Check a list, if present: every item must be one of ``expected``."""
         self._taken.add(name)
         value = self._values.get(name, [])
-        if not isinstance(value, list) or any(item != expected for item in value):
-            self.complain(name, f"is {_short(value)}; sprat supports only lists of {expected!r}")
+        if not isinstance(value, list) or any(item not in expected for item in value):
+            wanted = " or ".join(map(repr, expected))
+            self.complain(name, f"is {_short(value)}; sprat supports only lists of {wanted}")
 
     def check(self, name: str, is_valid: Callable[[Any], bool], wanted: str) -> None:
         """Check that a field, if present, is ``wanted``."""

@@ -117,7 +117,9 @@ def _read_yarn(fields: Fields, weights: WeightSource) -> YarnScaling:
         mscale = {"mscale": both, "mscale_all_dim": both}
     return YarnScaling(
         factor=fields.float32("rope.scaling.factor"),
-        original_max_position_embeddings=fields.size("rope.scaling.original_context_length"),
+        original_max_position_embeddings=fields.size(
+            "rope.scaling.original_context_length", fields.size("context_length")
+        ),
         beta_fast=fields.float32("rope.scaling.yarn_beta_fast", 32.0),
         beta_slow=fields.float32("rope.scaling.yarn_beta_slow", 1.0),
         **mscale,

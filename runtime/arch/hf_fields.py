@@ -57,36 +57,41 @@ def grouped_from_config(
     return ModelSpec(
         architecture=architecture,
         attention=attention,
-        rms_norm_eps=fields.number("rms_norm_eps", 1e-6),
+        rms_norm_eps=fields.number("rms_norm_eps"),
         rope=rope_from_config(fields, attention.head_dim, interleaved=interleaved),
         **common_from_config(fields),
     )
 
 
-def no_sliding_windows(fields: Fields, n_layers: int) -> None:
-    """Check that no layer has a sliding window.
+def no_sliding_windows(fields: Fields, spec: ModelSpec) -> None:
+    """Check that no layer has a sliding window shorter than the context.
 
     Qwen's are in the layers from ``max_window_layers`` on, unless ``layer_types`` says which.
     """
-    first = fields.size("max_window_layers", 28, least=0)
-    if first < n_layers and "layer_types" not in fields:
+    fields.ignore("max_window_layers", "layer_types", "use_sliding_window", "sliding_window")
+    if fields.flag("use_sliding_window", False) and _hides_nothing(fields, spec.max_context):
+        fields.all_must_be("layer_types", "full_attention", "sliding_attention")
+        return
+    first = fields.size("max_window_layers", 0, least=0)
+    if first < spec.n_layers and "layer_types" not in fields:
         fields.must_be({"use_sliding_window": [False]})
     fields.all_must_be("layer_types", "full_attention")
-    fields.ignore("use_sliding_window", "sliding_window")
 
 
-def latent_from_config(
-    fields: Fields, architecture: str, *, moe: MoESpec | None = None, tied: bool = False
-) -> ModelSpec:
+def _hides_nothing(fields: Fields, context: int) -> bool:
+    """Whether the sliding window, if there is one, is as long as the context."""
+    return "sliding_window" not in fields or fields.size("sliding_window") >= context
+
+
+def latent_from_config(fields: Fields, architecture: str, *, moe: MoESpec | None = None) -> ModelSpec:
     """A model with multi-head latent attention, such as DeepSeek-V3.
 
     Args:
         fields: of ``config.json``.
         architecture: ``general.architecture``.
         moe: the experts; ``None`` for dense MLPs.
-        tied: whether embeddings are tied in a config without ``tie_word_embeddings``.
     """
-    eps = fields.number("rms_norm_eps", 1e-6)
+    eps = fields.number("rms_norm_eps")
     attention = LatentAttentionSpec(
         n_heads=fields.size("num_attention_heads"),
         q_lora_rank=fields.size("q_lora_rank") if "q_lora_rank" in fields else None,
@@ -109,25 +114,20 @@ def latent_from_config(
         rms_norm_eps=eps,
         rope=rope_from_config(fields, attention.qk_rope_head_dim, interleaved=True),
         moe=moe,
-        **common_from_config(fields, tied=tied),
+        **common_from_config(fields),
     )
 
 
-def sigmoid_experts_from_config(
-    fields: Fields, *, n_dense_layers: int, scaling: float, n_groups: int, n_chosen_groups: int
-) -> MoESpec:
-    """DeepSeek-V3's routing (noaux_tc): sigmoid scores, and a bias for the selection only (arXiv 2412.19437, eq. 16).
-
-    ``scaling``, ``n_groups`` and ``n_chosen_groups`` are those of a config without the fields.
-    """
+def sigmoid_experts_from_config(fields: Fields, *, n_dense_layers: int) -> MoESpec:
+    """DeepSeek-V3's routing (noaux_tc): sigmoid scores, a bias for the selection only (arXiv 2412.19437, eq. 16)."""
     return experts_from_config(
         fields,
         n_dense_layers=n_dense_layers,
         scoring=Scoring.SIGMOID,
-        normalize=fields.flag("norm_topk_prob", True),
-        scaling=fields.number("routed_scaling_factor", scaling),
-        n_groups=fields.size("n_group", n_groups),
-        n_groups_per_token=fields.size("topk_group", n_chosen_groups),
+        normalize=fields.flag("norm_topk_prob"),
+        scaling=fields.number("routed_scaling_factor"),
+        n_groups=fields.size("n_group"),
+        n_groups_per_token=fields.size("topk_group"),
         group_score=GroupScore.TOP2_SUM,
         correction_bias=True,
     )
@@ -151,7 +151,7 @@ def experts_from_config(
     )
 
 
-def common_from_config(fields: Fields, *, tied: bool = False) -> dict[str, Any]:
+def common_from_config(fields: Fields) -> dict[str, Any]:
     """The fields of :class:`~sprat.runtime.arch.spec.ModelSpec` that have the same name in every config."""
     return {
         "vocab_size": fields.size("vocab_size"),
@@ -159,7 +159,7 @@ def common_from_config(fields: Fields, *, tied: bool = False) -> dict[str, Any]:
         "n_layers": fields.size("num_hidden_layers"),
         "intermediate_size": fields.size("intermediate_size"),
         "max_context": fields.size("max_position_embeddings"),
-        "tied_embeddings": fields.flag("tie_word_embeddings", tied),
+        "tied_embeddings": fields.flag("tie_word_embeddings", False),
     }
 
 
@@ -196,9 +196,9 @@ def _same_number(holders: Sequence[Fields], name: str, default: float) -> float:
 
 
 def _original_context(fields: Fields, scaling: Fields) -> int:
-    """Phi writes it outside the scaling, where transformers prefers it."""
+    """Phi writes it outside the scaling, where transformers prefers it; without it the context is not extended."""
     name = "original_max_position_embeddings"
-    return int(_same_number([scaling, fields], name, 0.0)) or scaling.size(name)
+    return int(_same_number([scaling, fields], name, 0.0)) or fields.size("max_position_embeddings")
 
 
 def _no_scaling(fields: Fields, scaling: Fields, dim: int, theta: float) -> None:

@@ -95,16 +95,25 @@ class MoESpec:
         }
 
     @classmethod
-    def from_gguf(cls, fields: Fields, weights: WeightSource, *, normalize: bool = False) -> MoESpec:
+    def from_gguf(
+        cls,
+        fields: Fields,
+        weights: WeightSource,
+        *,
+        normalize: bool = False,
+        scoring: Scoring = Scoring.SOFTMAX,
+    ) -> MoESpec:
         """Read the keys of :meth:`gguf_keys`; the correction bias is a tensor.
 
         Args:
             fields: the keys.
             weights: the tensors.
             normalize: of a file without ``expert_weights_norm``.
+            scoring: of a file without ``expert_gating_func``.
         """
         n_dense_layers = fields.size("leading_dense_block_count", 0, least=0)
-        scoring = fields.choice("expert_gating_func", _GATING, 1)
+        if "expert_gating_func" in fields:
+            scoring = fields.choice("expert_gating_func", _GATING)
         return cls(
             n_routed_experts=fields.size("expert_count"),
             n_shared_experts=fields.size("expert_shared_count", 0, least=0),

@@ -53,8 +53,11 @@ def sampling_from_config(config: Mapping[str, Any], source: str = "generation_co
     """The parameters in a generation config; ``do_sample: false`` means greedy, as in transformers.
 
     Raises:
-        InputError: a value is out of its range; the message names ``source`` and all such values.
+        InputError: a value is out of its range, and the message names ``source`` and all such values; or ``do_sample``
+            is neither true nor false.
     """
+    if not isinstance(chosen := config.get("do_sample"), bool | None):
+        raise InputError(f"{source}: do_sample is {chosen!r}, expected true or false; correct the file")
     values = {name: config[theirs] for name, (theirs, _) in _NAMES.items() if config.get(theirs) is not None}
     if config.get("do_sample") is False:
         values["temperature"] = 0.0

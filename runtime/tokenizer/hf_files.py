@@ -32,7 +32,7 @@ from sprat.runtime.tokenizer.vocabulary import (
     split_merge,
 )
 
-__all__ = ["TokenizerFiles", "has_tokenizer", "read_generation_config", "read_vocabulary"]
+__all__ = ["TokenizerFiles", "has_tokenizer", "read_generation_config", "read_vocabulary", "unknown_ends"]
 
 _VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", TIKTOKEN_NAME)  # the first has most
 _Json = dict[str, Any]
@@ -40,6 +40,7 @@ _SPECIAL = ("bos", "eos", "unk", "pad")
 _KINDS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _STANDARD = tuple(f"{kind}_token" for kind in _KINDS)
 _CONFIG, _SPECIAL_MAP, _ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+_MODEL, _GENERATION = "config.json", "generation_config.json"
 # llama.cpp's names for a pre-tokenizer that differ by the model: name, pre-tokenizer, a token that the model has
 _NAMED_BY_TOKEN = (
     ("deepseek-r1-qwen", "qwen2", "<｜begin▁of▁sentence｜>"),
@@ -70,7 +71,8 @@ class TokenizerFiles:
         self.config = _read(self.path.with_name(_CONFIG))
         self.special_map = _read(self.path.with_name(_SPECIAL_MAP))
         self.generation = read_generation_config(self.path.parent)
-        self.model = {"vocab_size": n_rows, **_read(self.path.with_name("config.json"))}
+        self.model = _read(self.path.with_name(_MODEL))
+        self._n_rows = n_rows
         with _not_a_tokenizer(self.path):
             self.added = self._added_tokens()
 
@@ -83,7 +85,7 @@ class TokenizerFiles:
     def n_rows(self) -> int | None:
         """Rows of the embedding, if known."""
         rows = self.model.get("vocab_size")
-        return rows if isinstance(rows, int) else None
+        return rows if isinstance(rows, int) else self._n_rows
 
     def special(self, kind: str) -> str:
         """The text of ``bos``, ``eos``, ``unk`` or ``pad``, or ""; the config holds a string or an AddedToken."""
@@ -146,7 +148,7 @@ def has_tokenizer(folder: Path) -> bool:
 
 def read_generation_config(folder: Path) -> _Json:
     """The generation_config.json of a folder, with or without a tokenizer; empty if it does not exist."""
-    return _read(folder / "generation_config.json")
+    return _read(folder / _GENERATION)
 
 
 def _find(path: Path) -> Path:
@@ -225,13 +227,13 @@ def _finish(files: TokenizerFiles, vocabulary: Vocabulary) -> Vocabulary:
     """Add what the configs say: added tokens, padding to the rows of the embedding, special ids."""
     texts, types, scores = _with_added(files, vocabulary)
     ids = {text: index for index, text in enumerate(texts)}
-    named = {kind: _known_ids(files.model, f"{kind}_token_id", texts) for kind in _SPECIAL}
+    named = {kind: _known_ids(files.model, f"{kind}_token_id", texts, _MODEL) for kind in _SPECIAL}
     own = {kind: getattr(vocabulary, f"{kind}_id") for kind in _SPECIAL}
     special = {
         kind: ids.get(files.special(kind), next(iter(named[kind]), None) if own[kind] is None else own[kind])
         for kind in _SPECIAL
     }
-    ends = [special["eos"], *named["eos"], *_known_ids(files.generation, "eos_token_id", texts)]
+    ends = [special["eos"], *named["eos"], *_known_ids(files.generation, "eos_token_id", texts, _GENERATION)]
     add_bos = files.config.get("add_bos_token")
     return dataclasses.replace(
         vocabulary,
@@ -350,15 +352,29 @@ def _not_a_tokenizer(path: Path) -> Iterator[None]:
         raise TokenizerError(f"{path}: not a tokenizer ({error!r}); save it again") from error
 
 
-def _known_ids(config: Mapping[str, Any], name: str, texts: list[str]) -> list[int]:
-    """The ids in a config entry, which is an id or a list of ids; one that no token has, as -1, means none."""
+def unknown_ends(config: Mapping[str, Any], n_rows: int, source: str) -> list[int]:
+    """The ids of ``eos_token_id`` in the config ``source`` that no token of a model with ``n_rows`` embeddings has.
+
+    Raises:
+        TokenizerError: the entry is neither an id nor a list of ids.
+    """
+    return [index for index in _ids(config, "eos_token_id", source) if not 0 <= index < n_rows]
+
+
+def _known_ids(config: Mapping[str, Any], name: str, texts: list[str], source: str) -> list[int]:
+    """The ids in an entry of the config ``source``; one that no token has, as -1, means none."""
+    return [index for index in _ids(config, name, source) if 0 <= index < len(texts)]
+
+
+def _ids(config: Mapping[str, Any], name: str, source: str) -> list[int]:
+    """The ids in a config entry, which is an id or a list of ids."""
     value = config.get(name)
     values = value if isinstance(value, list) else [] if value is None else [value]
     if wrong := [index for index in values if type(index) is not int]:
         raise TokenizerError(
-            f"{name} is {wrong[0]!r}; expected the id of a token, or a list of ids: correct the config"
+            f"{source}: {name} is {wrong[0]!r}; expected the id of a token, or a list of ids: correct the file"
         )
-    return [index for index in values if 0 <= index < len(texts)]
+    return values
 
 
 def _processors(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:

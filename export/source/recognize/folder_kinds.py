@@ -11,7 +11,7 @@ __all__ = ["is_pointer", "refuse_pointers", "what_folder"]
 
 _POINTER = b"version https://git-lfs.github.com/spec/v1"  # the first line, by Git LFS's specification
 _MAX_POINTER_BYTES = 1024
-_SNAPSHOTS = "snapshots"
+_SNAPSHOTS, _REPOSITORY = "snapshots", "models--"
 _MARKS = {  # file or pattern -> what the folder is, and the remedy
     "adapter_config.json": "a PEFT adapter without its base model; export the base model with --lora {folder}",
     "adapter_model.safetensors": "a PEFT adapter without its base model; export the base model with --lora {folder}",
@@ -27,6 +27,7 @@ _MARKS = {  # file or pattern -> what the folder is, and the remedy
     "*.onnx": "an ONNX model; export the checkpoint that it was made from",
     "*.ckpt.index": "a TensorFlow checkpoint; download the one in safetensors",
     "*.incomplete": "an unfinished download; run the download again",
+    ".cache/huggingface/download/**/*.incomplete": "an unfinished download; run `hf download` again",  # --local-dir
 }
 
 
@@ -61,11 +62,14 @@ def what_folder(folder: Path) -> str | None:
     if snapshots := sorted((folder / _SNAPSHOTS).glob("*/config.json")):
         listed = summarize((str(config.parent) for config in snapshots), 3)
         return f"{folder}: the root of a model in the Hugging Face cache; pass a snapshot in it: {listed}"
-    if repositories := sorted(path.name for path in folder.glob("models--*")):
+    if repositories := sorted(path.name for path in folder.glob(f"{_REPOSITORY}*")):
         return f"{folder}: the Hugging Face cache itself; pass a snapshot of one model: {summarize(repositories, 3)}"
     for pattern, what in _MARKS.items():
         if any(folder.glob(pattern)):
             return f"{folder}: {what.format(folder=folder)}"
+    if folder.parent.name == _SNAPSHOTS and folder.parent.parent.name.startswith(_REPOSITORY):
+        name = folder.parent.parent.name.removeprefix(_REPOSITORY).replace("--", "/")
+        return f"{folder}: the Hugging Face cache has only a part of {name}; complete it: hf download {name}"
     if inner := sorted(str(config.parent) for config in folder.glob("*/config.json")):
         return (
             f"{folder}: contains no checkpoint itself, but its subfolders do; pass one of them: {summarize(inner, 3)}"

@@ -21,6 +21,50 @@ from sprat.runtime.weights import WeightSource
 __all__ = ["DeepSeek2"]
 
 _V2_LITE_LAYERS = {26, 27}  # by which llama.cpp recognizes a model without q_lora
+_V2_DEFAULTS = {  # of transformers' DeepseekV2Config
+    "first_k_dense_replace": 0,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "kv_lora_rank": 512,
+    "max_position_embeddings": 2048,
+    "moe_intermediate_size": 1407,
+    "n_routed_experts": 64,
+    "n_shared_experts": 2,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "q_lora_rank": 1536,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "rms_norm_eps": 1e-6,
+    "routed_scaling_factor": 1.0,
+    "topk_method": "greedy",
+    "v_head_dim": 128,
+    "vocab_size": 102400,
+}
+_V3_DEFAULTS = {  # of transformers' DeepseekV3Config
+    "first_k_dense_replace": 3,
+    "hidden_size": 7168,
+    "intermediate_size": 18432,
+    "kv_lora_rank": 512,
+    "max_position_embeddings": 4096,
+    "moe_intermediate_size": 2048,
+    "n_group": 8,
+    "n_routed_experts": 256,
+    "n_shared_experts": 1,
+    "norm_topk_prob": True,
+    "num_attention_heads": 128,
+    "num_experts_per_tok": 8,
+    "num_hidden_layers": 61,
+    "q_lora_rank": 1536,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "rms_norm_eps": 1e-6,
+    "routed_scaling_factor": 2.5,
+    "topk_group": 4,
+    "v_head_dim": 128,
+    "vocab_size": 129280,
+}
+_GLM_FLASH = ({47, 48}, 154880)  # layers with or without MTP, vocabulary, by which it recognizes GLM-4.7-Flash
 _KANANA_2 = (48, 128256)  # layers and vocabulary, by which it does so too
 
 
@@ -80,16 +124,18 @@ class DeepSeek2(Architecture, name="deepseek2"):
         ]
 
     def _v2(self, fields: Fields) -> ModelSpec:
+        fields.rename({"num_experts": "n_routed_experts"})
+        fields.assume(_V2_DEFAULTS)
         # norm_topk_prob: DeepSeek's code normalizes instead of scaling, transformers' ignores it; no checkpoint sets it
         fields.must_be({"scoring_func": ["softmax"], "norm_topk_prob": [False]})
-        limited = fields.choice("topk_method", {"greedy": False, "group_limited_greedy": True}, "greedy")
+        limited = fields.choice("topk_method", {"greedy": False, "group_limited_greedy": True})
         n_groups, n_chosen = fields.size("n_group", 1), fields.size("topk_group", 1)
         moe = experts_from_config(
             fields,
             n_dense_layers=fields.size("first_k_dense_replace", least=0),
             scoring=Scoring.SOFTMAX,
             normalize=False,
-            scaling=fields.number("routed_scaling_factor", 1.0),
+            scaling=fields.number("routed_scaling_factor"),
             n_groups=n_groups if limited else 1,
             n_groups_per_token=n_chosen if limited else 1,
             group_score=GroupScore.MAX,
@@ -97,11 +143,11 @@ class DeepSeek2(Architecture, name="deepseek2"):
         return latent_from_config(fields, self.name, moe=moe)
 
     def _v3(self, fields: Fields) -> ModelSpec:
+        fields.rename({"num_local_experts": "n_routed_experts"})
+        fields.assume(_V3_DEFAULTS)
         fields.must_be({"scoring_func": ["sigmoid"], "topk_method": ["noaux_tc"], "rope_interleave": [True]})
         n_dense_layers = fields.size("first_k_dense_replace", least=0)
-        moe = sigmoid_experts_from_config(
-            fields, n_dense_layers=n_dense_layers, scaling=2.5, n_groups=8, n_chosen_groups=4
-        )
+        moe = sigmoid_experts_from_config(fields, n_dense_layers=n_dense_layers)
         return latent_from_config(fields, self.name, moe=moe)
 
 
@@ -109,7 +155,10 @@ def _experts_from_gguf(fields: Fields, weights: WeightSource) -> MoESpec | None:
     """``None`` for a dense model (Youtu), whose keys of experts say nothing."""
     n_dense_layers, n_layers = (fields.size(name, 0, least=0) for name in ("leading_dense_block_count", "block_count"))
     if n_dense_layers != n_layers:
-        return MoESpec.from_gguf(fields, weights)
+        # as in llama.cpp: files of GLM-4.7-Flash by its first converter lack the key, as do those of V2
+        layers, vocabulary = _GLM_FLASH
+        is_glm = n_layers in layers and weights.weight("token_embd.weight").shape[0] == vocabulary
+        return MoESpec.from_gguf(fields, weights, scoring=Scoring.SIGMOID if is_glm else Scoring.SOFTMAX)
     fields.must_be({"expert_count": [0]})
     fields.ignore("expert_used_count", "expert_shared_count", "expert_feed_forward_length")
     fields.ignore("expert_weights_scale", "expert_weights_norm", "expert_gating_func")

@@ -16,6 +16,19 @@ from sprat.runtime.weights import WeightSource
 
 __all__ = ["Qwen2"]
 
+_DEFAULTS = {  # of transformers' Qwen2Config
+    "hidden_size": 4096,
+    "intermediate_size": 22016,
+    "max_position_embeddings": 32768,
+    "max_window_layers": 28,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 32,
+    "rms_norm_eps": 1e-6,
+    "sliding_window": 4096,
+    "vocab_size": 151936,
+}
+
 
 class Qwen2(Architecture, name="qwen2"):
     """Dense Qwen2 models; sliding windows are not implemented."""
@@ -38,7 +51,8 @@ class Qwen2(Architecture, name="qwen2"):
         return []
 
     def _from_config(self, fields: Fields) -> ModelSpec:
+        fields.assume(_DEFAULTS)
         fields.must_be({"use_mrope": [False]})
         spec = grouped_from_config(fields, self.name, interleaved=False, bias=True)
-        no_sliding_windows(fields, spec.n_layers)
+        no_sliding_windows(fields, spec)
         return spec

@@ -13,6 +13,20 @@ from sprat.runtime.weights import WeightSource
 
 __all__ = ["Qwen3"]
 
+_DEFAULTS = {  # of transformers' Qwen3Config
+    "head_dim": 128,
+    "hidden_size": 4096,
+    "intermediate_size": 22016,
+    "max_position_embeddings": 32768,
+    "max_window_layers": 28,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 32,
+    "rms_norm_eps": 1e-6,
+    "sliding_window": 4096,
+    "vocab_size": 151936,
+}
+
 
 class Qwen3(Architecture, name="qwen3"):
     """Dense Qwen3; sliding windows are not implemented."""
@@ -29,6 +43,7 @@ class Qwen3(Architecture, name="qwen3"):
         return grouped_from_gguf(fields, self.name, weights, interleaved=False)
 
     def _from_config(self, fields: Fields) -> ModelSpec:
+        fields.assume(_DEFAULTS)
         spec = grouped_from_config(fields, self.name, interleaved=False, qk_norm=True)
-        no_sliding_windows(fields, spec.n_layers)
+        no_sliding_windows(fields, spec)
         return spec

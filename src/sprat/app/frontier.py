@@ -89,7 +89,7 @@ def frontier(
     profiles = [find_profile(name) for name in devices]
     checkpoint = Checkpoint.open(path)
     _check_size(checkpoint)
-    tokenizer = checkpoint.metadata or tokenizer_metadata(checkpoint.path)
+    tokenizer = checkpoint.metadata or tokenizer_metadata(checkpoint.path, checkpoint.spec.vocab_size)
     sequences = calibration_sequences(tokenizer, [Path(file) for file in calibration])
     if calibration:  # as the export does
         sequences = with_packaged(sequences, tokenizer)

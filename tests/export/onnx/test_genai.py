@@ -1,5 +1,7 @@
 """Dense models in unmodified onnxruntime-genai, against sprat's reference model."""
 
+import json
+
 import numpy as np
 import pytest
 from tiny_checkpoint import write_checkpoint
@@ -58,3 +60,30 @@ def test_a_second_prompt_continues_from_the_cache(exported):
         generator.append_tokens(np.array([PROMPT], np.int32))
     logits = generator.get_logits().reshape(-1, checkpoint.spec.vocab_size)[-1]
     np.testing.assert_allclose(logits, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("sampling", "search"),
+    [
+        ({"min_p": 0.05, "temperature": 0.6, "do_sample": True}, {"temperature": 0.6}),
+        ({"top_k": 1_000_000, "top_p": 1.0}, {"top_k": 512, "top_p": 1.0}),
+        ({"top_k": 0, "temperature": 5.0}, {"top_k": 0, "temperature": 5.0}),
+        ({"repetition_penalty": 1.1}, {"repetition_penalty": 1.1}),
+        ({"temperature": 0.0}, {"do_sample": False}),
+    ],
+)
+def test_it_loads_and_samples_with_the_models_parameters(sampling, search, tmp_path):
+    """It refuses parameters that it does not know, such as min_p, and a top_k above the vocabulary."""
+    source = write_checkpoint(tmp_path / "tiny", "qwen2")
+    (source / "generation_config.json").write_text(json.dumps(sampling))
+    folder = export(source, tmp_path / "out", quant="int8", formats=("onnx",)).path
+    written = json.loads((folder / "genai_config.json").read_text())["search"]
+    assert search.items() <= written.items()
+    assert written.keys() <= {*search, "max_length", "past_present_share_buffer", "do_sample"}
+    model = genai.Model(str(folder))
+    params = genai.GeneratorParams(model)
+    params.set_search_options(max_length=32)
+    generator = genai.Generator(model, params)
+    generator.append_tokens(np.array([PROMPT], np.int32))
+    generator.generate_next_token()
+    assert len(generator.get_sequence(0)) == len(PROMPT) + 1

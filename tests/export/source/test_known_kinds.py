@@ -67,12 +67,22 @@ def test_a_large_file_that_begins_like_a_pointer_is_none(tmp_path):
         (["__0_0.distcp"], "a sharded checkpoint of PyTorch"),
         (["model.onnx"], "an ONNX model"),
         (["model.safetensors.incomplete"], "an unfinished download"),
+        (["config.json", ".cache/huggingface/download/x=.incomplete"], "an unfinished download"),  # with --local-dir
     ],
 )
 def test_folders_of_other_kinds(names, named, tmp_path):
     for name in names:
-        (tmp_path / name).write_bytes(b"{}")
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"{}" if name != "config.json" else json.dumps(CONFIGS["qwen2"]).encode())
     assert named in reason(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "README.md"])
+def test_a_snapshot_without_weights_says_what_downloads_them(name, tmp_path):
+    snapshot = tmp_path / "models--org--name" / "snapshots" / "abc123"
+    snapshot.mkdir(parents=True)
+    (snapshot / name).write_text(json.dumps(CONFIGS["qwen2"]))
+    assert reason(snapshot).endswith("has only a part of org/name; complete it: hf download org/name")
 
 
 def test_the_root_of_a_model_in_the_cache_names_its_snapshots(tmp_path):

@@ -61,7 +61,6 @@ def test_both_spellings_of_rope_stand_side_by_side_when_equal(name):
             {"original_max_position_embeddings": 4096},
             "original_max_position_embeddings is 8192.0 and",
         ),
-        (LLAMA, {"rope_scaling": {"type": "yarn", "factor": 4.0}}, "original_max_position_embeddings is missing"),
     ],
 )
 def test_contradicting_spellings_are_an_error(config, changes, problem):

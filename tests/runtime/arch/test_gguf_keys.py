@@ -254,3 +254,18 @@ def test_yarn_that_llamacpp_computes_otherwise_is_told(changes, difference):
     spec = spec_from_metadata({key: value for key, value in metadata.items() if value is not None}, weights)
     differences = llamacpp_differences(spec)
     assert [difference in text for text in differences] == ([True] if difference else [])
+
+
+@pytest.mark.parametrize("name", ["GLM-4.7-Flash", "DeepSeek-V2-Lite", "DeepSeek-V2", "Qwen3-30B-A3B"])
+def test_a_file_without_a_gating_function_has_the_one_that_llamacpp_takes(name):
+    """Sigmoid for GLM-4.7-Flash, which llama.cpp knows by its layers and vocabulary, softmax for all others."""
+    spec = spec_from_config(PUBLISHED[name])
+    metadata, weights = file_of(spec)
+    del metadata[f"{spec.architecture}.expert_gating_func"]
+    assert spec_from_metadata(metadata, weights) == spec
+
+
+def test_yarn_without_an_original_context_takes_the_context():
+    metadata, weights = file_of(LITE)
+    del metadata["deepseek2.rope.scaling.original_context_length"]
+    assert spec_from_metadata(metadata, weights).rope.scaling.original_max_position_embeddings == LITE.max_context

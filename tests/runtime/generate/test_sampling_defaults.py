@@ -94,3 +94,9 @@ def test_the_description_says_whose_a_parameter_is():
     assert describe_sampling({"temperature": 0.6}) == (
         "temperature 0.6 (the model's); top_k 40, top_p 0.95, min_p 0.05, repeat_penalty 1 (sprat's defaults)"
     )
+
+
+@pytest.mark.parametrize("value", ["false", 0, 1, []])
+def test_do_sample_that_is_no_boolean_is_an_error(value):
+    with pytest.raises(InputError, match=r"do_sample is .*expected true or false"):
+        sampling_from_config({"do_sample": value, "temperature": 0.6})

@@ -153,7 +153,7 @@ def test_an_end_token_that_is_no_id_is_an_error(tmp_path, name, value):
     path = folder / name
     config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     path.write_text(json.dumps(config | {"eos_token_id": value}), encoding="utf-8")
-    with pytest.raises(TokenizerError, match=r"eos_token_id is .*expected the id of a token"):
+    with pytest.raises(TokenizerError, match=rf"^{name}: eos_token_id is .*expected the id of a token"):
         Tokenizer.from_file(folder)
 
 
