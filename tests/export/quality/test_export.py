@@ -206,3 +206,13 @@ def test_the_digest_of_a_calibrated_export_does_not_depend_on_what_it_chose(sour
     after = calibrate(before, options, no_progress)
     assert after.recipe != before.recipe
     assert calibration_digest(after, options) == calibration_digest(before, options)
+
+
+def test_only_bytes_in_files_are_said_to_resume(source, tmp_path, text):
+    """Layers that were measured and tensors that were rounded in memory are none."""
+    seen = []
+    result = export(source, tmp_path / "out", quality="balanced", progress=seen.append, **text)
+    written = [state for state in seen if state.resumes]
+    assert {state.total for state in written} == {file_of(result).stat().st_size}
+    assert any(state.what.startswith("feedback: ") for state in seen if not state.resumes)
+    assert seen.index(written[0]) > max(seen.index(state) for state in seen if state.what == "comparing")
