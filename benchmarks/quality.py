@@ -84,6 +84,8 @@ _HAND = "hand"  # llama-quantize with --tensor-type, in place of a mix
 _SHARES = {"student": (0.70, 0.78), "smollm2": (0.84, 0.92)}  # of the mix's bytes: two files around its divergence
 
 _N_PROBLEMS = 200
+_N_PROSE = 40
+_TRAIN_SEED = 4
 _WINDOW = 512
 _N_ANSWERS = 60  # of the teacher
 _TOPICS = ("context-managers", "naming", "customization", "try", "execmodel")  # of Python's reference
@@ -107,11 +109,14 @@ class Model:
     held_out: list[I32Array]
 
 
-def student(folder: Path) -> Model:
-    """The packaged student, with texts of its tasks."""
+def student(folder: Path, seed: int = 1) -> Model:
+    """The packaged student, with texts of its tasks: another ``seed`` draws all of them anew."""
     source = sprat.demo.path()
     tokenizer = Tokenizer.from_gguf(tokenizer_metadata(source))
-    train = [itertools.islice(task.problems(Split.TRAIN, seed=5), _N_PROBLEMS) for task in (arithmetic, home)]
+    train = [
+        itertools.islice(task.problems(Split.TRAIN, seed=_TRAIN_SEED + seed), _N_PROBLEMS)
+        for task in (arithmetic, home)
+    ]
     files = []
     for number, problem in enumerate(itertools.chain.from_iterable(train)):
         files.append(folder / "train" / f"{number:03}.txt")
@@ -121,9 +126,9 @@ def student(folder: Path) -> Model:
         problem
         for task in (arithmetic, home)
         for split, n in ((Split.HELD_OUT, 40), (Split.UNSEEN, 20))
-        for problem in itertools.islice(task.problems(split, seed=1), n)
+        for problem in itertools.islice(task.problems(split, seed=seed), n)
     ]
-    held_out += prose.held_out_texts(limit=40)
+    held_out += prose.held_out_texts(limit=seed * _N_PROSE)[-_N_PROSE:]
     sequences = [tokenizer.encode(_as_text(p), add_bos=True, parse_special=True) for p in held_out]
     unquantized = export(source, folder / "student-bf16", quant="bf16", align=32).bundle.artifact("gguf")
     return Model(source, unquantized, files, [np.asarray(ids, np.int32) for ids in sequences])
@@ -261,6 +266,9 @@ def main() -> None:
     parser.add_argument("--cases", default=",".join(CASES), help="comma-separated")
     parser.add_argument("--held-out", type=Path, nargs="*", default=[], help="other held-out text for SmolLM2")
     parser.add_argument("--windows", type=int, default=10, help="held-out windows of 512 tokens for SmolLM2")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="other texts of the student's tasks; 1 to 3: other prose, too"
+    )
     parser.add_argument("--json", action="store_true", help="print only the JSON object")
     options = parser.parse_args()
     wanted = {name: CASES[name] for name in options.cases.split(",")}
@@ -274,7 +282,7 @@ def main() -> None:
             if kind == "smollm2" and options.gguf is None:
                 parser.error("--gguf is needed for the cases of SmolLM2")
             model = (
-                student(folder)
+                student(folder, options.seed)
                 if kind == "student"
                 else smollm2(folder, options.gguf, options.held_out, options.windows)
             )

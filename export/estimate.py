@@ -18,6 +18,7 @@ from sprat.export.calibrated import quality_seconds, wanted_quality, with_fast_f
 from sprat.export.manifest import recipe_name
 from sprat.export.options import ExportKeywords, ExportOptions
 from sprat.export.prepare import PreparedExport, prepare
+from sprat.export.quality.budget import Tensors, formats_bytes, outermost
 from sprat.export.quality.options import QualityOptions
 from sprat.export.quality.timing import QualityTime
 from sprat.export.source.checkpoint import Checkpoint
@@ -127,10 +128,12 @@ def _about_calibration(prepared: PreparedExport, wanted: QualityOptions) -> list
     target = wanted.target
     n_weights = sum(group.n_weights for group in next(iter(prepared.artifacts.values())).groups)
     limit = target.file_bytes or (target.bits_per_weight and int(target.bits_per_weight * n_weights / 8))
-    size = f"the model's file will take at most about {human_bytes(limit)}" if limit else "the size may differ"
+    tensors = Tensors.of(prepared.checkpoint.shapes, prepared.recipe, wanted.file_format)
+    largest = formats_bytes(tensors, outermost(tensors, max))  # more is not needed for any size
+    size = f"will take at most about {human_bytes(min(limit, largest))}" if limit else "may differ in size"
     return [
         f"--quality {wanted.level} chooses formats during the export: shown are those of "
-        f"{recipe_name(prepared.recipe)}, {size}"
+        f"{recipe_name(prepared.recipe)}, the model's file {size}"
     ]
 
 

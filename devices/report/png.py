@@ -38,15 +38,22 @@ def write_pngs(figures: Iterable[Figure], folder: Path) -> list[Path]:
 
 
 def check_picture(path: Path, *, force: bool = False) -> None:
-    """Check that a picture can have this name.
+    """Check, before what it shows is measured, that a picture can have this name and be drawn.
 
     Raises:
-        InputError: another suffix than ``.svg`` and ``.png``, or the name is taken; ``force`` replaces a file.
+        InputError: another suffix than ``.svg`` and ``.png``, the name is taken, or the folder can be neither written
+            nor created; ``force`` replaces a file.
+        BackendError: as :func:`write_pngs`, of a PNG.
     """
     if path.suffix not in {".svg", ".png"}:
         raise InputError(f"{path}: a picture is a .svg or .png file; give one of these names")
     if os.path.lexists(path) and not (force and path.is_file()):
         raise InputError(f"{path}: exists; choose another name, or replace a file with --force")
+    nearest = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise InputError(f"{path}: {nearest} is not a folder that can be written; choose another place")
+    if path.suffix == ".png":
+        _check_font()
 
 
 def write_picture(figure: Figure, path: Path, *, force: bool = False) -> None:
@@ -61,7 +68,6 @@ def write_picture(figure: Figure, path: Path, *, force: bool = False) -> None:
     if path.suffix == ".svg":
         write_report_file(path, _poster(figure).replace(">", f"><style>{_style()}</style>", 1).encode())
     else:
-        _check_font()
         write_report_file(path, _render(_poster(figure)))
 
 

@@ -24,6 +24,9 @@ __all__ = [
     "allocate_file",
     "allocate_target",
     "allocated_formats",
+    "check_target",
+    "formats_bytes",
+    "outermost",
     "tensor_bytes",
 ]
 
@@ -104,13 +107,59 @@ def tensor_bytes(shape: tuple[int, ...], format: BlockFormat) -> int:
     return math.prod(shape[:-1]) * format.row_bytes(shape[-1])
 
 
+def formats_bytes(tensors: Tensors, formats: Mapping[str, BlockFormat]) -> int:
+    """Packed size of all tensors."""
+    return sum(tensor_bytes(tensors.shapes[name], format) for name, format in formats.items())
+
+
+def outermost(tensors: Tensors, end: Callable[..., BlockFormat]) -> dict[str, BlockFormat]:
+    """All tensors in their smallest formats, or in their largest ones: ``end`` is ``min`` or ``max``."""
+    picked = {
+        name: end(formats, key=lambda format, shape=tensors.shapes[name]: tensor_bytes(shape, format))
+        for name, formats in tensors.choices.items()
+    }
+    return {name: picked.get(name) or tensors.fixed[name] for name in tensors.shapes}
+
+
+def check_target(tensors: Tensors, target: Target, file_size: Callable[[Allocation], int]) -> None:
+    """Check that a size can be reached, before anything is measured for it.
+
+    Raises:
+        InputError: the smallest formats exceed it.
+    """
+    smallest = outermost(tensors, min)
+    if target.file_bytes is not None:
+        _check_file(target.file_bytes, file_size(Allocation(smallest, 0.0)))
+    elif target.bits_per_weight is not None:
+        nbytes = formats_bytes(tensors, smallest)
+        if _bits_budget(tensors, target.bits_per_weight) < nbytes:
+            bits = 8 * nbytes / tensors.n_weights
+            least = math.ceil(bits * 100) / 100
+            raise InputError(
+                f"--target-bpw {target.bits_per_weight:g}: no file of this model is so small: its smallest formats "
+                f"take {bits:.4g} bits per weight; give at least {least:g}"
+            )
+
+
+def _bits_budget(tensors: Tensors, bits_per_weight: float) -> int:
+    return int(bits_per_weight * tensors.n_weights / 8)
+
+
+def _check_file(target: int, smallest: int) -> None:
+    if smallest > target:
+        raise InputError(
+            f"{human_bytes(target)} hold no file of this model: its smallest formats take {human_bytes(smallest)} "
+            f"({smallest:,} bytes); give a larger size"
+        )
+
+
 def allocate_bytes(tensors: Tensors, cost: Cost, budget: int) -> Allocation:
     """The formats with the least cost in ``budget`` bytes of all tensors.
 
     Raises:
         InputError: the smallest formats exceed the budget.
     """
-    fixed = sum(tensor_bytes(tensors.shapes[name], format) for name, format in tensors.fixed.items())
+    fixed = formats_bytes(tensors, tensors.fixed)
     tied = {name: group for group in tensors.tied for name in group}
     groups = list(dict.fromkeys(tied.get(name, (name,)) for name in tensors.choices))
     picked = allocate([_options(tensors, group, cost) for group in groups], budget, fixed)
@@ -130,7 +179,7 @@ def allocate_target(
     if target.file_bytes is not None:
         return allocate_file(tensors, cost, target.file_bytes, file_size)
     if target.bits_per_weight is not None:
-        return allocate_bytes(tensors, cost, int(target.bits_per_weight * tensors.n_weights / 8))
+        return allocate_bytes(tensors, cost, _bits_budget(tensors, target.bits_per_weight))
     shapes = tensors.shapes.items()
     return allocate_bytes(tensors, cost, sum(tensor_bytes(s, recipe.choose(name, s).format) for name, s in shapes))
 
@@ -153,16 +202,17 @@ def allocate_file(tensors: Tensors, cost: Cost, target: int, file_size: Callable
     Raises:
         InputError: the smallest formats exceed it.
     """
-    budget, best, best_size = target, None, 0
+    smallest = outermost(tensors, min)
+    best = Allocation(smallest, sum(cost(name, smallest[name]) for name in tensors.choices))
+    best_size, least, budget = file_size(best), formats_bytes(tensors, smallest), target
+    _check_file(target, best_size)
     for _ in range(_MAX_ROUNDS):
         found = allocate_bytes(tensors, cost, budget)
         size = file_size(found)
-        if best_size < size <= target:
+        if best_size <= size <= target:
             best, best_size = found, size
-        if best is not None and target - best_size <= _CLOSE * target:
+        if target - best_size <= _CLOSE * target:
             break
-        rest = size - sum(tensor_bytes(tensors.shapes[name], format) for name, format in found.formats.items())
-        budget = target - rest  # header and padding; what the tensors left of the budget is not counted twice
-    if best is None:
-        raise InputError(f"no file of {human_bytes(target)} was found; give a slightly larger size")
+        rest = size - formats_bytes(tensors, found.formats)
+        budget = max(target - rest, least)  # header, padding; what the tensors left over is not counted twice
     return best

@@ -20,9 +20,8 @@ from sprat.export.quality.budget import (
     Allocation,
     Cost,
     Tensors,
-    allocate_bytes,
     allocated_formats,
-    tensor_bytes,
+    check_target,
 )
 from sprat.export.quality.candidates import STEPS, Compared, Rounded, compare, round_all
 from sprat.export.quality.fast import fast_allocation, fast_recipe, glance
@@ -42,6 +41,7 @@ from sprat.export.quality.options import QualityOptions
 from sprat.export.quality.rounder import Rounder
 from sprat.export.quality.speed import allocate_for
 from sprat.export.quality.timing import QualityTime, Reading, quality_time
+from sprat.export.quality.within import smallest_expected, smallest_measured
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.export.texts import evaluation_text
 from sprat.export.write.rounding import Rounding
@@ -66,8 +66,6 @@ MAX_COMPARED = 500_000_000
 _PROBE_TOKENS = {"balanced": 768, "best": 1536}
 _STEPS = {"balanced": ("search", "feedback"), "best": ("search", "feedback", "descent")}
 _KEPT = 2  # tensors: gate and up of a layer's experts are read in turn
-_KLD_ROUNDS = 4
-_KLD_MARGIN = 0.97  # of the limit, to aim at
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +165,8 @@ class QualityPlanner:
         file_size: bytes of the file under a recipe.
 
     Raises:
-        InputError: a text file cannot be read as UTF-8, the text is too short, or the model is too large for ONNX.
+        InputError: a text file cannot be read as UTF-8, the text is too short, the model is too large for ONNX, or
+            no file of it is as small as the target.
         TokenizerError: the level measures, and the model has no tokenizer.
     """
 
@@ -182,8 +181,9 @@ class QualityPlanner:
 
     def __post_init__(self) -> None:
         files, is_fast = self.options.calibration, self.options.level == "fast"
-        self.text = glance(self.tokenizer) if is_fast else calibration_sequences(self.tokenizer, files)
         self.tensors = Tensors.of(self.checkpoint.shapes, self.recipe, self.options.file_format)
+        check_target(self.tensors, self.options.target, self._size)
+        self.text = glance(self.tokenizer) if is_fast else calibration_sequences(self.tokenizer, files)
         if self.options.file_format == "onnx" and self.tensors.n_weights > MAX_COMPARED:
             raise InputError(
                 f"--format onnx with --quality holds the rounded model in memory: {self.tensors.n_weights / 1e6:,.0f}M "
@@ -194,7 +194,7 @@ class QualityPlanner:
         """Measure, allocate, round and compare, as the level asks; ``progress`` is called in between.
 
         Raises:
-            InputError: the target is too small, or no size reaches the wanted divergence.
+            InputError: no size reaches the wanted divergence.
         """
         self.progress = progress
         return self._fast() if self.options.level == "fast" else self._calibrated()
@@ -252,19 +252,24 @@ class QualityPlanner:
     def _calibrated(self) -> QualityPlan:
         """Measure, allocate, round."""
         sequences, held_out = self._texts()
-        measured = self._measure(sequences)
+        measured, limit = self._measure(sequences), self.options.target.max_kld
 
         def cost(name: str, format: BlockFormat) -> float:
             return measured.cost(name, format.name)
 
         if self.tensors.n_weights > MAX_COMPARED:
-            return self._streamed(self._allocate(cost), measured, sequences)
+            chosen = self._allocate(cost) if limit is None else smallest_expected(self.tensors, cost, limit)
+            return self._streamed(chosen, measured, sequences)
         evaluation = LayerPass(self.checkpoint.spec, self.checkpoint, held_out)
-        if self.options.target.max_kld is None:
+
+        def compared_files(allocation: Allocation) -> Compared:
+            return self._compare(allocation, measured, sequences, evaluation)
+
+        if limit is None:
             allocation = self._allocate(cost)
-            compared = self._compare(allocation, measured, sequences, evaluation)
+            compared = compared_files(allocation)
         else:
-            allocation, compared = self._reach(self.options.target.max_kld, cost, measured, sequences, evaluation)
+            allocation, compared = smallest_measured(self.tensors, cost, limit, compared_files)
         rounding = _InMemory(self.digest(), compared.weights)
         report = self._report(rounding.digest, measured, compared.name, allocation, compared)
         return QualityPlan(allocation.recipe(self.options.level, self.tensors), rounding, report)
@@ -306,49 +311,6 @@ class QualityPlanner:
         self.progress(Progress(0, 1, "comparing"))
         return compare(evaluation, candidates)
 
-    def _reach(
-        self,
-        limit: float,
-        cost: Cost,
-        measured: Measurements,
-        sequences: Sequence[I32Array],
-        evaluation: LayerPass,
-    ) -> tuple[Allocation, Compared]:
-        """The smallest file whose divergence is within the limit: by expected costs, corrected by what was measured."""
-        wanted, best = limit, None
-        for _ in range(_KLD_ROUNDS):
-            allocation = self._smallest(wanted, cost)
-            compared = self._compare(allocation, measured, sequences, evaluation)
-            if compared.score.mean <= limit:
-                best = allocation, compared
-                if compared.score.mean > limit * (2 * _KLD_MARGIN - 1):
-                    break
-            wanted = allocation.cost * limit * _KLD_MARGIN / compared.score.mean
-        if best is None:
-            raise InputError(
-                f"--max-kld {limit:g}: the best of {_KLD_ROUNDS} files has {compared.score.mean:.3g}; "
-                "allow a larger divergence"
-            )
-        return best
-
-    def _smallest(self, wanted: float, cost: Cost) -> Allocation:
-        """The smallest allocation with an expected cost of at most ``wanted``, by bisection of the bytes."""
-        sizes = [
-            sorted(tensor_bytes(self.tensors.shapes[name], format) for format in formats)
-            for name, formats in self.tensors.choices.items()
-        ]
-        fixed = sum(tensor_bytes(self.tensors.shapes[name], format) for name, format in self.tensors.fixed.items())
-        low, high = (fixed + sum(size[end] for size in sizes) for end in (0, -1))
-        found = allocate_bytes(self.tensors, cost, high)
-        while high - low > 1e-3 * high:
-            middle = (low + high) // 2
-            tried = allocate_bytes(self.tensors, cost, middle)
-            if tried.cost <= wanted:
-                high, found = middle, tried
-            else:
-                low = middle
-        return found
-
     def _streamed(self, allocation: Allocation, measured: Measurements, sequences: Sequence[I32Array]) -> QualityPlan:
         assert measured.head_moments is not None, "measure() sets them"
         step = _STEPS[self.options.level][-1]
@@ -361,6 +323,8 @@ class QualityPlanner:
         self, digest: str, measured: Measurements, step: str, allocation: Allocation, compared: Compared | None
     ) -> QualityReport:
         notes = [] if compared else [f"steps were not compared: above {MAX_COMPARED / 1e6:.0f}M weights"]
+        if self.options.target.max_kld is not None and not compared:
+            notes.append("--max-kld went by the expected divergence, which was not measured on this file")
         unseen = {name: tokens.count(0) for name, tokens in measured.expert_tokens.items() if 0 in tokens}
         if unseen:
             count, total = max(unseen.values()), len(next(iter(measured.expert_tokens.values())))

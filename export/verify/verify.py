@@ -110,12 +110,13 @@ def verify(
             ``backends``, only the one that computes there runs it.
 
     Raises:
-        InputError: artifact or source cannot be read, their vocabularies differ, the text is too short, or the bundle
-            was made with other adapters.
+        InputError: artifact or source cannot be read, their vocabularies differ, the text is too short, the limit is
+            negative or NaN, or the bundle was made with other adapters.
         BundleError: a file of the bundle differs from the hashes in its manifest.
         BackendError: a backend cannot run the artifact.
     """
     _check_text(text)
+    _check_limit(max_kld)
     with contextlib.ExitStack() as stack:
         experts = _checked_experts(artifact)
         adapters = [AdapterOption.parse(os.fspath(text)) for text in lora]
@@ -150,6 +151,12 @@ def _read_all(comparison: _Comparison, windows: Sequence[I32Array], progress: Re
 def _check_text(text: str | None) -> None:
     if text is not None and not text.strip():
         raise InputError("the text to score is empty; pass a text of some hundred words, or none for sprat's own")
+
+
+def _check_limit(max_kld: float | None) -> None:
+    """Refuse what no model can pass, before anything is read."""
+    if max_kld is not None and not max_kld >= 0:  # NaN compares with nothing
+        raise InputError(f"--max-kld {max_kld}: expected 0 or a positive number of nats, such as 0.05")
 
 
 def _checked_experts(artifact: str | os.PathLike[str]) -> Experts:

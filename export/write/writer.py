@@ -146,7 +146,7 @@ def write_files(
     for path, layout in files.items():
 
         def shifted(state: Progress, before: int = done) -> None:
-            progress(Progress(before + state.done, total, state.what))
+            progress(Progress(before + state.done, total, state.what, resumes=True))
 
         written.append(
             write_file(
@@ -251,7 +251,7 @@ def _fill(
         for chunk in pack(placed.tensor):
             growing.append(chunk.data)
             at += chunk.nbytes
-            progress(Progress(at, total_bytes, placed.tensor.name))
+            progress(Progress(at, total_bytes, placed.tensor.name, resumes=True))
         check_source()
         assert at == placed.begin + placed.tensor.nbytes, f"{placed.tensor.name}: {at - placed.begin} bytes were packed"
         growing.finish_tensor(placed)

@@ -18,12 +18,14 @@ class Progress:
         total: the same unit, for the whole.
         what: what is being done now: a tensor, a window, a test.
         note: a line to keep in sight, such as how long all of it takes.
+        resumes: whether ``done`` are bytes in files that the same call continues after an interruption.
     """
 
     done: float
     total: float
     what: str
     note: str = ""
+    resumes: bool = False
 
 
 ReportProgress: TypeAlias = Callable[[Progress], None]

@@ -1,6 +1,7 @@
 """What the bytes of a file buy: calibrated files of several sizes, beside llama-quantize's."""
 
 import json
+import sys
 
 import pytest
 from command_line import run
@@ -91,6 +92,21 @@ def test_a_picture_of_another_kind_is_refused_before_measuring(source, tmp_path,
     monkeypatch.setattr(app, "measure_source", None)
     with pytest.raises(InputError, match=r"frontier\.gif: a picture is a \.svg or \.png file"):
         frontier(source, picture=tmp_path / "frontier.gif")
+
+
+def test_a_picture_that_cannot_be_written_is_refused_before_measuring(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(app, "measure_source", None)
+    (tmp_path / "file").write_text("")
+    for name in ("frontier.svg", "more/frontier.svg"):
+        with pytest.raises(InputError, match="file is not a folder that can be written; choose another place"):
+            frontier(source, picture=tmp_path / "file" / name)
+
+
+def test_a_png_that_cannot_be_drawn_is_refused_before_measuring(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(app, "measure_source", None)
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
+    with pytest.raises(BackendError, match=r"PNG files need resvg_py.*pip install 'sprat\[report\]'"):
+        frontier(source, picture=tmp_path / "frontier.png")
 
 
 def test_an_unknown_file_type_is_named(tmp_path):

@@ -107,8 +107,12 @@ def test_optimum_has_no_dry_run(tmp_path, capsys):
         (None, "nothing is lost: the same command begins again"),
         (Progress(1 << 20, 1 << 30, "reading the source"), "nothing is lost: the same command begins again"),
         (
-            Progress(3 << 20, 6 << 20, "blk.1.attn_q.weight"),
+            Progress(3 << 20, 6 << 20, "blk.1.attn_q.weight", resumes=True),
             "3.0 MiB of 6.0 MiB are written; the same command continues",
+        ),
+        (
+            Progress(3, 6, "layer 4 of 6"),
+            "nothing was written meanwhile; the same command goes on from what was measured",
         ),
     ],
 )

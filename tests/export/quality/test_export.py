@@ -9,6 +9,7 @@ import pytest
 import sprat.demo
 from sprat.errors import ExportError, InputError
 from sprat.export.calibrated import calibrate, calibration_digest
+from sprat.export.estimate import estimate_export
 from sprat.export.options import ExportOptions
 from sprat.export.pipeline import export
 from sprat.export.prepare import prepare
@@ -152,6 +153,37 @@ def test_a_large_model_is_rounded_while_it_is_written(source, tmp_path, monkeypa
         assert file_of(whole).read_bytes() == file_of(streamed).read_bytes()
 
 
+@pytest.mark.slow
+def test_a_large_model_keeps_within_the_expected_divergence(source, tmp_path, monkeypatch, text):
+    monkeypatch.setattr("sprat.export.quality.plan.MAX_COMPARED", 1000)
+    sizes = []
+    for limit in (0.05, 0.005):
+        result = export(source, tmp_path / str(limit), max_kld=limit, **text)
+        quality = result.bundle.manifest.quality
+        assert quality.expected_kld <= limit
+        assert "went by the expected divergence" in quality.notes[1]
+        sizes.append(file_of(result).stat().st_size)
+    assert sizes[0] < sizes[1]
+    with pytest.raises(InputError, match="of the largest file"):
+        export(source, tmp_path / "none", max_kld=1e-12, **text)
+
+
+@pytest.mark.parametrize("target", [{"target_size": 1000}, {"target_bpw": 1.0}, {"match_size": __file__}])
+@pytest.mark.parametrize("level", ["fast", "balanced"])
+def test_a_size_below_all_files_is_refused_before_anything_is_measured(source, tmp_path, monkeypatch, target, level):
+    monkeypatch.setattr("sprat.export.quality.plan.measure_source", None)
+    monkeypatch.setattr("sprat.export.calibrated.QualityPlanner.expected_time", None)
+    for call in (export, estimate_export):
+        with pytest.raises(InputError, match=r"smallest formats take .*; give"):
+            call(source, tmp_path / "out", quality=level, **target)
+
+
+def test_the_estimate_of_a_size_above_all_files_is_that_of_the_largest(source, tmp_path):
+    estimate = estimate_export(source, tmp_path / "out", target_size="900GB")
+    assert "at most about" in estimate.notes[-1]
+    assert "GiB" not in estimate.notes[-1]
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [
@@ -174,3 +206,13 @@ def test_the_digest_of_a_calibrated_export_does_not_depend_on_what_it_chose(sour
     after = calibrate(before, options, no_progress)
     assert after.recipe != before.recipe
     assert calibration_digest(after, options) == calibration_digest(before, options)
+
+
+def test_only_bytes_in_files_are_said_to_resume(source, tmp_path, text):
+    """Layers that were measured and tensors that were rounded in memory are none."""
+    seen = []
+    result = export(source, tmp_path / "out", quality="balanced", progress=seen.append, **text)
+    written = [state for state in seen if state.resumes]
+    assert {state.total for state in written} == {file_of(result).stat().st_size}
+    assert any(state.what.startswith("feedback: ") for state in seen if not state.resumes)
+    assert seen.index(written[0]) > max(seen.index(state) for state in seen if state.what == "comparing")

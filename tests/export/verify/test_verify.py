@@ -50,6 +50,12 @@ def test_exceeding_the_limit_fails(moe, tmp_path):
     assert not verify(bundle.path, moe, text=TEXT, backends=["reference"], max_kld=1e-6).passed
 
 
+@pytest.mark.parametrize("limit", [-1.0, float("nan")])
+def test_a_limit_that_nothing_passes_is_refused_before_reading(limit):
+    with pytest.raises(InputError, match=r"--max-kld .*: expected 0 or a positive number of nats"):
+        verify("absent", "absent", max_kld=limit)
+
+
 def test_routing_overlap_is_reported_for_every_moe_layer(moe, tmp_path):
     bundle = export(moe, tmp_path / "out", quant="int8").bundle
     found = verify(bundle.path, moe, text=TEXT, backends=["reference"])

@@ -123,7 +123,9 @@ def test_progress_counts_bytes_up_to_the_whole_file(out):
     write_file(out, LAYOUT, pack, progress=seen.append)
     assert [event.what for event in seen] == [tensor.name for tensor in TENSORS for _ in range(2)]
     assert all(a.done < b.done for a, b in itertools.pairwise(seen))
-    assert seen[-1] == Progress(LAYOUT.tensors[-1].begin + TENSORS[-1].nbytes, LAYOUT.nbytes, "output.weight")
+    assert seen[-1] == Progress(
+        LAYOUT.tensors[-1].begin + TENSORS[-1].nbytes, LAYOUT.nbytes, "output.weight", resumes=True
+    )
 
 
 @pytest.mark.parametrize(

@@ -32,5 +32,7 @@ def continues_after_interruption(report: ReportProgress) -> Iterator[ReportProgr
 def _kept(last: Progress | None) -> str:
     if last is None or last.what == _READING:
         return "nothing is lost: the same command begins again, or continues what an earlier one has written"
+    if not last.resumes:
+        return "nothing was written meanwhile; the same command goes on from what was measured"
     size = f"{human_bytes(int(last.done))} of {human_bytes(int(last.total))}"
     return f"{size} are written; the same command continues at {last.what}"
