@@ -209,11 +209,11 @@ class Frontend:
 
         def new_reply() -> Reply:
             calls = None if prompt.tools is None else ToolCallSplitter(prompt.tools.format)
-            return Reply(ReasoningSplitter(prompt.text), calls, self._shown_bytes if logprobs else None)
+            return Reply(ReasoningSplitter(prompt.text), calls, self.shown_bytes if logprobs else None)
 
         return ChatStream(generations, new_reply, model=self.name, on_reply=on_reply)
 
-    def _shown_bytes(self, token_id: int) -> bytes:
+    def shown_bytes(self, token_id: int) -> bytes:
         """The bytes of a token, special tokens included."""
         return self.tokenizer.token_bytes(token_id) or self.tokenizer.special_text(token_id).encode()
 

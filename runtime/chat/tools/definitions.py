@@ -58,7 +58,9 @@ def _tool(tool: Any, index: int) -> Tool:
     fields = tool if isinstance(tool, Mapping) else getattr(tool, "__dict__", {})
     function = fields.get("function", fields)
     function = function if isinstance(function, Mapping) else getattr(function, "__dict__", {})
-    name = function.get("name")
+    name, kind = function.get("name"), fields.get("type", "function")
+    if kind != "function":
+        raise InputError(f"tool {index} is of the type {kind!r}, expected 'function'")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InputError(
             f"tool {index} has the name {name!r}, expected up to 64 letters, digits, _, - and dots: "
@@ -72,11 +74,16 @@ def _tool(tool: Any, index: int) -> Tool:
 
 
 def choose_tools(tools: tuple[Tool, ...], choice: Any) -> ToolChoice:
-    """The tools that ``tool_choice`` leaves: ``"auto"``, ``"none"``, ``"required"``, or one function by name.
+    """The tools that ``tool_choice`` leaves: ``"auto"``, ``"none"``, ``"required"``, one function by name, or several.
+
+    Several are OpenAI's ``allowed_tools``, with a mode of their own; the fields stand beside its type, or in an object.
 
     Raises:
         InputError: it is none of these, or there is no such tool.
     """
+    if isinstance(choice, Mapping) and choice.get("type") == "allowed_tools":
+        allowed = choice.get("allowed_tools", choice)
+        return _allowed(tools, allowed if isinstance(allowed, Mapping) else {})
     if choice is None or choice == "auto":
         return ToolChoice(tools, is_required=False)
     if choice == "none":
@@ -85,9 +92,24 @@ def choose_tools(tools: tuple[Tool, ...], choice: Any) -> ToolChoice:
         if not tools:
             raise InputError("tool_choice is 'required', but there are no tools; pass tools=[...]")
         return ToolChoice(tools, is_required=True)
+    return ToolChoice((_named(tools, choice, _MODES),), is_required=True)
+
+
+def _allowed(tools: tuple[Tool, ...], allowed: Mapping[Any, Any]) -> ToolChoice:
+    mode, named = allowed.get("mode"), allowed.get("tools")
+    if mode not in ("auto", "required") or not isinstance(named, list | tuple) or not named:
+        raise InputError(
+            f"tool_choice: allowed_tools is {dict(allowed)!r:.200}, expected the mode 'auto' or 'required' and tools"
+        )
+    chosen = {_named(tools, one).name for one in named}
+    return ToolChoice(tuple(tool for tool in tools if tool.name in chosen), is_required=mode == "required")
+
+
+def _named(tools: tuple[Tool, ...], choice: Any, others: Sequence[str] = ()) -> Tool:
+    """The tool that ``choice`` names, as OpenAI's object or by its name alone."""
     function = choice.get("function", choice) if isinstance(choice, Mapping) else None
     name = function.get("name") if isinstance(function, Mapping) else choice
-    chosen = tuple(tool for tool in tools if tool.name == name)
-    if not chosen:
-        raise InputError(f"tool_choice: {unknown_name('tool', str(name), [*_MODES, *(tool.name for tool in tools)])}")
-    return ToolChoice(chosen, is_required=True)
+    for tool in tools:
+        if tool.name == name:
+            return tool
+    raise InputError(f"tool_choice: {unknown_name('tool', str(name), [*others, *(tool.name for tool in tools)])}")

@@ -51,10 +51,17 @@ template <class D> struct Steps {
 };
 #endif
 
+// What decodes rows of more than one group: the same, unless a set has another way for these.
+template <class D> struct LongRows {
+    typedef D Decoder;
+};
+
 }  // namespace
 
 #if defined(__AVX512VBMI__)
 #include "runtime/native/isa/x86/quads512.hpp"
+//
+#include "runtime/native/isa/x86/groups512.hpp"
 #elif defined(SPRAT_NEON)
 #include "runtime/native/isa/arm/started_dots.hpp"
 #endif
@@ -121,11 +128,13 @@ INLINE void add_group(F (&dot)[T], Correction<Steps<D>::kBiasLeft> (&correction)
         F8 scale[2], minimum[2], product[T][2];
         D::scale(g, scale);
         if constexpr (D::kHasMin) D::min(g, minimum);
+#pragma GCC unroll 4
         for (int t = 0; t < T; ++t)
             multiply_scales<D>(scale, minimum, x[t], block, product[t], correction[t]);
 #pragma GCC unroll 8
         for (int c = 0; c < N; ++c) {
             const auto codes = Steps<D>::codes(g, c);
+#pragma GCC unroll 4
             for (int t = 0; t < T; ++t)
                 dot[t] = Steps<D>::add(dot[t], codes, q[t].at[c], product[t], c);
         }
@@ -153,6 +162,7 @@ template <class D, int T> struct RowSums {
     Correction<Steps<D>::kBiasLeft> correction[kGemvRows][T];
 
     INLINE void store(const GemmTask &task, int row, int apart, int first) const {
+#pragma GCC unroll 4
         for (int t = 0; t < T; ++t) {
             F column[kGemvRows];
             float sums[kGemvRows], *out = task.out + (first + t) * task.out_stride;
@@ -168,6 +178,7 @@ template <class D, int T> struct RowSums {
 };
 
 template <int T> INLINE void load_tokens(const GemmTask &task, int first, Token (&x)[T]) {
+#pragma GCC unroll 4
     for (int t = 0; t < T; ++t) x[t] = token_of(task, first + t);
 }
 
@@ -233,16 +244,24 @@ void gemv_tile(const GemmTask &task, const PreparedInputs<D> &prepared, int row,
     const uint8_t *g[kGemvRows];
     Token x[T];
     RowSums<D, T> sums;
+#pragma GCC unroll 4
     for (int r = 0; r < kGemvRows; ++r) g[r] = row_of(task, row + r * apart);
     load_tokens(task, first, x);
     const auto add = [&]<int N>(std::integral_constant<int, N>, int64_t i) {
         std::conditional_t<kPrepared, InputsAt<D>, Inputs<D, N>> q[T];
+#pragma GCC unroll 4
         for (int t = 0; t < T; ++t)
             if constexpr (kPrepared) q[t] = prepared.at(first + t, i);
             else q[t].load(x[t], 8 * i);
 #pragma GCC unroll 4
-        for (int r = 0; r < kGemvRows; ++r)
+        for (int r = 0; r < kGemvRows; ++r) {
+            // The inputs and sums of so many tokens fill more registers than there are: an address
+            // that the compiler does not know to be the same is loaded from, not spilled.
+            if constexpr (kPrepared && T > 3)
+#pragma GCC unroll 4
+                for (int t = 0; t < T; ++t) __asm__("" : "+r"(q[t].at));
             add_group<D, N>(sums.dot[r], sums.correction[r], g[r], x, q, 8 * i);
+        }
     };
     PrefetchDistance distance(task, row, apart);
     for (int64_t i = 0; i < n_groups; ++i) {
@@ -259,9 +278,9 @@ void gemv_tile(const GemmTask &task, const PreparedInputs<D> &prepared, int row,
         if (rest) {
             uint8_t copy[kGemvRows][D::group_bytes];
             for (int r = 0; r < kGemvRows; ++r) g[r] = whole_group<D>(task, g[r], rest, copy[r]);
-            if (rest <= D::group_bytes / 2)
-                add(std::integral_constant<int, Steps<D>::N / 2>(), n_groups);
-            else add(std::integral_constant<int, Steps<D>::N>(), n_groups);
+            constexpr int N = Steps<D>::N, kHalf = N > 1 ? N / 2 : N;
+            if (rest <= D::group_bytes / 2) add(std::integral_constant<int, kHalf>(), n_groups);
+            else add(std::integral_constant<int, N>(), n_groups);
         }
     sums.store(task, row, apart, first);
 }

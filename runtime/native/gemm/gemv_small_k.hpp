@@ -125,7 +125,8 @@ template <class D, int R> void gemv_packed_rows(const GemmTask &task, int token)
 template <class D, bool kPrepared, int T>
 INLINE void gemv_tiles(const GemmTask &task, const PreparedInputs<D> &prepared, int row, int apart,
                        int t) {
-    for (; t + T <= task.n_tokens; t += T)
+    constexpr int kLast = T > 3 ? 1 : 0;  // five are three and two: one alone shares nothing
+    for (; t + T <= task.n_tokens && (!kLast || t + T + kLast != task.n_tokens); t += T)
         gemv_tile<D, T, kPrepared>(task, prepared, row, apart, t);
     if constexpr (T > 1) gemv_tiles<D, kPrepared, T - 1>(task, prepared, row, apart, t);
 }
@@ -153,7 +154,7 @@ template <class D> void gemv(const GemmTask &task) {
         if (task.input->k == 128)
             return each_token([&](int t) { gemv_packed_rows<D, 2>(task, t); });
     }
-    if (task.input->k > 256) return gemv_groups<D>(task);
+    if (task.input->k > 256) return gemv_groups<typename LongRows<D>::Decoder>(task);
     gemv_one_groups<D, kGemvTokens>(task, 0);
 }
 

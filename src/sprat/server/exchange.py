@@ -22,6 +22,7 @@ Body = TypeVar("Body", bound=msgspec.Struct)
 Result = TypeVar("Result")
 
 _UNKNOWN_FIELD = re.compile("Object contains unknown field `(?P<name>[^`]*)`")
+_CONVERSATION = frozenset({"messages", "input", "content"})  # lists of what a client may send back as it came
 _BODY_TIMEOUT_S = 30.0  # a client that sends its request more slowly is not waited for
 
 
@@ -46,7 +47,7 @@ async def body_of(request: Request, kind: type[Body]) -> Body:
     except TimeoutError:
         raise ApiError(408, f"the request did not arrive within {_BODY_TIMEOUT_S:.0f} s") from None
     try:
-        return msgspec.json.decode(received, type=kind)
+        return msgspec.convert(_without_nulls(msgspec.json.decode(received)), kind, str_keys=True)
     except RecursionError:
         raise ApiError(400, "the request's JSON is nested too deeply") from None
     except msgspec.ValidationError as error:
@@ -54,6 +55,20 @@ async def body_of(request: Request, kind: type[Body]) -> Body:
             name, known = found["name"], (field.name for field in msgspec.structs.fields(kind))
             raise ApiError(400, f"invalid request: {unknown_name('field', name, known)}", param=name) from None
         raise
+
+
+def _without_nulls(body: Any) -> Any:
+    """``body`` without fields that are null, which says no more than leaving them out.
+
+    A client that sends a reply back as the next turn's history (``message.model_dump()``) sends all fields that its
+    version knows of a reply, and null for most.
+    """
+    if isinstance(body, list):
+        return [_without_nulls(part) for part in body]
+    if not isinstance(body, dict):
+        return body
+    given = {name: value for name, value in body.items() if value is not None}
+    return {name: _without_nulls(value) if name in _CONVERSATION else value for name, value in given.items()}
 
 
 def _too_large(limit: int) -> ApiError:

@@ -58,6 +58,7 @@ _EVENT = {
     "properties": {"event": {"type": "string"}, "data": {"type": "string", "description": "JSON, or [DONE]"}},
 }
 _TEXT = {"type": "string"}
+_NOT_GIVEN = {"type": "null"}  # a field that is null counts as left out, of whatever name
 _RESPONSES = {"application/json": {"type": "object"}, "text/event-stream": _EVENT}
 
 
@@ -79,6 +80,9 @@ def document() -> dict[str, Any]:
         paths[path] = {"get": _operation(path, title, [media])}
     name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
     paths["/v1/models/{model}"]["get"]["parameters"] = [name]
+    for component in components.values():
+        if component.get("additionalProperties") is False:
+            component["additionalProperties"] = _NOT_GIVEN
     return {
         "openapi": "3.1.0",
         "info": {"title": "sprat", "version": version("sprat"), "license": {"name": "Apache-2.0"}},

@@ -11,13 +11,14 @@
 
 namespace {
 
-struct Nibbles {
+struct LowAndHigh {
     Chunk low, high;
 };
 
-// Of blocks kStride bytes apart whose 16 bytes begin at kFirst. The last block ends beyond the
-// first 64 bytes: a second load, kBehind bytes further on, brings the rest of it to its place.
-template <int kFirst, int kStride> INLINE Nibbles nibbles4(const uint8_t *p) {
+// The 16 bytes of each of four blocks kStride bytes apart, of which the first begins at kFirst. The
+// last block ends beyond the first 64 bytes: a second load, kBehind bytes further on, brings the
+// rest of it to its place.
+template <int kFirst, int kStride> INLINE Chunk packed4(const uint8_t *p) {
     constexpr int kBehind = 3 * kStride + 16 - 64, kMoved = kBehind < 16 ? kBehind : 16;
     alignas(64) static constexpr auto order = [] {
         struct {
@@ -28,60 +29,57 @@ template <int kFirst, int kStride> INLINE Nibbles nibbles4(const uint8_t *p) {
     }();
     const Chunk first =
         _mm512_permutexvar_epi8(_mm512_load_si512(&order), _mm512_loadu_si512(p + kFirst));
-    const Chunk both = _mm512_mask_loadu_epi8(first, ~0ull << (64 - kMoved), p + kFirst + kBehind);
-    const Chunk mask = _mm512_set1_epi8(15);
-    return {_mm512_and_si512(both, mask), _mm512_and_si512(_mm512_srli_epi16(both, 4), mask)};
+    return _mm512_mask_loadu_epi8(first, ~0ull << (64 - kMoved), p + kFirst + kBehind);
 }
 
-template <class D> struct Quad {};
-template <> struct Quad<DecodeQ4_0> {
-    static INLINE Nibbles codes(const uint8_t *g, int c) { return nibbles4<2, 18>(g + 72 * c); }
+// Formats of two codes to a byte: the bytes of blocks 4 c to 4 c + 3, and what a nibble stands for.
+template <class D> struct Nibbles {};
+template <> struct Nibbles<DecodeQ4_0> {
+    static INLINE Chunk four(const uint8_t *g, int c) { return packed4<2, 18>(g + 72 * c); }
+    static INLINE Chunk codes(Chunk nibbles) { return nibbles; }
 };
-template <> struct Quad<DecodeQ4_1> {
-    static INLINE Nibbles codes(const uint8_t *g, int c) { return nibbles4<4, 20>(g + 80 * c); }
-};
-template <> struct Quad<DecodeIQ4_NL> {
-    static INLINE Nibbles codes(const uint8_t *g, int c) {
-        const __m128i values =
-            _mm_loadu_si128(reinterpret_cast<const __m128i *>(DecodeIQ4_NL::values));
-        const Chunk table = _mm512_broadcast_i32x4(values);
-        const Nibbles index = nibbles4<2, 18>(g + 72 * c);
-        return {_mm512_shuffle_epi8(table, index.low), _mm512_shuffle_epi8(table, index.high)};
-    }
+template <> struct Nibbles<DecodeQ4_1> {
+    static INLINE Chunk four(const uint8_t *g, int c) { return packed4<4, 20>(g + 80 * c); }
+    static INLINE Chunk codes(Chunk nibbles) { return nibbles; }
 };
 
-template <> struct Quad<DecodeIQ4_XS> {
-    static INLINE Nibbles codes(const uint8_t *g, int c) {
-        const __m128i values =
-            _mm_loadu_si128(reinterpret_cast<const __m128i *>(DecodeIQ4_NL::values));
-        const Chunk table = _mm512_broadcast_i32x4(values), mask = _mm512_set1_epi8(15);
-        const Chunk both = _mm512_loadu_si512(g + 8 + 64 * c);  // four blocks, without a gap
-        const Chunk high = _mm512_and_si512(_mm512_srli_epi16(both, 4), mask);
-        return {_mm512_shuffle_epi8(table, _mm512_and_si512(both, mask)),
-                _mm512_shuffle_epi8(table, high)};
-    }
+INLINE Chunk looked_up(const void *table, Chunk nibbles) {
+    const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i *>(table));
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(values), nibbles);
+}
+template <> struct Nibbles<DecodeIQ4_NL> {
+    static INLINE Chunk four(const uint8_t *g, int c) { return packed4<2, 18>(g + 72 * c); }
+    static INLINE Chunk codes(Chunk nibbles) { return looked_up(DecodeIQ4_NL::values, nibbles); }
 };
-template <> struct Quad<DecodeMXFP4> {
-    static INLINE Nibbles codes(const uint8_t *g, int c) {
-        const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i *>(kFp4Levels));
-        const Chunk table = _mm512_broadcast_i32x4(values);
-        const Nibbles index = nibbles4<1, 17>(g + 68 * c);
-        return {_mm512_shuffle_epi8(table, index.low), _mm512_shuffle_epi8(table, index.high)};
+template <> struct Nibbles<DecodeIQ4_XS> {
+    static INLINE Chunk four(const uint8_t *g, int c) {  // without a gap
+        return _mm512_loadu_si512(g + 8 + 64 * c);
     }
+    static INLINE Chunk codes(Chunk nibbles) { return looked_up(DecodeIQ4_NL::values, nibbles); }
 };
+template <> struct Nibbles<DecodeMXFP4> {
+    static INLINE Chunk four(const uint8_t *g, int c) { return packed4<1, 17>(g + 68 * c); }
+    static INLINE Chunk codes(Chunk nibbles) { return looked_up(kFp4Levels, nibbles); }
+};
+
+template <class D> INLINE Chunk low(Chunk both) {
+    const Chunk nibbles = _mm512_and_si512(both, _mm512_set1_epi8(15));
+    return as_unsigned<D::kSigned>(Nibbles<D>::codes(nibbles));
+}
+template <class D> INLINE Chunk high(Chunk both) { return low<D>(_mm512_srli_epi16(both, 4)); }
 
 template <class D>
-    requires requires(const uint8_t *g) { Quad<D>::codes(g, 0); }
+    requires requires(const uint8_t *g) { Nibbles<D>::four(g, 0); }
 struct Steps<D> {
     static constexpr int N = 2, kBlocks = 4, kBiasLeft = 0;
-    typedef Nibbles Codes;
+    typedef LowAndHigh Codes;
     struct Input {
         Chunk low, high, start;  // start: -bias * (sum of a lane's activations)
     };
 
     static INLINE Codes codes(const uint8_t *g, int c) {
-        const Codes codes = Quad<D>::codes(g, c);
-        return {as_unsigned<D::kSigned>(codes.low), as_unsigned<D::kSigned>(codes.high)};
+        const Chunk both = Nibbles<D>::four(g, c);
+        return {low<D>(both), high<D>(both)};
     }
     static INLINE Input input(const Token &x, int64_t block) {
         const int8_t *q = x.q + 32 * block;

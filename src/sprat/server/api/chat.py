@@ -12,7 +12,15 @@ from starlette.responses import JSONResponse, Response
 
 from sprat.runtime.chat.completions import ChatChunk
 from sprat.server.answering import Answering, streamed
-from sprat.server.api.fields import ChatMessage, Count, Sampling, StreamOptions, given, plain_messages
+from sprat.server.api.fields import (
+    ChatMessage,
+    Count,
+    ReasoningEffort,
+    Sampling,
+    StreamOptions,
+    given,
+    plain_messages,
+)
 from sprat.server.exchange import body_of, event, unless_gone
 
 __all__ = ["ChatRequest", "chat_completions"]
@@ -51,7 +59,7 @@ class ChatRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    reasoning_effort: ReasoningEffort | None = None
     verbosity: str | None = None  # this and the next have no effect: they are hints to models of OpenAI
     prediction: dict[str, Any] | None = None
     modalities: list[Literal["text"]] | None = None

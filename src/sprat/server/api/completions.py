@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -12,6 +13,8 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from sprat.runtime.async_engine import AsyncEngine
+from sprat.runtime.generate.generation import Piece
 from sprat.server.answering import Answering, openai_reason, streamed
 from sprat.server.api.fields import Count, Sampling, StreamOptions, given, is_tokens
 from sprat.server.errors import ApiError
@@ -30,20 +33,34 @@ class CompletionRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
     model: str = ""
     suffix: str | None = None
     max_tokens: Count | None = None
-    n: Annotated[int, Meta(ge=1, le=1)] | None = None
+    n: Annotated[int, Meta(ge=1, le=16)] | None = None
+    best_of: int | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     echo: bool | None = None
     stop: str | list[str] | None = None
     response_format: dict[str, Any] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
-    def options(self) -> dict[str, Any]:
-        """The keywords of ``generate``."""
-        limit = {"max_tokens": self.max_tokens or _DEFAULT_MAX_TOKENS}
-        return {**self.sampling(), **given(self, "suffix", "stop", "response_format"), **limit}
+    def options(self, reply: int = 0) -> dict[str, Any]:
+        """The keywords of ``generate``, for one of the ``n`` replies to a prompt."""
+        options = {**self.sampling(), **given(self, "suffix", "stop", "response_format")}
+        options |= {"max_tokens": self.max_tokens or _DEFAULT_MAX_TOKENS, "top_logprobs": self.logprobs or 0}
+        return options if self.seed is None else {**options, "seed": options["seed"] + reply}
+
+    def check(self) -> None:
+        """Refuse what is not there.
+
+        Raises:
+            ApiError: the request wants the prompt back, or a choice among answers.
+        """
+        if self.echo:
+            raise ApiError(400, "echo is not supported; put the prompt before the answer yourself", param="echo")
+        if self.best_of not in (None, self.n or 1):
+            raise ApiError(400, f"best_of is {self.best_of}, expected n: every answer is returned", param="best_of")
 
     def prompts(self) -> list[str | list[int]]:
-        """The prompts, one for each choice.
+        """The prompts, each of which has ``n`` choices.
 
         Raises:
             ApiError: the prompt is none that OpenAI's API has, or there are too many.
@@ -51,35 +68,36 @@ class CompletionRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
         prompts = self.prompt if isinstance(self.prompt, list) and not is_tokens(self.prompt) else [self.prompt]
         if not all(isinstance(prompt, str) or is_tokens(prompt) for prompt in prompts):
             raise ApiError(400, "prompt: expected text, token ids, or a list of these", param="prompt")
-        if not 1 <= len(prompts) <= (1 if self.stream else _MAX_PROMPTS):
-            limit = "one, since the answer is streamed" if self.stream else f"1 to {_MAX_PROMPTS}"
-            raise ApiError(400, f"prompt: {len(prompts)} prompts, expected {limit}", param="prompt")
+        if not 1 <= len(prompts) <= _MAX_PROMPTS:
+            raise ApiError(400, f"prompt: {len(prompts)} prompts, expected 1 to {_MAX_PROMPTS}", param="prompt")
         return prompts
 
 
 async def completions(request: Request) -> Response:
     """Continue prompts, whole or piece by piece."""
     body = await body_of(request, CompletionRequest)
-    if body.echo:
-        raise ApiError(400, "echo is not supported; put the prompt before the answer yourself", param="echo")
+    body.check()
     answering, prompts, answer_id = Answering(request, body.model), body.prompts(), f"cmpl-{secrets.token_hex(12)}"
     head = {"id": answer_id, "object": "text_completion", "created": int(time.time()), "model": answering.model.name}
     if body.stream:
-        wants_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
-        return await streamed(request, _events(answering, head, prompts[0], body.options(), wants_usage=wants_usage))
-    return JSONResponse({**head, **await unless_gone(request, _choices(answering, prompts, body.options()))})
+        return await streamed(request, _events(answering, head, body, prompts))
+    return JSONResponse({**head, **await unless_gone(request, _choices(answering, body, prompts))})
 
 
-async def _choices(answering: Answering, prompts: Sequence[str | list[int]], options: dict[str, Any]) -> dict[str, Any]:
-    """One choice for each prompt, and the tokens of all."""
+async def _choices(answering: Answering, body: CompletionRequest, prompts: Sequence[str | list[int]]) -> dict[str, Any]:
+    """The choices of each prompt, and the tokens of all."""
     choices, usages = [], []
     async with answering.engine() as engine:
-        for index, prompt in enumerate(prompts):
-            async with engine.generate(prompt, **answering.limited(options)) as stream:
+        for index, (prompt, reply) in enumerate(itertools.product(prompts, range(body.n or 1))):
+            logprobs = _Logprobs(engine)
+            async with engine.generate(prompt, **answering.limited(body.options(reply))) as stream:
+                async for piece in stream:
+                    logprobs.add(piece)
                 text, summary = await stream.text(), await stream.summary()
             answering.ended(summary)
             usages.append(asdict(summary.usage))
-            choices.append(_choice(index, text, str(summary.finish_reason)))
+            found = None if body.logprobs is None else logprobs.all
+            choices.append(_choice(index, text, str(summary.finish_reason), found))
     return {"choices": choices, "usage": _sum(usages), "timings": asdict(summary.timings)}
 
 
@@ -90,22 +108,63 @@ def _sum(usages: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 async def _events(
-    answering: Answering, head: dict[str, Any], prompt: str | list[int], options: dict[str, Any], *, wants_usage: bool
+    answering: Answering, head: dict[str, Any], body: CompletionRequest, prompts: Sequence[str | list[int]]
 ) -> AsyncGenerator[bytes, None]:
-    async with (
-        answering.engine() as engine,
-        engine.generate(prompt, **answering.limited(options)) as stream,
-    ):
-        async for piece in stream:
-            yield event({**head, "choices": [_choice(0, piece.text)]})
-        summary = await stream.summary()
-    answering.ended(summary)
-    last = {**head, "choices": [_choice(0, "", str(summary.finish_reason))], "timings": asdict(summary.timings)}
-    yield event(last)
-    if wants_usage:
-        yield event({**head, "choices": [], "usage": asdict(summary.usage)})
+    """The choices one after the other, told apart by their index."""
+    usages = []
+    async with answering.engine() as engine:
+        for index, (prompt, reply) in enumerate(itertools.product(prompts, range(body.n or 1))):
+            logprobs = _Logprobs(engine)
+            async with engine.generate(prompt, **answering.limited(body.options(reply))) as stream:
+                async for piece in stream:
+                    found = logprobs.add(piece)
+                    choice = _choice(index, piece.text, logprobs=None if body.logprobs is None else found)
+                    yield event({**head, "choices": [choice]})
+                summary = await stream.summary()
+            answering.ended(summary)
+            usages.append(asdict(summary.usage))
+            last = {"choices": [_choice(index, "", str(summary.finish_reason))], "timings": asdict(summary.timings)}
+            yield event({**head, **last})
+    if body.stream_options is not None and body.stream_options.include_usage:
+        yield event({**head, "choices": [], "usage": _sum(usages)})
     yield b"data: [DONE]\n\n"
 
 
-def _choice(index: int, text: str, reason: str | None = None) -> dict[str, Any]:
-    return {"index": index, "text": text, "logprobs": None, "finish_reason": openai_reason(reason)}
+def _choice(
+    index: int, text: str, reason: str | None = None, logprobs: dict[str, list[Any]] | None = None
+) -> dict[str, Any]:
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": openai_reason(reason)}
+
+
+class _Logprobs:
+    """The log probabilities of one choice as this API has them: lists with an item for each token.
+
+    Args:
+        engine: whose tokens these are.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._token_bytes = engine.engine.frontend.shown_bytes
+        self._n_characters = 0
+        self.all: dict[str, list[Any]] = {
+            "tokens": [],
+            "token_logprobs": [],
+            "top_logprobs": [],
+            "text_offset": [],
+        }
+
+    def add(self, piece: Piece) -> dict[str, list[Any]]:
+        """Take a piece, and return its part of the lists."""
+        found: dict[str, list[Any]] = {
+            "tokens": [self._text(piece.token_id)],
+            "token_logprobs": [piece.logprob],
+            "top_logprobs": [{self._text(token): logprob for token, logprob in piece.top_logprobs}],
+            "text_offset": [self._n_characters],  # in the text of the choice
+        }
+        self._n_characters += len(piece.text)
+        for name, values in found.items():
+            self.all[name] += values
+        return found
+
+    def _text(self, token: int) -> str:
+        return self._token_bytes(token).decode("utf-8", "replace")

@@ -12,6 +12,7 @@ from sprat.server.errors import ApiError
 __all__ = [
     "ChatMessage",
     "NoEffect",
+    "ReasoningEffort",
     "Sampling",
     "StreamOptions",
     "TextPart",
@@ -21,16 +22,29 @@ __all__ = [
     "text_of",
 ]
 
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Count = Annotated[int, Meta(ge=1)]
+_SEEDS = 1 << 64  # an engine's begin at 0
 
 
 class TextPart(msgspec.Struct, forbid_unknown_fields=True):
-    """A part of a message; the only kind that a text model reads."""
+    """A part of a message; the only kind that a text model reads. A refusal is another model's answer."""
 
-    text: str
-    type: Literal["text", "input_text", "output_text", "reasoning_text"] = "text"
+    text: str | None = None
+    type: Literal["text", "input_text", "output_text", "reasoning_text", "refusal"] = "text"
+    refusal: str | None = None
     annotations: list[Any] = []
     logprobs: list[Any] = []
+    prompt_cache_breakpoint: Any = None  # without effect: what prompts share is found anyway
+
+    def __post_init__(self) -> None:
+        """Refuse a part without text.
+
+        Raises:
+            ValueError: it has none; a request's error tells where.
+        """
+        if self.text is None and self.refusal is None:
+            raise ValueError("Object missing required field `text`")
 
 
 class ChatMessage(msgspec.Struct, forbid_unknown_fields=True):
@@ -58,6 +72,7 @@ class NoEffect(msgspec.Struct, kw_only=True):
 
     metadata: dict[str, str] | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
     prompt_cache_retention: str | None = None
     safety_identifier: str | None = None
     service_tier: str | None = None
@@ -82,11 +97,12 @@ class Sampling(NoEffect, kw_only=True):
     logit_bias: dict[int, Annotated[float, Meta(ge=-100, le=100)]] | None = None
     min_tokens: Annotated[int, Meta(ge=0)] | None = None
     max_thinking_tokens: Annotated[int, Meta(ge=0)] | None = None
-    seed: Annotated[int, Meta(ge=0, lt=1 << 32)] | None = None
+    seed: Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)] | None = None
 
     def sampling(self) -> dict[str, Any]:
         """The keywords of ``generate`` that were given."""
-        return given(self, *(set(Sampling.__struct_fields__) - set(NoEffect.__struct_fields__)))
+        found = given(self, *(set(Sampling.__struct_fields__) - set(NoEffect.__struct_fields__)))
+        return found if self.seed is None else {**found, "seed": self.seed % _SEEDS}
 
 
 def given(request: msgspec.Struct, *names: str) -> dict[str, Any]:
@@ -101,7 +117,7 @@ def is_tokens(prompt: object) -> bool:
 
 def text_of(content: str | list[TextPart] | None) -> str | None:
     """The text of a message's content."""
-    return "".join(part.text for part in content) if isinstance(content, list) else content
+    return "".join(part.text or part.refusal or "" for part in content) if isinstance(content, list) else content
 
 
 def plain_messages(messages: list[ChatMessage]) -> list[dict[str, Any]]:
@@ -112,9 +128,10 @@ def plain_messages(messages: list[ChatMessage]) -> list[dict[str, Any]]:
     """
     plain = []
     for index, message in enumerate(messages):
-        fields = {"content": text_of(message.content), "name": message.name, "tool_calls": message.tool_calls}
+        content = message.refusal if message.content is None else text_of(message.content)
+        fields = {"content": content, "name": message.name, "tool_calls": message.tool_calls}
         fields |= {"reasoning_content": message.reasoning_content, "tool_call_id": message.tool_call_id}
-        if message.content is None and not message.tool_calls:
+        if content is None and not message.tool_calls:
             raise ApiError(400, f"message {index} has neither content nor tool_calls", param=f"messages[{index}]")
         role = "system" if message.role == "developer" else message.role
         given = {name: value for name, value in fields.items() if value is not None}

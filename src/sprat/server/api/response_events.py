@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
+from sprat.runtime.chat.reply import TokenLogprob
 from sprat.runtime.chat.tools.splitter import ToolCall
 from sprat.server.exchange import event
 
@@ -27,22 +28,32 @@ class ResponseEvents:
         self.response = response
         self._output: list[dict[str, Any]] = response["output"]
         self._number = self._n_reasoning = 0
+        self._logprobs: list[TokenLogprob] = []  # of tokens whose text is still to come
 
     def begin(self) -> Iterator[bytes]:
         """The first events."""
         yield self._event("response.created", response=self.response)
         yield self._event("response.in_progress", response=self.response)
 
-    def text(self, kind: ItemKind, delta: str) -> Iterator[bytes]:
-        """The events of ``delta``, which is added to the item of its kind."""
+    def text(self, kind: ItemKind, delta: str, logprobs: Sequence[TokenLogprob] = ()) -> Iterator[bytes]:
+        """The events of ``delta``, which is added to the item of its kind, and of the log probabilities of its tokens.
+
+        Those of a token without text, a part of a character or of what may become a stop string, come with the next.
+        """
+        self._logprobs += logprobs
         if not delta:
             return
         if not self._output or (self._output[-1]["type"], self._output[-1]["status"]) != (kind, "in_progress"):
             yield from self._end_item()
             yield from self._begin_item(kind)
         self._n_reasoning += kind == "reasoning"
-        self._output[-1]["content"][0]["text"] += delta
-        yield self._event(f"response.{_PARTS[kind]}.delta", **self._place(), delta=delta, **_logprobs(kind))
+        part, taken = self._output[-1]["content"][0], self._logprobs
+        part["text"] += delta
+        if kind == "message":
+            part["logprobs"] += taken
+            self._logprobs = []
+        told = _logprobs(kind, taken)
+        yield self._event(f"response.{_PARTS[kind]}.delta", **self._place(), delta=delta, **told)
 
     def call(self, call: ToolCall) -> Iterator[bytes]:
         """The events of a function call, which is complete."""
@@ -76,7 +87,7 @@ class ResponseEvents:
         extra: dict[str, Any] = {"role": "assistant"} if kind == "message" else {"summary": []}
         self._output.append({**item, **extra, "content": []})
         yield self._event("response.output_item.added", output_index=len(self._output) - 1, item=self._output[-1])
-        part = {"type": _PARTS[kind], "text": "", **({"annotations": []} if kind == "message" else {})}
+        part = {"type": _PARTS[kind], "text": "", **({"annotations": [], "logprobs": []} if kind == "message" else {})}
         self._output[-1]["content"].append(part)
         yield self._event("response.content_part.added", **self._place(), part=part)
 
@@ -85,9 +96,8 @@ class ResponseEvents:
             return
         item = self._output[-1]
         part = item["content"][0]
-        yield self._event(
-            f"response.{part['type']}.done", **self._place(), text=part["text"], **_logprobs(item["type"])
-        )
+        told = _logprobs(item["type"], part.get("logprobs", []))
+        yield self._event(f"response.{part['type']}.done", **self._place(), text=part["text"], **told)
         yield self._event("response.content_part.done", **self._place(), part=part)
         item["status"] = "completed"
         yield self._event("response.output_item.done", output_index=len(self._output) - 1, item=item)
@@ -101,8 +111,8 @@ class ResponseEvents:
         return told
 
 
-def _logprobs(kind: str) -> dict[str, Any]:
-    return {"logprobs": []} if kind == "message" else {}
+def _logprobs(kind: str, logprobs: list[TokenLogprob]) -> dict[str, Any]:
+    return {"logprobs": logprobs} if kind == "message" else {}
 
 
 def _usage(usage: dict[str, Any], timings: dict[str, Any], n_reasoning: int) -> dict[str, Any]:

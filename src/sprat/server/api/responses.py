@@ -6,20 +6,33 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sprat.runtime.chat.completions import ChatChunk
 from sprat.server.answering import Answering, streamed
-from sprat.server.api.fields import ChatMessage, Count, Sampling, TextPart, given, plain_messages, text_of
+from sprat.server.api.fields import (
+    ChatMessage,
+    Count,
+    ReasoningEffort,
+    Sampling,
+    StreamOptions,
+    TextPart,
+    given,
+    plain_messages,
+    text_of,
+)
 from sprat.server.api.response_events import ResponseEvents
 from sprat.server.errors import ApiError
 from sprat.server.exchange import body_of, unless_gone
 
 __all__ = ["ResponsesRequest", "responses"]
+
+_LOGPROBS = "message.output_text.logprobs"
 
 
 class InputItem(msgspec.Struct, forbid_unknown_fields=True):
@@ -57,7 +70,9 @@ class TextOptions(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Reasoning(msgspec.Struct):
-    """Options for OpenAI's reasoning models; a model here reasons as it was trained to."""
+    """Options for OpenAI's reasoning models, of which one has an effect: an effort of ``none`` ends reasoning."""
+
+    effort: ReasoningEffort | None = None
 
 
 class ResponsesRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
@@ -75,18 +90,32 @@ class ResponsesRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     background: bool | None = None
+    conversation: str | dict[str, Any] | None = None
+    prompt: dict[str, Any] | None = None
     include: list[str] | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    max_tool_calls: int | None = None  # no effect: it counts calls of OpenAI's own tools
+    stream_options: StreamOptions | None = None
     truncation: Literal["auto", "disabled"] | None = None
 
     def messages(self) -> list[ChatMessage]:
         """The conversation. Reasoning of earlier answers is left out, as templates of reasoning models do."""
         items = [InputItem(content=self.input)] if isinstance(self.input, str) else self.input
-        found = [item.message() for item in items if item.type != "reasoning"]
-        return [*([ChatMessage("system", self.instructions)] if self.instructions else []), *found]
+        found = [ChatMessage("system", self.instructions)] if self.instructions else []
+        for message in (item.message() for item in items if item.type != "reasoning"):
+            if message.tool_calls and found and found[-1].role == "assistant":  # one turn, whose items came one by one
+                found[-1].tool_calls = [*(found[-1].tool_calls or []), *message.tool_calls]
+            else:
+                found.append(message)
+        return found
 
     def options(self) -> dict[str, Any]:
         """The keywords of ``chat``."""
-        options = {**self.sampling(), **given(self, "tool_choice", "parallel_tool_calls")}
+        options = {**self.sampling(), **given(self, "tool_choice", "parallel_tool_calls", "top_logprobs")}
+        if self.top_logprobs or _LOGPROBS in (self.include or ()):
+            options["logprobs"] = True
+        if self.reasoning and self.reasoning.effort == "none":
+            options["max_thinking_tokens"] = 0
         if self.max_output_tokens:
             options["max_tokens"] = self.max_output_tokens
         if self.text and self.text.format:
@@ -101,9 +130,10 @@ class ResponsesRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
         Raises:
             ApiError: the request needs stored responses.
         """
-        for name in ("previous_response_id", "background"):
+        for name in ("previous_response_id", "background", "conversation", "prompt"):
             if getattr(self, name):
-                raise ApiError(400, f"{name}: this server stores no responses; send the whole input", param=name)
+                what = "prompts" if name == "prompt" else "responses"
+                raise ApiError(400, f"{name}: this server stores no {what}; send the whole input", param=name)
 
 
 def _function(tool: dict[str, Any]) -> dict[str, Any]:
@@ -174,9 +204,9 @@ async def _whole(chunks: AsyncGenerator[ChatChunk, None], events: ResponseEvents
 def _of(chunk: ChatChunk, events: ResponseEvents) -> Iterator[bytes]:
     """The events of one chunk of a chat."""
     for choice in chunk["choices"]:
-        delta = choice["delta"]
+        delta, logprobs = choice["delta"], choice.get("logprobs")
         yield from events.text("reasoning", delta.get("reasoning_content", ""))
-        yield from events.text("message", delta.get("content", ""))
+        yield from events.text("message", delta.get("content", ""), logprobs["content"] if logprobs else [])
         for call in delta.get("tool_calls", []):
             yield from events.call(call)
         if reason := choice["finish_reason"]:
