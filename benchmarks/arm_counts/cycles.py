@@ -81,8 +81,8 @@ def _without_repeated(blocks: Counter[Block], code: _Code) -> Counter[Block]:
 
     llvm-mca has a hundred cycles for each, where a processor writes 32 bytes and more per cycle.
     """
-    kept = {block: runs for block, runs in blocks.items() if not _lines(code, block)[0].startswith("rep")}
-    return Counter(kept)
+    is_repeated = {block: any(line.startswith("rep") for line in _lines(code, block)[:1]) for block in blocks}
+    return Counter({block: runs for block, runs in blocks.items() if not is_repeated[block]})
 
 
 def _joined(blocks: Counter[Block], code: _Code) -> Counter[Block]:

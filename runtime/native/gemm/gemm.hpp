@@ -168,14 +168,14 @@ template <class D> void gemm_block(const GemmTask &task) {
             unpack<D>(task, i * kNR, column / 256, panel);
             gemm_tiles<D, kMR>(task, panel, i * kNR, column, sums + i * of_panel, 0);
         }
-    for (int row = 0; row < task.n_rows; row += kNR, sums += of_panel) {
-        const int n_rows = min(task.n_rows - row, kNR);
-        for (int t = 0; t < task.n_tokens; ++t) {
-            const float *sum =
-                sums + t / kTokensPerVector * kTokensPerVector * kNR + t % kTokensPerVector;
-            for (int r = 0; r < n_rows; ++r)
-                task.out[t * task.out_stride + row + r] = sum[r * kTokensPerVector];
-        }
+    // Each token's results at once: of several tokens they may fall to the same set of a cache.
+    for (int t = 0; t < task.n_tokens; ++t) {
+        const float *sum =
+            sums + t / kTokensPerVector * kTokensPerVector * kNR + t % kTokensPerVector;
+        float *out = task.out + t * task.out_stride;
+        for (int row = 0; row < task.n_rows; row += kNR, sum += of_panel, out += kNR)
+            for (int r = 0; r < min(task.n_rows - row, kNR); ++r)
+                out[r] = sum[r * kTokensPerVector];
     }
 }
 
