@@ -43,7 +43,7 @@ def predicted_cycles(blocks: Counter[Block], program: Path, model: str, architec
         architecture: of both.
     """
     code = _disassembled(program, architecture)
-    blocks = _joined(_without_repeated(blocks, code), code)
+    blocks = _without_repeated(blocks, code)
     by_cost = sorted(blocks.items(), key=lambda item: -item[0].n_instructions * item[1])
     wanted, total = _COVERED * instructions(blocks), 0
     chosen: list[tuple[Block, int]] = []
@@ -83,23 +83,6 @@ def _without_repeated(blocks: Counter[Block], code: _Code) -> Counter[Block]:
     """
     is_repeated = {block: any(line.startswith("rep") for line in _lines(code, block)[:1]) for block in blocks}
     return Counter({block: runs for block, runs in blocks.items() if not is_repeated[block]})
-
-
-def _joined(blocks: Counter[Block], code: _Code) -> Counter[Block]:
-    """The same with pieces put together: the emulator cuts a long block where its buffer is full."""
-    joined = Counter(blocks)
-    starting: dict[int, list[Block]] = {}
-    for block in sorted(blocks, reverse=True):
-        whole, runs = block, joined.pop(block)
-        end = bisect.bisect_left(code.addresses, block.address) + block.n_instructions
-        for other in starting.get(code.addresses[end], []) if end < len(code.addresses) else []:
-            if joined[other] == runs:
-                del joined[other]
-                whole = Block(block.address, block.n_instructions + other.n_instructions)
-                break
-        joined[whole] = runs
-        starting.setdefault(block.address, []).append(whole)
-    return joined
 
 
 def _mca(blocks: list[list[str]], model: str, architecture: str) -> list[float]:

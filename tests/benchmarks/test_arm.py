@@ -69,13 +69,6 @@ def test_a_published_decode_is_the_slower_of_reading_and_computing(arm_counts):
     assert published.predicted(row, lambda *_: 1.0) == pytest.approx(9.6)
 
 
-def test_the_pieces_of_a_block_that_ran_as_often_are_joined(arm_counts):
-    cycles, block = arm_counts("cycles"), arm_counts("emulator").Block
-    code = cycles._Code(list(range(0, 40, 4)), ["nop"] * 10)
-    joined = cycles._joined(Counter({block(0, 3): 7, block(12, 2): 7, block(20, 1): 5}), code)
-    assert joined == Counter({block(0, 5): 7, block(20, 1): 5})
-
-
 def test_steps_of_a_repeated_instruction_are_left_out(arm_counts):
     cycles, block = arm_counts("cycles"), arm_counts("emulator").Block
     code = cycles._Code([0, 2], ["rep stosq", "ret"])
