@@ -9,10 +9,12 @@ repacked or not.
     pip download --no-binary :all: --no-deps llama-cpp-python        # and unpack it
     python benchmarks/arm.py --llamacpp llama_cpp_python-*/vendor/llama.cpp --json
     python benchmarks/arm.py --llamacpp ... --published     # llama.cpp's counts against speeds published for boards
+    python benchmarks/arm.py --llamacpp ... --validate-x86  # the method on this machine: predicted and measured ratios
+    python benchmarks/arm.py --caches                       # misses of small caches, simulated by cachegrind
     python benchmarks/arm.py --check                        # the gate of CI: instructions per product, sprat only
     python benchmarks/arm.py --save                         # its table, and devices/plan/counted.toml
 
-Debian: apt install g++-aarch64-linux-gnu qemu-user llvm-19 (--check needs no LLVM).
+Debian: apt install g++-aarch64-linux-gnu qemu-user llvm-19 valgrind (--check needs neither of the last two).
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from arm_counts.caches import CACHES, Product, misses_ratio
+from arm_counts.clock import Clock, summary
 from arm_counts.cycles import predicted_cycles
 from arm_counts.emulator import Block, NotSupportedError, build_plugin, instructions, per_repeat
 from arm_counts.gate import TABLE, compiler, complaints, save
@@ -76,18 +80,30 @@ def build_sprat() -> Path:
     return _BUILD / "arm" / "count_sprat"
 
 
-def build_llamacpp(tree: Path, name: str, processor: Processor) -> Path:
-    """``count_llamacpp`` for one processor, from a tree of llama.cpp."""
+def build_for_x86() -> Path:
+    """``count_sprat`` for x86: the preset ``counted``."""
+    _run("cmake", "--preset", "counted")
+    _run("cmake", "--build", "--preset", "counted")
+    return _BUILD / "counted" / "count_sprat"
+
+
+def build_llamacpp(tree: Path, name: str, processor: Processor | None) -> Path:
+    """``count_llamacpp`` for one processor, or for x86 with AVX2, from a tree of llama.cpp."""
     build = _BUILD / f"arm-llamacpp-{name}"
-    toolchain = [f"-DCMAKE_{language}_FLAGS={processor.flags}" for language in ("C", "CXX")]
-    toolchain += ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64", "-DCMAKE_EXE_LINKER_FLAGS=-static"]
-    toolchain += ["-DCMAKE_C_COMPILER=aarch64-linux-gnu-gcc", "-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++"]
+    toolchain = _cross_compiler(processor) if processor else ["-DCMAKE_EXE_LINKER_FLAGS=-static"]
     # As llama.cpp's own build has it, but for one thread.
     options = ["-DGGML_NATIVE=OFF", "-DGGML_OPENMP=OFF", "-DGGML_LLAMAFILE=ON", "-DBUILD_SHARED_LIBS=OFF"]
     source = Path(__file__).parent / "arm_counts"
     _run("cmake", "-S", str(source), "-B", str(build), f"-DGGML={tree.resolve() / 'ggml'}", *options, *toolchain)
     _run("cmake", "--build", str(build), "--target", "count_llamacpp")
     return build / "count_llamacpp"
+
+
+def _cross_compiler(processor: Processor) -> list[str]:
+    toolchain = [f"-DCMAKE_{language}_FLAGS={processor.flags}" for language in ("C", "CXX")]
+    toolchain += ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64", "-DCMAKE_EXE_LINKER_FLAGS=-static"]
+    toolchain += ["-DCMAKE_C_COMPILER=aarch64-linux-gnu-gcc", "-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++"]
+    return toolchain
 
 
 def _run(*command: str) -> None:
@@ -200,6 +216,29 @@ def print_published(plugin: Path, llamacpp: Path) -> None:
     print(f"median error {statistics.median(errors):.0%}, worst {max(errors):.0%}")
 
 
+def validate(plugin: Path, tree: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Predicted and measured ratios to llama.cpp on this machine, under the keys of ``--json``."""
+    clock = Clock(plugin, build_for_x86(), build_llamacpp(tree, "x86", None), arguments.validate_x86)
+    ratios: dict[str, dict[str, float]] = {}
+    for work in works(tuple(arguments.formats.split(","))):
+        if arguments.only not in work.name or "512" in work.name:
+            continue
+        for name, row in clock.ratios(work):
+            ratios[name] = row
+            if not arguments.json:
+                print(f"{name:48}{row['predicted']:7.2f}{row['measured']:7.2f}{row['error']:7.0%}", flush=True)
+    return {"x86_method_error": summary(ratios), "works": ratios}
+
+
+def print_caches() -> None:
+    """Misses over compulsory ones, of weights of 4.7 MB with one token, a short and a long prompt."""
+    sprat = build_for_x86()
+    for n in (1, 48, 512):
+        for name, cache in CACHES.items():
+            ratio = misses_ratio(sprat, cache, Product("Q4_0", 4096, 2048, n))
+            print(f"{n:4} tokens, {name:7}{ratio:7.2f}", flush=True)
+
+
 def _line(processor: str, name: str, result: dict[str, Any]) -> str:
     row = [f"{processor:13}{name:42}{result['instructions_per_product']:7.3f}{result['cycles_per_product']:8.4f}"]
     row.append(f"{result['share_of_dot_peak']:7.0%}")
@@ -237,12 +276,21 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--check", action="store_true", help="fail where instructions per product rose")
     parser.add_argument("--save", action="store_true", help="write the table of --check and counted.toml")
+    parser.add_argument(
+        "--validate-x86", nargs="?", const="znver4", metavar="PROCESSOR", help="what LLVM calls this machine's"
+    )
+    parser.add_argument("--caches", action="store_true", help="misses of small caches, under valgrind")
     parser.add_argument("--published", action="store_true", help="llama.cpp's counts against published speeds")
     arguments = parser.parse_args()
+    if arguments.caches:
+        return print_caches()
     plugin = build_plugin(_BUILD)
+    if (arguments.published or arguments.validate_x86) and not arguments.llamacpp:
+        parser.error("--published and --validate-x86 need --llamacpp")
+    if arguments.validate_x86:
+        result = validate(plugin, arguments.llamacpp, arguments)
+        return print(json.dumps(result if arguments.json else result["x86_method_error"], indent=2))
     if arguments.published:
-        if not arguments.llamacpp:
-            parser.error("--published needs --llamacpp")
         name = "cortex-a76"
         return print_published(plugin, build_llamacpp(arguments.llamacpp, name, PROCESSORS[name]))
     sprat = build_sprat()

@@ -3,13 +3,15 @@
 //   count_llamacpp BUFFER REPEATS WORK ...
 //
 // BUFFER is "repacked" for weights that the backend lays out anew for its kernels, which fails with
-// exit status 3 where it has none for the format; else "plain".
+// exit status 3 where it has none for the format; else "plain". The least CPU time of a repetition
+// is printed, in seconds.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
 #include <vector>
 
+#include "cpu_time.hpp"
 #include "ggml-backend.h"
 #include "ggml-cpu.h"
 #include "ggml.h"
@@ -59,7 +61,7 @@ class Graph {
         ggml_backend_alloc_ctx_tensors(inputs, cpu);
         for (ggml_tensor *t = ggml_get_first_tensor(inputs); t; t = ggml_get_next_tensor(inputs, t))
             if (!t->src[0]) fill(t);
-        for (int64_t i = 0; i < repeats; ++i) ggml_backend_graph_compute(cpu, graph);
+        repeat(repeats, [&] { ggml_backend_graph_compute(cpu, graph); });
     }
 
     ggml_context *weights, *inputs;

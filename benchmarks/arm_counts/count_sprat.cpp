@@ -6,15 +6,16 @@
 //   count_sprat ISA REPEATS grouped HEADS KV_HEADS DIM DEPTH TOKENS      float16 KV entries
 //   count_sprat ISA REPEATS latent HEADS RANK ROPE DEPTH TOKENS          int8 latents, absorbed
 //
-// ISA "" is the best one of the processor. Its name is printed. Every byte of the weights is the
-// same, which makes small and finite scales in every format; no kernel looks at values to decide
-// what to do.
+// ISA "" is the best one of the processor. Its name is printed, and the least CPU time of a
+// repetition in seconds. Every byte of the weights is the same, which makes small and finite scales
+// in every format; no kernel looks at values to decide what to do.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
 #include <vector>
 
+#include "benchmarks/arm_counts/cpu_time.hpp"
 #include "runtime/native/kernels.hpp"
 
 using namespace sprat;
@@ -59,8 +60,7 @@ void product(KernelSet &set, Arguments arguments, int64_t repeats) {
     const Weights weights(format, 1, rows, cols);
     const auto x = ramp(n * cols);
     std::vector<float> out(size_t(n * rows));
-    for (int64_t i = 0; i < repeats; ++i)
-        set.linear.linear(weights.matrix, x.data(), n, nullptr, out.data());
+    repeat(repeats, [&] { set.linear.linear(weights.matrix, x.data(), n, nullptr, out.data()); });
 }
 
 void experts(KernelSet &set, Arguments arguments, int64_t repeats) {
@@ -73,8 +73,9 @@ void experts(KernelSet &set, Arguments arguments, int64_t repeats) {
     std::vector<float> out(size_t(n * hidden)), weights(size_t(n), 0.5f);
     std::vector<int32_t> chosen(static_cast<size_t>(n));
     for (int64_t t = 0; t < n; ++t) chosen[size_t(t)] = int32_t(t % n_experts);
-    for (int64_t i = 0; i < repeats; ++i)
+    repeat(repeats, [&] {
         set.moe.experts(routed, nullptr, x.data(), n, chosen.data(), weights.data(), 1, out.data());
+    });
 }
 
 void grouped(KernelSet &set, Arguments arguments, int64_t repeats) {
@@ -87,8 +88,9 @@ void grouped(KernelSet &set, Arguments arguments, int64_t repeats) {
     const GroupedKv cache{keys, values, head_bytes, head_bytes, int(kv_heads), depth};
     const auto q = ramp(n * heads * dim);
     std::vector<float> out(q.size());
-    for (int64_t i = 0; i < repeats; ++i)
+    repeat(repeats, [&] {
         set.attention.gqa(q.data(), n, int(heads), int(dim), cache, 0.1f, out.data());
+    });
 }
 
 void latent(KernelSet &set, Arguments arguments, int64_t repeats) {
@@ -104,8 +106,9 @@ void latent(KernelSet &set, Arguments arguments, int64_t repeats) {
     for (int64_t i = 0; i < depth; ++i) store_entry(entries, i, x.data(), rank + rope);
     std::vector<float> out(size_t(n * heads * value));
     const LatentKv cache{entries, depth, &k_b.matrix, &v_b.matrix};
-    for (int64_t i = 0; i < repeats; ++i)
+    repeat(repeats, [&] {
         set.attention.mla_absorbed(q.data(), n, int(nope + rope), cache, 0.1f, out.data());
+    });
 }
 
 }  // namespace

@@ -34,7 +34,9 @@ def build_plugin(folder: Path) -> Path:
     return plugin
 
 
-def per_repeat(plugin: Path, cpu: str, program: Path, variant: str, work: Sequence[str]) -> Counter[Block]:
+def per_repeat(
+    plugin: Path, cpu: str, program: Path, variant: str, work: Sequence[str], architecture: str = "aarch64"
+) -> Counter[Block]:
     """How often each block runs for one repetition of ``work``: what two repetitions add to one.
 
     Args:
@@ -43,12 +45,14 @@ def per_repeat(plugin: Path, cpu: str, program: Path, variant: str, work: Sequen
         program: ``count_sprat`` or ``count_llamacpp``.
         variant: its first argument.
         work: its arguments from the third on.
+        architecture: of the emulator.
 
     Raises:
         NotSupportedError: llama.cpp has no repacked form of this product.
         subprocess.CalledProcessError: the program failed.
     """
-    once, twice = (_run(plugin, cpu, [str(program), variant, repeats, *work]) for repeats in ("1", "2"))
+    emulator = [f"qemu-{architecture}", "-cpu", cpu]
+    once, twice = (_run(plugin, emulator, [str(program), variant, repeats, *work]) for repeats in ("1", "2"))
     twice.subtract(once)
     return +twice
 
@@ -58,10 +62,10 @@ def instructions(blocks: Counter[Block]) -> int:
     return sum(block.n_instructions * runs for block, runs in blocks.items())
 
 
-def _run(plugin: Path, cpu: str, command: list[str]) -> Counter[Block]:
+def _run(plugin: Path, emulator: list[str], command: list[str]) -> Counter[Block]:
     with tempfile.NamedTemporaryFile(mode="r", suffix=".blocks", encoding="ascii") as counts:
-        emulator = ["qemu-aarch64", "-cpu", cpu, "-plugin", f"{plugin},to={counts.name}"]
-        done = subprocess.run([*emulator, *command], capture_output=True, text=True, check=False)
+        counted = [*emulator, "-plugin", f"{plugin},to={counts.name}", *command]
+        done = subprocess.run(counted, capture_output=True, text=True, check=False)
         if done.returncode == _NO_SUCH_PATH:
             raise NotSupportedError(" ".join(command))
         done.check_returncode()

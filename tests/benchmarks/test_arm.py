@@ -67,3 +67,19 @@ def test_a_published_decode_is_the_slower_of_reading_and_computing(arm_counts):
     row = published.Published("a model", "q4_0", "Q4_0", "plain", 1, 1.0, "nobody", cost)
     assert published.predicted(row, lambda *_: 1e-9) == pytest.approx(11.4e9 / 570e6)
     assert published.predicted(row, lambda *_: 1.0) == pytest.approx(9.6)
+
+
+def test_steps_of_a_repeated_instruction_are_left_out(arm_counts):
+    cycles, block = arm_counts("cycles"), arm_counts("emulator").Block
+    code = cycles._Code([0, 2], ["rep stosq", "ret"])
+    assert cycles._without_repeated(Counter({block(0, 1): 900, block(2, 1): 1}), code) == Counter({block(2, 1): 1})
+
+
+def test_the_error_of_the_method_is_the_median_and_the_worst(arm_counts):
+    rows = {name: {"error": error} for name, error in (("a", 0.1), ("b", 0.3), ("c", 0.2))}
+    assert arm_counts("clock").summary(rows) == {"median": 0.2, "worst": 0.3}
+
+
+def test_compulsory_lines_are_weights_activations_and_results(arm_counts):
+    product = arm_counts("caches").Product("Q4_0", 4096, 2048, 2)
+    assert product.compulsory_lines == (4096 * 64 * 18 + 2 * 2048 * 5.5 + 4 * 2 * 4096) / 64

@@ -21,12 +21,26 @@ constexpr int kNR = kNRVectors * kLanes;
 constexpr int kKC = 1024;
 
 // Of one thread; gemm_scratch_bytes has room for it and for kNR sums per token.
+//
+// With kCenteredPanels codes have their zero point taken off, and dot products start at a constant.
+// With kShiftedScales a dot product x that starts at kDotStart is scaled by one multiply-add,
+// shift + x * scale, which is exact but for its rounding: a scale has at most 20 bits.
 struct Panel {
     uint8_t codes[kKC / 4][kNR][4];
     float scale[kKC / 16][kNR], minimum[kKC / 16][kNR];  // of 16 columns each, or of 32
+    float shift[kShiftedScales ? kKC / 16 : 1][kNR];     // -kRoundMagic * scale
 };
 static_assert(sizeof(Panel) <= 64 * 1024 && kNR <= sprat::kMaxNR,
               "gemm_scratch_bytes is too small");
+
+template <class D> constexpr int kPanelBias = kCenteredPanels ? 0 : kBias<D>;
+
+// Four codes of each row as a panel has them.
+template <class D> INLINE I panel_codes(I four) {
+    typedef uint8_t Octets __attribute__((vector_size(4 * kLanes)));
+    if constexpr (kCenteredPanels && D::kZero) return (I)((Octets)four - uint8_t(D::kZero));
+    return four;
+}
 
 // A group of each of kLanes rows.
 struct RowGroups {
@@ -56,6 +70,8 @@ template <class D> void unpack_scales(RowGroups g, int group, int row, Panel &pa
         transpose_scales(scale[0] + i / 8, sizeof scale[0], panel.scale[at] + row);
         if constexpr (D::kHasMin)
             transpose_scales(minimum[0] + i / 8, sizeof minimum[0], panel.minimum[at] + row);
+        for (int j = at; kShiftedScales && j < at + 8; ++j)
+            store(panel.shift[j] + row, load<F>(panel.scale[j] + row) * -kRoundMagic);
     }
 }
 
@@ -68,8 +84,8 @@ template <class D> void unpack_nibbles(RowGroups g, int group, int row, Panel &p
         interleave_rows(four);
         const int low = group * 64 + i / kSpan * 8 * kSpan + i % kSpan * 4, high = low + 4 * kSpan;
         for (int j = 0; j < 4; ++j) {
-            store(panel.codes[low + j][row], four[j] & 0x0f0f0f0f);
-            store(panel.codes[high + j][row], four[j] >> 4 & 0x0f0f0f0f);
+            store(panel.codes[low + j][row], panel_codes<D>(four[j] & 0x0f0f0f0f));
+            store(panel.codes[high + j][row], panel_codes<D>(four[j] >> 4 & 0x0f0f0f0f));
         }
     }
 }
@@ -84,7 +100,8 @@ template <class D> void unpack_chunks(RowGroups g, int group, int row, Panel &pa
         I four[4];
         transpose4x4(codes[0] + 4 * column, 256, four);
         interleave_rows(four);
-        for (int j = 0; j < 4; ++j) store(panel.codes[group * 64 + column + j][row], four[j]);
+        for (int j = 0; j < 4; ++j)
+            store(panel.codes[group * 64 + column + j][row], panel_codes<D>(four[j]));
     }
 }
 
@@ -124,9 +141,11 @@ struct NextPanel {
 
 // Behind the last panel of a task comes the first of the task that the thread does next.
 template <class D> NextPanel next_panel(const GemmTask &task, int row, int column) {
-    column += kKC;
-    if (column >= task.input->k) row += kNR, column = 0;
-    const uint8_t *rows = row < task.n_rows ? task.weights + row * task.row_bytes : task.next;
+    row += kNR;
+    if (row >= task.n_rows) row = 0, column += kKC;
+    const bool is_last = column >= task.input->k;
+    const uint8_t *rows = is_last ? task.next : task.weights + row * task.row_bytes;
+    if (is_last) column = 0;
     return {rows + column / 256 * D::group_bytes, task.row_bytes,
             (kKC / 256 * D::group_bytes + 63) / 64};
 }

@@ -19,6 +19,7 @@ constexpr int kNRVectors = 2, kMR = 2;
 constexpr int kGemvRows = 1;       // streams of reads per thread (gemm/gemv.hpp)
 constexpr int kGemvTokens = 2;     // tokens of a pass over the rows
 constexpr int kMinPreparedTokens = 2;
+constexpr int kTokenBlock = 96;  // see gemm/gemm.hpp
 constexpr int kMinGemmTokens = 6;  // fewer: unpacking a panel costs more than it saves
 constexpr int kAttnMR = 4, kAttnNRVectors = 2, kAttnTallMR = 8;
 

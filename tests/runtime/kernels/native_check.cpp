@@ -87,7 +87,7 @@ int64_t columns_of(Format format) {
 
 std::vector<float> product(const Isa &isa, const Isa &quantizer, Format format,
                            const std::vector<uint8_t> &weights, const std::vector<float> &x,
-                           int rows, int64_t k, int n) {
+                           int rows, int64_t k, int n, const int32_t *tokens = nullptr) {
     const int64_t padded = pad_to(k, 256);
     std::vector<uint8_t> records(n * padded * 3 / 2), scratch(gemm_scratch_bytes(n) + 64);
     std::vector<float> out(size_t(n) * rows);
@@ -96,7 +96,7 @@ std::vector<float> product(const Isa &isa, const Isa &quantizer, Format format,
     GemmTask task{};
     task.weights = task.next = weights.data(), task.row_bytes = weights.size() / rows,
     task.n_rows = rows, task.input = &input;
-    task.n_tokens = n, task.out = out.data(), task.out_stride = rows;
+    task.tokens = tokens, task.n_tokens = n, task.out = out.data(), task.out_stride = rows;
     task.scratch = scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64);
     isa.gemm[format](task);
     return out;
@@ -323,6 +323,29 @@ void check_products(const Isa &isa, const Isa &plain) {
     }
 }
 
+// More rows, columns and tokens than a block of a product holds, in order and listed from the last
+// to the first, against the same tokens a few at a time.
+void check_blocks(const Isa &isa) {
+    const int rows = 75, k = 1280, n = 205, few = 41;
+    for (Format f : {Q4_0, Q8_0, Q4_K, Q6_K, Q2_K}) {
+        const auto weights = blocks(f, rows, k);
+        const auto x = normals(size_t(n) * k);
+        std::vector<float> expected, found = product(isa, isa, f, weights, x, rows, k, n);
+        for (int t = 0; t < n; t += few) {
+            const std::vector<float> some(x.begin() + t * k, x.begin() + (t + few) * k);
+            const auto out = product(isa, isa, f, weights, some, rows, k, few);
+            expected.insert(expected.end(), out.begin(), out.end());
+        }
+        compare("blocks of tokens", isa, found, expected);
+        std::vector<int32_t> tokens;
+        for (int t = 0; t < n; ++t) tokens.push_back(n - 1 - t);
+        const auto listed = product(isa, isa, f, weights, x, rows, k, n, tokens.data());
+        for (int t = 0; t < n; ++t)
+            std::copy_n(&listed[size_t(n - 1 - t) * rows], rows, &found[size_t(t) * rows]);
+        compare("blocks of listed tokens", isa, found, expected);
+    }
+}
+
 // Entries of 70 elements in float32, float16 and int8.
 void check_attention(const Isa &isa, const Isa &plain) {
     for (int n : {1, 7, 40}) {
@@ -452,6 +475,7 @@ int main() {
     const Isa &plain = *isas[n_isas - 1];
     for (int i = 0; i < n_isas; ++i) {
         check_products(*isas[i], plain);
+        check_blocks(*isas[i]);
         check_attention(*isas[i], plain);
         check_latents(*isas[i], plain);
         for (int n_threads : {1, 3}) {

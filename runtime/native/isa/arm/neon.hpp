@@ -25,6 +25,7 @@ constexpr int kNRVectors = 2, kMR = 4;
 constexpr int kGemvRows = 2;
 constexpr int kGemvTokens = 2;  // of a pass over the rows
 constexpr int kMinPreparedTokens = 1;
+constexpr int kTokenBlock = 96;  // see gemm/gemm.hpp
 // Tokens from which GEMM is faster: with fewer, unpacking a panel costs more than it saves.
 constexpr int kMinGemmTokens = 6;
 // Micro-kernel of attention, 4 x 16: 16 sums, 4 registers of B, one broadcast of A.
@@ -136,12 +137,31 @@ INLINE F8 signed_bytes(uint64_t bytes) {
             (F)vcvtq_f32_s32(vmovl_high_s16(wide))};
 }
 
+// Loads what an instruction overwrites. The compiler would load it once and copy it, which takes a
+// vector unit; loads have units of their own.
+template <class V> INLINE V load_again(const void *p) {
+    V v;
+    asm volatile("ldr %q0, %1" : "=w"(v) : "m"(*static_cast<const V *>(p)));
+    return v;
+}
+// The same of memory that is complete since all_written(), in a loop that keeps sums in arrays: GCC
+// stores them at every step beside assembler that is volatile or has an operand in memory. `i` and
+// `j` tell one load from another, which would be the same otherwise.
+template <class V> INLINE V load_unchanged(const void *p, int i, int j) {
+    V v;
+    asm("ldr %q0, [%1]" : "=w"(v) : "r"(p), "X"(i), "X"(j));
+    return v;
+}
+INLINE void all_written() { asm volatile("" ::: "memory"); }
+
 INLINE I pairs_added(I a, I b) { return (I)vpaddq_s32((int32x4_t)a, (int32x4_t)b); }
 
 INLINE float reduce_max(F v) { return vmaxvq_f32((float32x4_t)v); }
 INLINE float reduce_add(F v) { return vaddvq_f32((float32x4_t)v); }
 
 INLINE int32_t reduce_max(I v) { return vmaxvq_s32((int32x4_t)v); }
+
+constexpr bool kCenteredPanels = true;  // see gemm/panel.hpp
 
 template <class D> INLINE Chunk chunk(const uint8_t *group, int c) { return D::codes(group, c); }
 

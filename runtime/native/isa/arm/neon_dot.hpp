@@ -9,13 +9,9 @@ INLINE I dot4(I total, uint8x16_t codes, int8x16_t x) {
     return (I)vdotq_s32((int32x4_t)total, vreinterpretq_s8_u8(codes), x);
 }
 
-// Loads what an instruction overwrites. The compiler would load it once and copy it, which takes a
-// vector unit; loads have units of their own.
-template <class V> INLINE V load_again(const void *p) {
-    V v;
-    asm volatile("ldr %q0, %1" : "=w"(v) : "m"(*static_cast<const V *>(p)));
-    return v;
-}
+// Where dot products of a panel start.
+constexpr int32_t kDotStarts[4] = {kDotStart, kDotStart, kDotStart, kDotStart};
+INLINE I dot_start(int i, int j) { return load_unchanged<I>(kDotStarts, i, j); }
 
 // What four dot products begin at: each in the first lane of the register that sdot adds to.
 struct Starts {
@@ -89,6 +85,14 @@ INLINE F load_row_scales(const float *x, int pair) {
 template <bool kSigned> INLINE I panel_dot(I total, const uint8_t *codes, int8x16_t x, int) {
     return (I)vmmlaq_s32((int32x4_t)total, vreinterpretq_s8_u8(vld1q_u8(codes)), x);
 }
+
+constexpr bool kShiftedScales = false;
+INLINE F add_block(F total, I dots, F scale, const float *, const float *factors, int, int) {
+    return total + scaled(dots, scale) * broadcast_tokens<F>(factors);
+}
+INLINE F add_minimum(F total, F minimum, const float *factors) {
+    return total + minimum * broadcast_tokens<F>(factors);
+}
 #else
 // The sixteen codes of a token that four steps take, one lane each.
 constexpr int kStepsPerLoad = 4;
@@ -134,5 +138,7 @@ struct ByteDot {
 
 #if !defined(__ARM_FEATURE_MATMUL_INT8)
 #include "runtime/native/isa/one_token_per_vector.hpp"
+//
+#include "runtime/native/isa/arm/token_lanes.hpp"
 #endif
 #include "runtime/native/isa/quad_sums.hpp"

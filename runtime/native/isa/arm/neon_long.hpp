@@ -16,7 +16,7 @@ INLINE int16x8_t multiply16(int16x8_t sum, int8x16_t a, int8x16_t x) {
     return vmlal_high_s8(vmlal_s8(sum, vget_low_s8(a), vget_low_s8(x)), a, x);
 }
 
-template <class V> INLINE V load_again(const void *p) { return load<V>(static_cast<const V *>(p)); }
+INLINE I dot_start(int, int) { return I{} + kDotStart; }
 
 // What four dot products begin at.
 struct Starts {
@@ -108,7 +108,10 @@ template <int kSteps, int kHeld, bool kPairs> struct LongSums {
     }
 };
 
-template <class D> constexpr int kFitInt16 = 32767 / (127 * D::kLargest);  // products of a code
+// Products of a code, which panels have centered.
+template <class D>
+constexpr int kFitInt16 =
+    32767 / (127 * (D::kLargest > 2 * D::kZero ? D::kLargest - D::kZero : D::kZero));
 template <class D> constexpr int kStepsOf = D::kHalves ? 4 : 8;
 template <class D>
 constexpr int kHeldOf = kFitInt16<D> < kStepsOf<D> ? kFitInt16<D> / 2 * 2 : kStepsOf<D>;
@@ -120,3 +123,5 @@ typedef void ByteDot;  // attention takes float32, which does as many products p
 }  // namespace
 
 #include "runtime/native/isa/one_token_per_vector.hpp"
+//
+#include "runtime/native/isa/arm/token_lanes.hpp"

@@ -21,6 +21,7 @@ constexpr int kNRVectors = 1, kMR = 4;
 constexpr int kGemvRows = 4;
 constexpr int kGemvTokens = 2;  // of a pass over the rows
 constexpr int kMinPreparedTokens = 2;
+constexpr int kTokenBlock = 96;  // see gemm/gemm.hpp
 // Tokens from which GEMM is faster: with fewer, unpacking a panel costs more than it saves.
 constexpr int kMinGemmTokens = 6;
 // Micro-kernel of attention, 6 x 16: 12 sums, 2 registers of B, one broadcast of A; 12 x 8 for its
