@@ -1,4 +1,4 @@
-"""How long a cancel and a timeout take to end an answer, in prefill and in decode.
+"""Time from a cancel or a timeout to the end of an answer, in prefill and in decode.
 
 Files of published shapes with random weights on the native backend. Every answer is ended at a random moment:
 by ``cancel`` from another thread, or by its ``timeout``. The latency is the time from that moment until the iterator

@@ -25,7 +25,7 @@ _RATIOS = ("_ratio", "_share", "_share_of_empty")
 
 
 def entry(results: dict[str, Any], commit: str) -> dict[str, Any]:
-    """What the history keeps of ``results``, the JSON of ``vs_llamacpp.py``."""
+    """The part of ``results``, the JSON of ``vs_llamacpp.py``, that is kept in the history."""
     cpu = this_cpu()
     kept = {name: round(value, 3) for name, value in results.items() if name.endswith(_RATIOS)}
     if not kept:

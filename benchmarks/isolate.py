@@ -1,4 +1,4 @@
-"""What isolation costs for each token: ``Engine.load(isolate=True)`` against the same backend in this process.
+"""Cost of isolation per token: ``Engine.load(isolate=True)`` against the same backend in this process.
 
 Models of random weights, so small that the pass itself takes little, with vocabularies from small to the largest of
 published students (Qwen's): the messages and the copies of the logits are what remains. Single tokens are decoded by

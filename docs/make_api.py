@@ -81,7 +81,7 @@ RECORDS = (
     "sprat.app.bench.trace:TraceReport",
     "sprat.devices.report.build:Report",
 )
-"""What the functions take and return. Their attributes are public; the modules that define them are not."""
+"""Types of arguments and results. Their attributes are public; the modules that define them are not."""
 
 _SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises", "Example", "Examples")
 _TITLES = {"Args": "Arguments", "Example": "Example", "Examples": "Example", "Yields": "Yields"}

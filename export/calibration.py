@@ -85,7 +85,7 @@ def calibration_sequences(
 
 
 def hold_out(sequences: Sequence[I32Array]) -> tuple[list[I32Array], list[I32Array]]:
-    """What to calibrate with, and one of eight sequences to judge the result by; none of fewer than sixteen."""
+    """Split into calibration and held-out sequences: every eighth is held out, none of fewer than sixteen."""
     if len(sequences) < 2 * _HELD_OUT:
         return list(sequences), []
     return [text for number, text in enumerate(sequences) if number % _HELD_OUT], list(sequences[::_HELD_OUT])

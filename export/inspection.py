@@ -320,7 +320,7 @@ def _sampling_note(defaults: SamplingDefaults) -> str:
 
 
 def _template_notes(stored: StoredTemplates) -> list[str]:
-    """What the chat template cannot render."""
+    """Problems of the chat template."""
     template = stored.template()
     return [*stored.problems, *(template_problems(template) if template else ())]
 

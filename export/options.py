@@ -52,7 +52,7 @@ class ExportKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """What an export takes besides source and target.
+    """Options of an export besides source and target.
 
     Attributes:
         quant: ``"int4"``, ``"int8"``, a mix of llama-quantize such as ``"q4_k_m"``, a block format, or ``"keep"``: a

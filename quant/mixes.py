@@ -24,7 +24,7 @@ _LAYERS_OF_70B, _WIDE = 80, 4
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What the rules ask of a model.
+    """Dimensions of a model that the rules of a mix depend on.
 
     Attributes:
         n_layers: number of layers.
@@ -74,7 +74,7 @@ def _more(name: str) -> _Rule:
 
 
 def _shared(name: str, otherwise: str | None = None) -> _Rule:
-    """Where four queries and more share a head of keys and values, which is then small."""
+    """A type for models in which four or more query heads share a KV head: the tensor is small there."""
     return lambda layer: name if layer.shape.queries_per_kv >= _WIDE else otherwise
 
 

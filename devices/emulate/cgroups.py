@@ -31,7 +31,7 @@ _CONTROLLERS_V2 = ("memory", "cpuset", "cpu", "io")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a group of processes may use."""
+    """Resource limits of a group of processes."""
 
     memory_bytes: int  # includes page cache
     cores: tuple[int, ...]

@@ -44,7 +44,7 @@ class Check(_Table, frozen=True):
 
 
 class Provenance(_Table, frozen=True):
-    """What the factors were fitted to, and their errors."""
+    """Measurements that the factors were fitted to, and the errors of the fit."""
 
     machine: str
     date: str

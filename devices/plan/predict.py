@@ -26,7 +26,7 @@ _OUT_OF_CACHE = 3  # reading this many times the cache size in a loop hits nothi
 
 
 class Limit(enum.StrEnum):
-    """What limits a pass."""
+    """Bottleneck of a pass."""
 
     MEMORY = "memory speed"
     COMPUTE = "compute"

@@ -72,7 +72,7 @@ _KLD_MARGIN = 0.97  # of the limit, to aim at
 
 @dataclass(frozen=True, slots=True)
 class QualityPlan:
-    """What the writers need.
+    """Recipe and rounding for the writers.
 
     Attributes:
         recipe: the formats.
@@ -200,7 +200,7 @@ class QualityPlanner:
         return self._fast() if self.options.level == "fast" else self._calibrated()
 
     def expected_time(self) -> QualityTime:
-        """How long :meth:`plan` and the rounding of its tensors take on this machine; one layer is timed."""
+        """Predicted time of :meth:`plan` and of the rounding of its tensors on this machine; one layer is timed."""
         return quality_time(self.checkpoint.spec, self.checkpoint, self.tensors, self._reading())
 
     def digest(self) -> str:
@@ -218,7 +218,7 @@ class QualityPlanner:
         return with_packaged(kept, self.tokenizer) if is_own else kept, held_out
 
     def _reading(self) -> Reading:
-        """What the level reads, and does."""
+        """Tokens that the level reads, and its steps."""
         level = self.options.level
         if level == "fast":
             return Reading(_n_tokens(self.text), 0, 0, ("search",))
@@ -381,7 +381,7 @@ def _n_tokens(sequences: Sequence[I32Array]) -> int:
 
 
 def _enough(sequences: Sequence[I32Array], n_tokens: int) -> int:
-    """How many of the first sequences have ``n_tokens`` together."""
+    """Number of sequences, from the first, that have ``n_tokens`` together."""
     reached = np.cumsum([len(sequence) for sequence in sequences]) >= n_tokens
     return int(reached.argmax()) + 1 if reached.any() else len(sequences)
 

@@ -379,7 +379,7 @@ class Checkpoint:
         return merged(_stored_rows(self._stored, source, self.config), deltas)
 
     def problems(self) -> list[str]:
-        """What the headers say is missing, unexpected or of another size; empty for a complete model."""
+        """Tensors that are missing, unexpected or of another size, from the headers; empty for a complete model."""
         found = {name: tensor.shape for name, tensor in self._stored.items()}
         expected = {source: origin.source_shape for origin in self._origins.values() for source in origin.sources}
         problems = compare_shapes(found, expected | dict(self._expected_scales(expected)))

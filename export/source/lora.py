@@ -116,7 +116,7 @@ class AdapterOption:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Delta:
-    """What an adapter adds to one weight.
+    """Change of one weight by an adapter.
 
     Attributes:
         b: ``(out, r)``, the scale folded in.
@@ -228,7 +228,7 @@ class Adapter:
         return Path(os.path.realpath(self.option.folder)).name
 
     def notes(self) -> Iterator[str]:
-        """What the user should know."""
+        """Notes for the user."""
         yield f"the LoRA adapter {self.name} is merged into {len(self.deltas)} tensors, scale {self.option.scale:g}"
         if self.replaced:
             yield f"{self.name} replaces {summarize(sorted(self.replaced), 3)}, whatever the scale"

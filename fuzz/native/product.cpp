@@ -36,7 +36,7 @@ std::vector<float> product(const Isa &isa, const Isa &quantizer, const Case &of)
     return out;
 }
 
-// Of a row: the largest magnitude, infinite for a bad one, and the sum of all.
+// Largest magnitude of a row, infinite for a bad one, and the sum of its magnitudes.
 struct Size {
     double largest = 0, sum = 0;
 

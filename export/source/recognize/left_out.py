@@ -99,7 +99,7 @@ def mtp_tensors(names: Iterable[str], n_layers: int, config: Mapping[str, Any]) 
 
 
 def kept_mtp_note(n_tensors: int) -> str:
-    """What the user should know about an MTP layer in a file."""
+    """The note for users about an MTP layer that is kept in a file."""
     return (
         f"{n_tensors} tensors of multi-token prediction are kept in the GGUF, for llama.cpp; sprat does not run them, "
         "and an ONNX model has none"

@@ -123,7 +123,7 @@ def _footprint(request: LoadRequest, *, low_memory: bool) -> Footprint:
 
 
 def _on_device(request: LoadRequest) -> DevicePlan | None:
-    """What goes into the memory of the provider's device; ``None`` where it has none of its own."""
+    """Memory plan of the provider's device; ``None`` where it has no memory of its own."""
     if request.provider is None or request.provider.memory is None:
         return None
     on_cpu = _footprint(request, low_memory=False)

@@ -21,7 +21,7 @@ __all__ = ["ToolConversation", "ToolPlan", "with_tools"]
 
 @dataclass(frozen=True, slots=True)
 class ToolPlan:
-    """What the answer may call.
+    """Tools that the answer may call.
 
     Attributes:
         format: how the model writes calls.

@@ -59,7 +59,7 @@ class Pace:
         return self.always or self._n_without <= _PATIENCE or self._n_without % _LOOK_EVERY == 0
 
     def n_drafts(self, kind: Kind, available: int) -> int:
-        """How many of ``available`` drafts of a kind to check."""
+        """Number of drafts of a kind to check, at most ``available``."""
         most = min(available, self.max_drafts)
         if self.always or most <= 0:
             return max(most, 0)

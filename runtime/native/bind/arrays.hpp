@@ -1,5 +1,4 @@
-// What the bindings of runtime/native share: NumPy arrays by their types, Python records, KV
-// entries.
+// Helpers for the bindings of runtime/native: NumPy arrays by type, Python records, KV entries.
 #pragma once
 
 #include <nanobind/nanobind.h>

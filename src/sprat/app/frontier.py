@@ -37,7 +37,7 @@ _STEPS = {"balanced": "feedback", "best": "descent"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frontier:
-    """What :func:`frontier` measured.
+    """Result of :func:`frontier`.
 
     Attributes:
         model: the source's name.

@@ -62,7 +62,7 @@ def calibration_option(purpose: str) -> Callable[[Command], Command]:
 
 
 def _default(name: str) -> str:
-    """What applies without the option; the model's own value is what its author recommends."""
+    """Help text for the default; the model's own value is what its author recommends."""
     return f"[default: the model's, shown by `sprat inspect`; otherwise {getattr(SamplingParams(), name):g}]"
 
 

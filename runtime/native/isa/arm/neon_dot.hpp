@@ -17,7 +17,7 @@ template <class V> INLINE V load_again(const void *p) {
     return v;
 }
 
-// What four dot products begin at: each in the first lane of the register that sdot adds to.
+// Initial values of four dot products, each in the first lane of sdot's accumulator.
 struct Starts {
     int32_t lanes[4][4] = {};
 

@@ -214,7 +214,7 @@ def _instead(
     clear_cache: bool,
     as_json: bool,
 ) -> None:
-    """What the command does instead of the tests."""
+    """Run the action that replaces the tests: compare, clear the cache, or measure speculation."""
     if files:
         _compare(*files, as_json=as_json)
     elif clear_cache:

@@ -120,7 +120,7 @@ def _print_one(model: str, plan: Plan, device: str, choice: Iterable[str], gpu: 
 
 
 def _about_mix(model: PlannedModel, plan: Plan) -> Iterator[str]:
-    """What a calibrated export can do for a device that does not hold the model."""
+    """Proposal of a calibrated export for a device that does not hold the model."""
     mix = plan_mix(model, plan)
     if mix is None:
         return
