@@ -36,28 +36,78 @@ std::vector<float> product(const Isa &isa, const Isa &quantizer, const Case &of)
     return out;
 }
 
-// Largest magnitude of a row, infinite for a bad one, and the sum of its magnitudes.
-struct Size {
-    double largest = 0, sum = 0;
+// Which bytes of a block hold the codes; the others hold scales and minima.
+struct CodeBytes {
+    size_t begin, end;
+};
 
-    explicit Size(const float *values, int64_t n) {
-        for (int64_t i = 0; i < n; ++i) {
-            const double size = is_bad(values[i]) ? INFINITY : std::fabs(values[i]);
-            largest = std::max(largest, size), sum += size;
+CodeBytes code_bytes(Format format) {
+    switch (format) {
+        case F32:
+        case F16:
+        case BF16:
+            return {0, 0};
+        case Q4_1:
+        case Q5_1:
+        case NVFP4:
+            return {4, kLayouts[format].block_bytes};
+        case Q4_K:
+        case Q5_K:
+            return {16, kLayouts[format].block_bytes};
+        case Q6_K:
+            return {0, 192};
+        case IQ4_XS:
+            return {8, 136};
+        case Q3_K:
+            return {0, 96};
+        case Q2_K:
+            return {16, 80};
+        case MXFP4:
+            return {1, 17};
+        default:
+            return {2, kLayouts[format].block_bytes};
+    }
+}
+
+// The largest magnitude; infinite for a bad value.
+double largest_of(const float *values, int64_t n) {
+    double largest = 0;
+    for (int64_t i = 0; i < n; ++i)
+        largest = std::max<double>(largest, is_bad(values[i]) ? INFINITY : std::fabs(values[i]));
+    return largest;
+}
+
+// Of a row: the largest magnitude of its values, and of what its scales make of any codes. A kernel
+// adds codes without their zero point, or without the minimum, and takes that off later: it rounds
+// by the second.
+struct RowSize {
+    double largest, of_any_codes;
+
+    RowSize(const Isa &isa, Format format, const uint8_t *weights, size_t n_bytes, int64_t k) {
+        std::vector<float> values(size_t(k), 0.0f);
+        isa.dequantize[format](weights, k, values.data());
+        largest = of_any_codes = largest_of(values.data(), k);
+        const CodeBytes codes = code_bytes(format);
+        for (const int fill : {0x00, 0x80, 0xff}) {
+            std::vector<uint8_t> filled(weights, weights + n_bytes);
+            for (size_t at = 0; at < n_bytes; at += kLayouts[format].block_bytes)
+                std::memset(&filled[at + codes.begin], fill, codes.end - codes.begin);
+            isa.dequantize[format](filled.data(), k, values.data());
+            of_any_codes = std::max(of_any_codes, largest_of(values.data(), k));
         }
     }
 };
 
-void check(const Case &of, const Isa &isa, const Isa &plain, const std::vector<Size> &rows,
-           const std::vector<Size> &tokens) {
+void check(const Case &of, const Isa &isa, const Isa &plain, const std::vector<RowSize> &rows,
+           const std::vector<double> &tokens) {
     const auto out = product(isa, plain, of), expected = product(plain, plain, of);
     const bool any_bad = std::any_of(rows.begin(), rows.end(),
-                                     [](const Size &row) { return !std::isfinite(row.largest); });
+                                     [](const RowSize &row) { return !std::isfinite(row.largest); });
     for (int t = 0; t < of.n_tokens; ++t)
         for (int r = 0; r < of.n_rows; ++r) {
             const float here = out[size_t(t) * of.n_rows + r],
                         there = expected[size_t(t) * of.n_rows + r];
-            const double largest = rows[r].largest * tokens[t].largest;
+            const double largest = rows[r].largest * tokens[t];
             if (std::isnan(largest) || std::isinf(largest)) {
                 if (!is_bad(here))
                     found("a bad value is lost", isa.name, kLayouts[of.format].name);
@@ -66,7 +116,7 @@ void check(const Case &of, const Isa &isa, const Isa &plain, const std::vector<S
             // A bad row may spoil its neighbours in a panel: more shows than must.
             if (any_bad && is_bad(here)) continue;
             // Sums in another order. Above 1e30 a step may overflow, which shows.
-            const double limit = 1e-4 * double(of.k) * largest + 1e-30;
+            const double limit = 1e-4 * double(of.k) * rows[r].of_any_codes * tokens[t] + 1e-30;
             if (rows[r].largest < 1e30 && limit < 1e26 && !(std::fabs(here - there) <= limit))
                 found("a result differs", isa.name, kLayouts[of.format].name);
         }
@@ -86,14 +136,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     int n_isas = 0;
     const Isa *const *isas = usable_isas(n_isas);
     const Isa &plain = *isas[n_isas - 1];
-    std::vector<Size> rows, tokens;
-    std::vector<float> row(size_t(of.k), 0.0f);
-    for (int r = 0; r < of.n_rows; ++r) {
-        plain.dequantize[of.format](of.weights.data() + r * (of.weights.size() / of.n_rows), of.k,
-                                    row.data());
-        rows.emplace_back(row.data(), of.k);
-    }
-    for (int t = 0; t < of.n_tokens; ++t) tokens.emplace_back(of.x.data() + t * of.k, of.k);
+    std::vector<RowSize> rows;
+    const size_t row_bytes = of.weights.size() / of.n_rows;
+    for (int r = 0; r < of.n_rows; ++r)
+        rows.emplace_back(plain, of.format, of.weights.data() + r * row_bytes, row_bytes, of.k);
+    std::vector<double> tokens;
+    for (int t = 0; t < of.n_tokens; ++t)
+        tokens.push_back(largest_of(of.x.data() + t * of.k, of.k));
     for (int i = 0; i < n_isas; ++i) check(of, *isas[i], plain, rows, tokens);
     return 0;
 }

@@ -108,7 +108,9 @@ WRITERS = {
     ),
     "calibration kept": Writer("keep_measurements m.npz", "m.npz", "old file m.npz", are_measurements),
     "quantize": Writer("quantize {models}/bundle q.gguf --quant q4_0 --force", "q.gguf", "old file q.gguf"),
-    "quantize, split": Writer("quantize {models}/bundle q.gguf --quant f16 --split 80K", ".", is_whole=no_half_split),
+    "quantize, split": Writer(
+        "quantize {models}/bundle q.gguf --quant f16 --split 80K --force", ".", is_whole=no_half_split
+    ),
     "verify": Writer(
         "verify out --source {models}/student --max-tokens 16 --card", "out/README.md", "old folder {models}/bundle out"
     ),
