@@ -15,7 +15,7 @@ import numpy as np
 
 from sprat.arrays import I32Array, U8Array
 from sprat.errors import InputError
-from sprat.export.calibration import calibration_sequences, hold_out, with_packaged
+from sprat.export.calibration import calibration_and_evaluation, calibration_sequences, with_packaged
 from sprat.export.quality.budget import (
     Allocation,
     Cost,
@@ -43,20 +43,16 @@ from sprat.export.quality.rounder import Rounder
 from sprat.export.quality.speed import allocate_for
 from sprat.export.quality.timing import QualityTime, Reading, quality_time
 from sprat.export.source.checkpoint import Checkpoint
-from sprat.export.texts import evaluation_text
 from sprat.export.write.rounding import Rounding
 from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.quant.formats import BlockFormat
 from sprat.quant.recipe import Recipe
 from sprat.runtime.files.bundle import QualityReport
-from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 __all__ = [
     "MAX_COMPARED",
     "QualityPlan",
     "QualityPlanner",
-    "calibration_and_evaluation",
-    "evaluation_sequences",
     "measure_source",
 ]
 
@@ -384,29 +380,3 @@ def _enough(sequences: Sequence[I32Array], n_tokens: int) -> int:
     """Number of sequences, from the first, that have ``n_tokens`` together."""
     reached = np.cumsum([len(sequence) for sequence in sequences]) >= n_tokens
     return int(reached.argmax()) + 1 if reached.any() else len(sequences)
-
-
-def calibration_and_evaluation(
-    sequences: Sequence[I32Array], tokenizer: Mapping[str, Any], *, is_own: bool
-) -> tuple[Sequence[I32Array], Sequence[I32Array]]:
-    """The sequences to calibrate with, and those to compare on.
-
-    A user's text says what the model is for, so a part of it is held out; for a short one, the packaged evaluation text
-    is taken.
-
-    Args:
-        sequences: token ids of the calibration text.
-        tokenizer: the ``tokenizer.*`` keys.
-        is_own: the text is the user's, not the packaged one.
-    """
-    kept, held_out = hold_out(sequences) if is_own else (sequences, [])
-    return kept, held_out or evaluation_sequences(tokenizer)
-
-
-def evaluation_sequences(tokenizer: Mapping[str, Any]) -> list[I32Array]:
-    """The evaluation text, which no calibration reads, in windows."""
-    found = Tokenizer.from_gguf(tokenizer)
-    tokens = found.encode(evaluation_text())
-    window = 512 - 1
-    pieces = [tokens[start : start + window] for start in range(0, len(tokens), window)]
-    return [np.asarray(found.with_bos(piece), np.int32) for piece in pieces if len(piece) > 1]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -34,7 +34,7 @@ from sprat.quant.formats import BlockFormat, get_format
 from sprat.runtime.arch.fields import Fields
 from sprat.runtime.files.shape_checks import summarize
 
-__all__ = ["Adapter", "AdapterOption", "Delta", "Merged", "merged"]
+__all__ = ["Adapter", "AdapterOption", "Delta", "Merged", "check_adapters", "merged"]
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _MERGE_WITH_PEFT = "merge it with PEFT's merge_and_unload(), and export the merged model"
@@ -344,3 +344,17 @@ def merged(rows: RowSource, deltas: Sequence[Delta]) -> RowSource:
     for delta in deltas:
         rows = Merged(rows, delta)
     return rows
+
+
+def check_adapters(path: Path, adapters: Iterable[Adapter], stored: Mapping[str, FileTensor]) -> None:
+    """Check that adapters fit the checkpoint.
+
+    Raises:
+        CheckpointError: an adapter was made for another model.
+    """
+    shapes = {name: tensor.shape for name, tensor in stored.items()}
+    for adapter in adapters:
+        if problems := adapter.problems(shapes):
+            raise CheckpointError(
+                f"{adapter.option.folder}: does not fit {path}: {summarize(problems, 3)}; use the adapter's base model"
+            )
