@@ -51,7 +51,7 @@ class ContextSettings:
         return 0 if self.flash_attention else _FLOAT * n_heads * self.batch * context
 
     def text(self) -> str:
-        """One line.
+        """The settings in one line of text.
 
         Example:
             >>> ContextSettings(flash_attention=True).text()
@@ -87,7 +87,7 @@ class ContextWishes:
                     yield ContextSettings(cache=cache, flash_attention=attention, batch=batch)
 
     def on_cpu(self, batch: int) -> ContextSettings:
-        """Those of a context in the CPU's memory; llama.cpp chooses whether flash attention helps there."""
+        """Settings of a context in the CPU's memory; llama.cpp chooses whether flash attention helps there."""
         return ContextSettings(
             cache=self.cache or "f16", flash_attention=self.flash_attention, batch=min(self.batch or batch, batch)
         )

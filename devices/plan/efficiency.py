@@ -82,7 +82,7 @@ class Factors(_Table, frozen=True):
 
 
 class Peaks(_Table, frozen=True):
-    """From a device's peaks to the rates of sprat's kernels, where those were not measured."""
+    """Shares of a device's peaks that sprat's kernels reach, where their rates were not measured."""
 
     int8_share: Sourced  # of the cores' int8 peak, in a product with 512 tokens
     one_token_share: Sourced  # of the cores' int8 peak, in a product with one token and weights in the CPU's cache

@@ -55,7 +55,7 @@ class Placement:
         return not self.layers and not self.head
 
     def text(self) -> str:
-        """One line.
+        """The placement in one line of text.
 
         Example:
             >>> Placement(n_layers=27, layers=27, head=True, experts_in_memory=(1, 2)).text()

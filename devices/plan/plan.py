@@ -126,7 +126,7 @@ class PlanSummary:
 
 @dataclass(frozen=True)
 class Plan:
-    """One footprint on one device.
+    """Verdict for one footprint on one device.
 
     Args:
         profile: the device.
