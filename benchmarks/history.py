@@ -1,6 +1,6 @@
 """Appends the ratios of a comparison with llama.cpp to ``history.jsonl``, with commit and machine, and draws them all.
 
-Only ratios and shares: a time says as much about the neighbours of a shared machine as about sprat.
+Only ratios and shares: a time depends on the other tenants of a shared machine as much as on sprat.
 
     python benchmarks/vs_llamacpp.py --shape demo --json > results.json
     python benchmarks/history.py results.json          # writes benchmarks/history.jsonl and build/history.svg

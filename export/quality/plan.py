@@ -89,11 +89,11 @@ class _InMemory:
     weights: Rounded
 
     def has(self, name: str) -> bool:
-        """Whether it was rounded."""
+        """Whether the tensor was rounded."""
         return name in self.weights
 
     def round(self, name: str, format: BlockFormat) -> U8Array:
-        """Its packed rows."""
+        """The packed rows of the tensor."""
         weight = self.weights[name]
         return weight.packed.reshape(-1, weight.packed.shape[-1])
 
@@ -108,11 +108,11 @@ class _Streamed:
     kept: dict[str, U8Array] = field(default_factory=dict)
 
     def has(self, name: str) -> bool:
-        """Whether it is rounded here."""
+        """Whether the tensor is rounded."""
         return name in self.names
 
     def round(self, name: str, format: BlockFormat) -> U8Array:
-        """Its packed rows."""
+        """The packed rows of the tensor."""
         if name not in self.kept:
             if len(self.kept) == _KEPT:
                 del self.kept[next(iter(self.kept))]

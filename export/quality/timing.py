@@ -116,7 +116,7 @@ class _Line:
 
     @classmethod
     def timed(cls, call: Callable[[int], object], sizes: Sequence[int]) -> _Line:
-        """From two calls."""
+        """The line through two timed calls."""
         spent = [_seconds(call, size) for size in sizes]
         slope = max(0.0, spent[1] - spent[0]) / max(1, sizes[1] - sizes[0])
         return cls(max(0.0, spent[1] - slope * sizes[1]), slope)

@@ -118,7 +118,7 @@ class Checkpoint:
 
         Args:
             path: the folder or file.
-            ignore_fields: unknown fields of ``config.json`` that change no mathematics.
+            ignore_fields: unknown fields of ``config.json`` that do not change the forward pass.
             adapters: LoRA adapters to merge into the weights of a folder, in this order.
 
         Raises:

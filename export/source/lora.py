@@ -215,7 +215,7 @@ class Adapter:
         return cls(option, files, tuple(tensors.values()), deltas, replaced, keeps_tying)
 
     def unties(self) -> bool:
-        """Whether it changes the embeddings or the output head alone, in a model that ties them.
+        """Whether the adapter changes the embeddings or the output head alone, in a model that ties them.
 
         PEFT trains them apart then, though its ``merge_and_unload`` changes both at once.
         """
@@ -234,7 +234,7 @@ class Adapter:
             yield f"{self.name} replaces {summarize(sorted(self.replaced), 3)}, whatever the scale"
 
     def problems(self, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-        """Its tensors that the base checkpoint, of these ``shapes``, does not have in that size."""
+        """Tensors of the adapter that the base checkpoint, of these ``shapes``, does not have in that size."""
         found: list[str] = []
         for name, delta in self.deltas.items():
             shape = shapes.get(name)

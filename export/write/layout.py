@@ -16,11 +16,11 @@ class Sized(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The tensor's name."""
 
     @property
     def nbytes(self) -> int:
-        """Its bytes."""
+        """The tensor's bytes."""
 
 
 Tensor = TypeVar("Tensor", bound=Sized)

@@ -158,7 +158,7 @@ class PruningReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     same_top: float  # share of tokens with the source's top token
 
     def lines(self) -> list[str]:
-        """For a reader: what was removed, and what it costs."""
+        """The pruning in words: what was removed, and its cost."""
         n_kept = len(next(iter(self.experts.values())))
         return [
             f"pruned: {n_kept} of {self.n_experts} experts per layer kept, by {self.calibration_tokens:,} tokens: "

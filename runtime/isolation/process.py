@@ -43,7 +43,7 @@ class Expected:
 
     @classmethod
     def of_device(cls, device: str, otherwise: str) -> Self:
-        """A process that a driver can end; a pass on a device is stopped only where it comes back to the CPU."""
+        """Limits of a process that a driver can end; a pass on a device stops only where it returns to the CPU."""
         return cls(
             f"the process that computes on {device}",
             f"check the device and its driver and load the model again, or {otherwise}",

@@ -44,11 +44,11 @@ class DraftEngine(Protocol):
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Its tokenizer."""
+        """Tokenizer of the model."""
 
     @property
     def context(self) -> int:
-        """Its longest sequence."""
+        """Longest sequence, in tokens."""
 
     def new_stream(self, capacity: int) -> tuple[TokenStream, Callable[[], object]]:
         """An empty sequence, and what gives its memory back."""

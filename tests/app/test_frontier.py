@@ -16,7 +16,7 @@ from sprat.export.texts import calibration_text, evaluation_text
 @pytest.fixture
 def source(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("sprat.export.quality.plan.evaluation_text", lambda: evaluation_text()[:1500])
+    monkeypatch.setattr("sprat.export.calibration.evaluation_text", lambda: evaluation_text()[:1500])
     return write_checkpoint(tmp_path / "source", "qwen2", num_hidden_layers=2)
 
 

@@ -1,4 +1,4 @@
-"""From the tools of a conversation to what its template needs, and to what the answer may call."""
+"""Plan of tool calls: what the template is given, and what the answer may call."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class HashedFile(Protocol):
 
     @property
     def size_bytes(self) -> int:
-        """Its size."""
+        """Size of the file."""
 
     @property
     def sha256(self) -> str:

@@ -23,7 +23,7 @@ class EitherGuide:
 
     @property
     def is_complete(self) -> bool:
-        """All that are left are."""
+        """Whether all remaining guides are complete."""
         return all(guide.is_complete for guide in self._guides)
 
     def allowed(self) -> TokenMask | None:

@@ -1,4 +1,4 @@
-"""From the options of an answer to the guide that carries them out."""
+"""The guide of an answer, from its options."""
 
 from __future__ import annotations
 
