@@ -26,8 +26,9 @@ from sprat.arrays import F32Array
 from sprat.export.gguf.random_weights import cached_preset
 from sprat.runtime.backends.protocol import Backend
 from sprat.runtime.backends.registry import BackendChoice, LoadRequest, open_backend
-from sprat.runtime.generate.generation import FinishReason, Generation
+from sprat.runtime.generate.generation import Generation
 from sprat.runtime.generate.options import StopConditions
+from sprat.runtime.generate.results import FinishReason
 from sprat.runtime.generate.transcript import Transcript
 from sprat.runtime.memory.footprint import DEFAULT_BATCH
 from sprat.runtime.open_model import open_model

@@ -7,7 +7,7 @@ from typing import Any, NotRequired, TypedDict
 
 from sprat.runtime.chat.reasoning import ReasoningParts, ReasoningSplitter
 from sprat.runtime.chat.tools.splitter import ToolCall, ToolCallSplitter
-from sprat.runtime.generate.generation import FinishReason, Piece
+from sprat.runtime.generate.results import FinishReason, Piece
 
 __all__ = ["Delta", "Logprobs", "Message", "Reply", "TokenLogprob", "ToolCallDelta"]
 
