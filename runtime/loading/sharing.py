@@ -51,7 +51,7 @@ class DraftEngine(Protocol):
         """Longest sequence, in tokens."""
 
     def new_stream(self, capacity: int) -> tuple[TokenStream, Callable[[], object]]:
-        """An empty sequence, and what gives its memory back."""
+        """An empty sequence, and a function that gives its memory back."""
 
 
 def identifier(request: LoadRequest, choice: BackendChoice) -> Identify:

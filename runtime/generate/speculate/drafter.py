@@ -56,7 +56,7 @@ class FirstOf:
         return None
 
     def prepare(self) -> None:
-        """Prepare the one that had a kind."""
+        """Prepare the drafter that :meth:`kind` chose."""
         if self._chosen is not None:
             self._chosen.prepare()
 
