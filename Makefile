@@ -124,7 +124,7 @@ bench: $(VENV)/.llamacpp $(VENV)/.browser
 	$(BIN)/python benchmarks/history.py build/bench.json
 
 attack: $(VENV)/.test $(VENV)/.onnx
-	SPRAT_ATTACK=whole $(BIN)/python -m pytest -q -m "slow or not slow" tests/attacks tests/fuzz tests/runtime/generate/constraint
+	SPRAT_ATTACK=whole $(BIN)/python $(PYTEST) -q -m "slow or not slow" tests/attacks tests/fuzz tests/runtime/generate/constraint
 
 SECONDS ?= 300
 fuzz: $(VENV)/.test $(VENV)/.onnx

@@ -32,7 +32,7 @@ from sprat.runtime.files.gguf import GGUFFile
 
 ROOT = Path(__file__).parents[2]
 IS_WHOLE = os.environ.get("SPRAT_ATTACK") == "whole"
-MOST_CALLS = 200 if IS_WHOLE else 2  # per kind of fault
+MOST_CALLS = 40 if IS_WHOLE else 2  # per kind of fault
 N_KILLS = 20 if IS_WHOLE else 2
 ACTIONS = {"EIO": "i", "ENOSPC": "s", "short write": "h", "killed": "k"}
 
