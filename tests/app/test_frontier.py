@@ -1,4 +1,4 @@
-"""What the bytes of a file buy: calibrated files of several sizes, beside llama-quantize's."""
+"""KL divergence by file size: calibrated files, beside llama-quantize's."""
 
 import json
 

@@ -36,7 +36,7 @@ Examples:
 @click.command(epilog=_EXAMPLES)
 @click.argument("model")
 @click.option("--device", "devices", multiple=True, help="A profile (see: sprat devices); may be repeated.")
-@click.option("--all", "every", is_flag=True, help="All devices, as without --device.")
+@click.option("--all", "every", is_flag=True, help="All devices; the default without --device.")
 @click.option(
     "-c", "--context", type=click.IntRange(min=1), help="Tokens to plan the KV cache for; by default at most 4096."
 )
