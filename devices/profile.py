@@ -171,7 +171,7 @@ def find_profile(device: str | os.PathLike[str]) -> DeviceProfile:
     if not path.is_file():
         raise DeviceError(f"{path}: no such file; expected a device profile, see docs/device-profiles.md")
     try:
-        return parse_profile(None, path.read_bytes())
+        return parse_profile(None, read_input(path))
     except OSError as error:
         raise DeviceError(f"{path}: cannot be read ({error.strerror})") from error
     except DeviceError as error:

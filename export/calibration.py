@@ -22,6 +22,7 @@ import numpy as np
 from sprat.arrays import I32Array
 from sprat.errors import InputError, TemplateError
 from sprat.export.texts import calibration_text, evaluation_text
+from sprat.files import read_text
 from sprat.runtime.chat.prompt import chat_prompt
 from sprat.runtime.chat.template import ChatTemplate
 from sprat.runtime.chat.template_files import template_from_metadata
@@ -182,6 +183,6 @@ def _windows(tokens: list[int], tokenizer: Tokenizer, window: int) -> Iterator[I
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig")
+        return read_text(file).removeprefix("\ufeff")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: cannot be read as a text in UTF-8 ({error}); pass a text file") from error

@@ -8,7 +8,7 @@ from sprat.errors import BundleError, InputError
 from sprat.export.card.model_card import measured_card, model_card
 from sprat.export.verify.verify import Verification
 from sprat.export.write.errors import export_errors
-from sprat.files import atomic_write
+from sprat.files import atomic_write, read_text
 from sprat.runtime.files.bundle import Bundle
 from sprat.runtime.memory.footprint import DEFAULT_CONTEXT
 
@@ -30,12 +30,12 @@ def write_measured_card(verification: Verification) -> Path:
         raise InputError(f"--card writes into a bundle's {_NAME}: {error}") from error
     path = bundle.path / _NAME
     try:
-        card = path.read_text(encoding="utf-8")
+        card = read_text(path)
     except FileNotFoundError:
         context = min(bundle.manifest.spec["max_context"], DEFAULT_CONTEXT)
         card = model_card(bundle.manifest, context=context, has_modelfile=(bundle.path / "Modelfile").exists())
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 ({error}); correct it, or delete it and repeat the command") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a text in UTF-8 ({error}); delete it and repeat the command") from error
     with export_errors(path):
         atomic_write(path, measured_card(card, bundle.manifest.source.name, verification.quality).encode())
     return path
