@@ -35,7 +35,7 @@ def build_plugin(folder: Path) -> Path:
 
 
 def per_repeat(plugin: Path, cpu: str, program: Path, variant: str, work: Sequence[str]) -> Counter[Block]:
-    """Executions of each block in one repetition of ``work``: the difference of two repetitions and one.
+    """How often each block runs for one repetition of ``work``: what two repetitions add to one.
 
     Args:
         plugin: what :func:`build_plugin` returned.

@@ -20,7 +20,7 @@ constexpr int kNR = kNRVectors * kLanes;
 // much as one and a half of its 32 blocks: panels of 512 columns were 4 % slower.
 constexpr int kKC = 1024;
 
-// Panel of one thread; gemm_scratch_bytes has room for it and for kNR sums per token.
+// Of one thread; gemm_scratch_bytes has room for it and for kNR sums per token.
 struct Panel {
     uint8_t codes[kKC / 4][kNR][4];
     float scale[kKC / 16][kNR], minimum[kKC / 16][kNR];  // of 16 columns each, or of 32
