@@ -1,4 +1,4 @@
-"""How long a cancel and a timeout take to end an answer, in prefill and in decode.
+"""Time from a cancel or a timeout to the end of an answer, in prefill and in decode.
 
 Files of published shapes with random weights on the native backend. Every answer is ended at a random moment:
 by ``cancel`` from another thread, or by its ``timeout``. The latency is the time from that moment until the iterator
@@ -26,8 +26,9 @@ from sprat.arrays import F32Array
 from sprat.export.gguf.random_weights import cached_preset
 from sprat.runtime.backends.protocol import Backend
 from sprat.runtime.backends.registry import BackendChoice, LoadRequest, open_backend
-from sprat.runtime.generate.generation import FinishReason, Generation
+from sprat.runtime.generate.generation import Generation
 from sprat.runtime.generate.options import StopConditions
+from sprat.runtime.generate.results import FinishReason
 from sprat.runtime.generate.transcript import Transcript
 from sprat.runtime.memory.footprint import DEFAULT_BATCH
 from sprat.runtime.open_model import open_model

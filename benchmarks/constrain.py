@@ -1,4 +1,4 @@
-"""What a constrained answer costs for each token: ``python benchmarks/constrain.py --json``.
+"""Cost of a constrained answer per token: ``python benchmarks/constrain.py --json``.
 
 A model of DeepSeek-V2-Lite's shape with random weights answers under a JSON schema, again and again. Such files have no
 tokenizer; the vocabulary of 102,400 tokens is made here: all bytes, and runs of letters, digits, spaces and marks, so

@@ -1,6 +1,6 @@
 """Appends the ratios of a comparison with llama.cpp to ``history.jsonl``, with commit and machine, and draws them all.
 
-Only ratios and shares: a time says as much about the neighbours of a shared machine as about sprat.
+Only ratios and shares: a time depends on the other tenants of a shared machine as much as on sprat.
 
     python benchmarks/vs_llamacpp.py --shape demo --json > results.json
     python benchmarks/history.py results.json          # writes benchmarks/history.jsonl and build/history.svg
@@ -25,7 +25,7 @@ _RATIOS = ("_ratio", "_share", "_share_of_empty")
 
 
 def entry(results: dict[str, Any], commit: str) -> dict[str, Any]:
-    """What the history keeps of ``results``, the JSON of ``vs_llamacpp.py``."""
+    """The part of ``results``, the JSON of ``vs_llamacpp.py``, that is kept in the history."""
     cpu = this_cpu()
     kept = {name: round(value, 3) for name, value in results.items() if name.endswith(_RATIOS)}
     if not kept:

@@ -1,8 +1,8 @@
-"""What isolation costs for each token: ``Engine.load(isolate=True)`` against the same backend in this process.
+"""Cost of isolation per token: ``Engine.load(isolate=True)`` against the same backend in this process.
 
 Models of random weights, so small that the pass itself takes little, with vocabularies from small to the largest of
 published students (Qwen's): the messages and the copies of the logits are what remains. Single tokens are decoded by
-both in turns, in blocks; the figure is the median over the pairs of blocks of the difference of their medians. Of the
+both in turns, in blocks; the result is the median over the pairs of blocks of the difference of their medians. Of the
 JSON, ``isolate_overhead_ms_per_token`` is the worst of all vocabularies, ``load_average`` says how busy the machine
 was.
 

@@ -1,4 +1,4 @@
-"""Which onnxruntime loads which ONNX export, with what error, and how fast.
+"""Versions of onnxruntime that load each ONNX export, with error and speed.
 
 The versions are those of ``tests/support/onnxruntime_versions.txt``, which ``make .venv/.onnxruntimes`` installs; the
 models are tiny ones of ``tests/golden``, an MoE and a dense one. A float32 graph is compared with transformers' logits,

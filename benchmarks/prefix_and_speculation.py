@@ -1,4 +1,4 @@
-"""What the prefix cache saves before the first token, and what speculative decoding saves after it.
+"""Time saved by the prefix cache before the first token, and by speculative decoding after it.
 
 ``prefix_ttft_ratio`` is the median of pairs: the time to the first token of a prompt of 3,000 tokens and a question
 without a prefix cache, over that with one that holds the 3,000. ``speculation_json_ratio`` is the median ratio of JSON

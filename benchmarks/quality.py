@@ -209,7 +209,7 @@ def _paired(key: str, by_token: Mapping[str, F64Array]) -> dict[str, float]:
 
 
 def _calibration(checkpoint: Checkpoint, model: Model) -> list[I32Array]:
-    """What the export calibrates with."""
+    """Calibration sequences of the export."""
     keys = _tokenizer_keys(checkpoint)
     sequences = calibration_sequences(keys, model.calibration)
     return with_packaged(hold_out(sequences)[0], keys) if model.calibration else sequences
@@ -235,7 +235,7 @@ def _results(key: str, scores: dict[str, Score], files: dict[str, Path]) -> dict
 
 
 def _saved(key: str, scores: dict[str, Score], files: dict[str, Path], shares: Sequence[float]) -> dict[str, float]:
-    """Where the line through two files crosses the peer's divergence; its error is that of the nearer file's ratio."""
+    """Size at which a line through two files has the peer's divergence; the error is the nearer file's."""
     peer, size = scores[f"{key} peer"], files[f"{key} peer"].stat().st_size
     (x0, y0, e0), (x1, y1, e1) = (
         (math.log(files[f"{key} {share}"].stat().st_size / size), math.log(value), error / value)

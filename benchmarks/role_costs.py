@@ -1,4 +1,4 @@
-"""What Q4_0 costs the tensors of each role, for the tables of ``export/quality/costs.py``.
+"""Cost of Q4_0 for the tensors of each role, for the tables of ``export/quality/costs.py``.
 
 Measured by probes on the packaged calibration text, and on nothing else: no text that a file is judged by has a part
 in ``--quality fast``. Divergences of all tensors of a role are in units of Q4_0's relative error. The exponent is that

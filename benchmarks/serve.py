@@ -1,4 +1,4 @@
-"""What the server and many sessions cost and gain.
+"""Cost and gain of the server and of many sessions.
 
     python benchmarks/serve.py --json
     python benchmarks/serve.py --only four_sessions --tokens 64 --pairs 5

@@ -1,4 +1,4 @@
-"""Which cores get threads: the fast ones of this process, or of a device, so that no thread runs on a little core."""
+"""Cores for threads: the fast ones of this process, or of a device, so that no thread runs on a little core."""
 
 from __future__ import annotations
 

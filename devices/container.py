@@ -17,6 +17,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from sprat.devices.control_groups import group_mounts, group_paths, read_text
+
 __all__ = ["container_available_bytes", "container_cpus", "container_memory_bytes", "own_groups"]
 
 _PROC = Path("/proc/self")
@@ -49,10 +51,10 @@ def own_groups(controller: str, proc: Path | None = None) -> Iterator[Path]:
         proc: the folder of the process; ``/proc/self`` by default.
     """
     proc = proc or _PROC
-    paths = dict(_paths(_read(proc / "cgroup")))
-    for kind, controllers, root, mount in _mounts(_read(proc / "mountinfo")):
-        path = paths.get(controller) if kind == "cgroup" else paths.get("")
-        if path is None or (kind == "cgroup" and controller not in controllers):
+    paths = group_paths(proc)
+    for version, controllers, root, mount in group_mounts(proc):
+        path = paths.get(controller if version == 1 else "")
+        if path is None or (version == 1 and controller not in controllers):
             continue
         inside = Path(path).relative_to(root) if Path(path).is_relative_to(root) else Path()
         own = mount / inside if (mount / inside).is_dir() else mount
@@ -64,49 +66,24 @@ def _memory_limits() -> Iterator[tuple[Path, int]]:
     """Every limit of memory that applies, with its group's folder."""
     for folder in own_groups("memory"):
         for name in ("memory.limit_in_bytes", "memory.max", "memory.high"):
-            text = _read(folder / name).strip()
+            text = read_text(folder / name).strip()
             if text.isdigit() and int(text) < 1 << 60:  # version 1 writes "no limit" as the largest number of pages
                 yield folder, int(text)
 
 
 def _in_use(folder: Path) -> int:
     """Bytes that the kernel cannot take back: usage without page cache."""
-    usage = _read(folder / "memory.usage_in_bytes") or _read(folder / "memory.current")
-    entries = _PAGE_CACHE.findall(_read(folder / "memory.stat"))
+    usage = read_text(folder / "memory.usage_in_bytes") or read_text(folder / "memory.current")
+    entries = _PAGE_CACHE.findall(read_text(folder / "memory.stat"))
     of_subtree = [size for total, size in entries if total] or [size for _, size in entries]
     return int(usage or 0) - sum(map(int, of_subtree))
 
 
 def _quotas() -> Iterator[float]:
     for folder in own_groups("cpu"):
-        words = _read(folder / "cpu.max").split() or [
-            *_read(folder / "cpu.cfs_quota_us").split(),
-            *_read(folder / "cpu.cfs_period_us").split(),
+        words = read_text(folder / "cpu.max").split() or [
+            *read_text(folder / "cpu.cfs_quota_us").split(),
+            *read_text(folder / "cpu.cfs_period_us").split(),
         ]
         if len(words) == 2 and all(word.isdigit() for word in words) and int(words[1]):  # "max" or -1: no quota
             yield int(words[0]) / int(words[1])
-
-
-def _paths(cgroup: str) -> Iterator[tuple[str, str]]:
-    """Controller ("" in version 2) and path of the group: ``4:cpu,cpuacct:/path``."""
-    for line in cgroup.splitlines():
-        _, controllers, path = line.split(":", 2)
-        yield from ((name, path) for name in controllers.split(","))
-
-
-def _mounts(mountinfo: str) -> Iterator[tuple[str, list[str], Path, Path]]:
-    """Type, controllers, root and mount point of every tree: ``36 35 98:0 /root /mount opts - type source opts``."""
-    for line in mountinfo.splitlines():
-        before, _, after = line.partition(" - ")
-        kind, _, options = (*after.split(), "", "", "")[:3]
-        if kind.startswith("cgroup"):
-            root, mount = (field.replace("\\040", " ") for field in before.split()[3:5])
-            yield kind, options.split(","), Path(root), Path(mount)
-
-
-def _read(path: Path) -> str:
-    """The file's text; empty where there is none, or none that this process may read."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

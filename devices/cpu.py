@@ -41,7 +41,7 @@ _SYSFS_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CPU:
-    """What kernels need to know about a machine's CPU."""
+    """Properties of a machine's CPU that kernels depend on."""
 
     model: str
     machine: str  # x86_64, aarch64, ...

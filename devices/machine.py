@@ -1,4 +1,4 @@
-"""This machine, as Linux describes it: cores by kind, caches, memory."""
+"""Properties of this machine on Linux: cores by kind, caches, memory, block devices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from sprat.devices.container import container_available_bytes, container_memory_
 from sprat.devices.cpu import CPU
 from sprat.devices.parts import Basis, Cores, Sourced
 
-__all__ = ["available_bytes", "cache_bytes", "core_clocks", "core_speeds", "cores_by_kind", "memory_bytes"]
+__all__ = [
+    "available_bytes",
+    "block_device",
+    "cache_bytes",
+    "core_clocks",
+    "core_speeds",
+    "cores_by_kind",
+    "memory_bytes",
+]
 
 _DEFAULT_CLOCK_GHZ = 2.0
 _SHARED_CACHE_BYTES = 4 << 20  # per core; other programs or virtual machines use the rest of a shared L3
@@ -64,6 +72,13 @@ def cache_bytes(cpu: CPU) -> int:
     own = cpu.cache_bytes.get("l2", 0) * cpu.n_cores
     shared = min(cpu.cache_bytes.get("l3", 0), _SHARED_CACHE_BYTES * cpu.n_cores)
     return max(own, shared, cpu.cache_bytes.get("l1d", 0)) or _UNKNOWN_CACHE_BYTES * cpu.n_cores
+
+
+def block_device(path: Path) -> Path | None:
+    """Sysfs folder of the block device that holds ``path``; ``None`` for network, memory and overlay file systems."""
+    device = path.stat().st_dev
+    link = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
+    return link.resolve() if link.exists() else None
 
 
 def _least(of_machine: int, of_container: int | None) -> int:

@@ -11,7 +11,7 @@ __all__ = ["Accelerator", "Basis", "Compute", "Cores", "Memory", "Power", "Sourc
 
 
 class Basis(enum.StrEnum):
-    """Where a value comes from, most reliable first."""
+    """Origin of a value, most reliable first."""
 
     MEASURED = "measured"  # by sprat, on the device
     PUBLISHED = "published"  # by its maker, or a measurement by others

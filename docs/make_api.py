@@ -40,11 +40,11 @@ RECORDS = (
     "sprat.runtime.generate.options:StopConditions",
     "sprat.runtime.generate.options:AnswerRules",
     "sprat.runtime.generate.generation:Generation",
-    "sprat.runtime.generate.generation:Piece",
-    "sprat.runtime.generate.generation:Summary",
-    "sprat.runtime.generate.generation:FinishReason",
-    "sprat.runtime.generate.generation:Usage",
-    "sprat.runtime.generate.generation:Timings",
+    "sprat.runtime.generate.results:Piece",
+    "sprat.runtime.generate.results:Summary",
+    "sprat.runtime.generate.results:FinishReason",
+    "sprat.runtime.generate.results:Usage",
+    "sprat.runtime.generate.results:Timings",
     "sprat.runtime.generate.decision:Decision",
     "sprat.runtime.chat.prompt:TemplateOptions",
     "sprat.runtime.chat.prompt:ReplyOptions",
@@ -81,7 +81,7 @@ RECORDS = (
     "sprat.app.bench.trace:TraceReport",
     "sprat.devices.report.build:Report",
 )
-"""What the functions take and return. Their attributes are public; the modules that define them are not."""
+"""Types of arguments and results. Their attributes are public; the modules that define them are not."""
 
 _SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises", "Example", "Examples")
 _TITLES = {"Args": "Arguments", "Example": "Example", "Examples": "Example", "Yields": "Yields"}

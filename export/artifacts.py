@@ -36,7 +36,7 @@ class ArtifactWriter(Protocol):
 
     @property
     def requires(self) -> str:
-        """What a runtime must have to load the main file; empty if nothing is known."""
+        """Oldest version of the runtime that loads the main file; empty if unknown."""
 
     @property
     def groups(self) -> tuple[TensorGroup, ...]:

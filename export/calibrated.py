@@ -32,7 +32,7 @@ def is_calibrated(prepared: PreparedExport, options: ExportOptions) -> bool:
 
 
 def wanted_quality(prepared: PreparedExport, options: ExportOptions) -> QualityOptions:
-    """What was asked for.
+    """The quality that applies.
 
     Where nothing was, a GGUF in int4 is made with ``fast``, in as many bytes: int4 is our own name for about 4 bits,
     while a name such as q4_0 or q4_k_m says which formats a file has, and int8 gains little. With a quality but no
@@ -79,7 +79,7 @@ def calibrate(prepared: PreparedExport, options: ExportOptions, progress: Report
 
 
 def quality_seconds(prepared: PreparedExport, options: ExportOptions) -> QualityTime:
-    """How long the level takes on this machine; a layer of the source is timed.
+    """Predicted time of the level on this machine; a layer of the source is timed.
 
     Raises:
         InputError: as :func:`calibrate`.

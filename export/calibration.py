@@ -21,14 +21,22 @@ import numpy as np
 
 from sprat.arrays import I32Array
 from sprat.errors import InputError, TemplateError
-from sprat.export.texts import calibration_text
+from sprat.export.texts import calibration_text, evaluation_text
 from sprat.files import read_text
 from sprat.runtime.chat.prompt import chat_prompt
 from sprat.runtime.chat.template import ChatTemplate
 from sprat.runtime.chat.template_files import template_from_metadata
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["Document", "calibration_sequences", "hold_out", "packaged_documents", "with_packaged"]
+__all__ = [
+    "Document",
+    "calibration_and_evaluation",
+    "calibration_sequences",
+    "evaluation_sequences",
+    "hold_out",
+    "packaged_documents",
+    "with_packaged",
+]
 
 _WINDOW = 512
 _MIN_TOKENS = 8  # a shorter sequence shows a matrix little
@@ -86,7 +94,7 @@ def calibration_sequences(
 
 
 def hold_out(sequences: Sequence[I32Array]) -> tuple[list[I32Array], list[I32Array]]:
-    """What to calibrate with, and one of eight sequences to judge the result by; none of fewer than sixteen."""
+    """Split into calibration and held-out sequences: every eighth is held out, none of fewer than sixteen."""
     if len(sequences) < 2 * _HELD_OUT:
         return list(sequences), []
     return [text for number, text in enumerate(sequences) if number % _HELD_OUT], list(sequences[::_HELD_OUT])
@@ -105,6 +113,32 @@ def with_packaged(own: Sequence[I32Array], metadata: Mapping[str, Any]) -> list[
     taken = [sequence[:most] for sequence, start in zip(packaged, before, strict=False) if start < most]
     places = [((number + 0.5) / len(part), text) for part in (own, taken) for number, text in enumerate(part)]
     return [text for _, text in sorted(places, key=lambda place: place[0])]
+
+
+def calibration_and_evaluation(
+    sequences: Sequence[I32Array], tokenizer: Mapping[str, Any], *, is_own: bool
+) -> tuple[Sequence[I32Array], Sequence[I32Array]]:
+    """The sequences to calibrate with, and those to compare on.
+
+    A user's text says what the model is for, so a part of it is held out; for a short one, the packaged evaluation text
+    is taken.
+
+    Args:
+        sequences: token ids of the calibration text.
+        tokenizer: the ``tokenizer.*`` keys.
+        is_own: the text is the user's, not the packaged one.
+    """
+    kept, held_out = hold_out(sequences) if is_own else (sequences, [])
+    return kept, held_out or evaluation_sequences(tokenizer)
+
+
+def evaluation_sequences(tokenizer: Mapping[str, Any]) -> list[I32Array]:
+    """The evaluation text, which no calibration reads, in windows."""
+    found = Tokenizer.from_gguf(tokenizer)
+    tokens = found.encode(evaluation_text())
+    window = _WINDOW - 1  # and BOS
+    pieces = [tokens[start : start + window] for start in range(0, len(tokens), window)]
+    return [np.asarray(found.with_bos(piece), np.int32) for piece in pieces if len(piece) > 1]
 
 
 def _document(kind: str, text: str) -> Document:

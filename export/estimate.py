@@ -37,7 +37,7 @@ _SAMPLE_BYTES = 4 << 20  # of every conversion, and of the source for its digest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportEstimate:
-    """What an export would write.
+    """Files and sizes of an export, before it is written.
 
     Attributes:
         path: the bundle's folder.

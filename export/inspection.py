@@ -108,7 +108,7 @@ def inspect(
             other bytes, and weights that are NaN or Inf, are an error.
         provider: load and run the ONNX model with this execution provider of onnxruntime, ``"webgpu"`` for example,
             in a child process; see :class:`~sprat.runtime.backends.providers.placement.ProviderUse`.
-        ignore_config_fields: unknown fields of a checkpoint's ``config.json`` that change no mathematics.
+        ignore_config_fields: unknown fields of a checkpoint's ``config.json`` that do not change the forward pass.
         progress: of the hashes, in bytes.
 
     Raises:
@@ -324,7 +324,7 @@ def _sampling_note(defaults: SamplingDefaults) -> str:
 
 
 def _template_notes(stored: StoredTemplates) -> list[str]:
-    """What the chat template cannot render."""
+    """Problems of the chat template."""
     template = stored.template()
     return [*stored.problems, *(template_problems(template) if template else ())]
 

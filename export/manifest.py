@@ -77,7 +77,7 @@ def _source_warnings(checkpoint: Checkpoint, recipe: Recipe) -> list[str]:
 
 
 def _unused_entries(source: Path) -> list[str]:
-    """What of a folder's generation_config.json the model does without; callers have options for most of it."""
+    """Entries of a folder's generation_config.json that are not used; callers have options for most of them."""
     names = unused_entries(read_generation_config(source)) if source.is_dir() else []
     return [f"not used of generation_config.json: {', '.join(names)}"] if names else []
 

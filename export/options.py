@@ -52,7 +52,7 @@ class ExportKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """What an export takes besides source and target.
+    """Options of an export besides source and target.
 
     Attributes:
         quant: ``"int4"``, ``"int8"``, a mix of llama-quantize such as ``"q4_k_m"``, a block format, or ``"keep"``: a
@@ -65,7 +65,8 @@ class ExportOptions:
         name: the model's name in manifest, metadata and file name, ``"owner/Name-7B-Chat"``; by default the source's.
         chat_template: a file with a Jinja template, instead of the source's chat template.
         lora: folders of PEFT's LoRA adapters to merge into the weights, ``"DIR"`` or ``"DIR:scale"``, in this order.
-        ignore_config_fields: unknown fields of ``config.json`` that change no mathematics: ``"rope_scaling.name"``.
+        ignore_config_fields: unknown fields of ``config.json`` to ignore, since they do not change the forward pass:
+            ``"rope_scaling.name"``.
         align: GGUF: alignment of the tensors in bytes; by default 32, which llama.cpp's tools expect.
         split: GGUF: split into files of at most this size, in bytes or as ``"4GB"``, if it is larger; the names are
             llama.cpp's, and llama.cpp loads them.

@@ -38,7 +38,7 @@ _FILE_SUFFIXES = (".gguf", ".onnx", ".safetensors")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedExport:
-    """Everything that decides the files of a bundle; no weight was read.
+    """Everything that determines the files of a bundle; no weight was read.
 
     Attributes:
         checkpoint: the source.

@@ -1,4 +1,4 @@
-"""Which recipe an export uses: the requested one, a GGUF's own formats, or the best that fits the device."""
+"""Choice of the recipe of an export: the requested one, a GGUF's own formats, or the best that fits the device."""
 
 from __future__ import annotations
 

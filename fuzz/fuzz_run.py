@@ -40,7 +40,7 @@ _FOUND = Path("build") / "fuzz"
 
 @dataclass(slots=True)
 class Counts:
-    """What one target did."""
+    """Result of one target."""
 
     target: str
     seconds: float = 0.0

@@ -145,7 +145,7 @@ DRIVERS: dict[str, Callable[[Path], Driver]] = {
 
 @dataclass
 class Usage:
-    """What must not grow, of all processes of a driver."""
+    """Resources of all processes of a driver that must not grow."""
 
     resident_bytes: int
     descriptors: int
@@ -165,7 +165,7 @@ class Usage:
         return usage
 
     def grown(self, later: Usage) -> list[str]:
-        """What is more ``later``, beyond what may vary."""
+        """Resources that grew until ``later`` by more than their tolerance."""
         problems = []
         if later.resident_bytes - self.resident_bytes > _MAX_GROWN_BYTES:
             problems.append(f"resident memory from {self.resident_bytes:,} to {later.resident_bytes:,} bytes")
@@ -178,7 +178,7 @@ class Usage:
 
 @dataclass
 class Soaked:
-    """What happened to one driver."""
+    """Result of one driver."""
 
     driver: str
     requests: int = 0

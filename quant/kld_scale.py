@@ -1,4 +1,4 @@
-"""What a mean KL divergence means, in words.
+"""Mean KL divergence in words.
 
 A divergence has no scale of its own. llama.cpp publishes one: the divergences of its formats on Llama 3 8B and
 Wikitext-2 (the "LLaMA 3 8b Scoreboard" in ``tools/perplexity/README.md``; formats without an imatrix). A small model

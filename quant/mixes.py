@@ -24,7 +24,7 @@ _LAYERS_OF_70B, _WIDE = 80, 4
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What the rules ask of a model.
+    """Dimensions of a model that the rules of a mix depend on.
 
     Attributes:
         n_layers: number of layers.
@@ -61,7 +61,7 @@ def _always(name: str) -> _Rule:
 
 
 def _in_first(part: int, name: str, otherwise: str | None = None) -> _Rule:
-    """In the first ``1 / part`` of the layers."""
+    """``name`` in the first ``1 / part`` of the layers, ``otherwise`` after them."""
     return lambda layer: name if layer.index < layer.n // part else otherwise
 
 
@@ -74,13 +74,13 @@ def _more(name: str) -> _Rule:
 
 
 def _shared(name: str, otherwise: str | None = None) -> _Rule:
-    """Where four queries and more share a head of keys and values, which is then small."""
+    """``name`` if four or more query heads share a KV head, since the tensor is small then."""
     return lambda layer: name if layer.shape.queries_per_kv >= _WIDE else otherwise
 
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """One of llama-quantize's types.
+    """A mix of llama-quantize.
 
     Attributes:
         name: as llama-quantize spells it, in lower case.

@@ -1,4 +1,4 @@
-"""How far a model's predictions are from its source's: llama-perplexity's three blocks of statistics.
+"""Quality of an artifact against its source: llama-perplexity's three blocks of statistics.
 
 For every scored token: the negative log-likelihood under both models, the KL divergence KL(base || Q) over the whole
 vocabulary in nats, the change of the correct token's probability, and whether both models have the same top token.

@@ -160,7 +160,7 @@ class Recipe:
         return max(main.file_type, 0)
 
     def encoding(self, main: BlockFormat) -> str:
-        """What file names say about the formats: ``Q4_0``; ``main`` is that of most weights."""
+        """The formats in file names: ``Q4_0``; ``main`` is that of most weights."""
         return main.name
 
     def unused_rules(self, names: Iterable[str]) -> list[str]:
@@ -196,7 +196,7 @@ class MixedFormats(Recipe):
         return self.mix.file_type
 
     def encoding(self, main: BlockFormat) -> str:
-        """What file names say."""
+        """The mix's name in file names: ``Q4_K_M``."""
         return self.mix.name.upper()
 
     def _wanted(self, name: str, shape: tuple[int, ...]) -> BlockFormat:
@@ -236,7 +236,7 @@ class KeptFormats(Recipe):
         return cls(name, default, formats=formats, bits_per_weight=bits / max(1, sum(n_weights.values())))
 
     def encoding(self, main: BlockFormat) -> str:
-        """What file names say: ``INT4``, as asked for, or ``MIX_3_4BPW``; a mix is not what its commonest format is.
+        """The formats in file names: ``INT4``, as asked for, or ``MIX_3_4BPW``: a mix is not its commonest format.
 
         The name of a kept source is that of its formats.
         """

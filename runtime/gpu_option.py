@@ -1,4 +1,4 @@
-"""What a caller says about the GPU: ``"off"``, ``"auto"``, ``"on"``, an amount of its memory, or a placement."""
+"""The ``gpu=`` option: ``"off"``, ``"auto"``, ``"on"``, an amount of GPU memory, or a placement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that can be checked of a model without its source: files, hashes, weights, tokenizer, logits."""
+"""Checks of a model without its source: files, hashes, weights, tokenizer, logits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CONTEXT = 8  # tokens
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was checked, whether it is right, and what was found."""
+    """Result of one check: its name, whether it passed, and details."""
 
     what: str
     passed: bool

@@ -71,7 +71,7 @@ class Interrupt:
 
     @property
     def is_set(self) -> bool:
-        """Whether it was cancelled, or the deadline has passed."""
+        """Whether the pass was cancelled, or its deadline has passed."""
         return self._cancelled.is_set() or (self.deadline is not None and time.monotonic() >= self.deadline)
 
     @contextmanager

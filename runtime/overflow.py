@@ -1,4 +1,4 @@
-"""What a chat does when its conversation does not fit into the context: an error, fewer turns, or a summary of them."""
+"""Policies for a conversation that exceeds the context: an error, fewer turns, or a summary of them."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Fitting:
     def fit(
         self, before: Sequence[Message], turn: Sequence[Message], template: TemplateOptions, options: GenerateOptions
     ) -> tuple[list[Message], ChatPrompt]:
-        """What is kept of the messages ``before`` a turn, and the prompt.
+        """Messages that are kept of ``before``, and the prompt.
 
         Args:
             before: the conversation.

@@ -16,8 +16,9 @@ from sprat.runtime.chat.completions import ChatCompletion, ChatStream, Message
 from sprat.runtime.chat.prompt import ChatOptions, ChatPrompt, reply_options, split_chat_options
 from sprat.runtime.chat.tools.plan import ToolPlan
 from sprat.runtime.frontend import Frontend
-from sprat.runtime.generate.generation import FinishReason, Generation
+from sprat.runtime.generate.generation import Generation
 from sprat.runtime.generate.options import GenerateOptions
+from sprat.runtime.generate.results import FinishReason
 from sprat.runtime.generate.transcript import Transcript
 from sprat.runtime.overflow import Fitting, Overflow, last_turn
 from sprat.runtime.prefix.saved_state import StateIdentity, read_state, write_state

@@ -19,7 +19,8 @@ ROOMS = ["devices", "quant", "runtime", "export", "app", "server", "cli"]
 
 PARTS = {
     "devices": [
-        "parts cpu container",
+        "parts cpu control_groups",
+        "container",
         "machine profile",
         "affinity bench",
         "probe plan",

@@ -31,7 +31,7 @@ def save(counts: Counts, version: str, path: Path = TABLE) -> None:
 
 
 def complaints(counts: Counts, version: str, table: dict[str, Any]) -> list[str]:
-    """What became slower, a line for each; with another compiler than the table's only what became much slower.
+    """Regressions, a line for each; with another compiler than the table's, only large ones.
 
     Args:
         counts: instructions per product, as found now.

@@ -1,4 +1,4 @@
-"""What one token of a published model multiplies and reads, from its dimensions and a mix of llama-quantize."""
+"""Products and bytes of one token of a published model, from its dimensions and a mix of llama-quantize."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class TokenCost:
-    """Of one token.
+    """Weights and bytes of one token.
 
     Attributes:
         weights: that it multiplies, without the output matrix.

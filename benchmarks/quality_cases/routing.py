@@ -29,7 +29,7 @@ class _Routing(ReferenceKernels):
 
 
 def overlap_deficits(layers: LayerPass, candidates: Mapping[str, WeightSource]) -> dict[str, F64Array]:
-    """Of each token the share of its experts that differ from the source's, mean over layers, ``(n_tokens,)``.
+    """Share of each token's experts that differ from the source's, mean over layers, ``(n_tokens,)``.
 
     Args:
         layers: the source and the sequences.

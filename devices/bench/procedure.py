@@ -32,7 +32,7 @@ _COOL_C = 2.0  # tolerance above the temperature before the first test
 
 
 class Subject(Protocol):
-    """What is measured: a sequence that can be extended and truncated; it chooses the tokens itself."""
+    """The sequence that is timed: it can be extended and truncated, and chooses its tokens itself."""
 
     def rewind(self, depth: int) -> None:
         """Bring the sequence to ``depth`` tokens: truncate it, or process the missing tokens."""

@@ -1,4 +1,4 @@
-"""What a process uses of its machine: memory, page cache, storage; and the CPU time of other programs."""
+"""Resource use of a process: memory, page cache, storage; and the CPU time of other programs."""
 
 from __future__ import annotations
 

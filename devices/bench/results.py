@@ -76,7 +76,7 @@ class MeasuredModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class BenchTest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is timed: prefill of ``n_prompt`` tokens, or decode of ``n_gen`` tokens, at ``depth``."""
+    """A timed test: prefill of ``n_prompt`` tokens, or decode of ``n_gen`` tokens, at ``depth``."""
 
     test: str  # llama-bench's name: "pp512", "tg128 @ d4096"
     n_prompt: Count

@@ -120,7 +120,7 @@ class Sensors:
         return sum(values) if values else None
 
     def throttling(self) -> Throttling | None:
-        """From the firmware on a Raspberry Pi, from the counters of an x86 CPU elsewhere."""
+        """Throttling so far: from the firmware on a Raspberry Pi, from the counters of an x86 CPU elsewhere."""
         if self._vcgencmd is not None:
             return self._ask_firmware(self._vcgencmd)
         values = self._read(self._throttle_counts)

@@ -16,10 +16,11 @@ Source: Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst of the kernel.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sprat.devices.control_groups import group_mounts, group_paths, read_text
 from sprat.errors import EmulationError
 
 __all__ = ["ControlGroup", "Limits", "Tree", "find_tree", "plan_groups"]
@@ -31,7 +32,7 @@ _CONTROLLERS_V2 = ("memory", "cpuset", "cpu", "io")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a group of processes may use."""
+    """Resource limits of a group of processes."""
 
     memory_bytes: int  # includes page cache
     cores: tuple[int, ...]
@@ -63,25 +64,19 @@ def find_tree(proc: Path = Path("/proc/self")) -> Tree:
     Raises:
         EmulationError: neither version has them all; the message names the missing ones.
     """
-    mounts = list(_mounts((proc / "mountinfo").read_text(encoding="utf-8")))
-    groups = list(_groups((proc / "cgroup").read_text(encoding="utf-8")))
+    mounts, groups = list(group_mounts(proc)), group_paths(proc)
     legacy = {
-        controller: mount / path.lstrip("/")
-        for controllers, path in groups
-        for controller in controllers
-        for kind, options, mount in mounts
-        if kind == "cgroup" and controller in options
+        controller: mount.folder / path.lstrip("/")
+        for controller, path in groups.items()
+        for mount in mounts
+        if mount.version == 1 and controller in mount.controllers
     }
     if not (missing := [name for name in _CONTROLLERS_V1 if name not in legacy]):
         return Tree(1, {name: legacy[name] for name in _CONTROLLERS_V1})
-    for kind, _, mount in mounts:
-        if kind == "cgroup2" and not (
-            absent := set(_CONTROLLERS_V2) - set(_read(mount / "cgroup.controllers").split())
-        ):
-            own = mount / next(path for controllers, path in groups if not controllers).lstrip("/")
-            return Tree(2, dict.fromkeys(_CONTROLLERS_V2, own), mount)
-        if kind == "cgroup2":
-            missing = sorted(absent)
+    for root in (mount.folder for mount in mounts if mount.version == 2):
+        if not (absent := set(_CONTROLLERS_V2) - set(read_text(root / "cgroup.controllers").split())):
+            return Tree(2, dict.fromkeys(_CONTROLLERS_V2, root / groups[""].lstrip("/")), root)
+        missing = sorted(absent)
     raise EmulationError(
         f"control groups: this kernel lacks {', '.join(missing)}; emulation needs Linux with "
         f"{', '.join(_CONTROLLERS_V2)} (on a Raspberry Pi add cgroup_enable=memory to cmdline.txt)"
@@ -105,7 +100,7 @@ def _plan_v1(tree: Tree, limits: Limits, name: str) -> list[ControlGroup]:
             ("cpuset.cpus", _list(limits.cores)),
             (
                 "cpuset.mems",
-                _read(tree.own["cpuset"] / "cpuset.mems").strip(),
+                read_text(tree.own["cpuset"] / "cpuset.mems").strip(),
             ),  # empty in a new group, which no process can join then
         ),
         "cpu": (("cpu.cfs_period_us", str(_PERIOD_US)), ("cpu.cfs_quota_us", str(quota))),
@@ -137,12 +132,12 @@ def _parent(tree: Tree) -> Path:
     assert tree.root is not None, "version 2 has a root"
     own = tree.own["memory"]
     for folder in (own, *own.parents):
-        if folder != tree.root and _read(folder / "cgroup.procs").split():
+        if folder != tree.root and read_text(folder / "cgroup.procs").split():
             continue  # it contains processes, so it cannot enable controllers
-        wanted = set(_CONTROLLERS_V2) - set(_read(folder / "cgroup.subtree_control").split())
+        wanted = set(_CONTROLLERS_V2) - set(read_text(folder / "cgroup.subtree_control").split())
         if not wanted:
             return folder
-        if wanted <= set(_read(folder / "cgroup.controllers").split()) and _enable(folder, wanted):
+        if wanted <= set(read_text(folder / "cgroup.controllers").split()) and _enable(folder, wanted):
             return folder
         if folder == tree.root:
             break
@@ -160,29 +155,6 @@ def _enable(folder: Path, controllers: set[str]) -> bool:
     except OSError:
         return False
     return True
-
-
-def _mounts(mountinfo: str) -> Iterator[tuple[str, list[str], Path]]:
-    """Type, controllers and mount point of every tree: ``36 35 98:0 /root /mount opts ... - type source opts``."""
-    for line in mountinfo.splitlines():
-        before, _, after = line.partition(" - ")
-        kind, _, options = (*after.split(), "", "", "")[:3]
-        if kind.startswith("cgroup"):
-            yield kind, options.split(","), Path(before.split()[4])
-
-
-def _groups(cgroup: str) -> Iterator[tuple[list[str], str]]:
-    """Controllers (none in version 2) and path of every group of a process: ``4:memory:/path``."""
-    for line in cgroup.splitlines():
-        _, controllers, path = line.split(":", 2)
-        yield [name for name in controllers.split(",") if name], path
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii")
-    except OSError:
-        return ""
 
 
 def _list(cores: tuple[int, ...]) -> str:

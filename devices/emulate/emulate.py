@@ -17,7 +17,7 @@ from pathlib import Path
 from sprat.devices.bench.results import Emulation
 from sprat.devices.cpu import this_cpu
 from sprat.devices.emulate.cgroups import ControlGroup, Limits, find_tree, plan_groups
-from sprat.devices.machine import cores_by_kind, memory_bytes
+from sprat.devices.machine import block_device, cores_by_kind, memory_bytes
 from sprat.devices.profile import DeviceProfile, Storage
 from sprat.errors import DeviceError, EmulationError, unknown_name
 from sprat.text import human_bytes
@@ -143,10 +143,8 @@ def _create(group: ControlGroup) -> None:
 
 def _disk_of(file: Path) -> str | None:
     """``major:minor`` of the disk that holds ``file``; ``None`` for network, memory and overlay file systems."""
-    device = file.stat().st_dev
-    node = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
-    if not node.exists():
+    node = block_device(file)
+    if node is None:
         return None
-    node = node.resolve()
     whole = node.parent if (node / "partition").exists() else node
     return (whole / "dev").read_text(encoding="ascii").strip()

@@ -1,4 +1,4 @@
-// What this processor can do, for Python: instruction sets, cache sizes, page size.
+// Properties of this CPU, for Python: instruction sets, cache sizes, page size.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/string.h>

@@ -1,6 +1,6 @@
-// What this processor and its operating system support: asked once, here. `sprat doctor`, the
-// choice of kernels (runtime/native/isa/isa.cpp) and of quantizers (quant/native/convert.cpp) all
-// follow it.
+// CPU features that the processor and its operating system support, detected once, here. `sprat
+// doctor`, the choice of kernels (runtime/native/isa/isa.cpp) and of quantizers
+// (quant/native/convert.cpp) all use it.
 #pragma once
 
 // X(name) of each feature. A name covers all that its users need: avx512 is the F, BW, DQ and VL

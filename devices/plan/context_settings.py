@@ -22,7 +22,7 @@ CACHE_ELEMENT_BYTES: Mapping[CacheType, float] = {"f32": 4, "f16": 2, "int8": 34
 """Bytes of an element of llama.cpp's KV cache; int8 is Q8_0 and int4 Q4_0."""
 
 PLANNED_CACHES: tuple[CacheType, ...] = ("f16", "int8")
-"""What a plan chooses from, best quality first; the others only where they are asked for."""
+"""Types that a plan chooses from, best quality first; the others only where they are asked for."""
 
 _BATCHES = (_CARD_BATCH, 256, 128, 64)
 _FLOAT = 4
@@ -30,7 +30,7 @@ _FLOAT = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextSettings:
-    """How llama.cpp computes attention and prompts.
+    """Settings of llama.cpp's context: attention, cache, and tokens of a pass.
 
     Attributes:
         cache: elements of the KV cache. Each layer's is where its attention is computed.
@@ -51,7 +51,7 @@ class ContextSettings:
         return 0 if self.flash_attention else _FLOAT * n_heads * self.batch * context
 
     def text(self) -> str:
-        """One line.
+        """The settings in one line of text.
 
         Example:
             >>> ContextSettings(flash_attention=True).text()
@@ -72,7 +72,7 @@ class ContextWishes:
     def to_try(
         self, caches: Sequence[CacheType] = PLANNED_CACHES, flash: Sequence[CacheType] = tuple(CACHE_ELEMENT_BYTES)
     ) -> Iterator[ContextSettings]:
-        """What a plan chooses from, best quality first, then the fastest for prompts.
+        """Settings that a plan chooses from, best quality first, then the fastest for prompts.
 
         Integers are stored only with flash attention, which llama.cpp demands.
 
@@ -87,7 +87,7 @@ class ContextWishes:
                     yield ContextSettings(cache=cache, flash_attention=attention, batch=batch)
 
     def on_cpu(self, batch: int) -> ContextSettings:
-        """Those of a context in the CPU's memory; llama.cpp chooses whether flash attention helps there."""
+        """Settings of a context in the CPU's memory; llama.cpp chooses whether flash attention helps there."""
         return ContextSettings(
             cache=self.cache or "f16", flash_attention=self.flash_attention, batch=min(self.batch or batch, batch)
         )

@@ -44,7 +44,7 @@ class Check(_Table, frozen=True):
 
 
 class Provenance(_Table, frozen=True):
-    """What the factors were fitted to, and their errors."""
+    """Measurements that the factors were fitted to, and the errors of the fit."""
 
     machine: str
     date: str
@@ -82,7 +82,7 @@ class Factors(_Table, frozen=True):
 
 
 class Peaks(_Table, frozen=True):
-    """From a device's peaks to the rates of sprat's kernels, where those were not measured."""
+    """Shares of a device's peaks that sprat's kernels reach, where their rates were not measured."""
 
     int8_share: Sourced  # of the cores' int8 peak, in a product with 512 tokens
     one_token_share: Sourced  # of the cores' int8 peak, in a product with one token and weights in the CPU's cache

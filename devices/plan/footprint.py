@@ -70,7 +70,7 @@ class LayerBytes:
 
 @dataclass(frozen=True, slots=True)
 class FormatShare:
-    """What one block format has of a part of a model: shares of its bytes and of its weights."""
+    """Share of one block format in a part of a model, by bytes and by weights."""
 
     format: str
     bytes_share: float
@@ -79,7 +79,7 @@ class FormatShare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassCost:
-    """What a forward pass reads and computes. A product costs two operations per weight and token.
+    """Bytes read and operations of a forward pass. A product costs two operations per weight and token.
 
     Attributes:
         dense_bytes: packed matrices that every token uses: all except experts, embeddings and the output head.

@@ -1,4 +1,4 @@
-"""How long a token takes in a matrix, by its block format: formats of fewer bytes may take more instructions."""
+"""Time per token of a matrix by its block format: formats of fewer bytes may take more instructions."""
 
 from __future__ import annotations
 

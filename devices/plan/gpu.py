@@ -145,7 +145,7 @@ def placement_problem(
     card_bytes: int | None = None,
     settings: ContextSettings = _SETTINGS,
 ) -> PlacementProblem:
-    """What a placement is chosen by; arguments as for :func:`plan_gpu`."""
+    """Inputs of the search for a placement; arguments as for :func:`plan_gpu`."""
     cost = footprint.pass_cost
     assert cost is not None, "the caller checked"
     layers = _layers(accelerator, footprint, on_cpu, past, settings)
@@ -178,12 +178,12 @@ def placement_problem(
 
 
 def free_card_bytes(accelerator: Accelerator) -> int:
-    """What a model may use of a card whose driver is not asked: all but a reserve, where the memory is its own."""
+    """Usable bytes of a card whose driver is not asked: all but a reserve, where the memory is its own."""
     return int(accelerator.memory_bytes.value) - (0 if accelerator.shared_memory else _RESERVE_BYTES)
 
 
 def card_buffer_bytes(footprint: Footprint, cost: PassCost, settings: ContextSettings) -> int:
-    """What llama.cpp takes on the card beside weights and KV cache: activations, attention scores and logits."""
+    """Bytes that llama.cpp allocates on the card beside weights and KV cache: activations, scores and logits."""
     activations = int(_ACTIVATIONS * settings.batch * footprint.activation_bytes)
     return activations + settings.scores_bytes(cost.n_heads, footprint.context) + 2 * _FLOAT * cost.head_rows
 

@@ -1,4 +1,4 @@
-"""Where the parts of a model go, on a GPU or in memory, for the fewest seconds per token.
+"""Placement of the parts of a model, on a GPU or in memory, for the fewest seconds per token.
 
 A placement is what llama.cpp can run: the output head and the last layers on the card, each with its KV cache, and of
 these layers the routed experts either on the card or in memory. The experts of a layer are one tensor, so they move as
@@ -35,7 +35,7 @@ _Choices = dict[int, tuple[float, frozenset[int]]]  # MiB of experts on the card
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """What is on the card; everything else is in memory and computed by the CPU.
+    """Parts of a model on the GPU; everything else is in memory and computed by the CPU.
 
     Attributes:
         n_layers: layers of the model.
@@ -55,7 +55,7 @@ class Placement:
         return not self.layers and not self.head
 
     def text(self) -> str:
-        """One line.
+        """The placement in one line of text.
 
         Example:
             >>> Placement(n_layers=27, layers=27, head=True, experts_in_memory=(1, 2)).text()
@@ -86,7 +86,7 @@ class LayerPieces:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementProblem:
-    """What a placement is chosen by.
+    """Inputs of the search for a placement.
 
     Attributes:
         layers: first to last.

@@ -126,7 +126,7 @@ class PlanSummary:
 
 @dataclass(frozen=True)
 class Plan:
-    """One footprint on one device.
+    """Verdict for one footprint on one device.
 
     Args:
         profile: the device.
@@ -146,7 +146,7 @@ class Plan:
         return self.usable_bytes - self.footprint.total_bytes
 
     def index_in(self, footprints: Sequence[Footprint]) -> int:
-        """Which of the ``footprints`` that it was chosen from the plan is for; its batch may be shorter."""
+        """Index of the plan's footprint in ``footprints``, from which it was chosen; its batch may be shorter."""
         return next(i for i, each in enumerate(footprints) if each.of_batch(self.footprint.batch) == self.footprint)
 
     @property
@@ -173,7 +173,7 @@ class Plan:
 
     @property
     def missing_from(self) -> str | None:
-        """Where :attr:`missing_bytes` are missing, ``"memory"`` or ``"storage"``; ``None`` when it fits."""
+        """Place where :attr:`missing_bytes` are missing, ``"memory"`` or ``"storage"``; ``None`` when it fits."""
         if not self.missing_bytes:
             return None
         return "storage" if self._missing_storage > self._missing_memory else "memory"

@@ -26,7 +26,7 @@ _OUT_OF_CACHE = 3  # reading this many times the cache size in a loop hits nothi
 
 
 class Limit(enum.StrEnum):
-    """What limits a pass."""
+    """Bottleneck of a pass."""
 
     MEMORY = "memory speed"
     COMPUTE = "compute"
@@ -121,7 +121,7 @@ def _kernel_gops(profile: DeviceProfile, efficiency: Efficiency) -> tuple[float,
 
 
 def _relative_error(profile: DeviceProfile, efficiency: Efficiency) -> float:
-    """By the weakest basis; smaller where the cores' speed was counted and the memory's is known."""
+    """Relative error by the weakest basis; smaller where the cores' speed was counted and the memory's is known."""
     counted = load_counted()
     memory = profile.memory.read_gbps.basis
     if profile.compute or memory is Basis.ASSUMED or not counted.has(profile.fast_cores):

@@ -25,7 +25,7 @@ def notes(plan: Plan) -> list[str]:
 
 
 def smaller_choice(plan: Plan, footprints: Sequence[Footprint]) -> Iterator[str]:
-    """What the next smaller quantization gives: the first that fits is the most accurate one and not the fastest.
+    """Gain from the next smaller quantization: a plan takes the most accurate one that fits, not the fastest.
 
     Args:
         plan: of the one that was chosen.

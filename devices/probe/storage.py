@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from sprat.devices.machine import block_device
 from sprat.errors import DeviceError
 from sprat.text import human_bytes
 
@@ -73,9 +74,8 @@ def random_rate(path: Path, block_bytes: int) -> float:
 
 def storage_kind(folder: Path) -> str:
     """Kind of storage device that holds ``folder``, from the name of its block device."""
-    device = folder.stat().st_dev
-    link = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
-    name = link.resolve().name if link.exists() else ""
+    node = block_device(folder)
+    name = node.name if node else ""
     kinds = {
         "nvme": "NVMe",
         "mmcblk": "SD card or eMMC",

@@ -64,7 +64,7 @@ _Named = TypeVar("_Named", Run, Misfit)
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Everything that a report shows."""
+    """Contents of a report."""
 
     runs: tuple[Run, ...]
     misfits: tuple[Misfit, ...]
@@ -107,7 +107,7 @@ def headline(runs: Sequence[Run]) -> list[Run]:
 
 
 def shortage(plan: PlanSummary) -> str:
-    """What a plan that does not fit lacks: ``1.2 GiB of memory missing``."""
+    """Missing bytes of a plan that does not fit: ``1.2 GiB of memory missing``."""
     return f"{human_bytes(plan.missing_bytes)} of {plan.missing_from or 'memory'} missing"
 
 
@@ -133,7 +133,7 @@ def _differing(settings: Mapping[str, str], others: Iterable[Mapping[str, str]])
 
 
 def _settings(record: Measurement) -> dict[str, str]:
-    """Everything that may differ between two runs of the same test on devices of the same name."""
+    """Properties that may differ between two runs of the same test on devices of the same name."""
     settings = {"backend": record.backend, "threads": _counted(record.threads, "thread")}
     if record.machine:
         settings |= {

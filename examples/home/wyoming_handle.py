@@ -57,7 +57,7 @@ class Handler(AsyncEventHandler):
 
 
 def about(model: str) -> Info:
-    """What Home Assistant shows."""
+    """Description of the service for Home Assistant."""
     shared: dict[str, Any] = {"attribution": Attribution("sprat", ""), "installed": True, "version": sprat.__version__}
     handle_model = HandleModel(name=model, description=model, languages=["en"], **shared)
     program = HandleProgram(

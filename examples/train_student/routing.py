@@ -1,4 +1,4 @@
-"""How experts are used: how many, how evenly, and how often the next token is routed to the same ones."""
+"""Use of experts: number, balance, and how often the next token is routed to the same ones."""
 
 from __future__ import annotations
 

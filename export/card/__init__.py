@@ -1,1 +1,1 @@
-"""What a bundle tells people and other programs: the model card, and the Modelfile of Ollama."""
+"""Descriptions in a bundle for people and programs: the model card, and the Modelfile of Ollama."""

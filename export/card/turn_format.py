@@ -29,7 +29,7 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnFormat:
-    """What a template writes around the contents of a conversation.
+    """Fixed text of a template around the messages of a conversation.
 
     Attributes:
         start: text before the first message.

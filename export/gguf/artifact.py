@@ -55,7 +55,7 @@ class GGUFArtifact:
 
     @property
     def requires(self) -> str:
-        """Nothing is known."""
+        """Empty: no version of llama.cpp is known to be needed."""
         return ""
 
     def check_free_space(self, folder: Path) -> None:
@@ -161,7 +161,7 @@ def _file_type(checkpoint: Checkpoint, recipe: Recipe, main: BlockFormat) -> int
 
 
 def _encoding(checkpoint: Checkpoint, recipe: Recipe, main: BlockFormat) -> str:
-    """What a file name says about the formats: ``Q4_0``, or ``Q4_K_M`` of a source whose formats are kept."""
+    """The formats in a file name: ``Q4_0``, or ``Q4_K_M`` of a source whose formats are kept."""
     if recipe.name != KEEP:
         return recipe.encoding(main)
     import gguf

@@ -1,4 +1,4 @@
-"""What each routed expert adds to the hidden states of a text.
+"""Contribution of each routed expert to the hidden states of a text.
 
 The contribution of an expert is the sum, over the tokens that are routed to it, of router weight times the norm of its
 output (REAP, arXiv 2510.13999, which takes the mean: the sum also counts how often an expert is chosen).

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from sprat.arrays import I32Array
-from sprat.export.calibration import calibration_sequences
+from sprat.export.calibration import calibration_and_evaluation, calibration_sequences
 from sprat.export.pruning.contributions import expert_contributions
 from sprat.export.pruning.selection import best_experts, checked_share
 from sprat.export.quality.measuring.layer_pass import LayerPass
 from sprat.export.quality.measuring.score import score
-from sprat.export.quality.plan import calibration_and_evaluation
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.progress import Progress, ReportProgress
 from sprat.runtime.files.bundle import PruningReport

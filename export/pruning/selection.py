@@ -1,4 +1,4 @@
-"""How many experts of each layer stay, and which: those that contribute most, as many of every group of experts."""
+"""Selection of experts: those that contribute most in each layer, as many of every group of experts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a target and costs to a block format for every tensor."""
+"""Formats for every tensor from a target and the costs of formats."""
 
 from __future__ import annotations
 

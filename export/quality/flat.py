@@ -22,11 +22,11 @@ class FlatRounding:
     weights: WeightSource
 
     def has(self, name: str) -> bool:
-        """Whether it is rounded here."""
+        """Whether this source rounds the tensor."""
         return name in self.names
 
     def round(self, name: str, format: BlockFormat) -> U8Array:
-        """Its packed rows; of a stack, one part is dequantized at a time."""
+        """The packed rows of the tensor; of a stack, one part is dequantized at a time."""
         weight = self.weights.weight(name)
         parts = [weight] if len(weight.shape) == 2 else [weight[part] for part in range(weight.shape[0])]
         return np.concatenate([_search(part, format) for part in parts])

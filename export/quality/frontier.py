@@ -31,7 +31,7 @@ OURS, THEIRS = "sprat", "llama-quantize"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontierModel:
-    """What the files are made of.
+    """The source, its measurements and texts, from which the files are made.
 
     Attributes:
         checkpoint: the source.

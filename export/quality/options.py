@@ -1,4 +1,4 @@
-"""What a user asks of a calibrated export: a quality, a size, or a divergence."""
+"""Options of a calibrated export: a quality level, a size, or a divergence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["LEVELS", "QualityOptions", "Target", "TextFiles", "text_files"]
 TextFiles: TypeAlias = Sequence[str | os.PathLike[str]] | str | os.PathLike[str]
 
 LEVELS = ("none", "fast", "balanced", "best")
-"""How much time is spent; ``none`` is the export without allocation and calibration."""
+"""Level of calibration; ``none`` is the export without allocation and calibration."""
 
 _LARGEST_BPW = 32.0
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from sprat.arrays import I32Array, U8Array
 from sprat.errors import InputError
-from sprat.export.calibration import calibration_sequences, hold_out, with_packaged
+from sprat.export.calibration import calibration_and_evaluation, calibration_sequences, with_packaged
 from sprat.export.quality.budget import (
     Allocation,
     Cost,
@@ -43,20 +43,16 @@ from sprat.export.quality.speed import allocate_for
 from sprat.export.quality.timing import QualityTime, Reading, quality_time
 from sprat.export.quality.within import smallest_expected, smallest_measured
 from sprat.export.source.checkpoint import Checkpoint
-from sprat.export.texts import evaluation_text
 from sprat.export.write.rounding import Rounding
 from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.quant.formats import BlockFormat
 from sprat.quant.recipe import Recipe
 from sprat.runtime.files.bundle import QualityReport
-from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 __all__ = [
     "MAX_COMPARED",
     "QualityPlan",
     "QualityPlanner",
-    "calibration_and_evaluation",
-    "evaluation_sequences",
     "measure_source",
 ]
 
@@ -70,7 +66,7 @@ _KEPT = 2  # tensors: gate and up of a layer's experts are read in turn
 
 @dataclass(frozen=True, slots=True)
 class QualityPlan:
-    """What the writers need.
+    """Recipe and rounding for the writers.
 
     Attributes:
         recipe: the formats.
@@ -91,11 +87,11 @@ class _InMemory:
     weights: Rounded
 
     def has(self, name: str) -> bool:
-        """Whether it was rounded."""
+        """Whether the tensor was rounded."""
         return name in self.weights
 
     def round(self, name: str, format: BlockFormat) -> U8Array:
-        """Its packed rows."""
+        """The packed rows of the tensor."""
         weight = self.weights[name]
         return weight.packed.reshape(-1, weight.packed.shape[-1])
 
@@ -110,11 +106,11 @@ class _Streamed:
     kept: dict[str, U8Array] = field(default_factory=dict)
 
     def has(self, name: str) -> bool:
-        """Whether it is rounded here."""
+        """Whether the tensor is rounded."""
         return name in self.names
 
     def round(self, name: str, format: BlockFormat) -> U8Array:
-        """Its packed rows."""
+        """The packed rows of the tensor."""
         if name not in self.kept:
             if len(self.kept) == _KEPT:
                 del self.kept[next(iter(self.kept))]
@@ -200,7 +196,7 @@ class QualityPlanner:
         return self._fast() if self.options.level == "fast" else self._calibrated()
 
     def expected_time(self) -> QualityTime:
-        """How long :meth:`plan` and the rounding of its tensors take on this machine; one layer is timed."""
+        """Predicted time of :meth:`plan` and of the rounding of its tensors on this machine; one layer is timed."""
         return quality_time(self.checkpoint.spec, self.checkpoint, self.tensors, self._reading())
 
     def digest(self) -> str:
@@ -218,7 +214,7 @@ class QualityPlanner:
         return with_packaged(kept, self.tokenizer) if is_own else kept, held_out
 
     def _reading(self) -> Reading:
-        """What the level reads, and does."""
+        """Tokens that the level reads, and its steps."""
         level = self.options.level
         if level == "fast":
             return Reading(_n_tokens(self.text), 0, 0, ("search",))
@@ -345,32 +341,6 @@ def _n_tokens(sequences: Sequence[I32Array]) -> int:
 
 
 def _enough(sequences: Sequence[I32Array], n_tokens: int) -> int:
-    """How many of the first sequences have ``n_tokens`` together."""
+    """Number of sequences, from the first, that have ``n_tokens`` together."""
     reached = np.cumsum([len(sequence) for sequence in sequences]) >= n_tokens
     return int(reached.argmax()) + 1 if reached.any() else len(sequences)
-
-
-def calibration_and_evaluation(
-    sequences: Sequence[I32Array], tokenizer: Mapping[str, Any], *, is_own: bool
-) -> tuple[Sequence[I32Array], Sequence[I32Array]]:
-    """The sequences to calibrate with, and those to compare on.
-
-    A user's text says what the model is for, so a part of it is held out; for a short one, the packaged evaluation text
-    is taken.
-
-    Args:
-        sequences: token ids of the calibration text.
-        tokenizer: the ``tokenizer.*`` keys.
-        is_own: the text is the user's, not the packaged one.
-    """
-    kept, held_out = hold_out(sequences) if is_own else (sequences, [])
-    return kept, held_out or evaluation_sequences(tokenizer)
-
-
-def evaluation_sequences(tokenizer: Mapping[str, Any]) -> list[I32Array]:
-    """The evaluation text, which no calibration reads, in windows."""
-    found = Tokenizer.from_gguf(tokenizer)
-    tokens = found.encode(evaluation_text())
-    window = 512 - 1
-    pieces = [tokens[start : start + window] for start in range(0, len(tokens), window)]
-    return [np.asarray(found.with_bos(piece), np.int32) for piece in pieces if len(piece) > 1]

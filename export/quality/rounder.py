@@ -101,7 +101,7 @@ def round_weight(
 
 
 def _nothing(_weight: Weight, _index: int | None = None) -> None:
-    """No dequantized copy."""
+    """No-op callback: no dequantized copy is available."""
 
 
 def _round_rows(

@@ -67,7 +67,7 @@ def _seconds(device: FormatSpeed, spec: ModelSpec, name: str, shape: tuple[int, 
 
 
 def _share(spec: ModelSpec, name: str) -> float:
-    """Of a tensor, what a token reads."""
+    """Share of a tensor that is read per token."""
     if name == "token_embd.weight":
         return 1.0 if spec.tied_embeddings else 0.0
     if is_routed_expert(name) and spec.moe is not None:

@@ -1,4 +1,4 @@
-"""How long a calibrated export takes, predicted: one layer of the source is timed on this machine, and scaled.
+"""Predicted time of a calibrated export: one layer of the source is timed on this machine, and scaled.
 
 A pass through a layer takes a constant, in which its weights are dequantized, and a time per token: a first pass and a
 second one tell them apart. Rounding a matrix takes a constant, of error feedback a factor of its moments, and a time
@@ -37,7 +37,7 @@ _RUNS, _ENOUGH_S = 5, 1.0  # of one sample, the shortest counts; so many, or as 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a level reads, and does.
+    """Tokens that a level reads, and its steps.
 
     Attributes:
         calibration: tokens of the text.
@@ -116,7 +116,7 @@ class _Line:
 
     @classmethod
     def timed(cls, call: Callable[[int], object], sizes: Sequence[int]) -> _Line:
-        """From two calls."""
+        """The line through two timed calls."""
         spent = [_seconds(call, size) for size in sizes]
         slope = max(0.0, spent[1] - spent[0]) / max(1, sizes[1] - sizes[0])
         return cls(max(0.0, spent[1] - slope * sizes[1]), slope)
@@ -136,7 +136,7 @@ def _seconds(call: Callable[[int], object], size: int) -> float:
 
 
 class _Work:
-    """What there is to do, and how long a part of it takes."""
+    """Amount of work, and the time of a sample of it."""
 
     def __init__(self, spec: ModelSpec, weights: WeightSource, tensors: Tensors) -> None:
         self._spec, self._weights, self._shapes = spec, weights, tensors.shapes

@@ -28,13 +28,13 @@ import numpy as np
 from sprat.errors import CheckpointError
 from sprat.export.source.config_file import CONFIG, checkpoint_spec, config_bytes, parse_config
 from sprat.export.source.file import FileTensor, SourceFile
-from sprat.export.source.fp8 import F8_E4M3, SCALE_SUFFIX, ScaledBlocks, scale_shape
+from sprat.export.source.fp8 import F8_E4M3, SCALE_SUFFIX, scale_shape, stored_rows
 from sprat.export.source.fused_experts import split_experts
 from sprat.export.source.gguf_tensors import gguf_tensors
-from sprat.export.source.lora import Adapter, AdapterOption, merged
+from sprat.export.source.lora import Adapter, AdapterOption, check_adapters, merged
 from sprat.export.source.range_check import check_range
 from sprat.export.source.recognize.folder_kinds import refuse_pointers
-from sprat.export.source.recognize.left_out import EMBEDDINGS, HEAD, kept_mtp_note, leave_out
+from sprat.export.source.recognize.left_out import EMBEDDINGS, HEAD, kept_mtp_note, leave_out, mtp_of_gguf
 from sprat.export.source.recognize.plain_names import check_known_names, plain_names
 from sprat.export.source.recognize.tensor_kinds import refuse_known_tensors
 from sprat.export.source.rows import RowSource
@@ -49,11 +49,11 @@ from sprat.runtime.arch.fp8_config import fp8_block
 from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.rope import FrequencyFactors
 from sprat.runtime.arch.spec import ModelSpec
-from sprat.runtime.arch.tensors import ROPE_FREQS, has_experts, is_optional_mtp, mtp_tensors
+from sprat.runtime.arch.tensors import ROPE_FREQS, has_experts, mtp_tensors
 from sprat.runtime.files.bundle import MergedAdapter
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.gguf_checks import vocabulary_problems
-from sprat.runtime.files.shape_checks import Shapes, compare_shapes, is_mtp_tensor, summarize
+from sprat.runtime.files.shape_checks import compare_shapes, summarize
 from sprat.runtime.weights import Weight
 
 __all__ = ["Checkpoint"]
@@ -118,7 +118,7 @@ class Checkpoint:
 
         Args:
             path: the folder or file.
-            ignore_fields: unknown fields of ``config.json`` that change no mathematics.
+            ignore_fields: unknown fields of ``config.json`` that do not change the forward pass.
             adapters: LoRA adapters to merge into the weights of a folder, in this order.
 
         Raises:
@@ -159,8 +159,8 @@ class Checkpoint:
             stored[HEAD] = stored[EMBEDDINGS]
         for adapter in adapters:
             stored |= adapter.replaced
-        kept = leave_out(stored, spec, config, lambda name: _stored_rows(stored, name, config), keep_head=unties)
-        _check_adapters(path, adapters, kept.tensors)
+        kept = leave_out(stored, spec, config, lambda name: stored_rows(stored, name, config), keep_head=unties)
+        check_adapters(path, adapters, kept.tensors)
         mtp = mtp_map(kept.spec).items()
         origins = tensor_map(kept.spec) | {name: it for name, it in mtp if kept.tensors.keys() >= set(it.sources)}
         expected = (source for origin in origins.values() for source in origin.sources)
@@ -184,7 +184,7 @@ class Checkpoint:
             files, tensors = gguf_tensors(gguf)
             shapes = {name: tensor.shape for name, tensor in tensors.items()}
             replaced = replaced_in_gguf(spec, shapes)
-            spec, left_out, notes = _mtp_of_gguf(spec, shapes)
+            spec, left_out, notes = mtp_of_gguf(spec, shapes)
             stored = {name: tensor for name, tensor in tensors.items() if name not in replaced | left_out}
             return cls(gguf.path, spec, {}, gguf.metadata, files, stored, gguf_map(spec, shapes), notes)
 
@@ -376,10 +376,10 @@ class Checkpoint:
 
     def _rows(self, source: str) -> RowSource:
         deltas = [adapter.deltas[source] for adapter in self.adapters if source in adapter.deltas]
-        return merged(_stored_rows(self._stored, source, self.config), deltas)
+        return merged(stored_rows(self._stored, source, self.config), deltas)
 
     def problems(self) -> list[str]:
-        """What the headers say is missing, unexpected or of another size; empty for a complete model."""
+        """Tensors that are missing, unexpected or of another size, from the headers; empty for a complete model."""
         found = {name: tensor.shape for name, tensor in self._stored.items()}
         expected = {source: origin.source_shape for origin in self._origins.values() for source in origin.sources}
         problems = compare_shapes(found, expected | dict(self._expected_scales(expected)))
@@ -400,39 +400,6 @@ def _of_experts(name: str, origin: Origin, experts: Mapping[int, tuple[int, ...]
     if not has_experts(name):
         return origin
     return of_experts(origin, experts[int(name.split(".")[1])])
-
-
-def _stored_rows(stored: Mapping[str, FileTensor], name: str, config: Mapping[str, Any]) -> RowSource:
-    """The weights of a stored tensor: as they are, or FP8 codes times their scales."""
-    tensor, scales = stored[name], stored.get(name + SCALE_SUFFIX)
-    if tensor.format is not F8_E4M3 or scales is None:
-        return tensor
-    return ScaledBlocks(tensor, scales, fp8_block(config))
-
-
-def _mtp_of_gguf(spec: ModelSpec, shapes: Shapes) -> tuple[ModelSpec, set[str], tuple[str, ...]]:
-    """The spec with the MTP layers that are kept, the tensors that are left out, and a note for the user."""
-    found = {name: shape for name, shape in shapes.items() if is_mtp_tensor(name, spec.n_layers)}
-    known = mtp_tensors(spec)
-    needed = {name for name in known if not is_optional_mtp(name)}
-    if found and needed <= found.keys() and found.items() <= known.items():
-        return spec, set(), (kept_mtp_note(len(found)),)
-    note = f"{len(found)} tensors of multi-token prediction are left out: sprat does not run it"
-    return replace(spec, n_mtp_layers=0), set(found), (note,) if found else ()
-
-
-def _check_adapters(path: Path, adapters: Iterable[Adapter], stored: Mapping[str, FileTensor]) -> None:
-    """Check that adapters fit the checkpoint.
-
-    Raises:
-        CheckpointError: an adapter was made for another model.
-    """
-    shapes = {name: tensor.shape for name, tensor in stored.items()}
-    for adapter in adapters:
-        if problems := adapter.problems(shapes):
-            raise CheckpointError(
-                f"{adapter.option.folder}: does not fit {path}: {summarize(problems, 3)}; use the adapter's base model"
-            )
 
 
 def _tokenizer_files(folder: Path) -> dict[str, tuple[SourceFile, str]]:

@@ -169,7 +169,7 @@ class FileTensor:
         self._compare(start, out)
 
     def bound(self, measured: Callable[[FileTensor], float]) -> float:
-        """What was measured."""
+        """The measured value of this tensor."""
         return measured(self)
 
     def stored(self) -> Iterator[FileTensor]:

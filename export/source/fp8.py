@@ -12,9 +12,9 @@ Formats 1.0, section 5.4.1). DeepSeek-V3.1 stores such powers of two as float32;
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -24,8 +24,9 @@ from sprat.errors import FormatError
 from sprat.export.source.file import FileTensor
 from sprat.export.source.rows import Measured, RowSource, RowView, read_rows
 from sprat.quant.formats import BlockFormat, get_format
+from sprat.runtime.arch.fp8_config import fp8_block
 
-__all__ = ["F8_E4M3", "F8_E8M0", "SCALE_SUFFIX", "ScaledBlocks", "scale_shape"]
+__all__ = ["F8_E4M3", "F8_E8M0", "SCALE_SUFFIX", "ScaledBlocks", "scale_shape", "stored_rows"]
 
 SCALE_SUFFIX = "_scale_inv"  # after the name of the codes
 Block: TypeAlias = tuple[int, int] | None  # rows and columns that share a scale; None: the whole tensor shares it
@@ -109,3 +110,11 @@ class ScaledBlocks(RowView):
         for row, codes in enumerate(read_rows(self.rows, start, stop)):  # row by row: it stays in L1 for both steps
             _VALUES.take(codes, out=weights[row], mode="clip")
             weights[row] *= scales[(start + row) // height - first]
+
+
+def stored_rows(stored: Mapping[str, FileTensor], name: str, config: Mapping[str, Any]) -> RowSource:
+    """The weights of a stored tensor: as they are, or FP8 codes times their scales."""
+    tensor, scales = stored[name], stored.get(name + SCALE_SUFFIX)
+    if tensor.format is not F8_E4M3 or scales is None:
+        return tensor
+    return ScaledBlocks(tensor, scales, fp8_block(config))

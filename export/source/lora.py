@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -34,7 +34,7 @@ from sprat.quant.formats import BlockFormat, get_format
 from sprat.runtime.arch.fields import Fields
 from sprat.runtime.files.shape_checks import summarize
 
-__all__ = ["Adapter", "AdapterOption", "Delta", "Merged", "merged"]
+__all__ = ["Adapter", "AdapterOption", "Delta", "Merged", "check_adapters", "merged"]
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _MERGE_WITH_PEFT = "merge it with PEFT's merge_and_unload(), and export the merged model"
@@ -116,7 +116,7 @@ class AdapterOption:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Delta:
-    """What an adapter adds to one weight.
+    """Change of one weight by an adapter.
 
     Attributes:
         b: ``(out, r)``, the scale folded in.
@@ -215,7 +215,7 @@ class Adapter:
         return cls(option, files, tuple(tensors.values()), deltas, replaced, keeps_tying)
 
     def unties(self) -> bool:
-        """Whether it changes the embeddings or the output head alone, in a model that ties them.
+        """Whether the adapter changes the embeddings or the output head alone, in a model that ties them.
 
         PEFT trains them apart then, though its ``merge_and_unload`` changes both at once.
         """
@@ -228,13 +228,13 @@ class Adapter:
         return Path(os.path.realpath(self.option.folder)).name
 
     def notes(self) -> Iterator[str]:
-        """What the user should know."""
+        """Notes for the user."""
         yield f"the LoRA adapter {self.name} is merged into {len(self.deltas)} tensors, scale {self.option.scale:g}"
         if self.replaced:
             yield f"{self.name} replaces {summarize(sorted(self.replaced), 3)}, whatever the scale"
 
     def problems(self, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-        """Its tensors that the base checkpoint, of these ``shapes``, does not have in that size."""
+        """Tensors of the adapter that the base checkpoint, of these ``shapes``, does not have in that size."""
         found: list[str] = []
         for name, delta in self.deltas.items():
             shape = shapes.get(name)
@@ -344,3 +344,17 @@ def merged(rows: RowSource, deltas: Sequence[Delta]) -> RowSource:
     for delta in deltas:
         rows = Merged(rows, delta)
     return rows
+
+
+def check_adapters(path: Path, adapters: Iterable[Adapter], stored: Mapping[str, FileTensor]) -> None:
+    """Check that adapters fit the checkpoint.
+
+    Raises:
+        CheckpointError: an adapter was made for another model.
+    """
+    shapes = {name: tensor.shape for name, tensor in stored.items()}
+    for adapter in adapters:
+        if problems := adapter.problems(shapes):
+            raise CheckpointError(
+                f"{adapter.option.folder}: does not fit {path}: {summarize(problems, 3)}; use the adapter's base model"
+            )

@@ -178,7 +178,7 @@ class _Parts:
         return max(part.bound(measured) for part in self.parts)
 
     def stored(self) -> Iterator[FileTensor]:
-        """Those of all parts."""
+        """The stored tensors of all parts."""
         return itertools.chain.from_iterable(part.stored() for part in self.parts)
 
 

@@ -111,7 +111,7 @@ class ComputedRow:
 
     @property
     def n_rows(self) -> int:
-        """One."""
+        """One row."""
         return 1
 
     @property
@@ -129,7 +129,7 @@ class ComputedRow:
         return float(np.abs(self.values).max(initial=0))
 
     def stored(self) -> Iterator[FileTensor]:
-        """No tensor."""
+        """Nothing: the vector is computed."""
         return iter(())
 
     def read_into(self, start: int, out: U8Array) -> None:

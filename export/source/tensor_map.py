@@ -1,4 +1,4 @@
-"""From the tensors of a Hugging Face checkpoint to the canonical ones, with GGUF's names and conventions.
+"""Mapping from the tensors of a Hugging Face checkpoint to the canonical ones, with GGUF's names and conventions.
 
 Most tensors are only renamed. The exceptions:
 

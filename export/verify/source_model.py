@@ -35,7 +35,7 @@ def open_source(
     Args:
         path: the source of the export.
         dense_bytes: bytes of dequantized weights that may stay in memory.
-        ignore_fields: unknown fields of ``config.json`` that change no mathematics.
+        ignore_fields: unknown fields of ``config.json`` that do not change the forward pass.
         adapters: LoRA adapters to merge.
 
     Raises:

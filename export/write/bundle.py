@@ -65,7 +65,7 @@ class BundleFolder:
 
     @property
     def path(self) -> Path:
-        """Where the files are written."""
+        """Folder in which the files are written."""
         return files_folder(self.out)
 
     def add(self, name: str, data: bytes) -> BundleFile:

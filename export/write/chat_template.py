@@ -37,7 +37,7 @@ def replace_template(keys: Mapping[str, Any], path: str | os.PathLike[str]) -> d
 
 
 def template_warnings(checkpoint: Checkpoint, keys: Mapping[str, Any]) -> tuple[str, ...]:
-    """What is wrong with the chat template in ``keys``, for the manifest; nothing for a model without a tokenizer."""
+    """Problems of the chat template in ``keys``, for the manifest; none for a model without a tokenizer."""
     if keys.get("tokenizer.ggml.model", TokenizerModel.NONE) == TokenizerModel.NONE:
         return ()
     stored = StoredTemplates.from_metadata(keys)

@@ -12,15 +12,15 @@ PAGE_BYTES = 4096  # alignment at which a tensor or an expert can be mapped or r
 
 
 class Sized(Protocol):
-    """What is written in one piece: a tensor, by name and size without padding."""
+    """Unit of writing: a tensor, by name and size without padding."""
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The tensor's name."""
 
     @property
     def nbytes(self) -> int:
-        """Its bytes."""
+        """The tensor's bytes."""
 
 
 Tensor = TypeVar("Tensor", bound=Sized)

@@ -1,4 +1,4 @@
-// What the fuzz targets of the kernels share: pieces of an input, and how a finding is reported.
+// Helpers for the fuzz targets of the kernels: pieces of an input, and reports of findings.
 #pragma once
 
 #include <cmath>

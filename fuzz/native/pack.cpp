@@ -1,5 +1,5 @@
-// What meets floats of a stranger's model: quantizers of weights (every vector length, one result),
-// of activations, norms, and routing of any logits.
+// Functions that take floats of an untrusted model: quantizers of weights (every vector length, one
+// result) and of activations, norms, and routing.
 #include <algorithm>
 #include <set>
 

@@ -54,7 +54,7 @@ template <int rows> struct GivenWeights {
     }
 };
 
-// Where the weights of n lanes come from: nowhere, or blocks of normalized importance.
+// Source of the weights of n lanes: none, or blocks of normalized importance.
 struct NoImportance {
     template <int rows> SPRAT_INLINED EqualWeights lanes(size_t, int) const { return {}; }
 };

@@ -1,4 +1,4 @@
-"""One matrix to packed blocks, with as much effort as asked for."""
+"""Rounding of one matrix to packed blocks, at one of several levels of effort."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class Architecture(ABC):
         return []
 
     def differs_in_llamacpp(self, spec: ModelSpec) -> list[str]:
-        """What llama.cpp computes in another way, so that its logits differ; warnings for users."""
+        """Ways in which llama.cpp computes differently, so that its logits differ; warnings for users."""
         return []
 
 

@@ -115,7 +115,7 @@ class Fields:
         self._take(name, None, None, is_valid, wanted) if name in self else self._taken.add(name)
 
     def leading(self, name: str, first: str, then: str, *, default: int) -> int:
-        """How many items of a list are ``first``, all others after them being ``then``; ``default`` without a list."""
+        """Length of a list's leading run of ``first``, if all others are ``then``; ``default`` without a list."""
         self._taken.add(name)
         items = self._values.get(name)
         if items is None:

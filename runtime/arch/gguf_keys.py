@@ -74,7 +74,7 @@ def spec_from_metadata(metadata: Mapping[str, Any], weights: WeightSource) -> Mo
 
 
 def llamacpp_differences(spec: ModelSpec) -> list[str]:
-    """What llama.cpp computes in another way from a file with this spec, so that its logits differ; for users.
+    """Ways in which llama.cpp computes a file with this spec differently, so that its logits differ; for users.
 
     Its context has YaRN's betas from options, not from the keys, and one mscale.
     """

@@ -1,4 +1,4 @@
-"""What llama-quantize's mixes ask of a model, from its GGUF keys: of any architecture, known to sprat or not."""
+"""The ``ModelShape`` of a GGUF from its keys, for llama-quantize's mixes; also of architectures unknown to sprat."""
 
 from __future__ import annotations
 

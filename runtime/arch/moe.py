@@ -17,14 +17,14 @@ _MAX_EXPERTS = 4096  # ten times the largest published one; bounds loops over an
 
 
 class Scoring(enum.StrEnum):
-    """How router logits become scores."""
+    """Function from router logits to scores."""
 
     SOFTMAX = "softmax"  # DeepSeek-V2
     SIGMOID = "sigmoid"  # DeepSeek-V3, R1
 
 
 class GroupScore(enum.StrEnum):
-    """How a group of experts is scored when routing is limited to some groups."""
+    """Score of a group of experts when routing is limited to some groups."""
 
     MAX = "max"  # V2: group_limited_greedy
     TOP2_SUM = "top2_sum"  # V3: noaux_tc

@@ -12,7 +12,8 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 from sprat.runtime.async_engine.workers import Workers
 from sprat.runtime.chat.completions import ChatChunk, ChatCompletion, ChatStream
-from sprat.runtime.generate.generation import Generation, Piece, Summary
+from sprat.runtime.generate.generation import Generation
+from sprat.runtime.generate.results import Piece, Summary
 from sprat.runtime.pass_queue import PassQueue
 
 __all__ = ["Answer", "AsyncChatStream", "AsyncGeneration", "AsyncStream", "Job"]

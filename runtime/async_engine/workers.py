@@ -14,7 +14,7 @@ __all__ = ["Work", "Workers"]
 
 
 class Work(Protocol):
-    """What a worker runs."""
+    """A job of a worker."""
 
     priority: int
 

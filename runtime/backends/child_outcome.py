@@ -1,4 +1,4 @@
-"""How a child process ended, in words: of a probe of llama.cpp, and of an isolated backend."""
+"""The end of a child process, in words: of a probe of llama.cpp, and of an isolated backend."""
 
 from __future__ import annotations
 

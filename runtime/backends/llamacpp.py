@@ -111,7 +111,7 @@ class LlamaCppLoader(BackendLoader, name="llamacpp", preference=30):
         return None
 
     def isolated_request(self, request: LoadRequest) -> LoadRequest:
-        """With the result of the probe, which is a process of its own; a GPU's driver needs more than a sandbox has."""
+        """The request with the result of the probe, a separate process: a GPU driver needs more than a sandbox has."""
         path, use = request.file.path, request.gpu_use
         readable = request.file.files() if use is None else ()
         return replace(request, use_extra_bufts=probe(path, use, request.context, readable=readable).use_extra_bufts)

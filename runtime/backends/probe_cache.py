@@ -1,4 +1,4 @@
-"""What a child process found about a model, remembered: a probe takes as long as loading, or compiles shaders."""
+"""Cached results of child processes that probed a model: a probe takes as long as loading, or compiles shaders."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def probe_file(paths: Iterable[Path], *identity: Any) -> Path:
 
 
 def recall(cached: Path, kind: type[T]) -> T | None:
-    """What was remembered; ``None`` if nothing was, or the file is damaged."""
+    """The cached result; ``None`` if there is none, or the file is damaged."""
     try:
         found: T = parse_json(read_input(cached), kind)
     except (OSError, DocumentError):

@@ -149,11 +149,11 @@ class BackendLoader(ABC):
         """Memory that the backend needs, from the header alone."""
 
     def stream_bytes(self, request: LoadRequest) -> int:
-        """What a stream takes besides its KV entries; the footprint counts it once."""
+        """Bytes of a stream besides its KV entries; the footprint counts them once."""
         return 0
 
     def on_device(self, request: LoadRequest) -> str:
-        """What of the model is planned for the memory of a provider's device; empty if nothing is."""
+        """Planned memory on a provider's device, in words; empty if nothing is planned."""
         return ""
 
     def gives_entries(self, request: LoadRequest) -> bool:
@@ -161,7 +161,7 @@ class BackendLoader(ABC):
         return True
 
     def place(self, request: LoadRequest) -> GPUUse:
-        """What of the model goes on a GPU.
+        """Place parts of the model on a GPU.
 
         Raises:
             BackendError: there is no GPU that helps.
@@ -283,7 +283,7 @@ def chosen_footprint(choice: BackendChoice, request: LoadRequest) -> Footprint:
 
 
 def stream_bytes(choice: BackendChoice, request: LoadRequest) -> int:
-    """What each stream of the chosen backend takes besides its KV entries."""
+    """Bytes of each stream of the chosen backend besides its KV entries."""
     return _loader(choice.name).stream_bytes(chosen_request(choice, request))
 
 
@@ -303,7 +303,7 @@ def chosen_request(choice: BackendChoice, request: LoadRequest) -> LoadRequest:
 
 
 def isolated_request(choice: BackendChoice, request: LoadRequest) -> LoadRequest:
-    """What the chosen backend loads in a process of its own, see :meth:`BackendLoader.isolated_request`."""
+    """The request for the chosen backend in a process of its own, see :meth:`BackendLoader.isolated_request`."""
     return _loader(choice.name).isolated_request(chosen_request(choice, request))
 
 

@@ -28,7 +28,7 @@ _VIEWS: tuple[type[Collection[Any]], ...] = (type({}.keys()), type({}.values()),
 
 
 class Budget:
-    """What remains for the rendering of one prompt.
+    """Remaining budget for rendering one prompt.
 
     Sizes bound memory and steps bound time, the same on every machine. The limit on CPU time covers the rest. It is
     checked between operations, so each operation is bounded by the size of its operands.

@@ -40,7 +40,7 @@ def can_chat(template: ChatTemplate | None) -> bool:
 
 
 def template_problems(template: ChatTemplate | None) -> tuple[str, ...]:
-    """What the model's chat template cannot render, as sentences for the manifest; empty if it renders everything.
+    """Problems of the model's chat template, as sentences for the manifest; empty if it renders everything.
 
     Each template is parsed and renders a question; the one that would be used renders conversations with history, a
     system message, tools, and with thinking switched on and off.

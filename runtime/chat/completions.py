@@ -12,7 +12,8 @@ from dataclasses import asdict
 from typing import Any, Literal, NotRequired, TypedDict
 
 from sprat.runtime.chat.reply import Delta, Logprobs, Message, Reply
-from sprat.runtime.generate.generation import Generation, Summary
+from sprat.runtime.generate.generation import Generation
+from sprat.runtime.generate.results import Summary
 
 __all__ = ["ChatChunk", "ChatCompletion", "ChatStream", "Choice", "ChunkChoice", "Delta", "Message"]
 

@@ -1,4 +1,4 @@
-"""What a chat template is given: messages, tools, documents and variables as plain data of tracked strings."""
+"""Inputs of a chat template: messages, tools, documents and variables as plain data of tracked strings."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class ChatOptions(GenerateOptions, TemplateOptions, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplyOptions:
-    """What a reply has besides its text.
+    """Options of a reply beside its text.
 
     Attributes:
         logprobs: of each token.
@@ -86,7 +86,7 @@ class ReplyOptions:
 
 
 def reply_options(options: ChatOptions) -> ReplyOptions:
-    """What the keywords of a ``chat`` say of the reply.
+    """The reply options among the keywords of a ``chat``.
 
     Raises:
         InputError: a value is out of its range.

@@ -13,7 +13,7 @@ _OPEN, _CLOSE = "<think>", "</think>"
 
 
 class ReasoningParts(NamedTuple):
-    """What a piece of text adds to the reasoning and to the answer."""
+    """A piece of text, split into reasoning and answer."""
 
     reasoning: str
     content: str

@@ -7,7 +7,7 @@ from typing import Any, NotRequired, TypedDict
 
 from sprat.runtime.chat.reasoning import ReasoningParts, ReasoningSplitter
 from sprat.runtime.chat.tools.splitter import ToolCall, ToolCallSplitter
-from sprat.runtime.generate.generation import FinishReason, Piece
+from sprat.runtime.generate.results import FinishReason, Piece
 
 __all__ = ["Delta", "Logprobs", "Message", "Reply", "TokenLogprob", "ToolCallDelta"]
 
@@ -30,7 +30,7 @@ class ToolCallDelta(ToolCall):
 
 
 class Delta(TypedDict, total=False):
-    """What a chunk adds to the reply."""
+    """The change of the message in one chunk: OpenAI's ``delta``."""
 
     role: str
     content: str
@@ -75,7 +75,7 @@ class Reply:
         self.logprobs: Logprobs | None = None if token_bytes is None else Logprobs(content=[])
 
     def feed(self, piece: Piece) -> tuple[Delta, Logprobs | None]:
-        """What a piece adds to the message, and to the log probabilities; empty and ``None`` where it adds nothing."""
+        """Add a piece; returns the change of the message (may be empty), and log probabilities if they are reported."""
         was_reasoning = self._splitter.is_reasoning
         delta = self._add(self._splitter.feed(piece.text))
         if self.logprobs is None or was_reasoning or self._splitter.is_reasoning:
@@ -85,7 +85,7 @@ class Reply:
         return delta, Logprobs(content=[entry])
 
     def flush(self) -> Delta:
-        """What was held back when the answer ended."""
+        """The rest of the message at the end of the answer."""
         delta = self._add(self._splitter.flush())
         if self._calls is not None and (content := self._calls.flush().content):
             self.message["content"] += content

@@ -1,4 +1,4 @@
-"""Where chat templates are stored: the files of a checkpoint, and the keys of a GGUF.
+"""Chat templates as stored: in the files of a checkpoint, and in the keys of a GGUF.
 
 A GGUF has ``tokenizer.chat_template`` and, as gguf-py writes them, ``tokenizer.chat_template.NAME`` for further ones.
 ``tokenizer.special_tokens_map`` is sprat's: the special tokens as tokenizer_config.json has them, as JSON. The ids of a

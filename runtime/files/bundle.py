@@ -119,7 +119,7 @@ class QualityStep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class QualityReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a calibrated export chose formats and codes."""
+    """Formats and codes of a calibrated export, and how they were chosen."""
 
     level: str
     digest: _Sha256  # of calibration text, formats and settings
@@ -143,7 +143,7 @@ class QualityReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class PruningReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which routed experts an export kept, and what leaving out the others costs before quantization."""
+    """Routed experts that an export kept, and the cost of leaving out the others, before quantization."""
 
     digest: _Sha256  # of source, text and share
     calibration_tokens: _Count
@@ -158,7 +158,7 @@ class PruningReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     same_top: float  # share of tokens with the source's top token
 
     def lines(self) -> list[str]:
-        """For a reader: what was removed, and what it costs."""
+        """The pruning in words: what was removed, and its cost."""
         n_kept = len(next(iter(self.experts.values())))
         return [
             f"pruned: {n_kept} of {self.n_experts} experts per layer kept, by {self.calibration_tokens:,} tokens: "

@@ -95,7 +95,7 @@ class TensorRecord:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Everything before the tensor data."""
+    """Header of a GGUF: metadata keys and tensor table."""
 
     version: int
     metadata: dict[str, Any]  # values are numbers, str or bool; arrays are list[str] or NumPy arrays

@@ -123,7 +123,7 @@ def open_parts(path: Path) -> tuple[MappedPart, ...]:
 
 
 def _paths(path: Path, part: MappedPart) -> list[Path]:
-    """Where the parts of the model are expected."""
+    """Expected paths of the parts of the model."""
     for candidate in (path, path.resolve()):  # a link with another name may lead to a part
         name = split_name(candidate)
         if name is not None and name[2] == part.count:

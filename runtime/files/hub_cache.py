@@ -58,7 +58,7 @@ class HubReference:
 
     @property
     def download_command(self) -> str:
-        """What downloads it into the cache."""
+        """The command that downloads it into the cache."""
         revision = f" --revision {self.revision}" if self.revision else ""
         return " ".join(filter(None, ["hf download", self.repository, self.file])) + revision
 

@@ -1,8 +1,8 @@
 """Mapped model files, and what happens when one changes while it is mapped.
 
-A page that cannot be read any more, because the file was truncated or its medium fails, raises SIGBUS. In a map of this
-module the native core puts zeros in its place (``runtime/native/maps/guard.hpp``) and remembers it; without the core
-the process dies. A file that is rewritten in place with the same size has another modification time. Both are a
+A page that cannot be read any more, because the file was truncated or its storage device fails, raises SIGBUS. In a map
+of this module the native core puts zeros in its place (``runtime/native/maps/guard.hpp``) and remembers it; without the
+core the process dies. A file that is rewritten in place with the same size has another modification time. Both are a
 :class:`~sprat.errors.ModelFileChangedError` at the next :meth:`FileWatch.check_unchanged`, which every forward pass
 calls before its result is used; times and size are looked at once in a millisecond, which is more than once per answer.
 

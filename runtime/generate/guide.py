@@ -11,7 +11,7 @@ import numpy.typing as npt
 __all__ = ["Guide", "TokenMask", "ids_of", "mask_of"]
 
 TokenMask = npt.NDArray[np.bool_]
-"""Which tokens may come next: ``(vocab_size,)``."""
+"""True for tokens that may come next: ``(vocab_size,)``."""
 
 
 class Guide(Protocol):
@@ -19,7 +19,7 @@ class Guide(Protocol):
 
     @property
     def is_complete(self) -> bool:
-        """Nothing may follow: the answer ends here, without an end token."""
+        """Whether the answer ends here, without an end token, since no token may follow."""
 
     def allowed(self) -> TokenMask | None:
         """The tokens that may come next, end tokens included; ``None`` for all. The caller may change the array."""

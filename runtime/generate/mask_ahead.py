@@ -30,7 +30,7 @@ class MaskAhead:
 
     @property
     def is_complete(self) -> bool:
-        """Nothing may follow."""
+        """Whether the answer is complete, so that no token may follow."""
         return self._guide.is_complete
 
     def allowed(self) -> TokenMask | None:
@@ -77,7 +77,7 @@ class MaskAhead:
 
 
 class _Threads:
-    """Of this process. A forked child has none of its parent's, and no mask is computed while the caller could fork."""
+    """Threads of this process. A forked child starts its own; no mask is computed while the caller could fork."""
 
     _pool: ThreadPoolExecutor | None = None
 

@@ -96,7 +96,7 @@ class StopConditions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerRules:
-    """What the answer may be, and what is reported of it.
+    """Constraints of the answer, and what is reported of it.
 
     Attributes:
         response_format: what the answer must match: ``{"type": "json_schema", "json_schema": {"schema": ...}}``,
@@ -166,7 +166,7 @@ _RULES = frozenset(AnswerRules.__dataclass_fields__)
 def split_options(
     options: GenerateOptions, defaults: SamplingDefaults = MappingProxyType({})
 ) -> tuple[SamplingParams, StopConditions]:
-    """How to sample and when to stop; :func:`rules_of` has the rest, except ``on_prefill``.
+    """Parameters of sampling and stopping; :func:`rules_of` has the rest, except ``on_prefill``.
 
     Args:
         options: the caller's keywords.
@@ -187,7 +187,7 @@ def split_options(
 
 
 def rules_of(options: GenerateOptions) -> AnswerRules:
-    """What the answer may be, of the caller's keywords.
+    """The answer rules among the caller's keywords.
 
     Raises:
         InputError: a value is out of its range.

@@ -93,7 +93,7 @@ class ReasoningGuide:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the answer is."""
+        """Whether the answer after the reasoning is complete."""
         return self._state is _State.ANSWERING and self._answer is not None and self._answer.is_complete
 
     def allowed(self) -> TokenMask | None:

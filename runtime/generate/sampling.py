@@ -90,7 +90,7 @@ class Sampler:
         return _of(allowed, ids), softmax(candidates / params.temperature)
 
     def _n_excluded(self, logits: F64Array) -> int:
-        """How many of the most probable candidates XTC leaves out of this draw."""
+        """Number of the most probable candidates that XTC removes in this draw."""
         if self.params.xtc_probability == 0 or self._random.random() > self.params.xtc_probability:
             return 0
         return n_after_xtc(logits, self.params.xtc_threshold)

@@ -19,7 +19,7 @@ _POSITIVE = f"between {1 / _LARGEST:g} and {_LARGEST:g}"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """How the next token is sampled; the defaults are llama.cpp's.
+    """Sampling parameters; the defaults are llama.cpp's.
 
     The penalties count the last 64 tokens, prompt included.
 

@@ -1,4 +1,4 @@
-"""Which candidates remain before a token is drawn: top-k, top-n-sigma, typical, top-p, min-p and XTC.
+"""Truncation of the candidates before sampling: top-k, top-n-sigma, typical, top-p, min-p and XTC.
 
 The definitions are llama.cpp's (llama-sampler.cpp). Logits are sorted in descending order unless stated otherwise.
 """
@@ -71,7 +71,7 @@ def typical(logits: F64Array, p: float) -> _Mask:
 
 
 def n_kept(logits: F64Array, top_p: float, min_p: float) -> int:
-    """How many candidates top-p and min-p keep; at least one."""
+    """Number of candidates that top-p and min-p keep; at least one."""
     count = logits.size
     if top_p < 1:
         count = min(count, 1 + int(np.searchsorted(softmax(logits).cumsum(), top_p)))

@@ -16,7 +16,7 @@ from sprat.runtime.isolation.messages import Reply, Request, receive_reply, send
 __all__ = ["Channels", "start"]
 
 _CHILD = "sprat.runtime.isolation.child"
-_LAST_WORDS = 1 << 16  # bytes: what a pipe holds
+_STDERR_TAIL = 1 << 16  # bytes: what a pipe holds
 
 
 class Channels:
@@ -53,10 +53,10 @@ class Channels:
             if self._is_open:
                 os.write(self._cancels, struct.pack("q", number))
 
-    def last_words(self) -> bytes:
-        """What the process wrote to standard error."""
+    def stderr_tail(self) -> bytes:
+        """The end of the process's standard error."""
         try:
-            return os.read(self._errors, _LAST_WORDS)
+            return os.read(self._errors, _STDERR_TAIL)
         except OSError:
             return b""
 

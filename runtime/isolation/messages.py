@@ -1,4 +1,4 @@
-"""What the two processes say to each other: small messages on a socket, tokens and logits in shared memory.
+"""The protocol between the two processes: small messages on a socket, tokens and logits in shared memory.
 
 The process with the model may be in an attacker's hands. So messages are plain records, never pickles, and what it says
 is checked.

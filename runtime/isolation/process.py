@@ -29,7 +29,7 @@ _TURN_S = 0.01  # between looks at the interrupt while another thread has its tu
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a process may do, and what to do when it has ended.
+    """The limits of an isolated process, and the error text for its end.
 
     Attributes:
         what: it is called in messages.
@@ -43,7 +43,7 @@ class Expected:
 
     @classmethod
     def of_device(cls, device: str, otherwise: str) -> Self:
-        """A process that a driver can end; a pass on a device is stopped only where it comes back to the CPU."""
+        """Limits of a process that a driver can end; a pass on a device stops only where it returns to the CPU."""
         return cls(
             f"the process that computes on {device}",
             f"check the device and its driver and load the model again, or {otherwise}",
@@ -172,7 +172,7 @@ class ModelProcess:
         """End the process, if it has not ended; the error for this request and all later ones."""
         self._process.kill()
         self._process.wait()
-        outcome = ChildOutcome.of(self._process.returncode, self._channels.last_words())
+        outcome = ChildOutcome.of(self._process.returncode, self._channels.stderr_tail())
         self._end()
         reasons = "; ".join(filter(None, (outcome.text(), why, _likely_cause(outcome))))
         expected = self._expected

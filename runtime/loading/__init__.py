@@ -1,1 +1,1 @@
-"""How a model is loaded: options, limits of this machine, and what sessions share."""
+"""Loading of models: options, limits of this machine, and state that sessions share."""

@@ -30,7 +30,7 @@ _MAX_BATCH = 1 << 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadLimits:
-    """How to load and run a model.
+    """Context, threads, batch and cache with which a model is loaded.
 
     Attributes:
         context: maximum number of tokens of prompt and answer together.
@@ -112,7 +112,7 @@ def load_limits(
 def _footprints(
     model: OpenModel, context: int, batch: int | None, shorten_to: int | None, extra_bytes: int = 0
 ) -> list[Footprint]:
-    """What to load, the best first: ``context`` with every storage of the cache, then a shorter one.
+    """The footprints to try, best first: ``context`` with every storage of the cache, then a shorter one.
 
     Where the int8 cache loses precision, a shorter context in float16 comes before it.
 

@@ -49,7 +49,7 @@ class LoadKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOptions:
-    """How to load a model.
+    """Options for loading a model.
 
     Attributes:
         device: a profile (see ``sprat devices``) whose plan chooses threads, context, batch and cache format; the model
@@ -158,7 +158,7 @@ class LoadOptions:
 
     @property
     def wishes(self) -> ContextWishes:
-        """What llama.cpp's context is given."""
+        """Requested settings of llama.cpp's context."""
         return ContextWishes(cache=self.cache, batch=self.batch, flash_attention=self.flash_attention)
 
     def _check_provider(self, gpu: GPUOption) -> None:

@@ -1,4 +1,4 @@
-"""What the answers of an engine share, from the options it is loaded with: prefixes of prompts, and speculation."""
+"""State shared by all answers of an engine, from its load options: the prefix cache and speculation."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ class DraftEngine(Protocol):
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Its tokenizer."""
+        """Tokenizer of the model."""
 
     @property
     def context(self) -> int:
-        """Its longest sequence."""
+        """Longest sequence, in tokens."""
 
     def new_stream(self, capacity: int) -> tuple[TokenStream, Callable[[], object]]:
-        """An empty sequence, and what gives its memory back."""
+        """An empty sequence, and a function that gives its memory back."""
 
 
 def identifier(request: LoadRequest, choice: BackendChoice) -> Identify:
-    """What the entries of a cache depend on; the model's files are read once, when it is first needed."""
+    """A function of the cache that returns the identity of its KV entries; model files are hashed at its first call."""
     producer = f"native, ABI {ABI}" if choice.name == "native" else choice.name
     if (grain := _grain(request)) > 1:
         producer += f", in chunks of {grain}"
@@ -105,7 +105,7 @@ def prefixes_of(
 def speculation_of(
     wanted: LoadOptions, choice: BackendChoice, backend: Backend, tokenizer: Tokenizer, draft: DraftEngine | None
 ) -> Speculation | None:
-    """How an engine guesses tokens; ``None`` if it is not to.
+    """Speculation settings of an engine; ``None`` without speculation.
 
     Raises:
         InputError: the vocabulary of ``draft`` is another one.

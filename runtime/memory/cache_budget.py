@@ -20,7 +20,7 @@ _Stream = TypeVar("_Stream")
 
 @dataclass(frozen=True, slots=True)
 class StreamCost:
-    """What a stream takes: its KV entries, and what a backend allocates for each stream beside them."""
+    """Bytes of a stream: its KV entries, and what a backend allocates per stream beside them."""
 
     bytes_per_token: int
     fixed_bytes: int = 0
@@ -54,7 +54,7 @@ class CacheBudget:
 
     @classmethod
     def of(cls, footprint: Footprint, memory_bytes: int | None, stream_bytes: int = 0) -> CacheBudget:
-        """What ``footprint`` leaves of ``memory_bytes`` beside weights and buffers; ``stream_bytes`` as in StreamCost.
+        """``memory_bytes`` less the weights and buffers of ``footprint``; ``stream_bytes`` as in StreamCost.
 
         The buffers of the footprint include those of one stream.
         """
@@ -63,7 +63,7 @@ class CacheBudget:
         return cls(None if memory_bytes is None else memory_bytes - beside, cost, beside)
 
     def needed_bytes(self, n_streams: int, capacity: int) -> int:
-        """What the model takes with ``n_streams`` streams of ``capacity`` tokens; 0 if that is not known."""
+        """Bytes of the model with ``n_streams`` streams of ``capacity`` tokens; 0 if that is not known."""
         return self._beside_bytes and self._beside_bytes + n_streams * self.cost.nbytes(capacity)
 
     def new_stream(self, new: Callable[[int], _Stream], capacity: int) -> tuple[_Stream, Callable[[], object]]:
@@ -100,7 +100,7 @@ class CacheBudget:
             self._n_streams += 1
 
     def _missing(self, n_bytes: int) -> int:
-        """How many bytes ``n_bytes`` more would be above the limit."""
+        """Bytes above the limit if ``n_bytes`` more were allocated; negative below it."""
         return 0 if self._limit_bytes is None else self._used_bytes + n_bytes - self._limit_bytes
 
     @property

@@ -1,4 +1,4 @@
-// What all operations of a kernel set share: functions of an instruction set, threads, temporary
+// Context of all operations of a kernel set: functions of an instruction set, threads, scratch
 // memory.
 #pragma once
 

@@ -1,4 +1,4 @@
-// What must hold between the shapes of a sublayer's weights, checked once when it is bound.
+// Consistency of the shapes of a sublayer's weights, checked once when it is bound.
 #include "runtime/native/layers.hpp"
 
 #include <utility>

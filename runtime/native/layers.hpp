@@ -41,7 +41,7 @@ struct Mlp {
 };
 Mlp read_mlp(const Record *record);  // an absent one for nullptr
 
-// How experts are chosen: MoESpec of the architecture.
+// Routing of experts: MoESpec of the architecture.
 struct MoeSpec {
     int n_experts, n_chosen, n_groups, n_groups_chosen;
     bool sigmoid;  // else softmax

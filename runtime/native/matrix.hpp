@@ -1,5 +1,5 @@
-// What kernels read: packed weights as they lie in the file, and activations in the forms that
-// products want.
+// Operands of the kernels: packed weights in the layout of the file, and activations in the formats
+// that products take.
 //
 // Plain data only. Objects for several instruction sets include this file, and the linker keeps one
 // copy of an inline function for all of them: it must not be one that was compiled with AVX-512. So

@@ -1,4 +1,4 @@
-// Gated MLPs, down(silu(gate(x)) * up(x)): dense ones, and those of a mixture of experts.
+// Gated MLPs, down(silu(gate(x)) * up(x)): dense ones, and those of MoE layers.
 #pragma once
 
 #include <vector>

@@ -41,7 +41,7 @@ StateMessage: TypeAlias = Mapping[str, Any]
 
 
 class StateIdentity(msgspec.Struct, frozen=True):
-    """What rows depend on: only an engine with the same may use them."""
+    """Identity of KV entries: only an engine with an equal one may use them."""
 
     model: str  # fingerprint of its files
     producer: str  # backend, and version of its kernels

@@ -1,1 +1,1 @@
-"""What a process gives up before it opens an untrusted file: writing, the network, other processes."""
+"""A sandbox for the process that opens an untrusted file: no writing, no network, no other processes."""

@@ -104,7 +104,7 @@ def _is_sentencepiece_split(step: _Json) -> bool:
 
 
 def _is_processor(step: _Json) -> bool:
-    """Offsets (ByteLevel), or special tokens around the text."""
+    """Whether a post-processor only trims offsets (ByteLevel), or adds special tokens around the text."""
     if step.get("type") == "ByteLevel":
         return True
     parts = step.get("single")

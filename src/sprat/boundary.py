@@ -1,8 +1,8 @@
-"""Where a public call ends: the errors of the system and of the interpreter become SpratError.
+"""The boundary of public calls: errors of the system and of the interpreter become SpratError.
 
 The readers name what is wrong with a file. This is for what they cannot expect: a name of over 255 bytes, a loop of
-links, a medium that fails, a document nested so deeply that walking it overflows the stack. Arguments of another type
-than a function declares are named before anything runs.
+links, a storage device that fails, a document nested so deeply that walking it overflows the stack. Arguments of
+another type than a function declares are named before anything runs.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ __all__ = ["Progress", "ReportProgress", "no_progress"]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a long operation is.
+    """Progress of a long operation.
 
     Attributes:
         done: bytes, tokens, tests or problems that are finished.

@@ -1,4 +1,4 @@
-"""What the bytes of a file buy: calibrated files of several sizes, beside llama-quantize's."""
+"""KL divergence by file size: calibrated files, beside llama-quantize's."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ from sprat.export.texts import calibration_text, evaluation_text
 @pytest.fixture
 def source(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("sprat.export.quality.plan.evaluation_text", lambda: evaluation_text()[:1500])
+    monkeypatch.setattr("sprat.export.calibration.evaluation_text", lambda: evaluation_text()[:1500])
     return write_checkpoint(tmp_path / "source", "qwen2", num_hidden_layers=2)
 
 

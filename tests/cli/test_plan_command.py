@@ -105,6 +105,12 @@ def test_placements_on_the_gpu_are_a_table_with_an_unknown_error(capsys):
     assert ", 4.0 GiB of its memory" in run(capsys, *arguments, "--gpu", "4GiB")[1]
 
 
+@pytest.mark.parametrize(("gpu", "said"), [("off", ""), ("4GiB", " --gpu 4GiB"), ("auto", " --gpu auto")])
+def test_the_next_command_has_the_gpu_that_was_asked_for(capsys, gpu, said):
+    arguments = ("plan", "deepseek-v2-lite", "--device", "home-8c-16gb-8gpu", "--gpu", gpu)
+    assert run(capsys, *arguments)[1].endswith(f"'a prompt' --device home-8c-16gb-8gpu{said}\n")
+
+
 def test_a_model_that_only_streams_without_the_gpu_says_so(capsys):
     _, out, _ = run(capsys, "plan", "qwen3-30b-a3b", "--device", "home-8c-16gb-8gpu")
     assert "tokens/s" in out

@@ -11,7 +11,8 @@ from tiny_checkpoint import write_checkpoint
 from sprat.export.pipeline import export
 from sprat.quant.formats import get_format
 from sprat.runtime.engine import Engine
-from sprat.runtime.generate.generation import FinishReason, PrefillSpeed
+from sprat.runtime.generate.generation import PrefillSpeed
+from sprat.runtime.generate.results import FinishReason
 from sprat.runtime.interrupt import Interrupt, InterruptError, check_interrupt, current_interrupt
 from sprat.runtime.weights import Weight
 

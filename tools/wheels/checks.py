@@ -27,7 +27,7 @@ class WheelError(ValueError):
 
 @dataclass(frozen=True)
 class ModuleFile:
-    """What the native module's ELF header says."""
+    """ELF header of the native module."""
 
     machine: str
     libraries: tuple[str, ...]

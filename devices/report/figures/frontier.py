@@ -52,7 +52,7 @@ def frontier_figure(model: str, points: Sequence[FrontierPoint]) -> Figure:
         panels.append((title, partial(draw_lines, _lines(points, device), speed, y)))
     return Figure(
         slug="frontier",
-        question=f"{model}: what the bytes of a file buy",
+        question=f"{model}: KL divergence by file size",
         finding=_finding(points),
         note="Lower is better. Divergences are measured on the same text; speeds are predicted from device profiles.",
         draw=titled(panels),

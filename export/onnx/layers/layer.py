@@ -14,7 +14,7 @@ __all__ = ["Layer"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
-    """What attention and MLP need to add one layer to the graph."""
+    """Context in which attention and MLP add one layer to the graph."""
 
     graph: GraphBuilder
     weights: GraphWeights

@@ -33,7 +33,7 @@ _GROUP = 8  # experts in one If; trees of If were slower
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Routes:
-    """Where tokens go.
+    """Routing of tokens to experts.
 
     Attributes:
         scores: selection scores ``["n", n_routed_experts]``.

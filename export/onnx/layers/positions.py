@@ -1,4 +1,4 @@
-"""What all layers share: RoPE angles of the new tokens, and the causal mask."""
+"""Inputs shared by all layers: RoPE angles of the new tokens, and the causal mask."""
 
 from __future__ import annotations
 

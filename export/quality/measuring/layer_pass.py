@@ -118,5 +118,5 @@ class Replaced:
 
 
 def layer_prefix(layer: int) -> str:
-    """What the names of a layer's tensors begin with."""
+    """Prefix of the names of a layer's tensors."""
     return f"blk.{layer}."

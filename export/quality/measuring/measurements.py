@@ -1,4 +1,4 @@
-"""What calibration found out about a model."""
+"""Results of measuring a model on the calibration text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STEEPNESS = 1.3
 
 @dataclass(slots=True)
 class Measurements:
-    """What calibration found out about a model.
+    """Results of measuring a model on the calibration text.
 
     Attributes:
         n_tokens: tokens of the calibration text.

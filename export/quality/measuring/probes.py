@@ -1,4 +1,4 @@
-"""What rounding one tensor costs, measured: the KL divergence that the model shows with it.
+"""Measured cost of rounding one tensor: the KL divergence of the model with it.
 
 A probe is a set of hidden states that starts at a sublayer whose tensors are rounded, and runs through all later layers
 beside the source's own. Layer by layer, one layer's weights serve all probes. A sublayer's divergence is divided over

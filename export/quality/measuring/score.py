@@ -20,7 +20,7 @@ _CHUNK = 128  # tokens whose logits are in memory at once
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How far a candidate is from its source.
+    """Distance of a candidate from its source.
 
     Attributes:
         kld: KL divergence of each token in nats, ``(n,)``.

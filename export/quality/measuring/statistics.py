@@ -1,4 +1,4 @@
-"""What the inputs of a layer's matrices look like: second moments per matrix, per expert and per head."""
+"""Statistics of the inputs of a layer's matrices: second moments per matrix, per expert and per head."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class MatrixMoments:
         return [part.n_tokens if part else 0 for part in self._parts]
 
     def share(self, index: int) -> float:
-        """How much a part's outputs count: the sum of its weights, 1 per token of an unweighted input."""
+        """Weight of a part's outputs: the sum of its weights, 1 per token of an unweighted input."""
         part = self._parts[index]
         return part.weight if part else 0.0
 

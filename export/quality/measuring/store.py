@@ -33,7 +33,7 @@ def measurements_digest(
 
 
 def measurements_path(digest: str) -> Path:
-    """Where the measurements of this digest are kept, in the user's cache folder."""
+    """Path of the measurements of this digest, in the user's cache folder."""
     return cache_folder() / "calibration" / f"{digest[:32]}.npz"
 
 

@@ -1,1 +1,1 @@
-"""What a source is and what its tensors are: known kinds that are not read, wrappers' names, tensors left out."""
+"""Recognition of sources and their tensors: kinds that are not read, wrappers' names, tensors left out."""

@@ -58,7 +58,7 @@ def refuse_pointers(path: Path) -> None:
 
 
 def what_folder(folder: Path) -> str | None:
-    """What a folder without config or weights is, and what to do; ``None`` if it is nothing known."""
+    """Kind of a folder without config or weights, with the remedy; ``None`` if unknown."""
     if snapshots := sorted((folder / _SNAPSHOTS).glob("*/config.json")):
         listed = summarize((str(config.parent) for config in snapshots), 3)
         return f"{folder}: the root of a model in the Hugging Face cache; pass a snapshot in it: {listed}"

@@ -24,10 +24,10 @@ from sprat.export.source.tensor_map import mtp_map
 from sprat.runtime.arch.fp8_config import is_fp8
 from sprat.runtime.arch.rope import rope_frequencies
 from sprat.runtime.arch.spec import ModelSpec
-from sprat.runtime.arch.tensors import is_optional_mtp
-from sprat.runtime.files.shape_checks import summarize
+from sprat.runtime.arch.tensors import is_optional_mtp, mtp_tensors
+from sprat.runtime.files.shape_checks import Shapes, is_mtp_tensor, summarize
 
-__all__ = ["EMBEDDINGS", "HEAD", "Kept", "kept_mtp_note", "leave_out", "mtp_tensors", "same_values"]
+__all__ = ["EMBEDDINGS", "HEAD", "Kept", "kept_mtp_note", "leave_out", "mtp_names", "mtp_of_gguf", "same_values"]
 
 EMBEDDINGS, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -66,7 +66,7 @@ def leave_out(
     """
     notes: list[str] = []
     kept = dict(stored)
-    mtp = mtp_tensors(stored, spec.n_layers, config)
+    mtp = mtp_names(stored, spec.n_layers, config)
     if mtp and spec.n_mtp_layers and _is_whole(mtp, stored, spec):
         notes.append(kept_mtp_note(len(mtp)))
         mtp = set()
@@ -83,7 +83,7 @@ def leave_out(
     return Kept(spec, kept, tuple(notes))
 
 
-def mtp_tensors(names: Iterable[str], n_layers: int, config: Mapping[str, Any]) -> set[str]:
+def mtp_names(names: Iterable[str], n_layers: int, config: Mapping[str, Any]) -> set[str]:
     """Names of the tensors of multi-token prediction.
 
     A layer after the model's own is one if the config declares it, or if it has modules that only such a layer has.
@@ -99,11 +99,22 @@ def mtp_tensors(names: Iterable[str], n_layers: int, config: Mapping[str, Any]) 
 
 
 def kept_mtp_note(n_tensors: int) -> str:
-    """What the user should know about an MTP layer in a file."""
+    """The note for users about an MTP layer that is kept in a file."""
     return (
         f"{n_tensors} tensors of multi-token prediction are kept in the GGUF, for llama.cpp; sprat does not run them, "
         "and an ONNX model has none"
     )
+
+
+def mtp_of_gguf(spec: ModelSpec, shapes: Shapes) -> tuple[ModelSpec, set[str], tuple[str, ...]]:
+    """The spec with the MTP layers that are kept, the tensors that are left out, and a note for the user."""
+    found = {name: shape for name, shape in shapes.items() if is_mtp_tensor(name, spec.n_layers)}
+    known = mtp_tensors(spec)
+    needed = {name for name in known if not is_optional_mtp(name)}
+    if found and needed <= found.keys() and found.items() <= known.items():
+        return spec, set(), (kept_mtp_note(len(found)),)
+    note = f"{len(found)} tensors of multi-token prediction are left out: sprat does not run it"
+    return replace(spec, n_mtp_layers=0), set(found), (note,) if found else ()
 
 
 def _is_whole(mtp: set[str], stored: Mapping[str, FileTensor], spec: ModelSpec) -> bool:

@@ -1,1 +1,1 @@
-"""What several formats share: packing of codes, super-blocks, searches of scales, importance."""
+"""Code shared by several formats: packing of codes, super-blocks, searches of scales, importance."""

@@ -21,7 +21,7 @@ _STEPS = (0, -1, 1)  # around a rounded scale
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """What a sub-block's scale multiplies, and the integers that a scale may be.
+    """Code levels of a sub-block, and the integers that its scale may be.
 
     Attributes:
         nearest: levels nearest to values that are divided by their scale.

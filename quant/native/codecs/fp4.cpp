@@ -62,7 +62,7 @@ struct EightBitFloat {
     }
 };
 
-// Of kLanes blocks the codes of their scales, and of their weights, row by row.
+// Codes of the scales of kLanes blocks, and of their weights, row by row.
 template <class Scale> struct Lanes {
     int scale[kLanes];
     LaneBlock<Scale::kRows> codes;

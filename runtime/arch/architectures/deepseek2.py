@@ -91,7 +91,7 @@ class DeepSeek2(Architecture, name="deepseek2"):
         )
 
     def gguf_keys(self, spec: ModelSpec) -> dict[str, Any]:
-        """Those of experts, which llama.cpp requires of a dense model too."""
+        """Keys of experts, which llama.cpp requires of a dense model too."""
         if spec.moe is not None:
             return {}
         return {

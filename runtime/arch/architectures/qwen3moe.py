@@ -46,7 +46,7 @@ class Qwen3Moe(Architecture, name="qwen3moe"):
         return grouped_from_gguf(fields, self.name, weights, interleaved=False, moe=moe)
 
     def why_not_llamacpp(self, spec: ModelSpec) -> list[str]:
-        """What its qwen3moe does not know."""
+        """Reasons why llama.cpp's qwen3moe cannot run this spec."""
         assert spec.moe is not None, "a qwen3moe spec has experts"
         return [] if spec.moe.normalize else ["the weights of the chosen experts are not normalized (norm_topk_prob)"]
 

@@ -123,7 +123,7 @@ class LatentAttentionSpec(AttentionSpec):
         return []
 
     def gguf_keys(self) -> dict[str, Any]:
-        """As absorbed MLA: one KV head, whose key is the whole KV entry and whose value is the latent in it."""
+        """Keys of absorbed MLA: one KV head, whose key is the whole KV entry and whose value is the latent in it."""
         return {
             "attention.head_count_kv": 1,
             "attention.q_lora_rank": self.q_lora_rank or 0,  # required except with V2-Lite's 27 layers

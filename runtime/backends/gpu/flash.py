@@ -1,4 +1,4 @@
-"""With which storages of the KV cache a GPU computes flash attention for a model: its driver is asked."""
+"""Flash attention on a GPU: the driver says for which storages of a model's KV cache it supports it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a backend does with a GPU: device, placement, settings, and the bytes that leave the CPU's memory."""
+"""A backend's use of a GPU: device, placement, settings, and the bytes that move out of the CPU's memory."""
 
 from __future__ import annotations
 

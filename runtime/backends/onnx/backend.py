@@ -54,11 +54,11 @@ class ONNXLoader(BackendLoader, name="onnx", preference=40, reads="onnx"):
         return _footprint(request, low_memory=_wants_low_memory(request))
 
     def gives_entries(self, request: LoadRequest) -> bool:
-        """Not those in a device's memory."""
+        """Whether KV entries can be copied: not those in a device's memory."""
         return request.provider is None or request.provider.memory is None
 
     def why_not(self, request: LoadRequest) -> SpratError | None:
-        """Not installed, or too large for the memory of the provider's device."""
+        """The reason: onnxruntime is not installed, or the model exceeds the memory of the provider's device."""
         if why := missing_because():
             return BackendError(why)
         planned = None if request.force else _on_device(request)
@@ -123,7 +123,7 @@ def _footprint(request: LoadRequest, *, low_memory: bool) -> Footprint:
 
 
 def _on_device(request: LoadRequest) -> DevicePlan | None:
-    """What goes into the memory of the provider's device; ``None`` where it has none of its own."""
+    """Memory plan of the provider's device; ``None`` where it has no memory of its own."""
     if request.provider is None or request.provider.memory is None:
         return None
     on_cpu = _footprint(request, low_memory=False)

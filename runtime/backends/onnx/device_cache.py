@@ -1,4 +1,4 @@
-"""A KV cache in the memory of a provider's device: what a run returns is what the next one reads, and stays there."""
+"""A KV cache in the memory of a provider's device: outputs of a run stay there and are inputs of the next one."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def check_provider(file: ONNXFile, provider: ProviderSettings) -> None:
 
 
 def _problem(use: ProviderUse) -> str:
-    """What is wrong, and what to do; empty if nothing is."""
+    """The problem and its remedy; empty if there is none."""
     inspect = "`sprat inspect --provider` has the details"
     if use.problem or use.prompt_error is None or use.decode_error is None:
         return f"fails on this graph ({use.problem or 'no logits'}); leave the provider out; {inspect}"

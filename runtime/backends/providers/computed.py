@@ -1,4 +1,4 @@
-"""What the child process of :mod:`sprat.runtime.backends.providers.placement` prints."""
+"""The output of the child process of :mod:`sprat.runtime.backends.providers.placement`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Computed"]
 
 
 class Computed(msgspec.Struct, frozen=True, kw_only=True):
-    """What a provider computed.
+    """Result of a trial run with a provider.
 
     Attributes:
         version: of onnxruntime.

@@ -1,4 +1,4 @@
-"""What a provider needs of its device's memory, and whether it is there."""
+"""Device memory that a provider needs for a model, against the memory that is free."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class DevicePlan:
         return _CACHES * self.entry_bytes + self.scores_bytes
 
     def text(self) -> str:
-        """What is needed, and what is there."""
+        """Needed and free memory, in words."""
         needed = f"{human_bytes(self.needed_bytes)} on its device"
         if self.free is None:
             return f"{needed}, whose free memory nothing says"

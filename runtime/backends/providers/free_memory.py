@@ -1,4 +1,4 @@
-"""How much memory of a provider's device is free: asked where the system says it, the profile's otherwise.
+"""Free memory of a provider's device: from the system where it reports it, otherwise from the profile.
 
 onnxruntime has no function for it. NVIDIA's driver brings ``nvidia-smi``; AMD's writes it into files, in Linux's sysfs.
 """

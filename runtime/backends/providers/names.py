@@ -114,7 +114,7 @@ def device_memory(name: str) -> str | None:
 
 
 def install_hint(name: str) -> str:
-    """How to install a provider; the wheels have a module ``onnxruntime`` each, so one replaces another."""
+    """Command to install a provider; the wheels have a module ``onnxruntime`` each, so one replaces another."""
     package = _PROVIDERS[name].package
     if not package:
         return "it is part of onnxruntime's wheel for macOS: pip install onnxruntime, on a Mac"

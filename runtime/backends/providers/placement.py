@@ -1,4 +1,4 @@
-"""Which nodes of a graph a provider computes, which fall back to the CPU, and whether the logits are right.
+"""Nodes of a graph that a provider computes, nodes that fall back to the CPU, and the error of the logits.
 
 onnxruntime is asked in a child process (:mod:`~sprat.runtime.backends.providers.child`), since a driver that crashes
 takes its process with it. The nodes come from its verbose log, the one place where every version names all of them.
@@ -44,7 +44,7 @@ class FallbackNodes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderUse:
-    """What an execution provider does with a graph.
+    """Result of running a graph with an execution provider.
 
     Attributes:
         provider: its short name.
@@ -89,7 +89,7 @@ def provider_use(model: Path, provider: ProviderSettings) -> ProviderUse:
 
 
 def _computed(child: subprocess.CompletedProcess[bytes], log: list[str]) -> Computed:
-    """What the child printed, or how it ended."""
+    """The child's output, or how the child ended."""
     if child.returncode == 0:
         return msgspec.json.decode(child.stdout, type=Computed)
     errors = [line.strip() for line in log if line.strip() and not _LOGGED.match(line)]

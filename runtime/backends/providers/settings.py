@@ -73,7 +73,7 @@ class ProviderSettings:
 
 
 def _of_gpu(name: str, accelerator: Accelerator) -> dict[str, str]:
-    """What follows from a profile's GPU, and what the profile says itself."""
+    """Provider options derived from a profile's GPU, then those that the profile states."""
     derived = {
         "cuda": {"gpu_mem_limit": str(int(accelerator.memory_bytes.value))},
         "openvino": {"device_type": "GPU"},

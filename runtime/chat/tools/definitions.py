@@ -30,7 +30,7 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class ToolChoice:
-    """Which tools may be called.
+    """Tools that may be called.
 
     Attributes:
         tools: empty for none.

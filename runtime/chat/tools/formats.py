@@ -1,4 +1,4 @@
-"""How models write tool calls: the fixed texts around name and arguments, as their chat templates have them."""
+"""Formats of tool calls: the fixed texts around name and arguments, as in the models' chat templates."""
 
 from __future__ import annotations
 

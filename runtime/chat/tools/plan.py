@@ -1,4 +1,4 @@
-"""From the tools of a conversation to what its template needs, and to what the answer may call."""
+"""Plan of tool calls: what the template is given, and what the answer may call."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["ToolConversation", "ToolPlan", "with_tools"]
 
 @dataclass(frozen=True, slots=True)
 class ToolPlan:
-    """What the answer may call.
+    """Tools that the answer may call.
 
     Attributes:
         format: how the model writes calls.

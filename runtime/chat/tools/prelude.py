@@ -1,4 +1,4 @@
-"""What a chat template does not do for tools is done before it, in Jinja: describe them, and write past calls.
+"""Jinja source before a chat template that lacks support for tools: it describes them, and writes past calls.
 
 A prelude is part of the template: its literals are the template's text, so that special tokens in them become tokens,
 and what it takes from messages stays input.
@@ -79,7 +79,7 @@ _USER = {"role": "user", "content": "hi"}
 
 @dataclass(frozen=True, slots=True)
 class TemplateTools:
-    """What to do for a chat template, so that it handles tools.
+    """Tool support of a chat template, with the prelude for the missing parts.
 
     Attributes:
         format: how the model writes calls.
@@ -94,7 +94,7 @@ class TemplateTools:
 
 @functools.lru_cache(maxsize=16)
 def template_tools(source: str) -> TemplateTools:
-    """What the template of this source needs, found by rendering small conversations with it."""
+    """The tool support of the template of this source, found by rendering small conversations with it."""
     native = format_of(source)
     template = ChatTemplate(source, {"bos_token": "", "eos_token": ""})
     describes = native is not None and "probed" in _rendered(template, [_USER], [_TOOL])
@@ -117,7 +117,7 @@ def template_tools(source: str) -> TemplateTools:
 
 
 def _written_arguments(template: ChatTemplate) -> str | None:
-    """How the template takes arguments of past calls, so that it writes them as they are; ``None`` if it does not."""
+    """Format of the arguments of past calls that the template writes unchanged; ``None`` if it writes none."""
     for kind, arguments in (("text", '{"probe_key": 1}'), ("object", {"probe_key": 1})):
         text = _rendered(template, _history(arguments))
         if "probe_tool" in text and '"probe_key": 1' in text:
@@ -132,7 +132,7 @@ def _history(arguments: Any) -> list[dict[str, Any]]:
 
 
 def _rendered(template: ChatTemplate, messages: list[dict[str, Any]], tools: Sequence[Any] | None = None) -> str:
-    """What the template makes of ``messages``; nothing where it fails."""
+    """``messages`` rendered by the template; empty where it fails."""
     try:
         return template.render(messages, tools=tools)
     except (TemplateError, PromptError):

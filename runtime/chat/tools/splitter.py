@@ -28,7 +28,7 @@ class ToolCall(TypedDict):
 
 
 class CallParts(NamedTuple):
-    """What a piece of text adds: to the answer, and complete calls."""
+    """Content and complete calls in a piece of generated text."""
 
     content: str
     calls: list[ToolCall]
@@ -59,7 +59,7 @@ class ToolCallSplitter:
         return CallParts(content, calls)
 
     def flush(self) -> CallParts:
-        """What was held back when the answer ended: content, unless there were calls."""
+        """The rest of the text at the end of the answer: content, unless there were calls."""
         held, self._held = self._held, ""
         return CallParts("" if self._n_calls else held, [])
 
@@ -106,7 +106,7 @@ class ToolCallSplitter:
 
 
 def _end_of_object(text: str, begin: int) -> int | None:
-    """Where the JSON object that begins in ``text`` ends; ``None`` if it is not complete."""
+    """End of the JSON object that begins in ``text``; ``None`` if it is not complete."""
     try:
         value: Any
         value, end = json.JSONDecoder().raw_decode(text, begin)

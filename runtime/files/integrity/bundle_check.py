@@ -29,7 +29,7 @@ class HashedFile(Protocol):
 
     @property
     def size_bytes(self) -> int:
-        """Its size."""
+        """Size of the file."""
 
     @property
     def sha256(self) -> str:
@@ -41,7 +41,7 @@ class HashedFile(Protocol):
 
 
 def hash_problems(folder: Path, files: Sequence[HashedFile], progress: ReportProgress) -> Iterator[str]:
-    """What differs from the manifest, file by file.
+    """Differences from the manifest, file by file.
 
     Args:
         folder: the bundle.

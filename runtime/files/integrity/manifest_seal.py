@@ -27,7 +27,7 @@ def is_sealed(text: bytes) -> bool:
 
 
 def seal_problem(text: bytes) -> str:
-    """What is wrong with a manifest's digest of itself; empty if it fits, or if there is none."""
+    """Mismatch between a manifest and its digest of itself; empty if they agree, or if there is no digest."""
     found = _VALUE.search(text)
     if found is None or found[2].decode() == _digest(text):
         return ""

@@ -55,7 +55,7 @@ def differing_pieces(pieces: Sequence[Piece], progress: ReportProgress) -> Itera
 
 
 class _Reader:
-    """What the threads share: how far they are, and whether to go on."""
+    """State shared by the threads: bytes read so far, and whether to stop."""
 
     def __init__(self) -> None:
         self.n_bytes = 0
@@ -68,7 +68,7 @@ class _Reader:
         self._stopped = True
 
     def difference(self, piece: Piece) -> str:
-        """How the piece differs from its digest; empty if it does not."""
+        """Difference of the piece from its digest; empty if there is none."""
         self.what = f"{piece.path.name}: {piece.what}"
         digest, buffer = hashlib.sha256(), memoryview(bytearray(_READ_BYTES))
         try:

@@ -194,7 +194,7 @@ def _file_problem(folder: Path, location: str) -> str:
 
 
 def _links_inside(folder: Path, path: Path) -> int:
-    """How many names the file at ``path`` has inside the folder."""
+    """Number of hard links to the file at ``path`` inside the folder."""
     if path.stat().st_nlink == 1:
         return 1
     return sum(other.samefile(path) for other in folder.rglob("*") if other.is_file() and not other.is_symlink())

@@ -1,4 +1,4 @@
-"""How often a graph repeats an array by concatenation: forty times ``Concat(x, x)`` make a terabyte of one number.
+"""Growth of arrays by concatenation in a graph: forty times ``Concat(x, x)`` make a terabyte of one number.
 
 A graph of sprat concatenates halves, heads and the outputs of experts, each of them a few times before the next product
 with a weight. Between two products an array may hold each of its sources at most :data:`MAX_COPIES` times. A constant

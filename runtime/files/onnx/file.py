@@ -26,7 +26,7 @@ __all__ = ["NEWER_NAME", "CachePort", "CacheUpdate", "Initializer", "ONNXFile"]
 
 
 class CacheUpdate(enum.StrEnum):
-    """How the graph adds the KV entries of new tokens to the cache (docs/onnx.md)."""
+    """Method by which the graph adds the KV entries of new tokens to the cache (docs/onnx.md)."""
 
     APPEND = "append"  # latents: the graph reads past entries and returns the new ones
     SHARED = "shared"  # keys and values: past and present are the same buffers; the graph writes new entries into them

@@ -35,7 +35,7 @@ _MAX_NODES = 1 << 20  # DeepSeek-V3 has about 300,000
 
 
 def operator_problems(model: ModelProto) -> Iterator[str]:
-    """What the graph has that sprat's exporter does not write, as clauses of one message."""
+    """Operators and constants that sprat's exporter does not write, as clauses of one message."""
     nodes = [node for graph in all_graphs(model) for node in graph.node]
     if model.functions or len(nodes) > _MAX_NODES:
         yield f"{len(model.functions)} functions and {len(nodes):,} nodes, expected none and at most {_MAX_NODES:,}"

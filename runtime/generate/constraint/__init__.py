@@ -1,1 +1,1 @@
-"""What an answer may be: JSON schemas, regular expressions, grammars and choices, as masks of tokens (llguidance)."""
+"""Constrained decoding: JSON schemas, regular expressions, grammars and choices as masks of tokens (llguidance)."""

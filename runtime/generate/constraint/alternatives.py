@@ -23,11 +23,11 @@ class EitherGuide:
 
     @property
     def is_complete(self) -> bool:
-        """All that are left are."""
+        """Whether all remaining guides are complete."""
         return all(guide.is_complete for guide in self._guides)
 
     def allowed(self) -> TokenMask | None:
-        """What any of them allows."""
+        """The union of their masks; ``None`` if one of them allows everything."""
         self._masks = [guide.allowed() for guide in self._guides]
         result: TokenMask | None = None
         for mask in self._masks:
@@ -44,7 +44,7 @@ class EitherGuide:
         return taken[0]
 
     def forced(self) -> list[int]:
-        """What the last one forces."""
+        """Tokens that the only remaining guide forces; empty while there are several."""
         return self._guides[0].forced() if len(self._guides) == 1 else []
 
 
@@ -102,7 +102,7 @@ class TriggeredGuide:
         return token_id
 
     def forced(self) -> list[int]:
-        """What the grammar forces."""
+        """Tokens that the grammar forces."""
         return [] if self._grammar is None else self._grammar.forced()
 
     def _begin(self, text: str) -> None:

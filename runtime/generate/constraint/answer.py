@@ -1,4 +1,4 @@
-"""From the options of an answer to the guide that carries them out."""
+"""The guide of an answer, from its options."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ANSWER_SHARE = 4  # with close_json, reasoning leaves at least one part of this
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallRules:
-    """How an answer calls tools.
+    """Rules for tool calls in an answer.
 
     Attributes:
         grammar: of the calls, in Lark.
@@ -100,7 +100,7 @@ class AnswerGuides:
         )
 
     def _grammar(self) -> str | None:
-        """What the whole answer must match."""
+        """The grammar of the whole answer, or ``None``."""
         if self.calls is not None and self.calls.is_required:
             return self.calls.grammar
         return grammar_of(self.rules.response_format)

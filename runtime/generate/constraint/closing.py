@@ -78,7 +78,7 @@ class ClosingGuide:
         return self._guide.accept(token_id)
 
     def forced(self) -> list[int]:
-        """As the grammar prescribes; where too few tokens are left, :meth:`accept` takes others."""
+        """Tokens that the grammar forces; where too few tokens are left, :meth:`accept` takes others."""
         return self._guide.forced()
 
     def _end(self, matcher: Any, limit: int) -> list[int] | None:

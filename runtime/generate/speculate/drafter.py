@@ -23,7 +23,7 @@ class Drafter(Protocol):
         """Append a token to the sequence."""
 
     def kind(self) -> Kind | None:
-        """What kind of draft there is for the next token; ``None`` for none. Costs next to nothing."""
+        """Kind of draft available for the next token; ``None`` for none. Almost free."""
 
     def prepare(self) -> None:
         """Catch up with the sequence, which is no cost of this draft alone."""
@@ -48,7 +48,7 @@ class FirstOf:
             drafter.feed(token)
 
     def kind(self) -> Kind | None:
-        """That of the first that has one."""
+        """The kind of the first drafter that has a draft."""
         for drafter in self._drafters:
             if (kind := drafter.kind()) is not None:
                 self._chosen = drafter
@@ -56,7 +56,7 @@ class FirstOf:
         return None
 
     def prepare(self) -> None:
-        """Prepare the one that had a kind."""
+        """Prepare the drafter that :meth:`kind` chose."""
         if self._chosen is not None:
             self._chosen.prepare()
 

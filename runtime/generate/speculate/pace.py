@@ -1,6 +1,6 @@
 """``Pace``: how many drafts a pass checks, from what passes cost and how many drafts were right.
 
-A pass of ``k + 1`` tokens takes ``t(k + 1)`` seconds, which is measured: a mixture of experts reads more experts for
+A pass of ``k + 1`` tokens takes ``t(k + 1)`` seconds, which is measured: an MoE model reads more experts for
 more tokens, and a core that is short of arithmetic takes longer. If a draft is right with probability ``a``, the pass
 yields ``1 + a + ... + a^k`` tokens (arXiv 2211.17192, eq. 1). The ``k`` with the most tokens per second is taken; 0 is
 no drafts.
@@ -59,7 +59,7 @@ class Pace:
         return self.always or self._n_without <= _PATIENCE or self._n_without % _LOOK_EVERY == 0
 
     def n_drafts(self, kind: Kind, available: int) -> int:
-        """How many of ``available`` drafts of a kind to check."""
+        """Number of drafts of a kind to check, at most ``available``."""
         most = min(available, self.max_drafts)
         if self.always or most <= 0:
             return max(most, 0)

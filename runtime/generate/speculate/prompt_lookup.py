@@ -40,7 +40,7 @@ class TokenIndex:
         self.tokens.append(token)
 
     def find(self, last: Sequence[int]) -> tuple[int, int]:
-        """Where the end of ``last`` occurs with a token behind it: the position of that, and how many tokens match.
+        """Longest earlier match of the end of ``last``: position of the token after it, and number of matched tokens.
 
         Of no match, both are 0; fewer than two tokens are none.
         """
@@ -104,7 +104,7 @@ class PromptLookup:
         self._own.feed(token)
 
     def kind(self) -> Kind | None:
-        """How many of the last tokens are found, and where; how many are prescribed; ``None`` for no draft."""
+        """Length and place of the match of the last tokens, or number of prescribed tokens; ``None`` for no draft."""
         self._prescribed = self._forced()
         last = [*self._own.tokens[-_MAX_STRENGTH:], *self._prescribed][-_MAX_STRENGTH:]
         (at, n), (earlier_at, n_earlier) = self._own.find(last), self._earlier.find(last)
@@ -120,7 +120,7 @@ class PromptLookup:
         """Do nothing: the index is complete."""
 
     def propose(self, n: int) -> list[int]:
-        """What is prescribed, then what followed.
+        """The prescribed tokens, then those that followed the match.
 
         A match that reaches the end goes on with itself, as repetitions do.
         """

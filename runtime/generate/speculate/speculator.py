@@ -27,7 +27,7 @@ _NOTHING = Kind(_NO_DRAFTS, 0)
 
 @dataclass(frozen=True, slots=True)
 class Speculation:
-    """What an engine's answers share.
+    """Speculation state shared by all answers of an engine.
 
     Attributes:
         pace: its measurements.

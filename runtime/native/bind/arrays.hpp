@@ -1,5 +1,4 @@
-// What the bindings of runtime/native share: NumPy arrays by their types, Python records, KV
-// entries.
+// Helpers for the bindings of runtime/native: NumPy arrays by type, Python records, KV entries.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -67,7 +66,7 @@ struct BoundMlp : Mlp {
     explicit BoundMlp(nb::object mlp);
 };
 
-int64_t bytes_of(const CacheArray &entries, size_t axis);  // between neighbours on that axis
+int64_t bytes_of(const CacheArray &entries, size_t axis);  // stride of that axis
 
 // Codes that share a scale, as runtime/cache has it: of a head, and of a latent of `rank` elements.
 constexpr int kHeadGroup = 32;

@@ -55,8 +55,8 @@ struct I16PairOperand {
         const F magic = broadcast(kRoundMagic);
         return halves((I)(x[0] + magic), (I)(x[1] + magic) << 16);
     }
-    // Of codes up to `limit` for x[0 .. n). Compared by bits, as integers, so that infinity and NaN
-    // count as the largest and make the result NaN.
+    // Scale of codes up to `limit` for x[0 .. n). Compared by bits, as integers, so that infinity
+    // and NaN count as the largest and make the result NaN.
     static INLINE float scale(const float *x, int n, float limit) {
         I largest{};
         for (int i = 0; i < n; i += kLanes) {
@@ -77,7 +77,7 @@ struct I16PairOperand {
     }
 };
 
-// What float16 and int8 entries become.
+// Operand type of float16 and int8 KV entries.
 using EntryOperand = std::conditional_t<kPairProducts, I16PairOperand, F32Operand>;
 
 INLINE float inverse_of(float scale) { return scale > 1e-30f ? 1.0f / scale : 0.0f; }

@@ -84,7 +84,7 @@ void multiply(int m, int k, OperandA<W> a, OperandB<W> b, const Sink &sink) {
     }
 }
 
-// Where word `i` of column `c` lies in B's panels; columns up to the next multiple of kLanes follow
+// Offset of word `i` of column `c` in B's panels; columns up to the next multiple of kLanes follow
 // it.
 INLINE int64_t in_panels(int i, int c, int64_t depth, int columns) {
     const int panel = c / kAttnNR * kAttnNR;

@@ -1,4 +1,4 @@
-// What happens to activations between products: quantizing to int8, SiLU, RMSNorm.
+// Operations on activations between products: quantizing to int8, SiLU, RMSNorm.
 #pragma once
 
 #include "runtime/native/gemm/token.hpp"

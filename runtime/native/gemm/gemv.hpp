@@ -29,7 +29,7 @@ namespace {
 // about 100 ns, a memory access. Measured: 5 to 10 % faster than no prefetch, and 2048 no faster.
 constexpr int kPrefetchBytes = 1024;
 
-// What to take off each code; vpdpbusd wants unsigned codes, to which signed ones are shifted.
+// Subtracted from each code; vpdpbusd takes unsigned codes, to which signed ones are shifted.
 template <class D> constexpr int kBias = D::kZero + (D::kSigned ? kSignedBias : 0);
 template <class D> constexpr int kScales = D::kHalves ? 16 : 8;  // of a group
 
@@ -72,8 +72,8 @@ namespace {
 // groups.
 template <class D> constexpr bool kOfWholeGroups = requires { Steps<D>::kWholeGroups; };
 
-// What zero point and minimum add to a dot product: -bias * sum(scale * q) + sum(min * q), per
-// block.
+// Contribution of zero point and minimum to a dot product, per block:
+// -bias * sum(scale * q) + sum(min * q).
 template <int kBiasOf> struct Correction {
     F8 biased{}, minimum{};
 

@@ -1,4 +1,4 @@
-// Where the fields of one token's record lie (matrix.hpp: QuantizedActivations).
+// Offsets of the fields of one token's record (matrix.hpp: QuantizedActivations).
 #pragma once
 
 #include "runtime/native/gemm/task.hpp"

@@ -1,5 +1,5 @@
-// What the compiler's own vectors give every instruction set alike. Included by each set's header
-// after it has defined kLanes.
+// Vector operations on the compiler's own vector types, the same for every instruction set. Each
+// set's header includes this file after it has defined kLanes.
 //
 // Everything in these headers has internal linkage: each object that includes them is compiled for
 // another processor.

@@ -1,6 +1,6 @@
 // Guarded maps: a page of a mapped file that cannot be read any more ends no process.
 //
-// When a file is truncated while it is mapped, or its medium fails, a read of a lost page raises
+// When a file is truncated while it is mapped, or its storage fails, a read of a lost page raises
 // SIGBUS, which kills by default. For a guarded map the handler puts pages of zeros in the place of
 // the lost ones, marks the guard, and the read goes on; whoever reads the map asks has_failed()
 // afterwards and throws the results away. Nothing is unwound, since kernels hold locks and run in

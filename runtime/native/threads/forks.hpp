@@ -3,8 +3,8 @@
 
 namespace sprat {
 
-// How many forks lie between the process that loaded the core and this one. Counted by
-// pthread_atfork, so that asking costs a load.
+// Number of forks between the process that loaded the core and this one, counted by
+// pthread_atfork: a call costs a load.
 unsigned forks_so_far();
 
 }  // namespace sprat

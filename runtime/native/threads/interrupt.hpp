@@ -32,7 +32,7 @@ class Interrupt {
         return true;
     }
 
-    // Of the kernels that this thread calls; null for kernels that run to their end.
+    // Interrupt of the kernels that this thread calls; null for kernels that run to their end.
     static Interrupt *&current() {
         static thread_local Interrupt *of_this_thread = nullptr;
         return of_this_thread;

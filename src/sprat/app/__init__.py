@@ -1,1 +1,1 @@
-"""What the commands do: one public function each, under the command's name."""
+"""The commands as functions: one public function each, under the command's name."""

@@ -104,7 +104,7 @@ def _gpus(model: Path | None) -> tuple[tuple[GPUDevice, ...], str]:
 
 
 def _placement(path: Path) -> str:
-    """What ``gpu="auto"`` puts where; only the header is read."""
+    """The placement of ``gpu="auto"``, in words; only the header is read."""
     from sprat.runtime.backends.gpu.attention_shape import AttentionShape
     from sprat.runtime.backends.gpu.place import place_on_gpu
     from sprat.runtime.gpu_option import GPUOption

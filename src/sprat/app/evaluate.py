@@ -30,7 +30,7 @@ _MAX_TOKENS_OF_FILE = 1024
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the model replied to one of the user's questions."""
+    """The model's reply to one of the user's questions."""
 
     prompt: str
     expected: tuple[str, ...]

@@ -1,26 +1,28 @@
-"""``sprat frontier``: what the bytes of a file buy."""
+"""``sprat frontier``: KL divergence of files by size."""
 
 from __future__ import annotations
 
 import math
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sprat.app.model_reference import find_source
+from sprat.arrays import I32Array
 from sprat.boundary import public_call
 from sprat.devices.profile import find_profile
 from sprat.devices.report.figures.frontier import FrontierPoint, frontier_figure
 from sprat.devices.report.png import check_picture, write_picture
 from sprat.errors import InputError, unknown_name
-from sprat.export.calibration import calibration_sequences, with_packaged
+from sprat.export.calibration import calibration_sequences, evaluation_sequences, with_packaged
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
 from sprat.export.pipeline import export
 from sprat.export.quality.frontier import FrontierModel, measure_frontier
 from sprat.export.quality.llama_quantize import FILE_TYPES, has_llama_quantize
-from sprat.export.quality.plan import MAX_COMPARED, evaluation_sequences, measure_source
+from sprat.export.quality.plan import MAX_COMPARED, measure_source
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.files import checked_path
 from sprat.progress import ReportProgress, no_progress
@@ -32,12 +34,13 @@ __all__ = ["DEFAULT_SIZES", "Frontier", "frontier"]
 DEFAULT_SIZES = ("q3_k_m", "q4_0", "q4_k_m", "q5_k_m", "q6_k", "q8_0")
 """Mixes whose bytes the files have."""
 
+_NO_PEER = "llama-quantize's files are left out: pip install 'sprat[llamacpp]' compares with them"
 _STEPS = {"balanced": "feedback", "best": "descent"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frontier:
-    """What :func:`frontier` measured.
+    """Result of :func:`frontier`.
 
     Attributes:
         model: the source's name.
@@ -90,12 +93,9 @@ def frontier(
     checkpoint = Checkpoint.open(path)
     _check_size(checkpoint)
     tokenizer = checkpoint.metadata or tokenizer_metadata(checkpoint.path, checkpoint.spec.vocab_size)
-    sequences = calibration_sequences(tokenizer, [Path(file) for file in calibration])
-    if calibration:  # as the export does
-        sequences = with_packaged(sequences, tokenizer)
-    held_out = evaluation_sequences(tokenizer)
+    sequences, held_out = _calibration(tokenizer, calibration), evaluation_sequences(tokenizer)
+    has_peer = has_llama_quantize()
     with tempfile.TemporaryDirectory(prefix="sprat-frontier-") as folder:
-        has_peer = has_llama_quantize()
         model = FrontierModel(
             checkpoint=checkpoint,
             measured=measure_source(checkpoint, sequences, quality, progress),
@@ -108,14 +108,19 @@ def frontier(
         points = measure_frontier(model, recipes, _STEPS[quality], profiles, progress)
     if drawn is not None:
         write_picture(frontier_figure(path.name, points), drawn, force=force)
-    without = "llama-quantize's files are left out: pip install 'sprat[llamacpp]' compares with them"
     return Frontier(
         model=path.name,
         points=tuple(points),
         n_tokens=sum(map(len, held_out)),
         picture=drawn,
-        notes=() if has_peer else (without,),
+        notes=() if has_peer else (_NO_PEER,),
     )
+
+
+def _calibration(tokenizer: Mapping[str, Any], texts: Sequence[str | os.PathLike[str]]) -> list[I32Array]:
+    """Sequences to calibrate with: those of an export with the same texts."""
+    sequences = calibration_sequences(tokenizer, [Path(text) for text in texts])
+    return with_packaged(sequences, tokenizer) if texts else sequences
 
 
 def _unquantized(path: Path, folder: Path) -> Path:

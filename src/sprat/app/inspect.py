@@ -33,7 +33,7 @@ def inspect(
             other bytes, and weights that are NaN or Inf, are an error.
         provider: load and run the ONNX model with this execution provider of onnxruntime, ``"webgpu"`` for example,
             in a child process: which nodes it computes, which the CPU, and how far its logits are from the CPU's.
-        ignore_config_fields: unknown fields of a checkpoint's ``config.json`` that change no mathematics.
+        ignore_config_fields: unknown fields of a checkpoint's ``config.json`` that do not change the forward pass.
         progress: of the hashes, in bytes.
 
     Raises:

@@ -62,7 +62,7 @@ def plan(
         memory: memory budget of the model, in bytes or as ``"3GB"``; by default all but what each device's system
             keeps.
         prompt_tokens: length of the prompt for which the time to first token is predicted.
-        ignore_config_fields: unknown fields of a checkpoint's ``config.json`` that change no mathematics.
+        ignore_config_fields: unknown fields of a checkpoint's ``config.json`` that do not change the forward pass.
         on_broken: called with the error of each profile that cannot be read, when all profiles are planned for; by
             default the first such error is raised.
 

@@ -30,7 +30,7 @@ _COMMANDS = {
     "eval": "Score a model on a task, or on your own questions.",
     "demo": "Export, verify and run the packaged student.",
     "plan": "Show whether a model fits a device and its predicted speed, before any download.",
-    "frontier": "Show what the bytes of a file buy: KL divergence by size, beside llama-quantize's files.",
+    "frontier": "Measure KL divergence by file size, beside llama-quantize's files.",
     "bench": "Measure the speed of a model here, or under the limits of an emulated device.",
     "report": "Draw results and plans as one page: speed, TTFT, context, memory, errors of predictions.",
     "devices": "List the device profiles, show one, or measure this machine.",

@@ -62,7 +62,7 @@ def calibration_option(purpose: str) -> Callable[[Command], Command]:
 
 
 def _default(name: str) -> str:
-    """What applies without the option; the model's own value is what its author recommends."""
+    """Help text for the default; the model's own value is what its author recommends."""
     return f"[default: the model's, shown by `sprat inspect`; otherwise {getattr(SamplingParams(), name):g}]"
 
 
@@ -83,7 +83,7 @@ _CONTEXT = (
     click.option(
         "--flash-attention/--no-flash-attention",
         default=None,
-        help="Of llama.cpp: attention without an array of scores. [default: where the GPU has it]",
+        help="Flash attention of llama.cpp. [default: where the GPU supports it]",
     ),
 )
 _LOAD = (
@@ -197,8 +197,8 @@ _SAMPLING = (
     click.option(
         "--top-n-sigma", type=float, help="Drop tokens so many standard deviations below the best. [default: 0, off]"
     ),
-    click.option("--xtc-probability", type=float, help="How often XTC leaves out top choices. [default: 0, off]"),
-    click.option("--xtc-threshold", type=float, help="Probability of a top choice. [default: 0.1]"),
+    click.option("--xtc-probability", type=float, help="Probability that XTC drops the top tokens. [default: 0, off]"),
+    click.option("--xtc-threshold", type=float, help="XTC: top tokens are above this probability. [default: 0.1]"),
     click.option("--seed", type=int, help="Same seed, same answer."),
     click.option("--min-tokens", type=click.IntRange(min=0), help="Do not end the answer before so many tokens."),
     click.option(

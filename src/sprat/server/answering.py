@@ -14,7 +14,7 @@ from starlette.requests import Request
 from sprat.arrays import F32Array
 from sprat.runtime.async_engine import AsyncEngine
 from sprat.runtime.chat.completions import ChatChunk, ChatCompletion
-from sprat.runtime.generate.generation import Summary
+from sprat.runtime.generate.results import Summary
 from sprat.server.errors import ApiError
 from sprat.server.exchange import EventStream, unless_gone
 from sprat.server.metrics import Metrics

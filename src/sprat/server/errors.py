@@ -24,7 +24,7 @@ _PART = re.compile(r"\bcontent\[\d+\]")
 
 
 class ApiError(Exception):
-    """What a client is told.
+    """An error response.
 
     Args:
         status: of HTTP.
@@ -51,7 +51,7 @@ class ApiError(Exception):
 
 
 def from_exception(error: Exception) -> ApiError:
-    """What a client is told of ``error``."""
+    """The error response for ``error``."""
     match error:
         case ApiError():
             told = error

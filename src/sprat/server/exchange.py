@@ -34,7 +34,7 @@ async def body_of(request: Request, kind: type[Body]) -> Body:
         msgspec.ValidationError: it is no ``kind``; of an unknown field, an ApiError with the nearest ones.
     """
     limit: int = request.app.state.settings.max_body_bytes
-    announced = request.headers.get("content-length", "")  # the HTTP library refuses what is no number
+    announced = request.headers.get("content-length", "")  # the HTTP library refuses values that are not numbers
     if announced.isdecimal() and int(announced) > limit:  # before it is waited for
         raise _too_large(limit)
     received = bytearray()

@@ -27,7 +27,7 @@ SMALL = {"num_hidden_layers": 3}
 @pytest.fixture(autouse=True)
 def short_evaluation(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("sprat.export.quality.plan.evaluation_text", lambda: evaluation_text()[:1500])
+    monkeypatch.setattr("sprat.export.calibration.evaluation_text", lambda: evaluation_text()[:1500])
 
 
 @pytest.fixture

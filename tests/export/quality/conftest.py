@@ -15,7 +15,7 @@ SMALL = {
 def short_texts(tmp_path, monkeypatch):
     """A cache of the test's own, and texts that are not long for tokens of a letter or two."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("sprat.export.quality.plan.evaluation_text", lambda: evaluation_text()[:1500])
+    monkeypatch.setattr("sprat.export.calibration.evaluation_text", lambda: evaluation_text()[:1500])
 
 
 @pytest.fixture(params=["deepseek2", pytest.param("qwen2", marks=pytest.mark.slow)])

@@ -7,8 +7,9 @@ import pytest
 
 from sprat.errors import InputError
 from sprat.progress import no_progress
-from sprat.runtime.generate.generation import FinishReason, Generation
+from sprat.runtime.generate.generation import Generation
 from sprat.runtime.generate.options import StopConditions, split_options
+from sprat.runtime.generate.results import FinishReason
 from sprat.runtime.tokenizer.stream_decoder import StreamDecoder
 
 END = 256  # ids below it are bytes

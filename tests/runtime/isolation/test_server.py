@@ -12,7 +12,7 @@ from sprat.errors import ModelFileError, SpratError
 from sprat.export.pipeline import export
 from sprat.runtime.backends.model_stream import ModelStream
 from sprat.runtime.engine import Engine
-from sprat.runtime.generate.generation import FinishReason
+from sprat.runtime.generate.results import FinishReason
 from sprat.runtime.interrupt import Interrupt, check_interrupt
 from sprat.runtime.isolation import child, messages, process, server
 from sprat.runtime.isolation.channels import Channels

@@ -16,7 +16,7 @@ using namespace sprat;
 
 namespace {
 
-// Where a block's binary16 fields lie, which must stay finite.
+// Offsets of a block's binary16 fields, which must stay finite.
 std::vector<int> halves_of(Format format) {
     switch (format) {
         case F32:
@@ -148,8 +148,8 @@ Matrix matrix(const std::vector<uint8_t> &bytes, Format format, int64_t slices, 
     return {bytes.data(), format, slices, rows, cols, bytes.size() / size_t(slices * rows)};
 }
 
-// What is split over threads: grouped attention and both forms of latent attention, routing,
-// experts. Everything again on plain C++.
+// Operations that are split over threads: grouped attention, both forms of latent attention,
+// routing, experts. Everything again on plain C++.
 void check_set(const Isa &isa, const Isa &plain, int n_threads) {
     KernelSet set(isa, n_threads, {}), one(plain, 1, {});
     const int64_t heads = 3, rank = 64, nope = 32, rope = 6, value = 40, n = 5, n_entries = 300;

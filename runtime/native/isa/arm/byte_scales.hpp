@@ -12,7 +12,7 @@
 
 namespace {
 
-// What a format says of its super-blocks (the definitions below):
+// Traits of a format's super-blocks (the definitions below):
 //
 //   kRegisters            of four sums each
 //   scale_of(i, l)        the number of the scale that lane l of register i takes

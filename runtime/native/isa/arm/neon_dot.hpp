@@ -13,7 +13,7 @@ INLINE I dot4(I total, uint8x16_t codes, int8x16_t x) {
 constexpr int32_t kDotStarts[4] = {kDotStart, kDotStart, kDotStart, kDotStart};
 INLINE I dot_start(int i, int j) { return load_unchanged<I>(kDotStarts, i, j); }
 
-// What four dot products begin at: each in the first lane of the register that sdot adds to.
+// Initial values of four dot products, each in the first lane of sdot's accumulator.
 struct Starts {
     int32_t lanes[4][4] = {};
 

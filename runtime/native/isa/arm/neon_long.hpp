@@ -18,7 +18,7 @@ INLINE int16x8_t multiply16(int16x8_t sum, int8x16_t a, int8x16_t x) {
 
 INLINE I dot_start(int, int) { return I{} + kDotStart; }
 
-// What four dot products begin at.
+// Initial values of four dot products.
 struct Starts {
     int32_t lanes[4];
 

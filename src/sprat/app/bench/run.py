@@ -43,7 +43,7 @@ _MAX_SECONDS = 7 * 24 * 3600  # of one sustained test
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Subject:
-    """What is measured; :func:`bench` documents the fields."""
+    """The model to measure; :func:`bench` documents the fields."""
 
     model: str | os.PathLike[str] | None
     preset: str | None

@@ -11,7 +11,7 @@ from sprat.boundary import public_call
 from sprat.progress import Progress, ReportProgress, no_progress
 from sprat.runtime.chat.completions import Message
 from sprat.runtime.engine import Engine
-from sprat.runtime.generate.generation import Timings
+from sprat.runtime.generate.results import Timings
 from sprat.runtime.loading.options import Speculate
 
 __all__ = ["SpeculationSpeed", "bench_speculation"]

@@ -52,12 +52,12 @@ Examples:
 @click.option(
     "--quality",
     type=click.Choice(["none", "fast", "balanced", "best"]),
-    help="Give each tensor the format that pays most, which fast does for int4 by default; balanced and best measure.",
+    help="Choose formats by their cost: fast (default for int4) by packaged costs, balanced and best by measured ones.",
 )
 @click.option("--target-size", metavar="SIZE", help="The best file of at most SIZE, such as 6.2GB.")
 @click.option("--target-bpw", type=float, help="The best file of so many bits per weight.")
 @click.option(
-    "--match-size", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="The best file as large."
+    "--match-size", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="The best file of the same size."
 )
 @click.option("--max-kld", type=float, help="The smallest file within this mean KL divergence, in nats.")
 @calibration_option("calibrate and prune")
@@ -78,7 +78,7 @@ Examples:
     type=float,
     default=0.0,
     metavar="W",
-    help="With --device: how much speed counts beside closeness; 1: a tenth of one for a tenth of the other.",
+    help="With --device: weight of predicted speed against KL divergence; 1: 10 % of one for 10 % of the other.",
 )
 @click.option("--align", type=int, help="GGUF: alignment of the tensors in bytes; by default 32.")
 @click.option("--split", metavar="SIZE", help="GGUF: split into files of at most SIZE, such as 4G for FAT32 cards.")

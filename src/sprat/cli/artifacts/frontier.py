@@ -41,9 +41,9 @@ def command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Show what the bytes of a file of SOURCE buy: KL divergence and same top token of calibrated files.
+    """Measure calibrated files of SOURCE in several sizes: KL divergence and same top token.
 
-    Where llama-cpp-python is installed, llama-quantize's files of the same sizes stand beside them, made with the
+    Where llama-cpp-python is installed, llama-quantize's files of the same sizes are measured too, made with the
     imatrix of the same text. All are read in float32, on a text that no calibration reads.
     """
     with progress_bar("frontier", quiet=as_json) as bar:

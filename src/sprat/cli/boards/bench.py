@@ -77,7 +77,7 @@ def _counts(_context: click.Context, _option: click.Parameter, text: str) -> tup
 @click.option("--storage", help="The device's storage that holds the model; by default its fastest.")
 @click.option("--sustained", "sustained_s", type=click.IntRange(min=0), default=0, show_default=True,
               help="Keep each test running for this many seconds.")  # fmt: skip
-@click.option("--speculate", is_flag=True, help="Instead: answers with speculative decoding against those without.")
+@click.option("--speculate", is_flag=True, help="Measure answers with and without speculative decoding instead.")
 @click.option("--trace", is_flag=True, help="Also show the time per kernel and per layer.")
 @click.option(
     "--compare",
@@ -214,7 +214,7 @@ def _instead(
     clear_cache: bool,
     as_json: bool,
 ) -> None:
-    """What the command does instead of the tests."""
+    """Run the action that replaces the tests: compare, clear the cache, or measure speculation."""
     if files:
         _compare(*files, as_json=as_json)
     elif clear_cache:

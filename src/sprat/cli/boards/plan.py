@@ -36,7 +36,7 @@ Examples:
 @click.command(epilog=_EXAMPLES)
 @click.argument("model")
 @click.option("--device", "devices", multiple=True, help="A profile (see: sprat devices); may be repeated.")
-@click.option("--all", "every", is_flag=True, help="All devices, as without --device.")
+@click.option("--all", "every", is_flag=True, help="All devices; the default without --device.")
 @click.option(
     "-c", "--context", type=click.IntRange(min=1), help="Tokens to plan the KV cache for; by default at most 4096."
 )
@@ -71,7 +71,8 @@ def command(
     """
     if devices and every:
         raise click.UsageError("--all and --device exclude each other; give one of them")
-    option = GPUOption.of(gpu or "auto")
+    wanted_gpu = gpu or "auto"
+    option = GPUOption.of(wanted_gpu)
     plans = plan(
         model,
         devices=devices,
@@ -91,15 +92,16 @@ def command(
     elif len(plans) == 1:
         device = devices[0] if devices else plans[0].profile.name
         choice = [*smaller_choice(plans[0], known.footprints), *_about_mix(known, plans[0])] if known else []
-        _print_one(model, plans[0], device, choice, option)
+        _print_one(model, plans[0], choice, option)
+        click.echo(f"next:  {_next(model, plans[0], device, wanted_gpu)}")
     else:
         _print_many(model, plans, None if gpu is None or option.is_off else option)
     if (assumed := assumed_dimensions(model)) and not as_json:
         click.echo(f"note: not all dimensions of {model} are published; assumed: {', '.join(assumed)}")
 
 
-def _print_one(model: str, plan: Plan, device: str, choice: Iterable[str], gpu: GPUOption) -> None:
-    """``device`` is what the user named, a profile or its file; ``choice`` are notes on other quantizations."""
+def _print_one(model: str, plan: Plan, choice: Iterable[str], gpu: GPUOption) -> None:
+    """Print a plan; ``choice`` are notes on other quantizations."""
     click.echo(f"{model}: {headline(plan)}")
     total = plan.profile.memory.total_bytes.value
     rows = [
@@ -116,11 +118,10 @@ def _print_one(model: str, plan: Plan, device: str, choice: Iterable[str], gpu: 
         print_placements(plan, gpu.card_bytes, whole_only=not gpu.falls_back and gpu.card_bytes is None)
     for note in (*notes(plan), *choice):
         click.echo(f"note: {note}")
-    click.echo(f"next:  {_next(model, plan, device)}")
 
 
 def _about_mix(model: PlannedModel, plan: Plan) -> Iterator[str]:
-    """What a calibrated export can do for a device that does not hold the model."""
+    """Proposal of a calibrated export for a device that does not hold the model."""
     mix = plan_mix(model, plan)
     if mix is None:
         return
@@ -215,9 +216,10 @@ def _seconds(seconds: float) -> str:
     )
 
 
-def _next(model: str, plan: Plan, device: str) -> str:
+def _next(model: str, plan: Plan, device: str, gpu: str) -> str:
+    """The command that follows; ``device`` and ``gpu`` as the user named them."""
     option = f"--device {shlex.quote(device)}"
-    running = f"{option}{_gpu_option(plan)}"
+    running = f"{option}{_gpu_option(plan, gpu)}"
     if plan.runs and plan.footprint.quant == AS_IT_IS:
         return f"sprat run {shlex.quote(model)} 'a prompt' {running}"
     if plan.runs:
@@ -226,8 +228,8 @@ def _next(model: str, plan: Plan, device: str) -> str:
     return f"sprat plan {shlex.quote(model)} --all   then choose a device that it fits"
 
 
-def _gpu_option(plan: Plan) -> str:
-    """`` --gpu auto`` where the GPU is predicted to help."""
+def _gpu_option(plan: Plan, gpu: str) -> str:
+    """`` --gpu VALUE`` with the user's value where the GPU is predicted to help, and nothing for ``off``."""
     found = plan.gpu()
     helps = found is not None and found.best is not None and not found.best.placement.is_off
-    return " --gpu auto" if helps else ""
+    return f" --gpu {shlex.quote(gpu)}" if helps and gpu != "off" else ""

@@ -1,4 +1,4 @@
-"""What Ctrl-C leaves of a command that continues: said before the program ends."""
+"""Message after Ctrl-C in a command that can be continued."""
 
 from __future__ import annotations
 

@@ -226,7 +226,7 @@ def _subtraction(templates: tuple[str, ...]) -> _Sample:
 
 
 def _choice(larger: tuple[str, ...], smaller: tuple[str, ...]) -> _Sample:
-    """Which of two numbers is larger, or smaller."""
+    """Ask for the larger or smaller of two numbers."""
 
     def sample(rng: random.Random) -> tuple[str, Problem]:
         a, b = _different(rng)

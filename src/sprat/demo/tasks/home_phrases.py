@@ -116,7 +116,7 @@ POLITENESS: tuple[tuple[str, str], ...] = (
     ("", ", thanks"),
     ("", ", thank you"),
 )
-"""What may stand around any sentence."""
+"""Prefixes and suffixes of any sentence."""
 REQUESTS: tuple[tuple[str, str], ...] = (
     ("please ", ""),
     ("could you ", "?"),
@@ -138,7 +138,7 @@ REQUESTS: tuple[tuple[str, str], ...] = (
     ("let's ", ""),
     ("you should ", ""),
 )
-"""What may stand around a sentence that begins with a verb."""
+"""Prefixes and suffixes of a sentence that begins with a verb."""
 UNSEEN_POLITENESS: tuple[tuple[str, str], ...] = (
     ("excuse me, ", ""),
     ("", " if you can"),

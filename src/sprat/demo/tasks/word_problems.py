@@ -24,7 +24,7 @@ class Story:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Which of two people has ``more`` or ``fewer`` (the goal); ``first`` and ``second`` are their names."""
+    """Ask which of two people has ``more`` or ``fewer`` (the goal); ``first`` and ``second`` are their names."""
 
     text: str
     goal: str

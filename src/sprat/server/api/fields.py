@@ -81,7 +81,7 @@ class NoEffect(msgspec.Struct, kw_only=True):
 
 
 class Sampling(NoEffect, kw_only=True):
-    """How tokens are chosen; names of OpenAI, and those that sprat and llama.cpp add."""
+    """Sampling parameters; names of OpenAI, and those that sprat and llama.cpp add."""
 
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None

@@ -32,7 +32,7 @@ _PART = re.compile(r"(?P<number>[\d.]+)(?P<unit>ms|s|m|h)")
 
 
 class OllamaFunction(msgspec.Struct):
-    """What a call calls."""
+    """Function of a call, with its arguments."""
 
     name: str
     arguments: dict[str, Any] = {}
@@ -236,7 +236,7 @@ def _tag(model: ServedModel) -> dict[str, Any]:
 
 
 async def show(request: Request) -> Response:
-    """What a model can do."""
+    """Details and capabilities of a model."""
     body = await body_of(request, OllamaShow)
     pool: ModelPool = request.app.state.pool
     details = _tag(pool.find(body.model.removesuffix(_LATEST)))["details"]

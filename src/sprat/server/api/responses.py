@@ -63,7 +63,7 @@ class InputItem(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class TextOptions(msgspec.Struct, forbid_unknown_fields=True):
-    """What the answer must be."""
+    """Format of the answer."""
 
     format: dict[str, Any] | None = None
     verbosity: str | None = None

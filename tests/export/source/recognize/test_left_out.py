@@ -11,7 +11,7 @@ from tiny_checkpoint import CONFIGS, weights, write_checkpoint
 from sprat.errors import CheckpointError
 from sprat.export.pipeline import export
 from sprat.export.source.checkpoint import Checkpoint
-from sprat.export.source.recognize.left_out import mtp_tensors
+from sprat.export.source.recognize.left_out import mtp_names
 from sprat.runtime.arch.hf_config import spec_from_config
 from sprat.runtime.arch.rope import rope_frequencies
 
@@ -118,15 +118,15 @@ def test_the_logits_are_those_of_transformers(case, tmp_path):
 
 @pytest.mark.parametrize("declared", [{"num_nextn_predict_layers": 1}, {"num_nextn_predict_layers": 0}, {}])
 def test_mtp_layers_are_left_out_whether_or_not_they_are_declared(declared):
-    assert mtp_tensors([*V3_LAYER, "model.layers.60.mlp.gate.weight"], 61, declared) == set(V3_LAYER)
+    assert mtp_names([*V3_LAYER, "model.layers.60.mlp.gate.weight"], 61, declared) == set(V3_LAYER)
 
 
 def test_a_declared_layer_needs_no_mark_and_an_undeclared_one_does():
     names = ["model.layers.4.self_attn.o_proj.weight", "model.layers.5.self_attn.o_proj.weight"]
-    assert mtp_tensors(names, 4, {}) == set()
-    assert mtp_tensors(names, 4, {"num_nextn_predict_layers": "1"}) == set()
-    assert mtp_tensors(names, 4, {"num_nextn_predict_layers": 1}) == set(names[:1])
-    assert mtp_tensors(names, 4, {"num_nextn_predict_layers": 1 << 60}) == set(names)
+    assert mtp_names(names, 4, {}) == set()
+    assert mtp_names(names, 4, {"num_nextn_predict_layers": "1"}) == set()
+    assert mtp_names(names, 4, {"num_nextn_predict_layers": 1}) == set(names[:1])
+    assert mtp_names(names, 4, {"num_nextn_predict_layers": 1 << 60}) == set(names)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_declared_layer_needs_no_mark_and_an_undeclared_one_does():
 )
 def test_other_names_of_mtp_weights(name):
     """Qwen3-Next, MiMo, HY, ERNIE: what transformers lists in ``_keys_to_ignore_on_load_unexpected``."""
-    assert mtp_tensors([name, "model.layers.0.mlp.up_proj.weight"], 1, {}) == {name}
+    assert mtp_names([name, "model.layers.0.mlp.up_proj.weight"], 1, {}) == {name}
 
 
 @pytest.mark.parametrize("declared", [1, 0, None])
