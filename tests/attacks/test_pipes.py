@@ -1,4 +1,4 @@
-"""A FIFO in the place of every file that sprat reads: an error that names it, or the file is not needed. Never a wait."""
+"""A FIFO in the place of every file that sprat reads: an error that names it, or success without it, never a wait."""
 
 import os
 import shutil

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sprat.runtime.async_engine import AsyncEngine
-from sprat.runtime.generate.generation import Piece
+from sprat.runtime.generate.results import Piece
 from sprat.server.answering import Answering, openai_reason, streamed
 from sprat.server.api.fields import Count, Sampling, StreamOptions, given, is_tokens
 from sprat.server.errors import ApiError
