@@ -86,7 +86,10 @@ def test_a_folder_that_is_not_a_model(refused, tmp_path):
         ({"architectures": ["GPT2LMHeadModel"]}, "unknown architecture 'GPT2LMHeadModel'"),
         ({"architectures": ["Qwen4ForCausalLM"]}, "did you mean 'Qwen"),
         ({"architectures": None}, "architectures is None"),
-        ({"use_sliding_window": True, "max_window_layers": 1}, "use_sliding_window is True; sprat supports only False"),
+        (
+            {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
+            "use_sliding_window is True; sprat supports only False",
+        ),
         ({"a_new_kind_of_attention": 1}, "a_new_kind_of_attention is 1, a field that sprat does not know"),
         ({"num_hidden_layers": 1 << 30}, "1073741824"),
         (

@@ -97,7 +97,8 @@ def test_an_existing_bundle_is_a_note(source, tmp_path):
             {"quality": "best"},
             "--quality best chooses formats during the export: shown are those of int4",
         ),
-        ({"target_size": "1MB"}, "the model's file will take at most about 976.6 KiB"),
+        ({"target_size": "400KB"}, "the model's file will take at most about 390.6 KiB"),
+        ({"target_size": "1000GB"}, "the model's file will take at most about 461.9 KiB"),
         ({"target_bpw": 8.0}, "the model's file will take at most about "),
     ],
 )

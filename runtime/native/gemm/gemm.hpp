@@ -113,8 +113,9 @@ void gemm_tile(const GemmTask &task, const Panel &panel, int first_column, int n
             const F of_row = load_row_scales(scale + v / G * kLanes, v % G);
 #pragma GCC unroll 16
             for (int t = 0; t < N; ++t) {
-                total[t][v] = add_block(total[t][v], Sums::total(dot[t][v], total_start(t, b)), of_row,
-                                        shift + v / G * kLanes, scale_of[t][b * kSteps / 8], t * V + v, b);
+                total[t][v] = add_block(
+                    total[t][v], Sums::total(dot[t][v], total_start(t, b)), of_row,
+                    shift + v / G * kLanes, scale_of[t][b * kSteps / 8], t * V + v, b);
             }
             if constexpr (kMin) {
                 const F of_row_min = load_row_scales(minimum + v / G * kLanes, v % G);
