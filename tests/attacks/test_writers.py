@@ -216,7 +216,9 @@ class Runner:
         self.models = models
         self.command = [sys.executable, ROOT / "tests" / "support" / "faulty_command.py", shim]
         paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests" / "support")])
-        environment = {**os.environ, "LD_PRELOAD": str(shim), "PYTHONPATH": paths}
+        # Coverage of children would be written under the fault, too.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+        environment = {**inherited, "LD_PRELOAD": str(shim), "PYTHONPATH": paths}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self.process = subprocess.Popen(self.command, env=environment, text=True, **pipes)
 
