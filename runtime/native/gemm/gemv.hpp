@@ -62,6 +62,8 @@ template <class D> struct LongRows {
 #include "runtime/native/isa/x86/quads512.hpp"
 //
 #include "runtime/native/isa/x86/groups512.hpp"
+#elif defined(__AVX2__)
+#include "runtime/native/isa/x86/groups256.hpp"
 #elif defined(SPRAT_NEON)
 #include "runtime/native/isa/arm/started_dots.hpp"
 #endif

@@ -125,9 +125,10 @@ template <class D, int R> void gemv_packed_rows(const GemmTask &task, int token)
 template <class D, bool kPrepared, int T>
 INLINE void gemv_tiles(const GemmTask &task, const PreparedInputs<D> &prepared, int row, int apart,
                        int t) {
-    constexpr int kLast = T > 3 ? 1 : 0;  // five are three and two: one alone shares nothing
-    for (; t + T <= task.n_tokens && (!kLast || t + T + kLast != task.n_tokens); t += T)
+    for (; t + T <= task.n_tokens; t += T) {
+        if (kFiveAreThreeAndTwo && T > 3 && t + T + 1 == task.n_tokens) break;
         gemv_tile<D, T, kPrepared>(task, prepared, row, apart, t);
+    }
     if constexpr (T > 1) gemv_tiles<D, kPrepared, T - 1>(task, prepared, row, apart, t);
 }
 

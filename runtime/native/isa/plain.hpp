@@ -16,10 +16,11 @@ namespace {
 // Small tiles: the compiler's baseline has 16 registers of 128 bits, and arithmetic is the limit
 // anyway.
 constexpr int kNRVectors = 2, kMR = 2;
-constexpr int kGemvRows = 1;       // streams of reads per thread (gemm/gemv.hpp)
-constexpr int kGemvTokens = 2;     // tokens of a pass over the rows
+constexpr int kGemvRows = 1;    // streams of reads per thread (gemm/gemv.hpp)
+constexpr int kGemvTokens = 2;  // tokens of a pass over the rows
 constexpr int kMinPreparedTokens = 2;
-constexpr int kTokenBlock = 96;  // see gemm/gemm.hpp
+constexpr bool kFiveAreThreeAndTwo = false;
+constexpr int kTokenBlock = 96;    // see gemm/gemm.hpp
 constexpr int kMinGemmTokens = 6;  // fewer: unpacking a panel costs more than it saves
 constexpr int kAttnMR = 4, kAttnNRVectors = 2, kAttnTallMR = 8;
 

@@ -25,6 +25,7 @@ constexpr int kNRVectors = 2, kMR = 4;
 constexpr int kGemvRows = 2;
 constexpr int kGemvTokens = 2;  // of a pass over the rows
 constexpr int kMinPreparedTokens = 1;
+constexpr bool kFiveAreThreeAndTwo = false;
 constexpr int kTokenBlock = 96;  // see gemm/gemm.hpp
 // Tokens from which GEMM is faster: with fewer, unpacking a panel costs more than it saves.
 constexpr int kMinGemmTokens = 6;

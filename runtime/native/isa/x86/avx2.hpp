@@ -13,14 +13,16 @@ constexpr int kLanes = 8;
 
 namespace {
 
-// Micro-kernel of GEMM, 4 tokens x 8 rows. 16 registers: 4 int32 sums of a block, 4 float sums, the
-// weights, the activations, and room for what the dot product needs without VNNI (sign, abs,
-// pairs).
-constexpr int kNRVectors = 1, kMR = 4;
+// Micro-kernel of GEMM, 4 tokens x 16 rows: 8 sums of a block, 2 registers of weights, one of
+// activations, and room for what the dot product needs without VNNI (sign, abs, ones); the float
+// sums wait in L1. Each step loads 2 registers and broadcasts 4 words for 8 products, where 4 x 8
+// took 5 loads for 4, which two loads per cycle made the limit.
+constexpr int kNRVectors = 2, kMR = 4;
 // Streams of reads per thread (gemm/gemv.hpp).
 constexpr int kGemvRows = 4;
-constexpr int kGemvTokens = 2;  // of a pass over the rows
-constexpr int kMinPreparedTokens = 2;
+constexpr int kGemvTokens = 4;         // of a pass over the rows
+constexpr int kMinPreparedTokens = 1;  // arithmetic is the limit, where AVX-512 waits for memory
+constexpr bool kFiveAreThreeAndTwo = false;
 constexpr int kTokenBlock = 96;  // see gemm/gemm.hpp
 // Tokens from which GEMM is faster: with fewer, unpacking a panel costs more than it saves.
 constexpr int kMinGemmTokens = 6;
@@ -184,5 +186,10 @@ typedef void ByteDot;  // vpmaddubsw saturates for products of any two bytes
 
 #include "runtime/native/isa/one_token_per_vector.hpp"
 #include "runtime/native/isa/one_step_per_load.hpp"
-#include "runtime/native/isa/quad_sums.hpp"
 #include "runtime/native/isa/store_codes.hpp"
+//
+#if defined(__AVXVNNI__)
+#include "runtime/native/isa/quad_sums.hpp"
+#else
+#include "runtime/native/isa/x86/pair_sums.hpp"
+#endif

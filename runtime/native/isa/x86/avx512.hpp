@@ -23,7 +23,8 @@ constexpr int kGemvRows = 4;
 // Tokens of a pass over the rows: their sums of four rows fill 16 of 32 registers.
 constexpr int kGemvTokens = 4;
 constexpr int kMinPreparedTokens = 2;
-constexpr int kTokenBlock = 1 << 20;  // see gemm/gemm.hpp
+constexpr bool kFiveAreThreeAndTwo = true;  // one alone shares nothing
+constexpr int kTokenBlock = 1 << 20;        // see gemm/gemm.hpp
 // Tokens from which GEMM is faster: with fewer, unpacking a panel costs more than it saves.
 constexpr int kMinGemmTokens = 6;
 // Micro-kernel of attention, 6 x 64: 24 sums, 4 registers of B, one broadcast of A, 29 of 32
