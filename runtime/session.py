@@ -140,15 +140,16 @@ class Session:
             SessionBusyError: another thread uses the session.
         """
         with self._alone():
-            tokens, rows = self._transcript.saved()
-            write_state(checked_path(path), self._identify(self._transcript.cache), tokens, rows, self.messages)
+            tokens, entries = self._transcript.saved()
+            write_state(checked_path(path), self._identify(self._transcript.cache), tokens, [entries], self.messages)
 
     @public_call
     def restore(self, path: str | os.PathLike[str]) -> None:
         """Replace the conversation and the cache by those that :meth:`save` wrote.
 
         Raises:
-            SavedStateError: the file is damaged, or of another model, backend or cache type. The session is as it was.
+            SavedStateError: the file is damaged, or of another model, backend or cache type. The session is as it was;
+                if the file changed while it was copied, the next turn processes the whole conversation.
             PromptError: its tokens do not fit into the session's context.
             BackendError: the backend takes no entries (``llamacpp``), or the session was closed.
             SessionBusyError: another thread uses the session.
@@ -156,9 +157,10 @@ class Session:
         with self._alone():
             self._stop_running()
             cache = self._transcript.cache
-            tokens, rows, messages = read_state(checked_path(path), self._identify(cache), cache)
+            identity, most_tokens = self._identify(cache), self._transcript.capacity
+            tokens, entries, messages = read_state(checked_path(path), identity, cache, most_tokens)
             self._frontend.encode(tokens.tolist())  # ids of this vocabulary
-            self._transcript.restore(tokens.tolist(), rows)
+            self._transcript.restore(tokens.tolist(), entries)
             self.messages[:] = cast("list[Message]", messages)
 
     def reset(self) -> None:

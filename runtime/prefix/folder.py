@@ -10,14 +10,15 @@ import contextlib
 import hashlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from sprat.arrays import I32Array
 from sprat.errors import InputError, SavedStateError
-from sprat.runtime.cache import Cache, Rows
+from sprat.runtime.cache import Cache
+from sprat.runtime.prefix.entries import Entries
 from sprat.runtime.prefix.saved_state import StateIdentity, read_state, read_tokens, write_state
 from sprat.runtime.prefix.tree import n_common
 
@@ -52,33 +53,42 @@ class PrefixFolder:
             with self._dropping(file):
                 self._tokens[file] = read_tokens(file, identity)
 
+    def __contains__(self, file: Path) -> bool:
+        """Whether ``file`` is one of them."""
+        return file in self._tokens
+
     def find(self, tokens: I32Array, beyond: int) -> tuple[Path, I32Array] | None:
         """The file that shares most with ``tokens``, more than ``beyond`` of them, and its whole prefix."""
         shared = {file: n_common(known, tokens) for file, known in self._tokens.items()}
         file = max(shared, key=shared.__getitem__, default=None)
         return (file, self._tokens[file]) if file is not None and shared[file] > beyond else None
 
-    def read(self, file: Path, cache: Cache) -> Rows | None:
-        """The rows of a file that was found; ``None`` if it is damaged, which is a warning."""
+    def read(self, file: Path, cache: Cache) -> Entries | None:
+        """The entries of a file that was found, mapped; ``None`` if it is damaged, which is a warning."""
         with self._dropping(file):
-            _, rows, _ = read_state(file, self._identity, cache)
-            os.utime(file)
-            return rows
+            _count_as_used(file)
+            return read_state(file, self._identity, cache)[1]
         return None
+
+    def drop(self, file: Path, error: Exception) -> None:
+        """Forget a file that cannot be used, with a warning: its prompt is computed again."""
+        warnings.warn(f"{error}; the prompt is processed again", RuntimeWarning, stacklevel=4)
+        self._delete(file)
 
     def wants(self, tokens: I32Array) -> bool:
         """Whether a file for this prefix is worth writing."""
         held = max((n_common(known, tokens) for known in self._tokens.values()), default=0)
         return len(tokens) - held >= max(_MIN_TOKENS, _MIN_NEW * len(tokens))
 
-    def write(self, tokens: I32Array, rows: Rows) -> None:
+    def write(self, tokens: I32Array, pieces: Sequence[Entries]) -> None:
         """Write a prefix, and delete what is too much; a failure is a warning."""
         name = hashlib.sha256(tokens.astype("<i4").tobytes()).hexdigest()[:32]
         file = self._path / f"{self._prefix}-{name}{_SUFFIX}"
         try:
-            write_state(file, self._identity, tokens.tolist(), rows)
-        except OSError as error:
-            warnings.warn(f"{file}: the prefix was not saved ({error.strerror or error})", RuntimeWarning, stacklevel=2)
+            write_state(file, self._identity, tokens.tolist(), pieces)
+        except (OSError, SavedStateError) as error:
+            why = getattr(error, "strerror", None) or error
+            warnings.warn(f"{file}: the prefix was not saved ({why})", RuntimeWarning, stacklevel=2)
             return
         self._tokens[file] = np.array(tokens)
         self._shrink()
@@ -90,25 +100,30 @@ class PrefixFolder:
             with contextlib.suppress(OSError):  # another process deleted it
                 found[file] = file.stat()
         total = sum(status.st_size for status in found.values())
-        for file in sorted(found, key=lambda file: found[file].st_mtime_ns):
+        for file in sorted(found, key=lambda file: found[file].st_ctime_ns):
             if total <= self._limit_bytes:
                 return
             total -= found[file].st_size
-            self._drop(file)
+            self._delete(file)
 
     @contextlib.contextmanager
     def _dropping(self, file: Path) -> Iterator[None]:
-        """Forget a file that cannot be used, with a warning: its prompt is computed again."""
         try:
             yield
         except (SavedStateError, OSError) as error:
-            warnings.warn(f"{error}; the prompt is processed again", RuntimeWarning, stacklevel=4)
-            self._drop(file)
+            self.drop(file, error)
 
-    def _drop(self, file: Path) -> None:
+    def _delete(self, file: Path) -> None:
         self._tokens.pop(file, None)
         with contextlib.suppress(OSError):  # read-only, or gone
             file.unlink()
+
+
+def _count_as_used(file: Path) -> None:
+    """Set the change time, which orders files by use; the other times stay, or processes that map it see a change."""
+    with contextlib.suppress(OSError):  # read-only
+        status = file.stat()
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _fields(identity: StateIdentity) -> list[str]:

@@ -6,24 +6,13 @@ import warnings
 import numpy as np
 import pytest
 from native_kernels import needs_native
+from reused_prompts import LONG, answer, need_of_one_cache
 from scripted_model import saying, scripted_engine
 from tiny_engines import BACKENDS, KINDS, tiny_engine
 
 from sprat.errors import BackendError, DoesNotFitError, InputError, PromptError, SavedStateError
 
-RNG = np.random.default_rng(5)
-LONG = RNG.integers(2, 60, 100).tolist()
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
-
-
-def answer(engine, prompt, n=12, **options):
-    """Token ids of a greedy answer, and how many tokens of the prompt were reused."""
-    generation = engine.generate(prompt, max_tokens=n, temperature=0, **options)
-    ids = [piece.token_id for piece in generation]
-    usage = generation.summary.usage
-    assert usage.prompt_tokens_details.cached_tokens == generation.summary.timings.cache_n
-    assert generation.summary.timings.prompt_n == usage.prompt_tokens - generation.summary.timings.cache_n
-    return ids, usage.prompt_tokens_details.cached_tokens
 
 
 @every_backend
@@ -90,12 +79,6 @@ def test_entries_are_given_up_for_streams_and_never_exceed_the_limit():
             with pytest.raises(DoesNotFitError):
                 engine.session()
         assert answer(engine, LONG)[1] == 0
-
-
-def need_of_one_cache():
-    """Bytes for the weights, the buffers and one cache of 512 tokens."""
-    with tiny_engine("llama", memory=10**9, context=512) as engine:
-        return 10**9 - engine._budget._limit_bytes + engine._budget.cost.nbytes(512)
 
 
 def test_the_prefix_of_the_prompt_is_the_last_to_go():
