@@ -101,8 +101,15 @@ class Transcript:
     def remember(self) -> None:
         """Keep the entries of all tokens for other streams."""
         if self._prefixes is not None and (cache := self._stream.cache) is not None:
-            n = len(self._tokens) if self._prefixes.grain == 1 else self._n_in_chunks
-            self._prefixes.store(self._tokens[:n], cache)
+            self._prefixes.store(self._reusable(self._prefixes), cache)
+
+    def write_shared(self) -> None:
+        """Write to the storage what this and another prompt shared, if there is a folder; behind an answer."""
+        if self._prefixes is not None and (cache := self._stream.cache) is not None:
+            self._prefixes.write_shared(self._reusable(self._prefixes), cache)
+
+    def _reusable(self, prefixes: PrefixCache) -> Sequence[int]:
+        return self._tokens if prefixes.grain == 1 else self._tokens[: self._n_in_chunks]
 
     @property
     def cache(self) -> Cache:

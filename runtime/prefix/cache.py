@@ -7,7 +7,8 @@ stream copies them out of the file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
@@ -17,9 +18,11 @@ from sprat.runtime.cache import Cache
 from sprat.runtime.memory.cache_budget import CacheBudget
 from sprat.runtime.prefix.entries import Entries
 from sprat.runtime.prefix.folder import PrefixFolder
-from sprat.runtime.prefix.tree import PrefixTree, Run, cut
+from sprat.runtime.prefix.tree import PrefixTree, Run, cut, n_common
 
 __all__ = ["PrefixCache"]
+
+_Prefix: TypeAlias = tuple[I32Array, list[Entries]]  # tokens, and consecutive pieces of their entries
 
 
 class PrefixCache:
@@ -41,6 +44,8 @@ class PrefixCache:
         self._lock = budget.lock
         self._tree = PrefixTree()
         self._reused: I32Array = np.empty(0, np.int32)  # the last prefix that a second prompt shared
+        self._is_writing = False
+        self._not_kept: I32Array = np.empty(0, np.int32)  # the last prompt for which there was no memory
         budget.make_room = self._free
 
     @property
@@ -65,21 +70,35 @@ class PrefixCache:
 
     def store(self, tokens: Sequence[int], cache: Cache) -> None:
         """Keep the entries of ``tokens``, the first that ``cache`` holds."""
-        ids = _ids(tokens)
-        ids = ids[: len(ids) // self.grain * self.grain]
+        ids = self._whole_chunks(tokens)
         with self._lock:
-            self._write(self._reused)
             held = _length(self._tree.match(ids))
             if held < len(ids) and self._take((len(ids) - held) * cache.bytes_per_token):
                 self._insert(ids, held, Entries(cache.rows(held, len(ids))))
 
+    def write_shared(self, tokens: Sequence[int], cache: Cache) -> None:
+        """Write into the folder what two prompts shared.
+
+        It takes as long as the storage does: call it behind an answer. Other threads need not wait.
+
+        Args:
+            tokens: of a prompt and its answer, which may be one of the two.
+            cache: holds them.
+        """
+        ids = self._whole_chunks(tokens)
+        self._write(lambda: self._held(self._reused))
+        self._write(lambda: self._not_held(ids, cache))
+
     def close(self) -> None:
         """Write the prefix that was used last, and drop all entries."""
+        self._write(lambda: self._held(self._tree.latest()))
         with self._lock:
-            self._write(self._tree.latest())
             self._budget.give_back(self._tree.nbytes)
             self._tree = PrefixTree()
             self._limit_bytes = 0  # an answer that ends later keeps nothing
+
+    def _whole_chunks(self, tokens: Sequence[int]) -> I32Array:
+        return _ids(tokens)[: len(tokens) // self.grain * self.grain]
 
     def _find(self, ids: I32Array, cache: Cache) -> list[Entries]:
         with self._lock:
@@ -144,14 +163,37 @@ class PrefixCache:
     def _evict(self) -> None:
         self._budget.give_back(self._tree.evict())
 
-    def _write(self, ids: I32Array) -> None:
-        """Write a prefix into the folder, if it is worth that."""
-        if self._folder is None or not self._folder.wants(ids):
-            return
+    def _held(self, ids: I32Array) -> _Prefix:
+        """A prefix of the tree; without entries if it was dropped meanwhile."""
         pieces = cut(self._tree.match(ids), 0, len(ids))
-        if sum(piece.n for piece in pieces) == len(ids):  # not, if it was dropped meanwhile
-            self._folder.write(ids, pieces)
-            self._drop_mapped()
+        return ids, pieces if sum(piece.n for piece in pieces) == len(ids) else []
+
+    def _not_held(self, ids: I32Array, cache: Cache) -> _Prefix:
+        """What a prompt, for whose entries there is no memory, shares with the last one of that kind."""
+        if _length(self._tree.match(ids)) == len(ids):
+            return ids, []
+        n, n_before = n_common(self._not_kept, ids) // self.grain * self.grain, len(self._not_kept)
+        self._not_kept = ids
+        return ids[:n], [Entries(cache.views(0, n))] if n < n_before else []  # or one conversation goes on
+
+    def _write(self, choose: Callable[[], _Prefix]) -> None:
+        """Write a prefix into the folder, if it is worth that and no other thread writes."""
+        folder = self._folder
+        if folder is None:
+            return
+        with self._lock:
+            ids, pieces = choose()
+            if self._is_writing or not pieces or not folder.wants(ids):
+                return
+            self._is_writing = True
+        try:
+            file = folder.write(ids, pieces)
+        finally:
+            self._is_writing = False
+        if file is not None:
+            with self._lock:
+                folder.add(file, ids)
+                self._drop_mapped()
 
 
 def _ids(tokens: Sequence[int]) -> I32Array:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from sprat.arrays import I32Array
 from sprat.errors import InputError, SavedStateError
@@ -26,11 +25,14 @@ __all__ = ["PrefixFolder"]
 
 _SUFFIX = ".sprat-prefix"
 _MIN_TOKENS = 64  # a shorter prefix is computed as fast as it is read
+_WRITE_AGAIN_S = 600  # after a failure: on full storage each attempt writes all that fits
 _MIN_NEW = 0.25  # share of a prefix that no file has yet
 
 
 class PrefixFolder:
-    """The files of one model in a folder, which may hold those of others. Not for several threads at a time.
+    """The files of one model in a folder, which may hold those of others.
+
+    For one thread at a time, except :meth:`write`.
 
     Args:
         path: the folder, made if it does not exist.
@@ -45,6 +47,7 @@ class PrefixFolder:
         self._path, self._identity, self._limit_bytes = path, identity, limit_bytes
         self._prefix = hashlib.sha256("\n".join(_fields(identity)).encode()).hexdigest()[:16]
         self._tokens: dict[Path, I32Array] = {}
+        self._write_again = 0.0  # on the clock of time.monotonic
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -77,11 +80,13 @@ class PrefixFolder:
 
     def wants(self, tokens: I32Array) -> bool:
         """Whether a file for this prefix is worth writing."""
+        if time.monotonic() < self._write_again:
+            return False
         held = max((n_common(known, tokens) for known in self._tokens.values()), default=0)
         return len(tokens) - held >= max(_MIN_TOKENS, _MIN_NEW * len(tokens))
 
-    def write(self, tokens: I32Array, pieces: Sequence[Entries]) -> None:
-        """Write a prefix, and delete what is too much; a failure is a warning."""
+    def write(self, tokens: I32Array, pieces: Sequence[Entries]) -> Path | None:
+        """Write a prefix; ``None`` if that failed, which is a warning. Other methods may be called meanwhile."""
         name = hashlib.sha256(tokens.astype("<i4").tobytes()).hexdigest()[:32]
         file = self._path / f"{self._prefix}-{name}{_SUFFIX}"
         try:
@@ -89,8 +94,13 @@ class PrefixFolder:
         except (OSError, SavedStateError) as error:
             why = getattr(error, "strerror", None) or error
             warnings.warn(f"{file}: the prefix was not saved ({why})", RuntimeWarning, stacklevel=2)
-            return
-        self._tokens[file] = np.array(tokens)
+            self._write_again = time.monotonic() + _WRITE_AGAIN_S
+            return None
+        return file
+
+    def add(self, file: Path, tokens: I32Array) -> None:
+        """Count a file that was written, and delete what is too much."""
+        self._tokens[file] = tokens.copy()
         self._shrink()
 
     def _shrink(self) -> None:

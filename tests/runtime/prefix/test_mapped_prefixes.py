@@ -83,6 +83,17 @@ def test_a_prefix_is_used_where_the_memory_is_full(tmp_path):
 
 
 @needs_native
+def test_a_prefix_that_two_prompts_share_is_written_where_the_memory_is_full(tmp_path):
+    options = {"memory": need_of_one_cache(), "context": 512, "prefix_cache": tmp_path}
+    with tiny_engine("llama", prefix_cache=False) as plain, tiny_engine("llama", **options) as engine:
+        for end, n_files, cached in ((7, 0, 0), (8, 1, 0), (9, 1, len(LONG))):
+            with engine.session() as session:
+                prompt = [*LONG, end]
+                assert answer(session, prompt) == (answer(plain, prompt)[0], cached)
+            assert len(list(tmp_path.iterdir())) == n_files
+
+
+@needs_native
 @every_change
 def test_a_file_that_changes_while_it_is_mapped_is_a_warning_and_absent(folder, change):
     with tiny_engine("llama", prefix_cache=False) as plain, tiny_engine("llama", prefix_cache=folder) as engine:

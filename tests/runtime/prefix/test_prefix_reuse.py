@@ -11,6 +11,7 @@ from scripted_model import saying, scripted_engine
 from tiny_engines import BACKENDS, KINDS, tiny_engine
 
 from sprat.errors import BackendError, DoesNotFitError, InputError, PromptError, SavedStateError
+from sprat.runtime.prefix import folder
 
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
 
@@ -185,11 +186,67 @@ def test_models_share_a_folder_and_not_their_entries(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path):
-    folder = tmp_path / "folder"
-    engine = tiny_engine("llama", prefix_cache=folder)
-    folder.rmdir()
+    engine = tiny_engine("llama", prefix_cache=tmp_path / "folder")
+    (tmp_path / "folder").rmdir()
     with pytest.warns(RuntimeWarning, match="the prefix was not saved"), engine:
         answer(engine, LONG)
+
+
+def test_a_full_storage_is_not_written_again_at_once(tmp_path, monkeypatch):
+    attempts, clock = [], [0.0]
+
+    def fail(path, *_):
+        attempts.append(path)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(folder, "write_state", fail)
+    monkeypatch.setattr(folder.time, "monotonic", lambda: clock[0])
+    with tiny_engine("llama", prefix_cache=tmp_path) as engine:
+        answer(engine, LONG)
+        with pytest.warns(RuntimeWarning, match="the prefix was not saved"):
+            answer(engine, LONG)
+        answer(engine, LONG)
+        assert len(attempts) == 1
+        clock[0] = 601
+        with pytest.warns(RuntimeWarning, match="the prefix was not saved"):
+            answer(engine, LONG)
+    assert len(attempts) == 2
+
+
+def test_other_answers_go_on_while_a_prefix_is_written_and_it_is_written_once(tmp_path, monkeypatch):
+    write, started, may_end = folder.write_state, threading.Event(), threading.Event()
+
+    def wait_and_write(*arguments):
+        started.set()
+        assert may_end.wait(10)
+        write(*arguments)
+
+    monkeypatch.setattr(folder, "write_state", wait_and_write)
+    with tiny_engine("llama", prefix_cache=tmp_path) as engine:
+        answer(engine, [*LONG, 7])
+        pieces = []
+        generation = engine.generate([*LONG, 8], max_tokens=3, temperature=0)
+        thread = threading.Thread(target=lambda: pieces.extend(generation))
+        thread.start()
+        assert started.wait(10)
+        assert answer(engine, [*LONG, 9])[1] == len(LONG)
+        assert list(tmp_path.iterdir()) == []
+        may_end.set()
+        thread.join()
+        assert len(pieces) == 3
+        assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_answer_that_was_cut_short_writes_nothing(tmp_path):
+    with tiny_engine("llama", prefix_cache=tmp_path) as engine:
+        answer(engine, [*LONG, 7])
+        generation = engine.generate([*LONG, 8], max_tokens=9)
+        next(generation)
+        generation.cancel()
+        list(generation)
+        assert list(tmp_path.iterdir()) == []
+        answer(engine, [*LONG, 9])
+        assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_file_in_place_of_the_folder_is_an_error(tmp_path):
