@@ -159,7 +159,8 @@ class Session:
             cache = self._transcript.cache
             identity, most_tokens = self._identify(cache), self._transcript.capacity
             tokens, entries, messages = read_state(checked_path(path), identity, cache, most_tokens)
-            self._frontend.encode(tokens.tolist())  # ids of this vocabulary
+            if len(tokens):
+                self._frontend.encode(tokens.tolist())  # ids of this vocabulary
             self._transcript.restore(tokens.tolist(), entries)
             self.messages[:] = cast("list[Message]", messages)
 

@@ -54,7 +54,10 @@ class PrefixFolder:
             raise InputError(f"prefix_cache: {path} is no folder, and cannot be one ({error.strerror})") from error
         for file in sorted(path.glob(f"{self._prefix}-*{_SUFFIX}")):
             with self._dropping(file):
-                self._tokens[file] = read_tokens(file, identity)
+                if (
+                    file.stat().st_size <= limit_bytes
+                ):  # what is larger was made for a longer context, or to fill memory
+                    self._tokens[file] = read_tokens(file, identity)
 
     def __contains__(self, file: Path) -> bool:
         """Whether ``file`` is one of them."""

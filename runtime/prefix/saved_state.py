@@ -157,6 +157,8 @@ def _entries(file: BufferedReader, path: Path, sections: Sequence[_Section], cac
         raise _damaged(path, f"{1 + len(sections)} sections, expected {1 + len(planes)}")
     if sum(section.nbytes for section in sections) != n_tokens * cache.bytes_per_token:
         raise _damaged(path, f"rows of another size than {n_tokens:,} tokens have")
+    if not n_tokens:  # a session before its first turn
+        return Entries(planes)
     whole = _contents(file, path)
     rows = []
     for plane, section in zip(planes, sections, strict=True):
@@ -184,7 +186,7 @@ def _contents(file: BufferedReader, path: Path) -> GuardedMap | bytes:
 def _check_plane(path: Path, plane: int, entries: Entries, section: _Section, cache: Cache) -> None:
     """Compare the rows of a plane with their hash, and look for NaN and Inf, in one pass."""
     rows = entries.rows[plane].reshape(-1, entries.rows[plane].shape[-1])
-    n_together = max(1, _BLOCK_BYTES // rows[0].nbytes)
+    n_together = max(1, _BLOCK_BYTES // (rows.shape[1] * rows.itemsize))
     digest, is_finite = hashlib.sha256(), True
     for start in range(0, len(rows), n_together):
         block = rows[start : start + n_together]
@@ -239,7 +241,7 @@ def _check_sizes(path: Path, header: _Header, n_bytes: int) -> None:
 
 def _read_tokens(file: BufferedReader, path: Path, header: _Header) -> I32Array:
     section = header.sections[0]
-    if section.nbytes % 4 or not section.nbytes:
+    if section.nbytes % 4:
         raise _damaged(path, f"{section.nbytes} bytes of token ids")
     tokens = np.empty(section.nbytes // 4, "<i4")
     data = _bytes(tokens)

@@ -177,6 +177,14 @@ def test_a_damaged_file_is_a_warning_and_the_prompt_is_processed_again(tmp_path,
         assert answer(engine, [*LONG, 7]) == (first, len(LONG))  # it was written again
 
 
+def test_a_file_that_is_larger_than_the_folder_may_be_is_not_read(tmp_path):
+    with tiny_engine("llama", prefix_cache=tmp_path) as engine:
+        answer(engine, [*LONG, 7])
+    with warnings.catch_warnings(action="error"), tiny_engine("llama", prefix_cache=tmp_path, context=16) as engine:
+        assert answer(engine, LONG[:12])[1] == 0
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_models_share_a_folder_and_not_their_entries(tmp_path):
     for kind in ("llama", "qwen2"):
         for cached in (0, len(LONG)):
@@ -303,6 +311,28 @@ def test_a_session_is_restored_for_its_model_alone(tmp_path):
             engine.session(context=64, restore=tmp_path / "session")
         with engine.session() as session, pytest.raises(InputError, match="nothing-there"):
             session.restore(tmp_path / "nothing-there")
+
+
+@every_backend
+def test_a_session_is_saved_before_its_first_turn(backend, tmp_path):
+    with tiny_engine("deepseek2", backend) as engine, engine.session() as session:
+        session.messages.append({"role": "system", "content": "Be kind."})
+        session.save(tmp_path / "session")
+        expected = answer(session, LONG)[0]
+        with engine.restore(tmp_path / "session") as restored:
+            assert (restored.messages, restored.tokens) == ([{"role": "system", "content": "Be kind."}], ())
+            assert answer(restored, LONG)[0] == expected
+            restored.restore(tmp_path / "session")  # over tokens
+            assert restored.tokens == ()
+
+
+def test_a_file_that_cannot_be_written_is_named_as_the_caller_named_it(tmp_path):
+    with tiny_engine("llama") as engine, engine.session() as session:
+        (tmp_path / "folder").mkdir()
+        for name, why in (("folder", "Is a directory"), ("missing/session", "No such file or directory")):
+            with pytest.raises(InputError, match=f"{tmp_path / name}: {why}"):
+                session.save(tmp_path / name)
+    assert [file.name for file in tmp_path.iterdir()] == ["folder"]
 
 
 def test_what_cannot_be_saved_is_an_error(tmp_path):
