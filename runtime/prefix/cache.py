@@ -8,6 +8,7 @@ stream copies them out of the file.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -61,11 +62,13 @@ class PrefixCache:
     def extend(self, cache: Cache, tokens: Sequence[int]) -> None:
         """Append to ``cache``, which holds the first of ``tokens``, the entries of what follows, as far as known."""
         ids = _ids(tokens)
+        self._map_longer(ids, cache)
         for entries in self._find(ids, cache):
             try:
                 entries.append_to(cache)
             except SavedStateError as error:
-                self._lose(entries, error)
+                assert entries.file is not None, "entries in memory do not change"
+                self._lose(entries.file.watch.path, error)
                 return
 
     def store(self, tokens: Sequence[int], cache: Cache) -> None:
@@ -102,33 +105,43 @@ class PrefixCache:
 
     def _find(self, ids: I32Array, cache: Cache) -> list[Entries]:
         with self._lock:
-            runs = self._with_folder(ids, self._tree.match(ids), cache)
+            runs = self._tree.match(ids)
             n = _length(runs) // self.grain * self.grain
             if n <= cache.length:
                 return []
             self._reused = ids[:n].copy()
             return cut(runs, cache.length, n)
 
-    def _with_folder(self, ids: I32Array, runs: list[Run], cache: Cache) -> list[Run]:
-        """``runs``, or longer ones from a file, whose entries are put into the tree."""
-        if self._folder is None or (found := self._folder.find(ids, max(_length(runs), cache.length))) is None:
-            return runs
+    def _map_longer(self, ids: I32Array, cache: Cache) -> None:
+        """Put the entries of a file into the tree, if one shares more with ``ids``; reads it while others go on."""
+        with self._lock:
+            held = max(_length(self._tree.match(ids)), cache.length)
+            found = self._folder.find(ids, held) if self._folder is not None else None
+        if self._folder is None or found is None:
+            return
         file, tokens = found
-        entries = self._folder.read(file, cache)
-        if entries is None or not self._take(entries.nbytes):
-            return runs
+        try:
+            entries = self._folder.read(file, cache)
+        except (SavedStateError, OSError) as error:
+            self._lose(file, error)
+            return
+        with self._lock:
+            if self._take(entries.nbytes):
+                self._insert_whole(tokens, entries)
+
+    def _insert_whole(self, tokens: I32Array, entries: Entries) -> None:
+        """Add a whole prefix, for which memory was taken, as far as the tree does not hold it."""
         held = _length(self._tree.match(tokens))
         new = entries.detached(held, entries.n) if held else entries
         self._budget.give_back(entries.nbytes - new.nbytes)
-        self._tree.insert(tokens, new)
-        return self._tree.match(ids)
+        if new.n:
+            self._tree.insert(tokens, new)
 
-    def _lose(self, entries: Entries, error: SavedStateError) -> None:
-        """Forget a file that changed while it was mapped."""
+    def _lose(self, file: Path, error: Exception) -> None:
+        """Forget a file that is damaged, or changed while it was mapped."""
         with self._lock:
-            assert self._folder is not None, "entries are mapped from its files"
-            assert entries.file is not None, "entries in memory do not change"
-            self._folder.drop(entries.file.watch.path, error)
+            assert self._folder is not None, "it is the folder's file"
+            self._folder.drop(file, error)
             self._drop_mapped()
 
     def _drop_mapped(self) -> None:

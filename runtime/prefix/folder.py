@@ -11,7 +11,7 @@ import hashlib
 import os
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from sprat.arrays import I32Array
@@ -32,7 +32,7 @@ _MIN_NEW = 0.25  # share of a prefix that no file has yet
 class PrefixFolder:
     """The files of one model in a folder, which may hold those of others.
 
-    For one thread at a time, except :meth:`write`.
+    For one thread at a time, except :meth:`read` and :meth:`write`.
 
     Args:
         path: the folder, made if it does not exist.
@@ -53,11 +53,11 @@ class PrefixFolder:
         except OSError as error:
             raise InputError(f"prefix_cache: {path} is no folder, and cannot be one ({error.strerror})") from error
         for file in sorted(path.glob(f"{self._prefix}-*{_SUFFIX}")):
-            with self._dropping(file):
-                if (
-                    file.stat().st_size <= limit_bytes
-                ):  # what is larger was made for a longer context, or to fill memory
+            try:
+                if file.stat().st_size <= limit_bytes:  # a larger one is of a longer context, or there to fill memory
                     self._tokens[file] = read_tokens(file, identity)
+            except (SavedStateError, OSError) as error:
+                self.drop(file, error)
 
     def __contains__(self, file: Path) -> bool:
         """Whether ``file`` is one of them."""
@@ -69,16 +69,19 @@ class PrefixFolder:
         file = max(shared, key=shared.__getitem__, default=None)
         return (file, self._tokens[file]) if file is not None and shared[file] > beyond else None
 
-    def read(self, file: Path, cache: Cache) -> Entries | None:
-        """The entries of a file that was found, mapped; ``None`` if it is damaged, which is a warning."""
-        with self._dropping(file):
-            _count_as_used(file)
-            return read_state(file, self._identity, cache)[1]
-        return None
+    def read(self, file: Path, cache: Cache) -> Entries:
+        """The entries of a file that was found, mapped.
+
+        Raises:
+            SavedStateError: it is damaged.
+            OSError: it cannot be read.
+        """
+        _count_as_used(file)
+        return read_state(file, self._identity, cache)[1]
 
     def drop(self, file: Path, error: Exception) -> None:
         """Forget a file that cannot be used, with a warning: its prompt is computed again."""
-        warnings.warn(f"{error}; the prompt is processed again", RuntimeWarning, stacklevel=4)
+        warnings.warn(f"{error}; the prompt is processed again", RuntimeWarning, stacklevel=3)
         self._delete(file)
 
     def wants(self, tokens: I32Array) -> bool:
@@ -89,7 +92,7 @@ class PrefixFolder:
         return len(tokens) - held >= max(_MIN_TOKENS, _MIN_NEW * len(tokens))
 
     def write(self, tokens: I32Array, pieces: Sequence[Entries]) -> Path | None:
-        """Write a prefix; ``None`` if that failed, which is a warning. Other methods may be called meanwhile."""
+        """Write a prefix; ``None`` if that failed, which is a warning."""
         name = hashlib.sha256(tokens.astype("<i4").tobytes()).hexdigest()[:32]
         file = self._path / f"{self._prefix}-{name}{_SUFFIX}"
         try:
@@ -118,13 +121,6 @@ class PrefixFolder:
                 return
             total -= found[file].st_size
             self._delete(file)
-
-    @contextlib.contextmanager
-    def _dropping(self, file: Path) -> Iterator[None]:
-        try:
-            yield
-        except (SavedStateError, OSError) as error:
-            self.drop(file, error)
 
     def _delete(self, file: Path) -> None:
         self._tokens.pop(file, None)

@@ -4,6 +4,7 @@ import gc
 import os
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tiny_engines import tiny_engine
 
 from sprat.errors import SavedStateError
 from sprat.runtime.prefix import saved_state
+from sprat.runtime.prefix.folder import PrefixFolder
 from sprat.runtime.prefix.saved_state import read_state
 
 LATER = [*LONG, 7]
@@ -142,6 +144,28 @@ def test_engines_that_share_a_folder_do_not_take_use_for_change(folder):
     ):
         for end in range(2, 6):
             assert answer(one, [*LONG, end])[1] == answer(two, [*LONG, end])[1] == len(LONG)
+
+
+def test_other_answers_go_on_while_a_file_is_read(folder, monkeypatch):
+    read, started, may_end = PrefixFolder.read, threading.Event(), threading.Event()
+
+    def wait_and_read(*arguments):
+        started.set()
+        assert may_end.wait(10)
+        return read(*arguments)
+
+    monkeypatch.setattr(PrefixFolder, "read", wait_and_read)
+    with tiny_engine("llama", prefix_cache=folder) as engine:
+        cached = []
+        threads = [threading.Thread(target=lambda: cached.append(answer(engine, LATER)[1])) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        assert started.wait(10)
+        assert answer(engine, [9, 8, 7])[1] == 0
+        may_end.set()
+        for thread in threads:
+            thread.join()
+        assert cached == [len(LONG)] * 2
 
 
 def test_a_file_of_another_user_is_used(folder, monkeypatch):
