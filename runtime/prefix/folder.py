@@ -25,6 +25,7 @@ __all__ = ["PrefixFolder"]
 
 _SUFFIX = ".sprat-prefix"
 _MIN_TOKENS = 64  # a shorter prefix is computed as fast as it is read
+_ABANDONED_S = 3600
 _WRITE_AGAIN_S = 600  # after a failure: on full storage each attempt writes all that fits
 _MIN_NEW = 0.25  # share of a prefix that no file has yet
 
@@ -52,6 +53,7 @@ class PrefixFolder:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"prefix_cache: {path} is no folder, and cannot be one ({error.strerror})") from error
+        self._delete_abandoned()
         for file in sorted(path.glob(f"{self._prefix}-*{_SUFFIX}")):
             try:
                 if file.stat().st_size <= limit_bytes:  # a larger one is of a longer context, or there to fill memory
@@ -121,6 +123,13 @@ class PrefixFolder:
                 return
             total -= found[file].st_size
             self._delete(file)
+
+    def _delete_abandoned(self) -> None:
+        """Delete what was half written when a device was unplugged; another process may be writing a newer one."""
+        for partial in self._path.glob(f".{self._prefix}-*.partial"):
+            with contextlib.suppress(OSError):  # read-only, or gone
+                if time.time() - partial.lstat().st_mtime > _ABANDONED_S:
+                    partial.unlink()
 
     def _delete(self, file: Path) -> None:
         self._tokens.pop(file, None)

@@ -1,5 +1,6 @@
 """Prompts with a common beginning process it once: within an engine, over restarts, with the same answers."""
 
+import os
 import threading
 import warnings
 
@@ -124,6 +125,20 @@ def test_a_prefix_survives_a_restart(backend, tmp_path):
     with tiny_engine("deepseek2", **options) as engine:
         assert answer(engine, [*LONG, 7]) == (first, len(LONG))
         assert answer(engine, [*LONG, 8])[1] == len(LONG)
+
+
+def test_what_was_half_written_is_deleted_after_an_hour(tmp_path):
+    with tiny_engine("llama", prefix_cache=tmp_path) as engine:
+        answer(engine, [*LONG, 7])
+    (file,) = tmp_path.iterdir()
+    old, new = (file.with_name(f".{file.name}.{pid}.partial") for pid in (1, 2))
+    other = tmp_path / f".{'0' * 16}-of-another-model.sprat-prefix.1.partial"
+    for partial in (old, new, other):
+        partial.write_bytes(b"SPRATSAV")
+    for partial in (old, other):
+        os.utime(partial, (0, 0))
+    with tiny_engine("llama", prefix_cache=tmp_path):
+        assert {*tmp_path.iterdir()} == {file, new, other}
 
 
 def test_what_two_prompts_share_is_written_at_once(tmp_path):
