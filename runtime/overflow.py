@@ -9,7 +9,7 @@ from typing import Any, Literal, cast, get_args
 
 from sprat.errors import InputError, PromptError, unknown_name
 from sprat.runtime.chat.completions import ChatStream, Message
-from sprat.runtime.chat.prompt import ChatPrompt, TemplateOptions
+from sprat.runtime.chat.prompt import ChatPrompt, TemplateOptions, message_fields
 from sprat.runtime.frontend import Frontend
 from sprat.runtime.generate.options import GenerateOptions
 
@@ -127,7 +127,7 @@ class Fitting:
         n_tokens = max(1, self.capacity // _SUMMARY)
         wanted = GenerateOptions(max_tokens=n_tokens, temperature=0.0, timeout=options.get("timeout"))
         for first in range(len(messages)):
-            text = _INSTRUCTION + "\n".join(f"{message['role']}: {_text(message)}" for message in messages[first:])
+            text = _INSTRUCTION + "\n".join(f"{_role(message)}: {_text(message)}" for message in messages[first:])
             try:
                 prompt = self.frontend.encode_chat([Message(role="user", content=text)])
             except PromptError:  # too long to be encoded
@@ -150,21 +150,21 @@ def _without_oldest_turn(messages: list[Message]) -> list[Message]:
 def _with_summary(messages: Sequence[Message], summary: str) -> list[Message]:
     """``messages`` with the summary behind the system messages at the beginning, in place of an earlier one."""
     kept = [message for message in messages if not _is_summary(message)]
-    first = next((index for index, message in enumerate(kept) if message["role"] != "system"), len(kept))
+    first = next((index for index, message in enumerate(kept) if _role(message) != "system"), len(kept))
     return [*kept[:first], Message(role="system", content=_HEADING + summary), *kept[first:]]
 
 
 def _role(message: object) -> object:
-    return message.get("role") if isinstance(message, Mapping) else None
+    return message_fields(message).get("role")
 
 
 def _is_summary(message: Message) -> bool:
-    return message["role"] == "system" and _text(message).startswith(_HEADING)
+    return _role(message) == "system" and _text(message).startswith(_HEADING)
 
 
 def _text(message: Message) -> str:
     """The text of a message, whose content may be missing or in parts."""
-    content: Any = message.get("content")
+    content: Any = message_fields(message).get("content")
     if isinstance(content, str):
         return content
     return "\n".join(str(part["text"]) for part in content or () if isinstance(part, dict) and "text" in part)

@@ -1,5 +1,7 @@
 """Conversations that are longer than the context, and texts that change from call to call."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scripted_model import ASSISTANT, EOS, ScriptedBackend, saying, scripted_engine
@@ -43,6 +45,23 @@ def test_the_oldest_turns_of_a_conversation_are_dropped():
     assert engine.chat(TURNS, overflow="shift", max_tokens=5)["choices"][0]["message"]["content"] == "OK"
     (prompt,) = prompts(engine)
     assert prompt.startswith("Be kind.9876543210No.abcdefghij")
+
+
+@pytest.mark.parametrize(("overflow", "context"), [("shift", 60), ("summarise", 400)])
+def test_turns_that_are_objects_of_a_clients_library_are_dropped_alike(overflow, context):
+    @dataclasses.dataclass
+    class Turn:
+        role: str
+        content: str
+
+    plain = [{**turn, "content": turn["content"] * (context // 40)} for turn in TURNS]
+    found = []
+    for turns in (plain, [Turn(**turn) for turn in plain]):
+        engine = scripted_engine(summarising, context=context)
+        engine.chat(turns, overflow=overflow, max_tokens=5)
+        found.append(list(prompts(engine)))
+    assert found[0] == found[1]
+    assert plain[1]["content"] not in found[0][-1]
 
 
 def test_nothing_is_dropped_from_what_fits():

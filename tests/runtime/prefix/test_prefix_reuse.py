@@ -1,5 +1,6 @@
 """Prompts with a common beginning process it once: within an engine, over restarts, with the same answers."""
 
+import dataclasses
 import os
 import threading
 import warnings
@@ -339,6 +340,22 @@ def test_a_session_is_saved_before_its_first_turn(backend, tmp_path):
             assert answer(restored, LONG)[0] == expected
             restored.restore(tmp_path / "session")  # over tokens
             assert restored.tokens == ()
+
+
+def test_messages_that_are_objects_of_a_clients_library_are_saved_as_dicts(tmp_path):
+    @dataclasses.dataclass
+    class Turn:
+        role: str
+        content: str
+
+    with tiny_engine("llama") as engine, engine.session() as session:
+        session.messages.append(Turn("user", "hi"))
+        session.save(tmp_path / "session")
+        with engine.restore(tmp_path / "session") as restored:
+            assert restored.messages == [{"role": "user", "content": "hi"}]
+        session.messages.append("no message")
+        with pytest.raises(InputError, match="not what JSON can hold"):
+            session.save(tmp_path / "session")
 
 
 def test_a_file_that_cannot_be_written_is_named_as_the_caller_named_it(tmp_path):
