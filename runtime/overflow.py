@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
+from sprat.alignment import ceil_div
 from sprat.errors import InputError, PromptError, unknown_name
 from sprat.runtime.chat.completions import ChatStream, Message
 from sprat.runtime.chat.prompt import ChatPrompt, TemplateOptions, message_fields
@@ -16,8 +17,8 @@ from sprat.runtime.generate.options import GenerateOptions
 __all__ = ["Fitting", "Overflow", "checked_overflow", "last_turn"]
 
 Overflow = Literal["error", "shift", "summarise"]
-"""``"error"`` raises PromptError; ``"shift"`` drops the oldest turns and keeps system messages; ``"summarise"`` lets
-the model summarise those turns first, in a system message."""
+"""``"error"`` raises PromptError; ``"shift"`` drops the oldest turns, some at a time, and keeps system messages;
+``"summarise"`` lets the model summarise those turns first, in a system message."""
 
 _MIN_ANSWER = 4  # one part of this many of the context is kept free for the answer when turns are dropped
 _SUMMARY = 8  # a summary takes one part of this many of the context, at most
@@ -95,9 +96,14 @@ class Fitting:
         share = self.capacity // _MIN_ANSWER
         limit = self.capacity - min(options.get("max_tokens") or share, share)
         kept, prompt = self._shift(list(before), turn, template, limit)
-        if self.overflow == "shift" or len(kept) == len(before):
+        if len(kept) == len(before):
             return kept, prompt
-        kept, prompt = self._shift(list(before), turn, template, limit - self.capacity // _SUMMARY)
+        if self.overflow == "summarise":
+            kept, _ = self._shift(list(before), turn, template, limit - self.capacity // _SUMMARY)
+        kept = _with_room(before, kept)
+        prompt = self.frontend.encode_chat([*kept, *turn], template)
+        if self.overflow == "shift":
+            return kept, prompt
         dropped = [message for message in before if not any(message is other for other in kept)]
         summary = self._summary([*filter(_is_summary, before), *dropped], options)
         if not summary:
@@ -145,6 +151,24 @@ def _without_oldest_turn(messages: list[Message]) -> list[Message]:
     end = users[1] if users[1:] else len(messages)
     turn = messages[users[0] : end]
     return messages[: users[0]] + [message for message in turn if _role(message) == "system"] + messages[end:]
+
+
+def _with_room(messages: Sequence[Message], kept: Sequence[Message]) -> list[Message]:
+    """``messages`` without as many of the oldest turns as are not in ``kept``, rounded up.
+
+    Dropping a turn costs the prefix cache all that follows it. So turns are dropped by a power of two that is at most
+    half of what fits: the next ones find the rest where it was, in a session and in a list that grows call by call.
+    """
+    n_kept = _n_turns(kept)
+    together = 1 << max(0, (n_kept // 2).bit_length() - 1)
+    left = list(messages)
+    for _ in range(ceil_div(_n_turns(messages) - n_kept, together) * together):
+        left = _without_oldest_turn(left)
+    return left
+
+
+def _n_turns(messages: Sequence[Message]) -> int:
+    return sum(_role(message) == "user" for message in messages)
 
 
 def _with_summary(messages: Sequence[Message], summary: str) -> list[Message]:

@@ -47,6 +47,32 @@ def test_the_oldest_turns_of_a_conversation_are_dropped():
     assert prompt.startswith("Be kind.9876543210No.abcdefghij")
 
 
+def kept_turns(engine):
+    """Of each prompt, which turns it has; a turn is one letter, repeated."""
+    return ["".join(sorted({*prompt} & {*"abcdefghijklmnop"})) for prompt in prompts(engine)]
+
+
+def test_turns_are_dropped_some_at_a_time_so_that_the_next_ones_find_the_rest_in_the_cache():
+    engine, messages = scripted_engine(summarising, context=160), []
+    for letter in "abcdefghijklmnop":
+        messages += [{"role": "user", "content": letter * 8}]
+        engine.chat(messages, overflow="shift", max_tokens=5)
+        messages += [{"role": "assistant", "content": "Yes."}]
+    first = [turns[0] for turns in kept_turns(engine)]
+    assert first == sorted(first)
+    assert len({*first}) < len([letter for letter in first if letter != "a"]) / 2  # a few places, and not one for each
+    assert all(len(turns) >= 4 for turns in kept_turns(engine)[4:])
+
+
+def test_a_full_session_reuses_its_cache_in_most_turns():
+    with scripted_engine(summarising, context=160).session(overflow="shift") as session:
+        cached = []
+        for letter in "abcdefghijklmnop":
+            usage = session.chat(letter * 8, max_tokens=5)["usage"]
+            cached.append(usage["prompt_tokens_details"]["cached_tokens"] > 60)
+    assert sum(cached[-8:]) >= 5
+
+
 @pytest.mark.parametrize(("overflow", "context"), [("shift", 60), ("summarise", 400)])
 def test_turns_that_are_objects_of_a_clients_library_are_dropped_alike(overflow, context):
     @dataclasses.dataclass
