@@ -19,6 +19,7 @@ from tiny_checkpoint import CONFIGS, shapes, write_checkpoint
 
 from sprat.runtime.arch.attention import CachePlane
 from sprat.runtime.cache import Cache, KVCache
+from sprat.runtime.prefix.entries import Entries
 from sprat.runtime.prefix.saved_state import StateIdentity, write_state
 
 __all__ = ["FINDINGS", "bundle", "seeds", "state_cache", "state_identity"]
@@ -144,7 +145,7 @@ def state_identity() -> StateIdentity:
 def _saved_state(*messages: dict[str, str]) -> bytes:
     path = _files().parent / "session"
     rows = tuple(np.ones_like(plane) for plane in state_cache().empty_rows(3))
-    write_state(path, state_identity(), [3, 1, 4], rows, messages)
+    write_state(path, state_identity(), [3, 1, 4], [Entries(rows)], messages)
     return path.read_bytes()
 
 

@@ -7,17 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
+from sprat.alignment import ceil_div
 from sprat.errors import InputError, PromptError, unknown_name
 from sprat.runtime.chat.completions import ChatStream, Message
-from sprat.runtime.chat.prompt import ChatPrompt, TemplateOptions
+from sprat.runtime.chat.prompt import ChatPrompt, TemplateOptions, message_fields
 from sprat.runtime.frontend import Frontend
 from sprat.runtime.generate.options import GenerateOptions
 
 __all__ = ["Fitting", "Overflow", "checked_overflow", "last_turn"]
 
 Overflow = Literal["error", "shift", "summarise"]
-"""``"error"`` raises PromptError; ``"shift"`` drops the oldest turns and keeps system messages; ``"summarise"`` lets
-the model summarise those turns first, in a system message."""
+"""``"error"`` raises PromptError; ``"shift"`` drops the oldest turns, some at a time, and keeps system messages;
+``"summarise"`` lets the model summarise those turns first, in a system message."""
 
 _MIN_ANSWER = 4  # one part of this many of the context is kept free for the answer when turns are dropped
 _SUMMARY = 8  # a summary takes one part of this many of the context, at most
@@ -95,9 +96,14 @@ class Fitting:
         share = self.capacity // _MIN_ANSWER
         limit = self.capacity - min(options.get("max_tokens") or share, share)
         kept, prompt = self._shift(list(before), turn, template, limit)
-        if self.overflow == "shift" or len(kept) == len(before):
+        if len(kept) == len(before):
             return kept, prompt
-        kept, prompt = self._shift(list(before), turn, template, limit - self.capacity // _SUMMARY)
+        if self.overflow == "summarise":
+            kept, _ = self._shift(list(before), turn, template, limit - self.capacity // _SUMMARY)
+        kept = _with_room(before, kept)
+        prompt = self.frontend.encode_chat([*kept, *turn], template)
+        if self.overflow == "shift":
+            return kept, prompt
         dropped = [message for message in before if not any(message is other for other in kept)]
         summary = self._summary([*filter(_is_summary, before), *dropped], options)
         if not summary:
@@ -127,7 +133,7 @@ class Fitting:
         n_tokens = max(1, self.capacity // _SUMMARY)
         wanted = GenerateOptions(max_tokens=n_tokens, temperature=0.0, timeout=options.get("timeout"))
         for first in range(len(messages)):
-            text = _INSTRUCTION + "\n".join(f"{message['role']}: {_text(message)}" for message in messages[first:])
+            text = _INSTRUCTION + "\n".join(f"{_role(message)}: {_text(message)}" for message in messages[first:])
             try:
                 prompt = self.frontend.encode_chat([Message(role="user", content=text)])
             except PromptError:  # too long to be encoded
@@ -147,24 +153,42 @@ def _without_oldest_turn(messages: list[Message]) -> list[Message]:
     return messages[: users[0]] + [message for message in turn if _role(message) == "system"] + messages[end:]
 
 
+def _with_room(messages: Sequence[Message], kept: Sequence[Message]) -> list[Message]:
+    """``messages`` without as many of the oldest turns as are not in ``kept``, rounded up.
+
+    Dropping a turn costs the prefix cache all that follows it. So turns are dropped by a power of two that is at most
+    half of what fits: the next ones find the rest where it was, in a session and in a list that grows call by call.
+    """
+    n_kept = _n_turns(kept)
+    together = 1 << max(0, (n_kept // 2).bit_length() - 1)
+    left = list(messages)
+    for _ in range(ceil_div(_n_turns(messages) - n_kept, together) * together):
+        left = _without_oldest_turn(left)
+    return left
+
+
+def _n_turns(messages: Sequence[Message]) -> int:
+    return sum(_role(message) == "user" for message in messages)
+
+
 def _with_summary(messages: Sequence[Message], summary: str) -> list[Message]:
     """``messages`` with the summary behind the system messages at the beginning, in place of an earlier one."""
     kept = [message for message in messages if not _is_summary(message)]
-    first = next((index for index, message in enumerate(kept) if message["role"] != "system"), len(kept))
+    first = next((index for index, message in enumerate(kept) if _role(message) != "system"), len(kept))
     return [*kept[:first], Message(role="system", content=_HEADING + summary), *kept[first:]]
 
 
 def _role(message: object) -> object:
-    return message.get("role") if isinstance(message, Mapping) else None
+    return message_fields(message).get("role")
 
 
 def _is_summary(message: Message) -> bool:
-    return message["role"] == "system" and _text(message).startswith(_HEADING)
+    return _role(message) == "system" and _text(message).startswith(_HEADING)
 
 
 def _text(message: Message) -> str:
     """The text of a message, whose content may be missing or in parts."""
-    content: Any = message.get("content")
+    content: Any = message_fields(message).get("content")
     if isinstance(content, str):
         return content
     return "\n".join(str(part["text"]) for part in content or () if isinstance(part, dict) and "text" in part)

@@ -13,7 +13,7 @@ from sprat.errors import InputError, SessionBusyError
 from sprat.files import checked_path
 from sprat.runtime.cache import Cache
 from sprat.runtime.chat.completions import ChatCompletion, ChatStream, Message
-from sprat.runtime.chat.prompt import ChatOptions, ChatPrompt, reply_options, split_chat_options
+from sprat.runtime.chat.prompt import ChatOptions, ChatPrompt, message_fields, reply_options, split_chat_options
 from sprat.runtime.chat.tools.plan import ToolPlan
 from sprat.runtime.frontend import Frontend
 from sprat.runtime.generate.generation import Generation
@@ -120,7 +120,9 @@ class Session:
         """Drop from the messages, which may have been edited meanwhile, what is not kept; add a summary."""
         old, new = {id(message) for message in before}, {id(message) for message in kept}
         self.messages[:] = [message for message in self.messages if id(message) not in old - new]
-        n_system = next((i for i, message in enumerate(self.messages) if message["role"] != "system"), 0)
+        n_system = next(
+            (i for i, message in enumerate(self.messages) if message_fields(message).get("role") != "system"), 0
+        )
         self.messages[n_system:n_system] = [message for message in kept if id(message) not in old]
 
     def _reply(self, prompt: ChatPrompt, options: GenerateOptions) -> ChatStream:
@@ -140,15 +142,17 @@ class Session:
             SessionBusyError: another thread uses the session.
         """
         with self._alone():
-            tokens, rows = self._transcript.saved()
-            write_state(checked_path(path), self._identify(self._transcript.cache), tokens, rows, self.messages)
+            tokens, entries = self._transcript.saved()
+            messages = [message_fields(message) or message for message in self.messages]
+            write_state(checked_path(path), self._identify(self._transcript.cache), tokens, [entries], messages)
 
     @public_call
     def restore(self, path: str | os.PathLike[str]) -> None:
         """Replace the conversation and the cache by those that :meth:`save` wrote.
 
         Raises:
-            SavedStateError: the file is damaged, or of another model, backend or cache type. The session is as it was.
+            SavedStateError: the file is damaged, or of another model, backend or cache type. The session is as it was;
+                if the file changed while it was copied, the next turn processes the whole conversation.
             PromptError: its tokens do not fit into the session's context.
             BackendError: the backend takes no entries (``llamacpp``), or the session was closed.
             SessionBusyError: another thread uses the session.
@@ -156,9 +160,11 @@ class Session:
         with self._alone():
             self._stop_running()
             cache = self._transcript.cache
-            tokens, rows, messages = read_state(checked_path(path), self._identify(cache), cache)
-            self._frontend.encode(tokens.tolist())  # ids of this vocabulary
-            self._transcript.restore(tokens.tolist(), rows)
+            identity, most_tokens = self._identify(cache), self._transcript.capacity
+            tokens, entries, messages = read_state(checked_path(path), identity, cache, most_tokens)
+            if len(tokens):
+                self._frontend.encode(tokens.tolist())  # ids of this vocabulary
+            self._transcript.restore(tokens.tolist(), entries)
             self.messages[:] = cast("list[Message]", messages)
 
     def reset(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeAlias
 
@@ -112,15 +112,23 @@ class Cache:
 
     def rows(self, start: int, stop: int) -> Rows:
         """A copy of the entries of tokens ``start`` to ``stop - 1``."""
+        return tuple(plane.copy() for plane in self.views(start, stop))
+
+    def views(self, start: int, stop: int) -> Rows:
+        """As :meth:`rows`, without a copy: they change with the cache."""
         assert 0 <= start <= stop <= self._length, "the cache does not hold these tokens"
-        return tuple(plane[:, :, start:stop].copy() for plane in self._planes)
+        return tuple(plane[:, :, start:stop] for plane in self._planes)
 
     def empty_rows(self, n: int) -> Rows:
         """Arrays for the entries of ``n`` tokens, to be filled with those of another cache of this geometry."""
         return tuple(np.empty((*plane.shape[:2], n, plane.shape[3]), plane.dtype) for plane in self._planes)
 
-    def append_rows(self, rows: Rows) -> None:
+    def append_rows(self, rows: Rows, after_layer: Callable[[], object] = lambda: None) -> None:
         """Add tokens whose entries are those of another cache of this geometry.
+
+        Args:
+            rows: of the tokens.
+            after_layer: called whenever the rows of a layer have been copied from one plane.
 
         Raises:
             PromptError: they do not fit into the capacity.
@@ -128,12 +136,14 @@ class Cache:
         n = rows[0].shape[2]
         self.reserve(n)
         for plane, new in zip(self._planes, rows, strict=True):
-            plane[:, :, self._length : self._length + n] = new
+            for layer, stored in enumerate(plane):
+                stored[:, self._length : self._length + n] = new[layer]
+                after_layer()
         self._length += n
 
-    def are_finite(self, rows: Rows) -> bool:
-        """Whether entries hold neither NaN nor Inf."""
-        return all(layout.is_finite(plane) for layout, plane in zip(self._layouts, rows, strict=True))
+    def is_finite(self, plane: int, rows: Stored) -> bool:
+        """Whether ``rows (..., width)`` of a plane hold neither NaN nor Inf."""
+        return self._layouts[plane].is_finite(rows)
 
 
 def _unwritten(shape: tuple[int, ...], layout: EntryLayout) -> Stored:

@@ -22,6 +22,7 @@ __all__ = [
     "ReplyOptions",
     "TemplateOptions",
     "chat_prompt",
+    "message_fields",
     "prompt_with_tools",
     "reply_options",
     "split_chat_options",
@@ -215,7 +216,7 @@ def _check(messages: Sequence[Mapping[str, Any]]) -> None:
     if not messages:
         raise PromptError("the conversation is empty, expected at least one message")
     for index, message in enumerate(messages):
-        fields = message if isinstance(message, Mapping) else getattr(message, "__dict__", {})
+        fields = message_fields(message)
         role, content = fields.get("role"), fields.get("content")
         has_others = any(value is not None for name, value in fields.items() if name not in {"role", "content"})
         if not isinstance(role, str) or not (
@@ -251,10 +252,23 @@ def _with_volatile(messages: Sequence[Mapping[str, Any]], texts: Sequence[str]) 
         return messages
     before = "".join(f"{text}\n\n" for text in texts)
     for at in reversed(range(len(messages))):
-        message = messages[at]
-        if isinstance(message, Mapping) and message["role"] == "user" and isinstance(message.get("content"), str):
-            return [*messages[:at], {**message, "content": before + message["content"]}, *messages[at + 1 :]]
+        fields = message_fields(messages[at])
+        if fields.get("role") == "user":
+            changed = {**fields, "content": _put_before(before, fields.get("content"))}
+            return [*messages[:at], changed, *messages[at + 1 :]]
     return [*messages, {"role": "user", "content": before.rstrip()}]
+
+
+def _put_before(text: str, content: object) -> object:
+    """A message's content behind ``text``: as a part of its own where it has parts."""
+    if isinstance(content, str):
+        return text + content
+    return [{"type": "text", "text": text}, *content] if _is_list(content) else text.rstrip()
+
+
+def message_fields(message: object) -> Mapping[str, Any]:
+    """The fields of a message, which is a dict or an object of a client's library; none if it is no message."""
+    return message if isinstance(message, Mapping) else getattr(message, "__dict__", {})
 
 
 def _is_list(value: object) -> TypeGuard[Sequence[object]]:

@@ -20,6 +20,7 @@ import hashlib
 import mmap
 import os
 import time
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,6 +31,7 @@ from sprat.runtime.files.samples import add_samples
 
 __all__ = ["FileWatch", "GuardedMap"]
 
+_LOST = "a part that was there before cannot be read"
 _LOOK_EVERY_S = 0.001  # a stat takes as long as a fiftieth of a small model's token
 _SAMPLES, _SAMPLE_BYTES = 64, 4096  # at every load, so few; any other training, quantization or merge differs in them
 
@@ -66,33 +68,46 @@ class FileWatch:
             ModelFileChangedError: a page could not be read, or size, modification time, or change time and content are
                 others than when the file was mapped.
         """
-        if self._guard is not None and self._guard.failed:
-            raise self._changed("a part that was there before cannot be read")
-        if (clock := time.monotonic()) >= self._look_again:
-            self._look()
+        clock = time.monotonic()
+        how = self.how_changed() if clock >= self._look_again else self._lost()
+        if how is not None:
+            raise ModelFileChangedError(
+                f"{self.path}: the file changed while it was in use ({how}), expected the bytes that were loaded; load "
+                "the model again, and replace model files by renaming, not in place"
+            )
+        if clock >= self._look_again:
             self._look_again = clock + _LOOK_EVERY_S  # not after a change: that stays an error
 
-    def _look(self) -> None:
+    def how_changed(self) -> str | None:
+        """What changed, if not all reads of the map so far returned the file's bytes; looks at size and times now."""
+        return self._lost() or self._look()
+
+    def _lost(self) -> str | None:
+        return _LOST if self._guard is not None and self._guard.failed else None
+
+    def _look(self) -> str | None:
         """Compare size and times, and the samples where only the change time differs."""
         try:
             now = self._absolute.stat()
         except OSError:  # deleted or moved away: the map keeps what it was
-            return
+            return None
         if (now.st_dev, now.st_ino) != self._inode:
-            return
+            return None
         if (now.st_size, now.st_mtime_ns) != self._found:
-            raise self._changed(f"{self._found[0]} bytes before, {now.st_size} now, modified meanwhile")
-        if now.st_ctime_ns != self._changed_ns:
-            self._compare_samples()
+            return f"{self._found[0]} bytes before, {now.st_size} now, modified meanwhile"
+        if now.st_ctime_ns == self._changed_ns:
+            return None
+        how = self._compare_samples()
+        if how is None:
             self._changed_ns = now.st_ctime_ns
+        return how
 
-    def _compare_samples(self) -> None:
+    def _compare_samples(self) -> str | None:
         try:
             now = self._sampled()
         except OSError as error:
-            raise self._changed(f"it cannot be compared: {error.strerror}") from error
-        if now != self._samples:
-            raise self._changed("same size and modification time, other content")
+            return f"it cannot be compared: {error.strerror}"
+        return None if now == self._samples else "same size and modification time, other content"
 
     def _sampled(self) -> bytes:
         """SHA-256 of samples of the file."""
@@ -104,12 +119,6 @@ class FileWatch:
     def end_guard(self) -> None:
         """Guard nothing any more: the map is gone."""
         self._guard = None
-
-    def _changed(self, how: str) -> ModelFileChangedError:
-        return ModelFileChangedError(
-            f"{self.path}: the file changed while it was in use ({how}), expected the bytes that were loaded; load the "
-            "model again, and replace model files by renaming, not in place"
-        )
 
 
 class GuardedMap(mmap.mmap):
@@ -125,8 +134,18 @@ class GuardedMap(mmap.mmap):
             OSError: it cannot be opened or mapped.
         """
         with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            mapped = cls(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return cls.of_file(file, path)
+
+    @classmethod
+    def of_file(cls, file: BufferedReader, path: Path) -> Self:
+        """Map ``file``, which is open, and was opened as ``path``; it may be closed then.
+
+        Raises:
+            OSError: it cannot be mapped.
+            ValueError: it is empty.
+        """
+        status = os.fstat(file.fileno())
+        mapped = cls(file.fileno(), 0, access=mmap.ACCESS_READ)
         mapped.watch = FileWatch(path, status, None if core is None else core.MapGuard(mapped))
         return mapped
 

@@ -83,6 +83,7 @@ def decide(
     transcript.remember()
     scorer = _Scorer(transcript, [*prompt], sorted(ends) if counts_end else [])
     found = dict(scorer.score(root, _log_softmax(logits), 0.0))
+    transcript.write_shared()
     return Decision({name: found[name] for name in options}, temperature)
 
 

@@ -233,6 +233,8 @@ class Generation(Iterator[Piece]):
                     with self._decode_clock, self._interrupt:
                         logits = self._forward(piece.token_id)
             self._transcript.remember()
+            if not self._interrupt.is_set:  # writing takes time
+                self._transcript.write_shared()
         finally:
             self._finish()
 

@@ -6,11 +6,12 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from sprat.arrays import F32Array
-from sprat.errors import BackendError, PromptError
+from sprat.errors import BackendError
 from sprat.runtime.backends.protocol import TokenStream
-from sprat.runtime.cache import Cache, Rows
+from sprat.runtime.cache import Cache
 from sprat.runtime.pass_queue import forward_in_turn
 from sprat.runtime.prefix.cache import PrefixCache
+from sprat.runtime.prefix.entries import Entries
 
 __all__ = ["Transcript"]
 
@@ -100,8 +101,15 @@ class Transcript:
     def remember(self) -> None:
         """Keep the entries of all tokens for other streams."""
         if self._prefixes is not None and (cache := self._stream.cache) is not None:
-            n = len(self._tokens) if self._prefixes.grain == 1 else self._n_in_chunks
-            self._prefixes.store(self._tokens[:n], cache)
+            self._prefixes.store(self._reusable(self._prefixes), cache)
+
+    def write_shared(self) -> None:
+        """Write to the storage what this and another prompt shared, if there is a folder; behind an answer."""
+        if self._prefixes is not None and (cache := self._stream.cache) is not None:
+            self._prefixes.write_shared(self._reusable(self._prefixes), cache)
+
+    def _reusable(self, prefixes: PrefixCache) -> Sequence[int]:
+        return self._tokens if prefixes.grain == 1 else self._tokens[: self._n_in_chunks]
 
     @property
     def cache(self) -> Cache:
@@ -119,32 +127,28 @@ class Transcript:
             )
         return cache
 
-    def saved(self) -> tuple[list[int], Rows]:
-        """The tokens and their KV entries.
+    def saved(self) -> tuple[list[int], Entries]:
+        """The tokens and their KV entries, which change with the next pass.
 
         Raises:
             BackendError: the backend does not give them out, or was closed.
         """
         self._drop_drafts()
-        return list(self._tokens), self.cache.rows(0, len(self._tokens))
+        return list(self._tokens), Entries(self.cache.views(0, len(self._tokens)))
 
-    def restore(self, tokens: Sequence[int], rows: Rows) -> None:
+    def restore(self, tokens: Sequence[int], entries: Entries) -> None:
         """Replace the tokens and their entries.
 
         Raises:
-            PromptError: they do not fit; the transcript is as it was.
+            SavedStateError: the file of the entries changed; the transcript is empty.
             BackendError: the backend does not take entries, or was closed.
         """
         cache = self.cache
-        if len(tokens) > self.capacity:
-            raise PromptError(
-                f"the saved session holds {len(tokens)} tokens, the context has room for {self.capacity}; load the "
-                "model with a larger context"
-            )
         self._drop_drafts()
         cache.truncate(0)
-        cache.append_rows(rows)
-        self._tokens, self._n_in_chunks = list(tokens), 0
+        self._tokens, self._n_in_chunks = [], 0
+        entries.append_to(cache)
+        self._tokens = list(tokens)
 
     def close(self) -> None:
         """Free the cache."""
@@ -173,8 +177,7 @@ class Transcript:
         self._n_in_chunks = min(self._n_in_chunks, n_past) // grain * grain
         if grain > 1 and n_past != self._n_in_chunks:
             return  # what was processed in other chunks has other bits, and so would be what follows it
-        for rows in self._prefixes.find(prompt[: cache.capacity], n_past, cache):
-            cache.append_rows(rows)
+        self._prefixes.extend(cache, prompt[: cache.capacity])
         self._tokens += prompt[n_past : cache.length]
         self._n_in_chunks = cache.length
 

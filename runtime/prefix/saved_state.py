@@ -1,7 +1,7 @@
 """The file format of tokens and their KV entries: what ``Session.save`` and a prefix cache's folder write.
 
-Everything but the header is raw arrays at multiples of 4096 bytes, in the layout of the cache, so that they may be
-mapped; nothing is executed or unpickled. Little-endian::
+Everything but the header is raw arrays at multiples of 4096 bytes, in the layout of the cache: a reader maps them and
+copies rows into a cache from there. Nothing is executed or unpickled. Little-endian::
 
     "SPRATSAV" | version (u32) | bytes of the header (u32) | SHA-256 of the header | header (JSON) | zeros
     token ids (int32) | zeros
@@ -14,9 +14,10 @@ The header names the model, the producer of the rows and their geometry, and has
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,9 +27,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sprat.arrays import I32Array
-from sprat.errors import InputError, SavedStateError
+from sprat.errors import InputError, PromptError, SavedStateError
 from sprat.files import DocumentError, atomic_write, open_input, parse_json
-from sprat.runtime.cache import Cache, Rows
+from sprat.native import core
+from sprat.runtime.cache import Cache
+from sprat.runtime.files.mapped_file import GuardedMap
+from sprat.runtime.prefix.entries import Entries
 
 __all__ = ["StateIdentity", "StateMessage", "read_state", "read_tokens", "write_state"]
 
@@ -36,6 +40,7 @@ _MAGIC, _VERSION = b"SPRATSAV", 1
 _FIXED = struct.Struct("<8sII32s")
 _ALIGNMENT = 4096
 _MAX_HEADER_BYTES = 1 << 24  # with the messages of a session
+_BLOCK_BYTES = 1 << 20  # hashed, looked through for NaN while it is in the CPU's cache, and released
 
 StateMessage: TypeAlias = Mapping[str, Any]
 
@@ -60,25 +65,49 @@ class _Header(msgspec.Struct, frozen=True):
 
 
 def write_state(
-    path: Path, identity: StateIdentity, tokens: Sequence[int], rows: Rows, messages: Sequence[StateMessage] = ()
+    path: Path,
+    identity: StateIdentity,
+    tokens: Sequence[int],
+    pieces: Sequence[Entries],
+    messages: Sequence[StateMessage] = (),
 ) -> None:
-    """Write ``tokens`` and their ``rows``; a reader sees the whole file or none.
+    """Write ``tokens`` and their entries, in consecutive ``pieces``; a reader sees the whole file or none.
+
+    Entries are written from where they are, without a copy.
 
     Raises:
         OSError: it cannot be written.
         InputError: a message is not what JSON can hold.
+        SavedStateError: the file that a piece is mapped from changed.
     """
-    arrays = [np.asarray(tokens, "<i4"), *map(np.ascontiguousarray, rows)]
-    sections = [_Section(array.nbytes, hashlib.sha256(_bytes(array)).hexdigest()) for array in arrays]
+    sections = [[_bytes(np.asarray(tokens, "<i4"))]]
+    sections += [list(_strips(pieces, plane)) for plane in range(len(pieces[0].rows))]
+    described = [_describe(strips) for strips in sections]
+    for piece in pieces:
+        piece.check_unchanged()  # or what has the right hash now was wrong before
     try:
-        header = msgspec.json.encode(_Header(identity, sections, [dict(message) for message in messages]))
+        header = msgspec.json.encode(_Header(identity, described, [dict(message) for message in messages]))
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: a message of the session is not what JSON can hold ({error}); edit it") from error
     begin = _FIXED.pack(_MAGIC, _VERSION, len(header), hashlib.sha256(header).digest()) + header
     parts: list[bytes | memoryview] = [begin, _padding(len(begin))]
-    for array in arrays:
-        parts += [_bytes(array), _padding(array.nbytes)]
+    for strips, section in zip(sections, described, strict=True):
+        parts += [*strips, _padding(section.nbytes)]
     atomic_write(path, *parts)
+
+
+def _strips(pieces: Sequence[Entries], plane: int) -> Iterator[memoryview]:
+    """The rows of a plane in the order of the file, as far as they are contiguous."""
+    for layer, head in np.ndindex(pieces[0].rows[plane].shape[:2]):
+        for piece in pieces:
+            yield _bytes(piece.rows[plane][layer, head])
+
+
+def _describe(strips: Sequence[memoryview]) -> _Section:
+    digest = hashlib.sha256()
+    for strip in strips:
+        digest.update(strip)
+    return _Section(sum(map(len, strips)), digest.hexdigest())
 
 
 def read_tokens(path: Path, identity: StateIdentity) -> I32Array:
@@ -93,26 +122,81 @@ def read_tokens(path: Path, identity: StateIdentity) -> I32Array:
         return _read_tokens(file, path, header)
 
 
-def read_state(path: Path, identity: StateIdentity, cache: Cache) -> tuple[I32Array, Rows, list[dict[str, Any]]]:
-    """The token ids, their rows for a cache like ``cache``, and the messages of a file.
+def read_state(
+    path: Path, identity: StateIdentity, cache: Cache, most_tokens: int | None = None
+) -> tuple[I32Array, Entries, list[dict[str, Any]]]:
+    """The token ids, their entries for a cache like ``cache``, and the messages of a file.
+
+    The entries are mapped, and have been compared with their hashes; without the native core, which guards maps, they
+    are read.
 
     Raises:
         OSError: it cannot be read.
+        PromptError: it has more than ``most_tokens`` tokens.
         SavedStateError: it is damaged, holds NaN or Inf, or is of another identity.
     """
     with open_input(path) as file:
         header = _read_header(file, path, identity)
+        n_tokens = header.sections[0].nbytes // 4
+        if most_tokens is not None and n_tokens > most_tokens:
+            raise PromptError(
+                f"{path}: the saved session holds {n_tokens} tokens, the context has room for {most_tokens}; load the "
+                "model with a larger context"
+            )
         tokens = _read_tokens(file, path, header)
-        if len(header.sections) != 1 + len(cache.empty_rows(0)):
-            raise _damaged(path, f"{len(header.sections)} sections, expected {1 + len(cache.empty_rows(0))}")
-        if sum(section.nbytes for section in header.sections[1:]) != len(tokens) * cache.bytes_per_token:
-            raise _damaged(path, f"rows of another size than {len(tokens):,} tokens have")
-        rows = cache.empty_rows(len(tokens))
-        for plane, section in zip(rows, header.sections[1:], strict=True):
-            _read_section(file, path, section, plane)
-    if not cache.are_finite(rows):
+        entries = _entries(file, path, header.sections[1:], cache, n_tokens)
+    for plane, section in enumerate(header.sections[1:]):
+        _check_plane(path, plane, entries, section, cache)
+    return tokens, entries, header.messages
+
+
+def _entries(file: BufferedReader, path: Path, sections: Sequence[_Section], cache: Cache, n_tokens: int) -> Entries:
+    """The rows of the sections that begin at the position of ``file``, unread."""
+    planes, at = cache.empty_rows(0), file.tell()
+    if len(sections) != len(planes):
+        raise _damaged(path, f"{1 + len(sections)} sections, expected {1 + len(planes)}")
+    if sum(section.nbytes for section in sections) != n_tokens * cache.bytes_per_token:
+        raise _damaged(path, f"rows of another size than {n_tokens:,} tokens have")
+    if not n_tokens:  # a session before its first turn
+        return Entries(planes)
+    whole = _contents(file, path)
+    rows = []
+    for plane, section in zip(planes, sections, strict=True):
+        shape = (*plane.shape[:2], n_tokens, plane.shape[3])
+        n = math.prod(shape)
+        if section.nbytes != n * plane.itemsize:
+            raise _damaged(path, f"a section of {section.nbytes:,} bytes, expected {n * plane.itemsize:,}")
+        if len(whole) < at + section.nbytes:
+            raise _damaged(path, f"{len(whole):,} bytes, and it had more a moment ago")
+        rows.append(np.frombuffer(whole, plane.dtype, n, offset=at).reshape(shape))
+        at += section.nbytes + len(_padding(section.nbytes))
+    return Entries(tuple(rows), whole if isinstance(whole, GuardedMap) else None)
+
+
+def _contents(file: BufferedReader, path: Path) -> GuardedMap | bytes:
+    if core is None:
+        file.seek(0)
+        return file.read()
+    try:
+        return GuardedMap.of_file(file, path)
+    except ValueError as error:
+        raise _damaged(path, "no bytes, and it had some a moment ago") from error
+
+
+def _check_plane(path: Path, plane: int, entries: Entries, section: _Section, cache: Cache) -> None:
+    """Compare the rows of a plane with their hash, and look for NaN and Inf, in one pass."""
+    rows = entries.rows[plane].reshape(-1, entries.rows[plane].shape[-1])
+    n_together = max(1, _BLOCK_BYTES // (rows.shape[1] * rows.itemsize))
+    digest, is_finite = hashlib.sha256(), True
+    for start in range(0, len(rows), n_together):
+        block = rows[start : start + n_together]
+        digest.update(_bytes(block))
+        is_finite = is_finite and cache.is_finite(plane, block)
+        entries.release_pages()
+    if digest.hexdigest() != section.sha256:
+        raise _damaged(path, "a section that does not match its SHA-256")
+    if not is_finite:
         raise _damaged(path, "NaN or Inf among its entries")
-    return tokens, rows, header.messages
 
 
 def _read_header(file: BufferedReader, path: Path, identity: StateIdentity) -> _Header:
@@ -157,20 +241,14 @@ def _check_sizes(path: Path, header: _Header, n_bytes: int) -> None:
 
 def _read_tokens(file: BufferedReader, path: Path, header: _Header) -> I32Array:
     section = header.sections[0]
-    if section.nbytes % 4 or not section.nbytes:
+    if section.nbytes % 4:
         raise _damaged(path, f"{section.nbytes} bytes of token ids")
     tokens = np.empty(section.nbytes // 4, "<i4")
-    _read_section(file, path, section, tokens)
-    return tokens.astype(np.int32, copy=False)
-
-
-def _read_section(file: BufferedReader, path: Path, section: _Section, into: npt.NDArray[Any]) -> None:
-    if section.nbytes != into.nbytes:
-        raise _damaged(path, f"a section of {section.nbytes:,} bytes, expected {into.nbytes:,}")
-    data = _bytes(into)
+    data = _bytes(tokens)
     if file.readinto(data) != len(data) or hashlib.sha256(data).hexdigest() != section.sha256:
         raise _damaged(path, "a section that does not match its SHA-256")
     file.read(len(_padding(section.nbytes)))
+    return tokens.astype(np.int32, copy=False)
 
 
 def _damaged(path: Path, what: str) -> SavedStateError:

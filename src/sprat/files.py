@@ -155,9 +155,10 @@ def atomic_write(path: Path, *data: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except OSError:
+    except OSError as error:
         with contextlib.suppress(OSError):  # the first error says why
             partial.unlink()
+        error.filename, error.filename2 = str(path), None  # not the temporary name
         raise
     sync_folder(path.parent)
 

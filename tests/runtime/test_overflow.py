@@ -1,5 +1,7 @@
 """Conversations that are longer than the context, and texts that change from call to call."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scripted_model import ASSISTANT, EOS, ScriptedBackend, saying, scripted_engine
@@ -43,6 +45,49 @@ def test_the_oldest_turns_of_a_conversation_are_dropped():
     assert engine.chat(TURNS, overflow="shift", max_tokens=5)["choices"][0]["message"]["content"] == "OK"
     (prompt,) = prompts(engine)
     assert prompt.startswith("Be kind.9876543210No.abcdefghij")
+
+
+def kept_turns(engine):
+    """Of each prompt, which turns it has; a turn is one letter, repeated."""
+    return ["".join(sorted({*prompt} & {*"abcdefghijklmnop"})) for prompt in prompts(engine)]
+
+
+def test_turns_are_dropped_some_at_a_time_so_that_the_next_ones_find_the_rest_in_the_cache():
+    engine, messages = scripted_engine(summarising, context=160), []
+    for letter in "abcdefghijklmnop":
+        messages += [{"role": "user", "content": letter * 8}]
+        engine.chat(messages, overflow="shift", max_tokens=5)
+        messages += [{"role": "assistant", "content": "Yes."}]
+    first = [turns[0] for turns in kept_turns(engine)]
+    assert first == sorted(first)
+    assert len({*first}) < len([letter for letter in first if letter != "a"]) / 2  # a few places, and not one for each
+    assert all(len(turns) >= 4 for turns in kept_turns(engine)[4:])
+
+
+def test_a_full_session_reuses_its_cache_in_most_turns():
+    with scripted_engine(summarising, context=160).session(overflow="shift") as session:
+        cached = []
+        for letter in "abcdefghijklmnop":
+            usage = session.chat(letter * 8, max_tokens=5)["usage"]
+            cached.append(usage["prompt_tokens_details"]["cached_tokens"] > 60)
+    assert sum(cached[-8:]) >= 5
+
+
+@pytest.mark.parametrize(("overflow", "context"), [("shift", 60), ("summarise", 400)])
+def test_turns_that_are_objects_of_a_clients_library_are_dropped_alike(overflow, context):
+    @dataclasses.dataclass
+    class Turn:
+        role: str
+        content: str
+
+    plain = [{**turn, "content": turn["content"] * (context // 40)} for turn in TURNS]
+    found = []
+    for turns in (plain, [Turn(**turn) for turn in plain]):
+        engine = scripted_engine(summarising, context=context)
+        engine.chat(turns, overflow=overflow, max_tokens=5)
+        found.append(list(prompts(engine)))
+    assert found[0] == found[1]
+    assert plain[1]["content"] not in found[0][-1]
 
 
 def test_nothing_is_dropped_from_what_fits():

@@ -39,7 +39,7 @@ class FakeCache:
 
     geometry = "none"
 
-    def rows(self, start, stop):
+    def views(self, start, stop):
         return ()
 
 

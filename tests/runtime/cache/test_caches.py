@@ -214,8 +214,15 @@ def test_entries_that_are_nan_or_inf_are_noticed(kind, storage, value):
     bad.advance(1)
     good = new_cache(kind, storage=storage)
     fill(good, 2)
-    assert not bad.are_finite(bad.rows(0, 1))
-    assert good.are_finite(good.rows(0, 2))
+    last = len(bad.rows(0, 1)) - 1
+    assert not bad.is_finite(last, bad.rows(0, 1)[last])
+    assert all(good.is_finite(plane, rows) for plane, rows in enumerate(good.rows(0, 2)))
+
+
+def test_of_every_float16_it_is_known_whether_it_is_finite():
+    cache = LatentCache(LATENT.planes, N_LAYERS, 8, "f16")
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    assert [cache.is_finite(0, value) for value in every.reshape(-1, 1)] == np.isfinite(every).tolist()
 
 
 @both

@@ -264,6 +264,26 @@ def test_objects_of_a_client_library_are_messages(tokenizer):
     assert chat_prompt(ChatTemplate("{{ messages[0].content }}"), tokenizer, [Turn("user", "hi")]).text == "hi"
 
 
+def test_texts_that_change_come_into_the_last_question_whatever_it_is(tokenizer):
+    """Parts, an object of a client's library, no content: not into an earlier question, and not behind the last."""
+
+    @dataclasses.dataclass
+    class Turn:
+        role: str
+        content: str
+
+    source = ChatTemplate("{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}")
+    parts, blank = [{"type": "text", "text": "hi"}], "\n\n"
+    for last, rendered in (
+        ({"role": "user", "content": parts}, f"user:{[{'type': 'text', 'text': 'Noon' + blank}, *parts]};"),
+        (Turn("user", "hi"), f"user:Noon{blank}hi;"),
+        ({"role": "user", "name": "Ada"}, "user:Noon;"),
+    ):
+        text = chat_prompt(source, tokenizer, [*conversation("first"), last], {"volatile": ["Noon"]}).text
+        assert text == f"user:first;{rendered}"
+    assert parts == [{"type": "text", "text": "hi"}]
+
+
 def test_a_message_may_hold_every_private_use_character(tokenizer):
     content = "".join(map(chr, range(0xE000, 0xF900)))
     assert chat_prompt(template("smollm2"), tokenizer, conversation(content)).text.count(content) == 1

@@ -32,6 +32,9 @@ class Script:
     def remember(self):
         """Nothing is kept."""
 
+    def write_shared(self):
+        """Nothing is written."""
+
     def forward(self, tokens):
         self._on_extend(tokens)
         self.tokens += tokens

@@ -1,29 +1,21 @@
 """Prompts with a common beginning process it once: within an engine, over restarts, with the same answers."""
 
+import dataclasses
+import os
 import threading
 import warnings
 
 import numpy as np
 import pytest
 from native_kernels import needs_native
+from reused_prompts import LONG, answer, need_of_one_cache
 from scripted_model import saying, scripted_engine
 from tiny_engines import BACKENDS, KINDS, tiny_engine
 
 from sprat.errors import BackendError, DoesNotFitError, InputError, PromptError, SavedStateError
+from sprat.runtime.prefix import folder
 
-RNG = np.random.default_rng(5)
-LONG = RNG.integers(2, 60, 100).tolist()
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
-
-
-def answer(engine, prompt, n=12, **options):
-    """Token ids of a greedy answer, and how many tokens of the prompt were reused."""
-    generation = engine.generate(prompt, max_tokens=n, temperature=0, **options)
-    ids = [piece.token_id for piece in generation]
-    usage = generation.summary.usage
-    assert usage.prompt_tokens_details.cached_tokens == generation.summary.timings.cache_n
-    assert generation.summary.timings.prompt_n == usage.prompt_tokens - generation.summary.timings.cache_n
-    return ids, usage.prompt_tokens_details.cached_tokens
 
 
 @every_backend
@@ -92,12 +84,6 @@ def test_entries_are_given_up_for_streams_and_never_exceed_the_limit():
         assert answer(engine, LONG)[1] == 0
 
 
-def need_of_one_cache():
-    """Bytes for the weights, the buffers and one cache of 512 tokens."""
-    with tiny_engine("llama", memory=10**9, context=512) as engine:
-        return 10**9 - engine._budget._limit_bytes + engine._budget.cost.nbytes(512)
-
-
 def test_the_prefix_of_the_prompt_is_the_last_to_go():
     with tiny_engine("llama", memory=need_of_one_cache(), context=512) as engine:
         answer(engine, LONG)
@@ -140,6 +126,20 @@ def test_a_prefix_survives_a_restart(backend, tmp_path):
     with tiny_engine("deepseek2", **options) as engine:
         assert answer(engine, [*LONG, 7]) == (first, len(LONG))
         assert answer(engine, [*LONG, 8])[1] == len(LONG)
+
+
+def test_what_was_half_written_is_deleted_after_an_hour(tmp_path):
+    with tiny_engine("llama", prefix_cache=tmp_path) as engine:
+        answer(engine, [*LONG, 7])
+    (file,) = tmp_path.iterdir()
+    old, new = (file.with_name(f".{file.name}.{pid}.partial") for pid in (1, 2))
+    other = tmp_path / f".{'0' * 16}-of-another-model.sprat-prefix.1.partial"
+    for partial in (old, new, other):
+        partial.write_bytes(b"SPRATSAV")
+    for partial in (old, other):
+        os.utime(partial, (0, 0))
+    with tiny_engine("llama", prefix_cache=tmp_path):
+        assert {*tmp_path.iterdir()} == {file, new, other}
 
 
 def test_what_two_prompts_share_is_written_at_once(tmp_path):
@@ -193,6 +193,14 @@ def test_a_damaged_file_is_a_warning_and_the_prompt_is_processed_again(tmp_path,
         assert answer(engine, [*LONG, 7]) == (first, len(LONG))  # it was written again
 
 
+def test_a_file_that_is_larger_than_the_folder_may_be_is_not_read(tmp_path):
+    with tiny_engine("llama", prefix_cache=tmp_path) as engine:
+        answer(engine, [*LONG, 7])
+    with warnings.catch_warnings(action="error"), tiny_engine("llama", prefix_cache=tmp_path, context=16) as engine:
+        assert answer(engine, LONG[:12])[1] == 0
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_models_share_a_folder_and_not_their_entries(tmp_path):
     for kind in ("llama", "qwen2"):
         for cached in (0, len(LONG)):
@@ -202,11 +210,67 @@ def test_models_share_a_folder_and_not_their_entries(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path):
-    folder = tmp_path / "folder"
-    engine = tiny_engine("llama", prefix_cache=folder)
-    folder.rmdir()
+    engine = tiny_engine("llama", prefix_cache=tmp_path / "folder")
+    (tmp_path / "folder").rmdir()
     with pytest.warns(RuntimeWarning, match="the prefix was not saved"), engine:
         answer(engine, LONG)
+
+
+def test_a_full_storage_is_not_written_again_at_once(tmp_path, monkeypatch):
+    attempts, clock = [], [0.0]
+
+    def fail(path, *_):
+        attempts.append(path)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(folder, "write_state", fail)
+    monkeypatch.setattr(folder.time, "monotonic", lambda: clock[0])
+    with tiny_engine("llama", prefix_cache=tmp_path) as engine:
+        answer(engine, LONG)
+        with pytest.warns(RuntimeWarning, match="the prefix was not saved"):
+            answer(engine, LONG)
+        answer(engine, LONG)
+        assert len(attempts) == 1
+        clock[0] = 601
+        with pytest.warns(RuntimeWarning, match="the prefix was not saved"):
+            answer(engine, LONG)
+    assert len(attempts) == 2
+
+
+def test_other_answers_go_on_while_a_prefix_is_written_and_it_is_written_once(tmp_path, monkeypatch):
+    write, started, may_end = folder.write_state, threading.Event(), threading.Event()
+
+    def wait_and_write(*arguments):
+        started.set()
+        assert may_end.wait(10)
+        write(*arguments)
+
+    monkeypatch.setattr(folder, "write_state", wait_and_write)
+    with tiny_engine("llama", prefix_cache=tmp_path) as engine:
+        answer(engine, [*LONG, 7])
+        pieces = []
+        generation = engine.generate([*LONG, 8], max_tokens=3, temperature=0)
+        thread = threading.Thread(target=lambda: pieces.extend(generation))
+        thread.start()
+        assert started.wait(10)
+        assert answer(engine, [*LONG, 9])[1] == len(LONG)
+        assert list(tmp_path.iterdir()) == []
+        may_end.set()
+        thread.join()
+        assert len(pieces) == 3
+        assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_answer_that_was_cut_short_writes_nothing(tmp_path):
+    with tiny_engine("llama", prefix_cache=tmp_path) as engine:
+        answer(engine, [*LONG, 7])
+        generation = engine.generate([*LONG, 8], max_tokens=9)
+        next(generation)
+        generation.cancel()
+        list(generation)
+        assert list(tmp_path.iterdir()) == []
+        answer(engine, [*LONG, 9])
+        assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_file_in_place_of_the_folder_is_an_error(tmp_path):
@@ -263,6 +327,44 @@ def test_a_session_is_restored_for_its_model_alone(tmp_path):
             engine.session(context=64, restore=tmp_path / "session")
         with engine.session() as session, pytest.raises(InputError, match="nothing-there"):
             session.restore(tmp_path / "nothing-there")
+
+
+@every_backend
+def test_a_session_is_saved_before_its_first_turn(backend, tmp_path):
+    with tiny_engine("deepseek2", backend) as engine, engine.session() as session:
+        session.messages.append({"role": "system", "content": "Be kind."})
+        session.save(tmp_path / "session")
+        expected = answer(session, LONG)[0]
+        with engine.restore(tmp_path / "session") as restored:
+            assert (restored.messages, restored.tokens) == ([{"role": "system", "content": "Be kind."}], ())
+            assert answer(restored, LONG)[0] == expected
+            restored.restore(tmp_path / "session")  # over tokens
+            assert restored.tokens == ()
+
+
+def test_messages_that_are_objects_of_a_clients_library_are_saved_as_dicts(tmp_path):
+    @dataclasses.dataclass
+    class Turn:
+        role: str
+        content: str
+
+    with tiny_engine("llama") as engine, engine.session() as session:
+        session.messages.append(Turn("user", "hi"))
+        session.save(tmp_path / "session")
+        with engine.restore(tmp_path / "session") as restored:
+            assert restored.messages == [{"role": "user", "content": "hi"}]
+        session.messages.append("no message")
+        with pytest.raises(InputError, match="not what JSON can hold"):
+            session.save(tmp_path / "session")
+
+
+def test_a_file_that_cannot_be_written_is_named_as_the_caller_named_it(tmp_path):
+    with tiny_engine("llama") as engine, engine.session() as session:
+        (tmp_path / "folder").mkdir()
+        for name, why in (("folder", "Is a directory"), ("missing/session", "No such file or directory")):
+            with pytest.raises(InputError, match=f"{tmp_path / name}: {why}"):
+                session.save(tmp_path / name)
+    assert [file.name for file in tmp_path.iterdir()] == ["folder"]
 
 
 def test_what_cannot_be_saved_is_an_error(tmp_path):

@@ -3,13 +3,16 @@
 import hashlib
 import json
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
+from native_kernels import needs_native
 
-from sprat.errors import InputError, SavedStateError
+from sprat.errors import InputError, PromptError, SavedStateError
 from sprat.runtime.arch.attention import GroupedAttentionSpec, LatentAttentionSpec
 from sprat.runtime.cache import KVCache, LatentCache
+from sprat.runtime.prefix.entries import Entries
 from sprat.runtime.prefix.saved_state import StateIdentity, read_state, read_tokens, write_state
 
 GROUPED = GroupedAttentionSpec(n_heads=4, n_kv_heads=2, head_dim=4)
@@ -40,7 +43,7 @@ def cache():
 
 @pytest.fixture
 def path(tmp_path, cache):
-    write_state(tmp_path / "state", identity(cache), TOKENS, cache.rows(0, 5), MESSAGES)
+    write_state(tmp_path / "state", identity(cache), TOKENS, [Entries(cache.rows(0, 5))], MESSAGES)
     return tmp_path / "state"
 
 
@@ -49,10 +52,10 @@ def path(tmp_path, cache):
 def test_what_is_written_is_read(tmp_path, kind, storage):
     cls, spec = kind
     cache = filled(cls(spec.planes, 3, 8, storage))
-    write_state(tmp_path / "state", identity(cache), TOKENS, cache.rows(0, 5), MESSAGES)
-    tokens, rows, messages = read_state(tmp_path / "state", identity(cache), cache)
+    write_state(tmp_path / "state", identity(cache), TOKENS, [Entries(cache.rows(0, 5))], MESSAGES)
+    tokens, entries, messages = read_state(tmp_path / "state", identity(cache), cache)
     assert (tokens.tolist(), messages) == (TOKENS, MESSAGES)
-    for plane, expected in zip(rows, cache.rows(0, 5), strict=True):
+    for plane, expected in zip(entries.rows, cache.rows(0, 5), strict=True):
         np.testing.assert_array_equal(plane, expected)
     assert read_tokens(tmp_path / "state", identity(cache)).tolist() == TOKENS
     assert [file.name for file in tmp_path.iterdir()] == ["state"]
@@ -64,6 +67,32 @@ def test_sections_lie_on_pages(path, cache):
     assert np.frombuffer(data, "<i4", 5, offset=4096).tolist() == TOKENS
     keys = np.frombuffer(data, "<f2", cache.rows(0, 5)[0].size, offset=8192)
     np.testing.assert_array_equal(keys, cache.rows(0, 5)[0].ravel())
+
+
+@needs_native
+def test_entries_are_written_and_read_without_a_copy(tmp_path):
+    cache = KVCache(GROUPED.planes, 16, 20_000, "f16")
+    cache.advance(20_000)
+    tracemalloc.start()
+    try:
+        write_state(tmp_path / "state", identity(cache), range(20_000), [Entries(cache.views(0, 20_000))])
+        read_state(tmp_path / "state", identity(cache), cache)
+        assert tracemalloc.get_traced_memory()[1] < cache.nbytes / 4
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_part_that_was_split_is_written_in_one(path, cache):
+    whole = path.read_bytes()
+    pieces = [Entries(cache.rows(*span)) for span in ((0, 2), (2, 3), (3, 5))]
+    write_state(path, identity(cache), TOKENS, pieces, MESSAGES)
+    assert path.read_bytes() == whole
+
+
+def test_more_tokens_than_wanted_are_refused_before_they_are_read(path, cache):
+    path.write_bytes(path.read_bytes()[:4096] + bytes(path.stat().st_size - 4096))
+    with pytest.raises(PromptError, match="holds 5 tokens, the context has room for 4"):
+        read_state(path, identity(cache), cache, most_tokens=4)
 
 
 @pytest.mark.parametrize("field", ["model", "producer", "geometry"])
@@ -80,12 +109,12 @@ def test_every_changed_byte_is_noticed(path, cache):
         changed[at] ^= 0x40
         path.write_bytes(changed)
         try:
-            tokens, rows, messages = read_state(path, identity(cache), cache)
+            tokens, entries, messages = read_state(path, identity(cache), cache)
         except SavedStateError:
             continue
         assert whole[at] == 0
         assert (tokens.tolist(), messages) == (TOKENS, MESSAGES)
-        np.testing.assert_array_equal(rows[0], cache.rows(0, 5)[0])
+        np.testing.assert_array_equal(entries.rows[0], cache.rows(0, 5)[0])
         unnoticed += 1
     assert unnoticed < len(range(4090, len(whole), 211))
 
@@ -142,7 +171,7 @@ def test_a_later_version_is_refused(path, cache):
 
 
 def test_rows_of_fewer_tokens_are_refused(tmp_path, cache):
-    write_state(tmp_path / "state", identity(cache), TOKENS, cache.rows(0, 4))
+    write_state(tmp_path / "state", identity(cache), TOKENS, [Entries(cache.rows(0, 4))])
     with pytest.raises(SavedStateError, match="rows of another size than 5 tokens have"):
         read_state(tmp_path / "state", identity(cache), cache)
 
@@ -150,14 +179,14 @@ def test_rows_of_fewer_tokens_are_refused(tmp_path, cache):
 def test_entries_that_are_nan_are_refused(tmp_path, cache):
     rows = cache.rows(0, 5)
     rows[1][-1, -1, -1, -1] = np.nan
-    write_state(tmp_path / "state", identity(cache), TOKENS, rows)
+    write_state(tmp_path / "state", identity(cache), TOKENS, [Entries(rows)])
     with pytest.raises(SavedStateError, match="NaN or Inf"):
         read_state(tmp_path / "state", identity(cache), cache)
 
 
 def test_a_message_that_json_cannot_hold_is_an_error(tmp_path, cache):
     with pytest.raises(InputError, match="not what JSON can hold"):
-        write_state(tmp_path / "state", identity(cache), TOKENS, cache.rows(0, 5), [{"role": object()}])
+        write_state(tmp_path / "state", identity(cache), TOKENS, [Entries(cache.rows(0, 5))], [{"role": object()}])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sprat.runtime.files.mapped_file import GuardedMap
+from sprat.runtime.prefix.entries import Entries
 from sprat.runtime.prefix.tree import PrefixTree, cut
 
 
@@ -15,7 +17,7 @@ def ids(text):
 def rows(text, start=0):
     """One plane whose entries are the bytes of the whole prefix so far, so that a wrong place shows."""
     sums = np.cumsum(np.frombuffer(text.encode(), np.uint8).astype(np.float32))
-    return (sums[start:].reshape(1, 1, -1, 1),)
+    return Entries((sums[start:].reshape(1, 1, -1, 1),))
 
 
 def insert(tree, text):
@@ -28,7 +30,7 @@ def found(tree, text):
     runs = tree.match(ids(text))
     n = sum(run.n for run in runs)
     pieces = cut(runs, 0, n)
-    return n, np.concatenate([piece[0].ravel() for piece in pieces]) if pieces else np.empty(0)
+    return n, np.concatenate([piece.rows[0].ravel() for piece in pieces]) if pieces else np.empty(0)
 
 
 def test_the_longest_common_prefix_is_found():
@@ -39,7 +41,7 @@ def test_the_longest_common_prefix_is_found():
     for text, n in {"You are kind. Who": 16, "You": 3, "You were here": 8, "Me": 0, "": 0}.items():
         length, entries = found(tree, text)
         assert length == n
-        np.testing.assert_array_equal(entries, rows(text)[0].ravel()[:n])
+        np.testing.assert_array_equal(entries, rows(text).rows[0].ravel()[:n])
 
 
 def test_a_common_prefix_is_held_once():
@@ -60,6 +62,30 @@ def test_the_leaf_that_was_used_longest_ago_goes_first():
     assert tree.nbytes == 0
 
 
+def test_mapped_entries_go_last_and_take_no_memory(tmp_path):
+    (tmp_path / "file").write_bytes(bytes(4096))
+    tree, file = PrefixTree(), GuardedMap.open(tmp_path / "file")
+    tree.insert(ids("mapped"), Entries(rows("mapped").rows, file))
+    insert(tree, "mapped!")
+    insert(tree, "me")
+    assert tree.nbytes == 4 + 4  # "m" was split off without a copy
+    assert [tree.evict() for _ in range(4)] == [4, 4, 0, 0]
+    assert found(tree, "m")[0] == 0
+
+
+def test_what_is_mapped_from_a_file_that_is_gone_is_dropped_with_all_behind_it(tmp_path):
+    (tmp_path / "file").write_bytes(bytes(4096))
+    tree, file = PrefixTree(), GuardedMap.open(tmp_path / "file")
+    insert(tree, "ab")
+    tree.insert(ids("abcd"), Entries(rows("abcd", 2).rows, file))
+    for end in "ef":
+        insert(tree, f"abcd{end}")
+    assert tree.drop_mapped(lambda _file: False) == 0
+    assert tree.drop_mapped(lambda gone: gone is file) == 2 * 4
+    assert tree.nbytes == 2 * 4
+    assert found(tree, "abcde")[0] == 2
+
+
 def test_the_prefix_that_was_used_last_is_known_as_a_whole():
     tree = PrefixTree()
     assert len(tree.latest()) == 0
@@ -75,8 +101,8 @@ def test_a_part_of_the_runs_is_cut_out(span):
     insert(tree, "abcxyz!")
     insert(tree, "abcq")
     pieces = cut(tree.match(ids("abcxyz!")), *span)
-    joined = np.concatenate([piece[0].ravel() for piece in pieces]) if pieces else np.empty(0)
-    np.testing.assert_array_equal(joined, rows("abcxyz!")[0].ravel()[slice(*span)])
+    joined = np.concatenate([piece.rows[0].ravel() for piece in pieces]) if pieces else np.empty(0)
+    np.testing.assert_array_equal(joined, rows("abcxyz!").rows[0].ravel()[slice(*span)])
 
 
 @settings(max_examples=40)
@@ -92,6 +118,6 @@ def test_it_agrees_with_a_set_of_prefixes(steps):
             insert(tree, text)
             known |= {text[:n] for n in range(len(text) + 1)}
         length, entries = found(tree, text)
-        np.testing.assert_array_equal(entries, rows(text)[0].ravel()[:length])
+        np.testing.assert_array_equal(entries, rows(text).rows[0].ravel()[:length])
         best = max(n for n in range(len(text) + 1) if text[:n] in known)
         assert length <= best if evicted else length == best
