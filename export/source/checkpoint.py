@@ -39,7 +39,7 @@ from sprat.export.source.recognize.plain_names import check_known_names, plain_n
 from sprat.export.source.recognize.tensor_kinds import refuse_known_tensors
 from sprat.export.source.rows import RowSource
 from sprat.export.source.scan import FileScan, scan_files
-from sprat.export.source.shards import find_shards, read_shards
+from sprat.export.source.shards import find_shards, read_shards, unread_note
 from sprat.export.source.tensor import ComputedRow, SourceTensor
 from sprat.export.source.tensor_map import Origin, gguf_map, mtp_map, of_experts, replaced_in_gguf, tensor_map
 from sprat.files import MAX_INPUT_BYTES, file_sha256
@@ -168,6 +168,7 @@ class Checkpoint:
         files = (SourceFile.find(path / CONFIG), *shards, *(file for adapter in adapters for file in adapter.files))
         notes = (
             *kept.notes,
+            *unread_note(path, shards),
             *(note for adapter in adapters for note in adapter.notes()),
             *([_UNTIED] if unties else []),
         )
