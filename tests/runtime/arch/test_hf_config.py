@@ -235,7 +235,7 @@ def test_values_that_change_no_computation_are_accepted(config, changes):
         (LLAMA, {"rope_scaling": LLAMA["rope_scaling"] | {"high_freq_factor": 1.0}}, "rope_scaling.high_freq_factor"),
         (LLAMA, {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         (LITE, {"rope_scaling": LITE["rope_scaling"] | {"attention_factor": 1.3}}, "rope_scaling.attention_factor"),
-        (LITE, {"rope_scaling": {"type": "yarn", "factor": 40, "mscale": 1.0}}, "rope_scaling.mscale"),
+        (LITE, {"rope_scaling": {"type": "yarn", "factor": 40, "mscale": 0.707}}, "rope_scaling.mscale"),
         (LITE, {"norm_topk_prob": True}, "norm_topk_prob"),
         (LITE, {"scoring_func": "sigmoid"}, "scoring_func"),
         (LITE, {"topk_method": "noaux_tc"}, "topk_method"),
