@@ -17,6 +17,7 @@ _Json = dict[str, Any]
 _MAX_SQUARES = 1 << 26  # sum of squared lengths, the characters of all splits: 256,000 tokens of 16 characters
 _SPLITS_PER_TOKEN = 8  # published vocabularies have two or three on average
 _MAX_FEW_SPLITS = 1 << 14  # in addition, for small vocabularies
+_MERGED = {TokenType.NORMAL, TokenType.USER_DEFINED, TokenType.UNUSED}  # by SentencePiece BPE in llama.cpp
 _SPACE = "\u2581"  # SentencePiece's visible space
 
 
@@ -152,7 +153,8 @@ def _sentencepiece(vocabulary: Vocabulary) -> _Json:
     A merge is a pair, so each token appears once for every split of it into two other tokens.
     """
     ids = vocabulary.ids
-    usable = {t for t, kind in zip(vocabulary.tokens, vocabulary.types, strict=True) if kind is TokenType.NORMAL}
+    kinds = zip(vocabulary.tokens, vocabulary.types, strict=True)
+    usable = {text for text, kind in kinds if kind in _MERGED}
     splits = [(-vocabulary.scores[ids[text]], at, text) for text, at in _splits(usable)]
     underscores = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
     is_normalized = vocabulary.add_space_prefix and not vocabulary.prefix_first_only
