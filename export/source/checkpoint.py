@@ -46,13 +46,13 @@ from sprat.files import MAX_INPUT_BYTES, file_sha256
 from sprat.progress import ReportProgress, no_progress
 from sprat.quant.formats import BlockFormat
 from sprat.runtime.arch.fp8_config import fp8_block
-from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.rope import FrequencyFactors
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import ROPE_FREQS, has_experts, mtp_tensors
 from sprat.runtime.files.bundle import MergedAdapter
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.gguf_checks import vocabulary_problems
+from sprat.runtime.files.gguf_spec import spec_of
 from sprat.runtime.files.shape_checks import compare_shapes, summarize
 from sprat.runtime.weights import Weight
 
@@ -181,7 +181,7 @@ class Checkpoint:
     def _open_gguf(cls, path: Path) -> Self:
         SourceFile.find(path)  # of a path that is no file, the message is about sources
         with GGUFFile.open(path) as gguf:
-            spec = spec_from_metadata(gguf.metadata, gguf)
+            spec = spec_of(gguf)
             files, tensors = gguf_tensors(gguf)
             shapes = {name: tensor.shape for name, tensor in tensors.items()}
             replaced = replaced_in_gguf(spec, shapes)

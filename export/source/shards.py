@@ -67,11 +67,10 @@ def unread_note(folder: Path, shards: Iterable[SourceFile]) -> Iterator[str]:
         folder: the checkpoint.
         shards: what :func:`find_shards` found.
     """
-    unread = sorted(_index(folder).keys() - {file.path.name for file in shards}) if (folder / INDEX).is_file() else []
-    if unread:
+    if (folder / INDEX).is_file() and (unread := _index(folder).keys() - {file.path.name for file in shards}):
         yield (
-            f"{SINGLE} is read, as transformers does; what {INDEX} lists beside it is not: {summarize(unread, 3)}: "
-            f"remove {SINGLE} if the shards are the model"
+            f"{SINGLE} is read, as transformers does, and not the {len(unread)} files that {INDEX} lists: remove "
+            f"{SINGLE} if they are the model"
         )
 
 

@@ -68,7 +68,7 @@ def spec_from_metadata(metadata: Mapping[str, Any], weights: WeightSource) -> Mo
     spec = known[name].spec_from_gguf(fields, weights)
     take_unused(fields)
     fields.finish(HARMLESS)
-    fields.raise_problems()
+    fields.raise_problems("use a GGUF of a supported architecture, or convert the model again")
     spec.validate()
     return spec
 
