@@ -90,7 +90,7 @@ def latent_from_config(fields: Fields, architecture: str, *, moe: MoESpec | None
     Args:
         fields: of ``config.json``.
         architecture: ``general.architecture``.
-        moe: the experts; ``None`` for dense MLPs.
+        moe: the experts; ``None`` for dense MLPs, as all of them are where no layer is left for experts.
     """
     eps = fields.number("rms_norm_eps")
     attention = LatentAttentionSpec(
@@ -109,13 +109,15 @@ def latent_from_config(fields: Fields, architecture: str, *, moe: MoESpec | None
             "qk_head_dim": [attention.qk_head_dim],
         }
     )
+    common = common_from_config(fields)
+    has_experts = moe is not None and moe.n_dense_layers < common["n_layers"]
     return ModelSpec(
         architecture=architecture,
         attention=attention,
         rms_norm_eps=eps,
         rope=rope_from_config(fields, attention.qk_rope_head_dim, interleaved=True),
-        moe=moe,
-        **common_from_config(fields),
+        moe=moe if has_experts else None,
+        **common,
     )
 
 

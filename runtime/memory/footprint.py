@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sprat.devices.plan.footprint import AS_IT_IS, Footprint, FormatShare, LayerBytes, PassCost
 from sprat.runtime.arch.attention import Storage
-from sprat.runtime.arch.gguf_keys import metadata_from_spec
+from sprat.runtime.arch.gguf_keys import keys_of_spec
 from sprat.runtime.arch.model_shape import shape_of_keys
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import expected_tensors, is_routed_expert, tensor_role
@@ -73,7 +73,7 @@ def planned_recipes(spec: ModelSpec, quant: str | None = None, rules: Sequence[s
     from sprat.quant.recipe import Recipe  # which a model that is loaded does not need
 
     names = PRESETS if quant is None else (quant,)
-    model = shape_of_keys({"general.architecture": spec.architecture, **metadata_from_spec(spec)})
+    model = shape_of_keys({"general.architecture": spec.architecture, **keys_of_spec(spec)})
     return tuple(
         Recipe.named(name, tied_embeddings=spec.tied_embeddings, model=model).with_rules(rules) for name in names
     )
