@@ -51,7 +51,7 @@ from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import ROPE_FREQS, has_experts, mtp_tensors
 from sprat.runtime.files.bundle import MergedAdapter
 from sprat.runtime.files.gguf import GGUFFile
-from sprat.runtime.files.gguf_checks import vocabulary_problems
+from sprat.runtime.files.gguf_checks import refuse_scales, vocabulary_problems
 from sprat.runtime.files.gguf_spec import spec_of
 from sprat.runtime.files.shape_checks import compare_shapes, summarize
 from sprat.runtime.weights import Weight
@@ -183,6 +183,7 @@ class Checkpoint:
         with GGUFFile.open(path) as gguf:
             spec = spec_of(gguf)
             files, tensors = gguf_tensors(gguf)
+            refuse_scales(tensors, gguf.path)
             shapes = {name: tensor.shape for name, tensor in tensors.items()}
             replaced = replaced_in_gguf(spec, shapes)
             spec, left_out, notes = mtp_of_gguf(spec, shapes)
