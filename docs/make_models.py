@@ -46,7 +46,14 @@ _NOTES = """
    llama.cpp's logits are those of the other rule.
 2. Norms of latents have epsilon 1e-6 in transformers, whatever `rms_norm_eps` is; llama.cpp has one epsilon. Of
    published models these are 1e-6 and 1e-5, and the logits agree within the tolerance; this random model has 1e-2, and
-   llama.cpp's logits are those of the model with one epsilon.
+   llama.cpp's logits are those of the model with one epsilon. Above 1e-5 the manifest and `sprat inspect` say so.
+
+## What llama.cpp does not run
+
+It refuses these, or computes something else without a word. `sprat export` writes no GGUF of them, and says why; an
+ONNX model (`--format onnx`) and the checkpoint itself run: YaRN with other `beta_fast` and `beta_slow` than 32 and 1,
+or with an `mscale` of its own; a linear RoPE scaling of latent attention, whose scores it scales, too; Llama 3.1's RoPE
+factors outside of `llama`; Qwen3-MoE without `norm_topk_prob`; Qwen2 with heads that are not hidden size by heads wide.
 """
 
 _PRESETS = """

@@ -17,7 +17,7 @@ from sprat.export.write.naming import model_id
 from sprat.export.write.tensor_groups import TensorSize, group_tensors
 from sprat.progress import ReportProgress, no_progress
 from sprat.runtime.arch.attention import LatentAttentionSpec
-from sprat.runtime.arch.gguf_keys import llamacpp_differences, spec_from_metadata
+from sprat.runtime.arch.gguf_keys import llamacpp_differences
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.backends.providers.placement import ProviderUse, provider_use
 from sprat.runtime.backends.providers.settings import ProviderSettings
@@ -25,6 +25,7 @@ from sprat.runtime.chat.check import template_problems
 from sprat.runtime.chat.template_files import StoredTemplates
 from sprat.runtime.files.bundle import MANIFEST_NAME, Bundle
 from sprat.runtime.files.gguf import GGUFFile
+from sprat.runtime.files.gguf_spec import spec_of
 from sprat.runtime.files.integrity.finite_check import check_finite
 from sprat.runtime.files.latent_tensors import split_latent_tensors
 from sprat.runtime.files.model_file import bundle_of, model_formats
@@ -180,7 +181,7 @@ def _bundle(bundle: Bundle) -> Inspection:
 
 def _gguf(file_path: Path, path: Path, kind: str, warnings: Iterable[str]) -> Inspection:
     with GGUFFile.open(file_path) as file:
-        spec = spec_from_metadata(file.metadata, file)
+        spec = spec_of(file)
         tensors = [TensorSize(name, info.type_name, info.n_weights, info.nbytes) for name, info in file.tensors.items()]
         mtp = [f"MTP layers in the file, which sprat does not run: {spec.n_mtp_layers}"] if spec.n_mtp_layers else []
         runtimes = (_own_runtime(spec, file), *_llamacpp_runtimes(spec, file))

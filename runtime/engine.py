@@ -143,7 +143,7 @@ class Engine:
         Args:
             path: a bundle written by ``sprat export``, a ``.gguf`` file, a ``.onnx`` file written by sprat, a folder
                 with one of them, or a repository in the local Hugging Face cache (``"org/name"``,
-                ``"org/name@revision"``, ``"org/name/file.gguf"``).
+                ``"org/name@revision"``, ``"org/name/file.gguf"``, ``"org/name:Q8_0"``).
             draft: the engine of a smaller model with the same vocabulary, which guesses tokens; see ``speculate``. It
                 is used as long as this one is, and closed by you.
             progress: of ``check="hashes"``, in bytes.

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.chat.template import ChatTemplate
 from sprat.runtime.chat.template_files import template_from_files, template_from_metadata
 from sprat.runtime.files.gguf import GGUFFile
+from sprat.runtime.files.gguf_spec import keys_of, spec_of
 from sprat.runtime.files.integrity.finite_check import check_finite
 from sprat.runtime.files.latent_tensors import split_latent_tensors
 from sprat.runtime.files.model_file import ModelFile, find_model, model_formats
@@ -68,7 +68,7 @@ class GGUFModel:
     def open(cls, path: Path) -> GGUFModel:
         """Open and check the file."""
         file = GGUFFile.open(path)
-        spec = spec_from_metadata(file.metadata, file)
+        spec = spec_of(file)
         split = split_latent_tensors(file, spec)
         split.check(spec)
         check_finite(file)
@@ -81,7 +81,8 @@ class GGUFModel:
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer in the metadata."""
-        return Tokenizer.from_gguf(self.file.metadata)
+        with keys_of(self.file.path):
+            return Tokenizer.from_gguf(self.file.metadata)
 
     def template(self) -> ChatTemplate | None:
         """The chat template in the metadata."""

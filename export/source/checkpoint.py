@@ -39,20 +39,20 @@ from sprat.export.source.recognize.plain_names import check_known_names, plain_n
 from sprat.export.source.recognize.tensor_kinds import refuse_known_tensors
 from sprat.export.source.rows import RowSource
 from sprat.export.source.scan import FileScan, scan_files
-from sprat.export.source.shards import find_shards, read_shards
+from sprat.export.source.shards import find_shards, read_shards, unread_note
 from sprat.export.source.tensor import ComputedRow, SourceTensor
 from sprat.export.source.tensor_map import Origin, gguf_map, mtp_map, of_experts, replaced_in_gguf, tensor_map
 from sprat.files import MAX_INPUT_BYTES, file_sha256
 from sprat.progress import ReportProgress, no_progress
 from sprat.quant.formats import BlockFormat
 from sprat.runtime.arch.fp8_config import fp8_block
-from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.rope import FrequencyFactors
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import ROPE_FREQS, has_experts, mtp_tensors
 from sprat.runtime.files.bundle import MergedAdapter
 from sprat.runtime.files.gguf import GGUFFile
-from sprat.runtime.files.gguf_checks import vocabulary_problems
+from sprat.runtime.files.gguf_checks import refuse_scales, vocabulary_problems
+from sprat.runtime.files.gguf_spec import spec_of
 from sprat.runtime.files.shape_checks import compare_shapes, summarize
 from sprat.runtime.weights import Weight
 
@@ -168,6 +168,7 @@ class Checkpoint:
         files = (SourceFile.find(path / CONFIG), *shards, *(file for adapter in adapters for file in adapter.files))
         notes = (
             *kept.notes,
+            *unread_note(path, shards),
             *(note for adapter in adapters for note in adapter.notes()),
             *([_UNTIED] if unties else []),
         )
@@ -180,8 +181,9 @@ class Checkpoint:
     def _open_gguf(cls, path: Path) -> Self:
         SourceFile.find(path)  # of a path that is no file, the message is about sources
         with GGUFFile.open(path) as gguf:
-            spec = spec_from_metadata(gguf.metadata, gguf)
+            spec = spec_of(gguf)
             files, tensors = gguf_tensors(gguf)
+            refuse_scales(tensors, gguf.path)
             shapes = {name: tensor.shape for name, tensor in tensors.items()}
             replaced = replaced_in_gguf(spec, shapes)
             spec, left_out, notes = mtp_of_gguf(spec, shapes)

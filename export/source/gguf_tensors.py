@@ -9,8 +9,8 @@ from sprat.export.source.file import FileTensor, SourceFile
 from sprat.export.source.tensor import SourceTensor
 from sprat.export.source.tensor_map import gguf_map, replaced_in_gguf
 from sprat.quant.formats.read_only import any_format
-from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.files.gguf import GGUFFile
+from sprat.runtime.files.gguf_spec import spec_of
 from sprat.runtime.files.latent_tensors import KV_B
 
 __all__ = ["gguf_tensors", "modern_layout"]
@@ -46,7 +46,7 @@ def modern_layout(gguf: GGUFFile, stored: Mapping[str, FileTensor]) -> tuple[dic
     tensors = {name: SourceTensor(name, tensor.shape, tensor) for name, tensor in stored.items()}
     if not any(name.endswith(KV_B) for name in stored):
         return tensors, {}
-    spec = spec_from_metadata(gguf.metadata, gguf)
+    spec = spec_of(gguf)
     shapes = {name: tensor.shape for name, tensor in stored.items()}
     origins, replaced = gguf_map(spec, shapes), replaced_in_gguf(spec, shapes)
     made: dict[str, SourceTensor] = {}

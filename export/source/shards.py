@@ -8,7 +8,8 @@ no such types, so sprat reads the bytes itself. Without gaps, each tensor begins
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ from sprat.files import DocumentError, parse_json, read_input
 from sprat.quant.formats import BlockFormat, get_format
 from sprat.runtime.files.shape_checks import summarize
 
-__all__ = ["find_shards", "read_shards"]
+__all__ = ["find_shards", "read_shards", "unread_note"]
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+_STEM = "model"
+_NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5,6})-of-(?P<count>\d{5,6})\.safetensors")
 _MAX_NAME_BYTES = 255  # of file systems
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 _FORMATS: Mapping[str, BlockFormat] = {
@@ -48,12 +51,27 @@ def find_shards(folder: Path) -> dict[SourceFile, frozenset[str]]:
             file.
     """
     if (folder / INDEX).is_file():
-        return _indexed(folder)
-    single = folder / SINGLE
-    found = [single] if single.exists() else sorted(folder.glob("*.safetensors"))
+        indexed = _index(folder)
+        if SINGLE in indexed or not (folder / SINGLE).exists():
+            return _indexed(folder, indexed)
+    found = _without_index(folder)
     if not found:
         raise CheckpointError(_no_shards(folder))
     return {SourceFile.find(path): frozenset() for path in found}
+
+
+def unread_note(folder: Path, shards: Iterable[SourceFile]) -> Iterator[str]:
+    """A note for the user if the shards of an index are not read, since a file with all tensors is beside them.
+
+    Args:
+        folder: the checkpoint.
+        shards: what :func:`find_shards` found.
+    """
+    if (folder / INDEX).is_file() and (unread := _index(folder).keys() - {file.path.name for file in shards}):
+        yield (
+            f"{SINGLE} is read, as transformers does, and not the {len(unread)} files that {INDEX} lists: remove "
+            f"{SINGLE} if they are the model"
+        )
 
 
 def read_shards(shards: Mapping[SourceFile, frozenset[str]]) -> dict[str, FileTensor]:
@@ -76,7 +94,8 @@ def read_shards(shards: Mapping[SourceFile, frozenset[str]]) -> dict[str, FileTe
     return tensors
 
 
-def _indexed(folder: Path) -> dict[SourceFile, frozenset[str]]:
+def _index(folder: Path) -> dict[str, set[str]]:
+    """Name of each shard in the index -> the tensors that it lists there."""
     index = folder / INDEX
     try:
         weight_map = parse_json(read_input(index), _Index).weight_map
@@ -85,18 +104,46 @@ def _indexed(folder: Path) -> dict[SourceFile, frozenset[str]]:
     indexed: dict[str, set[str]] = {}
     for name, shard in weight_map.items():
         indexed.setdefault(shard, set()).add(name)
+    return indexed
+
+
+def _indexed(folder: Path, indexed: Mapping[str, set[str]]) -> dict[SourceFile, frozenset[str]]:
     shards = sorted(indexed)
     outside = [repr(shard) for shard in shards if not _is_in_folder(shard)]
     if outside:
         raise CheckpointError(
-            f"{index}: names {summarize(outside)}; expected names of .safetensors files in the same folder"
+            f"{folder / INDEX}: names {summarize(outside)}; expected names of .safetensors files in the same folder"
         )
+    _check_present(folder, shards)
+    return {SourceFile.find(folder / shard): frozenset(indexed[shard]) for shard in shards}
+
+
+def _without_index(folder: Path) -> list[Path]:
+    """The files of a checkpoint without an index: one, or the numbered ones, or all that there are.
+
+    Beside numbered files there may be others: an adapter, the state of an optimizer, the same weights in one file.
+    """
+    if (folder / SINGLE).exists():
+        return [folder / SINGLE]
+    found = sorted(folder.glob("[!.]*.safetensors"))  # macOS writes attributes to "._" files
+    numbered = [match for path in found if (match := _NUMBERED.fullmatch(path.name))]
+    stems = {match["stem"] for match in numbered}
+    if not stems or (len(stems) > 1 and _STEM not in stems):
+        return found
+    stem = _STEM if _STEM in stems else stems.pop()
+    first = next(match for match in numbered if match["stem"] == stem)
+    digits, count = len(first["number"]), int(first["count"])
+    names = [f"{stem}-{number:0{digits}}-of-{first['count']}.safetensors" for number in range(1, count + 1)]
+    _check_present(folder, names)
+    return [folder / name for name in names]
+
+
+def _check_present(folder: Path, shards: Sequence[str]) -> None:
     missing = [repr(shard) for shard in shards if not (folder / shard).exists()]
     if missing:
         raise CheckpointError(
             f"{folder}: {len(missing)} of {len(shards)} shards are missing: {summarize(missing)}; complete the download"
         )
-    return {SourceFile.find(folder / shard): frozenset(indexed[shard]) for shard in shards}
 
 
 def _is_in_folder(shard: str) -> bool:

@@ -34,11 +34,13 @@ class Architecture(ABC):
         name: ``general.architecture`` of its GGUF files.
         hf_tensors: canonical tensor role -> module name in a checkpoint's layer, where it differs from the default
             (:mod:`sprat.export.source.tensor_map`).
+        has_rope_factors: whether llama.cpp reads Llama 3.1's scaling, the tensor ``rope_freqs.weight``, of this one.
         genai_type: ``model.type`` of onnxruntime-genai; ``None`` if onnxruntime-genai does not support it.
     """
 
     name: ClassVar[str]
     hf_tensors: ClassVar[Mapping[str, str]] = {}
+    has_rope_factors: ClassVar[bool] = False
     genai_type: ClassVar[str | None] = None
 
     def __init_subclass__(cls, *, name: str) -> None:

@@ -45,6 +45,16 @@ class Fields:
     def __contains__(self, name: object) -> bool:
         return name in self._values
 
+    def is_null(self, name: str) -> bool:
+        """Whether the field is there, and is ``null``."""
+        return name in self._nulls
+
+    def must_not_be_null(self, *names: str) -> None:
+        """Check fields for which ``null`` is no value: transformers does not take their default for it."""
+        for name in names:
+            if name in self._nulls:
+                self.complain(name, "is null; expected a value, or no such field where its default is meant")
+
     def rename(self, aliases: Mapping[str, str]) -> None:
         """Read fields under their other names: ``aliases`` maps each to the name that is read."""
         for alias, name in aliases.items():
@@ -66,6 +76,10 @@ class Fields:
     def number(self, name: str, default: float | None = None) -> float:
         """A positive, finite number; required without a ``default``."""
         return float(self._take(name, default, 1.0, _is_positive, "a positive number"))
+
+    def number_or_zero(self, name: str) -> float:
+        """A positive, finite number; 0 if the field is absent."""
+        return float(self._take(name, 0.0, 0.0, _is_zero_or_positive, "0 or a positive number"))
 
     def float32(self, name: str, default: float | None = None) -> float:
         """A number that is stored as float32, as the shortest decimal that rounds to it.
@@ -189,6 +203,10 @@ def _is_int(value: Any) -> bool:
 
 def _is_positive(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
+def _is_zero_or_positive(value: Any) -> bool:
+    return _in(value, (0,)) or _is_positive(value)
 
 
 def _in(value: Any, known: Collection[Any]) -> bool:

@@ -12,23 +12,31 @@ from sprat.errors import ConfigError, unknown_name
 from sprat.runtime.arch.architecture import architectures
 from sprat.runtime.arch.fields import Fields
 from sprat.runtime.arch.gguf_tolerated import HARMLESS, take_unused, usual_keys
-from sprat.runtime.arch.rope import LinearScaling, YarnScaling
+from sprat.runtime.arch.rope import FrequencyFactors, LinearScaling, YarnScaling
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.weights import WeightSource
 
-__all__ = ["llamacpp_differences", "metadata_from_spec", "spec_from_metadata"]
+__all__ = ["keys_of_spec", "llamacpp_differences", "metadata_from_spec", "spec_from_metadata"]
 
 
 def metadata_from_spec(spec: ModelSpec) -> dict[str, Any]:
-    """The keys under the architecture's prefix; the writer adds ``general.*`` and ``tokenizer.*``.
-
-    Llama 3.1's RoPE scaling has no key: it is the tensor ``rope_freqs.weight``.
+    """The keys of a file that llama.cpp runs, as :func:`keys_of_spec` has them.
 
     Raises:
         ConfigError: llama.cpp would reject the file, or compute something else.
     """
-    if problems := [*architectures()[spec.architecture].why_not_llamacpp(spec), *_why_not_yarn(spec)]:
-        raise ConfigError(f"llama.cpp cannot run this {spec.architecture} model: {'; '.join(problems)}")
+    if problems := [*architectures()[spec.architecture].why_not_llamacpp(spec), *_why_not_scaling(spec)]:
+        raise ConfigError(
+            f"llama.cpp cannot run this {spec.architecture} model: {'; '.join(problems)}; export it with --format onnx"
+        )
+    return keys_of_spec(spec)
+
+
+def keys_of_spec(spec: ModelSpec) -> dict[str, Any]:
+    """The keys under the architecture's prefix; the writer adds ``general.*`` and ``tokenizer.*``.
+
+    Llama 3.1's RoPE scaling has no key: it is the tensor ``rope_freqs.weight``.
+    """
     metadata: dict[str, Any] = {
         "block_count": spec.n_layers + spec.n_mtp_layers,
         "context_length": spec.max_context,
@@ -68,7 +76,7 @@ def spec_from_metadata(metadata: Mapping[str, Any], weights: WeightSource) -> Mo
     spec = known[name].spec_from_gguf(fields, weights)
     take_unused(fields)
     fields.finish(HARMLESS)
-    fields.raise_problems()
+    fields.raise_problems("use a GGUF of a supported architecture, or convert the model again")
     spec.validate()
     return spec
 
@@ -78,16 +86,26 @@ def llamacpp_differences(spec: ModelSpec) -> list[str]:
 
     Its context has YaRN's betas from options, not from the keys, and one mscale.
     """
-    yarn = (
-        f"llama.cpp and Ollama do not compute this: {problem}; their logits differ" for problem in _why_not_yarn(spec)
+    scaling = (
+        f"llama.cpp and Ollama do not compute this: {problem}; their logits differ"
+        for problem in _why_not_scaling(spec)
     )
-    return [*architectures()[spec.architecture].differs_in_llamacpp(spec), *yarn]
+    return [*architectures()[spec.architecture].differs_in_llamacpp(spec), *scaling]
 
 
-def _why_not_yarn(spec: ModelSpec) -> list[str]:
-    yarn = spec.rope.scaling
-    if not isinstance(yarn, YarnScaling):
-        return []
+def _why_not_scaling(spec: ModelSpec) -> list[str]:
+    match spec.rope.scaling:
+        case YarnScaling() as yarn:
+            return _why_not_yarn(spec, yarn)
+        case LinearScaling(factor=factor) if factor != 1 and not spec.attention.is_linear_of_llamacpp:
+            return [f"RoPE is scaled linearly by {factor:g}, for which it scales the scores of latent attention, too"]
+        case FrequencyFactors() if not architectures()[spec.architecture].has_rope_factors:
+            return [f"RoPE has the factors of Llama 3.1, which {spec.architecture} has no tensor for"]
+        case _:
+            return []
+
+
+def _why_not_yarn(spec: ModelSpec, yarn: YarnScaling) -> list[str]:
     wrong = {
         f"YaRN's mscale is {yarn.mscale} and mscale_all_dim {yarn.mscale_all_dim}": (
             not spec.attention.is_yarn_of_llamacpp(yarn)

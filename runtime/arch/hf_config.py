@@ -83,6 +83,7 @@ def spec_from_config(config: Mapping[str, Any], *, ignore_fields: Collection[str
     spec = _reader(config)(fields)
     check_fp8(fields)
     fields.must_be(_FIXED)
+    fields.must_not_be_null("hidden_act")
     fields.finish({*_HARMLESS, *filter(_is_tool_field, fields.names())})
     for name in sorted(set(ignore_fields) - fields.unknown.keys()):
         fields.complain(name, "cannot be ignored: it is not in the file, or sprat knows it")

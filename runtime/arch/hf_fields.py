@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 _ROPE_FORMS = ("rope_parameters", "rope_scaling")
+_ORIGINAL_CONTEXT = "original_max_position_embeddings"
 _ROPE_HARMLESS = frozenset({"finetuned"})
 _LATENT_EPS = 1e-6  # of the latent norms, whatever rms_norm_eps is: DeepSeek's code and transformers build them so
 _MAX_HEAD_DIM = 1 << 16  # a hundred times the largest published one; bounds the size of an array
@@ -89,7 +90,7 @@ def latent_from_config(fields: Fields, architecture: str, *, moe: MoESpec | None
     Args:
         fields: of ``config.json``.
         architecture: ``general.architecture``.
-        moe: the experts; ``None`` for dense MLPs.
+        moe: the experts; ``None`` for dense MLPs, as all of them are where no layer is left for experts.
     """
     eps = fields.number("rms_norm_eps")
     attention = LatentAttentionSpec(
@@ -108,13 +109,15 @@ def latent_from_config(fields: Fields, architecture: str, *, moe: MoESpec | None
             "qk_head_dim": [attention.qk_head_dim],
         }
     )
+    common = common_from_config(fields)
+    has_experts = moe is not None and moe.n_dense_layers < common["n_layers"]
     return ModelSpec(
         architecture=architecture,
         attention=attention,
         rms_norm_eps=eps,
         rope=rope_from_config(fields, attention.qk_rope_head_dim, interleaved=True),
-        moe=moe,
-        **common_from_config(fields),
+        moe=moe if has_experts else None,
+        **common,
     )
 
 
@@ -169,8 +172,11 @@ def rope_from_config(fields: Fields, dim: int, *, interleaved: bool) -> RopeSpec
     A config may have both if they agree; transformers reads the new ones.
     """
     forms = [fields.nested(name) for name in _ROPE_FORMS if name in fields] or [fields.nested(_ROPE_FORMS[-1])]
+    if not any("rope_theta" in form for form in forms):
+        fields.must_not_be_null("rope_theta")
     theta = _same_number([*forms, fields], "rope_theta", 10000.0)
     fields.must_be({"partial_rotary_factor": [1.0]})
+    fields.ignore(_ORIGINAL_CONTEXT)  # of scalings that do not read it
     scalings = [_scaling(fields, form, dim, theta) for form in forms]
     if any(scaling != scalings[0] for scaling in scalings):
         fields.complain("rope_parameters", "and rope_scaling contradict each other: remove the wrong one")
@@ -179,10 +185,12 @@ def rope_from_config(fields: Fields, dim: int, *, interleaved: bool) -> RopeSpec
 
 def _scaling(fields: Fields, form: Fields, dim: int, theta: float) -> RopeScaling | None:
     form.must_be({"partial_rotary_factor": [1.0]})
+    form.must_not_be_null("partial_rotary_factor", "rope_theta", "rope_type", "truncate", "type", _ORIGINAL_CONTEXT)
     kinds = [form.choice(name, _ROPE_KINDS) for name in ("rope_type", "type") if name in form]
     if len(set(kinds)) > 1:
         form.complain("rope_type", "and type contradict each other: remove the wrong one")
     scaling = kinds[0](fields, form, dim, theta) if kinds else None
+    form.ignore(_ORIGINAL_CONTEXT)
     form.finish(_ROPE_HARMLESS)
     return scaling
 
@@ -197,8 +205,8 @@ def _same_number(holders: Sequence[Fields], name: str, default: float) -> float:
 
 def _original_context(fields: Fields, scaling: Fields) -> int:
     """Phi writes it outside the scaling, where transformers prefers it; without it the context is not extended."""
-    name = "original_max_position_embeddings"
-    return int(_same_number([scaling, fields], name, 0.0)) or fields.size("max_position_embeddings")
+    fields.must_not_be_null(_ORIGINAL_CONTEXT)
+    return int(_same_number([scaling, fields], _ORIGINAL_CONTEXT, 0.0)) or fields.size("max_position_embeddings")
 
 
 def _no_scaling(fields: Fields, scaling: Fields, dim: int, theta: float) -> None:
@@ -212,16 +220,31 @@ def _linear(fields: Fields, scaling: Fields, dim: int, theta: float) -> LinearSc
 def _yarn(fields: Fields, scaling: Fields, dim: int, theta: float) -> YarnScaling:
     scaling.must_be({"truncate": [True]})
     scaling.ignore("attn_factor")  # of R1-0528-Qwen3-8B: transformers reads attention_factor only, as does llama.cpp
-    if ("mscale" in scaling) != ("mscale_all_dim" in scaling):
-        scaling.complain("mscale", "or mscale_all_dim is missing; expected both or neither")
+    original = _original_context(fields, scaling)
+    mscale, mscale_all_dim = _mscales(scaling)
     return YarnScaling(
-        factor=scaling.number("factor"),
-        original_max_position_embeddings=_original_context(fields, scaling),
+        factor=fields.size("max_position_embeddings") / original
+        if scaling.is_null("factor")
+        else scaling.number("factor"),
+        original_max_position_embeddings=original,
         beta_fast=scaling.number("beta_fast", 32.0),
         beta_slow=scaling.number("beta_slow", 1.0),
-        mscale=scaling.number("mscale", 1.0),
-        mscale_all_dim=scaling.number("mscale_all_dim") if "mscale_all_dim" in scaling else 0.0,
+        mscale=mscale,
+        mscale_all_dim=mscale_all_dim,
     )
+
+
+def _mscales(scaling: Fields) -> tuple[float, float]:
+    """``mscale`` and ``mscale_all_dim``, where transformers and DeepSeek's own code make the same of them.
+
+    Both are given, or neither: transformers takes 0 for neither, and 1 is what ``mscale`` then is in both.
+    """
+    mscale, all_dim = (scaling.number_or_zero(name) for name in ("mscale", "mscale_all_dim"))
+    if mscale and all_dim:
+        return mscale, all_dim
+    if all_dim or ("mscale" in scaling and mscale != 1):
+        scaling.complain("mscale", "or mscale_all_dim is missing or 0; expected both or neither")
+    return 1.0, 0.0
 
 
 def _llama3(fields: Fields, scaling: Fields, dim: int, theta: float) -> FrequencyFactors:

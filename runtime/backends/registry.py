@@ -32,7 +32,7 @@ from sprat.runtime.backends.providers.settings import ProviderSettings
 from sprat.runtime.cache.entries import Storage
 from sprat.runtime.files.gguf import GGUFFile
 from sprat.runtime.files.model_file import ModelFile
-from sprat.runtime.files.shape_checks import is_mtp_tensor
+from sprat.runtime.files.shape_checks import mtp_in_gguf
 from sprat.runtime.gpu_option import GPU_OFF, GPUOption
 from sprat.runtime.memory.buffers import isolation_bytes, program_bytes
 from sprat.runtime.memory.footprint import DEFAULT_BATCH, resident_and_routed
@@ -94,8 +94,8 @@ class LoadRequest:
             buffer_bytes: activations and scratch; the Python process and the tokenizer are added.
             activation_bytes: share of ``buffer_bytes`` per token of the batch.
         """
-        tensors = self.file.tensors.items()
-        sizes = {name: info.nbytes for name, info in tensors if not is_mtp_tensor(name, self.spec.n_layers)}
+        mtp = mtp_in_gguf(self.file.tensors, self.spec)
+        sizes = {name: info.nbytes for name, info in self.file.tensors.items() if name not in mtp}
         resident_bytes, routed_bytes = resident_and_routed(sizes)
         return Footprint(
             quant="as in the file",

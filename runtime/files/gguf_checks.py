@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +28,11 @@ __all__ = [
     "check_layout",
     "check_model",
     "check_types",
+    "refuse_scales",
     "vocabulary_problems",
 ]
 
+_SCALE = re.compile(r"(blk\.\d{1,6}\.)?\w+\.(input_)?scale")
 _PER_TOKEN_KEYS = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.ggml.scores")
 _KEY_TYPES: dict[type, str] = {
     str: """
@@ -157,14 +160,28 @@ def check_model(spec: ModelSpec, shapes: Shapes, metadata: Mapping[str, Any], pa
 
     Raises:
         ModelFileError: missing or unexpected tensors, size mismatches, or a vocabulary of another size than the
-            embeddings; all of them in one message.
+            embeddings; all of them in one message. Or tensors with a scale of their own.
     """
+    refuse_scales(shapes, path)
     problems = compare_with_spec(spec, shapes)
     problems += vocabulary_problems(metadata, spec.vocab_size)
     if problems:
         raise ModelFileError(
             f"{path}: not a complete {spec.architecture} model of {spec.n_layers} layers and {spec.vocab_size} tokens: "
             f"{'; '.join(problems)}; {DAMAGED}"
+        )
+
+
+def refuse_scales(names: Iterable[str], path: str | Path) -> None:
+    """Refuse a file with scales of whole tensors, by which llama.cpp multiplies a product: those of NVFP4 have them.
+
+    Raises:
+        ModelFileError: the message has the first one.
+    """
+    if scales := [name for name in names if _SCALE.fullmatch(name)]:
+        raise ModelFileError(
+            f"{path}: {len(scales)} scales of tensors, such as {scales[0]!r} (NVFP4 of other writers), expected none: "
+            "sprat does not multiply by them; use a GGUF in another format, or export the original checkpoint"
         )
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 from sprat.errors import InputError
 from sprat.files import checked_path
 from sprat.runtime.files.bundle import has_manifest
-from sprat.runtime.files.hub_cache import HubReference, is_repository, newest_snapshot
+from sprat.runtime.files.hub_cache import HubReference, gguf_models, is_repository, newest_snapshot
 from sprat.runtime.files.shape_checks import summarize
-from sprat.runtime.files.split_name import first_part
 
 __all__ = ["locate_model", "locate_model_file"]
 
@@ -21,8 +20,8 @@ def locate_model(name: str | os.PathLike[str]) -> Path:
     - An existing file is itself; of a split model, any part.
     - An existing folder is itself, with two exceptions. A model's folder in the Hugging Face cache
       (``models--org--name``) is its newest snapshot. A folder with one GGUF model and no checkpoint is that GGUF.
-    - ``"org/name"``, ``"org/name@revision"`` and ``"org/name/file.gguf"`` are looked up in the Hugging Face cache
-      (``HF_HUB_CACHE``, ``HF_HOME``).
+    - ``"org/name"``, ``"org/name@revision"``, ``"org/name/file.gguf"`` and ``"org/name:Q8_0"`` are looked up in the
+      Hugging Face cache (``HF_HUB_CACHE``, ``HF_HOME``).
 
     Args:
         name: one of these; another path need not exist.
@@ -67,8 +66,7 @@ def _in_folder(path: Path) -> Path:
 
 def _gguf_in(folder: Path) -> Path:
     """The one GGUF model in ``folder`` or in its folders; ``folder`` itself when there is none."""
-    files = list(folder.glob("*.gguf")) or list(folder.glob("*/*.gguf"))
-    models = sorted({first_part(path) for path in files if not path.name.startswith("mmproj")})
+    models = gguf_models(folder)
     if len(models) > 1:
         names = summarize((str(path.relative_to(folder)) for path in models), 8)
         raise InputError(f"{folder}: has {len(models)} GGUF models: {names}; give the path of one of them")

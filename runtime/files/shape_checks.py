@@ -6,16 +6,19 @@ know it. *Size mismatch*: both have it, in different shapes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import expected_tensors
 
-__all__ = ["Shapes", "compare_shapes", "compare_with_spec", "is_mtp_tensor", "summarize"]
+__all__ = ["Shapes", "compare_shapes", "compare_with_spec", "mtp_in_gguf", "summarize"]
 
 MAX_LISTED = 4  # problems of one kind that a message lists; the rest is counted
 
 Shapes = Mapping[str, tuple[int, ...]]
+
+_LAYER = re.compile(r"blk\.(\d{1,6})\.")
 
 
 def summarize(problems: Iterable[str], at_most: int = MAX_LISTED) -> str:
@@ -60,12 +63,18 @@ def compare_with_spec(spec: ModelSpec, shapes: Shapes, *, optional: Collection[s
 
     Tensors of multi-token prediction are ignored. Arguments and result are those of :func:`compare_shapes`.
     """
-    found = {name: shape for name, shape in shapes.items() if not is_mtp_tensor(name, spec.n_layers)}
+    mtp = mtp_in_gguf(shapes, spec)
+    found = {name: shape for name, shape in shapes.items() if name not in mtp}
     return compare_shapes(found, expected_tensors(spec), optional=optional)
 
 
-def is_mtp_tensor(name: str, n_layers: int) -> bool:
-    """Whether a tensor belongs to a layer of multi-token prediction, which sprat does not run."""
-    block, _, rest = name.partition(".")
-    number = rest.partition(".")[0]
-    return block == "blk" and number.isdecimal() and int(number) >= n_layers
+def mtp_in_gguf(names: Collection[str], spec: ModelSpec) -> frozenset[str]:
+    """Names of the tensors of multi-token prediction, which sprat does not run.
+
+    A layer after the model's own is one if the keys declare it, or if it has a tensor that only such a layer has.
+    Another one is a layer that the keys do not count: a model without it would be another model.
+    """
+    layers = {name: int(match[1]) for name in names if (match := _LAYER.match(name))}
+    mtp = {layer for name, layer in layers.items() if ".nextn." in name}
+    mtp.update(range(spec.n_layers, spec.n_layers + spec.n_mtp_layers))
+    return frozenset(name for name, layer in layers.items() if layer >= spec.n_layers and layer in mtp)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from sprat.devices.plan.footprint import AS_IT_IS, Footprint, FormatShare, LayerBytes, PassCost
 from sprat.runtime.arch.attention import Storage
-from sprat.runtime.arch.gguf_keys import metadata_from_spec
+from sprat.runtime.arch.gguf_keys import keys_of_spec
 from sprat.runtime.arch.model_shape import shape_of_keys
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import expected_tensors, is_routed_expert, tensor_role
 from sprat.runtime.cache import entry_layout
 from sprat.runtime.files.gguf_checks import TensorInfo
 from sprat.runtime.files.model_file import ModelFile
-from sprat.runtime.files.shape_checks import is_mtp_tensor
+from sprat.runtime.files.shape_checks import mtp_in_gguf
 from sprat.runtime.memory.buffers import activation_bytes, native_buffer_bytes, program_bytes
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def planned_recipes(spec: ModelSpec, quant: str | None = None, rules: Sequence[s
     from sprat.quant.recipe import Recipe  # which a model that is loaded does not need
 
     names = PRESETS if quant is None else (quant,)
-    model = shape_of_keys({"general.architecture": spec.architecture, **metadata_from_spec(spec)})
+    model = shape_of_keys({"general.architecture": spec.architecture, **keys_of_spec(spec)})
     return tuple(
         Recipe.named(name, tied_embeddings=spec.tied_embeddings, model=model).with_rules(rules) for name in names
     )
@@ -83,7 +83,8 @@ def file_footprint(
     spec: ModelSpec, file: ModelFile, *, context: int | None = None, cache: Storage | None = None
 ) -> Footprint:
     """The footprint of a file without requantizing it; ``context`` is that of :func:`planned_footprint`."""
-    tensors = {name: info for name, info in file.tensors.items() if not is_mtp_tensor(name, spec.n_layers)}
+    mtp = mtp_in_gguf(file.tensors, spec)
+    tensors = {name: info for name, info in file.tensors.items() if name not in mtp}
     sizes = {name: info.nbytes for name, info in tensors.items()}
     formats = {name: info.type_name for name, info in tensors.items() if isinstance(info, TensorInfo)}
     return footprint_of_sizes(spec, sizes, formats, quant=AS_IT_IS, context=context, cache=cache)

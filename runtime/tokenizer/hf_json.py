@@ -11,12 +11,21 @@ from sprat.runtime.tokenizer.added_tokens import AddedToken
 from sprat.runtime.tokenizer.pretokenizers import get_pre_tokenizer
 from sprat.runtime.tokenizer.vocabulary import TokenizerModel, TokenType, Vocabulary, looks_special, split_merge
 
-__all__ = ["build", "build_without_merges", "composes_only", "prefixes_first_word", "prepare", "with_merges"]
+__all__ = [
+    "build",
+    "build_without_merges",
+    "composes_only",
+    "mergeable",
+    "prefixes_first_word",
+    "prepare",
+    "with_merges",
+]
 
 _Json = dict[str, Any]
 _MAX_SQUARES = 1 << 26  # sum of squared lengths, the characters of all splits: 256,000 tokens of 16 characters
 _SPLITS_PER_TOKEN = 8  # published vocabularies have two or three on average
 _MAX_FEW_SPLITS = 1 << 14  # in addition, for small vocabularies
+_MERGED = {TokenType.NORMAL, TokenType.USER_DEFINED, TokenType.UNUSED}  # by SentencePiece BPE in llama.cpp
 _SPACE = "\u2581"  # SentencePiece's visible space
 
 
@@ -125,6 +134,12 @@ def _post_processor(vocabulary: Vocabulary) -> _Json:
     return {"post_processor": processor}
 
 
+def mergeable(vocabulary: Vocabulary) -> frozenset[str]:
+    """The tokens that SentencePiece BPE merges, and merges into, in llama.cpp."""
+    kinds = zip(vocabulary.tokens, vocabulary.types, strict=True)
+    return frozenset(text for text, kind in kinds if kind in _MERGED)
+
+
 def _splits(usable: Set[str]) -> Iterator[tuple[str, int]]:
     """Each token with every offset at which it splits into two others.
 
@@ -152,7 +167,7 @@ def _sentencepiece(vocabulary: Vocabulary) -> _Json:
     A merge is a pair, so each token appears once for every split of it into two other tokens.
     """
     ids = vocabulary.ids
-    usable = {t for t, kind in zip(vocabulary.tokens, vocabulary.types, strict=True) if kind is TokenType.NORMAL}
+    usable = mergeable(vocabulary)
     splits = [(-vocabulary.scores[ids[text]], at, text) for text, at in _splits(usable)]
     underscores = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
     is_normalized = vocabulary.add_space_prefix and not vocabulary.prefix_first_only

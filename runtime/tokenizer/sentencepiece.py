@@ -19,12 +19,14 @@ __all__ = ["read_sentencepiece"]
 
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3  # fields of ModelProto
 _TEXT, _SCORE, _TYPE = 1, 2, 3  # of SentencePiece; its types have the same numbers as GGUF's
-_MODEL_TYPE, _BPE, _SPACE_AS_SUFFIX = 3, 2, 24  # of TrainerSpec
+_MODEL_TYPE, _BPE, _SPACE_AS_SUFFIX, _BOS_PIECE, _EOS_PIECE = 3, 2, 24, 46, 47  # of TrainerSpec
+_ENDS = {_BOS_PIECE: "<s>", _EOS_PIECE: "</s>"}  # with the names that a file without the field means
+_CONTROL = TokenType.CONTROL
 _CHARSMAP, _DUMMY_PREFIX, _REMOVE_SPACES = 2, 3, 4  # of NormalizerSpec
 
 
 def read_sentencepiece(path: Path) -> Vocabulary:
-    """The vocabulary of a BPE model. ``<s>`` is BOS and ``</s>`` is EOS, if they exist.
+    """The vocabulary of a BPE model. BOS and EOS are the control tokens that the file names: ``<s>``, ``</s>``.
 
     Raises:
         TokenizerError: the file is damaged, holds a unigram model, or is of a kind that llama.cpp does not have.
@@ -34,6 +36,7 @@ def read_sentencepiece(path: Path) -> Vocabulary:
         trainer, normalizer = (_message(model[field][0]) for field in (_TRAINER, _NORMALIZER))
         pieces = [_message(piece) for piece in model[_PIECES]]
         tokens = [piece[_TEXT][0].decode() for piece in pieces]
+        bos, eos = (trainer[field][0].decode() if trainer[field] else default for field, default in _ENDS.items())
         types = [TokenType(piece[_TYPE][0]) if piece[_TYPE] else TokenType.NORMAL for piece in pieces]
         scores = [struct.unpack("<f", piece[_SCORE][0])[0] if piece[_SCORE] else 0.0 for piece in pieces]
     except (OSError, IndexError, AttributeError, ValueError, TypeError, struct.error) as error:
@@ -51,20 +54,34 @@ def read_sentencepiece(path: Path) -> Vocabulary:
             f"{path}: the SentencePiece model ends words with the space or has no byte tokens, expected one that "
             "begins words with it and falls back to bytes: llama.cpp supports no other"
         )
-    ids = {text: index for index, text in enumerate(tokens)}
-    eos = ids.get("</s>")
+    _check_unused(path, tokens, types)
+    ids = {text: index for index, (text, kind) in enumerate(zip(tokens, types, strict=True)) if kind is _CONTROL}
+    eos_id = ids.get(eos)
     return Vocabulary(
         model=TokenizerModel.SENTENCEPIECE_BPE,
         tokens=tokens,
         types=types,
         scores=scores,
-        bos_id=ids.get("<s>"),
-        eos_id=eos,
+        bos_id=ids.get(bos),
+        eos_id=eos_id,
         unk_id=types.index(TokenType.UNKNOWN) if TokenType.UNKNOWN in types else None,
-        eog_ids=frozenset(() if eos is None else (eos,)),
-        add_bos="<s>" in ids,
+        eog_ids=frozenset(() if eos_id is None else (eos_id,)),
+        add_bos=bos in ids,
         add_space_prefix=normalizer[_DUMMY_PREFIX] != [0],
     )
+
+
+def _check_unused(path: Path, tokens: list[str], types: list[TokenType]) -> None:
+    """SentencePiece merges into an unused piece, and splits it again; llama.cpp and transformers leave it as it is."""
+    kinds = dict(zip(tokens, types, strict=True))
+    parts = {text for text, kind in kinds.items() if kind in {TokenType.NORMAL, TokenType.UNUSED}}
+    unused = [text for text, kind in kinds.items() if kind is TokenType.UNUSED]
+    merged = [text for text in unused if any({text[:at], text[at:]} <= parts for at in range(1, len(text)))]
+    if merged:
+        raise TokenizerError(
+            f"{path}: {len(merged)} pieces are unused and made of others ({merged[0]!r}), expected none: llama.cpp and "
+            "transformers give text their ids; mark them as normal pieces, or use a model without them"
+        )
 
 
 def _message(data: bytes) -> defaultdict[int, list[Any]]:

@@ -22,12 +22,14 @@ from sprat.runtime.tokenizer.hf_files import TokenizerFiles, read_vocabulary
 from sprat.runtime.tokenizer.hf_json import (
     build,
     build_without_merges,
+    mergeable,
     prefixes_first_word,
     prepare,
     with_merges,
 )
 from sprat.runtime.tokenizer.known_steps import check_steps
 from sprat.runtime.tokenizer.library_engine import LibraryEngine, library_errors
+from sprat.runtime.tokenizer.scored_engine import ScoredEngine, tied_scores
 from sprat.runtime.tokenizer.special_tokens import SpecialTokens
 from sprat.runtime.tokenizer.stream_decoder import StreamDecoder
 from sprat.runtime.tokenizer.vocabulary import TokenizerModel, TokenType, Vocabulary, split_merge
@@ -51,6 +53,7 @@ class Tokenizer:
         document: the tokenizer.json that the engine runs; ``None`` for a model without a tokenizer, which takes token
             ids only.
         merges: the merges of byte-level BPE, ``"left right"``, if the document has none.
+        scores: of SentencePiece's tokens, if a list of merges cannot say which is merged first.
 
     Attributes:
         vocabulary: as passed.
@@ -63,12 +66,16 @@ class Tokenizer:
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, document: dict[str, Any] | None, merges: list[str] | None = None
+        self,
+        vocabulary: Vocabulary,
+        document: dict[str, Any] | None,
+        merges: list[str] | None = None,
+        scores: Mapping[str, float] | None = None,
     ) -> None:
         self.vocabulary = vocabulary
         entries = parse_entries((document or {}).get("added_tokens") or [], "tokenizer.json")
         self.special = SpecialTokens(vocabulary.control_ids(), entries)
-        self._engine = None if document is None else _engine(document, merges)
+        self._engine = None if document is None else _engine(document, merges, scores)
         self._composes = document is not None and document.get("normalizer") is not None
         self._eats_spaces = any(token.lstrip or token.rstrip for token in entries)
         self._space_first = document is not None and prefixes_first_word(document)
@@ -88,7 +95,9 @@ class Tokenizer:
     def from_files(cls, files: TokenizerFiles) -> Tokenizer:
         """Like :meth:`from_file`, from files that were read already."""
         vocabulary = read_vocabulary(files)
-        return cls(vocabulary, files.document or build(vocabulary, files.added))
+        if files.document:
+            return cls(vocabulary, files.document)
+        return cls(vocabulary, build(vocabulary, files.added), scores=_tied_scores(vocabulary))
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> Tokenizer:
@@ -104,7 +113,7 @@ class Tokenizer:
         if embedded:
             return cls(vocabulary, *_checked_document(embedded, vocabulary))
         if vocabulary.model is TokenizerModel.SENTENCEPIECE_BPE:
-            return cls(vocabulary, build(vocabulary))
+            return cls(vocabulary, build(vocabulary), scores=_tied_scores(vocabulary))
         return cls(vocabulary, build_without_merges(vocabulary), vocabulary.merges)
 
     @property
@@ -285,10 +294,20 @@ def _describe_surrogate(char: str) -> str:
     return f"the byte 0x{code - 0xDC00:02X}" if 0xDC80 <= code <= 0xDCFF else f"the lone surrogate U+{code:04X}"
 
 
-def _engine(document: dict[str, Any], merges: list[str] | None) -> LibraryEngine | BPEEngine:
+def _tied_scores(vocabulary: Vocabulary) -> dict[str, float]:
+    if vocabulary.model is not TokenizerModel.SENTENCEPIECE_BPE:
+        return {}
+    return tied_scores(vocabulary, mergeable(vocabulary))
+
+
+def _engine(
+    document: dict[str, Any], merges: list[str] | None, scores: Mapping[str, float] | None
+) -> LibraryEngine | BPEEngine | ScoredEngine:
     """The engine of a document and of its ``merges``; ``None`` where the document has them."""
     prepared = prepare(document)
     with library_errors("the tokenizer cannot be built"):
+        if scores:
+            return ScoredEngine(prepared, scores)
         if merges is None:
             return LibraryEngine(prepared)
         if in_one_piece(merges, prepared["model"]["vocab"]):

@@ -69,6 +69,7 @@ def test_a_repository_is_the_snapshot_of_main(hub, cached):
         f"https://huggingface.co/org/Name-1B/tree/{NEW}/",
         "hf://org/Name-1B@main",
         "org/Name-1B/",
+        "hf.co/org/Name-1B",
     ],
 )
 def test_an_address_of_a_repository_is_looked_up_too(cached, address):
@@ -112,6 +113,7 @@ def test_the_cache_is_where_huggingface_hub_looks(tmp_path, monkeypatch, checkpo
         ("org/other", "hf download org/other"),
         ("org/other@v2", "hf download org/other --revision v2"),
         ("org/other/model-Q4_K_M.gguf", "hf download org/other model-Q4_K_M.gguf"),
+        ("org/other:Q8_0", "hf download org/other --include '*Q8_0*.gguf'"),
     ],
 )
 def test_what_is_not_in_the_cache_is_an_error_with_the_command(hub, name, command):
@@ -155,6 +157,41 @@ def test_a_folder_with_one_gguf_is_that_gguf(hub, gguf, tmp_path):
     (tmp_path / "model" / "other.gguf").write_bytes(b"")
     with pytest.raises(InputError, match=r"2 GGUF models: model-00001-of-00003.gguf; other.gguf; give the path of one"):
         find_source(tmp_path / "model")
+
+
+@pytest.fixture
+def quantized(hub, gguf, tmp_path):
+    """A snapshot of GGUFs in several formats, one of them in parts."""
+    files = [tmp_path / f"Name-1B-{quant}.gguf" for quant in ("Q8_0", "Q4_K_M", "Q4_K", "BF16", "UD-Q4_K_XL")]
+    for path in files:
+        path.write_bytes(gguf.read_bytes())
+    parts = split(gguf, tmp_path, max_tensors=20, stem="Name-1B-F16")
+    return add_snapshot(hub, NEW, [*files, *parts])
+
+
+@pytest.mark.parametrize(
+    ("quant", "file"),
+    [
+        ("Q8_0", "Name-1B-Q8_0.gguf"),
+        ("q4_k_m", "Name-1B-Q4_K_M.gguf"),
+        ("Q4_K", "Name-1B-Q4_K.gguf"),
+        ("F16", "Name-1B-F16-00001-of-00003.gguf"),
+        ("UD-Q4_K_XL", "Name-1B-UD-Q4_K_XL.gguf"),
+    ],
+)
+def test_a_quantization_names_a_gguf_of_a_repository(quantized, quant, file):
+    """As in llama.cpp's ``-hf org/name:Q8_0`` and in Ollama's ``hf.co/org/name:Q8_0``."""
+    for name in (f"org/Name-1B:{quant}", f"hf.co/org/Name-1B:{quant}", f"org/Name-1B:{quant}@main"):
+        assert find_source(name) == quantized / file
+
+
+def test_a_quantization_that_no_file_or_several_have_is_an_error(hub, quantized, gguf):
+    with pytest.raises(InputError, match=r"no GGUF model in Q5_0: Name.*; hf download org/Name-1B --include '\*Q5_0\*"):
+        find_source("org/Name-1B:Q5_0")
+    (quantized / "other-Q8_0.gguf").write_bytes(gguf.read_bytes())
+    listed = r"2 GGUF models in Q8_0: Name-1B-Q8_0.gguf; other-Q8_0.gguf; name one: org/Name-1B/FILE"
+    with pytest.raises(InputError, match=listed):
+        find_source("org/Name-1B:Q8_0")
 
 
 def test_every_function_takes_a_repository(hub, checkpoint, gguf, tmp_path):

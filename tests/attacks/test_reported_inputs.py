@@ -197,6 +197,7 @@ def test_a_name_that_no_file_system_takes_is_one_line(models, refused, monkeypat
 
 def test_long_names_inside_of_files_are_one_line(models, source, refused, tmp_path):
     index = {"weight_map": {"lm_head.weight": f"{LONG}.safetensors"}}
+    (source / "model.safetensors").unlink()
     (source / "model.safetensors.index.json").write_text(json.dumps(index))
     refused("export", source, tmp_path / "out")
     manifest = json.loads((models / "bundle" / "manifest.json").read_text())

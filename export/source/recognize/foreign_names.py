@@ -22,7 +22,7 @@ def refuse_foreign_names(folder: Path, spec: ModelSpec) -> None:
     """
     expected = dict.fromkeys(source for origin in tensor_map(spec).values() for source in origin.sources)
     found: set[str] = set()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(folder.glob("[!.]*.safetensors")):
         stored = plain_names(read_shards({SourceFile.find(path): frozenset()}), folder)
         found.update(split_experts(stored))
         if not found.isdisjoint(expected):

@@ -25,7 +25,7 @@ from sprat.runtime.arch.fp8_config import is_fp8
 from sprat.runtime.arch.rope import rope_frequencies
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.arch.tensors import is_optional_mtp, mtp_tensors
-from sprat.runtime.files.shape_checks import Shapes, is_mtp_tensor, summarize
+from sprat.runtime.files.shape_checks import Shapes, mtp_in_gguf, summarize
 
 __all__ = ["EMBEDDINGS", "HEAD", "Kept", "kept_mtp_note", "leave_out", "mtp_names", "mtp_of_gguf", "same_values"]
 
@@ -108,7 +108,7 @@ def kept_mtp_note(n_tensors: int) -> str:
 
 def mtp_of_gguf(spec: ModelSpec, shapes: Shapes) -> tuple[ModelSpec, set[str], tuple[str, ...]]:
     """The spec with the MTP layers that are kept, the tensors that are left out, and a note for the user."""
-    found = {name: shape for name, shape in shapes.items() if is_mtp_tensor(name, spec.n_layers)}
+    found = {name: shapes[name] for name in mtp_in_gguf(shapes, spec)}
     known = mtp_tensors(spec)
     needed = {name for name in known if not is_optional_mtp(name)}
     if found and needed <= found.keys() and found.items() <= known.items():

@@ -64,6 +64,7 @@ _V3_DEFAULTS = {  # of transformers' DeepseekV3Config
     "v_head_dim": 128,
     "vocab_size": 129280,
 }
+_MAX_EPS = 1e-5  # of published models: up to there one epsilon for all norms gives the same logits, to 1e-4
 _GLM_FLASH = ({47, 48}, 154880)  # layers with or without MTP, vocabulary, by which it recognizes GLM-4.7-Flash
 _KANANA_2 = (48, 128256)  # layers and vocabulary, by which it does so too
 
@@ -115,13 +116,21 @@ class DeepSeek2(Architecture, name="deepseek2"):
         return [problem for problem, is_wrong in wrong.items() if is_wrong]
 
     def differs_in_llamacpp(self, spec: ModelSpec) -> list[str]:
-        """Group-limited routing of V2."""
-        if spec.moe is None or spec.moe.n_groups == 1 or spec.moe.group_score is not GroupScore.MAX:
-            return []
-        return [
-            "llama.cpp and Ollama choose other experts: they score a group of experts by its best two, as DeepSeek-V3 "
-            "does, and DeepSeek-V2 (236B) by its best one; their logits differ"
-        ]
+        """Group-limited routing of V2, and epsilons that are far apart."""
+        attention, moe = spec.attention, spec.moe
+        assert isinstance(attention, LatentAttentionSpec), "a deepseek2 spec has latent attention"
+        differences = []
+        if moe is not None and moe.n_groups > 1 and moe.group_score is GroupScore.MAX:
+            differences.append(
+                "llama.cpp and Ollama choose other experts: they score a group of experts by its best two, as "
+                "DeepSeek-V3 does, and DeepSeek-V2 (236B) by its best one; their logits differ"
+            )
+        if attention.norm_eps is not None and spec.rms_norm_eps > _MAX_EPS:
+            differences.append(
+                f"llama.cpp and Ollama have one epsilon for all norms, and this model {spec.rms_norm_eps:g}, but "
+                f"{attention.norm_eps:g} for those of latents; their logits differ"
+            )
+        return differences
 
     def _v2(self, fields: Fields) -> ModelSpec:
         fields.rename({"num_experts": "n_routed_experts"})
@@ -154,12 +163,12 @@ class DeepSeek2(Architecture, name="deepseek2"):
 def _experts_from_gguf(fields: Fields, weights: WeightSource) -> MoESpec | None:
     """``None`` for a dense model (Youtu), whose keys of experts say nothing."""
     n_dense_layers, n_layers = (fields.size(name, 0, least=0) for name in ("leading_dense_block_count", "block_count"))
-    if n_dense_layers != n_layers:
+    if n_dense_layers < n_layers:
         # as in llama.cpp: files of GLM-4.7-Flash by its first converter lack the key, as do those of V2
         layers, vocabulary = _GLM_FLASH
         is_glm = n_layers in layers and weights.weight("token_embd.weight").shape[0] == vocabulary
         return MoESpec.from_gguf(fields, weights, scoring=Scoring.SIGMOID if is_glm else Scoring.SOFTMAX)
-    fields.must_be({"expert_count": [0]})
-    fields.ignore("expert_used_count", "expert_shared_count", "expert_feed_forward_length")
+    fields.ignore("expert_count", "expert_used_count", "expert_shared_count", "expert_feed_forward_length")
     fields.ignore("expert_weights_scale", "expert_weights_norm", "expert_gating_func")
+    fields.ignore("expert_group_count", "expert_group_used_count")
     return None

@@ -28,6 +28,7 @@ class Llama(Architecture, name="llama"):
     """RoPE rotates pairs (2i, 2i+1) in GGUF, for which the export reorders the rows of q and k."""
 
     genai_type = "llama"
+    has_rope_factors = True
 
     @property
     def config_readers(self) -> Mapping[str, ConfigReader]:

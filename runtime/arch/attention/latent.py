@@ -165,6 +165,8 @@ class LatentAttentionSpec(AttentionSpec):
         """``mscale_all_dim``, as llama.cpp stores it for MLA."""
         return {"rope.scaling.yarn_log_multiplier": _GGUF_LOG_MULTIPLIER * yarn.mscale_all_dim}
 
+    is_linear_of_llamacpp = False  # it scales the scores for any factor, as for YaRN
+
     def is_yarn_of_llamacpp(self, yarn: YarnScaling) -> bool:
         """llama.cpp uses one value for both."""
         return yarn.mscale == yarn.mscale_all_dim > 0

@@ -112,6 +112,9 @@ class AttentionSpec(ABC):
     def is_yarn_of_llamacpp(self, yarn: YarnScaling) -> bool:
         """Whether llama.cpp can represent this ``mscale`` and ``mscale_all_dim``."""
 
+    is_linear_of_llamacpp: ClassVar[bool] = True
+    """Whether llama.cpp changes nothing but the angles for a linear scaling."""
+
     @abstractmethod
     def json_fields(self) -> Mapping[str, Any]:
         """The fields of the spec's JSON form; see :mod:`sprat.runtime.arch.spec_json`."""

@@ -18,13 +18,13 @@ from sprat.demo.tasks import prose
 from sprat.export.pipeline import ExportResult
 from sprat.export.verify.verify import Verification
 from sprat.progress import ReportProgress
-from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.backends.reference import ReferenceBackend
 from sprat.runtime.chat.completions import ChatCompletion, Message
 from sprat.runtime.chat.prompt import chat_prompt
 from sprat.runtime.chat.template_files import template_from_metadata
 from sprat.runtime.engine import Engine
 from sprat.runtime.files.gguf import GGUFFile
+from sprat.runtime.files.gguf_spec import spec_of
 from sprat.runtime.files.model_file import find_model
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
@@ -122,7 +122,7 @@ def _route(out: Path, prompt: str, _progress: ReportProgress) -> RoutedExperts:
         selected.setdefault(layer, []).append(experts)
 
     with GGUFFile.open(find_model(out)) as file:
-        spec = spec_from_metadata(file.metadata, file)
+        spec = spec_of(file)
         tokenizer = Tokenizer.from_gguf(file.metadata)
         template = template_from_metadata(file.metadata)
         assert template is not None, "the packaged student has a chat template"

@@ -17,11 +17,11 @@ from sprat.errors import DeviceError, InputError, unknown_name
 from sprat.export.quality.fitted import fitted_mix
 from sprat.export.source.config_file import CONFIG, checkpoint_spec, read_config
 from sprat.export.source.recognize.foreign_names import refuse_foreign_names
-from sprat.runtime.arch.gguf_keys import spec_from_metadata
 from sprat.runtime.arch.presets import assumed_fields, find_preset, preset_names, preset_spec
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.files.bundle import has_manifest
 from sprat.runtime.files.gguf import GGUFFile
+from sprat.runtime.files.gguf_spec import spec_of
 from sprat.runtime.files.latent_tensors import split_latent_tensors
 from sprat.runtime.files.model_file import find_model
 from sprat.runtime.memory.amount import parse_memory
@@ -106,7 +106,7 @@ def read_model(
         spec = _configured(path, ignore_config_fields)
     else:
         with GGUFFile.open(find_model(path)) as file:
-            spec = spec_from_metadata(file.metadata, file)
+            spec = spec_of(file)
             _check_context(context, spec)
             split = split_latent_tensors(file, spec)
             as_it_is = (file_footprint(spec, split, context=context),) if quant is None else ()

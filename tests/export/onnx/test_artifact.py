@@ -14,7 +14,8 @@ pytest.importorskip("onnxruntime")
 import onnx
 from onnx_models import Runner, artifact, write
 
-from sprat.errors import InputError
+import sprat
+from sprat.errors import ConfigError, InputError
 from sprat.export.inspection import inspect
 from sprat.export.onnx.ort_version import OrtVersion
 from sprat.export.pipeline import export
@@ -23,6 +24,8 @@ from sprat.runtime.arch.tensors import expected_tensors
 from sprat.runtime.files.bundle import Bundle
 from sprat.runtime.files.onnx.checks import all_graphs
 from sprat.runtime.files.onnx.file import ONNXFile
+from sprat.runtime.kernels import ReferenceKernels
+from sprat.runtime.models import Model
 
 PAGE = 4096
 
@@ -299,3 +302,18 @@ def test_without_onnx_ir_the_error_names_the_package(source, tmp_path, monkeypat
 def test_a_bundle_opens(source, tmp_path):
     export(source, tmp_path / "out", formats=("onnx",), portable=True)
     assert Bundle.open(tmp_path / "out").manifest.recipe == "int4"
+
+
+def test_what_llamacpp_does_not_run_is_planned_and_exported_without_it(tmp_path):
+    """Llama 3.1's factors have a tensor in llama files only."""
+    scaling = CONFIGS["llama"]["rope_scaling"]
+    source = write_checkpoint(tmp_path / "source", "qwen2", rope_scaling=scaling)
+    assert sprat.plan(source, devices=["rpi5-8gb"])[0].runs
+    with pytest.raises(ConfigError, match=r"cannot run this qwen2 model: .*; export it with --format onnx$"):
+        export(source, tmp_path / "gguf")
+    out = export(source, tmp_path / "onnx", quant="f32", formats=["onnx"]).bundle.path
+    tokens = [[5, 6, 7, 8] * 8]
+    runner, model = Runner(out, Checkpoint.open(source).spec), Checkpoint.open(source)
+    expected = Model(model.spec, model, ReferenceKernels())
+    logits = expected.forward(np.array(tokens[0]), expected.new_cache(32), all_logits=True)
+    np.testing.assert_allclose(runner(tokens)[0], logits, atol=1e-4 * np.abs(logits).max())

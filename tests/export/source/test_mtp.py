@@ -8,11 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors
+from gguf import GGUFValueType
 from golden_models import GOLDEN
 from safetensors.numpy import load_file, save_file
+from split_gguf import rewrite
+from tiny_checkpoint import write_checkpoint
 from tiny_vocabulary import write_byte_level
 
 import sprat
+from sprat.errors import SpratError
 from sprat.export.pipeline import export
 from sprat.export.source.checkpoint import Checkpoint
 from sprat.runtime.arch.tensors import is_optional_mtp
@@ -192,3 +196,12 @@ def test_a_config_that_declares_a_layer_without_weights_has_none(tmp_path):
         assert "deepseek2.nextn_predict_layers" not in file.metadata
         assert file.metadata["deepseek2.block_count"] == N_LAYERS
     assert not [note for note in result.bundle.manifest.warnings if "multi-token" in note]
+
+
+def test_a_layer_that_the_keys_do_not_count_is_no_mtp(tmp_path):
+    """llama.cpp refuses such a GGUF ("wrong number of tensors"); without the layer it would be another model."""
+    whole = export(write_checkpoint(tmp_path / "qwen", "qwen2"), tmp_path / "out", quant="f16").bundle.artifact()
+    path = rewrite(whole, tmp_path / "short.gguf", {"qwen2.block_count": ([GGUFValueType.UINT32], 3)})
+    for use in (sprat.Engine.load, lambda path: sprat.export(path, tmp_path / "again")):
+        with pytest.raises(SpratError, match=r"1[0-9] unexpected: 'blk\.3\.attn_norm\.weight'"):
+            use(path)

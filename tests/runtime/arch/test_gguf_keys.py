@@ -225,12 +225,49 @@ def test_an_unknown_architecture_is_named(name):
             replace(QWEN, attention=replace(QWEN.attention, head_dim=64), rope=replace(QWEN.rope, dim=64)),
             "hidden_size / n_heads",
         ),
+        (
+            replace(LITE, rope=replace(LITE.rope, scaling=LinearScaling(factor=4.0))),
+            "scaled linearly by 4, for which",
+        ),
+        (replace(QWEN, rope=replace(QWEN.rope, scaling=R1_LLAMA.rope.scaling)), "factors of Llama 3.1, which qwen2"),
+        (replace(LITE, rope=replace(LITE.rope, scaling=R1_LLAMA.rope.scaling)), "factors of Llama 3.1, which deepsee"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_spec_that_llamacpp_would_misread_is_refused(spec, problem):
     with pytest.raises(ConfigError, match=problem):
         metadata_from_spec(spec)
+
+
+def test_a_linear_scaling_by_one_is_none_for_llamacpp():
+    spec = replace(LITE, rope=replace(LITE.rope, scaling=LinearScaling(factor=1.0)))
+    assert llamacpp_differences(spec) == []
+    assert metadata_from_spec(spec)["deepseek2.rope.scaling.factor"] == 1.0
+
+
+@pytest.mark.parametrize(("eps", "is_told"), [(1e-6, False), (1e-5, False), (1e-3, True)])
+def test_one_epsilon_for_all_norms_is_told_where_it_changes_logits(eps, is_told):
+    """Measured on random models: 2e-5 of the largest logit with 1e-5, 2e-3 with 1e-3."""
+    spec = spec_from_config(PUBLISHED["DeepSeek-V2-Lite"] | {"rms_norm_eps": eps})
+    assert ["one epsilon for all norms" in text for text in llamacpp_differences(spec)] == [True] * is_told
+
+
+@pytest.mark.parametrize("name", ["DeepSeek-V2-Lite", "DeepSeek-R1", "GLM-4.7-Flash"])
+@pytest.mark.parametrize("more", [0, 3])
+def test_experts_that_no_layer_has_are_none(name, more):
+    """As in transformers and llama.cpp, where each layer before the first with experts is dense."""
+    n_layers = PUBLISHED[name]["num_hidden_layers"]
+    dense = (
+        {"first_k_dense_replace": n_layers + more} if "GLM" not in name else {"mlp_layer_types": ["dense"] * n_layers}
+    )
+    spec = spec_from_config({k: v for k, v in PUBLISHED[name].items() if k != "first_k_dense_replace"} | dense)
+    assert spec.moe is None
+    spec = replace(spec, n_mtp_layers=0)
+    metadata, weights = file_of(spec)
+    assert spec_from_metadata(metadata, weights) == spec
+    experts = {"expert_count": 8, "expert_group_count": 4, "leading_dense_block_count": n_layers + more}
+    keys = {f"deepseek2.{key}": value for key, value in experts.items()}
+    assert spec_from_metadata(metadata | keys, weights) == spec
 
 
 def test_round_trip_of_qwen_with_yarn():

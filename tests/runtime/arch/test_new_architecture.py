@@ -50,6 +50,8 @@ def scaled(spec, multiplier):
 class Toy(Architecture, name="toy"):
     """Llama whose ``attention_multiplier`` replaces ``head_dim ** -0.5``."""
 
+    has_rope_factors = True
+
     @property
     def config_readers(self):
         return {"ToyForCausalLM": self._from_config}

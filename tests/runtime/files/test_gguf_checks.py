@@ -36,6 +36,15 @@ def test_mtp_layers_are_not_unexpected():
     check_model(SPEC, SHAPES | {"blk.4.nextn.eh_proj.weight": (64, 128)}, METADATA, "model.gguf")
 
 
+@pytest.mark.parametrize("name", ["blk.0.ffn_up_exps.scale", "blk.3.attn_output.input_scale", "output.scale"])
+def test_scales_of_whole_tensors_are_named(name):
+    """llama.cpp multiplies the product of ``ffn_up.weight`` by ``ffn_up.scale``; converters of NVFP4 write it."""
+    with pytest.raises(ModelFileError, match=f"1 scales of tensors, such as '{name}' .*use a GGUF in another format"):
+        check_model(SPEC, SHAPES | {name: (1,)}, METADATA, "model.gguf")
+    with pytest.raises(ModelFileError, match="unexpected: 'scale'"):
+        check_model(SPEC, SHAPES | {"scale": (1,)}, METADATA, "model.gguf")
+
+
 def test_fewer_layers_than_in_the_metadata_are_an_error():
     message = error_message(spec=dataclasses.replace(SPEC, n_layers=5))
     assert "not a complete deepseek2 model of 5 layers and 512 tokens: 15 missing: 'blk.4.attn_norm.weight'" in message
