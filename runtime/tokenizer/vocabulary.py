@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import itertools
+import operator
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -127,8 +128,8 @@ class Vocabulary:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", self.ids or _ids_of(self.tokens))
-        unusual = [index for index, kind in enumerate(self.types) if kind is not TokenType.NORMAL]
-        object.__setattr__(self, "unusual", unusual)
+        is_unusual = map(operator.is_not, self.types, itertools.repeat(TokenType.NORMAL))
+        object.__setattr__(self, "unusual", list(itertools.compress(itertools.count(), is_unusual)))
 
     def __len__(self) -> int:
         return len(self.tokens)
