@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
 from sprat.arrays import I32Array
@@ -25,21 +25,19 @@ from sprat.runtime.cache import Rows
 __all__ = ["PrefixTree", "Run", "cut", "n_common"]
 
 
-@dataclass(slots=True, eq=False)
-class _Node:
+class _Node(msgspec.Struct, eq=False):
     tokens: I32Array
     rows: Rows
     parent: _Node | None
     used: int = 0  # the higher, the later
-    children: dict[int, _Node] = field(default_factory=dict)  # by their first token
+    children: dict[int, _Node] = msgspec.field(default_factory=dict)  # by their first token
 
     @property
     def nbytes(self) -> int:
         return sum(plane.nbytes for plane in self.rows)
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(msgspec.Struct, frozen=True):
     """Entries of consecutive tokens: the first ``n`` of ``rows``."""
 
     rows: Rows
