@@ -51,13 +51,14 @@ class BPEEngine:
         document: a tokenizer.json of byte-level BPE without merges, as
             :func:`~sprat.runtime.tokenizer.hf_json.prepare` returns it.
         merges: the merges, ``"left right"``, of tokens that the vocabulary has.
+        longest: characters of the longest token.
     """
 
-    def __init__(self, document: _Json, merges: list[str]) -> None:
+    def __init__(self, document: _Json, merges: list[str], longest: int) -> None:
         self._settings: _Json = document["model"]
         self._vocab: dict[str, int] = self._settings["vocab"]
         self._merges = merges
-        self._longest = max(map(len, self._vocab))
+        self._longest = longest
         self._left, self._is_whole = _MAX_LOOKUPS, False
         self._lock = ForkSafeLock()
         symbols = [*byte_alphabet(), self._settings.get("unk_token")]

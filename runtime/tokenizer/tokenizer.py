@@ -6,7 +6,6 @@ in text from a user are encoded as plain text.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import operator
 import re
@@ -68,7 +67,7 @@ class Tokenizer:
         self.vocabulary = vocabulary
         entries = parse_entries((document or {}).get("added_tokens") or [], "tokenizer.json")
         self.special = SpecialTokens(vocabulary.control_ids(), entries)
-        self._engine = None if document is None else _engine(document, merges)
+        self._engine = None if document is None else _engine(document, merges, vocabulary.longest)
         self._composes = document is not None and document.get("normalizer") is not None
         self._eats_spaces = any(token.lstrip or token.rstrip for token in entries)
         self._space_first = document is not None and prefixes_first_word(document)
@@ -157,10 +156,10 @@ class Tokenizer:
         is_shown = kind in {TokenType.NORMAL, TokenType.USER_DEFINED, TokenType.BYTE} or text in _VISIBLE
         return "" if is_shown else text
 
-    @functools.cached_property
+    @property
     def longest_token(self) -> int:
         """Characters of a text that a token covers at most; an upper bound."""
-        longest = max(map(len, self.vocabulary.tokens), default=1)
+        longest = max(1, self.vocabulary.longest)
         return longest * _CHARS_PER_COMPOSED if self._composes else longest
 
     def check_length(self, text: str, max_tokens: int) -> None:
@@ -285,7 +284,7 @@ def _describe_surrogate(char: str) -> str:
     return f"the byte 0x{code - 0xDC00:02X}" if 0xDC80 <= code <= 0xDCFF else f"the lone surrogate U+{code:04X}"
 
 
-def _engine(document: dict[str, Any], merges: list[str] | None) -> LibraryEngine | BPEEngine:
+def _engine(document: dict[str, Any], merges: list[str] | None, longest: int) -> LibraryEngine | BPEEngine:
     """The engine of a document and of its ``merges``; ``None`` where the document has them."""
     prepared = prepare(document)
     with library_errors("the tokenizer cannot be built"):
@@ -293,7 +292,7 @@ def _engine(document: dict[str, Any], merges: list[str] | None) -> LibraryEngine
             return LibraryEngine(prepared)
         if in_one_piece(merges, prepared["model"]["vocab"]):
             return LibraryEngine(with_merges(prepared, list(map(split_merge, merges))))
-        return BPEEngine(prepared, merges)
+        return BPEEngine(prepared, merges, longest)
 
 
 def _checked_document(text: str, vocabulary: Vocabulary) -> tuple[dict[str, Any], list[str] | None]:
