@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from sprat.devices.container import container_cpus
 from sprat.devices.machine import core_speeds
@@ -37,8 +38,7 @@ def fast_core_ids(profile: DeviceProfile, clocks_ghz: Mapping[int, float]) -> tu
     return tuple(found[: profile.n_threads])
 
 
-@dataclass(frozen=True, slots=True)
-class Threads:
+class Threads(msgspec.Struct, frozen=True):
     """Threads to run with where the user gives none."""
 
     count: int

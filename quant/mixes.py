@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TypeAlias
+
+import msgspec
 
 from sprat.quant.formats import BlockFormat, get_format
 
@@ -22,8 +23,7 @@ _MIXTRAL_EXPERTS = 8  # llama.cpp's rules for Mixtral apply to every model with 
 _LAYERS_OF_70B, _WIDE = 80, 4
 
 
-@dataclass(frozen=True, slots=True)
-class ModelShape:
+class ModelShape(msgspec.Struct, frozen=True):
     """Dimensions of a model that the rules of a mix depend on.
 
     Attributes:
@@ -37,8 +37,7 @@ class ModelShape:
     n_experts: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
+class _Layer(msgspec.Struct, frozen=True):
     index: int
     shape: ModelShape
 
@@ -78,8 +77,7 @@ def _shared(name: str, otherwise: str | None = None) -> _Rule:
     return lambda layer: name if layer.shape.queries_per_kv >= _WIDE else otherwise
 
 
-@dataclass(frozen=True, slots=True)
-class Mix:
+class Mix(msgspec.Struct, frozen=True):
     """A mix of llama-quantize.
 
     Attributes:
@@ -101,7 +99,7 @@ class Mix:
     output: _Rule | None = None
     output_of_8: str | None = None
     embedding: str | None = None
-    only_experts: bool = field(default=False)  # the default is for three-dimensional tensors, Q8_0 for the others
+    only_experts: bool = False  # the default is for three-dimensional tensors, Q8_0 for the others
 
     def format_of(self, tensor: str, shape: tuple[int, ...], model: ModelShape, head: str) -> BlockFormat:
         """The format of the matrix ``tensor``, before any fallback; ``head`` names the output matrix."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Self
+
+import msgspec
 
 from sprat.devices.plan.placement import Placement
 from sprat.errors import InputError
@@ -14,8 +15,7 @@ __all__ = ["GPU_OFF", "GPUOption"]
 _WORDS = ("off", "auto", "on")
 
 
-@dataclass(frozen=True, slots=True)
-class GPUOption:
+class GPUOption(msgspec.Struct, frozen=True):
     """A choice of where the parts of a model go.
 
     Attributes:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from sprat.runtime.arch.spec import ModelSpec
 from sprat.runtime.chat.template import ChatTemplate
@@ -57,8 +58,7 @@ class OpenModel(Protocol):
         """Read the model's sampling parameters."""
 
 
-@dataclass(frozen=True, slots=True)
-class GGUFModel:
+class GGUFModel(msgspec.Struct, frozen=True):
     """A GGUF model: one file holds everything."""
 
     file: GGUFFile
@@ -93,8 +93,7 @@ class GGUFModel:
         return sampling_from_metadata(self.file.metadata)
 
 
-@dataclass(frozen=True, slots=True)
-class ONNXModel:
+class ONNXModel(msgspec.Struct, frozen=True):
     """An ONNX model, with the tokenizer files in the same folder."""
 
     file: ONNXFile

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
+
+import msgspec
 
 from sprat.alignment import ceil_div
 from sprat.errors import InputError, PromptError, unknown_name
@@ -48,8 +49,7 @@ def last_turn(messages: Sequence[Message]) -> tuple[list[Message], list[Message]
     return list(messages[:last]), list(messages[last:])
 
 
-@dataclass(frozen=True, slots=True)
-class Fitting:
+class Fitting(msgspec.Struct, frozen=True):
     """Fits conversations into a context.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,8 +42,9 @@ class Weight:
 class WeightSource(Protocol):
     """Weights by canonical name (GGUF's: ``blk.0.attn_q.weight``), read on access."""
 
-    def names(self) -> Iterable[str]:
-        """All names, in file order."""
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Name -> shape of every weight, in file order; none is read."""
 
     def __contains__(self, name: object, /) -> bool: ...
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from tiny_engines import model_file
 
 HEAVY = ["onnx", "onnxruntime", "llama_cpp", "torch", "matplotlib", "tokenizers", "transformers"]
 
@@ -30,6 +31,14 @@ def test_a_loaded_model_waits_for_nothing_that_it_does_not_use():
     """Each takes 4 to 15 ms: planning for a device, recipes, isolation, NumPy's random numbers and masked arrays."""
     rare = ["sprat.devices.plan.choose", "sprat.quant.recipe", "sprat.runtime.isolation", "numpy.random", "numpy.ma"]
     code = f"import sys, sprat\nsprat.Engine\nprint([name for name in {rare} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines() == ["[]"]
+
+
+def test_loading_a_model_imports_no_backend_that_does_not_run_it():
+    rest = ["sprat.runtime.backends.llamacpp", "sprat.runtime.backends.onnx"]
+    code = f"import sys, sprat\nsprat.Engine.load({str(model_file('deepseek2'))!r}, backend='reference').close()\n"
+    code += f"print([name for name in sys.modules if name in {rest}])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines() == ["[]"]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+import msgspec
 
 __all__ = [
     "CACHE_ELEMENT_BYTES",
@@ -28,8 +29,7 @@ _BATCHES = (_CARD_BATCH, 256, 128, 64)
 _FLOAT = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContextSettings:
+class ContextSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of llama.cpp's context: attention, cache, and tokens of a pass.
 
     Attributes:
@@ -61,8 +61,7 @@ class ContextSettings:
         return f"{self.cache} cache{attention}, {self.batch} prompt tokens a pass"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContextWishes:
+class ContextWishes(msgspec.Struct, frozen=True, kw_only=True):
     """Settings that the caller gave; ``None`` for those that a plan chooses."""
 
     cache: CacheType | None = None

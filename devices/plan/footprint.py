@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import msgspec
+
 __all__ = ["AS_IT_IS", "SHORTEST_CONTEXT", "AttentionCost", "Footprint", "FormatShare", "LayerBytes", "PassCost"]
 
 AS_IT_IS = "as it is"  # the quantization of a file that is planned for unchanged
@@ -60,16 +62,14 @@ class AttentionCost:
         return n_tokens * self.per_token + expanded * self.per_entry + n_tokens * attended * self.per_pair / filled
 
 
-@dataclass(frozen=True, slots=True)
-class LayerBytes:
+class LayerBytes(msgspec.Struct, frozen=True):
     """Packed weights of one layer: what every token reads, and all its routed experts."""
 
     dense_bytes: int
     experts_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class FormatShare:
+class FormatShare(msgspec.Struct, frozen=True):
     """Share of one block format in a part of a model, by bytes and by weights."""
 
     format: str

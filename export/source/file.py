@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Self
 from weakref import WeakValueDictionary
 
+import msgspec
 import numpy as np
 
 from sprat.arrays import U8Array
@@ -32,8 +33,7 @@ __all__ = ["FileTensor", "SourceFile"]
 _COMPARED_BYTES = 1 << 20  # of a mapped tensor at once
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFile:
+class SourceFile(msgspec.Struct, frozen=True):
     """A regular file, with the size, times and inode that it had when it was found.
 
     Symbolic links are followed, as a Hugging Face cache needs.

@@ -15,10 +15,11 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
 import numpy as np
 
 from sprat.arrays import F32Array, U8Array
@@ -88,8 +89,7 @@ _PART = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class AdapterOption:
+class AdapterOption(msgspec.Struct, frozen=True):
     """``DIR[:scale]``: the folder of an adapter, and the factor on what it adds."""
 
     folder: Path
@@ -114,8 +114,7 @@ class AdapterOption:
         return cls(Path(folder), value)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Delta:
+class Delta(msgspec.Struct, frozen=True, eq=False):
     """Change of one weight by an adapter.
 
     Attributes:
@@ -168,8 +167,7 @@ class Merged(RowView):
         out[...] = weights.view(np.uint8)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Adapter:
+class Adapter(msgspec.Struct, frozen=True, eq=False):
     """An opened adapter.
 
     Attributes:
@@ -184,8 +182,8 @@ class Adapter:
     option: AdapterOption
     files: tuple[SourceFile, ...]
     tensors: tuple[FileTensor, ...]
-    deltas: Mapping[str, Delta] = field(default_factory=dict)
-    replaced: Mapping[str, FileTensor] = field(default_factory=dict)
+    deltas: Mapping[str, Delta] = msgspec.field(default_factory=dict)
+    replaced: Mapping[str, FileTensor] = msgspec.field(default_factory=dict)
     keeps_tying: bool = False
 
     @classmethod

@@ -12,10 +12,10 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from sprat.arrays import U8Array
@@ -40,8 +40,7 @@ _ORDERED_BITS: dict[str, type[np.unsignedinteger[Any]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class FileScan:
+class FileScan(msgspec.Struct, frozen=True):
     """Result of the pass over one file."""
 
     sha256: str

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from sprat.arrays import F32Array, U8Array
@@ -103,8 +104,7 @@ class _StackedWeight(Weight):
         return Weight(expert.name, expert.format, expert.shape, packed)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ComputedRow:
+class ComputedRow(msgspec.Struct, frozen=True, eq=False):
     """A vector computed from the config, which no file stores."""
 
     values: F32Array

@@ -1,1 +1,1 @@
-"""Backends: each holds a model's weights and computes logits. One file each, found by the registry."""
+"""Backends: each holds a model's weights and computes logits. One file each, imported by the registry."""

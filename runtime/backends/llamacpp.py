@@ -51,7 +51,7 @@ _LOG_ERROR = 4  # GGML_LOG_LEVEL_ERROR
 _ABORTED = 2  # of llama_decode: its abort callback returned true
 
 
-class LlamaCppLoader(BackendLoader, name="llamacpp", preference=30):
+class LlamaCppLoader(BackendLoader, name="llamacpp"):
     """llama.cpp, if llama-cpp-python is installed and can load the file."""
 
     uses_gpu = True

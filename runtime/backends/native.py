@@ -23,7 +23,7 @@ from sprat.runtime.weights import WeightSource
 __all__ = ["NativeBackend"]
 
 
-class NativeLoader(BackendLoader, name="native", preference=10):
+class NativeLoader(BackendLoader, name="native"):
     """The C++ kernels, for files of :data:`~sprat.runtime.kernels.native.NATIVE_FORMATS`."""
 
     deterministic = True  # kernels divide work by its shape alone

@@ -20,7 +20,7 @@ _N_DEQUANTIZED = 1.5  # a panel of dequantized rows, and NumPy's copies while it
 _N_SCORES = 3  # a panel of scores, their exponentials and weights
 
 
-class ReferenceLoader(BackendLoader, name="reference", preference=20):
+class ReferenceLoader(BackendLoader, name="reference"):
     """Always available."""
 
     deterministic = True

@@ -1,22 +1,21 @@
 """The registry of backends, and the choice of one for a file.
 
-A backend is one file of this folder with a :class:`BackendLoader` in it::
+A backend is a line in ``_FORMATS`` and one file of this folder with a :class:`BackendLoader` in it::
 
-    class NativeLoader(BackendLoader, name="native", preference=10):
+    class NativeLoader(BackendLoader, name="native"):
         def footprint(self, request): ...
         def why_not(self, request): ...
         def load(self, request): ...
 
 ``"auto"`` takes the first one, in order of preference, that can run the file; :class:`BackendChoice` has the reasons
-why earlier ones cannot.
+why earlier ones cannot. Files of later ones are not imported: that takes longer than loading a small model.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib
-import pkgutil
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -52,7 +51,11 @@ __all__ = [
     "stream_bytes",
 ]
 
+_FORMATS = {"native": "gguf", "reference": "gguf", "llamacpp": "gguf", "onnx": "onnx"}
+"""Backend -> file format that it reads, in order of preference."""
+
 _LOADERS: dict[str, BackendLoader] = {}
+"""Those whose files are imported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -130,17 +133,16 @@ class BackendLoader(ABC):
     """Loads one backend. Each subclass is instantiated once and registered under its name."""
 
     name: ClassVar[str]
-    preference: ClassVar[int]  # lowest first
-    reads: ClassVar[str]  # file format: gguf or onnx
     deterministic: ClassVar[bool] = False  # the same tokens give the same bits in every run
     exact: ClassVar[bool] = False  # supports unquantized activations and cache
     uses_gpu: ClassVar[bool] = False  # has ``place``
     stores_int4: ClassVar[bool] = False  # has a KV cache in int4
     few_as_one: ClassVar[bool] = False  # a few tokens of one pass have the bits of one at a time
 
-    def __init_subclass__(cls, *, name: str, preference: int, reads: str = "gguf") -> None:
+    def __init_subclass__(cls, *, name: str) -> None:
         super().__init_subclass__()
-        cls.name, cls.preference, cls.reads = name, preference, reads
+        cls.name = name
+        assert name in _FORMATS, f"the backend {name!r} has no line in _FORMATS"
         assert name not in _LOADERS, f"two backends are called {name!r}"
         _LOADERS[name] = cls()
 
@@ -219,7 +221,7 @@ class BackendChoice:
 
 def backend_names() -> list[str]:
     """All backends in order of preference."""
-    return [loader.name for loader in _by_preference()]
+    return list(_FORMATS)
 
 
 def choose(name: str, request: LoadRequest) -> BackendChoice:
@@ -241,7 +243,7 @@ def choose(name: str, request: LoadRequest) -> BackendChoice:
 
 def _on_gpu(name: str, request: LoadRequest) -> BackendChoice:
     """The backend on a GPU; without a name the first that can compute there."""
-    loaders = _candidates(request) if name == "auto" else [_loader(name)]
+    loaders = list(_candidates(name, request))
     loader = next((each for each in loaders if each.uses_gpu), loaders[0])
     on_cpu = replace(request, memory_bytes=None)  # what is on the card takes none
     if why_not := _why_not(loader, on_cpu):
@@ -254,7 +256,7 @@ def _on_gpu(name: str, request: LoadRequest) -> BackendChoice:
 
 def _on_cpu(name: str, request: LoadRequest) -> BackendChoice:
     passed_over: dict[str, SpratError] = {}
-    for candidate in _candidates(request) if name == "auto" else [_loader(name)]:
+    for candidate in _candidates(name, request):
         why_not = _why_not(candidate, request)
         if why_not is None:
             reasons = tuple((other, str(why)) for other, why in passed_over.items())
@@ -307,20 +309,18 @@ def isolated_request(choice: BackendChoice, request: LoadRequest) -> LoadRequest
     return _loader(choice.name).isolated_request(chosen_request(choice, request))
 
 
-def _by_preference() -> list[BackendLoader]:
-    return sorted(_loaders().values(), key=lambda loader: loader.preference)
-
-
-def _candidates(request: LoadRequest) -> list[BackendLoader]:
-    """Backends that read the file's format, in order of preference."""
-    return [loader for loader in _by_preference() if loader.reads == request.file.format]
+def _candidates(name: str, request: LoadRequest) -> Iterator[BackendLoader]:
+    """The backend ``name``; for ``"auto"`` those that read the file's format, in order of preference."""
+    names = [other for other, format_ in _FORMATS.items() if format_ == request.file.format]
+    return map(_loader, names if name == "auto" else [name])
 
 
 def _why_not(loader: BackendLoader, request: LoadRequest) -> SpratError | None:
-    if loader.reads != request.file.format:
+    reads = _FORMATS[loader.name]
+    if reads != request.file.format:
         return BackendError(
-            f"{request.file.path}: the {loader.name} backend reads {loader.reads}, not {request.file.format}; "
-            f"export the model with --format {loader.reads}"
+            f"{request.file.path}: the {loader.name} backend reads {reads}, not {request.file.format}; "
+            f"export the model with --format {reads}"
         )
     if request.deterministic and not loader.deterministic:
         return BackendError(
@@ -346,20 +346,8 @@ def _why_not(loader: BackendLoader, request: LoadRequest) -> SpratError | None:
 
 
 def _loader(name: str) -> BackendLoader:
-    loaders = _loaders()
-    if not isinstance(name, str) or name not in loaders:
-        raise BackendError(unknown_name("backend", name, ["auto", *loaders]))
-    return loaders[name]
-
-
-def _loaders() -> dict[str, BackendLoader]:
-    """All loaders; importing the modules of this folder registers them."""
-    _import_folder()
-    return _LOADERS
-
-
-@functools.cache
-def _import_folder() -> None:
-    package = importlib.import_module(__package__)
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{__package__}.{module.name}")
+    if not isinstance(name, str) or name not in _FORMATS:
+        raise BackendError(unknown_name("backend", name, ["auto", *sorted(_FORMATS)]))
+    if name not in _LOADERS:
+        importlib.import_module(f"{__package__}.{name}")
+    return _LOADERS[name]

@@ -9,9 +9,9 @@ need; and the last ``n_exact`` elements (the RoPE part of a latent) in float16::
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -44,8 +44,7 @@ _DTYPES: dict[Storage, np.dtype[Any]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class EntryLayout:
+class EntryLayout(msgspec.Struct, frozen=True):
     """The layout of a row of ``n`` elements: one head's key or value, or a latent.
 
     Attributes:
@@ -127,8 +126,7 @@ def entry_layout(plane: CachePlane, storage: Storage) -> EntryLayout:
     return EntryLayout(storage, plane.width, n_exact=plane.n_exact, group=plane.group)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Int8Entries:
+class Int8Entries(msgspec.Struct, frozen=True, eq=False):
     """KV entries in int8, a view of a cache: ``packed`` is ``(..., layout.width)``."""
 
     packed: U8Array

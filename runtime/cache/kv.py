@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from sprat.arrays import F32Array
 from sprat.runtime.cache.cache import Cache
@@ -11,8 +11,7 @@ from sprat.runtime.cache.entries import KVEntries
 __all__ = ["KVCache", "KeysAndValues"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class KeysAndValues:
+class KeysAndValues(msgspec.Struct, frozen=True, eq=False):
     """Keys and values of a layer, views of the cache: ``(kv_heads, t, head_dim)`` each."""
 
     keys: KVEntries

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from sprat.files import read_text
 from sprat.runtime.chat.template import DEFAULT_NAME, ChatTemplate
@@ -29,8 +30,7 @@ _ID_KEYS = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 _SENTENCEPIECE_IDS = {"bos": 1, "eos": 2, "unk": 0}  # llama.cpp's defaults
 
 
-@dataclass(frozen=True, slots=True)
-class StoredTemplates:
+class StoredTemplates(msgspec.Struct, frozen=True):
     """Chat templates and the special tokens that they may write.
 
     Attributes:
@@ -41,7 +41,7 @@ class StoredTemplates:
 
     sources: Mapping[str, str]
     special_tokens: Mapping[str, str]
-    problems: tuple[str, ...] = field(default=())
+    problems: tuple[str, ...] = ()
 
     def template(self) -> ChatTemplate | None:
         """The template; ``None`` if there is none."""

@@ -18,7 +18,6 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Self
 
@@ -189,8 +188,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     manifest_sha256: _Sha256 | msgspec.UnsetType = msgspec.UNSET  # of this text; see integrity/manifest_seal.py
 
 
-@dataclass(frozen=True, slots=True)
-class Bundle:
+class Bundle(msgspec.Struct, frozen=True):
     """A bundle whose manifest was read, and whose files exist with the right sizes."""
 
     path: Path

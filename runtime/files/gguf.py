@@ -87,6 +87,11 @@ class GGUFFile:
         """The files of all parts."""
         return [part.path for part in self.parts]
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of every tensor, in file order."""
+        return {name: info.shape for name, info in self.tensors.items()}
+
     def names(self) -> Iterable[str]:
         """Names of all tensors, in file order."""
         return self.tensors.keys()
@@ -115,7 +120,7 @@ class GGUFFile:
         Raises:
             ModelFileError: missing or unexpected tensors, size mismatches, or a vocabulary of another size.
         """
-        check_model(spec, {name: info.shape for name, info in self.tensors.items()}, self.metadata, self.path)
+        check_model(spec, self.shapes, self.metadata, self.path)
 
     def ask_for_huge_pages(self) -> None:
         """Advise the kernel to map the file in huge pages, if it supports them; for files that fit into memory."""

@@ -17,9 +17,9 @@ from __future__ import annotations
 import enum
 import math
 import struct
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -82,8 +82,7 @@ _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 
 
-@dataclass(frozen=True, slots=True)
-class TensorRecord:
+class TensorRecord(msgspec.Struct, frozen=True):
     """An entry of the tensor table; ``shape`` in C order, ``offset`` counted from the start of the data."""
 
     name: str
@@ -93,8 +92,7 @@ class TensorRecord:
     at: int  # offset of the entry in the file, for messages
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(msgspec.Struct, frozen=True):
     """Header of a GGUF: metadata keys and tensor table."""
 
     version: int

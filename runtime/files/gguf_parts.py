@@ -10,10 +10,11 @@ from __future__ import annotations
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+import msgspec
 import numpy as np
 
 from sprat.arrays import U8Array
@@ -46,8 +47,7 @@ class OpenPart(Protocol):
         """Number of bytes."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class MappedPart:
+class MappedPart(msgspec.Struct, frozen=True, eq=False):
     """One mapped file, its header checked."""
 
     path: Path

@@ -37,9 +37,11 @@ def short_strings(data: memoryview, at: int, limit: int) -> tuple[list[str], int
     n_strings = int(np.append(is_next & (stops <= raw.size), False).argmin())
     text = raw[: int(np.append(0, stops)[n_strings])]
     text[starts[:n_strings]] = 0
-    if np.count_nonzero(text == 0) != _PREFIX * n_strings:
+    kept = text != 0
+    if np.count_nonzero(kept) != text.size - _PREFIX * n_strings:
         return [], at
+    kept[starts[:n_strings]] = True  # one zero before each string: Python splits at one byte twice as fast as at eight
     try:
-        return str(text.data, "utf-8").split("\0" * _PREFIX)[1:], at + text.size
+        return str(text[kept].data, "utf-8").split("\0")[1:], at + text.size
     except UnicodeDecodeError:
         return [], at

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from sprat.errors import InputError
 from sprat.files import read_text
@@ -35,8 +36,7 @@ _LOCAL_SUFFIXES = (".gguf", ".onnx", ".json", ".safetensors")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
 
-@dataclass(frozen=True, slots=True)
-class HubReference:
+class HubReference(msgspec.Struct, frozen=True):
     """A model by the name of its repository on the Hugging Face Hub."""
 
     repository: str

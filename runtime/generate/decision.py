@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
 from sprat.arrays import F32Array, F64Array
@@ -37,12 +37,11 @@ class Decision(dict[str, float]):
         return next(iter(self))
 
 
-@dataclass(slots=True)
-class _Node:
+class _Node(msgspec.Struct):
     """A token sequence that several options may begin with: what may follow, and the options that end here."""
 
-    children: defaultdict[int, _Node] = field(default_factory=lambda: defaultdict(_Node))
-    options: list[str] = field(default_factory=list)
+    children: defaultdict[int, _Node] = msgspec.field(default_factory=lambda: defaultdict(_Node))
+    options: list[str] = msgspec.field(default_factory=list)
 
 
 def decide(
@@ -87,8 +86,7 @@ def decide(
     return Decision({name: found[name] for name in options}, temperature)
 
 
-@dataclass(slots=True)
-class _Scorer:
+class _Scorer(msgspec.Struct):
     """Walks the tree of options, and rewinds the cache at each branch."""
 
     transcript: Transcript

@@ -6,9 +6,9 @@ import threading
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -37,8 +37,7 @@ _CONTEXT_OF_ANSWER = 3  # tokens of the prompt that are noted with an answer, so
 _MIN_CHUNK = 16  # tokens: the shortest chunk that a deadline leaves, and that a speed is taken from
 
 
-@dataclass(slots=True)
-class PrefillSpeed:
+class PrefillSpeed(msgspec.Struct):
     """The speed of an engine's last chunk of a prompt: how many tokens fit before a deadline."""
 
     tokens_per_s: float = 0.0  # 0 before the first chunk

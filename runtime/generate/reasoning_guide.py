@@ -5,8 +5,8 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from sprat.runtime.generate.guide import Guide, TokenMask, mask_of
@@ -20,8 +20,7 @@ _MAX_BREAKS = 2  # tokens of line breaks between reasoning and answer
 _CLOSING_TEXT = f"\n{CLOSE}\n\n"  # what DeepSeek's and Qwen's models write themselves
 
 
-@dataclass(frozen=True, slots=True)
-class ReasoningTokens:
+class ReasoningTokens(msgspec.Struct, frozen=True):
     """The tokens around reasoning.
 
     Attributes:

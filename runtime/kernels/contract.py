@@ -14,8 +14,9 @@ Activations are C-contiguous float32 of shape ``(n, ...)``, ``n`` consecutive to
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal, Protocol
+
+import msgspec
 
 from sprat.arrays import F32Array, I32Array
 from sprat.runtime.arch.moe import MoESpec
@@ -32,8 +33,7 @@ ChoiceObserver = Callable[[I32Array], None]
 """Called with the expert ids ``(n, n_experts_per_token)`` of the routing, before any expert is read."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Routes:
+class Routes(msgspec.Struct, frozen=True, eq=False):
     """The routing of each token: expert ids and weights, both ``(n, n_experts_per_token)``, best first."""
 
     experts: I32Array

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
+
+import msgspec
 
 from sprat.devices.plan.footprint import Footprint
 from sprat.errors import DoesNotFitError
@@ -18,8 +19,7 @@ __all__ = ["CacheBudget", "StreamCost"]
 _Stream = TypeVar("_Stream")
 
 
-@dataclass(frozen=True, slots=True)
-class StreamCost:
+class StreamCost(msgspec.Struct, frozen=True):
     """Bytes of a stream: its KV entries, and what a backend allocates per stream beside them."""
 
     bytes_per_token: int

@@ -190,7 +190,6 @@ def _check_tensors(spec: ModelSpec, weights: WeightSource) -> None:
     Raises:
         CheckpointError: all that are missing, unexpected or of another shape, in one message.
     """
-    names = [name for name in weights.names() if name != ROPE_FREQS]  # the spec has its values
-    shapes = {name: weights.weight(name).shape for name in names}
+    shapes = {name: shape for name, shape in weights.shapes.items() if name != ROPE_FREQS}  # the spec has its values
     if problems := compare_with_spec(spec, shapes, optional=(ROPE_FREQS,)):
         raise CheckpointError(f"these are not the tensors of the {spec.architecture} model: {'; '.join(problems)}")

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
 from sprat.arrays import I32Array
@@ -26,21 +26,19 @@ from sprat.runtime.prefix.entries import Entries
 __all__ = ["PrefixTree", "Run", "cut", "n_common"]
 
 
-@dataclass(slots=True, eq=False)
-class _Node:
+class _Node(msgspec.Struct, eq=False):
     tokens: I32Array
     entries: Entries
     parent: _Node | None
     used: int = 0  # the higher, the later
-    children: dict[int, _Node] = field(default_factory=dict)  # by their first token
+    children: dict[int, _Node] = msgspec.field(default_factory=dict)  # by their first token
 
     @property
     def nbytes(self) -> int:
         return self.entries.nbytes
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(msgspec.Struct, frozen=True):
     """The first ``n`` tokens of ``entries``."""
 
     entries: Entries

@@ -7,10 +7,10 @@ are in them. Ids are the same, since these merges keep their order, which is the
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Mapping
-from itertools import repeat
 from typing import Any
+
+import numpy as np
 
 from sprat.locks import ForkSafeLock
 from sprat.runtime.tokenizer.byte_alphabet import byte_alphabet
@@ -22,15 +22,26 @@ _Json = dict[str, Any]
 _MAX_LOOKUPS = 1 << 17  # substrings of all texts together: then the library gets everything, which takes as long
 _LOOKUPS_PER_TEXT = 1 << 12  # what searching the list of merges costs
 _FEW_MERGES = 1 << 14  # which the library takes at once, in 50 ms
+_AT_A_TIME = 1 << 14  # merges that are checked together: the memory of their parts is used again for the next ones
 
 
 def in_one_piece(merges: list[str], vocab: Mapping[str, int]) -> bool:
     """Whether the library gets all merges at once: they are few, or name tokens that the vocabulary does not have."""
-    if len(merges) < _FEW_MERGES or set(map(str.count, merges, repeat(" "))) != {1}:
+    if len(merges) < _FEW_MERGES:
         return True
-    parts = " ".join(merges).split(" ")
-    sums = map(operator.add, parts[::2], parts[1::2])
-    return not (all(map(vocab.__contains__, parts)) and all(map(vocab.__contains__, sums)))
+    starts = range(0, len(merges), _AT_A_TIME)
+    return not all(_name_tokens(merges[start : start + _AT_A_TIME], vocab) for start in starts)
+
+
+def _name_tokens(merges: list[str], vocab: Mapping[str, int]) -> bool:
+    """Whether each merge is ``"left right"``, and both parts and what they make are tokens."""
+    lines = "\n".join(merges)
+    codes = np.frombuffer(lines.encode("utf-8", "surrogatepass"), np.uint8)
+    ends = codes[(codes == ord(" ")) | (codes == ord("\n"))]  # of parts
+    if len(ends) != 2 * len(merges) - 1 or (ends[::2] != ord(" ")).any() or (ends[1::2] != ord("\n")).any():
+        return False
+    parts, made = set(lines.replace("\n", " ").split(" ")), lines.replace(" ", "").split("\n")
+    return all(map(vocab.__contains__, parts)) and all(map(vocab.__contains__, made))
 
 
 class BPEEngine:
@@ -40,13 +51,14 @@ class BPEEngine:
         document: a tokenizer.json of byte-level BPE without merges, as
             :func:`~sprat.runtime.tokenizer.hf_json.prepare` returns it.
         merges: the merges, ``"left right"``, of tokens that the vocabulary has.
+        longest: characters of the longest token.
     """
 
-    def __init__(self, document: _Json, merges: list[str]) -> None:
+    def __init__(self, document: _Json, merges: list[str], longest: int) -> None:
         self._settings: _Json = document["model"]
         self._vocab: dict[str, int] = self._settings["vocab"]
         self._merges = merges
-        self._longest = max(map(len, self._vocab))
+        self._longest = longest
         self._left, self._is_whole = _MAX_LOOKUPS, False
         self._lock = ForkSafeLock()
         symbols = [*byte_alphabet(), self._settings.get("unk_token")]

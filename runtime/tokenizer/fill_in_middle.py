@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Self
+
+import msgspec
 
 __all__ = ["FillInMiddle"]
 
@@ -16,8 +17,7 @@ _TEXTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class FillInMiddle:
+class FillInMiddle(msgspec.Struct, frozen=True):
     """Ids of the tokens before the prefix, before the suffix, and before what the model fills in."""
 
     prefix: int

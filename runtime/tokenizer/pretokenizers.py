@@ -7,8 +7,9 @@ llama.cpp's ``llama-vocab.cpp``. To add a pre-tokenizer, add an entry.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from sprat.errors import TokenizerError, unknown_name
 
@@ -17,8 +18,7 @@ __all__ = ["PRE_TOKENIZERS", "PreTokenizer", "get_pre_tokenizer", "recognize"]
 _Json = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class PreTokenizer:
+class PreTokenizer(msgspec.Struct, frozen=True):
     """A named way to split text into words."""
 
     name: str

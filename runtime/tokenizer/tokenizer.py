@@ -6,7 +6,6 @@ in text from a user are encoded as plain text.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import operator
 import re
@@ -75,7 +74,7 @@ class Tokenizer:
         self.vocabulary = vocabulary
         entries = parse_entries((document or {}).get("added_tokens") or [], "tokenizer.json")
         self.special = SpecialTokens(vocabulary.control_ids(), entries)
-        self._engine = None if document is None else _engine(document, merges, scores)
+        self._engine = None if document is None else _engine(document, merges, scores, vocabulary.longest)
         self._composes = document is not None and document.get("normalizer") is not None
         self._eats_spaces = any(token.lstrip or token.rstrip for token in entries)
         self._space_first = document is not None and prefixes_first_word(document)
@@ -166,10 +165,10 @@ class Tokenizer:
         is_shown = kind in {TokenType.NORMAL, TokenType.USER_DEFINED, TokenType.BYTE} or text in _VISIBLE
         return "" if is_shown else text
 
-    @functools.cached_property
+    @property
     def longest_token(self) -> int:
         """Characters of a text that a token covers at most; an upper bound."""
-        longest = max(map(len, self.vocabulary.tokens), default=1)
+        longest = max(1, self.vocabulary.longest)
         return longest * _CHARS_PER_COMPOSED if self._composes else longest
 
     def check_length(self, text: str, max_tokens: int) -> None:
@@ -301,7 +300,7 @@ def _tied_scores(vocabulary: Vocabulary) -> dict[str, float]:
 
 
 def _engine(
-    document: dict[str, Any], merges: list[str] | None, scores: Mapping[str, float] | None
+    document: dict[str, Any], merges: list[str] | None, scores: Mapping[str, float] | None, longest: int
 ) -> LibraryEngine | BPEEngine | ScoredEngine:
     """The engine of a document and of its ``merges``; ``None`` where the document has them."""
     prepared = prepare(document)
@@ -312,7 +311,7 @@ def _engine(
             return LibraryEngine(prepared)
         if in_one_piece(merges, prepared["model"]["vocab"]):
             return LibraryEngine(with_merges(prepared, list(map(split_merge, merges))))
-        return BPEEngine(prepared, merges)
+        return BPEEngine(prepared, merges, longest)
 
 
 def _checked_document(text: str, vocabulary: Vocabulary) -> tuple[dict[str, Any], list[str] | None]:

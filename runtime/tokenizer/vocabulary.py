@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import itertools
+import operator
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -124,11 +125,13 @@ class Vocabulary:
     named_fim: FillInMiddle | None = None  # as the keys of a GGUF name them
     ids: dict[str, int] = field(default_factory=dict, repr=False, compare=False)  # of all texts; made unless given
     unusual: list[int] = field(init=False, repr=False, compare=False)  # ids of the tokens that are not NORMAL: few
+    longest: int = field(init=False, repr=False, compare=False)  # characters of the longest token
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", self.ids or _ids_of(self.tokens))
-        unusual = [index for index, kind in enumerate(self.types) if kind is not TokenType.NORMAL]
-        object.__setattr__(self, "unusual", unusual)
+        is_unusual = map(operator.is_not, self.types, itertools.repeat(TokenType.NORMAL))
+        object.__setattr__(self, "unusual", list(itertools.compress(itertools.count(), is_unusual)))
+        object.__setattr__(self, "longest", max(map(len, self.tokens), default=0))
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -212,9 +215,8 @@ class Vocabulary:
         if len(self.ids) != len(self.tokens):
             duplicates = [text for text, count in Counter(self.tokens).items() if count > 1]
             problems.append(f"{len(duplicates)} tokens appear more than once: {', '.join(map(repr, duplicates[:5]))}")
-        longest = max(map(len, self.tokens), default=0)
-        if longest > _MAX_TOKEN_LENGTH:
-            problems.append(f"a token of {longest} characters, expected at most {_MAX_TOKEN_LENGTH}")
+        if self.longest > _MAX_TOKEN_LENGTH:
+            problems.append(f"a token of {self.longest} characters, expected at most {_MAX_TOKEN_LENGTH}")
         texts = [self.tokens[i] for i in self.unusual if i < len(self) and self.types[i] is TokenType.BYTE]
         invalid = [text for text in texts if not _BYTE.fullmatch(text)]
         if invalid:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -68,8 +68,9 @@ class BadWeights:
         weight = good[bad]
         self._weights[bad] = Weight(bad, weight.format, weight.shape, bad_block(weight.format, weight.packed, kind))
 
-    def names(self) -> Iterable[str]:
-        return self._weights.keys()
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: weight.shape for name, weight in self._weights.items()}
 
     def __contains__(self, name: object) -> bool:
         return name in self._weights

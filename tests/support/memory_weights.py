@@ -34,6 +34,10 @@ class MemoryWeights:
         shapes = expected_tensors(spec).items()
         return cls({n: (rng.normal(size=s) * scale[n]).astype(np.float32) for n, s in shapes}, format_name)
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: array.shape for name, array in self.arrays.items()}
+
     def names(self) -> Iterable[str]:
         return self.arrays.keys()
 

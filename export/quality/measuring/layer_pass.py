@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -97,9 +97,10 @@ class Replaced:
         self._replaced = replaced
         self._seen: dict[str, Weight] = {}
 
-    def names(self) -> Iterable[str]:
-        """All names."""
-        return self._weights.names()
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The source's."""
+        return self._weights.shapes
 
     def __contains__(self, name: object, /) -> bool:
         return name in self._weights

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from sprat.export.source.file import FileTensor
@@ -43,8 +44,7 @@ _CHUNK_BYTES = 4 << 20
 Rows = Callable[[str], RowSource]
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True):
     """The tensors to export, the spec that they are of, and what the user should know."""
 
     spec: ModelSpec

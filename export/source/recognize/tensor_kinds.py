@@ -35,5 +35,5 @@ def refuse_known_tensors(path: Path, names: Iterable[str]) -> None:
     """
     names = list(names)
     for pattern, what, remedy in _KINDS:
-        if found := next((name for name in names if re.search(pattern, name)), None):
+        if found := next(filter(re.compile(pattern).search, names), None):
             raise CheckpointError(f"{path}: {what} (it has {found!r}), which sprat does not read; {remedy}")

@@ -11,8 +11,8 @@ squared error is weighted by its column's importance.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -146,8 +146,7 @@ def scale_fit(
     return s
 
 
-@dataclass(frozen=True, slots=True)
-class _Sums:
+class _Sums(msgspec.Struct, frozen=True):
     """Sums over a block that do not depend on its codes: of weights, and of weighted ``x``."""
 
     n: F32Array

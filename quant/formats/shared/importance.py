@@ -7,8 +7,8 @@ column's activations, if these are uncorrelated (llama.cpp's imatrix holds the m
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -20,8 +20,7 @@ __all__ = ["RowImportance", "normalized"]
 _FLOOR = np.float32(2.0**-16)
 
 
-@dataclass(frozen=True, slots=True)
-class RowImportance:
+class RowImportance(msgspec.Struct, frozen=True):
     """Importance of the rows of a tensor, without a copy for rows that share it.
 
     Attributes:

@@ -6,8 +6,8 @@ The NumPy definition of ``quant/native/codecs/super_blocks.hpp``, with equal byt
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from sprat.arrays import F32Array
@@ -19,8 +19,7 @@ __all__ = ["Levels", "Scaled", "fit_scaled"]
 _STEPS = (0, -1, 1)  # around a rounded scale
 
 
-@dataclass(frozen=True, slots=True)
-class Levels:
+class Levels(msgspec.Struct, frozen=True):
     """Code levels of a sub-block, and the integers that its scale may be.
 
     Attributes:
@@ -36,8 +35,7 @@ class Levels:
     rounds: int = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Scaled:
+class Scaled(msgspec.Struct, frozen=True):
     """``n`` superblocks of ``b`` sub-blocks: ``d`` ``(n, 1)``, ``sc`` ``(n, b)``."""
 
     d: F32Array

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, TypeAlias
+
+import msgspec
 
 from sprat.devices.plan.footprint import AttentionCost
 from sprat.runtime.arch.fields import Fields
@@ -19,8 +20,7 @@ Storage: TypeAlias = Literal["f32", "f16", "int8"]
 NamedShape: TypeAlias = tuple[str, tuple[int, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class CachePlane:
+class CachePlane(msgspec.Struct, frozen=True):
     """One cached array of a layer: ``n_heads`` rows of ``width`` elements per token.
 
     Attributes:

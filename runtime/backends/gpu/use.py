@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from sprat.devices.plan.context_settings import ContextSettings
 from sprat.devices.plan.placement import Placement
@@ -10,8 +10,7 @@ from sprat.devices.plan.placement import Placement
 __all__ = ["GPUUse"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GPUUse:
+class GPUUse(msgspec.Struct, frozen=True, kw_only=True):
     """A placement on a device.
 
     Attributes:
@@ -27,7 +26,7 @@ class GPUUse:
     device: str
     description: str
     placement: Placement
-    settings: ContextSettings = field(default_factory=ContextSettings)
+    settings: ContextSettings = msgspec.field(default_factory=ContextSettings)
     card_bytes: int = 0
     dense_bytes: int = 0
     experts_bytes: int = 0

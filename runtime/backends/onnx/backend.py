@@ -46,7 +46,7 @@ _PACKED_BLOCK_BYTES = 10  # two scales and a sum in float32 instead of one float
 _LOW_MEMORY_EXPERT_BLOCK_BYTES = 2  # one float32 scale, with float32 activations: measured
 
 
-class ONNXLoader(BackendLoader, name="onnx", preference=40, reads="onnx"):
+class ONNXLoader(BackendLoader, name="onnx"):
     """Runs ONNX files, if onnxruntime is installed."""
 
     def footprint(self, request: LoadRequest) -> Footprint:

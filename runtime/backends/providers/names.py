@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from sprat.errors import InputError, unknown_name
 
@@ -15,8 +15,7 @@ _OWN_FOLDER = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Provider:
+class _Provider(msgspec.Struct, frozen=True):
     """An execution provider.
 
     ``memory`` is onnxruntime's name of the device's memory, in which outputs can stay; ``cpu`` where the provider takes

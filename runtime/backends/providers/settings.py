@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Self
+
+import msgspec
 
 from sprat.devices.parts import Accelerator
 from sprat.runtime.backends.providers.names import (
@@ -27,8 +28,7 @@ _DEFAULTS: Mapping[str, Mapping[str, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderSettings:
+class ProviderSettings(msgspec.Struct, frozen=True):
     """An execution provider of onnxruntime.
 
     Attributes:
@@ -37,7 +37,7 @@ class ProviderSettings:
     """
 
     name: str
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     @classmethod
     def of(cls, name: str, given: Mapping[str, str] | None = None, accelerator: Accelerator | None = None) -> Self:

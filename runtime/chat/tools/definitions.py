@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from sprat.errors import InputError, unknown_name
 
@@ -15,8 +16,7 @@ _NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 _MODES = ("auto", "none", "required")
 
 
-@dataclass(frozen=True, slots=True)
-class Tool:
+class Tool(msgspec.Struct, frozen=True):
     """A function that the model may call.
 
     Attributes:
@@ -28,8 +28,7 @@ class Tool:
     parameters: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class ToolChoice:
+class ToolChoice(msgspec.Struct, frozen=True):
     """Tools that may be called.
 
     Attributes:

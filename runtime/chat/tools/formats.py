@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 __all__ = ["FALLBACK", "FORMATS", "ToolFormat", "format_of"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToolFormat:
+class ToolFormat(msgspec.Struct, frozen=True, kw_only=True):
     """The fixed texts of an answer with tool calls; the arguments are a JSON object.
 
     ``opening (before_name NAME after_name ARGUMENTS after_arguments) between (...) closing``

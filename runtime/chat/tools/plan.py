@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from sprat.errors import PromptError
 from sprat.runtime.chat.template import ChatTemplate
@@ -19,8 +20,7 @@ from sprat.runtime.tokenizer.tokenizer import Tokenizer
 __all__ = ["ToolConversation", "ToolPlan", "with_tools"]
 
 
-@dataclass(frozen=True, slots=True)
-class ToolPlan:
+class ToolPlan(msgspec.Struct, frozen=True):
     """Tools that the answer may call.
 
     Attributes:
@@ -45,8 +45,7 @@ class ToolPlan:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ToolConversation:
+class ToolConversation(msgspec.Struct, frozen=True):
     """A conversation as its template takes it.
 
     Attributes:

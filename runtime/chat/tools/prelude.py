@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from sprat.errors import PromptError, TemplateError
 from sprat.runtime.chat.template import ChatTemplate
@@ -77,8 +78,7 @@ _TOOL = {"type": "function", "function": {"name": "probed", "description": "d", 
 _USER = {"role": "user", "content": "hi"}
 
 
-@dataclass(frozen=True, slots=True)
-class TemplateTools:
+class TemplateTools(msgspec.Struct, frozen=True):
     """Tool support of a chat template, with the prelude for the missing parts.
 
     Attributes:

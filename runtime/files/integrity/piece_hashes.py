@@ -8,8 +8,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from sprat.progress import Progress, ReportProgress
 
@@ -20,8 +21,7 @@ _MAX_THREADS = 8
 _REPORT_S = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """Bytes ``begin`` to ``end`` of a file, and the first bytes of their SHA-256."""
 
     path: Path

@@ -5,9 +5,10 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
+
+import msgspec
 
 from sprat.errors import ModelFileError
 from sprat.runtime.arch.spec import ModelSpec
@@ -33,8 +34,7 @@ class CacheUpdate(enum.StrEnum):
     CONCAT = "concat"  # keys and values: the graph returns a copy of past entries with the new ones
 
 
-@dataclass(frozen=True, slots=True)
-class CachePort:
+class CachePort(msgspec.Struct, frozen=True):
     """The graph input and output for the KV entries of one layer."""
 
     layer: int
@@ -43,8 +43,7 @@ class CachePort:
     present: str
 
 
-@dataclass(frozen=True, slots=True)
-class Initializer:
+class Initializer(msgspec.Struct, frozen=True):
     """A weight, or a part of one (codes, scales), as the model stores it."""
 
     type_name: str  # "UINT8"
@@ -54,8 +53,7 @@ class Initializer:
     offset: int  # in the data file
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ONNXFile:
+class ONNXFile(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A checked ONNX model.
 
     Attributes:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from sprat.errors import InputError
 from sprat.runtime.generate.constraint.alternatives import EitherGuide, TriggeredGuide
@@ -23,8 +24,7 @@ _MORE_AROUND = 3  # tokens beside the end of reasoning: its beginning, and two l
 _ANSWER_SHARE = 4  # with close_json, reasoning leaves at least one part of this many of the tokens for the answer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallRules:
+class CallRules(msgspec.Struct, frozen=True, kw_only=True):
     """Rules for tool calls in an answer.
 
     Attributes:
@@ -42,8 +42,7 @@ class CallRules:
     shown: frozenset[int]
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerGuides:
+class AnswerGuides(msgspec.Struct, frozen=True):
     """Makes the guide of an answer.
 
     Attributes:

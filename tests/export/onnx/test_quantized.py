@@ -27,8 +27,9 @@ class Requantized:
     def __init__(self, checkpoint, formats):
         self._checkpoint, self._formats = checkpoint, formats
 
-    def names(self):
-        return self._checkpoint.names()
+    @property
+    def shapes(self):
+        return self._checkpoint.shapes
 
     def __contains__(self, name):
         return name in self._checkpoint

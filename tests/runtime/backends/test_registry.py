@@ -24,11 +24,14 @@ from sprat.runtime.gpu_option import GPU_OFF, GPUOption
 
 @pytest.fixture
 def add(monkeypatch):
-    """Registers loaders in an empty registry."""
+    """Registers loaders in an empty registry, in order of preference."""
     monkeypatch.setattr(registry, "_LOADERS", {})
+    monkeypatch.setattr(registry, "_FORMATS", {})
 
-    def add_loader(name, preference, *, why_not=None, n_bytes=1000):
-        class Loader(BackendLoader, name=name, preference=preference):
+    def add_loader(name, *, why_not=None, n_bytes=1000):
+        registry._FORMATS[name] = "gguf"
+
+        class Loader(BackendLoader, name=name):
             def footprint(self, request):
                 return Footprint(
                     quant="", resident_bytes=n_bytes, routed_bytes=0, cache_bytes_per_token=1, context=1, buffer_bytes=0
@@ -55,23 +58,24 @@ def request(memory_bytes=None):
     )
 
 
-def test_the_backends_of_the_folder_are_found():
-    names = backend_names()
-    assert names.index("reference") < names.index("llamacpp")
+def test_every_backend_has_a_loader_and_reads_a_format():
+    assert backend_names() == ["native", "reference", "llamacpp", "onnx"]
+    for name in backend_names():
+        assert registry._loader(name).name == name
 
 
 def test_auto_takes_the_preferred_one(add):
-    add("second", 2)
-    add("first", 1)
+    add("first")
+    add("second")
     choice = choose("auto", request())
     assert choice == BackendChoice("first")
     assert open_backend(choice, request()) == "first backend"
 
 
 def test_auto_skips_backends_that_cannot_run_the_file_and_has_their_reasons(add):
-    add("native", 1, why_not=BackendError("not built"))
-    add("large", 2, n_bytes=10**9)
-    add("reference", 3)
+    add("native", why_not=BackendError("not built"))
+    add("large", n_bytes=10**9)
+    add("reference")
     choice = choose("auto", request(memory_bytes=10**6))
     assert choice.name == "reference"
     assert [name for name, _ in choice.passed_over] == ["native", "large"]
@@ -81,47 +85,54 @@ def test_auto_skips_backends_that_cannot_run_the_file_and_has_their_reasons(add)
 
 
 def test_a_named_backend_that_cannot_run_the_file_raises_its_reason(add):
-    add("native", 1, why_not=BackendError("not built"))
-    add("reference", 2)
+    add("native", why_not=BackendError("not built"))
+    add("reference")
     with pytest.raises(BackendError, match=r"^not built$"):
         choose("native", request())
 
 
 def test_memory_is_checked_before_anything_else(add):
-    add("large", 1, n_bytes=10**9, why_not=BackendError("not built"))
+    add("large", n_bytes=10**9, why_not=BackendError("not built"))
     with pytest.raises(DoesNotFitError):
         choose("large", request(memory_bytes=10**6))
 
 
 def test_the_error_without_a_usable_backend_has_all_reasons(add):
-    add("native", 1, why_not=BackendError("not built"))
-    add("other", 2, why_not=BackendError("not installed"))
+    add("native", why_not=BackendError("not built"))
+    add("other", why_not=BackendError("not installed"))
     with pytest.raises(BackendError, match=r"no backend can run x.gguf: native: not built; other: not installed"):
         choose("auto", request())
-    add("large", 3, n_bytes=10**9)
+    add("large", n_bytes=10**9)
     with pytest.raises(DoesNotFitError, match=r"not built.*large: x.gguf: the large backend needs"):
         choose("auto", request(memory_bytes=10**6))
 
 
 def test_the_error_of_an_unknown_backend_suggests_the_nearest(add):
-    add("reference", 1)
+    add("reference")
     with pytest.raises(BackendError, match=r"unknown backend 'refernce'; did you mean 'reference'\? \(known: auto, r"):
         choose("refernce", request())
 
 
 def test_two_backends_cannot_share_a_name(add):
-    add("native", 1)
+    add("native")
     with pytest.raises(AssertionError, match="two backends"):
-        add("native", 2)
+        add("native")
+
+
+def test_a_backend_needs_a_line_in_the_registry():
+    with pytest.raises(AssertionError, match="'other' has no line"):
+        type("Loader", (BackendLoader,), {}, name="other")
 
 
 @pytest.fixture
 def on_gpu(add):
     """Adds a native loader and one with a GPU that fails with an error, or places."""
-    add("native", 1)
+    add("native")
 
     def add_gpu(error=None):
-        class Loader(BackendLoader, name="card", preference=9):
+        registry._FORMATS["card"] = "gguf"
+
+        class Loader(BackendLoader, name="card"):
             uses_gpu = True
 
             def footprint(self, request):

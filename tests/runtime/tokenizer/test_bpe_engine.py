@@ -9,7 +9,7 @@ from tiny_vocabulary import HARD_STRINGS, write_byte_level
 from sprat.errors import TokenizerError
 from sprat.export.gguf.tokenizer_keys import tokenizer_metadata
 from sprat.runtime.tokenizer import bpe_engine
-from sprat.runtime.tokenizer.bpe_engine import BPEEngine
+from sprat.runtime.tokenizer.bpe_engine import BPEEngine, in_one_piece
 from sprat.runtime.tokenizer.tokenizer import Tokenizer
 
 EMBEDDED = "tokenizer.huggingface.json"
@@ -22,8 +22,9 @@ def metadata(request, tmp_path_factory):
 
 @pytest.fixture
 def large(monkeypatch):
-    """Every vocabulary counts as large."""
+    """Every vocabulary counts as large, and is checked in several steps."""
     monkeypatch.setattr(bpe_engine, "_FEW_MERGES", 0)
+    monkeypatch.setattr(bpe_engine, "_AT_A_TIME", 2)
 
 
 def in_part(metadata):
@@ -92,3 +93,11 @@ def test_merges_that_name_no_tokens_are_refused_when_the_model_is_loaded(metadat
     merges = [*metadata["tokenizer.ggml.merges"], merge]
     with pytest.raises(TokenizerError, match="cannot be built"):
         Tokenizer.from_gguf(rebuilt(metadata) | {"tokenizer.ggml.merges": merges})
+
+
+@pytest.mark.parametrize("merge", ["a b c", "ab", "a b\nb c", "a\nb c", "a d", "a c", " ", ""])
+def test_merges_that_are_no_pair_of_tokens_are_given_to_the_library_at_once(merge, large):
+    vocab = dict.fromkeys(["a", "b", "c", "ab", "bc"])
+    assert not in_one_piece(["a b", "b c"], vocab)
+    for merges in (["a b", merge, "b c"], [merge], ["a b", merge], [merge, "a b"]):
+        assert in_one_piece(merges, vocab)
