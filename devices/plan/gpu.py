@@ -6,7 +6,9 @@ No part of this is fitted to measurements of a GPU: every time here is predicted
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+import msgspec
 
 from sprat.devices.parts import Accelerator
 from sprat.devices.plan.context_settings import NO_WISHES, ContextSettings
@@ -122,7 +124,7 @@ def plan_gpu(
         for each in settings or NO_WISHES.to_try()
     ]
     problem = problems[0]
-    off = best_placement(replace(problem, card_bytes=0))
+    off = best_placement(msgspec.structs.replace(problem, card_bytes=0))
     best = off if accelerator.keep_off else choose_settings(problems, best_placement)
     return GPUPlan(
         name=accelerator.name,
@@ -173,7 +175,7 @@ def placement_problem(
         settings=settings,
     )
     if accelerator.shared_memory and problem.total_bytes > memory_bytes:
-        return replace(problem, card_bytes=0)  # the card has no memory beside what is too small
+        return msgspec.structs.replace(problem, card_bytes=0)  # the card has no memory beside what is too small
     return problem
 
 

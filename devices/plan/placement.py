@@ -12,7 +12,8 @@ dynamic programming over their bytes, in MiB.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+
+import msgspec
 
 from sprat.devices.plan.context_settings import ContextSettings
 
@@ -33,8 +34,7 @@ _GAIN = 1.1  # times faster must a token be for a smaller cache or shorter passe
 _Choices = dict[int, tuple[float, frozenset[int]]]  # MiB of experts on the card -> seconds, layers that they are of
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placement:
+class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """Parts of a model on the GPU; everything else is in memory and computed by the CPU.
 
     Attributes:
@@ -67,8 +67,7 @@ class Placement:
         return f"{self.layers} of {self.n_layers} layers and the head on the card{experts}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PieceCost:
+class PieceCost(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of a part of a model (weights and KV entries), and seconds per token in memory and on the card."""
 
     n_bytes: int
@@ -76,16 +75,14 @@ class PieceCost:
     card_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class LayerPieces:
+class LayerPieces(msgspec.Struct, frozen=True):
     """A layer's dense part, with attention, shared experts and KV cache; and its routed experts, if it has some."""
 
     dense: PieceCost
     experts: PieceCost | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlacementProblem:
+class PlacementProblem(msgspec.Struct, frozen=True, kw_only=True):
     """Inputs of the search for a placement.
 
     Attributes:
@@ -108,7 +105,7 @@ class PlacementProblem:
     copy_bytes: int = 0
     hand_over_s: float = 0.0
     logits_s: float = 0.0
-    settings: ContextSettings = field(default_factory=ContextSettings)
+    settings: ContextSettings = msgspec.field(default_factory=ContextSettings)
 
     @property
     def total_bytes(self) -> int:
@@ -116,8 +113,7 @@ class PlacementProblem:
         return self.head.n_bytes + sum(piece.n_bytes for layer in self.layers for piece in _pieces(layer))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlacedModel:
+class PlacedModel(msgspec.Struct, frozen=True, kw_only=True):
     """A placement, what it takes, and the seconds of a token.
 
     Attributes:
@@ -134,7 +130,7 @@ class PlacedModel:
     memory_bytes: int
     token_s: float
     fits: bool
-    settings: ContextSettings = field(default_factory=ContextSettings)
+    settings: ContextSettings = msgspec.field(default_factory=ContextSettings)
 
 
 def best_placement(problem: PlacementProblem) -> PlacedModel | None:
@@ -217,7 +213,7 @@ def _candidates(problem: PlacementProblem) -> Iterator[tuple[float, Placement]]:
     n_layers = len(problem.layers)
     off = Placement(n_layers=n_layers)
     yield price(problem, off).token_s, off
-    base_s = price(problem, replace(off, head=True)).token_s  # without what is in ``choices``
+    base_s = price(problem, msgspec.structs.replace(off, head=True)).token_s  # without what is in ``choices``
     choices: _Choices = {0: (0.0, frozenset())}
     movable: set[int] = set()
     for count in range(n_layers + 1):

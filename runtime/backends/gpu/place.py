@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+import msgspec
 
 from sprat.devices.machine import available_bytes
 from sprat.devices.parts import Accelerator, Basis, Sourced
@@ -83,7 +84,7 @@ def place_on_gpu(
             "without which llama.cpp stores no integers; use cache='f16' or gpu='off'"
         )
     if accelerator is None:
-        problems = [replace(problem, hand_over_s=0.0, logits_s=0.0) for problem in problems]
+        problems = [msgspec.structs.replace(problem, hand_over_s=0.0, logits_s=0.0) for problem in problems]
     return _use(device, _placed(option, problems, device), footprint)
 
 

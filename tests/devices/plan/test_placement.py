@@ -2,9 +2,9 @@
 
 import itertools
 import random
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from sprat.devices.plan.context_settings import ContextSettings
 from sprat.devices.plan.placement import (
