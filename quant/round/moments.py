@@ -76,6 +76,9 @@ class InputMoments:
             half = panel / np.float32(self.weight)
             full[end - rows : end, :end] = half
             full[: end - rows, end - rows : end] = half[:, : end - rows].T
+            # On some processors BLAS rounds the two halves of a product that is symmetric differently.
+            square = np.tril(half[:, end - rows :])
+            full[end - rows : end, end - rows : end] = square + np.tril(square, -1).T
         return full
 
     def mean_square(self) -> F32Array:

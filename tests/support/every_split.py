@@ -22,6 +22,7 @@ from sprat.runtime.engine import Engine
 
 TEXT = "The quick brown fox jumps over the lazy dog, and the dog sleeps on."
 N_GREEDY = 8
+TIE = 0.1  # logits nearer than this are a tie: llama.cpp rounds activations of quantized products to int8
 
 
 def every_placement(n_layers, moe_layers):
@@ -34,14 +35,22 @@ def every_placement(n_layers, moe_layers):
 
 
 def computed(backend, tokens):
-    """Logits after each token, and the greedy tokens after them."""
+    """Logits after each token, and those that choose each greedy token after them."""
     stream = backend.new_stream(len(tokens) + N_GREEDY)
     logits = stream.forward_all(tokens)
-    answer = [int(logits[-1].argmax())]
-    while len(answer) < N_GREEDY:
-        answer.append(int(stream.forward(answer[-1:]).argmax()))
+    greedy = [np.array(logits[-1])]
+    while len(greedy) < N_GREEDY:
+        greedy.append(np.array(stream.forward([int(greedy[-1].argmax())])))
     stream.close()
-    return logits, answer
+    return logits, greedy
+
+
+def same_answer(expected, greedy):
+    """Whether both choose the same tokens, up to a tie, after which the texts are two."""
+    for base, logits in zip(expected, greedy, strict=True):
+        if base.argmax() != logits.argmax():
+            return bool(base.max() - base[logits.argmax()] < TIE)
+    return True
 
 
 def main(path, cases):
@@ -54,11 +63,11 @@ def main(path, cases):
     for index, (placement, settings) in enumerate(pairs):
         use = GPUUse(device=device.name, description=device.description, placement=placement)
         backend = LlamaCppBackend(Path(path), n_threads=1, use_extra_bufts=False, gpu=use, settings=settings)
-        logits, answer = computed(backend, tokens)
+        logits, greedy = computed(backend, tokens)
         backend.close()
         meter = QualityMeter()
         meter.add(base, logits, np.asarray(tokens))
-        sys.stdout.write(json.dumps([index, float(meter.result().kld.value), answer == expected]) + "\n")
+        sys.stdout.write(json.dumps([index, float(meter.result().kld.value), same_answer(expected, greedy)]) + "\n")
         sys.stdout.flush()
 
 
