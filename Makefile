@@ -26,8 +26,9 @@ NATIVE := $(wildcard $(foreach depth,* */* */*/*,*/native/$(depth))) src/sprat/_
 demo: $(VENV)/.core
 	$(BIN)/sprat demo
 
-# A process for each core; the tests of a file stay in one, since they share fixtures.
-PYTEST := -m pytest -n auto --dist loadfile
+# A process for each core; the tests of a file stay in one, since they share fixtures. In the order of the folders:
+# xdist would end with the files of few tests, which take minutes each.
+PYTEST := -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.test
 	$(BIN)/python $(PYTEST)

@@ -14,7 +14,7 @@ __all__ = ["activation_bytes", "isolation_bytes", "native_buffer_bytes", "progra
 
 # Python, NumPy and sprat, once a model has run. Of libraries just installed the kernel maps 7 to 8 MB more
 # than of old ones (larger folios in the page cache): the value lies between the two.
-_PROGRAM_BYTES = 52 << 20
+_PROGRAM_BYTES = 48 << 20
 _TOKENIZER_BYTES = 9 << 20
 _TOKENIZER_BYTES_PER_TOKEN = 1040  # texts, merges and the tables of the tokenizers library
 _SHARED_BYTES = 2 << 20  # tokens, and logits of several rows

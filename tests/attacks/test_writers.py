@@ -32,8 +32,10 @@ from sprat.runtime.files.gguf import GGUFFile
 
 ROOT = Path(__file__).parents[2]
 IS_WHOLE = os.environ.get("SPRAT_ATTACK") == "whole"
-MOST_CALLS = 40 if IS_WHOLE else 2  # per kind of fault
-N_KILLS = 20 if IS_WHOLE else 2
+MOST_CALLS = 40  # per kind of fault
+N_KILLS = 20 if IS_WHOLE else 1
+SIZE_LIMITS = (1, 1000, 20_000) if IS_WHOLE else (1000,)
+ROOMS = (0, 8, 40, 200) if IS_WHOLE else (8,)  # KiB beside the old output
 ACTIONS = {"EIO": "i", "ENOSPC": "s", "short write": "h", "killed": "k"}
 
 
@@ -323,16 +325,22 @@ def trial(request, runner, tmp_path):
 every_writer = pytest.mark.parametrize("trial", WRITERS, indirect=True)
 
 
-def some(n_calls):
-    """Calls at equal distances, and the last, which publishes."""
-    return sorted({*range(0, n_calls, max(1, -(-n_calls // MOST_CALLS))), n_calls - 1}) if n_calls else []
+def faults(n_calls):
+    """Names of faults and calls: each at calls at equal distances; in the short form, each at one of them.
+
+    The last call, which publishes, is among them.
+    """
+    if not IS_WHOLE:
+        return [(name, at * (n_calls - 1) // 3) for at, name in enumerate(ACTIONS)] if n_calls else []
+    calls = {*range(0, n_calls, max(1, -(-n_calls // MOST_CALLS))), n_calls - 1} if n_calls else set()
+    return list(itertools.product(ACTIONS, sorted(calls)))
 
 
 @pytest.mark.slow
 @every_writer
 def test_a_fault_at_any_call_loses_nothing(trial):
-    for (name, action), at in itertools.product(ACTIONS.items(), some(trial.calls)):
-        done = trial.strike(at=at, action=action)
+    for name, at in faults(trial.calls):
+        done = trial.strike(at=at, action=ACTIONS[name])
         assert (done["status"] == -9) <= (name == "killed")
         trial.check(done, f"{name} at call {at}")
 
@@ -348,7 +356,7 @@ def test_killed_at_any_moment_it_loses_nothing(trial):
 @pytest.mark.slow
 @every_writer
 def test_a_limit_of_file_sizes_loses_nothing(trial):
-    for limit in (1, 1000, 20_000):
+    for limit in SIZE_LIMITS:
         trial.check(trial.strike(limit=limit), f"RLIMIT_FSIZE of {limit}")
 
 
@@ -356,7 +364,7 @@ def test_a_limit_of_file_sizes_loses_nothing(trial):
 @every_writer
 def test_a_full_device_loses_nothing(trial):
     used = sum(-(-file.stat().st_size // 4096) * 4 + 8 for file in trial.old_root.rglob("*"))
-    for room in (0, 8, 40, 200):  # KiB beside the old output
+    for room in ROOMS:
         mount = ["mount", "-t", "tmpfs", "-o", f"size={used + room + 4}k", "none", trial.root]
         if not sys.platform.startswith("linux") or subprocess.run(mount, capture_output=True, check=False).returncode:
             pytest.skip("this user may not mount a tmpfs")
