@@ -107,7 +107,7 @@ NATIVE_CHECK = PATH="$(CURDIR)/$(BIN):$$PATH" && cmake --preset $(1) && cmake --
 ARM_CPUS := max neoverse-n1 cortex-a72 cortex-a53
 test-arm: $(VENV)/.native
 	$(call NATIVE_CHECK,arm)
-	for cpu in $(ARM_CPUS); do qemu-aarch64 -cpu $$cpu build/arm/native_check || exit 1; done
+	printf '%s\n' $(ARM_CPUS) | xargs -P 2 -I CPU qemu-aarch64 -cpu CPU build/arm/native_check
 
 # Instructions per product of the ARM kernels, against the table of an earlier commit: no noise, and no board.
 test-instructions: $(VENV)/.native $(VENV)/.core

@@ -110,10 +110,10 @@ def test_bad_weights_show_in_native_kernels(family, kind):
 def test_bad_weights_show_in_every_format_storage_and_instruction_set(family, format_name):
     spec = spec_of(family, wide=True)
     isas = instruction_sets() if format_name in NATIVE_FORMATS else []
-    own = format_names().index(format_name) % len(KINDS)  # of NumPy, which dequantizes all formats alike
-    for turn, kind in enumerate(KINDS):
-        if turn == own:
+    own = format_names().index(format_name) + FAMILIES.index(family)
+    for turn, kind in enumerate(KINDS, own):  # each kind meets each instruction set and storage, in some file
+        if turn % len(KINDS) == 0:  # NumPy dequantizes all formats alike
             assert hidden(spec, format_name, kind, ReferenceKernels(), "f32") == []
-        for index, isa in enumerate(isas, turn):  # each meets each storage, with some kind of weights
-            storage, kernels = STORAGES[index % 3], NativeKernels(2, isa=isa, exact=index % 2 == 1)
+        for isa in (isas[turn % len(isas)], isas[(turn + 1) % len(isas)]) if isas else ():
+            storage, kernels = STORAGES[turn % 3], NativeKernels(2, isa=isa, exact=turn % 2 == 1)
             assert hidden(spec, format_name, kind, kernels, storage) == [], (kind, isa, storage)

@@ -21,7 +21,7 @@ import sprat
 from sprat.cli import group
 from sprat.errors import SpratError
 
-EXAMPLES = 150 if os.environ.get("SPRAT_ATTACK") == "whole" else 8
+EXAMPLES = 150 if os.environ.get("SPRAT_ATTACK") == "whole" else 5
 SLOW = {"export", "quantize", "verify", "bench", "eval"}  # a call of these takes a tenth of a second and more
 FAST = settings(
     max_examples=EXAMPLES,

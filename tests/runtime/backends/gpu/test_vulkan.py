@@ -84,10 +84,10 @@ def test_the_student_has_the_same_answer_with_every_cache_and_attention():
 
 
 def test_smollm2_has_the_same_answer_on_the_gpu(smollm2_gguf):
-    placements = [Placement(n_layers=30, layers=layers, head=True) for layers in (30, 15)]
-    for placement, (kld, same) in placed(smollm2_gguf, placements):
-        assert kld < 0.02, placement  # products of Q4_1 with int8 activations, as llama.cpp computes on the CPU, too
-        assert same, placement
+    placement = Placement(n_layers=30, layers=15, head=True)  # one of all: the software driver takes a minute
+    [(kld, same)] = compared(smollm2_gguf, [(placement, DEFAULTS)])
+    assert kld < 0.02  # products of Q4_1 with int8 activations, as llama.cpp computes on the CPU, too
+    assert same
 
 
 def sprat(*arguments, **variables):
