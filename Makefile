@@ -1,5 +1,5 @@
 # make demo   export a model, verify it, answer a prompt with it
-# make test   the fast tests (no network, under four minutes on two cores)
+# make test   the fast tests (no network, three to six minutes on two cores)
 # make test-all   the slow ones too;  make coverage   the same, measured, with its floors
 # make test-arm   the kernels of 64-bit ARM, cross-compiled and run under qemu
 # make test-instructions   fails where the kernels of 64-bit ARM take more instructions than before

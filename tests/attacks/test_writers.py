@@ -326,14 +326,18 @@ every_writer = pytest.mark.parametrize("trial", WRITERS, indirect=True)
 
 
 def faults(n_calls):
-    """Names of faults and calls: each at calls at equal distances; in the short form, each at one of them.
+    """Names of faults, each at calls at equal distances and at the last, which publishes.
 
-    The last call, which publishes, is among them.
+    The short form has a call for each: the first for one of them, the last for another, which depend on the number.
     """
-    if not IS_WHOLE:
-        return [(name, at * (n_calls - 1) // 3) for at, name in enumerate(ACTIONS)] if n_calls else []
-    calls = {*range(0, n_calls, max(1, -(-n_calls // MOST_CALLS))), n_calls - 1} if n_calls else set()
-    return list(itertools.product(ACTIONS, sorted(calls)))
+    if n_calls == 0:
+        return []
+    if IS_WHOLE:
+        calls = sorted({*range(0, n_calls, -(-n_calls // MOST_CALLS)), n_calls - 1})
+        return list(itertools.product(ACTIONS, calls))
+    names = [*ACTIONS] * 2
+    first, last = n_calls % len(ACTIONS), len(ACTIONS) - 1
+    return [(names[first + step], step * (n_calls - 1) // last) for step in range(len(ACTIONS))]
 
 
 @pytest.mark.slow

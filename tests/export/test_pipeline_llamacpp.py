@@ -24,9 +24,10 @@ def logits(path, backend):
             stream.close()
 
 
-def divergence(path):
+def divergence(path, *, may_reroute=False):
     """Mean KL divergence of llama.cpp from our reference on the same file."""
-    return llamacpp_divergence.divergence(logits(path, "reference"), logits(path, "llamacpp"), TOKENS)
+    base, found = logits(path, "reference"), logits(path, "llamacpp")
+    return llamacpp_divergence.divergence(base, found, TOKENS, may_reroute=may_reroute)
 
 
 # llama.cpp has an f16 cache, and quantizes activations to int8 for products with quantized weights.
@@ -36,7 +37,7 @@ def test_llamacpp_computes_what_the_reference_computes(tmp_path, architecture, q
     pytest.importorskip("llama_cpp")
     source = write_checkpoint(tmp_path / "source", architecture)
     path = export(source, tmp_path / "out", quant=quant).path
-    assert 0 <= divergence(path) < max_kld
+    assert 0 <= divergence(path, may_reroute=architecture == "deepseek2" and quant == "f32") < max_kld
 
 
 @pytest.mark.parametrize("quant", ["q4_1", "q5_0", "q5_1", "iq4_nl", "q8_0", "mxfp4", "mxfp4_moe"])

@@ -1,7 +1,7 @@
 """A child process: logits and greedy answer of a model on a GPU, split and set in ways, against the native backend.
 
 ``python every_split.py MODEL CASES`` prints for each case, a pair of placement and settings, its index, the mean KL
-divergence over a prompt, and whether the first greedy tokens are the same.
+divergence over a prompt, and by how much the first greedy token that differs is worse.
 """
 
 import json
@@ -22,7 +22,6 @@ from sprat.runtime.engine import Engine
 
 TEXT = "The quick brown fox jumps over the lazy dog, and the dog sleeps on."
 N_GREEDY = 8
-TIE = 0.1  # logits nearer than this are a tie: llama.cpp rounds activations of quantized products to int8
 
 
 def every_placement(n_layers, moe_layers):
@@ -45,12 +44,12 @@ def computed(backend, tokens):
     return logits, greedy
 
 
-def same_answer(expected, greedy):
-    """Whether both choose the same tokens, up to a tie, after which the texts are two."""
+def preference(expected, greedy):
+    """By how many nats the native backend prefers its token where the first two differ; 0 if none do."""
     for base, logits in zip(expected, greedy, strict=True):
         if base.argmax() != logits.argmax():
-            return bool(base.max() - base[logits.argmax()] < TIE)
-    return True
+            return float(base.max() - base[logits.argmax()])
+    return 0.0
 
 
 def main(path, cases):
@@ -67,7 +66,7 @@ def main(path, cases):
         backend.close()
         meter = QualityMeter()
         meter.add(base, logits, np.asarray(tokens))
-        sys.stdout.write(json.dumps([index, float(meter.result().kld.value), same_answer(expected, greedy)]) + "\n")
+        sys.stdout.write(json.dumps([index, float(meter.result().kld.value), preference(expected, greedy)]) + "\n")
         sys.stdout.flush()
 
 

@@ -4,14 +4,20 @@ import numpy as np
 
 from sprat.quant.quality import QualityMeter
 
+REROUTED = 0.01  # nats: the most that one token in another expert of a tiny float32 mixture may diverge
 
-def divergence(base, logits, tokens):
-    """Mean KL divergence of ``logits`` from ``base`` over ``tokens``, without the token that diverges most.
 
-    llama.cpp rounds activations to float16 or int8, in an order that depends on the processor. Where two experts have
-    nearly equal scores, rounding decides which one a token is sent to, and its logits then differ a hundred times more.
+def divergence(base, logits, tokens, *, may_reroute=False):
+    """Mean KL divergence of ``logits`` from ``base`` over ``tokens``; with ``may_reroute`` without the worst token.
+
+    llama.cpp rounds activations to float16, in an order that depends on the processor. Where two experts have nearly
+    equal scores, rounding decides which one a token is sent to, and its logits then differ a hundred times more.
     """
     meter = QualityMeter()
     meter.add(base[:-1], logits[:-1], np.array(tokens[1:]))
     quality = meter.result()
-    return (quality.n_tokens * quality.mean_kld - quality.kld_percentiles[100.0]) / (quality.n_tokens - 1)
+    if not may_reroute:
+        return quality.mean_kld
+    worst = quality.kld_percentiles[100.0]
+    assert worst < REROUTED, f"a token diverges by {worst} nats"
+    return (quality.n_tokens * quality.mean_kld - worst) / (quality.n_tokens - 1)

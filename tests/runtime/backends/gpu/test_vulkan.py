@@ -29,7 +29,7 @@ DEFAULTS = ContextSettings()
 
 
 def compared(path, cases):
-    """``(KLD, same answer)`` of each case, a placement and settings."""
+    """``(KLD, preference)`` of each case, a placement and settings: see ``every_split``; 0 is the same answer."""
     command = [sys.executable, every_split.__file__, str(path), msgspec.json.encode(cases).decode()]
     child = subprocess.run(command, capture_output=True, text=True, env=vulkan.environment(), check=False)
     assert child.returncode == 0, child.stderr
@@ -54,16 +54,16 @@ def v2_lite(tmp_path_factory):
 def test_every_placement_of_a_moe_model_has_the_logits_and_the_answer_of_the_native_backend(v2_lite):
     placements = list(every_split.every_placement(4, (1, 2, 3)))
     assert len(placements) == 23
-    for placement, (kld, same) in placed(v2_lite, placements):
+    for placement, (kld, preferred) in placed(v2_lite, placements):
         assert kld < 1e-3, placement  # f16 products and cache
-        assert same, placement
+        assert preferred == 0, placement
 
 
 def test_the_student_has_the_same_answer_on_the_gpu():
     placements = list(every_split.every_placement(5, ()))
-    for placement, (kld, same) in placed(demo_gguf("int8"), placements):
+    for placement, (kld, preferred) in placed(demo_gguf("int8"), placements):
         assert kld < 2e-3, placement
-        assert same, placement
+        assert preferred == 0, placement
 
 
 SETTINGS = {  # -> the largest KLD: f16's is the test's above, llama.cpp's own roundings of a cache come on top
@@ -78,16 +78,16 @@ SETTINGS = {  # -> the largest KLD: f16's is the test's above, llama.cpp's own r
 def test_the_student_has_the_same_answer_with_every_cache_and_attention():
     placements = itertools.cycle(Placement(n_layers=5, layers=layers, head=True) for layers in (5, 2))
     cases = list(zip(placements, SETTINGS, strict=False))  # in turns: a case compiles its shaders anew
-    for (placement, settings), (kld, same) in zip(cases, compared(demo_gguf("int8"), cases), strict=True):
+    for (placement, settings), (kld, preferred) in zip(cases, compared(demo_gguf("int8"), cases), strict=True):
         assert kld < SETTINGS[settings], (placement, settings)
-        assert same or settings.cache == "int4", (placement, settings)
+        assert preferred == 0 or settings.cache == "int4", (placement, settings)
 
 
 def test_smollm2_has_the_same_answer_on_the_gpu(smollm2_gguf):
     placement = Placement(n_layers=30, layers=15, head=True)  # one of all: the software driver takes a minute
-    [(kld, same)] = compared(smollm2_gguf, [(placement, DEFAULTS)])
+    [(kld, preferred)] = compared(smollm2_gguf, [(placement, DEFAULTS)])
     assert kld < 0.02  # products of Q4_1 with int8 activations, as llama.cpp computes on the CPU, too
-    assert same
+    assert preferred < 0.1  # on AVX2 two tokens that are 0.05 apart change places
 
 
 def sprat(*arguments, **variables):
